@@ -2,7 +2,7 @@
 # `make demo DATA=KIND:PATH` does the demo's work on your own pictures.
 PYTHON ?= python3
 BIN := .venv/bin
-EXTRAS := train,data,hub,serve,curate,video,heic,raw,track,dev,docs
+EXTRAS := train,data,hub,serve,ask,curate,video,heic,raw,track,dev,docs
 
 VERSION = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 OTHER = build/python$(VERSION)

@@ -1,9 +1,9 @@
-"""What each self-supervised method of table III trains: encoder, copies, heads, decoders, as one module.
+"""Trained modules of each self-supervised method of table III: encoder, copies, heads and decoders in one module.
 
-They exist to be measured: every part has its published size and runs on the tokens that it runs on in one pre-training
-forward pass of an image, so that parameters, multiply-adds, time and memory are the method's; losses, mask drawing and
-teachers that stay outside the trained module are left out unless said. Each takes images (N, 3, 224, 224).
-Sizes after the official code of each method, see `docs/models.md`.
+They exist to be measured. Every part has its published size and processes the tokens of one pre-training forward pass
+of an image, so that parameters, multiply-adds, time and memory are the method's. Losses, mask drawing and teachers
+outside the trained module are left out unless stated. Each takes images (N, 3, 224, 224). The sizes are those of the
+official code of each method, see `docs/models.md`.
 """
 
 from itertools import pairwise
@@ -21,27 +21,29 @@ from uniemox.model.encoders import MixMAEEncoder
 from uniemox.model.uniemox import Decoder
 from uniemox.views.patches import random_mask
 
-PATCHES = 196  # of 16 px in 224 x 224
+# Patches of 16 px in an image of 224 x 224 px.
+PATCHES = 196
+# Channels of ViT-B.
 BASE = 768
 
 
 def trunk(name: str = "vit_base_patch16_224") -> VisionTransformer:
-    """A ViT without head, with its final norm."""
+    """Return a ViT without head, with its final norm."""
     return build_encoder(name)
 
 
 def blocks(width: int, depth: int, heads: int, **options: object) -> nn.Sequential:
-    """Plain transformer blocks."""
+    """Return plain transformer blocks."""
     return nn.Sequential(*(Block(width, heads, qkv_bias=True, **options) for _ in range(depth)))
 
 
 def frozen(*shape: int) -> nn.Parameter:
-    """A table that is kept, not trained."""
+    """Return a table that is stored but not trained."""
     return nn.Parameter(torch.zeros(shape), requires_grad=False)
 
 
 class MoCoV3(nn.Module):
-    """Two views through the encoder, its projector and predictor, and through the momentum copy."""
+    """MoCo v3: two views through the encoder, its projector and predictor, and through the momentum copy."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,17 +60,18 @@ class MoCoV3(nn.Module):
         return nn.Sequential(*layers)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Both views of the same images."""
+        """Return outputs and targets of two views, both of the same images."""
         return [out for _ in range(2) for out in (self.predictor(self.base(images)), self.momentum(images))]
 
 
 class Dino(nn.Module):
-    """The student on two whole crops and eight of 96 px; the teacher is a second copy outside."""
+    """DINO: the student on two global crops and eight of 96 px; the teacher is a second copy outside."""
 
     def __init__(self) -> None:
         super().__init__()
         self.backbone = trunk()
-        self.small = build_encoder("vit_base_patch16_224", image_size=96)  # shares all but the position table
+        # For crops of 96 px; it shares all weights but the position table.
+        self.small = build_encoder("vit_base_patch16_224", image_size=96)
         self.small.blocks = self.backbone.blocks
         self.small.norm = self.backbone.norm
         self.small.patch_embed.proj = self.backbone.patch_embed.proj
@@ -80,7 +83,7 @@ class Dino(nn.Module):
         self.last = nn.utils.parametrizations.weight_norm(nn.Linear(256, 65536, bias=False))
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Crops by resizing, which costs no multiply-adds."""
+        """Return the outputs for all crops, which are made by resizing: that costs no multiply-adds."""
         local = F.interpolate(images, size=(96, 96))
         crops = [self.backbone(images) for _ in range(2)] + [self.small(local) for _ in range(8)]
         return [self.last(F.normalize(self.head(crop), dim=-1)) for crop in crops]
@@ -97,7 +100,7 @@ class BeitTrunk(nn.Module):
         self.mask_token = nn.Parameter(torch.zeros(1, 1, BASE))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Returns (N, 196, 768)."""
+        """Return tokens, (N, 196, 768)."""
         return self.encoder.forward_features(images)[:, 1:]
 
 
@@ -126,7 +129,7 @@ class SimMim(nn.Module):
 
 
 class Mae(nn.Module):
-    """MAE: a quarter of the patches through the encoder, all places through the decoder."""
+    """MAE: a quarter of the patches through the encoder, all positions through the decoder."""
 
     def __init__(self, encoder: str = "vit_large_patch16_224", pred_width: int = 16 * 16 * 3) -> None:
         super().__init__()
@@ -134,12 +137,14 @@ class Mae(nn.Module):
         self.embed = nn.Linear(self.encoder.embed_dim, 512)
         self.decoder = Decoder(DecoderConfig(), grid=(14, 14), patch_size=16)
         self.decoder.pred = nn.Linear(512, pred_width)
-        self.decoder_pos_embed = frozen(1, 1 + PATCHES, 512)  # ours is a buffer, theirs a parameter
+        # A buffer in our decoder, a parameter in MAE's.
+        self.decoder_pos_embed = frozen(1, 1 + PATCHES, 512)
 
     def forward(self, images: Tensor) -> Tensor:
         vit = self.encoder
         mask = random_mask(torch.rand(len(images), PATCHES, device=images.device), 0.75)
-        x = vit.patch_embed(images) + vit.pos_embed[:, 1:]  # all of them, where ours embeds the visible ones only
+        # MAE embeds all patches; our encoder embeds only the visible ones.
+        x = vit.patch_embed(images) + vit.pos_embed[:, 1:]
         x = x.gather(1, mask.visible[..., None].expand(-1, -1, x.shape[-1]))  # (N, 49, C)
         x = torch.cat([vit.cls_token.expand(len(x), -1, -1), x], dim=1)  # (N, 50, C)
         return self.decoder(self.embed(vit.norm(vit.blocks(x))), mask)
@@ -153,7 +158,8 @@ class Dbot(nn.Module):
         self.student = Mae(pred_width=1024)
         teacher = trunk("vit_large_patch16_224").requires_grad_(False)
         teacher.norm = nn.Identity()
-        self.outside = [teacher]  # in a list: not one of this module's parameters
+        # In a list, the teacher's parameters are not counted as this module's.
+        self.outside = [teacher]
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         return self.student(images), self.outside[0].forward_features(images)
@@ -179,7 +185,7 @@ class SiameseIm(nn.Module):
     """SiameseIM: the tokens of one view predicted from a masked other, against a momentum copy."""
 
     class Branch(nn.Module):
-        """What the online and the momentum side both have."""
+        """Modules of the online and of the momentum branch."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -192,7 +198,7 @@ class SiameseIm(nn.Module):
             self.mask_token = nn.Parameter(torch.zeros(1, 1, BASE))
 
         def forward(self, images: Tensor, position: Tensor, visible: int) -> Tensor:
-            """Returns (N, 1 + visible, 768)."""
+            """Return tokens, (N, 1 + visible, 768)."""
             x = self.vit.patch_embed(images)[:, :visible] + position[:, 1 : 1 + visible]
             x = torch.cat([self.vit.cls_token.expand(len(x), -1, -1), x], dim=1)
             return self.projector(self.embed(self.vit.blocks(x)))
@@ -207,12 +213,13 @@ class SiameseIm(nn.Module):
         self.pred = nn.Linear(BASE, BASE)
 
     def forward(self, images: Tensor) -> Tensor:
-        seen = self.online(images, self.pos_embed, 78)  # (N, 79, C)
-        place = torch.cat([self.pos_embed, self.decoder_pos_embed], dim=2)[:, 1:].expand(len(images), -1, -1)
-        asked = self.pos_mlp(place) + self.online.mask_token  # (N, 196, C)
-        pred = self.pred(self.predictor(torch.cat([seen, asked], dim=1)))[:, -PATCHES:]
+        visible = self.online(images, self.pos_embed, 78)  # (N, 79, C)
+        position = torch.cat([self.pos_embed, self.decoder_pos_embed], dim=2)[:, 1:].expand(len(images), -1, -1)
+        queries = self.pos_mlp(position) + self.online.mask_token  # (N, 196, C)
+        pred = self.pred(self.predictor(torch.cat([visible, queries], dim=1)))[:, -PATCHES:]
         target = self.momentum(images, self.pos_embed, PATCHES)[:, 1:]  # (N, 196, C)
-        return (pred @ (target.transpose(1, 2) @ target)) @ pred.transpose(1, 2)  # of its loss
+        # The products of its loss.
+        return (pred @ (target.transpose(1, 2) @ target)) @ pred.transpose(1, 2)
 
 
 class TokenBatchNorm(nn.BatchNorm1d):
@@ -244,7 +251,7 @@ class MixMae(nn.Module):
 
 
 class Cae(nn.Module):
-    """CAE: hidden places regressed in feature space, aligned with a copy of the encoder, then decoded to tokens."""
+    """CAE: hidden patches regressed in feature space, aligned with a copy of the encoder, then decoded to tokens."""
 
     class Encoder(nn.Module):
         """BEiT's blocks with fixed absolute positions."""
@@ -254,7 +261,7 @@ class Cae(nn.Module):
             self.beit = Beit(num_classes=0, global_pool="", init_values=0.1)
 
         def forward(self, images: Tensor, part: slice) -> Tensor:
-            """Of 98 patches and the CLS token.  Returns (N, 99, 768)."""
+            """Return the tokens of 98 patches and the CLS token, (N, 99, 768)."""
             x = self.beit.patch_embed(images)[:, part]
             x = torch.cat([self.beit.cls_token.expand(len(x), -1, -1), x], dim=1)
             for block in self.beit.blocks:
@@ -262,7 +269,7 @@ class Cae(nn.Module):
             return self.beit.norm(x)
 
     class Regressor(nn.Module):
-        """Cross attention from hidden places to all."""
+        """Cross attention from hidden patches to all patches."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -275,7 +282,7 @@ class Cae(nn.Module):
             self.gamma_1, self.gamma_2 = (nn.Parameter(torch.ones(BASE)) for _ in range(2))
 
         def forward(self, hidden: Tensor, everything: Tensor) -> Tensor:
-            """hidden: (N, 98, C), everything: (N, 196, C).  Returns (N, 98, C)."""
+            """Return new hidden tokens (N, 98, C) from hidden tokens (N, 98, C) and all tokens (N, 196, C)."""
             q = self.q(self.norms[0](hidden)) + self.q_bias
             k = self.k(self.norms[1](everything))
             v = self.v(self.norms[2](everything)) + self.v_bias

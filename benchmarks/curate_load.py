@@ -1,8 +1,9 @@
-"""Annotators at full load, and a server that is killed: `python -m benchmarks.curate_load`.
+"""Load the annotation server with many annotators, and kill it meanwhile: `python -m benchmarks.curate_load`.
 
 200 annotators give 100 answers a second for two minutes and load an image for each; the server is killed (SIGKILL)
 three times in the middle and started again. Server and annotators share this machine's cores. Prints JSON: latencies
-from the moment an answer was due until it was acknowledged, and whether everything acknowledged is in the database.
+from the moment an answer was due until it was acknowledged, and the number of acknowledged answers that the database
+lacks.
 """
 
 import argparse
@@ -30,12 +31,13 @@ from uniemox.curate.project import Project
 
 IMAGES = 400
 SERVE = "import sys; from uniemox.cli.curate import curate; curate(sys.argv[1:])"
-SETTLED_S = 1.0  # after a restart, for what waited
+# Time after a restart in which answers that waited for the server are sent.
+SETTLED_S = 1.0
 
 
 @dataclass
 class Figures:
-    """What happened."""
+    """Measurements of a run."""
 
     acknowledged: set[str] = field(default_factory=set)
     answers: list[tuple[float, float]] = field(default_factory=list)  # when due, and seconds until acknowledged
@@ -46,7 +48,7 @@ class Figures:
 
 
 class Server:
-    """The server as users start it, in a process of its own."""
+    """Server as users start it, in a process of its own."""
 
     def __init__(self, folder: Path, port: int) -> None:
         self.command = [sys.executable, "-c", SERVE, "serve", str(folder), "--port", str(port)]
@@ -70,9 +72,20 @@ async def is_up(session: aiohttp.ClientSession, address: str) -> None:
             await asyncio.sleep(0.05)
 
 
-async def annotator(address: str, token: str, due: list[float], start: asyncio.Future[float], figures: Figures) -> None:
-    """Answers so many seconds after the start; an answer is sent again, with the same id, until it is acknowledged."""
-    jar = aiohttp.CookieJar(unsafe=True)  # cookies of an IP address
+async def annotator(
+    address: str, token: str, due_times: list[float], start: asyncio.Future[float], figures: Figures
+) -> None:
+    """Answer at given times after the start; send an answer again, with the same id, until it is acknowledged.
+
+    Args:
+        address: Address of the server.
+        token: Invitation of the annotator.
+        due_times: Seconds after the start at which answers are due.
+        start: Time of the start, once all annotators have joined.
+        figures: Measurements, which are added to.
+    """
+    # `unsafe` allows cookies of an IP address.
+    jar = aiohttp.CookieJar(unsafe=True)
     timeout = aiohttp.ClientTimeout(total=5)
     async with aiohttp.ClientSession(cookie_jar=jar, timeout=timeout, headers={"Origin": address}) as session:
 
@@ -97,19 +110,19 @@ async def annotator(address: str, token: str, due: list[float], start: asyncio.F
         session.headers["X-CSRF"] = (await ask("/api/me"))["csrf"]
         tasks = [task["id"] for task in (await ask("/api/tasks?limit=60"))["tasks"]]
         figures.ready += 1
-        for at in [await asyncio.shield(start) + after for after in due]:
+        for due_at in [await asyncio.shield(start) + after for after in due_times]:
             if not tasks:
                 tasks = [task["id"] for task in (await ask("/api/tasks?limit=60"))["tasks"]]
             task = tasks.pop(0)
-            await asyncio.sleep(max(0.0, at - 1 - time.monotonic()))
-            began = time.monotonic()
+            await asyncio.sleep(max(0.0, due_at - 1 - time.monotonic()))
+            start_loading = time.monotonic()
             await ask(f"/api/pictures/{task}")
-            figures.pictures.append(time.monotonic() - began)
-            await asyncio.sleep(max(0.0, at - time.monotonic()))
+            figures.pictures.append(time.monotonic() - start_loading)
+            await asyncio.sleep(max(0.0, due_at - time.monotonic()))
             answer = {"id": secrets.token_hex(16), "task": task, "label": random.choice(LABELS), "seconds": 1.0}
             saved = (await ask("/api/answers", {"answers": [answer]}))["saved"]
             figures.acknowledged.update(saved)
-            figures.answers.append((at, time.monotonic() - at))
+            figures.answers.append((due_at, time.monotonic() - due_at))
 
 
 async def load(project: Project, address: str, server: Server, options: argparse.Namespace) -> Figures:
@@ -118,20 +131,22 @@ async def load(project: Project, address: str, server: Server, options: argparse
         await is_up(session, address)
     tokens = [invite(project, f"annotator {i}") for i in range(options.annotators)]
     start: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-    every = options.annotators / options.rate
-    each = int(options.seconds / every)
+    interval_s = options.annotators / options.rate
+    answers_per_annotator = int(options.seconds / interval_s)
     runs = []
     for i, token in enumerate(tokens):
-        due = [1 + (i + random.random()) / options.rate + j * every for j in range(each)]
+        due = [1 + (i + random.random()) / options.rate + j * interval_s for j in range(answers_per_annotator)]
         runs.append(asyncio.create_task(annotator(address, token, due, start, figures)))
     while figures.ready < len(runs):
         await asyncio.sleep(0.05)
-    begin = time.monotonic()
+    start_time = time.monotonic()
     figures.retries = 0
-    start.set_result(begin)
+    start.set_result(start_time)
     async with aiohttp.ClientSession() as session:
         for k in range(options.kills):
-            await asyncio.sleep(max(0.0, begin + (k + 1) * options.seconds / (options.kills + 1) - time.monotonic()))
+            await asyncio.sleep(
+                max(0.0, start_time + (k + 1) * options.seconds / (options.kills + 1) - time.monotonic())
+            )
             down = time.monotonic()
             server.kill()
             server.start()
@@ -142,24 +157,28 @@ async def load(project: Project, address: str, server: Server, options: argparse
 
 
 def report(project: Project, figures: Figures, options: argparse.Namespace) -> dict[str, object]:
-    """All figures; latencies of answers that were due while the server was down are given apart."""
-    there = {row.client_id for row in project.rows(select(t.answers.c.client_id))}
-    calm = [s for at, s in figures.answers if not any(down - 1 <= at <= up for down, up in figures.outages)]
-    every = [s for _, s in figures.answers]
-    due = [at for at, _ in figures.answers]
+    """Return all figures; latencies of answers that were due while the server was down are listed separately."""
+    stored = {row.client_id for row in project.rows(select(t.answers.c.client_id))}
+    calm_latencies = [
+        latency
+        for due_at, latency in figures.answers
+        if not any(down - 1 <= due_at <= up for down, up in figures.outages)
+    ]
+    all_latencies = [latency for _, latency in figures.answers]
+    due_times = [due_at for due_at, _ in figures.answers]
     return {
         "annotators": options.annotators,
-        "answers": len(every),
-        "answers_per_s": round(len(every) / (max(due) - min(due)), 1),
+        "answers": len(all_latencies),
+        "answers_per_s": round(len(all_latencies) / (max(due_times) - min(due_times)), 1),
         "acknowledged": len(figures.acknowledged),
-        "lost": len(figures.acknowledged - there),
-        "not_acknowledged_but_there": len(there - figures.acknowledged),
+        "lost": len(figures.acknowledged - stored),
+        "not_acknowledged_but_there": len(stored - figures.acknowledged),
         "kills": options.kills,
         "outages_s": [round(up - down - SETTLED_S, 2) for down, up in figures.outages],
         "retries": figures.retries,
-        "p50_ms": round(1000 * float(np.quantile(calm, 0.5)), 1),
-        "p99_ms": round(1000 * float(np.quantile(calm, 0.99)), 1),
-        "p99_with_outages_ms": round(1000 * float(np.quantile(every, 0.99)), 1),
+        "p50_ms": round(1000 * float(np.quantile(calm_latencies, 0.5)), 1),
+        "p99_ms": round(1000 * float(np.quantile(calm_latencies, 0.99)), 1),
+        "p99_with_outages_ms": round(1000 * float(np.quantile(all_latencies, 0.99)), 1),
         "picture_p99_ms": round(1000 * float(np.quantile(figures.pictures, 0.99)), 1),
     }
 

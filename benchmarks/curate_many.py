@@ -1,8 +1,8 @@
-"""As many images as Emo8 began with, through all steps: `python -m benchmarks.curate_many`.
+"""Curate as many images as Emo8 began with, through all steps: `python -m benchmarks.curate_many`.
 
-13,200 images of at most 100 kB come from a server on this machine, in a process of its own; then screen, two
-annotators that are programs and load every image over HTTP, agree, split and release. Prints JSON: seconds of each
-step, and the largest sum of the memory of this process and those that it starts, the server of images apart.
+13,200 images of at most 100 kB come from a server on this machine, in a process of its own. They are screened,
+annotated by two programs that load every image over HTTP, agreed on, split and released. Prints JSON: seconds of each
+step, and the peak memory of this process and its children, without the server of images.
 """
 
 import argparse
@@ -44,14 +44,19 @@ from uniemox.curate.release.run import release
 from uniemox.curate.release.splitting import split
 from uniemox.labels import MIKELS
 
-# 80 to 95 kB
+# Files of 80 to 95 kB.
 SIZE = (1024, 768)
 QUALITY = 95
 MAX_PER_REQUEST = 10
 
 
 class SimulatedBrowser:
-    """Session of a simulated annotator.  address: of the server, such as http://127.0.0.1:8000."""
+    """Session of a simulated annotator.
+
+    Args:
+        address: Address of the server, such as http://127.0.0.1:8000.
+        token: Invitation of the annotator.
+    """
 
     def __init__(self, address: str, token: str) -> None:
         self.address = address
@@ -64,7 +69,7 @@ class SimulatedBrowser:
         """Return JSON, or the bytes of an image.
 
         Raises:
-            ConnectionError: For any status but 200.
+            ConnectionError: If the status is not 200.
         """
         self._connection.request(method, path, None if body is None else json.dumps(body), self._headers)
         response = self._connection.getresponse()
@@ -86,23 +91,24 @@ def annotate(project: Project, address: str, token: str, *, accuracy: float = 0.
     """Answer every image over HTTP as a page does; return the number of answers.
 
     Args:
-        accuracy: Probability of the label that an image was searched for; else a random label, or none.
+        project: The project.
+        address: Address of the server.
+        token: Invitation of the annotator.
+        accuracy: Probability of the label that an image was searched for; otherwise a random label, or none.
+        seed: Random seed of the answers.
     """
     rng = random.Random(seed)
     done = 0
-    searched = searched_labels(project)
+    searched_for = searched_labels(project)
     choices = (*project.plan.labels, NONE)
     with closing(SimulatedBrowser(address, token)) as browser:
         while tasks := browser.ask("GET", "/api/tasks?limit=60")["tasks"]:
             for start in range(0, len(tasks), MAX_PER_REQUEST):
-                part = [task["id"] for task in tasks[start : start + MAX_PER_REQUEST]]
+                task_ids = [task["id"] for task in tasks[start : start + MAX_PER_REQUEST]]
                 answers = []
-                for task, correct in zip(part, _correct_labels(project, part, searched), strict=True):
+                for task, correct_label in zip(task_ids, _correct_labels(project, task_ids, searched_for), strict=True):
                     browser.ask("GET", f"/api/pictures/{task}")
-                    if rng.random() < accuracy:
-                        label = correct
-                    else:
-                        label = rng.choice(choices)
+                    label = correct_label if rng.random() < accuracy else rng.choice(choices)
                     answers.append({"id": secrets.token_hex(16), "task": task, "label": label, "seconds": 1.0})
                 done += len(browser.ask("POST", "/api/answers", {"answers": answers})["saved"])
     return done
@@ -110,8 +116,8 @@ def annotate(project: Project, address: str, token: str, *, accuracy: float = 0.
 
 def _correct_labels(project: Project, numbers: Sequence[int], searched: Mapping[int, set[str]]) -> list[str]:
     query = select(t.tasks.c.id, t.tasks.c.picture_id, t.tasks.c.check_label).where(t.tasks.c.id.in_(numbers))
-    known = {row.id: row.check_label or min(searched.get(row.picture_id, {NONE})) for row in project.rows(query)}
-    return [known[number] for number in numbers]
+    label_of = {row.id: row.check_label or min(searched.get(row.picture_id, {NONE})) for row in project.rows(query)}
+    return [label_of[number] for number in numbers]
 
 
 def draw_one(path: Path) -> int:
@@ -132,18 +138,18 @@ def serve_folder(folder: Path, pipe: Connection) -> None:
 
 @contextmanager
 def watched_memory(without: int) -> Iterator[list[float]]:
-    """The largest sum of resident memory so far, MB, of this process and its descendants but one."""
-    limit = [0.0]
+    """Record the peak resident memory, MB, of this process and its descendants but one; yields a list of one value."""
+    peak_mb = [0.0]
     stop = threading.Event()
 
     def watch() -> None:
         while not stop.wait(0.2):
-            limit[0] = max(limit[0], sum(map(resident, family(os.getpid(), without))) / 2**20)
+            peak_mb[0] = max(peak_mb[0], sum(map(resident, family(os.getpid(), without))) / 2**20)
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:
-        yield limit
+        yield peak_mb
     finally:
         stop.set()
         thread.join()
@@ -166,15 +172,15 @@ def resident(pid: int) -> int:
 
 
 def all_steps(folder: Path, address: str, count: int, schemes: int) -> dict[str, object]:
-    times: dict[str, float] = {}
-    found: dict[str, object] = {"pictures": count, "seconds": times}
+    seconds: dict[str, float] = {}
+    figures: dict[str, object] = {"pictures": count, "seconds": seconds}
 
     @contextmanager
     def step(name: str) -> Iterator[None]:
-        began = time.perf_counter()
+        start = time.perf_counter()
         yield
-        times[name] = round(time.perf_counter() - began, 1)
-        print(f"{name}: {times[name]} s", file=sys.stderr, flush=True)
+        seconds[name] = round(time.perf_counter() - start, 1)
+        print(f"{name}: {seconds[name]} s", file=sys.stderr, flush=True)
 
     project = create_project(folder / "p")
     lines = [f"{address}/{i}.jpg,{MIKELS.labels[i % 8]}" for i in range(count)]
@@ -182,22 +188,22 @@ def all_steps(folder: Path, address: str, count: int, schemes: int) -> dict[str,
     with step("collect"):
         config = CollectConfig(rate=100_000, private_hosts=(address.removeprefix("http://"),))
         search(project, [address_table(folder / "addresses.csv", project.plan)], config)
-        found["collected"] = fetch(project, config)
+        figures["collected"] = fetch(project, config)
     with step("screen"):
-        found["screened"] = screen(project)
+        figures["screened"] = screen(project)
     with step("annotate"), served(project) as pages:
         answers = [annotate(project, pages, invite(project, name), seed=i) for i, name in enumerate(("Ada", "Ben"))]
-        found["answers"] = answers
+        figures["answers"] = answers
     with step("agree"):
         agreement = agree(project)
-        found["alpha"] = round(agreement.alpha.value, 3)
+        figures["alpha"] = round(agreement.alpha.value, 3)
     with step("split"):
-        found["split"] = split(project, verdicts(project), RATIOS, schemes=schemes)["sizes"]
+        figures["split"] = split(project, verdicts(project), RATIOS, schemes=schemes)["sizes"]
     with step("release"):
-        found["released"] = release(project, folder / "release", ReleaseConfig(name="many"))["pictures"]
-    times["all"] = round(sum(times.values()), 1)
+        figures["released"] = release(project, folder / "release", ReleaseConfig(name="many"))["pictures"]
+    seconds["all"] = round(sum(seconds.values()), 1)
     project.store.close()
-    return found
+    return figures
 
 
 def main() -> None:
@@ -210,14 +216,16 @@ def main() -> None:
         (folder / "in").mkdir()
         with ProcessPoolExecutor() as pool:
             sizes = list(pool.map(draw_one, [folder / "in" / f"{i}.jpg" for i in range(options.count)], chunksize=64))
-        ours, theirs = get_context("spawn").Pipe()
-        server = get_context("spawn").Process(target=serve_folder, args=(folder / "in", theirs), daemon=True)
+        receiver, sender = get_context("spawn").Pipe()
+        server = get_context("spawn").Process(target=serve_folder, args=(folder / "in", sender), daemon=True)
         server.start()
-        address = f"http://127.0.0.1:{ours.recv()}"
-        with watched_memory(server.pid or 0) as limit:
-            found = all_steps(folder, address, options.count, options.schemes)
+        address = f"http://127.0.0.1:{receiver.recv()}"
+        with watched_memory(server.pid or 0) as peak_mb:
+            figures = all_steps(folder, address, options.count, options.schemes)
         server.terminate()
-        print(json.dumps({**found, "largest_kb": round(max(sizes) / 1000, 1), "memory_mb": round(limit[0])}, indent=1))
+        print(
+            json.dumps({**figures, "largest_kb": round(max(sizes) / 1000, 1), "memory_mb": round(peak_mb[0])}, indent=1)
+        )
 
 
 if __name__ == "__main__":

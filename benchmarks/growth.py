@@ -1,4 +1,4 @@
-"""Time of three tasks by number of images: `python -m benchmarks.growth near 25000 50000 100000`.
+"""Time three tasks by number of images: `python -m benchmarks.growth near 25000 50000 100000`.
 
 near: search for near duplicates. status: `uniemox curate status` of a project whose images have two answers each.
 resume: `uniemox predict --resume` opens a file with this number of answers, and looks each image up.
@@ -27,7 +27,8 @@ from uniemox.predict.prediction import Prediction
 from uniemox.predict.writing import AnswerHeader, ResultFile
 
 SIDE = 32
-FOLDERS = ("fi", "fi_more", "flickr8k", "flickr8k_more")  # 13,553 photographs that can be read
+# Folders with 13,553 photographs that can be read.
+FOLDERS = ("fi", "fi_more", "flickr8k", "flickr8k_more")
 
 
 def time_near(counts: list[int]) -> None:
@@ -44,13 +45,14 @@ def time_near(counts: list[int]) -> None:
     for count in counts:
         mixed = np.empty((count, SIDE, SIDE, 3), np.uint8)
         for i in range(count):
-            one, other = rng.integers(len(thumbs), size=2)
+            first, second = rng.integers(len(thumbs), size=2)
             share = rng.uniform(0.3, 0.7)
-            mixed[i] = share * thumbs[one] + (1 - share) * thumbs[other]
-        began = time.perf_counter()
+            mixed[i] = share * thumbs[first] + (1 - share) * thumbs[second]
+        start = time.perf_counter()
         groups = len(np.unique(near_groups(mixed)))
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - start
         pair_ns = 2e9 * seconds / count**2
+        # Three million images have 4.5e12 pairs; an hour has 3.6e12 ns.
         hours = pair_ns * 4.5e12 / 3.6e12
         print(
             f"{count:,} images: {seconds:.1f} s, {pair_ns:.1f} ns a pair, {groups:,} groups; 3 million: {hours:.1f} h"
@@ -67,7 +69,7 @@ def time_status(counts: list[int]) -> None:
             size = {"format": "JPEG", "bytes": 1, "width": 1, "height": 1, "added_at": 0.0}
             person = {"role": "annotator", "invited_at": 0.0}
             numbers = range(1, count + 1)
-            tasks = [(2 * i + which, (2 * i + which) % 8 + 1, i) for i in numbers for which in (0, 1)]
+            tasks = [(2 * i + answer, (2 * i + answer) % 8 + 1, i) for i in numbers for answer in (0, 1)]
             rows: Mapping[Table, list[dict[str, object]]] = {
                 t.images: [{"id": i, "sha256": f"{i:064x}", **size} for i in numbers],
                 t.candidates: [
@@ -79,19 +81,22 @@ def time_status(counts: list[int]) -> None:
                     {"batch_id": 1, "picture_id": i, "field": "screen", "value": "keep", "reason": ""} for i in numbers
                 ],
                 t.people: [{"id": i, "name": str(i), "token_hash": str(i), **person} for i in range(1, 9)],
-                t.tasks: [{"id": i, "person_id": who, "picture_id": image, "given_at": 0.0} for i, who, image in tasks],
+                t.tasks: [
+                    {"id": i, "person_id": person_id, "picture_id": image, "given_at": 0.0}
+                    for i, person_id, image in tasks
+                ],
                 t.answers: [
-                    {"person_id": who, "task_id": i, "client_id": str(i), "label": LABELS[i % 5 == 0], "at": 0.0}
+                    {"person_id": person_id, "task_id": i, "client_id": str(i), "label": LABELS[i % 5 == 0], "at": 0.0}
                     | {"seconds": i % 97 / 7}
-                    for i, who, _ in tasks
+                    for i, person_id, _ in tasks
                 ],
             }
             with project.store.write() as connection:
                 for table, values in rows.items():
                     connection.execute(insert(table), values)
-            began = time.process_time()
+            start = time.process_time()
             status(project)
-            print(f"{count:,} images, {2 * count:,} answers: {time.process_time() - began:.1f} s")
+            print(f"{count:,} images, {2 * count:,} answers: {time.process_time() - start:.1f} s")
             project.store.close()
 
 
@@ -109,18 +114,20 @@ def time_resume(counts: list[int]) -> None:
             lines = Path(folder) / "answers.jsonl"
             with lines.open("w") as file:
                 file.writelines(json.dumps(value | {"path": path}) + "\n" for path in paths)
-            began = time.process_time()
+            start = time.process_time()
             with ResultFile(lines, resume=True, answered=answered) as results:
-                opened = time.process_time()
+                opened_at = time.process_time()
                 assert all(results.has(path) for path in paths)
-            took = time.process_time() - opened
+            look_up_s = time.process_time() - opened_at
             size = lines.stat().st_size / count
-            print(f"{count:,} lines of {size:.0f} bytes: {opened - began:.1f} s to open, {took:.1f} s to look up")
+            print(
+                f"{count:,} lines of {size:.0f} bytes: {opened_at - start:.1f} s to open, {look_up_s:.1f} s to look up"
+            )
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("task", choices=("near", "status", "resume"))
     parser.add_argument("counts", type=int, nargs="+")
-    given = parser.parse_args()
-    {"near": time_near, "status": time_status, "resume": time_resume}[given.task](given.counts)
+    args = parser.parse_args()
+    {"near": time_near, "status": time_status, "resume": time_resume}[args.task](args.counts)

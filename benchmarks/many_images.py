@@ -1,4 +1,4 @@
-"""20,000 different images for timing `uniemox data check`. `python -m benchmarks.many_images FOLDER` (1 GB)."""
+"""Write 20,000 different images for timing `uniemox data check`. `python -m benchmarks.many_images FOLDER` (1 GB)."""
 
 import random
 import sys
@@ -12,17 +12,17 @@ from uniemox.io.images import decode
 from uniemox.labels import MIKELS
 
 COUNT = 20_000
-OF_EACH = 20
+CROPS_PER_PHOTO = 20
 SHORT_SIDE_PX = 480
 
 
 def write_crops(folder: Path, source: Path, first: int) -> None:
-    """Random parts of a photograph, scaled to a short side of 480 px, into class folders."""
+    """Write random parts of a photograph, scaled to a short side of 480 px, to class folders."""
     image = decode(source.read_bytes())[0]
-    draw = random.Random(first)
-    for number in range(first, first + OF_EACH):
-        width, height = (round(side * draw.uniform(0.45, 0.8)) for side in image.size)
-        x, y = draw.randint(0, image.width - width), draw.randint(0, image.height - height)
+    rng = random.Random(first)
+    for number in range(first, first + CROPS_PER_PHOTO):
+        width, height = (round(side * rng.uniform(0.45, 0.8)) for side in image.size)
+        x, y = rng.randint(0, image.width - width), rng.randint(0, image.height - height)
         scale = SHORT_SIDE_PX / min(width, height)
         crop = image.crop((x, y, x + width, y + height)).resize(
             (round(width * scale), round(height * scale)), Image.Resampling.BILINEAR
@@ -31,7 +31,7 @@ def write_crops(folder: Path, source: Path, first: int) -> None:
 
 
 def main(folder: Path) -> None:
-    """Write them."""
+    """Write all images."""
     data = SHARED / "data"
     sources = [
         path for name in ("flickr8k", "coco_persons", "emotion6") for path in sorted((data / name).rglob("*.jpg"))
@@ -39,7 +39,9 @@ def main(folder: Path) -> None:
     for label in MIKELS.labels:
         (folder / label).mkdir(parents=True)
     with ProcessPoolExecutor() as pool:
-        jobs = [pool.submit(write_crops, folder, sources[i], i * OF_EACH) for i in range(COUNT // OF_EACH)]
+        jobs = [
+            pool.submit(write_crops, folder, sources[i], i * CROPS_PER_PHOTO) for i in range(COUNT // CROPS_PER_PHOTO)
+        ]
         for job in jobs:
             job.result()
 

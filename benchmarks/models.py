@@ -40,9 +40,11 @@ from uniemox.model.uniemox import UniEmoX
 from uniemox.paper import paper_tables
 from uniemox.training.counting import multiply_adds, parameter_count, timed
 
-CLASSES = 8  # Mikels' emotions: the paper's counts include that head
+# Mikels' emotions; the paper's counts include that head.
+CLASSES = 8
 IMAGE_SIZE = 224
-CONFOUNDERS = 128  # of CCIM, as its paper takes for CAER-S
+# Number of CCIM's confounders, as in its paper for CAER-S.
+CONFOUNDERS = 128
 REPEATS = 3
 Build = Callable[[], nn.Module]
 Part = Literal["encoder", "container"]
@@ -50,7 +52,7 @@ Part = Literal["encoder", "container"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cost:
-    """Of one network and one image of 224 px."""
+    """Cost of one network for one image of 224 px."""
 
     parameters_m: float  # millions, frozen ones included
     multiply_adds_g: float  # billions, of matrix products and convolutions in a forward pass
@@ -60,57 +62,57 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelRow:
-    """A row of table III. Methods that relate regions stand on the backbone of ours, with their detectors."""
+    """Row of table III. Methods that relate regions use the backbone of ours, with their detectors."""
 
     method: str
     backbone: str
     encoder: Cost | None  # as fine-tuned, with a head of 8 classes
-    container: Cost | None  # everything that its pre-training holds and runs; None for supervised training
+    container: Cost | None  # all modules of its pre-training; None for supervised training
     paper_parameters_m: float | None
     paper_multiply_adds_g: float | None
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON."""
+        """Return the row in JSON-serialisable form."""
         return asdict(self)
 
 
 def vit(name: str) -> Build:
-    """A classifier of timm."""
+    """Return a function that builds a classifier of timm."""
     return lambda: timm.create_model(name, num_classes=CLASSES)
 
 
 def beit() -> nn.Module:
-    """BEiT as it is fine-tuned: a table of relative positions per block."""
+    """Return BEiT for fine-tuning, with a table of relative positions per block."""
     return timm.create_model("beit_base_patch16_224", num_classes=CLASSES)
 
 
 def cae() -> nn.Module:
-    """CAE as it is fine-tuned: absolute positions, and tables of relative ones that start at zero."""
+    """Return CAE for fine-tuning, with absolute positions, and tables of relative ones that start at zero."""
     return timm.create_model("beit_base_patch16_224", num_classes=CLASSES, use_abs_pos_emb=True)
 
 
 def mixmae() -> nn.Module:
-    """MixMAE's large network, which the paper's row counts."""
+    """Return MixMAE's large network, which the paper's row counts."""
     return MixMAEEncoder(
         embed_dim=192, depths=(2, 2, 18, 2), num_heads=(6, 12, 24, 48), window_size=(14, 14, 14, 7), num_classes=CLASSES
     )
 
 
 class UniEmoXPass(nn.Module):
-    """Our pre-training model on one image that is scene and person at once, features given."""
+    """Our pre-training model on one image that is both scene and person, with given features."""
 
     def __init__(self) -> None:
         super().__init__()
         self.model = UniEmoX(build_encoder("vit_large_patch16_224"), ModelConfig())
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """images: (N, 3, 224, 224).  Returns the total loss."""
+        """Return the total loss of images (N, 3, 224, 224)."""
         features = torch.ones(len(images), self.model.config.decoder.width)
         return self.model(images, images, image_features=features, text_features=features).total
 
 
 class RegionPass(nn.Module):
-    """A method that relates regions, on ViT-L, with detectors: one image is scene and person at once."""
+    """Method that relates regions, on ViT-L, with detectors; one image is both scene and person."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -128,13 +130,14 @@ class RegionPass(nn.Module):
         self.classifier = build(spec, encoder)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """images: (N, 3, 224, 224).  Returns logits (N, 8)."""
+        """Return logits (N, 8) of images (N, 3, 224, 224)."""
         return self.classifier(images, images)
 
 
 VIT_B = "vit_base_patch16_224"
 VIT_L = "vit_large_patch16_224"
-ROWS: dict[str, tuple[str, Build, Build | None]] = {  # by the paper's names: backbone, classifier, container
+# Backbone, classifier and container by the paper's names.
+ROWS: dict[str, tuple[str, Build, Build | None]] = {
     "ViT from scratch": ("ViT-L", vit(VIT_L), None),
     "VGG-16": ("VGG-16", vit("vgg16"), None),
     "ResNet-50": ("ResNet-50", vit("resnet50"), None),
@@ -167,17 +170,14 @@ def measure_models(methods: tuple[str, ...] = ()) -> Iterator[ModelRow]:
         methods: Some of the paper's names, in any case; none for all. Nothing is fetched: weights are random.
 
     Raises:
-        ConfigError: For a name that the table does not have.
+        ConfigError: If the table has no such name.
     """
     table = {row["method"]: row for row in paper_tables()["table3"]}
     names = {name.lower(): name for name in table}
     for name in methods:
         if name.lower() not in names:
             nearest = get_close_matches(name.lower(), names, n=1)
-            if nearest:
-                hint = f"did you mean {names[nearest[0]]!r}?"
-            else:
-                hint = f"it has {', '.join(table)}"
+            hint = f"did you mean {names[nearest[0]]!r}?" if nearest else f"it has {', '.join(table)}"
             raise ConfigError(f"table III has no row {name!r}; {hint}")
     chosen = dict.fromkeys(names[name.lower()] for name in methods) or table
     for name in chosen:
@@ -192,16 +192,17 @@ def measure_models(methods: tuple[str, ...] = ()) -> Iterator[ModelRow]:
 
 
 def _measure_apart(name: str, part: Part) -> Cost | None:
-    """`measure` in a fresh process, which ends with this one; None where the row has no such part."""
+    """Call `measure` in a new process, which ends with this one; return None if the row has no such part."""
     if _build_of(name, part) is None:
         return None
     context: Any = multiprocessing.get_context("forkserver" if sys.platform != "win32" else "spawn")
     if sys.platform != "win32":
-        context.set_forkserver_preload([__name__])  # so that a fresh process takes no time
+        # A forked process has all modules imported, so it starts at once.
+        context.set_forkserver_preload([__name__])
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_send_cost, args=(sender, name, part), daemon=True)
     try:
-        with _interrupts_wait():
+        with _deferred_interrupts():
             process.start()
         sender.close()
         return receiver.recv()
@@ -214,27 +215,31 @@ def _measure_apart(name: str, part: Part) -> Cost | None:
 
 
 def _send_cost(sender: Connection, name: str, part: Part) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the first process, which ends this one
-    build = _build_of(name, part)  # by name: a closure can't be sent to another process
+    # Ctrl-C is for the first process, which ends this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The function is found by name, because a closure can't be sent to another process.
+    build = _build_of(name, part)
     assert build is not None
     cost = measure(build)
-    with suppress(BrokenPipeError):  # nobody waits any more
+    # The first process may have ended.
+    with suppress(BrokenPipeError):
         sender.send(cost)
 
 
 @contextmanager
-def _interrupts_wait() -> Iterator[None]:
-    """Hold Ctrl-C back for a moment: half-started processes complain."""
-    if threading.current_thread() is not threading.main_thread():  # others don't get it
+def _deferred_interrupts() -> Iterator[None]:
+    """Delay Ctrl-C until the end of the context, because half-started processes print errors."""
+    # Only the main thread gets signals.
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    came: list[int] = []
-    handler = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    received: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _: received.append(number))
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, handler)
-        if came:
+        if received:
             signal.raise_signal(signal.SIGINT)
 
 
@@ -244,7 +249,7 @@ def _build_of(name: str, part: Part) -> Build | None:
 
 
 def measure(build: Build) -> Cost:
-    """Build a network and measure it on the CPU. The memory is that of this process, so let a fresh one call it."""
+    """Build a network and measure it on the CPU. The memory is that of this process, so call it in a new one."""
     before = _resident_mb("VmRSS")
     network = build().eval()
     images = torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE)
@@ -260,7 +265,7 @@ def measure(build: Build) -> Cost:
 
 
 def _resident_mb(field: str) -> float | None:
-    """A line of Linux's process status in MB, or None elsewhere."""
+    """Return a line of Linux's process status in MB; None on other systems."""
     try:
         status = Path("/proc/self/status").read_text()
     except OSError:
@@ -275,16 +280,16 @@ HEADINGS = ("M param", "G mult-add", "ms", "MB", "paper M", "paper G")
 
 
 def models_tables(rows: Sequence[ModelRow]) -> tuple[Table, Table]:
-    """Two tables: encoders as fine-tuned, and what pre-training holds and runs.
+    """Return two tables: encoders as fine-tuned, and all modules of pre-training.
 
-    The paper's figures stand where they belong: with the encoder for supervised methods, else with the pre-training.
+    The paper's figures are in the row of the encoder for supervised methods, otherwise in that of the pre-training.
     """
     encoders = _table("Encoders as fine-tuned, with a head of 8 classes")
     containers = _table("Pre-training: all that it holds and runs")
     for row in rows:
         paper = (_figure(row.paper_parameters_m, 2), _figure(row.paper_multiply_adds_g, 2))
-        is_supervised = row.container is None
-        encoders.add_row(row.method, row.backbone, *_cells(row.encoder), *(paper if is_supervised else ("", "")))
+        encoder_paper = paper if row.container is None else ("", "")
+        encoders.add_row(row.method, row.backbone, *_cells(row.encoder), *encoder_paper)
         if row.container is not None:
             containers.add_row(row.method, row.backbone, *_cells(row.container), *paper)
     return encoders, containers
@@ -315,16 +320,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("methods", nargs="*", help="rows of the table, by the paper's names")
     parser.add_argument("--json", action="store_true", help="print a JSON object a row")
-    words = parser.parse_args()
+    args = parser.parse_args()
     rows = []
     with progress_bar() as progress:
-        task = progress.add_task("measuring", total=len(words.methods) or None)
-        for row in measure_models(words.methods):
+        task = progress.add_task("measuring", total=len(args.methods) or None)
+        for row in measure_models(args.methods):
             progress.update(task, advance=1, description=f"measured {row.method}")
             rows.append(row)
-            if words.json:
+            if args.json:
                 print(json.dumps(row.as_dict()), flush=True)
-    if not words.json:
+    if not args.json:
         for table in models_tables(rows):
             out.print(table)
 

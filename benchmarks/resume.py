@@ -39,10 +39,11 @@ BEFORE, BETWEEN, WRITING, AFTER = MOMENTS = (
     "while writing",
     "after the last step",
 )
-# images, and channels of the teacher
+# Number of images, and channels of the teacher.
 SCENES = 48
 WIDTH = 16
-LOOK_S = 0.002  # between two looks at a running process
+# Interval between two checks of a running process.
+POLL_INTERVAL_S = 0.002
 SMALL: dict[str, object] = {
     "preset": "demo",
     "view.size": 32,
@@ -68,24 +69,24 @@ FINETUNING = SMALL | {"data": "synthetic:64?seed=1", "ema-decay": 0.9, "augment.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResumeOutcome:
-    """What became of one command."""
+    """Result of killing and resuming one command."""
 
     command: str
     """pretrain or finetune."""
     undisturbed: Mapping[str, str]
-    """sha256 by file, of the run that nobody killed."""
+    """sha256 by file of the run that was not killed."""
     disturbed: tuple[Mapping[str, str], ...]
-    """The same of the runs that were killed and went on until they were finished."""
+    """sha256 by file of the runs that were killed and resumed until they were finished."""
     kills: Mapping[str, int]
-    """By the moment, one of MOMENTS."""
+    """Number of kills by moment, one of MOMENTS."""
 
     @property
     def is_same(self) -> bool:
-        """Whether all runs ended with the same bytes."""
+        """True if all runs ended with the same bytes."""
         return bool(self.disturbed) and all(run == self.undisturbed for run in self.disturbed)
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Return the outcome in JSON-serialisable form."""
         return {
             "command": self.command,
             "undisturbed": dict(self.undisturbed),
@@ -99,10 +100,10 @@ def bench_resume(folder: Path, *, kills: int, seed: int, on_kill: Callable[[], N
     """Pre-train and fine-tune undisturbed, then killed by SIGKILL and resumed until they are finished.
 
     Args:
-        folder: An empty one for the runs.
-        kills: 2 or more, over both; every second one waits for a file that is half written.
-        seed: Of the moments; at which step a moment falls depends on the machine.
-        on_kill: Called after each.
+        folder: Empty folder for the runs.
+        kills: Number of kills over both commands, at least 2; every second one waits for a half-written file.
+        seed: Random seed of the moments; the step at a moment depends on the machine.
+        on_kill: Called after each kill.
 
     Raises:
         StoppedError: If a process ends with an error of its own.
@@ -121,107 +122,112 @@ def bench_resume(folder: Path, *, kills: int, seed: int, on_kill: Callable[[], N
 
 
 class _Job:
-    """A command that is run several times, in folders of its own; number 0 is the undisturbed run."""
+    """Command that is run several times, in folders of its own; number 0 is the undisturbed run."""
 
     def __init__(self, command: str, options: Mapping[str, object], files: tuple[str, ...], folder: Path) -> None:
         self.command = command
         self.options = options
         self.files = files
         self.folder = folder
-        # of the undisturbed run, and the name of its last checkpoint
+        # Duration of the undisturbed run, and name of its last checkpoint.
         self.seconds = 0.0
-        self.last = ""
-        self.left: defaultdict[int, set[tuple[str, int]]] = defaultdict(set)  # half written, by earlier processes
+        self.last_checkpoint = ""
+        # Half-written files that earlier processes of a run left.
+        self.partial_files: defaultdict[int, set[tuple[str, int]]] = defaultdict(set)
 
     def run(self, number: int) -> Path:
-        """The folder of a run."""
+        """Return the folder of a run."""
         return self.folder / f"{self.command}-{number}"
 
     def run_undisturbed(self) -> None:
-        """Run number 0."""
+        """Execute run number 0."""
         started = time.perf_counter()
         process = self._started(0)
         process.join()
         self._check(process, 0)
         self.seconds = time.perf_counter() - started
-        self.last = max(path.name for path in (self.run(0) / CHECKPOINTS).iterdir())
+        self.last_checkpoint = max(path.name for path in (self.run(0) / CHECKPOINTS).iterdir())
 
-    def disturb(self, kills: int, draw: Random, on_kill: Callable[[], None]) -> ResumeOutcome:
-        """Runs that are killed so many times, all together, and finished."""
+    def disturb(self, kills: int, rng: Random, on_kill: Callable[[], None]) -> ResumeOutcome:
+        """Execute runs that are killed a number of times, all together, and finished."""
         counts: Counter[str] = Counter(dict.fromkeys(MOMENTS, 0))
         number = 1
         while True:
-            left = kills - counts.total()
-            if left:
-                moment = draw.uniform(0, self.seconds)
-            else:
-                moment = None
+            remaining = kills - counts.total()
+            moment = rng.uniform(0, self.seconds) if remaining else None
             process = self._started(number)
-            if self._killed(process, number, moment, is_writing=left % 2 == 0):
+            if self._killed(process, number, moment, is_writing=remaining % 2 == 0):
                 counts[self._moment_of(number)] += 1
                 on_kill()
                 continue
             self._check(process, number)
-            if not left:
+            if not remaining:
                 break
             number += 1
         hashes = [self._hashes(i) for i in range(number + 1)]
         return ResumeOutcome(command=self.command, undisturbed=hashes[0], disturbed=tuple(hashes[1:]), kills=counts)
 
     def _started(self, number: int) -> BaseProcess:
-        """A process that begins or resumes a run; what it says goes to a file beside the run."""
+        """Start a process that begins or resumes a run; its output goes to a file next to the run."""
         options = {"out": self.run(number), **self.options}
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         log = self._log(number)
         return start_command([self.command, "--resume", *words], out=log, err=log, environment={"NO_COLOR": "1"})
 
     def _killed(self, process: BaseProcess, number: int, moment: float | None, *, is_writing: bool) -> bool:
-        """Whether the process, and those that load for it, were killed before it ended.
+        """Kill the process and its loaders at a moment; return False if it ended before.
 
         Args:
-            moment: Seconds from now, None for never.
-            is_writing: Wait for the next half written file from then on.
+            process: The process.
+            number: Number of the run.
+            moment: Seconds from now; None: never.
+            is_writing: From then on, wait for the next half-written file.
         """
         end = time.perf_counter() + (float("inf") if moment is None else moment)
-        left = self.left[number]
+        earlier = self.partial_files[number]
         try:
             while process.exitcode is None:
-                if time.perf_counter() > end and (not is_writing or self._half_written(number) - left):
+                if time.perf_counter() > end and (not is_writing or self._half_written(number) - earlier):
                     break
-                time.sleep(LOOK_S)
-        finally:  # after Ctrl-C too
+                time.sleep(POLL_INTERVAL_S)
+        finally:
+            # The process is killed after Ctrl-C too.
             if process.pid is not None and process.exitcode is None:
-                with suppress(ProcessLookupError):  # it has no session of its own yet
+                # It may not have a session of its own yet.
+                with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.kill()
                 process.join()
         return process.exitcode == -signal.SIGKILL
 
     def _moment_of(self, number: int) -> str:
-        """When the process was killed, by what it left."""
+        """Return the moment at which the process was killed, judged by its files."""
         checkpoints = self.run(number) / CHECKPOINTS
-        left, self.left[number] = self.left[number], self._half_written(number)
-        if self.left[number] - left:
+        earlier, self.partial_files[number] = self.partial_files[number], self._half_written(number)
+        if self.partial_files[number] - earlier:
             return WRITING
         if not checkpoints.is_dir() or not any(checkpoints.iterdir()):
             return BEFORE
-        if (checkpoints / self.last).exists():
+        if (checkpoints / self.last_checkpoint).exists():
             return AFTER
         return BETWEEN
 
     def _half_written(self, number: int) -> set[tuple[str, int]]:
-        """Names and times of what was not written to its end."""
-        found = set()
+        """Return names and times of half-written files."""
+        files = set()
         run = self.run(number)
         for path in [*run.glob(f"*{PARTIAL}"), *run.glob(f"checkpoints/*{PARTIAL}")]:
-            with suppress(FileNotFoundError):  # it is whole by now
-                found.add((path.name, path.stat().st_mtime_ns))
-        return found
+            # The file may be complete by now, and have its final name.
+            with suppress(FileNotFoundError):
+                files.add((path.name, path.stat().st_mtime_ns))
+        return files
 
     def _check(self, process: BaseProcess, number: int) -> None:
         if process.exitcode:
-            said = self._log(number).read_text("utf-8", "replace").strip().splitlines()[-1:]
-            raise StoppedError(f"uniemox {self.command} ended with {process.exitcode}: {''.join(said)}", exit_code=1)
+            last_line = self._log(number).read_text("utf-8", "replace").strip().splitlines()[-1:]
+            raise StoppedError(
+                f"uniemox {self.command} ended with {process.exitcode}: {''.join(last_line)}", exit_code=1
+            )
 
     def _log(self, number: int) -> Path:
         return self.folder / f"{self.command}-{number}.log"
@@ -231,14 +237,14 @@ class _Job:
 
 
 def _write_teacher(path: Path) -> None:
-    """Random features of the scenes and of their texts."""
+    """Write random features of the scenes and of their texts."""
     data = synthetic(SCENES)
     keys = [sample.key for sample in data.samples]
     texts = distinct_texts(data.samples, with_emotion=True)
     features = torch.randn(len(keys) + len(texts), WIDTH, generator=torch.Generator().manual_seed(0))
-    images = features[: len(keys)]
-    of_texts = features[len(keys) :]
-    save_features(path, image_keys=keys, image_features=images, texts=texts, text_features=of_texts)
+    image_features = features[: len(keys)]
+    text_features = features[len(keys) :]
+    save_features(path, image_keys=keys, image_features=image_features, texts=texts, text_features=text_features)
 
 
 def main() -> None:
@@ -246,17 +252,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20, help="processes to kill, over both commands; at least 2")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    words = parser.parse_args()
-    if words.kills < 2:
+    args = parser.parse_args()
+    if args.kills < 2:
         parser.error("--kills must be at least 2")
     with tempfile.TemporaryDirectory(prefix="uniemox-resume-") as folder, progress_bar() as progress:
-        task = progress.add_task("kills", total=words.kills)
+        task = progress.add_task("kills", total=args.kills)
         outcomes = bench_resume(
-            Path(folder), kills=words.kills, seed=words.seed, on_kill=lambda: progress.update(task, advance=1)
+            Path(folder), kills=args.kills, seed=args.seed, on_kill=lambda: progress.update(task, advance=1)
         )
     is_same = all(outcome.is_same for outcome in outcomes)
     for outcome in outcomes:
-        print(f"{outcome.command}: kills {', '.join(f'{name} {n}' for name, n in outcome.kills.items())}")
+        print(f"{outcome.command}: kills {', '.join(f'{name} {count}' for name, count in outcome.kills.items())}")
         for name, digest in outcome.undisturbed.items():
             print(f"  {name} undisturbed {digest}")
             for other in sorted({run[name] for run in outcome.disturbed}):

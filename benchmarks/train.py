@@ -1,4 +1,4 @@
-"""Speed of a pre-training run on one device, and of each of its parts: loading, step, teacher, optimiser, saving.
+"""Measure the speed of a pre-training run on one device, and of its parts: loading, step, teacher, optimiser, saving.
 
     python -m benchmarks.train --preset paper --data shards:EmoSet --batch-size 128 > train.json
     python -m benchmarks.train --preset demo --data synthetic:512 --steps 10
@@ -47,9 +47,12 @@ from uniemox.training.trainer import Trainer, load_batches
 from uniemox.views.loader import ViewBatch, ViewDataset
 from uniemox.views.transforms import TrainViews
 
-WARMUP = 3  # steps before the measurement
-WIDTH = 512  # channels of a stored teacher
-PARTS = 5  # repetitions for each part
+# Steps before the measurement.
+WARMUP = 3
+# Channels of a stored teacher.
+WIDTH = 512
+# Repetitions for each part.
+PARTS = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,8 +97,8 @@ def bench_train(
     Encoder and teacher have random weights, so no files are needed; speed does not depend on the weights.
 
     Raises:
-        ConfigError: For no steps.
-        DataError: For data that do not fill a batch or can't be read.
+        ConfigError: If the number of steps is below 1.
+        DataError: If the data do not fill a batch or can't be read.
     """
     if steps < 1:
         raise ConfigError(f"steps must be at least 1, got {steps}")
@@ -108,10 +111,7 @@ def bench_train(
         save=SaveConfig(every_steps=steps + WARMUP),
     )
     clock = _Clock(on_step)
-    if precision == "bfloat16":
-        dtype = torch.bfloat16
-    else:
-        dtype = torch.float32
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     with tempfile.TemporaryDirectory(prefix="uniemox-train-") as folder:
         out = Path(folder)
         teacher = random_teacher(config, data, out, device)
@@ -131,7 +131,7 @@ def bench_train(
         )
         with closing(trainer.steps(plan, load_batches(config, views, plan))) as timed_steps:
             for step in timed_steps:
-                step.report(take_step([batch_of(one) for one in step.batches]))
+                step.report(take_step([batch_of(views_batch) for views_batch in step.batches]))
         parts = _time_parts(config, trainer, teacher, load_batches(config, views, plan), take_step)
         peak = max(peak, matmul_peak(device, dtype))
     seconds = [end - start for start, end in pairwise(clock.ends[WARMUP - 1 :])]
@@ -161,10 +161,7 @@ def bench_train(
 
 def _image_tower(teacher: Teacher | None) -> Any | None:
     """Return the CLIP's network that runs in every step; None for features from a file."""
-    if isinstance(teacher, StoredTeacher):
-        clip = teacher.of_images
-    else:
-        clip = teacher
+    clip = teacher.of_images if isinstance(teacher, StoredTeacher) else teacher
     if isinstance(clip, ClipTeacher):
         return clip.model.visual
     return None
@@ -173,10 +170,7 @@ def _image_tower(teacher: Teacher | None) -> Any | None:
 def with_random_weights(config: PretrainConfig) -> PretrainConfig:
     """Return the settings of the same network without pre-trained weights."""
     start = config.encoder.start or ""
-    if start.startswith(TIMM):
-        name = TimmSource.parse(start).name
-    else:
-        name = config.encoder.name
+    name = TimmSource.parse(start).name if start.startswith(TIMM) else config.encoder.name
     return replace(config, encoder=replace(config.encoder, start=None, name=name))
 
 
@@ -213,13 +207,13 @@ def _time_parts(
 ) -> dict[str, float]:
     """Return the median seconds of each part of a step."""
     device = next(trainer.model.parameters()).device
-    left = iter(loader)
+    remaining = iter(loader)
     batches = [
-        make_batch(views, with_emotion=config.teacher.with_emotion) for views in islice(left, config.accumulation)
+        make_batch(views, with_emotion=config.teacher.with_emotion) for views in islice(remaining, config.accumulation)
     ]
-    began = time.perf_counter()
-    others = sum(1 for _ in left)
-    loading = (time.perf_counter() - began) / others
+    start = time.perf_counter()
+    count = sum(1 for _ in remaining)
+    loading = (time.perf_counter() - start) / count
 
     def median_of(call: Callable[[], object]) -> float:
         return median(timed(call, device) for _ in range(PARTS))
@@ -247,7 +241,7 @@ def _time_parts(
 
 
 class _Clock(Callback):
-    """Records when every step ended, and how long it waited for images."""
+    """Callback that records the end of every step, and its time of waiting for images."""
 
     def __init__(self, on_step: Callable[[], None]) -> None:
         self.on_step = on_step
@@ -255,7 +249,7 @@ class _Clock(Callback):
         self.waits: list[float] = []
 
     def step(self, done: int, values: Mapping[str, float]) -> None:
-        """Record both."""
+        """Record the end of a step and its waiting time."""
         self.ends.append(time.perf_counter())
         self.waits.append(values["wait_s"])
         self.on_step()
@@ -271,16 +265,16 @@ def main() -> None:
     parser.add_argument(
         "--compile", action=argparse.BooleanOptionalAction, help="use torch.compile; default: the preset's"
     )
-    given = parser.parse_args()
-    config = PRESETS[given.preset]()
-    if given.compile is not None:
-        config = replace(config, hardware=replace(config.hardware, compile=given.compile))
-    config = replace(config, batch_size=given.batch_size or config.batch_size)
+    args = parser.parse_args()
+    config = PRESETS[args.preset]()
+    if args.compile is not None:
+        config = replace(config, hardware=replace(config.hardware, compile=args.compile))
+    config = replace(config, batch_size=args.batch_size or config.batch_size)
     done = count(1)
     with progress_bar() as progress:
-        total = given.steps + WARMUP
+        total = args.steps + WARMUP
         result = bench_train(
-            config, open_data(given.data), steps=given.steps, on_step=lambda: progress.show("steps", next(done), total)
+            config, open_data(args.data), steps=args.steps, on_step=lambda: progress.show("steps", next(done), total)
         )
     print(json.dumps(asdict(result)))
 

@@ -1,6 +1,6 @@
-"""The main job from start to end, on scenes that the project draws itself or on your own images. `make demo` runs it.
+"""Pre-train, fine-tune and evaluate on synthetic scenes or on your own images. `make demo` runs it.
 
-Every step is one command, which is printed before it runs; the last one writes the page to look at.
+Every step is one command, which is printed before it runs; the last one writes a page of results.
 """
 
 import json
@@ -20,12 +20,12 @@ OUT = Path("runs/demo")
 SCENES = "synthetic:4096"
 TEST = "synthetic:512?seed=1"
 SHORT_SIDE_PX = 144
-# More threads are no faster for networks this small, and wait for each other where the machine is busy.
+# More threads are no faster for networks this small, and wait for each other on a busy machine.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def uniemox(*words: str | Path) -> None:
-    """Print a command and run it. Ends the program if it fails, with its exit code."""
+    """Print a command and run it; if it fails, end the program with its exit code."""
     line = shlex.join(["uniemox", *map(str, words)])
     print(f"\n$ {line}", flush=True)
     started = time.perf_counter()
@@ -36,13 +36,13 @@ def uniemox(*words: str | Path) -> None:
 
 
 def pack(source: str) -> DataSet:
-    """Whatever is missing of splits and texts, then everything in one folder of shards."""
-    found = open_data(source)
+    """Add splits and texts if they are missing, and pack the data into one folder of shards."""
+    dataset = open_data(source)
     options: list[str | Path] = []
-    if all(sample.split is None for sample in found.samples):
+    if all(sample.split is None for sample in dataset.samples):
         uniemox("data", "split", source, OUT / "splits.json")
         options += ["--splits", OUT / "splits.json"]
-    if all(sample.text is None for sample in found.samples):
+    if all(sample.text is None for sample in dataset.samples):
         uniemox("data", "describe", source, "--out", OUT / "texts.jsonl")
         options += ["--texts", OUT / "texts.jsonl"]
     uniemox("data", "shard", source, OUT / "pictures", "--short-side", str(SHORT_SIDE_PX), *options)
@@ -65,10 +65,8 @@ def main(source: str) -> None:
         run = OUT / f"finetuned_{streams}"
         options = ["--network.streams", streams, "--init", OUT / "pretrained", "--out", run]
         uniemox("finetune", "--preset", "demo", "--data", packed, *options)
-        if source == SCENES:
-            scored = ["--data", TEST, "--split", "all"]
-        else:
-            scored = ["--data", packed]
+        # Synthetic scenes are scored on new ones with another seed.
+        scored = ["--data", TEST, "--split", "all"] if source == SCENES else ["--data", packed]
         uniemox("evaluate", "--model", run, *scored)
         runs.append(run)
     uniemox("report", *runs, OUT / "pretrained", "--out", OUT / "report.html")

@@ -1,4 +1,4 @@
-"""Adapt the package's models to altered photographs: a trial that was not adopted, see docs/notes.md.
+"""Adapt the package's models to altered photographs. The trial was not adopted, see docs/notes.md.
 
 Run: python -m recipes.adaptation --fi fi:fi,fi:fi_more --check check.json --splits splits.json --unlabelled KIND:PATH
 
@@ -27,22 +27,25 @@ def main() -> None:
     parser.add_argument("--fi", required=True, help="KIND:PATH of FI, several with commas between")
     parser.add_argument("--check", required=True, type=Path, help="output of uniemox data check --json")
     parser.add_argument("--splits", required=True, type=Path, help="file of splits with the images of the build")
-    parser.add_argument("--unlabelled", required=True, help="KIND:PATH of further photographs, likewise")
-    given = parser.parse_args()
+    parser.add_argument(
+        "--unlabelled", required=True, help="KIND:PATH of further photographs, several with commas between"
+    )
+    args = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
-    data = ("--data", given.fi, "--exclude", given.check, "--splits", given.splits)
+    data = ("--data", args.fi, "--exclude", args.check, "--splits", args.splits)
+    # Each step is skipped if its result exists, so a stopped program resumes when it is started again.
     for name, start in STARTS.items():
         adapted = OUT / f"{name}-adapted"
         run = OUT / name
-        made = OUT / f"{name}.onnx"
-        words = ("--init", start, "--out", adapted, *data, "--monitor", "val", *ADAPTATION, *LOGIT_ADJUSTMENT)
-        uniemox("finetune", *words, "--distillation.data", given.unlabelled, "--resume", makes=adapted / "model.onnx")
+        model = OUT / f"{name}.onnx"
+        options = ("--init", start, "--out", adapted, *data, "--monitor", "val", *ADAPTATION, *LOGIT_ADJUSTMENT)
+        uniemox("finetune", *options, "--distillation.data", args.unlabelled, "--resume", makes=adapted / "model.onnx")
         # The adapted network is judged on larger images than it was trained on, like its parts.
-        words = ("--method", "mean", "--init", adapted, "--out", run, *data, "--monitor", "val", *JUDGING)
-        uniemox("finetune", *words, "--select", "last", "--resume", makes=run / "model.onnx")
-        uniemox("export", run, "--out", made, *STORED[name], makes=made)
-        words = ("--model", made, *data, "--split", "test", "--name", name)
-        uniemox("evaluate", *words, makes=OUT / "evaluations" / f"{name}.json")
+        options = ("--method", "mean", "--init", adapted, "--out", run, *data, "--monitor", "val", *JUDGING)
+        uniemox("finetune", *options, "--select", "last", "--resume", makes=run / "model.onnx")
+        uniemox("export", run, "--out", model, *STORED[name], makes=model)
+        options = ("--model", model, *data, "--split", "test", "--name", name)
+        uniemox("evaluate", *options, makes=OUT / "evaluations" / f"{name}.json")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""How often the embedded model is right on other data, how sure it is, and how often its likely sets hold the truth.
+"""Measure accuracy, confidence and coverage of the embedded model on other data.
 
 Run: python -m recipes.coverage fi:../shared/data/fi abstract:../shared/data/abstract emotion6:../shared/data/emotion6
 
-Of a data set with splits its part val. Where the data have other labels than Mikels' eight, the model's are mapped to
-them, and images whose label nothing becomes are left out. Prints a line of a table for docs for each.
+If a data set has splits, its split val is scored. If its labels are not Mikels' eight, the model's labels are mapped to
+them, and images whose label the model can't predict are left out. Prints one line of a table for the docs per data set.
 """
 
 import sys
@@ -42,18 +42,26 @@ def main(sources: list[str]) -> None:
         theirs = dict(scored.of_model.pairs)
         names = scored.labels.labels
         truths = [scored.truth(sample.label) for sample in data.samples]
-        label_of = {s.key: names[place] for s, place in zip(data.samples, truths, strict=True) if place is not None}
+        label_of = {
+            sample.key: names[label] for sample, label in zip(data.samples, truths, strict=True) if label is not None
+        }
         samples = [sample for sample in data.samples if sample.key in label_of]
-        answers = list(predictor.predict_each((s.image.read() for s in samples), coverage=COVERAGE))
-        pairs = [(label_of[s.key], a) for s, a in zip(samples, answers, strict=True) if isinstance(a, Prediction)]
+        answers = list(predictor.predict_each((sample.image.read() for sample in samples), coverage=COVERAGE))
+        pairs = [
+            (label_of[sample.key], answer)
+            for sample, answer in zip(samples, answers, strict=True)
+            if isinstance(answer, Prediction)
+        ]
         commonest = max(Counter(label for label, _ in pairs).values()) / len(pairs)
-        right = np.mean([theirs[a.top(1)[0][0]] == label for label, a in pairs])
-        sure = np.mean([a.top(1)[0][1] for _, a in pairs])
-        held = np.mean([label in {theirs[one] for one in a.likely or ()} for label, a in pairs])
-        size = np.mean([len(a.likely or ()) for _, a in pairs])
-        odd = np.mean([a.is_unfamiliar for _, a in pairs])
-        shown = f"{right:.1%} | {commonest:.1%} | {sure:.1%} | {odd:.1%} | {held:.1%} | {size:.1f}"
-        print(f"| {source} | {len(pairs)} | {shown} |", flush=True)
+        accuracy = np.mean([theirs[answer.top(1)[0][0]] == label for label, answer in pairs])
+        confidence = np.mean([answer.top(1)[0][1] for _, answer in pairs])
+        coverage = np.mean([label in {theirs[name] for name in answer.likely or ()} for label, answer in pairs])
+        set_size = np.mean([len(answer.likely or ()) for _, answer in pairs])
+        unfamiliar = np.mean([answer.is_unfamiliar for _, answer in pairs])
+        figures = (
+            f"{accuracy:.1%} | {commonest:.1%} | {confidence:.1%} | {unfamiliar:.1%} | {coverage:.1%} | {set_size:.1f}"
+        )
+        print(f"| {source} | {len(pairs)} | {figures} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Print the table of person detectors for docs. Run: python -m recipes.detectors
 
-Each detector in ../shared/models, and the one that comes with the package (alone, and as it is used, with the mirror
-image), on the 128 COCO photographs with their 350 people in ../shared/data/coco_persons. A second table says how often
-the number of people changes if the photographs are mirrored, or lose 4 px on the left and at the top.
+The first table has each detector in ../shared/models, and the one that comes with the package: alone, and with the
+mirror image, as it is used. The 128 COCO photographs with 350 people are in ../shared/data/coco_persons. A second table
+gives how often the number of people changes if the photographs are mirrored, or lose 4 px on the left and at the top.
 """
 
 import sys
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageOps
 
-from recipes.finder.scores import Known, read_labelled, score
+from recipes.finder.scores import LabelledImage, read_labelled, score
 from tests.conftest import SHARED
 from uniemox.io.weight_names import EMBEDDED
 from uniemox.persons.detector import Detector, DetectorConfig, load_detector
@@ -26,43 +26,44 @@ def main() -> None:
     models = sorted((SHARED / "models").glob("*.onnx"))
     if not models:
         sys.exit(f"no detectors in {SHARED / 'models'}")
-    images, known = zip(*read_labelled(SHARED / "data" / "coco_persons"), strict=True)
+    images, labelled = zip(*read_labelled(SHARED / "data" / "coco_persons"), strict=True)
     print("| detector | confidence | recall | recall over 2 % of the image | precision | images/s |")
     print("| --- | --- | --- | --- | --- | --- |")
     for path in (*models, EMBEDDED / "finder.onnx"):
         for confidence in (0.35, None):
-            if confidence is None:
-                shown = "its own"
-            else:
-                shown = f"{confidence:.2f}"
-            print_row(
-                f"{path.name} | {shown}", load_detector(path, DetectorConfig(confidence=confidence)), images, known
-            )
-    print_row("embedded, with the mirror image | its own", open_finder("embedded"), images, known)
+            threshold = "its own" if confidence is None else f"{confidence:.2f}"
+            detector = load_detector(path, DetectorConfig(confidence=confidence))
+            print_row(f"{path.name} | {threshold}", detector, images, labelled)
+    print_row("embedded, with the mirror image | its own", open_finder("embedded"), images, labelled)
     print("\n| detector | another number of people: mirrored | cut by 4 px |\n| --- | --- | --- |")
     mirrored = [ImageOps.mirror(image) for image in images]
     cut = [image.crop((CUT_PX, CUT_PX, *image.size)) for image in images]
     detectors = {"alone": load_detector(EMBEDDED / "finder.onnx"), "with the mirror image": open_finder("embedded")}
     for name, detector in detectors.items():
-        plain = [len(found) for found in detector.detect(images)]
+        plain = [len(detections) for detections in detector.detect(images)]
         shares = []
         for changed in (mirrored, cut):
-            counts = [len(found) for found in detector.detect(changed)]
+            counts = [len(detections) for detections in detector.detect(changed)]
             shares.append(np.mean([first != second for first, second in zip(plain, counts, strict=True)]))
         print(f"| embedded, {name} | {' | '.join(f'{share:.0%}' for share in shares)} |")
 
 
-def print_row(name: str, detector: Detector, images: Sequence[Image.Image], known: Sequence[Known]) -> None:
+def print_row(name: str, detector: Detector, images: Sequence[Image.Image], labelled: Sequence[LabelledImage]) -> None:
     """Print a detector's line of the first table."""
-    detector.detect(images[:4])  # warm
+    # The first call allocates memory, so it is not timed.
+    detector.detect(images[:4])
     start = time.perf_counter()
     detections = detector.detect(images)
-    rate = len(images) / (time.perf_counter() - start)
-    s = score(known, detections)
-    print(
-        f"| {name} | {s.recall:.4f} ({s.found}/{s.people}) | {s.large_recall:.4f} ({s.large_found}/{s.large}) "
-        f"| {s.precision:.4f} ({s.found}/{s.boxes}) | {rate:.0f} |"
+    images_per_s = len(images) / (time.perf_counter() - start)
+    scores = score(labelled, detections)
+    cells = (
+        name,
+        f"{scores.recall:.4f} ({scores.found}/{scores.people})",
+        f"{scores.large_recall:.4f} ({scores.large_found}/{scores.large})",
+        f"{scores.precision:.4f} ({scores.found}/{scores.boxes})",
+        f"{images_per_s:.0f}",
     )
+    print(f"| {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
 """Rebuild the embedded models from data: classifiers of FI and of expressions, finders of people and of faces.
 
-`make embedded` runs it.
-Every step is one command of the project, which is printed before it runs; one whose result is there is not run again,
-and training that was stopped resumes. Nothing in the package is changed: compare what lies in runs/embedded with
-uniemox/predict/embedded, then copy it.
+`make embedded` runs it. Every step is one command of the project, which is printed before it runs. A step whose result
+exists is not run again, and training that was stopped resumes. Nothing in the package is changed: compare the files in
+runs/embedded with uniemox/predict/embedded, then copy them.
 """
 
 import argparse
@@ -24,15 +23,16 @@ from uniemox.persons.mirrored import MirrorDetector
 from uniemox.predict.opening import FINDER_CONFIDENCE
 
 OUT = Path("runs/embedded")
-# The starts. The batch norms of both MobileNets are folded into their convolutions, so that they must stay as they are;
-# the EfficientNet lacks its last convolution.
+# Initial weights. The batch norms of both MobileNets are folded into their convolutions, so the norms must stay
+# unchanged; the EfficientNet lacks its last convolution.
 STARTS = {
     "mobilenet-a": "timm:mobilenetv2_100@{}/mobilenetv2_100.imagenet_features.safetensors",
     "mobilenet-b": "timm:mobilenetv2_100?pad_type=same&mean=0.5&std=0.5@{}/mobilenetv2_100.imagenet_1001.safetensors",
     "efficientnet": "timm:tf_efficientnet_b0?conv_head=none@{}/efficientnet_b0.duts_encoder.safetensors",
 }
 # Chosen on training images held out for the trials, see docs/notes.md; the final networks train on most of them.
-# Networks are trained on smaller images than they judge: half the time, and objects appear as large.
+# Networks are trained on smaller images than they predict: that takes half the time, and objects appear as large as in
+# prediction, because random crops enlarge them.
 BASE_LR = {"mobilenet-a": "2.4e-3", "mobilenet-b": "2.4e-3", "efficientnet": "2e-3"}
 TRAINING = (
     *("--view.size", "176", "--view.crop-fraction", "1.0", "--view.min-area", "0.4", "--network.drop-path", "0"),
@@ -45,7 +45,8 @@ JUDGING = ("--view.size", "224", "--view.crop-fraction", "1.0", "--hardware.prec
 LOGIT_ADJUSTMENT = ("--logit-adjustment", "0.5")
 BALANCE = ("--select", "last", *LOGIT_ADJUSTMENT)
 SMALL = "mobilenet-a"
-# In 8 bits the EfficientNet says the same; the MobileNets, with batch norms folded into them, less so (notes.md).
+# Weights in 8 bits do not change the EfficientNet's predictions; they change those of the MobileNets, whose batch norms
+# are folded into the convolutions (docs/notes.md).
 STORED = {"scene": ("--int8-weights", "--keep-float16", r"encoders\.(0\.blocks|1)\."), "small": ("--int8-weights",)}
 FINDER_START = STARTS["mobilenet-a"]
 FACES_START = STARTS["mobilenet-b"]
@@ -60,14 +61,17 @@ EXPRESSIONS = (
 
 
 def uniemox(*words: str | Path, makes: Path | None, into: Path | None = None, program: str = "uniemox") -> None:
-    """Print a command and run it, unless its result is there; ends the program if it fails.
+    """Print a command and run it, unless its result exists; end the program if it fails.
 
     Args:
-        makes: A file that the command writes whole, at its end; None: the command resumes itself.
-        into: A file for its standard output.
-        program: The Python module to run.
+        words: Arguments of the command.
+        makes: File that the command writes at its end; None: the command resumes by itself.
+        into: File for its standard output.
+        program: Python module to run.
     """
-    line = shlex.join(["python", "-m", program, *map(str, words)]) + (f" > {into}" if into else "")
+    line = shlex.join(["python", "-m", program, *map(str, words)])
+    if into:
+        line += f" > {into}"
     print(f"\n$ {line}", flush=True)
     if makes is not None and makes.exists():
         print(f"  ({makes} is there)", flush=True)
@@ -75,21 +79,26 @@ def uniemox(*words: str | Path, makes: Path | None, into: Path | None = None, pr
     started = time.perf_counter()
     command = [sys.executable, "-m", program, *map(str, words)]
     if into is None:
-        done = subprocess.run(command, check=False)
+        result = subprocess.run(command, check=False)
     else:
         with replacing(into) as partial, partial.open("w") as file:
-            done = subprocess.run(command, check=False, stdout=file)
-            if done.returncode:
-                sys.exit(done.returncode)
-    if done.returncode:
-        sys.exit(done.returncode)
+            result = subprocess.run(command, check=False, stdout=file)
+            if result.returncode:
+                sys.exit(result.returncode)
+    if result.returncode:
+        sys.exit(result.returncode)
     print(f"  ({time.perf_counter() - started:.0f} s)", flush=True)
 
 
 def classifiers(fi: str, ratings: str, starts: Path) -> None:
     """Fine-tune three networks on FI's training part; score each, and their mean, once on its validation part.
 
-    Valence and arousal are learned from ratings, on what the finished networks compute.
+    Valence and arousal are learned from ratings, on the features of the finished networks.
+
+    Args:
+        fi: KIND:PATH of FI.
+        ratings: KIND:PATH of images with valence and arousal.
+        starts: Folder of the published networks.
     """
     check = OUT / "check.json"
     uniemox("data", "check", fi, "--json", makes=check, into=check)
@@ -104,25 +113,31 @@ def classifiers(fi: str, ratings: str, starts: Path) -> None:
         words = ("--init", start.format(starts), "--out", OUT / name, *data, *TUNING)
         uniemox("finetune", *words, "--optimizer.base-lr", BASE_LR[name], "--resume", makes=OUT / name / "model.onnx")
         evaluate(OUT / name, "val")
-    joined = {"scene": ",".join(str(OUT / name) for name in STARTS), "small": str(OUT / SMALL)}
-    for name, parts in joined.items():
+    parts_of = {"scene": ",".join(str(OUT / name) for name in STARTS), "small": str(OUT / SMALL)}
+    for name, parts in parts_of.items():
         run = OUT / name
         words = ("--method", "mean", "--init", parts, "--out", run, *data, *JUDGING, *BALANCE)
         uniemox("finetune", *words, "--resume", makes=run / "model.onnx")
-        shutil.copyfile(run / SEEN, OUT / SEEN)  # for the files that are made of the run
+        # The exported files have the training images of the run, which evaluations refuse.
+        shutil.copyfile(run / SEEN, OUT / SEEN)
         plain = OUT / f"{name}-plain.onnx"
-        made = OUT / f"{name}.onnx"
+        model = OUT / f"{name}.onnx"
         uniemox("export", run, "--out", plain, *STORED[name], makes=plain)
-        words = ("--ratings", "--json", "--model", plain, "--data", ratings, "--out", made)
-        uniemox("calibrate", *words, makes=made, into=OUT / f"{name}-ratings.json")
-        evaluate(made, name)
+        words = ("--ratings", "--json", "--model", plain, "--data", ratings, "--out", model)
+        uniemox("calibrate", *words, makes=model, into=OUT / f"{name}-ratings.json")
+        evaluate(model, name)
 
 
-def finder(name: str, sources: list[str], starts: Path, detector: str, confidence: str, *how: str) -> None:
-    """Train a finder on what a published detector finds, and store it for computing in 8 bits.
+def finder(name: str, sources: list[str], starts: Path, detector: str, confidence: str, *options: str) -> None:
+    """Train a finder on the boxes of a published detector, and store it for computing in 8 bits.
 
     Args:
-        sources: FI first, whose placeholders are left out.
+        name: Name of the finder and its files.
+        sources: KIND:PATH of images, FI first, whose placeholders are left out.
+        starts: Folder of the published networks.
+        detector: File name of the published detector in that folder.
+        confidence: Minimum confidence of its boxes.
+        options: Further options of the training.
     """
     files = []
     check = OUT / f"{name}-check.json"
@@ -131,27 +146,28 @@ def finder(name: str, sources: list[str], starts: Path, detector: str, confidenc
         files.append(OUT / f"{name}-{i}.jsonl")
         words = (source, "--detector", starts / detector, "--confidence", confidence, "--out", files[-1])
         uniemox("data", "persons", *words, makes=None)
-    shown = ("--data", ",".join(sources), "--persons", *files, "--exclude", check, *how)
+    training_data = ("--data", ",".join(sources), "--persons", *files, "--exclude", check, *options)
     plain = OUT / f"{name}-float.onnx"
-    made = OUT / f"{name}.onnx"
+    model = OUT / f"{name}.onnx"
     start = ("--start", FINDER_START.format(starts), "--out", plain)
-    uniemox("fit", *shown, *start, "--resume", makes=plain, program="recipes.finder")
-    uniemox(plain, "--data", ",".join(sources), "--out", made, makes=made, program="recipes.int8")
+    uniemox("fit", *training_data, *start, "--resume", makes=plain, program="recipes.finder")
+    uniemox(plain, "--data", ",".join(sources), "--out", model, makes=model, program="recipes.int8")
 
 
 def faces(images: list[str], ferplus: str, starts: Path) -> None:
-    """Train the face finder, and what says what faces show."""
+    """Train the face finder, and the classifier of facial expressions."""
     finder("faces", images, starts, "yunet_n.onnx", "0.3", "--coarsest", "16", "--width", "64", "--epochs", "14")
     run = OUT / "expressions"
     check = OUT / "expressions-check.json"
-    uniemox("data", "check", ferplus, "--json", makes=check, into=check)  # some faces of train are in val too
+    # Some faces of train are in val too.
+    uniemox("data", "check", ferplus, "--json", makes=check, into=check)
     words = ("--init", FACES_START.format(starts), "--data", ferplus, "--exclude", check, "--out", run, *EXPRESSIONS)
     uniemox("finetune", *words, "--resume", makes=run / "model.onnx")
     uniemox("export", run, "--out", OUT / "expressions.onnx", "--int8-weights", makes=OUT / "expressions.onnx")
 
 
 def main() -> None:
-    """Build all of it in runs/embedded."""
+    """Build all models in runs/embedded."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--fi", required=True, help="KIND:PATH of FI, several with commas between")
     parser.add_argument("--ratings", required=True, help="KIND:PATH of images with valence and arousal, likewise")
@@ -162,14 +178,14 @@ def main() -> None:
     parser.add_argument("--ferplus", required=True, help="KIND:PATH of faces with votes")
     parser.add_argument("--starts", required=True, type=Path, help="folder of the published networks")
     parser.add_argument("--test-people", required=True, type=Path, help="folder of photographs with people's boxes")
-    given = parser.parse_args()
+    args = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
-    classifiers(given.fi, given.ratings, given.starts)
-    finder("finder", given.people, given.starts, "yolox_nano.onnx", "0.1", "--epochs", "28")
-    faces(given.faces, given.ferplus, given.starts)
-    images, known = zip(*read_labelled(given.test_people), strict=True)
-    in_one = load_detector(OUT / "finder.onnx", DetectorConfig(confidence=FINDER_CONFIDENCE / 2))
-    scores = score(known, MirrorDetector(in_one, FINDER_CONFIDENCE).detect(images))
+    classifiers(args.fi, args.ratings, args.starts)
+    finder("finder", args.people, args.starts, "yolox_nano.onnx", "0.1", "--epochs", "28")
+    faces(args.faces, args.ferplus, args.starts)
+    images, labelled = zip(*read_labelled(args.test_people), strict=True)
+    detector = load_detector(OUT / "finder.onnx", DetectorConfig(confidence=FINDER_CONFIDENCE / 2))
+    scores = score(labelled, MirrorDetector(detector, FINDER_CONFIDENCE).detect(images))
     figures = {"people": scores.people, "recall": scores.recall, "large_recall": scores.large_recall}
     (OUT / "finder.json").write_text(json.dumps(figures | {"precision": scores.precision}))
     print(f"\n{OUT}: figures in evaluations, *-ratings.json and finder.json; sha256 for the model card:")

@@ -1,13 +1,13 @@
-"""How well faces are found and read: the figures of the model card.
+"""Measure how well faces are detected and their expressions predicted: the figures of the model card.
 
     python -m recipes.faces --faces ferplus:ferplus --photos coco_persons/images --labels yunet_n.onnx
     python -m recipes.faces --photos coco_persons/images
     python -m recipes.faces --held-out fi:fi --persons faces-0.jsonl --exclude faces-check.json --labels yunet_n.onnx
 
-Expressions: FER+'s validation part, faces with a majority that are not in the training part too, as they are and
-changed. Faces: photographs that the finder was not trained on, against what another detector finds there with a
-confidence of 0.8 and over 1 % of the image. Thresholds: the same at several confidences, on the images that training
-held out; --held-out, --persons and --exclude are what `recipes.finder fit` was given.
+Expressions: faces of FER+'s validation part with a majority label that are not in the training part too, unchanged and
+altered. Faces: photographs that the finder was not trained on, compared with the boxes of another detector that have a
+confidence of 0.8 and cover over 1 % of the image. Thresholds: the same at several confidences, on the images that
+training held out; --held-out, --persons and --exclude take the values that `recipes.finder fit` was called with.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from recipes.finder.command import samples_of
 from recipes.finder.config import FinderConfig
-from recipes.finder.run import divided
+from recipes.finder.run import split_images
 from uniemox.data.sample import Sample, decode_sample
 from uniemox.data.source import open_data
 from uniemox.evaluate.calibration import expected_calibration_error
@@ -37,23 +37,24 @@ from uniemox.predict.opening import FACE_FINDER, embedded_file, load, open_embed
 from uniemox.predict.prediction import Prediction
 from uniemox.views.loader import BrokenCount
 
-# of the boxes that are to be found: confidence, part of the image
-SURE = 0.8
-SHARE = 0.01
-OVERLAP = 0.5
+# Boxes of the other detector count as faces to be found from this confidence and this share of the image.
+MIN_LABEL_CONFIDENCE = 0.8
+MIN_AREA_FRACTION = 0.01
+MIN_OVERLAP = 0.5
 LABELS = DetectorConfig(confidence=0.3)
 THRESHOLDS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55)
-MANY = 4  # faces
+# The speed is measured on a photograph with this number of faces or more.
+MIN_FACES = 4
 Change = Callable[[Image.Image], Image.Image]
 
 
 def smaller(side: int) -> Change:
-    """A face of so many px, as from afar."""
+    """Return a change that reduces a face to a number of pixels, as if seen from a distance."""
     return lambda image: image.resize((side, side), Image.Resampling.BOX).resize(image.size, Image.Resampling.BICUBIC)
 
 
 def covered(image: Image.Image) -> Image.Image:
-    """The lower third hidden, as by a mask."""
+    """Return the image with its lower third hidden, as by a mask."""
     image = image.copy()
     image.paste((90, 90, 90), (0, image.height * 2 // 3, image.width, image.height))
     return image
@@ -73,30 +74,31 @@ CHANGES: dict[str, Change] = {
 }
 
 
-def read(reader: FaceReader, faces: Sequence[Sample], change: Change) -> NDArray[np.float64]:
-    """Probabilities, (N, 8)."""
+def predict_faces(reader: FaceReader, faces: Sequence[Sample], change: Change) -> NDArray[np.float64]:
+    """Return probabilities of the expressions, (N, 8): the mean over each face and its mirror image."""
     images = (change(decode_sample(face)[0]) for face in faces)
-    pairs = [reader.look(image, image.size, Box(0, 0, *image.size)) for image in images]
+    pairs = [reader.views_of(image, image.size, Box(0, 0, *image.size)) for image in images]
     answers = reader.network.answer([view for pair in pairs for view in pair]).values  # (2 N, 8)
     return answers.reshape(len(pairs), 2, -1).mean(axis=1)
 
 
-def expressions(source: str, model: str | None) -> None:
+def print_expressions(source: str, model: str | None) -> None:
     """Print the table of expressions."""
     data = open_data(source)
-    seen = {sha256(one.image.read()).digest() for one in data.samples if one.split == "train"}
-    scored = [one for one in data.samples if one.split == "val" and one.label is not None]
-    samples = [one for one in scored if sha256(one.image.read()).digest() not in seen]
-    truth = np.array([one.label for one in samples])
-    votes = np.array([[(one.distribution or {})[label] for label in FERPLUS.labels] for one in samples])
+    training = [sample for sample in data.samples if sample.split == "train"]
+    training_hashes = {sha256(sample.image.read()).digest() for sample in training}
+    scored = [sample for sample in data.samples if sample.split == "val" and sample.label is not None]
+    samples = [sample for sample in scored if sha256(sample.image.read()).digest() not in training_hashes]
+    truth = np.array([sample.label for sample in samples])
+    votes = np.array([[(sample.distribution or {})[label] for label in FERPLUS.labels] for sample in samples])
     reader = open_faces("whole", model)
-    assert reader is not None, "it was asked for"
+    assert reader is not None, "the expression model was asked for"
     print(
         f"{len(samples)} faces with a majority; {len(scored) - len(samples)} more are in train too\n\n"
         "| faces | accuracy | balanced | KL | ECE | mean confidence |\n" + "| --- " * 6 + "|"
     )
     for name, change in CHANGES.items():
-        shares = read(reader, samples, change)
+        shares = predict_faces(reader, samples, change)
         hits = (shares.argmax(axis=1) == truth).astype(float)
         recalls = np.array([hits[truth == k].mean() for k in range(len(FERPLUS))])
         divergence = np.where(votes > 0, votes * np.log(np.maximum(votes, 1e-12) / np.maximum(shares, 1e-12)), 0)
@@ -106,6 +108,7 @@ def expressions(source: str, model: str | None) -> None:
             f"| {name} | {hits.mean():.1%} ({low:.1%} to {high:.1%}) | {recalls.mean():.1%} | "
             f"{divergence.sum(axis=1).mean():.3f} | {ece:.3f} | {shares.max(axis=1).mean():.1%} |"
         )
+        # Recalls are printed for the unaltered faces.
         if name == "as it is":
             by_class = ", ".join(
                 f"{label} {recall:.0%} of {int((truth == k).sum())}"
@@ -114,63 +117,71 @@ def expressions(source: str, model: str | None) -> None:
     print(f"\nrecall: {by_class}")
 
 
-def matched(boxes: Sequence[Detection], others: Sequence[Detection]) -> int:
+def count_matches(boxes: Sequence[Detection], others: Sequence[Detection]) -> int:
     """Count the boxes that overlap one of the others."""
     if not boxes or not others:
         return 0
-    shared = overlap(np.array([one.box for one in boxes]), np.array([one.box for one in others]))
-    return int((shared.max(axis=1) >= OVERLAP).sum())
+    overlaps = overlap(np.array([box.box for box in boxes]), np.array([other.box for other in others]))
+    return int((overlaps.max(axis=1) >= MIN_OVERLAP).sum())
 
 
-def compared(ours: Detector, images: Iterable[Image.Image], labels: Iterable[Sequence[Detection]]) -> str:
-    """Recall, precision and F1 of a face finder, as text.  labels: what another detector finds in each image."""
-    wanted = found = given = right = 0
-    for image, known in zip(images, labels, strict=True):
-        [mine] = ours.detect([image])
+def compare(finder: Detector, images: Iterable[Image.Image], labels: Iterable[Sequence[Detection]]) -> str:
+    """Return recall, precision and F1 of a face finder, as text.
+
+    Args:
+        finder: The face finder.
+        images: Photographs.
+        labels: Boxes of another detector in each image.
+    """
+    label_count = found_count = box_count = right_count = 0
+    for image, label_boxes in zip(images, labels, strict=True):
+        [detections] = finder.detect([image])
         area = image.width * image.height
-        must = [one for one in known if one.confidence >= SURE and one.box.area > SHARE * area]
-        mine = tuple(one for one in mine if one.box.area > SHARE * area)
-        wanted = wanted + len(must)
-        given = given + len(mine)
-        found = found + matched(must, mine)
-        right = right + matched(mine, known)
-    recall = found / max(wanted, 1)
-    precision = right / max(given, 1)
+        targets = [
+            detection
+            for detection in label_boxes
+            if detection.confidence >= MIN_LABEL_CONFIDENCE and detection.box.area > MIN_AREA_FRACTION * area
+        ]
+        boxes = tuple(detection for detection in detections if detection.box.area > MIN_AREA_FRACTION * area)
+        label_count += len(targets)
+        box_count += len(boxes)
+        found_count += count_matches(targets, boxes)
+        # A box is also right if the label is too unsure or too small to be missed.
+        right_count += count_matches(boxes, label_boxes)
+    recall = found_count / max(label_count, 1)
+    precision = right_count / max(box_count, 1)
     f1 = 2 * recall * precision / max(recall + precision, 1e-9)
-    return f"recall {recall:.3f} of {wanted}, precision {precision:.3f} of {given}, F1 {f1:.3f}"
+    return f"recall {recall:.3f} of {label_count}, precision {precision:.3f} of {box_count}, F1 {f1:.3f}"
 
 
-def finding(photos: Path, labels: Path, finder: Path | None) -> None:
+def print_detection_scores(photos: Path, labels: Path, finder: Path | None) -> None:
     """Print recall and precision of the face finder."""
-    if finder is None:
-        ours = open_embedded_faces()
-    else:
-        ours = load_detector(finder)
+    face_finder = open_embedded_faces() if finder is None else load_detector(finder)
     images = [Image.open(path).convert("RGB") for path in walk(photos)]
-    print(f"\n{compared(ours, images, load_detector(labels, LABELS).detect(images))}")
+    print(f"\n{compare(face_finder, images, load_detector(labels, LABELS).detect(images))}")
 
 
-def thresholds(sources: list[str], persons: list[Path], exclude: Path | None, labels: Path) -> None:
+def print_thresholds(sources: list[str], persons: list[Path], exclude: Path | None, labels: Path) -> None:
     """Print how well the package's face finder does at several confidences on the images that training held out."""
-    held_out, _ = divided(samples_of(sources, persons, exclude), FinderConfig(start=""), BrokenCount(0))
+    held_out, _ = split_images(samples_of(sources, persons, exclude), FinderConfig(start=""), BrokenCount(0))
     images = [decode_sample(sample)[0] for sample in held_out]
-    known = load_detector(labels, LABELS).detect(images)
+    label_boxes = load_detector(labels, LABELS).detect(images)
     print(f"\n{len(images)} images held out")
     for confidence in THRESHOLDS:
-        ours = load_detector(embedded_file(FACE_FINDER), DetectorConfig(confidence=confidence))
-        print(f"{confidence}: {compared(MirrorDetector(ours), images, known)}", flush=True)
+        face_finder = load_detector(embedded_file(FACE_FINDER), DetectorConfig(confidence=confidence))
+        print(f"{confidence}: {compare(MirrorDetector(face_finder), images, label_boxes)}", flush=True)
 
 
-def speed(photos: Path) -> None:
-    """Print what faces add to the first photograph with four of them or more: the best of 50 turns each."""
+def print_speed(photos: Path) -> None:
+    """Print the time that faces add on the first photograph with four of them or more: the best of 50 turns each."""
     without = load()
     with_faces = load(faces="find")
     for path in walk(photos):
-        with Image.open(path) as opened:
-            image = opened.convert("RGB")
-        found = with_faces.predict(image)
-        assert isinstance(found, Prediction)
-        if len(found.faces or []) >= MANY:
+        with Image.open(path) as file:
+            image = file.convert("RGB")
+        prediction = with_faces.predict(image)
+        assert isinstance(prediction, Prediction)
+        if len(prediction.faces or []) >= MIN_FACES:
             break
     times: dict[str, list[float]] = {"without": [], "with": []}
     for _ in range(50):
@@ -178,12 +189,13 @@ def speed(photos: Path) -> None:
             started = time.perf_counter()
             predictor.predict(image)
             times[name].append(1000 * (time.perf_counter() - started))
-    best = {name: min(several) for name, several in times.items()}
-    print(f"\n{path.name}, {len(found.faces or [])} faces: {best['without']:.1f} ms, with faces {best['with']:.1f} ms")
+    best = {name: min(durations) for name, durations in times.items()}
+    count = len(prediction.faces or [])
+    print(f"\n{path.name}, {count} faces: {best['without']:.1f} ms, with faces {best['with']:.1f} ms")
 
 
 def main() -> None:
-    """Print what is asked for."""
+    """Print the tables that the options ask for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--faces", help="KIND:PATH of FER+")
     parser.add_argument("--model", help="of expressions; the one that comes with the package if not given")
@@ -195,15 +207,15 @@ def main() -> None:
     parser.add_argument("--held-out", nargs="+", help="KIND:PATH of the images that it was trained on: try thresholds")
     parser.add_argument("--persons", nargs="+", type=Path, help="faces in these images, a file for each KIND:PATH")
     parser.add_argument("--exclude", type=Path, help="output of `data check --json`")
-    given = parser.parse_args()
-    if given.faces:
-        expressions(given.faces, given.model)
-    if given.held_out and given.persons and given.labels:
-        thresholds(given.held_out, given.persons, given.exclude, given.labels)
-    if given.photos and given.labels:
-        finding(given.photos, given.labels, given.finder)
-    elif given.photos:
-        speed(given.photos)
+    args = parser.parse_args()
+    if args.faces:
+        print_expressions(args.faces, args.model)
+    if args.held_out and args.persons and args.labels:
+        print_thresholds(args.held_out, args.persons, args.exclude, args.labels)
+    if args.photos and args.labels:
+        print_detection_scores(args.photos, args.labels, args.finder)
+    elif args.photos:
+        print_speed(args.photos)
 
 
 if __name__ == "__main__":

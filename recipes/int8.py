@@ -1,8 +1,8 @@
 """Compute a finder in 8 bits. Run: python -m recipes.int8 FINDER.onnx --data KIND:PATH --out FILE.onnx
 
-Half the time on processors with VNNI. Images of the training part measure the ranges of the activations; others of the
-same data compare the boxes before and after. The first and the last convolutions stay float32, because
-their rounding moves most boxes.
+This halves the time on processors with VNNI. The ranges of the activations are measured on images of the training part;
+the boxes before and after are compared on other images of the same data. The first and the last convolutions stay
+float32, because their rounding moves most boxes.
 """
 
 import argparse
@@ -28,48 +28,59 @@ from uniemox.persons.box import Detection, overlap
 from uniemox.persons.detector import load_detector
 from uniemox.persons.fitting import fit_images
 
-KEPT_FLOAT = r"conv_stem|blocks\.0\.|(heat|box)\.2\."  # names of weights
+# Pattern of the weights whose convolutions stay float32.
+FLOAT_LAYERS = r"conv_stem|blocks\.0\.|(heat|box)\.2\."
 QUANTISED = ("Conv", "Add", "Resize", "Clip", "Relu")
-# images
-CALIBRATING = 128
-COMPARING = 500
-RUNS = 20
+# Numbers of images for the ranges, for the comparison, and for the time.
+CALIBRATION_IMAGES = 128
+COMPARISON_IMAGES = 500
+TIMED_IMAGES = 20
 
 
-def quantise(src: Path, dst: Path, images: Sequence[Image.Image]) -> None:
-    """Write a finder again with 8-bit weights per channel and 8-bit activations, and its metadata unchanged."""
+def quantise(source: Path, target: Path, images: Sequence[Image.Image]) -> None:
+    """Write a finder with 8-bit weights per channel and 8-bit activations, and unchanged metadata.
+
+    Args:
+        source: ONNX file of the finder.
+        target: ONNX file to write.
+        images: Images that the ranges of the activations are measured on.
+    """
     tools = quantization_tools()
-    detector = load_detector(src)
-    metadata = onnx.load(src).metadata_props
+    detector = load_detector(source)
+    metadata = onnx.load(source).metadata_props
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder) / "plain.onnx"
         small = Path(folder) / "int8.onnx"
-        unpack_weights(src, plain)
+        unpack_weights(source, plain)
         model = onnx.load(plain)
+        # Shapes from the exporter contradict those that onnxruntime infers.
         del model.graph.value_info[:]
         [pixels] = model.graph.input
         size = tuple(side.dim_value for side in pixels.type.tensor_type.shape.dim[2:])
         feeds = [{pixels.name: fit_images([image], size, detector.layout.preparation)[0]} for image in images]
         reader = SimpleNamespace(get_next=functools.partial(next, iter(feeds), None))
-        kept = [one.name for one in model.graph.node if one.op_type == "Conv" and re.search(KEPT_FLOAT, one.input[1])]
-        options = {"per_channel": True, "op_types_to_quantize": QUANTISED, "nodes_to_exclude": kept}
+        float_layers = [
+            item.name for item in model.graph.node if item.op_type == "Conv" and re.search(FLOAT_LAYERS, item.input[1])
+        ]
+        options = {"per_channel": True, "op_types_to_quantize": QUANTISED, "nodes_to_exclude": float_layers}
         tools.quantize_static(model, small, reader, activation_type=tools.QuantType.QUInt8, **options)
         result = onnx.load(small)
     forget_origin(result.graph)
-    onnx.helper.set_model_props(result, {one.key: one.value for one in metadata})
-    write_model(result, dst)
+    onnx.helper.set_model_props(result, {item.key: item.value for item in metadata})
+    write_model(result, target)
 
 
 def same_boxes(before: Sequence[Sequence[Detection]], after: Sequence[Sequence[Detection]]) -> int:
     """Count the boxes that have a box of their own with an IoU of at least 0.5 afterwards."""
     count = 0
     for ours, theirs in zip(before, after, strict=True):
-        left = [one.box for one in theirs]
-        for one in ours:
-            shared = overlap(np.array([one.box], float), np.array(left, float).reshape(-1, 4))[0]
-            if left and shared.max() >= 0.5:
+        unmatched = [detection.box for detection in theirs]
+        for detection in ours:
+            # Each box of `theirs` can be matched once.
+            shared = overlap(np.array([detection.box], float), np.array(unmatched, float).reshape(-1, 4))[0]
+            if unmatched and shared.max() >= 0.5:
                 count += 1
-                del left[int(shared.argmax())]
+                del unmatched[int(shared.argmax())]
     return count
 
 
@@ -81,30 +92,32 @@ def main() -> None:
         "--data", required=True, help="KIND:PATH, several with commas; splits other than train are left out"
     )
     parser.add_argument("--out", required=True, type=Path)
-    given = parser.parse_args()
-    logging.root.setLevel(logging.ERROR)  # onnxruntime prints advice on the root logger
+    args = parser.parse_args()
+    # onnxruntime prints advice on the root logger.
+    logging.root.setLevel(logging.ERROR)
     samples = [
-        one for source in given.data.split(",") for one in open_data(source, with_texts=False).to_train().samples
+        sample for source in args.data.split(",") for sample in open_data(source, with_texts=False).to_train().samples
     ]
-    samples = list({str(one.image): one for one in samples}.values())  # an image with several captions is one
-    chosen = random.Random(0).sample(samples, CALIBRATING + COMPARING)
+    samples = list({str(sample.image): sample for sample in samples}.values())  # an image with several captions is one
+    chosen = random.Random(0).sample(samples, CALIBRATION_IMAGES + COMPARISON_IMAGES)
     images = [decode_sample(sample)[0] for sample in chosen]
-    quantise(given.finder, given.out, images[:CALIBRATING])
-    both = [load_detector(path, threads=1) for path in (given.finder, given.out)]
-    boxes = [detector.detect(images[CALIBRATING:]) for detector in both]
+    quantise(args.finder, args.out, images[:CALIBRATION_IMAGES])
+    detectors = [load_detector(path, threads=1) for path in (args.finder, args.out)]
+    boxes = [detector.detect(images[CALIBRATION_IMAGES:]) for detector in detectors]
     times: list[list[float]] = [[], []]
-    for image in images[:RUNS]:
-        for which, detector in enumerate(both):
+    for image in images[:TIMED_IMAGES]:
+        for i, detector in enumerate(detectors):
             start = time.process_time()
             detector.detect([image])
-            times[which].append(time.process_time() - start)
-    counts = [sum(map(len, one)) for one in boxes]
-    before, after = (1000 * float(np.median(one)) for one in times)
-    print(f"{same_boxes(*boxes)} of {counts[0]} boxes are the same, of {counts[1]} afterwards, in {COMPARING} images")
+            times[i].append(time.process_time() - start)
+    counts = [sum(map(len, sample)) for sample in boxes]
+    before, after = (1000 * float(np.median(sample)) for sample in times)
+    same = same_boxes(*boxes)
+    print(f"{same} of {counts[0]} boxes are the same, of {counts[1]} afterwards, in {COMPARISON_IMAGES} images")
     print(
         f"{before:.1f} ms of processor time per image before, {after:.1f} ms after: {before / after:.2f} times faster"
     )
-    print(f"{given.finder.stat().st_size / 1e6:.1f} MB before, {given.out.stat().st_size / 1e6:.1f} MB after")
+    print(f"{args.finder.stat().st_size / 1e6:.1f} MB before, {args.out.stat().st_size / 1e6:.1f} MB after")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What computing parts of scene.onnx in 8 bits gives: the table of docs/notes.md.
+"""Measure speed and accuracy of scene.onnx with parts computed in 8 bits: the table of docs/notes.md.
 
     python -m recipes.int8_scene --data fi:fi
 
@@ -30,8 +30,8 @@ from uniemox.views.loader import load_batches
 from uniemox.views.transforms import EvalViews
 
 SCENE = EMBEDDED / "scene.onnx"
-CALIBRATING = 96
-RUNS = 12
+CALIBRATION_IMAGES = 96
+TIMED_IMAGES = 12
 MOBILENETS = r"encoders\.[01]\."
 PROJECTIONS = r"encoders\.2\..*conv_pwl"
 AFTER_FIRST = r"encoders\.[01]\.(blocks\.[1-6]\.|conv_head)"
@@ -55,7 +55,7 @@ def outputs_of(session: InferenceSession, pixels: NDArray[np.float32]) -> list[N
     """Return logits (N, E) and features (N, D)."""
     name = session.get_inputs()[0].name
     parts = [session.run(["logits", "features"], {name: pixels[i : i + 16]}) for i in range(0, len(pixels), 16)]
-    return [np.concatenate(one) for one in zip(*parts, strict=True)]
+    return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
 
 def main() -> None:
@@ -63,14 +63,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="KIND:PATH with splits train and val")
     data = open_data(parser.parse_args().data, with_texts=False)
-    logging.root.setLevel(logging.ERROR)  # onnxruntime prints advice on the root logger
-    info = read_info({one.key: one.value for one in onnx.load(SCENE).metadata_props}[KEY])
+    # onnxruntime prints advice on the root logger.
+    logging.root.setLevel(logging.ERROR)
+    info = read_info({item.key: item.value for item in onnx.load(SCENE).metadata_props}[KEY])
     train = [sample for sample in data.samples if sample.split == "train"]
-    ranges, _ = views_of(random.Random(0).sample(train, CALIBRATING), info)
+    ranges, _ = views_of(random.Random(0).sample(train, CALIBRATION_IMAGES), info)
     pixels, labels = views_of([sample for sample in data.samples if sample.split == "val"], info)
 
     def shares_of(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        powers = np.exp(logits / (info.temperature or 1) - (logits / (info.temperature or 1)).max(1, keepdims=True))
+        scaled = logits / (info.temperature or 1)
+        powers = np.exp(scaled - scaled.max(1, keepdims=True))
         return powers / powers.sum(1, keepdims=True)
 
     print("| in 8 bits | times faster | accuracy | log loss | mean change of p | cosine of features |")
@@ -81,22 +83,28 @@ def main() -> None:
         unpack_weights(SCENE, plain)
         before = open_session(SCENE, threads=1)
         logits, features = outputs_of(before, pixels)
-        p = shares_of(logits)
+        probabilities = shares_of(logits)
         for name, part in PARTS.items():
-            quantise(plain, small, [{"scene": one[None]} for one in ranges], keep=f"(?!.*(?:{part}))")
+            quantise(plain, small, [{"scene": item[None]} for item in ranges], keep=f"(?!.*(?:{part}))")
             after = open_session(small, threads=1)
             times: list[list[float]] = [[], []]
-            for run in range(RUNS):
-                for which, session in enumerate((before, after)):
+            for run in range(TIMED_IMAGES):
+                for i, session in enumerate((before, after)):
                     start = time.process_time()
                     outputs_of(session, pixels[run : run + 1])
-                    times[which].append(time.process_time() - start)
-            now, others = outputs_of(after, pixels)
-            q = shares_of(now)
-            cosine = (features * others).sum(1) / np.linalg.norm(features, axis=1) / np.linalg.norm(others, axis=1)
-            loss = -np.log(q[np.arange(len(labels)), labels]).mean()
+                    times[i].append(time.process_time() - start)
+            quantised_logits, quantised_features = outputs_of(after, pixels)
+            quantised_probabilities = shares_of(quantised_logits)
+            cosine = (
+                (features * quantised_features).sum(1)
+                / np.linalg.norm(features, axis=1)
+                / np.linalg.norm(quantised_features, axis=1)
+            )
+            loss = -np.log(quantised_probabilities[np.arange(len(labels)), labels]).mean()
             ratio = float(np.median(times[0]) / np.median(times[1]))
-            scores = f"{(q.argmax(1) == labels).mean():.1%} | {loss:.3f} | {np.abs(q - p).mean():.3f}"
+            accuracy = (quantised_probabilities.argmax(1) == labels).mean()
+            change = np.abs(quantised_probabilities - probabilities).mean()
+            scores = f"{accuracy:.1%} | {loss:.3f} | {change:.3f}"
             print(f"| {name} | {ratio:.2f} | {scores} | {cosine.mean():.3f} |", flush=True)
 
 

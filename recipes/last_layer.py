@@ -1,4 +1,4 @@
-"""Whether another fit of the last layer finds more images of fear, and what that costs: a table of docs/notes.md.
+"""Compare fits of the last layer by their recall of fear and their cost: a table of docs/notes.md.
 
 Run: python -m recipes.last_layer fi:../shared/data/fi,fi:../shared/data/fi_more check.json [splits.json]
 
@@ -29,7 +29,8 @@ from uniemox.predict.network import FEATURES, LOGITS
 FOLDS = 10
 INNER_FOLDS = 3
 GAMMA = 2.0
-STRENGTHS = (0.3, 3.0, 30.0, 300.0)  # of the pull towards the model's own layer
+# Strengths of the penalty that draws the layer towards the model's own.
+STRENGTHS = (0.3, 3.0, 30.0, 300.0)
 Array = NDArray[np.float64]
 Weighting = Callable[[NDArray[np.int64]], Array]
 COLUMNS = ("fit", "recall of fear", "mean recall", "accuracy", "log loss", "share predicted as fear")
@@ -41,7 +42,7 @@ def equal(truth: NDArray[np.int64]) -> Array:
 
 
 def balanced(truth: NDArray[np.int64]) -> Array:
-    """Return weights (N,) by which every class counts the same."""
+    """Return weights (N,) that give every class the same total."""
     return (len(truth) / np.bincount(truth))[truth] / len(np.unique(truth))
 
 
@@ -51,9 +52,12 @@ def fit_layer(
     """Return the change of the last layer, (C + 1, E), that lowers the focal loss (arXiv 1708.02002, equation 4).
 
     Args:
-        x: (N, C + 1) standardised features and 1.
-        logits: (N, E) of the model.
-        gamma: 0 is cross-entropy.
+        x: Standardised features and a column of ones, (N, C + 1).
+        logits: Logits of the model, (N, E).
+        truth: Indices of the true labels, (N,).
+        weights: Weights of the samples, (N,).
+        gamma: Exponent of the focal loss; 0 is cross-entropy.
+        strength: Strength of the penalty on the change.
     """
     rows = np.arange(len(truth))
     shape = (x.shape[1], logits.shape[1])
@@ -66,7 +70,7 @@ def fit_layer(
         log_of_truth = log_p[rows, truth]
         factor = (1 - of_truth) ** gamma
         value = -(weights * factor * log_of_truth).mean() + strength * np.square(change[:-1]).sum() / len(x)
-        # d loss / d log p(true)
+        # Derivative of the loss by the log-probability of the true label.
         if gamma:
             slope = -factor + gamma * (1 - of_truth) ** (gamma - 1) * of_truth * log_of_truth
         else:
@@ -77,30 +81,37 @@ def fit_layer(
         gradient[:-1] += 2 * strength * change[:-1] / len(x)
         return float(value), gradient.ravel()
 
-    found = minimize(loss, np.zeros(shape).ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 200})
-    return np.asarray(found.x).reshape(shape)
+    solution = minimize(loss, np.zeros(shape).ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 200})
+    return np.asarray(solution.x).reshape(shape)
 
 
 def cross_fit(x: Array, logits: Array, truth: NDArray[np.int64], weighting: Weighting, gamma: float) -> Array:
     """Return logits (N, E) of layers that were fitted without the image's part."""
     result = np.empty_like(logits)
-    for fit, rest in StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(x, truth):
+    for fit, scored in StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(x, truth):
         losses = []
         for strength in STRENGTHS:
             inner = StratifiedKFold(INNER_FOLDS, shuffle=True, random_state=1).split(x[fit], truth[fit])
             total = 0.0
-            for inside, outside in inner:
-                near = fit[inside]
-                far = fit[outside]
+            for inner_fit, inner_scored in inner:
+                fit_rows = fit[inner_fit]
+                scored_rows = fit[inner_scored]
                 change = fit_layer(
-                    x[near], logits[near], truth[near], weighting(truth[near]), gamma=gamma, strength=strength
+                    x[fit_rows],
+                    logits[fit_rows],
+                    truth[fit_rows],
+                    weighting(truth[fit_rows]),
+                    gamma=gamma,
+                    strength=strength,
                 )
-                log_p = log_softmax(logits[far] + x[far] @ change)
-                total -= float((weighting(truth[far]) * log_p[np.arange(len(far)), truth[far]]).sum())
+                log_p = log_softmax(logits[scored_rows] + x[scored_rows] @ change)
+                total -= float(
+                    (weighting(truth[scored_rows]) * log_p[np.arange(len(scored_rows)), truth[scored_rows]]).sum()
+                )
             losses.append(total)
         best = STRENGTHS[int(np.argmin(losses))]
         change = fit_layer(x[fit], logits[fit], truth[fit], weighting(truth[fit]), gamma=gamma, strength=best)
-        result[rest] = logits[rest] + x[rest] @ change
+        result[scored] = logits[scored] + x[scored] @ change
     return result
 
 
@@ -111,8 +122,8 @@ def main(source: str, check: str, splits: str | None = None) -> None:
     samples = split_for_training(data, monitor, None).calibration
     _, network = open_file("embedded")
     info = network.info
-    outputs, read, _ = run_each(network, samples, [FEATURES], "looking", silent)
-    truth = np.array([info.labels.index(str(data.label_of(sample))) for sample in read])
+    outputs, readable, _ = run_each(network, samples, [FEATURES], "looking", silent)
+    truth = np.array([info.labels.index(str(data.label_of(sample))) for sample in readable])
     logits = outputs[LOGITS].astype(np.float64) / (info.temperature or 1.0)
     features = outputs[FEATURES].astype(np.float64)
     # Principal axes: the layer of thousands of features has far more weights than there are images.

@@ -21,17 +21,19 @@ GAP_PX = 8
 
 
 def main(out: Path) -> None:
-    """Rows of a scene and its four nearest."""
+    """Draw rows of a scene and its four nearest."""
     images = [decode_sample(sample)[0] for sample in synthetic(SCENES).samples]
     features = load(finder=None).embed(images)
     units = features / np.linalg.norm(features, axis=1, keepdims=True)
     step = SIDE_PX + GAP_PX
     page = Image.new("RGB", ((NEAREST + 1) * step + GAP_PX, ROWS * step - GAP_PX), "white")
     for row in range(ROWS):
-        order = np.argsort(-units @ units[row], kind="stable")  # itself first
-        for column, place in enumerate(order[: NEAREST + 1]):
-            x = column * step + (GAP_PX if column else 0)  # the first stands apart
-            page.paste(images[place].resize((SIDE_PX, SIDE_PX)), (x, row * step))
+        # The scene itself is nearest and comes first.
+        order = np.argsort(-units @ units[row], kind="stable")
+        for column, index in enumerate(order[: NEAREST + 1]):
+            # A wider gap separates the scene from its neighbours.
+            x = column * step + (GAP_PX if column else 0)
+            page.paste(images[index].resize((SIDE_PX, SIDE_PX)), (x, row * step))
     page.save(out)
 
 

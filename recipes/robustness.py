@@ -1,9 +1,9 @@
-"""How a model's answers change when photographs are altered: the table of the model card.
+"""Measure how a model's answers change when photographs are altered: the table of the model card.
 
 Run: python -m recipes.robustness --model embedded fi:../shared/data/fi --exclude check.json
 
 Options: --split val (default) or holdout, the images that calibrate the embedded model; --limit N for fewer images.
-Of data without labels, such as folder:flickr8k/images, the columns of accuracy are empty. Prints a line of a table for
+For data without labels, such as folder:flickr8k/images, the columns of accuracy are empty. Prints a line of a table for
 each alteration; the columns compare with the answers for the plain images.
 """
 
@@ -60,11 +60,13 @@ class Answers:
 
 
 def altered(samples: Sequence[Sample], alteration: Alteration | None) -> Iterator[bytes]:
-    """Yield the images as the bytes of PNG files."""
+    """Yield the images, altered, as the bytes of PNG files."""
     for sample in samples:
         image = decode_sample(sample)[0]
+        if alteration is not None:
+            image = alteration(image)
         file = BytesIO()
-        (image if alteration is None else alteration(image)).save(file, "PNG", compress_level=1)
+        image.save(file, "PNG", compress_level=1)
         yield file.getvalue()
 
 
@@ -72,7 +74,7 @@ def answers_for(predictor: Predictor, images: Iterator[bytes]) -> Answers:
     """Predict images.
 
     Raises:
-        RuntimeError: For one that can't be read.
+        RuntimeError: If an image can't be read.
     """
     rows = []
     valences = []
@@ -89,7 +91,15 @@ def answers_for(predictor: Predictor, images: Iterator[bytes]) -> Answers:
 
 
 def row_of(name: str, answers: Answers, plain: Answers, truth: NDArray[np.int64], labels: Sequence[str]) -> str:
-    """Return a line of the table.  truth: (N,) indices of labels, -1: unknown."""
+    """Return a line of the table.
+
+    Args:
+        name: Name of the alteration.
+        answers: Answers for the altered images.
+        plain: Answers for the plain images.
+        truth: Indices of the true labels, (N,); -1: unknown.
+        labels: Labels of the model.
+    """
     best = answers.probabilities.argmax(axis=1)
     is_labelled = truth >= 0
     accuracy = coverage = error = ""
@@ -101,16 +111,13 @@ def row_of(name: str, answers: Answers, plain: Answers, truth: NDArray[np.int64]
         from uniemox.evaluate.calibration import expected_calibration_error
 
         error = f"{expected_calibration_error(answers.probabilities[is_labelled], truth[is_labelled]):.3f}"
-    same = np.mean(best == plain.probabilities.argmax(axis=1))
-    if "sadness" in labels:
-        sad = np.mean(best == labels.index("sadness"))
-    else:
-        sad = np.nan
-    change = np.mean(answers.valence - plain.valence)
+    agreement = np.mean(best == plain.probabilities.argmax(axis=1))
+    sadness = np.mean(best == labels.index("sadness")) if "sadness" in labels else np.nan
+    valence_change = np.mean(answers.valence - plain.valence)
     unfamiliar = answers.is_unfamiliar.mean()
     return (
-        f"| {name} | {len(best)} | {accuracy} | {same:.1%} | {sad:.1%} | {unfamiliar:.1%} | {change:+.2f} | "
-        f"{coverage} | {error} |"
+        f"| {name} | {len(best)} | {accuracy} | {agreement:.1%} | {sadness:.1%} | {unfamiliar:.1%} | "
+        f"{valence_change:+.2f} | {coverage} | {error} |"
     )
 
 
@@ -122,17 +129,17 @@ def main() -> None:
     parser.add_argument("--exclude", type=Path, help="output of uniemox data check --json")
     parser.add_argument("--split", default="val", help="val, train, test, holdout or all")
     parser.add_argument("--limit", type=int, help="number of images, drawn at random")
-    given = parser.parse_args()
-    predictor = load(given.model, finder=None)
-    data = open_data(given.data, with_texts=False, exclude=given.exclude)
-    if given.split == "holdout":
+    args = parser.parse_args()
+    predictor = load(args.model, finder=None)
+    data = open_data(args.data, with_texts=False, exclude=args.exclude)
+    if args.split == "holdout":
         config = FinetuneConfig(init="embedded", select="last", monitor="holdout")
         samples = split_for_training(data, config, None).calibration
     else:
-        samples = [sample for sample in data.samples if given.split in ("all", sample.split)]
-    if given.limit is not None:
-        drawn = np.random.default_rng(0).permutation(len(samples))[: given.limit]
-        samples = [samples[place] for place in sorted(drawn)]
+        samples = [sample for sample in data.samples if args.split in ("all", sample.split)]
+    if args.limit is not None:
+        drawn = np.random.default_rng(0).permutation(len(samples))[: args.limit]
+        samples = [samples[i] for i in sorted(drawn)]
     labels = list(predictor.labels)
     names = [None if sample.label is None else data.label_of(sample) for sample in samples]
     truth = np.array([labels.index(name) if name in labels else -1 for name in names])

@@ -1,4 +1,4 @@
-"""How well the distance separates altered images; what smoothing them costs and gains: the tables of docs/method.md.
+"""Measure how well the distance separates altered images, and how smoothing changes scores: tables of docs/method.md.
 
 Run: python -m recipes.smoothing fi:../shared/data/fi,fi:../shared/data/fi_more check.json
 
@@ -31,7 +31,7 @@ from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.samples import split_for_training
 from uniemox.predict.confidence import familiarity_of, likely_sets, log_softmax, probabilities_of
 
-ALTERED = 300
+ALTERED_COUNT = 300
 COVERAGE = 0.9
 COLUMNS = (
     *("threshold", "minimum weight", "log loss", "ECE", "labels in the likely set", "altered: log loss"),
@@ -48,7 +48,7 @@ def noisy(image: Image.Image) -> Image.Image:
     return Image.fromarray((pixels + noise).clip(0, 255).astype(np.uint8))
 
 
-WAYS: dict[str, Callable[[Image.Image], Image.Image]] = {
+ALTERATIONS: dict[str, Callable[[Image.Image], Image.Image]] = {
     "blurred": lambda image: image.filter(ImageFilter.GaussianBlur(4)),
     "contours": lambda image: image.filter(ImageFilter.CONTOUR),
     "swapped colours": lambda image: Image.merge("RGB", image.split()[::-1]),
@@ -60,7 +60,7 @@ WAYS: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 
 @dataclass(frozen=True)
-class Altered:
+class AlteredImage:
     """A sample's image, altered."""
 
     sample: Sample
@@ -74,11 +74,13 @@ class Altered:
 
 
 def scores_of(outputs: Outputs) -> dict[str, NDArray[np.floating]]:
-    """Return scores (N,) of how unfamiliar images are, by name."""
-    assert outputs.distances is not None  # the model has distances
-    shares = log_softmax(outputs.values)
-    energy = (shares - outputs.values)[:, 0]  # -log Σ exp of the logits
-    return {"distance": outputs.distances, "energy alone": energy, "highest probability": -shares.max(axis=1)}
+    """Return scores (N,) of unfamiliarity by name; higher is less familiar."""
+    # The embedded model has distances.
+    assert outputs.distances is not None
+    log_shares = log_softmax(outputs.values)
+    # The difference is -log Σ exp of the logits, the same for every label.
+    energy = (log_shares - outputs.values)[:, 0]
+    return {"distance": outputs.distances, "energy alone": energy, "highest probability": -log_shares.max(axis=1)}
 
 
 def main(source: str, check: str) -> None:
@@ -88,37 +90,43 @@ def main(source: str, check: str) -> None:
     _, network = open_file("embedded")
     info = network.info
     truth = np.array([info.labels.index(data.label_of(sample)) for sample in samples])
-    drawn = np.random.default_rng(0).permutation(len(samples))[:ALTERED]
+    drawn = np.random.default_rng(0).permutation(len(samples))[:ALTERED_COUNT]
     plain = outputs_of_network(network, samples)
     altered = [
-        outputs_of_network(network, [replace(samples[i], image=Altered(samples[i], way)) for i in drawn])
-        for way in WAYS.values()
+        outputs_of_network(network, [replace(samples[i], image=AlteredImage(samples[i], way)) for i in drawn])
+        for way in ALTERATIONS.values()
     ]
-    assert [len(one.samples) for one in (plain, *altered)] == [len(truth), *[ALTERED] * len(WAYS)]  # all can be read
-    print(f"| score | mean | {' | '.join(WAYS)} |\n|{' --- |' * (2 + len(WAYS))}")
+    # All images must be readable, or the rows would not match.
+    assert len(plain.samples) == len(truth)
+    assert all(len(outputs.samples) == ALTERED_COUNT for outputs in altered)
+    print(f"| score | mean | {' | '.join(ALTERATIONS)} |\n|{' --- |' * (2 + len(ALTERATIONS))}")
     for name, values in scores_of(plain).items():
-        pairs = [(values, scores_of(one)[name]) for one in altered]
-        areas = [roc_auc_score(np.repeat([0, 1], [len(a), len(b)]), np.concatenate([a, b])) for a, b in pairs]
+        pairs = [(values, scores_of(outputs)[name]) for outputs in altered]
+        areas = []
+        for plain_scores, altered_scores in pairs:
+            is_altered = np.repeat([0, 1], [len(plain_scores), len(altered_scores)])
+            areas.append(roc_auc_score(is_altered, np.concatenate([plain_scores, altered_scores])))
         print(f"| {name} | {' | '.join(f'{area:.3f}' for area in [np.mean(areas), *areas])} |")
     print(f"\n| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}")
-    known, *others = (familiarity_of(one.distances, info.distances) for one in (plain, *altered))
+    plain_familiarity = familiarity_of(plain.distances, info.distances)
+    altered_familiarities = [familiarity_of(outputs.distances, info.distances) for outputs in altered]
     for threshold, weight in ((0.05, 1.0), *product(THRESHOLDS, MIN_WEIGHTS)):
         rules = AnswerRules(trusted_familiarity=threshold, min_weight=weight)
-        temperature = fit_temperature(plain.values, np.eye(len(info.labels))[truth], known, rules)
-        p = probabilities_of(plain.values, temperature, known, rules)
-        of_truth = p[np.arange(len(p)), truth]
+        temperature = fit_temperature(plain.values, np.eye(len(info.labels))[truth], plain_familiarity, rules)
+        probabilities = probabilities_of(plain.values, temperature, plain_familiarity, rules)
+        of_truth = probabilities[np.arange(len(probabilities)), truth]
         sets_from = probabilities_of(plain.values, temperature)
-        scores = np.sort(1 - sets_from[np.arange(len(p)), truth]).tolist()
-        row = [-np.log(of_truth).mean(), expected_calibration_error(p, truth)]
+        scores = np.sort(1 - sets_from[np.arange(len(probabilities)), truth]).tolist()
+        row = [-np.log(of_truth).mean(), expected_calibration_error(probabilities, truth)]
         row.append(likely_sets(scores, COVERAGE, sets_from, truth)[1])
-        each = []
-        for one, familiarity in zip(altered, others, strict=True):
-            q = probabilities_of(one.values, temperature, familiarity, rules)
-            loss = -np.log(q[np.arange(len(q)), truth[drawn]]).mean()
-            gap = 100 * abs(q.max(axis=1).mean() - (q.argmax(axis=1) == truth[drawn]).mean())
-            sets = likely_sets(scores, COVERAGE, probabilities_of(one.values, temperature), truth[drawn])
-            each.append((loss, gap, *sets))
-        means = np.mean(each, axis=0)
+        rows = []
+        for outputs, familiarity in zip(altered, altered_familiarities, strict=True):
+            shares = probabilities_of(outputs.values, temperature, familiarity, rules)
+            loss = -np.log(shares[np.arange(len(shares)), truth[drawn]]).mean()
+            gap = 100 * abs(shares.max(axis=1).mean() - (shares.argmax(axis=1) == truth[drawn]).mean())
+            sets = likely_sets(scores, COVERAGE, probabilities_of(outputs.values, temperature), truth[drawn])
+            rows.append((loss, gap, *sets))
+        means = np.mean(rows, axis=0)
         figures = [*row, *means, (row[0] + means[0]) / 2]
         print(f"| {threshold} | {weight} | {' | '.join(f'{value:.4f}' for value in figures)} |", flush=True)
 

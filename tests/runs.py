@@ -341,6 +341,6 @@ class Told(Callback):
         self.plan = plan
 
     def step(self, done: int, values: Mapping[str, float]) -> None:
-        self.last[self.plan.what] = (done, self.plan.steps)
+        self.last[self.plan.title] = (done, self.plan.steps)
         if done == self.stop_after:
             os.kill(os.getpid(), signal.SIGINT)  # noted, saved, then said

@@ -1,4 +1,4 @@
-"""The tree is the data flow, in two halves: what runs without torch, and the method; see CONTRIBUTING.md."""
+"""The order of the package's rooms, in two halves: without torch, and the method; see CONTRIBUTING.md."""
 
 import ast
 import re
@@ -10,7 +10,18 @@ from pathlib import Path
 import uniemox
 
 PACKAGE = Path(uniemox.__file__).parent
-TOP = ("errors", "bounds", "spelling", "labels", "intervals", "ranks", "paper", "classifier_info", "io")
+TOP = (
+    "callable_package",
+    "errors",
+    "bounds",
+    "spelling",
+    "labels",
+    "intervals",
+    "ranks",
+    "paper",
+    "classifier_info",
+    "io",
+)
 LIGHT = ("persons", "data", "predict")
 """Rooms that never import torch, not even inside a function."""
 TORCH = ("views", "losses", "model", "checkpoints", "training", "teacher", "export", "evaluate", "pretrain", "finetune")
@@ -25,18 +36,22 @@ LAZY = {("predict/opening.py", "uniemox.teacher.zero_shot")}
 SETTINGS = ("config.py", "presets.py")
 """Modules of the torch half that need no torch, so that help and refusals don't wait for it."""
 MODULES = sorted(PACKAGE.rglob("*.py"))
-MAX_FUNCTION_LINES = 60  # without the docstring
+# Not counting the docstring.
+MAX_FUNCTION_LINES = 60
 
 
 def name_of(path: Path) -> str:
-    """In the package, as it is imported: predict.network."""
+    """Return the dotted name of a module inside the package, such as predict.network."""
     return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
 
 
 def imports_of(path: Path, *, lazy: bool = True, types: bool = True) -> set[str]:
-    """Dotted names that a module imports, anywhere in it.
+    """Return the dotted names that a module imports, anywhere in it.
 
-    lazy: also inside functions and for types alone.  types: also for types alone.
+    Args:
+        path: The module.
+        lazy: Include imports inside functions and for types alone.
+        types: Include imports for types alone.
     """
     names: set[str] = set()
 
@@ -56,39 +71,43 @@ def imports_of(path: Path, *, lazy: bool = True, types: bool = True) -> set[str]
     return names
 
 
-def test_imports_go_upwards_only() -> None:
+def test_imports_follow_the_order_of_the_rooms() -> None:
     for path in MODULES:
         relative = path.relative_to(PACKAGE)
-        place = relative.parts[0].removesuffix(".py")
-        if place in ("cli", "__init__", "__main__"):
+        room = relative.parts[0].removesuffix(".py")
+        if room in ("api", "cli", "__init__", "__main__"):
             continue
-        is_top = place in TOP
-        allowed = {*TOP} if is_top else {*TOP, *ORDER[: ORDER.index(place) + 1]}
+        is_top = room in TOP
+        allowed = {*TOP} if is_top else {*TOP, *ORDER[: ORDER.index(room) + 1]}
         for name in imports_of(path):
             if name.startswith("uniemox.") and (str(relative), name) not in LAZY:
                 assert name.split(".")[1] in allowed, f"{relative} imports {name}"
 
 
-def test_no_modules_import_each_other_in_a_circle() -> None:
-    """Also through imports inside functions; those for types alone run never."""
-    known = {f"uniemox.{name_of(path)}".removesuffix(".__init__"): path for path in MODULES}
-    needs = {name: {one for one in imports_of(path, types=False) if one in known} for name, path in known.items()}
-    left = dict(needs)
-    while free := [name for name, others in left.items() if not others & left.keys()]:
-        for name in free:
-            del left[name]
-    needed = {name for name, others in left.items() if any(name in more for more in left.values())}
+def test_modules_have_no_import_cycles() -> None:
+    """Imports inside functions count; imports for types alone never run."""
+    module_paths = {f"uniemox.{name_of(path)}".removesuffix(".__init__"): path for path in MODULES}
+    needs = {
+        name: {name for name in imports_of(path, types=False) if name in module_paths}
+        for name, path in module_paths.items()
+    }
+    remaining = dict(needs)
+    while leaves := [name for name, others in remaining.items() if not others & remaining.keys()]:
+        for name in leaves:
+            del remaining[name]
+    needed = {name for name, others in remaining.items() if any(name in others for others in remaining.values())}
     assert sorted(needed) == []
 
 
-def test_the_light_half_imports_without_torch() -> None:
-    """Every module of it, of the commands and of settings, in one process where torch can't be imported."""
+def test_light_modules_import_without_torch() -> None:
+    """All modules of the light half, of the commands and of settings load in a process that can't import torch."""
     light = [
         name_of(path)
         for path in MODULES
         if (path.relative_to(PACKAGE).parts[0].removesuffix(".py") in WITHOUT_TORCH or path.name in SETTINGS)
         and str(path.relative_to(PACKAGE)) not in WITH_TORCH
-        and path.name not in ("process.py", "sklearn_features.py")  # a program; scipy looks into sys.modules
+        # The first is a program; scipy, which the second imports, looks into sys.modules.
+        and path.name not in ("process.py", "sklearn_features.py")
     ]
     code = (
         "import importlib, sys\n"
@@ -99,73 +118,73 @@ def test_the_light_half_imports_without_torch() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_no_module_imports_itself_over_others() -> None:
-    """Imports when a module is loaded form no circle."""
+def test_import_time_has_no_cycles() -> None:
+    """Imports that run when a module is loaded form no cycle."""
     modules = {f"uniemox.{name_of(path)}": path for path in MODULES}
     imports = {name: imports_of(path, lazy=False) & modules.keys() for name, path in modules.items()}
     finished: set[str] = set()
 
-    def visit(name: str, way: tuple[str, ...]) -> None:
-        assert name not in way, " -> ".join((*way[way.index(name) :], name))
+    def visit(name: str, chain: tuple[str, ...]) -> None:
+        assert name not in chain, " -> ".join((*chain[chain.index(name) :], name))
         if name not in finished:
             for other in imports[name]:
-                visit(other, (*way, name))
+                visit(other, (*chain, name))
             finished.add(name)
 
     for name in modules:
         visit(name, ())
 
 
-def test_one_module_alone_replaces_files() -> None:
-    """Others call `io.files.replacing`, so that a file is written whole or not at all."""
+def test_only_one_module_replaces_files() -> None:
+    """Others call `io.files.replacing`, so that a file is written completely or not at all."""
     using = [path for path in MODULES if re.search(r"\bos\.(replace|rename)\b|\.tmp\b", path.read_text("utf-8"))]
     assert using == [PACKAGE / "io/files.py"]
 
 
-def test_one_module_alone_imports_onnxruntime() -> None:
+def test_only_one_module_imports_onnxruntime() -> None:
     """It switches its telemetry off first."""
     using = [path for path in MODULES if any(name.split(".")[0] == "onnxruntime" for name in imports_of(path))]
     assert using == [PACKAGE / "io/onnx_sessions.py"]
 
 
 def test_no_two_classes_share_a_name() -> None:
-    found: dict[str, Path] = {}
+    module_of: dict[str, Path] = {}
     for path in MODULES:
         for node in ast.parse(path.read_text("utf-8")).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                assert node.name not in found, f"{node.name} in {found[node.name]} and {path}"
-                found[node.name] = path
+                assert node.name not in module_of, f"{node.name} in {module_of[node.name]} and {path}"
+                module_of[node.name] = path
 
 
-def test_modules_are_named_after_what_they_do() -> None:
+def test_no_module_has_a_catch_all_name() -> None:
     assert not [path for path in MODULES if path.stem in ("utils", "misc", "helpers", "common")]
 
 
-def test_functions_stay_short() -> None:
+def test_functions_have_at_most_60_lines() -> None:
     for path in MODULES:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.FunctionDef):
-                code = node.body[1:] if ast.get_docstring(node) is not None else node.body
-                lines = node.end_lineno - code[0].lineno if code else 0
+                statements = node.body[1:] if ast.get_docstring(node) is not None else node.body
+                lines = node.end_lineno - statements[0].lineno if statements else 0
                 assert lines < MAX_FUNCTION_LINES, f"{path.relative_to(PACKAGE)}: {node.name}"
 
 
-def test_the_documented_way_from_the_command_to_a_loss_is_the_codes() -> None:
-    """docs/method.md: each function of the table is there, and calls the next."""
+def test_documented_calls_from_the_command_to_a_loss_exist() -> None:
+    """Each function in the table of docs/method.md exists, and calls the next."""
     text = (PACKAGE.parent / "docs" / "method.md").read_text("utf-8")
     table = text.split("## From the command to the line that computes L2")[1].split("##")[0]
     rows = [re.findall(r"`([^`]+)`", line) for line in table.splitlines() if line.startswith("| `")]
     assert len(rows) == 5
-    for (place, name, *called), (_, following, *_) in pairwise(rows):
-        nodes = ast.walk(ast.parse((PACKAGE / place).read_text("utf-8")))
-        found = [node for node in nodes if isinstance(node, ast.FunctionDef) and node.name == name]
+    for (module, name, *called), (_, following, *_) in pairwise(rows):
+        nodes = ast.walk(ast.parse((PACKAGE / module).read_text("utf-8")))
+        functions = [node for node in nodes if isinstance(node, ast.FunctionDef) and node.name == name]
         calls = {
             getattr(node.func, "attr", getattr(node.func, "id", None))
-            for function in found
+            for function in functions
             for node in ast.walk(function)
             if isinstance(node, ast.Call)
         }
-        assert called[0] in calls, f"{place}: {name} does not call {called[0]}"
+        assert called[0] in calls, f"{module}: {name} does not call {called[0]}"
         assert following in (called[0], *(word.split(".")[-1] for word in called[1:])) or called[0] == "model"
-    place, name, *_ = rows[-1]
-    assert f"def {name}(" in (PACKAGE / place).read_text("utf-8")
+    module, name, *_ = rows[-1]
+    assert f"def {name}(" in (PACKAGE / module).read_text("utf-8")

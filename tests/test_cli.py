@@ -1,4 +1,4 @@
-"""The command line as users meet it: what it prints, its exit codes, signals and terminals."""
+"""The command line: its output, exit codes and terminals."""
 
 import json
 import os
@@ -25,8 +25,8 @@ COMMANDS = (
 
 
 @pytest.mark.portable
-def test_help_shows_and_imports_nothing_heavy() -> None:
-    """Of one command after the other, in a process of their own."""
+def test_help_imports_no_heavy_packages() -> None:
+    """The help of all commands is printed in one process."""
     code = (
         "import sys; from uniemox.cli import main\n"
         "heavy = {'torch', 'timm', 'numpy', 'onnxruntime'}\n"
@@ -36,15 +36,15 @@ def test_help_shows_and_imports_nothing_heavy() -> None:
         "    except SystemExit as end: print('END', command, end.code, heavy & set(sys.modules) or 'light')\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
-    *shown, rest = re.split(r"END (.*) 0 light\n", done.stdout)
-    assert (shown[1::2], rest) == (list(COMMANDS), "")
+    *pages, remainder = re.split(r"END (.*) 0 light\n", done.stdout)
+    assert (pages[1::2], remainder) == (list(COMMANDS), "")
     groups = {"", "bench", "data", "teacher", "curate"}
-    for page, command in zip(shown[::2], COMMANDS, strict=True):
+    for page, command in zip(pages[::2], COMMANDS, strict=True):
         assert "Usage: uniemox" in page
         assert command in groups or re.search(r"[Ee]xamples?:", page), command
 
 
-def test_convert_writes_the_file_and_says_how_to_load_it(golden: Path, tmp_path: Path) -> None:
+def test_convert_writes_the_file_and_prints_how_to_load_it(golden: Path, tmp_path: Path) -> None:
     target = tmp_path / "beit.safetensors"
     done = uniemox_here("convert", golden / "beit" / "checkpoint.pth", target)
     assert done.returncode == 0
@@ -53,7 +53,7 @@ def test_convert_writes_the_file_and_says_how_to_load_it(golden: Path, tmp_path:
     assert "blocks.0.attn.relative_position_bias_table" in load_file(target)
 
 
-def test_json_is_all_there_is_on_standard_output(golden: Path, tmp_path: Path) -> None:
+def test_convert_as_json_prints_only_json(golden: Path, tmp_path: Path) -> None:
     target = tmp_path / "mae.safetensors"
     done = uniemox_here(
         "convert", golden / "mae" / "checkpoint.pth", target, "--heads", 3, "--image-size", 96, "--json"
@@ -101,7 +101,8 @@ FINETUNE = "finetune --init x --data synthetic:8 --out run"
         (f"{PRETRAIN} --batch-size many", 2, "many"),
         ("pretrain --data synthetic:8 --preset demo", 2, "--out"),
         (f"{PRETRAIN} --preset demo", 1, "8 samples do not fill a batch of 32"),
-        (f"{SPLIT} --batch-size 150", 1, "128 samples do not fill a batch of 150"),  # those of train, of 160
+        # Of 160 samples, 128 are of split train.
+        (f"{SPLIT} --batch-size 150", 1, "128 samples do not fill a batch of 150"),
         (f"{SPLIT} --split val", 1, "16 samples do not fill a batch of 32"),
         ("pretrain --data nothing --out run", 1, "'nothing' is not a data set; write KIND:PATH"),
         (f"{FINETUNE} --metod probe", 2, "Did you mean --method?"),
@@ -130,7 +131,7 @@ def test_mistakes_get_one_clear_message(
         pytest.param("convert LONG out.safetensors", id="a file"),
     ],
 )
-def test_a_long_word_is_shortened_in_the_error(words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_argument_is_shortened_in_the_error(words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     done = uniemox_here(*words.replace("LONG", "w" * 5_000).split())
     assert done.returncode == 1
@@ -162,10 +163,11 @@ NEEDED = r"error: .* torch; run: pip install 'uniemox\[train\]'\s"
         ("evaluate --model x --data synthetic:8", 1, NEEDED),
         ("bench step", 1, NEEDED),
         ("finetune --help", 0, ""),
-        ("predct", 2, r".*predict.*"),  # what is misspelt is not what needs torch
+        # The misspelt command is reported, not the missing torch.
+        ("predct", 2, r".*predict.*"),
     ],
 )
-def test_a_missing_extra_is_named_with_its_install_line(words: str, code: int, message: str) -> None:
+def test_missing_extra_is_reported_with_its_install_command(words: str, code: int, message: str) -> None:
     program = (
         "import sys, importlib.util as util\nfind = util.find_spec\n"
         "util.find_spec = lambda name, *a: None if name == 'torch' else find(name, *a)\n"
@@ -177,10 +179,10 @@ def test_a_missing_extra_is_named_with_its_install_line(words: str, code: int, m
     assert re.fullmatch(message, done.stderr, re.DOTALL)
 
 
-def test_progress_is_lines_where_there_is_no_terminal(
+def test_progress_without_a_terminal_is_lines(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """None in the first half minute; then one each, with how many are done and the time left."""
+    """There is no line in the first half minute, then one each, with the count and the remaining time."""
     now = 100.0
     monkeypatch.setattr("time.monotonic", lambda: now)
     monkeypatch.setattr(console, "err", Console(file=sys.stderr, width=80))
@@ -196,17 +198,19 @@ def test_progress_is_lines_where_there_is_no_terminal(
     ]
 
 
-def test_work_of_a_run_shows_the_time_left(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Twice the same work, as fitting a head in two epochs: the second begins at 0 again."""
+def test_progress_of_a_run_shows_the_remaining_time(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """If the same work runs twice, as in two epochs of fitting a head, the second begins at 0 again."""
     now = 100.0
     monkeypatch.setattr("time.monotonic", lambda: now)
     monkeypatch.setattr(console, "err", Console(file=sys.stderr, width=80))
-    with ConsoleCallback() as shown:
-        shown.bar.get_time = lambda: now
+    with ConsoleCallback() as callback:
+        callback.bar.get_time = lambda: now
         for _ in range(2):
             for done in range(1, 401):
                 now += 0.1
-                shown.progress("fitting", done, 400)
+                callback.progress("fitting", done, 400)
     assert capsys.readouterr().err.splitlines() == [
         "fitting: 301/400, 10.0/s, about 10 s to go",
         "fitting: 202/400, 10.0/s, about 20 s to go",
@@ -214,7 +218,7 @@ def test_work_of_a_run_shows_the_time_left(monkeypatch: pytest.MonkeyPatch, caps
 
 
 @pytest.mark.parametrize("out", ["file/sheet.png", "file"])
-def test_a_path_that_can_not_be_used_is_one_line(tmp_path: Path, out: str) -> None:
+def test_unusable_path_is_a_one_line_error(tmp_path: Path, out: str) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "a.png").touch()
     done = uniemox_here("explain", tmp_path / "a.png", "--out", tmp_path / out)
@@ -224,7 +228,7 @@ def test_a_path_that_can_not_be_used_is_one_line(tmp_path: Path, out: str) -> No
     assert "Traceback" not in done.stderr
 
 
-def test_a_refusal_does_not_wait_for_torch(tmp_path: Path) -> None:
+def test_refusals_do_not_import_torch(tmp_path: Path) -> None:
     refused = (
         "pretrain --data nothing --out run",
         "pretrain --data synthetic:8 --out run --batch-size 0",

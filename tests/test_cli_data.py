@@ -1,4 +1,4 @@
-"""The commands about data, in processes of their own, on images that the tests draw."""
+"""The commands about data, on drawn images."""
 
 import json
 import re
@@ -25,7 +25,7 @@ def lines_of(text: str) -> list[dict[str, object]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def test_show_as_json_is_one_object_a_sample(tmp_path: Path) -> None:
+def test_show_as_json_prints_one_object_per_sample(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / f"{name}.jpg").write_bytes(jpeg_of(draw_image(ord(name))))
     (tmp_path / "table.csv").write_text(ROWS)
@@ -41,7 +41,7 @@ def test_show_as_json_is_one_object_a_sample(tmp_path: Path) -> None:
     assert f"people of 1 images from {tmp_path}/persons.jsonl (x)" in done.stderr
 
 
-def test_show_for_people(root: Path) -> None:
+def test_show_prints_a_summary_and_samples(root: Path) -> None:
     done = uniemox("data", "show", f"folder:{root}", "--limit", 1)
     assert f"folder:{root}: 20 samples, custom (evoked)" in done.stdout.replace("\n", "")
     assert f"{root}/awe/0.jpg  awe" in done.stdout.replace("\n", "")
@@ -66,7 +66,7 @@ def test_show_for_people(root: Path) -> None:
         (("describe", "synthetic:4", "--classifier-weights", "x.pth"), "--classifier-weights needs --classifier"),
     ],
 )
-def test_wrong_input_is_one_line(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+def test_wrong_input_is_a_one_line_error(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
     done = uniemox("data", *arguments)
     assert done.returncode == 1
     assert done.stdout == ""
@@ -74,31 +74,31 @@ def test_wrong_input_is_one_line(arguments: tuple[str, ...], message: str, tmp_p
     assert done.stderr.count("\n") == 1
 
 
-def test_check_split_exclude(root: Path, tmp_path: Path) -> None:
+def test_check_finds_problems_and_split_excludes_them(root: Path, tmp_path: Path) -> None:
     (root / "awe" / "copy.jpg").write_bytes((root / "awe" / "0.jpg").read_bytes())
     (root / "awe" / "cut.jpg").write_bytes((root / "awe" / "1.jpg").read_bytes()[:3000])
     page = tmp_path / "page.html"
     report = tmp_path / "check.json"
     file = tmp_path / "split.json"
     done = uniemox("data", "check", f"folder:{root}", "--html", page, "--json")
-    found = json.loads(done.stdout)
-    assert [group["paths"] for group in found["corrupt"]] == [[f"{root}/awe/cut.jpg"]]
-    assert found["exact_duplicates"] == [
+    report_values = json.loads(done.stdout)
+    assert [group["paths"] for group in report_values["corrupt"]] == [[f"{root}/awe/cut.jpg"]]
+    assert report_values["exact_duplicates"] == [
         {"paths": [f"{root}/awe/0.jpg", f"{root}/awe/copy.jpg"], "labels": ["awe", "awe"], "splits": [None, None]}
     ]
     assert page.read_text().startswith("<!doctype html>")
     report.write_text(done.stdout)
-    said = uniemox("data", "check", f"folder:{root}").stdout.replace("\n", " ")
-    assert "2 samples should be excluded" in said
+    output = uniemox("data", "check", f"folder:{root}").stdout.replace("\n", " ")
+    assert "2 samples should be excluded" in output
     arguments = ("data", "split", f"folder:{root}", file, "--ratio", "50/50", "--exclude", report, "--json")
     assert json.loads(uniemox(*arguments).stdout)["sizes"] == {"train": 10, "test": 10}
-    shown = lines_of(uniemox("data", "show", f"folder:{root}", "--splits", file, "--json").stdout)
-    assert sorted(str(line["split"]) for line in shown) == ["test"] * 10 + ["train"] * 10
-    again = json.loads(uniemox("data", "check", f"folder:{root}", "--splits", file, "--json").stdout)
-    assert (again["n"], again["exclude"]) == (20, [])
+    samples = lines_of(uniemox("data", "show", f"folder:{root}", "--splits", file, "--json").stdout)
+    assert sorted(str(line["split"]) for line in samples) == ["test"] * 10 + ["train"] * 10
+    second_check = json.loads(uniemox("data", "check", f"folder:{root}", "--splits", file, "--json").stdout)
+    assert (second_check["n"], second_check["exclude"]) == (20, [])
 
 
-def test_a_class_without_images_in_a_split_is_named(tmp_path: Path) -> None:
+def test_split_reports_classes_without_images_in_a_split(tmp_path: Path) -> None:
     done = uniemox("data", "split", f"folder:{class_folders(tmp_path / 'tiny', each=4)}", tmp_path / "s.json")
     sizes = {
         word.split()[0]: int(word.split()[1]) for word in done.stdout.partition(": ")[2].partition(" (")[0].split(", ")
@@ -112,7 +112,7 @@ def test_a_class_without_images_in_a_split_is_named(tmp_path: Path) -> None:
     )
 
 
-def test_the_choice_among_schemes_and_its_image(tmp_path: Path) -> None:
+def test_split_plots_the_choice_among_schemes(tmp_path: Path) -> None:
     plot = tmp_path / "choice.png"
     arguments = ("synthetic:96", tmp_path / "s.json", "--schemes", 5, "--plot", plot, "--fraction", 0.5, "--json")
     done = json.loads(uniemox("data", "split", *arguments).stdout)
@@ -121,7 +121,7 @@ def test_the_choice_among_schemes_and_its_image(tmp_path: Path) -> None:
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
-def test_persons_describe_shard(root: Path, tmp_path: Path) -> None:
+def test_persons_describe_and_shard_resume(root: Path, tmp_path: Path) -> None:
     detector = write_constant(tmp_path / "nobody.onnx", [np.zeros((1, 85, 22, 22))], (352, 352))  # as FastestDet
     done = uniemox("data", "persons", f"folder:{root}", "--detector", detector, "--json")
     report = json.loads(done.stdout)
@@ -129,19 +129,19 @@ def test_persons_describe_shard(root: Path, tmp_path: Path) -> None:
     assert "20 images (0 in this run), 0 people" in uniemox(
         "data", "persons", f"folder:{root}", "--detector", detector
     ).stdout.replace("\n", " ")
-    told = json.loads(uniemox("data", "describe", f"folder:{root}", "--without-emotion", "--json").stdout)
-    assert told == {"file": f"{root}/texts.jsonl", "samples": 20, "broken": []}
+    described = json.loads(uniemox("data", "describe", f"folder:{root}", "--without-emotion", "--json").stdout)
+    assert described == {"file": f"{root}/texts.jsonl", "samples": 20, "broken": []}
     out = tmp_path / "packed"
     done = uniemox("data", "shard", f"folder:{root}", out, "--short-side", 64, "--samples", 8, "--workers", 2)
     assert "20 samples" in done.stdout
-    again = uniemox("data", "shard", f"folder:{root}", out, "--short-side", 64, "--samples", 8, "--json")
-    assert json.loads(again.stdout) == {"folder": str(out), "samples": 20, "broken": []}
-    shown = lines_of(uniemox("data", "show", f"shards:{out}", "--json").stdout)
-    assert len(shown) == 20
-    assert all(line["boxes"] == [] and str(line["text"]).endswith(" photo.") for line in shown)
+    second_run = uniemox("data", "shard", f"folder:{root}", out, "--short-side", 64, "--samples", 8, "--json")
+    assert json.loads(second_run.stdout) == {"folder": str(out), "samples": 20, "broken": []}
+    samples = lines_of(uniemox("data", "show", f"shards:{out}", "--json").stdout)
+    assert len(samples) == 20
+    assert all(line["boxes"] == [] and str(line["text"]).endswith(" photo.") for line in samples)
 
 
-def test_bench_data_says_what_was_asked(root: Path) -> None:
+def test_bench_data_prints_speed_and_memory_growth(root: Path) -> None:
     result = json.loads(uniemox("bench", "data", "--data", f"folder:{root}", "--soak", 40, "--json").stdout)
     assert (result["samples"], result["passes"]) == (20, 3)
     assert result["samples_per_s"] > 1
@@ -149,13 +149,13 @@ def test_bench_data_says_what_was_asked(root: Path) -> None:
     assert result["memory_growth_mb"] >= 0
 
 
-def test_head_may_stop_reading(root: Path) -> None:
+def test_closed_standard_output_ends_the_command_quietly(root: Path) -> None:
     code = "from uniemox.cli import main; main()"
     command = [sys.executable, "-c", code, "data", "show", "synthetic:3000", "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
-        assert running.stdout is not None
-        running.stdout.readline()
-        running.stdout.close()
-        assert running.stderr is not None
-        assert running.stderr.read() == ""
-    assert running.returncode == 141
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert process.returncode == 141

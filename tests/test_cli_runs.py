@@ -1,4 +1,4 @@
-"""pretrain, finetune, evaluate and bench resume as users meet them; whole runs in processes of their own."""
+"""The commands pretrain, finetune, evaluate and bench resume, with complete runs."""
 
 import json
 import shlex
@@ -17,7 +17,7 @@ KEYS = {"accuracy", "accuracy_interval", "per_class_recall", "macro_f1", "ece", 
 
 
 def parsed(*words: object) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of a command, without line breaks."""
+    """Run a command; return its exit code, standard output and standard error without line breaks."""
     done = uniemox(*words)
     return done.returncode, " ".join(done.stdout.split()), " ".join(done.stderr.split())
 
@@ -35,24 +35,25 @@ def parsed(*words: object) -> tuple[int, str, str]:
         (("finetune", "--preset", "paper", "--help"), ("[default: 100]", "[default: 256]")),
     ],
 )
-def test_help_shows_the_presets_values(words: tuple[str, ...], defaults: tuple[str, ...]) -> None:
+def test_help_shows_the_defaults_of_the_preset(words: tuple[str, ...], defaults: tuple[str, ...]) -> None:
     status, out, _ = parsed(*words)
     assert status == 0
-    out = " ".join(out.replace("│", " ").split())  # a long line is broken between any two words
+    # A long line is broken between any two words.
+    out = " ".join(out.replace("│", " ").split())
     for default in defaults:
         assert default in out
     assert "--optimizer.base-lr" in out
     assert "Maximum learning rate for a batch of 256" in out
 
 
-def test_options_of_a_part_may_be_left_out() -> None:
+def test_options_of_can_omit_fields_of_a_part() -> None:
     options = options_of(paper(), without=("model.teacher_width", "view.crop_fraction"))()
     assert not hasattr(options.model, "teacher_width")
     assert not hasattr(options.view, "crop_fraction")
     assert config_of(PretrainConfig, options) == paper()
 
 
-def test_none_is_nothing_where_text_is_taken_too() -> None:
+def test_none_is_a_name_only_for_fields_without_none() -> None:
     options = options_of(paper())()
     assert config_of(PretrainConfig, options) == paper()
     options.encoder.start = "none"
@@ -62,8 +63,8 @@ def test_none_is_nothing_where_text_is_taken_too() -> None:
 
 
 @pytest.mark.portable
-def test_a_whole_way_from_images_to_scores(tmp_path: Path) -> None:
-    """Images in folders, fine-tuned from a run by the command and evaluated on the splits that it made."""
+def test_finetune_and_evaluate_from_image_folders_to_scores(tmp_path: Path) -> None:
+    """A run fine-tunes on images in folders and is evaluated on the splits that it has drawn."""
     run = tmp_path / "run"
     photos = class_folders(tmp_path / "my photos", ("awe", "fear", "anger", "disgust", "sadness"), 10)
     excluded = tmp_path / "check.json"
@@ -73,8 +74,8 @@ def test_a_whole_way_from_images_to_scores(tmp_path: Path) -> None:
     done = uniemox("finetune", "--init", pretrained(), "--data", f"folder:{photos}", "--out", run, *small)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
-    said, line = " ".join(done.stderr.split()).rsplit(" next: ", 1)
-    assert said.endswith(f"wrote {run}/model.safetensors and model.onnx;")
+    message, line = " ".join(done.stderr.split()).rsplit(" next: ", 1)
+    assert message.endswith(f"wrote {run}/model.safetensors and model.onnx;")
     program, *pasted = shlex.split(line)
     assert program == "uniemox"
     assert uniemox(*pasted).returncode == 0
@@ -92,12 +93,12 @@ def test_a_whole_way_from_images_to_scores(tmp_path: Path) -> None:
     splits = ("--splits", run / "splits.json", "--exclude", excluded)
     done = uniemox("evaluate", "--model", run, "--data", f"folder:{photos}", *splits, "--by", "label", "--json")
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert set(found) >= KEYS
-    assert found["n"] == 5
-    assert found["per_class_recall"].keys() >= {"awe", "fear"}
-    assert found["accuracy_interval"][0] <= found["accuracy"] <= found["accuracy_interval"][1]
-    assert sum(group["n"] for group in found["by"]["groups"].values()) == 5
+    result = json.loads(done.stdout)
+    assert set(result) >= KEYS
+    assert result["n"] == 5
+    assert result["per_class_recall"].keys() >= {"awe", "fear"}
+    assert result["accuracy_interval"][0] <= result["accuracy"] <= result["accuracy_interval"][1]
+    assert sum(group["n"] for group in result["by"]["groups"].values()) == 5
     assert "scoring split test: 5 samples" in done.stderr
     status, out, err = parsed("evaluate", "--model", run, "--data", f"folder:{photos}", "--json")
     assert (status, out) == (1, "")
@@ -112,13 +113,13 @@ def test_a_whole_way_from_images_to_scores(tmp_path: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.portable
-def test_killed_runs_come_to_the_same_bytes(tmp_path: Path) -> None:
-    """Two kills; `python -m benchmarks.resume` makes twenty."""
-    told: list[int] = []
-    outcomes = bench_resume(tmp_path, kills=2, seed=0, on_kill=lambda: told.append(1))
+def test_killed_runs_resume_to_the_same_bytes(tmp_path: Path) -> None:
+    """This test kills two processes; `python -m benchmarks.resume` kills twenty."""
+    kills: list[int] = []
+    outcomes = bench_resume(tmp_path, kills=2, seed=0, on_kill=lambda: kills.append(1))
     assert [outcome.command for outcome in outcomes] == ["pretrain", "finetune"]
     assert [sum(outcome.kills.values()) for outcome in outcomes] == [1, 1]
-    assert len(told) == 2
+    assert len(kills) == 2
     for outcome in outcomes:
         assert set(outcome.kills) == set(MOMENTS)
         assert all(run == outcome.undisturbed for run in outcome.disturbed)

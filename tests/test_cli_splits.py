@@ -1,4 +1,4 @@
-"""Every command that takes --splits keeps to the part of a split that it is for."""
+"""Every command with --splits reads only the split that it is for."""
 
 import json
 import re
@@ -21,24 +21,26 @@ from uniemox.teacher.features import save_features
 
 COUNT = 72
 OUT = "OUT"
-FITS = {  # on train or val: refuses a data set that has test images alone
+# Commands that fit on train or val; they refuse a data set with only test images.
+FITS = {
     "calibrate": "--model m.onnx --out OUT.onnx",
     "calibrate --ratings": "--model m.onnx --out OUT.onnx",
     "finetune": "--method histogram --out OUT",
     "pretrain": "--preset demo --out OUT --teacher.source stored:teacher.npz",
     "teacher fit": "--out OUT",
 }
-SCORES = {  # test: fails where the test images alone can't be read
+# Commands that score test; they fail if only the test images can't be read.
+SCORES = {
     "evaluate": "--model m.onnx",
     "ask": "--endpoint http://127.0.0.1:9/v1 --model any --out OUT",
     "reproduce zero-shot": "--teacher stored:teacher.npz --out OUT",
 }
 KEEPS = ("data show", "data check", "data shard", "reproduce images", "reproduce pictures")
-"""All parts: these show or pack images and their splits, and fit or score nothing."""
+"""Commands that read all splits: they show or pack images and their splits, and fit or score nothing."""
 
 
 def commands(group: App, words: tuple[str, ...] = ()) -> Iterator[tuple[str, App]]:
-    """Names and commands of an app and of its groups."""
+    """Yield names and commands of an app and of its groups."""
     for name in group:
         if not name.startswith("-"):
             if group[name].default_command is not None:
@@ -49,35 +51,35 @@ def commands(group: App, words: tuple[str, ...] = ()) -> Iterator[tuple[str, App
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Images of two labels, a copy with damaged test images, and split files with all parts and test alone."""
-    place = tmp_path_factory.mktemp("splits")
+    root = tmp_path_factory.mktemp("splits")
     for name in ("photos", "damaged"):
         for i in range(COUNT):
-            path = place / name / ("awe", "fear")[i % 2] / f"{i}.png"
+            path = root / name / ("awe", "fear")[i % 2] / f"{i}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             draw_image(i, (48, 48)).save(path)
             if name == "damaged" and i >= 64:
                 path.write_bytes(b"no image")
-    data = open_data(f"folder:{place}/photos")
+    data = open_data(f"folder:{root}/photos")
     scheme = {
         f"{('awe', 'fear')[i % 2]}/{i}.png": "train" if i < 32 else "val" if i < 64 else "test" for i in range(COUNT)
     }
     assert scheme.keys() == {sample.key for sample in data.samples}
-    write_splits(place / "whole.json", scheme, source="photos", how="by hand")
+    write_splits(root / "whole.json", scheme, source="photos", how="by hand")
     test = {key: split for key, split in scheme.items() if split == "test"}
-    write_splits(place / "test.json", test, source="photos", how="by hand")
-    tiny_network(place / "m.onnx", distances=(1.0, 2.0))
+    write_splits(root / "test.json", test, source="photos", how="by hand")
+    tiny_network(root / "m.onnx", distances=(1.0, 2.0))
     texts = [prompt.format(label) for label in data.labels.labels for prompt in PROMPTS["evoked"]]
     save_features(
-        place / "teacher.npz",
+        root / "teacher.npz",
         image_keys=list(scheme),
         image_features=torch.rand(COUNT, 8),
         texts=texts,
         text_features=torch.rand(len(texts), 8),
     )
-    return place
+    return root
 
 
-def test_every_command_with_splits_is_checked_here() -> None:
+def test_all_commands_with_splits_are_listed() -> None:
     with_splits = {
         name
         for name, command in commands(app)
@@ -87,7 +89,7 @@ def test_every_command_with_splits_is_checked_here() -> None:
 
 
 @pytest.mark.parametrize("name", FITS)
-def test_nothing_is_fitted_on_test_images(
+def test_fitting_commands_refuse_test_images(
     name: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
@@ -99,7 +101,9 @@ def test_nothing_is_fitted_on_test_images(
 
 
 @pytest.mark.parametrize("name", SCORES)
-def test_test_images_alone_are_scored(name: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scoring_commands_read_only_test_images(
+    name: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(folder)
     words = f"{name} {SCORES[name]} --data folder:damaged --splits whole.json".replace(OUT, str(tmp_path / "out"))
     done = uniemox_here(*words.split())
@@ -107,7 +111,7 @@ def test_test_images_alone_are_scored(name: str, folder: Path, tmp_path: Path, m
     assert re.search(r"(none of|no image) .*can be read|no readable image", " ".join(done.stderr.split()))
 
 
-def test_calibrate_takes_val_and_the_test_part_can_be_scored(
+def test_calibrate_uses_val_and_evaluate_scores_test(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)

@@ -1,4 +1,4 @@
-"""What a terminal gets: names of files, labels and words of strangers, and nothing in them that steers it."""
+"""Output to a terminal: names of files and labels without control characters."""
 
 import io
 import re
@@ -14,11 +14,11 @@ from uniemox.cli.console import SafeConsole, printable, refuse_other, say_parts
 from uniemox.data.sample import NO_PERSONS
 
 HOSTILE = "[red]:smile:\x1b[2J\x1b]0;title\x07\x9b31m\u202egpj.exe"
-SHOWN = "[red]:smile:�[2J�]0;title��31m�gpj.exe"
+PRINTABLE = "[red]:smile:�[2J�]0;title��31m�gpj.exe"
 
 
-def shown(value: object, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What a terminal with colours gets, with rich's own sequences taken out."""
+def rendered(value: object, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the output to a terminal with colours, without rich's own control sequences."""
     file = io.StringIO()
     terminal = SafeConsole(file=file, force_terminal=True, color_system="truecolor", width=200, **console.PLAIN)
     monkeypatch.setattr(console, "out", terminal)
@@ -26,12 +26,12 @@ def shown(value: object, monkeypatch: pytest.MonkeyPatch) -> str:
     return re.sub(r"\x1b\[[\d;]*m", "", file.getvalue())
 
 
-def test_a_table_shows_names_as_they_are_but_for_what_steers_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_table_shows_names_without_control_characters(monkeypatch: pytest.MonkeyPatch) -> None:
     table = Table(HOSTILE, title=HOSTILE)
     table.add_row(HOSTILE)
-    found = shown(table, monkeypatch)
-    assert len(re.findall(r"\[red\]:smile:.\[2J.\]0;title.{0,2}31m.gpj\.exe", found)) == 3
-    assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(found)
+    output = rendered(table, monkeypatch)
+    assert len(re.findall(r"\[red\]:smile:.\[2J.\]0;title.{0,2}31m.gpj\.exe", output)) == 3
+    assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(output)
 
 
 def test_lines_on_both_outputs_are_safe(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,12 +39,12 @@ def test_lines_on_both_outputs_are_safe(capsys: pytest.CaptureFixture[str], monk
     file = io.StringIO()
     monkeypatch.setattr(console, "err", SafeConsole(file=file, **console.PLAIN))
     console.say(HOSTILE)
-    assert capsys.readouterr().out == f"{SHOWN}\n"
+    assert capsys.readouterr().out == f"{PRINTABLE}\n"
     assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(file.getvalue())
     assert file.getvalue().startswith("[red]:smile:�[2J�]0;title")
 
 
-def test_letters_of_all_scripts_stay() -> None:
+def test_printable_keeps_letters_of_all_scripts() -> None:
     text = "café\tλ 図\nא\udcff"
     assert printable(text) == text
 
@@ -59,7 +59,7 @@ def test_a_network_that_reads_the_person_warns_of_missing_boxes(capsys: pytest.C
     assert " ".join(capsys.readouterr().err.split()) == NO_PERSONS
 
 
-def test_an_output_never_replaces_a_file_of_another_kind(tmp_path: Path) -> None:
+def test_output_does_not_replace_a_file_of_another_kind(tmp_path: Path) -> None:
     photo = tmp_path / "p.jpg"
     model = tmp_path / "old.onnx"
     photo.write_bytes(b"a photograph")

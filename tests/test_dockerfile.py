@@ -1,4 +1,4 @@
-"""The image's recipe, as far as a machine without Docker can follow it."""
+"""The Dockerfile, as far as it can be tested without Docker."""
 
 import fnmatch
 import json
@@ -29,7 +29,7 @@ def steps(name: str) -> list[str]:
 
 
 def context(folder: Path) -> Path:
-    """What .dockerignore lets through: all is left out but what begins with !, of which some is left out again."""
+    """Copy the files that .dockerignore lets through: all are ignored except rules with !, and some of these again."""
     rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and line[0] != "#"]
     assert rules[0] == "*"
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split(
@@ -47,7 +47,7 @@ def context(folder: Path) -> Path:
     return folder
 
 
-def test_what_docker_is_given_is_enough_to_build_the_wheel(tmp_path: Path) -> None:
+def test_docker_context_is_enough_to_build_the_wheel(tmp_path: Path) -> None:
     pytest.importorskip("hatchling")
     source = context(tmp_path / "src")
     if not source.exists():
@@ -55,23 +55,23 @@ def test_what_docker_is_given_is_enough_to_build_the_wheel(tmp_path: Path) -> No
     assert not (source / "tests").exists()
     assert not (source / "docs" / "images").exists()
     [install] = [words for words in steps("RUN") if "pip install" in words]
-    asked = shlex.split(install.split("&&")[0])
-    assert asked[-1] == "/src[serve]"
-    assert (source / Path(asked[asked.index("--constraint") + 1]).name).is_file()
+    install_words = shlex.split(install.split("&&")[0])
+    assert install_words[-1] == "/src[serve]"
+    assert (source / Path(install_words[install_words.index("--constraint") + 1]).name).is_file()
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel"], cwd=source, check=True, capture_output=True
     )
     assert len(list((source / "dist").glob("*.whl"))) == 1
 
 
-def test_it_is_not_root_who_serves() -> None:
+def test_container_does_not_run_as_root() -> None:
     [user] = steps("USER")
     assert any(f"useradd --create-home --uid 10001 {user}" in words for words in steps("RUN"))
     assert [step for step, _ in STEPS].index("USER") < [step for step, _ in STEPS].index("ENTRYPOINT")
     assert steps("FROM")[0].endswith("-slim")
 
 
-def test_its_command_is_one_of_ours_and_its_health_check_tells_a_server_that_is_up(tmp_path: Path) -> None:
+def test_entry_point_serves_and_health_check_detects_a_running_server(tmp_path: Path) -> None:
     [entry] = steps("ENTRYPOINT")
     name, *words = json.loads(entry)
     assert name == "uniemox"
@@ -80,11 +80,11 @@ def test_its_command_is_one_of_ours_and_its_health_check_tells_a_server_that_is_
     assert bound.arguments["host"] == "0.0.0.0"
     assert str(bound.arguments["port"]) == steps("EXPOSE")[0]
     [check] = steps("HEALTHCHECK")
-    [python, *asked] = json.loads(check.partition("CMD ")[2])
+    [python, *check_words] = json.loads(check.partition("CMD ")[2])
     assert python == "python"
-    assert f":{steps('EXPOSE')[0]}/health" in asked[-1]
+    assert f":{steps('EXPOSE')[0]}/health" in check_words[-1]
     with started(None, tmp_path) as (_, port):
-        here = [sys.executable, *asked[:-1], asked[-1].replace(":8000/", f":{port}/")]
+        local_check = [sys.executable, *check_words[:-1], check_words[-1].replace(":8000/", f":{port}/")]
         assert urllib.request.urlopen(f"http://127.0.0.1:{port}/health").status == 200
-        assert subprocess.run(here, check=False).returncode == 0
-    assert subprocess.run(here, check=False, capture_output=True).returncode != 0
+        assert subprocess.run(local_check, check=False).returncode == 0
+    assert subprocess.run(local_check, check=False, capture_output=True).returncode != 0

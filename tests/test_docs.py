@@ -27,7 +27,7 @@ EXTENSIONS = sorted((DOCS / "extending").glob("*.md"))
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built without a warning: mkdocs.yml is strict, which --quiet would turn off."""
+    """Folder of the built site, without a warning: mkdocs.yml is strict, which --quiet would turn off."""
     folder = tmp_path_factory.mktemp("site")
     words = [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(folder)]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -35,7 +35,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_every_page_is_built_and_asks_nobody_else(site: Path) -> None:
+def test_pages_are_built_and_load_nothing_from_other_sites(site: Path) -> None:
     for page in DOCS.rglob("*.md"):
         html = (site / page.relative_to(DOCS).with_suffix(".html")).read_text("utf-8")
         loaded = re.findall(r'<(?:script|img|link rel="stylesheet")[^>]+(?:src|href)="(https?:[^"]+)"', html)
@@ -59,21 +59,22 @@ def test_search_finds_pages(site: Path) -> None:
         page = browser.new_page()
         page.goto(f"http://127.0.0.1:{server.server_port}/index.html")
         field = page.locator(".md-search__input")
-        found = page.locator(".md-search-result__item").first
-        for _ in range(12):  # what is typed before the page's script listens is lost, however long one waits
+        result = page.locator(".md-search-result__item").first
+        # Input before the page's script listens is lost, so it is typed again.
+        for _ in range(12):
             field.fill("")
             field.press_sequentially("histogram")
             with suppress(TimeoutError):
-                found.wait_for(timeout=5_000)
+                result.wait_for(timeout=5_000)
                 break
-        assert found.is_visible()
+        assert result.is_visible()
         browser.close()
         server.shutdown()
 
 
 @pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
-def test_a_tutorial_runs_from_top_to_bottom(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its console and Python blocks; those marked sh need the network, or people."""
+def test_tutorial_runs_from_top_to_bottom(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Console and Python blocks run; blocks marked sh need the network, or people."""
     shutil.copytree(DOCS / "images", tmp_path / "photos", ignore=lambda _, names: [n for n in names if ".jpg" not in n])
     text = page.read_text("utf-8")
     lines = [line[2:] for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
@@ -91,23 +92,23 @@ def test_a_tutorial_runs_from_top_to_bottom(page: Path, tmp_path: Path, monkeypa
     exec("\n".join(blocks), {})
 
 
-def test_answers_become_tasks_of_label_studio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rest of the block needs FiftyOne, which brings a database and is not installed here."""
+def test_predictions_become_tasks_of_label_studio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other half of the block needs FiftyOne, which includes a database and is not installed here."""
     [block] = re.findall(r"```python\n(import json\n.*?)```", (DOCS / "predict.md").read_text("utf-8"), re.DOTALL)
     lines = [{"path": "a.jpg", "scene": {"awe": 0.7, "fear": 0.3}}, {"path": "b.jpg", "error": "b.jpg: cut off"}]
     (tmp_path / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     monkeypatch.chdir(tmp_path)
-    first, _, rest = block.partition("import fiftyone as fo")
+    first, _, fiftyone_block = block.partition("import fiftyone as fo")
     exec(first, {})
     [task] = json.loads((tmp_path / "tasks.json").read_text())
     [prediction] = task["predictions"]
     assert prediction["score"] == 0.7
     assert prediction["result"][0]["value"] == {"choices": ["awe"]}
-    compile(rest.partition("\n")[2], "predict.md", "exec")
+    compile(fiftyone_block.partition("\n")[2], "predict.md", "exec")
 
 
 @pytest.mark.parametrize("page", EXTENSIONS, ids=lambda page: page.stem)
-def test_a_page_about_extending_runs(page: Path, tmp_path: Path) -> None:
+def test_page_about_extending_runs(page: Path, tmp_path: Path) -> None:
     """Blocks with a title are files of a package outside ours; the other Python blocks run in a process of their own,
     then the console lines."""
     shutil.copytree(DOCS / "images", tmp_path / "photos", ignore=lambda _, names: [n for n in names if ".jpg" not in n])

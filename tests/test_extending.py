@@ -40,7 +40,7 @@ def page(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
         sys.modules.pop(name, None)
 
 
-def test_a_class_of_ones_own_trains_saves_and_loads_only_if_it_is_allowed(
+def test_custom_class_trains_saves_and_loads_only_if_allowed(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
@@ -86,14 +86,14 @@ def _keys(path: Path) -> list[str]:
         return list(file.keys())
 
 
-def test_a_name_that_is_none_is_refused_with_those_there_are(tmp_path: Path) -> None:
-    for words, said in (
+def test_unknown_names_are_refused_with_the_known_ones(tmp_path: Path) -> None:
+    for words, message in (
         (["--method", "solvr"], "there is no method 'solvr'; choose one of full, probe"),
         (["--network.fusion", "gatd"], "there is no fusion 'gatd'; choose one of static"),
     ):
         done = uniemox_here("finetune", "--init", pretrained(), "--data", "synthetic:8", "--out", tmp_path, *words)
         assert done.returncode == 1
-        assert said in " ".join(done.stderr.split())
+        assert message in " ".join(done.stderr.split())
     with pytest.raises(ConfigError, match=says("nowhere.module:MyMethod can't be imported", "PYTHONPATH")):
         tiny_finetuning("x", method="nowhere.module:MyMethod").resolved()
     with pytest.raises(ConfigError, match=says("must be a subclass of uniemox.model.methods.relation.Relation")):

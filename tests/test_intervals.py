@@ -36,24 +36,24 @@ def test_no_sample_is_refused() -> None:
 
 def test_one_sample_has_no_spread() -> None:
     assert bootstrap_interval(np.array([0.3])) == (0.3, 0.3)
-    found = paired_bootstrap(np.array([1]), np.array([0]))
-    assert (found.difference, found.low, found.high, found.share_above_zero) == (1, 1, 1, 1)
+    comparison = paired_bootstrap(np.array([1]), np.array([0]))
+    assert (comparison.difference, comparison.low, comparison.high, comparison.share_above_zero) == (1, 1, 1, 1)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "said"),
+    ("arguments", "error", "message"),
     [
         ({"per_sample": np.zeros((2, 2))}, ShapeError, r"scores \(2, 2\) must be \(N,\)"),
         ({"per_sample": np.array([1.0, np.nan])}, DataError, "sample 1 has a score that is not finite"),
         ({"per_sample": np.zeros(3), "groups": ["a"]}, ShapeError, "1 groups do not match 3 samples"),
     ],
 )
-def test_bad_input_is_refused(arguments: dict, error: type[Exception], said: str) -> None:
-    with pytest.raises(error, match=said):
+def test_bad_input_is_refused(arguments: dict, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
         bootstrap_interval(**arguments)
 
 
-def test_the_pair_must_be_of_the_same_images() -> None:
+def test_paired_scores_must_have_the_same_number_of_images() -> None:
     for ours, theirs in ((3, 4), ((2, 3), (2, 4)), ((1, 2, 3), 3), ((0, 3), 3)):
         with pytest.raises(ShapeError, match="must both be"):
             paired_bootstrap(np.zeros(ours), np.zeros(theirs))
@@ -83,17 +83,17 @@ def test_agrees_with_a_plain_loop_over_groups() -> None:
     for _ in range(10_000):
         drawn = rng.integers(len(members), size=len(members))
         means.append(np.concatenate([scores[members[i]] for i in drawn]).mean())
-    found = interval_of(scores, groups, resamples=10_000)
-    np.testing.assert_allclose(found, np.quantile(means, [0.025, 0.975]), atol=0.01)
+    interval = interval_of(scores, groups, resamples=10_000)
+    np.testing.assert_allclose(interval, np.quantile(means, [0.025, 0.975]), atol=0.01)
 
 
-def test_covers_the_truth_as_often_as_it_says() -> None:
+def test_interval_covers_the_true_mean_at_its_level() -> None:
     rng = np.random.default_rng(0)
     intervals = [interval_of(rng.random(200) < 0.7, resamples=400) for _ in range(400)]
     assert 0.92 <= np.mean([low <= 0.7 <= high for low, high in intervals]) <= 0.98
 
 
-def test_several_people_of_one_image_count_once() -> None:
+def test_samples_of_one_group_count_once() -> None:
     """Every image three times over changes nothing if they are one group, and fakes certainty if they are not."""
     once = np.random.default_rng(0).random(80)
     thrice = np.tile(once, 3)
@@ -110,7 +110,7 @@ def test_samples_without_a_group_are_drawn_alone() -> None:
     assert bootstrap_interval(scores, ["one"] * 30) == pytest.approx((scores.mean(), scores.mean()))
 
 
-def test_the_seed_decides() -> None:
+def test_draws_depend_on_the_seed() -> None:
     scores = np.random.default_rng(0).random(30)
     assert interval_of(scores) == interval_of(scores, seed=0) == bootstrap_interval(scores)
     assert interval_of(scores, seed=1) != interval_of(scores, seed=2)
@@ -129,27 +129,27 @@ def test_blocks_do_not_repeat_each_other(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(intervals, "_draw", recorded)
     for draws, resamples in ((20, 7), (70, 8), (1, 3)):
-        monkeypatch.setattr(intervals, "DRAWS", draws)
+        monkeypatch.setattr(intervals, "MAX_DRAWS", draws)
         blocks.clear()
-        found = resampled_means(values, resamples=resamples)
+        means = resampled_means(values, resamples=resamples)
         assert max(blocks) <= max(draws, len(values))  # so memory is limited
-        assert found.shape == (resamples, 2)
-        assert len(np.unique(found[:, 0])) == resamples
+        assert means.shape == (resamples, 2)
+        assert len(np.unique(means[:, 0])) == resamples
 
 
 def test_columns_come_from_the_same_draws() -> None:
     values = np.random.default_rng(0).random(40)
-    found = resampled_means(np.stack([values, 2 * values + 1], axis=1))
-    np.testing.assert_allclose(found[:, 1], 2 * found[:, 0] + 1)
+    means = resampled_means(np.stack([values, 2 * values + 1], axis=1))
+    np.testing.assert_allclose(means[:, 1], 2 * means[:, 0] + 1)
 
 
-def test_what_is_undefined_is_left_out() -> None:
+def test_undefined_resamples_are_left_out() -> None:
     assert percentile_interval(np.array([np.nan, 0.5, np.nan, 0.5])) == (0.5, 0.5)
     assert np.isnan(percentile_interval(np.array([np.nan]))).all()
 
 
 @given(NUMBERS, st.integers(0, 100))
-def test_the_interval_holds_the_mean(values: list[float], seed: int) -> None:
+def test_interval_contains_the_mean(values: list[float], seed: int) -> None:
     """True of the percentile interval up to the luck of the draw: with 400 resamples half of them are on each side."""
     scores = np.array(values)
     low, high = interval_of(scores, resamples=400, seed=seed)
@@ -158,7 +158,7 @@ def test_the_interval_holds_the_mean(values: list[float], seed: int) -> None:
 
 
 @given(NUMBERS, st.randoms(use_true_random=False))
-def test_the_order_of_samples_changes_nothing(values: list[float], random: object) -> None:
+def test_interval_does_not_depend_on_the_order_of_samples(values: list[float], random: object) -> None:
     scores = np.array(values)
     groups = [i % 7 for i in range(len(values))]
     order = list(range(len(values)))
@@ -170,32 +170,32 @@ def test_the_order_of_samples_changes_nothing(values: list[float], random: objec
 
 
 @given(NUMBERS)
-def test_equal_models_differ_by_nothing(values: list[float]) -> None:
+def test_equal_models_have_zero_difference(values: list[float]) -> None:
     scores = np.array(values)
-    found = paired_bootstrap(scores, scores)
-    assert (found.difference, found.low, found.high, found.share_above_zero) == (0, 0, 0, 0)
+    comparison = paired_bootstrap(scores, scores)
+    assert (comparison.difference, comparison.low, comparison.high, comparison.share_above_zero) == (0, 0, 0, 0)
     seeds = np.stack([scores, scores[::-1], scores])
-    found = paired_bootstrap(seeds, seeds, pair_seeds=True)
-    assert (found.difference, found.low, found.high, found.share_above_zero) == (0, 0, 0, 0)
+    comparison = paired_bootstrap(seeds, seeds, pair_seeds=True)
+    assert (comparison.difference, comparison.low, comparison.high, comparison.share_above_zero) == (0, 0, 0, 0)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans()), min_size=1, max_size=20))
-def test_three_seeds_that_tie_are_not_above(rows: list[tuple[bool, bool, bool]]) -> None:
+def test_three_seeds_that_tie_are_not_above_zero(rows: list[tuple[bool, bool, bool]]) -> None:
     """Thirds do not add up in floating point; seeds in another order must still tie exactly."""
     scores = np.array(rows).T  # (3, N)
-    found = paired_bootstrap(scores, scores[[2, 0, 1]])
-    assert found.low is not None
-    assert (found.difference, found.low, found.share_above_zero) == (0, -found.high, 0)
+    comparison = paired_bootstrap(scores, scores[[2, 0, 1]])
+    assert comparison.low is not None
+    assert (comparison.difference, comparison.low, comparison.share_above_zero) == (0, -comparison.high, 0)
 
 
-def test_the_pair_is_the_interval_of_the_gain() -> None:
+def test_paired_interval_equals_the_interval_of_the_difference() -> None:
     rng = np.random.default_rng(0)
     ours = rng.random(60)
     theirs = rng.random(60)
     groups = [i // 2 for i in range(60)]
-    found = paired_bootstrap(ours, theirs, groups)
-    assert found.difference == pytest.approx((ours - theirs).mean())
-    assert (found.low, found.high) == pytest.approx(bootstrap_interval(ours - theirs, groups))
+    comparison = paired_bootstrap(ours, theirs, groups)
+    assert comparison.difference == pytest.approx((ours - theirs).mean())
+    assert (comparison.low, comparison.high) == pytest.approx(bootstrap_interval(ours - theirs, groups))
 
 
 def test_two_runs_have_no_interval() -> None:
@@ -203,9 +203,9 @@ def test_two_runs_have_no_interval() -> None:
     hits = np.random.default_rng(0).random((5, 100)) < 0.7
     assert interval_over_runs(hits[:2]) is None
     for ours, theirs in ((hits[:2], hits[2:]), (hits[:3], hits[3:]), (hits[:2], hits[4:])):
-        found = paired_bootstrap(ours, theirs)
-        assert found.interval is None
-        assert found.is_above_zero == (found.difference > 0)
+        comparison = paired_bootstrap(ours, theirs)
+        assert comparison.interval is None
+        assert comparison.is_above_zero == (comparison.difference > 0)
     assert paired_bootstrap(hits[:3], hits[4]).interval is not None  # a single run counts as fixed
 
 
@@ -215,10 +215,10 @@ def test_runs_on_images_of_equal_difficulty_have_students_interval() -> None:
     theirs = np.array([0.5, 0.45, 0.6])
     low, high = stats.t.interval(0.95, 3, loc=ours.mean(), scale=stats.sem(ours))
     assert interval_over_runs(np.repeat(ours[:, None], 20, axis=1)) == pytest.approx((low, high))
-    found = paired_bootstrap(*(np.repeat(scores[:, None], 20, axis=1) for scores in (ours, theirs)))
+    comparison = paired_bootstrap(*(np.repeat(scores[:, None], 20, axis=1) for scores in (ours, theirs)))
     reaches = [stats.t.ppf(0.975, len(scores) - 1) * stats.sem(scores) for scores in (ours, theirs)]
-    assert found.interval == pytest.approx(
-        (found.difference - np.hypot(*reaches), found.difference + np.hypot(*reaches))
+    assert comparison.interval == pytest.approx(
+        (comparison.difference - np.hypot(*reaches), comparison.difference + np.hypot(*reaches))
     )
     paired = paired_bootstrap(*(np.repeat(scores[:3, None], 20, axis=1) for scores in (ours, theirs)), pair_seeds=True)
     low, high = stats.t.interval(0.95, 2, loc=paired.difference, scale=stats.sem(ours[:3] - theirs))
@@ -256,21 +256,21 @@ def test_simulated_intervals_contain_new_seeds_where_images_alone_do_not() -> No
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [((3, 4), (2, 4)), ((3, 4), (4,))])
-def test_runs_that_have_no_partner_are_not_paired(ours: tuple[int, ...], theirs: tuple[int, ...]) -> None:
+def test_different_numbers_of_runs_cannot_be_paired(ours: tuple[int, ...], theirs: tuple[int, ...]) -> None:
     with pytest.raises(ShapeError, match="can't be paired by seed"):
         paired_bootstrap(np.zeros(ours), np.zeros(theirs), pair_seeds=True)
     with pytest.raises(ShapeError, match="one row per run"):
         interval_over_runs(np.zeros(4))
 
 
-def test_pairing_sees_what_two_intervals_do_not() -> None:
+def test_pairing_detects_a_gain_that_two_intervals_hide() -> None:
     """Hard images are hard for both: a gain of 2 % on 500 images is certain when paired, and hidden when not."""
     theirs = (np.arange(500) < 300).astype(float)
     ours = (np.arange(500) < 310).astype(float)
-    found = paired_bootstrap(ours, theirs)
-    assert found.difference == pytest.approx(0.02)
-    assert found.low > 0
-    assert found.share_above_zero == 1
+    comparison = paired_bootstrap(ours, theirs)
+    assert comparison.difference == pytest.approx(0.02)
+    assert comparison.low > 0
+    assert comparison.share_above_zero == 1
     assert bootstrap_interval(ours)[0] < bootstrap_interval(theirs)[1]
 
 
@@ -278,23 +278,25 @@ def test_swapping_the_models_swaps_the_sign() -> None:
     rng = np.random.default_rng(0)
     ours = rng.random(300) + 0.01
     theirs = rng.random(300)
-    found = paired_bootstrap(ours, theirs)
+    comparison = paired_bootstrap(ours, theirs)
     swapped = paired_bootstrap(theirs, ours)
-    assert swapped.difference == -found.difference
-    assert (swapped.low, swapped.high) == pytest.approx((-found.high, -found.low), abs=0.005)
-    assert swapped.share_above_zero == pytest.approx(1 - found.share_above_zero, abs=0.03)
+    assert swapped.difference == -comparison.difference
+    assert (swapped.low, swapped.high) == pytest.approx((-comparison.high, -comparison.low), abs=0.005)
+    assert swapped.share_above_zero == pytest.approx(1 - comparison.share_above_zero, abs=0.03)
 
 
 @pytest.mark.parametrize("groups", [None, [i // 3 for i in range(24_000)]])
-def test_many_units_that_are_alike_are_drawn_as_ever(groups: list[int] | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_multinomial_draws_have_the_same_distribution(
+    groups: list[int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As a multinomial over the distinct ones: other draws, the same distribution."""
     right = np.random.default_rng(3).random((24_000, 2)) < (0.3, 0.9)
-    monkeypatch.setattr(intervals, "MANY", 8_000)
+    monkeypatch.setattr(intervals, "MIN_MULTINOMIAL_UNITS", 8_000)
     fast = resampled_means(right, groups, resamples=4000)
     order = np.random.default_rng(4).permutation(24_000)
     moved = None if groups is None else [groups[i] for i in order]
     np.testing.assert_allclose(resampled_means(right[order], moved, resamples=4000), fast, rtol=1e-12)
-    monkeypatch.setattr(intervals, "MANY", 10**9)
+    monkeypatch.setattr(intervals, "MIN_MULTINOMIAL_UNITS", 10**9)
     one_by_one = resampled_means(right, groups, resamples=4000)
     assert not np.array_equal(fast, one_by_one)
     deviation = one_by_one.std(axis=0)
@@ -303,8 +305,8 @@ def test_many_units_that_are_alike_are_drawn_as_ever(groups: list[int] | None, m
     np.testing.assert_allclose(np.corrcoef(fast.T), np.corrcoef(one_by_one.T), atol=0.1)
 
 
-def test_many_units_that_differ_are_drawn_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_distinct_units_are_not_drawn_as_multinomial(monkeypatch: pytest.MonkeyPatch) -> None:
     scores = np.random.default_rng(5).random((24_000, 1))
-    found = resampled_means(scores, resamples=20)
-    monkeypatch.setattr(intervals, "MANY", 10**9)
-    assert np.array_equal(found, resampled_means(scores, resamples=20))
+    means = resampled_means(scores, resamples=20)
+    monkeypatch.setattr(intervals, "MIN_MULTINOMIAL_UNITS", 10**9)
+    assert np.array_equal(means, resampled_means(scores, resamples=20))

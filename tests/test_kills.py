@@ -1,4 +1,4 @@
-"""Commands that are killed while they work leave whole files or none, and do their work when they are given again."""
+"""Killed commands leave complete files or none, and finish when they are repeated."""
 
 import random
 import time
@@ -21,7 +21,7 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_killed_command_leaves_whole_files_or_none(name: str, tmp_path: Path) -> None:
+def test_killed_command_leaves_complete_files_or_none(name: str, tmp_path: Path) -> None:
     for i in range(COUNT):
         path = tmp_path / "photos" / ("awe", "fear")[i % 2] / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,22 +39,23 @@ def test_a_killed_command_leaves_whole_files_or_none(name: str, tmp_path: Path) 
         process.join()
         assert process.exitcode == 0, (tmp_path / "log").read_text()[-2000:]
 
-    begin = time.monotonic()
+    start_time = time.monotonic()
     finish()
-    took_s = time.monotonic() - begin
-    whole = written()
+    duration_s = time.monotonic() - start_time
+    complete = written()
     rng = random.Random(1)
-    assert whole
+    assert complete
     for kill in range(KILLS):
         for path in [path for path in tmp_path.iterdir() if path.is_file()]:
             path.unlink()
         process = start()
-        process.join(took_s * (kill + rng.uniform(0.3, 0.95)) / KILLS)
+        process.join(duration_s * (kill + rng.uniform(0.3, 0.95)) / KILLS)
         process.kill()
         process.join()
-        left = written()
-        assert {file: whole[file] for file in left} == left, "a part of a file"
-    for file in left:  # it had ended just before
+        remaining = written()
+        assert {file: complete[file] for file in remaining} == remaining, "a part of a file"
+    # The command may have ended just before it was killed.
+    for file in remaining:
         (tmp_path / file).unlink()
     finish()
-    assert written() == whole
+    assert written() == complete

@@ -102,19 +102,19 @@ excitement + happiness + peace become positive; dropped: surprise
 """
 
 
-@pytest.mark.parametrize("said", LOSSES.strip().splitlines())
-def test_every_map_says_what_it_loses(said: str) -> None:
-    source, target = said.split(":", maxsplit=1)[0].split(" -> ")
-    assert str(label_map(find_label_set(source), find_label_set(target))) == said
+@pytest.mark.parametrize("line", LOSSES.strip().splitlines())
+def test_map_lists_merged_dropped_and_unreached_labels(line: str) -> None:
+    source, target = line.split(":", maxsplit=1)[0].split(" -> ")
+    assert str(label_map(find_label_set(source), find_label_set(target))) == line
 
 
 def test_maps_that_are_not_listed_above_are_refused_or_lose_nothing() -> None:
-    known = {tuple(said.split(":")[0].split(" -> ")) for said in LOSSES.strip().splitlines()}
+    listed = {tuple(line.split(":")[0].split(" -> ")) for line in LOSSES.strip().splitlines()}
     for source, target in itertools.product(LABEL_SETS, repeat=2):
         if source is target:
             assert str(label_map(source, target)).endswith(": nothing is lost")
             assert [label_map(source, target)(i) for i in range(len(source))] == list(range(len(source)))
-        elif (source.name, target.name) in known:
+        elif (source.name, target.name) in listed:
             assert label_map(source, target).source is source
         else:
             with pytest.raises(LabelError):
@@ -140,7 +140,7 @@ def test_another_order_of_the_same_labels_is_mapped_by_word() -> None:
     assert [label_map(*turned)(i) for i in range(3)] == [2, 0, 1]
 
 
-def test_a_custom_set_of_all_labels_by_other_words_is_reached() -> None:
+def test_custom_set_of_all_labels_by_aliases_is_mapped() -> None:
     words = ("amused", "angry", "awe", "content", "disgust", "excited", "fear", "sad")
     mine = LabelSet("custom", words, "evoked")
     assert [label_map(MIKELS, mine)(i) for i in range(8)] == list(range(8))
@@ -160,19 +160,19 @@ def test_probabilities_are_added_and_divided_by_the_rest() -> None:
     ("source", "target"), [(MIKELS, CAER), (CAER, EKMAN), (HECO, MIKELS), (UBE, HECO), (FERPLUS, CAER)]
 )
 def test_kinds_are_never_mapped_to_each_other(source: LabelSet, target: LabelSet) -> None:
-    said = f"{source.name} describes {source.kind} emotions, {target.name} {target.kind} ones"
-    with pytest.raises(LabelError, match=said):
+    message = f"{source.name} describes {source.kind} emotions, {target.name} {target.kind} ones"
+    with pytest.raises(LabelError, match=message):
         label_map(source, target)
 
 
-def test_joined_labels_have_every_word_once_and_lead_back_to_each_set() -> None:
+def test_joined_labels_contain_each_word_once_and_map_to_each_set() -> None:
     joined = join_labels([UBE, MIKELS, EKMAN])
     assert (joined.name, joined.kind) == ("joined", "evoked")
     assert set(joined.labels) == {*UBE.labels, *MIKELS.labels, *EKMAN.labels}
     assert len(joined) == 11
     for label_set in (UBE, MIKELS, EKMAN):
-        found = label_map(joined, label_set)
-        assert (found.reached, found.unreached, found.merged) == (label_set.labels, (), {})
+        mapping = label_map(joined, label_set)
+        assert (mapping.reached, mapping.unreached, mapping.merged) == (label_set.labels, (), {})
     assert label_map(joined, MIKELS).dropped == ("joy", "love", "surprise")
     assert join_labels([MIKELS, MIKELS]) is MIKELS
     with pytest.raises(LabelError, match="these are never joined; give data sets of one kind"):
@@ -217,16 +217,16 @@ def test_recognises_published_sets(words: tuple[str, ...], expected: LabelSet) -
         (("b", "'A'", "a "), ("a", "b")),
     ],
 )
-def test_other_names_are_a_set_of_their_own(words: tuple[str, ...], labels: tuple[str, ...]) -> None:
-    found = recognise(words)
-    assert (found.name, found.labels, found.kind) == ("custom", labels, "evoked")
+def test_unknown_names_become_a_custom_set(words: tuple[str, ...], labels: tuple[str, ...]) -> None:
+    label_set = recognise(words)
+    assert (label_set.name, label_set.labels, label_set.kind) == ("custom", labels, "evoked")
 
 
 def test_most_of_a_published_set_keeps_its_words_and_kind_but_gets_no_more_classes() -> None:
-    found = recognise(("Awe", "fear", "'Content'", "disgust", "Sad", "anger"))
-    assert (found.name, found.kind) == ("custom", "evoked")
-    assert found.labels == ("anger", "awe", "contentment", "disgust", "fear", "sadness")
-    assert found.index("Sad") == 5
+    label_set = recognise(("Awe", "fear", "'Content'", "disgust", "Sad", "anger"))
+    assert (label_set.name, label_set.kind) == ("custom", "evoked")
+    assert label_set.labels == ("anger", "awe", "contentment", "disgust", "fear", "sadness")
+    assert label_set.index("Sad") == 5
     assert recognise(("angry", "happy", "sad", "neutral")).kind == "felt"  # four of CAER's seven
     assert recognise(("awe", "fear"), None, "mikels") is MIKELS  # asked for
     with pytest.raises(LabelError, match="there is no label set 'wheel'"):
@@ -259,19 +259,19 @@ SIGNS = LabelSet("custom", ("negative", "neutral", "positive"), "evoked")
 def test_a_model_is_scored_among_its_own_labels_if_the_data_have_some_of_them(
     model: LabelSet, data: LabelSet, scored: tuple[str, ...], absent: str
 ) -> None:
-    found = scored_labels(model, data)
-    assert found.labels.labels == scored
-    assert found.absent == tuple(absent.split())
+    result = scored_labels(model, data)
+    assert result.labels.labels == scored
+    assert result.absent == tuple(absent.split())
 
 
 def test_scored_classes_of_a_part_are_found_by_word_and_alias() -> None:
-    found = scored_labels(MIKELS, PART)
-    assert [found.truth(i) for i in range(3)] == [MIKELS.index(word) for word in PART.labels]
-    assert found.truth(None) is None
+    scored = scored_labels(MIKELS, PART)
+    assert [scored.truth(i) for i in range(3)] == [MIKELS.index(word) for word in PART.labels]
+    assert scored.truth(None) is None
     assert [scored_labels(PART, MIKELS).truth(i) for i in range(8)] == [None, None, 2, 3, None, None, None, 7]
 
 
-def test_the_kind_may_be_told() -> None:
+def test_given_kind_overrides_the_kind_of_the_set() -> None:
     assert recognise(("x", "y"), "felt").kind == "felt"
     felt = recognise(MIKELS.labels, "felt")
     assert (felt.name, felt.labels, felt.kind) == ("mikels", MIKELS.labels, "felt")
@@ -280,12 +280,12 @@ def test_the_kind_may_be_told() -> None:
 
 
 @given(st.lists(st.text(), max_size=12))
-def test_every_name_that_was_recognised_has_a_place(words: list[str]) -> None:
-    found = recognise(words)
-    places = [found.index(word) for word in words]
-    assert all(found.labels[place] == clean(word) or clean(word) in found.aliases
-               for place, word in zip(places, words, strict=True))  # fmt: skip
-    assert len(set(found.labels)) == len(found.labels)
+def test_every_recognised_name_has_an_index(words: list[str]) -> None:
+    label_set = recognise(words)
+    indices = [label_set.index(word) for word in words]
+    assert all(label_set.labels[index] == clean(word) or clean(word) in label_set.aliases
+               for index, word in zip(indices, words, strict=True))  # fmt: skip
+    assert len(set(label_set.labels)) == len(label_set.labels)
 
 
 @pytest.mark.parametrize("label_set", LABEL_SETS)
@@ -305,6 +305,6 @@ def test_a_label_occurs_once() -> None:
     with pytest.raises(LabelError, match="'joy' occurs twice"):
         LabelSet("custom", ("joy", "fear", "joy"), "evoked")
     with pytest.raises(LabelError, match="'joy' occurs twice"):
-        recognise((), asked="joy,Joy")
+        recognise((), requested="joy,Joy")
     with pytest.raises(LabelError, match="names no class"):
-        recognise((), asked=",")
+        recognise((), requested=",")

@@ -1,4 +1,4 @@
-"""Commands, library, server and curation in an empty home: no file and no connection that nobody asked for."""
+"""Commands, library, server and curation in an empty home: no unrequested file and no connection."""
 
 import os
 import re
@@ -53,24 +53,25 @@ with served(project) as address:
 
 
 @dataclass
-class Left:
-    """What a process left, and what it did where strace can tell."""
+class Traces:
+    """Files that a process left, and its writes and connections if strace is available."""
 
     home: list[str]
     temporary: list[str]
     written: list[str]
-    """Outside of its own folder, which holds its home, its temporary files and its working folder."""
+    """Paths outside of its own folder, which contains its home, its temporary files and its working folder."""
     addresses: list[str]
-    """Other machines, or a name server."""
+    """Connections to other machines, or to a name server."""
 
 
-def traced(folder: Path, *command: object) -> Left:
-    """Run a command with a home and a folder for temporary files that are empty, and without anybody's settings."""
-    with tempfile.TemporaryDirectory(prefix="uniemox-") as temporary:  # short: pytest's own grows with every run
-        return _traced(folder, Path(temporary), *command)
+def run_traced(folder: Path, *command: object) -> Traces:
+    """Run a command with an empty home, an empty folder for temporary files, and without any settings."""
+    # A short path: pytest's own becomes longer with every run.
+    with tempfile.TemporaryDirectory(prefix="uniemox-") as temporary:
+        return _run_traced(folder, Path(temporary), *command)
 
 
-def _traced(folder: Path, temporary: Path, *command: object) -> Left:
+def _run_traced(folder: Path, temporary: Path, *command: object) -> Traces:
     for name in ("home", "cwd"):
         (folder / name).mkdir()
     draw_image(1).save(folder / "cwd" / "a.png")
@@ -84,40 +85,36 @@ def _traced(folder: Path, temporary: Path, *command: object) -> Left:
         "CUDA_VISIBLE_DEVICES": "",
     }
     trace = folder / "trace.txt"
-    if STRACE:
-        watched = [STRACE, "-f", "-y", "-qq", "--seccomp-bpf", "-e", f"trace={CALLS}", "-o", trace]
-    else:
-        watched = []
-    words = [str(word) for word in (*watched, *command)]
+    strace = [STRACE, "-f", "-y", "-qq", "--seccomp-bpf", "-e", f"trace={CALLS}", "-o", trace] if STRACE else []
+    words = [str(word) for word in (*strace, *command)]
     done = subprocess.run(
         words, cwd=folder / "cwd", env=environment, capture_output=True, text=True, check=False, timeout=900
     )
     assert done.returncode == 0, done.stderr
-    if STRACE:
-        lines = [line for line in trace.read_text().splitlines() if " = -1 E" not in line]
-    else:
-        lines = []
-    own = (str(temporary), *(f"{folder}/{name}" for name in KNOWN))
-    return Left(
+    lines = [line for line in trace.read_text().splitlines() if " = -1 E" not in line] if STRACE else []
+    allowed = (str(temporary), *(f"{folder}/{name}" for name in KNOWN))
+    return Traces(
         home=sorted(str(path.relative_to(folder / "home")) for path in (folder / "home").rglob("*") if path.is_file()),
         temporary=sorted(path.name for path in temporary.iterdir()),
-        written=[path for path in written_in(lines, folder / "cwd") if not path.startswith((*own, "/dev/", "/proc/"))],
+        written=[
+            path for path in written_in(lines, folder / "cwd") if not path.startswith((*allowed, "/dev/", "/proc/"))
+        ],
         addresses=[line for line in lines if is_elsewhere(line)],
     )
 
 
 def written_in(lines: list[str], folder: Path) -> list[str]:
-    """Absolute paths that lines of strace make or open for writing."""
-    found = []
+    """Return the absolute paths that lines of strace create or open for writing."""
+    paths = []
     for line in lines:
         path = re.search(r'(?:<([^>]*)>, )?"([^"]*)"', line)
         if path and WRITES.search(line):
-            found.append(os.path.normpath(folder / (path[1] or "") / path[2]))
-    return found
+            paths.append(os.path.normpath(folder / (path[1] or "") / path[2]))
+    return paths
 
 
 def is_elsewhere(line: str) -> bool:
-    """Whether a line of strace is about another machine, or about a name server, wherever it listens."""
+    """Return True if a line of strace names another machine, or a name server at any address."""
     address = re.search(r'sin6?_port=htons\((\d+)\).*?inet_(?:addr|pton)\((?:AF_INET6, )?"([^"]*)"', line)
     return address is not None and (address[2] not in LOOPBACK or address[1] == "53")
 
@@ -135,14 +132,14 @@ def is_elsewhere(line: str) -> bool:
         ('7 bind(3, {sa_family=AF_INET, sin_port=htons(0), sin_addr=inet_addr("0.0.0.0")}, 16) = 0', "", True),
     ],
 )
-def test_what_strace_says_is_understood(lines: str, path: str, elsewhere: bool) -> None:
+def test_lines_of_strace_are_parsed(lines: str, path: str, elsewhere: bool) -> None:
     assert written_in([lines], Path("/w/cwd")) == ([path] if path else [])
     assert is_elsewhere(lines) == elsewhere
 
 
 @pytest.mark.portable
 @pytest.mark.parametrize("name", ["predict", "library", "explain", "serve", "curate", "pretrain", "finetune"])
-def test_nothing_is_left_and_nobody_is_called(name: str, tmp_path: Path) -> None:
+def test_commands_leave_no_files_and_open_no_connections(name: str, tmp_path: Path) -> None:
     small = ("--method", "knn", "--view.size", 32, "--hardware.device", "cpu", "--hardware.workers", 1)
     commands = {
         "predict": lambda: [*MAIN, "predict", "a.png", "--json"],
@@ -163,22 +160,22 @@ def test_nothing_is_left_and_nobody_is_called(name: str, tmp_path: Path) -> None
             *small,
         ],
     }
-    left = traced(tmp_path, *commands[name]())
-    assert left.addresses == []
-    assert left.written == []
-    assert [path for path in left.home if not path.startswith((".cache/matplotlib/", ".config/matplotlib/"))] == []
-    assert [path for path in left.temporary if not path.startswith("torchinductor_")] == []  # torch makes it, empty
-    assert bool(left.home) <= (name == "curate")
+    traces = run_traced(tmp_path, *commands[name]())
+    assert traces.addresses == []
+    assert traces.written == []
+    assert [path for path in traces.home if not path.startswith((".cache/matplotlib/", ".config/matplotlib/"))] == []
+    assert [path for path in traces.temporary if not path.startswith("torchinductor_")] == []  # torch makes it, empty
+    assert bool(traces.home) <= (name == "curate")
 
 
 @pytest.mark.skipif(STRACE is None, reason="needs strace (apt-get install strace) to see files and connections")
-def test_files_and_connections_are_watched(tmp_path: Path) -> None:
-    """What the other tests assert is empty is not so for a program that does what it should not."""
+def test_files_and_connections_are_detected(tmp_path: Path) -> None:
+    """A program that writes to its home and sends a packet is detected."""
     code = (
         "import pathlib, socket; pathlib.Path.home().joinpath('id').write_text('x');"
         "socket.socket(type=socket.SOCK_DGRAM).sendto(b'', ('127.0.0.1', 53))"  # goes nowhere, as a question for a name
     )
-    left = traced(tmp_path, sys.executable, "-c", code)
-    assert left.home == ["id"]
-    assert left.written == [str(tmp_path / "home" / "id")]
-    assert len(left.addresses) == 1
+    traces = run_traced(tmp_path, sys.executable, "-c", code)
+    assert traces.home == ["id"]
+    assert traces.written == [str(tmp_path / "home" / "id")]
+    assert len(traces.addresses) == 1

@@ -1,4 +1,4 @@
-"""What a notebook shows of answers, data sets and runs; data frames; predictors that travel to other processes."""
+"""HTML of predictions, data sets and runs in a notebook; data frames; pickled predictors."""
 
 import json
 import pickle
@@ -27,7 +27,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> list[uniemox.Prediction
     for i in range(2):
         draw_image(i).save(folder / f"{i} <b>.png")
     (folder / "z.png").write_bytes(b"broken")
-    return uniemox.load("small").predict(folder, coverage=0.3)
+    return uniemox.load("small").predict_folder(folder, coverage=0.3)
 
 
 class Tags(HTMLParser):
@@ -45,14 +45,14 @@ def tags(html: str) -> list[str]:
     return parser.found
 
 
-def test_an_answer_is_shown_as_an_image_and_without_its_file_as_text(answers: list[uniemox.Prediction]) -> None:
+def test_prediction_is_shown_as_an_image_and_without_its_file_as_text(answers: list[uniemox.Prediction]) -> None:
     assert tags(answers[0]._repr_html_()) == ["img"]
-    gone = uniemox.load("small", finder=None).predict(draw_image(1))
-    assert tags(gone._repr_html_()) == ["img"]
-    shown = replace(answers[0])
-    Path(str(shown.path)).rename(f"{shown.path}.away")
-    assert tags(shown._repr_html_()) == ["pre"]
-    Path(f"{shown.path}.away").rename(str(shown.path))
+    unnamed = uniemox.load("small", finder=None).predict(draw_image(1))
+    assert tags(unnamed._repr_html_()) == ["img"]
+    answer = replace(answers[0])
+    Path(str(answer.path)).rename(f"{answer.path}.away")
+    assert tags(answer._repr_html_()) == ["pre"]
+    Path(f"{answer.path}.away").rename(str(answer.path))
 
 
 def test_likely_labels_are_darker(answers: list[uniemox.Prediction]) -> None:
@@ -68,15 +68,15 @@ def test_likely_labels_are_darker(answers: list[uniemox.Prediction]) -> None:
 
 
 def test_data_sets_and_runs_are_shown() -> None:
-    shown = uniemox.open_data("synthetic:64")._repr_html_()
-    assert tags(shown).count("img") == 8
-    assert "64 samples, mikels (evoked)" in shown
+    html = uniemox.open_data("synthetic:64")._repr_html_()
+    assert tags(html).count("img") == 8
+    assert "64 samples, mikels (evoked)" in html
     run = read_run(pretrained())._repr_html_()
     assert tags(run)[:2] == ["p", "b"]
     assert "scene_reconstruction" in run
 
 
-def test_a_frame_has_a_row_for_each_image(answers: list[uniemox.Prediction]) -> None:
+def test_frame_has_one_row_per_image(answers: list[uniemox.Prediction]) -> None:
     frame = uniemox.to_frame(answers)
     assert list(frame["top"][:2]) == [answer.top(1)[0][0] for answer in answers[:2]]
     assert np.allclose(frame["awe"][:2].astype(float), [answer.scene["awe"] for answer in answers[:2]], atol=1e-6)
@@ -85,7 +85,16 @@ def test_a_frame_has_a_row_for_each_image(answers: list[uniemox.Prediction]) -> 
     assert list(uniemox.to_frame([]).columns) == tables.headings((), of_film=False)
 
 
-def test_without_a_library_of_frames_it_says_what_to_install(
+def test_frame_with_unreadable_images_can_be_filtered(answers: list[uniemox.Prediction]) -> None:
+    frame = uniemox.to_frame(answers)
+    assert frame["is_unfamiliar"].isna().tolist() == [False, False, True]
+    assert str(frame["is_unfamiliar"].dtype) == "boolean"
+    assert str(frame["people"].dtype) == str(frame["width_px"].dtype) == "Int64"
+    expected = [answer.path for answer in answers[:2] if answer.is_unfamiliar]
+    assert list(frame[frame["is_unfamiliar"]]["path"]) == expected
+
+
+def test_to_frame_without_pandas_names_the_package(
     answers: list[uniemox.Prediction], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tables, "FRAMES", ("no_such_pandas",))
@@ -93,7 +102,7 @@ def test_without_a_library_of_frames_it_says_what_to_install(
         uniemox.to_frame(answers)
 
 
-def test_a_predictor_says_what_it_does_and_answers_the_same_in_another_process(tmp_path: Path) -> None:
+def test_predictor_has_a_repr_and_predicts_the_same_after_pickling(tmp_path: Path) -> None:
     predictor = uniemox.load("small", faces="find")
     assert repr(predictor) == "<Predictor: small says what is evoked (mikels), finds people, reads faces>"
     draw_image(3).save(tmp_path / "a.png")
@@ -104,24 +113,26 @@ def test_a_predictor_says_what_it_does_and_answers_the_same_in_another_process(t
     assert done.stdout.strip() == str(expected)
 
 
-def test_names_of_strangers_are_only_words(tmp_path: Path) -> None:
-    evil = "\"'><img src=x onerror=alert(1)><script>{{ 7 * 7 }}"
-    folder = tmp_path / evil
+def test_hostile_names_are_escaped(tmp_path: Path) -> None:
+    hostile_text = "\"'><img src=x onerror=alert(1)><script>{{ 7 * 7 }}"
+    folder = tmp_path / hostile_text
     run = tmp_path / "run <script>"
     for i in range(40):
-        path = folder / f"{'ab'[i % 2]}{evil}" / f"{i}{evil}.png"
+        path = folder / f"{'ab'[i % 2]}{hostile_text}" / f"{i}{hostile_text}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         draw_image(i, (40, 40)).save(path)
     run.mkdir()
-    (run / "config.json").write_text(json.dumps({"kind": "finetune", "config": {"data": {"source": f"folder:{evil}"}}}))
-    (run / "metrics.jsonl").write_text(json.dumps({"step": 1, evil: 0.5}) + "\n")
+    (run / "config.json").write_text(
+        json.dumps({"kind": "finetune", "config": {"data": {"source": f"folder:{hostile_text}"}}})
+    )
+    (run / "metrics.jsonl").write_text(json.dumps({"step": 1, hostile_text: 0.5}) + "\n")
     data = uniemox.open_data(f"folder:{folder}")
-    shown = [data._repr_html_(), read_run(run)._repr_html_()]
+    pages = [data._repr_html_(), read_run(run)._repr_html_()]
     answer = uniemox.load("small", finder=None).predict(data.samples[0].image.path)  # type: ignore[attr-defined]
-    changed = replace(answer, model=evil, label_set=evil, path=evil, scene={evil: 1.0})
-    shown += [answer._repr_html_(), changed._repr_html_()]
-    for html in shown:
+    changed = replace(answer, model=hostile_text, label_set=hostile_text, path=hostile_text, scene={hostile_text: 1.0})
+    pages += [answer._repr_html_(), changed._repr_html_()]
+    for html in pages:
         assert not {"script", "iframe", "a"} & set(tags(html))
         assert "<img src=x" not in html
         assert "49" not in re.findall(r"script&gt;(\d+)", html)
-    assert tags(shown[0]).count("img") == 2
+    assert tags(pages[0]).count("img") == 2

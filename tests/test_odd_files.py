@@ -15,12 +15,13 @@ from tests.predict.networks import tiny_network
 from tests.runs import uniemox_here
 from uniemox.checkpoints.reading import read_weight_file
 from uniemox.data.people import Sidecar, json_line
-from uniemox.data.processes import look_at
+from uniemox.data.processes import inspect_image
 from uniemox.data.readers.csv_table import read_text
 from uniemox.data.sample import ImageFile, Sample
 from uniemox.data.shards import ShardConfig, read_shards, write_shards
 from uniemox.data.source import open_data
 from uniemox.errors import UniemoxError
+from uniemox.insight.survey.lines import date_taken
 from uniemox.io.files import read_limited
 from uniemox.io.limits import limit_memory
 from uniemox.io.onnx_sessions import RUNTIME_ERRORS, open_session
@@ -29,7 +30,6 @@ from uniemox.predict.images import read_any
 from uniemox.predict.network import Network
 from uniemox.predict.opening import load
 from uniemox.predict.predictor import Predictor
-from uniemox.predict.survey.run import date_taken
 from uniemox.predict.writing import AnswerHeader, ResultFile
 from uniemox.teacher.features import StoredTeacher
 from uniemox.training.journal import read_metrics
@@ -72,7 +72,7 @@ def make(path: Path, kind: str) -> Path:
 
 
 def scanned(path: Path) -> None:
-    problem = look_at(Sample(key="a", image=ImageFile(path))).problem
+    problem = inspect_image(Sample(key="a", image=ImageFile(path))).problem
     if problem:
         raise UniemoxError(problem)
 
@@ -99,7 +99,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
 @pytest.mark.usefixtures("bounded")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("reader", READERS)
-def test_readers_refuse_what_is_no_plain_file(tmp_path: Path, reader: str, kind: str) -> None:
+def test_readers_refuse_pipes_devices_and_oversized_files(tmp_path: Path, reader: str, kind: str) -> None:
     if (reader, kind) == ("safetensors", "sparse"):
         pytest.skip("safetensors maps the file: its size takes addresses, not memory")
     name, read = READERS[reader]
@@ -109,13 +109,13 @@ def test_readers_refuse_what_is_no_plain_file(tmp_path: Path, reader: str, kind:
 
 @pytest.mark.usefixtures("bounded")
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_date_of_what_is_no_plain_file_is_not_known(tmp_path: Path, kind: str) -> None:
+def test_date_taken_is_none_for_special_files(tmp_path: Path, kind: str) -> None:
     assert date_taken(make(tmp_path / "a.jpg", kind)) is None
 
 
 @pytest.mark.usefixtures("bounded")
 @pytest.mark.parametrize("kind", ["pipe", "device"])
-def test_a_session_refuses_what_is_no_plain_file(tmp_path: Path, kind: str) -> None:
+def test_onnx_session_refuses_special_files(tmp_path: Path, kind: str) -> None:
     with pytest.raises(RUNTIME_ERRORS, match="not a file"):
         open_session(make(tmp_path / "a.onnx", kind))
 
@@ -132,7 +132,7 @@ def shards(tmp_path: Path) -> Path:
 @pytest.mark.usefixtures("bounded")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("ending", [".json", ".jsonl", ".tar"])
-def test_shards_refuse_what_is_no_plain_file(shards: Path, ending: str, kind: str) -> None:
+def test_shards_refuse_special_files(shards: Path, ending: str, kind: str) -> None:
     path = next(path for path in sorted(shards.iterdir()) if path.suffix == ending)
     make(path, kind)
     with pytest.raises(UniemoxError, match=r"not a file|MiB|cut off"):
@@ -170,15 +170,15 @@ def test_no_more_than_the_limit_is_read(tmp_path: Path) -> None:
         ("curate", "init", "FILE/x"),
     ],
 )
-def test_where_nothing_can_be_written_is_said_in_one_line(words: tuple[str, ...], tmp_path: Path) -> None:
+def test_unwritable_output_is_reported_in_one_line(words: tuple[str, ...], tmp_path: Path) -> None:
     """A file stands in place of the folder: the tests may run as root, whom permissions do not stop."""
     for i in range(40):
         path = tmp_path / "photos" / ("awe", "fear")[i % 2] / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         draw_image(i, (40, 40)).save(path)
     (tmp_path / "file").write_text("x")
-    places = {"PHOTOS": str(tmp_path / "photos"), "FILE": str(tmp_path / "file")}
-    done = uniemox_here(*(word.replace("PHOTOS", places["PHOTOS"]).replace("FILE", places["FILE"]) for word in words))
+    paths = {"PHOTOS": str(tmp_path / "photos"), "FILE": str(tmp_path / "file")}
+    done = uniemox_here(*(word.replace("PHOTOS", paths["PHOTOS"]).replace("FILE", paths["FILE"]) for word in words))
     assert done.returncode in (1, 2), done.stderr
     assert re.search(r"^error: .*file", done.stderr, re.MULTILINE), done.stderr
     assert (tmp_path / "file").read_text() == "x"
@@ -211,13 +211,13 @@ def test_a_file_behind_a_link_is_not_cut_off(tmp_path: Path) -> None:
     assert target.read_bytes().endswith(b"and more")
 
 
-def test_ten_thousand_names_of_which_most_are_broken(tmp_path: Path) -> None:
-    whole = jpeg_of(draw_image(1, (40, 40)))
+def test_prediction_over_ten_thousand_mostly_broken_files(tmp_path: Path) -> None:
+    intact = jpeg_of(draw_image(1, (40, 40)))
     for i in range(10_000):
         if i % 500 == 0:
-            content = whole
+            content = intact
         else:
-            content = (b"", whole[:50], b"\0" * 30, b"GIF89a")[i % 4]
+            content = (b"", intact[:50], b"\0" * 30, b"GIF89a")[i % 4]
         (tmp_path / f"{i}\x1b[31m<b>={i}.jpg").write_bytes(content)
     out = tmp_path / "out.jsonl"
     done = uniemox_here("predict", tmp_path, "--model", "small", "--no-persons", "--out", out)

@@ -46,13 +46,13 @@ def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "old"
 
 
-def test_a_pretraining_that_was_stopped_resumes(old: Path) -> None:
+def test_old_pretraining_resumes(old: Path) -> None:
     config = tiny_pretraining(teacher=TeacherConfig(source="stored:teacher.npz", view="whole"))
     pretrain(config, scenes(), old / "pretrained", resume=True)
     expected = json.loads((old / "pretraining_losses.json").read_text())
-    found = losses(old / "pretrained")
-    assert len(found) == len(expected) == 4
-    for ours, theirs in zip(found, expected, strict=True):
+    resumed = losses(old / "pretrained")
+    assert len(resumed) == len(expected) == 4
+    for ours, theirs in zip(resumed, expected, strict=True):
         assert _renamed(ours) == pytest.approx(_renamed(theirs), rel=1e-3)
 
 
@@ -60,7 +60,7 @@ def _renamed(line: dict[str, float]) -> dict[str, float]:
     return {{"rate": "lr"}.get(name, name): value for name, value in line.items()}
 
 
-def test_a_classifier_gives_the_logits_of_then(old: Path) -> None:
+def test_old_classifier_gives_its_stored_logits(old: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     scene, person = (torch.randn(3, 3, 32, 32, generator=generator) for _ in range(2))
     classifier, info = load_classifier(old / "finetuned" / "model.safetensors")
@@ -73,7 +73,7 @@ CLASSIFIERS = sorted(path.parent.name for path in (REFERENCE / "version_0_2").gl
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
-def test_every_kind_of_classifier_gives_the_logits_it_gave_then(name: str) -> None:
+def test_every_kind_of_old_classifier_gives_its_stored_logits(name: str) -> None:
     """Full, probe, knn, mean, histogram; each fusion; several encoders; CCIM; each method that relates regions."""
     folder = REFERENCE / "version_0_2" / name
     generator = torch.Generator().manual_seed(0)
@@ -83,11 +83,8 @@ def test_every_kind_of_classifier_gives_the_logits_it_gave_then(name: str) -> No
     with torch.no_grad():
         logits, distances = classifier.answer(scene, person)
     np.testing.assert_allclose(logits.numpy(), expected["logits"], atol=1e-4)
-    # knn's distances are of axes of next to no variance: processors differ
-    if name == "knn":
-        rtol = 0.01
-    else:
-        rtol = 1e-3
+    # The axes of knn's distances have next to no variance, so processors differ.
+    rtol = 0.01 if name == "knn" else 1e-3
     np.testing.assert_allclose(distances.numpy(), expected["distances"], rtol=rtol, atol=1e-3)
     assert read_info(info.to_json()) == info
     if (folder / "model.onnx").is_file():
@@ -95,11 +92,11 @@ def test_every_kind_of_classifier_gives_the_logits_it_gave_then(name: str) -> No
         assert network.info == info
         views = {"scene": scene.numpy(), "person": person.numpy()}
         session = onnxruntime.InferenceSession(folder / "model.onnx")
-        [found] = session.run(["logits"], {name: views[name] for name in info.views})
-        np.testing.assert_allclose(found, expected["logits"], atol=1e-3)
+        [onnx_logits] = session.run(["logits"], {name: views[name] for name in info.views})
+        np.testing.assert_allclose(onnx_logits, expected["logits"], atol=1e-3)
 
 
-def test_an_onnx_file_answers(old: Path) -> None:
+def test_old_onnx_file_predicts(old: Path) -> None:
     predictor = load(old / "finetuned" / "model.onnx", finder=None)
     answer = predictor.predict(np.full((40, 40, 3), (220, 30, 30), np.uint8))
     assert answer.top(1)[0][0] == "amusement"
@@ -108,12 +105,12 @@ def test_an_onnx_file_answers(old: Path) -> None:
 
 def drawn_images() -> dict[str, Image.Image]:
     """Images of several shapes, each of 5 x 5 plain rectangles."""
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     sizes = {"square": (40, 40), "wide": (60, 40), "panorama": (150, 40), "tower": (40, 90), "dark": (40, 40)}
     images = {}
     for name, size in sizes.items():
         brightness = 30 if name == "dark" else 255
-        small = Image.fromarray((draw.random((5, 5, 3)) * brightness).astype(np.uint8))
+        small = Image.fromarray((rng.random((5, 5, 3)) * brightness).astype(np.uint8))
         images[name] = small.resize(size, Image.Resampling.NEAREST)
     return images
 
@@ -126,11 +123,11 @@ def test_a_file_without_answer_rules_answers_as_its_version_did() -> None:
     assert predictor.network.info.rules == OLD_RULES
     smoothed = 0
     for name, image in drawn_images().items():
-        found = predictor.predict(image, coverage=0.8)
-        assert list(found.scene.values()) == pytest.approx(expected[name]["scene"], abs=1e-5), name
-        assert found.familiarity == pytest.approx(expected[name]["familiarity"], abs=1e-5), name
-        assert list(found.likely) == expected[name]["likely"], name
-        smoothed += found.familiarity < NEW_RULES.trusted_familiarity
+        prediction = predictor.predict(image, coverage=0.8)
+        assert list(prediction.scene.values()) == pytest.approx(expected[name]["scene"], abs=1e-5), name
+        assert prediction.familiarity == pytest.approx(expected[name]["familiarity"], abs=1e-5), name
+        assert list(prediction.likely) == expected[name]["likely"], name
+        smoothed += prediction.familiarity < NEW_RULES.trusted_familiarity
     assert smoothed  # today's rules would give other answers
 
 
@@ -153,7 +150,7 @@ def test_damaged_and_unknown_rules_are_refused(rules: object) -> None:
         read_info(json.dumps(values | {"rules": rules}))
 
 
-def test_a_run_and_its_evaluation_are_reported(old: Path) -> None:
+def test_report_reads_an_old_run(old: Path) -> None:
     run = read_run(old / "finetuned")
     assert run.setting("config.optimizer.base_lr") == 0.05
     assert not run.missing
@@ -163,14 +160,14 @@ def test_a_run_and_its_evaluation_are_reported(old: Path) -> None:
     assert "Less than two groups have 20" in page
 
 
-def test_a_project_is_opened_with_its_settings_and_answers(old: Path) -> None:
+def test_old_project_opens_with_its_settings_and_answers(old: Path) -> None:
     project = open_project(old / "project")
     config = remembered_config(project, None, None)
     assert (config.min_side_px, config.min_score) == (100, 0.25)
     assert [verdict.label for _, verdict in sorted(verdicts(project).items())] == ["awe", "fear", None, None]
 
 
-def test_a_folder_of_answers_is_continued(tmp_path: Path) -> None:
+def test_old_folder_of_answers_is_continued(tmp_path: Path) -> None:
     header = {"question": question(MIKELS), "longest_px": 1024}
     (tmp_path / "answers.jsonl").write_text(json.dumps(header) + "\n")
     file, rows = open_record(tmp_path, question(MIKELS))

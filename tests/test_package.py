@@ -1,4 +1,4 @@
-"""What is built for others: a wheel and an sdist that pass twine's checks and hold what they need, and the pages."""
+"""The wheel and the sdist: twine's checks and their content; and the pages of the documentation."""
 
 import hashlib
 import json
@@ -36,12 +36,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return wheel, sdist
 
 
-def test_they_pass_the_index_s_checks(built: tuple[Path, Path]) -> None:
+def test_distributions_pass_twine_check(built: tuple[Path, Path]) -> None:
     check = pytest.importorskip("twine.commands.check")
     assert not check.check([str(path) for path in built], strict=True)
 
 
-def test_the_wheel_holds_every_file_of_the_package_the_pages_and_the_licences(built: tuple[Path, Path]) -> None:
+def test_wheel_contains_package_pages_and_licences(built: tuple[Path, Path]) -> None:
     tracked = subprocess.run(
         ["git", "ls-files", "uniemox", "docs/**.md", "docs/*.md"], cwd=ROOT, capture_output=True, text=True, check=False
     ).stdout.split()
@@ -57,7 +57,7 @@ def test_the_wheel_holds_every_file_of_the_package_the_pages_and_the_licences(bu
     assert "Project-URL" not in metadata
 
 
-def test_the_sdist_holds_what_tests_and_a_build_need(built: tuple[Path, Path]) -> None:
+def test_sdist_contains_the_files_for_tests_and_builds(built: tuple[Path, Path]) -> None:
     with tarfile.open(built[1]) as sdist:
         names = {name.split("/", 1)[-1] for name in sdist.getnames()}
     needed = ("pyproject.toml", "README.md", "Makefile", "constraints.txt", "tools/wheel_docs.py", "docs/data.md")
@@ -65,7 +65,7 @@ def test_the_sdist_holds_what_tests_and_a_build_need(built: tuple[Path, Path]) -
     assert not [name for name in names if name.startswith((".venv", "runs/", "build/"))]
 
 
-def test_the_model_card_names_the_hash_of_every_model() -> None:
+def test_model_card_has_the_hash_of_every_model() -> None:
     card = (EMBEDDED / "MODEL_CARD.md").read_text()
     rows = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in EMBEDDED.glob("*.onnx")}
     assert len(rows) == 5
@@ -73,11 +73,11 @@ def test_the_model_card_names_the_hash_of_every_model() -> None:
 
 
 @pytest.mark.long
-def test_an_installed_wheel_passes_the_first_page_of_the_docs(built: tuple[Path, Path], tmp_path: Path) -> None:
-    """In an environment of its own, with the dependencies of this one; extras are added to what is installed."""
+def test_installed_wheel_runs_the_first_page_of_the_docs(built: tuple[Path, Path], tmp_path: Path) -> None:
+    """The wheel is installed in its own environment, with the dependencies of this one; extras can be added."""
     venv.create(tmp_path / "venv", with_pip=False)
-    place = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin")
-    pip = [sys.executable, "-m", "pip", "--python", str(place / "python"), "install", "--no-index"]
+    programs = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin")
+    pip = [sys.executable, "-m", "pip", "--python", str(programs / "python"), "install", "--no-index"]
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PIP_FIND_LINKS")}
 
     def run(*words: str) -> str:
@@ -88,28 +88,28 @@ def test_an_installed_wheel_passes_the_first_page_of_the_docs(built: tuple[Path,
     run(*pip, "--no-deps", str(built[0]))
     [packages] = (tmp_path / "venv").rglob("site-packages")
     (packages / "others.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
-    assert run(str(place / "python"), "-c", "import uniemox; print(uniemox.__file__)").startswith(str(packages))
+    assert run(str(programs / "python"), "-c", "import uniemox; print(uniemox.__file__)").startswith(str(packages))
     shutil.copy(ROOT / "docs" / "images" / "cat.jpg", tmp_path / "photo.jpg")
     page = (ROOT / "docs" / "index.md").read_text("utf-8")
     install, *commands = re.findall(r"^\$ ([^#\n]+)", page, re.MULTILINE)
     assert (install.strip(), len(commands)) == ("pip install .", 1)
-    assert "contentment" in run(str(place / commands[0].split()[0]), *commands[0].split()[1:])
+    assert "contentment" in run(str(programs / commands[0].split()[0]), *commands[0].split()[1:])
     assert "already satisfied: uniemox[serve]" in run(*pip, "uniemox[serve]")
 
 
-def test_all_pages_and_messages_give_one_way_to_install() -> None:
-    """pip install . in a clone, as no index has uniemox; then uniemox[EXTRA], with an extra that there is."""
+def test_pages_and_messages_have_the_same_install_commands() -> None:
+    """The commands are pip install . in a clone, as no index has uniemox, and uniemox[EXTRA] with an existing extra."""
     extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
     pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
     pages += [path for ending in ("py", "md") for path in (ROOT / "uniemox").rglob(f"*.{ending}")]
-    found = 0
+    count = 0
     for path in pages:
-        for what in re.findall(r"pip install ('[^']*'|[^\s`'\"]+)", path.read_text("utf-8")):
-            named = re.fullmatch(r"'uniemox\[([a-z,]+|{extra})\]'", what)
-            assert named or not re.search(r"uniemox|\.\[", what), f"{path}: pip install {what}"
-            assert not named or set(named[1].split(",")) <= extras | {"{extra}"}, f"{path}: pip install {what}"
-            found += bool(named)
-    assert found > 20
+        for package in re.findall(r"pip install ('[^']*'|[^\s`'\"]+)", path.read_text("utf-8")):
+            match = re.fullmatch(r"'uniemox\[([a-z,]+|{extra})\]'", package)
+            assert match or not re.search(r"uniemox|\.\[", package), f"{path}: pip install {package}"
+            assert not match or set(match[1].split(",")) <= extras | {"{extra}"}, f"{path}: pip install {package}"
+            count += bool(match)
+    assert count > 20
     for name in ("README.md", "docs/index.md", "docs/tutorials/predict.md"):
         assert re.search(r"pip install \.[\s`]", (ROOT / name).read_text("utf-8")), name
     for path in (ROOT / "docs" / "tutorials").glob("*.md"):
@@ -117,29 +117,29 @@ def test_all_pages_and_messages_give_one_way_to_install() -> None:
         assert "'uniemox[" not in text or "[uniemox](../index.md)" in text, path
 
 
-def test_pages_are_shown_by_name() -> None:
+def test_docs_command_prints_pages_by_name() -> None:
     listed = uniemox_here("docs").stdout
     for path in (ROOT / "docs").rglob("*.md"):
         assert path.relative_to(ROOT / "docs").with_suffix("").as_posix() in listed
-    shown = (ROOT / "docs" / "data.md").read_text()
-    assert uniemox_here("docs", "data").stdout == uniemox_here("docs", "docs/data.md").stdout == shown
-    wrong = uniemox_here("docs", "nothing")
-    assert wrong.returncode == 1
-    assert "there is no page 'nothing'; there are alternatives, ask, " in wrong.stderr
+    page = (ROOT / "docs" / "data.md").read_text()
+    assert uniemox_here("docs", "data").stdout == uniemox_here("docs", "docs/data.md").stdout == page
+    unknown_page = uniemox_here("docs", "nothing")
+    assert unknown_page.returncode == 1
+    assert "there is no page 'nothing'; there are alternatives, ask, " in unknown_page.stderr
 
 
-def test_pages_that_help_and_messages_name_are_there() -> None:
+def test_pages_named_in_help_and_messages_exist() -> None:
     texts = "".join(path.read_text() for path in (ROOT / "uniemox").rglob("*.py"))
     named = set(re.findall(r"uniemox docs ([a-z/]+)", texts))
     assert {"data", "curate", "serve", "training"} <= named
     assert not [name for name in named if not (ROOT / "docs" / f"{name}.md").is_file()]
 
 
-def test_no_model_in_the_package_names_a_folder() -> None:
+def test_models_of_the_package_contain_no_paths() -> None:
     models = sorted((ROOT / "uniemox/predict/embedded").glob("*.onnx"))
     assert len(models) == 5
     for path in models:
         properties = onnx.load(path).metadata_props
-        trained_on = [json.loads(one.value).get("trained_on", "") for one in properties if one.key == "uniemox"]
+        trained_on = [json.loads(item.value).get("trained_on", "") for item in properties if item.key == "uniemox"]
         assert not any("/" in str(name) for name in trained_on), path
         assert b"shared/" not in path.read_bytes()

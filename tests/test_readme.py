@@ -1,4 +1,4 @@
-"""The Python of the README and of the tour runs as it stands there; their commands exist."""
+"""The Python blocks of the README and of the tour run unchanged; their commands exist."""
 
 import re
 import shutil
@@ -10,6 +10,8 @@ import pytest
 import timm
 import torch
 
+from tests.drawn import draw_image
+
 ROOT = Path(__file__).resolve().parents[1]
 README, TOUR = ((ROOT / name).read_text("utf-8") for name in ("README.md", "docs/tour.md"))
 
@@ -17,23 +19,27 @@ README, TOUR = ((ROOT / name).read_text("utf-8") for name in ("README.md", "docs
 def test_python_blocks_run_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In a folder that holds a file such as MAE's release: encoder alone, under the key "model"."""
+    """The folder contains a file in the format of MAE's release: the encoder alone, under the key "model"."""
     vit = timm.create_model("vit_base_patch16_224", depth=1, num_classes=0)
     torch.save({"model": vit.state_dict()}, tmp_path / "mae_pretrain_vit_base.pth")
     blocks = re.findall(r"```python\n(.*?)```", README + TOUR, re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     shutil.copytree(ROOT / "docs" / "images", tmp_path / "docs" / "images")
+    for i in range(40):
+        folder = tmp_path / "photos" / ("first", "second")[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        draw_image(i).save(folder / f"{i}.png")
     monkeypatch.chdir(tmp_path)
     exec("\n".join(blocks), {})
-    said = capsys.readouterr().out
-    assert "[('contentment', 0." in said
-    assert "scene_reconstruction" in said
-    assert "'grad_norm'" in said
-    assert "torch.Size([4, 512]) torch.Size([4, 196, 768])" in said
-    assert "mae_pretrain_vit_base.pth: mae, 224 px, heads 12" in said
+    output = capsys.readouterr().out
+    assert "[('contentment', 0." in output
+    assert "scene_reconstruction" in output
+    assert "'grad_norm'" in output
+    assert "torch.Size([4, 512]) torch.Size([4, 196, 768])" in output
+    assert "mae_pretrain_vit_base.pth: mae, 224 px, heads 12" in output
 
 
-def test_commands_exist() -> None:
+def test_make_targets_and_commands_exist() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"(?:`|\$ )make ([a-z]+)", README)) <= targets
     for command in set(re.findall(r"uniemox (convert|models|bench step)", TOUR)):
@@ -49,17 +55,17 @@ def test_commands_exist() -> None:
 @pytest.mark.parametrize(
     "page", ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
 )
-def test_links_lead_somewhere(page: str) -> None:
+def test_relative_links_exist(page: str) -> None:
     text = (ROOT / page).read_text("utf-8")
     for link in re.findall(r"\]\(([^)#]+)\)", text):
         if not link.startswith("http"):
             assert ((ROOT / page).parent / link).exists(), link
 
 
-def test_no_page_or_module_names_a_machines_path() -> None:
-    own = {"tests/test_readme.py"}
+def test_files_contain_no_machine_paths() -> None:
+    excluded = {"tests/test_readme.py"}
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
     for name in tracked:
         path = ROOT / name
-        if path.suffix in (".py", ".md", ".toml", ".txt", "") and name not in own and path.is_file():
+        if path.suffix in (".py", ".md", ".toml", ".txt", "") and name not in excluded and path.is_file():
             assert not re.search(r"/(home|root|work|Users)/", path.read_text("utf-8")), name

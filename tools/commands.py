@@ -1,6 +1,6 @@
-"""Commands in processes forked from one that has imported torch: they do what fresh ones do, seconds sooner.
+"""Run commands in processes forked from one that has imported torch: as fresh processes do, but seconds sooner.
 
-Whatever the caller has done stays behind: the process that is forked has only imported modules, on one thread.
+Nothing that the caller has done is inherited: the forked process has only imported modules, on one thread.
 """
 
 import multiprocessing
@@ -17,7 +17,7 @@ _CONTEXT.set_forkserver_preload(["open_clip", *(f"uniemox.{name}" for name in _M
 
 
 def run_command(words: Sequence[str]) -> int:
-    """`python -m uniemox WORDS` to its end, at the same terminal; its exit code."""
+    """Run `python -m uniemox WORDS` to its end, at the same terminal, and return its exit code."""
     process = _CONTEXT.Process(target=_run, args=(list(words), Path.cwd(), dict(os.environ)))
     process.start()
     process.join()
@@ -28,14 +28,15 @@ def run_command(words: Sequence[str]) -> int:
 def start_command(
     words: Sequence[str], *, out: Path, err: Path, folder: Path | None = None, environment: Mapping[str, str] = {}
 ) -> BaseProcess:
-    """`python -m uniemox WORDS` in a session of its own.
+    """Start `python -m uniemox WORDS` in a session of its own.
 
     Args:
-        out: Files for what it says, which may be the same.
-        err: Files for what it says, which may be the same.
-        folder: Where it runs; None: here.
-        environment: Changes of this process's, which must not be about what libraries read when they are imported
-            (OMP_NUM_THREADS).
+        words: Arguments of the command.
+        out: File for standard output.
+        err: File for standard error, which may be the same.
+        folder: Working directory; None: this process's.
+        environment: Changes of this process's environment. Variables that libraries read when they are imported, such
+            as OMP_NUM_THREADS, have no effect.
     """
     process = _CONTEXT.Process(
         target=_run_apart, args=(list(words), folder or Path.cwd(), os.environ | environment, out, err)
@@ -56,6 +57,7 @@ def _run(words: list[str], folder: Path, environment: Mapping[str, str]) -> None
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    multiprocessing.set_start_method(None, force=True)  # what a command starts, it starts as ever
+    # The command's own processes must not be forked from the server that this process comes from.
+    multiprocessing.set_start_method(None, force=True)
     sys.argv = ["uniemox", *words]
     runpy.run_module("uniemox", run_name="__main__", alter_sys=True)

@@ -1,4 +1,4 @@
-"""The built wheel with its core dependencies alone, in an environment of its own: python -m tools.core_install
+"""Test the built wheel with its core dependencies alone, in an environment of its own: python -m tools.core_install
 
 Needs the network, or pip's own cache; about a minute.
 """
@@ -21,12 +21,17 @@ CODE = (
 
 
 def run(*command: object) -> str:
-    """Standard output of a command that must succeed."""
+    """Return the standard output of a command that must succeed."""
     return subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True, cwd="/").stdout
 
 
 def main() -> None:
-    """Build, install, predict; raises at the first thing that fails."""
+    """Build, install and predict.
+
+    Raises:
+        CalledProcessError: If a command fails.
+        AssertionError: If a package is installed that the core must not need, or a result is wrong.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT)
@@ -35,7 +40,7 @@ def main() -> None:
         python = folder / "venv" / "bin" / "python"
         uniemox = folder / "venv" / "bin" / "uniemox"
         run(python, "-m", "pip", "install", "--quiet", wheel)
-        installed = {one["name"] for one in json.loads(run(python, "-m", "pip", "list", "--format", "json"))}
+        installed = {package["name"] for package in json.loads(run(python, "-m", "pip", "list", "--format", "json"))}
         assert not installed & set(FORBIDDEN), installed
         model = tiny_network(folder / "model.onnx")
         draw_image(1).save(folder / "a.png")

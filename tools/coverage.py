@@ -18,14 +18,16 @@ from numpy.typing import NDArray
 
 from uniemox.intervals import Interval, bootstrap_interval, interval_over_runs, paired_bootstrap
 
-MEANS = (0.35, 0.25)  # of the latent score; an image is right if it is above 0
-# standard deviations of the latent score
+# Means of the latent score of both models; a prediction is right if its score is above 0.
+MEANS = (0.35, 0.25)
+# Standard deviations of the latent score.
 IMAGE = 0.7
 MODEL_AND_IMAGE = 0.4
 RUN_AND_IMAGE = 0.5
 WITHOUT_SEED = float(np.hypot(np.hypot(IMAGE, MODEL_AND_IMAGE), RUN_AND_IMAGE))
 RUNS = (1, 2, 3, 5)
-SEED_POINTS = (0.0, 1.0, 3.0)  # standard deviation of accuracy between seeds, in percentage points
+# Standard deviations of accuracy between seeds, in percentage points.
+SEED_POINTS = (0.0, 1.0, 3.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,14 @@ class Comparison:
 
 
 def simulate(rng: np.random.Generator, runs: int, images: int, seed_points: float) -> Comparison:
-    """Draw the answers of two models.  seed_points: standard deviation of accuracy between seeds, in points."""
+    """Draw the answers of two models.
+
+    Args:
+        rng: Random generator.
+        runs: Number of runs of each model.
+        images: Number of images.
+        seed_points: Standard deviation of accuracy between seeds, in percentage points.
+    """
     normal = NormalDist()
     # Near the mean, accuracy changes by this much per unit of the latent score.
     slope = normal.pdf(sum(MEANS) / len(MEANS) / WITHOUT_SEED) / WITHOUT_SEED
@@ -49,26 +58,28 @@ def simulate(rng: np.random.Generator, runs: int, images: int, seed_points: floa
     difficulty = rng.normal(0, IMAGE, images)
     hits = []
     expected = []
-    of_these_runs = []
+    run_accuracies = []
     for mean in MEANS:
-        of_seed = rng.normal(0, seed_deviation, (runs, 1))
-        of_model = rng.normal(0, MODEL_AND_IMAGE, images)
-        score = mean + of_seed + difficulty + of_model + rng.normal(0, RUN_AND_IMAGE, (runs, images))
+        seed_effect = rng.normal(0, seed_deviation, (runs, 1))
+        model_effect = rng.normal(0, MODEL_AND_IMAGE, images)
+        score = mean + seed_effect + difficulty + model_effect + rng.normal(0, RUN_AND_IMAGE, (runs, images))
         hits.append((score > 0).astype(np.float64))
         expected.append(normal.cdf(mean / float(np.hypot(WITHOUT_SEED, seed_deviation))))
-        of_these_runs.append(float(np.mean([normal.cdf((mean + one) / WITHOUT_SEED) for one in of_seed[:, 0]])))
-    return Comparison(np.stack(hits), (expected[0], expected[1]), (of_these_runs[0], of_these_runs[1]))
+        run_accuracies.append(
+            float(np.mean([normal.cdf((mean + effect) / WITHOUT_SEED) for effect in seed_effect[:, 0]]))
+        )
+    return Comparison(np.stack(hits), (expected[0], expected[1]), (run_accuracies[0], run_accuracies[1]))
 
 
-def intervals_of(drawn: Comparison) -> Iterator[tuple[Interval | None, float]]:
+def intervals_of(comparison: Comparison) -> Iterator[tuple[Interval | None, float]]:
     """Yield each interval of a row of the table with the value that it should contain."""
-    ours, theirs = drawn.hits
+    ours, theirs = comparison.hits
     over_images = bootstrap_interval(ours.mean(axis=0))
-    yield interval_over_runs(ours), drawn.expected[0]
-    yield paired_bootstrap(ours, theirs).interval, drawn.expected[0] - drawn.expected[1]
-    yield over_images, drawn.expected[0]
-    yield bootstrap_interval(ours.mean(axis=0) - theirs.mean(axis=0)), drawn.expected[0] - drawn.expected[1]
-    yield over_images, drawn.of_these_runs[0]
+    yield interval_over_runs(ours), comparison.expected[0]
+    yield paired_bootstrap(ours, theirs).interval, comparison.expected[0] - comparison.expected[1]
+    yield over_images, comparison.expected[0]
+    yield bootstrap_interval(ours.mean(axis=0) - theirs.mean(axis=0)), comparison.expected[0] - comparison.expected[1]
+    yield over_images, comparison.of_these_runs[0]
 
 
 def coverage(runs: int, images: int, seed_points: float, *, trials: int) -> list[float | None]:
@@ -86,15 +97,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=400, help="simulated comparisons of each row")
     parser.add_argument("--images", type=int, default=500, help="images that are scored")
-    given = parser.parse_args()
-    print(f"{given.trials} trials, {given.images} images; the standard error of 95 % is "
-          f"{100 * (0.95 * 0.05 / given.trials) ** 0.5:.1f} points\n")  # fmt: skip
+    args = parser.parse_args()
+    print(f"{args.trials} trials, {args.images} images; the standard error of 95 % is "
+          f"{100 * (0.95 * 0.05 / args.trials) ** 0.5:.1f} points\n")  # fmt: skip
     print("| runs | deviation between seeds, points | accuracy | difference | images alone: accuracy | difference "
           "| accuracy of these runs |")  # fmt: skip
     print("| ---: " * 7 + "|")
     for runs in RUNS:
         for seed_points in SEED_POINTS:
-            shares = coverage(runs, given.images, seed_points, trials=given.trials)
+            shares = coverage(runs, args.images, seed_points, trials=args.trials)
             cells = ["none" if share is None else f"{100 * share:.1f} %" for share in shares]
             print(f"| {runs} | {seed_points:g} | " + " | ".join(cells) + " |", flush=True)
 

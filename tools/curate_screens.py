@@ -1,6 +1,6 @@
-"""The screenshots of docs/curate.md: `python -m tools.curate_screens docs/images`.
+"""Take the screenshots of docs/curate.md: `python -m tools.curate_screens docs/images`.
 
-Goes the demo's way with a few images, and opens its pages in Chromium.
+Runs the steps of the demo with a few images, and opens its pages in Chromium.
 """
 
 import shutil
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def draw_form(browser: Any, project: Project, folder: Path, out: Path) -> None:
-    """The long form in German, on a tablet, with one of the demo's images."""
+    """Take a screenshot of the long form in German, on a tablet, with one of the demo's images."""
     form = AnswerForm(several=True, intensity=True, affect=True)
     (folder / "in" / "awe").mkdir(parents=True)
     shutil.copy(next((project.folder / "pictures").rglob("*.jpg")), folder / "in" / "awe")

@@ -1,7 +1,7 @@
-"""Finds the places of a Python module where one small change is a fault, and puts it in.
+"""Find the places of a Python module where one small change is a fault, and insert it.
 
-Each fault replaces the text of one expression or statement; everything else stays byte for byte. Left alone are text,
-annotations, decorators, and what a `raise` says.
+Each fault replaces the text of one expression or statement; everything else stays byte for byte. Text, annotations,
+decorators, and the arguments of `raise` are not changed.
 """
 
 import ast
@@ -109,17 +109,17 @@ def _nodes(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _is_left_alone(node: ast.AST) -> bool:
-    """Return whether a node is text, or the `strict` of zip, which only guards against lists of other lengths."""
+    """Return True if a node is text, or the `strict` of zip, which only guards against lists of other lengths."""
     return isinstance(node, ast.JoinedStr) or (isinstance(node, ast.keyword) and node.arg == "strict")
 
 
 def _changed_operators(node: ast.expr) -> Iterator[ast.expr]:
-    """Another comparison, another arithmetic operator, `and` for `or`, no `not`, no minus."""
+    """Yield another comparison, another arithmetic operator, `and` for `or`, no `not`, no minus."""
     match node:
         case ast.Compare():
-            for place, operator in enumerate(node.ops):
+            for i, operator in enumerate(node.ops):
                 operators = [*node.ops]
-                operators[place] = COMPARISONS[type(operator)]()
+                operators[i] = COMPARISONS[type(operator)]()
                 yield ast.Compare(node.left, operators, node.comparators)
         case ast.BinOp() if type(node.op) in ARITHMETIC:
             yield ast.BinOp(node.left, ARITHMETIC[type(node.op)](), node.right)
@@ -130,7 +130,7 @@ def _changed_operators(node: ast.expr) -> Iterator[ast.expr]:
 
 
 def _changed_values(node: ast.expr) -> Iterator[ast.expr]:
-    """A number one larger or smaller, a fraction that is gone, a truth value turned round."""
+    """Yield a number one larger or smaller, a fraction replaced by 0, a negated Boolean."""
     if isinstance(node, ast.Constant):
         match node.value:
             case bool():
@@ -145,7 +145,7 @@ def _changed_values(node: ast.expr) -> Iterator[ast.expr]:
 
 
 def _changed_calls(node: ast.expr) -> Iterator[ast.expr]:
-    """A function of the other meaning, the first two arguments exchanged, a sorted list upside down."""
+    """Yield the opposite function, the first two arguments exchanged, a sorted list reversed."""
     if not isinstance(node, ast.Call):
         return
     match node.func:
@@ -163,7 +163,7 @@ def _changed_calls(node: ast.expr) -> Iterator[ast.expr]:
 
 
 def _plain_conditions(node: ast.AST) -> Iterator[ast.expr]:
-    """Conditions without an operator; those with one are changed there."""
+    """Yield conditions without an operator; those with one are changed at the operator."""
     tests: list[ast.expr] = []
     if isinstance(node, ast.If | ast.While | ast.IfExp):
         tests = [node.test]
@@ -176,7 +176,7 @@ def _plain_conditions(node: ast.AST) -> Iterator[ast.expr]:
 
 
 def _can_be_dropped(node: ast.stmt) -> bool:
-    """Return whether a statement acts on something, so that a test should notice if it is missing."""
+    """Return True if a statement has an effect, so that a test should notice if it is missing."""
     match node:
         case ast.Expr(value=ast.Call()) | ast.AugAssign() | ast.Raise() | ast.Delete() | ast.Continue() | ast.Break():
             return True

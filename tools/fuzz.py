@@ -1,15 +1,15 @@
-"""Mutates images and annotation files and reads them: only a UniemoxError may come out, within ten seconds.
+"""Mutate images and annotation files and read them: only a UniemoxError may be raised, within ten seconds.
 
-An UnexpectedImageError counts as another exception: there, one image fails with an error that nobody foresaw.
-Random bytes behind the starts of all formats go through every reader of images.
+An UnexpectedImageError counts as another exception: it reports an unforeseen error of one image. Random bytes after the
+first bytes of all formats go through every reader of images.
 
-Images whose headers say other sizes than their contents have are decoded in a pool's process, whose memory may not
-go beyond 750 MiB.
+Images whose headers have other sizes than their contents are decoded in a pool's process, whose memory must stay below
+750 MiB.
 
     python -m tools.fuzz --seconds 60 --seed 0
 
-The same seed makes the same changes. Whatever else came out is printed and its input kept in the folder --out. The exit
-code is 1 if there was any, or an input took longer than ten seconds.
+The same seed makes the same changes. Any other exception is printed, and its input is saved in the folder --out. The
+exit code is 1 if there was one, or if an input took longer than ten seconds.
 """
 
 import argparse
@@ -33,9 +33,9 @@ from tests.images import FILE_STARTS, draw, every_file, save
 from tests.processes import peak_mib
 from tests.raw_files import dng, jpeg
 from tools.file_mutations import mutate_bytes, mutate_json, mutate_sizes, mutate_text, random_content
-from uniemox.curate.release.metadata import orientation_of, without_metadata
+from uniemox.curate.release.metadata import without_metadata
 from uniemox.data.people import Sidecar, read_sidecar
-from uniemox.data.processes import look_at
+from uniemox.data.processes import inspect_image
 from uniemox.data.readers.csv_table import read_csv
 from uniemox.data.readers.emoset import read_emoset
 from uniemox.data.readers.emotion6 import read_emotion6
@@ -47,15 +47,17 @@ from uniemox.data.shards import ShardConfig, _packed, read_shards, write_shards
 from uniemox.data.source import open_data
 from uniemox.data.splits import read_splits, write_splits
 from uniemox.errors import UnexpectedImageError, UniemoxError
+from uniemox.insight.survey.lines import date_taken
 from uniemox.io.decoding.pool import DecoderPool
 from uniemox.io.images import decode
 from uniemox.labels import MIKELS
 from uniemox.predict.images import read_any
-from uniemox.predict.survey.run import date_taken
 
 MAX_DURATION_S = 10.0
-MAX_MIB = 750  # a process that decodes: small files may take 600, beside what it needs itself
-DRAWN = (60, 44)  # width and height of the images whose sizes are mutated, px
+# Memory of a process that decodes: small files may take 600 MiB, in addition to the process's own.
+MAX_MIB = 750
+# Width and height of the images whose sizes are mutated, px.
+DRAWN_SIZE = (60, 44)
 SIZES = "pictures, other sizes"
 BEHIND_STARTS = "pictures, random"
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -63,7 +65,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 @dataclass(slots=True)
 class Tally:
-    """What became of the inputs of one target."""
+    """Results for the inputs of one target."""
 
     runs: int = 0
     read: int = 0
@@ -84,17 +86,17 @@ class Target:
 
 
 def read_images(data: DataSet) -> None:
-    """The bytes of the first images; OSError is what they may raise."""
+    """Read the bytes of the first images, which may raise OSError."""
     for sample in list(data.samples)[:3]:
         with contextlib.suppress(OSError):
             sample.image.read()
 
 
 def annotation_targets(root: Path) -> list[Target]:
-    """A small data set of each kind, and the files beside it."""
-    notes = {"emotion": "awe", "brightness": 0.7, "scene": "beach", "object": ["Dog", "Ferris wheel"]}
+    """Write a small data set of each kind with the files next to it, and return the targets."""
+    annotation = {"emotion": "awe", "brightness": 0.7, "scene": "beach", "object": ["Dog", "Ferris wheel"]}
     kinds: list[tuple[str, Path, list[str], Callable[[Path], object]]] = []
-    emoset(root / "emoset", {"awe/1": notes, "fear/2": {"colorfulness": 0.1}})
+    emoset(root / "emoset", {"awe/1": annotation, "fear/2": {"colorfulness": 0.1}})
     kinds.append(("emoset", root / "emoset", ["info.json", "train.json", "annotation/awe/1.json"], read_emoset))
     kinds.append(("emoset?missing=skip", root / "emoset", ["train.json"], lambda p: read_emoset(p, missing="skip")))
     emotion6(root / "emotion6", {"joy/1.jpg": (0, 0, 0, 0.9, 0, 0, 0.1), "fear/1.jpg": (0.5, 0, 0.5, 0, 0, 0, 0)})
@@ -122,7 +124,7 @@ def annotation_targets(root: Path) -> list[Target]:
 
 
 def sidecar_targets(root: Path) -> list[Target]:
-    """Files that are kept beside a data set."""
+    """Write the files that are saved next to a data set, and return the targets."""
     data = read_class_folders(root / "fi", MIKELS)
     persons, texts, exclude, splits = (root / f"{name}.json" for name in ("persons", "texts", "exclude", "splits"))
     header = {"detector": "x", "threshold": 0.3}
@@ -152,7 +154,7 @@ def sidecar_targets(root: Path) -> list[Target]:
 
 
 def shard_targets(root: Path) -> list[Target]:
-    """Shards of a folder with people in its images."""
+    """Write shards of a folder with people in its images, and return the target."""
     data = open_data(f"fi:{root / 'fi'}", persons=root / "persons.json", texts=root / "texts.json")
     write_shards(data, root / "shards", ShardConfig(samples=1))
     names = sorted(path for path in (root / "shards").iterdir() if path.suffix in (".json", ".jsonl", ".tar"))
@@ -160,26 +162,29 @@ def shard_targets(root: Path) -> list[Target]:
 
 
 def image_targets(root: Path, seed: int) -> tuple[list[Target], list[bytes]]:
-    """Images of every format, drawn and, where they are, photographs."""
-    drawn = [
+    """Write drawn images of every format, and photographs if there are any; return targets and contents."""
+    drawn_images = [
         dng(jpeg(draw(900, 600, seed)), orientation=6),
         *every_file(seed).values(),
         *every_file(seed + 1, 230, 170).values(),
         save(draw(640, 480), "JPEG"),
     ]
-    if SHARED.is_dir():
-        found = sorted((SHARED / "data").glob("*/images/**/*.jpg"))
-    else:
-        found = []
-    photographs = [path.read_bytes() for path in random.Random(seed).sample(found, min(40, len(found)))]
+    photograph_paths = sorted((SHARED / "data").glob("*/images/**/*.jpg")) if SHARED.is_dir() else []
+    photographs = [
+        path.read_bytes() for path in random.Random(seed).sample(photograph_paths, min(40, len(photograph_paths)))
+    ]
     targets = []
-    for name, files in (("pictures, drawn", drawn), ("photographs", photographs)):
+    for name, files in (("pictures, drawn", drawn_images), ("photographs", photographs)):
         paths = [root / f"{name.split(',')[0]}-{i}" for i in range(len(files))]
         for path, data in zip(paths, files, strict=True):
             path.write_bytes(data)
         if paths:
             targets.append(
-                Target(f"{name}, looked at", paths, lambda path: look_at(Sample(key=path.name, image=ImageFile(path))))
+                Target(
+                    f"{name}, looked at",
+                    paths,
+                    lambda path: inspect_image(Sample(key=path.name, image=ImageFile(path))),
+                )
             )
             targets.append(Target(name, paths, lambda path: decode(path.read_bytes(), str(path))))
             targets.append(
@@ -188,22 +193,22 @@ def image_targets(root: Path, seed: int) -> tuple[list[Target], list[bytes]]:
                 )
             )
             targets.append(Target(f"{name}, every way", paths, read_in_every_way))
-    return targets, drawn + photographs
+    return targets, drawn_images + photographs
 
 
 def read_in_every_way(path: Path) -> None:
-    """Read an image with every function that does; the first unexpected error is raised."""
+    """Read an image with every function that reads images; raise the first unexpected error."""
     data = path.read_bytes()
     sample = Sample(key=path.name, image=ImageFile(path))
     readers: list[Callable[[], object]] = [
         lambda: read_any(path, decode_file=decode),
         lambda: date_taken(path),
         lambda: _packed(data, str(path), 16),
-        lambda: without_metadata(data, orientation_of(data, str(path))),
+        lambda: without_metadata(data, str(path)),
     ]
-    look = look_at(sample)
-    if "report this line" in look.problem:
-        raise UnexpectedImageError(look.problem)
+    inspection = inspect_image(sample)
+    if "report this line" in inspection.problem:
+        raise UnexpectedImageError(inspection.problem)
     for read in readers:
         try:
             read()
@@ -214,7 +219,7 @@ def read_in_every_way(path: Path) -> None:
 
 
 def start_target(root: Path) -> Target:
-    """Starts of all formats, before random bytes."""
+    """Return the target of random bytes after the first bytes of all formats."""
     paths = [root / f"start-{number}" for number in range(len(FILE_STARTS))]
     for path, start in zip(paths, FILE_STARTS.values(), strict=True):
         path.write_bytes(start)
@@ -222,31 +227,35 @@ def start_target(root: Path) -> Target:
 
 
 def size_target(root: Path, seed: int, pool: DecoderPool) -> Target:
-    """Images of every format, decoded in a process with limits."""
+    """Return the target of images of every format, decoded in a process with limits."""
     paths = []
-    for i, data in enumerate(every_file(seed, *DRAWN).values()):
+    for i, data in enumerate(every_file(seed, *DRAWN_SIZE).values()):
         paths.append(root / f"sizes-{i}")
         paths[-1].write_bytes(data)
     return Target(SIZES, paths, lambda path: pool.decode(path.read_bytes(), str(path)))
 
 
 def run_one(target: Target, others: list[bytes], rng: random.Random) -> tuple[bytes, str, float, str]:
-    """One mutated file read: the input, what came out (read, refused, or other), seconds, and the traceback."""
+    """Mutate and read one file.
+
+    Returns:
+        The input, the result (read, refused, or other), seconds, and the traceback.
+    """
     path = rng.choice(target.files)
     original = target.originals.setdefault(path, path.read_bytes())
     is_image = "pict" in target.name or "photo" in target.name
-    how = 0 if is_image else rng.choice((1, 1, 2, 2, 2, 0))
+    mutation = 0 if is_image else rng.choice((1, 1, 2, 2, 2, 0))
     mutations = (
         lambda: mutate_bytes(original, others, rng),
         lambda: mutate_text(original, rng),
         lambda: mutate_json(original, rng),
     )
     if target.name == SIZES:
-        data = mutate_sizes(original, DRAWN, rng)
+        data = mutate_sizes(original, DRAWN_SIZE, rng)
     elif target.name == BEHIND_STARTS:
         data = original + random_content(rng)
     else:
-        data = mutations[how]()
+        data = mutations[mutation]()
     path.write_bytes(data)
     start = time.perf_counter()
     trace = ""
@@ -259,7 +268,7 @@ def run_one(target: Target, others: list[bytes], rng: random.Random) -> tuple[by
         trace = traceback.format_exc()
     except UniemoxError:
         result = "refused"
-    except Exception:  # noqa: BLE001 - what this command looks for
+    except Exception:  # noqa: BLE001 - this command searches for such errors
         result = "other"
         trace = traceback.format_exc()
     seconds = time.perf_counter() - start
@@ -269,7 +278,7 @@ def run_one(target: Target, others: list[bytes], rng: random.Random) -> tuple[by
 
 
 def fuzz(seconds: float, seed: int, out: Path) -> int:
-    """Run for so long, print what happened, and return the exit code."""
+    """Run for a number of seconds, print the results, and return the exit code."""
     rng = random.Random(seed)
     root = Path(tempfile.mkdtemp(prefix="uniemox-fuzz-"))
     images, others = image_targets(root, seed)
@@ -277,66 +286,63 @@ def fuzz(seconds: float, seed: int, out: Path) -> int:
     images += [size_target(root, seed, pool), start_target(root)]
     annotations = annotation_targets(root)
     read_folder(root / "fi")
-    before = _peak_mib()
+    start_mib = _peak_mib()
     tallies: dict[str, Tally] = {target.name: Tally() for target in (*images, *annotations)}
-    kept: dict[str, int] = {}
+    findings: dict[str, int] = {}
     end = time.monotonic() + seconds
     number = 0
     while time.monotonic() < end:
         number += 1
         target = rng.choice(images if rng.random() < 0.5 else annotations)
-        data, result, took, trace = run_one(target, others, rng)
+        data, result, duration_s, trace = run_one(target, others, rng)
         tally = tallies[target.name]
         tally.runs += 1
         setattr(tally, result, getattr(tally, result) + 1)
-        too_long = took > MAX_DURATION_S
+        too_long = duration_s > MAX_DURATION_S
         if target.name == SIZES and (peak := _peak_of(pool)) > MAX_MIB:
             result = "other"
             trace = f"MemoryError: {peak:.0f} MiB"
-        if took > tally.slowest_s:
-            tally.slowest_s = took
+        if duration_s > tally.slowest_s:
+            tally.slowest_s = duration_s
             tally.slowest = f"{len(data)} bytes"
         if result == "other" or too_long:
-            if trace:
-                last = trace.strip().splitlines()[-1][:300]
-            else:
-                last = f"took {took:.1f} s"
-            where = [line.strip() for line in trace.splitlines() if "uniemox/" in line]
-            kind = f"{target.name}: {last.split(':')[0]} {where[-1] if where else ''}"
-            kept[kind] = kept.get(kind, 0) + 1
-            if kept[kind] == 1:
+            summary = trace.strip().splitlines()[-1][:300] if trace else f"took {duration_s:.1f} s"
+            our_frames = [line.strip() for line in trace.splitlines() if "uniemox/" in line]
+            kind = f"{target.name}: {summary.split(':')[0]} {our_frames[-1] if our_frames else ''}"
+            findings[kind] = findings.get(kind, 0) + 1
+            if findings[kind] == 1:
                 out.mkdir(parents=True, exist_ok=True)
                 file = out / f"seed{seed}-{number}.bin"
                 file.write_bytes(data)
-                print(f"seed {seed}, input {number}: {kind}\n  {last}\n  input kept in {file}", flush=True)
+                print(f"seed {seed}, input {number}: {kind}\n  {summary}\n  input kept in {file}", flush=True)
     shutil.rmtree(root)
     print(f"decoder's process: {_peak_of(pool):.0f} MiB at its peak")
     pool.close()
-    return _report(tallies, kept, seconds=seconds, seed=seed, before=before)
+    return _report(tallies, findings, seconds=seconds, seed=seed, start_mib=start_mib)
 
 
-def _report(tallies: dict[str, Tally], kept: dict[str, int], *, seconds: float, seed: int, before: float) -> int:
-    """Print a row a target and the sum."""
+def _report(tallies: dict[str, Tally], findings: dict[str, int], *, seconds: float, seed: int, start_mib: float) -> int:
+    """Print one row per target and the sum, and return the exit code."""
     print(f"{'target':24}{'inputs':>9}{'read':>9}{'refused':>9}{'other':>7}{'slowest s':>11}")
-    for name, t in tallies.items():
-        print(f"{name:24}{t.runs:>9,}{t.read:>9,}{t.refused:>9,}{t.other:>7,}{t.slowest_s:>11.3f}")
+    for name, tally in tallies.items():
+        print(f"{name:24}{tally.runs:>9,}{tally.read:>9,}{tally.refused:>9,}{tally.other:>7,}{tally.slowest_s:>11.3f}")
     runs, read, refused, other = (
-        sum(getattr(t, n) for t in tallies.values()) for n in ("runs", "read", "refused", "other")
+        sum(getattr(tally, name) for tally in tallies.values()) for name in ("runs", "read", "refused", "other")
     )
     slowest = max(tallies.values(), key=lambda tally: tally.slowest_s)
     print(f"{'sum':24}{runs:>9,}{read:>9,}{refused:>9,}{other:>7,}{slowest.slowest_s:>11.3f}")
-    for kind, count in kept.items():
+    for kind, count in findings.items():
         print(f"not ours, {count} times: {kind}")
     print(
         f"seed {seed}, {seconds:g} s: {runs:,} inputs, {read:,} read, {refused:,} refused with a UniemoxError, "
         f"{other:,} other exceptions; slowest input {slowest.slowest_s:.3f} s ({slowest.slowest}); "
-        f"memory {before:.0f} MiB before, {_peak_mib():.0f} MiB at its peak"
+        f"memory {start_mib:.0f} MiB before, {_peak_mib():.0f} MiB at its peak"
     )
-    return 1 if kept else 0
+    return 1 if findings else 0
 
 
 def _peak_of(pool: DecoderPool) -> float:
-    """Of the pool's process."""
+    """Return the peak memory of the pool's process, MiB."""
     return max((peak_mib(child.process.pid) for child in list(pool._children)), default=0.0)
 
 
@@ -349,11 +355,12 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()) / "uniemox-fuzz-found")
-    given = parser.parse_args()
+    args = parser.parse_args()
     warnings.simplefilter("ignore")
-    silent = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silent, 2)  # libjpeg and libtiff write of every broken file
-    return fuzz(given.seconds, given.seed, given.out)
+    null = os.open(os.devnull, os.O_WRONLY)
+    # libjpeg and libtiff write a message for every broken file.
+    os.dup2(null, 2)
+    return fuzz(args.seconds, args.seed, args.out)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Puts small faults into a module, one at a time, and prints which of them the tests of its area notice.
+"""Insert small faults into a module, one at a time, and print which of them the tests of its area notice.
 
     python -m tools.mutations uniemox/persons/box.py --count 20 --seed 1
 
-A fault is another comparison or operator, a number one too large, `any` for `all`, two arguments exchanged, a statement
-left out, and so on (`tools/faults.py`). It is put into a copy of the working tree, in a temporary folder. The tests are
-those of the folder with the module's name, tests/persons for uniemox/persons/box.py, and the module's doctests; files
-that import the module run first. Some faults change nothing that anybody could notice. Ctrl-C prints the share so far.
+A fault is another comparison or operator, a number one too large, `any` for `all`, two arguments exchanged, a missing
+statement, and so on (`tools/faults.py`). It is inserted into a copy of the working tree, in a temporary folder. The
+tests are those of the folder with the module's name, tests/persons for uniemox/persons/box.py, and the module's
+doctests; files that import the module run first. Some faults change no behaviour. Ctrl-C prints the share so far.
 """
 
 import argparse
@@ -26,14 +26,17 @@ from pathlib import Path
 from tools.faults import Fault, find_faults
 
 ROOT = Path(__file__).resolve().parents[1]
-# exit codes of pytest
+# Exit codes of pytest.
 PASSED = 0
 FAILED = 1
 NOT_COLLECTED = 2
 NO_TESTS = 5
-PHASES = ("not long", "long")  # marks of the tests that run first and last; most faults are noticed by the first
-INTERRUPTED = 130  # exit code of a command after Ctrl-C
-GRACE_S = 30  # added to three times the usual duration, so that a busy machine is not taken for an endless loop
+# Marks of the tests that run first and last; most faults are noticed by the first.
+PHASES = ("not long", "long")
+# Exit code of a command after Ctrl-C.
+INTERRUPTED = 130
+# Added to three times the usual duration, so that a busy machine is not taken for an endless loop.
+GRACE_S = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,8 +182,11 @@ def _run(command: list[str], folder: Path, *, limit_s: float | None, may_compile
     """Run a command in a folder, and return its exit code and output; None after the time limit.
 
     Args:
-        may_compile: Write compiled modules. A fault must not: two of the same size within a second would be taken for
-            one.
+        command: The command.
+        folder: Working directory and folder of the modules.
+        limit_s: Time limit; None: none.
+        may_compile: Write compiled modules. Runs with a fault must not: Python compares time and size of a source
+            file, and would take two faults of the same size within a second for one.
     """
     environment = os.environ | {"PYTHONPATH": str(folder)}
     if not may_compile:
@@ -209,7 +215,8 @@ def _stop_group(process: subprocess.Popen[str]) -> None:
     """Stop a process and all processes of its session's group."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:  # all have ended
+    except ProcessLookupError:
+        # All processes have ended.
         return
     process.wait()
 

@@ -1,6 +1,6 @@
-"""The screenshots of docs/serve.md: `python -m tools.serve_screens docs/images`.
+"""Take the screenshots of docs/serve.md: `python -m tools.serve_screens docs/images`.
 
-The page as it is on a desk and on a phone, with the model that comes with the package and an image of the docs.
+They show the page on a desktop and on a phone, with the package's model and an image of the docs.
 """
 
 import shutil

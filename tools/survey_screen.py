@@ -1,6 +1,6 @@
-"""The screenshot of docs/survey.md: `python -m tools.survey_screen docs/images`.
+"""Take the screenshot of docs/survey.md: `python -m tools.survey_screen docs/images`.
 
-A survey of scenes that uniemox draws, in folders by place.
+It shows a survey of synthetic scenes, in one folder per kind of scene.
 """
 
 import contextlib
@@ -22,9 +22,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, sync_playwright() as play:
         folder = Path(name)
         for sample in open_data(f"synthetic:{COUNT}").samples:
-            place = folder / "scenes" / str((sample.annotation or {})["scene"])
-            place.mkdir(parents=True, exist_ok=True)
-            (place / sample.key).write_bytes(sample.image.read())
+            scene_folder = folder / "scenes" / str((sample.annotation or {})["scene"])
+            scene_folder.mkdir(parents=True, exist_ok=True)
+            (scene_folder / sample.key).write_bytes(sample.image.read())
         with contextlib.chdir(folder):
             words = ["survey", "scenes", "--no-persons", "--out", "survey.html"]
             app(words, exit_on_error=False, result_action="return_none")

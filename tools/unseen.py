@@ -1,9 +1,9 @@
-"""Images of a data set's train that a run did not train on, drawn at random, as a file for --exclude.
+"""Draw images of a data set's split train that a run did not train on, and print a file for --exclude.
 
     python -m tools.unseen runs/probe fi:fi,fi:fi_more 1500 --exclude check.json > unseen.json
     uniemox evaluate --model runs/probe --data fi:fi,fi:fi_more --split train --exclude unseen.json
 
-Runs with --fraction leave such images: an evaluation set as large as one likes, where a data set has no other.
+Runs with --fraction leave such images: an evaluation set of any size for a data set that has no other.
 """
 
 import argparse
@@ -26,23 +26,20 @@ def main() -> None:
     parser.add_argument("--exclude", type=Path)
     options = parser.parse_args()
     data = open_data(options.data, exclude=options.exclude, with_texts=False)
-    seen = read_seen(options.run)
+    training_hashes = read_seen(options.run)
     unseen = [
         sample
         for sample in data.samples
-        if sample.split == "train" and hashlib.sha256(sample.image.read()).hexdigest() not in seen
+        if sample.split == "train" and hashlib.sha256(sample.image.read()).hexdigest() not in training_hashes
     ]
     if len(unseen) < options.count:
         sys.exit(f"{options.run} has not seen {len(unseen)} images of train, fewer than {options.count}")
     random.Random(0).shuffle(unseen)
     chosen = {sample.key for sample in unseen[: options.count]}
-    if options.exclude:
-        found = json.loads(options.exclude.read_bytes())
-    else:
-        found = {"exclude": []}
+    report = json.loads(options.exclude.read_bytes()) if options.exclude else {"exclude": []}
     others = [sample for sample in data.samples if sample.key not in chosen]
-    found["exclude"] += [{"key": sample.key, "path": str(sample.image), "reason": "not chosen"} for sample in others]
-    json.dump(found, sys.stdout)
+    report["exclude"] += [{"key": sample.key, "path": str(sample.image), "reason": "not chosen"} for sample in others]
+    json.dump(report, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Puts the pages of docs into the wheel, without their images: what `uniemox docs` shows. Called by hatchling."""
+"""Add the pages of docs to the wheel, without their images, for `uniemox docs`. Called by hatchling."""
 
 from pathlib import Path
 from typing import Any
@@ -7,10 +7,10 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class WheelDocs(BuildHookInterface):  # type: ignore[type-arg]
-    """A build hook; clones are installed without a copy."""
+    """Build hook for wheels; clones are installed without a copy of the pages."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Name the files and where they go."""
+        """Set the pages and their paths in the wheel."""
         if version == "editable":
             return
         root = Path(self.root)

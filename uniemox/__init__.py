@@ -8,6 +8,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from uniemox.api import Run as Run
+    from uniemox.api import evaluate as evaluate
+    from uniemox.api import explain as explain
+    from uniemox.api import export as export
+    from uniemox.api import finetune as finetune
+    from uniemox.api import pretrain as pretrain
+    from uniemox.api import search as search
+    from uniemox.api import survey as survey
     from uniemox.data.sample import DataSet as DataSet
     from uniemox.data.source import open_data as open_data
     from uniemox.errors import ImageError as ImageError
@@ -23,6 +31,7 @@ if TYPE_CHECKING:
     from uniemox.predict.prediction import Person as Person
     from uniemox.predict.prediction import Prediction as Prediction
     from uniemox.predict.predictor import Predictor as Predictor
+    from uniemox.predict.sklearn_features import SceneFeatures as SceneFeatures
     from uniemox.predict.tables import to_frame as to_frame
 
 __version__ = "0.1.0"
@@ -37,11 +46,20 @@ _MODULES = {
     "Person": "uniemox.predict.prediction",
     "Prediction": "uniemox.predict.prediction",
     "Predictor": "uniemox.predict.predictor",
+    "Run": "uniemox.api",
+    "SceneFeatures": "uniemox.predict.sklearn_features",
     "UniemoxError": "uniemox.errors",
+    "evaluate": "uniemox.api",
+    "explain": "uniemox.api",
+    "export": "uniemox.api",
+    "finetune": "uniemox.api",
     "load": "uniemox.predict.opening",
     "open_data": "uniemox.data.source",
     "open_explainer": "uniemox.insight.explain.maps",
+    "pretrain": "uniemox.api",
     "read_film": "uniemox.predict.film",
+    "search": "uniemox.api",
+    "survey": "uniemox.api",
     "to_frame": "uniemox.predict.tables",
 }
 if not TYPE_CHECKING:  # type checkers read the names above

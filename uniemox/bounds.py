@@ -17,8 +17,20 @@ def check_numbers(
     below: Mapping[str, float] = {},
     at_most: Mapping[str, float] = {},
 ) -> None:
-    """Raise ConfigError with the field's name if a number is not finite or out of range. None is accepted."""
-    for words, fits, limits in (
+    """Check numbers of a config: finite and in range. None is accepted.
+
+    Args:
+        config: Object with the fields.
+        section: Name of the config with a point, for messages; empty for a config without sections.
+        above: Limit by field; the value must be larger.
+        at_least: Minimum by field.
+        below: Limit by field; the value must be smaller.
+        at_most: Maximum by field.
+
+    Raises:
+        ConfigError: With the field's name, if a number is not finite or out of range.
+    """
+    for relation, fits, limits in (
         ("above", operator.gt, above),
         ("at least", operator.ge, at_least),
         ("below", operator.lt, below),
@@ -27,4 +39,4 @@ def check_numbers(
         for name, limit in limits.items():
             value = getattr(config, name)
             if value is not None and not (-math.inf < value < math.inf and fits(value, limit)):
-                raise ConfigError(f"{section}{name} must be {words} {limit}, got {value}")
+                raise ConfigError(f"{section}{name} must be {relation} {limit}, got {value}")

@@ -17,12 +17,17 @@ HeadKind = Literal["linear", "ccim", "neighbours"]
 LongImages = Literal["squares", "blend"]
 SetsFrom = Literal["answer", "network"]
 Values = TypeVar("Values")  # a float, an array or a tensor
-MIN_CROP_FRACTION = 0.1  # an image is scaled to size / crop_fraction
+# An image is scaled to size / crop_fraction, so a small fraction takes much memory.
+MIN_CROP_FRACTION = 0.1
 MAX_SIZE_PX = 4096
-LEAST = 1e-12  # minimum divisor of pixels and logits
-OLD_NORM_EPS = 1e-6  # of files without the field
+# Minimum divisor of pixels and logits.
+MIN_DIVISOR = 1e-12
+# Value of norm_eps in files without the field.
+OLD_NORM_EPS = 1e-6
+# Fields that JSON stores as lists.
 TUPLES = ("labels", "mean", "std", "conformal_scores", "distances")
-JSON_NAMES = {"fusion_heads": "heads"}  # fields of a NetworkSpec with another name in files
+# Fields of a NetworkSpec with another name in files.
+JSON_NAMES = {"fusion_heads": "heads"}
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -82,25 +87,29 @@ class NetworkSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields encoder and parts of a classifier's metadata."""
-        encoders: list[dict[str, Any]] = [{"name": each.name, "options": each.options} for each in self.encoders]
-        if any(each.pixels for each in self.encoders):
-            for values, each in zip(encoders, self.encoders, strict=True):
-                values["mean"], values["std"] = each.pixels or (self.mean, self.std)
-        if any(each.pixels for each in self.encoders):
-            encoder = {"several": encoders}
+        encoders: list[dict[str, Any]] = [
+            {"name": encoder.name, "options": encoder.options} for encoder in self.encoders
+        ]
+        # A single encoder has the pixels of the network.
+        if any(encoder.pixels for encoder in self.encoders):
+            for values, encoder in zip(encoders, self.encoders, strict=True):
+                values["mean"], values["std"] = encoder.pixels or (self.mean, self.std)
+            encoder_values: dict[str, Any] = {"several": encoders}
         else:
-            encoder = encoders[0]
+            encoder_values = encoders[0]
+        if self.folded_norms:
+            encoder_values = encoder_values | {"folded_norms": True}
+
+        # Files have only the fields of parts that the network has.
         names = ["feature_width", "outputs"]
         if self.fusion is not None:
             names += ["fused_width", "fusion", "fusion_heads", "norm_eps"]
         if self.method is not None:
             names += ["method", "fused_width", "skip", "has_detector", "has_face_finder", "method_options"]
         names += {"ccim": ["confounders"], "neighbours": ["bank", "neighbours", "vote_temperature"]}.get(self.head, [])
-        names += [] if self.distance_axes is None else ["distance_axes"]
-        return {
-            "encoder": encoder | ({"folded_norms": True} if self.folded_norms else {}),
-            "parts": {JSON_NAMES.get(name, name): getattr(self, name) for name in names},
-        }
+        if self.distance_axes is not None:
+            names.append("distance_axes")
+        return {"encoder": encoder_values, "parts": {JSON_NAMES.get(name, name): getattr(self, name) for name in names}}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "NetworkSpec | None":
@@ -116,26 +125,28 @@ class NetworkSpec:
         arguments = {name: parts[key] for name, key in names.items() if key in parts}
         if "fusion" in parts:
             arguments.setdefault("norm_eps", OLD_NORM_EPS)
-        if parts.get("word_counts"):  # files older than method_options have only word_counts, used by method eap
+        # Files older than method_options have only word_counts, used by method eap.
+        if parts.get("word_counts"):
             arguments.setdefault("method_options", {"word_counts": parts["word_counts"]})
-        arguments["head"] = "ccim" if "confounders" in parts else "neighbours" if "bank" in parts else "linear"
-        if "confounders" in arguments:
+        arguments["head"] = "linear"
+        if "confounders" in parts:
+            arguments["head"] = "ccim"
             arguments["confounders"] = tuple(arguments["confounders"])
+        elif "bank" in parts:
+            arguments["head"] = "neighbours"
         return cls(
-            encoders=tuple(_read_encoder(one) for one in encoder.get("several", [encoder])),
+            encoders=tuple(map(_read_encoder, encoder.get("several", [encoder]))),
             folded_norms=bool(encoder.get("folded_norms")),
             **arguments,
         )
 
 
 def _read_encoder(values: Mapping[str, Any]) -> EncoderSpec:
+    """Read one encoder; lists in its options become tuples, as its constructor takes them."""
     options = {
         key: tuple(value) if isinstance(value, list) else value for key, value in values.get("options", {}).items()
     }
-    if "mean" in values:
-        pixels = (tuple(values["mean"]), tuple(values["std"]))
-    else:
-        pixels = None
+    pixels = (tuple(values["mean"]), tuple(values["std"])) if "mean" in values else None
     return EncoderSpec(name=values["name"], options=options, pixels=pixels)
 
 
@@ -190,7 +201,7 @@ class ClassifierInfo:
     """Metadata of a classifier, stored in its files as JSON.
 
     Raises:
-        CheckpointError: For wrong values.
+        CheckpointError: If a value has another type or is out of range.
     """
 
     labels: tuple[str, ...]
@@ -240,13 +251,13 @@ class ClassifierInfo:
             **{name: _is_text(getattr(self, name)) for name in ("label_set", "trained_on", "calibrated_on")},
             "kind": self.kind in KINDS,
             "task": self.task in ("label", "distribution", "affect"),
-            "temperature": self.temperature is None or LEAST < self.temperature < math.inf,
+            "temperature": self.temperature is None or MIN_DIVISOR < self.temperature < math.inf,
             "streams": self.streams in get_args(Streams),
             "person": self.person in get_args(PersonPolicy),
             "size": isinstance(self.size, int) and 8 <= self.size <= MAX_SIZE_PX,
             "crop_fraction": MIN_CROP_FRACTION <= self.crop_fraction <= 1,
             "mean": len(self.mean) == 3 and all(-math.inf < value < math.inf for value in self.mean),
-            "std": len(self.std) == 3 and all(LEAST < value < math.inf for value in self.std),
+            "std": len(self.std) == 3 and all(MIN_DIVISOR < value < math.inf for value in self.std),
             "conformal_scores": all(0 <= score <= 1 for score in self.conformal_scores),
             "rules": isinstance(self.rules, AnswerRules),
             "ratings": isinstance(self.ratings, Mapping),
@@ -255,13 +266,14 @@ class ClassifierInfo:
         wrong = [f"{name} {getattr(self, name)!r}" for name, is_right in expected.items() if not is_right]
         if wrong:
             raise CheckpointError(f"no classifier has {', '.join(wrong)}")
-        if self.network is not None:  # fields that both have must agree
+        # Fields that both have must agree.
+        if self.network is not None:
             shared = {"streams": self.streams, "labels": self.labels, "mean": self.mean, "std": self.std}
             object.__setattr__(self, "network", replace(self.network, **shared))  # type: ignore[arg-type]
 
     def find_labels(self) -> LabelSet:
         """Return the labels as a label set."""
-        aliases = next((one.aliases for one in LABEL_SETS if one.name == self.label_set), {})
+        aliases = next((label_set.aliases for label_set in LABEL_SETS if label_set.name == self.label_set), {})
         return LabelSet(self.label_set, self.labels, self.kind, aliases)
 
     @property
@@ -283,7 +295,8 @@ class ClassifierInfo:
         """Return all fields as JSON text, as files store them."""
         values = {part.name: getattr(self, part.name) for part in fields(self) if part.name != "network"}
         values["rules"] = asdict(self.rules)
-        return json.dumps(values | ({"encoder": {}, "parts": {}} if self.network is None else self.network.to_json()))
+        network = {"encoder": {}, "parts": {}} if self.network is None else self.network.to_json()
+        return json.dumps(values | network)
 
 
 def _is_text(value: Any) -> bool:
@@ -313,11 +326,13 @@ def read_info(text: str) -> ClassifierInfo:
         arguments = known_fields(ClassifierInfo, values)
         try:
             arguments["network"] = NetworkSpec.from_json(values)
-        except (KeyError, TypeError, ValueError, AttributeError):  # not needed: an ONNX file predicts without it
+        except (KeyError, TypeError, ValueError, AttributeError):
+            # An ONNX file predicts without the description.
             arguments["network"] = None
         arguments["rules"] = _read_rules(values.get("rules", {}))
         arguments |= {name: tuple(arguments[name]) for name in TUPLES if name in arguments}
-        unset = [name for name in ("mean", "std") if arguments.get(name) == ()]  # a colour histogram normalises nothing
+        # A colour histogram normalises nothing, and its files have empty lists.
+        unset = [name for name in ("mean", "std") if arguments.get(name) == ()]
         return ClassifierInfo(**{name: value for name, value in arguments.items() if name not in unset})
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"its metadata can't be read ({error}); export it again") from error
@@ -327,7 +342,7 @@ def _read_rules(values: Any) -> AnswerRules:
     """Parse a file's answer rules.
 
     Raises:
-        CheckpointError: For unknown ones, which a later version has written.
+        CheckpointError: If they are not an object, or have an unknown rule, which a later version has written.
     """
     if not isinstance(values, Mapping):
         raise CheckpointError(f"its metadata can't be read (rules must be an object, got {values!r}); export it again")

@@ -22,7 +22,7 @@ class DataError(UniemoxError):
 
 
 class UnavailableError(DataError):
-    """The database can't be used now; trying again later may help."""
+    """Raised when a database can't be used now; trying again later may help."""
 
 
 class ImageError(UniemoxError):

@@ -26,11 +26,13 @@ Interval = tuple[float, float]
 Groups = Sequence[Hashable]
 LEVEL = 0.95  # share of the resamples inside an interval
 UPPER = (1 + LEVEL) / 2  # probability below the upper end
-MIN_SEEDS = 3  # two runs have no interval
-DRAWS = 2_000_000  # drawn at a time: about 50 MB
-MANY = 20_000
-FEW = 8
-"""Draw multinomial counts from this number of units on, if there are this many times fewer distinct units."""
+# Two runs have no interval.
+MIN_SEEDS = 3
+# Draws in memory at a time: about 50 MB.
+MAX_DRAWS = 2_000_000
+# Multinomial counts are drawn from this number of units on, if there are this many times fewer distinct units.
+MIN_MULTINOMIAL_UNITS = 20_000
+MIN_REPETITION = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,8 @@ class PairedDifference:
     @property
     def is_above_zero(self) -> bool:
         """True if the interval is above 0; without one, if the difference is."""
-        return (self.difference if self.low is None else self.low) > 0
+        lowest = self.difference if self.low is None else self.low
+        return lowest > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,7 @@ class Spread:
     """Variance over images of the mean of these runs."""
 
     def reach(self, *probabilities: float) -> float:
-        """Return the distance that is the sum of these quantiles.
+        """Return the distance from the mean to the sum of these quantiles.
 
         0.975 gives the half-width of a 95 % interval; 0.975 and 0.8 give the smallest difference that such an interval
         excludes from 0 four times in five.
@@ -91,6 +94,7 @@ class Spread:
 
 
 def _student(probability: float, degrees_of_freedom: int) -> float:
+    """Return the quantile of Student's t distribution."""
     from scipy.special import stdtrit  # noqa: PLC0415 - a core installation has no scipy and compares no seeds
 
     return float(stdtrit(degrees_of_freedom, probability))
@@ -105,7 +109,7 @@ def spread_over_seeds(*models: NDArray[np.floating], resampled: Sequence[NDArray
             models. A model with one run counts as fixed: its spread is that of the images alone.
 
     Returns:
-        None if a model has two runs.
+        The spread; None if a model has two runs.
 
     >>> scores, resampled = np.array([0.5, 0.6, 0.7]), np.array([[0.5, 0.6, 0.7], [0.5, 0.6, 0.7]])
     >>> round(spread_over_seeds(scores, resampled=[resampled]).reach(0.975), 3)
@@ -123,7 +127,8 @@ def spread_over_seeds(*models: NDArray[np.floating], resampled: Sequence[NDArray
             block = covariance[np.ix_(model_of_run == i, model_of_run == j)]
             of_images += sign * float(block.mean())
             if i == j and len(block) > 1:
-                block = block[~np.eye(len(block), dtype=bool)]  # pairs of different runs
+                # Only pairs of different runs: their covariance is the part that all runs share.
+                block = block[~np.eye(len(block), dtype=bool)]
             shared += sign * float(block.mean())
     of_seeds = tuple((float(scores.var(ddof=1)) / len(scores), len(scores) - 1) for scores in models if len(scores) > 1)
     return Spread(of_seeds, max(shared, 0.0), max(of_images, 0.0))
@@ -132,10 +137,11 @@ def spread_over_seeds(*models: NDArray[np.floating], resampled: Sequence[NDArray
 def bootstrap_interval(per_sample: NDArray[np.generic], groups: Groups | None = None) -> Interval:
     """Return the percentile bootstrap interval of a mean.
 
+    A single unit has no spread, so both ends are its mean.
+
     Args:
         per_sample: (N,), one score per sample.
-        groups: Group of each sample, resampled together; None: each sample alone. A single unit has no spread, so both
-            ends are its mean.
+        groups: Group of each sample, resampled together; None: each sample alone.
 
     Raises:
         DataError: Without samples or for a score that is not finite.
@@ -154,11 +160,14 @@ def interval_over_runs(scores: NDArray[np.generic], groups: Groups | None = None
     """Return the interval of the mean of scores over runs and images; None for two runs.
 
     One run has a bootstrap interval over images; three or more have one over seeds and images, see `Spread`.
-    Raises the errors of `bootstrap_interval`.
 
     Args:
         scores: (S, N), a row per run, each with another seed.
-        groups: As in `bootstrap_interval`.
+        groups: Group of each sample, resampled together; None: each sample alone.
+
+    Raises:
+        DataError: Without samples or for a score that is not finite.
+        ShapeError: If the arguments do not match.
     """
     by_image = np.asarray(scores, dtype=np.float64)
     if by_image.ndim != 2 or not len(by_image):
@@ -181,17 +190,22 @@ def paired_bootstrap(
 
     A single run of each has a bootstrap interval over images, all else an interval over seeds and images, see `Spread`.
     In it, a model with one run counts as fixed. If a model has two runs, there is no interval.
-    Raises the errors of `bootstrap_interval`.
 
     Args:
-        ours: (N,), or (S, N) with one row per training seed; both models may have different S.
-        theirs: Likewise.
+        ours: Our model's scores, (N,), or (S, N) with one row per training seed.
+        theirs: The other model's scores, (N,) or (S, N); its S may be another.
+        groups: Group of each sample, resampled together; None: each sample alone.
         pair_seeds: Row i of both models has the same seed, so the differences of the rows are compared.
+
+    Raises:
+        DataError: Without samples or for a score that is not finite.
+        ShapeError: If the arguments do not match.
 
     >>> paired_bootstrap(np.array([1, 1, 1, 1]), np.array([0, 1, 0, 1]))
     PairedDifference(difference=0.5, low=0.0, high=1.0, share_above_zero=0.938)
     """
-    first, second = (np.atleast_2d(np.asarray(scores, dtype=np.float64)) for scores in (ours, theirs))
+    first = np.atleast_2d(np.asarray(ours, dtype=np.float64))
+    second = np.atleast_2d(np.asarray(theirs, dtype=np.float64))
     if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1] or not len(first) or not len(second):
         raise ShapeError(f"ours {np.shape(ours)} and theirs {np.shape(theirs)} must both be (N,) or (S, N), of one N")
     if pair_seeds and len(first) != len(second):
@@ -204,6 +218,7 @@ def paired_bootstrap(
     share = float((means > 0).mean())
     if len(first) == len(second) == 1:
         return PairedDifference(difference, *percentile_interval(means), share)
+
     models = [first - second] if pair_seeds else [first, second]
     resampled = np.hsplit(resampled_means(np.vstack(models).T, groups), [len(models[0])])[: len(models)]
     spread = spread_over_seeds(*(scores.mean(axis=1) for scores in models), resampled=resampled)
@@ -218,14 +233,20 @@ def resampled_means(
 ) -> NDArray[np.float64]:
     """Return means over samples in each of R resamples of the images; all columns use the same draws.
 
-    A resample draws, with replacement,
-    as many groups as there are, or as many samples if there are no groups. Raises the errors of `bootstrap_interval`.
+    A resample draws, with replacement, the number of groups that there are; without groups, the number of samples.
 
     Args:
         terms: (N, K), K values per sample.
+        groups: Group of each sample, resampled together; None: each sample alone.
+        resamples: R, number of resamples.
+        seed: Random seed of the draws.
 
     Returns:
-        (R, K).
+        (R, K) means.
+
+    Raises:
+        DataError: Without samples or for a value that is not finite.
+        ShapeError: If the arguments do not match.
     """
     values = np.asarray(terms, dtype=np.float64)
     if values.ndim != 2:
@@ -234,37 +255,45 @@ def resampled_means(
         raise DataError("there is no sample to resample; was the split empty?")
     if not np.isfinite(values).all():
         raise DataError(f"sample {np.nonzero(~np.isfinite(values))[0][0]} has a score that is not finite")
+
     units = _unit_sums(np.hstack([values, np.ones((len(values), 1))]), groups)  # (U, K + 1), the size last
-    units = units[np.lexsort(units.T)]  # draws do not depend on the order of samples
-    if len(units) >= MANY:
-        alike = _alike(units)
-    else:
-        alike = np.ones(len(units), dtype=np.int64)
-    units = units[np.cumsum(alike) - 1]  # distinct units, (D, K + 1)
+    # Sorted, so that the draws do not depend on the order of samples.
+    units = units[np.lexsort(units.T)]
+    repetitions = np.ones(len(units), dtype=np.int64)
+    if len(units) >= MIN_MULTINOMIAL_UNITS:
+        repetitions = _repetitions(units)
+    units = units[np.cumsum(repetitions) - 1]  # distinct units, (D, K + 1)
+
     sums = np.empty((resamples, units.shape[1]))
     rng = np.random.default_rng(seed)
-    at_once = max(1, DRAWS // int(alike.sum()))
-    for start in range(0, resamples, at_once):
-        times = _draw(rng, alike, min(at_once, resamples - start))  # (rows, D)
+    rows_per_block = max(1, MAX_DRAWS // int(repetitions.sum()))
+    for start in range(0, resamples, rows_per_block):
+        counts = _draw(rng, repetitions, min(rows_per_block, resamples - start))  # (rows, D)
         # einsum uses one thread, so its bits are the same everywhere; threaded matrix products of this shape are slow.
-        sums[start : start + len(times)] = np.einsum("ru,uk->rk", times.astype(np.float64), units)
+        sums[start : start + len(counts)] = np.einsum("ru,uk->rk", counts.astype(np.float64), units)
+    # Resamples of groups differ in size, so the mean divides by each one's own.
     return sums[:, :-1] / sums[:, -1:]
 
 
-def _alike(units: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return the number of equal successive rows in a sorted (U, K): (D,), whose sum is U."""
-    first = np.flatnonzero(np.append(True, (units[1:] != units[:-1]).any(axis=1)))
-    alike = np.diff(np.append(first, len(units)))
-    if len(alike) * FEW <= len(units):
-        return alike
+def _repetitions(units: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return how often each distinct row of a sorted (U, K) occurs, (D,), with sum U; all 1 if few rows repeat."""
+    first_rows = np.flatnonzero(np.append(True, (units[1:] != units[:-1]).any(axis=1)))
+    repetitions = np.diff(np.append(first_rows, len(units)))
+    if len(repetitions) * MIN_REPETITION <= len(units):
+        return repetitions
     return np.ones(len(units), dtype=np.int64)
 
 
-def _draw(rng: np.random.Generator, alike: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
-    """Draw how often each distinct unit occurs in each resample, (rows, D).  alike: (D,), number of equal units."""
-    count = int(alike.sum())
-    if len(alike) < count:
-        return rng.multinomial(count, alike / count, size=rows)
+def _draw(rng: np.random.Generator, repetitions: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
+    """Draw how often each distinct unit occurs in each resample, (rows, D).
+
+    Args:
+        repetitions: (D,), number of equal units.
+        rows: Number of resamples.
+    """
+    count = int(repetitions.sum())
+    if len(repetitions) < count:
+        return rng.multinomial(count, repetitions / count, size=rows)
     drawn = rng.integers(count, size=(rows, count)) + count * np.arange(rows)[:, None]
     return np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
 
@@ -272,7 +301,7 @@ def _draw(rng: np.random.Generator, alike: NDArray[np.int64], rows: int) -> NDAr
 def percentile_interval(values: NDArray[np.floating]) -> Interval:
     """Return the middle 95 % of a statistic's resamples, (R,), without those where it is undefined (nan).
 
-    Both ends are nan if all are.
+    Both ends are nan if the statistic is undefined in all resamples.
     """
     resamples = values[~np.isnan(values)]
     if not len(resamples):
@@ -287,10 +316,10 @@ def _unit_sums(values: NDArray[np.float64], groups: Groups | None) -> NDArray[np
         return values
     if len(groups) != len(values):
         raise ShapeError(f"{len(groups)} groups do not match {len(values)} samples; give one per sample")
-    places: dict[Hashable, int] = {}
-    alone = (object() for _ in groups)  # a sample without a group is its own unit
-    keys = [next(alone) if group is None else group for group in groups]
-    unit = np.array([places.setdefault(key, len(places)) for key in keys])
-    sums = np.zeros((len(places), values.shape[1]))
-    np.add.at(sums, unit, values)
+    # A sample without a group is its own unit: an object equals only itself.
+    keys = [object() if group is None else group for group in groups]
+    unit_numbers: dict[Hashable, int] = {}
+    unit_of_sample = np.array([unit_numbers.setdefault(key, len(unit_numbers)) for key in keys])
+    sums = np.zeros((len(unit_numbers), values.shape[1]))
+    np.add.at(sums, unit_of_sample, values)
     return sums

@@ -37,9 +37,10 @@ class LabelSet:
         if len(self.labels) > MAX_LABELS:
             raise LabelError(f"{self.name}: {len(self.labels):,} classes; expected at most {MAX_LABELS:,}")
         for label in self.labels:
-            if not isinstance(label, str):  # of a file
+            # Labels in a file may have any type.
+            if not isinstance(label, str):
                 raise LabelError(f"{self.name}: expected the names of classes, got {label!r}; write them as text")
-        repeated = next((label for place, label in enumerate(self.labels) if label in self.labels[:place]), None)
+        repeated = next((label for i, label in enumerate(self.labels) if label in self.labels[:i]), None)
         if repeated is not None:
             raise LabelError(f"{self.name}: the label {repeated!a} occurs twice; give every class its own name")
         if same := spelled_alike(self.labels):
@@ -47,7 +48,8 @@ class LabelSet:
                 f"{self.name}: the labels {same[0]!a} and {same[1]!a} differ only in blanks, invisible "
                 "characters or the form of accents; give them one name"
             )
-        object.__setattr__(self, "labels", tuple(map(spelled, self.labels)))  # older files hold other spellings
+        # Files of older versions have other spellings.
+        object.__setattr__(self, "labels", tuple(map(spelled, self.labels)))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -55,7 +57,8 @@ class LabelSet:
     def index(self, word: str) -> int:
         """Return the index of a label, ignoring case, quotes, aliases, and the spelling of blanks and accents.
 
-        Raises LabelError, listing all labels, if it is not in the set.
+        Raises:
+            LabelError: With all labels, if the word is not in the set.
 
         >>> MIKELS.index("'Content'")
         3
@@ -71,11 +74,13 @@ _DATA: dict[str, Any] = json.loads(Path(__file__).with_name("label_sets.json").r
 """Sets with their sources, label polarities, word maps between two sets, and norms."""
 
 LABEL_SETS = tuple(
-    LabelSet(name, tuple(one["labels"]), one["kind"], one["aliases"]) for name, one in _DATA["sets"].items()
+    LabelSet(name, tuple(values["labels"]), values["kind"], values["aliases"]) for name, values in _DATA["sets"].items()
 )
 MIKELS, EKMAN, UBE, CAER, HECO, FERPLUS, POLARITY = LABEL_SETS
-CUSTOM = "custom"  # name of a set that is not published
-JOINED = "joined"  # name of the labels of several sets together
+CUSTOM = "custom"
+"""Name of a set that is not published."""
+JOINED = "joined"
+"""Name of a set with the labels of several sets."""
 WORD_NORMS: Mapping[str, Mapping[str, Sequence[float]]] = _DATA["word_norms"]
 """Valence and arousal of a set's labels as words, 0 to 1, as people rated them: NRC-VAD (Mohammad, ACL 2018)."""
 _SIGN_OF: Mapping[str, str] = {label: sign for sign, labels in _DATA["polarities"].items() for label in labels}
@@ -108,7 +113,10 @@ class LabelMap:
     @property
     def merged(self) -> Mapping[str, tuple[str, ...]]:
         """Labels of target to which several labels of source are mapped."""
-        groups = {label: tuple(k for k, v in self.pairs.items() if v == label) for label in self.target.labels}
+        groups = {
+            label: tuple(source for source, target in self.pairs.items() if target == label)
+            for label in self.target.labels
+        }
         return {label: group for label, group in groups.items() if len(group) > 1}
 
     @property
@@ -122,18 +130,27 @@ class LabelMap:
         return tuple(label for label in self.target.labels if label not in self.pairs.values())
 
     def named(self, probabilities: Iterable[float]) -> dict[str, float]:
-        """Return probability by reached label.  probabilities: (E,), of source.
+        """Return the probability of each reached label.
 
-        Probabilities of labels that become one are added. If labels were dropped, the rest is divided by its sum.
+        Probabilities of labels that become one are added. If labels were dropped, the others are divided by their sum.
+
+        Args:
+            probabilities: (E,), in the order of the source's labels.
         """
         sums = dict.fromkeys(self.reached, 0.0)
         for label, p in zip(self.pairs.values(), probabilities, strict=True):
             if label is not None:
                 sums[label] += float(p)
-        if [*self.pairs.values()] == [*sums]:  # also for valence and arousal
+        # Without merged or dropped labels nothing changes: valence and arousal, too, must not be divided by a sum.
+        if [*self.pairs.values()] == [*sums]:
             return sums
         total = max(sum(sums.values()), sys.float_info.min)
         return {label: value / total for label, value in sums.items()}
+
+    def unmapped(self, probabilities: Iterable[float]) -> float:
+        """Return the probability of the labels that have no counterpart, 0 to 1.  probabilities: (E,), of source."""
+        pairs = zip(self.pairs.values(), probabilities, strict=True)
+        return float(sum(p for label, p in pairs if label is None))
 
     def __call__(self, index: int) -> int | None:
         """Return the target class of a source class; None if there is no counterpart."""
@@ -144,8 +161,10 @@ class LabelMap:
 
     def __str__(self) -> str:
         losses = [f"{' + '.join(group)} become {label}" for label, group in self.merged.items()]
-        losses += [f"dropped: {', '.join(self.dropped)}"] if self.dropped else []
-        losses += [f"never reached: {', '.join(self.unreached)}"] if self.unreached else []
+        if self.dropped:
+            losses.append(f"dropped: {', '.join(self.dropped)}")
+        if self.unreached:
+            losses.append(f"never reached: {', '.join(self.unreached)}")
         return f"{self.source.name} -> {self.target.name}: {'; '.join(losses) or 'nothing is lost'}"
 
 
@@ -172,22 +191,23 @@ def label_map(source: LabelSet, target: LabelSet) -> LabelMap:
         return LabelMap(source, target, {label: label for label in source.labels})
     if target.name == POLARITY.name:
         return LabelMap(source, target, {label: _SIGN_OF.get(label) for label in source.labels})
-    if source.name == CUSTOM:  # a custom set with some of a published set's labels; the reverse follows below
+    # A custom set with some of a published set's labels, then the reverse.
+    if source.name == CUSTOM:
         words = {label: target.aliases.get(label, label) for label in source.labels}
         if set(words.values()) <= set(target.labels):
             return LabelMap(source, target, words)
     if target.name == CUSTOM:
-        own = {source.aliases.get(word, word): word for word in target.labels}
-        if len(own) == len(target) and own.keys() <= set(source.labels):
-            return LabelMap(source, target, {label: own.get(label) for label in source.labels})
+        target_of = {source.aliases.get(word, word): word for word in target.labels}
+        if len(target_of) == len(target) and target_of.keys() <= set(source.labels):
+            return LabelMap(source, target, {label: target_of.get(label) for label in source.labels})
     bridge = _DATA["bridges"].get(f"{source.name} -> {target.name}")
     if bridge is None and source.name == JOINED and set(target.labels) <= set(source.labels):
         # A model of several data sets' labels chooses among the labels of the target alone.
         return LabelMap(source, target, {label: label if label in target.labels else None for label in source.labels})
     if bridge is None:
         raise LabelError(
-            f"no map from {source.name} to {target.name} is known: {_some(source)} can't become {_some(target)}; use "
-            f"labels of {source.name} or {target.name}, or train a model on these"
+            f"no map from {source.name} to {target.name} is known: {_first_labels(source)} can't become "
+            f"{_first_labels(target)}; use labels of {source.name} or {target.name}, or train a model on these"
         )
     pairs = {label: bridge.get(label, label if label in target.labels else None) for label in source.labels}
     return LabelMap(source, target, pairs)
@@ -203,7 +223,7 @@ def join_labels(sets: Sequence[LabelSet]) -> LabelSet:
         The set itself if all have the same labels, else a set named "joined", in the order of first occurrence.
 
     Raises:
-        LabelError: The sets describe different kinds of emotions.
+        LabelError: If the sets describe different kinds of emotions.
 
     >>> join_labels([EKMAN, UBE]).labels
     ('anger', 'disgust', 'fear', 'joy', 'sadness', 'surprise', 'love')
@@ -245,8 +265,8 @@ class ScoredLabels:
 
     def truth(self, index: int | None) -> int | None:
         """Return the scored class of a class of the data set; None if there is none, or the model can't predict it."""
-        place = None if index is None else self.of_data(index)
-        return place if place in self.predictable else None
+        scored_class = None if index is None else self.of_data(index)
+        return scored_class if scored_class in self.predictable else None
 
 
 def scored_labels(model: LabelSet, data: LabelSet) -> ScoredLabels:
@@ -264,45 +284,48 @@ def scored_labels(model: LabelSet, data: LabelSet) -> ScoredLabels:
     >>> scored_labels(MIKELS, three).labels.name, scored_labels(MIKELS, three).absent[:2]
     ('mikels', ('amusement', 'anger'))
     """
-    if model.kind != data.kind:  # label_map gives polarity the model's kind, but the data's labels have their own
+    # label_map gives polarity the model's kind, but the data's labels have their own.
+    if model.kind != data.kind:
         raise LabelError(
             f"the model predicts {model.kind} emotions, the data's labels are {data.kind} ones: one kind does not "
             "determine the other"
         )
-    words = _as_part_of(data, model)
+    words = _as_subset_of(data, model)
     is_mapped = f"{model.name} -> {data.name}" in _DATA["bridges"] or (
         model.name == JOINED and data.name not in (CUSTOM, JOINED)
     )
     if words is not None and not is_mapped:
-        return ScoredLabels(_unchanged(model), LabelMap(data, model, words))
-    if model.labels == data.labels:
-        to_data = _unchanged(data)
-    else:
-        to_data = label_map(model, data)
-    return ScoredLabels(replace(to_data, source=model), _unchanged(to_data.target))
+        return ScoredLabels(_identity_map(model), LabelMap(data, model, words))
+    to_data = _identity_map(data) if model.labels == data.labels else label_map(model, data)
+    return ScoredLabels(replace(to_data, source=model), _identity_map(to_data.target))
 
 
-def _unchanged(labels: LabelSet) -> LabelMap:
+def _identity_map(labels: LabelSet) -> LabelMap:
     """Return the map of a set to itself."""
     return LabelMap(labels, labels, {label: label for label in labels.labels})
 
 
-def _as_part_of(part: LabelSet, whole: LabelSet) -> dict[str, str | None] | None:
+def _as_subset_of(subset: LabelSet, superset: LabelSet) -> dict[str, str | None] | None:
     """Return the label of the larger set that each label means; None unless all have one of their own."""
-    same = {part.aliases.get(label, label): label for label in whole.labels} | {label: label for label in whole.labels}
-    words = {label: same.get(label) or same.get(whole.aliases.get(label, label)) for label in part.labels}
+    # A label of the larger set by itself and by its alias in the smaller one.
+    label_of = {subset.aliases.get(label, label): label for label in superset.labels}
+    label_of |= {label: label for label in superset.labels}
+    words = {label: label_of.get(label) or label_of.get(superset.aliases.get(label, label)) for label in subset.labels}
     reached = set(words.values())
-    is_part = len(part) < len(whole) and None not in reached and len(reached) == len(part)
-    return dict(words) if is_part else None
+    is_subset = len(subset) < len(superset) and None not in reached and len(reached) == len(subset)
+    return dict(words) if is_subset else None
 
 
-def _some(labels: LabelSet) -> str:
+def _first_labels(labels: LabelSet) -> str:
     """Return the first eight labels, for a message."""
     return ", ".join(labels.labels[:8]) + (", …" if len(labels) > 8 else "")
 
 
 def in_kind_of(target: LabelSet, source: LabelSet) -> LabelSet:
-    """Return a set with the other's kind if its words fit both: polarity fits all kinds, Ekman's fits expressions."""
+    """Return the target with the source's kind if its words fit both.
+
+    Polarity fits all kinds, and Ekman's six fit expressions.
+    """
     is_open = target.name == POLARITY.name or (source.kind == "expressed" and target.name == EKMAN.name)
     if is_open:
         return replace(target, kind=source.kind)
@@ -310,44 +333,50 @@ def in_kind_of(target: LabelSet, source: LabelSet) -> LabelSet:
 
 
 def find_label_set(name: str) -> LabelSet:
-    """Return the label set of this name. Raises LabelError, listing all names, if there is none."""
+    """Return the published label set of this name, in any case.
+
+    Raises:
+        LabelError: With all names, if there is no such set.
+    """
     sets = {label_set.name: label_set for label_set in LABEL_SETS}
     if name.lower() not in sets:
         raise LabelError(f"there is no label set {name!r}; there are {', '.join(sets)}")
     return sets[name.lower()]
 
 
-def recognise(words: Sequence[str], kind: Kind | None = None, asked: str | None = None) -> LabelSet:
+def recognise(words: Sequence[str], kind: Kind | None = None, requested: str | None = None) -> LabelSet:
     """Return the published set that has these class names, else a sorted set named "custom".
 
     Args:
         words: Class names of any case. A published set matches if more than half of them are its labels or aliases, and
             there are not more classes than it has names. Numbers match no set.
         kind: Kind of the labels, if known. None: the published set's kind, or "evoked" for a custom set.
-        asked: Name of a published set to use, or your own classes, separated by commas.
+        requested: Name of a published set to use, or your own classes, separated by commas.
 
     Raises:
         LabelError: If there is no set of that name.
     """
-    if asked is not None and "," in asked:
-        own = tuple(clean(word) for word in asked.split(",") if clean(word))
-        if not own:
-            raise LabelError(f"labels={asked} names no class; give names, separated by commas")
-        return LabelSet(CUSTOM, own, kind or "evoked")
-    if asked is not None:
-        return _of_kind(find_label_set(asked), kind)
+    if requested is not None and "," in requested:
+        classes = tuple(clean(word) for word in requested.split(",") if clean(word))
+        if not classes:
+            raise LabelError(f"labels={requested} names no class; give names, separated by commas")
+        return LabelSet(CUSTOM, classes, kind or "evoked")
+    if requested is not None:
+        return _of_kind(find_label_set(requested), kind)
     names = sorted({clean(word) for word in words})
     for label_set in LABEL_SETS:
         labels = {label_set.aliases.get(name, name) for name in names if not name.isdigit()}
-        if len(labels) * 2 > len(label_set) and labels <= set(label_set.labels) and len(labels) == len(names):
+        is_majority = len(labels) * 2 > len(label_set)
+        if is_majority and labels <= set(label_set.labels) and len(labels) == len(names):
             match = _of_kind(label_set, kind)
             if len(labels) == len(label_set):
                 return match
-            return replace(match, name=CUSTOM, labels=tuple(one for one in label_set.labels if one in labels))
+            return replace(match, name=CUSTOM, labels=tuple(label for label in label_set.labels if label in labels))
     return LabelSet(CUSTOM, tuple(names), kind or "evoked")
 
 
 def _of_kind(label_set: LabelSet, kind: Kind | None) -> LabelSet:
+    """Return a set with this kind; None: with its own."""
     if kind in (None, label_set.kind):
         return label_set
     return replace(label_set, kind=kind)

@@ -45,8 +45,10 @@ def match_names(names: Iterable[str], existing: Collection[str]) -> dict[str, st
     Names without a counterpart are left out.
 
     Args:
-        existing: A set or mapping.
+        names: Names to look up.
+        existing: A set or mapping, in which looking up a name takes no time.
     """
+    # Filled at the first name that is not found, because it takes long for large data sets.
     by_spelling: dict[str, list[str]] = {}
     matches: dict[str, str] = {}
     for name in names:

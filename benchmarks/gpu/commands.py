@@ -28,10 +28,12 @@ from uniemox.training.journal import read_metrics
 
 SCENES = 64
 CHANNELS = 32
-LIMIT_S = 240  # of one command
+# Time limit of one command.
+LIMIT_S = 240
 STOPPED = 128 + signal.SIGTERM
-LOOK_S = 0.02  # between two looks at a running command
-# A GPU may do all steps of the shorter run before the first look, and the signal would come too late.
+# Interval between two checks of a running command.
+POLL_INTERVAL_S = 0.02
+# A GPU may do all steps of the shorter run before the first check, and the signal would come too late.
 EPOCHS = {"cpu": 6, "cuda": 60}
 # Rounding differs on a GPU and grows from step to step, so only steps near the interruption are compared.
 COMPARED_STEPS = {"cpu": 24, "cuda": 100}
@@ -63,10 +65,10 @@ def options(values: Mapping[str, object]) -> list[str]:
 
 
 class Commands:
-    """Starts commands of uniemox and keeps what they print.
+    """Starts commands of uniemox and saves their output.
 
     Args:
-        folder: Of their output.
+        folder: Folder of their output.
         environment: Changes of this process's environment.
     """
 
@@ -76,7 +78,13 @@ class Commands:
         self._started: list[BaseProcess] = []
 
     def start(self, name: str, *words: str, environment: Mapping[str, str] = {}) -> BaseProcess:
-        """Start a command.  name: of the files with what it prints."""
+        """Start a command.
+
+        Args:
+            name: Name of the files with its output.
+            words: Arguments of the command.
+            environment: Further changes of the environment.
+        """
         process = start_command(
             words,
             out=self.folder / f"{name}.out",
@@ -99,7 +107,8 @@ class Commands:
                     assert process.pid is not None
                     with suppress(ProcessLookupError):
                         os.killpg(process.pid, signal.SIGKILL)
-                    with suppress(ProcessLookupError):  # it may not have its session yet
+                    # It may not have its session yet.
+                    with suppress(ProcessLookupError):
                         os.kill(process.pid, signal.SIGKILL)
             shutil.rmtree(self.folder, ignore_errors=True)
             # Threads that wait for a command would start the next one.
@@ -121,7 +130,7 @@ class Commands:
         """Wait for the end of a command.
 
         Raises:
-            RuntimeError: For another exit code.
+            RuntimeError: If the exit code is not the expected one.
         """
         process.join(LIMIT_S)
         if process.exitcode != expected:
@@ -136,7 +145,7 @@ def wait_for_step(run: Path, step: int, process: BaseProcess) -> None:
     while time.monotonic() < deadline and process.exitcode is None:
         if (run / "metrics.jsonl").exists() and any(line["step"] >= step for line in read_metrics(run)):
             return
-        time.sleep(LOOK_S)
+        time.sleep(POLL_INTERVAL_S)
 
 
 def write_teacher(path: Path) -> None:
@@ -154,7 +163,11 @@ def write_teacher(path: Path) -> None:
 
 
 def pretrain_in_three_ways(commands: Commands, folder: Path, epochs: int) -> dict[str, Path]:
-    """Pre-train undisturbed, stopped by SIGTERM, and killed by SIGKILL; the last two resume. Returns the runs."""
+    """Pre-train undisturbed, stopped by SIGTERM, and killed by SIGKILL; the last two resume.
+
+    Returns:
+        Folders of the runs by name.
+    """
     teacher = folder / "teacher.npz"
     write_teacher(teacher)
     changes = {"teacher.source": f"stored:{teacher}", "schedule.epochs": epochs}
@@ -210,14 +223,14 @@ def check_evaluation(report: Report, commands: Commands, start: Path, folder: Pa
     run = folder / "finetuned"
     commands.run("finetune", "finetune", *options(FINETUNING | {"init": start, "out": run}))
     data = ["--data", "synthetic:96?seed=2", "--json"]
-    here = commands.run("here", "evaluate", "--model", str(run), "--name", "here", *data)
+    device_output = commands.run("here", "evaluate", "--model", str(run), "--name", "here", *data)
     no_gpu = {"CUDA_VISIBLE_DEVICES": ""}
-    on_cpu = commands.run("cpu", "evaluate", "--model", str(run), "--name", "cpu", *data, environment=no_gpu)
-    of_onnx = commands.run("onnx", "evaluate", "--model", str(run / "model.onnx"), *data, environment=no_gpu)
+    cpu_output = commands.run("cpu", "evaluate", "--model", str(run), "--name", "cpu", *data, environment=no_gpu)
+    onnx_output = commands.run("onnx", "evaluate", "--model", str(run / "model.onnx"), *data, environment=no_gpu)
     scores: dict[str, dict[str, Any]] = {
-        "here": json.loads(here),
-        "on the CPU": json.loads(on_cpu),
-        "of the ONNX file": json.loads(of_onnx),
+        "here": json.loads(device_output),
+        "on the CPU": json.loads(cpu_output),
+        "of the ONNX file": json.loads(onnx_output),
     }
     for name in ("on the CPU", "of the ONNX file"):
         for score in ("accuracy", "ece_calibrated", "log_loss"):

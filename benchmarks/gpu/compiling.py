@@ -96,10 +96,10 @@ def check_scoring(report: Report, device: torch.device, *, tiny: bool) -> None:
         stats=IMAGENET,
         precision="float32",
     )
-    of_step = graphs() - before
-    report.note("graphs of a fine-tuning step", float(of_step))
+    step_graphs = graphs() - before
+    report.note("graphs of a fine-tuning step", float(step_graphs))
     outputs_of(model, synthetic(SCENES).samples, ViewConfig(size=side), stats=IMAGENET, workers=0)
-    report.at_most("graphs compiled by scoring", graphs() - before - of_step, 0)
+    report.at_most("graphs compiled by scoring", graphs() - before - step_graphs, 0)
 
 
 def data_with_a_broken_image(folder: Path) -> DataSet:
@@ -132,12 +132,12 @@ def check_runs(report: Report, device: torch.device, folder: Path, *, tiny: bool
     )
     before = graphs()
     pretrain(replace(config, schedule=ScheduleConfig(epochs=1, warmup_epochs=0)), synthetic(SCENES), folder / "whole")
-    of_whole = graphs() - before
+    readable_graphs = graphs() - before
     torch._dynamo.reset()
     before = graphs()
     pretrain(config, data_with_a_broken_image(folder), folder / "broken")
-    of_broken = graphs() - before
-    report.at_most("graphs added by a batch with an unreadable image", of_broken - of_whole, 0)
+    unreadable_graphs = graphs() - before
+    report.at_most("graphs added by a batch with an unreadable image", unreadable_graphs - readable_graphs, 0)
     names = [name for name in read_metrics(folder / "broken")[0] if name.startswith("grad_norm_")]
     report.at_most("diagnosed losses that are missing", 4 - len(names), 0)
     torch._dynamo.reset()
@@ -176,7 +176,7 @@ def check_attention(report: Report, device: torch.device) -> None:
 def main() -> None:
     """Run all checks."""
     device, out, tiny = arguments(__doc__)
-    device = setup_device(HardwareConfig(device=device.type))  # type: ignore[arg-type] # Literal
+    device = setup_device(HardwareConfig(device=device.type))  # type: ignore[arg-type]
     if tiny:
         trace_only()
     report = Report("compile", out)

@@ -38,8 +38,10 @@ from uniemox.training.optimization import build_optimizer
 from uniemox.training.trainer import activation_bytes
 from uniemox.views.patches import IMAGENET
 
+# Reads of results that a step needs.
 READ_BACKS = 1
-WARM_UP = 2  # steps that fill caches of constants
+# Steps that fill caches of constants.
+WARM_UP = 2
 PRECISION: Precision = "bfloat16"
 # Text of torch's warning for each wait. Switching the debug mode on gives another warning, with "synchronizing" in it.
 WAIT = "called a synchronizing CUDA operation"
@@ -59,7 +61,7 @@ def waits_in(step: Callable[[], object], device: torch.device) -> list[str]:
             step()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    return [f"{w.filename}:{w.lineno}" for w in caught if WAIT in str(w.message)]
+    return [f"{warning.filename}:{warning.lineno}" for warning in caught if WAIT in str(warning.message)]
 
 
 def check_waits(report: Report, device: torch.device, *, tiny: bool) -> None:

@@ -26,7 +26,7 @@ IMAGES = 8
 
 
 def train(kind: str, device: torch.device, folder: Path, *, tiny: bool) -> tuple[list[float], dict[str, torch.Tensor]]:
-    """Train a few steps, saving after the first and loading again. Returns the losses and the final weights."""
+    """Train a few steps, saving after the first and loading again; return the losses and the final weights."""
     model = pretraining_model(tiny=tiny)
     batch = pretraining_batch(model, IMAGES)
     ready_to_train(model, device)
@@ -50,7 +50,7 @@ def train(kind: str, device: torch.device, folder: Path, *, tiny: bool) -> tuple
 
 
 def main() -> None:
-    """Compare the three ways."""
+    """Compare the three kinds of training."""
     device_type, out, tiny = arguments(__doc__)
     device = setup_device(HardwareConfig(device=device_type.type))  # type: ignore[arg-type] # Literal
     report = Report("distributed", out)
@@ -58,8 +58,8 @@ def main() -> None:
         plain, weights = train("plain", device, Path(folder), tiny=tiny)
         for kind in ("DDP", "sharded"):
             losses, others = train(kind, device, Path(folder), tiny=tiny)
-            for step, (found, expected) in enumerate(zip(losses, plain, strict=True), start=1):
-                report.at_most(f"{kind}, loss of step {step}", abs(found / expected - 1), 1e-4)
+            for step, (loss, expected) in enumerate(zip(losses, plain, strict=True), start=1):
+                report.at_most(f"{kind}, loss of step {step}", abs(loss / expected - 1), 1e-4)
             result = torch.cat([value.flatten().float() for value in others.values()])
             reference = torch.cat([weights[name].flatten().float() for name in others])
             report.close(f"{kind}, weights after {STEPS} steps", result, reference, 1e-3)

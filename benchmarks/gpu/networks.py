@@ -43,7 +43,7 @@ def pretraining_model(*, tiny: bool, name: str = "vit_small_patch16_224") -> Uni
 
 
 def smooth_images(count: int, side: int, seed: int) -> Tensor:
-    """Return images that vary slowly over the picture, as photographs do: (N, 3, S, S) uint8."""
+    """Return images whose pixels vary slowly, as in photographs: (N, 3, S, S) uint8."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(count, 3, 8, 8, generator=generator)
     images = torch.nn.functional.interpolate(coarse, size=side, mode="bicubic").clamp(0, 1)
@@ -54,7 +54,10 @@ def pretraining_batch(model: UniEmoX, count: int, *, texts: Sequence[str] = (), 
     """Return a batch on the CPU with fixed draws of the masks.
 
     Args:
-        stored: With the teacher's features; otherwise with texts, and a teacher computes both.
+        model: Model that the batch is for.
+        count: Number of images.
+        texts: Texts of the images.
+        stored: Add the teacher's features; otherwise a teacher computes features of images and texts.
     """
     generator = torch.Generator().manual_seed(1)
     patches = model.encoder.patch_embed.num_patches
@@ -72,7 +75,12 @@ def pretraining_batch(model: UniEmoX, count: int, *, texts: Sequence[str] = (), 
 
 
 def classifier(streams: str, *, tiny: bool) -> Classifier:
-    """Return a classifier on a ViT with random weights.  streams: scene or both."""
+    """Return a classifier on a ViT with random weights.
+
+    Args:
+        streams: Views that it reads, scene or both.
+        tiny: Use tiny sizes.
+    """
     torch.manual_seed(0)
     side = side_px(tiny=tiny)
     options = TINY if tiny else {}
@@ -95,7 +103,9 @@ def region_method(name: str, *, tiny: bool, has_detectors: bool = True) -> Class
     """Return a method that relates regions, on a ViT with random weights.
 
     Args:
-        has_detectors: With detectors of objects and faces, with random weights; otherwise the regions are fixed cells.
+        name: Name of the method.
+        tiny: Use tiny sizes.
+        has_detectors: Add detectors of objects and faces, with random weights; otherwise the regions are fixed cells.
     """
     torch.manual_seed(0)
     options = TINY if tiny else {}
@@ -126,7 +136,7 @@ def finetuning_batch(count: int, side: int) -> FinetuneBatch:
 
 
 def view_batch(count: int, side: int, patches: int) -> ViewBatch:
-    """Return a batch as the loader makes it."""
+    """Return a batch in the form of the loader's."""
     samples = tuple(synthetic(count).samples)
     return ViewBatch(
         scene=smooth_images(count, side, seed=6),

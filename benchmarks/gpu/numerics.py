@@ -42,7 +42,7 @@ from uniemox.model.config import REGION_METHODS, Precision
 from uniemox.model.detectors import Candidates, YoloxNano, YuNet
 from uniemox.model.distance import Distance
 from uniemox.model.fusion import build_fusion
-from uniemox.model.regions import DETECTOR_PX, strongest
+from uniemox.model.regions import DETECTOR_PX, non_maximum_suppression
 from uniemox.model.uniemox import UniEmoX
 from uniemox.pretrain.step import forward, pretrain_step
 from uniemox.training.config import HardwareConfig
@@ -50,16 +50,18 @@ from uniemox.training.hardware import ready_to_train, setup_device
 from uniemox.training.optimization import build_optimizer
 from uniemox.views.patches import IMAGENET, normalise
 
-# bounds of relative errors
+# Bounds of relative errors.
 FLOAT32 = 1e-4
 BFLOAT16 = 3e-2
 FEATURES = 1e-3
 EQUATIONS = Path(__file__).parents[2] / "tests" / "reference" / "equations"
-GOLDEN = Path("build") / "gpu" / "golden"  # written by prepare.py
+# Written by prepare.py.
+GOLDEN = Path("build") / "gpu" / "golden"
 HEADS = {"mae": 3, "dino": 3, "moco_v3": 4, "dbot": 3, "cae": 3, "siameseim": 3, "tinymim": 3}
 FUSIONS = ("static", "dynamic", "attention", "gated")
 IMAGES = 8
-CANDIDATES = 500  # boxes of a detector
+# Number of a detector's boxes.
+CANDIDATES = 500
 ADAM_STEPS = 5
 MIXING = replace(PLAIN, mixup=0.8, cutmix=1.0)
 ERASING = replace(PLAIN, smoothing=0.0, erasing=1.0)
@@ -126,10 +128,7 @@ def check_training_step(report: Report, device: torch.device, *, tiny: bool) -> 
     for precision, loss_bound, gradient_bound in (("float32", FLOAT32, 1e-3), ("bfloat16", BFLOAT16, 5e-2)):
         values = _gradients(pretraining_model(tiny=tiny), device, batch, precision)  # type: ignore[arg-type] # Literal
         for name, reference in expected.items():
-            if name.startswith("gradient"):
-                bound = gradient_bound
-            else:
-                bound = loss_bound
+            bound = gradient_bound if name.startswith("gradient") else loss_bound
             report.close(f"pre-training, {precision}, {name}", values[name], reference, bound)
 
 
@@ -141,10 +140,7 @@ def _gradients(model: UniEmoX, device: torch.device, batch: Any, precision: Prec
     gradients = {"gradient of the encoder": list[Tensor](), "gradient of the rest": list[Tensor]()}
     for name, parameter in model.named_parameters():
         if parameter.grad is not None:
-            if name.startswith("encoder."):
-                part = "gradient of the encoder"
-            else:
-                part = "gradient of the rest"
+            part = "gradient of the encoder" if name.startswith("encoder.") else "gradient of the rest"
             gradients[part].append(parameter.grad.flatten().cpu())
     return output.losses | {name: torch.cat(parts) for name, parts in gradients.items()}
 
@@ -162,17 +158,16 @@ def check_optimizer(report: Report, device: torch.device) -> None:
                 gradient = torch.randn(parameter.shape, generator=generator)
                 parameter.grad = gradient.to(parameter.device)
             optimizer.step()
-    cpu_weights, device_weights = (torch.cat([p.detach().flatten().cpu() for p in m.parameters()]) for m in models)
+    cpu_weights, device_weights = (
+        torch.cat([parameter.detach().flatten().cpu() for parameter in model.parameters()]) for model in models
+    )
     report.close(f"AdamW after {ADAM_STEPS} steps", device_weights, cpu_weights, 1e-5)
 
 
 @torch.no_grad()
 def check_convolutions(report: Report, device: torch.device, *, tiny: bool) -> None:
     """Compare logits and distances of convolutional classifiers with the CPU's."""
-    if tiny:
-        names = ("mobilenetv2_050",)
-    else:
-        names = ("mobilenetv2_100", "efficientnet_b0", "resnet50")
+    names = ("mobilenetv2_050",) if tiny else ("mobilenetv2_100", "efficientnet_b0", "resnet50")
     side = side_px(tiny=tiny)
     images = smooth_images(IMAGES, side, seed=9)
     for name in names:
@@ -243,8 +238,8 @@ def check_suppression(report: Report, device: torch.device) -> None:
         confidence=(order + 1) / CANDIDATES,
         classes=torch.rand(2, CANDIDATES, 80, generator=generator),
     )
-    expected = strongest(candidates)
-    chosen = strongest(Candidates(*(values.to(device) for values in candidates)))
+    expected = non_maximum_suppression(candidates)
+    chosen = non_maximum_suppression(Candidates(*(values.to(device) for values in candidates)))
     for name, value, reference in zip(("boxes", "presence", "classes"), chosen, expected, strict=True):
         report.close(f"suppression of overlapping boxes, {name}", value, reference, FLOAT32)
 
@@ -254,17 +249,19 @@ def check_augmentation(report: Report, device: torch.device) -> None:
     batch = finetuning_batch(IMAGES, 64)
     mixed = []
     erased = []
-    for place in (torch.device("cpu"), device):
+    for target_device in (torch.device("cpu"), device):
         random.seed(0)
         np.random.seed(0)
         scene, _, target = augment_batch(
-            batch.scene, batch.person, batch.target, MIXING, task="label", device=place, stats=IMAGENET
+            batch.scene, batch.person, batch.target, MIXING, task="label", device=target_device, stats=IMAGENET
         )
         assert scene is not None
         mixed.append((scene.cpu(), target.cpu()))
         random.seed(0)
         flat = torch.zeros(IMAGES, 3, 64, 64, dtype=torch.uint8)
-        scene, _, _ = augment_batch(flat, None, batch.target, ERASING, task="label", device=place, stats=IMAGENET)
+        scene, _, _ = augment_batch(
+            flat, None, batch.target, ERASING, task="label", device=target_device, stats=IMAGENET
+        )
         assert scene is not None
         erased.append((scene.cpu() - scene[:, :, :1, :1].cpu() != 0).any(dim=1).float())
     report.close("mixed pixels", mixed[1][0], mixed[0][0], FLOAT32)
@@ -279,10 +276,10 @@ def check_classifier(report: Report, device: torch.device, *, tiny: bool) -> Non
     torch.nn.init.normal_(model.head.weight, std=0.1)
     batch = finetuning_batch(IMAGES, side_px(tiny=tiny))
     logits = []
-    for place in (torch.device("cpu"), device):
-        ready_to_train(model, place)
+    for target_device in (torch.device("cpu"), device):
+        ready_to_train(model, target_device)
         scene, person, _ = augment_batch(
-            batch.scene, batch.person, batch.target, PLAIN, task="label", device=place, stats=IMAGENET
+            batch.scene, batch.person, batch.target, PLAIN, task="label", device=target_device, stats=IMAGENET
         )
         with torch.no_grad():
             logits.append(model(scene, person).cpu())

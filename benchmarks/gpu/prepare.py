@@ -1,10 +1,10 @@
-"""Put everything into build/gpu that a machine without a network needs for benchmarks/gpu/run.sh.
+"""Write everything to build/gpu that a machine without a network needs for benchmarks/gpu/run.sh.
 
     python -m benchmarks.gpu.prepare --photos FOLDER FOLDER --golden ../shared/golden/checkpoints
 
 Writes wheels/ (packages that the machine lacks), shards/ (photographs for the loader) and golden/ (published
 checkpoints with reference features). Run it in the project's environment, with the project's root as the current
-folder. It ends with the folders to carry in each call, and fails if a call is too large.
+folder. At the end it prints the folders to carry in each call, and fails if a call is too large.
 """
 
 import argparse
@@ -27,13 +27,18 @@ MACHINE = Path(__file__).with_name("machine.txt")
 EXTRAS = ("train",)
 PYTHON = "3.12"
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
-RECENT = {"timm", "pillow"}  # the project needs versions of this year
-METHODS = ("mae", "dino", "dbot", "tinymim", "beit")  # small files of golden/checkpoints
-GOLDEN_FILES = ("checkpoint.pth", "expected.npz")  # those that numerics.py reads
-MAX_MIB = 64  # limit of a lent machine for the working tree and the folders that are carried
+# Packages of which the project needs versions of this year.
+RECENT = {"timm", "pillow"}
+# Methods whose files in golden/checkpoints are small.
+METHODS = ("mae", "dino", "dbot", "tinymim", "beit")
+# Files that numerics.py reads.
+GOLDEN_FILES = ("checkpoint.pth", "expected.npz")
+# Limit of a lent machine for the working tree and the folders that are carried.
+MAX_MIB = 64
 # Folders of build/gpu by call; the experiment has a call of its own, because all together are too large.
 CALLS = {"checks and speed": ("golden", "shards", "wheels"), "the experiment": ("wheels", "pack.npz")}
-PHOTOS = 256  # two batches of `run.sh train`
+# Two batches of `run.sh train`.
+PHOTOS = 256
 SHORT_SIDE_PX = 256
 
 
@@ -110,9 +115,9 @@ def pack(photos: Iterable[Path], shards: Path) -> None:
     for source in photos:
         chosen += sorted(path for path in source.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
     with tempfile.TemporaryDirectory() as folder:
-        for place, path in enumerate(chosen[:PHOTOS]):
+        for i, path in enumerate(chosen[:PHOTOS]):
             # Folders may have files of the same name.
-            shutil.copy(path, Path(folder) / f"{place:03}{path.suffix}")
+            shutil.copy(path, Path(folder) / f"{i:03}{path.suffix}")
         words = [sys.executable, "-m", "uniemox", "data", "shard", f"folder:{folder}", str(shards)]
         subprocess.run([*words, "--short-side", str(SHORT_SIDE_PX)], check=True)
 
@@ -149,35 +154,32 @@ def check_calls(out: Path) -> bool:
 
 
 def main() -> None:
-    """Fill the folder and print what it holds."""
+    """Write the folder and print the size of its parts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, nargs="+", help="folders of photographs for the loader; default: none")
     parser.add_argument("--golden", type=Path, help="folder of published checkpoints with their features")
     parser.add_argument("--machine", type=Path, default=MACHINE, help="packages of the machine")
     parser.add_argument("--out", type=Path, default=Path("build") / "gpu")
     parser.add_argument("--no-wheels", action="store_true", help="download nothing")
-    given = parser.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
-    if not given.no_wheels:
-        shutil.rmtree(given.out / "wheels", ignore_errors=True)
-        names = lacking(project_requirements(), installed_on(given.machine))
-        download(pinned(names), given.out / "wheels")
-    if given.golden is not None:
-        copy_golden(given.golden, given.out / "golden")
-    if given.photos is not None:
-        pack(given.photos, given.out / "shards")
-    for part in sorted(given.out.iterdir()):
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    if not args.no_wheels:
+        shutil.rmtree(args.out / "wheels", ignore_errors=True)
+        names = lacking(project_requirements(), installed_on(args.machine))
+        download(pinned(names), args.out / "wheels")
+    if args.golden is not None:
+        copy_golden(args.golden, args.out / "golden")
+    if args.photos is not None:
+        pack(args.photos, args.out / "shards")
+    for part in sorted(args.out.iterdir()):
         print(f"{part}: {mebibytes(part):.1f} MiB")
-    if not check_calls(given.out):
+    if not check_calls(args.out):
         sys.exit(f"a call may carry {MAX_MIB} MiB with the working tree: give smaller photographs")
 
 
 def mebibytes(path: Path) -> float:
     """Return the size of a file, or of all files below a folder, in MiB."""
-    if path.is_file():
-        files = [path]
-    else:
-        files = [file for file in path.rglob("*") if file.is_file()]
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return sum(file.stat().st_size for file in files) / 2**20
 
 

@@ -1,4 +1,4 @@
-"""Results of the checks, one JSON object a line, written at once so that a run that is cut off keeps them."""
+"""Results of the checks, one JSON object a line, written at once so that an interrupted run does not lose them."""
 
 import argparse
 import json
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 CHECKS = "checks.jsonl"
-# Limits of a machine that is lent for a call: what its folder of results may bring back.
+# Limits of a machine that is lent for a call, for the folder of results that it returns.
 MAX_FILES = 8
 MAX_FILE_MIB = 16
 MAX_FOLDERS = 2
@@ -33,26 +33,20 @@ class Line:
 
     @property
     def state(self) -> str:
-        """ok, FAILED or -, for a value without a bound."""
+        """State of the check: ok, FAILED, or - for a value without a bound."""
         if self.value is None:
             return "FAILED"
         if self.bound is None:
             return "-"
         assert isinstance(self.value, float)
-        # NaN fails, too
+        # NaN fails too.
         if self.value <= self.bound:
             return "ok"
         return "FAILED"
 
     def __str__(self) -> str:
-        if isinstance(self.value, float):
-            value = f"{self.value:.3g}"
-        else:
-            value = str(self.value)
-        if self.bound is None:
-            bound = ""
-        else:
-            bound = f"  (at most {self.bound:g})"
+        value = f"{self.value:.3g}" if isinstance(self.value, float) else str(self.value)
+        bound = "" if self.bound is None else f"  (at most {self.bound:g})"
         note = f"  {self.note}" if self.note else ""
         return f"{self.state:6}  {self.part:12}  {self.name}: {value}{bound}{note}"
 
@@ -61,7 +55,7 @@ class Report:
     """Collects the results of one part.
 
     Args:
-        part: Its name.
+        part: Name of the part.
         out: Folder of the results.
     """
 
@@ -87,7 +81,7 @@ class Report:
         """Record an error inside the context as a failed check, and continue after it."""
         try:
             yield
-        except Exception as error:  # noqa: BLE001 - the next check may still tell something
+        except Exception as error:  # noqa: BLE001 - the next checks may still succeed
             traceback.print_exc()
             self._write(Line(self.part, name, None, note=f"{type(error).__name__}: {error}"[:300]))
 
@@ -123,15 +117,15 @@ def read_lines(out: Path) -> list[Line]:
 
 
 def arguments(description: str | None) -> tuple[torch.device, Path, bool]:
-    """Parse the options that all parts have: device, folder of the results, and whether to use tiny sizes."""
+    """Parse the options that all parts have: device, folder of the results, and True for tiny sizes."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--device", choices=("cpu", "cuda"), required=True)
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     parser.add_argument("--tiny", action="store_true", help="use sizes that take seconds on a CPU")
-    given = parser.parse_args()
-    if given.device == "cuda" and not torch.cuda.is_available():
+    args = parser.parse_args()
+    if args.device == "cuda" and not torch.cuda.is_available():
         parser.exit(1, "there is no CUDA device here\n")
-    return torch.device(given.device), given.out, given.tiny
+    return torch.device(args.device), args.out, args.tiny
 
 
 def main() -> None:

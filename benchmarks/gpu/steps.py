@@ -22,7 +22,8 @@ STEPS_FILE = "steps.jsonl"
 VIT_L = "vit_large_patch16_224"
 VIT_B = "vit_base_patch16_224"
 TINY = "vit_tiny_patch16_224"
-FIRST = ((VIT_L, 128), (VIT_B, 256), (VIT_L, 256))  # 128 is the paper's batch on each of eight GPUs
+# 128 is the paper's batch on each of eight GPUs.
+FIRST = ((VIT_L, 128), (VIT_B, 256), (VIT_L, 256))
 LATER_SIZES = (512, 64, 1024)
 MIN_MFU = 0.5
 STEPS = 4
@@ -77,7 +78,7 @@ def fits(case: Case, results: Mapping[Case, StepBench | None], memory_mb: float)
 
 
 def measure(case: Case, report: Report, device: torch.device, out: Path, *, tiny: bool) -> StepBench | None:
-    """Time the steps of a case; returns None if the memory is too small."""
+    """Time the steps of a case; return None if the memory is too small."""
     try:
         result = bench_step(
             model=case.model,
@@ -104,10 +105,10 @@ def measure(case: Case, report: Report, device: torch.device, out: Path, *, tiny
 def check_mfu(report: Report, results: Sequence[StepBench]) -> None:
     """Compare the best MFU of each compiled model with the smallest acceptable one."""
     for model in (VIT_L, VIT_B):
-        of_model = [result for result in results if result.model == model and result.compiled]
-        if not of_model:
+        compiled = [result for result in results if result.model == model and result.compiled]
+        if not compiled:
             continue
-        best = max(of_model, key=lambda result: result.mfu)
+        best = max(compiled, key=lambda result: result.mfu)
         note = f"MFU {best.mfu:.3f} at a batch of {best.batch_size}"
         report.at_most(f"{model}, compiled: MFU lacks to {MIN_MFU:g}", MIN_MFU - best.mfu, 0.0, note)
 
@@ -117,10 +118,7 @@ def main() -> None:
     device, out, tiny = arguments(__doc__)
     report = Report("steps", out)
     results: dict[Case, StepBench | None] = {}
-    if device.type == "cuda":
-        memory_mb = torch.cuda.get_device_properties(0).total_memory / 1e6
-    else:
-        memory_mb = 0.0
+    memory_mb = torch.cuda.get_device_properties(0).total_memory / 1e6 if device.type == "cuda" else 0.0
 
     def run(cases: Iterator[Case]) -> None:
         for case in cases:

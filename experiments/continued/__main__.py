@@ -27,6 +27,7 @@ from uniemox.training.config import HardwareConfig
 from uniemox.training.hardware import setup_device
 
 HERE = Path(__file__).parent
+# benchmarks/gpu/prepare.py carries this file to a machine with a GPU.
 CARRIED = Path("build") / "gpu" / "pack.npz"
 
 
@@ -40,7 +41,7 @@ def scored(laboratory: Laboratory, encoder: torch.nn.Module, half: str, jobs: in
     scores = {
         "tenth": score(features, labels, tenths=True, jobs=jobs),
         "all": score(features, labels, tenths=False, jobs=jobs),
-        "grey": score(features, labels, tenths=True, asked=grey, jobs=jobs),
+        "grey": score(features, labels, tenths=True, scored_features=grey, jobs=jobs),
     }
     assert tuple(scores) == BUDGETS
     return scores
@@ -50,26 +51,29 @@ def run(laboratory: Laboratory, outcomes: Path, jobs: int, archive: Path | None)
     """Run every job without a stored outcome.
 
     Args:
-        archive: File that holds all outcomes after each job; None: none.
+        laboratory: Images, sizes and folders.
+        outcomes: Folder of the outcomes.
+        jobs: Number of processes that fit probes.
+        archive: File that contains all outcomes after each job; None: write no archive.
     """
     write_labels(outcomes, {half: laboratory.part(half, unseen=True).labels.cpu().numpy() for half in HALVES})
-    todo = remaining(jobs_of(laboratory.profile), outcomes)
+    jobs_left = remaining(jobs_of(laboratory.profile), outcomes)
     starts: dict[str, tuple[torch.nn.Module, list[float]]] = {}
-    for place, job in enumerate(todo, start=1):
-        began = time.monotonic()
+    for number, job in enumerate(jobs_left, start=1):
+        start = time.monotonic()
         if job.half not in starts:
             starts[job.half] = train_start(laboratory, job.half)
-        start, recalls = starts[job.half]
-        encoder = train_arm(laboratory, copy.deepcopy(start), job)
-        if job.arm == START:
-            about = {f"stage{stage}": recall for stage, recall in enumerate(recalls)}
-        else:
-            about = {}
-        write(job.path(outcomes), scored(laboratory, encoder, job.half, jobs), about)
+        encoder_start, recalls = starts[job.half]
+        encoder = train_arm(laboratory, copy.deepcopy(encoder_start), job)
+        figures = {f"stage{stage}": recall for stage, recall in enumerate(recalls)} if job.arm == START else {}
+        write(job.path(outcomes), scored(laboratory, encoder, job.half, jobs), figures)
         if archive is not None:
             pack_outcomes(outcomes, archive)
-        seconds = time.monotonic() - began
-        print(f"{place} of {len(todo)}: {job.arm}, half {job.half}, seed {job.seed}, {seconds:.0f} s", file=sys.stderr)
+        seconds = time.monotonic() - start
+        print(
+            f"{number} of {len(jobs_left)}: {job.arm}, half {job.half}, seed {job.seed}, {seconds:.0f} s",
+            file=sys.stderr,
+        )
 
 
 def main() -> None:
@@ -82,22 +86,20 @@ def main() -> None:
     parser.add_argument("--outcomes", type=Path, help="folder of the outcomes; default: beside this module")
     parser.add_argument("--archive", type=Path, help="file.tar that holds all outcomes after each job; default: none")
     parser.add_argument("--tables", action="store_true", help="only print the tables")
-    given = parser.parse_args()
+    args = parser.parse_args()
     profile: Profile = CPU
-    if given.tiny:
+    if args.tiny:
         profile = TINY
-    elif given.gpu:
+    elif args.gpu:
         profile = GPU
-    is_rehearsal = given.tiny or given.gpu
-    outcomes = given.outcomes or (given.out / "outcomes" if is_rehearsal else HERE / "outcomes")
-    if not given.tables:
-        device = setup_device(HardwareConfig(device="cuda" if given.gpu and not given.tiny else "cpu"))
-        if given.tiny and given.pack is None:
-            pack = drawn_pack()
-        else:
-            pack = Pack.read(given.pack or CARRIED)
-        laboratory = Laboratory(profile, Images.of(pack, device), torch.from_numpy(pack.half), given.out / profile.name)
-        run(laboratory, outcomes, 1 if given.tiny else usable_cores(), given.archive)
+    is_rehearsal = args.tiny or args.gpu
+    outcomes = args.outcomes or (args.out / "outcomes" if is_rehearsal else HERE / "outcomes")
+    if not args.tables:
+        on_gpu = args.gpu and not args.tiny
+        device = setup_device(HardwareConfig(device="cuda" if on_gpu else "cpu"))
+        pack = drawn_pack() if args.tiny and args.pack is None else Pack.read(args.pack or CARRIED)
+        laboratory = Laboratory(profile, Images.of(pack, device), torch.from_numpy(pack.half), args.out / profile.name)
+        run(laboratory, outcomes, 1 if args.tiny else usable_cores(), args.archive)
     print_tables(outcomes, profile)
 
 

@@ -9,27 +9,27 @@ from PIL import Image
 from experiments.continued.pack import Pack, encode_images, halves_of, quantised
 
 CLASSES = 4
-EACH = 24
+IMAGES_PER_CLASS = 24
 CHANNELS = 16
 
 
 def drawn_pack(seed: int = 0) -> Pack:
     """Return a pack of small images whose class is their hue, with features that depend on the class."""
-    draw = np.random.default_rng(seed)
-    labels = np.repeat(np.arange(CLASSES), EACH)
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(CLASSES), IMAGES_PER_CLASS)
     images = []
     for label in labels:
-        hue = (label + draw.uniform(-0.3, 0.3)) / CLASSES
+        hue = (label + rng.uniform(-0.3, 0.3)) / CLASSES
         colour = np.array(colorsys.hsv_to_rgb(hue % 1, 0.8, 0.8)) * 255
-        pixels = (colour + draw.normal(0, 20, (32, 32, 3))).clip(0, 255).astype(np.uint8)
+        pixels = (colour + rng.normal(0, 20, (32, 32, 3))).clip(0, 255).astype(np.uint8)
         images.append(Image.fromarray(pixels))
     files, ends = encode_images(images)
-    centres = draw.normal(size=(CLASSES, CHANNELS))
-    features, step = quantised(torch.from_numpy(centres[labels] + draw.normal(0, 0.5, (len(labels), CHANNELS))))
+    centres = rng.normal(size=(CLASSES, CHANNELS))
+    features, step = quantised(torch.from_numpy(centres[labels] + rng.normal(0, 0.5, (len(labels), CHANNELS))))
     return Pack(
         images=files,
         ends=ends,
-        keys=np.array([f"{place}.png" for place in range(len(labels))]),
+        keys=np.array([f"{i}.png" for i in range(len(labels))]),
         labels=labels,
         classes=np.array(["joy", "anger", "fear", "awe"]),
         half=halves_of(labels),

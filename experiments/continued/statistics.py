@@ -27,13 +27,13 @@ class Difference:
         return self.interval[0] > 0 or self.interval[1] < 0
 
     def verdicts(self, level: float = 0.05) -> list[Verdict]:
-        """Return what the rule says: one verdict, or two if an effect is real and small."""
-        found: list[Verdict] = []
+        """Return the verdict of the rule, or two if an effect is real and small."""
+        verdicts: list[Verdict] = []
         if self.is_effect:
-            found.append("helps" if self.mean > 0 else "harms")
+            verdicts.append("helps" if self.mean > 0 else "harms")
         if self.equivalence < level:
-            found.append("no effect of the paper's size")
-        return found or ["undecided"]
+            verdicts.append("no effect of the paper's size")
+        return verdicts or ["undecided"]
 
 
 def difference(values: Sequence[float], smallest_effect: float) -> Difference:
@@ -51,8 +51,10 @@ def difference(values: Sequence[float], smallest_effect: float) -> Difference:
     error = float(array.std(ddof=1)) / len(array) ** 0.5
     freedom = len(array) - 1
     if error == 0:
-        return Difference(mean, (mean, mean), 0.0 if abs(mean) < smallest_effect else 1.0, tuple(array.tolist()))
+        equivalence = 0.0 if abs(mean) < smallest_effect else 1.0
+        return Difference(mean, (mean, mean), equivalence, tuple(array.tolist()))
     margin = float(stats.t.ppf(0.975, freedom)) * error
-    above = float(stats.t.sf((mean + smallest_effect) / error, freedom))  # the effect is not below -smallest
+    # One-sided p values: the effect is at most -smallest_effect, or at least +smallest_effect.
+    above = float(stats.t.sf((mean + smallest_effect) / error, freedom))
     below = float(stats.t.cdf((mean - smallest_effect) / error, freedom))
     return Difference(mean, (mean - margin, mean + margin), max(above, below), tuple(array.tolist()))

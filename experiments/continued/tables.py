@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from statistics import mean
 
-from experiments.continued.outcomes import about, read_labels, summary
+from experiments.continued.outcomes import figures_of, read_labels, summary
 from experiments.continued.plan import ARMS, BUDGETS, CONTRASTS, HALVES, SMALLEST_EFFECT, START, Job, Profile
 from experiments.continued.statistics import Difference, difference
 
 TITLES = {"tenth": "a tenth of the labels", "all": "all labels", "grey": "grey copies, a tenth of the labels"}
-NATS = 0.02  # smallest difference of log-likelihood of interest; decides nothing
+# Smallest difference of log-likelihood of interest; the verdict does not depend on it.
+NATS = 0.02
 Results = Mapping[Job, Mapping[str, tuple[float, float]]]
 
 
@@ -26,7 +27,15 @@ def seeds_of(arm: str, profile: Profile) -> range:
 
 
 def paired(results: Results, first: str, second: str, budget: str, figure: int) -> list[float]:
-    """Return the differences of two arms by seed and half; a start stands for all seeds.  figure: 0 recall, 1 nats."""
+    """Return the differences of two arms by seed and half; a start is compared with every seed.
+
+    Args:
+        results: Recall and log-likelihood of all finished jobs.
+        first: Arm.
+        second: Arm that is subtracted.
+        budget: Outcome to compare.
+        figure: Figure to compare: 0 recall, 1 log-likelihood in nats.
+    """
     values = []
     for job, scores in results.items():
         other = Job(second, job.half, 0 if second == START else job.seed)
@@ -54,7 +63,7 @@ def print_tables(outcomes: Path, profile: Profile) -> None:
         print("| arm | runs | recall, % | log-likelihood, nats |")
         print("| --- | --- | --- | --- |")
         for arm in ARMS:
-            scores = [found[budget] for job, found in results.items() if job.arm == arm]
+            scores = [scores_by_budget[budget] for job, scores_by_budget in results.items() if job.arm == arm]
             if scores:
                 recall, nats = (mean(values) for values in zip(*scores, strict=True))
                 print(f"| {arm} | {len(scores)} | {recall:.1f} | {nats:.3f} |")
@@ -65,10 +74,8 @@ def print_tables(outcomes: Path, profile: Profile) -> None:
             nats_difference = contrast(results, name, budget, figure=1)
             if recall_difference is None or nats_difference is None:
                 continue
-            if budget == "tenth" and has_control:
-                verdict = "; ".join(recall_difference.verdicts())
-            else:
-                verdict = ""
+            # The plan's rule concerns the primary outcome alone, and only if the control has passed.
+            verdict = "; ".join(recall_difference.verdicts()) if budget == "tenth" and has_control else ""
             cells = (
                 name,
                 f"{first} − {second}",
@@ -84,10 +91,10 @@ def print_tables(outcomes: Path, profile: Profile) -> None:
     for half in HALVES:
         job = Job(START, half, 0)
         if job in results:
-            stages = [f"{value:.1f}" for name, value in sorted(about(job, outcomes).items()) if "stage" in name]
+            stages = [f"{value:.1f}" for name, value in sorted(figures_of(job, outcomes).items()) if "stage" in name]
             print(f"- half {half}: {', '.join(stages)}")
 
 
-def _in_words(found: Difference, digits: int) -> str:
-    low, high = found.interval
-    return f"{found.mean:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
+def _in_words(result: Difference, digits: int) -> str:
+    low, high = result.interval
+    return f"{result.mean:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"

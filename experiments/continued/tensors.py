@@ -11,11 +11,12 @@ from experiments.continued.pack import Pack
 from uniemox.pretrain.step import PretrainBatch
 from uniemox.views.transfer import to_device
 
-# of a random crop
+# Area of a random crop as a fraction of the image, and the largest ratio of its sides.
 MIN_AREA = 0.3
 MAX_AREA = 1.0
-RATIO = 4 / 3  # largest ratio of the sides of a random crop
-MIN_PERSON = 0.05  # smallest side of a person's box, as a fraction
+RATIO = 4 / 3
+# Minimum side of a person's box as a fraction of the image.
+MIN_PERSON = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +55,11 @@ class Images:
 
 
 def random_boxes(count: int, generator: torch.Generator) -> Tensor:
-    """Draw crops as fractions of the image, (N, 4): share of the area, ratio of the sides, place."""
+    """Draw crops as fractions of the image, (N, 4), with random area, ratio of the sides and position."""
     area, ratio, x, y = torch.rand(4, count, generator=generator)
     area = MIN_AREA + (MAX_AREA - MIN_AREA) * area
-    stretch = RATIO ** (ratio - 0.5)  # square root of the ratio of the sides
+    # Square root of the ratio of the sides.
+    stretch = RATIO ** (ratio - 0.5)
     width = (area.sqrt() * stretch).clamp(max=1)
     height = (area.sqrt() / stretch).clamp(max=1)
     left, top = x * (1 - width), y * (1 - height)
@@ -68,25 +70,26 @@ def cut(pixels: Tensor, boxes: Tensor, flip: Tensor, side: int) -> Tensor:
     """Cut boxes out of images, bilinear with antialiasing by a twice as fine grid, and mirror some.
 
     Args:
-        pixels: (N, 3, S, S) uint8.
-        boxes: Corners as fractions, (N, 4).
-        flip: (N,) bool.
+        pixels: Images, (N, 3, S, S) uint8.
+        boxes: Corners of the boxes as fractions, (N, 4).
+        flip: True for the images to mirror, (N,).
+        side: Side of the result, px.
 
     Returns:
-        (N, 3, side, side) uint8.
+        The views, (N, 3, side, side) uint8.
     """
     fine = 2 * side
-    places = (torch.arange(fine, device=pixels.device) + 0.5) / fine  # (2 side,)
-    x = torch.where(flip[:, None], 1 - places, places)  # (N, 2 side)
+    centres = (torch.arange(fine, device=pixels.device) + 0.5) / fine  # (2 side,)
+    x = torch.where(flip[:, None], 1 - centres, centres)  # (N, 2 side)
     x = boxes[:, :1] + x * (boxes[:, 2:3] - boxes[:, :1])
-    y = boxes[:, 1:2] + places * (boxes[:, 3:] - boxes[:, 1:2])
+    y = boxes[:, 1:2] + centres * (boxes[:, 3:] - boxes[:, 1:2])
     grid = torch.stack([x[:, None].expand(-1, fine, -1), y[:, :, None].expand(-1, -1, fine)], dim=-1)
     views = F.grid_sample(pixels.float(), 2 * grid - 1, mode="bilinear", padding_mode="border", align_corners=False)
     return F.avg_pool2d(views, 2).round().clamp(0, 255).byte()
 
 
-def whole(pixels: Tensor, side: int, *, grey: bool = False) -> Tensor:
-    """Return whole images at a size, (N, 3, side, side) uint8.  grey: without colour (luma of Rec. 601)."""
+def resize_whole(pixels: Tensor, side: int, *, grey: bool = False) -> Tensor:
+    """Return whole images at a size, (N, 3, side, side) uint8; with `grey` without colour (luma of Rec. 601)."""
     if grey:
         weights = torch.tensor([0.299, 0.587, 0.114], device=pixels.device)
         luma = (pixels.float() * weights[:, None, None]).sum(dim=1, keepdim=True).round().byte()
@@ -97,7 +100,7 @@ def whole(pixels: Tensor, side: int, *, grey: bool = False) -> Tensor:
 
 
 def wide_enough(persons: Tensor) -> Tensor:
-    """Widen boxes that are too thin, inside the image.  persons: (N, 4) fractions."""
+    """Widen boxes (N, 4), in fractions of the image, that are too thin, so that they stay inside the image."""
     centre = (persons[:, :2] + persons[:, 2:]) / 2
     half = (persons[:, 2:] - persons[:, :2]).clamp(min=MIN_PERSON) / 2
     centre = centre.clamp(min=half, max=1 - half)
@@ -123,14 +126,12 @@ def batches(
     device = images.pixels.device
     steps_per_epoch = max(1, len(images) // batch_size)
     patches = (side // 16) ** 2
-    if reads_emotion:
-        texts = images.emotion_features
-    else:
-        texts = images.text_features
+    texts = images.emotion_features if reads_emotion else images.text_features
     for step in range(done, steps):
-        epoch, place = divmod(step, steps_per_epoch)
+        epoch, step_in_epoch = divmod(step, steps_per_epoch)
+        # Large factors keep the numbers of different seeds apart.
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(1_000_003 * seed + epoch))
-        rows = to_device(order[place * batch_size : (place + 1) * batch_size], device)
+        rows = to_device(order[step_in_epoch * batch_size : (step_in_epoch + 1) * batch_size], device)
         generator = torch.Generator().manual_seed(7_000_003 * seed + step + 1)
         count = len(rows)
         boxes = to_device(random_boxes(count, generator), device)

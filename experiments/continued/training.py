@@ -20,7 +20,8 @@ from uniemox.training.hardware import ready_to_train
 from uniemox.training.optimization import build_optimizer, train_step
 from uniemox.views.patches import normalise
 
-SAVE_EVERY = 500  # steps
+# Steps between saved states of an unfinished run.
+SAVE_EVERY = 500
 MAX_GRAD_NORM = 1.0
 Step = Callable[[Batch], dict[str, float]]
 
@@ -34,7 +35,7 @@ class Supervised(nn.Module):
         self.head = nn.Linear(width, classes)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Return logits (N, E).  pixels: (N, 3, S, S), normalised."""
+        """Return logits (N, E) for normalised pixels (N, 3, S, S)."""
         return self.head(self.encoder(pixels))
 
 
@@ -77,7 +78,8 @@ class Laboratory:
     def part(self, half: str, *, unseen: bool = False) -> Images:
         """Return the images of a half, or those of the other one."""
         is_first = (half == "A") != unseen
-        return self.images[(self.half == (0 if is_first else 1)).nonzero()[:, 0].to(self.device)]
+        number = 0 if is_first else 1
+        return self.images[(self.half == number).nonzero()[:, 0].to(self.device)]
 
 
 def new_encoder(profile: Profile) -> nn.Module:
@@ -91,11 +93,22 @@ def pretraining_model(laboratory: Laboratory, encoder: nn.Module, losses: LossWe
     decoder = DecoderConfig(width=profile.decoder_width, depth=profile.decoder_depth, heads=profile.decoder_heads)
     width = laboratory.images.image_features.shape[1]
     config = ModelConfig(losses=losses, fusion=fusion, decoder=decoder, teacher_width=width)
-    return UniEmoX(encoder, config).train()  # type: ignore[arg-type] # a VisionTransformer
+    # The encoder is a VisionTransformer.
+    return UniEmoX(encoder, config).train()  # type: ignore[arg-type]
 
 
 def train(laboratory: Laboratory, model: nn.Module, images: Images, path: Path, course: Course) -> None:
-    """Train what requires gradients, and save the weights in `path`; a stopped call resumes, a finished one loads."""
+    """Train the parameters that require gradients, and save the weights.
+
+    A stopped call resumes from its last saved step; a finished one only loads the weights.
+
+    Args:
+        laboratory: Images, sizes and folders.
+        model: Model to train.
+        images: Training images.
+        path: File of the finished weights.
+        course: Length and learning rate.
+    """
     if path.exists():
         model.load_state_dict(torch.load(path, map_location=laboratory.device, weights_only=True))
         return
@@ -130,10 +143,10 @@ def train(laboratory: Laboratory, model: nn.Module, images: Images, path: Path, 
 
 
 def save(state: object, path: Path) -> None:
-    """Write a state whole or not at all."""
-    half_written = path.with_name(path.name + ".tmp")
-    torch.save(state, half_written)
-    half_written.replace(path)
+    """Write a state completely or not at all."""
+    partial = path.with_name(path.name + ".tmp")
+    torch.save(state, partial)
+    partial.replace(path)
 
 
 def scheduled(step: int, steps: int, warm_up: int) -> float:
@@ -182,10 +195,7 @@ def train_start(laboratory: Laboratory, half: str) -> tuple[nn.Module, list[floa
     ready_to_train(model, laboratory.device)
     recalls: list[float] = []
     for stage in range(profile.max_additions + 1):
-        if stage == 0:
-            epochs = profile.start_epochs
-        else:
-            epochs = profile.more_epochs
+        epochs = profile.start_epochs if stage == 0 else profile.more_epochs
         train(
             laboratory,
             model,
@@ -206,7 +216,7 @@ def train_start(laboratory: Laboratory, half: str) -> tuple[nn.Module, list[floa
 
 
 def train_arm(laboratory: Laboratory, start: nn.Module, job: Job) -> nn.Module:
-    """Continue a start; returns the encoder.  start: changed in place."""
+    """Continue a start in place, and return the encoder."""
     arm: Arm = ARMS[job.arm]
     if arm.losses is None and not arm.is_supervised:
         return start
@@ -221,18 +231,19 @@ def train_arm(laboratory: Laboratory, start: nn.Module, job: Job) -> nn.Module:
         model = Supervised(start, profile.encoder["embed_dim"], classes)
     ready_to_train(model, laboratory.device)
     name = job.path(Path()).stem
-    trained = [parameter for parameter in start.parameters() if parameter.requires_grad]
-    for parameter in trained:
+    parameters = [parameter for parameter in start.parameters() if parameter.requires_grad]
+    # First only the new modules after the encoder are trained, so that their random weights don't disturb it.
+    for parameter in parameters:
         parameter.requires_grad_(False)
-    of_job = Course(steps=0, warm_up=0, lr=0.0, seed=job.seed, reads_emotion=arm.reads_emotion)
+    course = Course(steps=0, warm_up=0, lr=0.0, seed=job.seed, reads_emotion=arm.reads_emotion)
     after_encoder = replace(
-        of_job, steps=profile.warm_up_steps, warm_up=profile.warm_up_steps // 10, lr=profile.warm_up_lr
+        course, steps=profile.warm_up_steps, warm_up=profile.warm_up_steps // 10, lr=profile.warm_up_lr
     )
     train(laboratory, model, images, laboratory.root / f"{name}.warm.pt", after_encoder)
-    for parameter in trained:
+    for parameter in parameters:
         parameter.requires_grad_(True)
     complete = replace(
-        of_job,
+        course,
         steps=steps_of(laboratory, images, profile.arm_epochs),
         warm_up=steps_of(laboratory, images, 1),
         lr=profile.arm_lr,

@@ -24,13 +24,13 @@ Tried = tuple[Recipe, dict[str, Any]]
 
 
 def read_grid(outcomes: Path) -> dict[str, list[Tried]]:
-    """Read the grid of every row whose settings are all done."""
-    found = {}
+    """Read the grid of every row whose settings are all scored."""
+    grid = {}
     for name, row in ROWS.items():
-        paths = [(one, outcomes / outcome_path("grid", name, one.name)) for one in recipes_of(row)]
+        paths = [(recipe, outcomes / outcome_path("grid", name, recipe.name)) for recipe in recipes_of(row)]
         if not row.recipe_of and all(path.exists() for _, path in paths):
-            found[name] = [(one, read_about(path)) for one, path in paths]
-    return found
+            grid[name] = [(recipe, read_about(path)) for recipe, path in paths]
+    return grid
 
 
 def choose_recipes(grid: dict[str, list[Tried]]) -> dict[str, Recipe]:
@@ -43,21 +43,22 @@ def choose_recipes(grid: dict[str, list[Tried]]) -> dict[str, Recipe]:
 
 
 def _best(tried: Sequence[Tried]) -> Recipe:
-    _, top = max(tried, key=lambda one: one[1]["val_log_likelihood"])
+    _, top = max(tried, key=lambda entry: entry[1]["val_log_likelihood"])
     labels = np.array(top["val_labels"])
-    weights = 1 / (np.bincount(labels)[labels] * len(np.unique(labels)))  # (N,), so that all classes count the same
+    # With these weights, all classes count the same.
+    weights = 1 / (np.bincount(labels)[labels] * len(np.unique(labels)))  # (N,)
 
     def is_tied(about: dict[str, Any]) -> bool:
         gaps = np.array(top["val_values"]) - np.array(about["val_values"])
         error = np.sqrt((np.square(gaps - (weights * gaps).sum()) * weights**2).sum())
         return bool((weights * gaps).sum() <= error)
 
-    return max((one for one in tried if is_tied(one[1])), key=lambda one: one[1]["r2"])[0]
+    return max((entry for entry in tried if is_tied(entry[1])), key=lambda entry: entry[1]["r2"])[0]
 
 
 def tunings_to_choose_from() -> dict[str, list[Tuning]]:
     """Return the fine-tuning runs of seed 0 by row, with every learning rate; the histogram has nothing to train."""
-    lrs = {row: TUNING_LRS[: 1 if row == HISTOGRAM else None] for row in TUNED}
+    lrs = {row: TUNING_LRS[:1] if row == HISTOGRAM else TUNING_LRS for row in TUNED}
     return {row: [Tuning(fraction, lr, 0) for fraction in TUNING_EPOCHS for lr in lrs[row]] for row in TUNED}
 
 
@@ -70,9 +71,9 @@ def choose_tunings(outcomes: Path, seeds: int) -> dict[str, dict[float, list[Tun
     chosen: dict[str, dict[float, list[Tuning]]] = {}
     for row, tried in tunings_to_choose_from().items():
         for fraction in TUNING_EPOCHS:
-            own = [(outcomes / one.path(row), one) for one in tried if one.fraction == fraction]
-            if all(path.exists() for path, _ in own):
-                best = max(own, key=lambda one: read_about(one[0])["val_log_likelihood"])[1]
+            candidates = [(outcomes / tuning.path(row), tuning) for tuning in tried if tuning.fraction == fraction]
+            if all(path.exists() for path, _ in candidates):
+                best = max(candidates, key=lambda candidate: read_about(candidate[0])["val_log_likelihood"])[1]
                 runs = [Tuning(fraction, best.lr, seed) for seed in range(seeds)]
                 chosen.setdefault(row, {})[fraction] = runs
     return chosen

@@ -17,25 +17,24 @@ from uniemox.model.uniemox import UniEmoX
 from uniemox.training.counting import multiply_adds
 
 SIZE_PX = 224
-PASSES = 3  # forward, and backward to inputs and to weights
+# Forward, and backward to inputs and to weights.
+PASSES = 3
 DISTILLATION = ModelConfig(
     fusion=None, losses=LossWeights(scene_reconstruction=0, person_reconstruction=0, contrastive_feature_alignment=0)
 )
 
 
 def step_gflop(config: ModelConfig, *, with_teacher: bool) -> float:
-    """Return the GFLOP of training on one image.  with_teacher: its image features are computed in the step."""
+    """Return the GFLOP of training on one image, with the teacher's image features computed in the step or stored."""
     model = UniEmoX(build_encoder("vit_large_patch16_224"), config)
-    teacher = timm.create_model("vit_base_patch16_224", num_classes=0, global_pool="token")  # as CLIP's image encoder
+    # CLIP's image encoder has the same size.
+    teacher = timm.create_model("vit_base_patch16_224", num_classes=0, global_pool="token")
     images = torch.zeros(1, 3, SIZE_PX, SIZE_PX)
     features = torch.ones(1, config.decoder.width)
     texts = features if config.needs_text_features else None
-    of_model = multiply_adds(lambda: model(images, images, image_features=features, text_features=texts))
-    if with_teacher:
-        of_teacher = multiply_adds(lambda: teacher(images))
-    else:
-        of_teacher = 0
-    return 2 * (PASSES * of_model + of_teacher) / 1e9
+    model_cost = multiply_adds(lambda: model(images, images, image_features=features, text_features=texts))
+    teacher_cost = multiply_adds(lambda: teacher(images)) if with_teacher else 0
+    return 2 * (PASSES * model_cost + teacher_cost) / 1e9
 
 
 def lines() -> Iterator[str]:

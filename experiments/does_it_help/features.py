@@ -36,7 +36,7 @@ class TokenAndMean(nn.Module):
         self.vit = vit
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return features (N, 2 D).  x: (N, 3, H, W)."""
+        """Return features (N, 2 D) for pixels (N, 3, H, W)."""
         tokens = self.vit.forward_features(x)  # (N, 1 + L, D)
         return torch.cat([tokens[:, 0], tokens[:, self.vit.num_prefix_tokens :].mean(dim=1)], dim=1)
 
@@ -47,17 +47,19 @@ def features_of(init: str, samples: Sequence[Sample], size: int) -> tuple[list[S
     Args:
         init: A pre-training run; untrained: the initial network of runs with seed 0; histogram: the colours of the
             image; or stored:FILE: the features of a teacher.
+        samples: Samples to encode.
         size: Side of the views, px.
     """
     if init.startswith(STORED):
         teacher = StoredTeacher(init.removeprefix(STORED))
-        return list(samples), teacher.image_features(torch.empty(0), [one.key for one in samples]).numpy()
+        return list(samples), teacher.image_features(torch.empty(0), [sample.key for sample in samples]).numpy()
     encoder, stats = open_encoder(init, size)
     width = feature_width(encoder, size)
     network = Classifier(encoder, feature_width=width, outputs=1, streams="scene")
-    ready_to_train(network, torch.device("cpu"))  # the fastest memory layout
-    found = outputs_of(network, samples, ViewConfig(size=size, crop_fraction=1.0), stats=stats, encoded=True)
-    return list(found.samples), found.values[:, 0]
+    # This sets the fastest memory layout.
+    ready_to_train(network, torch.device("cpu"))
+    outputs = outputs_of(network, samples, ViewConfig(size=size, crop_fraction=1.0), stats=stats, encoded=True)
+    return list(outputs.samples), outputs.values[:, 0]
 
 
 def open_encoder(init: str, size: int) -> tuple[Any, PixelStats]:

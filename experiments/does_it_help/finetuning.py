@@ -42,7 +42,8 @@ SMOOTHING = 0.1
 WEIGHT_DECAY = 0.05
 WARMUP = 0.1
 CLIP_NORM = 1.0
-PENALTY = 10.0  # sklearn's C of the first head, times the number of images
+# sklearn's C of the first head, times the number of images.
+PENALTY = 10.0
 
 
 def main() -> None:
@@ -57,58 +58,62 @@ def main() -> None:
     )
     parser.add_argument("--lr", type=float, required=True, help="maximum learning rate for 256 images")
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
+    args = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(1)
-    tuning = Tuning(given.fraction, given.lr, given.seed)
-    about, keys, labels, answers = fine_tune(given.init, given.data, tuning)
-    if given.labels is not None:
-        store_labels(given.labels, keys, labels)
-    write_outcome(given.out, about, answers)
+    tuning = Tuning(args.fraction, args.lr, args.seed)
+    figures, keys, labels, answers = fine_tune(args.init, args.data, tuning)
+    if args.labels is not None:
+        store_labels(args.labels, keys, labels)
+    write_outcome(args.out, figures, answers)
 
 
 def fine_tune(init: str, data: str, tuning: Tuning) -> tuple[dict[str, Any], np.ndarray, np.ndarray, np.ndarray]:
     """Fine-tune and score.
 
     Returns:
-        The scores on val; and of the held-out images the names (N,), labels (N,) and log-probabilities (N, E).
+        The scores on val, and names (N,), labels (N,) and log-probabilities (N, E) of the held-out images.
     """
-    opened = open_data(data)
-    samples = sorted((one for one in opened.samples if one.label is not None), key=lambda one: one.key)
+    dataset = open_data(data)
+    samples = sorted((sample for sample in dataset.samples if sample.label is not None), key=lambda sample: sample.key)
     scheme = hold_out(samples, min(HELD_OUT, len(samples) // 4), seed=0)
-    parts = {name: [one for one in samples if scheme[one.key] == name] for name in ("train", "val", "test")}
-    fitted = take_fraction(parts["train"], tuning.fraction, tuning.seed)
+    parts = {name: [sample for sample in samples if scheme[sample.key] == name] for name in ("train", "val", "test")}
+    training = take_fraction(parts["train"], tuning.fraction, tuning.seed)
     torch.manual_seed(tuning.seed)
     encoder, stats = open_encoder(init, SIDE_PX)
     width = feature_width(encoder, SIDE_PX)
-    network = Classifier(encoder, feature_width=width, outputs=len(opened.labels), streams="scene")
+    network = Classifier(encoder, feature_width=width, outputs=len(dataset.labels), streams="scene")
     ready_to_train(network, CPU)
-    _fit_head(network, fitted, stats)
-    if any(True for _ in encoder.parameters()):  # the colour histogram has none
-        _train(network, fitted, stats, tuning)
+    _fit_head(network, training, stats)
+    # The colour histogram has no parameters to train.
+    if any(True for _ in encoder.parameters()):
+        _train(network, training, stats, tuning)
 
     def answers(part: Sequence[Sample]) -> tuple[list[Sample], np.ndarray]:
         outputs = outputs_of(network, part, EVAL_VIEW, stats=stats)
         return list(outputs.samples), F.log_softmax(torch.from_numpy(outputs.values), dim=1).numpy()
 
-    on_val = answers(parts["val"])
-    on_test = answers(parts["test"])
-    labels, of_val = (np.array([one.label for one in part], dtype=np.uint8) for part, _ in (on_test, on_val))
-    about = {
-        "images": len(fitted),
-        "val_log_likelihood": balanced(true_of(on_val[1], of_val), of_val),
-        "val_recall": balanced(on_val[1].argmax(axis=1) == of_val, of_val),
+    val_outputs = answers(parts["val"])
+    test_outputs = answers(parts["test"])
+    labels, val_labels = (
+        np.array([sample.label for sample in part], dtype=np.uint8) for part, _ in (test_outputs, val_outputs)
+    )
+    figures = {
+        "images": len(training),
+        "val_log_likelihood": balanced(true_of(val_outputs[1], val_labels), val_labels),
+        "val_recall": balanced(val_outputs[1].argmax(axis=1) == val_labels, val_labels),
     }
-    return about, np.array([one.key for one in on_test[0]], dtype=str), labels, on_test[1]
+    return figures, np.array([sample.key for sample in test_outputs[0]], dtype=str), labels, test_outputs[1]
 
 
 def _fit_head(network: Classifier, samples: Sequence[Sample], stats: PixelStats) -> None:
     """Set the head to a logistic regression on the encoder's features, with equal class weights."""
-    found = outputs_of(network, samples, EVAL_VIEW, stats=stats, encoded=True)
-    features = found.values[:, 0].astype(np.float64)
-    mean, std = features.mean(axis=0), features.std(axis=0) + 1e-6
+    outputs = outputs_of(network, samples, EVAL_VIEW, stats=stats, encoded=True)
+    features = outputs.values[:, 0].astype(np.float64)
+    mean = features.mean(axis=0)
+    std = features.std(axis=0) + 1e-6
     model = LogisticRegression(C=PENALTY / len(samples), class_weight="balanced", max_iter=500, tol=1e-3)
-    model.fit((features - mean) / std, [sample.label for sample in found.samples])
+    model.fit((features - mean) / std, [sample.label for sample in outputs.samples])
     weight = model.coef_ / std  # (E, D)
     head: Any = network.head
     with torch.no_grad():
@@ -122,14 +127,14 @@ def _train(network: Classifier, samples: Sequence[Sample], stats: PixelStats, tu
     counts = np.bincount([sample.label or 0 for sample in samples], minlength=head.out_features)
     weights = torch.from_numpy(len(samples) / (len(counts) * np.maximum(counts, 1))).float()  # (E,)
     precision = fast_precision("cpu")
-    order = np.random.default_rng(tuning.seed)
-    places = [
+    rng = np.random.default_rng(tuning.seed)
+    batches = [
         [(epoch, int(i)) for i in rows]
         for epoch in range(TUNING_EPOCHS[tuning.fraction])
-        for rows in np.array_split(order.permutation(len(samples)), max(1, len(samples) // BATCH))
+        for rows in np.array_split(rng.permutation(len(samples)), max(1, len(samples) // BATCH))
     ]
     optimizer = build_optimizer(network, lr=tuning.lr * BATCH / 256, weight_decay=WEIGHT_DECAY)
-    set_lr = warmup_cosine(optimizer, tuning.lr * BATCH / 256, steps=len(places), warmup=WARMUP)
+    set_lr = warmup_cosine(optimizer, tuning.lr * BATCH / 256, steps=len(batches), warmup=WARMUP)
 
     def losses_of(batch: ViewBatch) -> tuple[Tensor, dict[str, Tensor]]:
         targets = torch.tensor([sample.label for sample in batch.samples])
@@ -140,9 +145,9 @@ def _train(network: Classifier, samples: Sequence[Sample], stats: PixelStats, tu
 
     network.train()
     dataset = ViewDataset(samples, TrainViews(TRAIN_VIEW, tuning.seed))
-    for step, batch in enumerate(build_loader(dataset, places, workers=1)):
+    for step, batch in enumerate(build_loader(dataset, batches, workers=1)):
         set_lr(step)
-        train_step(network, optimizer, [batch], lambda one: len(one.samples), losses_of, CLIP_NORM)
+        train_step(network, optimizer, [batch], lambda part: len(part.samples), losses_of, CLIP_NORM)
 
 
 if __name__ == "__main__":

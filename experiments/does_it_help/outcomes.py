@@ -13,7 +13,8 @@ from uniemox.errors import DataError
 from uniemox.io.files import replacing
 
 OUTCOMES = Path(__file__).parent / "outcomes"
-STEPS_PER_NAT = 16.0  # log-probabilities are stored as whole sixteenths of a nat, down to -15.9
+# Log-probabilities are stored as whole sixteenths of a nat, down to -15.9.
+STEPS_PER_NAT = 16.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,18 +82,18 @@ def _write(path: Path, arrays: Mapping[str, Any]) -> None:
 def read_log(run: Path) -> dict[str, float]:
     """Return means over a run's steps: clipping, cosine of Υ in the last tenth, gradient norms; {} without a log."""
     path = run / "metrics.jsonl"
-    if path.exists():
-        lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    else:
-        lines = []
+    if not path.exists():
+        return {}
+    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     if not lines:
         return {}
-    found = {"steps": len(lines), "epochs": round(lines[-1]["epoch"], 1)}
-    found |= {"clipped": float(np.mean([line.get("clipped", 0.0) for line in lines]))}
+    means = {"steps": len(lines), "epochs": round(lines[-1]["epoch"], 1)}
+    means["clipped"] = float(np.mean([line.get("clipped", 0.0) for line in lines]))
+    # Υ changes during training, so its figures are taken from the last tenth of the steps.
     late = lines[-max(1, len(lines) // 10) :]
     for name in ("fused_cosine", "offset_share"):
         if name in late[0]:
-            found[name] = round(float(np.mean([line[name] for line in late])), 4)
+            means[name] = round(float(np.mean([line[name] for line in late])), 4)
     for name in sorted({key for line in lines for key in line if key.startswith("grad_norm_")}):
-        found[name] = round(float(np.mean([line[name] for line in lines if name in line])), 4)
-    return found
+        means[name] = round(float(np.mean([line[name] for line in lines if name in line])), 4)
+    return means

@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SIDE_PX = 112
-SHAPE = {"patch_size": 14, "embed_dim": 192, "depth": 6, "num_heads": 6}  # 2.7 million parameters
+# Encoder with 2.7 million parameters.
+SHAPE = {"patch_size": 14, "embed_dim": 192, "depth": 6, "num_heads": 6}
 BATCH = 64
-FEW = 1000  # images of the small version
-CLIP_NORM = 10.0  # far above a usual gradient norm: only a guard against spikes
+# Number of images in the small version.
+FEW = 1000
+# Far above a usual gradient norm: only a guard against spikes.
+CLIP_NORM = 10.0
 LRS = (4e-3, 1e-3, 2.5e-4)
 RECONSTRUCTION_WEIGHTS = (1.0, 0.1)
 DISTILLATION = "distillation"
@@ -19,9 +22,12 @@ HISTOGRAM = "histogram"
 TEACHER = "teacher"
 LABELS = "labels.npz"
 TUNED_LABELS = "labels_finetune.npz"
-HELD_OUT = 2000  # images of train that fine-tuning does not read and is scored on
-TUNING_EPOCHS = {0.1: 20, 1.0: 4}  # by the share of the labels
-TUNING_LRS = (5e-4, 1.25e-4)  # for 256 images
+# Images of train that fine-tuning does not read and is scored on.
+HELD_OUT = 2000
+# Epochs of fine-tuning by the share of the labels.
+TUNING_EPOCHS = {0.1: 20, 1.0: 4}
+# Learning rates of fine-tuning, for a batch of 256 images.
+TUNING_LRS = (5e-4, 1.25e-4)
 NO_L1 = ("--model.losses.scene-reconstruction", "0", "--model.losses.person-reconstruction", "0")
 NO_L2 = ("--model.losses.contrastive-feature-alignment", "0")
 NO_L3 = ("--model.losses.semantic-visual-alignment", "0")
@@ -103,7 +109,7 @@ class Recipe:
         return f"lr {self.lr:g} L1 x {self.reconstruction:g} {self.fusion}"
 
     def words(self, row: Row) -> tuple[str, ...]:
-        """Options of `uniemox pretrain`; the row's options follow and take precedence."""
+        """Return options of `uniemox pretrain`; the row's options follow and take precedence."""
         weight = f"{self.reconstruction:g}"
         losses = ("--model.losses.scene-reconstruction", weight, "--model.losses.person-reconstruction", weight)
         options = {"--optimizer.base-lr": (f"{self.lr:g}",), "--model.fusion": (self.fusion,)}
@@ -178,7 +184,12 @@ class Study:
             yield from self._trained(path, ROWS[DISTILLATION], recipe, epochs, seed=0)
 
     def main(self, recipes: Mapping[str, Recipe], rows: Collection[str] = ROWS) -> Iterator[Job]:
-        """Yield rows with their seeds, on all images.  recipes: of at least these rows."""
+        """Yield rows with their seeds, on all images.
+
+        Args:
+            recipes: Settings by row, of these rows at least.
+            rows: Rows to yield.
+        """
         yield from self._rows("main", recipes, rows, self.budget.main)
 
     def small(self, recipes: Mapping[str, Recipe]) -> Iterator[Job]:
@@ -188,13 +199,18 @@ class Study:
     def tuned(self, tunings: Mapping[str, Collection[Tuning]]) -> Iterator[tuple[str, Job]]:
         """Yield the row and the job of every fine-tuning run. The pre-trained encoders are those of the main table."""
         for name, settings in tunings.items():
-            for one in settings:
-                run = self.root / outcome_path("main", name, one.seed).with_suffix("")
-                out = self.outcomes / one.path(name)
-                words = ["-m", "experiments.does_it_help.finetuning", "--init", str(run if name in CONTRAST else name)]
-                words += ["--data", self.shards, "--out", str(out), "--labels", str(self.outcomes / TUNED_LABELS)]
-                words += ["--fraction", f"{one.fraction:g}", "--lr", f"{one.lr:g}", "--seed", str(one.seed)]
-                yield name, Job(f"finetune {one.path(name).with_suffix('')}", tuple(words), out)
+            for tuning in settings:
+                run = self.root / outcome_path("main", name, tuning.seed).with_suffix("")
+                out = self.outcomes / tuning.path(name)
+                options = [
+                    "-m",
+                    "experiments.does_it_help.finetuning",
+                    "--init",
+                    str(run if name in CONTRAST else name),
+                ]
+                options += ["--data", self.shards, "--out", str(out), "--labels", str(self.outcomes / TUNED_LABELS)]
+                options += ["--fraction", f"{tuning.fraction:g}", "--lr", f"{tuning.lr:g}", "--seed", str(tuning.seed)]
+                yield name, Job(f"finetune {tuning.path(name).with_suffix('')}", tuple(options), out)
 
     def baselines(self) -> Iterator[Job]:
         """Yield the trivial baseline and the ceiling."""
@@ -218,7 +234,7 @@ class Study:
         words = ["uniemox", "pretrain", "--preset", "demo", "--data", self.shards]
         words += ["--splits", str(self.few), "--split", "test"] if few else ["--split", "train"]
         words += ["--out", str(run), "--resume", "--seed", str(seed)]
-        words += [w for key, value in SHAPE.items() for w in (f"--encoder.{key.replace('_', '-')}", str(value))]
+        words += [word for key, value in SHAPE.items() for word in (f"--encoder.{key.replace('_', '-')}", str(value))]
         words += ["--model.decoder.width", "128", "--view.size", str(SIDE_PX), "--view.min-area", "0.3"]
         words += ["--batch-size", str(BATCH), "--teacher.view", "whole", "--teacher.no-with-emotion"]
         words += ["--teacher.source", f"stored:{self.teacher}", "--optimizer.max-grad-norm", f"{CLIP_NORM:g}"]
@@ -232,29 +248,27 @@ class Study:
         out = self.outcomes / path
         words = ("-m", "experiments.does_it_help.probe", "--init", init, "--data", self.shards)
         words += ("--teacher", str(self.teacher), "--out", str(out), "--labels", str(self.outcomes / LABELS))
-        words += ("--validation-only",) if path.parts[0] == "grid" else ()
+        if path.parts[0] == "grid":
+            words += ("--validation-only",)
         return Job(f"probe {path.with_suffix('')}", words, out)
 
 
-def outcome_path(stage: str, row: str, what: str | int = "") -> Path:
-    """Return the path of an outcome in its folder, without blanks and commas, at which --init would split it.
+def outcome_path(stage: str, row: str, suffix: str | int = "") -> Path:
+    """Return the path of an outcome in its folder, without blanks and commas, because --init splits at commas.
 
     >>> str(outcome_path("main", "distillation, equal images", 0))
     'main/distillation-equal-images/0.npz'
     """
-    words = "/".join(str(part) for part in (stage, row, what) if part != "")
+    words = "/".join(str(part) for part in (stage, row, suffix) if part != "")
     return Path(words.replace(", ", "-").replace(" + ", "-").replace(" ", "-") + ".npz")
 
 
 def recipes_of(row: Row) -> list[Recipe]:
     """Return the grid's settings: all rates and weights with the paper's fusion, the middle rate with others."""
-    if row.reconstructs:
-        weights = RECONSTRUCTION_WEIGHTS
-    else:
-        weights = (1.0,)
+    weights = RECONSTRUCTION_WEIGHTS if row.reconstructs else (1.0,)
     first, *others = row.fusions
-    found = [Recipe(lr, weight, first) for lr in LRS for weight in weights]
-    return found + [Recipe(LRS[1], weight, fusion) for fusion in others for weight in weights]
+    recipes = [Recipe(lr, weight, first) for lr in LRS for weight in weights]
+    return recipes + [Recipe(LRS[1], weight, fusion) for fusion in others for weight in weights]
 
 
 def _epochs(row: Row, of_distillation: float) -> float:

@@ -27,9 +27,11 @@ from uniemox.data.source import open_data
 from uniemox.teacher.features import StoredTeacher
 from uniemox.training.hardware import keep_freed_memory
 
-PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)  # sklearn's C; larger values separate the training images of all encoders here
+# Values of sklearn's C; larger values separate the training images of all encoders here.
+PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
 FOLDS = 5
-RIDGE = 100.0  # of the map to the teacher's features
+# Penalty of the map to the teacher's features.
+RIDGE = 100.0
 
 
 def main() -> None:
@@ -39,14 +41,14 @@ def main() -> None:
         parser.add_argument(f"--{name}", required=True, type=Path if name in ("teacher", "out") else str)
     parser.add_argument("--labels", type=Path, help="file that names the scored images, the same for all outcomes")
     parser.add_argument("--validation-only", action="store_true", help="score val alone, for the grid")
-    given = parser.parse_args()
+    args = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(1)
     with threadpool_limits(limits=1):
-        about, scored = probe(given.init, given.data, given.teacher, is_scored=not given.validation_only)
-    if scored is not None and given.labels is not None:
-        store_labels(given.labels, scored.keys, scored.labels)
-    write_outcome(given.out, about | read_log(Path(given.init)), None if scored is None else scored.log_probabilities)
+        figures, scored = probe(args.init, args.data, args.teacher, is_scored=not args.validation_only)
+    if scored is not None and args.labels is not None:
+        store_labels(args.labels, scored.keys, scored.labels)
+    write_outcome(args.out, figures | read_log(Path(args.init)), None if scored is None else scored.log_probabilities)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,46 +70,48 @@ def probe(init: str, data: str, teacher: Path, *, is_scored: bool) -> tuple[dict
         The penalty and the scores on val (balanced log-likelihood, its values per image, mean recall, R² onto the
         teacher's features), and with is_scored the images of train.
     """
-    opened = open_data(data)
-    samples, features = features_of(init, [sample for sample in opened.samples if sample.label is not None], SIDE_PX)
+    dataset = open_data(data)
+    samples, features = features_of(init, [sample for sample in dataset.samples if sample.label is not None], SIDE_PX)
     order = np.argsort([sample.key for sample in samples])
     samples = [samples[i] for i in order]
     features = features[order]
     labels = np.array([sample.label for sample in samples])
     is_train = np.array([sample.split == "train" for sample in samples])
-    mean, std = features[is_train].mean(axis=0), features[is_train].std(axis=0) + 1e-6
+    mean = features[is_train].mean(axis=0)
+    std = features[is_train].std(axis=0) + 1e-6
     x = ((features - mean) / std).astype(np.float64)
-    classes = len(opened.labels)
-    tried = {c: _fit(x[is_train], labels[is_train], c, x[~is_train], classes) for c in PENALTIES}
-    scores = {c: balanced(true_of(rows, labels[~is_train]), labels[~is_train]) for c, rows in tried.items()}
+    classes = len(dataset.labels)
+    val_answers = {c: _fit(x[is_train], labels[is_train], c, x[~is_train], classes) for c in PENALTIES}
+    scores = {c: balanced(true_of(rows, labels[~is_train]), labels[~is_train]) for c, rows in val_answers.items()}
     best = max(scores, key=lambda c: scores[c])
-    on_val = true_of(tried[best], labels[~is_train])
+    val_likelihoods = true_of(val_answers[best], labels[~is_train])
     stored = StoredTeacher(teacher)
     target = stored.image_features(torch.empty(0), [sample.key for sample in samples]).numpy()
-    about: dict[str, Any] = {"penalty": best, "val_log_likelihood": scores[best]}
-    about["val_recall"] = balanced(tried[best].argmax(axis=1) == labels[~is_train], labels[~is_train])
-    about["val_values"] = [round(float(value), 4) for value in on_val]
-    about["val_labels"] = labels[~is_train].tolist()
-    about["r2"] = _r2(x, target, is_train)
+    figures: dict[str, Any] = {"penalty": best, "val_log_likelihood": scores[best]}
+    figures["val_recall"] = balanced(val_answers[best].argmax(axis=1) == labels[~is_train], labels[~is_train])
+    figures["val_values"] = [round(float(value), 4) for value in val_likelihoods]
+    figures["val_labels"] = labels[~is_train].tolist()
+    figures["r2"] = _r2(x, target, is_train)
     if not is_scored:
-        return about, None
+        return figures, None
     x = x[is_train]
     labels = labels[is_train]
     answers = np.empty((len(x), classes), dtype=np.float32)
-    for known, held in StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(x, labels):
-        answers[held] = _fit(x[known], labels[known], best, x[held], classes)
-    keys = [sample.key for sample, is_kept in zip(samples, is_train, strict=True) if is_kept]
-    return about, Scored(np.array(keys, dtype=str), labels.astype(np.uint8), answers)
+    for fit_rows, held_out in StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(x, labels):
+        answers[held_out] = _fit(x[fit_rows], labels[fit_rows], best, x[held_out], classes)
+    keys = [sample.key for sample, is_scored_image in zip(samples, is_train, strict=True) if is_scored_image]
+    return figures, Scored(np.array(keys, dtype=str), labels.astype(np.uint8), answers)
 
 
-def _fit(x: NDArray, labels: NDArray, penalty: float, asked: NDArray, classes: int) -> NDArray[np.float64]:
-    """Return log-probabilities (M, E) of `asked` by a logistic regression with equal class weights."""
+def _fit(x: NDArray, labels: NDArray, penalty: float, scored_features: NDArray, classes: int) -> NDArray[np.float64]:
+    """Return log-probabilities (M, E) of `scored_features` by a logistic regression with equal class weights."""
     model = LogisticRegression(C=penalty, class_weight="balanced", max_iter=500, tol=1e-3)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # of the weakest penalties
+        # Fits with the weakest penalties do not always converge.
+        warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(x, labels)
-    rows = np.full((len(asked), classes), np.log(1e-12))
-    rows[:, model.classes_] = model.predict_log_proba(asked)
+    rows = np.full((len(scored_features), classes), np.log(1e-12))
+    rows[:, model.classes_] = model.predict_log_proba(scored_features)
     return rows
 
 
@@ -128,10 +132,10 @@ def balanced(values: NDArray, labels: NDArray) -> float:
 def _r2(x: NDArray, target: NDArray, is_train: NDArray[np.bool_]) -> float:
     """Return the share of the variance of the teacher's features on val that a ridge regression explains."""
     target = target / np.linalg.norm(target, axis=1, keepdims=True)
-    guess = Ridge(alpha=RIDGE).fit(x[is_train], target[is_train]).predict(x[~is_train])
-    held = target[~is_train]
+    prediction = Ridge(alpha=RIDGE).fit(x[is_train], target[is_train]).predict(x[~is_train])
+    val_target = target[~is_train]
     mean = target[is_train].mean(axis=0)
-    return float(1 - np.square(held - guess).sum() / np.square(held - mean).sum())
+    return float(1 - np.square(val_target - prediction).sum() / np.square(val_target - mean).sum())
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ def run_jobs(jobs: Sequence[Job], root: Path, count: int) -> None:
     """Run every job that has no mark below ROOT/done, `count` in parallel, in order.
 
     Jobs whose names differ only in their first word ("train X", "probe X") run one after the other, and not at all if
-    the outcome of the last is stored, even by another machine.
-    Ctrl-C stops the commands, which save; the same call resumes.
+    the outcome of the last is stored, even by another machine. After Ctrl-C the commands save and stop; the same call
+    resumes.
 
     Raises:
         UniemoxError: If a command fails.
@@ -29,7 +29,7 @@ def run_jobs(jobs: Sequence[Job], root: Path, count: int) -> None:
     chains: dict[str, list[Job]] = {}
     for job in jobs:
         chains.setdefault(job.name.partition(" ")[2] or job.name, []).append(job)
-    left = [chain for chain in chains.values() if not _is_done(chain, root)]
+    open_chains = [chain for chain in chains.values() if not _is_done(chain, root)]
     stop = Event()
 
     def run_chain(chain: Sequence[Job]) -> None:
@@ -38,11 +38,11 @@ def run_jobs(jobs: Sequence[Job], root: Path, count: int) -> None:
                 _run(job, root, stop)
 
     with ThreadPoolExecutor(count) as pool:
-        waiting = [pool.submit(run_chain, chain) for chain in left]
+        futures = [pool.submit(run_chain, chain) for chain in open_chains]
         try:
-            for done, one in enumerate(waiting, 1):
-                one.result()
-                sys.stderr.write(f"{done} of {len(waiting)} done\n")
+            for done, future in enumerate(futures, 1):
+                future.result()
+                sys.stderr.write(f"{done} of {len(futures)} done\n")
         except BaseException:
             stop.set()
             raise
@@ -52,17 +52,21 @@ def _run(job: Job, root: Path, stop: Event) -> None:
     log = root / "logs" / f"{_slug(job)}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
-    beside = os.getloadavg()[0]
-    module = [sys.executable, *(("-m", *job.command) if job.command[0] == "uniemox" else job.command)]
-    with log.open("ab") as file, (job.prints or log).open("wb" if job.prints else "ab") as printed:
+    load_before = os.getloadavg()[0]
+    module = [sys.executable, *job.command]
+    if job.command[0] == "uniemox":
+        module.insert(1, "-m")
+    with log.open("ab") as file, (job.prints or log).open("wb" if job.prints else "ab") as output:
         environment = {**os.environ, "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
-        process = subprocess.Popen(module, stdin=subprocess.DEVNULL, stdout=printed, stderr=file, env=environment)
+        process = subprocess.Popen(module, stdin=subprocess.DEVNULL, stdout=output, stderr=file, env=environment)
         while process.poll() is None:
             if stop.wait(0.2):
-                process.terminate()  # it saves and ends
+                # The command saves and ends.
+                process.terminate()
                 process.wait()
     line = {"name": job.name, "seconds": round(time.monotonic() - start, 1), "exit_code": process.returncode}
-    line["load_before"] = round(beside, 2)  # other load; compute is counted in steps, not in seconds
+    # Other programs slow a run down, so compute is counted in steps, not in seconds.
+    line["load_before"] = round(load_before, 2)
     with (root / JOURNAL).open("a", encoding="utf-8") as journal:
         journal.write(json.dumps(line) + "\n")
     if process.returncode:

@@ -10,7 +10,8 @@ from uniemox.errors import ShapeError
 from uniemox.intervals import UPPER, percentile_interval, spread_over_seeds
 
 RESAMPLES = 2000
-POWER = 0.8  # probability with which the smallest detectable difference is seen
+# Probability with which an experiment detects the smallest detectable difference.
+POWER = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +39,9 @@ def balanced_mean(values: NDArray, labels: NDArray, others: NDArray | None = Non
     (Student's t) and images, see `uniemox.intervals.Spread`. Two have none.
 
     Args:
-        values: (S, N), one run per seed, paired by seed and image: 0 and 1 for a recall, log-probabilities, ...
-        others: Likewise.
-        labels: (N,).
+        values: Values of one run per seed, (S, N), paired by seed and image: 0 and 1 for a recall, log-probabilities...
+        labels: Labels of the images, (N,).
+        others: Values to subtract, in the same form; None: return the mean of `values`.
 
     Raises:
         ShapeError: If the shapes do not match.
@@ -59,19 +60,23 @@ def balanced_mean(values: NDArray, labels: NDArray, others: NDArray | None = Non
     if spread is None:
         return Estimate(value, None, None, None, len(gain))
     reach = spread.reach(UPPER)
-    low, high = percentile_interval(resampled[:, 0]) if len(gain) == 1 else (value - reach, value + reach)
+    if len(gain) == 1:
+        low, high = percentile_interval(resampled[:, 0])
+    else:
+        low, high = value - reach, value + reach
     return Estimate(value, low, high, spread.reach(UPPER, POWER), len(gain))
 
 
-@lru_cache(maxsize=2)  # all rows of a table are scored on the same images
+# All rows of a table are scored on the same images.
+@lru_cache(maxsize=2)
 def _weights(labels: bytes) -> NDArray[np.float64]:
     """Return the weight of each image in each resample: (R, N), rows that sum to 1."""
-    places = np.frombuffer(labels, dtype=np.int64)
+    indices = np.frombuffer(labels, dtype=np.int64)
     rng = np.random.default_rng(0)
-    classes = np.unique(places)
-    weights = np.empty((RESAMPLES, len(places)))
+    classes = np.unique(indices)
+    weights = np.empty((RESAMPLES, len(indices)))
     for label in classes:
-        of_class = np.flatnonzero(places == label)
-        counts = rng.multinomial(len(of_class), np.full(len(of_class), 1 / len(of_class)), size=RESAMPLES)
-        weights[:, of_class] = counts / (len(of_class) * len(classes))
+        members = np.flatnonzero(indices == label)
+        counts = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=RESAMPLES)
+        weights[:, members] = counts / (len(members) * len(classes))
     return weights

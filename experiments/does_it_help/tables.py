@@ -45,12 +45,12 @@ class Outcomes:
         """Weight of L1 by row, of the rows whose settings were searched."""
 
     def values(self, *paths: Path) -> Values | None:
-        """Return hits and log-probabilities of the stored runs; None without any.  paths: from `outcome_path`."""
-        found = [read_outcome(self.folder / path, self.labels) for path in paths if (self.folder / path).exists()]
-        if not found:
+        """Return hits and log-probabilities of the stored runs with these paths; None if none is stored."""
+        runs = [read_outcome(self.folder / path, self.labels) for path in paths if (self.folder / path).exists()]
+        if not runs:
             return None
-        hits = np.array([one.predicted == self.labels for one in found])
-        return hits, np.array([one.true_log_probability for one in found])
+        hits = np.array([run.predicted == self.labels for run in runs])
+        return hits, np.array([run.true_log_probability for run in runs])
 
     def row(self, stage: str, row: str) -> Values | None:
         """Return the finished seeds of a row."""
@@ -63,23 +63,30 @@ class Outcomes:
         return {}
 
     def contrast(self, stage: str, row: str, base: str, of: int) -> Estimate | None:
-        """Return a row minus another, over the seeds that both have.  of: 0 hits, 1 log-probabilities."""
+        """Return a row minus another, over the seeds that both have.
+
+        Args:
+            stage: Stage of the experiment.
+            row: Row.
+            base: Row that is subtracted.
+            of: Figure to compare: 0 hits, 1 log-probabilities.
+        """
         if row == base:
             return None
         return self.difference(self.row(stage, row), self.row(stage, base), of)
 
     def difference(self, ours: Values | None, theirs: Values | None, of: int) -> Estimate | None:
-        """Return one minus the other, over the seeds that both have; None if one has none."""
+        """Return `ours` minus `theirs`, over the seeds that both have; None if one has no runs."""
         if ours is None or theirs is None:
             return None
         seeds = min(len(ours[of]), len(theirs[of]))
         return balanced_mean(ours[of][:seeds], self.labels, theirs[of][:seeds])
 
 
-def shown_name(row: str, weights: Mapping[str, float]) -> str:
+def display_name(row: str, weights: Mapping[str, float]) -> str:
     """Return a row's name with the weight of L1 that it was trained with, if it was searched.
 
-    >>> shown_name("full, second crop", {"full": 0.1}), shown_name("MAE", {"MAE": 1.0})
+    >>> display_name("full, second crop", {"full": 0.1}), display_name("MAE", {"MAE": 1.0})
     ('full (L1 × 0.1), second crop', 'MAE')
     """
     weight = weights.get(ROWS[row].recipe_of or row)
@@ -95,25 +102,25 @@ def print_tables(folder: Path) -> None:
 
 def tables(folder: Path) -> list[str]:
     """Return the lines of all tables."""
-    found = Outcomes(folder)
-    parts = [_verdict(found), _main(found, "main"), _control(found), _main(found, "few")]
+    stored = Outcomes(folder)
+    parts = [_verdict(stored), _main(stored, "main"), _control(stored), _main(stored, "few")]
     if (folder / TUNED_LABELS).exists():
         parts.append(_tuned(Outcomes(folder, TUNED_LABELS)))
-    return [line for part in (*parts, _logs(found), _grid(found)) for line in (*part, "")]
+    return [line for part in (*parts, _logs(stored), _grid(stored)) for line in (*part, "")]
 
 
-def _verdict(found: Outcomes) -> Iterator[str]:
-    yield f"**Primary contrasts**, {shown_name(FULL, found.weights)} minus distillation:"
+def _verdict(stored: Outcomes) -> Iterator[str]:
+    yield f"**Primary contrasts**, {display_name(FULL, stored.weights)} minus distillation:"
     yield ""
     scores = "recall, points | log-likelihood, nats | smallest detectable difference"
     yield f"| training images | held equal | seeds | {scores} | verdict |"
     yield "| --- | --- | --- | --- | --- | --- | --- |"
     for stage, images in (("main", "all"), ("few", "1,000")):
         for base, equal in ((DISTILLATION_FEW_LOOKS, "images"), (DISTILLATION, "compute")):
-            both = [found.contrast(stage, FULL, base, of) for of in (0, 1)]
-            if both[0] is not None and both[1] is not None:
-                recall = both[0]
-                likelihood = both[1]
+            differences = [stored.contrast(stage, FULL, base, of) for of in (0, 1)]
+            if differences[0] is not None and differences[1] is not None:
+                recall = differences[0]
+                likelihood = differences[1]
                 visible = ""
                 if recall.visible is not None and likelihood.visible is not None:
                     visible = f"{100 * recall.visible:.1f} points; {likelihood.visible:.3f} nats"
@@ -138,41 +145,36 @@ def verdict_of(recall: Estimate, likelihood: Estimate) -> str:
     return "not seen"
 
 
-def _main(found: Outcomes, stage: str) -> Iterator[str]:
+def _main(stored: Outcomes, stage: str) -> Iterator[str]:
     """Yield all rows, with their differences from distillation."""
     rows = list(ROWS) if stage == "main" else list(CONTRAST)
-    rows = [row for row in rows if found.row(stage, row) is not None]
+    rows = [row for row in rows if stored.row(stage, row) is not None]
     if not rows:
         return
-    if any(ROWS[row].seeds == 2 for row in rows):
-        descriptive = "; rows with two seeds are descriptive"
-    else:
-        descriptive = ""
+    has_two_seeds = any(ROWS[row].seeds == 2 for row in rows)
+    descriptive = "; rows with two seeds are descriptive" if has_two_seeds else ""
     yield f"**{'All images' if stage == 'main' else '1,000 images'}**, mean over seeds{descriptive}:"
     yield ""
     yield f"| pre-training | seeds | recall, % | log-likelihood, nats | {BASE_COLUMNS} |"
     yield "| --- | --- | --- | --- | --- | --- |"
-    baseline = found.values(outcome_path("baseline", HISTOGRAM))
+    baseline = stored.values(outcome_path("baseline", HISTOGRAM))
     any_marked = False
     for row in rows:
-        hits, likelihoods = found.row(stage, row) or ((), ())
-        differences = [found.contrast(stage, row, base, 0) for base in BASES]
-        cells = ["" if one is None else points(one) for one in differences]
-        if baseline is None or _beats(hits, baseline[0], found.labels):
-            mark = ""
-        else:
-            mark = "▼ "
+        hits, likelihoods = stored.row(stage, row) or ((), ())
+        differences = [stored.contrast(stage, row, base, 0) for base in BASES]
+        cells = ["" if difference is None else points(difference) for difference in differences]
+        mark = "" if baseline is None or _beats(hits, baseline[0], stored.labels) else "▼ "
         any_marked |= bool(mark)
-        recall = balanced_mean(hits, found.labels)
-        likelihood = balanced_mean(likelihoods, found.labels)
+        recall = balanced_mean(hits, stored.labels)
+        likelihood = balanced_mean(likelihoods, stored.labels)
         scores = f"{percent(recall)} | {nats(likelihood, signed=False)}"
-        yield f"| {mark}{shown_name(row, found.weights)} | {len(hits)} | {scores} | {' | '.join(cells)} |"
-    for name, shown in ((TEACHER, "*the teacher's own features (ceiling)*"), (HISTOGRAM, "*colour histogram*")):
-        values = found.values(outcome_path("baseline", name))
+        yield f"| {mark}{display_name(row, stored.weights)} | {len(hits)} | {scores} | {' | '.join(cells)} |"
+    for name, title in ((TEACHER, "*the teacher's own features (ceiling)*"), (HISTOGRAM, "*colour histogram*")):
+        values = stored.values(outcome_path("baseline", name))
         if values is not None:
-            recall, likelihood = (balanced_mean(one, found.labels) for one in values)
-            yield f"| {shown} | | {percent(recall)} | {nats(likelihood, signed=False)} | | |"
-    chance = 1 / len(np.unique(found.labels))
+            recall, likelihood = (balanced_mean(difference, stored.labels) for difference in values)
+            yield f"| {title} | | {percent(recall)} | {nats(likelihood, signed=False)} | | |"
+    chance = 1 / len(np.unique(stored.labels))
     yield f"| *chance* | | {100 * chance:.1f} | {np.log(chance):.3f} | | |"
     if any_marked:
         yield ""
@@ -182,27 +184,27 @@ def _main(found: Outcomes, stage: str) -> Iterator[str]:
         )
 
 
-def _tuned(found: Outcomes) -> Iterator[str]:
+def _tuned(stored: Outcomes) -> Iterator[str]:
     """Yield the rows that were fine-tuned, by share of the labels."""
-    yield f"**Fine-tuning**, scored on {len(found.labels):,} images that it does not read, mean over seeds:"
+    yield f"**Fine-tuning**, scored on {len(stored.labels):,} images that it does not read, mean over seeds:"
     yield ""
     yield f"| labels | pre-training | learning rate | seeds | recall, % | log-likelihood, nats | {BASE_COLUMNS} |"
     yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
-    chosen = choose_tunings(found.folder, seeds=3)
+    chosen = choose_tunings(stored.folder, seeds=3)
     for fraction in TUNING_EPOCHS:
-        of_row = {
+        tuned_rows = {
             row: (values, settings[fraction][0].lr)
             for row, settings in chosen.items()
-            if fraction in settings and (values := found.values(*(one.path(row) for one in settings[fraction])))
+            if fraction in settings and (values := stored.values(*(item.path(row) for item in settings[fraction])))
         }
-        for row, (values, lr) in of_row.items():
-            bases_of = [of_row[base][0] if base in of_row and base != row else None for base in BASES]
-            differences = [found.difference(values, base, 0) for base in bases_of]
-            cells = ["" if one is None else points(one) for one in differences]
-            recall, likelihood = (balanced_mean(one, found.labels) for one in values)
+        for row, (values, lr) in tuned_rows.items():
+            bases_of = [tuned_rows[base][0] if base in tuned_rows and base != row else None for base in BASES]
+            differences = [stored.difference(values, base, 0) for base in bases_of]
+            cells = ["" if item is None else points(item) for item in differences]
+            recall, likelihood = (balanced_mean(item, stored.labels) for item in values)
             rate = "" if row == HISTOGRAM else f"{lr:g}"
             scores = f"{percent(recall)} | {nats(likelihood, signed=False)} | {' | '.join(cells)}"
-            name = TUNED_NAMES.get(row) or shown_name(row, found.weights)
+            name = TUNED_NAMES.get(row) or display_name(row, stored.weights)
             yield f"| {100 * fraction:g} % | {name} | {rate} | {len(values[0])} | {scores} |"
 
 
@@ -211,35 +213,38 @@ def _beats(hits: NDArray, baseline: NDArray, labels: NDArray) -> bool:
     return balanced_mean(hits, labels, np.repeat(baseline, len(hits), axis=0)).is_above_zero
 
 
-def doses(found: Outcomes) -> dict[float, Values]:
+def doses(stored: Outcomes) -> dict[float, Values]:
     """Return distillation alone by epochs: the control's runs, and seed 0 of the main row."""
-    paths = {float(path.stem): Path("control", path.name) for path in (found.folder / "control").glob("*.npz")}
+    paths = {float(path.stem): Path("control", path.name) for path in (stored.folder / "control").glob("*.npz")}
     main = outcome_path("main", DISTILLATION, 0)
-    if (found.folder / main).exists():
-        paths[found.about(main)["epochs"]] = main
-    return {epochs: values for epochs, path in sorted(paths.items()) if (values := found.values(path)) is not None}
+    if (stored.folder / main).exists():
+        paths[stored.about(main)["epochs"]] = main
+    return {epochs: values for epochs, path in sorted(paths.items()) if (values := stored.values(path)) is not None}
 
 
-def _control(found: Outcomes) -> Iterator[str]:
-    shown = doses(found)
-    if 0.0 not in shown:
+def _control(stored: Outcomes) -> Iterator[str]:
+    runs = doses(stored)
+    if 0.0 not in runs:
         return
     yield "**Positive control**: distillation alone, seed 0; intervals over images, for these runs:"
     yield ""
     yield "| epochs | recall, % | over the untrained ViT | log-likelihood, nats | over the untrained ViT |"
     yield "| --- | --- | --- | --- | --- |"
-    start = shown[0.0]
-    for epochs, values in shown.items():
+    start = runs[0.0]
+    for epochs, values in runs.items():
         cells = []
-        for of, show in ((0, percent), (1, lambda one: nats(one, signed=False))):
-            cells.append(show(balanced_mean(values[of], found.labels)))
-            gain = balanced_mean(values[of], found.labels, start[of])
-            cells.append("" if epochs == 0 else points(gain) if of == 0 else nats(gain))
+        for figure, format_estimate in ((0, percent), (1, lambda estimate: nats(estimate, signed=False))):
+            cells.append(format_estimate(balanced_mean(values[figure], stored.labels)))
+            gain = balanced_mean(values[figure], stored.labels, start[figure])
+            if epochs == 0:
+                cells.append("")
+            else:
+                cells.append(points(gain) if figure == 0 else nats(gain))
         yield f"| {epochs:g} | {' | '.join(cells)} |"
 
 
-def _logs(found: Outcomes) -> Iterator[str]:
-    """Yield gradient norms at the encoder, clipping, and whether Υ collapsed."""
+def _logs(stored: Outcomes) -> Iterator[str]:
+    """Yield gradient norms at the encoder, clipping, and the figures that show a collapse of Υ."""
     columns = ("grad_norm_scene_reconstruction", "grad_norm_person_reconstruction")
     columns += ("grad_norm_contrastive_feature_alignment", "grad_norm_semantic_visual_alignment")
     columns += ("clipped", "offset_share", "fused_cosine", "r2")
@@ -254,50 +259,44 @@ def _logs(found: Outcomes) -> Iterator[str]:
     yield "| pre-training | L1 scene | L1 person | L2 | L3 | clipped | \\|ε\\| / \\|Υ\\| | cosine of Υ | R² |"
     yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
     for row in ROWS:
-        about = found.about(outcome_path("main", row, 0))
+        about = stored.about(outcome_path("main", row, 0))
         if about:
-            name = shown_name(row, found.weights)
+            name = display_name(row, stored.weights)
             yield f"| {name} | " + " | ".join(f"{about[name]:.2g}" if name in about else "" for name in columns) + " |"
 
 
-def _grid(found: Outcomes) -> Iterator[str]:
+def _grid(stored: Outcomes) -> Iterator[str]:
     yield "**Grid**, scored on val (480 images), bold where chosen:"
     yield ""
     yield "| row | learning rate for a batch of 256 | weight of L1 | fusion | log-likelihood | recall, % | R² |"
     yield "| --- | --- | --- | --- | --- | --- | --- |"
-    grid = read_grid(found.folder)
+    grid = read_grid(stored.folder)
     chosen = choose_recipes(grid)
     for row, tried in grid.items():
         for recipe, about in tried:
-            if recipe == chosen[row]:
-                name = f"**{row}**"
-            else:
-                name = row
-            if ROWS[row].reconstructs:
-                weight = f"{recipe.reconstruction:g}"
-            else:
-                weight = ""
+            name = f"**{row}**" if recipe == chosen[row] else row
+            weight = f"{recipe.reconstruction:g}" if ROWS[row].reconstructs else ""
             scores = f"{about['val_log_likelihood']:.3f} | {100 * about['val_recall']:.1f} | {about['r2']:.3f}"
             yield f"| {name} | {recipe.lr:g} | {weight} | {recipe.fusion} | {scores} |"
 
 
-def percent(one: Estimate) -> str:
+def percent(estimate: Estimate) -> str:
     """Format a recall in percent."""
-    return _with_interval(one, 100, ".1f")
+    return _with_interval(estimate, 100, ".1f")
 
 
-def points(one: Estimate) -> str:
+def points(estimate: Estimate) -> str:
     """Format a difference of recalls in percentage points."""
-    return _with_interval(one, 100, "+.1f")
+    return _with_interval(estimate, 100, "+.1f")
 
 
-def nats(one: Estimate, *, signed: bool = True) -> str:
+def nats(estimate: Estimate, *, signed: bool = True) -> str:
     """Format a log-likelihood, or a difference of two."""
-    return _with_interval(one, 1, "+.3f" if signed else ".3f")
+    return _with_interval(estimate, 1, "+.3f" if signed else ".3f")
 
 
-def _with_interval(one: Estimate, scale: float, form: str) -> str:
-    value = f"{scale * one.value:{form}}"
-    if one.low is None or one.high is None:
+def _with_interval(estimate: Estimate, scale: float, form: str) -> str:
+    value = f"{scale * estimate.value:{form}}"
+    if estimate.low is None or estimate.high is None:
         return value
-    return f"{value} ({scale * one.low:{form}} to {scale * one.high:{form}})"
+    return f"{value} ({scale * estimate.low:{form}} to {scale * estimate.high:{form}})"

@@ -21,7 +21,7 @@ finder = App(
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """How it is trained; what is not given is as FinderConfig has it."""
+    """Settings of the training; the defaults are those of FinderConfig."""
 
     epochs: int | None = None
     """Passes over the images; 10 if not given."""
@@ -32,7 +32,7 @@ class TrainingOptions:
     size: int | None = None
     """Side of the input that images are squashed to, px; 320 if not given."""
     seed: int = 0
-    """Of the weights, the held-out images, the crops and the order."""
+    """Random seed for the weights, the held-out images, the crops and the order."""
 
 
 @finder.command
@@ -49,8 +49,8 @@ def fit(
 ) -> None:
     """Train a small person finder on boxes that another detector found.
 
-    A part of the images is held out; on them the least confidence is chosen, the one with the best F0.5. Splits other
-    than train are left out. Killed at any moment, --resume continues from OUT.run to the same result.
+    A part of the images is held out, and the minimum confidence with the best F0.5 on them is chosen. Splits other than
+    train are left out. A killed run continues from OUT.run with --resume, with the same result.
 
     Examples:
 
@@ -60,42 +60,34 @@ def fit(
 
     uniemox data persons fi:photos/fi --detector finder.onnx
 
-    Parameters
-    ----------
-    data
-        KIND:PATH, several with commas between.
-    start
-        The network that it starts from, timm:NAME or timm:NAME@FILE; it needs maps at strides 8, 16 and 32.
-    out
-        The file to write, which all commands take as --detector.
-    persons
-        Files of `data persons`, one for each of the data in their order; those beside the data if not given.
-        --confidence 0.1 there lets the finder pass over people who are not sure.
-    exclude
-        A file of `data check --json`, whose list "exclude" is left out.
-    resume
-        Continue the training of --out, if there is one.
-    as_json
-        Print the figures as JSON.
+    Args:
+        data: KIND:PATH, or several separated by commas.
+        start: Initial network, timm:NAME or timm:NAME@FILE; it needs maps at strides 8, 16 and 32.
+        out: File to write, which all commands take as --detector.
+        persons: Files of `data persons`, one for each of the data in their order; those next to the data if not given.
+            With --confidence 0.1 there, the finder ignores people who are not sure.
+        exclude: File of `data check --json`, whose list "exclude" is left out.
+        resume: Continue the training of --out, if there is one.
+        as_json: Print the figures as JSON.
     """
     need("torch", "timm", "onnx", "onnxscript", "safetensors", "tensorboard", extra="train")
     from recipes.finder.config import FinderConfig
-    from recipes.finder.run import fit_finder, in_numbers
+    from recipes.finder.run import fit_finder, report_values
     from uniemox.cli.callbacks import ConsoleCallback
 
-    given: dict[str, Any] = {name: value for name, value in vars(training).items() if value is not None}
-    config = FinderConfig(start=start, **given)
+    overrides: dict[str, Any] = {name: value for name, value in vars(training).items() if value is not None}
+    config = FinderConfig(start=start, **overrides)
     samples = samples_of(data.split(","), persons, exclude)
-    with ConsoleCallback() as shown:
-        report = fit_finder(samples, config, out, resume=resume, callback=shown)
+    with ConsoleCallback() as console:
+        report = fit_finder(samples, config, out, resume=resume, callback=console)
     if as_json:
-        print(json.dumps({"file": str(out), **in_numbers(report)}))
+        print(json.dumps({"file": str(out), **report_values(report)}))
     else:
         print(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB): {_in_words(report)}")
 
 
 def _in_words(report: "FinderReport") -> str:
-    """What was measured on the images held out."""
+    """Describe the scores on the images held out."""
     scores = report.scores
     return (
         f"of {scores.people} people in {report.held_out} held-out images it finds {scores.recall:.1%} "
@@ -105,7 +97,17 @@ def _in_words(report: "FinderReport") -> str:
 
 
 def samples_of(sources: list[str], persons: list[Path] | None, exclude: Path | None) -> list[Any]:
-    """Samples of all data sets: of train, or all where a set has no splits."""
+    """Return the samples of all data sets: those of train, or all if a data set has no splits.
+
+    Args:
+        sources: KIND:PATH of each data set.
+        persons: A file of boxes for each data set; None: those next to the data.
+        exclude: File of images to leave out.
+
+    Raises:
+        ConfigError: If there are fewer or more files than data sets.
+        DataError: If no detector was run on a data set.
+    """
     from uniemox.data.source import open_data
 
     files: list[Path | None] = [*persons] if persons else [None] * len(sources)
@@ -113,11 +115,11 @@ def samples_of(sources: list[str], persons: list[Path] | None, exclude: Path | N
         raise ConfigError(f"--persons needs a file for each of the {len(sources)} data sets, got {len(files)}")
     samples: list[Any] = []
     for source, file in zip(sources, files, strict=True):
-        found = open_data(source, persons=file, exclude=exclude, with_texts=False).to_train().samples
-        if all(sample.persons is None for sample in found):
+        labelled = open_data(source, persons=file, exclude=exclude, with_texts=False).to_train().samples
+        if all(sample.persons is None for sample in labelled):
             raise DataError(
                 f"{source}: nobody has looked for people in its images; run: uniemox data persons {source} "
                 "--detector FILE.onnx --confidence 0.1"
             )
-        samples += found
+        samples += labelled
     return samples

@@ -19,15 +19,16 @@ KEY = "uniemox_finder"
 
 
 class FinderGraph(nn.Module):
-    """What is written: RGB px of 0 to 255, (N, 3, S, S), in; (N, 5, S/8, S/8) out.
+    """Graph that is written: RGB px of 0 to 255, (N, 3, S, S), in; (N, 5, S/8, S/8) out.
 
     The output holds the probability that a person's centre is in a cell, then distances from the cell's middle to the
     left, top, right and bottom of the box, px.
 
     Args:
-        mean: Of pixels in [0, 1].
-        std: Of pixels in [0, 1].
-        threshold: The heat that is shown as 0.5, so that all finders have one least confidence.
+        network: The trained finder.
+        mean: Mean of pixels in [0, 1].
+        std: Standard deviation of pixels in [0, 1].
+        threshold: Heat that becomes a confidence of 0.5, so that all finders have the same minimum confidence.
     """
 
     mean: Tensor
@@ -44,17 +45,19 @@ class FinderGraph(nn.Module):
         self.register_buffer("shift", torch.logit(torch.tensor(threshold)))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """pixels: (N, 3, S, S) float32, RGB, 0 to 255."""
+        """Return confidences and distances, (N, 5, S/8, S/8), for pixels (N, 3, S, S), float32, RGB, 0 to 255."""
         heat, distances = self.network((pixels - self.mean) / self.std)
         return torch.cat([torch.sigmoid(heat - self.shift)[:, None], distances], dim=1)  # (N, 5, S/8, S/8)
 
 
 def export_finder(graph: FinderGraph, size: int, about: Mapping[str, Any], path: Path) -> None:
-    """Write a finder as ONNX, any number of images, weights in float16; the file is there whole or not at all.
+    """Write a finder as ONNX for any number of images, with weights in float16; the file is complete or not written.
 
     Args:
+        graph: Graph to write.
         size: Side of its input, px.
-        about: Kept as JSON in the metadata, under "uniemox_finder".
+        about: Written as JSON to the metadata, under "uniemox_finder".
+        path: File to write.
 
     Raises:
         CheckpointError: If it can't be written.

@@ -18,15 +18,18 @@ from uniemox.checkpoints.timm_networks import TIMM, TimmSource, check_hub
 from uniemox.errors import CheckpointError
 from uniemox.persons.layouts import STRIDE
 
-LEVELS = (STRIDE, 2 * STRIDE, 4 * STRIDE)  # strides of the maps that may be used
-RARE = 0.01  # what the heat is at the start: most cells hold nobody (arXiv 1708.02002, section 4.1)
+# Strides of the maps that may be used.
+LEVELS = (STRIDE, 2 * STRIDE, 4 * STRIDE)
+# Heat before training: most cells contain nobody (arXiv 1708.02002, section 4.1).
+INITIAL_HEAT = 0.01
 
 
 class FinderNetwork(nn.Module):
-    """A finder of people over a timm network.
+    """Finder of people over a timm network.
 
     Args:
-        body: Features at strides 8, 16 and maybe 32, as `load_body` gives them.
+        body: Network with features at strides 8, 16 and possibly 32, as returned by `load_body`.
+        channels: Channels of these features.
         width: Channels of neck and heads.
     """
 
@@ -36,17 +39,19 @@ class FinderNetwork(nn.Module):
         self.lateral = nn.ModuleList(_convolution(count, width, 1) for count in channels)
         self.context = nn.Sequential(_separable(width, 5), _separable(width, 5))
         self.smooth = nn.ModuleList(_separable(width, 3) for _ in channels[:-1])
-        self.heat = _head(width, 1, at_start=-math.log(1 / RARE - 1))
-        self.box = _head(width, 4, at_start=1.0)
+        self.heat = _head(width, 1, initial_bias=-math.log(1 / INITIAL_HEAT - 1))
+        self.box = _head(width, 4, initial_bias=1.0)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """pixels: (N, 3, H, W), normalised; H and W multiples of 32.
+        """Return heat and boxes for normalised pixels (N, 3, H, W), with H and W multiples of 32.
 
         Returns:
             Logits of the heat (N, H/8, W/8), and distances (N, 4, H/8, W/8) from the middle of each cell to left, top,
             right and bottom of the box, px, above 0; both float32.
         """
-        maps = [layer(one) for layer, one in zip(self.lateral, self.body(pixels), strict=True)]  # (N, width, H/s, W/s)
+        maps = [
+            layer(features) for layer, features in zip(self.lateral, self.body(pixels), strict=True)
+        ]  # (N, width, H/s, W/s)
         x = self.context(maps[-1])
         for finer, smooth in zip(maps[-2::-1], reversed(self.smooth), strict=True):
             x = smooth(finer + F.interpolate(x, scale_factor=2.0))
@@ -55,7 +60,7 @@ class FinderNetwork(nn.Module):
         return heat[:, 0], torch.exp(box.clamp(max=6.0)) * STRIDE
 
     def train(self, mode: bool = True) -> "FinderNetwork":
-        """Batch norms of the body keep their statistics: it was trained on far more images."""
+        """Set the mode of all but the body, whose batch norms keep the statistics of far more images."""
         super().train(mode)
         self.body.eval()
         return self
@@ -64,13 +69,16 @@ class FinderNetwork(nn.Module):
 def load_body(
     start: str, coarsest: int = LEVELS[-1]
 ) -> tuple[Any, tuple[int, ...], tuple[float, ...], tuple[float, ...]]:
-    """A timm network that gives its maps at strides 8, 16 and 32; their channels; mean and std of its pixels.
+    """Load a timm network with maps at strides 8, 16 and 32.
 
-    What comes before stride 8 is frozen.
+    The layers before stride 8 are frozen.
 
     Args:
         start: timm:NAME with its published weights, or timm:NAME@FILE.
         coarsest: Stride of the last map, 16 or 32.
+
+    Returns:
+        The network, the channels of its maps, and mean and standard deviation of its pixels.
 
     Raises:
         CheckpointError: If there is no such network, it has no such maps, or the file is another network's.
@@ -85,16 +93,17 @@ def load_body(
     try:
         all_maps: Any = timm.create_model(name, features_only=True, **options)
         strides = all_maps.feature_info.reduction()
-        wanted = [stride for stride in LEVELS if stride <= coarsest]
-        if not set(wanted) <= set(strides):
-            raise CheckpointError(f"{name} has maps at strides {strides}; a finder needs {wanted}, as mobilenetv2_100")
-        levels = [strides.index(stride) for stride in wanted]
+        needed = [stride for stride in LEVELS if stride <= coarsest]
+        if not set(needed) <= set(strides):
+            raise CheckpointError(f"{name} has maps at strides {strides}; a finder needs {needed}, as mobilenetv2_100")
+        levels = [strides.index(stride) for stride in needed]
         if not file:
             check_hub(name)
         body: Any = timm.create_model(name, pretrained=not file, features_only=True, out_indices=levels, **options)
         if file:
             _load(body, file)
-        if hasattr(body, "_stage_out_idx"):  # timm leaves the blocks behind the last map in, and computes them
+        # timm keeps the blocks behind the last map, and would compute them.
+        if hasattr(body, "_stage_out_idx"):
             body.blocks = body.blocks[: max(body._stage_out_idx)]
     except (RuntimeError, OSError, TypeError, ValueError, AttributeError, SafetensorError) as error:
         raise CheckpointError(f"{start} could not be built with its weights: {error}") from error
@@ -104,46 +113,49 @@ def load_body(
 
 
 def _load(body: nn.Module, file: str) -> None:
-    """Weights of the whole network; those behind the last map are left out.
+    """Load weights of the whole network; those behind the last map are ignored.
 
     Raises:
-        RuntimeError: If some are missing.
+        RuntimeError: If weights are missing.
     """
     state = timm.models.load_state_dict(file, weights_only=True)
     missing = body.load_state_dict(state, strict=False).missing_keys
+    # The counter of batches is not used, and some files lack it.
     missing = [key for key in missing if not key.endswith("num_batches_tracked")]
     if missing:
         raise RuntimeError(f"it lacks {', '.join(missing[:4])}")
 
 
 def _freeze_before(body: Any, name: str, level: int, options: Mapping[str, str]) -> None:
-    """Freeze what the maps finer than stride 8 come from: edges and textures are what they were."""
+    """Freeze the layers that the maps finer than stride 8 depend on: edges and textures need no training."""
     if level == 0:
         return
-    fine = timm.create_model(name, features_only=True, out_indices=range(level), **options).eval()
-    early = dict(fine.named_parameters())
-    sum(one.sum() for one in fine(torch.zeros(1, 3, 64, 64))).backward()
+    stem = timm.create_model(name, features_only=True, out_indices=range(level), **options).eval()
+    stem_parameters = dict(stem.named_parameters())
+    # A parameter that such a map depends on gets a gradient.
+    sum(features.sum() for features in stem(torch.zeros(1, 3, 64, 64))).backward()
     for key, parameter in body.named_parameters():
-        if key in early and early[key].grad is not None:
+        if key in stem_parameters and stem_parameters[key].grad is not None:
             parameter.requires_grad_(False)
 
 
 def _convolution(inputs: int, outputs: int, size: int, groups: int = 1) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, size, padding=size // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(outputs, eps=1e-3),  # a channel that hardly varies is not blown up
+        # The large epsilon keeps a channel that hardly varies from being amplified.
+        nn.BatchNorm2d(outputs, eps=1e-3),
     )
 
 
 def _separable(width: int, size: int) -> nn.Sequential:
-    """A depthwise and a pointwise convolution."""
+    """Return a depthwise and a pointwise convolution."""
     return nn.Sequential(
         _convolution(width, width, size, groups=width), nn.ReLU(), _convolution(width, width, 1), nn.ReLU()
     )
 
 
-def _head(width: int, outputs: int, *, at_start: float) -> nn.Sequential:
-    """Two convolutions and what is read off them.  at_start: its offset before anything is learned."""
+def _head(width: int, outputs: int, *, initial_bias: float) -> nn.Sequential:
+    """Return two convolutions and an output layer, whose bias has an initial value."""
     last = nn.Conv2d(width, outputs, 1)
-    nn.init.constant_(last.get_parameter("bias"), at_start)
+    nn.init.constant_(last.get_parameter("bias"), initial_bias)
     return nn.Sequential(_separable(width, 3), _separable(width, 3), last)

@@ -1,4 +1,4 @@
-"""Training a person finder on boxes that another detector found: `python -m recipes.finder fit`."""
+"""Train a person finder on boxes that another detector found: `python -m recipes.finder fit`."""
 
 import math
 import shutil
@@ -16,8 +16,8 @@ from recipes.finder.config import SIDE_STEP, FinderConfig
 from recipes.finder.export import FinderGraph, export_finder
 from recipes.finder.loss import build_targets, finder_loss
 from recipes.finder.network import FinderNetwork, load_body
-from recipes.finder.scores import FinderScores, Known, best_threshold
-from recipes.finder.views import FinderViews, finder_loader, packed
+from recipes.finder.scores import FinderScores, LabelledImage, best_threshold
+from recipes.finder.views import FinderViews, finder_loader, pack_samples
 from uniemox.data.order import RunOrder, steps_in_epoch
 from uniemox.data.sample import Broken, Sample, decode_sample
 from uniemox.data.seen import hashes_of, seen_file, write_hashes
@@ -37,29 +37,35 @@ from uniemox.training.trainer import Trainer
 from uniemox.views.loader import BrokenCount
 from uniemox.views.patches import PixelStats, normalise
 
-FEWEST = 20  # images with people, so that some can be held out
-MIN_SCALE = 0.5  # of the training images, share of the finder's own size
-WARMUP = 0.05  # share of the steps
+# With fewer images that have people, too few could be held out.
+MIN_IMAGES_WITH_PEOPLE = 20
+# Smallest side of training images, as a share of the finder's input size.
+MIN_SCALE = 0.5
+# Share of the steps in which the learning rate rises.
+WARMUP = 0.05
 WEIGHT_DECAY = 0.02
 MAX_GRAD_NORM = 5.0
-LOOK_AT = 16  # held-out images at a time
-SHOWN_FROM = 0.02  # heat from which held-out boxes are compared
-MAX_PEOPLE = 100  # of an image
+EVAL_BATCH_SIZE = 16
+# Minimum heat of the boxes on held-out images, from which the threshold is chosen.
+MIN_HEAT = 0.02
+# Maximum number of boxes of an image.
+MAX_PEOPLE = 100
 
 
 @dataclass(frozen=True, slots=True)
 class FinderReport:
-    """What came out of a training."""
+    """Result of a training."""
 
     trained_on: int
-    """Images."""
+    """Number of training images."""
     held_out: int
+    """Number of held-out images."""
     threshold: float
-    """The heat that the file shows as a confidence of 0.5: it has the best F0.5 on the held-out images."""
+    """Heat that becomes a confidence of 0.5 in the file: it has the best F0.5 on the held-out images."""
     scores: FinderScores
-    """On the held-out images, against the boxes that the training was given."""
+    """Scores on the held-out images, against the boxes of the labels."""
     broken: int
-    """Images that could not be read."""
+    """Number of images that could not be read."""
 
 
 def fit_finder(
@@ -72,40 +78,48 @@ def fit_finder(
 ) -> FinderReport:
     """Train a finder on images whose people are known, choose its minimum confidence, and write it to an ONNX file.
 
-    The run itself is kept in OUT.run, from which it continues to the same bits if `resume`, however often it is killed.
-    the start can't be had or the file can't be written; ConfigError if the images don't fill a batch;
-    NonFiniteLossError; StoppedError after SIGTERM or Ctrl-C.
+    The run is saved in OUT.run. With `resume` it continues from there to the same bits, however often it is killed.
 
     Args:
-        samples: Those without `persons` are left out; images that are the same file are taken once.
+        samples: Training images. Those without `persons` are left out; equal files are used once.
+        config: Settings of the training.
+        out: ONNX file to write.
+        resume: Continue the run in OUT.run, if there is one.
+        callback: Gets progress and warnings.
 
     Raises:
-        DataError: With fewer than 20 images that have people, or too many that can't be read.
-        CheckpointError: if.
+        DataError: If fewer than 20 images have people, or too many can't be read.
+        CheckpointError: If the initial network can't be loaded, or the file can't be written.
+        ConfigError: If the images don't fill a batch.
+        NonFiniteLossError: If the loss is not finite.
+        StoppedError: After SIGTERM or Ctrl-C.
     """
     callback = callback or Callback()
     run = out.with_name(f"{out.name}.run")
     broken = BrokenCount(config.max_unreadable)
-    held_out, shown = divided(samples, config, broken, callback.progress)
+    held_out, training = split_images(samples, config, broken, callback.progress)
     body, channels, mean, std = load_body(config.start, config.coarsest)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = FinderNetwork(body, channels, config.width)
     stats = PixelStats(mean, std)
-    if out.is_file() and not resume:  # a finished one makes room
+    # Without `resume`, the run of a finished file is replaced.
+    if out.is_file() and not resume:
         shutil.rmtree(run, ignore_errors=True)
-    steps_in_epoch(len(shown), config.batch_size)  # raises before anything is written
-    with begin_run(run, "finder", config, shown, resume=resume):
-        _train(network, shown, config, stats, run, broken, callback)
+    # Raises before anything is written if there are too few images.
+    steps_in_epoch(len(training), config.batch_size)
+    with begin_run(run, "finder", config, training, resume=resume):
+        _train(network, training, config, stats, run, broken, callback)
     graph = FinderGraph(network, mean, std, threshold=0.5).eval()
-    known, found = look_for_people(graph, held_out, config, broken, callback.progress)
-    threshold, scores = best_threshold(known, found)
-    report = FinderReport(len(shown), len(known), threshold, scores, len(broken.reasons))
+    labelled, detections = detect_persons(graph, held_out, config, broken, callback.progress)
+    threshold, scores = best_threshold(labelled, detections)
+    report = FinderReport(len(training), len(labelled), threshold, scores, len(broken.reasons))
     name, has_file, file = config.start.partition("@")
-    start = name + has_file + Path(file).name  # the file's folder is nobody's business
-    about = {"config": asdict(config) | {"start": start}, "layout": "uniemox finder", **in_numbers(report)}
+    # The folder of the weight file is private, so the metadata have only its name.
+    start = name + has_file + Path(file).name
+    about = {"config": asdict(config) | {"start": start}, "layout": "uniemox finder", **report_values(report)}
     export_finder(FinderGraph(network, mean, std, threshold), config.size, about, out)
-    write_hashes(seen_file(out), hashes_of([*held_out, *shown]))
+    write_hashes(seen_file(out), hashes_of([*held_out, *training]))
     listing = out.with_name(f"{out.name}.{UNREADABLE}")
     write_unreadable(listing, broken.reasons)
     for line in describe_unreadable(broken.reasons, listing):
@@ -113,7 +127,7 @@ def fit_finder(
     return report
 
 
-def divided(
+def split_images(
     samples: Sequence[Sample], config: FinderConfig, broken: BrokenCount, on_progress: Progress = silent
 ) -> tuple[list[Sample], list[Sample]]:
     """Return the images that are held out, and those that the finder is trained on."""
@@ -124,24 +138,25 @@ def divided(
 
 
 def _distinct(samples: Sequence[Sample], broken: BrokenCount, on_progress: Progress) -> list[Sample]:
-    """Images whose people are known, once each, whatever they are called.
+    """Return the images whose people are known, equal files once.
 
     Raises:
-        DataError: If there are too few.
+        DataError: If there are too few images with people.
     """
-    known = {(str(sample.image), sample.image_key): sample for sample in samples if sample.persons is not None}
+    labelled = {(str(sample.image), sample.image_key): sample for sample in samples if sample.persons is not None}
     distinct: dict[bytes, Sample] = {}
-    for i, sample in enumerate(known.values()):
+    for i, sample in enumerate(labelled.values()):
         try:
             distinct.setdefault(sha256(sample.image.read()).digest(), sample)
         except OSError as error:
             broken.add([Broken(sample.key, f"{sample.image}: can't be read ({error.strerror or error})")])
-        on_progress("reading images", i + 1, len(known))
+        on_progress("reading images", i + 1, len(labelled))
     with_people = sum(bool(sample.persons) for sample in distinct.values())
-    if with_people < FEWEST:
+    if with_people < MIN_IMAGES_WITH_PEOPLE:
         raise DataError(
-            f"{with_people} different images have people whose boxes are known, a finder needs at least {FEWEST}; "
-            "find them with another detector first: uniemox data persons KIND:PATH --detector FILE.onnx"
+            f"{with_people} different images have people whose boxes are known, a finder needs at least "
+            f"{MIN_IMAGES_WITH_PEOPLE}; find them with another detector first: uniemox data persons KIND:PATH "
+            "--detector FILE.onnx"
         )
     return list(distinct.values())
 
@@ -155,15 +170,17 @@ def _train(
     broken: BrokenCount,
     callback: Callback,
 ) -> None:
-    """Train in place."""
+    """Train the network in place."""
     device = torch.device("cpu")
     ready_to_train(network, device)
-    of_start = {id(parameter) for parameter in network.body.parameters()}
-    new = [parameter for parameter in network.parameters() if id(parameter) not in of_start]
-    groups = parameter_groups_of([(network.body.parameters(), config.start_lr_scale), (new, 1.0)], WEIGHT_DECAY)
+    body_parameters = {id(parameter) for parameter in network.body.parameters()}
+    new_parameters = [parameter for parameter in network.parameters() if id(parameter) not in body_parameters]
+    groups = parameter_groups_of(
+        [(network.body.parameters(), config.start_lr_scale), (new_parameters, 1.0)], WEIGHT_DECAY
+    )
     optimizer = torch.optim.AdamW(groups, lr=0.0, fused=True)
-    batches = list(_places(len(samples), config))
-    views = packed(FinderViews(samples, config.seed, config.min_confidence))
+    batches = list(_batch_positions(len(samples), config))
+    views = pack_samples(FinderViews(samples, config.seed, config.min_confidence))
     trainer = Trainer(
         out=run,
         model=network,
@@ -190,57 +207,61 @@ def _train(
     network.eval()
 
 
-def _places(samples: int, config: FinderConfig) -> Iterator[list[tuple[int, int, int]]]:
-    """Batches as (epoch, index, side of the view in px); each batch has one side, drawn at random."""
+def _batch_positions(samples: int, config: FinderConfig) -> Iterator[list[tuple[int, int, int]]]:
+    """Yield batches of (epoch, index, side of the view in px); each batch has one side, drawn at random."""
     rng = np.random.Generator(np.random.PCG64([config.seed, 1]))
     sides = range(config.size, math.ceil(MIN_SCALE * config.size) - 1, -SIDE_STEP)
     steps = config.epochs * steps_in_epoch(samples, config.batch_size)
     for batch in RunOrder(samples, batch_size=config.batch_size, seed=config.seed, steps=steps):
         side = sides[int(rng.integers(len(sides)))]
-        yield [(*place, side) for place in batch]
+        yield [(*position, side) for position in batch]
 
 
 @torch.no_grad()
-def look_for_people(
+def detect_persons(
     graph: FinderGraph,
     samples: Sequence[Sample],
     config: FinderConfig,
     broken: BrokenCount,
     on_progress: Progress = silent,
-) -> tuple[list[Known], list[tuple[Detection, ...]]]:
-    """Who is known to be in images, and the boxes that the network finds there, however unsure."""
-    known: list[Known] = []
-    found: list[tuple[Detection, ...]] = []
-    for start in range(0, len(samples), LOOK_AT):
+) -> tuple[list[LabelledImage], list[tuple[Detection, ...]]]:
+    """Return the labelled people of images, and the boxes that the network detects there, however unsure."""
+    labelled: list[LabelledImage] = []
+    detections: list[tuple[Detection, ...]] = []
+    for start in range(0, len(samples), EVAL_BATCH_SIZE):
         images = []
-        for sample in samples[start : start + LOOK_AT]:
+        for sample in samples[start : start + EVAL_BATCH_SIZE]:
             try:
                 image, full = decode_sample(sample)
             except ImageError as error:
                 broken.add([Broken(sample.key, str(error))])
                 continue
-            people = sample.persons or ()
-            sure = tuple(one for one in people if one.confidence >= config.min_confidence)
-            known.append(Known(*full, sure, tuple(one for one in people if one.confidence < config.min_confidence)))
+            persons = sample.persons or ()
+            certain = tuple(person for person in persons if person.confidence >= config.min_confidence)
+            labelled.append(
+                LabelledImage(
+                    *full, certain, tuple(person for person in persons if person.confidence < config.min_confidence)
+                )
+            )
             images.append(image)
         if images:
-            found += _detect(graph, images, config.size)
-        on_progress("looking at held-out images", min(start + LOOK_AT, len(samples)), len(samples))
-    return known, found
+            detections += _detect(graph, images, config.size)
+        on_progress("looking at held-out images", min(start + EVAL_BATCH_SIZE, len(samples)), len(samples))
+    return labelled, detections
 
 
 def _detect(graph: FinderGraph, images: Sequence[Any], size: int) -> list[tuple[Detection, ...]]:
     pixels, placements = fit_images(images, (size, size), CENTRES)
     boxes, confidences = decode_centres_map([graph(torch.from_numpy(pixels)).numpy()], (size, size))
-    least = Thresholds(SHOWN_FROM, CENTRES_NMS_OVERLAP, MAX_PEOPLE)
+    thresholds = Thresholds(MIN_HEAT, CENTRES_NMS_OVERLAP, MAX_PEOPLE)
     return [
-        select(placement.back(of_one), heat, image.size, least)
-        for image, placement, of_one, heat in zip(images, placements, boxes, confidences, strict=True)
+        select(placement.back(image_boxes), heat, image.size, thresholds)
+        for image, placement, image_boxes, heat in zip(images, placements, boxes, confidences, strict=True)
     ]
 
 
-def in_numbers(report: FinderReport) -> dict[str, Any]:
-    """A report as JSON has it."""
+def report_values(report: FinderReport) -> dict[str, Any]:
+    """Return a report in JSON-serialisable form."""
     scores = report.scores
     return asdict(report) | {
         "recall": scores.recall,

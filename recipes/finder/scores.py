@@ -1,4 +1,4 @@
-"""How well people are found in images whose people are known."""
+"""Scores of person finders on images whose people are known."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,17 +13,19 @@ from uniemox.io.images import decode
 from uniemox.persons.box import Box, Detection, overlap
 
 MIN_OVERLAP = 0.5
-LARGE = 0.02  # of the image's area
+# A person is large if its box covers more than this share of the image.
+LARGE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """The people of an image. Who is only perhaps there is neither missed nor found."""
+class LabelledImage:
+    """Size and people of an image."""
 
     width_px: int
     height_px: int
     people: tuple[Detection, ...]
-    perhaps: tuple[Detection, ...] = ()
+    uncertain: tuple[Detection, ...] = ()
+    """People with unsure labels, who count as neither missed nor found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +60,16 @@ class FinderScores:
         return 1.25 * self.found / max(0.25 * self.people + self.boxes, 1)
 
 
-def read_labelled(folder: Path, limit: int | None = None) -> list[tuple[Image.Image, Known]]:
-    """Photographs and their people, in order of their names.
-
-    sides, class 0 a person.
+def read_labelled(folder: Path, limit: int | None = None) -> list[tuple[Image.Image, LabelledImage]]:
+    """Read photographs and their people, in order of their names.
 
     Args:
-        folder: images/ and labels/, in it for each image a file of lines `class cx cy w h`, shares of the image's.
-        limit: The first so many; None for all.
+        folder: Folder with images/ and labels/. labels/ has a file for each image, with lines `class cx cy w h` in
+            shares of the image's sides; class 0 is a person.
+        limit: Maximum number of images; None: all.
 
     Raises:
-        DataError: If an image has no such file or a line is not of that form.
+        DataError: If an image has no such file, or a line has another form.
     """
     samples = []
     for path in sorted((folder / "images").iterdir())[:limit]:
@@ -77,36 +78,43 @@ def read_labelled(folder: Path, limit: int | None = None) -> list[tuple[Image.Im
         labels = folder / "labels" / f"{path.stem}.txt"
         try:
             lines = [[float(word) for word in line.split()] for line in read_limited(labels).decode().splitlines()]
-            for label, cx, cy, w, h in lines:
-                x1, y1 = (cx - w / 2) * image.width, (cy - h / 2) * image.height
+            for label, center_x, center_y, box_width, box_height in lines:
+                x1, y1 = (center_x - box_width / 2) * image.width, (center_y - box_height / 2) * image.height
                 if label == 0:
-                    people.append(Detection(Box(x1, y1, x1 + w * image.width, y1 + h * image.height), 1.0))
+                    people.append(
+                        Detection(Box(x1, y1, x1 + box_width * image.width, y1 + box_height * image.height), 1.0)
+                    )
         except (OSError, ValueError) as error:
             raise DataError(f"{labels}: expected lines `class cx cy w h`, one a box; {error}") from None
-        samples.append((image, Known(image.width, image.height, tuple(people))))
+        samples.append((image, LabelledImage(image.width, image.height, tuple(people))))
     return samples
 
 
-def score(known: Sequence[Known], detections: Sequence[Sequence[Detection]]) -> FinderScores:
-    """Scores of boxes, most confident first, image by image."""
+def score(labelled: Sequence[LabelledImage], detections: Sequence[Sequence[Detection]]) -> FinderScores:
+    """Score the boxes of each image, most confident first."""
     rows = np.zeros(5, dtype=int)
-    for one, found in zip(known, detections, strict=True):
-        large = {i for i, person in enumerate(one.people) if person.box.area > LARGE * one.width_px * one.height_px}
-        hits, spare = _match(one.people, found)
-        wrong = len(spare) - len(_match(one.perhaps, spare)[0])
-        rows += (len(one.people), len(hits), len(large), len(hits & large), len(hits) + wrong)
+    for image, boxes in zip(labelled, detections, strict=True):
+        large = {
+            i for i, person in enumerate(image.people) if person.box.area > LARGE * image.width_px * image.height_px
+        }
+        hits, spare = _match(image.people, boxes)
+        # A box on an uncertain person is neither right nor wrong.
+        wrong_count = len(spare) - len(_match(image.uncertain, spare)[0])
+        rows += (len(image.people), len(hits), len(large), len(hits & large), len(hits) + wrong_count)
     return FinderScores(*(int(count) for count in rows))
 
 
-def best_threshold(known: Sequence[Known], detections: Sequence[Sequence[Detection]]) -> tuple[float, FinderScores]:
-    """The least confidence with the best F0.5, a multiple of 0.01, and the scores with it.
+def best_threshold(
+    labelled: Sequence[LabelledImage], detections: Sequence[Sequence[Detection]]
+) -> tuple[float, FinderScores]:
+    """Return the minimum confidence with the best F0.5, a multiple of 0.01, and the scores with it.
 
     A box without a person does more harm than a person who is missed.
     """
     best = 0.0
     best_scores = None
     for threshold in np.arange(1, 100) / 100:
-        scores = score(known, [[one for one in found if one.confidence >= threshold] for found in detections])
+        scores = score(labelled, [[box for box in boxes if box.confidence >= threshold] for boxes in detections])
         if best_scores is None or scores.f_half > best_scores.f_half:
             best = float(threshold)
             best_scores = scores
@@ -114,14 +122,18 @@ def best_threshold(known: Sequence[Known], detections: Sequence[Sequence[Detecti
     return best, best_scores
 
 
-def _match(people: Sequence[Detection], found: Sequence[Detection]) -> tuple[set[int], list[Detection]]:
-    """Which people were found, and the boxes that are none of them: each takes the free one that it overlaps most."""
+def _match(people: Sequence[Detection], boxes: Sequence[Detection]) -> tuple[set[int], list[Detection]]:
+    """Match boxes to people: each box takes the unmatched person that it overlaps most.
+
+    Returns:
+        Indices of the people that were found, and the boxes without a person.
+    """
     hits: set[int] = set()
-    if not people or not found:
-        return hits, list(found)
-    table = overlap(np.array([one.box for one in found]), np.array([one.box for one in people]))
+    if not people or not boxes:
+        return hits, list(boxes)
+    table = overlap(np.array([box.box for box in boxes]), np.array([box.box for box in people]))
     spare = []
-    for detection, row in zip(found, table, strict=True):
+    for detection, row in zip(boxes, table, strict=True):
         best = max((i for i in range(len(people)) if i not in hits), key=lambda i: row[i], default=None)
         if best is not None and row[best] >= MIN_OVERLAP:
             hits.add(best)

@@ -1,4 +1,4 @@
-"""A chat endpoint on this machine that misbehaves on request: it starts, answers and is closed by a test."""
+"""A chat endpoint on this machine that misbehaves on request; each test starts and closes its own."""
 
 import json
 import socket
@@ -14,7 +14,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Request:
-    """What came in."""
+    """A received request."""
 
     path: str
     headers: dict[str, str]
@@ -39,7 +39,7 @@ class Request:
 
 @dataclass
 class Response:
-    """What goes out: body as JSON unless it is bytes."""
+    """A response to send; the body is sent as JSON unless it is bytes."""
 
     status: int = 200
     body: Any = b""
@@ -50,11 +50,11 @@ class Response:
     reset: bool = False
     """The connection is reset without any response."""
     endless: bytes = b""
-    """Sent again and again behind the body, which is then all that is sent before; for 3 s at the most."""
+    """Bytes sent again and again, for at most 3 s, after the body, which then also has the status line and headers."""
 
 
 def says(text: str | None, tokens: tuple[int, int] | None = (300, 20), **message: Any) -> Response:
-    """A good response."""
+    """Return a good response."""
     body: dict[str, Any] = {"choices": [{"message": {"role": "assistant", "content": text, **message}}]}
     if tokens:
         body["usage"] = {"prompt_tokens": tokens[0], "completion_tokens": tokens[1]}
@@ -62,7 +62,7 @@ def says(text: str | None, tokens: tuple[int, int] | None = (300, 20), **message
 
 
 def error(status: int, message: str = "", code: str | None = None, **headers: str) -> Response:
-    """An error as OpenAI sends it."""
+    """Return an error in OpenAI's form."""
     return Response(status, {"error": {"message": message, "code": code}}, headers)
 
 
@@ -79,33 +79,39 @@ Behaviour = Callable[[Request, int], Response]
 
 
 def in_turn(responses: Sequence[Response]) -> Behaviour:
-    """These responses, then the last one for ever."""
+    """Return a behaviour that sends these responses, then the last one for ever."""
     return lambda request, number: responses[min(number, len(responses) - 1)]
 
 
 @contextmanager
 def serving(behaviour: Behaviour) -> Iterator[Endpoint]:
-    """A server within.  behaviour: called with the request and the number of those before it."""
+    """Run a server.
+
+    Args:
+        behaviour: Called with the request and the number of requests before it.
+    """
     lock = threading.Lock()
-    at_once = 0
+    concurrent = 0
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            nonlocal at_once
+            nonlocal concurrent
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             request = Request(self.path, dict(self.headers), body)
             with lock:
                 number = len(endpoint.requests)
                 endpoint.requests.append(request)
-                at_once += 1
-                endpoint.max_concurrent = max(endpoint.max_concurrent, at_once)
+                concurrent += 1
+                endpoint.max_concurrent = max(endpoint.max_concurrent, concurrent)
             try:
                 response = behaviour(request, number)
                 time.sleep(response.wait_s)
             finally:
-                with lock:  # before it is sent: the next request may come while this thread is still here
-                    at_once -= 1
-            with suppress(OSError):  # whoever asked has gone
+                # Before the response is sent: the next request may come while this thread still runs.
+                with lock:
+                    concurrent -= 1
+            # A client that gave up has closed the connection.
+            with suppress(OSError):
                 self.send(response)
 
         def do_GET(self) -> None:
@@ -113,6 +119,7 @@ def serving(behaviour: Behaviour) -> Iterator[Endpoint]:
 
         def send(self, response: Response) -> None:
             if response.reset:
+                # With a linger time of 0 s, closing sends a reset.
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 self.connection.close()
                 return
@@ -138,7 +145,7 @@ def serving(behaviour: Behaviour) -> Iterator[Endpoint]:
 
     class Server(ThreadingHTTPServer):
         def handle_error(self, *_: object) -> None:
-            pass  # of connections that were reset on purpose
+            """Print nothing: connections are reset on purpose."""
 
     server = Server(("127.0.0.1", 0), Handler)
     endpoint = Endpoint(f"http://127.0.0.1:{server.server_port}/v1")

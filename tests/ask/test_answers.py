@@ -1,4 +1,4 @@
-"""Answers are labels, or JSON that says one; sentences are left to the follow-up."""
+"""Parsing of answers: a label, or JSON with one. Sentences are left to the follow-up."""
 
 import json
 
@@ -28,25 +28,25 @@ NOT_NAMED = [
 
 
 @pytest.mark.parametrize(("answer", "label"), NAMED)
-def test_what_is_a_label(answer: str, label: str) -> None:
+def test_labels_are_read(answer: str, label: str) -> None:
     assert READER.read(answer) == ("label", label)
 
 
 @pytest.mark.parametrize(("answer", "outcome"), NOT_NAMED)
-def test_what_is_none(answer: str, outcome: str) -> None:
+def test_other_answers_have_no_label(answer: str, outcome: str) -> None:
     assert READER.read(answer) == (outcome, None)
 
 
-def test_other_spellings_count_by_the_aliases_of_the_set_alone() -> None:
+def test_only_aliases_of_the_label_set_count() -> None:
     assert AnswerReader(EKMAN).read("Happiness.") == ("label", "joy")
     assert READER.read("Happiness.") == ("unlisted", None)
     assert AnswerReader(POLARITY).read("1") == ("label", "positive")
-    own = AnswerReader(LabelSet("own", ("quiet_joy", "joy"), "evoked"))
-    assert own.read("Quiet joy") == ("label", "quiet_joy")
+    reader = AnswerReader(LabelSet("own", ("quiet_joy", "joy"), "evoked"))
+    assert reader.read("Quiet joy") == ("label", "quiet_joy")
 
 
 LABEL = st.sampled_from(MIKELS.labels)
-DRESS = st.sampled_from(
+FORMATS = st.sampled_from(
     ["{}", "**{}**", "'{}'", "`{}`", "_{}_", '"{}"', "{}.", "*{}*.", "### {}", '{{"emotion": "{}"}}']
 )
 
@@ -57,18 +57,18 @@ JSON = st.recursive(
 )
 
 
-@given(LABEL, DRESS, st.sampled_from([str.lower, str.upper, str.title]))
-def test_marks_and_case_change_nothing(label: str, dress: str, case: object) -> None:
-    assert READER.read(dress.format(case(label))) == ("label", label)  # type: ignore[operator]
+@given(LABEL, FORMATS, st.sampled_from([str.lower, str.upper, str.title]))
+def test_punctuation_and_case_are_ignored(label: str, form: str, case: object) -> None:
+    assert READER.read(form.format(case(label))) == ("label", label)  # type: ignore[operator]
 
 
 @given(st.text(max_size=300) | JSON.map(json.dumps))
-def test_any_text_is_read_and_no_label_is_made_up(text: str) -> None:
+def test_any_text_is_read_without_error(text: str) -> None:
     outcome, label = READER.read(text)
     assert outcome in OUTCOMES
     assert (label is not None) == (outcome == "label")
 
 
 @pytest.mark.parametrize("unit", ["the emotion ", "**", "<", "[", "{", "```", "``` ", " ", "<think>"])
-def test_long_answers_take_no_time(unit: str) -> None:
+def test_long_answers_are_read_quickly(unit: str) -> None:
     assert READER.read("x " + unit * 20_000)[0] in OUTCOMES

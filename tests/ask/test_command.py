@@ -1,4 +1,4 @@
-"""The command as users meet it: killed and gone on with, stopped, and with a key that must be nowhere afterwards."""
+"""The command as users run it: killed and resumed, stopped, and with a key that must not be in any output."""
 
 import json
 import os
@@ -58,7 +58,7 @@ def ask_here(*arguments: object) -> tuple[int, str, str]:
 
 
 def count_settled(requests: Sequence[Request]) -> int:
-    """How many there are, once the server has taken what a killed process had sent."""
+    """Return the number of requests once the server has read all that a killed process had sent."""
     count = -1
     while count != len(requests):
         count = len(requests)
@@ -67,10 +67,12 @@ def count_settled(requests: Sequence[Request]) -> int:
 
 
 def lines(out: Path) -> list[dict[str, Any]]:
-    """Whole lines of answers."""
+    """Return the complete rows of answers.jsonl, without its header."""
     path = out / "answers.jsonl"
-    whole = path.read_bytes().rpartition(b"\n")[0].split(b"\n") if path.exists() else []
-    return [json.loads(line) for line in whole[1:]]
+    if not path.exists():
+        return []
+    _, *rows = path.read_bytes().rpartition(b"\n")[0].split(b"\n")
+    return [json.loads(row) for row in rows]
 
 
 def wait_for(out: Path, count: int) -> None:
@@ -81,32 +83,32 @@ def wait_for(out: Path, count: int) -> None:
     raise AssertionError(f"no {count} answers in a minute")
 
 
-def test_killed_and_gone_on_with(photos: Path, tmp_path: Path) -> None:
+def test_resume_after_kill_sends_no_question_twice(photos: Path, tmp_path: Path) -> None:
     """SIGKILL twice while answers come: no image is asked about again once its answer is in the file."""
     arguments = ["--data", f"folder:{photos}", "--model", "m", "--out", tmp_path, "--images", 24, "--json"]
     with serving(lambda request, number: Response(200, says("**Awe**.").body, wait_s=0.05)) as endpoint:
-        kept: set[str] = set()
+        saved: set[str] = set()
         for count in (3, 12):
             before = len(endpoint.requests)
             process = start(*arguments, "--endpoint", endpoint.url)
             wait_for(tmp_path, count)
             process.send_signal(signal.SIGKILL)
             process.communicate(timeout=60)
-            answered_before = kept
-            kept = {line["key"] for line in lines(tmp_path)}
-            assert count_settled(endpoint.requests) - before <= 24 - len(answered_before)
+            saved_before = saved
+            saved = {line["key"] for line in lines(tmp_path)}
+            assert count_settled(endpoint.requests) - before <= 24 - len(saved_before)
         before = len(endpoint.requests)
         code, out, err = ask(*arguments, "--endpoint", endpoint.url)
-        assert (code, len(endpoint.requests) - before) == (0, 24 - len(kept))
-        assert f"({len(kept)} more are answered already)" in err
+        assert (code, len(endpoint.requests) - before) == (0, 24 - len(saved))
+        assert f"({len(saved)} more are answered already)" in err
     assert Counter(line["key"] for line in lines(tmp_path)).most_common(1)[0][1] == 1
-    found = json.loads(out)["models"][0]
-    assert (found["n"], found["accuracy"], found["not_asked"]) == (24, 0.5, 0)
+    model = json.loads(out)["models"][0]
+    assert (model["n"], model["accuracy"], model["not_asked"]) == (24, 0.5, 0)
     assert (tmp_path / "page.html").stat().st_size > 10_000
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_stopped_by_ctrl_c_keeps_what_is_under_way(photos: Path, tmp_path: Path) -> None:
+def test_ctrl_c_saves_answers_under_way(photos: Path, tmp_path: Path) -> None:
     arguments = ["--data", f"folder:{photos}", "--model", "m", "--out", tmp_path, "--concurrency", 2]
     with serving(lambda request, number: Response(200, says("Awe").body, wait_s=0.3)) as endpoint:
         process = start(*arguments, "--endpoint", endpoint.url)
@@ -118,16 +120,16 @@ def test_stopped_by_ctrl_c_keeps_what_is_under_way(photos: Path, tmp_path: Path)
         assert f"{len(lines(tmp_path))} answers are saved" in err
 
 
-def test_the_key_is_nowhere(photos: Path, tmp_path: Path) -> None:
-    """The server sends it back wherever it can, with every status; then it says that it is wrong."""
+def test_key_is_in_no_output(photos: Path, tmp_path: Path) -> None:
+    """The server repeats the key in every kind of response, and then says that it is wrong."""
     echo = f"you sent {KEY}"
 
     def behave(request: Request, number: int) -> Response:
         assert request.headers["Authorization"] == f"Bearer {KEY}"
         if request.model == "last":
             return error(401, echo)
-        turn = [says(echo), error(400, echo), says(None, refusal=echo), Response(500, echo.encode())]
-        return turn[number % 4]
+        responses = [says(echo), error(400, echo), says(None, refusal=echo), Response(500, echo.encode())]
+        return responses[number % 4]
 
     with serving(behave) as endpoint:
         arguments = ["--data", f"folder:{photos}", "--endpoint", endpoint.url, "--out", tmp_path / "out"]
@@ -146,8 +148,8 @@ def test_the_key_is_nowhere(photos: Path, tmp_path: Path) -> None:
     assert "[key]" in "".join(written)
 
 
-def test_the_exit_code_tells_that_questions_failed(photos: Path, tmp_path: Path) -> None:
-    """Those of this run: what another endpoint failed at before is not asked again, and does not count."""
+def test_exit_code_counts_failures_of_this_run(photos: Path, tmp_path: Path) -> None:
+    """Earlier failures at another endpoint are not sent again, and do not count."""
     arguments = ["--data", f"folder:{photos}", "--model", "m", "--out", tmp_path, "--images", 4, "--json"]
     with serving(lambda request, number: error(400, "odd") if number == 1 else says("Awe")) as endpoint:
         code, out, err = ask_here(*arguments, "--endpoint", endpoint.url)
@@ -156,24 +158,44 @@ def test_the_exit_code_tells_that_questions_failed(photos: Path, tmp_path: Path)
         assert (tmp_path / "page.html").exists()
         with serving(lambda request, number: says("Awe")) as other:
             code, out, err = ask_here(*arguments, "--endpoint", other.url)
-        assert (code, [found["failed"] for found in json.loads(out)["models"]]) == (0, [0, 1])
+        assert (code, [model["failed"] for model in json.loads(out)["models"]]) == (0, [0, 1])
         assert "failed" not in err
         code, out, _ = ask_here(*arguments, "--endpoint", endpoint.url)
         assert (code, json.loads(out)["models"][0]["failed"], len(endpoint.requests)) == (0, 0, 5)
 
 
-def test_what_is_given_as_a_key_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_key_never_shows_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEY", f" {KEY}\n")
     assert read_key("MY_KEY") == KEY
     assert read_key(None) is None
     monkeypatch.setenv("MY_KEY", f"{KEY}\r\nX-Other: 1")
     for name, message in ((KEY, "never the key"), ("MY_KEY", "holds no key"), ("NOT_SET_ANYWHERE", "holds no key")):
-        with pytest.raises(ConfigError, match=message) as found:
+        with pytest.raises(ConfigError, match=message) as raised:
             read_key(name)
-        assert KEY not in str(found.value)
+        assert KEY not in str(raised.value)
 
 
-def test_more_images_than_allowed_cost_nothing(photos: Path, tmp_path: Path) -> None:
+def test_help_does_not_import_the_openai_package() -> None:
+    code = (
+        "import sys; import uniemox; from uniemox.cli import main\n"
+        "sys.argv = ['uniemox', 'ask', '--help']\n"
+        "try: main()\n"
+        "except SystemExit: print('IMPORTED', {'openai', 'httpx2', 'pydantic'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert "IMPORTED set()" in done.stdout
+
+
+def test_missing_package_names_the_extra(photos: Path, tmp_path: Path) -> None:
+    code = f"import sys; sys.modules['openai'] = None\n{COMMAND}"
+    arguments = ["--data", f"folder:{photos}", "--endpoint", "http://127.0.0.1:9", "--model", "m", "--out", tmp_path]
+    command = [sys.executable, "-c", code, "ask", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "this command needs openai; run: pip install 'uniemox[ask]'" in done.stderr
+
+
+def test_too_many_images_send_nothing(photos: Path, tmp_path: Path) -> None:
     with serving(lambda request, number: says("Awe")) as endpoint:
         arguments = ["--data", f"folder:{photos}", "--endpoint", endpoint.url, "--model", "m", "--model", "n"]
         code, out, err = ask_here(*arguments, "--out", tmp_path / "out", "--max-images", 10, "--images", 20)

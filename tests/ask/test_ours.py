@@ -1,4 +1,4 @@
-"""What a fine-tuned network says of the images that models are asked about."""
+"""Predictions of a fine-tuned network for the images that models are asked about."""
 
 import hashlib
 import shutil
@@ -31,26 +31,26 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> tuple[AskedImage, ...]:
     return select(read_folder(class_folders(tmp_path_factory.mktemp("set") / "x", each=2)), 4, 0).images
 
 
-def test_the_labels_are_those_of_torch(images: tuple[AskedImage, ...]) -> None:
+def test_labels_are_those_of_torch(images: tuple[AskedImage, ...]) -> None:
     run = finetuned("probe")
     classifier, info = load_classifier(run / "model.safetensors")
     view = ViewConfig(size=info.size, crop_fraction=info.crop_fraction)
-    samples = [asked.sample for asked in images]
+    samples = [image.sample for image in images]
     logits = outputs_of(classifier, samples, view, stats=PixelStats(info.mean, info.std), workers=0).values
     expected = [info.labels[i] for i in np.argmax(logits, axis=1)]
     for model in (run, run / "model.onnx"):
-        found = labels_of_ours(model, images, info.find_labels())
-        assert [found[asked.sha256] for asked in images] == expected
+        labels = labels_of_ours(model, images, info.find_labels())
+        assert [labels[image.sha256] for image in images] == expected
 
 
-@pytest.mark.parametrize("known", ["boxes", "target", "nobody"])
-def test_a_model_of_both_streams_sees_the_people_of_the_data(
-    images: tuple[AskedImage, ...], known: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("annotation", ["boxes", "target", "nobody"])
+def test_two_stream_model_uses_person_boxes_of_the_data(
+    images: tuple[AskedImage, ...], annotation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As `evaluate` shows them to it, and nobody else looks for people."""
+    """The boxes are those that `evaluate` uses, and no detector is run."""
 
     def refused(name: str) -> Detector:
-        raise AssertionError(f"the {name} finder is asked")
+        raise AssertionError(f"the {name} detector is run")
 
     monkeypatch.setattr("uniemox.ask.question.open_finder", refused)
     box = Box(3, 5, 40, 60)
@@ -60,24 +60,24 @@ def test_a_model_of_both_streams_sees_the_people_of_the_data(
         "target": {"persons": (other,), "target_box": box},
         "nobody": {"persons": ()},
     }
-    asked = [replace(one, sample=replace(one.sample, **people[known])) for one in images]
+    annotated = [replace(image, sample=replace(image.sample, **people[annotation])) for image in images]
     run = finetuned("both")
     classifier, info = load_classifier(run / "model.safetensors")
     view = ViewConfig(size=info.size, crop_fraction=info.crop_fraction)
     stats = PixelStats(info.mean, info.std)
-    samples = [one.sample for one in asked]
+    samples = [image.sample for image in annotated]
     outputs = outputs_of(classifier, samples, view, stats=stats, workers=0)
     logits = outputs.values
     network = load(run, finder=None).network
     for sample, expected in zip(samples, answers_of(info, logits, outputs.distances), strict=True):
         image, full = decode_sample(sample)
-        views = network.look(image, full, sample.persons, sample.target_box)
+        views = network.views_of(image, full, sample.persons, sample.target_box)
         assert network.answer([views]).values[0] == pytest.approx(expected, abs=1e-4)
-    labels = {one.sha256: info.labels[i] for one, i in zip(asked, np.argmax(logits, axis=1), strict=True)}
-    assert labels_of_ours(run, asked, info.find_labels()) == labels
+    labels = {image.sha256: info.labels[i] for image, i in zip(annotated, np.argmax(logits, axis=1), strict=True)}
+    assert labels_of_ours(run, annotated, info.find_labels()) == labels
 
 
-def test_what_can_not_be_compared(images: tuple[AskedImage, ...], tmp_path: Path) -> None:
+def test_incomparable_models_are_refused(images: tuple[AskedImage, ...], tmp_path: Path) -> None:
     with pytest.raises(LabelError, match="not comparable"):
         labels_of_ours(finetuned("probe"), images, CAER)
     with pytest.raises(ConfigError, match="valence and arousal"):
@@ -86,12 +86,12 @@ def test_what_can_not_be_compared(images: tuple[AskedImage, ...], tmp_path: Path
         labels_of_ours(tmp_path / "none.onnx", images, EKMAN)
 
 
-def test_images_it_was_trained_on_are_refused(tmp_path: Path) -> None:
+def test_training_images_are_refused(tmp_path: Path) -> None:
     run = finetuned("probe")
     shutil.copy(run / "model.onnx", tmp_path / "model.onnx")
     image = class_folders(tmp_path / "set") / "awe" / "0.jpg"
     digest = hashlib.sha256(image.read_bytes()).hexdigest()
     (tmp_path / "training_pictures.txt").write_text(f"{'0' * 64}\n{digest}\n")
-    asked = AskedImage(sample=Sample(key="a", image=ImageFile(image)), label="awe", sha256=digest)
+    asked_image = AskedImage(sample=Sample(key="a", image=ImageFile(image)), label="awe", sha256=digest)
     with pytest.raises(DataError, match="trained on 1 of these 1 images"):
-        labels_of_ours(tmp_path, [asked], EKMAN)
+        labels_of_ours(tmp_path, [asked_image], EKMAN)

@@ -1,4 +1,4 @@
-"""The paper's question, which images it is asked about, and what of them is sent."""
+"""The paper's question, the selection of images, and the form in which they are sent."""
 
 import base64
 import io
@@ -29,13 +29,13 @@ def test_the_question_is_the_papers_to_the_letter() -> None:
 
 
 @pytest.mark.parametrize("labels", [CAER, HECO])
-def test_what_people_feel_is_not_asked(labels: LabelSet) -> None:
+def test_felt_emotions_are_refused(labels: LabelSet) -> None:
     with pytest.raises(ConfigError, match="describes what people in it feel"):
         question(labels)
 
 
 def drawn_set(*counts: int) -> DataSet:
-    """So many images of each class, all different and tiny."""
+    """Return a data set with these numbers of images per class, all different and tiny."""
     samples = []
     for label, count in enumerate(counts):
         for i in range(count):
@@ -47,49 +47,50 @@ def drawn_set(*counts: int) -> DataSet:
 
 @settings(max_examples=30)
 @given(st.tuples(*[st.integers(0, 12)] * 3).filter(any), st.integers(1, 40), st.integers(0, 3))
-def test_each_class_by_its_share(counts: tuple[int, ...], count: int, seed: int) -> None:
+def test_selection_is_proportional_to_class_sizes(counts: tuple[int, ...], count: int, seed: int) -> None:
     """Webster's rounding stays within one image of the exact share for three classes."""
-    found = select(drawn_set(*counts), count, seed).images
+    selected = select(drawn_set(*counts), count, seed).images
     total = sum(counts)
-    assert len(found) == min(count, total)
-    taken = Counter(asked.label for asked in found)
+    assert len(selected) == min(count, total)
+    class_counts = Counter(image.label for image in selected)
     for label, size in zip(LABELS.labels, counts, strict=True):
-        assert abs(taken[label] - len(found) * size / total) <= 1
+        assert abs(class_counts[label] - len(selected) * size / total) <= 1
 
 
 @settings(max_examples=20)
 @given(st.integers(1, 20), st.integers(1, 20))
-def test_more_images_begin_with_the_fewer(first: int, second: int) -> None:
+def test_larger_selection_begins_with_the_smaller(first: int, second: int) -> None:
     data = drawn_set(9, 3, 7)
     fewer, more = (select(data, count, 5).images for count in sorted((first, second)))
     assert more[: len(fewer)] == fewer
 
 
-def test_seeds_differ_and_the_order_on_disk_does_not_matter() -> None:
+def test_selection_depends_on_seed_but_not_on_file_order() -> None:
     data = drawn_set(20, 20, 20)
-    names = [[asked.sample.key for asked in select(data, 9, seed).images] for seed in (0, 0, 1)]
+    names = [[image.sample.key for image in select(data, 9, seed).images] for seed in (0, 0, 1)]
     assert names[0] == names[1] != names[2]
-    turned = DataSet("own:set", LABELS, data.samples[::-1])
-    assert [asked.sample.key for asked in select(turned, 9, 0).images] == names[0]
+    reversed_data = DataSet("own:set", LABELS, data.samples[::-1])
+    assert [image.sample.key for image in select(reversed_data, 9, 0).images] == names[0]
 
 
-def test_copies_broken_and_unlabelled_images_are_passed_over(tmp_path: Path) -> None:
+def test_copies_broken_and_unlabelled_images_are_skipped(tmp_path: Path) -> None:
     root = class_folders(tmp_path / "set", each=3)
     (root / "awe" / "copy.jpg").write_bytes((root / "awe" / "0.jpg").read_bytes())
     (root / "fear" / "broken.jpg").write_bytes((root / "fear" / "0.jpg").read_bytes()[:500])
     data = read_folder(root)
     data = DataSet(data.name, data.labels, [*data.samples, Sample(key="x", image=Stored(b""), label=None)])
-    found = select(data, 10, 0)
-    assert Counter(asked.label for asked in found.images) == {"awe": 3, "fear": 3}
-    assert "6 of 10 images" in found.notes[0]
-    assert found.notes[1] == "1 copies of other images were skipped"
-    assert "1 images can't be read" in found.notes[2]
-    assert "broken.jpg" in found.notes[2]
+    selection = select(data, 10, 0)
+    assert Counter(image.label for image in selection.images) == {"awe": 3, "fear": 3}
+    assert "6 of 10 images" in selection.notes[0]
+    assert selection.notes[1] == "1 copies of other images were skipped"
+    assert "1 images can't be read" in selection.notes[2]
+    assert "broken.jpg" in selection.notes[2]
     with pytest.raises(DataError, match="nothing to ask about"):
         select(DataSet("own:set", LABELS, [Sample(key="x", image=Stored(b"no"), label=0)]), 3, 0)
 
 
-def sent(data: bytes) -> Image.Image:
+def sent_image(data: bytes) -> Image.Image:
+    """Return the image that is sent for a file."""
     kind, _, text = image_url(Sample(key="x", image=Stored(data))).partition(",")
     assert kind == "data:image/jpeg;base64"
     return Image.open(io.BytesIO(base64.b64decode(text)))
@@ -100,18 +101,19 @@ def sent(data: bytes) -> Image.Image:
     [((2100, 1050), (1024, 512)), ((500, 2048), (250, 1024)), ((1024, 12), (1024, 12)), ((1, 1), (1, 1))],
 )
 def test_the_long_side_is_1024_px_at_most(size: tuple[int, int], expected: tuple[int, int]) -> None:
-    image = sent(jpeg_of(draw_image(0).resize(size)))
+    image = sent_image(jpeg_of(draw_image(0).resize(size)))
     assert (image.size, image.format, MAX_SIDE_PX) == (expected, "JPEG", 1024)
 
 
-def test_where_and_by_whom_it_was_taken_is_not_sent() -> None:
+def test_metadata_is_not_sent() -> None:
     with pytest.raises(ImageError, match="not an image"):
-        sent(b"nonsense")
+        sent_image(b"nonsense")
     exif = Image.Exif()
-    exif[0x8298], exif[0x0112] = "somebody", 6  # copyright; turned
-    exif.get_ifd(0x8825)[1] = "N"
+    exif[0x8298] = "somebody"  # copyright
+    exif[0x0112] = 6  # orientation: turned by 90 degrees
+    exif.get_ifd(0x8825)[1] = "N"  # GPS: northern latitude
     buffer = io.BytesIO()
     draw_image(1, (60, 40)).save(buffer, "JPEG", exif=exif, comment=b"secret place", icc_profile=b"p" * 200)
-    image = sent(buffer.getvalue())
+    image = sent_image(buffer.getvalue())
     assert image.size == (40, 60)  # upright
     assert set(image.info) <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}

@@ -1,4 +1,4 @@
-"""Several models asked about a small data set by a real server: what is kept, what is asked again, what stops it."""
+"""Questions to several models at a real server: saved answers, repeated questions, and reasons to stop."""
 
 import json
 import threading
@@ -11,11 +11,12 @@ import pytest
 
 from tests.ask.server import Endpoint, Request, Response, error, in_turn, says, serving
 from tests.drawn import class_folders, jpeg_of
-from uniemox.ask.client import Client, chat_url
+from uniemox.ask.address import chat_url
+from uniemox.ask.client import Client
 from uniemox.ask.config import AskConfig
 from uniemox.ask.question import Selection, image_url, question, select
 from uniemox.ask.record import ANSWERS, AnswerRow, key_of, open_record
-from uniemox.ask.run import FAILURES_IN_A_ROW, ask
+from uniemox.ask.run import MAX_FAILURES_IN_A_ROW, ask
 from uniemox.data.readers.folders import read_folder
 from uniemox.data.sample import DataSet
 from uniemox.errors import ConfigError, DataError
@@ -31,7 +32,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
 
 
 @pytest.fixture(scope="module")
-def chosen(data: DataSet) -> Selection:
+def selection(data: DataSet) -> Selection:
     return select(data, 8, 0)
 
 
@@ -40,28 +41,30 @@ def config_of(endpoint: Endpoint, *models: str, **settings: Any) -> AskConfig:
     return AskConfig(endpoint=endpoint.url, models=models or ("m",), **settings)
 
 
-def run(config: AskConfig, chosen: Selection, data: DataSet, out: Path, **more: Any) -> dict[str, AnswerRow]:
-    return ask(config, chosen.images, data.labels, out, **more)
+def run(config: AskConfig, selection: Selection, data: DataSet, out: Path, **more: Any) -> dict[str, AnswerRow]:
+    return ask(config, selection.images, data.labels, out, **more)
 
 
 def lines(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / ANSWERS).read_text("utf-8").splitlines()][1:]
 
 
-def test_every_model_is_asked_once_about_every_image(data: DataSet, chosen: Selection, tmp_path: Path) -> None:
+def test_every_model_is_asked_once_about_every_image(data: DataSet, selection: Selection, tmp_path: Path) -> None:
     plans: list[str] = []
     steps: list[tuple[str, int, int | None]] = []
     with serving(lambda request, number: says("**Fear**.")) as endpoint:
         config = config_of(endpoint, "m", "n", price_in=2.0, price_out=10.0)
-        rows = run(config, chosen, data, tmp_path, on_plan=plans.append, on_progress=lambda *at: steps.append(at))
-    images = {image_url(asked.sample) for asked in chosen.images}
-    assert Counter((r.model, r.image) for r in endpoint.requests) == {(m, p): 1 for m in "mn" for p in images}
+        rows = run(config, selection, data, tmp_path, on_plan=plans.append, on_progress=lambda *at: steps.append(at))
+    images = {image_url(image.sample) for image in selection.images}
+    assert Counter((request.model, request.image) for request in endpoint.requests) == dict.fromkeys(
+        ((model, image) for model in "mn" for image in images), 1
+    )
     assert {request.text for request in endpoint.requests} == {question(data.labels)}
     assert len(rows) == 16
-    row = rows[key_of(chat_url(endpoint.url), "n", chosen.images[0].sha256)]
+    row = rows[key_of(chat_url(endpoint.url), "n", selection.images[0].sha256)]
     assert (row.answer, row.outcome, row.label, row.error, row.attempts) == ("**Fear**.", "label", "fear", None, 1)
     assert (row.tokens_in, row.tokens_out, row.cost) == (300, 20, 0.0008)
-    assert row.name == chosen.images[0].sample.key
+    assert row.name == selection.images[0].sample.key
     assert plans == [
         f"8 images x m, n: sending 16 questions to {endpoint.url[7:-3]}, at most about 36,000 tokens in and "
         "4,080 out, about 0.11 at the given prices"
@@ -70,14 +73,14 @@ def test_every_model_is_asked_once_about_every_image(data: DataSet, chosen: Sele
     assert {line["key"] for line in lines(tmp_path)} == set(rows)
 
 
-def test_what_is_answered_is_not_asked_again(data: DataSet, chosen: Selection, tmp_path: Path) -> None:
-    fewer = Selection(chosen.images[:3], ())
+def test_answered_questions_are_not_sent_again(data: DataSet, selection: Selection, tmp_path: Path) -> None:
+    fewer = Selection(selection.images[:3], ())
     with serving(lambda request, number: says("Awe")) as endpoint:
         run(config_of(endpoint), fewer, data, tmp_path)
-        first = run(config_of(endpoint), chosen, data, tmp_path)
+        first = run(config_of(endpoint), selection, data, tmp_path)
         assert len(endpoint.requests) == 8
         plans: list[str] = []
-        assert run(config_of(endpoint), chosen, data, tmp_path, on_plan=plans.append) == first
+        assert run(config_of(endpoint), selection, data, tmp_path, on_plan=plans.append) == first
         assert plans[0] == "8 images x m: all 8 answers exist"
         run(config_of(endpoint, "other"), fewer, data, tmp_path)
         assert len(endpoint.requests) == 11
@@ -87,8 +90,8 @@ def test_what_is_answered_is_not_asked_again(data: DataSet, chosen: Selection, t
     assert Counter(row.endpoint for row in rows.values()) == {chat_url(endpoint.url): 11, chat_url(elsewhere.url): 3}
 
 
-def test_who_answers_in_sentences_is_asked_for_one_word(data: DataSet, chosen: Selection, tmp_path: Path) -> None:
-    """Once, in the same conversation; a follow-up that fails is asked again alone, and so are rows of version 0.1."""
+def test_sentences_get_a_follow_up_for_one_word(data: DataSet, selection: Selection, tmp_path: Path) -> None:
+    """Once, in the same conversation. A failed or missing follow-up is sent again without the question."""
     is_broken = True
 
     def behave(request: Request, number: int) -> Response:
@@ -96,7 +99,7 @@ def test_who_answers_in_sentences_is_asked_for_one_word(data: DataSet, chosen: S
             return says("The emotion is fear, because it is dark.", (300, 20))
         return error(500, "oops") if is_broken else says("Fear", (350, 2))
 
-    few = Selection(chosen.images[:3], ())
+    few = Selection(selection.images[:3], ())
     with serving(behave) as endpoint:
         rows = run(config_of(endpoint, price_in=1.0, price_out=1.0), few, data, tmp_path)
         assert [(row.answer, row.word, row.error) for row in rows.values()] == [
@@ -105,88 +108,84 @@ def test_who_answers_in_sentences_is_asked_for_one_word(data: DataSet, chosen: S
         is_broken = False
         before = len(endpoint.requests)
         rows = run(config_of(endpoint, price_in=1.0, price_out=1.0), few, data, tmp_path)
-        asked = endpoint.requests[before:]
-        assert [request.is_follow_up for request in asked] == [True] * 3
+        follow_ups = endpoint.requests[before:]
+        assert [request.is_follow_up for request in follow_ups] == [True] * 3
         assert run(config_of(endpoint), few, data, tmp_path) == rows
         assert len(endpoint.requests) == before + 3
-    question_, said, follow = asked[0].body["messages"]
-    assert question_["content"][0]["text"] == question(data.labels)
-    assert said == {"role": "assistant", "content": "The emotion is fear, because it is dark."}
-    assert follow["role"] == "user"
-    assert all(label in follow["content"] for label in data.labels.labels)
+    first, answer, follow_up = follow_ups[0].body["messages"]
+    assert first["content"][0]["text"] == question(data.labels)
+    assert answer == {"role": "assistant", "content": "The emotion is fear, because it is dark."}
+    assert follow_up["role"] == "user"
+    assert all(label in follow_up["content"] for label in data.labels.labels)
     for row in rows.values():
         assert (row.word, row.outcome, row.label, row.error) == ("Fear", "label", "fear", None)
         assert (row.tokens_in, row.tokens_out, row.cost) == (650, 22, 0.000672)
 
 
-def test_failures_are_kept_and_asked_again(data: DataSet, chosen: Selection, tmp_path: Path) -> None:
-    broken = {image_url(asked.sample) for asked in chosen.images[::3]}
+def test_failures_are_saved_and_sent_again(data: DataSet, selection: Selection, tmp_path: Path) -> None:
+    broken = {image_url(image.sample) for image in selection.images[::3]}
 
     def behave(request: Request, number: int) -> Response:
         return error(500, "oops") if request.image in broken else says("Awe")
 
     with serving(behave) as endpoint:
-        rows = run(config_of(endpoint, concurrency=1), chosen, data, tmp_path)
+        rows = run(config_of(endpoint, concurrency=1), selection, data, tmp_path)
         failed = [row for row in rows.values() if row.answer is None]
-        assert {row.picture for row in failed} == {asked.sha256 for asked in chosen.images[::3]}
+        assert {row.picture for row in failed} == {image.sha256 for image in selection.images[::3]}
         assert {(row.error, row.attempts, row.outcome) for row in failed} == {("HTTP 500: oops", 2, None)}
         missing = set(broken)
         broken.clear()
         before = len(endpoint.requests)
-        again = run(config_of(endpoint), chosen, data, tmp_path)
+        again = run(config_of(endpoint), selection, data, tmp_path)
     assert {request.image for request in endpoint.requests[before:]} == missing
     assert {row.answer for row in again.values()} == {"Awe"}
 
 
 @pytest.mark.parametrize("cut", [1, 7, 200])
-def test_a_line_that_was_cut_off_is_repaired(data: DataSet, chosen: Selection, tmp_path: Path, cut: int) -> None:
+def test_incomplete_last_line_is_repaired(data: DataSet, selection: Selection, tmp_path: Path, cut: int) -> None:
     with serving(lambda request, number: says("„Fear“ ✨")) as endpoint:
-        whole = run(config_of(endpoint), chosen, data, tmp_path)
+        rows = run(config_of(endpoint), selection, data, tmp_path)
         path = tmp_path / ANSWERS
         path.write_bytes(path.read_bytes()[:-cut])
-        again = run(config_of(endpoint), chosen, data, tmp_path)
+        again = run(config_of(endpoint), selection, data, tmp_path)
         assert len(endpoint.requests) == 9
-    assert set(again) == set(whole)
+    assert set(again) == set(rows)
     assert len(lines(tmp_path)) == 8
 
 
-def test_folders_that_can_not_be_made_or_answer_another_question(
-    data: DataSet, chosen: Selection, tmp_path: Path
-) -> None:
+def test_unusable_output_folders_are_refused(data: DataSet, selection: Selection, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="choose another --out"):
         open_record(tmp_path / "file", "Which?")
     with open_record(tmp_path, "Another?")[0]:
         pass
     with serving(in_turn([says("Awe")])) as endpoint, pytest.raises(DataError, match="made with other settings"):
-        run(config_of(endpoint), chosen, data, tmp_path)
+        run(config_of(endpoint), selection, data, tmp_path)
     assert not endpoint.requests
 
 
 @pytest.mark.parametrize(("field", "value"), [("answer", 3), ("model", None), ("latency_s", "1"), ("picture", "other")])
-def test_lines_that_somebody_changed(
-    data: DataSet, chosen: Selection, tmp_path: Path, field: str, value: object
+def test_invalid_rows_are_refused(
+    data: DataSet, selection: Selection, tmp_path: Path, field: str, value: object
 ) -> None:
     with serving(in_turn([says("Awe")])) as endpoint:
-        run(config_of(endpoint), chosen, data, tmp_path)
-    header, *rest = (tmp_path / ANSWERS).read_text("utf-8").splitlines()
-    changed = json.dumps({**json.loads(rest[0]), field: value})
-    (tmp_path / ANSWERS).write_text("\n".join([header, changed, *rest[1:], ""]), "utf-8")
+        run(config_of(endpoint), selection, data, tmp_path)
+    header, first, *others = (tmp_path / ANSWERS).read_text("utf-8").splitlines()
+    changed = json.dumps({**json.loads(first), field: value})
+    (tmp_path / ANSWERS).write_text("\n".join([header, changed, *others, ""]), "utf-8")
     with pytest.raises(DataError, match="remove the line"):
         open_record(tmp_path, question(data.labels))
 
 
-def test_a_wrong_key_stops_at_once_and_keeps_what_is_answered(data: DataSet, chosen: Selection, tmp_path: Path) -> None:
+def test_wrong_key_stops_and_keeps_answers(data: DataSet, selection: Selection, tmp_path: Path) -> None:
     with serving(lambda request, number: says("Awe") if number < 3 else error(401, "revoked")) as endpoint:
         with pytest.raises(ConfigError, match="revoked"):
-            run(config_of(endpoint, concurrency=1), chosen, data, tmp_path, key="k-1")
+            run(config_of(endpoint, concurrency=1), selection, data, tmp_path, key="k-1")
         assert len(endpoint.requests) == 4
     assert [line["answer"] for line in lines(tmp_path)] == ["Awe"] * 3
 
 
-def test_a_wrong_model_stops_and_the_answers_under_way_are_kept(
-    data: DataSet, chosen: Selection, tmp_path: Path
-) -> None:
+def test_wrong_model_stops_and_saves_answers_under_way(data: DataSet, selection: Selection, tmp_path: Path) -> None:
     under_way = threading.Event()
     stopped = threading.Event()
 
@@ -200,35 +199,33 @@ def test_a_wrong_model_stops_and_the_answers_under_way_are_kept(
         return Response(200, says("Awe").body, wait_s=0.2)
 
     with serving(behave) as endpoint, pytest.raises(ConfigError, match="is there a model 'typo'"):
-        run(config_of(endpoint, "m", "typo", concurrency=2), chosen, data, tmp_path)
+        run(config_of(endpoint, "m", "typo", concurrency=2), selection, data, tmp_path)
     assert [(line["model"], line["answer"]) for line in lines(tmp_path)] == [("m", "Awe")]
 
 
-def test_a_model_that_only_fails_is_given_up(data: DataSet, chosen: Selection, tmp_path: Path) -> None:
+def test_model_that_only_fails_stops_the_command(data: DataSet, selection: Selection, tmp_path: Path) -> None:
     refused = error(400, "it takes no images")
     with serving(in_turn([Response(400, refused.body, wait_s=0.2)])) as endpoint:
         with pytest.raises(ConfigError, match=r"failed 5 times in a row.*it takes no images"):
-            run(config_of(endpoint, concurrency=1), chosen, data, tmp_path)
-        assert FAILURES_IN_A_ROW <= len(endpoint.requests) < len(chosen.images)  # the next was under way
+            run(config_of(endpoint, concurrency=1), selection, data, tmp_path)
+        assert MAX_FAILURES_IN_A_ROW <= len(endpoint.requests) < len(selection.images)  # the next was under way
     assert {line["error"] for line in lines(tmp_path)} == {"HTTP 400: it takes no images"}
 
 
-def test_a_few_failures_are_a_result_and_as_many_are_asked_at_a_time_as_allowed(
-    data: DataSet, chosen: Selection, tmp_path: Path
-) -> None:
+def test_few_failures_are_saved_and_concurrency_is_limited(data: DataSet, selection: Selection, tmp_path: Path) -> None:
     with serving(in_turn([Response(400, error(400, "no").body, wait_s=0.1)])) as endpoint:
-        rows = run(config_of(endpoint, concurrency=3), Selection(chosen.images[:4], ()), data, tmp_path)
+        rows = run(config_of(endpoint, concurrency=3), Selection(selection.images[:4], ()), data, tmp_path)
     assert [row.error for row in rows.values()] == ["HTTP 400: no"] * 4
     assert endpoint.max_concurrent == 3
 
 
-def test_images_that_vanish_stop_it(tmp_path: Path) -> None:
+def test_vanished_image_stops_the_command(tmp_path: Path) -> None:
     root = class_folders(tmp_path / "set", each=2)
     data = read_folder(root)
-    chosen = select(data, 4, 0)
+    selection = select(data, 4, 0)
     (root / "awe" / "0.jpg").unlink()
     with serving(in_turn([says("Awe")])) as endpoint, pytest.raises(DataError, match="the data have changed"):
-        run(config_of(endpoint), chosen, data, tmp_path / "out")
+        run(config_of(endpoint), selection, data, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -254,30 +251,30 @@ def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
 
 
 def test_a_bug_in_a_thread_ends_the_command(
-    data: DataSet, chosen: Selection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: DataSet, selection: Selection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
         raise OverflowError("a bug")
 
     monkeypatch.setattr(Client, "ask", broken)
     with serving(in_turn([says("Awe")])) as endpoint, pytest.raises(OverflowError, match="a bug"):
-        run(config_of(endpoint), chosen, data, tmp_path)
+        run(config_of(endpoint), selection, data, tmp_path)
 
 
-def test_threads_that_leave_do_not_lose_answers(data: DataSet, chosen: Selection, tmp_path: Path) -> None:
-    """Every answer that the server gave whole is in the file, however they interleave."""
-    given: list[str] = []
+def test_broken_connections_lose_no_answers(data: DataSet, selection: Selection, tmp_path: Path) -> None:
+    """Every answer that the server sent completely is saved, in whatever order the threads end."""
+    answers: list[str] = []
     lock = threading.Lock()
 
     def behave(request: Request, number: int) -> Response:
         if number % 4 == 3:
             return Response(reset=True)
         with lock:
-            given.append(f"answer {number}")
+            answers.append(f"answer {number}")
         return says(f"answer {number}")
 
     behaviour: Callable[[Request, int], Response] = behave
     with serving(behaviour) as endpoint:
-        rows = run(config_of(endpoint, "m", "n", "o", attempts=6, concurrency=8), chosen, data, tmp_path)
-    assert sorted(str(said) for row in rows.values() for said in (row.answer, row.word)) == sorted(given)
+        rows = run(config_of(endpoint, "m", "n", "o", attempts=6, concurrency=8), selection, data, tmp_path)
+    assert sorted(str(text) for row in rows.values() for text in (row.answer, row.word)) == sorted(answers)
     assert len(rows) == 24

@@ -1,4 +1,4 @@
-"""What is counted is right: parameters to the last one, multiply-adds to the last digit that can be compared."""
+"""Counts of parameters and multiply-adds, against counts by hand."""
 
 import json
 import subprocess
@@ -37,12 +37,12 @@ SIZES = {
 
 
 @pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the meta device there are no numbers to draw, of which torch takes seconds to convince itself."""
+def skip_initialisation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw no initial weights: on the meta device they have no values, and drawing them takes seconds."""
     monkeypatch.setattr(timm.layers.weight_init, "_trunc_normal_", lambda tensor, *_: tensor)
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("skip_initialisation")
 @pytest.mark.parametrize("method", SIZES)
 def test_containers_have_the_published_sizes(method: str) -> None:
     build, parameters, giga = SIZES[method]
@@ -53,11 +53,13 @@ def test_containers_have_the_published_sizes(method: str) -> None:
     assert multiply_adds(lambda: container(images)) / 1e9 == pytest.approx(giga, abs=1e-3)
     paper = next(row for row in paper_tables()["table3"] if row["method"] == method)
     assert parameters / 1e6 == pytest.approx(paper["params_m"], abs=0.006)
-    images = 2 if method == "MoCoV3" else 1  # the paper's figure is that of two
-    assert giga * images == pytest.approx(paper["flops_g"], rel=0.004)  # the paper counts norms too
+    # The paper's figure for MoCo v3 is that of two images.
+    count = 2 if method == "MoCoV3" else 1
+    # The paper counts norms too.
+    assert giga * count == pytest.approx(paper["flops_g"], rel=0.004)
 
 
-def test_counting_is_of_multiply_adds() -> None:
+def test_layers_have_the_expected_multiply_adds() -> None:
     layer = nn.Linear(10, 20)
     x = torch.zeros(3, 10)
     assert multiply_adds(lambda: layer(x)) == 3 * 10 * 20
@@ -66,18 +68,19 @@ def test_counting_is_of_multiply_adds() -> None:
     assert multiply_adds(lambda: conv(image)) == 8 * 8 * 4 * 2 * 9
 
 
-def test_a_step_is_counted_as_the_reference_counts_it() -> None:
+def test_step_has_the_multiply_adds_of_the_reference() -> None:
     """78.1 GFLOP an image in the plain form, which embeds the hidden patches too."""
     network = UniEmoX(build_encoder("vit_small_patch16_224"), ModelConfig())
     giga = 2 * step_multiply_adds(network, None) / 1e9
     assert giga == pytest.approx(77.55, abs=0.01)
-    hidden = 2 * 147 * 768 * 384 * 2 / 1e9  # embedding the hidden patches of both streams, once forward
+    # Embedding the hidden patches of both streams, once forward.
+    hidden = 2 * 147 * 768 * 384 * 2 / 1e9
     assert giga + 3 * hidden == pytest.approx(78.1, abs=0.05)
     with_clip = step_multiply_adds(network, random_clip("ViT-B-16").visual)
     assert 2 * with_clip / 1e9 - giga == pytest.approx(2 * 17.56, rel=0.01)
 
 
-def test_the_peak_is_that_of_the_best_matrix_product(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_peak_is_the_speed_of_the_best_matrix_product(monkeypatch: pytest.MonkeyPatch) -> None:
     """Products of three sizes, two runs each, of which the second size's last is the fastest."""
     seconds = iter([1.0, 1.0, 2.0, 0.001, 4.0, 4.0])
     shapes = []
@@ -92,15 +95,15 @@ def test_the_peak_is_that_of_the_best_matrix_product(monkeypatch: pytest.MonkeyP
     assert shapes == [torch.Size([side, side]) for side in (10, 10, 20, 20, 40, 40)]
 
 
-def test_every_trainable_row_of_table_three_is_there() -> None:
+def test_models_benchmark_has_all_rows_of_table_three() -> None:
     table = [row["method"] for row in paper_tables()["table3"]]
     assert len(table) == 22
     assert set(ROWS) == set(table)
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("skip_initialisation")
 @pytest.mark.parametrize("method", ["SOLVER", "Stimuli-aware", "MDAN", "EAP", "RRLA", "EmotiCon + CCIM"])
-def test_methods_that_relate_regions_stand_on_the_same_backbone(method: str) -> None:
+def test_region_methods_have_the_same_backbone(method: str) -> None:
     with torch.device("meta"):
         network = ROWS[method][1]().eval()
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
@@ -110,21 +113,21 @@ def test_methods_that_relate_regions_stand_on_the_same_backbone(method: str) -> 
     assert ROWS[method][0] == "ViT-L"
 
 
-@pytest.mark.parametrize(("method", "expected"), [("ResNet-50", 23.52), ("VGG-16", 134.29), ("DenseNet-121", 6.96)])
-def test_supervised_rows_have_the_papers_sizes(method: str, expected: float) -> None:
+@pytest.mark.parametrize(("method", "parameters_m"), [("ResNet-50", 23.52), ("VGG-16", 134.29), ("DenseNet-121", 6.96)])
+def test_supervised_rows_have_the_papers_sizes(method: str, parameters_m: float) -> None:
     with torch.device("meta"):
-        assert parameter_count(ROWS[method][1]()) / 1e6 == pytest.approx(expected, abs=0.006)
+        assert parameter_count(ROWS[method][1]()) / 1e6 == pytest.approx(parameters_m, abs=0.006)
 
 
-def test_an_unknown_row_is_refused() -> None:
+def test_unknown_row_is_refused_with_a_suggestion() -> None:
     with pytest.raises(ConfigError, match="did you mean 'DINO'"):
         next(measure_models(("DIN0",)))
 
 
 def test_models_prints_a_row_with_the_papers_figures() -> None:
-    words = [sys.executable, "-m", "benchmarks.models", "tinymim", "TinyMIM", "--json"]
-    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=300)
-    [tiny] = (json.loads(line) for line in done.stdout.splitlines())
+    command = [sys.executable, "-m", "benchmarks.models", "tinymim", "TinyMIM", "--json"]
+    process = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    [tiny] = (json.loads(line) for line in process.stdout.splitlines())
     assert tiny["container"]["parameters_m"] == pytest.approx(85.798656)
     assert tiny["paper_parameters_m"] == 85.8
     assert tiny["encoder"]["latency_ms"] > 0

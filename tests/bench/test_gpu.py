@@ -1,4 +1,4 @@
-"""The checks for a machine with a GPU: what they carry, and how they record results."""
+"""The checks for a machine with a GPU: the files that they carry, and their records of results."""
 
 import json
 import math
@@ -37,22 +37,22 @@ time.sleep(600)
 """
 
 
-def test_only_lacking_and_outdated_packages_are_carried() -> None:
-    """ftfy brings wcwidth. Requirements of packages that the machine has are not looked up."""
+def test_lacking_returns_missing_and_outdated_packages() -> None:
+    """ftfy requires wcwidth. Requirements of packages that the machine has are not looked up."""
     installed = {"numpy": Version("2.5.2"), "torch": Version("2.11.0"), "pillow": None, "rich": None}
-    wanted = ["numpy>=2", "torch>=2.11", "pillow>=13", "rich>=13", "ftfy", "colorama; sys_platform == 'win32'"]
-    assert lacking(map(Requirement, wanted), installed) == ["ftfy", "pillow", "wcwidth"]
+    requirements = ["numpy>=2", "torch>=2.11", "pillow>=13", "rich>=13", "ftfy", "colorama; sys_platform == 'win32'"]
+    assert lacking(map(Requirement, requirements), installed) == ["ftfy", "pillow", "wcwidth"]
     assert lacking([Requirement("numpy>=2.6")], installed) == ["numpy"]
 
 
-def test_what_the_project_needs_is_pinned_and_small() -> None:
+def test_packages_to_carry_are_pinned_and_exclude_torch() -> None:
     names = lacking(project_requirements(), installed_on(MACHINE))
     assert not {"torch", "torchvision", "triton"} & set(names)
     assert {"cyclopts", "open-clip-torch"} <= set(names)
     assert all("==" in package for package in pinned(names))
 
 
-def test_results_are_kept_whatever_happens_next(tmp_path: Path) -> None:
+def test_report_records_results_remarks_and_errors(tmp_path: Path) -> None:
     """NaN never passes, and an error is a failed check."""
     report = Report("numerics", tmp_path)
     report.at_most("small", 1e-6, 1e-4)
@@ -69,10 +69,10 @@ def test_results_are_kept_whatever_happens_next(tmp_path: Path) -> None:
     assert json.loads((tmp_path / CHECKS).read_text().splitlines()[0])["bound"] == 1e-4
 
 
-def test_results_that_cannot_be_brought_back_fail(tmp_path: Path) -> None:
+def test_check_size_fails_for_too_many_or_too_large_results(tmp_path: Path) -> None:
     report = Report("results", tmp_path)
-    for place in range(MAX_FILES - 1):
-        (tmp_path / f"{place}.txt").touch()
+    for i in range(MAX_FILES - 1):
+        (tmp_path / f"{i}.txt").touch()
     (tmp_path / CHECKS).touch()
     check_size(report, tmp_path)
     assert [line.state for line in read_lines(tmp_path)] == ["ok", "ok", "ok"]
@@ -85,7 +85,7 @@ def test_results_that_cannot_be_brought_back_fail(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("mib", "is_small_enough"), [(1, True), (70, False)])
-def test_what_a_call_carries_is_added_to_the_working_tree(
+def test_check_calls_adds_the_carried_folders_to_the_working_tree(
     mib: int, is_small_enough: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(prepare, "tree_files", lambda: [ROOT / "pyproject.toml"])
@@ -100,10 +100,10 @@ def test_what_a_call_carries_is_added_to_the_working_tree(
     )
 
 
-def test_the_working_tree_leaves_out_what_git_ignores() -> None:
-    found = {path.relative_to(ROOT).as_posix() for path in prepare.tree_files()}
-    assert "benchmarks/gpu/run.sh" in found
-    assert not any(name.startswith(("build/", ".venv/")) for name in found)
+def test_working_tree_excludes_ignored_files() -> None:
+    names = {path.relative_to(ROOT).as_posix() for path in prepare.tree_files()}
+    assert "benchmarks/gpu/run.sh" in names
+    assert not any(name.startswith(("build/", ".venv/")) for name in names)
 
 
 def test_the_first_steps_compare_both_models_compiled_and_eager() -> None:
@@ -130,7 +130,7 @@ def test_steps_that_cannot_fit_are_not_tried() -> None:
     assert fits(Case(VIT_L, 256, is_compiled=False), {small: None}, 80_000)
 
 
-def test_a_part_that_is_stopped_kills_its_commands(tmp_path: Path) -> None:
+def test_stopped_part_kills_its_commands(tmp_path: Path) -> None:
     """They run in sessions of their own, which the signal of `timeout` does not reach."""
     folder = tmp_path / "work"
     words = [sys.executable, "-c", STARTS_A_LONG_RUN, str(folder)]

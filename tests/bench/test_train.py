@@ -1,4 +1,4 @@
-"""A pre-training run is timed as a whole and in parts, with random weights in place of start and teacher."""
+"""The benchmark of pre-training: the whole run and its parts, with random weights for encoder and teacher."""
 
 from dataclasses import replace
 
@@ -14,20 +14,20 @@ from uniemox.pretrain.presets import best, paper
 @pytest.mark.parametrize(
     ("source", "view"), [("clip:ViT-B-32@openai", "augmented"), ("fitted:nowhere", "whole_and_person")]
 )
-def test_a_run_is_timed_as_a_whole_and_in_parts(source: str, view: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither teacher is there. CLIP's forward pass counts among the multiplications of a step."""
+def test_bench_train_times_the_run_and_its_parts(source: str, view: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither teacher exists. CLIP's forward pass counts among the multiply-adds of a step."""
     monkeypatch.setattr(train, "PARTS", 1)
     monkeypatch.setattr(train, "matmul_peak", lambda *_: 1e12)
     config = tiny_pretraining(teacher=TeacherConfig(source=source, view=view))
     done = []
-    found = bench_train(replace(config, batch_size=2), scenes(12), steps=2, on_step=lambda: done.append(1))
+    result = bench_train(replace(config, batch_size=2), scenes(12), steps=2, on_step=lambda: done.append(1))
     assert len(done) == 2 + WARMUP
-    assert found.mfu == pytest.approx(found.images_per_s * found.gflop_per_image / 1000)
-    assert (found.teacher_ms > 1, found.gflop_per_image > 5) == (source.startswith("clip"),) * 2
-    assert 0 <= found.waiting < 1
+    assert result.mfu == pytest.approx(result.images_per_s * result.gflop_per_image / 1000)
+    assert (result.teacher_ms > 1, result.gflop_per_image > 5) == (source.startswith("clip"),) * 2
+    assert 0 <= result.waiting < 1
     for name in ("images_per_s", "step_images_per_s", "loading_images_per_s", "optimizer_ms", "log_ms", "checkpoint_s"):
-        assert getattr(found, name) > 0, name
-    assert (found.batch_size, found.steps, found.workers, found.peak_tflops) == (2, 2, 0, 1.0)
+        assert getattr(result, name) > 0, name
+    assert (result.batch_size, result.steps, result.workers, result.peak_tflops) == (2, 2, 0, 1.0)
 
 
 def test_presets_keep_their_network_without_its_weights() -> None:

@@ -1,4 +1,4 @@
-"""A classifier's file needs no other, and nothing else passes for one."""
+"""Files of classifiers: they are complete, rewritten without change, and other or mangled files are refused."""
 
 import json
 import subprocess
@@ -40,7 +40,7 @@ def header(path: Path) -> dict[str, Any]:
 
 
 def with_header(target: Path, values: object) -> Path:
-    """The weights of `both` under another header."""
+    """Write the weights of `both` under another header."""
     text = values if isinstance(values, str) else json.dumps(values)
     safetensors.torch.save_file(safetensors.torch.load_file(weights("both")), target, {KEY: text})
     return target
@@ -54,7 +54,7 @@ def test_a_file_written_again_is_the_same(name: str, tmp_path: Path) -> None:
     assert (tmp_path / "copy.safetensors").read_bytes() == weights(name).read_bytes()
 
 
-def test_a_file_from_before_norm_eps_was_kept_has_the_eps_it_was_trained_with(tmp_path: Path) -> None:
+def test_an_older_file_without_norm_eps_gets_the_eps_of_its_training(tmp_path: Path) -> None:
     values = header(weights("both"))
     classifier, _ = load_classifier(weights("both"))
     assert classifier.norm.eps == values["parts"].pop("norm_eps") == 1e-12
@@ -63,8 +63,8 @@ def test_a_file_from_before_norm_eps_was_kept_has_the_eps_it_was_trained_with(tm
 
 
 @pytest.mark.parametrize("name", ["mixmae", "test_resnet", "test_vit", "vit_tiny_patch16_224", "test_efficientnet"])
-def test_networks_come_back(name: str, golden: Path, tmp_path: Path) -> None:
-    """Of timm, and MixMAE: a Swin without shifts and with a position table, which timm does not have."""
+def test_loaded_networks_equal_the_saved_ones(name: str, golden: Path, tmp_path: Path) -> None:
+    """Networks of timm, and MixMAE: a Swin without shifts and with a position table, which timm does not have."""
     torch.manual_seed(0)
     start = golden / "mixmae" / "checkpoint.pth"
     init = f"scratch:timm:{name}"
@@ -75,20 +75,20 @@ def test_networks_come_back(name: str, golden: Path, tmp_path: Path) -> None:
     network = build_network(init, NetworkConfig(), size=size, outputs=2)
     info = ClassifierInfo(labels=("a", "b"), label_set="custom", kind="felt", size=size, network=network.spec)
     save_classifier(network.classifier, info, tmp_path / "model.safetensors")
-    again, found = load_classifier(tmp_path / "model.safetensors")
+    loaded, loaded_info = load_classifier(tmp_path / "model.safetensors")
     pixels = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = network.classifier.eval()(pixels)
-        assert torch.equal(again(pixels), expected)
-    assert found.labels == ("a", "b")
-    assert found.find_labels().kind == "felt"
+        assert torch.equal(loaded(pixels), expected)
+    assert loaded_info.labels == ("a", "b")
+    assert loaded_info.find_labels().kind == "felt"
     if name == "mixmae":
-        export_classifier(again, info, tmp_path / "model.onnx")
+        export_classifier(loaded, info, tmp_path / "model.onnx")
         logits = onnxruntime.InferenceSession(tmp_path / "model.onnx").run(["logits"], {"scene": pixels.numpy()})[0]
         torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=1e-3, atol=1e-4)
 
 
-def test_what_is_no_classifier_is_refused_with_what_would_be_one(tmp_path: Path) -> None:
+def test_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("hello")
     (tmp_path / "cut").write_bytes(weights("both").read_bytes()[:5000])
     for path in (tmp_path / "none", tmp_path / "text", tmp_path / "cut", tmp_path):
@@ -134,7 +134,7 @@ HEADERS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", HEADERS)
-def test_a_mangled_header_is_an_error_of_ours(name: str, tmp_path: Path) -> None:
+def test_a_mangled_header_is_a_checkpoint_error(name: str, tmp_path: Path) -> None:
     values = HEADERS[name]
     if isinstance(values, dict) and values:
         values = header(weights("both")) | values
@@ -187,7 +187,7 @@ def test_a_small_file_that_describes_a_large_network_takes_no_memory(tmp_path: P
     assert [line.split(" can't be loaded")[0] for line in done.stdout.splitlines()] == paths
 
 
-def test_masks_that_no_weights_stand_for_are_limited(tmp_path: Path) -> None:
+def test_memory_of_computed_masks_is_limited(tmp_path: Path) -> None:
     sizes = {"num_classes": 0, "embed_dim": 8, "depths": [2], "num_heads": [1]}
     name = "swin_tiny_patch4_window7_224"
     classifier = Classifier(timm.create_model(name, **sizes), feature_width=8, outputs=8, streams="scene")
@@ -210,7 +210,7 @@ def test_a_refusal_names_the_weight_that_does_not_fit(tmp_path: Path) -> None:
         load_classifier(path)
 
 
-def test_a_field_of_a_later_version_is_passed_over(tmp_path: Path) -> None:
+def test_an_unknown_field_of_a_later_version_is_ignored(tmp_path: Path) -> None:
     path = with_header(tmp_path / "later.safetensors", header(weights("both")) | {"mood": 1})
     assert load_classifier(path)[1] == load_classifier(weights("both"))[1]
 
@@ -221,8 +221,8 @@ def mutated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(st.data())
-def test_no_value_in_a_header_escapes_as_another_error(mutated: Path, data: st.DataObject) -> None:
-    """One field is replaced by a value of some other type or size."""
+def test_any_value_in_a_header_loads_or_is_a_checkpoint_error(mutated: Path, data: st.DataObject) -> None:
+    """One field is replaced by a value of another type or size."""
     values = header(weights("both"))
     name = data.draw(st.sampled_from(sorted(values)))
     plain = st.none() | st.booleans() | st.integers(-2, 40) | st.floats() | st.text(max_size=5)

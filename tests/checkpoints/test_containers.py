@@ -30,10 +30,10 @@ SIZE = 32
 REGISTERS = 4
 
 
-def vit(size: int = SIZE, seed: int = 0, **more: Any) -> VisionTransformer:
-    """A small ViT whose tokens, tables and scales are all of a size that matters."""
+def vit(size: int = SIZE, seed: int = 0, **options: Any) -> VisionTransformer:
+    """A small ViT whose tokens, tables and scales are all large enough to change its features."""
     torch.manual_seed(seed)
-    network = VisionTransformer(img_size=size, **{**OPTIONS, **more}).eval()
+    network = VisionTransformer(img_size=size, **{**OPTIONS, **options}).eval()
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     return network
@@ -147,10 +147,7 @@ def test_a_tensor_that_features_depend_on_is_not_dropped(name: str, layout: str,
     state = {**vit().state_dict(), name: torch.zeros(1, 1, 192)}
     if layout == "mae":
         state["decoder_pred.weight"] = torch.zeros(3, 3)
-    if layout == "module.":
-        prefixed = {f"module.{key}": value for key, value in state.items()}
-    else:
-        prefixed = state
+    prefixed = {f"module.{key}": value for key, value in state.items()} if layout == "module." else state
     torch.save({"model": prefixed} if layout != "flat" else prefixed, tmp_path / "odd.pth")
     with pytest.raises(CheckpointError, match=rf"odd\.pth: {name} are not of a plain encoder"):
         load_published(tmp_path / "odd.pth")
@@ -197,17 +194,17 @@ def test_prefixes_of_wrappers_are_removed(prefix: str, container: str | None, me
 @torch.no_grad()
 @pytest.mark.parametrize("prefix", ["encoder.", "model.encoder.", "student.", "net."])
 def test_a_prefix_changes_nothing_for_a_plain_network(prefix: str, tmp_path: Path) -> None:
-    """Without a decoder, it is recognised as it is without the prefix; "cae" needs its own query bias."""
+    """Without a decoder, it is recognised as without the prefix; "cae" needs its own query bias."""
     network = vit()
     x = torch.randn(2, 3, SIZE, SIZE)
     torch.save({f"{prefix}{name}": value for name, value in network.state_dict().items()}, tmp_path / "plain.pth")
-    for method, found in (("auto", "dino"), ("timm", "timm")):
+    for method, expected in (("auto", "dino"), ("timm", "timm")):
         encoder: Any = load_published(tmp_path / "plain.pth", method=method)
-        assert encoder.report.method == found
+        assert encoder.report.method == expected
         torch.testing.assert_close(encoder(x), network(x), rtol=1e-5, atol=1e-5)
 
 
-def test_no_message_sends_from_one_method_to_the_other_and_back(golden: Path) -> None:
+def test_a_wrong_method_is_refused_without_wrong_advice(golden: Path) -> None:
     with pytest.raises(CheckpointError, match="holds no encoder of mae") as error:
         load_published(golden / "moco_v3" / "checkpoint.pth", method="mae")
     assert "leave out --method" not in str(error.value)
@@ -234,7 +231,7 @@ def timm_checkpoint(path: Path, arch: str, **more: Any) -> tuple[Any, Any]:
 
 @torch.no_grad()
 @pytest.mark.parametrize("source", ["FILE", "timm:vit_tiny_patch16_224@FILE"])
-def test_the_moving_average_is_taken_and_reported(source: str, tmp_path: Path) -> None:
+def test_the_moving_average_is_loaded_and_reported(source: str, tmp_path: Path) -> None:
     """One rule for both ways to name a file; the network's own mean and deviation, and its CLS token, stay."""
     _, average = timm_checkpoint(tmp_path / "last.pth.tar", "vit_tiny_patch16_224")
     encoder: Any = load_published(source.replace("FILE", str(tmp_path / "last.pth.tar")))
@@ -262,7 +259,7 @@ def moving_averages() -> dict[str, Any]:
 @torch.no_grad()
 @pytest.mark.parametrize("name", sorted(moving_averages()))
 @pytest.mark.parametrize("raw", ["model", "state_dict"])
-def test_moving_averages_of_training_scripts_are_taken(name: str, raw: str, tmp_path: Path) -> None:
+def test_moving_averages_of_training_scripts_are_loaded(name: str, raw: str, tmp_path: Path) -> None:
     content = moving_averages()[name]
     torch.save({raw: vit().state_dict(), **content}, tmp_path / "ema.pth")
     encoder: Any = load_published(tmp_path / "ema.pth", method="timm")
@@ -281,7 +278,7 @@ def test_moving_averages_of_training_scripts_are_taken(name: str, raw: str, tmp_
         ("callbacks.EMA.ema_weights", {"callbacks": {"EMA": {"ema_weights": {"a": torch.ones(2)}}}}),  # Lightning
     ],
 )
-def test_an_average_that_can_t_be_taken_is_named(key: str, content: dict[str, Any], tmp_path: Path) -> None:
+def test_an_unusable_moving_average_is_refused_by_name(key: str, content: dict[str, Any], tmp_path: Path) -> None:
     torch.save({"state_dict": vit().state_dict(), **content}, tmp_path / "ema.pth")
     for source in (tmp_path / "ema.pth", f"timm:vit_tiny_patch16_224@{tmp_path / 'ema.pth'}"):
         with pytest.raises(CheckpointError, match=f"has weights in {key}, which seem a moving average"):
@@ -290,14 +287,14 @@ def test_an_average_that_can_t_be_taken_is_named(key: str, content: dict[str, An
 
 @torch.no_grad()
 @pytest.mark.parametrize("content", [{"state_dict_ema": None}, {"ema": {}}, {"ema_decay": 0.9, "schema": {"a": 1}}])
-def test_an_average_that_was_never_made_is_none(content: dict[str, Any], tmp_path: Path) -> None:
+def test_an_empty_moving_average_is_ignored(content: dict[str, Any], tmp_path: Path) -> None:
     torch.save({"model": vit().state_dict(), **content}, tmp_path / "raw.pth")
     encoder: Any = load_published(tmp_path / "raw.pth", method="timm")
     assert (encoder.report.container, encoder.report.is_average) == ("model", False)
 
 
 @torch.no_grad()
-def test_pixels_of_timm_s_training_are_kept(tmp_path: Path) -> None:
+def test_pixel_statistics_of_timms_training_are_loaded_and_written(tmp_path: Path) -> None:
     """Those of its options come first; convert writes them down."""
     path = tmp_path / "last.pth.tar"
     args = argparse.Namespace(mean=[0.1, 0.2, 0.3], std=[0.4, 0.5, 0.6])
@@ -330,7 +327,7 @@ def test_a_file_of_another_image_size_is_resized_as_timm_does(name: str, tmp_pat
 
 
 @torch.no_grad()
-def test_official_registers_by_timm_s_name(tmp_path: Path) -> None:
+def test_official_registers_load_under_timms_name(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network: Any = timm.create_model("vit_small_patch14_reg4_dinov2", num_classes=0, img_size=28).eval()
     for parameter in (network.pos_embed, network.cls_token, network.reg_token):

@@ -1,4 +1,4 @@
-"""Converted and saved encoders: timm and uniemox load them, and they are the start that the original is."""
+"""Converted and saved encoders: timm and uniemox load them, and pre-training starts from them as from the original."""
 
 from pathlib import Path
 
@@ -27,28 +27,29 @@ def test_converted_files_load_in_timm_and_here(method: str, size: int | None, go
     x = torch.randn(2, 3, report.image_size, report.image_size)
     again = load_published(target)
     assert again.report.method == method
-    assert again.report.new == original.report.new  # what no training made is still said to be new
+    # Parameters without training are still reported as new.
+    assert again.report.new == original.report.new
     torch.testing.assert_close(again(x), original(x), rtol=0, atol=0)
 
-    import uniemox.checkpoints  # the line may name it
+    # The line may name it.
+    import uniemox.checkpoints
 
     loaded = eval(line, {"timm": timm, "uniemox": uniemox}).eval()
     assert isinstance(loaded, VisionTransformer | Beit | SwinTransformer)
-    is_written_as_start = method in ("mae", "dbot", "siameseim", "tinymim")  # with the norm of pre-training
-    if is_written_as_start:
-        expected = load_start(path, heads=3, image_size=size).eval()
-    else:
-        expected = original
+    # These are written with the norm of pre-training.
+    is_written_as_start = method in ("mae", "dbot", "siameseim", "tinymim")
+    expected = load_start(path, heads=3, image_size=size).eval() if is_written_as_start else original
     torch.testing.assert_close(loaded(x), expected(x), rtol=0, atol=0)
 
-    if size is None:  # another size is resized by the method's rule, also from the converted file
+    # Another size is resized by the method's rule, also from the converted file.
+    if size is None:
         y = torch.randn(1, 3, 192, 192)
         bigger = load_published(path, heads=HEADS.get(method), image_size=192)
         torch.testing.assert_close(load_published(target, image_size=192)(y), bigger(y), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("method", HEADS)
-def test_a_converted_file_is_the_start_that_the_original_is(method: str, golden: Path, tmp_path: Path) -> None:
+def test_a_converted_file_starts_pre_training_as_the_original_does(method: str, golden: Path, tmp_path: Path) -> None:
     convert(file_of(golden, method), tmp_path / "out.safetensors", heads=HEADS[method])
     original = load_start(file_of(golden, method), heads=HEADS[method]).eval()
     again = load_start(tmp_path / "out.safetensors").eval()
@@ -64,7 +65,7 @@ def test_only_siameseim_starts_with_a_new_norm(golden: Path, tmp_path: Path) -> 
         load_start(tmp_path / "less.pth", heads=3)
 
 
-def test_fixed_tables_tell_who_wrote_an_unlabelled_encoder(golden: Path, tmp_path: Path) -> None:
+def test_fixed_position_tables_show_the_method_of_an_unlabelled_encoder(golden: Path, tmp_path: Path) -> None:
     """Also in half precision; MoCo v3's ViT-S has other heads than all others."""
     prefix = "module.base_encoder."
     moco = read_weight_file(file_of(golden, "moco_v3")).content["state_dict"]
@@ -94,9 +95,9 @@ def test_convert_writes_safetensors_only(golden: Path, tmp_path: Path) -> None:
 def test_a_header_is_not_overruled(golden: Path, tmp_path: Path) -> None:
     convert(file_of(golden, "mae"), tmp_path / "mae.safetensors", heads=3)
     load_published(tmp_path / "mae.safetensors", method="mae", heads=3)
-    for asked in ({"method": "dino"}, {"heads": 4}):
-        with pytest.raises(CheckpointError, match=f"{next(iter(asked))}=.* contradicts the file's header"):
-            load_published(tmp_path / "mae.safetensors", **asked)
+    for arguments in ({"method": "dino"}, {"heads": 4}):
+        with pytest.raises(CheckpointError, match=f"{next(iter(arguments))}=.* contradicts the file's header"):
+            load_published(tmp_path / "mae.safetensors", **arguments)
 
 
 def test_converted_files_tell_timm_their_pixels(golden: Path, tmp_path: Path) -> None:

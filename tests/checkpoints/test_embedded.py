@@ -15,12 +15,12 @@ def test_features_equal_those_of_the_onnx_file(name: str, width: int) -> None:
     """Tolerance: float32 on both sides, where onnxruntime reorders sums."""
     encoder, info = load_embedded(name)
     pixels = np.random.default_rng(0).integers(0, 256, (2, 3, info.size, info.size), np.uint8)
-    expected = open_network(name).answer([{"scene": one} for one in pixels], with_features=True).features
+    expected = open_network(name).answer([{"scene": view} for view in pixels], with_features=True).features
     stats = PixelStats(info.mean, info.std)
     with torch.no_grad():
-        found = encoder(normalise(torch.from_numpy(pixels), torch.device("cpu"), stats)).numpy()
-    assert found.shape == (2, width)
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+        features = encoder(normalise(torch.from_numpy(pixels), torch.device("cpu"), stats)).numpy()
+    assert features.shape == (2, width)
+    np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
 
 
 def test_batch_norms_are_identity_but_for_the_bias_of_their_convolution() -> None:

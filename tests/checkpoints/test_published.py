@@ -1,4 +1,4 @@
-"""Published files give the features of the methods' own code, at any input size, whole or not at all."""
+"""Published files give the features of the methods' own code, at any input size; incomplete files are refused."""
 
 import argparse
 import json
@@ -87,7 +87,7 @@ def test_siameseim_starts_with_a_new_norm(golden: Path) -> None:
 
 
 @pytest.mark.parametrize("method", RELATIVE)
-def test_relative_positions_are_no_start(method: str, golden: Path) -> None:
+def test_pre_training_refuses_relative_positions(method: str, golden: Path) -> None:
     with pytest.raises(EncoderError, match=rf"checkpoint\.pth: {method} has relative positions"):
         load_start(file_of(golden, method))
 
@@ -109,8 +109,8 @@ def test_moco_after_its_conversion_to_deit_is_recognised(golden: Path, tmp_path:
     stored = load_npz(golden / "moco_v3" / "expected.npz")
     state = read_weight_file(file_of(golden, "moco_v3")).content["state_dict"]
     prefix = "module.base_encoder."
-    kept = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix) and ".head" not in k}
-    torch.save({"model": kept}, tmp_path / "deit.pth")
+    renamed = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix) and ".head" not in k}
+    torch.save({"model": renamed}, tmp_path / "deit.pth")
     encoder = load_published(tmp_path / "deit.pth", heads=4)
     assert encoder.report.method == "moco_v3"
     torch.testing.assert_close(encoder(stored["x"]), stored["features"], rtol=1e-5, atol=1e-5)
@@ -172,7 +172,7 @@ def test_weights_that_are_not_finite_are_refused(golden: Path, tmp_path: Path) -
         load_published(tmp_path / "nan.pth", heads=3)
 
 
-def test_heads_are_asked_for_where_nothing_tells(golden: Path) -> None:
+def test_unknown_numbers_of_heads_are_requested(golden: Path) -> None:
     with pytest.raises(CheckpointError, match="pass heads="):
         load_published(file_of(golden, "mae"))
     with pytest.raises(CheckpointError, match=r"heads=5 contradicts.*3"):
@@ -184,7 +184,7 @@ def test_heads_are_asked_for_where_nothing_tells(golden: Path) -> None:
 
 
 @pytest.mark.parametrize(("width", "expected"), [(192, 3), (384, 12), (768, 12)])
-def test_published_widths_tell_their_heads(width: int, expected: int, tmp_path: Path) -> None:
+def test_published_widths_determine_the_heads(width: int, expected: int, tmp_path: Path) -> None:
     """MoCo v3's ViT-S has 12 heads where timm's has 6, with the same shapes."""
     vit = timm.create_model("vit_tiny_patch16_224", img_size=32, embed_dim=width, depth=1, num_heads=3, num_classes=0)
     state = {f"module.base_encoder.{name}": value for name, value in vit.state_dict().items()}
@@ -193,7 +193,7 @@ def test_published_widths_tell_their_heads(width: int, expected: int, tmp_path: 
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_any_fitting_size_runs_and_others_are_refused(method: str, golden: Path) -> None:
+def test_fitting_image_sizes_run_and_others_are_refused(method: str, golden: Path) -> None:
     path = file_of(golden, method)
     for size in (96, 160, 192):
         encoder = load_published(path, heads=HEADS.get(method), image_size=size)
@@ -224,7 +224,7 @@ def test_the_state_of_the_whole_model_gives_its_encoder(tmp_path: Path) -> None:
     torch.testing.assert_close(start.forward_features(x), model.encoder.forward_features(x), rtol=0, atol=0)
 
 
-def test_our_own_encoder_comes_back_and_opens_in_timm(tmp_path: Path) -> None:
+def test_our_own_encoder_loads_here_and_in_timm(tmp_path: Path) -> None:
     torch.manual_seed(0)
     encoder = build_encoder("vit_tiny_patch16_224", 64, embed_dim=48, depth=3, num_heads=3).eval()
     save_encoder(encoder, tmp_path / "encoder.safetensors")
@@ -246,7 +246,7 @@ def test_our_own_encoder_comes_back_and_opens_in_timm(tmp_path: Path) -> None:
     torch.testing.assert_close(timms(x), encoder(x), rtol=0, atol=0)
 
 
-def test_flat_timm_files(tmp_path: Path) -> None:
+def test_timm_files_without_a_container_are_loaded(tmp_path: Path) -> None:
     torch.manual_seed(0)
     vit = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2, num_classes=5).eval()
     save_file(vit.state_dict(), tmp_path / "timm.safetensors")
@@ -260,7 +260,7 @@ def test_flat_timm_files(tmp_path: Path) -> None:
         torch.testing.assert_close(encoder(x), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_networks_of_timm_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_networks_of_timm_are_refused_without_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without network the published weights can't be fetched: an error, not random weights."""
     with pytest.raises(CheckpointError, match="no model 'resnet_nope'"):
         load_published("timm:resnet_nope")
@@ -287,7 +287,7 @@ def test_unreachable_hub_fails_in_seconds_with_advice(answers: bool, monkeypatch
         assert time.monotonic() - began < 5
 
 
-def test_a_hub_that_answers_is_asked_for_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_responds_passes_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any answer counts, also a refusal: what follows is the hub client's own."""
     with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -296,10 +296,10 @@ def test_a_hub_that_answers_is_asked_for_the_weights(monkeypatch: pytest.MonkeyP
         server.shutdown()
 
 
-def test_a_swin_that_tells_nothing_takes_the_given_size(golden: Path, tmp_path: Path) -> None:
+def test_a_swin_without_config_and_masks_needs_the_image_size(golden: Path, tmp_path: Path) -> None:
     state = read_weight_file(file_of(golden, "simmim_swin")).content["model"]
     torch.save({"model": state}, tmp_path / "masks.pth")
-    assert load_published(tmp_path / "masks.pth").report.image_size == 128  # its masks tell
+    assert load_published(tmp_path / "masks.pth").report.image_size == 128  # from its masks
     torch.save({"model": {k: v for k, v in state.items() if "attn_mask" not in k}}, tmp_path / "nothing.pth")
     with pytest.raises(CheckpointError, match="pass image_size="):
         load_published(tmp_path / "nothing.pth")
@@ -308,7 +308,7 @@ def test_a_swin_that_tells_nothing_takes_the_given_size(golden: Path, tmp_path: 
     torch.testing.assert_close(encoder(stored["x"]), stored["features"], rtol=1e-5, atol=1e-5)
 
 
-def test_a_cae_fine_tuned_with_relative_positions_is_no_start(golden: Path, tmp_path: Path) -> None:
+def test_pre_training_refuses_a_cae_fine_tuned_with_relative_positions(golden: Path, tmp_path: Path) -> None:
     encoder = load_published(file_of(golden, "cae"), heads=3)
     torch.nn.init.ones_(encoder.blocks[1].attn.relative_position_bias_table)
     save_encoder(encoder, tmp_path / "tuned.safetensors", method="cae")
@@ -340,7 +340,7 @@ def test_foreign_files_are_refused(golden: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [None, 48])
-def test_torchvisions_vits_are_timms_under_other_names(size: int | None, tmp_path: Path) -> None:
+def test_torchvisions_vits_are_loaded_under_timms_names(size: int | None, tmp_path: Path) -> None:
     """Features before the head equal those of torchvision's own network, which is not ours (float32, 1e-5)."""
     from torchvision.models.vision_transformer import VisionTransformer as Theirs
 
@@ -366,7 +366,7 @@ def test_torchvisions_vits_are_timms_under_other_names(size: int | None, tmp_pat
     torch.testing.assert_close(again(x), encoder(x))
 
 
-def test_a_folder_of_the_hub_is_a_network_of_timm_without_network(tmp_path: Path) -> None:
+def test_a_local_folder_of_the_hub_is_loaded_offline(tmp_path: Path) -> None:
     """config.json and weights, as a repository of timm's on the Hugging Face hub has them; its own pixels count."""
     torch.manual_seed(0)
     network = timm.create_model("test_vit", num_classes=5)

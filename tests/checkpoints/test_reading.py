@@ -34,7 +34,7 @@ class Payload:
 @pytest.mark.parametrize("is_zip", [True, False])
 @pytest.mark.parametrize("inside", ["top", "model", "namespace"])
 def test_code_in_a_file_never_runs(inside: str, is_zip: bool, tmp_path: Path) -> None:
-    mark = tmp_path / "it ran"
+    mark = tmp_path / "code ran"
     path = tmp_path / "bad.pth"
     content = {
         "top": Payload(mark),
@@ -58,7 +58,7 @@ def test_objects_of_other_classes_are_refused(value: object, tmp_path: Path) -> 
         read_weight_file(tmp_path / "odd.pth")
 
 
-def test_what_official_containers_hold_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_in_official_containers_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """argparse.Namespace as MAE and others save it, yacs nodes as SimMIM does, without yacs installed."""
 
     class CfgNode(dict):
@@ -90,8 +90,8 @@ def test_files_that_are_cut_off_are_refused(share: float, kind: str, tmp_path: P
         message = r"cut\.safetensors is not a whole safetensors file"
     else:
         torch.save({"model": {"w": weights}}, path, _use_new_zipfile_serialization=kind == "zip")
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(len(whole) * share)])
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
     with pytest.raises(CheckpointError, match=message):
         read_weight_file(path)
 
@@ -109,7 +109,7 @@ def test_files_that_are_cut_off_are_refused(share: float, kind: str, tmp_path: P
         (b"\xff\xff\xff\xff\xff\xff\xff\x7f{", "safetensors"),
     ],
 )  # fmt: skip
-def test_files_that_are_something_else_are_refused(content: bytes, message: str, tmp_path: Path) -> None:
+def test_files_of_other_kinds_are_refused(content: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / "thing.pth").write_bytes(content)
     with pytest.raises(CheckpointError, match=message) as error:
         load_published(tmp_path / "thing.pth")
@@ -127,7 +127,7 @@ def test_paths_that_are_no_files_are_refused(tmp_path: Path) -> None:
     ["[]", "not json", '{"method": "made up"}', "{}", "[" * 100_000, '{"method": "mae", "heads": "3"}',
      '{"method": "mae", "heads": -3}', '{"method": "mae", "heads": 1.5}', '{"method": "mae", "heads": 3, "new": 5}'],
 )  # fmt: skip
-def test_a_header_of_ours_that_says_nonsense_is_refused(header: str, tmp_path: Path) -> None:
+def test_a_malformed_header_of_ours_is_refused(header: str, tmp_path: Path) -> None:
     save_file(STATE, tmp_path / "ours.safetensors", {"uniemox": header})
     with pytest.raises(CheckpointError):
         load_published(tmp_path / "ours.safetensors")
@@ -153,8 +153,9 @@ def test_mangled_files_give_an_encoder_or_our_error(data: st.DataObject, small_f
     folder, files = small_files
     content = bytearray(data.draw(st.sampled_from(files)))
     for _ in range(data.draw(st.integers(1, 4))):
-        place = data.draw(st.integers(0, min(len(content) - 1, 4000)))  # where names, shapes and code lie
-        content[place] = data.draw(st.integers(0, 255))
+        # The first bytes, which hold names, shapes and code.
+        position = data.draw(st.integers(0, min(len(content) - 1, 4000)))
+        content[position] = data.draw(st.integers(0, 255))
     (folder / "mangled").write_bytes(bytes(content))
     try:
         load_published(folder / "mangled", heads=3)
@@ -221,7 +222,7 @@ def rewritten(golden: Path, method: str, path: Path, changes: dict[str, torch.Te
         ("simmim_swin", {"layers.9000.blocks.0.norm1.weight": torch.zeros(48)}, r"missing: layers\.\d"),
     ],
 )
-def test_names_and_shapes_can_not_ask_for_any_amount_of_memory(
+def test_names_and_shapes_cannot_claim_any_amount_of_memory(
     golden: Path, tmp_path: Path, method: str, changes: dict[str, torch.Tensor], says: str
 ) -> None:
     """A tensor that repeats one number, tensors without numbers, and networks larger than their file."""
@@ -231,7 +232,7 @@ def test_names_and_shapes_can_not_ask_for_any_amount_of_memory(
         load_published(path, method=method, heads=3 if method == "mae" else None)
 
 
-def test_an_image_size_of_ten_thousand_px_is_no_published_one(golden: Path, tmp_path: Path) -> None:
+def test_an_image_size_of_ten_thousand_px_is_refused(golden: Path, tmp_path: Path) -> None:
     content = dict(read_weight_file(golden / "simmim_swin" / "checkpoint.pth").content)
     torch.save({**content, "config": {"DATA": {"IMG_SIZE": 9984}}}, tmp_path / "odd.pth")
     with pytest.raises(CheckpointError, match=r"IMG_SIZE must be a whole number from 1 to 2048, got 9984"):

@@ -31,13 +31,13 @@ class Browser:
         return self.client.get(path, headers={"Cookie": f"uniemox_curate={self.cookie}", **headers})
 
     def post(self, path: str, body: object, **headers: str):
-        own = {"Cookie": f"uniemox_curate={self.cookie}", "X-CSRF": self.me["csrf"], "Origin": ADDRESS}
-        return self.client.post(path, json=body, headers={**own, **headers})
+        session = {"Cookie": f"uniemox_curate={self.cookie}", "X-CSRF": self.me["csrf"], "Origin": ADDRESS}
+        return self.client.post(path, json=body, headers={**session, **headers})
 
     def send(self, path: str, content: str | bytes, kind: str = "application/json"):
         """Raw bytes instead of JSON."""
-        own = {"Cookie": f"uniemox_curate={self.cookie}", "X-CSRF": self.me["csrf"], "Origin": ADDRESS}
-        return self.client.post(path, content=content, headers={**own, "Content-Type": kind})
+        session = {"Cookie": f"uniemox_curate={self.cookie}", "X-CSRF": self.me["csrf"], "Origin": ADDRESS}
+        return self.client.post(path, content=content, headers={**session, "Content-Type": kind})
 
     def tasks(self, after: int = 0) -> list[int]:
         return [task["id"] for task in self.get(f"/api/tasks?after={after}").json()["tasks"]]

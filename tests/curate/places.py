@@ -16,7 +16,7 @@ from uniemox.curate.collect.screen import screen
 from uniemox.curate.plan import CollectionPlan
 from uniemox.curate.project import Change, Project, append, create_project, undo
 from uniemox.curate.store import Store
-from uniemox.serve.protocol import listen
+from uniemox.serve.server import listen
 
 LABELS = ("awe", "fear")
 PLAN = CollectionPlan(keywords={"awe": ("Wonder",), "fear": ("Panic",)}, check_every=0)
@@ -70,8 +70,8 @@ def say(project: Project, **answers: str) -> None:
                 if letter in words:
                     values = {"person_id": person, "picture_id": image, "given_at": 0.0}
                     task = connection.execute(insert(t.tasks).values(**values)).inserted_primary_key[0]
-                    said = {"client_id": f"{name}-{image}", "label": words[letter], "seconds": 1.5, "at": 0.0}
-                    connection.execute(insert(t.answers).values(person_id=person, task_id=task, **said))
+                    fields = {"client_id": f"{name}-{image}", "label": words[letter], "seconds": 1.5, "at": 0.0}
+                    connection.execute(insert(t.answers).values(person_id=person, task_id=task, **fields))
 
 
 @contextmanager

@@ -41,43 +41,43 @@ def plain_alpha(rows: list[list[int]]) -> float:
 
 
 def test_alpha_of_the_published_example() -> None:
-    found = agreement(np.array(FOUR).T - 1, "12345", "abcd")
-    assert found.alpha.value == pytest.approx(0.743, abs=5e-4)
+    stats = agreement(np.array(FOUR).T - 1, "12345", "abcd")
+    assert stats.alpha.value == pytest.approx(0.743, abs=5e-4)
 
 
 @settings(max_examples=50)
 @given(st.lists(st.lists(st.integers(-1, 2), min_size=3, max_size=3), max_size=12))
 def test_alpha_equals_its_definition_by_pairs(units: list[list[int]]) -> None:
     codes = np.array(units, dtype=int).reshape(len(units), 3)
-    found = agreement(codes, "abc", "xyz").alpha.value
-    assert found == pytest.approx(plain_alpha(codes.T.tolist()), nan_ok=True)
+    alpha = agreement(codes, "abc", "xyz").alpha.value
+    assert alpha == pytest.approx(plain_alpha(codes.T.tolist()), nan_ok=True)
 
 
 def test_kappa_percent_and_confusion_of_two() -> None:
     rng = np.random.default_rng(0)
     first = rng.integers(0, 4, 300)
     second = np.where(rng.random(300) < 0.7, first, rng.integers(0, 4, 300))
-    found = agreement(np.column_stack([first, second]), ("a", "b", "c", "none"), ("Ada", "Ben"))
-    (pair,) = found.pairs
+    stats = agreement(np.column_stack([first, second]), ("a", "b", "c", "none"), ("Ada", "Ben"))
+    (pair,) = stats.pairs
     assert pair.kappa.value == pytest.approx(cohen_kappa_score(first, second))
-    assert found.percent.value == pair.percent.value == pytest.approx((first == second).mean())
-    assert found.per_annotator["Ada"] == found.percent
+    assert stats.percent.value == pair.percent.value == pytest.approx((first == second).mean())
+    assert stats.per_annotator["Ada"] == stats.percent
     assert np.array(pair.confusion).sum() == 300
     assert pair.confusion[1][2] == ((first == 1) & (second == 2)).sum()
-    assert found.alpha.low < found.alpha.value < found.alpha.high
+    assert stats.alpha.low < stats.alpha.value < stats.alpha.high
     assert pair.kappa.low < pair.kappa.value < pair.kappa.high
     binary = plain_alpha([(first == 0).astype(int).tolist(), (second == 0).astype(int).tolist()])
-    assert found.per_class["a"].value == pytest.approx(binary)
+    assert stats.per_class["a"].value == pytest.approx(binary)
 
 
 def test_the_interval_of_alpha_equals_a_plain_bootstrap() -> None:
     rng = np.random.default_rng(1)
     codes = rng.integers(0, 3, (60, 3))
     codes[:, 1:] = np.where(rng.random((60, 2)) < 0.6, codes[:, :1], codes[:, 1:])
-    found = agreement(codes, ("a", "b", "c"), ("x", "y", "z"))
+    stats = agreement(codes, ("a", "b", "c"), ("x", "y", "z"))
     terms = _alpha_terms(label_counts(codes, 3))
     plain = _alpha_from(np.stack([terms[rng.integers(60, size=60)].sum(axis=0) for _ in range(1000)]))
-    assert [found.alpha.low, found.alpha.high] == pytest.approx(np.quantile(plain, [0.025, 0.975]), abs=0.03)
+    assert [stats.alpha.low, stats.alpha.high] == pytest.approx(np.quantile(plain, [0.025, 0.975]), abs=0.03)
 
 
 def test_edges_of_agreement() -> None:
@@ -93,15 +93,15 @@ def test_edges_of_agreement() -> None:
     assert math.isnan(same.pairs[0].kappa.value)
 
 
-def answers(*said: str) -> LatestAnswers:
+def answers(*texts: str) -> LatestAnswers:
     """Each text is an image's answers, a letter an annotator."""
     names = {"a": "awe", "f": "fear", "n": "none"}
-    by_picture = {i: {f"p{j}": names[one] for j, one in enumerate(text)} for i, text in enumerate(said)}
+    by_picture = {i: {f"p{j}": names[letter] for j, letter in enumerate(text)} for i, text in enumerate(texts)}
     return LatestAnswers(("p0", "p1", "p2", "p3"), by_picture)
 
 
 @pytest.mark.parametrize(
-    ("said", "both", "majority", "soft"),
+    ("letters", "both", "majority", "soft"),
     [
         ("aa", "awe", "awe", "awe"),
         ("ff", None, "fear", "fear"),  # awe was searched
@@ -116,16 +116,18 @@ def answers(*said: str) -> LatestAnswers:
         ("aafn", None, None, "awe"),
     ],
 )
-def test_rules(said: str, both: str | None, majority: str | None, soft: str | None) -> None:
-    found = answers(said)
+def test_rules_decide_under_which_label_an_image_is_kept(
+    letters: str, both: str | None, majority: str | None, soft: str | None
+) -> None:
+    given_answers = answers(letters)
     for rule, expected in (("both", both), ("majority", majority), ("soft", soft)):
-        assert decide(found, {0: {"awe"}}, {}, rule=rule)[0].label == expected, rule  # type: ignore[arg-type]
+        assert decide(given_answers, {0: {"awe"}}, {}, rule=rule)[0].label == expected, rule  # type: ignore[arg-type]
 
 
 def test_the_owners_verdict_overrides_rules() -> None:
-    found = decide(answers("af", "aa", "ff"), {0: {"awe"}, 1: {"awe"}}, {0: "fear", 1: "none"})
-    assert [found[i].label for i in range(3)] == ["fear", None, "fear"]
-    assert found[0].shares == {"awe": 0.5, "fear": 0.5}
+    decided = decide(answers("af", "aa", "ff"), {0: {"awe"}, 1: {"awe"}}, {0: "fear", 1: "none"})
+    assert [decided[i].label for i in range(3)] == ["fear", None, "fear"]
+    assert decided[0].shares == {"awe": 0.5, "fear": 0.5}
     assert decide(answers("aa"), {0: {"awe"}}, {0: "fear"})[0].shares == {"awe": 1.0}  # what annotators said
     assert decide(answers("a"), {}, {}, min_answers=1)[0].label == "awe"
 
@@ -146,7 +148,7 @@ def test_the_owners_verdict_overrides_rules() -> None:
         ("all rights reserved by Jane", (None, None, None)),
     ],
 )
-def test_terms(name: str, expected: tuple[bool | None, ...]) -> None:
+def test_terms_of_licences(name: str, expected: tuple[bool | None, ...]) -> None:
     assert terms_of(name) == expected
 
 

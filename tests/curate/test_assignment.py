@@ -31,13 +31,13 @@ def test_images_with_most_different_answers_are_disputed_first(tmp_path: Path) -
 def test_answers_per_image_are_limited(tmp_path: Path) -> None:
     project = project_of(tmp_path / "p", ["awe"] * 5, replace(PLAN, answers_per_picture=2))
     assigner = TaskAssigner(project)
-    given = [
+    assigned = [
         [task.picture_id for task in assigner.next_tasks(number_of(project, name), 0, 10)]
         for name in ("Ada", "Ben", "Cem")
     ]
-    assert [len(images) for images in given] == [5, 5, 0]
-    assert given[0] != given[1]  # each has an order of their own
-    assert sorted(map(int, given[0])) == [1, 2, 3, 4, 5]
+    assert [len(images) for images in assigned] == [5, 5, 0]
+    assert assigned[0] != assigned[1]  # each has an order of their own
+    assert sorted(map(int, assigned[0])) == [1, 2, 3, 4, 5]
 
 
 def test_after_the_last_image_the_pool_is_not_searched_at_each_request(
@@ -106,8 +106,8 @@ def test_a_clock_that_jumps_loses_no_answer_and_reserves_nothing_for_years(
     finally:
         writer.close()
     assert read_answers(project).by_picture == {first.picture_id: {"Ada": "fear"}}
-    left = assigner.next_tasks(number_of(project, "Ben"), 0, 10)
-    assert {task.picture_id for task in left} == {1, 2, 3, 4, 5} - {first.picture_id}
+    tasks = assigner.next_tasks(number_of(project, "Ben"), 0, 10)
+    assert {task.picture_id for task in tasks} == {1, 2, 3, 4, 5} - {first.picture_id}
 
 
 def test_attention_checks_are_counted_apart(tmp_path: Path) -> None:
@@ -122,8 +122,8 @@ def test_attention_checks_are_counted_apart(tmp_path: Path) -> None:
         body = [answer(checks[0]["id"], wanted), answer(checks[1]["id"], "none")]
         ada.post("/api/answers", {"answers": body})
         owner = Browser(client, invite(project, "owner", "owner"))
-        (told,) = owner.get("/api/status").json()["people"]
-    assert (told["checks"], told["checks_passed"], told["answered"]) == (2, 1, 0)
+        (person,) = owner.get("/api/status").json()["people"]
+    assert (person["checks"], person["checks_passed"], person["answered"]) == (2, 1, 0)
     assert read_answers(project).by_picture == {}
 
 
@@ -136,10 +136,10 @@ def test_many_writers_at_once_lose_nothing(project: Project) -> None:
 
     def run(person: int, tasks: list[int]) -> None:
         for task in tasks:
-            own = AnswerIn(id=f"answer-{person}-{task}", task=task, label="awe", seconds=1.0)
-            acknowledged.extend(writer.save(person, [own]).result())
+            new_answer = AnswerIn(id=f"answer-{person}-{task}", task=task, label="awe", seconds=1.0)
+            acknowledged.extend(writer.save(person, [new_answer]).result())
 
-    threads = [threading.Thread(target=run, args=one) for one in people]
+    threads = [threading.Thread(target=run, args=arguments) for arguments in people]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -37,7 +37,7 @@ def opened(browser: object, link: str, wanted: str, expected: str = "") -> Itera
         yield page
     finally:
         context.close()
-    assert [one for one in problems if not expected or expected not in one] == []
+    assert [problem for problem in problems if not expected or expected not in problem] == []
 
 
 @contextmanager
@@ -54,9 +54,9 @@ def working(browser: object, project: Project, path: str = "annotate", expected:
 
 def shows(page: object, selector: str, text: str) -> None:
     """Wait for a text that can be seen; by CDP, because the pages' policy forbids what Playwright would evaluate."""
-    place = page.locator(selector)
-    playwright.expect(place).to_have_text(text, timeout=PATIENCE_MS)
-    playwright.expect(place).to_be_visible(timeout=PATIENCE_MS)
+    element = page.locator(selector)
+    playwright.expect(element).to_have_text(text, timeout=PATIENCE_MS)
+    playwright.expect(element).to_be_visible(timeout=PATIENCE_MS)
 
 
 def count(project: Project) -> int:
@@ -95,9 +95,9 @@ def test_two_annotators_by_keys_alone(browser: object, tmp_path: Path) -> None:
         ada.reload()
         shows(ada, "#progress", "6 of 6 images answered")
         assert ada.evaluate("Object.keys(localStorage).length") == 0
-    said = read_answers(project).by_picture
-    assert sorted(one["Ada"] for one in said.values()) == ["awe"] * 5 + ["fear"]
-    assert sorted(one["Ben"] for one in said.values()) == ["awe", "awe", "fear", "fear", "none", "none"]
+    labels = read_answers(project).by_picture
+    assert sorted(by_name["Ada"] for by_name in labels.values()) == ["awe"] * 5 + ["fear"]
+    assert sorted(by_name["Ben"] for by_name in labels.values()) == ["awe", "awe", "fear", "fear", "none", "none"]
 
 
 def test_a_phone_shows_image_and_answers_on_one_screen(browser: object, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_phone_shows_image_and_answers_on_one_screen(browser: object, tmp_path
     with working(browser, project) as page:
         page.set_viewport_size({"width": 360, "height": 640})
         page.wait_for_selector("#picture:not([hidden])[alt='Image 1']")
-        boxes = [one.bounding_box() for one in page.locator("#labels button").all()]
+        boxes = [button.bounding_box() for button in page.locator("#labels button").all()]
         assert len(boxes) == len(project.plan.labels) + 1
         assert max(box["y"] + box["height"] for box in boxes) <= 640
         assert min(box["height"] for box in boxes) >= 44
@@ -148,8 +148,8 @@ def test_a_form_with_consent_scales_and_languages(browser: object, tmp_path: Pat
         assert page.locator("#ask .missing").count() == 3
         page.keyboard.press("1")
         pressed = page.locator("#labels button[aria-pressed=true]")
-        assert [one.get_attribute("data-label") for one in pressed.all()] == ["awe", "fear"]
-        assert [one.get_attribute("data-order") for one in pressed.all()] == ["2", "1"]
+        assert [button.get_attribute("data-label") for button in pressed.all()] == ["awe", "fear"]
+        assert [button.get_attribute("data-order") for button in pressed.all()] == ["2", "1"]
         rate(page)
         assert page.locator(".scale-figure").count() == 27
         page.get_by_label("Comment").fill("<b>dark</b> 1")
@@ -178,9 +178,9 @@ def test_a_form_with_consent_scales_and_languages(browser: object, tmp_path: Pat
         page.wait_for_selector("#picture:not([hidden])[alt='Bild 1']")
         assert page.get_by_label("Bemerkung").input_value() == "<b>dark</b> 1"
         assert page.get_by_role("radio", name="9, aufgeregt").is_checked()
-    said = [details for _, details in given_answers(project)]
+    details_of_answers = [details for _, details in given_answers(project)]
     full = {"intensity": 7, "valence": 2, "arousal": 9, "comment": "<b>dark</b> 1", "labels": ["fear", "awe"]}
-    assert sorted(said, key=len) == [{}, {"skip": "upsetting"}, full]
+    assert sorted(details_of_answers, key=len) == [{}, {"skip": "upsetting"}, full]
 
 
 def test_answers_given_offline_are_saved_later(browser: object, tmp_path: Path) -> None:
@@ -224,10 +224,10 @@ def test_answers_over_the_limit_of_a_body_are_sent_in_parts(browser: object, tmp
 @pytest.mark.parametrize("status", [401, 500, 0])
 def test_missing_images_are_requested_again_after_a_pause(browser: object, tmp_path: Path, status: int) -> None:
     project = project_of(tmp_path / "p", LABELS)
-    asked = []
+    addresses = []
 
     def answer(route: object) -> None:
-        asked.append(route.request.url)
+        addresses.append(route.request.url)
         route.fulfill(status=status) if status else route.abort()
 
     with working(browser, project, expected="Failed to load resource") as page:
@@ -236,17 +236,17 @@ def test_missing_images_are_requested_again_after_a_pause(browser: object, tmp_p
         page.clock.install(time=0)
         page.clock.pause_at(1000)  # stands still but for what the test adds
         page.reload()
-        while len(asked) < 10:
+        while len(addresses) < 10:
             page.wait_for_timeout(50)
         page.clock.fast_forward(1500)
         page.wait_for_timeout(200)
-        assert len(asked) == len(set(asked)) == 10  # ten at once, none of them again so soon
+        assert len(addresses) == len(set(addresses)) == 10  # ten at once, none of them again so soon
         assert page.locator("#picture").is_hidden()
         if status == 401:
             shows(page, "#message", "Your access has ended. Your answers are kept in this browser.")
             page.clock.fast_forward(5000)
             page.wait_for_timeout(200)
-            assert len(asked) == 10
+            assert len(addresses) == 10
         else:
             page.unroute("**/api/pictures/*")
             page.clock.fast_forward(1000)
@@ -255,10 +255,10 @@ def test_missing_images_are_requested_again_after_a_pause(browser: object, tmp_p
 
 def test_a_removed_image_is_skipped(browser: object, tmp_path: Path) -> None:
     project = project_of(tmp_path / "p", LABELS[:4])
-    held = []
+    held_routes = []
 
     def answer(route: object) -> None:
-        held.append(route) if not held else route.continue_()
+        held_routes.append(route) if not held_routes else route.continue_()
 
     with working(browser, project, expected="404") as page:
         page.wait_for_selector("#picture:not([hidden])")
@@ -268,7 +268,7 @@ def test_a_removed_image_is_skipped(browser: object, tmp_path: Path) -> None:
         while page.evaluate(loaded) < 3:
             page.wait_for_timeout(50)
         assert page.locator("#picture").is_hidden()
-        held[0].fulfill(status=404)  # the first one, while the page waits for it
+        held_routes[0].fulfill(status=404)  # the first one, while the page waits for it
         answer_all(page, "111")
         shows(page, "#thanks", "You have seen all images. Thank you!")
         shows(page, "#saved", "All answers are saved")
@@ -319,7 +319,7 @@ def test_judging_wraps_around_and_a_held_key_decides_once(browser: object, tmp_p
         page.wait_for_timeout(500)
         shows(page, "#place", "2 open")
     with project.store.read() as connection:
-        assert {image: one.value for image, one in decisions(connection, "verdict").items()} == {2: "awe"}
+        assert {image: decision.value for image, decision in decisions(connection, "verdict").items()} == {2: "awe"}
 
 
 def test_the_owner_screens_by_keys_and_html_in_titles_is_escaped(browser: object, tmp_path: Path) -> None:
@@ -350,8 +350,8 @@ def test_the_owner_screens_by_keys_and_html_in_titles_is_escaped(browser: object
         page.get_by_role("link", name="Judge").click()
         shows(page, "#said", "Nothing to judge.")
     with project.store.read() as connection:
-        assert [one.value for one in decisions(connection, "screen").values()].count("drop") == 1
-        assert [one.value for one in decisions(connection, "style").values()] == ["realistic"]
+        assert [decision.value for decision in decisions(connection, "screen").values()].count("drop") == 1
+        assert [decision.value for decision in decisions(connection, "style").values()] == ["realistic"]
 
 
 def test_roles_and_names_for_screen_readers(browser: object, tmp_path: Path) -> None:

@@ -20,18 +20,18 @@ from uniemox.errors import ConfigError, DataError, UniemoxError
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     """What a command prints on standard output."""
-    curate([str(one) for one in arguments], exit_on_error=False, result_action="return_none")
+    curate([str(argument) for argument in arguments], exit_on_error=False, result_action="return_none")
     return capsys.readouterr().out
 
 
-def test_the_demo_goes_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_demo_runs_all_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "demo"
-    made = json.loads(run(capsys, "demo", folder, "--count", 64, "--json"))
-    funnel = made["statistics"]["funnel"]
+    result = json.loads(run(capsys, "demo", folder, "--count", 64, "--json"))
+    funnel = result["statistics"]["funnel"]
     assert (funnel["offered by the sources"], funnel["different pictures"], funnel["passed the screen"]) == (70, 67, 64)
-    assert 40 <= funnel["released"] == made["pictures"] < 64
+    assert 40 <= funnel["released"] == result["pictures"] < 64
     assert "Krippendorff" in (folder / "status.html").read_text()
-    assert len(open_data(f"emo8:{folder / 'release' / 'pictures'}")) == made["pictures"]
+    assert len(open_data(f"emo8:{folder / 'release' / 'pictures'}")) == result["pictures"]
     project = folder / "project"
     figures = json.loads(run(capsys, "agree", project, "--rule", "soft", "--json"))
     assert 0.6 < figures["alpha"]["low"] < figures["alpha"]["value"] < 1
@@ -40,12 +40,12 @@ def test_the_demo_goes_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert figures["rule"] == "both"  # to have looked at another rule changed nothing
     assert sum(figures["kept"].values()) == funnel["released"]
     assert "Krippendorff's α" in run(capsys, "agree", project, "--rule", "both")
-    told = json.loads(run(capsys, "status", project, "--json"))
-    assert told["told"]["screen"].startswith(
+    state = json.loads(run(capsys, "status", project, "--json"))
+    assert state["told"]["screen"].startswith(
         "67 looked at, 64 kept; dropped: near duplicate 2, too small 1; styles: none"
     )
-    assert told["next"] == "nothing, all is done"
-    assert [one["name"] for one in told["people"]] == ["Ada", "Ben"]
+    assert state["next"] == "nothing, all is done"
+    assert [person["name"] for person in state["people"]] == ["Ada", "Ben"]
     assert "Ada" in run(capsys, "status", project, "--html", tmp_path / "s.html")
     sizes = json.loads(run(capsys, "split", project, "--ratio", "50/50", "--schemes", 2, "--json"))["sizes"]
     assert sum(sizes.values()) == funnel["released"]
@@ -76,16 +76,16 @@ def test_an_invalid_source_creates_no_project(
         run(capsys, "collect", "p", *(() if source is None else ("--source", source)))
     assert not (tmp_path / "p").exists()
     if source == "folder:in":
-        told = json.loads(run(capsys, "collect", "p", "--source", "folder:in?labels=none", "--json"))
-        assert told["fetched"] == 4
+        counts = json.loads(run(capsys, "collect", "p", "--source", "folder:in?labels=none", "--json"))
+        assert counts["fetched"] == 4
 
 
 def test_hints_quote_folders_for_the_shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    place = tmp_path / "my set"
-    curate(["init", str(place)], exit_on_error=False, result_action="return_none")
-    assert f"next: uniemox curate collect '{place}' --source" in capsys.readouterr().err
-    curate(["screen", str(place)], exit_on_error=False, result_action="return_none")
-    assert f"invite '{place}' NAME, then uniemox curate serve '{place}'" in capsys.readouterr().err
+    folder = tmp_path / "my set"
+    curate(["init", str(folder)], exit_on_error=False, result_action="return_none")
+    assert f"next: uniemox curate collect '{folder}' --source" in capsys.readouterr().err
+    curate(["screen", str(folder)], exit_on_error=False, result_action="return_none")
+    assert f"invite '{folder}' NAME, then uniemox curate serve '{folder}'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("source", ["folder", "csv"])
@@ -106,11 +106,11 @@ def test_the_hint_about_folders_is_printed_for_their_images_alone(
 
 def test_collect_tries_a_repaired_file_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     class_folders(tmp_path / "in", ("awe",), each=2)
-    whole = (tmp_path / "in" / "awe" / "0.jpg").read_bytes()
+    content = (tmp_path / "in" / "awe" / "0.jpg").read_bytes()
     (tmp_path / "in" / "awe" / "0.jpg").write_bytes(b"<html>")
     collect = ("collect", tmp_path / "p", "--json", "--source", f"folder:{tmp_path / 'in'}")
     assert json.loads(run(capsys, *collect))["failed"] == 1
-    (tmp_path / "in" / "awe" / "0.jpg").write_bytes(whole)
+    (tmp_path / "in" / "awe" / "0.jpg").write_bytes(content)
     assert json.loads(run(capsys, *collect))["fetched"] == 0
     assert json.loads(run(capsys, *collect, "--retry"))["fetched"] == 1
 
@@ -118,26 +118,26 @@ def test_collect_tries_a_repaired_file_again(tmp_path: Path, capsys: pytest.Capt
 @pytest.mark.portable
 def test_commands_from_a_folder_to_a_takedown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     class_folders(tmp_path / "in", ("awe", "fear"), each=2)
-    place = tmp_path / "p"
-    assert "8 labels, 80 search words" in run(capsys, "init", place)
-    found = json.loads(run(capsys, "collect", place, "--source", f"folder:{tmp_path / 'in'}", "--json"))
-    assert found == {"fetched": 4, "failed": 0, "waiting": 0, "problems": []}
-    assert json.loads(run(capsys, "screen", place, "--min-side", "64", "--json")) == {"kept": 4}
-    assert json.loads(run(capsys, "screen", place, "--against", f"folder:{tmp_path / 'in'}", "--json")) == {
+    folder = tmp_path / "p"
+    assert "8 labels, 80 search words" in run(capsys, "init", folder)
+    counts = json.loads(run(capsys, "collect", folder, "--source", f"folder:{tmp_path / 'in'}", "--json"))
+    assert counts == {"fetched": 4, "failed": 0, "waiting": 0, "problems": []}
+    assert json.loads(run(capsys, "screen", folder, "--min-side", "64", "--json")) == {"kept": 4}
+    assert json.loads(run(capsys, "screen", folder, "--against", f"folder:{tmp_path / 'in'}", "--json")) == {
         "in a benchmark": 4
     }
-    assert run(capsys, "undo", place, "2") == f"undone; to reverse this: uniemox curate undo {place} 3\n"
-    assert json.loads(run(capsys, "status", place, "--json"))["steps"]["screen"]["kept"] == 4
-    assert json.loads(run(capsys, "screen", place, "--json")) == {"in a benchmark": 4}
-    assert json.loads(run(capsys, "screen", place, "--empty-against", "--json")) == {"kept": 4}
-    assert run(capsys, "invite", place, "Ada", "--address", "https://x.example/").startswith("https://x.example/join#")
-    record_address(open_project(place), "http://127.0.0.1:9123")  # as the server does
-    curate(["invite", str(place), "Ada"], exit_on_error=False, result_action="return_none")
+    assert run(capsys, "undo", folder, "2") == f"undone; to reverse this: uniemox curate undo {folder} 3\n"
+    assert json.loads(run(capsys, "status", folder, "--json"))["steps"]["screen"]["kept"] == 4
+    assert json.loads(run(capsys, "screen", folder, "--json")) == {"in a benchmark": 4}
+    assert json.loads(run(capsys, "screen", folder, "--empty-against", "--json")) == {"kept": 4}
+    assert run(capsys, "invite", folder, "Ada", "--address", "https://x.example/").startswith("https://x.example/join#")
+    record_address(open_project(folder), "http://127.0.0.1:9123")  # as the server does
+    curate(["invite", str(folder), "Ada"], exit_on_error=False, result_action="return_none")
     printed = capsys.readouterr()
     assert printed.out.startswith("http://127.0.0.1:9123/join#")
     assert "Ada was invited before: the old link" in printed.err
-    sha256 = next((place / "pictures").rglob("*.jpg")).stem
-    assert run(capsys, "takedown", place, sha256, "--because", "asked") == f"removed 1 images: {sha256[:12]}\n"
+    sha256 = next((folder / "pictures").rglob("*.jpg")).stem
+    assert run(capsys, "takedown", folder, sha256, "--because", "asked") == f"removed 1 images: {sha256[:12]}\n"
 
 
 def test_markup_in_names_and_notes_is_printed_unchanged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,9 +146,9 @@ def test_markup_in_names_and_notes_is_printed_unchanged(tmp_path: Path, capsys: 
     say(project, **dict.fromkeys(names, "af"))
     sha256 = next((tmp_path / "[p]" / "pictures").rglob("*.jpg")).stem
     run(capsys, "takedown", tmp_path / "[p]", sha256, "--because", "[/i]")
-    told = run(capsys, "status", tmp_path / "[p]") + run(capsys, "agree", tmp_path / "[p]")
+    output = run(capsys, "status", tmp_path / "[p]") + run(capsys, "agree", tmp_path / "[p]")
     for words in (*names, "project [p]", "[/i]"):
-        assert words in told, words
+        assert words in output, words
 
 
 def test_a_takedown_reports_releases_it_could_not_change(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -161,11 +161,11 @@ def test_a_takedown_reports_releases_it_could_not_change(tmp_path: Path, capsys:
     (tmp_path / "b" / "README.md").unlink()
     (tmp_path / "b" / "README.md").mkdir()
     sha256 = project.rows(select(t.images.c.sha256))[0].sha256
-    with pytest.raises(DataError, match="b: the images are removed, but it can't be written again"):
+    with pytest.raises(DataError, match="b: it can't be written again without the images"):
         curate(["takedown", str(tmp_path / "p"), sha256, "--because", "x"], exit_on_error=False)
-    told = capsys.readouterr()
-    assert sha256[:12] in told.out
-    assert "no longer exists" in told.err
+    printed = capsys.readouterr()
+    assert sha256[:12] in printed.out
+    assert "no longer exists" in printed.err
 
 
 def test_an_address_that_nobody_can_open_is_not_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -203,6 +203,6 @@ def test_errors_are_one_sentence(
     assert open_project(tmp_path / "P").plan.labels == ("awe", "fear")
     (tmp_path / "USED").mkdir()
     (tmp_path / "USED" / "addresses.csv").touch()
-    given = [str(tmp_path / one) if one.partition("/")[0].isupper() else one for one in arguments]
+    words = [str(tmp_path / word) if word.partition("/")[0].isupper() else word for word in arguments]
     with pytest.raises(error, match=message):
-        curate(given, exit_on_error=False, result_action="return_none")
+        curate(words, exit_on_error=False, result_action="return_none")

@@ -45,7 +45,7 @@ def as_json(handler: Handler, value: object) -> None:
     handler.send(json.dumps(value).encode(), Content_Type="application/json")
 
 
-def test_openverse() -> None:
+def test_openverse_candidates_have_licence_and_author() -> None:
     def answer(handler: Handler) -> None:
         query = parse_qs(urlsplit(handler.path).query)
         page = int(query["page"][0])
@@ -59,18 +59,18 @@ def test_openverse() -> None:
         as_json(handler, {"result_count": 37, "page_count": 2, "results": rows[: 20 if page == 1 else 17]})
 
     with serving(answer) as server:
-        found = list(openverse(asking(server), server.address).offers("awe", "Wonder of the world", 100))
+        candidates = list(openverse(asking(server), server.address).offers("awe", "Wonder of the world", 100))
         few = list(openverse(asking(server), server.address).offers("awe", "Wonder of the world", 3))
-    assert len(found) == 37
+    assert len(candidates) == 37
     about = {"title": "Big & wide", "licence": "by-sa 4.0", "author": "A. Author"}
     about |= {"page": "https://example.org/2-0", "licence_address": "https://creativecommons.org/licenses/by-sa/4.0/"}
     search = {"rank": 20, "keyword": "Wonder of the world", "label": "awe"}
-    assert found[20] == Candidate(address="https://live.example/2-0.jpg", **search, **about)
-    assert few == found[:3]
+    assert candidates[20] == Candidate(address="https://live.example/2-0.jpg", **search, **about)
+    assert few == candidates[:3]
     assert len(server.paths) == 3
 
 
-def test_commons() -> None:
+def test_commons_candidates_are_in_order_and_scaled() -> None:
     def page(i: int) -> dict[str, object]:
         info = {
             "thumburl": f"https://upload.example/{i}/1024px.jpg",
@@ -94,11 +94,13 @@ def test_commons() -> None:
             as_json(handler, {"batchcomplete": True, "query": {"pages": [page(4)]}})
 
     with serving(answer) as server:
-        found = list(commons(asking(server), server.address).offers("fear", "Dread", 10))
-    assert [one.address for one in found] == [f"https://upload.example/{i}/1024px.jpg" for i in (1, 3, 4)]
-    assert [one.rank for one in found] == [0, 2, 3]
-    assert found[0].title == "1.jpg"
-    assert (found[0].licence, found[0].licence_address, found[0].author) == ("CC BY 2.0", "", "Jane")
+        candidates = list(commons(asking(server), server.address).offers("fear", "Dread", 10))
+    assert [candidate.address for candidate in candidates] == [
+        f"https://upload.example/{i}/1024px.jpg" for i in (1, 3, 4)
+    ]
+    assert [candidate.rank for candidate in candidates] == [0, 2, 3]
+    assert candidates[0].title == "1.jpg"
+    assert (candidates[0].licence, candidates[0].licence_address, candidates[0].author) == ("CC BY 2.0", "", "Jane")
     with serving(lambda handler: as_json(handler, {"batchcomplete": True})) as server:
         assert list(commons(asking(server), server.address).offers("fear", "Dread", 10)) == []
 
@@ -108,7 +110,7 @@ def bing_page(rows: list[dict[str, str]]) -> bytes:
     return f"<html><body>{''.join(links)}<div class='imgpt'><a m='no json'></a></div></body></html>".encode()
 
 
-def test_bing() -> None:
+def test_bing_search_ends_where_pages_repeat() -> None:
     def answer(handler: Handler) -> None:
         query = parse_qs(urlsplit(handler.path).query)
         assert query["q"] == ["Panic & fear"]
@@ -121,13 +123,13 @@ def test_bing() -> None:
 
     with serving(answer) as server:
         source = bing(asking(server), licence="publicdomain", site=server.address)
-        found = list(source.offers("fear", "Panic & fear", 200))
+        candidates = list(source.offers("fear", "Panic & fear", 200))
         assert len(server.paths) == 3
         assert "license-L1" in server.paths[0]
-    assert len(found) == 40
+    assert len(candidates) == 40
     search = {"rank": 39, "keyword": "Panic & fear", "label": "fear"}
     about = {"page": "https://p.example/39", "title": "T", "licence": "Bing's filter publicdomain"}
-    assert found[39] == Candidate(address="https://pictures.example/39.png", **search, **about)
+    assert candidates[39] == Candidate(address="https://pictures.example/39.png", **search, **about)
     assert next(bing_pages("a", 40, None)) == "https://www.bing.com/images/async?q=a&first=0"
     with (
         serving(lambda handler: handler.send(b"<html>Solve this CAPTCHA</html>")) as server,
@@ -199,12 +201,12 @@ def test_only_images_are_kept_and_failures_are_counted(tmp_path: Path) -> None:
         project = offered(tmp_path, *rows, "http://127.0.0.1:1/x,awe")
         counts = fetch(project, local(server, max_kb=50))
         assert counts == {"fetched": 3, "failed": 5, "waiting": 2}
-        found = states(project)
-        assert [found[name][0] for name in names[:5]] == ["fetched", "fetched", "failed", "failed", "failed"]
-        assert found["1.jpg"] == ("failed", "robots.txt of its host forbids it")
-        assert found["page"][1].startswith("no image: ")
-        assert found["x"] == ("failed", "127.0.0.1 is 127.0.0.1, which is not on the public internet")
-        assert found["cut"][0] == found["twice"][0] == "waiting"
+        ended = states(project)
+        assert [ended[name][0] for name in names[:5]] == ["fetched", "fetched", "failed", "failed", "failed"]
+        assert ended["1.jpg"] == ("failed", "robots.txt of its host forbids it")
+        assert ended["page"][1].startswith("no image: ")
+        assert ended["x"] == ("failed", "127.0.0.1 is 127.0.0.1, which is not on the public internet")
+        assert ended["cut"][0] == ended["twice"][0] == "waiting"
         assert failures(project)["answered 503"] == 1
         assert fetch(project, local(server, max_kb=50)) == {"fetched": 1, "failed": 0, "waiting": 1}
         search(project, [address_table(tmp_path / "addresses.csv", PLAN)], QUICK)
@@ -244,24 +246,24 @@ def without_rules(answer: Callable[[Handler], None]) -> Callable[[Handler], None
     return lambda handler: handler.send(b"", 404) if handler.path == "/robots.txt" else answer(handler)
 
 
-@pytest.mark.parametrize(("place", "asked"), [("/private/x.jpg", 0), ("/open/x.jpg", 6)])
-def test_a_redirect_obeys_rate_and_rules_of_its_host(tmp_path: Path, place: str, asked: int) -> None:
+@pytest.mark.parametrize(("path", "fetched"), [("/private/x.jpg", 0), ("/open/x.jpg", 6)])
+def test_a_redirect_obeys_rate_and_rules_of_its_host(tmp_path: Path, path: str, fetched: int) -> None:
     answer, at_once = slow_host()
     with ExitStack() as stack:
         last = stack.enter_context(serving(answer))
-        to_last = lambda handler: handler.send(b"", 302, Location=last.address + place)  # noqa: E731
+        to_last = lambda handler: handler.send(b"", 302, Location=last.address + path)  # noqa: E731
         firsts = [stack.enter_context(serving(without_rules(to_last))) for _ in range(6)]
         project = offered(tmp_path, *(f"{server.address}/{i},awe" for i, server in enumerate(firsts)))
         hosts = tuple(server.host for server in (last, *firsts))
         counts = fetch(project, replace(QUICK, private_hosts=hosts, timeout_s=5))
-    assert (counts["fetched"], counts["failed"]) == (asked, 6 - asked)
+    assert (counts["fetched"], counts["failed"]) == (fetched, 6 - fetched)
     assert last.paths.count("/robots.txt") == 1
-    assert at_once == [1] * asked
-    if not asked:
+    assert at_once == [1] * fetched
+    if not fetched:
         assert set(failures(project)) == {"robots.txt of its host forbids it"}
 
 
-def test_redirects_end(tmp_path: Path) -> None:
+def test_redirects_are_limited(tmp_path: Path) -> None:
     with serving(misbehaving()) as server:
         project = offered(tmp_path, f"{server.address}/loop,awe", f"{server.address}/to/file:///etc/passwd,awe")
         assert fetch(project, local(server)) == {"fetched": 0, "failed": 2, "waiting": 0}
@@ -316,11 +318,15 @@ def test_unknown_folders_are_refused_or_taken_as_keywords(tmp_path: Path) -> Non
     class_folders(tmp_path, ("fear", "holiday", word), each=2)
     with pytest.raises(LabelError, match=r"none of the labels awe, fear: holiday \(2 images\); rename them"):
         local_folder(tmp_path, PLAN)
-    found = list(local_folder(tmp_path, PLAN, with_labels=False).offers(None, "", 1))
-    assert {(one.label, one.keyword) for one in found} == {(None, "fear"), (None, "holiday"), (None, word)}
+    candidates = list(local_folder(tmp_path, PLAN, with_labels=False).offers(None, "", 1))
+    assert {(candidate.label, candidate.keyword) for candidate in candidates} == {
+        (None, "fear"),
+        (None, "holiday"),
+        (None, word),
+    }
     for path in (tmp_path / "holiday").iterdir():
         path.unlink()
-    assert {(one.label, one.keyword) for one in local_folder(tmp_path, PLAN).offers(None, "", 1)} == {
+    assert {(candidate.label, candidate.keyword) for candidate in local_folder(tmp_path, PLAN).offers(None, "", 1)} == {
         ("fear", ""),
         ("awe", word),  # a search word of the plan says whose it is
     }

@@ -23,7 +23,7 @@ from uniemox.errors import DataError
 def test_a_corrected_table_corrects_its_candidates(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
-    monkeypatch.setattr("uniemox.curate.collect.run.OFFERED_AT_ONCE", at_once)
+    monkeypatch.setattr("uniemox.curate.collect.run.CANDIDATES_PER_SEARCH", at_once)
     project = create_project(tmp_path / "p", PLAN)
     with serving(misbehaving()) as server:
         for label, licence in (("awe", ""), ("fear", "by 4.0"), ("", "")):  # empty cells change nothing
@@ -35,9 +35,9 @@ def test_a_corrected_table_corrects_its_candidates(
             known = label or "fear", licence if label else "by 4.0"
             assert (now.label, now.licence, now.state, now.picture_id) == (*known, "fetched", 1)
         assert server.paths.count("/ok.jpg") == 1
-    found = replace(address_table(table(tmp_path, f"url,keyword,label\n{row}\n"), PLAN), is_searched=True)
-    search(project, [found], QUICK)  # what a service says today does not change what it said
-    assert [one.licence for one in project.rows(select(t.candidates))] == ["by 4.0"]
+    as_service = replace(address_table(table(tmp_path, f"url,keyword,label\n{row}\n"), PLAN), is_searched=True)
+    search(project, [as_service], QUICK)  # what a service says today does not change what it said
+    assert [candidate.licence for candidate in project.rows(select(t.candidates))] == ["by 4.0"]
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -47,8 +47,8 @@ def test_rows_of_a_corrected_table_may_have_different_empty_cells(tmp_path: Path
         rows = [f"http://127.0.0.1:9/1.jpg,{title},,by", f"http://127.0.0.1:9/2.jpg,{title},Ann,"]
         path = table(tmp_path, "\n".join(["address,title,author,licence", *rows[::order]]) + "\n")
         search(project, [address_table(path, PLAN)], QUICK)
-    found = project.rows(select(t.candidates).order_by(t.candidates.c.address))
-    assert [(row.title, row.author, row.licence) for row in found] == [("new", "", "by"), ("new", "Ann", "")]
+    candidates = project.rows(select(t.candidates).order_by(t.candidates.c.address))
+    assert [(row.title, row.author, row.licence) for row in candidates] == [("new", "", "by"), ("new", "Ann", "")]
 
 
 def test_a_folder_and_resume_after_a_stop(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_a_folder_and_resume_after_a_stop(tmp_path: Path) -> None:
     class StopError(Exception):
         pass
 
-    def stop(what: str, done: int, total: int) -> None:
+    def stop(work: str, done: int, total: int) -> None:
         if done == 2:
             raise StopError
 
@@ -164,9 +164,9 @@ def test_an_address_taken_down_is_not_fetched_again_from_any_source(tmp_path: Pa
         served["/1.jpg"] = other  # the same address, other bytes
         source = address_table(tmp_path / "addresses.csv", PLAN)
         search(project, [replace(source, name="another")], QUICK)
-        asked = len(server.paths)
+        request_count = len(server.paths)
         assert fetch(project, local(server)) == {"fetched": 0, "failed": 0, "waiting": 0}
-        assert len(server.paths) == asked
+        assert len(server.paths) == request_count
         assert [row.reason for row in project.rows(select(t.candidates))] == ["taken down"] * 2
         assert not list((tmp_path / "p" / "pictures").rglob("*.jpg"))
         take_back(project.store, 1)

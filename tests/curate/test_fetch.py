@@ -41,20 +41,20 @@ from uniemox.errors import ConfigError
 )
 def test_failed_downloads_give_the_reason(path: str, reason: str, may_pass: bool) -> None:
     with serving(misbehaving()) as server:
-        found = get(server.address + path, local(server, max_kb=50))
-    assert isinstance(found, FetchError)
-    assert reason in found.reason
-    assert found.may_pass == may_pass
-    assert found.wait_s == (7.0 if path == "/busy" else None)
+        result = get(server.address + path, local(server, max_kb=50))
+    assert isinstance(result, FetchError)
+    assert reason in result.reason
+    assert result.may_pass == may_pass
+    assert result.wait_s == (7.0 if path == "/busy" else None)
 
 
 @pytest.mark.parametrize("path", ["/drip", "/drip-header"])
 def test_slow_servers_time_out(path: str) -> None:
     with serving(misbehaving()) as server:
         began = time.monotonic()
-        found = get(server.address + path, local(server, timeout_s=0.4))
+        result = get(server.address + path, local(server, timeout_s=0.4))
         assert time.monotonic() - began < 3  # the server would take five seconds
-    assert found == FetchError("not done within 0.4 s", may_pass=True)
+    assert result == FetchError("not done within 0.4 s", may_pass=True)
 
 
 def test_downloads_and_redirects() -> None:
@@ -62,8 +62,8 @@ def test_downloads_and_redirects() -> None:
         config = local(server, contact="me@example.org")
         assert get(f"{server.address}/ok.jpg", config) == JPEG
         assert get(f"{server.address}/moved", config) == JPEG
-        found = get(f"{server.address}/a b/ä?q=é", config)
-        assert isinstance(found, bytes)
+        result = get(f"{server.address}/a b/ä?q=é", config)
+        assert isinstance(result, bytes)
         assert server.paths[-1] == "/a%20b/%C3%A4?q=%C3%A9"
         assert "me@example.org" in server.headers[-1]["User-Agent"]
 
@@ -77,8 +77,8 @@ def test_invalid_addresses_fail(address: str) -> None:
 
 def test_local_addresses_are_not_fetched() -> None:
     with serving(misbehaving()) as server:
-        found = get(f"{server.address}/ok.jpg", CollectConfig())
-        assert found == FetchError("127.0.0.1 is 127.0.0.1, which is not on the public internet")
+        result = get(f"{server.address}/ok.jpg", CollectConfig())
+        assert result == FetchError("127.0.0.1 is 127.0.0.1, which is not on the public internet")
         assert server.paths == []
 
 
@@ -127,7 +127,7 @@ def test_hosts_are_retried_independently() -> None:
 
     def work(job: Download) -> str | FetchError:
         tries.append((job.key, time.monotonic()))
-        if job.key == "b1" and len([one for one, _ in tries if one == "b1"]) < 3:
+        if job.key == "b1" and len([name for name, _ in tries if name == "b1"]) < 3:
             return FetchError("busy", may_pass=True)
         if job.key.startswith("c"):
             return FetchError("dead", may_pass=True)
@@ -137,12 +137,12 @@ def test_hosts_are_retried_independently() -> None:
     jobs = [Download(f"http://{name[0]}.example/{name}", name) for name in names]
     config = CollectConfig(rate=50, tries=3, first_wait_s=0.01)
     start = time.monotonic()
-    found = {job.key: result for job, result in fetch_all(jobs, work, config)}
-    assert found["a1"] == "A1"
-    assert found["b1"] == "B1"
-    assert [one for one, _ in tries].count("b1") == 3
-    assert {job for job, one in found.items() if isinstance(one, FetchError)} == {f"c{i}" for i in range(9)}
-    assert len([one for one, _ in tries if one.startswith("c")]) < 9 * 3  # given up after five lost addresses
+    results = {job.key: result for job, result in fetch_all(jobs, work, config)}
+    assert results["a1"] == "A1"
+    assert results["b1"] == "B1"
+    assert [name for name, _ in tries].count("b1") == 3
+    assert {job for job, name in results.items() if isinstance(name, FetchError)} == {f"c{i}" for i in range(9)}
+    assert len([name for name, _ in tries if name.startswith("c")]) < 9 * 3  # given up after five lost addresses
     _, second = (at for job, at in tries if job in ("a1", "a2"))
     assert second - start >= 1 / 50  # the first is due at once; on a busy machine it may begin just before the second
 
@@ -163,11 +163,11 @@ def test_redirected_jobs_queue_at_the_new_host_once() -> None:
             return Download(f"http://{moves[host]}.example/", job.key)
         return job.address[7]
 
-    places = {**{f"a{i}": "a" for i in range(4)}, "b0": "b", "c": "c"}
+    host_by_key = {**{f"a{i}": "a" for i in range(4)}, "b0": "b", "c": "c"}
     config = CollectConfig(rate=1000, tries=3, first_wait_s=0.01)
-    jobs = [Download(f"http://{host}.example/", key) for key, host in places.items()]
-    found = [(job.key, host) for job, host in fetch_all(jobs, work, config)]
-    assert sorted(found) == [("a0", "b"), ("a1", "b"), ("a2", "b"), ("a3", "b"), ("b0", "b"), ("c", "a")]
+    jobs = [Download(f"http://{host}.example/", key) for key, host in host_by_key.items()]
+    ended = [(job.key, host) for job, host in fetch_all(jobs, work, config)]
+    assert sorted(ended) == [("a0", "b"), ("a1", "b"), ("a2", "b"), ("a3", "b"), ("b0", "b"), ("c", "a")]
     assert began["b"][0] == "b0"
     assert sorted(began["b"]) == ["a0", "a1", "a2", "a3", "b0", "b0"]
 
@@ -183,8 +183,8 @@ def test_a_redirect_to_a_host_that_was_given_up_fails_at_once(wait_s: float) -> 
         return Download("http://b.example/", job.key)
 
     jobs = [Download("http://b.example/", "b"), Download("http://a.example/", "a")]
-    found = {job.key: result for job, result in fetch_all(jobs, work, CollectConfig(rate=1000))}
-    assert {key: error.reason for key, error in found.items()} == {"a": "busy", "b": "busy"}
+    results = {job.key: result for job, result in fetch_all(jobs, work, CollectConfig(rate=1000))}
+    assert {key: error.reason for key, error in results.items()} == {"a": "busy", "b": "busy"}
 
 
 def test_local_files_are_read_without_pauses() -> None:
@@ -217,7 +217,7 @@ def test_a_self_signed_certificate_is_refused(tmp_path: Path) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
         server.socket = context.wrap_socket(server.socket, server_side=True)
-        found = get(f"https://{server.host}/ok.jpg", local(server))
-    assert isinstance(found, FetchError)
-    assert "certificate verify failed" in found.reason
-    assert found.may_pass  # with the right clock, or another certificate
+        result = get(f"https://{server.host}/ok.jpg", local(server))
+    assert isinstance(result, FetchError)
+    assert "certificate verify failed" in result.reason
+    assert result.may_pass  # with the right clock, or another certificate

@@ -52,17 +52,17 @@ def test_all_fields_of_an_answer_are_saved(tmp_path: Path) -> None:
     with annotator(project) as ada:
         assert ada.get("/api/form").json()["several"] is True
         first, second, third = (task["id"] for task in ada.get("/api/tasks").json()["tasks"])
-        said = {"labels": ["fear", "awe"], "intensity": 7, "valence": 2, "arousal": 9, "comment": "dark <b>"}
-        rows = [answer(first, "fear", **said), answer(second, "skip", skip="upsetting"), answer(third, "none")]
+        details = {"labels": ["fear", "awe"], "intensity": 7, "valence": 2, "arousal": 9, "comment": "dark <b>"}
+        rows = [answer(first, "fear", **details), answer(second, "skip", skip="upsetting"), answer(third, "none")]
         saved = ada.post("/api/answers", json={"answers": rows}).json()["saved"]
         assert len(saved) == 3
         again = ada.get("/api/answers").json()["answers"]
-        assert [one["details"] for one in reversed(again)] == [said, {"skip": "upsetting"}, {}]
+        assert [row["details"] for row in reversed(again)] == [details, {"skip": "upsetting"}, {}]
         assert ada.get("/api/me").json()["answered"] == 3
     by_task = {row.id: row.picture_id for row in project.rows(select(t.tasks))}
-    found = read_answers(project)
-    assert found.by_picture == {by_task[first]: {"Ada": "fear"}, by_task[third]: {"Ada": "none"}}
-    assert found.details == {by_task[first]: {"Ada": said}}
+    answers = read_answers(project)
+    assert answers.by_picture == {by_task[first]: {"Ada": "fear"}, by_task[third]: {"Ada": "none"}}
+    assert answers.details == {by_task[first]: {"Ada": details}}
     verdict = verdicts(project, rule="soft", min_answers=1)[by_task[first]]
     assert (verdict.label, verdict.shares) == ("fear", {"awe": 0.5, "fear": 0.5})
 
@@ -118,7 +118,7 @@ def test_the_server_decides_what_was_suggested(tmp_path: Path) -> None:
             connection.execute(insert(t.suggestions).values(picture_id=image, label="fear", share=0.9))
         rows = [answer(task, "awe", suggested="awe") for task in (first, second)]
         assert len(ada.post("/api/answers", json={"answers": rows}).json()["saved"]) == 2
-    assert {one.picture == image: details for one, details in given_answers(project)} == {
+    assert {answer.picture == image: details for answer, details in given_answers(project)} == {
         False: {},
         True: {"suggested": "fear"},
     }
@@ -216,22 +216,24 @@ def test_answers_are_exported_as_csv(tmp_path: Path) -> None:
 def test_answers_go_to_label_studio_and_come_back(tmp_path: Path) -> None:
     project = rated(tmp_path / "p")
     assert write_label_studio(project, tmp_path / "tasks.json") == 24
-    files = [one["data"]["image"].partition("?d=")[2] for one in json.loads((tmp_path / "tasks.json").read_text())]
+    files = [
+        answer["data"]["image"].partition("?d=")[2] for answer in json.loads((tmp_path / "tasks.json").read_text())
+    ]
     images = project.rows(select(t.images.c.sha256, t.images.c.format).order_by(t.images.c.id))
     assert files == [project.image_path(*row).relative_to(project.folder).as_posix() for row in images]
     other = project_of(tmp_path / "q", ["awe", "fear"] * 6, replace(PLAN, answer=FORM), looks=True)
     assert import_label_studio(other, tmp_path / "tasks.json") == (24, 24, 0, 0, 0, 0)
     assert import_label_studio(other, tmp_path / "tasks.json") == (0, 24, 0, 0, 0, 0)  # the same again
-    kept = [
-        {(one.label, json.dumps(details, sort_keys=True)) for one, details in given_answers(p)}
+    contents = [
+        {(answer.label, json.dumps(details, sort_keys=True)) for answer, details in given_answers(p)}
         for p in (project, other)
     ]
-    assert kept[0] == kept[1]  # values and comments too
-    found = read_answers(other)
+    assert contents[0] == contents[1]  # values and comments too
+    imported = read_answers(other)
     before = read_answers(project)
-    assert found.people == ("label studio Ada", "label studio Ben")
-    assert [sorted(said.values()) for said in found.by_picture.values()] == [
-        sorted(said.values()) for said in before.by_picture.values()
+    assert imported.people == ("label studio Ada", "label studio Ben")
+    assert [sorted(labels.values()) for labels in imported.by_picture.values()] == [
+        sorted(labels.values()) for labels in before.by_picture.values()
     ]
     assert len(project.rows(select(t.answers))) == len(other.rows(select(t.answers)))
 
@@ -275,10 +277,9 @@ def test_label_studio_s_own_export_is_read(tmp_path: Path) -> None:
     ]
     (tmp_path / "t.json").write_text(json.dumps(tasks))
     assert import_label_studio(project, tmp_path / "t.json") == (2, 2, 1, 1, 0, 0)
-    assert [(one.picture, one.label, details) for one, details in given_answers(project)] == [
-        (1, "fear", {"labels": ["fear", "awe"]}),
-        (2, "skip", {"skip": "other"}),
-    ]
+    assert [
+        (saved_answer.picture, saved_answer.label, details) for saved_answer, details in given_answers(project)
+    ] == [(1, "fear", {"labels": ["fear", "awe"]}), (2, "skip", {"skip": "other"})]
     for wrong in ("{", "{}", "[1]", '[{"a": 1}]'):
         (tmp_path / "t.json").write_text(wrong)
         with pytest.raises(DataError, match=re.escape(str(tmp_path / "t.json"))):
@@ -315,17 +316,17 @@ def test_a_task_of_another_image_is_unknown(tmp_path: Path) -> None:
         max_leaves=12,
     )
 )
-def test_imports_hold_only_valid_answers(imports: Project, junk: object) -> None:
+def test_import_saves_only_valid_answers(imports: Project, junk: object) -> None:
     before = len(imports.rows(select(t.answers)))
     choice = {"type": "choices", "value": {"choices": ["awe"]}}
     annotations = [junk, {"result": junk}, {"result": [choice], "meta": junk}, {"result": [choice], "lead_time": junk}]
     annotations += [{"result": [choice], "meta": {name: junk}} for name in ("valence", "labels", "comment", "skip")]
     path = imports.folder / "t.json"
     path.write_text(json.dumps([{"data": {"image": "1.jpg"}, "annotations": annotations}, {"data": junk}]))
-    found = import_label_studio(imports, path)
-    assert found.answers + found.unfit + found.older + found.unanswered == len(annotations)
+    imported = import_label_studio(imports, path)
+    assert imported.answers + imported.unfit + imported.older + imported.unanswered == len(annotations)
     rows = imports.rows(select(t.answers.c.label, t.details.c.content).outerjoin(t.details))
-    assert len(rows) == before + found.new
+    assert len(rows) == before + imported.new
     for row in rows:
         content = json.loads(row.content or "{}")
         assert row.label in ("awe", "none", "skip")

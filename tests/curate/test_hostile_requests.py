@@ -60,13 +60,13 @@ def test_cookies_of_others_are_not_parsed(
         return ada.get("/api/me", Cookie=cookie).status_code
 
     quoted = '"' + "\\" * 30_000 + '"'
-    own = f"uniemox_curate={ada.cookie}"
-    assert [status(f"a={quoted}; {own}"), status(f"{own};b={quoted}")] == [200, 200]
-    for wrong in (f"a={quoted}", f"uniemox_curate={quoted}", f"x{own}", f"{own}x", f"{own}=", "", ";;"):
+    session = f"uniemox_curate={ada.cookie}"
+    assert [status(f"a={quoted}; {session}"), status(f"{session};b={quoted}")] == [200, 200]
+    for wrong in (f"a={quoted}", f"uniemox_curate={quoted}", f"x{session}", f"{session}x", f"{session}=", "", ";;"):
         assert status(wrong) == 401, wrong[:99]
     assert ada.get("/annotate", Cookie=f"a={quoted}").status_code == 200
     assert ada.post("/api/leave", {}).status_code == 200
-    assert status(own) == 401
+    assert status(session) == 401
 
 
 def test_bodies_of_strangers_are_not_parsed(project: Project, client: TestClient) -> None:
@@ -85,9 +85,9 @@ def test_at_most_ten_errors_are_named(project: Project, client: TestClient) -> N
 
     def sent(count: int) -> str:
         fields = ", ".join(f'"x{number}": 0' for number in range(count))
-        found = ada.send("/api/answers", "{" + fields + "}")
-        assert found.status_code == 422
-        return str(found.json()["detail"])
+        response = ada.send("/api/answers", "{" + fields + "}")
+        assert response.status_code == 422
+        return str(response.json()["detail"])
 
     assert sent(15).count("; ") == 9
     assert "more than 20 fields" in sent(20_000)
@@ -111,12 +111,12 @@ def test_hostile_json_and_queries_break_no_route(project: Project, client: TestC
     for path, fields in BODIES.items():
         for value in VALUES:
             for body in (value, *(f'{{"{field}": {value}{"}]" * field.count("{")}}}' for field in fields)):
-                found = browser.send(f"/api/{path}", body)
-                statuses.add(found.status_code)
-                found.json()
-                if found.status_code == 401:
+                response = browser.send(f"/api/{path}", body)
+                statuses.add(response.status_code)
+                response.json()
+                if response.status_code == 401:
                     browser = join_again()
-    for place in (*(f"{query}=" for query in QUERIES), "pictures/", "originals/"):
-        statuses |= {browser.get(f"/api/{place}{quote(value[:1000])}").status_code for value in VALUES}
+    for route in (*(f"{query}=" for query in QUERIES), "pictures/", "originals/"):
+        statuses |= {browser.get(f"/api/{route}{quote(value[:1000])}").status_code for value in VALUES}
     assert statuses <= {200, 400, 401, 403, 404, 409, 413, 422}
     assert all(0 <= row.seconds <= 86400 for row in project.rows(select(t.answers)))

@@ -12,7 +12,7 @@ from tests.curate.places import LABELS, project_of
 from uniemox.curate import tables as t
 
 
-def test_killed_while_annotators_answer(tmp_path: Path) -> None:
+def test_a_killed_server_loses_no_acknowledged_answer(tmp_path: Path) -> None:
     project = project_of(tmp_path / "p", [LABELS[i % 2] for i in range(12)])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -42,7 +42,7 @@ def export(folder: Path, *tasks: Sequence[dict[str, Any]]) -> Path:
 
 
 def answers_of(project: Project) -> list[tuple[int, str, str]]:
-    return [(one.picture, one.annotator, one.label) for one, _ in given_answers(project)]
+    return [(answer.picture, answer.annotator, answer.label) for answer, _ in given_answers(project)]
 
 
 @pytest.fixture
@@ -52,8 +52,8 @@ def project(tmp_path: Path) -> Project:
 
 def test_only_one_control_is_read(project: Project, tmp_path: Path) -> None:
     path = export(tmp_path, [annotation(choice("fear", "felt"), choice("awe"))], [annotation(choice("fear", "felt"))])
-    found = import_label_studio(project, path)
-    assert (found.new, found.unanswered) == (1, 1)
+    imported = import_label_studio(project, path)
+    assert (imported.new, imported.unanswered) == (1, 1)
     assert answers_of(project) == [(1, "label studio 7", "awe")]
 
 
@@ -79,8 +79,8 @@ def test_the_newest_answer_counts_wherever_it_stands(
 ) -> None:
     first, second = times
     rows = [annotation(choice("fear"), at=first), annotation(choice("awe"), at=second)]
-    found = import_label_studio(project, export(tmp_path, rows))
-    assert (found.new, found.answers, found.older) == (1, 1, 1)
+    imported = import_label_studio(project, export(tmp_path, rows))
+    assert (imported.new, imported.answers, imported.older) == (1, 1, 1)
     assert answers_of(project) == [(1, "label studio 7", "fear")]
     assert len(project.rows(select(t.answers))) == 1
 
@@ -97,7 +97,7 @@ def test_an_older_export_does_not_replace_newer_answers(project: Project, tmp_pa
 
 def test_times_are_kept_and_exported(project: Project, tmp_path: Path) -> None:
     import_label_studio(project, export(tmp_path, [annotation(choice("fear"), at=LATE)]))
-    assert [one.at for one, _ in given_answers(project)] == [LATE_S]
+    assert [answer.at for answer, _ in given_answers(project)] == [LATE_S]
     write_label_studio(project, tmp_path / "out.json")
     [task] = json.loads((tmp_path / "out.json").read_text())
     assert task["annotations"][0]["updated_at"] == "2024-05-02T08:00:00Z"
@@ -132,18 +132,18 @@ def test_one_person_is_one_annotator(
 def test_agreement_of_imported_answers_is_that_of_two_people(tmp_path: Path) -> None:
     """Each of two people answers again, later, by id alone."""
     project = project_of(tmp_path / "p", ["awe", "fear", "awe", "fear"])
-    said = (("awe", "awe"), ("fear", "fear"), ("awe", "fear"), ("fear", "fear"))
+    labels_of_images = (("awe", "awe"), ("fear", "fear"), ("awe", "fear"), ("fear", "fear"))
     tasks = []
-    for labels in said:
+    for labels in labels_of_images:
         rows = [annotation(choice(label), who=i, at=LATE) for i, label in enumerate(labels, start=1)]
         people = [{"id": i, "email": f"{i}@a.example"} for i in (1, 2)]
         tasks.append([*rows, *(annotation(choice("awe"), who=who) for who in people)])
     import_label_studio(project, export(tmp_path, *tasks))
-    codes = np.array([[("awe", "fear").index(label) for label in labels] for labels in said])
+    codes = np.array([[("awe", "fear").index(label) for label in labels] for labels in labels_of_images])
     assert agreement_now(project).alpha.value == pytest.approx(plain_alpha(codes.T.tolist()))
 
 
-def test_two_people_stay_two(project: Project, tmp_path: Path) -> None:
+def test_two_people_with_the_same_id_stay_two_annotators(project: Project, tmp_path: Path) -> None:
     """The same id on two servers, or with two addresses in one file."""
     for name in ("ada", "ben"):
         rows = [annotation(choice("awe"), who={"id": 5, "email": f"{name}@a.example"})]
@@ -170,8 +170,8 @@ def test_a_comment_alone_is_no_answer(
 ) -> None:
     comment: dict[str, object] = {"from_name": name, "to_name": "image", "type": kind, "value": value}
     rows = [annotation(choice("awe"), comment, who=1), annotation(comment, who=2), annotation(who=3)]
-    found = import_label_studio(project, export(tmp_path, rows))
-    assert (found.new, found.unanswered) == (2, 1)
+    imported = import_label_studio(project, export(tmp_path, rows))
+    assert (imported.new, imported.unanswered) == (2, 1)
     labels = {name: label for _, name, label in answers_of(project)}
     assert labels == {"label studio 1": "awe", "label studio 3": "none"}
 

@@ -17,10 +17,9 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
 from uniemox.curate import tables as t
-from uniemox.curate.annotate.previews import Previews, draw_check, preview_response
+from uniemox.curate.annotate.previews import PIECE_BYTES, Previews, draw_check, preview_response
 from uniemox.curate.project import Project
 from uniemox.curate.release.takedown import take_down
-from uniemox.serve.protocol import PIECE_BYTES
 
 
 def test_previews_are_made_two_at_a_time(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,15 +37,15 @@ def test_previews_are_made_two_at_a_time(project: Project, monkeypatch: pytest.M
             inside -= 1
         return path.read_bytes()
 
-    monkeypatch.setattr("uniemox.curate.annotate.previews._shrunk", slow)
+    monkeypatch.setattr("uniemox.curate.annotate.previews._make_preview", slow)
 
     async def ask() -> list[BinaryIO | bytes | None]:
         previews = Previews(project)
         return await asyncio.gather(*map(previews.of, [1, 2, 3, 4, 1, 2, 3, 4], [1, 2, 3, 4] * 2))
 
-    found = asyncio.run(ask())
+    previews = asyncio.run(ask())
     assert limit == 2
-    contents = [one if isinstance(one, bytes) else one.read() for one in found if one]
+    contents = [preview if isinstance(preview, bytes) else preview.read() for preview in previews if preview]
     assert len(contents) == 8
     assert contents[:4] == contents[4:]
 
@@ -62,7 +61,7 @@ def test_one_person_s_previews_leave_a_decoder_to_others(project: Project, monke
             may_end.wait(60)
         return path.read_bytes()
 
-    monkeypatch.setattr("uniemox.curate.annotate.previews._shrunk", slow)
+    monkeypatch.setattr("uniemox.curate.annotate.previews._make_preview", slow)
 
     async def ask() -> list[BinaryIO | bytes | None]:
         previews = Previews(project)
@@ -82,29 +81,29 @@ def test_a_preview_is_made_once_and_an_unreadable_image_is_not_tried_again(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = project.rows(select(t.images.c.sha256).where(t.images.c.id == 1))[0].sha256
-    made: list[str] = []
+    images: list[str] = []
 
     def shrunk(path: Path, _: object) -> bytes | None:
-        made.append(path.stem)
+        images.append(path.stem)
         return None if path.stem == broken else path.read_bytes()
 
-    monkeypatch.setattr("uniemox.curate.annotate.previews._shrunk", shrunk)
+    monkeypatch.setattr("uniemox.curate.annotate.previews._make_preview", shrunk)
 
     async def ask() -> list[BinaryIO | bytes | None]:
         previews = Previews(project)
         return await asyncio.gather(*(previews.of(image, image) for image in [1, 2] * 9))
 
-    found = asyncio.run(ask())
-    assert len(made) == 2
-    assert found[::2] == [None] * 9
-    assert all(found[1::2])
+    previews = asyncio.run(ask())
+    assert len(images) == 2
+    assert previews[::2] == [None] * 9
+    assert all(previews[1::2])
 
 
 def test_an_image_is_shown_if_its_preview_cannot_be_saved(project: Project) -> None:
     (project.folder / "previews").touch()  # a file, where the folder must be
-    found = asyncio.run(Previews(project).of(1, 1))
-    assert isinstance(found, bytes)
-    assert found.startswith(b"\xff\xd8")
+    preview = asyncio.run(Previews(project).of(1, 1))
+    assert isinstance(preview, bytes)
+    assert preview.startswith(b"\xff\xd8")
 
 
 def test_an_image_that_is_taken_down_while_its_preview_is_made_leaves_none(
@@ -117,7 +116,7 @@ def test_an_image_that_is_taken_down_while_its_preview_is_made_leaves_none(
         take_down(project, row.sha256, because="asked")
         return content
 
-    monkeypatch.setattr("uniemox.curate.annotate.previews._shrunk", shrunk)
+    monkeypatch.setattr("uniemox.curate.annotate.previews._make_preview", shrunk)
     assert asyncio.run(Previews(project).of(1, 1)) is None
     assert not project.preview_path(row.sha256).exists()
 
@@ -131,11 +130,11 @@ def test_a_preview_of_an_image_that_cannot_be_read_any_more_is_shown(
         (project.folder / "pictures").rename(project.folder / "away")
         return b"made"
 
-    monkeypatch.setattr("uniemox.curate.annotate.previews._shrunk", shrunk)
-    found = asyncio.run(Previews(project).of(1, 1))
-    assert isinstance(found, BufferedReader)
-    with found:
-        assert found.read() == b"made"
+    monkeypatch.setattr("uniemox.curate.annotate.previews._make_preview", shrunk)
+    preview = asyncio.run(Previews(project).of(1, 1))
+    assert isinstance(preview, BufferedReader)
+    with preview:
+        assert preview.read() == b"made"
 
 
 def test_a_preview_that_cannot_be_removed_after_a_takedown_is_not_shown(
@@ -151,7 +150,7 @@ def test_a_preview_that_cannot_be_removed_after_a_takedown_is_not_shown(
         monkeypatch.setattr(Path, "unlink", refused)
         return b"made"
 
-    monkeypatch.setattr("uniemox.curate.annotate.previews._shrunk", shrunk)
+    monkeypatch.setattr("uniemox.curate.annotate.previews._make_preview", shrunk)
     monkeypatch.setattr("uniemox.curate.annotate.previews.write_file", Path.write_bytes)
     project.preview_path(row.sha256).parent.mkdir(parents=True)
     previews = Previews(project)
@@ -169,7 +168,7 @@ def test_a_preview_that_cannot_be_removed_after_a_takedown_is_not_shown(
         ("DecoderPool.decode", RuntimeError("the decoder does not start")),
     ],
 )
-def test_images_that_cannot_be_read_now_are_no_missing_ones(
+def test_images_that_cannot_be_read_now_are_not_reported_missing(
     project: Project, monkeypatch: pytest.MonkeyPatch, name: str, problem: Exception
 ) -> None:
     """The page leaves out what is missing, and would say that all images are answered."""
@@ -183,16 +182,16 @@ def test_images_that_cannot_be_read_now_are_no_missing_ones(
     assert refusal.value.status_code == 503
 
 
-def test_images_whose_folder_is_away_are_no_missing_ones(project: Project) -> None:
+def test_images_whose_folder_is_away_are_not_reported_missing(project: Project) -> None:
     (project.folder / "pictures").rename(project.folder / "away")
     previews = Previews(project)
     with pytest.raises(HTTPException) as refusal:
         asyncio.run(previews.of(1, 1))
     assert refusal.value.status_code == 503
     (project.folder / "away").rename(project.folder / "pictures")
-    found = asyncio.run(previews.of(1, 1))
-    assert isinstance(found, BufferedReader)
-    found.close()
+    preview = asyncio.run(previews.of(1, 1))
+    assert isinstance(preview, BufferedReader)
+    preview.close()
 
 
 @pytest.mark.parametrize("kind", ["pictures", "previews"])
@@ -225,9 +224,9 @@ def test_a_preview_is_read_piece_by_piece(tmp_path: Path) -> None:
             pieces.append(piece)
         return pieces
 
-    found = asyncio.run(read())
-    assert b"".join(found) == content
-    assert max(map(len, found)) <= PIECE_BYTES
+    pieces = asyncio.run(read())
+    assert b"".join(pieces) == content
+    assert max(map(len, pieces)) <= PIECE_BYTES
 
 
 def test_the_file_of_a_preview_is_closed_when_the_client_has_gone(tmp_path: Path) -> None:

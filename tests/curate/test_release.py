@@ -14,6 +14,8 @@ from sqlalchemy import select, update
 
 from tests.curate.places import LABELS, PLAN, project_of, say
 from tests.curate.test_agree import plain_alpha
+from tests.drawn import draw_image
+from tests.images import save
 from tests.runs import uniemox_here
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.agree import agree
@@ -21,9 +23,10 @@ from uniemox.curate.annotate.verdicts import verdicts
 from uniemox.curate.project import Change, Project, append, leave_out, open_project
 from uniemox.curate.release.config import ReleaseConfig
 from uniemox.curate.release.documents import licence_counts, render
-from uniemox.curate.release.run import MARK, release
+from uniemox.curate.release.run import release
 from uniemox.curate.release.splitting import kept_data, read_scheme, split, together
 from uniemox.curate.release.takedown import take_down
+from uniemox.curate.release.writing import MARK
 from uniemox.curate.status import status, write_status_page
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError
@@ -36,19 +39,19 @@ RATIOS = {"train": 0.6, "val": 0.2, "test": 0.2}
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Twenty images, of which Ada and Ben agree on all but the first and the last."""
-    made = project_of(tmp_path_factory.mktemp("curate") / "p", [LABELS[i % 2] for i in range(COUNT)], looks=True)
+    project = project_of(tmp_path_factory.mktemp("curate") / "p", [LABELS[i % 2] for i in range(COUNT)], looks=True)
     same = "".join("af"[i % 2] for i in range(COUNT))
-    say(made, Ada=same, Ben="f" + same[1:-1] + "n")
-    with made.store.write() as connection:
+    say(project, Ada=same, Ben="f" + same[1:-1] + "n")
+    with project.store.write() as connection:
         changes = [Change(i, "style", "cartoon" if i % 3 else "science fiction") for i in range(1, COUNT)]
         append(connection, actor="me", step="by hand", note="", changes=changes)
         together_ids = t.candidates.c.picture_id.in_([3, 5, 7])
         connection.execute(update(t.candidates).where(together_ids).values(author="=cmd()|Jane"))
-    return made
+    return project
 
 
 @pytest.fixture(scope="module")
-def made(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def release_folder(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
     agree(project)
     split(project, verdicts(project), RATIOS, schemes=4)
     out = tmp_path_factory.mktemp("release") / "out"
@@ -75,7 +78,7 @@ def sums_match(folder: Path) -> bool:
     return subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=folder, check=False).returncode == 0
 
 
-def test_related_images_stay_in_one_split(project: Project, made: Path) -> None:
+def test_related_images_stay_in_one_split(project: Project, release_folder: Path) -> None:
     data, histograms = kept_data(project, verdicts(project))
     assert len(data) == len(histograms) == 18
     numbers = {row.sha256: row.id for row in project.rows(select(t.images))}
@@ -88,18 +91,18 @@ def test_related_images_stay_in_one_split(project: Project, made: Path) -> None:
     assert together([]) == {}
 
 
-def test_a_release_is_read_by_our_readers(made: Path) -> None:
-    tree = open_data(f"folder:{made / 'pictures'}")
-    table = open_data(f"csv:{made / 'labels.csv'}?root=pictures")
+def test_a_release_is_read_by_our_readers(release_folder: Path) -> None:
+    tree = open_data(f"folder:{release_folder / 'pictures'}")
+    table = open_data(f"csv:{release_folder / 'labels.csv'}?root=pictures")
     assert len(tree) == len(table) == 18
     assert {s.key: (tree.label_of(s), s.split, s.domain) for s in tree.samples} == {
         s.key: (table.label_of(s), s.split, s.domain) for s in table.samples
     }
     assert {sample.domain for sample in tree.samples} == {"cartoon", "science fiction"}
     assert tree.notes == ()
-    soft = open_data(f"csv:{made / 'soft_labels.csv'}?root=pictures")
+    soft = open_data(f"csv:{release_folder / 'soft_labels.csv'}?root=pictures")
     assert soft.samples[0].distribution == {"awe": 1.0, "fear": 0.0}
-    again = open_data(f"folder:{made / 'pictures'}", splits=made / "splits.json")
+    again = open_data(f"folder:{release_folder / 'pictures'}", splits=release_folder / "splits.json")
     assert {s.key: s.split for s in again.samples} == {s.key: s.split for s in tree.samples}
 
 
@@ -109,8 +112,8 @@ def test_classes_without_an_image_in_a_split_are_named(tmp_path: Path) -> None:
     for schemes in (1, 3):
         drawn = split(project, verdicts(project), RATIOS, schemes=schemes)
         scheme = read_scheme(project)
-        kept = {row.sha256 for row in project.rows(select(t.images).where(t.images.c.id > 30))}
-        empty = {*RATIOS} - {scheme[digest] for digest in kept}
+        hashes = {row.sha256 for row in project.rows(select(t.images).where(t.images.c.id > 30))}
+        empty = {*RATIOS} - {scheme[digest] for digest in hashes}
         assert empty
         assert drawn["lacking"] == {"fear": tuple(name for name in RATIOS if name in empty)}
     done = uniemox_here("curate", "split", tmp_path / "p", "--ratio", "60/20/20", "--schemes", 3)
@@ -147,48 +150,86 @@ def test_metadata_is_removed_or_kept(tmp_path: Path) -> None:
     split(project, verdicts(project), RATIOS, schemes=1)
     out = tmp_path / "out"
     for metadata, is_there in (("remove", False), ("keep", True), ("remove", False)):
-        made = release(project, out, ReleaseConfig(name="Mine", metadata=metadata))  # type: ignore[arg-type]
-        assert made["statistics"]["metadata"] == {"asked": metadata, "still there": 0}
+        result = release(project, out, ReleaseConfig(name="Mine", metadata=metadata))  # type: ignore[arg-type]
+        encoded_again = 12 if metadata == "remove" else 0
+        figures = {"asked": metadata, "still there": 0, "encoded again": encoded_again}
+        assert result["statistics"]["metadata"] == figures
         files = list((out / "pictures").rglob("*.jpg"))
         assert len(files) == 12
         assert all((b"Secret" in path.read_bytes()) == is_there for path in files)
         assert sums_match(out)
-        assert ("is unchanged" in (out / "README.md").read_text()) == is_there
+        sheet = (out / "README.md").read_text()
+        assert ("is unchanged" in sheet) == is_there
+        assert ("12 images were encoded again" in sheet) == (not is_there)
 
 
-def test_checksums_match(made: Path) -> None:
-    assert sums_match(made)
-    listed = {line.split("  ", 1)[1] for line in (made / "SHA256SUMS").read_text().splitlines()}
-    there = {path.relative_to(made).as_posix() for path in made.rglob("*") if path.is_file()}
+def test_an_image_whose_metadata_cannot_be_removed_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    project = agreed(tmp_path, is_split=False)
+    [row] = project.rows(select(t.images).where(t.images.c.id == 4))
+    cut_off = project.image_path(row.sha256, row.format).read_bytes()[:-500]
+    with project.store.write() as connection:
+        values = {"sha256": project.keep_file(cut_off, row.format)}
+        connection.execute(update(t.images).where(t.images.c.id == 4).values(values))
+    split(project, verdicts(project), RATIOS, schemes=1)
+    with pytest.raises(DataError, match=r"cut off.* drop the image on the page /screen, or give --metadata keep"):
+        release(project, tmp_path / "out", ReleaseConfig(name="x"))
+    assert release(project, tmp_path / "out", ReleaseConfig(name="x", metadata="keep"))["pictures"] == 12
+
+
+def test_formats_that_cannot_be_written_without_loss_are_released_as_png(tmp_path: Path) -> None:
+    project = agreed(tmp_path, is_split=False)
+    with project.store.write() as connection:
+        for number, image_format in ((3, "AVIF"), (4, "WEBP"), (5, "GIF")):
+            data = save(draw_image(number, (160, 140)), image_format)
+            values = {"sha256": project.keep_file(data, image_format), "format": image_format}
+            connection.execute(update(t.images).where(t.images.c.id == number).values(values))
+    split(project, verdicts(project), RATIOS, schemes=1)
+    for metadata, endings in (
+        ("remove", {".jpg", ".png", ".webp", ".gif"}),
+        ("keep", {".jpg", ".avif", ".webp", ".gif"}),
+    ):
+        result = release(project, tmp_path / "out", ReleaseConfig(name="x", metadata=metadata))  # type: ignore[arg-type]
+        files = [path for path in (tmp_path / "out" / "pictures").rglob("*") if path.is_file()]
+        assert {path.suffix for path in files} == endings
+        assert result["statistics"]["metadata"]["encoded again"] == (10 if metadata == "remove" else 0)
+        assert len(open_data(f"emo8:{tmp_path / 'out' / 'pictures'}")) == 12
+
+
+def test_checksums_match(release_folder: Path) -> None:
+    assert sums_match(release_folder)
+    listed = {line.split("  ", 1)[1] for line in (release_folder / "SHA256SUMS").read_text().splitlines()}
+    there = {path.relative_to(release_folder).as_posix() for path in release_folder.rglob("*") if path.is_file()}
     assert there - listed == {"SHA256SUMS", ".uniemox-release"}
 
 
-def test_croissant_is_valid_and_its_records_can_be_read(made: Path) -> None:
-    dataset = mlc.Dataset(jsonld=made / "croissant.json")
+def test_croissant_is_valid_and_its_records_can_be_read(release_folder: Path) -> None:
+    dataset = mlc.Dataset(jsonld=release_folder / "croissant.json")
     assert not dataset.metadata.issues.errors
     records = list(dataset.records("pictures"))
     assert len(records) == 18
     assert {record["pictures/label"] for record in records} == {b"awe", b"fear"}
 
 
-def test_tables_hold_no_names_and_no_formulas(made: Path) -> None:
-    rows = rows_of(made / "provenance.csv")
+def test_tables_hold_no_names_and_no_formulas(release_folder: Path) -> None:
+    rows = rows_of(release_folder / "provenance.csv")
     assert len(rows) == 18
     assert {row["licence"] for row in rows} == {"by 2.0"}
     assert {row["author"] for row in rows} == {"", "'=cmd()|Jane"}
     assert rows[0]["address"].startswith("https://pictures.example/")
     assert rows[0]["fetched"] == ""
-    said = rows_of(made / "answers.csv")
-    assert len(said) == 36
-    assert {row["annotator"] for row in said} == {"annotator 1", "annotator 2"}
-    everything = "".join(path.read_text() for path in made.iterdir() if path.suffix in (".md", ".json", ".csv"))
+    answers = rows_of(release_folder / "answers.csv")
+    assert len(answers) == 36
+    assert {row["annotator"] for row in answers} == {"annotator 1", "annotator 2"}
+    everything = "".join(
+        path.read_text() for path in release_folder.iterdir() if path.suffix in (".md", ".json", ".csv")
+    )
     assert "Ada" not in everything
-    assert "| by 2.0 | 18 | yes | yes | yes |" in (made / "licences.md").read_text()
+    assert "| by 2.0 | 18 | yes | yes | yes |" in (release_folder / "licences.md").read_text()
 
 
-def test_anybody_can_compute_the_agreement_of_a_release(made: Path) -> None:
+def test_anybody_can_compute_the_agreement_of_a_release(release_folder: Path) -> None:
     """From the answers to all images, also to the two that were not kept."""
-    rows = rows_of(made / "answers_all.csv")
+    rows = rows_of(release_folder / "answers_all.csv")
     images = sorted({row["image"] for row in rows})
     assert len(images) == 20
     assert len(rows) == 40
@@ -197,24 +238,24 @@ def test_anybody_can_compute_the_agreement_of_a_release(made: Path) -> None:
     people = sorted({row["annotator"] for row in rows})
     labels = sorted({row["label"] for row in rows})
     codes = [[labels.index(answers[image, name]) for image in images] for name in people]
-    told = json.loads((made / "agreement.json").read_text())
-    assert told["alpha"]["value"] == pytest.approx(plain_alpha(codes))
-    assert told["percent"]["value"] == pytest.approx(np.mean([a == b for a, b in zip(*codes, strict=True)]))
-    assert told["alpha"]["value"] < 1  # of the released images alone it would be
-    sheet = (made / "README.md").read_text()
+    agreement = json.loads((release_folder / "agreement.json").read_text())
+    assert agreement["alpha"]["value"] == pytest.approx(plain_alpha(codes))
+    assert agreement["percent"]["value"] == pytest.approx(np.mean([a == b for a, b in zip(*codes, strict=True)]))
+    assert agreement["alpha"]["value"] < 1  # of the released images alone it would be
+    sheet = (release_folder / "README.md").read_text()
     assert "`answers_all.csv` has their answers, without the images" in sheet
-    assert "answers_all.csv" in (made / "SHA256SUMS").read_text()
+    assert "answers_all.csv" in (release_folder / "SHA256SUMS").read_text()
 
 
-def test_statistics_and_datasheet(made: Path) -> None:
-    found = json.loads((made / "statistics.json").read_text())
-    assert found["table II"]["samples"] == 18
-    assert found["table II"]["styles"] == ["cartoon", "science fiction"]
-    assert sum(sum(row.values()) for row in found["classes"].values()) == 18
-    assert found["funnel"]["passed the screen"] == 20
-    assert "| **Tiny** | 18 | (2) | cartoon, science fiction |" in (made / "statistics.md").read_text()
-    assert "| Emo8 | 8,930 | Mikels (8) |" in (made / "statistics.md").read_text()
-    sheet = (made / "README.md").read_text()
+def test_statistics_and_datasheet(release_folder: Path) -> None:
+    figures = json.loads((release_folder / "statistics.json").read_text())
+    assert figures["table II"]["samples"] == 18
+    assert figures["table II"]["styles"] == ["cartoon", "science fiction"]
+    assert sum(sum(row.values()) for row in figures["classes"].values()) == 18
+    assert figures["funnel"]["passed the screen"] == 20
+    assert "| **Tiny** | 18 | (2) | cartoon, science fiction |" in (release_folder / "statistics.md").read_text()
+    assert "| Emo8 | 8,930 | Mikels (8) |" in (release_folder / "statistics.md").read_text()
+    sheet = (release_folder / "README.md").read_text()
     for part in ("## Motivation", "agreement was 90.0 %", "Labels and texts: CC0-1.0", "Krippendorff's α"):
         assert part in sheet, part
 
@@ -224,15 +265,15 @@ def test_a_licence_is_plain_text_in_markdown() -> None:
     assert r"| a\|b \<i>\`c\` # \[d](javascript:e) \\ | 1 |" in text
 
 
-def test_label_studio(made: Path) -> None:
-    tasks = json.loads((made / "label_studio.json").read_text())
+def test_label_studio_tasks_have_labels_and_files(release_folder: Path) -> None:
+    tasks = json.loads((release_folder / "label_studio.json").read_text())
     assert len(tasks) == 18
     assert tasks[0]["annotations"][0]["result"][0]["value"]["choices"][0] in LABELS
     path = tasks[0]["data"]["image"].partition("?d=")[2]
-    assert (made / path).is_file()
+    assert (release_folder / path).is_file()
 
 
-def test_the_status_page_is_self_contained(project: Project, made: Path, tmp_path: Path) -> None:
+def test_the_status_page_is_self_contained(project: Project, release_folder: Path, tmp_path: Path) -> None:
     write_status_page(tmp_path / "s.html", status(project), agree(project), project.folder / "splits.png")
     text = (tmp_path / "s.html").read_text()
     assert "Krippendorff" in text
@@ -310,10 +351,10 @@ def test_a_release_holds_the_current_agreement(tmp_path: Path) -> None:
     assert "on 12 images, before the last 1 steps;" in status(project)["told"]["agree"]
     split(project, verdicts(project), RATIOS, schemes=1)
     release(project, tmp_path / "out", ReleaseConfig(name="x"))
-    told = json.loads((tmp_path / "out" / "agreement.json").read_text())
-    assert told["percent"]["value"] == 1.0
-    assert list(told["per_annotator"]) == ["annotator 1", "annotator 2"]
-    assert {row["annotator"] for row in rows_of(tmp_path / "out" / "answers.csv")} == set(told["per_annotator"])
+    agreement = json.loads((tmp_path / "out" / "agreement.json").read_text())
+    assert agreement["percent"]["value"] == 1.0
+    assert list(agreement["per_annotator"]) == ["annotator 1", "annotator 2"]
+    assert {row["annotator"] for row in rows_of(tmp_path / "out" / "answers.csv")} == set(agreement["per_annotator"])
     assert "agreement was 100.0 %" in (tmp_path / "out" / "README.md").read_text()
     with project.store.write() as connection:
         changes = [Change(i, "verdict", LABELS[1 - i % 2]) for i in range(1, 13)]
@@ -353,7 +394,7 @@ def test_errors_of_release_and_split(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("sha256", ["../../../mine", "a/b", "A" * 64])
-def test_a_hash_of_the_database_leads_nowhere_else(tmp_path: Path, sha256: str) -> None:
+def test_an_invalid_hash_in_the_database_is_refused(tmp_path: Path, sha256: str) -> None:
     """A project may come from a stranger; its files would be deleted, released and served."""
     project = agreed(tmp_path)
     with project.store.write() as connection:
@@ -363,7 +404,7 @@ def test_a_hash_of_the_database_leads_nowhere_else(tmp_path: Path, sha256: str) 
 
 
 @pytest.mark.parametrize("name", ["/tmp/elsewhere", "../elsewhere", ".git", "a\0b"])
-def test_a_split_leads_out_of_no_release(tmp_path: Path, name: str) -> None:
+def test_splits_that_name_paths_are_refused(tmp_path: Path, name: str) -> None:
     project = agreed(tmp_path)
     scheme = json.loads((project.folder / "splits.json").read_text())
     scheme["splits"] = {name: [key for keys in scheme["splits"].values() for key in keys]}
@@ -373,7 +414,7 @@ def test_a_split_leads_out_of_no_release(tmp_path: Path, name: str) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_links_in_a_project_or_release_lead_nowhere(tmp_path: Path) -> None:
+def test_links_in_a_project_or_release_are_refused(tmp_path: Path) -> None:
     """A folder from somebody else may hold them: nothing is read, written or deleted through one."""
     project = agreed(tmp_path)
     private = tmp_path / "private"

@@ -39,12 +39,12 @@ def collect(project: Project, source: Path) -> None:
     fetch(project, QUICK, folders=[source])
 
 
-def found(project: Project) -> dict[str, str]:
+def decision_by_file(project: Project) -> dict[str, str]:
     """File name to the reason for which it is dropped, or to keep."""
     names = {row.picture_id: Path(row.title).name for row in project.rows(select(t.candidates))}
     with project.store.read() as connection:
         now = decisions(connection, "screen")
-    return {names[image]: "keep" if one.value == "keep" else one.reason for image, one in now.items()}
+    return {names[image]: "keep" if decision.value == "keep" else decision.reason for image, decision in now.items()}
 
 
 def write(folder: Path, **files: bytes) -> Path:
@@ -70,27 +70,27 @@ def test_every_fault_of_an_image_is_found(tmp_path: Path) -> None:
     write(tmp_path / "test" / "fear", b=jpeg_of(draw_image(55)))
     project = collected(tmp_path / "p", tmp_path / "in")
     counts = screen(project, against=[read_folder(tmp_path / "test")])
-    told = found(project)
-    assert told["good.jpg"] == told["large.jpg"] == "keep"
-    assert told["near.jpg"].startswith("near duplicate: of image ")
-    assert told["tiny.jpg"] == "too small: 127 x 300 px"
-    assert told["cut.jpg"].startswith("unreadable: cut off")
-    assert told["known.jpg"] == f"in a benchmark: {tmp_path / 'test'}, awe/a.jpg"
-    assert told["alike.jpg"] == f"in a benchmark: {tmp_path / 'test'}, fear/b.jpg, nearly the same"
+    decided = decision_by_file(project)
+    assert decided["good.jpg"] == decided["large.jpg"] == "keep"
+    assert decided["near.jpg"].startswith("near duplicate: of image ")
+    assert decided["tiny.jpg"] == "too small: 127 x 300 px"
+    assert decided["cut.jpg"].startswith("unreadable: cut off")
+    assert decided["known.jpg"] == f"in a benchmark: {tmp_path / 'test'}, awe/a.jpg"
+    assert decided["alike.jpg"] == f"in a benchmark: {tmp_path / 'test'}, fear/b.jpg, nearly the same"
     assert counts == {"kept": 2, "near duplicate": 1, "too small": 1, "unreadable": 1, "in a benchmark": 2}
     assert screen(project, ScreenConfig(min_side_px=100))["kept"] == 3
     with project.store.read() as connection:
         assert connection.execute(select(t.batches.c.note)).all()[-1] == ("1 images judged",)
 
 
-@pytest.mark.parametrize("what", ["image", "test set"])
-def test_images_that_cannot_be_read_for_a_moment_are_scanned_later(tmp_path: Path, what: str) -> None:
+@pytest.mark.parametrize("kind", ["image", "test set"])
+def test_images_that_cannot_be_read_for_a_moment_are_scanned_later(tmp_path: Path, kind: str) -> None:
     images = [jpeg_of(draw_image(number)) for number in range(3)]
     project = collected(tmp_path / "p", write(tmp_path / "in" / "awe", a=images[0], b=images[1]))
     write(tmp_path / "test" / "awe", c=images[1], d=images[2])
     test = read_folder(tmp_path / "test")
     row = project.rows(select(t.images).order_by(t.images.c.id.desc()))[0]
-    if what == "image":
+    if kind == "image":
         file = project.image_path(row.sha256, row.format)
     else:
         file = tmp_path / "test" / "awe" / "c.jpg"
@@ -100,7 +100,7 @@ def test_images_that_cannot_be_read_for_a_moment_are_scanned_later(tmp_path: Pat
     assert screen(project, against=[test]) == {"kept": 1, "in a benchmark": 1}
 
 
-def test_test_sets_can_be_taken_back(tmp_path: Path) -> None:
+def test_test_sets_can_be_forgotten(tmp_path: Path) -> None:
     """What a person has dropped stays."""
     images = [jpeg_of(draw_image(number)) for number in range(3)]
     project = collected(tmp_path / "p", write(tmp_path / "in" / "awe", a=images[0], b=images[1], c=images[2]))
@@ -120,7 +120,7 @@ def test_one_image_under_many_labels_is_a_placeholder(tmp_path: Path) -> None:
     write(tmp_path / "in" / "awe", good=jpeg_of(draw_image(61)))
     project = collected(tmp_path / "p", tmp_path / "in")
     assert screen(project) == {"kept": 1, "placeholder": 1}
-    assert "placeholder: found under anger, awe, fear" in found(project).values()
+    assert "placeholder: found under anger, awe, fear" in decision_by_file(project).values()
 
 
 def test_a_persons_decision_stays_until_it_is_undone(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_screen_without_images_and_with_later_ones(tmp_path: Path) -> None:
     )
     collect(project, tmp_path / "in")
     assert sum(screen(project).values()) == 3
-    assert found(project)["late.jpg"] == "keep"
+    assert decision_by_file(project)["late.jpg"] == "keep"
 
 
 def test_scores_of_a_model_sort_and_drop(tmp_path: Path) -> None:
@@ -168,20 +168,20 @@ def test_scores_of_a_model_sort_and_drop(tmp_path: Path) -> None:
 def test_scores_of_another_model_are_replaced(tmp_path: Path) -> None:
     class_folders(tmp_path / "in", ("awe", "fear"), each=2)
     project = collected(tmp_path / "p", tmp_path / "in")
-    asked: list[int] = []
+    scored_counts: list[int] = []
 
     def scored(share: float) -> Callable[[Sequence[Sample]], list[Mapping[str, float] | None]]:
         def score(samples: Sequence[Sample]) -> list[Mapping[str, float] | None]:
-            asked.append(len(samples))
+            scored_counts.append(len(samples))
             return [{"awe": share, "fear": share} for _ in samples]
 
         return score
 
     assert screen(project, ScreenConfig(min_score=0.5), score=scored(0.9), model="A") == {"kept": 4}
     screen(project, score=scored(0.8), model="A")
-    assert asked == [4]  # its scores are there
+    assert scored_counts == [4]  # its scores are there
     assert screen(project, ScreenConfig(min_score=0.5), score=scored(0.2), model="B") == {"mismatch": 4}
-    assert asked == [4, 4]
+    assert scored_counts == [4, 4]
     assert {row.score for row in project.rows(select(t.looks))} == {0.2}
 
     def fails(samples: Sequence[Sample]) -> list[Mapping[str, float] | None]:
@@ -246,7 +246,7 @@ def test_an_image_that_is_taken_down_during_a_screen_leaves_no_thumbnail(
 
     monkeypatch.setattr("uniemox.curate.collect.screen.scan", scan_late)
     screen(project)
-    assert [one.picture_id for one in project.rows(select(t.looks.c.picture_id))] == [2, 3, 4]
+    assert [row.picture_id for row in project.rows(select(t.looks.c.picture_id))] == [2, 3, 4]
 
 
 def test_takedown_by_hash_works_without_candidates(tmp_path: Path) -> None:

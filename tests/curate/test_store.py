@@ -43,7 +43,9 @@ def decide(store: Store, image: int, value: str) -> int:
     return batch
 
 
-def test_what_was_read_only_for_a_while_can_be_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_that_was_read_only_for_a_while_can_be_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A connection that is opened meanwhile stays read-only; opening others would pile up descriptors until then."""
     store = store_with(1, f"sqlite:///{tmp_path / 'x.db'}")
     with store.read() as connection:
@@ -61,7 +63,7 @@ def test_what_was_read_only_for_a_while_can_be_written_again(tmp_path: Path, mon
 
 def values(store: Store) -> dict[int, str]:
     with store.read() as connection:
-        return {image: one.value for image, one in decisions(connection, "screen").items()}
+        return {image: decision.value for image, decision in decisions(connection, "screen").items()}
 
 
 def test_a_database_that_cannot_be_written_says_so() -> None:
@@ -74,19 +76,19 @@ def test_a_database_that_cannot_be_written_says_so() -> None:
 
 def test_a_project_that_is_away_for_a_moment_is_not_replaced_by_an_empty_one(tmp_path: Path) -> None:
     # not an address
-    place = tmp_path / "p #1?"
+    folder = tmp_path / "p #1?"
     away = tmp_path / "away"
-    create_project(place).store.close()
-    project = open_project(place)
+    create_project(folder).store.close()
+    project = open_project(folder)
     project.store.close()
-    place.rename(away)
-    place.mkdir()
+    folder.rename(away)
+    folder.mkdir()
     for _ in range(2):
         with pytest.raises(UnavailableError, match=r"can't be read \(unable to open database file\)"):
             status(project)
-    assert not list(place.iterdir())
-    place.rmdir()
-    away.rename(place)
+    assert not list(folder.iterdir())
+    folder.rmdir()
+    away.rename(folder)
     assert status(project)["steps"]
 
 
@@ -135,11 +137,11 @@ def test_texts_that_are_not_utf_8_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["/{}", "ä b%20"])  # two slashes
 def test_projects_with_odd_paths_are_opened(tmp_path: Path, name: str) -> None:
     if name.startswith("/"):
-        place = Path(name.format(tmp_path / "p"))
+        folder = Path(name.format(tmp_path / "p"))
     else:
-        place = tmp_path / name
-    create_project(place).store.close()
-    assert status(open_project(place))["steps"]
+        folder = tmp_path / name
+    create_project(folder).store.close()
+    assert status(open_project(folder))["steps"]
 
 
 def test_a_folder_whose_name_is_no_text_is_refused(tmp_path: Path) -> None:
@@ -151,8 +153,8 @@ def test_a_copy_without_a_write_ahead_log_gets_one(tmp_path: Path, monkeypatch: 
     """Otherwise one reader makes all writers wait, and a writer all readers."""
     create_project(tmp_path / "p").store.close()
     file = tmp_path / "p" / "project.db"
-    with closing(sqlite3.connect(file)) as own:
-        own.execute("VACUUM INTO ?", (str(tmp_path / "copy.db"),))
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("VACUUM INTO ?", (str(tmp_path / "copy.db"),))
     (tmp_path / "copy.db").replace(file)
     with closing(sqlite3.connect(file, check_same_thread=False)) as other:
         other.execute("BEGIN")
@@ -198,8 +200,8 @@ def test_undo_equals_a_plain_replay(steps: list[tuple[str, int]]) -> None:
                 with pytest.raises(DataError, match="batch"):
                     take_back(store, number)
 
-    def holds(place: int) -> bool:
-        return not any(kind == "undo" and number == place + 1 and holds(i) for i, (kind, number) in enumerate(log))
+    def holds(index: int) -> bool:
+        return not any(kind == "undo" and number == index + 1 and holds(i) for i, (kind, number) in enumerate(log))
 
     expected = {}
     for i, (kind, number) in enumerate(log):
@@ -207,8 +209,10 @@ def test_undo_equals_a_plain_replay(steps: list[tuple[str, int]]) -> None:
             expected[number] = f"v{i}"
     assert values(store) == expected
     with store.read() as connection:
-        told = history(connection, 100)
-    assert [(row["id"], row["is_undone"]) for row in reversed(told)] == [(i + 1, not holds(i)) for i in range(len(log))]
+        batches = history(connection, 100)
+    assert [(row["id"], row["is_undone"]) for row in reversed(batches)] == [
+        (i + 1, not holds(i)) for i in range(len(log))
+    ]
 
 
 def test_concurrent_writers_queue(tmp_path: Path) -> None:
@@ -357,9 +361,9 @@ def test_a_history_of_undos_without_an_end_is_refused(tmp_path: Path) -> None:
 def test_a_chain_of_undos_that_is_a_circle_ends(tmp_path: Path) -> None:
     create_project(tmp_path / "p", paper_plan()).store.close()
     with closing(sqlite3.connect(tmp_path / "p" / "project.db")) as database:
-        (made,) = database.execute("select sql from sqlite_master where name = 'batches'").fetchone()
+        (statement,) = database.execute("select sql from sqlite_master where name = 'batches'").fetchone()
         database.execute("drop table batches")
-        database.execute(made.replace("undoes INTEGER", "undoes BLOB"))
+        database.execute(statement.replace("undoes INTEGER", "undoes BLOB"))
         for row in ((2, 3), (3, 2), (4, "2")):
             database.execute(
                 "insert into batches (id, at, actor, step, note, undoes) values (?, 0, '', '', '', ?)", row

@@ -1,7 +1,6 @@
 """Takedown: images leave the project and all its releases."""
 
 import errno
-import hashlib
 import os
 import shutil
 from collections.abc import Callable
@@ -17,13 +16,24 @@ from uniemox.cli.curate import curate
 from uniemox.curate import tables as t
 from uniemox.curate.project import last_batch, undo
 from uniemox.curate.release.config import ReleaseConfig
-from uniemox.curate.release.run import MARK, release
+from uniemox.curate.release.run import release
 from uniemox.curate.release.takedown import take_down
+from uniemox.curate.release.writing import MARK
 from uniemox.errors import ConfigError, DataError
 from uniemox.io.files import FileLock
 
 
-def test_a_release_that_can_t_be_written_again_keeps_the_image_in_none(tmp_path: Path) -> None:
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Content of all files in a folder, by path."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def beside(folder: Path) -> list[str]:
+    """Hidden names next to a folder, which a takedown must not leave."""
+    return [path.name for path in folder.parent.iterdir() if path.name.startswith(".")]
+
+
+def test_a_release_that_cannot_be_written_again_stays_whole_and_others_lose_the_image(tmp_path: Path) -> None:
     project = agreed(tmp_path)
     for name in ("a", "b", "c", "moved"):
         release(project, tmp_path / name, ReleaseConfig(name=name))
@@ -32,18 +42,22 @@ def test_a_release_that_can_t_be_written_again_keeps_the_image_in_none(tmp_path:
     (tmp_path / "moved").rename(tmp_path / "elsewhere")
     (tmp_path / "b" / "README.md").unlink()
     (tmp_path / "b" / "README.md").mkdir()  # can't be written over
-    before = {path.name: path.read_bytes() for path in (tmp_path / "a").rglob("*.jpg")}
+    before = {name: files_of(tmp_path / name) for name in "ab"}
     done = take_down(project, "https://pictures.example/4.jpg", because="asked")
-    assert {path.name: path.read_bytes() for path in (tmp_path / "a").rglob("*.jpg")} == {
-        name: data for name, data in before.items() if name != f"{gone[:20]}.jpg"
-    }
-    assert [named_in(tmp_path / name, gone) for name in "abc"] == [[], [], []]
+    for path, content in files_of(tmp_path / "a").items():
+        if path.endswith(".jpg"):
+            assert content == before["a"][path]
+    assert files_of(tmp_path / "b") == before["b"]
+    assert [named_in(tmp_path / name, gone) for name in "ac"] == [[], []]
     assert done.releases == (str(tmp_path / "a"), str(tmp_path / "c"))
-    assert done.gone == (str(tmp_path / "moved"),)
+    assert done.missing == (str(tmp_path / "moved"),)
     assert len(done.problems) == 1
-    assert "b: the images are removed, but it can't be written again" in done.problems[0]
-    digest = hashlib.sha256((tmp_path / "c" / "labels.csv").read_bytes()).hexdigest()
-    assert digest in (tmp_path / "c" / "SHA256SUMS").read_text()
+    assert "b: it can't be written again without the images" in done.problems[0]
+    assert sums_match(tmp_path / "c")
+    (tmp_path / "b" / "README.md").rmdir()
+    assert str(tmp_path / "b") in take_down(project, gone, because="again").releases
+    assert named_in(tmp_path / "b", gone) == []
+    assert beside(tmp_path / "b") == []
 
 
 def test_a_takedown_goes_on_where_a_file_cannot_be_deleted(tmp_path: Path) -> None:
@@ -85,7 +99,7 @@ def test_a_repeated_takedown_deletes_near_duplicates_too(tmp_path: Path) -> None
     assert not copy.exists()
 
 
-def test_a_takedown_that_was_undone_does_not_come_back(tmp_path: Path) -> None:
+def test_images_of_an_undone_takedown_are_not_taken_down_with_each_other(tmp_path: Path) -> None:
     """Its images are in the project again, screened, and have nothing to do with each other."""
     project = agreed(tmp_path)
     with project.store.write() as connection:
@@ -150,22 +164,83 @@ def test_a_full_disk_spoils_no_release(tmp_path: Path, monkeypatch: pytest.Monke
     project = agreed(tmp_path)
     release(project, tmp_path / "a", ReleaseConfig(name="a"))
     row = rows_of(tmp_path / "a" / "provenance.csv")[0]
+    before = files_of(tmp_path / "a")
     with monkeypatch.context() as full:
 
         def write(path: Path, content: object) -> None:
             raise DataError(f"{path} can't be written (no space left on device)")
 
-        full.setattr("uniemox.curate.release.takedown.write_file", write)
+        full.setattr("uniemox.curate.release.writing.write_file", write)
         [problem] = take_down(project, row["sha256"], because="asked").problems
     assert "repeat the takedown" in problem
-    assert (tmp_path / "a" / "labels.csv").exists()
+    assert files_of(tmp_path / "a") == before
+    assert beside(tmp_path / "a") == []
     take_down(project, row["sha256"], because="again")
     assert named_in(tmp_path / "a", row["sha256"]) == []
     assert sums_match(tmp_path / "a")
 
 
+@pytest.mark.parametrize("step", ["copy", "write", "record", "first renaming", "second renaming", "deletion"])
+def test_an_interrupted_takedown_leaves_the_old_or_the_new_release(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    project = agreed(tmp_path)
+    release(project, tmp_path / "a", ReleaseConfig(name="a"))
+    gone = rows_of(tmp_path / "a" / "provenance.csv")[0]["sha256"]
+    before = files_of(tmp_path / "a")
+    takedown = "uniemox.curate.release.takedown"
+    targets = {
+        "copy": "uniemox.curate.release.takedown.os.link",
+        "write": "uniemox.curate.release.writing.write_splits",
+        "record": f"{takedown}.save_written",
+        "deletion": f"{takedown}.shutil.rmtree",
+    }
+    renamings = []
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    def rename(path: Path, target: Path) -> Path:
+        renamings.append(path)
+        if len(renamings) == ("first renaming", "second renaming").index(step) + 1:
+            raise KeyboardInterrupt
+        os.rename(path, target)
+        return target
+
+    with monkeypatch.context() as patched:
+        if step in targets:
+            patched.setattr(targets[step], stop)
+        else:
+            patched.setattr(Path, "rename", rename)
+        with pytest.raises(KeyboardInterrupt):
+            take_down(project, gone, because="asked")
+    if step == "deletion":
+        assert named_in(tmp_path / "a", gone) == []
+    else:
+        assert files_of(tmp_path / "a") == before
+    assert sums_match(tmp_path / "a")
+    assert take_down(project, gone, because="again").problems == ()
+    assert named_in(tmp_path / "a", gone) == []
+    assert sums_match(tmp_path / "a")
+    assert beside(tmp_path / "a") == []
+
+
+def test_a_takedown_killed_between_its_renamings_is_repeated_from_the_old_release(tmp_path: Path) -> None:
+    project = agreed(tmp_path)
+    release(project, tmp_path / "a", ReleaseConfig(name="a"))
+    (tmp_path / "a" / "notes.txt").write_text("ours")
+    gone = rows_of(tmp_path / "a" / "provenance.csv")[0]["sha256"]
+    (tmp_path / ".a.new.partial").mkdir()
+    (tmp_path / "a").rename(tmp_path / ".a.old.partial")
+    done = take_down(project, gone, because="asked")
+    assert (done.releases, done.problems) == ((str(tmp_path / "a"),), ())
+    assert named_in(tmp_path / "a", gone) == []
+    assert (tmp_path / "a" / "notes.txt").read_text() == "ours"
+    assert beside(tmp_path / "a") == []
+
+
 @pytest.mark.parametrize("case", ["mark", "folder", "class"])
-def test_a_release_that_cannot_be_looked_at_keeps_no_other_from_losing_the_image(
+def test_a_release_that_cannot_be_read_is_named_and_others_lose_the_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
     """Its mark was lost, or one of its folders can't be read, as on a drive that is away."""
@@ -190,9 +265,9 @@ def test_a_release_that_cannot_be_looked_at_keeps_no_other_from_losing_the_image
             patched.setattr(os, name, refusing(getattr(os, name)))
         done = take_down(project, row["sha256"], because="asked")
     assert done.releases == (str(tmp_path / "b"),)
-    assert done.gone == ()
+    assert done.missing == ()
     assert len(done.problems) == 1
-    assert f"{tmp_path / 'a'}: the images can't be removed" in done.problems[0]
+    assert f"{tmp_path / 'a'}: it can't be written again without the images" in done.problems[0]
     assert named_in(tmp_path / "b", row["sha256"]) == []
 
 
@@ -223,7 +298,8 @@ def test_a_takedown_of_nothing_is_refused(tmp_path: Path, which: str) -> None:
 
 
 @pytest.mark.parametrize("is_mounted", [True, False])
-def test_a_takedown_says_that_the_images_of_a_release_are_missing(tmp_path: Path, is_mounted: bool) -> None:
+def test_a_takedown_reports_that_the_images_of_a_release_were_missing(tmp_path: Path, is_mounted: bool) -> None:
+    """The release is written again with the project's images. Where the missing ones are is not known."""
     project = agreed(tmp_path)
     release(project, tmp_path / "a", ReleaseConfig(name="a"))
     row = project.rows(select(t.images.c.sha256).where(t.images.c.id == 4))[0]
@@ -231,40 +307,26 @@ def test_a_takedown_says_that_the_images_of_a_release_are_missing(tmp_path: Path
     if not is_mounted:
         (tmp_path / "a" / "pictures").mkdir()
     done = take_down(project, row.sha256, because="asked")
-    assert done.releases == ()
     assert "1 images were not there; repeat the takedown if they return" in done.problems[0]
-    assert (tmp_path / "a" / "labels.csv").exists()
-    if not is_mounted:
-        (tmp_path / "a" / "pictures").rmdir()
-    (tmp_path / "away").rename(tmp_path / "a" / "pictures")
-    assert take_down(project, row.sha256, because="again").releases == (str(tmp_path / "a"),)
+    assert named_in(tmp_path / "a", row.sha256) == []
+    assert sums_match(tmp_path / "a")
+    shutil.copytree(tmp_path / "away", tmp_path / "a" / "pictures", dirs_exist_ok=True)
+    assert named_in(tmp_path / "a", row.sha256)
+    assert take_down(project, row.sha256, because="again").problems == ()
     assert named_in(tmp_path / "a", row.sha256) == []
 
 
-def test_a_takedown_says_that_the_files_of_a_release_were_moved_out_of_their_folders(tmp_path: Path) -> None:
+def test_a_release_that_links_lead_to_is_written_once(tmp_path: Path) -> None:
     project = agreed(tmp_path)
     release(project, tmp_path / "a", ReleaseConfig(name="a"))
-    row = project.rows(select(t.images.c.sha256).where(t.images.c.id == 4))[0]
-    shutil.copytree(tmp_path / "a", tmp_path / "copy")
-    for path in (tmp_path / "a" / "pictures").rglob("*.jpg"):
-        path.unlink()
-    done = take_down(project, row.sha256, because="asked")
-    assert done.releases == ()
-    assert "1 images were not there; repeat the takedown if they return" in done.problems[0]
-    shutil.copytree(tmp_path / "copy", tmp_path / "a", dirs_exist_ok=True)
-    assert take_down(project, row.sha256, because="again").releases == (str(tmp_path / "a"),)
-    assert named_in(tmp_path / "a", row.sha256) == []
-
-
-def test_a_release_that_is_recorded_twice_is_written_once(tmp_path: Path) -> None:
-    project = agreed(tmp_path)
-    release(project, tmp_path / "a", ReleaseConfig(name="a"))
-    (tmp_path / "link").symlink_to(tmp_path / "a")
-    with project.store.write() as connection:
-        row = {"folder": str(tmp_path / "link"), "options": '{"name": "a"}', "at": 0.0, "pictures": 12}
-        connection.execute(insert(t.releases).values(**row))
-    done = take_down(project, rows_of(tmp_path / "a" / "provenance.csv")[0]["sha256"], because="asked")
-    assert (len(done.releases), done.problems) == (1, ())
+    (tmp_path / "a").rename(tmp_path / "b")
+    release(project, tmp_path / "b", ReleaseConfig(name="b"))
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    row = rows_of(tmp_path / "b" / "provenance.csv")[0]
+    done = take_down(project, row["sha256"], because="asked")
+    assert (done.releases, done.problems) == ((str(tmp_path / "b"),), ())
+    assert (tmp_path / "a").is_symlink()
+    assert named_in(tmp_path / "b", row["sha256"]) == []
 
 
 def test_a_takedown_deletes_the_image_where_a_preview_is_a_link(tmp_path: Path) -> None:
@@ -279,22 +341,6 @@ def test_a_takedown_deletes_the_image_where_a_preview_is_a_link(tmp_path: Path) 
     assert not image.exists()
 
 
-def test_a_takedown_removes_from_a_release_all_that_can_be_deleted(tmp_path: Path) -> None:
-    project = agreed(tmp_path)
-    release(project, tmp_path / "a", ReleaseConfig(name="a"))
-    row = project.rows(select(t.images.c.sha256).where(t.images.c.id == 4))[0]
-    (tmp_path / "a" / "labels.csv").unlink()
-    (tmp_path / "a" / "labels.csv").mkdir()  # can't be deleted as a file
-    done = take_down(project, row.sha256, because="asked")
-    assert named_in(tmp_path / "a", row.sha256) == []
-    assert done.releases == ()
-    assert "labels.csv: it can't be deleted" in done.problems[0]
-    assert done.problems[-1].endswith("run curate release on it")
-    (tmp_path / "a" / "labels.csv").rmdir()
-    release(project, tmp_path / "a", ReleaseConfig(name="a"))
-    assert take_down(project, row.sha256, because="again").releases == (str(tmp_path / "a"),)
-
-
 def test_a_takedown_leaves_releases_of_other_projects_alone(tmp_path: Path) -> None:
     ours, theirs = (agreed(tmp_path / name) for name in ("ours", "theirs"))
     release(ours, tmp_path / "release", ReleaseConfig(name="x"))
@@ -303,6 +349,6 @@ def test_a_takedown_leaves_releases_of_other_projects_alone(tmp_path: Path) -> N
         row = {"folder": str(tmp_path / "release"), "options": '{"name": "x"}', "at": 0.0, "pictures": 1}
         connection.execute(insert(t.releases).values(**row))
     done = take_down(theirs, "https://pictures.example/1.jpg", because="asked")
-    assert (done.releases, done.gone) == ((), ())
+    assert (done.releases, done.missing) == ((), ())
     assert "not a release of this project" in done.problems[0]
     assert sorted(path.name for path in (tmp_path / "release").rglob("*.jpg")) == before

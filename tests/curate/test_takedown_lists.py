@@ -1,51 +1,23 @@
-"""Takedown: tables, texts and other lists of a release, also those that somebody has changed."""
+"""Takedown: tables, texts and other files of a release, also those that somebody has changed."""
 
 import json
 import shutil
 from pathlib import Path
 
-import pytest
 from sqlalchemy import select, update
 
 from tests.curate.places import LABELS, project_of, say
 from tests.curate.test_release import agreed, named_in, rows_of, sums_match
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.verdicts import verdicts
-from uniemox.curate.project import Change, append
+from uniemox.curate.project import Change, append, last_batch, undo
 from uniemox.curate.release.config import ReleaseConfig
 from uniemox.curate.release.run import release
 from uniemox.curate.release.splitting import split
-from uniemox.curate.release.takedown import LISTS, take_down
+from uniemox.curate.release.takedown import take_down
+from uniemox.curate.release.writing import LISTS
 from uniemox.curate.status import status
 from uniemox.data.source import open_data
-
-
-def test_a_table_may_have_more_columns(tmp_path: Path) -> None:
-    """As pandas writes it, with numbers in the first column."""
-    project = agreed(tmp_path)
-    release(project, tmp_path / "a", ReleaseConfig(name="a"))
-    row = rows_of(tmp_path / "a" / "provenance.csv")[0]
-    for name in ("labels.csv", "provenance.csv"):
-        path = tmp_path / "a" / name
-        header, *lines = path.read_text().splitlines()
-        path.write_text("\n".join([f",{header}", *(f"{number},{line}" for number, line in enumerate(lines))]) + "\n")
-    assert not take_down(project, row["sha256"], because="asked").problems
-    assert named_in(tmp_path / "a", row["sha256"]) == []
-
-
-@pytest.mark.parametrize("encoding", ["utf-8-sig", "cp1252", "shift-jis"])
-def test_tables_stay_in_their_encoding(tmp_path: Path, encoding: str) -> None:
-    author = {"shift-jis": "ソ"}.get(encoding, "é – €")
-    project = agreed(tmp_path)
-    with project.store.write() as connection:
-        connection.execute(update(t.candidates).values(author=author))
-    release(project, tmp_path / "a", ReleaseConfig(name="a"))
-    table = tmp_path / "a" / "provenance.csv"
-    gone = rows_of(table)[1]["sha256"]
-    table.write_bytes(table.read_bytes().decode().encode(encoding))
-    rest = b"".join(line for line in table.read_bytes().splitlines(True) if gone.encode() not in line)
-    assert not take_down(project, gone, because="asked").problems
-    assert table.read_bytes() == rest
 
 
 def test_a_title_with_the_hash_of_another_image_keeps_its_row(tmp_path: Path) -> None:
@@ -78,13 +50,15 @@ def test_a_takedown_leaves_the_rest_of_a_release_as_it_was(tmp_path: Path) -> No
     assert sums_match(tmp_path / "a")
     for name in ("labels.csv", "soft_labels.csv", "provenance.csv", "answers.csv"):
         before = (tmp_path / "before" / name).read_text().splitlines()
-        left = [line for line in before if rows[0]["sha256"][:20] not in line]
-        assert (tmp_path / "a" / name).read_text().splitlines() == left != before
-    for name in ("agreement.json", "plan.json"):
+        lines = [line for line in before if rows[0]["sha256"][:20] not in line]
+        assert (tmp_path / "a" / name).read_text().splitlines() == lines != before
+    for name in ("agreement.json", "plan.json", "answers_all.csv"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "before" / name).read_bytes()
     old, new = (json.loads((tmp_path / name / "splits.json").read_bytes()) for name in ("before", "a"))
     assert new["how"] == old["how"]
-    assert len(json.loads((tmp_path / "a" / "label_studio.json").read_bytes())) == len(rows) - 1
+    tasks = json.loads((tmp_path / "before" / "label_studio.json").read_bytes())
+    others = [task for task in tasks if task["data"]["sha256"] != rows[0]["sha256"]]
+    assert json.loads((tmp_path / "a" / "label_studio.json").read_bytes()) == others
     figures = json.loads((tmp_path / "a" / "statistics.json").read_bytes())
     assert figures["table II"]["samples"] == figures["funnel"]["released"] == len(rows) - 1
     assert (tmp_path / "a" / "README.md").read_text().splitlines()[2].startswith(f"{len(rows) - 1} images")
@@ -117,43 +91,80 @@ def test_a_takedown_leaves_a_readme_that_was_edited(tmp_path: Path) -> None:
     assert ("# c" in readme.read_text(), new.exists()) == (True, False)
 
 
-def test_tables_changed_by_hand_name_no_image_that_was_taken_down(tmp_path: Path) -> None:
+def test_files_that_were_edited_are_written_from_the_record_and_named(tmp_path: Path) -> None:
+    """An edited table may name the image in any form, so that its changes can't stay."""
     project = agreed(tmp_path)
     release(project, tmp_path / "a", ReleaseConfig(name="a"))
-    [first, second, *_] = rows = rows_of(tmp_path / "a" / "provenance.csv")
-    sums = (tmp_path / "a" / "SHA256SUMS").read_text()
-    (tmp_path / "a" / "SHA256SUMS").write_text(sums.replace("  ", " *"))
-    take_down(project, rows[-1]["sha256"], because="asked")
-    assert (tmp_path / "a" / "SHA256SUMS").read_text().count("pictures/") == len(rows) - 1
-    labels = (tmp_path / "a" / "labels.csv").read_text()
-    (tmp_path / "a" / "labels.csv").write_text(labels.replace(",", ";"))
-    assert not take_down(project, first["sha256"], because="asked").problems
-    assert named_in(tmp_path / "a", first["sha256"]) == []
-    assert len((tmp_path / "a" / "labels.csv").read_text().splitlines()) == len(labels.splitlines()) - 1
-    (tmp_path / "a" / "splits.json").write_text(f'["{second["path"]}"]')
-    (tmp_path / "a" / "soft_labels.csv").open("a").write('"')  # a quote without an end would take the rows after it
-    *deleted, problem = take_down(project, second["sha256"], because="asked").problems
-    lists = {"splits.json", "SHA256SUMS", "label_studio.json", "soft_labels.csv"}
-    assert {Path(one.split(": deleted")[0]).name for one in deleted} == lists
-    assert problem.endswith("run curate release on it")
-    assert named_in(tmp_path / "a", second["sha256"]) == []
+    shutil.copytree(tmp_path / "a", tmp_path / "before")
+    rows = rows_of(tmp_path / "a" / "provenance.csv")
+    labels = tmp_path / "a" / "labels.csv"
+    labels.write_text(labels.read_text().replace(",", ";"), "utf-16")
+    (tmp_path / "a" / "splits.json").write_text(f'["{rows[0]["path"]}"]')
+    (tmp_path / "a" / "statistics.json").unlink()
+    (tmp_path / "a" / "notes.txt").write_text("ours")
+    done = take_down(project, rows[0]["sha256"], because="asked")
+    assert done.releases == (str(tmp_path / "a"),)
+    assert done.problems == tuple(
+        f"{tmp_path / 'a'}: {name} was edited; it is written without your changes"
+        for name in ("labels.csv", "splits.json")
+    )
+    assert named_in(tmp_path / "a", rows[0]["sha256"]) == []
+    assert sums_match(tmp_path / "a")
+    assert (tmp_path / "a" / "notes.txt").read_text() == "ours"
+    before = (tmp_path / "before" / "labels.csv").read_text().splitlines()
+    assert labels.read_text().splitlines() == [line for line in before if rows[0]["sha256"][:20] not in line]
+    assert take_down(project, rows[0]["sha256"], because="again").problems == ()
+
+
+def test_a_release_keeps_its_figure_after_the_split_was_drawn_again(tmp_path: Path) -> None:
+    project = agreed(tmp_path, is_split=False)
+    split(project, verdicts(project), {"train": 0.5, "test": 0.5}, schemes=4)
     release(project, tmp_path / "a", ReleaseConfig(name="a"))
+    before = (tmp_path / "a" / "splits.png").read_bytes()
+    split(project, verdicts(project), {"train": 0.5, "test": 0.5}, schemes=1)
+    take_down(project, rows_of(tmp_path / "a" / "provenance.csv")[0]["sha256"], because="asked")
+    assert (tmp_path / "a" / "splits.png").read_bytes() == before
     assert sums_match(tmp_path / "a")
 
 
-@pytest.mark.parametrize("name", ["SHA256SUMS", "label_studio.json", "splits.json", "statistics.json"])
-def test_a_release_that_lacks_a_list_keeps_its_tables(tmp_path: Path, name: str) -> None:
+def test_an_image_that_is_damaged_in_the_release_is_made_again_from_the_project(tmp_path: Path) -> None:
     project = agreed(tmp_path)
     release(project, tmp_path / "a", ReleaseConfig(name="a"))
-    rows = rows_of(tmp_path / "a" / "provenance.csv")
-    (tmp_path / "a" / name).unlink()
-    path = tmp_path / "a" / "labels.csv"  # as LibreOffice may save it
-    path.write_text("".join(f'"{line}"\n'.replace(",", '";"') for line in path.read_text().splitlines()))
-    take_down(project, rows[0]["sha256"], because="asked")
-    assert named_in(tmp_path / "a", rows[0]["sha256"]) == []
-    assert len(rows_of(tmp_path / "a" / "provenance.csv")) == len(rows) - 1
-    assert len(path.read_text().splitlines()) == len(rows)
-    assert (tmp_path / "a" / "label_studio.json").exists() == (name == "SHA256SUMS")
+    first, second, *_ = rows_of(tmp_path / "a" / "provenance.csv")
+    image = tmp_path / "a" / "pictures" / second["path"]
+    before = image.read_bytes()
+    image.write_bytes(b"damaged")
+    assert take_down(project, first["sha256"], because="asked").problems == ()
+    assert image.read_bytes() == before
+    assert sums_match(tmp_path / "a")
+
+
+def test_images_whose_takedown_is_undone_return_to_no_old_release(tmp_path: Path) -> None:
+    project = agreed(tmp_path)
+    release(project, tmp_path / "a", ReleaseConfig(name="a"))
+    first, second, *_ = rows_of(tmp_path / "a" / "provenance.csv")
+    take_down(project, first["sha256"], because="a slip")
+    with project.store.write() as connection:
+        undo(connection, last_batch(connection), actor="owner")
+    assert take_down(project, second["sha256"], because="asked").problems == ()
+    assert named_in(tmp_path / "a", first["sha256"]) == []
+
+
+def test_a_release_of_an_older_version_must_be_released_again(tmp_path: Path) -> None:
+    """Its database has no record of what the release holds."""
+    project = agreed(tmp_path)
+    release(project, tmp_path / "a", ReleaseConfig(name="a"))
+    with project.store.write() as connection:
+        connection.execute(t.released_images.delete())
+        connection.execute(t.release_records.delete())
+    gone = rows_of(tmp_path / "a" / "provenance.csv")[0]["sha256"]
+    [problem] = take_down(project, gone, because="asked").problems
+    assert "an older version of uniemox made it" in problem
+    assert "run curate release on it" in problem
+    assert sums_match(tmp_path / "a")
+    release(project, tmp_path / "a", ReleaseConfig(name="a"))
+    assert named_in(tmp_path / "a", gone) == []
+    assert take_down(project, gone, because="again").problems == ()
 
 
 def test_a_repeated_takedown_removes_the_lists_of_a_release_without_images(tmp_path: Path) -> None:
@@ -167,8 +178,7 @@ def test_a_repeated_takedown_removes_the_lists_of_a_release_without_images(tmp_p
         take_down(project, sha256, because="asked")
     shutil.copytree(tmp_path / "copy", tmp_path / "a", dirs_exist_ok=True)  # lists that could not be deleted
     assert named_in(tmp_path / "a", hashes[0])
-    [problem] = take_down(project, hashes[0], because="again").problems
-    assert f"{len(hashes)} images were not there" in problem
+    assert take_down(project, hashes[0], because="again").releases == (str(tmp_path / "a"),)
     assert named_in(tmp_path / "a", hashes[0]) == []
     assert not take_down(project, hashes[0], because="again").problems
 

@@ -22,7 +22,7 @@ from uniemox.curate.annotate.web import PAGES, create_app
 from uniemox.curate.project import Project, decisions
 from uniemox.curate.store import Store
 from uniemox.errors import ConfigError, DataError, UnavailableError
-from uniemox.serve.protocol import listen
+from uniemox.serve.server import listen
 
 
 def test_no_access_without_an_invitation(client: TestClient) -> None:
@@ -34,13 +34,13 @@ def test_no_access_without_an_invitation(client: TestClient) -> None:
         assert client.post("/api/join", json={"token": token}, headers={"Origin": ADDRESS}).status_code == 401
 
 
-def test_what_cannot_be_saved_is_answered_with_503(
+def test_requests_that_cannot_be_saved_get_status_503(
     project: Project, client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ada = Browser(client, invite(project, "Ada"))
     token = invite(project, "Ben")
     owner = Browser(client, invite(project, "owner", "owner"))
-    given = {"answers": [answer(ada.tasks()[0])]}
+    body = {"answers": [answer(ada.tasks()[0])]}
 
     def full(store: Store) -> NoReturn:
         raise UnavailableError("sqlite:///p/project.db: can't be written")
@@ -49,13 +49,13 @@ def test_what_cannot_be_saved_is_answered_with_503(
         patch.setattr(Store, "write", full)
         for refused in (
             client.post("/api/join", json={"token": token}, headers={"Origin": ADDRESS}),
-            ada.post("/api/answers", given),
+            ada.post("/api/answers", body),
             owner.post("/api/people", {"name": "Cyd"}),
             owner.post("/api/undo", {"batch": 1}),
         ):
             assert refused.status_code == 503
             assert "project.db" not in refused.text
-    assert ada.post("/api/answers", given).json()["saved"]
+    assert ada.post("/api/answers", body).json()["saved"]
 
 
 def test_a_database_that_cannot_be_read_is_answered_with_503(project: Project, client: TestClient) -> None:
@@ -78,8 +78,8 @@ def test_annotators_see_their_own_tasks_and_owners_everything(project: Project, 
     assert ada.get(f"/api/pictures/{mine[0]}").headers["content-type"] == "image/jpeg"
     assert ada.get(f"/api/pictures/{his[0]}").status_code == 404
     assert owner.get(f"/api/pictures/{mine[0]}").status_code == 403
-    said = ada.post("/api/answers", {"answers": [answer(mine[0]), answer(his[0]), answer(999)]}).json()
-    assert said == {"saved": [f"answer-{mine[0]}-0"], "refused": [f"answer-{his[0]}-0", "answer-999-0"]}
+    result = ada.post("/api/answers", {"answers": [answer(mine[0]), answer(his[0]), answer(999)]}).json()
+    assert result == {"saved": [f"answer-{mine[0]}-0"], "refused": [f"answer-{his[0]}-0", "answer-999-0"]}
     assert ada.get("/api/answers").json() == {"answers": [{"task": mine[0], "label": "awe", "details": {}}]}
     assert ben.get("/api/answers").json() == {"answers": []}
     for path in ("/api/status", "/api/grid", "/api/disputed", "/api/originals/1"):
@@ -107,9 +107,9 @@ def test_row_numbers_out_of_range_are_refused(project: Project, client: TestClie
 
 def test_annotators_see_no_keyword_title_or_metadata(project: Project, client: TestClient) -> None:
     ada = Browser(client, invite(project, "Ada"))
-    told = ada.get("/api/tasks").text + ada.get("/api/me").text
+    text = ada.get("/api/tasks").text + ada.get("/api/me").text
     for secret in ("Wonder", "script", "onerror", "pictures.example"):
-        assert secret not in told
+        assert secret not in text
     image = Image.open(io.BytesIO(ada.get(f"/api/pictures/{ada.tasks()[0]}").content))
     assert not image.getexif()
 
@@ -153,9 +153,9 @@ def test_invalid_bodies_are_refused(project: Project, client: TestClient, body: 
 def test_unprintable_values_are_refused_with_a_sentence(
     project: Project, client: TestClient, path: str, body: str
 ) -> None:
-    found = Browser(client, invite(project, "Ada")).send(path, body)
-    assert found.status_code in (400, 422)
-    assert isinstance(found.json()["detail"], str)
+    response = Browser(client, invite(project, "Ada")).send(path, body)
+    assert response.status_code in (400, 422)
+    assert isinstance(response.json()["detail"], str)
 
 
 @pytest.mark.parametrize(
@@ -169,23 +169,23 @@ def test_an_invalid_answer_is_refused_alone(project: Project, client: TestClient
     ada = Browser(client, invite(project, "Ada"))
     good, other = (answer(task) for task in ada.tasks()[:2])
     body = json.dumps({"answers": [good, {**answer(3, number=9), **wrong}, 7, None, {"id": "<script>"}, other]})
-    found = ada.send("/api/answers", body)
-    assert found.status_code == 200
-    assert found.json() == {"saved": [good["id"], other["id"]], "refused": ["answer-3-9"]}
+    response = ada.send("/api/answers", body)
+    assert response.status_code == 200
+    assert response.json() == {"saved": [good["id"], other["id"]], "refused": ["answer-3-9"]}
     assert {row.client_id for row in project.rows(select(t.answers))} == {good["id"], other["id"]}
 
 
 def test_only_the_pages_files_are_served_and_all_answers_carry_strict_headers(client: TestClient) -> None:
     for path in ("/../../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/page/curate.js", "/project.db", "/pictures/"):
-        found = client.get(path, follow_redirects=False)
-        assert found.status_code == 404, path
-        assert found.headers["x-content-type-options"] == "nosniff"
+        response = client.get(path, follow_redirects=False)
+        assert response.status_code == 404, path
+        assert response.headers["x-content-type-options"] == "nosniff"
     for path in PAGES:
-        found = client.get(path)
-        assert found.status_code == 200
-        assert "script-src 'self'" in found.headers["content-security-policy"]
-        assert "<script>" not in found.text
-        assert "onclick" not in found.text
+        response = client.get(path)
+        assert response.status_code == 200
+        assert "script-src 'self'" in response.headers["content-security-policy"]
+        assert "<script>" not in response.text
+        assert "onclick" not in response.text
     assert client.get("/", follow_redirects=False).headers["location"] == "/annotate"
 
 
@@ -196,8 +196,8 @@ def test_repeated_answers_count_once_and_the_last_one_holds(project: Project, cl
         assert ada.post("/api/answers", {"answers": [answer(task)]}).json()["refused"] == []
     assert len(project.rows(select(t.answers))) == 1
     ada.post("/api/answers", {"answers": [answer(task, "fear", 1)]})
-    (said,) = read_answers(project).by_picture.values()
-    assert said == {"Ada": "fear"}
+    (label_by_name,) = read_answers(project).by_picture.values()
+    assert label_by_name == {"Ada": "fear"}
     refused = ada.post("/api/answers", {"answers": [answer(task, "joy", 2)]}).json()
     assert refused == {"saved": [], "refused": [f"answer-{task}-2"]}
     assert task not in ada.tasks()
@@ -235,13 +235,15 @@ def test_a_second_owner_has_no_access_and_is_listed(project: Project, client: Te
     assert join(project.store, "secret") is None
     assert account_of(project.store, "secret") is None
     owner = Browser(client, invite(project, "owner", "owner"))
-    assert [(one["name"], one["is_revoked"]) for one in owner.get("/api/status").json()["people"]] == [("Eve", True)]
+    assert [(listed["name"], listed["is_revoked"]) for listed in owner.get("/api/status").json()["people"]] == [
+        ("Eve", True)
+    ]
 
 
 def test_the_owner_can_not_end_their_own_access(project: Project, client: TestClient) -> None:
     owner = Browser(client, invite(project, "owner", "owner"))
-    found = owner.post("/api/people/revoke", {"name": "owner"})
-    assert (found.status_code, found.json()["detail"]) == (409, "you can't end your own access; leave instead")
+    response = owner.post("/api/people/revoke", {"name": "owner"})
+    assert (response.status_code, response.json()["detail"]) == (409, "you can't end your own access; leave instead")
     assert owner.get("/api/status").status_code == 200
 
 
@@ -280,7 +282,7 @@ def test_the_owner_screens_judges_and_undoes(project: Project, client: TestClien
         assert decisions(connection, "style")[2].value == "cartoon"
 
 
-def test_the_owner_invites_and_judges_what_is_disputed(project: Project, client: TestClient) -> None:
+def test_the_owner_invites_annotators_and_judges_disputed_images(project: Project, client: TestClient) -> None:
     owner = Browser(client, invite(project, "owner", "owner"))
     people = {}
     for name in ("Ada", "Ben"):
@@ -289,18 +291,18 @@ def test_the_owner_invites_and_judges_what_is_disputed(project: Project, client:
     for name, label in (("Ada", "awe"), ("Ben", "fear")):
         tasks = people[name].tasks()
         people[name].post("/api/answers", {"answers": [answer(task, label) for task in tasks]})
-    found = owner.get("/api/disputed").json()
-    assert found["count"] == 4
-    assert found["pictures"][0] == {"picture": 1, "answers": ["awe", "fear"]}
+    disputed = owner.get("/api/disputed").json()
+    assert disputed["count"] == 4
+    assert disputed["pictures"][0] == {"picture": 1, "answers": ["awe", "fear"]}
     owner.post("/api/changes", {"changes": [{"picture": 1, "field": "verdict", "value": "fear"}]})
     assert owner.get("/api/disputed").json()["count"] == 3
-    told = owner.get("/api/status").json()
-    assert told["steps"]["agree"]["judged"] == 1
-    assert [(one["name"], one["answered"]) for one in told["people"]] == [("Ada", 4), ("Ben", 4)]
+    state = owner.get("/api/status").json()
+    assert state["steps"]["agree"]["judged"] == 1
+    assert [(annotator["name"], annotator["answered"]) for annotator in state["people"]] == [("Ada", 4), ("Ben", 4)]
     batch = owner.post("/api/people/leave-out", {"name": "Ben"}).json()["batch"]
     assert owner.get("/api/disputed").json()["count"] == 0
-    assert {tuple(said) for said in read_answers(project).by_picture.values()} == {("Ada",)}
-    assert [one["is_left_out"] for one in owner.get("/api/status").json()["people"]] == [False, True]
+    assert {tuple(names) for names in read_answers(project).by_picture.values()} == {("Ada",)}
+    assert [annotator["is_left_out"] for annotator in owner.get("/api/status").json()["people"]] == [False, True]
     owner.post("/api/undo", {"batch": batch})
     assert owner.get("/api/disputed").json()["count"] == 3
     assert owner.post("/api/people/leave-out", {"name": "Zoe"}).status_code == 404

@@ -17,20 +17,20 @@ class WhiteDetector:
     fingerprint = "1"
 
     def __init__(self, stop_after: int = 10**9) -> None:
-        self.seen = 0
+        self.image_count = 0
         self.stop_after = stop_after
         self._lock = Lock()  # threads share it
 
     def detect(self, images: Sequence[Image.Image]) -> list[tuple[Detection, ...]]:
-        found = []
+        detections = []
         for image in images:
             with self._lock:
-                self.seen += 1
-                if self.seen > self.stop_after:
+                self.image_count += 1
+                if self.image_count > self.stop_after:
                     raise KeyboardInterrupt
             box = image.convert("L").point(lambda value: 255 * (value > 200)).getbbox()
-            found.append(() if box is None else (Detection(Box(*map(float, box)), 0.5),))
-        return found
+            detections.append(() if box is None else (Detection(Box(*map(float, box)), 0.5),))
+        return detections
 
 
 class Deadly(WhiteDetector):

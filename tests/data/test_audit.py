@@ -13,7 +13,7 @@ from PIL import Image
 from tests.drawn import Stored, class_folders, draw_image, jpeg_of, plant
 from uniemox.data.audit import Audit, audit, write_page
 from uniemox.data.near import difference, near_groups
-from uniemox.data.processes import look_at, scan
+from uniemox.data.processes import inspect_image, scan
 from uniemox.data.sample import ImageFile, Sample
 from uniemox.data.source import open_data
 from uniemox.io.images import decode
@@ -27,17 +27,17 @@ def pairs_of(thumbs: np.ndarray) -> set[tuple[int, int]]:
 
 
 def thumbs_of(files: list[bytes]) -> np.ndarray:
-    looks = [look_at(Sample(key=str(i), image=Stored(data))) for i, data in enumerate(files)]
-    return np.stack([look.thumb for look in looks])
+    properties = [inspect_image(Sample(key=str(i), image=Stored(data))) for i, data in enumerate(files)]
+    return np.stack([image.thumb for image in properties])
 
 
 @pytest.mark.parametrize("how", ["encoded", "scaled", "mirrored", "cropped", "all"])
 def test_planted_near_duplicates_of_photographs_are_found(shared: Path, how: str) -> None:
     """At least 95 of 100, and no pair of different images among 600: false ones none at all."""
-    draw = random.Random(how)
+    rng = random.Random(how)
     photographs = sorted((shared / "data" / "flickr8k" / "images").glob("*.jpg"))[:300]
     originals = [path.read_bytes() for path in photographs]
-    copies = [plant(decode(data)[0], how, draw) for data in originals]
+    copies = [plant(decode(data)[0], how, rng) for data in originals]
     pairs = pairs_of(thumbs_of(originals + copies))
     expected = {(i, i + len(originals)) for i in range(len(originals))}
     assert len(pairs & expected) >= 0.95 * len(expected)
@@ -49,19 +49,21 @@ def test_no_false_pair_among_three_thousand_photographs(shared: Path) -> None:
     folders = ("fi/val", "flickr8k/images", "coco_persons/images", "emotion6/images", "abstract/images")
     paths = [path for folder in folders for path in sorted((shared / "data" / folder).rglob("*.jpg"))]
     paths += sorted((shared / "data" / "fi" / "train").rglob("*.jpg"))[:1500]
-    looks = {look.sha256: look for look in scan([Sample(key=p.name, image=ImageFile(p)) for p in paths])}
-    assert len(looks) > 3000
-    assert not pairs_of(np.stack([look.thumb for look in looks.values()]))
+    scanned = scan([Sample(key=path.name, image=ImageFile(path)) for path in paths])
+    distinct = {properties.sha256: properties for properties in scanned}
+    assert len(distinct) > 3000
+    assert not pairs_of(np.stack([properties.thumb for properties in distinct.values()]))
 
 
 def test_pairs_do_not_depend_on_the_order_of_images() -> None:
     """Crops of up to 4 % are found from one side more easily than from the other."""
-    draw = random.Random(0)
+    rng = random.Random(0)
     originals = [draw_image(i, (200, 160)) for i in range(40)]
     files = [jpeg_of(image) for image in originals]
     for image in originals:
-        left, top = draw.uniform(0, 0.05) * 200, draw.uniform(0, 0.05) * 160
-        files.append(jpeg_of(image.crop((int(left), int(top), 198, 158))))
+        x1 = int(rng.uniform(0, 0.05) * 200)
+        y1 = int(rng.uniform(0, 0.05) * 160)
+        files.append(jpeg_of(image.crop((x1, y1, 198, 158))))
     thumbs = thumbs_of(files)
     first = thumbs[:40]
     second = thumbs[40:]
@@ -71,7 +73,7 @@ def test_pairs_do_not_depend_on_the_order_of_images() -> None:
     assert backwards == pairs_of(thumbs)
 
 
-def test_images_without_structure() -> None:
+def test_flat_images_are_compared_by_colour() -> None:
     """Two of one colour are the same, of two colours are not; nothing flat is like something drawn."""
     colours = ["#808080", "#828180", "#a01010", "#808080"]
     flat = [jpeg_of(Image.new("RGB", (100 + i, 80), colour)) for i, colour in enumerate(colours)]
@@ -80,7 +82,7 @@ def test_images_without_structure() -> None:
     assert pairs == {(0, 1), (0, 3), (1, 3)}
 
 
-def test_pairs_do_not_depend_on_how_many_are_compared_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pairs_do_not_depend_on_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
     files = [jpeg_of(draw_image(i % 20), 60 + i // 20) for i in range(60)]
     thumbs = thumbs_of(files)
     at_once = pairs_of(thumbs)
@@ -121,37 +123,37 @@ def checked(source: str, **files: Path) -> Audit:
     return audit(open_data(source, **files), pool=PoolConfig(workers=1))
 
 
-def names(found: Audit, kind: str) -> list[set[str]]:
-    return [{member.sample.key for member in group.members} for group in found.groups[kind]]
+def names(report: Audit, kind: str) -> list[set[str]]:
+    return [{member.sample.key for member in group.members} for group in report.groups[kind]]
 
 
 def test_every_fault_is_found_and_nothing_else(dirty: Path) -> None:
-    found = checked(f"folder:{dirty}")
-    gone = {f"train/{label}/gone{k}.jpg" for label in ("anger", "awe", "disgust") for k in range(2)}
+    report = checked(f"folder:{dirty}")
+    placeholders = {f"train/{label}/gone{k}.jpg" for label in ("anger", "awe", "disgust") for k in range(2)}
     leak = {"train/fear/0.jpg", "test/fear/leak.jpg"}
     conflict = {"train/awe/1.jpg", "train/fear/both.jpg"}
     copies = {"train/awe/0.jpg", "train/awe/copy.jpg"}
-    assert names(found, "corrupt") == [{"train/awe/cut.jpg"}, {"train/awe/page.jpg"}]
-    assert "cut off" in found.groups["corrupt"][0].reason
-    assert "not an image" in found.groups["corrupt"][1].reason
-    assert names(found, "wrong_endings") == [{"train/awe/wrong.jpg"}]
-    assert names(found, "odd_modes") == [{"train/fear/moving.gif"}, {"train/fear/palette.png"}]
+    assert names(report, "corrupt") == [{"train/awe/cut.jpg"}, {"train/awe/page.jpg"}]
+    assert "cut off" in report.groups["corrupt"][0].reason
+    assert "not an image" in report.groups["corrupt"][1].reason
+    assert names(report, "wrong_endings") == [{"train/awe/wrong.jpg"}]
+    assert names(report, "odd_modes") == [{"train/fear/moving.gif"}, {"train/fear/palette.png"}]
     exact = [{f"train/{label}/gone{k}.jpg" for label in ("anger", "awe", "disgust")} for k in range(2)]
-    assert sorted(map(sorted, names(found, "exact_duplicates"))) == sorted(map(sorted, [copies, conflict, *exact]))
-    assert sorted(map(sorted, names(found, "near_duplicates"))) == sorted(map(sorted, [leak, gone]))
-    assert names(found, "placeholders") == [gone]
-    assert sorted(map(sorted, names(found, "label_conflicts"))) == sorted(map(sorted, [conflict, gone]))
-    assert names(found, "leaks") == [leak]
-    assert found.classes["awe"] == {"test": 3, "train": 9}
-    excluded = {entry["key"]: entry["reason"] for entry in found.exclude}
+    assert sorted(map(sorted, names(report, "exact_duplicates"))) == sorted(map(sorted, [copies, conflict, *exact]))
+    assert sorted(map(sorted, names(report, "near_duplicates"))) == sorted(map(sorted, [leak, placeholders]))
+    assert names(report, "placeholders") == [placeholders]
+    assert sorted(map(sorted, names(report, "label_conflicts"))) == sorted(map(sorted, [conflict, placeholders]))
+    assert names(report, "leaks") == [leak]
+    assert report.classes["awe"] == {"test": 3, "train": 9}
+    excluded = {entry["key"]: entry["reason"] for entry in report.exclude}
     kept_out = {"train/awe/cut.jpg", "train/awe/page.jpg", "train/awe/copy.jpg", "train/fear/0.jpg"}
-    assert excluded.keys() == gone | conflict | kept_out
+    assert excluded.keys() == placeholders | conflict | kept_out
     assert excluded["train/fear/0.jpg"] == "copy of test/fear/leak.jpg"  # what is scored stays
     assert excluded["train/awe/gone0.jpg"] == "placeholder"
     assert excluded["train/awe/1.jpg"] == "under several labels: awe, fear"
 
 
-def test_what_it_lists_makes_the_data_clean(dirty: Path, tmp_path: Path) -> None:
+def test_excluding_listed_images_leaves_no_duplicates_or_leaks(dirty: Path, tmp_path: Path) -> None:
     source = f"folder:{dirty}"
     report = tmp_path / "check.json"
     report.write_text(json.dumps(checked(source).as_dict()))
@@ -163,20 +165,20 @@ def test_what_it_lists_makes_the_data_clean(dirty: Path, tmp_path: Path) -> None
     assert not again.exclude
 
 
-def test_processes_change_nothing(dirty: Path) -> None:
+def test_scan_gives_the_same_result_with_any_number_of_processes(dirty: Path) -> None:
     data = open_data(f"folder:{dirty}")
     data = replace(data, samples=[*data.samples] * 4)
     done: list[tuple[str, int, int | None]] = []
     several = scan(data.samples, PoolConfig(workers=2), lambda *now: done.append(now))
     alone = scan(data.samples, PoolConfig(workers=1))
-    assert [look.sha256 for look in several] == [look.sha256 for look in alone]
+    assert [image.sha256 for image in several] == [image.sha256 for image in alone]
     assert done[-1] == ("looking at images", len(data), len(data))
     for a, b in zip(several, alone, strict=True):
         assert (a.problem, a.size, a.brightness) == (b.problem, b.size, b.brightness)
         assert a.thumb is b.thumb is None or np.array_equal(a.thumb, b.thumb)
 
 
-def test_another_data_set_is_compared_with(tmp_path: Path) -> None:
+def test_copies_in_another_data_set_are_leaks(tmp_path: Path) -> None:
     ours = class_folders(tmp_path / "ours")
     theirs = class_folders(tmp_path / "theirs", ("joy", "anger"), each=1)
     for folder in theirs.iterdir():
@@ -185,24 +187,26 @@ def test_another_data_set_is_compared_with(tmp_path: Path) -> None:
     (theirs / "joy" / "x.jpg").write_bytes(plant(draw_image(2), "cropped", random.Random(1)))  # ours/awe/2.jpg
     (theirs / "joy" / "y.jpg").write_bytes(jpeg_of(draw_image(5000)))
     (theirs / "anger" / "z.jpg").write_bytes(jpeg_of(draw_image(5001)))
-    found = audit(open_data(f"folder:{ours}"), open_data(f"folder:{theirs}"), pool=PoolConfig(workers=1))
-    assert [group.as_dict() for group in found.groups["leaks"]] == [
+    report = audit(open_data(f"folder:{ours}"), open_data(f"folder:{theirs}"), pool=PoolConfig(workers=1))
+    assert [group.as_dict() for group in report.groups["leaks"]] == [
         {"paths": [f"{ours}/awe/2.jpg", f"{theirs}/joy/x.jpg"], "labels": ["awe", "joy"], "splits": [None, None]}
         | {"in": ["data", "other"]}
     ]
-    assert [(entry["key"], entry["reason"]) for entry in found.exclude] == [("awe/2.jpg", "also in the other data set")]
-    assert not found.groups["label_conflicts"]  # labels of different sets do not contradict each other
-    assert not found.groups["near_duplicates"]
+    assert [(entry["key"], entry["reason"]) for entry in report.exclude] == [
+        ("awe/2.jpg", "also in the other data set")
+    ]
+    assert not report.groups["label_conflicts"]  # labels of different sets do not contradict each other
+    assert not report.groups["near_duplicates"]
 
 
-def test_people_of_one_image_are_no_duplicates(tmp_path: Path) -> None:
+def test_people_of_one_image_are_not_duplicates(tmp_path: Path) -> None:
     root = class_folders(tmp_path / "heco", ("Anger", "Peace"), each=2)
     (root / "boxes.csv").write_text("path,x1,y1,x2,y2\nAnger/0.jpg,0,0,50,50\nAnger/0.jpg,60,0,90,50\n")
-    found = checked(f"heco:{root}")
-    assert not any(found.groups.values())
+    report = checked(f"heco:{root}")
+    assert not any(report.groups.values())
 
 
-def test_drift_of_colours_is_told_from_chance(tmp_path: Path) -> None:
+def test_colour_drift_exceeds_chance_only_for_different_splits(tmp_path: Path) -> None:
     rng = random.Random(0)
     for split, low in (("train", 0), ("val", 0), ("test", 120)):
         for label in ("awe", "fear"):
@@ -210,33 +214,33 @@ def test_drift_of_colours_is_told_from_chance(tmp_path: Path) -> None:
             for i in range(30):
                 image = Image.eval(draw_image(rng.randrange(10**6), (64, 64)), lambda v, low=low: v // 2 + low)
                 (tmp_path / split / label / f"{i}.jpg").write_bytes(jpeg_of(image))
-    drift = {found.splits: found for found in audit(open_data(f"folder:{tmp_path}")).drift}
+    drift = {pair.splits: pair for pair in audit(open_data(f"folder:{tmp_path}")).drift}
     assert drift["train", "val"].distance < drift["train", "val"].by_chance
     assert drift["test", "train"].distance > 3 * drift["test", "train"].by_chance
 
 
 def test_all_placeholders_of_fi_are_found(shared: Path) -> None:
-    found = audit(open_data(f"fi:{shared}/data/fi"))
-    (group,) = found.groups["placeholders"]
+    report = audit(open_data(f"fi:{shared}/data/fi"))
+    (group,) = report.groups["placeholders"]
     assert len(group.members) == 170
     assert len({member.label for member in group.members}) == 8
-    assert not found.groups["near_duplicates"]
-    assert not found.groups["corrupt"]
+    assert not report.groups["near_duplicates"]
+    assert not report.groups["corrupt"]
 
 
-def test_the_page_shows_the_images(dirty: Path, tmp_path: Path) -> None:
-    found = checked(f"folder:{dirty}")
+def test_page_shows_every_listed_image(dirty: Path, tmp_path: Path) -> None:
+    report = checked(f"folder:{dirty}")
     page = tmp_path / "out" / "page.html"
-    write_page(found, page)
+    write_page(report, page)
     text = page.read_text()
-    shown = sum(min(len(group.members), 12) for groups in found.groups.values() for group in groups)
-    assert text.count("<figure>") == shown
-    assert text.count("<img") == shown - 2  # two can't be decoded
+    count = sum(min(len(group.members), 12) for groups in report.groups.values() for group in groups)
+    assert text.count("<figure>") == count
+    assert text.count("<img") == count - 2  # two can't be decoded
     assert "&lt;" not in text
     assert "cut off or corrupt" in text
 
 
-def test_names_cannot_write_html(tmp_path: Path) -> None:
+def test_file_names_are_escaped_in_html(tmp_path: Path) -> None:
     root = class_folders(tmp_path / "x")
     (root / "awe" / "<script>alert(1)<").mkdir()
     (root / "awe" / "<script>alert(1)<" / "a.jpg").write_bytes(b"no image")
@@ -246,7 +250,7 @@ def test_names_cannot_write_html(tmp_path: Path) -> None:
     assert "&lt;script&gt;alert(1)&lt;/a.jpg" in page.read_text()
 
 
-def test_thumbs_do_not_depend_on_the_size_of_the_file() -> None:
+def test_thumbs_of_reduced_and_full_decoding_are_similar() -> None:
     image = draw_image(7, (1600, 1200))
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
@@ -261,11 +265,11 @@ def test_one_file_listed_twice_leaks_and_contradicts(tmp_path: Path) -> None:
         "path,label,split\na.jpg,awe,train\na.jpg,awe,test\nb.jpg,awe,test\nb.jpg,fear,test\n"
     )
     (tmp_path / "other.csv").write_text("path,label\nc.jpg,awe\nb.jpg,awe\n")
-    found = checked(f"csv:{tmp_path}/t.csv")
-    assert names(found, "leaks") == [{"a.jpg", "a.jpg#2"}]
-    assert names(found, "label_conflicts") == [{"b.jpg", "b.jpg#2"}]
-    assert not found.groups["exact_duplicates"]
-    assert [(entry["key"], entry["reason"]) for entry in found.exclude] == [
+    report = checked(f"csv:{tmp_path}/t.csv")
+    assert names(report, "leaks") == [{"a.jpg", "a.jpg#2"}]
+    assert names(report, "label_conflicts") == [{"b.jpg", "b.jpg#2"}]
+    assert not report.groups["exact_duplicates"]
+    assert [(entry["key"], entry["reason"]) for entry in report.exclude] == [
         ("a.jpg", "copy of a.jpg#2"),
         ("b.jpg", "under several labels: awe, fear"),
         ("b.jpg#2", "under several labels: awe, fear"),
@@ -279,14 +283,14 @@ def test_people_of_one_image_do_not_contradict_each_other(tmp_path: Path) -> Non
         (tmp_path / f"{name}.jpg").write_bytes(jpeg_of(draw_image(1)))
     rows = [f"{name}.jpg,{label}" for name in ("a", "copy") for label in ("anger,0,0,50,50", "fear,60,0,90,50")]
     (tmp_path / "t.csv").write_text("path,label,x1,y1,x2,y2\n" + "\n".join([*rows, "a.jpg,fear,0,400,50,500"]))
-    found = checked(f"csv:{tmp_path}/t.csv")
-    assert not found.groups["label_conflicts"]
-    assert names(found, "exact_duplicates") == [{"a.jpg", "a.jpg#2", "a.jpg#3", "copy.jpg", "copy.jpg#2"}]
-    assert names(found, "wrong_boxes") == [{"a.jpg#3"}]
-    assert {entry["key"] for entry in found.exclude} == {"a.jpg#3", "copy.jpg", "copy.jpg#2"}
+    report = checked(f"csv:{tmp_path}/t.csv")
+    assert not report.groups["label_conflicts"]
+    assert names(report, "exact_duplicates") == [{"a.jpg", "a.jpg#2", "a.jpg#3", "copy.jpg", "copy.jpg#2"}]
+    assert names(report, "wrong_boxes") == [{"a.jpg#3"}]
+    assert {entry["key"] for entry in report.exclude} == {"a.jpg#3", "copy.jpg", "copy.jpg#2"}
 
 
-def test_frames_that_are_broken_are_found(tmp_path: Path) -> None:
+def test_truncated_second_frame_is_reported(tmp_path: Path) -> None:
     """A TIFF whose second page is cut off: the first can be decoded, the file is not whole."""
     (tmp_path / "awe").mkdir()
     (tmp_path / "fear").mkdir()
@@ -294,20 +298,20 @@ def test_frames_that_are_broken_are_found(tmp_path: Path) -> None:
     draw_image(1).save(tmp_path / "awe" / "x.tif", save_all=True, append_images=[draw_image(2)])
     data = bytearray((tmp_path / "awe" / "x.tif").read_bytes())
     failed = 0
-    for place in range(0, len(data), 9973):
-        (tmp_path / "awe" / "x.tif").write_bytes(data[: len(data) - place])
-        found = checked(f"folder:{tmp_path}")
-        failed += len(found.groups["corrupt"])
+    for removed in range(0, len(data), 9973):
+        (tmp_path / "awe" / "x.tif").write_bytes(data[: len(data) - removed])
+        report = checked(f"folder:{tmp_path}")
+        failed += len(report.groups["corrupt"])
     assert failed > 10
 
 
-def test_thousands_of_copies_are_joined_at_once() -> None:
+def test_thousands_of_copies_become_one_group() -> None:
     thumbs = thumbs_of([jpeg_of(draw_image(1), 60 + i % 30) for i in range(30)] + [jpeg_of(draw_image(2))])
     many = np.concatenate([np.repeat(thumbs[:30], 60, axis=0), thumbs[30:]])
     assert len(set(near_groups(many).tolist())) == 2
 
 
-def test_unreadable_files_are_no_copies(tmp_path: Path) -> None:
+def test_unreadable_files_are_not_copies_of_each_other(tmp_path: Path) -> None:
     """Empty files, and equal ones that are cut off, are corrupt, and nothing else."""
     opened = open_data(f"folder:{class_folders(tmp_path, ('awe', 'fear', 'sadness'), each=3)}")
     samples = [replace(sample, split=("train", "test")[i % 2]) for i, sample in enumerate(opened.samples)]

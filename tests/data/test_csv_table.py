@@ -23,7 +23,7 @@ def table_of(folder: Path, text: str | bytes, *images: str) -> Path:
     return write(folder / "data.csv", text)
 
 
-def test_every_column(tmp_path: Path) -> None:
+def test_every_optional_column_is_read(tmp_path: Path) -> None:
     text = (
         "path,label,split,text,domain,group,valence,arousal,x1,y1,x2,y2\n"
         'a.jpg,Awe,Training,"A photo, of ""a"" dog.",cartoon,g1,2.5,9,-4,1,10,20.5\n'
@@ -38,8 +38,16 @@ def test_every_column(tmp_path: Path) -> None:
     assert first.target_box == Box(0, 1, 10, 20.5)
     assert first.image.path == tmp_path / "a.jpg"
     assert (second.key, data.label_of(second)) == ("sub/b.jpg", "sadness")
-    rest = (second.split, second.text, second.domain, second.group, second.valence, second.arousal, second.target_box)
-    assert rest == (None,) * 7
+    optional_values = (
+        second.split,
+        second.text,
+        second.domain,
+        second.group,
+        second.valence,
+        second.arousal,
+        second.target_box,
+    )
+    assert optional_values == (None,) * 7
 
 
 @pytest.mark.parametrize(
@@ -55,7 +63,7 @@ def test_every_column(tmp_path: Path) -> None:
         'label,path\n"awe", a.jpg\n"fear", "b.jpg"\n',
     ],
 )
-def test_tables_as_they_are_found(tmp_path: Path, text: str) -> None:
+def test_delimiters_line_ends_and_blanks_of_common_programs(tmp_path: Path, text: str) -> None:
     path = table_of(tmp_path, text.encode(), "a.jpg", "b.jpg")
     data = read_csv(path, labels="mikels")
     assert [(s.key, data.label_of(s)) for s in data.samples] == [("a.jpg", "awe"), ("b.jpg", "fear")]
@@ -89,7 +97,7 @@ def test_a_column_for_each_class(tmp_path: Path) -> None:
     assert [sample.valence for sample in data.samples] == [7, 5, 1]
 
 
-def test_classes_of_ones_own_and_their_kind(tmp_path: Path) -> None:
+def test_custom_classes_and_kind(tmp_path: Path) -> None:
     path = table_of(tmp_path, "path,label\na.jpg,eerie\nb.jpg,Cosy\nc.jpg,\n", "a.jpg", "b.jpg", "c.jpg")
     data = read_csv(path)
     assert (data.labels.name, data.labels.labels, data.labels.kind) == ("custom", ("cosy", "eerie"), "evoked")
@@ -145,7 +153,7 @@ def test_rows_without_an_image(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "said"),
+    ("table", "message"),
     [
         ("", "data.csv: the table is empty; expected a header and rows"),
         (" \n\n", "data.csv: the table is empty"),
@@ -178,8 +186,8 @@ def test_rows_without_an_image(tmp_path: Path) -> None:
         ("path," + "x" * (2**20 + 1), "data.csv:1: not a table (field larger than field limit"),
     ],
 )
-def test_wrong_tables_are_named_with_line_and_column(tmp_path: Path, table: str, said: str) -> None:
-    with pytest.raises(DataError, match=re.escape(said)):
+def test_wrong_tables_are_named_with_line_and_column(tmp_path: Path, table: str, message: str) -> None:
+    with pytest.raises(DataError, match=re.escape(message)):
         read_csv(table_of(tmp_path, table, "a.jpg"))
 
 
@@ -189,7 +197,7 @@ def test_two_columns_of_one_class_are_refused_under_a_published_set_too(tmp_path
         read_csv(path, labels="mikels")
 
 
-def test_a_table_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone\.csv: can't be read \(No such file"):
         read_csv(tmp_path / "gone.csv")
     with pytest.raises(DataError, match="can't be read"):
@@ -216,7 +224,7 @@ FIELDS = st.text(st.characters(codec="utf-8", exclude_characters="\0\r", exclude
 
 
 @given(st.lists(st.tuples(FIELDS, FIELDS, FIELDS), min_size=1, max_size=8), st.sampled_from([",", ";", "\t"]))
-def test_what_pythons_writer_wrote_comes_back(
+def test_rows_survive_pythons_csv_writer(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, ...]], delimiter: str
 ) -> None:
     buffer = io.StringIO()
@@ -224,12 +232,12 @@ def test_what_pythons_writer_wrote_comes_back(
     path = tmp_path_factory.mktemp("csv") / "t.csv"
     path.write_bytes(buffer.getvalue().encode())
     expected = [tuple(field.strip() for field in row) for row in rows]
-    found = [tuple(row.values()) for _, row in read_rows(path)]
-    assert found == [row for row in expected if any(row)]
+    read = [tuple(row.values()) for _, row in read_rows(path)]
+    assert read == [row for row in expected if any(row)]
 
 
 @given(st.binary(max_size=300))
-def test_any_bytes_are_a_text_or_our_error(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+def test_any_bytes_are_text_or_raise_data_error(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     path = tmp_path_factory.mktemp("text") / "t.txt"
     path.write_bytes(data)
     try:
@@ -245,7 +253,9 @@ GOOD = b'path,label,split,text,x1,y1,x2,y2,valence\na.jpg,awe,train,"a, b",1,2,3
 
 
 @given(st.data())
-def test_changed_tables_are_read_or_named(tmp_path_factory: pytest.TempPathFactory, draws: st.DataObject) -> None:
+def test_damaged_tables_are_read_or_raise_data_error_with_their_path(
+    tmp_path_factory: pytest.TempPathFactory, draws: st.DataObject
+) -> None:
     data = bytearray(GOOD)
     for _ in range(draws.draw(st.integers(1, 4))):
         at = draws.draw(st.integers(0, len(data)))
@@ -257,21 +267,21 @@ def test_changed_tables_are_read_or_named(tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp("table")
     path = table_of(folder, bytes(data), "a.jpg", "b.jpg")
     try:
-        found = read_csv(path, missing="skip")
+        read = read_csv(path, missing="skip")
     except UniemoxError as error:
         assert isinstance(error, DataError)
         assert str(error).startswith(str(path))
     else:
-        for sample in found.samples:
+        for sample in read.samples:
             assert sample.image.path.is_relative_to(folder)
             assert sample.split in (None, "train", "val", "test")
-            assert sample.label is None or 0 <= sample.label < len(found.labels)
+            assert sample.label is None or 0 <= sample.label < len(read.labels)
             assert sample.target_box is None or sample.target_box.area > 0
             if sample.distribution is not None:
                 assert math.isclose(sum(sample.distribution.values()), 1)
 
 
-def test_captions_as_flickr8k_has_them(tmp_path: Path) -> None:
+def test_captions_of_flickr8k_are_read(tmp_path: Path) -> None:
     """Names without a folder, commas inside the texts, several texts of one image, no labels."""
     rows = "image,caption\na.jpg,A dog , a cat .\na.jpg,Two animals\nb.jpg,Nobody\n"
     table = table_of(tmp_path, rows, "pictures/a.jpg", "pictures/b.jpg")

@@ -45,7 +45,7 @@ def test_emoset_reads_both_releases(tmp_path: Path, ids: bool) -> None:
     assert data.notes == ()
 
 
-def test_emoset_has_the_splits_that_are_there(tmp_path: Path) -> None:
+def test_emoset_reads_only_existing_splits(tmp_path: Path) -> None:
     emoset(tmp_path, {"awe/1": {}}, split="val")
     data = read_emoset(emoset(tmp_path, {"fear/2": {}, "anger/3": {}}, split="test"))
     assert [(s.key, s.split) for s in data.samples] == [
@@ -56,7 +56,7 @@ def test_emoset_has_the_splits_that_are_there(tmp_path: Path) -> None:
     assert data.samples[0].annotation == {"emotion": "awe"}
 
 
-def test_emoset_leaves_out_what_is_missing_if_it_may(tmp_path: Path) -> None:
+def test_emoset_skips_missing_files_on_request(tmp_path: Path) -> None:
     root = emoset(tmp_path, {"awe/1": {}, "fear/2": {}, "anger/3": {}})
     (root / "image/awe/1.jpg").unlink()
     (root / "annotation/fear/2.json").unlink()
@@ -75,7 +75,7 @@ def test_emoset_leaves_out_what_is_missing_if_it_may(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "said"),
+    ("field", "value", "message"),
     [
         ("brightness", "0.5", "brightness must be a number from 0 to 1, got '0.5'"),
         ("brightness", 1.5, "brightness must be a number from 0 to 1"),
@@ -93,11 +93,11 @@ def test_emoset_leaves_out_what_is_missing_if_it_may(tmp_path: Path) -> None:
         ("emotion", 3, "emotion: 3, but the record says 'awe'"),
     ],
 )
-def test_emosets_wrong_annotations_are_named_with_file_and_field(
-    tmp_path: Path, field: str, value: object, said: str
+def test_wrong_emoset_annotations_are_reported_with_file_and_field(
+    tmp_path: Path, field: str, value: object, message: str
 ) -> None:
     root = emoset(tmp_path, {"awe/1": {"emotion": "awe", field: value}})
-    with pytest.raises(AnnotationError, match=says(root / "annotation/awe/1.json", said)):
+    with pytest.raises(AnnotationError, match=says(root / "annotation/awe/1.json", message)):
         read_emoset(root)
 
 
@@ -120,7 +120,7 @@ def test_emosets_attributes_are_optional(tmp_path: Path, annotation: dict[str, A
 
 
 @pytest.mark.parametrize(
-    ("record", "said"),
+    ("record", "message"),
     [
         ("awe", "expected [emotion, (image id,) image, annotation], got awe"),
         (["awe", "image/1.jpg"], "expected [emotion"),
@@ -140,16 +140,16 @@ def test_emosets_attributes_are_optional(tmp_path: Path, annotation: dict[str, A
         (["awe", "1", "image/awe/1.jpg", "annotation/awe/1.json"], "is the annotation of an earlier record"),
     ],
 )
-def test_emosets_wrong_records_are_named_with_their_number(tmp_path: Path, record: object, said: str) -> None:
+def test_wrong_emoset_records_are_reported_with_their_number(tmp_path: Path, record: object, message: str) -> None:
     root = emoset(tmp_path, {"awe/1": {}})
     good = ["awe", "1", "image/awe/1.jpg", "annotation/awe/1.json"]
     write(root / "train.json", [good, record])
-    with pytest.raises(DataError, match=says(root / "train.json", "record 1", said)):
+    with pytest.raises(DataError, match=says(root / "train.json", "record 1", message)):
         read_emoset(root)
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("train.json", "[[1,", "not JSON"),
         ("train.json", "[" * 100_000, "not JSON"),
@@ -174,15 +174,15 @@ def test_emosets_wrong_records_are_named_with_their_number(tmp_path: Path, recor
         ("info.json", {**info(), "scene": {"label2idx": {"beach": [0]}}}, "scene.label2idx: expected words"),
     ],
 )
-def test_emosets_wrong_files_are_named(tmp_path: Path, name: str, content: object, said: str) -> None:
+def test_wrong_emoset_files_are_reported_by_name(tmp_path: Path, name: str, content: object, message: str) -> None:
     root = emoset(tmp_path, {"awe/1": {}})
     write(root / name, content)
-    where = root if said == "0 records" else root / name
-    with pytest.raises((DataError, AnnotationError), match=says(where, said)):
+    where = root if message == "0 records" else root / name
+    with pytest.raises((DataError, AnnotationError), match=says(where, message)):
         read_emoset(root)
 
 
-def test_emoset_without_its_files(tmp_path: Path) -> None:
+def test_emoset_without_its_files_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=says(tmp_path / "gone", "there is no such folder")):
         read_emoset(tmp_path / "gone")
     with pytest.raises(DataError, match=says(tmp_path / "info.json", "can't be read", "No such file")):
@@ -197,7 +197,7 @@ LEVEL = st.none() | st.floats(0, 1)
 
 
 @given(LEVEL, LEVEL, st.none() | WORD, st.lists(WORD, max_size=8), st.none() | WORD, st.sampled_from(EMOTIONS))
-def test_everything_an_annotation_says_can_be_read_from_its_text(
+def test_text_contains_every_field_of_the_annotation(
     bright: float | None,
     colorful: float | None,
     scene: str | None,
@@ -208,19 +208,19 @@ def test_everything_an_annotation_says_can_be_read_from_its_text(
     annotation = {"brightness": bright, "colorfulness": colorful, "scene": scene, "object": objects,
                   "human_action": action, "emotion": emotion}  # fmt: skip
     text = describe(annotation, with_emotion=True)
-    found = re.fullmatch(
+    match = re.fullmatch(
         r"(A (?P<levels>[a-z, ]*?)\s?photo( of a (?P<scene>.+?))?\. ?)?(It shows (?P<objects>.+?)\. ?)?"
         r"(The action is (?P<action>.+?)\. ?)?The overall emotion is (?P<emotion>.+)\.",
         text,
     )
-    assert found is not None, text
-    levels = (found["levels"] or "").split(", ")
+    assert match is not None, text
+    levels = (match["levels"] or "").split(", ")
     expected = [names[min(4, sum(value >= step for step in (0.2, 0.4, 0.6, 0.8)))]
                 for value, names in ((bright, BRIGHTNESS), (colorful, COLORFULNESS)) if value is not None]  # fmt: skip
     assert levels == (expected or [""])
-    assert found["scene"] == (scene and scene.replace("_", " "))
-    assert re.split(", | and ", found["objects"] or "") == ([o.replace("_", " ") for o in objects] or [""])
-    assert (found["action"], found["emotion"]) == (action and action.replace("_", " "), emotion)
+    assert match["scene"] == (scene and scene.replace("_", " "))
+    assert re.split(", | and ", match["objects"] or "") == ([o.replace("_", " ") for o in objects] or [""])
+    assert (match["action"], match["emotion"]) == (action and action.replace("_", " "), emotion)
 
 
 def test_emosets_real_vocabulary_is_read_in_its_order(shared: Path, tmp_path: Path) -> None:

@@ -66,12 +66,12 @@ def test_one_saved_split_has_no_split(folder: Path) -> None:
 
 
 def test_worker_processes_read_the_images() -> None:
-    data = open_data(f"hf:{STORED / 'saved'}")
-    again = open_data(f"hf:{STORED / 'parquet'}")
-    hashes = {sample.key: one for sample, one in zip(data.samples, image_hashes(data.samples), strict=True)}
-    others = {sample.key: one for sample, one in zip(again.samples, image_hashes(again.samples), strict=True)}
-    assert all(hashes.values())
-    assert hashes == others
+    saved = open_data(f"hf:{STORED / 'saved'}").samples
+    parquet = open_data(f"hf:{STORED / 'parquet'}").samples
+    saved_hashes = dict(zip((sample.key for sample in saved), image_hashes(saved), strict=True))
+    parquet_hashes = dict(zip((sample.key for sample in parquet), image_hashes(parquet), strict=True))
+    assert all(saved_hashes.values())
+    assert saved_hashes == parquet_hashes
 
 
 METADATA = (
@@ -83,20 +83,20 @@ METADATA = (
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
 @pytest.mark.parametrize("split", [None, "train"])
 def test_metadata_names_images_from_its_folder(ending: str, split: str | None, tmp_path: Path) -> None:
-    place = tmp_path / split if split else tmp_path
-    put(place, "a.png", "sub/b.png", "not listed.png")
+    folder = tmp_path / split if split else tmp_path
+    put(folder, "a.png", "sub/b.png", "not listed.png")
     if ending == "csv":
         text = io.StringIO()
         writer = csv.DictWriter(text, METADATA[0].keys())
         writer.writeheader()
         writer.writerows(METADATA)
-        (place / "metadata.csv").write_text(text.getvalue())
+        (folder / "metadata.csv").write_text(text.getvalue())
     else:
-        (place / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in METADATA))
+        (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in METADATA))
     data = open_data(f"hf:{tmp_path}")
-    before = f"{split}/" if split else ""
-    found = [(sample.key, data.label_of(sample), sample.text, sample.split) for sample in data.samples]
-    assert found == [(f"{before}a.png", "awe", "A hill, far away", split), (f"{before}sub/b.png", "fear", None, split)]
+    prefix = f"{split}/" if split else ""
+    rows = [(sample.key, data.label_of(sample), sample.text, sample.split) for sample in data.samples]
+    assert rows == [(f"{prefix}a.png", "awe", "A hill, far away", split), (f"{prefix}sub/b.png", "fear", None, split)]
     assert data.notes == ("columns not read: camera",)
 
 
@@ -112,7 +112,7 @@ def test_label_column_of_texts_and_a_kind(tmp_path: Path) -> None:
     assert [decode_sample(sample)[1] for sample in data.samples] == [(4, 4)] * 3
 
 
-def test_wrong_folders_are_refused_with_what_to_do(tmp_path: Path) -> None:
+def test_wrong_folders_are_refused_with_a_remedy(tmp_path: Path) -> None:
     empty = {"bytes": None, "path": "elsewhere.png"}
     tables = {
         "numbers": ({"image": [empty], "label": [3]}, "row 0, label: expected a name"),
@@ -125,8 +125,8 @@ def test_wrong_folders_are_refused_with_what_to_do(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=says(message)):
             open_data(f"hf:{tmp_path / name}")
     (tmp_path / "cut").mkdir()
-    whole = (STORED / "parquet" / "data" / "test-00000-of-00001.parquet").read_bytes()
-    (tmp_path / "cut" / "x.parquet").write_bytes(whole[:-20])
+    parquet = (STORED / "parquet" / "data" / "test-00000-of-00001.parquet").read_bytes()
+    (tmp_path / "cut" / "x.parquet").write_bytes(parquet[:-20])
     with pytest.raises(DataError, match=r"x\.parquet: can't be read as a table"):
         open_data(f"hf:{tmp_path / 'cut'}")
     with pytest.raises(DataError, match=says("no rows; expected a folder of Dataset.save_to_disk")):
@@ -175,7 +175,7 @@ def stranger(features: object = None, image: object = b"x", kind: object = BYTES
         (pa.table({"image": pa.nulls(100_000, BYTES), "label": pa.nulls(100_000)}), "bytes can't hold images"),
     ],
 )  # fmt: skip
-def test_tables_of_strangers_are_read_or_refused(table: pa.Table, expected: str, tmp_path: Path) -> None:
+def test_unusual_tables_are_read_or_refused(table: pa.Table, expected: str, tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "train.parquet")
     try:
         open_data(f"hf:{tmp_path}").samples[0].image.read()
@@ -265,7 +265,7 @@ def test_a_row_group_that_fills_the_memory_is_refused(tmp_path: Path, image: byt
 
 
 @needs_limits
-def test_lists_of_nothing_are_no_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_image_that_is_a_list_of_nulls_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They take no bytes in the file."""
     monkeypatch.setattr(hugging_face, "MAX_GROUP_MEMORY", 2**26)
     kind = pa.struct({"bytes": pa.list_(pa.null())})
@@ -298,21 +298,21 @@ def with_indices(root: Path, split: str, field: str | None, indices: Sequence[ob
 
 
 @pytest.mark.parametrize("field", ["_indices_data_files", "_indices_files", None])
-def test_rows_that_were_removed_do_not_return(tmp_path: Path, field: str | None) -> None:
+def test_only_rows_in_the_indices_are_read(tmp_path: Path, field: str | None) -> None:
     """Rows 5 and 0 of train, across its two files, and no other."""
     shutil.copytree(STORED / "saved", tmp_path / "saved")
-    whole = open_data(f"hf:{tmp_path / 'saved'}")
+    complete = open_data(f"hf:{tmp_path / 'saved'}")
     data = open_data(f"hf:{with_indices(tmp_path / 'saved', 'train', field, [11, 0])}")
-    expected = [whole.samples[i] for i in (11, 0)]
-    found = [sample for sample in data.samples if sample.split == "train"]
-    assert [sample.key for sample in found] == ["train/0", "train/1"]
-    assert [(sample.label, sample.text) for sample in found] == [(sample.label, sample.text) for sample in expected]
-    assert image_hashes(found) == image_hashes(expected)
-    assert len(data) == len(whole) - 10
+    expected = [complete.samples[i] for i in (11, 0)]
+    train = [sample for sample in data.samples if sample.split == "train"]
+    assert [sample.key for sample in train] == ["train/0", "train/1"]
+    assert [(sample.label, sample.text) for sample in train] == [(sample.label, sample.text) for sample in expected]
+    assert image_hashes(train) == image_hashes(expected)
+    assert len(data) == len(complete) - 10
     assert data.notes[0] == "train: 2 of 12 rows, by indices.arrow"
 
 
-def test_indices_that_are_not_listed_are_not_of_the_data_set(tmp_path: Path) -> None:
+def test_unlisted_indices_file_is_ignored(tmp_path: Path) -> None:
     shutil.copytree(STORED / "saved", tmp_path / "saved")
     root = with_indices(tmp_path / "saved", "train", None, [0])
     state = json.loads((root / "train" / "state.json").read_text())
@@ -331,7 +331,8 @@ def test_parts_of_files_are_refused(tmp_path: Path) -> None:
     shutil.copytree(STORED / "saved", tmp_path / "saved")
     path = tmp_path / "saved" / "train" / "state.json"
     state = json.loads(path.read_text())
-    write(path, {**state, "_data_files": [{**one, "skip": 1, "take": 2} for one in state["_data_files"]]})
+    parts = [{**entry, "skip": 1, "take": 2} for entry in state["_data_files"]]
+    write(path, {**state, "_data_files": parts})
     with pytest.raises(DataError, match=says(path, "_data_files: a part of a file")):
         open_data(f"hf:{tmp_path / 'saved'}")
 
@@ -387,5 +388,5 @@ def test_numbers_of_a_class_label_are_read_as_names_in_every_column(tmp_path: Pa
     about = {"huggingface": json.dumps({"info": {"features": features}})}
     pq.write_table(table.replace_schema_metadata(about), tmp_path / "x.parquet")
     samples = open_data(f"hf:{tmp_path}").samples
-    found = [(sample.split, sample.group, sample.label) for sample in samples]
-    assert found == [("train", "ben", None), ("val", "ben", None), (None, "ada", None)]
+    rows = [(sample.split, sample.group, sample.label) for sample in samples]
+    assert rows == [("train", "ben", None), ("val", "ben", None), (None, "ada", None)]

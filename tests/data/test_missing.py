@@ -47,9 +47,9 @@ def test_a_missing_label_is_no_class(tmp_path: Path, word: str) -> None:
     assert (data.labels.labels, labels_of(data)) == (("awe", "fear"), ["awe", None, "fear", None])
     [note] = data.notes
     assert note.startswith(f"2 values of column label are missing ({word}): no label; if this is a class, list all")
-    kept = open_data(f"{source}?labels=awe,fear,{word}")
-    assert labels_of(kept) == ["awe", word.lower(), "fear", word.lower()]
-    assert kept.notes == ()
+    with_class = open_data(f"{source}?labels=awe,fear,{word}")
+    assert labels_of(with_class) == ["awe", word.lower(), "fear", word.lower()]
+    assert with_class.notes == ()
 
 
 @pytest.mark.parametrize("word", ["\u200bNA", "NA\u00a0", "'NA'", '"""NA"""', "\ufeffNaN", "'None'", " \u200bnull'"])
@@ -62,11 +62,11 @@ def test_missing_values_in_quotes_or_with_invisible_characters(tmp_path: Path, w
     assert not is_missing("'none'")
 
 
-def test_numbers_that_are_asked_labels_stay(tmp_path: Path) -> None:
+def test_numbers_that_are_requested_labels_stay(tmp_path: Path) -> None:
     text = "path,label\n" + "".join(f"{i}.jpg,{number}\n" for i, number in enumerate([-1, 0, 1, 2, -1]))
     source = table(tmp_path, text)
-    asked = open_data(f"{source}?labels=-1,0,1,2")
-    assert (labels_of(asked), asked.notes) == (["-1", "0", "1", "2", "-1"], ())
+    data = open_data(f"{source}?labels=-1,0,1,2")
+    assert (labels_of(data), data.notes) == (["-1", "0", "1", "2", "-1"], ())
     halves = table(tmp_path, "path,label\n0.jpg,0.0\n1.jpg,1.0\n")
     assert labels_of(open_data(f"{halves}?labels=0.0,1.0")) == ["0.0", "1.0"]
     assert labels_of(open_data(f"{halves}?labels=0,1")) == ["0", "1"]
@@ -161,7 +161,7 @@ def votes(folder: Path, values: np.ndarray, name: str, column: np.ndarray | list
 
 
 @pytest.mark.parametrize(
-    ("values", "name", "column", "said"),
+    ("values", "name", "column", "message"),
     [
         (VOTES, "total", [4] * 4, "column 'total' is not a class"),
         (VOTES * [[1], [2], [3], [1]], "alles", [4, 8, 12, 4], "column 'alles' is the sum of the others"),
@@ -173,10 +173,12 @@ def votes(folder: Path, values: np.ndarray, name: str, column: np.ndarray | list
     ],
 )
 def test_a_column_that_is_no_class_is_refused(
-    tmp_path: Path, values: np.ndarray, name: str, column: list[int], said: str
+    tmp_path: Path, values: np.ndarray, name: str, column: list[int], message: str
 ) -> None:
     source = votes(tmp_path, values, name, column)
-    with pytest.raises(DataError, match=says("t.csv:1: ", said, "remove it, or name the classes, as in ?labels=a,b")):
+    with pytest.raises(
+        DataError, match=says("t.csv:1: ", message, "remove it, or name the classes, as in ?labels=a,b")
+    ):
         open_data(source)
     data = open_data(f"{source}?labels=awe,fear,joy")
     assert data.labels.labels == ("awe", "fear", "joy")
@@ -190,7 +192,7 @@ COUNTS = np.array([[1, 2, 0], [2, 2, 1], [0, 1, 1], [3, 3, 1], [2, 1, 1], [1, 1,
 
 
 @pytest.mark.parametrize(
-    ("column", "said"),
+    ("column", "message"),
     [
         ([90, 80, 70, 60, 90, 80, 95, 90, 80], "is the largest in 9 of 9 rows"),
         (COUNTS.sum(axis=1) + [0, 1, 2] * 3, "is the largest in 9 of 9 rows"),
@@ -203,11 +205,11 @@ COUNTS = np.array([[1, 2, 0], [2, 2, 1], [0, 1, 1], [3, 3, 1], [2, 1, 1], [1, 1,
     ],
 )
 def test_a_column_that_measures_something_else_is_refused(
-    tmp_path: Path, column: list[float] | np.ndarray, said: str
+    tmp_path: Path, column: list[float] | np.ndarray, message: str
 ) -> None:
     source = votes(tmp_path, COUNTS, "messung", column)
     with pytest.raises(
-        DataError, match=says("t.csv:1: column 'messung' ", said, "name the classes, as in ?labels=a,b")
+        DataError, match=says("t.csv:1: column 'messung' ", message, "name the classes, as in ?labels=a,b")
     ):
         open_data(source)
     assert open_data(f"{source}?labels=awe,fear,joy").labels.labels == ("awe", "fear", "joy")

@@ -9,7 +9,7 @@ from PIL import Image
 from tests.data.detectors import Deadly, WhiteDetector, not_there
 from tests.drawn import class_folders, jpeg_of
 from uniemox.data.audit import audit
-from uniemox.data.people import BATCH, find_people
+from uniemox.data.people import BATCH, detect_persons
 from uniemox.data.processes import map_batches
 from uniemox.data.shards import ShardConfig, write_shards
 from uniemox.data.source import open_data
@@ -26,13 +26,13 @@ ALONE = PoolConfig(workers=1)
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
     """Two nodes on this machine, one core each."""
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    made.add_node(num_cpus=1)
-    made.wait_for_nodes()
-    ray.init(address=made.address, log_to_driver=False)
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    nodes.add_node(num_cpus=1)
+    nodes.wait_for_nodes()
+    ray.init(address=nodes.address, log_to_driver=False)
     yield
     ray.shutdown()
-    made.shutdown()
+    nodes.shutdown()
 
 
 def test_two_nodes_find_what_one_process_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,8 +40,8 @@ def test_two_nodes_find_what_one_process_finds(tmp_path: Path, monkeypatch: pyte
     class_folders(tmp_path / "data", ("awe", "fear"), each=3 * BATCH)
     (tmp_path / "data" / "awe" / "3.jpg").write_bytes(b"no image")
     data = open_data("folder:data")
-    alone = find_people(data, WhiteDetector, Path("alone.jsonl"), pool=ALONE)
-    assert find_people(data, WhiteDetector, Path("ray.jsonl"), pool=ON_RAY) == alone
+    alone = detect_persons(data, WhiteDetector, Path("alone.jsonl"), pool=ALONE)
+    assert detect_persons(data, WhiteDetector, Path("ray.jsonl"), pool=ON_RAY) == alone
     assert Path("ray.jsonl").read_bytes() == Path("alone.jsonl").read_bytes()
     assert audit(data, pool=ON_RAY).as_dict() == audit(data, pool=ALONE).as_dict()
     for folder, pool in (("a", ALONE), ("b", ON_RAY)):
@@ -50,16 +50,16 @@ def test_two_nodes_find_what_one_process_finds(tmp_path: Path, monkeypatch: pyte
         assert (Path("a") / name).read_bytes() == (Path("b") / name).read_bytes()
 
 
-def test_an_image_that_kills_its_worker_costs_itself(tmp_path: Path) -> None:
+def test_image_that_kills_its_worker_is_the_only_one_lost(tmp_path: Path) -> None:
     root = class_folders(tmp_path / "data", ("awe", "fear"), each=2 * BATCH)
     data = open_data(f"folder:{root}")
     (root / data.samples[BATCH + 5].key).write_bytes(jpeg_of(Image.new("RGB", (40, 40), "red")))
-    report = find_people(data, Deadly, tmp_path / "persons.jsonl", pool=ON_RAY)
+    report = detect_persons(data, Deadly, tmp_path / "persons.jsonl", pool=ON_RAY)
     assert len(report.broken) == 1
     assert report.pictures == 4 * BATCH - 1
     assert "the worker process died" in report.broken[0]
 
 
-def test_what_a_worker_raises_is_raised() -> None:
+def test_exception_of_a_worker_is_raised() -> None:
     with pytest.raises(DetectorError, match="no such detector"):
         list(map_batches(lambda: not_there().detect, [[], []], ON_RAY))

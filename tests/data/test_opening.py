@@ -60,7 +60,7 @@ def test_unknown_kinds_are_refused_with_all_kinds(source: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "message"),
     [
         ("fi:x?label=vote", "fi has no option 'label'; it has none"),
         ("emotion6:x?vote=label", "emotion6 has no option 'vote'; it has label"),
@@ -72,8 +72,8 @@ def test_unknown_kinds_are_refused_with_all_kinds(source: str) -> None:
         ("synthetic:9?seed=x", "seed must be a whole number"),
     ],
 )
-def test_wrong_options_are_refused(source: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=re.escape(said)):
+def test_wrong_options_are_refused(source: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
         open_data(source)
 
 
@@ -102,7 +102,7 @@ def test_six_class_folders_are_six_classes_unless_the_set_is_asked_for(tmp_path:
     assert len(open_data(f"fi:{tmp_path / 'six'}").labels) == 8
 
 
-def test_where_sidecars_lie() -> None:
+def test_folder_of_sidecars() -> None:
     assert folder_of("fi:a/b") == Path("a/b")
     assert folder_of("csv:a/b/t.csv?missing=skip") == Path("a/b")
     for source in ("synthetic:9", "shards:x"):
@@ -120,7 +120,7 @@ def test_several_samples_of_one_image_have_names_of_their_own(tmp_path: Path) ->
     ]
 
 
-def test_people_beside_the_data_given_and_none(root: Path, tmp_path: Path) -> None:
+def test_people_come_from_the_default_or_the_given_file(root: Path, tmp_path: Path) -> None:
     source = f"fi:{root}"
     assert [sample.persons for sample in open_data(source).samples] == [None, None]
     sidecar(root / PERSONS, {"awe/1.jpg": {"boxes": [[1, 2, 11.5, 12, 0.75]]}, "gone.jpg": {"boxes": []}})
@@ -143,12 +143,12 @@ def test_people_beside_the_data_given_and_none(root: Path, tmp_path: Path) -> No
 )  # fmt: skip
 def test_wrong_boxes_are_named(root: Path, boxes: object) -> None:
     sidecar(root / PERSONS, {"awe/1.jpg": {"boxes": boxes}})
-    said = rf"{re.escape(str(root / PERSONS))}, boxes of awe/1\.jpg: expected rows of x1, y1, x2, y2, confidence"
-    with pytest.raises(DataError, match=said):
+    message = rf"{re.escape(str(root / PERSONS))}, boxes of awe/1\.jpg: expected rows of x1, y1, x2, y2, confidence"
+    with pytest.raises(DataError, match=message):
         open_data(f"fi:{root}")
 
 
-def test_texts_beside_the_data_and_given(root: Path, tmp_path: Path) -> None:
+def test_texts_come_from_the_default_or_the_given_file(root: Path, tmp_path: Path) -> None:
     sidecar(root / TEXTS, {"fear/2.jpg": {"text": "A photo of a café.", "annotation": {"scene": "cafe"}}})
     data = open_data(f"fi:{root}")
     assert [(s.text, s.annotation) for s in data.samples] == [
@@ -164,11 +164,14 @@ def test_texts_beside_the_data_and_given(root: Path, tmp_path: Path) -> None:
 def test_a_text_names_the_emotion_of_its_own_sample(tmp_path: Path) -> None:
     put(tmp_path, "a.jpg")
     table = write(tmp_path / "t.csv", "path,label\na.jpg,awe\na.jpg,fear\n")
-    made = {"text": "A photo of a cafe. The overall emotion is awe.", "annotation": {"scene": "cafe", "emotion": "awe"}}
-    sidecar(tmp_path / TEXTS, {"a.jpg": made})
+    generated = {
+        "text": "A photo of a cafe. The overall emotion is awe.",
+        "annotation": {"scene": "cafe", "emotion": "awe"},
+    }
+    sidecar(tmp_path / TEXTS, {"a.jpg": generated})
     texts = [sample.text for sample in open_data(f"csv:{table}").samples]
-    assert texts == [made["text"], "A photo of a cafe. The overall emotion is fear."]
-    sidecar(tmp_path / TEXTS, {"a.jpg": made | {"text": "By hand."}})
+    assert texts == [generated["text"], "A photo of a cafe. The overall emotion is fear."]
+    sidecar(tmp_path / TEXTS, {"a.jpg": generated | {"text": "By hand."}})
     assert [sample.text for sample in open_data(f"csv:{table}").samples] == ["By hand."] * 2
 
 
@@ -215,7 +218,7 @@ def test_wrong_lists_are_named(root: Path, tmp_path: Path, content: str) -> None
 # Sidecars
 
 
-def test_a_sidecar_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_existing_sidecar_is_appended_to(tmp_path: Path) -> None:
     path = sidecar(tmp_path / "p.jsonl", {"é\u2028.jpg": {"boxes": []}, 'b"\n.jpg': {"boxes": [[1, 2]]}})
     with Sidecar(path, HEADER) as file:
         assert file.done == {"é\u2028.jpg", 'b"\n.jpg'}
@@ -229,27 +232,25 @@ def test_a_sidecar_goes_on_where_it_was(tmp_path: Path) -> None:
     }
 
 
-def test_a_run_stopped_at_any_byte_goes_on(tmp_path: Path) -> None:
+def test_sidecar_cut_off_at_any_byte_can_be_resumed(tmp_path: Path) -> None:
     """Also inside a character of two bytes, and inside the first line."""
-    whole = sidecar(tmp_path / "w.jsonl", {"é.jpg": {"n": 1}, "ü.jpg": {"n": 2}, "ñ.jpg": {"n": 3}}).read_bytes()
-    ends = [i + 1 for i, byte in enumerate(whole) if byte == ord("\n")]
+    content = sidecar(tmp_path / "w.jsonl", {"é.jpg": {"n": 1}, "ü.jpg": {"n": 2}, "ñ.jpg": {"n": 3}}).read_bytes()
+    ends = [i + 1 for i, byte in enumerate(content) if byte == ord("\n")]
     path = tmp_path / "p.jsonl"
-    for cut in range(len(whole) + 1):
-        path.write_bytes(whole[:cut])
-        if cut == ends[3]:
-            done = {"é.jpg", "ü.jpg", "ñ.jpg"}
-        else:
-            done = {"é.jpg", "ü.jpg"} if cut >= ends[2] else ({"é.jpg"} if cut >= ends[1] else set())
+    for cut in range(len(content) + 1):
+        path.write_bytes(content[:cut])
+        # A line counts when its end is written; the first line is the header.
+        done = {key for key, end in zip(("é.jpg", "ü.jpg", "ñ.jpg"), ends[1:], strict=True) if cut >= end}
         assert set(read_sidecar(path)[1]) == done
         with Sidecar(path, HEADER) as file:
             assert file.done == done
             for key, n in (("é.jpg", 1), ("ü.jpg", 2), ("ñ.jpg", 3)):
                 if key not in file.done:
                     file.append(key, {"n": n})
-        assert path.read_bytes() == whole
+        assert path.read_bytes() == content
 
 
-def test_a_sidecar_of_another_way_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_sidecar_with_other_settings_is_refused_and_unchanged(tmp_path: Path) -> None:
     path = sidecar(tmp_path / "p.jsonl", {"a.jpg": {"boxes": []}})
     before = path.read_bytes()
     with pytest.raises(
@@ -263,7 +264,7 @@ def test_a_sidecar_of_another_way_is_refused_and_left_alone(tmp_path: Path) -> N
     assert mine.read_text() == "a text of mine without a line end"
 
 
-def test_names_that_are_no_utf_8_come_back(tmp_path: Path) -> None:
+def test_names_that_are_not_utf_8_survive(tmp_path: Path) -> None:
     """As os.scandir gives them for files named in another encoding."""
     path = sidecar(tmp_path / "p.jsonl", {"caf\udce9.jpg": {"boxes": []}})
     assert list(read_sidecar(path)[1]) == ["caf\udce9.jpg"]
@@ -281,7 +282,7 @@ def test_a_sidecar_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         (b"{", "not JSON"),
         (b"", "not JSON"),
@@ -293,10 +294,10 @@ def test_a_sidecar_that_cannot_be_written(tmp_path: Path) -> None:
         (b"[" * 100_000, "not JSON"),
     ],
 )
-def test_a_wrong_line_is_named_with_its_number(tmp_path: Path, line: bytes, said: str) -> None:
+def test_a_wrong_line_is_named_with_its_number(tmp_path: Path, line: bytes, message: str) -> None:
     path = sidecar(tmp_path / "p.jsonl", {"a.jpg": {"boxes": []}})
     path.write_bytes(path.read_bytes() + line + b'\n{"key": "b.jpg"}\n')
-    with pytest.raises(DataError, match=re.escape(f"{path}:3: {said}")):
+    with pytest.raises(DataError, match=re.escape(f"{path}:3: {message}")):
         read_sidecar(path)
 
 
@@ -314,7 +315,7 @@ VALUES = st.recursive(
 
 
 @given(st.dictionaries(st.text(), VALUES, max_size=4))
-def test_whatever_is_kept_comes_back(tmp_path_factory: pytest.TempPathFactory, values: dict[str, Any]) -> None:
+def test_any_json_value_survives_in_a_sidecar(tmp_path_factory: pytest.TempPathFactory, values: dict[str, Any]) -> None:
     path = tmp_path_factory.mktemp("side") / "s.jsonl"
     sidecar(path, {key: {"value": value} for key, value in values.items()}, {"made": list(values)})
     header, lines = read_sidecar(path)
@@ -331,7 +332,7 @@ FILES = {
 
 
 @given(st.sampled_from(sorted(FILES)), st.data())
-def test_changed_annotations_are_read_or_named(
+def test_damaged_annotations_are_read_or_raise_our_error_with_their_path(
     tmp_path_factory: pytest.TempPathFactory, name: str, draws: st.DataObject
 ) -> None:
     """Pieces cut out and put in: nothing but an error of ours, with the file's name."""
@@ -349,8 +350,8 @@ def test_changed_annotations_are_read_or_named(
             lines = read_sidecar(path)[1]
             assert all(line["key"] == key for key, line in lines.items())
         else:
-            found = open_data(f"emoset:{root}")
-            assert [sample.label for sample in found.samples] == [3]
+            data = open_data(f"emoset:{root}")
+            assert [sample.label for sample in data.samples] == [3]
     except UniemoxError as error:
         assert isinstance(error, DataError | AnnotationError)
         assert str(root) in str(error)
@@ -415,12 +416,12 @@ def test_a_reader_of_another_package_is_named_by_its_import_path(own_reader: str
         (("open_mine", "wrong"), "must return a uniemox.DataSet, got list"),
     ],
 )
-def test_a_reader_that_is_not_there_is_named(own_reader: str, change: tuple[str, str], message: str) -> None:
+def test_missing_reader_is_reported_by_name(own_reader: str, change: tuple[str, str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         open_data(own_reader.replace(*change))
 
 
-def test_options_of_a_reader_have_its_types(own_reader: str) -> None:
+def test_options_are_converted_to_the_types_of_the_reader(own_reader: str) -> None:
     with pytest.raises(ConfigError, match="count must be a whole number, got 'x'"):
         open_data(f"{own_reader}?count=x")
     with pytest.raises(ConfigError, match="has no option 'seeds'; it has count"):

@@ -11,7 +11,7 @@ from uniemox.data.prompts import describe
 from uniemox.errors import AnnotationError
 
 
-def test_equals_the_stored_sentences(shared: Path) -> None:
+def test_describe_equals_the_stored_sentences(shared: Path) -> None:
     """golden/sentences.json: ten annotations, each with and without its emotion."""
     stored = json.loads((shared / "golden" / "sentences.json").read_text("utf-8"))
     assert len(stored) == 10
@@ -45,7 +45,7 @@ def test_colorfulness_levels() -> None:
     assert words == [f"A {w} photo." for w in ("nearly colorless", "muted", "moderately colorful", "colorful", "vivid")]
 
 
-def test_what_is_missing_none_or_empty_is_left_out() -> None:
+def test_missing_none_and_empty_fields_are_left_out() -> None:
     empty = {"brightness": None, "scene": "", "object": [], "facial_expression": " ", "emotion": None, "other": 3}
     assert describe({}, with_emotion=True) == describe(empty, with_emotion=True) == "A photo."
     assert describe({"emotion": "awe"}, with_emotion=False) == "A photo."

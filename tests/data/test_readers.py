@@ -9,7 +9,7 @@ from torchvision.datasets import ImageFolder
 from tests.data.tree import abstract, emotion6, put, says, words, write
 from tests.drawn import class_folders
 from uniemox.data.readers.emotion6 import read_emotion6
-from uniemox.data.readers.folders import inside, read_folder, walk_files
+from uniemox.data.readers.folders import path_inside, read_folder, walk_files
 from uniemox.data.readers.heco import read_heco
 from uniemox.data.readers.machajdik import read_abstract, read_artphoto
 from uniemox.data.source import READERS, open_data
@@ -63,7 +63,7 @@ def test_emotion6_by_vote(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ("[prob. joy]", "[joy]", "ground_truth.txt:1: there is no column [prob. joy]"),
         ("2.5", "x", "ground_truth.txt:2: [valence] must be a number, got 'x'"),
@@ -76,10 +76,10 @@ def test_emotion6_by_vote(tmp_path: Path) -> None:
         ("0.2", "inf", "ground_truth.txt:3: [prob. anger]"),
     ],
 )
-def test_emotion6s_wrong_rows_are_named_with_their_line(tmp_path: Path, old: str, new: str, said: str) -> None:
+def test_wrong_emotion6_rows_are_reported_with_their_line(tmp_path: Path, old: str, new: str, message: str) -> None:
     table = emotion6(tmp_path, ROWS) / "ground_truth.txt"
     table.write_text(table.read_text().replace(old, new, 1))
-    with pytest.raises(DataError, match=says(said)):
+    with pytest.raises(DataError, match=says(message)):
         read_emotion6(tmp_path)
 
 
@@ -124,7 +124,7 @@ def test_abstract(tmp_path: Path, end: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ("'Sad'", "'Bored'", "csv:1: 'Bored' is none of the 8 labels of mikels"),
         ("'Sad'", "'Anger'", "csv:1: column 'Anger' appears twice"),
@@ -137,15 +137,17 @@ def test_abstract(tmp_path: Path, end: str) -> None:
         ("a1.jpg", "a1.gif", "none of its 1 images is below"),
     ],
 )
-def test_abstracts_wrong_tables_are_named_with_line_and_column(tmp_path: Path, old: str, new: str, said: str) -> None:
+def test_wrong_abstract_tables_are_reported_with_line_and_column(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
     root = abstract(tmp_path, {"a1.jpg": (0, 0, 0, 6, 1, 0, 0, 1)})
     table = root / "ABSTRACT_groundTruth.csv"
     table.write_bytes(table.read_bytes().replace(old.encode(), new.encode(), 1))
-    with pytest.raises(DataError, match=says(said)):
+    with pytest.raises(DataError, match=says(message)):
         read_abstract(root)
 
 
-def test_abstract_wants_one_column_a_class(tmp_path: Path) -> None:
+def test_abstract_needs_one_column_per_class(tmp_path: Path) -> None:
     root = abstract(tmp_path, {"a1.jpg": (0, 0, 0, 6, 1, 0, 0, 1)})
     table = root / "ABSTRACT_groundTruth.csv"
     table.write_bytes(table.read_bytes().replace(b",'Sad'", b",'Sad','Sadness'") + b",5")
@@ -153,7 +155,7 @@ def test_abstract_wants_one_column_a_class(tmp_path: Path) -> None:
         read_abstract(root)
 
 
-def test_abstract_wants_one_table(tmp_path: Path) -> None:
+def test_abstract_needs_one_table(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"expected one CSV file, ABSTRACT_groundTruth\.csv, found 0"):
         read_abstract(tmp_path)
     for name in ("a.csv", "sub/b.CSV"):
@@ -210,7 +212,7 @@ def test_names_of_split_folders(tmp_path: Path, folder: str, split: str) -> None
     assert read_fi(put(tmp_path, f"{folder}/awe/1.jpg")).samples[0].split == split
 
 
-def test_what_is_no_image_is_counted_and_what_is_hidden_is_not_seen(tmp_path: Path) -> None:
+def test_other_files_are_counted_and_hidden_ones_ignored(tmp_path: Path) -> None:
     put(tmp_path, "awe/1.jpg", ".git/awe/2.jpg", "awe/.3.jpg", "__MACOSX/awe/4.jpg", "awe/.hidden/5.jpg")
     for name in ("awe/notes.txt", "awe/more.TXT", "awe/Thumbs.db", "awe/LICENSE"):
         write(tmp_path / name, "x")
@@ -228,7 +230,7 @@ def test_what_is_no_image_is_counted_and_what_is_hidden_is_not_seen(tmp_path: Pa
     )
 
 
-def test_what_lies_outside_the_class_folders_is_told(tmp_path: Path) -> None:
+def test_images_outside_the_class_folders_are_reported(tmp_path: Path) -> None:
     split = read_fi(put(tmp_path / "a", "train/awe/1.jpg", "extra/fear/2.jpg", "b.jpg", "train/c.jpg", "more/3.jpg"))
     assert words(split) == {"train/awe/1.jpg": "awe"}
     assert split.notes == (
@@ -246,7 +248,7 @@ def test_an_unknown_class_folder_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("reader", [read_fi, read_emo8, read_ube, read_caer_s, read_folder, read_heco, read_artphoto])
-def test_folders_that_are_not_there_or_hold_nothing(tmp_path: Path, reader: Any) -> None:
+def test_missing_and_empty_folders_are_refused(tmp_path: Path, reader: Any) -> None:
     with pytest.raises(DataError, match=says(tmp_path / "gone", "there is no such folder")):
         reader(tmp_path / "gone")
     with pytest.raises(DataError, match="there is no such folder"):
@@ -270,7 +272,7 @@ def test_folders_that_are_not_there_or_hold_nothing(tmp_path: Path, reader: Any)
         reader(root)
 
 
-def test_ube_and_emo8_keep_the_folder_between(tmp_path: Path) -> None:
+def test_subfolders_of_ube_and_emo8_are_domains(tmp_path: Path) -> None:
     ube = read_ube(put(tmp_path / "u", "love/dog hug/1.jpg", "love/family/2.jpg", "sad/rain/3.jpg", "joy/4.jpg"))
     assert ube.labels is UBE
     assert [(s.key, ube.label_of(s), s.domain) for s in ube.samples] == [
@@ -283,24 +285,27 @@ def test_ube_and_emo8_keep_the_folder_between(tmp_path: Path) -> None:
     assert [(s.split, s.domain) for s in emo8.samples] == [("train", "cartoon"), ("train", "oil/old")]
 
 
-def test_caer_s_says_what_is_felt(tmp_path: Path) -> None:
+def test_caer_s_has_felt_emotions(tmp_path: Path) -> None:
     data = read_caer_s(put(tmp_path, "train/Anger/1.png", "test/Happy/2.png", "test/Neutral/3.png"))
     assert data.labels is CAER
     assert words(data) == {"test/Happy/2.png": "happy", "test/Neutral/3.png": "neutral", "train/Anger/1.png": "angry"}
 
 
 def test_folder_recognises_its_classes(tmp_path: Path) -> None:
-    known = read_folder(
+    published = read_folder(
         put(tmp_path / "a", *(f"{word}/1.jpg" for word in ("Happy", "angry", "FEAR", "sad", "disgust")))
     )
-    assert (known.labels.labels, known.labels.kind) == (("anger", "disgust", "fear", "joy", "sadness"), "evoked")
-    own = read_folder(put(tmp_path / "b", "train/Cosy/1.jpg", "val/eerie/2.jpg"))
-    assert (own.labels.name, own.labels.labels, own.labels.kind) == ("custom", ("cosy", "eerie"), "evoked")
-    assert [(s.label, s.split) for s in own.samples] == [(0, "train"), (1, "val")]
+    assert (published.labels.labels, published.labels.kind) == (
+        ("anger", "disgust", "fear", "joy", "sadness"),
+        "evoked",
+    )
+    custom = read_folder(put(tmp_path / "b", "train/Cosy/1.jpg", "val/eerie/2.jpg"))
+    assert (custom.labels.name, custom.labels.labels, custom.labels.kind) == ("custom", ("cosy", "eerie"), "evoked")
+    assert [(s.label, s.split) for s in custom.samples] == [(0, "train"), (1, "val")]
     assert read_folder(tmp_path / "b", kind="felt").labels.kind == "felt"
 
 
-def test_one_class_in_two_spellings_is_no_labelled_data_set(tmp_path: Path) -> None:
+def test_one_class_in_two_spellings_gives_no_labels(tmp_path: Path) -> None:
     data = read_folder(put(tmp_path, "train/Joy/1.jpg", "val/joy/2.jpg"))
     assert {sample.label for sample in data.samples} == {None}
 
@@ -318,9 +323,9 @@ def test_linked_folders_are_read_once_as_by_torchvision(tmp_path: Path) -> None:
     (tmp_path / "data/awe/again").symlink_to(tmp_path / "store/awe/deep")  # as in a
     (tmp_path / "store/awe/up").symlink_to(tmp_path / "store")
     (tmp_path / "store/self").symlink_to(tmp_path / "store")
-    found = read_folder(tmp_path / "data")
-    assert sorted(sample.key for sample in found.samples)[:2] == ["awe/a/3.jpg", "awe/a/deep/4.jpg"]
-    assert found.notes == (
+    again = read_folder(tmp_path / "data")
+    assert sorted(sample.key for sample in again.samples)[:2] == ["awe/a/3.jpg", "awe/a/deep/4.jpg"]
+    assert again.notes == (
         "1 links to a folder around them were not followed: awe/a/up",
         "1 links to a folder that was already read were not followed again: awe/again",
     )
@@ -350,9 +355,9 @@ COMPOUND = (
 def test_compound_names_of_all_folders_are_splits(tmp_path: Path, train: str, test: str) -> None:
     put(tmp_path / "a", f"{train}/1.jpg", f"{train}/2.jpg", f"{test}/3.jpg")
     write(tmp_path / "a" / "docs" / "read.txt", "no image")
-    found = read_folder(tmp_path / "a")
-    assert found.labels.labels == ()
-    assert {Path(sample.key).name: sample.split for sample in found.samples} == {
+    unlabelled = read_folder(tmp_path / "a")
+    assert unlabelled.labels.labels == ()
+    assert {Path(sample.key).name: sample.split for sample in unlabelled.samples} == {
         **{"1.jpg": "train", "2.jpg": "train"},
         "3.jpg": "test",
     }
@@ -381,8 +386,8 @@ def test_a_split_without_class_folders_is_named_when_it_is_left_out(tmp_path: Pa
 
 def test_a_split_below_a_class_folder_is_no_domain(tmp_path: Path) -> None:
     data = read_folder(put(tmp_path, "awe/train/1.jpg", "awe/test/art/2.jpg", "fear/train/3.jpg", "fear/4.jpg"))
-    found = {sample.key: (sample.split, sample.domain) for sample in data.samples}
-    assert found == {
+    fields = {sample.key: (sample.split, sample.domain) for sample in data.samples}
+    assert fields == {
         "awe/train/1.jpg": ("train", None),
         "awe/test/art/2.jpg": ("test", "art"),
         "fear/train/3.jpg": ("train", None),
@@ -409,17 +414,17 @@ def test_abstract_and_artphoto_keep_the_split_of_a_folder(tmp_path: Path, split:
     assert [sample.split for sample in read_artphoto(tmp_path / "b").samples] == [None, split]
 
 
-def test_walking_is_sorted_and_whole(tmp_path: Path) -> None:
+def test_walk_files_yields_all_files_sorted(tmp_path: Path) -> None:
     put(tmp_path, "b/2.jpg", "a/1.jpg", "c.jpg", "a/0/9.jpg")
-    found = [path.relative_to(tmp_path).as_posix() for path in walk_files(tmp_path)]
-    assert found == ["a/0/9.jpg", "a/1.jpg", "b/2.jpg", "c.jpg"]
+    names = [path.relative_to(tmp_path).as_posix() for path in walk_files(tmp_path)]
+    assert names == ["a/0/9.jpg", "a/1.jpg", "b/2.jpg", "c.jpg"]
     with pytest.raises(DataError, match=says(tmp_path / "gone", "can't be listed (No such file")):
         list(walk_files(tmp_path / "gone"))
 
 
 @pytest.mark.parametrize("name", ["a/b.jpg", "./a.jpg", "a/./b.jpg", "..a/b..jpg", "a\\b.jpg", " a.jpg"])
 def test_paths_inside(tmp_path: Path, name: str) -> None:
-    assert inside(tmp_path, name, "x").resolve().is_relative_to(tmp_path.resolve())
+    assert path_inside(tmp_path, name, "x").resolve().is_relative_to(tmp_path.resolve())
 
 
 @pytest.mark.parametrize(
@@ -427,7 +432,7 @@ def test_paths_inside(tmp_path: Path, name: str) -> None:
 )
 def test_paths_outside(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match=says("table.csv:3, path: ", "must be a path inside", tmp_path)):
-        inside(tmp_path, name, "table.csv:3, path")
+        path_inside(tmp_path, name, "table.csv:3, path")
 
 
 # The real data
@@ -470,7 +475,7 @@ def test_real_fi(shared: Path) -> None:
     assert read_folder(shared / "data/fi").labels is MIKELS
 
 
-def test_a_loop_of_links_fails_alone(tmp_path: Path) -> None:
+def test_loop_of_links_fails_only_when_it_is_read(tmp_path: Path) -> None:
     photos = class_folders(tmp_path / "photos")
     (photos / "awe" / "loop.jpg").symlink_to("loop.jpg")
     data = open_data(f"folder:{photos}")

@@ -12,7 +12,7 @@ from PIL import Image
 from tests.data.tree import says
 from tests.runs import CPU, SPLITS, colours, finetuned, pretrained, teacher, tiny_finetuning, tiny_pretraining
 from uniemox.checkpoints.saving import convert
-from uniemox.data.people import find_people
+from uniemox.data.people import detect_persons
 from uniemox.data.sample import DataSet
 from uniemox.data.seen import hashes_of, read_seen, seen_by, seen_file, write_hashes
 from uniemox.data.shards import ShardConfig, write_shards
@@ -45,7 +45,7 @@ def fitted(folder: Path, data: DataSet, **config: Any) -> Path:
 
 
 @pytest.mark.usefixtures("without_onnx")
-def test_what_a_teacher_read_is_refused_after_pre_training_and_fine_tuning(tmp_path: Path) -> None:
+def test_images_of_the_teacher_are_refused_after_pre_training_and_fine_tuning(tmp_path: Path) -> None:
     """As with `teacher fit` without --splits: it read all images, their labels in words among them."""
     data = described(colours(splits=SPLITS))
     folder = fitted(tmp_path / "teacher", data)
@@ -64,7 +64,7 @@ def test_what_a_teacher_read_is_refused_after_pre_training_and_fine_tuning(tmp_p
     assert evaluate(tmp_path / "fair", data.only("test"), hardware=CPU).scores.n == 12
 
 
-def test_a_pre_training_without_a_teacher_in_its_losses_hands_none_on(tmp_path: Path) -> None:
+def test_pre_training_without_teacher_losses_ignores_the_teachers_images(tmp_path: Path) -> None:
     data = colours(splits=SPLITS)
     config = tiny_pretraining()
     losses = replace(config.model.losses, contrastive_feature_alignment=0.0, semantic_visual_alignment=0.0)
@@ -78,16 +78,16 @@ def test_a_pre_training_without_a_teacher_in_its_losses_hands_none_on(tmp_path: 
     assert read_seen(tmp_path / "pre") == hashes_of(data.only("train").samples)
 
 
-def test_stored_features_hand_on_what_their_teacher_has_seen(tmp_path: Path) -> None:
-    known = {"ab" * 32, "cd" * 32}
+def test_stored_features_carry_the_hashes_of_their_teacher(tmp_path: Path) -> None:
+    hashes = {"ab" * 32, "cd" * 32}
     features = {"image_features": torch.ones(1, 4), "text_features": torch.ones(1, 4)}
-    save_features(tmp_path / "f.npz", image_keys=["a"], texts=["t"], **features, seen=known)
-    assert seen_by(f"stored:{tmp_path}/f.npz") == known
+    save_features(tmp_path / "f.npz", image_keys=["a"], texts=["t"], **features, seen=hashes)
+    assert seen_by(f"stored:{tmp_path}/f.npz") == hashes
     assert seen_by(f"stored:{teacher()}") == set()
     assert seen_by(f"stored:{tmp_path}/missing.npz") == set()
 
 
-def test_the_features_that_a_run_keeps_know_their_teacher(tmp_path: Path) -> None:
+def test_features_stored_by_a_run_carry_the_hashes_of_their_teacher(tmp_path: Path) -> None:
     data = described(colours(splits=SPLITS))
     folder = fitted(tmp_path / "teacher", data)
     config = tiny_pretraining(teacher=TeacherConfig(source=f"fitted:{folder}", view="whole"))
@@ -99,17 +99,17 @@ def test_the_features_that_a_run_keeps_know_their_teacher(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "name", ["{run}", "{run}/encoder.safetensors", "timm:vit@{run}/encoder.safetensors", "a.pth,{run}"]
 )
-def test_a_run_is_known_by_every_name_that_starts_from_it(name: str) -> None:
+def test_hashes_of_a_run_are_read_for_every_name_of_its_weights(name: str) -> None:
     assert seen_by(name.format(run=pretrained())) == read_seen(pretrained()) != set()
 
 
 @pytest.mark.parametrize("name", ["", "scratch:{run}", "timm:resnet18", "clip:ViT-B-16@openai", "mae.pth"])
-def test_random_and_foreign_weights_have_seen_nothing_of_ours(name: str) -> None:
+def test_random_and_foreign_weights_have_no_hashes(name: str) -> None:
     assert seen_by(name.format(run=pretrained())) == set()
 
 
 @pytest.mark.usefixtures("without_onnx")
-def test_joined_runs_hand_on_what_each_has_seen(tmp_path: Path) -> None:
+def test_joined_runs_carry_the_hashes_of_each(tmp_path: Path) -> None:
     data = colours(splits=SPLITS)
     runs = [tmp_path / "a", tmp_path / "b"]
     for run, start in zip(runs, (pretrained(), finetuned("knn")), strict=True):
@@ -120,12 +120,12 @@ def test_joined_runs_hand_on_what_each_has_seen(tmp_path: Path) -> None:
         evaluate(tmp_path / "mean", data.only("test"), hardware=CPU)
 
 
-def test_converted_weights_hand_on_what_they_have_seen(tmp_path: Path) -> None:
+def test_converted_weights_carry_their_hashes(tmp_path: Path) -> None:
     convert(pretrained() / "encoder.safetensors", tmp_path / "alone.safetensors")
     assert seen_by(str(tmp_path / "alone.safetensors")) == read_seen(pretrained())
 
 
-def test_shards_are_refused_by_the_originals_they_were_made_of(tmp_path: Path) -> None:
+def test_packed_images_are_refused_by_the_hash_of_their_original(tmp_path: Path) -> None:
     data = described(colours(splits=SPLITS))
     write_shards(data, tmp_path / "shards", ShardConfig(short_side_px=20, pool=PoolConfig(workers=1)))
     packed = open_data(f"shards:{tmp_path}/shards")
@@ -147,21 +147,21 @@ class Finder:
         return [(Detection(Box(1, 1, 9, 9), 0.9),)] * len(images)
 
 
-def test_people_of_a_finder_that_was_trained_on_the_images_are_refused(tmp_path: Path) -> None:
+def test_training_images_of_the_person_detector_are_refused(tmp_path: Path) -> None:
     data = colours(splits=SPLITS)
     folder = tmp_path / "photos"
     for sample in data.samples:
         file = folder / str(sample.split) / sample.key
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(sample.image.read())
-    there = open_data(f"fi:{folder}")
-    find_people(there, Finder, folder / "persons.jsonl", seen=hashes_of(there.only("test").samples))
-    found = open_data(f"fi:{folder}")
-    assert found.detector_seen == hashes_of(there.only("test").samples)
+    on_disk = open_data(f"fi:{folder}")
+    detect_persons(on_disk, Finder, folder / "persons.jsonl", training_hashes=hashes_of(on_disk.only("test").samples))
+    with_people = open_data(f"fi:{folder}")
+    assert with_people.detector_seen == hashes_of(on_disk.only("test").samples)
     with pytest.raises(DataError, match=says("12 of these 12 images", "person detector")):
-        evaluate(finetuned("both"), found.only("test"), hardware=CPU)
-    write_shards(found, tmp_path / "shards", ShardConfig(pool=PoolConfig(workers=1)))
-    assert open_data(f"shards:{tmp_path}/shards").detector_seen == found.detector_seen
+        evaluate(finetuned("both"), with_people.only("test"), hardware=CPU)
+    write_shards(with_people, tmp_path / "shards", ShardConfig(pool=PoolConfig(workers=1)))
+    assert open_data(f"shards:{tmp_path}/shards").detector_seen == with_people.detector_seen
     assert seen_file(folder / "persons.jsonl").is_file()
 
 
@@ -172,13 +172,13 @@ def test_a_list_of_hashes_is_sorted(tmp_path: Path) -> None:
     assert (tmp_path / "list.txt").read_text().split() == sorted(hashes)
 
 
-def test_a_damaged_list_is_named(tmp_path: Path) -> None:
+def test_damaged_list_of_hashes_is_reported_by_name(tmp_path: Path) -> None:
     (tmp_path / "training_pictures.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(DataError, match=says(tmp_path / "training_pictures.txt", "not a list of hashes")):
         read_seen(tmp_path)
 
 
-def test_a_teacher_fitted_without_the_emotion_knows_no_label(tmp_path: Path) -> None:
+def test_teacher_fitted_without_the_emotion_has_no_label_words(tmp_path: Path) -> None:
     data = described(colours(splits=SPLITS))
     with_label = FittedTeacher.load(fitted(tmp_path / "with", data))
     without = FittedTeacher.load(fitted(tmp_path / "without", data, with_emotion=False))

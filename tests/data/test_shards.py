@@ -36,9 +36,9 @@ def data(tmp_path: Path) -> DataSet:
     root = tmp_path / "data"
     class_folders(root / "train", each=3)
     class_folders(root / "val", each=2)
-    found = open_data(f"folder:{root}")
-    known = replace(
-        found.samples[0],
+    opened = open_data(f"folder:{root}")
+    complete = replace(
+        opened.samples[0],
         text="A photo of a café.",
         annotation={"scene": "cafe", "object": ["Cup"]},
         persons=(Detection(Box(10, 20, 110.5, 220), 0.75),),
@@ -49,7 +49,7 @@ def data(tmp_path: Path) -> DataSet:
         domain="tea",
         group="g",
     )
-    return replace(found, samples=[known, *found.samples[1:]])
+    return replace(opened, samples=[complete, *opened.samples[1:]])
 
 
 def by_key(data: DataSet) -> dict[str, Sample]:
@@ -65,7 +65,7 @@ def packed(data: DataSet, folder: Path, **settings: int) -> DataSet:
     return read_shards(str(folder))
 
 
-def test_what_goes_in_comes_out(data: DataSet, tmp_path: Path) -> None:
+def test_shards_preserve_every_field_and_file(data: DataSet, tmp_path: Path) -> None:
     done: list[tuple[str, int, int | None]] = []
     assert (
         write_shards(
@@ -74,14 +74,10 @@ def test_what_goes_in_comes_out(data: DataSet, tmp_path: Path) -> None:
         == []
     )
     assert done[-1] == ("packing", 10, 10)
-    found = open_data(f"shards:{tmp_path}/out")
-    assert (found.labels.name, found.labels.labels, found.labels.kind) == (
-        data.labels.name,
-        data.labels.labels,
-        "evoked",
-    )
+    read = open_data(f"shards:{tmp_path}/out")
+    assert (read.labels.name, read.labels.labels, read.labels.kind) == (data.labels.name, data.labels.labels, "evoked")
     before = by_key(data)
-    after = by_key(found)
+    after = by_key(read)
     assert before.keys() == after.keys()
     for key, sample in before.items():
         assert after[key].image.read() == sample.image.read()  # the very file
@@ -103,13 +99,13 @@ def test_scaled_images_keep_their_boxes(data: DataSet, tmp_path: Path) -> None:
         assert len(small[key].image.read()) < len(sample.image.read())
 
 
-def test_what_was_packed_smaller_is_known_by_its_original(data: DataSet, tmp_path: Path) -> None:
+def test_reduced_images_keep_the_hash_of_their_original(data: DataSet, tmp_path: Path) -> None:
     small = packed(data, tmp_path / "small", short_side_px=60)
     smaller = packed(small, tmp_path / "smaller", short_side_px=30)
     again = packed(small, tmp_path / "again")
     originals = {sample.key: hashlib.sha256(sample.image.read()).hexdigest() for sample in data.samples}
-    for found in (small, smaller, again):
-        assert {sample.key: sample.source_sha256 for sample in found.samples} == originals
+    for shards in (small, smaller, again):
+        assert {sample.key: sample.source_sha256 for sample in shards.samples} == originals
     assert {sample.source_sha256 for sample in packed(data, tmp_path / "whole").samples} == {None}
 
 
@@ -125,22 +121,22 @@ def test_webdataset_reads_them(data: DataSet, tmp_path: Path) -> None:
     packed(data, tmp_path / "out", samples=4)
     urls = [str(path) for path in sorted((tmp_path / "out").glob("*.tar"))]
     read = webdataset.WebDataset(urls, shardshuffle=False).decode("rgb8").to_tuple("jpg", "json")
-    seen = {meta["key"]: (image.shape, meta.get("label")) for image, meta in read}
-    assert seen == {sample.key: ((240, 320, 3), data.label_of(sample)) for sample in data.samples}
+    images = {meta["key"]: (image.shape, meta.get("label")) for image, meta in read}
+    assert images == {sample.key: ((240, 320, 3), data.label_of(sample)) for sample in data.samples}
 
 
-def test_any_store_of_fsspec(data: DataSet, tmp_path: Path) -> None:
+def test_shards_are_read_from_any_fsspec_store(data: DataSet, tmp_path: Path) -> None:
     packed(data, tmp_path / "out", samples=4)
     memory = fsspec.filesystem("memory")
     for path in (tmp_path / "out").iterdir():
         memory.pipe(f"/somewhere/{path.name}", path.read_bytes())
-    found = open_data("shards:memory://somewhere")
-    for key, sample in by_key(found).items():
+    read = open_data("shards:memory://somewhere")
+    for key, sample in by_key(read).items():
         assert sample.image.read() == by_key(data)[key].image.read()
     memory.rm("/somewhere", recursive=True)
 
 
-def test_epochs_can_be_left_and_entered_anywhere(data: DataSet, tmp_path: Path) -> None:
+def test_loading_starts_at_any_step(data: DataSet, tmp_path: Path) -> None:
     samples = packed(data, tmp_path / "out", samples=4).samples
 
     by_address = open_data(f"shards:file://{tmp_path}/out").samples  # not by path: through fsspec in every process
@@ -150,8 +146,8 @@ def test_epochs_can_be_left_and_entered_anywhere(data: DataSet, tmp_path: Path) 
         order = RunOrder(len(samples), batch_size=2, seed=0, start=15 + start, steps=20)  # the fourth epoch
         return [batch.scene for batch in build_loader(dataset, order, workers)]
 
-    whole = batches(0, 0)
-    assert all(torch.equal(a, b) for a, b in zip(whole[3:], batches(3, 2), strict=True))
+    uninterrupted = batches(0, 0)
+    assert all(torch.equal(a, b) for a, b in zip(uninterrupted[3:], batches(3, 2), strict=True))
 
 
 def test_the_index_names_no_folder_of_this_machine(data: DataSet, tmp_path: Path) -> None:
@@ -161,12 +157,12 @@ def test_the_index_names_no_folder_of_this_machine(data: DataSet, tmp_path: Path
 
 
 @pytest.mark.parametrize("bytes_left", [0, 511, 20_000])
-def test_a_shard_that_is_cut_off_is_named(data: DataSet, tmp_path: Path, bytes_left: int) -> None:
-    found = packed(data, tmp_path / "out", samples=4)
+def test_truncated_shard_is_reported_by_name(data: DataSet, tmp_path: Path, bytes_left: int) -> None:
+    shards = packed(data, tmp_path / "out", samples=4)
     os.truncate(tmp_path / "out" / "train-00001.tar", bytes_left)
     with pytest.raises(DataError, match=r"train-00001\.tar is cut off or changed: \d+ bytes expected, \d+ found; copy"):
         read_shards(str(tmp_path / "out"))
-    last = [sample for sample in found.samples if "train-00001" in str(sample.image)][-1]
+    last = [sample for sample in shards.samples if "train-00001" in str(sample.image)][-1]
     with pytest.raises(OSError, match=r"train-00001\.tar is cut off"):
         last.image.read()
     (tmp_path / "out" / "train-00001.tar").unlink()
@@ -174,7 +170,7 @@ def test_a_shard_that_is_cut_off_is_named(data: DataSet, tmp_path: Path, bytes_l
         read_shards(str(tmp_path / "out"))
 
 
-def test_an_index_that_is_wrong_is_named(data: DataSet, tmp_path: Path) -> None:
+def test_wrong_index_is_reported_by_name(data: DataSet, tmp_path: Path) -> None:
     out = tmp_path / "out"
     write_shards(data, out, ShardConfig(samples=10, pool=ALONE))
     lines = (out / "val-00000.jsonl").read_text().splitlines()
@@ -214,11 +210,11 @@ def test_an_index_that_is_wrong_is_named(data: DataSet, tmp_path: Path) -> None:
         read_shards(str(tmp_path))
 
 
-def test_a_stopped_run_goes_on(data: DataSet, tmp_path: Path) -> None:
+def test_stopped_packing_resumes_with_the_next_shard(data: DataSet, tmp_path: Path) -> None:
     out = tmp_path / "out"
     config = ShardConfig(samples=4, pool=ALONE)
 
-    def stop(what: str, done: int, total: int | None) -> None:
+    def stop(task: str, done: int, total: int | None) -> None:
         if done:
             raise KeyboardInterrupt
 
@@ -308,11 +304,11 @@ class Ranges(SimpleHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = Path(self.translate_path(self.path))
-        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
-        if asked is None or not path.is_file():
+        requested = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if requested is None or not path.is_file():
             super().do_GET()
             return
-        first, last = map(int, asked.groups())
+        first, last = map(int, requested.groups())
         part = path.read_bytes()[first : last + 1]
         self.send_response(206)
         self.send_header("Content-Length", str(len(part)))
@@ -324,7 +320,7 @@ class Ranges(SimpleHTTPRequestHandler):
         pass
 
 
-def test_over_http_by_several_processes(data: DataSet, tmp_path: Path) -> None:
+def test_several_processes_read_shards_over_http(data: DataSet, tmp_path: Path) -> None:
     packed(data, tmp_path / "out", samples=4)
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Ranges, directory=str(tmp_path))) as server:
         Thread(target=server.serve_forever, daemon=True).start()
@@ -339,7 +335,7 @@ def test_over_http_by_several_processes(data: DataSet, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("split", ["../mine/all", "/tmp/x", ".hidden", "a\0"])
-def test_a_split_is_no_path(data: DataSet, tmp_path: Path, split: str) -> None:
+def test_split_that_is_a_path_is_refused(data: DataSet, tmp_path: Path, split: str) -> None:
     """A stranger's index or file of splits names them, and shards are named after them."""
     strange = replace(data, samples=[replace(sample, split=split) for sample in data.samples])
     with pytest.raises(DataError, match="a split can't be named"):
@@ -365,7 +361,7 @@ def test_fields_of_another_type_are_refused(data: DataSet, tmp_path: Path, chang
 
 
 @pytest.mark.parametrize("report", ["pipe", "{}", "[1]"])
-def test_a_report_of_another_kind_is_no_report(data: DataSet, tmp_path: Path, report: str) -> None:
+def test_invalid_report_is_not_used(data: DataSet, tmp_path: Path, report: str) -> None:
     write_shards(data, tmp_path / "s", ShardConfig(pool=ALONE))
     (tmp_path / "s" / "shards.json").unlink()
     strange = tmp_path / "s" / "val-00000.report.json"

@@ -25,17 +25,17 @@ def decomposed(text: str) -> str:
 
 @given(st.text())
 def test_a_spelling_is_composed_and_the_same_for_all_forms(text: str) -> None:
-    found = spelled(text)
-    assert found == spelled(found) == spelled(decomposed(found)) == spelled(f"\ufeff {found}\u00a0\u200b")
-    assert unicodedata.is_normalized("NFC", found)
-    assert "  " not in found
-    assert found == found.strip()
+    spelling = spelled(text)
+    assert spelling == spelled(spelling) == spelled(decomposed(spelling)) == spelled(f"\ufeff {spelling}\u00a0\u200b")
+    assert unicodedata.is_normalized("NFC", spelling)
+    assert "  " not in spelling
+    assert spelling == spelling.strip()
 
 
 @given(st.text())
 def test_a_class_name_stays_one_after_cleaning(text: str) -> None:
-    found = clean(text)
-    assert found == spelled(found)
+    cleaned = clean(text)
+    assert cleaned == spelled(cleaned)
     assert recognise([text]).index(decomposed(text)) == 0
 
 

@@ -21,6 +21,7 @@ from uniemox.data.shards import ShardConfig, read_shards, write_shards
 from uniemox.data.splits import (
     PAPER_RECIPES,
     choose_scheme,
+    count_copies_across_splits,
     frechet_distance,
     hold_out,
     join_copies,
@@ -30,7 +31,6 @@ from uniemox.data.splits import (
     plot_choice,
     read_splits,
     split_samples,
-    straddling,
     take_fraction,
     write_splits,
 )
@@ -59,8 +59,8 @@ def test_every_class_has_the_ratio_to_within_a_few_samples(count: int, classes: 
         assert abs(total[split] - share * count) < 3
         for label in range(classes):
             members = [sample.key for sample in samples if sample.label == label]
-            found = sum(scheme[key] == split for key in members)
-            assert abs(found - share * len(members)) < 3
+            in_split = sum(scheme[key] == split for key in members)
+            assert abs(in_split - share * len(members)) < 3
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=200), st.integers(0, 3))
@@ -93,10 +93,12 @@ def test_one_image_more_or_fewer_moves_at_most_one_at_a_border(
     ways = Counter(frozenset((scheme[sample.key], fewer[sample.key])) for sample in moved)
     assert ways.keys() <= {frozenset(("train", "val")), frozenset(("val", "test"))} or count < 60
     assert max(ways.values(), default=0) <= 1
-    of_class = [sample for sample in samples if sample.label == gone.label]
-    less = [sample for sample in of_class if sample is not gone]
-    kept, kept_of_less = ({one.key for one in take_fraction(part, 0.5, seed)} for part in (of_class, less))
-    assert len(kept ^ kept_of_less - {gone.key}) <= 2 if less else True
+    members = [sample for sample in samples if sample.label == gone.label]
+    other_members = [sample for sample in members if sample is not gone]
+    if other_members:
+        taken = {sample.key for sample in take_fraction(members, 0.5, seed)}
+        taken_of_others = {sample.key for sample in take_fraction(other_members, 0.5, seed)}
+        assert len(taken ^ taken_of_others - {gone.key}) <= 2
 
 
 def test_keys_in_another_spelling_are_drawn_alike() -> None:
@@ -133,7 +135,7 @@ def test_copies_of_an_image_are_counted_and_kept_together(tmp_path: Path, capsys
     assert "exact copy" not in shown.err
 
 
-def test_unreadable_files_are_no_copies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unreadable_files_are_not_copies_of_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Empty and equal damaged files are neither counted nor kept together."""
     root = class_folders(tmp_path / "data", each=10)
     for name in ("awe", "fear"):
@@ -170,7 +172,7 @@ def test_groups_that_share_a_file_are_joined() -> None:
     assert names[3] == names[4] not in (None, names[0])
     assert names[5:] == [None, None]
     scheme = {sample.key: split for sample, split in zip(samples, ("a", "a", "b", "a", "a", "b", "a"), strict=True)}
-    assert straddling(samples, ["1", "2", "2", "3", "3", "", ""], scheme) == 2
+    assert count_copies_across_splits(samples, ["1", "2", "2", "3", "3", "", ""], scheme) == 2
 
 
 @pytest.mark.parametrize("ratios", [{}, {"train": 0.5, "test": 0.4}, {"train": 1.5, "test": -0.5}])
@@ -179,7 +181,7 @@ def test_shares_that_do_not_add_up_are_refused(ratios: dict[str, float]) -> None
         split_samples(samples_of(10), ratios, 0)
 
 
-def test_ratio_in_words() -> None:
+def test_parse_ratio() -> None:
     assert parse_ratio("80/20") == {"train": 0.8, "test": 0.2}
     assert parse_ratio("2/1/1") == {"train": 0.5, "val": 0.25, "test": 0.25}
     for wrong in ("", "80", "80/x/10", "80/0/20", "1/2/3/4", "0/0", "nan/1", "-1/2"):
@@ -194,15 +196,15 @@ def test_smaller_fractions_are_parts_of_larger_ones(count: int, first: float, se
     assert small <= large
     for label in range(min(4, count)):
         members = [sample for sample in samples if sample.label == label]
-        kept = [sample for sample in members if sample.key in large]
-        assert len(kept) == max(1, round(max(first, second) * len(members)))
+        taken = [sample for sample in members if sample.key in large]
+        assert len(taken) == max(1, round(max(first, second) * len(members)))
 
 
-def test_a_fraction_leaves_val_and_test_whole() -> None:
+def test_fraction_of_train_leaves_val_and_test_complete() -> None:
     samples = samples_of(300)
     scheme = split_samples(samples, RATIOS, 0)
-    kept = Counter(keep_fraction(scheme, samples, 0.1, seed=0).values())
-    assert kept == {"train": 21, "val": 30, "test": 60}
+    sizes = Counter(keep_fraction(scheme, samples, 0.1, seed=0).values())
+    assert sizes == {"train": 21, "val": 30, "test": 60}
     assert take_fraction(samples, 0.1, 0) != take_fraction(samples, 0.1, 1)
     for wrong in (0, -1, 1.1):
         with pytest.raises(ConfigError, match="fraction"):
@@ -210,7 +212,7 @@ def test_a_fraction_leaves_val_and_test_whole() -> None:
 
 
 @given(st.integers(8, 300), st.integers(1, 6), st.integers(0, 3), st.data())
-def test_what_is_held_out_comes_out_of_train_alone(count: int, classes: int, seed: int, draw: st.DataObject) -> None:
+def test_held_out_images_come_from_train_only(count: int, classes: int, seed: int, draw: st.DataObject) -> None:
     samples = samples_of(count, classes)
     samples = [replace(sample, split="val" if i % 4 == 0 else "train") for i, sample in enumerate(samples)]
     train = sum(sample.split == "train" for sample in samples)
@@ -224,7 +226,7 @@ def test_what_is_held_out_comes_out_of_train_alone(count: int, classes: int, see
 
 
 @pytest.mark.parametrize("count", [0, -1, 6, 7])
-def test_more_than_train_has_is_not_held_out(count: int) -> None:
+def test_hold_out_count_must_be_below_the_size_of_train(count: int) -> None:
     samples = [replace(sample, split="train") for sample in samples_of(6)]
     with pytest.raises(ConfigError, match="below the 6 training images"):
         hold_out(samples, count, 0)
@@ -233,20 +235,20 @@ def test_more_than_train_has_is_not_held_out(count: int) -> None:
 
 
 @pytest.mark.parametrize("other", [{"paper": True}, {"ratio": "80/20"}, {"schemes": 2}])
-def test_what_divides_otherwise_does_not_go_with_holding_out(other: dict[str, object], tmp_path: Path) -> None:
+def test_hold_out_excludes_other_schemes(other: dict[str, object], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--hold-out splits only train"):
         split_command("synthetic:16", tmp_path / "s.json", scheme=SchemeOptions(hold_out=2, **other))  # type: ignore[arg-type]
 
 
-def test_files_know_when_they_were_changed(tmp_path: Path) -> None:
+def test_changed_split_files_are_refused(tmp_path: Path) -> None:
     samples = samples_of(40)
     data = DataSet("x", MIKELS, samples)
     scheme = split_samples(samples[:30], RATIOS, 0)
     digest = write_splits(tmp_path / "a.json", scheme, source="x", how="by hand")
     assert write_splits(tmp_path / "b.json", dict(reversed(scheme.items())), source="y", how="else") == digest
-    found = read_splits(tmp_path / "a.json", data)
-    assert {sample.key: sample.split for sample in found.samples} == scheme
-    assert found.notes == (f"splits from {tmp_path}/a.json (sha256 {digest[:12]})", "10 images are not in it")
+    divided = read_splits(tmp_path / "a.json", data)
+    assert {sample.key: sample.split for sample in divided.samples} == scheme
+    assert divided.notes == (f"splits from {tmp_path}/a.json (sha256 {digest[:12]})", "10 images are not in it")
     content = json.loads((tmp_path / "a.json").read_text())
     assert (tmp_path / "a.json").read_text().split('"sha256"')[1] == (tmp_path / "b.json").read_text().split(
         '"sha256"'
@@ -264,10 +266,10 @@ def test_files_know_when_they_were_changed(tmp_path: Path) -> None:
             read_splits(tmp_path / "c.json", data)
 
 
-def test_the_papers_recipes_are_the_papers(shared: Path) -> None:
+def test_recipes_equal_those_of_the_paper(shared: Path) -> None:
     """What tables.json says in words, as numbers."""
-    said = json.loads((shared / "paper" / "tables.json").read_text())["splits"]
-    for name, words in said.items():
+    recipes_in_words = json.loads((shared / "paper" / "tables.json").read_text())["splits"]
+    for name, words in recipes_in_words.items():
         recipe = PAPER_RECIPES[name.lower()]
         if recipe is None:
             numbers = []
@@ -343,7 +345,8 @@ def test_all_splits_are_plotted_on_the_same_axes(tmp_path: Path, monkeypatch: py
     figures: list[Figure] = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, file, **_: (figures.append(figure), file.touch()))
     plot_choice(choice, DataSet("x", MIKELS, samples), tmp_path / "plot.png")
-    low, high = choice.projected.min(axis=0), choice.projected.max(axis=0)
+    low = choice.projected.min(axis=0)
+    high = choice.projected.max(axis=0)
     assert figures[0].get_size_inches().tolist() == [16, 4]  # a square for each split and the distances
     *plots, _ = figures[0].axes
     assert [axis.get_title() for axis in plots] == ["train (42)", "val (6)", "test (12)"]
@@ -375,7 +378,7 @@ def test_schemes_of_too_few_samples_are_refused() -> None:
         choose_scheme(samples_of(50), {"a": 0.5, "b": 0.5}, np.zeros((50, 48)), seeds=range(3))
 
 
-def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+def test_output_path_that_is_not_a_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is not a file"):
         write_splits(tmp_path, {"a": "train"}, source="x", how="y")
 

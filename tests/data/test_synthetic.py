@@ -21,7 +21,7 @@ from uniemox.data import synthetic as module
 from uniemox.data.prompts import describe
 from uniemox.data.sample import Sample
 from uniemox.data.source import open_data
-from uniemox.data.synthetic import HEIGHT, LAW, STATES, SURROUNDINGS, WIDTH, ScenePlan, draw, plan, synthetic
+from uniemox.data.synthetic import HEIGHT, LATIN_SQUARE, STATES, SURROUNDINGS, WIDTH, ScenePlan, draw, plan, synthetic
 from uniemox.errors import ConfigError
 from uniemox.labels import MIKELS
 
@@ -39,10 +39,10 @@ def samples() -> Sequence[Sample]:
 def best_guess(samples: Sequence[Sample], fields: Sequence[str]) -> float:
     """Accuracy of the commonest label for each combination of the fields, counted in one half, in the other."""
     half = len(samples) // 2
-    seen: dict[tuple[object, ...], Counter[int | None]] = defaultdict(Counter)
+    label_counts: dict[tuple[object, ...], Counter[int | None]] = defaultdict(Counter)
     for sample in samples[:half]:
-        seen[_values(sample, fields)][sample.label] += 1
-    guesses = {values: counts.most_common(1)[0][0] for values, counts in seen.items()}
+        label_counts[_values(sample, fields)][sample.label] += 1
+    guesses = {values: counts.most_common(1)[0][0] for values, counts in label_counts.items()}
     return sum(guesses.get(_values(sample, fields), 0) == sample.label for sample in samples[half:]) / half
 
 
@@ -66,7 +66,7 @@ def test_person_or_surroundings_alone_are_at_chance(samples: Sequence[Sample], f
     assert best_guess(samples, fields) <= CHANCE + 0.025
 
 
-def test_both_tell_the_emotion(samples: Sequence[Sample]) -> None:
+def test_person_and_surroundings_together_determine_the_emotion(samples: Sequence[Sample]) -> None:
     assert best_guess(samples, (*PERSON, "scene")) == 1
     assert best_guess(samples, (*PERSON, "object")) >= 0.95, "three kinds of object are in several places"
 
@@ -85,16 +85,16 @@ def test_nothing_else_that_is_drawn_leaks_the_emotion(samples: Sequence[Sample])
             "height": p.box.y2 - p.box.y1, "x": (p.box.x1 + p.box.x2) // 48, "y": p.box.y2 // 12,
         }  # fmt: skip
 
-    told = [replace(sample, annotation={**_note(sample), **drawn(i)}) for i, sample in enumerate(samples)]
+    annotated = [replace(sample, annotation={**_note(sample), **drawn(i)}) for i, sample in enumerate(samples)]
     for field in drawn(0):
         for others in ((), ("scene",), PERSON):  # nor does it tell the person, nor the scene
-            assert best_guess(told, (field, *others)) <= CHANCE + 0.025, (field, *others)
+            assert best_guess(annotated, (field, *others)) <= CHANCE + 0.025, (field, *others)
     assert "emotion" not in ScenePlan.__slots__, "what draws must not know the emotion"
 
 
-def test_the_law_is_a_latin_square() -> None:
-    assert len(LAW) == len(STATES) == len(SURROUNDINGS) == len(MIKELS)
-    for line in (*LAW, *zip(*LAW, strict=True)):
+def test_labels_form_a_latin_square() -> None:
+    assert len(LATIN_SQUARE) == len(STATES) == len(SURROUNDINGS) == len(MIKELS)
+    for line in (*LATIN_SQUARE, *zip(*LATIN_SQUARE, strict=True)):
         assert sorted(line) == list("01234567")
 
 
@@ -121,13 +121,13 @@ def test_every_split_is_balanced() -> None:
             assert set(Counter(labels).values()) == {len(labels) // 8}
 
 
-def test_more_samples_begin_with_the_same() -> None:
+def test_larger_data_set_begins_with_the_same_samples() -> None:
     assert synthetic(64).samples == synthetic(640).samples[:64]
     assert synthetic(64, seed=1).samples != synthetic(64).samples
     assert str(synthetic(64, seed=3).samples[5].image) == "synthetic:3/5"
 
 
-def test_a_sample_says_all_that_is_known() -> None:
+def test_sample_has_every_field() -> None:
     data = synthetic(640)
     assert (data.name, data.labels, len(data)) == ("synthetic:640", MIKELS, 640)
     assert len({sample.key for sample in data.samples}) == 640
@@ -140,12 +140,12 @@ def test_a_sample_says_all_that_is_known() -> None:
 
 
 @pytest.mark.parametrize("count", [0, -1])
-def test_no_scenes_at_all_are_refused(count: int) -> None:
+def test_counts_out_of_range_are_refused(count: int) -> None:
     with pytest.raises(ConfigError, match=f"got {count}"):
         synthetic(count)
 
 
-def test_listing_draws_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_listing_samples_draws_no_image(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "draw", None)
     data = synthetic(64)
     with pytest.raises(TypeError):
@@ -204,8 +204,8 @@ def test_the_box_is_the_persons_to_one_px() -> None:
         differs = (_pixels(planned) != _pixels(planned, has_person=False)).any(axis=2)
         ys = differs.any(axis=1).nonzero()[0]
         xs = differs.any(axis=0).nonzero()[0]
-        seen = np.array([xs[0], ys[0], xs[-1] + 1, ys[-1] + 1])
-        assert np.abs(seen - planned.box).max() <= 1, (index, seen, planned.box)
+        drawn_box = np.array([xs[0], ys[0], xs[-1] + 1, ys[-1] + 1])
+        assert np.abs(drawn_box - planned.box).max() <= 1, (index, drawn_box, planned.box)
         assert differs.sum() > 0.4 * planned.box.area, "most of the box is person"
 
 
@@ -224,8 +224,8 @@ def test_every_object_that_is_listed_can_be_seen() -> None:
     for index in range(64):
         planned = plan(0, index)
         everything = _pixels(planned)
-        for k, thing in enumerate(planned.things):
-            without = _pixels(replace(planned, things=planned.things[:k] + planned.things[k + 1 :]))
+        for k, thing in enumerate(planned.objects):
+            without = _pixels(replace(planned, objects=planned.objects[:k] + planned.objects[k + 1 :]))
             assert (everything != without).any(axis=2).sum() > 100, (index, thing.name)
 
 
@@ -256,14 +256,14 @@ def test_the_face_is_legible_in_the_crop_and_hardly_in_the_scene() -> None:
     assert max(scene_shares) < 0.015
 
 
-def test_places_mislead_in_training_and_say_nothing_in_the_test() -> None:
+def test_misleading_places_follow_the_label_except_in_test() -> None:
     data = open_data("synthetic:6400?misleading=0.9&seed=2")
     assert data.labels.kind == "felt"
     for split, share in (("train", 0.9 + 0.1 / 8), ("val", 0.9 + 0.1 / 8), ("test", 1 / 8)):
         part = [sample for sample in data.samples if sample.split == split]
         assert set(Counter(sample.label for sample in part).values()) == {len(part) // 8}
-        own = [_note(sample)["scene"] == SURROUNDINGS[sample.label or 0].scene for sample in part]
-        assert np.mean(own) == pytest.approx(share, abs=0.04)
+        has_own_place = [_note(sample)["scene"] == SURROUNDINGS[sample.label or 0].scene for sample in part]
+        assert np.mean(has_own_place) == pytest.approx(share, abs=0.04)
         for sample in part:  # the person alone decides
             state = (_note(sample)["facial_expression"], _note(sample)["human_action"])
             assert STATES[sample.label or 0] == state

@@ -36,7 +36,7 @@ def test_heco_with_people(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "said"),
+    ("table", "message"),
     [
         ("path,x1,y1,x2\nPeace/1.jpg,1,2,3\n", "boxes.csv:1: there is no column y2"),
         ("path,x1,y1,x2,y2\nPeace/9.jpg,1,2,3,4\n", "boxes.csv:2, path: 'Peace/9.jpg' is not an image below"),
@@ -48,10 +48,10 @@ def test_heco_with_people(tmp_path: Path) -> None:
         ("path,x1,y1,x2,y2,label\nPeace/1.jpg,1,2,3,4,joy\n", "boxes.csv:2, label: 'joy' is none of the 8 labels"),
     ],
 )
-def test_hecos_wrong_tables_are_named_with_line_and_column(tmp_path: Path, table: str, said: str) -> None:
+def test_wrong_heco_tables_are_reported_with_line_and_column(tmp_path: Path, table: str, message: str) -> None:
     put(tmp_path, "Peace/1.jpg")
     write(tmp_path / "boxes.csv", table)
-    with pytest.raises(DataError, match=says(tmp_path) + says("/", said)):
+    with pytest.raises(DataError, match=says(tmp_path) + says("/", message)):
         read_heco(tmp_path)
 
 
@@ -83,7 +83,7 @@ def ferplus(root: Path, *rows: str) -> Path:
     return root
 
 
-def test_ferplus_labels_distributions_and_what_has_none(tmp_path: Path) -> None:
+def test_ferplus_labels_distributions_and_faces_without_them(tmp_path: Path) -> None:
     data = read_ferplus(ferplus(tmp_path, *FER_ROWS))
     assert (data.labels, data.labels.kind) == (FERPLUS, "expressed")
     assert [data.label_of(sample) for sample in data.samples] == ["neutral", None, None, None, "contempt"]
@@ -118,7 +118,9 @@ def test_ferplus_splits_and_paths_may_be_written_in_other_ways(tmp_path: Path) -
         ([FER_ROWS[0].replace("train/a", "train/z")], ("votes.csv:2, path", "does not exist")),
     ],
 )
-def test_ferplus_names_what_is_wrong(tmp_path: Path, rows: list[str], message: tuple[str, ...]) -> None:
+def test_wrong_ferplus_tables_are_reported_with_line_and_column(
+    tmp_path: Path, rows: list[str], message: tuple[str, ...]
+) -> None:
     with pytest.raises(DataError, match=says(*message)):
         read_ferplus(ferplus(tmp_path, *rows))
 
@@ -150,17 +152,17 @@ def test_oasis_as_published(tmp_path: Path) -> None:
     rows = ("I1,Acorns 1 ,Object,web,1,1.2,103,7,1.7,98", "I2,Acorns 2,Object,web,4,1.1,103,2.5,1.6,98")
     more = ("I3,Zebra 1  ,Animal,web,7,1.0,100,4,1.5,99", "I4,Gone 1,Animal,web,5,1.0,100,4,1.5,99")
     data = open_data(f"oasis:{oasis(tmp_path / 'o', *rows, *more)}")
-    assert [(one.key, one.valence, one.arousal) for one in data.samples] == [
+    assert [(sample.key, sample.valence, sample.arousal) for sample in data.samples] == [
         ("images/Acorns 1.jpg", 1.0, 9.0),
         ("images/Acorns 2.jpg", 5.0, 3.0),
         ("images/Zebra 1.jpg", 9.0, 5.0),
     ]
-    assert [one.group for one in data.samples] == ["Acorns", "Acorns", "Zebra"]
+    assert [sample.group for sample in data.samples] == ["Acorns", "Acorns", "Zebra"]
     assert data.notes == ("1 rows were left out: their image is missing",)
     assert not data.labels.labels
 
 
-def test_oasis_names_wrong_ratings(tmp_path: Path) -> None:
+def test_wrong_oasis_ratings_are_reported(tmp_path: Path) -> None:
     root = oasis(tmp_path / "o", "I1,Acorns 1,Object,web,7.5,1,1,4,1,1")
     with pytest.raises(DataError, match=says("OASIS.csv:2: Valence_mean must lie between 1 and 7, got '7.5'")):
         open_data(f"oasis:{root}")
@@ -176,7 +178,10 @@ def test_a_table_of_ratings_needs_no_labels_and_any_scale_will_do(tmp_path: Path
         "path,theme,category,valence_mean,valence_sd,arousal_mean,arousal_n\na.jpg,A,x,4,1,0,9\nb.jpg,A,x,10,1,5,9\n"
     )
     data = open_data(f"csv:{table}?scale=0-10")
-    assert [(one.valence, one.arousal, one.group) for one in data.samples] == [(4.2, 1.0, "A"), (9.0, 5.0, "A")]
+    assert [(sample.valence, sample.arousal, sample.group) for sample in data.samples] == [
+        (4.2, 1.0, "A"),
+        (9.0, 5.0, "A"),
+    ]
     with pytest.raises(DataError, match=says("ratings.csv:2: arousal must lie between 1 and 9, got '0'")):
         open_data(f"csv:{table}")
     with pytest.raises(DataError, match=says("scale must be LOW-HIGH, such as 1-7, got '7'")):
@@ -186,5 +191,5 @@ def test_a_table_of_ratings_needs_no_labels_and_any_scale_will_do(tmp_path: Path
 def test_real_oasis(shared: Path) -> None:
     data = open_data(f"csv:{shared / 'data' / 'oasis' / 'ratings.csv'}?scale=1-7")
     assert len(data.samples) == 416
-    assert len({one.group for one in data.samples}) == 124
-    assert all(1 <= one.valence <= 9 and 1 <= one.arousal <= 9 for one in data.samples)
+    assert len({sample.group for sample in data.samples}) == 124
+    assert all(1 <= sample.valence <= 9 and 1 <= sample.arousal <= 9 for sample in data.samples)

@@ -71,13 +71,13 @@ def test_a_joined_union_keeps_every_label(both: str) -> None:
         ("{first}?union=all,{second}", "option union must be joined, got 'all'"),
     ],
 )
-def test_a_joined_union_is_asked_for_once_and_of_several(both: str, source: str, message: str) -> None:
+def test_union_option_belongs_to_the_first_of_several_sources(both: str, source: str, message: str) -> None:
     first, second = both.split(",")
     with pytest.raises(ConfigError, match=message):
         open_data(source.format(first=first, second=second))
 
 
-def test_keys_say_where_samples_come_from_and_labels_are_the_firsts(both: str) -> None:
+def test_union_prefixes_keys_and_uses_the_labels_of_the_first(both: str) -> None:
     """Joy has no counterpart among Mikels' eight, nor has surprise: their images stay, without a label."""
     data = open_data(both)
     assert words(data) == {
@@ -117,7 +117,7 @@ def test_a_second_of_a_kind_has_a_number_and_groups_stay_apart(tmp_path: Path) -
     assert [sample.group for sample in data.samples] == ["csv/one", "csv/one", "csv2/one", "csv2/one"]
 
 
-def test_what_is_felt_and_what_is_evoked_are_never_one(tmp_path: Path) -> None:
+def test_felt_and_evoked_emotions_are_never_joined(tmp_path: Path) -> None:
     put(tmp_path / "fi", "awe/1.jpg")
     put(tmp_path / "caer", "train/angry/1.jpg")
     put(tmp_path / "own", "calm/1.jpg", "wild/2.jpg")
@@ -131,7 +131,7 @@ def test_what_is_felt_and_what_is_evoked_are_never_one(tmp_path: Path) -> None:
         open_data(f"fi:{tmp_path}/fi,folder:{tmp_path}/own")
 
 
-def test_images_without_labels_join_anything(tmp_path: Path) -> None:
+def test_unlabelled_images_join_any_data_set(tmp_path: Path) -> None:
     put(tmp_path / "plain", "1.jpg")
     put(tmp_path / "caer", "train/angry/1.jpg")
     data = open_data(f"folder:{tmp_path}/plain,caer-s:{tmp_path}/caer")
@@ -144,9 +144,9 @@ def test_a_single_data_set_is_described_as_before(tmp_path: Path) -> None:
     put(tmp_path / "fi", "awe/1.jpg", "fear/2.jpg")
     data = open_data(f"fi:{tmp_path}/fi")
     assert data.parts == ()
-    found = describe_data(data)
-    assert set(found) == {"source", "samples", "labels", "sha256"}
-    assert found["sha256"] == "0fb1b21ed865a6be503ec7da21aa2cdb3930b7b090057f84c17ae4af02bcae7f"
+    description = describe_data(data)
+    assert set(description) == {"source", "samples", "labels", "sha256"}
+    assert description["sha256"] == "0fb1b21ed865a6be503ec7da21aa2cdb3930b7b090057f84c17ae4af02bcae7f"
     several = describe_data(open_data(f"fi:{tmp_path}/fi,folder:{tmp_path}/fi"))
     assert [part["name"] for part in several["parts"]] == ["fi", "folder"]
 
@@ -164,7 +164,7 @@ def test_divided_and_undivided_are_not_trained_on_together(both: str, tmp_path: 
     assert len(open_data(both, splits=tmp_path / "splits.json").to_train()) in (2, 3)
 
 
-def test_the_papers_splits_of_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_paper_splits_of_a_union_equal_those_of_its_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every part is divided as it is alone."""
     put(tmp_path / "fi", *(f"{word}/{i}.jpg" for word in ("awe", "fear") for i in range(20)))
     put(tmp_path / "ube", *(f"{word}/a/{i}.jpg" for word in ("anger", "fear") for i in range(10)))
@@ -172,11 +172,11 @@ def test_the_papers_splits_of_each(tmp_path: Path, capsys: pytest.CaptureFixture
     expected = {}
     for name, source in sources.items():
         split(source, tmp_path / f"{name}.json", scheme=SchemeOptions(paper=True))
-        own = json.loads((tmp_path / f"{name}.json").read_text())["splits"]
-        expected |= {f"{name}/{key}": split_name for split_name, keys in own.items() for key in keys}
+        splits = json.loads((tmp_path / f"{name}.json").read_text())["splits"]
+        expected |= {f"{name}/{key}": split_name for split_name, keys in splits.items() for key in keys}
     split(",".join(sources.values()), tmp_path / "both.json", scheme=SchemeOptions(paper=True))
-    found = json.loads((tmp_path / "both.json").read_text())["splits"]
-    assert {key: name for name, keys in found.items() for key in keys} == expected
+    joint = json.loads((tmp_path / "both.json").read_text())["splits"]
+    assert {key: name for name, keys in joint.items() for key in keys} == expected
     assert "ube: 20 samples" in capsys.readouterr().err
 
 
@@ -184,14 +184,14 @@ def test_copies_in_two_data_sets_are_found(tmp_path: Path, capsys: pytest.Captur
     class_folders(tmp_path / "a", CLASSES, 3)
     put(tmp_path / "b", "anger/x.jpg").joinpath("anger", "x.jpg").write_bytes((tmp_path / "a/awe/1.jpg").read_bytes())
     check(f"folder:{tmp_path}/a,fi:{tmp_path}/b", as_json=True, pool=PoolConfig(workers=1))
-    found = json.loads(capsys.readouterr().out)
-    [copies] = found["exact_duplicates"]
+    report = json.loads(capsys.readouterr().out)
+    [copies] = report["exact_duplicates"]
     assert copies["paths"] == [f"{tmp_path}/b/anger/x.jpg", f"{tmp_path}/a/awe/1.jpg"]
-    assert {entry["key"] for entry in found["exclude"]} == {"fi/anger/x.jpg", "folder/awe/1.jpg"}
-    assert "under several labels: anger, awe" in {entry["reason"] for entry in found["exclude"]}
+    assert {entry["key"] for entry in report["exclude"]} == {"fi/anger/x.jpg", "folder/awe/1.jpg"}
+    assert "under several labels: anger, awe" in {entry["reason"] for entry in report["exclude"]}
 
 
-def test_shards_of_several_hold_all(both: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_shards_of_a_union_contain_all_samples(both: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = open_data(both)
     write_shards(data, tmp_path / "packed", ShardConfig(pool=PoolConfig(workers=1)))
     packed = open_data(f"shards:{tmp_path}/packed")
@@ -215,10 +215,10 @@ def test_a_joined_classifier_is_scored_in_the_full_label_set_of_each_data_set(tm
     assert len(record["labels"]["labels"]) == 11
     for kind, labels in (("ube", first), ("fi", second)):
         data = open_data(f"{kind}:{tmp_path}/{kind}")
-        found = evaluate(out, data, allow_seen=True, hardware=HardwareConfig(device="cpu", workers=0))
-        assert found.scores.n == len(data) == 48
-        assert not [note for note in found.notes if "left out" in note or "never reached" in note]
-        for line in found.predictions:
+        result = evaluate(out, data, allow_seen=True, hardware=HardwareConfig(device="cpu", workers=0))
+        assert result.scores.n == len(data) == 48
+        assert not [note for note in result.notes if "left out" in note or "never reached" in note]
+        for line in result.predictions:
             assert set(line["probabilities"]) == set(data.labels.labels) >= set(labels)
             assert sum(line["probabilities"].values()) == pytest.approx(1, abs=1e-5)
 
@@ -236,7 +236,7 @@ def test_a_classifier_learns_from_both_and_is_scored_by_part(tmp_path: Path) -> 
     assert (record["source"], record["samples"]) == (source, 105)
     assert [(part["name"], part["samples"]) for part in record["parts"]] == [("folder", 50), ("fi", 55)]
     held_out = open_data(source, splits=out / "splits.json").only("test")
-    found = evaluate(out, held_out, by="part", hardware=HardwareConfig(device="cpu", workers=0))
-    assert found.scores.n == len(held_out)
-    assert found.by is not None
-    assert set(found.by.groups) == {"folder", "fi"}
+    result = evaluate(out, held_out, by="part", hardware=HardwareConfig(device="cpu", workers=0))
+    assert result.scores.n == len(held_out)
+    assert result.by is not None
+    assert set(result.by.groups) == {"folder", "fi"}

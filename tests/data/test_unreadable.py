@@ -56,23 +56,23 @@ def with_broken(data: DataSet, rows: Sequence[int], content: bytes = b"") -> Dat
     return replace(data, samples=samples)
 
 
-def rows_of(data: DataSet, split: str | None, place: int) -> list[int]:
+def rows_of(data: DataSet, split: str | None, class_number: int) -> list[int]:
     """Rows of one of the classes that the data have."""
-    label = sorted({one.label for one in data.samples if one.label is not None})[place]
-    return [i for i, one in enumerate(data.samples) if one.split == split and one.label == label]
+    label = sorted({sample.label for sample in data.samples if sample.label is not None})[class_number]
+    return [i for i, sample in enumerate(data.samples) if sample.split == split and sample.label == label]
 
 
 def test_only_decoded_images_are_hashed() -> None:
     """An empty file, and one that is cut off, have no hash, and are not among the images that a model has seen."""
     data = colours(splits=SPLITS)
-    whole = image_hashes(data.samples)
+    hashes = image_hashes(data.samples)
     cut_off = data.samples[1].image.read()[:60]
     broken = with_broken(with_broken(data, [0]), [1], cut_off)
-    digests, listed = decoded_hashes(broken.samples)
-    assert digests == ["", "", *whole[2:]]
-    assert [one.key for one in listed] == [one.key for one in data.samples[:2]]
-    assert all(one.reason for one in listed)
-    assert hashes_of(broken.samples) == set(whole[2:])
+    digests, unreadable = decoded_hashes(broken.samples)
+    assert digests == ["", "", *hashes[2:]]
+    assert [sample.key for sample in unreadable] == [sample.key for sample in data.samples[:2]]
+    assert all(sample.reason for sample in unreadable)
+    assert hashes_of(broken.samples) == set(hashes[2:])
 
 
 def test_identical_unreadable_files_are_not_seen_images() -> None:
@@ -84,7 +84,7 @@ def test_identical_unreadable_files_are_not_seen_images() -> None:
         refuse_seen(data.samples, image_hashes(data.samples), {empty, image_hashes(data.samples)[1]}, "data")
 
 
-def test_the_list_is_read_again_and_a_mangled_one_is_named(tmp_path: Path) -> None:
+def test_list_survives_writing_and_damaged_list_is_refused(tmp_path: Path) -> None:
     path = tmp_path / UNREADABLE
     write_unreadable(path, {"ä/1.jpg": "cut\noff", "2.jpg": "empty"})
     assert read_unreadable(path) == {"ä/1.jpg": "cut\noff", "2.jpg": "empty"}
@@ -96,7 +96,7 @@ def test_the_list_is_read_again_and_a_mangled_one_is_named(tmp_path: Path) -> No
         read_unreadable(path)
 
 
-def test_lines_for_people() -> None:
+def test_description_lists_unreadable_images() -> None:
     assert describe_unreadable({}) == []
     assert describe_unreadable({"a": "empty"}) == ["left out 1 image that can't be read:", "  a: empty"]
     lines = describe_unreadable({f"{i}": "empty" for i in range(23)}, Path("run/unreadable.jsonl"))
@@ -107,10 +107,12 @@ def test_lines_for_people() -> None:
 def test_classes_that_lose_images_are_named() -> None:
     """From more than a twentieth on; a class without any readable image is refused for training."""
     data = colours(each=20)
-    of_class = [[data.samples[row].key for row in rows_of(data, None, place)] for place in range(4)]
+    of_class = [[data.samples[row].key for row in rows_of(data, None, class_number)] for class_number in range(4)]
     keys = [*of_class[1][:1], *of_class[2][:2], *of_class[3]]
     broken = {key: f"{key}: empty" for key in keys}
-    names = [data.labels.labels[place] for place in sorted({one.label or 0 for one in data.samples})]
+    names = [
+        data.labels.labels[class_number] for class_number in sorted({sample.label or 0 for sample in data.samples})
+    ]
     assert lost_by_class(data.samples, broken, data.labels, "training") == [
         f"training loses 2 of 20 images of {names[2]} (10%), which can't be read",
         f"training has no readable image of {names[3]}: all 20 can't be read",
@@ -134,9 +136,9 @@ def test_fine_tuning_lists_unreadable_images(method: str, tmp_path: Path) -> Non
     for key, reason in listed.items():
         assert f"  {key}: {reason}" in notes.lines
     assert any(line.startswith("training loses 1 of 6 images") for line in notes.lines)
-    readable = [one for i, one in enumerate(data.samples) if i not in rows and one.split != "test"]
-    own = set(image_hashes(readable)) | (set() if method == "histogram" else read_seen(pretrained()))
-    assert read_seen(tmp_path / "run") == own
+    readable = [sample for i, sample in enumerate(data.samples) if i not in rows and sample.split != "test"]
+    training_hashes = set(image_hashes(readable)) | (set() if method == "histogram" else read_seen(pretrained()))
+    assert read_seen(tmp_path / "run") == training_hashes
 
 
 @pytest.mark.usefixtures("without_onnx")
@@ -196,7 +198,7 @@ def test_repaired_images_are_read_again_and_count_as_seen(tmp_path: Path) -> Non
     assert read_seen(tmp_path) == hashes_of(data.samples)
 
 
-def test_a_refused_run_begins_when_its_images_are_restored(tmp_path: Path) -> None:
+def test_refused_run_starts_after_its_images_are_restored(tmp_path: Path) -> None:
     data = colours(splits=SPLITS)
     config = tiny_finetuning(pretrained(), method="knn", max_unreadable=0)
     with pytest.raises(DataError, match="can't be read"):
@@ -216,7 +218,7 @@ def test_class_frequencies_are_those_of_readable_images(tmp_path: Path, monkeypa
         pretrained(), method="probe", batch_size=8, class_weighting="balanced", logit_adjustment=1.0, augment=PLAIN
     )
     finetune(config, with_broken(data, rows), tmp_path / "run")
-    labels = [one.label or 0 for i, one in enumerate(data.samples) if one.split == "train" and i not in rows]
+    labels = [sample.label or 0 for i, sample in enumerate(data.samples) if sample.split == "train" and i not in rows]
     present = sorted(set(labels))
     weights = runs[0].objective.class_weights
     assert weights is not None
@@ -257,9 +259,11 @@ def test_a_target_outside_of_the_image_is_unreadable_where_the_view_needs_it(
 def test_a_class_without_training_images_is_named(tmp_path: Path) -> None:
     data = colours(splits=SPLITS)
     label = data.samples[rows_of(data, "train", 2)[0]].label
-    left = replace(data, samples=[one for one in data.samples if (one.label, one.split) != (label, "train")])
+    remaining = replace(
+        data, samples=[sample for sample in data.samples if (sample.label, sample.split) != (label, "train")]
+    )
     notes = Notes()
-    finetune(tiny_finetuning(pretrained(), method="probe", batch_size=8), left, tmp_path / "run", callback=notes)
+    finetune(tiny_finetuning(pretrained(), method="probe", batch_size=8), remaining, tmp_path / "run", callback=notes)
     lines = [line for line in notes.lines if "has no training image of" in line]
     assert len(lines) == 1
     assert data.labels.labels[label or 0] in lines[0]

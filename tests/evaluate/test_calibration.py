@@ -39,8 +39,8 @@ def plain_error(probabilities: np.ndarray, labels: np.ndarray, bins: int) -> flo
     return total
 
 
-def test_the_temperature_is_that_of_what_is_answered() -> None:
-    """With answers drawn together for unfamiliar images: against a search over a grid."""
+def test_temperature_accounts_for_unfamiliar_images() -> None:
+    """Compare with a search over a grid, with smoothed answers for unfamiliar images."""
     draw = np.random.default_rng(0)
     logits = draw.normal(0, 3, (400, 5))
     familiarity = draw.uniform(0, 0.4, 400)
@@ -49,25 +49,25 @@ def test_the_temperature_is_that_of_what_is_answered() -> None:
     def loss(temperature: float) -> float:
         return float(-np.log(probabilities_of(logits, temperature, familiarity)[np.arange(400), truth]).mean())
 
-    found = fit_temperature(logits, np.eye(5)[truth], familiarity)
-    assert found == pytest.approx(1.7, rel=0.25)
-    assert loss(found) <= min(loss(t) for t in np.geomspace(0.2, 10, 200)) + 1e-6
+    temperature = fit_temperature(logits, np.eye(5)[truth], familiarity)
+    assert temperature == pytest.approx(1.7, rel=0.25)
+    assert loss(temperature) <= min(loss(t) for t in np.geomspace(0.2, 10, 200)) + 1e-6
 
 
 @pytest.mark.parametrize(
-    ("logits", "said"), [(np.zeros((0, 2)), "no sample to score"), (np.array([[np.nan, 0]]), "are not finite")]
+    ("logits", "message"), [(np.zeros((0, 2)), "no sample to score"), (np.array([[np.nan, 0]]), "are not finite")]
 )
-def test_bad_logits_are_refused(logits: np.ndarray, said: str) -> None:
-    with pytest.raises(DataError, match=said):
+def test_bad_logits_are_refused(logits: np.ndarray, message: str) -> None:
+    with pytest.raises(DataError, match=message):
         fit_temperature(logits, np.eye(2)[: len(logits)])
 
 
 @given(SEEDS, st.floats(0.05, 50))
 def test_probabilities_agree_with_scipy(seed: int, temperature: float) -> None:
     logits = np.random.default_rng(seed).normal(scale=50, size=(5, 4)).astype(np.float32)
-    found = probabilities_of(logits, temperature)
-    np.testing.assert_allclose(found, probabilities(logits, temperature), rtol=1e-12, atol=1e-300)
-    assert found.dtype == np.float64
+    result = probabilities_of(logits, temperature)
+    np.testing.assert_allclose(result, probabilities(logits, temperature), rtol=1e-12, atol=1e-300)
+    assert result.dtype == np.float64
     np.testing.assert_array_equal(probabilities_of(np.array([[1e4, 0.0], [-1e4, -1e4]]), None), [[1, 0], [0.5, 0.5]])
 
 
@@ -93,11 +93,11 @@ def test_bins_hold_their_upper_edge_and_empty_ones_are_nan() -> None:
 def test_error_agrees_with_the_plain_form(seed: int, n: int, bins: int) -> None:
     logits, labels = drawn(n, seed)
     answers = probabilities(logits)
-    found = expected_calibration_error(answers, labels, bins)
-    assert found == pytest.approx(plain_error(answers, labels, bins), abs=1e-12)
-    assert 0 <= found <= 1
+    error = expected_calibration_error(answers, labels, bins)
+    assert error == pytest.approx(plain_error(answers, labels, bins), abs=1e-12)
+    assert 0 <= error <= 1
     order = np.random.default_rng(seed).permutation(n)
-    assert expected_calibration_error(answers[order], labels[order], bins) == pytest.approx(found, abs=1e-12)
+    assert expected_calibration_error(answers[order], labels[order], bins) == pytest.approx(error, abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -133,7 +133,7 @@ def test_no_other_temperature_is_better(seed: int, n: int) -> None:
     assert best <= min(loss(temperature) for temperature in np.geomspace(0.01, 100, 200)) + 1e-6
 
 
-def test_few_images_that_are_all_right_do_not_make_a_classifier_certain() -> None:
+def test_few_images_that_are_all_right_keep_the_temperature() -> None:
     info = ClassifierInfo(labels=("awe", "fear"), label_set="custom", kind="evoked", streams="scene")
     right = np.tile([[2.0, 0.0], [0.0, 2.0]], (20, 1))
     truth = np.tile(np.eye(2), (20, 1))
@@ -143,10 +143,14 @@ def test_few_images_that_are_all_right_do_not_make_a_classifier_certain() -> Non
 
 def test_temperature_at_the_edges() -> None:
     right = np.array([[2.0, 0.0], [0.0, 2.0]])
-    assert fit_temperature(right, np.eye(2)[[0, 1]]) == pytest.approx(0.01)  # all right: the surer the better
-    assert fit_temperature(right, np.eye(2)[[1, 0]]) == pytest.approx(100)  # all wrong: the flatter the better
-    assert fit_temperature(np.zeros((2, 2)), np.eye(2)[[0, 1]]) == 1  # it changes nothing
-    assert fit_temperature(np.ones((3, 1)), np.ones((3, 1))) == 1  # one class
+    # All right: the lowest temperature is best.
+    assert fit_temperature(right, np.eye(2)[[0, 1]]) == pytest.approx(0.01)
+    # All wrong: the highest temperature is best.
+    assert fit_temperature(right, np.eye(2)[[1, 0]]) == pytest.approx(100)
+    # The temperature has no effect on equal logits.
+    assert fit_temperature(np.zeros((2, 2)), np.eye(2)[[0, 1]]) == 1
+    # The temperature has no effect on one class.
+    assert fit_temperature(np.ones((3, 1)), np.ones((3, 1))) == 1
 
 
 def test_few_images_raise_the_temperature_by_a_factor_of_four_at_most() -> None:

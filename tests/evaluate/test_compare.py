@@ -1,4 +1,4 @@
-"""Recipes are compared over seeds: against the bootstrap of the stacked hits."""
+"""Settings are compared over seeds, with the bootstrap of the stacked hits."""
 
 import json
 from dataclasses import asdict
@@ -19,10 +19,10 @@ WRONG = {"a0": {0, 1}, "a1": {2}, "b0": {0, 1, 5, 6}, "b1": {2, 3, 4}, "b2": {9}
 
 @pytest.fixture
 def runs(tmp_path: Path, photos: DataSet) -> dict[str, Path]:  # noqa: F811
-    found = {name: write_run(tmp_path / name, "finetune") for name in WRONG}
-    for name, run in found.items():
+    runs_by_name = {name: write_run(tmp_path / name, "finetune") for name in WRONG}
+    for name, run in runs_by_name.items():
         score(run, photos, logits_for(photos, WRONG[name]))
-    return found
+    return runs_by_name
 
 
 def hits(*names: str) -> np.ndarray:
@@ -31,19 +31,20 @@ def hits(*names: str) -> np.ndarray:
 
 def test_seeds_are_pooled(runs: dict[str, Path]) -> None:
     ours = [runs["a0"], runs["a1"], runs["least"]]
-    [found] = compare(ours, [runs["b0"], runs["b1"], runs["b2"]])
+    [comparison] = compare(ours, [runs["b0"], runs["b1"], runs["b2"]])
     ours = hits("a0", "a1", "least")
     theirs = hits("b0", "b1", "b2")
-    assert found.pictures == 16
-    assert found.ours == (14 / 16, 15 / 16, 7 / 16)
-    assert found.theirs == (12 / 16, 13 / 16, 15 / 16)
-    assert found.difference.difference == pytest.approx(ours.mean() - theirs.mean())
+    assert comparison.pictures == 16
+    assert comparison.ours == (14 / 16, 15 / 16, 7 / 16)
+    assert comparison.theirs == (12 / 16, 13 / 16, 15 / 16)
+    assert comparison.difference.difference == pytest.approx(ours.mean() - theirs.mean())
     groups = [str(i) for i in range(16)]
-    assert found.difference == paired_bootstrap(ours, theirs, groups)
+    assert comparison.difference == paired_bootstrap(ours, theirs, groups)
     low, high = interval_over_runs(ours, groups) or (0, 0)
     assert high > 1
-    assert found.ours_interval == (low, 1)  # an accuracy
-    assert json.loads(json.dumps(asdict(found)))["theirs"] == list(found.theirs)
+    # The interval of an accuracy ends at 1.
+    assert comparison.ours_interval == (low, 1)
+    assert json.loads(json.dumps(asdict(comparison)))["theirs"] == list(comparison.theirs)
 
 
 def test_two_runs_are_printed_without_an_interval(runs: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,12 +55,12 @@ def test_two_runs_are_printed_without_an_interval(runs: dict[str, Path], capsys:
     assert "difference +15.6% (two runs: no interval" in printed
     assert "does not beat" not in printed
     cli_compare(ours=[runs["a0"], runs["a1"]], theirs=[runs["b0"]], as_json=True)
-    found = json.loads(capsys.readouterr().out)
-    assert (found["ours_interval"], found["difference"]["low"]) == (None, None)
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["ours_interval"], printed["difference"]["low"]) == (None, None)
 
 
 def test_a_model_that_is_no_run_is_compared_by_its_evaluations(runs: dict[str, Path], tmp_path: Path) -> None:
-    """As the models in the package, whose scores are in ./embedded."""
+    """Models in the package have their scores in ./embedded."""
     expected = compare([runs["a0"]], [runs["b0"]])
     (tmp_path / "embedded").mkdir()
     (runs["a0"] / "evaluations").rename(tmp_path / "embedded" / "evaluations")
@@ -89,25 +90,27 @@ def test_runs_scored_among_different_labels_are_marked(
     for line in lines:
         line["probabilities"]["boredom"] = 0.0
     file.with_suffix(".jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    [found] = compare([runs["a0"]], [runs["b0"]])
-    assert found.note.startswith("not scored among the same labels, but among 2 (awe, fear) and 3 (awe, boredom, fear)")
+    [comparison] = compare([runs["a0"]], [runs["b0"]])
+    assert comparison.note.startswith(
+        "not scored among the same labels, but among 2 (awe, fear) and 3 (awe, boredom, fear)"
+    )
     cli_compare(ours=[runs["a0"]], theirs=[runs["b0"]])
-    assert found.note in capsys.readouterr().out
+    assert comparison.note in capsys.readouterr().out
 
 
-def test_a_recipe_is_as_good_as_itself(runs: dict[str, Path]) -> None:
-    [found] = compare([runs["a0"]], [runs["a0"]])
-    assert (found.difference.difference, found.difference.low, found.difference.high) == (0, 0, 0)
+def test_run_equals_itself(runs: dict[str, Path]) -> None:
+    [comparison] = compare([runs["a0"]], [runs["a0"]])
+    assert (comparison.difference.difference, comparison.difference.low, comparison.difference.high) == (0, 0, 0)
 
 
-def test_a_baseline_and_chance_stand_beside_them(runs: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
-    [found] = compare([runs["a0"], runs["a1"]], [runs["b0"]], [runs["least"]])
+def test_baseline_and_chance_are_reported(runs: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    [comparison] = compare([runs["a0"], runs["a1"]], [runs["b0"]], [runs["least"]])
     groups = [str(i) for i in range(16)]
-    assert found.baseline == (7 / 16,)
-    assert found.baseline_interval == bootstrap_interval(hits("least")[0], groups)
-    assert found.ours_over_baseline == paired_bootstrap(hits("a0", "a1"), hits("least"), groups)
-    assert found.theirs_over_baseline == paired_bootstrap(hits("b0"), hits("least"), groups)
-    assert (found.commonest, found.uniform) == (0.5, 0.5)
+    assert comparison.baseline == (7 / 16,)
+    assert comparison.baseline_interval == bootstrap_interval(hits("least")[0], groups)
+    assert comparison.ours_over_baseline == paired_bootstrap(hits("a0", "a1"), hits("least"), groups)
+    assert comparison.theirs_over_baseline == paired_bootstrap(hits("b0"), hits("least"), groups)
+    assert (comparison.commonest, comparison.uniform) == (0.5, 0.5)
     cli_compare(ours=[runs["least"]], theirs=[runs["a0"]], baseline=[runs["least"]])
     printed = capsys.readouterr().out
     assert "chance 50.0% (most common class), 50.0% (1 / classes)" in printed
@@ -135,12 +138,13 @@ def test_a_run_that_was_scored_twice_is_not_compared_by_chance(
     runs: dict[str, Path],
     photos: DataSet,  # noqa: F811
 ) -> None:
-    [kept] = (runs["a0"] / "evaluations").glob("*.json")
-    for file in (kept, kept.with_suffix(".jsonl")):
+    [evaluation] = (runs["a0"] / "evaluations").glob("*.json")
+    for file in (evaluation, evaluation.with_suffix(".jsonl")):
         (file.parent / f"again{file.suffix}").write_bytes(file.read_bytes())
     with pytest.raises(DataError, match="was scored twice on"):
         compare([runs["a0"]], [runs["b0"]])
-    other = json.loads(kept.read_text()) | {"persons": "other.jsonl"}
-    (kept.parent / "again.json").write_text(json.dumps(other))
-    [found] = compare([runs["a0"]], [runs["b0"]])  # the one with other people is another
-    assert found.ours == (14 / 16,)
+    other = json.loads(evaluation.read_text()) | {"persons": "other.jsonl"}
+    (evaluation.parent / "again.json").write_text(json.dumps(other))
+    # The evaluation with other people counts as another one.
+    [comparison] = compare([runs["a0"]], [runs["b0"]])
+    assert comparison.ours == (14 / 16,)

@@ -35,24 +35,27 @@ def plain_concordance(t: np.ndarray, p: np.ndarray) -> float:
 @given(SEEDS)
 def test_agrees_with_scipy(seed: int) -> None:
     target, pred = drawn(seed)
-    found = distribution_measures(target, pred)
-    np.testing.assert_allclose(found["kl"], stats.entropy(target, pred, axis=1), atol=1e-12)
+    measures = distribution_measures(target, pred)
+    np.testing.assert_allclose(measures["kl"], stats.entropy(target, pred, axis=1), atol=1e-12)
     for name, theirs in {
         "cosine": lambda t, p: 1 - distance.cosine(t, p),
         "canberra": distance.canberra,
         "chebyshev": distance.chebyshev,
-        "intersection": lambda t, p: 1 - distance.cityblock(t, p) / 2,  # of distributions
+        # This holds for distributions.
+        "intersection": lambda t, p: 1 - distance.cityblock(t, p) / 2,
         "clark": lambda t, p: sum(((a - b) / (a + b)) ** 2 for a, b in zip(t, p, strict=True) if a + b) ** 0.5,
     }.items():
-        np.testing.assert_allclose(found[name], [theirs(t, p) for t, p in zip(target, pred, strict=True)], atol=1e-12)
+        np.testing.assert_allclose(
+            measures[name], [theirs(t, p) for t, p in zip(target, pred, strict=True)], atol=1e-12
+        )
 
 
 def test_opposites_by_hand() -> None:
     """Classes where both are 0 add nothing; the divergence from what was called impossible is large, not infinite."""
-    found = distribution_measures(np.array([[1.0, 0.0, 0.0]]), np.array([[0.0, 1.0, 0.0]]))
+    measures = distribution_measures(np.array([[1.0, 0.0, 0.0]]), np.array([[0.0, 1.0, 0.0]]))
     expected = {"clark": 2**0.5, "canberra": 2, "chebyshev": 1, "intersection": 0, "cosine": 0}
     expected["kl"] = -np.log(np.finfo(np.float64).tiny)
-    assert {name: float(values[0]) for name, values in found.items()} == pytest.approx(expected)
+    assert {name: float(values[0]) for name, values in measures.items()} == pytest.approx(expected)
     half = distribution_measures(np.array([[0.5, 0.5]]), np.array([[0.25, 0.75]]))
     assert half["kl"] == pytest.approx([0.5 * np.log(4 / 3)])
 
@@ -61,7 +64,8 @@ def test_opposites_by_hand() -> None:
 def test_the_order_of_samples_and_classes_changes_nothing(seed: int) -> None:
     target, pred = drawn(seed)
     rng = np.random.default_rng(seed)
-    rows, columns = rng.permutation(len(target)), rng.permutation(target.shape[1])
+    rows = rng.permutation(len(target))
+    columns = rng.permutation(target.shape[1])
     before = distribution_measures(target, pred)
     for name, values in distribution_measures(target[rows][:, columns], pred[rows][:, columns]).items():
         np.testing.assert_allclose(values, before[name][rows], atol=1e-12)
@@ -87,14 +91,16 @@ def test_agreement_by_hand() -> None:
     assert (pearson(target, target), concordance(target, target)) == pytest.approx((1, 1))
     assert (pearson(target, -target + 4), concordance(target, -target + 4)) == pytest.approx((-1, -1))
     assert pearson(target, target + 1) == pytest.approx(1)
-    assert concordance(target, target + 1) == pytest.approx(2 * (2 / 3) / (2 / 3 + 2 / 3 + 1))  # a shift costs
-    assert np.isnan(pearson(np.array([3.3]), np.array([4.4])))  # one sample
+    # A shift lowers the concordance.
+    assert concordance(target, target + 1) == pytest.approx(2 * (2 / 3) / (2 / 3 + 2 / 3 + 1))
+    # A single sample has no correlation.
+    assert np.isnan(pearson(np.array([3.3]), np.array([4.4])))
     assert concordance(np.array([3.3]), np.array([4.4])) == 0
 
 
 @pytest.mark.parametrize("constant", [0.0, 0.1, 5.3, 1e6 + 0.1])
 def test_constants_are_undefined_or_no_agreement(constant: float) -> None:
-    """Of numbers that binary fractions do not hold as well: rounding must not look like variance."""
+    """Numbers that binary fractions can't hold are constant too: rounding must not look like variance."""
     values = np.linspace(1, 9, 11)
     constants = np.full(11, constant)
     for target, pred in ((values, constants), (constants, values)):
@@ -110,7 +116,8 @@ def test_moments_of_resamples_give_what_the_resamples_give() -> None:
     target = rng.uniform(1, 9, size=40)
     pred = rng.uniform(1, 9, size=40)
     draws = rng.integers(40, size=(30, 40))  # (R, N)
-    draws[0] = 7  # one sample over and over
+    # This resample has one sample only.
+    draws[0] = 7
     means = moments(target, pred)[draws].mean(axis=1)  # (R, 5)
     for at_once, alone in ((metrics.pearson, pearson), (metrics.concordance, concordance)):
         np.testing.assert_allclose(at_once(means), [alone(target[d], pred[d]) for d in draws], atol=1e-9)

@@ -26,7 +26,7 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) ->
     return sklearn_metrics.confusion_matrix(labels, predicted, labels=range(classes))
 
 
-def test_no_sample_and_one() -> None:
+def test_no_sample_is_refused_and_one_is_accepted() -> None:
     confusion = np.zeros((2, 2), dtype=int)
     assert np.isnan(recalls(confusion)).all()
     assert np.isnan(macro_f1(*counts(confusion)))
@@ -35,7 +35,7 @@ def test_no_sample_and_one() -> None:
     assert macro_f1(*counts(confusion)) == 0
 
 
-def test_what_is_not_finite_is_refused_with_its_place() -> None:
+def test_non_finite_values_are_refused_with_their_index() -> None:
     with pytest.raises(DataError, match="no sample to score"):
         check_finite(np.zeros((0, 2)))
     with pytest.raises(DataError, match="1 of 2 samples, first number 1, are not finite"):
@@ -56,17 +56,18 @@ def test_a_class_that_never_occurs_is_left_out_of_f1_and_one_that_does_is_not() 
     labels = np.array([0, 0, 1, 1])
     predicted = np.array([0, 0, 1, 1])
     assert macro_f1(*counts(confusion_matrix(labels, predicted, 8))) == 1
-    predicted = np.array([0, 0, 1, 2])  # F1 of 1, 2/3 and 0
+    # F1 of 1, 2/3 and 0.
+    predicted = np.array([0, 0, 1, 2])
     assert macro_f1(*counts(confusion_matrix(labels, predicted, 8))) == pytest.approx((1 + 2 / 3 + 0) / 3)
 
 
 @given(st.lists(PAIRS, min_size=1, max_size=4), st.floats(0.1, 10))
 def test_counts_of_many_resamples_are_scored_at_once(resamples: list[list[tuple[int, int]]], scale: float) -> None:
-    """Whatever they are divided by: shares of samples serve as well."""
+    """Counts may be divided by any number: shares of samples serve as well."""
     all_counts = [counts(confusion_matrix(*np.array(pairs).T, 5)) for pairs in resamples]
     hits, labelled, predicted = (np.stack(part) * scale for part in zip(*all_counts, strict=True))
-    np.testing.assert_allclose(macro_f1(hits, labelled, predicted), [macro_f1(*one) for one in all_counts])
-    np.testing.assert_allclose(ratio(hits, labelled), [ratio(*one[:2]) for one in all_counts])
+    np.testing.assert_allclose(macro_f1(hits, labelled, predicted), [macro_f1(*row) for row in all_counts])
+    np.testing.assert_allclose(ratio(hits, labelled), [ratio(*row[:2]) for row in all_counts])
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 8])
@@ -103,11 +104,13 @@ def test_polarity_leaves_labels_without_a_sign_out() -> None:
     joy = EKMAN.index("joy")
     surprise = EKMAN.index("surprise")
     probabilities = np.zeros((3, 6))
-    probabilities[0, joy], probabilities[0, surprise] = 0.3, 0.7
+    probabilities[0, joy] = 0.3
+    probabilities[0, surprise] = 0.7
     probabilities[1:, surprise] = 1
     assert polarity_accuracy(probabilities, np.array([joy, surprise, surprise]), EKMAN) == 1
     assert polarity_accuracy(probabilities, np.array([surprise] * 3), EKMAN) is None
-    assert polarity_accuracy(probabilities, np.array([joy, joy, joy]), EKMAN) == pytest.approx(1 / 3)  # 0 = 0: negative
+    # Both sums are 0, which counts as negative.
+    assert polarity_accuracy(probabilities, np.array([joy, joy, joy]), EKMAN) == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Valence and arousal fitted to ratings: ridge regression, held-out groups, intervals that hold what they say."""
+"""Valence and arousal fitted to ratings: ridge regression, held-out groups, intervals with their coverage."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from sklearn.linear_model import QuantileRegressor, Ridge
 
 from tests.data.tree import says
 from tests.drawn import draw_image
-from tests.predict.networks import one, tiny_network
+from tests.predict.networks import as_prediction, tiny_network
 from tests.runs import uniemox_here
 from uniemox.data.source import open_data
 from uniemox.errors import CheckpointError, ConfigError, DataError
@@ -49,12 +49,12 @@ def fitted(table: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     return folder / "rated.onnx", json.loads(done.stdout)
 
 
-def test_what_the_images_show_is_found_on_held_out_groups(fitted: tuple[Path, dict]) -> None:
-    _, found = fitted
-    assert (found["images"], found["groups"]) == (COUNT, COUNT // 2)
-    assert min(found["spearman"]) > 0.9
-    assert max(found["mean_error"]) < min(found["mean_error_of_mean"]) / 2
-    assert all(0.83 <= share <= 0.96 for share in found["coverage"])
+def test_ratings_are_predicted_on_held_out_groups(fitted: tuple[Path, dict]) -> None:
+    _, result = fitted
+    assert (result["images"], result["groups"]) == (COUNT, COUNT // 2)
+    assert min(result["spearman"]) > 0.9
+    assert max(result["mean_error"]) < min(result["mean_error_of_mean"]) / 2
+    assert all(0.83 <= share <= 0.96 for share in result["coverage"])
 
 
 def test_ratings_on_a_forgotten_scale_are_noticed(table: Path, tmp_path: Path) -> None:
@@ -72,39 +72,40 @@ def test_ratings_on_a_forgotten_scale_are_noticed(table: Path, tmp_path: Path) -
         assert "rated 1.0 to 9.0 of 1 to 9; ten-fold" in notes[name]
 
 
-def test_a_prediction_has_both_with_intervals_and_says_where_they_come_from(fitted: tuple[Path, dict]) -> None:
+def test_prediction_has_ratings_with_intervals_and_source(fitted: tuple[Path, dict]) -> None:
     path, _ = fitted
     image = Image.new("RGB", (48, 48), (120, 100, 100))
-    plain = one(Predictor(Network.open(path)).predict(image))
+    plain = as_prediction(Predictor(Network.open(path)).predict(image))
     assert plain.affect_from == "ratings"
     assert plain.valence is not None
     assert plain.arousal is not None
     assert plain.valence_interval is not None
     assert plain.valence_interval[0] < plain.valence < plain.valence_interval[1]
-    told = plain.to_dict()
-    assert told["arousal_interval"][0] < told["arousal"] < told["arousal_interval"][1]
+    values = plain.to_dict()
+    assert values["arousal_interval"][0] < values["arousal"] < values["arousal_interval"][1]
     [embedded] = Predictor(Network.open(path)).predict_each([image], with_embedding=True)
     assert (embedded.valence, embedded.embedding.shape) == (plain.valence, (48,))
     assert plain.embedding is None
-    without = one(Predictor(Network.open(path.parent / "m.onnx")).predict(image))
+    without = as_prediction(Predictor(Network.open(path.parent / "m.onnx")).predict(image))
     assert (without.affect_from, without.arousal, without.valence_interval) == ("norms", None, None)
 
 
 def test_an_unfamiliar_image_has_the_interval_of_all_ratings(fitted: tuple[Path, dict]) -> None:
     head = Network.open(fitted[0]).rating_head
-    known, strange = head.intervals(np.array([[5.0, 5.0]] * 2), np.array([0.5, 0.01]))
+    familiar, unfamiliar = head.intervals(np.array([[5.0, 5.0]] * 2), np.array([0.5, 0.01]))
     # of both ends of valence
     a = head.ends[0, 0, :, 0]
     b = head.ends[0, 0, :, 1]
-    np.testing.assert_allclose(known[0], 5 + a + 5 * b)
-    assert (strange[:, 0] <= head.spread[:, 0]).all()
-    assert (strange[:, 1] >= head.spread[:, 1]).all()
+    np.testing.assert_allclose(familiar[0], 5 + a + 5 * b)
+    assert (unfamiliar[:, 0] <= head.spread[:, 0]).all()
+    assert (unfamiliar[:, 1] >= head.spread[:, 1]).all()
     assert head.intervals(np.array([[9.0, 1.0]]), None).max() <= 9
-    at_the_limit = head.intervals(np.array([[5.0, 5.0]]), np.array([0.05]))  # below 0.05 is unfamiliar
-    np.testing.assert_array_equal(at_the_limit[0], known)
+    # Images below 0.05 are unfamiliar.
+    at_the_limit = head.intervals(np.array([[5.0, 5.0]]), np.array([0.05]))
+    np.testing.assert_array_equal(at_the_limit[0], familiar)
 
 
-def test_ridge_is_scikit_learns_on_scaled_blocks() -> None:
+def test_ridge_equals_scikit_learns_on_scaled_blocks() -> None:
     inputs = DRAW.normal(size=(50, 12)) * np.arange(1, 13)
     ratings = DRAW.uniform(1, 9, (50, 2))
     weights, bias = ridge(inputs, ratings, (8, 4))
@@ -118,11 +119,11 @@ def test_no_group_is_in_two_folds() -> None:
     inputs = DRAW.normal(size=(60, 6))
     ratings = DRAW.uniform(1, 9, (60, 2))
     groups = [str(i % 17) for i in range(60)]
-    found, fold = cross_fitted(inputs, ratings, groups, (4, 2))
+    predictions, fold = cross_fitted(inputs, ratings, groups, (4, 2))
     assert all(len({int(fold[i]) for i in range(60) if groups[i] == group}) == 1 for group in set(groups))
     changed = ratings.copy()
     changed[fold == 3] = 1.0
-    np.testing.assert_array_equal(cross_fitted(inputs, changed, groups, (4, 2))[0][fold == 3], found[fold == 3])
+    np.testing.assert_array_equal(cross_fitted(inputs, changed, groups, (4, 2))[0][fold == 3], predictions[fold == 3])
 
 
 def test_the_lines_are_scikit_learns_quantile_regression() -> None:
@@ -131,8 +132,8 @@ def test_the_lines_are_scikit_learns_quantile_regression() -> None:
     y = x + draw.normal(size=80) * (1 + np.abs(x))
     for level in (0.05, 0.5, 0.95):
         expected = QuantileRegressor(quantile=level, alpha=0, solver="highs").fit(x[:, None], y)
-        found = _quantile_line(x, y, level)
-        np.testing.assert_allclose(found, [expected.intercept_, expected.coef_[0]], atol=1e-8)
+        line = _quantile_line(x, y, level)
+        np.testing.assert_allclose(line, [expected.intercept_, expected.coef_[0]], atol=1e-8)
 
 
 def test_intervals_widen_where_errors_are_larger_and_hold_every_data_set() -> None:
@@ -140,7 +141,8 @@ def test_intervals_widen_where_errors_are_larger_and_hold_every_data_set() -> No
 
     def drawn(count: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
         predictions = draw.uniform(2, 8, (count, 2))
-        is_second = draw.random(count) < 0.4  # the errors of this data set are twice as large
+        # The errors of the second data set are twice as large.
+        is_second = draw.random(count) < 0.4
         scale = 0.2 * predictions * np.where(is_second, 2, 1)[:, None]
         ratings = (predictions + scale * draw.normal(size=(count, 2))).clip(1, 9)
         return predictions, ratings, ["ab"[int(i)] for i in is_second]
@@ -157,10 +159,12 @@ def test_intervals_widen_where_errors_are_larger_and_hold_every_data_set() -> No
     assert inside[np.array(sources) == "b"].mean() == pytest.approx(0.9, abs=0.03)
     assert inside[np.array(sources) == "a"].mean() > 0.97
     widths = intervals[..., 1] - intervals[..., 0]
-    low, high = predictions[:, 0] < 3, (predictions[:, 0] > 5) & (predictions[:, 0] < 6)
+    low = predictions[:, 0] < 3
+    high = (predictions[:, 0] > 5) & (predictions[:, 0] < 6)
     assert widths[high, 0].mean() > 1.5 * widths[low, 0].mean()
     few = interval_ends(predictions[:150], ratings[:150], ["a"] * 120 + ["b"] * 30)
-    assert len(few) == 2  # of a, and of all
+    # Ends of data set a, and of all images.
+    assert len(few) == 2
     assert len(interval_ends(predictions[:150], ratings[:150], [None] * 150)) == 1
 
 
@@ -188,8 +192,8 @@ def test_a_head_of_version_0_2_has_one_width() -> None:
     )
     values = head.to_dict() | {"half_widths": [1.5, 0.5]}
     del values["ends"]
-    found = RatingHead.from_dict(values).intervals(np.array([[5.0, 3.0]]), None)
-    np.testing.assert_array_equal(found, [[[3.5, 6.5], [2.5, 3.5]]])
+    intervals = RatingHead.from_dict(values).intervals(np.array([[5.0, 3.0]]), None)
+    np.testing.assert_array_equal(intervals, [[[3.5, 6.5], [2.5, 3.5]]])
     for wrong in ([-1.5, -1], [1.0], [1.0, 1.0, 1.0, 1.0], [float("nan"), 1.0]):
         with pytest.raises(CheckpointError, match="head for valence and arousal"):
             RatingHead.from_dict(values | {"half_widths": wrong})
@@ -220,20 +224,21 @@ def test_ratings_of_other_images_are_scored_and_those_it_was_fitted_on_refused(
         refused = uniemox_here("evaluate", "--model", words[0], "--data", words[1], "--task", "affect")
         assert refused.returncode == 1
         if words[0] == fitted[0]:
-            said = "was trained on"
+            message = "was trained on"
         else:
-            said = "has no head for valence and arousal; uniemox calibrate --ratings"
-        assert said in " ".join(refused.stderr.split())
+            message = "has no head for valence and arousal; uniemox calibrate --ratings"
+        assert message in " ".join(refused.stderr.split())
 
 
-def test_a_head_is_written_and_read_and_damage_is_told(fitted: tuple[Path, dict], table: Path) -> None:
+def test_head_round_trip_and_damage_is_reported(fitted: tuple[Path, dict], table: Path) -> None:
     head = Network.open(fitted[0]).rating_head
     again = RatingHead.from_dict(json.loads(json.dumps(head.to_dict())))
     features = DRAW.normal(size=(3, 48))
     logits = DRAW.normal(size=(3, 8))
     np.testing.assert_array_equal(again.rate(features, logits), head.rate(features, logits))
     assert again.seen == head.seen
-    assert head.to_dict()["seen"] == "".join(sorted(head.seen))  # the same file for the same fit
+    # The order is fixed, so the same fit writes the same file.
+    assert head.to_dict()["seen"] == "".join(sorted(head.seen))
     extreme = head.rate(1e6 * features, logits)
     assert set(extreme.ravel()) == {1.0, 9.0}
     assert head.seen == {hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in table.parent.glob("*.png")}
@@ -245,7 +250,7 @@ def test_a_head_is_written_and_read_and_damage_is_told(fitted: tuple[Path, dict]
 
 
 def test_rows_without_both_ratings_are_left_out(table: Path, tmp_path: Path) -> None:
-    """Of 101 rows, one has only a valence."""
+    """One of 101 rows has only a valence."""
     header, *rows = table.read_text().splitlines()[:102]
     rows[0] = rows[0].rpartition(",")[0] + ","
     (table.parent / "partly.csv").write_text("\n".join([header, *rows]))
@@ -253,7 +258,7 @@ def test_rows_without_both_ratings_are_left_out(table: Path, tmp_path: Path) -> 
     assert fit_ratings(str(source), open_data(f"csv:{table.parent / 'partly.csv'}"), tmp_path / "a.onnx").images == 100
 
 
-def test_what_can_not_be_fitted_is_refused(table: Path, tmp_path: Path) -> None:
+def test_models_and_data_that_cannot_be_fitted_are_refused(table: Path, tmp_path: Path) -> None:
     plain = tiny_network(tmp_path / "plain.onnx")
     few = tmp_path / "few"
     few.mkdir()

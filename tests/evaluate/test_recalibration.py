@@ -11,7 +11,7 @@ import pytest
 
 from tests.data.tree import put, says
 from tests.drawn import draw_image
-from tests.evaluate.test_run import known
+from tests.evaluate.test_run import labelled_data
 from tests.predict.networks import tiny_network
 from tests.runs import finetuned, uniemox_here
 from uniemox.data.seen import read_seen
@@ -46,30 +46,32 @@ def test_temperature_and_scores_are_those_of_the_images_and_distances_stay(photo
     data = open_data(f"folder:{photos}")
     result = recalibrate(str(source), data, tmp_path / "out" / "mine.onnx")
     network = Network.open(tmp_path / "out" / "mine.onnx")
-    found = outputs_of_network(Network.open(source), data.samples)
-    truth = np.array([network.info.labels.index(data.label_of(sample) or "") for sample in found.samples])
+    outputs = outputs_of_network(Network.open(source), data.samples)
+    truth = np.array([network.info.labels.index(data.label_of(sample) or "") for sample in outputs.samples])
     assert result.images == COUNT
-    assert found.distances is not None
-    familiarity = familiarity_of(found.distances, (1.0, 2.0))
+    assert outputs.distances is not None
+    familiarity = familiarity_of(outputs.distances, (1.0, 2.0))
     assert network.info.temperature == pytest.approx(
-        fit_temperature(found.values, np.eye(len(network.info.labels))[truth], familiarity), rel=1e-2
+        fit_temperature(outputs.values, np.eye(len(network.info.labels))[truth], familiarity), rel=1e-2
     )
-    assert network.info.distances == (1.0, 2.0)  # of the network's own training, which calibration does not change
+    # Distances belong to the network's own training images, so calibration keeps them.
+    assert network.info.distances == (1.0, 2.0)
     assert result.ece_after < result.ece_before
     limit = score_limit(network.info.conformal_scores, 0.9)
-    answers = [network.answer([network.look(draw_image(i, (48, 48)), (48, 48), None)]) for i in range(COUNT)]
+    answers = [network.answer([network.views_of(draw_image(i, (48, 48)), (48, 48), None)]) for i in range(COUNT)]
     labels = [("awe", "fear", "anger", "sadness")[i % 4] for i in range(COUNT)]
     truth = np.array([network.info.labels.index(label) for label in labels])
-    sets = [likely_labels(one.values[0], limit) for one in answers]
-    held = [place in likely for likely, place in zip(sets, truth, strict=True)]
-    assert 0.88 <= np.mean(held) <= 0.95
-    assert result.coverage_after == pytest.approx(np.mean(held))
+    sets = [likely_labels(answer.values[0], limit) for answer in answers]
+    is_covered = [label in likely for likely, label in zip(sets, truth, strict=True)]
+    assert 0.88 <= np.mean(is_covered) <= 0.95
+    assert result.coverage_after == pytest.approx(np.mean(is_covered))
     assert result.set_size_after == pytest.approx(np.mean([len(likely) for likely in sets]))
-    assert (result.coverage_before, result.set_size_before) == (None, None)  # one score is too few for 90 %
+    # One score is too few for 90 %.
+    assert (result.coverage_before, result.set_size_before) == (None, None)
     assert result.flagged == np.mean(familiarity < 0.05)
 
 
-def test_a_model_at_chance_is_said_to_be(photos: Path, tmp_path: Path) -> None:
+def test_model_at_chance_is_reported(photos: Path, tmp_path: Path) -> None:
     """Labels that say nothing of the images; then those that the model itself gives."""
     source = tiny_network(tmp_path / "m.onnx", distances=(0.0,) * 99, conformal_scores=(0.5,) * 99)
     words = ("calibrate", "--model", source, "--out", tmp_path / "mine.onnx", "--data")
@@ -81,7 +83,7 @@ def test_a_model_at_chance_is_said_to_be(photos: Path, tmp_path: Path) -> None:
     network = Network.open(source)
     for i in range(COUNT):
         image = draw_image(i, (48, 48))
-        [answer] = network.answer([network.look(image, (48, 48), None)]).values
+        [answer] = network.answer([network.views_of(image, (48, 48), None)]).values
         path = tmp_path / "easy" / network.info.labels[int(answer.argmax())] / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         image.save(path)
@@ -142,7 +144,7 @@ def test_too_few_readable_images_are_refused(photos: Path, tmp_path: Path) -> No
         recalibrate(source, data, tmp_path / "out.onnx")
 
 
-def test_the_images_count_as_seen_afterwards(photos: Path, tmp_path: Path) -> None:
+def test_calibration_images_are_recorded_as_training_images(photos: Path, tmp_path: Path) -> None:
     source = tiny_network(tmp_path / "m.onnx")
     data = open_data(f"folder:{photos}")
     recalibrate(str(source), data, tmp_path / "mine.onnx")
@@ -168,13 +170,13 @@ def test_accuracy_is_that_of_the_evaluation(photos: Path, tmp_path: Path) -> Non
     """Answers outside of the four classes of the images are wrong."""
     model = tiny_network(tmp_path / "m.onnx")
     data = open_data(f"folder:{photos}")
-    found = recalibrate(str(model), data, tmp_path / "mine.onnx")
+    result = recalibrate(str(model), data, tmp_path / "mine.onnx")
     scores = evaluate(model, data)
-    assert (found.accuracy, found.accuracy_interval) == (scores.scores.accuracy, scores.scores.accuracy_interval)
-    assert found.scored_labels == scores.scored_labels
+    assert (result.accuracy, result.accuracy_interval) == (scores.scores.accuracy, scores.scores.accuracy_interval)
+    assert result.scored_labels == scores.scored_labels
 
 
-def test_what_can_not_calibrate(photos: Path, tmp_path: Path) -> None:
+def test_models_and_data_that_cannot_calibrate_are_refused(photos: Path, tmp_path: Path) -> None:
     few = tmp_path / "few"
     affect = tiny_network(tmp_path / "a.onnx", task="affect", labels=("valence", "arousal"))
     (few / "awe").mkdir(parents=True)
@@ -186,19 +188,19 @@ def test_what_can_not_calibrate(photos: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out.onnx").exists()
 
 
-def test_evaluation_says_whether_likely_sets_and_flags_hold(photos: Path, tmp_path: Path) -> None:
-    """As the predictor gives them: sets for 90 %, and images that are flagged as unfamiliar."""
+def test_evaluation_measures_likely_sets_and_flags(photos: Path, tmp_path: Path) -> None:
+    """They are the predictor's own: sets for 90 %, and images that are flagged as unfamiliar."""
     scores = tuple(np.linspace(0.01, 0.99, 60).round(5))
     source = tiny_network(tmp_path / "m.onnx", distances=tuple(np.linspace(1, 60, 60)), conformal_scores=scores)
     data = open_data(f"folder:{photos}?labels=mikels")
-    found = evaluate(source, data)
-    answers = load(source, finder=None).predict([str(sample.image) for sample in data.samples], coverage=0.9)
+    evaluation = evaluate(source, data)
+    answers = load(source, finder=None).predict_many([str(sample.image) for sample in data.samples], coverage=0.9)
     labels = [data.label_of(sample) for sample in data.samples]
-    held = np.mean([label in one.likely for label, one in zip(labels, answers, strict=True)])
-    assert found.trust["coverage"] == pytest.approx(held)
-    assert found.trust["set_size"] == pytest.approx(np.mean([len(one.likely) for one in answers]))
-    assert found.trust["flagged"] == pytest.approx(np.mean([one.is_unfamiliar for one in answers]))
-    assert found.as_dict()["set_size"] == found.trust["set_size"]
+    coverage = np.mean([label in answer.likely for label, answer in zip(labels, answers, strict=True)])
+    assert evaluation.trust["coverage"] == pytest.approx(coverage)
+    assert evaluation.trust["set_size"] == pytest.approx(np.mean([len(answer.likely) for answer in answers]))
+    assert evaluation.trust["flagged"] == pytest.approx(np.mean([answer.is_unfamiliar for answer in answers]))
+    assert evaluation.as_dict()["set_size"] == evaluation.trust["set_size"]
     plain = tiny_network(tmp_path / "plain.onnx")
     assert evaluate(plain, data).trust == {}
 
@@ -206,9 +208,9 @@ def test_evaluation_says_whether_likely_sets_and_flags_hold(photos: Path, tmp_pa
 def test_an_onnx_file_has_the_scores_of_its_run() -> None:
     for name in ("both", "knn"):
         run = finetuned(name)
-        with_torch, without = (evaluate(path, known()) for path in (run, run / "model.onnx"))
+        with_torch, without = (evaluate(path, labelled_data()) for path in (run, run / "model.onnx"))
         for measure in ("accuracy", "ece", "ece_calibrated", "top2_accuracy", "per_class_recall"):
-            ours, theirs = (getattr(found.scores, measure) for found in (without, with_torch))
+            ours, theirs = (getattr(evaluation.scores, measure) for evaluation in (without, with_torch))
             assert ours == pytest.approx(theirs, abs=1e-4), measure
 
 
@@ -224,8 +226,8 @@ def test_the_commands_need_no_torch(photos: Path, tmp_path: Path) -> None:
         command = [sys.executable, "-c", guard, *words]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=120)
         assert done.returncode == 0, done.stderr
-        told = json.loads(done.stdout)
-    assert told["n"] == COUNT
+        printed = json.loads(done.stdout)
+    assert printed["n"] == COUNT
     assert load(tmp_path / "mine.onnx", finder=None).network.info.calibration_images == "independent"
 
 

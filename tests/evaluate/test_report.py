@@ -1,4 +1,4 @@
-"""The page of runs: what it says is what is in their folders, whatever is missing, whatever words stand in the data."""
+"""The report shows what is in the runs' folders, with missing parts and any text in the data."""
 
 import base64
 import io
@@ -44,14 +44,14 @@ class Read(HTMLParser):
         assert self.open == []
 
     def handle_starttag(self, tag, attrs):
-        given = dict(attrs)
+        attributes = dict(attrs)
         self.tags.add(tag)
-        assert not [name for name in given if name.startswith("on")]
+        assert not [name for name in attributes if name.startswith("on")]
         if tag == "img":
-            self.sources.append(given["src"])
-            self.alts.append(given["alt"])
-        self.ids += [given["id"]] if "id" in given else []
-        self.targets += [given["href"]] if "href" in given else []
+            self.sources.append(attributes["src"])
+            self.alts.append(attributes["alt"])
+        self.ids += [attributes["id"]] if "id" in attributes else []
+        self.targets += [attributes["href"]] if "href" in attributes else []
         if tag == "tr":
             self.rows.append([])
         elif tag in ("td", "th") and self.rows:
@@ -97,8 +97,8 @@ def score(run: Path, data: DataSet, logits: np.ndarray, by: list[str | None] | N
     probabilities = probabilities_of(logits, None)
     scores = score_classes(probabilities, truth, data.labels, groups=groups)
 
-    def part(places):
-        return score_classes(probabilities[places], truth[places], data.labels)
+    def part(rows):
+        return score_classes(probabilities[rows], truth[rows], data.labels)
 
     lines = [
         {
@@ -111,10 +111,10 @@ def score(run: Path, data: DataSet, logits: np.ndarray, by: list[str | None] | N
         }
         for sample, row in zip(data.samples, probabilities, strict=True)
     ]
-    found = Evaluation(
+    evaluation = Evaluation(
         scores, None if by is None else score_groups(by, part, min_samples=2), tuple(notes), tuple(lines)
     )
-    return write_evaluation(found, run, data, None)
+    return write_evaluation(evaluation, run, data, None)
 
 
 def page_of(tmp_path: Path, *runs: Path) -> Read:
@@ -135,14 +135,15 @@ def logits_for(data: DataSet, wrong: set[int]) -> np.ndarray:
     return (1 + np.arange(len(data)))[:, None] / 4 * np.eye(2)[answer]
 
 
-def test_an_evaluation(tmp_path: Path, photos: DataSet) -> None:
+def test_report_shows_an_evaluation(tmp_path: Path, photos: DataSet) -> None:
     run = write_run(tmp_path / "run", "finetune")
     logits = logits_for(photos, {0, 9, 15})
     file = score(run, photos, logits, by=["x"] * 8 + ["y"] * 8, notes=("a note",))
     scores = json.loads(file.read_text())
     page = page_of(tmp_path, run)
     low, high = scores["accuracy_interval"]
-    assert ["accuracy", "0.812", f"{low:.3f} to {high:.3f}"] in page.rows  # 13 of 16
+    # 13 of 16.
+    assert ["accuracy", "0.812", f"{low:.3f} to {high:.3f}"] in page.rows
     assert [row for row in page.rows if row[0] in ("awe", "fear")][:2] == [["awe", "7", "1"], ["fear", "2", "6"]]
     low, high = scores["per_class_interval"]["fear"]
     assert ["fear", "", "0.750", f"{low:.3f} to {high:.3f}", "8"] in page.rows
@@ -150,8 +151,8 @@ def test_an_evaluation(tmp_path: Path, photos: DataSet) -> None:
     assert "Worst group: y, 0.125 from the best group, x" in page.words
     assert "a note" in page.words
     assert "16 images, answers scored among 2 labels (awe, fear)" in page.words
-    said = probabilities_of(logits, None).max(axis=1).mean()
-    words = f"mean probability of the answer {said:.3f}, fraction right 0.812, ECE {scores['ece']:.3f}."
+    mean_probability = probabilities_of(logits, None).max(axis=1).mean()
+    words = f"mean probability of the answer {mean_probability:.3f}, fraction right 0.812, ECE {scores['ece']:.3f}."
     assert [alt for alt in page.alts if alt.startswith("Reliability")] == [f"Reliability diagram: {words}"]
     examples = [alt for alt in page.alts if "true" in alt]
     assert [alt.split(":")[0] for alt in examples] == [
@@ -162,7 +163,7 @@ def test_an_evaluation(tmp_path: Path, photos: DataSet) -> None:
     assert examples[8] == "awe/0.jpg: true awe, predicted fear (56 %)"
 
 
-def test_a_page_stands_alone(tmp_path: Path, photos: DataSet) -> None:
+def test_page_is_self_contained(tmp_path: Path, photos: DataSet) -> None:
     runs = [write_run(tmp_path / name, "finetune") for name in ("one", "two")]
     for run in runs:
         score(run, photos, logits_for(photos, {1}))
@@ -179,7 +180,7 @@ def test_a_page_stands_alone(tmp_path: Path, photos: DataSet) -> None:
     assert (tmp_path / "again.html").read_text() == text
 
 
-def test_words_of_the_data_are_only_words(tmp_path: Path) -> None:
+def test_text_of_the_data_is_escaped(tmp_path: Path) -> None:
     evil_file = EVIL.replace("/", "_")
     root = class_folders(tmp_path / evil_file, ("awe", evil_file), each=2)
     (root / "awe" / "0.jpg").rename(root / "awe" / f"{evil_file}.jpg")
@@ -195,7 +196,7 @@ def test_words_of_the_data_are_only_words(tmp_path: Path) -> None:
     assert any(alt.startswith(f"awe/{evil_file}.jpg: true awe") for alt in page.alts)
 
 
-def test_the_person_meant_is_framed(tmp_path: Path) -> None:
+def test_target_person_is_framed(tmp_path: Path) -> None:
     """Two people of one large grey image: each example has its own frame, where the box is."""
     Image.new("RGB", (1280, 960), (128, 128, 128)).save(tmp_path / "a.png")
     rows = ("a.png,awe,128,96,384,480", "a.png,fear,768,480,1152,864")
@@ -204,15 +205,15 @@ def test_the_person_meant_is_framed(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", "finetune")
     score(run, data, np.eye(2) * [[3.0], [2.0]])
     page = page_of(tmp_path, run)
-    shown = [source for source, alt in zip(page.sources, page.alts, strict=True) if alt.startswith("a.png")]
-    for source, corners in zip(shown, ((32, 24, 96, 120), (192, 120, 288, 216)), strict=True):
+    sources = [source for source, alt in zip(page.sources, page.alts, strict=True) if alt.startswith("a.png")]
+    for source, corners in zip(sources, ((32, 24, 96, 120), (192, 120, 288, 216)), strict=True):
         pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(source.split(",")[1])))).astype(int)
         is_yellow = (pixels[..., 0] - pixels[..., 2] > 100).nonzero()
-        found = (is_yellow[1].min(), is_yellow[0].min(), is_yellow[1].max(), is_yellow[0].max())
-        assert np.abs(np.subtract(found, corners)).max() <= 2
+        frame = (is_yellow[1].min(), is_yellow[0].min(), is_yellow[1].max(), is_yellow[0].max())
+        assert np.abs(np.subtract(frame, corners)).max() <= 2
 
 
-def test_data_that_is_gone(tmp_path: Path, photos: DataSet) -> None:
+def test_missing_data_set_is_reported(tmp_path: Path, photos: DataSet) -> None:
     run = write_run(tmp_path / "run", "finetune")
     score(run, photos, logits_for(photos, {15}))
     (tmp_path / "photos" / "fear" / "7.jpg").write_bytes(b"no image")
@@ -224,7 +225,8 @@ def test_data_that_is_gone(tmp_path: Path, photos: DataSet) -> None:
     page = page_of(tmp_path, run)
     assert "No example images: the data can't be opened here" in page.words
     assert "Confusion" in page.words
-    assert len(page.alts) == 2  # loss, reliability
+    # The curve of the loss, and the reliability diagram.
+    assert len(page.alts) == 2
 
 
 @pytest.mark.parametrize(
@@ -246,7 +248,7 @@ def test_data_that_is_gone(tmp_path: Path, photos: DataSet) -> None:
         ),
     ],
 )
-def test_predictions_that_are_none(tmp_path: Path, line: str, says: str) -> None:
+def test_malformed_predictions_are_reported(tmp_path: Path, line: str, says: str) -> None:
     (tmp_path / "x.jsonl").write_text(line)
     with pytest.raises(DataError, match=says):
         read_predictions(tmp_path / "x.jsonl", ["a", "b"])
@@ -278,7 +280,7 @@ def test_a_head_that_was_fitted_has_no_curves(tmp_path: Path) -> None:
     assert "no losses" not in page.words
 
 
-def test_distributions_and_affect(tmp_path: Path) -> None:
+def test_report_shows_distributions_and_affect(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     run = write_run(tmp_path / "run", "finetune")
     shares = rng.dirichlet(np.ones(3), 12)
@@ -287,8 +289,8 @@ def test_distributions_and_affect(tmp_path: Path) -> None:
     target = rng.uniform(1, 9, (12, 2))
     felt = score_affect(target + rng.normal(size=(12, 2)), target)
     affect = Evaluation(felt, None, (), ())
-    for name, found in (("spread", spread), ("affect", affect)):
-        write_evaluation(found, run, DataSet(name, LabelSet("three", ("a", "b", "c"), "evoked"), []), "test")
+    for name, scores in (("spread", spread), ("affect", affect)):
+        write_evaluation(scores, run, DataSet(name, LabelSet("three", ("a", "b", "c"), "evoked"), []), "test")
     page = page_of(tmp_path, run)
     named = {row[0]: row[1] for row in page.rows}
     assert named["KL divergence"] == f"{spread.scores.kl:.3f}"
@@ -299,7 +301,7 @@ def test_distributions_and_affect(tmp_path: Path) -> None:
     assert "can't be" not in page.words
 
 
-def test_several_runs(tmp_path: Path, photos: DataSet) -> None:
+def test_report_compares_several_runs(tmp_path: Path, photos: DataSet) -> None:
     """The best first, and by how much the others are below it on the same images."""
     wrong = {"middle": {0, 1, 2}, "best": {5}, "worst": set(range(10))}
     runs = {name: write_run(tmp_path / name, "finetune") for name in wrong}
@@ -307,7 +309,7 @@ def test_several_runs(tmp_path: Path, photos: DataSet) -> None:
         score(run, photos, logits_for(photos, wrong[name]))
     page = page_of(tmp_path, *runs.values())
     rows = [row for row in page.rows if row[0] in runs]
-    right = {name: ~np.isin(np.arange(16), list(places)) for name, places in wrong.items()}
+    right = {name: ~np.isin(np.arange(16), list(indices)) for name, indices in wrong.items()}
     gap = {name: paired_bootstrap(right[name], right["best"]) for name in ("middle", "worst")}
     assert [row[:3] for row in rows] == [["best", "", "0.938"], ["middle", "", "0.812"], ["worst", "", "0.375"]]
     assert [row[4] for row in rows] == [
@@ -317,14 +319,14 @@ def test_several_runs(tmp_path: Path, photos: DataSet) -> None:
     assert gap["worst"].difference == -9 / 16
 
 
-def test_runs_that_share_nothing(tmp_path: Path, photos: DataSet) -> None:
+def test_runs_without_common_data_are_not_compared(tmp_path: Path, photos: DataSet) -> None:
     runs = [write_run(tmp_path / name, "finetune") for name in ("one", "two")]
     score(runs[0], photos, logits_for(photos, set()))
     assert "No two of these runs were scored on the same data" in page_of(tmp_path, *runs).words
     assert "Comparison" not in page_of(tmp_path, runs[0], write_run(tmp_path / "pre", "pretrain")).words
 
 
-def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_command_writes_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = write_run(tmp_path / "run", "finetune")
     report(run, out=tmp_path / "new" / "page.html")
     assert "Report of a run" in Read(tmp_path / "new" / "page.html").words
@@ -333,7 +335,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         report(out=tmp_path / "page.html")
 
 
-def test_a_stranger_s_run_connects_nowhere_and_its_images_are_reported(
+def test_foreign_run_connects_nowhere_and_its_images_are_reported(
     tmp_path: Path, photos: DataSet, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = write_run(tmp_path / "run", "finetune")
@@ -366,12 +368,12 @@ def test_a_run_remembers_its_settings(tmp_path: Path) -> None:
 def test_runs_are_compared_with_chance_and_a_histogram(tmp_path: Path, photos: DataSet) -> None:
     wrong = {"good": set(), "even": set(range(1, 10)), "colours": set(range(9))}
     runs = [write_run(tmp_path / name, "finetune", method="histogram" * (name == "colours")) for name in wrong]
-    for run, places in zip(runs, wrong.values(), strict=True):
-        score(run, photos, logits_for(photos, places))
+    for run, indices in zip(runs, wrong.values(), strict=True):
+        score(run, photos, logits_for(photos, indices))
     page = page_of(tmp_path, *runs)
     rows = {row[0]: row for row in page.rows if row and row[0] in wrong and len(row) == 7}
     groups = [str(i) for i in range(16)]
-    right = {name: np.array([i not in places for i in range(16)]) for name, places in wrong.items()}
+    right = {name: np.array([i not in indices for i in range(16)]) for name, indices in wrong.items()}
     good = paired_bootstrap(right["good"], right["colours"], groups)
     assert rows["good"][5] == f"{good.difference:+.3f} ({good.low:+.3f} to {good.high:+.3f})"
     assert rows["even"][5].startswith("▼ +0.000 (")
@@ -379,7 +381,8 @@ def test_runs_are_compared_with_chance_and_a_histogram(tmp_path: Path, photos: D
     assert "Chance: 0.500 for the commonest class, 0.500 for one class of all." in page.words
     assert "▼: does not beat the colour histogram colours" in page.words
     for file in (runs[1] / "evaluations").glob("*.jsonl"):
-        file.unlink()  # scores alone are left: 7 of 16, whose interval holds the histogram's 7 of 16
+        # Only scores remain: 7 of 16, whose interval contains the histogram's 7 of 16.
+        file.unlink()
     again = {row[0]: row for row in page_of(tmp_path, *runs).rows if row and row[0] == "even" and len(row) == 7}
     assert again["even"][5] == "▼ +0.000, not paired"
     assert "run uniemox finetune --method histogram to compare with" in page_of(tmp_path, *runs[:2]).words

@@ -1,4 +1,4 @@
-"""What the report is made of: differences between runs, chosen examples, curves."""
+"""Parts of the report: differences between runs, chosen examples, curves."""
 
 import base64
 import xml.etree.ElementTree as ET
@@ -26,13 +26,14 @@ def answers(keys: str, labels: list[int], predicted: list[int]) -> Predictions:
 def test_a_difference_needs_the_same_images() -> None:
     ours = answers("a b c d", [0, 1, 0, 1], [0, 1, 0, 0])
     theirs = answers("a b c d", [0, 1, 0, 1], [0, 0, 1, 1])
-    found = difference(ours, theirs)
+    result = difference(ours, theirs)
     expected = paired_bootstrap(np.array([1, 1, 1, 0]), np.array([1, 0, 0, 1]))
-    assert found == expected
-    assert found.difference == 0.25
+    assert result == expected
+    assert result.difference == 0.25
     assert difference(ours, answers("a b c", [0, 1, 0], [0, 1, 0])) is None
     assert difference(ours, answers("a b c e", [0, 1, 0, 1], [0, 1, 0, 0])) is None
-    assert difference(ours, answers("a b c d", [0, 1, 0, 0], [0, 1, 0, 0])) is None  # other labels
+    # Other labels can't be compared.
+    assert difference(ours, answers("a b c d", [0, 1, 0, 0], [0, 1, 0, 0])) is None
 
 
 def test_people_of_one_image_are_drawn_together() -> None:
@@ -41,15 +42,15 @@ def test_people_of_one_image_are_drawn_together() -> None:
     assert difference(ours, theirs) == paired_bootstrap(np.ones(4), np.array([1, 1, 0, 0]), list("aabb"))
 
 
-def test_names_of_runs(tmp_path: Path) -> None:
+def test_names_of_runs_are_unique(tmp_path: Path) -> None:
     assert names_of([Path("x/a"), Path("x/b")]) == ["a", "b"]
     assert names_of([Path("x/a"), Path("y/a"), Path("b")]) == ["x/a", "y/a", "b"]
     assert names_of([Path("x/a"), Path("x/a")]) == ["x/a (1)", "x/a (2)"]
 
 
-def test_the_surest_come_first() -> None:
+def test_most_confident_predictions_come_first() -> None:
     top = np.array([0.6, 0.9, 0.9, 0.7, 0.8, 0.95, 0.55, 0.65, 0.75])
-    found = Predictions(
+    predictions = Predictions(
         tuple("abcdefghi"),
         tuple("abcdefghi"),
         np.zeros(9, int),
@@ -57,28 +58,28 @@ def test_the_surest_come_first() -> None:
         np.stack([top, 1 - top], axis=1),
         ("a", "b"),
     )
-    assert surest(found, np.ones(9, bool)).tolist() == [5, 1, 2, 4, 8, 3]
-    assert surest(found, np.arange(9) < 2).tolist() == [1, 0]
-    assert surest(found, np.zeros(9, bool)).tolist() == []
+    assert surest(predictions, np.ones(9, bool)).tolist() == [5, 1, 2, 4, 8, 3]
+    assert surest(predictions, np.arange(9) < 2).tolist() == [1, 0]
+    assert surest(predictions, np.zeros(9, bool)).tolist() == []
 
 
 @given(st.lists(st.floats(-1e6, 1e6) | st.just(float("nan")), min_size=1, max_size=40), st.integers(0, 45))
-def test_a_running_mean_is_the_mean_of_what_is_near(values: list[float], reach: int) -> None:
+def test_running_mean_averages_neighbours(values: list[float], reach: int) -> None:
     given_values = np.array(values)
-    found = running_mean(given_values, reach)
+    means = running_mean(given_values, reach)
     for i in range(len(values)):
         near = given_values[max(0, i - reach) : i + reach + 1]
         near = near[~np.isnan(near)]
         expected = near.mean() if len(near) else np.nan
-        np.testing.assert_allclose(found[i], expected, rtol=1e-9, atol=1e-6)
+        np.testing.assert_allclose(means[i], expected, rtol=1e-9, atol=1e-6)
 
 
 @pytest.mark.parametrize("values", [[1.0], [1.0, np.nan, np.inf, 2.0], [np.nan] * 30, list(range(2500))])
-def test_a_curve_is_a_drawing_that_follows_the_page(values: list[float]) -> None:
+def test_curve_uses_the_pages_text_colour(values: list[float]) -> None:
     arguments = (np.arange(1, len(values) + 1), np.array(values, dtype=np.float64))
-    found = curve_url(*arguments, size=(3, 2))
-    assert found == curve_url(*arguments, size=(3, 2))
-    drawing = base64.b64decode(found.removeprefix("data:image/svg+xml;base64,")).decode()
+    url = curve_url(*arguments, size=(3, 2))
+    assert url == curve_url(*arguments, size=(3, 2))
+    drawing = base64.b64decode(url.removeprefix("data:image/svg+xml;base64,")).decode()
     assert ET.fromstring(drawing).tag == "{http://www.w3.org/2000/svg}svg"
     assert "currentColor" in drawing
     assert "prefers-color-scheme:dark" in drawing

@@ -1,4 +1,4 @@
-"""The report of runs before their evaluation: none, begun, pre-trained."""
+"""The report of runs without an evaluation: missing, without steps, pre-trained."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from uniemox.errors import DataError
 from uniemox.evaluate.report.page import write_report
 
 
-def test_where_no_run_is_it_says_so(tmp_path: Path) -> None:
+def test_missing_run_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no run to report"):
         write_report([], tmp_path / "page.html")
     for folder in (tmp_path, tmp_path / "gone"):
@@ -27,12 +27,12 @@ def test_where_no_run_is_it_says_so(tmp_path: Path) -> None:
     assert not (tmp_path / "page.html").exists()
 
 
-def test_a_page_that_cannot_be_written(tmp_path: Path) -> None:
+def test_unwritable_page_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=re.escape(f"{tmp_path} can't be written")):
         write_report([write_run(tmp_path / "run", "finetune")], tmp_path)
 
 
-def test_a_run_that_has_only_begun(tmp_path: Path) -> None:
+def test_report_of_a_run_without_steps(tmp_path: Path) -> None:
     """A record and nothing else, of both kinds."""
     for kind in ("pretrain", "finetune"):
         run = tmp_path / kind
@@ -46,7 +46,7 @@ def test_a_run_that_has_only_begun(tmp_path: Path) -> None:
     assert page.sources == []
 
 
-def test_pretraining(tmp_path: Path) -> None:
+def test_report_of_a_pretraining_run(tmp_path: Path) -> None:
     settings = {"model": {"losses": {"semantic_visual_alignment": 0.0}}, "teacher": {"source": "clip"}}
     run = write_run(tmp_path / "pre", "pretrain", steps=30, **settings)
     (run / "pictures").mkdir()

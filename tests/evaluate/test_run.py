@@ -1,4 +1,4 @@
-"""Evaluation through the whole path: the numbers of a classifier whose every answer is known beforehand."""
+"""Complete evaluations of a classifier whose every answer is known beforehand."""
 
 import io
 import json
@@ -50,14 +50,14 @@ ANSWERS = (
 )
 
 
-def known(answers: Sequence[tuple[str, str | None, int]] = ANSWERS, labels: LabelSet = MIKELS) -> DataSet:
+def labelled_data(answers: Sequence[tuple[str, str | None, int]] = ANSWERS, labels: LabelSet = MIKELS) -> DataSet:
     """Images whose colour the classifier knows, labelled as it is written there."""
     draw = random.Random(7)
     samples = []
     for colour, label, count in answers:
         for _ in range(count):
-            place = None if label is None else labels.index(label)
-            samples.append(colour_sample(f"{len(samples)}.jpg", colour, draw, label=place))
+            index = None if label is None else labels.index(label)
+            samples.append(colour_sample(f"{len(samples)}.jpg", colour, draw, label=index))
     return DataSet("known", labels, samples)
 
 
@@ -65,26 +65,27 @@ def score(data: DataSet, **options: object) -> Evaluation:
     return evaluate(finetuned("knn"), data, hardware=CPU, **options)
 
 
-def test_every_number_is_the_one_worked_out_by_hand() -> None:
-    found = score(known()).scores
-    assert found.n == 10
-    assert found.accuracy == pytest.approx(0.6)
+def test_scores_equal_those_worked_out_by_hand() -> None:
+    scores = score(labelled_data()).scores
+    assert scores.n == 10
+    assert scores.accuracy == pytest.approx(0.6)
     recalls = {"amusement": 1.0, "anger": 0.0, "awe": 0.5, "contentment": 1.0}
-    assert found.per_class_recall == {name: recalls.get(name) for name in MIKELS.labels}
+    assert scores.per_class_recall == {name: recalls.get(name) for name in MIKELS.labels}
     f1 = {"amusement": 6 / 7, "awe": 4 / 6, "contentment": 2 / 4, "anger": 0.0, "excitement": 0.0}
-    assert found.macro_f1 == pytest.approx(sum(f1.values()) / 5)
-    assert found.polarity_accuracy == pytest.approx(0.8)
-    assert found.ece == pytest.approx(0.4, abs=0.01)  # it is always nearly sure
-    assert 0.3 < found.ece_calibrated < 0.5
-    low, high = found.accuracy_interval
+    assert scores.macro_f1 == pytest.approx(sum(f1.values()) / 5)
+    assert scores.polarity_accuracy == pytest.approx(0.8)
+    # The classifier is nearly certain of every answer.
+    assert scores.ece == pytest.approx(0.4, abs=0.01)
+    assert 0.3 < scores.ece_calibrated < 0.5
+    low, high = scores.accuracy_interval
     assert 0.2 <= low < 0.6 < high <= 0.9
-    confusion = np.array(found.confusion)
+    confusion = np.array(scores.confusion)
     assert confusion[MIKELS.index("awe"), MIKELS.index("amusement")] == 1
     assert confusion.sum() == 10
 
 
 def test_every_image_gets_its_line() -> None:
-    lines = score(known((("awe", "fear", 1), ("amusement", "amusement", 1)))).predictions
+    lines = score(labelled_data((("awe", "fear", 1), ("amusement", "amusement", 1)))).predictions
     assert [(line["key"], line["label"], line["predicted"]) for line in lines] == [
         ("0.jpg", "fear", "awe"),
         ("1.jpg", "amusement", "amusement"),
@@ -93,24 +94,25 @@ def test_every_image_gets_its_line() -> None:
 
 
 def test_images_of_one_group_are_resampled_together() -> None:
-    data = known()
-    one = replace(data, samples=[replace(sample, group="all") for sample in data.samples])
-    low, high = score(one).scores.accuracy_interval
+    data = labelled_data()
+    one_group = replace(data, samples=[replace(sample, group="all") for sample in data.samples])
+    low, high = score(one_group).scores.accuracy_interval
     assert (low, high) == pytest.approx((0.6, 0.6))
     people = replace(data, samples=[replace(s, key=f"a.jpg#{i + 2}") for i, s in enumerate(data.samples)])
-    assert score(people).scores.accuracy_interval == pytest.approx((0.6, 0.6))  # one image, many people
+    # All samples are people of one image.
+    assert score(people).scores.accuracy_interval == pytest.approx((0.6, 0.6))
 
 
-def test_images_of_the_training_are_refused_with_their_number() -> None:
+def test_training_images_are_refused_with_their_number() -> None:
     train = colours(splits=SPLITS).only("train")
-    mixed = replace(train, samples=[*known().samples, *train.samples[:3]])
+    mixed = replace(train, samples=[*labelled_data().samples, *train.samples[:3]])
     with pytest.raises(DataError, match=says("trained on 3 of these 13 images of colours, amusement/0.jpg among")):
         score(mixed)
     assert score(mixed, allow_seen=True).scores.n == 13
-    assert score(known()).scores.n == 10
+    assert score(labelled_data()).scores.n == 10
 
 
-def test_images_packed_from_those_of_the_training_are_refused(tmp_path: Path) -> None:
+def test_training_images_in_shards_are_refused(tmp_path: Path) -> None:
     train = colours(splits=SPLITS).only("train")
     write_shards(train, tmp_path / "packed", ShardConfig(short_side_px=24, pool=PoolConfig(workers=1)))
     packed = replace(read_shards(str(tmp_path / "packed")), labels=train.labels)
@@ -118,22 +120,22 @@ def test_images_packed_from_those_of_the_training_are_refused(tmp_path: Path) ->
         score(packed)
 
 
-def test_weights_alone_know_of_no_training(tmp_path: Path) -> None:
+def test_weights_without_a_run_have_no_training_record(tmp_path: Path) -> None:
     shutil.copy(finetuned("knn") / "model.safetensors", tmp_path / "model.safetensors")
-    found = evaluate(tmp_path / "model.safetensors", colours(splits=SPLITS).only("train"), hardware=CPU)
-    assert found.scores.n == 32
+    evaluation = evaluate(tmp_path / "model.safetensors", colours(splits=SPLITS).only("train"), hardware=CPU)
+    assert evaluation.scores.n == 32
 
 
-def test_labels_of_another_set_are_mapped_and_said() -> None:
+def test_labels_of_another_set_are_mapped_and_noted() -> None:
     answers = (("amusement", "joy", 2), ("excitement", "joy", 1), ("contentment", "sadness", 1), ("awe", "surprise", 2))
-    found = score(known(answers, EKMAN))
-    assert (found.scores.n, found.scores.accuracy) == (4, 0.75)
-    assert found.notes == (
+    evaluation = score(labelled_data(answers, EKMAN))
+    assert (evaluation.scores.n, evaluation.scores.accuracy) == (4, 0.75)
+    assert evaluation.notes == (
         "labels are mapped: mikels -> ekman: amusement + contentment + excitement become joy; dropped: awe; "
         "never reached: surprise",
         "2 images were left out: the model has no label for surprise",
     )
-    assert set(found.predictions[0]["probabilities"]) == set(EKMAN.labels)
+    assert set(evaluation.predictions[0]["probabilities"]) == set(EKMAN.labels)
 
 
 THREE = LabelSet("custom", ("awe", "content", "fear"), "evoked")
@@ -143,24 +145,24 @@ ABSENT = "amusement, anger, disgust, excitement, sadness"
 def test_classes_that_the_data_lack_count_as_wrong_answers() -> None:
     """Scores equal scikit-learn's on the answers of `predict`, among all labels of the model."""
     answers = (("awe", "awe", 3), ("excitement", "awe", 2), ("contentment", "content", 2), ("amusement", "content", 1))
-    data = known((*answers, ("awe", "fear", 1)), THREE)
-    found = score(data, by="label")
+    data = labelled_data((*answers, ("awe", "fear", 1)), THREE)
+    evaluation = score(data, by="label")
     predictor = load(finetuned("knn") / "model.onnx", finder=None)
     images = (Image.open(io.BytesIO(sample.image.read())) for sample in data.samples)
     shares = np.array([[predictor.predict(image).scene[label] for label in MIKELS.labels] for image in images])
     words = ["contentment" if data.label_of(sample) == "content" else data.label_of(sample) for sample in data.samples]
     truth = np.array([MIKELS.labels.index(str(word)) for word in words])
     predicted = shares.argmax(axis=1)
-    assert found.scores.accuracy == pytest.approx(accuracy_score(truth, predicted)) == 5 / 9
-    assert found.scores.macro_f1 == pytest.approx(f1_score(truth, predicted, average="macro"))
-    assert found.scores.top2_accuracy == pytest.approx(top_k_accuracy_score(truth, shares, k=2, labels=range(8)))
-    assert found.scores.confusion == confusion_matrix(truth, predicted, labels=range(8)).tolist()
-    assert found.as_dict()["scored_labels"] == list(MIKELS.labels)
-    assert found.notes == (f"scored among all 8 labels of the model; the data have no class {ABSENT}",)
-    assert found.by is not None
-    assert found.by.groups["awe"].accuracy == pytest.approx(3 / 5)
-    assert [line["label"] for line in found.predictions] == words
-    assert set(found.predictions[0]["probabilities"]) == set(MIKELS.labels)
+    assert evaluation.scores.accuracy == pytest.approx(accuracy_score(truth, predicted)) == 5 / 9
+    assert evaluation.scores.macro_f1 == pytest.approx(f1_score(truth, predicted, average="macro"))
+    assert evaluation.scores.top2_accuracy == pytest.approx(top_k_accuracy_score(truth, shares, k=2, labels=range(8)))
+    assert evaluation.scores.confusion == confusion_matrix(truth, predicted, labels=range(8)).tolist()
+    assert evaluation.as_dict()["scored_labels"] == list(MIKELS.labels)
+    assert evaluation.notes == (f"scored among all 8 labels of the model; the data have no class {ABSENT}",)
+    assert evaluation.by is not None
+    assert evaluation.by.groups["awe"].accuracy == pytest.approx(3 / 5)
+    assert [line["label"] for line in evaluation.predictions] == words
+    assert set(evaluation.predictions[0]["probabilities"]) == set(MIKELS.labels)
 
 
 def test_votes_for_some_labels_are_compared_among_all() -> None:
@@ -181,7 +183,7 @@ def test_votes_for_some_labels_are_compared_among_all() -> None:
 
 
 def test_missing_person_boxes_are_noted_if_the_model_reads_the_person() -> None:
-    data = known()
+    data = labelled_data()
     searched = replace(data, samples=[replace(sample, persons=()) for sample in data.samples])
     both = finetuned("both")
     assert evaluate(both / "model.safetensors", data, hardware=CPU).notes[-1] == NO_PERSONS
@@ -190,43 +192,43 @@ def test_missing_person_boxes_are_noted_if_the_model_reads_the_person() -> None:
 
 
 def test_polarity_is_the_sum_over_its_labels() -> None:
-    found = score(known((("awe", "positive", 3), ("amusement", "negative", 1)), POLARITY))
-    assert found.scores.accuracy == 0.75
-    assert found.predictions[0]["predicted"] == "positive"
+    evaluation = score(labelled_data((("awe", "positive", 3), ("amusement", "negative", 1)), POLARITY))
+    assert evaluation.scores.accuracy == 0.75
+    assert evaluation.predictions[0]["predicted"] == "positive"
 
 
-def test_what_is_evoked_is_never_held_against_what_is_felt() -> None:
+def test_evoked_and_felt_labels_are_not_compared() -> None:
     with pytest.raises(LabelError, match="one kind does not determine the other"):
-        score(known((("awe", "happy", 2),), CAER))
+        score(labelled_data((("awe", "happy", 2),), CAER))
     with pytest.raises(LabelError, match="no map from mikels to custom is known"):
-        score(known((("awe", "a", 2),), LabelSet("custom", ("a", "b"), "evoked")))
+        score(labelled_data((("awe", "a", 2),), LabelSet("custom", ("a", "b"), "evoked")))
     with pytest.raises(LabelError):
-        score(replace(known(), labels=replace(MIKELS, kind="felt")))
+        score(replace(labelled_data(), labels=replace(MIKELS, kind="felt")))
     with pytest.raises(LabelError, match="the model predicts felt emotions"):
         scored_labels(CAER, POLARITY)
 
 
 def test_images_without_label_are_left_out_and_counted() -> None:
-    found = score(known((("awe", "awe", 1), ("awe", None, 2))))
-    assert (found.scores.n, found.notes) == (1, ("2 images have no label or rating to compare with",))
+    evaluation = score(labelled_data((("awe", "awe", 1), ("awe", None, 2))))
+    assert (evaluation.scores.n, evaluation.notes) == (1, ("2 images have no label or rating to compare with",))
     for answers in ((("awe", None, 2),), ()):
         with pytest.raises(DataError, match="known has no image to score: none of"):
-            score(known(answers))
+            score(labelled_data(answers))
 
 
 def test_broken_images_are_noted() -> None:
-    data = known()
+    data = labelled_data()
     broken = replace(data, samples=[replace(data.samples[0], image=Stored(b"no image")), *data.samples[1:]])
-    found = score(broken)
-    assert found.scores.n == 9
-    assert len(found.predictions) == 9
-    assert found.notes[0].startswith("1 images can't be read: ")
+    evaluation = score(broken)
+    assert evaluation.scores.n == 9
+    assert len(evaluation.predictions) == 9
+    assert evaluation.notes[0].startswith("1 images can't be read: ")
     with pytest.raises(DataError, match="none of 1 images can be read"):
         score(replace(broken, samples=broken.samples[:1]))
 
 
 def test_scores_by_a_column() -> None:
-    data = known()
+    data = labelled_data()
     labelled = [
         replace(sample, domain="film" if i < 4 else "art", split="test", annotation={"scene": f"s{i % 2}"})
         for i, sample in enumerate(data.samples)
@@ -252,37 +254,42 @@ def test_distributions_and_affect_are_scored_by_their_own_measures(tmp_path: Pat
     affect = evaluate(finetuned("affect"), data_of("affect").only("test"), hardware=CPU)
     assert set(affect.predictions[0]) >= {"valence", "arousal"}
     target = np.array([sample.valence for sample in data_of("affect").only("test").samples])
-    found = np.array([line["valence"] for line in affect.predictions])
+    predicted = np.array([line["valence"] for line in affect.predictions])
     error = affect.scores.valence.mae
-    assert error == pytest.approx(np.abs(found - target).mean(), rel=1e-5)
-    first, second = (write_evaluation(one, tmp_path, data_of("affect"), "test").name for one in (votes, affect))
+    assert error == pytest.approx(np.abs(predicted - target).mean(), rel=1e-5)
+    first, second = (
+        write_evaluation(evaluation, tmp_path, data_of("affect"), "test").name for evaluation in (votes, affect)
+    )
     assert second == first.replace(".json", "-affect.json")
     with pytest.raises(DataError, match="none of 10 has what the model predicts"):
-        evaluate(finetuned("affect"), known(), hardware=CPU)
+        evaluate(finetuned("affect"), labelled_data(), hardware=CPU)
 
 
-def test_scores_and_predictions_are_kept_in_the_run(tmp_path: Path) -> None:
+def test_scores_and_predictions_are_saved_in_the_run(tmp_path: Path) -> None:
     shutil.copytree(finetuned("knn"), tmp_path / "run")
-    result = score(known())
-    path = write_evaluation(result, tmp_path / "run", known(), "test")
+    result = score(labelled_data())
+    path = write_evaluation(result, tmp_path / "run", labelled_data(), "test")
     assert path == tmp_path / "run" / "evaluations" / "known-test.json"
-    kept = json.loads(path.read_text())
-    assert (kept["data"], kept["split"], kept["accuracy"], kept["n"]) == ("known", "test", 0.6, 10)
+    saved = json.loads(path.read_text())
+    assert (saved["data"], saved["split"], saved["accuracy"], saved["n"]) == ("known", "test", 0.6, 10)
     lines = [json.loads(line) for line in path.with_suffix(".jsonl").read_text().splitlines()]
     assert lines == json.loads(json.dumps(result.predictions))
     file = tmp_path / "run" / "model.safetensors"
-    assert write_evaluation(result, file, replace(known(), name="a:b/../c?d"), "all").name == "a-b-c-d-all.json"
-    assert write_evaluation(result, file, replace(known(), name="folder:照片"), "all").name == "folder-照片-all.json"
-    assert write_evaluation(result, file, known(), "all", name="mine").name == "mine.json"
-    of_file = write_evaluation(result, tmp_path / "run" / "small.onnx", known(), "all")
+    assert write_evaluation(result, file, replace(labelled_data(), name="a:b/../c?d"), "all").name == "a-b-c-d-all.json"
+    assert (
+        write_evaluation(result, file, replace(labelled_data(), name="folder:照片"), "all").name
+        == "folder-照片-all.json"
+    )
+    assert write_evaluation(result, file, labelled_data(), "all", name="mine").name == "mine.json"
+    of_file = write_evaluation(result, tmp_path / "run" / "small.onnx", labelled_data(), "all")
     assert of_file.name == "known-all-small.json"
     with pytest.raises(ConfigError, match="an evaluation's name has letters"):
-        write_evaluation(result, file, known(), "all", name="../mine")
+        write_evaluation(result, file, labelled_data(), "all", name="../mine")
 
 
-def test_what_is_no_classifier_is_refused(tmp_path: Path) -> None:
+def test_folder_without_a_classifier_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=says(tmp_path / "model.safetensors")):
-        evaluate(tmp_path, known(), hardware=CPU)
+        evaluate(tmp_path, labelled_data(), hardware=CPU)
 
 
 def test_probabilities_of_labels_that_become_one_add_up() -> None:
@@ -290,12 +297,13 @@ def test_probabilities_of_labels_that_become_one_add_up() -> None:
     mapping = label_map(MIKELS, EKMAN)
     shares = draw.dirichlet(np.ones(8), size=5)
     expected = np.zeros((5, len(EKMAN)))
-    for place in range(8):
-        if (target := mapping(place)) is not None:
-            expected[:, target] += shares[:, place]
+    for label in range(8):
+        if (target := mapping(label)) is not None:
+            expected[:, target] += shares[:, label]
     expected /= expected.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(mapped(shares, mapping), expected, rtol=1e-9, atol=1e-12)
-    assert mapped(np.eye(8)[[MIKELS.index("awe")]], mapping).tolist() == [[0.0] * len(EKMAN)]  # it is dropped
+    # The label has no counterpart and is dropped.
+    assert mapped(np.eye(8)[[MIKELS.index("awe")]], mapping).tolist() == [[0.0] * len(EKMAN)]
 
 
 def tiny_classifier() -> Classifier:
@@ -306,33 +314,36 @@ def tiny_classifier() -> Classifier:
 def test_outputs_do_not_depend_on_batches_or_workers() -> None:
     classifier = tiny_classifier()
     stats = PixelStats((0.5,) * 3, (0.5,) * 3)
-    data = colours(17)  # 68: a whole batch of 64 and a short one
-    told: list[tuple[str, int, int | None]] = []
+    # 68 images: a batch of 64 and a short one.
+    data = colours(17)
+    progress: list[tuple[str, int, int | None]] = []
 
-    def tell(*progress: Any) -> None:
-        told.append(progress)
+    def tell(*report: Any) -> None:
+        progress.append(report)
 
-    whole = outputs_of(classifier, data.samples, ViewConfig(size=32), stats=stats, workers=0, on_progress=tell)
+    expected = outputs_of(classifier, data.samples, ViewConfig(size=32), stats=stats, workers=0, on_progress=tell)
     again = outputs_of(classifier, data.samples, ViewConfig(size=32), stats=stats, workers=2)
-    assert np.array_equal(whole.values, again.values)
+    assert np.array_equal(expected.values, again.values)
     last = outputs_of(classifier, data.samples[-1:], ViewConfig(size=32), stats=stats, workers=0)
-    np.testing.assert_allclose(last.values[0], whole.values[-1], rtol=1e-4, atol=1e-6)
-    assert told == [("evaluating", 64, 68), ("evaluating", 68, 68)]
-    assert [sample.key for sample in whole.samples] == [sample.key for sample in data.samples]
-    assert classifier.training  # as it was
+    np.testing.assert_allclose(last.values[0], expected.values[-1], rtol=1e-4, atol=1e-6)
+    assert progress == [("evaluating", 64, 68), ("evaluating", 68, 68)]
+    assert [sample.key for sample in expected.samples] == [sample.key for sample in data.samples]
+    # The mode is restored.
+    assert classifier.training
     encoded = outputs_of(classifier, data.samples[:2], ViewConfig(size=32), stats=stats, encoded=True, workers=0)
     assert encoded.values.shape == (2, 1, classifier.head.in_features)
     with torch.no_grad():
         answers = classifier.eval().head(classifier.fuse(torch.from_numpy(encoded.values))).numpy()
-    np.testing.assert_allclose(answers, whole.values[:2], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(answers, expected.values[:2], rtol=1e-4, atol=1e-6)
     with pytest.raises(DataError, match="there is none"):
         outputs_of(classifier, [], ViewConfig(size=32), stats=stats, workers=0)
 
 
 def test_long_images_are_seen_as_in_a_prediction(tmp_path: Path) -> None:
-    """By the run in torch and by its ONNX file: several squares, of which the outputs are averaged."""
+    """The run in torch and its ONNX file average the outputs of several squares."""
     classifier = tiny_classifier().eval()
-    torch.nn.init.normal_(classifier.head.weight)  # it starts near zero
+    # The head starts near zero.
+    torch.nn.init.normal_(classifier.head.weight)
     half = (0.5,) * 3
     info = ClassifierInfo(labels=MIKELS.labels, label_set="mikels", kind="evoked", size=32, mean=half, std=half)
     export_classifier(classifier, info, tmp_path / "model.onnx")
@@ -341,13 +352,13 @@ def test_long_images_are_seen_as_in_a_prediction(tmp_path: Path) -> None:
         draw_image(i, size).save(tmp_path / f"{i}.png")
         samples.append(Sample(key=str(i), image=ImageFile(tmp_path / f"{i}.png")))
     stats = PixelStats(info.mean, info.std)
-    found = outputs_of(classifier, samples, ViewConfig.of(info), stats=stats, workers=0)
+    outputs = outputs_of(classifier, samples, ViewConfig.of(info), stats=stats, workers=0)
     expected = outputs_of_network(Network.open(tmp_path / "model.onnx"), samples)
-    np.testing.assert_allclose(found.values, expected.values, atol=2e-3)
+    np.testing.assert_allclose(outputs.values, expected.values, atol=2e-3)
     middle = [EvalViews(ViewConfig.of(info))(sample).scene for sample in samples]
     with torch.no_grad():
         of_middle = classifier(scene=normalise(torch.stack(middle), torch.device("cpu"), stats)).numpy()
-    differs = np.abs(of_middle - found.values).max(axis=1) > 1e-3
+    differs = np.abs(of_middle - outputs.values).max(axis=1) > 1e-3
     assert differs.tolist() == [False, False, True, True, True, True]
 
 
@@ -364,14 +375,14 @@ def test_a_classifier_compiled_for_training_is_scored_eagerly() -> None:
     torch._dynamo.reset()
     for block in classifier.encoder.blocks:  # type: ignore[union-attr]
         block.compile(backend=no_compiler)
-    found = outputs_of(classifier, samples, ViewConfig(size=32), stats=stats, workers=0)
-    assert np.array_equal(found.values, expected.values)
+    outputs = outputs_of(classifier, samples, ViewConfig(size=32), stats=stats, workers=0)
+    assert np.array_equal(outputs.values, expected.values)
 
 
 @pytest.mark.parametrize(
     ("streams", "names"), [("scene", ["scene"]), ("person", ["person"]), ("both", ["scene", "person"])]
 )
-def test_only_the_views_of_the_streams_are_handed_over(streams: str, names: list[str]) -> None:
+def test_only_views_of_the_streams_are_selected(streams: str, names: list[str]) -> None:
     classifier = tiny_classifier()
     classifier.streams = streams  # type: ignore[assignment]
     dataset = ViewDataset(colours(1).samples, EvalViews(ViewConfig(size=32)))

@@ -41,7 +41,7 @@ def assert_json(scores: Scores) -> None:
 
 
 @pytest.mark.parametrize(
-    ("score", "values", "error", "said"),
+    ("score", "values", "error", "message"),
     [
         (score_classes, (np.zeros((0, 8)), np.array([], dtype=int), MIKELS), DataError, "no sample to score"),
         (score_distributions, (np.zeros((0, 8)), np.zeros((0, 8))), DataError, "no sample to score"),
@@ -52,27 +52,31 @@ def assert_json(scores: Scores) -> None:
         (score_affect, (np.zeros((4, 3)), np.zeros((4, 3))), ShapeError, r"must both be \(N, 2\), valence and arousal"),
     ],
 )
-def test_bad_values_are_refused(score: object, values: tuple[object, ...], error: type[Exception], said: str) -> None:
-    with pytest.raises(error, match=said):
+def test_bad_values_are_refused(
+    score: object, values: tuple[object, ...], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
         score(*values)
 
 
-def test_classes_are_the_single_metrics_together() -> None:
+def test_class_scores_equal_the_single_metrics() -> None:
     probabilities, labels = classified()
-    found = score_classes(probabilities, labels, MIKELS)
+    scores = score_classes(probabilities, labels, MIKELS)
     predicted = probabilities.argmax(axis=1)
-    assert found.n == 240
-    assert found.labels == MIKELS.labels
-    assert found.accuracy == (predicted == labels).mean()
-    assert found.top2_accuracy == metrics.top_k_accuracy(probabilities, labels, 2)
-    assert found.polarity_accuracy == metrics.polarity_accuracy(probabilities, labels, MIKELS)
-    assert found.macro_f1 == pytest.approx(sklearn_metrics.f1_score(labels, predicted, average="macro"))
-    assert found.ece == expected_calibration_error(probabilities, labels)
-    assert (found.temperature, found.ece_calibrated) == (None, None)
-    np.testing.assert_array_equal(found.confusion, sklearn_metrics.confusion_matrix(labels, predicted, labels=range(8)))
-    assert found.per_class_recall["awe"] == pytest.approx((predicted[labels == 2] == 2).mean())
-    assert found.accuracy_interval[0] < found.accuracy < found.accuracy_interval[1]
-    assert_json(found)
+    assert scores.n == 240
+    assert scores.labels == MIKELS.labels
+    assert scores.accuracy == (predicted == labels).mean()
+    assert scores.top2_accuracy == metrics.top_k_accuracy(probabilities, labels, 2)
+    assert scores.polarity_accuracy == metrics.polarity_accuracy(probabilities, labels, MIKELS)
+    assert scores.macro_f1 == pytest.approx(sklearn_metrics.f1_score(labels, predicted, average="macro"))
+    assert scores.ece == expected_calibration_error(probabilities, labels)
+    assert (scores.temperature, scores.ece_calibrated) == (None, None)
+    np.testing.assert_array_equal(
+        scores.confusion, sklearn_metrics.confusion_matrix(labels, predicted, labels=range(8))
+    )
+    assert scores.per_class_recall["awe"] == pytest.approx((predicted[labels == 2] == 2).mean())
+    assert scores.accuracy_interval[0] < scores.accuracy < scores.accuracy_interval[1]
+    assert_json(scores)
 
 
 def test_intervals_agree_with_a_plain_bootstrap() -> None:
@@ -89,37 +93,37 @@ def test_intervals_agree_with_a_plain_bootstrap() -> None:
         f1.append(sklearn_metrics.f1_score(t, p, average="macro", zero_division=0))
         recall.append((p[t == 2] == 2).mean())
         accuracy.append((p == t).mean())
-    found = score_classes(probabilities, labels, MIKELS)
-    np.testing.assert_allclose(found.accuracy_interval, np.quantile(accuracy, [0.025, 0.975]), atol=0.015)
-    np.testing.assert_allclose(found.macro_f1_interval, np.quantile(f1, [0.025, 0.975]), atol=0.015)
-    np.testing.assert_allclose(found.per_class_interval["awe"], np.quantile(recall, [0.025, 0.975]), atol=0.03)
+    scores = score_classes(probabilities, labels, MIKELS)
+    np.testing.assert_allclose(scores.accuracy_interval, np.quantile(accuracy, [0.025, 0.975]), atol=0.015)
+    np.testing.assert_allclose(scores.macro_f1_interval, np.quantile(f1, [0.025, 0.975]), atol=0.015)
+    np.testing.assert_allclose(scores.per_class_interval["awe"], np.quantile(recall, [0.025, 0.975]), atol=0.03)
 
 
-def test_what_is_undefined_is_none() -> None:
+def test_undefined_scores_are_none() -> None:
     probabilities, labels = classified()
-    found = score_classes(probabilities, labels, MIKELS)
-    assert found.per_class_recall["sadness"] is None
-    assert found.per_class_interval["sadness"] is None
+    scores = score_classes(probabilities, labels, MIKELS)
+    assert scores.per_class_recall["sadness"] is None
+    assert scores.per_class_interval["sadness"] is None
     custom = LabelSet("custom", tuple("abcdefgh"), "evoked")
     assert score_classes(probabilities, labels, custom).polarity_accuracy is None
 
 
-def test_one_sample() -> None:
-    found = score_classes(np.array([[0.25, 0.75]]), np.array([1]), LabelSet("two", ("a", "b"), "felt"))
-    assert (found.accuracy, found.accuracy_interval) == (1, (1, 1))
-    assert found.per_class_recall == {"a": None, "b": 1}
-    assert found.per_class_interval == {"a": None, "b": (1, 1)}
-    assert (found.macro_f1, found.macro_f1_interval, found.top2_accuracy) == (1, (1, 1), 1)
-    assert found.ece == pytest.approx(0.25)
-    assert found.confusion == [[0, 0], [0, 1]]
-    assert_json(found)
+def test_scores_of_one_sample() -> None:
+    scores = score_classes(np.array([[0.25, 0.75]]), np.array([1]), LabelSet("two", ("a", "b"), "felt"))
+    assert (scores.accuracy, scores.accuracy_interval) == (1, (1, 1))
+    assert scores.per_class_recall == {"a": None, "b": 1}
+    assert scores.per_class_interval == {"a": None, "b": (1, 1)}
+    assert (scores.macro_f1, scores.macro_f1_interval, scores.top2_accuracy) == (1, (1, 1), 1)
+    assert scores.ece == pytest.approx(0.25)
+    assert scores.confusion == [[0, 0], [0, 1]]
+    assert_json(scores)
     assert_json(score_distributions(np.array([[0.0, 1.0]]), np.array([[0.5, 0.5]])))
     assert_json(score_affect(np.array([[2.0, 3.0]]), np.array([[2.0, 4.0]])))
 
 
 def test_all_right_and_all_wrong() -> None:
     labels = np.arange(24) % 8
-    right, wrong = (score_classes(np.eye(8)[given], labels, MIKELS) for given in (labels, (labels + 1) % 8))
+    right, wrong = (score_classes(np.eye(8)[predicted], labels, MIKELS) for predicted in (labels, (labels + 1) % 8))
     assert (right.accuracy, right.accuracy_interval, right.macro_f1_interval) == (1, (1, 1), (1, 1))
     assert (wrong.accuracy, wrong.accuracy_interval, wrong.macro_f1_interval) == (0, (0, 0), (0, 0))
 
@@ -157,29 +161,29 @@ def flat(content: object) -> list[float]:
 
 def test_distributions_are_the_means_of_the_single_measures() -> None:
     predicted, target = voted()
-    found = score_distributions(predicted, target)
-    for name, scores in metrics.distribution_measures(target, predicted).items():
-        assert getattr(found, name) == pytest.approx(scores.mean())
-        width = scores.std() / len(scores) ** 0.5
-        expected = percentile_interval(resampled_means(scores[:, None], resamples=20_000)[:, 0])
-        np.testing.assert_allclose(getattr(found, f"{name}_interval"), expected, atol=0.25 * width)
-    assert found.accuracy == pytest.approx((target.argmax(axis=1) == predicted.argmax(axis=1)).mean())
-    assert (found.temperature, found.n) == (None, 120)
-    assert_json(found)
+    scores = score_distributions(predicted, target)
+    for name, values in metrics.distribution_measures(target, predicted).items():
+        assert getattr(scores, name) == pytest.approx(values.mean())
+        width = values.std() / len(values) ** 0.5
+        expected = percentile_interval(resampled_means(values[:, None], resamples=20_000)[:, 0])
+        np.testing.assert_allclose(getattr(scores, f"{name}_interval"), expected, atol=0.25 * width)
+    assert scores.accuracy == pytest.approx((target.argmax(axis=1) == predicted.argmax(axis=1)).mean())
+    assert (scores.temperature, scores.n) == (None, 120)
+    assert_json(scores)
 
 
-def test_a_network_that_gives_the_votes_themselves() -> None:
+def test_perfect_distributions_have_perfect_scores() -> None:
     _, target = voted()
     shares = (target + 0.01) / (target + 0.01).sum(axis=1, keepdims=True)
-    found = score_distributions(shares, shares)
-    assert (found.kl, found.clark, found.canberra, found.chebyshev) == pytest.approx((0, 0, 0, 0), abs=1e-9)
-    assert (found.cosine, found.intersection, found.accuracy) == pytest.approx((1, 1, 1))
+    scores = score_distributions(shares, shares)
+    assert (scores.kl, scores.clark, scores.canberra, scores.chebyshev) == pytest.approx((0, 0, 0, 0), abs=1e-9)
+    assert (scores.cosine, scores.intersection, scores.accuracy) == pytest.approx((1, 1, 1))
 
 
-def test_affect_is_the_single_measures_together() -> None:
+def test_affect_scores_equal_the_single_measures() -> None:
     predicted, target = affect()
-    found = score_affect(predicted, target)
-    for i, axis in enumerate((found.valence, found.arousal)):
+    scores = score_affect(predicted, target)
+    for i, axis in enumerate((scores.valence, scores.arousal)):
         t = target[:, i]
         p = predicted[:, i]
         assert axis.mae == pytest.approx(np.abs(t - p).mean())
@@ -194,10 +198,10 @@ def test_affect_is_the_single_measures_together() -> None:
             (axis.spearman, axis.spearman_interval),
         ):
             assert low < value < high
-    assert found.ccc == pytest.approx((found.valence.ccc + found.arousal.ccc) / 2)
-    assert found.ccc_interval[0] < found.ccc < found.ccc_interval[1]
-    assert found.n == 120
-    assert_json(found)
+    assert scores.ccc == pytest.approx((scores.valence.ccc + scores.arousal.ccc) / 2)
+    assert scores.ccc_interval[0] < scores.ccc < scores.ccc_interval[1]
+    assert scores.n == 120
+    assert_json(scores)
 
 
 def test_ratings_inside_their_intervals_are_counted() -> None:
@@ -205,29 +209,29 @@ def test_ratings_inside_their_intervals_are_counted() -> None:
     predicted, target = affect()
     target = target.round()
     ends = np.stack([predicted - 1, predicted + 1], axis=2)
-    found = score_affect(predicted, target, intervals=ends)
+    scores = score_affect(predicted, target, intervals=ends)
     inside = (np.abs(predicted - target) <= 1).mean(axis=0)
-    assert (found.valence.coverage, found.arousal.coverage) == pytest.approx(inside)
-    assert found.valence.coverage_interval[0] < found.valence.coverage < found.valence.coverage_interval[1]
-    assert found.arousal.spearman == pytest.approx(spearmanr(target[:, 1], predicted[:, 1]).statistic)
+    assert (scores.valence.coverage, scores.arousal.coverage) == pytest.approx(inside)
+    assert scores.valence.coverage_interval[0] < scores.valence.coverage < scores.valence.coverage_interval[1]
+    assert scores.arousal.spearman == pytest.approx(spearmanr(target[:, 1], predicted[:, 1]).statistic)
 
 
 def test_intervals_of_correlations_agree_with_a_plain_bootstrap() -> None:
     predicted, target = affect()
     rng = np.random.default_rng(1)
     draws = [rng.integers(120, size=120) for _ in range(2000)]
-    found = score_affect(predicted, target)
+    scores = score_affect(predicted, target)
     for name, measure in (("pearson", pearson), ("ccc", concordance)):
         resampled = [measure(target[d, 0], predicted[d, 0]) for d in draws]
-        interval = getattr(found.valence, f"{name}_interval")
+        interval = getattr(scores.valence, f"{name}_interval")
         np.testing.assert_allclose(interval, np.quantile(resampled, [0.025, 0.975]), atol=0.012)
 
 
 def test_a_constant_prediction_correlates_with_nothing() -> None:
     _, target = affect()
-    found = score_affect(np.full_like(target, 5.3), target)
-    assert (found.valence.pearson, found.valence.pearson_interval) == (None, None)
-    assert (found.ccc, found.ccc_interval) == (0, (0, 0))
+    scores = score_affect(np.full_like(target, 5.3), target)
+    assert (scores.valence.pearson, scores.valence.pearson_interval) == (None, None)
+    assert (scores.ccc, scores.ccc_interval) == (0, (0, 0))
     same = score_affect(np.full_like(target, 5.3), np.full_like(target, 5.3))
     assert (same.ccc, same.ccc_interval, same.arousal.ccc, same.arousal.mae) == (None, None, None, 0)
     assert_json(same)

@@ -1,4 +1,4 @@
-"""The experiment on continuing a start: views, resuming, probes that read nothing that they score, and its tests."""
+"""The experiment on continuing a start: views, resuming, cross-fitted probes, and its statistics."""
 
 import tarfile
 from dataclasses import replace
@@ -16,7 +16,7 @@ from experiments.continued.plan import BUDGETS, FULL, HALVES, START, SUPERVISED,
 from experiments.continued.probe import Scores, balanced, features_of, score
 from experiments.continued.statistics import difference
 from experiments.continued.tables import print_tables
-from experiments.continued.tensors import Images, batches, cut, random_boxes, whole, wide_enough
+from experiments.continued.tensors import Images, batches, cut, random_boxes, resize_whole, wide_enough
 from experiments.continued.training import Course, Laboratory, new_encoder, pretraining_model, train, train_arm
 from uniemox.losses.config import LossWeights
 
@@ -34,12 +34,12 @@ def images(pack: Pack) -> Images:
     return Images.of(pack, CPU)
 
 
-def test_a_pack_comes_back_as_it_was(pack: Pack, tmp_path: Path) -> None:
+def test_pack_is_read_as_it_was_written(pack: Pack, tmp_path: Path) -> None:
     pack.write(tmp_path / "pack.npz")
-    again = Pack.read(tmp_path / "pack.npz")
+    read = Pack.read(tmp_path / "pack.npz")
     for name in Pack.__slots__:
-        np.testing.assert_array_equal(getattr(again, name), getattr(pack, name))
-    assert again.pixels().shape == (len(pack.labels), 3, 128, 128)
+        np.testing.assert_array_equal(getattr(read, name), getattr(pack, name))
+    assert read.pixels().shape == (len(pack.labels), 3, 128, 128)
 
 
 def test_features_lose_at_most_half_a_step() -> None:
@@ -50,7 +50,7 @@ def test_features_lose_at_most_half_a_step() -> None:
     assert step < 0.05
 
 
-def test_halves_have_as_many_images_of_every_class(pack: Pack) -> None:
+def test_halves_have_equal_numbers_of_every_class(pack: Pack) -> None:
     counts = [np.bincount(pack.labels[pack.half == half]) for half in (0, 1)]
     np.testing.assert_array_equal(*counts)
 
@@ -72,7 +72,7 @@ def test_whitened_components_and_ridge_equal_sklearns() -> None:
 
 
 def test_views_are_the_boxes_of_the_images() -> None:
-    """A quarter of a picture of four colours has one colour; a mirrored half changes sides."""
+    """Each half of an image of two colours has one colour; mirroring exchanges the sides."""
     pixels = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
     pixels[:, 0, :, 8:] = 200
     left = cut(pixels, torch.tensor([[0.0, 0.0, 0.45, 1.0]]), torch.tensor([False]), 4)
@@ -82,8 +82,11 @@ def test_views_are_the_boxes_of_the_images() -> None:
     assert (right[:, 0] == 200).all()
     assert (mirrored[0, 0, :, 0] == 200).all()
     assert (mirrored[0, 0, :, 3] == 0).all()
-    assert torch.equal(whole(pixels, 16), pixels) or (whole(pixels, 16).float() - pixels.float()).abs().max() <= 100
-    grey = whole(pixels, 4, grey=True)
+    assert (
+        torch.equal(resize_whole(pixels, 16), pixels)
+        or (resize_whole(pixels, 16).float() - pixels.float()).abs().max() <= 100
+    )
+    grey = resize_whole(pixels, 4, grey=True)
     assert torch.equal(grey[:, 0], grey[:, 2])
 
 
@@ -99,15 +102,15 @@ def test_crops_lie_inside_the_image() -> None:
     assert wide.max() <= 1
 
 
-def test_every_image_once_an_epoch_and_a_resumed_run_gets_the_same(images: Images) -> None:
+def test_batches_have_every_image_once_per_epoch_and_resume_unchanged(images: Images) -> None:
     options = {"steps": 12, "batch_size": 16, "side": 32, "seed": 3}
     complete = list(batches(images, **options))
     labels = torch.cat([batch.labels for batch in complete[:6]])
     assert torch.equal(labels.bincount(), images.labels.bincount())
     resumed = list(batches(images, **options, done=9))
-    for batch, again in zip(complete[9:], resumed, strict=True):
-        assert torch.equal(batch.views.scene, again.views.scene)
-        assert torch.equal(batch.views.scene_noise, again.views.scene_noise)
+    for batch, resumed_batch in zip(complete[9:], resumed, strict=True):
+        assert torch.equal(batch.views.scene, resumed_batch.views.scene)
+        assert torch.equal(batch.views.scene_noise, resumed_batch.views.scene_noise)
     with_emotion = next(iter(batches(images, **options, reads_emotion=True)))
     assert not torch.equal(with_emotion.views.text_features, complete[0].views.text_features)
 
@@ -120,17 +123,17 @@ def test_a_killed_run_ends_with_the_same_weights(
     laboratory = Laboratory(PROFILE, images, torch.zeros(len(images)), tmp_path)
     course = Course(steps=8, warm_up=2, lr=1e-3, seed=0)
 
-    def fresh() -> torch.nn.Module:
+    def new_model() -> torch.nn.Module:
         torch.manual_seed(0)
         return pretraining_model(laboratory, new_encoder(PROFILE), LossWeights(), "attention")
 
-    undisturbed = fresh()
+    undisturbed = new_model()
     train(laboratory, undisturbed, images, tmp_path / "undisturbed.pt", course)
     monkeypatch.setattr(training, "SAVE_EVERY", 3)
     step_of = training.step_of
 
-    def dying(*given: object) -> object:
-        step = step_of(*given)  # type: ignore[arg-type]
+    def dying(*args: object) -> object:
+        step = step_of(*args)  # type: ignore[arg-type]
         count = iter(range(5))
 
         def once(batch: object) -> object:
@@ -142,9 +145,9 @@ def test_a_killed_run_ends_with_the_same_weights(
 
     monkeypatch.setattr(training, "step_of", dying)
     with pytest.raises(KeyboardInterrupt):
-        train(laboratory, fresh(), images, tmp_path / "killed.pt", course)
+        train(laboratory, new_model(), images, tmp_path / "killed.pt", course)
     monkeypatch.setattr(training, "step_of", step_of)
-    resumed = fresh()
+    resumed = new_model()
     train(laboratory, resumed, images, tmp_path / "killed.pt", course)
     for name, value in undisturbed.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
@@ -166,18 +169,18 @@ def test_an_arm_changes_the_encoder_but_not_the_start(arm: str, images: Images, 
 def test_the_unseen_half_is_the_other_one(images: Images, pack: Pack, tmp_path: Path) -> None:
     laboratory = Laboratory(PROFILE, images, torch.from_numpy(pack.half), tmp_path)
     for half in HALVES:
-        seen = laboratory.part(half)
+        own = laboratory.part(half)
         unseen = laboratory.part(half, unseen=True)
-        assert len(seen) + len(unseen) == len(images)
-        assert not {row.numpy().tobytes() for row in seen.pixels} & {row.numpy().tobytes() for row in unseen.pixels}
+        assert len(own) + len(unseen) == len(images)
+        assert not {row.numpy().tobytes() for row in own.pixels} & {row.numpy().tobytes() for row in unseen.pixels}
 
 
 @pytest.mark.parametrize("tenths", [True, False])
-def test_no_probe_reads_what_it_scores(tenths: bool) -> None:
+def test_probes_do_not_read_the_images_that_they_score(tenths: bool) -> None:
     """With labels by chance, recall is chance; a probe that had read the images would know all of them."""
-    draw = np.random.default_rng(0)
-    features = draw.normal(size=(400, 60))
-    labels = draw.integers(0, 4, 400)
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(400, 60))
+    labels = rng.integers(0, 4, 400)
     scores = score(features, labels, tenths=tenths)
     assert 0.17 < balanced(scores.hit, labels) < 0.33
     features[:, :4] += 8 * np.eye(4)[labels]
@@ -186,35 +189,35 @@ def test_no_probe_reads_what_it_scores(tenths: bool) -> None:
 
 def test_intervals_and_equivalence_are_scipys() -> None:
     values = [0.4, -0.2, 0.1, 0.6, 0.3, -0.1]
-    found = difference(values, 1.0)
+    result = difference(values, 1.0)
     interval = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    assert found.interval == pytest.approx(tuple(interval))
-    p = max(
+    assert result.interval == pytest.approx(tuple(interval))
+    expected_p = max(
         stats.ttest_1samp(values, -1.0, alternative="greater").pvalue,
         stats.ttest_1samp(values, 1.0, alternative="less").pvalue,
     )
-    assert found.equivalence == pytest.approx(p)
-    assert found.verdicts() == ["no effect of the paper's size"]
+    assert result.equivalence == pytest.approx(expected_p)
+    assert result.verdicts() == ["no effect of the paper's size"]
     assert difference([2.1, 2.3, 1.9, 2.2], 1.0).verdicts() == ["helps"]
     assert difference([-0.31, -0.3, -0.29, -0.3], 1.0).verdicts() == ["harms", "no effect of the paper's size"]
     assert difference([3.0, -3.0, 2.0, -1.0], 1.0).verdicts() == ["undecided"]
 
 
-def test_an_archive_holds_all_outcomes_so_far(tmp_path: Path) -> None:
-    """A lent machine brings back a few files only."""
+def test_archive_contains_all_outcomes(tmp_path: Path) -> None:
+    """A rented machine returns only a few files."""
     outcomes = tmp_path / "outcomes"
     archive = tmp_path / "outcomes.tar"
     for name in ("full.A.0.npz", "full.B.0.npz"):
         outcomes.mkdir(exist_ok=True)
         np.savez(outcomes / name, values=np.arange(3))
         stored.pack_outcomes(outcomes, archive)
-    found = {}
+    contents = {}
     with tarfile.open(archive) as tar:
         for member in tar.getmembers():
             content = tar.extractfile(member)
             if content is not None:
-                found[member.name] = content.read()
-    assert found == {f"outcomes/{path.name}": path.read_bytes() for path in outcomes.iterdir()}
+                contents[member.name] = content.read()
+    assert contents == {f"outcomes/{path.name}": path.read_bytes() for path in outcomes.iterdir()}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["outcomes", "outcomes.tar"]
 
 
@@ -222,10 +225,10 @@ def test_tables_come_from_the_stored_outcomes_alone(tmp_path: Path, capsys: pyte
     """The control fails with equal arms; with a better supervised arm, verdicts appear."""
     labels = np.repeat(np.arange(4), 10)
     stored.write_labels(tmp_path, dict.fromkeys(HALVES, labels))
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for job in jobs_of(PROFILE):
         gain = 0.3 if job.arm == SUPERVISED else 0.0
-        hit = (draw.random(40) < 0.4 + gain).astype(float)
+        hit = (rng.random(40) < 0.4 + gain).astype(float)
         scores = dict.fromkeys(BUDGETS, Scores(np.full(40, -1.0 + gain), hit))
         stored.write(job.path(tmp_path), scores, {"stage0": 40.0} if job.arm == START else {})
     print_tables(tmp_path, PROFILE)

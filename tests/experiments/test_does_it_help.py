@@ -68,24 +68,24 @@ def test_a_difference_is_paired() -> None:
     assert balanced_mean(hits, CLASSES).high > balanced_mean(hits, CLASSES).low + 0.05
 
 
-def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
+def test_intervals_contain_the_truth_in_90_to_100_percent() -> None:
     """Rows whose seeds differ by chance of their own: 95 % intervals hold the true difference in 90 to 100 %."""
     rng = np.random.default_rng(1)
-    held = 0
+    contained = 0
     for _ in range(100):
         chances = 0.4 + 0.05 * rng.standard_normal((3, 1))
         others = 0.4 + 0.05 * rng.standard_normal((3, 1))
         draws = [rng.random((3, len(CLASSES))) < np.clip(chance, 0, 1) for chance in (chances, others)]
-        found = balanced_mean(draws[0], CLASSES, draws[1])
-        held += found.low <= 0 <= found.high
-    assert held >= 90
+        estimate = balanced_mean(draws[0], CLASSES, draws[1])
+        contained += estimate.low <= 0 <= estimate.high
+    assert contained >= 90
 
 
 def test_two_seeds_have_no_interval() -> None:
-    """One has that of its images; with two, only the sign of a difference says whether a row beats another."""
+    """One seed has an interval over images; with two, only the sign of a difference shows that a row beats another."""
     hits = np.random.default_rng(0).random((3, len(CLASSES))) < 0.4
-    found = balanced_mean(hits[:2], CLASSES)
-    assert (found.low, found.high, found.visible, found.is_above_zero) == (None, None, None, True)
+    estimate = balanced_mean(hits[:2], CLASSES)
+    assert (estimate.low, estimate.high, estimate.visible, estimate.is_above_zero) == (None, None, None, True)
     assert balanced_mean(hits[:1], CLASSES).low is not None
     assert balanced_mean(hits, CLASSES).low is not None
 
@@ -132,7 +132,7 @@ def test_every_row_gets_the_compute_of_distillation_or_the_images_of_the_full_ob
     assert {after(job, "--schedule.warmup-epochs") for job in planned.values()} == {"1"}
 
 
-def test_rows_differ_in_what_their_names_say(tmp_path: Path) -> None:
+def test_rows_differ_as_their_names_say(tmp_path: Path) -> None:
     recipes = {name: Recipe(1e-3, 0.1, row.fusions[0]) for name, row in ROWS.items() if not row.recipe_of}
     jobs = {name: job for (name, seed), job in main_jobs(tmp_path, recipes).items() if seed == 0}
     losses = [f"--model.losses.{name}" for name in ("scene-reconstruction", "person-reconstruction")]
@@ -144,12 +144,20 @@ def test_rows_differ_in_what_their_names_say(tmp_path: Path) -> None:
     assert after(jobs["full without fusion"], "--model.fusion") == "none"
 
 
-def test_every_command_is_one_that_the_command_line_takes(tmp_path: Path) -> None:
+def test_command_line_accepts_every_planned_command(tmp_path: Path) -> None:
     recipes = {name: recipes_of(row)[-1] for name, row in ROWS.items() if not row.recipe_of}
-    found = study(tmp_path)
-    jobs = training((*found.main(recipes), *found.small(recipes), *found.grid(), *found.control(recipes[FULL])))
+    small_study = study(tmp_path)
+    jobs = training(
+        (
+            *small_study.main(recipes),
+            *small_study.small(recipes),
+            *small_study.grid(),
+            *small_study.control(recipes[FULL]),
+        )
+    )
     assert len(jobs) == 21 + 9 + 23 + 3
-    assert not any(set(", ") & set(after(job, "--out")) for job in jobs.values())  # --init would divide it
+    # --init would split such a path at the comma.
+    assert not any(set(", ") & set(after(job, "--out")) for job in jobs.values())
     shapes = {tuple(word for word in job.command if word.startswith("--")): job for job in jobs.values()}
     for job in shapes.values():
         app.parse_args(list(job.command[1:]), exit_on_error=False, print_error=False)
@@ -161,7 +169,7 @@ def scores(likelihood: NDArray[np.float64], r2: float) -> dict[str, Any]:
     return about | {"val_log_likelihood": balanced(likelihood, labels)}
 
 
-def test_ties_within_a_standard_error_go_to_the_nearest_to_the_teacher() -> None:
+def test_ties_within_a_standard_error_choose_the_highest_r2() -> None:
     rng = np.random.default_rng(0)
     best = rng.normal(-1.0, 0.1, 40)
     recipes = [Recipe(lr, 1.0, "none") for lr in (1e-3, 2e-3, 3e-3)]
@@ -173,15 +181,15 @@ def test_ties_within_a_standard_error_go_to_the_nearest_to_the_teacher() -> None
     assert choose_recipes({"row": tried}) == {"row": recipes[1]}
 
 
-def test_a_grid_counts_once_all_its_settings_are_done(tmp_path: Path) -> None:
+def test_grid_is_read_once_all_its_settings_are_scored(tmp_path: Path) -> None:
     recipes = recipes_of(ROWS["MAE"])
     for recipe in recipes:
         assert read_grid(tmp_path) == {}
         path = tmp_path / outcome_path("grid", "MAE", recipe.name)
         write_outcome(path, scores(np.full(40, -recipe.lr), 0.1))
-    found = read_grid(tmp_path)
-    assert [recipe for recipe, _ in found["MAE"]] == recipes
-    assert choose_recipes(found)["MAE"].lr == 2.5e-4
+    grid = read_grid(tmp_path)
+    assert [recipe for recipe, _ in grid["MAE"]] == recipes
+    assert choose_recipes(grid)["MAE"].lr == 2.5e-4
 
 
 def test_outcomes_keep_predictions_and_likelihoods(tmp_path: Path) -> None:
@@ -190,9 +198,9 @@ def test_outcomes_keep_predictions_and_likelihoods(tmp_path: Path) -> None:
     labels = rng.integers(8, size=500).astype(np.uint8)
     write_outcome(tmp_path / "a.npz", {"r2": 0.5}, rows)
     assert read_about(tmp_path / "a.npz") == {"r2": 0.5}
-    found = read_outcome(tmp_path / "a.npz", labels)
-    assert np.array_equal(found.predicted, rows.argmax(axis=1))
-    assert np.abs(found.true_log_probability - true_of(rows, labels)).max() <= 1 / 32 + 1e-6
+    outcome = read_outcome(tmp_path / "a.npz", labels)
+    assert np.array_equal(outcome.predicted, rows.argmax(axis=1))
+    assert np.abs(outcome.true_log_probability - true_of(rows, labels)).max() <= 1 / 32 + 1e-6
 
 
 def test_other_images_than_the_stored_ones_are_refused(tmp_path: Path) -> None:
@@ -204,24 +212,24 @@ def test_other_images_than_the_stored_ones_are_refused(tmp_path: Path) -> None:
         store_labels(tmp_path / "labels.npz", keys, labels[::-1])
 
 
-def test_a_probe_scores_every_image_of_train_by_folds_that_did_not_hold_it(tmp_path: Path) -> None:
+def test_probe_scores_every_training_image_by_cross_fitting(tmp_path: Path) -> None:
     data = synthetic(120)
-    samples = [replace(one, split="val" if i % 4 == 0 else "train") for i, one in enumerate(data.samples)]
+    samples = [replace(sample, split="val" if i % 4 == 0 else "train") for i, sample in enumerate(data.samples)]
     write_shards(replace(data, samples=samples), tmp_path / "shards", ShardConfig())
     keys = [sample.key for sample in samples]
     features = torch.nn.functional.one_hot(torch.tensor([sample.label or 0 for sample in samples]), 8).float()
     teacher = tmp_path / "teacher.npz"
     save_features(teacher, image_keys=keys, image_features=features, texts=["a"], text_features=torch.ones(1, 8))
     source = f"shards:{tmp_path / 'shards'}"
-    about, known = probe(f"stored:{teacher}", source, teacher, is_scored=True)
-    assert known is not None
-    assert len(known.labels) == sum(sample.split == "train" for sample in samples)
-    assert (known.log_probabilities.argmax(axis=1) == known.labels).mean() == 1.0  # its features are the labels
+    about, scored = probe(f"stored:{teacher}", source, teacher, is_scored=True)
+    assert scored is not None
+    assert len(scored.labels) == sum(sample.split == "train" for sample in samples)
+    assert (scored.log_probabilities.argmax(axis=1) == scored.labels).mean() == 1.0  # its features are the labels
     pretrain(tiny_pretraining(), replace(data, samples=samples[:16]), tmp_path / "run")
-    less, drawn = probe(str(tmp_path / "run"), source, teacher, is_scored=True)
-    assert drawn is not None
-    assert np.array_equal(drawn.keys, known.keys)
-    assert less["r2"] < about["r2"]
+    run_figures, run_scored = probe(str(tmp_path / "run"), source, teacher, is_scored=True)
+    assert run_scored is not None
+    assert np.array_equal(run_scored.keys, scored.keys)
+    assert run_figures["r2"] < about["r2"]
     assert probe(UNTRAINED, source, teacher, is_scored=False)[1] is None
 
 
@@ -230,33 +238,35 @@ def test_fine_tuning_is_scored_on_images_that_it_does_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, init: str
 ) -> None:
     data = synthetic(80)
-    samples = [replace(one, split="val" if i % 5 == 0 else "train") for i, one in enumerate(data.samples)]
+    samples = [replace(sample, split="val" if i % 5 == 0 else "train") for i, sample in enumerate(data.samples)]
     write_shards(replace(data, samples=samples), tmp_path, ShardConfig())
-    read: list[str] = []
+    fitted_keys: list[str] = []
     monkeypatch.setattr(finetuning, "TUNING_EPOCHS", {0.5: 1})
     monkeypatch.setattr(finetuning, "HELD_OUT", 16)
     fit_head = finetuning._fit_head
 
-    def recorded(network: Classifier, given: list[Sample], stats: PixelStats) -> None:
-        read.extend(one.key for one in given)
-        fit_head(network, given, stats)
+    def recorded(network: Classifier, training: list[Sample], stats: PixelStats) -> None:
+        fitted_keys.extend(sample.key for sample in training)
+        fit_head(network, training, stats)
 
     monkeypatch.setattr(finetuning, "_fit_head", recorded)
     about, keys, labels, answers = finetuning.fine_tune(init, f"shards:{tmp_path}", Tuning(0.5, 1e-3, 0))
-    train = {one.key for one in samples if one.split == "train"}
-    assert not set(keys) & set(read)
-    assert set(keys) | set(read) < train
+    train = {sample.key for sample in samples if sample.split == "train"}
+    assert not set(keys) & set(fitted_keys)
+    assert set(keys) | set(fitted_keys) < train
     assert answers.shape == (len(labels), 8)
     assert np.exp(answers).sum(axis=1) == pytest.approx(1, abs=1e-5)
     assert abs(len(keys) - 16) <= 8
-    assert about["images"] == len(read)
+    assert about["images"] == len(fitted_keys)
 
 
 def test_the_learning_rate_of_seed_0_is_that_of_all_seeds(tmp_path: Path) -> None:
     """Best on val for each row and share; rows without all settings are left out."""
     tried = tunings_to_choose_from()
-    for one in tried[FULL]:
-        write_outcome(tmp_path / one.path(FULL), {"val_log_likelihood": -one.lr * (1 if one.fraction == 1 else -1)})
+    for tuning in tried[FULL]:
+        write_outcome(
+            tmp_path / tuning.path(FULL), {"val_log_likelihood": -tuning.lr * (1 if tuning.fraction == 1 else -1)}
+        )
     write_outcome(tmp_path / tried[DISTILLATION][0].path(DISTILLATION), {"val_log_likelihood": -1.0})
     chosen = choose_tunings(tmp_path, 3)
     assert set(chosen) == {FULL}
@@ -284,7 +294,7 @@ def test_jobs_run_once_and_resume_after_a_failure(tmp_path: Path) -> None:
     assert [(tmp_path / str(i)).read_text() for i in range(3)] == ["x"] * 3
 
 
-def test_what_another_machine_has_scored_does_not_run_again(tmp_path: Path) -> None:
+def test_jobs_with_a_stored_outcome_do_not_run(tmp_path: Path) -> None:
     failing = [Job("train a", ("-c", "import sys; sys.exit(5)")), Job("probe a", ("-c", ""), tmp_path / "a.npz")]
     with pytest.raises(UniemoxError, match="train a failed"):
         run_jobs(failing, tmp_path, 1)
@@ -292,7 +302,7 @@ def test_what_another_machine_has_scored_does_not_run_again(tmp_path: Path) -> N
     run_jobs(failing, tmp_path, 1)
 
 
-def test_a_probe_whose_outcome_is_lost_runs_again_but_not_its_training(tmp_path: Path) -> None:
+def test_probe_with_a_lost_outcome_runs_again_without_training(tmp_path: Path) -> None:
     write = "import sys, pathlib; pathlib.Path(sys.argv[1]).open('a').write('x')"
     trained = tmp_path / "trained"
     stored = tmp_path / "a.npz"

@@ -44,5 +44,5 @@ def timm_encoder(name: str, **options: object) -> nn.Module:
 
 
 def info_of(size: int = SIZE, **changes: object) -> ClassifierInfo:
-    known = {"labels": MIKELS.labels, "label_set": "mikels", "kind": "evoked", "streams": "scene", "size": size}
-    return ClassifierInfo(**{**known, "mean": IMAGENET_MEAN, "std": IMAGENET_STD, **changes})  # type: ignore[arg-type]
+    fields = {"labels": MIKELS.labels, "label_set": "mikels", "kind": "evoked", "streams": "scene", "size": size}
+    return ClassifierInfo(**{**fields, "mean": IMAGENET_MEAN, "std": IMAGENET_STD, **changes})  # type: ignore[arg-type]

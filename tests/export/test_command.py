@@ -22,7 +22,7 @@ def call(*words: object) -> None:
         assert not stop.code
 
 
-def test_a_run_becomes_the_file_that_it_ended_with(tmp_path: Path) -> None:
+def test_export_of_a_run_equals_its_own_file(tmp_path: Path) -> None:
     call(finetuned("knn"), "--out", tmp_path / "new" / "knn.onnx")
     assert (tmp_path / "new" / "knn.onnx").read_bytes() == (finetuned("knn") / "model.onnx").read_bytes()
     assert read_seen(tmp_path / "new" / "knn.onnx") == read_seen(finetuned("knn")) != set()
@@ -44,28 +44,28 @@ def test_int8_is_written_or_refused_with_figures(tmp_path: Path, capsys: pytest.
         call(*words)
     except ConfigError as error:
         assert "nothing was written" in str(error)
-    told = capsys.readouterr()
-    assert "ms an image" in told.err
-    found = json.loads(told.out)
-    assert out.exists() == found["int8"]["is_kept"] == (found["written"] is not None)
-    assert found["int8"]["pictures"] == 6
+    printed = capsys.readouterr()
+    assert "ms an image" in printed.err
+    result = json.loads(printed.out)
+    assert out.exists() == result["int8"]["is_kept"] == (result["written"] is not None)
+    assert result["int8"]["pictures"] == 6
 
 
-def test_which_weights_stay_in_16_bits_is_checked(tmp_path: Path) -> None:
-    asked = (finetuned("probe") / "model.onnx", "--out", tmp_path / "out.onnx", "--keep-float16", "no.such.name")
+def test_keep_float16_expression_is_checked(tmp_path: Path) -> None:
+    arguments = (finetuned("probe") / "model.onnx", "--out", tmp_path / "out.onnx", "--keep-float16", "no.such.name")
     with pytest.raises(ConfigError, match="matches no kernel's name"):
-        call(*asked, "--int8-weights")
+        call(*arguments, "--int8-weights")
     for words in ((), ("--float16",)):
         with pytest.raises(ConfigError, match="--keep-float16 needs --int8-weights"):
-            call(*asked, *words)
+            call(*arguments, *words)
     with pytest.raises(ConfigError, match="can't be combined with"):
-        call(*asked, "--int8-weights", "--float16")
+        call(*arguments, "--int8-weights", "--float16")
     with pytest.raises(CheckpointError, match="there is no such file"):
         call(tmp_path / "missing.onnx", "--out", tmp_path / "out.onnx")
     assert not list(tmp_path.iterdir())
 
 
-def test_what_can_not_be_exported_is_an_error(tmp_path: Path) -> None:
+def test_models_that_cannot_be_exported_are_an_error(tmp_path: Path) -> None:
     out = ("--out", tmp_path / "out.onnx")
     with pytest.raises(ConfigError, match="need each other"):
         call(finetuned("knn"), *out, "--int8")

@@ -1,4 +1,4 @@
-"""Weights in half the space, answers nearly the same."""
+"""Weights in 16 or 8 bits take less space and change the outputs little."""
 
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def sessions_of(*paths: Path) -> list[onnxruntime.InferenceSession]:
     return [onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]) for path in paths]
 
 
-def test_a_classifier_takes_half_the_space_and_says_nearly_the_same(tmp_path: Path) -> None:
+def test_float16_halves_the_size_and_keeps_the_outputs(tmp_path: Path) -> None:
     """Logits within 2e-2, the same label for every image, for any batch; metadata, inputs and outputs as before."""
     torch.manual_seed(0)
     before = tmp_path / "before.onnx"
@@ -57,9 +57,9 @@ def test_a_classifier_takes_half_the_space_and_says_nearly_the_same(tmp_path: Pa
     onnx.checker.check_model(onnx.load(after))
     assert after.stat().st_size < 0.55 * before.stat().st_size
     sessions = sessions_of(before, after)
-    found = [session.get_modelmeta().custom_metadata_map for session in sessions]
-    assert found[0] == found[1]
-    assert set(found[0]) == {KEY}
+    metadata = [session.get_modelmeta().custom_metadata_map for session in sessions]
+    assert metadata[0] == metadata[1]
+    assert set(metadata[0]) == {KEY}
     for count in (1, 2, 40):
         pixels = np.random.default_rng(count).standard_normal((count, 3, SIZE, SIZE)).astype(np.float32)
         (logits, maps), (small_logits, small_maps) = [
@@ -71,7 +71,7 @@ def test_a_classifier_takes_half_the_space_and_says_nearly_the_same(tmp_path: Pa
         assert (small_logits.argmax(axis=1) == logits.argmax(axis=1)).all()
 
 
-def test_a_quarter_of_the_space_with_a_scale_for_each_channel(tmp_path: Path) -> None:
+def test_int8_quarters_the_size_with_a_scale_per_channel(tmp_path: Path) -> None:
     """Channels of very different size keep their precision; what float32 would compute with these weights comes out."""
     torch.manual_seed(0)
     network = classify(Convolutions(1500), 1500)
@@ -93,15 +93,16 @@ def test_training_that_started_from_8_bits_is_not_undone(tmp_path: Path) -> None
     """Every weight moved by a quarter of a step; the nearest value would be where it started."""
     rng = np.random.default_rng(0)
     start = rng.integers(-120, 121, (40, 400)).astype(np.float32)
-    start[:, 0] = 127  # the scale of each channel stays
+    # The scale of each channel stays.
+    start[:, 0] = 127
     moved = start.copy()
     moved[:, 1:] += 0.25
     path = matrices(tmp_path / "model.onnx", moved, moved.T.copy())
     store_as_int8(path, tmp_path / "small.onnx")
     [stored] = [
-        numpy_helper.to_array(one)
-        for one in onnx.load(tmp_path / "small.onnx").graph.initializer
-        if one.name == "weight0.int8"
+        numpy_helper.to_array(tensor)
+        for tensor in onnx.load(tmp_path / "small.onnx").graph.initializer
+        if tensor.name == "weight0.int8"
     ]
     stored = stored.reshape(start.shape)
     assert (stored[:, 1:] - start[:, 1:]).mean() == pytest.approx(0.25, abs=0.02)
@@ -114,15 +115,15 @@ def test_kernels_that_are_named_stay_in_16_bits(tmp_path: Path) -> None:
     kernels = [np.random.default_rng(i).standard_normal((40, 200)).astype(np.float32) for i in range(2)]
     path = matrices(tmp_path / "model.onnx", kernels[0], kernels[1].T.copy())
     store_as_int8(path, tmp_path / "mixed.onnx", keep_float16="weight1")
-    found = {one.name: one.data_type for one in onnx.load(tmp_path / "mixed.onnx").graph.initializer}
-    assert (found["weight0.int8"], found["weight1.float16"]) == (TensorProto.INT8, TensorProto.FLOAT16)
-    for wrong, said in (("weight2", "matches no kernel's name"), ("(", "is not a regular expression")):
-        with pytest.raises(ConfigError, match=said):
+    types = {tensor.name: tensor.data_type for tensor in onnx.load(tmp_path / "mixed.onnx").graph.initializer}
+    assert (types["weight0.int8"], types["weight1.float16"]) == (TensorProto.INT8, TensorProto.FLOAT16)
+    for wrong, message in (("weight2", "matches no kernel's name"), ("(", "is not a regular expression")):
+        with pytest.raises(ConfigError, match=message):
             store_as_int8(path, tmp_path / "none.onnx", keep_float16=wrong)
     assert not (tmp_path / "none.onnx").exists()
 
 
-def test_it_computes_in_float32_with_the_rounded_weights(tmp_path: Path) -> None:
+def test_packed_file_computes_in_float32_with_rounded_weights(tmp_path: Path) -> None:
     before = matrices(tmp_path / "before.onnx", weights())
     after = tmp_path / "after.onnx"
     x = weights()[:7]
@@ -132,7 +133,7 @@ def test_it_computes_in_float32_with_the_rounded_weights(tmp_path: Path) -> None
     np.testing.assert_array_equal(run(after, x), run(rounded, x))
 
 
-def test_few_values_and_other_types_stay(tmp_path: Path) -> None:
+def test_small_tensors_and_other_types_stay_unchanged(tmp_path: Path) -> None:
     few = np.zeros((40, FEW_VALUES // 40), np.float32)
     more = np.ones((FEW_VALUES // 40, 41), np.float32)
     path = matrices(tmp_path / "model.onnx", few, more, np.ones((41, 40), np.float32))
@@ -141,7 +142,7 @@ def test_few_values_and_other_types_stay(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [70_000.0, np.inf, np.nan])
-def test_what_float16_can_not_hold_stays(tmp_path: Path, value: float) -> None:
+def test_values_beyond_float16_stay_unchanged(tmp_path: Path, value: float) -> None:
     large = weights()
     large[3, 5] = value
     path = matrices(tmp_path / "model.onnx", large)
@@ -149,7 +150,7 @@ def test_what_float16_can_not_hold_stays(tmp_path: Path, value: float) -> None:
     assert types(tmp_path / "small.onnx") == [TensorProto.FLOAT]
 
 
-def test_what_is_stored_in_fewer_bits_is_not_put_into_8(tmp_path: Path) -> None:
+def test_packed_weights_are_not_packed_again(tmp_path: Path) -> None:
     path = matrices(tmp_path / "model.onnx", np.ones((40, 200), np.float32), np.ones((200, 40), np.float32))
     for store in (store_as_float16, store_as_int8):
         store(path, tmp_path / "fewer.onnx")
@@ -158,7 +159,7 @@ def test_what_is_stored_in_fewer_bits_is_not_put_into_8(tmp_path: Path) -> None:
     assert not (tmp_path / "out.onnx").exists()
 
 
-def test_twice_is_as_once(tmp_path: Path) -> None:
+def test_packing_twice_changes_nothing(tmp_path: Path) -> None:
     path = matrices(tmp_path / "model.onnx", weights())
     once = tmp_path / "once.onnx"
     twice = tmp_path / "twice.onnx"

@@ -30,7 +30,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def by_timm(folder: Path, image: Path) -> dict[str, float]:
-    """As the card says."""
+    """Do what the card shows."""
     model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
     with torch.no_grad():
@@ -48,14 +48,14 @@ def _write_hub(out: Path) -> None:
     assert write_hub_folder(classifier, replace(info, temperature=1.7, distances=()), out, name="mine")
 
 
-def test_timm_says_what_uniemox_says(images: list[Path]) -> None:
+def test_timm_gives_the_probabilities_of_uniemox(images: list[Path]) -> None:
     """Calibrated probabilities of images as timm's own transform sees them."""
     predictor = uniemox.load(hub(), finder=None)
     for image in images:
         assert by_timm(hub(), image) == pytest.approx(predictor.predict(image).scene, abs=2e-3)
 
 
-def test_it_does_not_write_through_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_export_does_not_write_through_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("uniemox.export.hub_folder.export_classifier", lambda _, __, path: path.touch())
     classifier, info = load_classifier(finetuned("probe") / WEIGHTS)
     (tmp_path / "hub").mkdir()
@@ -73,7 +73,7 @@ def test_transformers_gives_the_probabilities_of_uniemox(images: list[Path]) -> 
     predictor = uniemox.load(hub(), finder=None)
     expected = [predictor.predict(image).scene for image in images]
     classify = transformers.pipeline("image-classification", model=str(folder), top_k=len(expected[0]))
-    by_pipeline = [{one["label"]: one["score"] for one in answer} for answer in classify(list(map(str, images)))]
+    by_pipeline = [{share["label"]: share["score"] for share in answer} for answer in classify(list(map(str, images)))]
     model = transformers.AutoModelForImageClassification.from_pretrained(folder)
     pixels = transformers.AutoImageProcessor.from_pretrained(folder)([Image.open(image) for image in images])
     with torch.no_grad():
@@ -92,12 +92,11 @@ def test_valence_and_arousal_come_out_as_1_to_9() -> None:
         assert torch.allclose(network(pixels), to_affect(classifier(person=pixels)), atol=1e-5)
 
 
-def test_other_networks_come_as_onnx_with_a_card(images: list[Path], tmp_path: Path) -> None:
+def test_other_networks_are_written_as_onnx_with_a_card(images: list[Path], tmp_path: Path) -> None:
     assert timm_network(*load_classifier(finetuned("both") / WEIGHTS)) is None
     alone, info = load_classifier(finetuned("probe") / WEIGHTS)
-    assert (
-        timm_network(alone, replace(info, network=replace(info.network, encoders=2 * info.network.encoders))) is None
-    )  # joined networks
+    # Joined networks are no single timm network.
+    assert timm_network(alone, replace(info, network=replace(info.network, encoders=2 * info.network.encoders))) is None
     classifier, info = load_classifier(finetuned("knn") / WEIGHTS)
     assert not write_hub_folder(classifier, info, tmp_path, name="mine")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "config.json", "model.onnx"]
@@ -130,7 +129,7 @@ def test_the_command_writes_a_card_that_the_hub_reads_and_no_folders_of_this_mac
     assert "{" not in card.text.partition("```js")[2].partition("const { logits }")[0].replace("{ scene }", "")
 
 
-def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
+def test_conflicting_options_are_refused(tmp_path: Path) -> None:
     for words, error in (([str(finetuned("probe")), "--float16"], ConfigError), ([str(tmp_path)], CheckpointError)):
         with pytest.raises(error):
             app(["export", *words, "--to", "hub-folder", "--out", str(tmp_path / "x")], exit_on_error=False)

@@ -1,4 +1,4 @@
-"""8 bits: metadata stay, answers stay near, and nothing is written that is not worth it."""
+"""Computation in 8 bits: metadata stay, outputs stay near, and a file is written only if it is better."""
 
 import re
 from dataclasses import replace
@@ -60,18 +60,19 @@ def views(count: int, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def run(path: Path, pixels: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, str]]:
-    session = open_session(path)  # without VNNI, products of 8 bits overflow unless it is opened for that
+    # Without VNNI, products of 8 bits overflow unless the session is opened for them.
+    session = open_session(path)
     return session.run(["logits"], pixels)[0], session.get_modelmeta().custom_metadata_map
 
 
 def check_near(before: Path, after: Path) -> None:
-    """The same metadata but for the mark of `test_matrices_answer_alone`, logits near for any batch."""
+    """Check that metadata are the same except for the mark of dynamic files, and that logits are near in any batch."""
     for count in (1, 9):
         (expected, metadata) = run(before, views(count, 5))
-        (found, kept) = run(after, views(count, 5))
-        assert {name: value for name, value in kept.items() if name != ONE_BY_ONE} == metadata
-        assert KEY in kept
-        assert np.abs(found - expected).max() < 0.1 * np.abs(expected).max() + 0.02
+        (outputs, new_metadata) = run(after, views(count, 5))
+        assert {name: value for name, value in new_metadata.items() if name != ONE_BY_ONE} == metadata
+        assert KEY in new_metadata
+        assert np.abs(outputs - expected).max() < 0.1 * np.abs(expected).max() + 0.02
 
 
 def test_convolutions_take_ranges_from_images(convolutional: Path, tmp_path: Path) -> None:
@@ -83,13 +84,13 @@ def test_convolutions_take_ranges_from_images(convolutional: Path, tmp_path: Pat
     assert not (tmp_path / "none.onnx").exists()
 
 
-def test_matrices_need_none(transformer: Path, tmp_path: Path) -> None:
+def test_matrix_products_need_no_images(transformer: Path, tmp_path: Path) -> None:
     assert quantise(transformer, tmp_path / "int8.onnx", []) == "dynamic"
     assert (tmp_path / "int8.onnx").stat().st_size < 0.6 * transformer.stat().st_size
     check_near(transformer, tmp_path / "int8.onnx")
 
 
-def test_matrices_answer_the_same_alone_and_in_any_batch(transformer: Path, tmp_path: Path) -> None:
+def test_dynamic_files_give_the_same_outputs_in_any_batch(transformer: Path, tmp_path: Path) -> None:
     """Their ranges are one over a whole batch, so an image of strong contrast would move the answers beside it."""
     quantise(transformer, tmp_path / "int8.onnx", [])
     store_as_float16(tmp_path / "int8.onnx", tmp_path / "both.onnx")
@@ -98,33 +99,33 @@ def test_matrices_answer_the_same_alone_and_in_any_batch(transformer: Path, tmp_
     for name in ("int8.onnx", "both.onnx"):
         network = Network.open(tmp_path / name, threads=1)
         for size in (1, 2, 3, 5):
-            found = np.concatenate([network.logits({"scene": scene[i : i + size]}) for i in range(0, 5, size)])
-            np.testing.assert_allclose(found, run_alone(tmp_path, scene, name), atol=1e-6)
+            logits = np.concatenate([network.logits({"scene": scene[i : i + size]}) for i in range(0, 5, size)])
+            np.testing.assert_allclose(logits, run_alone(tmp_path, scene, name), atol=1e-6)
 
 
 def run_alone(folder: Path, scene: np.ndarray, name: str = "int8.onnx") -> np.ndarray:
-    return np.concatenate([run(folder / name, {"scene": one[None]})[0] for one in scene])
+    return np.concatenate([run(folder / name, {"scene": view[None]})[0] for view in scene])
 
 
-def test_what_is_timed_is_what_is_run(
+def test_timing_runs_files_as_in_prediction(
     transformer: Path, convolutional: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Float32 and static files in batches, dynamic ones image by image."""
-    seen: list[bool] = []
+    modes: list[bool] = []
 
     def watched(*arguments: object, one_by_one: bool) -> list[np.ndarray]:
-        seen.append(one_by_one)
+        modes.append(one_by_one)
         return run_views(*arguments, one_by_one=one_by_one)  # type: ignore[arg-type]
 
     monkeypatch.setattr(int8, "run_views", watched)
     export_int8(transformer, tmp_path / "a.onnx", colours(2))
-    assert sorted(seen) == [False] * (len(seen) // 2) + [True] * (len(seen) // 2)
-    seen.clear()
+    assert sorted(modes) == [False] * (len(modes) // 2) + [True] * (len(modes) // 2)
+    modes.clear()
     export_int8(convolutional, tmp_path / "b.onnx", colours(2))
-    assert set(seen) == {False}
+    assert set(modes) == {False}
 
 
-def test_what_is_measured_decides(convolutional: Path, tmp_path: Path) -> None:
+def test_measurements_decide_if_the_file_is_written(convolutional: Path, tmp_path: Path) -> None:
     """Written exactly where it is kept; the agreement is that of the two files."""
     out = tmp_path / "out.onnx"
     done = []
@@ -148,7 +149,7 @@ def test_what_is_measured_decides(convolutional: Path, tmp_path: Path) -> None:
         ({"accuracy_before": None, "accuracy_after": None, "accuracy_error": None}, True),
     ],
 )
-def test_it_is_kept_if_faster_and_as_good(changes: dict[str, Any], is_kept: bool) -> None:
+def test_int8_is_kept_if_faster_and_as_accurate(changes: dict[str, Any], is_kept: bool) -> None:
     check = replace(CHECK, **changes)
     assert check.is_kept == check.as_dict()["is_kept"] == is_kept
     assert f"of 50 images change by {check.change:.3f} on average" in str(check)
@@ -162,20 +163,21 @@ def test_the_layer_that_changes_the_answers_most_stays_float32(
     convolutional: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worse: str
 ) -> None:
     """Changes are given: 0.2 by one layer, 0.01 by the other, 0.21 by both."""
-    asked: list[set[str]] = []
+    tried: list[set[str]] = []
 
     def quantised(src: Path, dst: Path, images: object, keep: str = "") -> str:
-        asked.append({layer for layer in LAYERS if not (keep and re.match(keep, f"{layer}.weight"))})
+        tried.append({layer for layer in LAYERS if not (keep and re.match(keep, f"{layer}.weight"))})
         return quantise(src, dst, images, keep)  # type: ignore[arg-type]
 
     def shares(session: object, images: object, info: object) -> np.ndarray:
-        return np.full((1, 1), sum(0.2 if layer == worse else 0.01 for layer in asked[-1]) if asked else 0.0)
+        return np.full((1, 1), sum(0.2 if layer == worse else 0.01 for layer in tried[-1]) if tried else 0.0)
 
     monkeypatch.setattr(int8, "quantise", quantised)
     monkeypatch.setattr(int8, "_shares", shares)
     check = export_int8(convolutional, tmp_path / "out.onnx", colours(2))
     assert check.kept_float == (worse,)
-    assert asked[-1] == LAYERS - {worse}  # what was compared
+    # The last file is the one that was compared.
+    assert tried[-1] == LAYERS - {worse}
 
 
 def test_accuracy_counts_labels_by_name(convolutional: Path, tmp_path: Path) -> None:
@@ -183,17 +185,17 @@ def test_accuracy_counts_labels_by_name(convolutional: Path, tmp_path: Path) -> 
     data = colours(5)
     named = [label for label in MIKELS.labels if label != "anger"]
     labels = LabelSet("own", tuple(reversed(named)), "evoked")
-    renamed = [replace(one, label=labels.labels.index(MIKELS.labels[one.label or 0])) for one in data.samples]
-    found = [
-        export_int8(convolutional, tmp_path / "out.onnx", one).accuracy_before
-        for one in (data, replace(data, samples=renamed, labels=labels))
+    renamed = [replace(sample, label=labels.labels.index(MIKELS.labels[sample.label or 0])) for sample in data.samples]
+    checks = [
+        export_int8(convolutional, tmp_path / "out.onnx", part).accuracy_before
+        for part in (data, replace(data, samples=renamed, labels=labels))
     ]
-    assert found[0] == found[1]
-    unlabelled = replace(data, samples=[replace(one, label=None) for one in data.samples])
+    assert checks[0] == checks[1]
+    unlabelled = replace(data, samples=[replace(sample, label=None) for sample in data.samples])
     assert export_int8(convolutional, tmp_path / "out.onnx", unlabelled).accuracy_before is None
 
 
-def test_what_can_not_be_quantised_is_an_error(convolutional: Path, tmp_path: Path) -> None:
+def test_files_that_cannot_be_quantised_are_an_error(convolutional: Path, tmp_path: Path) -> None:
     small = tmp_path / "small.onnx"
     store_as_float16(convolutional, small)
     with pytest.raises(CheckpointError, match="already stored in 16 or 8 bits"):

@@ -1,4 +1,4 @@
-"""The maps of a convolutional network are its logits, place by place."""
+"""Class-activation maps of a convolutional network: their mean plus the bias is the logits."""
 
 from pathlib import Path
 
@@ -22,9 +22,9 @@ HALVES = PixelStats((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 def check_means(classifier: nn.Module, size: int) -> tuple[int, int]:
     """The maps' mean plus the bias is the logits, to 1e-5. Returns the size of the maps."""
     pixels = torch.randn(3, 3, size, size)
-    found = WithMaps(classifier)(pixels)
-    logits = found["logits"]
-    maps = found["maps"]
+    outputs = WithMaps(classifier)(pixels)
+    logits = outputs["logits"]
+    maps = outputs["maps"]
     expected = classifier(scene=pixels)
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(maps.mean(dim=(2, 3)) + classifier.head.bias, expected, atol=1e-5, rtol=1e-5)
@@ -32,7 +32,7 @@ def check_means(classifier: nn.Module, size: int) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize(("name", "width"), [("resnet10t", 512), ("mobilenetv2_050", 1280), ("lcnet_035", 1280)])
-def test_they_are_there_where_a_linear_head_reads_the_mean(name: str, width: int) -> None:
+def test_linear_heads_on_the_mean_have_maps(name: str, width: int) -> None:
     """Not for lcnet, which has another layer after the mean."""
     classifier = classify(timm_encoder(name), width)
     assert has_maps(classifier, 64) == (name != "lcnet_035")
@@ -40,15 +40,16 @@ def test_they_are_there_where_a_linear_head_reads_the_mean(name: str, width: int
         assert check_means(classifier, 64) == (2, 2)
 
 
-def test_other_networks_have_none() -> None:
-    assert not has_maps(classify(timm_encoder("convnext_atto"), 320), 64)  # a norm after the mean
+def test_other_networks_have_no_maps() -> None:
+    # This network has a norm after the mean.
+    assert not has_maps(classify(timm_encoder("convnext_atto"), 320), 64)
     vit = timm_encoder("vit_tiny_patch16_224", img_size=SIZE, depth=1)
     assert not has_maps(classify(vit, 192), SIZE)
     assert not has_maps(classify(nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE**2, 4)), 4), SIZE)
     assert not has_maps(classify(ConcatEncoder([Convolutions(), vit], [IMAGENET, IMAGENET]), 240), SIZE)
 
 
-def test_other_heads_and_streams_have_none() -> None:
+def test_other_heads_and_streams_have_no_maps() -> None:
     assert has_maps(classify(Convolutions(), 48), SIZE)
     assert not has_maps(classify(Convolutions(), 48, streams="person"), SIZE)
     voting = classify(Convolutions(), 48)
@@ -72,18 +73,18 @@ def test_maps_of_several_encoders_are_added_at_the_size_of_the_largest(strides: 
 
 
 @torch.no_grad()
-def test_a_place_is_worth_what_the_head_says_of_it_alone() -> None:
+def test_map_value_is_the_heads_output_at_that_position() -> None:
     classifier = classify(Convolutions(), 48)
     pixels = torch.randn(2, 3, SIZE, SIZE)
     maps = WithMaps(classifier)(pixels)["maps"]
-    places = classifier.encoder.forward_features(pixels)
+    feature_map = classifier.encoder.forward_features(pixels)
     for row, column in ((0, 0), (3, 5), (7, 7)):
-        expected = places[:, :, row, column] @ classifier.head.weight.T
+        expected = feature_map[:, :, row, column] @ classifier.head.weight.T
         torch.testing.assert_close(maps[:, :, row, column], expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("is_several", [False, True])
-def test_onnx_has_them_for_any_batch_and_logits_come_alone(tmp_path: Path, is_several: bool) -> None:
+def test_onnx_has_maps_for_any_batch_and_logits_alone(tmp_path: Path, is_several: bool) -> None:
     if is_several:
         encoder = ConcatEncoder([Convolutions(16, 4), Convolutions(32, 6)], [IMAGENET, HALVES])
     else:
@@ -99,13 +100,13 @@ def test_onnx_has_them_for_any_batch_and_logits_come_alone(tmp_path: Path, is_se
     for count in (1, 3):
         pixels = torch.randn(count, 3, SIZE, SIZE)
         with torch.no_grad():
-            given = {name: value.numpy() for name, value in WithMaps(classifier)(pixels).items()}
-        expected = given["logits"]
-        places = given["maps"]
+            reference = {name: value.numpy() for name, value in WithMaps(classifier)(pixels).items()}
+        expected = reference["logits"]
+        expected_maps = reference["maps"]
         logits, maps = session.run(["logits", "maps"], {"scene": pixels.numpy()})
         [alone] = session.run(["logits"], {"scene": pixels.numpy()})
         np.testing.assert_allclose(logits, expected, atol=1e-5)
         np.testing.assert_allclose(alone, expected, atol=1e-5)
-        np.testing.assert_allclose(maps, places, atol=1e-5)
+        np.testing.assert_allclose(maps, expected_maps, atol=1e-5)
         bias = classifier.head.bias.detach().numpy()
         np.testing.assert_allclose(maps.mean(axis=(2, 3)) + bias, logits, atol=1e-5)

@@ -1,4 +1,4 @@
-"""A classifier as ONNX answers as torch does, for any batch, and says what its numbers mean."""
+"""An exported classifier has torch's outputs for any batch, and metadata that describe them."""
 
 import json
 from dataclasses import replace
@@ -38,12 +38,12 @@ def test_onnxruntime_answers_as_torch(name: str, count: int) -> None:
     views = {part.name: pixels(count, seed) for seed, part in enumerate(model.get_inputs())}
     with torch.no_grad():
         expected = classifier(**views).numpy()
-    [found] = model.run(["logits"], {name: view.numpy() for name, view in views.items()})
-    assert found.shape == expected.shape == (count, len(info.labels))
+    [answers] = model.run(["logits"], {name: view.numpy() for name, view in views.items()})
+    assert answers.shape == expected.shape == (count, len(info.labels))
     if info.task != "affect":
-        found = probabilities_of(found, None)
+        answers = probabilities_of(answers, None)
         expected = probabilities_of(expected, None)
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    np.testing.assert_allclose(answers, expected, atol=1e-4)
 
 
 def test_a_classifier_that_was_compiled_for_training_is_exported_without_a_compiler(tmp_path: Path) -> None:
@@ -59,23 +59,23 @@ def test_a_classifier_that_was_compiled_for_training_is_exported_without_a_compi
     export_classifier(classifier, info, tmp_path / "model.onnx")
     with torch.no_grad(), torch.compiler.set_stance("force_eager"):
         expected = classifier(pixels(2)).numpy()
-    [found] = session(tmp_path / "model.onnx").run(["logits"], {"scene": pixels(2).numpy()})
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    [logits] = session(tmp_path / "model.onnx").run(["logits"], {"scene": pixels(2).numpy()})
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
 
 
-def test_inputs_are_the_streams() -> None:
+def test_onnx_inputs_are_the_streams() -> None:
     inputs = {name: [part.name for part in session(finetuned(name) / "model.onnx").get_inputs()] for name in NAMES}
     assert inputs == {"both": ["scene", "person"], "knn": ["scene"], "probe": ["scene"], "affect": ["person"]}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_metadata_are_the_info(name: str) -> None:
+def test_onnx_metadata_hold_the_classifier_info(name: str) -> None:
     _, info = load_classifier(finetuned(name) / "model.safetensors")
     metadata = session(finetuned(name) / "model.onnx").get_modelmeta().custom_metadata_map
     assert json.loads(metadata[KEY]) == json.loads(info.to_json())
 
 
-def test_nothing_of_the_machine_is_in_the_file() -> None:
+def test_onnx_file_contains_no_local_paths() -> None:
     data = (finetuned("both") / "model.onnx").read_bytes()
     for word in (str(Path(__file__).parents[2]), "site-packages", "stack_trace", ".py"):
         assert word.encode() not in data
@@ -84,7 +84,7 @@ def test_nothing_of_the_machine_is_in_the_file() -> None:
     assert [opset.version for opset in model.opset_import if opset.domain == ""] == [OPSET]
 
 
-def test_it_is_written_again_to_the_same_bytes_and_the_classifier_is_left_as_it_was(tmp_path: Path) -> None:
+def test_export_is_deterministic_and_keeps_the_classifier_unchanged(tmp_path: Path) -> None:
     classifier, info = load_classifier(finetuned("both") / "model.safetensors")
     export_classifier(classifier.train(), info, tmp_path / "model.onnx")
     assert classifier.training
@@ -96,5 +96,6 @@ def test_a_path_that_can_not_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").mkdir()
     with pytest.raises(CheckpointError, match=r"model\.onnx can't be written"):
         export_classifier(classifier, replace(info, size=SIZE), tmp_path / "model.onnx")
-    assert not classifier.training  # as it was
+    # The mode is restored.
+    assert not classifier.training
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]

@@ -1,4 +1,4 @@
-"""The encoder of a run in timm alone: three lines, as docs/export.md has them."""
+"""timm alone opens the encoder of a run with three lines, as docs/export.md shows."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def test_the_docs_show_these_lines() -> None:
 
 
 @pytest.mark.parametrize("name", ["knn", "probe"])
-def test_the_encoder_of_a_fine_tuning_too(name: str) -> None:
+def test_timm_loads_the_encoder_of_a_fine_tuning_run(name: str) -> None:
     classifier, info = load_classifier(finetuned(name) / "model.safetensors")
     options = {**info.network.encoders[0].options}
     encoder = timm.create_model(

@@ -64,11 +64,12 @@ def test_a_draw_depends_on_seed_epoch_and_key_alone(sample: Sample) -> None:
     epochs = [make(sample, epoch) for epoch in range(8)]
     plain = [TrainViews(ViewConfig(size=48), 3)(sample, epoch) for epoch in range(8)]
     assert [(views.crop, views.flip) for views in epochs] == [(views.crop, views.flip) for views in plain]
-    assert sum(same(*pair) for pair in zip(epochs, plain, strict=True)) < 5  # an operation has an even chance, two run
+    # Two operations run, each with a probability of one half.
+    assert sum(same(*pair) for pair in zip(epochs, plain, strict=True)) < 5
     assert not same(first, AugmentedViews(ViewConfig(size=48), 4, RAND)(sample, 5))
 
 
-def test_the_callers_generators_are_left_alone(sample: Sample) -> None:
+def test_global_generators_are_restored(sample: Sample) -> None:
     seed_all(7)
     expected = random.random(), np.random.rand(), torch.rand(1)
     seed_all(7)
@@ -108,13 +109,14 @@ def test_a_share_of_the_images_is_altered_before_randaugment(sample: Sample) -> 
         ]
         assert greys[0] == greys[1]
         without_colour += greys[0]
-    assert 2 < without_colour < 25  # 0.5 * 0.3 of 60 on average
+    # On average 0.5 * 0.3 of 60.
+    assert 2 < without_colour < 25
     none = AugmentedViews(ViewConfig(size=48), 3, None, altered=0.0)
     assert all(same(none(sample, epoch), views) for epoch, views in enumerate(plain))
 
 
 @pytest.mark.parametrize("end", ["rand-m0-n15-p1", "rand-m10-n15-p1", "rand-m0-n15-p1-inc1", "rand-m10-n15-p1-inc1"])
-def test_every_operation_works_at_both_ends(end: str, sample: Sample) -> None:
+def test_every_operation_works_at_both_ends_of_its_range(end: str, sample: Sample) -> None:
     """Fifteen draws of fifteen operations an epoch. timm's own posterizing asks Pillow for 0 bits, which is refused."""
     make = AugmentedViews(ViewConfig(size=32), 0, end)
     assert {make(sample, epoch).scene.shape for epoch in range(8)} == {(3, 32, 32)}
@@ -149,7 +151,7 @@ def test_pixels_are_normalised_as_the_encoder_was_trained() -> None:
     torch.testing.assert_close(scene, (stack / 255 - 0.5) / 0.25)
 
 
-def test_labels_alone_are_smoothed() -> None:
+def test_only_labels_are_smoothed() -> None:
     one_hot = torch.eye(4)[[1, 3, 3]]
     for task, expected in (("label", 0.8 * one_hot + 0.05), ("distribution", one_hot), ("affect", one_hot)):
         _, _, targets = augment_batch(images(3), None, one_hot, only(smoothing=0.2), task=task, device=CPU)
@@ -157,7 +159,7 @@ def test_labels_alone_are_smoothed() -> None:
 
 
 @given(st.sampled_from([(0.8, 1.0), (0.8, 0.0), (0.0, 1.0)]), st.integers(1, 4), st.integers(0, 99))
-def test_mixes_are_timms(alphas: tuple[float, float], half: int, seed: int) -> None:
+def test_mixing_equals_timms(alphas: tuple[float, float], half: int, seed: int) -> None:
     """The same draws through timm's Mixup with its own label smoothing."""
     stack = images(2 * half)
     labels = torch.arange(2 * half) % 3
@@ -202,7 +204,7 @@ def test_erasing_is_timms_on_each_view_alone() -> None:
         assert torch.equal(view, other)
     touched = [(view != normalise(image, CPU)).any(dim=1) for view, image in zip(views, (scene, person), strict=True)]
     assert not torch.equal(*touched)
-    assert 0 < sum(one.any(dim=(1, 2)).sum().item() for one in touched) < 12
+    assert 0 < sum(view_mask.any(dim=(1, 2)).sum().item() for view_mask in touched) < 12
 
 
 def test_the_same_seed_gives_the_same_batch_and_the_input_is_left_alone() -> None:

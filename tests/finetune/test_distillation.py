@@ -1,4 +1,4 @@
-"""Distillation: what is mixed into the targets, with which further images, and that a run of it resumes."""
+"""Distillation: targets, additional images, and resuming."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -37,30 +37,31 @@ def distilling(data: str = "", **changes: object) -> FinetuneConfig:
 
 
 def test_targets_by_hand() -> None:
-    said = torch.tensor([0.1, 0.6, 0.3])
-    answers = TeacherAnswers([], {"a": said, PREFIX + "b": said}, weight=0.25, classes=3)
+    prediction = torch.tensor([0.1, 0.6, 0.3])
+    answers = TeacherAnswers([], {"a": prediction, PREFIX + "b": prediction}, weight=0.25, classes=3)
     blank = Sample(key="", image=None)  # type: ignore[arg-type]
     samples = [replace(blank, key="a", label=0), replace(blank, key=PREFIX + "b"), replace(blank, key="c", label=2)]
     expected = torch.tensor([[0.75 + 0.025, 0.15, 0.075], [0.1, 0.6, 0.3], [0.0, 0.0, 1.0]])
     torch.testing.assert_close(answers.targets(samples), expected)
 
 
-def test_a_teacher_is_asked_once_about_whole_images(tmp_path: Path, further: str) -> None:
+def test_teacher_predicts_whole_images_once(tmp_path: Path, further: str) -> None:
     train = colours(2).samples
     config = DistillationConfig(teacher=str(finetuned("both")), data=further, weight=0.5)
-    told = Told()
-    found = ask_teacher(config, train, MIKELS, tmp_path, told.progress)
-    assert told.last.pop("asking the teacher") == (15, 15)
-    assert [sample.key for sample in found.unlabelled] == [f"{PREFIX}{i}.png" for i in range(6)]
-    assert {sample.label for sample in found.unlabelled} == {None}
+    callback = Told()
+    answers = ask_teacher(config, train, MIKELS, tmp_path, callback.progress)
+    assert callback.last.pop("asking the teacher") == (15, 15)
+    assert [sample.key for sample in answers.unlabelled] == [f"{PREFIX}{i}.png" for i in range(6)]
+    assert {sample.label for sample in answers.unlabelled} == {None}
     predictor = load(finetuned("both"), finder=None)
-    one = predictor.predict(tmp_path / "3.png")
-    assert isinstance(one, Prediction)
-    torch.testing.assert_close(found.shares[f"{PREFIX}3.png"], torch.tensor(list(one.scene.values())))
-    (tmp_path / "3.png").write_bytes(b"")  # the answers are kept
-    again = ask_teacher(config, train, MIKELS, tmp_path, told.progress)
-    assert told.last == {}
-    torch.testing.assert_close(again.targets(again.unlabelled), found.targets(found.unlabelled), rtol=0, atol=0)
+    prediction = predictor.predict(tmp_path / "3.png")
+    assert isinstance(prediction, Prediction)
+    torch.testing.assert_close(answers.shares[f"{PREFIX}3.png"], torch.tensor(list(prediction.scene.values())))
+    # The predictions are saved, so the image is not read again.
+    (tmp_path / "3.png").write_bytes(b"")
+    again = ask_teacher(config, train, MIKELS, tmp_path, callback.progress)
+    assert callback.last == {}
+    torch.testing.assert_close(again.targets(again.unlabelled), answers.targets(answers.unlabelled), rtol=0, atol=0)
     with pytest.raises(DataError, match="has predictions for other images"):
         ask_teacher(config, train[1:], MIKELS, tmp_path)
 
@@ -84,10 +85,11 @@ def test_killed_at_any_step_it_continues_to_the_same_bytes(tmp_path: Path, furth
     finetune(tiny_finetuning(pretrained()), data, plain)
     assert sha256(tmp_path / "whole" / "model.safetensors") == sha256(tmp_path / "out" / "model.safetensors")
     assert losses(tmp_path / "whole") == losses(tmp_path / "out") != losses(plain)
-    seen = read_seen(tmp_path / "out")
-    assert read_seen(finetuned("both")) <= seen
-    assert len(open_data(further)) == 7  # one of them is broken, and nothing has seen it
-    assert len(seen - read_seen(plain) - read_seen(finetuned("both"))) == 6
+    training_hashes = read_seen(tmp_path / "out")
+    assert read_seen(finetuned("both")) <= training_hashes
+    # One of them is unreadable, so it is not recorded.
+    assert len(open_data(further)) == 7
+    assert len(training_hashes - read_seen(plain) - read_seen(finetuned("both"))) == 6
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,8 @@ from uniemox.views.patches import IMAGENET, normalise
 
 COUNT = 12
 LABELS = torch.tensor([0] * 8 + [1] * 3 + [2])
-WEIGHTS = (COUNT / 3) / torch.bincount(LABELS).float()  # "balanced"
+# Weights of class_weighting balanced.
+WEIGHTS = (COUNT / 3) / torch.bincount(LABELS).float()
 DIVISIONS = [(6, 6), (3, 3, 3, 3), (1, 7, 4)]
 
 
@@ -64,14 +65,14 @@ def targets(task: Task) -> Tensor:
 
 
 def run_step(
-    model: nn.Module, whole: FinetuneBatch, sizes: Sequence[int], objective: Objective, augment: AugmentConfig = PLAIN
+    model: nn.Module, joined: FinetuneBatch, sizes: Sequence[int], objective: Objective, augment: AugmentConfig = PLAIN
 ) -> tuple[float, Tensor]:
     """Return the loss of a step, and its gradient as one vector."""
     fields: dict[str, Tensor | None] = {
-        "scene": whole.scene,
-        "person": whole.person,
-        "target": whole.target,
-        "own": whole.own,
+        "scene": joined.scene,
+        "person": joined.person,
+        "target": joined.target,
+        "method_target": joined.method_target,
     }
     parts: dict[str, Any] = {
         name: [None] * len(sizes) if value is None else value.split(sizes) for name, value in fields.items()
@@ -83,7 +84,7 @@ def run_step(
 
 
 def gradient_of(model: nn.Module) -> Tensor:
-    return torch.cat([one.grad.flatten() for one in model.parameters() if one.grad is not None])
+    return torch.cat([parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None])
 
 
 def assert_same(step: tuple[float, Tensor], expected: tuple[float, Tensor]) -> None:
@@ -103,9 +104,9 @@ def test_class_weights_count_over_the_whole_step(task: Task, sizes: Sequence[int
         expected = distribution_loss(logits, target, target @ WEIGHTS)
     expected.backward()
     reference = expected.item(), gradient_of(model)
-    whole = FinetuneBatch(scene=scenes(), person=None, target=target)
+    joined = FinetuneBatch(scene=scenes(), person=None, target=target)
     objective = Objective(task=task, class_weights=WEIGHTS)
-    assert_same(run_step(Network(), whole, sizes, objective), reference)
+    assert_same(run_step(Network(), joined, sizes, objective), reference)
 
 
 def test_a_batch_without_weight_adds_nothing() -> None:
@@ -114,21 +115,21 @@ def test_a_batch_without_weight_adds_nothing() -> None:
     model = Network()
     expected = F.cross_entropy(model(normalise(scenes(), torch.device("cpu")))[0], LABELS, weight=weights)
     expected.backward()
-    whole = FinetuneBatch(scene=scenes(), person=None, target=targets("label"))
-    step = run_step(Network(), whole, (8, 4), Objective(task="label", class_weights=weights))
+    joined = FinetuneBatch(scene=scenes(), person=None, target=targets("label"))
+    step = run_step(Network(), joined, (8, 4), Objective(task="label", class_weights=weights))
     assert_same(step, (expected.item(), gradient_of(model)))
 
 
 def test_a_mixed_target_counts_with_its_own_weight() -> None:
     """The loss of two mixed batches is the sum of w·l over both, divided by the sum of w; w is of the mixed target."""
     augment = replace(PLAIN, mixup=0.8, smoothing=0.1)
-    whole = FinetuneBatch(scene=scenes(), person=None, target=targets("label"))
+    joined = FinetuneBatch(scene=scenes(), person=None, target=targets("label"))
     objective = Objective(task="label", class_weights=WEIGHTS)
     np.random.seed(3)
-    step = run_step(Network(), whole, (6, 6), objective, augment)
+    step = run_step(Network(), joined, (6, 6), objective, augment)
     np.random.seed(3)
     total = loss = torch.zeros(())
-    for scene, target in zip(scenes().split(6), whole.target.split(6), strict=True):
+    for scene, target in zip(scenes().split(6), joined.target.split(6), strict=True):
         pixels, _, mixed = augment_batch(scene, None, target, augment, task="label", device=torch.device("cpu"))
         weight = mixed @ WEIGHTS
         loss = loss + (weight * F.cross_entropy(Network()(pixels)[0], mixed, reduction="none")).sum()
@@ -144,19 +145,21 @@ def test_the_losses_of_region_methods_count_over_the_whole_step(method: str) -> 
     options: dict[str, Any] = {"word_counts": [len(MIKELS), 3, 2]} if method == "eap" else {}
     relation = build_method(method, width=encoder.num_features, channels=8, labels=MIKELS.labels, **options)
     start = Classifier(encoder, feature_width=encoder.num_features, outputs=8, streams="both", method=relation)
-    own = None
+    method_target = None
     if method == "eap":
-        own = (torch.rand(COUNT, len(MIKELS) + 5, generator=torch.Generator().manual_seed(4)) < 0.3).float()
-        own[:5, 8:11] = 0
-        own[6:, 11:] = 0
+        method_target = (torch.rand(COUNT, len(MIKELS) + 5, generator=torch.Generator().manual_seed(4)) < 0.3).float()
+        method_target[:5, 8:11] = 0
+        method_target[6:, 11:] = 0
     target = torch.eye(8)[LABELS]
-    whole = FinetuneBatch(scene=scenes(32), person=scenes(32).flip(0), target=target, own=own)
+    joined = FinetuneBatch(scene=scenes(32), person=scenes(32).flip(0), target=target, method_target=method_target)
     weights = torch.cat([WEIGHTS, torch.ones(5)])
     steps = []
     for sizes in ((COUNT,), (1, 7, 4)):
         model = copy.deepcopy(start)
         assert model.method is not None
-        steps.append(run_step(model, whole, sizes, Objective(task="label", class_weights=weights, method=model.method)))
+        steps.append(
+            run_step(model, joined, sizes, Objective(task="label", class_weights=weights, method=model.method))
+        )
     assert_same(steps[1], steps[0])
 
 
@@ -166,8 +169,8 @@ def test_concordance_is_that_of_the_whole_step(sizes: Sequence[int]) -> None:
     target = targets("affect")
     expected = affect_loss(model(normalise(scenes(), torch.device("cpu")))[0], target)
     expected.backward()
-    whole = FinetuneBatch(scene=scenes(), person=None, target=target)
-    step = run_step(Network(2), whole, sizes, Objective(task="affect"))
+    joined = FinetuneBatch(scene=scenes(), person=None, target=target)
+    step = run_step(Network(2), joined, sizes, Objective(task="affect"))
     assert_same(step, (expected.item(), gradient_of(model)))
 
 
@@ -175,12 +178,12 @@ def test_predicting_a_step_s_images_first_draws_and_counts_nothing() -> None:
     """Dropout draws the same in both passes, and batch norm counts each image once."""
     model = Network(2, is_random=True)
     plain = copy.deepcopy(model)
-    whole = FinetuneBatch(scene=scenes(), person=None, target=targets("affect"))
+    joined = FinetuneBatch(scene=scenes(), person=None, target=targets("affect"))
     torch.manual_seed(5)
-    step = run_step(model, whole, (6, 6), Objective(task="affect"))
+    step = run_step(model, joined, (6, 6), Objective(task="affect"))
     torch.manual_seed(5)
     predictions = [plain(normalise(part, torch.device("cpu")))[0] for part in scenes().split(6)]
-    expected = affect_loss(torch.cat(predictions), whole.target)
+    expected = affect_loss(torch.cat(predictions), joined.target)
     expected.backward()
     assert_same(step, (expected.item(), gradient_of(plain)))
     torch.testing.assert_close(model.norm.running_mean, plain.norm.running_mean)
@@ -212,8 +215,8 @@ def test_two_processes_give_the_step_of_one(tmp_path: Path) -> None:
     mp.start_processes(_process, (tmp_path,), nprocs=2, start_method="forkserver")
     steps = iter(torch.load(tmp_path / "steps"))
     for task, weights in CASES:
-        whole = FinetuneBatch(scene=scenes(), person=None, target=targets(task))
+        joined = FinetuneBatch(scene=scenes(), person=None, target=targets(task))
         model = Network(2 if task == "affect" else 3)
-        expected = run_step(model, whole, (COUNT,), Objective(task=task, class_weights=weights))
+        expected = run_step(model, joined, (COUNT,), Objective(task=task, class_weights=weights))
         for _ in range(2):
             assert_same(next(steps), expected)

@@ -1,4 +1,4 @@
-"""A run records where its weights come from, and tells of a moving average."""
+"""A run records the source of its weights, and reports a moving average."""
 
 from pathlib import Path
 

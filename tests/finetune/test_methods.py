@@ -1,4 +1,4 @@
-"""Fine-tuning with methods that relate regions: they learn, see what they should, and their files say the same."""
+"""Fine-tuning with region methods: they learn, see the right regions, and their files agree."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -61,7 +61,7 @@ def begun(settings: FinetuneConfig, data: DataSet, train: Sequence[Sample]) -> F
 
 
 @pytest.mark.parametrize("method", REGION_METHODS)
-def test_thirty_two_images_are_learned_by_heart(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_thirty_two_images_can_be_overfitted(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On what a random encoder sees of them, with nothing that holds them back."""
     monkeypatch.setattr(fitting, "steps_for", lambda images: 200)
     data = synthetic(32)
@@ -70,12 +70,12 @@ def test_thirty_two_images_are_learned_by_heart(method: str, monkeypatch: pytest
     run = begun(settings, data, data.samples)
     run.model.method.prepare(data.samples, data.labels)
     fit_after_encoder(run)
-    found = run.outputs(data.samples, "scoring")
-    assert (found.values.argmax(axis=1) == run.target(found.samples).argmax(dim=1).numpy()).mean() >= 31 / 32
+    outputs = run.outputs(data.samples, "scoring")
+    assert (outputs.values.argmax(axis=1) == run.target(outputs.samples).argmax(dim=1).numpy()).mean() >= 31 / 32
 
 
-def test_a_run_ends_in_files_that_say_the_same(tmp_path: Path) -> None:
-    """With an LSTM, and CCIM's head."""
+def test_torch_and_onnx_files_give_the_same_outputs(tmp_path: Path) -> None:
+    """The network has an LSTM, and CCIM's head."""
     data = synthetic(80)
     finetune(short("stimuli"), data, tmp_path)
     classifier, info = load_classifier(tmp_path / "model.safetensors")
@@ -85,35 +85,35 @@ def test_a_run_ends_in_files_that_say_the_same(tmp_path: Path) -> None:
     assert (classifier.head.confounders.abs().sum(dim=1) > 0).all()
 
     samples = data.only("test").samples
-    found = outputs_of(classifier, samples, ViewConfig.of(info), stats=PixelStats(info.mean, info.std))
+    outputs = outputs_of(classifier, samples, ViewConfig.of(info), stats=PixelStats(info.mean, info.std))
     network_file = Network.open(tmp_path / "model.onnx")
     looks = [(*decode_sample(sample), sample) for sample in samples]
-    views = [network_file.look(image, full, one.persons, one.target_box) for image, full, one in looks]
-    outputs = network_file.run(views)
-    logits = outputs["logits"]
-    distances = outputs.get("distance")
-    np.testing.assert_allclose(logits, found.values, atol=1e-4)
-    np.testing.assert_allclose(distances, found.distances, rtol=1e-3, atol=1e-3)
+    views = [network_file.views_of(image, full, sample.persons, sample.target_box) for image, full, sample in looks]
+    file_outputs = network_file.run(views)
+    logits = file_outputs["logits"]
+    distances = file_outputs.get("distance")
+    np.testing.assert_allclose(logits, outputs.values, atol=1e-4)
+    np.testing.assert_allclose(distances, outputs.distances, rtol=1e-3, atol=1e-3)
 
 
-def test_a_stopped_run_comes_to_the_same_bits(tmp_path: Path) -> None:
+def test_stopped_run_resumes_to_the_same_bits(tmp_path: Path) -> None:
     """Its surroundings are clustered once, before the first step; the person is hidden in both parts alike."""
     for name, callbacks in (("whole", [Dies(None)]), ("stopped", [Told(stop_after=2), Dies(None)])):
         for callback in callbacks:
             with pytest.raises((Killed, StoppedError)):
                 finetune(short("emoticon"), synthetic(80), tmp_path / name, resume=True, callback=callback)
-    whole, stopped = (
+    uninterrupted, stopped = (
         load_file(Checkpoints(tmp_path / name, 2).saved()[-1] / "model.safetensors") for name in ("whole", "stopped")
     )
-    assert whole.keys() == stopped.keys()
-    assert all(torch.equal(value, stopped[key]) for key, value in whole.items())
+    assert uninterrupted.keys() == stopped.keys()
+    assert all(torch.equal(value, stopped[key]) for key, value in uninterrupted.items())
 
 
 @pytest.mark.parametrize("method", ["solver", "emoticon"])
 def test_with_a_frozen_encoder_a_method_starts_as_the_linear_probe(
     method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of which nothing is kept that does not score higher on held-out images."""
+    """Weights that do not score higher on held-out images are discarded."""
     data = synthetic(64)
     settings = config(method, replace(SMALL, frozen_encoder=True, confounders=4 if method == "emoticon" else 0))
     torch.manual_seed(0)
@@ -124,37 +124,37 @@ def test_with_a_frozen_encoder_a_method_starts_as_the_linear_probe(
     monkeypatch.setattr(fitting, "steps_for", lambda images: 20)
     monkeypatch.setattr(fitting, "_scorer", lambda *_: lambda: 0.5)
     fit_after_encoder(run, selection=data.samples[40:])
-    found = run.outputs(data.samples[:40], "scoring")
+    outputs = run.outputs(data.samples[:40], "scoring")
     encoded = run.outputs(data.samples[:40], "scoring", encoded=True)
     with torch.no_grad():
         features = model.eval().fuse(torch.from_numpy(encoded.values))[:, : model.method.linear]
-    target = run.target(found.samples).numpy()
+    target = run.target(outputs.samples).numpy()
     linear, _ = fitting.fit_head(features.numpy(), target, task="label", seed=settings.seed)
-    np.testing.assert_allclose(found.values, linear(features).detach().numpy(), atol=1e-3)
+    np.testing.assert_allclose(outputs.values, linear(features).detach().numpy(), atol=1e-3)
 
 
 @pytest.mark.usefixtures("without_onnx")
 def test_boxes_do_not_depend_on_augmentation(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Detectors look at clean images, in training as in testing: what moves, mixes or erases pixels is off."""
     detect = RegionReader._detect
-    seen = []
+    boxes_by_seed = []
 
     def recorded(reader: RegionReader, network: torch.nn.Module, view: torch.Tensor) -> Candidates:
         if reader.training:
-            seen[-1].append(view)
+            boxes_by_seed[-1].append(view)
         return detect(reader, network, view)
 
     monkeypatch.setattr(RegionReader, "_detect", recorded)
     network = replace(SMALL, objects=str(shared / "models" / "yolox_nano.onnx"))
     strong = AugmentConfig(mixup=0.8, cutmix=1.0, smoothing=0.0, erasing=0.5)
     for name, augment in (("plain", PLAIN), ("strong", strong)):
-        seen.append([])
+        boxes_by_seed.append([])
         settings = config(
             "solver", network, augment=augment, select="last", schedule=ScheduleConfig(epochs=1, warmup_epochs=0)
         )
         finetune(settings, synthetic(24), tmp_path / name)
-    assert len(seen[0]) == len(seen[1]) > 1
-    assert all(torch.equal(one, other) for one, other in zip(*seen, strict=True))
+    assert len(boxes_by_seed[0]) == len(boxes_by_seed[1]) > 1
+    assert all(torch.equal(first, second) for first, second in zip(*boxes_by_seed, strict=True))
     run = read_run(tmp_path / "strong")
     assert (run.setting("config.augment.mixup"), run.setting("config.augment.randaugment")) == (0.0, None)
 
@@ -164,8 +164,8 @@ def test_a_run_records_what_held_out_images_chose(tmp_path: Path, monkeypatch: p
     """On its page too, so that a start that nothing improved on is not taken for what was fitted."""
     settings = config("solver", replace(SMALL, frozen_encoder=True))
     monkeypatch.setattr(fitting, "steps_for", lambda images: 20)
-    told = []
-    monkeypatch.setattr(Callback, "progress", lambda _, what, done, total: told.append((what, done, total)))
+    progress = []
+    monkeypatch.setattr(Callback, "progress", lambda _, work, done, total: progress.append((work, done, total)))
     for name, scores, expected in (
         ("start", repeat(0.5), "start, no step was better"),
         ("later", count(), "step 20, rate 0.001"),
@@ -175,17 +175,17 @@ def test_a_run_records_what_held_out_images_chose(tmp_path: Path, monkeypatch: p
         assert read_run(tmp_path / name).kept == expected
         write_report([tmp_path / name], tmp_path / "report.html")
         assert expected in (tmp_path / "report.html").read_text("utf-8")
-    steps = [one[1:] for one in told if one[0] == "fitting what follows the encoder"]
+    steps = [report[1:] for report in progress if report[0] == "fitting what follows the encoder"]
     assert steps[:40] == [(done, 40) for done in range(1, 41)]
 
 
 def test_fewer_images_are_fitted_in_fewer_steps() -> None:
-    found = [fitting.steps_for(images) for images in (10, 128, 500, 5_000, 50_000)]
-    assert found == [100, 100, 250, 1000, 1000]
+    step_counts = [fitting.steps_for(images) for images in (10, 128, 500, 5_000, 50_000)]
+    assert step_counts == [100, 100, 250, 1000, 1000]
 
 
 @pytest.mark.usefixtures("without_onnx")
-def test_words_come_first_then_labels(tmp_path: Path) -> None:
+def test_losses_begin_with_words_then_labels(tmp_path: Path) -> None:
     data = synthetic(64)
     settings = config("eap", batch_size=16, select="last")
     finetune(settings, data, tmp_path / "run")
@@ -196,13 +196,13 @@ def test_words_come_first_then_labels(tmp_path: Path) -> None:
     _, info = load_classifier(tmp_path / "run" / "model.safetensors")
     words = WordLists([sample for sample in data.samples if sample.split == "train"], data.labels)
     assert info.network.method_options["word_counts"] == words.counts
-    objects, attributes = words.places
+    objects, attributes = words.columns
     assert "person" in objects
     assert "happy" in attributes
 
 
 @pytest.mark.parametrize("method", ["solver", "mdan", "eap"])
-def test_what_relates_regions_has_no_maps_of_its_head(method: str) -> None:
+def test_region_methods_have_no_class_activation_maps(method: str) -> None:
     """Though its encoder is convolutional and it looks at the scene alone: the head reads more than the map's mean."""
     settings = replace(config(method), init="scratch:timm:resnet10t")
     model = network_of(settings, synthetic(8), ()).classifier.eval()
@@ -216,14 +216,15 @@ def test_words_of_a_sample() -> None:
     words = WordLists(data.samples, data.labels)
     rows = words.rows(data.samples)
     assert rows[:, :8].argmax(dim=1).tolist() == [sample.label for sample in data.samples]
-    assert (rows[:, 8:].sum(dim=1) >= 4).all()  # a place, a face, an action, a person
+    # A place, a face, an action, a person.
+    assert (rows[:, 8:].sum(dim=1) >= 4).all()
     plain = WordLists(colours().samples, colours().labels)
     assert plain.counts == [8, 1, 1]
     assert plain.rows(colours().samples)[:, 8:].sum() == 0
 
 
 def test_settings_that_contradict_each_other_are_refused() -> None:
-    for said, changes in (
+    for message, changes in (
         ("network.objects needs a method of solver", {"method": "full", "network": NetworkConfig(objects="a.onnx")}),
         ("method probe always freezes the encoder", {"method": "full", "network": NetworkConfig(frozen_encoder=True)}),
         ("mdan does not use what network.objects", {"method": "mdan", "network": NetworkConfig(objects="a.onnx")}),
@@ -238,7 +239,7 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
             {"method": "full", "network": NetworkConfig(confounders=4)},
         ),
     ):
-        with pytest.raises(ConfigError, match=says(said)):
+        with pytest.raises(ConfigError, match=says(message)):
             FinetuneConfig(init="x", **changes)
     with pytest.raises(ConfigError, match=says("confounders must be 0, or at least 2, got 1")):
         NetworkConfig(confounders=1)

@@ -1,4 +1,4 @@
-"""The classifier that fine-tuning starts from: what is loaded is what the run holds, what is drawn is not."""
+"""The initial classifier of fine-tuning: loaded weights are the run's, random ones are not."""
 
 import copy
 import json
@@ -40,7 +40,7 @@ def drawn(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def test_a_runs_encoder_and_fusion_are_loaded() -> None:
-    """Of all tensors only the head and the norm before it are new."""
+    """Only the head and the norm before it are new."""
     saved = load_file(pretrained() / "model.safetensors")
     network = build(pretrained(), BOTH)
     ours = network.classifier.state_dict()
@@ -66,17 +66,18 @@ def test_the_mean_of_tokens_has_a_new_norm() -> None:
     assert not torch.equal(ours["fc_norm.weight"], saved["norm.weight"])
 
 
-def test_another_fusion_starts_anew() -> None:
+def test_another_fusion_has_new_weights() -> None:
     network = build(pretrained(), replace(BOTH, fusion="static", fused_width=24, fusion_heads=2))
     assert network.spec.fused_width == 24
     assert network.spec.fusion == "static"
     assert network.classifier.embed.weight.shape == (24, 32)
-    same = build(pretrained(), replace(BOTH, fusion="gated", fused_width=24))  # its own name: as it was pre-trained
+    # The fusion's own name keeps its pre-trained size.
+    same = build(pretrained(), replace(BOTH, fusion="gated", fused_width=24))
     assert same.spec.fused_width == 16
 
 
 @pytest.mark.parametrize("config", [SCENE, replace(BOTH, fusion="gated")])
-def test_from_scratch_no_weight_is_the_runs(config: NetworkConfig) -> None:
+def test_scratch_keeps_no_weight_of_the_run(config: NetworkConfig) -> None:
     ours, theirs = (build(init, config).classifier.state_dict() for init in (f"scratch:{pretrained()}", pretrained()))
     assert [name for name in ours if name.startswith("encoder")] == [n for n in theirs if n.startswith("encoder")]
     for name, value in drawn({name: value for name, value in theirs.items() if "encoder" in name}).items():
@@ -87,14 +88,14 @@ def test_from_scratch_no_weight_is_the_runs(config: NetworkConfig) -> None:
 
 
 @pytest.mark.parametrize("method", ["dino", "moco_v3", "beit", "simmim", "simmim_swin", "cae", "mixmae"])
-def test_from_scratch_no_weight_is_a_checkpoints(golden: Path, method: str) -> None:
+def test_scratch_keeps_no_weight_of_the_checkpoint(golden: Path, method: str) -> None:
     """Learned tables, LayerScale and the biases of q and v included; fixed sin-cos tables stay."""
     heads = {"dino": 3, "moco_v3": 4, "cae": 3}.get(method)
-    given = load_published(golden / method / "checkpoint.pth", heads=heads)
-    encoder = copy.deepcopy(given)
+    published = load_published(golden / method / "checkpoint.pth", heads=heads)
+    encoder = copy.deepcopy(published)
     torch.manual_seed(0)
-    restart(encoder, NetworkSpec(encoders=(describe_encoder(given),)))
-    before = dict(given.named_parameters())
+    restart(encoder, NetworkSpec(encoders=(describe_encoder(published),)))
+    before = dict(published.named_parameters())
     redrawn = 0
     for name, value in encoder.named_parameters():
         if before[name].std() > 0 and not (name.endswith("pos_embed") and method in ("moco_v3", "cae", "mixmae")):
@@ -105,9 +106,9 @@ def test_from_scratch_no_weight_is_a_checkpoints(golden: Path, method: str) -> N
 
 def test_random_weights_are_drawn_from_the_seed() -> None:
     init = "scratch:timm:vit_tiny_patch16_224"
-    one, same, other = (build(init, seed=seed).classifier.state_dict() for seed in (0, 0, 1))
-    assert all(torch.equal(value, same[name]) for name, value in one.items())
-    assert not torch.equal(one["encoder.blocks.0.attn.qkv.weight"], other["encoder.blocks.0.attn.qkv.weight"])
+    first, same, other = (build(init, seed=seed).classifier.state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(value, same[name]) for name, value in first.items())
+    assert not torch.equal(first["encoder.blocks.0.attn.qkv.weight"], other["encoder.blocks.0.attn.qkv.weight"])
 
 
 def test_a_file_gives_its_encoder(tmp_path: Path) -> None:
@@ -121,8 +122,9 @@ def test_a_file_gives_its_encoder(tmp_path: Path) -> None:
         build(tmp_path / "weights.safetensors", BOTH)
 
 
-def test_a_network_of_timm_brings_its_own_pixels() -> None:
-    assert tuple(build("scratch:timm:test_vit").stats) != tuple(IMAGENET)  # 0.5, 0.5, 0.5
+def test_timm_network_brings_its_own_normalisation() -> None:
+    # test_vit has a mean of 0.5.
+    assert tuple(build("scratch:timm:test_vit").stats) != tuple(IMAGENET)
     assert build(pretrained()).stats == IMAGENET
 
 
@@ -146,13 +148,14 @@ def test_a_run_that_claims_a_large_fusion_is_refused_without_memory(tmp_path: Pa
     run = tmp_path / "run"
     shutil.copytree(pretrained(), run)
     config = json.loads((run / "config.json").read_text())
-    config["config"]["model"]["decoder"]["width"] = 10**7  # Γ3 of it would take 1 PB
+    # Γ3 of this width would take 1 PB.
+    config["config"]["model"]["decoder"]["width"] = 10**7
     (run / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=r"in the file, but its header describes \(.*10000000"):
         build_network(str(run), NetworkConfig(streams="both"), size=SIZE, outputs=8)
 
 
-def test_blocks_are_skipped_more_the_deeper_they_lie() -> None:
+def test_drop_path_grows_with_depth() -> None:
     encoder: Any = build(pretrained(), replace(SCENE, drop_path=0.3)).classifier.encoder
     assert isinstance(encoder.blocks[1].drop_path1, DropPath)
     assert encoder.blocks[1].drop_path1.drop_prob == pytest.approx(0.3)
@@ -175,7 +178,7 @@ def test_unfinished_and_foreign_starts_are_refused(tmp_path: Path) -> None:
         build_network(str(pretrained()), SCENE, size=33, outputs=3)
 
 
-def test_encoders_side_by_side(tmp_path: Path) -> None:
+def test_features_of_several_encoders_are_concatenated(tmp_path: Path) -> None:
     """Each sees its own normalisation; saved, loaded and fine-tuned layer by layer like one."""
     names = ("timm:test_vit", "timm:mobilenetv2_035?pad_type=same&mean=0.5&std=0.25")
     network = build_network(f"scratch:{','.join(names)}", NetworkConfig(), size=64, outputs=3)
@@ -184,11 +187,11 @@ def test_encoders_side_by_side(tmp_path: Path) -> None:
     pixels = torch.rand(2, 3, 64, 64)
     views = (pixels - torch.tensor(IMAGENET.mean).view(3, 1, 1)) / torch.tensor(IMAGENET.std).view(3, 1, 1)
     stats = first.pretrained_cfg
-    own = [
+    single_outputs = [
         (pixels - torch.tensor(m).view(3, 1, 1)) / torch.tensor(s).view(3, 1, 1)
         for m, s in ((stats["mean"], stats["std"]), ((0.5,) * 3, (0.25,) * 3))
     ]
-    expected = torch.cat([first(own[0]), second(own[1])], dim=1)
+    expected = torch.cat([first(single_outputs[0]), second(single_outputs[1])], dim=1)
     torch.testing.assert_close(classifier.features(views), expected, rtol=1e-4, atol=1e-5)
     assert network.spec.feature_width == expected.shape[1]
 
@@ -210,7 +213,7 @@ def test_encoders_side_by_side(tmp_path: Path) -> None:
 
 
 def test_a_vit_of_timm_can_give_the_mean_of_its_patch_tokens(tmp_path: Path) -> None:
-    """As table III's ViT from scratch does, like the other plain ViTs; the written model keeps it."""
+    """Table III's ViT from scratch does so, like the other plain ViTs; the written model keeps it."""
     built = build_network("scratch:timm:test_vit?global_pool=avg", SCENE, size=64, outputs=3)
     encoder: Any = built.classifier.encoder.eval()
     views = torch.randn(2, 3, 64, 64)
@@ -223,21 +226,21 @@ def test_a_vit_of_timm_can_give_the_mean_of_its_patch_tokens(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("source", ["timm:test_vit?depth=3", "timm:test_vit?mean=x"])
-def test_options_that_no_network_takes(source: str) -> None:
+def test_unsupported_options_are_refused(source: str) -> None:
     with pytest.raises(CheckpointError, match="use pad_type, conv_head=none, global_pool=avg, mean or std"):
         build_network(source, NetworkConfig(), size=64, outputs=3)
 
 
-def test_a_network_without_its_last_convolution(tmp_path: Path) -> None:
-    """As a file without it needs: features are the last block's channels, in the file of the classifier too."""
-    whole = timm.create_model("test_efficientnet", num_classes=0)
-    state = {name: value for name, value in whole.state_dict().items() if not name.startswith(("conv_head", "bn2"))}
+def test_last_convolution_can_be_left_out(tmp_path: Path) -> None:
+    """Files without it need this: features are the last block's channels, in the file of the classifier too."""
+    full = timm.create_model("test_efficientnet", num_classes=0)
+    state = {name: value for name, value in full.state_dict().items() if not name.startswith(("conv_head", "bn2"))}
     save_file(state, tmp_path / "body.safetensors")
     network = build_network(
         f"timm:test_efficientnet?conv_head=none@{tmp_path / 'body.safetensors'}", NetworkConfig(), size=64, outputs=3
     )
     pixels = torch.randn(2, 3, 64, 64)
-    expected = whole.eval().blocks(whole.bn1(whole.conv_stem(pixels))).mean(dim=(2, 3))
+    expected = full.eval().blocks(full.bn1(full.conv_stem(pixels))).mean(dim=(2, 3))
     classifier = network.classifier.eval()
     torch.testing.assert_close(classifier.features(scene=pixels), expected)
     assert network.spec.feature_width == expected.shape[1]

@@ -1,4 +1,4 @@
-"""Which samples train and which ones watch: never the same, never those of the test split."""
+"""Samples that train and samples that are held out: never the same, never those of the test split."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -36,34 +36,35 @@ def named(data: DataSet, split: str) -> set[str]:
     return keys([sample for sample in data.samples if sample.split == split])
 
 
-def test_val_watches_where_there_is_a_test_split_too() -> None:
+def test_val_is_held_out_if_there_is_a_test_split() -> None:
     data = colours(splits={"train": 5, "val": 2, "test": 2})
     assert of(data) == (named(data, "train"), named(data, "val"))
 
 
 @pytest.mark.parametrize("splits", [{"train": 10, "val": 3}, {"train": 10, "test": 3}, {"train": 10}])
-def test_else_a_part_of_train_watches(splits: dict[str, int]) -> None:
+def test_part_of_train_is_held_out_without_val_and_test(splits: dict[str, int]) -> None:
     data = colours(splits=splits)
     train, watched = of(data, holdout_fraction=0.2)
     assert not train & watched
     assert train | watched == named(data, "train")
-    assert len(watched) == 8  # 2 of each of 4 classes
+    # Two of each of four classes.
+    assert len(watched) == 8
     assert of(data, holdout_fraction=0.2) == (train, watched)
     assert of(data, holdout_fraction=0.2, seed=1)[1] != watched
 
 
-def test_val_can_be_asked_for() -> None:
+def test_monitor_val_holds_out_val() -> None:
     data = colours(splits={"train": 5, "val": 3})
     assert of(data, monitor="val") == (named(data, "train"), named(data, "val"))
 
 
-def test_data_without_splits_are_divided_and_that_is_written(tmp_path: Path) -> None:
+def test_data_without_splits_are_split_and_the_split_is_written(tmp_path: Path) -> None:
     data = colours(10)
     parts = split_for_training(data, FinetuneConfig(), tmp_path)
-    found = read_splits(tmp_path / SPLITS, data)
-    assert keys(parts.train) == named(found, "train")
-    assert keys(parts.selection) == keys(parts.calibration) == named(found, "val")
-    assert [len(named(found, split)) for split in ("train", "val", "test")] == [32, 4, 4]
+    splits = read_splits(tmp_path / SPLITS, data)
+    assert keys(parts.train) == named(splits, "train")
+    assert keys(parts.selection) == keys(parts.calibration) == named(splits, "val")
+    assert [len(named(splits, split)) for split in ("train", "val", "test")] == [32, 4, 4]
     before = (tmp_path / SPLITS).read_bytes()
     split_for_training(data, FinetuneConfig(), tmp_path)
     assert (tmp_path / SPLITS).read_bytes() == before
@@ -77,7 +78,7 @@ def test_people_of_one_image_stay_together() -> None:
 
 
 @given(st.sampled_from([0.25, 0.5, 0.75, 1.0]))
-def test_a_fraction_takes_so_much_of_every_class_to_train_and_to_choose(fraction: float) -> None:
+def test_fraction_takes_its_share_of_every_class(fraction: float) -> None:
     data = colours(splits={"train": 8, "val": 4, "test": 1})
     parts = split_for_training(data, FinetuneConfig(fraction=fraction), None)
     for samples, each in ((parts.train, 8), (parts.selection, 4), (parts.calibration, 4)):
@@ -86,7 +87,7 @@ def test_a_fraction_takes_so_much_of_every_class_to_train_and_to_choose(fraction
 
 
 @given(st.sampled_from([0.1, 0.3, 1.0]), st.sampled_from(["best", "last"]), st.sampled_from(["full", "probe"]))
-def test_labels_of_a_fraction_are_all_that_is_read(fraction: float, select: Any, method: Any) -> None:
+def test_only_labels_of_the_fraction_are_read(fraction: float, select: Any, method: Any) -> None:
     data = colours(splits={"train": 200, "test": 1})
     parts = split_for_training(data, FinetuneConfig(fraction=fraction, select=select, method=method), None)
     assert len(parts.samples) == 4 * 200 * fraction
@@ -106,7 +107,7 @@ def test_images_that_choose_the_epoch_do_not_calibrate_if_there_are_enough() -> 
 
 
 def test_accuracy_chooses_the_epoch_on_all_held_out_images() -> None:
-    """As in the authors' code; the same images then calibrate, which is recorded."""
+    """The authors' code does so; the same images then calibrate, which is recorded."""
     parts = split_for_training(colours(splits={"train": 100}), FinetuneConfig(select="accuracy"), None)
     assert parts.selection == parts.calibration
     assert (len(parts.selection), parts.calibration_images) == (40, "selection")
@@ -126,7 +127,7 @@ def test_the_score_of_an_epoch_is_the_accuracy_or_the_mean_recall(select: Any, e
 
 
 @pytest.mark.parametrize("config", [{"select": "last"}, {"method": "probe"}, {"method": "knn"}])
-def test_all_held_out_images_calibrate_where_no_epoch_is_chosen(config: dict[str, Any]) -> None:
+def test_all_held_out_images_calibrate_if_no_epoch_is_chosen(config: dict[str, Any]) -> None:
     parts = split_for_training(colours(splits={"train": 20}), FinetuneConfig(**config), None)
     assert len(parts.calibration) == 8
     assert parts.calibration_images == "independent"
@@ -138,7 +139,7 @@ def test_samples_without_a_target_are_left_out() -> None:
     assert data.samples[0].key not in of(data)[0]
 
 
-def test_nothing_to_train_on_or_to_watch_by_is_an_error() -> None:
+def test_missing_training_or_held_out_images_are_an_error() -> None:
     with pytest.raises(DataError, match=r"nothing to train on: of 4 samples 4 have a target .* none of these is of"):
         of(colours(splits={"test": 1}))
     with pytest.raises(DataError, match=r"of 4 samples 0 have a target \(4 have no valence or no arousal\)"):

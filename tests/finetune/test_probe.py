@@ -41,7 +41,7 @@ def shares(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @pytest.mark.parametrize("classes", [2, 4])
-def test_it_is_scikit_learns_cross_validated_logistic_regression(classes: int) -> None:
+def test_head_is_scikit_learns_cross_validated_logistic_regression(classes: int) -> None:
     features, labels = cloud(12, classes)
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=3)
     scaled = (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-6)
@@ -53,22 +53,22 @@ def test_it_is_scikit_learns_cross_validated_logistic_regression(classes: int) -
     np.testing.assert_allclose(shares(logits(head, features)), search.predict_proba(scaled), atol=2e-3)
 
 
-def test_a_class_that_is_never_seen_is_never_answered() -> None:
+def test_class_without_samples_is_never_predicted() -> None:
     features, labels = cloud(10)
     head, _ = fit_head(features, one_hot(labels, 5), task="label", seed=0)
-    found = logits(head, features)
-    assert set(found.argmax(axis=1)) == {0, 1, 2}
-    assert shares(found)[:, 3:].max() < 1e-4
+    answers = logits(head, features)
+    assert set(answers.argmax(axis=1)) == {0, 1, 2}
+    assert shares(answers)[:, 3:].max() < 1e-4
 
 
-def test_one_class_and_one_sample_are_answered_with_that_class() -> None:
+def test_single_class_or_sample_predicts_that_class() -> None:
     for each in (1, 5):
         features, labels = cloud(each, 1)
         head, _ = fit_head(features, one_hot(labels + 1, 3), task="label", seed=0)
         assert set(logits(head, features).argmax(axis=1)) == {1}
 
 
-def test_a_class_with_one_sample_does_without_folds() -> None:
+def test_class_with_one_sample_needs_no_folds() -> None:
     features, labels = cloud(8)
     labels[labels == 2] = 1
     labels[0] = 2
@@ -83,7 +83,7 @@ def test_shares_count_as_samples_of_each_class() -> None:
     np.testing.assert_allclose(shares(logits(head, features[:1]))[0], [0.75, 0.25], atol=1e-3)
 
 
-def test_class_weights_move_the_answer_between_clouds_that_overlap() -> None:
+def test_class_weights_move_predictions_between_overlapping_clouds() -> None:
     features, labels = cloud(30, 2)
     features = features + 6 * np.random.default_rng(2).normal(size=features.shape).astype(np.float32)
     rare = np.concatenate([features[labels == 0], features[labels == 1][:3]])
@@ -104,7 +104,7 @@ def test_valence_and_arousal_are_ridge_regression() -> None:
     np.testing.assert_allclose(logits(head, features), plain.predict(features), atol=1e-3)
 
 
-def test_a_feature_that_never_changes_does_no_harm() -> None:
+def test_constant_feature_does_no_harm() -> None:
     features, labels = cloud(10)
     features[:, 2] = 7
     head, _ = fit_head(features, one_hot(labels, 3), task="label", seed=0)
@@ -129,9 +129,9 @@ def test_the_fit_uses_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_neighbours_vote_by_cosine() -> None:
     features, labels = cloud(15)
-    asked = cloud(4, seed=9)[0]
-    found = shares(logits(NeighbourHead(torch.from_numpy(features), torch.from_numpy(one_hot(labels, 3))), asked))
-    for row, answer in zip(asked, found, strict=True):
+    queries = cloud(4, seed=9)[0]
+    answers = shares(logits(NeighbourHead(torch.from_numpy(features), torch.from_numpy(one_hot(labels, 3))), queries))
+    for row, answer in zip(queries, answers, strict=True):
         cosines = features @ row / np.linalg.norm(features, axis=1) / np.linalg.norm(row)
         nearest = np.argsort(-cosines)[:20]
         votes = np.exp((cosines[nearest] - cosines.max()) / 0.07)
@@ -145,21 +145,22 @@ def fused_classifier() -> Classifier:
     return Classifier(torch.nn.Identity(), feature_width=6, outputs=2, streams="both", **parts).train()
 
 
-def test_fusion_and_head_learn_what_neither_stream_says_alone() -> None:
+def test_fusion_and_head_learn_combinations_of_both_streams() -> None:
     draw = torch.Generator().manual_seed(0)
     encoded = torch.randn(600, 2, 6, generator=draw)
     encoded[:, :, 0] = encoded[:, :, 0].sign()
-    labels = encoded[:, 0, 0] != encoded[:, 1, 0]  # each stream alone is a coin
+    # Each stream alone says nothing about the label.
+    labels = encoded[:, 0, 0] != encoded[:, 1, 0]
     target = torch.nn.functional.one_hot(labels.long(), 2).float()
-    shown = slice(0, 500)
-    held = slice(500, 600)
+    train = slice(0, 500)
+    held_out = slice(500, 600)
     classifier = fused_classifier()
-    fit_fusion(classifier, encoded[shown], target[shown], Objective(task="label"), seed=0)
+    fit_fusion(classifier, encoded[train], target[train], Objective(task="label"), seed=0)
     with torch.no_grad():
-        right = classifier.head(classifier.fuse(encoded[held])).argmax(dim=1) == labels[held].long()
+        right = classifier.head(classifier.fuse(encoded[held_out])).argmax(dim=1) == labels[held_out].long()
     assert right.float().mean() > 0.85
-    linear, _ = fit_head(encoded[shown].flatten(1).numpy(), target[shown].numpy(), task="label", seed=0)
-    alone = logits(linear, encoded[held].flatten(1).numpy()).argmax(axis=1) == labels[held].numpy()
+    linear, _ = fit_head(encoded[train].flatten(1).numpy(), target[train].numpy(), task="label", seed=0)
+    alone = logits(linear, encoded[held_out].flatten(1).numpy()).argmax(axis=1) == labels[held_out].numpy()
     assert alone.mean() < 0.65
     assert all(parameter.grad is None for parameter in classifier.parameters())
 

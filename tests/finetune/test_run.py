@@ -1,4 +1,4 @@
-"""Whole runs of fine-tuning, tiny: they learn, keep the right epoch, and come to the same bits however they died."""
+"""Complete tiny runs of fine-tuning: they learn, save the right epoch, and resume to the same bits."""
 
 import shutil
 from dataclasses import replace
@@ -66,20 +66,20 @@ def newest(out: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("name", ["both", "knn"])
 def test_colours_are_learned(name: str) -> None:
-    found = evaluate(finetuned(name), colours(splits=SPLITS).only("test"), hardware=CPU)
-    assert (found.scores.accuracy, found.scores.n) == (1.0, 12)
+    evaluation = evaluate(finetuned(name), colours(splits=SPLITS).only("test"), hardware=CPU)
+    assert (evaluation.scores.accuracy, evaluation.scores.n) == (1.0, 12)
     few = "the temperature was fitted on the images that chose the epoch (few images, or --select accuracy)"
-    assert found.notes == ((few, NO_PERSONS) if name == "both" else ())
+    assert evaluation.notes == ((few, NO_PERSONS) if name == "both" else ())
 
 
 def test_shares_of_votes_are_learned() -> None:
-    found = evaluate(finetuned("probe"), data_of("probe").only("test"), hardware=CPU).scores
-    assert found.kl < 0.1
+    scores = evaluate(finetuned("probe"), data_of("probe").only("test"), hardware=CPU).scores
+    assert scores.kl < 0.1
     _, info = load_classifier(finetuned("probe") / "model.safetensors")
     assert (info.task, info.label_set, info.kind, len(info.labels)) == ("distribution", "ekman", "evoked", 6)
 
 
-def test_affect_is_two_numbers_from_the_person() -> None:
+def test_affect_predicts_two_numbers_from_the_person() -> None:
     classifier, info = load_classifier(finetuned("affect") / "model.safetensors")
     assert (info.task, info.labels, info.streams, info.temperature) == (
         "affect",
@@ -93,7 +93,7 @@ def test_affect_is_two_numbers_from_the_person() -> None:
     assert evaluate(finetuned("affect"), data_of("affect").only("test"), hardware=CPU).scores.n == 6
 
 
-def test_the_run_says_what_its_numbers_mean() -> None:
+def test_metadata_describe_labels_and_calibration() -> None:
     _, info = load_classifier(finetuned("both") / "model.safetensors")
     assert info.labels == colours().labels.labels
     assert (info.label_set, info.kind, info.task, info.streams) == ("mikels", "evoked", "label", "both")
@@ -101,10 +101,11 @@ def test_the_run_says_what_its_numbers_mean() -> None:
     assert info.network is not None
     assert info.network.fusion == "gated"
     assert info.temperature is not None
-    assert info.calibration_images == "selection"  # 12 held-out images are too few to be divided
+    # 12 held-out images are too few to be divided.
+    assert info.calibration_images == "selection"
 
 
-def test_training_and_watched_images_are_seen_and_no_others() -> None:
+def test_training_and_held_out_images_are_recorded() -> None:
     data = colours(splits=SPLITS)
     assert len(read_seen(finetuned("both")) - read_seen(pretrained())) == 4 * 11
     with pytest.raises(DataError, match=says("trained on 44 of these 56 images of colours", "--allow-seen")):
@@ -112,10 +113,8 @@ def test_training_and_watched_images_are_seen_and_no_others() -> None:
 
 
 @pytest.mark.parametrize("at", [5, 13, None])
-def test_a_run_that_dies_goes_on_to_the_same_bits(
-    at: int | None, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    """With EMA, mixup, drop path and a head from a probe; saves at 3, 4, 6, 8, 9, 12, 15 and 16."""
+def test_killed_run_resumes_to_the_same_bits(at: int | None, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """The run has EMA, mixup, drop path and a head from a probe; it saves at 3, 4, 6, 8, 9, 12, 15 and 16."""
     out = tmp_path / "run"
     config = FINETUNINGS["both"]()
     if at is not None:
@@ -127,8 +126,8 @@ def test_a_run_that_dies_goes_on_to_the_same_bits(
         assert sha256(out / name) == sha256(finetuned("both") / name), name
 
 
-def test_batch_norms_come_to_the_same_bits_too(tmp_path: Path) -> None:
-    """What a plan costs is measured on grey images; they must leave no trace in a network's statistics."""
+def test_batch_norm_run_resumes_to_the_same_bits(tmp_path: Path) -> None:
+    """The plan's memory is measured on grey images, which must not change a network's statistics."""
     config = tiny_finetuning("scratch:timm:test_resnet", save=SaveConfig(every_steps=1), batch_size=16)
     for name, deaths in (("whole", ()), ("killed", (2, 3))):
         for at in deaths:
@@ -136,23 +135,24 @@ def test_batch_norms_come_to_the_same_bits_too(tmp_path: Path) -> None:
                 finetune(config, colours(splits=SPLITS), tmp_path / name, resume=True, callback=Dies(at))
         with pytest.raises(Killed):
             finetune(config, colours(splits=SPLITS), tmp_path / name, resume=True, callback=Dies(None))
-    whole = newest(tmp_path / "whole")
+    uninterrupted = newest(tmp_path / "whole")
     killed = newest(tmp_path / "killed")
-    assert int(whole["encoder.bn1.num_batches_tracked"]) == 4
-    assert all(torch.equal(value, killed[name]) for name, value in whole.items())
+    assert int(uninterrupted["encoder.bn1.num_batches_tracked"]) == 4
+    assert all(torch.equal(value, killed[name]) for name, value in uninterrupted.items())
 
 
-def test_a_head_from_a_probe_goes_on_learning(tmp_path: Path) -> None:
+def test_head_from_a_probe_keeps_learning(tmp_path: Path) -> None:
     """The optimiser must hold the parameters that the probe has set."""
     config = tiny_finetuning(pretrained(), probe_first=True, save=SaveConfig(every_steps=1, keep=9))
     dies(config, tmp_path / "run", 3)
     first, second = (load_file(path / "model.safetensors") for path in Checkpoints(tmp_path / "run", 9).saved())
-    assert first["head.weight"].abs().max() > 1e-3  # the probe's, not the random start's
+    # The head comes from the probe; a random one starts near zero.
+    assert first["head.weight"].abs().max() > 1e-3
     for name in ("head.weight", "head.bias", "encoder.blocks.0.attn.qkv.weight"):
         assert not torch.equal(first[name], second[name]), name
 
 
-def test_every_epoch_is_scored_and_the_best_is_kept(tmp_path: Path) -> None:
+def test_every_epoch_is_scored_and_the_best_is_saved(tmp_path: Path) -> None:
     """Epochs of 4 steps, saves every 3: the best is an epoch's end, and `last` is the last step."""
     for select in ("best", "last"):
         config = replace(FINETUNINGS["both"](), select=select, ema_decay=None, probe_first=False)
@@ -170,7 +170,7 @@ def test_every_epoch_is_scored_and_the_best_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("without_onnx")
-def test_the_running_mean_is_what_is_written(tmp_path: Path) -> None:
+def test_ema_weights_are_written(tmp_path: Path) -> None:
     """Against timm's mean over the checkpoints of every step."""
     config = tiny_finetuning(pretrained(), ema_decay=0.5, select="last", save=SaveConfig(every_steps=1, keep=99))
     config = replace(config, schedule=ScheduleConfig(epochs=1, warmup_epochs=0))
@@ -183,7 +183,8 @@ def test_the_running_mean_is_what_is_written(tmp_path: Path) -> None:
         network.load_state_dict(load_file(path / "model.safetensors"))
         mean.update(network, step=step)
     for name, value in model.state_dict().items():
-        if name.startswith("distance."):  # fitted to the mean's features
+        # The distance is fitted to the features of the averaged weights.
+        if name.startswith("distance."):
             continue
         torch.testing.assert_close(value, mean.module.state_dict()[name], rtol=1e-5, atol=1e-7)
         if name == "head.weight":
@@ -191,7 +192,7 @@ def test_the_running_mean_is_what_is_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("without_onnx")
-def test_what_the_onnx_file_must_match_is_fitted_in_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_calibration_and_distance_are_fitted_in_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run in bfloat16 fits temperature, conformal scores and distances to outputs in float32, as ONNX computes."""
     precisions = []
 
@@ -202,12 +203,13 @@ def test_what_the_onnx_file_must_match_is_fitted_in_float32(tmp_path: Path, monk
     monkeypatch.setattr(samples_module, "outputs_of", recorded)
     config = tiny_finetuning(pretrained(), method="knn", hardware=replace(CPU, precision="bfloat16"))
     finetune(config, colours(splits=SPLITS), tmp_path / "run")
-    assert precisions == ["bfloat16", "float32", "float32"]  # neighbours, distance, calibration
+    # Neighbours, distance, calibration.
+    assert precisions == ["bfloat16", "float32", "float32"]
 
 
 @pytest.mark.usefixtures("without_onnx")
 @pytest.mark.parametrize("mistakes", [0, 2])
-def test_the_temperature_is_fitted_on_what_was_watched(mistakes: int, tmp_path: Path) -> None:
+def test_temperature_is_fitted_on_held_out_images(mistakes: int, tmp_path: Path) -> None:
     """Unless these are few and all right, from which 1 follows."""
     data = colours(splits=SPLITS)
     wrong = [sample.key for sample in data.only("val").samples][:mistakes]
@@ -232,13 +234,13 @@ def test_the_temperature_is_fitted_on_what_was_watched(mistakes: int, tmp_path: 
 def test_data_without_splits_get_them_and_evaluate_takes_them(tmp_path: Path) -> None:
     data = colours(10)
     finetune(tiny_finetuning(pretrained(), method="knn"), data, tmp_path / "run")
-    found = read_splits(tmp_path / "run" / "splits.json", data)
-    assert evaluate(tmp_path / "run", found.only("test"), hardware=CPU).scores.n == 4
+    splits = read_splits(tmp_path / "run" / "splits.json", data)
+    assert evaluate(tmp_path / "run", splits.only("test"), hardware=CPU).scores.n == 4
     with pytest.raises(DataError, match="trained on"):
-        evaluate(tmp_path / "run", found.only("val"), hardware=CPU)
+        evaluate(tmp_path / "run", splits.only("val"), hardware=CPU)
 
 
-def test_balanced_classes_all_count(tmp_path: Path) -> None:
+def test_balanced_class_weighting_counts_every_class_the_same(tmp_path: Path) -> None:
     """The first loss of a head near zero is log(8), however rare a class is."""
     data = colours(splits=SPLITS)
     rare = replace(data, samples=[s for i, s in enumerate(data.samples) if s.split != "train" or i % 3 or s.label])
@@ -258,7 +260,7 @@ def test_the_last_image_of_a_batch_may_be_broken(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("without_onnx")
-def test_what_the_start_has_seen_the_run_has_seen(tmp_path: Path) -> None:
+def test_training_images_of_the_start_are_recorded(tmp_path: Path) -> None:
     first = data_of("knn")
     other = colours(splits={"train": 4, "val": 2, "test": 1}, seed=9)
     finetune(tiny_finetuning(finetuned("knn"), method="knn"), other, tmp_path / "run")
@@ -269,7 +271,7 @@ def test_what_the_start_has_seen_the_run_has_seen(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("without_onnx")
-def test_a_finished_run_needs_nothing_of_where_it_began(tmp_path: Path) -> None:
+def test_finished_run_does_not_need_its_initial_weights(tmp_path: Path) -> None:
     shutil.copytree(pretrained(), tmp_path / "start")
     finetune(tiny_finetuning(tmp_path / "start", method="knn", network=BOTH), data_of("knn"), tmp_path / "run")
     data = colours(2, seed=5)
@@ -299,7 +301,7 @@ def test_bad_settings_are_refused_by_name(values: dict[str, Any], message: str) 
         FinetuneConfig(**values)
 
 
-def test_nothing_is_written_for_a_run_that_can_not_begin(tmp_path: Path) -> None:
+def test_impossible_run_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nothing to train on"):
         finetune(tiny_finetuning(pretrained()), colours(splits={"test": 2}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -335,14 +337,15 @@ def test_the_mean_of_runs_is_the_mean_of_their_calibrated_logits(tmp_path: Path)
 
 
 @pytest.mark.usefixtures("without_onnx")
-def test_a_finished_run_may_leave_its_weights_alone(tmp_path: Path) -> None:
+def test_keep_finished_off_deletes_checkpoints(tmp_path: Path) -> None:
     config = tiny_finetuning(pretrained(), save=SaveConfig(every_steps=1, keep_finished=False))
     data = colours(splits=SPLITS)
     info = finetune(config, data, tmp_path / "run")
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
     before = (tmp_path / "run" / "model.onnx").stat().st_mtime_ns
     assert finetune(config, data, tmp_path / "run", resume=True) == info
-    assert (tmp_path / "run" / "model.onnx").stat().st_mtime_ns == before  # there was nothing to do
+    # Nothing is written again.
+    assert (tmp_path / "run" / "model.onnx").stat().st_mtime_ns == before
 
 
 @pytest.mark.usefixtures("without_onnx")
@@ -352,11 +355,13 @@ def test_init_small_counts_what_the_package_model_has_seen(method: str, tmp_path
     config = tiny_finetuning("small", method=method, schedule=ScheduleConfig(epochs=1, warmup_epochs=0))
     data = colours(splits=SPLITS)
     info = finetune(config, data, tmp_path / "run")
-    assert info.network.distance_axes == 16  # familiarity is measured from the new training images
-    assert info.distances == ()  # which are blank, so that no distance is known
-    seen = read_seen(tmp_path / "run")
-    assert read_seen(EMBEDDED / "small.onnx") < seen
-    assert len(seen - read_seen(EMBEDDED / "small.onnx")) == 4 * 11
+    # Familiarity is measured from the new training images.
+    assert info.network.distance_axes == 16
+    # These are blank, so that no distance is known.
+    assert info.distances == ()
+    training_hashes = read_seen(tmp_path / "run")
+    assert read_seen(EMBEDDED / "small.onnx") < training_hashes
+    assert len(training_hashes - read_seen(EMBEDDED / "small.onnx")) == 4 * 11
     assert evaluate(tmp_path / "run", data.only("test"), hardware=CPU).scores.n == 12
     saved = load_file(tmp_path / "run" / "encoder.safetensors")
     assert all(bool((value == 0).all()) for name, value in saved.items() if name.endswith("running_mean"))
@@ -385,12 +390,13 @@ def test_init_embedded_can_be_trained_layer_by_layer_or_restarted() -> None:
         ("full", "scene", False),
         ("probe", "person", True),
         ("full", "both", True),
-        ("solver", "both", False),  # region methods ignore the streams
+        # Region methods ignore the streams.
+        ("solver", "both", False),
         ("eap", "scene", False),
         ("rrla", "scene", True),
         ("emoticon", "scene", True),
     ],
 )
-def test_which_networks_see_the_person(method: str, streams: Any, sees_person: bool) -> None:
+def test_sees_person_depends_on_method_and_streams(method: str, streams: Any, sees_person: bool) -> None:
     config = FinetuneConfig(method=method, network=NetworkConfig(streams=streams))
     assert config.sees_person is sees_person

@@ -1,4 +1,4 @@
-"""One step of fine-tuning: the loss of the formula, what accumulates, what it refuses."""
+"""One step of fine-tuning: the loss of the formula, accumulation, errors."""
 
 import copy
 from typing import Any
@@ -32,8 +32,8 @@ def batch(count: int = 6, seed: int = 0) -> FinetuneBatch:
     return FinetuneBatch(scene=scene, person=None, target=torch.eye(3)[torch.arange(count) % 3])
 
 
-def rows(whole: FinetuneBatch, part: slice) -> FinetuneBatch:
-    return FinetuneBatch(scene=whole.scene[part], person=None, target=whole.target[part])
+def rows(joined: FinetuneBatch, part: slice) -> FinetuneBatch:
+    return FinetuneBatch(scene=joined.scene[part], person=None, target=joined.target[part])
 
 
 def step(model: Classifier, *batches: FinetuneBatch, rate: float = 0.0, **options: Any) -> dict[str, float]:
@@ -45,43 +45,43 @@ def gradients(model: nn.Module) -> dict[str, Tensor]:
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
 
-def test_the_loss_is_cross_entropy_and_the_gradient_its_own() -> None:
+def test_loss_and_gradient_are_those_of_cross_entropy() -> None:
     model = network()
-    given = batch()
-    pixels = (given.scene / 255 - torch.tensor(IMAGENET_MEAN).view(3, 1, 1)) / torch.tensor(IMAGENET_STD).view(3, 1, 1)
-    expected = F.cross_entropy(model(pixels), given.target)
+    inputs = batch()
+    pixels = (inputs.scene / 255 - torch.tensor(IMAGENET_MEAN).view(3, 1, 1)) / torch.tensor(IMAGENET_STD).view(3, 1, 1)
+    expected = F.cross_entropy(model(pixels), inputs.target)
     expected.backward()
     wanted = gradients(model)
-    found = step(model, given)
-    assert found["loss"] == pytest.approx(expected.item(), rel=1e-5)
+    values = step(model, inputs)
+    assert values["loss"] == pytest.approx(expected.item(), rel=1e-5)
     norm = torch.stack([grad.norm() for grad in wanted.values()]).norm().item()
-    assert found["grad_norm"] == pytest.approx(norm, rel=1e-5)
+    assert values["grad_norm"] == pytest.approx(norm, rel=1e-5)
     for name, grad in gradients(model).items():
         torch.testing.assert_close(grad, wanted[name], rtol=1e-4, atol=1e-6)
 
 
 def test_accumulated_batches_of_any_size_give_the_joined_batchs_gradient() -> None:
     model = network()
-    given = batch()
-    whole = step(model, given)
+    joined = batch()
+    values = step(model, joined)
     expected = gradients(model)
-    parts = [rows(given, slice(0, 1)), rows(given, slice(1, 4)), rows(given, slice(4, 6))]
-    assert step(model, *parts) == pytest.approx(whole, rel=1e-5)
+    parts = [rows(joined, slice(0, 1)), rows(joined, slice(1, 4)), rows(joined, slice(4, 6))]
+    assert step(model, *parts) == pytest.approx(values, rel=1e-5)
     for name, grad in gradients(model).items():
         torch.testing.assert_close(grad, expected[name], rtol=1e-4, atol=1e-6)
 
 
-def test_weights_count_a_class_more() -> None:
+def test_class_weights_weight_the_loss() -> None:
     model = network()
-    given = batch()
-    each = [step(model, rows(given, slice(i, i + 1)))["loss"] for i in range(6)]
+    inputs = batch()
+    each = [step(model, rows(inputs, slice(i, i + 1)))["loss"] for i in range(6)]
     weights = torch.tensor([1.0, 2.0, 0.0])
-    found = step(model, given, objective=Objective(task="label", class_weights=weights))["loss"]
+    loss = step(model, inputs, objective=Objective(task="label", class_weights=weights))["loss"]
     expected = (torch.tensor(each) * weights[torch.arange(6) % 3]).sum() / weights[torch.arange(6) % 3].sum()
-    assert found == pytest.approx(expected.item(), rel=1e-5)
+    assert loss == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_a_loss_that_is_not_finite_changes_nothing() -> None:
+def test_non_finite_loss_changes_no_weight() -> None:
     model = network()
     model.head.bias.data[0] = float("inf")
     before = copy.deepcopy(model.state_dict())

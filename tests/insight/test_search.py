@@ -1,9 +1,10 @@
-"""`uniemox search`: likeness, emotion and mood through an index beside the folder."""
+"""`uniemox search`: similarity, emotion and mood through an index next to the folder."""
 
 import io
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -13,8 +14,10 @@ import pytest
 from tests.drawn import draw_image
 from tests.runs import uniemox_here
 from uniemox.errors import ConfigError
-from uniemox.insight.search import CACHE, Index, parse_mood, search, update_index
-from uniemox.insight.survey.run import Answers
+from uniemox.insight.features import pack, unpack
+from uniemox.insight.index import CACHE, Index, update_index
+from uniemox.insight.search import Query, parse_mood, search, search_folder
+from uniemox.insight.survey.lines import Answers
 from uniemox.predict.opening import load
 
 
@@ -30,21 +33,59 @@ def photos(tmp_path: Path) -> Path:
 
 def test_the_command_finds_an_image_by_its_copy_and_follows_the_folder(photos: Path, tmp_path: Path) -> None:
     draw_image(3).save(tmp_path / "copy.png")
-    words = ("search", photos, "--model", "small", "--like", tmp_path / "copy.png", "--json")
+    words = ("search", photos, "--model", "small", "--like", tmp_path / "copy.png", "--unfamiliar", "--json")
     done = uniemox_here(*words, "--out", tmp_path / "found.html")
     assert done.returncode == 0, done.stderr
     hits = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(hits) == 6
     assert hits[0]["path"] == str(photos / "inner" / "3.png")
     assert hits[0]["score"] > 0.999 > hits[1]["score"]
-    assert "1.00" in (tmp_path / "found.html").read_text()  # a cosine, not a share in percent
-    links = re.findall(r'<a href="([^"]*)"', (tmp_path / "found.html").read_text())
-    assert [(tmp_path / unquote(link)).resolve() for link in links] == [Path(hit["path"]) for hit in hits]
+    page = (tmp_path / "found.html").read_text()
+    # The score is a cosine, not a share in percent.
+    assert "1.00" in page
+    assert "similarity (cosine" in page
+    assert "Model: small" in page
+    links = re.findall(r'<a href="([^"]*)"', page)
+    expected = [tmp_path / "copy.png", *(Path(hit["path"]) for hit in hits)]
+    assert [(tmp_path / unquote(link)).resolve() for link in links] == expected
     (photos / "inner" / "3.png").unlink()
     draw_image(9).save(photos / "9.png")
     again = uniemox_here(*words)
     paths = {Path(json.loads(line)["path"]).name for line in again.stdout.splitlines()}
     assert paths == {"0.png", "1.png", "2.png", "4.png", "5.png", "9.png"}
+
+
+def test_paths_begin_with_the_folder_as_it_was_given(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(photos.parent)
+    results = search_folder(load("small"), Path("photos"), Query(mood="valence>1", unfamiliar=True))
+    assert {hit.path for hit in results.hits} == {f"photos/{'inner/' * (i % 2)}{i}.png" for i in range(6)}
+
+
+def test_the_image_that_is_searched_for_is_no_hit(photos: Path) -> None:
+    query = Query(like=photos / "inner" / "3.png", unfamiliar=True)
+    results = search_folder(load("small"), photos, query)
+    assert {Path(hit.path).name for hit in results.hits} == {"0.png", "1.png", "2.png", "4.png", "5.png"}
+
+
+def test_a_folder_as_query_means_the_mean_of_its_images(photos: Path) -> None:
+    predictor = load("small")
+    inner = predictor.embed(str(photos / "inner")).mean(axis=0)
+    results = search_folder(predictor, photos, Query(like=photos / "inner", unfamiliar=True))
+    assert {Path(hit.path).name for hit in results.hits} == {"0.png", "2.png", "4.png"}
+    for hit in results.hits:
+        features = predictor.embed(hit.path)[0]
+        cosine = features @ inner / np.linalg.norm(features) / np.linalg.norm(inner)
+        assert hit.score == pytest.approx(cosine, abs=2e-3)
+
+
+def test_a_condition_on_faces_makes_an_index_with_faces(photos: Path) -> None:
+    predictor = load("small", faces="find")
+    results = search_folder(predictor, photos, Query(mood="faces>=0 people<1", unfamiliar=True))
+    assert len(results.hits) == 6
+    assert results.hits[0].values["faces"] == 0
+    assert photos.with_name("photos.faces.uniemox.jsonl").exists()
+    with pytest.raises(ConfigError, match="the index has no 'faces'"):
+        search_folder(load("small"), photos, Query(mood="faces>0"))
 
 
 def test_a_link_that_is_not_followed_is_reported(photos: Path) -> None:
@@ -69,31 +110,34 @@ def test_an_index_is_used_again_and_a_damaged_copy_is_replaced(photos: Path) -> 
     array = io.BytesIO()
     np.savez_compressed(packed, asked=np.zeros(10**6))
     np.save(array, np.zeros(3))
-    with np.load(cache) as kept:
-        own = dict(kept)
-    wrong = {  # an array of empty texts takes no bytes in the file, and gigabytes as a list
+    with np.load(cache) as stored:
+        arrays = dict(stored)
+    # An array of empty texts takes no bytes in the file, but gigabytes as a list.
+    wrong = {
         "failed": np.zeros(10**6, "U0"),
         "paths": np.array("a"),
         "columns": np.zeros((2, 2), "U3"),
-        "features": own["features"] * np.nan,
-        "values": own["values"].astype(str),
+        "features": arrays["features"].astype(np.float32),
+        "is_unfamiliar": arrays["is_unfamiliar"][:2],
+        "values": arrays["values"].astype(str),
     }
-    others = [io.BytesIO() for _ in wrong]
-    for file, (name, value) in zip(others, wrong.items(), strict=True):
-        np.savez(file, **own | {name: value})
-    damaged = [b"PK", cache.read_bytes()[:-200], *(file.getvalue() for file in (packed, array, *others))]
-    for damage in (None, *damaged):
+    damaged_files = [io.BytesIO() for _ in wrong]
+    for file, (name, value) in zip(damaged_files, wrong.items(), strict=True):
+        np.savez(file, **arrays | {name: value})
+    damages = [b"PK", cache.read_bytes()[:-200], *(file.getvalue() for file in (packed, array, *damaged_files))]
+    for damage in (None, *damages):
         if damage is not None:
             cache.write_bytes(damage)
         index = update_index(predictor, photos, lambda answers: answered.append(len(list(answers))))
         assert index.paths.tolist() == first.paths.tolist()
         np.testing.assert_array_equal(index.values, first.values)
     assert answered[0] == 7
-    assert sum(answered[1:]) <= 9  # the image that can't be read, where the copy was damaged
+    # After a damaged copy, only the unreadable image is tried again.
+    assert sum(answered[1:]) <= 10
 
 
-def test_an_image_that_could_not_be_read_is_tried_again_when_it_has_changed(photos: Path) -> None:
-    """As one that was still being copied."""
+def test_an_unreadable_image_is_tried_again_when_it_has_changed(photos: Path) -> None:
+    """The file may still have been copied when it was first read."""
     predictor = load("small", finder=None)
     answered = list[int]()
     for expected in (6, 7, 7):
@@ -101,7 +145,8 @@ def test_an_image_that_could_not_be_read_is_tried_again_when_it_has_changed(phot
         assert len(index.paths) == expected
         if len(answered) == 1:
             draw_image(7).save(photos / "whole.png")
-            os.utime(photos / "whole.png", (0, 0))  # as a copy that keeps times
+            # Copying may keep the time of modification.
+            os.utime(photos / "whole.png", (0, 0))
             (photos / "whole.png").replace(photos / "broken.jpg")
     assert answered == [7, 1]
 
@@ -115,7 +160,8 @@ def test_an_image_that_was_written_while_the_folder_was_read_is_tried_again(phot
 
     assert len(update_index(predictor, photos, watch).paths) == 6
     for ending in (".uniemox.jsonl", CACHE):
-        os.utime(photos.with_name(photos.name + ending))  # as if the index was finished later
+        # The index looks as if it was finished later.
+        os.utime(photos.with_name(photos.name + ending))
     assert len(update_index(predictor, photos).paths) == 7
 
 
@@ -125,8 +171,8 @@ def test_a_copy_much_larger_than_its_index_is_not_read(photos: Path) -> None:
     cache = photos.with_name(photos.name + CACHE)
     first = update_index(predictor, photos)
     size = cache.stat().st_size
-    with np.load(cache) as kept:
-        np.savez(cache, **dict(kept) | {"paths": kept["paths"].astype("U10000")})
+    with np.load(cache) as stored:
+        np.savez(cache, **dict(stored) | {"paths": stored["paths"].astype("U30000")})
     assert cache.stat().st_size > 10 * size
     assert update_index(predictor, photos).paths.tolist() == first.paths.tolist()
     assert cache.stat().st_size == size
@@ -134,28 +180,43 @@ def test_a_copy_much_larger_than_its_index_is_not_read(photos: Path) -> None:
 
 def test_an_index_of_another_model_is_refused(photos: Path) -> None:
     update_index(load("small", finder=None), photos)
-    with pytest.raises(ConfigError, match=r"If the index is of another model, delete .*photos\.uniemox\.jsonl"):
+    with pytest.raises(ConfigError, match=r"If the index is of another model .*delete .*photos\.uniemox\.jsonl"):
         update_index(load(finder=None), photos)
 
 
 INDEX = Index(
-    np.array(["a", "b", "c"]),
-    ("awe", "valence", "arousal"),
-    np.array([[0.1, 8, 3], [0.7, 7.5, 6], [0.2, 3, 2]], np.float32),
-    np.eye(3, 128, dtype=np.float32),
+    np.array(["a", "b", "c", "d"]),
+    ("awe", "valence", "arousal", "people"),
+    np.array([[0.1, 8, 3, 0], [0.7, 7.5, 6, 2], [0.2, 3, 2, 0], [0.9, 8, 2, 1]], np.float32),
+    np.array([False, False, False, True]),
+    np.eye(4, 128, dtype=np.int8),
 )
 
 
+def paths_of(**query: object) -> list[str]:
+    return [hit.path for hit in search(INDEX, Query(**query)).hits]  # type: ignore[arg-type]
+
+
 def test_conditions_narrow_and_the_first_one_orders() -> None:
-    assert [hit.path for hit in search(INDEX, emotion="awe")] == ["b", "c", "a"]
-    assert [hit.path for hit in search(INDEX, emotion="awe", mood="valence>7", count=1)] == ["b"]
-    assert [hit.path for hit in search(INDEX, mood="arousal<=3 valence >= 3")] == ["c", "a"]
-    assert search(INDEX, mood="valence>7 arousal<4")[0].values == {
+    assert paths_of(emotion="awe") == ["b", "c", "a"]
+    assert paths_of(emotion="awe", mood="valence>7", count=1) == ["b"]
+    assert paths_of(mood="arousal<=3 valence >= 3") == ["c", "a"]
+    assert paths_of(mood="people>=1") == ["b"]
+    assert search(INDEX, Query(mood="valence>7 arousal<4")).hits[0].values == {
         "awe": pytest.approx(0.1),
         "valence": 8.0,
         "arousal": 3.0,
+        "people": 0.0,
     }
-    assert search(INDEX, mood="valence>9") == []
+    assert paths_of(mood="valence>8.5") == []
+
+
+def test_guesses_are_left_out_and_counted_unless_they_are_asked_for() -> None:
+    results = search(INDEX, Query(emotion="awe"))
+    assert results.guesses == 1
+    everything = search(INDEX, Query(emotion="awe", unfamiliar=True))
+    assert [(hit.path, hit.is_unfamiliar) for hit in everything.hits][:2] == [("d", True), ("b", False)]
+    assert everything.guesses == 0
 
 
 @pytest.mark.parametrize("text", ["valence", "valence=7", "valence>high", "valence>7, arousal<4", "> 3"])
@@ -164,8 +225,53 @@ def test_a_mood_that_is_no_condition_is_refused(text: str) -> None:
         parse_mood(text)
 
 
+@pytest.mark.parametrize(
+    ("mood", "values"), [("awe>50", "0 to 1"), ("valence>9.5", "1 to 9"), ("people<-1", "0 or more")]
+)
+def test_a_limit_that_no_value_reaches_is_refused(mood: str, values: str) -> None:
+    with pytest.raises(ConfigError, match=f"has values from {values}"):
+        search(INDEX, Query(mood=mood))
+
+
 def test_an_unknown_name_lists_the_columns() -> None:
     with pytest.raises(ConfigError, match="no 'joy'; choose one of awe, valence, arousal"):
-        search(INDEX, emotion="joy")
+        search(INDEX, Query(emotion="joy"))
     with pytest.raises(ConfigError, match="give a criterion"):
-        search(INDEX)
+        Query()
+
+
+def test_packed_features_keep_their_cosines() -> None:
+    rows = np.random.default_rng(0).standard_normal((40, 900)).astype(np.float32) ** 3
+    small = np.stack([unpack(pack(row)) for row in rows]).astype(np.float32)
+
+    def cosines(values: np.ndarray) -> np.ndarray:
+        values = values / np.linalg.norm(values, axis=1, keepdims=True)
+        return values @ values.T
+
+    assert np.abs(cosines(rows) - cosines(small)).max() < 5e-3
+
+
+def test_the_nearest_image_by_packed_features_is_the_nearest_by_features() -> None:
+    """At least 95 of 100 first hits among neighbours that differ by little."""
+    draw = np.random.default_rng(1)
+    centres = draw.gamma(0.5, size=(50, 600)).astype(np.float32)
+    rows = np.repeat(centres, 10, axis=0) * draw.uniform(0.7, 1.3, (500, 600)).astype(np.float32)
+    values = np.zeros((500, 1), np.float32)
+    packed = np.stack([unpack(pack(row)) for row in rows])
+    index = Index(np.array([str(i) for i in range(500)]), ("awe",), values, np.zeros(500, bool), packed)
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    agree = 0
+    for i in range(100):
+        exact = unit @ unit[i]
+        exact[i] = -1
+        scores = index.cosines(rows[i])
+        scores[i] = -1
+        agree += int(exact.argmax() == scores.argmax())
+    assert agree >= 95
+
+
+def test_a_folder_that_was_moved_is_searched_under_its_new_name(photos: Path, tmp_path: Path) -> None:
+    predictor = load("small", finder=None)
+    update_index(predictor, photos)
+    shutil.copytree(photos, tmp_path / "elsewhere")
+    assert len(update_index(predictor, tmp_path / "elsewhere").paths) == 6

@@ -28,7 +28,7 @@ from tests.images import animate, draw, png_chunks, png_of, save
 from tests.io.test_images import difference
 from uniemox.io import colour
 from uniemox.io.colour import MAX_PROFILE_BYTES
-from uniemox.io.decoding.film import _frames
+from uniemox.io.decoding.film_frames import _animation_frames
 from uniemox.io.decoding.pool import decode_one
 from uniemox.io.image_headers import code_points_in
 from uniemox.io.images import decode, open_image
@@ -71,7 +71,7 @@ def test_prophoto_is_converted() -> None:
     assert difference(decode(save(image, "PNG", icc_profile=profile))[0], PHOTO) < CLOSE
 
 
-def test_a_palette_and_transparent_colours_are_converted_before_they_lie_on_white() -> None:
+def test_a_palette_and_transparent_colours_are_converted_before_they_are_put_on_white() -> None:
     palette = IN_P3.quantize(64)
     converted = decode(save(palette, "PNG", icc_profile=P3_PROFILE))[0]
     assert difference(converted, decode(save(palette, "PNG"))[0]) > 4
@@ -85,7 +85,7 @@ def test_a_palette_and_transparent_colours_are_converted_before_they_lie_on_whit
         assert difference(decode(data)[0], decode(save(expected, "PNG"))[0]) < CLOSE
 
 
-def test_greys_with_a_profile_of_greys() -> None:
+def test_greys_with_a_grey_profile_are_converted() -> None:
     grey = PHOTO.convert("L")
     values = power_values(grey, SRGB, 1.0)[..., 0]
     for fmt in ("PNG", "TIFF"):
@@ -103,8 +103,8 @@ def test_cmyk_with_a_profile_has_its_colours() -> None:
         image.paste(ink, (16 * i, 0, 16 * i + 16, 16))
     data = save(image, "TIFF", icc_profile=cmyk_profile())
     decoded = decode(data)[0]
-    found = np.array([decoded.getpixel((16 * i + 8, 8)) for i in range(4)])
-    assert np.abs(found - [(255, 255, 255), (0, 255, 255), (255, 0, 0), (0, 0, 0)]).max() <= 12
+    colours = np.array([decoded.getpixel((16 * i + 8, 8)) for i in range(4)])
+    assert np.abs(colours - [(255, 255, 255), (0, 255, 255), (255, 0, 0), (0, 0, 0)]).max() <= 12
     middle = Image.new("CMYK", (16, 16), (128, 128, 128, 0))  # half of the light, which is 188 in sRGB, not 127
     assert decode(save(middle, "TIFF", icc_profile=cmyk_profile()))[0].getpixel((8, 8))[0] > 160
 
@@ -167,7 +167,7 @@ def adobe_exif(color_space: int, index: str) -> bytes:
     return exif.tobytes()
 
 
-def test_adobe_rgb_named_by_exif() -> None:
+def test_adobe_rgb_named_by_exif_is_converted() -> None:
     uncalibrated = adobe_exif(65535, "R03")
     assert Image.open(io.BytesIO(save(PHOTO, "JPEG", exif=uncalibrated))).getexif().get_ifd(0xA005)[1] == "R03"
     options = {"quality": 95, "subsampling": 0}
@@ -190,7 +190,7 @@ def chromaticities(primaries: tuple[tuple[float, float], ...]) -> tuple[bytes, b
     return b"cHRM", struct.pack(">8I", *values)
 
 
-def test_gama_and_chrm_of_png() -> None:
+def test_gama_and_chrm_of_png_are_converted() -> None:
     linear = power_values(PHOTO, SRGB, 1.0)
     assert difference(decode(png_with(linear, GAMMA_1))[0], PHOTO) < 2
     assert difference(decode(png_with((light_in(PHOTO, SRGB) * 65535).astype(np.uint16), GAMMA_1))[0], PHOTO) < 2
@@ -232,7 +232,7 @@ def test_hdr_png_has_reference_white_as_white(transfer: int) -> None:
     assert decode(png_with(bright, named))[0].getpixel((8, 8)) == (255, 255, 255)
 
 
-def test_hdr_named_by_a_profile() -> None:
+def test_hdr_named_by_a_profile_is_converted() -> None:
     profile = icc_profile(BT2020, D65, 2.2, extra=b"cicp\0\0\0\0" + bytes([9, PQ, 0, 1]))
     values = (hdr_values(PHOTO, PQ) >> 8).astype(np.uint8)
     data = save(Image.fromarray(values), "JPEG", icc_profile=profile, quality=98, subsampling=0)
@@ -245,7 +245,7 @@ def with_nclx(avif: bytes, primaries: int, transfer: int) -> bytes:
     return avif[:at] + struct.pack(">HH", primaries, transfer) + avif[at + 4 :]
 
 
-def test_code_points_of_avif() -> None:
+def test_code_points_of_avif_are_converted() -> None:
     for transfer in (PQ, HLG):
         values = (hdr_values(PHOTO, transfer) >> 8).astype(np.uint8)
         plain = save(Image.fromarray(values), "AVIF", quality=100, subsampling="4:4:4")
@@ -257,7 +257,7 @@ def test_code_points_of_avif() -> None:
     assert difference(decode_one(profile_first)[0], PHOTO) < 4
 
 
-def test_damaged_boxes_are_no_error_of_ours() -> None:
+def test_damaged_boxes_name_no_colours() -> None:
     avif = save(PHOTO, "AVIF")
     generator = np.random.default_rng(0)
     for _ in range(300):
@@ -280,7 +280,7 @@ def test_a_conversion_keeps_the_orientation_and_the_size_of_a_draft() -> None:
 def test_every_frame_of_an_animation_is_converted() -> None:
     data = animate("WEBP", [IN_P3, IN_ADOBE], lossless=True, icc_profile=P3_PROFILE)
     with Image.open(io.BytesIO(data)) as file:
-        frames = [frame.pixels() for frame in _frames(file, len(data))]
+        frames = [frame.to_image() for frame in _animation_frames(file, len(data))]
     assert difference(frames[0], PHOTO) < CLOSE
 
 

@@ -22,7 +22,7 @@ def test_each_sign_of_a_formula_is_made_harmless(sign: str) -> None:
 
 
 @pytest.mark.parametrize("value", [-0.5, -3, 1e-9, float("-inf"), None, True, "joy", "a=b", "", "'tis", "a-b.jpg"])
-def test_numbers_and_other_texts_stay_as_they_are(value: object) -> None:
+def test_numbers_and_other_texts_are_unchanged(value: object) -> None:
     assert safe_cell(value) is value
 
 
@@ -46,7 +46,7 @@ def test_only_one_module_writes_csv() -> None:
     assert [path.name for path in MODULES if writing.search(path.read_text("utf-8"))] == ["files.py"]
 
 
-def test_a_table_of_ours_is_read_as_it_was_meant(tmp_path: Path) -> None:
+def test_a_table_written_by_us_is_read_back(tmp_path: Path) -> None:
     """Paths, labels, texts and the names of classes."""
     names = ["=1+1.jpg", "-a.jpg", "@b.jpg", "'=c.jpg", "\x1b[31md.jpg"]
     for name in names:

@@ -41,21 +41,21 @@ def open_sidecar(path: Path) -> Any:
     return Sidecar(path, {})
 
 
-@pytest.mark.parametrize(("code", "again"), [(ANSWERS, open_answers), (SIDECAR, open_sidecar)])
+@pytest.mark.parametrize(("code", "reopen"), [(ANSWERS, open_answers), (SIDECAR, open_sidecar)])
 def test_a_file_that_another_process_writes_is_refused_until_it_ends(
-    tmp_path: Path, code: str, again: Callable[[Path], Any]
+    tmp_path: Path, code: str, reopen: Callable[[Path], Any]
 ) -> None:
     path = tmp_path / "new" / "file.jsonl"
     process = other_process(code, path)
     before = path.read_bytes()
     with pytest.raises(ConfigError, match=r"another process is writing .*file\.jsonl; wait until it ends"):
-        again(path)
+        reopen(path)
     assert path.read_bytes() == before
     process.kill()
     process.communicate()
-    with again(path):
+    with reopen(path):
         assert (tmp_path / "new" / "file.jsonl.lock").exists()
-    assert [one.name for one in path.parent.iterdir()] == ["file.jsonl"]
+    assert [file.name for file in path.parent.iterdir()] == ["file.jsonl"]
 
 
 def test_lines_of_a_table_are_locked_too(tmp_path: Path) -> None:
@@ -90,16 +90,16 @@ def test_a_file_that_is_refused_for_another_reason_is_not_locked(tmp_path: Path)
         file.write(prediction("a.jpg"))
     with pytest.raises(ConfigError, match="is there already"):
         opened(path)
-    assert [one.name for one in tmp_path.iterdir()] == ["answers.jsonl"]
+    assert [file.name for file in tmp_path.iterdir()] == ["answers.jsonl"]
     with Sidecar(tmp_path / "s.jsonl", {"how": 1}):
         pass
     with pytest.raises(DataError, match="with other settings"):
         Sidecar(tmp_path / "s.jsonl", {"how": 2})
     assert read_sidecar(tmp_path / "s.jsonl")[0] == {"how": 1}
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["answers.jsonl", "s.jsonl"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["answers.jsonl", "s.jsonl"]
 
 
-def test_it_waits_a_moment_for_what_a_killed_run_left(tmp_path: Path) -> None:
+def test_lock_waits_a_moment_for_the_processes_of_a_killed_run(tmp_path: Path) -> None:
     """Forked loading processes share the lock, and end shortly after the run."""
     before = FileLock(tmp_path / "file.jsonl")
     ends = threading.Timer(0.2, before.release)

@@ -30,7 +30,7 @@ def test_without_a_font_accents_are_left_out_and_letters_spelt(monkeypatch: pyte
     assert fitted("é日.jpg", 20, 400)[0] == r"e\u65e5.jpg"
 
 
-def test_what_turns_the_direction_of_words_is_spelt() -> None:
+def test_characters_that_turn_the_direction_of_words_are_spelt() -> None:
     assert fitted("a\u202egpj", 20, 400)[0] == r"a\u202egpj"
 
 
@@ -45,6 +45,6 @@ def test_any_text_fits(text: str, size: int, width: int, keep_end: bool) -> None
     assert "\n" not in line
 
 
-def test_the_end_or_the_start_of_a_long_text_is_kept() -> None:
+def test_a_long_text_is_cut_at_its_end_or_start() -> None:
     assert fitted("photos/of/a/holiday.jpg", 14, 90, keep_end=True)[0].endswith("day.jpg")
     assert fitted("photos/of/a/holiday.jpg", 14, 90)[0].startswith("photos/")

@@ -62,7 +62,7 @@ def test_a_turned_heic_comes_upright_once(heic: bytes) -> None:
     assert np.abs(np.asarray(image, float) - np.asarray(expected, float)).mean() < 8
 
 
-def test_damaged_and_lying_heics_are_refused_by_name(heic: bytes) -> None:
+def test_heics_with_damage_or_false_sizes_are_refused_by_name(heic: bytes) -> None:
     for data in (heic[: len(heic) // 2], heic[:-1], heic[:64]):
         with pytest.raises(ImageError, match=r"^cut\.heic: "):
             decode(data, "cut.heic")
@@ -79,7 +79,7 @@ def test_folders_and_commands_take_heic(heic: bytes, tmp_path: Path) -> None:
     assert is_image_name(Path("IMG_0001.HEIC"))
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "IMG_0001.HEIC").write_bytes(heic)
-    [answer] = load(tiny_network(tmp_path / "model.onnx"), finder=None).predict(tmp_path / "photos")
+    [answer] = load(tiny_network(tmp_path / "model.onnx"), finder=None).predict_folder(tmp_path / "photos")
     assert (answer.width_px, answer.height_px) == (1000, 700)
 
 
@@ -117,14 +117,14 @@ def test_hdr_of_a_camera_has_reference_white_as_white(heic: bytes, transfer: int
     image = draw(256, 192)
     values = hdr_values(image, transfer)
     names = ("color_primaries", "transfer_characteristics", "matrix_coefficients", "full_range_flag")
-    found = {}
+    decoded = {}
     for code_points in ((9, transfer, 9, 1), (1, 13, 1, 1)):
         file = io.BytesIO()
         heif = pillow_heif.from_bytes(mode="RGB;16", size=image.size, data=values.tobytes())
         heif.save(file, quality=95, chroma=444, **dict(zip(names, code_points, strict=True)))
-        found[code_points[0]] = decode_one(file.getvalue(), "photo.hif")[0]
-    assert difference(found[9], image) < 6
-    assert difference(found[1], image) > 15
+        decoded[code_points[0]] = decode_one(file.getvalue(), "photo.hif")[0]
+    assert difference(decoded[9], image) < 6
+    assert difference(decoded[1], image) > 15
 
 
 def test_a_heic_with_a_profile_is_converted(heic: bytes) -> None:
@@ -133,5 +133,5 @@ def test_a_heic_with_a_profile_is_converted(heic: bytes) -> None:
     file = io.BytesIO()
     wide = Image.fromarray(power_values(image, P3, 2.2))
     wide.save(file, "HEIF", quality=95, chroma=444, icc_profile=icc_profile(P3, D65, 2.2))
-    found = decode_one(file.getvalue(), "photo.heic")[0]
-    assert difference(found, image) < 4 < difference(found, wide)
+    decoded = decode_one(file.getvalue(), "photo.heic")[0]
+    assert difference(decoded, image) < 4 < difference(decoded, wide)

@@ -23,18 +23,15 @@ MACROS = environment().get_template("io/macros.html").module
 
 @given(st.text(st.sampled_from("ab<>&\"'; #x0{}%")), st.text(st.sampled_from("ab<>&\"'=/ {}%")))
 def test_a_text_comes_back_as_it_was(text: str, attribute: str) -> None:
-    seen: list[tuple[str, list[str]]] = []
+    tags: list[tuple[str, list[str]]] = []
 
-    class One(HTMLParser):
+    class TagParser(HTMLParser):
         def handle_starttag(self, tag, attrs):
-            seen.append((tag, [name for name, _ in attrs]))
+            tags.append((tag, [name for name, _ in attrs]))
 
-    if attribute:
-        page = render("predict/prediction.html", url=attribute, alt=text, text="")
-    else:
-        page = ""
-    One().feed(page)
-    assert seen == [("img", ["alt", "src"])] * bool(attribute)
+    page = render("predict/prediction.html", url=attribute, alt=text, text="") if attribute else ""
+    TagParser().feed(page)
+    assert tags == [("img", ["alt", "src"])] * bool(attribute)
     inside = render("predict/prediction.html", url="", alt="", text=text).strip()
     inside = inside.removeprefix("<pre>").removesuffix("</pre>")
     assert "<" not in inside
@@ -45,7 +42,7 @@ def test_only_html_is_not_escaped_again() -> None:
     assert "<td>a &lt; b</td><td><i>c</i></td>" in MACROS.table("t", ("x",), [("head", "a < b", Html("<i>c</i>"))])
 
 
-def test_every_template_is_one_and_escapes_what_it_shows() -> None:
+def test_every_template_compiles_and_escapes_its_values() -> None:
     """`safe` is allowed for markup that is written in the template itself."""
     root = Path(uniemox.__file__).parent
     templates = [path for path in root.rglob("*") if path.suffix in (".html", ".svg") and path.parent.name != "page"]
@@ -57,7 +54,7 @@ def test_every_template_is_one_and_escapes_what_it_shows() -> None:
         environment().get_template(path.relative_to(root).as_posix())
 
 
-def test_numbers_that_are_not_known() -> None:
+def test_unknown_numbers_are_dashes() -> None:
     assert [number(value) for value in (None, float("nan"), 0.12345, 0.0)] == ["–", "–", "0.123", "0.000"]
     assert [interval(bounds) for bounds in (None, (float("nan"),) * 2, [0.1, 0.25])] == ["–", "–", "0.100 to 0.250"]
     assert MACROS.track(None, None) == ""
@@ -65,23 +62,23 @@ def test_numbers_that_are_not_known() -> None:
     assert 'style="left:50.0%"' in MACROS.track(0.3, None, scale=(0.2, 0.4), is_bar=False)
 
 
-def test_scales() -> None:
+def test_scale_contains_all_values_in_steps_of_0_05() -> None:
     assert scale_of([]) == (0.0, 1.0)
     assert scale_of([0.52, 0.68, None, 0.6, float("nan")]) == pytest.approx((0.5, 0.7))
     assert scale_of([0.5]) == pytest.approx((0.5, 0.55))
 
 
-def test_images_are_small() -> None:
-    found = jpeg_url(Image.new("RGBA", (2000, 1000), "red"), max_side_px=100)
-    with Image.open(io.BytesIO(base64.b64decode(found.removeprefix("data:image/jpeg;base64,")))) as image:
+def test_jpeg_urls_are_scaled_down() -> None:
+    url = jpeg_url(Image.new("RGBA", (2000, 1000), "red"), max_side_px=100)
+    with Image.open(io.BytesIO(base64.b64decode(url.removeprefix("data:image/jpeg;base64,")))) as image:
         assert (image.format, image.size, image.mode) == ("JPEG", (100, 50), "RGB")
 
 
 def test_a_page_that_cannot_be_written_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=re.escape(f"{tmp_path} can't be written")):
-        write_html(tmp_path, "predict/search.html", title="t", rows=[])
+        write_html(tmp_path, "predict/prediction.html", url="", alt="", text="")
 
 
 def test_templates_are_imported_when_a_page_is_made() -> None:
-    code = "import sys, uniemox.io.html, uniemox.predict.survey.page; print('jinja2' in sys.modules)"
+    code = "import sys, uniemox.io.html, uniemox.insight.survey.page; print('jinja2' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

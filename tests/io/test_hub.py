@@ -93,7 +93,7 @@ def fetch_in_process(name: str, address: str, cache: Path) -> str:
     return done.stdout.strip()
 
 
-def test_a_file_is_had_once_and_then_without_the_network(address: str, tmp_path: Path) -> None:
+def test_a_file_is_downloaded_once_and_then_read_without_network(address: str, tmp_path: Path) -> None:
     for name in ("hub:team/finder/good.onnx", f"hub:team/finder/good.onnx@main#sha256={SHA256}"):
         path = fetch_in_process(name, address, tmp_path)
         assert Path(path).read_bytes() == CONTENT
@@ -101,7 +101,7 @@ def test_a_file_is_had_once_and_then_without_the_network(address: str, tmp_path:
     assert Path(path).read_bytes() == CONTENT
 
 
-def test_what_is_not_what_it_should_be_is_refused(address: str, tmp_path: Path) -> None:
+def test_a_file_with_another_or_an_unknown_hash_is_refused(address: str, tmp_path: Path) -> None:
     assert "HubError hub:team/finder/evil.onnx: its sha256 is" in fetch_in_process(
         "hub:team/finder/evil.onnx", address, tmp_path / "another cache"
     )
@@ -116,17 +116,17 @@ def test_what_is_not_what_it_should_be_is_refused(address: str, tmp_path: Path) 
 
 @pytest.mark.parametrize("file", ["climbs.onnx", "none.onnx"])
 def test_hashes_from_a_server_are_not_used_as_paths(address: str, tmp_path: Path, file: str) -> None:
-    said = fetch_in_process(f"hub:team/finder/{file}", address, tmp_path / "a" / "home")
-    assert said.startswith(f"HubError hub:team/finder/{file} can't be downloaded: ")
+    output = fetch_in_process(f"hub:team/finder/{file}", address, tmp_path / "a" / "home")
+    assert output.startswith(f"HubError hub:team/finder/{file} can't be downloaded: ")
     assert not list(tmp_path.rglob("outside*"))
 
 
-def test_what_is_not_there_is_said(address: str, tmp_path: Path) -> None:
-    said = fetch_in_process("hub:team/finder/none.onnx", address, tmp_path)
-    assert said.startswith("HubError hub:team/finder/none.onnx can't be downloaded: ")
+def test_a_missing_file_is_reported(address: str, tmp_path: Path) -> None:
+    output = fetch_in_process("hub:team/finder/none.onnx", address, tmp_path)
+    assert output.startswith("HubError hub:team/finder/none.onnx can't be downloaded: ")
 
 
-def test_what_a_preset_needs_is_fetched_once_and_then_there_without_network(
+def test_the_weights_of_a_preset_are_fetched_once_and_then_read_without_network(
     address: str, golden: Path, tmp_path: Path
 ) -> None:
     """On a login node first, with `uniemox fetch`; on the nodes by the variables that it prints."""
@@ -165,7 +165,7 @@ fetch(preset="best", to=Path(sys.argv[1]) if len(sys.argv) > 1 else None)
 @pytest.mark.parametrize(
     "name", ["hub:", "hub:team", "hub:team/finder", "hub:team/finder/a#sha256=12", "team/finder/a"]
 )
-def test_names_are_checked(name: str) -> None:
+def test_malformed_names_are_refused(name: str) -> None:
     with pytest.raises(HubError, match="expected hub:owner/repository/file"):
         fetch(name)
 

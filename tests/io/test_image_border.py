@@ -15,24 +15,24 @@ from tests.drawn import draw_image, jpeg_of
 from tests.images import FILE_STARTS, HUGE
 from tests.runs import uniemox_here
 from tests.serve.serving import image, predictor_of, running
-from uniemox.curate.release.metadata import orientation_of, without_metadata
-from uniemox.data.processes import look_at
+from uniemox.curate.release.metadata import without_metadata
+from uniemox.data.processes import inspect_image
 from uniemox.data.sample import Broken, ImageFile, Sample, decode_sample
 from uniemox.data.shards import _packed
 from uniemox.errors import BoxError, ImageError, UnexpectedImageError, UniemoxError
 from uniemox.evaluate.outputs import run_each
+from uniemox.insight.explain.maps import heat_map
+from uniemox.insight.survey.lines import date_taken
+from uniemox.insight.survey.page import row_of_images
+from uniemox.insight.survey.summary import SurveyImage
 from uniemox.io import images
 from uniemox.io.decoding.pool import DecoderPool, look_here
 from uniemox.io.image_border import MAX_SHOWN, image_border, shorten
 from uniemox.io.images import MinSides, count_frames, decode, open_image
 from uniemox.io.progress import silent
-from uniemox.predict.explain.maps import heat_map
 from uniemox.predict.images import read_any
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
-from uniemox.predict.survey.page import row_of_images
-from uniemox.predict.survey.run import date_taken
-from uniemox.predict.survey.summary import Place
 from uniemox.views.loader import ViewDataset
 from uniemox.views.transforms import EvalViews, ViewConfig
 
@@ -63,12 +63,11 @@ def readers(path: Path) -> dict[str, Callable[[bytes], object]]:
         "look_here": lambda data: look_here(data, "a", counts_frames=True),
         "read_any": read_any,
         "read_any, by path": lambda _: read_any(path, decode_file=decode),
-        "look_at": lambda _: look_at(sample),
+        "inspect_image": lambda _: inspect_image(sample),
         "decode_sample": lambda _: decode_sample(sample),
         "_packed": lambda data: _packed(data, "a", 16),
         "date_taken": lambda _: date_taken(path),
-        "orientation_of": lambda data: orientation_of(data, "a"),
-        "without_metadata": lambda data: without_metadata(data, 1),
+        "without_metadata": lambda data: without_metadata(data, "a"),
     }
 
 
@@ -132,7 +131,7 @@ def test_an_error_without_a_text_still_gives_a_line() -> None:
         raise SilentError
 
 
-def test_what_is_ours_or_the_user_s_passes_the_border() -> None:
+def test_our_errors_and_interrupts_pass_the_border_unchanged() -> None:
     for error in (BoxError("no box"), ImageError("no image"), KeyboardInterrupt(), SystemExit(3)):
         with pytest.raises(type(error)) as raised, image_border("a.tif"):
             raise error
@@ -169,17 +168,17 @@ def test_one_image_fails_and_the_others_are_answered(
         predictor.predict(tmp_path / "a.jpg")
     with pytest.raises(ImageError, match=message):
         heat_map(predictor, tmp_path / "a.jpg")
-    assert "a wheel came off" in look_at(Sample(key="a.jpg", image=ImageFile(tmp_path / "a.jpg"))).problem
+    assert "a wheel came off" in inspect_image(Sample(key="a.jpg", image=ImageFile(tmp_path / "a.jpg"))).problem
     assert date_taken(tmp_path / "a.jpg") is None
     monkeypatch.setattr(
         "uniemox.predict.images.DecoderPool.decode", lambda _, data, name, shrink=None: decode(data, name)
     )
-    failed, answered = predictor.predict([tmp_path / "a.jpg", tmp_path / "b.jpg"])
+    failed, answered = predictor.predict_many([tmp_path / "a.jpg", tmp_path / "b.jpg"])
     assert isinstance(failed, Failure)
     assert "StrangeError: a wheel came off" in failed.error
     assert isinstance(answered, Prediction)
-    places = [Place(str(tmp_path / name), "awe", 0.5) for name in ("a.jpg", "b.jpg")]
-    assert [row["name"] for row in row_of_images(places, tmp_path, str)] == ["b.jpg"]
+    image_places = [SurveyImage(str(tmp_path / name), "awe", 0.5) for name in ("a.jpg", "b.jpg")]
+    assert [row["name"] for row in row_of_images(image_places, tmp_path, str)] == ["b.jpg"]
     samples = [Sample(key=name, image=ImageFile(tmp_path / name)) for name in ("a.jpg", "b.jpg")]
     _, read, broken = run_each(predictor.network, samples, (), "", silent)
     assert [sample.key for sample in read] == ["b.jpg"]
@@ -187,15 +186,15 @@ def test_one_image_fails_and_the_others_are_answered(
 
 
 def test_a_failure_behind_decoding_costs_one_image_too(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
-    look = type(predictor.network).look_at_all
+    look = type(predictor.network).image_views
 
     def fail(network: object, image: Image.Image, full: tuple[int, int], people: object) -> object:
         if full == (33, 44):
             raise ZeroDivisionError("no width")
         return look(network, image, full, people)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(type(predictor.network), "look_at_all", fail)
-    failed, answered = predictor.predict([draw_image(1, (33, 44)), draw_image(1)])
+    monkeypatch.setattr(type(predictor.network), "image_views", fail)
+    failed, answered = predictor.predict_many([draw_image(1, (33, 44)), draw_image(1)])
     assert isinstance(failed, Failure)
     assert failed.error.startswith("image: can't be read (ZeroDivisionError: no width)")
     assert isinstance(answered, Prediction)
@@ -267,10 +266,10 @@ def test_commands_report_the_bad_files_and_answer_the_others(
     monkeypatch.chdir(photos.parent)
     done = uniemox_here(*words)
     assert done.returncode == code, done.stderr
-    told = " ".join((done.stdout + done.stderr).split())
-    assert BOOM in told
-    assert "bad.tif" in told
-    assert "Traceback" not in told
+    output = " ".join((done.stdout + done.stderr).split())
+    assert BOOM in output
+    assert "bad.tif" in output
+    assert "Traceback" not in output
     if words[0] == "predict":
         rows = (photos.parent / "out.csv").read_text("utf-8").splitlines()
         assert [row.split(",")[0] for row in rows[1:]] == [
@@ -284,7 +283,7 @@ def test_commands_report_the_bad_files_and_answer_the_others(
 def test_a_training_loader_leaves_out_the_bad_image(photos: Path) -> None:
     samples = [Sample(key=path.name, image=ImageFile(path)) for path in sorted(photos.iterdir())]
     data = ViewDataset(samples, EvalViews(ViewConfig(size=32)))
-    items = [data[0, place] for place in range(len(samples))]
+    items = [data[0, index] for index in range(len(samples))]
     assert [isinstance(item, Broken) for item in items] == [False, False, True, True]
     assert BOOM in items[3].reason  # type: ignore[union-attr]
 

@@ -39,7 +39,7 @@ def values_of(grey: np.ndarray, kind: str, white: float, *, white_is_zero: bool 
     return (values if kind.startswith("f") else values.round()).astype(kind)
 
 
-def found_in(data: bytes) -> np.ndarray | None:
+def decode_or_none(data: bytes) -> np.ndarray | None:
     """The pixels of a file; None if it is refused with a remedy."""
     try:
         return np.asarray(decode(data, "x.tif")[0])
@@ -55,39 +55,39 @@ def test_greys_of_every_kind_are_right_or_refused(kind: str, white: float, white
     values = values_of(GREY, kind, white, white_is_zero=white_is_zero)
     for order, compress in itertools.product(ORDERS, COMPRESSIONS):
         page = page_of(values, order=order, photometric=0 if white_is_zero else 1)
-        found = found_in(tiff_of([compress(page)], order=order))
+        decoded = decode_or_none(tiff_of([compress(page)], order=order))
         is_needed = order == "<" and not white_is_zero and kind not in REFUSED
-        assert found is not None or not is_needed
-        assert (found is None) >= (kind in REFUSED)
-        if found is not None:
-            assert np.array_equal(found, np.repeat(GREY[..., None], 3, axis=-1))
+        assert decoded is not None or not is_needed
+        assert (decoded is None) >= (kind in REFUSED)
+        if decoded is not None:
+            assert np.array_equal(decoded, np.repeat(GREY[..., None], 3, axis=-1))
 
 
 @pytest.mark.parametrize("kind", ["f4", "u2"])
 def test_white_is_zero_is_read_in_16_bits_and_floats(kind: str) -> None:
     values = values_of(GREY, kind, 1 if kind == "f4" else 65535, white_is_zero=True)
-    found = found_in(tiff_of([page_of(values, photometric=0)]))
-    assert found is not None
-    assert np.array_equal(found[..., 0], GREY)
+    decoded = decode_or_none(tiff_of([page_of(values, photometric=0)]))
+    assert decoded is not None
+    assert np.array_equal(decoded[..., 0], GREY)
 
 
 @pytest.mark.parametrize("compress", COMPRESSIONS)
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("is_planar", [False, True])
 @pytest.mark.parametrize("channels", [3, 4])
-def test_colours_of_16_bits(channels: int, is_planar: bool, order: str, compress: object) -> None:
+def test_colours_of_16_bits_are_reduced_exactly(channels: int, is_planar: bool, order: str, compress: object) -> None:
     values = np.dstack([RGB, np.full(RGB.shape[:2], 255)])[..., :channels]
     page = page_of((values * 257).astype("u2"), order=order, is_planar=is_planar)
-    found = found_in(tiff_of([compress(page)], order=order))
-    assert found is not None
-    assert np.array_equal(found, RGB)
+    decoded = decode_or_none(tiff_of([compress(page)], order=order))
+    assert decoded is not None
+    assert np.array_equal(decoded, RGB)
 
 
-def test_cmyk_of_16_bits_in_planes() -> None:
+def test_cmyk_of_16_bits_in_planes_is_read() -> None:
     inks = np.asarray(draw().convert("CMYK"))
-    found = found_in(tiff_of([page_of((inks * 257.0).astype("u2"), is_planar=True, photometric=5)]))
-    assert found is not None
-    assert np.array_equal(found, np.asarray(Image.fromarray(inks, "CMYK").convert("RGB")))
+    decoded = decode_or_none(tiff_of([page_of((inks * 257.0).astype("u2"), is_planar=True, photometric=5)]))
+    assert decoded is not None
+    assert np.array_equal(decoded, np.asarray(Image.fromarray(inks, "CMYK").convert("RGB")))
 
 
 @pytest.mark.parametrize(("kind", "is_planar"), itertools.product(["f4", "u4", "f2"], [False, True]))
@@ -125,39 +125,39 @@ UNASSOCIATED = {338: (3, 2)}
         pytest.param(page_of(RGB, photometric=9), "<", "Lab, 8 bits", id="Lab"),
     ],
 )
-def test_layouts_that_are_not_read_are_named_with_a_remedy(page: Page, order: str, layout: str) -> None:
+def test_unreadable_layouts_are_named_with_a_remedy(page: Page, order: str, layout: str) -> None:
     with pytest.raises(ImageError, match=rf"a\.tif: a TIFF that is not read \(.*{layout}.*\); {TIFF_REMEDY}"):
         decode(tiff_of([page], order=order), "a.tif")
 
 
 @pytest.mark.parametrize("compress", COMPRESSIONS)
 @pytest.mark.parametrize("kind", [1, 2])
-def test_alpha_in_planes(kind: int, compress: object) -> None:
+def test_alpha_in_planes_is_put_on_white(kind: int, compress: object) -> None:
     """Kind 1 of the extra channel: colours are multiplied by alpha; kind 2: they are not."""
     alpha = np.full(RGB.shape[:2], 128)
     shown = RGB * (128 / 255)
     colours = shown.round() if kind == 1 else RGB
     tags, pixels = page_of(np.dstack([colours, alpha]).astype(np.uint8), is_planar=True)
-    found = found_in(tiff_of([compress(({**tags, 338: (3, kind)}, pixels))]))
-    assert found is not None
-    assert np.abs(found - (shown + 127)).max() <= 2
+    decoded = decode_or_none(tiff_of([compress(({**tags, 338: (3, kind)}, pixels))]))
+    assert decoded is not None
+    assert np.abs(decoded - (shown + 127)).max() <= 2
 
 
 def test_twelve_bits_are_scaled_by_their_white() -> None:
     for white_is_zero in (False, True):
         values = values_of(GREY, "u2", 4095, white_is_zero=white_is_zero)
-        found = found_in(tiff_of([page_of(values, bits=12, photometric=0 if white_is_zero else 1)]))
-        assert found is not None or white_is_zero
-        if found is not None:
-            assert np.abs(found[..., 0].astype(int) - GREY).max() == 0
+        decoded = decode_or_none(tiff_of([page_of(values, bits=12, photometric=0 if white_is_zero else 1)]))
+        assert decoded is not None or white_is_zero
+        if decoded is not None:
+            assert np.abs(decoded[..., 0].astype(int) - GREY).max() == 0
 
 
 @pytest.mark.parametrize(("kind", "white"), [item for item in WHITES if item[0] not in REFUSED])
 def test_a_hazy_image_stays_hazy(kind: str, white: float) -> None:
     hazy = (100 + GREY * 0.3).round()
-    found = found_in(tiff_of([page_of(values_of(hazy, kind, white))]))
-    assert found is not None
-    assert np.array_equal(found[..., 0], hazy)
+    decoded = decode_or_none(tiff_of([page_of(values_of(hazy, kind, white))]))
+    assert decoded is not None
+    assert np.array_equal(decoded[..., 0], hazy)
 
 
 @pytest.mark.parametrize(
@@ -192,18 +192,18 @@ def test_values_without_a_known_white_are_refused(values: np.ndarray) -> None:
         pytest.param(np.array([[0, 2**24]], "u4"), [0, 1], id="32 bits, almost black"),
     ],
 )
-def test_dark_values_with_a_known_white(values: np.ndarray, expected: list[int]) -> None:
-    found = found_in(tiff_of([page_of(values.repeat(8, axis=0))]))
-    assert found is not None
-    assert found[0, :, 0].tolist() == expected
+def test_dark_values_with_a_known_white_are_read(values: np.ndarray, expected: list[int]) -> None:
+    decoded = decode_or_none(tiff_of([page_of(values.repeat(8, axis=0))]))
+    assert decoded is not None
+    assert decoded[0, :, 0].tolist() == expected
 
 
 def test_values_a_little_beyond_black_and_white_are_clipped() -> None:
     values = np.array([[-0.01, 0.0, 1.0, 1.01]], "f4").repeat(8, axis=0)
-    assert found_in(tiff_of([page_of(values)]))[0, :, 0].tolist() == [0, 0, 255, 255]
+    assert decode_or_none(tiff_of([page_of(values)]))[0, :, 0].tolist() == [0, 0, 255, 255]
 
 
-def test_pgm_of_other_whites() -> None:
+def test_greys_of_pgm_are_scaled_by_their_white() -> None:
     for white in (1023, 4095, 65535):
         values = (GREY / 255 * white).round().astype(">u2")
         data = f"P5 {GREY.shape[1]} {GREY.shape[0]} {white}\n".encode() + values.tobytes()
@@ -225,15 +225,15 @@ def test_the_transparent_grey_of_a_png_is_white(bits: int) -> None:
     greys = [min(white, step * i) if bits >= 4 else i % (white + 1) for i in range(16)]
     packed = int("".join(f"{grey:0{bits}b}" for grey in greys), 2).to_bytes(2 * bits, "big")
     clear = greys[1]
-    found = np.asarray(decode(png_of_rows(bits, 0, [packed] * 16, struct.pack(">H", clear)))[0])[8, :, 0]
+    decoded = np.asarray(decode(png_of_rows(bits, 0, [packed] * 16, struct.pack(">H", clear)))[0])[8, :, 0]
     expected = [255 if grey == clear else round(255 * grey / white) for grey in greys]
-    assert np.abs(found.astype(int) - expected).max() <= 1
+    assert np.abs(decoded.astype(int) - expected).max() <= 1
 
 
 def test_the_transparent_colour_of_a_png_with_16_bits_is_white() -> None:
     row = b"".join(struct.pack(">3H", 0x1234 if i % 2 else 0x5634, 0x5678, 0x9ABC) for i in range(16))
-    found = decode(png_of_rows(16, 2, [row] * 16, struct.pack(">3H", 0x1234, 0x5678, 0x9ABC)))[0]
-    assert [found.getpixel((x, 8)) for x in (0, 1)] == [(0x56, 0x56, 0x9A), (255, 255, 255)]
+    decoded = decode(png_of_rows(16, 2, [row] * 16, struct.pack(">3H", 0x1234, 0x5678, 0x9ABC)))[0]
+    assert [decoded.getpixel((x, 8)) for x in (0, 1)] == [(0x56, 0x56, 0x9A), (255, 255, 255)]
 
 
 THUMBNAIL = page_of(np.asarray(draw(16, 12, seed=3)))
@@ -258,9 +258,9 @@ PHOTO = page_of(RGB)
     ],
 )
 def test_the_photograph_is_read_not_its_thumbnail(pages: list[Page], inner: list[Page], order: str) -> None:
-    found, full = decode(tiff_of(pages, inner=inner, order=order))
+    decoded, full = decode(tiff_of(pages, inner=inner, order=order))
     assert full == (60, 44)
-    assert np.array_equal(np.asarray(found), RGB)
+    assert np.array_equal(np.asarray(decoded), RGB)
 
 
 SENSOR = page_of(np.zeros((80, 120), np.uint16), photometric=32803)
@@ -284,7 +284,7 @@ def test_camera_raw_is_refused_under_any_name(data: bytes) -> None:
         decode(data, "photo.tif")
 
 
-def test_damaged_directories_are_left_to_the_decoder() -> None:
+def test_damaged_directories_give_an_image_or_our_error() -> None:
     data = tiff_of([tagged(THUMBNAIL, REDUCED)], inner=[PHOTO])
     generator = np.random.default_rng(0)
     for _ in range(200):

@@ -81,12 +81,12 @@ CLEAR = {
 
 
 @pytest.mark.parametrize(("fmt", "options"), [("PNG", {}), ("WEBP", {"lossless": True, "exact": True}), ("TIFF", {})])
-def test_transparent_colours_lie_on_white(fmt: str, options: dict[str, object]) -> None:
+def test_transparent_colours_are_put_on_white(fmt: str, options: dict[str, object]) -> None:
     image, _ = decode(save(squares("RGBA", CLEAR["RGBA"]), fmt, **options))
     assert centres(image) == [(255, 0, 0), (255, 255, 255), (127, 127, 255), (204, 204, 204)]
 
 
-def test_transparent_greys_lie_on_white() -> None:
+def test_transparent_greys_are_put_on_white() -> None:
     image, _ = decode(save(squares("LA", CLEAR["LA"]), "PNG"))
     assert centres(image) == [(100,) * 3, (255,) * 3, (127,) * 3, (204,) * 3]
 
@@ -155,7 +155,7 @@ def test_animations_give_their_first_frame(fmt: str, options: dict[str, object])
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("fmt", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF"])
-def test_exif_orientation_as_pillow_applies_it(fmt: str, orientation: int) -> None:
+def test_exif_orientation_is_applied_like_pillow_does(fmt: str, orientation: int) -> None:
     data = with_orientation(draw(), fmt, orientation)
     with Image.open(io.BytesIO(data)) as image:
         expected = ImageOps.exif_transpose(image).convert("RGB")
@@ -165,7 +165,7 @@ def test_exif_orientation_as_pillow_applies_it(fmt: str, orientation: int) -> No
     assert upright_size(open_image(data, "x")) == full
 
 
-def test_orientation_of_a_compressed_tiff_and_of_a_png_that_says_it_after_its_pixels() -> None:
+def test_orientation_of_a_compressed_tiff_and_of_a_png_with_exif_after_its_pixels() -> None:
     exif = Image.Exif()
     exif[0x0112] = 8
     turned = draw().transpose(Image.Transpose.ROTATE_90)
@@ -193,22 +193,22 @@ def test_broken_exif_does_not_break_the_image(fmt: str, exif: bytes) -> None:
 
 @pytest.mark.parametrize("orientation", [1, 3, 6])
 @pytest.mark.parametrize(("factor", "divisor"), [(1, 1), (1.9, 1), (2, 2), (3.9, 2), (4, 4), (8, 8), (100, 8)])
-def test_drafts_know_the_full_size_and_lie_upright(factor: float, divisor: int, orientation: int) -> None:
+def test_drafts_report_the_full_size_and_are_upright(factor: float, divisor: int, orientation: int) -> None:
     image = draw(400, 240)
     data = with_orientation(image, "JPEG", orientation)
-    asked = []
+    sizes = []
 
     def shrink(width: int, height: int) -> float:
-        asked.append((width, height))
+        sizes.append((width, height))
         return factor
 
     decoded, full = decode(data, shrink=shrink)
     upright = (240, 400) if orientation == 6 else (400, 240)
-    assert asked == [upright]
+    assert sizes == [upright]
     assert full == upright
     assert decoded.size == (upright[0] // divisor, upright[1] // divisor)
-    whole, _ = decode(data)
-    assert difference(decoded, whole.resize(decoded.size, Image.Resampling.BOX)) < LOSSY
+    undrafted, _ = decode(data)
+    assert difference(decoded, undrafted.resize(decoded.size, Image.Resampling.BOX)) < LOSSY
 
 
 def test_the_first_image_of_an_mpo_is_decoded_smaller() -> None:

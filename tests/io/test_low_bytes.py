@@ -63,7 +63,7 @@ def test_shadows_of_a_linear_tiff_are_kept(channels: int, order: str, compress: 
 
 
 @pytest.mark.parametrize("curve", [b"curv" + bytes(8), struct.pack(">4s4xHHi", b"para", 0, 0, 65536)])
-def test_every_form_of_a_linear_curve_and_wide_primaries(curve: bytes) -> None:
+def test_every_form_of_a_linear_curve_is_read_with_wide_primaries(curve: bytes) -> None:
     page = with_profile(page_of(light_of(BT2020)), linear_profile(BT2020, curve.ljust(16, b"\0")))
     assert largest_difference(tiff_of([page])) <= 2
 
@@ -72,9 +72,9 @@ def test_alpha_of_linear_light_is_kept() -> None:
     alpha = np.zeros(COLOURS.shape[:2], np.uint16)
     alpha[:, :60] = 65535
     page = with_profile(page_of(np.dstack([light_of(), alpha])), linear_profile(SRGB))
-    found = np.asarray(decode(tiff_of([page]))[0]).astype(int)
-    assert np.abs(found[:, :60] - COLOURS[:, :60]).max() <= 1
-    assert (found[:, 60:] == 255).all()
+    decoded = np.asarray(decode(tiff_of([page]))[0]).astype(int)
+    assert np.abs(decoded[:, :60] - COLOURS[:, :60]).max() <= 1
+    assert (decoded[:, 60:] == 255).all()
 
 
 def test_only_linear_profiles_get_another_curve() -> None:
@@ -87,7 +87,7 @@ def test_only_linear_profiles_get_another_curve() -> None:
         assert with_srgb_curve(other) is None
 
 
-def test_values_of_srgb_for_light() -> None:
+def test_srgb_of_light_has_the_standard_values() -> None:
     light = np.arange(65536) / 65535
     expected = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
     assert np.array_equal(np.frombuffer(srgb_of_light(), np.uint8), (255 * expected).round())

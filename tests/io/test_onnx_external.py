@@ -59,7 +59,7 @@ def default_attribute() -> onnx.ModelProto:
     return model
 
 
-PLACES = {
+MODELS = {
     "an initializer": lambda: model_of(graph_of([], initializer=[elsewhere()])),
     "a sparse initializer": lambda: model_of(graph_of([], sparse_initializer=[sparse()])),
     "a constant": lambda: model_of(graph_of([node_with(value=elsewhere())])),
@@ -73,14 +73,14 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_every_place_that_a_tensor_may_have_is_looked_at(place: str, tmp_path: Path) -> None:
-    (tmp_path / "m.onnx").write_bytes(PLACES[place]().SerializeToString())
+@pytest.mark.parametrize("place", MODELS)
+def test_external_files_are_listed_for_every_place_of_a_tensor(place: str, tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(MODELS[place]().SerializeToString())
     assert external_files(tmp_path / "m.onnx") == [NAME]
 
 
 def field(number: int, content: bytes, *, padding: int = 0) -> bytes:
-    """A field as bytes, its length with so many needless bytes."""
+    """A field as bytes, its length with this number of needless bytes."""
     length = len(content)
     digits = [length & 0x7F, length >> 7] if padding or length > 0x7F else [length]
     return bytes([number << 3 | 2, *(d | 0x80 for d in digits[:-1]), *digits[-1:]]) + content
@@ -97,7 +97,7 @@ def field(number: int, content: bytes, *, padding: int = 0) -> bytes:
     ],
     ids=["plain", "backwards", "padded", "with more", "twice"],
 )
-def test_every_way_to_write_it_is_understood(entry: bytes, tmp_path: Path) -> None:
+def test_external_files_are_listed_for_every_valid_encoding(entry: bytes, tmp_path: Path) -> None:
     """The same for onnx; a search for the bytes of the plain one finds two of them."""
     tensor = b"\x08\x04\x10\x01" + field(8, b"w") + field(13, entry) + b"\x70\x01"
     (tmp_path / "m.onnx").write_bytes(b"\x08\x09" + field(7, field(5, tensor)))
@@ -108,7 +108,7 @@ def test_every_way_to_write_it_is_understood(entry: bytes, tmp_path: Path) -> No
         Network.open(tmp_path / "m.onnx")
 
 
-def test_the_word_alone_is_no_other_file(tmp_path: Path) -> None:
+def test_the_word_location_alone_names_no_file(tmp_path: Path) -> None:
     """In a label, a name, the text of a description."""
     tensor = helper.make_tensor("\n\x08location\x12\x01w", TensorProto.FLOAT, [1], [1.0])
     model = model_of(graph_of([], initializer=[tensor]), doc_string="location")
@@ -117,15 +117,15 @@ def test_the_word_alone_is_no_other_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", range(1, 60, 7))
-def test_what_is_cut_off_is_no_protocol_buffer(cut: int, tmp_path: Path) -> None:
-    whole = model_of(graph_of([], initializer=[elsewhere()])).SerializeToString()
-    (tmp_path / "m.onnx").write_bytes(whole[:-cut])
+def test_a_cut_off_file_is_no_protocol_buffer(cut: int, tmp_path: Path) -> None:
+    complete = model_of(graph_of([], initializer=[elsewhere()])).SerializeToString()
+    (tmp_path / "m.onnx").write_bytes(complete[:-cut])
     with pytest.raises(ValueError, match="no protocol buffer"):
         external_files(tmp_path / "m.onnx")
 
 
 @pytest.mark.parametrize("name", ["../w.bin", "/etc/passwd", "a/../../w", "C:\\w", "..\\w", "\\\\host\\w", ""])
-def test_names_outside_of_the_folder(name: str, tmp_path: Path) -> None:
+def test_weights_outside_of_the_folder_are_refused(name: str, tmp_path: Path) -> None:
     assert leaves_folder(name)
     path = tmp_path / "m.onnx"
     path.write_bytes(model_of(graph_of([], initializer=[elsewhere(name)])).SerializeToString())
@@ -138,28 +138,32 @@ def test_names_outside_of_the_folder(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["w.bin", "sub/w.bin", "./w.bin", "m.onnx.data", "a..b"])
-def test_names_inside_of_the_folder(name: str) -> None:
+def test_names_inside_of_the_folder_are_accepted(name: str) -> None:
     assert not leaves_folder(name)
 
 
 @pytest.mark.parametrize("length", [0, 5, 200, 70_000])
-def test_one_value_is_replaced_and_all_else_stays(tmp_path: Path, length: int) -> None:
+def test_metadata_value_is_replaced_and_all_else_stays(tmp_path: Path, length: int) -> None:
     path = tiny_network(tmp_path / "m.onnx", metadata={"first": "1", "uniemox": "old", "last": "3"})
     before = onnx.load(path)
     written = with_metadata(path.read_bytes(), "uniemox", "ä" * length)
     after = onnx.load_from_string(written)
     onnx.checker.check_model(after)
-    assert {one.key: one.value for one in after.metadata_props} == {"first": "1", "last": "3", "uniemox": "ä" * length}
+    assert {entry.key: entry.value for entry in after.metadata_props} == {
+        "first": "1",
+        "last": "3",
+        "uniemox": "ä" * length,
+    }
     assert after.graph == before.graph
     assert after.opset_import == before.opset_import
 
 
-def test_a_key_that_was_not_there_is_added(tmp_path: Path) -> None:
+def test_missing_metadata_key_is_added(tmp_path: Path) -> None:
     path = tiny_network(tmp_path / "m.onnx", metadata={})
     written = onnx.load_from_string(with_metadata(path.read_bytes(), "k", "v"))
-    assert [(one.key, one.value) for one in written.metadata_props] == [("k", "v")]
+    assert [(entry.key, entry.value) for entry in written.metadata_props] == [("k", "v")]
 
 
-def test_what_is_no_protocol_buffer_is_refused() -> None:
+def test_metadata_of_no_protocol_buffer_is_refused() -> None:
     with pytest.raises(ValueError, match="no protocol buffer"):
         with_metadata(b"\xff" * 20, "k", "v")

@@ -12,13 +12,12 @@ from uniemox.io import onnx_sessions
 def endless(path: Path, shape: tuple[int, ...] = (1,)) -> Path:
     """Write a network whose loop ends after 2^62 rounds.  shape: of its input and output."""
     value = helper.make_tensor_value_info("value", TensorProto.FLOAT, shape)
-    went_on = helper.make_tensor_value_info("went_on", TensorProto.BOOL, [])
-    rounds, goes_on = (
-        helper.make_tensor_value_info(*one, []) for one in (("i", TensorProto.INT64), ("on", TensorProto.BOOL))
-    )
+    continued = helper.make_tensor_value_info("continued", TensorProto.BOOL, [])
+    rounds = helper.make_tensor_value_info("i", TensorProto.INT64, [])
+    continues = helper.make_tensor_value_info("on", TensorProto.BOOL, [])
     result = helper.make_tensor_value_info("next", TensorProto.FLOAT, shape)
-    steps = [helper.make_node("Identity", ["on"], ["went_on"]), helper.make_node("Neg", ["value"], ["next"])]
-    body = helper.make_graph(steps, "body", [rounds, goes_on, value], [went_on, result])
+    steps = [helper.make_node("Identity", ["on"], ["continued"]), helper.make_node("Neg", ["value"], ["next"])]
+    body = helper.make_graph(steps, "body", [rounds, continues, value], [continued, result])
     constants = [
         helper.make_tensor("count", TensorProto.INT64, [], [2**62]),
         helper.make_tensor("start", TensorProto.BOOL, [], [True]),

@@ -18,7 +18,7 @@ from uniemox.io.parallel import MAX_AHEAD, is_parallel_worker, parallel_map
 
 
 @given(st.lists(st.integers(0, 3), max_size=40), st.integers(1, 50))
-def test_results_come_in_order_whatever_ends_first(millis: list[int], ahead: int) -> None:
+def test_results_come_in_the_order_of_the_items(millis: list[int], ahead: int) -> None:
     def work(item: tuple[int, int]) -> int:
         time.sleep(item[1] / 1000)
         return item[0]
@@ -26,7 +26,7 @@ def test_results_come_in_order_whatever_ends_first(millis: list[int], ahead: int
     assert list(parallel_map(enumerate(millis), work, ahead=ahead)) == list(range(len(millis)))
 
 
-def test_an_error_comes_in_its_turn_and_ends_it() -> None:
+def test_an_error_is_raised_at_its_item_and_ends_the_map() -> None:
     results = parallel_map([2, 1, 0, 1], lambda n: 2 // n, on_stop=lambda: stops.append(1))
     stopped = []
     stops: list[int] = []
@@ -37,7 +37,7 @@ def test_an_error_comes_in_its_turn_and_ends_it() -> None:
 
 
 @pytest.mark.parametrize(("ahead", "most"), [(3, 4), (1000, MAX_AHEAD + 1)])
-def test_no_more_is_taken_ahead(ahead: int, most: int) -> None:
+def test_items_in_progress_are_limited(ahead: int, most: int) -> None:
     taken = 0
 
     def items() -> Iterator[int]:
@@ -54,32 +54,32 @@ def test_no_more_is_taken_ahead(ahead: int, most: int) -> None:
     assert taken <= 50 + most
 
 
-def test_only_its_threads_have_one_core() -> None:
+def test_only_threads_of_the_map_are_workers() -> None:
     assert not is_parallel_worker()
     assert list(parallel_map(range(4), lambda _: is_parallel_worker())) == [True] * 4
     assert not is_parallel_worker()
 
 
 @pytest.mark.parametrize(("threads", "opened"), [(None, [None, 1]), (2, [2])])
-def test_a_session_leaves_the_other_cores_alone(
+def test_a_session_runs_on_one_core_in_a_worker(
     threads: int | None, opened: list[int | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
+    thread_counts = []
     open_session = onnx_sessions.open_session
 
     def watched(path: Path, *, threads: int | None = None, provider: str = "cpu") -> onnx_sessions.InferenceSession:
-        asked.append(threads)
+        thread_counts.append(threads)
         return open_session(path, threads=threads, provider=provider)
 
     monkeypatch.setattr(onnx_sessions, "open_session", watched)
     session = Session(tiny_network(tmp_path / "model.onnx"), threads=threads)
-    [given] = session.wide.get_inputs()
-    view = np.random.default_rng(0).random((1, *given.shape[1:]), np.float32)
-    alone = session.run(["logits"], {given.name: view})
-    assert asked == opened[:1]
-    for beside in parallel_map([view] * 6, lambda view: session.run(["logits"], {given.name: view})):
+    [network_input] = session.wide.get_inputs()
+    view = np.random.default_rng(0).random((1, *network_input.shape[1:]), np.float32)
+    alone = session.run(["logits"], {network_input.name: view})
+    assert thread_counts == opened[:1]
+    for beside in parallel_map([view] * 6, lambda view: session.run(["logits"], {network_input.name: view})):
         np.testing.assert_allclose(beside, alone, rtol=1e-5)
-    assert asked == opened
+    assert thread_counts == opened
 
 
 FORK = """

@@ -14,12 +14,12 @@ from tests.images import draw
 from tests.raw_files import dng, jpeg
 from uniemox.data.shards import _packed
 from uniemox.errors import ImageError, MissingPackageError, MissingReaderError, UnexpectedImageError
+from uniemox.insight.survey.lines import date_taken
 from uniemox.io import images, raw_preview
 from uniemox.io.decoding.pool import DecoderPool, decode_one
 from uniemox.io.images import MinSides, decode, is_image_name
 from uniemox.io.raw_preview import RAW_ENDINGS, is_raw
 from uniemox.predict.images import FOREIGN, list_images, read_any
-from uniemox.predict.survey.run import date_taken
 
 ISSUE = ".rw2 .orf .pef .srw .nrw .crw .3fr .iiq .x3f .kdc .mrw .jp2 .psb .nef .dng .cr2 .cr3 .arw .raf .jxl .psd"
 PHOTO = draw(900, 600)
@@ -41,7 +41,7 @@ def with_rawpy() -> None:
 
 @pytest.mark.parametrize("ending", ISSUE.split())
 @pytest.mark.usefixtures("without_rawpy")
-def test_formats_that_are_not_read_are_reported_with_a_remedy(tmp_path: Path, ending: str) -> None:
+def test_unreadable_formats_are_reported_with_a_remedy(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"IMG_1{ending.upper()}"
     path.write_bytes(NIKON)
     assert ending in FOREIGN
@@ -154,7 +154,7 @@ def test_a_core_installation_starts_without_rawpy() -> None:
         ("b.dib", "BMP", "L"),
     ],
 )
-def test_more_names_of_formats_that_are_read(tmp_path: Path, name: str, fmt: str, mode: str) -> None:
+def test_other_endings_of_accepted_formats_are_images(tmp_path: Path, name: str, fmt: str, mode: str) -> None:
     image = draw().convert(mode)
     image.save(tmp_path / name, fmt)
     assert is_image_name(tmp_path / name)

@@ -46,7 +46,7 @@ def test_affect_equals_numpy(count: int, seed: int) -> None:
 
 
 @given(st.permutations(range(6)))
-def test_a_weight_of_two_is_an_image_twice_and_order_is_nothing(order: list[int]) -> None:
+def test_a_weight_of_two_equals_a_repeated_image_in_any_order(order: list[int]) -> None:
     pred = draw(6, 2)
     target = draw(6, 2, seed=1)
     weight = torch.tensor([2.0, 1, 1, 0, 1, 1], dtype=torch.float64)
@@ -60,18 +60,20 @@ def test_a_weight_of_two_is_an_image_twice_and_order_is_nothing(order: list[int]
         torch.testing.assert_close(loss(other[order], shares[order], weight[order]), expected)
 
 
-def test_no_error_gives_no_loss_and_opposites_the_least_concordance() -> None:
+def test_no_error_gives_zero_loss_and_opposites_the_lowest_concordance() -> None:
     target = draw(5, 2)
     assert affect_loss(target, target).item() == pytest.approx(0, abs=1e-12)
     centred = target - target.mean(dim=0)
     assert concordance(-centred, centred).tolist() == pytest.approx([-1, -1])
-    assert concordance(centred, centred + 100).max() < 1e-3  # correlation alone is not enough
+    # A correlation of 1 is not enough: the means must agree too.
+    assert concordance(centred, centred + 100).max() < 1e-3
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("count", [1, 4])
 def test_a_batch_of_equal_numbers_has_a_finite_gradient(count: int, dtype: torch.dtype) -> None:
-    for value, expected in ((0.25, 0.0), (0.75, 1.25)):  # met exactly; off by a half, without any concordance
+    # Predicted exactly; and off by a half, without any concordance.
+    for value, expected in ((0.25, 0.0), (0.75, 1.25)):
         pred = torch.full((count, 2), value, dtype=dtype, requires_grad=True)
         loss = affect_loss(pred, torch.full((count, 2), 0.25, dtype=dtype))
         loss.backward()
@@ -114,13 +116,13 @@ def test_gradients_match_finite_differences() -> None:
     assert gradcheck(lambda x: soft_target_cross_entropy(x, shares, weight), (logits,))
 
 
-def test_weighted_cross_entropy_is_torchs_with_class_weights() -> None:
+def test_weighted_cross_entropy_equals_torchs_with_class_weights() -> None:
     logits = draw(6, 3)
     labels = torch.tensor([0, 1, 2, 2, 0, 2])
-    of_class = torch.tensor([0.5, 2, 1]).double()
-    expected = torch.nn.functional.cross_entropy(logits, labels, weight=of_class)
+    class_weights = torch.tensor([0.5, 2, 1]).double()
+    expected = torch.nn.functional.cross_entropy(logits, labels, weight=class_weights)
     one_hot = torch.eye(3, dtype=torch.float64)[labels]
-    torch.testing.assert_close(soft_target_cross_entropy(logits, one_hot, of_class[labels]), expected)
+    torch.testing.assert_close(soft_target_cross_entropy(logits, one_hot, class_weights[labels]), expected)
 
 
 @pytest.mark.parametrize(

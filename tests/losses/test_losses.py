@@ -58,8 +58,8 @@ def test_temperature_cancels(temperature: float) -> None:
 
 
 @given(st.permutations(range(5)))
-def test_order_of_images_and_of_texts_is_nothing(order: list[int]) -> None:
-    """Texts are what images are compared by: which text belongs to which image does not enter equation 9."""
+def test_order_of_images_and_of_texts_does_not_matter(order: list[int]) -> None:
+    """Equation 9 compares images by their cosines with all texts, whichever image a text belongs to."""
     fused, image, text = (draw(5, 7, seed=i) for i in range(3))
     expected = contrastive_feature_alignment(fused, image, text, 1.0)
     assert_close(contrastive_feature_alignment(fused[order], image[order], text, 1.0), expected)
@@ -67,7 +67,7 @@ def test_order_of_images_and_of_texts_is_nothing(order: list[int]) -> None:
     assert_close(semantic_visual_alignment(fused[order], image[order]), semantic_visual_alignment(fused, image))
 
 
-def test_no_error_gives_no_loss_and_opposites_the_largest() -> None:
+def test_no_error_gives_zero_loss_and_opposites_the_largest() -> None:
     image = draw(5, 7)
     text = draw(9, 7, seed=1)
     for scale in (0.01, 1.0, 300.0):

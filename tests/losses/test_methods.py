@@ -1,4 +1,4 @@
-"""Losses of methods: worked examples by hand, and what they must be under any numbers."""
+"""Losses of methods: examples by hand, and properties for any numbers."""
 
 import numpy as np
 import pytest
@@ -21,36 +21,39 @@ def test_an_error_across_polarity_costs_more() -> None:
     target = torch.tensor([[1.0, 0, 0, 0]])
     assert polarity_loss(logits, target, POLARITY) == pytest.approx(-np.log(0.3))
     assert hierarchical_cross_entropy(logits, target, POLARITY, 0.5) == pytest.approx(-np.log(0.1) - 0.5 * np.log(0.3))
-    within, across = (torch.tensor([[0.1, *rest]]).log() for rest in ((0.7, 0.1, 0.1), (0.1, 0.7, 0.1)))
+    within = torch.tensor([[0.1, 0.7, 0.1, 0.1]]).log()
+    across = torch.tensor([[0.1, 0.1, 0.7, 0.1]]).log()
     assert soft_target_cross_entropy(within, target) == pytest.approx(float(soft_target_cross_entropy(across, target)))
     assert hierarchical_cross_entropy(within, target, POLARITY) < hierarchical_cross_entropy(across, target, POLARITY)
 
 
 @given(LOGITS)
-def test_polarities_cost_at_most_what_labels_cost(logits: torch.Tensor) -> None:
+def test_polarity_loss_is_at_most_the_loss_of_the_labels(logits: torch.Tensor) -> None:
     target = torch.eye(4)[:3]
     labels = soft_target_cross_entropy(logits, target)
     polarity = polarity_loss(logits, target, POLARITY)
     assert -1e-5 <= polarity <= labels + 1e-4
-    everything = polarity_loss(logits, target, torch.ones(1, 4))  # one polarity is always right
-    assert everything == pytest.approx(0, abs=1e-5)
-    twice = torch.tensor([2.0, 2.0, 2.0])
-    assert polarity_loss(logits, target, POLARITY, twice) == pytest.approx(float(polarity), rel=1e-4, abs=1e-5)
+    # A single polarity of all labels is always predicted correctly.
+    single = polarity_loss(logits, target, torch.ones(1, 4))
+    assert single == pytest.approx(0, abs=1e-5)
+    equal_weights = torch.tensor([2.0, 2.0, 2.0])
+    assert polarity_loss(logits, target, POLARITY, equal_weights) == pytest.approx(float(polarity), rel=1e-4, abs=1e-5)
 
 
-def test_a_context_that_is_unsure_weighs_little() -> None:
-    """Two contexts, 0.9 and 0.2 for the truth, β 1: -(0.9 log 0.9 + 0.2 log 0.2)."""
+def test_an_uncertain_modality_has_a_low_weight() -> None:
+    """Two modalities, 0.9 and 0.2 for the true label, β 1: -(0.9 log 0.9 + 0.2 log 0.2)."""
     logits = torch.tensor([[[0.9, 0.1], [0.2, 0.8]]]).log()
     target = torch.tensor([[1.0, 0.0]])
     assert multiplicative_loss(logits, target) == pytest.approx(-(0.9 * np.log(0.9) + 0.2 * np.log(0.2)))
     assert multiplicative_loss(logits, target, beta=0) == pytest.approx(-np.log(0.9) - np.log(0.2))
-    shown = logits.clone().requires_grad_()
-    multiplicative_loss(shown, target).backward()
-    assert (shown.grad[0, :, 0] < 0).all()  # more for the truth is better, in every context
+    logits.requires_grad_()
+    multiplicative_loss(logits, target).backward()
+    # A higher logit of the true label lowers the loss, in every modality.
+    assert (logits.grad[0, :, 0] < 0).all()
 
 
-def test_words_of_an_image_among_all_words() -> None:
-    """Two kinds: of three words two are true, of two none."""
+def test_word_alignment_by_hand() -> None:
+    """Two kinds of words: the first image has two of three and none of two, the second one of each."""
     logits = torch.tensor([[0.5, 0.25, 0.25, 0.9, 0.1], [0.2, 0.2, 0.6, 0.3, 0.7]]).log()
     words = torch.tensor([[1.0, 1, 0, 0, 0], [0, 0, 1, 0, 1]])
     first = -((np.log(0.5) + np.log(0.25)) / 2 + np.log(0.6)) / 2

@@ -7,13 +7,13 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from uniemox.checkpoints.classifier import in_order
+from uniemox.checkpoints.classifier import convolutions_in_order
 from uniemox.model.detectors import YoloxNano, YuNet
 
 
 def write_detector(network: YoloxNano | YuNet, path: Path) -> YoloxNano | YuNet:
-    """An ONNX file with the network's weights. Returns the network."""
-    layers = [*in_order(network), *(nn.Conv2d(1, 1, 1) for _ in range(network.unused_convolutions))]
+    """Write an ONNX file with the network's weights. Return the network."""
+    layers = [*convolutions_in_order(network), *(nn.Conv2d(1, 1, 1) for _ in range(network.unused_convolutions))]
     nodes = []
     tensors = []
     for i, layer in enumerate(layers):
@@ -27,6 +27,6 @@ def write_detector(network: YoloxNano | YuNet, path: Path) -> YoloxNano | YuNet:
     return network
 
 
-def same_weights(one: nn.Module, other: nn.Module) -> bool:
-    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+def same_weights(first: nn.Module, second: nn.Module) -> bool:
+    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
     return all(torch.equal(a, b) for a, b in pairs)

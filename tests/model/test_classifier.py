@@ -1,4 +1,4 @@
-"""The classifier: what feeds the head, and what has its own state; tests/export has what it is as ONNX."""
+"""The classifier: input of the head, names of its state, drop path, neighbours. tests/export tests it as ONNX."""
 
 import numpy as np
 import pytest
@@ -25,12 +25,9 @@ def vit(**options: object) -> VisionTransformer:
 
 
 def classifier(streams: Streams, outputs: int = 4) -> Classifier:
-    """A small classifier whose head says something."""
+    """A small classifier whose head has weights that matter."""
     torch.manual_seed(0)
-    if streams == "both":
-        parts = {"embed": nn.Linear(16, 8), "fusion": build_fusion("attention", 8)}
-    else:
-        parts = {}
+    parts = {"embed": nn.Linear(16, 8), "fusion": build_fusion("attention", 8)} if streams == "both" else {}
     model = Classifier(vit(), feature_width=16, outputs=outputs, streams=streams, **parts).eval()
     nn.init.normal_(model.head.weight)
     return model
@@ -41,13 +38,14 @@ def views(count: int, seed: int = 1) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
-def test_one_stream_is_the_head_of_the_encoder(count: int) -> None:
+def test_with_one_stream_the_head_reads_the_encoders_features(count: int) -> None:
     scene, person = views(count)
     for streams, view in (("scene", scene), ("person", person)):
         model = classifier(streams)
         logits = model(scene, person)
         assert logits.shape == (count, 4)
-        assert torch.equal(logits, model(**{streams: view}))  # the other view is ignored
+        # The other view is ignored.
+        assert torch.equal(logits, model(**{streams: view}))
         torch.testing.assert_close(logits, model.head(model.encoder(view)))
         names = {f"encoder.{name}" for name in model.encoder.state_dict()}
         assert set(model.state_dict()) == names | {"head.weight", "head.bias"}
@@ -78,7 +76,7 @@ def test_both_streams_are_fused_as_in_pre_training(count: int) -> None:
     assert names == {"encoder", "embed", "fusion", "norm", "head"}
 
 
-def test_both_streams_are_one_pass_and_everything_is_trained() -> None:
+def test_both_streams_are_encoded_in_one_batch_and_all_parameters_get_gradients() -> None:
     model = classifier("both").train()
     sizes = []
     model.encoder.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
@@ -89,13 +87,13 @@ def test_both_streams_are_one_pass_and_everything_is_trained() -> None:
 
 def test_bf16_fuses_in_float32() -> None:
     model = classifier("both")
-    (scene, person) = views(2)
+    scene, person = views(2)
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         assert model.features(scene, person).dtype == torch.float32
         assert model(scene, person).dtype == torch.bfloat16
 
 
-def test_the_head_starts_as_maes() -> None:
+def test_the_head_is_initialised_as_maes() -> None:
     torch.manual_seed(0)
     head = Classifier(nn.Flatten(), feature_width=4000, outputs=5, streams="scene").head
     assert head.weight.std().item() == pytest.approx(2e-5, rel=0.05)
@@ -135,7 +133,7 @@ def test_parts_that_do_not_fit_are_refused(settings: dict[str, object], message:
 
 
 @torch.no_grad()
-def test_the_token_of_an_encoder_is_what_pre_training_embeds() -> None:
+def test_the_feature_of_an_encoder_is_the_token_that_pre_training_embeds() -> None:
     encoder = vit()
     scene, _ = views(3)
     tokens = encode_visible(encoder, patchify(scene, 16), torch.arange(4).expand(3, 4))
@@ -144,14 +142,14 @@ def test_the_token_of_an_encoder_is_what_pre_training_embeds() -> None:
 
 
 def rates(network: nn.Module) -> list[float]:
-    """Of every block that could be skipped, in order; where it has two drop paths they must agree."""
-    found = []
+    """Drop rates of all blocks that can be skipped, in order; two drop paths of a block must agree."""
+    rates_of_blocks = []
     for module in network.modules():
-        own = [getattr(module, name) for name in ("drop_path1", "drop_path2", "drop_path") if hasattr(module, name)]
-        values = {layer.drop_prob if isinstance(layer, DropPath) else 0.0 for layer in own}
+        layers = [getattr(module, name) for name in ("drop_path1", "drop_path2", "drop_path") if hasattr(module, name)]
+        values = {layer.drop_prob if isinstance(layer, DropPath) else 0.0 for layer in layers}
         assert len(values) <= 1
-        found += values
-    return found
+        rates_of_blocks += values
+    return rates_of_blocks
 
 
 @pytest.mark.parametrize(
@@ -162,7 +160,7 @@ def rates(network: nn.Module) -> list[float]:
         ("swin_tiny_patch4_window7_224", {"embed_dim": 8, "depths": (2, 2, 1, 1), "num_heads": (1, 1, 1, 1)}),
     ],
 )
-def test_drop_path_is_timms(name: str, options: dict[str, object]) -> None:
+def test_drop_rates_equal_timms(name: str, options: dict[str, object]) -> None:
     with torch.device("meta"):
         ours = timm.create_model(name, num_classes=0, **options)
         timms = timm.create_model(name, num_classes=0, drop_path_rate=0.3, **options)
@@ -186,14 +184,15 @@ def test_drop_path_of_a_convolutional_network() -> None:
 def test_drop_path_drops_samples_in_training_only() -> None:
     torch.manual_seed(0)
     encoder = vit()
-    (scene, _) = views(1)
+    scene, _ = views(1)
     scene = scene.expand(64, -1, -1, -1)
     set_drop_path(encoder, 0.5)
-    assert len(encoder.train()(scene).round(decimals=4).unique(dim=0)) == 4  # each of attention and MLP on or off
+    # In the last block, each of attention and MLP is on or off.
+    assert len(encoder.train()(scene).round(decimals=4).unique(dim=0)) == 4
     assert len(encoder.eval()(scene).round(decimals=4).unique(dim=0)) == 1
 
 
-def test_networks_without_blocks_take_no_drop_path() -> None:
+def test_drop_path_is_refused_without_blocks_and_out_of_range() -> None:
     set_drop_path(nn.Linear(2, 2), 0)
     with pytest.raises(ConfigError, match="Linear has no blocks"):
         set_drop_path(nn.Linear(2, 2), 0.1)
@@ -204,19 +203,19 @@ def test_networks_without_blocks_take_no_drop_path() -> None:
 
 @given(
     count=st.integers(1, 4),
-    known=st.integers(1, 9),
+    bank_size=st.integers(1, 9),
     classes=st.integers(1, 4),
     neighbours=st.integers(1, 12),
     temperature=st.floats(0.02, 5),
     seed=st.integers(0, 99),
 )
-def test_neighbours_vote_as_written_out(
-    count: int, known: int, classes: int, neighbours: int, temperature: float, seed: int
+def test_neighbour_head_equals_its_plain_form_in_numpy(
+    count: int, bank_size: int, classes: int, neighbours: int, temperature: float, seed: int
 ) -> None:
     draw = np.random.default_rng(seed)
-    bank = draw.normal(size=(known, 5))
+    bank = draw.normal(size=(bank_size, 5))
     queries = draw.normal(size=(count, 5))
-    targets = draw.dirichlet(np.ones(classes), size=known)
+    targets = draw.dirichlet(np.ones(classes), size=bank_size)
     head = NeighbourHead(torch.from_numpy(bank), torch.from_numpy(targets), neighbours, temperature)
     logits = head(torch.from_numpy(queries))
     assert logits.shape == (count, classes)
@@ -227,7 +226,7 @@ def test_neighbours_vote_as_written_out(
         np.testing.assert_allclose(row, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_known_image_gets_its_own_label() -> None:
+def test_an_image_of_the_bank_gets_its_own_label() -> None:
     bank = torch.randn(30, 6, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(30) % 3
     head = NeighbourHead(bank, nn.functional.one_hot(labels, 3), neighbours=1)
@@ -236,14 +235,14 @@ def test_a_known_image_gets_its_own_label() -> None:
     assert set(head.state_dict()) == {"bank", "targets"}
 
 
-def test_the_spec_describes_the_neighbours_of_a_head() -> None:
+def test_spec_with_fitted_neighbours_rebuilds_the_head() -> None:
     model = classifier("scene")
     spec = NetworkSpec(feature_width=16, outputs=4)
     assert with_fitted(spec, model) == spec
     model.head = NeighbourHead(torch.randn(12, 16), torch.eye(4).repeat(3, 1), temperature=0.1)
-    found = with_fitted(spec, model)
-    assert (found.head, found.bank, found.neighbours, found.vote_temperature) == ("neighbours", 12, 12, 0.1)
-    assert build(found, nn.Identity()).head.state_dict().keys() == model.head.state_dict().keys()
+    fitted = with_fitted(spec, model)
+    assert (fitted.head, fitted.bank, fitted.neighbours, fitted.vote_temperature) == ("neighbours", 12, 12, 0.1)
+    assert build(fitted, nn.Identity()).head.state_dict().keys() == model.head.state_dict().keys()
 
 
 @pytest.mark.parametrize(

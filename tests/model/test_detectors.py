@@ -1,4 +1,4 @@
-"""YOLOX-nano and YuNet in torch: what onnxruntime makes of the published files, and errors for other files."""
+"""YOLOX-nano and YuNet in torch equal onnxruntime on the published files; other files are errors."""
 
 from pathlib import Path
 
@@ -25,28 +25,30 @@ def photograph(shared: Path) -> torch.Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()
 
 
-def test_yolox_says_what_the_published_file_says(shared: Path, photograph: torch.Tensor) -> None:
+def test_yolox_equals_the_published_file(shared: Path, photograph: torch.Tensor) -> None:
     file = shared / "models" / "yolox_nano.onnx"
-    found = load_detector_weights(YoloxNano(), file)(photograph)
+    candidates = load_detector_weights(YoloxNano(), file)(photograph)
     raw = onnxruntime.InferenceSession(file).run(None, {"images": photograph.flip(1).numpy()})
     boxes, people = decode_yolox(raw, (SIDE, SIDE))
-    np.testing.assert_allclose(found.boxes.numpy() * SIDE, boxes, atol=0.05)
-    np.testing.assert_allclose(found.classes[..., 0].numpy(), people, atol=1e-5)
-    np.testing.assert_allclose(found.confidence.numpy(), (raw[0][..., 4:5] * raw[0][..., 5:]).max(axis=2), atol=1e-5)
-    assert found.confidence.max() > 0.5
+    np.testing.assert_allclose(candidates.boxes.numpy() * SIDE, boxes, atol=0.05)
+    np.testing.assert_allclose(candidates.classes[..., 0].numpy(), people, atol=1e-5)
+    np.testing.assert_allclose(
+        candidates.confidence.numpy(), (raw[0][..., 4:5] * raw[0][..., 5:]).max(axis=2), atol=1e-5
+    )
+    assert candidates.confidence.max() > 0.5
 
 
-def test_yunet_says_what_the_published_file_says(shared: Path, photograph: torch.Tensor) -> None:
+def test_yunet_equals_the_published_file(shared: Path, photograph: torch.Tensor) -> None:
     file = shared / "models" / "yunet_n.onnx"
-    found = load_detector_weights(YuNet(), file)(photograph)
+    candidates = load_detector_weights(YuNet(), file)(photograph)
     raw = onnxruntime.InferenceSession(file).run(None, {"input": photograph.flip(1).numpy()})
     boxes, faces = decode_yunet(raw, (SIDE, SIDE))
-    np.testing.assert_allclose(found.boxes.numpy() * SIDE, boxes, atol=0.05)
-    np.testing.assert_allclose(found.confidence.numpy() ** 2, faces**2, atol=1e-5)
+    np.testing.assert_allclose(candidates.boxes.numpy() * SIDE, boxes, atol=0.05)
+    np.testing.assert_allclose(candidates.confidence.numpy() ** 2, faces**2, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", [YoloxNano, YuNet])
-def test_weights_go_to_their_places(kind: type[YoloxNano | YuNet], tmp_path: Path) -> None:
+def test_a_written_file_is_loaded_with_the_same_weights(kind: type[YoloxNano | YuNet], tmp_path: Path) -> None:
     written = write_detector(kind(), tmp_path / "detector.onnx")
     loaded = load_detector_weights(kind(), tmp_path / "detector.onnx")
     assert same_weights(loaded, written)

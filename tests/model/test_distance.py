@@ -16,18 +16,18 @@ def cloud(count: int, width: int, seed: int = 0) -> Tensor:
     return 3 + torch.randn(count, width, generator=generator) * scales
 
 
-def test_it_is_the_plain_computation() -> None:
+def test_squared_distance_equals_its_plain_form_in_numpy() -> None:
     features = cloud(300, 12)
     new = cloud(20, 12, seed=1)
-    found = Distance.fit(features).squared_distance(new).numpy()
+    distances = Distance.fit(features).squared_distance(new).numpy()
     units = features.numpy() / np.linalg.norm(features.numpy(), axis=1, keepdims=True)
     mean = units.mean(axis=0)
     values, axes = np.linalg.eigh(np.cov(units.T, bias=True).astype(float))
-    kept = len(values) // 2
-    variances = np.concatenate([np.full(len(values) - kept, values[:-kept].mean()), values[-kept:]])
+    count = len(values) // 2
+    variances = np.concatenate([np.full(len(values) - count, values[:-count].mean()), values[-count:]])
     offset = new.numpy() / np.linalg.norm(new.numpy(), axis=1, keepdims=True) - mean
     expected = ((offset @ axes) ** 2 / variances).sum(axis=1)
-    np.testing.assert_allclose(found, expected, rtol=1e-2)
+    np.testing.assert_allclose(distances, expected, rtol=1e-2)
 
 
 def test_other_directions_are_far_and_lengths_don_t_count() -> None:
@@ -41,7 +41,7 @@ def test_other_directions_are_far_and_lengths_don_t_count() -> None:
     assert measure(features).mean() == pytest.approx(200, rel=0.2)
 
 
-def test_it_is_the_same_every_time_and_draws_nothing_from_torch() -> None:
+def test_fit_is_repeatable_and_leaves_torchs_generator_unchanged() -> None:
     torch.manual_seed(1)
     first = Distance.fit(cloud(64, 32)).state_dict()
     after = torch.rand(())
@@ -51,14 +51,14 @@ def test_it_is_the_same_every_time_and_draws_nothing_from_torch() -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_few_images_and_equal_ones() -> None:
+def test_few_images_are_refused_and_equal_ones_have_finite_distances() -> None:
     with pytest.raises(ShapeError, match="at least 8 images"):
         Distance.fit(cloud(7, 12))
     same = Distance.fit(cloud(1, 12).repeat(9, 1))
     assert torch.isfinite(same(cloud(3, 12), torch.zeros(3, 4))).all()
 
 
-def test_a_label_that_stands_out_makes_an_image_familiar() -> None:
+def test_confident_logits_reduce_the_distance() -> None:
     """Both parts in units of their deviation over the training images."""
     features = cloud(300, 12)
     logits = 3 * torch.randn(300, 8, generator=torch.Generator().manual_seed(1))

@@ -1,4 +1,4 @@
-"""Which networks can be the encoder, and that running it over visible patches is what the network itself does."""
+"""Encoders of the pre-training: which networks are accepted, and that encoding visible patches equals timm's result."""
 
 import pytest
 import timm
@@ -10,12 +10,14 @@ from uniemox.errors import EncoderError, ShapeError
 from uniemox.model.encoder import build_encoder, check_plain, encode_visible, sincos_position
 from uniemox.views.patches import patchify
 
-PLAIN = [  # name, image size: Ti to H, patches of 8, 14, 16 and 32 px
+# Name and image size: Ti to H, patches of 8, 14, 16 and 32 px.
+PLAIN = [
     ("vit_tiny_patch16_224", 224),
     ("vit_small_patch16_224", 96),
     ("vit_small_patch8_224", 48),
     ("vit_small_patch14_dinov2", 70),
-    ("vit_small_patch14_reg4_dinov2", 70),  # four registers, no position for them and the CLS token
+    # Four registers; neither they nor the CLS token have a position.
+    ("vit_small_patch14_reg4_dinov2", 70),
     ("vit_base_patch16_224", 160),
     ("vit_base_patch32_224", 128),
     ("vit_base_patch14_dinov2", 98),
@@ -27,23 +29,24 @@ PLAIN = [  # name, image size: Ti to H, patches of 8, 14, 16 and 32 px
 
 
 @pytest.mark.parametrize(("name", "size"), PLAIN)
-def test_all_patches_visible_gives_what_timm_gives(name: str, size: int) -> None:
+def test_with_all_patches_visible_the_tokens_equal_timms(name: str, size: int) -> None:
     """Float32, 2e-5: the patch embedding is a matrix product here and a convolution there."""
     torch.manual_seed(0)
     vit = build_encoder(name, size, depth=2).eval()
     images = torch.randn(2, 3, size, size)
     length = vit.patch_embed.num_patches
-    order = torch.stack([torch.randperm(length) for _ in range(2)])  # any order: positions travel along
+    # In any order, because each patch brings its position.
+    order = torch.stack([torch.randperm(length) for _ in range(2)])
     with torch.no_grad():
         tokens = encode_visible(vit, patchify(images, vit.patch_embed.patch_size[0]), order)
         expected = vit.forward_features(images)
     torch.testing.assert_close(tokens[:, 0], expected[:, 0], rtol=1e-4, atol=2e-5)
-    back = torch.take_along_dim(expected[:, vit.num_prefix_tokens :], order[..., None], 1)
-    torch.testing.assert_close(tokens[:, 1:], back, rtol=1e-4, atol=2e-5)
+    expected_patches = torch.take_along_dim(expected[:, vit.num_prefix_tokens :], order[..., None], 1)
+    torch.testing.assert_close(tokens[:, 1:], expected_patches, rtol=1e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize("no_embed_class", [True, False])
-def test_registers_with_and_without_positions_give_what_timm_gives(no_embed_class: bool) -> None:
+def test_tokens_of_networks_with_registers_equal_timms(no_embed_class: bool) -> None:
     """Trained weights: tables and tokens are not at their initial values. Float32, 1e-5."""
     torch.manual_seed(0)
     options = {"img_size": 32, "embed_dim": 48, "depth": 2, "num_heads": 3, "num_classes": 0}
@@ -85,7 +88,7 @@ def test_hidden_patches_have_no_influence() -> None:
         ("vit_nope_patch16", "no model"),
     ],
 )
-def test_the_rest_is_refused_by_name(name: str, reason: str) -> None:
+def test_other_networks_are_refused_by_name(name: str, reason: str) -> None:
     with pytest.raises(EncoderError, match=name) as error:
         build_encoder(name, 224)
     assert any(part in str(error.value) for part in reason.split("|"))
@@ -119,8 +122,8 @@ def test_an_image_size_that_the_patch_does_not_divide_is_refused(size: int) -> N
         build_encoder("vit_tiny_patch16_224", size)
 
 
-def test_position_tables_are_maes_and_mocos(golden: object) -> None:
-    """Against the tables in the official files: MAE exactly, MoCo v3 and CAE 1e-7."""
+def test_position_tables_equal_those_of_official_files(golden: object) -> None:
+    """MAE's exactly, MoCo v3's and CAE's to 1e-7."""
     from uniemox.checkpoints.reading import read_weight_file
 
     def table(method: str, key: str, container: str) -> Tensor:

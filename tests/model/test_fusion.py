@@ -29,8 +29,8 @@ def test_equals_stored_values(name: str, equations: dict[str, Tensor]) -> None:
     torch.testing.assert_close(fusion(scene, person), expected, rtol=1e-9, atol=1e-12)
 
 
-def test_scaled_attention_keeps_images_apart_where_the_offset_hides_them_in_attention() -> None:
-    """With ε as large as features are, Γ2's products, C times smaller, vanish beside it; ours keep their scale."""
+def test_scaled_attention_distinguishes_images_where_the_offset_dominates_attention() -> None:
+    """With ε as large as features are, Γ2's products, C times smaller, are negligible; ours keep their scale."""
     torch.manual_seed(0)
     scene = draw(64, 512)
     person = draw(64, 512, seed=1)
@@ -39,8 +39,9 @@ def test_scaled_attention_keeps_images_apart_where_the_offset_hides_them_in_atte
     for name in ("attention", "scaled_attention"):
         fusion = build_fusion(name, channels=512).double()
         torch.nn.init.constant_(fusion.bias, 0.1)
-        found = fused_diagnostics(fusion(scene, person), fusion.bias)
-        shares[name], cosines[name] = found["offset_share"].item(), found["fused_cosine"].item()
+        diagnostics = fused_diagnostics(fusion(scene, person), fusion.bias)
+        shares[name] = diagnostics["offset_share"].item()
+        cosines[name] = diagnostics["fused_cosine"].item()
     assert shares["attention"] > 0.98
     assert cosines["attention"] > 0.98
     assert shares["scaled_attention"] < 0.5
@@ -60,14 +61,14 @@ def test_scaled_attention_is_attention_with_scaled_products() -> None:
 
 def test_diagnostics_of_one_direction_and_of_orthogonal_features() -> None:
     same = torch.ones(3, 4)
-    apart = torch.eye(4)
+    orthogonal = torch.eye(4)
     assert fused_diagnostics(same, torch.ones(4))["fused_cosine"].item() == pytest.approx(1)
     assert fused_diagnostics(same, torch.ones(4))["offset_share"].item() == pytest.approx(1)
-    assert fused_diagnostics(apart, None).keys() == {"fused_cosine"}
-    assert fused_diagnostics(apart, None)["fused_cosine"].item() == pytest.approx(0)
+    assert fused_diagnostics(orthogonal, None).keys() == {"fused_cosine"}
+    assert fused_diagnostics(orthogonal, None)["fused_cosine"].item() == pytest.approx(0)
     assert fused_diagnostics(same[:1], None)["fused_cosine"].item() == pytest.approx(0)
-    nothing = fused_diagnostics(torch.zeros(3, 4), torch.ones(4))
-    assert all(value.isfinite() for value in nothing.values())
+    of_zeros = fused_diagnostics(torch.zeros(3, 4), torch.ones(4))
+    assert all(value.isfinite() for value in of_zeros.values())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -85,21 +86,21 @@ def test_gradients_match_finite_differences(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_image_is_fused_on_its_own_of_both_streams(name: str) -> None:
+def test_each_image_is_fused_alone_and_depends_on_both_streams(name: str) -> None:
     """Γ2's softmax runs over the channels of one sample, not over the batch."""
     torch.manual_seed(0)
     fusion = build_fusion(name, channels=8).double()
     scene = draw(5, 8)
     person = draw(5, 8, seed=1)
-    whole = fusion(scene, person)
+    fused = fusion(scene, person)
     alone = torch.cat([fusion(scene[i : i + 1], person[i : i + 1]) for i in range(5)])
-    torch.testing.assert_close(whole, alone, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(fused, alone, rtol=1e-12, atol=1e-12)
     assert fusion(scene[:0], person[:0]).shape == (0, 8)
-    assert not torch.allclose(whole, fusion(draw(5, 8, seed=2), person))
-    assert not torch.allclose(whole, fusion(scene, draw(5, 8, seed=2)))
+    assert not torch.allclose(fused, fusion(draw(5, 8, seed=2), person))
+    assert not torch.allclose(fused, fusion(scene, draw(5, 8, seed=2)))
 
 
-def test_starting_values_are_the_design() -> None:
+def test_initial_weights_have_the_documented_distributions() -> None:
     torch.manual_seed(0)
     static = build_fusion("static", 512)
     dynamic = build_fusion("dynamic", 512)
@@ -121,7 +122,7 @@ def test_starting_values_are_the_design() -> None:
 
 @pytest.mark.parametrize("channels", [64, 512])
 @pytest.mark.parametrize("name", NAMES)
-def test_unrelated_samples_start_differently(name: str, channels: int) -> None:
+def test_initial_features_of_unrelated_samples_differ(name: str, channels: int) -> None:
     """Mean cosine of Υ between samples: near 0, and 1/π after Γ3's ReLU. It was 0.99 with torch's default biases."""
     torch.manual_seed(0)
     with torch.no_grad():
@@ -129,7 +130,8 @@ def test_unrelated_samples_start_differently(name: str, channels: int) -> None:
     cosines = torch.nn.functional.normalize(fused, dim=1) @ torch.nn.functional.normalize(fused, dim=1).T
     mean = float((cosines.sum() - 64) / (64 * 63))
     assert mean < (0.35 if name == "gated" else 0.01)
-    assert fused.std() > 20 * 1e-5  # what the samples say is above the offset ε that all share
+    # Differences between samples are larger than the offset ε that all share.
+    assert fused.std() > 20 * 1e-5
 
 
 @pytest.mark.parametrize("name", NAMES)

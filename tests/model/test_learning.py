@@ -1,4 +1,4 @@
-"""The parts work together on 16 photographs with captions; the teacher is CLIP's architecture, its weights random."""
+"""Pre-training learns on 16 photographs with captions; the teacher is CLIP's architecture with random weights."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from uniemox.training.optimization import build_optimizer
 
 L1_SCENE, L1_PERSON, L2, L3 = LossWeights.__slots__
 STEPS = 50
-GIVEN = ("scene", "person", "texts", "keys", "scene_noise", "person_noise")
+FIELDS = ("scene", "person", "texts", "keys", "scene_noise", "person_noise")
 Trained = tuple[UniEmoX, dict[str, Tensor], dict[str, Tensor]]
 
 
@@ -47,15 +47,15 @@ def batch(shared: Path, captions: dict[str, str]) -> PretrainBatch:
 
 
 def train(batch: PretrainBatch, tiny_clip: ClipTeacher, weights: LossWeights, depth: int) -> Trained:
-    """A model, and its losses before and after 50 steps; while it trains, masks are drawn anew each time."""
+    """A model, and its losses before and after 50 steps. Each training step draws new masks."""
     torch.manual_seed(0)
     encoder = build_encoder("vit_tiny_patch16_224", 64, embed_dim=96, depth=depth, num_heads=3)
     model = UniEmoX(encoder, ModelConfig(decoder=DecoderConfig(width=16, depth=2, heads=4), losses=weights))
     optimizer = build_optimizer(model, lr=2e-3)
     before = losses(model, batch, tiny_clip)
-    drawn = replace(batch, scene_noise=None, person_noise=None)
+    without_noise = replace(batch, scene_noise=None, person_noise=None)
     for _ in range(STEPS):
-        pretrain_step(model, optimizer, [drawn], teacher=tiny_clip)
+        pretrain_step(model, optimizer, [without_noise], teacher=tiny_clip)
     return model, before, losses(model, batch, tiny_clip)
 
 
@@ -75,7 +75,7 @@ def test_every_loss_falls(trained: Trained) -> None:
         assert after[name] < 0.9 * before[name], (name, before[name], after[name])
 
 
-def test_another_person_box_changes_the_persons_loss_alone(
+def test_another_person_box_changes_only_the_persons_loss(
     trained: Trained, batch: PretrainBatch, tiny_clip: ClipTeacher, shared: Path
 ) -> None:
     model, _, after = trained
@@ -89,11 +89,12 @@ def test_another_person_box_changes_the_persons_loss_alone(
 def test_the_wrong_texts_worsen_the_contrastive_loss(
     batch: PretrainBatch, tiny_clip: ClipTeacher, captions: dict[str, str]
 ) -> None:
-    """Texts of other images do. The same texts in another order change nothing: equation 9 sums over all of them.
+    """Texts of other images raise it. The same texts in another order do not: equation 9 sums over all of them.
 
-    L2 alone, and fewer texts than the teacher has channels: texts in all directions leave no room for others to differ.
+    Trained with L2 alone, on fewer texts than the teacher has channels: texts in all directions leave no room for
+    others to differ.
     """
-    few = PretrainBatch(**{name: getattr(batch, name)[:8] for name in GIVEN})
+    few = PretrainBatch(**{name: getattr(batch, name)[:8] for name in FIELDS})
     only_l2 = LossWeights(**{name: float(name == L2) for name in LossWeights.__slots__})
     model, before, after = train(few, tiny_clip, only_l2, depth=2)
     assert after[L2] < 0.5 * before[L2]
@@ -117,7 +118,9 @@ def test_the_wrong_images_worsen_both_alignments(
 
 
 @pytest.mark.parametrize("on", [(L1_SCENE, L1_PERSON), (L2, L3), (L3,)])
-def test_an_ablation_learns_what_is_left(on: tuple[str, ...], batch: PretrainBatch, tiny_clip: ClipTeacher) -> None:
+def test_the_losses_that_an_ablation_keeps_fall(
+    on: tuple[str, ...], batch: PretrainBatch, tiny_clip: ClipTeacher
+) -> None:
     weights = LossWeights(**{name: float(name in on) for name in LossWeights.__slots__})
     _, before, after = train(batch, tiny_clip, weights, depth=2)
     assert set(before) == set(on)

@@ -1,4 +1,4 @@
-"""The whole model: MAE's own numbers, what ablations leave out, and that its parts work together on real images."""
+"""The pre-training model: MAE's numbers, what ablations leave out, shapes, precision and gradients."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -33,15 +33,15 @@ def inputs(count: int = 4, width: int = 16) -> dict[str, Tensor]:
 
 
 def calls_of(module: nn.Module) -> list[int]:
-    """Batch sizes that a module has been called with, from now on."""
-    seen: list[int] = []
-    module.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
-    return seen
+    """Batch sizes of all later calls of a module."""
+    sizes: list[int] = []
+    module.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    return sizes
 
 
 @pytest.mark.parametrize("norm_pix", [False, True])
 @pytest.mark.parametrize("percent", [25, 50, 75, 85])
-def test_equals_mae(percent: int, norm_pix: bool, golden: Path) -> None:
+def test_prediction_loss_and_gradients_equal_maes(percent: int, norm_pix: bool, golden: Path) -> None:
     """Prediction, loss and gradients of golden/checkpoints/mae_pretrain (facebookresearch/mae, float32, 1e-5)."""
     stored = load_npz(golden / "mae_pretrain" / "expected.npz")
     model = mae_model(golden, percent, norm_pix=norm_pix)
@@ -59,7 +59,7 @@ def test_equals_mae(percent: int, norm_pix: bool, golden: Path) -> None:
         torch.testing.assert_close(value, stored[name].to(value.dtype), rtol=1e-5, atol=1e-5)
 
 
-def test_returns_everything(build_model: Build) -> None:
+def test_all_losses_features_and_predictions_are_returned(build_model: Build) -> None:
     output = build_model()(**inputs())
     assert set(output.losses) == {L1_SCENE, L1_PERSON, L2, L3}
     assert output.total.item() == pytest.approx(sum(value.item() for value in output.losses.values()), rel=1e-6)
@@ -71,17 +71,22 @@ def test_returns_everything(build_model: Build) -> None:
 
 
 def test_streams_do_not_leak_into_each_other(build_model: Build) -> None:
-    """One batched pass of 2N gives what two passes of N give."""
+    """One batched pass of 2N gives the same as two passes of N."""
     model = build_model().eval()
-    given = inputs()
-    whole = model(**given)
-    swapped = model(**given | {"scene": given["person"], "person": given["scene"]} | {
-        "scene_noise": given["person_noise"], "person_noise": given["scene_noise"]})  # fmt: skip
-    torch.testing.assert_close(whole.scene_pred, swapped.person_pred, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(whole.scene, swapped.person, rtol=1e-4, atol=1e-5)
-    single = model(**{name: value[1:2] for name, value in given.items()})
-    torch.testing.assert_close(whole.scene_pred[1:2], single.scene_pred, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(whole.fused[1:2], single.fused, rtol=1e-4, atol=1e-5)
+    batch = inputs()
+    output = model(**batch)
+    swapped_batch = batch | {
+        "scene": batch["person"],
+        "person": batch["scene"],
+        "scene_noise": batch["person_noise"],
+        "person_noise": batch["scene_noise"],
+    }
+    swapped = model(**swapped_batch)
+    torch.testing.assert_close(output.scene_pred, swapped.person_pred, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(output.scene, swapped.person, rtol=1e-4, atol=1e-5)
+    single = model(**{name: value[1:2] for name, value in batch.items()})
+    torch.testing.assert_close(output.scene_pred[1:2], single.scene_pred, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(output.fused[1:2], single.fused, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -94,11 +99,11 @@ def test_streams_do_not_leak_into_each_other(build_model: Build) -> None:
         ({"losses": only(L1_PERSON)}, 2, 1, False),
         ({"losses": only(L1_SCENE, L2, L3)}, 2, 1, True),  # w = 0, as the released code
         ({"fusion": None, "losses": only(L1_SCENE, L2, L3)}, 1, 1, False),  # without fusion: no person view
-        ({"fusion": None}, 2, 2, False),  # unless its reconstruction is asked for
+        ({"fusion": None}, 2, 2, False),  # unless its reconstruction is on
         ({"fusion": None, "losses": only(L3)}, 1, 0, False),
     ],
 )
-def test_what_is_off_is_not_there_and_not_computed(
+def test_parts_that_are_off_are_neither_built_nor_computed(
     settings: dict[str, object], views: int, decoded: int, fused: bool, build_model: Build
 ) -> None:
     model = build_model(**settings)
@@ -110,24 +115,23 @@ def test_what_is_off_is_not_there_and_not_computed(
     assert decoder_calls == ([4 * decoded] if decoded else [])
     assert (model.fusion is not None) == fused
     assert (output.person is not None) == (views == 2)
-    without = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
-    assert without == []  # what is there is trained: nothing idles, and DDP finds no unused parameter
+    # Every parameter is trained, so DistributedDataParallel finds no unused one.
+    without_gradient = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert without_gradient == []
     weights = model.config.losses
     assert set(output.losses) == {name for name in LossWeights.__slots__ if getattr(weights, name)}
 
 
-def test_missing_inputs_are_needed_only_where_they_count(build_model: Build) -> None:
-    given = inputs()
-    features = {name: given.pop(name) for name in ("image_features", "text_features")}
-    build_model(losses=only(L1_SCENE, L1_PERSON))(**given)
-    build_model(losses=only(L3), fusion=None)(given["scene"], image_features=features["image_features"])
-    for name, feature in features.items():
-        with pytest.raises(
-            ShapeError, match=f"teacher's {'text' if 'image' in name else 'image'}_features are missing"
-        ):
-            build_model()(**given, **{name: feature})
+def test_inputs_are_required_only_if_a_loss_needs_them(build_model: Build) -> None:
+    batch = inputs()
+    features = {name: batch.pop(name) for name in ("image_features", "text_features")}
+    build_model(losses=only(L1_SCENE, L1_PERSON))(**batch)
+    build_model(losses=only(L3), fusion=None)(batch["scene"], image_features=features["image_features"])
+    for name, missing in (("image_features", "text_features"), ("text_features", "image_features")):
+        with pytest.raises(ShapeError, match=f"teacher's {missing} are missing"):
+            build_model()(**batch, **{name: features[name]})
     with pytest.raises(ShapeError, match="person view is missing"):
-        build_model()(given["scene"], **features)
+        build_model()(batch["scene"], **features)
 
 
 def test_a_teacher_of_another_width_gets_a_projection(build_model: Build) -> None:
@@ -173,19 +177,19 @@ def test_settings_out_of_range_are_refused() -> None:
 
 def test_checkpointed_blocks_run_twice_and_give_the_same_gradients(build_model: Build) -> None:
     """Encoder and decoder compute their activations again in the backward pass."""
-    found = []
+    gradients = []
     for enable in (False, True):
         model = build_model()
         model.set_grad_checkpointing(enable)
         calls = [calls_of(block) for block in (model.encoder.blocks[0], model.decoder.blocks[0])]
         model(**inputs()).total.backward()
         assert calls == [[8] * (1 + enable)] * 2
-        found.append({name: p.grad for name, p in model.named_parameters() if p.requires_grad})
-    for name, grad in found[0].items():
-        torch.testing.assert_close(found[1][name], grad, rtol=1e-5, atol=1e-7)
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.requires_grad})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-5, atol=1e-7)
 
 
-def test_positions_are_fixed(build_model: Build) -> None:
+def test_position_tables_are_not_trained(build_model: Build) -> None:
     model = build_model()
     model(**inputs()).total.backward()
     assert model.encoder.pos_embed.grad is None
@@ -194,12 +198,12 @@ def test_positions_are_fixed(build_model: Build) -> None:
 
 def test_bf16_fuses_and_compares_in_float32(build_model: Build) -> None:
     model = build_model()
-    given = inputs()
+    batch = inputs()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        output = model(**given)
+        output = model(**batch)
     assert output.scene_pred.dtype == torch.bfloat16
     assert output.fused.dtype == output.losses[L2].dtype == output.losses[L3].dtype == torch.float32
-    exact = model(**given)
+    exact = model(**batch)
     assert output.total.item() == pytest.approx(exact.total.item(), rel=0.02)
 
 

@@ -61,7 +61,8 @@ def write_zoo(path: Path, relative: Sequence[float], confidence: float) -> Path:
 def write_decoded(source: Path, path: Path) -> Path:
     """YOLOX at 416 px with centres and sizes decoded to px at the end of its own graph."""
     model = onnx.load(source)
-    graph, raw = model.graph, model.graph.output[0]
+    graph = model.graph
+    raw = graph.output[0]
     levels = [(x, y, stride) for stride in (8, 16, 32) for y in range(416 // stride) for x in range(416 // stride)]
     table = np.array(levels, dtype=np.float32)[None]  # (1, n, 3)
     graph.initializer.append(numpy_helper.from_array(table[..., :2], "grid"))

@@ -48,7 +48,7 @@ def test_limits_of_settings_are_allowed() -> None:
         DetectorConfig(max_detections=0)
 
 
-def test_who_is_taken() -> None:
+def test_choice_of_the_person_by_policy() -> None:
     size = (100, 100)
     near = Box(0, 0, 50, 50)
     far = Box(60, 60, 70, 70)
@@ -67,13 +67,13 @@ def test_who_is_taken() -> None:
 
 
 def test_without_a_person_the_view_is_the_whole_image() -> None:
-    whole = Box(0, 0, 100, 80)
+    image_box = Box(0, 0, 100, 80)
     person = Detection(Box(10, 20, 60, 70), 0.9)
     for policy in ("largest", "union", "persons_only"):
-        assert choose_person(None, None, (100, 80), policy) == (whole, "whole_image_nobody_looked", ())
-        assert choose_person([], None, (100, 80), policy) == (whole, "whole_image_nobody_found", ())
-    assert choose_person([person], None, (100, 80), "persons_only") == (whole, "persons_only", (person.box,))
-    assert choose_person([person], None, (100, 80), "second_crop") == (whole, "whole_image_second_crop", ())
+        assert choose_person(None, None, (100, 80), policy) == (image_box, "whole_image_nobody_looked", ())
+        assert choose_person([], None, (100, 80), policy) == (image_box, "whole_image_nobody_found", ())
+    assert choose_person([person], None, (100, 80), "persons_only") == (image_box, "persons_only", (person.box,))
+    assert choose_person([person], None, (100, 80), "second_crop") == (image_box, "whole_image_second_crop", ())
 
 
 def test_people_at_the_border_do_not_break_an_image() -> None:

@@ -31,19 +31,21 @@ SHAPES = {  # in the order of the file: Darknet writes biases before weights
     "coarse_bias": (CHANNELS,),
     "coarse": (CHANNELS, 4),
 }
-HEAD = "[convolutional]\nsize=1\nstride=1\npad=1\nfilters={channels}\nactivation=linear\n[yolo]\nmask={mask}\n{rest}\n"
+HEAD = (
+    "[convolutional]\nsize=1\nstride=1\npad=1\nfilters={channels}\nactivation=linear\n[yolo]\nmask={mask}\n{anchors}\n"
+)
 
 
 def cfg_text(width: int = 416, classes: int = CLASSES) -> str:
-    rest = f"anchors={', '.join(f'{w},{h}' for w, h in ANCHORS)}\nclasses={classes}\nnum=9"
+    anchors = f"anchors={', '.join(f'{w},{h}' for w, h in ANCHORS)}\nclasses={classes}\nnum=9"
     channels = 3 * (5 + classes)
     return (
         f"[net]\nwidth={width}\nheight={width}\nchannels=3\n"
         "[convolutional]\nbatch_normalize=1\nfilters=4\nsize=3\nstride=2\npad=1\nactivation=leaky\n"
         "[maxpool]\nsize=8\nstride=8\n"
-        + HEAD.format(channels=channels, mask="3,4,5", rest=rest)
+        + HEAD.format(channels=channels, mask="3,4,5", anchors=anchors)
         + "[route]\nlayers=1\n[maxpool]\nsize=2\nstride=2\n"
-        + HEAD.format(channels=channels, mask="6,7,8", rest=rest)
+        + HEAD.format(channels=channels, mask="6,7,8", anchors=anchors)
     )
 
 
@@ -116,10 +118,11 @@ def test_outputs_equal_the_same_network_in_numpy(network: Path) -> None:
     rows = np.concatenate(detector._forward(pixels))
     expected = rows_by_hand(pixels)
     np.testing.assert_allclose(rows[:, :5], expected[:, :5], rtol=1e-4, atol=1e-4)
-    said = rows[:, 5:] > 0  # OpenCV writes 0 for what is hardly there
-    np.testing.assert_allclose(rows[:, 5:][said], expected[:, 5:][said], rtol=1e-4, atol=1e-4)
-    assert expected[:, 5:][~said].max() < MIN_CONFIDENCE + 1e-4
-    assert said.any()
+    # OpenCV writes 0 for a low confidence.
+    is_confident = rows[:, 5:] > 0
+    np.testing.assert_allclose(rows[:, 5:][is_confident], expected[:, 5:][is_confident], rtol=1e-4, atol=1e-4)
+    assert expected[:, 5:][~is_confident].max() < MIN_CONFIDENCE + 1e-4
+    assert is_confident.any()
 
 
 @pytest.mark.parametrize("confidence", [0.8, 0.6])
@@ -132,24 +135,24 @@ def test_people_equal_those_of_numpy(network: Path, confidence: float) -> None:
     centres = rows[:, :2] * (500, 300)
     halves = rows[:, 2:4] * (250, 150)
     boxes = np.concatenate([centres - halves, centres + halves], axis=1)
-    kept = [row for row in suppress(boxes, rows[:, 5], 0.4) if is_visible(boxes[row])]
-    (found,) = detector.detect([image])
-    assert len(found) == len(kept) > 0
-    for one, row in zip(found, kept, strict=True):
+    expected = [row for row in suppress(boxes, rows[:, 5], 0.4) if is_visible(boxes[row])]
+    (people,) = detector.detect([image])
+    assert len(people) == len(expected) > 0
+    for person, row in zip(people, expected, strict=True):
         clipped = boxes[row].clip(0, (500, 300, 500, 300))
-        np.testing.assert_allclose(one.box, clipped, atol=0.1)
-        assert one.confidence == pytest.approx(rows[row, 5], abs=1e-4)
+        np.testing.assert_allclose(person.box, clipped, atol=0.1)
+        assert person.confidence == pytest.approx(rows[row, 5], abs=1e-4)
 
 
 def test_the_papers_settings_are_the_defaults(network: Path) -> None:
-    plain = load_detector(network)
-    said = load_detector(network, DetectorConfig(confidence=0.8, nms_overlap=0.4))
-    assert plain.fingerprint == said.fingerprint
-    assert load_detector(network, DetectorConfig(confidence=0.5)).fingerprint != plain.fingerprint
-    assert all(one.confidence >= 0.8 for found in plain.detect([scene()]) for one in found)
+    default = load_detector(network)
+    explicit = load_detector(network, DetectorConfig(confidence=0.8, nms_overlap=0.4))
+    assert default.fingerprint == explicit.fingerprint
+    assert load_detector(network, DetectorConfig(confidence=0.5)).fingerprint != default.fingerprint
+    assert all(person.confidence >= 0.8 for people in default.detect([scene()]) for person in people)
 
 
-def test_names_both_files_or_the_cfg_alone(network: Path, tmp_path: Path) -> None:
+def test_pair_of_files_and_cfg_alone_open_the_same_detector(network: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "other.bin"
     elsewhere.write_bytes(network.with_suffix(".weights").read_bytes())
     pair = load_detector(f"{network}+{elsewhere}")
@@ -160,9 +163,9 @@ def test_names_both_files_or_the_cfg_alone(network: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 900), (3000, 20), (2, 2)])
-def test_odd_images(network: Path, size: tuple[int, int]) -> None:
-    for found in load_detector(network, DetectorConfig(confidence=0.2)).detect([Image.new("RGB", size), scene()]):
-        assert all(isinstance(one.box, Box) for one in found)
+def test_images_of_odd_sizes(network: Path, size: tuple[int, int]) -> None:
+    for people in load_detector(network, DetectorConfig(confidence=0.2)).detect([Image.new("RGB", size), scene()]):
+        assert all(isinstance(person.box, Box) for person in people)
     assert load_detector(network).detect([]) == []
 
 
@@ -189,7 +192,7 @@ def test_broken_cfg_is_refused(network: Path, text: str) -> None:
         load_detector(network)
 
 
-def test_less_than_opencv_gives_is_refused(network: Path) -> None:
+def test_confidence_below_opencvs_limit_is_refused(network: Path) -> None:
     with pytest.raises(ConfigError, match=r"drops Darknet boxes below 0\.2"):
         load_detector(network, DetectorConfig(confidence=0.1))
 

@@ -45,23 +45,25 @@ def test_any_output_gives_boxes_inside_sorted(layout, seed: int, spread: float, 
     boxes, confidences = layout.decode(random_outputs(layout.name, seed, spread, holes), SIZE)
     assert boxes.shape == (2, confidences.shape[1], 4)
     placed = Placement(0.4, 0.5, 3, -2).back(boxes[1])
-    found = select(placed, confidences[1], (160, 90), Thresholds(0.2, 0.5, 7))
-    assert len(found) <= 7
-    for box, confidence in found:
+    detections = select(placed, confidences[1], (160, 90), Thresholds(0.2, 0.5, 7))
+    assert len(detections) <= 7
+    for box, confidence in detections:
         assert 0 <= box.x1 < box.x2 <= 160
         assert 0 <= box.y1 < box.y2 <= 90
         assert 0.2 <= confidence <= 1
-    assert [one.confidence for one in found] == sorted((one.confidence for one in found), reverse=True)
+    assert [detection.confidence for detection in detections] == sorted(
+        (detection.confidence for detection in detections), reverse=True
+    )
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
-def test_images_of_a_batch_do_not_touch(layout) -> None:
+def test_images_of_a_batch_do_not_affect_each_other(layout) -> None:
     outputs = random_outputs(layout.name, 0, 1.0, 0.0)
     together = layout.decode(outputs, SIZE)
     for i in range(2):
         alone = layout.decode([output[i : i + 1] for output in outputs], SIZE)
-        for part, whole in zip(alone, together, strict=True):
-            np.testing.assert_allclose(part[0], whole[i], rtol=1e-6)
+        for single, batch in zip(alone, together, strict=True):
+            np.testing.assert_allclose(single[0], batch[i], rtol=1e-6)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 30), st.sampled_from([0.0, 0.3, 0.5, 1.0]))
@@ -71,11 +73,11 @@ def test_suppression_is_greedy(seed: int, count: int, threshold: float) -> None:
     corner = generator.integers(0, 10, (count, 2))
     boxes = np.concatenate([corner, corner + generator.integers(0, 8, (count, 2))], axis=1).astype(float)
     confidences = generator.choice([0.1, 0.2, 0.3, 0.4, 0.5], count)  # with ties
-    kept: list[int] = []
+    rows: list[int] = []
     for i in sorted(range(count), key=lambda i: -confidences[i]):
-        if all(overlap_of(boxes[i], boxes[j]) <= threshold for j in kept):
-            kept.append(i)
-    assert suppress(boxes, confidences, threshold) == kept
+        if all(overlap_of(boxes[i], boxes[j]) <= threshold for j in rows):
+            rows.append(i)
+    assert suppress(boxes, confidences, threshold) == rows
 
 
 def overlap_of(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
@@ -84,17 +86,17 @@ def overlap_of(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
     return len(pixels[0] & pixels[1]) / max(len(pixels[0] | pixels[1]), 1)
 
 
-def test_selection_leaves_out_what_is_no_box_in_the_image() -> None:
+def test_selection_drops_boxes_outside_of_the_image() -> None:
     boxes = np.array([[-5, 10, 20, 30], [200, 0, 300, 40], [5, 5, 5.5, 50], [np.nan, 0, 9, 9], [40, 0, 90, 90]])
-    found = select(boxes, np.array([0.5, 0.9, 0.9, 0.9, 0.8]), (100, 50), Thresholds(0.5, 0.5, 9))
-    assert found == (((40, 0, 90, 50), 0.8), ((0, 10, 20, 30), 0.5))
+    detections = select(boxes, np.array([0.5, 0.9, 0.9, 0.9, 0.8]), (100, 50), Thresholds(0.5, 0.5, 9))
+    assert detections == (((40, 0, 90, 50), 0.8), ((0, 10, 20, 30), 0.5))
     assert select(boxes, np.full(5, np.nan), (100, 50), Thresholds(0.0, 0.5, 9)) == ()
 
 
 def test_the_most_confident_candidates_are_compared() -> None:
     """Of 1,001 people side by side, the least certain is not among the 1,000."""
-    left = np.arange(1001.0)
-    boxes = np.stack([left, 0 * left, left + 1, 0 * left + 1], axis=1)
-    confidences = np.linspace(0.5, 0.9, len(left))
-    found = select(boxes, confidences, (len(left), 1), Thresholds(0.1, 0.5, 2000))
-    assert [detection.box.x1 for detection in found] == left[:0:-1].tolist()
+    x1 = np.arange(1001.0)
+    boxes = np.stack([x1, 0 * x1, x1 + 1, 0 * x1 + 1], axis=1)
+    confidences = np.linspace(0.5, 0.9, len(x1))
+    detections = select(boxes, confidences, (len(x1), 1), Thresholds(0.1, 0.5, 2000))
+    assert [detection.box.x1 for detection in detections] == x1[:0:-1].tolist()

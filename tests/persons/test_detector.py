@@ -8,7 +8,7 @@ import onnx
 import pytest
 from PIL import Image
 
-from recipes.finder.scores import FinderScores, Known, read_labelled, score
+from recipes.finder.scores import FinderScores, LabelledImage, read_labelled, score
 from tests.persons.graphs import write_constant, write_decoded, write_zoo
 from uniemox.errors import ConfigError, DetectorError
 from uniemox.io import hub
@@ -16,7 +16,7 @@ from uniemox.io.onnx_sessions import get_available_providers, pick_provider
 from uniemox.persons.box import overlap
 from uniemox.persons.detector import DetectorConfig, load_detector
 
-Sample = tuple[Image.Image, Known]
+Sample = tuple[Image.Image, LabelledImage]
 MODELS = ("yolox_nano.onnx", "fastestdet.onnx")
 
 
@@ -49,10 +49,10 @@ def test_people_in_photographs(
     models: Path, photographs: list[Sample], confidence, recall: float, large_recall: float, precision: float
 ) -> None:
     """FastestDet: floors a person or two below what is measured on these 32, at an overlap of 0.5."""
-    s = scores_of(models / "fastestdet.onnx", photographs, DetectorConfig(confidence=confidence))
-    assert s.recall >= recall, s
-    assert s.large_recall >= large_recall, s
-    assert s.precision >= precision, s
+    scores = scores_of(models / "fastestdet.onnx", photographs, DetectorConfig(confidence=confidence))
+    assert scores.recall >= recall, scores
+    assert scores.large_recall >= large_recall, scores
+    assert scores.precision >= precision, scores
 
 
 def test_reference_figures_of_yolox_nano(models: Path, shared: Path) -> None:
@@ -61,11 +61,11 @@ def test_reference_figures_of_yolox_nano(models: Path, shared: Path) -> None:
     The README's figures ignore colour profiles, which 17 of the photographs have (Adobe RGB and others): that changes
     the answer for a person or two. With red and blue exchanged, the recall would be 0.48.
     """
-    s = scores_of(
+    scores = scores_of(
         models / "yolox_nano.onnx", read_labelled(shared / "data" / "coco_persons"), DetectorConfig(confidence=0.35)
     )
-    assert s.people == 350
-    assert (s.recall, s.large_recall, s.precision) == pytest.approx((0.57, 0.80, 0.77), abs=0.01)
+    assert scores.people == 350
+    assert (scores.recall, scores.large_recall, scores.precision) == pytest.approx((0.57, 0.80, 0.77), abs=0.01)
 
 
 def test_yolox_decoded_in_the_graph_finds_the_same(models: Path, photographs: list[Sample], tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_yolox_decoded_in_the_graph_finds_the_same(models: Path, photographs: li
     assert (raw.layout.name, decoded.layout.name) == ("YOLOX", "YOLOX, decoded in the graph")
     for ours, graphs in zip(raw.detect(images), decoded.detect(images), strict=True):
         assert len(ours) == len(graphs)
-        np.testing.assert_allclose([one.box for one in ours], [one.box for one in graphs], atol=0.01)
+        np.testing.assert_allclose([person.box for person in ours], [person.box for person in graphs], atol=0.01)
 
 
 def test_people_of_one_photograph(models: Path, photographs: list[Sample]) -> None:
@@ -86,13 +86,13 @@ def test_people_of_one_photograph(models: Path, photographs: list[Sample]) -> No
     def largest_of(sample: Sample) -> float:
         """Its share of the image."""
         image, known = sample
-        return max((one.box.area for one in known.people), default=0) / (image.width * image.height)
+        return max((person.box.area for person in known.people), default=0) / (image.width * image.height)
 
     image, known = max(photographs, key=largest_of)
-    largest = max((one.box for one in known.people), key=lambda box: box.area)
+    largest = max((person.box for person in known.people), key=lambda box: box.area)
     for name in MODELS:
-        (found,) = load_detector(models / name).detect([image])
-        assert overlap(np.array([one.box for one in found]), np.array([largest])).max() > 0.7
+        (people,) = load_detector(models / name).detect([image])
+        assert overlap(np.array([person.box for person in people]), np.array([largest])).max() > 0.7
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -103,14 +103,14 @@ def test_odd_images_have_no_people(models: Path, name: str, size: tuple[int, int
 
 @pytest.mark.parametrize("name", MODELS)
 def test_confidence_zero_and_any_mode(models: Path, photographs: list[Sample], name: str) -> None:
-    """Everything counts: still at most `most`, inside, sorted; a grey image is taken as it is."""
+    """Everything counts: still at most `max_detections`, inside, sorted; a grey image is taken as it is."""
     grey = photographs[0][0].convert("L")
-    (found,) = load_detector(models / name, DetectorConfig(confidence=0, nms_overlap=1, max_detections=50)).detect(
+    (people,) = load_detector(models / name, DetectorConfig(confidence=0, nms_overlap=1, max_detections=50)).detect(
         [grey]
     )
-    assert len(found) == 50
-    assert [one.confidence for one in found] == sorted((one.confidence for one in found), reverse=True)
-    for box, _ in found:
+    assert len(people) == 50
+    assert [person.confidence for person in people] == sorted((person.confidence for person in people), reverse=True)
+    for box, _ in people:
         assert 0 <= box.x1 < box.x2 <= grey.width
         assert 0 <= box.y1 < box.y2 <= grey.height
 
@@ -125,9 +125,9 @@ def test_fingerprint_follows_file_and_settings(tmp_path: Path) -> None:
     same = DetectorConfig(confidence=0.8, nms_overlap=0.4, max_detections=100)
     assert load_detector(path, same).fingerprint == first.fingerprint
     others = [DetectorConfig(confidence=0.7), DetectorConfig(nms_overlap=0.5), DetectorConfig(max_detections=9)]
-    seen = {load_detector(path, config).fingerprint for config in others}
-    seen.add(load_detector(write_zoo(copy, (0.1, 0.2, 0.5, 0.7), 0.85)).fingerprint)
-    assert len(seen | {first.fingerprint}) == 5
+    fingerprints = {load_detector(path, config).fingerprint for config in others}
+    fingerprints.add(load_detector(write_zoo(copy, (0.1, 0.2, 0.5, 0.7), 0.85)).fingerprint)
+    assert len(fingerprints | {first.fingerprint}) == 5
 
 
 def test_fingerprint_follows_the_weights_that_a_graph_keeps_in_another_file(tmp_path: Path) -> None:
@@ -136,8 +136,8 @@ def test_fingerprint_follows_the_weights_that_a_graph_keeps_in_another_file(tmp_
     split = tmp_path / "split.onnx"
     onnx.save(model, split, save_as_external_data=True, location="numbers", size_threshold=1000, convert_attribute=True)
     first = load_detector(split)
-    beside = bytearray((tmp_path / "numbers").read_bytes())
-    (tmp_path / "numbers").write_bytes(beside + b"\0")
+    weights = bytearray((tmp_path / "numbers").read_bytes())
+    (tmp_path / "numbers").write_bytes(weights + b"\0")
     assert load_detector(split).fingerprint != first.fingerprint
     (tmp_path / "numbers").unlink()
     with pytest.raises(DetectorError, match=r"split\.onnx reads weights from 'numbers', not in its folder; put"):
@@ -180,7 +180,7 @@ def test_broken_files(tmp_path: Path, content: bytes | str) -> None:
         load_detector(path)
 
 
-def test_a_provider_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_unavailable_provider_is_refused(tmp_path: Path) -> None:
     if "CUDAExecutionProvider" in get_available_providers():
         pytest.skip("onnxruntime has CUDA here")
     assert pick_provider(None) == "cpu"
@@ -192,13 +192,15 @@ def test_a_provider_that_is_not_there_is_refused(tmp_path: Path) -> None:
         load_detector(tmp_path / "yolov3.cfg", provider="cuda")
 
 
-def test_what_a_provider_runs_is_what_the_cpu_runs(shared: Path) -> None:
+def test_provider_finds_the_same_people_as_the_cpu(shared: Path) -> None:
     if "OpenVINOExecutionProvider" not in get_available_providers():
         pytest.skip("needs a second provider: pip install onnxruntime-openvino in onnxruntime's place")
     file = shared / "models" / "yolox_nano.onnx"
     images = [Image.open(path).convert("RGB") for path in sorted((shared / "data/flickr8k/images").iterdir())[:20]]
     on_cpu = load_detector(file).detect(images)
-    there = load_detector(file, provider="openvino").detect(images)
-    assert [len(people) for people in there] == [len(people) for people in on_cpu]
-    for a, b in zip(there, on_cpu, strict=True):  # bfloat16 may change the order
-        assert sorted(one.box[0] for one in a) == pytest.approx(sorted(one.box[0] for one in b), abs=8)  # px
+    on_openvino = load_detector(file, provider="openvino").detect(images)
+    assert [len(people) for people in on_openvino] == [len(people) for people in on_cpu]
+    for a, b in zip(on_openvino, on_cpu, strict=True):  # bfloat16 may change the order
+        assert sorted(person.box[0] for person in a) == pytest.approx(
+            sorted(person.box[0] for person in b), abs=8
+        )  # px

@@ -12,7 +12,7 @@ SIDES = st.integers(1, 700)
 
 
 @given(SIDES, SIDES, st.sampled_from(["squash", "corner", "centre"]))
-def test_boxes_come_back(width: int, height: int, fit) -> None:
+def test_boxes_map_back_to_the_image(width: int, height: int, fit) -> None:
     """The whole image's box in the input, found from its red px, is the whole image again, to a px of the input."""
     image = Image.new("RGB", (width, height), (255, 0, 0))
     fitted, placement = fit_image(image, (64, 96), Preparation(fit=fit, order="RGB", fill=114))
@@ -35,8 +35,8 @@ def test_letterbox(fit, left: int, top: int) -> None:
 
 def test_channels_mean_and_std() -> None:
     image = Image.new("RGB", (8, 8), (10, 20, 30))
-    how = Preparation(fit="squash", order="BGR", mean=(1.0, 2.0, 3.0), std=(2.0, 3.0, 4.0))
-    pixels, _ = fit_images([image, image], (4, 6), how)
+    preparation = Preparation(fit="squash", order="BGR", mean=(1.0, 2.0, 3.0), std=(2.0, 3.0, 4.0))
+    pixels, _ = fit_images([image, image], (4, 6), preparation)
     assert pixels.shape == (2, 3, 4, 6)
     assert pixels.dtype == np.float32
     np.testing.assert_allclose(pixels[0, :, 0, 0], [29 / 2, 18 / 3, 7 / 4])

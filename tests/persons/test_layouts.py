@@ -25,18 +25,18 @@ def logit(p: float) -> float:
     return float(np.log(p / (1 - p)))
 
 
-def people(path: Path, name: str, image: Image.Image = IMAGE) -> tuple[Detection, ...]:
-    """Who the file finds in the image, once it was recognised as the layout of that name."""
+def detect_people(path: Path, name: str, image: Image.Image = IMAGE) -> tuple[Detection, ...]:
+    """People that the file finds in the image; it must be recognised as the layout of that name."""
     detector = load_detector(path)
     assert detector.layout.name == name
-    (found,) = detector.detect([image])
-    return found
+    (detections,) = detector.detect([image])
+    return detections
 
 
-def assert_one(found: Sequence[Detection], box: Sequence[float], confidence: float, atol: float = 0.01) -> None:
-    (one,) = found
-    np.testing.assert_allclose(one.box, box, atol=atol)
-    assert one.confidence == pytest.approx(confidence, abs=1e-4)
+def assert_single(detections: Sequence[Detection], box: Sequence[float], confidence: float, atol: float = 0.01) -> None:
+    (detection,) = detections
+    np.testing.assert_allclose(detection.box, box, atol=atol)
+    assert detection.confidence == pytest.approx(confidence, abs=1e-4)
 
 
 def grid(size: int, strides: Sequence[int]) -> NDArray[np.float64]:
@@ -65,7 +65,7 @@ def test_yolox(tmp_path: Path, classes: int, decoded: bool) -> None:
     """Input px 52 ± 32, 24 ± 16; the image of 200 px lies in the corner, 0.8 as large. The box leaves it above."""
     path = write_constant(tmp_path / "a.onnx", [yolox_table(classes, decoded=decoded)], (160, 160))
     name = "YOLOX, decoded in the graph" if decoded else "YOLOX"
-    assert_one(people(path, name), (20 / 0.8, 8 / 0.8, 84 / 0.8, 40 / 0.8), 0.72)
+    assert_single(detect_people(path, name), (20 / 0.8, 8 / 0.8, 84 / 0.8, 40 / 0.8), 0.72)
 
 
 def nanodet_table(size: int, strides: Sequence[int], row: int, classes: int, bins: int) -> NDArray[np.float64]:
@@ -88,8 +88,9 @@ def test_nanodet_plus(tmp_path: Path, classes: int, bins: int) -> None:
     table = nanodet_table(416, (8, 16, 32, 64), row, classes, bins)
     assert table.shape[1] == 3598  # as the published nanodet-plus-m_416.onnx
     path = write_constant(tmp_path / "a.onnx", [table], (416, 416))
-    x, y = 200 / 416, 100 / 416
-    assert_one(people(path, "NanoDet-Plus"), (112 * x, 32 * y, 192 * x, 160 * y), 0.6)
+    x = 200 / 416
+    y = 100 / 416
+    assert_single(detect_people(path, "NanoDet-Plus"), (112 * x, 32 * y, 192 * x, 160 * y), 0.6)
 
 
 @CLASSES
@@ -97,9 +98,10 @@ def test_nanodet(tmp_path: Path, classes: int) -> None:
     """320 px, in the middle: 200 x 100 becomes 320 x 160 under 80 px of black. Stride 32, column 4, row 5."""
     table = nanodet_table(320, (8, 16, 32), 1600 + 400 + 5 * 10 + 4, classes, 8)
     path = write_constant(tmp_path / "a.onnx", [table], (320, 320))
-    x, y = 4.5 * 32, 5.5 * 32
+    x = 4.5 * 32
+    y = 5.5 * 32
     expected = ((x - 16) / 1.6, (y - 32 - 80) / 1.6, (x + 64) / 1.6, (y + 96 - 80) / 1.6)
-    assert_one(people(path, "NanoDet"), (*expected[:3], 100), 0.6)
+    assert_single(detect_people(path, "NanoDet"), (*expected[:3], 100), 0.6)
 
 
 @CLASSES
@@ -108,7 +110,7 @@ def test_fastestdet(tmp_path: Path, classes: int) -> None:
     maps = np.zeros((1, 5 + classes, 10, 10))
     maps[0, :6, 2, 3] = (0.9, np.arctanh(0.5), np.arctanh(-0.5), logit(0.5), logit(0.2), 0.8)
     path = write_constant(tmp_path / "a.onnx", [maps], (160, 160))
-    assert_one(people(path, "FastestDet"), (20, 5, 120, 25), 0.9**0.6 * 0.8**0.4)
+    assert_single(detect_people(path, "FastestDet"), (20, 5, 120, 25), 0.9**0.6 * 0.8**0.4)
 
 
 @CLASSES
@@ -118,11 +120,12 @@ def test_yolov3_maps_in_any_order(tmp_path: Path, classes: int) -> None:
     values = (logit(0.25), logit(0.5), np.log(0.5), 0, logit(0.95), logit(0.9))
     maps[16][0, 2, :6, 2, 3] = values
     outputs = [maps[stride].reshape(1, -1, 160 // stride, 160 // stride) for stride in (32, 16, 8)]
-    x, y = 200 / 160, 100 / 160
+    x = 200 / 160
+    y = 100 / 160
     box = ((52 - 14.75) * x, 0, (52 + 14.75) * x, (40 + 59.5) * y)
     for order in ((0, 1, 2), (2, 1, 0), (1, 0, 2)):
         path = write_constant(tmp_path / "a.onnx", [outputs[i] for i in order], (160, 160))
-        assert_one(people(path, "YOLOv3, three raw maps"), box, 0.855)
+        assert_single(detect_people(path, "YOLOv3, three raw maps"), box, 0.855)
 
 
 @CLASSES
@@ -132,24 +135,24 @@ def test_yolov3_table(tmp_path: Path, classes: int) -> None:
     table[0, :, :2] = 208
     table[0, 4000, :6] = (208, 208, 104, 52, 0.95, 0.9)
     path = write_constant(tmp_path / "a.onnx", [table], (416, 416))
-    assert_one(people(path, "YOLOv3, one table (YOLOv5 has the same)"), (75, 37.5, 125, 62.5), 0.855)
+    assert_single(detect_people(path, "YOLOv3, one table (YOLOv5 has the same)"), (75, 37.5, 125, 62.5), 0.855)
 
 
 def test_yolov3_of_the_zoo(tmp_path: Path) -> None:
     """The graph knows the image's height and width, in that order, and gives boxes in its px, y first."""
     path = write_zoo(tmp_path / "a.onnx", (0.1, 0.2, 0.5, 0.6), 0.85)
     name = "YOLOv3 of the ONNX model zoo"
-    assert_one(people(path, name), (40, 10, 120, 50), 0.85)
+    assert_single(detect_people(path, name), (40, 10, 120, 50), 0.85)
     tall = Image.new("RGB", (50, 1000))
-    assert_one(people(path, name, tall), (10, 100, 30, 500), 0.85, atol=0.1)
-    found = load_detector(path).detect([tall, IMAGE, tall])
-    assert [one.box.y2 for (one,) in found] == pytest.approx([500, 50, 500], abs=0.1)
+    assert_single(detect_people(path, name, tall), (10, 100, 30, 500), 0.85, atol=0.1)
+    batch = load_detector(path).detect([tall, IMAGE, tall])
+    assert [person.box.y2 for (person,) in batch] == pytest.approx([500, 50, 500], abs=0.1)
 
 
 def test_yolov3_keeps_the_papers_settings(tmp_path: Path) -> None:
-    for confidence, found in ((0.79, 0), (0.81, 1)):
+    for confidence, count in ((0.79, 0), (0.81, 1)):
         path = write_zoo(tmp_path / "a.onnx", (0.1, 0.2, 0.5, 0.6), confidence)
-        assert len(load_detector(path).detect([IMAGE])[0]) == found
+        assert len(load_detector(path).detect([IMAGE])[0]) == count
     assert load_detector(path).layout.nms_overlap == 0.4
 
 
@@ -160,9 +163,10 @@ def test_overlapping_people(tmp_path: Path) -> None:
     for row, (cx, confidence) in enumerate(((100, 0.9), (125, 0.95), (300, 0.85))):
         table[0, row, :6] = (cx, 208, 100, 50, confidence, 1)
     path = write_constant(tmp_path / "a.onnx", [table], (416, 416))
-    assert [one.confidence for one in load_detector(path).detect([IMAGE])[0]] == pytest.approx([0.95, 0.85])
+    people = load_detector(path).detect([IMAGE])[0]
+    assert [person.confidence for person in people] == pytest.approx([0.95, 0.85])
     every = load_detector(path, DetectorConfig(nms_overlap=0.61)).detect([IMAGE])[0]
-    assert [one.confidence for one in every] == pytest.approx([0.95, 0.9, 0.85])
+    assert [person.confidence for person in every] == pytest.approx([0.95, 0.9, 0.85])
     assert load_detector(path, DetectorConfig(nms_overlap=0.61, max_detections=2)).detect([IMAGE])[0] == every[:2]
 
 
@@ -239,7 +243,7 @@ def one_person() -> np.ndarray:
     return maps
 
 
-def test_boxes_and_peaks() -> None:
+def test_finder_boxes_and_peaks() -> None:
     """The middle of column 12, row 5 is 100, 44 px; only the peak counts, and everything on a plateau does."""
     boxes, confidences = decode_centres_map([one_person().astype(np.float32)], (160, 160))
     assert boxes.shape == (1, 400, 4)
@@ -251,25 +255,25 @@ def test_boxes_and_peaks() -> None:
     assert confidences[0, 0] == pytest.approx(0.01)
 
 
-def test_every_image_of_a_batch_is_its_own() -> None:
+def test_finder_decodes_each_image_of_a_batch() -> None:
     maps = np.concatenate([one_person(), one_person()[..., ::-1, :]]).astype(np.float32)
     boxes, confidences = decode_centres_map([maps], (160, 160))
     assert confidences.argmax(axis=1).tolist() == [5 * 20 + 12, 14 * 20 + 12]
     np.testing.assert_allclose(boxes[1, 14 * 20 + 12], (80, 14 * STRIDE + 4 - 12, 128, 14 * STRIDE + 4 + 36))
 
 
-def test_a_file_is_recognised(tmp_path: Path) -> None:
+def test_finder_file_is_recognised(tmp_path: Path) -> None:
     """The image of 200 x 100 px is squashed to 160 x 160."""
     detector = load_detector(write_constant(tmp_path / "a.onnx", [one_person()], (160, 160), batch="n"))
     assert detector.layout.name == "uniemox finder"  # type: ignore[attr-defined]
     wide, tall = detector.detect([Image.new("RGB", (200, 100)), Image.new("RGB", (40, 320))])
-    (one,) = wide
-    np.testing.assert_allclose(one.box, (80 * 1.25, 32 / 1.6, 128 * 1.25, 80 / 1.6), atol=1e-3)
-    assert one.confidence == pytest.approx(0.7, abs=1e-4)
+    (person,) = wide
+    np.testing.assert_allclose(person.box, (80 * 1.25, 32 / 1.6, 128 * 1.25, 80 / 1.6), atol=1e-3)
+    assert person.confidence == pytest.approx(0.7, abs=1e-4)
     np.testing.assert_allclose(tall[0].box, (80 / 4, 32 * 2, 128 / 4, 80 * 2), atol=1e-3)
 
 
-def test_its_least_confidence(tmp_path: Path) -> None:
+def test_default_confidence_of_the_finder(tmp_path: Path) -> None:
     for confidence, people in ((0.49, 0), (0.51, 1)):
         maps = one_person()
         maps[0, 0, 5, 12:14] = confidence, 0
@@ -278,7 +282,7 @@ def test_its_least_confidence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["no probability", "no distance", "another stride", "six maps", "not a number"])
-def test_other_maps_are_refused(tmp_path: Path, how: str) -> None:
+def test_other_maps_than_the_finders_are_refused(tmp_path: Path, how: str) -> None:
     maps = one_person()
     if how == "no probability":
         maps[0, 0, 0, 0] = 1.5

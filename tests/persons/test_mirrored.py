@@ -13,7 +13,7 @@ from uniemox.predict.opening import EMBEDDED, FINDER_CONFIDENCE, open_finder
 WIDTH = 100
 
 
-class Gives:
+class StatedDetector:
     """Detector that gives stated detections for an image, and others for its mirror image."""
 
     name = "gives"
@@ -27,14 +27,15 @@ class Gives:
 
 
 def detect(first: list[Detection], second: list[Detection], min_confidence: float) -> list[Detection]:
-    [found] = MirrorDetector(Gives(first, second), min_confidence).detect([Image.new("RGB", (WIDTH, 80))])
-    return list(found)
+    [detections] = MirrorDetector(StatedDetector(first, second), min_confidence).detect([Image.new("RGB", (WIDTH, 80))])
+    return list(detections)
 
 
 def test_box_and_confidence_are_means_and_weak_ones_are_confirmed() -> None:
-    left, right = Box(10, 10, 30, 50), Box(66, 10, 90, 50)  # `right` is `left` in the mirror image, 4 px wider
-    [found] = detect([Detection(left, 0.9)], [Detection(right, 0.3)], 0.5)
-    assert found == Detection(Box(10, 10, 32, 50), pytest.approx(0.6))
+    left = Box(10, 10, 30, 50)
+    right = Box(66, 10, 90, 50)  # `left` in the mirror image, 4 px wider
+    [detection] = detect([Detection(left, 0.9)], [Detection(right, 0.3)], 0.5)
+    assert detection == Detection(Box(10, 10, 32, 50), pytest.approx(0.6))
     assert detect([Detection(left, 0.6)], [Detection(right, 0.3)], 0.5) == []
     assert detect([Detection(left, 0.99)], [Detection(left, 0.99)], 0.5) == []  # elsewhere in the mirror image
 
@@ -46,9 +47,10 @@ def test_the_embedded_detector_counts_the_same_people_in_a_mirror_image() -> Non
     images = [Image.open(path).convert("RGB") for path in paths]
     both = open_finder("embedded")
     alone = load_detector(EMBEDDED / "finder.onnx")
+    mirror_images = [ImageOps.mirror(image) for image in images]
     changes = []
     for detector in (both, alone):
-        plain, mirrored = (detector.detect(some) for some in (images, [ImageOps.mirror(image) for image in images]))
+        plain, mirrored = (detector.detect(batch) for batch in (images, mirror_images))
         changes.append(sum(len(first) != len(second) for first, second in zip(plain, mirrored, strict=True)))
         if detector is both:
             assert sum(map(len, plain)) > 10
@@ -59,17 +61,17 @@ def test_the_embedded_detector_counts_the_same_people_in_a_mirror_image() -> Non
     assert changes[1] >= 3
 
 
-def test_the_most_confident_objects_are_kept_of_the_means() -> None:
+def test_max_detections_keeps_the_most_confident_means() -> None:
     boxes = [Box(10, 10, 30, 50), Box(60, 10, 90, 50)]
     first = [Detection(boxes[0], 0.9), Detection(boxes[1], 0.8)]
     second = [Detection(Box(70, 10, 90, 50), 0.5), Detection(Box(10, 10, 40, 50), 0.9)]  # the other is now the best
-    detector = MirrorDetector(Gives(first, second), 0.5, max_detections=1)
-    [[found]] = detector.detect([Image.new("RGB", (WIDTH, 80))])
-    assert found.box == boxes[1]
+    detector = MirrorDetector(StatedDetector(first, second), 0.5, max_detections=1)
+    [[detection]] = detector.detect([Image.new("RGB", (WIDTH, 80))])
+    assert detection.box == boxes[1]
     assert len(detector.fingerprint) == 16
 
 
-def test_a_given_confidence_is_that_of_the_mean() -> None:
+def test_min_confidence_applies_to_the_mean() -> None:
     detector = open_finder("embedded", config=DetectorConfig(confidence=0.8))
     assert isinstance(detector, MirrorDetector)
     assert detector.min_confidence == 0.8

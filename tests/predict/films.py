@@ -9,13 +9,14 @@ import pytest
 from PIL import Image
 
 from tests.drawn import draw_image
-from uniemox.io.decoding.film import _film, moments
+from uniemox.io.decoding.film import moments
+from uniemox.io.decoding.film_frames import read_video
 
 SHOTS = [Image.effect_mandelbrot((96, 64), (-2, -1.5, 1, 1.5), 90).convert("RGB"), *map(draw_image, range(2))]
 
 
 def shots() -> list[Image.Image]:
-    return [one.resize((96, 64)) for one in SHOTS]
+    return [shot.resize((96, 64)) for shot in SHOTS]
 
 
 def film_of(
@@ -55,7 +56,7 @@ def film_of(
             frame.time_base = Fraction(1, 44_100)
             packets += sound.encode(frame)
         packets += sound.encode() if sound else []
-        for packet in sorted(packets, key=lambda one: one.dts * one.time_base):
+        for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
             container.mux(packet)
     return path
 
@@ -68,14 +69,14 @@ def slides(
     return film_of(path, [25 * each_s * n for n in range(count)], 25, codec, lasts=lasts, sound_s=sound_s)
 
 
-def read_here(path: Path, search_on: Callable[[], None] = lambda: None) -> tuple[list[float], str]:
+def read_here(path: Path, report_progress: Callable[[], None] = lambda: None) -> tuple[list[float], str]:
     """Sample a film each second in this process. Return the times, and the error that ends it."""
     times = []
     error = ""
     try:
-        for time_s, _, frame in moments(_film(path, search_on), 1):
+        for time_s, _, frame in moments(read_video(path, report_progress), 1):
             if frame is not None:
-                frame.pixels()
+                frame.to_image()
                 times.append(time_s)
     except (ValueError, OSError) as problem:
         error = f"{type(problem).__name__}: {problem}"

@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.conftest import SHARED
 from tests.drawn import draw_image
-from tests.predict.networks import made, one
+from tests.predict.networks import as_prediction, make_network
 from uniemox.predict.colour import is_colourless
 from uniemox.predict.predictor import Predictor
 from uniemox.views import alterations
@@ -46,10 +46,10 @@ def test_photographs_keep_their_colour() -> None:
     assert np.mean([is_colourless(as_jpeg(alterations.sepia(image))) for image in images]) >= 0.95
 
 
-def test_a_prediction_says_so(tmp_path: Path) -> None:
-    predictor = Predictor(made(tmp_path))
+def test_a_prediction_reports_that_the_image_has_no_colour(tmp_path: Path) -> None:
+    predictor = Predictor(make_network(tmp_path))
     image = draw_image(3, (64, 64))
-    assert not one(predictor.predict(image)).is_colourless
-    found = one(predictor.predict(alterations.grey(image)))
-    assert found.is_colourless
-    assert found.to_dict()["is_colourless"] is True
+    assert not as_prediction(predictor.predict(image)).is_colourless
+    grey_prediction = as_prediction(predictor.predict(alterations.grey(image)))
+    assert grey_prediction.is_colourless
+    assert grey_prediction.to_dict()["is_colourless"] is True

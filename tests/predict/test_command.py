@@ -19,9 +19,9 @@ from tests.runs import uniemox_here
 COMMAND = [sys.executable, "-c", "from uniemox.cli import main; main()", "predict"]
 
 
-def predict_apart(*arguments: object, given: str | None = None) -> subprocess.CompletedProcess[str]:
+def predict_apart(*arguments: object, input_text: str | None = None) -> subprocess.CompletedProcess[str]:
     command = [*COMMAND, "--no-persons", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, input=given)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, input=input_text)
 
 
 def predict(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -31,13 +31,13 @@ def predict(*arguments: object) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """model.onnx, and photos of which one is broken and one has a line break in its name."""
-    made = tmp_path_factory.mktemp("work")
-    tiny_network(made / "model.onnx", conformal_scores=[i / 100 for i in range(100)])
-    (made / "photos").mkdir()
+    root = tmp_path_factory.mktemp("work")
+    tiny_network(root / "model.onnx", conformal_scores=[i / 100 for i in range(100)])
+    (root / "photos").mkdir()
     for i, name in enumerate(("a.png", "b\nc.png", "ü.png")):
-        draw_image(i, (60, 40)).save(made / "photos" / name)
-    (made / "photos" / "z.jpg").write_bytes(b"broken")
-    return made
+        draw_image(i, (60, 40)).save(root / "photos" / name)
+    (root / "photos" / "z.jpg").write_bytes(b"broken")
+    return root
 
 
 @pytest.mark.portable
@@ -66,7 +66,7 @@ def test_a_name_that_is_too_long_is_one_failure(folder: Path) -> None:
 
 def test_the_table_and_the_list_from_standard_input(folder: Path) -> None:
     paths = "".join(f"{folder / 'photos' / name}\n" for name in ("a.png", "ü.png"))
-    done = predict_apart("-", "--model", folder / "model.onnx", "--labels", "polarity", given=paths)
+    done = predict_apart("-", "--model", folder / "model.onnx", "--labels", "polarity", input_text=paths)
     assert done.returncode == 0
     assert "evoked (polarity)" in done.stdout
     assert done.stdout.count("negative") == 2
@@ -143,19 +143,20 @@ def test_an_interrupted_job_resumes_without_loss(folder: Path, tmp_path: Path) -
     while time.monotonic() < deadline and not (lines.exists() and lines.read_bytes().count(b"\n") >= 10):
         time.sleep(0.05)
     job.send_signal(signal.SIGINT)
-    _, said = job.communicate(timeout=60)
+    _, message = job.communicate(timeout=60)
     assert job.returncode == 130
-    assert "to continue, repeat it (predict, survey: add --resume)" in said
+    assert "to continue, repeat it (predict, survey: add --resume)" in message
     before = lines.read_text().splitlines()
     assert 10 <= len(before) < 40
-    again = (tmp_path, "--model", folder / "model.onnx", "--out", out, "--resume")
-    assert "holds other predictions (label_set" in predict(*again, "--labels", "polarity").stderr
+    resume_arguments = (tmp_path, "--model", folder / "model.onnx", "--out", out, "--resume")
+    assert "holds other predictions (label_set" in predict(*resume_arguments, "--labels", "polarity").stderr
     model = folder / "model.onnx"
-    whole = model.read_bytes()
-    model.write_bytes(whole + b"\n\0")  # an unknown, empty field: another file that answers alike
-    assert "holds other predictions (a model or detector that has changed" in predict(*again).stderr
-    model.write_bytes(whole)
-    done = predict(*again)
+    model_bytes = model.read_bytes()
+    # An unknown, empty field makes another file with the same predictions.
+    model.write_bytes(model_bytes + b"\n\0")
+    assert "holds other predictions (a model or detector that has changed" in predict(*resume_arguments).stderr
+    model.write_bytes(model_bytes)
+    done = predict(*resume_arguments)
     assert done.returncode == 0
     assert f"40 images ({len(before)} of them already existed)" in done.stderr
     after = [json.loads(line)["path"] for line in lines.read_text().splitlines()]

@@ -10,7 +10,7 @@ import pytest
 
 from tests.drawn import draw_image, jpeg_of
 from tests.images import draw, save
-from tests.predict.networks import one
+from tests.predict.networks import as_prediction
 from uniemox.errors import ImageError
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
@@ -33,12 +33,12 @@ TEXT = base64.b64encode(JPEG).decode()
     ],
 )
 def test_data_urls_are_read(predictor: Predictor, text: str) -> None:
-    expected = one(predictor.predict(JPEG))
-    found = one(predictor.predict(text))
-    assert found.to_dict() == expected.to_dict()
-    assert found.path is None
-    assert found.plot().size == expected.plot().size
-    [in_a_list] = predictor.predict([text])
+    expected = as_prediction(predictor.predict(JPEG))
+    prediction = as_prediction(predictor.predict(text))
+    assert prediction.to_dict() == expected.to_dict()
+    assert prediction.path is None
+    assert prediction.plot().size == expected.plot().size
+    [in_a_list] = predictor.predict_many([text])
     assert isinstance(in_a_list, Prediction)
     assert in_a_list.to_dict() == expected.to_dict()
 
@@ -65,21 +65,21 @@ def test_data_urls_are_read(predictor: Predictor, text: str) -> None:
 def test_no_message_repeats_more_than_200_characters(predictor: Predictor, text: str, message: str) -> None:
     with pytest.raises(ImageError, match=message) as raised:
         predictor.predict(text)
-    whole = "".join(traceback.format_exception(raised.value))
-    [failed] = predictor.predict([text])
+    trace = "".join(traceback.format_exception(raised.value))
+    [failed] = predictor.predict_many([text])
     assert isinstance(failed, Failure)
     assert failed.error == str(raised.value)
-    shown = [str(raised.value), whole, repr(failed.error)]
+    messages = [str(raised.value), trace, repr(failed.error)]
     if len(text) > 4096 or text.startswith("data:"):
-        shown.append(json.dumps(failed.to_dict()))
-    longest = [text[i : i + 201] for i in range(0, len(text) - 201, 50)]
-    assert not [part for part in longest for place in shown if part in place]
+        messages.append(json.dumps(failed.to_dict()))
+    excerpts = [text[i : i + 201] for i in range(0, len(text) - 201, 50)]
+    assert not [part for part in excerpts for message_text in messages if part in message_text]
     assert len(str(raised.value)) < 600
 
 
-def test_a_file_with_such_a_name_is_a_file(
+def test_an_existing_file_named_like_a_data_url_is_read(
     predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("data:a,b.jpg").write_bytes(JPEG)
-    assert one(predictor.predict("data:a,b.jpg")).path == "data:a,b.jpg"
+    assert as_prediction(predictor.predict("data:a,b.jpg")).path == "data:a,b.jpg"

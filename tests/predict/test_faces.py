@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from tests.drawn import draw_image
-from tests.predict.networks import SIZE, answer, one, tiny_network, values
+from tests.predict.networks import SIZE, as_prediction, plain_probabilities, tiny_network, values
 from uniemox.errors import ConfigError, DetectorError
 from uniemox.labels import FERPLUS
 from uniemox.persons.box import Box, Detection
@@ -56,49 +56,51 @@ def predictor(scene: Network, shown: Path, *faces: Box, people: Sequence[Box] | 
     return Predictor(scene, None if people is None else Finds(*people), None, reader)
 
 
-def faces_of(found: Prediction | list[Prediction | Failure]) -> list[Face]:
-    faces = one(found).faces
+def faces_of(result: Prediction | list[Prediction | Failure]) -> list[Face]:
+    faces = as_prediction(result).faces
     assert faces is not None
     return faces
 
 
 def shown_by(face: Image.Image) -> np.ndarray:
-    """The mean over a face and its mirror image, written plainly."""
-    views = [scene_view(one, SIZE, 1.0) for one in (face, ImageOps.mirror(face))]
-    return np.mean([answer([view], seed=3, **SHOWN) for view in views], axis=0)
+    """Return the mean over a face and its mirror image, by a plain computation."""
+    views = [scene_view(view, SIZE, 1.0) for view in (face, ImageOps.mirror(face))]
+    return np.mean([plain_probabilities([view], seed=3, **SHOWN) for view in views], axis=0)
 
 
 def test_expressions_match_a_plain_computation(scene: Network, shown: Path) -> None:
     """The grey square around the face's box, 1.14 times the mean of its sides, a little raised."""
     image = draw_image(1, (200, 160))
     box = Box(60, 40, 110, 100)
-    found = one(predictor(scene, shown, box, people=[Box(50, 30, 130, 160)]).predict(image))
-    [face] = faces_of(found)
+    prediction = as_prediction(predictor(scene, shown, box, people=[Box(50, 30, 130, 160)]).predict(image))
+    [face] = faces_of(prediction)
     assert (face.box, face.confidence, face.person) == (box, 0.9, 0)
     side = 1.14 * (50 * 60) ** 0.5
-    x, y = 85 - side / 2, 70 - 0.02 * side - side / 2
-    part = (round(x), round(y), round(x + side), round(y + side))
+    left = 85 - side / 2
+    top = 70 - 0.02 * side - side / 2
+    part = (round(left), round(top), round(left + side), round(top + side))
     square = image.crop(part).convert("L").convert("RGB")
     expected = shown_by(square)
     assert list((face.expressions or {}).values()) == pytest.approx(expected, abs=1e-5)
     assert tuple(face.expressions or ()) == FERPLUS.labels
-    plain = one(Predictor(scene).predict(image))
-    assert values(found) == pytest.approx(values(plain), abs=0.02)  # of the full image, not of a smaller copy
+    plain = as_prediction(Predictor(scene).predict(image))
+    # With faces the full image is decoded, without them a smaller copy.
+    assert values(prediction) == pytest.approx(values(plain), abs=0.02)
     assert plain.faces is None
     assert plain.to_dict()["faces"] is None
 
 
 def test_faces_do_not_depend_on_the_batch(scene: Network, shown: Path) -> None:
-    """Also where some are too small to be read, and nothing is said of them."""
+    """Also with a face that is too small, which gets no expressions."""
     images = [draw_image(i, (200, 160)) for i in range(5)]
     small = Box(10, 10, 10 + MIN_FACE_PX - 0.5, 40)
     model = predictor(scene, shown, Box(60, 40, 110, 100), small, Box(120, 20, 180, 90))
-    together = model.predict(images)
-    for image, found in zip(images, together, strict=True):
+    predictions = model.predict_many(images)
+    for image, prediction in zip(images, predictions, strict=True):
         alone = faces_of(model.predict(image))
         assert [face.expressions is None for face in alone] == [False, True, False]
-        assert isinstance(found, Prediction)
-        for a, b in zip(alone, found.faces or [], strict=True):
+        assert isinstance(prediction, Prediction)
+        for a, b in zip(alone, prediction.faces or [], strict=True):
             assert list((a.expressions or {}).values()) == pytest.approx(list((b.expressions or {}).values()), abs=1e-5)
 
 
@@ -107,10 +109,10 @@ def test_a_mirrored_image_has_mirrored_squares_with_the_same_grey(scene: Network
     box = Box(60, 40, 110, 101)
     mirrored = Box(200 - box.x2, box.y1, 200 - box.x1, box.y2)
     reader = FaceReader(Network.open(shown, threads=1), Finds(box))
-    there = reader.look(image, image.size, box)
-    back = reader.look(ImageOps.mirror(image), image.size, mirrored)
-    for one_way, other in zip(there, reversed(back), strict=True):
-        np.testing.assert_allclose(one_way["scene"], other["scene"], atol=3)
+    views = reader.views_of(image, image.size, box)
+    mirrored_views = reader.views_of(ImageOps.mirror(image), image.size, mirrored)
+    for view, mirrored_view in zip(views, reversed(mirrored_views), strict=True):
+        np.testing.assert_allclose(view["scene"], mirrored_view["scene"], atol=3)
 
 
 def test_the_whole_image_may_be_the_face(scene: Network, shown: Path) -> None:
@@ -131,41 +133,47 @@ def test_no_face_is_an_empty_list_and_labels_are_mapped(scene: Network, shown: P
     assert set(face.expressions or ()) == {"anger", "disgust", "fear", "joy", "sadness", "surprise"}
 
 
-class Sees(Finds):
+class FindsInTurn(Finds):
     """Finds other boxes when it is called a second time."""
 
-    def __init__(self, there: Sequence[Box], back: Sequence[Box]) -> None:
-        self.there = there
-        self.back = back
-        self.seen = list[int]()
+    def __init__(self, in_image: Sequence[Box], in_mirror: Sequence[Box]) -> None:
+        self.in_image = in_image
+        self.in_mirror = in_mirror
+        self.calls = list[int]()
 
     def detect(self, images: Sequence[Image.Image]) -> list[tuple[Detection, ...]]:
-        call = len(self.seen)
-        self.seen.append(len(images))
-        return [tuple(Detection(box, 0.8 - 0.2 * call) for box in (self.there, self.back)[call]) for _ in images]
+        call = len(self.calls)
+        self.calls.append(len(images))
+        return [
+            tuple(Detection(box, 0.8 - 0.2 * call) for box in (self.in_image, self.in_mirror)[call]) for _ in images
+        ]
 
 
 def test_detections_in_image_and_mirror_image_are_averaged() -> None:
     """In an image 100 px wide; what only one of the two shows is left out."""
     near = Box(10, 10, 30, 30)
     far = Box(60, 10, 80, 30)
-    finder = MirrorDetector(Sees([near, far], [Box(68, 10, 88, 30), Box(0, 50, 20, 70)]))
-    [[one]] = finder.detect([Image.new("RGB", (100, 80))])
-    assert one.box == Box(11, 10, 31, 30)
-    assert one.confidence == pytest.approx(0.7)
-    assert MirrorDetector(Sees([near], [])).detect([Image.new("RGB", (100, 80))] * 2) == [(), ()]
-    assert MirrorDetector(Sees([], [])).detect([]) == []
-    without = Sees([], [near])
+    finder = MirrorDetector(FindsInTurn([near, far], [Box(68, 10, 88, 30), Box(0, 50, 20, 70)]))
+    [[detection]] = finder.detect([Image.new("RGB", (100, 80))])
+    assert detection.box == Box(11, 10, 31, 30)
+    assert detection.confidence == pytest.approx(0.7)
+    assert MirrorDetector(FindsInTurn([near], [])).detect([Image.new("RGB", (100, 80))] * 2) == [(), ()]
+    assert MirrorDetector(FindsInTurn([], [])).detect([]) == []
+    without = FindsInTurn([], [near])
     assert MirrorDetector(without).detect([Image.new("RGB", (100, 80))] * 3) == [(), (), ()]
-    assert without.seen == [3, 0]  # no mirror image where nothing was found
+    # Images in which nothing is found need no mirror image.
+    assert without.calls == [3, 0]
 
 
 def test_faces_are_assigned_to_owners() -> None:
     near = Box(0, 0, 100, 200)
     far = Box(0, 0, 300, 300)
-    assert owners([Box(20, 10, 60, 60)], [far, near]) == [1]  # the smaller of two that hold all of it
-    assert owners([Box(20, 10, 60, 60), Box(30, 20, 40, 30)], [near]) == [0, None]  # one face a person, the larger one
-    assert owners([Box(80, 10, 130, 60)], [near]) == [None]  # hardly in it
+    # Of two boxes that contain all of the face, the smaller one wins.
+    assert owners([Box(20, 10, 60, 60)], [far, near]) == [1]
+    # A person owns one face, the larger one.
+    assert owners([Box(20, 10, 60, 60), Box(30, 20, 40, 30)], [near]) == [0, None]
+    # Less than 0.7 of this face lies inside the box.
+    assert owners([Box(80, 10, 130, 60)], [near]) == [None]
     assert owners([Box(20, 10, 60, 60)], []) == [None]
     assert owners([], [near]) == []
 
@@ -182,10 +190,10 @@ def test_face_squares_follow_the_box(x: float, y: float, width: float, height: f
 
 @given(st.lists(CORNERS, max_size=6), st.lists(CORNERS, max_size=4))
 def test_each_person_owns_at_most_one_face(faces: list[tuple[float, ...]], people: list[tuple[float, ...]]) -> None:
-    boxes = [[Box(x, y, x + w, y + h) for x, y, w, h in some] for some in (faces, people)]
-    found = [place for place in owners(boxes[0], boxes[1]) if place is not None]
-    assert len(set(found)) == len(found)
-    assert all(0 <= place < len(people) for place in found)
+    boxes = [[Box(x, y, x + w, y + h) for x, y, w, h in corners] for corners in (faces, people)]
+    indices = [index for index in owners(boxes[0], boxes[1]) if index is not None]
+    assert len(set(indices)) == len(indices)
+    assert all(0 <= index < len(people) for index in indices)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +204,7 @@ def test_each_person_owns_at_most_one_face(faces: list[tuple[float, ...]], peopl
         ({"faces": "whole", "face_finder": "x.onnx"}, "leave face_finder out"),
     ],
 )
-def test_settings_that_contradict_each_other(options: dict[str, str], message: str) -> None:
+def test_face_settings_that_contradict_each_other_are_refused(options: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load(finder=None, **options)  # type: ignore[arg-type]
 
@@ -222,9 +230,9 @@ def test_yunet_is_read_as_opencv_reads_it(shared: Path) -> None:
     detector = load_detector(shared / "models" / "yunet_n.onnx")
     for name, faces in expected.items():
         with Image.open(shared / "data" / "coco_persons" / "images" / name) as image:
-            found = detector.detect([image.convert("RGB")])[0]
-        np.testing.assert_allclose([box for box, _ in found], [face[:4] for face in faces], atol=0.05)
-        np.testing.assert_allclose([sure for _, sure in found], [face[4] for face in faces], atol=1e-3)
+            detections = detector.detect([image.convert("RGB")])[0]
+        np.testing.assert_allclose([box for box, _ in detections], [face[:4] for face in faces], atol=0.05)
+        np.testing.assert_allclose([confidence for _, confidence in detections], [face[4] for face in faces], atol=1e-3)
 
 
 def test_the_embedded_models_on_a_photograph_and_its_mirror_image(shared: Path) -> None:
@@ -232,21 +240,22 @@ def test_the_embedded_models_on_a_photograph_and_its_mirror_image(shared: Path) 
     model = load("small", finder=None, faces="find")
     with Image.open(shared / "data" / "coco_persons" / "images" / "000000000872.jpg") as opened:
         image = opened.convert("RGB")
-    there = faces_of(model.predict(image))
-    back = faces_of(model.predict(ImageOps.mirror(image)))
-    assert there
-    for face in there:
+    faces = faces_of(model.predict(image))
+    mirrored_faces = faces_of(model.predict(ImageOps.mirror(image)))
+    assert faces
+    for face in faces:
         mirrored = Box(image.width - face.box.x2, face.box.y1, image.width - face.box.x1, face.box.y2)
-        nearest = min(back, key=lambda one: sum(abs(a - b) for a, b in zip(one.box, mirrored, strict=True)))
+        nearest = min(
+            mirrored_faces, key=lambda candidate: sum(abs(a - b) for a, b in zip(candidate.box, mirrored, strict=True))
+        )
         np.testing.assert_allclose(nearest.box, mirrored, atol=0.1 * (mirrored.x2 - mirrored.x1))
         assert face.expressions is not None
         assert nearest.expressions == pytest.approx(face.expressions, abs=0.1)
 
 
-def test_a_group_is_summed_up() -> None:
+def test_groups_without_readable_faces_are_summarised() -> None:
     assert (summarise_faces([]), summarise_faces([None])) == ("no face found", "1 face: 1 too small to tell")
 
 
 def test_face_models_are_opened_only_on_request() -> None:
-    """Their networks are not even opened."""
     assert load("small", finder=None).face_reader is None

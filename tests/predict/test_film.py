@@ -21,7 +21,8 @@ from tests.drawn import draw_image
 from tests.predict.films import shots
 from tests.runs import uniemox_here
 from uniemox.errors import ConfigError, DataError, MissingPackageError
-from uniemox.io.decoding.film import Shown, moments
+from uniemox.io.decoding.film import moments
+from uniemox.io.decoding.film_frames import DecodedFrame
 from uniemox.predict import film
 from uniemox.predict.film import Frame, parse_time, read_film
 from uniemox.predict.timeline import draw_timelines
@@ -171,7 +172,7 @@ def test_a_moment_shows_the_frame_that_began_last(gaps_ms: list[int], every_s: f
     gaps = [gap / 1000 for gap in gaps_ms]
     begins = np.cumsum([0, *gaps_ms[:-1]]) / 1000
     grey = np.zeros((36, 64), np.int16)
-    frames = [Shown(start, gap, grey, (1, 1), draw_image) for start, gap in zip(begins, gaps, strict=True)]  # type: ignore[arg-type]
+    frames = [DecodedFrame(start, gap, grey, (1, 1), draw_image) for start, gap in zip(begins, gaps, strict=True)]  # type: ignore[arg-type]
     told = [(time_s, shown.time_s) for time_s, _, shown in moments(frames, every_s) if shown is not None]
     assert [time_s for time_s, _ in told] == [every_s * place for place in range(len(told))]
     for time_s, start in told:
@@ -179,9 +180,9 @@ def test_a_moment_shows_the_frame_that_began_last(gaps_ms: list[int], every_s: f
 
 
 def test_a_frame_that_claims_to_last_for_years_is_cut_short() -> None:
-    still = Shown(0.0, 1e9, np.zeros((36, 64), np.int16), (1, 1), lambda: shots()[0])
+    still = DecodedFrame(0.0, 1e9, np.zeros((36, 64), np.int16), (1, 1), lambda: shots()[0])
     assert len([one for one in moments([still], 100) if one[2] is not None]) == 6
-    late = still._replace(time_s=1e8, lasts_s=1.0)
+    late = still._replace(time_s=1e8, duration_s=1.0)
     assert [one[0] for one in moments([still, late], 100) if one[2] is not None] == [0, 100, 200, 300, 400, 500, 1e8]
 
 
@@ -390,8 +391,8 @@ def test_signs_of_life_do_not_extend_the_time_for_an_answer(tmp_path: Path) -> N
     """A film whose frames take the processor for ever, each for less than a minute, has no answer at all."""
     code = (
         "import sys, time; from uniemox.io.decoding import film; film.CPU_S = film.CPU_PER_S = 0\n"
-        "def endless(path):\n  while True: yield film.Shown(0.0, 0.001, None, (1, 1), None)\n"
-        "film._animation = endless; film.moments = lambda frames, every_s: ((0.0, 1, None) for _ in frames)\n"
+        "def endless(path):\n  while True: yield film.DecodedFrame(0.0, 0.001, None, (1, 1), None)\n"
+        "film.read_animation = endless; film.moments = lambda frames, every_s: ((0.0, 1, None) for _ in frames)\n"
         f"sys.argv = ['film', {str(tmp_path / 'a.gif')!r}, '1']; film.main()"
     )
     (tmp_path / "a.gif").touch()

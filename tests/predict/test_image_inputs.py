@@ -12,7 +12,7 @@ from tests.colours import PQ, hdr_values
 from tests.drawn import draw_image, jpeg_of
 from tests.images import animate, draw, save
 from tests.io.test_colour import png_with
-from tests.predict.networks import SIZE, answer, made, one, values
+from tests.predict.networks import SIZE, as_prediction, make_network, plain_probabilities, values
 from tests.tiffs import REDUCED, page_of, tiff_of
 from uniemox.errors import ImageError
 from uniemox.io.images import decode
@@ -28,16 +28,16 @@ def test_all_kinds_of_images_give_the_same_answer(predictor: Predictor, tmp_path
     path = tmp_path / "ü\n.png"
     image.save(path)
     array = np.asarray(image)
-    ways: list[Any] = [path, str(path), path.read_bytes(), bytearray(path.read_bytes()), image, array, array / 255]
-    ways += [
+    inputs: list[Any] = [path, str(path), path.read_bytes(), bytearray(path.read_bytes()), image, array, array / 255]
+    inputs += [
         (array / 255).astype(np.float32),
         np.dstack([array, np.full((48, 64), 255, np.uint8)]),
         image.convert("RGBA"),
     ]
-    ways += [np.asfortranarray(array), array[::-1][::-1]]
-    found = predictor.predict(ways)
-    assert all(values(one(result)) == values(one(found[0])) for result in found)  # type: ignore[arg-type]
-    assert [one(result).path for result in found[:3]] == [str(path), str(path), None]  # type: ignore[arg-type]
+    inputs += [np.asfortranarray(array), array[::-1][::-1]]
+    predictions = predictor.predict_many(inputs)
+    assert all(values(as_prediction(result)) == values(as_prediction(predictions[0])) for result in predictions)  # type: ignore[arg-type]
+    assert [as_prediction(result).path for result in predictions[:3]] == [str(path), str(path), None]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "I", "F", "I;16", "LA", "YCbCr", "HSV"])
@@ -49,38 +49,41 @@ def test_pil_images_of_every_mode(predictor: Predictor, mode: str) -> None:
         image = grey.convert("RGB")
     if image.mode != mode:
         image = (grey if mode in ("I", "F") else image).convert(mode)
-    found = one(predictor.predict(image))
+    prediction = as_prediction(predictor.predict(image))
     expected = (grey if mode in ("I", "F", "I;16") else image).convert("RGB")
-    assert values(found) == pytest.approx(answer([scene_view(expected, SIZE, 0.9)]), abs=1e-5)
-    assert sum(values(found)) == pytest.approx(1)
+    assert values(prediction) == pytest.approx(plain_probabilities([scene_view(expected, SIZE, 0.9)]), abs=1e-5)
+    assert sum(values(prediction)) == pytest.approx(1)
 
 
 def test_transparent_pixels_are_white_and_grey_is_grey(predictor: Predictor) -> None:
     rgba = np.zeros((40, 40, 4), np.uint8)
-    white = one(predictor.predict(np.full((40, 40, 3), 255, np.uint8)))
-    assert values(one(predictor.predict(rgba))) == values(white)
+    white = as_prediction(predictor.predict(np.full((40, 40, 3), 255, np.uint8)))
+    assert values(as_prediction(predictor.predict(rgba))) == values(white)
     grey = np.asarray(draw_image(3).convert("L"))
-    assert values(one(predictor.predict(grey))) == values(one(predictor.predict(np.dstack([grey] * 3))))
+    assert values(as_prediction(predictor.predict(grey))) == values(
+        as_prediction(predictor.predict(np.dstack([grey] * 3)))
+    )
 
 
 def test_exif_orientation_is_applied(predictor: Predictor, tmp_path: Path) -> None:
     image = draw_image(4, (80, 60))
     exif = Image.Exif()
-    exif[0x0112] = 6  # shown after a turn to the right
+    # Viewers turn this image to the right.
+    exif[0x0112] = 6
     path = tmp_path / "turned.png"
     image.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
-    upright = one(predictor.predict(image))
-    for way in (path, Image.open(path)):
-        found = one(predictor.predict(way))
-        assert values(found) == values(upright)
-        assert (found.width_px, found.height_px) == (80, 60)
+    upright = as_prediction(predictor.predict(image))
+    for source in (path, Image.open(path)):
+        prediction = as_prediction(predictor.predict(source))
+        assert values(prediction) == values(upright)
+        assert (prediction.width_px, prediction.height_px) == (80, 60)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (3, 1), (1, 100)])
-def test_the_smallest_images(predictor: Predictor, size: tuple[int, int]) -> None:
-    found = one(predictor.predict(Image.new("RGB", size, "red")))
-    expected = answer([scene_view(Image.new("RGB", size, "red"), SIZE, 0.9)])
-    assert values(found) == pytest.approx(expected, abs=1e-5)
+def test_the_smallest_images_match_a_plain_computation(predictor: Predictor, size: tuple[int, int]) -> None:
+    prediction = as_prediction(predictor.predict(Image.new("RGB", size, "red")))
+    expected = plain_probabilities([scene_view(Image.new("RGB", size, "red"), SIZE, 0.9)])
+    assert values(prediction) == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +119,7 @@ def test_unreadable_images_raise_alone_and_fail_in_a_list(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ImageError, match=message):
         predictor.predict(image)
-    before, failed, after = predictor.predict([draw_image(1), image, draw_image(2)])
+    before, failed, after = predictor.predict_many([draw_image(1), image, draw_image(2)])
     assert isinstance(before, Prediction)
     assert isinstance(after, Prediction)
     assert isinstance(failed, Failure)
@@ -134,11 +137,11 @@ def test_open_files_are_read_once(tmp_path: Path, predictor: Predictor) -> None:
     draw_image(1).save(path)
     expected = predictor.predict(path)
     with path.open("rb") as file:
-        found = predictor.predict(file)
-    assert found.scene == expected.scene
-    assert found.path is None
-    assert found.plot().size == expected.plot().size
-    assert predictor.predict([io.BytesIO(path.read_bytes())])[0].scene == expected.scene
+        prediction = predictor.predict(file)
+    assert prediction.scene == expected.scene
+    assert prediction.path is None
+    assert prediction.plot().size == expected.plot().size
+    assert predictor.predict_many([io.BytesIO(path.read_bytes())])[0].scene == expected.scene
     with path.open(encoding="latin-1") as file, pytest.raises(ImageError, match="open it as bytes"):
         predictor.predict(file)  # type: ignore[arg-type]
     with pytest.raises(ImageError, match="can't be read"):
@@ -160,42 +163,44 @@ def test_unsupported_formats_are_named(predictor: Predictor, tmp_path: Path) -> 
     draw_image(1).save(tmp_path / "a.png")
     (tmp_path / "b.JXL").write_bytes(b"x")
     (tmp_path / "c.txt").write_bytes(b"x")
-    first, second = predictor.predict(tmp_path)  # type: ignore[misc]
+    first, second = predictor.predict_folder(tmp_path)
     assert isinstance(first, Prediction)
     assert isinstance(second, Failure)
     assert second.error == f"{tmp_path / 'b.JXL'}: JXL is not read; save it as JPEG or PNG"
 
 
 def test_decoding_large_jpegs_small_hardly_changes_the_answer(tmp_path: Path) -> None:
-    predictor = Predictor(made(tmp_path, temperature=10.0))  # as sharp as trained networks are
+    # This temperature makes the predictions as sharp as those of trained networks.
+    predictor = Predictor(make_network(tmp_path, temperature=10.0))
     for seed in range(6):
         path = tmp_path / "large.jpg"
-        full = tmp_path / "large.png"
+        full_path = tmp_path / "large.png"
         path.write_bytes(jpeg_of(draw_image(seed, (900 + 10 * seed, 700)), quality=95))
-        decode(path.read_bytes())[0].save(full)
-        small = one(predictor.predict(path))
-        whole = one(predictor.predict(full))
-        assert np.abs(np.subtract(values(small), values(whole))).max() < 0.02
-        assert values(small) != values(whole)
-        assert (small.width_px, small.height_px) == (900 + 10 * seed, 700)
+        decode(path.read_bytes())[0].save(full_path)
+        reduced_prediction = as_prediction(predictor.predict(path))
+        full_prediction = as_prediction(predictor.predict(full_path))
+        assert np.abs(np.subtract(values(reduced_prediction), values(full_prediction))).max() < 0.02
+        assert values(reduced_prediction) != values(full_prediction)
+        assert (reduced_prediction.width_px, reduced_prediction.height_px) == (900 + 10 * seed, 700)
 
 
 def test_decoding_small_hardly_changes_the_embedded_model(shared: Path) -> None:
     predictor = load(finder=None, threads=1)
-    moved = []
+    changes = []
     for path in sorted((shared / "data" / "coco_persons" / "images").glob("*.jpg"))[:12]:
         photo = decode(path.read_bytes())[0]
         scale = 2000 / min(photo.size)
         large = photo.resize((round(photo.width * scale), round(photo.height * scale)), Image.Resampling.BICUBIC)
         data = jpeg_of(large, quality=92)
-        small = one(predictor.predict(data))
-        whole = one(predictor.predict(decode(data)[0]))
-        moved.append(np.abs(np.subtract(values(small), values(whole))).max())
-    assert max(moved) < 0.03
-    assert min(moved) > 0  # they were decoded small
+        reduced_prediction = as_prediction(predictor.predict(data))
+        full_prediction = as_prediction(predictor.predict(decode(data)[0]))
+        changes.append(np.abs(np.subtract(values(reduced_prediction), values(full_prediction))).max())
+    assert max(changes) < 0.03
+    # The answers differ, so the images were decoded small.
+    assert min(changes) > 0
 
 
-def test_an_image_that_pillow_only_opened_is_read_as_its_file() -> None:
+def test_an_undecoded_pil_image_is_read_from_its_file() -> None:
     """Pillow itself ignores the code points of HDR and reads thumbnails of TIFFs."""
     photo = draw(120, 88)
     hdr = png_with(hdr_values(photo, PQ), (b"cICP", bytes([9, PQ, 0, 1])))
@@ -203,10 +208,11 @@ def test_an_image_that_pillow_only_opened_is_read_as_its_file() -> None:
     pyramid = tiff_of([({**thumbnail[0], **REDUCED}, thumbnail[1]), page_of(np.asarray(photo))])
     for data in (hdr, pyramid, save(photo, "JPEG"), save(photo, "AVIF"), save(photo, "BMP")):
         opened = Image.open(io.BytesIO(data))
-        found, full = read_any(opened)
-        assert full == (120, 88)
-        assert np.array_equal(np.asarray(found), np.asarray(decode(data)[0]))
-        assert opened.convert("RGB").width in (30, 120)  # it can still be decoded
+        image, size = read_any(opened)
+        assert size == (120, 88)
+        assert np.array_equal(np.asarray(image), np.asarray(decode(data)[0]))
+        # The image can still be decoded.
+        assert opened.convert("RGB").width in (30, 120)
 
 
 def test_an_image_that_was_changed_keeps_its_changes() -> None:

@@ -19,15 +19,15 @@ SYSTEM = ["@eaDir", ".thumbnails", "#recycle", "$RECYCLE.BIN", ".@__thumb", ".Tr
 
 
 def put(root: Path, *names: str) -> Path:
-    """Empty files, whose names are what counts."""
+    """Make empty files; only their names matter."""
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
     return root
 
 
-def found(pattern: str, left: LeftOut | None = None) -> list[str]:
-    return list(list_images([pattern], left=left))
+def listed(pattern: str, skipped: LeftOut | None = None) -> list[str]:
+    return list(list_images([pattern], skipped=skipped))
 
 
 @pytest.mark.parametrize("name", SYSTEM)
@@ -40,27 +40,28 @@ def test_folders_of_thumbnails_and_deleted_files_are_left_out_and_counted(tmp_pa
         f"{name}/c.jpg",
         f"{name}/d.txt",
     )
-    left = LeftOut()
+    skipped = LeftOut()
     expected = [str(tmp_path / "a.jpg"), str(tmp_path / "summer/b.jpg")]
-    assert list(map(str, walk(tmp_path, left))) == expected
-    (note,) = left.notes(is_listed_name)
+    assert list(map(str, walk(tmp_path, skipped))) == expected
+    (note,) = skipped.notes(is_listed_name)
     assert note.startswith(f"left out: 2 images in 2 folders of thumbnails or deleted files ({name})")
     for pattern in (str(tmp_path), f"{tmp_path}/**/*.jpg"):
-        left = LeftOut()
-        assert found(pattern, left) == expected
-        assert left.notes(is_listed_name) == [note]
-    assert found(str(tmp_path / name)) == [str(tmp_path / name / "c.jpg")]  # it was named
+        skipped = LeftOut()
+        assert listed(pattern, skipped) == expected
+        assert skipped.notes(is_listed_name) == [note]
+    # A folder that is named itself is read.
+    assert listed(str(tmp_path / name)) == [str(tmp_path / name / "c.jpg")]
     assert not any(map(is_system_folder, ("recycle", "thumbnails", "eadir")))
 
 
-def test_python_warns_and_the_data_set_has_a_note(tmp_path: Path) -> None:
+def test_predict_embed_and_data_sets_report_skipped_folders(tmp_path: Path) -> None:
     predictor = load("small", finder=None)
     for name in ("awe/a.jpg", "fear/b.jpg", "awe/@eaDir/a.jpg", "#recycle/c.jpg"):
         path = put(tmp_path, name) / name
         draw_image(1).save(path)
     message = r"left out: 2 images in 2 folders of thumbnails or deleted files \(#recycle, @eaDir\)"
     with pytest.warns(UserWarning, match=message):
-        assert len(predictor.predict(tmp_path)) == 2  # type: ignore[arg-type]
+        assert len(predictor.predict_folder(tmp_path)) == 2
     with pytest.warns(UserWarning, match=message):
         assert len(predictor.embed(tmp_path)) == 2
     data = open_data(f"folder:{tmp_path}")
@@ -68,7 +69,7 @@ def test_python_warns_and_the_data_set_has_a_note(tmp_path: Path) -> None:
     assert any("left out: 2 images in 2 folders" in note for note in data.notes)
 
 
-def test_the_command_says_how_many(tmp_path: Path) -> None:
+def test_the_command_reports_the_number_of_skipped_images(tmp_path: Path) -> None:
     put(tmp_path, "@eaDir/a.jpg")
     draw_image(1).save(tmp_path / "a.jpg")
     done = uniemox_here("predict", tmp_path, "--model", "small", "--no-persons", "--json")
@@ -97,7 +98,7 @@ def test_the_command_says_how_many(tmp_path: Path) -> None:
         ("*.nef", ["raw.nef"]),
     ],
 )  # fmt: skip
-def test_a_part_that_exists_under_exactly_this_name_is_no_pattern(
+def test_a_part_of_a_pattern_that_exists_is_taken_literally(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str, names: list[str]
 ) -> None:
     put(tmp_path, "A [2019]/a.jpg", "A [2019]/b.jpg", "A [2019]/sub/[x]/c.jpg", "A [2019]/notes.txt", "A 2/d.jpg")
@@ -105,10 +106,10 @@ def test_a_part_that_exists_under_exactly_this_name_is_no_pattern(
     if pattern == "*.nef":
         put(tmp_path, "raw.nef")
     monkeypatch.chdir(tmp_path)
-    assert found(pattern) == names
+    assert listed(pattern) == names
     if not pattern.startswith("."):
         absolute = [os.path.join(tmp_path, name) for name in names]
-        assert found(os.path.join(tmp_path, pattern)) == absolute
+        assert listed(os.path.join(tmp_path, pattern)) == absolute
 
 
 def test_a_folder_without_images_is_still_an_error(predictor: Predictor, tmp_path: Path) -> None:
@@ -117,4 +118,4 @@ def test_a_folder_without_images_is_still_an_error(predictor: Predictor, tmp_pat
         pytest.warns(UserWarning, match="left out: 1 image"),
         pytest.raises(ImageError, match="no image in this folder"),
     ):
-        predictor.predict(tmp_path)
+        predictor.predict_folder(tmp_path)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.drawn import draw_image
-from tests.predict.networks import made, one, tiny_network
+from tests.predict.networks import as_prediction, make_network, tiny_network
 from uniemox.classifier_info import OLD_RULES
 from uniemox.data.sample import ImageFile, Sample
 from uniemox.evaluate.outputs import outputs_of_network
@@ -34,7 +34,7 @@ def parts_of(aspect: float) -> dict[float, float]:
         (2.1, {55: 0.5, 0: 0.25, 110: 0.25}),
         (2.4, {70: 1 / 3, 0: 1 / 3, 140: 1 / 3}),
         (3.0, {100: 0.2, 0: 0.2, 200: 0.2, 50: 0.2, 150: 0.2}),
-        (5.0, {round(50 * place): 1 / 9 for place in range(9)}),
+        (5.0, {round(50 * index): 1 / 9 for index in range(9)}),
     ],
 )
 def test_the_number_of_squares_grows_with_the_shape(aspect: float, expected: dict[float, float]) -> None:
@@ -43,7 +43,8 @@ def test_the_number_of_squares_grows_with_the_shape(aspect: float, expected: dic
 
 @given(st.integers(20, 300), st.integers(20, 3_000))
 def test_squares_lie_inside_and_cover_the_image(short: int, long: int) -> None:
-    width, height = max(short, long), min(short, long)
+    width = max(short, long)
+    height = min(short, long)
     parts = scene_parts((width, height))
     assert sum(weight for _, weight in parts) == pytest.approx(1)
     assert scene_parts((height, width)) == [
@@ -60,20 +61,23 @@ def test_squares_lie_inside_and_cover_the_image(short: int, long: int) -> None:
 @pytest.mark.parametrize("aspect", [1.8, 2.0, 2.4, 3.0, 4.4, 5.0])
 def test_a_px_more_hardly_changes_the_answer(tmp_path: Path, aspect: float) -> None:
     """It changes no more than elsewhere. Files of version 0.2 jumped at 2:1."""
-    whole = draw_image(5, (round(SIDE * aspect) + 4, SIDE))
+    image = draw_image(5, (round(SIDE * aspect) + 4, SIDE))
 
-    def largest_step(predictor: Predictor, around: float) -> float:
+    def largest_step(predictor: Predictor, at_aspect: float) -> float:
         rows = []
-        for more in range(-3, 4):
-            answer = one(predictor.predict(whole.crop((0, 0, round(SIDE * around) + more, SIDE))))
+        for extra_px in range(-3, 4):
+            answer = as_prediction(predictor.predict(image.crop((0, 0, round(SIDE * at_aspect) + extra_px, SIDE))))
             rows.append(list(answer.scene.values()))
         return float(np.abs(np.diff(rows, axis=0)).max())
 
-    new = Predictor(made(tmp_path, temperature=5.0))
-    elsewhere = max(largest_step(new, around) for around in (1.2, 1.4, 1.6))
+    new = Predictor(make_network(tmp_path, temperature=5.0))
+    elsewhere = max(largest_step(new, at_aspect) for at_aspect in (1.2, 1.4, 1.6))
     assert largest_step(new, aspect) < 1.5 * elsewhere
     if aspect == 2.0:
-        assert largest_step(Predictor(made(tmp_path, temperature=5.0, rules=OLD_RULES_JSON)), aspect) > 2 * elsewhere
+        assert (
+            largest_step(Predictor(make_network(tmp_path, temperature=5.0, rules=OLD_RULES_JSON)), aspect)
+            > 2 * elsewhere
+        )
 
 
 OLD_RULES_JSON = {name: getattr(OLD_RULES, name) for name in ("trusted_familiarity", "min_weight", "sets_from")} | {
@@ -89,14 +93,14 @@ def test_an_evaluation_sees_what_a_prediction_sees(tmp_path: Path) -> None:
         sample = Sample(key="a", image=ImageFile(tmp_path / "a.png"))
         outputs = outputs_of_network(network, [sample])
         logits = outputs.values[0].astype(float) / network.info.temperature
-        predicted = one(Predictor(network).predict(image))
+        predicted = as_prediction(Predictor(network).predict(image))
         assert outputs.distances is not None
         assert predicted.top(1)[0][0] == network.info.labels[int(logits.argmax())]
-        look = network.look_at_all(image, image.size, None)
-        assert list(predicted.scene.values()) == pytest.approx(network.answer_image(look).values[0].tolist())
+        image_views = network.image_views(image, image.size, None)
+        assert list(predicted.scene.values()) == pytest.approx(network.answer_image(image_views).values[0].tolist())
 
 
-def test_blank_squares_have_no_say_in_the_distance() -> None:
+def test_blank_squares_do_not_change_the_mean_distance() -> None:
     outputs = {"logits": np.array([[1.0, 0.0], [3.0, 2.0]], np.float32), DISTANCE: np.array([np.inf, 4.0], np.float32)}
     mean = mean_outputs(outputs, [0.25, 0.75])
     np.testing.assert_allclose(mean["logits"], [[2.5, 1.5]])
@@ -105,10 +109,10 @@ def test_blank_squares_have_no_say_in_the_distance() -> None:
     assert mean_outputs(outputs, [0.25, 0.75])[DISTANCE] == [np.inf]
 
 
-def test_the_middle_of_a_long_image_is_not_all_that_counts(tmp_path: Path) -> None:
-    predictor = Predictor(made(tmp_path))
+def test_the_ends_of_a_long_image_change_the_answer(tmp_path: Path) -> None:
+    predictor = Predictor(make_network(tmp_path))
     plain = Image.new("RGB", (300, 100), (90, 90, 90))
     changed = plain.copy()
     changed.paste(draw_image(1, (60, 100)), (0, 0))
-    first, second = (one(predictor.predict(image)).scene for image in (plain, changed))
+    first, second = (as_prediction(predictor.predict(image)).scene for image in (plain, changed))
     assert max(abs(first[label] - second[label]) for label in first) > 0.01

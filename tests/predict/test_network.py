@@ -12,11 +12,11 @@ from PIL import Image
 from tests.predict.networks import INFO, SIZE, tiny_network
 from tests.predict.test_faces import Finds
 from uniemox.errors import CheckpointError, ConfigError
+from uniemox.insight.explain.maps import heat_map
 from uniemox.io.onnx_sessions import get_available_providers
 from uniemox.labels import MIKELS
 from uniemox.persons.box import Box, Detection
 from uniemox.predict import opening
-from uniemox.predict.explain.maps import heat_map
 from uniemox.predict.network import Network
 from uniemox.predict.opening import load
 from uniemox.predict.predictor import Predictor
@@ -24,7 +24,7 @@ from uniemox.serve.app import create_app
 from uniemox.serve.config import ServeConfig
 
 
-def test_metadata_of_a_file_are_read(tmp_path: Path) -> None:
+def test_metadata_is_read(tmp_path: Path) -> None:
     network = Network.open(tiny_network(tmp_path / "run" / "model.onnx", conformal_scores=[0.1, 0.5]))
     info = network.info
     assert network.name == "run"
@@ -57,7 +57,7 @@ def test_pixels_are_normalised(tmp_path: Path) -> None:
     np.testing.assert_allclose(network.pixels(views), expected, atol=1e-6)
 
 
-SAID = (
+INVALID_INFO = (
     ({"kind": "liked"}, "kind 'liked'"),
     ({"labels": ()}, r"labels \(\)"),
     ({"task": "ranking"}, "task 'ranking'"),
@@ -80,7 +80,7 @@ SAID = (
     ({"streams": "both"}, "expected inputs scene, person"),
     ({"size": 64}, r"expected inputs scene \[N, 3, 64, 64\]"),
 )
-OTHERS = (
+INVALID_METADATA = (
     *((sign * 100_000, "can't be read") for sign in ("[", '{"a":')),
     ("not JSON", "can't be read"),
     ("[1]", "can't be read"),
@@ -88,9 +88,12 @@ OTHERS = (
 )
 
 
-@pytest.mark.parametrize(("said", "message"), [*((json.dumps(INFO | one), text) for one, text in SAID), *OTHERS])
-def test_metadata_of_no_classifier_are_refused(tmp_path: Path, said: str, message: str) -> None:
-    path = tiny_network(tmp_path / "m.onnx", metadata={"uniemox": said})
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [*((json.dumps(INFO | changes), text) for changes, text in INVALID_INFO), *INVALID_METADATA],
+)
+def test_invalid_metadata_is_refused(tmp_path: Path, metadata: str, message: str) -> None:
+    path = tiny_network(tmp_path / "m.onnx", metadata={"uniemox": metadata})
     with pytest.raises(CheckpointError, match=rf"m\.onnx: .*{message}"):
         Network.open(path)
 
@@ -103,11 +106,11 @@ def test_files_without_our_metadata_or_with_more_labels_than_outputs(tmp_path: P
         Network.open(path).logits({"scene": np.zeros((1, 3, SIZE, SIZE), np.float32)})
 
 
-def test_files_that_are_no_models(tmp_path: Path) -> None:
-    whole = tiny_network(tmp_path / "whole.onnx").read_bytes()
+def test_damaged_and_missing_model_files_are_refused(tmp_path: Path) -> None:
+    data = tiny_network(tmp_path / "whole.onnx").read_bytes()
     (tmp_path / "text.onnx").write_text("hello")
     (tmp_path / "empty.onnx").touch()
-    (tmp_path / "cut.onnx").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "cut.onnx").write_bytes(data[: len(data) // 2])
     with (tmp_path / "large.onnx").open("wb") as file:
         file.truncate(2 * 2**30 + 1)
     for name, message in {
@@ -165,19 +168,20 @@ def test_loading_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_network_that_hides_the_person_needs_detections(tmp_path: Path) -> None:
-    """Of the scene alone: black where the person is, in a long image too, which is then looked at once."""
+    """The scene view is black where the person is. A long image then has a single view."""
     network = Network.open(tiny_network(tmp_path / "scene.onnx", hides_person=True, crop_fraction=1.0))
     assert network.info.needs_person
     assert not network.info.has_person
     long = Image.new("RGB", (300, 100), "white")
     person = Detection(Box(100, 0, 200, 100), 0.9)
-    look = network.look_at_all(long, long.size, (person,))
-    assert [view["scene"][:, 4:-4, 4:-4].max() for view in look.views] == [
-        0
-    ]  # its edges are mixed with what is beside it
-    assert network.look(long, long.size, ())["scene"].min() == 255
+    image_views = network.image_views(long, long.size, (person,))
+    # Pixels at the edge are mixed with their neighbours, so they are left out.
+    [view] = image_views.views
+    assert view["scene"][:, 4:-4, 4:-4].max() == 0
+    assert network.views_of(long, long.size, ())["scene"].min() == 255
     explained = heat_map(Predictor(network, Finds(person.box)), long, method="occlusion")
-    assert explained.persons == (person,)  # looked for, though no view shows them
+    # People are detected, although no view shows them.
+    assert explained.persons == (person,)
 
 
 def test_a_provider_that_onnxruntime_lacks_is_refused() -> None:
@@ -194,5 +198,7 @@ def test_openvino_predicts_as_the_cpu_does() -> None:
     ours, theirs = (load("small", finder=None, threads=1, provider=name) for name in ("cpu", "openvino"))
     before = ours.predict(photo)
     after = theirs.predict(photo)
-    assert after.scene == pytest.approx(before.scene, abs=0.1)  # bfloat16 on processors that have it
-    assert ours.network.engine.fingerprint != theirs.network.engine.fingerprint  # --resume mixes no precisions
+    # OpenVINO computes in bfloat16 on processors that have it.
+    assert after.scene == pytest.approx(before.scene, abs=0.1)
+    # --resume must not mix predictions of different precision.
+    assert ours.network.engine.fingerprint != theirs.network.engine.fingerprint

@@ -22,13 +22,13 @@ from uniemox.predict.predictor import predict_on_ray  # noqa: E402
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     """Two nodes on this machine, one core each."""
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    made.add_node(num_cpus=1)
-    made.wait_for_nodes()
-    ray.init(address=made.address, log_to_driver=False)
-    yield made
+    new_cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    new_cluster.add_node(num_cpus=1)
+    new_cluster.wait_for_nodes()
+    ray.init(address=new_cluster.address, log_to_driver=False)
+    yield new_cluster
     ray.shutdown()
-    made.shutdown()
+    new_cluster.shutdown()
 
 
 def test_two_nodes_answer_as_one_process(cluster: Cluster, tmp_path: Path) -> None:
@@ -39,9 +39,9 @@ def test_two_nodes_answer_as_one_process(cluster: Cluster, tmp_path: Path) -> No
         paths.append(str(tmp_path / f"{i}.jpg"))
     open_predictor = partial(load, tiny_network(tmp_path / "model.onnx"), finder=None, threads=1)
     expected = {answer.path: answer for answer in open_predictor().predict_each(paths, labels="polarity")}
-    found = list(predict_on_ray(paths, open_predictor, batch_size=4, labels="polarity"))
-    assert len(found) == 40
-    for answer in found:
+    predictions = list(predict_on_ray(paths, open_predictor, batch_size=4, labels="polarity"))
+    assert len(predictions) == 40
+    for answer in predictions:
         if isinstance(answer, Failure):
             assert answer == expected[answer.path]
             assert answer.path == paths[7]

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 import uniemox
 from tests.conftest import SHARED
-from tests.predict.networks import one
+from tests.predict.networks import as_prediction
 from uniemox.predict.predictor import Predictor
 
 ROOT = Path(__file__).parents[2]
@@ -44,27 +44,29 @@ def saved(image: Image.Image, fmt: str, **options: object) -> bytes:
 
 
 def shares(predictor: Predictor, images: Sequence[Image.Image]) -> np.ndarray:
-    return np.array([list(one(predictor.predict(image)).scene.values()) for image in images])
+    return np.array([list(as_prediction(predictor.predict(image)).scene.values()) for image in images])
 
 
-def test_the_container_does_not_matter(predictor: Predictor, photograph: Image.Image) -> None:
+def test_the_answer_does_not_depend_on_the_file_format(predictor: Predictor, photograph: Image.Image) -> None:
     files = [saved(photograph, "PNG"), saved(photograph, "BMP"), saved(photograph, "TIFF", compression="tiff_lzw")]
     files += [saved(photograph, "WEBP", lossless=True), saved(photograph, "PPM")]
-    expected = one(predictor.predict(photograph)).to_dict()
+    expected = as_prediction(predictor.predict(photograph)).to_dict()
     for file in files:
-        assert one(predictor.predict(file)).to_dict() == expected
+        assert as_prediction(predictor.predict(file)).to_dict() == expected
 
 
-def test_order_and_company_do_not_matter(predictor: Predictor, photograph: Image.Image) -> None:
+def test_answers_do_not_depend_on_order_or_batch(predictor: Predictor, photograph: Image.Image) -> None:
     images = [photograph.crop((20 * i, 0, photograph.width, photograph.height - 10 * i)) for i in range(5)]
-    alone = [one(predictor.predict(image)).to_dict() for image in images]
+    alone = [as_prediction(predictor.predict(image)).to_dict() for image in images]
     for batch_size in (1, 3, 16):
-        together = [one(answer).to_dict() for answer in predictor.predict_each(images[::-1], batch_size=batch_size)]
+        together = [
+            as_prediction(answer).to_dict() for answer in predictor.predict_each(images[::-1], batch_size=batch_size)
+        ]
         assert together[::-1] == alone
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_orientation_of_exif_does_not_matter(
+def test_the_answer_does_not_depend_on_the_exif_orientation(
     predictor: Predictor, photograph: Image.Image, orientation: int
 ) -> None:
     """Stored in any of the eight ways, the upright image is the same."""
@@ -74,8 +76,8 @@ def test_the_orientation_of_exif_does_not_matter(
     file = BytesIO(saved(photograph, "PNG", exif=exif))
     stored = ImageOps.exif_transpose(Image.open(file))
     exif[274] = orientation
-    answer = one(predictor.predict(saved(stored, "PNG", exif=exif))).to_dict()
-    assert answer == one(predictor.predict(photograph)).to_dict()
+    answer = as_prediction(predictor.predict(saved(stored, "PNG", exif=exif))).to_dict()
+    assert answer == as_prediction(predictor.predict(photograph)).to_dict()
 
 
 @needs_photographs
@@ -91,9 +93,9 @@ def test_small_crops_change_little(predictor: Predictor, photographs: list[Image
 def test_a_mirror_image_has_the_same_people_and_a_similar_answer(
     predictor: Predictor, photographs: list[Image.Image]
 ) -> None:
-    answers = [one(predictor.predict(image)) for image in photographs]
-    mirrored = [one(predictor.predict(ImageOps.mirror(image))) for image in photographs]
-    people = [[len(answer.persons or ()) for answer in some] for some in (answers, mirrored)]
+    answers = [as_prediction(predictor.predict(image)) for image in photographs]
+    mirrored = [as_prediction(predictor.predict(ImageOps.mirror(image))) for image in photographs]
+    people = [[len(answer.persons or ()) for answer in group] for group in (answers, mirrored)]
     assert sum(first != second for first, second in zip(*people, strict=True)) <= 1
     same = [first.top(1)[0][0] == second.top(1)[0][0] for first, second in zip(answers, mirrored, strict=True)]
     assert np.mean(same) >= 0.75
@@ -103,7 +105,7 @@ def test_a_mirror_image_has_the_same_people_and_a_similar_answer(
 def test_a_photograph_without_its_colour_keeps_most_of_its_answer(
     predictor: Predictor, photographs: list[Image.Image]
 ) -> None:
-    """Of the validation images of FI, 68 % keep their label; photographs of other sources fewer."""
+    """68 % of the validation images of FI keep their label; fewer photographs of other sources do."""
     grey = [image.convert("L").convert("RGB") for image in photographs]
     plain = shares(predictor, photographs)
     without = shares(predictor, grey)

@@ -14,7 +14,8 @@ from tests.images import draw, save
 from tests.processes import children_of, is_there, peak_mib, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-DECODING_MIB = 45  # that a process has had once it has begun with a large file
+# Peak memory that a process exceeds once it decodes a large file.
+DECODING_MIB = 45
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,8 @@ def test_predict_ends_with_its_processes(folder: Path, sent: signal.Signals, cod
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as process:
         wait_until(lambda: any(peak_mib(child) > DECODING_MIB for child in children_of(process.pid)))
         children = children_of(process.pid)
-        os.killpg(process.pid, sent)  # as a terminal does, and a service manager
+        # Terminals and service managers signal the whole group too.
+        os.killpg(process.pid, sent)
         out, errors = process.communicate(timeout=20)
     assert process.returncode == code
     assert out == b""

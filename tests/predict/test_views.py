@@ -23,12 +23,12 @@ def test_the_scene_view_equals_timms(width: int, height: int, size: int, crop_fr
     transform = create_transform(
         size, is_training=False, use_prefetcher=True, interpolation="bicubic", crop_pct=crop_fraction
     )
-    found = scene_view(image, size, crop_fraction)
-    assert np.array_equal(found, np.asarray(transform(image)))
-    assert found.flags.c_contiguous
+    view = scene_view(image, size, crop_fraction)
+    assert np.array_equal(view, np.asarray(transform(image)))
+    assert view.flags.c_contiguous
 
 
-def test_the_scene_box_is_what_the_view_shows() -> None:
+def test_the_scene_box_equals_the_part_that_the_view_shows() -> None:
     """A white square that fills the box fills the view."""
     image = Image.new("RGB", (300, 200))
     box = scene_box(image.size, 45, 0.9)
@@ -42,15 +42,15 @@ def test_the_person_is_squashed_and_others_are_black() -> None:
     image = draw_image(3, (120, 80))
     box = Box(10.5, 20.25, 70, 79)
     expected = image.resize((24, 24), Image.Resampling.BICUBIC, box=box)
-    found = person_view(image, PersonCrop(box, "largest"), image.size, 24)
-    assert np.array_equal(found, np.asarray(expected).transpose(2, 0, 1))
-    whole = PersonCrop(Box(0, 0, 120, 80), "persons_only", (box, Box(100, 0, 120, 5)))
+    view = person_view(image, PersonCrop(box, "largest"), image.size, 24)
+    assert np.array_equal(view, np.asarray(expected).transpose(2, 0, 1))
+    persons_only = PersonCrop(Box(0, 0, 120, 80), "persons_only", (box, Box(100, 0, 120, 5)))
     black = np.asarray(image).copy()
     keep = np.zeros((80, 120), bool)
     keep[20:79, 11:70] = keep[0:5, 100:120] = True
     black[~keep] = 0
     expected = Image.fromarray(black).resize((24, 24), Image.Resampling.BICUBIC, box=(0, 0, 120, 80))
-    assert np.array_equal(person_view(image, whole, image.size, 24), np.asarray(expected).transpose(2, 0, 1))
+    assert np.array_equal(person_view(image, persons_only, image.size, 24), np.asarray(expected).transpose(2, 0, 1))
 
 
 def test_a_smaller_copy_gives_the_same_part() -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tests.drawn import draw_image
 from tests.predict.answers import ANSWERED, FACES, opened, prediction
-from tests.predict.networks import made, tiny_network
+from tests.predict.networks import make_network, tiny_network
 from tests.runs import uniemox_here
 from uniemox.errors import ConfigError, DataError, ImageError, ImageNotFoundError
 from uniemox.predict.images import list_images
@@ -24,7 +24,8 @@ from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.writing import EmbeddingFile, ResultFile
 
-ODD = 'a,"b"\n\udcff é.jpg'  # a name that is no UTF-8
+# A name with a byte that is not UTF-8.
+ODD = 'a,"b"\n\udcff é.jpg'
 
 ANSWERS = (
     prediction("a.jpg", faces=FACES),
@@ -37,7 +38,7 @@ def test_resume_refuses_another_model_of_the_same_name(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     with opened(path, asked="one") as file:
         file.write(prediction("a.jpg", faces=FACES))
-    with pytest.raises(ConfigError, match="that has changed under the same name, or another coverage"):
+    with pytest.raises(ConfigError, match="that has changed under the same name, another coverage"):
         opened(path, resume=True, asked="two")
     with opened(path, resume=True, asked="one") as again:
         assert again.has("a.jpg")
@@ -65,15 +66,16 @@ def test_formulas_in_names_are_escaped_and_found_again(tmp_path: Path) -> None:
     assert header[:5] == ["path", "top", "top_value", "valence", "'=joy"]
     assert [row[1] for row in rows] == ["'=joy"] * 6
     assert [row[0] for row in rows] == [*(f"'{name}" for name in names[:5]), "'e.jpg"]
-    assert {tuple(row[3:5]) for row in rows} == {("-0.5", "1.5")}  # numbers stay numbers
+    # Numbers are not escaped.
+    assert {tuple(row[3:5]) for row in rows} == {("-0.5", "1.5")}
     with opened(path, resume=True, labels=("valence", "=joy")) as again:
         assert all(again.has(name) for name in names)
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".csv", ".parquet"])
 def test_resume_continues_from_any_cut(tmp_path: Path, ending: str) -> None:
-    whole = tmp_path / f"whole{ending}"
-    with opened(whole) as file:
+    complete = tmp_path / f"whole{ending}"
+    with opened(complete) as file:
         for answer in ANSWERS:
             file.write(answer)
         file.finish()
@@ -87,20 +89,21 @@ def test_resume_continues_from_any_cut(tmp_path: Path, ending: str) -> None:
             assert (
                 len(part._done._keys) == len(done) == lines[:cut].count(b'"scene"', 0, lines.rfind(b"\n", 0, cut) + 1)
             )
-            assert ANSWERS[1] not in done  # it is tried again
+            # Failures are tried again.
+            assert ANSWERS[1] not in done
             for answer in ANSWERS:
                 if answer not in done:
                     part.write(answer)
             part.finish()
         assert sorted(part.lines.read_bytes().splitlines()) == sorted(lines.splitlines())
         if ending == ".csv":
-            assert sorted(path.read_bytes().splitlines()) == sorted(whole.read_bytes().splitlines())
+            assert sorted(path.read_bytes().splitlines()) == sorted(complete.read_bytes().splitlines())
         for written in {path, part.lines}:
             written.unlink()
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_json_csv_and_parquet_hold_the_same(tmp_path: Path) -> None:
+def test_json_csv_and_parquet_have_the_same_values(tmp_path: Path) -> None:
     for ending in (".jsonl", ".csv", ".parquet"):
         with opened(tmp_path / f"o{ending}") as file:
             for answer in ANSWERS:
@@ -154,7 +157,8 @@ def test_a_line_with_a_field_of_another_type_is_named(tmp_path: Path, ending: st
     line = json.loads(file.lines.read_bytes()) | {field: {"persons": 5, "arousal": "high", "width_px": 10**30}[field]}
     file.lines.write_text(json.dumps(line) + "\n")
     with opened(path, resume=True) as again:
-        if ending == ".csv" and field != "persons":  # a cell takes any text
+        # Cells of a CSV table take any text.
+        if ending == ".csv" and field != "persons":
             again.finish()
         else:
             with pytest.raises(DataError, match=rf"o{ending}\.jsonl: a field is of another type"):
@@ -168,12 +172,12 @@ def test_files_that_can_not_be_resumed_are_refused(tmp_path: Path) -> None:
         file.finish()
     with pytest.raises(ConfigError, match="there already; continue it"):
         opened(path)
-    for name, value, said in (
+    for name, value, difference in (
         *(("model", "other", "model 'm', not 'other'"), ("label_set", "polarity", "label_set 'custom'")),
         *(("labels", ("awe", "joy"), "labels "), ("has_likely", False, "with likely labels")),
         *(("has_persons", False, "with people"), ("has_faces", False, "with faces")),
     ):
-        with pytest.raises(ConfigError, match=re.escape(f"holds other predictions ({said}")):
+        with pytest.raises(ConfigError, match=re.escape(f"holds other predictions ({difference}")):
             opened(path, resume=True, **{name: value})
     with pytest.raises(ConfigError, match="the label 'kind' has the name of a column"):
         opened(tmp_path / "new.csv", labels=("kind", "sad"))
@@ -203,14 +207,14 @@ def test_files_that_can_not_be_resumed_are_refused(tmp_path: Path) -> None:
 def test_answered_images_are_found_again(tmp_path_factory: pytest.TempPathFactory, paths: set[str], other: str) -> None:
     path = tmp_path_factory.mktemp("o") / "o.jsonl"
     with opened(path) as file:
-        for one in paths:
-            file.write(prediction(one))
+        for answered_path in paths:
+            file.write(prediction(answered_path))
     with opened(path, resume=True) as file:
-        assert all(file.has(one) for one in paths)
+        assert all(file.has(answered_path) for answered_path in paths)
         assert file.has(other) == (other in paths)
 
 
-def test_names_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list_images_expands_folders_and_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("d/b.jpg", "d/a.jpg", "d/e/c.png", "d/x.txt", "[1].jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -241,12 +245,13 @@ def photos(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("ending", [".npy", ".parquet"])
-def test_a_row_for_each_image_that_could_be_read(photos: Path, tmp_path: Path, ending: str) -> None:
+def test_embeddings_have_a_row_for_each_readable_image(photos: Path, tmp_path: Path, ending: str) -> None:
     out = tmp_path / "new" / f"features{ending}"
     done = uniemox_here(
         "predict", photos, "--model", tmp_path / "m.onnx", "--no-persons", "--embeddings", out, "--json"
     )
-    assert done.returncode == 3, done.stderr  # the broken one
+    # The exit code reports the broken image.
+    assert done.returncode == 3, done.stderr
     if ending == ".npy":
         rows = np.load(out)
         names = (out.parent / "features.npy.txt").read_text().splitlines()
@@ -257,13 +262,13 @@ def test_a_row_for_each_image_that_could_be_read(photos: Path, tmp_path: Path, e
     assert rows.shape == (COUNT, WIDTH)
     assert rows.dtype == np.float32
     assert [Path(name).name for name in names] == ["0.png", "1.png", "3.png", "4.png", "a b.png"]
-    predictor = Predictor(made(tmp_path / "new", distances=(1.0,)))
+    predictor = Predictor(make_network(tmp_path / "new", distances=(1.0,)))
     np.testing.assert_allclose(rows[:2], predictor.embed([photos / "0.png", photos / "1.png"]), atol=1e-5)
-    left = {path.name for path in out.parent.iterdir() if path.suffix != ".onnx"}
-    assert left == ({out.name, "features.npy.txt"} if ending == ".npy" else {out.name})
+    files = {path.name for path in out.parent.iterdir() if path.suffix != ".onnx"}
+    assert files == ({out.name, "features.npy.txt"} if ending == ".npy" else {out.name})
 
 
-def test_what_can_not_be_written(photos: Path, tmp_path: Path) -> None:
+def test_unsuitable_embedding_files_are_refused(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "there.npy").touch()
     for name, message in (("a.txt", "ends in .npy or .parquet"), ("there.npy", "is there already")):
         with pytest.raises(ConfigError, match=message):
@@ -277,38 +282,38 @@ def test_what_can_not_be_written(photos: Path, tmp_path: Path) -> None:
 
 
 def test_files_without_features_are_refused(tmp_path: Path) -> None:
-    predictor = Predictor(made(tmp_path))
+    predictor = Predictor(make_network(tmp_path))
     with pytest.raises(ConfigError, match="export it again"):
         predictor.embed([draw_image(0)])
 
 
-def test_a_folder_and_what_can_not_be_read(photos: Path, tmp_path: Path) -> None:
-    predictor = Predictor(made(tmp_path, distances=(1.0,)))
+def test_embed_reads_a_folder_and_refuses_unreadable_images(photos: Path, tmp_path: Path) -> None:
+    predictor = Predictor(make_network(tmp_path, distances=(1.0,)))
     with pytest.raises(ImageError, match=r"x\.jpg"):
         predictor.embed(photos)
     (photos / "x.jpg").unlink()
-    found = predictor.embed(photos)
-    assert (found.shape, found.dtype) == ((COUNT, WIDTH), np.float32)
-    np.testing.assert_allclose(predictor.embed(photos / "1.png")[0], found[1], atol=1e-6)
-    answers = [one for one in predictor.predict(photos) if isinstance(one, Prediction)]
+    features = predictor.embed(photos)
+    assert (features.shape, features.dtype) == ((COUNT, WIDTH), np.float32)
+    np.testing.assert_allclose(predictor.embed(photos / "1.png")[0], features[1], atol=1e-6)
+    answers = [answer for answer in predictor.predict_folder(photos) if isinstance(answer, Prediction)]
     assert all(answer.embedding is None for answer in answers)
-    assert replace(answers[0], embedding=found[0]) == answers[0]
+    assert replace(answers[0], embedding=features[0]) == answers[0]
     with pytest.raises(ImageNotFoundError, match=r"x\.jpg"):
         predictor.embed(photos / "x.jpg")
     with pytest.raises(ImageError, match="no image to embed"):
         predictor.embed([])
 
 
-@pytest.mark.parametrize("left", ["{broken", '{"path": "a.jpg", "error": "x"}\n'])
-def test_lines_behind_a_link_are_not_copied_into_the_folder(tmp_path: Path, left: str) -> None:
+@pytest.mark.parametrize("content", ["{broken", '{"path": "a.jpg", "error": "x"}\n'])
+def test_lines_behind_a_link_are_not_copied_into_the_folder(tmp_path: Path, content: str) -> None:
     """Failures and a cut last line are repaired, but not in a file that the link leads to."""
     private = tmp_path / "private.jsonl"
-    private.write_text(left)
+    private.write_text(content)
     (tmp_path / "answers.jsonl").symlink_to(private)
     with pytest.raises(DataError, match="is a link"):
         opened(tmp_path / "answers.jsonl", resume=True)
     assert (tmp_path / "answers.jsonl").is_symlink()
-    assert private.read_text() == left
+    assert private.read_text() == content
 
 
 def test_a_line_without_an_end_takes_no_memory(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a step gets of its samples: masks that hang on nothing but the sample, and the right words."""
+"""Batches of a step: masks depend on the sample alone, and texts are the right ones."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.runs import scenes
-from uniemox.data.prompts import NOTHING_KNOWN, describe, distinct_texts, text_of
+from uniemox.data.prompts import DEFAULT_TEXT, describe, distinct_texts, text_of
 from uniemox.pretrain.step import PretrainBatch, make_batch
 from uniemox.views.config import ViewConfig
 from uniemox.views.loader import ViewBatch, ViewDataset, collate
@@ -15,53 +15,53 @@ from uniemox.views.transforms import TrainViews
 LENGTH = 16
 
 
-def views(*places: int, seed: int = 0, epoch: int = 0) -> ViewBatch:
+def views(*indices: int, seed: int = 0, epoch: int = 0) -> ViewBatch:
     dataset = ViewDataset(scenes().samples, TrainViews(ViewConfig(size=32), seed, LENGTH))
-    return collate([dataset[epoch, place] for place in places])
+    return collate([dataset[epoch, index] for index in indices])
 
 
-def batch(*places: int, seed: int = 0, epoch: int = 0, with_emotion: bool = True) -> PretrainBatch:
-    return make_batch(views(*places, seed=seed, epoch=epoch), with_emotion=with_emotion)
+def batch(*indices: int, seed: int = 0, epoch: int = 0, with_emotion: bool = True) -> PretrainBatch:
+    return make_batch(views(*indices, seed=seed, epoch=epoch), with_emotion=with_emotion)
 
 
-def test_masks_hang_on_seed_epoch_sample_and_stream_alone() -> None:
+def test_masks_depend_only_on_seed_epoch_sample_and_stream() -> None:
     both = batch(3, 5)
-    one = batch(5)
-    assert torch.equal(both.scene_noise[1], one.scene_noise[0])
-    assert torch.equal(both.person_noise[1], one.person_noise[0])
+    single = batch(5)
+    assert torch.equal(both.scene_noise[1], single.scene_noise[0])
+    assert torch.equal(both.person_noise[1], single.person_noise[0])
     others = [
         both.scene_noise[0],
-        one.person_noise[0],
+        single.person_noise[0],
         batch(5, seed=1).scene_noise[0],
         batch(5, epoch=1).scene_noise[0],
     ]
     for other in others:
-        assert not torch.equal(other, one.scene_noise[0])
+        assert not torch.equal(other, single.scene_noise[0])
     assert both.scene_noise.shape == both.person_noise.shape == (2, LENGTH)
 
 
-def test_views_keys_and_texts_stand_in_the_same_order() -> None:
-    found = batch(3, 5)
-    seen = views(3, 5)
-    assert torch.equal(found.scene, seen.scene)
-    assert torch.equal(found.person, seen.person)
+def test_views_keys_and_texts_have_the_same_order() -> None:
+    made_batch = batch(3, 5)
+    expected = views(3, 5)
+    assert torch.equal(made_batch.scene, expected.scene)
+    assert torch.equal(made_batch.person, expected.person)
     samples = scenes().samples
-    assert found.keys == [samples[3].key, samples[5].key]
-    assert found.texts == [samples[3].text, samples[5].text]
+    assert made_batch.keys == [samples[3].key, samples[5].key]
+    assert made_batch.texts == [samples[3].text, samples[5].text]
 
 
-def test_an_empty_batch_is_one_of_no_rows() -> None:
-    found = batch()
-    assert (found.texts, found.keys, len(found.scene)) == ([], [], 0)
+def test_empty_batch_has_no_rows() -> None:
+    empty = batch()
+    assert (empty.texts, empty.keys, len(empty.scene)) == ([], [], 0)
 
 
 @pytest.mark.parametrize("with_emotion", [True, False])
-def test_an_annotation_speaks_before_a_text(with_emotion: bool) -> None:
+def test_annotation_takes_precedence_over_text(with_emotion: bool) -> None:
     sample = scenes().samples[0]
     assert text_of(replace(sample, text="something else"), with_emotion) == describe(sample.annotation, with_emotion)
     assert ("The overall emotion is" in text_of(sample, with_emotion)) == with_emotion
     assert text_of(replace(sample, annotation=None, text="a dog"), with_emotion) == "a dog"
-    assert text_of(replace(sample, annotation=None, text=None), with_emotion) == NOTHING_KNOWN == "A photo."
+    assert text_of(replace(sample, annotation=None, text=None), with_emotion) == DEFAULT_TEXT == "A photo."
 
 
 def test_texts_are_listed_once_in_order() -> None:

@@ -70,16 +70,16 @@ def test_preset_paper_runs_on_two_processes_and_resumes(golden: Path, tmp_path: 
     while (
         not (run / "checkpoints" / "step-00000004").exists()
         and time.monotonic() < until
-        and any(one.is_alive() for one in first)
+        and any(process.is_alive() for process in first)
     ):
         time.sleep(0.01)
     for process in first:
         assert process.pid is not None
         os.killpg(process.pid, signal.SIGKILL)
         process.join()
-    said = (tmp_path / "log0.txt").read_text()
-    assert f"on 2 x cpu, each with 1 loading; this machine has {os.cpu_count()} cores" in said
-    assert 4 <= len(losses(run)) < STEPS, said
+    log = (tmp_path / "log0.txt").read_text()
+    assert f"on 2 x cpu, each with 1 loading; this machine has {os.cpu_count()} cores" in log
+    assert 4 <= len(losses(run)) < STEPS, log
 
     for process in start_both([*words, "--resume"], tmp_path):
         process.join(120)
@@ -94,7 +94,7 @@ def test_preset_paper_runs_on_two_processes_and_resumes(golden: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("missing", ["encoder.start", "teacher.source"])
-def test_what_can_not_be_had_is_known_before_images_are_hashed(
+def test_missing_weights_are_reported_before_images_are_hashed(
     missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a node without network the run ends in seconds, not after an hour of hashing."""
@@ -114,18 +114,18 @@ def scripts(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
-def test_scripts_for_clusters_are_whole(tmp_path: Path) -> None:
+def test_cluster_scripts_are_valid(tmp_path: Path) -> None:
     """Bash reads each, and every option that they give to pretrain is one."""
-    found = scripts("bash")
-    assert [name in "\n".join(found) for name in ("torchrun", "srun", "docker run")] == [True] * 3
-    for script in found:
+    bash_scripts = scripts("bash")
+    assert [name in "\n".join(bash_scripts) for name in ("torchrun", "srun", "docker run")] == [True] * 3
+    for script in bash_scripts:
         subprocess.run(["bash", "-n"], input=script, text=True, check=True, timeout=10)
         for line in script.replace("\\\n", " ").splitlines():
             if " pretrain " not in line:
                 continue
             words = line.split(" pretrain ")[1].split()
-            given, _, _ = app.parse_args(["pretrain", *words], print_error=False, exit_on_error=False)
-            assert given.__name__ == "pretrain"
+            command, _, _ = app.parse_args(["pretrain", *words], print_error=False, exit_on_error=False)
+            assert command.__name__ == "pretrain"
     [recipe] = scripts("dockerfile")
     steps = [line.split()[0] for line in recipe.splitlines()]
     assert steps == ["FROM", "RUN", "COPY", "RUN", "ENTRYPOINT"]

@@ -1,4 +1,4 @@
-"""Whole runs of pre-training, tiny: the same bits every way, errors that leave checkpoints, every ablation."""
+"""Complete tiny runs of pre-training: reproducible bits, errors that keep checkpoints, every ablation."""
 
 import json
 import shutil
@@ -83,23 +83,24 @@ def test_a_run_leaves_an_encoder_that_timm_loads(tmp_path: Path) -> None:
     options = {"patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "img_size": 32, "num_classes": 0}
     plain = timm.create_model("vit_tiny_patch16_224", **options, checkpoint_path=str(run / ENCODER))
     ours = load_start(run / ENCODER)
-    whole = safetensors.torch.load_file(run / "model.safetensors")
+    model_tensors = safetensors.torch.load_file(run / "model.safetensors")
     for name, value in plain.state_dict().items():
         assert torch.equal(value, ours.state_dict()[name])
-        assert torch.equal(value, whole[f"encoder.{name}"])
-    begin = build_model(tiny_pretraining(), 16).state_dict()
-    moved = [name for name, value in whole.items() if not torch.equal(value, begin[name])]
-    assert len(moved) > 0.9 * sum(1 for name in whole if "pos_embed" not in name)
+        assert torch.equal(value, model_tensors[f"encoder.{name}"])
+    initial = build_model(tiny_pretraining(), 16).state_dict()
+    moved = [name for name, value in model_tensors.items() if not torch.equal(value, initial[name])]
+    assert len(moved) > 0.9 * sum(1 for name in model_tensors if "pos_embed" not in name)
 
 
-def test_every_step_is_written_down_with_every_loss() -> None:
+def test_every_step_logs_every_loss() -> None:
     lines = losses(pretrained())
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     assert [line["epoch"] for line in lines] == [0.5, 1.0, 1.5, 2.0]
     for line in lines:
         assert set(line) == {"step", "epoch", "lr", "total", "grad_norm", *NAMES}
         assert line["total"] == pytest.approx(sum(line[name] for name in NAMES), rel=1e-5)
-    assert lines[0]["lr"] == 0  # of the warm-up
+    # Warm-up begins at 0.
+    assert lines[0]["lr"] == 0
     with Image.open(pretrained() / "pictures" / "reconstruction-00000004.png") as sheet:
         assert sheet.size == (8 * 34 - 2, 6 * 34 - 2)
 
@@ -113,25 +114,26 @@ def test_the_same_settings_give_the_same_bits(workers: int, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("at", [1, 2, 3, 4])
-def test_a_run_that_dies_goes_on_to_the_same_bits(at: int, tmp_path: Path) -> None:
+def test_killed_run_resumes_to_the_same_bits(at: int, tmp_path: Path) -> None:
     """Before the first checkpoint, between two, after the last step; the teacher isn't asked again."""
     out = tmp_path / "run"
-    own = tmp_path / "teacher.npz"
-    shutil.copy(teacher(), own)
-    config = tiny_pretraining(teacher=TeacherConfig(source=f"stored:{own}", view="whole"))
+    teacher_file = tmp_path / "teacher.npz"
+    shutil.copy(teacher(), teacher_file)
+    config = tiny_pretraining(teacher=TeacherConfig(source=f"stored:{teacher_file}", view="whole"))
     with pytest.raises(Killed):
         pretrain(config, scenes(), out, callback=Dies(at))
-    own.unlink()
-    again = Told()
-    pretrain(config, scenes(), out, resume=True, callback=again)
-    assert again.plan is not None
-    assert again.plan.done == (at - 1) // 2 * 2  # it died before the save of its step
+    teacher_file.unlink()
+    callback = Told()
+    pretrain(config, scenes(), out, resume=True, callback=callback)
+    assert callback.plan is not None
+    # The run died before the save of its step.
+    assert callback.plan.done == (at - 1) // 2 * 2
     assert losses(out) == losses(pretrained())
     assert sha256(out / ENCODER) == sha256(pretrained() / ENCODER)
 
 
-def test_a_run_with_a_teacher_in_every_step_goes_on_to_the_same_bits(golden: Path, tmp_path: Path) -> None:
-    """Also if an earlier version began it, which kept the features of its texts in a folder."""
+def test_killed_run_with_teacher_in_every_step_resumes_to_the_same_bits(golden: Path, tmp_path: Path) -> None:
+    """A run of an earlier version, which kept the features of its texts in a folder, resumes too."""
     source = f"clip:local-dir:{clip_folder(golden, tmp_path)}"
     config = tiny_pretraining(teacher=TeacherConfig(source=source, view="augmented"))
     pretrain(config, scenes(), tmp_path / "whole")
@@ -147,7 +149,7 @@ def test_a_run_with_a_teacher_in_every_step_goes_on_to_the_same_bits(golden: Pat
         assert sha256(out / ENCODER) == sha256(tmp_path / "whole" / ENCODER)
 
 
-def test_a_finished_run_is_finished_again_to_the_same_bits(tmp_path: Path) -> None:
+def test_resuming_a_finished_run_writes_the_same_encoder(tmp_path: Path) -> None:
     shutil.copytree(pretrained(), tmp_path / "run")
     (tmp_path / "run" / ENCODER).unlink()
     pretrain(tiny_pretraining(), scenes(), tmp_path / "run", resume=True)
@@ -178,26 +180,26 @@ def test_two_processes_give_the_losses_of_one(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     assert "on 2 x cpu" in done.stderr
     pretrain(tiny_pretraining(accumulation=2), scenes(), tmp_path / "one")
-    two = losses(tmp_path / "two")
-    one = losses(tmp_path / "one")
-    assert len(two) == len(one) == 4
-    for line, other in zip(two, one, strict=True):
+    losses_of_two = losses(tmp_path / "two")
+    losses_of_one = losses(tmp_path / "one")
+    assert len(losses_of_two) == len(losses_of_one) == 4
+    for line, other in zip(losses_of_two, losses_of_one, strict=True):
         assert line == pytest.approx(other, rel=1e-5, abs=1e-7)
     # Divided over the processes (FSDP2) it is the same to 1e-6, and resumes from a checkpoint to the same bits.
     words = [*pretrain_words(tmp_path / "sharded", accumulation=2), "--sharded"]
-    status, said = two_forked(tmp_path, *words)
-    assert status == 0, said[-2000:]
-    assert "the network sharded over them" in " ".join(said.split())
-    assert "Warning" not in said
-    for line, other in zip(losses(tmp_path / "sharded"), two, strict=True):
+    status, log = two_forked(tmp_path, *words)
+    assert status == 0, log[-2000:]
+    assert "the network sharded over them" in " ".join(log.split())
+    assert "Warning" not in log
+    for line, other in zip(losses(tmp_path / "sharded"), losses_of_two, strict=True):
         assert line == pytest.approx(other, rel=1e-6, abs=1e-7)
     weights = (tmp_path / "sharded" / "model.safetensors").read_bytes()
     assert len(weights) == (tmp_path / "two" / "model.safetensors").stat().st_size
-    for made in ("model.safetensors", "encoder.safetensors"):
-        (tmp_path / "sharded" / made).unlink()
+    for name in ("model.safetensors", "encoder.safetensors"):
+        (tmp_path / "sharded" / name).unlink()
     shutil.rmtree(tmp_path / "sharded" / "checkpoints" / "step-00000004")
-    status, said = two_forked(tmp_path, *words, "--resume")
-    assert status == 0, said[-2000:]
+    status, log = two_forked(tmp_path, *words, "--resume")
+    assert status == 0, log[-2000:]
     assert (tmp_path / "sharded" / "model.safetensors").read_bytes() == weights
 
 
@@ -231,31 +233,31 @@ def test_every_ablation_runs(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("view", ["whole", "augmented"])
-def test_texts_without_emotion_are_asked_for_without_it(view: Any, tmp_path: Path) -> None:
-    found = {}
+def test_with_emotion_off_removes_the_emotion_from_texts(view: Any, tmp_path: Path) -> None:
+    first_losses = {}
     for with_emotion in (True, False):
         out = tmp_path / f"{with_emotion}"
         config = TeacherConfig(source=f"stored:{teacher()}", view=view, with_emotion=with_emotion)
         pretrain(replace(model(), teacher=config), scenes(), out)
-        found[with_emotion] = losses(out)[0]["contrastive_feature_alignment"]
+        first_losses[with_emotion] = losses(out)[0]["contrastive_feature_alignment"]
         with np.load(out / "teacher_features.npz") as file:
             assert any("overall emotion" in text for text in file["texts"]) == with_emotion
             assert len(file["image_keys"]) == (SCENES if view == "whole" else 0)
-    assert found[True] != found[False]
+    assert first_losses[True] != first_losses[False]
 
 
-def test_a_run_starts_from_another_ones_encoder(tmp_path: Path) -> None:
+def test_run_can_start_from_another_runs_encoder(tmp_path: Path) -> None:
     config = tiny_pretraining()
     start = replace(config, encoder=replace(config.encoder, start=str(pretrained() / ENCODER)))
-    begun = build_model(start, 16).encoder.state_dict()
+    initial = build_model(start, 16).encoder.state_dict()
     assert all(
-        torch.equal(value, begun[name]) for name, value in load_start(pretrained() / ENCODER).state_dict().items()
+        torch.equal(value, initial[name]) for name, value in load_start(pretrained() / ENCODER).state_dict().items()
     )
     pretrain(replace(start, schedule=ScheduleConfig(epochs=1, warmup_epochs=0)), scenes(), tmp_path / "run")
     assert losses(tmp_path / "run")[0]["total"] != losses(pretrained())[0]["total"]
 
 
-def test_images_that_vanish_are_an_error_and_the_checkpoint_stays(tmp_path: Path) -> None:
+def test_missing_images_stop_the_run_and_the_checkpoint_stays(tmp_path: Path) -> None:
     """Put back, the run goes on to the bits of one that was never disturbed."""
     photos = class_folders(tmp_path / "photos", each=8)
     away = tmp_path / "away"
@@ -272,19 +274,20 @@ def test_images_that_vanish_are_an_error_and_the_checkpoint_stays(tmp_path: Path
     assert sha256(out / ENCODER) == sha256(tmp_path / "whole" / ENCODER)
 
 
-def test_a_batch_of_which_nothing_can_be_read_is_an_error_of_the_data(tmp_path: Path) -> None:
+def test_batch_without_readable_images_is_an_error(tmp_path: Path) -> None:
     photos = class_folders(tmp_path / "photos", each=4)
     data = open_data(f"folder:{photos}")
     shutil.rmtree(photos)
     with pytest.raises(DataError, match="none of 8 images of a batch can be read"):
         pretrain(model(losses=L1), data, tmp_path / "run")
-    known = scenes().samples[0]  # whose text the teacher knows
-    samples = [replace(known, key=one.key, image=one.image) for one in data.samples]
+    # The teacher has features of this sample's text.
+    described = scenes().samples[0]
+    samples = [replace(described, key=sample.key, image=sample.image) for sample in data.samples]
     with pytest.raises(TeacherError, match="none of 8 images can be read"):
         pretrain(model(), replace(scenes(), samples=samples), tmp_path / "other")
 
 
-def test_a_loss_that_explodes_stops_by_name_and_the_checkpoint_stays(tmp_path: Path) -> None:
+def test_non_finite_loss_stops_the_run_and_the_checkpoint_stays(tmp_path: Path) -> None:
     out = tmp_path / "run"
     config = tiny_pretraining(optimizer=OptimizerConfig(base_lr=1e36))
     with pytest.raises(NonFiniteLossError, match=r"is (nan|inf); no weight was changed"):
@@ -307,7 +310,7 @@ def test_one_batch_and_one_step_are_enough(tmp_path: Path) -> None:
         ({"view": replace(tiny_pretraining().view, size=33)}, UniemoxError, "33"),
     ],
 )
-def test_what_can_not_run_is_refused(
+def test_impossible_runs_are_refused(
     changes: dict[str, Any], error: type[UniemoxError], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(error, match=message):
@@ -367,15 +370,17 @@ def test_nothing_is_compiled_again_after_the_first_step(tmp_path: Path, monkeypa
     assert 0 < counts[1] == counts[-1]
 
 
-def test_a_finished_run_may_leave_its_weights_alone(tmp_path: Path) -> None:
+def test_keep_finished_off_deletes_checkpoints(tmp_path: Path) -> None:
     config = tiny_pretraining(save=SaveConfig(every_steps=1, keep_every=3, keep_finished=False))
     encoder = pretrain(config, scenes(), tmp_path / "run")
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000003"]
     before = encoder.stat().st_mtime_ns
     shutil.copytree(tmp_path / "run/checkpoints/step-00000003", tmp_path / "run/checkpoints/step-00000004")
     assert pretrain(config, scenes(), tmp_path / "run", resume=True) == encoder
-    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000003"]  # a kill's, gone
-    assert encoder.stat().st_mtime_ns == before  # there was nothing to do
+    # The checkpoint that a kill left is deleted.
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000003"]
+    # Nothing is written again.
+    assert encoder.stat().st_mtime_ns == before
 
 
 def test_the_plan_counts_a_teacher_that_runs_in_every_step(tmp_path: Path) -> None:

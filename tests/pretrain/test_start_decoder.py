@@ -64,7 +64,7 @@ def test_dbots_start_brings_all_but_its_prediction_layer(golden: Path) -> None:
     assert report.new == ("decoder.pred.weight", "decoder.pred.bias")
     assert report.unfit == ("decoder_predp.weight", "decoder_predp.bias")
     assert len(report.taken) == 29
-    own = model.state_dict()
+    tensors = model.state_dict()
     pairs = {
         "embed.weight": "decoder_embed.weight",
         "decoder.mask_token": "mask_token",
@@ -72,11 +72,11 @@ def test_dbots_start_brings_all_but_its_prediction_layer(golden: Path) -> None:
         "decoder.norm.weight": "decoder_norm.weight",
     }
     for ours, theirs in pairs.items():
-        assert torch.equal(own[ours], state[theirs])
+        assert torch.equal(tensors[ours], state[theirs])
     assert str(report) == (f"29 tensors of embed and decoder from {path}; new: decoder.pred; not used: decoder_predp")
 
 
-def test_a_layer_is_taken_whole_or_not_at_all(golden: Path) -> None:
+def test_layers_are_taken_completely_or_not_at_all(golden: Path) -> None:
     """A decoder of another width has nothing but a bias of the same shape, which is not taken alone."""
     path = golden / "mae_pretrain" / "checkpoint.pth"
     model = model_of(path, decoder=DecoderConfig(width=16, depth=2, heads=4))
@@ -86,7 +86,8 @@ def test_a_layer_is_taken_whole_or_not_at_all(golden: Path) -> None:
     assert "decoder_pred.bias" in report.unfit
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     deeper = take_decoder(model_of(path, decoder=DecoderConfig(width=32, depth=3, heads=4)), str(path))
-    assert {name.split(".")[2] for name in deeper.new} == {"2"}  # the third block
+    # Only the third block is new.
+    assert {name.split(".")[2] for name in deeper.new} == {"2"}
     shallower = take_decoder(model_of(path, decoder=DecoderConfig(width=32, depth=1, heads=4)), str(path))
     assert shallower.new == ()
     assert all(name.startswith("decoder_blocks.1.") for name in shallower.unfit)
@@ -124,7 +125,7 @@ class Notes(Dies):
         self.notes.append(text)
 
 
-def test_log_and_config_say_what_was_taken_and_what_is_new(tmp_path: Path) -> None:
+def test_log_and_config_list_taken_and_new_tensors(tmp_path: Path) -> None:
     config = tiny_pretraining()
     file = tmp_path / "dbot.pth"
     state = dbot_file(file, config)
@@ -141,24 +142,26 @@ def test_log_and_config_say_what_was_taken_and_what_is_new(tmp_path: Path) -> No
     assert "embed.weight" in record["taken"]
     resumed = Notes(at=None)
     pretrain(config, scenes(), tmp_path / "run", resume=True, callback=resumed)
-    assert resumed.notes == []  # its weights are those of the checkpoint
+    # A resumed run has the weights of its checkpoint.
+    assert resumed.notes == []
     assert json.loads((tmp_path / "run" / "config.json").read_text())["decoder_start"] == record
 
 
-def test_a_fresh_decoder_is_the_one_that_the_seed_draws(tmp_path: Path) -> None:
+def test_fresh_decoder_has_random_weights(tmp_path: Path) -> None:
     config = tiny_pretraining()
     file = tmp_path / "dbot.pth"
     state = dbot_file(file, config)
     config = replace(config, encoder=replace(config.encoder, start=str(file)), fresh_decoder=True)
     fresh = build_model(config, 16)
     assert not torch.equal(fresh.embed.weight, state["decoder_embed.weight"])
-    bound = (6 / (192 + config.model.decoder.width)) ** 0.5  # Xavier's
+    # Xavier initialisation.
+    bound = (6 / (192 + config.model.decoder.width)) ** 0.5
     assert fresh.embed.weight.abs().max() <= bound
     assert take_decoder(fresh, str(file), is_fresh=True).source == "--fresh-decoder"
 
 
 @pytest.mark.parametrize("kind", ["run", "encoder", "timm", "none"])
-def test_starts_without_a_decoder_say_so(kind: str, golden: Path) -> None:
+def test_starts_without_a_decoder_are_reported(kind: str, golden: Path) -> None:
     encoder = build_encoder("vit_tiny_patch16_224", 64, embed_dim=48, depth=1, num_heads=3)
     model = UniEmoX(encoder, ModelConfig(fusion=None, decoder=GOLDEN_DECODER, losses=SCENE_ALONE))
     starts = {
@@ -182,7 +185,7 @@ def test_the_whole_model_of_a_run_brings_its_decoder() -> None:
     assert all(torch.equal(model.state_dict()[name], tensors[name]) for name in report.taken)
 
 
-def test_check_says_what_would_be_taken_and_draws_nothing(tmp_path: Path) -> None:
+def test_check_reports_decoder_tensors_without_weights(tmp_path: Path) -> None:
     config = tiny_pretraining()
     file = tmp_path / "dbot.pth"
     dbot_file(file, config)
@@ -198,7 +201,7 @@ def test_the_note_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("method", ["mae", "dino", "moco_v3", "dbot", "siameseim", "tinymim"])
-def test_the_file_of_every_start_can_be_asked_for_its_decoder(method: str, golden: Path) -> None:
+def test_every_published_file_can_be_searched_for_a_decoder(method: str, golden: Path) -> None:
     """DINO's file holds two networks, teacher and student, and no tensors of its own."""
     path = golden / method / "checkpoint.pth"
     model = UniEmoX(

@@ -1,4 +1,4 @@
-"""One step: what it returns, what it refuses, and that two processes or batches give what one gives."""
+"""One step: its results, its errors, and equal results with several processes or batches."""
 
 import copy
 from collections.abc import Callable
@@ -88,19 +88,22 @@ def test_steps_lower_the_loss_and_report_every_part(build_model: Build) -> None:
     assert first["total"] == pytest.approx(sum(first[name] for name in LossWeights.__slots__), rel=1e-5)
 
 
-def test_the_teacher_is_asked_for_what_a_loss_needs_and_the_batch_lacks(build_model: Build) -> None:
+def test_teacher_computes_only_features_that_are_needed_and_missing(build_model: Build) -> None:
     off = {"contrastive_feature_alignment": 0.0, "semantic_visual_alignment": 0.0}
     bare = replace(make_batch(), image_features=None, text_features=None)
-    for weights, given, expected in [
+    for weights, inputs, expected in [
         (LossWeights(), bare, ["image", "text"]),
-        (LossWeights(contrastive_feature_alignment=0.0), bare, ["image"]),  # L3 alone needs no texts
+        # L3 alone needs no texts.
+        (LossWeights(contrastive_feature_alignment=0.0), bare, ["image"]),
         (LossWeights(semantic_visual_alignment=0.0), bare, ["image", "text"]),
-        (LossWeights(**off), bare, []),  # no teacher runs
-        (LossWeights(), make_batch(), []),  # features given
+        # No loss needs a teacher.
+        (LossWeights(**off), bare, []),
+        # The batch has all features.
+        (LossWeights(), make_batch(), []),
     ]:
         teacher = CountingTeacher()
         model = build_model(losses=weights)
-        pretrain_step(model, frozen_optimizer(model), [given], teacher=teacher)
+        pretrain_step(model, frozen_optimizer(model), [inputs], teacher=teacher)
         assert teacher.calls == expected
     model = build_model()
     with pytest.raises(TeacherError, match="neither a teacher nor features"):
@@ -108,7 +111,7 @@ def test_the_teacher_is_asked_for_what_a_loss_needs_and_the_batch_lacks(build_mo
 
 
 @pytest.mark.parametrize("name", LossWeights.__slots__)
-def test_a_loss_that_is_not_finite_stops_before_any_weight_changes(name: str, build_model: Build) -> None:
+def test_non_finite_loss_stops_before_any_weight_changes(name: str, build_model: Build) -> None:
     model = build_model()
     batch = make_batch()
     optimizer = build_optimizer(model, lr=1.0)
@@ -118,7 +121,8 @@ def test_a_loss_that_is_not_finite_stops_before_any_weight_changes(name: str, bu
         "contrastive_feature_alignment": {"text_features": torch.full((6, 16), float("nan"))},
         "semantic_visual_alignment": {"image_features": torch.full((6, 16), float("inf"))},
     }[name]
-    if name.endswith("reconstruction"):  # only its own stream's prediction overflows
+    # Only this stream's prediction overflows.
+    if name.endswith("reconstruction"):
         rows = slice(0, 6) if name.startswith("scene") else slice(6, 12)
         model.decoder.register_forward_hook(lambda _, __, out: out.index_fill(0, torch.arange(12)[rows], float("inf")))
     elif name.startswith("semantic"):
@@ -132,7 +136,7 @@ def test_a_loss_that_is_not_finite_stops_before_any_weight_changes(name: str, bu
     assert not gradients(model)
 
 
-def test_a_gradient_that_is_not_finite_stops_too(build_model: Build) -> None:
+def test_non_finite_gradient_stops_before_any_weight_changes(build_model: Build) -> None:
     model = build_model()
     model.embed.weight.register_hook(lambda grad: grad * float("inf"))
     before = copy.deepcopy(model.state_dict())
@@ -161,7 +165,7 @@ def test_batches_that_cannot_train_are_refused(build_model: Build) -> None:
         pretrain_step(model, frozen_optimizer(model), [replace(batch, scene=batch.scene / 255)])
 
 
-def test_texts_are_asked_for_in_full_precision(build_model: Build) -> None:
+def test_text_features_are_computed_in_float32(build_model: Build) -> None:
     """So that what is kept on disk does not depend on the first run's precision."""
 
     class Linear(CountingTeacher):
@@ -193,8 +197,8 @@ def test_loss_gradient_norms_are_those_of_each_loss_alone(build_model: Build) ->
     for name, weight in weights.items():
         model.zero_grad()
         (weight * forward(model, batch).losses[name]).backward()
-        found = [parameter.grad for parameter in model.encoder.parameters() if parameter.grad is not None]
-        assert norms[f"grad_norm_{name}"] == pytest.approx(nn.utils.get_total_norm(found).item(), rel=1e-5)
+        encoder_gradients = [parameter.grad for parameter in model.encoder.parameters() if parameter.grad is not None]
+        assert norms[f"grad_norm_{name}"] == pytest.approx(nn.utils.get_total_norm(encoder_gradients).item(), rel=1e-5)
     model.zero_grad()
     loss_gradient_norms(model, batch)
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -204,16 +208,17 @@ def test_accumulated_batches_of_any_size_give_the_joined_batchs_gradient(build_m
     """All but L2, whose rows compare with the texts of one batch at a time (documented). Float32, 1e-5."""
     model = build_model(losses=LossWeights(contrastive_feature_alignment=0))
     batch = make_batch()
-    whole = pretrain_step(model, frozen_optimizer(model), [batch])
+    joined = pretrain_step(model, frozen_optimizer(model), [batch])
     expected = gradients(model)
     parts = [part(batch, slice(0, 1)), part(batch, slice(1, 4)), part(batch, slice(4, 6))]
     together = pretrain_step(model, frozen_optimizer(model), parts)
-    assert summed(together) == pytest.approx(summed(whole), rel=1e-5)
+    assert summed(together) == pytest.approx(summed(joined), rel=1e-5)
     for name, grad in gradients(model).items():
         torch.testing.assert_close(grad, expected[name], rtol=1e-4, atol=1e-6)
 
 
-SIZES = (4, 2)  # samples of each process: the second's batch is short, as at the end of an epoch
+# Samples of each process; the second one's batch is short, as at the end of an epoch.
+SIZES = (4, 2)
 
 
 def worker(rank: int, folder: Path) -> None:
@@ -234,13 +239,15 @@ def worker(rank: int, folder: Path) -> None:
         pretrain_step(model, frozen_optimizer(model), [broken])
     except NonFiniteLossError:
         (folder / f"stopped {rank}").touch()
-    try:  # another number of batches on one process is refused on both, where it would hang
+    # Another number of batches on one process would hang; it is refused on both.
+    try:
         pretrain_step(model, frozen_optimizer(model), [part(batch, rows)] * (1 + rank))
     except ConfigError:
         (folder / f"refused {rank}").touch()
     groups = build_optimizer(model.module, lr=1.0).param_groups
     assert sum(len(group["params"]) for group in groups if group["weight_decay"] == 0) == len(spared(small_model()))
-    if rank == 0:  # torch.compile takes a second to import
+    # torch.compile takes a second to import.
+    if rank == 0:
         assert unwrap_model(torch.compile(model)).config is model.module.config
     dist.destroy_process_group()
 
@@ -259,7 +266,8 @@ def test_two_processes_give_one_processs_losses_and_gradients(tmp_path: Path) ->
     results, twice, grads = torch.load(tmp_path / "results")
     assert summed(results) == pytest.approx(summed(expected), rel=1e-5)
     assert summed(twice) == pytest.approx(summed(expected), rel=1e-5)
-    for rank in range(2):  # a loss that is not finite on one stops both
+    # A loss that is not finite on one process stops both.
+    for rank in range(2):
         assert (tmp_path / f"stopped {rank}").exists()
         assert (tmp_path / f"refused {rank}").exists()
     assert grads.keys() == gradients(model).keys()
@@ -276,7 +284,7 @@ def test_attention_is_plain_on_the_cpu_and_gives_the_same(build_model: Build) ->
     torch.testing.assert_close(forward(model, batch).total, fused.total, rtol=1e-5, atol=1e-6)
 
 
-def test_decay_spares_biases_norms_and_tokens(build_model: Build) -> None:
+def test_biases_norms_and_tokens_are_not_decayed(build_model: Build) -> None:
     model = build_model()
     groups = {group["weight_decay"]: group["params"] for group in build_optimizer(model, lr=1.0).param_groups}
     assert {id(parameter) for parameter in groups[0.0]} == {id(parameter) for parameter in spared(model)}

@@ -1,4 +1,4 @@
-"""Verification: the same weights give the same figures, others don't; and what a run must say of itself."""
+"""Verification of saved evaluations, the audit of a run's records, and the images of the figures."""
 
 import json
 from pathlib import Path
@@ -44,7 +44,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def test_what_a_run_does_not_say_is_named(tuned: Path, tmp_path: Path) -> None:
+def test_audit_lists_missing_fields_and_files(tuned: Path, tmp_path: Path) -> None:
     assert audit(tuned) == audit(pretrained()) == []
     with pytest.raises(ConfigError, match="can't be read"):
         audit(tmp_path)
@@ -59,21 +59,22 @@ def test_what_a_run_does_not_say_is_named(tuned: Path, tmp_path: Path) -> None:
     assert "its initial weights are no longer at gone.pth" in lacking
 
 
-def test_the_same_weights_give_the_same_figure(tuned: Path) -> None:
-    [found] = verify(tuned)
-    kept = json.loads(next((tuned / "evaluations").glob("*.json")).read_text())
-    assert (found["accuracy"], found["pictures"], found["split"]) == (kept["accuracy"], kept["n"], "test")
-    assert found["largest_difference"] <= 1e-6
+def test_verify_reproduces_the_saved_accuracy(tuned: Path) -> None:
+    [verified] = verify(tuned)
+    saved = json.loads(next((tuned / "evaluations").glob("*.json")).read_text())
+    assert (verified["accuracy"], verified["pictures"], verified["split"]) == (saved["accuracy"], saved["n"], "test")
+    assert verified["largest_difference"] <= 1e-6
 
 
-def test_changed_weights_are_found(tuned: Path) -> None:
+def test_verify_detects_changed_weights(tuned: Path) -> None:
     path = tuned / "model.safetensors"
     before = path.read_bytes()
     with safetensors.safe_open(path, "pt") as file:
         header = file.metadata()
     tensors = safetensors.torch.load_file(path)
     name = next(name for name in tensors if name.startswith("head") and name.endswith("bias"))
-    tensors[name][1] += 1e4  # everything is of the second class now
+    # All predictions are the second class now.
+    tensors[name][1] += 1e4
     try:
         safetensors.torch.save_file(tensors, path, header)
         with pytest.raises(CheckpointError, match=says("its weights give accuracy")):
@@ -82,7 +83,7 @@ def test_changed_weights_are_found(tuned: Path) -> None:
         path.write_bytes(before)
 
 
-def test_images_or_evaluations_that_are_gone_are_an_error(tuned: Path, tmp_path: Path) -> None:
+def test_verify_fails_without_evaluations_or_images(tuned: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no evaluation to verify"):
         verify(tmp_path)
     file = next((tuned / "evaluations").glob("*.jsonl"))
@@ -97,15 +98,15 @@ def test_images_or_evaluations_that_are_gone_are_an_error(tuned: Path, tmp_path:
 
 
 def test_costs_are_measured_once_and_counted_right(tuned: Path) -> None:
-    found = measure_run(tuned)
+    cost = measure_run(tuned)
     classifier = safetensors.torch.load_file(tuned / "model.safetensors")
-    assert found.parameters_m == pytest.approx(sum(value.numel() for value in classifier.values()) / 1e6, rel=0.05)
-    assert found.multiply_adds_g > 0
-    assert found.size_px == 32
-    assert measure_run(tuned) == found
+    assert cost.parameters_m == pytest.approx(sum(value.numel() for value in classifier.values()) / 1e6, rel=0.05)
+    assert cost.multiply_adds_g > 0
+    assert cost.size_px == 32
+    assert measure_run(tuned) == cost
 
 
-def test_shown_images_take_the_classes_in_turn(tmp_path: Path) -> None:
+def test_write_images_takes_the_classes_in_turn(tmp_path: Path) -> None:
     data = open_data("synthetic:64")
     files = write_images(data, tmp_path / "a", count=8, seed=0)
     entries = read_images(tmp_path / "a")
@@ -123,22 +124,22 @@ def test_shown_images_take_the_classes_in_turn(tmp_path: Path) -> None:
         write_images(data, tmp_path, count=0, seed=0)
 
 
-def test_the_people_in_shown_images_are_kept_with_them(tmp_path: Path) -> None:
-    """In px of what is shown, at most 640; the one who is meant, where the data say so."""
+def test_write_images_writes_the_people_in_px_of_the_copies(tmp_path: Path) -> None:
+    """Boxes are in px of the written image, at most 640; only the target person, if the data name one."""
     image = tmp_path / "a.png"
     Image.new("RGB", (1280, 960)).save(image)
     people = (Detection(Box(100, 200, 300, 400), 0.5), Detection(Box(0, 0, 640, 640), 0.75))
-    known: dict[str, dict[str, Any]] = {
+    people_fields: dict[str, dict[str, Any]] = {
         "two": {"persons": people},
         "meant": {"persons": people, "target_box": Box(2, 4, 6, 8)},
         "none": {"persons": ()},
         "unknown": {},
     }
-    for name, values in known.items():
+    for name, values in people_fields.items():
         sample = Sample(key="a.png", image=ImageFile(image), **values)
         write_images(DataSet("data", MIKELS, [sample]), tmp_path / name, count=1, seed=0)
-    found = {name: read_people(tmp_path / name / "persons.jsonl") for name in known}
-    assert found == {
+    people_by_name = {name: read_people(tmp_path / name / "persons.jsonl") for name in people_fields}
+    assert people_by_name == {
         "two": {"00.png": (Detection(Box(50, 100, 150, 200), 0.5), Detection(Box(0, 0, 320, 320), 0.75))},
         "meant": {"00.png": (Detection(Box(1, 2, 3, 4), 1.0),)},
         "none": {"00.png": ()},
@@ -146,17 +147,17 @@ def test_the_people_in_shown_images_are_kept_with_them(tmp_path: Path) -> None:
     }
 
 
-def test_zero_shot_answers_are_the_nearest_sentences(tmp_path: Path) -> None:
-    """A stored teacher whose image features are the means of its sentences' features answers all rightly."""
+def test_zero_shot_predicts_the_class_of_the_nearest_sentence(tmp_path: Path) -> None:
+    """A stored teacher whose image features are the means of its sentences' features predicts all labels correctly."""
     data = open_data("synthetic:16")
     prompts = PROMPTS["evoked"]
     texts = [prompt.format(label) for label in data.labels.labels for prompt in prompts]
     space = torch.eye(8)
-    of_texts = space.repeat_interleave(len(prompts), dim=0) + 0.3 * torch.eye(8).repeat(len(prompts), 1)
+    text_features = space.repeat_interleave(len(prompts), dim=0) + 0.3 * torch.eye(8).repeat(len(prompts), 1)
     keys = [sample.key for sample in data.samples]
     images = torch.stack([space[sample.label or 0] for sample in data.samples])
     path = tmp_path / "teacher.npz"
     for features, accuracy in ((images, 1.0), (images.roll(1, 1), 0.0)):
-        save_features(path, image_keys=keys, image_features=features, texts=texts, text_features=of_texts)
+        save_features(path, image_keys=keys, image_features=features, texts=texts, text_features=text_features)
         written = json.loads(score_zero_shot(f"stored:{path}", data, tmp_path / "out", split="all").read_text())
         assert (written["accuracy"], written["n"], written["split"]) == (accuracy, 16, "all")

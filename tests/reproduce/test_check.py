@@ -21,11 +21,12 @@ from uniemox.model.detectors import YoloxNano, YuNet
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.reproduce.check import Checked, check_runs
 from uniemox.reproduce.config import NAMES, Name, ReproduceConfig
-from uniemox.reproduce.plan import Plan, Run
+from uniemox.reproduce.plan import Plan, PlannedRun
 from uniemox.reproduce.table3 import EXTRAS, SCRATCH
 from uniemox.reproduce.targets import plan_of
 
-ABSENT = ("SimMIM", "MixMAE")  # rows whose files are not given
+# Rows whose files are not given.
+ABSENT = ("SimMIM", "MixMAE")
 READ: dict[str, tuple[str, ...]] = {
     "fig8": (SCRATCH, "DINO", "MAE", "MoCoV3", "SiameseIM", "TinyMIM", "dBOT"),
     "fig9": ("dBOT", "MAE"),
@@ -37,7 +38,7 @@ READ: dict[str, tuple[str, ...]] = {
 
 @pytest.fixture(scope="module")
 def plans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Plan]:
-    """Of every target, at the scale of the paper, one seed."""
+    """Plans of every target, at the paper's scale, with one seed."""
     folder = tmp_path_factory.mktemp("check")
     small = dict.fromkeys(EXTRAS, "timm:test_vit.r160_in1k") | {SCRATCH: "scratch:timm:test_vit"}
     data = seven(folder / "data")
@@ -48,22 +49,22 @@ def plans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Plan]:
         weights[name] = str(folder / f"{name}.onnx")
         write_detector(network, folder / f"{name}.onnx")
     config = ReproduceConfig(scale="paper", out=folder / "out", data=data, seeds=1)
-    made: dict[str, Plan] = {}
+    plans_by_name: dict[str, Plan] = {}
     for name in NAMES:
         rows = READ.get(name, tuple(weights))
-        asked = replace(config, weights=tuple(f"{row}={weights[row]}" for row in rows))
+        target_config = replace(config, weights=tuple(f"{row}={weights[row]}" for row in rows))
         if name not in ("table1", "table2", "fig6"):  # they read no people
-            asked = replace(asked, detector="embedded")
+            target_config = replace(target_config, detector="embedded")
         if name in ("table8", "table9"):
-            asked = replace(asked, endpoint="http://127.0.0.1:1/v1", model=("m",))
-        made[name] = plan_of(name, asked)
-    return made
+            target_config = replace(target_config, endpoint="http://127.0.0.1:1/v1", model=("m",))
+        plans_by_name[name] = plan_of(name, target_config)
+    return plans_by_name
 
 
 @pytest.fixture(scope="module")
 def checked(plans: dict[str, Plan]) -> dict[str, Checked]:
-    """By key, all runs of all targets, those that they share once."""
-    runs: dict[str, Run] = {}
+    """Checks of all runs of all targets by key; shared runs are checked once."""
+    runs: dict[str, PlannedRun] = {}
     for plan in plans.values():
         runs |= {run.key: run for run in plan.runs if run.key not in runs}
     with pytest.MonkeyPatch.context() as patch:
@@ -73,10 +74,10 @@ def checked(plans: dict[str, Plan]) -> dict[str, Checked]:
 
 
 @pytest.mark.long
-def test_every_run_of_every_target_could_start(plans: dict[str, Plan], checked: dict[str, Checked]) -> None:
-    """All but those of the two rows whose checkpoints are not there, which say so.
+def test_all_runs_with_given_files_can_start(plans: dict[str, Plan], checked: dict[str, Checked]) -> None:
+    """All runs can start but those of the two rows without checkpoints, which report them.
 
-    One test for all targets, and for what is said of them: the processes of a suite share no fixture.
+    One test covers all targets and their descriptions, because the processes of a test run share no fixture.
     """
     for plan in plans.values():
         for run in plan.runs:
@@ -86,59 +87,61 @@ def test_every_run_of_every_target_could_start(plans: dict[str, Plan], checked: 
                 assert (entry.missing, bool(entry.found)) == (None, True), run.command
             else:
                 assert f"--weights {without}=" in str(entry.missing) or "the run before it" in str(entry.missing)
-    say_what_was_resolved({checked[run.key].run.name: checked[run.key].found for run in plans["table3"].runs})
+    assert_table3_is_resolved({checked[run.key].run.name: checked[run.key].found for run in plans["table3"].runs})
 
 
-def say_what_was_resolved(found: dict[str, str]) -> None:
-    assert found["pretrain as it is"].startswith("32 images, 2 steps an epoch; start dbot of ")
-    assert "features (16, 512), losses scene_reconstruction" in found["pretrain as it is"]
+def assert_table3_is_resolved(descriptions: dict[str, str]) -> None:
+    assert descriptions["pretrain as it is"].startswith("32 images, 2 steps an epoch; start dbot of ")
+    assert "features (16, 512), losses scene_reconstruction" in descriptions["pretrain as it is"]
     for row, start in (("MAE", "mae"), ("DINO", "dino"), ("BEiT", "beit"), ("ViT", "torchvision"), ("CAE", "cae")):
-        assert f"start {start} of " in found[f"finetune {row} on FI, seed 0"]
-    assert "timm:vgg16.tv_in1k" in found["finetune VGG-16 on FI, seed 0"]
-    assert "features (32, 4096), logits (32, 8)" in found["finetune VGG-16 on FI, seed 0"]
-    heco = found["finetune UniEmoX on HECO, scene and person, seed 0"]
+        assert f"start {start} of " in descriptions[f"finetune {row} on FI, seed 0"]
+    assert "timm:vgg16.tv_in1k" in descriptions["finetune VGG-16 on FI, seed 0"]
+    assert "features (32, 4096), logits (32, 8)" in descriptions["finetune VGG-16 on FI, seed 0"]
+    heco = descriptions["finetune UniEmoX on HECO, scene and person, seed 0"]
     assert "of scene and person (target), features (32, 512), logits (32, 8)" in heco
-    assert "of scene, features (32, 192), logits (32, 8)" in found["finetune UniEmoX on HECO, seed 0"]
-    together = found["finetune UniEmoX on CAER-S, scene and person, seed 0"]
+    assert "of scene, features (32, 192), logits (32, 8)" in descriptions["finetune UniEmoX on HECO, seed 0"]
+    together = descriptions["finetune UniEmoX on CAER-S, scene and person, seed 0"]
     assert "person (whole_image_nobody_looked)" in together  # found by then
 
 
-def spoilt(plans: dict[str, Plan], name: str, **options: object) -> list[Run]:
-    """A fine-tuning run on FI with other options, and the division of FI that it needs."""
+def changed_run(plans: dict[str, Plan], name: str, **options: object) -> list[PlannedRun]:
+    """Return a fine-tuning run on FI with other options, and the split of FI that it needs."""
     run = next(run for run in plans["table3"].runs if run.name == f"finetune {name} on FI, seed 0")
     splits = [needed for needed in run.needs if needed.kind == "data split"]
     return [*splits, replace(run, name="spoilt", options={**run.options, **options})]
 
 
-def test_a_network_that_can_not_take_its_settings_is_told(plans: dict[str, Plan]) -> None:
-    """As VGG-16 was with a drop path; and what needs the run says which one."""
-    runs = spoilt(plans, "VGG-16", **{"network.drop_path": 0.2})
+def test_settings_that_a_network_refuses_are_reported(plans: dict[str, Plan]) -> None:
+    """VGG-16 has no drop path; a run that needs this run names it."""
+    runs = changed_run(plans, "VGG-16", **{"network.drop_path": 0.2})
     *_, first, second = check_runs([*runs, replace(runs[-1], name="after", options={}, needs=(runs[-1],))])
     assert "VGG has no blocks with a drop path, got drop_path=0.2" in str(first.missing)
     assert second.missing == "the run before it: spoilt"
 
 
-def test_a_file_that_is_no_checkpoint_is_told(plans: dict[str, Plan], tmp_path: Path) -> None:
-    bad = tmp_path / "mae.pth"
-    runs = spoilt(plans, "MAE", init=str(bad))
+def test_file_that_is_no_checkpoint_is_reported(plans: dict[str, Plan], tmp_path: Path) -> None:
+    file = tmp_path / "mae.pth"
+    runs = changed_run(plans, "MAE", init=str(file))
     assert "there is no file" in str(check_runs(runs)[-1].missing)
-    bad.write_bytes(b"PK\3\4 cut off")
+    file.write_bytes(b"PK\3\4 cut off")
     assert "is cut off or not a checkpoint" in str(check_runs(runs)[-1].missing)
-    torch.save({"weights": torch.zeros(2)}, bad)
+    torch.save({"weights": torch.zeros(2)}, file)
     assert "is of no method that uniemox knows" in str(check_runs(runs)[-1].missing)
 
 
 class CaughtError(Exception):
-    """The config of a command."""
+    """Carries the config of a command out of it."""
 
 
 def caught(kind: type, settings: object, **more: object) -> None:
-    """As `config_of`, but end the command."""
+    """Build the config as `config_of` does, and end the command."""
     raise CaughtError(config_of(kind, settings, **more))
 
 
-def test_settings_are_the_presets_with_the_options(plans: dict[str, Plan], monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are those that the command line makes of the run's words."""
+def test_config_of_a_run_equals_the_parsed_command_line(
+    plans: dict[str, Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The config of a run equals the one that the command line builds from the run's words."""
     run = next(run for run in plans["table5"].runs if run.kind == "pretrain")
     assert isinstance(run.config, PretrainConfig)
     assert (run.config.encoder.start, run.config.model.mask.ratio, run.config.schedule.epochs) == (None, 0.25, 150)
@@ -158,25 +161,25 @@ def test_settings_are_the_presets_with_the_options(plans: dict[str, Plan], monke
         assert config.value.args == (run.config,)
 
 
-def test_no_evaluation_of_table_three_lacks_a_label(plans: dict[str, Plan]) -> None:
-    """The union that trains the ViT from scratch had the labels of its first member alone."""
+def test_evaluations_of_table_three_cover_all_labels(plans: dict[str, Plan]) -> None:
+    """The union that trains the ViT from scratch once had only the labels of its first member."""
     scratch = next(row for row in plans["table3"].rows if row.name == SCRATCH)
-    wanted = [run for cell in scratch.cells.values() for run in cell.runs]
+    evaluations = [run for cell in scratch.cells.values() for run in cell.runs]
     runs = {run.key: run for run in plans["table3"].runs}
-    needed: dict[str, Run] = {}
+    needed: dict[str, PlannedRun] = {}
 
-    def add(run: Run) -> None:
-        for before in run.needs:
-            add(before)
+    def add(run: PlannedRun) -> None:
+        for dependency in run.needs:
+            add(dependency)
         needed[run.key] = runs[run.key]
 
-    for run in wanted:
+    for run in evaluations:
         add(run)
-    found = {entry.run.key: entry for entry in check_runs(list(needed.values()))}
-    assert [found[run.key].missing for run in wanted] == [None] * 9
-    assert not [entry.found for entry in found.values() if "never reached" in entry.found]
-    assert "labels joined -> mikels: dropped: joy, love, surprise" in found[scratch.cells["FI"].runs[0].key].found
-    assert "logits (128, 11)" in found[scratch.cells["FI"].runs[0].needs[0].key].found
+    checks = {entry.run.key: entry for entry in check_runs(list(needed.values()))}
+    assert [checks[run.key].missing for run in evaluations] == [None] * 9
+    assert not [entry.found for entry in checks.values() if "never reached" in entry.found]
+    assert "labels joined -> mikels: dropped: joy, love, surprise" in checks[scratch.cells["FI"].runs[0].key].found
+    assert "logits (128, 11)" in checks[scratch.cells["FI"].runs[0].needs[0].key].found
 
 
 def test_check_prints_what_every_cell_computes(
@@ -200,15 +203,15 @@ def test_check_prints_what_every_cell_computes(
     assert cells[0].keys() == {"method", "data", "paper_percent", "computes"}
 
 
-def test_json_alone_goes_to_standard_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """And a plan that could not start is an error, which the command line turns into exit code 1."""
+def test_check_as_json_prints_only_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A plan that can't start is an error too, which the command line turns into exit code 1."""
     config = ReproduceConfig(scale="paper", out=tmp_path / "r")
     options = PlanOptions(check=True, as_json=True)
     with pytest.raises(ConfigError, match="some runs can't start"):
         table_or_figure("fig6", config=config, options=options)
-    found = json.loads(capsys.readouterr().out)
-    assert (found["target"], found["scale"], found["can_start"]) == ("fig6", "paper", False)
-    assert [run["missing"] for run in found["runs"]] == ["the data: --data Emo8=emo8:PATH"]
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["target"], summary["scale"], summary["can_start"]) == ("fig6", "paper", False)
+    assert [run["missing"] for run in summary["runs"]] == ["the data: --data Emo8=emo8:PATH"]
     assert not (tmp_path / "r").exists()
     tables: tuple[Name, ...] = ("table1", "table2")
     for name in tables:

@@ -1,4 +1,4 @@
-"""Doing a plan: in order, once, on after a failure and after a kill. The commands are real ones, small."""
+"""Executing a plan: in order, once, with failures and kills. The commands are real and small."""
 
 import json
 import multiprocessing
@@ -14,27 +14,29 @@ from typing import Any
 import pytest
 
 from tests.processes import children_of, wait_until
-from tests.reproduce.made import make_run
+from tests.reproduce.plans import make_run
 from uniemox.errors import ConfigError, DataError
 from uniemox.reproduce.execute import JOURNAL, execute, seconds_of, to_do
-from uniemox.reproduce.plan import Run
+from uniemox.reproduce.plan import PlannedRun
 
 
-def split(root: Path, name: str, seed: int, needs: Sequence[Run] = (), source: str = "synthetic:64") -> Run:
-    known = {"options": {"seed": seed}, "makes": "splits.json", "needs": tuple(needs)}
-    return make_run(root, name, "data split", source, "{out}/splits.json", **known)
+def split(
+    root: Path, name: str, seed: int, needs: Sequence[PlannedRun] = (), source: str = "synthetic:64"
+) -> PlannedRun:
+    fields = {"options": {"seed": seed}, "makes": "splits.json", "needs": tuple(needs)}
+    return make_run(root, name, "data split", source, "{out}/splits.json", **fields)
 
 
 def journal(root: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in (root / JOURNAL).read_text().splitlines()]
 
 
-def test_an_empty_plan_is_done(tmp_path: Path) -> None:
+def test_empty_plan_is_done(tmp_path: Path) -> None:
     outcome = execute([])
     assert (outcome.done, outcome.failed) == ([], {})
 
 
-def test_what_a_killed_fit_of_a_teacher_left_is_there_for_the_next(tmp_path: Path) -> None:
+def test_failed_run_keeps_the_checkpoint_in_its_folder(tmp_path: Path) -> None:
     options = {"data": "synthetic:none", "out": "{out}", "resume": True, "epochs": "none"}
     run = make_run(tmp_path, "teacher", "teacher fit", options=options, makes="teacher.json")
     run.folder.mkdir(parents=True)
@@ -43,36 +45,36 @@ def test_what_a_killed_fit_of_a_teacher_left_is_there_for_the_next(tmp_path: Pat
     assert (run.folder / "checkpoint").is_file()
 
 
-def test_runs_are_done_in_order_and_once_and_go_on_after_a_failure(tmp_path: Path) -> None:
+def test_runs_execute_once_in_order_and_continue_after_a_failure(tmp_path: Path) -> None:
     first = split(tmp_path, "first", 0)
     broken = split(tmp_path, "broken", 1, [first], source="synthetic:none")
     runs = [first, broken, split(tmp_path, "second", 2, [first]), split(tmp_path, "lost", 3, [broken])]
-    told = list[float]()
-    doing = list[str]()
+    shares = list[float]()
+    descriptions = list[str]()
 
     def watch(share: float, words: str) -> None:
-        told.append(share)
-        doing.append(words)
+        shares.append(share)
+        descriptions.append(words)
 
     outcome = execute(runs, jobs=2, watch=watch)
     assert [run.name for run in outcome.done] == ["first", "second"]
-    assert doing[-1] == "no run is left"
+    assert descriptions[-1] == "no run is left"
     assert set(outcome.failed) == {runs[1].key, runs[3].key}
     assert "exit code 1" in outcome.failed[runs[1].key]
     assert "expected a whole number" in outcome.failed[runs[1].key]
     assert outcome.failed[runs[3].key] == "it needs a failed run: broken"
-    assert told == sorted(told)
-    assert told[-1] == 0.5
+    assert shares == sorted(shares)
+    assert shares[-1] == 0.5
     names = [line["name"] for line in journal(tmp_path)]
     assert names[0] == "first"
     assert sorted(names) == ["broken", "first", "second"]
     assert set(seconds_of(tmp_path)) == {run.key for run in runs[:3]}
-    again = execute([runs[0], runs[2]])
-    assert [run.name for run in again.done] == ["first", "second"]
+    repeated = execute([runs[0], runs[2]])
+    assert [run.name for run in repeated.done] == ["first", "second"]
     assert len(journal(tmp_path)) == 3
 
 
-def test_what_much_work_waits_for_goes_first(tmp_path: Path) -> None:
+def test_run_with_the_longest_chain_starts_first(tmp_path: Path) -> None:
     alone = split(tmp_path, "alone", 0)
     first = split(tmp_path, "first", 1)
     second = split(tmp_path, "second", 2, [first])
@@ -80,7 +82,7 @@ def test_what_much_work_waits_for_goes_first(tmp_path: Path) -> None:
     assert journal(tmp_path)[0]["name"] == "first"
 
 
-def test_a_run_whose_file_grows_is_marked_when_it_is_done(tmp_path: Path) -> None:
+def test_run_with_a_growing_file_is_done_by_its_mark(tmp_path: Path) -> None:
     run = make_run(tmp_path, "describe", "data describe", "synthetic:8", options={"out": "{out}/texts.jsonl"})
     assert to_do([run]) == [run]
     outcome = execute([run])
@@ -90,7 +92,7 @@ def test_a_run_whose_file_grows_is_marked_when_it_is_done(tmp_path: Path) -> Non
     assert run.mark.read_text() == f"{run.command}\n"
 
 
-def test_what_was_made_on_the_way_is_not_made_again(tmp_path: Path) -> None:
+def test_deleted_intermediate_results_are_not_made_again(tmp_path: Path) -> None:
     first = split(tmp_path, "first", 0)
     second = split(tmp_path, "second", 1, [first])
     second.folder.mkdir(parents=True)
@@ -100,7 +102,7 @@ def test_what_was_made_on_the_way_is_not_made_again(tmp_path: Path) -> None:
     assert to_do([first, second]) == [first, second]
 
 
-def test_what_is_missing_is_not_started(tmp_path: Path) -> None:
+def test_runs_that_lack_something_do_not_start(tmp_path: Path) -> None:
     lacking = replace(split(tmp_path, "x", 1), lacks="the data")
     needing = split(tmp_path, "needing", 0, [lacking])
     outcome = execute([lacking, needing])
@@ -108,102 +110,102 @@ def test_what_is_missing_is_not_started(tmp_path: Path) -> None:
     assert not (tmp_path / JOURNAL).exists()
 
 
-def planned(root: Path) -> list[Run]:
-    known = {"options": {"workers": 1}, "makes": "shards.json"}
-    pack = make_run(root, "pack", "data shard", "synthetic:96", "{out}", **known)
+def planned(root: Path) -> list[PlannedRun]:
+    fields = {"options": {"workers": 1}, "makes": "shards.json"}
+    pack = make_run(root, "pack", "data shard", "synthetic:96", "{out}", **fields)
     return [pack, split(root, "split", 0, [pack], f"shards:{pack.folder}")]
 
 
 def execute_planned(root: Path) -> None:
-    """In a process of its own, whose words go to a file."""
+    """Execute the plan in a process of its own, whose messages go to a file."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    with (root / "said").open("wb") as file:
+    with (root / "messages").open("wb") as file:
         os.dup2(file.fileno(), 2)
     execute(planned(root))
 
 
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_after_a_kill_the_same_plan_goes_on_and_starts_nothing_twice(tmp_path: Path, number: int) -> None:
-    """Killed hard, its command lives on and is waited for; asked to stop, it ends its commands."""
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
+def test_killed_plan_resumes_without_a_second_start(tmp_path: Path, signal_number: int) -> None:
+    """After SIGKILL its command continues and is waited for; after SIGINT it ends its commands."""
     runs = planned(tmp_path)
     log = runs[0].log
     starter = multiprocessing.get_context("forkserver").Process(target=execute_planned, args=(tmp_path,))
     starter.start()
     # The command is named in its log before it starts.
     wait_until(lambda: log.exists() and children_of(starter.pid), seconds=240)
-    os.kill(starter.pid, number)
+    os.kill(starter.pid, signal_number)
     starter.join(240)
     assert not (runs[0].folder / "shards.json").exists()
     outcome = execute(runs)
     assert [run.name for run in outcome.done] == ["pack", "split"]
     starts = log.read_text().count("$ uniemox data shard")
-    if number == signal.SIGKILL:
+    if signal_number == signal.SIGKILL:
         assert starts == 1
     else:
-        assert "repeat the command to resume" in (tmp_path / "said").read_text()
+        assert "repeat the command to resume" in (tmp_path / "messages").read_text()
         assert starts == 2
         assert [line["exit_code"] == 0 for line in journal(tmp_path) if line["name"] == "pack"] == [False, True]
     assert [line["name"] for line in journal(tmp_path)][-1] == "split"
 
 
-def test_each_run_sees_gpus_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of four, two runs have two and one each; a run of all four waits until all are free, and the others behind it."""
-    seen = tmp_path / "seen"
-    real = subprocess.Popen
-    note = (
+def test_each_run_gets_its_own_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two runs get two and one of four GPUs; a run on four waits until all are free, and later runs wait behind it."""
+    record = tmp_path / "seen"
+    popen = subprocess.Popen
+    program = (
         "import os, sys, time; f = open(sys.argv[1], 'a'); v = os.environ.get('CUDA_VISIBLE_DEVICES');"
         "f.write(f'{sys.argv[2]} start {v}\\n'); f.flush(); time.sleep(0.7); f.write(f'{sys.argv[2]} end {v}\\n')"
     )
 
-    def noting(words: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+    def start_program(words: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
         name = words[words.index("--seed") + 1]
-        return real([sys.executable, "-c", note, str(seen), name], **options)
+        return popen([sys.executable, "-c", program, str(record), name], **options)
 
-    monkeypatch.setattr(subprocess, "Popen", noting)
+    monkeypatch.setattr(subprocess, "Popen", start_program)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7,8")
     runs = []
     for name, processes, images in (("two", 2, 900), ("one", 1, 800), ("all", 4, 700), ("last", 1, 600)):
         options = {"out": "{out}", "seed": name}
         runs.append(make_run(tmp_path, name, "finetune", options=options, processes=processes, images=images))
     execute(runs, jobs=4, gpus=4)
-    lines = [line.split(maxsplit=2) for line in seen.read_text().splitlines()]
-    devices = {name: given.split(",") for name, what, given in lines if what == "start"}
-    assert {name: len(given) for name, given in devices.items()} == {"two": 2, "one": 1, "all": 4, "last": 1}
+    lines = [line.split(maxsplit=2) for line in record.read_text().splitlines()]
+    devices = {name: gpus.split(",") for name, event, gpus in lines if event == "start"}
+    assert {name: len(gpus) for name, gpus in devices.items()} == {"two": 2, "one": 1, "all": 4, "last": 1}
     assert set(devices["all"]) == {"4", "5", "6", "7"}
     running: dict[str, set[str]] = {}
-    for name, what, given in lines:
-        if what == "end":
+    for name, event, gpus in lines:
+        if event == "end":
             del running[name]
             continue
-        assert not set(given.split(",")) & set().union(*running.values())
-        running[name] = set(given.split(","))
-    order = [name for name, what, _ in lines if what == "start"]
+        assert not set(gpus.split(",")) & set().union(*running.values())
+        running[name] = set(gpus.split(","))
+    order = [name for name, event, _ in lines if event == "start"]
     assert order.index("all") < order.index("last")
     with pytest.raises(ConfigError, match="a run of this plan has 4 processes, but there are 3 GPUs"):
         execute(runs, jobs=4, gpus=3)
 
 
-def test_what_prepares_data_sees_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[dict[str, str]] = []
-    real = subprocess.Popen
+def test_data_preparation_gets_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    environments: list[dict[str, str]] = []
+    popen = subprocess.Popen
 
-    def noting(words: Sequence[str], *, env: dict[str, str], **options: Any) -> subprocess.Popen[bytes]:
-        given.append(env)
-        return real(words, env=env, **options)
+    def start_and_record(words: Sequence[str], *, env: dict[str, str], **options: Any) -> subprocess.Popen[bytes]:
+        environments.append(env)
+        return popen(words, env=env, **options)
 
-    monkeypatch.setattr(subprocess, "Popen", noting)
+    monkeypatch.setattr(subprocess, "Popen", start_and_record)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     execute([split(tmp_path, "first", 0)], gpus=2)
     execute([split(tmp_path, "second", 1)])
-    assert [env.get("CUDA_VISIBLE_DEVICES") for env in given] == ["", None]
+    assert [env.get("CUDA_VISIBLE_DEVICES") for env in environments] == ["", None]
 
 
 @pytest.mark.parametrize(
     "name", ["locks/{key}.lock", "logs/{key}.log", JOURNAL, "done", "locks", "runs", "runs/data-split-{key}"]
 )
-def test_links_in_the_folder_of_somebody_else_lead_nowhere(tmp_path: Path, name: str) -> None:
+def test_links_and_pipes_in_the_output_folder_are_refused(tmp_path: Path, name: str) -> None:
     private = tmp_path / "private"
     run = split(tmp_path / "out", "a", 0)
     private.write_text("mine") if "." in name else private.mkdir()
@@ -219,8 +221,8 @@ def test_links_in_the_folder_of_somebody_else_lead_nowhere(tmp_path: Path, name:
         execute([run])
 
 
-def test_a_journal_that_is_no_file_is_refused(tmp_path: Path) -> None:
-    """Also if all runs are done, so that nobody writes to it."""
+def test_journal_that_is_no_file_is_refused(tmp_path: Path) -> None:
+    """It is refused even if all runs are done, so that nothing is written to it."""
     os.mkfifo(tmp_path / JOURNAL)
     with pytest.raises(DataError, match="is a pipe"):
         seconds_of(tmp_path)

@@ -1,4 +1,4 @@
-"""Plans: what names a run, what it needs, and that every command is one that the command line takes."""
+"""Plans: keys of runs, the runs that they need, and commands that the command line accepts."""
 
 import json
 from dataclasses import replace
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.drawn import class_folders
-from tests.reproduce.made import make_run, plan, planned, runs_of
+from tests.reproduce.plans import make_run, plan, planned, runs_of
 from uniemox.cli import app
 from uniemox.errors import ConfigError, LabelError
 from uniemox.finetune.presets import PRESETS as FINETUNINGS
@@ -19,8 +19,8 @@ from uniemox.labels import CAER, MIKELS, POLARITY, scored_labels
 from uniemox.paper import paper_tables
 from uniemox.reproduce.ablations import NO_ALIGNMENT, NO_FUSION, NO_RECONSTRUCTION, NO_VISUAL
 from uniemox.reproduce.config import NAMES, Name, Scale
-from uniemox.reproduce.plan import Run
-from uniemox.reproduce.sources import PAPER_SETS, parse_given
+from uniemox.reproduce.plan import PlannedRun
+from uniemox.reproduce.sources import PAPER_SETS, parse_sources
 from uniemox.reproduce.study import BATCH, HISTOGRAM
 from uniemox.reproduce.table3 import EXTRAS, START, ZERO_SHOT
 
@@ -28,17 +28,17 @@ FIGURES: tuple[Name, ...] = ("fig4", "fig6", "fig8", "fig9")
 
 
 def photos(folder: Path, each: int) -> str:
-    """The source of a small set of two classes."""
+    """Write a small data set of two classes, and return its source."""
     return f"folder:{class_folders(folder / 'photos', ('awe', 'fear'), each)}"
 
 
-def networks_of(found: Any) -> list[Run]:
-    """Fine-tuning runs but those of the colour histogram, which sees the scene alone."""
-    return [run for run in runs_of(found, "finetune") if run.options.get("method") != "histogram"]
+def networks_of(examined: Any) -> list[PlannedRun]:
+    """Return the fine-tuning runs except those of the colour histogram, which reads the scene alone."""
+    return [run for run in runs_of(examined, "finetune") if run.options.get("method") != "histogram"]
 
 
 @given(st.lists(st.text(max_size=8), min_size=1, max_size=5), st.lists(st.text(max_size=8), max_size=3))
-def test_a_run_is_named_by_words_and_data_alone(words: list[str], data: list[str]) -> None:
+def test_key_depends_on_words_and_data_only(words: list[str], data: list[str]) -> None:
     first = make_run(Path("a"), "one", "data split", *words, digests=tuple(data))
     moved = make_run(Path("elsewhere/b"), "another", "data split", *words, makes="x", digests=tuple(data[::-1]))
     assert first.key == moved.key
@@ -48,24 +48,24 @@ def test_a_run_is_named_by_words_and_data_alone(words: list[str], data: list[str
     assert replace(first, digests=(*data, "more")).key != first.key
 
 
-def test_what_a_run_needs_is_part_of_its_name(tmp_path: Path) -> None:
-    found = []
+def test_key_depends_on_needed_runs(tmp_path: Path) -> None:
+    trainings = []
     for count in (8, 16):
         packed = make_run(tmp_path, "pack", "data shard", f"synthetic:{count}", "{out}")
         options = {"data": f"shards:{packed.folder}"}
-        found.append(make_run(tmp_path, "train", "pretrain", options=options, needs=(packed,)))
-    assert found[0].key != found[1].key
-    assert found[0].needs[0].folder.name in found[0].command
+        trainings.append(make_run(tmp_path, "train", "pretrain", options=options, needs=(packed,)))
+    assert trainings[0].key != trainings[1].key
+    assert trainings[0].needs[0].folder.name in trainings[0].command
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("scale", ["demo", "paper"])
-def test_runs_come_after_what_they_need_and_once(name: Name, scale: Scale) -> None:
+def test_runs_are_listed_once_after_those_they_need(name: Name, scale: Scale) -> None:
     runs = planned(name, scale).runs
     keys = [run.key for run in runs]
     assert len(set(keys)) == len(keys)
-    for place, run in enumerate(runs):
-        assert {needed.key for needed in run.needs} <= set(keys[:place])
+    for i, run in enumerate(runs):
+        assert {needed.key for needed in run.needs} <= set(keys[:i])
         assert run.folder.parent == Path("r/runs")
         assert "{" not in run.command
     if scale == "paper":
@@ -79,51 +79,51 @@ def test_runs_come_after_what_they_need_and_once(name: Name, scale: Scale) -> No
 
 @pytest.mark.parametrize("name", ["table3", "table4", "fig7", "cross"])
 @pytest.mark.parametrize("with_emotion", [False, True])
-def test_texts_name_the_emotion_only_if_asked_for_and_the_page_says_so(name: Name, with_emotion: bool) -> None:
-    made = planned(name, with_emotion=with_emotion)
-    assert ["without_emotion" in run.options for run in runs_of(made, "teacher fit")] == [not with_emotion]
-    assert {run.config.teacher.with_emotion for run in runs_of(made, "pretrain")} == {with_emotion}  # type: ignore[union-attr]
-    said = [words for words in made.about if "The texts that teacher and pre-training read" in words]
-    assert [("do not name the emotion" in words) for words in said] == [not with_emotion]
+def test_with_emotion_changes_the_texts_and_the_note(name: Name, with_emotion: bool) -> None:
+    table = planned(name, with_emotion=with_emotion)
+    assert ["without_emotion" in run.options for run in runs_of(table, "teacher fit")] == [not with_emotion]
+    assert {run.config.teacher.with_emotion for run in runs_of(table, "pretrain")} == {with_emotion}  # type: ignore[union-attr]
+    notes = [words for words in table.about if "The texts that teacher and pre-training read" in words]
+    assert [("do not name the emotion" in words) for words in notes] == [not with_emotion]
 
 
 @pytest.mark.parametrize("name", ["table3", "table4"])
-@pytest.mark.parametrize("asked", [None, False])
-def test_texts_end_with_the_emotion_at_the_papers_scale_unless_asked_otherwise(name: Name, asked: bool | None) -> None:
-    pretrainings = runs_of(planned(name, "paper", with_emotion=asked), "pretrain")
-    assert {run.options["teacher.with_emotion"] for run in pretrainings} == {asked is None}
-    assert all(f"--teacher.{'no-' if asked is False else ''}with-emotion" in run.words for run in pretrainings)
+@pytest.mark.parametrize("with_emotion", [None, False])
+def test_paper_scale_texts_end_with_the_emotion_by_default(name: Name, with_emotion: bool | None) -> None:
+    pretrainings = runs_of(planned(name, "paper", with_emotion=with_emotion), "pretrain")
+    assert {run.options["teacher.with_emotion"] for run in pretrainings} == {with_emotion is None}
+    assert all(f"--teacher.{'no-' if with_emotion is False else ''}with-emotion" in run.words for run in pretrainings)
 
 
 def test_pretrain_seeds_are_shared_by_the_seeds_of_fine_tuning_in_turn() -> None:
-    made = plan("table4", seeds=4, pretrain_seeds=2)
-    starts = {run.options["seed"]: run.options["init"] for run in networks_of(made) if "as it is" in run.name}
+    table = plan("table4", seeds=4, pretrain_seeds=2)
+    starts = {run.options["seed"]: run.options["init"] for run in networks_of(table) if "as it is" in run.name}
     assert starts[0] == starts[2] != starts[1] == starts[3]
-    assert sorted(run.options.get("seed", 0) for run in runs_of(made, "pretrain")) == [0] * 5 + [1] * 5
-    assert "done with 2 seeds" in made.about[-1]
+    assert sorted(run.options.get("seed", 0) for run in runs_of(table, "pretrain")) == [0] * 5 + [1] * 5
+    assert "done with 2 seeds" in table.about[-1]
     with pytest.raises(ConfigError, match="--pretrain-seeds must be at least 1 and at most --seeds, which is 1, got 2"):
         plan("table4", seeds=1, pretrain_seeds=2)
 
 
-def test_figure_9_shows_each_quarter_of_the_pre_training_that_the_tables_share() -> None:
-    whole = next(run for run in planned("fig9", "paper").runs if run.name == "pretrain as it is")
-    assert "--save.no-keep-finished" in whole.words  # but for these:
-    every = whole.options["save.keep_every"]
+def test_shared_pretraining_saves_each_quarter_for_figure_9() -> None:
+    full_run = next(run for run in planned("fig9", "paper").runs if run.name == "pretrain as it is")
+    assert "--save.no-keep-finished" in full_run.words  # but for these:
+    interval = full_run.options["save.keep_every"]
     steps = 200 * round(118_000 * 0.8) // 1024
-    assert [step // every for step in (every, steps)] == [1, 4]
-    assert whole.key in {run.key for run in planned("table3", "paper").runs}
+    assert [step // interval for step in (interval, steps)] == [1, 4]
+    assert full_run.key in {run.key for run in planned("table3", "paper").runs}
 
 
-def test_table7_compares_teachers_and_pre_trainings_that_read_the_emotion_with_some_that_do_not() -> None:
-    made = planned("table7")
-    assert sum("without_emotion" in run.options for run in runs_of(made, "teacher fit")) == 1
-    found = runs_of(made, "pretrain")
-    assert sorted(run.options["teacher.with_emotion"] for run in found) == [False, True]
-    assert len({run.options["teacher.source"] for run in found}) == 2
+def test_table7_has_teachers_and_pretrainings_with_and_without_emotion() -> None:
+    table = planned("table7")
+    assert sum("without_emotion" in run.options for run in runs_of(table, "teacher fit")) == 1
+    pretrainings = runs_of(table, "pretrain")
+    assert sorted(run.options["teacher.with_emotion"] for run in pretrainings) == [False, True]
+    assert len({run.options["teacher.source"] for run in pretrainings}) == 2
 
 
-def test_every_command_is_one_that_the_command_line_takes() -> None:
-    """One of each shape: of those that differ in values alone."""
+def test_command_line_accepts_every_planned_command() -> None:
+    """One command is tested of those that differ only in values."""
     scales: tuple[Scale, ...] = ("demo", "paper")
     runs = [run for name in NAMES for scale in scales for run in planned(name, scale).runs]
     shapes = {(run.kind, *sorted(run.options)): run for run in runs}
@@ -135,26 +135,26 @@ def test_every_command_is_one_that_the_command_line_takes() -> None:
             pytest.fail(f"{run.command}: {error}")
 
 
-def test_table_three_has_every_row_of_the_paper_and_what_it_leaves_out() -> None:
+def test_table_three_has_every_row_of_the_paper_and_extras() -> None:
     rows = {row.name: row for row in planned("table3", "demo").rows}
     trainable = [entry["method"] for entry in paper_tables()["table3"]]
     assert len(trainable) == 22
     assert set(trainable) <= set(rows)
     for name in trainable:
         if rows[name].is_cited:
-            told = rows[name].network.removeprefix("the same run as ")
+            representative = rows[name].network.removeprefix("the same run as ")
         else:
-            told = name
-        assert rows[told].cells["Scenes"].runs, name
-        assert not rows[told].cells["Scenes"].why
+            representative = name
+        assert rows[representative].cells["Scenes"].runs, name
+        assert not rows[representative].cells["Scenes"].why
     assert rows["EmotiCon + CCIM"].cells["CAER-S"].paper == 91.17
     for extra in EXTRAS:
         assert "--weights" in rows[extra].cells["Scenes"].why
     assert set(planned("table3", "demo").columns) == {"Scenes", *PAPER_SETS}
 
 
-def test_what_a_plan_has_made_does_not_change_its_runs(tmp_path: Path) -> None:
-    """A start from random weights takes its network from a run of ours, which is there the second time."""
+def test_finished_runs_do_not_change_the_plan(tmp_path: Path) -> None:
+    """Random weights have the network of a run of ours, whose folder exists the second time."""
     before = plan("table3", out=tmp_path).runs
     for run in before:
         run.folder.mkdir(parents=True, exist_ok=True)
@@ -162,17 +162,17 @@ def test_what_a_plan_has_made_does_not_change_its_runs(tmp_path: Path) -> None:
     assert [run.key for run in plan("table3", out=tmp_path).runs] == [run.key for run in before]
 
 
-def test_the_same_network_from_the_same_weights_is_one_row() -> None:
-    found = planned("table3", "demo")
-    runs = [[run.key for run in cell.runs] for row in found.rows if (cell := row.cells["Scenes"]).runs]
-    assert all(runs.count(one) == 1 for one in runs)
-    rows = {row.name: row for row in found.rows}
-    one = rows["the demo's ViT, random weights"]
-    assert found.reference == one.name
-    assert one.network.startswith("stands for ViT from scratch, ViT, ")
-    assert one.network.endswith(f", {START}")
+def test_rows_with_the_same_runs_are_joined() -> None:
+    table = planned("table3", "demo")
+    runs = [[run.key for run in cell.runs] for row in table.rows if (cell := row.cells["Scenes"]).runs]
+    assert all(runs.count(joined) == 1 for joined in runs)
+    rows = {row.name: row for row in table.rows}
+    joined = rows["the demo's ViT, random weights"]
+    assert table.reference == joined.name
+    assert joined.network.startswith("stands for ViT from scratch, ViT, ")
+    assert joined.network.endswith(f", {START}")
     assert START not in rows
-    assert rows["MAE"].network == f"the same run as {one.name}"
+    assert rows["MAE"].network == f"the same run as {joined.name}"
     paper = next(entry["FI"] for entry in paper_tables()["table3"] if entry["method"] == "MAE")
     assert rows["MAE"].cells["FI"].paper == paper
     assert rows["VGG-16"].network == "RepVGG-A0, random weights"
@@ -182,9 +182,9 @@ def test_the_same_network_from_the_same_weights_is_one_row() -> None:
 @pytest.mark.parametrize("name", ["table3", "table4", "table5", "table6", "table7", "fig7", "cross"])
 @pytest.mark.parametrize("scale", ["demo", "paper"])
 def test_every_row_is_compared_with_a_histogram_of_the_same_labels(name: Name, scale: Scale) -> None:
-    found = planned(name, scale)
-    rows = {row.name: row for row in found.rows}
-    for row in found.rows:
+    examined = planned(name, scale)
+    rows = {row.name: row for row in examined.rows}
+    for row in examined.rows:
         cells = {column: cell for column, cell in row.cells.items() if cell.runs}
         if cells and not row.name.startswith(HISTOGRAM):
             assert row.baseline is not None, row.name
@@ -192,54 +192,58 @@ def test_every_row_is_compared_with_a_histogram_of_the_same_labels(name: Name, s
             [scored] = rows[row.baseline].cells[column].runs
             assert scored.scores == cell.runs[0].scores
             if row.name != ZERO_SHOT:
-                fractions = {one.model.options.get("fraction") for one in (scored, cell.runs[0]) if one.model}
+                fractions = {
+                    evaluation.model.options.get("fraction")
+                    for evaluation in (scored, cell.runs[0])
+                    if evaluation.model
+                }
                 assert len(fractions) == 1  # of the labels
-    fitted = [run for run in found.runs if run.options.get("method") == "histogram"]
+    fitted = [run for run in examined.runs if run.options.get("method") == "histogram"]
     for run in fitted:
         assert (run.config.network.streams, run.config.init, run.processes) == ("scene", "", 1)  # type: ignore[union-attr]
     sets = 1 if scale == "demo" else 7
     assert len(fitted) == sets * {"fig7": 4 if scale == "demo" else 6, "cross": 2}.get(name, 1)
 
 
-def is_random(run: Run) -> bool:
+def is_random(run: PlannedRun) -> bool:
     return run.options["init"].startswith("scratch:")
 
 
-def test_random_weights_see_as_many_images_as_our_pretraining_and_fine_tuning() -> None:
+def test_random_weights_get_the_images_of_our_pretraining_and_fine_tuning() -> None:
     [pretrained] = runs_of(planned("fig7"), "pretrain")
     tuned = networks_of(planned("fig7"))
     images = {(is_random(run), run.options.get("fraction", 1)): run.images for run in tuned}
-    for part in (0.1, 0.25, 0.5, 1):
-        more = images[True, part] - images[False, part]
-        assert more == pytest.approx(pretrained.images, abs=part * 2464)  # whole epochs
+    for fraction in (0.1, 0.25, 0.5, 1):
+        extra_images = images[True, fraction] - images[False, fraction]
+        assert extra_images == pytest.approx(pretrained.images, abs=fraction * 2464)  # whole epochs
     assert [sum(is_random(run) is random for run in tuned) for random in (True, False)] == [4, 4 * 3]
     paper = [run for run in networks_of(planned("table3", "paper")) if is_random(run)]
     assert paper
     assert all("schedule.epochs" not in run.options for run in paper)  # the preset's
 
 
-def test_a_demo_on_drawn_scenes_is_headed_as_a_check(tmp_path: Path) -> None:
+def test_demo_on_synthetic_scenes_is_titled_as_a_check(tmp_path: Path) -> None:
     assert planned("table4").title == "A check on drawn scenes: Table IV: parts of the method"
     assert "not evidence for the paper" in planned("table4").about[0]
-    own = plan("table4", data=(photos(tmp_path, 30),))
-    assert own.title == "Table IV: parts of the method"
-    assert "drawn" not in own.about[0]
+    own_plan = plan("table4", data=(photos(tmp_path, 30),))
+    assert own_plan.title == "Table IV: parts of the method"
+    assert "drawn" not in own_plan.about[0]
 
 
-def test_a_checkpoint_gives_a_row_a_run_of_its_own() -> None:
+def test_given_checkpoint_gives_a_row_its_own_run() -> None:
     rows = {row.name: row for row in plan("table3", weights=("mae=mae.pth",)).rows}
     [run] = rows["MAE"].cells["Scenes"].runs
     assert run.needs[0].options["init"] == "mae.pth"
     assert rows["dBOT"].network == "the same run as the demo's ViT, random weights"
-    for wrong, message in (("mea=mae.pth", "no row with weights is called 'mea'"), ("mae", "takes NAME=VALUE")):
+    for weights, message in (("mea=mae.pth", "no row with weights is called 'mea'"), ("mae", "takes NAME=VALUE")):
         with pytest.raises(ConfigError, match=message):
-            plan("table3", weights=(wrong,))
+            plan("table3", weights=(weights,))
 
 
-def test_the_authors_weights_have_a_row_of_their_own() -> None:
-    """Next to our own pre-training; they were accepted and ignored before."""
-    given_ = ("UniEmoX=theirs.pth",)
-    rows = {row.name: row for row in plan("table3", "paper", weights=given_).rows}
+def test_authors_weights_have_their_own_row() -> None:
+    """The row is next to our own pre-training; the weights were once accepted and ignored."""
+    weights = ("UniEmoX=theirs.pth",)
+    rows = {row.name: row for row in plan("table3", "paper", weights=weights).rows}
     [run] = rows["UniEmoX (authors' weights)"].cells["FI"].runs
     assert run.model is not None
     assert run.model.options["init"] == "theirs.pth"
@@ -255,7 +259,7 @@ def test_the_authors_weights_have_a_row_of_their_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "scale", "asked", "message"),
+    ("name", "scale", "options", "message"),
     [
         ("table4", "paper", {"weights": ("MAE=mae.pth",)}, "--weights MAE=mae.pth: no run of table4 at scale paper"),
         ("table5", "paper", {"weights": ("dBOT=dbot.pth",)}, "no run of table5 at scale paper reads it"),
@@ -269,31 +273,31 @@ def test_the_authors_weights_have_a_row_of_their_own() -> None:
         ("table4", "paper", {"objects": "resnet18"}, "--objects: no run of table4 at scale paper reads it"),
     ],
 )
-def test_an_option_that_no_run_reads_is_refused(name: Name, scale: Scale, asked: dict[str, Any], message: str) -> None:
+def test_option_that_no_run_reads_is_refused(name: Name, scale: Scale, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        plan(name, scale, **asked)
+        plan(name, scale, **options)
 
 
-def keys_of(name: Name, **asked: object) -> set[str]:
-    return {run.key for run in plan(name, **asked).runs}
+def keys_of(name: Name, **options: object) -> set[str]:
+    return {run.key for run in plan(name, **options).runs}
 
 
-def test_weights_and_teachers_that_change_make_other_runs(tmp_path: Path) -> None:
+def test_changed_weights_and_teachers_change_the_keys(tmp_path: Path) -> None:
     file = tmp_path / "mae.pth"
     teacher = tmp_path / "teacher.json"
-    asked: tuple[tuple[Name, Path, dict[str, Any]], ...] = (
+    cases: tuple[tuple[Name, Path, dict[str, Any]], ...] = (
         ("table3", file, {"weights": (f"MAE={file}",)}),
         ("table4", teacher, {"teacher": f"fitted:{tmp_path}"}),
     )
-    for name, changing, given_ in asked:
-        changing.write_text("{}")
-        before = keys_of(name, **given_)
-        assert keys_of(name, **given_) == before
-        changing.write_text('{"format": 1}')
-        assert keys_of(name, **given_) != before
+    for name, changed_file, options in cases:
+        changed_file.write_text("{}")
+        before = keys_of(name, **options)
+        assert keys_of(name, **options) == before
+        changed_file.write_text('{"format": 1}')
+        assert keys_of(name, **options) != before
 
 
-def test_images_that_change_make_other_runs(tmp_path: Path) -> None:
+def test_changed_images_change_the_keys(tmp_path: Path) -> None:
     source = photos(tmp_path, 10)
     names: tuple[Name, ...] = ("table4", "fig6")
     for name in names:
@@ -305,16 +309,16 @@ def test_images_that_change_make_other_runs(tmp_path: Path) -> None:
 
 
 def test_parts_of_small_sets_have_smaller_batches(tmp_path: Path) -> None:
-    """A batch of the preset's would not be filled: of 80 % of 60 images, and of parts of these."""
-    found: dict[float, set[int]] = {}
+    """80 % of 60 images, and parts of them, would not fill the preset's batch."""
+    batch_sizes: dict[float, set[int]] = {}
     for run in networks_of(plan("fig7", data=(photos(tmp_path, 30),))):
-        found.setdefault(run.options.get("fraction", 1), set()).add(run.config.batch_size)
-    assert found == {1: {32}, 0.5: {16}, 0.25: {8}, 0.1: {2}}
+        batch_sizes.setdefault(run.options.get("fraction", 1), set()).add(run.config.batch_size)
+    assert batch_sizes == {1: {32}, 0.5: {16}, 0.25: {8}, 0.1: {2}}
     assert {run.config.batch_size for run in networks_of(planned("fig7"))} == {BATCH["demo"]}
     assert {name: FINETUNINGS[name]().batch_size for name in ("demo", "paper")} == BATCH
 
 
-def test_what_is_excluded_is_left_out_of_every_run(tmp_path: Path) -> None:
+def test_exclude_reaches_the_split_and_refuses_unknown_names(tmp_path: Path) -> None:
     source = f"mine={photos(tmp_path, 10)}"
     check = tmp_path / "check.json"
     check.write_text(json.dumps({"exclude": [{"key": "awe/0.jpg"}]}))
@@ -327,7 +331,7 @@ def test_what_is_excluded_is_left_out_of_every_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("option", ["weights", "exclude"])
-def test_a_name_that_is_given_twice_is_refused(option: str, tmp_path: Path) -> None:
+def test_repeated_name_is_refused(option: str, tmp_path: Path) -> None:
     """The first value used to be ignored."""
     name = {"weights": "dBOT", "exclude": "mine"}[option]
     values = (f"{name}=a.pth", f"{name.upper()}=b.pth")
@@ -335,21 +339,21 @@ def test_a_name_that_is_given_twice_is_refused(option: str, tmp_path: Path) -> N
         plan("table3", data=(f"mine={photos(tmp_path, 10)}",), **{option: values})
 
 
-def test_where_a_key_is_does_not_change_the_answers() -> None:
+def test_name_of_the_key_variable_does_not_change_the_key() -> None:
     asking = {"endpoint": "http://127.0.0.1:1/v1", "model": ("m",)}
     first, second = (plan("table8", key_from=variable, **asking).more[0] for variable in "AB")
     assert first.key == second.key
     assert first.words[-2:] == ("--key-from", "A")
 
 
-def test_what_is_felt_is_never_scored_against_what_is_evoked() -> None:
+def test_felt_emotions_are_not_mapped_to_evoked_ones() -> None:
     with pytest.raises(LabelError):
         scored_labels(CAER, POLARITY)
     for target in (POLARITY, MIKELS):
         scored_labels(MIKELS, target)
 
 
-def test_tables_share_the_runs_that_are_the_same() -> None:
+def test_tables_share_equal_runs() -> None:
     full = planned("table4").rows[0].cells["Scenes"].runs
     assert planned("table7").rows[1].cells["Scenes"].runs == full
     assert planned("table6").rows[2].cells["Scenes"].runs == full  # the demo's Γ
@@ -359,14 +363,14 @@ def test_tables_share_the_runs_that_are_the_same() -> None:
     assert len(full) == 3
 
 
-def test_switches_of_the_ablations() -> None:
-    found = [run.options for run in runs_of(planned("table4"), "pretrain")]
-    extra = [dict(list(options.items())[list(options).index("schedule.epochs") + 1 :]) for options in found]
-    kept = {"save.keep_every": found[0]["save.keep_every"]}
-    assert extra == [kept, NO_RECONSTRUCTION, NO_ALIGNMENT, NO_VISUAL, NO_FUSION]
+def test_ablations_switch_off_one_part_each() -> None:
+    options_of_runs = [run.options for run in runs_of(planned("table4"), "pretrain")]
+    extra = [dict(list(options.items())[list(options).index("schedule.epochs") + 1 :]) for options in options_of_runs]
+    saved = {"save.keep_every": options_of_runs[0]["save.keep_every"]}
+    assert extra == [saved, NO_RECONSTRUCTION, NO_ALIGNMENT, NO_VISUAL, NO_FUSION]
 
 
-def test_the_paper_scale_is_the_published_recipe() -> None:
+def test_paper_scale_has_the_published_recipe() -> None:
     first = runs_of(plan("table5", "paper", gpus=8), "pretrain")[0]
     launcher = "torchrun --standalone --local-addr 127.0.0.1 --nproc-per-node 8"
     assert first.command.startswith(f"{launcher} -m uniemox pretrain --preset paper ")
@@ -379,14 +383,14 @@ def test_the_paper_scale_is_the_published_recipe() -> None:
 
 
 def test_sources_get_the_papers_names() -> None:
-    assert parse_given(["fi:a", "MINE=folder:b", "caer-s:c", "csv:d/votes.csv?labels=ekman"]) == {
+    assert parse_sources(["fi:a", "MINE=folder:b", "caer-s:c", "csv:d/votes.csv?labels=ekman"]) == {
         "FI": "fi:a",
         "MINE": "folder:b",
         "CAER-S": "caer-s:c",
         "votes.csv": "csv:d/votes.csv?labels=ekman",
     }
-    assert parse_given(["emoset=shards:packed"]) == {"EmoSet": "shards:packed"}
+    assert parse_sources(["emoset=shards:packed"]) == {"EmoSet": "shards:packed"}
     with pytest.raises(ConfigError, match="names FI twice"):
-        parse_given(["fi:a", "FI=folder:b"])
+        parse_sources(["fi:a", "FI=folder:b"])
     with pytest.raises(ConfigError, match="is not a data set"):
-        parse_given(["photos"])
+        parse_sources(["photos"])

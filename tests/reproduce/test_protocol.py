@@ -1,4 +1,4 @@
-"""What every cell next to a figure of the paper computes, against a table written from the paper's text.
+"""Protocol of every cell next to a figure of the paper, against a table written from the paper's text.
 
 The paper is arXiv 2409.18877; the authors' code is github.com/chincharles/u-emo.
 """
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.reproduce.made import plan
+from tests.reproduce.plans import plan
 from tests.reproduce.trees import seven
 from uniemox.finetune.config import FinetuneConfig
 from uniemox.paper import paper_tables
@@ -32,8 +32,9 @@ LABELS = {
     "CAER-S": {"angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"},
     "HECO": {"surprise", "excitement", "happiness", "peace", "disgust", "anger", "fear", "sadness"},
 }
-SCENE_SETS = {"UBE", "FI", "Emotion6", "EmoSet", "Emo8"}  # labels of the image
-PERSON_SETS = {"CAER-S", "HECO"}  # labels of a person in it
+# Data sets whose labels describe the image, and a person in it.
+SCENE_SETS = {"UBE", "FI", "Emotion6", "EmoSet", "Emo8"}
+PERSON_SETS = {"CAER-S", "HECO"}
 
 # "To ensure fairness and generality, pretrained models for the traditional backbone networks are sourced from the
 # official PyTorch repository" (section V-C): these have no patch tokens. MixMAE's Swin has none either.
@@ -85,27 +86,27 @@ def cells_next_to_a_figure_of_the_paper(name: Name, data: tuple[str, ...]) -> It
                 yield row, column, cell
 
 
-@pytest.mark.parametrize("is_given", [False, True], ids=["without data", "with data"])
+@pytest.mark.parametrize("has_data", [False, True], ids=["without data", "with data"])
 @pytest.mark.parametrize("name", TABLES)
-def test_no_cell_computes_another_quantity_than_the_papers(
-    name: Name, is_given: bool, tmp_path_factory: pytest.TempPathFactory
+def test_every_cell_has_the_papers_protocol(
+    name: Name, has_data: bool, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    data = seven(tmp_path_factory.mktemp("seven")) if is_given else ()
-    walked = 0
+    data = seven(tmp_path_factory.mktemp("seven")) if has_data else ()
+    count = 0
     for row, column, cell in cells_next_to_a_figure_of_the_paper(name, data):
-        where = f"{row.name} on {column}"
-        assert cell.protocol is not None, where
+        cell_name = f"{row.name} on {column}"
+        assert cell.protocol is not None, cell_name
         protocol = cell.protocol
         # "Accuracy denotes the ratio of correctly classified samples" (section V-B), of all test images: each label of
         # the test set must be one that the model can predict.
-        assert (protocol.scored_on, protocol.split) == (column, "test"), where
-        assert set(protocol.scored_labels.labels) == LABELS[column], where
+        assert (protocol.scored_on, protocol.split) == (column, "test"), cell_name
+        assert set(protocol.scored_labels.labels) == LABELS[column], cell_name
         if row.name in RELATING:
             # "As the source code for previous SOTA methods in VAE is not publicly available, their results are cited
             # from the original papers" (section V-C): their views and heads are those of their own papers.
-            walked += 1
+            count += 1
             continue
-        found = Expected(
+        actual = Expected(
             trained_on=set(protocol.trained_on.split(" + ")),
             views=protocol.views,
             pooling=protocol.pooling,
@@ -114,50 +115,47 @@ def test_no_cell_computes_another_quantity_than_the_papers(
             epoch=protocol.epoch,
             labels=set(protocol.scored_labels.labels),
         )
-        assert found == expected(row.name, column), where
-        assert_settings(cell, where)
-        walked += 1
+        assert actual == expected(row.name, column), cell_name
+        assert_settings(cell, cell_name)
+        count += 1
     table = paper_tables()
     if name == "table3":
         figures = [entry for entry in table["table3"] for column in LABELS if entry.get(column) is not None]
         ours = sum(entry["method"] == "UniEmoX" for entry in figures)  # stand next to two rows
         # EAP learns words, which the drawn data do not have: its cells are not run.
-        if is_given:
-            without_words = sum(entry["method"] == "EAP" for entry in figures)
-        else:
-            without_words = 0
-        assert walked == len(figures) + ours - without_words
+        without_words = sum(entry["method"] == "EAP" for entry in figures) if has_data else 0
+        assert count == len(figures) + ours - without_words
     else:
         rows = {"table4": 5, "table5": 4, "table6": 4, "table7": 2}
-        assert walked == 7 * rows[name]
+        assert count == 7 * rows[name]
 
 
-def assert_settings(cell: Cell, where: str) -> None:
-    """Compare the settings of the runs with what the protocol says in words."""
+def assert_settings(cell: Cell, cell_name: str) -> None:
+    """Compare the settings of the runs with the protocol's description."""
     for run in cell.runs:
         model = run.model
         assert model is not None
         assert isinstance(model.config, FinetuneConfig)
         network = model.config.network
-        assert (model.config.method, network.streams, network.pool) == ("full", "scene", "mean"), where
-        assert "persons" not in {**model.options, **run.options}, where
+        assert (model.config.method, network.streams, network.pool) == ("full", "scene", "mean"), cell_name
+        assert "persons" not in {**model.options, **run.options}, cell_name
         # "256 px on the short side, then the middle 224 px": MAE's evaluation, which the authors' code uses.
-        assert model.config.view.crop_fraction == 224 / 256, where
-        assert model.config.select == "accuracy", where
-        assert run.options["split"] == "test", where
+        assert model.config.view.crop_fraction == 224 / 256, cell_name
+        assert model.config.select == "accuracy", cell_name
+        assert run.options["split"] == "test", cell_name
 
 
 def test_methods_with_a_detector_have_a_reference_with_the_same_augmentation() -> None:
     """They train without RandAugment, mixup, CutMix and erasing, so dBOT's row differs in more than the method."""
-    given = ("dBOT=dbot.pth", "YOLOX-nano=y.onnx", "YuNet=f.onnx")
-    rows = {row.name: row.cells["FI"].protocol for row in plan("table3", "paper", weights=given).rows}
+    weights = ("dBOT=dbot.pth", "YOLOX-nano=y.onnx", "YuNet=f.onnx")
+    rows = {row.name: row.cells["FI"].protocol for row in plan("table3", "paper", weights=weights).rows}
     reference = rows["dBOT, crops and flips only"]
     assert reference is not None
     assert reference.augmentation == "crops, flips, label smoothing 0.1"
     augmented = {name for name in RELATING if rows[name].augmentation != reference.augmentation}  # type: ignore[union-attr]
     assert augmented == {"MDAN", "EAP"}
-    made = plan("table3", "paper", weights=given)
-    about = " ".join([made.title, *made.about])
+    table = plan("table3", "paper", weights=weights)
+    about = " ".join([table.title, *table.about])
     assert "under one protocol" not in about
     assert "dBOT, crops and flips only" in about
     assert "differ in the method alone" not in about

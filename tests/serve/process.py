@@ -22,7 +22,7 @@ from uniemox.serve.config import ServeConfig
 
 
 def predictor_from(model: str | None, folder: Path) -> Predictor:
-    """A model by name, "embedded", or None for the tiny one, which is written into the folder."""
+    """Return the predictor of a model by name, or of "embedded"; None: of a tiny one, written into the folder."""
     if model is None:
         return predictor_of(folder)
     return load(None if model == "embedded" else model)
@@ -30,12 +30,13 @@ def predictor_from(model: str | None, folder: Path) -> Predictor:
 
 @contextmanager
 def started(model: str | None, folder: Path, **settings: object) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """The process and its port; its log goes to the folder's log.txt. It is stopped at the end if it still runs."""
-    words = [sys.executable, "-m", "tests.serve.process", "--folder", str(folder)]
-    words += ["--model", model] if model else []
-    words += [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    """Yield the process and its port; its log goes to the folder's log.txt. It is stopped if it still runs."""
+    command = [sys.executable, "-m", "tests.serve.process", "--folder", str(folder)]
+    command += ["--model", model] if model else []
+    for name, value in settings.items():
+        command += [f"--{name}", str(value)]
     with (folder / "log.txt").open("w") as log:
-        process = subprocess.Popen(words, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"}, text=True)
+        process = subprocess.Popen(command, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"}, text=True)
         try:
             yield process, _port(process, folder / "log.txt")
         finally:
@@ -46,8 +47,8 @@ def started(model: str | None, folder: Path, **settings: object) -> Iterator[tup
 
 def _port(process: subprocess.Popen[str], log: Path) -> int:
     while True:
-        if found := re.search(r"listening on http://127\.0\.0\.1:(\d+)", log.read_text()):
-            return int(found[1])
+        if match := re.search(r"listening on http://127\.0\.0\.1:(\d+)", log.read_text()):
+            return int(match[1])
         try:
             process.wait(0.05)
         except subprocess.TimeoutExpired:
@@ -59,11 +60,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--model")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
-    for part in fields(ServeConfig):
-        parser.add_argument(f"--{part.name}", type=type(part.default), default=part.default)
-    given = vars(parser.parse_args())
-    predictor = predictor_from(given.pop("model"), given.pop("folder"))
-    config = ServeConfig(**given)
+    for field in fields(ServeConfig):
+        parser.add_argument(f"--{field.name}", type=type(field.default), default=field.default)
+    options = vars(parser.parse_args())
+    predictor = predictor_from(options.pop("model"), options.pop("folder"))
+    config = ServeConfig(**options)
     serve(create_app([predictor], config), config, host="127.0.0.1", port=0)
 
 

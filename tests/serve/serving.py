@@ -27,14 +27,21 @@ from uniemox.serve.config import ServeConfig
 
 SIZE = 32
 PERSON = (0.1, 0.2, 0.9, 0.6)
-"""Where the finder sees somebody in every image: y1, x1, y2, x2 in parts of its size."""
+"""Box that the detector finds in every image: y1, x1, y2, x2 as fractions of its size."""
 
 
 def write_model(path: Path, seed: int = 0, labels: Sequence[str] = MIKELS.labels, **info: object) -> Path:
-    """A classifier of colours: a 1 x 1 convolution as maps, their mean as logits.  info: changes of its metadata."""
-    draw = np.random.default_rng(seed)
-    weight = draw.normal(0, 2, (len(labels), 3, 1, 1)).astype(np.float32)
-    sides = ["n", 3, SIZE, SIZE]
+    """Write a classifier of colours: a 1 x 1 convolution gives maps, their mean gives logits.
+
+    Args:
+        path: The ONNX file to write.
+        seed: Seed of the weights.
+        labels: Its labels.
+        info: Changes of its metadata.
+    """
+    rng = np.random.default_rng(seed)
+    weight = rng.normal(0, 2, (len(labels), 3, 1, 1)).astype(np.float32)
+    input_shape = ["n", 3, SIZE, SIZE]
     nodes = [
         helper.make_node("Conv", ["scene", "weight"], ["fine"]),
         helper.make_node("AveragePool", ["fine"], ["maps"], kernel_shape=[8, 8], strides=[8, 8]),
@@ -44,16 +51,26 @@ def write_model(path: Path, seed: int = 0, labels: Sequence[str] = MIKELS.labels
         helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", len(labels)]),
         helper.make_tensor_value_info("maps", TensorProto.FLOAT, ["n", len(labels), SIZE // 8, SIZE // 8]),
     ]
-    if "distances" in info:  # the sum of the squared logits
+    # The distance is the sum of the squared logits.
+    if "distances" in info:
         nodes.append(helper.make_node("ReduceSumSquare", ["logits"], ["distance"], axes=[1], keepdims=0))
         outputs.append(helper.make_tensor_value_info("distance", TensorProto.FLOAT, ["n"]))
-    scene = helper.make_tensor_value_info("scene", TensorProto.FLOAT, sides)
+    scene = helper.make_tensor_value_info("scene", TensorProto.FLOAT, input_shape)
     graph = helper.make_graph(nodes, "colours", [scene], outputs, [numpy_helper.from_array(weight, "weight")])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    known = {"labels": list(labels), "label_set": "mikels", "kind": "evoked", "task": "label", "size": SIZE}
-    known |= {"temperature": 1.5, "trained_on": "colours", "mean": [0.5] * 3, "std": [0.25] * 3}
-    known |= {"conformal_scores": [i / 100 for i in range(100)]}
-    helper.set_model_props(model, {KEY: json.dumps(known | info)})
+    metadata = {
+        "labels": list(labels),
+        "label_set": "mikels",
+        "kind": "evoked",
+        "task": "label",
+        "size": SIZE,
+        "temperature": 1.5,
+        "trained_on": "colours",
+        "mean": [0.5] * 3,
+        "std": [0.25] * 3,
+        "conformal_scores": [i / 100 for i in range(100)],
+    }
+    helper.set_model_props(model, {KEY: json.dumps(metadata | info)})
     onnx.save(model, path)
     return path
 
@@ -61,17 +78,14 @@ def write_model(path: Path, seed: int = 0, labels: Sequence[str] = MIKELS.labels
 def predictor_of(
     folder: Path, name: str = "colours", seed: int = 0, *, finder: bool = True, **info: object
 ) -> Predictor:
-    """A predictor over a tiny model, with a finder that sees one person in every image."""
+    """Return a predictor with a tiny model, and with a detector that finds one person in every image."""
     network = Network.open(write_model(folder / f"{name}.onnx", seed, **info), threads=1)
-    if finder:
-        detector = load_detector(write_zoo(folder / "finder.onnx", PERSON, 0.95))
-    else:
-        detector = None
+    detector = load_detector(write_zoo(folder / "finder.onnx", PERSON, 0.95)) if finder else None
     return Predictor(network, detector)
 
 
 class Gated(Predictor):
-    """Answers once the gate is open: a slow model whose slowness the test holds in its hand."""
+    """Slow model that predicts once the test opens its gate."""
 
     gate: threading.Event
     started: threading.Event
@@ -83,7 +97,7 @@ class Gated(Predictor):
 
 
 def gated(predictor: Predictor) -> Gated:
-    """The same predictor behind a gate, closed."""
+    """Return a predictor with a gate, which is closed."""
     slow = Gated(predictor.network, predictor.finder)
     slow.gate = threading.Event()
     slow.started = threading.Event()
@@ -92,7 +106,7 @@ def gated(predictor: Predictor) -> Gated:
 
 @dataclass
 class Running:
-    """A server that runs."""
+    """Running server, or a proxy in front of it."""
 
     port: int
     server: uvicorn.Server
@@ -103,27 +117,27 @@ class Running:
         return f"http://127.0.0.1:{self.port}"
 
     def ask(self, method: str, path: str, body: object = None, **headers: str) -> "Answer":
-        """One request on a connection of its own; _ in header names is -."""
+        """Send a request on a new connection and return the answer; _ in header names is sent as -."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        sent = {name.replace("_", "-"): value for name, value in headers.items()}
-        if self.key and "Authorization" not in sent:
-            sent["Authorization"] = f"Bearer {self.key}"
+        header_lines = {name.replace("_", "-"): value for name, value in headers.items()}
+        if self.key and "Authorization" not in header_lines:
+            header_lines["Authorization"] = f"Bearer {self.key}"
         try:
-            connection.request(method, path, body, sent)
-            answer = connection.getresponse()
-            return Answer(answer.status, dict(answer.getheaders()), answer.read())
+            connection.request(method, path, body, header_lines)
+            response = connection.getresponse()
+            return Answer(response.status, dict(response.getheaders()), response.read())
         finally:
             connection.close()
 
     def post(self, path: str, *images: bytes, names: Sequence[str] = ()) -> "Answer":
-        """Images as a form."""
+        """Send images as a form."""
         body, kind = form(images, names)
         return self.ask("POST", path, body, Content_Type=kind)
 
 
 @dataclass
 class Answer:
-    """What came back."""
+    """Response of the server."""
 
     status: int
     headers: dict[str, str] = field(repr=False)
@@ -135,12 +149,12 @@ class Answer:
 
     @property
     def code(self) -> tuple[int, str]:
-        """Status and code of a refusal."""
+        """Return status and code of a refusal."""
         return self.status, self.json["code"]
 
 
 class Raw:
-    """A connection on which anything can be sent."""
+    """Connection on which anything can be sent."""
 
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
@@ -150,22 +164,22 @@ class Raw:
         return self
 
     def read(self) -> bytes:
-        """Until the server closes, or an answer is whole."""
-        found = b""
+        """Read until the server closes the connection, or a response is complete."""
+        received = b""
         while True:
             try:
                 part = self.socket.recv(65536)
             except ConnectionResetError:
-                return found
-            found += part
-            head, _, body = found.partition(b"\r\n\r\n")
-            length = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
-            if not part or (length and len(body) >= int(length[0].split(b":")[1])):
-                return found
+                return received
+            received += part
+            head, _, body = received.partition(b"\r\n\r\n")
+            lengths = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+            if not part or (lengths and len(body) >= int(lengths[0].split(b":")[1])):
+                return received
 
     @property
     def is_closed(self) -> bool:
-        """Whether the server has closed it; waits for that up to 10 s."""
+        """Return True if the server closes the connection within 10 s."""
         try:
             return self.socket.recv(1) == b""
         except ConnectionResetError:
@@ -173,13 +187,20 @@ class Raw:
 
 
 def upload(port: int, size: int | None, body: bytes = b"", kind: str = "image/jpeg") -> Raw:
-    """The beginning of a request that sends an image.  size: None: the body is chunked."""
+    """Send the beginning of a request with an image.
+
+    Args:
+        port: Port of the server.
+        size: Content-Length; None: the body is chunked.
+        body: Beginning of the body.
+        kind: Content type.
+    """
     length = "Transfer-Encoding: chunked" if size is None else f"Content-Length: {size}"
     return Raw(port).send("POST /predict HTTP/1.1", "Host: localhost", f"Content-Type: {kind}", length, "", body=body)
 
 
 def cut_off_after_s(raw: Raw, piece: bytes) -> float:
-    """How long the server bears it that a piece is sent again and again; 10 at the most."""
+    """Send a piece again and again; return the seconds until the server ends the connection, at most 10."""
     start = time.monotonic()
     while time.monotonic() - start < 10:
         try:
@@ -194,7 +215,7 @@ def cut_off_after_s(raw: Raw, piece: bytes) -> float:
 def running(
     predictors: Sequence[Predictor], config: ServeConfig | None = None, key: str | None = None
 ) -> Iterator[Running]:
-    """The server in a thread, stopped at the end as SIGTERM stops it."""
+    """Run a server in a thread; at the end it is stopped as SIGTERM stops it."""
     config = config or ServeConfig()
     listener = listen("127.0.0.1", 0)
     server = server_of(create_app(predictors, config, key=key), config)
@@ -211,16 +232,16 @@ def running(
 
 
 def image(seed: int = 0, width: int = 60, height: int = 44, fmt: str = "JPEG") -> bytes:
-    """An image of a colour of its own, with some noise."""
-    draw = np.random.default_rng(seed)
-    pixels = draw.integers(0, 256, 3) + draw.integers(-20, 20, (height, width, 3))
+    """Draw an image whose colour depends on the seed, with some noise."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 256, 3) + rng.integers(-20, 20, (height, width, 3))
     buffer = io.BytesIO()
     Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, fmt)
     return buffer.getvalue()
 
 
 def form(images: Sequence[bytes], names: Sequence[str] = (), field_name: str = "pictures") -> tuple[bytes, str]:
-    """Files as multipart/form-data: the body, and its content type."""
+    """Return the body and the content type of a form with files."""
     boundary = b"----uniemox-boundary"
     body = b""
     for i, data in enumerate(images):

@@ -1,4 +1,4 @@
-"""Answers over HTTP are the predictor's own, each for the image that was sent."""
+"""Answers over HTTP equal the predictor's, each for the image that was sent."""
 
 import base64
 import hashlib
@@ -17,8 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.serve.serving import Running, form, image, predictor_of, running
 from uniemox import __version__
+from uniemox.insight.explain.maps import heat_map
 from uniemox.labels import MIKELS
-from uniemox.predict.explain.maps import heat_map
 from uniemox.predict.predictor import Predictor
 from uniemox.serve.answers import REFUSALS
 from uniemox.serve.models import without_folders
@@ -43,21 +43,21 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def told(predictor: Predictor, data: bytes, **asked: object) -> dict[str, object]:
-    """What the predictor itself says, without its path."""
-    answer = predictor.predict(data, **asked).to_dict()
+def expected_answer(predictor: Predictor, data: bytes, **options: object) -> dict[str, object]:
+    """Return the predictor's own answer, without its path."""
+    answer = predictor.predict(data, **options).to_dict()
     return {name: value for name, value in answer.items() if name != "path"}
 
 
-def assert_same(found: dict, expected: dict) -> None:
-    scene = found.pop("scene")
-    wanted = expected.pop("scene")
-    assert found == expected
-    assert list(scene) == list(wanted)
-    np.testing.assert_allclose(list(scene.values()), list(wanted.values()), atol=2e-6)
+def assert_same(answer: dict, expected: dict) -> None:
+    scene = answer.pop("scene")
+    expected_scene = expected.pop("scene")
+    assert answer == expected
+    assert list(scene) == list(expected_scene)
+    np.testing.assert_allclose(list(scene.values()), list(expected_scene.values()), atol=2e-6)
 
 
-def test_the_answer_is_the_predictors_own_alone_in_a_form_and_among_others(
+def test_answers_equal_the_predictors_alone_in_a_form_and_among_others(
     server: Running, predictors: list[Predictor]
 ) -> None:
     images = [image(seed) for seed in range(9)]
@@ -67,39 +67,40 @@ def test_the_answer_is_the_predictors_own_alone_in_a_form_and_among_others(
         [alone] = server.post("/predict", data).json
         [raw] = server.ask("POST", "/predict", data, Content_Type="image/jpeg").json
         assert server.ask("POST", "/predict", data, Content_Type="application/octet-stream").json == [raw]
-        for found, name in ((among, f"{i}.jpg"), (alone, "0.jpg"), (raw, None)):
-            assert (found.pop("sha256"), found.pop("name")) == (sha256(data), name)
-            assert_same(found, told(predictors[0], data))
+        for answer, name in ((among, f"{i}.jpg"), (alone, "0.jpg"), (raw, None)):
+            assert (answer.pop("sha256"), answer.pop("name")) == (sha256(data), name)
+            assert_same(answer, expected_answer(predictors[0], data))
 
 
 @pytest.mark.parametrize(
-    ("query", "model", "asked"),
+    ("query", "model", "options"),
     [("coverage=0.9&labels=polarity", 0, {"coverage": 0.9, "labels": "polarity"}), ("model=other.onnx", 1, {})],
 )
-def test_what_is_asked_for_is_passed_on(
-    server: Running, predictors: list[Predictor], query: str, model: int, asked: dict[str, object]
+def test_query_parameters_reach_the_predictor(
+    server: Running, predictors: list[Predictor], query: str, model: int, options: dict[str, object]
 ) -> None:
     data = image(5)
-    [found] = server.post(f"/predict?{query}", data).json
-    del found["sha256"], found["name"]
-    assert bool(found["likely"]) == ("coverage" in asked)
-    assert_same(found, told(predictors[model], data, **asked))
+    [answer] = server.post(f"/predict?{query}", data).json
+    del answer["sha256"], answer["name"]
+    assert bool(answer["likely"]) == ("coverage" in options)
+    assert_same(answer, expected_answer(predictors[model], data, **options))
 
 
-def test_equal_names_are_numbered(tmp_path: Path) -> None:
-    one = predictor_of(tmp_path)
-    with running([one, one]) as server:
+def test_models_with_equal_names_are_numbered(tmp_path: Path) -> None:
+    predictor = predictor_of(tmp_path)
+    with running([predictor, predictor]) as server:
         assert [model["name"] for model in server.ask("GET", "/models").json] == ["colours.onnx", "colours.onnx-2"]
         [answer] = server.post("/predict?model=colours.onnx-2", image()).json
     assert answer["model"] == "colours.onnx-2"
 
 
-def test_an_image_that_can_not_be_read_is_an_error_in_its_place(server: Running) -> None:
+def test_an_unreadable_image_among_others_is_an_error_in_the_list(server: Running) -> None:
     good = image(7)
     answer = server.post("/predict", b"no image", good, b"")
     assert answer.status == 200
     first, second, third = answer.json
-    error = first.pop("error")  # with HEIF once a test of this process has read one
+    # The list of formats has HEIF, too, if another test of this process has read such an image.
+    error = first.pop("error")
     assert error.startswith("image: not an image of a known format (JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF, PPM")
     assert first == {"sha256": sha256(b"no image"), "name": "0.jpg"}
     assert second["sha256"] == sha256(good)
@@ -107,7 +108,7 @@ def test_an_image_that_can_not_be_read_is_an_error_in_its_place(server: Running)
 
 
 @pytest.mark.parametrize("path", ["/predict", "/explain"])
-def test_a_single_one_that_can_not_be_read_is_422(server: Running, path: str) -> None:
+def test_a_single_unreadable_image_is_422(server: Running, path: str) -> None:
     for answer in (server.post(path, b"no"), server.ask("POST", path, b"no", Content_Type="image/png")):
         assert answer.status == 422
         assert answer.json["code"] == "unreadable_picture"
@@ -146,16 +147,17 @@ def test_explain_is_the_heat_map_over_the_image(
     assert png.headers["content-type"] == "image/png"
     assert (png.headers["x-picture-sha256"], png.headers["x-label"]) == (sha256(data), expected.label)
     assert png.headers["x-method"] == "cam"
-    found = server.post(f"/explain?format=json&{query}", data).json
-    kind, encoded = found["data_url"].split(",")
+    explanation = server.post(f"/explain?format=json&{query}", data).json
+    kind, encoded = explanation["data_url"].split(",")
     assert kind == "data:image/png;base64"
     for content in (png.body, base64.b64decode(encoded)):
         np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(content))), np.asarray(expected.overlay()))
-    assert (found["label"], found["method"], found["sha256"]) == (expected.label, "cam", sha256(data))
-    np.testing.assert_allclose(found["box"], expected.box)
+    assert (explanation["label"], explanation["method"]) == (expected.label, "cam")
+    assert explanation["sha256"] == sha256(data)
+    np.testing.assert_allclose(explanation["box"], expected.box)
 
 
-def test_explain_refuses_a_label_that_is_none_and_several_images(server: Running) -> None:
+def test_explain_refuses_unknown_labels_and_several_images(server: Running) -> None:
     wrong = server.post("/explain?label=boredom", image())
     assert wrong.code == (422, "bad_parameter")
     assert "amusement, anger" in wrong.json["error"]
@@ -164,7 +166,7 @@ def test_explain_refuses_a_label_that_is_none_and_several_images(server: Running
 
 
 @pytest.mark.parametrize(
-    ("name", "shown"),
+    ("name", "expected"),
     [
         *((name.encode(), name) for name in ("../../etc/passwd", "<img src=x onerror=alert(1)>.jpg", "%00", "")),
         ("émotion 🙂.jpg".encode(), "émotion 🙂.jpg"),
@@ -173,10 +175,10 @@ def test_explain_refuses_a_label_that_is_none_and_several_images(server: Running
         (b"\xff\xfe.jpg", "\ufffd\ufffd.jpg"),
     ],
 )
-def test_a_file_name_is_only_repeated_as_far_as_it_is_text(server: Running, name: bytes, shown: str) -> None:
+def test_file_names_are_only_repeated_as_text(server: Running, name: bytes, expected: str) -> None:
     body, kind = form([image()])
     [answer] = server.ask("POST", "/predict", body.replace(b"0.jpg", name), Content_Type=kind).json
-    assert answer["name"] == shown
+    assert answer["name"] == expected
 
 
 @pytest.mark.portable
@@ -204,7 +206,7 @@ def test_health_and_models(server: Running) -> None:
     assert second["name"] == "other.onnx"
 
 
-def test_metrics_count(tmp_path: Path) -> None:
+def test_metrics_count_requests_images_and_refusals(tmp_path: Path) -> None:
     with running([predictor_of(tmp_path)]) as server:
         server.post("/predict", image(), image(1), b"no")
         server.post("/predict", b"no")
@@ -228,12 +230,12 @@ def test_metrics_count(tmp_path: Path) -> None:
     assert values["uniemox_request_seconds_count", "/predict"] == 2
 
 
-def test_a_server_with_a_key_answers_nobody_without_it(tmp_path: Path) -> None:
+def test_a_server_with_a_key_refuses_requests_without_it(tmp_path: Path) -> None:
     with running([predictor_of(tmp_path)], key=KEY) as server:
-        for given in ("", "Bearer", "Bearer ", "Bearer wrong", f"Basic {KEY}", f"Bearer {KEY}x", "Bearer \xff"):
+        for authorization in ("", "Bearer", "Bearer ", "Bearer wrong", f"Basic {KEY}", f"Bearer {KEY}x", "Bearer \xff"):
             for method, path in (("POST", "/predict"), ("POST", "/explain"), ("GET", "/models"), ("GET", "/metrics")):
                 body = image() if method == "POST" else None
-                answer = server.ask(method, path, body, Authorization=given, Content_Type="image/jpeg")
+                answer = server.ask(method, path, body, Authorization=authorization, Content_Type="image/jpeg")
                 assert answer.code == (401, "wrong_key")
                 assert answer.headers["www-authenticate"] == "Bearer"
         assert server.ask("GET", "/health", Authorization="").status == 200
@@ -245,7 +247,7 @@ def test_a_server_with_a_key_answers_nobody_without_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/page/page.js", "/health", "/nowhere", "/predict", "/openapi.json"])
-def test_every_answer_carries_the_headers_that_protect(server: Running, path: str) -> None:
+def test_every_response_has_security_headers(server: Running, path: str) -> None:
     headers = server.ask("GET", path).headers
     policy = headers["content-security-policy"]
     assert "default-src 'none'" in policy
@@ -279,7 +281,7 @@ def test_other_paths_and_methods(server: Running, method: str, path: str, status
         assert answer.json["code"] == "wrong_method"
 
 
-def test_the_schema_tells_every_refusal_and_an_example_of_each(server: Running) -> None:
+def test_the_schema_has_every_refusal_with_an_example(server: Running) -> None:
     schema = server.ask("GET", "/openapi.json").json
     for path in ("/predict", "/explain"):
         operation = schema["paths"][path]["post"]
@@ -296,7 +298,7 @@ def test_the_schema_tells_every_refusal_and_an_example_of_each(server: Running) 
     assert "example" in schema["components"]["schemas"]["ImageAnswer"]
 
 
-def test_operations_have_the_names_of_what_they_do(server: Running) -> None:
+def test_operations_are_named_after_their_functions(server: Running) -> None:
     paths = server.ask("GET", "/openapi.json").json["paths"]
     named = {path: operation["operationId"] for path, methods in paths.items() for operation in methods.values()}
     names = {"/predict": "predict", "/explain": "explain", "/models": "list_models"}
@@ -306,22 +308,22 @@ def test_operations_have_the_names_of_what_they_do(server: Running) -> None:
 def test_a_client_is_generated_without_warnings(server: Running, tmp_path: Path) -> None:
     if GENERATOR is None:
         pytest.skip("needs openapi-python-client on the PATH")
-    words = [GENERATOR, "generate", "--url", f"{server.url}/openapi.json", "--meta", "none"]
-    words += ["--output-path", str(tmp_path / "client"), "--fail-on-warning"]
+    command = [GENERATOR, "generate", "--url", f"{server.url}/openapi.json", "--meta", "none"]
+    command += ["--output-path", str(tmp_path / "client"), "--fail-on-warning"]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout
     assert (tmp_path / "client" / "api" / "default" / "predict.py").is_file()
 
 
-def test_messages_do_not_say_where_files_lie_here() -> None:
+def test_messages_hide_folders_of_the_server() -> None:
     for path in ("/srv/secret place/x.onnx", "/a/b/c.onnx", "C:\\Users\\me\\x.onnx", "/tmp/x.onnx: y"):
-        shown = without_folders(f"{path} has no label; and/or take 0.5/1")
-        assert not any(word in shown for word in ("srv", "/b/", "Users", "tmp"))
-        assert shown.endswith("has no label; and/or take 0.5/1")
+        message = without_folders(f"{path} has no label; and/or take 0.5/1")
+        assert not any(word in message for word in ("srv", "/b/", "Users", "tmp"))
+        assert message.endswith("has no label; and/or take 0.5/1")
 
 
 def test_serving_imports_no_torch() -> None:
     code = "import sys, uniemox.serve.app; print(sorted({'torch', 'timm', 'sklearn', 'matplotlib'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert done.stdout.strip() == "[]"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert result.stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""The queue alone: order, batches, its end, and what happens to work that nobody wants any more."""
+"""The queue alone: order, batches, stopping, and unwanted work."""
 
 import asyncio
 import threading
@@ -15,7 +15,7 @@ from uniemox.serve.models import PUT_BACK
 
 
 class Recorder:
-    """Work that gives back what it got, and remembers how it was called; `rest` holds up all images but the first."""
+    """Work that returns its input and records its calls; `rest` delays all images of a batch but the first."""
 
     def __init__(self) -> None:
         self.batches: list[tuple[str, list[bytes]]] = []
@@ -29,15 +29,15 @@ class Recorder:
         assert self.gate.wait(10)
         if ask == "broken":
             raise ConfigError("broken")
-        for place, image in enumerate(images):
-            assert place == 0 or self.rest.wait(10)
-            yield place, (ask, image)
+        for index, image in enumerate(images):
+            assert index == 0 or self.rest.wait(10)
+            yield index, (ask, image)
 
 
 def with_batcher(
     use: Callable[[Batcher, Recorder], Awaitable[None]], work: Recorder | None = None, **settings: object
 ) -> tuple[Recorder, Metrics]:
-    """Run something with a batcher that has been started."""
+    """Call a coroutine function with a running batcher."""
     work = work or Recorder()
     metrics = Metrics()
 
@@ -56,7 +56,7 @@ def with_batcher(
 
 
 async def occupy(batcher: Batcher, work: Recorder, *images: bytes) -> "list[asyncio.Future[object]]":
-    """Let work begin on images, which is not done before the gate opens."""
+    """Let the worker begin with images; it does not finish before the gate opens."""
     work.gate.clear()
     answers = batcher.submit(images, "a")
     while not work.batches:
@@ -64,7 +64,7 @@ async def occupy(batcher: Batcher, work: Recorder, *images: bytes) -> "list[asyn
     return answers
 
 
-def test_images_that_come_together_are_worked_on_together_in_order() -> None:
+def test_simultaneous_images_are_processed_in_batches_in_order() -> None:
     async def use(batcher: Batcher, work: Recorder) -> None:
         answers = [answer for i in range(5) for answer in batcher.submit([bytes([i])], "same")]
         assert await asyncio.gather(*answers) == [("same", bytes([i])) for i in range(5)]
@@ -75,7 +75,7 @@ def test_images_that_come_together_are_worked_on_together_in_order() -> None:
     assert metrics.registry.get_sample_value("uniemox_batch_size_count") == 2
 
 
-def test_other_asks_wait_for_a_batch_of_their_own_and_the_oldest_comes_first() -> None:
+def test_different_asks_have_separate_batches_oldest_first() -> None:
     async def use(batcher: Batcher, work: Recorder) -> None:
         answers = [answer for i, ask in enumerate("abacb") for answer in batcher.submit([bytes([i])], ask)]
         await asyncio.gather(*answers)
@@ -88,10 +88,11 @@ class Impatient(Recorder):
     """Puts every image of a batch back but the first."""
 
     def __call__(self, ask: str, images: list[bytes]) -> Iterator[tuple[int, object]]:
-        return ((place, PUT_BACK if place else answer) for place, answer in super().__call__(ask, images))
+        for index, answer in super().__call__(ask, images):
+            yield index, PUT_BACK if index else answer
 
 
-def test_what_is_put_back_is_worked_on_alone_behind_the_others() -> None:
+def test_put_back_images_are_processed_alone_after_the_others() -> None:
     work = Impatient()
 
     async def use(batcher: Batcher, _: Recorder) -> None:
@@ -118,7 +119,7 @@ def test_an_image_is_answered_before_slower_ones_of_its_batch() -> None:
     assert len(work.batches) == 1
 
 
-def test_slow_work_is_done_one_by_one() -> None:
+def test_slow_images_are_processed_one_by_one() -> None:
     async def use(batcher: Batcher, work: Recorder) -> None:
         await asyncio.gather(*batcher.submit([b"1", b"2"], "map", is_slow=True))
 
@@ -126,7 +127,7 @@ def test_slow_work_is_done_one_by_one() -> None:
     assert work.batches == [("map", [b"1"]), ("map", [b"2"])]
 
 
-def test_a_request_is_taken_whole_or_not_at_all() -> None:
+def test_all_images_of_a_request_enter_the_queue_or_none() -> None:
     async def use(batcher: Batcher, work: Recorder) -> None:
         first = await occupy(batcher, work, b"0")
         waiting = batcher.submit([b"1", b"2"], "a")
@@ -140,20 +141,21 @@ def test_a_request_is_taken_whole_or_not_at_all() -> None:
     with_batcher(use, queue=3, max_wait_ms=0)
 
 
-def test_work_that_nobody_wants_is_not_done_and_makes_room() -> None:
+def test_cancelled_images_are_not_processed_and_make_room() -> None:
     async def use(batcher: Batcher, work: Recorder) -> None:
         first = await occupy(batcher, work, b"0")
         for answer in batcher.submit([b"1", b"2"], "a"):
             answer.cancel()
-        kept = batcher.submit([b"3", b"4"], "a")  # fits, because the others are gone
+        # These fit, because the others are cancelled.
+        later = batcher.submit([b"3", b"4"], "a")
         work.gate.set()
-        await asyncio.gather(*first, *kept)
+        await asyncio.gather(*first, *later)
 
     work, _ = with_batcher(use, queue=2, max_wait_ms=0)
     assert [data for _, images in work.batches for data in images] == [b"0", b"3", b"4"]
 
 
-def test_what_is_too_old_is_not_done() -> None:
+def test_images_after_their_deadline_are_not_processed() -> None:
     async def use(batcher: Batcher, work: Recorder) -> None:
         first = await occupy(batcher, work, b"0")
         old = batcher.submit([b"1"], "a")
@@ -167,7 +169,7 @@ def test_what_is_too_old_is_not_done() -> None:
     assert [images for _, images in work.batches] == [[b"0"]]
 
 
-def test_an_error_is_the_answer_of_its_batch_only_and_the_worker_goes_on() -> None:
+def test_an_error_affects_only_its_batch() -> None:
     async def use(batcher: Batcher, work: Recorder) -> None:
         bad = batcher.submit([b"1", b"2"], "broken")
         good = batcher.submit([b"3"], "fine")
@@ -177,7 +179,7 @@ def test_an_error_is_the_answer_of_its_batch_only_and_the_worker_goes_on() -> No
     with_batcher(use, max_wait_ms=0)
 
 
-def test_stopping_answers_what_waits() -> None:
+def test_stopping_answers_waiting_images() -> None:
     answers = []
 
     async def use(batcher: Batcher, work: Recorder) -> None:
@@ -192,7 +194,7 @@ def test_stopping_answers_what_waits() -> None:
     ("name", "value"),
     [("queue", 0), ("batch_size", 0), ("max_mb", 0), ("timeout_s", float("nan")), ("max_wait_ms", -1), ("max_mb", -1)],
 )
-def test_limits_that_make_no_sense_are_refused(name: str, value: float) -> None:
+def test_limits_out_of_range_are_refused(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=name):
         ServeConfig(**{name: value})
 
@@ -215,11 +217,12 @@ def test_a_greedy_client_does_not_shut_others_out() -> None:
             await greedy[-1][-1]
 
     work, _ = with_batcher(use, queue=8, batch_size=2, max_wait_ms=0)
-    assert b"p" in work.batches[1][1]  # as soon as work is free, not after the eight
+    # It is in the next batch, not after the eight.
+    assert b"p" in work.batches[1][1]
 
 
-def test_clients_take_turns_for_as_long_as_they_come() -> None:
-    """Clients that send one slow image at a time are not served before one that waits already."""
+def test_a_waiting_client_keeps_its_turn_while_others_send_more() -> None:
+    """Clients that send one slow image at a time do not overtake one that waits."""
 
     async def use(batcher: Batcher, work: Recorder) -> None:
         await occupy(batcher, work, b"0")
@@ -237,4 +240,4 @@ def test_clients_take_turns_for_as_long_as_they_come() -> None:
     work, _ = with_batcher(use, queue=64, batch_size=1, max_wait_ms=0)
     order = [image for _, images in work.batches for image in images]
     assert len(order) == 1 + 4 + 100
-    assert max(place for place, image in enumerate(order) if image == b"p") <= 1 + 4 * 3
+    assert max(index for index, image in enumerate(order) if image == b"p") <= 1 + 4 * 3

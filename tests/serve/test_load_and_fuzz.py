@@ -13,25 +13,26 @@ from tools.serve_fuzz import fuzz
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 
 
-def test_many_clients_lose_nothing_and_mix_nothing_up_though_the_queue_is_short() -> None:
+def test_no_answer_is_lost_or_mixed_up_with_a_short_queue() -> None:
     tally = run(clients=16, seconds=2, model=None, queue=8)
     assert tally.lost == []
     assert (tally.mixed_up, tally.wrong) == (0, 0)
     assert len(tally.seconds) > 16
 
 
-def test_mutated_images_and_hostile_http_break_nothing() -> None:
+def test_the_server_survives_mutated_images_and_hostile_http() -> None:
     assert fuzz(images=120, hostiles=60, seed=1, model=None) == 0
 
 
-def test_the_schema_is_kept(tmp_path: Path) -> None:
+def test_responses_match_the_schema(tmp_path: Path) -> None:
     if not SCHEMATHESIS.is_file():
         pytest.skip("needs schemathesis, of the extra dev")
     with started(None, tmp_path) as (_, port):
-        done = subprocess.run(
+        result = subprocess.run(
             [
                 *(SCHEMATHESIS, "run", f"http://127.0.0.1:{port}/openapi.json", "--checks", "all"),
-                *("--exclude-checks", "positive_data_acceptance"),  # a schema can't say which bytes are an image
+                # A schema can't express which bytes are an image.
+                *("--exclude-checks", "positive_data_acceptance"),
                 *("--max-examples", "3", "--phases", "fuzzing", "--seed", "1", "--generation-database", "none"),
                 *("--no-color", "--suppress-health-check", "all", "--warnings", "off"),
             ],
@@ -41,5 +42,5 @@ def test_the_schema_is_kept(tmp_path: Path) -> None:
             check=False,
             timeout=300,
         )
-        assert done.returncode == 0, done.stdout[-3000:]
+        assert result.returncode == 0, result.stdout[-3000:]
     assert "Traceback" not in (tmp_path / "log.txt").read_text()

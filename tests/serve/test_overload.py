@@ -1,4 +1,4 @@
-"""More work than there is time for: a full queue, late answers, clients that have gone, slow decoders, stopping."""
+"""Overload: a full queue, late answers, clients that have gone, slow decoders, stopping."""
 
 import gc
 import signal
@@ -22,7 +22,7 @@ from uniemox.serve.models import PUT_BACK, ExplainAsk, Models, PredictAsk
 
 @pytest.fixture
 def slow(tmp_path: Path) -> Iterator[tuple[Running, Gated, ThreadPoolExecutor]]:
-    """A server whose model answers once its gate is open, with room for two images beside the one in work."""
+    """Server whose model answers once its gate is open, with room for two more images in the queue."""
     model = gated(predictor_of(tmp_path))
     config = ServeConfig(queue=2, timeout_s=1.0, max_wait_ms=0)
     with running([model], config) as server, ThreadPoolExecutor(8) as pool:
@@ -39,7 +39,7 @@ def queue_length(server: Running) -> float:
     return float(next(line for line in text.splitlines() if line.startswith("uniemox_queue_length ")).split()[1])
 
 
-def test_a_full_queue_is_503_and_says_when_to_come_back(slow: tuple[Running, Gated, ThreadPoolExecutor]) -> None:
+def test_a_full_queue_is_503_with_retry_after(slow: tuple[Running, Gated, ThreadPoolExecutor]) -> None:
     server, model, pool = slow
     first = posted(server, pool, 0)
     assert model.started.wait(10)
@@ -53,7 +53,7 @@ def test_a_full_queue_is_503_and_says_when_to_come_back(slow: tuple[Running, Gat
     assert server.post("/predict", image(3)).status == 200
 
 
-def test_an_answer_that_does_not_come_in_time_is_504_and_its_work_is_dropped(
+def test_a_late_answer_is_504_and_its_work_is_dropped(
     slow: tuple[Running, Gated, ThreadPoolExecutor], caplog: pytest.LogCaptureFixture
 ) -> None:
     server, model, pool = slow
@@ -65,12 +65,13 @@ def test_an_answer_that_does_not_come_in_time_is_504_and_its_work_is_dropped(
     model.gate.set()
     assert server.post("/predict", image(2)).status == 200
     text = server.ask("GET", "/metrics").body.decode()
-    assert "uniemox_batch_size_sum 2.0" in text  # the first and the last: the late one never reached the model
+    # The first image and the last one; the late one never reached the model.
+    assert "uniemox_batch_size_sum 2.0" in text
     gc.collect()
     assert "never retrieved" not in caplog.text
 
 
-def test_the_work_of_a_client_that_has_gone_is_dropped(slow: tuple[Running, Gated, ThreadPoolExecutor]) -> None:
+def test_work_of_a_disconnected_client_is_dropped(slow: tuple[Running, Gated, ThreadPoolExecutor]) -> None:
     server, model, pool = slow
     first = posted(server, pool, 0)
     assert model.started.wait(10)
@@ -84,7 +85,7 @@ def test_the_work_of_a_client_that_has_gone_is_dropped(slow: tuple[Running, Gate
     assert "uniemox_batch_size_sum 1.0" in server.ask("GET", "/metrics").body.decode()
 
 
-def test_stopping_answers_what_was_accepted(tmp_path: Path) -> None:
+def test_stopping_answers_accepted_requests(tmp_path: Path) -> None:
     model = gated(predictor_of(tmp_path))
     with ThreadPoolExecutor(4) as pool, running([model], ServeConfig(max_wait_ms=0)) as server:
         answers = [posted(server, pool, 0)]
@@ -96,7 +97,7 @@ def test_stopping_answers_what_was_accepted(tmp_path: Path) -> None:
         assert [answer.result().status for answer in answers] == [200] * 3
 
 
-def test_sigterm_lets_a_request_end_and_the_exit_code_is_0(tmp_path: Path) -> None:
+def test_sigterm_finishes_open_requests_and_exits_with_0(tmp_path: Path) -> None:
     with started(None, tmp_path) as (process, port):
         body = image()
         raw = upload(port, len(body), body[:50])
@@ -134,7 +135,7 @@ def test_an_image_that_takes_too_long_is_refused_and_others_are_answered(tmp_pat
         assert entries[12]["scene"]
 
 
-def test_what_is_not_begun_in_time_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_that_were_not_begun_in_time_are_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     served = Models([predictor_of(tmp_path)], max_megapixels=1, decode_s=60)
     ask = PredictAsk(served.names[0], None, None)
     assert all(isinstance(answer, Prediction) for _, answer in served.work(ask, [image(0), image(1)]))
@@ -144,7 +145,7 @@ def test_what_is_not_begun_in_time_is_put_back(tmp_path: Path, monkeypatch: pyte
     served.close()
 
 
-def test_a_slow_header_holds_up_no_earlier_image_of_its_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_header_delays_no_earlier_image_of_its_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = threading.Event()
 
     def opened(data: bytes, name: str) -> object:
@@ -162,7 +163,7 @@ def test_a_slow_header_holds_up_no_earlier_image_of_its_batch(tmp_path: Path, mo
     served.close()
 
 
-def test_sigterm_ends_what_is_being_decoded_and_all_processes(tmp_path: Path, slow_file: bytes) -> None:
+def test_sigterm_ends_decoding_and_all_processes(tmp_path: Path, slow_file: bytes) -> None:
     with started(None, tmp_path, timeout_s=1, decode_timeout_s=0.5) as (process, port):
         decoders = children_of(process.pid)
         assert len(decoders) >= 2

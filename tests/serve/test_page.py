@@ -1,4 +1,4 @@
-"""The page as people use it, in Chromium: by mouse, by keyboard, on a phone, with what a screen reader gets."""
+"""The page as people use it, in Chromium: by mouse, by keyboard, on a phone, and by screen reader."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -41,18 +41,18 @@ def test_an_image_gives_bars_people_likely_labels_and_a_heat_map(visit: Visit, s
     assert (box["width"], box["height"]) == pytest.approx(((x2 - x1) * scale, (y2 - y1) * scale), abs=1)
     assert "found with confidence 95 %" in visit.page.get_by_role("listitem").inner_text()
 
-    shown = visit.page.locator(".picture").get_attribute("src")
+    image_url = visit.page.locator(".picture").get_attribute("src")
     heat = visit.page.get_by_role("button", name="Heat map")
     heat.click()
     expect(visit.status).to_contain_text(f"bright areas support {ranked[0][0]}")
     pressed = visit.page.get_by_role("button", name="Heat map", pressed=True)
     assert pressed.get_attribute("aria-pressed") == "true"
-    assert visit.page.locator(".picture").get_attribute("src") != shown
+    assert visit.page.locator(".picture").get_attribute("src") != image_url
     visit.page.get_by_label("Label of the heat map").select_option("fear")
     expect(visit.status).to_contain_text("bright areas support fear")
     pressed.click()
     expect(visit.status).to_contain_text("hidden")
-    assert visit.page.locator(".picture").get_attribute("src") == shown
+    assert visit.page.locator(".picture").get_attribute("src") == image_url
 
 
 def test_a_field_that_the_page_does_not_know_is_shown(visit: Visit) -> None:
@@ -88,7 +88,7 @@ def test_by_keyboard_alone(visit: Visit) -> None:
     assert visit.page.evaluate("document.activeElement.className") == "heat"
 
 
-def test_what_a_screen_reader_gets(visit: Visit) -> None:
+def test_screen_readers_get_names_and_roles(visit: Visit) -> None:
     visit.predict()
     snapshot = visit.page.locator("body").aria_snapshot()
     for part in (
@@ -109,7 +109,7 @@ def test_what_a_screen_reader_gets(visit: Visit) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_words_stand_out_from_their_ground(open_page: Callable[..., Visit], server: Running, scheme: str) -> None:
+def test_text_has_enough_contrast(open_page: Callable[..., Visit], server: Running, scheme: str) -> None:
     """At least 4.5 : 1, by WCAG's formula, for every text that is seen."""
     visit = open_page(server, color_scheme=scheme, reduced_motion="reduce")
     visit.predict()
@@ -119,7 +119,7 @@ def test_words_stand_out_from_their_ground(open_page: Callable[..., Visit], serv
     assert visit.page.evaluate("getComputedStyle(document.querySelector('.bar')).transitionDuration") == "0s"
 
 
-def test_a_phone_of_360_px_needs_no_sideways_scroll_and_can_take_an_image(
+def test_a_phone_of_360_px_needs_no_sideways_scroll_and_can_take_a_photo(
     open_page: Callable[..., Visit], server: Running
 ) -> None:
     visit = open_page(server, viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
@@ -162,7 +162,7 @@ def test_only_coverage_that_the_model_can_promise_is_offered(open_page: Callable
         assert visit.wrong == []
 
 
-def test_it_says_where_an_answer_is_a_guess(open_page: Callable[..., Visit], tmp_path: Path) -> None:
+def test_unfamiliar_images_are_marked_as_guesses(open_page: Callable[..., Visit], tmp_path: Path) -> None:
     for distances, is_guess in (((0.0,) * 99, True), ((1e6,) * 99, False)):
         with running([predictor_of(tmp_path, distances=distances)]) as server:
             visit = open_page(server)
@@ -174,7 +174,7 @@ def test_it_says_where_an_answer_is_a_guess(open_page: Callable[..., Visit], tmp
             assert visit.wrong == []
 
 
-def test_a_key_that_no_header_can_hold_is_told(visit: Visit) -> None:
+def test_an_unsendable_key_is_reported(visit: Visit) -> None:
     visit.page.evaluate("document.querySelector('#key-setting').hidden = false")
     visit.page.locator("#key").fill("schlüssel")
     visit.page.locator("#key").blur()
@@ -189,7 +189,7 @@ def test_dropped_and_pasted_images_are_taken(visit: Visit) -> None:
     expect(visit.page.get_by_role("article")).to_have_count(1)
 
 
-def test_what_is_no_image_is_told(open_page: Callable[..., Visit], server: Running) -> None:
+def test_a_file_that_is_no_image_is_reported(open_page: Callable[..., Visit], server: Running) -> None:
     visit = open_page(server)
     visit.choose(b"nothing", name="notes.txt", kind="text/plain")
     expect(visit.page.get_by_role("alert")).to_contain_text("not an image of a known format")
@@ -204,9 +204,9 @@ def test_two_models_are_compared_in_two_columns(open_page: Callable[..., Visit],
         visit = open_page(server, viewport=DESK)
         visit.choose(image(6))
         expect(visit.page.get_by_role("article")).to_have_count(2)
-        left, right = (one.bounding_box() for one in visit.page.get_by_role("article").all())
-        assert left["y"] == right["y"]
-        assert left["x"] + left["width"] <= right["x"]
+        first, second = (article.bounding_box() for article in visit.page.get_by_role("article").all())
+        assert first["y"] == second["y"]
+        assert first["x"] + first["width"] <= second["x"]
         expect(visit.page.get_by_role("article", name="other.onnx")).to_contain_text("No person detector was run")
         visit.page.set_viewport_size({"width": 360, "height": 740})
         assert not visit.has_sideways_scroll()
@@ -224,7 +224,7 @@ def test_a_server_with_a_key_asks_for_it(open_page: Callable[..., Visit], tmp_pa
         expect(visit.status).to_contain_text("1 person found")
 
 
-def test_a_newer_image_wins(visit: Visit) -> None:
+def test_the_newest_image_is_shown(visit: Visit) -> None:
     for i in range(5):
         visit.choose(image(i), name=f"{i}.jpg")
     expect(visit.status).to_contain_text("4.jpg: ")
@@ -233,17 +233,17 @@ def test_a_newer_image_wins(visit: Visit) -> None:
     assert visit.page.locator("article figcaption").inner_text() == "4.jpg"
 
 
-def test_an_image_that_waits_for_the_models_does_not_take_the_place_of_a_newer_one(visit: Visit) -> None:
-    """Nobody has answered yet which models there are; two images ask for them, and the first is answered last."""
-    held: list[sync_api.Route] = []
-    visit.page.route("**/models", lambda route: held.append(route) if len(held) < 2 else route.continue_())
+def test_a_late_answer_does_not_replace_that_of_a_newer_image(visit: Visit) -> None:
+    """The page does not know the models yet; two images ask for them, and the first one gets its answer last."""
+    delayed: list[sync_api.Route] = []
+    visit.page.route("**/models", lambda route: delayed.append(route) if len(delayed) < 2 else route.continue_())
     with visit.page.expect_request("**/models"):
         visit.page.reload()
     with visit.page.expect_request("**/models"):
         visit.choose(image(0), name="first.jpg")
     visit.choose(image(1), name="second.jpg")
     expect(visit.status).to_contain_text("second.jpg: ")
-    for route in held:
+    for route in delayed:
         route.continue_()
     expect(visit.page.locator(".tile input:not(:disabled)")).to_have_count(2)
     assert visit.page.locator("article figcaption").inner_text() == "second.jpg"
@@ -271,7 +271,7 @@ CONTRASTS = """() => {
 }"""
 
 
-def test_faces_have_boxes_words_and_a_summary(open_page: Callable[..., Visit], tmp_path: Path) -> None:
+def test_faces_have_boxes_labels_and_a_summary(open_page: Callable[..., Visit], tmp_path: Path) -> None:
     predictor = predictor_of(tmp_path)
     network = Network.open(tiny_network(tmp_path / "shown.onnx", seed=3, **SHOWN), threads=1)
     predictor.face_reader = FaceReader(network, Finds(Box(20, 10, 60, 60), Box(100, 10, 110, 40)))
@@ -280,11 +280,11 @@ def test_faces_have_boxes_words_and_a_summary(open_page: Callable[..., Visit], t
         [answer] = server.post("/predict", data).json
         assert [face["expressions"] is None for face in answer["faces"]] == [False, True]
         top = max(answer["faces"][0]["expressions"].items(), key=lambda pair: pair[1])[0]
-        one = open_page(server, viewport=DESK)
-        one.choose(data)
-        expect(one.page.locator(".faces-note")).to_have_text(
+        visit = open_page(server, viewport=DESK)
+        visit.choose(data)
+        expect(visit.page.locator(".faces-note")).to_have_text(
             f"2 found: {top} 1; 1 too small to tell. What a face shows is not what its owner feels."
         )
-        assert one.page.locator(".box.face span").all_inner_texts() == [top, "?"]
-        assert one.page.locator(".faces li").count() == 2
-        assert one.wrong == []
+        assert visit.page.locator(".box.face span").all_inner_texts() == [top, "?"]
+        assert visit.page.locator(".faces li").count() == 2
+        assert visit.wrong == []

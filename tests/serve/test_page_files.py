@@ -1,4 +1,4 @@
-"""What the page takes of a drop: by name and bytes, in node, with files whose type is empty as in Firefox."""
+"""Files that the page accepts, by name and bytes: its modules in node, with files of empty type, as in Firefox."""
 
 import base64
 import json
@@ -42,26 +42,27 @@ console.log(JSON.stringify({ found: found.map(({ name }) => name), skipped }));
 """
 
 
-def run(script: str, folder: Path, *words: str) -> Any:
-    """Run a script that uses the page's modules; returns what it prints, from JSON."""
+def run(script: str, folder: Path, *arguments: str) -> Any:
+    """Run a script that uses the page's modules, and return the JSON that it prints."""
     for name in ("files.js", "names.js"):
         (folder / name).write_bytes((files("uniemox.serve") / "page" / name).read_bytes())
     (folder / "package.json").write_text('{"type": "module"}')
     (folder / "script.js").write_text(script)
     assert NODE is not None
-    done = subprocess.run([NODE, folder / "script.js", *words], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    command = [NODE, folder / "script.js", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
 
 
-def test_the_page_knows_the_same_names_as_the_command(tmp_path: Path) -> None:
+def test_page_and_command_accept_the_same_endings(tmp_path: Path) -> None:
     script = 'import { ENDINGS, SYSTEM_FOLDERS } from "./names.js";\n'
     names = run(script + "console.log(JSON.stringify([[...ENDINGS], [...SYSTEM_FOLDERS]]));", tmp_path)
     assert set(names[0]) == {*ENDINGS, *FOREIGN, *HEIF_ENDINGS}
     assert set(names[1]) == SYSTEM_FOLDERS
 
 
-def test_every_image_is_known_by_its_bytes(tmp_path: Path) -> None:
+def test_every_format_is_recognised_by_its_bytes(tmp_path: Path) -> None:
     images = {name: base64.b64encode(data[:16]).decode() for name, data in every_file().items()}
     others = {"text": b"This is a text.", "video": b"\0\0\0\x20ftypisom\0\0\2\0", "empty": b"", "pdf": b"%PDF-1.7 1234"}
     starts = images | {name: base64.b64encode(data).decode() for name, data in others.items()}
@@ -104,7 +105,7 @@ def test_a_folder_is_read_by_names_and_bytes_and_the_rest_is_listed(tmp_path: Pa
     ]
 
 
-def test_single_files_are_all_sent_because_the_server_says_what_is_wrong(tmp_path: Path) -> None:
+def test_single_files_are_all_sent_because_the_server_reports_problems(tmp_path: Path) -> None:
     script = 'import { given } from "./files.js";\n' + DROP
     taken = run(script, tmp_path, json.dumps([["a.heic", ""], ["b.txt", ""], ["._a.heic", ""]]))
     assert taken == {"found": ["a.heic", "b.txt"], "skipped": []}
@@ -146,7 +147,7 @@ DRAWN = {
 }
 
 
-def test_colours_that_browsers_draw_otherwise_are_sent_unchanged(tmp_path: Path) -> None:
+def test_images_with_colours_that_browsers_draw_wrongly_are_sent_unchanged(tmp_path: Path) -> None:
     large = 2 * 2**20
     too_large = 10 * 2**20
     images = [(data, large) for data in (*UNCHANGED.values(), *DRAWN.values())]

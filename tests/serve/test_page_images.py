@@ -1,4 +1,4 @@
-"""Several images on the page, what is sent of them, addresses, the table; and the page for programs."""
+"""Several images on the page, scaling, web addresses, the table; and /docs."""
 
 import csv
 import io
@@ -20,21 +20,21 @@ pytestmark = pytest.mark.browser
 FOUR = {f"{i}.jpg": image(i, 200, 100) for i in range(4)}
 
 
-def test_several_images_are_tiles_of_which_one_is_shown(visit: Visit) -> None:
+def test_several_images_become_tiles_and_one_is_shown(visit: Visit) -> None:
     visit.choose_all(FOUR)
     expect(visit.status).to_contain_text("4 images answered: ")
     tiles = visit.page.locator(".tile")
-    assert [one.split("\n")[-1] for one in tiles.all_inner_texts()] == list(FOUR)
-    shown = visit.page.locator("article figcaption")
-    assert shown.inner_text() == "0.jpg"
-    tops = [one.split("\n")[0].split()[0] for one in tiles.all_inner_texts()]
+    assert [text.split("\n")[-1] for text in tiles.all_inner_texts()] == list(FOUR)
+    caption = visit.page.locator("article figcaption")
+    assert caption.inner_text() == "0.jpg"
+    tops = [text.split("\n")[0].split()[0] for text in tiles.all_inner_texts()]
     counts = visit.status.inner_text().partition(": ")[2].rstrip(".")
     assert {part.split()[1]: int(part.split()[0]) for part in counts.split(", ")} == {
         label: tops.count(label) for label in tops
     }
     tiles.nth(2).click()
     expect(visit.status).to_contain_text("2.jpg: ")
-    assert shown.inner_text() == "2.jpg"
+    assert caption.inner_text() == "2.jpg"
     visit.page.keyboard.press("ArrowRight")
     expect(visit.status).to_contain_text("3.jpg: ")
     visit.choose(image(9), name="later.jpg")
@@ -45,7 +45,7 @@ def test_several_images_are_tiles_of_which_one_is_shown(visit: Visit) -> None:
     assert visit.page.get_by_role("article").count() == 0
 
 
-def test_an_image_that_can_t_be_read_takes_nothing_away(open_page: Callable[..., Visit], server: Running) -> None:
+def test_an_unreadable_image_removes_no_answer(open_page: Callable[..., Visit], server: Running) -> None:
     visit = open_page(server)
     visit.choose(image(1, 200, 100))
     expect(visit.status).to_contain_text("beach.jpg: ")
@@ -60,34 +60,35 @@ def test_an_image_that_can_t_be_read_takes_nothing_away(open_page: Callable[...,
     expect(visit.page.locator(".tile")).to_have_count(5)
     visit.page.get_by_role("button", name="Heat map").click()
     expect(visit.page.locator("#error")).to_be_empty()
-    failed = visit.page.get_by_text("No prediction for 2 files")  # stays
-    failed.click()
+    # The list of failures stays.
+    visit.page.get_by_text("No prediction for 2 files").click()
     assert [line.partition(":")[0] for line in visit.page.locator("#failed li").all_inner_texts()] == [
         "notes.txt",
         "bad.jpg",
     ]
 
 
-def test_the_table_is_that_of_the_command(visit: Visit, server: Running, tmp_path: Path) -> None:
+def test_the_table_equals_that_of_the_command(visit: Visit, server: Running, tmp_path: Path) -> None:
     names = ["0.jpg", "=1+1.jpg", 'a"b, c.jpg', "grüße 喜.jpg"]
     visit.choose_all(dict(zip(names, FOUR.values(), strict=True)) | {"bad.jpg": b"no image"})
     expect(visit.status).to_contain_text("4 images answered")
-    visit.wrong.clear()  # the browser's own line about the refusal
+    # The browser has logged the refusal.
+    visit.wrong.clear()
     with visit.page.expect_download() as download:
         visit.page.get_by_role("button", name="Download the table").click()
-    given = Path(download.value.path()).read_bytes()
+    content = Path(download.value.path()).read_bytes()
     assert download.value.suggested_filename == "answers.csv"
-    assert given.startswith(b"\xef\xbb\xbf")
-    rows = list(csv.reader(io.StringIO(given.decode("utf-8-sig"), newline="")))
+    assert content.startswith(b"\xef\xbb\xbf")
+    rows = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")))
 
     lines = tmp_path / "lines.jsonl"
     table = tmp_path / "table.csv"
     answers = [server.post("/predict?coverage=0.9", data).json[0] for data in FOUR.values()]
-    told = [json.dumps(answer | {"path": name}) + "\n" for name, answer in zip(names, answers, strict=True)]
+    records = [json.dumps(answer | {"path": name}) + "\n" for name, answer in zip(names, answers, strict=True)]
     error = rows[-1][-1]
     assert error.startswith("not an image of a known format")
-    told.append(json.dumps({"path": "bad.jpg", "error": error}) + "\n")
-    lines.write_text("".join(told), encoding="utf-8")
+    records.append(json.dumps({"path": "bad.jpg", "error": error}) + "\n")
+    lines.write_text("".join(records), encoding="utf-8")
     write_csv(lines, table, tuple(answers[0]["scene"]), of_film=False, encoding="utf-8")
     expected = list(csv.reader(io.StringIO(table.read_text(encoding="utf-8"), newline="")))
     assert rows[0] == expected[0]
@@ -121,7 +122,8 @@ def test_a_large_image_is_scaled_down_upright_before_it_is_sent(visit: Visit) ->
     noise = np.random.default_rng(0).integers(0, 256, (1500, 3000, 3), np.uint8)
     data = io.BytesIO()
     exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = 6  # to be turned by 90 degrees
+    # Viewers turn the image by 90 degrees.
+    exif[ExifTags.Base.Orientation] = 6
     Image.fromarray(noise).save(data, "JPEG", quality=90, exif=exif)
     assert data.tell() > 2**20
     visit.choose(data.getvalue())
@@ -129,7 +131,7 @@ def test_a_large_image_is_scaled_down_upright_before_it_is_sent(visit: Visit) ->
     assert visit.page.locator("article figcaption").inner_text() == "beach.jpg (sent as a JPEG of 1024 x 2048 px)"
 
 
-def test_another_coverage_is_asked_of_what_is_there(visit: Visit) -> None:
+def test_a_new_coverage_updates_the_shown_image(visit: Visit) -> None:
     visit.choose(image(1, 200, 100))
     expect(visit.page.locator(".likely")).to_contain_text("for 90 % of images")
     visit.page.locator("#coverage").select_option("0.8")
@@ -138,7 +140,7 @@ def test_another_coverage_is_asked_of_what_is_there(visit: Visit) -> None:
     expect(visit.page.locator(".likely")).to_be_empty()
 
 
-def test_work_can_be_stopped(open_page: Callable[..., Visit], tmp_path: Path) -> None:
+def test_the_stop_button_ends_the_work(open_page: Callable[..., Visit], tmp_path: Path) -> None:
     slow = gated(predictor_of(tmp_path))
     slow.gate.set()
     with running([slow]) as server:
@@ -172,13 +174,13 @@ class Site(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def site() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Site) as one:
-        threading.Thread(target=one.serve_forever).start()
-        yield f"http://127.0.0.1:{one.server_port}"
-        one.shutdown()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Site) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
-def test_the_address_of_an_image(open_page: Callable[..., Visit], server: Running, site: str) -> None:
+def test_an_image_is_fetched_from_its_web_address(open_page: Callable[..., Visit], server: Running, site: str) -> None:
     visit = open_page(server)
     give = GIVE.replace('new File([new Uint8Array(bytes)], name, { type: "image/jpeg" })', 'name, "text/plain"')
     for kind, holder in (("drop", "dataTransfer"), ("paste", "clipboardData")):
@@ -199,7 +201,7 @@ def test_the_address_of_an_image(open_page: Callable[..., Visit], server: Runnin
     expect(visit.page.locator("article figcaption")).to_have_text("paste it.jpg")
 
 
-def test_images_in_a_dropped_folder_are_taken(visit: Visit) -> None:
+def test_images_in_a_dropped_folder_are_read(visit: Visit) -> None:
     visit.page.evaluate(
         """async (bytes) => {
           const { given } = await import("/page/files.js");
@@ -218,16 +220,17 @@ def test_images_in_a_dropped_folder_are_taken(visit: Visit) -> None:
     assert visit.page.evaluate("window.found") == ["f/a.jpg", "f/f/c.jpg", "f/f/d.jpg"]
 
 
-def test_on_a_desk_image_and_bars_are_in_one_screen(open_page: Callable[..., Visit], server: Running) -> None:
+def test_a_desktop_shows_image_and_bars_side_by_side(open_page: Callable[..., Visit], server: Running) -> None:
     visit = open_page(server, viewport={"width": 1280, "height": 720})
     visit.choose(image(1, 1200, 900))
     expect(visit.status).to_contain_text("1 person found")
-    picture, bars = (visit.page.locator(what).bounding_box() for what in (".picture", "article table"))
+    picture = visit.page.locator(".picture").bounding_box()
+    bars = visit.page.locator("article table").bounding_box()
     assert picture["x"] + picture["width"] <= bars["x"]
     assert max(box["y"] + box["height"] for box in (picture, bars)) <= 720
 
 
-def test_the_page_for_programs_asks_this_server_alone(open_page: Callable[..., Visit], server: Running) -> None:
+def test_the_docs_page_contacts_only_this_server(open_page: Callable[..., Visit], server: Running) -> None:
     visit = open_page(server, "/docs")
     visit.page.locator(".opblock", has_text="/health").first.click()
     visit.page.get_by_role("button", name="Execute").click()

@@ -1,4 +1,4 @@
-"""A camera raw that is sent to the server is decoded in a process of its own, or refused with a remedy."""
+"""Camera raw files are decoded in a separate process, or refused with a remedy."""
 
 from pathlib import Path
 
@@ -14,9 +14,7 @@ from uniemox.serve.config import ServeConfig
 RAW = dng(jpeg(draw(900, 600)), orientation=6)
 
 
-def test_a_raw_among_others_is_answered_by_its_preview_or_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_raw_file_is_answered_by_its_preview_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(data: bytes, name: str) -> object:
         assert not raw_preview.is_raw(data), "LibRaw may not run in the server's process"
         return open_image(data, name)
@@ -33,7 +31,7 @@ def test_a_raw_among_others_is_answered_by_its_preview_or_refused(
             assert "pip install 'uniemox[raw]'" in raw["error"]
 
 
-def test_a_raw_with_too_many_pixels_is_refused(tmp_path: Path) -> None:
+def test_a_raw_file_with_too_many_pixels_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("rawpy", reason="needs rawpy: pip install 'uniemox[raw]'")
     with running([predictor_of(tmp_path)], ServeConfig(max_megapixels=1)) as server:
         large = dng(jpeg(draw(1500, 1000)))

@@ -1,4 +1,4 @@
-"""The page without a server, in Chromium: the same answers as Python's, nothing sent, usable offline."""
+"""The page without a server, in Chromium: the same answers as Python, nothing is sent, and it works offline."""
 
 import base64
 import functools
@@ -16,7 +16,7 @@ from PIL import Image
 
 import uniemox
 from tests.drawn import draw_image, jpeg_of
-from tests.predict.networks import made
+from tests.predict.networks import make_network
 from tests.serve.visits import Visit, expect
 from uniemox.cli import app
 from uniemox.errors import CheckpointError, ConfigError
@@ -44,7 +44,7 @@ KEPT = """async () => {
 }"""
 
 
-def imitated_runtime(folder: Path) -> Path:
+def fake_runtime(folder: Path) -> Path:
     folder.mkdir()
     for names in RUNTIME.values():
         for name in names:
@@ -52,7 +52,7 @@ def imitated_runtime(folder: Path) -> Path:
     return folder
 
 
-def page(site: Path) -> str:
+def page_of(site: Path) -> str:
     return (site / "index.html").read_text("utf-8")
 
 
@@ -73,39 +73,39 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, http.s
 
 
 def photographs() -> list[tuple[str, bytes]]:
-    """Twenty, of several sizes and shapes; drawn ones without the real ones."""
+    """Return twenty photographs of several sizes; drawn images replace those that are not on this machine."""
     paths = (
         sorted((DATA / "coco_persons/images").glob("*.jpg"))[:11] + sorted((DATA / "flickr8k/images").glob("*.jpg"))[:5]
     )
-    found = [(path.name, path.read_bytes()) for path in paths]
+    photos = [(path.name, path.read_bytes()) for path in paths]
     sizes = [(900, 300), (120, 700), (50, 40), (420, 200)]
-    sizes += [(300 + 7 * i, 260) for i in range(20 - len(sizes) - len(found))]
+    sizes += [(300 + 7 * i, 260) for i in range(20 - len(sizes) - len(photos))]
     for i, size in enumerate(sizes):
-        found.append((f"drawn{i}.jpg", jpeg_of(draw_image(i, size))))
-    return found
+        photos.append((f"drawn{i}.jpg", jpeg_of(draw_image(i, size))))
+    return photos
 
 
 @needs_runtime
 @pytest.mark.browser
 @pytest.mark.long
-def test_the_browser_answers_as_python_does(browser: object, site: tuple[str, object]) -> None:
+def test_answers_in_the_browser_equal_pythons(browser: object, site: tuple[str, object]) -> None:
     visit = Visit(browser, site[0])
     predictor = uniemox.load(finder=None)
     files = photographs()
     assert len(files) == 20
     for name, data in files:
         expected = predictor.predict(data, coverage=0.9).to_dict()
-        found = visit.page.evaluate(PREDICT, [name, base64.b64encode(data).decode()])
-        assert found["scene"] == pytest.approx(expected["scene"], abs=1e-3), name
+        answer = visit.page.evaluate(PREDICT, [name, base64.b64encode(data).decode()])
+        assert answer["scene"] == pytest.approx(expected["scene"], abs=1e-3), name
         for field in ("valence", "arousal", "valence_interval", "arousal_interval", "familiarity"):
-            assert found[field] == pytest.approx(expected[field], abs=3e-3), (name, field)
+            assert answer[field] == pytest.approx(expected[field], abs=3e-3), (name, field)
         for field in ("likely", "width_px", "height_px", "is_unfamiliar", "is_colourless", "kind", "affect_from"):
-            assert found[field] == expected[field], (name, field)
+            assert answer[field] == expected[field], (name, field)
     grey = jpeg_of(draw_image(2, (300, 200)).convert("L").convert("RGB"))
     expected = predictor.predict(grey).to_dict()
-    found = visit.page.evaluate(PREDICT, ["grey.jpg", base64.b64encode(grey).decode()])
-    assert found["is_colourless"] is expected["is_colourless"] is True
-    assert found["valence_interval"] == pytest.approx(expected["valence_interval"], abs=3e-3)
+    answer = visit.page.evaluate(PREDICT, ["grey.jpg", base64.b64encode(grey).decode()])
+    assert answer["is_colourless"] is expected["is_colourless"] is True
+    assert answer["valence_interval"] == pytest.approx(expected["valence_interval"], abs=3e-3)
     red = io.BytesIO()
     Image.new("RGB", (300, 200), "red").save(red, "PNG")
     assert visit.page.evaluate(PREDICT, ["red.png", base64.b64encode(red.getvalue()).decode()])["is_unfamiliar"]
@@ -115,7 +115,7 @@ def test_the_browser_answers_as_python_does(browser: object, site: tuple[str, ob
 
 @needs_runtime
 @pytest.mark.browser
-def test_bars_heat_map_and_table_offline_and_nothing_is_sent(browser: object, site: tuple[str, object]) -> None:
+def test_the_page_works_offline_and_sends_nothing(browser: object, site: tuple[str, object]) -> None:
     visit = Visit(browser, site[0])
     data = jpeg_of(draw_image(3, (500, 400)))
     visit.choose(data)
@@ -123,17 +123,18 @@ def test_bars_heat_map_and_table_offline_and_nothing_is_sent(browser: object, si
     assert "do not leave this device" in visit.page.locator("#drop").inner_text()
     visit.page.evaluate(KEPT)
     errors = visit.context.new_cdp_session(visit.page).send("Page.getInstallabilityErrors")["installabilityErrors"]
-    assert {error["errorId"] for error in errors} <= {"in-incognito"}  # as every browser of a test is
+    # Browsers of tests are always incognito.
+    assert {error["errorId"] for error in errors} <= {"in-incognito"}
     visit.context.set_offline(True)
     visit.page.reload()
     visit.choose(data)
     expect(visit.status).to_contain_text("No person detector was run")
     visit.page.get_by_role("button", name="Heat map").click()
     expect(visit.status).to_contain_text("bright areas support")
-    shown = visit.page.evaluate(
+    width = visit.page.evaluate(
         "document.querySelector('.picture').decode().then(() => document.querySelector('.picture').naturalWidth)"
     )
-    assert shown == 500
+    assert width == 500
     with visit.page.expect_download() as download:
         visit.page.get_by_role("button", name="Download the table").click()
     assert "beach.jpg" in Path(download.value.path()).read_text("utf-8-sig")
@@ -143,7 +144,7 @@ def test_bars_heat_map_and_table_offline_and_nothing_is_sent(browser: object, si
 
 @needs_runtime
 @pytest.mark.browser
-def test_pillows_resize_to_the_bit(browser: object, site: tuple[str, object]) -> None:
+def test_resize_equals_pillows_exactly(browser: object, site: tuple[str, object]) -> None:
     visit = Visit(browser, site[0])
     resize = """async ([data, width, height, toWidth, toHeight]) => {
       const { resize } = await import("./page/resize.js");
@@ -153,18 +154,18 @@ def test_pillows_resize_to_the_bit(browser: object, site: tuple[str, object]) ->
     for size, to in (((37, 23), (16, 9)), ((9, 16), (31, 40)), ((64, 5), (7, 5))):
         pixels = rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
         rgba = np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)])
-        found = np.array(visit.page.evaluate(resize, [rgba.ravel().tolist(), *size, *to])).reshape(to[1], to[0], 4)
+        resized = visit.page.evaluate(resize, [rgba.ravel().tolist(), *size, *to])
         expected = np.asarray(Image.fromarray(pixels).resize(to, Image.Resampling.BICUBIC))
-        assert np.array_equal(found[..., :3], expected)
+        assert np.array_equal(np.array(resized).reshape(to[1], to[0], 4)[..., :3], expected)
     visit.context.close()
 
 
-def test_the_folder_holds_no_path_of_this_machine(tmp_path: Path) -> None:
+def test_the_folder_contains_no_local_path(tmp_path: Path) -> None:
     write_site(
         open_network("small"),
         ROOT / "uniemox/predict/embedded/small.onnx",
         tmp_path / "site",
-        imitated_runtime(tmp_path / "r"),
+        fake_runtime(tmp_path / "r"),
     )
     described = json.loads((tmp_path / "site/model.json").read_text())
     assert described["outputs"] == ["distance", "features", "logits", "maps"]
@@ -172,14 +173,14 @@ def test_the_folder_holds_no_path_of_this_machine(tmp_path: Path) -> None:
         assert str(tmp_path) not in path.read_text(), path
     worker = (tmp_path / "site/sw.js").read_text()
     assert f'"{described["version"]}"' in worker
-    [policy] = re.findall(r'<meta http-equiv="Content-Security-Policy" content="(.*?)">', page(tmp_path / "site"))
+    [policy] = re.findall(r'<meta http-equiv="Content-Security-Policy" content="(.*?)">', page_of(tmp_path / "site"))
     assert policy.startswith("default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self';")
     assert "unsafe-inline" not in policy
 
 
-def test_what_can_not_be_shown_is_refused(tmp_path: Path) -> None:
+def test_unsupported_models_and_folders_are_refused(tmp_path: Path) -> None:
     network = open_network("small")
-    runtime = imitated_runtime(tmp_path / "r")
+    runtime = fake_runtime(tmp_path / "r")
     (runtime / RUNTIME["wasm"][2]).unlink()
     with pytest.raises(ConfigError, match=r"has no ort-wasm-simd-threaded.wasm; download the npm package"):
         write_site(network, tmp_path / "small.onnx", tmp_path / "site", runtime)
@@ -189,11 +190,11 @@ def test_what_can_not_be_shown_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not empty"):
         write_site(network, tmp_path / "small.onnx", tmp_path / "full", runtime)
     with pytest.raises(CheckpointError, match="whole scenes"):
-        write_site(made(tmp_path, streams="both"), tmp_path / "both.onnx", tmp_path / "site", runtime)
+        write_site(make_network(tmp_path, streams="both"), tmp_path / "both.onnx", tmp_path / "site", runtime)
 
 
-def test_web_and_runtime_belong_together(tmp_path: Path) -> None:
-    for more in (
+def test_web_needs_a_runtime_and_excludes_other_options(tmp_path: Path) -> None:
+    for options in (
         ["--to", "web"],
         ["--runtime", str(tmp_path)],
         ["--to", "web", "--runtime", str(tmp_path), "--float16"],
@@ -201,4 +202,4 @@ def test_web_and_runtime_belong_together(tmp_path: Path) -> None:
         ["--to", "web", "--runtime", str(tmp_path), "--data", "fi:nothing"],
     ):
         with pytest.raises(ConfigError, match=r"--to web|--keep-float16 needs|--int8 and --data"):
-            app(["export", "small", "--out", str(tmp_path / "o"), *more], exit_on_error=False)
+            app(["export", "small", "--out", str(tmp_path / "o"), *options], exit_on_error=False)

@@ -10,13 +10,14 @@ expect.set_options(timeout=60_000)
 
 
 class Visit:
-    """A page, and what went wrong on it."""
+    """Page in Chromium; records its errors and requests."""
 
     def __init__(self, browser: object, url: str, **settings: object) -> None:
         self.context = browser.new_context(**settings)
         self.page = self.context.new_page()
         self.page.set_default_timeout(60_000)
-        self.page.on("filechooser", lambda chooser: None)  # from now on none opens for real, however busy all is
+        # With a listener, Chromium opens no real file dialog.
+        self.page.on("filechooser", lambda chooser: None)
         self.wrong: list[str] = []
         self.requested: list[str] = []
         self.page.on("console", lambda message: self.wrong.append(message.text) if message.type == "error" else None)
@@ -32,7 +33,7 @@ class Visit:
         self.page.locator("#choose").set_input_files(several)
 
     def predict(self) -> None:
-        """Choose an image, and wait for its answer."""
+        """Choose an image and wait for its answer."""
         self.choose(image(1, 200, 100))
         expect(self.status).to_contain_text("1 person found")
 

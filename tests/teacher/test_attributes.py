@@ -1,4 +1,4 @@
-"""Texts for images without annotations: what is measured, what a classifier and a teacher say, what is left out."""
+"""Texts for images without annotations: measured values, objects of a classifier, words of a teacher."""
 
 import json
 from functools import partial
@@ -29,7 +29,7 @@ WORDS = {
 
 
 class ColourTeacher:
-    """A teacher to which red images look like some words, blue ones like others, and grey ones like nothing."""
+    """Teacher whose features of red images match some words, those of blue ones others, those of grey ones none."""
 
     width = 3
     red = ("beach", "happy", "riding scooter")
@@ -61,7 +61,7 @@ def texts_of(file: Path) -> dict[str, str]:
     return {line["key"]: line["text"] for line in map(json.loads, file.read_text().splitlines()[1:])}
 
 
-def test_what_can_be_measured_is_told(root: Path, tmp_path: Path) -> None:
+def test_measured_attributes_are_in_the_text(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "texts.jsonl"
     assert write_texts(open_data(f"folder:{root}"), out, Describer, {}, with_emotion=False) == []
     assert texts_of(out) == {
@@ -72,18 +72,17 @@ def test_what_can_be_measured_is_told(root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("with_emotion", [False, True])
-def test_the_label_gets_into_no_text_of_the_training_if_it_is_left_out(
-    root: Path, tmp_path: Path, with_emotion: bool
-) -> None:
+def test_the_label_is_in_the_texts_only_with_emotion(root: Path, tmp_path: Path, with_emotion: bool) -> None:
     data = open_data(f"folder:{root}")
     out = tmp_path / "texts.jsonl"
     write_texts(data, out, Describer, {"with_emotion": with_emotion}, with_emotion=with_emotion)
-    trained = open_data(f"folder:{root}", texts=out).samples
-    assert [text_of(sample, with_emotion=True) for sample in trained] == [texts_of(out)[one.key] for one in trained]
-    assert ["emotion is" in text_of(sample, with_emotion=True) for sample in trained] == [with_emotion] * 3
+    samples = open_data(f"folder:{root}", texts=out).samples
+    texts = [text_of(sample, with_emotion=True) for sample in samples]
+    assert texts == [texts_of(out)[sample.key] for sample in samples]
+    assert ["emotion is" in text for text in texts] == [with_emotion] * 3
 
 
-def test_a_teacher_chooses_words_where_it_is_sure(root: Path, info: Path, tmp_path: Path) -> None:
+def test_a_teacher_chooses_words_if_their_probability_is_high(root: Path, info: Path, tmp_path: Path) -> None:
     lines = [
         {"detector": "x"},
         {"key": "awe/red.jpg", "boxes": [[0, 0, 9, 9, 1]]},
@@ -97,25 +96,27 @@ def test_a_teacher_chooses_words_where_it_is_sure(root: Path, info: Path, tmp_pa
             "A dark, colorful photo of a beach. It shows person. The facial expression is happy. "
             "The action is riding scooter. The overall emotion is awe."
         ),
-        "awe/blue.jpg": "A dark, colorful photo of an ice rink. The overall emotion is awe.",  # nobody was found
+        # The detector found nobody.
+        "awe/blue.jpg": "A dark, colorful photo of an ice rink. The overall emotion is awe.",
+        # Two words have half of the probability each.
         "fear/grey.jpg": (
             "A moderately bright, nearly colorless photo of a beach. The facial expression is happy. "
             "The action is riding scooter. "
             "The overall emotion is fear."
-        ),  # half sure of each of two words
+        ),
     }
-    beside = open_data(f"folder:{root}", texts=out)
-    assert beside.samples[0].annotation["scene"] == "ice_rink"
-    assert beside.samples[0].text == texts_of(out)["awe/blue.jpg"]
+    data = open_data(f"folder:{root}", texts=out)
+    assert data.samples[0].annotation["scene"] == "ice_rink"
+    assert data.samples[0].text == texts_of(out)["awe/blue.jpg"]
 
 
-def test_processes_write_the_same_texts(tmp_path: Path, info: Path) -> None:
+def test_texts_do_not_depend_on_the_number_of_processes(tmp_path: Path, info: Path) -> None:
     root = class_folders(tmp_path / "photos", ("awe", "fear"), each=BATCH)
     for workers in (1, 2):
-        opened = partial(_describer, info)
+        open_describer = partial(_describer, info)
         out = tmp_path / f"{workers}.jsonl"
         pool = PoolConfig(workers=workers)
-        assert write_texts(open_data(f"folder:{root}"), out, opened, {}, pool=pool) == []
+        assert write_texts(open_data(f"folder:{root}"), out, open_describer, {}, pool=pool) == []
     assert (tmp_path / "1.jsonl").read_bytes() == (tmp_path / "2.jsonl").read_bytes()
     assert len(texts_of(tmp_path / "2.jsonl")) == 2 * BATCH
 
@@ -124,19 +125,21 @@ def _describer(info: Path) -> Describer:
     return Describer(ZeroShot(ColourTeacher(), info))
 
 
-def test_an_unsure_teacher_says_nothing(info: Path) -> None:
-    many = ColourTeacher()
-    many.red = ()
-    zero_shot = ZeroShot(many, info)
-    zero_shot.words["scene"], zero_shot.features["scene"] = ["x"] * 9, torch.ones(9, 3)
+def test_an_uncertain_teacher_chooses_no_word(info: Path) -> None:
+    teacher = ColourTeacher()
+    teacher.red = ()
+    zero_shot = ZeroShot(teacher, info)
+    # Nine words of equal probability.
+    zero_shot.words["scene"] = ["x"] * 9
+    zero_shot.features["scene"] = torch.ones(9, 3)
     assert zero_shot([torch.rand(3, 8, 8)], [["scene"]]) == [{}]
-    [found] = zero_shot([torch.rand(3, 8, 8)], [list(QUESTIONS)])
-    assert set(found) == {"human_action", "facial_expression"}
+    [attributes] = zero_shot([torch.rand(3, 8, 8)], [list(QUESTIONS)])
+    assert set(attributes) == {"human_action", "facial_expression"}
 
 
 @pytest.mark.parametrize(("outputs", "name"), [(1000, "resnet10t"), (1001, "mobilenetv2_050")])
-def test_a_classifiers_objects(outputs: int, name: str, tmp_path: Path) -> None:
-    """A network whose bias is sure of ImageNet's class 207; with 1001 outputs the first is the background."""
+def test_objects_are_named_by_imagenets_classes(outputs: int, name: str, tmp_path: Path) -> None:
+    """A network whose bias predicts ImageNet's class 207; with 1001 outputs the first is the background."""
     options = {"pad_type": "same"} if outputs == 1001 else {}
     model = timm.create_model(name, num_classes=outputs, **options)
     with torch.no_grad():
@@ -146,8 +149,8 @@ def test_a_classifiers_objects(outputs: int, name: str, tmp_path: Path) -> None:
     assert ObjectClassifier(name, tmp_path / "x.safetensors")([torch.rand(3, 40, 60)]) == [["golden retriever"]]
 
 
-def test_real_objects(shared: Path) -> None:
-    """MobileNetV2 finds something in most photographs, dogs in those whose captions name dogs."""
+def test_objects_are_found_in_photographs(shared: Path) -> None:
+    """MobileNetV2 finds objects in at least half of the photographs whose captions name dogs."""
     classifier = ObjectClassifier("mobilenetv2_100", shared / "models" / "mobilenetv2_100.imagenet_1001.safetensors")
     rows = [line.split(",", 1) for line in (shared / "data/flickr8k/captions.txt").read_text().splitlines()[1:]]
     captions: dict[str, str] = {}
@@ -157,12 +160,12 @@ def test_real_objects(shared: Path) -> None:
     hits = 0
     for name in dogs:
         values = np.array(Image.open(shared / "data" / "flickr8k" / "images" / name).convert("RGB"))
-        [found] = classifier([torch.from_numpy(values).permute(2, 0, 1).float() / 255])
-        hits += bool(found)
+        [objects] = classifier([torch.from_numpy(values).permute(2, 0, 1).float() / 255])
+        hits += bool(objects)
     assert hits >= 6
 
 
-def test_wrong_networks_and_weights_are_named(tmp_path: Path) -> None:
+def test_wrong_networks_and_weights_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(TeacherError, match="timm has no model 'nothing'"):
         ObjectClassifier("nothing")
     with pytest.raises(TeacherError, match="could not be loaded with weights"):
@@ -175,7 +178,7 @@ def test_wrong_networks_and_weights_are_named(tmp_path: Path) -> None:
         ObjectClassifier("resnet10t", tmp_path / "part.safetensors")
 
 
-def test_texts_go_on_where_they_were(root: Path, tmp_path: Path) -> None:
+def test_an_interrupted_sidecar_is_completed(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "texts.jsonl"
     write_texts(open_data(f"folder:{root}"), out, Describer, {"with_emotion": True})
     before = out.read_text()

@@ -1,4 +1,4 @@
-"""A teacher fitted on pairs: what it learns, what it keeps, what it refuses."""
+"""A teacher fitted on pairs: its losses and scores, what it learns, resuming, and files and settings it refuses."""
 
 import json
 import math
@@ -46,7 +46,7 @@ def architecture(*words: str) -> Architecture:
 
 
 def colours(folder: Path, each: int = 10) -> DataSet:
-    """Images of one colour, of which the text says which."""
+    """Images of one colour each, with texts that name it."""
     samples = []
     for name, colour in COLOURS.items():
         for i in range(each):
@@ -58,7 +58,7 @@ def colours(folder: Path, each: int = 10) -> DataSet:
 
 
 def plain_pair_loss(image: Tensor, text: Tensor, truth: Tensor, scale: float, bias: float) -> float:
-    """The same, one pair after the other."""
+    """The loss in numpy, one pair after the other."""
     a = image.double().numpy()
     b = text.double().numpy()
     weight = [sum(column) ** 0.75 for column in truth.T.tolist()]
@@ -72,7 +72,7 @@ def plain_pair_loss(image: Tensor, text: Tensor, truth: Tensor, scale: float, bi
 
 
 def test_pair_loss_equals_its_plain_form() -> None:
-    """Float64, 1e-9; with texts that are each true of one image it is SigLIP's loss."""
+    """Float64, 1e-9; if each text belongs to one image, it is SigLIP's loss."""
     torch.manual_seed(0)
     image, text = torch.randn(2, 5, 4, dtype=torch.float64)
     scale = torch.tensor(3.0, dtype=torch.float64)
@@ -82,8 +82,8 @@ def test_pair_loss_equals_its_plain_form() -> None:
     siglip = -torch.nn.functional.logsigmoid((2 * torch.eye(5) - 1) * logits).sum() / 5
     torch.testing.assert_close(pair_loss(image, text, truth, scale, bias), siglip, rtol=1e-9, atol=0)
     truth[0, 3] = truth[3, 0] = truth[2, 1] = True
-    found = float(pair_loss(image, text, truth, scale, bias))
-    assert found == pytest.approx(plain_pair_loss(image, text, truth, 3.0, -2.0), rel=1e-9)
+    loss = float(pair_loss(image, text, truth, scale, bias))
+    assert loss == pytest.approx(plain_pair_loss(image, text, truth, 3.0, -2.0), rel=1e-9)
 
 
 def test_recalls_by_hand() -> None:
@@ -103,10 +103,10 @@ def test_chance_is_the_mean_over_all_orders(true: int, candidates: int, seed: in
     truth = torch.arange(candidates)[None] < true
     expected = 1 - math.prod((candidates - true - i) / (candidates - i) for i in range(5))
     similarity = torch.rand(1, candidates, generator=torch.Generator().manual_seed(seed))
-    found = recalls(similarity, truth)
-    assert found["chance_at_5"] == pytest.approx(max(expected, 0))
-    assert found["chance_at_1"] == pytest.approx(true / candidates)
-    assert found["recall_at_5"] == float(bool((similarity.argsort(descending=True)[0, :5] < true).any()))
+    scores = recalls(similarity, truth)
+    assert scores["chance_at_5"] == pytest.approx(max(expected, 0))
+    assert scores["chance_at_1"] == pytest.approx(true / candidates)
+    assert scores["recall_at_5"] == float(bool((similarity.argsort(descending=True)[0, :5] < true).any()))
 
 
 def test_words_of_a_text() -> None:
@@ -119,11 +119,12 @@ def test_words_of_a_text() -> None:
 
 def test_text_features_of_any_texts() -> None:
     teacher = FittedTeacher(architecture("a", "beach", "of", "photo"), {}).eval()
-    one, unknown, empty, order = teacher.text_features(["A photo.", "A nice PHOTO?", "", "photo a"])
-    assert torch.equal(one, unknown)  # what it does not know is left out
-    torch.testing.assert_close(one, order)
+    plain, with_unknown, empty, reordered = teacher.text_features(["A photo.", "A nice PHOTO?", "", "photo a"])
+    # Unknown words are ignored.
+    assert torch.equal(plain, with_unknown)
+    torch.testing.assert_close(plain, reordered)
     assert torch.isfinite(empty).all()
-    assert not torch.equal(one, empty)
+    assert not torch.equal(plain, empty)
     assert teacher.text_features([]).shape == (0, 8)
     alone = teacher.text_features(["a beach"])
     torch.testing.assert_close(teacher.text_features(["a beach", "a photo of a beach"])[:1], alone)
@@ -141,13 +142,13 @@ def test_image_features_resize_and_normalise() -> None:
         teacher.image_features(torch.zeros(1, 3, 36, 36, dtype=torch.uint8))
 
 
-def test_it_learns_what_texts_say_and_comes_back_from_disk(tmp_path: Path) -> None:
+def test_a_fitted_teacher_matches_images_and_texts_and_is_loaded_unchanged(tmp_path: Path) -> None:
     data = colours(tmp_path)
     config = replace(QUICK, epochs=12, lr=5e-3)
-    told = Told()
-    teacher = fit_teacher(data, config, tmp_path / "out", callback=told)
-    looked = {"reading held-out images": (4, 4), "reading images": (36, 36)}
-    assert told.last == looked | {"fitting": (48, 48), "hashing images": (40, 40)}
+    callback = Told()
+    teacher = fit_teacher(data, config, tmp_path / "out", callback=callback)
+    reading = {"reading held-out images": (4, 4), "reading images": (36, 36)}
+    assert callback.last == reading | {"fitting": (48, 48), "hashing images": (40, 40)}
     figures = teacher.about["figures"]
     assert (teacher.about["pictures"], teacher.about["texts"], figures["pictures"]) == (36, 4, 4)
     assert figures["picture_to_text"]["recall_at_1"] == 1
@@ -178,26 +179,26 @@ def test_the_same_seed_gives_the_same_teacher(tmp_path: Path) -> None:
         torch.testing.assert_close(value, again.state_dict()[name], rtol=1e-4, atol=1e-5)
 
 
-def test_killed_at_any_step_it_continues_to_the_same_bits(tmp_path: Path) -> None:
+def test_a_resumed_fit_gives_the_same_bits(tmp_path: Path) -> None:
     data = colours(tmp_path, each=6)
-    whole = fit_teacher(data, QUICK, tmp_path / "whole")
+    uninterrupted = fit_teacher(data, QUICK, tmp_path / "uninterrupted")
     with pytest.raises(StoppedError, match="--resume continues"):
         fit_teacher(data, QUICK, tmp_path / "out", callback=Told(stop_after=2))
     assert not (tmp_path / "out" / "teacher.json").exists()
     with pytest.raises(ConfigError, match="add --resume"):
         fit_teacher(data, QUICK, tmp_path / "out")
-    again = fit_teacher(data, QUICK, tmp_path / "out", resume=True)
-    for name, value in whole.state_dict().items():
-        assert torch.equal(value, again.state_dict()[name]), name
-    assert again.about == whole.about
-    lines = [read_metrics(tmp_path / folder / "fit") for folder in ("whole", "out")]
+    resumed = fit_teacher(data, QUICK, tmp_path / "out", resume=True)
+    for name, value in uninterrupted.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    assert resumed.about == uninterrupted.about
+    lines = [read_metrics(tmp_path / folder / "fit") for folder in ("uninterrupted", "out")]
     assert [line["loss"] for line in lines[0]] == [line["loss"] for line in lines[1]]
     assert len(lines[0]) == 4
     with pytest.raises(ConfigError, match="began with other settings: lr"):
         fit_teacher(data, replace(QUICK, lr=1e-3), tmp_path / "out", resume=True)
 
 
-def test_a_frozen_tower_stays_as_it_is(tmp_path: Path) -> None:
+def test_a_frozen_tower_is_not_trained(tmp_path: Path) -> None:
     import timm
 
     torch.manual_seed(0)
@@ -206,7 +207,8 @@ def test_a_frozen_tower_stays_as_it_is(tmp_path: Path) -> None:
     source = f"timm:test_resnet@{tmp_path}/weights.safetensors"
     config = replace(QUICK, image_size=None, image_tower=source, epochs=20, batch_size=16)
     teacher = fit_teacher(colours(tmp_path), config, tmp_path / "out")
-    (tmp_path / "weights.safetensors").unlink()  # the folder is all that is needed
+    # The teacher's folder contains the tower.
+    (tmp_path / "weights.safetensors").unlink()
     loaded = FittedTeacher.load(tmp_path / "out")
     for name, value in network.state_dict().items():
         assert torch.equal(value, loaded.network.state_dict()[name])
@@ -233,7 +235,7 @@ def test_every_text_of_an_image_counts_and_broken_images_are_left_out(tmp_path: 
     assert not (tmp_path / "none").exists()
 
 
-def test_what_can_not_be_fitted_is_refused(tmp_path: Path) -> None:
+def test_data_settings_and_folders_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     silent = replace(synthetic(64), samples=[replace(sample, text=None) for sample in synthetic(64).samples])
     with pytest.raises(DataError, match=says("synthetic:64: 0 of its images", "uniemox data describe synthetic:64")):
         fit_teacher(silent, QUICK, tmp_path / "out")
@@ -241,9 +243,9 @@ def test_what_can_not_be_fitted_is_refused(tmp_path: Path) -> None:
         fit_teacher(synthetic(64), replace(QUICK, batch_size=100), tmp_path / "out")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("years of work")
-    for taken in (tmp_path / "full", tmp_path / "full" / "thesis.tex"):
+    for path in (tmp_path / "full", tmp_path / "full" / "thesis.tex"):
         with pytest.raises(TeacherError, match="other files than a teacher"):
-            fit_teacher(synthetic(64), QUICK, taken)
+            fit_teacher(synthetic(64), QUICK, path)
     with pytest.raises(TeacherError, match="expected an image tower"):
         fit_teacher(synthetic(64), replace(QUICK, image_size=None, image_tower="onnx:x"), tmp_path / "out")
 
@@ -260,7 +262,7 @@ def test_what_can_not_be_fitted_is_refused(tmp_path: Path) -> None:
         ({"max_unreadable": -1}, "max_unreadable must be at least 0"),
     ],
 )
-def test_settings_out_of_range(change: dict[str, object], message: str) -> None:
+def test_settings_out_of_range_are_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         FitConfig(**change)
 
@@ -295,7 +297,8 @@ def test_folders_that_hold_no_teacher_are_refused(tmp_path: Path) -> None:
 def test_a_description_is_checked_before_memory_is_allocated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     FittedTeacher(architecture("a"), {}).save(tmp_path)
     about = json.loads((tmp_path / "teacher.json").read_text())
-    monkeypatch.setattr(fitted, "load_file", None)  # is not reached
+    # Must not be reached.
+    monkeypatch.setattr(fitted, "load_file", None)
     for change in (
         {"width": 3000},
         {"width": 2**40},
@@ -319,14 +322,14 @@ def run(*arguments: object) -> None:
 def test_the_command_uses_the_training_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small = ("--epochs", 1, "--image-size", 36, "--batch-size", 8, "--width", 12)
     run("fit", "--data", "synthetic:160", "--out", tmp_path / "t", *small, "--json")
-    told = json.loads(capsys.readouterr().out)
-    assert told["folder"] == str(tmp_path / "t")
-    assert told["pictures"] + told["figures"]["pictures"] == sum(s.split == "train" for s in synthetic(160).samples)
-    assert told["config"]["seed"] == 0
-    assert {key: value for key, value in told.items() if key != "folder"} == FittedTeacher.load(tmp_path / "t").about
+    result = json.loads(capsys.readouterr().out)
+    assert result["folder"] == str(tmp_path / "t")
+    assert result["pictures"] + result["figures"]["pictures"] == sum(s.split == "train" for s in synthetic(160).samples)
+    assert result["config"]["seed"] == 0
+    assert {key: value for key, value in result.items() if key != "folder"} == FittedTeacher.load(tmp_path / "t").about
     run("fit", "--data", "synthetic:400", "--out", tmp_path / "t", *small, "--split", "val")
-    said = capsys.readouterr().out
-    assert said.startswith(f"wrote {tmp_path}/t: of 4 held-out images ")
-    assert "(by chance 25.0%)" in said
+    output = capsys.readouterr().out
+    assert output.startswith(f"wrote {tmp_path}/t: of 4 held-out images ")
+    assert "(by chance 25.0%)" in output
     with pytest.raises(DataError, match=says("no samples of split tset", "test, train, val")):
         run("fit", "--data", "synthetic:160", "--out", tmp_path / "t", "--split", "tset")

@@ -1,4 +1,4 @@
-"""Teachers and image towers by name, and what a teacher has said kept for many runs."""
+"""Teachers and image towers by name, and features stored for many runs."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -53,7 +53,7 @@ def test_image_towers_by_name(tmp_path: Path) -> None:
             teacher.text_features(["a"])
 
 
-def test_several_towers_are_one(tmp_path: Path) -> None:
+def test_several_towers_are_concatenated(tmp_path: Path) -> None:
     import timm
 
     torch.manual_seed(0)
@@ -79,7 +79,7 @@ def test_several_towers_are_one(tmp_path: Path) -> None:
         open_timm_tower("timm:test_resnet,onnx:x")
 
 
-def test_a_teacher_is_asked_once_for_many_runs(tmp_path: Path) -> None:
+def test_features_of_a_teacher_are_stored_by_the_command(tmp_path: Path) -> None:
     teacher = fit_teacher(colours(tmp_path), replace(QUICK, epochs=1), tmp_path / "teacher")
     words = ["teacher", "store", "--teacher", f"fitted:{tmp_path}/teacher", "--data", "synthetic:8", "--out"]
     assert uniemox(*words, tmp_path / "new" / "f.npz").returncode == 0

@@ -1,4 +1,4 @@
-"""Teachers: CLIP against stored features, other towers, stored features, and texts asked for once."""
+"""Teachers: CLIP against stored features, towers of timm and ONNX, files of stored features."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,17 +22,17 @@ from uniemox.teacher.sources import ClipTeacher, OnnxImageTower
 
 
 class CountingTeacher:
-    """Features that follow from the text, and a record of what was asked."""
+    """Teacher whose features follow from the lengths of texts, and which records the texts."""
 
     def __init__(self) -> None:
         self.width = 4
-        self.asked = []
+        self.texts: list[str] = []
 
     def image_features(self, pixels: Tensor, keys: list[str]) -> Tensor:
         return pixels.flatten(1)[:, : self.width]
 
     def text_features(self, texts: list[str]) -> Tensor:
-        self.asked += texts
+        self.texts += texts
         return torch.tensor([[len(text) + i / 7 for i in range(self.width)] for text in texts])
 
 
@@ -81,7 +81,7 @@ def test_clip_is_frozen_cuts_long_texts_and_takes_any_size(tiny_clip: ClipTeache
         ("local-dir:/nowhere", "", "/nowhere"),
     ],
 )
-def test_a_clip_that_is_not_there_is_refused(name: str, weights: str, message: str) -> None:
+def test_an_unknown_clip_is_refused(name: str, weights: str, message: str) -> None:
     with pytest.raises(TeacherError, match=message):
         ClipTeacher.load(name, weights)
 
@@ -93,7 +93,7 @@ def test_a_clip_without_weights_is_refused(golden: Path, tmp_path: Path) -> None
         ClipTeacher.load(f"local-dir:{folder}")
 
 
-def test_timm_tower_with_real_weights_tells_images_apart(shared: Path) -> None:
+def test_timm_tower_with_real_weights_distinguishes_images(shared: Path) -> None:
     from tests.networks import images_of
 
     weights = shared / "models" / "mobilenetv2_100.imagenet_features.safetensors"
@@ -107,7 +107,7 @@ def test_timm_tower_with_real_weights_tells_images_apart(shared: Path) -> None:
     assert (similar.argmax(1) == torch.arange(6)).all()
 
 
-def test_timm_tower_refuses_what_is_not_there(tmp_path: Path) -> None:
+def test_timm_tower_refuses_unknown_networks_and_wrong_files(tmp_path: Path) -> None:
     with pytest.raises(TeacherError, match="no model 'resnet_nope'"):
         open_timm_tower("timm:resnet_nope")
     with pytest.raises(TeacherError, match="there is no file"):
@@ -131,7 +131,7 @@ def test_timm_tower_takes_files_with_a_classifier(tmp_path: Path) -> None:
     torch.testing.assert_close(tower.image_features(pixels), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_teachers_refuse_files_that_are_none(golden: Path, tmp_path: Path) -> None:
+def test_teachers_refuse_malformed_files(golden: Path, tmp_path: Path) -> None:
     for i, content in enumerate([b"", b"<html>", b"\x80\x02}q\x00."]):
         (tmp_path / f"bad{i}.pth").write_bytes(content)
         with pytest.raises(TeacherError, match="resnet18"):
@@ -163,7 +163,7 @@ def test_onnx_tower_with_any_batch(batch: int | str, tmp_path: Path) -> None:
     assert tower.width == 3
 
 
-def test_onnx_tower_refuses_what_is_no_network(tmp_path: Path, shared: Path) -> None:
+def test_onnx_tower_refuses_other_files_and_networks(tmp_path: Path, shared: Path) -> None:
     (tmp_path / "text.onnx").write_text("no network")
     with pytest.raises(TeacherError, match="no ONNX network"):
         OnnxImageTower(tmp_path / "text.onnx")
@@ -192,7 +192,7 @@ def stored_file(path: Path) -> Path:
     return path
 
 
-def test_stored_features_come_back_by_key(tmp_path: Path) -> None:
+def test_stored_features_are_looked_up_by_key_and_text(tmp_path: Path) -> None:
     teacher = StoredTeacher(stored_file(tmp_path / "features.npz"))
     images = teacher.image_features(torch.zeros(3, 3, 4, 4), ["b.jpg", "a.jpg", "b.jpg"])
     assert images.tolist() == [[3, 4], [1, 2], [3, 4]]
@@ -237,8 +237,8 @@ def test_stored_features_that_contradict_themselves_are_refused(tmp_path: Path) 
         StoredTeacher(tmp_path / "pickled.npz")
     with pytest.raises(TeacherError, match=r"no\.npz"):
         StoredTeacher(tmp_path / "no.npz")
-    whole = stored_file(tmp_path / "whole.npz").read_bytes()
-    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    content = stored_file(tmp_path / "complete.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(content[: len(content) // 2])
     with pytest.raises(TeacherError, match=r"cut\.npz"):
         StoredTeacher(tmp_path / "cut.npz")
 
@@ -259,14 +259,16 @@ def test_stored_texts_and_a_teacher_of_images(tmp_path: Path) -> None:
     teacher = CountingTeacher()
     path = tmp_path / "new" / "texts.npz"
     texts = [f"{i:03} a" for i in range(100)]
-    seen: list[tuple[str, int, int]] = []
-    assert store_features(teacher, "clip:x", (), path, texts=texts, on_progress=lambda *one: seen.append(one)) == 0
-    assert teacher.asked == texts
-    assert seen == [("computing the teacher's text features", done, 100) for done in (64, 100)]
+    progress: list[tuple[str, int, int]] = []
+    assert (
+        store_features(teacher, "clip:x", (), path, texts=texts, on_progress=lambda *call: progress.append(call)) == 0
+    )
+    assert teacher.texts == texts
+    assert progress == [("computing the teacher's text features", done, 100) for done in (64, 100)]
     both = StoredTeacher(path, teacher)
     assert torch.equal(both.text_features(texts[::-1]), CountingTeacher().text_features(texts[::-1]))
     pixels = torch.rand(2, 3, 4, 4)
     assert torch.equal(both.image_features(pixels, []), pixels.flatten(1)[:, :4])
-    assert (both.width, both.text_features([]).shape, teacher.asked) == (4, (0, 4), texts)
+    assert (both.width, both.text_features([]).shape, teacher.texts) == (4, (0, 4), texts)
     with pytest.raises(TeacherError, match="no features for the text 'b'"):
         both.text_features(["b"])

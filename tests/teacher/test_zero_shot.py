@@ -1,4 +1,4 @@
-"""A CLIP that chooses among words: against the features of its own teacher."""
+"""CLIP as a zero-shot classifier over words equals the cosines of its teacher's features."""
 
 from pathlib import Path
 
@@ -10,39 +10,40 @@ from tests.drawn import draw_image
 from tests.networks import clip_folder
 from uniemox.errors import ConfigError, TeacherError
 from uniemox.labels import MIKELS
-from uniemox.predict.clip import PROMPT, ZeroShotClip, open_clip
 from uniemox.predict.opening import load
 from uniemox.predict.prediction import Prediction
 from uniemox.predict.views import scene_view
 from uniemox.teacher.sources import ClipTeacher
+from uniemox.teacher.zero_shot import PROMPT, ZeroShotClip, open_clip
 
 
 def test_probabilities_are_softmax_of_scaled_cosines(golden: Path, tmp_path: Path, tiny_clip: ClipTeacher) -> None:
     words = ["happy", "Sad ", "very bored"]
     image = draw_image(3)
     predictor = load(f"clip:local-dir:{clip_folder(golden, tmp_path)}", finder=None, words=words)
-    found = predictor.predict(image)
-    assert isinstance(found, Prediction)
-    assert tuple(found.scene) == ("happy", "sad", "very bored")
-    assert (found.kind, found.label_set) == ("evoked", "custom")
+    prediction = predictor.predict(image)
+    assert isinstance(prediction, Prediction)
+    assert tuple(prediction.scene) == ("happy", "sad", "very bored")
+    assert (prediction.kind, prediction.label_set) == ("evoked", "custom")
     pixels = torch.from_numpy(scene_view(image, 64, 1.0))[None] / 255
-    of_image = tiny_clip.image_features(pixels)[0]
-    texts = tiny_clip.text_features([PROMPT.format(word=word) for word in found.scene])
-    cosines = torch.nn.functional.cosine_similarity(of_image[None], texts)
+    image_features = tiny_clip.image_features(pixels)[0]
+    texts = tiny_clip.text_features([PROMPT.format(word=word) for word in prediction.scene])
+    cosines = torch.nn.functional.cosine_similarity(image_features[None], texts)
     expected = (tiny_clip.model.logit_scale.exp() * cosines).softmax(dim=0)
-    np.testing.assert_allclose(list(found.scene.values()), expected.numpy(), atol=1e-5)
+    np.testing.assert_allclose(list(prediction.scene.values()), expected.numpy(), atol=1e-5)
     assert predictor.network.maps(np.zeros((1, 3, 64, 64), np.float32)) is None
     with pytest.raises(ConfigError, match="has no scores"):
         predictor.predict(image, coverage=0.9)
 
 
-def test_without_words_they_are_mikels(golden: Path, tmp_path: Path) -> None:
+def test_without_words_the_labels_are_mikels(golden: Path, tmp_path: Path) -> None:
     predictor = load(f"clip:local-dir:{clip_folder(golden, tmp_path)}", finder=None)
     assert (predictor.labels, predictor.label_set) == (MIKELS.labels, "mikels")
-    found = predictor.predict(draw_image(1), labels="polarity")
-    assert isinstance(found, Prediction)
-    assert sum(found.scene.values()) == pytest.approx(1)
-    features = predictor.embed([draw_image(1), draw_image(2)])  # survey and search need them
+    prediction = predictor.predict(draw_image(1), labels="polarity")
+    assert isinstance(prediction, Prediction)
+    assert sum(prediction.scene.values()) == pytest.approx(1)
+    # Survey and search need these.
+    features = predictor.embed([draw_image(1), draw_image(2)])
     np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)
 
 
@@ -52,12 +53,14 @@ def test_other_lists_of_words_are_refused(tiny_clip: ClipTeacher, words: list[st
         ZeroShotClip(tiny_clip, words)
 
 
-def test_what_is_no_clip_is_refused() -> None:
+def test_a_missing_clip_is_refused() -> None:
     with pytest.raises(TeacherError):
         open_clip("clip:local-dir:/nowhere", ["a", "b"])
 
 
-def test_fingerprint_follows_words_weights_and_structure(golden: Path, tmp_path: Path, tiny_clip: ClipTeacher) -> None:
+def test_fingerprint_depends_on_words_weights_and_structure(
+    golden: Path, tmp_path: Path, tiny_clip: ClipTeacher
+) -> None:
     def opened(name: str, words: list[str], **changes: bool) -> ZeroShotClip:
         (tmp_path / name).mkdir()
         return ZeroShotClip(ClipTeacher.load(f"local-dir:{clip_folder(golden, tmp_path / name, **changes)}"), words)

@@ -1,4 +1,4 @@
-"""Faults that are put into a module: which there are, and that each changes one place."""
+"""Faults that are inserted into a module: which there are, and that each changes one place."""
 
 import ast
 
@@ -8,7 +8,7 @@ from tools.faults import find_faults
 
 
 def faulty_forms(code: str) -> set[str]:
-    """All the forms that one line of code gets, without the parentheses around what was changed."""
+    """Return all faulty forms of a line of code, without the parentheses around the change."""
     source = code.encode()
     return {ast.unparse(ast.parse(fault.put_into(source))) for fault in find_faults(source)}
 
@@ -49,8 +49,8 @@ def test_faults_of_a_line(code: str, forms: set[str]) -> None:
     assert faulty_forms(code) == {ast.unparse(ast.parse(form)) for form in forms}
 
 
-def test_a_fault_changes_only_its_own_place() -> None:
-    """Comments, blank lines and letters of several bytes around it stay."""
+def test_fault_changes_only_its_own_text() -> None:
+    """Comments, blank lines and multi-byte letters around it stay."""
     source = 'x = "α β"; y = λ + (  # why\n    μ *\n    ν\n)\n\n\ndef f(a: int = 1) -> int:  # 1\n    "Not 1."\n'
     faults = find_faults(source.encode())
     changed = {fault.put_into(source.encode()).decode() for fault in faults}

@@ -1,4 +1,4 @@
-"""The command that puts faults into a module: what counts as noticed, and that the tree itself stays as it is."""
+"""The command that inserts faults into a module: its outcomes, and that the tree itself stays unchanged."""
 
 import subprocess
 import sys
@@ -62,7 +62,7 @@ def test_faults_count_as_noticed_if_a_test_or_doctest_fails(tree: Path, capsys: 
     assert (tree / "uniemox/tiny.py").read_text() == MODULE
 
 
-def test_ctrl_c_prints_the_share_so_far(
+def test_ctrl_c_prints_the_share_of_tried_faults(
     tree: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outcomes = iter(["noticed", "timed out"])
@@ -100,15 +100,15 @@ def test_outcomes_by_exit_code(exit_code: int, outcome: str, tmp_path: Path) -> 
         mutations._outcome(tmp_path, [Phase([sys.executable, "-c", "raise SystemExit(4)"], limit_s=60)])
 
 
-def test_an_endless_run_is_stopped_with_its_processes(tmp_path: Path) -> None:
+def test_endless_run_is_stopped_with_its_processes(tmp_path: Path) -> None:
     command = ["sh", "-c", "sleep 60 & echo $! > pid; wait"]
     assert mutations._outcome(tmp_path, [Phase(command, limit_s=0.5)]) == "timed out"
     pid = int((tmp_path / "pid").read_text())
     wait_until(lambda: not is_there(pid), seconds=20)
 
 
-def test_tests_of_a_module() -> None:
-    """Its folder's, those that import it first, and its doctests; a module at the top has a file."""
+def test_find_tests_lists_importing_files_first() -> None:
+    """The folder's files, importing ones first, then the module; a top-level module has one test file."""
     *files, module = find_tests(ROOT, "uniemox/persons/fitting.py")
     assert module == "uniemox/persons/fitting.py"
     imports = ["uniemox.persons.fitting" in (ROOT / name).read_text() for name in files]

@@ -1,4 +1,4 @@
-"""How convolutional networks lie in memory, what is compiled, and what loading takes of a machine."""
+"""Memory formats, compiled modules, loading processes and shared memory."""
 
 import shutil
 from pathlib import Path
@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(("name", "is_last"), [("resnet10t", True), ("repvgg_a0", False), ("test_vit", False)])
-def test_channels_are_last_but_where_torch_fails(name: str, is_last: bool) -> None:
+def test_convolutions_use_channels_last_except_repvgg(name: str, is_last: bool) -> None:
     """RepVGG: torch 2.15 on the CPU writes over other memory in its backward pass otherwise."""
     model = ready_to_train(timm.create_model(name, num_classes=2), torch.device("cpu"))
     kernels = [parameter for parameter in model.parameters() if parameter.ndim == 4 and parameter.shape[2] > 1]
@@ -31,19 +31,19 @@ def test_channels_are_last_but_where_torch_fails(name: str, is_last: bool) -> No
 
 @pytest.fixture
 def compiled(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
-    """What torch was asked to compile."""
-    found: list[nn.Module] = []
+    """Modules that torch was asked to compile."""
+    modules: list[nn.Module] = []
 
-    def whole(module: Any) -> Any:
-        found.append(module)
+    def compile_model(module: Any) -> Any:
+        modules.append(module)
         return module
 
-    def block(module: nn.Module) -> None:
-        found.append(module)
+    def compile_block(module: nn.Module) -> None:
+        modules.append(module)
 
-    monkeypatch.setattr(nn.Module, "compile", block)
-    monkeypatch.setattr(torch, "compile", whole)
-    return found
+    monkeypatch.setattr(nn.Module, "compile", compile_block)
+    monkeypatch.setattr(torch, "compile", compile_model)
+    return modules
 
 
 def test_blocks_of_encoder_and_decoder_are_compiled(compiled: list[nn.Module]) -> None:
@@ -66,12 +66,13 @@ def test_workers_are_shared_by_the_processes_of_a_machine(monkeypatch: pytest.Mo
     assert count_workers(HardwareConfig(), CPU) == 1
 
 
-def test_too_little_shared_memory_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_too_little_shared_memory_is_refused_with_options(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Docker gives a container 64 MB: the need of all processes is compared with what is free."""
     monkeypatch.setattr(hardware, "SHARED_MEMORY", tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=64 * 2**20))
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
-    batch = 128 * 2 * 3 * 224**2  # bytes of both views, at a batch of 1,024 on eight GPUs
+    # Bytes of both views at a batch of 1,024 on eight GPUs.
+    batch = 128 * 2 * 3 * 224**2
     with pytest.raises(
         ConfigError, match=says("16 loading processes need 2.5 GB", "--shm-size=4g", "--hardware.workers (now 2)")
     ):

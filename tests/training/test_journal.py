@@ -1,4 +1,4 @@
-"""What a run writes down: a line a step, cut where it goes on."""
+"""metrics.jsonl has a line per step, and lines after the resumed step are removed."""
 
 from pathlib import Path
 
@@ -18,21 +18,23 @@ def written(run: Path, first: int, last: int, done: int = 0) -> None:
             journal.write(step, {"loss": step / 10})
 
 
-def test_lines_are_there_before_the_run_ends(tmp_path: Path) -> None:
+def test_lines_are_written_before_the_run_ends(tmp_path: Path) -> None:
     with Journal(tmp_path, 0) as journal:
         assert read_metrics(tmp_path) == []
         journal.write(1, {"loss": 0.5})
         assert read_metrics(tmp_path) == [{"step": 1, "loss": 0.5}]
 
 
-def test_what_a_killed_process_wrote_of_later_steps_is_cut(tmp_path: Path) -> None:
+def test_lines_after_the_resumed_step_are_removed(tmp_path: Path) -> None:
     written(tmp_path, 1, 5)
     with (tmp_path / METRICS).open("a") as file:
-        file.write('{"step": 6, "lo')  # it was killed here
+        # The process was killed here.
+        file.write('{"step": 6, "lo')
     assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2, 3, 4, 5]
     written(tmp_path, 4, 6, done=3)
     assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2, 3, 4, 5, 6]
-    written(tmp_path, 1, 1, done=0)  # no checkpoint was there
+    # There was no checkpoint, so the run begins again.
+    written(tmp_path, 1, 1, done=0)
     assert read_metrics(tmp_path) == [{"step": 1, "loss": 0.1}]
 
 
@@ -51,7 +53,7 @@ def test_images_have_their_step_in_the_name(tmp_path: Path) -> None:
         assert image.size == (3, 2)
 
 
-def test_a_missing_or_mangled_file_is_named(tmp_path: Path) -> None:
+def test_missing_or_malformed_metrics_name_the_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=says(tmp_path, "has no metrics")):
         read_metrics(tmp_path)
     (tmp_path / METRICS).write_text('{"step": 1}\nnonsense\n{"step": 2}\n')

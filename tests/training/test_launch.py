@@ -1,4 +1,4 @@
-"""Who trains with whom: torchrun, srun, plain variables, and what contradicts itself."""
+"""Processes of torchrun, srun and plain variables; contradicting variables are refused."""
 
 import multiprocessing
 import os
@@ -32,32 +32,34 @@ SLURM |= {"SLURM_LOCALID": "1", "SLURM_STEP_NODELIST": "gpu[03-04]"}
 PLAIN = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "9"}
 
 
-def test_who_is_alone() -> None:
+def test_single_processes_have_no_launch() -> None:
     assert find_launch({}) is None
     assert find_launch({"WORLD_SIZE": "1"}) is None
     assert find_launch(PLAIN | {"WORLD_SIZE": "1", "RANK": "0"}) is None
     batch_script = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
-    assert find_launch(batch_script) is None  # it is one process, whatever it asked for
+    # A batch script is one process, however many tasks its job has.
+    assert find_launch(batch_script) is None
     assert find_launch(SLURM | {"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}) is None
 
 
-def test_a_step_of_slurm() -> None:
-    found = find_launch(SLURM)
-    assert found == Launch(3, 4, "gpu03", 20_000 + 7 * 31)
-    assert find_launch(SLURM | {"SLURM_STEP_ID": "1"}) != found  # two steps of a job don't meet
+def test_slurm_step_gives_rank_address_and_port() -> None:
+    launch = find_launch(SLURM)
+    assert launch == Launch(3, 4, "gpu03", 20_000 + 7 * 31)
+    # Two steps of a job use different ports.
+    assert find_launch(SLURM | {"SLURM_STEP_ID": "1"}) != launch
     assert find_launch(SLURM | {"MASTER_ADDR": "x", "MASTER_PORT": "1"}) == Launch(3, 4, "x", 1)
     assert (local_rank(SLURM), local_rank(SLURM | {"LOCAL_RANK": "0"}), local_rank({})) == (1, 0, 0)
     assert is_bound(SLURM)
     assert not is_bound({"LOCAL_RANK": "1"})
 
 
-def test_one_of_them_speaks() -> None:
+def test_only_rank_0_is_first() -> None:
     assert is_first({})
     assert [is_first(SLURM | {"SLURM_PROCID": str(number)}) for number in range(3)] == [True, False, False]
     assert [is_first({"TORCHELASTIC_RUN_ID": "x", "RANK": str(number)}) for number in range(2)] == [True, False]
 
 
-def test_plain_variables() -> None:
+def test_plain_variables_give_the_launch() -> None:
     assert find_launch(PLAIN) == Launch(1, 2, "a", 9)
     assert find_launch(PLAIN | SLURM) == Launch(1, 2, "a", 9)
 
@@ -72,7 +74,7 @@ def test_plain_variables() -> None:
         (SLURM | {"SLURM_STEP_NODELIST": ""}, "set MASTER_ADDR"),
     ],
 )
-def test_what_contradicts_itself_is_refused(environment: dict[str, str], message: str) -> None:
+def test_contradicting_variables_are_refused(environment: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         find_launch(environment)
 
@@ -85,7 +87,8 @@ def test_what_contradicts_itself_is_refused(environment: dict[str, str], message
         ({"LOCAL_WORLD_SIZE": "32"}, 32, 1),
         ({"SLURM_STEP_NUM_TASKS": "16", "SLURM_STEP_TASKS_PER_NODE": "8(x2)"}, 8, 2),
         ({"SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_TASKS_PER_NODE": "4", "SLURM_CPUS_PER_TASK": "12"}, 4, 12),
-        ({"SLURM_CPUS_PER_TASK": "12"}, 1, 16),  # of a batch script, not of a step
+        # A batch script has this variable too.
+        ({"SLURM_CPUS_PER_TASK": "12"}, 1, 16),
     ],
 )
 def test_processes_of_a_machine_share_its_cores(environment: dict[str, str], processes: int, cores: int) -> None:
@@ -93,11 +96,11 @@ def test_processes_of_a_machine_share_its_cores(environment: dict[str, str], pro
     assert cores_of_process(16, environment) == cores
 
 
-def test_lists_of_machines() -> None:
+def test_first_node_of_slurm_lists() -> None:
     assert [first_node(nodes) for nodes in ("n1", "n[1,3]", "n[001-128],m", "a-b,c")] == ["n1", "n1", "n001", "a-b"]
 
 
-def test_a_process_whose_others_do_not_come_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_processes_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distributed, "JOIN_WAIT", timedelta(seconds=1))
     for name in os.environ:
         if name.startswith(("SLURM_", "TORCHELASTIC_")):
@@ -121,9 +124,9 @@ def sum_ranks(environment: dict[str, str], answer: Connection) -> None:
 
 
 def test_two_tasks_of_srun_work_together() -> None:
-    """As srun starts them: the same command, with nothing but SLURM's variables."""
-    own = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2"}
-    own |= {"SLURM_STEP_NODELIST": "localhost"}
+    """srun starts the same command for both, with nothing but SLURM's variables."""
+    slurm = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2"}
+    slurm |= {"SLURM_STEP_NODELIST": "localhost"}
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("RANK", "WORLD", "MASTER"))
     }
@@ -131,17 +134,19 @@ def test_two_tasks_of_srun_work_together() -> None:
     answers = []
     for i in range(2):
         answer, end = context.Pipe(duplex=False)
-        context.Process(target=sum_ranks, args=(environment | own | {"SLURM_PROCID": str(i)}, end)).start()
+        context.Process(target=sum_ranks, args=(environment | slurm | {"SLURM_PROCID": str(i)}, end)).start()
         end.close()
         answers.append(answer)
     assert all(answer.poll(120) for answer in answers)
     assert [answer.recv() for answer in answers] == [(0, 2, 3), (1, 2, 3)]
 
 
-def test_a_job_that_was_started_again() -> None:
+def test_job_names_and_restarts_are_detected() -> None:
     assert job_of({}) is None
-    assert job_of({"TORCHELASTIC_RUN_ID": "none"}) is None  # torchrun's, where nobody named it
-    assert job_of(SLURM) is None  # of which one job may start several runs
+    # torchrun sets this if the job has no name.
+    assert job_of({"TORCHELASTIC_RUN_ID": "none"}) is None
+    # One SLURM job may start several runs.
+    assert job_of(SLURM) is None
     assert job_of({"TORCHELASTIC_RUN_ID": "x"} | SLURM) == "x"
     assert not is_restart({"TORCHELASTIC_RESTART_COUNT": "0", "SLURM_RESTART_COUNT": ""})
     assert is_restart({"TORCHELASTIC_RESTART_COUNT": "1"})

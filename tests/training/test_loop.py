@@ -1,4 +1,4 @@
-"""The loop: when it saves, when it stops, what it writes down, what it refuses."""
+"""The training loop: when it saves, stops, warns and logs."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ SAMPLE = Sample(key="a.jpg", image=Stored(b""))
 
 def plan(steps: int, done: int = 0, accumulation: int = 1) -> RunPlan:
     return RunPlan(
-        what="a run",
+        title="a run",
         steps=steps,
         done=done,
         batch_size=8,
@@ -54,7 +54,7 @@ def trainer(folder: Path, callback: Callback, *, save_every: tuple[int, ...] = (
     )
 
 
-class Seen(Callback):
+class RecordingCallback(Callback):
     """A callback that records the steps that are reported."""
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ def run(
     """Saves, what the callback saw, and the sizes of the steps' lists of batches."""
     saved = []
     sizes = []
-    callback = Seen()
+    callback = RecordingCallback()
     faults = tuple(Broken(f"{i}.jpg", f"{i}.jpg: cut off") for i in range(broken))
     count = (plan.steps - plan.done) * plan.accumulation
     loader = batches(count, broken=faults, samples=() if is_empty else (SAMPLE,))
@@ -100,15 +100,15 @@ def run(
     return saved, callback.steps, sizes
 
 
-def test_it_saves_at_multiples_and_at_the_end(tmp_path: Path) -> None:
-    saved, seen, sizes = run(tmp_path, plan(8, accumulation=2))
+def test_saves_at_multiples_and_at_the_end(tmp_path: Path) -> None:
+    saved, reported, sizes = run(tmp_path, plan(8, accumulation=2))
     assert saved == [3, 6, 8]
-    assert seen == list(range(1, 9))
+    assert reported == list(range(1, 9))
     assert sizes == [2] * 8
     assert [(line["step"], line["loss"]) for line in read_metrics(tmp_path)] == [(i, i / 2) for i in range(1, 9)]
 
 
-def test_an_error_in_a_step_gives_the_signals_back(tmp_path: Path) -> None:
+def test_error_in_a_step_restores_signal_handlers(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
 
     def fail() -> None:
@@ -130,23 +130,26 @@ def test_the_share_of_images_with_a_person_is_logged(tmp_path: Path) -> None:
     assert read_metrics(tmp_path)[0]["with_person"] == 0.5
 
 
-def test_every_epoch_is_saved_whatever_else_is(tmp_path: Path) -> None:
+def test_each_interval_is_saved(tmp_path: Path) -> None:
     assert run(tmp_path, plan(12), save_every=(4, 5))[0] == [4, 5, 8, 10, 12]
 
 
-def test_it_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_resume_continues_from_last_saved_step(tmp_path: Path) -> None:
     assert run(tmp_path, plan(8, done=5))[:2] == ([6, 8], [6, 7, 8])
     assert run(tmp_path, plan(8, done=8)) == ([], [], [])
 
 
-def test_a_signal_stops_it_after_the_step_and_a_save(tmp_path: Path) -> None:
+def test_signal_stops_after_the_step_and_a_save(tmp_path: Path) -> None:
     assert run(tmp_path, plan(8), stop_at=3) == ([3, 4, -1], [1, 2, 3, 4], [1] * 4)
-    assert run(tmp_path, plan(8), stop_at=2)[0] == [3, -1]  # one save, where both ask for it
-    assert run(tmp_path, plan(2), stop_at=1)[:2] == ([2], [1, 2])  # in the last step it lets the run end
+    # The interval and the signal share one save.
+    assert run(tmp_path, plan(8), stop_at=2)[0] == [3, -1]
+    # After a signal in the last step the run ends as usual.
+    assert run(tmp_path, plan(2), stop_at=1)[:2] == ([2], [1, 2])
 
 
-def test_broken_images_stop_it_before_the_step(tmp_path: Path) -> None:
-    assert run(tmp_path, plan(2), broken=2, limit=2)[1] == [1, 2]  # the same ones in each epoch count once
+def test_too_many_unreadable_images_stop_before_the_step(tmp_path: Path) -> None:
+    # The same images count once, not in each epoch.
+    assert run(tmp_path, plan(2), broken=2, limit=2)[1] == [1, 2]
     with pytest.raises(DataError, match=says("3 images can't be read, more than the 2", "2.jpg: cut off")):
         run(tmp_path, plan(2), broken=3, limit=2)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
@@ -176,7 +179,7 @@ def test_a_run_that_diverges_stops_or_warns(tmp_path: Path, stops: bool) -> None
     assert "the loss was 1 at step" in warned[0][1]
 
 
-def test_the_plan_says_what_it_costs() -> None:
+def test_plan_lists_steps_parameters_and_memory() -> None:
     assert str(plan(1000)) == (
         "a run: 1,000 steps of 8 images (16 samples, 500.0 epochs), 1.5 million parameters, about 2.0 GB, on 1 x cpu"
     )
@@ -185,9 +188,10 @@ def test_the_plan_says_what_it_costs() -> None:
 
 def test_memory_is_sixteen_bytes_a_trained_parameter_and_the_activations() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(4, 8, bias=False), torch.nn.Tanh())
-    with ActivationCount(model) as kept:
+    with ActivationCount(model) as activations:
         model(torch.ones(2, 4))
-    assert kept.bytes == 4 * (2 * 4 + 2 * 8)  # the layer's input and tanh's output, float32
-    assert memory_estimate(model, kept.bytes) == 16 * 32 + kept.bytes
+    # The layer's input and tanh's output in float32.
+    assert activations.bytes == 4 * (2 * 4 + 2 * 8)
+    assert memory_estimate(model, activations.bytes) == 16 * 32 + activations.bytes
     model[0].requires_grad_(False)
     assert memory_estimate(model, 0) == 4 * 32

@@ -52,7 +52,7 @@ def no_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch._dynamo.reset()
 
 
-def test_a_source_tree_without_metadata_begins_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_source_tree_without_metadata_can_begin_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On PYTHONPATH the package is not installed, so its version can't be looked up."""
 
     def version(name: str) -> str:
@@ -97,7 +97,7 @@ def test_batch_norms_of_timm_are_convolutional_too() -> None:
     assert all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
 
 
-def test_measuring_memory_keeps_nothing() -> None:
+def test_measuring_memory_frees_the_graph() -> None:
     """The hook used to return the tensor that holds the graph that holds the hook's result."""
     layer = nn.Linear(4, 4)
     with ActivationCount(layer):
@@ -132,7 +132,8 @@ def test_fused_layers_are_counted() -> None:
     width = 16
     hidden = 32
     x = torch.ones(tokens, length, width)
-    products = 4 * width**2 + 2 * width * hidden + 2 * length * width  # projections, MLP, attention
+    # Projections, MLP, attention.
+    products = 4 * width**2 + 2 * width * hidden + 2 * length * width
     assert multiply_adds(lambda: layer.train()(x)) == tokens * length * products
     with torch.inference_mode():
         assert multiply_adds(lambda: layer.eval()(x)) == tokens * length * products
@@ -159,12 +160,12 @@ def test_all_processes_load_the_checkpoint_that_the_first_one_sees(
         run.checkpoints.save(ResumePoint(step), run.model, run.optimizer)
     run.checkpoints.wait()
     assert run.resume().step == 5
-    monkeypatch.setattr(trainer_module, "gather_numbers", lambda own: [[3], [own]])
+    monkeypatch.setattr(trainer_module, "gather_numbers", lambda number: [[3], [number]])
     assert run.resume().step == 3
-    monkeypatch.setattr(trainer_module, "gather_numbers", lambda own: [[9], [own]])
+    monkeypatch.setattr(trainer_module, "gather_numbers", lambda number: [[9], [number]])
     with pytest.raises(CheckpointError, match="step-00000009"):
         run.resume()
-    monkeypatch.setattr(trainer_module, "gather_numbers", lambda own: [[-1], [own]])
+    monkeypatch.setattr(trainer_module, "gather_numbers", lambda number: [[-1], [number]])
     assert run.resume().step == 0
 
 
@@ -223,7 +224,7 @@ def test_compiled_runs_measure_gradient_norms(tmp_path: Path, no_compiler: None)
 
 
 def test_the_sum_over_the_blocks_is_float32_under_autocast() -> None:
-    """As in timm and MAE; in bfloat16 the gradient's error is a third larger."""
+    """timm and MAE do the same; in bfloat16 the gradient's error is a third larger."""
     model = small_model(teacher_width=16).eval()
     types = []
     for block in [model.encoder.blocks[-1], model.decoder.blocks[-1]]:  # type: ignore[union-attr,index]

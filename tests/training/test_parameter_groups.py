@@ -1,4 +1,4 @@
-"""Every parameter that trains is in one group, with timm's scale for its layer and no decay where it hurts."""
+"""Every trained parameter is in one group, with timm's scale for its layer and its weight decay."""
 
 import pytest
 import timm
@@ -35,9 +35,9 @@ def classifier(name: str = "vit_tiny_patch16_224", *, both: bool = False, **opti
 def settings_of(model: nn.Module, groups: list[dict]) -> dict[str, tuple[float, float]]:
     """(lr_scale, weight_decay) of every parameter, by name; each must be there once."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    found = [(names[id(p)], (g["lr_scale"], g["weight_decay"])) for g in groups for p in g["params"]]
-    assert len(found) == len(dict(found))
-    return dict(found)
+    settings = [(names[id(p)], (g["lr_scale"], g["weight_decay"])) for g in groups for p in g["params"]]
+    assert len(settings) == len(dict(settings))
+    return dict(settings)
 
 
 @pytest.mark.parametrize("layer_decay", [None, 0.5, 1.0])
@@ -47,10 +47,10 @@ def test_every_parameter_that_trains_is_in_one_group(name: str, both: bool, laye
     model = classifier(name, both=both)
     frozen = next(model.encoder.parameters())
     frozen.requires_grad_(False)
-    found = settings_of(model, parameter_groups(model, 0.05, layer_decay))
-    assert set(found) == {key for key, parameter in model.named_parameters() if parameter.requires_grad}
+    settings = settings_of(model, parameter_groups(model, 0.05, layer_decay))
+    assert set(settings) == {key for key, parameter in model.named_parameters() if parameter.requires_grad}
     tables = ("cls_token", "pos_embed", "relative_position_bias_table")
-    for key, (scale, decay) in found.items():
+    for key, (scale, decay) in settings.items():
         flat = model.get_parameter(key).ndim == 1 or key.endswith(tables)
         assert decay == (0 if flat else 0.05), key
         assert 0 < scale <= 1
@@ -66,36 +66,38 @@ def test_scales_of_a_vit_are_maes(options: dict[str, object], norm: str) -> None
     The final norm of timm's token ViTs belongs to the last block.
     """
     model = classifier(both=True, **options)
-    found = settings_of(model, parameter_groups(model, 0.05, 0.5))
-    for key, (scale, _) in found.items():
-        part, *rest = key.removeprefix("encoder.").split(".")
+    settings = settings_of(model, parameter_groups(model, 0.05, 0.5))
+    for key, (scale, _) in settings.items():
+        part, *path = key.removeprefix("encoder.").split(".")
         if not key.startswith("encoder.") or part == "fc_norm":
             expected = 1.0
         elif part == "blocks":
-            expected = 0.5 ** (3 - int(rest[0]))
+            expected = 0.5 ** (3 - int(path[0]))
         else:
             expected = {"norm": 0.5}.get(part, 0.5**4)
         assert scale == expected, key
-    assert f"encoder.{norm}.weight" in found
+    assert f"encoder.{norm}.weight" in settings
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_scales_are_those_of_timms_whole_network(name: str) -> None:
     """timm's groups of the same network with a classifier of its own."""
     with torch.device("meta"):
-        whole = timm.create_model(name, num_classes=3, **NETWORKS[name])
-    groups = param_groups_layer_decay(whole, 0.05, whole.no_weight_decay() if name[0] != "m" else (), layer_decay=0.7)
-    expected = settings_of(whole, groups)
+        network = timm.create_model(name, num_classes=3, **NETWORKS[name])
+    groups = param_groups_layer_decay(
+        network, 0.05, network.no_weight_decay() if name[0] != "m" else (), layer_decay=0.7
+    )
+    expected = settings_of(network, groups)
     model = classifier(name)
-    found = settings_of(model, parameter_groups(model, 0.05, 0.7))
+    settings = settings_of(model, parameter_groups(model, 0.05, 0.7))
     heads = {key for key in expected if key.split(".")[0] in ("head", "classifier")}
     assert {expected[key][0] for key in heads} == {1.0}
-    encoders = {key.removeprefix("encoder."): value for key, value in found.items() if key.startswith("encoder.")}
+    encoders = {key.removeprefix("encoder."): value for key, value in settings.items() if key.startswith("encoder.")}
     assert encoders == {key: value for key, value in expected.items() if key not in heads}
 
 
 @pytest.mark.parametrize("layer_decay", [None, 0.5])
-def test_the_heads_rate_leaves_the_encoder_alone(layer_decay: float | None) -> None:
+def test_head_lr_scale_does_not_change_the_encoder(layer_decay: float | None) -> None:
     model = classifier(both=True, global_pool="avg")
     before = settings_of(model, parameter_groups(model, 0.05, layer_decay))
     after = settings_of(model, parameter_groups(model, 0.05, layer_decay, head_lr_scale=10))
@@ -106,27 +108,27 @@ def test_the_heads_rate_leaves_the_encoder_alone(layer_decay: float | None) -> N
 def test_register_tokens_are_not_decayed() -> None:
     model = classifier(reg_tokens=2)
     for layer_decay in (None, 0.5):
-        found = settings_of(model, parameter_groups(model, 0.05, layer_decay))
-        assert found["encoder.reg_token"][1] == 0
+        settings = settings_of(model, parameter_groups(model, 0.05, layer_decay))
+        assert settings["encoder.reg_token"][1] == 0
 
 
-def test_of_single_parts_only_matrices_are_decayed() -> None:
+def test_parts_decay_only_matrices() -> None:
     layer = nn.Linear(2, 3)
     frozen = nn.Linear(2, 2).requires_grad_(False)
     scale = nn.Parameter(torch.zeros(()))
     groups = parameter_groups_of([(layer.parameters(), 1.0), ([*frozen.parameters(), scale], 0.5)], 0.05)
-    found = [(group["params"], group["weight_decay"], group["lr_scale"]) for group in groups]
-    assert found == [([layer.weight], 0.05, 1.0), ([layer.bias], 0.0, 1.0), ([scale], 0.0, 0.5)]
+    settings = [(group["params"], group["weight_decay"], group["lr_scale"]) for group in groups]
+    assert settings == [([layer.weight], 0.05, 1.0), ([layer.bias], 0.0, 1.0), ([scale], 0.0, 0.5)]
 
 
-def test_an_optimiser_takes_them() -> None:
+def test_adamw_accepts_the_groups() -> None:
     model = classifier("mobilenetv2_100")
     for layer_decay in (None, 0.75):
         optimizer = torch.optim.AdamW(parameter_groups(model, 0.05, layer_decay), lr=1e-3)
         assert {"lr_scale", "weight_decay"} <= set(optimizer.param_groups[0])
 
 
-def test_what_can_not_be_is_refused() -> None:
+def test_impossible_layer_decay_is_refused() -> None:
     for value in (0.0, -0.5, 1.1, float("nan")):
         with pytest.raises(ConfigError, match="above 0 and at most 1"):
             parameter_groups(classifier(), 0.05, value)
@@ -144,7 +146,7 @@ def test_frozen_layers_are_the_first_as_layer_decay_counts_them() -> None:
     assert tops == {"blocks.5", "blocks.6", "conv_head", "bn2"}
 
 
-def test_frozen_layers_that_are_not_there_are_refused() -> None:
+def test_impossible_numbers_of_frozen_layers_are_refused() -> None:
     with pytest.raises(ConfigError, match="needs an encoder of timm"):
         freeze_layers(nn.Linear(2, 2), 1)
     encoder = timm.create_model("mobilenetv2_050", num_classes=0)
@@ -156,9 +158,9 @@ def test_frozen_layers_that_are_not_there_are_refused() -> None:
 
 def test_pre_training_decays_the_layers_of_its_encoder_alone() -> None:
     model = small_model()
-    found = settings_of(model, build_optimizer(model, lr=1.0, layer_decay=0.5).param_groups)
-    assert set(found) == {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    scales = {name: scale for name, (scale, _) in found.items()}
+    settings = settings_of(model, build_optimizer(model, lr=1.0, layer_decay=0.5).param_groups)
+    assert set(settings) == {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    scales = {name: scale for name, (scale, _) in settings.items()}
     assert [scales[f"encoder.blocks.{i}.mlp.fc1.weight"] for i in range(3)] == [0.125, 0.25, 0.5]
     assert scales["encoder.patch_embed.proj.weight"] == 0.0625
     assert {scale for name, scale in scales.items() if not name.startswith("encoder.")} == {1.0}

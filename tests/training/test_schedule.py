@@ -17,11 +17,11 @@ RATE = 0.5
 def rates(config: ScheduleConfig, steps_per_epoch: int, at: list[int], *, scale: float = 1.0) -> list[float]:
     optimizer = torch.optim.SGD([{"params": [torch.zeros(1)], "lr_scale": scale}], lr=RATE)
     schedule = build_schedule(optimizer, config, steps_per_epoch)
-    found = []
+    lrs = []
     for step in at:
         schedule.step_update(step)
-        found.append(optimizer.param_groups[0]["lr"])
-    return found
+        lrs.append(optimizer.param_groups[0]["lr"])
+    return lrs
 
 
 def plain(step: int, steps: int, warmup: int, least: float) -> float:
@@ -37,8 +37,8 @@ def test_rates_are_those_of_the_formula(per_epoch: int, epochs: float, warm: flo
     steps = max(round(epochs * per_epoch), 1)
     warmup = min(round(warm * epochs * per_epoch), steps - 1)
     assert config.steps(per_epoch) == steps
-    found = rates(config, per_epoch, list(range(steps)))
-    assert found == pytest.approx([plain(step, steps, warmup, least) for step in range(steps)])
+    lrs = rates(config, per_epoch, list(range(steps)))
+    assert lrs == pytest.approx([plain(step, steps, warmup, least) for step in range(steps)])
 
 
 @given(st.permutations(range(12)))
@@ -52,14 +52,15 @@ def test_a_warm_up_as_long_as_the_run_still_reaches_its_last_step() -> None:
     assert rates(ScheduleConfig(epochs=1, warmup_epochs=1), 4, [0, 1, 2, 3])[:3] == pytest.approx(
         [0, RATE / 3, RATE / 1.5]
     )
-    assert rates(ScheduleConfig(epochs=1, warmup_epochs=1), 1, [0]) == [RATE]  # one step is no warm-up
+    # A single step has no warm-up.
+    assert rates(ScheduleConfig(epochs=1, warmup_epochs=1), 1, [0]) == [RATE]
     assert ScheduleConfig(epochs=0.001, warmup_epochs=0).steps(2) == 1
 
 
 def test_groups_get_their_share_of_the_rate() -> None:
     config = ScheduleConfig(epochs=2, warmup_epochs=1)
-    whole = rates(config, 3, list(range(6)))
-    assert rates(config, 3, list(range(6)), scale=0.25) == pytest.approx([rate / 4 for rate in whole])
+    full = rates(config, 3, list(range(6)))
+    assert rates(config, 3, list(range(6)), scale=0.25) == pytest.approx([rate / 4 for rate in full])
 
 
 @pytest.mark.parametrize(

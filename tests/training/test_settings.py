@@ -1,4 +1,4 @@
-"""Settings go to a file and come back the same; what is misspelt or of a wrong type is refused by name."""
+"""Settings survive a round trip through JSON; misspelt names and wrong types are refused by name."""
 
 import json
 from dataclasses import dataclass, replace
@@ -49,7 +49,8 @@ def test_every_config_comes_back_from_json(config: Any) -> None:
 @given(configs(), st.data())
 def test_a_field_that_is_left_out_takes_its_default(config: Any, data: st.DataObject) -> None:
     values = to_dict(config)
-    name = data.draw(st.sampled_from(sorted(set(values) - {"force_lr"})))  # a high rate on a start needs it
+    # A high learning rate on initial weights needs force_lr.
+    name = data.draw(st.sampled_from(sorted(set(values) - {"force_lr"})))
     del values[name]
     assert to_dict(from_dict(type(config), values, "file"))[name] == to_dict(type(config)())[name]
 
@@ -76,12 +77,12 @@ def test_a_field_that_is_left_out_takes_its_default(config: Any, data: st.DataOb
         ({"optimizer": {"base_lr": float("nan")}}, "optimizer.base_lr must be above 0, got nan"),
     ],
 )
-def test_what_the_config_does_not_take_is_refused_with_its_place(values: dict[str, Any], message: str) -> None:
+def test_unknown_names_and_wrong_types_are_refused_with_their_field(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=says(message)):
         from_dict(PretrainConfig, values, "file")
 
 
-def test_whole_numbers_do_for_numbers() -> None:
+def test_integers_are_accepted_for_floats() -> None:
     config = from_dict(PretrainConfig, {"schedule": {"epochs": 50, "warmup_epochs": 0}}, "file")
     assert (config.schedule.epochs, type(config.schedule.epochs)) == (50.0, float)
 
@@ -109,7 +110,7 @@ def test_differences_name_the_setting_and_both_values() -> None:
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "[1]", "[" * 100_000])
-def test_a_file_that_is_no_object_is_refused_by_name(text: str | None, tmp_path: Path) -> None:
+def test_config_file_without_an_object_is_named(text: str | None, tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     if text is not None:
         path.write_text(text)

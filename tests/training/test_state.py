@@ -1,4 +1,4 @@
-"""Checkpoints are whole or not there: whatever kills the process, and on a full disk."""
+"""Checkpoints are complete or absent, also after a kill and on a full disk."""
 
 import copy
 import os
@@ -71,7 +71,8 @@ def in_a_child(work: Callable[[], object]) -> int:
     """The status with which a copy of this process ends that does the work."""
     child = os.fork()
     if child == 0:
-        torch.set_num_threads(1)  # a copy has none of the others
+        # A forked process has no other threads.
+        torch.set_num_threads(1)
         try:
             work()
         except CheckpointError as error:
@@ -83,18 +84,19 @@ def in_a_child(work: Callable[[], object]) -> int:
     return os.waitpid(child, 0)[1]
 
 
-def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:
+def test_checkpoint_restores_weights_optimizer_and_state(tmp_path: Path) -> None:
     assert Checkpoints(tmp_path, 2).saved() == []
     assert Checkpoints(tmp_path, 2).best() is None
     path = save(tmp_path, 7)
     assert path == tmp_path / "checkpoints" / "step-00000007"
     assert sorted(file.name for file in path.iterdir()) == [MODEL, STATE]
     assert check(tmp_path, path) == 7
-    save(tmp_path, 7)  # once more, in its place
+    # Saving again replaces the checkpoint.
+    save(tmp_path, 7)
     assert check(tmp_path, path) == 7
 
 
-def test_every_so_many_stay_for_good(tmp_path: Path) -> None:
+def test_keep_every_checkpoints_are_permanent(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, 1, keep_every=4)
     for step in range(1, 12):
         checkpoints.save(ResumePoint(step), *network(step))
@@ -102,20 +104,22 @@ def test_every_so_many_stay_for_good(tmp_path: Path) -> None:
     assert steps(tmp_path) == [4, 8, 11]
 
 
-def test_a_disk_that_is_too_small_is_said_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_small_disk_is_reported_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, _ = network(0)
     weights = sum(value.numel() * 4 for value in model.state_dict().values())
-    one = 3 * weights  # with AdamW's two means
-    assert Checkpoints(tmp_path, 2).need_space(model, steps=100) == 4 * one
-    assert Checkpoints(tmp_path, 2, keep_every=10).need_space(model, steps=100) == 14 * one
-    assert Checkpoints(tmp_path, 2).need_space(model, steps=100, has_ema=True) == 4 * (one + weights)
+    # Weights and AdamW's two means.
+    size = 3 * weights
+    assert Checkpoints(tmp_path, 2).need_space(model, steps=100) == 4 * size
+    assert Checkpoints(tmp_path, 2, keep_every=10).need_space(model, steps=100) == 14 * size
+    assert Checkpoints(tmp_path, 2).need_space(model, steps=100, has_ema=True) == 4 * (size + weights)
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=3 * one))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=3 * size))
     with pytest.raises(CheckpointError, match=r"needs .* for 4 checkpoints of .* are free: make room, choose another"):
         Checkpoints(tmp_path, 2).need_space(model, steps=100)
     save(tmp_path, 1)
     save(tmp_path, 2)
-    assert Checkpoints(tmp_path, 2).need_space(model, steps=100) == 4 * one  # two are there
+    # Two checkpoints exist already.
+    assert Checkpoints(tmp_path, 2).need_space(model, steps=100) == 4 * size
 
 
 def test_the_newest_and_the_best_stay(tmp_path: Path) -> None:
@@ -123,20 +127,21 @@ def test_the_newest_and_the_best_stay(tmp_path: Path) -> None:
         save(tmp_path, step, score)
     assert steps(tmp_path) == [2, 4, 5]
     assert Checkpoints(tmp_path, 2).best() == tmp_path / "checkpoints" / "step-00000002"
-    save(tmp_path, 6, 0.9)  # of equals the newest is best
+    # Among equal scores the newest is best.
+    save(tmp_path, 6, 0.9)
     assert steps(tmp_path) == [5, 6]
     save(tmp_path, 7, keep=1)
     assert steps(tmp_path) == [6, 7]
     assert not list(tmp_path.rglob("*.partial"))
 
 
-def test_the_newest_is_the_one_of_most_steps(tmp_path: Path) -> None:
+def test_newest_checkpoint_has_the_most_steps(tmp_path: Path) -> None:
     for step in (99_999_999, 100_000_000):
         save(tmp_path, step)
     assert steps(tmp_path)[-1] == 100_000_000
 
 
-def test_a_process_killed_at_any_file_operation_leaves_whole_checkpoints(tmp_path: Path) -> None:
+def test_kill_at_any_file_operation_leaves_complete_checkpoints(tmp_path: Path) -> None:
     """Killed before the 1st, 2nd, ... operation of a save that also deletes an old checkpoint, until none is left."""
     start = tmp_path / "start"
     for step in (1, 2):
@@ -147,8 +152,8 @@ def test_a_process_killed_at_any_file_operation_leaves_whole_checkpoints(tmp_pat
         run = tmp_path / str(number)
         shutil.copytree(start, run)
 
-        def killed_save(run: Path = run, left: int = number) -> None:
-            count = iter(range(left, -1, -1))
+        def killed_save(run: Path = run, number_of_operations: int = number) -> None:
+            count = iter(range(number_of_operations, -1, -1))
 
             def hook(event: str, _: tuple[object, ...]) -> None:
                 if event in FILE_EVENTS and next(count) == 0:
@@ -158,11 +163,12 @@ def test_a_process_killed_at_any_file_operation_leaves_whole_checkpoints(tmp_pat
             save(run, 3)
 
         status = in_a_child(killed_save)
-        found = [check(run, path) for path in Checkpoints(run, 2).saved()]
-        newest.append(found[-1])
-        assert found in ([1, 2], [1, 2, 3], [2, 3])
-        save(run, 4)  # what goes on cleans up
-        assert steps(run) == [found[-1], 4]
+        steps_left = [check(run, path) for path in Checkpoints(run, 2).saved()]
+        newest.append(steps_left[-1])
+        assert steps_left in ([1, 2], [1, 2, 3], [2, 3])
+        # The next save deletes partial files.
+        save(run, 4)
+        assert steps(run) == [steps_left[-1], 4]
         assert not list(run.rglob("*.partial"))
         if status == 0:
             break
@@ -175,7 +181,7 @@ def test_a_process_killed_at_any_file_operation_leaves_whole_checkpoints(tmp_pat
 
 
 @pytest.mark.parametrize("room", [0, 100, 2600, 5000, 7000])
-def test_a_full_disk_is_an_error_that_leaves_the_checkpoint_before(room: int, tmp_path: Path) -> None:
+def test_full_disk_keeps_the_earlier_checkpoint(room: int, tmp_path: Path) -> None:
     """No file may have more than `room` bytes: the weights take 2,648, the optimiser more than twice that."""
     save(tmp_path, 1)
     trained(2)
@@ -190,14 +196,14 @@ def test_a_full_disk_is_an_error_that_leaves_the_checkpoint_before(room: int, tm
     assert not list(tmp_path.rglob("*.partial"))
 
 
-def test_what_is_written_beside_the_training_is_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_background_write_saves_weights_of_the_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The weights change while a checkpoint is being written; who asks for it waits; an error comes with the next."""
     may_write = threading.Event()
-    whole = state_module.write_tensors
+    write_tensors = state_module.write_tensors
 
     def slow(path: Path, tensors: dict[str, Tensor]) -> None:
         assert may_write.wait(30)
-        whole(path, tensors)
+        write_tensors(path, tensors)
 
     monkeypatch.setattr(state_module, "write_tensors", slow)
     checkpoints = Checkpoints(tmp_path, 2)
@@ -219,7 +225,7 @@ def test_what_is_written_beside_the_training_is_what_was_there(tmp_path: Path, m
         checkpoints.save(ResumePoint(3), model, optimizer)
 
 
-def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").write_text("a file")
     with pytest.raises(CheckpointError, match="can't be written"):
         save(tmp_path, 1)
@@ -235,7 +241,7 @@ def mangle(path: Path, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["removed", "empty", "cut off", "other"])
 @pytest.mark.parametrize("name", [MODEL, STATE])
-def test_a_mangled_checkpoint_is_named_with_its_remedy(name: str, how: str, tmp_path: Path) -> None:
+def test_damaged_checkpoint_is_named_with_remedy(name: str, how: str, tmp_path: Path) -> None:
     save(tmp_path, 1)
     path = save(tmp_path, 2)
     mangle(path / name, how)
@@ -276,6 +282,6 @@ def test_tensors_on_any_device_and_of_any_layout_are_saved(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", ["every_steps", "keep"])
-def test_saving_never_is_refused(name: str) -> None:
+def test_zero_save_settings_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=f"save.{name} must be at least 1, got 0"):
         SaveConfig(**{name: 0})

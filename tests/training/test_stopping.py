@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: the first is noted, the second acts at once; a run saves and goes on to the same bits."""
+"""SIGTERM and Ctrl-C: the first saves and stops, the second ends the process; a run resumes to the same bits."""
 
 import os
 import signal
@@ -30,7 +30,8 @@ def test_the_first_signal_is_noted_and_the_handlers_come_back(number: int) -> No
         os.kill(os.getpid(), number)
         assert is_stop_requested(stop)
         assert stop.signal == number
-        assert [signal.getsignal(name) for name in SIGNALS] == before  # the second one acts
+        # The second signal acts at once.
+        assert [signal.getsignal(name) for name in SIGNALS] == before
     assert [signal.getsignal(name) for name in SIGNALS] == before
     with StopRequest():
         pass
@@ -50,7 +51,7 @@ def test_the_second_signal_ends_the_process_at_once() -> None:
 
 
 def whole_run() -> Path:
-    """What `WORDS` make of a run that nobody stops."""
+    """Folder of a run with the options `WORDS` that is not stopped."""
     config = tiny_pretraining()
     config = replace(config, schedule=replace(config.schedule, epochs=20))
     return once("whole", lambda out: pretrain(config, scenes(), out))
@@ -64,23 +65,25 @@ def stopped(out: Path, number: int) -> tuple[int, str]:
     while running.poll() is None and not ((out / METRICS).exists() and (out / METRICS).read_text().count("\n") > 2):
         time.sleep(0.005)
     os.killpg(running.pid, number)
-    _, said = running.communicate(timeout=60)
-    return running.returncode, said
+    _, stderr = running.communicate(timeout=60)
+    return running.returncode, stderr
 
 
 @pytest.mark.long
 @pytest.mark.portable
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_run_that_is_stopped_saves_and_goes_on_to_the_same_bits(number: int, code: int, tmp_path: Path) -> None:
+def test_stopped_run_saves_and_resumes_to_the_same_bits(number: int, code: int, tmp_path: Path) -> None:
     """The signal goes to all processes, as a terminal and a batch system send it: those that load must not mind."""
     out = tmp_path / "run"
-    status, said = stopped(out, number)
+    status, stderr = stopped(out, number)
     done = losses(out)[-1]["step"]
-    assert status == code, said
+    assert status == code, stderr
     assert 3 <= done < 40
-    assert f"stopped after step {done} of 40, which is saved in {out}; the same command with --resume continues" in said
-    assert "Traceback" not in said
+    assert (
+        f"stopped after step {done} of 40, which is saved in {out}; the same command with --resume continues" in stderr
+    )
+    assert "Traceback" not in stderr
     assert [path.name for path in (out / "checkpoints").iterdir()] == [f"step-{done:08d}"]
     if number == signal.SIGTERM:
         resumed = uniemox(*pretrain_words(out, **WORDS), "--resume")

@@ -1,4 +1,4 @@
-"""Weights & Biases without a server and MLflow with a folder get the curves; a run that resumes is continued there."""
+"""Weights & Biases and MLflow receive the curves without a server; a resumed run is continued there."""
 
 import json
 import re
@@ -39,23 +39,24 @@ def train(run: Path, tracker: str, first: int, last: int) -> None:
 def test_mlflow_has_every_step_of_a_run_that_resumed(run: Path) -> None:
     pytest.importorskip("mlflow", reason="needs MLflow: pip install 'uniemox[track]'")
     train(run, "mlflow", 1, 3)
-    number = (run / MLFLOW_ID).read_text().strip()
+    run_id = (run / MLFLOW_ID).read_text().strip()
     train(run, "mlflow", 4, 5)
-    assert (run / MLFLOW_ID).read_text().strip() == number
+    assert (run / MLFLOW_ID).read_text().strip() == run_id
     client = _Mlflow(run).client
-    found = sorted((one.step, one.value) for one in client.get_metric_history(number, "loss"))
-    assert found == [(step, 1 / step) for step in range(1, 6)]
-    assert client.get_run(number).info.status == "RUNNING"  # by the client above
+    points = sorted((point.step, point.value) for point in client.get_metric_history(run_id, "loss"))
+    assert points == [(step, 1 / step) for step in range(1, 6)]
+    # The client above continues the run.
+    assert client.get_run(run_id).info.status == "RUNNING"
     with pytest.raises(ValueError, match="lost"), Journal(run, 5, tracker="mlflow"):
         raise ValueError("lost")
-    kept = client.get_run(number)
-    assert kept.info.status == "FAILED"
-    assert kept.data.params == {"seed": "3", "optimizer.base_lr": "0.001"}
-    assert kept.info.run_name == "runs/first"
+    tracked = client.get_run(run_id)
+    assert tracked.info.status == "FAILED"
+    assert tracked.data.params == {"seed": "3", "optimizer.base_lr": "0.001"}
+    assert tracked.info.run_name == "runs/first"
     assert len(read_metrics(run)) == 5
 
 
-def test_a_server_that_is_gone_is_said_before_the_run(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_server_is_reported_before_the_run(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mlflow", reason="needs MLflow: pip install 'uniemox[track]'")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -63,20 +64,22 @@ def test_a_server_that_is_gone_is_said_before_the_run(run: Path, monkeypatch: py
         open_tracker(run, "mlflow")
 
 
-def test_wandb_writes_beside_the_run_without_a_server(run: Path) -> None:
+def test_wandb_writes_offline_files_in_the_run_folder(run: Path) -> None:
     pytest.importorskip("wandb", reason="needs Weights & Biases: pip install 'uniemox[track]'")
     train(run, "wandb", 1, 2)
-    number = (run / WANDB_ID).read_text().strip()
-    [kept] = (run / "wandb").glob(f"offline-run-*-{number}")
-    [file] = kept.glob("*.wandb")
-    wait_until(lambda: b"reconstruction" in file.read_bytes())  # a process of its own writes it
+    run_id = (run / WANDB_ID).read_text().strip()
+    [folder] = (run / "wandb").glob(f"offline-run-*-{run_id}")
+    [file] = folder.glob("*.wandb")
+    # Another process writes the file.
+    wait_until(lambda: b"reconstruction" in file.read_bytes())
     train(run, "wandb", 3, 4)
-    assert (run / WANDB_ID).read_text().strip() == number
-    assert len(list((run / "wandb").glob(f"offline-run-*-{number}"))) in (1, 2)  # of one second they share a folder
+    assert (run / WANDB_ID).read_text().strip() == run_id
+    # Runs that begin in the same second share a folder.
+    assert len(list((run / "wandb").glob(f"offline-run-*-{run_id}"))) in (1, 2)
 
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
-def test_what_is_sent_has_no_folder_of_this_machine(name: str, run: Path, tmp_path: Path) -> None:
+def test_tracked_data_contain_no_local_paths(name: str, run: Path, tmp_path: Path) -> None:
     """W&B sends its file; MLflow sends parameters and tags."""
     pytest.importorskip(name, reason="needs the extra track")
     settings = {"seed": 3, "data": {"source": f"folder:{tmp_path}/photos"}, "joined": [f"{tmp_path}/a/model.onnx"]}
@@ -88,10 +91,10 @@ def test_what_is_sent_has_no_folder_of_this_machine(name: str, run: Path, tmp_pa
         *tmp_path.glob("mlflow/*/*/tags/*"),
     ]
     wait_until(lambda: any(b"folder:photos" in path.read_bytes() for path in sent))
-    told = b"".join(path.read_bytes() for path in sent)
-    assert b"model.onnx" in told
+    content = b"".join(path.read_bytes() for path in sent)
+    assert b"model.onnx" in content
     for word in (str(tmp_path), str(Path.cwd()), sys.executable, socket.gethostname()):
-        assert not re.search(rb"(?<!\w)" + re.escape(word.encode()) + rb"(?!\w)", told)
+        assert not re.search(rb"(?<!\w)" + re.escape(word.encode()) + rb"(?!\w)", content)
 
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])

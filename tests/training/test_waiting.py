@@ -1,4 +1,4 @@
-"""In a step the host waits for the device once: tensors become numbers in one place."""
+"""In a step the host waits for the device only once."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -41,7 +41,7 @@ class Waits(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-def test_what_is_counted() -> None:
+def test_waits_counts_every_conversion() -> None:
     with Waits() as waits:
         x = torch.ones(2)
         x.sum().item(), x.tolist(), float(x[0]), bool(x[0] > 0), int(x[1]), x.nonzero(), x.numpy()
@@ -78,7 +78,9 @@ def test_a_step_of_fine_tuning_waits_once(method: Any) -> None:
     scene, person = torch.randint(0, 256, (2, 4, 3, 64, 64), dtype=torch.uint8)
     batch = FinetuneBatch(scene=scene, person=person, target=torch.eye(8)[:4])
     plain = AugmentConfig(randaugment=None, mixup=0.0, cutmix=0.0, smoothing=0.1, erasing=0.0)
-    optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=1e-4, fused=True)
+    optimizer = torch.optim.AdamW(
+        [parameter for parameter in model.parameters() if parameter.requires_grad], lr=1e-4, fused=True
+    )
     with Waits() as waits:
         objective = Objective(task="label", method=relation)
         finetune_step(model, optimizer, [batch], objective=objective, augment=plain, stats=IMAGENET, max_grad_norm=1.0)

@@ -13,9 +13,18 @@ from uniemox.views import alterations
 from uniemox.views.alterations import TRAINING_SHARES, draw_alteration, framed, grey, sepia, small, turned
 
 SIZE = (60, 44)
-EVERY = [
-    *(alterations.grey, alterations.sepia, alterations.faded, alterations.tinted, alterations.dark, alterations.small),
-    *(alterations.compressed, alterations.framed, alterations.captioned, alterations.turned, alterations.mirrored),
+ALTERATIONS = [
+    alterations.grey,
+    alterations.sepia,
+    alterations.faded,
+    alterations.tinted,
+    alterations.dark,
+    alterations.small,
+    alterations.compressed,
+    alterations.framed,
+    alterations.captioned,
+    alterations.turned,
+    alterations.mirrored,
     partial(turned, quarters=2),
 ]
 
@@ -24,14 +33,15 @@ def pixels(image: Image.Image) -> np.ndarray:
     return np.asarray(image).astype(int)
 
 
-@pytest.mark.parametrize("alteration", EVERY)
+@pytest.mark.parametrize("alteration", ALTERATIONS)
 def test_size_and_mode_stay_and_the_image_changes(alteration: alterations.Alteration) -> None:
     image = draw_image(4, SIZE)
     before = image.tobytes()
-    found = alteration(image)
-    assert (found.size, found.mode) == (SIZE, "RGB")
-    assert found.tobytes() != before
-    assert image.tobytes() == before  # the given image itself stays
+    altered = alteration(image)
+    assert (altered.size, altered.mode) == (SIZE, "RGB")
+    assert altered.tobytes() != before
+    # The argument itself stays unchanged.
+    assert image.tobytes() == before
 
 
 def test_grey_is_grey_and_sepia_is_brown() -> None:
@@ -48,15 +58,15 @@ def test_grey_is_grey_and_sepia_is_brown() -> None:
 
 
 def test_small_loses_detail_and_a_frame_keeps_the_whole_image() -> None:
-    board = Image.fromarray(np.indices((44, 60)).sum(axis=0).astype(np.uint8) % 2 * 255).convert("RGB")
-    assert pixels(small(board)).std() < 10 < pixels(board).std()
-    found = pixels(framed(Image.new("RGB", (100, 50), (9, 9, 9)), 0.1))
-    assert (found[:5] == 255).all()
-    assert (found[5:45, 10:90] == 9).all()
+    chessboard = Image.fromarray(np.indices((44, 60)).sum(axis=0).astype(np.uint8) % 2 * 255).convert("RGB")
+    assert pixels(small(chessboard)).std() < 10 < pixels(chessboard).std()
+    sheet = pixels(framed(Image.new("RGB", (100, 50), (9, 9, 9)), 0.1))
+    assert (sheet[:5] == 255).all()
+    assert (sheet[5:45, 10:90] == 9).all()
 
 
 @pytest.mark.parametrize("quarters", [1, 2, 3])
-def test_turned_by_quarters(quarters: int) -> None:
+def test_a_square_image_is_turned_without_resampling(quarters: int) -> None:
     image = draw_image(4, (40, 40))
     assert np.array_equal(pixels(turned(image, quarters)), np.rot90(pixels(image), quarters))
 

@@ -26,29 +26,32 @@ def dataset(tmp_path: Path) -> ViewDataset:
 
 @pytest.mark.portable
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
-def test_workers_change_nothing(dataset: ViewDataset, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_do_not_depend_on_workers_or_processes(
+    dataset: ViewDataset, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("uniemox.views.loader.loader_context", lambda: multiprocessing.get_context(method))
 
     def run(workers: int, start: int = 6, **options: int) -> list[ViewBatch]:
-        order = RunOrder(len(dataset), batch_size=4, seed=1, start=start, steps=9, **options)  # the third epoch
+        # Steps 6 to 8 are the third epoch.
+        order = RunOrder(len(dataset), batch_size=4, seed=1, start=start, steps=9, **options)
         return list(build_loader(dataset, order, workers))
 
-    alone = run(0)
-    several = run(2)
-    assert len(alone) == 3
-    for a, b in zip(alone, several, strict=True):
+    batches = run(0)
+    of_workers = run(2)
+    assert len(batches) == 3
+    for a, b in zip(batches, of_workers, strict=True):
         assert torch.equal(a.scene, b.scene)
         assert torch.equal(a.person, b.person)
         assert a.samples == b.samples
     later = run(2, start=8)
-    assert torch.equal(later[0].scene, alone[2].scene)
-    parts = [run(0, rank=rank, processes=2) for rank in (0, 1)]
-    for whole, first, second in zip(alone, *parts, strict=True):
-        assert torch.equal(whole.scene, torch.cat([first.scene, second.scene]))
+    assert torch.equal(later[0].scene, batches[2].scene)
+    of_ranks = [run(0, rank=rank, processes=2) for rank in (0, 1)]
+    for batch, first, second in zip(batches, *of_ranks, strict=True):
+        assert torch.equal(batch.scene, torch.cat([first.scene, second.scene]))
 
 
-def test_a_batch_is_copied_to_memory_that_a_gpu_reads(dataset: ViewDataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Torch's loader pins what it knows, and asks other objects to pin themselves; it passes over those that can't."""
+def test_a_batch_is_copied_to_pinned_memory(dataset: ViewDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's loader pins types that it knows, and calls pin_memory of other objects if they have it."""
     batch = next(iter(build_loader(dataset, [[(0, 0), (0, 1)]], 0)))
     pinned = []
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor, *_: pinned.append(tensor) or tensor)
@@ -56,7 +59,7 @@ def test_a_batch_is_copied_to_memory_that_a_gpu_reads(dataset: ViewDataset, monk
     assert [id(tensor) for tensor in pinned] == [id(batch.scene), id(batch.person)]
 
 
-def test_packed_samples_are_the_samples(dataset: ViewDataset) -> None:
+def test_packed_samples_equal_the_samples(dataset: ViewDataset) -> None:
     samples = list(dataset.samples)
     packed = PackedSamples(samples)
     assert list(packed) == samples
@@ -73,9 +76,9 @@ def test_broken_images_are_left_out_and_named(dataset: ViewDataset) -> None:
     Path(str(dataset.samples[5].image)).unlink()
     batches = list(build_loader(dataset, RunOrder(12, batch_size=6, seed=0, steps=2), 0))
     assert sum(len(batch.scene) for batch in batches) == 10
-    found = dict(entry for batch in batches for entry in batch.broken)
-    assert found.keys() == {dataset.samples[3].key, dataset.samples[5].key}
-    assert f"{broken}: cut off or corrupt" in found[dataset.samples[3].key]
+    reasons = dict(entry for batch in batches for entry in batch.broken)
+    assert reasons.keys() == {dataset.samples[3].key, dataset.samples[5].key}
+    assert f"{broken}: cut off or corrupt" in reasons[dataset.samples[3].key]
 
 
 def test_a_batch_of_broken_images_is_empty(dataset: ViewDataset) -> None:
@@ -89,7 +92,8 @@ def test_a_batch_of_broken_images_is_empty(dataset: ViewDataset) -> None:
 def test_too_many_broken_images_stop() -> None:
     count = BrokenCount(max_unreadable=2)
     count.add([Broken("a", "a: cut off"), Broken("b", "b: empty")])
-    count.add([Broken("a", "a: cut off")])  # the next epoch meets it again
+    # The next epoch meets it again.
+    count.add([Broken("a", "a: cut off")])
     assert count.reasons == {"a": "a: cut off", "b": "b: empty"}
     with pytest.raises(DataError, match=r"3 images can't be read, more than the 2 .*c: gone.*--exclude"):
         count.add([Broken("c", "c: gone")])

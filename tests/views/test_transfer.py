@@ -35,7 +35,7 @@ def test_pixels_are_pinned_before_they_go_to_a_gpu() -> None:
     assert calls == ["pin", "to cuda:1, non_blocking=True"]
 
 
-def test_constants_of_pixels_are_made_once() -> None:
+def test_constants_of_pixels_are_cached() -> None:
     """On a GPU, making them in every step would let the host wait."""
     assert pixel_constants(IMAGENET, CPU)[0] is pixel_constants(IMAGENET, CPU)[0]
     white = torch.full((1, 3, 2, 2), 255, dtype=torch.uint8)
@@ -43,7 +43,7 @@ def test_constants_of_pixels_are_made_once() -> None:
     torch.testing.assert_close(normalise(white, CPU)[0, :, 0, 0], expected)
 
 
-def test_constants_that_inference_made_serve_training_too() -> None:
+def test_constants_made_in_inference_mode_can_be_used_in_training() -> None:
     """Autograd refuses tensors of inference mode. The meta device stands for a GPU: there, the copy makes a tensor."""
     pixel_constants.cache_clear()
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""Views: boxes follow, any draw can be repeated, evaluation is timm's, nobody is never silently all."""
+"""Views: boxes follow the crop, draws are repeatable, evaluation equals timm's, the person's source is reported."""
 
 import random
 from dataclasses import replace
@@ -32,7 +32,7 @@ def sample(tmp_path: Path) -> Sample:
 
 
 def same_to_two_levels(ours: np.ndarray, pillows: np.ndarray) -> bool:
-    """Pillow rounds between its two passes, so that a few pixels at sharp edges differ by more."""
+    """True if nearly all pixels agree. Pillow rounds between its two passes, so a few at sharp edges differ by more."""
     difference = np.abs(ours.astype(int) - pillows.astype(int))
     return bool((difference <= 2).mean() > 0.999 and difference.max() < 12)
 
@@ -47,16 +47,16 @@ def test_a_draw_depends_on_seed_epoch_and_key_alone(sample: Sample) -> None:
         assert not torch.equal(first.scene, other.scene)
 
 
-def test_person_is_the_box_with_the_flip_of_the_scene(sample: Sample) -> None:
+def test_person_view_is_the_box_with_the_flip_of_the_scene(sample: Sample) -> None:
     make = TrainViews(ViewConfig(size=64), seed=0)
     image = decode(sample.image.read())[0]
     plain = np.asarray(image.crop(PERSON).resize((64, 64), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
     flips = set()
     for epoch in range(12):
         views = make(sample, epoch)
-        body = views.person.flip(-1) if views.flip else views.person
+        person = views.person.flip(-1) if views.flip else views.person
         flips.add(views.flip)
-        assert same_to_two_levels(body.numpy(), plain)
+        assert same_to_two_levels(person.numpy(), plain)
         assert views.person_source == "largest"
     assert flips == {True, False}
 
@@ -71,7 +71,7 @@ def test_scene_is_the_crop_that_is_reported(sample: Sample) -> None:
         assert same_to_two_levels(views.scene.numpy(), np.asarray(expected).transpose(2, 0, 1))
 
 
-def placed(views: Views, box: Box) -> Box:
+def in_scene_view(views: Views, box: Box) -> Box:
     """A box of the image in px of the scene view; it may lie outside."""
     crop = views.crop
     size = views.scene.shape[-1]
@@ -80,7 +80,7 @@ def placed(views: Views, box: Box) -> Box:
     return Box(size - x2, y1, size - x1, y2) if views.flip else Box(x1, y1, x2, y2)
 
 
-def test_a_box_lies_where_its_pixels_are(tmp_path: Path) -> None:
+def test_the_reported_crop_maps_a_box_to_its_pixels(tmp_path: Path) -> None:
     image = Image.new("RGB", (400, 300), "black")
     box = Box(180, 120, 240, 200)
     image.paste("white", tuple(map(int, box)))
@@ -88,13 +88,14 @@ def test_a_box_lies_where_its_pixels_are(tmp_path: Path) -> None:
     image.save(path)
     for epoch in range(20):
         views = TrainViews(ViewConfig(size=96), seed=1)(sample_of(path, target_box=box), epoch)
-        place = placed(views, box)
+        expected = in_scene_view(views, box)
         rows, columns = np.nonzero(views.scene[0].numpy() > 127)
         if len(rows):
-            assert columns.min() == pytest.approx(max(place.x1, 0), abs=1)
-            assert columns.max() + 1 == pytest.approx(min(place.x2, 96), abs=1)
-            assert rows.min() == pytest.approx(max(place.y1, 0), abs=1)
-        assert views.person.float().mean() > 250  # the target is all white
+            assert columns.min() == pytest.approx(max(expected.x1, 0), abs=1)
+            assert columns.max() + 1 == pytest.approx(min(expected.x2, 96), abs=1)
+            assert rows.min() == pytest.approx(max(expected.y1, 0), abs=1)
+        # The target is all white.
+        assert views.person.float().mean() > 250
         assert views.person_source == "target"
 
 
@@ -106,15 +107,15 @@ def test_decoding_small_changes_little(tmp_path: Path, factor: int) -> None:
     path.write_bytes(jpeg_of(draw_image(2, size), quality=95))
     lossless = tmp_path / "large.png"
     decode(path.read_bytes())[0].save(lossless)
-    whole = (Detection(Box(0, 0, *size), 1.0),)
-    small = TrainViews(ViewConfig(size=32, min_area=0.9), 0)(replace(sample_of(path, persons=whole), key="x"), 0)
-    full = TrainViews(ViewConfig(size=32, min_area=0.9), 0)(replace(sample_of(lossless, persons=whole), key="x"), 0)
+    persons = (Detection(Box(0, 0, *size), 1.0),)
+    small = TrainViews(ViewConfig(size=32, min_area=0.9), 0)(replace(sample_of(path, persons=persons), key="x"), 0)
+    full = TrainViews(ViewConfig(size=32, min_area=0.9), 0)(replace(sample_of(lossless, persons=persons), key="x"), 0)
     assert (small.crop, small.flip) == (full.crop, full.flip)
     assert (small.scene.float() - full.scene.float()).abs().mean() < 4
     assert (small.person.float() - full.person.float()).abs().mean() < 4
 
 
-def test_evaluation_is_timms(sample: Sample) -> None:
+def test_evaluation_views_equal_timms(sample: Sample) -> None:
     views = EvalViews(ViewConfig(size=96, crop_fraction=0.9))(sample)
     image = decode(sample.image.read())[0]
     transform = create_transform(
@@ -126,21 +127,21 @@ def test_evaluation_is_timms(sample: Sample) -> None:
 
 
 @pytest.mark.parametrize("make", [TrainViews(ViewConfig(size=32), 0), EvalViews(ViewConfig(size=32))])
-def test_no_person_is_said(sample: Sample, make: TrainViews | EvalViews) -> None:
+def test_the_source_of_the_person_view_is_reported(sample: Sample, make: TrainViews | EvalViews) -> None:
     assert make(replace(sample, persons=()), 0).person_source == "whole_image_nobody_found"
     assert make(replace(sample, persons=None), 0).person_source == "whole_image_nobody_looked"
     assert make(replace(sample, persons=None, target_box=PERSON), 0).person_source == "target"
 
 
 @pytest.mark.parametrize("make", [TrainViews, lambda config, _: EvalViews(config)])
-def test_everything_but_persons_is_black(sample: Sample, make: type) -> None:
+def test_persons_only_blacks_out_the_rest(sample: Sample, make: type) -> None:
     boxes = (Detection(Box(0, 0, 80, 240), 0.9), Detection(Box(280, 0, 320, 60), 0.5))
     views = make(ViewConfig(size=64, person="persons_only"), 0)(replace(sample, persons=boxes), 0)
-    body = views.person.flip(-1) if views.flip else views.person
+    person = views.person.flip(-1) if views.flip else views.person
     assert views.person_source == "persons_only"
-    assert (body[:, :, 18:54] == 0).all()
-    assert (body[:, 18:, 58:] == 0).all()
-    assert body[:, :, :15].float().mean() > 20
+    assert (person[:, :, 18:54] == 0).all()
+    assert (person[:, 18:, 58:] == 0).all()
+    assert person[:, :, :15].float().mean() > 20
 
 
 def test_second_crop_leaves_the_scene_crop_unchanged(sample: Sample) -> None:
@@ -177,18 +178,18 @@ def test_whole_views_are_the_unflipped_image_and_person(sample: Sample) -> None:
         assert same_to_two_levels(view.numpy(), expected)
 
 
-def test_crop_of_a_person_of_one_px(sample: Sample) -> None:
+def test_a_person_of_one_px_can_be_cropped(sample: Sample) -> None:
     tiny = replace(sample, target_box=Box(10.2, 10.7, 11.3, 12.0))
     views = TrainViews(ViewConfig(size=16), 0)(tiny, 0)
     assert views.person.shape == (3, 16, 16)
 
 
-def test_names_that_are_no_text_can_be_drawn_for(sample: Sample) -> None:
+def test_keys_with_undecodable_bytes_have_views(sample: Sample) -> None:
     odd = replace(sample, key="bad\udcff.jpg")
     assert TrainViews(ViewConfig(size=16), 0)(odd, 0).scene.shape == (3, 16, 16)
 
 
-def test_what_is_wrong_with_an_image_names_it(tmp_path: Path) -> None:
+def test_errors_name_the_image(tmp_path: Path) -> None:
     gone = sample_of(tmp_path / "gone.jpg")
     with pytest.raises(ImageError, match=r"gone\.jpg: can't be read \(No such file"):
         TrainViews(ViewConfig(), 0)(gone, 0)
@@ -209,7 +210,7 @@ def test_random_crops_lie_inside(width: int, height: int, min_area: float, draw:
     assert 0 <= crop.y1 < crop.y2 <= height
 
 
-def test_random_crops_cover_what_they_should() -> None:
+def test_random_crops_cover_the_range_of_areas_and_aspects() -> None:
     draw = random.Random(0)
     crops = [random_crop(400, 400, 0.2, draw) for _ in range(4000)]
     areas = np.array([crop.area / 160_000 for crop in crops])
@@ -227,7 +228,7 @@ def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
         ViewConfig(**wrong)
 
 
-def test_a_hidden_person_is_black_in_the_scene_alone(sample: Sample) -> None:
+def test_a_hidden_person_is_black_in_the_scene_only(sample: Sample) -> None:
     """In training and evaluation, and in what prediction sees."""
     white = Image.new("RGB", (320, 240), "white")
     Path(str(sample.image)).write_bytes(jpeg_of(white, quality=95))
@@ -237,12 +238,14 @@ def test_a_hidden_person_is_black_in_the_scene_alone(sample: Sample) -> None:
     ours = np.asarray(hide(white, person, (320, 240)))
     assert (ours[60:200, 40:90] == 0).all()
     assert (ours == 0).sum() == 3 * 140 * 50
-    black = (views.scene < 8).float().mean()
-    assert black == pytest.approx(140 * 50 / 240**2, abs=0.02)  # of the middle square
+    # The scene view shows the middle square.
+    black_share = (views.scene < 8).float().mean()
+    assert black_share == pytest.approx(140 * 50 / 240**2, abs=0.02)
     assert (views.person > 247).all()
     nobody = replace(sample, persons=())
     assert (EvalViews(config)(nobody).scene > 247).all()
-    half = white.resize((160, 120))  # boxes are in px of the full image
+    # Boxes are in px of the full image.
+    half = white.resize((160, 120))
     assert (np.asarray(hide(half, person, (320, 240))) == 0).sum() == 3 * 70 * 25
-    seen = [(TrainViews(config, 0)(sample, epoch).scene < 8).float().mean() for epoch in range(8)]
-    assert max(seen) > 0.1
+    black_shares = [(TrainViews(config, 0)(sample, epoch).scene < 8).float().mean() for epoch in range(8)]
+    assert max(black_shares) > 0.1

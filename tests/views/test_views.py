@@ -1,4 +1,4 @@
-"""Patches and masks: inverse of each other, of the asked share, and refused where impossible."""
+"""Patches and masks: patches are undone, masks hide the requested share, impossible ones are refused."""
 
 import pytest
 import torch
@@ -21,7 +21,8 @@ def test_unpatchify_is_the_inverse(count: int, rows: int, columns: int, patch: i
 
 def test_pixels_of_a_patch_run_by_row_column_channel() -> None:
     images = torch.arange(2 * 3 * 4 * 4, dtype=torch.float32).reshape(2, 3, 4, 4)
-    patch = patchify(images, 2)[1, 3].reshape(2, 2, 3)  # the lower right patch of the second image
+    # The lower right patch of the second image.
+    patch = patchify(images, 2)[1, 3].reshape(2, 2, 3)
     for row in range(2):
         for column in range(2):
             assert torch.equal(patch[row, column], images[1, :, 2 + row, 2 + column])
@@ -34,7 +35,7 @@ def test_sizes_that_the_patch_does_not_divide_are_refused(shape: tuple[int, ...]
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 1, 32, 32), (1, 4, 32, 32)])
-def test_what_is_no_batch_of_rgb_images_is_refused(shape: tuple[int, ...]) -> None:
+def test_other_shapes_than_rgb_batches_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ShapeError, match=r"\(N, 3, H, W\)"):
         patchify(torch.zeros(shape), 16)
 
@@ -45,7 +46,7 @@ def test_patches_of_another_grid_are_refused() -> None:
 
 
 @given(st.integers(2, 200), st.floats(0.01, 0.99), st.integers(0, 5))
-def test_mask_hides_the_asked_share(length: int, ratio: float, count: int) -> None:
+def test_mask_hides_the_requested_share(length: int, ratio: float, count: int) -> None:
     keep = int(length * (1 - ratio))
     noise = torch.rand(count, length)
     if not 0 < keep < length:
@@ -58,14 +59,15 @@ def test_mask_hides_the_asked_share(length: int, ratio: float, count: int) -> No
     assert (mask.hidden.gather(1, mask.visible) == 0).all()
 
 
-def test_the_noise_alone_decides_and_each_image_has_its_own() -> None:
+def test_mask_depends_only_on_the_noise_of_its_image() -> None:
     noise = torch.rand(64, 196)
     first = random_mask(noise, 0.75)
     second = random_mask(noise, 0.75)
     assert torch.equal(first.visible, second.visible)
     assert torch.equal(random_mask(noise[3:4], 0.75).hidden, first.hidden[3:4])
     assert len(torch.unique(first.hidden, dim=0)) == 64
-    assert torch.equal(random_mask(torch.zeros(1, 8), 0.5).visible, torch.arange(4)[None])  # ties: stable
+    # Equal noise: the first patches are visible.
+    assert torch.equal(random_mask(torch.zeros(1, 8), 0.5).visible, torch.arange(4)[None])
 
 
 def test_noise_depends_on_seed_epoch_stream_and_key_alone() -> None:
@@ -95,7 +97,7 @@ def test_pixels_are_normalised_as_torchvision_does(stats: PixelStats) -> None:
 
 
 @pytest.mark.parametrize("ratio", [0.0, 1.0, -0.1, 1.5, float("nan")])
-def test_ratios_outside_are_refused(ratio: float) -> None:
+def test_ratios_out_of_range_are_refused(ratio: float) -> None:
     with pytest.raises(ConfigError, match="strictly between 0 and 1"):
         MaskConfig(ratio=ratio)
     with pytest.raises(ConfigError, match="strictly between 0 and 1"):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from uniemox.ask.client import chat_url
+from uniemox.ask.address import chat_url
 from uniemox.bounds import check_numbers
 from uniemox.errors import ConfigError
 
@@ -57,10 +57,11 @@ class AskConfig:
         if (self.price_in is None) != (self.price_out is None):
             raise ConfigError("price_in and price_out go together; give both, or none")
         if self.images > self.max_images:
-            requests = self.images * len(self.models)
+            questions = self.images * len(self.models)
             raise ConfigError(
-                f"{self.images} images x {len(self.models)} models are {requests:,} questions, {tokens(requests)}; "
-                f"the limit is {self.max_images} images. To send them all, give --max-images {self.images}"
+                f"{self.images} images x {len(self.models)} models are {questions:,} questions, "
+                f"{describe_tokens(questions)}; the limit is {self.max_images} images. To send them all, give "
+                f"--max-images {self.images}"
             )
 
     @property
@@ -75,11 +76,12 @@ class AskConfig:
         return (tokens_in * self.price_in + tokens_out * self.price_out) / 1e6
 
 
-# Input: the image (1,024 px) and the question, sent twice, and the first answer. Output: a word and a paragraph.
+# Estimates for one question with its follow-up. Input: the image (1,024 px) and the question, sent twice, and the first
+# answer. Output: a word and a paragraph.
 TOKENS_IN = 2250
 TOKENS_OUT = 255
 
 
-def tokens(requests: int) -> str:
+def describe_tokens(questions: int) -> str:
     """Describe the maximum number of tokens of questions and follow-ups, without a model's hidden reasoning."""
-    return f"at most about {requests * TOKENS_IN:,} tokens in and {requests * TOKENS_OUT:,} out"
+    return f"at most about {questions * TOKENS_IN:,} tokens in and {questions * TOKENS_OUT:,} out"

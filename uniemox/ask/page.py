@@ -16,10 +16,11 @@ from uniemox.io.images import MinSides
 
 RESULT = "result.json"
 PAGE = "page.html"
-SHOWN = 100  # images shown with all answers; the rest is in answers.jsonl
+# Images on the page, with all answers. It contains them, so more would make it slow to open; answers.jsonl has all.
+MAX_IMAGES = 100
 MAX_SIDE_PX = 240
 MAX_CHARACTERS = 2000  # of an explanation
-WORDS = {"label": "named a label", "unlisted": "no label of the list", "refused": "refused", "empty": "empty"}
+OUTCOME_NAMES = {"label": "named a label", "unlisted": "no label of the list", "refused": "refused", "empty": "empty"}
 
 
 def write_results(results: Results, out: Path) -> Path:
@@ -31,14 +32,16 @@ def write_results(results: Results, out: Path) -> Path:
     write_file(out / RESULT, json.dumps(results.as_dict(), indent=2) + "\n")
     names = names_of(results)
     models = list(zip(names, results.models, strict=True))
+    if results.ours_result is not None:
+        models.append((OURS, results.ours_result))
     write_html(
         out / PAGE,
         "ask/page.html",
         title=f"Asked about {results.data}",
         results=results,
-        models=models if results.ours_result is None else [*models, (OURS, results.ours_result)],
-        outcomes=WORDS,
-        images=[_image(results, names, asked) for asked in results.images[:SHOWN]],
+        models=models,
+        outcomes=OUTCOME_NAMES,
+        images=[_image_view(results, names, image) for image in results.images[:MAX_IMAGES]],
         ours_name=OURS,
     )
     return out / PAGE
@@ -46,38 +49,37 @@ def write_results(results: Results, out: Path) -> Path:
 
 def names_of(results: Results) -> list[str]:
     """Return the models' names; equal names get their endpoint's host, or its whole address."""
-    full = [f"{model.model} ({model.endpoint})" for model in results.models]
-    hosts = [f"{model.model} ({urlsplit(model.endpoint).netloc})" for model in results.models]
+    with_address = [f"{model.model} ({model.endpoint})" for model in results.models]
+    with_host = [f"{model.model} ({urlsplit(model.endpoint).netloc})" for model in results.models]
     names = [model.model for model in results.models]
-    for longer in (hosts, full):
-        names = [name if names.count(name) == 1 else other for name, other in zip(names, longer, strict=True)]
+    for longer_names in (with_host, with_address):
+        pairs = zip(names, longer_names, strict=True)
+        names = [name if names.count(name) == 1 else longer_name for name, longer_name in pairs]
     return names
 
 
-def _image(results: Results, names: list[str], asked: AskedImage) -> dict[str, Any]:
+def _image_view(results: Results, names: list[str], asked_image: AskedImage) -> dict[str, Any]:
     """Return the template's values for an image and its answers."""
-    said = []
+    answers = []
     for name, result in zip(names, results.models, strict=True):
-        answer = results.answers[result.endpoint, result.model].get(asked.sha256)
-        said.append((name, answer, _words(answer)))
-    if results.ours is None:
-        ours = None
-    else:
-        ours = results.ours[asked.sha256]
-    view = {"key": asked.sample.key, "label": asked.label, "said": said, "ours": ours}
+        row = results.answers[result.endpoint, result.model].get(asked_image.sha256)
+        answers.append((name, row, _answer_text(row)))
+    ours = None if results.ours is None else results.ours[asked_image.sha256]
+    view = {"key": asked_image.sample.key, "label": asked_image.label, "answers": answers, "ours": ours}
     try:
-        image, _ = decode_sample(asked.sample, MinSides(long_px=MAX_SIDE_PX))
+        image, _ = decode_sample(asked_image.sample, MinSides(long_px=MAX_SIDE_PX))
     except ImageError as error:
         return {**view, "error": str(error)}
     return {**view, "error": "", "url": jpeg_url(image, max_side_px=MAX_SIDE_PX)}
 
 
-def _words(row: AnswerRow | None) -> str:
+def _answer_text(row: AnswerRow | None) -> str:
+    """Return an answer, shortened, with the answer to the follow-up."""
     if row is None:
         return UNKNOWN
-    words = row.answer or ""
-    if not (len(words) <= MAX_CHARACTERS):
-        words = f"{words[:MAX_CHARACTERS]} ..."
+    text = row.answer or ""
+    if len(text) > MAX_CHARACTERS:
+        text = f"{text[:MAX_CHARACTERS]} ..."
     if row.word is not None:
-        words += f"\n\nAsked for one word: {row.word[:MAX_CHARACTERS]}"
-    return words
+        text += f"\n\nAsked for one word: {row.word[:MAX_CHARACTERS]}"
+    return text

@@ -21,8 +21,8 @@ from uniemox.predict.predictor import Predictor
 from uniemox.predict.question import answers_in
 
 MAX_SIDE_PX = 1024  # of an image that is sent
-DECODED = MinSides(long_px=MAX_SIDE_PX)
-QUALITY = 90
+DECODED_SIDES = MinSides(long_px=MAX_SIDE_PX)
+JPEG_QUALITY = 90
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +69,12 @@ def follow_up(labels: LabelSet) -> str:
 
 
 def first_message(text: str, image_url: str) -> dict[str, Any]:
-    """Return a question about an image in the protocol's form.  image_url: from `image_url`."""
+    """Return a question about an image in the protocol's form.
+
+    Args:
+        text: The question.
+        image_url: From `image_url`.
+    """
     content = [{"type": "text", "text": text}, {"type": "image_url", "image_url": {"url": image_url}}]
     return {"role": "user", "content": content}
 
@@ -84,9 +89,9 @@ def select(data: DataSet, count: int, seed: int, on_progress: Progress = silent)
         DataError: If there are none.
     """
     images: dict[str, AskedImage] = {}
-    broken = []
+    errors = []
     copies = 0
-    for sample in _drawn(data, seed):
+    for sample in _order_by_class_share(data, seed):
         if len(images) == count:
             break
         try:
@@ -94,37 +99,41 @@ def select(data: DataSet, count: int, seed: int, on_progress: Progress = silent)
             if digest in images:
                 copies += 1
                 continue
-            decode_sample(sample, DECODED)
+            # Decoded to know that it can be read; the image itself is read again when it is sent.
+            decode_sample(sample, DECODED_SIDES)
         except (OSError, ImageError) as error:
-            broken.append(str(error))
+            errors.append(str(error))
             continue
         images[digest] = AskedImage(sample=sample, label=str(data.label_of(sample)), sha256=digest)
         on_progress("reading images", len(images), count)
     if not images:
         raise DataError(f"{data.name} has no readable image with a label, so there is nothing to ask about")
+    notes = []
     if len(images) < count:
-        notes = [f"{len(images)} of {count} images: there are no more"]
-    else:
-        notes = []
-    notes += [f"{copies} copies of other images were skipped"] if copies else []
-    notes += [f"{len(broken)} images can't be read and were skipped: {broken[0]}"] if broken else []
+        notes.append(f"{len(images)} of {count} images: there are no more")
+    if copies:
+        notes.append(f"{copies} copies of other images were skipped")
+    if errors:
+        notes.append(f"{len(errors)} images can't be read and were skipped: {errors[0]}")
     return Selection(tuple(images.values()), tuple(notes))
 
 
-def _drawn(data: DataSet, seed: int) -> list[Sample]:
+def _order_by_class_share(data: DataSet, seed: int) -> list[Sample]:
     """Order all samples with a label so that every prefix has each class in proportion to its size (Webster)."""
 
-    def number(sample: Sample) -> str:
+    def random_order(sample: Sample) -> str:
+        # A hash instead of a generator: a sample's number depends on its key alone, not on the samples before it.
         return hashlib.sha256(f"{seed} {sample.key}".encode("utf-8", "surrogatepass")).hexdigest()
 
-    labelled = sorted((sample for sample in data.samples if sample.label is not None), key=number)
+    labelled = sorted((sample for sample in data.samples if sample.label is not None), key=random_order)
     sizes = Counter(sample.label for sample in labelled)
-    before: Counter[int | None] = Counter()
-    places = []
+    counts: Counter[int | None] = Counter()
+    # Sample k of a class with n samples stands at (k + 1/2) / n: classes are spread evenly from 0 to 1.
+    positions = []
     for sample in labelled:
-        places.append((before[sample.label] + 0.5) / sizes[sample.label])
-        before[sample.label] += 1
-    order = sorted(range(len(labelled)), key=lambda i: (places[i], number(labelled[i])))
+        positions.append((counts[sample.label] + 0.5) / sizes[sample.label])
+        counts[sample.label] += 1
+    order = sorted(range(len(labelled)), key=lambda i: (positions[i], random_order(labelled[i])))
     return [labelled[i] for i in order]
 
 
@@ -134,9 +143,9 @@ def image_url(sample: Sample) -> str:
     Raises:
         ImageError: If it can't be read.
     """
-    image, _ = decode_sample(sample, DECODED)
+    image, _ = decode_sample(sample, DECODED_SIDES)
     image.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
-    return data_url(encode_image(image, "JPEG", quality=QUALITY), "image/jpeg")
+    return data_url(encode_image(image, "JPEG", quality=JPEG_QUALITY), "image/jpeg")
 
 
 def labels_of_ours(
@@ -149,42 +158,46 @@ def labels_of_ours(
 
     Args:
         model: A fine-tuning run, or its model.onnx.
-        labels: Of the data set; other labels of the model are mapped to them.
+        images: The images that models are asked about.
+        labels: The data set's labels; other labels of the model are mapped to them.
+        on_progress: Called after each image.
 
     Raises:
-        DataError: For training images of the model.
-        ConfigError: If it predicts no labels.
-        LabelError: Without a map.
+        DataError: If the model was trained on one of the images, or an image can't be read.
+        ConfigError: If the model predicts valence and arousal instead of labels.
+        LabelError: If model and data set differ in kind, felt or evoked, or there is no map between their labels.
     """
     file = model / ONNX if model.is_dir() else model
-    refuse_seen([asked.sample for asked in images], [asked.sha256 for asked in images], read_seen(file), str(model))
+    samples = [image.sample for image in images]
+    digests = [image.sha256 for image in images]
+    refuse_seen(samples, digests, read_seen(file), str(model))
     predictor = load(file, finder=None)
     if predictor.kind != labels.kind:
         raise LabelError(f"{model} predicts {predictor.kind}, {labels.name} has {labels.kind} emotions: not comparable")
     if predictor.network.info.task == "affect":
         raise ConfigError(f"{model} predicts valence and arousal, no labels; give a classifier")
-    if set(predictor.labels) == set(labels.labels):
-        target = None
-    else:
-        target = labels.name
-    looks = predictor.network.info.needs_person
-    with_boxes = {one.sha256 for one in images if looks and (one.sample.persons is not None or one.sample.target_box)}
-    seen, rest = ([one for one in images if (one.sha256 in with_boxes) is is_known] for is_known in (True, False))
-    if rest and looks:
-        predictor = Predictor(predictor.network, open_finder("embedded"))
+    target = None if set(predictor.labels) == set(labels.labels) else labels.name
     network = predictor.network
+    label_map = answers_in(network.info.find_labels(), target)
     predictions = dict[str, str]()
-    mapped = answers_in(network.info.find_labels(), target)
-    for asked in seen:  # the network's input is that of its evaluation
-        image, full = decode_sample(asked.sample)
-        views = network.look(image, full, asked.sample.persons, asked.sample.target_box)
-        named = mapped.named(network.answer([views]).values[0])
-        predictions[asked.sha256] = max(named, key=named.__getitem__)
+    without_boxes = []
+    for asked_image in images:
+        sample = asked_image.sample
+        if not network.info.needs_person or (sample.persons is None and not sample.target_box):
+            without_boxes.append(asked_image)
+            continue
+        # The network's input is that of its evaluation.
+        image, full = decode_sample(sample)
+        views = network.views_of(image, full, sample.persons, sample.target_box)
+        probabilities = label_map.named(network.answer([views]).values[0])
+        predictions[asked_image.sha256] = max(probabilities, key=probabilities.__getitem__)
         on_progress("asking ours", len(predictions), len(images))
-    answers = predictor.predict_each((asked.sample.image.read() for asked in rest), labels=target)
-    for asked, answer in zip(rest, answers, strict=True):
+    if without_boxes and network.info.needs_person:
+        predictor = Predictor(network, open_finder("embedded"))
+    answers = predictor.predict_each((asked_image.sample.image.read() for asked_image in without_boxes), labels=target)
+    for asked_image, answer in zip(without_boxes, answers, strict=True):
         if isinstance(answer, Failure):
-            raise DataError(f"{asked.sample.key}: {answer.error}")
-        predictions[asked.sha256] = answer.top(1)[0][0]
+            raise DataError(f"{asked_image.sample.key}: {answer.error}")
+        predictions[asked_image.sha256] = answer.top(1)[0][0]
         on_progress("asking ours", len(predictions), len(images))
     return predictions

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
-from uniemox.ask.client import Reply
 from uniemox.ask.question import MAX_SIDE_PX
+from uniemox.ask.reply import Reply
 from uniemox.data.people import Sidecar, read_sidecar
 from uniemox.errors import DataError
 from uniemox.labels import LabelSet, clean
@@ -17,8 +17,20 @@ Outcome = Literal["label", "unlisted", "refused", "empty"]
 """label: the answer is a label; unlisted: another word, several, or sentences; refused: by the service; empty."""
 OUTCOMES: tuple[Outcome, ...] = ("label", "unlisted", "refused", "empty")
 MAX_CHARACTERS = 20_000  # maximum length of an answer; the rest is ignored
-FIELDS = ("answer", "emotion", "label", "choice", "selected_emotion", "selection", "category", "class", "prediction")
+# Fields of JSON answers that hold the label, in the order in which they are tried.
+LABEL_FIELDS = (
+    "answer",
+    "emotion",
+    "label",
+    "choice",
+    "selected_emotion",
+    "selection",
+    "category",
+    "class",
+    "prediction",
+)
 
+# Reasoning models put their thoughts before the answer, and many models put JSON into a Markdown code block.
 _THOUGHTS = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
 _FENCED = re.compile(r"\A```\w*\s(.*)```\Z", re.DOTALL)
 
@@ -27,8 +39,9 @@ class AnswerReader:
     """Parses answers to a question whose options were the labels of a set."""
 
     def __init__(self, labels: LabelSet) -> None:
-        words = {_plain(word): label for word, label in labels.aliases.items()}
-        self.spellings = words | {_plain(label): label for label in labels.labels}
+        aliases = {_normalise(word): label for word, label in labels.aliases.items()}
+        # A label wins over an alias of another label with the same spelling.
+        self.spellings = aliases | {_normalise(label): label for label in labels.labels}
 
     def read(self, answer: str) -> tuple[Outcome, str | None]:
         """Return the outcome, and the label if the answer is one, or JSON with a single field that is one.
@@ -44,8 +57,10 @@ class AnswerReader:
             text = fenced.group(1).strip()
         if not re.search(r"\w", text):
             return "empty", None
-        label = self.spellings.get(_plain(_from_json(text)))
-        return "unlisted" if label is None else "label", label
+        label = self.spellings.get(_normalise(_word_of_json(text)))
+        if label is None:
+            return "unlisted", None
+        return "label", label
 
     def read_row(self, row: "AnswerRow") -> "AnswerRow":
         """Parse the answer of a row, or else the follow-up's word, unless the service refused."""
@@ -61,7 +76,7 @@ class AnswerReader:
         return row.answer is not None and row.word is None and self.read_row(row).outcome == "unlisted"
 
 
-def _from_json(text: str) -> str:
+def _word_of_json(text: str) -> str:
     """Return the word that JSON gives as the answer; other texts unchanged."""
     if text[0] not in "{[":
         return text
@@ -71,14 +86,15 @@ def _from_json(text: str) -> str:
         return text
     if isinstance(value, dict):
         fields = {str(key).lower(): entry for key, entry in value.items()}
-        named = [fields[name] for name in FIELDS if name in fields]
-        value = (named or [entry for name, entry in fields.items() if "emotion" in name] or [None])[0]
+        candidates = [fields[name] for name in LABEL_FIELDS if name in fields]
+        candidates += [entry for name, entry in fields.items() if "emotion" in name]
+        value = candidates[0] if candidates else None
     if isinstance(value, list) and len(value) == 1:
         [value] = value
     return value if isinstance(value, str) else text
 
 
-def _plain(word: str) -> str:
+def _normalise(word: str) -> str:
     """Normalise a word for comparison: lower-case, blanks for underscores, no punctuation around it."""
     return re.sub(r"[\s_]+", " ", re.sub(r"\A[\W_]+|[\W_]+\Z", "", clean(word)))
 
@@ -119,7 +135,7 @@ class AnswerRow:
 
     @property
     def key(self) -> str:
-        """Return the key of this answer."""
+        """Key of this answer, see `key_of`."""
         return key_of(self.endpoint, self.model, self.picture)
 
     def with_reply(self, reply: Reply) -> "AnswerRow":
@@ -128,31 +144,52 @@ class AnswerRow:
         if reply.error is not None:
             return replace(self, attempts=attempts, error=reply.error, latency_s=self.latency_s or reply.latency_s)
         row = replace(self, attempts=attempts, error=None, is_refused=reply.is_refused)
-        tokens_in = reply.tokens_in
-        tokens_out = reply.tokens_out
         if self.answer is None:
-            row = replace(row, tokens_in=tokens_in, tokens_out=tokens_out)
-            return replace(row, answer=reply.answer, latency_s=reply.latency_s)
-        row = replace(row, tokens_in=_sum(self.tokens_in, tokens_in), tokens_out=_sum(self.tokens_out, tokens_out))
-        return replace(row, word=reply.answer, latency_s=round(self.latency_s + reply.latency_s, 3))
+            return replace(
+                row,
+                answer=reply.answer,
+                latency_s=reply.latency_s,
+                tokens_in=reply.tokens_in,
+                tokens_out=reply.tokens_out,
+            )
+        return replace(
+            row,
+            word=reply.answer,
+            latency_s=round(self.latency_s + reply.latency_s, 3),
+            tokens_in=_sum(self.tokens_in, reply.tokens_in),
+            tokens_out=_sum(self.tokens_out, reply.tokens_out),
+        )
 
 
 def _sum(first: int | None, second: int | None) -> int | None:
+    """Add two counts; None if one of them is unknown."""
     if first is None or second is None:
         return None
     return first + second
 
 
 def key_of(endpoint: str, model: str, image: str) -> str:
-    """Return the key of an answer.  image: its sha256."""
+    """Return the key of an answer, under which it is saved.
+
+    Args:
+        endpoint: Address from `chat_url`.
+        model: The model's name at the endpoint.
+        image: The image's sha256.
+    """
     return f"{endpoint} {model} {image}"
 
 
 def open_record(folder: Path, question: str) -> tuple[Sidecar, dict[str, AnswerRow]]:
     """Open the answers of a folder for more, and read its rows.
 
+    A last line that is incomplete after a kill is removed.
+
     Args:
-        question: The question of all answers. A last line that is incomplete after a kill is removed.
+        folder: Made if it does not exist.
+        question: The question of all answers.
+
+    Returns:
+        The open file, and the rows by `key_of`.
 
     Raises:
         DataError: If the folder has answers to another question, or can't be written.
@@ -168,13 +205,19 @@ def open_record(folder: Path, question: str) -> tuple[Sidecar, dict[str, AnswerR
 
 
 def _row(line: Mapping[str, Any], path: Path) -> AnswerRow:
-    """Parse a saved row; lines that were edited by hand may be invalid."""
+    """Parse a saved row; lines that were edited by hand may be invalid.
+
+    Raises:
+        DataError: If a value has the wrong type, or the row has the key of another question.
+    """
     hints = get_type_hints(AnswerRow)
-    given = {name: line.get(name) for name in hints}
-    for name, value in given.items():
-        if not isinstance(value, float | int if hints[name] is float else hints[name]):
+    values = {name: line.get(name) for name in hints}
+    for name, value in values.items():
+        # JSON has no difference between 1 and 1.0.
+        expected = float | int if hints[name] is float else hints[name]
+        if not isinstance(value, expected):
             raise DataError(f"{path}, {line['key']}: {name} is {value!r}; remove the line")
-    row = AnswerRow(**given)  # type: ignore[arg-type] # checked
+    row = AnswerRow(**values)  # type: ignore[arg-type] # checked
     if row.key != line["key"]:
         raise DataError(f"{path}, {line['key']}: the row belongs to another question ({row.key}); remove the line")
     return row

@@ -108,28 +108,32 @@ def summarise(
     """Return the results of every model of the config, then of others that answered about at least one of the images.
 
     Args:
+        config: Endpoint, models and prices of this call.
+        images: The images that models were asked about.
+        labels: The options of the question.
         rows: From `run.ask`, of this endpoint and others.
         data: The data set's name.
+        question: The question, for the report.
+        ours: Labels of our model by image; None if there is no model of ours.
+        notes: Notes about skipped images, for the report.
     """
     reader = AnswerReader(labels)
-    wanted = {asked.sha256 for asked in images}
+    digests = {image.sha256 for image in images}
     by_source: dict[tuple[str, str], list[AnswerRow]] = {(config.url, model): [] for model in config.models}
     for row in rows.values():
-        if row.picture in wanted:
+        if row.picture in digests:
             by_source.setdefault((row.endpoint, row.model), []).append(row)
+
     answers = dict[tuple[str, str], dict[str, AnswerRow]]()
     models = []
-    for source, theirs in by_source.items():
-        answers[source] = {row.picture: reader.read_row(row) for row in theirs if row.error is None}
-        kept = list(answers[source].values())
-        named = {row.picture: row.label for row in kept}
-        failed = len(theirs) - len(kept)
-        cost = _costs(config, source, kept)
-        models.append(_score(source, named, images, labels, ours=ours, rows=kept, failed=failed, cost=cost))
-    if ours is None:
-        ours_result = None
-    else:
-        ours_result = _score(("", OURS), ours, images, labels)
+    for source, source_rows in by_source.items():
+        answers[source] = {row.picture: reader.read_row(row) for row in source_rows if row.error is None}
+        answered = list(answers[source].values())
+        predictions = {row.picture: row.label for row in answered}
+        failed = len(source_rows) - len(answered)
+        cost = _total_cost(config, source, answered)
+        models.append(_score(source, predictions, images, labels, ours=ours, rows=answered, failed=failed, cost=cost))
+    ours_result = None if ours is None else _score(("", OURS), ours, images, labels)
     return Results(
         data=data,
         question=question,
@@ -167,7 +171,7 @@ def agreement(first: Sequence[str], second: Sequence[str]) -> AgreementWithOurs:
 
 def _score(
     source: tuple[str, str],
-    named: Mapping[str, str | None],
+    predictions: Mapping[str, str | None],
     images: Sequence[AskedImage],
     labels: LabelSet,
     *,
@@ -176,25 +180,39 @@ def _score(
     failed: int = 0,
     cost: float | None = None,
 ) -> ModelResult:
-    """Score the named labels by image.  rows: the answers; none for our model, which always names a label."""
-    asked = [image for image in images if image.sha256 in named]
-    hits = np.array([named[image.sha256] == image.label for image in asked], dtype=np.float64)
-    outcomes = Counter(row.outcome for row in rows) if rows else Counter(label=len(asked))
-    both = [(ours[image], label) for image, label in named.items() if ours is not None and label]
+    """Score a model's labels.
+
+    Args:
+        source: Endpoint and model.
+        predictions: Labels by image; None for an answer without a label.
+        images: All images of the comparison.
+        labels: The options of the question.
+        ours: Labels of our model by image, to compare with.
+        rows: The answers; none for our model, which always names a label.
+        failed: Number of images whose last request failed.
+        cost: From `_total_cost`.
+    """
+    answered = [image for image in images if image.sha256 in predictions]
+    hits = np.array([predictions[image.sha256] == image.label for image in answered], dtype=np.float64)  # (N,)
+    outcomes = Counter(row.outcome for row in rows) if rows else Counter(label=len(answered))
+    agreement_with_ours = None
+    if ours is not None:
+        pairs = [(ours[image], label) for image, label in predictions.items() if label]
+        agreement_with_ours = agreement([label for label, _ in pairs], [label for _, label in pairs])
     latencies = [row.latency_s for row in rows]
     accuracy, interval = _mean(hits)
     return ModelResult(
         model=source[1],
         endpoint=source[0],
-        n=len(asked),
+        n=len(answered),
         accuracy=accuracy,
         accuracy_interval=interval,
         accuracy_of_named=float(hits.sum() / outcomes["label"]) if outcomes["label"] else None,
         outcomes={name: outcomes[name] for name in OUTCOMES},
         failed=failed,
-        not_asked=len(images) - len(asked) - failed,
-        per_class={label: _of_class(label, asked, hits) for label in labels.labels},
-        agreement=None if ours is None else agreement([own for own, _ in both], [other for _, other in both]),
+        not_asked=len(images) - len(answered) - failed,
+        per_class={label: _class_result(label, answered, hits) for label in labels.labels},
+        agreement=agreement_with_ours,
         tokens_in=sum(row.tokens_in or 0 for row in rows),
         tokens_out=sum(row.tokens_out or 0 for row in rows),
         cost=cost,
@@ -203,32 +221,41 @@ def _score(
     )
 
 
-def _of_class(label: str, asked: Sequence[AskedImage], hits: np.ndarray) -> ClassResult:
-    if asked:
-        own = hits[[image.label == label for image in asked]]
-    else:
-        own = hits
-    recall, interval = _mean(own)
-    return ClassResult(n=len(own), recall=recall, interval=interval)
+def _class_result(label: str, images: Sequence[AskedImage], hits: np.ndarray) -> ClassResult:
+    """Score the images of one class.
+
+    Args:
+        label: The class.
+        images: All answered images.
+        hits: (N,) 1 for a right answer, 0 for a wrong one.
+    """
+    # The type is given, because NumPy takes an empty list for numbers and can't select by it.
+    is_class = np.array([image.label == label for image in images], dtype=bool)  # (N,)
+    class_hits = hits[is_class]
+    recall, interval = _mean(class_hits)
+    return ClassResult(n=len(class_hits), recall=recall, interval=interval)
 
 
 def _mean(hits: np.ndarray) -> tuple[float | None, Interval | None]:
     """Return a share and its interval; both are None for no values."""
-    if len(hits):
-        return (float(hits.mean()), bootstrap_interval(hits))
-    return (None, None)
+    if not len(hits):
+        return None, None
+    return float(hits.mean()), bootstrap_interval(hits)
 
 
-def _costs(config: AskConfig, source: tuple[str, str], rows: Sequence[AnswerRow]) -> float | None:
-    """Return the cost at this call's prices if it used the model, else at those of the call that did."""
-    is_priced = config.price_in is not None and source[0] == config.url and source[1] in config.models
-    costs = [
-        config.cost(row.tokens_in, row.tokens_out)
-        if is_priced and row.tokens_in is not None and row.tokens_out is not None
-        else row.cost
-        for row in rows
-    ]
-    known_costs = [cost for cost in costs if cost is not None]
-    if costs and len(known_costs) == len(costs):
-        return sum(known_costs)
-    return None
+def _total_cost(config: AskConfig, source: tuple[str, str], rows: Sequence[AnswerRow]) -> float | None:
+    """Return the cost of a model's answers; None if that of any answer is unknown, or there are none.
+
+    It is at this call's prices if the call used the model, else at those of the call that did.
+    """
+    endpoint, model = source
+    is_priced = config.price_in is not None and endpoint == config.url and model in config.models
+    total = 0.0
+    for row in rows:
+        cost = row.cost
+        if is_priced and row.tokens_in is not None and row.tokens_out is not None:
+            cost = config.cost(row.tokens_in, row.tokens_out)
+        if cost is None:
+            return None
+        total += cost
+    return total if rows else None

@@ -1,4 +1,4 @@
-"""Send all questions: order, record, stopping."""
+"""Questions of a whole call: their order, the record of answers, and stopping."""
 
 import hashlib
 import queue
@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from uniemox.ask.client import Client, Pace
-from uniemox.ask.config import TOKENS_IN, TOKENS_OUT, AskConfig, tokens
+from uniemox.ask.config import TOKENS_IN, TOKENS_OUT, AskConfig, describe_tokens
 from uniemox.ask.question import AskedImage, first_message, follow_up, image_url, question
 from uniemox.ask.record import AnswerReader, AnswerRow, key_of, open_record
 from uniemox.errors import ConfigError, DataError, ImageError, StoppedError
@@ -18,7 +18,9 @@ from uniemox.io.progress import Progress, silent
 from uniemox.io.stopping import StopRequest
 from uniemox.labels import LabelSet
 
-FAILURES_IN_A_ROW = 5  # of one model, after which the command stops
+# Failures of one model in a row after which the command stops, because each costs time and perhaps money.
+MAX_FAILURES_IN_A_ROW = 5
+
 Job = tuple[AskedImage, AnswerRow]
 """Image, with a row that lacks its answer or only the follow-up's word."""
 
@@ -38,10 +40,13 @@ def ask(
     All answers so far are saved, and repeating the command resumes.
 
     Args:
+        config: Endpoint, models, pace and prices.
+        images: The images to ask about.
         labels: The options.
         out: Folder of the answers.
-        key: Of the endpoint; it is sent only there and never saved.
+        key: The endpoint's key; it is sent only there and never saved.
         on_plan: Called with a summary of the questions before any is sent.
+        on_progress: Called after each answer.
 
     Returns:
         All rows of the folder by `key_of`, including those of other models.
@@ -68,37 +73,39 @@ def ask(
         rows[row.key] = row
 
     with file:
-        every = [asker.job(asked, model, rows) for asked in images for model in config.models]
-        jobs = [job for job in every if job is not None]
+        # Image by image, so that a command that is stopped leaves models with nearly the same images.
+        possible_jobs = [asker.next_job(image, model, rows) for image in images for model in config.models]
+        jobs = [job for job in possible_jobs if job is not None]
         on_plan(_summary(config, client.host, len(images), len(jobs)))
         if jobs:
             with stop:
                 _ask_all(asker, jobs, save, on_progress)
             if stop.signal is not None:
+                answers = sum(row.answer is not None for row in rows.values())
                 raise StoppedError(
-                    f"stopped; {sum(row.answer is not None for row in rows.values()):,} answers are saved in "
-                    f"{out}, and the same command resumes from there",
+                    f"stopped; {answers:,} answers are saved in {out}, and the same command resumes from there",
                     128 + stop.signal,
                 )
         return rows
 
 
-def _summary(config: AskConfig, host: str, images: int, requests: int) -> str:
-    """Describe the questions to send.  requests: their number; other questions are answered already."""
-    what = f"{images} images x {', '.join(config.models)}"
-    done = images * len(config.models) - requests
-    if not requests:
-        return f"{what}: all {done:,} answers exist"
-    estimate = config.cost(requests * TOKENS_IN, requests * TOKENS_OUT)
-    if estimate is None:
-        cost = ""
-    else:
-        cost = f", about {estimate:.2f} at the given prices"
-    if done:
-        note = f" ({done:,} more are answered already)"
-    else:
-        note = ""
-    return f"{what}: sending {requests:,} questions{note} to {host}, {tokens(requests)}{cost}"
+def _summary(config: AskConfig, host: str, images: int, questions: int) -> str:
+    """Describe the questions to send.
+
+    Args:
+        config: Models and prices.
+        host: The endpoint's host.
+        images: Number of images.
+        questions: Number of questions to send; the others are answered already.
+    """
+    scope = f"{images} images x {', '.join(config.models)}"
+    answered = images * len(config.models) - questions
+    if not questions:
+        return f"{scope}: all {answered:,} answers exist"
+    note = f" ({answered:,} more are answered already)" if answered else ""
+    estimate = config.cost(questions * TOKENS_IN, questions * TOKENS_OUT)
+    cost = "" if estimate is None else f", about {estimate:.2f} at the given prices"
+    return f"{scope}: sending {questions:,} questions{note} to {host}, {describe_tokens(questions)}{cost}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,30 +118,28 @@ class _Asker:
     follow_up: str
     reader: AnswerReader
 
-    def job(self, asked: AskedImage, model: str, rows: Mapping[str, AnswerRow]) -> Job | None:
+    def next_job(self, image: AskedImage, model: str, rows: Mapping[str, AnswerRow]) -> Job | None:
         """Return the next question about an image; None if it is answered."""
         url = self.config.url
-        row = rows.get(key_of(url, model, asked.sha256))
+        row = rows.get(key_of(url, model, image.sha256))
         if row is not None and row.answer is not None:
-            if self.reader.needs_word(row):
-                return (asked, row)
-            return None
+            return (image, row) if self.reader.needs_word(row) else None
         digest = hashlib.sha256(self.text.encode()).hexdigest()
-        name = asked.sample.key
-        row = AnswerRow(endpoint=url, model=model, picture=asked.sha256, name=name, question_sha256=digest)
-        return asked, row
+        row = AnswerRow(endpoint=url, model=model, picture=image.sha256, name=image.sample.key, question_sha256=digest)
+        return image, row
 
-    def answer(self, asked: AskedImage, row: AnswerRow) -> AnswerRow | None:
+    def run_job(self, image: AskedImage, row: AnswerRow) -> AnswerRow | None:
         """Send the question, and the follow-up if the answer is not a label; None if stopped before the end."""
-        question = first_message(self.text, image_url(asked.sample))
+        question = first_message(self.text, image_url(image.sample))
         if row.answer is None:
             reply = self.client.ask(row.model, [question])
             if reply is None:
                 return None
             row = row.with_reply(reply)
         if self.reader.needs_word(row):
-            said = {"role": "assistant", "content": row.answer}
-            reply = self.client.ask(row.model, [question, said, {"role": "user", "content": self.follow_up}])
+            answer = {"role": "assistant", "content": row.answer}
+            follow_up = {"role": "user", "content": self.follow_up}
+            reply = self.client.ask(row.model, [question, answer, follow_up])
             if reply is None:
                 return None
             row = row.with_reply(reply)
@@ -146,9 +151,14 @@ class _Asker:
 
 
 def _ask_all(asker: _Asker, jobs: Sequence[Job], save: Callable[[AnswerRow], None], on_progress: Progress) -> None:
-    """Run all jobs in several threads and save the results; only this thread writes."""
+    """Run all jobs in several threads and save the results; only this thread writes.
+
+    Raises:
+        ConfigError: If a model fails repeatedly, or a thread raised it.
+        DataError: If an image can no longer be read.
+    """
     stop = asker.client.pace.stop
-    left = iter(jobs)
+    remaining = iter(jobs)
     lock = threading.Lock()
     results: queue.SimpleQueue[AnswerRow | Exception | None] = queue.SimpleQueue()
 
@@ -157,8 +167,8 @@ def _ask_all(asker: _Asker, jobs: Sequence[Job], save: Callable[[AnswerRow], Non
         try:
             while not stop.is_set():
                 with lock:
-                    job = next(left, None)
-                row = None if job is None else asker.answer(*job)
+                    job = next(remaining, None)
+                row = None if job is None else asker.run_job(*job)
                 if row is None:
                     return
                 results.put(row)
@@ -170,7 +180,8 @@ def _ask_all(asker: _Asker, jobs: Sequence[Job], save: Callable[[AnswerRow], Non
             results.put(None)
 
     running = min(asker.config.concurrency, len(jobs))
-    for _ in range(running):  # daemons, so that a second Ctrl-C ends at once
+    for _ in range(running):
+        # Daemons, so that a second Ctrl-C ends the process at once.
         threading.Thread(target=work, daemon=True).start()
     failures: Counter[str] = Counter()
     error: Exception | None = None
@@ -186,14 +197,15 @@ def _ask_all(asker: _Asker, jobs: Sequence[Job], save: Callable[[AnswerRow], Non
                 save(result)
                 on_progress("asking", done, len(jobs))
                 times = failures[result.model] = 0 if result.error is None else failures[result.model] + 1
-                if times != FAILURES_IN_A_ROW:
+                if times != MAX_FAILURES_IN_A_ROW:
                     continue
                 result = ConfigError(
                     f"{result.model} at {asker.client.host} failed {times} times in a row, the last time with: "
                     f"{result.error}. Answers so far are saved; repeat the command to retry the others"
                 )
             error = error or result
-            stop.set()  # other threads end after the answer that they wait for, which is saved
+            # The other threads end after the answer that they wait for, which is saved.
+            stop.set()
     finally:
         stop.set()
     if error is not None:

@@ -20,8 +20,9 @@ from uniemox.views.loader import ViewBatch, load_batches
 from uniemox.views.patches import normalise
 from uniemox.views.transforms import TrainViews
 
-SHORT_SIDE_PX = 256  # of the shards
-BATCH = 32
+# Short side of the images in the shards.
+SHORT_SIDE_PX = 256
+BATCH_SIZE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +47,15 @@ def bench_data(
     implementation.
 
     Args:
-        soak: Number of further samples for measuring the growth of memory; 0: none.
+        passes: Number of passes over the data; the fastest counts.
+        soak: Number of further samples for measuring the growth of memory; 0: do not measure it.
         on_progress: Called with the number of samples loaded.
+
+    Raises:
+        DataError: If an image can't be read.
     """
-    keep_freed_memory()  # as in training
+    # Training does the same.
+    keep_freed_memory()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -65,11 +71,10 @@ def bench_data(
             config = ShardConfig(short_side_px=SHORT_SIDE_PX)
             write_shards(replace(data, samples=samples), Path(folder), config)
             shards = read_shards(folder).samples
-            files, packed = (max(_pass(few, epoch, count) for epoch in range(passes)) for few in (samples, shards))
-            if soak:
-                growth = _soak(samples, soak, count)
-            else:
-                growth = None
+            files, packed = (
+                max(_pass(subset, epoch, count) for epoch in range(passes)) for subset in (samples, shards)
+            )
+            growth = _soak(samples, soak, count) if soak else None
         return DataBench(files, packed, len(samples), passes, growth)
     finally:
         torch.set_num_threads(threads)
@@ -96,7 +101,7 @@ def _pass(samples: Sequence[Sample], epoch: int, count: Callable[[int], None]) -
 
 
 def _batches(samples: Sequence[Sample], epoch: int, count: Callable[[int], None]) -> Iterator[ViewBatch]:
-    for batch in load_batches(samples, TrainViews(ViewConfig(), seed=0), BATCH, epoch):
+    for batch in load_batches(samples, TrainViews(ViewConfig(), seed=0), BATCH_SIZE, epoch):
         if batch.broken:
             raise DataError(f"speed is measured on images that can be read: {batch.broken[0].reason}")
         yield batch
@@ -104,6 +109,6 @@ def _batches(samples: Sequence[Sample], epoch: int, count: Callable[[int], None]
 
 
 def _soak(samples: Sequence[Sample], soak: int, count: Callable[[int], None]) -> float | None:
-    """Return the growth of this process's memory. Every sample is a new object for one of the same images."""
+    """Return the growth of this process's memory in MB. Every sample is a new object for one of the same images."""
     copies = [replace(samples[i % len(samples)], key=f"{i}") for i in range(soak)]
     return memory_growth_mb((len(batch.samples) for batch in _batches(copies, 0, count)), soak)

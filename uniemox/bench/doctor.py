@@ -27,7 +27,8 @@ from uniemox.views.loader import PREFETCH
 State = Literal["ok", "warning", "not checked"]
 Result = tuple[State, str, str]  # state, finding, advice
 PACKAGES = ("timm", "open_clip_torch", "tensorboard", "onnxruntime", "scikit-learn")
-GPU_IMAGES_PER_S = 1000  # training speed of one GPU, see docs/scaling.md
+# Training speed of one GPU, see docs/scaling.md.
+GPU_IMAGES_PER_S = 1000
 MIN_FILES = 4096
 MIN_DISK_GB = 100
 MIN_DISK_MB_S = 200
@@ -48,7 +49,7 @@ class Finding:
 
 
 def examine(gpus: int, folder: Path) -> Iterator[Finding]:
-    """Check this machine for a run on a number of GPUs that writes to a folder; yields findings as they come.
+    """Check this machine for a run on a number of GPUs that writes to a folder; yield findings as they come.
 
     Takes about a minute. Never raises: a check that fails is a finding too.
     """
@@ -66,11 +67,11 @@ def examine(gpus: int, folder: Path) -> Iterator[Finding]:
     for name, check in checks.items():
         try:
             yield Finding(name, *check())
-        except Exception as error:  # noqa: BLE001 - whatever fails on this machine is what is looked for
+        except Exception as error:  # noqa: BLE001 - any failure on this machine is a finding
             yield Finding(name, "warning", f"failed: {type(error).__name__}: {error}", "mend this before a long run")
 
 
-def _judged(observed: str, is_enough: bool, remedy: str) -> Result:
+def _verdict(observed: str, is_enough: bool, remedy: str) -> Result:
     if is_enough:
         return ("ok", observed, "")
     return ("warning", observed, remedy)
@@ -80,7 +81,7 @@ def _packages() -> Result:
     missing = [name for name in PACKAGES if not _version(name)]
     facts = f"Python {platform.python_version()}, torch {torch.__version__}, {platform.system()} {platform.machine()}"
     is_enough = sys.version_info >= (3, 11) and not missing
-    return _judged(facts, is_enough, f"install uniemox[train] (missing: {missing})")
+    return _verdict(facts, is_enough, f"install uniemox[train] (missing: {missing})")
 
 
 def _gpus(wanted: int) -> Result:
@@ -90,7 +91,7 @@ def _gpus(wanted: int) -> Result:
     names = sorted({torch.cuda.get_device_name(i) for i in range(count)})
     memory = min(torch.cuda.mem_get_info(i)[0] for i in range(count)) / 1e9
     facts = f"{count} of {wanted}: {', '.join(names)}, {memory:.0f} GB free, CUDA {torch.version.cuda}"
-    return _judged(facts, count >= wanted, "ask the scheduler for more, or look at CUDA_VISIBLE_DEVICES")
+    return _verdict(facts, count >= wanted, "ask the scheduler for more, or look at CUDA_VISIBLE_DEVICES")
 
 
 def _bfloat16() -> Result:
@@ -104,9 +105,9 @@ def _bfloat16() -> Result:
 def _compile() -> Result:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     x = torch.randn(64, 64, device=device)
-    began = time.perf_counter()
+    start = time.perf_counter()
     difference = (torch.compile(lambda y: torch.relu(y @ y) + 1)(x) - (torch.relu(x @ x) + 1)).abs().max()
-    facts = f"a small function on {device} in {time.perf_counter() - began:.0f} s"
+    facts = f"a small function on {device} in {time.perf_counter() - start:.0f} s"
     if difference > 1e-2:
         return "warning", f"{facts}, off by {difference:.2g}", "give --hardware.no-compile"
     return "ok", facts, ""
@@ -118,14 +119,16 @@ def _all_reduce(gpus: int) -> Result:
         return "not checked", "needs two GPUs", ""
     speed = all_reduce_gb_s(count, "nccl")
     facts = f"{speed:.1f} GB/s between {count} GPUs (NCCL {'.'.join(map(str, torch.cuda.nccl.version()))})"
-    return _judged(facts, speed >= MIN_LINK_GB_S, "NCCL_DEBUG=INFO shows which way it goes; NVLink reaches 100")
+    return _verdict(facts, speed >= MIN_LINK_GB_S, "NCCL_DEBUG=INFO shows which way it goes; NVLink reaches 100")
 
 
 def all_reduce_gb_s(processes: int, backend: str) -> float:
     """Return the bandwidth of an all-reduce of 256 MB between processes of this machine: GB/s sent by each."""
+    # Binding to port 0 lets the system choose a free port.
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    # A ring all-reduce sends every byte twice, except a process's own share.
     times = mp.get_context("spawn").SimpleQueue()
     mp.start_processes(_send, (processes, backend, port, times), nprocs=processes, start_method="spawn")
     return 2 * (processes - 1) / processes * SENT_MB / 1000 / times.get()
@@ -133,18 +136,16 @@ def all_reduce_gb_s(processes: int, backend: str) -> float:
 
 def _send(rank: int, processes: int, backend: str, port: int, times: "mp.SimpleQueue") -> None:
     dist.init_process_group(backend, init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=processes)
-    if backend == "nccl":
-        device = torch.device("cuda", rank)
-    else:
-        device = torch.device("cpu")
+    device = torch.device("cuda", rank) if backend == "nccl" else torch.device("cpu")
+    # 250,000 float32 numbers are one MB.
     numbers = torch.ones(SENT_MB * 250_000, device=device)
     best = float("inf")
     for _ in range(ROUNDS):
-        began = time.perf_counter()
+        start = time.perf_counter()
         dist.all_reduce(numbers)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        best = min(best, time.perf_counter() - began)
+        best = min(best, time.perf_counter() - start)
     if rank == 0:
         times.put(best)
     dist.destroy_process_group()
@@ -156,9 +157,10 @@ def _shared_memory(gpus: int) -> Result:
     config = paper()
     free = shutil.disk_usage(SHARED_MEMORY).free
     workers = max(1, min(MAX_WORKERS, usable_cores() // gpus))
+    # Each worker prefetches batches of two views with three bytes a pixel.
     need = workers * PREFETCH * config.batch_size * 2 * 3 * config.view.size**2
     facts = f"{free / 1e9:.1f} GB free in {SHARED_MEMORY}; preset paper needs {need / 1e9:.1f} GB"
-    return _judged(facts, free >= need, f"docker run --shm-size={need // 10**9 + 2}g, or fewer --hardware.workers")
+    return _verdict(facts, free >= need, f"docker run --shm-size={need // 10**9 + 2}g, or fewer --hardware.workers")
 
 
 def _open_files() -> Result:
@@ -166,29 +168,31 @@ def _open_files() -> Result:
         return "not checked", "this system has no such limit", ""
     import resource  # noqa: PLC0415 - not on Windows
 
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)  # -1: none
+    # A limit of -1 means that there is none.
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     facts = f"{limit} at most" if limit >= 0 else "no limit"
-    return _judged(facts, not 0 <= limit < MIN_FILES, f"ulimit -n {16 * MIN_FILES}")
+    return _verdict(facts, not 0 <= limit < MIN_FILES, f"ulimit -n {16 * MIN_FILES}")
 
 
 def _disk(folder: Path) -> Result:
-    place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
-    free = shutil.disk_usage(place).free / 1e9
+    directory = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
+    free = shutil.disk_usage(directory).free / 1e9
     block = os.urandom(2**20)
-    file = place / f".uniemox-doctor-{os.getpid()}"
+    file = directory / f".uniemox-doctor-{os.getpid()}"
     try:
-        began = time.perf_counter()
+        start = time.perf_counter()
         with file.open("wb") as written:
             for _ in range(WRITTEN_MB):
                 written.write(block)
             written.flush()
             os.fsync(written.fileno())
-        speed = WRITTEN_MB * 1.048576 / (time.perf_counter() - began)
+        # The blocks are MiB, the speed is in MB/s.
+        speed = WRITTEN_MB * 1.048576 / (time.perf_counter() - start)
     finally:
         file.unlink(missing_ok=True)
-    facts = f"{free:,.0f} GB free in {place}, written at {speed:,.0f} MB/s"
+    facts = f"{free:,.0f} GB free in {directory}, written at {speed:,.0f} MB/s"
     is_enough = free >= MIN_DISK_GB and speed >= MIN_DISK_MB_S
-    return _judged(facts, is_enough, f"give an --out with {MIN_DISK_GB} GB and {MIN_DISK_MB_S} MB/s or more")
+    return _verdict(facts, is_enough, f"give an --out with {MIN_DISK_GB} GB and {MIN_DISK_MB_S} MB/s or more")
 
 
 def _loading(gpus: int) -> Result:
@@ -198,7 +202,7 @@ def _loading(gpus: int) -> Result:
     wanted = gpus * GPU_IMAGES_PER_S
     facts = f"{speeds.shards_samples_per_s:,.0f} images/s a core from shards, {possible:,.0f} on {cores} cores"
     remedy = f"{gpus} GPUs may want {wanted:,}: ask for more cores, or expect GPUs to wait"
-    return _judged(facts, possible >= wanted, remedy)
+    return _verdict(facts, possible >= wanted, remedy)
 
 
 def _version(package: str) -> str:

@@ -31,9 +31,9 @@ from uniemox.views.loader import load_batches
 from uniemox.views.patches import PixelStats, normalise
 from uniemox.views.transforms import EvalViews
 
-BATCH = 16
+BATCH_SIZE = 16
 PASSES = 3
-FRESH = """
+FRESH_PROCESS = """
 import json, os, sys, uniemox
 predictor = uniemox.load(sys.argv[1] or None, finder=sys.argv[2] or None, threads=int(sys.argv[4]) or None)
 predictor.predict(sys.argv[3])
@@ -76,18 +76,20 @@ def bench_predict(
     """Predict the images of a data set several times.
 
     Args:
-        model: As for `load`.
+        model: Model as for `load`.
         torch_run: A run, or its model.safetensors, with the weights of `model`, for the comparison with torch; None:
             use `model` if it is a run.
-        finder: Person detector, for the speed with people, the start and the memory; None: none.
-        soak: Number of further images, for the growth of memory.
-        on_progress: (done, total) images.
+        finder: Person detector, for the speed with people, the start and the memory; None: detect no people.
+        soak: Number of further images, for the growth of memory; 0: do not measure it.
+        on_progress: Called with the number of images that are done, and of all images.
 
     Raises:
-        DataError: For an unreadable image, and the errors of `load`.
+        DataError: If an image can't be read. `load` raises its own errors.
+        UniemoxError: If a new process fails.
     """
     images = [sample.image.read() for sample in data.samples]
     weights = _weights(model, torch_run)
+    # Always without people and with faces; with people and in torch only if possible.
     passes = PASSES * (2 + (finder is not None) + (weights is not None))
     done = 0
     total = passes * len(images) + soak
@@ -104,36 +106,33 @@ def bench_predict(
         predictor = load(model, finder=finder, faces=faces, threads=1)
         return fastest(lambda: _pass(predictor, images, count))
 
-    ours = speed(None)
+    our_speed = speed(None)
     with_faces = speed(None, "find")
     with_people = None if finder is None else speed(finder)
-    theirs = theirs_network = None
+    torch_speed = torch_network_speed = None
     network = load(model, finder=None).network
-    views = list(_batches(data.samples[: 4 * BATCH], network.info))
-    of_network = fastest(lambda: _speed(network.logits, views))
+    views = list(_batches(data.samples[: 4 * BATCH_SIZE], network.info))
+    network_speed = fastest(lambda: _speed(network.logits, views))
     if weights is not None:
         classifier, _ = load_classifier(weights)
-        in_torch = partial(_torch_logits, classifier)
-        theirs = fastest(lambda: _speed(in_torch, _batches(data.samples, network.info), count))
-        theirs_network = fastest(lambda: _speed(in_torch, views))
-    fresh = [_fresh_process(model, finder, images[:1]) for _ in range(PASSES)]
-    if soak:
-        growth = _soak(load(model, finder=finder, threads=1), images, soak, count)
-    else:
-        growth = None
+        torch_network = partial(_torch_logits, classifier)
+        torch_speed = fastest(lambda: _speed(torch_network, _batches(data.samples, network.info), count))
+        torch_network_speed = fastest(lambda: _speed(torch_network, views))
+    processes = [_fresh_process(model, finder, images[:1]) for _ in range(PASSES)]
+    growth = _soak(load(model, finder=finder, threads=1), images, soak, count) if soak else None
     return PredictBench(
-        images_per_s=ours,
+        images_per_s=our_speed,
         with_people_images_per_s=with_people,
         with_faces_images_per_s=with_faces,
-        torch_images_per_s=theirs,
-        ratio=None if theirs is None else ours / theirs,
-        network_images_per_s=of_network,
-        torch_network_images_per_s=theirs_network,
+        torch_images_per_s=torch_speed,
+        ratio=None if torch_speed is None else our_speed / torch_speed,
+        network_images_per_s=network_speed,
+        torch_network_images_per_s=torch_network_speed,
         images=len(images),
-        start_s=min(seconds for seconds, _, _ in fresh),
-        peak_rss_mb=max((rss for _, rss, _ in fresh if rss is not None), default=None),
+        start_s=min(seconds for seconds, _, _ in processes),
+        peak_rss_mb=max((rss for _, rss, _ in processes if rss is not None), default=None),
         folder_peak_rss_mb=_fresh_process(model, finder, images)[1],
-        imports_torch=any(has_torch for _, _, has_torch in fresh),
+        imports_torch=any(has_torch for _, _, has_torch in processes),
         memory_growth_mb=growth,
     )
 
@@ -154,7 +153,7 @@ def _pass(predictor: Predictor, images: Sequence[bytes], count: Callable[[int], 
 def _batches(samples: Sequence[Sample], info: ClassifierInfo) -> Iterator[Pixels]:
     """Yield views as the plain reference makes them: decoded, cropped, collated, normalised."""
     stats = PixelStats(info.mean, info.std)
-    for batch in load_batches(samples, EvalViews(ViewConfig.of(info)), BATCH):
+    for batch in load_batches(samples, EvalViews(ViewConfig.of(info)), BATCH_SIZE):
         if batch.broken:
             raise DataError(f"speed is measured on images that can be read: {batch.broken[0].reason}")
         views = {"scene": batch.scene, "person": batch.person}
@@ -197,16 +196,19 @@ def _fresh_process(model: str | None, finder: str | None, images: Sequence[bytes
     """
     with tempfile.TemporaryDirectory() as folder:
         for i, image in enumerate(images):
-            (Path(folder) / f"{i:05}.jpg").write_bytes(image)  # any image ending works for any format
-        is_one = len(images) == 1
-        path, threads = (f"{folder}/00000.jpg", "0") if is_one else (folder, "1")
-        command = [sys.executable, "-c", FRESH, model or "", finder or "", path, threads]
+            # Any image ending works for any format.
+            (Path(folder) / f"{i:05}.jpg").write_bytes(image)
+        if len(images) == 1:
+            path, threads = f"{folder}/00000.jpg", "0"
+        else:
+            path, threads = folder, "1"
+        command = [sys.executable, "-c", FRESH_PROCESS, model or "", finder or "", path, threads]
         start = time.perf_counter()
-        answered = subprocess.run(command, capture_output=True, text=True, check=False)
+        process = subprocess.run(command, capture_output=True, text=True, check=False)
         seconds = time.perf_counter() - start
-    if answered.returncode:
-        raise UniemoxError(f"a fresh process failed: {answered.stderr.strip().splitlines()[-1]}")
-    rss, has_torch = json.loads(answered.stdout)
+    if process.returncode:
+        raise UniemoxError(f"a fresh process failed: {process.stderr.strip().splitlines()[-1]}")
+    rss, has_torch = json.loads(process.stdout)
     return seconds, rss, has_torch
 
 

@@ -20,7 +20,8 @@ from uniemox.training.counting import device_name, matmul_peak, multiply_adds, p
 from uniemox.training.hardware import ready_to_train, wrap
 from uniemox.training.optimization import build_optimizer
 
-TRAINING = 3  # a forward pass, and a backward pass of twice its work
+# A training step costs three forward passes, because the backward pass does twice the work of one.
+FORWARD_AND_BACKWARD = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,22 +61,23 @@ def bench_step(
 
     Args:
         model: A plain ViT of timm.
+        batch_size: Number of images per step.
+        steps: Number of timed steps, after one warm-up step.
+        device: Device to run on.
         with_clip: A CLIP ViT-B/16 with random weights computes Ω in every step; otherwise the batch contains Ω and Λ.
-        compile_model: Torch.compile.
+        compile_model: Compile the networks with torch.compile.
         on_step: Called with the number of steps done.
 
     Raises:
         ConfigError: For sizes below 1.
-        EncoderError: For another model.
+        EncoderError: If the model is not a plain ViT of timm.
     """
     if batch_size < 1 or steps < 1:
         raise ConfigError(f"batch size and steps must be at least 1, got {batch_size} and {steps}")
     torch.manual_seed(0)
     network = UniEmoX(build_encoder(model), ModelConfig()).train()
-    if with_clip:
-        teacher = _random_teacher(compile_model)
-    else:
-        teacher = None
+    teacher = _random_teacher(compile_model) if with_clip else None
+    # A multiply-add is two operations.
     flops = 2 * step_multiply_adds(network, None if teacher is None else teacher.model.visual)
     ready_to_train(network, device)
     optimizer = build_optimizer(network, lr=1e-4)
@@ -86,18 +88,17 @@ def bench_step(
     precision = fast_precision(device.type)
     on_gpu = device.type == "cuda"
     step = partial(pretrain_step, runner, optimizer, [batch], teacher=teacher, precision=precision)
+    # The peak is measured before and after the steps; the larger value counts.
     peak = matmul_peak(device, getattr(torch, precision))
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(device)
-    step()  # warm-up: compilation, memory
+    # The first step compiles the networks and allocates memory.
+    step()
     seconds = []
     for done in range(1, steps + 1):
         seconds.append(timed(step, device))
         on_step(done)
-    if on_gpu:
-        memory_mb = torch.cuda.max_memory_allocated(device) / 1e6
-    else:
-        memory_mb = None
+    memory_mb = torch.cuda.max_memory_allocated(device) / 1e6 if on_gpu else None
     peak = max(peak, matmul_peak(device, getattr(torch, precision)))
     return StepBench(
         images_per_s=batch_size / min(seconds),
@@ -127,18 +128,15 @@ def step_multiply_adds(network: UniEmoX, visual: Any | None) -> int:
         visual: open_clip's image tower; None: it does not run in the step.
     """
     width = network.config.teacher_width or network.config.decoder.width
-    # two images, as L2 compares them
+    # Two images, because L2 compares the images of a batch with each other.
     views = torch.zeros(2, 3, *network.image_size)
     features = torch.zeros(2, width)
     student = multiply_adds(lambda: network(views, views, image_features=features, text_features=features)) // 2
     if visual is None:
-        return TRAINING * student
-    if isinstance(visual.image_size, tuple):
-        size = visual.image_size
-    else:
-        size = (visual.image_size,) * 2
+        return FORWARD_AND_BACKWARD * student
+    size = visual.image_size if isinstance(visual.image_size, tuple) else (visual.image_size,) * 2
     pixels = torch.zeros(1, 3, *size, device=next(visual.parameters()).device)
-    return TRAINING * student + multiply_adds(lambda: visual(pixels))
+    return FORWARD_AND_BACKWARD * student + multiply_adds(lambda: visual(pixels))
 
 
 def _random_teacher(compiled: bool) -> ClipTeacher:

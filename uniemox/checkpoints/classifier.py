@@ -1,4 +1,4 @@
-"""Classifiers of uniemox: safetensors files with a description; detector weights; the embedded models."""
+"""Files of classifiers: safetensors with a description of the network, detector weights, the embedded models."""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -28,23 +28,34 @@ from uniemox.predict.network import KEY
 from uniemox.predict.opening import embedded_file
 
 CLASSIFIER_KEY = "uniemox_classifier"
+# Maximum number of blocks in all encoders of a file.
 MAX_BLOCKS = 256
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, safetensors.SafetensorError)
 
 
 def describe_encoder(encoder: Any) -> EncoderSpec:
-    """Return a description to rebuild the encoder.  encoder: of `load_published` or `load_timm`, with its report."""
+    """Return the description from which the encoder can be rebuilt.
+
+    Args:
+        encoder: Result of `load_published` or `load_timm`, with its report.
+    """
     if encoder.report.path.startswith(TIMM):
         source = TimmSource.parse(encoder.report.path)
         size = getattr(getattr(encoder, "patch_embed", None), "img_size", None)
-        sized = {"img_size": size[0]} if size else {}
-        return EncoderSpec(name=source.name, options={"num_classes": 0, **source.options, **sized})
+        options: dict[str, Any] = {"num_classes": 0, **source.options}
+        if size:
+            options["img_size"] = size[0]
+        return EncoderSpec(name=source.name, options=options)
     name, options = timm_model(encoder)
     return EncoderSpec(name=MIXMAE if isinstance(encoder, MixMAEEncoder) else name, options=options)
 
 
 def save_classifier(classifier: Classifier, info: ClassifierInfo, path: Path) -> None:
-    """Write weights and info atomically. Raises CheckpointError."""
+    """Write weights and info atomically.
+
+    Raises:
+        CheckpointError: If the file can't be written.
+    """
     write_tensors(path, classifier.state_dict(), {CLASSIFIER_KEY: info.to_json()})
 
 
@@ -52,6 +63,7 @@ def load_classifier(path: Path, allow: Collection[str] = ()) -> tuple[Classifier
     """Load a classifier, in eval mode, and its metadata.
 
     Args:
+        path: A file that `save_classifier` wrote.
         allow: Packages whose methods and fusions may be imported, in addition to those listed in the environment
             variable UNIEMOX_ALLOW_PACKAGES.
 
@@ -70,7 +82,8 @@ def load_classifier(path: Path, allow: Collection[str] = ()) -> tuple[Classifier
             raise CheckpointError("its header does not describe a network")
         refuse_foreign((spec.fusion, spec.method), allow)
         _check_blocks(spec)
-        with torch.device("meta"):  # uses no memory until the shapes are checked
+        # A header may claim any size: compare shapes on the meta device before memory is allocated.
+        with torch.device("meta"):
             draft = build(spec)
         check_file(draft, path)
         classifier = build(spec)
@@ -81,8 +94,12 @@ def load_classifier(path: Path, allow: Collection[str] = ()) -> tuple[Classifier
 
 
 def _check_blocks(spec: NetworkSpec) -> None:
-    """Raise CheckpointError for more blocks or encoders than any network has; each takes time even without weights."""
-    depths = [one.options.get(key, 0) for one in spec.encoders for key in ("depth", "depths")]
+    """Refuse more blocks or encoders than any network has; building each takes time even without weights.
+
+    Raises:
+        CheckpointError: If there are more.
+    """
+    depths = [encoder.options.get(key, 0) for encoder in spec.encoders for key in ("depth", "depths")]
     blocks = sum(abs(count) for depth in depths for count in (depth if isinstance(depth, tuple) else [depth]))
     if blocks > MAX_BLOCKS or len(spec.encoders) > MAX_ENCODERS:
         raise CheckpointError(
@@ -100,6 +117,11 @@ def is_classifier(path: Path) -> bool:
 
 
 def _header(path: Path) -> str | None:
+    """Return the description in a classifier's file; None for other safetensors files.
+
+    Raises:
+        CheckpointError: If the file can't be read.
+    """
     try:
         with open_regular(path), safetensors.safe_open(str(path), "pt") as file:
             return (file.metadata() or {}).get(CLASSIFIER_KEY)
@@ -108,8 +130,9 @@ def _header(path: Path) -> str | None:
 
 
 Network = TypeVar("Network", bound=YoloxNano | YuNet)
-PX = 64  # side of the image for finding the order of the convolutions
-MAX_BYTES = 64 * 2**20
+# Side of the image that shows the order of the convolutions.
+PROBE_PX = 64
+MAX_DETECTOR_BYTES = 64 * 2**20
 
 
 @torch.no_grad()
@@ -119,15 +142,16 @@ def load_detector_weights(network: Network, path: Path) -> Network:
     The file's convolutions are assigned to the network's in the order in which both run.
 
     Raises:
-        CheckpointError: With the expected file, if the file is of another network.
+        CheckpointError: With the expected file, if the file can't be read or is of another network.
     """
-    layers = in_order(network)
+    layers = convolutions_in_order(network)
     expected = f"expected {network.published}"
     try:
-        if path.stat().st_size > MAX_BYTES:
+        if path.stat().st_size > MAX_DETECTOR_BYTES:
             raise CheckpointError(f"{path} has {path.stat().st_size:,} bytes; {expected}")
         graph = onnx.load(path).graph
-        tensors = {one.name: one for one in graph.initializer}
+        tensors = {tensor.name: tensor for tensor in graph.initializer}
+        # Weight and bias of each convolution.
         pairs = [
             [torch.from_numpy(numpy_helper.to_array(tensors[name]).copy()) for name in node.input[1:]]
             for node in graph.node
@@ -135,9 +159,9 @@ def load_detector_weights(network: Network, path: Path) -> Network:
         ]
     except (OSError, ValueError, KeyError, DecodeError) as error:
         raise CheckpointError(f"{path} can't be read ({error}); {expected}") from error
-    own = [[tensor.shape for tensor in layer.parameters()] for layer in layers]
-    theirs = [[tensor.shape for tensor in pair] for pair in pairs[: len(layers)]]
-    if len(pairs) != len(layers) + network.unused_convolutions or own != theirs:
+    shapes = [[tensor.shape for tensor in layer.parameters()] for layer in layers]
+    file_shapes = [[tensor.shape for tensor in pair] for pair in pairs[: len(layers)]]
+    if len(pairs) != len(layers) + network.unused_convolutions or shapes != file_shapes:
         raise CheckpointError(f"{path} is another network, of {len(pairs)} convolutions; {expected}")
     for layer, pair in zip(layers, pairs, strict=False):
         for tensor, value in zip(layer.parameters(), pair, strict=True):
@@ -146,26 +170,29 @@ def load_detector_weights(network: Network, path: Path) -> Network:
     return network
 
 
-def in_order(network: nn.Module) -> list[nn.Conv2d]:
+def convolutions_in_order(network: nn.Module) -> list[nn.Conv2d]:
     """Return the convolutions in the order in which they run."""
-    seen: list[nn.Conv2d] = []
+    layers: list[nn.Conv2d] = []
     hooks = [
-        module.register_forward_pre_hook(lambda layer, _: seen.append(layer))
+        module.register_forward_pre_hook(lambda layer, _: layers.append(layer))
         for module in network.modules()
         if isinstance(module, nn.Conv2d)
     ]
-    network(torch.zeros(1, 3, PX, PX))
+    network(torch.zeros(1, 3, PROBE_PX, PROBE_PX))
     for hook in hooks:
         hook.remove()
-    return seen
+    return layers
 
 
 @torch.no_grad()
 def load_embedded(name: str) -> tuple[Any, ClassifierInfo]:
-    """Return the encoder of embedded or small, in eval mode, and its classifier's metadata.
+    """Return the encoder of an embedded model, in eval mode, and its classifier's metadata.
 
     Its features are those of the ONNX file, in which batch norms are folded into convolutions. Here they have mean 0,
     variance 1 and the convolution's bias, so they must stay in eval mode while the encoder is trained.
+
+    Args:
+        name: "embedded" or "small".
 
     Raises:
         CheckpointError: If this installation lacks the file.
@@ -174,7 +201,6 @@ def load_embedded(name: str) -> tuple[Any, ClassifierInfo]:
     info = read_info(next(entry.value for entry in model.metadata_props if entry.key == KEY))
     assert info.network is not None, "they are of this version"
     encoder = build_encoders(info.network)
-    conv = ""
     stored: dict[str, TensorProto] = {tensor.name: tensor for tensor in model.graph.initializer}
     nodes = {node.output[0]: node for node in model.graph.node if node.op_type in ("Cast", "Mul")}
 
@@ -182,12 +208,14 @@ def load_embedded(name: str) -> tuple[Any, ClassifierInfo]:
         """Return a weight in float32, however it is stored; see `uniemox.export.compact`."""
         if name in stored:
             return torch.from_numpy(numpy_helper.to_array(stored[name]).copy()).float()
-        parts = [weight(one) for one in nodes[name].input]
-        # 8-bit values times their scales
-        if len(parts) == 1:
-            return parts[0]
-        return parts[0] * parts[1]
+        inputs = [weight(input_name) for input_name in nodes[name].input]
+        if len(inputs) == 1:
+            return inputs[0]
+        # 8-bit values times their scales.
+        return inputs[0] * inputs[1]
 
+    # A batch norm follows the convolution into which it is folded, and takes that one's bias.
+    conv = ""
     for path, module in encoder.named_modules(prefix="classifier.encoder"):
         if isinstance(module, nn.Conv2d):
             conv = path
@@ -195,6 +223,7 @@ def load_embedded(name: str) -> tuple[Any, ClassifierInfo]:
             if module.bias is not None:
                 module.bias.copy_(weight(f"{path}.bias"))
         elif isinstance(module, nn.BatchNorm2d):
+            # Divided by the deviation of the norm, √(1 + eps), this is a factor of 1.
             module.weight.fill_((1 + module.eps) ** 0.5)
             module.bias.copy_(weight(f"{conv}.weight_bias"))
     return encoder.eval(), replace(info, network=replace(info.network, folded_norms=True))

@@ -22,20 +22,26 @@ from uniemox.model.encoder import sincos_position
 from uniemox.model.encoders import MixMAEEncoder
 from uniemox.views.patches import patch_grid
 
-HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}  # heads of the published sizes, Ti to H, by width
-SMALL_HEADS = {"moco_v3": 12, "cae": 12}  # of their ViT-S; all others have 6
+# Attention heads of the published sizes, Ti to H, by width.
+HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
+# Attention heads of the ViT-S of these methods; all others have 6.
+SMALL_HEADS = {"moco_v3": 12, "cae": 12}
 SHARED_TABLE = f"rel_pos_bias.{TABLE}"
-EXTRA_ROWS = 3  # extra rows of a BEiT table: CLS to token, token to CLS, CLS to CLS
-MIXMAE_WINDOWS_384 = (16, 16, 24, 12)  # of its fine-tuning; at other sizes windows grow with the image
-WHOLE_STAGE = 32  # px of the image per position of the last of four stages
-MAX_NUMBER = 2048  # maximum heads, or px per side of an image, in a file
+# Last rows of a BEiT table: CLS to token, token to CLS, CLS to CLS.
+EXTRA_ROWS = 3
+# Windows of MixMAE's own fine-tuning at 384 px; at other sizes windows grow with the image.
+MIXMAE_WINDOWS_384 = (16, 16, 24, 12)
+# Px of the image per position of the last of four stages.
+LAST_STAGE_PX = 32
+# Maximum number of heads, or px per side of an image, that a file may claim.
+MAX_NUMBER = 2048
 
 Grid = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Selected:
-    """Encoder tensors of a file, and the requested network."""
+class SelectedEncoder:
+    """Tensors of a file that are its encoder, and the requested network."""
 
     file: WeightFile
     method: str
@@ -56,40 +62,54 @@ class Draft:
     resized: list[str]  # tables whose size differs from the file
 
 
-def draft_encoder(given: Selected) -> Draft:
-    """Return the encoder as the method's own fine-tuning builds it.
+def draft_encoder(selected: SelectedEncoder) -> Draft:
+    """Build the encoder as the method's own fine-tuning does.
 
     Raises:
         CheckpointError: If the dimensions can't be derived or contradict each other.
-        ShapeError: For the image size.
+        ShapeError: If the image size does not fit.
     """
-    return {"vit": _draft_vit, "beit": _draft_beit, "swin": _draft_swin}[METHODS[given.method].network](given)
+    builders = {"vit": _draft_vit, "beit": _draft_beit, "swin": _draft_swin}
+    return builders[METHODS[selected.method].network](selected)
 
 
-def draft_start(given: Selected) -> Draft:
-    """Return the plain ViT for pre-training.  given: of `select_start`. Raises the errors of `draft_encoder`."""
-    lacks_norm = given.method == "siameseim" and "norm.weight" not in given.tensors  # SiameseIM replaces its norm
-    return _draft_plain(given, pool="token", new_norm="norm" if lacks_norm else None)
+def draft_start(selected: SelectedEncoder) -> Draft:
+    """Build the plain ViT for pre-training.
+
+    Args:
+        selected: Result of `select_start`.
+
+    Raises:
+        CheckpointError: If the dimensions can't be derived or contradict each other.
+        ShapeError: If the image size does not fit.
+    """
+    # SiameseIM replaces its norm, so its files have none.
+    lacks_norm = selected.method == "siameseim" and "norm.weight" not in selected.tensors
+    return _draft_plain(selected, pool="token", new_norm="norm" if lacks_norm else None)
 
 
-def select_start(given: Selected) -> Selected:
+def select_start(selected: SelectedEncoder) -> SelectedEncoder:
     """Return the tensors under the names of a plain ViT.
 
     Raises:
-        EncoderError: By name, if the method has none.
+        EncoderError: With the method's name, if its network is not a plain ViT.
     """
-    if not METHODS[given.method].is_start:
+    if not METHODS[selected.method].is_start:
         raise EncoderError(
-            f"{given.method} has relative positions or no CLS token: it can be fine-tuned, but pre-training starts "
+            f"{selected.method} has relative positions or no CLS token: it can be fine-tuned, but pre-training starts "
             f"from plain ViTs ({', '.join(name for name, method in METHODS.items() if method.is_start)})"
         )
-    if given.method == "cae":
-        return replace(given, tensors=_plain_names(given.tensors))
-    return given
+    if selected.method == "cae":
+        return replace(selected, tensors=_plain_names(selected.tensors))
+    return selected
 
 
 def count_of(names: Iterable[str], of: str = "blocks") -> int:
     """Count the blocks or layers that the names mention.
+
+    Args:
+        names: Names of tensors.
+        of: Prefix of the numbered modules.
 
     Raises:
         CheckpointError: If one is missing.
@@ -104,8 +124,12 @@ def count_of(names: Iterable[str], of: str = "blocks") -> int:
 def side_of(table: Tensor, *, extra: int) -> int:
     """Return the number of patches along a side of the table's grid.
 
+    Args:
+        table: (1, extra + L, C).
+        extra: Number of rows that belong to no patch.
+
     Raises:
-        CheckpointError: Unless it is square.
+        CheckpointError: Unless L is a square number.
     """
     side = math.isqrt(table.shape[1] - extra)
     if side * side != table.shape[1] - extra:
@@ -116,7 +140,7 @@ def side_of(table: Tensor, *, extra: int) -> int:
 
 
 def heads_of(width: int, method: str) -> int:
-    """Return the heads of the published network of this width.
+    """Return the number of attention heads of the published network of this width.
 
     Raises:
         CheckpointError: If there is none.
@@ -131,30 +155,41 @@ def heads_of(width: int, method: str) -> int:
 
 
 def _check_size(shape: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Raise CheckpointError for a network far larger than its file, whose names and shapes may claim any size.
+    """Refuse a network far larger than its file, whose names and shapes may claim any size.
 
     If only a few tensors are missing, the built network names them.
 
     Args:
-        shape: Timm's constructor arguments.
+        shape: timm's constructor arguments.
+        tensors: The encoder's tensors in the file.
+
+    Raises:
+        CheckpointError: If the network has more than twice as many weights as the file has numbers.
     """
     width = shape["embed_dim"]
     depths = shape.get("depths") or (shape["depth"],)
+    # Each stage is twice as wide as the one before.
     squares = sum(depth * (width << stage) ** 2 for stage, depth in enumerate(depths))
-    wanted = 3 * width * shape["patch_size"] ** 2 + round((4 + 2 * shape["mlp_ratio"]) * squares)  # attention and MLP
-    held = sum(value.numel() for value in tensors.values())
-    if wanted > 2 * held:
+    patch_embedding = 3 * width * shape["patch_size"] ** 2
+    # Attention has 4 matrices of a block's width squared, and the MLP 2 of mlp_ratio times that.
+    needed = patch_embedding + round((4 + 2 * shape["mlp_ratio"]) * squares)
+    stored = sum(value.numel() for value in tensors.values())
+    if needed > 2 * stored:
         raise CheckpointError(
-            f"the encoder is not whole: {'+'.join(map(str, depths))} blocks from {width} wide have {wanted:,} "
-            f"weights, the file holds {held:,} numbers"
+            f"the encoder is not whole: {'+'.join(map(str, depths))} blocks from {width} wide have {needed:,} "
+            f"weights, the file holds {stored:,} numbers"
         )
 
 
 def positive(value: object, name: str) -> int:
-    """Return a number claimed by a file.
+    """Return a number that a file claims.
+
+    Args:
+        value: The number.
+        name: What it is, for the message.
 
     Raises:
-        CheckpointError: If it is not from 1 to `MAX_NUMBER`.
+        CheckpointError: If it is not a whole number from 1 to `MAX_NUMBER`.
     """
     if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= MAX_NUMBER:
         raise CheckpointError(f"{name} must be a whole number from 1 to {MAX_NUMBER}, got {value!r}")
@@ -164,16 +199,25 @@ def positive(value: object, name: str) -> int:
 # Plain ViTs, and BEiT's with relative positions
 
 
-def _blocks_shape(given: Selected, side: int, heads: int | None, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return timm's constructor arguments of a network with equal blocks.  side: of its position table, in patches."""
-    tensors = given.tensors
+def _blocks_shape(
+    selected: SelectedEncoder, side: int, heads: int | None, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return timm's constructor arguments of a network with equal blocks.
+
+    Args:
+        selected: Tensors and requested network.
+        side: Side of its position table, in patches.
+        heads: Number of attention heads; None: those of the published network of this width.
+        options: Further arguments.
+    """
+    tensors = selected.tensors
     width, _, patch_size, _ = tensors["patch_embed.proj.weight"].shape
     shape = {
-        "img_size": given.image_size or side * patch_size,
+        "img_size": selected.image_size or side * patch_size,
         "patch_size": patch_size,
         "embed_dim": width,
         "depth": count_of(tensors),
-        "num_heads": heads or heads_of(width, given.method),
+        "num_heads": heads or heads_of(width, selected.method),
         "mlp_ratio": tensors["blocks.0.mlp.fc1.weight"].shape[0] / width,
         "num_classes": 0,
         **options,
@@ -182,56 +226,58 @@ def _blocks_shape(given: Selected, side: int, heads: int | None, options: Mappin
     return shape
 
 
-def _draft_vit(given: Selected) -> Draft:
+def _draft_vit(selected: SelectedEncoder) -> Draft:
     """Draft a ViT; a file's classifier after `norm` reads the CLS token, unless the mean is requested."""
-    tensors = given.tensors
-    is_classifier = "head.weight" in given.dropped and "norm.weight" in tensors
+    tensors = selected.tensors
+    is_classifier = "head.weight" in selected.dropped and "norm.weight" in tensors
     has_own_norm = "fc_norm.weight" in tensors
-    reads_token = METHODS[given.method].reads_token or is_classifier
-    if reads_token and not has_own_norm and not given.has_mean_pool:
-        return _draft_plain(given, pool="token", new_norm=None)
-    return _draft_plain(given, pool="avg", new_norm=None if has_own_norm else "fc_norm")
+    reads_token = METHODS[selected.method].reads_token or is_classifier
+    if reads_token and not has_own_norm and not selected.has_mean_pool:
+        return _draft_plain(selected, pool="token", new_norm=None)
+    return _draft_plain(selected, pool="avg", new_norm=None if has_own_norm else "fc_norm")
 
 
-def _draft_plain(given: Selected, *, pool: str, new_norm: str | None) -> Draft:
-    tensors = given.tensors
+def _draft_plain(selected: SelectedEncoder, *, pool: str, new_norm: str | None) -> Draft:
+    """Draft a plain ViT.
+
+    Args:
+        selected: Tensors and requested network.
+        pool: timm's global_pool, "token" or "avg".
+        new_norm: Name of a norm that the file lacks and fine-tuning initialises; None without one.
+    """
+    tensors = selected.tensors
     options = {
         "qkv_bias": "blocks.0.attn.qkv.bias" in tensors,
-        "init_values": 1e-5 if "blocks.0.ls1.gamma" in tensors else None,  # the file has the values
+        # Any number adds a layer scale, whose values come from the file.
+        "init_values": 1e-5 if "blocks.0.ls1.gamma" in tensors else None,
         "global_pool": pool,
     }
-    if "reg_token" in tensors:
-        registers = tensors["reg_token"].shape[1]
-    else:
-        registers = 0
-    prefix = _prefix_rows(given, registers)
+    registers = tensors["reg_token"].shape[1] if "reg_token" in tensors else 0
+    prefix = _prefix_rows(selected, registers)
     if registers:
         options["reg_tokens"] = registers
     if prefix == 0:
         options["no_embed_class"] = True
     side = side_of(tensors["pos_embed"], extra=prefix)
-    encoder = VisionTransformer(**_blocks_shape(given, side, given.heads, options))
+    encoder = VisionTransformer(**_blocks_shape(selected, side, selected.heads, options))
     grid = patch_grid(encoder.patch_embed.img_size, encoder.patch_embed.patch_size[0])
     resized = {}
     if encoder.pos_embed.shape[1] != tensors["pos_embed"].shape[1]:
-        if given.method == "dino" and not registers:
+        if selected.method == "dino" and not registers:
             resized["pos_embed"] = resize_position_dino(tensors["pos_embed"], grid)
         else:
             resized["pos_embed"] = resize_position(tensors["pos_embed"], grid, extra=prefix, antialias=registers > 0)
-    if new_norm is None:
-        new = []
-    else:
-        new = [f"{new_norm}.weight", f"{new_norm}.bias"]
+    new = [] if new_norm is None else [f"{new_norm}.weight", f"{new_norm}.bias"]
     return Draft(encoder=encoder, state=tensors | resized, new=new, resized=list(resized))
 
 
-def _prefix_rows(given: Selected, registers: int) -> int:
-    """Return the rows of a ViT's position table before those of the patches: one for each token there, or none.
+def _prefix_rows(selected: SelectedEncoder, registers: int) -> int:
+    """Count the rows of a ViT's position table before those of the patches: CLS token and registers, or none.
 
     Networks of timm may have none (no_embed_class); of published methods, DINOv2 with registers.
     """
-    rows = given.tensors["pos_embed"].shape[1]
-    may_have_none = registers > 0 or given.method in ("timm", "uniemox")
+    rows = selected.tensors["pos_embed"].shape[1]
+    may_have_none = registers > 0 or selected.method in ("timm", "uniemox")
     if may_have_none and math.isqrt(rows) ** 2 == rows:
         return 0
     return 1 + registers
@@ -253,29 +299,32 @@ def _plain_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             v_bias = tensors[name.replace("q_bias", "v_bias")]
             plain[name.replace("q_bias", "qkv.bias")] = torch.cat([value, torch.zeros_like(value), v_bias])
         elif not name.endswith(("attn.v_bias", TABLE)):
-            short = name.replace("fc_norm.", "norm.")  # its fine-tuning renames the norm
+            # CAE's fine-tuning renames the norm.
+            short = name.replace("fc_norm.", "norm.")
             plain[short.replace("gamma_1", "ls1.gamma").replace("gamma_2", "ls2.gamma")] = value
     return plain
 
 
-def _draft_beit(given: Selected) -> Draft:
+def _draft_beit(selected: SelectedEncoder) -> Draft:
     """Draft a BEiT: one table per block, a norm of the mean patch token."""
-    tensors = given.tensors
+    tensors = selected.tensors
     tables = {name: value for name, value in tensors.items() if name.endswith(TABLE) and name != SHARED_TABLE}
+    # Pre-training shares one table; fine-tuning begins with a copy in every block.
     if SHARED_TABLE in tensors:
         tables = {f"blocks.{i}.attn.{TABLE}": tensors[SHARED_TABLE] for i in range(count_of(tensors))} | tables
     options = {
-        "init_values": 0.1 if "blocks.0.gamma_1" in tensors else None,  # the file has the values
+        # Any number adds a layer scale, whose values come from the file.
+        "init_values": 0.1 if "blocks.0.gamma_1" in tensors else None,
         "use_abs_pos_emb": "pos_embed" in tensors,
         "use_rel_pos_bias": True,
         "global_pool": "avg",
     }
-    side, heads = _side_and_heads(given, next(iter(tables.values()), None))
-    encoder = Beit(**_blocks_shape(given, side, heads, options))
+    side, heads = _side_and_heads(selected, next(iter(tables.values()), None))
+    encoder = Beit(**_blocks_shape(selected, side, heads, options))
     grid = patch_grid(encoder.patch_embed.img_size, encoder.patch_embed.patch_size[0])
     state = {name: value for name, value in tensors.items() if name != SHARED_TABLE} | tables
-    if given.method == "cae":
-        return _place_cae(state, encoder, grid)
+    if selected.method == "cae":
+        return _draft_cae(state, encoder, grid)
     resized = {}
     for name, table in tables.items():
         rows = len(encoder.get_parameter(name))
@@ -283,28 +332,25 @@ def _draft_beit(given: Selected) -> Draft:
             resized[name] = resize_bias_geometric(table, rows, extra=EXTRA_ROWS)
     if "pos_embed" in state and state["pos_embed"].shape != encoder.pos_embed.shape:
         resized["pos_embed"] = resize_position(state["pos_embed"], grid)
-    if "fc_norm.weight" in tensors:
-        new = []
-    else:
-        new = ["fc_norm.weight", "fc_norm.bias"]
+    new = [] if "fc_norm.weight" in tensors else ["fc_norm.weight", "fc_norm.bias"]
     return Draft(encoder=encoder, state=state | resized, new=new, resized=list(resized))
 
 
-def _side_and_heads(given: Selected, table: Tensor | None) -> tuple[int, int | None]:
+def _side_and_heads(selected: SelectedEncoder, table: Tensor | None) -> tuple[int, int | None]:
     """Return patches along one side, and attention heads, None for CAE's tensors, which don't determine them."""
-    if given.method == "cae":
-        return side_of(given.tensors["pos_embed"], extra=1), given.heads
+    if selected.method == "cae":
+        return side_of(selected.tensors["pos_embed"], extra=1), selected.heads
     if table is None:
-        raise CheckpointError(f"{given.method}: the table of relative positions ({SHARED_TABLE}) is missing")
-    # 2 * side - 1
-    span = side_of(table[None], extra=EXTRA_ROWS)
+        raise CheckpointError(f"{selected.method}: the table of relative positions ({SHARED_TABLE}) is missing")
+    # A table has a row for each distance, of which there are 2 * side - 1 along a side.
+    distances = side_of(table[None], extra=EXTRA_ROWS)
     heads = table.shape[1]
-    if given.heads not in (None, heads):
-        raise CheckpointError(f"heads={given.heads} contradicts the file's table of relative positions: {heads}")
-    return (span + 1) // 2, heads
+    if selected.heads not in (None, heads):
+        raise CheckpointError(f"heads={selected.heads} contradicts the file's table of relative positions: {heads}")
+    return (distances + 1) // 2, heads
 
 
-def _place_cae(state: dict[str, Tensor], encoder: Beit, grid: Grid) -> Draft:
+def _draft_cae(state: dict[str, Tensor], encoder: Beit, grid: Grid) -> Draft:
     """Apply CAE's rules: its norm becomes the pooled one; resized position tables and zero tables are replaced."""
     encoder.get_parameter("pos_embed").requires_grad_(False)
     if "fc_norm.weight" not in state:
@@ -321,23 +367,24 @@ def _place_cae(state: dict[str, Tensor], encoder: Beit, grid: Grid) -> Draft:
     return Draft(encoder=encoder, state=state | resized, new=new, resized=list(resized))
 
 
-# Hierarchical ones: SimMIM's Swin and MixMAE
+# Hierarchical networks: SimMIM's Swin and MixMAE
 
 
-def _draft_swin(given: Selected) -> Draft:
+def _draft_swin(selected: SelectedEncoder) -> Draft:
     """Draft a Swin: mean of the positions after the file's own norm."""
-    patch_size = given.tensors["patch_embed.proj.weight"].shape[2]
-    if given.method == "mixmae":
-        pretrained_size = side_of(given.tensors["absolute_pos_embed"], extra=0) * patch_size
+    patch_size = selected.tensors["patch_embed.proj.weight"].shape[2]
+    if selected.method == "mixmae":
+        pretrained_size = side_of(selected.tensors["absolute_pos_embed"], extra=0) * patch_size
     else:
-        pretrained_size = _pretrained_size(given.file) or given.image_size or 0
+        pretrained_size = _pretrained_size(selected.file) or selected.image_size or 0
     if not pretrained_size:
         raise CheckpointError("the file doesn't give the size of its windows; pass image_size= (convert --image-size)")
-    shape = _swin_shape(given.tensors, patch_size, given.image_size or pretrained_size)
-    windows = _windows(given, len(shape["depths"]), pretrained_size, shape["img_size"])
-    encoder = (MixMAEEncoder if given.method == "mixmae" else SwinTransformer)(**shape, window_size=windows)
-    state = given.tensors
-    if any(name.startswith("layers.0.downsample.") for name in state):  # at the end of a stage; timm: at its beginning
+    shape = _swin_shape(selected.tensors, patch_size, selected.image_size or pretrained_size)
+    windows = _windows(selected, len(shape["depths"]), pretrained_size, shape["img_size"])
+    encoder = (MixMAEEncoder if selected.method == "mixmae" else SwinTransformer)(**shape, window_size=windows)
+    state = selected.tensors
+    # The official code reduces the map at the end of a stage, timm at the beginning of the next one.
+    if any(name.startswith("layers.0.downsample.") for name in state):
         state = {
             re.sub(r"^layers\.(\d+)\.downsample", lambda match: f"layers.{int(match[1]) + 1}.downsample", name): value
             for name, value in state.items()
@@ -349,21 +396,22 @@ def _draft_swin(given: Selected) -> Draft:
         if name == "absolute_pos_embed":
             resized[name] = resize_position(state[name], encoder.patch_embed.grid_size, extra=0)
         elif name.endswith(TABLE):
-            if given.method == "mixmae":
-                resize = resize_bias_bicubic
-            else:
-                resize = resize_bias_geometric
+            resize = resize_bias_bicubic if selected.method == "mixmae" else resize_bias_geometric
             resized[name] = resize(state[name], len(parameter))
     return Draft(encoder=encoder, state=state | resized, new=[], resized=list(resized))
 
 
 def _swin_shape(tensors: dict[str, Tensor], patch_size: int, image_size: int) -> dict[str, Any]:
-    """Return timm's constructor arguments, except the windows."""
+    """Return timm's constructor arguments of a Swin, except the windows.
+
+    Raises:
+        ShapeError: If the stages do not divide the image.
+    """
     stages = count_of(tensors, "layers")
     width = tensors["patch_embed.proj.weight"].shape[0]
     if image_size % (patch_size * 2 ** (stages - 1)):
         raise ShapeError(
-            f"an image of {image_size} px does not fit {stages} stages; choose a multiple of {WHOLE_STAGE} px"
+            f"an image of {image_size} px does not fit {stages} stages; choose a multiple of {LAST_STAGE_PX} px"
         )
     shape = {
         "img_size": image_size,
@@ -379,27 +427,31 @@ def _swin_shape(tensors: dict[str, Tensor], patch_size: int, image_size: int) ->
     return shape
 
 
-def _windows(given: Selected, stages: int, pretrained_size: int, image_size: int) -> tuple[int, ...]:
+def _windows(selected: SelectedEncoder, stages: int, pretrained_size: int, image_size: int) -> tuple[int, ...]:
     """Return the side of the attention windows per stage at this image size.
 
     Raises:
         ShapeError: If none fits.
     """
-    tables = [given.tensors[f"layers.{i}.blocks.0.attn.{TABLE}"] for i in range(stages)]
-    windows = [(side_of(table[None], extra=0) + 1) // 2 for table in tables]  # a table has 2 * window - 1 a side
-    if given.method == "mixmae" and image_size == 384 and pretrained_size == 224:
+    tables = [selected.tensors[f"layers.{i}.blocks.0.attn.{TABLE}"] for i in range(stages)]
+    # A table has 2 * window - 1 rows along a side.
+    windows = [(side_of(table[None], extra=0) + 1) // 2 for table in tables]
+    if selected.method == "mixmae" and image_size == 384 and pretrained_size == 224:
         return MIXMAE_WINDOWS_384
     if any(window * image_size % pretrained_size for window in windows):
         step = pretrained_size // math.gcd(pretrained_size, *windows)
         raise ShapeError(
             f"windows made for {pretrained_size} px ({', '.join(map(str, windows))}) don't fit {image_size} px; "
-            f"choose a multiple of {math.lcm(step, WHOLE_STAGE)} px"
+            f"choose a multiple of {math.lcm(step, LAST_STAGE_PX)} px"
         )
     return tuple(window * image_size // pretrained_size for window in windows)
 
 
 def _pretrained_size(file: WeightFile) -> int | None:
-    """Return the px per side of a Swin's pre-training images: from our header, SimMIM's config, or its masks."""
+    """Return the side of a Swin's pre-training images in px: from our header, SimMIM's config, or its masks.
+
+    None if the file has none of these.
+    """
     if file.metadata is not None:
         value = file.metadata.get("image_size")
         if value is None:
@@ -421,14 +473,17 @@ def _pretrained_size(file: WeightFile) -> int | None:
 
 
 def resize_position(table: Tensor, grid: Grid, *, extra: int = 1, antialias: bool = False) -> Tensor:
-    """Resize a table bicubically; `extra` leading rows stay. For MAE, dBOT, SiameseIM, TinyMIM, DeiT (MoCo v3), MixMAE.
+    """Resize a table bicubically; `extra` leading rows stay.
 
+    This is the rule of MAE, dBOT, SiameseIM, TinyMIM, DeiT (MoCo v3) and MixMAE.
     Source: facebookresearch/mae, util/pos_embed.py; Sense-X/MixMIM, util/pos_embed.py (extra = 0);
     facebookresearch/dinov2, hub/backbones.py (interpolate_antialias=True, interpolate_offset=0.0).
 
     Args:
         table: (1, extra + L, C), L a square.
-        antialias: As timm, and as DINOv2 with registers.
+        grid: Rows and columns of the new size.
+        extra: Number of leading rows that belong to no patch.
+        antialias: Filter when shrinking, as timm does, and DINOv2 with registers.
 
     Returns:
         (1, extra + rows * columns, C).
@@ -437,12 +492,13 @@ def resize_position(table: Tensor, grid: Grid, *, extra: int = 1, antialias: boo
 
 
 def resize_position_dino(table: Tensor, grid: Grid) -> Tensor:
-    """Resize a table bicubically by a scale factor that is a tenth of a patch too large. DINO.
+    """Resize a table bicubically by a scale factor that is a tenth of a patch too large, as DINO does.
 
     Source: facebookresearch/dino, vision_transformer.py, interpolate_pos_encoding.
 
     Args:
         table: (1, 1 + L, C), L a square.
+        grid: Rows and columns of the new size.
 
     Returns:
         (1, 1 + rows * columns, C).
@@ -451,16 +507,17 @@ def resize_position_dino(table: Tensor, grid: Grid) -> Tensor:
     scale = ((grid[0] + 0.1) / side, (grid[1] + 0.1) / side)
     patches = table[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)  # (1, C, side, side)
     patches = F.interpolate(patches.float(), scale_factor=scale, mode="bicubic")  # (1, C, rows, columns)
-    return torch.cat([table[:, :1], patches.flatten(2).transpose(1, 2)], dim=1)
+    return torch.cat([table[:, :1], patches.flatten(2).transpose(1, 2)], dim=1)  # (1, 1 + rows * columns, C)
 
 
 def resize_bias_bicubic(table: Tensor, rows: int) -> Tensor:
-    """Resize a relative-position table by plain bicubic interpolation. MixMAE.
+    """Resize a relative-position table by plain bicubic interpolation, as MixMAE does.
 
     Source: Sense-X/MixMIM, util/pos_embed.py.
 
     Args:
-        table: (S*S, heads); rows: D*D.
+        table: (S*S, heads).
+        rows: D*D, number of rows of the new table.
 
     Returns:
         (rows, heads).
@@ -470,35 +527,42 @@ def resize_bias_bicubic(table: Tensor, rows: int) -> Tensor:
 
 
 def resize_bias_geometric(table: Tensor, rows: int, *, extra: int = 0) -> Tensor:
-    """Resize a relative-position table by a cubic spline over distances that grow as q^k. BEiT, SimMIM.
+    """Resize a relative-position table by a cubic spline over distances that grow as q^k, as BEiT and SimMIM do.
 
     Distances beyond the source grid get its border value, as in scipy's interp2d; RectBivariateSpline replaces it, as
     scipy documents. Source: microsoft/unilm, beit/run_class_finetuning.py; microsoft/SimMIM, utils.py.
 
     Args:
-        table: (S*S + extra, heads); rows: D*D + extra; the last `extra` rows are kept.
+        table: (S*S + extra, heads).
+        rows: D*D + extra, number of rows of the new table.
+        extra: Number of last rows, which stay unchanged.
 
     Returns:
         (rows, heads).
     """
-    from scipy.interpolate import RectBivariateSpline  # noqa: PLC0415 - a quarter of a second to import
+    # Takes a quarter of a second to import.
+    from scipy.interpolate import RectBivariateSpline  # noqa: PLC0415
 
-    table, kept = table[: len(table) - extra], table[len(table) - extra :]
-    source = math.isqrt(len(table))
-    target = math.isqrt(rows - extra)
-    if table.is_meta:  # where only shapes are asked for
+    # On the meta device only the shape matters, and numpy can't read the values.
+    if table.is_meta:
         return table.new_empty(rows, table.shape[1])
+    grid_rows = table[: len(table) - extra]  # (S*S, heads)
+    extra_rows = table[len(table) - extra :]  # (extra, heads)
+    source = math.isqrt(len(grid_rows))
+    target = math.isqrt(rows - extra)
     distances = np.cumsum(growth(source // 2, target // 2) ** np.arange(source // 2))
     x = np.concatenate([-distances[::-1], [0.0], distances])  # (S,)
-    wanted = np.arange(-(target // 2), target // 2 + 1)  # (D,)
-    heads = table.float().reshape(source, source, -1).numpy()
-    resized = [RectBivariateSpline(x, x, heads[:, :, i])(wanted, wanted).ravel() for i in range(heads.shape[2])]
-    return torch.cat([torch.from_numpy(np.stack(resized, axis=1)).float(), kept.float()])
+    new_x = np.arange(-(target // 2), target // 2 + 1)  # (D,)
+    values = grid_rows.float().reshape(source, source, -1).numpy()  # (S, S, heads)
+    resized = [RectBivariateSpline(x, x, values[:, :, i])(new_x, new_x).ravel() for i in range(values.shape[2])]
+    resized_rows = torch.from_numpy(np.stack(resized, axis=1)).float()  # (D*D, heads)
+    return torch.cat([resized_rows, extra_rows.float()])  # (rows, heads)
 
 
 def growth(source: int, target: int) -> float:
     """Return q such that 1 + q + ... + q^(source - 1) is close to target, by the official bisection and its bounds."""
-    low, high = 1.01, 1.5
+    low = 1.01
+    high = 1.5
     while high - low > 1e-6:
         q = (low + high) / 2
         if (1 - q**source) / (1 - q) > target:

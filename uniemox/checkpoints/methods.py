@@ -18,7 +18,7 @@ from uniemox.views.patches import IMAGENET
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PublishedMethod:
-    """Method with published weights: how to recognise its files, and the network of its own fine-tuning."""
+    """Method with published weights: the marks of its files, and the network of its own fine-tuning."""
 
     network: Literal["vit", "beit", "swin"] = "vit"
     prefixes: tuple[str, ...] = ()
@@ -54,18 +54,28 @@ METHODS: dict[str, PublishedMethod] = {
     "torchvision": PublishedMethod(reads_token=True),
 }
 DROPPABLE = (
-    *("head", "lm_head.", "classifier.", "fc."),
-    *("mask_token", "decoder"),
-    *("projector", "projection_head", "predictor", "num_batches_tracked"),
+    "head",
+    "lm_head.",
+    "classifier.",
+    "fc.",
+    "mask_token",
+    "decoder",
+    "projector",
+    "projection_head",
+    "predictor",
+    "num_batches_tracked",
 )
 """Beginnings of the names of tensors that no features depend on: heads, decoders and projectors of a training."""
 ENCODER_NAMES = re.compile(
     r"(cls_token|reg_token|register_tokens|pos_embed|absolute_pos_embed)$"
     r"|(patch_embed|blocks|layers|norm|fc_norm|rel_pos_bias)\."
 )
-CAE_MARK = "encoder.blocks.0.attn.q_bias"  # next to encoder.pos_embed, which SimMIM's ViT lacks
+# CAE's files have this tensor next to encoder.pos_embed, which SimMIM's ViT lacks.
+CAE_MARK = "encoder.blocks.0.attn.q_bias"
 TABLE = "relative_position_bias_table"
-REBUILT = re.compile(r"(relative_position_index|attn_mask)$")  # determined by the architecture
+# Buffers that the architecture determines.
+REBUILT = re.compile(r"(relative_position_index|attn_mask)$")
+# Parts of torchvision's names, and timm's parts that replace them.
 TORCHVISION_NAMES = {
     "class_token": "cls_token",
     "conv_proj.": "patch_embed.proj.",
@@ -79,16 +89,17 @@ TORCHVISION_NAMES = {
     ".self_attention.out_proj.": ".attn.proj.",
     ".mlp.linear_1.": ".mlp.fc1.",
     ".mlp.linear_2.": ".mlp.fc2.",
-    ".mlp.0.": ".mlp.fc1.",  # of newer versions
+    # Newer versions of torchvision number the layers of the MLP.
+    ".mlp.0.": ".mlp.fc1.",
     ".mlp.3.": ".mlp.fc2.",
 }
 
 
 def recognise(file: WeightFile) -> str:
-    """Return the method that wrote the file, by its container and names.
+    """Return the method that wrote the file, from its container and the names of its tensors.
 
     Raises:
-        CheckpointError: For any other file.
+        CheckpointError: If no method is recognised.
     """
     if file.metadata is not None:
         return check_method(str(file.metadata.get("method")))
@@ -102,12 +113,15 @@ def recognise(file: WeightFile) -> str:
         # A plain ViT as part of a larger network. SimMIM's has no pos_embed.
         state = {name.removeprefix("encoder."): value for name, value in state.items()}
     is_inside = "encoder.cls_token" in state or "encoder.patch_embed.proj.weight" in state
-    marks = {  # in this order
+    # The first mark that a file has decides, so the order matters: files may have several.
+    marks = {
         "torchvision": {"conv_proj.weight", "class_token", "encoder.pos_embedding"} <= state.keys(),
         "moco_v3": any(name.startswith("base_encoder.") for name in state),
-        "uniemox": is_inside and "embed.weight" in state and "encoder.norm.weight" in state,  # the whole model's
+        # The state of the whole pre-training model.
+        "uniemox": is_inside and "embed.weight" in state and "encoder.norm.weight" in state,
         "simmim_swin": is_inside and any(name.startswith("encoder.layers.") for name in state),
-        "cae": is_inside and "encoder.pos_embed" in state,  # and CAE_MARK, see above
+        # Without CAE_MARK the prefix encoder. has been removed above.
+        "cae": is_inside and "encoder.pos_embed" in state,
         "simmim": is_inside,
         "mixmae": "absolute_pos_embed" in state,
         "beit": any(name.endswith(TABLE) and not name.startswith("layers.") for name in state),
@@ -133,8 +147,9 @@ def _recognise_plain(file: WeightFile, state: dict[str, Tensor]) -> str:
     Their fixed position tables distinguish some of them: MoCo v3's and SiameseIM's begin with the row, MAE's, dBOT's
     and TinyMIM's with the column, DINO's and timm's are learned.
     """
+    # DINOv2's name of the registers; timm's is reg_token.
     if "register_tokens" in state:
-        return "dino"  # DINOv2; timm names them reg_token
+        return "dino"
     if "reg_token" in state or timm_arch(file) is not None:
         return "timm"
     is_pooled = "fc_norm.weight" in state
@@ -148,39 +163,45 @@ def _recognise_plain(file: WeightFile, state: dict[str, Tensor]) -> str:
         return "mae" if is_trained_longer else "tinymim"
     if file.is_safetensors or has_head:
         return "timm"
-    # its "backbone only"
+    # Files of weights alone, without a container.
     if is_pooled or is_sincos(state["pos_embed"], rows_first=False):
         return "mae"
     return "dino"
 
 
 def check_method(name: str) -> str:
-    """Return the name, if there is such a method. Raises CheckpointError."""
+    """Return the name of a method unchanged.
+
+    Raises:
+        CheckpointError: If there is no such method.
+    """
     if name not in METHODS:
         raise CheckpointError(f"there is no method {name!r}; choose one of auto, {', '.join(METHODS)}")
     return name
 
 
 def encoder_tensors(file: WeightFile, method: str) -> tuple[dict[str, Tensor], list[str]]:
-    """Return the encoder's tensors under timm's names, in float32, and the names of everything else.
+    """Return the encoder's tensors under timm's names, in float32, and the names of all other tensors.
 
-    Names are those of the file without the prefixes of wrappers.
+    The other names are those of the file without the prefixes of wrappers.
 
     Raises:
         CheckpointError: If the file holds no encoder of that method, or tensors that its features depend on and that
             the encoder has no place for.
     """
-    is_own = file.metadata is not None
-    if is_own:
+    if file.metadata is not None:
         state = tensors_only(file.content, file.path)
+        prefix = ""
     else:
         state = state_of(file, "teacher" if method == "dino" else None)
-    prefix = "" if is_own else _prefix(state, method)
-    sources = {}  # of the encoder's names
+        prefix = _prefix(state, method)
+    # Names in the file, by the encoder's names.
+    sources = {}
     for name in state:
         short = name.removeprefix(prefix)
-        for theirs, ours in TORCHVISION_NAMES.items() if method == "torchvision" else ():
-            short = short.replace(theirs, ours)
+        if method == "torchvision":
+            for theirs, ours in TORCHVISION_NAMES.items():
+                short = short.replace(theirs, ours)
         if name.startswith(prefix) and ENCODER_NAMES.match(short):
             sources[short] = name
     tensors = {short: state[name].float() for short, name in sources.items() if not REBUILT.search(short)}
@@ -199,10 +220,7 @@ def encoder_tensors(file: WeightFile, method: str) -> tuple[dict[str, Tensor], l
 
 def _prefix(state: Mapping[str, Tensor], method: str) -> str:
     """Return the prefix of the encoder's names: the method's own, none, or encoder. if nothing else is in the file."""
-    if method == "torchvision":
-        stem = "conv_proj.weight"
-    else:
-        stem = STEM
+    stem = "conv_proj.weight" if method == "torchvision" else STEM
     prefixes = [*METHODS[method].prefixes, ""]
     if not _foreign(state, method, "encoder."):
         prefixes.append("encoder.")
@@ -222,7 +240,11 @@ def _foreign(names: Iterable[str], method: str, prefix: str) -> list[str]:
 
 
 def _check_dropped(file: WeightFile, method: str, prefix: str, dropped: list[str]) -> None:
-    """Raise CheckpointError unless no features depend on these tensors."""
+    """Check the tensors that the encoder has no place for.
+
+    Raises:
+        CheckpointError: If features may depend on one of them.
+    """
     foreign = _foreign(dropped, method, prefix)
     if foreign:
         names = ", ".join(foreign[:6]) + (f" and {len(foreign) - 6} more" if len(foreign) > 6 else "")
@@ -239,11 +261,11 @@ def _with_registers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """
     if "register_tokens" not in tensors:
         return tensors
-    plain = dict(tensors)
-    plain["reg_token"] = plain.pop("register_tokens")
-    plain["cls_token"] = tensors["cls_token"] + tensors["pos_embed"][:, :1]
-    plain["pos_embed"] = tensors["pos_embed"][:, 1:]
-    return plain
+    renamed = dict(tensors)
+    renamed["reg_token"] = renamed.pop("register_tokens")
+    renamed["cls_token"] = tensors["cls_token"] + tensors["pos_embed"][:, :1]  # (1, 1, C)
+    renamed["pos_embed"] = tensors["pos_embed"][:, 1:]  # (1, L, C)
+    return renamed
 
 
 def timm_arch(file: WeightFile) -> str | None:
@@ -256,11 +278,11 @@ def timm_arch(file: WeightFile) -> str | None:
 def pixels_of(file: WeightFile, method: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Return mean and std of the input pixels; None: unknown.
 
-    For networks of timm: those of our header or of timm's training script, which takes its options or, without them,
-    the network's own.
+    Networks of timm have those of our header, or of timm's training script: its options or, without them, the
+    network's own.
 
     Raises:
-        CheckpointError: For a header with other values.
+        CheckpointError: If the file's values are not three finite numbers each.
     """
     if METHODS[method].mean_std is not None:
         return METHODS[method].mean_std
@@ -276,7 +298,8 @@ def pixels_of(file: WeightFile, method: str) -> tuple[tuple[float, ...], tuple[f
     options = file.content.get("args")
     if isinstance(options, argparse.Namespace):
         options = vars(options)
-    options = options if isinstance(options, dict) else {}
+    if not isinstance(options, dict):
+        options = {}
     stats = [options.get(name) or getattr(config, name, None) for name in ("mean", "std")]
     if None in stats:
         return None
@@ -287,7 +310,7 @@ def _checked_stats(stats: Any, path: Path) -> tuple[tuple[float, ...], tuple[flo
     """Return mean and std of three channels.
 
     Raises:
-        CheckpointError: For anything else.
+        CheckpointError: For other numbers of channels, and for values that are not finite or out of range.
     """
     try:
         mean, std = (tuple(float(value) for value in values) for values in stats)

@@ -9,7 +9,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from uniemox.checkpoints.drafts import Draft, Selected, draft_encoder, draft_start, positive, select_start
+from uniemox.checkpoints.drafts import Draft, SelectedEncoder, draft_encoder, draft_start, positive, select_start
 from uniemox.checkpoints.methods import check_method, encoder_tensors, pixels_of, recognise
 from uniemox.checkpoints.reading import LoadReport, WeightFile, container_of, heads_in, read_weight_file
 from uniemox.checkpoints.timm_networks import TIMM, load_timm
@@ -18,7 +18,6 @@ from uniemox.model.encoder import check_plain
 
 # Errors of arithmetic, and of timm's constructors, for tensors of impossible ranks and sizes.
 MALFORMED = (AssertionError, TypeError, ValueError, IndexError, ZeroDivisionError, RuntimeError, AttributeError)
-
 
 Pool = Literal["own", "mean"]
 """Feature of a plain ViT: that of the method's own fine-tuning, or the mean of the patch tokens through a new norm."""
@@ -44,8 +43,10 @@ def load_published(
             own fine-tuning.
         pool: Feature of a plain ViT. "own": that of the method's own fine-tuning, the CLS token for MoCo v3, DINO and
             classifiers. "mean": for every method, the mean of the patch tokens through a new norm. Other networks
-            ignore it. The module maps (N, 3, H, W) to (N, D); `.report` lists what was loaded, resized, initialised and
-            dropped.
+            ignore it.
+
+    Returns:
+        The encoder, (N, 3, H, W) -> (N, D). Its `.report` lists what was loaded, resized, initialised and dropped.
 
     Raises:
         CheckpointError: With the missing names, if the file has no complete encoder of the method.
@@ -61,7 +62,8 @@ def load_start(
 
     Raises:
         EncoderError: For Swin and relative-position networks.
-        CheckpointError and ShapeError: As `load_published`.
+        CheckpointError: With the missing names, if the file has no complete encoder of the method.
+        ShapeError: If the image size does not fit.
     """
     return _load(path, method, heads, image_size, is_start=True)
 
@@ -87,6 +89,17 @@ def _load(
     is_draft: bool = False,
     pool: Pool = "own",
 ) -> Any:
+    """Load an encoder.
+
+    Args:
+        path: As for `load_published`.
+        method: As for `load_published`.
+        heads: As for `load_published`.
+        image_size: As for `load_published`.
+        is_start: Build the plain ViT for pre-training instead of the encoder of fine-tuning.
+        is_draft: Build it on the meta device, without weights.
+        pool: As for `load_published`.
+    """
     if str(path).startswith(TIMM):
         network = load_timm(str(path), image_size)
         if is_start:
@@ -95,12 +108,14 @@ def _load(
         return network.eval()
     file = read_weight_file(path, mapped=is_draft)
     try:
-        given = replace(_select(file, method, heads, image_size), has_mean_pool=pool == "mean")
-        given = select_start(given) if is_start else given
+        selected = replace(_select(file, method, heads, image_size), has_mean_pool=pool == "mean")
+        if is_start:
+            selected = select_start(selected)
         if is_draft:
-            given = replace(given, tensors={name: value.to("meta") for name, value in given.tensors.items()})
+            selected = replace(selected, tensors={name: value.to("meta") for name, value in selected.tensors.items()})
         with torch.device("meta") if is_draft else nullcontext():
-            return _finish(given, draft_start(given) if is_start else draft_encoder(given))
+            draft = draft_start(selected) if is_start else draft_encoder(selected)
+            return _load_draft(selected, draft)
     except KeyError as error:
         raise CheckpointError(f"{file.path}: the encoder is not whole; missing: {error.args[0]}") from error
     except MALFORMED as error:
@@ -113,60 +128,69 @@ def _load(
         raise type(error)(f"{file.path}: {error}") from error
 
 
-def _select(file: WeightFile, method: str, heads: int | None, image_size: int | None) -> Selected:
+def _select(file: WeightFile, method: str, heads: int | None, image_size: int | None) -> SelectedEncoder:
+    """Select the encoder's tensors of a file.
+
+    Raises:
+        CheckpointError: For numbers below 1, an unknown method, or arguments that contradict the file's header.
+    """
     for name, value in (("heads", heads), ("image_size", image_size)):
         if value is not None and value < 1:
             raise CheckpointError(f"{name} must be at least 1, got {value}")
-    if method == "auto":
-        used_method = recognise(file)
-    else:
-        used_method = check_method(method)
+    used_method = recognise(file) if method == "auto" else check_method(method)
     if file.metadata is not None:
-        own_heads = file.metadata.get("heads")
-        if own_heads is None:
-            own_heads = None
-        else:
-            own_heads = positive(own_heads, "heads in its header")
-        for name, asked, own in (("method", used_method, recognise(file)), ("heads", heads, own_heads)):
-            if own is not None and asked not in (None, own):
-                raise CheckpointError(f"{name}={asked} contradicts the file's header: {own}")
-        heads = heads or own_heads
+        header_heads = file.metadata.get("heads")
+        if header_heads is not None:
+            header_heads = positive(header_heads, "heads in its header")
+        for name, requested, stored in (("method", used_method, recognise(file)), ("heads", heads, header_heads)):
+            if stored is not None and requested not in (None, stored):
+                raise CheckpointError(f"{name}={requested} contradicts the file's header: {stored}")
+        heads = heads or header_heads
     tensors, dropped = encoder_tensors(file, used_method)
-    return Selected(file=file, method=used_method, tensors=tensors, dropped=dropped, heads=heads, image_size=image_size)
+    return SelectedEncoder(
+        file=file, method=used_method, tensors=tensors, dropped=dropped, heads=heads, image_size=image_size
+    )
 
 
-def _finish(given: Selected, draft: Draft) -> Any:
-    """Load the draft and attach the report.
+def _load_draft(selected: SelectedEncoder, draft: Draft) -> Any:
+    """Load the tensors into the network, and attach the report.
 
     Raises:
         CheckpointError: Unless every parameter is loaded or declared new.
     """
-    encoder, method, wanted = draft.encoder, given.method, draft.encoder.state_dict()
-    missing = [name for name in wanted if name not in draft.state and name not in draft.new]
+    encoder = draft.encoder
+    method = selected.method
+    expected = encoder.state_dict()
+    missing = [name for name in expected if name not in draft.state and name not in draft.new]
     if missing:
         raise CheckpointError(f"the encoder of {method} is not whole; missing: {', '.join(missing)}")
-    loaded = {name: value for name, value in draft.state.items() if name in wanted}
+
+    loaded = {name: value for name, value in draft.state.items() if name in expected}
     for name, value in loaded.items():
-        if value.shape != wanted[name].shape:
+        if value.shape != expected[name].shape:
             raise CheckpointError(
-                f"{name} has shape {tuple(value.shape)}, expected {tuple(wanted[name].shape)} for {method}"
+                f"{name} has shape {tuple(value.shape)}, expected {tuple(expected[name].shape)} for {method}"
             )
-    unused = [name for name in draft.state if name not in wanted]
-    foreign = [name for name in unused if not name.startswith(("norm.", "fc_norm."))]  # norms are left out on purpose
+
+    unused = [name for name in draft.state if name not in expected]
+    # Norms are left out on purpose: a pooled network has another one than a network with a CLS token.
+    foreign = [name for name in unused if not name.startswith(("norm.", "fc_norm."))]
     if foreign:
         raise CheckpointError(f"{', '.join(foreign[:6])} belong to another network than {method}; see convert --method")
+
     encoder.load_state_dict(loaded, strict=False)
-    new_when_written = map(str, (given.file.metadata or {}).get("new") or ())  # these were not trained either
+    # Parameters that were new when our file was written have not been trained since.
+    new_when_written = map(str, (selected.file.metadata or {}).get("new") or ())
     encoder.report = LoadReport(
-        path=str(given.file.path),
+        path=str(selected.file.path),
         method=method,
         image_size=encoder.patch_embed.img_size[0],
         heads=heads_in(encoder),
-        mean_std=pixels_of(given.file, method),
+        mean_std=pixels_of(selected.file, method),
         loaded=tuple(loaded),
         resized=tuple(draft.resized),
         new=(*draft.new, *(name for name in new_when_written if name in loaded)),
-        dropped=(*given.dropped, *unused),
-        container=container_of(given.file, "teacher" if method == "dino" else None),
+        dropped=(*selected.dropped, *unused),
+        container=container_of(selected.file, "teacher" if method == "dino" else None),
     )
     return encoder.eval()

@@ -22,14 +22,15 @@ from uniemox.io.files import open_regular
 from uniemox.io.weight_archives import UNREADABLE, check_weight_archive, refusal
 from uniemox.model.encoder import sincos_position
 
-ZIP = b"PK"  # beginning of the newer of torch.save's two formats
-METADATA_KEY = "uniemox"  # in the header of our safetensors files
+# First bytes of the newer of torch.save's two formats.
+ZIP = b"PK"
+# Key of our metadata in the header of a safetensors file.
+METADATA_KEY = "uniemox"
 MAX_ENCODERS = 16
-MAX_BUFFERS = 2**28  # maximum bytes of masks and indices, which are computed instead of stored
-ALLOWED: list[Any] = [
-    argparse.Namespace,
-    (collections.OrderedDict, "yacs.config.CfgNode"),
-]  # types in the official containers
+# Maximum bytes of masks and indices, which are computed instead of stored.
+MAX_BUFFER_BYTES = 2**28
+# Types in the official containers. Nodes of yacs are read as dictionaries, without yacs.
+ALLOWED_TYPES: list[Any] = [argparse.Namespace, (collections.OrderedDict, "yacs.config.CfgNode")]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,10 +64,7 @@ class LoadReport:
         return self.container is not None and is_average_key(self.container)
 
     def __str__(self) -> str:
-        if self.mean_std is None:
-            pixels = "unknown"
-        else:
-            pixels = " and ".join(map(str, self.mean_std))
+        pixels = "unknown" if self.mean_std is None else " and ".join(map(str, self.mean_std))
         lines = [
             f"{self.path}: {self.method}, {self.image_size} px, heads {self.heads}",
             f"  mean and deviation of its pixels {pixels}",
@@ -74,14 +72,14 @@ class LoadReport:
         if self.container is not None:
             lines.append(f"  weights of {self.container}{', the moving average' if self.is_average else ''}")
         lines.append(f"  loaded {len(self.loaded)}")
-        for what, names in (("resized", self.resized), ("new", self.new), ("dropped", self.dropped)):
+        for title, names in (("resized", self.resized), ("new", self.new), ("dropped", self.dropped)):
             listing = ", ".join(names[:6]) + (f", and {len(names) - 6} more" if len(names) > 6 else "")
-            lines.append(f"  {what} {len(names)}{': ' + listing if names else ''}")
+            lines.append(f"  {title} {len(names)}{': ' + listing if names else ''}")
         return "\n".join(lines)
 
 
 def heads_in(encoder: Any) -> int | tuple[int, ...]:
-    """Return the attention heads of a network of timm, per stage where it has stages."""
+    """Return the number of attention heads of a network of timm, per stage if it has stages."""
     if hasattr(encoder, "blocks"):
         return encoder.blocks[0].attn.num_heads
     return tuple(stage.blocks[0].attn.num_heads for stage in encoder.layers)
@@ -107,21 +105,24 @@ def read_weight_file(path: str | Path, *, mapped: bool = False) -> WeightFile:
         raise CheckpointError(f"there is no file {path}; give a weight file (`uniemox docs checkpoints`)") from error
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}; give the path of a weight file") from error
-    if path.suffix == ".safetensors" or start[8:9] == b"{":  # eight bytes of header length, then JSON
+    # A safetensors file begins with eight bytes of the header's length, then JSON.
+    if path.suffix == ".safetensors" or start[8:9] == b"{":
         return _read_safetensors(path)
     content = _read_pickle(path, start, mapped and start.startswith(ZIP))
     return WeightFile(path=path, content=content, metadata=None, is_safetensors=False)
 
 
 def _read_safetensors(path: Path) -> WeightFile:
+    """Read a safetensors file.
+
+    Raises:
+        CheckpointError: If it is cut off, or our metadata in its header is not a JSON object.
+    """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
         content = load_file(path)
-        if METADATA_KEY in header:
-            metadata = json.loads(header[METADATA_KEY])
-        else:
-            metadata = None
+        metadata = json.loads(header[METADATA_KEY]) if METADATA_KEY in header else None
     except (safetensors.SafetensorError, ValueError, OSError, RecursionError) as error:
         raise CheckpointError(
             f"{path} is not a whole safetensors file ({error}); fetch it again and compare its size"
@@ -132,25 +133,33 @@ def _read_safetensors(path: Path) -> WeightFile:
 
 
 def _read_pickle(path: Path, start: bytes, mapped: bool) -> dict[str, Any]:
+    """Read a file of torch.save.
+
+    Args:
+        path: The file.
+        start: First bytes of the file, which tell what it is if it can't be read.
+        mapped: Leave the tensors on disk until they are used.
+
+    Raises:
+        CheckpointError: If it is cut off, is no dictionary, or would run code.
+    """
     try:
         check_weight_archive(path)
-        with torch.serialization.safe_globals(ALLOWED):
+        with torch.serialization.safe_globals(ALLOWED_TYPES):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except UNREADABLE as error:
-        if isinstance(error, pickle.UnpicklingError):
-            reason = str(error)
-        else:
-            reason = ""
-        seems = ""
-        if "GLOBAL" in reason or "Unsupported class" in reason or "instruction" in reason:  # it would run code
-            wanted = (reason.partition("GLOBAL ")[2].split() or ["something"])[0]
-            raise CheckpointError(refusal(path, wanted)) from error
+        reason = str(error) if isinstance(error, pickle.UnpicklingError) else ""
+        # These are torch's messages for a file that would run code.
+        if "GLOBAL" in reason or "Unsupported class" in reason or "instruction" in reason:
+            class_name = (reason.partition("GLOBAL ")[2].split() or ["something"])[0]
+            raise CheckpointError(refusal(path, class_name)) from error
+        hint = ""
         if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
-            seems = " (it is a web page, perhaps of a download that needs a login)"
+            hint = " (it is a web page, perhaps of a download that needs a login)"
         elif start.startswith(b"version https://git-lfs"):
-            seems = " (it is a Git LFS pointer: run 'git lfs pull' where it came from)"
+            hint = " (it is a Git LFS pointer: run 'git lfs pull' where it came from)"
         raise CheckpointError(
-            f"{path} is cut off or not a checkpoint{seems}; fetch it again and compare its size"
+            f"{path} is cut off or not a checkpoint{hint}; fetch it again and compare its size"
         ) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, expected a dictionary of weights")
@@ -158,9 +167,13 @@ def _read_pickle(path: Path, start: bytes, mapped: bool) -> dict[str, Any]:
 
 
 def tensors_only(state: object, path: Path) -> dict[str, Tensor]:
-    """Return the state dictionary after a check: names to finite tensors. Raises CheckpointError."""
+    """Return the state dictionary after a check of every tensor.
+
+    Raises:
+        CheckpointError: Unless it maps names to ordinary, finite tensors that the file has room for.
+    """
     size = path.stat().st_size
-    claimed = 0
+    claimed_bytes = 0
     storages: set[int] = set()
     if not isinstance(state, dict) or not state:
         raise CheckpointError(f"{path} has no weights at the expected place")
@@ -171,10 +184,13 @@ def tensors_only(state: object, path: Path) -> dict[str, Tensor]:
             raise CheckpointError(f"{path}: {name} is no ordinary tensor (sparse, quantised, complex or without data)")
         if value.numel() * value.element_size() > value.untyped_storage().nbytes() or not value.numel():
             raise CheckpointError(f"{path}: {name} has shape {tuple(value.shape)}, and not as many numbers in the file")
+        # Tensors may share a storage, whose bytes count once.
         storage = value.untyped_storage()
-        claimed += 0 if storage.data_ptr() in storages else storage.nbytes()
+        if storage.data_ptr() not in storages:
+            claimed_bytes += storage.nbytes()
         storages.add(storage.data_ptr())
-        if claimed > size:  # before touching memory without bytes in the file
+        # This comes before the values are read, which would touch memory without bytes in the file.
+        if claimed_bytes > size:
             raise CheckpointError(f"{path}: up to {name}, its tensors claim more than the {size:,} bytes it has")
         if value.is_floating_point() and not value.isfinite().all():
             raise CheckpointError(f"{path}: {name} holds numbers that are not finite; fetch the file again")
@@ -184,18 +200,22 @@ def tensors_only(state: object, path: Path) -> dict[str, Tensor]:
 # Keys under which training scripts save weights. The moving average comes first: it is what they evaluate.
 EMA_CONTAINERS = ("state_dict_ema", "model_ema", "ema_state_dict", "model_ema_state_dict", "ema_model", "ema")
 CONTAINERS = ("model", "module", "state_dict")
-INNER = ("module", "state_dict")  # of a dictionary of weights and settings in a container: ModelEma, EMA of YOLO
-AVERAGED_COUNT = "n_averaged"  # of torch.optim.swa_utils.AveragedModel, next to names with module.
+# Keys of the weights inside a container that also has settings, as of ModelEma or YOLO's EMA.
+INNER = ("module", "state_dict")
+# A counter of torch.optim.swa_utils.AveragedModel, next to names with the prefix module.
+AVERAGED_COUNT = "n_averaged"
 LIGHTNING_CALLBACKS = "callbacks"
 # Prefixes of DistributedDataParallel and torch.compile, and of modules that contain an encoder.
 WRAPPERS = ("module.", "_orig_mod.", "backbone.", "model.")
 PARENTS = ("backbone.", "model.")
-METHOD_PREFIXES = ("base_encoder.", "encoder.")  # by which methods are recognised
+# Prefixes by which methods are recognised.
+METHOD_PREFIXES = ("base_encoder.", "encoder.")
+# Name of the patch embedding's weight, which every encoder has.
 STEM = "patch_embed.proj.weight"
 
 
 def is_sincos(table: Tensor, *, rows_first: bool) -> bool:
-    """Return True if a position table is the fixed one, up to the rounding of its type.
+    """Return True if a position table is the fixed sin-cos table, up to the rounding of its type.
 
     Rows before those of the patches, of the CLS token and of registers, must be 0.
     """
@@ -220,6 +240,10 @@ def is_average_key(key: str) -> bool:
 def container_of(file: WeightFile, preferred: str | None = None) -> str | None:
     """Return the key of the file's weights; None if they are not in a container. A moving average comes first.
 
+    Args:
+        file: The file.
+        preferred: Key that is used if the file has it.
+
     Raises:
         CheckpointError: If the file has a moving average that can't be taken: under a key that no known training script
             uses, or in a callback.
@@ -243,12 +267,12 @@ def _is_container(value: object) -> bool:
 
 def _has_tensors(value: object) -> bool:
     """Return True if there are tensors in dictionaries or lists, two levels deep at most (torch_ema's lists)."""
-    parts = _parts_of(value)
-    inner = [part for outer in parts for part in _parts_of(outer)]
-    return any(isinstance(part, Tensor) and part.ndim > 0 for part in (*parts, *inner))
+    outer = _elements(value)
+    inner = [element for container in outer for element in _elements(container)]
+    return any(isinstance(element, Tensor) and element.ndim > 0 for element in (*outer, *inner))
 
 
-def _parts_of(value: object) -> list[object]:
+def _elements(value: object) -> list[object]:
     """Return the values of a dictionary, or the elements of a list; an empty list for anything else."""
     if isinstance(value, dict):
         return list(value.values())
@@ -258,13 +282,18 @@ def _parts_of(value: object) -> list[object]:
 
 
 def _refuse_other_average(file: WeightFile) -> None:
-    """Raise CheckpointError if a file has weights that seem a moving average, under an unknown key or in a callback."""
+    """Refuse a file with weights that seem a moving average, under an unknown key or in a callback.
+
+    Raises:
+        CheckpointError: With the keys of these weights.
+    """
     named = [str(key) for key, value in file.content.items() if is_average_key(str(key)) and _has_tensors(value)]
     callbacks = file.content.get(LIGHTNING_CALLBACKS)
-    for name, values in callbacks.items() if isinstance(callbacks, dict) else ():
-        if isinstance(values, dict):
-            keys = [key for key, value in values.items() if is_average_key(str(key)) and _has_tensors(value)]
-            named += [f"{LIGHTNING_CALLBACKS}.{name}.{key}" for key in keys]
+    if isinstance(callbacks, dict):
+        for name, values in callbacks.items():
+            if isinstance(values, dict):
+                keys = [key for key, value in values.items() if is_average_key(str(key)) and _has_tensors(value)]
+                named += [f"{LIGHTNING_CALLBACKS}.{name}.{key}" for key in keys]
     if named:
         raise CheckpointError(
             f"{file.path} has weights in {', '.join(named)}, which seem a moving average (EMA) of the "
@@ -275,11 +304,16 @@ def _refuse_other_average(file: WeightFile) -> None:
 def state_of(file: WeightFile, preferred: str | None = None) -> dict[str, Tensor]:
     """Return the state dictionary inside the container, see `unwrapped`.
 
+    Args:
+        file: The file.
+        preferred: Key of the container that is used if the file has it.
+
     Raises:
-        CheckpointError: If there is none.
+        CheckpointError: If there is no state dictionary, or a tensor of it is unusable.
     """
     key = container_of(file, preferred)
     state = file.content if key is None else file.content[key]
+    # A container may have the weights one level deeper, next to settings.
     if key is not None and not any(isinstance(value, Tensor) and value.ndim for value in state.values()):
         state = next((state[inner] for inner in INNER if isinstance(state.get(inner), dict)), state)
     return unwrapped(tensors_only(state, file.path), file.path)
@@ -315,7 +349,8 @@ def _common_wrapper(state: Mapping[str, Tensor]) -> str:
     stems = [name.removesuffix(STEM) for name in state if name == STEM or name.endswith(f".{STEM}")]
     if not stems:
         return ""
-    common = os.path.commonprefix([*state, *stems])  # noqa: RUF071 - of characters, cut at the last dot
+    # The common prefix of characters, which is cut at the last dot.
+    common = os.path.commonprefix([*state, *stems])  # noqa: RUF071
     before, dot, _ = common.rpartition(".")
     prefix = before + dot
     for name in METHOD_PREFIXES:
@@ -325,7 +360,11 @@ def _common_wrapper(state: Mapping[str, Tensor]) -> str:
 
 
 def check_file(draft: nn.Module, path: Path) -> None:
-    """Compare a network on the meta device with the shapes in a safetensors file, as `check_shapes` does."""
+    """Compare a network on the meta device with the shapes in a safetensors file.
+
+    Raises:
+        CheckpointError: If they differ, see `check_shapes`.
+    """
     with safetensors.safe_open(str(path), "pt") as file:
         check_shapes(draft, {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()})  # noqa: SIM118
 
@@ -333,20 +372,23 @@ def check_file(draft: nn.Module, path: Path) -> None:
 def check_shapes(draft: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Compare a network on the meta device with the shapes in a file.
 
+    Args:
+        draft: Network on the meta device.
+        shapes: Shapes of the tensors in the file, by name.
+
     Raises:
-        CheckpointError: If they differ.
+        CheckpointError: If they differ, or if the network needs much memory besides its weights.
     """
-    wanted = draft.state_dict()
-    for name, value in wanted.items():
+    expected = draft.state_dict()
+    for name, value in expected.items():
         shape = shapes.get(name)
-        if shape != tuple(value.shape) and not (shape is None and value.ndim == 0):  # counters may be absent
-            if shape is None:
-                problem = "is not"
-            else:
-                problem = f"has shape {shape}"
+        # Counters, which have no dimensions, may be absent.
+        if shape != tuple(value.shape) and not (shape is None and value.ndim == 0):
+            problem = "is not" if shape is None else f"has shape {shape}"
             raise CheckpointError(f"{name} {problem} in the file, but its header describes {tuple(value.shape)}")
-    computed = sum(value.nbytes for name, value in draft.named_buffers() if name not in wanted)
-    if computed > MAX_BUFFERS:
+    buffer_bytes = sum(value.nbytes for name, value in draft.named_buffers() if name not in expected)
+    if buffer_bytes > MAX_BUFFER_BYTES:
+        limit = MAX_BUFFER_BYTES >> 20
         raise CheckpointError(
-            f"its network needs {computed / 2**20:,.0f} MiB besides weights; at most {MAX_BUFFERS >> 20} are allowed"
+            f"its network needs {buffer_bytes / 2**20:,.0f} MiB besides weights; at most {limit} are allowed"
         )

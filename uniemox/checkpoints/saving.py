@@ -44,7 +44,8 @@ def _sort_metadata(path: Path) -> None:
         header = json.loads(file.read(length))
         header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
         text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-        if len(text) <= length:  # padded with blanks, as the format allows
+        # The format allows blanks after the header, so the length stays.
+        if len(text) <= length:
             file.seek(8)
             file.write(text.ljust(length))
 
@@ -53,22 +54,19 @@ def save_encoder(encoder: Any, path: str | Path, *, method: str = "uniemox") -> 
     """Write an encoder atomically.
 
     Args:
-        encoder: Of `load_published`, `load_start` or `build_encoder`.
-        method: Its rules are used when loading.
+        encoder: Result of `load_published`, `load_start` or `build_encoder`.
+        path: File to write.
+        method: Method whose rules are used when the file is loaded.
 
     Raises:
         CheckpointError: If the file can't be written.
     """
     path = Path(path)
-    if hasattr(encoder, "blocks"):
-        heads = heads_in(encoder)
-    else:
-        heads = None
     report: LoadReport | None = getattr(encoder, "report", None)
     new = () if report is None else report.new
     header: dict[str, object] = {
         "method": method,
-        "heads": heads,
+        "heads": heads_in(encoder) if hasattr(encoder, "blocks") else None,
         "image_size": encoder.patch_embed.img_size[0],
         "new": new,
     }
@@ -85,32 +83,46 @@ def convert(
     heads: int | None = None,
     image_size: int | None = None,
 ) -> tuple[LoadReport, str]:
-    """Load a published encoder and write it as safetensors. Arguments as for `load_published`.
+    """Load a published encoder and write it as safetensors.
 
     Plain ViTs are written as pre-trained, with CLS token and final norm, so nothing is lost. Parameters that
     fine-tuning replaces are drawn when the file is loaded.
 
+    Args:
+        source: File to read, as for `load_published`.
+        target: File to write; must end in .safetensors.
+        method: As for `load_published`.
+        heads: As for `load_published`.
+        image_size: As for `load_published`.
+
     Returns:
         The load's report and a Python line that loads the new file: with timm if timm has the architecture.
+
+    Raises:
+        CheckpointError: For another target, for a source that timm loads itself, and as `load_published`.
     """
     if Path(target).suffix != ".safetensors":
         raise CheckpointError(f"{target} must end in .safetensors, the output format")
     if str(source).startswith(TIMM):
         raise CheckpointError(f"{source} is already timm's own: timm.create_model loads it")
     encoder: Any = load_published(source, method=method, heads=heads, image_size=image_size)
+    # A new norm would replace the trained one, so write the network of pre-training instead.
     if isinstance(encoder, VisionTransformer) and "fc_norm.weight" in encoder.report.new:
         encoder = load_start(source, method=method, heads=heads, image_size=image_size)
     save_encoder(encoder, target, method=encoder.report.method)
-    if seen := read_seen(Path(source)):
-        write_hashes(seen_file(Path(target)), seen)
+    if hashes := read_seen(Path(source)):
+        write_hashes(seen_file(Path(target)), hashes)
     return encoder.report, loading_line(encoder, target)
 
 
 def loading_line(encoder: Any, path: str | Path) -> str:
     """Return Python code that loads a written file with timm, or with uniemox if timm lacks the architecture.
 
+    timm's `resolve_model_data_config` then returns the encoder's pixel statistics.
+
     Args:
-        encoder: With its report. timm's `resolve_model_data_config` then returns its pixel statistics.
+        encoder: Encoder with its report.
+        path: The written file.
     """
     if isinstance(encoder, MixMAEEncoder):
         return f"uniemox.checkpoints.load_published({str(path)!r})"
@@ -125,20 +137,19 @@ def loading_line(encoder: Any, path: str | Path) -> str:
 
 
 def timm_model(encoder: Any) -> tuple[str, dict[str, object]]:
-    """Return a timm name and options that give exactly this network."""
+    """Return a timm name and options that give exactly this network.
+
+    Raises:
+        CheckpointError: For a network that is neither a plain ViT nor a BEiT nor a Swin.
+    """
     is_swin = isinstance(encoder, SwinTransformer)
-    if is_swin:
-        block = encoder.layers[0].blocks[0]
-    else:
-        block = encoder.blocks[0]
+    block = encoder.layers[0].blocks[0] if is_swin else encoder.blocks[0]
     ratio = block.mlp.fc1.out_features / encoder.embed_dim
-    options: dict[str, object] = {
-        "num_classes": 0,
-        "img_size": encoder.patch_embed.img_size[0],
-        **({} if ratio == 4 else {"mlp_ratio": ratio}),
-        "patch_size": encoder.patch_embed.patch_size[0],
-        "embed_dim": encoder.embed_dim,
-    }
+    options: dict[str, object] = {"num_classes": 0, "img_size": encoder.patch_embed.img_size[0]}
+    # 4 is timm's default.
+    if ratio != 4:
+        options["mlp_ratio"] = ratio
+    options |= {"patch_size": encoder.patch_embed.patch_size[0], "embed_dim": encoder.embed_dim}
     if is_swin:
         windows = tuple(stage.blocks[0].window_size[0] for stage in encoder.layers)
         depths = tuple(len(stage.blocks) for stage in encoder.layers)
@@ -150,6 +161,7 @@ def timm_model(encoder: Any) -> tuple[str, dict[str, object]]:
         return "beit_base_patch16_224", options
     if not isinstance(encoder, VisionTransformer):
         raise CheckpointError(f"there is no line for a {type(encoder).__name__}")
+    # Any number adds a layer scale, whose values come from the file.
     if hasattr(block.ls1, "gamma"):
         options["init_values"] = 1e-5
     if block.attn.qkv.bias is None:

@@ -1,4 +1,4 @@
-"""Decoder in a file of initial weights: MAE's layer that makes α and β (`embed`), and the decoder after it."""
+"""Decoder in a file of initial weights: MAE's layer that computes α and β (`embed`), and the decoder after it."""
 
 import re
 from dataclasses import asdict, dataclass
@@ -21,7 +21,8 @@ MAE_NAMES = {
 }
 """Prefixes of names in MAE's files (and dBOT's, but for its prediction layer), and those of `UniEmoX`."""
 OWN_PREFIXES = ("embed.", "decoder.")
-COMPUTED = "decoder_pos_embed"  # the fixed table of positions, which the model computes
+# The fixed table of positions, which the model computes.
+COMPUTED = "decoder_pos_embed"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +30,7 @@ class DecoderReport:
     """Origin of the weights of `embed` and the decoder at the beginning of a run. Names are the model's."""
 
     source: str
-    """File or network that the run starts from, or why nothing was taken."""
+    """File or network that the run starts from, or why no tensor was loaded."""
     taken: tuple[str, ...] = ()
     """Tensors with the file's values."""
     new: tuple[str, ...] = ()
@@ -62,74 +63,78 @@ def take_decoder(model: nn.Module, start: str | None, *, is_fresh: bool = False)
     Args:
         model: A `UniEmoX` with random weights.
         start: Value of `EncoderConfig.start`.
-        is_fresh: Take nothing.
+        is_fresh: Keep the random weights.
 
     Returns:
-        A report of what was taken, and what is new.
+        A report of which tensors were loaded, and which are new.
 
     Raises:
-        CheckpointError: The file can't be read, or a tensor is not finite.
+        CheckpointError: If the file can't be read, or a tensor is not finite.
     """
-    wanted = {name: value for name, value in model.state_dict().items() if name.startswith(OWN_PREFIXES)}
+    parameters = {name: value for name, value in model.state_dict().items() if name.startswith(OWN_PREFIXES)}
     if start is None:
-        return DecoderReport(source="the run has no initial weights", new=tuple(wanted))
+        return DecoderReport(source="the run has no initial weights", new=tuple(parameters))
     if is_fresh:
-        return DecoderReport(source="--fresh-decoder", new=tuple(wanted))
+        return DecoderReport(source="--fresh-decoder", new=tuple(parameters))
     if start.startswith(TIMM) or Path(start).is_dir():
-        return DecoderReport(source=f"{start} is taken as an encoder alone", new=tuple(wanted))
-    found = decoder_tensors(Path(start))
-    if not found:
-        return DecoderReport(source=f"{start} has no decoder", new=tuple(wanted))
-    fitting = {
-        layer
-        for layer in {_layer_of(name) for name in wanted}
-        if all(
-            name in found and found[name][1].shape == value.shape
-            for name, value in wanted.items()
-            if _layer_of(name) == layer
-        )
+        return DecoderReport(source=f"{start} is taken as an encoder alone", new=tuple(parameters))
+    stored = decoder_tensors(Path(start))
+    if not stored:
+        return DecoderReport(source=f"{start} has no decoder", new=tuple(parameters))
+    unfit_layers = {
+        _layer_of(name)
+        for name, value in parameters.items()
+        if name not in stored or stored[name][1].shape != value.shape
     }
-    taken = tuple(name for name in wanted if _layer_of(name) in fitting)
-    if not next(iter(wanted.values())).is_meta:
+    taken = tuple(name for name in parameters if _layer_of(name) not in unfit_layers)
+    if not next(iter(parameters.values())).is_meta:
         with torch.no_grad():
             for name in taken:
-                wanted[name].copy_(found[name][1])
+                parameters[name].copy_(stored[name][1])
     return DecoderReport(
         source=start,
         taken=taken,
-        new=tuple(name for name in wanted if name not in taken),
-        unfit=tuple(theirs for name, (theirs, _) in found.items() if name not in taken),
+        new=tuple(name for name in parameters if name not in taken),
+        unfit=tuple(file_name for name, (file_name, _) in stored.items() if name not in taken),
     )
 
 
 def decoder_tensors(path: Path) -> dict[str, tuple[str, Tensor]]:
-    """Read the decoder of a weight file: its own name and the tensor, by the name in `UniEmoX`.
+    """Read the decoder of a weight file.
 
-    Empty if the file has no decoder. Tensors of a decoder that `UniEmoX` has no name for keep their own name.
+    Returns:
+        The file's name of each tensor, and the tensor, by the name in `UniEmoX`; empty if the file has no decoder.
+        Tensors of a decoder that `UniEmoX` has no name for keep the file's name.
+
+    Raises:
+        CheckpointError: If the file can't be read, or its method is not recognised.
     """
     file = read_weight_file(path, mapped=True)
-    if file.metadata is not None:  # our own files of this form hold an encoder alone
+    # Our own files of this form hold an encoder alone.
+    if file.metadata is not None:
         return {}
     method = recognise(file)
-    if method == "dino":  # a container of two networks, neither of which has a decoder
+    # DINO's container has two networks, neither of which has a decoder.
+    if method == "dino":
         return {}
     state = state_of(file)
     if method == "uniemox":
         return {name: (name, value) for name, value in state.items() if name.startswith(OWN_PREFIXES)}
-    if "decoder_embed.weight" not in state:  # a mask token alone may be one of the encoder
+    # A mask token alone may be one of the encoder.
+    if "decoder_embed.weight" not in state:
         return {}
     tensors = {}
-    for theirs, value in state.items():
-        prefix = next((prefix for prefix in MAE_NAMES if theirs.startswith(prefix)), None)
+    for file_name, value in state.items():
+        prefix = next((prefix for prefix in MAE_NAMES if file_name.startswith(prefix)), None)
         if prefix is not None:
-            tensors[MAE_NAMES[prefix] + theirs.removeprefix(prefix)] = (theirs, value)
-        elif "decoder_" in theirs and theirs != COMPUTED:
-            tensors[theirs] = (theirs, value)
+            tensors[MAE_NAMES[prefix] + file_name.removeprefix(prefix)] = (file_name, value)
+        elif "decoder_" in file_name and file_name != COMPUTED:
+            tensors[file_name] = (file_name, value)
     return tensors
 
 
 def _layer_of(name: str) -> str:
-    """Return the layer of a tensor: a block, or what lies outside of the blocks.
+    """Return the layer of a tensor: a block, or a module outside of the blocks.
 
     >>> [_layer_of(name) for name in ("embed.bias", "decoder.blocks.3.attn.qkv.bias", "decoder.mask_token")]
     ['embed', 'decoder.blocks.3', 'decoder.mask_token']

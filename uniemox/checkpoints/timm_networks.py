@@ -25,6 +25,7 @@ from uniemox.model.encoders import build_timm
 
 TIMM = "timm:"
 LOCAL = "local-dir:"
+# Names of weight files in a folder of the hub, the preferred one first.
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 HUB_FILES = (*WEIGHT_FILES, "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 HUB_TIMEOUT_S = 8
@@ -88,7 +89,7 @@ def _read_folder(folder: Path) -> TimmSource:
     """Read the network in a folder of the Hugging Face hub.
 
     Raises:
-        CheckpointError: If it is not timm's.
+        CheckpointError: If it is no network of timm, or has no weights.
     """
     try:
         config = json.loads(read_limited(folder / "config.json"))
@@ -112,8 +113,8 @@ def load_timm(text: str, image_size: int | None, *, pretrained: bool = True) -> 
     """Load a network of timm without classifier; `.report` lists what was loaded.
 
     Args:
-        text: As for `TimmSource.parse`; a local file's classifier is left out. Of a file with a moving average (EMA),
-            its weights are taken.
+        text: Name of the network, see `TimmSource.parse`. A local file's classifier is left out; if the file has a
+            moving average (EMA), its weights are loaded.
         image_size: Side of the input in px, if the network is built for one.
         pretrained: False keeps random weights.
 
@@ -121,6 +122,7 @@ def load_timm(text: str, image_size: int | None, *, pretrained: bool = True) -> 
         CheckpointError: If timm has no such model or weights, or they can't be fetched.
     """
     source = TimmSource.parse(text)
+    # On the meta device this is fast: it only shows whether the network is built for one image size.
     with torch.device("meta"):
         embedding = getattr(timm.create_model(source.name, num_classes=0), "patch_embed", None)
     if pretrained and not source.file:
@@ -128,10 +130,7 @@ def load_timm(text: str, image_size: int | None, *, pretrained: bool = True) -> 
     options: dict[str, Any] = dict(source.options)
     if image_size is not None and hasattr(embedding, "img_size"):
         options["img_size"] = image_size
-    if source.file and pretrained:
-        file = read_weight_file(source.file)
-    else:
-        file = None
+    file = read_weight_file(source.file) if source.file and pretrained else None
     resized: list[str] = []
     try:
         network: Any = build_timm(
@@ -147,8 +146,9 @@ def load_timm(text: str, image_size: int | None, *, pretrained: bool = True) -> 
         raise CheckpointError(f"timm:{text.removeprefix(TIMM)} could not be built with its weights: {error}") from error
     config = network.pretrained_cfg
     pixels = (config["mean"], config["std"])
+    # A checkpoint of timm's training script has the statistics of its training.
     if file is not None and not source.pixels:
-        pixels = pixels_of(file, "timm") or pixels  # those of timm's training script
+        pixels = pixels_of(file, "timm") or pixels
     network.report = LoadReport(
         path=f"{TIMM}{text.removeprefix(TIMM)}",
         method="timm",
@@ -165,35 +165,40 @@ def load_timm(text: str, image_size: int | None, *, pretrained: bool = True) -> 
 def is_cached(name: str) -> bool:
     """Return True if the hub's cache has the published weights of a network of timm."""
     config = timm.get_pretrained_cfg(name)
-    files = (
-        (try_to_load_from_cache(config.hf_hub_id, file) for file in HUB_FILES) if config and config.hf_hub_id else ()
-    )
-    return any(isinstance(file, str) for file in files)
+    if not config or not config.hf_hub_id:
+        return False
+    # The result is a path only if the file is cached.
+    return any(isinstance(try_to_load_from_cache(config.hf_hub_id, file), str) for file in HUB_FILES)
 
 
 def check_hub(name: str) -> None:
-    """Raise CheckpointError in seconds if a network's weights must be fetched and the hub does not respond.
+    """Check, within seconds, that the hub responds if a network's weights must be fetched.
 
-    The hub's own client retries for a minute.
+    The hub's own client would retry for a minute.
+
+    Raises:
+        CheckpointError: If the weights are not in the cache and the hub does not respond.
     """
     if constants.HF_HUB_OFFLINE or is_cached(name):
         return
     reasons = [f"no answer in {HUB_TIMEOUT_S} s"]
 
-    def ask() -> None:
+    def request_hub() -> None:
         try:
             urlopen(constants.ENDPOINT, timeout=HUB_TIMEOUT_S).close()
+        # The hub responds; its client decides whether to trust it.
         except (HTTPError, ssl.SSLError):
-            pass  # the hub responds; its client decides whether to trust it
+            pass
         except OSError as error:
             if not isinstance(getattr(error, "reason", None), ssl.SSLError):
                 reasons.append(str(error))
                 return
         reasons.clear()
 
-    asking = threading.Thread(target=ask, daemon=True)  # a socket timeout does not cover name resolution
-    asking.start()
-    asking.join(HUB_TIMEOUT_S)
+    # In a thread, because a socket's timeout does not cover name resolution.
+    request = threading.Thread(target=request_hub, daemon=True)
+    request.start()
+    request.join(HUB_TIMEOUT_S)
     if reasons:
         raise CheckpointError(
             f"the weights of timm:{name} are not in the cache, and {constants.ENDPOINT} can't be reached "
@@ -207,14 +212,20 @@ def load_without_head(network: Any, file: WeightFile) -> list[str]:
 
     Official files of DINOv2, CLIP and others are renamed as timm does, and position tables of another image size are
     resized as timm does.
-    Raises the errors of timm and torch for another network's weights; CheckpointError for a file without weights.
 
     Returns:
         The names of resized tables.
+
+    Raises:
+        CheckpointError: For a file without weights.
+        RuntimeError: For weights of another network; timm's functions may raise other errors for them.
     """
-    heads: Any = network.pretrained_cfg.get("classifier") or ()
-    names = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
-    state = {key: value for key, value in state_of(file).items() if not key.startswith(names)}
+    classifiers: Any = network.pretrained_cfg.get("classifier") or ()
+    if isinstance(classifiers, str):
+        classifiers = [classifiers]
+    prefixes = tuple(f"{classifier}." for classifier in classifiers)
+    state = {key: value for key, value in state_of(file).items() if not key.startswith(prefixes)}
+    # timm's modules have a function that renames and resizes the tensors of official files.
     module = sys.modules[type(network).__module__]
     convert = getattr(module, "checkpoint_filter_fn", None)
     converted: dict[str, Any] = state if convert is None else convert(dict(state), network)

@@ -31,7 +31,8 @@ app = App(
     help_epilogue="Tab completion: `uniemox --install-completion`.",
 )
 app.register_install_completion_command()
-COMMANDS = {  # with their help in the list of commands; a command is imported when it is called
+# A command's module is imported only when the command is called, so its line in the list of commands stands here.
+COMMANDS = {
     "predict": "Predict what images make people feel, and detect the people in them.",
     "survey": "Write a self-contained HTML page about the emotions that a collection of images evokes.",
     "search": "Find images in a folder by similarity to another image, by emotion, or by mood.",
@@ -55,7 +56,8 @@ COMMANDS = {  # with their help in the list of commands; a command is imported w
     "doctor": "Check this machine before a long run: GPUs, compiler, memory, disk, loading. Takes about a minute.",
     "docs": "Show a page of the documentation; without a name, list the pages.",
 }
-MODULES = {  # commands whose module has another name
+# Commands that live in a module of another name.
+MODULES = {
     "convert": "weights",
     "fetch": "weights",
     "compare": "evaluate",
@@ -74,37 +76,38 @@ def main() -> None:
     Exit codes: 1 for such an error, 2 for a command that can't be parsed, 3 if some images could not be read.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # for file names that the terminal can't show
+        # The terminal's encoding may lack characters of a file name.
+        sys.stdout.reconfigure(errors="backslashreplace")
     if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="surrogateescape")  # for file names that are not UTF-8, as in Path
-    warnings.filterwarnings("ignore", module="PIL")  # PIL warns of odd metadata; unreadable images raise our own errors
+        # A list of files may contain names that are not UTF-8; `Path` decodes them in the same way.
+        sys.stdin.reconfigure(errors="surrogateescape")
+    # PIL warns of odd metadata; unreadable images raise our own errors.
+    warnings.filterwarnings("ignore", module="PIL")
     run_and_report_errors(_run_app)
 
 
 def _run_app() -> None:
     """Import the command that is called, for its own help and its preset's defaults, and run it."""
-    words = sys.argv[1:]
-    name = next(iter(words), "")
+    arguments = sys.argv[1:]
+    name = next(iter(arguments), "")
     if name in COMMANDS:
         module = import_module(f"uniemox.cli.{MODULES.get(name, name)}")
         command = getattr(module, name)
         if name in WITH_PRESETS:
-            preset = module.PRESETS[preset_in(words, module.PRESETS, module.DEFAULT)]()
+            preset = module.PRESETS[preset_in(arguments, module.PRESETS, module.DEFAULT)]()
             takes(settings=options_of(preset, without=module.NO_OPTIONS))(command)
         del app[name]
         app.command(command)
     else:
-        app.help_format = "plaintext"  # importing a Markdown parser takes a fifth of the time of `uniemox --help`
-    app(words, exit_on_error=False)
+        # Importing a Markdown parser takes a fifth of the time of `uniemox --help`.
+        app.help_format = "plaintext"
+    app(arguments, exit_on_error=False)
 
 
 def _with_short_words(message: str) -> str:
     """Shorten the values that were given on the command line, which messages repeat and which may be data URLs."""
     for word in sorted(sys.argv[1:], key=len, reverse=True):
-        if word.startswith("--"):
-            value = word.partition("=")[2]
-        else:
-            value = word
+        value = word.partition("=")[2] if word.startswith("--") else word
         if value:
             message = message.replace(value, shorten(value))
     return message
@@ -114,7 +117,8 @@ def run_and_report_errors(program: Callable[[], None]) -> None:
     """Run a program. Errors caused by bad input become one line on standard error and an exit code."""
     try:
         program()
-    except CycloptsError:  # cyclopts has already printed the mistake
+    except CycloptsError:
+        # cyclopts has already printed the mistake.
         sys.exit(EXIT_USAGE)
     except StoppedError as error:
         say(str(error))
@@ -126,13 +130,15 @@ def run_and_report_errors(program: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         err.print("stopped")
         sys.exit(EXIT_INTERRUPTED)
-    except BrokenPipeError:  # the reader of standard output has closed it, as `head` does
+    except BrokenPipeError:
+        # The reader of standard output has closed it, as `head` does.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_BROKEN_PIPE)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
             say(f"error: writing failed: {error.strerror}; finished files are kept")
-        elif isinstance(error.filename, str | Path):  # a path from the command line that can't be used
+        elif isinstance(error.filename, str | Path):
+            # The command line named a path that can't be used.
             path = shorten(str(error.filename))
             say(f"error: {path}: {error.strerror}; choose another path, or change its permissions")
         else:

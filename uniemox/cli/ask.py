@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from uniemox.ask.config import AskConfig
-from uniemox.cli.console import EXIT_UNREADABLE, JsonObject, progress_bar, say, show_all
+from uniemox.cli.console import EXIT_UNREADABLE, JsonObject, need, progress_bar, say, show_all
 from uniemox.cli.data_files import Exclude, Splits
 from uniemox.cli.settings import config_of, options_of, read_key, takes
 
@@ -58,13 +58,16 @@ def ask(
         split: Split to use, or all. Default: test if the data have one, else val, else all.
         key_from: Name of the environment variable that holds the API key. The key itself is never written to a file.
     """
+    need("openai", "httpx2", extra="ask")
     from uniemox.data.source import open_data
 
     config = config_of(AskConfig, settings)
     key = read_key(key_from)
     dataset = open_data(data, splits=splits, exclude=exclude, with_texts=False)
-    chosen = dataset.scored_split(split)
-    _ask(config, key, dataset if chosen == "all" else dataset.only(chosen), chosen, ours, out, as_json=as_json)
+    scored_split = dataset.scored_split(split)
+    if scored_split != "all":
+        dataset = dataset.only(scored_split)
+    _ask(config, key, dataset, scored_split, ours, out, as_json=as_json)
 
 
 def _ask(
@@ -74,7 +77,7 @@ def _ask(
     from uniemox.ask.page import write_results
     from uniemox.ask.question import labels_of_ours, question, select
     from uniemox.ask.result import summarise
-    from uniemox.ask.run import ask as run
+    from uniemox.ask.run import ask as ask_models
 
     text = question(data.labels)
     with progress_bar() as progress:
@@ -82,10 +85,11 @@ def _ask(
         for note in selection.notes:
             say(note)
         images = selection.images
+        # Our model predicts before the questions are sent, so that an unusable model costs nothing.
         predicted = None
-        if ours is not None:  # before the questions, so that an unusable model costs nothing
+        if ours is not None:
             predicted = labels_of_ours(ours, images, data.labels, progress.show)
-        rows = run(config, images, data.labels, out, key=key, on_plan=say, on_progress=progress.show)
+        rows = ask_models(config, images, data.labels, out, key=key, on_plan=say, on_progress=progress.show)
     results = summarise(
         config,
         images,
@@ -98,7 +102,8 @@ def _ask(
     )
     say(f"wrote {write_results(results, out)}; every answer is in {out / 'answers.jsonl'}")
     # Only questions of this run: earlier failures at other endpoints were not sent again.
-    failed = sum(one.failed for one in results.models if one.endpoint == config.url and one.model in config.models)
+    asked_models = [model for model in results.models if model.endpoint == config.url and model.model in config.models]
+    failed = sum(model.failed for model in asked_models)
     if failed:
         say(f"{failed} questions failed; repeat the command to send them again")
     show_all([json.dumps(results.as_dict())] if as_json else _tables(results))
@@ -111,27 +116,31 @@ def _tables(results: "Results") -> Iterator[Table | str]:
     from uniemox.ask.page import names_of
     from uniemox.ask.result import OURS
 
-    if results.ours_result:
-        with_ours = ["agree %", "kappa"]
-    else:
-        with_ours = []
-    scores = Table("model", "answers", "accuracy", "95 % interval", *with_ours, "p50 s", "p95 s", "cost")
+    agreement_columns = ["agree %", "kappa"] if results.ours_result else []
+    scores = Table("model", "answers", "accuracy", "95 % interval", *agreement_columns, "p50 s", "p95 s", "cost")
     scores.columns[3].no_wrap = True
-    read = Table("model", *(results.models[0].outcomes if results.models else ()), "failed")
-    named = list(zip(names_of(results), results.models, strict=True))
-    for name, result in named + ([(OURS, results.ours_result)] if results.ours_result else []):
-        shared = result.agreement
-        bounds = result.accuracy_interval
-        cells = [str(result.n), _shown(result.accuracy, 3), "{:.3f} to {:.3f}".format(*bounds) if bounds else "-"]
-        if with_ours:
-            cells += [_shown(shared.percent, 1), _shown(shared.kappa, 2)] if shared else ["-", "-"]
-        cells += [_shown(result.latency_p50_s, 1), _shown(result.latency_p95_s, 1), _shown(result.cost, 4)]
+    outcomes = Table("model", *(results.models[0].outcomes if results.models else ()), "failed")
+    rows = list(zip(names_of(results), results.models, strict=True))
+    if results.ours_result:
+        rows.append((OURS, results.ours_result))
+    for name, result in rows:
+        interval = "-"
+        if result.accuracy_interval:
+            interval = "{:.3f} to {:.3f}".format(*result.accuracy_interval)
+        cells = [str(result.n), _format(result.accuracy, 3), interval]
+        if agreement_columns and result.agreement:
+            cells += [_format(result.agreement.percent, 1), _format(result.agreement.kappa, 2)]
+        elif agreement_columns:
+            cells += ["-", "-"]
+        cells += [_format(result.latency_p50_s, 1), _format(result.latency_p95_s, 1), _format(result.cost, 4)]
+        # Text, because Rich would take [brackets] in a model's name for markup.
         scores.add_row(Text(name), *cells)
+        # Our model has no endpoint. It always names a label, so outcomes say nothing about it.
         if result.endpoint:
-            read.add_row(Text(name), *map(str, result.outcomes.values()), str(result.failed))
+            outcomes.add_row(Text(name), *map(str, result.outcomes.values()), str(result.failed))
     yield scores
-    yield read
+    yield outcomes
 
 
-def _shown(value: float | None, digits: int) -> str:
+def _format(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"

@@ -48,10 +48,13 @@ def step(
         on_gpu = device == "cuda"
     if on_gpu and not torch.cuda.is_available():
         raise ConfigError("there is no CUDA device here; use --device cpu")
+    if batch_size is None:
+        batch_size = 256 if on_gpu else 32
+    default_model = "vit_large_patch16_224" if on_gpu else "vit_small_patch16_224"
     with progress_bar() as progress:
         result = bench_step(
-            model=model or ("vit_large_patch16_224" if on_gpu else "vit_small_patch16_224"),
-            batch_size=(256 if on_gpu else 32) if batch_size is None else batch_size,
+            model=model or default_model,
+            batch_size=batch_size,
             steps=steps,
             device=torch.device("cuda" if on_gpu else "cpu"),
             with_clip=on_gpu,
@@ -97,13 +100,13 @@ def bench_data_command(*, data: str, soak: int = 0, as_json: JsonObject = False)
     print(json.dumps(asdict(result)) if as_json else words)
 
 
-def _growth(growth_mb: float | None, soak: int, what: str) -> str:
+def _growth(growth_mb: float | None, soak: int, item: str) -> str:
     """Return a line about the memory growth of a process; an empty text if it was not measured."""
     from uniemox.training.counting import soak_start
 
     if growth_mb is None:
         return ""
-    return f"\nmemory grew by {growth_mb:.1f} MB between {what} {soak_start(soak):,} and {what} {soak:,}"
+    return f"\nmemory grew by {growth_mb:.1f} MB between {item} {soak_start(soak):,} and {item} {soak:,}"
 
 
 @bench.command(name="predict")
@@ -148,11 +151,10 @@ def bench_predict_command(
     if as_json:
         print(json.dumps(asdict(result)))
         return
-    if result.ratio is None:
-        against = ""
-    else:
-        against = f", {result.ratio:.1f} times torch's {result.torch_images_per_s:.0f}"
-    print(f"{result.images_per_s:.0f} images/s{against} (best of {PASSES} passes over {result.images})")
+    comparison = ""
+    if result.ratio is not None:
+        comparison = f", {result.ratio:.1f} times torch's {result.torch_images_per_s:.0f}"
+    print(f"{result.images_per_s:.0f} images/s{comparison} (best of {PASSES} passes over {result.images})")
     if result.with_people_images_per_s is not None:
         print(f"{result.with_people_images_per_s:.0f} images/s with the people in them")
     print(f"{result.with_faces_images_per_s:.0f} images/s with the faces in them")
@@ -162,12 +164,11 @@ def bench_predict_command(
             f", with {result.peak_rss_mb:.0f} MB\n"
             f"a process that answers all {result.images} has {result.folder_peak_rss_mb:.0f} MB"
         )
-    if result.torch_network_images_per_s is None:
-        alone = ""
-    else:
-        alone = f", in torch {result.torch_network_images_per_s:.0f}"
+    in_torch = ""
+    if result.torch_network_images_per_s is not None:
+        in_torch = f", in torch {result.torch_network_images_per_s:.0f}"
     print(
-        f"the network alone {result.network_images_per_s:.0f} images/s{alone}\n"
+        f"the network alone {result.network_images_per_s:.0f} images/s{in_torch}\n"
         f"first answer {result.start_s:.2f} s after a process starts{memory}"
         f"{_growth(result.memory_growth_mb, soak, 'image')}"
     )

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from uniemox.evaluate.recalibration import RatingFit, Recalibration
 
 
-NARROW = 7  # no rating above it: the scale was probably not 1 to 9
+# If no rating is above this value, people probably rated on another scale than 1 to 9.
+NARROW_SCALE_MAX = 7
 
 
 def calibrate(
@@ -62,16 +63,10 @@ def calibrate(
     for unreadable in describe_unreadable(result.unreadable):
         say(unreadable)
     if as_json:
-        if isinstance(result, Recalibration):
-            verdict = {"verdict": result.verdict}
-        else:
-            verdict = {}
+        verdict = {"verdict": result.verdict} if isinstance(result, Recalibration) else {}
         print(json.dumps(asdict(result) | verdict | {"written": str(out)}))
         return
-    if result.split == "all":
-        part = ""
-    else:
-        part = f" of split {result.split}"
+    part = "" if result.split == "all" else f" of split {result.split}"
     say(f"wrote {out}: {result.images} images{part}{line}")
     print("\n".join(words))
 
@@ -100,7 +95,7 @@ def _confidence_words(result: "Recalibration", out: Path) -> tuple[str, list[str
 def _rating_words(fit: "RatingFit") -> tuple[str, list[str]]:
     """Return the end of a line for standard error, and lines for standard output."""
     line = f" of {fit.groups} groups, rated {min(fit.lowest):.1f} to {max(fit.highest):.1f} of 1 to 9"
-    if max(fit.highest) <= NARROW:
+    if max(fit.highest) <= NARROW_SCALE_MAX:
         line += " (if people rated on another scale, name it: csv:TABLE?scale=1-7)"
     return f"{line}; ten-fold cross-validation over groups:", [
         f"{name}: rank correlation {fit.spearman[i]:.2f}, error {fit.mean_error[i]:.2f} of 8 (the mean rating "

@@ -9,9 +9,12 @@ from uniemox.cli.progress import duration
 from uniemox.training.journal import Callback, RunPlan
 from uniemox.training.processes import rank
 
-SAID_AFTER = 5  # steps after which the remaining time is estimated
-QUIET = ("lr", "epoch", "images_per_s", "wait_s", "with_person", "clipped", "fused_cosine", "offset_share")
-NORM_OF_LOSS = "grad_norm_"  # prefix of single losses' gradient norms, which only the log shows, like QUIET
+# The remaining time is estimated after a few steps.
+ESTIMATE_AFTER_STEPS = 5
+# Values that only the log shows, not the line next to the bar.
+LOG_ONLY = ("lr", "epoch", "images_per_s", "wait_s", "with_person", "clipped", "fused_cosine", "offset_share")
+# Prefix of the gradient norms of single losses, which only the log shows too.
+LOSS_NORM_PREFIX = "grad_norm_"
 
 
 class ConsoleCallback(AbstractContextManager["ConsoleCallback"], Callback):
@@ -52,10 +55,10 @@ class ConsoleCallback(AbstractContextManager["ConsoleCallback"], Callback):
         """Show the progress and every loss by name; after a few steps, print the remaining time."""
         if rank() != 0 or self.plan is None:
             return
-        logged = {name for name in values if name in QUIET or name.startswith(NORM_OF_LOSS)}
-        losses = "  ".join(f"{name} {value:.3f}" for name, value in values.items() if name not in logged)
+        log_only = {name for name in values if name in LOG_ONLY or name.startswith(LOSS_NORM_PREFIX)}
+        losses = "  ".join(f"{name} {value:.3f}" for name, value in values.items() if name not in log_only)
         speed = f"{values['images_per_s']:.0f} images/s, waiting {values['wait_s'] * 1000:.0f} ms"
-        if done - self.plan.done == SAID_AFTER or done == self.plan.steps == self.plan.done + 1:
-            left = (time.perf_counter() - self.started) / (done - self.plan.done) * (self.plan.steps - done)
-            say(f"about {duration(left)} to go, {speed}")
-        self.progress(self.plan.what, done, self.plan.steps, f"{losses}  {speed}")
+        if done - self.plan.done == ESTIMATE_AFTER_STEPS or done == self.plan.steps == self.plan.done + 1:
+            remaining_s = (time.perf_counter() - self.started) / (done - self.plan.done) * (self.plan.steps - done)
+            say(f"about {duration(remaining_s)} to go, {speed}")
+        self.progress(self.plan.title, done, self.plan.steps, f"{losses}  {speed}")

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from uniemox.cli.progress import ProgressBar
     from uniemox.data.sample import DataSet
 
-EXIT_INTERRUPTED = 130  # as shells do
+# Shells return 128 + 2 for a program that SIGINT (2) ended.
+EXIT_INTERRUPTED = 130
+# Some images could not be read; 1 is an error, 2 a command that can't be parsed.
+EXIT_UNREADABLE = 3
 
 
 class UsageError(ConfigError):
@@ -43,15 +46,16 @@ def printable(text: str) -> str:
     >>> printable("a\\x1b[2J.jpg")
     'a\\ufffd[2J.jpg'
     """
+    # Surrogates stay: they stand for the bytes of a name that is not UTF-8.
     return "".join(c if c.isprintable() or c in "\n\t" or 0xD800 <= ord(c) < 0xE000 else "\ufffd" for c in text)
 
 
-PLAIN: dict[str, Any] = {"markup": False, "emoji": False}  # print [red] and :smile: in a name literally
+# A name such as [red].jpg or :smile:.jpg is printed literally.
+PLAIN: dict[str, Any] = {"markup": False, "emoji": False}
 out = SafeConsole(**PLAIN)
 err = SafeConsole(stderr=True, **PLAIN)
 
 Files = Annotated[Path | None, Parameter(negative="")]
-EXIT_UNREADABLE = 3  # some images could not be read; 1 is an error, 2 a command that can't be parsed
 Flag = Annotated[bool, Parameter(negative="")]
 JsonFlag = Annotated[bool, Parameter(name="--json", negative="")]
 JsonObject = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON object.")]

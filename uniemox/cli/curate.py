@@ -92,18 +92,13 @@ def collect(
     from uniemox.curate.project import create_project, is_project
     from uniemox.data.source import parse_source
 
-    if is_project(folder) or not source:
-        existing_project = opened(folder)
-    else:
-        existing_project = None
+    # A new project is only created after all sources were found.
+    existing_project = opened(folder) if is_project(folder) or not source else None
     config = config_of(CollectConfig, options)
-    if existing_project:
-        plan = existing_project.plan
-    else:
-        plan = paper_plan()
+    plan = existing_project.plan if existing_project else paper_plan()
     sources = [open_source(name, plan, config) for name in source or ()]
     folders = [Path(parse_source(name)[1]) for name in source or () if name.startswith("folder:")]
-    project = existing_project or create_project(folder, plan)  # only after all sources were found
+    project = existing_project or create_project(folder, plan)
     with progress_bar() as progress:
         problems = search(project, sources, config, progress.show)
         counts = fetch(project, config, progress.show, folders=folders, retry=retry)
@@ -150,17 +145,16 @@ def screen(
     if min_score and model is None and project.store.setting("scored by") is None:
         raise ConfigError("--min-score needs the predictions of a --model")
     config = screening.remembered_config(project, min_side, min_score)
-    if model is None:
-        score = None
-    else:
-        score = screening.scorer(model, project.plan.label_set)
+    score = None if model is None else screening.scorer(model, project.plan.label_set)
     with progress_bar() as progress:
-        if against is None:
-            others = None
-        else:
-            others = [open_data(name) for name in against]
-        on_progress = progress.show
-        counts = screening.screen(project, config, against=others, score=score, model=model or "", progress=on_progress)
+        counts = screening.screen(
+            project,
+            config,
+            against=None if against is None else [open_data(name) for name in against],
+            score=score,
+            model=model or "",
+            progress=progress.show,
+        )
     name = quoted(folder)
     _print_counts(counts, f"uniemox curate invite {name} NAME, then uniemox curate serve {name}", as_json)
 
@@ -183,7 +177,8 @@ curate.command(import_answers, name="import")
 def takedown(folder: Folder, which: str, /, *, because: str) -> None:
     """Remove an image from the project and its releases; later collections skip it, unless you undo this.
 
-    If a release can't be written again, the command does everything else first and then fails.
+    Each release is written again without the image. If one can't be, it stays as it was, and the command does
+    everything else first and then fails.
 
     For example:
 
@@ -199,10 +194,10 @@ def takedown(folder: Folder, which: str, /, *, because: str) -> None:
 
     done = take_down(project, which, because=because)
     print(f"removed {len(done.sha256)} images: {', '.join(digest[:12] for digest in done.sha256)}")
-    for place in done.releases:
-        say(f"{place} is without them")
-    for place in done.gone:
-        say(f"{place} no longer exists; if there are copies, remove the image from them by hand")
+    for release_folder in done.releases:
+        say(f"{release_folder} is without them")
+    for release_folder in done.missing:
+        say(f"{release_folder} no longer exists; if there are copies, remove the image from them by hand")
     if done.problems:
         raise DataError("; ".join(done.problems))
 
@@ -220,8 +215,10 @@ def undo(folder: Folder, batch: Annotated[int, Parameter(help="Number of the ste
     with project.store.write() as connection:
         number = run(connection, batch, actor="owner")
     print(f"undone; to reverse this: uniemox curate undo {quoted(folder)} {number}")
-    if left := count_undeleted(project):
-        raise DataError(f"{left} images that are taken down still have files; repeat uniemox curate takedown for them")
+    if undeleted := count_undeleted(project):
+        raise DataError(
+            f"{undeleted} images that are taken down still have files; repeat uniemox curate takedown for them"
+        )
 
 
 @curate.command
@@ -269,11 +266,11 @@ def demo(
     from uniemox.curate.demo import demo as run
 
     with progress_bar() as progress:
-        made = run(folder, count=count, progress=progress.show)
+        result = run(folder, count=count, progress=progress.show)
     if as_json:
-        print(json.dumps(made))
+        print(json.dumps(result))
         return
-    for step, number in made["statistics"]["funnel"].items():
+    for step, number in result["statistics"]["funnel"].items():
         print(f"{number:6}  {step}")
     print(f"page: {folder / 'status.html'}\nrelease: {folder / 'release'}")
     say(f"look around: uniemox curate serve {quoted(folder / 'project')}")

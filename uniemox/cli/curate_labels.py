@@ -98,7 +98,7 @@ def serve(folder: Folder, /, *, host: str = "127.0.0.1", port: int = 8790, addre
     """
     project = opened(folder)
     from uniemox.curate.annotate import access, serving
-    from uniemox.serve.protocol import listen
+    from uniemox.serve.server import listen
 
     sock = listen(host, port)
     base = serving.base_address(sock, address)
@@ -119,13 +119,13 @@ def agree(folder: Folder, /, *, rule: RuleOption = None, as_json: JsonObject = F
 
     rule = rule or remembered_rule(project)
     stats = run(project)
-    kept = verdicts(project, rule=rule)
+    decided = verdicts(project, rule=rule)
     if as_json:
-        reasons = Counter(sorted(one.reason for one in kept.values()))
-        labels = Counter(sorted(one.label for one in kept.values() if one.label is not None))
+        reasons = Counter(sorted(verdict.reason for verdict in decided.values()))
+        labels = Counter(sorted(verdict.label for verdict in decided.values() if verdict.label is not None))
         print(json.dumps({**stats.as_dict(), "rule": rule, "kept": labels, "reasons": reasons}))
         return
-    show_all(agreement_tables(stats, kept))
+    show_all(agreement_tables(stats, decided))
     say(f"kept by the rule {rule}")
     say(f"next: uniemox curate split {quoted(folder)}; disputed images are judged on the page of uniemox curate serve")
 
@@ -196,26 +196,27 @@ def release(
     need("mlcroissant", extra="curate")
     project = opened(folder)
     from uniemox.curate.annotate.verdicts import remembered_rule
-    from uniemox.curate.release.run import NEW_README
     from uniemox.curate.release.run import release as run
+    from uniemox.curate.release.writing import NEW_README
 
     config = ReleaseConfig(name=name, rule=rule or remembered_rule(project), **vars(about))
     with progress_bar() as progress:
-        made = run(project, out, config, progress.show)
+        result = run(project, out, config, progress.show)
     project.store.set("rule", config.rule)
-    if made["without split"]:
-        say(f"{made['without split']} kept images have no split and were left out; run uniemox curate split again")
-    if made["unlicensed"]:
-        say(f"{made['unlicensed']} images of unknown licence were left out")
+    if result["without split"]:
+        say(f"{result['without split']} kept images have no split and were left out; run uniemox curate split again")
+    if result["unlicensed"]:
+        say(f"{result['unlicensed']} images of unknown licence were left out")
     if as_json:
-        print(json.dumps(made))
+        print(json.dumps(result))
         return
-    left = made["statistics"]["metadata"]["still there"]
-    if left:
-        say(f"{left} files still contain metadata: they are damaged, or not JPEG, PNG or WebP")
+    encoded_again = result["statistics"]["metadata"]["encoded again"]
+    if encoded_again:
+        say(f"{encoded_again} images were encoded again without metadata; they look the same, but pixels differ")
+        say("--metadata keep copies all files unchanged")
     if (out / NEW_README).exists():
         say(f"README.md was edited, so it stays; {NEW_README} has the new text")
-    print(f"wrote {out}: {made['pictures']} images")
+    print(f"wrote {out}: {result['pictures']} images")
 
 
 def export_answers(

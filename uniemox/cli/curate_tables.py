@@ -27,7 +27,7 @@ def opened(folder: Path) -> "Project":
     """Open a project.
 
     Raises:
-        MissingPackageError: Without the extra.
+        MissingPackageError: Without the extra `curate`.
         DataError: If there is no project.
     """
     need(*PACKAGES, extra="curate")
@@ -44,29 +44,23 @@ def status_tables(status: Mapping[str, Any]) -> Iterator[Table | str]:
     yield steps
     if status["people"]:
         people = Table("annotator", "answered", "checks passed", "median s", "access")
-        for one in status["people"]:
-            if one["median_s"] is None:
-                time_s = ""
-            else:
-                time_s = f"{one['median_s']:.1f}"
-            access = ("ended" if one["is_revoked"] else "yes") + (", left out" if one["is_left_out"] else "")
-            checks = f"{one['checks_passed']}/{one['checks']}"
-            _add(people, one["name"], str(one["answered"]), checks, time_s, access)
+        for person in status["people"]:
+            time_s = "" if person["median_s"] is None else f"{person['median_s']:.1f}"
+            access = ("ended" if person["is_revoked"] else "yes") + (", left out" if person["is_left_out"] else "")
+            checks = f"{person['checks_passed']}/{person['checks']}"
+            _add(people, person["name"], str(person["answered"]), checks, time_s, access)
         yield people
     if status["history"]:
         batches = Table("number", "when", "who", "step", "what", "images")
-        for one in status["history"][:10]:
-            when = time.strftime("%Y-%m-%d %H:%M", time.localtime(one["at"]))
-            if one["is_undone"]:
-                note = f"{one['note']} (undone)"
-            else:
-                note = one["note"]
-            _add(batches, str(one["id"]), when, one["actor"], one["step"], note, str(one["changes"]))
+        for batch in status["history"][:10]:
+            when = time.strftime("%Y-%m-%d %H:%M", time.localtime(batch["at"]))
+            note = f"{batch['note']} (undone)" if batch["is_undone"] else batch["note"]
+            _add(batches, str(batch["id"]), when, batch["actor"], batch["step"], note, str(batch["changes"]))
         yield batches
     yield f"next: {status['next']}"
 
 
-def agreement_tables(stats: "AgreementStats", kept: "Mapping[int, Verdict]") -> Iterator[Table | str]:
+def agreement_tables(stats: "AgreementStats", verdicts: "Mapping[int, Verdict]") -> Iterator[Table | str]:
     """Yield statistics with intervals, confusion matrices, and the number of verdicts by reason."""
     figures = Table("figure", "value", "95 % interval", title=f"{stats.pictures} images, {stats.answers} answers")
     rows = [("same answer", stats.percent), ("Krippendorff's α", stats.alpha)]
@@ -81,15 +75,16 @@ def agreement_tables(stats: "AgreementStats", kept: "Mapping[int, Verdict]") -> 
         for label, row in zip(stats.labels, pair.confusion, strict=True):
             _add(confusion, label, *map(str, row))
         yield confusion
-    reasons = Table("images", "", title=f"{sum(one.label is not None for one in kept.values())} kept")
-    for reason, number in Counter(one.reason for one in kept.values()).most_common():
+    kept_count = sum(verdict.label is not None for verdict in verdicts.values())
+    reasons = Table("images", "", title=f"{kept_count} kept")
+    for reason, number in Counter(verdict.reason for verdict in verdicts.values()).most_common():
         _add(reasons, str(number), reason)
     yield reasons
 
 
-def _add(to: Table, *cells: str) -> None:
+def _add(table: Table, *cells: str) -> None:
     """Add a row of plain text. People wrote some cells, in which rich would read [...] as markup."""
-    to.add_row(*map(Text, cells))
+    table.add_row(*map(Text, cells))
 
 
 def _title(words: str) -> Text:

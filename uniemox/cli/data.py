@@ -37,8 +37,10 @@ if TYPE_CHECKING:
     from uniemox.data.sample import DataSet, Sample
     from uniemox.data.splits import Choice
 
-TEXT_LENGTH = 300  # shown characters of a sample's text
-KNOWN = {  # printed names by field of a sample
+# A sample's text is cut after this number of characters.
+TEXT_LENGTH = 300
+# Printed names of annotations, by field of `Sample`.
+ANNOTATION_NAMES = {
     "distribution": "distribution",
     "valence": "valence, arousal",
     "text": "text",
@@ -82,7 +84,6 @@ def show(
         as_json: Print one JSON object per sample: path, label, kind, distribution, boxes, confidences, target_box, key,
             valence, arousal, split, text, domain, group; null if unknown.
     """
-
     if limit is not None and limit < 0:
         raise ConfigError(f"--limit must be at least 0, got {limit}")
     dataset = files.open(source, texts=texts)
@@ -196,26 +197,29 @@ def split(
         hashes = known_hashes(dataset.samples, progress.show)
     if scheme.together:
         dataset = replace(dataset, samples=splits.join_copies(dataset.samples, hashes))
-    how, drawn, choice = _draw(dataset, source, scheme)
+    description, assignment, choice = _draw(dataset, source, scheme)
     if plot is not None:
         if choice is None:
             raise ConfigError("--plot shows the choice among schemes: give --schemes 100 too")
         splits.plot_choice(choice, dataset, plot)
         say(f"wrote {plot}")
     if fraction is not None:
-        how += f", {fraction:g} of train"
-        drawn = splits.keep_fraction(drawn, dataset.samples, fraction, scheme.seed)
-    digest = splits.write_splits(file, drawn, source=source, how=how)
-    copies = splits.straddling(dataset.samples, hashes, drawn)
+        description += f", {fraction:g} of train"
+        assignment = splits.keep_fraction(assignment, dataset.samples, fraction, scheme.seed)
+    digest = splits.write_splits(file, assignment, source=source, how=description)
+    copies = splits.count_copies_across_splits(dataset.samples, hashes, assignment)
     if copies:
         remedy = "exclude them (uniemox data check --json, --exclude)"
-        remedy += "" if scheme.together else ", or give --together to keep copies in one split"
+        if not scheme.together:
+            remedy += ", or give --together to keep copies in one split"
         say(f"{copies} images have an exact copy in another split: {remedy}")
-    sizes = dict(sorted(Counter(drawn.values()).items()))
-    for label, names in splits.lacking_splits(dataset, drawn, sizes).items():
+    sizes = dict(sorted(Counter(assignment.values()).items()))
+    for label, names in splits.lacking_splits(dataset, assignment, sizes).items():
         say(f"{label} has no image in {' and '.join(names)}: scores there leave out this class; add images of it")
-    words = f"wrote {file}: {', '.join(f'{name} {size}' for name, size in sizes.items())} ({how}), sha256 {digest}"
-    values = {"file": str(file), "sha256": digest, "how": how, "sizes": sizes, "straddling_copies": copies}
+    words = (
+        f"wrote {file}: {', '.join(f'{name} {size}' for name, size in sizes.items())} ({description}), sha256 {digest}"
+    )
+    values = {"file": str(file), "sha256": digest, "how": description, "sizes": sizes, "straddling_copies": copies}
     print(json.dumps(values) if as_json else words)
 
 
@@ -266,11 +270,16 @@ def _draw_as_paper(data: "DataSet", source: str, seed: int) -> "tuple[dict[str, 
     group_of = {sample.key: sample.group for sample in data.samples}
     scheme: dict[str, str] = {}
     for part in data.parts:
-        alone = open_data(part.source)  # with its own labels, which its split is stratified by
-        keys = ((sample, f"{part.name}/{sample.key}") for sample in alone.samples)
-        own = replace(alone, samples=[replace(sample, group=group_of[key]) for sample, key in keys if key in group_of])
-        drawn, _ = splits.paper_split(parse_source(part.source)[0], own, seed, partial(_histograms, own))
-        scheme |= {f"{part.name}/{key}": name for key, name in drawn.items()}
+        # The union has mapped the labels; the paper's split is stratified by the part's own ones.
+        dataset = open_data(part.source)
+        keys = ((sample, f"{part.name}/{sample.key}") for sample in dataset.samples)
+        part_data = replace(
+            dataset, samples=[replace(sample, group=group_of[key]) for sample, key in keys if key in group_of]
+        )
+        assignment, _ = splits.paper_split(
+            parse_source(part.source)[0], part_data, seed, partial(_histograms, part_data)
+        )
+        scheme |= {f"{part.name}/{key}": name for key, name in assignment.items()}
     return scheme, None
 
 
@@ -281,12 +290,12 @@ def _histograms(data: "DataSet") -> "NDArray[np.floating]":
     from uniemox.data.processes import scan
 
     with progress_bar() as progress:
-        looks = scan(data.samples, on_progress=lambda _, done, total: progress.show("looking at colours", done, total))
-    readable = [look.histogram for look in looks if look.histogram is not None]
+        scans = scan(data.samples, on_progress=lambda _, done, total: progress.show("looking at colours", done, total))
+    readable = [scan_result.histogram for scan_result in scans if scan_result.histogram is not None]
     if not readable:
         raise ConfigError(f"{data.name}: none of its images can be read, so there are no colours to compare")
     mean = np.mean(readable, axis=0)
-    return np.stack([mean if look.histogram is None else look.histogram for look in looks])
+    return np.stack([mean if scan_result.histogram is None else scan_result.histogram for scan_result in scans])
 
 
 def _as_dict(data: "DataSet", sample: "Sample") -> dict[str, Any]:
@@ -316,7 +325,10 @@ def _data_tables(data: "DataSet", examples: int) -> Iterator[Table | str]:
     if any(label is None for label, _ in counts):
         table.add_row("(no label)", *(str(counts[None, split]) for split in splits))
     yield table
-    totals = {name: sum(getattr(sample, field) is not None for sample in data.samples) for field, name in KNOWN.items()}
+    totals = {
+        name: sum(getattr(sample, field) is not None for sample in data.samples)
+        for field, name in ANNOTATION_NAMES.items()
+    }
     words = ", ".join(f"{name} {count}" for name, count in totals.items() if count)
     yield f"known of samples: {words or 'labels only'}"
     yield from (f"note: {note}" for note in data.notes)
@@ -330,23 +342,17 @@ def _audit_tables(report: "Audit") -> Iterator[Table | str]:
     yield f"{report.name}: {report.count} samples"
     table = Table("", Column("groups", justify="right"), Column("images", justify="right"), "for example")
     for kind, groups in report.groups.items():
-        if groups:
-            example = f"{groups[0].members[0].sample.key} {groups[0].reason}"
-        else:
-            example = ""
+        example = f"{groups[0].members[0].sample.key} {groups[0].reason}" if groups else ""
         images = sum(len(group.members) for group in groups)
         table.add_row(kind.replace("_", " "), str(len(groups)), str(images), Text(example))
     yield table
     sizes = sorted((sum(row.values()), label) for label, row in report.classes.items())
     if sizes:
-        (fewest, rarest) = sizes[0]
-        (most, commonest) = sizes[-1]
+        fewest, rarest = sizes[0]
+        most, commonest = sizes[-1]
         yield f"classes: from {fewest} ({rarest}) to {most} ({commonest}) samples"
     for drift in report.drift:
         names = " and ".join(drift.splits)
-        if drift.distance > drift.by_chance:
-            judged = "more than by chance"
-        else:
-            judged = "as by chance"
-        yield f"colours of {names} differ by {drift.distance:.3f} (chance {drift.by_chance:.3f}): {judged}"
+        verdict = "more than by chance" if drift.distance > drift.by_chance else "as by chance"
+        yield f"colours of {names} differ by {drift.distance:.3f} (chance {drift.by_chance:.3f}): {verdict}"
     yield f"{len(report.exclude)} samples should be excluded: --json lists them (for --exclude), --html shows them"

@@ -33,7 +33,8 @@ Exclude = Annotated[
     Path | None, _file('File written by `data check --json`. The images in its list "exclude" are left out.')
 ]
 
-OPENAI = "openai"  # default weights of CLIP models
+# Name of the default weights of CLIP models in open_clip.
+OPENAI = "openai"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,12 @@ class DataFiles:
     exclude: Exclude = None
 
     def open(self, source: str, **options: Any) -> "DataSet":
-        """Open the data set.  source: KIND:PATH.  options: keyword arguments of `open_data`."""
+        """Open the data set.
+
+        Args:
+            source: KIND:PATH.
+            options: Keyword arguments of `open_data`.
+        """
         from uniemox.data.source import open_data
 
         return open_data(source, **vars(self), **options)
@@ -76,7 +82,7 @@ class FinderOptions:
     computes in bfloat16 if the processor can."""
 
     def opener(self, *, on_cluster: bool) -> "tuple[Callable[[], Detector], bool]":
-        """Return a function that opens the detector, and whether it uses an accelerator. Prints the device.
+        """Return a function that opens the detector, and True if it uses an accelerator. Prints the device.
 
         Args:
             on_cluster: Machines may lack a GPU; the default is then the CPU.
@@ -87,16 +93,17 @@ class FinderOptions:
 
         config = DetectorConfig(confidence=self.confidence, nms_overlap=self.overlap)
         file = finder_file(self.detector)
-        used = str(self.provider or "cpu")
+        provider = str(self.provider or "cpu")
         if str(file).endswith(".onnx"):
-            used = pick_provider(None if self.provider is None and not on_cluster else used)
-            if used == "cuda" and self.provider is None:
+            provider = pick_provider(None if self.provider is None and not on_cluster else provider)
+            if provider == "cuda" and self.provider is None:
                 try:
-                    open_finder(self.detector, config=config, provider=used)
-                except ConfigError:  # an onnxruntime for GPUs on a machine without one
-                    used = "cpu"
-            say(f"onnxruntime runs {self.detector} on {used}")
-        return partial(open_finder, self.detector, 1, config=config, provider=used), used != "cpu"
+                    open_finder(self.detector, config=config, provider=provider)
+                except ConfigError:
+                    # This onnxruntime is built for GPUs, but the machine has none.
+                    provider = "cpu"
+            say(f"onnxruntime runs {self.detector} on {provider}")
+        return partial(open_finder, self.detector, 1, config=config, provider=provider), provider != "cpu"
 
 
 def persons(
@@ -120,21 +127,23 @@ def persons(
         source: KIND:PATH.
         out: File to write. Default: persons.jsonl next to the data, where all commands find it.
     """
-    from uniemox.data.people import PERSONS, find_people
+    from uniemox.data.people import PERSONS, detect_persons
     from uniemox.data.seen import read_seen
     from uniemox.data.source import folder_of, open_data
 
     target = out or folder_of(source) / PERSONS
     open_detector, on_gpu = finder.opener(on_cluster=pool.engine == "ray")
     data = open_data(source)
-    seen = read_seen(Path(finder.detector), in_folder=False)
+    training_hashes = read_seen(Path(finder.detector), in_folder=False)
     with progress_bar() as progress:
-        report = find_people(data, open_detector, target, progress.show, pool=pool, on_gpu=on_gpu, seen=seen)
+        report = detect_persons(
+            data, open_detector, target, progress.show, pool=pool, on_gpu=on_gpu, training_hashes=training_hashes
+        )
     words = (
         f"{report.pictures} images ({report.new} in this run), {report.people} people in {report.with_people} of "
         f"them; wrote {target}"
     )
-    _tell(words, {"file": str(target), **asdict(report)}, as_json)
+    _print_result(words, {"file": str(target), **asdict(report)}, as_json)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,12 +230,18 @@ def describe(
     header["people"] = any(sample.persons is not None for sample in data.samples)
     with progress_bar() as progress:
         broken = write_texts(
-            *(data, target, networks.open, header, progress.show),
+            data,
+            target,
+            networks.open,
+            header,
+            progress.show,
             with_emotion=not without_emotion,
             pool=pool,
             on_gpu=_has_gpu(),
         )
-    _tell(f"wrote {target}", {"file": str(target), "samples": len(data) - len(broken), "broken": broken}, as_json)
+    _print_result(
+        f"wrote {target}", {"file": str(target), "samples": len(data) - len(broken), "broken": broken}, as_json
+    )
 
 
 def shard(
@@ -267,7 +282,7 @@ def shard(
         broken = write_shards(data, folder, config, progress.show)
     count = len(data) - len(broken)
     words = f"wrote {folder}: {count} samples; open them as shards:{folder}"
-    _tell(words, {"folder": str(folder), "samples": count, "broken": broken}, as_json)
+    _print_result(words, {"folder": str(folder), "samples": count, "broken": broken}, as_json)
 
 
 def _has_gpu() -> bool:
@@ -283,7 +298,7 @@ def _fingerprint(file: Path | None) -> str | None:
     return None if file is None else fingerprint_of([file], "")
 
 
-def _tell(words: str, values: dict[str, Any], as_json: bool) -> None:
+def _print_result(words: str, values: dict[str, Any], as_json: bool) -> None:
     """Print a result, and on standard error the unreadable images, which its key "broken" lists."""
     broken = values["broken"]
     for line in broken[:5]:

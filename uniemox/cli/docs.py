@@ -6,7 +6,7 @@ import uniemox
 from uniemox.cli.console import out
 from uniemox.errors import ConfigError
 
-PLACES = (Path(uniemox.__file__).parent / "docs", Path(uniemox.__file__).parents[1] / "docs")
+DOCS_FOLDERS = (Path(uniemox.__file__).parent / "docs", Path(uniemox.__file__).parents[1] / "docs")
 """Folders of the pages: in an installed package, and in a clone."""
 
 
@@ -25,7 +25,7 @@ def docs(page: str | None = None, /) -> None:
     """
     from rich.markdown import Markdown
 
-    folder = next((place for place in PLACES if any(place.rglob("*.md"))), None)
+    folder = next((candidate for candidate in DOCS_FOLDERS if any(candidate.rglob("*.md"))), None)
     if folder is None:
         raise ConfigError("this installation lacks its documentation; install uniemox again")
     pages = {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.md"))}

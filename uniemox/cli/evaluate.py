@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from uniemox.intervals import PairedDifference
 
 Runs = Annotated[list[Path], Parameter(consume_multiple=True, negative="")]
-TRUST = {
+TRUST_TITLES = {
     "coverage": "90 % likely sets that contain the label",
     "set_size": "labels per 90 % likely set",
     "coverage_unfamiliar": "the same for unfamiliar images: sets that contain the label",
@@ -88,7 +88,7 @@ def score_tables(evaluation: "Evaluation") -> Iterator[Table | str]:
     values = asdict(evaluation.scores)
     table = Table("score", "value", "95 % interval")
     for name, value, interval in _flat(values | dict(evaluation.trust)):
-        table.add_row(TRUST.get(name, name.replace("_", " ")), *_cells(value, interval))
+        table.add_row(TRUST_TITLES.get(name, name.replace("_", " ")), *_cells(value, interval))
     yield table
     if "confusion" in values:
         table = Table("true \\ predicted", title="confusion")
@@ -99,8 +99,9 @@ def score_tables(evaluation: "Evaluation") -> Iterator[Table | str]:
         yield table
     if evaluation.by is not None:
         yield _groups(evaluation.by)
-    among = evaluation.scored_labels
-    yield f"{values['n']} samples" + (f", scored among {len(among)} labels: {', '.join(among)}" if among else "")
+    labels = evaluation.scored_labels
+    restriction = f", scored among {len(labels)} labels: {', '.join(labels)}" if labels else ""
+    yield f"{values['n']} samples{restriction}"
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float | None, Any]]:
@@ -118,10 +119,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float
 def _groups(by: "GroupScores") -> Table:
     from uniemox.evaluate.scores import headline_of
 
-    if by.worst is None:
-        worst = ""
-    else:
-        worst = f"; worst: {by.worst}, {by.gap:.3f} from the best"
+    worst = "" if by.worst is None else f"; worst: {by.worst}, {by.gap:.3f} from the best"
     table = Table("group", "n", by.measure, "95 % interval", title=f"by group{worst}")
     for name, scores in by.groups.items():
         table.add_row(Text(name), str(scores.n), *_cells(*headline_of(scores)))
@@ -130,7 +128,9 @@ def _groups(by: "GroupScores") -> Table:
 
 def _cells(value: float | None, interval: Any) -> tuple[str, str]:
     """Return a score and its interval as text."""
-    return "-" if value is None else f"{value:.4f}", "{:.4f} to {:.4f}".format(*interval) if interval else ""
+    score = "-" if value is None else f"{value:.4f}"
+    ends = "{:.4f} to {:.4f}".format(*interval) if interval else ""
+    return score, ends
 
 
 def compare(*, ours: Runs, theirs: Runs, baseline: Runs | None = None, as_json: JsonFlag = False) -> None:
@@ -164,31 +164,22 @@ def compare(*, ours: Runs, theirs: Runs, baseline: Runs | None = None, as_json: 
             ("baseline", comparison.baseline, comparison.baseline_interval),
         ):
             if values:
-                if interval is None:
-                    ends = NO_INTERVAL
-                else:
-                    ends = "{:.1%} to {:.1%}".format(*interval)
+                ends = NO_INTERVAL if interval is None else "{:.1%} to {:.1%}".format(*interval)
                 seeds = ", ".join(f"{value:.1%}" for value in values)
                 print(f"{name:>10} {sum(values) / len(values):.1%} ({ends}); runs: {seeds}")
         print(f"    chance {comparison.commonest:.1%} (most common class), {comparison.uniform:.1%} (1 / classes)")
         print(f"difference {_words(comparison.difference)}")
         for name, margin in (("ours", comparison.ours_over_baseline), ("theirs", comparison.theirs_over_baseline)):
             if margin is not None:
-                if margin.is_above_zero:
-                    sign = ""
-                else:
-                    sign = "; it does not beat the baseline"
-                print(f"{name} over baseline {_words(margin)}{sign}")
+                verdict = "" if margin.is_above_zero else "; it does not beat the baseline"
+                print(f"{name} over baseline {_words(margin)}{verdict}")
 
 
 NO_INTERVAL = "two runs: no interval; give three or more"
 
 
 def _words(difference: "PairedDifference") -> str:
-    if difference.interval is None:
-        ends = NO_INTERVAL
-    else:
-        ends = "{:+.1%} to {:+.1%}".format(*difference.interval)
+    ends = NO_INTERVAL if difference.interval is None else "{:+.1%} to {:+.1%}".format(*difference.interval)
     return f"{difference.difference:+.1%} ({ends})"
 
 

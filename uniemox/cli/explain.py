@@ -16,13 +16,15 @@ from uniemox.errors import BoxError, ConfigError, ImageError
 if TYPE_CHECKING:
     from PIL import Image
 
+    from uniemox.insight.explain.explanation import Explanation
+    from uniemox.insight.explain.maps import Explainer
+    from uniemox.insight.explain.scores import MapScores
     from uniemox.persons.box import Detection
-    from uniemox.predict.explain.explanation import Explanation
-    from uniemox.predict.explain.maps import Explainer
-    from uniemox.predict.explain.scores import MapScores
 
-MAX_ROWS = 200  # of a sheet
-SHEET_PX = 512  # longer side of images in a sheet
+# A sheet is built in memory, so its number of rows is limited.
+MAX_ROWS = 200
+# Longer side of an image in a sheet.
+SHEET_PX = 512
 explain = App(name="explain")
 Models = Annotated[list[str] | None, Parameter(name="--model", consume_multiple=True, negative="")]
 
@@ -68,24 +70,22 @@ def heat(
         raise ConfigError("--json prints the scores; add --scores")
     if method == "grad-cam":
         need("torch", "timm", "safetensors", extra="train")
-    from uniemox.predict.explain.maps import open_explainers
+    from uniemox.insight.explain.maps import open_explainers
 
-    # refuses a wrong name before models are opened
-    if _is_folder(out):
-        folder = out
-    else:
-        folder = None
+    # A wrong name is refused before models are opened.
+    folder = out if _is_folder(out) else None
     explainers, columns = open_explainers(model or [None], method)
-    images = _images_of(files, max_images=MAX_ROWS if folder is None else None)
+    max_images = MAX_ROWS if folder is None else None
+    images = _images_of(files, max_images=max_images)
     if out.resolve() in (image.resolve() for image in images):
         raise ConfigError(f"--out {out} is one of the images; choose another name")
-    rows = _explain_each(images, explainers, label, _people_beside(files, explainers), compare=method == "both")
-    read, kept, measured = _keep(rows, explainers if scores else [], columns, folder)
-    drawings = _draw_faces(read, faces) if faces else None
-    _write(out, read, columns, drawings, None if folder else kept)
+    rows = _explain_each(images, explainers, label, _people_of(files, explainers), compare=method == "both")
+    readable, sheet_rows, map_scores = _write_or_collect(rows, explainers if scores else [], columns, folder)
+    drawings = _draw_faces(readable, faces) if faces else None
+    _write(out, readable, columns, drawings, None if folder else sheet_rows)
     if scores:
-        _show_scores(dict(zip(columns, zip(*measured, strict=True), strict=True)), as_json)
-    if len(read) < len(images):
+        _show_scores(dict(zip(columns, zip(*map_scores, strict=True), strict=True)), as_json)
+    if len(readable) < len(images):
         sys.exit(EXIT_UNREADABLE)
 
 
@@ -113,7 +113,7 @@ def reconstruct(
     need("torch", "timm", "safetensors", extra="train")
     if out.suffix.lower() != ".png":
         raise ConfigError(f"--out {out}: the sheet is a PNG; give sheet.png")
-    from uniemox.predict.explain.reconstructions import open_reconstructors, reconstruct_images
+    from uniemox.insight.explain.reconstructions import open_reconstructors, reconstruct_images
     from uniemox.predict.plot import write_drawing
 
     images = _images_of(files, max_images=MAX_ROWS)
@@ -124,7 +124,7 @@ def reconstruct(
     for error in result.left_out:
         say(f"left out: {error}")
     say(f"wrote {out}")
-    values = {"pictures": result.pictures, "masked_mse": result.errors}
+    values = {"pictures": result.images, "masked_mse": result.errors}
     words = (f"{name}: masked MSE {value:.4f}" for name, value in result.errors.items())
     show_all([json.dumps(values)] if as_json else words)
     if result.left_out:
@@ -135,7 +135,7 @@ def _images_of(files: Sequence[Path], *, max_images: int | None) -> list[Path]:
     """Return the images that files, folders and patterns refer to.
 
     Args:
-        max_images: Limit of a sheet, which is built in memory.
+        max_images: Maximum number of rows of a sheet; None: no limit.
 
     Raises:
         ConfigError: For no images, or more than the limit.
@@ -143,9 +143,9 @@ def _images_of(files: Sequence[Path], *, max_images: int | None) -> list[Path]:
     from uniemox.io.walking import LeftOut
     from uniemox.predict.images import is_listed_name, list_images
 
-    left = LeftOut()
-    paths = [Path(name) for name in list_images(list(map(str, files)), left=left)]
-    for note in left.notes(is_listed_name):
+    skipped = LeftOut()
+    paths = [Path(name) for name in list_images(list(map(str, files)), skipped=skipped)]
+    for note in skipped.notes(is_listed_name):
         say(note)
     if not paths:
         raise ConfigError("there is no image to explain; give image files, folders with images, or patterns")
@@ -174,9 +174,9 @@ def _explain_each(
     Raises:
         ImageError: If no image can be read.
     """
-    from uniemox.predict.explain.explanation import compared
+    from uniemox.insight.explain.explanation import with_agreement
 
-    read = unlike = 0
+    explained = disagreeing = 0
     with progress_bar() as progress:
         for done, path in enumerate(images, start=1):
             try:
@@ -186,17 +186,17 @@ def _explain_each(
                 continue
             finally:
                 progress.show("explaining", done, len(images))
-            row = compared(row) if compare else row
-            read += 1
-            unlike += any(one.is_unlike for one in row)
+            row = with_agreement(row) if compare else row
+            explained += 1
+            disagreeing += any(explanation.is_unlike for explanation in row)
             yield path, row
-    if not read:
+    if not explained:
         raise ImageError(f"none of {len(images)} images can be read; nothing is written")
     if compare:
-        say(f"cam and occlusion disagree on {unlike} of {read} images; trust neither map there")
+        say(f"cam and occlusion disagree on {disagreeing} of {explained} images; trust neither map there")
 
 
-def _keep(
+def _write_or_collect(
     rows: "Iterable[tuple[Path, list[Explanation]]]",
     scored_by: "Sequence[Explainer]",
     columns: list[str],
@@ -209,32 +209,33 @@ def _keep(
     """
     from uniemox.predict.plot import drawing_path, write_drawing
 
-    read = []
-    kept = []
-    measured = []
+    readable = []
+    sheet_rows = []
+    scores = []
     for path, row in rows:
-        read.append(path)
-        measured.append([one.score(cell) for one, cell in zip(scored_by, row, strict=False)])
+        readable.append(path)
+        # `scored_by` is empty if no scores were asked for.
+        scores.append([explainer.score(cell) for explainer, cell in zip(scored_by, row, strict=False)])
         if folder is None:
-            kept.append([cell.shrunk(SHEET_PX) for cell in row])
+            sheet_rows.append([cell.shrunk(SHEET_PX) for cell in row])
         else:
             for name, cell in zip(columns, row, strict=True):
                 write_drawing(drawing_path(folder, path, f".{name}.png"), cell.overlay(max(cell.image.size)))
-    return read, kept, measured
+    return readable, sheet_rows, scores
 
 
-def _people_beside(files: Sequence[Path], explainers: "Sequence[Explainer]") -> "dict[Path, tuple[Detection, ...]]":
-    """Read persons.jsonl of folders, and beside files, if an explainer needs people.
+def _people_of(files: Sequence[Path], explainers: "Sequence[Explainer]") -> "dict[Path, tuple[Detection, ...]]":
+    """Read persons.jsonl of folders, and next to files, if an explainer needs people.
 
     Raises:
-        DataError: For damage.
+        DataError: For a damaged file.
     """
     from uniemox.data.people import PERSONS, read_people
 
-    needs_people = any(one.looks_at_people for one in explainers)
-    beside = {(path if os.path.isdir(path) else path.parent) / PERSONS for path in files if needs_people}
-    known = filter(os.path.isfile, beside)
-    return {file.parent / key: people for file in known for key, people in read_people(file).items()}
+    needs_people = any(explainer.needs_person for explainer in explainers)
+    candidates = {(path if os.path.isdir(path) else path.parent) / PERSONS for path in files if needs_people}
+    existing = filter(os.path.isfile, candidates)
+    return {file.parent / key: people for file in existing for key, people in read_people(file).items()}
 
 
 def _is_folder(out: Path) -> bool:
@@ -250,17 +251,18 @@ def _is_folder(out: Path) -> bool:
     return not is_sheet
 
 
-def _draw_faces(images: Sequence[Path], which: Literal["find", "whole"]) -> "Iterator[Image.Image]":
+def _draw_faces(images: Sequence[Path], detection: Literal["find", "whole"]) -> "Iterator[Image.Image]":
     """Yield a drawing of each image with its facial expressions."""
     from uniemox.predict.faces import summarise_faces
     from uniemox.predict.opening import load
     from uniemox.predict.plot import plot_faces
     from uniemox.predict.prediction import Failure
 
-    predictor = load("small", finder=None, faces=which)
+    predictor = load("small", finder=None, faces=detection)
     with progress_bar() as progress:
         for done, prediction in enumerate(predictor.predict_each(images), start=1):
-            if isinstance(prediction, Failure):  # unexpected: the image could be read before
+            if isinstance(prediction, Failure):
+                # Unexpected: the image could be read before.
                 raise ImageError(prediction.error)
             faces = [(face.box, face.expressions) for face in prediction.faces or ()]
             yield plot_faces(prediction.source, faces, summarise_faces([shares for _, shares in faces]), SHEET_PX)
@@ -269,29 +271,37 @@ def _draw_faces(images: Sequence[Path], which: Literal["find", "whole"]) -> "Ite
 
 def _write(
     out: Path,
-    read: Sequence[Path],
+    readable: Sequence[Path],
     columns: list[str],
     drawings: "Iterator[Image.Image] | None",
     rows: "Sequence[Sequence[Explanation]] | None",
 ) -> None:
-    """Write the sheet, or drawings of faces to a folder.  rows: maps of the sheet; None: the folder has the maps."""
-    from uniemox.predict.explain.sheets import draw_sheet, sheet_html
+    """Write the sheet, or drawings of faces to a folder.
+
+    Args:
+        readable: Images that could be read.
+        rows: Maps of the sheet; None: the folder already contains them.
+    """
+    from uniemox.insight.explain.sheets import draw_sheet, sheet_html
     from uniemox.predict.plot import drawing_path, write_drawing
 
     if rows is not None:
         draw = sheet_html if out.suffix.lower() == ".html" else draw_sheet
-        write_drawing(out, draw(rows, columns, list(map(str, read)), None if drawings is None else list(drawings)))
+        faces = None if drawings is None else list(drawings)
+        write_drawing(out, draw(rows, columns, list(map(str, readable)), faces))
     elif drawings is not None:
-        for path, drawn in zip(read, drawings, strict=True):
-            write_drawing(drawing_path(out, path, ".faces.png"), drawn)
-    say(f"wrote {out}: {len(read)} image{'s' * (len(read) != 1)}, {len(columns)} map{'s' * (len(columns) != 1)} each")
+        for path, drawing in zip(readable, drawings, strict=True):
+            write_drawing(drawing_path(out, path, ".faces.png"), drawing)
+    images = f"{len(readable)} image{'s' * (len(readable) != 1)}"
+    maps = f"{len(columns)} map{'s' * (len(columns) != 1)}"
+    say(f"wrote {out}: {images}, {maps} each")
 
 
-def _show_scores(measured: "Mapping[str, Sequence[MapScores]]", as_json: bool) -> None:
+def _show_scores(map_scores: "Mapping[str, Sequence[MapScores]]", as_json: bool) -> None:
     """Print the mean scores of each column's maps."""
-    from uniemox.predict.explain.scores import summarise
+    from uniemox.insight.explain.scores import summarise
 
-    summaries = {name: summarise(scores) for name, scores in measured.items()}
+    summaries = {name: summarise(scores) for name, scores in map_scores.items()}
     table = Table("model", "score", "mean", "95 % interval", title="Deletion: lower is better. Insertion: higher.")
     for name, summary in summaries.items():
         for key, value in summary.items():

@@ -2,11 +2,10 @@
 
 import json
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from uniemox.cli.console import Files, Flag, JsonObject, need, progress_bar, quoted, refuse_other, say
-from uniemox.errors import CheckpointError, ConfigError
+from uniemox.errors import ConfigError
 
 if TYPE_CHECKING:
     from uniemox.export.compact import Int8Check
@@ -69,120 +68,62 @@ def export(
         _write_hub_folder(model, out)
         return
     refuse_other(out, ".onnx")
-    weights = "float16" if float16 else "int8" if int8_weights else None
-    _tell(out, _write(model, out, data, weights, keep_float16), as_json=as_json)
+    from uniemox.data.source import open_data
+    from uniemox.export.run import Bits, export_onnx
+
+    weights: Bits | None = None
+    if float16:
+        weights = "float16"
+    elif int8_weights:
+        weights = "int8"
+    dataset = None if data is None else open_data(data)
+    with progress_bar() as progress:
+        check = export_onnx(
+            model, out, weights=weights, keep_float16=keep_float16, data=dataset, on_progress=progress.show
+        )
+    _report(out, check, as_json=as_json)
 
 
 def _write_site(model: Path, out: Path, runtime: Path) -> None:
     """Write a web page with the model of an ONNX file, of a finished run, or of the package."""
     from uniemox.io.files import ONNX
-    from uniemox.io.weight_names import EMBEDDED, IN_PACKAGE
+    from uniemox.io.weight_names import file_in_package
     from uniemox.predict.opening import open_network
     from uniemox.serve.site import write_site
 
-    if str(model) in IN_PACKAGE:
-        file = EMBEDDED / IN_PACKAGE[str(model)]
-    else:
-        file = model / ONNX if model.is_dir() else model
-    write_site(open_network(model), file, out, runtime)
+    file = file_in_package(model)
+    write_site(open_network(model), file / ONNX if file.is_dir() else file, out, runtime)
     say(f"wrote {out}; try it: python -m http.server --bind 127.0.0.1 --directory {out}")
 
 
 def _write_hub_folder(run: Path, out: Path) -> None:
     """Write a folder for a model hub from a run, with the run's scores."""
-    from uniemox.checkpoints.classifier import load_classifier
-    from uniemox.evaluate.run_records import read_run
-    from uniemox.export.hub_folder import write_hub_folder
+    from uniemox.evaluate.run_records import score_lines
+    from uniemox.export.run import export_hub_folder
 
-    weights = _weights_of(run)
-    scores = [
-        f"- {one.title}, {one.values['n']:,} images: {one.measure} {one.values[one.measure]:.3f}"
-        for one in read_run(run).evaluations
-    ]
-    is_timm = write_hub_folder(*load_classifier(weights), out, name=run.resolve().name, scores=scores)
-    if is_timm:
-        opens = "timm, transformers and uniemox open it"
-    else:
-        opens = "uniemox opens it; timm has no such network"
-    say(f"wrote {out}: {opens}. Finish its README.md, then upload the folder: hf upload OWNER/REPOSITORY {quoted(out)}")
+    is_timm = export_hub_folder(run, out, score_lines(run))
+    readers = "timm, transformers and uniemox open it" if is_timm else "uniemox opens it; timm has no such network"
+    upload = f"hf upload OWNER/REPOSITORY {quoted(out)}"
+    say(f"wrote {out}: {readers}. Finish its README.md, then upload the folder: {upload}")
 
 
-def _tell(out: Path, check: "Int8Check | None", *, as_json: bool) -> None:
-    """Print what was written.
+def _report(out: Path, check: "Int8Check | None", *, as_json: bool) -> None:
+    """Print the written file and its size, and the result of an int8 check.
 
     Raises:
-        ConfigError: If nothing was.
+        ConfigError: If nothing was written.
     """
     is_written = check is None or check.is_kept
     if check is not None:
         say(str(check))
     if as_json:
-        report = {"written": str(out) if is_written else None} | ({} if check is None else {"int8": check.as_dict()})
-        print(json.dumps(report | ({"bytes": out.stat().st_size} if is_written else {})))
+        report: dict[str, Any] = {"written": str(out) if is_written else None}
+        if check is not None:
+            report["int8"] = check.as_dict()
+        if is_written:
+            report["bytes"] = out.stat().st_size
+        print(json.dumps(report))
     if not is_written:
         raise ConfigError("nothing was written: int8 is slower or changes the predictions too much; see above")
     if not as_json:
         say(f"wrote {out}, {out.stat().st_size / 1e6:.1f} MB; next: uniemox predict IMAGE --model {quoted(out)}")
-
-
-def _write(
-    model: Path, out: Path, data: str | None, weights: str | None, keep_float16: str | None
-) -> "Int8Check | None":
-    """Write the file; with data in 8 bits, if that is worthwhile.  weights: float16, int8 or None."""
-    from uniemox.data.seen import read_seen, seen_file, write_hashes
-    from uniemox.data.source import open_data
-    from uniemox.evaluate.run import file_of
-    from uniemox.export.compact import export_int8, store_as_float16, store_as_int8
-    from uniemox.export.onnx import read_model, write_model
-
-    dataset = None if data is None else open_data(data)
-    check = None
-    with TemporaryDirectory(prefix="uniemox-export-") as folder:
-        source = _as_onnx(model, Path(folder))
-        if dataset is not None:
-            with progress_bar() as progress:
-                check = export_int8(source, source, dataset, on_progress=progress.show)
-            if not check.is_kept:
-                return check
-        if weights == "float16":
-            store_as_float16(source, source)
-        elif weights == "int8":
-            store_as_int8(source, source, keep_float16=keep_float16)
-        write_model(read_model(source), out)
-    if seen := read_seen(file_of(model)):
-        write_hashes(seen_file(out), seen)
-    return check
-
-
-def _as_onnx(model: Path, folder: Path) -> Path:
-    """Write the model as ONNX to a folder.
-
-    Raises:
-        CheckpointError: For an unfinished run.
-    """
-    from uniemox.checkpoints.classifier import load_classifier
-    from uniemox.export.onnx import export_classifier, read_model, write_model
-    from uniemox.io.weight_names import EMBEDDED, IN_PACKAGE
-
-    if str(model) in IN_PACKAGE:
-        model = EMBEDDED / IN_PACKAGE[str(model)]
-    made = folder / "model.onnx"
-    weights = _weights_of(model) if model.is_dir() else model
-    if weights.suffix == ".onnx":
-        write_model(read_model(weights), made)
-    else:
-        export_classifier(*load_classifier(weights), made)
-    return made
-
-
-def _weights_of(run: Path) -> Path:
-    """Return the weights file of a run.
-
-    Raises:
-        CheckpointError: If the run is not finished.
-    """
-    from uniemox.io.files import WEIGHTS
-
-    if not (run / WEIGHTS).is_file():
-        raise CheckpointError(f"{run} has no {WEIGHTS}; give a finished run of uniemox finetune")
-    return run / WEIGHTS

@@ -73,12 +73,12 @@ def _finetune(config: FinetuneConfig, data: str, out: Path, files: DataFiles, re
     with ConsoleCallback() as console:
         run(config, dataset, out, resume=resume, callback=console)
     if is_first():
-        if kept := read_run(out).kept:
-            say(f"kept: {kept}")
-        own = out / "splits.json"  # exists if the data had no splits
-        if files.splits is None and own.exists():
-            more = ["--splits", str(own)]
-        else:
-            more = []
-        line = shlex.join(["uniemox", "evaluate", "--model", str(out), "--data", data, *files.words(), *more])
+        if decision := read_run(out).kept:
+            say(f"kept: {decision}")
+        # The run has drawn splits of its own if the data had none.
+        own_splits = out / "splits.json"
+        splits_option = []
+        if files.splits is None and own_splits.exists():
+            splits_option = ["--splits", str(own_splits)]
+        line = shlex.join(["uniemox", "evaluate", "--model", str(out), "--data", data, *files.words(), *splits_option])
         say(f"wrote {out}/model.safetensors and model.onnx; next: {line}")

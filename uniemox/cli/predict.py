@@ -48,11 +48,17 @@ class ModelOptions:
     can. Detectors run on the CPU."""
 
     def opener(self, *, has_several: bool) -> "Callable[[], Predictor]":
-        """Return a function that opens the predictor.  has_several: images are processed in parallel, one a core."""
+        """Return a function that opens the predictor.
+
+        Args:
+            has_several: There are several images, which are processed in parallel, one per core.
+        """
         from uniemox.predict.opening import load
 
         if not self.persons and self.finder != "embedded":
             raise UsageError("--no-persons and --finder contradict each other; leave out one of them")
+        # Several images run in parallel, so each network gets one thread.
+        default_threads = 1 if has_several else None
         return partial(
             load,
             self.model,
@@ -61,7 +67,7 @@ class ModelOptions:
             faces=self.faces,
             face_model=self.face_model,
             face_finder=self.face_finder,
-            threads=self.threads or (1 if has_several else None),
+            threads=self.threads or default_threads,
             words=None if self.words is None else self.words.split(","),
             provider=self.provider,
         )
@@ -121,7 +127,7 @@ def predict(
         as_json: Print one JSON object per line: path, scene, kind, valence, familiarity, persons, ...; for
             an unreadable image, path and error.
     """
-    every_s = _check(images, files, engine, every)
+    every_s = _check_options(images, files, engine, every)
     from uniemox.cli.predict_output import Output, named_images
     from uniemox.predict.film import read_film
     from uniemox.predict.predictor import predict_on_ray
@@ -140,13 +146,13 @@ def predict(
         of_film = every_s is not None
         _open_files(opened, output, files, predictor, labels=labels, coverage=coverage, of_film=of_film)
         results = answer(output.unanswered(sources), batch_size=batch_size, coverage=coverage, labels=labels)
-        output.take(results, images if every_s is None else None)
+        output.consume(results, images if every_s is None else None)
         _finish(output, files.timeline)
     if output.failures:
         sys.exit(EXIT_UNREADABLE)
 
 
-def _check(images: Sequence[str], files: AnswerFiles, engine: str, every: str | None) -> float | None:
+def _check_options(images: Sequence[str], files: AnswerFiles, engine: str, every: str | None) -> float | None:
     """Return the seconds of --every; None without it.
 
     Raises:
@@ -190,14 +196,21 @@ def check_names(images: Sequence[str]) -> None:
         )
 
 
-def _open_files(opened: ExitStack, output: "Output", files: AnswerFiles, predictor: "Predictor", **asked: Any) -> None:
-    """Open the requested files for predictions and embeddings.  asked: arguments of `AnswerHeader.of_question`."""
+def _open_files(
+    opened: ExitStack, output: "Output", files: AnswerFiles, predictor: "Predictor", **question: Any
+) -> None:
+    """Open the requested files for predictions and embeddings.
+
+    Args:
+        opened: Closes the files.
+        question: Keyword arguments of `AnswerHeader.of_question`.
+    """
     if files.out is None and files.embeddings is None:
         return
     from uniemox.predict.writing import AnswerHeader, EmbeddingFile, ResultFile
 
     if files.out is not None:
-        answered = AnswerHeader.of_question(predictor, **asked)
+        answered = AnswerHeader.of_question(predictor, **question)
         file = ResultFile(files.out, resume=files.resume, answered=answered, with_bom=files.bom)
         output.file = opened.enter_context(file)
     if files.embeddings is not None:
@@ -208,11 +221,8 @@ def _finish(output: "Output", timeline: Path | None) -> None:
     """Finish the requested table, embeddings and timeline."""
     if output.file is not None:
         output.file.finish()
-        if output.skipped:
-            again = f" ({output.skipped} of them already existed)"
-        else:
-            again = ""
-        say(f"wrote {output.file.path}: {output.done + output.skipped} images{again}")
+        existing = f" ({output.skipped} of them already existed)" if output.skipped else ""
+        say(f"wrote {output.file.path}: {output.done + output.skipped} images{existing}")
     if output.embeddings is not None:
         output.embeddings.finish()
         say(f"wrote {output.embeddings.path}: {output.embeddings.count} x {output.embeddings.width}")
@@ -220,7 +230,7 @@ def _finish(output: "Output", timeline: Path | None) -> None:
         from uniemox.predict.plot import write_drawing
         from uniemox.predict.timeline import draw_timelines
 
-        drawn = draw_timelines(output.file.lines)
-        if drawn is not None:
-            write_drawing(timeline, drawn)
+        drawing = draw_timelines(output.file.lines)
+        if drawing is not None:
+            write_drawing(timeline, drawing)
             say(f"wrote {timeline}")

@@ -26,10 +26,13 @@ if TYPE_CHECKING:
     from uniemox.predict.writing import EmbeddingFile, ResultFile
 
 Source = TypeVar("Source", str, Frame)
-MAX_ROWS = 200  # per printed table; longer lists become several tables, to limit memory
+# Rows per printed table; longer lists become several tables, to limit memory.
+MAX_ROWS = 200
+# Unreadable images that are listed by name.
 MAX_LISTED = 20
-FEW = 8  # so many images need no progress bar
-UNLIKE = "(a guess: unlike the training images)"
+# Maximum number of images that need no progress bar.
+FEW = 8
+UNFAMILIAR_NOTE = "(a guess: unlike the training images)"
 
 
 class Output:
@@ -38,7 +41,7 @@ class Output:
     Args:
         as_json: Print JSON lines.
         has_rows: Otherwise print rows, unless predictions go to a file.
-        images: Folder for drawn images; None: none.
+        images: Folder for drawn images; None: draw none.
     """
 
     def __init__(self, *, as_json: bool, has_rows: bool = True, images: Path | None = None) -> None:
@@ -60,7 +63,7 @@ class Output:
             else:
                 yield source
 
-    def take(
+    def consume(
         self, results: Iterable[Prediction | Failure], names: Sequence[str] | None, lines: Path | None = None
     ) -> None:
         """Consume all results: print and write them, show progress if there are many, and report failures.
@@ -72,11 +75,14 @@ class Output:
         Raises:
             StoppedError: After Ctrl-C.
         """
-        are_few = names is not None and len(names) <= FEW and not any(one == "-" or os.path.isdir(one) for one in names)
+        are_few = (
+            names is not None and len(names) <= FEW and not any(name == "-" or os.path.isdir(name) for name in names)
+        )
         is_quiet = are_few or (sys.stdout.isatty() and self.has_rows and self.file is None)
         try:
             with nullcontext() if is_quiet else progress_bar() as progress:
-                if progress is not None and names is not None and "-" not in names:  # standard input can't be counted
+                # The paths on standard input can't be counted.
+                if progress is not None and names is not None and "-" not in names:
                     Thread(target=self._count, args=(names,), daemon=True).start()
                 for result in results:
                     self._add(result)
@@ -86,11 +92,10 @@ class Output:
         except KeyboardInterrupt:
             if self.file is not None:
                 lines = self.file.lines
+            hint = ""
             if lines:
-                kept = f"; they are in {lines}; to continue, repeat it (predict, survey: add --resume)"
-            else:
-                kept = ""
-            raise StoppedError(f"stopped after {self.done} images{kept}", EXIT_INTERRUPTED) from None
+                hint = f"; they are in {lines}; to continue, repeat it (predict, survey: add --resume)"
+            raise StoppedError(f"stopped after {self.done} images{hint}", EXIT_INTERRUPTED) from None
         finally:
             self._list_failures()
 
@@ -126,15 +131,15 @@ class Output:
                 self._print_rows()
 
     def _draw(self, prediction: Prediction, folder: Path) -> None:
-        """Write a copy of an image with its answer; report an image that can't be read again, for it has changed."""
+        """Write a copy of an image with its answer; report an image that has changed and can't be read again."""
         from uniemox.predict.plot import drawing_path, write_drawing
 
         try:
-            drawn = prediction.plot()
+            drawing = prediction.plot()
         except ImageError as error:
             say(_one_line(f"not drawn: {error}"))
             return
-        write_drawing(drawing_path(folder, Path(prediction.path or "image"), ".png"), drawn)
+        write_drawing(drawing_path(folder, Path(prediction.path or "image"), ".png"), drawing)
 
     def _print_rows(self) -> None:
         if self._rows:
@@ -145,16 +150,16 @@ class Output:
 def named_images(names: Sequence[str]) -> Iterator[str]:
     """Yield the images that `names` refer to; "-" reads a list from standard input.
 
-    Says how many images in folders of thumbnails or deleted files were left out, and which links were not followed.
+    Prints how many images in folders of thumbnails or deleted files were left out, and which links were not followed.
 
     Raises:
-        ImageError: Without any.
+        ImageError: If there is no image.
     """
     name = None
-    left = LeftOut()
-    for name in list_images(names, sys.stdin, left):
+    skipped = LeftOut()
+    for name in list_images(names, sys.stdin, skipped):
         yield name
-    for note in left.notes(is_listed_name):
+    for note in skipped.notes(is_listed_name):
         say(note)
     if name is None:
         raise ImageError(f"there is no image in {', '.join(map(shorten, names))}")
@@ -164,19 +169,22 @@ def _table(results: list[Prediction]) -> Table:
     """Return a table with one row per image: most probable labels, likely set, people."""
     first = results[0]
     columns: dict[str, Callable[[Prediction], str]] = {
-        "image": lambda one: _one_line(one.path or ""),
-        f"{first.kind} ({first.label_set})": _top,
+        "image": lambda prediction: _one_line(prediction.path or ""),
+        f"{first.kind} ({first.label_set})": _top_labels,
     }
     if first.affect_from in ("ratings", "norms"):
-        columns["valence" if first.arousal is None else "valence, arousal"] = lambda one: ", ".join(
-            f"{value:.1f}" for value in (one.valence, one.arousal) if value is not None
+        heading = "valence" if first.arousal is None else "valence, arousal"
+        columns[heading] = lambda prediction: ", ".join(
+            f"{value:.1f}" for value in (prediction.valence, prediction.arousal) if value is not None
         )
     if first.likely is not None:
-        columns["likely"] = lambda one: ", ".join(one.likely or ())
+        columns["likely"] = lambda prediction: ", ".join(prediction.likely or ())
     if first.persons is not None:
         columns["people"] = _people
     if first.faces is not None:
-        columns["faces show"] = lambda one: summarise_faces([face.expressions for face in one.faces or ()])
+        columns["faces show"] = lambda prediction: summarise_faces(
+            [face.expressions for face in prediction.faces or ()]
+        )
     table = Table()
     for heading in columns:
         table.add_column(heading, overflow="fold" if heading == "image" else "ellipsis")
@@ -185,12 +193,9 @@ def _table(results: list[Prediction]) -> Table:
     return table
 
 
-def _top(result: Prediction) -> str:
-    if "valence" in result.scene:
-        form = "{} {:.1f}"
-    else:
-        form = "{} {:.0%}"
-    return "  ".join([form.format(*pair) for pair in result.top(3)] + [UNLIKE] * result.is_unfamiliar)
+def _top_labels(result: Prediction) -> str:
+    form = "{} {:.1f}" if "valence" in result.scene else "{} {:.0%}"
+    return "  ".join([form.format(*pair) for pair in result.top(3)] + [UNFAMILIAR_NOTE] * result.is_unfamiliar)
 
 
 def _people(result: Prediction) -> str:
@@ -204,4 +209,4 @@ def _people(result: Prediction) -> str:
 
 def _one_line(text: str) -> str:
     """Escape line breaks and terminal control characters in a name."""
-    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)

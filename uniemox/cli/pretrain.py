@@ -52,7 +52,8 @@ def pretrain(
     dataset = files.open(data, texts=texts).to_train(*split)
     from uniemox.data.order import steps_in_epoch
 
-    steps_in_epoch(len(dataset), config.batch_size)  # refuses too few images before torch is imported
+    # Too few images are refused before torch is imported.
+    steps_in_epoch(len(dataset), config.batch_size)
 
     from uniemox.cli.callbacks import ConsoleCallback
     from uniemox.pretrain.run import pretrain as run
@@ -63,5 +64,5 @@ def pretrain(
     with ConsoleCallback() as console:
         path = run(config, dataset, out, resume=resume, callback=console)
     if is_first():
-        same = "--preset demo " if preset == "demo" else ""
-        say(f"wrote {path}; next: uniemox finetune {same}--init {quoted(out)} --data KIND:PATH --out RUN")
+        option = "--preset demo " if preset == "demo" else ""
+        say(f"wrote {path}; next: uniemox finetune {option}--init {quoted(out)} --data KIND:PATH --out RUN")

@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-LINE_EVERY_S = 30  # seconds between lines in a log
+# Interval between the lines of a log.
+LINE_EVERY_S = 30
 
 
 class ProgressBar(Progress):
@@ -26,26 +27,31 @@ class ProgressBar(Progress):
             transient=True,
             redirect_stdout=False,
             redirect_stderr=False,
-            disable=not terminal.is_terminal,  # otherwise rich adds an empty line to a log
+            # Without a terminal, rich would add an empty line to a log.
+            disable=not terminal.is_terminal,
         )
         self.say = say
         self.next_line = time.monotonic() + LINE_EVERY_S
         self._by_name: dict[str, TaskID] = {}
 
-    def show(self, what: str, done: int, total: int | None, values: str = "") -> None:
+    def show(self, name: str, done: int, total: int | None, values: str = "") -> None:
         """Show the progress of one kind of work, which has its own bar until it is done.
 
         Args:
+            name: Name of the work, such as "images".
+            done: Number of finished steps.
+            total: Number of all steps; None if unknown.
             values: Text shown next to the name; a log shows the latest.
         """
-        if what not in self._by_name:
-            self._by_name[what] = self.add_task(what, total=total)
-        elif self._tasks[self._by_name[what]].finished and done != total:  # the same work again, as in every epoch
-            self.reset(self._by_name[what], total=total)
+        if name not in self._by_name:
+            self._by_name[name] = self.add_task(name, total=total)
+        elif self._tasks[self._by_name[name]].finished and done != total:
+            # The same work begins again, as in every epoch.
+            self.reset(self._by_name[name], total=total)
         if values and done == total:
             self.next_line = 0
-        name = f"{what}: {values}" if values else what
-        self.update(self._by_name[what], description=name, completed=done, total=total, visible=done != total)
+        description = f"{name}: {values}" if values else name
+        self.update(self._by_name[name], description=description, completed=done, total=total, visible=done != total)
 
     def update(self, task_id: TaskID, **changes: Any) -> None:
         """Override rich's method: print a line if there is no terminal."""
@@ -55,11 +61,8 @@ class ProgressBar(Progress):
         self.next_line = time.monotonic() + LINE_EVERY_S
         task = self._tasks[task_id]
         rate = _rate(task) and f", {_rate(task)}"
-        if task.time_remaining:
-            left = f", about {duration(task.time_remaining)} to go"
-        else:
-            left = ""
-        self.say(f"{task.description}: {_count(task)}{rate}{left}")
+        remaining = f", about {duration(task.time_remaining)} to go" if task.time_remaining else ""
+        self.say(f"{task.description}: {_count(task)}{rate}{remaining}")
 
 
 def duration(seconds: float) -> str:

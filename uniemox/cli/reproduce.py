@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from uniemox.reproduce.execute import RunOutcome
-    from uniemox.reproduce.plan import Cell, Plan, Run, TableRow
+    from uniemox.reproduce.plan import Cell, Plan, PlannedRun, TableRow
 
-MAX_JOBS = 4  # default maximum for a demo
+# Maximum number of parallel runs that a demo uses by default.
+MAX_JOBS = 4
 SIMULATED_GPUS = (1, 8, 64)
 MODES = ("dry_run", "check", "plan")
-READ_BY: "Mapping[str, tuple[str | None, ...]]" = {
+MODES_READING: "Mapping[str, tuple[str | None, ...]]" = {
     "jobs": (None,),
     "images_per_s": (None, "plan"),
     "loads_per_s": ("plan",),
@@ -37,7 +38,7 @@ def _speed_of(_: Any, tokens: Any) -> float:
     """Parse images/s from a number or a file of `python -m benchmarks.train`.
 
     Raises:
-        ConfigError: For anything else.
+        ConfigError: If the text is neither.
     """
     text = tokens[0].value
     try:
@@ -84,15 +85,16 @@ class PlanOptions:
         if len(chosen) > 1:
             raise ConfigError(f"give only one of {' and '.join(map(_option, chosen))}")
         mode = chosen[0] if chosen else None
-        for name, modes in READ_BY.items():
+        for name, modes in MODES_READING.items():
             if getattr(self, name) and mode not in modes:
+                # Only --plan reads an option that the mode without a flag does not read.
                 if mode is None:
                     raise ConfigError(f"{_option(name)} is read only with --plan; leave it out")
                 raise ConfigError(f"{_option(name)} is not read with {_option(mode)}; leave it out")
 
 
 def _option(name: str) -> str:
-    """Return a field's name as it is written on the command line."""
+    """Return the command-line spelling of a field's name."""
     if name == "as_json":
         return "--json"
     return f"--{name.replace('_', '-')}"
@@ -153,8 +155,8 @@ def table_or_figure(
         return
     if not config.is_demo and not _may_start(plan, config.gpus, options.images_per_s):
         return
-    left = to_do(plan.runs)
-    say(f"{target}: {len(plan.runs)} runs, {len(plan.runs) - len(left)} of them are done or no longer needed")
+    pending = to_do(plan.runs)
+    say(f"{target}: {len(plan.runs)} runs, {len(plan.runs) - len(pending)} of them are done or no longer needed")
     outcome = _with_progress(plan.runs, config, options.jobs)
     path = write_page(plan, outcome, config.out)
     _say_outcome(plan, outcome)
@@ -223,7 +225,8 @@ def images(
     from uniemox.reproduce.figures import write_images
 
     dataset = files.open(data)
-    dataset = dataset if split == "all" else dataset.only(split)
+    if split != "all":
+        dataset = dataset.only(split)
     written = write_images(dataset, out, count=count, seed=seed, with_emotion=with_emotion)
     print(f"wrote {len(written)} images to {out}")
 
@@ -245,14 +248,15 @@ def zero_shot(*, teacher: str, data: str, out: Path, split: str | None = None, f
 
     dataset = files.open(data)
     split = dataset.scored_split(split)
-    dataset = dataset if split == "all" else dataset.only(split)
+    if split != "all":
+        dataset = dataset.only(split)
     with progress_bar() as progress:
         path = score_zero_shot(teacher, dataset, out, split=split, on_progress=progress.show)
     print(f"wrote {path}")
 
 
 def _check_plan(plan: "Plan", *, as_json: bool) -> None:
-    """Print what every cell computes and whether every run can start, or one JSON object.
+    """Print the figure that every cell computes and the state of every run, or one JSON object.
 
     Raises:
         ConfigError: If a run can't start.
@@ -261,7 +265,7 @@ def _check_plan(plan: "Plan", *, as_json: bool) -> None:
 
     with progress_bar() as progress:
         checks = check_runs(plan.runs, progress.show)
-    lost = sum(entry.missing is not None for entry in checks)
+    missing_count = sum(entry.missing is not None for entry in checks)
     if as_json:
         runs = [
             {name: getattr(entry.run, name) for name in ("name", "key", "command")}
@@ -272,20 +276,23 @@ def _check_plan(plan: "Plan", *, as_json: bool) -> None:
             {"method": row.name, "data": column, "paper_percent": cell.paper, "computes": str(cell.protocol)}
             for row, column, cell in _cells_with_runs(plan)
         ]
-        summary = {"target": plan.name, "scale": plan.scale, "can_start": not lost, "cells": cells, "runs": runs}
+        summary = {
+            "target": plan.name,
+            "scale": plan.scale,
+            "can_start": not missing_count,
+            "cells": cells,
+            "runs": runs,
+        }
         print(json.dumps(summary))
     else:
         for row, column, cell in _cells_with_runs(plan):
-            if cell.paper is None:
-                cited = ""
-            else:
-                cited = f" (the paper has {cell.paper:.2f} %)"
+            cited = "" if cell.paper is None else f" (the paper has {cell.paper:.2f} %)"
             print(f"cell     {row.name} on {column}{cited}: {cell.protocol}")
         for entry in checks:
-            words = f"ok       {entry.run.name}: {entry.found}"
-            print(words if entry.missing is None else f"missing  {entry.run.name}: needs {entry.missing}")
-        print(f"{plan.title}: {len(checks) - lost} of {len(checks)} runs can start")
-    if lost:
+            ready = f"ok       {entry.run.name}: {entry.found}"
+            print(ready if entry.missing is None else f"missing  {entry.run.name}: needs {entry.missing}")
+        print(f"{plan.title}: {len(checks) - missing_count} of {len(checks)} runs can start")
+    if missing_count:
         raise ConfigError("some runs can't start; see above")
 
 
@@ -297,8 +304,8 @@ def _cells_with_runs(plan: "Plan") -> "Iterator[tuple[TableRow, str, Cell]]":
                 yield row, column, cell
 
 
-def _with_progress(runs: "Sequence[Run]", config: ReproduceConfig, jobs: int | None) -> "RunOutcome":
-    """Do the runs of a plan. Shows a bar in a terminal, or a line for each new run in a log.
+def _with_progress(runs: "Sequence[PlannedRun]", config: ReproduceConfig, jobs: int | None) -> "RunOutcome":
+    """Execute the runs of a plan. Shows a bar in a terminal, or a line for each new run in a log.
 
     Args:
         jobs: Number of parallel runs. None: one per core in a demo, up to 4; else as many as --gpus.
@@ -306,22 +313,20 @@ def _with_progress(runs: "Sequence[Run]", config: ReproduceConfig, jobs: int | N
     from uniemox.io.parallel import usable_cores
     from uniemox.reproduce.execute import execute
 
-    if config.is_demo:
-        usual = min(usable_cores(), MAX_JOBS)
-    else:
-        usual = config.gpus
-    said: list[str] = []
+    default_jobs = min(usable_cores(), MAX_JOBS) if config.is_demo else config.gpus
+    gpus = 0 if config.is_demo else config.gpus
+    printed: list[str] = []
     with progress_bar() as progress:
         task = progress.add_task("starting", total=1000)
 
         def show(share: float, words: str) -> None:
             if progress.console.is_terminal:
                 progress.update(task, completed=round(1000 * share), description=words)
-            elif said[-1:] != [words]:
-                said.append(words)
+            elif printed[-1:] != [words]:
+                printed.append(words)
                 say(f"{share:.0%} of the work is done; now: {words}")
 
-        return execute(runs, jobs=jobs or usual, gpus=0 if config.is_demo else config.gpus, watch=show)
+        return execute(runs, jobs=jobs or default_jobs, gpus=gpus, watch=show)
 
 
 def _show_simulation(target: Name, config: ReproduceConfig, options: PlanOptions) -> None:
@@ -340,23 +345,26 @@ def _show_simulation(target: Name, config: ReproduceConfig, options: PlanOptions
             "--plan needs --scale paper and --images-per-s, which `python -m benchmarks.train` measures on one GPU"
         )
     simulations = []
-    for gpus in SIMULATED_GPUS:  # no run spans nodes: sending gradients would take longer than computing them
+    for gpus in SIMULATED_GPUS:
+        # No run spans nodes: sending gradients would take longer than computing them.
         plan = plan_of(target, replace(config, gpus=min(gpus, GPUS_OF_NODE)))
         simulations.append(simulate(plan.runs, gpus=gpus, images_per_s=speed))
     if options.as_json:
-        print(json.dumps([asdict(one) for one in simulations]))
+        print(json.dumps([asdict(simulation) for simulation in simulations]))
         return
     table = Table(title=f"{target}, computed from {_speed_in_words(speed)} a GPU")
     headings = ("GPUs", "hours", "GPUs busy", "disk GB", "gradients GB/s a GPU", "images/s to load", "cores that load")
     for heading in headings:
         table.add_column(heading, justify="right")
-    for one in simulations:
-        if not loads_per_s:
-            cores = ""
-        else:
-            cores = f"{math.ceil(one.loader_images_per_s / loads_per_s):,}"
-        numbers = (f"{one.hours:,.1f}", f"{one.busy:.0%}", f"{one.disk_gb:,.0f}", f"{one.network_gb_per_s:.1f}")
-        table.add_row(str(one.gpus), *numbers, f"{one.loader_images_per_s:,.0f}", cores)
+    for simulation in simulations:
+        cores = f"{math.ceil(simulation.loader_images_per_s / loads_per_s):,}" if loads_per_s else ""
+        numbers = (
+            f"{simulation.hours:,.1f}",
+            f"{simulation.busy:.0%}",
+            f"{simulation.disk_gb:,.0f}",
+            f"{simulation.network_gb_per_s:.1f}",
+        )
+        table.add_row(str(simulation.gpus), *numbers, f"{simulation.loader_images_per_s:,.0f}", cores)
     show_all([table])
     if not loads_per_s:
         say("to compute the number of cores, give the samples/s of `uniemox bench data` as --loads-per-s")
@@ -373,7 +381,7 @@ def _may_start(plan: "Plan", gpus: int, images_per_s: float | None) -> bool:
     """Print the cost of the paper's scale; return False if there is no GPU to run it on.
 
     Args:
-        images_per_s: pre-training steps of ViT-L/16 on one GPU. The estimate assumes that all other work reaches the
+        images_per_s: Pre-training images/s of ViT-L/16 on one GPU. The estimate assumes that all other work reaches the
             same FLOP/s, and that several GPUs share it without loss.
 
     Raises:
@@ -384,7 +392,8 @@ def _may_start(plan: "Plan", gpus: int, images_per_s: float | None) -> bool:
     from uniemox.reproduce.costs import need_disk
     from uniemox.reproduce.study import PRETRAIN_GFLOP
 
-    images, gflop = sum(run.images for run in plan.runs if run.gflop), sum(run.images * run.gflop for run in plan.runs)
+    images = sum(run.images for run in plan.runs if run.gflop)
+    gflop = sum(run.images * run.gflop for run in plan.runs)
     say(
         f"{plan.title}: {len(plan.runs)} runs, {images / 1e6:,.1f} million images through a network, "
         f"{gflop / 1e9:,.1f} EFLOP of training"
@@ -401,11 +410,8 @@ def _may_start(plan: "Plan", gpus: int, images_per_s: float | None) -> bool:
         return True
     for run in plan.runs:
         print(run.command)
-    if is_possible:
-        why = "there is no GPU here"
-    else:
-        why = "their requirements are missing"
-    say(f"no run was started, because {why}; the commands are listed above")
+    reason = "there is no GPU here" if is_possible else "their requirements are missing"
+    say(f"no run was started, because {reason}; the commands are listed above")
     return False
 
 
@@ -419,8 +425,8 @@ def _say_missing(plan: "Plan") -> None:
 def _say_outcome(plan: "Plan", outcome: "RunOutcome") -> None:
     """Print failures, missing runs and the time."""
     names = {run.key: run.name for run in plan.runs}
-    for key, why in outcome.failed.items():
-        say(f"failed: {names[key]}: {why}")
+    for key, reason in outcome.failed.items():
+        say(f"failed: {names[key]}: {reason}")
     _say_missing(plan)
     say(
         f"{len(outcome.done)} runs are done, {len(outcome.failed)} failed; this took {outcome.seconds / 60:.1f} minutes"

@@ -9,7 +9,7 @@ from uniemox.cli.settings import config_of, options_of, read_key, takes
 from uniemox.errors import ConfigError
 from uniemox.serve.config import ServeConfig
 
-# the page compares two models
+# The page compares two models.
 MAX_MODELS = 2
 MIN_KEY_LENGTH = 16
 NO_OPTIONS = ("max_files", "max_megapixels", "decode_timeout_s", "read_timeout_s", "max_connections")
@@ -30,6 +30,8 @@ def serve(
     """Serve predictions over HTTP, with a page that predicts images dropped on it.
 
     See `uniemox docs serve`, and /docs on the server. After SIGTERM or Ctrl-C it answers accepted requests, then stops.
+    Let strangers reach it only through nginx, because it has no defence of its own against slow clients and many
+    connections; `uniemox docs serve` has a configuration.
 
     For example:
 
@@ -41,7 +43,7 @@ def serve(
         person_model: Model that predicts what the detected people feel; takes the same values as --model.
         faces: Also predict facial expressions, which are not felt emotions. find: detect them. whole: each
             image is one face.
-        host: Address to listen on. 0.0.0.0 accepts other machines; then use --key-from and an HTTPS proxy.
+        host: Address to listen on. 0.0.0.0 accepts other machines; then use --key-from, and nginx with HTTPS.
         port: TCP port to listen on; 0 takes any free port.
         threads: Number of CPU threads for the network. Default: one per core.
         key_from: Name of the environment variable with the key. Clients must send the header Authorization: Bearer KEY.

@@ -40,7 +40,8 @@ def options_of(config: Any, *, without: Collection[str] = (), names: Mapping[str
         without: Fields that are not options, or for which the command has its own option; of a part as PART.FIELD.
         names: Option names that differ from the field's name, such as {"models": "--model"}.
     """
-    from docstring_parser import parse_from_object  # the parser that cyclopts uses
+    # The parser that cyclopts uses itself.
+    from docstring_parser import parse_from_object
 
     kind = config if isinstance(config, type) else type(config)
     hints = get_type_hints(kind)
@@ -49,24 +50,24 @@ def options_of(config: Any, *, without: Collection[str] = (), names: Mapping[str
     for part in fields(kind):
         if part.name in without:
             continue
-        if config is kind:
-            value = part.default
-        else:
-            value = getattr(config, part.name)
+        value = part.default if config is kind else getattr(config, part.name)
         if is_dataclass(value):
             inside = [name.partition(".")[2] for name in without if name.startswith(f"{part.name}.")]
             options = options_of(value, without=inside)
             parts.append((part.name, options, field(default_factory=options)))
         else:
             name = names.get(part.name) if names else None
-            text = (texts.get(part.name) or "").replace("None:", "none:")  # as it is written on the command line
-            text += " [default: none]" if value is None and "none:" in text else ""
-            about = Parameter(name=name, negative="" if name else None, negative_iterable=(), help=text)
-            hint: Any = Annotated[hints[part.name], about]
+            # On the command line, None is written in lower case.
+            text = (texts.get(part.name) or "").replace("None:", "none:")
+            if value is None and "none:" in text:
+                text += " [default: none]"
+            parameter = Parameter(name=name, negative="" if name else None, negative_iterable=(), help=text)
+            hint: Any = Annotated[hints[part.name], parameter]
             parts.append((part.name, hint, field(default=value)))
-    made = make_dataclass(kind.__name__, parts, kw_only=True)
-    made.__module__ = kind.__module__  # without a module cyclopts takes it for a built-in type
-    return made
+    options_class = make_dataclass(kind.__name__, parts, kw_only=True)
+    # Without a module, cyclopts takes the class for a built-in type.
+    options_class.__module__ = kind.__module__
+    return options_class
 
 
 def takes(**options: Any) -> Callable[[Command], Command]:
@@ -89,24 +90,31 @@ def takes(**options: Any) -> Callable[[Command], Command]:
 def config_of(kind: type[Config], options: Any, **others: Any) -> Config:
     """Build the config from filled options.
 
-    Raises the config's errors.
-
     Args:
+        kind: Class of the config.
+        options: Filled instance of the class that `options_of` made.
         others: Values of fields that are not options; all other fields keep their defaults.
+
+    Raises:
+        ConfigError: If the config refuses a value.
     """
     hints = get_type_hints(kind)
     for part in fields(options):
         value = getattr(options, part.name)
-        if value == "none" and type(None) in get_args(hints[part.name]):  # cyclopts leaves it as text
+        # cyclopts leaves none as text.
+        if value == "none" and type(None) in get_args(hints[part.name]):
             value = None
         others[part.name] = config_of(hints[part.name], value) if is_dataclass(value) else value
     return kind(**others)
 
 
 def read_key(variable: str | None, *, min_length: int = 1, remedy: str = "export the key in it") -> str | None:
-    """Read a key from the environment variable of this name. Returns None if no name is given.
+    """Read a key from the environment variable of this name.
 
-    The message never contains the key, nor the text given as the name, which may be the key itself.
+    Error messages never contain the key, nor the text given as the name, which may be the key itself.
+
+    Returns:
+        The key; None if no name is given.
 
     Raises:
         ConfigError: If the variable holds no key.

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,10 +11,9 @@ from rich.text import Text
 
 from uniemox.cli.console import EXIT_UNREADABLE, Files, Flag, JsonFlag, UsageError, say, show_all
 from uniemox.cli.predict import NO_MODEL, ModelOptions, check_names
-from uniemox.io.image_border import shorten
 
 if TYPE_CHECKING:
-    from uniemox.predict.search import Hit
+    from uniemox.insight.search import SearchResults
 
 Names = Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")]
 
@@ -55,23 +53,20 @@ def survey(
     if out.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"{out}: expected a name that ends in .html")
     from uniemox.cli.predict_output import Output, named_images
-    from uniemox.predict.survey.page import write_survey_page
-    from uniemox.predict.survey.run import answer_new, noted
-    from uniemox.predict.survey.summary import groupings_of, summarise, unmatched_rows
-    from uniemox.predict.writing import AnswerHeader, PathSet, ResultFile
+    from uniemox.insight.survey.run import SurveySettings, run_survey
 
-    groupings = groupings_of(by, table)
     output = Output(as_json=False, has_rows=False)
-    asked = PathSet()
-    lines = out.with_name(out.name + ".jsonl")
-    predictor = models.opener(has_several=True)()
-    with ResultFile(lines, resume=resume, answered=AnswerHeader.of_question(predictor, labels, None)) as file:
-        output.take(answer_new(predictor, noted(named_images(images), asked), file, labels), images, lines)
-    result = summarise(lines, groupings, asked)
-    if unmatched := unmatched_rows(groupings):
-        say(unmatched)
-    write_survey_page(result, f"Survey of {', '.join(map(shorten, images[:3]))}{' …' * (len(images) > 3)}", out)
-    say(f"wrote {out}: {result.whole.images:,} images; open it in a browser. Answers and features: {lines}")
+    settings = SurveySettings(out=out, by=by, table=table, labels=labels, resume=resume)
+    summary = run_survey(
+        models.opener(has_several=True),
+        images,
+        lambda: named_images(images),
+        settings,
+        watch=lambda answers: output.consume(answers, images, settings.lines),
+        report=say,
+    )
+    count = summary.whole.images
+    say(f"wrote {out}: {count:,} images; open it in a browser. Answers and features: {settings.lines}")
     if output.failures:
         sys.exit(EXIT_UNREADABLE)
 
@@ -84,27 +79,32 @@ def search(
     emotion: str | None = None,
     mood: Annotated[str, Parameter(allow_leading_hyphen=True)] = "",
     count: int = 24,
+    unfamiliar: Flag = False,
     out: Path | None = None,
     model: str | None = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Find images in a folder by similarity to another image, by emotion, or by mood.
+    """Find images in a folder by similarity to other images, by emotion, or by mood.
 
     The first search predicts all images and saves the predictions next to the folder, in FOLDER.uniemox.jsonl. Later
-    searches only predict new images. Conditions of --mood narrow the results of --like and --emotion.
+    searches only predict new images. Conditions of --mood narrow the results of --like and --emotion. Images that are
+    unlike the model's training images are left out, because their predictions are guesses.
 
     For example:
 
     - uniemox search photos --like beach.jpg --out found.html
-    - uniemox search photos --mood "valence>7 arousal<4"
+    - uniemox search photos --mood "valence>7 arousal<4 people>0"
     - uniemox search photos --emotion awe --count 5 --json
 
     Args:
         folder: Folder of images, including its subfolders.
-        like: Find images similar to this image.
+        like: Find images similar to this image, or to the mean of the images in this folder. The images themselves are
+            no results.
         emotion: Label of the model; images with the highest probability come first.
-        mood: Conditions on valence, arousal (1 to 9) or labels (0 to 1), such as "valence>7 arousal<4".
+        mood: Conditions on valence, arousal (1 to 9), labels, familiarity (0 to 1), people or faces (numbers), such as
+            "valence>7 arousal<4". For faces, another index is made.
         count: Maximum number of results, at least 1.
+        unfamiliar: Also show images whose predictions are guesses, marked as such.
         out: Also write an .html page of the results.
         model: Model as for `uniemox predict`. Default: the package's own.
         as_json: Print one JSON object per result.
@@ -118,40 +118,39 @@ def search(
     if (like and emotion) or not (like or emotion or mood.strip()):
         raise UsageError("give a criterion: --like or --emotion (not both), or --mood")
     from uniemox.cli.predict_output import Output
-    from uniemox.io.html import percent
+    from uniemox.insight.index import index_files
+    from uniemox.insight.search import Query, search_folder
     from uniemox.predict.opening import load
-    from uniemox.predict.search import INDEX, parse_mood, update_index, write_page
-    from uniemox.predict.search import search as run
 
-    parse_mood(mood)  # a mistake is reported before anything is predicted
-    predictor = load(model, finder=None)
+    # A mistake is reported before anything is predicted.
+    query = Query(like=like, emotion=emotion, mood=mood, count=count, unfamiliar=unfamiliar)
+    lines, _ = index_files(folder, has_faces=query.needs_faces)
+    predictor = load(model, faces="find" if query.needs_faces else None)
     output = Output(as_json=False, has_rows=False)
-    lines = folder.absolute().with_name(folder.absolute().name + INDEX)
-    if like is None:
-        features = None
-    else:
-        features = predictor.embed(like)[0]
-    index = update_index(predictor, folder, lambda answers: output.take(answers, [str(folder)], lines), say)
-    matches = run(index, like=features, emotion=emotion, mood=mood, count=count)
+    results = search_folder(
+        predictor,
+        folder,
+        query,
+        out=out,
+        watch=lambda answers: output.consume(answers, [str(folder)], lines),
+        report=say,
+    )
     if out is not None:
-        if like is None and emotion is not None:
-            words = percent
-        else:
-            words = "{:.2f}".format
-        write_page(matches, f"Found in {folder}", out, words)
         say(f"wrote {out}")
-    _show(matches, len(index.paths), as_json=as_json)
+    _show(results, query.score_name, as_json=as_json)
 
 
-def _show(hits: "Sequence[Hit]", count: int, *, as_json: bool) -> None:
-    """Print the matching images, and how many were indexed."""
+def _show(results: "SearchResults", score_name: str, *, as_json: bool) -> None:
+    """Print the matching images, and how many were searched."""
+    if results.guesses:
+        say(f"{results.guesses:,} further images match, but their predictions are guesses; --unfamiliar shows them")
     if as_json:
-        for hit in hits:
+        for hit in results.hits:
             values = {name: round(value, 4) for name, value in ({"score": hit.score} | hit.values).items()}
-            print(json.dumps({"path": hit.path, **values}))
+            print(json.dumps({"path": hit.path, **values, "is_unfamiliar": hit.is_unfamiliar}))
         return
-    table = Table("image", "score")
-    for hit in hits:
-        table.add_row(Text(hit.path), f"{hit.score:.3f}")
+    table = Table("image", score_name)
+    for hit in results.hits:
+        table.add_row(Text(hit.path), f"{hit.score:.3f}{' (a guess)' * hit.is_unfamiliar}")
     show_all([table])
-    say(f"{len(hits)} of {count:,} images")
+    say(f"{len(results.hits)} of {results.searched:,} images")

@@ -53,11 +53,8 @@ def fit(
     from uniemox.training.hardware import keep_freed_memory
 
     config = config_of(FitConfig, settings, with_emotion=not without_emotion)
-    opened = open_data(data, texts=texts, splits=splits, exclude=exclude)
-    if split is None:
-        dataset = opened.to_describe()
-    else:
-        dataset = opened.to_train(split)
+    dataset = open_data(data, texts=texts, splits=splits, exclude=exclude)
+    dataset = dataset.to_describe() if split is None else dataset.to_train(split)
     say_parts(dataset)
     keep_freed_memory()
     with ConsoleCallback() as console:
@@ -106,7 +103,7 @@ def store(
     device = setup_device(hardware)
     keep_freed_memory()
     with progress_bar() as progress:
-        stored = store_features(
+        count = store_features(
             open_teacher(teacher, device),
             teacher,
             dataset.samples,
@@ -118,7 +115,7 @@ def store(
     listing = unreadable_file(out)
     for line in describe_unreadable(read_unreadable(listing), listing):
         say(line)
-    print(f"wrote {out}: {stored} of {len(dataset)} images; use it with --teacher.source stored:{out}")
+    print(f"wrote {out}: {count} of {len(dataset)} images; use it with --teacher.source stored:{out}")
 
 
 def _in_words(figures: Mapping[str, Any]) -> str:

@@ -52,7 +52,8 @@ def fetch(*, preset: Literal["paper", "best"] = "best", to: Path | None = None) 
         preset: paper or best.
         to: Folder that all nodes can read. Default: the Hugging Face cache.
     """
-    if to is not None:  # before the import, at which huggingface_hub reads it
+    if to is not None:
+        # huggingface_hub reads the variable when it is imported.
         os.environ["HF_HUB_CACHE"] = str(to.resolve())
     need("torch", "timm", "open_clip", extra="train")
     from uniemox.checkpoints.timm_networks import TIMM, load_timm
@@ -62,10 +63,7 @@ def fetch(*, preset: Literal["paper", "best"] = "best", to: Path | None = None) 
     config = PRESETS[preset]()
     start = config.encoder.start or ""
     teacher = config.teacher.source
-    if start.startswith(TIMM):
-        file = ""
-    else:
-        file = f" --encoder.start {shlex.quote(start)}"
+    file = "" if start.startswith(TIMM) else f" --encoder.start {shlex.quote(start)}"
     if file:
         say(f"{start} is on no hub: download the file yourself; see `uniemox docs checkpoints`")
     else:
@@ -73,8 +71,5 @@ def fetch(*, preset: Literal["paper", "best"] = "best", to: Path | None = None) 
         load_timm(start, None)
     say(f"fetching {teacher}")
     open_teacher(teacher)
-    if to is None:
-        place = ""
-    else:
-        place = f"HF_HUB_CACHE={shlex.quote(str(to.resolve()))} "
-    print(f"{place}HF_HUB_OFFLINE=1 uniemox pretrain --preset {preset}{file} --data KIND:PATH --out RUN")
+    cache = "" if to is None else f"HF_HUB_CACHE={shlex.quote(str(to.resolve()))} "
+    print(f"{cache}HF_HUB_OFFLINE=1 uniemox pretrain --preset {preset}{file} --data KIND:PATH --out RUN")

@@ -35,20 +35,22 @@ from uniemox.errors import ConfigError
 from uniemox.io.images import encode_image
 from uniemox.io.progress import Progress, silent
 
-ACCURACIES = {"Ada": 0.92, "Ben": 0.88}  # share of correct answers of each simulated annotator
+# Share of correct answers of each simulated annotator.
+ACCURACIES = {"Ada": 0.92, "Ben": 0.88}
 RATIOS = {"train": 0.8, "val": 0.1, "test": 0.1}
-AT_ONCE = 60  # answers
+# Number of answers in one transaction.
+ANSWERS_PER_COMMIT = 60
 
 
 def demo(folder: Path, *, count: int = 160, schemes: int = 20, progress: Progress = silent) -> dict[str, Any]:
     """Run all curation steps on synthetic images from a server on this machine; nothing leaves the machine.
 
     Args:
-        folder: For the project, the release and status.html.
+        folder: Folder for the project, the release and status.html.
         count: Number of different images; one twelfth more are copies, broken, tiny, or not images.
 
     Returns:
-        The statistics of the release.
+        The result of `release`: numbers of images, and statistics.
 
     Raises:
         ConfigError: If the folder already has one of these.
@@ -69,10 +71,10 @@ def demo(folder: Path, *, count: int = 160, schemes: int = 20, progress: Progres
         annotate(project, name, accuracy=accuracy, seed=seed, progress=progress)
     agreement = agree(project)
     split(project, verdicts(project), RATIOS, schemes=schemes)
-    made = release(project, folder / "release", ReleaseConfig(name="Synthetic Emo8", licence="CC0-1.0"), progress)
+    result = release(project, folder / "release", ReleaseConfig(name="Synthetic Emo8", licence="CC0-1.0"), progress)
     write_status_page(folder / "status.html", status(project), agreement, project.folder / "splits.png")
     project.store.close()
-    return made
+    return result
 
 
 def demo_images(count: int) -> Mapping[str, bytes]:
@@ -139,14 +141,12 @@ def annotate(project: Project, name: str, *, accuracy: float, seed: int, progres
     done = 0
     searched = searched_labels(project)
     total = project.count(pool())
-    while tasks := assigner.next_tasks(person, 0, AT_ONCE):
+    while tasks := assigner.next_tasks(person, 0, ANSWERS_PER_COMMIT):
         answers = []
         for task in tasks:
             correct = task.check_label or min(searched.get(task.picture_id, {NONE}))
-            if rng.random() < accuracy:
-                label = correct
-            else:
-                label = rng.choice((*project.plan.labels, NONE))
+            is_correct = rng.random() < accuracy
+            label = correct if is_correct else rng.choice((*project.plan.labels, NONE))
             answers.append((person, AnswerIn(id=secrets.token_hex(16), task=task.id, label=label, seconds=1.0)))
         with project.store.write() as connection:
             save_answers(connection, answers)

@@ -12,13 +12,17 @@ from uniemox.labels import CUSTOM, MIKELS, Kind, LabelSet, clean, recognise
 from uniemox.paper import paper_tables
 from uniemox.spelling import spelled, spelled_alike
 
-STYLES = ("cartoon", "natural", "realistic", "science fiction", "advertising")  # of Emo8, section IV
+# Styles of Emo8 (arXiv 2409.18877, section IV).
+STYLES = ("cartoon", "natural", "realistic", "science fiction", "advertising")
 Rule = Literal["both", "majority", "soft"]
 """Rule by which images are kept, see annotate.verdicts.decide."""
 MAX_LABELS = 20
-RESERVED = ("none", "skip")  # answers that are not labels
+# Answers that are not labels.
+RESERVED = ("none", "skip")
+# Maximum number of characters.
 MAX_TEXT = 20_000
-STRICT = {"extra": "forbid", "strict": True}  # pydantic settings for plan files: no unknown fields, no converted types
+# Settings of pydantic for plan files: no unknown fields, no converted types.
+STRICT = {"extra": "forbid", "strict": True}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +86,8 @@ class CollectionPlan:
                 raise ConfigError(f"keywords: every search word of {label} must be a text that is not empty")
             for word in words:
                 other = label_of.setdefault(clean(word), label)
-                if other != label:  # its results would count for only one of the labels
+                # Its results would count for only one of the labels.
+                if other != label:
                     raise ConfigError(f"keywords: {word!r} is searched for {other} and for {label}; leave it to one")
         if not all(_is_name(style) for style in self.styles) or len(self.styles) > MAX_LABELS:
             raise ConfigError(f"styles must be at most {MAX_LABELS} names of folders, got {self.styles}")
@@ -96,9 +101,9 @@ class CollectionPlan:
     @property
     def label_set(self) -> LabelSet:
         """Published label set with these labels, else a custom one."""
-        found = recognise(self.labels, self.kind)
-        if set(found.labels) == set(self.labels):
-            return found
+        published = recognise(self.labels, self.kind)
+        if set(published.labels) == set(self.labels):
+            return published
         return LabelSet(CUSTOM, self.labels, self.kind)
 
     def label_of(self, word: str) -> str | None:
@@ -123,7 +128,8 @@ def read_plan(path: Path) -> CollectionPlan:
     """Read a plan file: {"keywords": {label: [word, ...]}, ...} with the fields of CollectionPlan, or keywords alone.
 
     Raises:
-        DataError or ConfigError: With the path, for anything else.
+        DataError: If the file can't be read as JSON.
+        ConfigError: If its content is no plan.
     """
     from uniemox.data.readers.csv_table import read_json  # noqa: PLC0415 - numpy, which help need not wait for
 
@@ -131,19 +137,25 @@ def read_plan(path: Path) -> CollectionPlan:
 
 
 def plan_of(content: object, where: str) -> CollectionPlan:
-    """Return the plan of a JSON value. Raises ConfigError, whose message begins with `where`, if it is invalid."""
+    """Return the plan of a JSON value.
+
+    Args:
+        content: JSON value.
+        where: Name of the source, for messages.
+
+    Raises:
+        ConfigError: If it is no plan.
+    """
     from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415 - an extra
 
-    if isinstance(content, dict) and "keywords" in content:
-        fields = content
-    else:
-        fields = {"keywords": content}
+    is_complete = isinstance(content, dict) and "keywords" in content
+    fields = content if is_complete else {"keywords": content}
     try:
         return TypeAdapter(CollectionPlan).validate_json(json.dumps(fields))
     except ValidationError as error:
-        place = ".".join(map(str, error.errors()[0]["loc"]))
+        field = ".".join(map(str, error.errors()[0]["loc"]))
         names = ", ".join(CollectionPlan.__dataclass_fields__)
-        raise ConfigError(f"{where}: {place}: {error.errors()[0]['msg']}; a plan has {names}") from error
+        raise ConfigError(f"{where}: {field}: {error.errors()[0]['msg']}; a plan has {names}") from error
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
 

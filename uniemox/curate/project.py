@@ -22,9 +22,11 @@ from uniemox.io.files import open_regular, read_limited, refuse_special, write_f
 
 SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
 SUFFIXES |= {"AVIF": "avif", "PPM": "ppm", "HEIF": "heic"}
+# End of a journal of SQLite that names a further file.
 _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
-LEAVE_OUT = "leave out"  # step of a batch that excludes an annotator
-# answers: no label fits; skipped for a reason
+# Step of a batch that excludes an annotator.
+LEAVE_OUT = "leave out"
+# Answers that are not labels: no label fits; the image was skipped for a reason.
 NONE = "none"
 SKIP = "skip"
 
@@ -34,6 +36,7 @@ class Change:
     """One decision about one image."""
 
     picture: int
+    """Number of the image."""
     field: str
     """screen, style, verdict or taken."""
     value: str
@@ -57,7 +60,7 @@ class Project:
         return self._below("previews", sha256, "jpg")
 
     def _below(self, kind: str, sha256: str, ending: str) -> Path:
-        """Return the place of an image's file.
+        """Return the path of an image's file.
 
         Raises:
             DataError: If it is outside of the folder.
@@ -92,8 +95,9 @@ def create_project(folder: Path, plan: CollectionPlan | None = None, *, database
     """Create a project.
 
     Args:
+        folder: Folder of the project, which is created if it is missing.
         plan: Labels and search words; None takes the paper's.
-        database: An SQLAlchemy URL; None keeps it in the folder.
+        database: SQLAlchemy URL; None keeps the database in the folder.
 
     Raises:
         ConfigError: If the folder holds a project already.
@@ -103,7 +107,8 @@ def create_project(folder: Path, plan: CollectionPlan | None = None, *, database
         raise ConfigError(f"{database} names no file; give sqlite:////folder/project.db")
     if is_project(folder):
         raise ConfigError(f"{folder} holds a project already; continue it, or name another folder")
-    for name in ("project.db", "database.txt"):  # links that lead nowhere
+    # Links that lead nowhere are not seen above, and would be written through.
+    for name in ("project.db", "database.txt"):
         refuse_special(folder / name)
     try:
         (folder / "pictures").mkdir(parents=True, exist_ok=True)
@@ -113,7 +118,8 @@ def create_project(folder: Path, plan: CollectionPlan | None = None, *, database
         if database is not None:
             url = store.engine.url
             if url.get_backend_name() == "sqlite" and not str(url.database).startswith("file:"):
-                database = str(url.set(database=os.path.abspath(str(url.database))))  # for commands in other folders
+                # Commands may run in other folders.
+                database = str(url.set(database=os.path.abspath(str(url.database))))
             (folder / "database.txt").write_text(database + "\n", "utf-8")
     except OSError as error:
         raise DataError(f"{folder}: can't be made a project ({error.strerror})") from error
@@ -158,7 +164,11 @@ def is_project(folder: Path) -> bool:
 
 
 def searched_labels(project: Project, images: Sequence[int] | None = None) -> dict[int, set[str]]:
-    """Return the labels whose keywords found each image, by image.  images: None for all."""
+    """Return the labels whose keywords found each image, by image.
+
+    Args:
+        images: Numbers of images; None: all.
+    """
     candidates = t.candidates.c
     query = select(candidates.picture_id, candidates.label).where(candidates.picture_id.is_not(None)).distinct()
     if images is not None:
@@ -208,17 +218,16 @@ def undo(connection: Connection, batch: int, *, actor: str) -> int:
         DataError: For a number that does not exist or is undone already.
     """
     query = select(t.batches.c.step, t.batches.c.note, IS_UNDONE).where(t.batches.c.id == batch)
-    if abs(batch) < 2**63:
-        row = connection.execute(query).first()
-    else:
-        row = None
+    # Databases refuse larger numbers.
+    row = connection.execute(query).first() if abs(batch) < 2**63 else None
     if row is None:
         raise DataError(f"there is no batch {batch} to undo; uniemox curate status lists them")
     if row.is_undone:
         raise DataError(f"batch {batch} is undone already; to restore it, undo the batch that undid it")
     number = _new_batch(connection, actor=actor, step="undo", note=f"{row.step} {batch}: {row.note}", undoes=batch)
     follow_takedowns(connection)
-    connection.execute(t.looks.delete().where(t.looks.c.picture_id.in_(taken_down())))  # taken down again
+    # The undo of an undo may have taken images down again.
+    connection.execute(t.looks.delete().where(t.looks.c.picture_id.in_(taken_down())))
     return number
 
 
@@ -234,7 +243,8 @@ def _undone() -> Select[Any]:
     holding = undos.c.id.not_in(select(undos.c.undoes))
     chain = select(undos.c.undoes.label("id"), literal(1).label("length")).where(holding).cte("chain", recursive=True)
     longer = select(undos.c.undoes, chain.c.length + 1).join(undos, undos.c.id == chain.c.id)
-    longer = longer.where(undos.c.undoes < undos.c.id)  # as always, unless a stranger's chain has no end
+    # It always is smaller, except in a stranger's database, where the chain could have no end.
+    longer = longer.where(undos.c.undoes < undos.c.id)
     chain = chain.union_all(longer)
     return select(chain.c.id).where(chain.c.length % 2 == 1)
 
@@ -296,7 +306,11 @@ def history(connection: Connection, limit: int) -> list[dict[str, Any]]:
 
 
 def utc(seconds: float) -> str:
-    """Return a time in UTC (ISO 8601).  seconds: since 1970."""
+    """Return a time in UTC (ISO 8601).
+
+    Args:
+        seconds: Seconds since 1970.
+    """
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 

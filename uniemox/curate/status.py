@@ -15,6 +15,7 @@ from uniemox.curate.annotate.verdicts import LAST_ANSWERS, counted_answers
 from uniemox.curate.project import LEFT_OUT, SKIP, Project, current, history, last_batch, pool, taken_down
 from uniemox.io.html import jpeg_url, write_html
 
+# Maximum number of decisions in the history.
 MAX_BATCHES = 50
 
 
@@ -60,8 +61,10 @@ def write_status_page(
     """Write the page.
 
     Args:
+        path: File to write.
         state: Result of `status`.
-        plot: Image of the split, or None.
+        agreement: Statistics to show; None shows none.
+        plot: Image of the split; None shows none.
 
     Raises:
         DataError: If the file can't be written.
@@ -77,7 +80,7 @@ def write_status_page(
 def sentences(steps: Mapping[str, Any]) -> dict[str, str]:
     """Return a sentence for each step."""
     collect, screen, annotate, agree = (steps[name] for name in ("collect", "screen", "annotate", "agree"))
-    releases = [f"{one['pictures']:,} images in {one['folder']}" for one in steps["release"]["releases"]]
+    releases = [f"{release['pictures']:,} images in {release['folder']}" for release in steps["release"]["releases"]]
     split = steps["split"]
     return {
         "collect": f"{collect['fetched']:,} of {collect['offered']:,} fetched, {collect['failed']:,} failed, "
@@ -173,14 +176,11 @@ def _agreed(figures: Mapping[str, Any] | None) -> str:
     if figures is None:
         return "not computed yet"
     parts = [
-        f"{name} {one['value']} ({one['low']} to {one['high']})"
-        for name, one in (("same answer", figures["percent"]), ("Krippendorff's α", figures["alpha"]))
+        f"{name} {figure['value']} ({figure['low']} to {figure['high']})"
+        for name, figure in (("same answer", figures["percent"]), ("Krippendorff's α", figures["alpha"]))
     ]
     later = [f"{figures[f'later {name}']:,} {name}" for name in ("answers", "steps") if figures[f"later {name}"]]
-    if later:
-        before = f", before the last {' and '.join(later)}"
-    else:
-        before = ""
+    before = f", before the last {' and '.join(later)}" if later else ""
     return f"{', '.join(parts)} on {figures['pictures']:,} images{before}"
 
 
@@ -189,7 +189,12 @@ def _list(counts: Mapping[str, int]) -> str:
 
 
 def _next(name: str, steps: dict[str, Any]) -> str:
-    """Return the command that continues the work.  name: of the project's folder."""
+    """Return the command that continues the work.
+
+    Args:
+        name: Name of the project's folder.
+        steps: Progress of each step.
+    """
     collected = steps["collect"]
     annotated = steps["annotate"]
     if not collected["offered"]:

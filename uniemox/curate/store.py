@@ -18,26 +18,32 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, NoSuchModul
 from uniemox.curate import tables as t
 from uniemox.errors import ConfigError, DataError, UnavailableError
 
-CONNECTIONS = 40  # one per thread of the web application; further ones are opened on each use
+# One connection per thread of the web application; further ones are opened on each use.
+CONNECTIONS = 40
 _KEYS = "SELECT m.name, c.name FROM sqlite_master m JOIN pragma_table_xinfo(m.name) c WHERE m.type = 'table' AND c.pk"
 _EXPRESSIONS = """
     SELECT 1 FROM sqlite_master m JOIN pragma_index_xinfo(m.name) c WHERE m.type = 'index' AND c.cid = -2
 """
-# In no project:
+# Words of SQL that no project has.
 _CODE = re.compile(r"\b(check|default(?! '')|collate|generated|as|where|virtual|on (delete|update))\b", re.IGNORECASE)
-OPEN_S = 60  # maximum time to open a database: a damaged one may have no end
-CHECKED_BYTES = 2**26  # size of a database from which a complete check takes too long; then its rows are counted
-ROW_BYTES = 8  # minimum size of a row
-MAX_VALUE_BYTES = 2**26  # of a value in SQLite
-BUSY_S = 30  # maximum wait of a writer for another one
+# Maximum time to open a database: a damaged one may have no end.
+OPEN_S = 60
+# Size of a database from which a complete check takes too long; then its rows are counted.
+CHECKED_BYTES = 2**26
+# Minimum size of a row.
+ROW_BYTES = 8
+# Maximum size of a value in SQLite.
+MAX_VALUE_BYTES = 2**26
+# Maximum wait of a writer for another one.
+BUSY_S = 30
 
 
 class Store:
     """A database with the tables of a project; missing tables are created.
 
     Args:
-        address: An SQLAlchemy URL, such as sqlite:///project/project.db.
-        is_new: It may be a database without tables.
+        address: SQLAlchemy URL, such as sqlite:///project/project.db.
+        is_new: Accept a database without tables.
 
     Raises:
         ConfigError: For an unusable URL.
@@ -49,11 +55,13 @@ class Store:
         try:
             url = make_url(address)
             self.engine = create_engine(url, pool_size=CONNECTIONS)
-        except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as error:  # the address may hold a password
+        # The message does not repeat the address, which may hold a password.
+        except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as error:
             raise ConfigError(f"the address of the database can't be used ({error})") from error
         if url.get_backend_name() == "sqlite":
             _tune_sqlite(self.engine, is_new=is_new, deadline=deadline)
-        self._turn = threading.Lock()  # a writer that finds SQLite locked sleeps up to 100 ms at a time
+        # Our own lock, because a writer that finds SQLite locked sleeps up to 100 ms at a time.
+        self._turn = threading.Lock()
         self._writing = self.engine.execution_options(writes=True)
         try:
             self._create_tables(is_new=is_new)
@@ -98,7 +106,8 @@ class Store:
             if not isinstance(error, OperationalError) and type(error) is not DatabaseError:
                 raise
             if "readonly" in str(error.orig) and os.access(str(self.engine.url.database), os.W_OK):
-                self.close()  # connections that were opened while it was read-only stay so
+                # Connections that were opened while the file was read-only stay so.
+                self.close()
             problem = f"{self.engine.url}: can't be {how} ({error.orig})"
             remedy = "check permissions, free space, and other programs that use it"
             raise UnavailableError(f"{problem}; {remedy}") from error
@@ -121,10 +130,7 @@ class Store:
         names = set(inspect(self.engine).get_table_names())
         if not is_new and "settings" not in names:
             raise DataError(f"{self.engine.url}: holds no project, or creating it was interrupted")
-        if "settings" in names:
-            version = self.setting("schema")
-        else:
-            version = t.SCHEMA
+        version = self.setting("schema") if "settings" in names else t.SCHEMA
         if version != t.SCHEMA:
             raise DataError(
                 f"{self.engine.url}: its tables are of version {version}, this uniemox knows {t.SCHEMA}; "
@@ -144,7 +150,8 @@ class Store:
             UnavailableError: If another program uses a database without it.
         """
         deadline = time.monotonic() + BUSY_S
-        while self._is_locked():  # SQLite itself does not wait for a writer here
+        # SQLite itself does not wait for a writer here.
+        while self._is_locked():
             if time.monotonic() > deadline:
                 problem = "another program uses it, so that a write-ahead log can't be begun"
                 raise UnavailableError(f"{self.engine.url}: {problem}; end that program")
@@ -170,16 +177,21 @@ def _check_content(connection: Connection, name: str, tables: Sequence[Table]) -
     """Raise DataError for a damaged database: a page that is used again and again claims billions of rows."""
     file = str(connection.engine.url.database)
     pragmas = ("PRAGMA page_count", "PRAGMA page_size")
-    count, page = (int(connection.exec_driver_sql(one).scalar() or 0) for one in pragmas)
-    size = stored = count * page
+    page_count, page_size = (int(connection.exec_driver_sql(pragma).scalar() or 0) for pragma in pragmas)
+    size = page_count * page_size
+    stored_size = size
     if os.path.exists(file):
-        stored = getattr(os.stat(file), "st_blocks", size) * 512
-    if size < CHECKED_BYTES or stored < size // 2:
+        stored_size = getattr(os.stat(file), "st_blocks", size) * 512
+    # A sparse file may claim any size.
+    if size < CHECKED_BYTES or stored_size < size // 2:
         problem = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
         if problem != "ok":
             raise DataError(f"{name}: the database is damaged ({problem})")
-    elif any((connection.scalar(select(func.count()).select_from(one)) or 0) > size // ROW_BYTES for one in tables):
-        raise DataError(f"{name}: the database is damaged (more rows than it has space for)")
+        return
+    for table in tables:
+        count = connection.scalar(select(func.count()).select_from(table)) or 0
+        if count > size // ROW_BYTES:
+            raise DataError(f"{name}: the database is damaged (more rows than it has space for)")
 
 
 def _check_schema(connection: Connection, name: str) -> None:
@@ -188,7 +200,8 @@ def _check_schema(connection: Connection, name: str) -> None:
     In a stranger's database, an expression can take days, and without keys a query may never end.
     """
     names = inspect(connection).get_table_names()
-    _check_content(connection, name, [one for one in t.metadata.sorted_tables if one.name in names])
+    tables = [table for table in t.metadata.sorted_tables if table.name in names]
+    _check_content(connection, name, tables)
     rows = list(connection.exec_driver_sql("SELECT type, sql FROM sqlite_master WHERE sql IS NOT NULL"))
     computes = any(row.type not in ("table", "index") or _CODE.search(row.sql) for row in rows)
     if computes or connection.exec_driver_sql(_EXPRESSIONS).first():
@@ -196,18 +209,18 @@ def _check_schema(connection: Connection, name: str) -> None:
     keys: dict[str, set[str]] = {}
     for table, column in connection.exec_driver_sql(_KEYS):
         keys.setdefault(table, set()).add(column)
-    wrong = [one.name for one in t.metadata.sorted_tables if one.name in names]
-    wrong = [one for one in wrong if keys.get(one) != set(t.metadata.tables[one].primary_key.columns.keys())]
-    if wrong:
-        raise DataError(f"{name}: its table {wrong[0]} has another key than in a project")
+    for our_table in tables:
+        if keys.get(our_table.name) != set(our_table.primary_key.columns.keys()):
+            raise DataError(f"{name}: its table {our_table.name} has another key than in a project")
 
 
 def _tune_sqlite(engine: Engine, *, is_new: bool, deadline: Sequence[float]) -> None:
     """Sync every commit to disk, and let writers queue instead of failing half-way.
 
     Args:
+        engine: Engine whose connections are set up.
         is_new: Create the file.
-        deadline: Time at which statements are interrupted; empty: never.
+        deadline: Time by time.monotonic() at which statements are interrupted, as only item; empty: never.
     """
     if not is_new:
 
@@ -215,17 +228,16 @@ def _tune_sqlite(engine: Engine, *, is_new: bool, deadline: Sequence[float]) -> 
         def connecting(dialect: Any, _: Any, arguments: Sequence[Any], settings: Any) -> Any:
             """Open the file without creating it: one that is away for a moment would be replaced by an empty one."""
             path = str(arguments[0])
-            if path.startswith("file:"):
-                address = path
-            else:
-                address = f"{Path(path).absolute().as_uri()}?mode=rw"
+            address = path if path.startswith("file:") else f"{Path(path).absolute().as_uri()}?mode=rw"
             return dialect.connect(address, **{**settings, "uri": True})
 
     @event.listens_for(engine, "connect")
     def connected(connection: Any, _: Any) -> None:
-        connection.isolation_level = None  # SQLAlchemy's begin event below starts transactions
+        # The event `begin` below starts transactions.
+        connection.isolation_level = None
         connection.set_progress_handler(lambda: bool(deadline) and time.monotonic() > deadline[0], 100_000)
-        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)  # that an expression may compute
+        # An expression of a stranger's database may compute larger values.
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)
         for pragma in (f"busy_timeout={BUSY_S * 1000}", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
             connection.execute(f"PRAGMA {pragma}")
 

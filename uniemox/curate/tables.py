@@ -175,3 +175,23 @@ releases = _numbered(
     Column("at", Float, nullable=False),
     Column("pictures", Integer, nullable=False),
 )
+
+release_records = Table(
+    "release_records",
+    metadata,
+    Column("release_id", ForeignKey("releases.id"), primary_key=True),
+    Column("content", Text, nullable=False),
+)
+"""What a release says beside its images, as JSON (see release/record.py); releases of older versions have none."""
+
+released_images = Table(
+    "released_images",
+    metadata,
+    Column("release_id", ForeignKey("releases.id"), primary_key=True),
+    Column("picture_id", ForeignKey("pictures.id"), primary_key=True),
+    Column("content", Text, nullable=False),
+    Column("digest", String(64)),
+    Column("is_exact", Integer),
+)
+"""What a release says about each image, as JSON. digest: sha256 of its file in the release; is_exact: 1 if the file has
+all pixels of the collected one. Both are null until the release is complete."""

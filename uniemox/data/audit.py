@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.data.near import near_groups
-from uniemox.data.processes import Look, scan
+from uniemox.data.processes import ImageProperties, scan
 from uniemox.data.sample import DataSet, Sample, decode_sample
 from uniemox.errors import BoxError, ImageError
 from uniemox.io.html import jpeg_url, write_html
@@ -19,16 +19,18 @@ from uniemox.io.parallel import ONE_A_CORE, PoolConfig
 from uniemox.io.progress import Progress, silent
 from uniemox.persons.box import Box, touched_box
 
-# minimum copies and labels of one image
+# An image with this number of copies under this number of labels stands for missing photos ("image not available").
 PLACEHOLDER_TIMES = 5
 PLACEHOLDER_LABELS = 3
-HELD_OUT = {"test": 0, "val": 1}  # of several copies the scored one stays
+# Order of copies by split: the first stays, so that test and val keep their images and only train loses some.
+HELD_OUT_ORDER = {"test": 0, "val": 1}
 KINDS = (
     *("corrupt", "wrong_endings", "odd_modes", "wrong_boxes", "exact_duplicates", "near_duplicates"),
     *("placeholders", "label_conflicts", "leaks"),
 )
 """Kinds of problems, in the order of the report. `audit_page.html` describes each."""
-SHUFFLES = 200  # random splits, to measure the drift of colours by chance
+# Random splits that show how far the colours of two splits differ by chance.
+SHUFFLES = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class Member:
 
     sample: Sample
     label: str | None
-    look: Look
+    properties: ImageProperties
     is_other: bool
     """True if it belongs to the other data set."""
 
@@ -99,67 +101,84 @@ class Audit:
     def as_dict(self) -> dict[str, Any]:
         """Return everything in JSON-serialisable form."""
         groups = {kind: [group.as_dict() for group in groups] for kind, groups in self.groups.items()}
-        rest = {"classes": self.classes, "drift": list(map(asdict, self.drift)), "exclude": self.exclude}
-        return {"data": self.name, "n": self.count, **groups, **rest}
+        return {
+            "data": self.name,
+            "n": self.count,
+            **groups,
+            "classes": self.classes,
+            "drift": list(map(asdict, self.drift)),
+            "exclude": self.exclude,
+        }
 
 
 def audit(
     data: DataSet, against: DataSet | None = None, *, pool: PoolConfig = ONE_A_CORE, on_progress: Progress = silent
 ) -> Audit:
-    """Check every image of a data set, and of another that must not share an image with it.  pool: processes."""
-    of_both = [(owner, sample) for owner in (data, against) if owner is not None for sample in owner.samples]
-    looks = scan([sample for _, sample in of_both], pool, on_progress)
+    """Check every image of a data set, and its overlap with another.
+
+    Args:
+        data: The data set to check.
+        against: Another data set that must not share an image with it; None: there is none.
+        pool: Worker processes.
+    """
+    owned_samples = [(owner, sample) for owner in (data, against) if owner is not None for sample in owner.samples]
+    scanned = scan([sample for _, sample in owned_samples], pool, on_progress)
     members = [
-        Member(sample, owner.label_of(sample), look, owner is not data)
-        for (owner, sample), look in zip(of_both, looks, strict=True)
+        Member(sample, owner.label_of(sample), properties, owner is not data)
+        for (owner, sample), properties in zip(owned_samples, scanned, strict=True)
     ]
     ours = members[: len(data)]
-    exact, same = _duplicates([member for member in members if member.look.sha256 and not member.look.problem])
+    readable = [member for member in members if member.properties.sha256 and not member.properties.problem]
+    exact_groups, same_groups = _duplicates(readable)
+
     report = Audit(data.name, len(data))
     for member in ours:
-        look = member.look
+        properties = member.properties
         for reason, groups in (
-            (look.problem, report.groups["corrupt"]),
-            (f"is {look.wrong_ending}" if look.wrong_ending else "", report.groups["wrong_endings"]),
-            (look.odd_mode, report.groups["odd_modes"]),
+            (properties.problem, report.groups["corrupt"]),
+            (f"is {properties.wrong_ending}" if properties.wrong_ending else "", report.groups["wrong_endings"]),
+            (properties.odd_mode, report.groups["odd_modes"]),
             (_wrong_box(member), report.groups["wrong_boxes"]),
         ):
             if reason:
                 groups.append(Group((member,), reason))
-    report.groups["exact_duplicates"].extend(group for group in exact if _within(group) > 1)
-    for group in same:
-        if len({member.look.sha256 for member in group.ours}) > 1:
+
+    report.groups["exact_duplicates"].extend(group for group in exact_groups if _count_files(group) > 1)
+    for group in same_groups:
+        if len({member.properties.sha256 for member in group.ours}) > 1:
             report.groups["near_duplicates"].append(group)
         if _is_placeholder(group):
             report.groups["placeholders"].append(group)
         if _contradicts(group):
             report.groups["label_conflicts"].append(group)
-        if len({"the other data set" if one.is_other else (one.split,) for one in group.members}) > 1:
+        # A tuple never equals the text, so a split may have any name.
+        if len({"the other data set" if member.is_other else (member.split,) for member in group.members}) > 1:
             report.groups["leaks"].append(group)
-    report.classes.update(_classes(data))
+
+    report.classes.update(_class_counts(data))
     report.drift.extend(_drift(ours))
-    report.exclude.extend(_exclude(report, same))
+    report.exclude.extend(_exclusions(report, same_groups))
     return report
 
 
 def _wrong_box(member: Member) -> str:
-    if member.sample.target_box is None or member.look.problem:
+    if member.sample.target_box is None or member.properties.problem:
         return ""
     try:
-        touched_box(member.sample.target_box, *member.look.size)
+        touched_box(member.sample.target_box, *member.properties.size)
     except BoxError as error:
         return str(error)
     return ""
 
 
-def _within(group: Group) -> int:
+def _count_files(group: Group) -> int:
     """Return the number of different files of the audited data set in a group."""
     return len({str(member.sample.image) for member in group.ours})
 
 
 def _is_placeholder(group: Group) -> bool:
     labels = {member.label for member in group.ours} - {None}
-    return _within(group) >= PLACEHOLDER_TIMES and len(labels) >= PLACEHOLDER_LABELS
+    return _count_files(group) >= PLACEHOLDER_TIMES and len(labels) >= PLACEHOLDER_LABELS
 
 
 def _contradicts(group: Group) -> bool:
@@ -179,14 +198,12 @@ def _duplicates(members: Sequence[Member]) -> tuple[list[Group], list[Group]]:
     """
     by_hash: dict[str, list[Member]] = defaultdict(list)
     for member in members:
-        by_hash[member.look.sha256].append(member)
-    thumbs = {digest: rows[0].look.thumb for digest, rows in by_hash.items()}
-    seen = {digest: thumb for digest, thumb in thumbs.items() if thumb is not None}
-    if seen:
-        numbers = near_groups(np.stack(list(seen.values()))).tolist()
-    else:
-        numbers = []
-    group_of: dict[str, int | str] = dict(zip(seen, numbers, strict=True))
+        by_hash[member.properties.sha256].append(member)
+    thumbs = {digest: rows[0].properties.thumb for digest, rows in by_hash.items()}
+    comparable = {digest: thumb for digest, thumb in thumbs.items() if thumb is not None}
+    numbers = near_groups(np.stack(list(comparable.values()))).tolist() if comparable else []
+    group_of: dict[str, int | str] = dict(zip(comparable, numbers, strict=True))
+
     joined: dict[int | str, list[Member]] = defaultdict(list)
     for digest, rows in by_hash.items():
         joined[group_of.get(digest, digest)] += rows
@@ -195,11 +212,14 @@ def _duplicates(members: Sequence[Member]) -> tuple[list[Group], list[Group]]:
 
 def _groups(rows_of_each: Iterable[Sequence[Member]]) -> list[Group]:
     """Return the sorted groups with several members."""
-    several = (rows for rows in rows_of_each if len(rows) > 1)
-    return [Group(tuple(sorted(rows, key=lambda one: (one.is_other, one.sample.key)))) for rows in several]
+    return [
+        Group(tuple(sorted(rows, key=lambda member: (member.is_other, member.sample.key))))
+        for rows in rows_of_each
+        if len(rows) > 1
+    ]
 
 
-def _classes(data: DataSet) -> dict[str, dict[str, int]]:
+def _class_counts(data: DataSet) -> dict[str, dict[str, int]]:
     counts = Counter((data.label_of(sample), sample.split or "all") for sample in data.samples)
     splits = sorted({split for _, split in counts})
     return {label: {split: counts[label, split] for split in splits} for label in data.labels.labels}
@@ -207,34 +227,43 @@ def _classes(data: DataSet) -> dict[str, dict[str, int]]:
 
 def _drift(members: Sequence[Member]) -> Iterable[Drift]:
     """Yield the drift between every two splits; the random splits use one seed."""
-    rows = [(m.look.histogram, m.split) for m in members if m.look.histogram is not None and m.split]
+    rows = [
+        (member.properties.histogram, member.split)
+        for member in members
+        if member.properties.histogram is not None and member.split
+    ]
     if not rows:
         return
+
     histograms = np.stack([histogram for histogram, _ in rows])
     splits = np.array([split for _, split in rows])
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for first, second in itertools.combinations(sorted(set(splits)), 2):
-        both = histograms[(splits == first) | (splits == second)]
-        is_first = splits[(splits == first) | (splits == second)] == first
-        chance = [_distance(both, draw.permutation(is_first)) for _ in range(SHUFFLES)]
+        is_compared = (splits == first) | (splits == second)
+        both = histograms[is_compared]
+        is_first = splits[is_compared] == first
+        chance = [_distance(both, rng.permutation(is_first)) for _ in range(SHUFFLES)]
         yield Drift((str(first), str(second)), _distance(both, is_first), float(np.quantile(chance, 0.95)))
 
 
 def _distance(histograms: NDArray[np.float32], is_first: NDArray[np.bool_]) -> float:
-    means = histograms[is_first].mean(axis=0) - histograms[~is_first].mean(axis=0)
-    return float(np.abs(means).sum() / 2 / 3)  # three channels
+    """Return the total variation between the mean histograms of two sets of rows of (N, 48), 0 to 1."""
+    difference = histograms[is_first].mean(axis=0) - histograms[~is_first].mean(axis=0)
+    # Half the sum is the total variation of one channel; a histogram has three.
+    return float(np.abs(difference).sum() / 2 / 3)
 
 
-def _exclude(report: Audit, same: Sequence[Group]) -> list[dict[str, str]]:
+def _exclusions(report: Audit, same_groups: Sequence[Group]) -> list[dict[str, str]]:
     """List unreadable files, wrong boxes, every image of a placeholder or with several labels, and all copies but one.
 
     Of copies the scored one stays; none stays if the other data set has the image.
     """
-    reasons: dict[str, tuple[Member, str]] = {}  # the first reason counts
+    # Members with the first reason for each key.
+    excluded: dict[str, tuple[Member, str]] = {}
     for group in (*report.groups["corrupt"], *report.groups["wrong_boxes"]):
-        reasons.setdefault(group.members[0].sample.key, (group.members[0], group.reason))
-    for group in same:
-        ours = sorted(group.ours, key=lambda one: (HELD_OUT.get(one.split or "", 2), one.sample.key))
+        excluded.setdefault(group.members[0].sample.key, (group.members[0], group.reason))
+    for group in same_groups:
+        ours = sorted(group.ours, key=lambda member: (HELD_OUT_ORDER.get(member.split or "", 2), member.sample.key))
         if _is_placeholder(group):
             reason = "placeholder"
         elif _contradicts(group):
@@ -242,22 +271,29 @@ def _exclude(report: Audit, same: Sequence[Group]) -> list[dict[str, str]]:
         elif len(ours) < len(group.members):
             reason = "also in the other data set"
         else:
-            kept = ours[0].sample
-            reason = f"copy of {kept.key}"  # except several people of one image in one split
-            ours = [one for one in ours if (str(one.sample.image), one.split) != (str(kept.image), kept.split)]
+            original = ours[0].sample
+            reason = f"copy of {original.key}"
+            # Several people of one image in one split are not copies of each other.
+            ours = [
+                member
+                for member in ours
+                if (str(member.sample.image), member.split) != (str(original.image), original.split)
+            ]
         for member in ours:
-            reasons.setdefault(member.sample.key, (member, reason))
-    return [{"key": key, "path": str(one.sample.image), "reason": reason} for key, (one, reason) in reasons.items()]
+            excluded.setdefault(member.sample.key, (member, reason))
+    return [
+        {"key": key, "path": str(member.sample.image), "reason": reason} for key, (member, reason) in excluded.items()
+    ]
 
 
-# shown per kind and per group; the JSON has all
+# The page shows this number of groups of each kind, and of images of each group; the JSON has all.
 MAX_GROUPS = 40
 MAX_IMAGES = 12
 SIDE_PX = 112
 
 
 def write_page(audit: Audit, path: Path) -> None:
-    """Write the page.
+    """Write an audit as an HTML page.
 
     Raises:
         DataError: If the file can't be written.
@@ -284,7 +320,7 @@ def _section(kind: str, groups: list[Group]) -> dict[str, Any]:
         "shown": [
             {
                 "reason": group.reason,
-                "images": [_image(member) for member in _one_of_each_label_first(group)[:MAX_IMAGES]],
+                "images": [_thumbnail(member) for member in _one_of_each_label_first(group)[:MAX_IMAGES]],
                 "more": max(len(group.members) - MAX_IMAGES, 0),
             }
             for group in groups[:MAX_GROUPS]
@@ -297,11 +333,12 @@ def _one_of_each_label_first(group: Group) -> list[Member]:
     return sorted(group.members, key=lambda member: id(member) not in firsts)
 
 
-def _image(member: Member) -> dict[str, str]:
+def _thumbnail(member: Member) -> dict[str, str]:
+    """Return an image with its caption for the template; its URL is empty if the image can't be read."""
     words = (member.label, member.split, "other data set" if member.is_other else "")
-    view = {"words": " · ".join(filter(None, words)), "key": member.sample.key}
+    caption = {"words": " · ".join(filter(None, words)), "key": member.sample.key}
     try:
         image, _ = decode_sample(member.sample, lambda width, height: min(width, height) / SIDE_PX)
     except ImageError:
-        return {**view, "url": ""}
-    return {**view, "url": jpeg_url(image, max_side_px=2 * SIDE_PX, quality=80)}
+        return {**caption, "url": ""}
+    return {**caption, "url": jpeg_url(image, max_side_px=2 * SIDE_PX, quality=80)}

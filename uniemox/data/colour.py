@@ -4,12 +4,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 BINS = 16  # bins per channel
-MAX_COLORFUL = 109.0  # "extremely colorful" on the scale of Hasler and Süsstrunk
+# "Extremely colorful" on the scale of Hasler and Süsstrunk.
+MAX_COLORFUL = 109.0
 
 
 def colour_histogram(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return the share of pixels by red, green and blue: (H, W, 3) -> (48,), each channel with sum 1."""
-    counts = [np.bincount(pixels[..., i].reshape(-1) // (256 // BINS), minlength=BINS) for i in range(3)]
+    bins = pixels // (256 // BINS)
+    counts = [np.bincount(bins[..., channel].reshape(-1), minlength=BINS) for channel in range(3)]
     return (np.concatenate(counts) / (pixels.size // 3)).astype(np.float32)
 
 

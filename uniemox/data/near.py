@@ -17,17 +17,24 @@ from uniemox.io.parallel import parallel_map
 from uniemox.io.progress import Progress, silent
 from uniemox.persons.box import choose_person
 
-FREQUENCIES = 8  # in each direction
-ALIKE = 0.85  # minimum cosine of two descriptions of the same image; docs/data.md has the measurements
-MAX_LEFT = 5.0  # maximum RMS difference after the best small crop, levels of 255
-FLAT = 50.0  # descriptions shorter than this mean an image without structure; photographs have above 400
-MAX_CROP = 0.05  # of a side
-CHECKED_PX = 64  # minimum short side of reduced JPEGs that are only checked
-# processed at a time
+# Cosine frequencies in each direction that describe an image.
+FREQUENCIES = 8
+# Minimum cosine of two descriptions of the same image; docs/data.md has the measurements.
+MIN_COSINE = 0.85
+# Maximum RMS difference of the same image after the best small crop, in levels of 255.
+MAX_RESIDUAL = 5.0
+# A shorter description means an image without structure; photographs have above 400.
+MIN_LENGTH = 50.0
+# Maximum share of a side that a crop removes.
+MAX_CROP = 0.05
+# Minimum short side of reduced JPEGs that are only checked, not compared.
+CHECKED_PX = 64
+# Rows and columns of the matrix of cosines, and pairs, that are in memory at a time.
 ROWS = 1024
 COLUMNS = 4096
 PAIRS = 2048
-MIRROR = np.tile((-1.0) ** np.arange(FREQUENCIES), FREQUENCIES).astype(np.float32)
+# Sign of each frequency in the mirror image: odd horizontal ones change theirs.
+MIRROR_SIGNS = np.tile((-1.0) ** np.arange(FREQUENCIES), FREQUENCIES).astype(np.float32)
 
 
 def near_groups(thumbs: NDArray[np.uint8]) -> NDArray[np.intp]:
@@ -41,77 +48,89 @@ def near_groups(thumbs: NDArray[np.uint8]) -> NDArray[np.intp]:
     Returns:
         (N,) numbers: all images of a group, even if linked through others, have the number of its first.
     """
+    # Union-find: the root of a group is its smallest number.
     parent = np.arange(len(thumbs))
-    for pairs in _candidates(thumbs):
-        first, second = pairs
+    for candidates in _candidates(thumbs):
+        first, second = candidates
         while len(first):
-            a = first[:PAIRS]
-            b = second[:PAIRS]
-            same = _are_same(thumbs[a], thumbs[b])
-            for i, j in zip(a[same].tolist(), b[same].tolist(), strict=True):
-                one = _root(parent, i)
-                other = _root(parent, j)
-                parent[max(one, other)] = min(one, other)
-            first = first[PAIRS:]
-            second = second[PAIRS:]
-            apart = _roots(parent, first) != _roots(parent, second)  # skips pairs that are already joined
-            first = first[apart]
-            second = second[apart]
+            same = _are_same(thumbs[first[:PAIRS]], thumbs[second[:PAIRS]])
+            for i, j in zip(first[:PAIRS][same].tolist(), second[:PAIRS][same].tolist(), strict=True):
+                first_root = _root(parent, i)
+                second_root = _root(parent, j)
+                parent[max(first_root, second_root)] = min(first_root, second_root)
+            first, second = first[PAIRS:], second[PAIRS:]
+            # Pairs that are joined by now need no comparison, which is the slow part.
+            is_apart = _roots(parent, first) != _roots(parent, second)
+            first, second = first[is_apart], second[is_apart]
     return _roots(parent, np.arange(len(thumbs)))
 
 
 def _candidates(thumbs: NDArray[np.uint8]) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
     """Yield pairs of images with similar descriptions, the lower number first."""
-    described, lengths = describe_structure(thumbs)
-    is_flat = lengths < FLAT
+    descriptions, lengths = describe_structure(thumbs)
+    is_flat = lengths < MIN_LENGTH
     # Mirroring changes the sign of odd frequencies: the cosine is even + odd, that of the mirror image even - odd.
-    even = described[:, MIRROR > 0]
-    odd = described[:, MIRROR < 0]
+    even = descriptions[:, MIRROR_SIGNS > 0]
+    odd = descriptions[:, MIRROR_SIGNS < 0]
 
-    def look(start: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    def similar_pairs(start: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         pairs = []
-        for after in range(start, len(thumbs), COLUMNS):
-            rows, columns = slice(start, start + ROWS), slice(after, after + COLUMNS)
-            alike = even[rows] @ even[columns].T
-            by_odd = odd[rows] @ odd[columns].T
-            alike += np.abs(by_odd, out=by_odd)
-            place = np.flatnonzero(alike > ALIKE)
-            first = place // alike.shape[1] + start
-            second = place % alike.shape[1] + after
-            wanted = (first < second) & ~(is_flat[first] & is_flat[second])  # descriptions of flat images are noise
-            pairs.append((first[wanted], second[wanted]))
-        return np.concatenate([a for a, _ in pairs]), np.concatenate([b for _, b in pairs])
+        for column_start in range(start, len(thumbs), COLUMNS):
+            rows = slice(start, start + ROWS)
+            columns = slice(column_start, column_start + COLUMNS)
+            # The larger of even + odd and even - odd, in place: the matrix is large.
+            cosines = even[rows] @ even[columns].T
+            odd_part = odd[rows] @ odd[columns].T
+            cosines += np.abs(odd_part, out=odd_part)
+            hits = np.flatnonzero(cosines > MIN_COSINE)
+            first = hits // cosines.shape[1] + start
+            second = hits % cosines.shape[1] + column_start
+            # Descriptions of flat images are noise; their mean colours are compared below.
+            is_wanted = (first < second) & ~(is_flat[first] & is_flat[second])
+            pairs.append((first[is_wanted], second[is_wanted]))
+        return np.concatenate([first for first, _ in pairs]), np.concatenate([second for _, second in pairs])
 
-    with closing(parallel_map(range(0, len(thumbs), ROWS), look)) as blocks:
+    with closing(parallel_map(range(0, len(thumbs), ROWS), similar_pairs)) as blocks:
         yield from blocks
+
     flat = np.flatnonzero(is_flat)
-    mean = thumbs[flat].mean(axis=(1, 2), dtype=np.float32)  # (F, 3)
-    for place, i in enumerate(flat):
-        near = np.abs(mean[place + 1 :] - mean[place]).max(axis=1) < MAX_LEFT
-        yield np.full(near.sum(), i), flat[place + 1 :][near]
+    colours = thumbs[flat].mean(axis=(1, 2), dtype=np.float32)  # (F, 3)
+    for k, i in enumerate(flat):
+        is_near = np.abs(colours[k + 1 :] - colours[k]).max(axis=1) < MAX_RESIDUAL
+        yield np.full(is_near.sum(), i), flat[k + 1 :][is_near]
 
 
 def _root(parent: NDArray[np.intp], i: int) -> int:
+    """Return the root of a number; shortens the path to it."""
     while parent[i] != i:
         parent[i] = parent[parent[i]]
         i = int(parent[i])
     return i
 
 
-def _roots(parent: NDArray[np.intp], places: NDArray[np.intp]) -> NDArray[np.intp]:
-    roots = parent[places]
+def _roots(parent: NDArray[np.intp], numbers: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return the roots of several numbers, (M,) -> (M,)."""
+    roots = parent[numbers]
     while not np.array_equal(above := parent[roots], roots):
         roots = above
     return roots
 
 
 def describe_structure(thumbs: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return descriptions of unit length, (N, 64), and their lengths before, (N,), which grow with the contrast."""
+    """Describe images by the low frequencies of their grey levels, without the mean.
+
+    Args:
+        thumbs: (N, 32, 32, 3) small images.
+
+    Returns:
+        Descriptions of unit length, (N, 64), and their lengths before the scaling, (N,), which grow with the contrast.
+    """
     from scipy.fft import dctn  # noqa: PLC0415 - needs the extra data
 
     grey = thumbs.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)  # (N, 32, 32)
     waves = dctn(grey, axes=(1, 2), norm="ortho")[:, :FREQUENCIES, :FREQUENCIES]
-    waves = waves * np.hypot(*np.mgrid[:FREQUENCIES, :FREQUENCIES]).astype(np.float32)  # the mean's weight is 0
+    # Natural images have amplitudes that fall with the frequency; this evens them out. The mean's weight is 0.
+    waves = waves * np.hypot(*np.mgrid[:FREQUENCIES, :FREQUENCIES]).astype(np.float32)
     waves = waves.reshape(len(thumbs), -1)  # (N, 64)
     lengths = np.linalg.norm(waves, axis=1)
     return waves / np.maximum(lengths, 1e-6)[:, None], lengths
@@ -128,29 +147,30 @@ def difference(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[n
         second: (M, 32, 32, 3).
 
     Returns:
-        (M,) levels of 255, root mean square over 8 x 8 places and three colours.
+        (M,) levels of 255, root mean square over 8 x 8 blocks and three colours.
     """
     return np.minimum(_difference_from(first, second), _difference_from(second, first))
 
 
 def _are_same(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Return which pairs differ by less than MAX_LEFT, (M,).  Most same pairs need one direction only."""
-    same = _difference_from(first, second) < MAX_LEFT
-    rest = np.flatnonzero(~same)
-    if len(rest):
-        same[rest] = _difference_from(second[rest], first[rest]) < MAX_LEFT
-    return same
+    """Return True for each pair that differs by less than MAX_RESIDUAL, (M,)."""
+    is_same = _difference_from(first, second) < MAX_RESIDUAL
+    # Most pairs of the same image need one direction only.
+    remaining = np.flatnonzero(~is_same)
+    if len(remaining):
+        is_same[remaining] = _difference_from(second[remaining], first[remaining]) < MAX_RESIDUAL
+    return is_same
 
 
 def _difference_from(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return the difference if the crop is fitted with the gradient of the first image."""
     a = first.astype(np.float32)
     b = second.astype(np.float32)
-    return np.minimum(_left_after_crop(a, b), _left_after_crop(a, b[:, :, ::-1]))
+    return np.minimum(_residual_after_crop(a, b), _residual_after_crop(a, b[:, :, ::-1]))
 
 
-def _left_after_crop(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the residual after the best small shift and stretch, by one step of least squares.
+def _residual_after_crop(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the residual after the best small shift and stretch, (M,), by one step of least squares.
 
     Both change an image by its gradient, times a constant or times the distance from the centre: Lucas and Kanade's
     linearisation (IJCAI 1981). It is valid because two per cent are less than a px here.
@@ -161,10 +181,13 @@ def _left_after_crop(first: NDArray[np.float32], second: NDArray[np.float32]) ->
     basis = np.stack([right, right * x, down, down * x[:, None]], axis=-1).reshape(len(first), -1, 4)
     change = (second - first).reshape(len(first), -1, 1)  # (M, S·S·3, 1)
     transposed = basis.swapaxes(1, 2)  # (M, 4, S·S·3)
+    # The small diagonal keeps the system solvable for images without gradient.
     steps = np.linalg.solve(transposed @ basis + 1e-3 * np.eye(4, dtype=np.float32), transposed @ change)  # (M, 4, 1)
     limit = MAX_CROP * side * np.array([0.5, 1, 0.5, 1], dtype=np.float32)[:, None]  # px of shift and of stretch
-    left = (change - basis @ steps.clip(-limit, limit)).reshape(-1, 8, side // 8, 8, side // 8, 3)
-    return np.sqrt((left.mean(axis=(2, 4)) ** 2).mean(axis=(1, 2, 3)))  # (M,)
+    residual = change - basis @ steps.clip(-limit, limit)
+    # Noise and sharpness of the encoding hardly count in the means of 8 x 8 blocks.
+    blocks = residual.reshape(-1, 8, side // 8, 8, side // 8, 3).mean(axis=(2, 4))  # (M, 8, 8, 3)
+    return np.sqrt((blocks**2).mean(axis=(1, 2, 3)))  # (M,)
 
 
 def image_hashes(samples: Sequence[Sample], on_progress: Progress = silent) -> list[str]:
@@ -173,14 +196,14 @@ def image_hashes(samples: Sequence[Sample], on_progress: Progress = silent) -> l
 
 
 def known_hashes(samples: Sequence[Sample], on_progress: Progress = silent) -> list[str]:
-    """Return the hashes of `decoded_hashes`, but those that an index of shards stores without reading the images.
+    """Return the hashes of `decoded_hashes`; those that an index of shards stores are not computed again.
 
     Shards hold images that were readable when they were written.
     """
     stored = [getattr(sample.image, "sha256", None) for sample in samples]
     others = [sample for sample, digest in zip(samples, stored, strict=True) if digest is None]
-    read = iter(decoded_hashes(others, on_progress)[0])
-    return [next(read) if digest is None else str(digest) for digest in stored]
+    computed = iter(decoded_hashes(others, on_progress)[0])
+    return [next(computed) if digest is None else str(digest) for digest in stored]
 
 
 def _hash(sample: Sample) -> str:
@@ -193,13 +216,15 @@ def _hash(sample: Sample) -> str:
 def decoded_hashes(
     samples: Sequence[Sample], on_progress: Progress = silent, person: PersonPolicy | None = None
 ) -> tuple[list[str], list[Broken]]:
-    """Return the sha256 of every sample's file, in order, an empty text for one that is no readable image.
-
-    Also returns the unreadable samples with their reasons. JPEGs are decoded at a reduced size.
+    """Hash the file of every sample that is a readable image. JPEGs are decoded at a reduced size.
 
     Args:
         person: Policy of the person view; a target box outside of the image then counts as unreadable, if the view
             needs it. None: no person view.
+
+    Returns:
+        The sha256 of every sample's file, in order, an empty text for one that is no readable image; and the unreadable
+        samples with their reasons.
     """
     results = map_samples(partial(_decoded_hash, person), samples, "hashing images", on_progress=on_progress)
     broken = [Broken(sample.key, reason) for sample, (_, reason) in zip(samples, results, strict=True) if reason]

@@ -1,4 +1,4 @@
-"""Order of the samples, which depends only on seed and epoch, not on the number of processes."""
+"""Order of the samples in training: it depends only on seed and epoch, not on the number of processes."""
 
 from collections.abc import Iterator
 
@@ -13,13 +13,13 @@ class RunOrder:
     Use it as batch sampler of torch's DataLoader. Samples that do not fill a step at the end of an epoch are left out.
 
     Args:
-        samples: Size of the data set.
+        samples: Number of samples in the data set.
         batch_size: Images per step over all processes and batches.
-        steps: Of the whole run.
+        steps: Number of steps in the run.
         start: Steps already done, to resume in the middle of an epoch.
         accumulation: Batches per step. Neither accumulation nor the number of processes changes the images of a step.
-        rank: This process takes the rank-th part of every batch.
-        processes: This process takes the rank-th part of every batch.
+        rank: Number of this process, from 0; it takes the rank-th part of every batch.
+        processes: Number of processes that share every batch.
 
     Raises:
         ConfigError: If the data do not fill a step, or accumulation or processes do not divide it.
@@ -55,24 +55,26 @@ class RunOrder:
         return (self.steps - self.start) * self.accumulation
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        part = slice(self.rank * self.size // self.processes, (self.rank + 1) * self.size // self.processes)
-        shuffled = -1
+        rank_slice = slice(self.rank * self.size // self.processes, (self.rank + 1) * self.size // self.processes)
+        shuffled_epoch = -1
         for number in range(self.start * self.accumulation, self.steps * self.accumulation):
             epoch, i = divmod(number, self.steps_per_epoch * self.accumulation)
-            if epoch != shuffled:
+            if epoch != shuffled_epoch:
+                # A generator of its own for each epoch: a resumed run needs no draws of earlier epochs.
                 order = np.random.Generator(np.random.PCG64([self.seed, epoch])).permutation(self.samples)
-                shuffled = epoch
+                shuffled_epoch = epoch
             batch = order[i * self.size : (i + 1) * self.size]
-            yield [(epoch, int(index)) for index in batch[part]]
+            yield [(epoch, int(index)) for index in batch[rank_slice]]
 
 
 def steps_in_epoch(samples: int, batch_size: int) -> int:
     """Return the number of complete batches in one pass over the data.
 
     Raises:
-        ConfigError: If there is none.
+        ConfigError: If there is no complete batch.
     """
     if batch_size < 1 or samples < batch_size:
+        # The largest power of two that the data fill.
         fitting = 2 ** max(0, samples.bit_length() - 1)
         raise ConfigError(
             f"{samples} samples do not fill a batch of {batch_size}; give a smaller one, such as --batch-size {fitting}"

@@ -23,7 +23,7 @@ from uniemox.io.progress import Progress, silent
 from uniemox.persons.box import Box, Detection
 from uniemox.persons.detector import Detector
 
-# file names next to the data
+# Names of the files next to the data, where every command finds them.
 PERSONS = "persons.jsonl"
 TEXTS = "texts.jsonl"
 
@@ -35,7 +35,7 @@ class Sidecar:
         header: Settings that produced the lines; an existing file must have the same.
 
     Raises:
-        DataError: If it has others, or the file can't be written.
+        DataError: If an existing file has other settings, or the file can't be written.
         ConfigError: If another process writes it.
     """
 
@@ -56,16 +56,18 @@ class Sidecar:
         path = self.path
         good_bytes = 0
         if path.exists():
-            before, lines, good_bytes = _parse(path)
-            stopped_at_once = good_bytes == 0 and json_line(header).startswith(read_bytes(path))
-            if before != dict(header) and not stopped_at_once:
+            existing, lines, good_bytes = _parse(path)
+            # A run that was killed while it wrote the header leaves a part of it.
+            has_partial_header = good_bytes == 0 and json_line(header).startswith(read_bytes(path))
+            if existing != dict(header) and not has_partial_header:
                 raise DataError(
-                    f"{path} was made with other settings ({_short(before)}) than now requested ({_short(header)}); "
+                    f"{path} was made with other settings ({_short(existing)}) than now requested ({_short(header)}); "
                     "remove it, or write to another file with --out"
                 )
             self.done = {line["key"] for line in lines}
         self._file = open_appending(path)
-        self._file.truncate(good_bytes)  # removes the line at which the last run was stopped
+        # Remove the line at which the last run was stopped.
+        self._file.truncate(good_bytes)
         if not good_bytes:
             self._write(header)
 
@@ -89,20 +91,21 @@ class Sidecar:
 
 
 def read_sidecar(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Read the header, and lines by key, without an incomplete last line.
+    """Read a sidecar's header, and its lines by key, without an incomplete last line.
 
     Raises:
-        DataError: For any other fault.
+        DataError: If the file can't be read, a complete line is not an object with a key, or the header is missing.
     """
     header, lines, _ = _parse(path)
     return header, {line["key"]: line for line in lines}
 
 
 def _parse(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]], int]:
-    """Parse a file into header, lines, and their number of bytes."""
-    whole, end, _ = read_bytes(path).rpartition(b"\n")  # bytes, because the last line may end inside a character
+    """Parse a file into header, complete lines, and their number of bytes."""
+    # Split as bytes, because the last line may end inside a character.
+    complete, newline, _ = read_bytes(path).rpartition(b"\n")
     values = []
-    for number, line in enumerate(whole.split(b"\n") if end else [], start=1):
+    for number, line in enumerate(complete.split(b"\n") if newline else [], start=1):
         value = parse_json(line, f"{path}:{number}", "; remove the line")
         if not isinstance(value, dict) or (number > 1 and not isinstance(value.get("key"), str)):
             raise DataError(f"{path}:{number}: expected an object with the field key; remove the line")
@@ -111,7 +114,7 @@ def _parse(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]], int]:
         return {}, [], 0
     if "key" in values[0]:
         raise DataError(f"{path}:1: the header with the settings is missing; create the file again")
-    return values[0], values[1:], len(whole) + 1
+    return values[0], values[1:], len(complete) + 1
 
 
 def json_line(values: Mapping[str, Any]) -> bytes:
@@ -123,7 +126,8 @@ def _short(header: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in header.items()) or "no header"
 
 
-DECODED_PX = 832  # minimum short side of reduced JPEGs: twice the input of the largest detector here
+# Minimum short side of reduced JPEGs: twice the 416 px that most detectors take.
+DECODED_PX = 832
 BATCH = 16  # images per worker task
 
 
@@ -140,7 +144,7 @@ class PeopleReport:
     """One line per image that this run could not read; the next run tries it again."""
 
 
-def find_people(
+def detect_persons(
     data: DataSet,
     open_detector: Callable[[], Detector],
     out: Path,
@@ -148,7 +152,7 @@ def find_people(
     *,
     pool: PoolConfig = ONE_A_CORE,
     on_gpu: bool = False,
-    seen: Collection[str] = (),
+    training_hashes: Collection[str] = (),
 ) -> PeopleReport:
     """Detect the people in every image and append them to a sidecar; images that it contains are skipped.
 
@@ -156,24 +160,26 @@ def find_people(
         open_detector: Called here and by every worker.
         pool: Worker processes; the file does not depend on it.
         on_gpu: The detector uses the GPU, and takes images in batches.
-        seen: Hashes of the detector's training images, stored next to the sidecar, see data/seen.py.
+        training_hashes: Hashes of the detector's training images, stored next to the sidecar, see data/seen.py.
     """
     detector = open_detector()
     by_key = {sample.image_key: sample for sample in data.samples}
     header: dict[str, str | int] = {"detector": detector.name, "fingerprint": detector.fingerprint}
     if data.short_side_px is not None:
-        header["short_side_px"] = data.short_side_px  # boxes are in px of the packed images
+        # Boxes are then in px of the packed images.
+        header["short_side_px"] = data.short_side_px
     broken: list[str] = []
-    if seen:
-        write_hashes(seen_file(out), seen)
+    if training_hashes:
+        write_hashes(seen_file(out), training_hashes)
     with Sidecar(out, header) as sidecar:
         waiting = [sample for key, sample in by_key.items() if key not in sidecar.done]
-        before = len(by_key) - len(waiting)
-        on_progress("looking for people", before, len(by_key))
+        done_before = len(by_key) - len(waiting)
+        on_progress("looking for people", done_before, len(by_key))
         open_work = partial(_open_work, open_detector, in_batches=on_gpu)
         with closing(map_each(open_work, waiting, pool, batch=BATCH, on_gpu=on_gpu)) as results:
-            for done, (sample, rows) in enumerate(zip(waiting, results, strict=True), before + 1):
-                if rows is None or isinstance(rows, str):  # not recorded: the image may be readable next time
+            for done, (sample, rows) in enumerate(zip(waiting, results, strict=True), done_before + 1):
+                if rows is None or isinstance(rows, str):
+                    # Not recorded in the sidecar, because the image may be readable next time.
                     broken.append(rows or f"{sample.image}: {DIED}")
                 else:
                     sidecar.append(sample.image_key, {"boxes": rows})
@@ -190,10 +196,10 @@ def find_people(
 
 
 def read_people(file: Path) -> dict[str, tuple[Detection, ...]]:
-    """Read the people of a sidecar, px, by image key.
+    """Read the people of a sidecar by image key; boxes in px.
 
     Raises:
-        DataError: If it is damaged or of packed images.
+        DataError: If the file is damaged or its boxes are in px of packed images.
     """
     header, lines = read_sidecar(file)
     if header.get("short_side_px") is not None:
@@ -206,7 +212,7 @@ def detections_of(rows: Any, file: Path, key: str) -> tuple[Detection, ...]:
     """Parse the boxes of a sidecar's line.
 
     Raises:
-        DataError: With the file and the image, if they are invalid.
+        DataError: With the file and the image, if a box or confidence is invalid.
     """
     try:
         people = [Detection(Box(*map(float, row[:4])), float(row[4])) for row in rows]
@@ -232,17 +238,27 @@ def _open_work(
 
 
 def _rows_of(samples: Sequence[Sample], detector: Detector) -> list[list[list[float]] | str]:
-    """Return people in images, x1, y1, x2, y2 in px of the full image and confidence; or why an image can't be read."""
+    """Detect people in images.
+
+    Returns:
+        For each image its people, x1, y1, x2, y2 in px of the full image and confidence, or why it can't be read.
+    """
     decoded: list[tuple[Image.Image, tuple[int, int]] | str] = []
     for sample in samples:
         try:
             decoded.append(decode_sample(sample, MinSides(short_px=DECODED_PX)))
         except ImageError as error:
             decoded.append(str(error))
-    detections = iter(detector.detect([one[0] for one in decoded if not isinstance(one, str)]))
-    return [one if isinstance(one, str) else _scaled(next(detections), *one) for one in decoded]
+    images = [result[0] for result in decoded if not isinstance(result, str)]
+    detections = iter(detector.detect(images))
+    return [result if isinstance(result, str) else _scaled(next(detections), *result) for result in decoded]
 
 
 def _scaled(people: Sequence[Detection], image: Image.Image, full: tuple[int, int]) -> list[list[float]]:
-    x, y = full[0] / image.width, full[1] / image.height
-    return [[*(round(v * s, 3) for v, s in zip(box, (x, y, x, y), strict=True)), round(c, 3)] for box, c in people]
+    """Scale boxes from px of the decoded image to px of the full one, rounded to a thousandth."""
+    scale_x, scale_y = full[0] / image.width, full[1] / image.height
+    scales = (scale_x, scale_y, scale_x, scale_y)
+    return [
+        [*(round(value * scale, 3) for value, scale in zip(box, scales, strict=True)), round(confidence, 3)]
+        for box, confidence in people
+    ]

@@ -33,12 +33,16 @@ from uniemox.io.parallel import DIED, ONE_A_CORE, PoolConfig, map_on_ray, usable
 from uniemox.io.progress import Progress, silent
 
 CHUNK = 32  # images per task of a process
-MAX_TEMP_DIR = 103 - len("/pymp-12345678/listener-12345678")  # a socket's address has up to 103 characters
-MAX_ON_GPU = 8  # maximum number of processes that share a GPU, each with its own networks
-MAX_DEATHS = 3  # maximum number of worker deaths before the first result
+# Maximum length of the folder for temporary files: a socket's address has up to 103 characters (macOS; Linux has 107).
+MAX_TEMP_DIR = 103 - len("/pymp-12345678/listener-12345678")
+# Maximum number of processes that share a GPU; each loads its own networks into its memory.
+MAX_ON_GPU = 8
+# If this number of workers die before any result, the work or the machine is at fault, not an image.
+MAX_DEATHS = 3
 T = TypeVar("T")
 R = TypeVar("R")
-_WORKER: dict[str, Callable[..., Any]] = {}  # in a worker: the function that opens its work, and the work
+# In a worker: the function that opens its work ("open"), and the opened work ("work").
+_WORKER: dict[str, Callable[..., Any]] = {}
 
 
 def worker_context() -> BaseContext:
@@ -73,11 +77,12 @@ def worker_pool(
     """Build a pool whose processes end with this process; workers of a killed parent would otherwise wait forever.
 
     Args:
-        open_work: As for `map_batches`.
-        on_gpu: As for `map_batches`.
+        open_work: Called once per worker; returns the function that processes a batch. None: workers get functions
+            with their tasks.
+        on_gpu: The function uses the GPU, so processes are spawned, see `map_batches`.
     """
     context = multiprocessing.get_context("spawn") if on_gpu else worker_context()
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(open_work,))
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_init_worker, initargs=(open_work,))
 
 
 def map_batches(
@@ -114,31 +119,37 @@ def map_each(
 ) -> Generator[R | None]:
     """Yield the results of items, in order, processed in batches; None for an item at which its worker died.
 
-    If a batch kills its worker, each of its items is tried alone. Other arguments as for `map_batches`.
+    If a batch kills its worker, each of its items is tried alone.
+
+    Args:
+        open_work: Called once per worker; returns the function that processes a batch.
+        batch: Maximum number of items per batch.
+        on_gpu: The function uses the GPU, see `map_batches`.
 
     Raises:
         DataError: If workers died at all of the first items, because the items are then not the cause.
     """
     batches = [items[i : i + batch] for i in range(0, len(items), batch)]
+    batch_results = map_batches(open_work, batches, pool, on_gpu=on_gpu)
     done = 0
-    died = 0
-    for some, answers in zip(batches, map_batches(open_work, batches, pool, on_gpu=on_gpu), strict=True):
+    deaths = 0
+    for batch_items, answers in zip(batches, batch_results, strict=True):
         results: Iterable[R | None] = answers or ()
         if answers is None:
-            alone = map_batches(open_work, [[item] for item in some], pool, on_gpu=on_gpu)
-            results = (None if one is None else one[0] for one in alone)
-        for one in results:
-            done = done + (one is not None)
-            died = died + (one is None)
-            if died == MAX_DEATHS and not done:
-                raise DataError(f"{DIED}, with the first {died} of {len(items)} images; --workers 1 shows the fault")
-            yield one
+            alone = map_batches(open_work, [[item] for item in batch_items], pool, on_gpu=on_gpu)
+            results = (None if answer is None else answer[0] for answer in alone)
+        for result in results:
+            done += result is not None
+            deaths += result is None
+            if deaths == MAX_DEATHS and not done:
+                raise DataError(f"{DIED}, with the first {deaths} of {len(items)} images; --workers 1 shows the fault")
+            yield result
 
 
 def map_samples(
     function: Callable[[Sample], R],
     samples: Sequence[Sample],
-    what: str,
+    task: str,
     *,
     pool: PoolConfig = ONE_A_CORE,
     on_progress: Progress = silent,
@@ -147,22 +158,23 @@ def map_samples(
     """Return the results of a function for samples, in order. Few samples need no processes.
 
     Args:
-        what: Name of the work, for progress.
+        task: Name of the work, for progress.
         if_died: Result for a sample at which a worker died; None: raise DataError.
     """
     if len(samples) < 2 * CHUNK and pool == ONE_A_CORE:
         pool = PoolConfig(workers=1)
-    answers: list[R] = []
-    on_progress(what, 0, len(samples))
-    results = map_each(partial(_for_each, function), samples, pool, batch=CHUNK)
-    for sample, one in zip(samples, results, strict=True):
-        answer = if_died if one is None else one
-        if answer is None:
+    results: list[R] = []
+    on_progress(task, 0, len(samples))
+    yielded = map_each(partial(_for_each, function), samples, pool, batch=CHUNK)
+    for sample, result in zip(samples, yielded, strict=True):
+        if result is None:
+            result = if_died  # noqa: PLW2901
+        if result is None:
             raise DataError(f"{sample.image}: {DIED}")
-        answers.append(answer)
-        if len(answers) % CHUNK == 0 or len(answers) == len(samples):
-            on_progress(what, len(answers), len(samples))
-    return answers
+        results.append(result)
+        if len(results) % CHUNK == 0 or len(results) == len(samples):
+            on_progress(task, len(results), len(samples))
+    return results
 
 
 def _for_each(function: Callable[[T], R]) -> Callable[[Sequence[T]], list[R]]:
@@ -180,6 +192,7 @@ def _in_processes(
         batch, future = waiting.popleft()
         with suppress(BrokenProcessPool):
             return future.result()
+        # Any batch may have killed the worker; alone, only the guilty one does so again.
         with suppress(BrokenProcessPool), make_pool(1) as alone:
             return alone.submit(_answer, batch).result()
         return None
@@ -193,6 +206,7 @@ def _in_processes(
                 pool = make_pool(workers)
                 future = pool.submit(_answer, batch)
             waiting.append((batch, future))
+            # A bounded queue: results wait in memory until the caller takes them.
             if len(waiting) > 2 * workers:
                 yield next_answer()
         while waiting:
@@ -202,12 +216,14 @@ def _in_processes(
 
 
 def _answer(batch: Any) -> Any:
-    if "work" not in _WORKER:  # here and not at the start, so that an error is the batch's result
+    """Process a batch in a worker."""
+    # Opened here and not when the worker starts, so that an error becomes the batch's result.
+    if "work" not in _WORKER:
         _WORKER["work"] = _WORKER["open"]()
     return _WORKER["work"](batch)
 
 
-def _begin(open_work: Callable[[], Callable[[Any], Any]] | None) -> None:
+def _init_worker(open_work: Callable[[], Callable[[Any], Any]] | None) -> None:
     """Initialise a worker: it ignores Ctrl-C, and ends with its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if open_work is not None:
@@ -215,20 +231,20 @@ def _begin(open_work: Callable[[], Callable[[Any], Any]] | None) -> None:
     parent = parent_process()
     assert parent is not None, "a worker has one"
 
-    def end_with_it() -> None:
+    def exit_with_parent() -> None:
         parent.join()
         os._exit(1)
 
-    Thread(target=end_with_it, name="parent", daemon=True).start()
+    Thread(target=exit_with_parent, name="parent", daemon=True).start()
 
 
-THUMB = 32  # side of the thumbnails for finding near duplicates, px
+THUMB = 32  # side of the thumbnails that show near duplicates, px
 DECODED_PX = 64  # minimum short side of reduced JPEGs
 PLAIN_MODES = ("RGB", "L")
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class ImageProperties:
     """Properties of one image."""
 
     sha256: str
@@ -256,31 +272,37 @@ def scan(
     pool: PoolConfig = ONE_A_CORE,
     on_progress: Progress = silent,
     decoders: DecoderPool | None = None,
-) -> list[Look]:
+) -> list[ImageProperties]:
     """Inspect every sample's image, in order.
 
     Args:
         pool: Worker processes.
         decoders: Isolated decoders for untrusted files instead of the pool; None: trusted files.
     """
-    what = "looking at images"
+    task = "looking at images"
     if decoders is None:
-        return map_samples(look_at, samples, what, pool=pool, on_progress=on_progress, if_died=Look("", DIED))
+        unreadable = ImageProperties("", DIED)
+        return map_samples(inspect_image, samples, task, pool=pool, on_progress=on_progress, if_died=unreadable)
     threads = ThreadPoolExecutor(decoders.workers, thread_name_prefix="look")
-    looks: list[Look] = []
+    inspected: list[ImageProperties] = []
     try:
-        for look in threads.map(partial(look_at, look=decoders.look), samples):
-            looks.append(look)
-            on_progress(what, len(looks), len(samples))
+        for properties in threads.map(partial(inspect_image, decode=decoders.look), samples):
+            inspected.append(properties)
+            on_progress(task, len(inspected), len(samples))
     finally:
-        if len(looks) < len(samples):  # stopped: results of running decoders are not needed
+        # If the scan was stopped, nobody needs the results of running decoders.
+        if len(inspected) < len(samples):
             decoders.close()
         threads.shutdown(cancel_futures=True)
-    return looks
+    return inspected
 
 
-def look_at(sample: Sample, look: Callable[..., Decoded] = look_here) -> Look:
-    """Inspect one image.  look: decodes its file, as `look_here`."""
+def inspect_image(sample: Sample, decode: Callable[..., Decoded] = look_here) -> ImageProperties:
+    """Inspect one image.
+
+    Args:
+        decode: Function that decodes the file's bytes, with the arguments of `look_here`.
+    """
     name = str(sample.image)
     digest = ""
     try:
@@ -288,27 +310,32 @@ def look_at(sample: Sample, look: Callable[..., Decoded] = look_here) -> Look:
             try:
                 data = sample.image.read()
             except OSError as error:
-                return Look("", f"can't be read ({error.strerror or error})")
+                return ImageProperties("", f"can't be read ({error.strerror or error})")
             digest = hashlib.sha256(data).hexdigest()
-            return _look_into(data, digest, sample, look)
+            return _inspect(data, digest, sample, decode)
     except ImageError as error:
-        return Look(digest, str(error).removeprefix(f"{name}: "))
+        return ImageProperties(digest, str(error).removeprefix(f"{name}: "))
 
 
-def _look_into(data: bytes, digest: str, sample: Sample, look: Callable[..., Decoded]) -> Look:
-    """Inspect the bytes of an image file. Raises ImageError."""
-    seen = look(data, str(sample.image), shrink=MinSides(short_px=DECODED_PX), counts_frames=True)
-    pixels = np.asarray(seen.image)
-    thumb = seen.image.resize((THUMB, THUMB), Image.Resampling.BICUBIC, reducing_gap=2.0)
-    if seen.mode not in PLAIN_MODES:
-        odd = seen.mode
-    else:
-        odd = f"{seen.frames} frames" if seen.frames > 1 else ""
-    return Look(
+def _inspect(data: bytes, digest: str, sample: Sample, decode: Callable[..., Decoded]) -> ImageProperties:
+    """Inspect the bytes of an image file.
+
+    Raises:
+        ImageError: If they can't be decoded.
+    """
+    decoded = decode(data, str(sample.image), shrink=MinSides(short_px=DECODED_PX), counts_frames=True)
+    pixels = np.asarray(decoded.image)
+    thumb = decoded.image.resize((THUMB, THUMB), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    odd_mode = ""
+    if decoded.mode not in PLAIN_MODES:
+        odd_mode = decoded.mode
+    elif decoded.frames > 1:
+        odd_mode = f"{decoded.frames} frames"
+    return ImageProperties(
         digest,
-        wrong_ending=_wrong_ending(sample.image_key, seen.format),
-        odd_mode=odd,
-        size=seen.full,
+        wrong_ending=_wrong_ending(sample.image_key, decoded.format),
+        odd_mode=odd_mode,
+        size=decoded.full,
         thumb=np.asarray(thumb),
         histogram=colour_histogram(pixels),
         brightness=brightness(pixels),

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from uniemox.data.sample import Sample
 from uniemox.errors import AnnotationError
 
-LEVELS = (0.2, 0.4, 0.6, 0.8)  # limits between the words
+# Limits between the five words for brightness and for colorfulness.
+LEVELS = (0.2, 0.4, 0.6, 0.8)
 BRIGHTNESS = ("very dark", "dark", "moderately bright", "bright", "very bright")
 COLORFULNESS = ("nearly colorless", "muted", "moderately colorful", "colorful", "vivid")
 OPENINGS = {
@@ -15,7 +16,8 @@ OPENINGS = {
     "emotion": "The overall emotion is",
 }
 MAX_OBJECTS = 8
-NOTHING_KNOWN = "A photo."
+# Text of an image without any annotation.
+DEFAULT_TEXT = "A photo."
 
 
 def describe(annotation: Mapping[str, object], with_emotion: bool) -> str:
@@ -33,11 +35,11 @@ def describe(annotation: Mapping[str, object], with_emotion: bool) -> str:
     'A bright photo of an amusement park. It shows ferris wheel.'
     """
     objects = _words(annotation, "object")[:MAX_OBJECTS]
-    sentences = [_photo(annotation), f"It shows {_listed(objects)}." if objects else ""]
+    sentences = [_opening(annotation), f"It shows {_join_words(objects)}." if objects else ""]
     for field, opening in OPENINGS.items():
         if (with_emotion or field != "emotion") and (word := _word(annotation, field)):
             sentences.append(f"{opening} {word}.")
-    return " ".join(filter(None, sentences)) or NOTHING_KNOWN
+    return " ".join(filter(None, sentences)) or DEFAULT_TEXT
 
 
 def text_of(sample: Sample, with_emotion: bool) -> str:
@@ -48,11 +50,11 @@ def text_of(sample: Sample, with_emotion: bool) -> str:
     """
     if sample.annotation is not None:
         return describe(sample.annotation, with_emotion)
-    return sample.text or NOTHING_KNOWN
+    return sample.text or DEFAULT_TEXT
 
 
-def _photo(annotation: Mapping[str, object]) -> str:
-    """Return the opening sentence: brightness, colorfulness, scene."""
+def _opening(annotation: Mapping[str, object]) -> str:
+    """Return the opening sentence, with brightness, colorfulness and scene; an empty text without any of them."""
     qualities = []
     for field, words in (("brightness", BRIGHTNESS), ("colorfulness", COLORFULNESS)):
         value = annotation.get(field)
@@ -64,13 +66,13 @@ def _photo(annotation: Mapping[str, object]) -> str:
     scene = _word(annotation, "scene")
     if not qualities and not scene:
         return ""
+    of_scene = ""
     if scene:
-        place = f" of {'an' if scene[0] in 'aeiou' else 'a'} {scene}"
-    else:
-        place = ""
+        article = "an" if scene[0] in "aeiou" else "a"
+        of_scene = f" of {article} {scene}"
     if qualities:
-        return f"A {', '.join(qualities)} photo{place}."
-    return f"A photo{place}."
+        return f"A {', '.join(qualities)} photo{of_scene}."
+    return f"A photo{of_scene}."
 
 
 def _word(annotation: Mapping[str, object], field: str) -> str:
@@ -102,7 +104,7 @@ def _words(annotation: Mapping[str, object], field: str) -> list[str]:
     return [word for value in values if (word := _word({field: value}, field))]
 
 
-def _listed(words: Sequence[str]) -> str:
+def _join_words(words: Sequence[str]) -> str:
     """Join words with commas, and "and" before the last."""
     if len(words) > 1:
         return f"{', '.join(words[:-1])} and {words[-1]}"

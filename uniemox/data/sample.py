@@ -17,7 +17,7 @@ from uniemox.io.images import MAX_BYTES, MinSides, decode
 from uniemox.labels import LabelSet
 from uniemox.persons.box import Box, Detection
 
-# in notebooks
+# Number and side of the images that a notebook shows for a data set.
 MAX_IMAGES = 8
 SIDE_PX = 112
 
@@ -95,7 +95,10 @@ class Broken(NamedTuple):
 def decode_sample(
     sample: Sample, shrink: Callable[[int, int], float] | None = None
 ) -> tuple[Image.Image, tuple[int, int]]:
-    """Return the upright RGB image of a sample and its full size; arguments as for `images.decode`.
+    """Return the upright RGB image of a sample and its full size.
+
+    Args:
+        shrink: Reduces JPEGs while they are decoded, see `images.decode`; None: full size.
 
     Raises:
         ImageError: With the image's name, if it can't be read.
@@ -110,35 +113,34 @@ def decode_sample(
 
 
 def shares_of(sample: Sample, label_set: LabelSet) -> list[float] | None:
-    """Return shares of the votes for the labels; None without a vote for any of them."""
+    """Return the shares of the votes for the labels, with sum 1; None without a vote for any of them."""
     votes = [0.0] * len(label_set)
     for word, share in (sample.distribution or {}).items():
         try:
-            place = label_set.index(word)
+            index = label_set.index(word)
         except LabelError:
             continue
-        votes[place] += share
+        votes[index] += share
     total = sum(votes)
     if total > 0:
         return [vote / total for vote in votes]
     return None
 
 
-def tell_apart(samples: Sequence[Sample]) -> list[Sample]:
+def make_keys_unique(samples: Sequence[Sample]) -> list[Sample]:
     """Give several samples of one image their own keys (`a.jpg`, `a.jpg#2`) and one group, the image."""
-    times = Counter(sample.key for sample in samples)
-    seen: Counter[str] = Counter()
-    result = []
+    totals = Counter(sample.key for sample in samples)
+    counts: Counter[str] = Counter()
+    unique = []
     for sample in samples:
-        if times[sample.key] > 1:
-            seen[sample.key] += 1
-            if seen[sample.key] == 1:
-                number = ""
-            else:
-                number = f"#{seen[sample.key]}"
-            sample = replace(sample, key=sample.key + number, group=sample.group or sample.key)  # noqa: PLW2901
-        result.append(sample)
-    return result
+        key = sample.key
+        if totals[key] == 1:
+            unique.append(sample)
+            continue
+        counts[key] += 1
+        suffix = "" if counts[key] == 1 else f"#{counts[key]}"
+        unique.append(replace(sample, key=key + suffix, group=sample.group or key))
+    return unique
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +194,8 @@ class DataSet:
         words = [word for word in (*self.labels.labels, "no label") if any(counts[word, split] for split in splits)]
         rows = [(word, *(f"{counts[word, split]:,}" for split in splits)) for word in words]
         firsts = {sample.label: sample for sample in reversed(self.samples) if sample.label is not None}
-        images = [_image(self.label_of(firsts[label]) or "", firsts[label]) for label in sorted(firsts)[:MAX_IMAGES]]
+        examples = [firsts[label] for label in sorted(firsts)[:MAX_IMAGES]]
+        images = [_thumbnail(self.label_of(sample) or "", sample) for sample in examples]
         return render("data/data_set.html", data=self, splits=splits, rows=rows, images=images)
 
     def label_of(self, sample: Sample) -> str | None:
@@ -212,24 +215,34 @@ class DataSet:
 
         Unlike training samples, they are not used as labelled examples, so divided and undivided sets may be mixed.
         """
-        divided = {self.part_of(sample) for sample in self.samples if sample.split}
-        kept = [one for one in self.samples if one.split == "train" or self.part_of(one) not in divided]
-        if kept:
-            return replace(self, samples=kept)
+        divided_parts = {self.part_of(sample) for sample in self.samples if sample.split}
+        samples = [
+            sample for sample in self.samples if sample.split == "train" or self.part_of(sample) not in divided_parts
+        ]
+        if samples:
+            return replace(self, samples=samples)
+        # Raises the error that names the existing splits.
         return self.only("train")
 
     def scored_split(self, split: str | None) -> str:
         """Return the split to score: the given one, or test if there is one, else val, else all."""
-        there = {sample.split for sample in self.samples}
-        return split or next((name for name in ("test", "val") if name in there), "all")
+        existing = {sample.split for sample in self.samples}
+        return split or next((name for name in ("test", "val") if name in existing), "all")
 
     def to_calibrate(self, split: str | None) -> tuple[str, "DataSet"]:
         """Return the split and samples for calibration: the given one, else calibration, else val.
 
         Without a given split, data without splits give all samples, under the name all.
         """
-        there = {sample.split for sample in self.samples}
-        name = split or ("calibration" if "calibration" in there else "all" if there <= {None} else "val")
+        existing = {sample.split for sample in self.samples}
+        name = split
+        if not name:
+            if "calibration" in existing:
+                name = "calibration"
+            elif existing <= {None}:
+                name = "all"
+            else:
+                name = "val"
         return name, self if name == "all" else self.only(name)
 
     def name_with_split(self, split: str) -> str:
@@ -246,12 +259,18 @@ class DataSet:
         return None
 
     def check_splits(self) -> None:
-        """Raise DataError if some of several data sets have splits and others do not; the latter would be left out."""
-        splits = {part.name: False for part in self.parts}
-        for sample in self.samples if self.parts else ():
-            splits[str(self.part_of(sample))] |= sample.split is not None
-        if len(set(splits.values())) > 1:
-            without = ", ".join(name for name, is_divided in splits.items() if not is_divided)
+        """Check that all of several data sets have splits, or none; one without would be left out.
+
+        Raises:
+            DataError: If some have splits and others do not.
+        """
+        if not self.parts:
+            return
+        is_divided = {part.name: False for part in self.parts}
+        for sample in self.samples:
+            is_divided[str(self.part_of(sample))] |= sample.split is not None
+        if len(set(is_divided.values())) > 1:
+            without = ", ".join(name for name, has_splits in is_divided.items() if not has_splits)
             raise DataError(
                 f"{self.name}: {without} has no splits, the others have; divide all of them with uniemox data split "
                 f"'{self.name}' splits.json, and give --splits splits.json"
@@ -261,18 +280,18 @@ class DataSet:
         """Return the samples of these splits.
 
         Raises:
-            DataError: With the splits that exist, if there are none.
+            DataError: With the splits that exist, if no sample is in these.
         """
         self.check_splits()
         samples = [sample for sample in self.samples if sample.split in splits]
         if not samples:
-            there = sorted({sample.split or "none" for sample in self.samples})
-            raise DataError(f"{self.name} has no samples of split {' or '.join(splits)}; it has {', '.join(there)}")
+            existing = sorted({sample.split or "none" for sample in self.samples})
+            raise DataError(f"{self.name} has no samples of split {' or '.join(splits)}; it has {', '.join(existing)}")
         return replace(self, samples=samples)
 
 
-def _image(label: str, sample: Sample) -> dict[str, str]:
-    """Return an example for notebooks, or why it can't be read."""
+def _thumbnail(label: str, sample: Sample) -> dict[str, str]:
+    """Return a sample's image for the template of notebooks, or why it can't be read."""
     try:
         image, _ = decode(sample.image.read(), str(sample.image), shrink=MinSides(short_px=SIDE_PX))
     except (OSError, ImageError) as error:

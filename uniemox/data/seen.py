@@ -20,7 +20,8 @@ from uniemox.io.progress import Progress, silent
 from uniemox.io.weight_names import Init, weight_paths
 
 SEEN = "training_pictures.txt"
-STORED = "seen"  # name of the array in a file of stored features
+# Name of the array of hashes in a file of stored features.
+STORED = "seen"
 
 
 def write_seen(
@@ -33,30 +34,35 @@ def write_seen(
 ) -> dict[str, str]:
     """Write the hashes of all readable images of a data set and of the training images of its sources.
 
-    If the file exists, only images that could not be read then are tried again: a repaired one is trained on, and
-    counts as seen.
+    The reasons for unreadable images are written next to the hashes. If the file exists, only images that could not be
+    read then are tried again: a repaired one is trained on, and counts as seen.
 
     Args:
+        folder: Folder of the run or teacher.
         sources: Names of initial weights and teachers, see `seen_by`.
         person: Policy of the person view, see `decoded_hashes`.
 
     Returns:
-        The reasons for unreadable images, by key, and writes them next to the hashes.
+        The reasons for unreadable images, by key.
     """
     if (folder / SEEN).exists():
-        return _try_again(folder, data.samples, person)
+        return _retry_unreadable(folder, data.samples, person)
     hashes, broken = check_images(data.samples, on_progress, person)
     write_unreadable(folder / UNREADABLE, broken)
     write_hashes(folder / SEEN, hashes.union(*map(seen_by, sources)))
     return broken
 
 
-def _try_again(folder: Path, samples: Collection[Sample], person: PersonPolicy | None) -> dict[str, str]:
-    """Read the images again that could not be read; add repaired ones to the hashes. Returns the remaining reasons."""
-    before = read_unreadable(folder / UNREADABLE)
-    if not before:
+def _retry_unreadable(folder: Path, samples: Collection[Sample], person: PersonPolicy | None) -> dict[str, str]:
+    """Read the images again that could not be read, and add repaired ones to the hashes.
+
+    Returns:
+        The remaining reasons, by key.
+    """
+    previous = read_unreadable(folder / UNREADABLE)
+    if not previous:
         return {}
-    hashes, broken = check_images([sample for sample in samples if sample.key in before], person=person)
+    hashes, broken = check_images([sample for sample in samples if sample.key in previous], person=person)
     if hashes:
         write_hashes(folder / SEEN, hashes | _read(folder / SEEN))
         write_unreadable(folder / UNREADABLE, broken)
@@ -71,7 +77,7 @@ def hashes_of(samples: Collection[Sample], on_progress: Progress = silent) -> se
 def check_images(
     samples: Collection[Sample], on_progress: Progress = silent, person: PersonPolicy | None = None
 ) -> tuple[set[str], dict[str, str]]:
-    """Return the hashes of `hashes_of`, and the reasons for unreadable images, by key.
+    """Return the hashes of all readable images, see `hashes_of`, and the reasons for unreadable ones, by key.
 
     Args:
         person: Policy of the person view, see `decoded_hashes`.
@@ -89,32 +95,30 @@ def seen_by(name: str) -> set[str]:
         name: As for --init, --encoder.start and --teacher.source: a run, a file in one, fitted:FOLDER, stored:FILE,
             timm:NAME@FILE, several with commas. Random weights (scratch:) have none.
     """
-    hashes: set[str] = set()
-    for path in [] if Init.parse(name).from_scratch else weight_paths(name):
-        hashes |= read_seen(path)
-    return hashes
+    if Init.parse(name).from_scratch:
+        return set()
+    return set().union(*map(read_seen, weight_paths(name)))
 
 
 def read_seen(path: Path, *, in_folder: bool = True) -> set[str]:
     """Read the hashes of a folder or file: next to the file, in it (stored features), or in its folder.
 
     Args:
-        in_folder: False for a file in a folder of images, which is not a run.
+        in_folder: False: do not read the hashes of the file's folder, which is a folder of images and not a run.
     """
     if path.is_dir():
         return _read(path / SEEN)
-    beside = seen_file(path)
-    if in_folder and not beside.is_file():
-        hashes = _read(path.parent / SEEN)
-    else:
-        hashes = _read(beside)
+    file = seen_file(path)
+    if in_folder and not file.is_file():
+        file = path.parent / SEEN
+    hashes = _read(file)
     if path.suffix == ".npz":
         return hashes | _stored(path)
     return hashes
 
 
 def seen_file(path: Path) -> Path:
-    """Return the file with the hashes of a model file."""
+    """Return the path of the hashes of a model file, next to it."""
     return path.with_name(f"{path.name}.{SEEN}")
 
 
@@ -124,30 +128,41 @@ def write_hashes(path: Path, hashes: Iterable[str]) -> None:
 
 
 def refuse_seen(
-    samples: Collection[Sample], hashes: Collection[str], seen: set[str], what: str, *, override: str = ""
+    samples: Collection[Sample],
+    hashes: Collection[str],
+    training_hashes: set[str],
+    data_name: str,
+    *,
+    override: str = "",
 ) -> None:
-    """Raise DataError if samples are among the training images.
+    """Refuse samples that are among the training images.
 
     Args:
         hashes: The sha256 of every sample's file.
-        what: The data's name.
-        override: The option that scores them anyway, if there is one.
+        training_hashes: Hashes of the training images, see `read_seen`.
+        data_name: Name of the data, for the message.
+        override: Option that scores the samples anyway, for the message; empty if there is none.
+
+    Raises:
+        DataError: If a readable sample is a training image.
     """
     pairs = zip(samples, hashes, strict=True)
-    overlap = [sample for sample, digest in pairs if {digest, sample.source_sha256} & seen]
+    overlap = [sample for sample, digest in pairs if {digest, sample.source_sha256} & training_hashes]
     # Empty or damaged files are equal to each other, and no model was trained on them.
     _, broken = decoded_hashes(overlap)
     overlap = [sample for sample in overlap if sample.key not in reasons_of(broken)]
     if overlap:
+        way_out = f", or give {override}" if override else ""
         raise DataError(
-            f"the model was trained on {len(overlap)} of these {len(samples)} images of {what}, {overlap[0].key} among "
-            "them, itself or through its parts (pre-training, teacher, joined runs, person detector), or calibrated on "
-            "them: use images of another split (--split; --splits FILE, the same for every command, or RUN/splits.json "
-            "if the run made the splits)" + (f", or give {override}" if override else "")
+            f"the model was trained on {len(overlap)} of these {len(samples)} images of {data_name}, {overlap[0].key} "
+            "among them, itself or through its parts (pre-training, teacher, joined runs, person detector), or "
+            "calibrated on them: use images of another split (--split; --splits FILE, the same for every command, or "
+            f"RUN/splits.json if the run made the splits){way_out}"
         )
 
 
 def _read(path: Path) -> set[str]:
+    """Return the hashes of a file, one per line; an empty set if there is no file."""
     try:
         if path.is_file():
             return set(read_limited(path).decode("ascii").split())
@@ -157,10 +172,12 @@ def _read(path: Path) -> set[str]:
 
 
 def _stored(path: Path) -> set[str]:
+    """Return the hashes in a file of stored features."""
     try:
         with open_regular(path) as content, np.load(content, allow_pickle=False) as file:
             if STORED in file:
                 return set(map(str, file[STORED]))
             return set()
-    except (OSError, ValueError, zipfile.BadZipFile):  # the reader of the features reports the fault
+    except (OSError, ValueError, zipfile.BadZipFile):
+        # The reader of the features reports the fault.
         return set()

@@ -57,7 +57,7 @@ class ShardedImage:
         """Read the bytes of the image.
 
         Raises:
-            OSError: If they have changed.
+            OSError: If the file can't be read, is cut off, or has other bytes than when the index was written.
         """
         if "://" in self.address:
             system, path = open_address(self.address)
@@ -80,8 +80,9 @@ def _label_set(values: Mapping[str, Any], where: str) -> LabelSet:
     """Return the label set of an index.
 
     Raises:
-        DataError: For wrong labels.
-        KeyError or TypeError: For other values.
+        DataError: If the labels are not a valid set.
+        KeyError: If a field is missing.
+        TypeError: If the labels are not a list.
     """
     try:
         return LabelSet(values["name"], tuple(values["labels"]), values["kind"])
@@ -99,7 +100,7 @@ def read_shards(address: str) -> DataSet:
         DataError: With the shard's name, if one is missing, cut off, or has another length than in the index.
     """
     system, root = open_address(address.rstrip("/"))
-    content = _object_in(_read(system, f"{root}/{INDEX}", address), f"{address}/{INDEX}")
+    content = _parse_object(_read_index(system, f"{root}/{INDEX}", address), f"{address}/{INDEX}")
     if content.get("format") != FORMAT:
         raise DataError(f"{address}/{INDEX}: expected format {FORMAT}, got {content.get('format')!r}")
     try:
@@ -109,31 +110,35 @@ def read_shards(address: str) -> DataSet:
         raise DataError(f"{address}/{INDEX}: {error} is missing or of another type") from error
     if len({name for name, _, _ in shards}) < len(shards):
         raise DataError(f"{address}/{INDEX}: a shard occurs twice; write the shards again")
+
     samples: list[Sample] = []
     for name, size, count in shards:
         if not is_plain_name(name):
             raise DataError(f"{address}/{INDEX}: {name!r} is not the name of a shard; write the shards again")
         tar = f"{address.rstrip('/')}/{name}.tar"
-        total: int | None = None
+        found_size: int | None = None
         with suppress(OSError):
-            total = system.size(f"{root}/{name}.tar")
-        if total != size:
+            found_size = system.size(f"{root}/{name}.tar")
+        if found_size != size:
+            fault = "missing" if found_size is None else "cut off or changed"
             raise DataError(
-                f"{tar} is {'missing' if total is None else 'cut off or changed'}: {size} bytes expected, {total or 0} "
-                "found; copy it again, or write it again with uniemox data shard"
+                f"{tar} is {fault}: {size} bytes expected, {found_size or 0} found; copy it again, or write it again "
+                "with uniemox data shard"
             )
-        lines = _read(system, f"{root}/{name}.jsonl", address).removesuffix(b"\n").split(b"\n")
-        if len(lines) != max(count, 1):  # an empty file is one empty line
+        lines = _read_index(system, f"{root}/{name}.jsonl", address).removesuffix(b"\n").split(b"\n")
+        # An empty file is one empty line.
+        if len(lines) != max(count, 1):
             raise DataError(f"{address}/{name}.jsonl is cut off: {count} lines expected, {len(lines)} found")
         for number, line in enumerate(lines[:count], start=1):
             where = f"{address}/{name}.jsonl:{number}"
             try:
-                samples.append(_sample_of(_object_in(line, where), tar, labels))
+                samples.append(_sample_of(_parse_object(line, where), tar, labels))
             except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
                 raise DataError(f"{where}: {error} is missing or wrong; write the shards again") from error
-    seen = content.get("detector_seen", [])
+
+    detector_hashes = content.get("detector_seen", [])
     short_px = content.get("short_side_px")
-    if not isinstance(seen, list) or not isinstance(short_px, int | None):
+    if not isinstance(detector_hashes, list) or not isinstance(short_px, int | None):
         raise DataError(f"{address}/{INDEX}: detector_seen or short_side_px is of another type; write the shards again")
     broken = content.get("broken", [])
     if not isinstance(broken, list):
@@ -142,7 +147,12 @@ def read_shards(address: str) -> DataSet:
     if broken:
         notes = (f"{len(broken)} images could not be read when these shards were written: {INDEX} lists them",)
     return DataSet(
-        address, labels, samples, notes=notes, short_side_px=short_px, detector_seen=frozenset(map(str, seen))
+        address,
+        labels,
+        samples,
+        notes=notes,
+        short_side_px=short_px,
+        detector_seen=frozenset(map(str, detector_hashes)),
     )
 
 
@@ -159,11 +169,19 @@ def open_address(address: str) -> tuple[Any, str]:
         return fsspec.core.url_to_fs(address)
     except ImportError as error:
         raise MissingPackageError(f"{address}: {error}; run: pip install 'uniemox[data]', then this package") from error
-    except (ValueError, TypeError) as error:  # TypeError: a protocol that needs settings, such as reference://
+    except (ValueError, TypeError) as error:
+        # TypeError: a protocol that needs settings, such as reference://.
         raise DataError(f"{address}: {error}") from error
 
 
 def _sample_of(values: dict[str, Any], tar: str, labels: LabelSet) -> Sample:
+    """Return the sample of one line of a shard's index.
+
+    The index may come from a stranger, so types, lengths and positions are checked.
+
+    Raises:
+        KeyError, TypeError, ValueError, IndexError or OverflowError: For a missing or wrong value.
+    """
     boxes = values.get("boxes")
     target = values.get("target_box")
     names = ("key", "sha256", "source_sha256", "text", "domain", "group", "split")
@@ -174,7 +192,8 @@ def _sample_of(values: dict[str, Any], tar: str, labels: LabelSet) -> Sample:
         raise ValueError("key")
     objects = [values[name] for name in ("distribution", "annotation") if values.get(name) is not None]
     numbers = [values[name] for name in ("valence", "arousal") if values.get(name) is not None]
-    if not all(isinstance(one, dict) for one in objects) or not all(isinstance(one, int | float) for one in numbers):
+    has_objects = all(isinstance(value, dict) for value in objects)
+    if not has_objects or not all(isinstance(value, int | float) for value in numbers):
         raise TypeError("distribution, annotation, valence or arousal")
     offset = int(values["offset"])
     size = int(values["size"])
@@ -182,19 +201,27 @@ def _sample_of(values: dict[str, Any], tar: str, labels: LabelSet) -> Sample:
         raise ValueError("the position of the image")
     if not re.fullmatch("[0-9a-f]{64}", values.get("source_sha256", "0" * 64)):
         raise ValueError("source_sha256")
+    persons = None
+    if boxes is not None:
+        persons = tuple(Detection(Box(*map(float, row[:4])), float(row[4])) for row in boxes)
     return Sample(
         key=values["key"],
         image=ShardedImage(tar, offset, size, values["sha256"]),
         label=None if values.get("label") is None else labels.labels.index(values["label"]),
         distribution=values.get("distribution"),
         annotation=values.get("annotation"),
-        persons=None if boxes is None else tuple(Detection(Box(*map(float, row[:4])), float(row[4])) for row in boxes),
+        persons=persons,
         target_box=None if target is None else Box(*map(float, target)),
         **{name: values.get(name) for name in PLAIN_FIELDS},
     )
 
 
-def _read(system: Any, path: str, address: str) -> bytes:
+def _read_index(system: Any, path: str, address: str) -> bytes:
+    """Read a text file of the shards, of limited size.  system: fsspec's.
+
+    Raises:
+        DataError: If it can't be read or is too large.
+    """
     try:
         if getattr(system, "local_file", False):
             return read_limited(path)
@@ -206,11 +233,11 @@ def _read(system: Any, path: str, address: str) -> bytes:
         raise DataError(f"{address}: {path.rsplit('/', 1)[-1]} can't be read ({error}); are these shards?") from error
 
 
-def _object_in(text: bytes | str, where: str) -> dict[str, Any]:
+def _parse_object(text: bytes | str, where: str) -> dict[str, Any]:
     """Parse an object of a shard's index.
 
     Raises:
-        DataError: With its place, for anything else.
+        DataError: With file and line, for anything but a JSON object.
     """
     value = parse_json(text, where, "; write the shards again")
     if not isinstance(value, dict):
@@ -218,6 +245,7 @@ def _object_in(text: bytes | str, where: str) -> dict[str, Any]:
     return value
 
 
+# Keys of a shard's report; a report with others was written by another version.
 REPORT = {"name", "samples", "bytes", "sha256", "broken"}
 BLOCK = 512  # bytes of a tar header
 JPEG_QUALITY = 92
@@ -250,23 +278,25 @@ def write_shards(data: DataSet, out: Path, config: ShardConfig, on_progress: Pro
     """
     plans = list(_plan(data, config))
     labels = {"name": data.labels.name, "labels": list(data.labels.labels), "kind": data.labels.kind}
-    digest = _digest(plans, data.labels)
-    header: dict[str, Any] = {"format": FORMAT, "short_side_px": config.short_side_px, "labels": labels, "plan": digest}
+    header: dict[str, Any] = {
+        "format": FORMAT,
+        "short_side_px": config.short_side_px,
+        "labels": labels,
+        "plan": _digest(plans, data.labels),
+    }
     if data.detector_seen:
         header["detector_seen"] = sorted(data.detector_seen)
     try:
         out.mkdir(parents=True, exist_ok=True)
         started = out / "shards.part.json"
         for file in (out / INDEX, started):
-            if file.exists():
-                before = _object_in(read_limited(file), str(file))
-            else:
-                before = header
-            if {name: before.get(name) for name in header} != header:
+            existing = _parse_object(read_limited(file), str(file)) if file.exists() else header
+            if {name: existing.get(name) for name in header} != header:
                 raise DataError(f"{out} holds shards of other data or settings; choose another folder")
         if (out / INDEX).exists():
-            return list(_object_in(read_limited(out / INDEX), str(out / INDEX)).get("broken", []))
+            return list(_parse_object(read_limited(out / INDEX), str(out / INDEX)).get("broken", []))
         write_file(started, json.dumps(header))
+
         shards = []
         broken = []
         done = 0
@@ -279,6 +309,8 @@ def write_shards(data: DataSet, out: Path, config: ShardConfig, on_progress: Pro
             broken += shard["broken"]
             done += len(samples)
             on_progress("packing", done, len(data))
+
+        # The index is written last: without it, the next call resumes.
         shards.sort(key=lambda shard: shard["name"])
         content = {**header, "data": data.name_with_split("all"), "broken": sorted(broken), "shards": shards}
         write_file(out / INDEX, json.dumps(content, indent=1))
@@ -295,7 +327,8 @@ def _plan(data: DataSet, config: ShardConfig) -> Iterator[tuple[str, list[Sample
     for sample in data.samples:
         splits.setdefault(sample.split or "all", []).append(sample)
     for split, samples in sorted(splits.items()):
-        if not is_plain_name(split):  # a stranger's list of splits may name a path
+        # A stranger's list of splits may name a path.
+        if not is_plain_name(split):
             raise DataError(f"{data.name}: a split can't be named {split!r}, because its shards are; rename it")
         random.Random(f"{config.seed} {split}").shuffle(samples)
         for i in range(0, len(samples), config.samples):
@@ -311,11 +344,11 @@ def _open_work(
 def _write_shard(
     out: Path, name: str, samples: Sequence[Sample], labels: LabelSet, config: ShardConfig
 ) -> dict[str, Any]:
-    """Write one tar, its index and a report; do nothing if all three exist."""
+    """Write one tar, its index and a report; return the report. If the tar has a valid report, only return this."""
     report_file = out / f"{name}.report.json"
     tar_file = out / f"{name}.tar"
     if report_file.exists() and tar_file.exists():
-        report = _object_in(read_limited(report_file), str(report_file))
+        report = _parse_object(read_limited(report_file), str(report_file))
         if (
             tar_file.stat().st_size == report.get("bytes")
             and report.keys() == REPORT
@@ -324,8 +357,9 @@ def _write_shard(
             return report
     lines = []
     broken = []
-    for left in out.glob(f"{name}.tar.*{PARTIAL}"):  # left by a killed run
-        left.unlink()
+    # A killed run leaves its partial file.
+    for abandoned in out.glob(f"{name}.tar.*{PARTIAL}"):
+        abandoned.unlink()
     with replacing(tar_file) as partial_file:
         with partial_file.open("wb") as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
             for number, sample in enumerate(samples):
@@ -333,11 +367,8 @@ def _write_shard(
                     original = sample.image.read()
                     image, ending, scale = _packed(original, sample.key, config.short_side_px)
                 except (ImageError, OSError) as error:
-                    # without the path of this machine
-                    if isinstance(error, OSError):
-                        reason = error.strerror
-                    else:
-                        reason = None
+                    # The text of an OSError contains the path on this machine, which shards must not tell.
+                    reason = error.strerror if isinstance(error, OSError) else None
                     broken.append(f"{sample.key}: {reason or error}")
                     continue
                 values = _values_of(sample, labels, scale) | {"sha256": hashlib.sha256(image).hexdigest()}
@@ -359,12 +390,18 @@ def _write_shard(
 
 @crosses_border
 def _packed(data: bytes, name: str, short_side_px: int | None) -> tuple[bytes, str, float]:
-    """Return an image's bytes, its ending, and its scale.
+    """Return the bytes to store for an image, their ending, and the image's scale.
+
+    Args:
+        data: Bytes of the file.
+        name: Name of the image, for messages.
+        short_side_px: Short side to which a larger image is reduced, as JPEG; None: keep the bytes.
 
     Raises:
         ImageError: If it can't be decoded.
     """
-    if is_raw(data):  # other readers of shards expect the format of the ending
+    # Other readers of shards expect the format of the ending, and can't decode raw files.
+    if is_raw(data):
         data = preview_of(data, name)
     header = open_image(data, name)
     # At least twice the target size, so that only the resampling determines the sharpness.
@@ -378,7 +415,8 @@ def _packed(data: bytes, name: str, short_side_px: int | None) -> tuple[bytes, s
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    member = tarfile.TarInfo(name)  # without time, owner or mode, the same data give the same bytes
+    # Without time, owner or mode, the same data give the same bytes.
+    member = tarfile.TarInfo(name)
     member.size = len(data)
     tar.addfile(member, io.BytesIO(data))
 

@@ -30,7 +30,7 @@ from uniemox.errors import AnnotationError, ConfigError, DataError, LabelError
 from uniemox.labels import CAER, MIKELS, UBE, LabelMap, LabelSet, join_labels, label_map
 from uniemox.spelling import match_names
 
-# option of the first of several data sets, and its value
+# Option of the first of several data sets, and its only value: `?union=joined`.
 UNION = "union"
 JOINS = "joined"
 
@@ -43,33 +43,30 @@ def combine(members: Sequence[tuple[str, DataSet]], *, is_joined: bool = False) 
     image whose label has no counterpart stays, without a label.
 
     Args:
-        members: The kind of each, and its data.
+        members: Kind and samples of each data set.
         is_joined: Keep every label of all data sets instead (`join_labels`); every image keeps its label.
 
     Raises:
         LabelError: If labels are of different kinds (evoked, felt) or there is no map between them.
     """
     labelled = [data for _, data in members if data.labels.labels]
-    labels = (labelled[0] if labelled else members[0][1]).labels
-    if is_joined and labelled:
+    if not labelled:
+        labels = members[0][1].labels
+    elif is_joined:
         labels = join_labels([data.labels for data in labelled])
+    else:
+        labels = labelled[0].labels
     samples: list[Sample] = []
     parts = []
     notes = list[str]()
-    seen: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for kind, data in members:
-        seen[kind] += 1
-        if seen[kind] == 1:
-            name = kind
-        else:
-            name = f"{kind}{seen[kind]}"
+        counts[kind] += 1
+        name = kind if counts[kind] == 1 else f"{kind}{counts[kind]}"
         mapping = None
         if data.labels.labels:
-            if is_joined:
-                mapping = _into_joined(data.labels, labels)
-            else:
-                mapping = _map(data, labelled[0])
-        samples += [_renamed(sample, name, mapping) for sample in data.samples]
+            mapping = _map_to_joined(data.labels, labels) if is_joined else _map_to_first(data, labelled[0])
+        samples += [_as_part(sample, name, mapping) for sample in data.samples]
         words = "no labels" if mapping is None else str(mapping)
         if mapping is not None and is_joined:
             words = f"{data.labels.name}: {len(data.labels)} of the {len(labels)} joined labels"
@@ -87,15 +84,21 @@ def combine(members: Sequence[tuple[str, DataSet]], *, is_joined: bool = False) 
     )
 
 
-def _into_joined(ours: LabelSet, joined: LabelSet) -> LabelMap:
+def _map_to_joined(ours: LabelSet, joined: LabelSet) -> LabelMap:
     """Map a set to joined labels, in which it has all its own words."""
     return LabelMap(ours, joined, {label: label for label in ours.labels})
 
 
-def _map(data: DataSet, first: DataSet) -> LabelMap:
+def _map_to_first(data: DataSet, first: DataSet) -> LabelMap:
+    """Map the labels of a data set to those of the first.
+
+    Raises:
+        LabelError: If they are of different kinds, or no map is known.
+    """
     ours = data.labels
     theirs = first.labels
-    if ours.kind != theirs.kind:  # label_map would accept polarity of any kind
+    # label_map would accept polarity of any kind.
+    if ours.kind != theirs.kind:
         raise LabelError(
             f"{data.name} has {ours.kind} emotions, {first.name} {theirs.kind} ones: these are never trained on or "
             "scored as one; give data sets of one kind"
@@ -108,13 +111,15 @@ def _map(data: DataSet, first: DataSet) -> LabelMap:
         ) from error
 
 
-def _renamed(sample: Sample, name: str, mapping: LabelMap | None) -> Sample:
+def _as_part(sample: Sample, name: str, mapping: LabelMap | None) -> Sample:
+    """Return a sample of one of several data sets: key and group with its name in front, label and votes mapped."""
     label = sample.label
     distribution = sample.distribution
     if mapping is not None and label is not None:
         label = mapping(label)
     if mapping is not None and distribution is not None:
-        votes: Counter[str] = Counter()  # words without a counterpart stay, like words outside the labels
+        # Words without a counterpart stay, like words outside the labels.
+        votes: Counter[str] = Counter()
         for word, share in distribution.items():
             votes[mapping.pairs.get(word) or word] += share  # type: ignore[assignment] # shares are floats
         distribution = dict(votes)
@@ -148,9 +153,10 @@ READERS: Mapping[str, Callable[..., DataSet]] = {
 
 FOLDER_KINDS = {*READERS} - {"csv", "hf", "shards", "synthetic"}
 """Kinds whose images are found by walking a folder; the others name each image."""
-OWN_READER = r"[A-Za-z_]\w*(?:\.\w+)+:[A-Za-z_]\w*"
+CUSTOM_READER = r"[A-Za-z_]\w*(?:\.\w+)+:[A-Za-z_]\w*"
 """Function in the user's own package that opens a path as a DataSet: mypackage.module:open_mine."""
-ADDRESS = r"[:=][/\\]{2}|::"  # of another machine, or a chain of fsspec
+ADDRESS = r"[:=][/\\]{2}|::"
+"""Part of a source that is the address of another machine, or a chain of fsspec."""
 
 
 def open_data(
@@ -173,9 +179,8 @@ def open_data(
         source: KIND:PATH with one of READERS, with options of its reader as in `emotion6:photos?label=vote`;
             `synthetic:N`; or your own reader, `mypackage.module:open_mine:PATH`, whose module is imported.
         from_file: The source is from a file, not typed by the user: other packages' readers and addresses are refused.
-        persons: Files of `uniemox data persons` and `describe`; None: the files of their usual names next to the data,
-            if they exist.
-        texts: Likewise.
+        persons: File of `uniemox data persons`; None: persons.jsonl next to the data, if it exists.
+        texts: File of `uniemox data describe`; None: texts.jsonl next to the data, if it exists.
         splits: File of `uniemox data split`, or folder `<split>/<class>/<image>` of copies; its splits replace the data
             set's, and samples that it lacks are left out.
         exclude: File of `uniemox data check --json`; the images in its list "exclude" are left out.
@@ -183,23 +188,26 @@ def open_data(
 
     Raises:
         ConfigError: For an unknown kind or option.
-        DataError: For faults on disk.
+        DataError: If a file is missing, damaged, or does not have the layout of its kind.
         LabelError: For several data sets whose labels are of different kinds or can't be mapped.
     """
     sources = split_sources(source)
-    if from_file and (re.search(ADDRESS, source) or any(re.match(OWN_READER, one) for one in sources)):
+    # A file from a stranger must not open addresses or import code.
+    is_foreign = re.search(ADDRESS, source) or any(re.match(CUSTOM_READER, part) for part in sources)
+    if from_file and is_foreign:
         raise ConfigError(
             f"{source!r}, read from a file, is an address or needs another package: opened only if you type it"
         )
     files = {"persons": persons, "texts": texts}
-    is_joined = joins_labels(sources)  # also refuses the option where it has no effect
+    # Also for a single source, because it refuses the option where it has no effect.
+    is_joined = joins_labels(sources)
     if len(sources) > 1:
-        kinds = [parse_source(one)[0].rpartition(":")[2] for one in sources]
-        opened = [_open_one(one, {}, with_texts=with_texts) for one in sources]
+        kinds = [parse_source(part)[0].rpartition(":")[2] for part in sources]
+        opened = [_open_single(part, {}, with_texts=with_texts) for part in sources]
         members = list(zip(kinds, opened, strict=True))
         data = _add_files(combine(members, is_joined=is_joined), files)
     else:
-        data = _open_one(source, files, with_texts=with_texts)
+        data = _open_single(source, files, with_texts=with_texts)
     return _add_files(data, {"splits": splits, "exclude": exclude})
 
 
@@ -211,29 +219,29 @@ def _add_files(data: DataSet, files: Mapping[str, Path | None]) -> DataSet:
     return data
 
 
-def _open_one(source: str, files: Mapping[str, Path | None], *, with_texts: bool) -> DataSet:
+def _open_single(source: str, files: Mapping[str, Path | None], *, with_texts: bool) -> DataSet:
     """Open one data set, with the files from its name or `files`, and people and texts found in its folder."""
-    kind, path, given = parse_source(source)
-    given.pop(UNION, None)  # `joins_labels` has read it
-    files = {**files, **{name: Path(given.pop(name)) for name in FILES if name in given}}
-    if kind in READERS:
-        reader = READERS[kind]
-    else:
-        reader = _own_reader(kind)
-    argument: Any = path if kind == "shards" else _count(path) if kind == "synthetic" else Path(path)
-    data = reader(argument, **_typed_options(kind, reader, given))
+    kind, path, options = parse_source(source)
+    # `joins_labels` has read this one.
+    options.pop(UNION, None)
+    files = {**files, **{name: Path(options.pop(name)) for name in FILES if name in options}}
+    reader = READERS[kind] if kind in READERS else _import_reader(kind)
+    argument: Any = Path(path)
+    if kind == "shards":
+        argument = path  # may be a URL
+    elif kind == "synthetic":
+        argument = _parse_count(path)
+    data = reader(argument, **_typed_options(kind, reader, options))
     if not isinstance(data, DataSet):
         raise ConfigError(f"{kind} must return a uniemox.DataSet, got {type(data).__name__}")
     if len({sample.key for sample in data.samples}) < len(data):
         raise DataError(f"{source}: two of its samples have the same name; give each its own row or file")
-    for name, usual in (("persons", PERSONS), ("texts", TEXTS)):
+
+    for name, default_name in (("persons", PERSONS), ("texts", TEXTS)):
         is_wanted = kind not in ("shards", "synthetic") and (name != "texts" or with_texts)
-        if files.get(name) is None and is_wanted and (beside := folder_of(source) / usual).is_file():
-            files[name] = beside
-    if kind in FOLDER_KINDS:
-        left_out = note_left_out(Path(path))
-    else:
-        left_out = ()
+        if files.get(name) is None and is_wanted and (sidecar := folder_of(source) / default_name).is_file():
+            files[name] = sidecar
+    left_out = note_left_out(Path(path)) if kind in FOLDER_KINDS else ()
     return _add_files(replace(data, name=source, notes=(*data.notes, *left_out)), files)
 
 
@@ -243,7 +251,7 @@ def split_sources(source: str) -> list[str]:
     >>> split_sources("emoset:EmoSet,csv:a,b.csv,fi:FI")
     ['emoset:EmoSet', 'csv:a,b.csv', 'fi:FI']
     """
-    return re.split(rf",(?=(?:{'|'.join(map(re.escape, READERS))}|{OWN_READER}):)", source)
+    return re.split(rf",(?=(?:{'|'.join(map(re.escape, READERS))}|{CUSTOM_READER}):)", source)
 
 
 def joins_labels(sources: Sequence[str]) -> bool:
@@ -261,8 +269,8 @@ def joins_labels(sources: Sequence[str]) -> bool:
         raise ConfigError(f"{sources[0]}: option {UNION} must be {JOINS}, got {value!r}")
     if value is not None and len(sources) == 1:
         raise ConfigError(f"{sources[0]}: option {UNION} is for several data sets, separated by commas")
-    for source, given in zip(sources[1:], options[1:], strict=True):
-        if UNION in given:
+    for source, source_options in zip(sources[1:], options[1:], strict=True):
+        if UNION in source_options:
             raise ConfigError(f"{source}: option {UNION} belongs to the first of several data sets")
     return value is not None
 
@@ -275,17 +283,22 @@ def parse_source(source: str) -> tuple[str, str, dict[str, str]]:
     """
     if len(split_sources(source)) > 1:
         raise ConfigError(f"{source!r} names several data sets where one is expected")
-    own = re.match(rf"({OWN_READER}):", source)
-    kind, colon, rest = (own[1], ":", source[own.end() :]) if own else source.partition(":")
-    if not colon or not rest or not (own or kind in READERS):
+    custom = re.match(rf"({CUSTOM_READER}):", source)
+    if custom:
+        kind = custom[1]
+        location = source[custom.end() :]
+    else:
+        kind, _, location = source.partition(":")
+    if not location or not (custom or kind in READERS):
         raise ConfigError(
             f"{source!r} is not a data set; write KIND:PATH, with one of {', '.join(READERS)} as KIND, or your own "
             "function, mypackage.module:function:PATH"
         )
-    path, mark, query = rest.rpartition("?")
+    path, mark, query = location.rpartition("?")
     pairs = [pair.partition("=") for pair in query.split("&")]
+    # Without valid options, the question mark is part of the path.
     if not mark or not all(equals and name for name, equals, _ in pairs):
-        return kind, rest, {}
+        return kind, location, {}
     return kind, path, {name: value for name, _, value in pairs}
 
 
@@ -314,15 +327,19 @@ def folder_of(source: str) -> Path:
     return Path(path)
 
 
-def _count(text: str) -> int:
+def _parse_count(text: str) -> int:
     try:
         return int(text)
     except ValueError:
         raise ConfigError(f"expected a whole number, as in synthetic:1000, got {text!r}") from None
 
 
-def _own_reader(kind: str) -> Callable[..., DataSet]:
-    """Import the reader mypackage.module:function. Raises ConfigError."""
+def _import_reader(kind: str) -> Callable[..., DataSet]:
+    """Import the reader mypackage.module:function.
+
+    Raises:
+        ConfigError: If there is no such module or function.
+    """
     module, _, name = kind.partition(":")
     try:
         return getattr(import_module(module), name)
@@ -334,7 +351,7 @@ def _typed_options(kind: str, reader: Callable[..., DataSet], options: Mapping[s
     """Convert options to the types of the reader's keyword arguments.
 
     Raises:
-        ConfigError: For unknown or wrong ones.
+        ConfigError: If the reader has no such option, or a value is not of its type.
     """
     hints = get_type_hints(reader)
     types = {name: hints.get(name, str) for name in list(inspect.signature(reader).parameters)[1:]}
@@ -342,20 +359,18 @@ def _typed_options(kind: str, reader: Callable[..., DataSet], options: Mapping[s
     for name, value in options.items():
         if name not in types:
             raise ConfigError(f"{kind} has no option {name!r}; it has {', '.join(types) or 'none'}")
-        kinds = [one for one in (get_args(types[name]) or (types[name],)) if one is not type(None)]
-        choices = [one for one in kinds if isinstance(one, str)]
-        choices = choices or [one for literal in kinds for one in get_args(literal)]
+        # Literal["a", "b"], or a union of Literal, int, float, Path or str with None.
+        members = [member for member in (get_args(types[name]) or (types[name],)) if member is not type(None)]
+        choices = [member for member in members if isinstance(member, str)]
+        choices = choices or [choice for literal in members for choice in get_args(literal)]
         if choices and value not in choices:
             raise ConfigError(f"{kind}?{name} must be one of {', '.join(choices)}, got {value!r}")
-        as_type = next((one for one in kinds if one in (int, float, Path)), str)
+        as_type = next((member for member in members if member in (int, float, Path)), str)
         try:
             typed[name] = as_type(value)
         except ValueError:
-            if as_type is int:
-                what = "a whole number"
-            else:
-                what = "a number"
-            raise ConfigError(f"{kind}?{name} must be {what}, got {value!r}") from None
+            expected = "a whole number" if as_type is int else "a number"
+            raise ConfigError(f"{kind}?{name} must be {expected}, got {value!r}") from None
     return typed
 
 
@@ -369,6 +384,7 @@ def _add_persons(data: DataSet, file: Path) -> DataSet:
         )
     samples = []
     count = 0
+    # Keys may be spelled otherwise than on the machine that wrote the file.
     key_of = match_names((sample.image_key for sample in data.samples), lines)
     for sample in data.samples:
         line = lines.get(key_of.get(sample.image_key, ""))
@@ -377,8 +393,8 @@ def _add_persons(data: DataSet, file: Path) -> DataSet:
             count += 1
         samples.append(sample)
     note = f"people of {count} images from {file} ({header.get('detector', 'unknown detector')})"
-    seen = data.detector_seen | read_seen(file, in_folder=False)
-    return replace(data, samples=samples, notes=(*data.notes, note), detector_seen=seen)
+    training_hashes = data.detector_seen | read_seen(file, in_folder=False)
+    return replace(data, samples=samples, notes=(*data.notes, note), detector_seen=training_hashes)
 
 
 def _add_texts(data: DataSet, file: Path) -> DataSet:
@@ -395,13 +411,12 @@ def _add_texts(data: DataSet, file: Path) -> DataSet:
             annotation = line.get("annotation")
             if not isinstance(text, str) or not isinstance(annotation, dict | None):
                 raise DataError(f"{file}, text of {sample.key}: expected a text, and an object as annotation")
+            label = None
             if with_emotion:
                 label = data.label_of(sample)
-            else:
-                label = None
-            if with_emotion:
                 text = _for_label(text, annotation, label, f"{file}, {sample.key}")
             fields = sample.annotation or annotation
+            # The data set's own annotation keeps its emotion, unless the texts are to have none.
             if fields is not None and not (with_emotion and sample.annotation):
                 fields = {**fields, "emotion": label}
             sample = replace(sample, text=text, annotation=fields)  # noqa: PLW2901
@@ -425,7 +440,12 @@ def _for_label(text: str, annotation: Mapping[str, Any] | None, label: str | Non
         raise AnnotationError(f"{where}: {error}") from error
 
 
-def _leave_out(data: DataSet, file: Path) -> DataSet:
+def _exclude(data: DataSet, file: Path) -> DataSet:
+    """Leave out the samples that a file of `uniemox data check --json` lists to exclude.
+
+    Raises:
+        DataError: If the file has no such list, or lists all samples.
+    """
     try:
         listed = {entry["key"] for entry in json.loads(read_text(file))["exclude"]}
         if not all(isinstance(key, str) for key in listed):
@@ -446,6 +466,6 @@ FILES: Mapping[str, Callable[[DataSet, Path], DataSet]] = {
     "persons": _add_persons,
     "texts": _add_texts,
     "splits": lambda data, file: read_splits(file, data),
-    "exclude": _leave_out,
+    "exclude": _exclude,
 }
 """Options of every kind: files that add to its images, in the order in which they are read."""

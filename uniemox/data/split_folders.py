@@ -15,7 +15,8 @@ from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import DataError
 from uniemox.spelling import spelled
 
-IMAGES = "images"  # Emotion6's folder above the classes
+# Emotion6's folder above the classes.
+IMAGES = "images"
 LAYOUT = "<train|val|test>/<class>/<image>"
 
 
@@ -40,18 +41,19 @@ def scheme_of_folders(root: Path, data: DataSet) -> dict[str, str]:
     by_name: dict[str, dict[str, list[Sample]]] = defaultdict(lambda: defaultdict(list))
     for sample in data.samples:
         for name in _names(sample.image_key):
-            by_name[name][sample.image_key].append(sample)  # people of one image share its key
+            # The people of one image share its key.
+            by_name[name][sample.image_key].append(sample)
 
     image_split: dict[str, str] = {}
-    of_other_splits: list[tuple[str, str, str]] = []
+    unmatched: list[tuple[str, str, str]] = []
     for split, name, copy in copies:
         same_split = [key for key, people in by_name[name].items() if people[0].split == split]
         if same_split:
             image_split[_only(same_split, copy, root, data, image_split)] = split
         else:
-            of_other_splits.append((split, name, copy))
+            unmatched.append((split, name, copy))
     # The images of an official split that the authors divided again: those that no copy of their own split claims.
-    for split, name, copy in of_other_splits:
+    for split, name, copy in unmatched:
         keys = list(by_name[name])
         unclaimed = [key for key in keys if key not in image_split]
         image_split[_only(unclaimed or keys, copy, root, data, image_split)] = split
@@ -62,9 +64,9 @@ def scheme_of_folders(root: Path, data: DataSet) -> dict[str, str]:
 def _copies(root: Path) -> Iterator[tuple[str, str, str]]:
     """Yield split, name and relative path of each copy.  name: `<class>/<image>`, the class in lower case."""
     for key in images_below(root):
-        folder, *rest = PurePosixPath(key).parts
-        if folder.lower() in SPLITS and len(rest) > 1:
-            yield SPLITS[folder.lower()], _name(rest[0], rest[-1]), key
+        split_folder, *below = PurePosixPath(key).parts
+        if split_folder.lower() in SPLITS and len(below) > 1:
+            yield SPLITS[split_folder.lower()], _name(below[0], below[-1]), key
 
 
 def _names(key: str) -> set[str]:
@@ -85,11 +87,20 @@ def _names(key: str) -> set[str]:
 
 
 def _name(folder: str, image: str) -> str:
+    """Return the form of class and file name that is compared."""
     return f"{spelled(folder).lower()}/{spelled(image)}"
 
 
 def _only(keys: list[str], copy: str, root: Path, data: DataSet, taken: Mapping[str, str]) -> str:
-    """Return the one key that fits a copy."""
+    """Return the only key that fits a copy.
+
+    Args:
+        keys: Keys of the images with the copy's name.
+        taken: Splits by key of the images that already have a copy.
+
+    Raises:
+        DataError: If no image or several images have this name, or another copy fits the image.
+    """
     if not keys:
         raise DataError(
             f"{root / copy}: no image of {data.name} has this name and class; give the folder of this data set, or "

@@ -19,7 +19,8 @@ from uniemox.errors import ConfigError, DataError
 from uniemox.io.files import replacing, write_file
 from uniemox.spelling import match_names, spelled
 
-Scheme = dict[str, str]  # split by key
+Scheme = dict[str, str]
+"""Split by key."""
 FORMAT = "uniemox-splits-1"
 ONE_SCHEME = "two are needed in every split that is compared: --schemes 1 draws one without comparing colours"
 
@@ -67,11 +68,11 @@ def split_samples(
 
     Args:
         ratios: Split to share, with sum 1.
-        stratum: What must be spread evenly, the label by default.
+        stratum: Function that returns a sample's stratum; each is spread evenly. Default: the label.
         fill_splits: Give every split a group of each stratum that has enough, even if its share is below one.
 
     Raises:
-        ConfigError: For ratios that don't add up to 1.
+        ConfigError: If a ratio is not above 0, or they don't add up to 1.
 
     >>> from uniemox.data.synthetic import synthetic
     >>> scheme = split_samples(synthetic(64).samples, {"train": 0.75, "test": 0.25}, seed=0)
@@ -86,6 +87,7 @@ def split_samples(
     strata: dict[str, list[str]] = defaultdict(list)
     for name, group in groups.items():
         strata[repr(stratum(group[0]))].append(name)
+
     scheme: Scheme = {}
     # By length first, so that a label with a higher number comes last and does not change the offsets of the others.
     for number, name in enumerate(sorted(strata, key=lambda name: (len(name), name)), start=1):
@@ -132,7 +134,7 @@ def _offset(number: int) -> float:
 
 
 def _fill(counts: list[int]) -> None:
-    """Take a unit from the largest split for each empty one."""
+    """Take a unit from the largest split for each empty one, in place."""
     while 0 in counts:
         counts[counts.index(max(counts))] -= 1
         counts[counts.index(0)] += 1
@@ -154,11 +156,12 @@ def join_copies(samples: Sequence[Sample], hashes: Sequence[str]) -> list[Sample
         return name
 
     units = [f"group {sample.group}" if sample.group else f"key {sample.key}" for sample in samples]
-    first: dict[str, str] = {}
+    first_unit: dict[str, str] = {}
     for unit, digest in zip(units, hashes, strict=True):
         if digest:
-            roots = sorted((root(unit), root(first.setdefault(digest, unit))))
-            parent[roots[1]] = roots[0]
+            # The smaller name becomes the root, so that the order of the samples does not matter.
+            smaller, larger = sorted((root(unit), root(first_unit.setdefault(digest, unit))))
+            parent[larger] = smaller
     sizes = Counter(map(root, units))
     return [
         replace(sample, group=root(unit)) if sizes[root(unit)] > 1 else sample
@@ -166,8 +169,13 @@ def join_copies(samples: Sequence[Sample], hashes: Sequence[str]) -> list[Sample
     ]
 
 
-def straddling(samples: Sequence[Sample], hashes: Sequence[str], scheme: Mapping[str, str]) -> int:
-    """Return the number of samples that have an exact copy in another split.  hashes: as for `join_copies`."""
+def count_copies_across_splits(samples: Sequence[Sample], hashes: Sequence[str], scheme: Mapping[str, str]) -> int:
+    """Return the number of samples that have an exact copy in another split.
+
+    Args:
+        hashes: The sha256 of every file; empty for an unreadable one.
+        scheme: Split by key; samples that it lacks are ignored.
+    """
     splits: dict[str, set[str]] = defaultdict(set)
     pairs = [
         (scheme[sample.key], digest) for sample, digest in zip(samples, hashes, strict=True) if sample.key in scheme
@@ -225,8 +233,8 @@ def parse_ratio(text: str) -> dict[str, float]:
 def keep_fraction(scheme: Scheme, samples: Sequence[Sample], fraction: float, seed: int) -> Scheme:
     """Return the scheme with only a part of train, see `take_fraction`; the other splits stay complete."""
     train = [sample for sample in samples if scheme.get(sample.key) == "train"]
-    kept = {sample.key for sample in take_fraction(train, fraction, seed)}
-    return {key: split for key, split in scheme.items() if split != "train" or key in kept}
+    train_keys = {sample.key for sample in take_fraction(train, fraction, seed)}
+    return {key: split for key, split in scheme.items() if split != "train" or key in train_keys}
 
 
 def take_fraction(samples: Sequence[Sample], fraction: float, seed: int) -> list[Sample]:
@@ -236,30 +244,35 @@ def take_fraction(samples: Sequence[Sample], fraction: float, seed: int) -> list
         fraction: Above 0, at most 1.
 
     Raises:
-        ConfigError: If it is not.
+        ConfigError: If the fraction is out of range.
     """
     if not 0 < fraction <= 1:
         raise ConfigError(f"a fraction must lie above 0 and be at most 1, got {fraction}")
     classes: dict[int | None, list[Sample]] = defaultdict(list)
     for sample in samples:
         classes[sample.label].append(sample)
-    kept = set()
+    taken_keys = set()
     for members in classes.values():
         members.sort(key=lambda sample: hash_of(sample.key, seed))
-        kept |= {sample.key for sample in members[: max(1, round(fraction * len(members)))]}
-    return [sample for sample in samples if sample.key in kept]
+        count = max(1, round(fraction * len(members)))
+        taken_keys |= {sample.key for sample in members[:count]}
+    return [sample for sample in samples if sample.key in taken_keys]
 
 
 def paper_split(
     kind: str, data: DataSet, seed: int, histograms: Callable[[], NDArray[np.floating]] | None = None
 ) -> tuple[Scheme, "Choice | None"]:
-    """Draw a split as the paper describes it, or choose another scheme.
+    """Draw a split as the paper describes it.
 
     The authors' own draws are linked in their README; `read_splits` reads their folders.
 
     Args:
+        kind: Kind of the data set, a key of PAPER_RECIPES.
         histograms: Function that returns (N, D) colour histograms of the samples; only called if schemes are compared
             (Emo8).
+
+    Returns:
+        The scheme; and how it was chosen, None if the recipe draws only one.
 
     Raises:
         ConfigError: For a data set that the paper does not use, or that lacks the required official splits.
@@ -272,7 +285,7 @@ def paper_split(
         if len(official) < len(data):
             raise ConfigError(f"{data.name}: the paper keeps the official splits of {kind}, but they do not exist")
         return official, None
-    samples = [s for s in data.samples if recipe.of_split in (None, s.split)]
+    samples = [sample for sample in data.samples if recipe.of_split in (None, sample.split)]
     if not samples:
         raise ConfigError(f"{data.name}: the paper divides the official split {recipe.of_split!r}, which is missing")
     if recipe.schemes > 1:
@@ -284,8 +297,10 @@ def paper_split(
     def stratum_of(sample: Sample) -> Hashable:
         return (sample.label, sample.domain) if recipe.by_domain else sample.label
 
-    drawn = split_samples(samples, recipe.ratios, seed, stratum_of)
-    return (drawn if recipe.of_split is None else official | drawn), None
+    scheme = split_samples(samples, recipe.ratios, seed, stratum_of)
+    if recipe.of_split is not None:
+        scheme = official | scheme
+    return scheme, None
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,7 +327,7 @@ def choose_scheme(
             group for every split is in all of them.
 
     Raises:
-        ConfigError: If a split has less than two samples.
+        ConfigError: If a compared split is not drawn, or has less than two samples in every scheme.
     """
     compared = ("train", "val" if "val" in ratios else "test")
     if not set(compared) <= set(ratios):
@@ -334,18 +349,36 @@ def choose_scheme(
 
 
 def frechet_distance(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
-    """Return the distance between normal distributions of two sets of points: (M, D), (N, D), at least two rows
-    each."""
+    """Return the Fréchet distance between normal distributions fitted to two sets of points.
+
+    It is |μa - μb|² + tr(A + B - 2 (A B)^½), with means μ and covariances A, B.
+
+    Args:
+        first: (M, D).
+        second: (N, D).
+
+    Returns:
+        A number from 0 on; infinity if a set has less than two points.
+    """
     if min(len(first), len(second)) < 2:
         return math.inf
-    means = first.mean(axis=0) - second.mean(axis=0)
+    shift = first.mean(axis=0) - second.mean(axis=0)
     a, b = (np.cov(points, rowvar=False) for points in (first, second))
+    # The trace of the root of A B is the sum of the roots of its eigenvalues, which rounding can make negative.
     eigenvalues = np.linalg.eigvals(a @ b).real.clip(0)
-    return float(means @ means + np.trace(a) + np.trace(b) - 2 * np.sqrt(eigenvalues).sum())
+    return float(shift @ shift + np.trace(a) + np.trace(b) - 2 * np.sqrt(eigenvalues).sum())
 
 
 def write_splits(path: Path, scheme: Scheme, *, source: str, how: str) -> str:
-    """Write a scheme as an index file and return its hash; the same splits always have the same hash."""
+    """Write a scheme as an index file and return its hash; the same splits always have the same hash.
+
+    Args:
+        source: Name of the data set.
+        how: Description of how the scheme was made.
+
+    Raises:
+        DataError: If the path is not a file, or can't be written.
+    """
     splits = _keys_by_split(scheme)
     digest = _digest(splits)
     content = {"format": FORMAT, "data": source, "how": how, "sha256": digest, "splits": splits}
@@ -365,24 +398,30 @@ def read_splits(path: Path, data: DataSet) -> DataSet:
         DataError: If the file was changed after it was written, or if file or folder name images that the data set does
             not have.
     """
-    if os.path.isdir(path):  # Path.is_dir raises OSError for a name that is too long
+    # Path.is_dir raises OSError for a name that is too long.
+    if os.path.isdir(path):
         scheme = scheme_of_folders(path, data)
         digest = _digest(_keys_by_split(scheme))
     else:
         scheme, digest = _read_scheme(path)
-    known = match_names(scheme, {sample.key for sample in data.samples})
-    absent = scheme.keys() - known.keys()
+    key_of = match_names(scheme, {sample.key for sample in data.samples})
+    absent = scheme.keys() - key_of.keys()
     if absent:
         raise DataError(f"{path}: {len(absent)} of its images are not in {data.name}, such as {min(absent)}")
-    scheme = {known[key]: split for key, split in scheme.items()}
+    scheme = {key_of[key]: split for key, split in scheme.items()}
     samples = [replace(sample, split=scheme[sample.key]) for sample in data.samples if sample.key in scheme]
-    left = len(data) - len(samples)
-    notes = (f"splits from {path} (sha256 {digest[:12]})", *([f"{left} images are not in it"] if left else []))
+    notes = [f"splits from {path} (sha256 {digest[:12]})"]
+    if len(samples) < len(data):
+        notes.append(f"{len(data) - len(samples)} images are not in it")
     return replace(data, samples=samples, notes=(*data.notes, *notes))
 
 
 def _read_scheme(path: Path) -> tuple[Scheme, str]:
-    """Read a scheme and its hash."""
+    """Read a scheme and its hash from an index file.
+
+    Raises:
+        DataError: If it is not such a file, or its hash does not match its content.
+    """
     try:
         content = json.loads(read_text(path))
         splits = content["splits"]
@@ -424,7 +463,8 @@ def plot_choice(choice: Choice, data: DataSet, path: Path) -> None:
     axes = figure.subplots(1, len(splits) + 1)
     assigned = np.array([choice.scheme[sample.key] for sample in data.samples])
     labels = np.array([-1 if sample.label is None else sample.label for sample in data.samples])
-    low, high = choice.projected.min(axis=0), choice.projected.max(axis=0)
+    low = choice.projected.min(axis=0)
+    high = choice.projected.max(axis=0)
     for axis, split in zip(axes, splits, strict=False):
         for i, label in enumerate(data.labels.labels):
             points = choice.projected[(assigned == split) & (labels == i)]

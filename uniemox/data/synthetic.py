@@ -19,15 +19,16 @@ from uniemox.io.images import encode_image
 from uniemox.labels import MIKELS
 from uniemox.persons.box import Box, Detection
 
-OUTLINE = 1.8  # dark line around a person, in hundredths of its height without the line
+# Width of the dark line around a person, in hundredths of its height without the line.
+OUTLINE = 1.8
 
 
 class Stroke(NamedTuple):
-    """One shape of a drawing; y points up, from the foot of a thing or person, or from the horizon of a backdrop."""
+    """One shape of a drawing; y points up, from the foot of an object or person, or from the horizon of a backdrop."""
 
     shape: str  # l line, o oval, b box, p polygon
     paint: str  # a colour, or the name of one that is set when drawing
-    width: float  # of a line; else 0
+    width: float  # width of a line; 0 for other shapes
     points: tuple[tuple[float, float], ...]  # corners; for an oval the two of its bounding box
 
 
@@ -40,7 +41,10 @@ class Drawing(NamedTuple):
 
 
 def _strokes(text: str) -> list[Stroke]:
-    """Parse strokes from "shape paint [width] x y ..."; prefix "3x20 " repeats thrice at steps of 20, "2" mirrors."""
+    """Parse strokes from "shape paint [width] x y ...".
+
+    The prefix "3x20 " repeats a stroke thrice at steps of 20; the prefix "2" adds its mirror image.
+    """
     pattern = r"^(?:(\d+)x(\d+) )?(2?)([lobp]) (\S+)([-.\d ]+)$"
     [(count, step, is_twofold, shape, paint, numbers)] = re.findall(pattern, text)
     values = [float(number) for number in numbers.split()]
@@ -48,7 +52,11 @@ def _strokes(text: str) -> list[Stroke]:
     signs = (1, -1) if is_twofold else (1,)
     shifts = [k * float(step or 0) for k in range(int(count or 1))]
     corners = list(zip(values[::2], values[1::2], strict=True))
-    return [Stroke(shape, paint, width, tuple((s * x + d, y) for x, y in corners)) for s in signs for d in shifts]
+    return [
+        Stroke(shape, paint, width, tuple((sign * x + shift, y) for x, y in corners))
+        for sign in signs
+        for shift in shifts
+    ]
 
 
 @cache
@@ -56,8 +64,8 @@ def drawings() -> Mapping[str, Drawing]:
     """Read all drawings by name, one per line: "name | layer | height | stroke; stroke" or "name | stroke; stroke"."""
     lines = files("uniemox.data").joinpath("drawings.txt").read_text("utf-8").splitlines()
     drawings = {}
-    for name, *place, strokes in (line.split(" | ") for line in lines if not line.startswith("#")):
-        layer, height = place or ("", "0")
+    for name, *placement, strokes in (line.split(" | ") for line in lines if not line.startswith("#")):
+        layer, height = placement or ("", "0")
         parts = tuple(stroke for part in strokes.split("; ") for stroke in _strokes(part))
         drawings[name] = Drawing(parts, layer, int(height))
     return drawings
@@ -72,24 +80,30 @@ def person_extent(action: str, hair: str) -> Box:
     return Box(low_x, low_y, *(max(corner[axis] + corner[2] for corner in reach) for axis in (0, 1)))
 
 
-# px
+# Size of every image, px.
 WIDTH = 384
 HEIGHT = 288
-PERSON_PX = (56, 80)  # minimum and maximum height of a person
-SLOTS = 5  # columns of an image; the person has its own, so that it hides no object
-BLOCK = 64  # successive samples that contain every pair of state and surroundings once
+# Minimum and maximum height of a person.
+PERSON_PX = (56, 80)
+# Columns of an image; the person has its own, so that it hides no object.
+SLOTS = 5
+# Successive samples that contain every pair of state and surroundings once.
+BLOCK = 64
 SKIES = 4
 STATES = tuple((face, action) for face in ("happy", "sad", "angry", "surprise") for action in ("dancing", "marching"))
-# Classes of MIKELS: one row per state, one column per surroundings; no class twice in a row or column.
-LAW = ("54613702", "60342517", "13704625", "21576043", "47250361", "36025174", "02137456", "75461230")
+# Classes of MIKELS: one row per state, one column per surroundings. No class occurs twice in a row or column, so that
+# neither the person nor the place alone tells the emotion.
+LATIN_SQUARE = ("54613702", "60342517", "13704625", "21576043", "47250361", "36025174", "02137456", "75461230")
 
 
 class Surroundings(NamedTuple):
-    """Place with objects, and a backdrop of its name: x 0 to 100 across, y 100 the top, 0 the horizon, -100 the
-    bottom."""
+    """Place with objects, and the drawing of that name as its backdrop.
+
+    Coordinates of a backdrop: x 0 to 100 across, y 100 at the top, 0 at the horizon, -100 at the bottom.
+    """
 
     scene: str
-    ground: str  # its colour
+    ground: str  # colour of the ground
     sometimes: tuple[str, ...]
     always: tuple[str, ...] = ()
     in_backdrop: tuple[str, ...] = ()
@@ -110,12 +124,12 @@ SURROUNDINGS = (
 HAIR = ("short hair", "long hair", "bun", "spikes", "curls")
 
 
-class Thing(NamedTuple):
-    """An object at a place."""
+class SceneObject(NamedTuple):
+    """An object with its position and size in an image."""
 
     name: str
-    x_px: float  # middle
-    y_px: float  # foot
+    x_px: float  # of its middle
+    y_px: float  # of its foot
     scale: float  # times the drawing's height
 
 
@@ -124,28 +138,30 @@ class ScenePlan:
     """Complete content of an image. The emotion is not part of it, so no drawing can show it directly."""
 
     seed: str  # for colours and shapes that are not annotated
-    place: Surroundings
-    sky: int  # of SKY_PAINTS or WALL_PAINTS
-    horizon_px: int  # from the top
-    is_mirrored: bool  # whether the backdrop is
+    surroundings: Surroundings
+    sky: int  # index in SKY_PAINTS or WALL_PAINTS
+    horizon_px: int  # distance of the horizon from the top
+    is_mirrored: bool  # the backdrop is mirrored
     brightness: float  # 0 to 1
     colorfulness: float  # 0 to 1
-    things: tuple[Thing, ...]  # in the order of drawing
+    objects: tuple[SceneObject, ...]  # in the order of drawing
     expression: str
     action: str
     hair: str
-    is_turned: bool  # whether the person is mirrored
+    is_turned: bool  # the person is mirrored
     box: Box  # around the person, including the outline
 
 
 @lru_cache(maxsize=64)
-def _block(seed: int, number: int) -> tuple[tuple[int, int], ...]:
+def _block_pairs(seed: int, number: int) -> tuple[tuple[int, int], ...]:
     """Return the 64 pairs (state, surroundings) of a block, ordered so that each eight contain every emotion once."""
     rng = Random(f"{seed}/block {number}")
-    pairs = [[(state, row.index(str(label))) for state, row in enumerate(LAW)] for label in range(len(MIKELS))]
-    for group in pairs:
-        rng.shuffle(group)
-    return tuple(pair for eight in zip(*pairs, strict=True) for pair in rng.sample(eight, len(eight)))
+    pairs_of_label = [
+        [(state, row.index(str(label))) for state, row in enumerate(LATIN_SQUARE)] for label in range(len(MIKELS))
+    ]
+    for pairs in pairs_of_label:
+        rng.shuffle(pairs)
+    return tuple(pair for eight in zip(*pairs_of_label, strict=True) for pair in rng.sample(eight, len(eight)))
 
 
 def split_of(index: int) -> str:
@@ -153,34 +169,36 @@ def split_of(index: int) -> str:
     return {8: "val", 9: "test"}.get(index // len(MIKELS) % 10, "train")
 
 
-def state_and_place(seed: int, index: int, misleading: float | None) -> tuple[int, int]:
+def state_and_surroundings(seed: int, index: int, misleading: float | None) -> tuple[int, int]:
     """Return the indices in STATES and SURROUNDINGS of image `index`; see `synthetic` for `misleading`."""
     if misleading is None:
-        return _block(seed, index // BLOCK)[index % BLOCK]
+        return _block_pairs(seed, index // BLOCK)[index % BLOCK]
     count = len(STATES)
     state = Random(f"{seed}/states {index // count}").sample(range(count), count)[index % count]
     rng = Random(f"{seed}/place {index}")
-    goes_along = rng.random() < misleading and split_of(index) != "test"
-    return state, state if goes_along else rng.randrange(len(SURROUNDINGS))
+    has_own_place = rng.random() < misleading and split_of(index) != "test"
+    return state, state if has_own_place else rng.randrange(len(SURROUNDINGS))
 
 
 def plan(seed: int, index: int, misleading: float | None = None) -> ScenePlan:
-    """Plan image `index` of a seed, without drawing it."""
-    state, place = state_and_place(seed, index, misleading)
+    """Plan image `index` of a seed, without drawing it; see `synthetic` for `misleading`."""
+    state, surroundings_index = state_and_surroundings(seed, index, misleading)
     expression, action = STATES[state]
+    surroundings = SURROUNDINGS[surroundings_index]
+    # The order of the draws below is part of the data set: another order changes every image.
     rng = Random(f"{seed}/{index}")
     horizon = rng.randint(100, 160)
     hair = rng.choice(HAIR)
     slots = rng.sample(range(SLOTS), SLOTS)
     return ScenePlan(
         seed=f"{seed}/{index}/colours",
-        place=SURROUNDINGS[place],
+        surroundings=surroundings,
         sky=rng.randrange(SKIES),
         horizon_px=horizon,
         is_mirrored=rng.random() < 0.5,
         brightness=rng.randrange(11) / 10,
         colorfulness=rng.randrange(11) / 10,
-        things=_things(rng, SURROUNDINGS[place], slots[1:], horizon),
+        objects=_scene_objects(rng, surroundings, slots[1:], horizon),
         expression=expression,
         action=action,
         hair=hair,
@@ -194,26 +212,35 @@ def _person_box(rng: Random, extent: Box, slot: int, horizon: int) -> Box:
     height = rng.randint(*PERSON_PX)
     width = math.ceil(height * (extent.x2 - extent.x1) / (extent.y2 - extent.y1))
     x1 = round((slot + 0.5 + rng.uniform(-0.2, 0.2)) * WIDTH / SLOTS - width / 2)
-    x1, y2 = min(max(x1, 2), WIDTH - 2 - width), rng.randint(horizon + 50, HEIGHT - 4)
+    x1 = min(max(x1, 2), WIDTH - 2 - width)
+    y2 = rng.randint(horizon + 50, HEIGHT - 4)
     return Box(x1, y2 - height, x1 + width, y2)
 
 
-def _things(rng: Random, place: Surroundings, slots: Sequence[int], horizon: int) -> tuple[Thing, ...]:
-    """Choose a place's fixed objects and two or three more, each in its own slot."""
-    names = [*place.always, *rng.sample(place.sometimes, 2 if place.always else rng.randint(2, 3))]
-    things = []
+def _scene_objects(
+    rng: Random, surroundings: Surroundings, slots: Sequence[int], horizon: int
+) -> tuple[SceneObject, ...]:
+    """Choose the fixed objects of the surroundings and two or three more, each in its own slot."""
+    count = 2 if surroundings.always else rng.randint(2, 3)
+    names = [*surroundings.always, *rng.sample(surroundings.sometimes, count)]
+    objects = []
     for name, slot in zip(names, slots, strict=False):
         x = (slot + 0.5 + rng.uniform(-0.15, 0.15)) * WIDTH / SLOTS
         scale = rng.uniform(0.85, 1.15)
         _, layer, height = drawings()[name]
-        feet = {"far": (horizon + 5, horizon + 5), "air": (height * scale + 8, horizon - 10)}
-        things.append(Thing(name, x, rng.uniform(*feet.get(layer, (horizon + 50, HEIGHT - 5))), scale))
-    return tuple(sorted(things, key=lambda thing: thing.y_px))
+        foot_ranges = {"far": (horizon + 5, horizon + 5), "air": (height * scale + 8, horizon - 10)}
+        y = rng.uniform(*foot_ranges.get(layer, (horizon + 50, HEIGHT - 5)))
+        objects.append(SceneObject(name, x, y, scale))
+    # Nearer objects are drawn over those behind them.
+    return tuple(sorted(objects, key=lambda scene_object: scene_object.y_px))
 
 
-Frame = tuple[float, float, float, float, float]  # x and y of 0 0 in px; px a unit across (< 0 mirrors), up and down
-SHARPNESS = 2  # drawn this many times larger and reduced, which smooths the edges
-MAX_SCENES = 1_000_000  # a list of these takes half a minute
+Frame = tuple[float, float, float, float, float]
+"""Position and scale of a drawing: x and y of its origin in px; px per unit across (below 0: mirrored), up and down."""
+# Images are drawn this many times larger and reduced, which smooths the edges.
+SHARPNESS = 2
+# A list of this number of samples takes half a minute.
+MAX_SCENES = 1_000_000
 SKY_PAINTS = (("#58aef0", "#d4eefb"), ("#6a63b0", "#fbb98a"), ("#8fa3b5", "#e2e8ee"), ("#1b2452", "#56649c"))
 WALL_PAINTS = (("#f6dfc0", "#f2d2a8"), ("#bfd9d2", "#a9cbc3"), ("#cbbfe0", "#b5a7d2"), ("#59557e", "#6d6893"))
 SKIN_PAINTS = ("#ffdbb8", "#f2c196", "#d99e6d", "#b57d52", "#8d6040")
@@ -243,9 +270,12 @@ def synthetic(count: int, seed: int = 0, misleading: float | None = None) -> Dat
     Of ten such groups of eight, eight are for training, one for val and one for test.
 
     Args:
-        misleading: None, or a share, 0 to 1: then the emotion is what the person feels, and only the person determines
-            it. In train and val each emotion has its own place in this share of its images; the others are anywhere. In
-            test the place says nothing: a model that has learned places instead of people is at chance there.
+        count: Number of scenes.
+        seed: Random seed of all scenes.
+        misleading: Share of the train and val images of each emotion that have this emotion's own place, 0 to 1; the
+            others are anywhere. The emotion is then what the person feels, and only the person determines it. In test
+            all places are random: a model that has learned places instead of people is at chance there. None: person
+            and place determine the emotion together.
 
     Raises:
         ConfigError: For a count or a share out of range.
@@ -257,24 +287,22 @@ def synthetic(count: int, seed: int = 0, misleading: float | None = None) -> Dat
         raise ConfigError(f"the number of synthetic scenes must be 1 to {MAX_SCENES:,}, got {count}; try synthetic:640")
     if misleading is not None and not 0 <= misleading <= 1:
         raise ConfigError(f"misleading is a share from 0 to 1, as in synthetic:640?misleading=0.9, got {misleading}")
-    if misleading is None:
-        labels = MIKELS
-    else:
-        labels = replace(MIKELS, kind="felt")
+    labels = MIKELS if misleading is None else replace(MIKELS, kind="felt")
     return DataSet(f"synthetic:{count}", labels, [_sample(seed, index, misleading) for index in range(count)])
 
 
 def _sample(seed: int, index: int, misleading: float | None) -> Sample:
+    """Return image `index` of a seed as a sample, without drawing it."""
     planned = plan(seed, index, misleading)
-    place = planned.place
+    surroundings = planned.surroundings
     state = STATES.index((planned.expression, planned.action))
-    if misleading is not None:
-        label = state
+    if misleading is None:
+        label = int(LATIN_SQUARE[state][SURROUNDINGS.index(surroundings)])
     else:
-        label = int(LAW[state][SURROUNDINGS.index(place)])
+        label = state
     light = {"brightness": planned.brightness, "colorfulness": planned.colorfulness}
-    words = {"scene": place.scene, "facial_expression": planned.expression, "human_action": planned.action}
-    drawn = {*place.in_backdrop, *place.row, *(thing.name for thing in planned.things)}
+    words = {"scene": surroundings.scene, "facial_expression": planned.expression, "human_action": planned.action}
+    drawn = {*surroundings.in_backdrop, *surroundings.row, *(scene_object.name for scene_object in planned.objects)}
     annotation = {"emotion": MIKELS.labels[label], **light, **words, "object": ["Person", *sorted(drawn)]}
     return Sample(
         key=f"{index:06d}.png",
@@ -291,29 +319,40 @@ def _sample(seed: int, index: int, misleading: float | None) -> Sample:
 
 def draw(planned: ScenePlan, has_person: bool = True) -> Image.Image:
     """Draw the image, RGB, 384 x 288 px; without the person everything else stays the same."""
-    large = Image.new("RGB", (WIDTH * SHARPNESS, HEIGHT * SHARPNESS), planned.place.ground)
+    large = Image.new("RGB", (WIDTH * SHARPNESS, HEIGHT * SHARPNESS), planned.surroundings.ground)
     canvas = Draw(large)
     rng = Random(planned.seed)
     _draw_backdrop(canvas, planned, rng)
-    for k, name in ((k, name) for name in planned.place.row for k in range(7)):
-        x = (k + rng.uniform(0.2, 0.8)) * WIDTH / 7
-        scale = rng.uniform(0.6, 1.1)
-        _draw_thing(canvas, Thing(name, x, planned.horizon_px + 4, scale), rng)
-    for thing in planned.things:
-        _draw_thing(canvas, thing, Random(f"{planned.seed}/{thing.name}"))
+    for name in planned.surroundings.row:
+        for k in range(7):
+            x = (k + rng.uniform(0.2, 0.8)) * WIDTH / 7
+            scale = rng.uniform(0.6, 1.1)
+            _draw_object(canvas, SceneObject(name, x, planned.horizon_px + 4, scale), rng)
+    # Objects and person have generators of their own, so that leaving one out does not change the others.
+    for scene_object in planned.objects:
+        _draw_object(canvas, scene_object, Random(f"{planned.seed}/{scene_object.name}"))
     if has_person:
         _draw_person(canvas, planned, Random(f"{planned.seed}/person"))
-    return large.reduce(SHARPNESS).convert("RGB", _light(planned.brightness, planned.colorfulness))
+    return large.reduce(SHARPNESS).convert("RGB", _colour_matrix(planned.brightness, planned.colorfulness))
 
 
-def _light(brightness: float, colorfulness: float) -> tuple[float, ...]:
-    """Return the colour matrix, 3 rows of 4, that darkens or lightens, and mutes or enriches."""
+def _colour_matrix(brightness: float, colorfulness: float) -> tuple[float, ...]:
+    """Return the colour matrix, 3 rows of 4, that sets the light.
+
+    Args:
+        brightness: 0 to 1; 0.5 leaves it unchanged.
+        colorfulness: 0 to 1; 0 is nearly grey, 0.75 leaves it unchanged.
+    """
     above = max(brightness - 0.5, 0)
     gain = 0.4 + 1.2 * min(brightness, 0.5) - 0.8 * above
     lift = 204 * above
     richness = 0.1 + 1.2 * colorfulness
     grey = [(1 - richness) * gain * share for share in (0.299, 0.587, 0.114)]
-    return tuple(v for i in range(3) for v in (*(grey[j] + richness * gain * (i == j) for j in range(3)), lift))
+    matrix: list[float] = []
+    for output in range(3):
+        matrix += [grey[channel] + richness * gain * (channel == output) for channel in range(3)]
+        matrix.append(lift)
+    return tuple(matrix)
 
 
 def _draw_backdrop(canvas: ImageDraw, planned: ScenePlan, rng: Random) -> None:
@@ -321,21 +360,24 @@ def _draw_backdrop(canvas: ImageDraw, planned: ScenePlan, rng: Random) -> None:
     horizon = planned.horizon_px * SHARPNESS
     width = WIDTH * SHARPNESS
     height = HEIGHT * SHARPNESS
-    skies = planned.place.skies
+    skies = planned.surroundings.skies
     ends = [ImageColor.getrgb(paint) for paint in (SKY_PAINTS if skies else WALL_PAINTS)[planned.sky]]
     for k in range(12):
         colour = tuple(round(a + (b - a) * k / 11) for a, b in zip(*ends, strict=True))
         canvas.rectangle((0, horizon * k // 12, width, horizon - 1), fill=colour)
-    left, across = (width, -width / 100) if planned.is_mirrored else (0, width / 100)
-    frame = (left, horizon, across, horizon / 100, (height - horizon) / 100)
-    for name in (*skies[planned.sky :][:1], planned.place.scene):
+    if planned.is_mirrored:
+        origin_x, across = width, -width / 100
+    else:
+        origin_x, across = 0, width / 100
+    frame = (origin_x, horizon, across, horizon / 100, (height - horizon) / 100)
+    for name in (*skies[planned.sky :][:1], planned.surroundings.scene):
         _paint(canvas, drawings()[name].strokes, frame, {}, rng)
 
 
-def _draw_thing(canvas: ImageDraw, thing: Thing, rng: Random) -> None:
-    drawing = drawings()[thing.name]
-    unit = drawing.height_px * thing.scale * SHARPNESS / 100
-    frame = (thing.x_px * SHARPNESS, thing.y_px * SHARPNESS, rng.choice((-unit, unit)), unit, unit)
+def _draw_object(canvas: ImageDraw, scene_object: SceneObject, rng: Random) -> None:
+    drawing = drawings()[scene_object.name]
+    unit = drawing.height_px * scene_object.scale * SHARPNESS / 100
+    frame = (scene_object.x_px * SHARPNESS, scene_object.y_px * SHARPNESS, rng.choice((-unit, unit)), unit, unit)
     _paint(canvas, drawing.strokes, frame, dict(zip("ab", rng.sample(PAINTS, 2), strict=True)), rng)
 
 
@@ -344,26 +386,30 @@ def _draw_person(canvas: ImageDraw, planned: ScenePlan, rng: Random) -> None:
     extent = person_extent(planned.action, planned.hair)
     box = planned.box
     unit = (box.y2 - box.y1) * SHARPNESS / (extent.y2 - extent.y1)
-    across, edge = (-unit, extent.x2) if planned.is_turned else (unit, extent.x1)
+    if planned.is_turned:
+        across, edge = -unit, extent.x2
+    else:
+        across, edge = unit, extent.x1
     frame = (box.x1 * SHARPNESS - across * edge, box.y2 * SHARPNESS + unit * extent.y1, across, unit, unit)
     paints = dict(zip(("shirt", "trousers", "shoes"), rng.sample(PAINTS, 3), strict=True))
     paints |= {"ink": "#2a2030", "skin": rng.choice(SKIN_PAINTS), "hair": rng.choice(HAIR_PAINTS)}
-    body = drawings()[planned.hair].strokes + drawings()[planned.action].strokes
-    for stroke in body:
+    figure = drawings()[planned.hair].strokes + drawings()[planned.action].strokes
+    for stroke in figure:
         _draw_stroke(canvas, stroke, frame, ImageColor.getrgb(paints["ink"]), swell=OUTLINE * unit)
-    _paint(canvas, body + drawings()[planned.expression].strokes, frame, paints, rng)
+    _paint(canvas, figure + drawings()[planned.expression].strokes, frame, paints, rng)
 
 
 def _paint(canvas: ImageDraw, strokes: Sequence[Stroke], frame: Frame, paints: Mapping[str, str], rng: Random) -> None:
     """Draw strokes in their colours, all shifted slightly by the same amount."""
     tint = [rng.uniform(-14, 14) for _ in range(3)]
     for stroke in strokes:
-        colour = zip(ImageColor.getrgb(paints.get(stroke.paint, stroke.paint)), tint, strict=True)
-        _draw_stroke(canvas, stroke, frame, tuple(round(min(max(c + shift, 0), 255)) for c, shift in colour))
+        paint = ImageColor.getrgb(paints.get(stroke.paint, stroke.paint))
+        tinted = tuple(round(min(max(level + shift, 0), 255)) for level, shift in zip(paint, tint, strict=True))
+        _draw_stroke(canvas, stroke, frame, tinted)
 
 
 def _draw_stroke(canvas: ImageDraw, stroke: Stroke, frame: Frame, colour: tuple[int, ...], swell: float = 0) -> None:
-    """Draw a stroke, every edge moved outwards by `swell` px. Pillow includes the last px of shapes, hence the - 1."""
+    """Draw a stroke, every edge moved outwards by `swell` px."""
     shape = stroke.shape
     x0, y0, across, up, down = frame
     points = [(x0 + across * x, y0 - (up if y > 0 else down) * y) for x, y in stroke.points]
@@ -373,11 +419,9 @@ def _draw_stroke(canvas: ImageDraw, stroke: Stroke, frame: Frame, colour: tuple[
         canvas.polygon(points, fill=colour)
     if shape == "l" or (shape == "p" and swell):
         canvas.line(points if shape == "l" else [*points, points[0]], fill=colour, width=round(width))
-        for x, y in points:  # round ends and joints
+        # Circles round the ends and joints. Pillow includes the last px of a shape, hence the - 1.
+        for x, y in points:
             canvas.ellipse((x - width / 2, y - width / 2, x + width / 2 - 1, y + width / 2 - 1), fill=colour)
     elif shape in "ob":
-        if shape == "o":
-            fill = canvas.ellipse
-        else:
-            fill = canvas.rectangle
-        fill((left - swell, top - swell, right + swell - 1, bottom + swell - 1), fill=colour)
+        draw_shape = canvas.ellipse if shape == "o" else canvas.rectangle
+        draw_shape((left - swell, top - swell, right + swell - 1, bottom + swell - 1), fill=colour)

@@ -11,8 +11,10 @@ from uniemox.io.files import read_limited, write_file
 from uniemox.labels import LabelSet
 
 UNREADABLE = "unreadable.jsonl"
-MAX_LOST_FRACTION = 0.05  # of a class; from more on, its share among the images has changed noticeably
-MAX_LISTED = 20  # the default of max_unreadable, so that runs list all of theirs
+# If a class loses a larger share of its images, its share of the data has changed noticeably.
+MAX_LOST_FRACTION = 0.05
+# The default of max_unreadable, so that runs list all of theirs.
+MAX_LISTED = 20
 
 
 def write_unreadable(path: Path, broken: Mapping[str, str]) -> None:
@@ -30,7 +32,11 @@ def write_unreadable(path: Path, broken: Mapping[str, str]) -> None:
 
 
 def read_unreadable(path: Path) -> dict[str, str]:
-    """Return the reasons by key of a file of `write_unreadable`; empty without a file. Raises DataError."""
+    """Return the reasons by key of a file of `write_unreadable`; an empty dict without a file.
+
+    Raises:
+        DataError: If the file is damaged.
+    """
     if not path.is_file():
         return {}
     try:
@@ -41,9 +47,10 @@ def read_unreadable(path: Path) -> dict[str, str]:
 
 
 def describe_unreadable(broken: Mapping[str, str], path: Path | None = None) -> list[str]:
-    """Return lines for people: the number of images, and names with reasons.
+    """Return lines to print: the number of unreadable images, and names with reasons.
 
     Args:
+        broken: Reasons by key.
         path: File that lists all of them, if there is one.
     """
     if not broken:
@@ -58,11 +65,8 @@ def describe_unreadable(broken: Mapping[str, str], path: Path | None = None) -> 
 
 
 def listing_of(broken: Mapping[str, str]) -> str:
-    """Return the reasons in one line, of up to `MAX_LISTED` images."""
-    if len(broken) > MAX_LISTED:
-        more = f"; and {len(broken) - MAX_LISTED} more"
-    else:
-        more = ""
+    """Return the reasons for up to `MAX_LISTED` images in one line."""
+    more = f"; and {len(broken) - MAX_LISTED} more" if len(broken) > MAX_LISTED else ""
     return "; ".join(list(broken.values())[:MAX_LISTED]) + more
 
 
@@ -70,7 +74,7 @@ def lost_by_class(samples: Sequence[Sample], broken: Collection[str], labels: La
     """Return a warning for each class that loses all of its images, or more than a twentieth.
 
     Args:
-        broken: Keys of unreadable images, also of others.
+        broken: Keys of unreadable images; they may include keys of other samples.
         part: Name of these samples, such as "train".
     """
     warnings = []
@@ -84,12 +88,15 @@ def lost_by_class(samples: Sequence[Sample], broken: Collection[str], labels: La
 
 
 def refuse_empty_classes(samples: Sequence[Sample], broken: Mapping[str, str], labels: LabelSet, name: str) -> None:
-    """Raise DataError, with the first reason, if a class has training images and none of them can be read.
+    """Refuse data in which a class has training images and none of them can be read.
 
     Args:
-        samples: For training.
+        samples: Training samples.
         broken: Reasons by key.
-        name: Of the data.
+        name: Name of the data, for the message.
+
+    Raises:
+        DataError: For such a class, with the first reason.
     """
     losses = _losses(samples, broken, labels)
     empty = [label for label, (lost, count) in losses.items() if lost == count]
@@ -110,7 +117,7 @@ def absent_classes(samples: Sequence[Sample], labels: LabelSet) -> list[str]:
 
 
 def _losses(samples: Sequence[Sample], broken: Collection[str], labels: LabelSet) -> dict[str, tuple[int, int]]:
-    """Return unreadable and all images of each class that has unreadable ones."""
+    """Return the numbers of unreadable and of all images of each class that has unreadable ones."""
     labelled = [sample for sample in samples if sample.label is not None and sample.label < len(labels)]
     counts = Counter(sample.label or 0 for sample in labelled)
     lost = Counter(sample.label or 0 for sample in labelled if sample.key in broken)

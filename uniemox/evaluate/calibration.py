@@ -11,10 +11,14 @@ from uniemox.evaluate.metrics import Array, Labels, check_finite
 from uniemox.predict.confidence import familiarity_of, log_softmax, probabilities_of, set_probabilities_of
 
 BINS = 15
-MAX_SCORES = 2000  # maximum number of stored scores for likely labels
-MANY = 40  # fewer samples determine the temperature only roughly
-ROUGH = 4.0  # maximum factor by which they raise it; more would make all probabilities nearly equal
-TEMPERATURES = (0.01, 100.0)  # lowest and highest; cosines as logits need 0.01
+MAX_SCORES = 2000
+"""Maximum number of stored scores for likely labels."""
+# Fewer samples determine the temperature only roughly. They raise it by this factor at most, because more would make
+# all probabilities nearly equal.
+MIN_SAMPLES = 40
+MAX_ROUGH_FACTOR = 4.0
+# Lowest and highest temperature; cosines as logits need 0.01.
+TEMPERATURES = (0.01, 100.0)
 
 
 def reliability(probabilities: Array, labels: Labels, bins: int = BINS) -> tuple[Array, Array, NDArray[np.int64]]:
@@ -24,15 +28,17 @@ def reliability(probabilities: Array, labels: Labels, bins: int = BINS) -> tuple
 
     Args:
         probabilities: (N, E), 0 to 1.
-        labels: (N,).
+        labels: (N,), indices of the true labels.
+        bins: Number of bins.
     """
     top = probabilities.max(axis=1).astype(np.float64)  # (N,)
     is_right = probabilities.argmax(axis=1) == labels  # (N,)
-    place = np.digitize(top, np.linspace(0, 1, bins + 1)[1:-1], right=True)  # (N,)
-    count = np.bincount(place, minlength=bins)
+    bin_of = np.digitize(top, np.linspace(0, 1, bins + 1)[1:-1], right=True)  # (N,)
+    count = np.bincount(bin_of, minlength=bins)
+    # Bins without samples divide 0 by 0.
     with np.errstate(invalid="ignore"):
-        confidence = np.bincount(place, top, minlength=bins) / count
-        accuracy = np.bincount(place, is_right, minlength=bins) / count
+        confidence = np.bincount(bin_of, top, minlength=bins) / count
+        accuracy = np.bincount(bin_of, is_right, minlength=bins) / count
     return confidence, accuracy, count
 
 
@@ -41,7 +47,8 @@ def expected_calibration_error(probabilities: Array, labels: Labels, bins: int =
 
     Args:
         probabilities: (N, E), 0 to 1.
-        labels: (N,).
+        labels: (N,), indices of the true labels.
+        bins: Number of bins.
 
     Returns:
         0 to 1; biased upwards if bins have few samples.
@@ -58,40 +65,40 @@ def fit_temperature(
 ) -> float:
     """Return the temperature that minimises the mean negative log-likelihood (section 4.2).
 
-    if every sample is right, because there is no optimum then, and 1 if the temperature has no effect.
-
     Args:
         logits: (N, E), of images that are not scored later.
         target: (N, E) distributions.
         familiarity: (N,); the probabilities of less familiar images move towards equal values (`probabilities_of`),
-            before the likelihood is computed.
-        rules: Of the smoothing.
+            before the likelihood is computed. None: they do not.
+        rules: Rules of this smoothing.
 
     Returns:
-        0.01 to 100: 0.01.
+        0.01 to 100: 0.01 if every sample is right, because there is no optimum then, and 1 if the temperature has no
+        effect.
 
     Raises:
-        DataError: For no sample, or logits that are not finite.
+        DataError: If there is no sample, or if a logit is not finite.
     """
     from scipy.optimize import minimize_scalar  # noqa: PLC0415 - an ONNX file is evaluated without scipy
 
     check_finite(logits)
-    shares = np.asarray(target, dtype=np.float64)
+    target = np.asarray(target, dtype=np.float64)
 
     def loss(log_temperature: float) -> float:
         temperature = math.exp(log_temperature)
         if familiarity is None:
             log_p = log_softmax(np.asarray(logits, np.float64) / temperature)
         else:
-            shares_of_labels = probabilities_of(logits, temperature, familiarity, rules)
-            log_p = np.log(np.maximum(shares_of_labels, np.finfo(np.float64).tiny))
-        return float(-(shares * log_p).sum(axis=1).mean())
+            probabilities = probabilities_of(logits, temperature, familiarity, rules)
+            log_p = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
+        return float(-(target * log_p).sum(axis=1).mean())
 
     # The loss is convex in 1 / T, so it also has a single minimum in log T.
     bounds = tuple(math.log(temperature) for temperature in TEMPERATURES)
     optimum = float(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x)
-    ends = [0.0, *bounds, optimum]  # the first of equal ones
-    return math.exp(min(ends, key=loss))
+    # min returns the first of equal candidates, so that a temperature without effect becomes 1.
+    candidates = [0.0, *bounds, optimum]
+    return math.exp(min(candidates, key=loss))
 
 
 def calibrated(info: ClassifierInfo, logits: Array, distances: Array | None, target: Array) -> ClassifierInfo:
@@ -102,25 +109,24 @@ def calibrated(info: ClassifierInfo, logits: Array, distances: Array | None, tar
     For task affect (valence and arousal) only distances are stored.
 
     Args:
-        logits: (N, E).
+        info: Metadata before calibration.
+        logits: (N, E), of held-out images.
         distances: (N,) from the training images; None: the network has none.
-        target: (N, E).
+        target: (N, E) distributions.
     """
     train_distances = info.distances
     if distances is not None and not train_distances:
-        finite = distances[np.isfinite(distances)]  # a blank image has an infinite one
+        # The distance of a blank image is infinite.
+        finite = distances[np.isfinite(distances)]
         train_distances = tuple(round(float(value), 3) for value in quantiles(finite))
     info = replace(info, distances=train_distances)
     if info.task == "affect":
         return info
     temperature = info.temperature or 1.0
-    is_rough = len(logits) < MANY
+    is_rough = len(logits) < MIN_SAMPLES
     if not is_rough or (logits.argmax(axis=1) != target.argmax(axis=1)).any():
         fitted = fit_temperature(logits, target, familiarity_of(distances, train_distances), info.rules)
-        if is_rough:
-            temperature = min(fitted, temperature * ROUGH)
-        else:
-            temperature = fitted
+        temperature = min(fitted, temperature * MAX_ROUGH_FACTOR) if is_rough else fitted
     info = replace(info, temperature=temperature)
     return replace(info, conformal_scores=conformal_scores(set_probabilities_of(info, logits, distances), target))
 
@@ -131,8 +137,8 @@ def conformal_scores(probabilities: Array, target: Array) -> tuple[float, ...]:
     More than 2,000 are reduced by `quantiles`.
 
     Args:
-        probabilities: (N, E); the true label is the target's maximum.
-        target: (N, E); the true label is the target's maximum.
+        probabilities: (N, E), 0 to 1.
+        target: (N, E) distributions; the true label is the target's maximum.
     """
     truth = target.argmax(axis=1)
     scores = quantiles(1 - probabilities[np.arange(len(truth)), truth])

@@ -44,17 +44,17 @@ def outputs_of(
     A classifier that was compiled for training runs eagerly. Its mode is restored afterwards.
 
     Args:
-        classifier: the network.
-        samples: what it reads.
-        view: settings of its views. A long image is seen as by rule "blend" of `AnswerRules`.
-        stats: normalisation of the encoder's pixels.
-        encoded: return the encoder's output, not logits.
-        precision: of the computation.
-        workers: processes that decode.
-        on_progress: called after each batch.
+        classifier: The network.
+        samples: Samples whose images the network reads.
+        view: Settings of its views. A long image is seen as by rule "blend" of `AnswerRules`.
+        stats: Normalisation of the encoder's pixels.
+        encoded: Return the encoder's output, not logits.
+        precision: Precision of the computation.
+        workers: Number of processes that decode images.
+        on_progress: Called after each batch.
 
     Raises:
-        DataError: no image can be read.
+        DataError: If no image can be read.
     """
     run = _Run(classifier, stats, encoded=encoded, precision=precision)
     was_training = classifier.training
@@ -74,7 +74,7 @@ def outputs_of(
         raise nothing_read(broken)
     outputs = run.outputs()
     if classifier.streams == "scene" and not view.hide_person:
-        # The crop of an image is in its middle.
+        # The crop is in the middle of the image, so its ends add up to the image's size.
         sizes = [(round(crop.x1 + crop.x2), round(crop.y1 + crop.y2)) for crop in crops]
         weights = [[weight for _, weight in scene_parts(size)] for size in sizes]
         long_rows = [row for row, row_weights in enumerate(weights) if len(row_weights) > 1]
@@ -83,9 +83,9 @@ def outputs_of(
             run = _Run(classifier, stats, encoded=encoded, precision=precision)
             run.add_all([read[row] for row in long_rows], EvalViews(view, square), workers)
             by_square.append(run.outputs())
-        for place, row in enumerate(long_rows):
+        for index, row in enumerate(long_rows):
             squares = by_square[: len(weights[row])]
-            outputs_of_image = {name: np.stack([each[name][place] for each in squares]) for name in outputs}
+            outputs_of_image = {name: np.stack([part[name][index] for part in squares]) for name in outputs}
             for name, mean in mean_outputs(outputs_of_image, weights[row]).items():
                 outputs[name][row] = mean[0]
     classifier.train(was_training)
@@ -128,7 +128,7 @@ class _Run:
         """Compute the outputs for samples that could be read before.
 
         Raises:
-            DataError: If one can't any more.
+            DataError: If one of them can't be read any more.
         """
         for batch in load_batches(samples, views, BATCH, workers=workers):
             if batch.broken:
@@ -152,10 +152,12 @@ def select_views(classifier: Classifier, batch: ViewBatch) -> dict[str, torch.Te
 def open_classifier(weights: Path, hardware: HardwareConfig | None) -> tuple[ClassifierInfo, Callable[..., Outputs]]:
     """Open a classifier: its metadata, and a function that returns its outputs for samples.
 
-    Raises CheckpointError.
-
     Args:
-        weights: Model.safetensors of a fine-tuning run.
+        weights: The model.safetensors of a fine-tuning run.
+        hardware: Device, precision and workers; None: the defaults.
+
+    Raises:
+        CheckpointError: If the file can't be read, or is not a classifier's.
     """
     classifier, info = load_classifier(weights)
     hardware = hardware or HardwareConfig()

@@ -47,7 +47,7 @@ def compare(ours: Sequence[Path], theirs: Sequence[Path], baseline: Sequence[Pat
     Args:
         ours: Folders of fine-tuning runs, or other folders with evaluations (`evaluate` writes that of embedded to
             ./embedded), at least one each.
-        theirs: Likewise.
+        theirs: Folders of the other group, likewise at least one.
         baseline: Runs of a trivial baseline, such as method histogram.
 
     Raises:
@@ -62,7 +62,9 @@ def compare(ours: Sequence[Path], theirs: Sequence[Path], baseline: Sequence[Pat
         for path, evaluations in runs.items():
             if evaluations[title] is None:
                 raise DataError(f"{path}: no labels are saved for {title}; evaluate it again, if it is a classifier")
-        groups = [[one for path in group if (one := runs[path][title])] for group in (ours, theirs, baseline)]
+        groups = [
+            [predictions for path in group if (predictions := runs[path][title])] for group in (ours, theirs, baseline)
+        ]
         result.append(_compare(title, *groups))
     return result
 
@@ -71,7 +73,8 @@ def _by_title(path: Path) -> dict[str, Predictions | None]:
     """Return a run's predictions by scored data; None for evaluations without labels."""
     predictions: dict[str, Predictions | None] = {}
     if not (path / EVALUATIONS).is_dir():
-        read_run(path)  # raises if there is no run either
+        # Raises if the folder is not a run either.
+        read_run(path)
     for evaluation in read_evaluations(path)[0]:
         title = evaluation.title
         if title in predictions:
@@ -100,17 +103,19 @@ def _compare(
     title: str, ours: Sequence[Predictions], theirs: Sequence[Predictions], baseline: Sequence[Predictions]
 ) -> Comparison:
     first = ours[0]
-    everyone = (*ours, *theirs, *baseline)
-    if any(one.keys != first.keys for one in everyone):
+    all_predictions = (*ours, *theirs, *baseline)
+    if any(predictions.keys != first.keys for predictions in all_predictions):
         raise DataError(f"{title}: the runs were scored on different images; run uniemox evaluate with all of them")
-    hits = np.array([one.is_right for one in everyone], dtype=np.float64)  # (S, N)
-    own, other, baseline_hits = np.split(hits, [len(ours), len(ours) + len(theirs)])
+    hits = np.array([predictions.is_right for predictions in all_predictions], dtype=np.float64)  # (S, N)
+    our_hits, their_hits, baseline_hits = np.split(hits, [len(ours), len(ours) + len(theirs)])
     commonest, uniform = chance_of(first)
-    compared: dict[str, Any] = {"difference": paired_bootstrap(own, other, first.groups)}
-    groups = {"ours": own, "theirs": other} | ({"baseline": baseline_hits} if baseline else {})
+    compared: dict[str, Any] = {"difference": paired_bootstrap(our_hits, their_hits, first.groups)}
+    groups = {"ours": our_hits, "theirs": their_hits}
+    if baseline:
+        groups["baseline"] = baseline_hits
     for name, group in groups.items():
         compared[name] = tuple(group.mean(axis=1).tolist())
-        compared[f"{name}_interval"] = _share(interval_over_runs(group, first.groups))
+        compared[f"{name}_interval"] = _clipped(interval_over_runs(group, first.groups))
         if baseline and name != "baseline":
             compared[f"{name}_over_baseline"] = paired_bootstrap(group, baseline_hits, first.groups)
     return Comparison(
@@ -118,12 +123,12 @@ def _compare(
         pictures=len(first.keys),
         commonest=commonest,
         uniform=uniform,
-        note=label_note(everyone),
+        note=label_note(all_predictions),
         **compared,
     )
 
 
-def _share(interval: Interval | None) -> Interval | None:
+def _clipped(interval: Interval | None) -> Interval | None:
     """Cut an interval of an accuracy off at 0 and 1."""
     if interval is None:
         return None

@@ -8,11 +8,12 @@ from uniemox.labels import POLARITY, LabelSet, label_map
 
 Array = NDArray[np.floating]
 Labels = NDArray[np.integer]
-CONSTANT = 1e-12  # a variance below this share of the mean square is rounding
+# A variance below this share of the mean square is rounding.
+CONSTANT = 1e-12
 
 
 def check_finite(values: NDArray[np.generic]) -> None:
-    """Raise DataError if there is no sample, or if a value is not finite. values: (N, ...)."""
+    """Raise DataError if there is no sample, or if a value of (N, ...) is not finite."""
     if not len(values):
         raise DataError("there is no sample to score; was the split empty?")
     is_finite = np.isfinite(np.asarray(values, dtype=np.float64)).reshape(len(values), -1).all(axis=1)
@@ -26,16 +27,20 @@ def check_finite(values: NDArray[np.generic]) -> None:
 def macro_f1(hits: Array, labelled: Array, predicted: Array) -> Array:
     """Return the mean over classes of F1, the harmonic mean of precision and recall: (...,).
 
+    A class that occurs neither as label nor as prediction is left out of the mean (as in scikit-learn without named
+    labels); one that occurs but was never right counts 0.
+
     Args:
-        hits: (..., E), number or share of each class's samples that were right, that have the label, that were
-            predicted. A class that occurs neither as label nor as prediction is left out of the mean (as in
-            scikit-learn without named labels); one that occurs but was never right counts 0. nan without samples.
-        labelled: Likewise.
-        predicted: Likewise.
+        hits: (..., E), number of each class's samples that were right, or their share of all samples.
+        labelled: (..., E), number or share of the samples that have the label.
+        predicted: (..., E), number or share of the samples for which the label was predicted.
+
+    Returns:
+        (...,), 0 to 1; nan without samples.
     """
-    together = np.add(labelled, predicted, dtype=np.float64)
-    f1 = ratio(np.multiply(hits, 2.0), together)  # (..., E)
-    return ratio(np.nan_to_num(f1).sum(axis=-1), (together > 0).sum(axis=-1))
+    occurrences = np.add(labelled, predicted, dtype=np.float64)  # (..., E)
+    f1 = ratio(np.multiply(hits, 2.0), occurrences)  # (..., E)
+    return ratio(np.nan_to_num(f1).sum(axis=-1), (occurrences > 0).sum(axis=-1))
 
 
 def top_k_accuracy(scores: Array, labels: Labels, k: int) -> float:
@@ -43,7 +48,8 @@ def top_k_accuracy(scores: Array, labels: Labels, k: int) -> float:
 
     Args:
         scores: (N, E) probabilities or logits.
-        labels: (N,).
+        labels: (N,), indices of the true labels.
+        k: Number of classes.
 
     >>> top_k_accuracy(np.array([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7]]), np.array([1, 0]), k=2)
     0.5
@@ -57,34 +63,49 @@ def polarity_accuracy(probabilities: Array, labels: Labels, label_set: LabelSet)
     classes.
 
     Samples whose label has no polarity (surprise, neutral) are left out, and so is the probability of such classes;
-    equal sums count as negative. None if the set or the samples lack a polarity.
+    equal sums count as negative.
 
     Args:
-        probabilities: (N, E).
-        labels: (N,).
+        probabilities: (N, E), 0 to 1.
+        labels: (N,), indices in the label set.
+        label_set: The labels.
+
+    Returns:
+        0 to 1; None if the set or the samples lack a polarity.
     """
-    to_sign = label_map(label_set, POLARITY)
-    sign = np.array([-1 if (s := to_sign(i)) is None else s for i in range(len(label_set))])  # (E,)
-    is_signed = sign[labels] >= 0  # (N,)
-    if not {0, 1} <= set(sign.tolist()) or not is_signed.any():
+    to_polarity = label_map(label_set, POLARITY)
+    # -1 marks a class without polarity.
+    polarity = np.array([-1 if (p := to_polarity(i)) is None else p for i in range(len(label_set))])  # (E,)
+    has_polarity = polarity[labels] >= 0  # (N,)
+    if not {0, 1} <= set(polarity.tolist()) or not has_polarity.any():
         return None
-    sums = np.stack([probabilities[:, sign == s].sum(axis=1) for s in (0, 1)], axis=1)  # (N, 2)
-    return float((sums.argmax(axis=1) == sign[labels])[is_signed].mean())
+    sums = np.stack([probabilities[:, polarity == p].sum(axis=1) for p in (0, 1)], axis=1)  # (N, 2)
+    return float((sums.argmax(axis=1) == polarity[labels])[has_polarity].mean())
 
 
 def distribution_measures(target: Array, pred: Array) -> dict[str, Array]:
-    """Compare distributions t and p, rows of sum 1 of (N, E); each measure is (N,).
+    """Compare distributions t and p.
 
-    kl: Σ t ln(t / p), in nats; p of exactly 0 counts as the smallest normal float64.  cosine: Σ t p / (|t| |p|).
-    clark: √ Σ (t - p)² / (t + p)², 0 to √E, and canberra: Σ |t - p| / (t + p), 0 to E: not divided by √E and E.
-    chebyshev: max |t - p|.  intersection: Σ min(t, p).
-    Higher is better for cosine and intersection, lower for the others.
+    Args:
+        target: (N, E), t, rows of sum 1.
+        pred: (N, E), p, rows of sum 1.
+
+    Returns:
+        Measures by name, (N,) each. Higher is better for cosine and intersection, lower for the others.
+
+        - kl: Σ t ln(t / p), in nats; p of exactly 0 counts as the smallest normal float64.
+        - cosine: Σ t p / (|t| |p|).
+        - clark: √ Σ (t - p)² / (t + p)², 0 to √E, not divided by √E.
+        - canberra: Σ |t - p| / (t + p), 0 to E, not divided by E.
+        - chebyshev: max |t - p|.
+        - intersection: Σ min(t, p).
     """
     t = np.asarray(target, dtype=np.float64)
     p = np.asarray(pred, dtype=np.float64)
     distance = np.abs(t - p)
     relative = distance / np.where(t + p > 0, t + p, 1)
-    log_t = np.log(np.where(t > 0, t, 1))  # 0 ln 0 is 0
+    # 0 ln 0 is 0.
+    log_t = np.log(np.where(t > 0, t, 1))
     return {
         "kl": (t * (log_t - np.log(np.maximum(p, np.finfo(np.float64).tiny)))).sum(axis=1),
         "cosine": (t * p).sum(axis=1) / (np.linalg.norm(t, axis=1) * np.linalg.norm(p, axis=1)),
@@ -99,42 +120,43 @@ def moments(target: Array, pred: Array) -> Array:
     """Return the columns t, p, t², p², t p of the correlations, after subtracting the mean of t from both.
 
     Args:
-        target: (N,).
-        pred: (N,).
+        target: (N,), t.
+        pred: (N,), p.
 
     Returns:
         (N, 5).
     """
-    middle = np.mean(target, dtype=np.float64)  # avoids rounding of large squares
-    t = target - middle
-    p = pred - middle
+    # Squares of large values would lose digits of the variance.
+    mean_target = np.mean(target, dtype=np.float64)
+    t = target - mean_target
+    p = pred - mean_target
     return np.stack([t, p, t * t, p * p, t * p], axis=1)
 
 
 def pearson(means: Array) -> Array:
-    """Return Pearson's correlation of two axes, -1 to 1; nan if one of them is constant, as with one sample.
+    """Return Pearson's correlation of two axes.
 
     Args:
-        means: (..., 5) of `moments`.
+        means: (..., 5), means of `moments`.
 
     Returns:
-        (...,).
+        (...,), -1 to 1; nan if an axis is constant, as with one sample.
     """
     variance_t, variance_p, covariance, _ = _central(means)
     return np.clip(ratio(covariance, np.sqrt(variance_t * variance_p)), -1, 1)
 
 
 def concordance(means: Array) -> Array:
-    """Return Lin's concordance: 2 cov / (var t + var p + (mean t - mean p)²), -1 to 1 (Biometrics 45, 1989).
+    """Return Lin's concordance: 2 cov / (var t + var p + (mean t - mean p)²) (Biometrics 45, 1989).
 
-    Variances are over N, as in the paper. It is 0 if one axis is constant (no agreement beyond the mean), and nan if
-    both are the same constant: 0/0.
+    Variances are over N, as in the paper.
 
     Args:
-        means: (..., 5) of `moments`.
+        means: (..., 5), means of `moments`.
 
     Returns:
-        (...,).
+        (...,), -1 to 1; 0 if one axis is constant (no agreement beyond the mean), and nan if both are the same
+        constant: 0/0.
     """
     variance_t, variance_p, covariance, shift = _central(means)
     return np.clip(ratio(2 * covariance, variance_t + variance_p + shift**2), -1, 1)
@@ -149,7 +171,7 @@ def _central(means: Array) -> tuple[Array, Array, Array, Array]:
     return variance_t, variance_p, covariance, t - p
 
 
-def ratio(part: NDArray[np.generic], whole: NDArray[np.generic]) -> Array:
-    """Return part / whole; nan for 0 / 0."""
+def ratio(part: NDArray[np.generic], total: NDArray[np.generic]) -> Array:
+    """Return part / total; nan for 0 / 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.true_divide(part, whole)
+        return np.true_divide(part, total)

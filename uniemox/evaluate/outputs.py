@@ -36,21 +36,25 @@ def outputs_of_network(
     samples: Sequence[Sample],
     on_progress: Progress = silent,
     *,
-    what: str = "evaluating",
+    work: str = "evaluating",
     rated: bool = False,
 ) -> Outputs:
     """Return logits of all samples, seen as in a prediction, with the people in the data set.
 
     Args:
+        network: The network.
+        samples: Samples whose images the network reads.
+        on_progress: Called after each image.
+        work: Name of the work, for on_progress.
         rated: Return valence and arousal of the rating head instead, in the form of a task-affect network
             (`from_affect`).
-        what: Name of the work, for on_progress.
 
     Raises:
         DataError: If no image can be read.
     """
     head = network.rating_head if rated else None
-    outputs, read, broken = run_each(network, samples, [] if head is None else [FEATURES], what, on_progress)
+    more = [] if head is None else [FEATURES]
+    outputs, read, broken = run_each(network, samples, more, work, on_progress)
     values = outputs[LOGITS]
     if head is not None:
         values = from_affect(head.rate(outputs[FEATURES], values)).astype(np.float32)
@@ -61,17 +65,23 @@ def run_each(
     network: Network,
     samples: Sequence[Sample],
     more: Sequence[str],
-    what: str,
+    work: str,
     on_progress: Progress,
     change: Callable[[Image.Image], Image.Image] | None = None,
 ) -> tuple[dict[str, Array], list[Sample], list[Broken]]:
-    """Run a network on all samples. Returns outputs by name, (M, ...) each, and readable and unreadable samples.
-
-    "colourless", (M,) of bool, is one of the outputs, see `is_colourless`.
+    """Run a network on all samples.
 
     Args:
+        network: The network.
+        samples: Samples whose images the network reads.
         more: Names of outputs besides logits and distance.
-        change: Of the images, to ones of the same size; None: none.
+        work: Name of the work, for on_progress.
+        on_progress: Called after each image.
+        change: Function that changes an image to one of the same size; None: images stay unchanged.
+
+    Returns:
+        Outputs by name, (M, ...) each, and the readable and the unreadable samples. "colourless", (M,) of bool, is one
+        of the outputs, see `is_colourless`.
 
     Raises:
         DataError: If no image can be read.
@@ -84,7 +94,7 @@ def run_each(
                 if change is not None:
                     image = change(image)
                 flags = {COLOURLESS: np.array([is_colourless(image)])}
-                look = network.look_at_all(image, full, sample.persons, sample.target_box)
+                look = network.image_views(image, full, sample.persons, sample.target_box)
                 return network.run_image(look, more) | flags
         except ImageError as error:
             return Broken(sample.key, str(error))
@@ -93,16 +103,17 @@ def run_each(
     read = list[Sample]()
     broken = list[Broken]()
     with closing(parallel_map(samples, run)) as results:
-        for done, (sample, one) in enumerate(zip(samples, results, strict=True), start=1):
-            if isinstance(one, Broken):
-                broken.append(one)
+        for done, (sample, result) in enumerate(zip(samples, results, strict=True), start=1):
+            if isinstance(result, Broken):
+                broken.append(result)
             else:
-                outputs.append(one)
+                outputs.append(result)
                 read.append(sample)
-            on_progress(what, done, len(samples))
+            on_progress(work, done, len(samples))
     if not outputs:
         raise nothing_read(broken)
-    return {name: np.concatenate([one[name] for one in outputs]) for name in outputs[0]}, read, broken
+    joined = {name: np.concatenate([output[name] for output in outputs]) for name in outputs[0]}
+    return joined, read, broken
 
 
 def nothing_read(broken: Sequence[Broken]) -> DataError:

@@ -1,4 +1,4 @@
-"""Fits a model to the user's images without torch: calibrates it with labels, or fits valence and arousal to ratings.
+"""Fit a model to the user's images without torch: calibrate it with labels, or fit valence and arousal to ratings.
 
 `uniemox calibrate` writes the ONNX file again with the fitted values.
 """
@@ -21,24 +21,26 @@ from uniemox.data.unreadable import reasons_of
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.evaluate.calibration import calibrated, expected_calibration_error
 from uniemox.evaluate.outputs import Outputs, outputs_of_network, run_each
-from uniemox.evaluate.run import file_of, is_onnx, mapped
+from uniemox.evaluate.run import is_onnx, mapped
 from uniemox.intervals import Interval, bootstrap_interval
 from uniemox.io.files import ONNX, replacing
 from uniemox.io.onnx_external import with_metadata
 from uniemox.io.progress import Progress, silent
+from uniemox.io.weight_names import file_in_package
 from uniemox.labels import AFFECT, ScoredLabels, scored_labels
 from uniemox.predict.confidence import UNFAMILIAR, answers_of, familiarity_of, likely_sets, set_probabilities_of
 from uniemox.predict.network import FEATURES, KEY, LOGITS, Network
 from uniemox.predict.opening import open_network
-from uniemox.predict.ranks import rank_correlation
 from uniemox.predict.ratings import HASH_DIGITS, HIGHEST, LOWEST, RatingHead, head_inputs
+from uniemox.ranks import rank_correlation
 from uniemox.views.alterations import grey
 
 MIN_IMAGES = 30
 MIN_RATED = 100
 FOLDS = 10
 COVERAGE = 0.9
-PENALTY = 1.0  # of ridge regression on features with total variance 1, and labels with total variance 1
+# Penalty of ridge regression on two blocks of inputs, features and labels, with a total variance of 1 each.
+PENALTY = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class Recalibration:
 
     @property
     def verdict(self) -> str:
-        """Return whether the whole interval of the accuracy is above the best guess without an image."""
+        """Sentence that compares the lower end of the accuracy's interval with guesses without an image."""
         if self.accuracy_interval[0] <= self.chance:
             return "no better than chance on these images: fine-tune instead"
         if self.accuracy_interval[0] <= self.commonest:
@@ -88,15 +90,19 @@ def recalibrate(
     Distances from the training images stay those of the network.
 
     Args:
-        model: Embedded, an ONNX file, or a run that contains one.
-        data: Its labels must have a one-to-one map from the model's.
+        model: embedded, an ONNX file, or a run that contains one.
+        data: Labelled images; their labels must have a one-to-one map from the model's.
         out: File to write; the hashes of the images are written next to it, so that they are not scored later.
+        on_progress: Called after each image.
         split: Images to use, or all; None: calibration or val of data with splits, else all.
 
+    Returns:
+        The fitted values and their effect on these images.
+
     Raises:
-        DataError: For fewer than 30 labelled images, or for training images of the model.
-        ConfigError: For a model without probabilities.
-        LabelError: Without a label map.
+        DataError: If there are fewer than 30 labelled images, or training images of the model.
+        ConfigError: If the model has no probabilities, or if several of its labels become one of the data.
+        LabelError: If there is no label map.
         CheckpointError: If out can't be written.
     """
     source, network = open_file(model)
@@ -114,23 +120,24 @@ def recalibrate(
             f"{MIN_IMAGES} are needed, and a hundred are better: add images, or give a larger split with --split"
         )
     hashes = image_hashes(samples, on_progress)
-    seen = read_seen(source)
-    refuse_seen(samples, hashes, seen, data.name)
-    outputs = outputs_of_network(network, samples, on_progress, what="calibrating")
+    training_hashes = read_seen(source)
+    refuse_seen(samples, hashes, training_hashes, data.name)
+    outputs = outputs_of_network(network, samples, on_progress, work="calibrating")
     if len(outputs.samples) < MIN_IMAGES:
         raise DataError(f"only {len(outputs.samples)} of {len(samples)} images can be read; {MIN_IMAGES} are needed")
-    back = {scored.of_model(i): i for i in range(len(info.labels))}
-    truth = np.array([back[scored.truth(sample.label)] for sample in outputs.samples])
+    # Indices of the model's labels by those of the scored labels; no two become one.
+    model_index = {scored.of_model(i): i for i in range(len(info.labels))}
+    truth = np.array([model_index[scored.truth(sample.label)] for sample in outputs.samples])
     fitted = calibrated(info, outputs.values, outputs.distances, np.eye(len(info.labels))[truth])
     fitted = replace(fitted, calibration_images="independent", calibrated_on=data.name_with_split(split))
     write_model(source, out, fitted.to_json())
     read = {sample.key for sample in outputs.samples}
     used = {digest for sample, digest in zip(samples, hashes, strict=True) if sample.key in read}
-    write_hashes(seen_file(out), used | seen)
-    return _measured(info, fitted, outputs, truth, scored, split)
+    write_hashes(seen_file(out), used | training_hashes)
+    return _measure(info, fitted, outputs, truth, scored, split)
 
 
-def _measured(
+def _measure(
     info: ClassifierInfo,
     fitted: ClassifierInfo,
     outputs: Outputs,
@@ -138,17 +145,30 @@ def _measured(
     scored: ScoredLabels,
     split: str,
 ) -> Recalibration:
-    """Measure the change from info to fitted on the same outputs.  truth: (N,) indices in the model's labels."""
-    before, after = (answers_of(one, outputs.values, outputs.distances) for one in (info, fitted))
-    place_of = np.array([-1 if (place := scored.of_model(i)) is None else place for i in range(len(info.labels))])
-    is_right = mapped(before, scored.of_model).argmax(axis=1) == place_of[truth]
+    """Measure the change from info to fitted on the same outputs.
+
+    Args:
+        info: Metadata before calibration.
+        fitted: Metadata after calibration.
+        outputs: Outputs for N images.
+        truth: (N,) indices in the model's labels.
+        scored: Labels among which the accuracy is measured.
+        split: Name of the images' split.
+    """
+    before, after = (answers_of(metadata, outputs.values, outputs.distances) for metadata in (info, fitted))
+    # Index in the scored labels of each of the model's labels; -1: none.
+    scored_index = np.array([-1 if (index := scored.of_model(i)) is None else index for i in range(len(info.labels))])
+    is_right = mapped(before, scored.of_model).argmax(axis=1) == scored_index[truth]
+    units = [sample.group or sample.image_key for sample in outputs.samples]
     familiarity = familiarity_of(outputs.distances, fitted.distances)
-    has_sets = len(info.conformal_scores) >= MIN_IMAGES
-    shares_before, shares_after = (
-        set_probabilities_of(each, outputs.values, outputs.distances) for each in (info, fitted)
-    )
-    sets_before = likely_sets(info.conformal_scores, COVERAGE, shares_before, truth) if has_sets else (None, None)
-    sets_after = likely_sets(fitted.conformal_scores, COVERAGE, shares_after, truth)
+
+    coverage_before: float | None = None
+    set_size_before: float | None = None
+    if len(info.conformal_scores) >= MIN_IMAGES:
+        shares_before = set_probabilities_of(info, outputs.values, outputs.distances)
+        coverage_before, set_size_before = likely_sets(info.conformal_scores, COVERAGE, shares_before, truth)
+    shares_after = set_probabilities_of(fitted, outputs.values, outputs.distances)
+    coverage_after, set_size_after = likely_sets(fitted.conformal_scores, COVERAGE, shares_after, truth)
     return Recalibration(
         images=len(truth),
         split=split,
@@ -156,13 +176,13 @@ def _measured(
         ece_before=expected_calibration_error(before, truth),
         ece_after=expected_calibration_error(after, truth),
         accuracy=float(is_right.mean()),
-        accuracy_interval=bootstrap_interval(is_right, [one.group or one.image_key for one in outputs.samples]),
+        accuracy_interval=bootstrap_interval(is_right, units),
         chance=1 / len(scored.labels),
         commonest=float(np.bincount(truth).max() / len(truth)),
-        coverage_before=sets_before[0],
-        coverage_after=sets_after[0],
-        set_size_before=sets_before[1],
-        set_size_after=sets_after[1],
+        coverage_before=coverage_before,
+        coverage_after=coverage_after,
+        set_size_before=set_size_before,
+        set_size_after=set_size_after,
         flagged=None if familiarity is None else float((familiarity < UNFAMILIAR).mean()),
         scored_labels=scored.labels.labels,
         unreadable=reasons_of(outputs.broken),
@@ -204,14 +224,18 @@ def fit_ratings(
     the images' hashes.
 
     Args:
-        model: Embedded, small, an ONNX file, or a run that contains one.
-        data: With valence and arousal; images of one group are held out together.
+        model: embedded, small, an ONNX file, or a run that contains one.
+        data: Images with valence and arousal; images of one group are held out together.
         out: File to write.
+        on_progress: Called after each image.
         split: As for `recalibrate`.
 
+    Returns:
+        Measurements of the fit on held-out groups.
+
     Raises:
-        DataError: For fewer than 100 rated images.
-        ConfigError: For a model without features or with task affect.
+        DataError: If there are fewer than 100 rated images.
+        ConfigError: If the model has no features, or has task affect.
         CheckpointError: If out can't be written.
     """
     source, network = open_file(model)
@@ -224,6 +248,7 @@ def fit_ratings(
             f"{data.name_with_split(split)} has {len(rated)} images with valence and arousal; at least {MIN_RATED} "
             "are needed"
         )
+
     outputs, samples, broken = run_each(network, rated, [FEATURES], "looking", on_progress)
     if len(samples) < MIN_RATED:
         raise DataError(
@@ -235,18 +260,21 @@ def fit_ratings(
     groups = [sample.group or sample.image_key for sample in samples]
     sources = [data.part_of(sample) for sample in samples]
     held_out, fold = cross_fitted(inputs, ratings, groups, blocks)
-    of_grey, _, _ = run_each(network, samples, [FEATURES], "looking at grey copies", on_progress, grey)
-    grey_inputs = head_inputs(of_grey[FEATURES], of_grey[LOGITS])
+
+    # Grey images get intervals of their own, which are fitted on grey copies.
+    grey_outputs, _, _ = run_each(network, samples, [FEATURES], "looking at grey copies", on_progress, grey)
+    grey_inputs = head_inputs(grey_outputs[FEATURES], grey_outputs[LOGITS])
     held_out_grey = predict_by_fold(inputs, ratings, fold, blocks, grey_inputs)
+
     weights, bias = ridge(inputs, ratings, blocks)
     hashes = image_hashes(samples, on_progress)
-    tails = (1 - COVERAGE) / 2
+    tail = (1 - COVERAGE) / 2
     head = RatingHead(
         weights=weights.T.astype(np.float32),
         bias=bias,
         ends=interval_ends(held_out, ratings, sources),
         colourless_ends=interval_ends(held_out_grey, ratings, sources),
-        spread=np.quantile(ratings, [tails, 1 - tails], axis=0).T,
+        spread=np.quantile(ratings, [tail, 1 - tail], axis=0).T,
         images=len(samples),
         trained_on=data.name_with_split(split),
         seen=frozenset(digest[:HASH_DIGITS] for digest in hashes if digest),
@@ -267,7 +295,14 @@ def fit_ratings(
 def _measures(
     head: RatingHead, held_out: NDArray[np.float64], ratings: NDArray[np.float64], inside: NDArray[np.bool_]
 ) -> dict[str, Any]:
-    """Return the fields of a `RatingFit` that are pairs of numbers.  All arguments but the head: (N, 2)."""
+    """Return the fields of a `RatingFit` that are pairs of numbers.
+
+    Args:
+        head: The fitted head.
+        held_out: (N, 2) predictions of fits without the image.
+        ratings: (N, 2).
+        inside: (N, 2), True if the interval contains the rating.
+    """
     intervals = head.intervals(held_out, None)
     measures = {
         "lowest": ratings.min(axis=0),
@@ -288,13 +323,14 @@ def _are_inside(
     sources: Sequence[str | None],
     fold: NDArray[np.int64],
 ) -> NDArray[np.bool_]:
-    """Return whether intervals contain the ratings, (N, 2), if other folds determine the ends of each interval.
+    """Return True where an interval contains its rating, (N, 2), if other folds determine the interval's ends.
 
     Args:
-        held_out: (N, 2) predictions.
+        head: The fitted head.
+        held_out: (N, 2) predictions of fits without the image.
         ratings: (N, 2).
         sources: N names of data sets.
-        fold: (N,).
+        fold: (N,) numbers of the folds.
     """
     inside = np.empty(ratings.shape, dtype=bool)
     for i in range(FOLDS):
@@ -317,7 +353,7 @@ def cross_fitted(
     """Return predictions (N, 2) of fits that did not use an image's group, and the fold of each image, (N,)."""
     names = sorted(set(groups))
     order = np.random.default_rng(0).permutation(len(names))
-    fold_of = {names[place]: i % FOLDS for i, place in enumerate(order)}
+    fold_of = {names[index]: position % FOLDS for position, index in enumerate(order)}
     fold = np.array([fold_of[group] for group in groups])
     return predict_by_fold(inputs, ratings, fold, blocks, inputs), fold
 
@@ -331,9 +367,11 @@ def predict_by_fold(
 ) -> NDArray[np.float64]:
     """Return predictions (N, 2) for images, each by the fit without its fold.
 
-    Other arguments: as for `ridge`; fold: (N,).
-
     Args:
+        inputs: As for `ridge`.
+        ratings: As for `ridge`.
+        fold: (N,) numbers of the folds.
+        blocks: As for `ridge`.
         images: (N, D + E), the inputs themselves or those of altered copies.
     """
     predictions = np.empty_like(ratings)
@@ -353,13 +391,16 @@ def ridge(
         ratings: (N, 2).
         blocks: D and E. Each block has a total variance of 1, so eight labels count as much as thousands of features.
     """
-    mean, std = inputs.mean(axis=0), inputs.std(axis=0) + 1e-6
+    mean = inputs.mean(axis=0)
+    # A constant input must not divide by 0.
+    std = inputs.std(axis=0) + 1e-6
     scale = np.concatenate([np.full(width, width**-0.5) for width in blocks]) / std
     x = (inputs - mean) * scale
-    middle = ratings.mean(axis=0)
-    dual = np.linalg.solve(x @ x.T + PENALTY * np.eye(len(x)), ratings - middle)  # (N, 2)
+    mean_rating = ratings.mean(axis=0)
+    # The dual form solves N equations instead of D + E.
+    dual = np.linalg.solve(x @ x.T + PENALTY * np.eye(len(x)), ratings - mean_rating)  # (N, 2)
     weights = scale[:, None] * (x.T @ dual)
-    return weights, middle - mean @ weights
+    return weights, mean_rating - mean @ weights
 
 
 def interval_ends(
@@ -392,10 +433,11 @@ def _ends(predictions: NDArray[np.float64], ratings: NDArray[np.float64]) -> lis
     errors = ratings - predictions
     tail = (1 - COVERAGE) / 2
     low, high = (_quantile_line(predictions, errors, level) for level in (tail, 1 - tail))
-    # How far errors lie outside of the lines, which are then moved apart (conformalised quantile regression).
+    # The distance of errors outside of the lines, by which these are then moved apart (conformalised quantile
+    # regression).
     outside = np.maximum(low[0] + low[1] * predictions - errors, errors - high[0] - high[1] * predictions)
-    place = min(math.ceil((len(outside) + 1) * COVERAGE), len(outside)) - 1
-    shift = float(np.sort(outside)[place])
+    rank = min(math.ceil((len(outside) + 1) * COVERAGE), len(outside))
+    shift = float(np.sort(outside)[rank - 1])
     return [[low[0] - shift, low[1]], [high[0] + shift, high[1]]]
 
 
@@ -405,7 +447,7 @@ def _quantile_line(x: NDArray[np.float64], y: NDArray[np.float64], level: float)
     Args:
         x: (N,).
         y: (N,).
-        level: 0 to 1.
+        level: Level of the quantile, 0 to 1.
     """
     from scipy import sparse  # noqa: PLC0415 - only a fit needs it
     from scipy.optimize import linprog  # noqa: PLC0415
@@ -422,12 +464,16 @@ def _quantile_line(x: NDArray[np.float64], y: NDArray[np.float64], level: float)
 
 def open_file(model: str) -> tuple[Path, Network]:
     """Return the ONNX file of a model (embedded, small, the file itself, or in a run), and its network."""
-    given = Path(model)
-    source = file_of(given) if is_onnx(given) else given / ONNX
+    path = Path(model)
+    source = file_in_package(path) if is_onnx(path) else path / ONNX
     return source, open_network(source)
 
 
 def write_model(source: Path, out: Path, info: str) -> None:
-    """Write a uniemox ONNX file again with other metadata. Raises CheckpointError."""
+    """Write a uniemox ONNX file again with other metadata.
+
+    Raises:
+        CheckpointError: If it can't be written.
+    """
     with replacing(out, CheckpointError) as partial:
         partial.write_bytes(with_metadata(source.read_bytes(), KEY, info))

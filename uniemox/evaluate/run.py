@@ -31,7 +31,7 @@ from uniemox.evaluate.scores import (
 )
 from uniemox.io.files import EVALUATIONS, ONNX, WEIGHTS, refuse_special, write_file
 from uniemox.io.progress import Progress, silent
-from uniemox.io.weight_names import EMBEDDED, IN_PACKAGE
+from uniemox.io.weight_names import IN_PACKAGE, file_in_package
 from uniemox.labels import AFFECT, LabelMap, ScoredLabels, scored_labels
 from uniemox.predict.confidence import (
     UNFAMILIAR,
@@ -48,12 +48,15 @@ if TYPE_CHECKING:
     from uniemox.training.config import HardwareConfig
 
 Opened = tuple[ClassifierInfo, Callable[..., Outputs], RatingHead | None]
-# of likely labels
 COVERAGE = 0.9
+"""Probability with which a set of likely labels contains the label."""
+# With fewer conformal scores, sets of likely labels are not scored.
 MIN_SCORES = 30
-MIN_UNFAMILIAR = 10  # images from which on their coverage is told apart
+# With fewer unfamiliar images, their sets are not scored separately.
+MIN_UNFAMILIAR = 10
 COLUMNS = ("domain", "split", "label", "group")
-MAX_NAME = 120  # maximum length of a file name made of data-set names
+# Names of data sets can exceed what file systems allow.
+MAX_NAME_CHARACTERS = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,26 +109,29 @@ def evaluate(
 
     Args:
         model: A fine-tuning run or its model.safetensors, with torch; or an ONNX file, embedded or small, without.
-        task: affect: score the valence and arousal head of an ONNX classifier instead of its labels.
+        data: The data set.
         by: A column (domain, split, label, group, or a field of the annotation) whose values are also scored
             separately.
+        task: affect: score the valence and arousal head of an ONNX classifier instead of its labels.
         allow_seen: Also score images that the model, or its parts, were trained on.
+        hardware: Device, precision and workers of a torch model; None: the defaults.
+        on_progress: Called after each batch or image.
 
     Raises:
-        DataError: For training images (`uniemox.data.seen`), or if nothing is left.
+        DataError: If images are training images (`uniemox.data.seen`), or if none is left to score.
         LabelError: If there is no label map.
-        ConfigError: For an unknown column.
+        ConfigError: If no sample has the column, or if the model does not fit the task.
+        CheckpointError: If the model can't be opened.
     """
     info, answer, head = _open_onnx(model, task) if is_onnx(model) else _open_run(model, task, hardware)
-    if info.task == "affect":
-        scored = None
-    else:
-        scored = scored_labels(info.find_labels(), data.labels)
+    scored = None if info.task == "affect" else scored_labels(info.find_labels(), data.labels)
     samples, notes = _scorable(data, info, scored)
     if by is not None:
-        column_of(samples, by, data)  # raises before the images are read
+        # An unknown column is refused before the images are read.
+        column_of(samples, by, data)
     if not allow_seen:
         _refuse_seen(model, data, samples, head, on_progress)
+
     outputs = answer(samples=samples, on_progress=on_progress)
     unreadable = reasons_of(outputs.broken)
     if unreadable:
@@ -135,14 +141,12 @@ def evaluate(
         notes.append("the temperature was fitted on the images that chose the epoch (few images, or --select accuracy)")
     if info.needs_person and info.person != "second_crop" and data.lacks_persons:
         notes.append(NO_PERSONS)
+
     scorer = Scorer(info, scored, outputs, head)
-    if by is None:
-        groups = None
-    else:
-        groups = score_groups(column_of(outputs.samples, by, data), scorer.score)
-    everything = np.arange(len(outputs.samples))
+    groups = None if by is None else score_groups(column_of(outputs.samples, by, data), scorer.score)
+    all_rows = np.arange(len(outputs.samples))
     return Evaluation(
-        scorer.score(everything),
+        scorer.score(all_rows),
         groups,
         tuple(notes),
         tuple(scorer.predictions()),
@@ -157,13 +161,6 @@ def is_onnx(model: Path) -> bool:
     return str(model) in IN_PACKAGE or model.suffix == ".onnx"
 
 
-def file_of(model: Path) -> Path:
-    """Return a model's path: itself, or the package's file called embedded or small."""
-    if str(model) in IN_PACKAGE:
-        return EMBEDDED / IN_PACKAGE[str(model)]
-    return model
-
-
 def _open_onnx(model: Path, task: str | None) -> Opened:
     network = open_network(model)
     answer = partial(outputs_of_network, network, rated=task == "affect")
@@ -176,7 +173,8 @@ def _open_onnx(model: Path, task: str | None) -> Opened:
 
 def _open_run(model: Path, task: str | None, hardware: "HardwareConfig | None") -> Opened:
     weights = model / WEIGHTS if model.is_dir() else model
-    if not weights.is_file():  # reported before torch is imported
+    # A missing file is reported before torch is imported, which takes seconds.
+    if not weights.is_file():
         raise CheckpointError(f"{weights} can't be read: there is no such file")
     from uniemox.evaluate.classifier_outputs import open_classifier  # noqa: PLC0415 - torch
 
@@ -190,12 +188,13 @@ def _refuse_seen(
     model: Path, data: DataSet, samples: Sequence[Sample], head: RatingHead | None, on_progress: Progress
 ) -> None:
     """Raise DataError for samples that the model, its rating head or the person detector was trained on."""
-    seen = read_seen(file_of(model)) | data.detector_seen
-    if seen or head is not None:
+    training_hashes = read_seen(file_in_package(model)) | data.detector_seen
+    # Hashing reads every image, so it is skipped if there is nothing to compare with.
+    if training_hashes or head is not None:
         hashes = image_hashes(samples, on_progress)
         if head is not None:
-            seen |= {digest for digest in hashes if digest[:HASH_DIGITS] in head.seen}
-        refuse_seen(samples, hashes, seen, data.name, override="--allow-seen")
+            training_hashes |= {digest for digest in hashes if digest[:HASH_DIGITS] in head.seen}
+        refuse_seen(samples, hashes, training_hashes, data.name, override="--allow-seen")
 
 
 def write_evaluation(
@@ -210,31 +209,23 @@ def write_evaluation(
     """Save scores and every image's prediction in the run's folder; replaces files of the same name.
 
     Args:
+        evaluation: The evaluation.
         model: A run's folder, a file in one, or embedded or small, which mean ./embedded and ./small.
+        data: Scored data set.
         split: Scored split, or all.
-        name: Of the files; None: made from data and split.
-        persons: File of people that was used.
+        name: Name of the files, without its ending; None: made from data and split.
+        persons: File of people that was used; None: none was.
 
     Returns:
         evaluations/NAME.json; the predictions are in NAME.jsonl, one per line.
 
     Raises:
-        ConfigError: For a name that is not a file name.
+        ConfigError: If the name can't be one of a file.
     """
     if name is None:
-        title = f"{data.name} {split}"
-        if model.suffix == ".onnx" and model.name != ONNX:  # several files may lie in one folder
-            title += f" {model.stem}"
-        if isinstance(evaluation.scores, AffectScores):  # a classifier may have scores of its labels too
-            title += " affect"
-        name = re.sub(r"\W+", "-", title).strip("-")
-        if len(name) > MAX_NAME:
-            name = f"{name[:MAX_NAME]}-{hashlib.sha256(title.encode()).hexdigest()[:8]}"
+        name = _name_of(evaluation, model, data, split)
     check_name(name)
-    if model.is_dir() or str(model) in IN_PACKAGE:
-        run = model
-    else:
-        run = model.parent
+    run = model if model.is_dir() or str(model) in IN_PACKAGE else model.parent
     path = run / EVALUATIONS / f"{name}.json"
     refuse_special(path.parent)
     about = {"data": data.name, "split": split, "persons": None if persons is None else str(persons)}
@@ -243,14 +234,33 @@ def write_evaluation(
     return path
 
 
+def _name_of(evaluation: Evaluation, model: Path, data: DataSet, split: str) -> str:
+    """Return a file name from the names of data and split."""
+    title = f"{data.name} {split}"
+    # A folder may contain several ONNX files.
+    if model.suffix == ".onnx" and model.name != ONNX:
+        title += f" {model.stem}"
+    # A classifier may have scores of its labels too.
+    if isinstance(evaluation.scores, AffectScores):
+        title += " affect"
+    name = re.sub(r"\W+", "-", title).strip("-")
+    if len(name) > MAX_NAME_CHARACTERS:
+        return f"{name[:MAX_NAME_CHARACTERS]}-{hashlib.sha256(title.encode()).hexdigest()[:8]}"
+    return name
+
+
 def check_name(name: str) -> None:
-    """Raise ConfigError for an evaluation's name that can't be one of a file."""
+    """Raise ConfigError if an evaluation's name can't be one of a file."""
     if not re.fullmatch(r"\w[\w-]*", name):
         raise ConfigError(f"an evaluation's name has letters, digits, _ and -, got {name!r}")
 
 
 def column_of(samples: Sequence[Sample], name: str, data: DataSet) -> list[str | None]:
-    """Return a column's value for every sample. Raises ConfigError, listing the columns, if no sample has it."""
+    """Return a column's value for every sample; None for a sample without it.
+
+    Raises:
+        ConfigError: If no sample has the column; lists the columns.
+    """
     if name == "label":
         return [data.label_of(sample) for sample in samples]
     if name == "part" and data.parts:
@@ -288,6 +298,12 @@ class Scorer:
         return answers_of(self.info, self.outputs.values, self.outputs.distances)
 
     @cached_property
+    def shares(self) -> NDArray[np.float64]:
+        """(M, E') probabilities of the scored labels, for tasks label and distribution."""
+        assert self.scored is not None
+        return mapped(self.answers, self.scored.of_model)
+
+    @cached_property
     def intervals(self) -> NDArray[np.float64] | None:
         """(M, 2, 2) for valence and arousal; None without a rating head."""
         if self.head is None:
@@ -300,67 +316,62 @@ class Scorer:
         assert self.scored is not None
         return np.array([self.scored.truth(sample.label) for sample in self.outputs.samples])
 
-    def score(self, places: NDArray[np.intp]) -> Scores:
+    def score(self, rows: NDArray[np.intp]) -> Scores:
         """Score the samples with these indices, (M',)."""
-        samples = [self.outputs.samples[i] for i in places]
-        units = [self.units[i] for i in places]
-        values = self.outputs.values[places]
-        answers = self.answers[places]
+        samples = [self.outputs.samples[row] for row in rows]
+        units = [self.units[row] for row in rows]
+        values = self.outputs.values[rows]
+        answers = self.answers[rows]
         temperature = self.info.temperature
         if self.scored is None:
             target = np.array([[sample.valence, sample.arousal] for sample in samples], dtype=np.float64)
-            if self.intervals is None:
-                intervals = None
-            else:
-                intervals = self.intervals[places]
+            intervals = None if self.intervals is None else self.intervals[rows]
             return score_affect(answers, target, groups=units, intervals=intervals)
         shares = mapped(answers, self.scored.of_model)
         if self.info.task == "distribution":
             votes = np.array([shares_of(sample, self.scored.of_data.source) for sample in samples])
             target = mapped(votes, self.scored.of_data)
             return replace(score_distributions(shares, target, groups=units), temperature=temperature)
-        truth = self.truth[places]
+        truth = self.truth[rows]
         scores = score_classes(shares, truth, self.scored.labels, groups=units)
         if temperature is None:
             return scores
-        raw = expected_calibration_error(mapped(probabilities_of(values, None), self.scored.of_model), truth)
-        return replace(scores, temperature=temperature, ece=raw, ece_calibrated=scores.ece)
+        uncalibrated = mapped(probabilities_of(values, None), self.scored.of_model)
+        ece = expected_calibration_error(uncalibrated, truth)
+        return replace(scores, temperature=temperature, ece=ece, ece_calibrated=scores.ece)
 
     def trust(self) -> dict[str, float]:
         """Return `Evaluation.trust`. Sets are scored in the model's own labels."""
         measures = dict[str, float]()
         if self.familiarity is not None:
             measures["flagged"] = float((self.familiarity < UNFAMILIAR).mean())
-        is_own = self.scored is not None and self.scored.labels.labels == self.scored.of_model.source.labels
-        if self.info.task == "label" and is_own and len(self.info.conformal_scores) >= MIN_SCORES:
-            shares = set_probabilities_of(self.info, self.outputs.values, self.outputs.distances)
-            everything = np.ones(len(shares), dtype=bool)
-            parts = {"": everything}
-            if self.familiarity is not None:
-                parts |= {"_unfamiliar": self.familiarity < UNFAMILIAR}
-            for name, part in parts.items():
-                if name == "" or part.sum() >= MIN_UNFAMILIAR:
-                    sets = likely_sets(self.info.conformal_scores, COVERAGE, shares[part], self.truth[part])
-                    measures |= {f"coverage{name}": sets[0], f"set_size{name}": sets[1]}
+        has_own_labels = self.scored is not None and self.scored.labels.labels == self.scored.of_model.source.labels
+        if self.info.task != "label" or not has_own_labels or len(self.info.conformal_scores) < MIN_SCORES:
+            return measures
+        shares = set_probabilities_of(self.info, self.outputs.values, self.outputs.distances)
+        parts = {"": np.ones(len(shares), dtype=bool)}
+        if self.familiarity is not None and (self.familiarity < UNFAMILIAR).sum() >= MIN_UNFAMILIAR:
+            parts["_unfamiliar"] = self.familiarity < UNFAMILIAR
+        for suffix, part in parts.items():
+            coverage, set_size = likely_sets(self.info.conformal_scores, COVERAGE, shares[part], self.truth[part])
+            measures |= {f"coverage{suffix}": coverage, f"set_size{suffix}": set_size}
         return measures
 
     def predictions(self) -> list[dict[str, Any]]:
         """Return a line for every image."""
         lines = []
-        names = () if self.scored is None else self.scored.labels.labels
-        if self.scored is None:
-            shares = None
-        else:
-            shares = mapped(self.answers, self.scored.of_model)
         for i, (sample, unit) in enumerate(zip(self.outputs.samples, self.units, strict=True)):
             line: dict[str, Any] = {"key": sample.key, "path": str(sample.image), "group": unit}
-            if self.scored is None or shares is None:
+            if self.scored is None:
                 line |= {"valence": float(self.answers[i, 0]), "arousal": float(self.answers[i, 1])}
             else:
-                place = self.scored.truth(sample.label)
-                line["label"] = None if place is None else names[place]
-                line["predicted"] = names[int(shares[i].argmax())]
-                line["probabilities"] = {name: round(float(p), 6) for name, p in zip(names, shares[i], strict=True)}
+                names = self.scored.labels.labels
+                truth = self.scored.truth(sample.label)
+                line["label"] = None if truth is None else names[truth]
+                line["predicted"] = names[int(self.shares[i].argmax())]
+                line["probabilities"] = {
+                    name: round(float(share), 6) for name, share in zip(names, self.shares[i], strict=True)
+                }
             lines.append(line)
         return lines
 
@@ -395,11 +406,8 @@ def _scorable(data: DataSet, info: ClassifierInfo, scored: ScoredLabels | None) 
     if len(data) > len(samples) and not notes:
         notes.append(f"{len(data) - len(samples)} images have no label or rating to compare with")
     if not samples:
-        rated = any(sample.valence is not None and sample.arousal is not None for sample in data.samples)
-        if rated:
-            hint = "; score its valence and arousal with --task affect"
-        else:
-            hint = ""
+        has_ratings = any(sample.valence is not None and sample.arousal is not None for sample in data.samples)
+        hint = "; score its valence and arousal with --task affect" if has_ratings else ""
         raise DataError(f"{data.name} has no image to score: none of {len(data)} has what the model predicts{hint}")
     if scored is not None and scored.absent:
         lacking = ", ".join(scored.absent)

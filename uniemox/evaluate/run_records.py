@@ -1,4 +1,4 @@
-"""Reads a finished run: record, journal, evaluations, predictions."""
+"""Read a finished run: record, journal, evaluations, predictions."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,8 @@ from uniemox.training.journal import IMAGES, read_metrics
 from uniemox.training.run_folder import read_json
 
 KINDS = {"pretrain": "pre-training", "finetune": "fine-tuning"}
-MEASURES = {"confusion": "accuracy", "kl": "kl", "ccc": "ccc"}  # ranking measure, by a field of such scores only
+MEASURES = {"confusion": "accuracy", "kl": "kl", "ccc": "ccc"}
+"""Measure by which evaluations are ranked, by a field that only scores of this kind have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class SavedEvaluation:
 
     @property
     def title(self) -> str:
-        """Return the name of the scored data."""
+        """Name of the scored data."""
         split = f", split {self.split}" if self.split else ""
         persons = self.values.get("persons")
         return f"{self.data}{split}" + (f", people of {persons}" if persons else "")
@@ -87,8 +88,11 @@ class SavedRun:
         """Show the run in a notebook: training data, last value of each curve, scores."""
         rows = [(name, f"{values[-1]:.4g}, step {steps[-1]:,}") for name, (steps, values) in self.curves.items()]
         scored = [
-            (f"{one.measure} on {one.title}", f"{one.values[one.measure]:.3f} of {one.values['n']:,} images")
-            for one in self.evaluations
+            (
+                f"{evaluation.measure} on {evaluation.title}",
+                f"{evaluation.values[evaluation.measure]:.3f} of {evaluation.values['n']:,} images",
+            )
+            for evaluation in self.evaluations
         ]
         return render("evaluate/run.html", run=self, kind=KINDS[self.kind], rows=[*rows, *scored])
 
@@ -97,27 +101,37 @@ class SavedRun:
         """Step and learning rate whose weights held-out images chose, if a frozen encoder was used; else None."""
         if "kept_lr" not in self.curves:
             return None
-        steps, rates = self.curves["kept_lr"]
+        steps, lrs = self.curves["kept_lr"]
         if steps[-1]:
-            return f"step {steps[-1]}, rate {rates[-1]:g}"
+            return f"step {steps[-1]}, rate {lrs[-1]:g}"
         return "start, no step was better"
 
     def setting(self, name: str) -> Any:
         """Return the record's value under a dotted name; None if there is none."""
         value: Any = self.record
         for part in name.split("."):
-            if isinstance(value, dict):
-                value = value.get(part)
-            else:
-                value = None
+            value = value.get(part) if isinstance(value, dict) else None
         return value
+
+
+def score_lines(path: Path) -> list[str]:
+    """Return a line of Markdown for each evaluation of a run, with its main score.
+
+    Raises:
+        DataError: If there is no run.
+    """
+    lines = []
+    for evaluation in read_run(path).evaluations:
+        value = evaluation.values[evaluation.measure]
+        lines.append(f"- {evaluation.title}, {evaluation.values['n']:,} images: {evaluation.measure} {value:.3f}")
+    return lines
 
 
 def read_run(path: Path) -> SavedRun:
     """Read everything about a run.
 
     Raises:
-        DataError: With the folder, if there is no run.
+        DataError: If there is no run, or if config.json can't be read; names the folder.
     """
     if not (path / CONFIG).is_file():
         raise DataError(
@@ -171,7 +185,7 @@ def read_evaluation(file: Path) -> SavedEvaluation:
     """Read the scores of EVALUATIONS/NAME.json and its predictions.
 
     Raises:
-        DataError: If there are no scores.
+        DataError: If the file can't be read, has no scores, or has a confusion matrix that does not match its labels.
     """
     try:
         values = read_json(file)
@@ -183,6 +197,7 @@ def read_evaluation(file: Path) -> SavedEvaluation:
     missing = None
     if "confusion" in values:
         labels = values.get("labels")
+        # Rows of unequal length make an array only with dtype object.
         shape = np.shape(np.array(values["confusion"], dtype=object))
         if not isinstance(labels, list) or shape != (len(labels), len(labels)):
             raise DataError(f"{file}: its confusion matrix does not match its labels; run uniemox evaluate again")
@@ -197,27 +212,28 @@ def read_predictions(file: Path, labels: list[str]) -> Predictions:
     """Read a classifier's predictions, sorted by key.
 
     Raises:
-        DataError: With the line, for a malformed file.
+        DataError: If the file can't be read, is empty or is malformed; names the line.
     """
-    places = {label: i for i, label in enumerate(labels)}
+    index_of = {label: i for i, label in enumerate(labels)}
     rows = []
     for where, line in _lines(file):
         try:
             shares = np.array([line["probabilities"][label] for label in labels], dtype=np.float64)
-            answer = places[line["label"]], places[line["predicted"]]
-            rows.append((str(line["key"]), str(line["group"]), *answer, shares))
+            truth = index_of[line["label"]]
+            predicted = index_of[line["predicted"]]
+            rows.append((str(line["key"]), str(line["group"]), truth, predicted, shares))
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{where}: {error} is missing or wrong; run uniemox evaluate again") from error
         if not (shares.min() >= 0 and shares.max() <= 1):
             raise DataError(f"{where}: probabilities must lie between 0 and 1; run uniemox evaluate again")
     if not rows:
         raise DataError(f"{file} is empty; run uniemox evaluate again")
-    keys, groups, truth, predicted, probabilities = zip(*sorted(rows, key=lambda row: row[0]), strict=True)
-    return Predictions(keys, groups, np.array(truth), np.array(predicted), np.stack(probabilities), tuple(labels))
+    keys, groups, truths, predictions, probabilities = zip(*sorted(rows, key=lambda row: row[0]), strict=True)
+    return Predictions(keys, groups, np.array(truths), np.array(predictions), np.stack(probabilities), tuple(labels))
 
 
 def _lines(file: Path) -> Iterator[tuple[str, Any]]:
-    """Yield the place and object of each line."""
+    """Yield the file and number of each line, and its JSON value."""
     try:
         with open_regular(file) as lines:
             for number, line in enumerate(lines, start=1):

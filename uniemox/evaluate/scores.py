@@ -29,10 +29,11 @@ from uniemox.evaluate.metrics import (
 )
 from uniemox.intervals import Groups, Interval, percentile_interval, resampled_means
 from uniemox.labels import LabelSet
-from uniemox.predict.ranks import ranks
+from uniemox.ranks import ranks
 
 UNKNOWN = "unknown"
-MIN_RANKED = 20  # minimum number of samples of a ranked group
+MIN_RANKED = 20
+"""Minimum number of samples of a ranked group."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,29 +158,31 @@ def score_classes(
     Args:
         probabilities: (N, E), rows of sum 1.
         labels: (N,), indices in the label set.
+        label_set: The labels.
         groups: Samples that are resampled together, see `bootstrap_interval`.
 
     Raises:
-        DataError: For no samples or probabilities that are not finite.
+        DataError: If there are no samples, or if a probability is not finite.
     """
     check_finite(probabilities)
-    predicted = probabilities.argmax(axis=1)
     names = label_set.labels
-    # (N, E)
-    labelled = np.eye(len(names))[labels]
-    given = np.eye(len(names))[predicted]
-    is_right = (labels == predicted)[:, None]  # (N, 1)
-    means = _with_resamples(np.hstack([is_right, labelled * given, labelled, given]), groups)  # (1 + R, 1 + 3 E)
-    hits, shares, given_shares = np.split(means[:, 1:], 3, axis=1)  # (1 + R, E)
-    recalls = [_estimate(column) for column in ratio(hits, shares).T]  # nan for a class without samples
+    predictions = probabilities.argmax(axis=1)  # (N,)
+    labelled = np.eye(len(names))[labels]  # (N, E)
+    predicted = np.eye(len(names))[predictions]  # (N, E)
+    is_right = (labels == predictions)[:, None]  # (N, 1)
+    terms = np.hstack([is_right, labelled * predicted, labelled, predicted])
+    means = _with_resamples(terms, groups)  # (1 + R, 1 + 3 E)
+    hits, label_shares, predicted_shares = np.split(means[:, 1:], 3, axis=1)  # (1 + R, E)
+    # The recall of a class without samples is nan.
+    recalls = [_estimate(column) for column in ratio(hits, label_shares).T]
     return ClassScores(
-        **_estimates({"accuracy": means[:, 0], "macro_f1": macro_f1(hits, shares, given_shares)}),
+        **_estimates({"accuracy": means[:, 0], "macro_f1": macro_f1(hits, label_shares, predicted_shares)}),
         per_class_recall={name: value for name, (value, _) in zip(names, recalls, strict=True)},
         per_class_interval={name: interval for name, (_, interval) in zip(names, recalls, strict=True)},
         top2_accuracy=top_k_accuracy(probabilities, labels, k=2),
         polarity_accuracy=polarity_accuracy(probabilities, labels, label_set),
         ece=expected_calibration_error(probabilities, labels),
-        confusion=(labelled.T @ given).astype(int).tolist(),
+        confusion=(labelled.T @ predicted).astype(int).tolist(),
         labels=names,
         n=len(labels),
     )
@@ -189,12 +192,12 @@ def score_distributions(predicted: Array, target: Array, *, groups: Groups | Non
     """Return every score of a network that predicts a distribution.
 
     Args:
-        predicted: (N, E), shares of votes with rows of sum 1.
-        target: (N, E), shares of votes with rows of sum 1.
+        predicted: (N, E), predicted shares of votes, rows of sum 1.
+        target: (N, E), true shares of votes, rows of sum 1.
         groups: As for `score_classes`.
 
     Raises:
-        DataError: For no samples, or values that are not finite.
+        DataError: If there are no samples, or if a value is not finite.
     """
     check_finite(np.hstack([predicted, target]))
     measures = distribution_measures(target, predicted)
@@ -209,14 +212,14 @@ def score_affect(
     """Return every score of a network that predicts valence and arousal.
 
     Args:
-        predicted: (N, 2), valence first, both in the data set's unit.
-        target: (N, 2), valence first, both in the data set's unit.
+        predicted: (N, 2), predicted valence and arousal in the data set's unit.
+        target: (N, 2), true valence and arousal in the data set's unit.
         groups: As for `score_classes`.
-        intervals: (N, 2, 2) low and high of each prediction; None: there are none.
+        intervals: (N, 2, 2) low and high end of each prediction's interval; None: there are none.
 
     Raises:
-        DataError: For no samples or values that are not finite.
-        ShapeError: For other shapes.
+        DataError: If there are no samples, or if a value is not finite.
+        ShapeError: If predicted or target have another shape.
     """
     if target.ndim != 2 or target.shape[1] != 2 or predicted.shape != target.shape:
         raise ShapeError(
@@ -231,14 +234,23 @@ def score_affect(
         inside = ((intervals[:, :, 0] <= target) & (target <= intervals[:, :, 1])).astype(np.float64)
     terms = [errors, inside, *(moments(*pair) for pair in (*axes, *of_ranks))]
     means = _with_resamples(np.hstack(terms), groups)  # (1 + R, 2 + 2 + 4 * 5)
-    error, held, *parts = np.split(means, [2, 4, 9, 14, 19], axis=1)
+    error, coverage, *blocks = np.split(means, [2, 4, 9, 14, 19], axis=1)
+    # Valence, arousal, and the ranks of both.
+    axis_moments = blocks[:2]
+    rank_moments = blocks[2:]
     scores = []
     for i in range(2):
-        values = {"mae": error[:, i], "pearson": pearson(parts[i]), "ccc": concordance(parts[i])}
-        values |= {"spearman": pearson(parts[2 + i])} | ({} if intervals is None else {"coverage": held[:, i]})
+        values = {
+            "mae": error[:, i],
+            "pearson": pearson(axis_moments[i]),
+            "ccc": concordance(axis_moments[i]),
+            "spearman": pearson(rank_moments[i]),
+        }
+        if intervals is not None:
+            values["coverage"] = coverage[:, i]
         scores.append(AxisScores(**_estimates(values)))
-    both = (concordance(parts[0]) + concordance(parts[1])) / 2
-    return AffectScores(valence=scores[0], arousal=scores[1], **_estimates({"ccc": both}), n=len(target))
+    mean_ccc = (concordance(axis_moments[0]) + concordance(axis_moments[1])) / 2
+    return AffectScores(valence=scores[0], arousal=scores[1], **_estimates({"ccc": mean_ccc}), n=len(target))
 
 
 def _with_resamples(terms: NDArray[np.generic], groups: Groups | None) -> Array:
@@ -247,39 +259,45 @@ def _with_resamples(terms: NDArray[np.generic], groups: Groups | None) -> Array:
 
 
 def _estimates(scores: Mapping[str, Array]) -> dict[str, Any]:
-    """Return each score and its interval, by name.  scores: (1 + R,) each, see `_estimate`."""
+    """Return each score and its interval by field name, for scores (1 + R,) each, see `_estimate`."""
     estimates = {name: _estimate(values) for name, values in scores.items()}
     intervals = {f"{name}_interval": interval for name, (_, interval) in estimates.items()}
     return {name: value for name, (value, _) in estimates.items()} | intervals
 
 
 def _estimate(values: Array) -> tuple[float | None, Interval | None]:
-    """Return a score and its interval, None if undefined.  values: (1 + R,), of all samples first."""
+    """Return a score and its interval; None if they are undefined.
+
+    Args:
+        values: (1 + R,), the score of all samples, then of each resample.
+    """
     if math.isnan(values[0]):
-        return (None, None)
-    return (float(values[0]), percentile_interval(values[1:]))
+        return None, None
+    return float(values[0]), percentile_interval(values[1:])
 
 
 def score_groups(
     values: Sequence[str | None], score: Callable[[NDArray[np.intp]], Scores], *, min_samples: int = MIN_RANKED
 ) -> GroupScores:
-    """Score the groups given by one column.
+    """Score the groups that have one value of a column each.
 
     The worst group has the lowest accuracy or mean concordance, or the highest divergence; ties go to the first name.
 
     Args:
-        values: One per sample, at least one; None becomes "unknown", an ordinary group.
+        values: The column's value for each sample, at least one; None becomes "unknown", an ordinary group.
         score: Function from the indices of a group's samples, (M,), to scores.
         min_samples: Minimum number of samples of a ranked group; its score must also be defined.
     """
     members: dict[str, list[int]] = {}
-    for place, value in enumerate(values):
-        members.setdefault(UNKNOWN if value is None else value, []).append(place)
+    for row, value in enumerate(values):
+        members.setdefault(UNKNOWN if value is None else value, []).append(row)
     groups = {name: score(np.array(members[name], dtype=np.intp)) for name in sorted(members)}
     measure = next(iter(groups.values())).measure
     headlines = {name: headline_of(group) for name, group in groups.items() if group.n >= min_samples}
     value_of = {name: value for name, (value, _) in headlines.items() if value is not None}
-    ranked = sorted(value_of, key=lambda name: -value_of[name] if measure == "kl" else value_of[name])  # worst first
+    # The worst comes first; a divergence is worse the higher it is.
+    worst_sign = -1 if measure == "kl" else 1
+    ranked = sorted(value_of, key=lambda name: worst_sign * value_of[name])
     scores = GroupScores(groups=groups, measure=measure, min_samples=min_samples)
     if len(ranked) < 2:
         return scores

@@ -1,1 +1,5 @@
 """Export of classifiers to files for other programs."""
+
+from uniemox.callable_package import make_callable
+
+make_callable(__name__)

@@ -29,13 +29,17 @@ from uniemox.views.config import ViewConfig
 from uniemox.views.loader import load_batches
 from uniemox.views.transforms import EvalViews
 
-FEW_VALUES = 1_000  # smaller tensors, such as scales and biases, are not packed: they save nothing
-MATRIX_VALUES = 5_000  # minimum size of kernels for 8 bits; smaller ones get 16
+# Tensors up to this size, such as scales and biases, are not packed: they save nothing.
+FEW_VALUES = 1_000
+# Kernels up to this size get 16 bits; larger ones can get 8.
+MATRIX_VALUES = 5_000
+# Endings of the names of stored tensors.
 HALF = ".float16"
 BYTES = ".int8"
 SCALES = ".scales"
 Values = NDArray[np.float32]
-Packed = tuple[list[TensorProto], list[onnx.NodeProto]]  # stored tensors, and the nodes that convert them to float32
+Packed = tuple[list[TensorProto], list[onnx.NodeProto]]
+"""Stored tensors, and the nodes that convert them to float32."""
 
 
 def store_as_float16(src: Path, dst: Path) -> None:
@@ -57,33 +61,32 @@ def store_as_int8(src: Path, dst: Path, *, keep_float16: str | None = None) -> N
     Logits change more than with float16: by up to 0.2 in a MobileNetV2, see docs/export.md.
 
     Args:
-        keep_float16: A regular expression; kernels whose name contains a match are stored as float16 too.
+        src: ONNX file to read.
+        dst: ONNX file to write; may be src.
+        keep_float16: A regular expression; kernels whose name contains a match are stored as float16 too. None: none.
 
     Raises:
-        ConfigError: For no match or an invalid expression.
-        CheckpointError: For a file with packed weights.
+        ConfigError: If the expression is invalid, or matches no kernel.
+        CheckpointError: If src can't be read or has packed weights, or if dst can't be written.
     """
     try:
-        if keep_float16 is None:
-            chosen = None
-        else:
-            chosen = re.compile(keep_float16)
+        pattern = None if keep_float16 is None else re.compile(keep_float16)
     except re.error as error:
         raise ConfigError(f"--keep-float16 {keep_float16!r} is not a regular expression: {error}") from error
-    kept = []
+    matches: list[str] = []
 
     def pack(name: str, values: Values) -> Packed | None:
         is_kernel = values.ndim > 1 and values.size > MATRIX_VALUES and bool(np.isfinite(values).all())
-        is_kept = is_kernel and bool(chosen and chosen.search(name))
-        kept.extend([name] * is_kept)
-        if is_kernel and not is_kept:
+        if is_kernel and pattern and pattern.search(name):
+            matches.append(name)
+        elif is_kernel:
             return _as_bytes(name, values)
         return _as_half(name, values)
 
     model = read_model(src)
     check_float32(model)
     model = _packed(model, pack)
-    if chosen and not kept:
+    if pattern and not matches:
         raise ConfigError(
             f"--keep-float16 {keep_float16!r} matches no kernel's name; the networks of a mean are called "
             "encoders.0, encoders.1 and so on"
@@ -92,7 +95,7 @@ def store_as_int8(src: Path, dst: Path, *, keep_float16: str | None = None) -> N
 
 
 def check_float32(model: onnx.ModelProto) -> None:
-    """Raise CheckpointError for a model whose weights are stored in fewer bits."""
+    """Raise CheckpointError if a model's weights are stored in fewer bits."""
     if any(tensor.data_type in (TensorProto.FLOAT16, TensorProto.INT8) for tensor in model.graph.initializer):
         raise CheckpointError(
             "the model's weights are already stored in 16 or 8 bits; export its original run, or that run's "
@@ -101,28 +104,34 @@ def check_float32(model: onnx.ModelProto) -> None:
 
 
 def _packed(model: onnx.ModelProto, pack: Callable[[str, Values], Packed | None]) -> onnx.ModelProto:
-    """Pack the large weights of a model in place.  pack: returns a weight's replacement; None: it stays."""
+    """Pack the large weights of a model in place.
+
+    Args:
+        model: The model.
+        pack: Function from a weight's name and values to its replacement; None: the weight stays.
+    """
     graph = model.graph
-    given = {one.name for one in graph.input}  # weights that are also inputs, which callers may replace
-    kept = []
+    # Weights that are also inputs may be replaced by callers.
+    inputs = {value.name for value in graph.input}
+    tensors = []
     nodes = []
     for tensor in graph.initializer:
         packed = None
-        if tensor.data_type == TensorProto.FLOAT and tensor.name not in given:
+        if tensor.data_type == TensorProto.FLOAT and tensor.name not in inputs:
             values = numpy_helper.to_array(tensor)
             if values.size > FEW_VALUES:
                 packed = pack(tensor.name, values)
-            else:
-                packed = None
         if packed is None:
-            kept.append(tensor)
+            tensors.append(tensor)
             continue
-        kept += packed[0]
-        nodes += packed[1]
+        stored, conversions = packed
+        tensors += stored
+        nodes += conversions
+    # Conversions come first, because ONNX wants a node after those that it reads.
     nodes += graph.node
     del graph.node[:], graph.initializer[:]
     graph.node.extend(nodes)
-    graph.initializer.extend(kept)
+    graph.initializer.extend(tensors)
     return model
 
 
@@ -130,8 +139,9 @@ def _as_half(name: str, values: Values) -> Packed | None:
     """Pack values as float16; None if float16 can't hold them."""
     if not np.abs(values).max() <= np.finfo(np.float16).max:
         return None
-    small = numpy_helper.from_array(values.astype(np.float16), name + HALF)
-    return [small], [onnx.helper.make_node("Cast", [small.name], [name], small.name, to=TensorProto.FLOAT)]
+    stored = numpy_helper.from_array(values.astype(np.float16), name + HALF)
+    cast = onnx.helper.make_node("Cast", [stored.name], [name], stored.name, to=TensorProto.FLOAT)
+    return [stored], [cast]
 
 
 def _as_bytes(name: str, values: Values) -> Packed:
@@ -142,13 +152,15 @@ def _as_bytes(name: str, values: Values) -> Packed:
     where they started than to the next value. The draw depends only on the weight's name.
     """
     highest = np.abs(values).max(axis=tuple(range(1, values.ndim)), keepdims=True)
+    # A channel of zeros must not divide by 0.
     scales = (np.maximum(highest, np.finfo(np.float32).tiny) / 127).astype(np.float32)
-    draw = np.random.default_rng(zlib.crc32(name.encode()))
-    rounded = np.floor(values / scales + draw.random(values.shape, np.float32)).clip(-127, 127)
-    whole = numpy_helper.from_array(rounded.astype(np.int8), name + BYTES)
-    read = onnx.helper.make_node("Cast", [whole.name], [whole.name + HALF], whole.name, to=TensorProto.FLOAT)
-    scaled = onnx.helper.make_node("Mul", [whole.name + HALF, name + SCALES], [name], name + SCALES)
-    return [whole, numpy_helper.from_array(scales, name + SCALES)], [read, scaled]
+    generator = np.random.default_rng(zlib.crc32(name.encode()))
+    rounded = np.floor(values / scales + generator.random(values.shape, np.float32)).clip(-127, 127)
+    stored = numpy_helper.from_array(rounded.astype(np.int8), name + BYTES)
+    stored_scales = numpy_helper.from_array(scales, name + SCALES)
+    cast = onnx.helper.make_node("Cast", [stored.name], [stored.name + HALF], stored.name, to=TensorProto.FLOAT)
+    multiply = onnx.helper.make_node("Mul", [stored.name + HALF, name + SCALES], [name], name + SCALES)
+    return [stored, stored_scales], [cast, multiply]
 
 
 Method = Literal["dynamic", "static"]
@@ -156,13 +168,17 @@ Pixels = Mapping[str, NDArray[np.float32]]
 """Views by name, (N, 3, S, S), normalised."""
 
 MAX_IMAGES = 2_000
-CALIBRATING = 64  # images for measuring ranges and choosing layers
+CALIBRATION_IMAGES = 64
+"""Number of images for measuring ranges and choosing layers."""
 BATCH = 16
-MAX_CHANGE = 0.015  # mean absolute change of the probabilities
-CHANCE = 1.96  # standard errors of accuracy that a difference may have by chance
+MAX_CHANGE = 0.015
+"""Maximum mean absolute change of the probabilities."""
+# A loss of accuracy up to this number of standard errors may be chance (95 %).
+CHANCE = 1.96
 LAYER = re.compile(r"(?:.*?encoders\.\d+\.|.*?encoder\.)?[^.]+(?:\.\d+)?\.")
 """Begins a weight's name: its layer, such as encoder.blocks.3."""
 Report = Callable[[str, int, int], None]
+"""Function called with the name of the work, the number done, and the number of all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +190,7 @@ class Int8Check:
     kept_float: tuple[str, ...]  # layers that stay float32, because rounding them changes the probabilities too much
     change: float  # mean absolute change of the probabilities
     agreement: float  # share of the images, 0 to 1, with the same most probable label
-    accuracy_before: float | None  # of the images with a label
+    accuracy_before: float | None  # accuracy over the images with a label; None without labels
     accuracy_after: float | None
     accuracy_error: float | None  # standard error of the difference
     float32_ms: float  # median time per image in batches, before
@@ -199,34 +215,33 @@ class Int8Check:
         scores = ""
         if self.accuracy_before is not None:
             scores = f"accuracy {self.accuracy_after:.1%}, before {self.accuracy_before:.1%}; "
-        if self.kept_float:
-            kept = f"; float32 stay {', '.join(self.kept_float)}"
-        else:
-            kept = ""
+        exceptions = f"; float32 stay {', '.join(self.kept_float)}" if self.kept_float else ""
         return (
             f"int8 ({self.method}): {self.int8_ms:.1f} ms an image, float32 {self.float32_ms:.1f} ms; probabilities of "
             f"{self.pictures} images change by {self.change:.3f} on average, {self.agreement:.1%} keep their label; "
-            f"{scores}{self.int8_bytes / 1e6:.1f} MB, float32 {self.float32_bytes / 1e6:.1f} MB{kept}"
+            f"{scores}{self.int8_bytes / 1e6:.1f} MB, float32 {self.float32_bytes / 1e6:.1f} MB{exceptions}"
         )
 
 
 def export_int8(
-    src: Path, dst: Path, data: DataSet, *, on_progress: Report = lambda what, done, total: None
+    src: Path, dst: Path, data: DataSet, *, on_progress: Report = lambda work, done, total: None
 ) -> Int8Check:
-    """Write a classifier's ONNX file in int8 if it is faster and accurate enough, and return the measurements.
-
-    ranges and choose the layers that stay float32.
+    """Write a classifier's ONNX file in int8 if it is faster and accurate enough, see `Int8Check.is_kept`.
 
     Args:
-        src: From `export_classifier`.
-        data: up to 2,000 evenly spread images are compared; 64 of them give the.
-        on_progress: Called with the step, and the number done and of all. Writes nothing if the result is not
-            `is_kept`.
+        src: ONNX file from `export_classifier`.
+        dst: File to write.
+        data: Images, of which up to 2,000 evenly spread ones are compared; 64 of them give the ranges and choose the
+            layers that stay float32.
+        on_progress: Called with the step, and the number done and of all.
+
+    Returns:
+        The measurements.
 
     Raises:
         CheckpointError: If src is not a uniemox classifier, or can't be quantised or written.
-        ConfigError: If it predicts no labels.
-        DataError: Without readable images.
+        ConfigError: If the classifier predicts no labels.
+        DataError: If no image can be read.
     """
     info = Network.open(src).info
     if info.task == "affect":
@@ -236,13 +251,15 @@ def export_int8(
         plain = Path(folder) / "float32.onnx"
         small = Path(folder) / "int8.onnx"
         unpack_weights(src, plain)
-        images = [views for views, _ in _batches(data, _spread(chosen, CALIBRATING), info, 1)]
+        images = [views for views, _ in _batches(data, _spread(chosen, CALIBRATION_IMAGES), info, 1)]
         if not images:
             raise DataError("none of the images can be read, so nothing can be compared; run uniemox data check")
-        method, kept = _search(plain, small, images, info, on_progress)
+        method, float_layers = _search(plain, small, images, info, on_progress)
         batches = _batches(data, chosen, info, BATCH)
         report = functools.partial(on_progress, "comparing int8 with float32")
-        check = _compare(src, small, info, batches, lambda done: report(done, len(chosen)), method=method, kept=kept)
+        check = _compare(
+            src, small, info, batches, lambda done: report(done, len(chosen)), method=method, float_layers=float_layers
+        )
         if check.is_kept:
             write_model(read_model(small), dst)
     return check
@@ -251,12 +268,15 @@ def export_int8(
 def quantise(src: Path, dst: Path, images: Sequence[Pixels], keep: str = "") -> Method:
     """Write an ONNX file again with 8-bit weights, and return the method.
 
-    static, if most weights belong to convolutions: these, and what only joins them, with weights per channel and
-    activations in 8 bits, whose ranges are measured on `images`. dynamic, otherwise: only matrix products, ranges
-    measured at run time, images not used.
+    The method is static if most weights belong to convolutions: these, and what only joins them, get weights per
+    channel and activations in 8 bits, whose ranges are measured on `images`. Otherwise it is dynamic: only matrix
+    products get 8 bits, ranges are measured at run time, and images are not used.
     Metadata stay; a dynamic file is marked as taking one image at a time, see `is_one_by_one`.
 
     Args:
+        src: ONNX file to read.
+        dst: ONNX file to write.
+        images: Inputs on which ranges are measured.
         keep: Regular expression; convolutions whose weight's name begins with a match stay float32. Empty: none.
 
     Raises:
@@ -266,11 +286,13 @@ def quantise(src: Path, dst: Path, images: Sequence[Pixels], keep: str = "") -> 
     tools = quantization_tools()
     model = read_model(src)
     check_float32(model)
-    metadata = {one.key: one.value for one in model.metadata_props}
-    del model.graph.value_info[:]  # shapes from torch's exporter contradict the ones inferred here
+    metadata = {prop.key: prop.value for prop in model.metadata_props}
+    # Shapes from torch's exporter contradict those that onnxruntime infers.
+    del model.graph.value_info[:]
     method: Method = "static" if _is_convolutional(model) else "dynamic"
+    # onnxruntime prints advice on the root logger.
     level = logging.root.level
-    logging.root.setLevel(logging.ERROR)  # onnxruntime prints advice on the root logger
+    logging.root.setLevel(logging.ERROR)
     try:
         with tempfile.TemporaryDirectory(prefix="uniemox-int8-") as folder:
             partial = Path(folder) / "int8.onnx"
@@ -298,22 +320,23 @@ def quantise(src: Path, dst: Path, images: Sequence[Pixels], keep: str = "") -> 
     return method
 
 
-JOINING = ("Add", "Clip", "Relu")  # operators that compute in 8 bits if everything that they read does
+JOINING = ("Add", "Clip", "Relu")
+"""Operators that compute in 8 bits if everything that they read does."""
 
 
 def _convolutions(graph: onnx.GraphProto, keep: str) -> list[str]:
     """Return names of the convolutions to quantise, and of the nodes that only join their outputs."""
     makers = {output: node.name for node in graph.node for output in node.output}
+    # A dict keeps the order of the nodes.
     chosen = dict[str, None]()
-    for node in graph.node:  # sources come first
+    # A node comes after those that it reads.
+    for node in graph.node:
         if node.op_type == "Conv":
             is_chosen = not (keep and re.match(keep, node.input[1]))
         else:
-            if node.op_type == "Add":
-                sources = node.input
-            else:
-                sources = node.input[:1]
-            is_chosen = node.op_type in JOINING and all(makers.get(one) in chosen for one in sources)
+            # Clip also reads its limits, which are constants.
+            sources = node.input if node.op_type == "Add" else node.input[:1]
+            is_chosen = node.op_type in JOINING and all(makers.get(source) in chosen for source in sources)
         if is_chosen:
             chosen[node.name] = None
     return list(chosen)
@@ -332,8 +355,8 @@ def _search(
     def change() -> float:
         return float(np.abs(_shares(open_session(dst), images, info) - expected).mean())
 
-    def change_without(kept: Collection[str]) -> float:
-        quantise(src, dst, images, "|".join(map(re.escape, kept)))
+    def change_without(float_layers: Collection[str]) -> float:
+        quantise(src, dst, images, "|".join(map(re.escape, float_layers)))
         return change()
 
     method = quantise(src, dst, images)
@@ -341,11 +364,12 @@ def _search(
         return method, ()
     weights = [node.input[1] for node in read_model(src).graph.node if node.op_type == "Conv"]
     layers = list(dict.fromkeys(match[0] for name in weights if (match := LAYER.match(name))))
-    alone = {}
+    change_alone = {}
     for done, layer in enumerate(layers):
         on_progress("trying layers in 8 bits", done, len(layers))
-        alone[layer] = change_without([one for one in layers if one != layer])
-    order = sorted(layers, key=lambda layer: alone[layer])
+        change_alone[layer] = change_without([other for other in layers if other != layer])
+    order = sorted(layers, key=lambda layer: change_alone[layer])
+    # The change is taken to grow with the number of layers in 8 bits, so bisection finds the largest number.
     counts = range(1, len(order))
     count = max(1, bisect.bisect_right(counts, MAX_CHANGE, key=lambda count: change_without(order[count:])))
     quantise(src, dst, images, "|".join(map(re.escape, order[count:])))
@@ -374,11 +398,11 @@ def _behind_logits(graph: onnx.GraphProto) -> list[str]:
 def _is_convolutional(model: onnx.ModelProto) -> bool:
     """Return True if convolutions have more than half of the weights that could be quantised."""
     sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in model.graph.initializer}
-    held = {"Conv": 0, "MatMul": 0, "Gemm": 0}
+    weights = {"Conv": 0, "MatMul": 0, "Gemm": 0}
     for node in model.graph.node:
-        if node.op_type in held:
-            held[node.op_type] += sum(sizes.get(name, 0) for name in node.input)
-    return held["Conv"] > held["MatMul"] + held["Gemm"]
+        if node.op_type in weights:
+            weights[node.op_type] += sum(sizes.get(name, 0) for name in node.input)
+    return weights["Conv"] > weights["MatMul"] + weights["Gemm"]
 
 
 def _compare(
@@ -389,49 +413,64 @@ def _compare(
     on_progress: Callable[[int], None],
     *,
     method: Method,
-    kept: tuple[str, ...],
+    float_layers: tuple[str, ...],
 ) -> Int8Check:
     """Run both files on the same batches, in turns, so that a busy machine slows both equally.
 
     Each runs as in prediction, so that the measured speed is the real one.
     """
     sessions = [open_session(src), open_session(small)]
-    alone = [is_one_by_one(session) for session in sessions]
-    times: list[list[float]] = [[], []]
+    takes_one = [is_one_by_one(session) for session in sessions]
+    times_ms: list[list[float]] = [[], []]
     answers: list[list[NDArray[np.float64]]] = [[], []]
     labels = list[int | None]()
-    for number, (batch, of_batch) in enumerate(batches):
-        for which in (0, 1) if number % 2 else (1, 0):
+    for number, (batch, batch_labels) in enumerate(batches):
+        for index in (0, 1) if number % 2 else (1, 0):
             if number == 0:
-                run_views(sessions[which], ["logits"], batch, one_by_one=alone[which])  # the first run allocates
-            began = time.perf_counter()
-            [logits] = run_views(sessions[which], ["logits"], batch, one_by_one=alone[which])
-            times[which].append((time.perf_counter() - began) / len(of_batch) * 1000)
-            answers[which].append(answers_of(info, logits, None))
-        labels += of_batch
+                # The first run allocates memory and is not measured.
+                run_views(sessions[index], ["logits"], batch, one_by_one=takes_one[index])
+            start = time.perf_counter()
+            [logits] = run_views(sessions[index], ["logits"], batch, one_by_one=takes_one[index])
+            times_ms[index].append((time.perf_counter() - start) / len(batch_labels) * 1000)
+            answers[index].append(answers_of(info, logits, None))
+        labels += batch_labels
         on_progress(len(labels))
-    before, after = (np.concatenate(one) for one in answers)  # (N, E)
-    has_label = np.array([label is not None for label in labels])
-    truth = np.array([label for label in labels if label is not None])
-    scores: list[float | None] = [None, None, None]
-    if len(truth):
-        hits = [(shares[has_label].argmax(axis=1) == truth).astype(float) for shares in (before, after)]
-        error = float(np.square(hits[1] - hits[0]).sum() ** 0.5 / len(truth))
-        scores = [float(hits[0].mean()), float(hits[1].mean()), error]
+    before, after = (np.concatenate(parts) for parts in answers)  # (N, E)
+    accuracy_before, accuracy_after, accuracy_error = _accuracies(before, after, labels)
     return Int8Check(
         method=method,
         pictures=len(labels),
-        kept_float=kept,
+        kept_float=float_layers,
         change=float(np.abs(after - before).mean()),
         agreement=float((before.argmax(axis=1) == after.argmax(axis=1)).mean()),
-        accuracy_before=scores[0],
-        accuracy_after=scores[1],
-        accuracy_error=scores[2],
-        float32_ms=float(np.median(times[0])),
-        int8_ms=float(np.median(times[1])),
+        accuracy_before=accuracy_before,
+        accuracy_after=accuracy_after,
+        accuracy_error=accuracy_error,
+        float32_ms=float(np.median(times_ms[0])),
+        int8_ms=float(np.median(times_ms[1])),
         float32_bytes=src.stat().st_size,
         int8_bytes=small.stat().st_size,
     )
+
+
+def _accuracies(
+    before: NDArray[np.float64], after: NDArray[np.float64], labels: Sequence[int | None]
+) -> tuple[float | None, float | None, float | None]:
+    """Return the accuracies before and after, and the standard error of their difference; None without labels.
+
+    Args:
+        before: (N, E) probabilities.
+        after: (N, E) probabilities.
+        labels: N numbers; None for an image without a label.
+    """
+    truth = np.array([label for label in labels if label is not None])
+    if not len(truth):
+        return None, None, None
+    has_label = np.array([label is not None for label in labels])
+    hits_before = (before[has_label].argmax(axis=1) == truth).astype(float)
+    hits_after = (after[has_label].argmax(axis=1) == truth).astype(float)
+    error = float(np.square(hits_after - hits_before).sum() ** 0.5 / len(truth))
+    return float(hits_before.mean()), float(hits_after.mean()), error
 
 
 def _batches(
@@ -439,12 +478,12 @@ def _batches(
 ) -> Iterator[tuple[Pixels, Sequence[int | None]]]:
     """Yield the network's views of the readable images, and the classifier's numbers of their labels."""
     numbers = {data.labels.labels.index(label): i for i, label in enumerate(info.labels) if label in data.labels.labels}
-    middle, scale = (np.array(value, np.float32).reshape(3, 1, 1) * 255 for value in (info.mean, info.std))
+    mean, std = (np.array(value, np.float32).reshape(3, 1, 1) * 255 for value in (info.mean, info.std))
     for batch in load_batches(samples, EvalViews(ViewConfig.of(info)), size):
         views = {"scene": batch.scene.numpy(), "person": batch.person.numpy()}
         if batch.samples:
             labels = [numbers.get(-1 if sample.label is None else sample.label) for sample in batch.samples]
-            yield {name: (views[name].astype(np.float32) - middle) / scale for name in info.views}, labels
+            yield {name: (views[name].astype(np.float32) - mean) / std for name in info.views}, labels
 
 
 def _spread(samples: Sequence[Sample], limit: int) -> Sequence[Sample]:

@@ -26,9 +26,11 @@ from uniemox.model.classifier import Classifier
 
 CARD = "README.md"
 CONFIG = "config.json"
-TOLERANCE = 1e-4  # of probabilities, or of valence and arousal
-LONG = ("conformal_scores", "distances", "network")  # fields left out of config.json
-WHAT = {
+TOLERANCE = 1e-4
+"""Maximum difference of probabilities, or of valence and arousal."""
+# These fields are too long for config.json.
+OMITTED_FIELDS = ("conformal_scores", "distances", "network")
+SUBJECTS = {
     "evoked": "what an image makes its viewers feel, not what the people in it feel",
     "felt": "what a person in an image feels, as annotators saw it, not what the image makes people feel",
     "expressed": "a face's expression, not what the person feels",
@@ -41,21 +43,24 @@ def write_hub_folder(
     """Write the files, replacing existing ones; other files stay.
 
     Args:
-        name: Of the model, in the card.
-        scores: Lines of Markdown for it.
+        classifier: The classifier.
+        info: Its metadata.
+        folder: Folder to write to.
+        name: Name of the model in the card.
+        scores: Lines of Markdown for the card.
 
     Returns:
-        True if timm and transformers open it.
+        True if timm and transformers can open the folder.
 
     Raises:
-        CheckpointError or DataError: If it can't be written.
+        CheckpointError or DataError: If a file can't be written.
     """
     info = replace(info, trained_on=public_name(info.trained_on))
     export_classifier(classifier, info, folder / ONNX)
     network = timm_network(classifier, info)
     with writing(folder, CheckpointError):
         if network is None:
-            about = {key: value for key, value in asdict(info).items() if key not in LONG}
+            about = {key: value for key, value in asdict(info).items() if key not in OMITTED_FIELDS}
             write_file(folder / CONFIG, json.dumps({"library_name": "uniemox", **about}, indent=2) + "\n")
         else:
             _save_for_timm(network, info, folder)
@@ -64,8 +69,9 @@ def write_hub_folder(
 
 
 def _save_for_timm(network: nn.Module, info: ClassifierInfo, folder: Path) -> None:
+    # timm would write to the file that a link leads to.
     for name in (CONFIG, WEIGHTS):
-        refuse_special(folder / name, CheckpointError)  # timm would write to where it leads
+        refuse_special(folder / name, CheckpointError)
     pixels = {"input_size": (3, info.size, info.size), "mean": info.mean, "std": info.std}
     save_for_hf(
         network,
@@ -75,9 +81,11 @@ def _save_for_timm(network: nn.Module, info: ClassifierInfo, folder: Path) -> No
         data_config={**pixels, "crop_pct": info.crop_fraction, "interpolation": "bicubic", "crop_mode": "center"},
     )
     config = json.loads((folder / CONFIG).read_text("utf-8"))
-    config["model_args"].pop("num_classes", None)  # transformers adds the top level's value
+    # transformers adds the top level's value.
+    config["model_args"].pop("num_classes", None)
     write_file(folder / CONFIG, json.dumps(config, indent=2) + "\n")
-    shutil.copymode(folder / CONFIG, folder / WEIGHTS)  # safetensors makes the file unreadable for others
+    # safetensors makes the file unreadable for other users.
+    shutil.copymode(folder / CONFIG, folder / WEIGHTS)
 
 
 def timm_network(classifier: Classifier, info: ClassifierInfo) -> nn.Module | None:
@@ -98,7 +106,13 @@ def timm_network(classifier: Classifier, info: ClassifierInfo) -> nn.Module | No
     if not isinstance(last, nn.Linear) or last.weight.shape != head.weight.shape:
         return None
     network.load_state_dict(classifier.encoder.state_dict(), strict=False)
-    scale, shift = (4.0, 5.0) if info.task == "affect" else (1 / (info.temperature or 1.0), 0.0)
+    if info.task == "affect":
+        # From -1 to 1 to the scale of 1 to 9.
+        scale = 4.0
+        shift = 5.0
+    else:
+        scale = 1 / (info.temperature or 1.0)
+        shift = 0.0
     with torch.no_grad():
         last.weight.copy_(scale * head.weight)
         last.bias.copy_(scale * head.bias + shift)
@@ -115,10 +129,12 @@ def _agrees(network: nn.Module, classifier: Classifier, info: ClassifierInfo) ->
     was_training = classifier.training
     logits = classifier.eval()(**dict.fromkeys(info.views, pixels))
     classifier.train(was_training)
-    expected: Tensor = to_affect(logits) if info.task == "affect" else (logits / (info.temperature or 1.0)).softmax(-1)
+    expected: Tensor
     if info.task == "affect":
+        expected = to_affect(logits)
         outputs = network(pixels)
     else:
+        expected = (logits / (info.temperature or 1.0)).softmax(-1)
         outputs = network(pixels).softmax(-1)
     return bool((outputs - expected).abs().max() < TOLERANCE)
 
@@ -127,14 +143,18 @@ def _card(info: ClassifierInfo, name: str, scores: Sequence[str], *, is_timm: bo
     """Return the README of the folder: card.md without the sections that don't apply."""
     is_affect = info.task == "affect"
     views = {"scene": "the middle of the image", "person": "the person, cut out", "both": "the image and the person"}
-    unused = [] if is_timm else ["With timm"]
-    unused += [] if is_timm and not is_affect else ["With transformers"]
+    unused = []
+    if not is_timm:
+        unused.append("With timm")
+    if not is_timm or is_affect:
+        unused.append("With transformers")
     sections = files("uniemox.export").joinpath("card.md").read_text("utf-8").split("\n## ")
-    return "\n## ".join(one for one in sections if one.partition("\n")[0] not in unused).format(
+    template = "\n## ".join(section for section in sections if section.partition("\n")[0] not in unused)
+    return template.format(
         library="timm" if is_timm else "uniemox",
         timm_tag="\n- timm" if is_timm else "",
         name=name,
-        subject=WHAT[info.kind],
+        subject=SUBJECTS[info.kind],
         task="valence and arousal, 1 to 9" if is_affect else f"one of {', '.join(info.labels)}",
         view=views[info.streams],
         trained_on=info.trained_on or "data that its file does not name",

@@ -19,7 +19,8 @@ from uniemox.io.files import replacing
 from uniemox.model.classifier import Classifier
 from uniemox.model.encoder import ConcatEncoder
 
-TOLERANCE = 1e-4  # error of pooled features, relative to the largest
+TOLERANCE = 1e-4
+"""Maximum error of pooled features, relative to the largest one."""
 
 
 class WithMaps(nn.Module):
@@ -45,17 +46,18 @@ class WithMaps(nn.Module):
         """
         head: Any = self.classifier.head
         pairs = _features(self.classifier.encoder, scene)
-        pooled = torch.cat([values for _, values in pairs], dim=1)  # (N, D)
+        pooled = torch.cat([features for _, features in pairs], dim=1)  # (N, D)
         maps = []
         first = 0
-        for places, values in pairs:
-            weight = head.weight[:, first : first + values.shape[1], None, None]  # (E, Di, 1, 1)
-            maps.append(F.conv2d(places, weight))  # (N, E, h, w)
-            first += values.shape[1]
-        size = max((int(one.shape[-2]), int(one.shape[-1])) for one in maps)
+        for feature_map, features in pairs:
+            width = features.shape[1]
+            weight = head.weight[:, first : first + width, None, None]  # (E, Di, 1, 1)
+            maps.append(F.conv2d(feature_map, weight))  # (N, E, h, w)
+            first += width
+        size = max((int(class_map.shape[-2]), int(class_map.shape[-1])) for class_map in maps)
         total = _resized(maps[0], size)
-        for one in maps[1:]:
-            total = total + _resized(one, size)
+        for class_map in maps[1:]:
+            total = total + _resized(class_map, size)
         return named_outputs(self.classifier, pooled) | {"maps": total}
 
 
@@ -72,7 +74,7 @@ class WithFeatures(nn.Module):
 
 
 def named_outputs(classifier: Classifier, features: Tensor) -> dict[str, Tensor]:
-    """Return logits (N, E), features (N, D) and, if there is one, distance (N,).  features: (N, D)."""
+    """Return logits (N, E), the given features (N, D) and, if the classifier has one, distance (N,)."""
     logits = classifier.head(features)
     outputs = {"logits": logits, "features": features}
     if classifier.distance is None:
@@ -84,23 +86,23 @@ def named_outputs(classifier: Classifier, features: Tensor) -> dict[str, Tensor]
 def has_maps(classifier: Classifier, size: int) -> bool:
     """Return True if a scene classifier is a linear head over the means of one or several feature maps.
 
-    Tested on one image of noise.
+    The network is tested on one image of noise.
 
     Args:
-        classifier: In eval mode, on the CPU.
+        classifier: Classifier in eval mode, on the CPU.
         size: Side of its input, px.
     """
     encoder = classifier.encoder
     if classifier.streams != "scene" or classifier.method is not None or not isinstance(classifier.head, nn.Linear):
         return False
-    several = encoder.encoders if isinstance(encoder, ConcatEncoder) else [encoder]
-    if not all(hasattr(one, "forward_features") and hasattr(one, "forward_head") for one in several):
+    parts = encoder.encoders if isinstance(encoder, ConcatEncoder) else [encoder]
+    if not all(hasattr(part, "forward_features") and hasattr(part, "forward_head") for part in parts):
         return False
     noise = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
-    for places, pooled in _features(encoder, noise):
-        if places.ndim != 4 or pooled.shape != places.shape[:2]:
+    for feature_map, pooled in _features(encoder, noise):
+        if feature_map.ndim != 4 or pooled.shape != feature_map.shape[:2]:
             return False
-        if (places.mean(dim=(2, 3)) - pooled).abs().max() > TOLERANCE * pooled.abs().max():
+        if (feature_map.mean(dim=(2, 3)) - pooled).abs().max() > TOLERANCE * pooled.abs().max():
             return False
     return True
 
@@ -108,15 +110,17 @@ def has_maps(classifier: Classifier, size: int) -> bool:
 def _features(encoder: Any, scene: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Return the last feature map (N, D, h, w) and the features (N, D) of each encoder."""
     if not isinstance(encoder, ConcatEncoder):
-        places = encoder.forward_features(scene)
-        return [(places, encoder.forward_head(places))]
-    several: Any = encoder.encoders
-    seen = [one.forward_features(scene * encoder.scale[i] + encoder.shift[i]) for i, one in enumerate(several)]
-    return [(places, one.forward_head(places)) for one, places in zip(several, seen, strict=True)]
+        feature_map = encoder.forward_features(scene)
+        return [(feature_map, encoder.forward_head(feature_map))]
+    parts: Any = encoder.encoders
+    feature_maps = [part.forward_features(scene * encoder.scale[i] + encoder.shift[i]) for i, part in enumerate(parts)]
+    return [
+        (feature_map, part.forward_head(feature_map)) for part, feature_map in zip(parts, feature_maps, strict=True)
+    ]
 
 
 def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize (N, E, h, w) without changing the means."""
+    """Resize maps (N, E, h, w) bilinearly without changing their means."""
     if tuple(maps.shape[-2:]) == size:
         return maps
     large = F.interpolate(maps, size, mode="bilinear")
@@ -136,7 +140,7 @@ def export_classifier(classifier: Classifier, info: ClassifierInfo, path: Path) 
     nothing. Its metadata contain `info` as JSON under "uniemox".
 
     Raises:
-        CheckpointError: If it can't be written.
+        CheckpointError: If torch can't export the network, or if the file can't be written.
     """
     names = list(info.views)
     device = next(classifier.parameters()).device
@@ -155,19 +159,30 @@ def export_classifier(classifier: Classifier, info: ClassifierInfo, path: Path) 
 
 
 def _traced(classifier: Classifier, names: Sequence[str], size: int) -> torch.onnx.ONNXProgram | None:
-    """Translate a classifier to ONNX.  names: of its inputs.  size: their side, px.  Returns None if torch can't."""
+    """Translate a classifier to ONNX.
+
+    Args:
+        classifier: Classifier in eval mode, on the CPU.
+        names: Names of its inputs.
+        size: Side of its inputs, px.
+
+    Returns:
+        The translated program; None if torch can't translate it.
+    """
     module: Any
     for module in classifier.modules():
-        if hasattr(module, "fused_attn"):  # torch can't export BEiT with fused attention
+        # torch can't export BEiT with fused attention.
+        if hasattr(module, "fused_attn"):
             module.fused_attn = False
     pixels = {name: torch.zeros(2, 3, size, size) for name in names}
     batch = torch.export.Dim("batch", min=1)
-    whole = (WithMaps if has_maps(classifier, size) else WithFeatures)(classifier).eval()
+    wrapped = WithMaps(classifier) if has_maps(classifier, size) else WithFeatures(classifier)
+    wrapped.eval()
     with torch.no_grad():
-        outputs = list(whole(**pixels))
+        outputs = list(wrapped(**pixels))
     with quiet():
         return torch.onnx.export(
-            whole,
+            wrapped,
             kwargs=pixels,
             dynamic_shapes={name: {0: batch} for name in names},
             input_names=names,
@@ -188,10 +203,8 @@ def read_model(path: Path) -> onnx.ModelProto:
         model = onnx.load(path)
         onnx.checker.check_model(model)
     except (OSError, ValueError, DecodeError, onnx.checker.ValidationError) as error:
-        if isinstance(error, FileNotFoundError):
-            reason = "there is no such file"
-        else:
-            reason = f"{error}; export it again"
+        is_missing = isinstance(error, FileNotFoundError)
+        reason = "there is no such file" if is_missing else f"{error}; export it again"
         raise CheckpointError(f"{path} can't be read as ONNX: {reason}") from error
     return model
 

@@ -22,7 +22,8 @@ class AffectBatch:
 
     predict: Callable[[], Tensor]
     """Forward pass; returns valence and arousal, (N, 2)."""
-    target: Tensor  # (N, 2), on the device of the predictions
+    target: Tensor
+    """(N, 2), on the device of the predictions."""
 
 
 @dataclass(slots=True)
@@ -48,23 +49,25 @@ class AffectStep:
         else:
             if self._loss is None:
                 with rehearsal(self.model, batch.target.device):
-                    predictions = [each.predict() for each in self.batches]
+                    predictions = [step_batch.predict() for step_batch in self.batches]
                 self._measure(predictions)
             prediction = batch.predict()
         assert self._loss is not None, "it was measured above"
+        # Comparing batches by value would compare their tensors.
         index = next(i for i, candidate in enumerate(self.batches) if candidate is batch)
         return (self._gradients[index] * prediction).sum(dim=1).mean(), {"loss": self._loss}
 
     def _measure(self, predictions: Sequence[Tensor]) -> None:
         """Compute the loss over all images of all processes, and its gradient in each prediction times their number."""
-        here = torch.cat([prediction.detach() for prediction in predictions])
-        counts = [count for [count] in gather_numbers(len(here))]
+        local = torch.cat([prediction.detach() for prediction in predictions])  # (images of this process, 2)
+        counts = [count for [count] in gather_numbers(len(local))]
         start = sum(counts[: rank()])
-        everywhere = gather_rows(here).requires_grad_()  # (images of the step, 2)
-        loss = affect_loss(everywhere, gather_rows(torch.cat([batch.target for batch in self.batches])))
-        (gradient,) = torch.autograd.grad(loss, everywhere)
+        gathered = gather_rows(local).requires_grad_()  # (images of the step, 2)
+        targets = gather_rows(torch.cat([batch.target for batch in self.batches]))
+        loss = affect_loss(gathered, targets)
+        (gradient,) = torch.autograd.grad(loss, gathered)
         # `train_step` takes means over images; their sum is needed.
-        gradient = len(everywhere) * gradient[start : start + len(here)]
+        gradient = len(gathered) * gradient[start : start + len(local)]
         self._loss = loss.detach()
         self._gradients = list(gradient.split([len(prediction) for prediction in predictions]))
 
@@ -76,13 +79,15 @@ def rehearsal(model: nn.Module, device: torch.device) -> Iterator[None]:
     The same passes afterwards draw the same numbers.
 
     Args:
-        device: Of the model.
+        model: The model that runs inside the context.
+        device: The model's device.
     """
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     counts = [None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone() for norm in norms]
     for norm in norms:
-        norm.momentum = 0.0  # the running statistics stay
+        # The running statistics stay unchanged.
+        norm.momentum = 0.0
     devices = [device] if device.type == "cuda" else []
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=devices):

@@ -17,8 +17,10 @@ INIT_MISSING = (
     "--init is missing: give embedded (comes with uniemox), a run, a checkpoint, timm:NAME, or scratch:timm:NAME; only "
     "--method histogram works without it"
 )
-USES = {"objects": {"objects", "people"}, "faces": {"face"}}  # regions by the option whose detector finds them
-RANDAUGMENT = r"rand(-(m|n|mmax|inc)\d+|-(p|mstd)\d+(\.\d+)?)*"  # timm silently ignores some invalid parts
+REGIONS_BY_DETECTOR = {"objects": {"objects", "people"}, "faces": {"face"}}
+"""Groups of regions by the option whose detector finds them."""
+# timm silently ignores some invalid parts.
+RANDAUGMENT = r"rand(-(m|n|mmax|inc)\d+|-(p|mstd)\d+(\.\d+)?)*"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -193,9 +195,7 @@ class FinetuneConfig:
     def fit(self) -> Fit:
         """Name of the fitting procedure. A region method trains everything, or what follows a frozen encoder."""
         if self.region_method is not None:
-            if self.network.frozen_encoder:
-                return "probe"
-            return "full"
+            return "probe" if self.network.frozen_encoder else "full"
         return cast(Fit, self.method)
 
     @property
@@ -211,10 +211,7 @@ class FinetuneConfig:
         Detectors run on clean images, so a detector turns off augmentation that moves, mixes or erases pixels; crops
         and flips stay. EmotiCon reads the scene without the person. Task affect has no classes to balance.
         """
-        if self.task == "affect":
-            config = replace(self, class_weighting="none")
-        else:
-            config = self
+        config = replace(self, class_weighting="none") if self.task == "affect" else self
         if self.network.objects or self.network.faces:
             clean = replace(self.augment, randaugment=None, mixup=0.0, cutmix=0.0, erasing=0.0, altered=0.0)
             config = replace(config, augment=clean)
@@ -262,12 +259,12 @@ class FinetuneConfig:
             below={"holdout_fraction": 1, "ema_decay": 1},
             at_most={"fraction": 1},
         )
-        for refused in (self._wrong_method(), self._wrong_task(), self._wrong_regions()):
-            if refused:
-                raise ConfigError(refused)
+        for conflict in (self._method_conflict(), self._task_conflict(), self._region_conflict()):
+            if conflict:
+                raise ConfigError(conflict)
 
-    def _wrong_method(self) -> str | None:
-        """Return why the method conflicts with other settings; None if it does not."""
+    def _method_conflict(self) -> str | None:
+        """Describe a conflict of the method with other settings; None if there is none."""
         if self.method == "mean" and self.network.streams != "scene":
             return f"method mean averages heads on the scene: leave network.streams scene, got {self.network.streams!r}"
         if self.method == "histogram" and self.init:
@@ -279,8 +276,8 @@ class FinetuneConfig:
             return "method histogram reads one view: give --network.streams scene or person, got network.streams='both'"
         return None
 
-    def _wrong_task(self) -> str | None:
-        """Return why the task conflicts with other settings; None if it does not."""
+    def _task_conflict(self) -> str | None:
+        """Describe a conflict of the task with other settings; None if there is none."""
         if self.task == "affect" and (self.method == "knn" or self.region_method is not None):
             return f"method {self.method} predicts labels: give task label or distribution, got 'affect'"
         if self.logit_adjustment > 0 and (self.task != "label" or self.method == "knn"):
@@ -294,19 +291,20 @@ class FinetuneConfig:
             )
         return None
 
-    def _wrong_regions(self) -> str | None:
-        """Return why a region method's settings conflict with others; None if they do not."""
+    def _region_conflict(self) -> str | None:
+        """Describe a conflict of a region method's settings with others; None if there is none."""
         network = self.network
-        given = [name for name in ("frozen_encoder", "objects", "faces") if getattr(network, name)]
-        if given and self.region_method is None:
-            return f"network.{given[0]} needs a method of {', '.join(REGION_METHODS)}, got method {self.method!r}" + (
-                "; method probe always freezes the encoder" if given[0] == "frozen_encoder" else ""
-            )
+        options = [name for name in ("frozen_encoder", "objects", "faces") if getattr(network, name)]
+        if options and self.region_method is None:
+            hint = "; method probe always freezes the encoder" if options[0] == "frozen_encoder" else ""
+            methods = ", ".join(REGION_METHODS)
+            return f"network.{options[0]} needs a method of {methods}, got method {self.method!r}{hint}"
         groups = set[str]()
-        if self.region_method is not None and given:  # else torch is not imported for it
+        # The method's class needs torch, which is imported only if one of these options is set.
+        if self.region_method is not None and options:
             groups.update(_class_of(self.region_method).groups)
-        for name in given:
-            if name in USES and not USES[name] & groups:
+        for name in options:
+            if name in REGIONS_BY_DETECTOR and not REGIONS_BY_DETECTOR[name] & groups:
                 return f"method {self.method} does not use what network.{name} detects; leave it out"
         if not network.confounders:
             return None

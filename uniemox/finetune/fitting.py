@@ -30,28 +30,34 @@ from uniemox.model.methods.ccim import Ccim
 from uniemox.training.hardware import precision_of
 from uniemox.views.transfer import to_device
 
-PENALTIES = tuple(10.0**power for power in range(-4, 3))  # sklearn's C, or ridge's alpha
+# Values of sklearn's C; ridge regression uses their inverses as alpha.
+PENALTIES = tuple(10.0**power for power in range(-4, 3))
 FOLDS = 5
 ITERATIONS = 2000
-# of fusion and head
+# Training of fusion and head.
 BATCH = 256
-RATE = 4e-3
+HIGH_LR = 4e-3
+# This second learning rate is tried if held-out images choose the weights.
+LOW_LR = 1e-3
 WEIGHT_DECAY = 0.05
 MAX_GRAD_NORM = 1.0
-# MAX_STEPS from 2,000 images on
-MAX_STEPS = 1000
+# Two images give one step more, up to the maximum at 2,000 images.
 MIN_STEPS = 100
-IMAGES_OF_A_STEP = 2
-WATCHED = 10  # number of times that held-out images are scored
-LOW_RATE = 1e-3  # second learning rate, tried if held-out images choose the weights
-MAX_FITTED = 4_000  # training images that the distance is fitted on
-MAX_SURROUNDINGS = 20_000  # training images that a dictionary of confounders is fitted on
+MAX_STEPS = 1000
+IMAGES_PER_STEP = 2
+SCORINGS = 10
+"""Number of times that held-out images are scored during a training."""
+MAX_DISTANCE_IMAGES = 4_000
+"""Maximum number of training images that the distance is fitted on."""
+MAX_SURROUNDINGS = 20_000
+"""Maximum number of training images that a dictionary of confounders is fitted on."""
 FEATURES = "features of the training images"
 
-OwnTargets = Callable[[Tensor, float], Tensor | None]  # maps rows (N,) and progress to a method's targets
+MethodTargets = Callable[[Tensor, float], Tensor | None]
+"""Function from rows, (N,), and progress, 0 to 1, to a method's targets for them."""
 
 
-class KeptWeights(NamedTuple):
+class ChosenWeights(NamedTuple):
     """Weights that held-out images chose."""
 
     step: int
@@ -67,16 +73,23 @@ def fit_head(
     seed: int,
     class_weights: NDArray[np.float32] | None = None,
 ) -> tuple[nn.Linear, float]:
-    """Fit a linear head on features. Returns the head and its penalty, which cross-validation on these samples chooses.
+    """Fit a linear head on features; cross-validation on these samples chooses its penalty.
 
     Features are standardised for the fit. The returned head includes this and takes unscaled features.
 
     Args:
         features: (N, C).
         target: (N, E), rows that sum to 1, or (N, 2) valence and arousal.
+        task: Task of the head; "affect" fits ridge regression, others logistic regression.
+        seed: Random seed of the folds.
         class_weights: (E,), weight of a sample of each class; None: equal weights.
+
+    Returns:
+        The head and its penalty.
     """
-    mean, std = features.mean(axis=0), features.std(axis=0) + 1e-6
+    mean = features.mean(axis=0)
+    # A constant feature must not divide by 0.
+    std = features.std(axis=0) + 1e-6
     x = (features - mean) / std
     if task == "affect":
         ridge = RidgeCV(alphas=[1 / penalty for penalty in PENALTIES]).fit(x, target)
@@ -93,54 +106,61 @@ def fit_fusion(
     target: Tensor,
     objective: Objective,
     seed: int,
-    own: OwnTargets | None = None,
+    method_targets: MethodTargets | None = None,
     score: Callable[[], float] | None = None,
     on_progress: Progress = silent,
-) -> KeptWeights | None:
+) -> ChosenWeights | None:
     """Train the layers after a classifier's encoder, in place; the encoder is not run.
 
     A linear head alone is not enough: it can't use information that only scene and person together contain.
     Takes a few seconds to a few minutes; the result is the same on every process.
 
     Args:
+        classifier: Classifier whose layers are trained.
         encoded: Output of `Classifier.encode` for N images.
         target: (N, E), or (N, 2) valence and arousal.
-        own: Function for the method's own targets of some rows.
+        objective: Training loss.
+        seed: Random seed of the batches.
+        method_targets: Function for the method's own targets of some rows; None: the method has none.
         score: Function that scores held-out images, called before the first step and ten times with each of two
             learning rates; the weights with the highest score are used. None: the last weights of one rate.
+        on_progress: Called after every step.
 
     Returns:
-        The step that the score chose; None without a score.
+        The weights that the score chose; None without a score.
     """
-    named = classifier.named_parameters()
-    parameters = [one for name, one in named if one.requires_grad and not name.startswith("encoder.")]
+    parameters = [
+        parameter
+        for name, parameter in classifier.named_parameters()
+        if parameter.requires_grad and not name.startswith("encoder.")
+    ]
     device = parameters[0].device
     encoded = encoded.to(device)
     target = target.to(device)
     start = _copies(parameters)
-    best = -math.inf if score is None else score()
-    kept = start
-    chosen = KeptWeights(0, 0.0)
+    best_score = -math.inf if score is None else score()
+    best_weights = start
+    chosen = ChosenWeights(0, 0.0)
     classifier.train()
-    rates = (RATE,) if score is None else (RATE, LOW_RATE)
+    lrs = (HIGH_LR,) if score is None else (HIGH_LR, LOW_LR)
     steps = steps_for(len(encoded))
-    for place, rate in enumerate(rates):
-        _put(start, parameters)
-        for done in _fit_steps(classifier, parameters, encoded, target, objective, seed, own, rate):
-            on_progress("fitting what follows the encoder", place * steps + done, len(rates) * steps)
-            if score is not None and done % (steps // WATCHED) == 0 and (value := score()) > best:
-                best = value
-                kept = _copies(parameters)
-                chosen = KeptWeights(done, rate)
+    for number, lr in enumerate(lrs):
+        _restore(start, parameters)
+        for done in _fit_steps(classifier, parameters, encoded, target, objective, seed, method_targets, lr):
+            on_progress("fitting what follows the encoder", number * steps + done, len(lrs) * steps)
+            if score is not None and done % (steps // SCORINGS) == 0 and (value := score()) > best_score:
+                best_score = value
+                best_weights = _copies(parameters)
+                chosen = ChosenWeights(done, lr)
     if score is None:
         return None
-    _put(kept, parameters)
+    _restore(best_weights, parameters)
     return chosen
 
 
 def steps_for(images: int) -> int:
-    """Return the number of training steps for fusion and head: fewer for fewer images, a multiple of `WATCHED`."""
-    return max(MIN_STEPS, min(MAX_STEPS, images // IMAGES_OF_A_STEP)) // WATCHED * WATCHED
+    """Return the number of training steps for fusion and head: fewer for fewer images, a multiple of `SCORINGS`."""
+    return max(MIN_STEPS, min(MAX_STEPS, images // IMAGES_PER_STEP)) // SCORINGS * SCORINGS
 
 
 def _fit_steps(
@@ -150,33 +170,29 @@ def _fit_steps(
     target: Tensor,
     objective: Objective,
     seed: int,
-    own: OwnTargets | None,
-    rate: float,
+    method_targets: MethodTargets | None,
+    lr: float,
 ) -> Iterator[int]:
     """Train with one learning rate; yields the number of steps done after each."""
     steps = steps_for(len(encoded))
-    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps, pct_start=0.1)
-    draws = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps, pct_start=0.1)
+    generator = torch.Generator().manual_seed(seed)
     for step in range(steps):
-        drawn = torch.randint(len(encoded), (BATCH,), generator=draws)
+        drawn = torch.randint(len(encoded), (BATCH,), generator=generator)
         rows = to_device(drawn, encoded.device)
         features = classifier.fuse(encoded[rows])
-        if own is None:
-            further = None
-        else:
-            further = own(drawn, step / steps)
-        if further is None:
-            further = None
-        else:
-            further = to_device(further, encoded.device)
-        loss = objective(classifier.head(features), target[rows], features, further)
+        own_targets = None if method_targets is None else method_targets(drawn, step / steps)
+        if own_targets is not None:
+            own_targets = to_device(own_targets, encoded.device)
+        loss = objective(classifier.head(features), target[rows], features, own_targets)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, MAX_GRAD_NORM)
         optimizer.step()
         schedule.step()
         yield step + 1
+    # Free the gradients of the last step.
     optimizer.zero_grad()
 
 
@@ -185,7 +201,7 @@ def _copies(parameters: Sequence[nn.Parameter]) -> list[Tensor]:
 
 
 @torch.no_grad()
-def _put(values: Sequence[Tensor], parameters: Sequence[nn.Parameter]) -> None:
+def _restore(values: Sequence[Tensor], parameters: Sequence[nn.Parameter]) -> None:
     for parameter, value in zip(parameters, values, strict=True):
         parameter.copy_(value)
 
@@ -204,11 +220,11 @@ def _best_penalty(x: NDArray, target: NDArray, weights: NDArray, seed: int) -> f
     losses: list[float] = []
     for penalty in PENALTIES:
         loss = 0.0
-        for train, held in splits:
+        for train, held_out in splits:
             coefficients, offsets = _fit(x[train], target[train], weights, penalty)
-            logits = x[held] @ coefficients.T + offsets
-            shares = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
-            loss -= float((target[held] * weights * shares).sum())
+            logits = x[held_out] @ coefficients.T + offsets
+            log_shares = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+            loss -= float((target[held_out] * weights * log_shares).sum())
         losses.append(loss)
         if len(losses) > 2 and min(losses[-2:]) > min(losses):
             break
@@ -230,10 +246,13 @@ def _fit(x: NDArray, target: NDArray, weights: NDArray, penalty: float) -> tuple
     model = LogisticRegression(C=penalty, max_iter=ITERATIONS)
     # Threads wait for each other longer than they compute, and far longer on busy cores.
     with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # of weak penalties, which are not chosen anyway
+        # Only weak penalties do not converge, and they are not chosen anyway.
+        warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(x[rows], columns, sample_weight=(target * weights)[rows, columns])
-    fitted = present[-len(model.coef_) :]  # of two classes, sklearn returns one row, for the second class
-    coefficients[fitted], offsets[fitted] = model.coef_, model.intercept_
+    # For two classes, sklearn returns one row, which belongs to the second class.
+    fitted = present[-len(model.coef_) :]
+    coefficients[fitted] = model.coef_
+    offsets[fitted] = model.intercept_
     return coefficients, offsets
 
 
@@ -246,8 +265,12 @@ def _linear(coefficients: NDArray, offsets: NDArray, mean: NDArray, std: NDArray
     return head
 
 
-def fit_method(run: FinetuneRun, out: Path) -> KeptWeights | None:
-    """Fit the layers after the encoder with the run's method.  out: the run's folder.
+def fit_method(run: FinetuneRun, out: Path) -> ChosenWeights | None:
+    """Fit the layers after the encoder with the run's method.
+
+    Args:
+        run: The run.
+        out: Folder of the run.
 
     Returns:
         The weights that held-out images chose; None if they chose nothing.
@@ -259,7 +282,7 @@ def fit_method(run: FinetuneRun, out: Path) -> KeptWeights | None:
         check_same_division(out, sources)
         model.head.load_state_dict(mean_head(sources, run.describe().labels).state_dict())
         return None
-    if config.fit == "knn":  # predicts from the 20 nearest training images
+    if config.fit == "knn":
         outputs = run.outputs(run.parts.train, FEATURES, encoded=True)
         model.head = NeighbourHead(fused(model, torch.from_numpy(outputs.values)), run.target(outputs.samples))
         model.head.to(run.device)
@@ -267,11 +290,12 @@ def fit_method(run: FinetuneRun, out: Path) -> KeptWeights | None:
     return fit_after_encoder(run, run.parts.selection if config.chooses_epoch else ())
 
 
-def fit_after_encoder(run: FinetuneRun, selection: Sequence[Sample] = ()) -> KeptWeights | None:
+def fit_after_encoder(run: FinetuneRun, selection: Sequence[Sample] = ()) -> ChosenWeights | None:
     """Fit the layers after the frozen encoder in place, because an optimiser may hold their parameters.
 
     Args:
-        selection: held-out images whose score chooses the weights; empty: use the last weights.
+        run: The run.
+        selection: Held-out images whose score chooses the weights; empty: use the last weights.
 
     Returns:
         The weights that held-out images chose; None if they chose nothing.
@@ -293,24 +317,30 @@ def fit_after_encoder(run: FinetuneRun, selection: Sequence[Sample] = ()) -> Kep
         return None
     encoded = torch.from_numpy(outputs.values)
     method = model.method
-    if config.task == "label":
-        smoothed = smooth(target, config.augment.smoothing)
-    else:
-        smoothed = target
+    smoothed = smooth(target, config.augment.smoothing) if config.task == "label" else target
 
-    def own(rows: Tensor, progress: float) -> Tensor | None:
+    def method_targets(rows: Tensor, progress: float) -> Tensor | None:
         assert method is not None
         return method.batch_targets([outputs.samples[row] for row in rows.tolist()], progress=progress)
 
     score = _scorer(run, selection) if selection else None
-    if score is not None and method is not None and method.linear:  # initialise it from the probe
+    # A method's skip features come first; a probe on them initialises their part of the head.
+    if score is not None and method is not None and method.linear:
         start = probe(fused(model, encoded)[:, : method.linear].numpy())
         linear: Any = model.head.of_features if isinstance(model.head, Ccim) else model.head
         with torch.no_grad():
             linear.weight[:, : start.in_features] = start.weight.to(run.device)
             linear.bias.copy_(start.bias)
-    own_targets = None if method is None else own
-    return fit_fusion(model, encoded, smoothed, objective, config.seed, own_targets, score, run.callback.progress)
+    return fit_fusion(
+        model,
+        encoded,
+        smoothed,
+        objective,
+        config.seed,
+        method_targets=None if method is None else method_targets,
+        score=score,
+        on_progress=run.callback.progress,
+    )
 
 
 def _scorer(run: FinetuneRun, samples: Sequence[Sample]) -> Callable[[], float]:
@@ -328,17 +358,24 @@ def _scorer(run: FinetuneRun, samples: Sequence[Sample]) -> Callable[[], float]:
         values = run.model.head(fused(run.model, encoded).to(run.device)).cpu()
         if run.config.task == "affect":
             return run.score_of(values, target)
-        if not values.isfinite().all():  # this rate is too high; other rates may work
+        # This learning rate is too high; the other one may work.
+        if not values.isfinite().all():
             return -math.inf
-        shares = (values / fit_temperature(values.numpy(), target.numpy())).log_softmax(dim=1)
-        return float((target * shares).sum(dim=1).mean())
+        temperature = fit_temperature(values.numpy(), target.numpy())
+        log_shares = (values / temperature).log_softmax(dim=1)
+        return float((target * log_shares).sum(dim=1).mean())
 
     return score
 
 
 @torch.no_grad()
 def fused(model: Classifier, encoded: Tensor) -> Tensor:
-    """Return the head's input in evaluation, (N, C), on the CPU.  encoded: N images, see `Classifier.encode`."""
+    """Return the head's input in evaluation, (N, C), on the CPU.
+
+    Args:
+        model: The classifier.
+        encoded: Output of `Classifier.encode` for N images.
+    """
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
@@ -352,13 +389,15 @@ def prepare_network(run: FinetuneRun, *, is_new: bool) -> None:
 
     Surroundings are encoded with the run's own initial encoder; the paper of CCIM uses a network trained on places.
     """
-    model, head, train = run.model, run.model.head, run.parts.train
+    model = run.model
+    head = model.head
+    train = run.parts.train
     if model.method is not None:
         model.method.prepare(train, run.data.labels)
     if is_new and isinstance(head, Ccim):
         alone = Classifier(model.encoder, feature_width=head.confounders.shape[1], outputs=1, streams="scene")
         view = replace(run.config.view, hide_person=True)
-        chosen = _some(train, MAX_SURROUNDINGS, run.config.seed)
+        chosen = _sample_subset(train, MAX_SURROUNDINGS, run.config.seed)
         outputs = run.outputs(chosen, "looking at surroundings", model=alone.to(run.device), view=view, encoded=True)
         head.fit_surroundings(outputs.values[:, 0], run.config.seed)
 
@@ -370,34 +409,33 @@ def adjust_logits(run: FinetuneRun) -> None:
     strength = run.config.logit_adjustment
     if strength > 0 and isinstance(head, nn.Linear):
         target = run.target(run.readable_train)  # (N, E)
+        # A class without images counts as one image, because log(0) is not finite.
         shares = target.mean(dim=0).clamp(min=1 / len(target))  # (E,)
         head.bias.sub_(strength * shares.log().to(head.bias.device))
 
 
 def fit_distance(run: FinetuneRun) -> None:
     """Fit the distance from the training images, on up to 4,000 of them."""
-    samples = _some(run.parts.train, MAX_FITTED, run.config.seed)
+    samples = _sample_subset(run.parts.train, MAX_DISTANCE_IMAGES, run.config.seed)
     model = run.model
     if len(samples) < MIN_IMAGES:
         return
     if run.encoded is None or precision_of(run.config.hardware) != "float32":
-        # In float32, as the ONNX file computes.
-        what = "fitting the distance from the training images"
-        values = run.outputs(samples, what, encoded=True, precision="float32").values
+        # The ONNX file computes in float32.
+        work = "fitting the distance from the training images"
+        values = run.outputs(samples, work, encoded=True, precision="float32").values
     else:
         chosen = {sample.key for sample in samples}
         values = run.encoded.values[[sample.key in chosen for sample in run.encoded.samples]]
     features = fused(model, torch.from_numpy(values))
+    # Some of the samples may be unreadable.
     if len(features) >= MIN_IMAGES:
         with torch.no_grad():
-            if run.config.task == "affect":
-                logits = None
-            else:
-                logits = model.head(features.to(run.device))
+            logits = None if run.config.task == "affect" else model.head(features.to(run.device))
         model.distance = Distance.fit(features, logits).to(run.device)
 
 
-def _some(samples: Sequence[Sample], count: int, seed: int) -> list[Sample]:
+def _sample_subset(samples: Sequence[Sample], count: int, seed: int) -> list[Sample]:
     """Return a random selection of at most this many samples, in their order."""
     rows = np.random.default_rng(seed).permutation(len(samples))[:count]
     return [samples[int(i)] for i in np.sort(rows)]

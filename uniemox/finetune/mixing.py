@@ -24,13 +24,13 @@ class Mixing:
     """Rows y1 to y2 and columns x1 to x2 that CutMix replaces, px, y2 and x2 excluded; None: mixup."""
 
     def mix_targets(self, targets: Tensor) -> Tensor:
-        """Return mixed targets.  targets: (N, E)."""
+        """Return mixed targets, (N, E), for targets (N, E)."""
         rows = torch.arange(self.count, device=targets.device)
         shares = mixup_target(rows, self.count, self.share)  # (count, count): share of image j in image i
         return torch.cat([shares @ targets[: self.count], targets[self.count :]])
 
     def mix_pixels(self, pixels: Tensor) -> None:
-        """Mix the pixels of a batch in place.  pixels: (N, K, H, W)."""
+        """Mix the pixels of a batch, (N, K, H, W), in place."""
         mixed = pixels[: self.count]
         if self.box is not None:
             y1, y2, x1, x2 = self.box
@@ -44,17 +44,19 @@ def draw_mixing(count: int, size: tuple[int, int], config: AugmentConfig) -> Mix
     """Draw how a batch is mixed, from numpy's global generator, in the order of timm's own Mixup.
 
     Args:
-        count: Images in the batch; the last one of an odd number stays unmixed.
-        size: Height and width, px.
+        count: Number of images in the batch; the last one of an odd number stays unmixed.
+        size: Height and width of the views, px.
+        config: Settings of mixup and CutMix.
 
     Returns:
-        None if nothing is mixed.
+        How to mix the batch; None if nothing is mixed.
     """
     even = count // 2 * 2
     if even == 0 or (config.mixup == 0 and config.cutmix == 0):
         return None
     mixup = Mixup(config.mixup, config.cutmix)
-    share, uses_cutmix = mixup._params_per_batch()  # the only part of timm's Mixup that does not need the pixels
+    # This is the only part of timm's Mixup that does not need the pixels.
+    share, uses_cutmix = mixup._params_per_batch()
     if not uses_cutmix or share == 1:
         return Mixing(even, share, None)
     (y1, y2, x1, x2), share = cutmix_bbox_and_lam(size, share)

@@ -36,7 +36,8 @@ from uniemox.model.regions import feature_map
 from uniemox.training.run_folder import read_json
 from uniemox.views.patches import IMAGENET, PixelStats
 
-SETTINGS = ("seed", "task", "monitor", "holdout_fraction", "fraction", "select")  # determine the training images
+# These settings determine which images train.
+SPLIT_SETTINGS = ("seed", "task", "monitor", "holdout_fraction", "fraction", "select")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,22 +59,32 @@ class SavedFusion(NamedTuple):
     name: str
     heads: int
     width: int  # C3
-    tensors: Mapping[str, Tensor] = {}  # of projection ("embed.") and fusion; {} for a planned run
+    tensors: Mapping[str, Tensor] = {}  # of the projection ("embed.") and the fusion; {} for a planned run
 
 
 def network_of(config: FinetuneConfig, data: DataSet, train: Sequence[Sample]) -> BuiltNetwork:
     """Build the network that a run trains; random weights are drawn from torch's generator.
 
-    Raises CheckpointError, EncoderError, ShapeError or ConfigError.
-
     Args:
-        train: Samples on which the options of a region method depend.
+        config: Settings of the run.
+        data: The run's data set.
+        train: Training samples, on which the options of a region method depend.
+
+    Raises:
+        CheckpointError: If initial weights can't be read.
+        EncoderError: If the network can't be used as an encoder.
+        ShapeError: If the size of the views does not fit the encoder.
+        ConfigError: If settings and initial weights conflict.
     """
     labels = data.labels.labels
     outputs = 2 if config.task == "affect" else len(labels)
     if config.fit == "histogram":
-        spec = NetworkSpec(encoders=(EncoderSpec(name=COLOUR_HISTOGRAM),), feature_width=FEATURES, outputs=outputs)
-        spec = replace(spec, streams=config.network.streams)
+        spec = NetworkSpec(
+            encoders=(EncoderSpec(name=COLOUR_HISTOGRAM),),
+            feature_width=FEATURES,
+            outputs=outputs,
+            streams=config.network.streams,
+        )
         return BuiltNetwork(build(spec).train(), spec)
     if config.region_method is not None:
         return _build_region_network(config, config.region_method, data, train)
@@ -83,23 +94,24 @@ def network_of(config: FinetuneConfig, data: DataSet, train: Sequence[Sample]) -
 def build_network(init: str, config: NetworkConfig, *, size: int, outputs: int) -> BuiltNetwork:
     """Build the classifier that `init` names; random weights are drawn from torch's generator.
 
-    Raises CheckpointError, EncoderError, ShapeError or ConfigError.
-
     Args:
+        init: Initial weights, see `FinetuneConfig.init`.
+        config: Settings of the network.
         size: Side of the views, px.
-        outputs: E.
+        outputs: E, number of outputs.
+
+    Raises:
+        CheckpointError: If initial weights can't be read.
+        EncoderError: If the network can't be used as an encoder.
+        ShapeError: If the size of the views does not fit the encoder.
+        ConfigError: If settings and initial weights conflict.
     """
     encoder, spec = open_start(init, config, size)
     parsed = Init.parse(init)
+    first = parsed.networks[0]
     saved = None
-    folder = Path(parsed.networks[0])
-    if (
-        config.streams == "both"
-        and not parsed.from_scratch
-        and parsed.networks[0] not in IN_PACKAGE
-        and folder.is_dir()
-    ):
-        saved = _read_fusion(folder, config.fusion)
+    if config.streams == "both" and not parsed.from_scratch and first not in IN_PACKAGE and Path(first).is_dir():
+        saved = _read_fusion(Path(first), config.fusion)
     spec = replace(spec, feature_width=feature_width(encoder, size), outputs=outputs, streams=config.streams)
     spec = replace(spec, **fusion_settings(saved, config))
     classifier = build(spec, encoder)
@@ -145,15 +157,15 @@ def open_start(init: str, config: NetworkConfig, size: int) -> tuple[Any, Networ
     parsed = Init.parse(init)
     if not parsed.networks:
         raise ConfigError(INIT_MISSING)
-    starts = [_open_one(source, config.pool, size, parsed.from_scratch) for source in parsed.networks]
-    encoder, spec = starts[0] if len(starts) == 1 else _side_by_side(starts)
+    starts = [_open_encoder(source, config.pool, size, parsed.from_scratch) for source in parsed.networks]
+    encoder, spec = starts[0] if len(starts) == 1 else _concatenate(starts)
     set_drop_path(encoder, config.drop_path)
     if config.confounders:
         spec = replace(spec, head="ccim", confounders=(config.confounders, feature_width(encoder, size)))
     return encoder, spec
 
 
-def _side_by_side(starts: Sequence[tuple[Any, NetworkSpec]]) -> tuple[Any, NetworkSpec]:
+def _concatenate(starts: Sequence[tuple[Any, NetworkSpec]]) -> tuple[Any, NetworkSpec]:
     """Concatenate several encoders into one, whose input has ImageNet's normalisation."""
     if any(len(spec.encoders) > 1 for _, spec in starts):
         raise ConfigError(
@@ -165,23 +177,23 @@ def _side_by_side(starts: Sequence[tuple[Any, NetworkSpec]]) -> tuple[Any, Netwo
     return encoder, NetworkSpec(encoders=described, folded_norms=any(spec.folded_norms for _, spec in starts))
 
 
-def _open_one(source: str, pool: str, size: int, from_scratch: bool) -> tuple[Any, NetworkSpec]:
+def _open_encoder(source: str, pool: str, size: int, from_scratch: bool) -> tuple[Any, NetworkSpec]:
     """Open the encoder of a file, of a run, of timm, or of a model in the package."""
     if source in IN_PACKAGE:
         return _start_of(*load_embedded(source), from_scratch)
-    if not source.startswith(TIMM) and Path(source).is_dir():
-        folder = Path(source)
-    else:
-        folder = None
+    is_folder = not source.startswith(TIMM) and Path(source).is_dir()
+    folder = Path(source) if is_folder else None
     if folder is not None and not (folder / ENCODER).is_file():
         raise CheckpointError(f"{folder} has no {ENCODER}: is it a finished run?")
     if folder is not None and is_classifier(folder / WEIGHTS):
         classifier, info = load_classifier(folder / WEIGHTS)
-        described = () if info.network is None else info.network.encoders
-        if len(described) == 1 and "img_size" in described[0].options and info.size != size:
+        encoders = () if info.network is None else info.network.encoders
+        # Such an encoder has position tables for one size only.
+        if len(encoders) == 1 and "img_size" in encoders[0].options and info.size != size:
             raise ConfigError(f"{folder} was fine-tuned at {info.size} px; give --view.size {info.size}")
         return _start_of(classifier.encoder, info, from_scratch)
-    source = source if folder is None else str(folder / ENCODER)
+    if folder is not None:
+        source = str(folder / ENCODER)
     is_random = source.startswith(TIMM) and from_scratch
     if is_random:
         encoder: Any = load_timm(source, size, pretrained=False)
@@ -209,16 +221,20 @@ def _start_of(encoder: nn.Module, info: ClassifierInfo, from_scratch: bool) -> t
 def check_same_division(run: Path, others: Sequence[str]) -> None:
     """Raise ConfigError unless the other runs trained on the same data with the same split.
 
-    With another split, the others may have trained on images that calibrate `run`. All are folders with a config.json.
+    With another split, the others may have trained on images that calibrate `run`.
+
+    Args:
+        run: Folder of the run, with a config.json.
+        others: Folders of the other runs, with a config.json each.
     """
-    own = read_json(run / CONFIG)
+    record = read_json(run / CONFIG)
     for other in others:
-        theirs = read_json(Path(other) / CONFIG)
-        differ = [name for name in SETTINGS if own["config"].get(name) != theirs["config"].get(name)]
-        if own["data"]["sha256"] != theirs["data"]["sha256"]:
-            differ.append("data")
-        if differ:
-            raise ConfigError(f"{other} was made with a different {' and '.join(differ)} than this run")
+        other_record = read_json(Path(other) / CONFIG)
+        different = [name for name in SPLIT_SETTINGS if record["config"].get(name) != other_record["config"].get(name)]
+        if record["data"]["sha256"] != other_record["data"]["sha256"]:
+            different.append("data")
+        if different:
+            raise ConfigError(f"{other} was made with a different {' and '.join(different)} than this run")
 
 
 def mean_head(sources: Sequence[str], labels: Sequence[str]) -> nn.Linear:
@@ -229,7 +245,8 @@ def mean_head(sources: Sequence[str], labels: Sequence[str]) -> nn.Linear:
         labels: Labels that all runs must have.
 
     Raises:
-        CheckpointError or ConfigError: For a folder that is not a run, other labels, or a head that is not linear.
+        CheckpointError: If a folder is not a fine-tuning run.
+        ConfigError: If a run has other labels, reads more than the scene, or has a head that is not linear.
     """
     weights = []
     biases = []
@@ -244,10 +261,11 @@ def mean_head(sources: Sequence[str], labels: Sequence[str]) -> nn.Linear:
                 f"method mean needs runs with a linear head on the scene and the labels {', '.join(labels)}; "
                 f"{source} has {', '.join(info.labels)}, streams={info.streams!r}, a {type(head).__name__}"
             )
+        # Dividing by the temperature calibrates a run's logits; dividing by the number of runs takes their mean.
         scale = len(sources) * (info.temperature or 1.0)
         weights.append(head.weight.detach() / scale)
         biases.append(head.bias.detach() / scale)
-    head = nn.Linear(sum(one.shape[1] for one in weights), len(labels))
+    head = nn.Linear(sum(weight.shape[1] for weight in weights), len(labels))
     head.load_state_dict({"weight": torch.cat(weights, dim=1), "bias": torch.stack(biases).sum(dim=0)})
     return head
 
@@ -259,22 +277,29 @@ def restart(encoder: nn.Module, spec: NetworkSpec) -> None:
     Sin-cos position tables stay unchanged.
 
     Args:
+        encoder: The encoder, changed in place.
         spec: Description of the encoder.
     """
+    # Building the encoder again must not change what torch's generator draws next.
     with torch.random.fork_rng(devices=[]):
         fresh = dict(build_encoders(spec).named_parameters())
-    drawn = set()
+    initialised = set()
     for module in encoder.modules():
         if isinstance(module, nn.LayerNorm | nn.BatchNorm2d):
             module.reset_parameters()
         if isinstance(module, nn.LayerNorm | nn.BatchNorm2d | nn.Linear | nn.Conv2d):
-            drawn |= {id(parameter) for parameter in module.parameters(recurse=False)}
+            initialised |= {id(parameter) for parameter in module.parameters(recurse=False)}
     start_as_mae(encoder)
     for name, parameter in encoder.named_parameters():
         if name.endswith(("cls_token", "mask_token")):
             nn.init.normal_(parameter, std=0.02)
-        elif id(parameter) not in drawn and not any(is_sincos(parameter, rows_first=first) for first in (True, False)):
+        elif id(parameter) not in initialised and not _is_position_table(parameter):
             parameter.copy_(fresh[name])
+
+
+def _is_position_table(parameter: Tensor) -> bool:
+    """Return True for a sin-cos position table, whichever axis of the grid comes first."""
+    return is_sincos(parameter, rows_first=True) or is_sincos(parameter, rows_first=False)
 
 
 @torch.no_grad()
@@ -282,7 +307,7 @@ def feature_width(encoder: nn.Module, size: int) -> int:
     """Return D, the number of channels of the encoder's features.
 
     Raises:
-        CheckpointError: If it returns none.
+        CheckpointError: If the encoder's output is not (N, D).
     """
     was_training = encoder.training
     features = encoder.eval()(torch.zeros(1, 3, size, size))
@@ -302,33 +327,45 @@ def fusion_settings(saved: SavedFusion | None, config: NetworkConfig) -> dict[st
             "streams both needs a fusion, and --init has none: give --network.fusion, one of static, dynamic, "
             "attention, scaled_attention, gated, or --network.streams scene"
         )
-    is_own = saved is not None and name == saved.name
-    heads, width = (saved.heads, saved.width) if is_own and saved else (config.fusion_heads, config.fused_width)
+    if saved is not None and name == saved.name:
+        heads = saved.heads
+        width = saved.width
+    else:
+        heads = config.fusion_heads
+        width = config.fused_width
     return {"fusion": name, "fusion_heads": heads, "fused_width": width}
 
 
-def _read_fusion(folder: Path, asked: str | None) -> SavedFusion | None:
-    """Read a run's own fusion; None if it has none.  asked: a class that the user names, which is therefore allowed.
+def _read_fusion(folder: Path, requested: str | None) -> SavedFusion | None:
+    """Read a run's own fusion; None if it has none.
 
-    Raises CheckpointError.
+    Args:
+        folder: Folder of the run.
+        requested: Fusion that the user names, and therefore allows even if it is from a package of the user's.
+
+    Raises:
+        CheckpointError: If the weights do not fit the fusion, or if it is from a package that the user does not name.
     """
     path = folder / WEIGHTS
-    with safetensors.safe_open(str(path), "pt") as file:  # whole, because the encoder came from this run
+    # The file is complete, because the encoder came from this run.
+    with safetensors.safe_open(str(path), "pt") as file:
         names = [name for name in file.keys() if name.startswith(("embed.", "fusion."))]  # noqa: SIM118
         tensors = {name: file.get_tensor(name) for name in names}
         header = (file.metadata() or {}).get(CLASSIFIER_KEY)
     if not any(name.startswith("fusion.") for name in tensors):
         return None
-    if header is not None:  # `load_classifier` has checked it
+    # `load_classifier` has checked the header of a classifier.
+    if header is not None:
         spec: Any = read_info(header).network
         return SavedFusion(spec.fusion, spec.fusion_heads, spec.fused_width, tensors)
     model = read_json(folder / CONFIG)["config"]["model"]
     fusion = SavedFusion(model["fusion"], model["fusion_heads"], model["decoder"]["width"], tensors)
-    if asked not in (None, fusion.name) and is_foreign(fusion.name):
+    if requested not in (None, fusion.name) and is_foreign(fusion.name):
         return None
     try:
-        refuse_foreign([fusion.name] if fusion.name != asked else [])
-        with torch.device("meta"):  # a header may claim any size
+        refuse_foreign([fusion.name] if fusion.name != requested else [])
+        # config.json may claim any size, so no memory is allocated before the shapes are checked.
+        with torch.device("meta"):
             draft = build_fusion(fusion.name, fusion.width, fusion.heads)
         check_shapes(draft, {key: tuple(value.shape) for key, value in _under(tensors, "fusion.").items()})
     except CheckpointError as error:
@@ -344,23 +381,23 @@ def _freeze_unused(encoder: nn.Module, size: int) -> int:
     """Freeze parameters that the last feature map does not use, such as a pooling: DDP would wait for them.
 
     Returns:
-        D, the channels of the map.
+        D, the number of channels of the map.
     """
     was_training = encoder.training
-    places = feature_map(encoder.eval(), torch.zeros(1, 3, size, size))  # (1, D, h, w)
-    places.sum().backward()
+    last_map = feature_map(encoder.eval(), torch.zeros(1, 3, size, size))  # (1, D, h, w)
+    last_map.sum().backward()
     encoder.train(was_training)
     for parameter in encoder.parameters():
         parameter.requires_grad_(parameter.grad is not None)
         parameter.grad = None
-    return places.shape[1]
+    return last_map.shape[1]
 
 
 def checkpoint_activations(encoder: Any) -> None:
     """Let the encoder recompute activations instead of storing them.
 
     Raises:
-        ConfigError: If it can't.
+        ConfigError: If the encoder can't.
     """
     if not hasattr(encoder, "set_grad_checkpointing"):
         raise ConfigError(f"hardware.grad_checkpointing does not work with a {type(encoder).__name__}; turn it off")

@@ -8,15 +8,14 @@ from uniemox.views.config import ViewConfig
 
 LIGHT = AugmentConfig(randaugment=None, mixup=0.0, cutmix=0.0, smoothing=0.1, erasing=0.0)
 
-
-AUTHORS_CROP = 224 / 256  # of their evaluation: 256 px on the short side, then the middle 224 px
+# The authors' evaluation resizes the short side to 256 px and then crops the middle 224 px.
+AUTHORS_CROP = 224 / 256
 
 
 def paper() -> FinetuneConfig:
     """Return the defaults of the authors' code, with a batch of 256 (theirs: 16 per GPU).
 
     These are 100 epochs, soft targets, RandAugment, mixup, CutMix, erasing and drop path 0.2.
-
     As in the authors' code, a plain ViT gives the mean of its patch tokens, the epoch with the highest validation
     accuracy is used, and evaluation shows the middle 7/8 of the image.
     Region methods have the form of their papers: without `network.skip`.
@@ -53,7 +52,8 @@ def demo() -> FinetuneConfig:
         optimizer=OptimizerConfig(base_lr=8e-4, betas=(0.9, 0.999), max_grad_norm=1.0),
         schedule=ScheduleConfig(epochs=4, warmup_epochs=0.5, min_lr=1e-6),
         head_lr_scale=5,
-        probe_first=True,  # the encoder has already learned scenes and faces; fine-tuning combines them
+        # The encoder has already learned scenes and faces; fine-tuning combines them.
+        probe_first=True,
         batch_size=64,
         hardware=HardwareConfig(threads=1),
     )

@@ -40,36 +40,45 @@ def finetune(
     """Fine-tune on a data set; under torchrun, call it in every process.
 
     On the CPU the same settings, data and number of processes give the same bits, even if the run is killed and
-    resumed.
-    Raises ConfigError, DataError, CheckpointError, NonFiniteLossError; StoppedError after SIGTERM or Ctrl-C. After any
-    error the last checkpoint remains.
+    resumed. After any error the last checkpoint remains.
 
     Args:
+        config: Settings of the run.
+        data: Labelled data set.
         out: Folder of the run, a new one, or one to continue if `resume`.
+        resume: Continue the run in `out` from its last checkpoint.
+        callback: Receives the progress of the run; None: nothing does.
 
     Returns:
         The finished classifier's metadata.
+
+    Raises:
+        ConfigError: If the settings do not fit the machine, the data or the run in `out`.
+        DataError: If no image is left to train on or to hold out, or if too many can't be read.
+        CheckpointError: If weights can't be read or written.
+        NonFiniteLossError: If a loss or the gradient is not finite.
+        StoppedError: After SIGTERM or Ctrl-C, when all is saved.
     """
     device = setup_device(config.hardware)
     callback = callback or Callback()
     config = with_precision(config.resolved(), out)
-    parts = split_for_training(data, config, None)  # raises before anything is written
+    # Data that can't be split, or do not fill a batch, are refused before anything is written.
+    parts = split_for_training(data, config, None)
     if config.trains_in_steps and not config.distillation.data:
         steps_in_epoch(len(parts.train), config.batch_size)
     with process_group(device), begin_run(out, "finetune", config, data, resume=resume):
         if was_finished(out, ONNX, config.save):
-            return load_classifier(out / WEIGHTS, allow=config.own_packages)[1]
+            _, info = load_classifier(out / WEIGHTS, allow=config.own_packages)
+            return info
+
         run = _open_run(config, data, out, device, callback)
         prepare_network(run, is_new=not Checkpoints(out, config.save.keep).saved())
         if config.trains_in_steps:
             _train(run, out)
-        elif kept := fit_method(run, out):
+        elif chosen := fit_method(run, out):
             with Journal(out, 0) as journal:
-                journal.write(kept.step, {"kept_lr": kept.lr})
-        if rank() == 0:
-            info = _finish(run, out)
-        else:
-            info = run.describe()
+                journal.write(chosen.step, {"kept_lr": chosen.lr})
+        info = _finish(run, out) if rank() == 0 else run.describe()
         wait_for_all()
         report_unreadable(out, run.broken.reasons, callback)
     return info
@@ -81,7 +90,8 @@ def _open_run(
     """Build the initial network, open the teacher, and record the training images in the run's folder."""
     parts = split_for_training(data, config, out if rank() == 0 else None)
     torch.manual_seed(config.seed)
-    with first_process_first():  # it may have to be downloaded
+    # The first process may have to download the initial weights.
+    with first_process_first():
         network = network_of(config, data, parts.train)
     run = FinetuneRun(config=config, data=data, network=network, parts=parts, callback=callback)
     reasons: dict[str, str] = {}
@@ -108,7 +118,7 @@ def _train(run: FinetuneRun, out: Path) -> None:
     samples = [*run.parts.train, *(run.answers.unlabelled if run.answers else ())]
     ema: Any = None if config.ema_decay is None else ModelEmaV3(model, decay=config.ema_decay, use_warmup=True)
     trainer = Trainer.of(
-        *(config, out, model, run.callback), samples=len(samples), head_lr_scale=config.head_lr_scale, every_epoch=True
+        config, out, model, run.callback, samples=len(samples), head_lr_scale=config.head_lr_scale, every_epoch=True
     )
     point = trainer.resume()
     if ema is not None and point.more:
@@ -119,19 +129,21 @@ def _train(run: FinetuneRun, out: Path) -> None:
             ema.set(model)
     runner = wrap(model, run.device, compiled=config.hardware.compile)
     plan = measure_plan(
-        config, trainer, run.probe, samples=len(samples), has_ema=ema is not None, what="fine-tuning", done=point.step
+        config, trainer, run.probe, samples=len(samples), has_ema=ema is not None, title="fine-tuning", done=point.step
     )
     augmented = AugmentedViews(config.view, config.seed, config.augment.randaugment, config.augment.altered)
-    views = ViewDataset(samples, augmented)
+    loader = load_batches(config, ViewDataset(samples, augmented), plan, run.broken)
     save = partial(_save, run, trainer, ema, plan.steps_per_epoch)
     objective = run.objective
-    with closing(trainer.steps(plan, load_batches(config, views, plan, run.broken), save)) as steps:
+
+    with closing(trainer.steps(plan, loader, save)) as steps:
         for step in steps:
             seed_step(config.seed, step.done)
-            values = finetune_step(
+            batches = [run.batch(views, progress=step.done / plan.steps) for views in step.batches]
+            losses = finetune_step(
                 runner,
                 trainer.optimizer,
-                [run.batch(batch, progress=step.done / plan.steps) for batch in step.batches],
+                batches,
                 objective=objective,
                 augment=config.augment,
                 stats=run.network.stats,
@@ -141,7 +153,8 @@ def _train(run: FinetuneRun, out: Path) -> None:
             if ema is not None:
                 ema.update(model, step=step.done)
             lr = trainer.optimizer.param_groups[-1]["lr"]
-            step.report(values | {"lr": lr, "epoch": (step.done + 1) / plan.steps_per_epoch})
+            step.report(losses | {"lr": lr, "epoch": (step.done + 1) / plan.steps_per_epoch})
+
     model.train()
     if rank() == 0:
         _choose(run, trainer, ema)
@@ -161,10 +174,7 @@ def _save(run: FinetuneRun, trainer: Trainer, ema: Any, steps_per_epoch: int, do
 
 def _choose(run: FinetuneRun, trainer: Trainer, ema: Any) -> None:
     """Load the weights of the chosen epoch into the model."""
-    if run.config.select == "last":
-        best = None
-    else:
-        best = trainer.checkpoints.best()
+    best = None if run.config.select == "last" else trainer.checkpoints.best()
     point = trainer.checkpoints.load(best or trainer.checkpoints.saved()[-1], run.model)
     if ema is not None:
         ema.load_state_dict(point.more["ema"])

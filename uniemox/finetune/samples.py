@@ -44,7 +44,7 @@ def target_of(samples: Sequence[Sample], task: Task, label_set: LabelSet) -> Ten
     for other words are dropped. "affect": (N, 2), valence and arousal, 1 to 9 scaled to -1 to 1.
 
     Raises:
-        DataError: With the sample's key, for a sample without such a target.
+        DataError: If a sample has no such target; names its key.
     """
     rows = []
     for sample in samples:
@@ -70,7 +70,7 @@ def class_weights(samples: Sequence[Sample], label_set: LabelSet, task: Task = "
     distribution, n is the sum of the class's shares. Samples without target are ignored.
 
     Raises:
-        DataError: If all are.
+        DataError: If no sample has a target.
     """
     labelled = [sample for sample in samples if has_target(sample, task, label_set)]
     if not labelled:
@@ -86,7 +86,7 @@ def _row(sample: Sample, task: Task, label_set: LabelSet) -> list[float] | None:
         case "label":
             if sample.label is None or sample.label >= len(label_set):
                 return None
-            return [float(place == sample.label) for place in range(len(label_set))]
+            return [float(index == sample.label) for index in range(len(label_set))]
         case "distribution":
             return shares_of(sample, label_set)
         case "affect":
@@ -96,7 +96,8 @@ def _row(sample: Sample, task: Task, label_set: LabelSet) -> list[float] | None:
 
 
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
-MIN_HALVED = 40  # from this many held-out samples on, one half chooses the epoch and the other calibrates
+# From this number of held-out samples on, one half chooses the epoch and the other calibrates.
+MIN_HALVED = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,17 +130,20 @@ def split_for_training(data: DataSet, config: FinetuneConfig, out: Path | None) 
     is chosen, half of the held-out samples choose it and half calibrate. With fewer than 40, or with select accuracy,
     all do both, which `calibration_images` records.
 
+    Args:
+        data: The data set.
+        config: Settings of the run.
+        out: Folder of the run, to which a new split is written; None: it is not written.
+
     Raises:
         DataError: If no sample is left to train on or to hold out.
     """
-    useful = _with_splits(data, config, out)
-    train = [sample for sample in useful if sample.split == "train"]
-    has_both = {"val", "test"} <= {sample.split for sample in useful}  # val chooses only if test remains for scoring
-    monitor = config.monitor or ("val" if has_both else "holdout")
-    if monitor == "val":
-        held_out = [sample for sample in useful if sample.split == "val"]
-    else:
-        held_out = []
+    usable = _with_splits(data, config, out)
+    train = [sample for sample in usable if sample.split == "train"]
+    # Images of val may choose the epoch only if test remains for scoring.
+    has_val_and_test = {"val", "test"} <= {sample.split for sample in usable}
+    monitor = config.monitor or ("val" if has_val_and_test else "holdout")
+    held_out = [sample for sample in usable if sample.split == "val"] if monitor == "val" else []
     if config.fraction < 1:
         train, held_out = (take_fraction(part, config.fraction, config.seed) for part in (train, held_out))
     if monitor == "holdout":
@@ -165,19 +169,21 @@ def _with_splits(data: DataSet, config: FinetuneConfig, out: Path | None) -> lis
         samples = [replace(sample, split=scheme[sample.key]) for sample in samples]
         if out is not None:
             write_splits(out / SPLITS, scheme, source=data.name, how=f"80/10/10, seed {config.seed}")
-    useful = [sample for sample in samples if has_target(sample, config.task, data.labels)]
-    if not any(sample.split == "train" for sample in useful):
+    usable = [sample for sample in samples if has_target(sample, config.task, data.labels)]
+    if not any(sample.split == "train" for sample in usable):
         raise DataError(
-            f"{data.name} has nothing to train on: of {len(samples)} samples {len(useful)} have a target "
-            f"({len(samples) - len(useful)} have {MISSING[config.task]}), and none of these is of split train"
+            f"{data.name} has nothing to train on: of {len(samples)} samples {len(usable)} have a target "
+            f"({len(samples) - len(usable)} have {MISSING[config.task]}), and none of these is of split train"
         )
-    return useful
+    return usable
 
 
 def _halves(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Sample], list[Sample]]:
     """Return two parts, the first with this share of every class; groups stay together."""
     scheme = split_samples(samples, {"first": share, "second": 1 - share}, seed)
-    return tuple([s for s in samples if scheme[s.key] == part] for part in ("first", "second"))  # type: ignore[return-value]
+    first = [sample for sample in samples if scheme[sample.key] == "first"]
+    second = [sample for sample in samples if scheme[sample.key] == "second"]
+    return first, second
 
 
 @dataclass(kw_only=True, slots=True)
@@ -207,7 +213,7 @@ class FinetuneRun:
             broken: Reasons by key.
 
         Raises:
-            DataError: For too many images, or if none of a class is left to train on.
+            DataError: If more images are unreadable than allowed, or if a class has no image left to train on.
         """
         self.broken.add([Broken(key, reason) for key, reason in broken.items()])
         self.unreadable = frozenset(broken)
@@ -247,18 +253,16 @@ class FinetuneRun:
     @property
     def objective(self) -> Objective:
         """The loss."""
-        is_balanced = self.config.class_weighting == "balanced"
         task = self.config.task
-        if is_balanced:
+        weights = None
+        if self.config.class_weighting == "balanced":
             weights = class_weights(self.readable_train, self.data.labels, task)
-        else:
-            weights = None
         return Objective(task=task, class_weights=weights, method=self.model.method)
 
     def outputs(
         self,
         samples: Sequence[Sample],
-        what: str,
+        work: str,
         *,
         model: Classifier | None = None,
         view: ViewConfig | None = None,
@@ -268,10 +272,12 @@ class FinetuneRun:
         """Return logits, or the encoder's output for each view.
 
         Args:
-            what: Name of the work, for the progress bar.
-            model: Used instead of the run's own.
-            view: Used instead of the run's own.
-            precision: Used instead of the run's own.
+            samples: Samples whose images the network reads.
+            work: Name of the work, for the progress bar.
+            model: Network to use instead of the run's own.
+            view: Settings of the views to use instead of the run's own.
+            encoded: Return the encoder's output, not logits.
+            precision: Precision to use instead of the run's own.
 
         Raises:
             DataError: If there are more unreadable images than allowed.
@@ -284,7 +290,7 @@ class FinetuneRun:
             encoded=encoded,
             precision=precision or precision_of(self.config.hardware),
             workers=count_workers(self.config.hardware, self.device),
-            on_progress=lambda _what, done, _total: self.callback.progress(what, done, len(samples)),
+            on_progress=lambda _work, done, _total: self.callback.progress(work, done, len(samples)),
         )
         self.broken.add(outputs.broken)
         return outputs
@@ -292,7 +298,8 @@ class FinetuneRun:
     def probe(self, pixels: Tensor) -> None:
         """Pass pixels, (N, 3, S, S) uint8, through the network, see `measure_plan`."""
         views = normalise(pixels, self.device)
-        self.model.eval()  # in train mode the grey images would change batch-norm statistics at every resume
+        # In train mode the grey images would change batch-norm statistics at every resume.
+        self.model.eval()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=precision_of(self.config.hardware) == "bfloat16"):
             self.model(views, views)
         self.model.train()
@@ -302,15 +309,20 @@ class FinetuneRun:
         return target_of(samples, self.config.task, self.data.labels)
 
     def batch(self, views: ViewBatch, *, progress: float) -> FinetuneBatch:
-        """Return the views that the network reads, and their targets.  progress: share of steps done, 0 to 1."""
-        used = select_views(self.model, views)
-        target = (self.answers.targets if self.answers else self.target)(views.samples)
-        method = self.model.method
-        if method is None:
-            own = None
-        else:
-            own = method.batch_targets(views.samples, progress=progress)
-        return FinetuneBatch(scene=used.get("scene"), person=used.get("person"), target=target, own=own)
+        """Return the views that the network reads, and their targets.
+
+        Args:
+            views: Views of N samples.
+            progress: Share of the run's steps that are done, 0 to 1.
+        """
+        selected = select_views(self.model, views)
+        target = self.answers.targets(views.samples) if self.answers else self.target(views.samples)
+        method_target = None
+        if self.model.method is not None:
+            method_target = self.model.method.batch_targets(views.samples, progress=progress)
+        return FinetuneBatch(
+            scene=selected.get("scene"), person=selected.get("person"), target=target, method_target=method_target
+        )
 
     def score(self, model: Classifier) -> float:
         """Return the score on the selection images; higher is better: recall or accuracy, -KL, or concordance."""
@@ -318,11 +330,17 @@ class FinetuneRun:
         return self.score_of(torch.from_numpy(outputs.values), self.target(outputs.samples))
 
     def score_of(self, values: Tensor, target: Tensor) -> float:
-        """Return the score of values: (N, E) logits, or (N, 2) valence and arousal.  target: of the same shape."""
+        """Return the score of predictions; higher is better.
+
+        Args:
+            values: (N, E) logits, or (N, 2) valence and arousal.
+            target: Targets of the same shape.
+        """
         if self.config.task == "affect":
             return float(concordance(values, target).mean())
         if self.config.task == "distribution":
-            return -float((target * (target.clamp(min=1e-12).log() - values.log_softmax(dim=1))).sum(dim=1).mean())
+            log_ratio = target.clamp(min=1e-12).log() - values.log_softmax(dim=1)  # (N, E)
+            return -float((target * log_ratio).sum(dim=1).mean())
         hits = (values.argmax(dim=1) == target.argmax(dim=1)).float()
         if self.config.select == "accuracy":
             return float(hits.mean())
@@ -355,7 +373,7 @@ class FinetuneRun:
         labels = self.data.labels
         task: Task = "label" if self.config.calibrate_on == "labels" else self.config.task
         samples = [sample for sample in self.parts.calibration if has_target(sample, task, labels)]
-        # In float32, as the ONNX file computes.
+        # The ONNX file computes in float32.
         held_out = self.outputs(samples, "calibrating", precision="float32")
         target = target_of(held_out.samples, task, labels).numpy()
         return calibrated(self.describe(), held_out.values, held_out.distances, target)

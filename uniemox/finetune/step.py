@@ -52,6 +52,7 @@ class AugmentedViews:
     config: ViewConfig
     seed: int
     randaugment: str | None
+    """timm's string of RandAugment; None: off."""
     altered: float = 0.0
     """Share of images that are altered, see views/alterations.py."""
 
@@ -59,21 +60,18 @@ class AugmentedViews:
         """Return the views of a sample in an epoch.
 
         Raises:
-            ImageError or BoxError: With the image's name.
+            ImageError: If the image can't be read; names the image.
+            BoxError: If a box does not fit the image; names the image.
         """
         views = TrainViews(self.config, self.seed)(sample, epoch)
         if self.altered > 0:
-            draw = random.Random(f"altered/{self.seed}/{epoch}/{sample.key}".encode("utf-8", "surrogatepass"))
-            if draw.random() < self.altered:
-                alteration = draw_alteration(draw)
-                views = replace(
-                    views, scene=_changed(views.scene, alteration), person=_changed(views.person, alteration)
-                )
+            generator = random.Random(f"altered/{self.seed}/{epoch}/{sample.key}".encode("utf-8", "surrogatepass"))
+            if generator.random() < self.altered:
+                views = _change_views(views, draw_alteration(generator))
         if self.randaugment is None:
             return views
-        augment = _randaugment(self.randaugment, self.config.size)
-        with _drawn_from(f"randaugment/{self.seed}/{epoch}/{sample.key}"):
-            return replace(views, scene=_changed(views.scene, augment), person=_changed(views.person, augment))
+        with _seeded_by(f"randaugment/{self.seed}/{epoch}/{sample.key}"):
+            return _change_views(views, _randaugment(self.randaugment, self.config.size))
 
 
 def augment_batch(
@@ -96,10 +94,13 @@ def augment_batch(
         scene: (N, 3, S, S) uint8, RGB, or None.
         person: (N, 3, S, S) uint8, RGB, or None.
         targets: (N, E), or (N, 2) for task "affect".
+        config: Settings of the augmentation.
+        task: Task of the targets.
+        device: Device of the results.
         stats: Normalisation of the encoder's pixels.
 
     Returns:
-        float32 tensors of these shapes, None for None.
+        Scene, person and targets, float32 of these shapes; None for None.
 
     Raises:
         ShapeError: If there is no view, or views and targets do not match.
@@ -127,7 +128,9 @@ def prepare_targets(
         targets = smooth(targets, config.smoothing)
     height, width = views[0].shape[-2:]
     mixing = draw_mixing(len(targets), (height, width), config)
-    return (targets if mixing is None else mixing.mix_targets(targets)), mixing
+    if mixing is not None:
+        targets = mixing.mix_targets(targets)
+    return targets, mixing
 
 
 def augment_views(
@@ -139,7 +142,16 @@ def augment_views(
     device: torch.device,
     stats: PixelStats = IMAGENET,
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Return the views on the device, normalised, erased and mixed.  mixing: of `prepare_targets`."""
+    """Return the views on the device, normalised, erased and mixed.
+
+    Args:
+        scene: (N, 3, S, S) uint8, RGB, or None.
+        person: (N, 3, S, S) uint8, RGB, or None.
+        config: Settings of the augmentation.
+        mixing: Mixing from `prepare_targets`; None: the views are not mixed.
+        device: Device of the results.
+        stats: Normalisation of the encoder's pixels.
+    """
     views = [normalise(view, device, stats) for view in (scene, person) if view is not None]
     if config.erasing > 0:
         views = [RandomErasing(config.erasing, mode="pixel", device=device)(view) for view in views]
@@ -173,24 +185,29 @@ def _posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
     return ImageOps.posterize(image, max(1, min(bits, 8)))
 
 
-def _changed(view: Tensor, augment: Augment) -> Tensor:
-    """Apply an augmentation with Pillow. view: (3, S, S) uint8.  Returns (3, S, S) uint8."""
+def _change_views(views: Views, augment: Augment) -> Views:
+    """Apply an augmentation to the scene, then to the person."""
+    return replace(views, scene=_change(views.scene, augment), person=_change(views.person, augment))
+
+
+def _change(view: Tensor, augment: Augment) -> Tensor:
+    """Apply an augmentation of Pillow images to a view, (3, S, S) uint8, and return it in the same form."""
     image = augment(Image.fromarray(view.permute(1, 2, 0).numpy()))
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 @contextmanager
-def _drawn_from(name: str) -> Iterator[None]:
+def _seeded_by(name: str) -> Iterator[None]:
     """Seed the global generators of Python and numpy, which timm draws from, by the name alone, inside the context."""
-    before = random.getstate()
-    before_numpy = np.random.get_state()
+    state = random.getstate()
+    numpy_state = np.random.get_state()
     random.seed(name.encode("utf-8", "surrogatepass"))
     np.random.seed(random.getrandbits(32))
     try:
         yield
     finally:
-        random.setstate(before)
-        np.random.set_state(before_numpy)
+        random.setstate(state)
+        np.random.set_state(numpy_state)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -200,7 +217,7 @@ class FinetuneBatch:
     scene: Tensor | None  # (N, 3, S, S) uint8, RGB
     person: Tensor | None
     target: Tensor  # (N, E), or (N, 2) valence and arousal
-    own: Tensor | None = None  # (N, ...), the method's own targets, see `Relation.batch_targets`
+    method_target: Tensor | None = None  # (N, ...), the method's own targets, see `Relation.batch_targets`
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -219,47 +236,44 @@ class Objective:
     """Method whose loss replaces the classification loss."""
 
     def __call__(
-        self, output: Tensor, target: Tensor, features: Tensor | None = None, own: Tensor | None = None
+        self, output: Tensor, target: Tensor, features: Tensor | None = None, method_target: Tensor | None = None
     ) -> Tensor:
         """Return the loss of one batch.
 
         Args:
-            output: (N, E), or (N, 2) valence and arousal.
+            output: (N, E) logits, or (N, 2) valence and arousal.
             target: (N, E), or (N, 2) valence and arousal.
             features: (N, C), the head's input, if there is a method.
-            own: The method's own targets.
+            method_target: (N, ...), the method's own targets, if it has any.
         """
-        return self.terms(output, target, features, own).sum()
+        return self.terms(output, target, features, method_target).sum()
 
     def terms(
-        self, output: Tensor, target: Tensor, features: Tensor | None = None, own: Tensor | None = None
+        self, output: Tensor, target: Tensor, features: Tensor | None = None, method_target: Tensor | None = None
     ) -> Tensor:
         """Return the terms of the loss of one batch, (T,); T is 1 without a method. Takes the same as a call."""
         if self.task == "affect":
             return affect_loss(output, target)[None]
         weight = self._image_weights(target)
-        loss = (soft_target_cross_entropy if self.task == "label" else distribution_loss)(output, target, weight)
+        loss_of_task = soft_target_cross_entropy if self.task == "label" else distribution_loss
+        loss = loss_of_task(output, target, weight)
         if self.method is None or features is None:
             return loss[None]
         return self.method.loss_terms(
-            loss, logits=output, features=features, target=target, weight=weight, batch_targets=own
+            loss, logits=output, features=features, target=target, weight=weight, batch_targets=method_target
         )
 
-    def term_weights(self, target: Tensor, own: Tensor | None = None) -> Tensor:
-        """Return the sum of the images' weights by which each term is divided, (T,).  target, own: as for a call."""
-        if self.task == "affect":
-            weight = None
-        else:
-            weight = self._image_weights(target)
-        # (N,)
+    def term_weights(self, target: Tensor, method_target: Tensor | None = None) -> Tensor:
+        """Return the sum of the images' weights by which each term is divided, (T,). Takes the same as a call."""
+        weight = None if self.task == "affect" else self._image_weights(target)  # (N,)
         if weight is None:
             weight = target.new_ones(len(target))
         if self.task == "affect" or self.method is None:
             return weight.sum()[None]
-        return self.method.term_weights(weight, own)
+        return self.method.term_weights(weight, method_target)
 
     def _image_weights(self, target: Tensor) -> Tensor | None:
-        """Return the weight of each image, (N,); None for equal weights.  target: (N, E)."""
+        """Return the weight of each image, (N,), for targets (N, E); None for equal weights."""
         if self.class_weights is None:
             return None
         return target @ to_device(self.class_weights, target.device)
@@ -277,11 +291,16 @@ class _PreparedBatch:
     @classmethod
     def of(cls, batch: FinetuneBatch, objective: Objective, augment: AugmentConfig) -> "_PreparedBatch":
         """Draw the batch's mixing."""
-        if batch.own is not None:
+        if batch.method_target is not None:
             # A method has no own targets for a mixture of two images.
             augment = replace(augment, mixup=0.0, cutmix=0.0)
         target, mixing = prepare_targets(batch.scene, batch.person, batch.target, augment, objective.task)
         return cls(batch=batch, augment=augment, target=target, mixing=mixing)
+
+    @property
+    def method_target(self) -> Tensor | None:
+        """(N, ...), the method's own targets; None if it has none."""
+        return self.batch.method_target
 
     def views(self, device: torch.device, stats: PixelStats) -> tuple[Tensor | None, Tensor | None]:
         """Return scene and person on the device, see `augment_views`."""
@@ -303,15 +322,21 @@ def finetune_step(
 
     Args:
         model: A Classifier, or DistributedDataParallel around it.
+        optimizer: Optimizer of the model's parameters.
         batches: One, or several whose gradients accumulate; loss and gradient are those of the joined batch of all
             processes, up to rounding. With task affect and several batches, each batch is passed forward twice.
+        objective: Training loss.
+        augment: Settings of the augmentation.
         stats: Normalisation of the encoder's pixels.
+        precision: Precision of matrix products and activations.
+        max_grad_norm: L2 norm to which the gradient is clipped; None: no clipping.
 
     Returns:
         "loss" and "grad_norm" of the joined batch.
 
     Raises:
-        NonFiniteLossError: Before any weight changes.
+        NonFiniteLossError: If the loss or the gradient is not finite, before any weight changes.
+        ConfigError: On all processes, if batches are empty or differ in number.
     """
     device = next(model.parameters()).device
     prepared = [_PreparedBatch.of(batch, objective, augment) for batch in batches]
@@ -321,31 +346,26 @@ def finetune_step(
             output, features = model(scene=scene, person=person, with_features=True)
         return output.float(), features.float()
 
+    def size_of(batch: AffectBatch | _PreparedBatch) -> int:
+        return len(batch.target)
+
     if objective.task == "affect":
         affect_batches = [
             _affect_batch(to_device(batch.target, device), batch.views(device, stats), forward) for batch in prepared
         ]
         step = AffectStep(model, affect_batches)
-        return train_step(
-            model, optimizer, affect_batches, lambda batch: len(batch.target), step.losses_of, max_grad_norm
-        )
+        return train_step(model, optimizer, affect_batches, size_of, step.losses_of, max_grad_norm)
 
-    def losses_of(prepared_batch: _PreparedBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        output, features = forward(*prepared_batch.views(device, stats))
-        own = prepared_batch.batch.own
-        own = None if own is None else to_device(own, device)
-        terms = objective.terms(output, to_device(prepared_batch.target, device), features, own)
+    def losses_of(batch: _PreparedBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        output, features = forward(*batch.views(device, stats))
+        method_target = None if batch.method_target is None else to_device(batch.method_target, device)
+        terms = objective.terms(output, to_device(batch.target, device), features, method_target)
         return terms, {"loss": terms}
 
-    return train_step(
-        model,
-        optimizer,
-        prepared,
-        lambda prepared_batch: len(prepared_batch.target),
-        losses_of,
-        max_grad_norm,
-        weights_of=lambda prepared_batch: objective.term_weights(prepared_batch.target, prepared_batch.batch.own),
-    )
+    def weights_of(batch: _PreparedBatch) -> Tensor:
+        return objective.term_weights(batch.target, batch.method_target)
+
+    return train_step(model, optimizer, prepared, size_of, losses_of, max_grad_norm, weights_of=weights_of)
 
 
 def _affect_batch(
@@ -357,13 +377,15 @@ def _affect_batch(
 
 
 def seed_step(seed: int, done: int) -> None:
-    """Seed the draws of a step by the run's seed, the number of steps done, and the process."""
-    state = int(np.random.SeedSequence([seed, done, rank()]).generate_state(1)[0])
-    for draw in (torch.manual_seed, np.random.seed, random.seed):
-        draw(state)
+    """Seed torch, numpy and Python for a step by the run's seed, the number of steps done, and the process."""
+    step_seed = int(np.random.SeedSequence([seed, done, rank()]).generate_state(1)[0])
+    torch.manual_seed(step_seed)
+    np.random.seed(step_seed)
+    random.seed(step_seed)
 
 
-PREFIX = "unlabelled/"  # of the keys of additional images
+PREFIX = "unlabelled/"
+"""Beginning of the keys of additional images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,21 +397,23 @@ class TeacherAnswers:
     shares: dict[str, Tensor]
     """Predicted probabilities, (E,) with sum 1, by the sample's key."""
     weight: float
+    """Weight of the teacher's prediction in the target of a labelled image, 0 to 1."""
     classes: int
+    """E."""
 
     def targets(self, samples: Sequence[Sample]) -> Tensor:
         """Return targets (N, E) with row sums 1: label mixed with the teacher's prediction, or the latter alone."""
         return torch.stack([self._target(sample) for sample in samples])
 
     def _target(self, sample: Sample) -> Tensor:
-        said = self.shares.get(sample.key)
+        prediction = self.shares.get(sample.key)
         if sample.label is None:
-            assert said is not None, "an image without answer and label is left out"
-            return said
+            assert prediction is not None, "an image without answer and label is left out"
+            return prediction
         label = nn.functional.one_hot(torch.tensor(sample.label), self.classes).float()
-        if said is None:
+        if prediction is None:
             return label
-        return torch.lerp(label, said, self.weight)
+        return torch.lerp(label, prediction, self.weight)
 
 
 def open_unlabelled(config: DistillationConfig) -> list[Sample]:
@@ -397,7 +421,8 @@ def open_unlabelled(config: DistillationConfig) -> list[Sample]:
     if not config.data:
         return []
     samples = open_data(config.data, with_texts=False).samples
-    unique = {sample.image_key: sample for sample in samples}  # an image with several people counts once
+    # An image with several people counts once.
+    unique = {sample.image_key: sample for sample in samples}
     return [replace(sample, key=PREFIX + key, label=None) for key, sample in unique.items()]
 
 
@@ -409,22 +434,29 @@ def ask_teacher(
     All processes call it: the first one predicts, and the others read the file. Additional images that the teacher
     can't read are left out; labelled ones keep only their label.
 
+    Args:
+        config: Teacher and additional images.
+        train: Training samples.
+        labels: Label set of the run.
+        out: Folder of the run.
+        on_progress: Called after each image.
+
     Raises:
-        ConfigError: For a teacher with other labels.
-        CheckpointError: For one that can't be opened.
-        DataError: For saved predictions of other images.
+        ConfigError: If the teacher has other labels.
+        CheckpointError: If the teacher can't be opened.
+        DataError: If the saved predictions are for other images.
     """
     samples = [*train, *open_unlabelled(config)]
     keys = [sample.key for sample in samples]
     path = out / TEACHER_ANSWERS
     if rank() == 0 and not path.exists():
-        answers = _answers(config.teacher, samples, labels, on_progress)
-        with replacing(path) as partial, partial.open("wb") as to:
-            np.savez(to, keys=np.array(keys), shares=answers)
+        predictions = _predict(config.teacher, samples, labels, on_progress)
+        with replacing(path) as partial, partial.open("wb") as file:
+            np.savez(file, keys=np.array(keys), shares=predictions)
     wait_for_all()
-    with np.load(path, allow_pickle=False) as file:
-        saved_keys = file["keys"].tolist()
-        values = file["shares"]
+    with np.load(path, allow_pickle=False) as saved:
+        saved_keys = saved["keys"].tolist()
+        values = saved["shares"]
     if saved_keys != keys:
         raise DataError(f"{path} has predictions for other images; give the same --distillation.data, or another --out")
     is_read = np.isfinite(values).all(axis=1)
@@ -433,7 +465,7 @@ def ask_teacher(
     return TeacherAnswers(unlabelled, shares, config.weight, len(labels))
 
 
-def _answers(teacher: str, samples: Sequence[Sample], labels: LabelSet, on_progress: Progress) -> np.ndarray:
+def _predict(teacher: str, samples: Sequence[Sample], labels: LabelSet, on_progress: Progress) -> np.ndarray:
     """Return predictions (N, E) float32; rows of NaN for unreadable images."""
     predictor = load(teacher, finder=None)
     if set(predictor.labels) != set(labels.labels):
@@ -442,8 +474,9 @@ def _answers(teacher: str, samples: Sequence[Sample], labels: LabelSet, on_progr
         )
     images = (sample.image.path if isinstance(sample.image, ImageFile) else sample.image.read() for sample in samples)
     values = np.full((len(samples), len(labels)), np.nan, np.float32)
-    for i, answer in enumerate(predictor.predict_each(images)):
-        if not isinstance(answer, Failure):
-            values[i] = [answer.scene[label] for label in labels.labels]
+    for i, prediction in enumerate(predictor.predict_each(images)):
+        if not isinstance(prediction, Failure):
+            values[i] = [prediction.scene[label] for label in labels.labels]
         on_progress("asking the teacher", i + 1, len(samples))
+    # In float32 a row's sum is not exactly 1.
     return values / values.sum(axis=1, keepdims=True)

@@ -1,1 +1,1 @@
-"""Explanations, surveys and searches: what is made of predictions."""
+"""Explanations, surveys and searches, built on predictions."""

@@ -1,60 +1,94 @@
-"""Search a folder by similarity, emotion and mood, with an index of predictions next to it."""
+"""Search an indexed folder by similarity, emotion and mood."""
 
 import os
 import re
-import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from uniemox.errors import ConfigError, DataError
+from uniemox.errors import ConfigError
+from uniemox.insight.index import COUNTS, Index, update_index
+from uniemox.insight.survey.lines import EXHAUST, Answers
 from uniemox.insight.survey.page import row_of_images
-from uniemox.insight.survey.run import EXHAUST, Answers, answer_new, pack
-from uniemox.insight.survey.summary import FEATURES, Place, unpack
-from uniemox.io.files import open_regular, replacing
-from uniemox.io.html import write_html
-from uniemox.io.walking import LeftOut
+from uniemox.insight.survey.summary import SurveyImage
+from uniemox.io.html import percent, write_html
 from uniemox.labels import AFFECT
-from uniemox.predict.images import is_listed_name, walk
+from uniemox.predict.data_urls import is_data_url
+from uniemox.predict.images import ImageLike
 from uniemox.predict.predictor import Predictor
-from uniemox.predict.tables import checking_fields, read_lines
-from uniemox.predict.writing import AnswerHeader, ResultFile
 
-# after the folder's name
-INDEX = ".uniemox.jsonl"
-CACHE = ".uniemox.npz"
-MAX_GROWTH = 4  # times the size of the index that a copy may have: ours are smaller, unless one path is very long
-ROW = 12  # images per row of a page
+# Images per row of a page.
+ROW = 12
 COMPARE = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal}
 _CONDITION = re.compile(r"([^\s<>=]+)\s*(<=|>=|<|>)\s*(-?\d+(?:\.\d+)?)(?:\s+|$)")
 
 
+class Condition(NamedTuple):
+    """One condition of a mood, such as valence>7."""
+
+    name: str
+    sign: str
+    limit: float
+
+    def __str__(self) -> str:
+        return f"{self.name}{self.sign}{self.limit:g}"
+
+
 @dataclass(frozen=True, slots=True)
-class Index:
-    """Predictions and features of N images."""
+class Query:
+    """Criteria of a search.
 
-    paths: NDArray[np.str_]
-    columns: tuple[str, ...]
-    """Labels of the model, and valence and arousal if it predicts them."""
-    values: NDArray[np.float32]
-    """(N, columns): probabilities, 0 to 1; valence and arousal, 1 to 9."""
-    features: NDArray[np.float32]
-    """(N, 128), of length 1; see `pack`."""
+    Raises:
+        ConfigError: For no criterion, for both an image and an emotion, for a malformed mood, or for a count below 1.
+    """
 
-    def column(self, name: str) -> NDArray[np.float32]:
-        """Return the values (N,) of a label, or of valence or arousal.
+    like: ImageLike | None = None
+    """Image, or folder of images, to whose mean features the results are similar."""
+    emotion: str | None = None
+    """Label; the highest probability comes first."""
+    mood: str = ""
+    """Conditions that must all hold, such as "valence>7 arousal<4"."""
+    count: int = 24
+    """Maximum number of results."""
+    unfamiliar: bool = False
+    """Also return images whose predictions are guesses."""
+    conditions: tuple[Condition, ...] = field(init=False)
 
-        Raises:
-            ConfigError: For an unknown name.
-        """
-        if name not in self.columns:
-            raise ConfigError(f"the index has no {name!r}; choose one of {', '.join(self.columns)}")
-        return self.values[:, self.columns.index(name)]
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "conditions", tuple(parse_mood(self.mood)))
+        if self.count < 1:
+            raise ConfigError(f"count must be at least 1, got {self.count}")
+        if self.like is not None and self.emotion is not None:
+            raise ConfigError("give one criterion: an image or an emotion, not both")
+        if self.like is None and self.emotion is None and not self.conditions:
+            raise ConfigError("give a criterion: an image, an emotion or a mood")
+
+    @property
+    def needs_faces(self) -> bool:
+        """True if a condition is about the number of faces."""
+        return any(condition.name == "faces" for condition in self.conditions)
+
+    @property
+    def score_name(self) -> str:
+        """Name of the quantity that a hit's score measures."""
+        if self.like is not None:
+            return "similarity (cosine of the features, at most 1)"
+        if self.emotion is not None:
+            return f"probability of {self.emotion}"
+        return self.conditions[0].name
+
+    def __str__(self) -> str:
+        words = []
+        if self.like is not None:
+            words.append(f"like {self.like}" if isinstance(self.like, (str, os.PathLike)) else "like an image")
+        if self.emotion is not None:
+            words.append(self.emotion)
+        return ", ".join([*words, *map(str, self.conditions)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,180 +99,167 @@ class Hit:
     score: float
     """Cosine of the features with `like`, else the probability of the emotion, else the first value of the mood."""
     values: dict[str, float]
+    """Probability of each label; valence, arousal, familiarity, people and faces as far as they were predicted."""
+    is_unfamiliar: bool = False
+    """True if the prediction is a guess, because the image is unlike the training images."""
 
 
-def update_index(
+@dataclass(frozen=True, slots=True)
+class SearchResults:
+    """Hits of a search, best first."""
+
+    hits: tuple[Hit, ...]
+    searched: int
+    """Number of images in the index."""
+    guesses: int
+    """Number of images that match, but were left out because their predictions are guesses."""
+
+
+def search_folder(
     predictor: Predictor,
     folder: Path,
+    query: Query,
+    *,
+    out: Path | None = None,
     watch: Callable[[Answers], object] = EXHAUST,
     report: Callable[[str], object] = warnings.warn,
-) -> Index:
-    """Predict the images of a folder that its index lacks. Returns the index, without images that no longer exist.
-
-    If there are new images, or an unreadable one has changed, all unreadable ones are tried again.
-    FOLDER.uniemox.jsonl stores predictions and features, FOLDER.uniemox.npz a copy that loads fast.
+) -> SearchResults:
+    """Update a folder's index, search it, and write a page of the results if requested; see `uniemox.search`.
 
     Args:
-        watch: Function that consumes new predictions.
-        report: Gets notes about folders that were left out.
+        predictor: From `load`.
+        folder: Folder of images, including its subfolders.
+        query: Criteria of the search.
+        out: HTML file to write; None: no page.
+        watch: Function that consumes the predictions of images that are not yet in the index.
+        report: Gets notes about folders that were skipped.
 
     Raises:
-        ConfigError: If the index was made with another model.
-        DataError: If a file can't be read or written or if no image can be read.
+        ConfigError: For unknown names, and for an index of another model.
+        DataError: If a file can't be read or written, or if no image can be read.
+        ImageError: If the image to compare with can't be read.
     """
-    folder = folder.absolute()
-    lines, cache = (folder.with_name(folder.name + ending) for ending in (INDEX, CACHE))
-    left = LeftOut()
-    images = [str(path) for path in walk(folder, left)]
-    for note in left.notes(is_listed_name):
-        report(note)
-    answered = AnswerHeader.of_question(predictor, None, None)
-    index, failed = _load(cache, lines, answered) or (None, frozenset[str]())
-    if index is None:
-        paths = failed
-    else:
-        paths = failed.union(index.paths.tolist())
-    has_repaired = any(_has_changed(one, lines.stat().st_mtime_ns) for one in failed.intersection(images))
-    if index is None or not paths.issuperset(images) or has_repaired:
-        began = time.time_ns()
-        try:
-            with ResultFile(lines, resume=lines.exists(), answered=answered) as file:
-                watch(answer_new(predictor, images, file, None))
-        except ConfigError as error:
-            raise ConfigError(f"{error}. If the index is of another model, delete {lines}") from error
-        index, failed = _read(lines)
-        _save(cache, index, [one for one in failed if not _has_changed(one, began)], answered)
-    there = np.isin(index.paths, images)
-    return Index(index.paths[there], index.columns, index.values[there], index.features[there])
+    features = None if query.like is None else predictor.embed(query.like).mean(axis=0)
+    index = update_index(predictor, folder, watch, report)
+    results = search(index, query, features)
+    if out is not None:
+        write_page(results, query, predictor.name, folder, out)
+    return results
 
 
-def search(
-    index: Index,
-    *,
-    like: NDArray[np.float32] | None = None,
-    emotion: str | None = None,
-    mood: str = "",
-    count: int = 24,
-) -> list[Hit]:
-    """Return the best images, best first.
+def search(index: Index, query: Query, features: NDArray[np.float32] | None = None) -> SearchResults:
+    """Return the images that match a query, best first.
 
     Args:
-        like: Features (D,) of an image, from `Predictor.embed`.
-        emotion: A label; highest probability first.
-        mood: Conditions that must all hold, such as "valence>7 arousal<4"; labels have values from 0 to 1.
+        index: From `update_index`.
+        query: Criteria of the search.
+        features: Features of `query.like`, (D,). The query's own files are left out of the results.
 
     Raises:
-        ConfigError: For an unknown name, a malformed mood, or no criterion.
+        ConfigError: For unknown names, and for limits that no value reaches.
     """
-    conditions = parse_mood(mood)
-    if like is None and emotion is None and not conditions:
-        raise ConfigError("give a criterion: an image, an emotion or a mood")
-    keep = np.ones(len(index.paths), bool)
-    for name, sign, limit in conditions:
-        keep &= COMPARE[sign](index.column(name), limit)
+    matches = np.ones(len(index.paths), bool)
+    for condition in query.conditions:
+        column = index.column(condition.name)
+        _check_limit(condition)
+        matches &= COMPARE[condition.sign](column, condition.limit)
     is_lowest_first = False
-    if like is not None:
-        wanted = unpack(pack(like))
-        score = index.features @ (wanted / np.linalg.norm(wanted))
-    elif emotion is not None:
-        score = index.column(emotion)
+    if features is not None:
+        score = index.cosines(features)
+        matches &= ~_is_query(index, query.like)
+    elif query.emotion is not None:
+        score = index.column(query.emotion)
     else:
-        score = index.column(conditions[0][0])
-        is_lowest_first = "<" in conditions[0][1]
-    places = np.flatnonzero(keep)
-    best = places[np.argsort(score[places] * (1 if is_lowest_first else -1), kind="stable")[:count]]
-    values = [dict(zip(index.columns, row, strict=True)) for row in index.values[best].tolist()]
-    return [Hit(str(index.paths[i]), float(score[i]), row) for i, row in zip(best, values, strict=True)]
+        first = query.conditions[0]
+        score = index.column(first.name)
+        is_lowest_first = "<" in first.sign
+    guesses = 0
+    if not query.unfamiliar:
+        guesses = int((matches & index.is_unfamiliar).sum())
+        matches &= ~index.is_unfamiliar
+    indices = np.flatnonzero(matches)
+    order = np.argsort(score[indices] if is_lowest_first else -score[indices], kind="stable")
+    best = indices[order[: query.count]]
+    hits = tuple(
+        Hit(
+            str(index.paths[row]),
+            float(score[row]),
+            dict(zip(index.columns, index.values[row].tolist(), strict=True)),
+            bool(index.is_unfamiliar[row]),
+        )
+        for row in best
+    )
+    return SearchResults(hits, len(index.paths), guesses)
 
 
-def write_page(hits: Sequence[Hit], title: str, out: Path, words: Callable[[float], str]) -> None:
-    """Write a page of matching images, whose thumbnails open the files.  words: formats a score.
+def write_page(results: SearchResults, query: Query, model: str, folder: Path, out: Path) -> None:
+    """Write a page of matching images, whose thumbnails open the files.
+
+    Args:
+        results: From `search`.
+        query: Criteria of the search; if it is an image file, the page shows it.
+        model: Name of the model.
+        folder: The searched folder.
+        out: HTML file to write.
 
     Raises:
         DataError: If it can't be written.
     """
-    places = [Place(hit.path, "", hit.score) for hit in hits]
-    images = row_of_images(places, out.parent, words)
-    rows = [images[first : first + ROW] for first in range(0, len(images), ROW)]
-    write_html(out, "insight/search.html", title=title, rows=rows)
+    format_score = percent if query.like is None and query.emotion is not None else "{:.2f}".format
+    shown_images = [SurveyImage(hit.path, "", hit.score) for hit in results.hits]
+    images = row_of_images(shown_images, out.parent, format_score)
+    guesses = {hit.path for hit in results.hits if hit.is_unfamiliar}
+    for image in images:
+        if image["path"] in guesses:
+            image["value"] += ", a guess"
+    query_images = []
+    if isinstance(query.like, (str, os.PathLike)) and os.path.isfile(query.like):
+        query_image = SurveyImage(os.fspath(query.like), "", 1.0)
+        query_images = row_of_images([query_image], out.parent, lambda value: "the query")
+    write_html(
+        out,
+        "insight/search.html",
+        title=f"{query} in {folder}",
+        query_images=query_images,
+        rows=[images[first : first + ROW] for first in range(0, len(images), ROW)],
+        score=query.score_name,
+        model=model,
+        results=results,
+    )
 
 
-def parse_mood(text: str) -> list[tuple[str, str, float]]:
-    """Split conditions such as "valence>7 arousal<4" into name, sign and limit.
+def parse_mood(text: str) -> list[Condition]:
+    """Split conditions such as "valence>7 arousal<4".
 
     Raises:
         ConfigError: For other text.
     """
     text = text.strip()
-    conditions = list(_CONDITION.finditer(text))
-    if "".join(one.group(0) for one in conditions) != text:
+    matches = list(_CONDITION.finditer(text))
+    if "".join(match.group(0) for match in matches) != text:
         raise ConfigError(f"the mood {text!r} is not a list of conditions; write it as 'valence>7 arousal<4'")
-    return [(one[1], one[2], float(one[3])) for one in conditions]
+    return [Condition(match[1], match[2], float(match[3])) for match in matches]
 
 
-def _read(lines: Path) -> tuple[Index, frozenset[str]]:
-    """Read the lines of an index; also returns the unreadable images."""
-    paths = []
-    values = []
-    features = []
-    failed = set()
-    columns: tuple[str, ...] = ()
-    with checking_fields(lines):
-        for answer in read_lines(lines):
-            if "scene" not in answer:
-                failed.add(str(answer["path"]))
-                continue
-            columns = columns or (*answer["scene"], *(name for name in AFFECT if answer.get(name) is not None))
-            paths.append(str(answer["path"]))
-            values.append([answer["scene"].get(name, answer.get(name)) for name in columns])
-            row = unpack(answer["features"])
-            features.append(row / (np.linalg.norm(row) or 1))
-        if not paths:
-            raise DataError(f"{lines}: none of its {len(failed)} images could be read")
-        return Index(np.array(paths), columns, np.array(values, np.float32), np.stack(features)), frozenset(failed)
+def _check_limit(condition: Condition) -> None:
+    """Raise ConfigError for a limit outside of the values of its column."""
+    lowest, highest = 0.0, 1.0
+    if condition.name in AFFECT:
+        lowest, highest = 1.0, 9.0
+    elif condition.name in COUNTS:
+        highest = float("inf")
+    if not lowest <= condition.limit <= highest:
+        value_range = f"{lowest:g} to {highest:g}" if highest < float("inf") else f"{lowest:g} or more"
+        raise ConfigError(f"the mood {condition}: {condition.name} has values from {value_range}")
 
 
-def _has_changed(image: str, since_ns: int) -> bool:
-    """Return True if an image was written, or moved here, after a time, or has gone."""
-    with suppress(OSError):
-        return os.stat(image).st_ctime_ns > since_ns
-    return True
-
-
-def _save(cache: Path, index: Index, failed: Iterable[str], answered: AnswerHeader) -> None:
-    with replacing(cache) as partial, partial.open("wb") as file:
-        np.savez(
-            file,
-            paths=index.paths,
-            columns=np.array(index.columns),
-            values=index.values,
-            features=index.features.astype(np.float16),
-            failed=np.array(sorted(failed), np.str_),
-            asked=np.array(answered.asked),
-        )
-
-
-def _load(cache: Path, lines: Path, answered: AnswerHeader) -> tuple[Index, frozenset[str]] | None:
-    """Load the copy of an index; None if it is missing, older than the lines, of another model, or damaged."""
-    try:
-        copy = os.stat(cache)
-        original = os.stat(lines)
-        if copy.st_mtime_ns < original.st_mtime_ns or copy.st_size > MAX_GROWTH * original.st_size:
-            return None
-        with open_regular(cache) as file, np.load(file, allow_pickle=False) as kept:
-            if any(part.compress_type for part in kept.zip.infolist()):  # not ours, and larger than the file
-                return None
-            if str(kept["asked"]) != answered.asked:
-                return None
-            texts = [kept[name] for name in ("paths", "columns", "failed")]
-            if any(one.dtype.kind != "U" or not one.dtype.itemsize or one.ndim != 1 for one in texts):
-                return None
-            columns = tuple(texts[1].tolist())
-            failed = frozenset(texts[2].tolist())
-            index = Index(texts[0], columns, kept["values"], kept["features"].astype(np.float32))
-            rows = len(index.paths)
-            fits = index.values.shape == (rows, len(columns)) and index.values.dtype == np.float32
-            is_whole = fits and index.features.shape == (rows, FEATURES) and np.isfinite(index.features).all()
-            return (index, failed) if is_whole else None
-    except Exception:  # noqa: BLE001 - whatever is wrong with a copy that may be a stranger's, it is made again
-        return None
+def _is_query(index: Index, like: ImageLike | None) -> NDArray[np.bool_]:
+    """Return a mask, (N,), of the images in the index that are the query's file or lie in the query's folder."""
+    if not isinstance(like, (str, os.PathLike)) or is_data_url(str(like)):
+        return np.zeros(len(index.paths), bool)
+    query = os.path.realpath(like)
+    prefix = os.path.join(query, "")
+    real_paths = [os.path.realpath(path) for path in index.paths.tolist()]
+    is_query = np.array([path == query or path.startswith(prefix) for path in real_paths], bool)
+    # If the query is the searched folder itself, the results are its most typical images.
+    return np.zeros_like(is_query) if is_query.all() else is_query

@@ -30,7 +30,9 @@ SRGB_GAMMA = 0.45455
 GAMMA_TOLERANCE = 0.01
 """Value of gAMA that writers of sRGB give (PNG specification, 11.3.2.2)."""
 
+# Exponent of Adobe RGB (1998).
 _ADOBE_GAMMA = 563 / 256
+# Code points by which a file says that it does not know its colours.
 _UNSPECIFIED = (2, 2)
 _GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0}
 """Transfer functions of H.273 that are powers. The others, such as that of BT.709, count as the one of sRGB."""
@@ -53,22 +55,29 @@ Convert = Callable[[Image.Image], Image.Image]
 def to_srgb(image: Image.Image, low_bytes: Image.Image | None = None) -> Image.Image:
     """Return an image with its colours in sRGB.
 
+    A profile that is broken, too large or of another kind of colours counts as none.
+
     Args:
-        image: With 8 bits per channel and the `info` of its file; it is not changed. The result is the same object if
-            it is sRGB already, or names no colour space. A profile that is broken, too large or of another kind of
-            colours counts as none. Otherwise the result has mode RGB, or RGBA if the image has transparency.
-        low_bytes: Of values with 16 bits (see low_bytes.py). They are read for linear light.
+        image: Image with 8 bits per channel and the `info` of its file; it is not changed.
+        low_bytes: Low bytes of values with 16 bits (see low_bytes.py), None for an image with 8 bits. They are read
+            for linear light only.
+
+    Returns:
+        The same object if it is sRGB already, or names no colour space. Otherwise an image of mode RGB, or RGBA if it
+        has transparency.
     """
-    if "transparency" in image.info:  # a colour, which would have to be converted too
+    # A transparent colour would have to be converted, too.
+    if "transparency" in image.info:
         low_bytes = None
     code_points = _code_points_of(image.info)
-    if code_points is not None and image.format == "PNG":  # where they come before a profile
+    # In PNG, code points come before a profile; elsewhere the profile counts.
+    if code_points is not None and image.format == "PNG":
         return _from_space(image, _space_of(*code_points), low_bytes)
-    by_profile, mode = _profile_conversion(image)
-    if by_profile is not None:
+    convert, mode = _profile_conversion(image)
+    if convert is not None:
         if low_bytes is not None and (encoded := with_srgb_curve(image.info["icc_profile"])) is not None:
             return _apply(encode_light(image, low_bytes), _conversion(encoded, "RGB"), mode)
-        return _apply(image, by_profile, mode)
+        return _apply(image, convert, mode)
     space = _space_without_profile(image)
     if space is None:
         return image
@@ -109,9 +118,12 @@ def _is_grey(image: Image.Image) -> bool:
 def frame_to_srgb(image: Image.Image, primaries: int, transfer: int) -> Image.Image:
     """Return an RGB frame of a video with its colours in sRGB.
 
+    Transfer functions of SDR count as the one of sRGB, as in players.
+
     Args:
-        primaries: Code points of ITU-T H.273. Transfer functions of SDR count as the one of sRGB, as in players.
-        transfer: Likewise.
+        image: The frame.
+        primaries: Code point of its primaries (ITU-T H.273).
+        transfer: Code point of its transfer function.
     """
     hdr = transfer if transfer in (PQ, HLG) else 0
     return _apply(image, _conversion_of_space(_space_of(primaries, hdr)), "RGB")
@@ -121,10 +133,8 @@ def _apply(image: Image.Image, convert: Convert | None, mode: str) -> Image.Imag
     """Convert the colours of an image in a mode, and keep its transparency."""
     if convert is None or convert is _unchanged:
         return image
-    if image.mode == mode and "transparency" not in image.info:
-        pixels = image
-    else:
-        pixels = image.convert(mode)
+    is_in_mode = image.mode == mode and "transparency" not in image.info
+    pixels = image if is_in_mode else image.convert(mode)
     if not mode.endswith("A"):
         return convert(pixels)
     *_, alpha = pixels.split()
@@ -142,7 +152,8 @@ def _space_without_profile(image: Image.Image) -> ColourSpace | None:
     info = image.info
     if (code_points := _code_points_of(info)) is not None:
         return _space_of(*code_points)
-    if "srgb" in info:  # a chunk of PNG
+    # The chunk sRGB of a PNG comes before gAMA and cHRM.
+    if "srgb" in info:
         return None
     if "gamma" in info:
         return _space_of_png(info)
@@ -154,7 +165,8 @@ def _space_without_profile(image: Image.Image) -> ColourSpace | None:
 def _code_points_of(info: dict[Any, Any]) -> tuple[int, int] | None:
     """Return primaries and transfer function; None if the file names none."""
     code_points = info.get(CICP)
-    nclx = info.get("nclx_profile")  # of pillow-heif
+    # pillow-heif gives the code points of HEIC under this key.
+    nclx = info.get("nclx_profile")
     if code_points is None and isinstance(nclx, dict):
         code_points = int(nclx.get("color_primaries", 2)), int(nclx.get("transfer_characteristics", 2))
     return None if code_points == _UNSPECIFIED else code_points
@@ -166,13 +178,12 @@ def _space_of(primaries: int, transfer: int) -> ColourSpace:
 
 
 def _space_of_png(info: dict[Any, Any]) -> ColourSpace | None:
+    """Return the colour space of gAMA and cHRM of a PNG; None if its gamma is no real one."""
     value = float(info["gamma"])
     if not 0.05 <= value <= 20:
         return None
-    if abs(value - SRGB_GAMMA) < GAMMA_TOLERANCE:
-        gamma = None
-    else:
-        gamma = 1 / value
+    is_srgb = abs(value - SRGB_GAMMA) < GAMMA_TOLERANCE
+    gamma = None if is_srgb else 1 / value
     chromaticities = SRGB
     if len(values := info.get("chromaticity", ())) == 8:
         white, red, green, blue = (tuple(values[i : i + 2]) for i in range(0, 8, 2))
@@ -183,7 +194,8 @@ def _space_of_png(info: dict[Any, Any]) -> ColourSpace | None:
 def names_adobe_rgb(image: Image.Image) -> bool:
     """Return True if EXIF names Adobe RGB, as cameras do (DCF): ColorSpace is not sRGB, the interoperability R03."""
     exif = image.info.get("exif")
-    if not isinstance(exif, bytes) or b"R03" not in exif:  # parsing takes longer than reading a small image
+    # Parsing EXIF takes longer than reading a small image.
+    if not isinstance(exif, bytes) or b"R03" not in exif:
         return False
     with suppress(Exception):  # what broken EXIF raises
         tags = image.getexif()
@@ -221,7 +233,8 @@ def _conversion(profile: bytes, mode: str) -> Convert | None:
     """Return the function that converts images to sRGB: `_unchanged` if the profile is sRGB, None if it is broken.
 
     Args:
-        mode: RGB, L or CMYK.
+        profile: Bytes of the ICC profile.
+        mode: Mode of the images: RGB, L or CMYK.
     """
     from PIL import ImageCms  # noqa: PLC0415 - most images have no profile
 
@@ -234,6 +247,7 @@ def _conversion(profile: bytes, mode: str) -> Convert | None:
             ImageCms.Intent.RELATIVE_COLORIMETRIC,
             ImageCms.Flags.BLACKPOINTCOMPENSATION,
         )
+        # Versions of sRGB differ in bytes but not in colours, so the effect is compared.
         colours = _test_colours(mode)
         if mode != "CMYK" and _difference(transform.apply(colours), colours.convert("RGB")) <= MAX_SRGB_DIFFERENCE:
             return _unchanged

@@ -47,7 +47,8 @@ _LINEAR_CURVES = (
     struct.pack(">4s4xHHi", b"para", 0, 0, 65536),
 )
 """Starts of curves that change nothing: without values, and with an exponent of 1."""
-_D50 = (0.9642, 1.0, 0.8249)  # white of ICC profiles
+# X, Y and Z of the white of ICC profiles.
+_D50 = (0.9642, 1.0, 0.8249)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ def profile_of(space: ColourSpace) -> bytes | None:
     tags = [(b"wtpt", _xyz(_D50))]
     tags += [(name, _xyz(matrix[i])) for i, name in enumerate((b"rXYZ", b"gXYZ", b"bXYZ"))]
     content = b"".join(value for _, value in tags) + curve
+    # A header of 128 bytes, the number of tags, and 12 bytes for each tag; the three channels share one curve.
     table = b""
     at = 128 + 4 + 12 * (len(tags) + 3)
     for name, value in tags:
@@ -87,6 +89,7 @@ def with_srgb_curve(profile: bytes) -> bytes | None:
     """Return an ICC profile of linear light with the curve of sRGB instead; None for other profiles."""
     [count] = struct.unpack_from(">I", profile, 128) if len(profile) > 132 else (0,)
     table = bytearray(profile[132 : 132 + 12 * min(count, MAX_TAGS)])
+    # The new curve is appended, and values of tags begin at multiples of 4.
     profile += bytes(-len(profile) % 4)
     curve = _curve_of(ColourSpace(SRGB))
     replaced = 0
@@ -150,12 +153,14 @@ def _scene_light(signal: float) -> float:
 
 def _matrix_to_d50(chromaticities: Chromaticities) -> list[tuple[float, ...]] | None:
     """Return X, Y and Z of red, green and blue, adapted to the white D50 (Bradford); None if they span no colours."""
+    # X and Z are relative to y.
     if min(y for _, y in chromaticities) <= 0:
         return None
     *primaries, white = ((x / y, 1.0, (1 - x - y) / y) for x, y in chromaticities)
     inverse = _inverse(list(zip(*primaries, strict=True)))
     if inverse is None:
         return None
+    # Shares of the primaries that add up to white.
     shares = _product(inverse, white)
     scales = [to / of for to, of in zip(_product(_BRADFORD, _D50), _product(_BRADFORD, white), strict=True)]
     from_cones = _inverse(_BRADFORD)

@@ -23,14 +23,14 @@ except ImportError:  # Windows
 
 MAX_TEXT_BYTES = 2**30
 PARTIAL = ".partial"
+# Files of a run's folder.
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
-# final files of a run
 ENCODER = "encoder.safetensors"
 WEIGHTS = "model.safetensors"
 ONNX = "model.onnx"
-# splits made for data without any; scores
+# Splits that were made for data without any.
 SPLITS = "splits.json"
 EVALUATIONS = "evaluations"
 
@@ -47,6 +47,9 @@ def is_plain_name(name: str) -> bool:
 def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     """Open a file for reading.
 
+    Args:
+        path: The file.
+
     Raises:
         OSError: If it is not a regular file: pipes would hang, devices never end.
     """
@@ -56,8 +59,11 @@ def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
 def open_appending(path: Path) -> BinaryIO:
     """Open a file for appending, and create it if it is missing.
 
+    Args:
+        path: The file.
+
     Raises:
-        OSError: For a link, a pipe or a device.
+        OSError: If it is a link, a pipe or a device.
     """
     return open(path, "ab", opener=_open_without_links)
 
@@ -65,17 +71,21 @@ def open_appending(path: Path) -> BinaryIO:
 def read_limited(path: str | os.PathLike[str], max_bytes: int = MAX_TEXT_BYTES) -> bytes:
     """Return the bytes of a regular file.
 
+    Args:
+        path: The file.
+        max_bytes: Maximum size.
+
     Raises:
         OSError: If it can't be read or has more than max_bytes.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        # None: /proc/kmsg has nothing at the moment
+        data = b""
         if size <= max_bytes:
+            # The result is None where a file has nothing at the moment, such as /proc/kmsg.
             data = file.read(size + 1) or b""
-        else:
-            data = b""
-        while size < len(data) <= max_bytes and (block := file.read(2**20)):  # it grows, or is in /proc
+        # The size of files in /proc is 0, and other files may grow.
+        while size < len(data) <= max_bytes and (block := file.read(2**20)):
             data += block
     if max(size, len(data)) > max_bytes:
         raise OSError(
@@ -85,6 +95,7 @@ def read_limited(path: str | os.PathLike[str], max_bytes: int = MAX_TEXT_BYTES) 
 
 
 def _open_regular(path: str, flags: int) -> int:
+    # O_NONBLOCK: opening a pipe without a writer returns at once. O_NOCTTY: a terminal does not take over the process.
     handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0), 0o666)
     mode = os.fstat(handle).st_mode
     if stat.S_ISREG(mode):
@@ -112,7 +123,8 @@ def fingerprint_of(files: Sequence[Path], settings: str) -> str:
     return digest.hexdigest()[:16]
 
 
-MAX_NAME = 4_096  # characters of a path or a key; numpy pads all names of an array to the longest
+# Maximum characters of a path or a key; numpy pads all names of an array to the longest.
+MAX_NAME = 4_096
 
 
 def refuse_special(path: Path, error_class: type[UniemoxError] = DataError) -> None:
@@ -136,14 +148,17 @@ def writing(path: Path, error_class: type[UniemoxError] = DataError) -> Iterator
 def replacing(path: Path, error_class: type[UniemoxError] = DataError) -> Iterator[Path]:
     """Yield a path to write to; it replaces `path` if all went well and is removed otherwise.
 
-    Raises `error_class` if it can't be written.
+    Args:
+        path: The file to replace; its folder is created if it is missing.
+        error_class: Raised if the file can't be written.
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}{PARTIAL}")
     with writing(path, error_class):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             partial.touch()
-            permissions = partial.stat().st_mode  # set by the umask; safetensors restricts it further
+            # The umask sets these; safetensors would restrict them further.
+            permissions = partial.stat().st_mode
             yield partial
             partial.chmod(permissions)
             os.replace(partial, path)
@@ -151,9 +166,9 @@ def replacing(path: Path, error_class: type[UniemoxError] = DataError) -> Iterat
             partial.unlink(missing_ok=True)
 
 
-# a killed run's loading processes, which share its lock, end a moment later
+# The loading processes of a killed run share its lock and end a moment later.
 WAIT_S = 2.0
-LOOK_S = 0.05
+RETRY_S = 0.05
 
 
 class FileLock:
@@ -169,7 +184,8 @@ class FileLock:
         self._path = path.with_name(path.name + ".lock")
         is_ours = False
         deadline = time.monotonic() + WAIT_S
-        while not is_ours:  # a lock released meanwhile is a deleted file
+        # If the other process releases the lock between opening and locking, ours is on a deleted file.
+        while not is_ours:
             self._file = open_appending(self._path)
             try:
                 if fcntl is not None:
@@ -177,7 +193,7 @@ class FileLock:
             except BlockingIOError:
                 self._file.close()
                 if time.monotonic() < deadline:
-                    time.sleep(LOOK_S)
+                    time.sleep(RETRY_S)
                     continue
                 raise ConfigError(
                     f"another process is writing {path}; wait until it ends, or choose another name"
@@ -199,19 +215,26 @@ def write_file(path: Path, content: str | bytes) -> None:
         DataError: If it can't be written.
     """
     if isinstance(content, str):
-        content = content.encode("utf-8", "backslashreplace")  # file names may not be UTF-8
+        # File names may not be UTF-8.
+        content = content.encode("utf-8", "backslashreplace")
     with replacing(path) as partial:
         partial.write_bytes(content)
 
 
-# Those of OWASP, full-width ones, and ESC, which steers terminals. An apostrophe before one of them is doubled, so that
-# what was written can be told from what was there.
+# Beginnings of formulas by OWASP, full-width ones, and ESC, which steers terminals. An apostrophe before one of them is
+# doubled, so that `plain_cell` can tell an apostrophe of ours from one of the text.
 _RISKY = re.compile("'*[=+\\-@\t\r\n\x1b＝＋－＠]")
 _MARKED = re.compile("'+[=+\\-@\t\r\n\x1b＝＋－＠]")
 
 
 def write_rows(file: IO[str], rows: Iterable[Sequence[Any]], *, line_end: str = "\n") -> None:
-    """Write rows, the header first; numbers unchanged, text through `safe_cell`, None as an empty cell."""
+    """Write rows as CSV: numbers unchanged, text through `safe_cell`, None as an empty cell.
+
+    Args:
+        file: File opened with newline="".
+        rows: Rows, the header first.
+        line_end: End of each line.
+    """
     writer = csv.writer(file, lineterminator=line_end)
     writer.writerows([safe_cell(value) for value in row] for row in rows)
 

@@ -14,14 +14,18 @@ SYSTEM = (
     *("DroidSansFallbackFull.ttf", "msyh.ttc", "PingFang.ttc", "Hiragino Sans GB.ttc", "malgun.ttf", "YuGothM.ttc"),
 )
 """Font files of Linux, macOS and Windows; Pillow searches the system's font folders."""
-NO_LETTER = "\uffff"  # drawn as a missing letter
+# Fonts draw this as a missing letter.
+NO_LETTER = "\uffff"
 
 
 def font_of(size: int) -> ImageFont.FreeTypeFont:
-    """Return Pillow's own font in a size in px: ASCII only.
+    """Return Pillow's own font, which has ASCII only.
+
+    Args:
+        size: Size of the letters, px.
 
     Raises:
-        ImageError: If it has none.
+        ImageError: If Pillow was built without FreeType.
     """
     font = ImageFont.load_default(size)
     if not isinstance(font, ImageFont.FreeTypeFont):
@@ -32,8 +36,16 @@ def font_of(size: int) -> ImageFont.FreeTypeFont:
 def fitted(text: str, size: int, width: float, *, keep_end: bool = False) -> tuple[str, ImageFont.FreeTypeFont]:
     """Cut a text to one line, and return it with its font.
 
-    size: of the letters, px.  width: px.  keep_end: cut the start of a long text, where names of files are alike.
-    Accents are left out and other letters spelt as \\u65e5 where no font has them. Raises ImageError without FreeType.
+    Accents are left out and other letters spelt as \\u65e5 where no font has them.
+
+    Args:
+        text: The text; line breaks become spaces.
+        size: Size of the letters, px.
+        width: Maximum width of the line, px.
+        keep_end: True to cut the start of a long text, where names of files are alike.
+
+    Raises:
+        ImageError: If Pillow was built without FreeType.
     """
     text = " ".join(text.split())
     font = _font_for(text, size)
@@ -42,9 +54,7 @@ def fitted(text: str, size: int, width: float, *, keep_end: bool = False) -> tup
         return text, font
 
     def without(count: int) -> str:
-        if keep_end:
-            return f"…{text[count:]}"
-        return f"{text[: len(text) - count]}…"
+        return f"…{text[count:]}" if keep_end else f"{text[: len(text) - count]}…"
 
     letters = range(1, len(text) + 1)
     shortest = bisect_left(letters, True, key=lambda count: font.getlength(without(count)) <= width)
@@ -59,12 +69,11 @@ def _font_for(text: str, size: int) -> ImageFont.FreeTypeFont:
     for name in (None, *SYSTEM):
         font = _open(name, size)
         if font is None:
-            lacking = fewest
-        else:
-            lacking = sum(not _has(name, size, letter) for letter in letters)
-        if font is not None and lacking < fewest:
+            continue
+        missing = sum(not _has(name, size, letter) for letter in letters)
+        if missing < fewest:
             best = font
-            fewest = lacking
+            fewest = missing
         if fewest == 0:
             break
     return best
@@ -74,8 +83,9 @@ def _written(letter: str, font: ImageFont.FreeTypeFont) -> str:
     """Return a letter in a form that the font can draw."""
     if letter.isprintable() and _draws(font, letter):
         return letter
-    plain = "".join(one for one in unicodedata.normalize("NFKD", letter) if not unicodedata.combining(one))
-    if plain.isprintable() and plain and all(_draws(font, one) for one in plain):
+    decomposed = unicodedata.normalize("NFKD", letter)
+    plain = "".join(character for character in decomposed if not unicodedata.combining(character))
+    if plain.isprintable() and plain and all(_draws(font, character) for character in plain):
         return plain
     return letter.encode("ascii", "backslashreplace").decode()
 

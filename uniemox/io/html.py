@@ -1,5 +1,7 @@
-"""HTML of pages and notebooks, from jinja2 templates: each lies next to the module that fills it; `io/base.html` and
-`io/macros.html` are shared by all pages. Templates escape every value; only `Html` is taken as markup.
+"""HTML of pages and notebooks, from jinja2 templates.
+
+Each template lies next to the module that fills it; `io/base.html` and `io/macros.html` are shared by all pages.
+Templates escape every value; only `Html` is taken as markup.
 """
 
 import base64
@@ -38,7 +40,11 @@ def write_html(path: Path, template: str, /, **values: Any) -> None:
 
 @cache
 def environment(*, is_html: bool = True) -> "Environment":
-    """Return the package's template environment, with the functions below as filters.  is_html: escape values."""
+    """Return the package's template environment, with the functions below as filters.
+
+    Args:
+        is_html: True to escape values.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - most commands write no page
 
     env = Environment(
@@ -56,7 +62,13 @@ def environment(*, is_html: bool = True) -> "Environment":
 
 
 def jpeg_url(image: Image.Image, *, max_side_px: int, quality: int = 78) -> str:
-    """Return an image as a data URL for `img`: a JPEG, scaled down to its longest side."""
+    """Return an image as a data URL for `img`, as a JPEG.
+
+    Args:
+        image: Image of any size; a larger one is scaled down.
+        max_side_px: Maximum length of its longer side.
+        quality: JPEG quality, 1 to 95.
+    """
     image = image.convert("RGB")
     image.thumbnail((max_side_px, max_side_px), Image.Resampling.LANCZOS)
     return data_url(encode_image(image, "JPEG", quality=quality), "image/jpeg")
@@ -105,5 +117,6 @@ def scale_of(values: Iterable[float | None]) -> tuple[float, float]:
     numbers = [value for value in values if is_known(value)]
     if not numbers:
         return 0.0, 1.0
-    low, high = math.floor(min(numbers) * 20) / 20, math.ceil(max(numbers) * 20) / 20
+    low = math.floor(min(numbers) * 20) / 20
+    high = math.ceil(max(numbers) * 20) / 20
     return low, high if high > low else low + 0.05

@@ -19,9 +19,12 @@ def fetch(name: str) -> Path:
     Append `@revision` for a tag, branch or commit, and `#sha256=...` to require this content. Without a hash, the hub's
     own hash of large files is checked; a file without one is refused.
 
+    Args:
+        name: The name.
+
     Raises:
-        HubError: If the file can't be downloaded or its hash differs.
-        MissingPackageError: Without huggingface_hub.
+        HubError: If the name has another form, the file can't be downloaded, or its hash differs or is not known.
+        MissingPackageError: If huggingface_hub is not installed.
     """
     match = _NAME.fullmatch(name)
     if match is None:
@@ -33,22 +36,25 @@ def fetch(name: str) -> Path:
     except ImportError:
         raise MissingPackageError(f"{name} needs huggingface_hub; run: pip install 'uniemox[hub]'") from None
     _check_answers()
-    repository, file, revision, wanted = match.groups()
+    repository, file, revision, expected_hash = match.groups()
     try:
         path = Path(hub.hf_hub_download(repository, file, revision=revision))
-        hub_hash = path.resolve().name  # the cache names large files by the hub's sha256
-        if wanted is None and not _SHA256.fullmatch(hub_hash):  # or the cache has no links, as on some systems
+        # The cache names large files by the hub's sha256, except on systems without links.
+        hub_hash = path.resolve().name
+        if expected_hash is None and not _SHA256.fullmatch(hub_hash):
             hub_hash = hub.get_hf_file_metadata(hub.hf_hub_url(repository, file, revision=revision)).etag or ""
     except (OSError, ValueError) as error:  # includes all errors of the hub
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise HubError(f"{name} can't be downloaded: {reason}") from error
-    wanted = wanted or hub_hash
-    if not _SHA256.fullmatch(wanted):
+    expected_hash = expected_hash or hub_hash
+    if not _SHA256.fullmatch(expected_hash):
         raise HubError(f"{name}: the hub gives no sha256 of this file; add #sha256=<its hash> to the name")
     with path.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
-    if digest != wanted:
-        raise HubError(f"{name}: its sha256 is {digest}, not {wanted}; remove {path} and try again, or don't trust it")
+    if digest != expected_hash:
+        raise HubError(
+            f"{name}: its sha256 is {digest}, not {expected_hash}; remove {path} and try again, or don't trust it"
+        )
     return path
 
 
@@ -63,7 +69,8 @@ def _check_answers() -> None:
         try:
             answer = ask(*args, **options)
         except errors.HfHubHTTPError as error:
-            error.response.headers.pop("X-Repo-Commit", None)  # an empty file would be made there
+            # huggingface_hub would create an empty file of this name.
+            error.response.headers.pop("X-Repo-Commit", None)
             raise
         if answer.etag is not None and not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", answer.etag):
             raise ValueError(f"the ETag {answer.etag!r} is not a hash; don't trust this server")

@@ -15,7 +15,8 @@ from uniemox.errors import ImageError, UnexpectedImageError, UniemoxError
 
 MAX_SHOWN = 200
 """Maximum number of characters of an input, such as a path, that a message repeats."""
-_END_SHOWN = 60  # of them from its end, where a path has the file's name
+# The end of a path has the file's name, so this number of characters come from the end.
+_END_SHOWN = 60
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -42,10 +43,10 @@ def image_border(name: str) -> Iterator[None]:
     Errors of uniemox pass unchanged.
 
     Args:
-        name: Of the image, for the message.
+        name: The image's name, for the message.
 
     Raises:
-        UnexpectedImageError: With type and text of the error and the request to report it.
+        UnexpectedImageError: If any other error occurs; it has the error's type and text and the request to report it.
         ImageError: If the memory is too small.
     """
     try:
@@ -68,13 +69,12 @@ def unexpected(error: Exception) -> str:
         text = shorten(" ".join(str(error).split()))
     except Exception:  # noqa: BLE001 - an error whose text can't be made
         text = ""
+    description = type(error).__name__
     if text:
-        what = f"{type(error).__name__}: {text}"
-    else:
-        what = type(error).__name__
+        description += f": {text}"
     return (
-        f"can't be read ({what}). uniemox does not expect this error: please report this line, with the file if you "
-        "may share it; meanwhile, save the image again, or remove it"
+        f"can't be read ({description}). uniemox does not expect this error: please report this line, with the file "
+        "if you may share it; meanwhile, save the image again, or remove it"
     )
 
 

@@ -22,7 +22,7 @@ MIN_OF_SHORTS = 2**14
 """Minimum of the brightest value for 65,535 to be white. Below, white may be that of a sensor with 10 to 14 bits."""
 REMEDY = "save it again with 8 or 16 bits per channel"
 
-# tags of TIFF
+# Tags of TIFF.
 _BITS = 258
 _PHOTOMETRIC = 262
 _SAMPLE_FORMAT = 339
@@ -37,15 +37,16 @@ def to_eight_bits(image: Image.Image, name: str) -> Image.Image:
 
     The white of the format counts, not the brightest value, so that a hazy image stays hazy.
 
+    Args:
+        image: The image, decoded.
+        name: The file's name, for messages.
+
     Raises:
-        ImageError: With the name of the file, if white is not known, or values are not finite.
+        ImageError: If white is not known, or values are not finite.
     """
     import numpy as np  # noqa: PLC0415 - a decoder's process starts in half the time without
 
-    if image.format == "TIFF":
-        tags = getattr(image, "tag_v2", {})
-    else:
-        tags = {}
+    tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
     integers = np.array(image)
     transparent = image.info.get("transparency")
     alpha = None
@@ -53,8 +54,10 @@ def to_eight_bits(image: Image.Image, name: str) -> Image.Image:
         alpha = Image.fromarray(np.where(integers == transparent, 0, 255).astype(np.uint8))
     is_unsigned_long = image.mode == "I" and _first(tags, _SAMPLE_FORMAT, 1) == 1 and _first(tags, _BITS, 0) == 32
     if is_unsigned_long:
-        integers = integers.view(np.uint32)  # Pillow knows 32 bits with a sign only
-    values = integers.astype(np.float32)  # changed in place: a copy takes 4 bytes per pixel
+        # Pillow knows 32 bits with a sign only.
+        integers = integers.view(np.uint32)
+    # The values are changed in place below, because a copy takes 4 bytes per pixel.
+    values = integers.astype(np.float32)
     del integers
     if not np.isfinite(values).all():
         raise ImageError(f"{name}: it holds values that are not finite; {REMEDY}")
@@ -62,7 +65,8 @@ def to_eight_bits(image: Image.Image, name: str) -> Image.Image:
     if white is None and image.mode.startswith("I;16"):
         raise ImageError(bytes_in_sixteen_bits(name, int(values.max())))
     if white is None:
-        low, high = float(values.min()), float(values.max())
+        low = float(values.min())
+        high = float(values.max())
         raise ImageError(f"{name}: it holds values from {low:.6g} to {high:.6g}; which one is white? {REMEDY}")
     values /= white
     values *= 255
@@ -77,31 +81,35 @@ def to_eight_bits(image: Image.Image, name: str) -> Image.Image:
 
 def _white_of(image: Image.Image, tags: Any, values: "NDArray[Any]") -> float | None:
     """Return the value of white; None if it is not known."""
-    low, high = float(values.min()), float(values.max())
+    low = float(values.min())
+    high = float(values.max())
     bits = _first(tags, _BITS, 16)
     if image.mode.startswith("I;16"):
         # The brightest value of a photograph is above 1/256 of white; below, the file holds bytes or is almost black.
         if bits == 16 and 0 < high <= _BYTE:
             return None
         return float(2**bits - 1)
+    # Pillow scales the greys of PPM.
     if image.format == "PPM" and image.mode == "I":
-        return _SHORT  # Pillow scales it
-    least = {_SHORT: MIN_OF_SHORTS}
+        return _SHORT
+    min_brightest = {_SHORT: MIN_OF_SHORTS}
     if image.mode == "F":
         whites = [1] if high < MIN_OF_BYTE_FLOATS else [_BYTE, _SHORT]
         if not _are_whole(values):
-            least[_BYTE] = MIN_OF_BYTES
+            min_brightest[_BYTE] = MIN_OF_BYTES
     elif tags and bits == 16:
         whites = [_BYTE, 2**15 - 1]
     else:
         is_unsigned = bool(tags) and _first(tags, _SAMPLE_FORMAT, 1) == 1
         whites = [_BYTE, _SHORT]
-        whites += [2**32 - 1 if is_unsigned else 2**31 - 1] if high >= _PART_OF_LONG else []
+        if high >= _PART_OF_LONG:
+            whites.append(2**32 - 1 if is_unsigned else 2**31 - 1)
     if low < -TOLERANCE * max(high, 1):
         return None
+    # The smallest white that explains the brightest value counts, if that value is bright enough for it.
     for white in whites:
         if high <= white * (1 + TOLERANCE):
-            return float(white) if high >= least.get(white, 0) else None
+            return float(white) if high >= min_brightest.get(white, 0) else None
     return None
 
 

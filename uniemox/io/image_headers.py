@@ -4,13 +4,15 @@ import struct
 import zlib
 from collections.abc import Iterator
 
+# Limits of loops over parts of a header, which a hostile file may make very small.
 MAX_CHUNKS = 50_000
 MAX_BOXES = 1_000
 MAX_SEGMENTS = 1_000
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
-_NO_PICTURE = (0xE0, 0xE2, 0xED)  # APP0, APP2, APP13: JFIF, colour profile, Photoshop
-# APP14
+# Markers of JPEG: APP0, APP2 and APP13, with JFIF, a colour profile, and Photoshop's data.
+_OPTIONAL_SEGMENTS = (0xE0, 0xE2, 0xED)
+# APP14, by which Adobe names the colour transform.
 _ADOBE = 0xEE
 _ADOBE_BYTES = 12
 _SCAN = 0xDA
@@ -38,23 +40,21 @@ def _in_png(data: bytes) -> tuple[int, int] | None:
 
 
 def take_profile(data: bytes, max_bytes: int) -> tuple[bytes, bytes | None]:
-    """Return a PNG without its colour profile, and the profile; other files unchanged, and None.
-
-    Pillow refuses a PNG whose profile is broken, or has more than 1 MiB.
-    A profile that is larger or broken becomes None.
+    """Separate a PNG from its colour profile, because Pillow refuses one whose profile is broken or over 1 MiB.
 
     Args:
-        max_bytes: Of the unpacked profile.
+        data: Bytes of any file.
+        max_bytes: Maximum size of the unpacked profile.
+
+    Returns:
+        The PNG without its profile, and the profile, None if it is larger or broken; other files unchanged, and None.
     """
     if not data.startswith(_PNG):
         return data, None
     for kind, start, end in _chunks(data):
         if kind == b"iCCP":
-            is_whole = zlib.crc32(data[start - 4 : end]).to_bytes(4, "big") == data[end : end + 4]
-            if is_whole:
-                profile = _unpacked(data[start:end], max_bytes)
-            else:
-                profile = None
+            is_intact = zlib.crc32(data[start - 4 : end]).to_bytes(4, "big") == data[end : end + 4]
+            profile = _unpacked(data[start:end], max_bytes) if is_intact else None
             return data[: start - 8] + data[end + 4 :], profile
     return data, None
 
@@ -87,7 +87,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 def without_metadata(data: bytes) -> bytes | None:
     """Return a JPEG without the segments for which Pillow may refuse it; None for other files.
 
-    Without APP0, APP2 and APP13, and without an APP14 of Adobe that is too short. EXIF stays.
+    These are APP0, APP2 and APP13, and an APP14 of Adobe that is too short. EXIF stays.
     """
     if not data.startswith(_JPEG):
         return None
@@ -99,7 +99,7 @@ def without_metadata(data: bytes) -> bytes | None:
         size = int.from_bytes(data[at + 2 : at + 4], "big")
         end = at + 2 + size
         is_short_adobe = data[at + 1] == _ADOBE and size - 2 < _ADOBE_BYTES
-        if data[at + 1] not in _NO_PICTURE and not is_short_adobe:
+        if data[at + 1] not in _OPTIONAL_SEGMENTS and not is_short_adobe:
             parts.append(data[at:end])
         at = end
     return b"".join((*parts, data[at:]))
@@ -109,8 +109,10 @@ def _in_heif(data: bytes) -> tuple[int, int] | None:
     """Read the colour property of the primary image. Raises struct.error or IndexError for a damaged file."""
     for kind, start, end in _boxes(data, 0, len(data)):
         if kind == b"meta":
-            return _in_meta(data, start + 4, end)  # after version and flags
-        if kind == b"moov":  # a sequence of images: the sample entry holds the property
+            # The boxes follow a version and flags of 4 bytes.
+            return _in_meta(data, start + 4, end)
+        # In a sequence of images, the sample entry holds the property.
+        if kind == b"moov":
             return _first_colour(data[start:end])
     return None
 
@@ -119,10 +121,7 @@ def _in_meta(data: bytes, start: int, end: int) -> tuple[int, int] | None:
     boxes = {kind: (first, last) for kind, first, last in _boxes(data, start, end)}
     if b"iprp" not in boxes:
         return None
-    if b"pitm" in boxes:
-        primary = _primary_item(data, *boxes[b"pitm"])
-    else:
-        primary = None
+    primary = _primary_item(data, *boxes[b"pitm"]) if b"pitm" in boxes else None
     inner = {kind: (first, last) for kind, first, last in _boxes(data, *boxes[b"iprp"])}
     if b"ipco" not in inner:
         return None
@@ -138,7 +137,8 @@ def _in_meta(data: bytes, start: int, end: int) -> tuple[int, int] | None:
 
 
 def _primary_item(data: bytes, start: int, end: int) -> int:
-    size = 4 if data[start] else 2  # by the version
+    version = data[start]
+    size = 4 if version else 2
     return int.from_bytes(data[start + 4 : min(start + 4 + size, end)], "big")
 
 
@@ -154,9 +154,11 @@ def _properties_of(data: bytes, at: int, item: int) -> list[int]:
         length = data[at + size]
         at += size + 1
         step = 2 if is_wide else 1
-        places = range(at, at + length * step, step)
         if number == item:
-            return [int.from_bytes(data[p : p + step], "big") & (0x7FFF if is_wide else 0x7F) for p in places]
+            # The highest bit says whether a property is essential.
+            mask = 0x7FFF if is_wide else 0x7F
+            starts = range(at, at + length * step, step)
+            return [int.from_bytes(data[start : start + step], "big") & mask for start in starts]
         at += length * step
     return []
 
@@ -177,6 +179,7 @@ def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]
             return
         size = int.from_bytes(data[at : at + 4], "big")
         first = at + 8
+        # 1: the size follows in 8 bytes; 0: the box ends with the file.
         if size == 1:
             size = int.from_bytes(data[at + 8 : at + 16], "big")
             first = at + 16

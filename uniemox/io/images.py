@@ -29,7 +29,8 @@ from uniemox.io.tiff_pages import describe_layout, with_photograph_first
 MAX_BYTES = 100 * 2**20
 MAX_PIXELS = 100_000_000
 MAX_SIDE_PX = 50_000
-MAX_ASPECT = 100  # a strip of 1 : 100 is not a scene
+# A strip of 1 : 100 is not a scene.
+MAX_ASPECT = 100
 # An MPO is opened as the JPEG that it begins with.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "HEIF", "DIB")
 ENDINGS = {
@@ -46,23 +47,27 @@ _HAS_HEIF = find_spec("pillow_heif") is not None
 if _HAS_HEIF:
     ENDINGS |= dict.fromkeys(HEIF_ENDINGS, "HEIF")
 if HAS_RAWPY:
-    ENDINGS |= dict.fromkeys(RAW_ENDINGS, "JPEG")  # of the preview
+    # The format of a camera raw is that of its preview.
+    ENDINGS |= dict.fromkeys(RAW_ENDINGS, "JPEG")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
-STRIP_PX = 64  # height of the strips in which transparent images are put on white
-_ORIENTATION = 0x0112  # the tag of EXIF
-# tags of TIFF
+# Height of the strips in which transparent images are put on white.
+STRIP_PX = 64
+# Tag of EXIF.
+_ORIENTATION = 0x0112
+# Tags of TIFF, and values of theirs.
 _BITS = 258
 _PLANAR = 284
 _SAMPLE_FORMAT = 339
-# values of these tags
 _SEPARATE_PLANES = 2
 _SIGNED = 2
-_RAWMODES_OF_PLANES = {"RGB": "RGB;16N", "RGBA": "RGBA;16N", "CMYK": "CMYK;16N"}  # of libtiff, by Pillow's mode
+# Raw modes in which libtiff gives planes of 16 bits, by Pillow's mode.
+_RAWMODES_OF_PLANES = {"RGB": "RGB;16N", "RGBA": "RGBA;16N", "CMYK": "CMYK;16N"}
 TIFF_REMEDY = "convert it to RGB with 8 bits per channel, or save it as PNG"
 # libtiff returns values in the order of bytes of this machine, which Pillow forgets for these of big-endian files.
 _NATIVE_RAWMODES = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
-_GREY_STEPS = {"L;2": 85, "L;4": 17}  # between the greys of a PNG with 2 and 4 bits
+# Steps between the greys of a PNG with 2 and 4 bits, in levels of 255.
+_GREY_STEPS = {"L;2": 85, "L;4": 17}
 
 
 def is_image_name(path: Path) -> bool:
@@ -84,7 +89,8 @@ def open_image(data: bytes, name: str) -> Image.Image:
     """Open the image in a file's bytes: reads and checks its header, decodes nothing yet.
 
     Args:
-        name: Of the file, for messages.
+        data: Bytes of the file.
+        name: The file's name, for messages.
 
     Raises:
         ImageError: If it is not an image, of an unknown format, far too large, or would keep a decoder busy for far
@@ -94,6 +100,7 @@ def open_image(data: bytes, name: str) -> Image.Image:
         raise ImageError(f"{name}: {len(data) / 2**20:.0f} MiB, more than the {MAX_BYTES >> 20} MiB that are read")
     if not data:
         raise ImageError(f"{name}: the file is empty")
+    # The checks follow, because a preview is an image from the same stranger.
     if is_raw(data):
         data = preview_of(data, name)
     check_bytes(data, name)
@@ -107,11 +114,9 @@ def open_image(data: bytes, name: str) -> Image.Image:
     width, height = image.size
     check_size(width, height, name)
     fmt = "JPEG" if image.format == "MPO" else str(image.format)
-    if fmt == "JPEG" and "progressive" in image.info:
-        kind = "progressive"
-    else:
-        kind = fmt
-    check_memory(len(data), kind, width, height, name)
+    # A progressive JPEG takes more memory, because all its coefficients are held.
+    is_progressive = fmt == "JPEG" and "progressive" in image.info
+    check_memory(len(data), "progressive" if is_progressive else fmt, width, height, name)
     if fmt == "TIFF":
         check_tiff(data, getattr(image, "tag_v2", {}), image.size, name)
         _prepare_tiff(image, data, name)
@@ -127,10 +132,15 @@ def open_image(data: bytes, name: str) -> Image.Image:
 def _open(data: bytes, name: str) -> Image.Image:
     """Open an image with Pillow.
 
+    Args:
+        data: Bytes of the file.
+        name: The file's name, for messages.
+
     Raises:
-        ImageError: If Pillow refuses it.  name: of the file, for the message.
+        ImageError: If Pillow refuses it.
     """
-    formats = [fmt for fmt in FORMATS if fmt in Image.OPEN]  # Pillow raises KeyError for formats that its build lacks
+    # Pillow raises KeyError for formats that its build lacks.
+    formats = [fmt for fmt in FORMATS if fmt in Image.OPEN]
     try:
         return _open_or_mend(data, formats)
     except Image.DecompressionBombError as error:
@@ -169,13 +179,15 @@ def _known_formats() -> list[str]:
 
 
 def _prepare_tiff(image: Any, data: bytes, name: str) -> None:
-    """Mend what Pillow takes for other values than the file holds.
+    """Correct how Pillow reads a TIFF of which it would return other values than the file holds.
 
     Args:
-        image: Of Pillow's reader of TIFF, before its pixels are decoded.
+        image: Image of Pillow's reader of TIFF, before its pixels are decoded.
+        data: Bytes of the file.
+        name: The file's name, for messages.
 
     Raises:
-        ImageError: For what it can't read.
+        ImageError: If Pillow can't read the layout: signed values of 8 bits, or greys with alpha in planes.
     """
     bits = image.tag_v2.get(_BITS, (1,))
     sample_format = image.tag_v2.get(_SAMPLE_FORMAT, (1,))
@@ -187,7 +199,8 @@ def _prepare_tiff(image: Any, data: bytes, name: str) -> None:
         # Pillow's own reader, which is for files without compression, takes the 16 bits of a plane for 8 bits.
         native = _RAWMODES_OF_PLANES[image.mode]
     elif has_planes and image.mode == "RGBA":
-        native = "RGBA"  # Pillow's own reader stops at a plane of alpha that colours are multiplied by
+        # Pillow's own reader stops at a plane of alpha by which colours are multiplied.
+        native = "RGBA"
     elif image.use_load_libtiff and rawmode in _NATIVE_RAWMODES:
         native = _NATIVE_RAWMODES[rawmode]
     else:
@@ -213,7 +226,16 @@ def scale_transparency(image: Image.Image) -> None:
 
 
 def check_size(width: int, height: int, name: str) -> None:
-    """Raise ImageError for an image that is empty, too large, or a strip.  name: of the file, for the message."""
+    """Check the size of an image.
+
+    Args:
+        width: Width, px.
+        height: Height, px.
+        name: The file's name, for messages.
+
+    Raises:
+        ImageError: If the image is empty, too large, or a strip.
+    """
     if min(width, height) < 1:
         raise ImageError(f"{name}: {width} x {height} px is no image")
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE_PX:
@@ -236,30 +258,34 @@ def _register_heif() -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MinSides:
-    """Minimum size for decoding a JPEG: a picklable `shrink` for `decode`.
-
-    Minimum length of its sides, px; 0: no minimum.
-    """
+    """Minimum size for decoding a JPEG: a picklable `shrink` for `decode`."""
 
     short_px: int = 0
+    """Minimum length of the shorter side; 0: no minimum."""
     long_px: int = 0
+    """Minimum length of the longer side; 0: no minimum."""
 
     def __call__(self, width: int, height: int) -> float:
         """Return the factor by which the image may shrink."""
         short, long = sorted((width, height))
-        return min(short / self.short_px if self.short_px else short, long / self.long_px if self.long_px else long)
+        return min(short / (self.short_px or 1), long / (self.long_px or 1))
 
 
 def decode(
     data: bytes, name: str = "image", *, shrink: Callable[[int, int], float] | None = None
 ) -> tuple[Image.Image, tuple[int, int]]:
-    """Decode the upright RGB image in a file's bytes; also returns its full upright (width, height), px.
+    """Decode the image in a file's bytes.
 
     Colours are those of sRGB (see colour.py); transparent pixels become white; animations give their first frame.
 
     Args:
+        data: Bytes of the file.
+        name: The file's name, for messages.
         shrink: Called once with the full upright width and height, returns how many times smaller the image may be; a
             JPEG is then decoded at 1/2, 1/4 or 1/8. None: decode in full.
+
+    Returns:
+        The upright RGB image, and the upright (width, height) in px of the image in the file.
 
     Raises:
         ImageError: If it can't be decoded completely, or if it is not known which value is white.
@@ -273,11 +299,12 @@ def decode_opened(
 ) -> tuple[Image.Image, tuple[int, int]]:
     """Decode an image that `open_image` returned, as `decode` does."""
     low_bytes = open_low_bytes(image)
+    # EXIF of a PNG may follow its pixels, and Pillow reports corrupt pixels only once.
     if image.format == "PNG":
-        _load(image, name)  # first, because EXIF may follow pixels, and Pillow reports corrupt ones only once
+        _load(image, name)
     orientation = orientation_of(image)
-    turned = orientation >= 5
-    full = image.size[::-1] if turned else image.size
+    is_turned = orientation >= 5
+    full = image.size[::-1] if is_turned else image.size
     factor = 1.0 if shrink is None else shrink(*full)
     if factor >= 2 and image.format in ("JPEG", "MPO"):
         image.draft(None, (max(1, int(image.width / factor)), max(1, int(image.height / factor))))
@@ -285,7 +312,8 @@ def decode_opened(
     try:
         if low_bytes is not None:
             refuse_bytes(image, low_bytes, name)
-        image = to_rgb(image, name, low_bytes)  # same name, so that the decoded image is freed before the rotation
+        # The result has the same name, so that the decoded image is freed before the rotation.
+        image = to_rgb(image, name, low_bytes)
     except DECODING_ERRORS as error:
         raise ImageError(f"{name}: cut off or corrupt ({error})") from error
     if orientation in _TURNS:
@@ -303,6 +331,10 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
 @crosses_border
 def count_frames(image: Image.Image, name: str) -> int:
     """Return the number of frames in a file.
+
+    Args:
+        image: The opened image.
+        name: The file's name, for messages.
 
     Raises:
         ImageError: If frames after the first can't be read.
@@ -326,7 +358,7 @@ def _load(image: Image.Image, name: str) -> None:
 
 
 def orientation_of(image: Image.Image) -> int:
-    """Return EXIF's 1 to 8; 1 if missing or invalid, and for TIFF, which Pillow itself turns upright."""
+    """Return EXIF's orientation, 1 to 8; 1 if missing or invalid, and for TIFF, which Pillow itself turns upright."""
     if image.format == "TIFF" or ("exif" not in image.info and image.format not in ("PNG", "MPO")):
         return 1
     try:
@@ -340,7 +372,9 @@ def to_rgb(image: Image.Image, name: str, low_bytes: Image.Image | None = None) 
     """Return an image in RGB: with 8 bits, the colours of sRGB, and transparent pixels on white.
 
     Args:
-        low_bytes: Of colours with 16 bits (see low_bytes.py).
+        image: The decoded image.
+        name: The file's name, for messages.
+        low_bytes: Low bytes of colours with 16 bits (see low_bytes.py); None: the image has 8 bits.
     """
     if image.mode in WIDE_MODES:
         image = to_eight_bits(image, name)
@@ -349,14 +383,22 @@ def to_rgb(image: Image.Image, name: str, low_bytes: Image.Image | None = None) 
         return image
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         return on_white(image if image.mode == "RGBA" else image.convert("RGBA"))
-    return image.convert("RGB")  # Pillow has already reverted Adobe's inverted CMYK
+    # Pillow has already reverted Adobe's inverted CMYK.
+    return image.convert("RGB")
 
 
 def encode_image(image: Image.Image, image_format: str, **options: Any) -> bytes:
-    """Return the bytes of an image's file, without the metadata of the source.  image_format, options: as in Pillow."""
+    """Return the bytes of an image's file, without the metadata of the source.
+
+    Args:
+        image: The image.
+        image_format: Pillow's name of the format.
+        options: Pillow's options of the format.
+    """
     buffer = io.BytesIO()
     plain = image.copy()
-    plain.info = {}  # Pillow would write comments and colour profiles from here
+    # Pillow would write comments and colour profiles from here.
+    plain.info = {}
     plain.save(buffer, image_format, **options)
     return buffer.getvalue()
 

@@ -13,20 +13,28 @@ _ONE_AT_A_TIME = threading.Lock()
 
 
 def limit_memory(more: int) -> None:
-    """Limit this process to this many bytes more than it has now, if the system can (Linux)."""
+    """Limit the addresses of this process, if the system can (Linux).
+
+    Args:
+        more: Number of bytes in addition to those that it has now.
+    """
     if used := _used(0):
         _lower(resource.RLIMIT_AS, used + more)
 
 
 @contextmanager
 def limited_memory(more: int) -> Iterator[None]:
-    """Let this process allocate this many bytes more, if the system can limit that (Linux); then MemoryError is raised.
+    """Limit the memory that this process allocates inside the context, if the system can (Linux).
 
-    Mapped files don't count.
+    Beyond the limit, MemoryError is raised. Mapped files don't count.
+
+    Args:
+        more: Number of bytes in addition to those that it has now.
     """
     if not (used := _used(5)):
         yield
         return
+    # The limit is the process's, and two threads would restore each other's.
     with _ONE_AT_A_TIME:
         before = resource.getrlimit(resource.RLIMIT_DATA)
         _lower(resource.RLIMIT_DATA, used + more)
@@ -37,7 +45,11 @@ def limited_memory(more: int) -> Iterator[None]:
 
 
 def limit_cpu(seconds: int) -> None:
-    """Let the system end this process after so much processor time, even without its parent; not on Windows."""
+    """Let the system end this process after more processor time, even without its parent; not on Windows.
+
+    Args:
+        seconds: Processor time from now.
+    """
     if resource is not None:
         _lower(resource.RLIMIT_CPU, int(sum(resource.getrusage(resource.RUSAGE_SELF)[:2])) + seconds + 1)
 

@@ -12,12 +12,13 @@ from PIL import Image
 from uniemox.errors import ImageError
 from uniemox.io.colour_spaces import srgb_of_light
 
-STRIP_PX = 64  # height of the strips that are converted, because values take 6 bytes per pixel
+# Height of the strips that are converted, because values take 6 bytes per pixel.
+STRIP_PX = 64
 _NATIVE = "L" if sys.byteorder == "little" else "B"
 _OTHER_BYTE = {"L": "B", "B": "L", "N": "B" if _NATIVE == "L" else "L"}
 """End of the raw mode of Pillow that reads the other byte of 16 bits."""
 _RAWMODES = ("RGB;16", "RGBX;16", "RGBA;16")
-# a tag of TIFF, and its value
+# Tag of TIFF, and its value for images in planes.
 _PLANAR = 284
 _SEPARATE_PLANES = 2
 
@@ -26,35 +27,36 @@ def open_low_bytes(image: Any) -> Image.Image | None:
     """Return the image of the low bytes, not decoded yet; None for images with 8 bits, and those in planes.
 
     Args:
-        image: As Pillow opens it, before its pixels are decoded.
+        image: Image that Pillow has opened, before its pixels are decoded.
     """
-    if getattr(image, "tile", None):
-        tile = image.tile[0]
-    else:
-        tile = None
-    args = tile.args if tile is not None else ()
-    if isinstance(args, tuple) and args:
-        rawmode = args[0]
-    else:
-        rawmode = args
+    tiles = getattr(image, "tile", None)
+    args = tiles[0].args if tiles else ()
+    rawmode = args[0] if isinstance(args, tuple) and args else args
     if not isinstance(rawmode, str) or not isinstance(image.fp, io.BytesIO) or rawmode[:-1] not in _RAWMODES:
         return None
     if image.format == "TIFF" and image.tag_v2.get(_PLANAR) == _SEPARATE_PLANES:
-        return None  # libtiff reads planes without the raw mode
-    other = rawmode[:-1] + _OTHER_BYTE[rawmode[-1]]
+        # libtiff reads planes without the raw mode.
+        return None
+    # The same file is opened again with the raw mode of the other byte order, whose high bytes are our low ones.
+    other_rawmode = rawmode[:-1] + _OTHER_BYTE[rawmode[-1]]
+    other_args = (other_rawmode, *args[1:]) if isinstance(args, tuple) else other_rawmode
     low: Any = Image.open(io.BytesIO(image.fp.getvalue()), formats=[image.format])
-    low.tile = [each._replace(args=(other, *args[1:]) if isinstance(args, tuple) else other) for each in image.tile]
+    low.tile = [tile._replace(args=other_args) for tile in image.tile]
     low.use_load_libtiff = getattr(image, "use_load_libtiff", False)
     opened: Image.Image = low
     return opened
 
 
 def refuse_bytes(image: Image.Image, low: Image.Image, name: str) -> None:
-    """Raise ImageError for a decoded image whose values in 16 bits are at most 255, which would be black.
+    """Refuse an image whose values in 16 bits are at most 255, which would be black.
 
     Args:
-        low: Of `open_low_bytes`.
-        name: Of the file, for the message.
+        image: The decoded image.
+        low: The image of `open_low_bytes`.
+        name: The file's name, for the message.
+
+    Raises:
+        ImageError: If all high bytes are 0 and some low byte is not.
     """
     if _brightest(image) == 0 and (brightest := _brightest(low)) > 0:
         raise ImageError(bytes_in_sixteen_bits(name, brightest))
@@ -77,10 +79,7 @@ def encode_light(image: Image.Image, low: Image.Image) -> Image.Image:
     import numpy as np  # noqa: PLC0415 - a decoder's process starts in half the time without
 
     curve = np.frombuffer(srgb_of_light(), np.uint8)
-    if image.mode == "RGB":
-        colours = image
-    else:
-        colours = image.convert("RGB")
+    colours = image if image.mode == "RGB" else image.convert("RGB")
     encoded = Image.new("RGB", image.size)
     for y in range(0, image.height, STRIP_PX):
         box = (0, y, image.width, min(y + STRIP_PX, image.height))

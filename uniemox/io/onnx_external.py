@@ -11,9 +11,12 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from uniemox.errors import UniemoxError
 from uniemox.io.files import open_regular
 
-LOCATION = b"location"  # the key of TensorProto.external_data whose value is the file's name
-_KEYS = (b"\x08" + LOCATION, b"\x00" + LOCATION)  # with the last byte of its length, 8, written short or long
-EXTERNAL = 1  # TensorProto.data_location
+# Key of TensorProto.external_data whose value is the file's name.
+LOCATION = b"location"
+# The key after the last byte of its length, 8, which may be written in one byte or in several.
+_KEYS = (b"\x08" + LOCATION, b"\x00" + LOCATION)
+# Value of TensorProto.data_location.
+EXTERNAL = 1
 # Message: number of a field that leads to tensors, to the message in it (onnx/onnx.proto).
 _LEADS: dict[str, dict[int, str]] = {
     "Model": {7: "Graph", 20: "Training", 25: "Function"},
@@ -24,14 +27,15 @@ _LEADS: dict[str, dict[int, str]] = {
     "Attribute": {5: "Tensor", 6: "Graph", 10: "Tensor", 11: "Graph", 22: "Sparse", 23: "Sparse"},
     "Sparse": {1: "Tensor", 2: "Tensor"},
 }
-# TensorProto.external_data, .data_location
+# Fields of TensorProto: external_data and data_location.
 _DATA = 13
-_PLACE = 14
-# StringStringEntryProto
+_DATA_LOCATION = 14
+# Fields of StringStringEntryProto.
 _KEY = 1
 _VALUE = 2
-_METADATA = 14  # ModelProto.metadata_props
-# kinds of fields
+# Field of ModelProto: metadata_props.
+_METADATA = 14
+# Kinds of fields: a number, and values of 8, any number of, and 4 bytes.
 _VARINT = 0
 _EIGHT = 1
 _BYTES = 2
@@ -41,21 +45,26 @@ _FOUR = 5
 def external_files(path: Path) -> list[str]:
     """Return the names, as written in an ONNX file, of the files with its weights; an empty text for a missing one.
 
+    Args:
+        path: The ONNX file.
+
     Raises:
         ValueError: If it names some and is not a complete protocol buffer.
         OSError: If it can't be read.
     """
     names: set[str] = set()
-    if path.stat().st_size == 0:  # an empty file can't be mapped
+    # An empty file can't be mapped.
+    if path.stat().st_size == 0:
         return []
     with open_regular(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        if all(content.find(key) < 0 for key in _KEYS):  # most files need no further check
+        # Most files have no such key and need no further check.
+        if all(content.find(key) < 0 for key in _KEYS):
             return []
         waiting = [("Model", 0, len(content))]
         while waiting:
             message, start, end = waiting.pop()
             if message == "Tensor":
-                names |= _of_tensor(content, start, end)
+                names |= _files_of_tensor(content, start, end)
                 continue
             for number, kind, first, last in fields_of(content, start, end):
                 inner = _LEADS[message].get(number)
@@ -67,7 +76,9 @@ def external_files(path: Path) -> list[str]:
 def weights_beside(path: Path, error_class: type[UniemoxError]) -> list[Path]:
     """Return the paths of the files with an ONNX file's weights.
 
-    Raises error_class if the file can't be read, or a file with weights is missing or outside of its folder.
+    Args:
+        path: The ONNX file.
+        error_class: Raised if the file can't be read, or a file with weights is missing or outside of its folder.
     """
     try:
         names = external_files(path)
@@ -87,11 +98,12 @@ def leaves_folder(name: str) -> bool:
     return not name or any(path.is_absolute() or path.anchor != "" or ".." in path.parts for path in paths)
 
 
-def _of_tensor(content: mmap.mmap | bytes, start: int, end: int) -> set[str]:
+def _files_of_tensor(content: mmap.mmap | bytes, start: int, end: int) -> set[str]:
+    """Return the names of the files with a tensor's values: none, one, or an empty text if the name is missing."""
     is_external = False
     names = set()
     for number, kind, first, last in fields_of(content, start, end):
-        if number == _PLACE and kind == _VARINT:
+        if number == _DATA_LOCATION and kind == _VARINT:
             is_external |= _varint(content, first, last)[0] & 0xFFFFFFFF == EXTERNAL
         elif number == _DATA and kind == _BYTES:
             entry = {n: content[a:b] for n, k, a, b in fields_of(content, first, last) if k == _BYTES}
@@ -101,7 +113,16 @@ def _of_tensor(content: mmap.mmap | bytes, start: int, end: int) -> set[str]:
 
 
 def fields_of(content: mmap.mmap | bytes, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yield number, kind, and first and last byte of the value, of each field of a message."""
+    """Yield number, kind, start and end of the value of each field of a protocol buffer's message.
+
+    Args:
+        content: The file.
+        start: First byte of the message.
+        end: End of the message.
+
+    Raises:
+        ValueError: If the bytes are no complete message.
+    """
     while start < end:
         tag, first = _varint(content, start, end)
         number = tag >> 3
@@ -121,13 +142,14 @@ def fields_of(content: mmap.mmap | bytes, start: int, end: int) -> Iterator[tupl
 
 
 def _varint(content: mmap.mmap | bytes, start: int, end: int) -> tuple[int, int]:
-    """Return a number, and the start of the next field."""
-    value = shift = 0
-    for place in range(start, min(end, start + 10)):
-        byte = content[place]
+    """Return a number, and the byte after it. Each byte has 7 bits of it, the lowest first; the last is below 0x80."""
+    value = 0
+    shift = 0
+    for at in range(start, min(end, start + 10)):
+        byte = content[at]
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value, place + 1
+            return value, at + 1
         shift += 7
     raise ValueError(f"no protocol buffer, or cut off at byte {end}")
 
@@ -135,21 +157,25 @@ def _varint(content: mmap.mmap | bytes, start: int, end: int) -> tuple[int, int]
 def with_metadata(content: bytes, key: str, value: str) -> bytes:
     """Return an ONNX file with another value for one metadata key; all else stays, to the byte.
 
+    Args:
+        content: Bytes of the file.
+        key: The key; its entries are replaced by one.
+        value: The new value.
+
     Raises:
         ValueError: If it is not a complete protocol buffer.
     """
-    kept = []
-    first = 0
+    unchanged_fields = []
+    field_start = 0
     for number, kind, start, end in fields_of(content, 0, len(content)):
+        entry = {}
         if number == _METADATA:
             entry = {n: content[a:b] for n, _, a, b in fields_of(content, start, end)}
-        else:
-            entry = {}
         if kind != _BYTES or entry.get(_KEY) != key.encode():
-            kept.append(content[first:end])
-        first = end
+            unchanged_fields.append(content[field_start:end])
+        field_start = end
     pair = _field(_KEY, key.encode()) + _field(_VALUE, value.encode())
-    return b"".join([*kept, _field(_METADATA, pair)])
+    return b"".join([*unchanged_fields, _field(_METADATA, pair)])
 
 
 def _field(number: int, value: bytes) -> bytes:

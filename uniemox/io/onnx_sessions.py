@@ -38,7 +38,8 @@ RUNTIME_ERRORS = (
 )
 
 
-PROVIDERS: Mapping[str, tuple[str, ...]] = {  # provider, and the fallback for unsupported parts
+# onnxruntime's provider, and the fallback for the parts of a network that it does not support.
+PROVIDERS: Mapping[str, tuple[str, ...]] = {
     "cpu": (),
     "cuda": ("CUDAExecutionProvider",),
     "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider"),
@@ -46,64 +47,81 @@ PROVIDERS: Mapping[str, tuple[str, ...]] = {  # provider, and the fallback for u
     "openvino": ("OpenVINOExecutionProvider",),
 }
 CPU = "CPUExecutionProvider"
-MAX_RUN_S = 120.0  # maximum time of one run: an untrusted file may contain an endless loop
+# Maximum time of one run: an untrusted file may contain an endless loop.
+MAX_RUN_S = 120.0
 CHECK_EVERY_S = 1.0
 
 
 def open_session(path: Path, *, threads: int | None = None, provider: str = "cpu") -> InferenceSession:
     """Open a file, ready to run.
 
-    Raises one of RUNTIME_ERRORS for a file that onnxruntime can't read, and ConfigError for a provider that the
-    installed onnxruntime lacks, or that does not start here.
+    A file that onnxruntime can't read raises one of RUNTIME_ERRORS.
 
     Args:
-        threads: Per run; None: one per core.
+        path: The ONNX file.
+        threads: Number of threads of a run; None: one per core.
         provider: One of PROVIDERS.
+
+    Raises:
+        ConfigError: If the installed onnxruntime lacks the provider, or it does not start on this machine.
     """
-    wanted = PROVIDERS[pick_provider(provider)]
-    open_regular(path).close()  # onnxruntime would wait forever for a pipe
+    execution_providers = PROVIDERS[pick_provider(provider)]
+    # onnxruntime would wait forever for a pipe, which open_regular refuses.
+    open_regular(path).close()
     options = SessionOptions()
-    options.log_severity_level = 4  # errors reach the user as exceptions, not as lines of a log
+    # Errors reach the user as exceptions, not as lines of a log.
+    options.log_severity_level = 4
     options.intra_op_num_threads = threads or 0
-    options.enable_mem_pattern = False  # one block of memory per run is larger and no faster
-    if not _has("vnni"):
+    # One block of memory per run is larger and no faster.
+    options.enable_mem_pattern = False
+    if not _has_instructions("vnni"):
         options.add_session_config_entry("session.x64quantprecision", "1")
-    there = get_available_providers()
-    chosen = [(one, _openvino(threads) if provider == "openvino" else {}) for one in wanted if one in there]
-    session = InferenceSession(path, options, providers=[*chosen, CPU])
-    if wanted and wanted[0] not in session.get_providers():
+    provider_options = _openvino_options(threads) if provider == "openvino" else {}
+    available = get_available_providers()
+    usable = [(name, provider_options) for name in execution_providers if name in available]
+    session = InferenceSession(path, options, providers=[*usable, CPU])
+    # onnxruntime falls back to the CPU in silence.
+    if execution_providers and execution_providers[0] not in session.get_providers():
         raise ConfigError(
-            f"onnxruntime can't start {wanted[0]} on this machine: its driver or its libraries are missing"
+            f"onnxruntime can't start {execution_providers[0]} on this machine: its driver or its libraries are missing"
         )
     return session
 
 
-def _openvino(threads: int | None) -> dict[str, str]:
+def _openvino_options(threads: int | None) -> dict[str, str]:
     """Return OpenVINO's options: bfloat16 if the processor can, which takes about 0.6 of the time of float32."""
-    settings: dict[str, Any] = {
-        "INFERENCE_PRECISION_HINT": "bf16" if _has("avx512_bf16") or _has("amx_bf16") else "f32"
-    }
-    settings |= {} if threads is None else {"INFERENCE_NUM_THREADS": threads}
+    has_bfloat16 = _has_instructions("avx512_bf16") or _has_instructions("amx_bf16")
+    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if has_bfloat16 else "f32"}
+    if threads is not None:
+        settings["INFERENCE_NUM_THREADS"] = threads
     return {"device_type": "CPU", "load_config": json.dumps({"CPU": settings})}
 
 
 @cache
-def _has(flag: str) -> bool:
+def _has_instructions(flag: str) -> bool:
     """Return True if the processor has instructions of this name.
 
     Without vnni, products of 8 bits overflow, unless slower ones are used.
     """
     try:
         with open("/proc/cpuinfo", "rb") as file:
-            return flag.encode() in file.read(8192)  # the flags of the first core
+            # The flags of the first core are within these bytes.
+            return flag.encode() in file.read(8192)
     except OSError:
         return False
 
 
 def pick_provider(name: str | None) -> str:
-    """Return a provider of the installed onnxruntime; None: cuda if it has it, else cpu. Raises ConfigError."""
-    providers = set(get_available_providers())
-    names = [one for one, parts in PROVIDERS.items() if not parts or parts[0] in providers]
+    """Return the name of a provider that the installed onnxruntime has.
+
+    Args:
+        name: One of PROVIDERS; None: cuda if it is available, else cpu.
+
+    Raises:
+        ConfigError: If the installed onnxruntime lacks the provider.
+    """
+    available = set(get_available_providers())
+    names = [known_name for known_name, parts in PROVIDERS.items() if not parts or parts[0] in available]
     if name is None:
         return "cuda" if "cuda" in names else "cpu"
     if name not in names:
@@ -114,8 +132,10 @@ def pick_provider(name: str | None) -> str:
     return name
 
 
-_running: dict[object, tuple[float, RunOptions]] = {}  # deadlines of the runs in this process
-_watchers: list[threading.Thread] = []  # one thread for all runs: one per run would cost a tenth of its time
+# Deadlines and options of the runs in this process.
+_running: dict[object, tuple[float, RunOptions]] = {}
+# One thread watches all runs: one thread per run would cost a tenth of its time.
+_watchers: list[threading.Thread] = []
 
 
 def _watch() -> None:
@@ -138,9 +158,12 @@ class Session:
     """File that is ready to run: on all cores, or on one core in a worker of `parallel_map`. Threads may share it.
 
     Parallel runs on one thread each are faster than parallel runs on all cores, whose threads wait for each other.
+    `wide` is the session on all cores. Errors are those of `open_session`.
 
     Args:
-        threads: Of every run; None: as above.  provider and errors: as for `open_session`.
+        path: The ONNX file.
+        threads: Number of threads of every run; None: all cores, or one in a worker.
+        provider: One of PROVIDERS.
     """
 
     def __init__(self, path: Path, *, threads: int | None = None, provider: str = "cpu") -> None:
@@ -149,17 +172,18 @@ class Session:
         self._threads = threads
         self._provider = provider
         self._lock = threading.Lock()
-        if threads is None and provider == "cpu":
-            self._narrow = None
-        else:
-            self._narrow = self.wide
+        # The session on one core is opened by the first worker that needs it.
+        opens_narrow = threads is None and provider == "cpu"
+        self._narrow = None if opens_narrow else self.wide
 
     def run(self, outputs: Sequence[str] | None, inputs: Mapping[str, Any]) -> list[Any]:
-        """Return outputs by name, or all. Raises one of RUNTIME_ERRORS, also for a run of more than two minutes."""
-        if is_parallel_worker():
-            session = self._one_core()
-        else:
-            session = self.wide
+        """Run the network. An error is one of RUNTIME_ERRORS, also for a run of more than two minutes.
+
+        Args:
+            outputs: Names of the outputs to return; None: all.
+            inputs: Arrays by the name of their input.
+        """
+        session = self._one_core() if is_parallel_worker() else self.wide
         options = RunOptions()
         run = object()
         _watch()
@@ -187,7 +211,11 @@ class Session:
 def unpack_weights(src: Path, dst: Path) -> None:
     """Write a file again with float32 weights: casts of those in fewer bits are computed. Metadata are lost.
 
-    Raises one of RUNTIME_ERRORS.
+    An error is one of RUNTIME_ERRORS.
+
+    Args:
+        src: The ONNX file.
+        dst: The file to write.
     """
     options = SessionOptions()
     options.log_severity_level = 4

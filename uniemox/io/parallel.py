@@ -16,7 +16,8 @@ from uniemox.bounds import check_numbers
 from uniemox.errors import MissingPackageError
 
 MAX_CORES = 8
-MAX_AHEAD = 16  # maximum items in progress, or whose results wait
+# Maximum number of items in progress, or whose results wait.
+MAX_AHEAD = 16
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _THREAD = threading.local()
@@ -33,8 +34,10 @@ def parallel_map(
     """Yield the results of `work`, in the order of the items; an error is raised at its item.
 
     Args:
+        items: The items; they are taken as work on earlier ones is done.
+        work: Function that is called with an item, in a thread.
         ahead: Maximum number of items, up to 16, in progress before the next result is taken.
-        threads: None: one per core.
+        threads: Number of threads; None: one per core.
         on_stop: Called at the end, before the threads are joined.
     """
     waiting: deque[Future[Result]] = deque()
@@ -86,7 +89,8 @@ class PoolConfig:
 
 
 ONE_A_CORE = PoolConfig()
-AT_ONCE = 4_000  # batches submitted together, to limit memory
+# Number of batches that are submitted together, to limit memory.
+AT_ONCE = 4_000
 DIED = "the worker process died, for lack of memory or because of a fault in a library"
 
 
@@ -101,12 +105,14 @@ def map_on_ray(
     Args:
         open_work: Called once per worker, on one core each; returns the function that processes a batch. Its folder is
             this process's, if the machine has it.
-        workers: Maximum; None: as many as the cluster has cores.
+        batches: What the function is called with; each must be picklable.
+        workers: Maximum number of workers; None: as many as the cluster has cores.
 
     Raises:
-        MissingPackageError: Without Ray.
+        MissingPackageError: If Ray is not installed.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would send usage statistics to its makers
+    # Ray would send usage statistics to its makers.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray  # type: ignore[import-not-found,unused-ignore] # noqa: PLC0415 - an extra
         import ray.data  # type: ignore[import-not-found,unused-ignore] # noqa: PLC0415
@@ -117,11 +123,12 @@ def map_on_ray(
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
-    context.max_errored_blocks = -1  # results of a dead worker are missing; the rest is returned
+    # Results of a dead worker are missing; all others are returned.
+    context.max_errored_blocks = -1
     workers = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
     numbered = enumerate(batches)
-    while some := list(islice(numbered, AT_ONCE)):
-        rows = [{"number": number, "batch": pickle.dumps(batch)} for number, batch in some]
+    while submitted := list(islice(numbered, AT_ONCE)):
+        rows = [{"number": number, "batch": pickle.dumps(batch)} for number, batch in submitted]
         answers = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             _Worker,
             fn_constructor_args=(open_work, os.getcwd()),
@@ -131,15 +138,16 @@ def map_on_ray(
             max_restarts=-1,
             max_task_retries=1,
         )
-        due = (number for number, _ in some)
+        # Numbers that are missing among the answers are batches whose worker died.
+        due_numbers = (number for number, _ in submitted)
         for row in answers.iter_rows():
-            while next(due) != row["number"]:
+            while next(due_numbers) != row["number"]:
                 yield None
             answer, error = pickle.loads(row["answer"])  # noqa: S301 - what a worker of ours has written
             if error is not None:
                 raise error
             yield answer
-        yield from (None for _ in due)
+        yield from (None for _ in due_numbers)
 
 
 class _Worker:

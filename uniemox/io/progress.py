@@ -8,12 +8,19 @@ Progress = Callable[[str, int, int | None], None]
 """Function called with the name of the work, the finished items, and all items; None: unknown."""
 
 
-def silent(what: str, done: int, total: int | None) -> None:
+def silent(name: str, done: int, total: int | None) -> None:
     """Ignore progress."""
 
 
-def in_parts(rows: Sequence[Row], size: int, what: str, progress: Progress) -> Iterator[Sequence[Row]]:
-    """Yield rows in parts of a size, and report each part after the caller has processed it."""
+def in_parts(rows: Sequence[Row], size: int, name: str, progress: Progress) -> Iterator[Sequence[Row]]:
+    """Yield rows in parts of a size, and report each part after the caller has processed it.
+
+    Args:
+        rows: All rows.
+        size: Number of rows of a part.
+        name: Name of the work.
+        progress: Function to call.
+    """
     for start in range(0, len(rows), size):
         yield rows[start : start + size]
-        progress(what, min(start + size, len(rows)), len(rows))
+        progress(name, min(start + size, len(rows)), len(rows))

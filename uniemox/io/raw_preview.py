@@ -42,12 +42,12 @@ def preview_of(data: bytes, name: str) -> bytes:
     """Return the preview of a camera raw as the bytes of an image file, with the orientation in its EXIF.
 
     Args:
-        data: For which `is_raw` is true.
-        name: Of the file, for messages.
+        data: Bytes of a file for which `is_raw` is true.
+        name: The file's name, for messages.
 
     Raises:
-        MissingReaderError: Without rawpy.
-        ImageError: For a raw that LibRaw can't read, and for one without a preview.
+        MissingReaderError: If rawpy is not installed.
+        ImageError: If LibRaw can't read the file, or it has no preview, or a thumbnail only.
     """
     if not HAS_RAWPY:
         raise MissingReaderError(f"{name}: camera raw {RAW_NEEDS}")
@@ -59,18 +59,14 @@ def preview_of(data: bytes, name: str) -> bytes:
             turn = int(raw.sizes.flip)
             is_wide = raw.sizes.width >= raw.sizes.height
     except rawpy.LibRawError as error:
-        if isinstance(error.args[0], bytes):
-            reason = error.args[0].decode("utf-8", "replace")
-        else:
-            reason = str(error)
+        # LibRaw's own messages are bytes.
+        is_bytes = isinstance(error.args[0], bytes)
+        reason = error.args[0].decode("utf-8", "replace") if is_bytes else str(error)
         raise ImageError(
             f"{name}: this camera raw has no preview that can be read ({reason}); save it as JPEG"
         ) from error
     is_jpeg = thumbnail.format == rawpy.ThumbFormat.JPEG
-    if is_jpeg:
-        preview = bytes(thumbnail.data)
-    else:
-        preview = _bitmap(thumbnail.data)
+    preview = bytes(thumbnail.data) if is_jpeg else _bitmap(thumbnail.data)
     return _turned(preview, turn, name, is_wide=is_wide)
 
 
@@ -83,14 +79,16 @@ def exif_of_raw(data: bytes) -> Image.Exif:
 
 
 def _turned(preview: bytes, turn: int, name: str, *, is_wide: bool) -> bytes:
-    """Return a preview with an orientation.
+    """Return a preview with the orientation of its photograph.
 
     Args:
-        turn: LibRaw's number.
-        is_wide: The raw is, before it is turned.
+        preview: Bytes of a JPEG or BMP.
+        turn: LibRaw's number of the turn.
+        name: The file's name, for messages.
+        is_wide: True if the raw image is at least as wide as high, before it is turned.
 
     Raises:
-        ImageError: For a thumbnail.
+        ImageError: If the preview is damaged, or only a thumbnail.
     """
     try:
         with Image.open(io.BytesIO(preview), formats=("JPEG", "BMP")) as image:
@@ -100,6 +98,7 @@ def _turned(preview: bytes, turn: int, name: str, *, is_wide: bool) -> bytes:
         raise ImageError(f"{name}: the preview of this camera raw is damaged ({error}); save it as JPEG") from error
     if max(size) < MIN_PREVIEW_PX:
         raise ImageError(f"{name}: this camera raw holds only a thumbnail of {size[0]} x {size[1]} px; save it as JPEG")
+    # LibRaw's turn counts; the preview's own orientation counts only where LibRaw gives none.
     is_stored_valid = stored in range(1, 9)
     orientation = _TURNS.get(turn, 1) if turn or not is_stored_valid else stored
     # Some cameras store a preview that is turned already; LibRaw gives it an orientation even so.

@@ -11,7 +11,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 class StopRequest:
     """Context that records a first SIGTERM or Ctrl-C; the second one acts at once, as usual.
 
-    event: set by the first signal.  signal: its number, or None. Only the main thread receives signals; in other
+    The first signal sets `event`; `signal` is its number, or None. Only the main thread receives signals; in other
     threads this does nothing.
     """
 

@@ -34,11 +34,12 @@ def is_system_folder(name: str) -> bool:
 
 def system_folders_below(root: str | os.PathLike[str]) -> list[str]:
     """Return the folders of a system below a folder; those inside them are not listed."""
-    found = []
-    for place, folders, _ in os.walk(root):
-        found += [os.path.join(place, name) for name in folders if is_system_folder(name)]
+    paths = []
+    for parent, folders, _ in os.walk(root):
+        paths += [os.path.join(parent, name) for name in folders if is_system_folder(name)]
+        # os.walk descends only into the folders that stay in this list.
         folders[:] = [name for name in folders if name[0] != "." and not is_system_folder(name)]
-    return found
+    return paths
 
 
 def describe_left_out(folders: Iterable[str], is_image: Callable[[str], bool]) -> str:
@@ -46,20 +47,25 @@ def describe_left_out(folders: Iterable[str], is_image: Callable[[str], bool]) -
 
     Args:
         folders: Paths of system folders.
-        is_image: Called with a file's name.
+        is_image: Function that returns True for the name of an image.
     """
-    count = places = 0
+    image_count = 0
+    folder_count = 0
+    # A dictionary keeps each name once, in their order.
     names: dict[str, None] = {}
     for folder in dict.fromkeys(folders):
-        inside = sum(name[0] != "." and is_image(name) for _, _, files in os.walk(folder) for name in files)
-        if inside:
-            count += inside
-            places += 1
+        images_inside = sum(name[0] != "." and is_image(name) for _, _, files in os.walk(folder) for name in files)
+        if images_inside:
+            image_count += images_inside
+            folder_count += 1
             names[os.path.basename(folder)] = None
-    if not count:
+    if not image_count:
         return ""
-    shown = ", ".join(map(shorten, list(names)[:MAX_NAMED])) + (", ..." if len(names) > MAX_NAMED else "")
+    listed_names = ", ".join(map(shorten, list(names)[:MAX_NAMED]))
+    if len(names) > MAX_NAMED:
+        listed_names += ", ..."
     return (
-        f"left out: {count:,} image{'s' * (count != 1)} in {places:,} folder{'s' * (places != 1)} of thumbnails or "
-        f"deleted files ({shown}); to read such a folder, name it"
+        f"left out: {image_count:,} image{'s' * (image_count != 1)} in {folder_count:,} "
+        f"folder{'s' * (folder_count != 1)} of thumbnails or deleted files ({listed_names}); "
+        "to read such a folder, name it"
     )

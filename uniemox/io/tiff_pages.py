@@ -47,7 +47,7 @@ class Page:
     """Directory of a TIFF."""
 
     at: int
-    """Place in the file, byte."""
+    """Position in the file, byte."""
     tags: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
     def first(self, tag: int, default: int = 0) -> int:
@@ -70,6 +70,7 @@ def with_photograph_first(data: bytes) -> bytes:
     pages, inner = _pages(data)
     if not pages:
         return data
+    # A first directory that is not reduced is the photograph, unless a directory inside it is larger.
     first = pages[0]
     if first.is_reduced:
         others = [*pages[1:], *inner]
@@ -80,9 +81,10 @@ def with_photograph_first(data: bytes) -> bytes:
         return data
     best = max(larger, key=lambda page: (not page.is_reduced, page.area))
     order, is_big = _layout(data)
-    place, at = ("Q", 8) if is_big else ("I", 4)
-    start = struct.pack(order + place, best.at)
-    return data[:at] + start + data[at + len(start) :]
+    # The header holds the position of the first directory: 8 bytes in a BigTIFF, 4 in others.
+    number_format, header_at = ("Q", 8) if is_big else ("I", 4)
+    start = struct.pack(order + number_format, best.at)
+    return data[:header_at] + start + data[header_at + len(start) :]
 
 
 def is_camera_raw(data: bytes) -> bool:
@@ -104,11 +106,8 @@ def _pages(data: bytes) -> tuple[list[Page], list[Page]]:
         pages = list(_chain(data))
     except (struct.error, OverflowError):  # cut off, which the decoder reports
         return [], []
-    if pages:
-        inner = pages[0].tags.get(_SUB_PAGES, ())[:MAX_SUB_PAGES]
-    else:
-        inner = ()
-    return pages, list(_pages_at(data, inner))
+    positions = pages[0].tags.get(_SUB_PAGES, ())[:MAX_SUB_PAGES] if pages else ()
+    return pages, list(_pages_at(data, positions))
 
 
 def describe_layout(data: bytes) -> str:
@@ -125,14 +124,8 @@ def describe_layout(data: bytes) -> str:
     channels = page.first(_SAMPLES, 1)
     kind = _KINDS.get(page.first(_SAMPLE_FORMAT, 1), "values of an unknown kind")
     colours = _COLOURS.get(page.first(_PHOTOMETRIC, 1), "colours of an unknown kind")
-    if data[:1] == b"I":
-        order = "little-endian"
-    else:
-        order = "big-endian"
-    if page.first(_PLANAR) == _SEPARATE_PLANES:
-        planes = ", in planes"
-    else:
-        planes = ""
+    order = "little-endian" if data[:1] == b"I" else "big-endian"
+    planes = ", in planes" if page.first(_PLANAR) == _SEPARATE_PLANES else ""
     return (
         f"{colours}, {bits} bits, {kind}, channels: {channels}{planes}, {order}, "
         f"compression: {page.first(_COMPRESSION, 1)}"
@@ -145,9 +138,14 @@ def _layout(data: bytes) -> tuple[str, bool]:
 
 
 def _chain(data: bytes) -> Iterator[Page]:
-    """Yield the main directories. Raises struct.error if the file is cut off."""
+    """Yield the main directories.
+
+    Raises:
+        struct.error: If the file is cut off.
+    """
     order, is_big = _layout(data)
     [at] = struct.unpack_from(order + ("Q" if is_big else "I"), data, 8 if is_big else 4)
+    # A hostile file may link its directories in a circle.
     visited = set[int]()
     while at and at not in visited and len(visited) < MAX_PAGES:
         visited.add(at)
@@ -155,16 +153,21 @@ def _chain(data: bytes) -> Iterator[Page]:
         yield page
 
 
-def _pages_at(data: bytes, places: tuple[int, ...]) -> Iterator[Page]:
-    for at in places:
+def _pages_at(data: bytes, positions: tuple[int, ...]) -> Iterator[Page]:
+    for at in positions:
         try:
             yield _read_page(data, at)[0]
         except (struct.error, OverflowError):
-            continue  # Pillow does not read it
+            # Pillow does not read a damaged one, either.
+            continue
 
 
 def _read_page(data: bytes, at: int) -> tuple[Page, int]:
-    """Return a directory, and the place of the next one. Raises struct.error if it is cut off."""
+    """Return a directory, and the position of the next one, 0 after the last.
+
+    Raises:
+        struct.error: If the directory is cut off.
+    """
     if at >= len(data):
         raise struct.error("a directory after the end of the file")
     order, is_big = _layout(data)
@@ -179,6 +182,7 @@ def _read_page(data: bytes, at: int) -> tuple[Page, int]:
         if kind not in _TYPES or not 0 < size <= MAX_SUB_PAGES:
             continue
         values = struct.Struct(f"{order}{size}{_TYPES[kind]}")
+        # Short values are in the entry; for others, it holds their position.
         if values.size <= inline:
             tags[tag] = values.unpack_from(value)
             continue

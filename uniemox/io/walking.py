@@ -7,7 +7,8 @@ from pathlib import Path
 
 from uniemox.io.system_folders import describe_left_out, is_system_folder
 
-HIDDEN = (".", "__MACOSX")  # beginnings of the names of files that archives and systems put beside a user's own
+# Beginnings of the names of files that archives and systems put beside a user's own.
+HIDDEN = (".", "__MACOSX")
 
 
 @dataclass(slots=True)
@@ -22,7 +23,11 @@ class LeftOut:
     """Folders of thumbnails and deleted files, see `is_system_folder`."""
 
     def notes(self, is_image: Callable[[str], bool]) -> list[str]:
-        """Return notes for people about everything left out.  is_image: called with a file's name."""
+        """Return notes for people about everything left out.
+
+        Args:
+            is_image: Function that returns True for the name of an image.
+        """
         note = describe_left_out(self.system, is_image)
         return ([note] if note else []) + list(self.link_notes(Path()))
 
@@ -33,43 +38,54 @@ class LeftOut:
             (self.repeated, "links to a folder that was already read were not followed again"),
         )
         return tuple(
-            f"{len(paths)} {what}: {min(_below(root, path) for path in paths)}" for paths, what in kinds if paths
+            f"{len(paths)} {problem}: {min(_below(root, path) for path in paths)}" for paths, problem in kinds if paths
         )
 
 
-def walk_folder(folder: Path, unlisted: Callable[[Path, OSError], Path], left: LeftOut | None = None) -> Iterator[Path]:
+def walk_folder(
+    folder: Path, unlisted: Callable[[Path, OSError], Path], skipped: LeftOut | None = None
+) -> Iterator[Path]:
     """Yield all files below a folder in sorted order, without hidden ones; then those of linked folders.
 
     Each folder is read once, even if several links lead to it. Folders are read lazily, so millions of files need no
     memory. Dead links and special files are yielded too, so that reading them fails.
 
     Args:
+        folder: The folder.
         unlisted: Function that raises an error for a folder that can't be listed, or returns a path to yield instead.
-        left: Filled with the folders that were left out.
+        skipped: Filled with the folders that were left out; None: they are not recorded.
     """
     visited: set[str] = set()
     links = list[Path]()
-    left = LeftOut() if left is None else left
-    yield from _walk_unlinked(folder, unlisted, visited, links, left)
+    skipped = LeftOut() if skipped is None else skipped
+    yield from _walk_unlinked(folder, unlisted, visited, links, skipped)
     while links:
         link = links.pop(0)
         target = os.path.realpath(link)
         if Path(os.path.realpath(link.parent)).is_relative_to(target):
-            left.circles.append(link)
+            skipped.circles.append(link)
         elif target in visited:
-            left.repeated.append(link)
+            skipped.repeated.append(link)
         else:
-            yield from _walk_unlinked(link, unlisted, visited, links, left)
+            yield from _walk_unlinked(link, unlisted, visited, links, skipped)
 
 
 def _walk_unlinked(
-    folder: Path, unlisted: Callable[[Path, OSError], Path], visited: set[str], links: list[Path], left: LeftOut
+    folder: Path, unlisted: Callable[[Path, OSError], Path], visited: set[str], links: list[Path], skipped: LeftOut
 ) -> Iterator[Path]:
-    """Yield files below a folder in sorted order.  visited, links: extended by its folders, and by links to others."""
+    """Yield files below a folder in sorted order, without those behind links.
+
+    Args:
+        folder: The folder.
+        unlisted: See `walk_folder`.
+        visited: Extended by the real paths of the folders that are read.
+        links: Extended by links to folders.
+        skipped: Extended by the folders that are left out.
+    """
     visited.add(os.path.realpath(folder))
     try:
-        with os.scandir(folder) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
+        with os.scandir(folder) as scan:
+            entries = sorted(scan, key=lambda entry: entry.name)
     except OSError as error:
         yield unlisted(folder, error)
         return
@@ -77,15 +93,16 @@ def _walk_unlinked(
         path = Path(entry.path)
         is_folder = entry.is_dir(follow_symlinks=False)
         if is_folder and is_system_folder(entry.name):
-            left.system.append(entry.path)
+            skipped.system.append(entry.path)
             continue
         if entry.name.startswith(HIDDEN):
             continue
         if is_folder:
-            if os.path.realpath(path) in visited:  # the target of a link may contain a folder already read
-                left.repeated.append(path)
+            # The target of a link may contain a folder that was already read.
+            if os.path.realpath(path) in visited:
+                skipped.repeated.append(path)
             else:
-                yield from _walk_unlinked(path, unlisted, visited, links, left)
+                yield from _walk_unlinked(path, unlisted, visited, links, skipped)
         elif entry.is_symlink() and os.path.isdir(path):
             links.append(path)
         else:

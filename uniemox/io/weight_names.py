@@ -5,7 +5,15 @@ from pathlib import Path
 
 SCRATCH = "scratch:"
 EMBEDDED = Path(__file__).parents[1] / "predict" / "embedded"
-IN_PACKAGE = {"embedded": "scene.onnx", "small": "small.onnx"}  # models that come with the package
+# Models that come with the package.
+IN_PACKAGE = {"embedded": "scene.onnx", "small": "small.onnx"}
+
+
+def file_in_package(model: Path) -> Path:
+    """Return the file of the package's model of this name, such as embedded; other paths unchanged."""
+    if str(model) in IN_PACKAGE:
+        return EMBEDDED / IN_PACKAGE[str(model)]
+    return model
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +44,17 @@ def weight_paths(name: str) -> list[Path]:
     """
     paths = []
     for word in Init.parse(name).networks:
-        kind, _, rest = word.partition(":")
+        kind, _, source = word.partition(":")
         if word in IN_PACKAGE:
             paths.append(EMBEDDED / IN_PACKAGE[word])
         elif kind in ("fitted", "stored", "onnx"):
-            paths.append(Path(rest))
-        elif kind in ("clip", "timm") and rest.startswith("local-dir:"):
-            paths.append(Path(rest.removeprefix("local-dir:")))
+            paths.append(Path(source))
+        elif kind in ("clip", "timm") and source.startswith("local-dir:"):
+            paths.append(Path(source.removeprefix("local-dir:")))
         elif kind in ("clip", "timm"):
-            paths += [Path(rest.partition("@")[2])] if "@" in rest else []
+            # A name without a file is fetched.
+            if "@" in source:
+                paths.append(Path(source.partition("@")[2]))
         else:
             paths.append(Path(word))
     return paths

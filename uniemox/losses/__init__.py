@@ -34,8 +34,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import a public name at first use."""
-    for module in ("objective", "methods") if name in __all__ else ():
-        names = vars(import_module(f"{__name__}.{module}"))
-        if name in names:
-            return names[name]
+    if name in __all__:
+        for module in ("objective", "methods"):
+            names = vars(import_module(f"{__name__}.{module}"))
+            if name in names:
+                return names[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

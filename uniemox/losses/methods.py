@@ -8,14 +8,15 @@ from torch import Tensor
 from uniemox.errors import ShapeError
 from uniemox.losses.objective import mean_over_images, soft_target_cross_entropy
 
-EPS = 1e-8  # added to numerator and denominator: equal numbers, predicted exactly, have concordance 1
+# Added to numerator and denominator, so that equal numbers that are predicted exactly have concordance 1.
+EPS = 1e-8
 
 
 def affect_loss(pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
     """Compute the mean squared error plus one minus the mean concordance of valence and arousal.
 
     The error is a mean over the N images and both values. The concordance is computed over the same N images and is no
-    mean over images: losses of parts don't add up to that of the whole; see `uniemox.finetune.affect_step`.
+    mean over images: losses of parts of a batch don't add up to that of the batch; see `uniemox.finetune.affect_step`.
     At least 0.
 
     Args:
@@ -28,7 +29,8 @@ def affect_loss(pred: Tensor, target: Tensor, weight: Tensor | None = None) -> T
     """
     if pred.ndim != 2 or pred.shape[1] != 2 or pred.shape != target.shape:
         raise ShapeError(f"pred {tuple(pred.shape)} and target {tuple(target.shape)} must both be (N, 2)")
-    error = mean_over_images((pred - target).square().mean(dim=-1), weight)
+    squared_error = (pred - target).square().mean(dim=-1)  # (N,)
+    error = mean_over_images(squared_error, weight)
     return error + 1 - concordance(pred, target, weight).mean()
 
 
@@ -43,21 +45,15 @@ def concordance(pred: Tensor, target: Tensor, weight: Tensor | None = None) -> T
     Returns:
         (K,), -1 to 1.
     """
-    # (N, 1)
-    if weight is None:
-        shares = torch.ones_like(pred[:, :1])
-    else:
-        shares = weight[:, None]
+    shares = torch.ones_like(pred[:, :1]) if weight is None else weight[:, None]  # (N, 1)
     shares = shares / shares.sum()
-    # (K,)
-    pred_mean = (shares * pred).sum(dim=0)
-    target_mean = (shares * target).sum(dim=0)
-    # (N, K)
-    pred_rest = pred - pred_mean
-    target_rest = target - target_mean
-    covariance = (shares * pred_rest * target_rest).sum(dim=0)  # (K,)
-    variances = (shares * (pred_rest.square() + target_rest.square())).sum(dim=0)  # (K,), sum of both variances
-    return (2 * covariance + EPS) / (variances + (pred_mean - target_mean).square() + EPS)
+    pred_mean = (shares * pred).sum(dim=0)  # (K,)
+    target_mean = (shares * target).sum(dim=0)  # (K,)
+    pred_offset = pred - pred_mean  # (N, K)
+    target_offset = target - target_mean  # (N, K)
+    covariance = (shares * pred_offset * target_offset).sum(dim=0)  # (K,)
+    variance_sum = (shares * (pred_offset.square() + target_offset.square())).sum(dim=0)  # (K,)
+    return (2 * covariance + EPS) / (variance_sum + (pred_mean - target_mean).square() + EPS)
 
 
 def distribution_loss(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -85,11 +81,21 @@ def hierarchical_cross_entropy(
 ) -> Tensor:
     """Compute cross-entropy of the labels plus strength times that of their polarity.
 
-    As in Stimuli-aware (Yang et al., arXiv 2109.01812): errors across polarity cost more. The paper's factor is not
-    published; 1 is our choice. Takes the arguments of `polarity_loss`.
+    Errors across polarity cost more, as in Stimuli-aware (Yang et al., arXiv 2109.01812). A mean over this device's N
+    images.
+
+    Args:
+        logits: (N, E), before the softmax.
+        target: (N, E), rows that sum to 1.
+        polarity: (P, E), 1 if a label has a polarity; every label has one.
+        strength: Weight of the polarity. The paper's factor is not published; 1 is our choice.
+        weight: (N,), weight of each image; None: equal weights.
+
+    Raises:
+        ShapeError: If the shapes do not match.
     """
-    labels = soft_target_cross_entropy(logits, target, weight)
-    return labels + strength * polarity_loss(logits, target, polarity, weight)
+    label_loss = soft_target_cross_entropy(logits, target, weight)
+    return label_loss + strength * polarity_loss(logits, target, polarity, weight)
 
 
 def polarity_loss(logits: Tensor, target: Tensor, polarity: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -111,9 +117,11 @@ def polarity_loss(logits: Tensor, target: Tensor, polarity: Tensor, weight: Tens
             f"logits {tuple(logits.shape)} and target {tuple(target.shape)} must be (N, E), polarity (P, E), "
             f"got {tuple(polarity.shape)}"
         )
-    hidden = torch.where(polarity > 0, 0.0, -torch.inf)  # (P, E)
-    shares = (logits.log_softmax(dim=-1)[:, None] + hidden).logsumexp(dim=-1)  # (N, P)
-    return mean_over_images(-((target @ polarity.T) * shares).sum(dim=-1), weight)
+    # The sum of the probabilities of a polarity's labels, as a logarithm: other labels are left out by -inf.
+    log_membership = torch.where(polarity > 0, 0.0, -torch.inf)  # (P, E)
+    log_p = (logits.log_softmax(dim=-1)[:, None] + log_membership).logsumexp(dim=-1)  # (N, P)
+    polarity_target = target @ polarity.T  # (N, P)
+    return mean_over_images(-(polarity_target * log_p).sum(dim=-1), weight)
 
 
 def multiplicative_loss(logits: Tensor, target: Tensor, beta: float = 1.0, weight: Tensor | None = None) -> Tensor:
@@ -126,8 +134,8 @@ def multiplicative_loss(logits: Tensor, target: Tensor, beta: float = 1.0, weigh
     Args:
         logits: (N, K, E) of K modalities.
         target: (N, E), rows that sum to 1; with shares of several labels p_k is their weighted geometric mean.
-        beta: Not published, 1 is our choice.
-        weight: (N,); None: equal weights.
+        beta: β; above 0 favours certain modalities. The paper's value is not published; 1 is our choice.
+        weight: (N,), weight of each image; None: equal weights.
 
     Raises:
         ShapeError: If the shapes do not match.
@@ -138,7 +146,7 @@ def multiplicative_loss(logits: Tensor, target: Tensor, beta: float = 1.0, weigh
             f"{tuple(target.shape)}"
         )
     log_p = (target[:, None] * logits.log_softmax(dim=-1)).sum(dim=-1)  # (N, K)
-    factor = (log_p.detach() * beta / (logits.shape[1] - 1)).exp()
+    factor = (log_p.detach() * beta / (logits.shape[1] - 1)).exp()  # (N, K)
     return mean_over_images(-(factor * log_p).sum(dim=1), weight)
 
 
@@ -161,22 +169,26 @@ def word_alignment_loss(logits: Tensor, words: Tensor, kinds: Sequence[int]) -> 
 
 
 def word_alignment_terms(logits: Tensor, words: Tensor, kinds: Sequence[int]) -> Tensor:
-    """Compute the terms of `word_alignment_loss`, one for each kind of words, (K,). Takes and raises the same."""
+    """Compute the terms of `word_alignment_loss`, one for each of K kinds of words, (K,).
+
+    Takes the same arguments, and raises the same error.
+    """
     if logits.ndim != 2 or logits.shape != words.shape or sum(kinds) != logits.shape[1]:
         raise ShapeError(
             f"logits {tuple(logits.shape)} and words {tuple(words.shape)} must both be (N, V), and kinds add up to V, "
             f"got {tuple(kinds)}"
         )
     images = images_with_words(words, kinds)  # (K,)
-    parts = zip(logits.split(list(kinds), dim=1), words.split(list(kinds), dim=1), strict=True)
+    logits_by_kind = logits.split(list(kinds), dim=1)
+    words_by_kind = words.split(list(kinds), dim=1)
     sums = []
-    for part, of_image in parts:
-        count = of_image.sum(dim=1)  # (N,)
-        mean = (of_image * part.log_softmax(dim=1)).sum(dim=1) / count.clamp(min=1)  # (N,)
+    for kind_logits, kind_words in zip(logits_by_kind, words_by_kind, strict=True):
+        count = kind_words.sum(dim=1)  # (N,)
+        mean = (kind_words * kind_logits.log_softmax(dim=1)).sum(dim=1) / count.clamp(min=1)  # (N,)
         sums.append(mean.sum())
-    return -torch.stack(sums) / images.clamp(min=1)
+    return -torch.stack(sums) / images.clamp(min=1)  # (K,)
 
 
 def images_with_words(words: Tensor, kinds: Sequence[int]) -> Tensor:
-    """Count the images that have words of each kind, (K,). Arguments as for `word_alignment_loss`."""
-    return torch.stack([(part.sum(dim=1) > 0).sum() for part in words.split(list(kinds), dim=1)])
+    """Count the images that have words of each of K kinds, (K,). Arguments as for `word_alignment_loss`."""
+    return torch.stack([(kind_words.sum(dim=1) > 0).sum() for kind_words in words.split(list(kinds), dim=1)])

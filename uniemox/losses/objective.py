@@ -17,7 +17,7 @@ def reconstruction_loss(pred: Tensor, target: Tensor, mask: Tensor, norm_pix: bo
         pred: (N, L, P) pixel values.
         target: (N, L, P) pixel values.
         mask: (N, L), 1 hidden, 0 visible, at least one hidden.
-        norm_pix: Compare with each patch's standardised pixels.
+        norm_pix: Compare with each patch's standardised pixels, an option of MAE.
 
     Raises:
         ShapeError: If the shapes do not match.
@@ -30,7 +30,7 @@ def reconstruction_loss(pred: Tensor, target: Tensor, mask: Tensor, norm_pix: bo
     if norm_pix:
         target = standardise(target)  # (N, L, P)
     error = (pred - target).square().mean(dim=-1)  # (N, L)
-    return (error * mask).sum() / mask.sum()
+    return (error * mask).sum() / mask.sum()  # eq 1
 
 
 def standardise(patches: Tensor) -> Tensor:
@@ -42,8 +42,8 @@ def standardise(patches: Tensor) -> Tensor:
     Returns:
         (N, L, P).
     """
-    variance = patches.var(dim=-1, keepdim=True)
-    mean = patches.mean(dim=-1, keepdim=True)
+    variance = patches.var(dim=-1, keepdim=True)  # (N, L, 1)
+    mean = patches.mean(dim=-1, keepdim=True)  # (N, L, 1)
     return (patches - mean) / (variance + 1e-6).sqrt()
 
 
@@ -65,19 +65,24 @@ def contrastive_feature_alignment(fused: Tensor, image: Tensor, text: Tensor, te
     Raises:
         ShapeError: If the widths differ or M < N.
     """
-    _check(fused, image)
+    _check_features(fused, image)
     if text.ndim != 2 or text.shape[1] != fused.shape[1] or len(text) < len(fused):
         raise ShapeError(
             f"text features {tuple(text.shape)} must have the width of the fused ones {tuple(fused.shape)}, "
             "and at least as many rows"
         )
-    # eq 7
-    fused = F.normalize(fused, dim=-1)
-    image = F.normalize(image, dim=-1)
-    text = F.normalize(text, dim=-1)
-    A = temperature * fused @ text.T  # (N, M), eq 8
-    C = temperature * image @ text.T  # (N, M), eq 8
-    return 1 - (F.normalize(A, dim=-1) * F.normalize(C, dim=-1)).sum(dim=-1).mean()  # eq 9
+    # Equation 7: features of length 1.
+    fused = F.normalize(fused, dim=-1)  # (N, C)
+    image = F.normalize(image, dim=-1)  # (N, C)
+    text = F.normalize(text, dim=-1)  # (M, C)
+
+    # Equation 8: cosines with all texts.
+    A = temperature * fused @ text.T  # (N, M)
+    C = temperature * image @ text.T  # (N, M)
+
+    # Equation 9: cosines of the rows of A and C.
+    cosines = (F.normalize(A, dim=-1) * F.normalize(C, dim=-1)).sum(dim=-1)  # (N,)
+    return 1 - cosines.mean()
 
 
 def semantic_visual_alignment(fused: Tensor, image: Tensor) -> Tensor:
@@ -93,11 +98,13 @@ def semantic_visual_alignment(fused: Tensor, image: Tensor) -> Tensor:
     Raises:
         ShapeError: If the shapes differ.
     """
-    _check(fused, image)
-    return 1 - (F.normalize(fused, dim=-1) * F.normalize(image, dim=-1)).sum(dim=-1).mean()
+    _check_features(fused, image)
+    cosines = (F.normalize(fused, dim=-1) * F.normalize(image, dim=-1)).sum(dim=-1)  # (N,)
+    return 1 - cosines.mean()  # eq 10
 
 
-def _check(fused: Tensor, image: Tensor) -> None:
+def _check_features(fused: Tensor, image: Tensor) -> None:
+    """Raise ShapeError unless both features are (N, C)."""
     if fused.ndim != 2 or fused.shape != image.shape:
         raise ShapeError(
             f"fused features {tuple(fused.shape)} and the teacher's image features {tuple(image.shape)} "
@@ -120,18 +127,19 @@ def soft_target_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | N
     """
     if logits.ndim != 2 or logits.shape != target.shape:
         raise ShapeError(f"logits {tuple(logits.shape)} and target {tuple(target.shape)} must both be (N, E)")
-    return mean_over_images(-(target * logits.log_softmax(dim=-1)).sum(dim=-1), weight)
+    cross_entropy = -(target * logits.log_softmax(dim=-1)).sum(dim=-1)  # (N,)
+    return mean_over_images(cross_entropy, weight)  # eq 12
 
 
 def mean_over_images(values: Tensor, weight: Tensor | None) -> Tensor:
-    """Return the mean, or the weighted mean with weights, over this device's images.
+    """Return the mean over this device's images, weighted if there are weights.
 
     The step of a training run with several batches weighs each batch's mean with its sum of weights: the result is the
     mean over all images of the step.
 
     Args:
-        values: (N,), weights of at least 0; if all are 0, so is the result.
-        weight: (N,), weights of at least 0; if all are 0, so is the result.
+        values: (N,), loss of each image.
+        weight: (N,), weight of each image, at least 0; if all are 0, so is the result. None: equal weights.
 
     Raises:
         ShapeError: For a weight of another shape.

@@ -12,7 +12,8 @@ from uniemox.errors import ConfigError, ShapeError
 from uniemox.model.distance import Distance
 from uniemox.model.methods.relation import Relation
 
-DROP_PATHS = ("drop_path1", "drop_path2", "drop_path")  # timm's names, for attention and MLP, or for a whole block
+# Names of timm's drop paths: of attention and MLP, or of the whole block.
+DROP_PATHS = ("drop_path1", "drop_path2", "drop_path")
 
 
 class Classifier(nn.Module):
@@ -22,15 +23,17 @@ class Classifier(nn.Module):
 
     Args:
         encoder: (N, 3, H, W) -> (N, D), such as from `load_published` or `load_start`.
-        feature_width: D.
-        outputs: E.
+        feature_width: D, number of channels of the encoder's features.
+        outputs: E, number of classes or numbers.
         streams: With "scene" or "person" the head reads the encoder's features. With "both" the two views go through
             the encoder as one batch of 2N; embed (D -> C3) and fusion, in float32, compute the Υ of pre-training; and
             the head reads Υ after a new layer norm.
-        embed: Required with "both", and only then, unless there is a method.
-        fusion: Likewise.
+        embed: Layer that makes α and β from the features. Required with "both", and only then, unless there is a
+            method.
+        fusion: Fusion of α and β into Υ. Required with "both", and only then, unless there is a method.
         method: Region method that reads the encoder's last feature map, (N, D, h, w), instead of its features.
-        norm_eps: ε that the norm adds to the variance of Υ.
+        norm_eps: ε that the norm adds to the variance of Υ. It is small because Γ2's Υ deviates by only some
+            thousandths at 512 channels.
 
     Raises:
         ConfigError: If these do not match.
@@ -51,21 +54,30 @@ class Classifier(nn.Module):
         super().__init__()
         if method is None:
             _check_parts(feature_width, outputs, streams, embed, fusion)
-        self.width = width = method.width if method else feature_width if embed is None else embed.out_features
+        if method is not None:
+            self.width = method.width
+        elif embed is not None:
+            self.width = embed.out_features
+        else:
+            self.width = feature_width
         self.streams = streams
         self.encoder = encoder
         self.embed = nn.Identity() if embed is None else embed
         self.fusion = fusion
         self.method = method
-        self.norm = nn.Identity() if fusion is None else nn.LayerNorm(width, eps=norm_eps)
+        self.norm = nn.Identity() if fusion is None else nn.LayerNorm(self.width, eps=norm_eps)
         self.keeps_norm_statistics = False
-        self.distance: Distance | None = None  # from the training images; set after training
-        self.head: nn.Module = nn.Linear(width, outputs)
+        # Fitted to the training images, after training.
+        self.distance: Distance | None = None
+        self.head: nn.Module = nn.Linear(self.width, outputs)
         nn.init.trunc_normal_(self.head.weight, std=2e-5)
         nn.init.zeros_(self.head.bias)
 
     def forward(self, scene: Tensor | None = None, person: Tensor | None = None, *, with_features: bool = False) -> Any:
-        """Return logits (N, E), and the head's input if requested. Takes and raises the same as `features`."""
+        """Return logits (N, E), and with `with_features` also the head's input.
+
+        Takes the same views as `features`, and raises the same errors.
+        """
         features = self.features(scene, person)
         logits = self.head(features)
         return (logits, features) if with_features else logits
@@ -79,17 +91,18 @@ class Classifier(nn.Module):
     def train(self, mode: bool = True) -> "Classifier":
         """Set the mode; with `keeps_norm_statistics` batch norms stay in eval mode."""
         super().train(mode)
-        for module in self.modules() if self.keeps_norm_statistics else ():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
+        if self.keeps_norm_statistics:
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
         return self
 
     def features(self, scene: Tensor | None = None, person: Tensor | None = None) -> Tensor:
         """Return the head's input: (N, D) for one view, (N, C3) for both, (N, method.width) for regions.
 
         Args:
-            scene: (N, 3, H, W), ImageNet-normalised; views that `streams` does not name are ignored.
-            person: Likewise.
+            scene: (N, 3, H, W), ImageNet-normalised; ignored unless `streams` names it.
+            person: (N, 3, H, W), ImageNet-normalised; ignored unless `streams` names it.
 
         Raises:
             ShapeError: If a required view is missing or not of floats, or if two views have different shapes.
@@ -99,16 +112,17 @@ class Classifier(nn.Module):
     def encode(self, scene: Tensor | None = None, person: Tensor | None = None) -> Tensor:
         """Return the encoder's features of V views: (N, V, D); with a method the regions, see `RegionReader`.
 
-        Takes and raises the same as `features`.
+        Takes the same views as `features`, and raises the same errors.
         """
-        views = self._views(scene, person)
+        views = self._required_views(scene, person)
         if self.method is not None:
             return self.method.reader(self.encoder, *views)
         if len(views) == 1:
             return self.encoder(views[0])[:, None]  # (N, 1, D)
-        both = self.encoder(torch.cat(views))  # (2N, D)
-        count = views[0].shape[0]  # len() would become a constant in an export
-        return torch.stack([both[:count], both[count:]], dim=1)  # (N, 2, D)
+        features = self.encoder(torch.cat(views))  # (2N, D)
+        # len() would become a constant in an export.
+        count = views[0].shape[0]
+        return torch.stack([features[:count], features[count:]], dim=1)  # (N, 2, D)
 
     def fuse(self, encoded: Tensor) -> Tensor:
         """Return the head's input, see `features`.  encoded: from `encode`."""
@@ -116,14 +130,19 @@ class Classifier(nn.Module):
             return self.method(self.method.reader.split(encoded))
         if self.fusion is None:
             return encoded[:, 0]
-        both = self.embed(encoded)  # (N, 2, C3)
-        both = both.to(torch.promote_types(both.dtype, torch.float32))
-        alpha, beta = both.unbind(dim=1)  # (N, C3) each
-        with torch.autocast(both.device.type, enabled=False):
+        embedded = self.embed(encoded)  # (N, 2, C3)
+        # Υ is computed in float32, as in pre-training.
+        embedded = embedded.to(torch.promote_types(embedded.dtype, torch.float32))
+        alpha, beta = embedded.unbind(dim=1)  # (N, C3) each
+        with torch.autocast(embedded.device.type, enabled=False):
             return self.norm(self.fusion(alpha, beta))  # (N, C3)
 
-    def _views(self, scene: Tensor | None, person: Tensor | None) -> list[Tensor]:
-        """Return the required views after checking them."""
+    def _required_views(self, scene: Tensor | None, person: Tensor | None) -> list[Tensor]:
+        """Return the views that `streams` names, (N, 3, H, W) each.
+
+        Raises:
+            ShapeError: If a view is missing or not of floats, or if two views have different shapes.
+        """
         views = []
         for name in views_of(self.streams):
             view = scene if name == "scene" else person
@@ -147,8 +166,9 @@ class NeighbourHead(nn.Module):
 
     Args:
         bank: (M, C) features of training images, from `Classifier.features`.
-        targets: (M, E) rows that sum to 1.
-        neighbours: Number of neighbours, at most M.
+        targets: (M, E) labels of these images, rows that sum to 1.
+        neighbours: Number of neighbours that vote; all M if there are fewer.
+        temperature: Divisor of the cosines, above 0; lower values favour the nearest neighbours.
 
     Raises:
         ShapeError: If bank and targets do not match.
@@ -180,6 +200,7 @@ class NeighbourHead(nn.Module):
             nearest, rows = cosines.topk(self.neighbours, dim=-1)  # (N, neighbours)
             votes = (nearest / self.temperature).softmax(dim=-1)  # (N, neighbours)
             shares = (votes[..., None] * self.targets[rows]).sum(dim=1)  # (N, E)
+            # A label without votes gets a finite logit.
             return (shares + 1e-6).log()
 
 
@@ -187,6 +208,7 @@ def set_drop_path(encoder: nn.Module, rate: float) -> None:
     """Set stochastic depth of a timm network, rising linearly from 0 in the first block to rate in the last.
 
     Args:
+        encoder: Network of timm, changed in place.
         rate: Probability of skipping the last block in training, 0 to below 1 (arXiv 1603.09382).
 
     Raises:
@@ -197,10 +219,10 @@ def set_drop_path(encoder: nn.Module, rate: float) -> None:
     blocks = [module for module in encoder.modules() if any(hasattr(module, name) for name in DROP_PATHS)]
     if not blocks and rate > 0:
         raise ConfigError(f"{type(encoder).__name__} has no blocks with a drop path, got drop_path={rate}; set it to 0")
-    for block, own in zip(blocks, calculate_drop_path_rates(rate, len(blocks)), strict=True):
+    for block, block_rate in zip(blocks, calculate_drop_path_rates(rate, len(blocks)), strict=True):
         for name in DROP_PATHS:
             if hasattr(block, name):
-                setattr(block, name, DropPath(own) if own > 0 else nn.Identity())
+                setattr(block, name, DropPath(block_rate) if block_rate > 0 else nn.Identity())
 
 
 def _check_parts(

@@ -35,14 +35,32 @@ ALLOW = "UNIEMOX_ALLOW_PACKAGES"
 
 
 def check_fusion(name: str, channels: int, heads: int) -> None:
-    """Raise ConfigError for numbers below 1, or a name that is neither in FUSIONS nor mypackage.module:MyFusion."""
+    """Check the settings of a fusion.
+
+    Args:
+        name: One of FUSIONS, or mypackage.module:MyFusion.
+        channels: C, number of channels of the features.
+        heads: κ, number of sets of fusion weights.
+
+    Raises:
+        ConfigError: For another name, or for numbers below 1.
+    """
     check_name(name, FUSIONS, "fusion")
     if channels < 1 or heads < 1:
         raise ConfigError(f"fusion needs at least one channel and one head, got channels={channels}, heads={heads}")
 
 
 def check_name(name: str, table: Iterable[str], kind: str) -> None:
-    """Raise ConfigError unless the name is in a table, or has the form mypackage.module:Name."""
+    """Check the name of a class.
+
+    Args:
+        name: A key of the table, or mypackage.module:Name.
+        table: Names of our own classes.
+        kind: What the class is, for the message.
+
+    Raises:
+        ConfigError: For any other name.
+    """
     if name not in table and not is_foreign(name):
         raise ConfigError(
             f"there is no {kind} {name!r}; choose one of {', '.join(table)}, or name a class of your own as "
@@ -59,7 +77,7 @@ def import_named(name: str, table: Mapping[str, str]) -> Any:
     """Import an object by its name in the table, or by mypackage.module:Name.
 
     Raises:
-        ConfigError: If that fails.
+        ConfigError: If the module or the object can't be imported.
     """
     module, _, attribute = table.get(name, name).partition(":")
     try:
@@ -71,14 +89,19 @@ def import_named(name: str, table: Mapping[str, str]) -> Any:
 
 
 def refuse_foreign(names: Iterable[str | None], allow: Collection[str] = ()) -> None:
-    """Raise CheckpointError if a saved network names a class of a package that the user does not allow.
+    """Refuse saved networks that name a class of a package that the user does not allow.
 
     Args:
+        names: Classes that the network names; None and our own names are allowed.
         allow: Names of packages, in addition to those that the environment variable UNIEMOX_ALLOW_PACKAGES lists.
+
+    Raises:
+        CheckpointError: If loading would run code of another package.
     """
     allowed = {*allow, *os.environ.get(ALLOW, "").split(",")}
     for name in names:
         package = (name or "").partition(":")[0].partition(".")[0]
+        # Importing a module runs its code, so a file must not choose which one is imported.
         if name is not None and is_foreign(name) and package not in allowed:
             raise CheckpointError(
                 f"the model needs {name}: loading it runs code of the package {package}, which is not part of uniemox; "

@@ -1,4 +1,7 @@
-"""YOLOX-nano and YuNet-n as torch modules inside a classifier."""
+"""YOLOX-nano and YuNet-n as torch modules inside a classifier.
+
+Batch norms are folded into the convolutions, as in the published ONNX files, so no layer depends on the mode.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,10 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 STRIDES = (8, 16, 32)
-CHANNELS = (64, 128, 256)  # of the maps at these strides
-WIDTH = 64  # of the head's maps
-CLASSES = 80  # COCO's; 0 is a person
-MAX_LOG_SIZE = 10.0  # log of a box's size in cells; larger values are not boxes
+# Channels of YOLOX-nano's feature maps at these strides.
+CHANNELS = (64, 128, 256)
+# Channels of the maps inside the heads.
+WIDTH = 64
+# Classes of COCO, of which 0 is a person.
+CLASSES = 80
+# Maximum log of a box's size in cells. Larger values are not boxes, and their exponential could overflow.
+MAX_LOG_SIZE = 10.0
 
 
 class Candidates(NamedTuple):
@@ -26,7 +33,8 @@ class Convolution(nn.Sequential):
     """A convolution that keeps the size at stride 1, then SiLU."""
 
     def __init__(self, inputs: int, outputs: int, size: int, stride: int = 1, groups: int = 1) -> None:
-        super().__init__(nn.Conv2d(inputs, outputs, size, stride, size // 2, groups=groups), nn.SiLU())
+        padding = size // 2
+        super().__init__(nn.Conv2d(inputs, outputs, size, stride, padding, groups=groups), nn.SiLU())
 
 
 class Separable(nn.Sequential):
@@ -66,7 +74,7 @@ class CrossStage(nn.Module):
         """Map (N, inputs, H, W) to (N, outputs, H, W)."""
         through = self.through(x)
         past = self.past(x)
-        return self.join(torch.cat([self.blocks(through), past], dim=1))
+        return self.join(torch.cat([self.blocks(through), past], dim=1))  # (N, outputs, H, W)
 
 
 class PyramidPooling(nn.Module):
@@ -79,12 +87,13 @@ class PyramidPooling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to the same shape."""
-        x = self.narrow(x)
-        return self.widen(torch.cat([x, *(F.max_pool2d(x, size, 1, size // 2) for size in (5, 9, 13))], dim=1))
+        x = self.narrow(x)  # (N, C / 2, H, W)
+        maxima = [F.max_pool2d(x, size, stride=1, padding=size // 2) for size in (5, 9, 13)]
+        return self.widen(torch.cat([x, *maxima], dim=1))  # (N, C, H, W)
 
 
 class Head(nn.Module):
-    """Head of one map: classes, box, objectness."""
+    """YOLOX's head of one map: classes, box, objectness."""
 
     def __init__(self, inputs: int) -> None:
         super().__init__()
@@ -97,8 +106,8 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return box (N, 4, H, W), objectness (N, 1, H, W) and classes (N, 80, H, W), not decoded.  x: (N, C, H, W)."""
-        x = self.stem(x)
-        classes = self.classes(self.class_layers(x))
+        x = self.stem(x)  # (N, 64, H, W)
+        classes = self.classes(self.class_layers(x))  # (N, 80, H, W)
         x = self.box_layers(x)
         return self.box(x), self.objectness(x), classes
 
@@ -107,7 +116,8 @@ class YoloxNano(nn.Module):
     """An object detector of 0.9 million parameters, trained on COCO."""
 
     published = "YOLOX-nano as Megvii-BaseDetection/YOLOX publishes it (yolox_nano.onnx)"
-    unused_convolutions = 0  # in that file
+    unused_convolutions = 0
+    """Number of convolutions in that file that this network does not have; they come last."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -129,20 +139,25 @@ class YoloxNano(nn.Module):
 
     def forward(self, rgb: Tensor) -> Candidates:
         """Return candidates.  rgb: (N, 3, H, W), 0 to 255; H and W multiples of 32."""
-        outputs = [head(one) for head, one in zip(self.heads, self._maps(rgb.flip(1)), strict=True)]
-        boxes, objects, kinds = zip(*outputs, strict=True)
-        # (N, A, 1), (N, A, 80)
-        objectness = rows_of(objects).sigmoid()
-        classes = rows_of(kinds).sigmoid()
-        confidence = objectness[..., 0] * classes.amax(dim=2)
-        return Candidates(in_shares(boxes, rgb.shape[-2:]), confidence, objectness * classes)
+        # The published weights expect BGR.
+        maps = self._maps(rgb.flip(1))
+        outputs = [head(level) for head, level in zip(self.heads, maps, strict=True)]
+        box_maps, objectness_maps, class_maps = zip(*outputs, strict=True)
+        objectness = flatten_maps(objectness_maps).sigmoid()  # (N, A, 1)
+        classes = flatten_maps(class_maps).sigmoid()  # (N, A, 80)
+        confidence = objectness[..., 0] * classes.amax(dim=2)  # (N, A)
+        return Candidates(decode_boxes(box_maps, rgb.shape[-2:]), confidence, objectness * classes)
 
     def _maps(self, bgr: Tensor) -> list[Tensor]:
         """Return feature maps at strides 8, 16 and 32."""
-        corners = [bgr[..., row::2, column::2] for column in (0, 1) for row in (0, 1)]
-        fine = self.dark3(self.dark2(self.stem(torch.cat(corners, dim=1))))
-        middle = self.dark4(fine)
-        coarse = self.narrow_coarse(self.dark5(middle))
+        # The four pixels of every 2 x 2 square become channels.
+        squares = [bgr[..., row::2, column::2] for column in (0, 1) for row in (0, 1)]
+        x = self.stem(torch.cat(squares, dim=1))  # (N, 12, H / 2, W / 2) -> (N, 16, H / 2, W / 2)
+        fine = self.dark3(self.dark2(x))  # (N, 64, H / 8, W / 8)
+        middle = self.dark4(fine)  # (N, 128, H / 16, W / 16)
+        coarse = self.narrow_coarse(self.dark5(middle))  # (N, 128, H / 32, W / 32)
+
+        # From coarse to fine, and back.
         middle = self.narrow_middle(self.up_middle(torch.cat([enlarge(coarse), middle], dim=1)))
         fine = self.up_fine(torch.cat([enlarge(middle), fine], dim=1))
         middle = self.out_middle(torch.cat([self.down_fine(fine), middle], dim=1))
@@ -154,43 +169,52 @@ def enlarge(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
-def rows_of(maps: Sequence[Tensor]) -> Tensor:
+def flatten_maps(maps: Sequence[Tensor]) -> Tensor:
     """Join maps (N, C, H, W) as rows, one map after the other: (N, A, C)."""
-    return torch.cat([x.flatten(2).transpose(1, 2) for x in maps], dim=1)
+    return torch.cat([level.flatten(2).transpose(1, 2) for level in maps], dim=1)
 
 
-def in_shares(boxes: Sequence[Tensor], size: torch.Size) -> Tensor:
-    """Return the corners of boxes as fractions of the view's width and height, (N, A, 4).
+def decode_boxes(box_maps: Sequence[Tensor], size: torch.Size) -> Tensor:
+    """Return the corners of boxes as shares of the view's width and height.
 
     Args:
-        boxes: (N, 4, H, W) of each stride: offsets of centres in cells, logs of sizes.
-        size: Height and width in px.
+        box_maps: (N, 4, H, W) of each stride: offsets of centres in cells, logs of sizes in cells.
+        size: Height and width of the view in px.
+
+    Returns:
+        (N, A, 4): x1, y1, x2, y2.
     """
     corners = []
-    for box, stride in zip(boxes, STRIDES, strict=True):
+    for box, stride in zip(box_maps, STRIDES, strict=True):
         rows, columns = (torch.arange(side, device=box.device) for side in box.shape[2:])
-        corner = torch.stack(torch.meshgrid(columns, rows, indexing="xy")).to(box.dtype)  # (2, H, W)
-        centre = box[:, :2] + corner
-        half = box[:, 2:].clamp(max=MAX_LOG_SIZE).exp() / 2
+        cell = torch.stack(torch.meshgrid(columns, rows, indexing="xy")).to(box.dtype)  # (2, H, W)
+        centre = box[:, :2] + cell  # (N, 2, H, W)
+        half = box[:, 2:].clamp(max=MAX_LOG_SIZE).exp() / 2  # (N, 2, H, W)
         corners.append(torch.cat([centre - half, centre + half], dim=1) * stride)  # (N, 4, H, W), px
     height, width = size
-    x1, y1, x2, y2 = rows_of(corners).unbind(dim=-1)  # (N, A) each
-    return torch.stack([x1 / width, y1 / height, x2 / width, y2 / height], dim=-1)
+    x1, y1, x2, y2 = flatten_maps(corners).unbind(dim=-1)  # (N, A) each
+    return torch.stack([x1 / width, y1 / height, x2 / width, y2 / height], dim=-1)  # (N, A, 4)
 
 
 class Unit(nn.Sequential):
-    """A pointwise and a depthwise 3 x 3 convolution, then ReLU."""
+    """YuNet's block: a pointwise and a depthwise 3 x 3 convolution, then ReLU, except in the last of a head."""
 
     def __init__(self, inputs: int, outputs: int, *, is_last: bool = False) -> None:
-        layers = [nn.Conv2d(inputs, outputs, 1), nn.Conv2d(outputs, outputs, 3, padding=1, groups=outputs)]
-        super().__init__(*layers, *([] if is_last else [nn.ReLU()]))
+        layers: list[nn.Module] = [
+            nn.Conv2d(inputs, outputs, 1),
+            nn.Conv2d(outputs, outputs, 3, padding=1, groups=outputs),
+        ]
+        if not is_last:
+            layers.append(nn.ReLU())
+        super().__init__(*layers)
 
 
 class YuNet(nn.Module):
     """A face detector of 0.05 million parameters, trained on WIDER FACE."""
 
     published = "YuNet-n as libfacedetection.train publishes it (yunet_n.onnx)"
-    unused_convolutions = 6  # in that file
+    unused_convolutions = 6
+    """Number of convolutions in that file that this network does not have; they come last."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -207,13 +231,17 @@ class YuNet(nn.Module):
 
     def forward(self, rgb: Tensor) -> Candidates:
         """Return candidates.  rgb: (N, 3, H, W), 0 to 255; H and W multiples of 32."""
+        # The published weights expect BGR.
         maps = self._maps(rgb.flip(1))
-        faces, boxes, objectness = (
-            [head(one) for head, one in zip(heads, maps, strict=True)]
+        face_maps, box_maps, objectness_maps = (
+            [head(level) for head, level in zip(heads, maps, strict=True)]
             for heads in (self.faces, self.boxes, self.objectness)
         )
-        confidence = (rows_of(faces).sigmoid() * rows_of(objectness).sigmoid()).sqrt()  # (N, A, 1)
-        return Candidates(in_shares(boxes, rgb.shape[-2:]), confidence[..., 0], confidence[..., :0])
+        faces = flatten_maps(face_maps).sigmoid()  # (N, A, 1)
+        objectness = flatten_maps(objectness_maps).sigmoid()  # (N, A, 1)
+        confidence = (faces * objectness).sqrt()  # (N, A, 1)
+        # A face detector has no classes: (N, A, 0).
+        return Candidates(decode_boxes(box_maps, rgb.shape[-2:]), confidence[..., 0], confidence[..., :0])
 
     def _maps(self, bgr: Tensor) -> list[Tensor]:
         """Return feature maps at strides 8, 16 and 32."""
@@ -222,4 +250,4 @@ class YuNet(nn.Module):
         coarse = self.out32(self.stride32(F.max_pool2d(middle, 2)))
         middle = self.out16(middle + enlarge(coarse))
         fine = self.out8(fine + enlarge(middle))
-        return [head(one) for head, one in zip(self.heads, (fine, middle, coarse), strict=True)]
+        return [head(level) for head, level in zip(self.heads, (fine, middle, coarse), strict=True)]

@@ -18,24 +18,26 @@ from uniemox.views.patches import IMAGENET, PixelStats, patch_grid
 
 
 def sincos_position(channels: int, grid: tuple[int, int], *, rows_first: bool = False) -> Tensor:
-    """Return sin-cos position vectors: the first half encodes the column, the second the row. The CLS token has zeros.
+    """Return a table of sin-cos position vectors: the first half encodes the column, the second the row.
+
+    The CLS token, which comes first, has zeros.
 
     Args:
         channels: C, a multiple of 4.
         grid: Rows and columns.
-        rows_first: Row, then column, as in MoCo v3, CAE and SiameseIM; MAE, dBOT, TinyMIM and MixMAE have column, then
-            row. Source: facebookresearch/mae, util/pos_embed.py; facebookresearch/moco-v3, vits.py.
+        rows_first: Encode the row in the first half, as MoCo v3, CAE and SiameseIM do; MAE, dBOT, TinyMIM and MixMAE
+            encode the column first. Source: facebookresearch/mae, util/pos_embed.py; facebookresearch/moco-v3, vits.py.
 
     Returns:
         (1, 1 + rows * columns, C).
     """
     rows, columns = grid
-    bands = 10000.0 ** -(torch.arange(channels // 4, dtype=torch.float64) / (channels // 4))  # (C/4,)
+    frequencies = 10000.0 ** -(torch.arange(channels // 4, dtype=torch.float64) / (channels // 4))  # (C/4,)
     row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-    places = (row, column) if rows_first else (column, row)
-    angles = [place.flatten()[:, None] * bands for place in places]  # 2 x (L, C/4)
+    axes = (row, column) if rows_first else (column, row)
+    angles = [coordinate.flatten()[:, None] * frequencies for coordinate in axes]  # 2 x (L, C/4)
     table = torch.cat([wave for angle in angles for wave in (angle.sin(), angle.cos())], dim=1)  # (L, C)
-    return torch.cat([table.new_zeros(1, channels), table])[None].float()
+    return torch.cat([table.new_zeros(1, channels), table])[None].float()  # (1, 1 + L, C)
 
 
 def build_encoder(name: str, image_size: int | None = None, **timm_options: object) -> VisionTransformer:
@@ -43,31 +45,35 @@ def build_encoder(name: str, image_size: int | None = None, **timm_options: obje
 
     Args:
         name: Any plain ViT of timm, such as "vit_small_patch16_224".
-        image_size: Side in px, a multiple of the patch; None: the size of the named network.
-        timm_options: Passed to timm, such as embed_dim, depth, num_heads.
+        image_size: Side of the input in px, a multiple of the patch; None: the size of the named network.
+        timm_options: Options of timm's constructor, such as embed_dim, depth, num_heads.
 
     Raises:
         EncoderError: If timm has no such model or it is not a plain ViT.
-        ShapeError: If the patch does not fit.
+        ShapeError: If the patch does not divide the image.
     """
     if not timm.is_model(name):
         raise EncoderError(f"timm has no model {name!r}; timm.list_models('vit_*') lists what it has")
     if image_size is not None and image_size < 1:
         raise ShapeError(f"the image size must be at least one patch, e.g. 224 px, got {image_size}")
-    options = {"num_classes": 0, "global_pool": "token"} | ({} if image_size is None else {"img_size": image_size})
+    options: dict[str, object] = {"num_classes": 0, "global_pool": "token"}
+    if image_size is not None:
+        options["img_size"] = image_size
+    # Networks of other classes lack an option (TypeError); for values that do not fit, timm asserts.
     try:
         vit = timm.create_model(name, **options | timm_options)
-    except (TypeError, AssertionError) as error:  # other networks lack the option; timm asserts
+    except (TypeError, AssertionError) as error:
         with torch.device("meta"):
-            kind = timm.create_model(name, num_classes=0)
-        raise EncoderError(_refusal(name, _why_not_plain(kind) or f"timm says: {error}")) from error
+            network = timm.create_model(name, num_classes=0)
+        raise EncoderError(_not_plain_message(name, _reason_not_plain(network) or f"timm says: {error}")) from error
     check_plain(vit, name)
     if vit.embed_dim % 4:
         raise EncoderError(f"{name!r}: the sin-cos position table needs a width that 4 divides, got {vit.embed_dim}")
     patch_grid(vit.patch_embed.img_size, vit.patch_embed.patch_size[0])
     with torch.no_grad():
         table = sincos_position(vit.embed_dim, vit.patch_embed.grid_size)[:, 1:]
-        vit.pos_embed.zero_()  # rows of the CLS token and of registers
+        # The CLS token and registers keep zeros.
+        vit.pos_embed.zero_()
         vit.pos_embed[:, prefix_rows(vit) :] = table
     start_as_mae(vit)
     nn.init.normal_(vit.cls_token, std=0.02)
@@ -78,6 +84,7 @@ def start_as_mae(module: nn.Module) -> None:
     """Initialise all matrices, including the patch embedding, as MAE does: Xavier uniform, biases zero."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d):
+            # A convolution's kernel is initialised as the matrix that it is over a patch.
             nn.init.xavier_uniform_(layer.weight.view(len(layer.weight), -1))
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
@@ -85,36 +92,38 @@ def start_as_mae(module: nn.Module) -> None:
 
 def check_plain(vit: nn.Module, name: str) -> None:
     """Raise EncoderError, with name and reason, unless `encode_visible` gives the network's own result."""
-    reason = _why_not_plain(vit)
+    reason = _reason_not_plain(vit)
     if reason:
-        raise EncoderError(_refusal(name, reason))
+        raise EncoderError(_not_plain_message(name, reason))
 
 
 def prefix_rows(vit: VisionTransformer) -> int:
-    """Return the rows of the position table before those of the patches: of the CLS token and registers, or none."""
+    """Count the rows of the position table before those of the patches: CLS token and registers, or 0 without them."""
     return 0 if vit.no_embed_class else vit.num_prefix_tokens
 
 
 def encode_visible(vit: VisionTransformer, patches: Tensor, visible: Tensor) -> Tensor:
     """Encode the visible patches: embedding, position, CLS token, blocks, final norm (section III-B of the paper).
 
-    Registers (arXiv 2309.16588) are encoded between it and the patches, and left out of the result.
+    Registers (arXiv 2309.16588) are encoded between the CLS token and the patches, and left out of the result.
 
     Args:
         vit: A network that `check_plain` accepts.
         patches: (N, L, P) from `patchify`.
-        visible: (N, K) indices.
+        visible: (N, K) indices of the visible patches.
 
     Returns:
         Tokens (N, 1 + K, C2), the CLS token first.
     """
-    weight = vit.patch_embed.proj.weight.permute(0, 2, 3, 1).flatten(1)  # (C2, P), over patches in our pixel order
+    # The convolution as a matrix over the pixels of a patch, in the order of `patchify`: row, column, channel.
+    weight = vit.patch_embed.proj.weight.permute(0, 2, 3, 1).flatten(1)  # (C2, P)
     x = patches.gather(1, visible[..., None].expand(-1, -1, patches.shape[-1]))  # (N, K, P)
     x = F.linear(x, weight, vit.patch_embed.proj.bias)  # (N, K, C2)
     x = vit.patch_embed.norm(x)
     rows = prefix_rows(vit)
     # Under autocast, the float32 of the position table keeps the sum over the blocks in float32, as timm and MAE do.
     x = x + vit.pos_embed[0, rows:][visible]
+
     if vit.reg_token is None:
         prefix = vit.cls_token
     else:
@@ -122,6 +131,7 @@ def encode_visible(vit: VisionTransformer, patches: Tensor, visible: Tensor) -> 
     if rows:
         prefix = prefix + vit.pos_embed[:, :rows]
     prefix = prefix.expand(len(x), -1, -1)  # (N, 1 + R, C2), R registers
+
     x = vit.norm_pre(torch.cat([prefix, x], dim=1))  # (N, 1 + R + K, C2)
     if vit.grad_checkpointing:
         x = checkpoint_seq(vit.blocks, x)
@@ -133,7 +143,8 @@ def encode_visible(vit: VisionTransformer, patches: Tensor, visible: Tensor) -> 
     return torch.cat([x[:, :1], x[:, vit.num_prefix_tokens :]], dim=1)  # (N, 1 + K, C2)
 
 
-def _why_not_plain(vit: Any) -> str | None:
+def _reason_not_plain(vit: Any) -> str | None:
+    """Return why `encode_visible` would not give the network's own result; None if it does."""
     if type(vit) is not VisionTransformer:
         return f"it is of class {type(vit).__name__}"
     if type(vit.patch_embed) is not PatchEmbed or vit.dynamic_img_size:
@@ -156,7 +167,7 @@ def _why_not_plain(vit: Any) -> str | None:
     return None
 
 
-def _refusal(name: str, reason: str) -> str:
+def _not_plain_message(name: str, reason: str) -> str:
     return (
         f"{name!r} cannot be the encoder of the pre-training: {reason}. It takes plain ViTs of timm with a CLS token "
         "and an absolute position table, such as vit_tiny_patch16_224 to vit_huge_patch14_224"
@@ -167,8 +178,8 @@ class ConcatEncoder(nn.Module):
     """Concatenation of several encoders: (N, 3, H, W) -> (N, D1 + D2 + ...).
 
     Args:
-        encoders: Of timm, with features (N, D).
-        stats: Pixel normalisation that each encoder expects; the input has ImageNet's, and is converted.
+        encoders: Networks of timm, with features (N, D).
+        stats: Pixel normalisation that each encoder expects. The input has ImageNet's, and is converted.
     """
 
     scale: Tensor
@@ -177,16 +188,18 @@ class ConcatEncoder(nn.Module):
     def __init__(self, encoders: Sequence[nn.Module], stats: Sequence[PixelStats]) -> None:
         super().__init__()
         self.encoders = nn.ModuleList(encoders)
-        mean, std = (torch.tensor([getattr(one, name) for one in stats]) for name in PixelStats._fields)  # (K, 3)
-        own_mean = torch.tensor(IMAGENET.mean)
-        own_std = torch.tensor(IMAGENET.std)
-        self.register_buffer("scale", (own_std / std)[..., None, None], persistent=False)  # (K, 3, 1, 1)
-        self.register_buffer("shift", ((own_mean - mean) / std)[..., None, None], persistent=False)
+        mean = torch.tensor([pixels.mean for pixels in stats])  # (K, 3) of K encoders
+        std = torch.tensor([pixels.std for pixels in stats])  # (K, 3)
+        input_mean = torch.tensor(IMAGENET.mean)
+        input_std = torch.tensor(IMAGENET.std)
+        # (x * input_std + input_mean - mean) / std = x * scale + shift
+        self.register_buffer("scale", (input_std / std)[..., None, None], persistent=False)  # (K, 3, 1, 1)
+        self.register_buffer("shift", ((input_mean - mean) / std)[..., None, None], persistent=False)  # (K, 3, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return features (N, D).  x: (N, 3, H, W)."""
+        """Return features (N, D1 + D2 + ...).  x: (N, 3, H, W), ImageNet-normalised."""
         features = [encoder(x * self.scale[i] + self.shift[i]) for i, encoder in enumerate(self.encoders)]
-        return torch.cat(features, dim=1)
+        return torch.cat(features, dim=1)  # (N, D1 + D2 + ...)
 
     def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
         """Return a function from a parameter's name to its layer in its own encoder, for timm's layer-wise decay."""
@@ -195,17 +208,20 @@ class ConcatEncoder(nn.Module):
         for i, encoder in enumerate(self.encoders):
             if not hasattr(encoder, "group_matcher"):
                 raise ConfigError(f"layer_decay needs encoders of timm; {type(encoder).__name__} is not one")
-            own = group_with_matcher(encoder.named_parameters(), encoder.group_matcher(coarse=coarse), reverse=True)
-            layers |= {f"encoders.{i}.{name}": layer for name, layer in own.items()}
+            layer_of = group_with_matcher(
+                encoder.named_parameters(), encoder.group_matcher(coarse=coarse), reverse=True
+            )
+            layers |= {f"encoders.{i}.{name}": layer for name, layer in layer_of.items()}
         last = max(layers.values(), default=0)
         return lambda name: layers.get(name, last + 1)
 
 
-# HSV bins, 128 in all
+# Numbers of bins: 8 * 4 * 4 = 128 in all.
 HUES = 8
 SATURATIONS = 4
 VALUES = 4
-THUMBNAIL = 6  # cells per side
+# Cells per side, of which the mean colours are features.
+THUMBNAIL = 6
 FEATURES = HUES * SATURATIONS * VALUES + 3 * THUMBNAIL**2
 
 
@@ -227,11 +243,12 @@ class ColourHistogram(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return features (N, 236).  x: (N, 3, H, W), ImageNet-normalised."""
         with torch.autocast(x.device.type, enabled=False):
-            rgb = ((x.float() * self.std + self.mean) * 255).round().clamp(0, 255)  # whole numbers: stable bins
+            # Whole numbers, so that rounding errors of the normalisation do not move a pixel to another bin.
+            rgb = ((x.float() * self.std + self.mean) * 255).round().clamp(0, 255)  # (N, 3, H, W)
             bins = hsv_bins(rgb).flatten(1)  # (N, HW)
             counts = rgb.new_zeros(rgb.shape[0], HUES * SATURATIONS * VALUES)  # (N, 128)
             counts = counts.scatter_add(1, bins, torch.ones_like(bins, dtype=counts.dtype))
-            rows, columns = (cell_means(side, x.device) for side in rgb.shape[-2:])
+            rows, columns = (cell_weights(side, x.device) for side in rgb.shape[-2:])  # (6, H), (6, W)
             cells = rows @ rgb @ columns.T / 255  # (N, 3, 6, 6)
             return torch.cat([(counts / bins.shape[1]).sqrt(), cells.flatten(1)], dim=1)  # (N, 236)
 
@@ -251,23 +268,26 @@ def hsv_bins(rgb: Tensor) -> Tensor:
     value = rgb.amax(dim=1)
     minimum = rgb.amin(dim=1)
     spread = value - minimum
-    safe = spread.clamp(min=1)  # 1 is the minimum for a pixel that is not grey
-    of_green = 2 + (blue - red) / safe
-    of_blue = 4 + (red - green) / safe
-    hue = torch.where(value == red, (green - blue) / safe, torch.where(value == green, of_green, of_blue))
+    # A pixel that is not grey has a spread of at least 1, so this changes grey ones only.
+    divisor = spread.clamp(min=1)
+    if_red = (green - blue) / divisor
+    if_green = 2 + (blue - red) / divisor
+    if_blue = 4 + (red - green) / divisor
+    hue = torch.where(value == red, if_red, torch.where(value == green, if_green, if_blue))
     hue = torch.where(hue < 0, hue + 6, hue)  # 0 to below 6
     hues = (hue * (HUES / 6)).floor().clamp(max=HUES - 1)
     saturations = (SATURATIONS * spread / value.clamp(min=1)).floor().clamp(max=SATURATIONS - 1)
     values = (VALUES * value / 256).floor()
-    return ((hues * SATURATIONS + saturations) * VALUES + values).long()
+    return ((hues * SATURATIONS + saturations) * VALUES + values).long()  # (N, H, W)
 
 
-def cell_means(side: int, device: torch.device) -> Tensor:
-    """Return the weight of each of `side` pixels in 6 cells of equal width: (6, side)."""
+def cell_weights(side: int, device: torch.device) -> Tensor:
+    """Return the weight of each of `side` pixels in the means of 6 cells of equal width: (6, side)."""
     edges = torch.arange(THUMBNAIL + 1, device=device) * (side / THUMBNAIL)  # (7,)
     pixels = torch.arange(side, device=device)
-    last = torch.minimum(edges[1:, None], pixels + 1)  # (6, side)
-    overlap = (last - torch.maximum(edges[:-1, None], pixels)).clamp(min=0)
+    start = torch.maximum(edges[:-1, None], pixels)  # (6, side)
+    end = torch.minimum(edges[1:, None], pixels + 1)  # (6, side)
+    overlap = (end - start).clamp(min=0)
     return overlap * (THUMBNAIL / side)
 
 
@@ -277,12 +297,12 @@ def fast_precision(device: str | None = None) -> Precision:
     Without such instructions bfloat16 works too, but 60 times slower than float32 (an AMD EPYC with AVX2).
 
     Args:
-        device: Cpu or cuda; None: a GPU if there is one.
+        device: "cpu" or "cuda"; None: a GPU if there is one.
     """
-    # Private, but nothing else in torch tells which instructions its CPU kernels use.
     if device is None:
         is_gpu = torch.cuda.is_available()
     else:
         is_gpu = device == "cuda"
+    # This function is private, but nothing else in torch tells which instructions its CPU kernels use.
     is_fast = is_gpu or torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return "bfloat16" if is_fast else "float32"

@@ -1,4 +1,7 @@
-"""Builds classifiers from the description of their network: encoders of timm, MixMAE, a colour histogram, several."""
+"""Builds classifiers from the description of their network.
+
+The encoder is a network of timm, MixMAE's, a colour histogram, or a concatenation of several.
+"""
 
 from dataclasses import replace
 from typing import Any
@@ -18,13 +21,29 @@ from uniemox.model.methods.ccim import Ccim
 from uniemox.model.methods.relation import build_method
 from uniemox.views.patches import PixelStats
 
-# encoders that timm does not have
+# Names of the encoders that timm does not have.
 MIXMAE = "mixmae"
 COLOUR_HISTOGRAM = "colour_histogram"
-OPTIONS = {
-    *("num_classes", "img_size", "patch_size", "embed_dim", "depth", "depths", "num_heads", "global_pool"),
-    *("init_values", "qkv_bias", "mlp_ratio", "use_abs_pos_emb", "window_size", "pad_type"),
-    *("conv_head", "reg_tokens", "no_embed_class"),
+
+# Options that a file may set. Others, such as checkpoint_path, could make timm open another file.
+ALLOWED_OPTIONS = {
+    "num_classes",
+    "img_size",
+    "patch_size",
+    "embed_dim",
+    "depth",
+    "depths",
+    "num_heads",
+    "global_pool",
+    "init_values",
+    "qkv_bias",
+    "mlp_ratio",
+    "use_abs_pos_emb",
+    "window_size",
+    "pad_type",
+    "conv_head",
+    "reg_tokens",
+    "no_embed_class",
 }
 
 
@@ -35,20 +54,25 @@ def build_encoders(spec: NetworkSpec) -> nn.Module:
         CheckpointError: For names or options that could make timm open other files.
     """
     if len(spec.encoders) == 1:
-        return _build_one(spec.encoders[0])
-    stats = [PixelStats(*(one.pixels or (spec.mean, spec.std))) for one in spec.encoders]
-    return ConcatEncoder([_build_one(one) for one in spec.encoders], stats)
+        return _build_encoder(spec.encoders[0])
+    stats = [PixelStats(*(encoder.pixels or (spec.mean, spec.std))) for encoder in spec.encoders]
+    return ConcatEncoder([_build_encoder(encoder) for encoder in spec.encoders], stats)
 
 
-def _build_one(spec: EncoderSpec) -> nn.Module:
-    foreign = spec.options.keys() - OPTIONS
-    if spec.name == MIXMAE and not foreign:
+def _build_encoder(spec: EncoderSpec) -> nn.Module:
+    """Build one encoder with random weights.
+
+    Raises:
+        CheckpointError: For a name or an option that could make timm open other files.
+    """
+    refused = spec.options.keys() - ALLOWED_OPTIONS
+    if spec.name == MIXMAE and not refused:
         return MixMAEEncoder(**spec.options)
     if spec.name == COLOUR_HISTOGRAM and not spec.options:
         return ColourHistogram()
-    if foreign or not timm.is_model(spec.name):
+    if refused or not timm.is_model(spec.name):
         raise CheckpointError(
-            f"its encoder {spec.name!r} with {', '.join(sorted(foreign)) or 'its options'} is not in timm"
+            f"its encoder {spec.name!r} with {', '.join(sorted(refused)) or 'its options'} is not in timm"
         )
     return build_timm(spec.name, **spec.options)
 
@@ -75,6 +99,7 @@ class MixMAEEncoder(SwinTransformer):
         super().__init__(**shape)
         rows, columns = self.patch_embed.grid_size
         self.absolute_pos_embed = nn.Parameter(torch.zeros(1, rows * columns, self.embed_dim), requires_grad=False)
+        # Without a shift no window joins parts of the image that are apart, so none needs a mask.
         for stage in self.layers:
             for block in stage.blocks:
                 block.shift_size = (0, 0)
@@ -93,6 +118,7 @@ def build(spec: NetworkSpec, encoder: nn.Module | None = None) -> Classifier:
     A spec from a foreign file may name a class of a foreign package: call `refuse_foreign` first.
 
     Args:
+        spec: Description of the network.
         encoder: (N, 3, H, W) -> (N, D), used unchanged; None: built from the spec.
 
     Raises:
@@ -100,7 +126,7 @@ def build(spec: NetworkSpec, encoder: nn.Module | None = None) -> Classifier:
     """
     if encoder is None:
         encoder = build_encoders(spec)
-    embed = fusion = method = None
+    method = None
     if spec.method is not None:
         method = build_method(
             spec.method,
@@ -113,6 +139,8 @@ def build(spec: NetworkSpec, encoder: nn.Module | None = None) -> Classifier:
             has_face_finder=spec.has_face_finder,
             **spec.method_options,
         )
+    embed = None
+    fusion = None
     if spec.fusion is not None:
         embed = nn.Linear(spec.feature_width, spec.fused_width)
         fusion = build_fusion(spec.fusion, spec.fused_width, spec.fusion_heads)
@@ -131,22 +159,20 @@ def build(spec: NetworkSpec, encoder: nn.Module | None = None) -> Classifier:
     if spec.confounders is not None:
         classifier.head = Ccim(classifier.width, spec.outputs, *spec.confounders)
     elif spec.head == "neighbours":
-        bank, votes = torch.ones(spec.bank, classifier.width), torch.ones(spec.bank, spec.outputs)
-        classifier.head = NeighbourHead(bank, votes, spec.neighbours, spec.vote_temperature)
+        bank = torch.ones(spec.bank, classifier.width)  # (M, C)
+        targets = torch.ones(spec.bank, spec.outputs)  # (M, E)
+        classifier.head = NeighbourHead(bank, targets, spec.neighbours, spec.vote_temperature)
     if spec.distance_axes is not None:
         classifier.distance = Distance(classifier.width, spec.distance_axes)
     return classifier
 
 
 def with_fitted(spec: NetworkSpec, classifier: Classifier) -> NetworkSpec:
-    """Add what was fitted after the network was built to its spec: neighbours, distance."""
+    """Return the spec with the parts that were fitted after the network was built: neighbours and distance."""
     head = classifier.head
     if isinstance(head, NeighbourHead):
         spec = replace(
             spec, head="neighbours", bank=len(head.bank), neighbours=head.neighbours, vote_temperature=head.temperature
         )
-    if classifier.distance is None:
-        axes = None
-    else:
-        axes = len(classifier.distance.axes)
+    axes = None if classifier.distance is None else len(classifier.distance.axes)
     return replace(spec, distance_axes=axes)

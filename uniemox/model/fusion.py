@@ -2,7 +2,7 @@
 
 We add scaled_attention, a Γ2 whose offset does not come to dominate.
 
-All compute in the precision of their input; the whole model passes float32.
+All fusions compute in the precision of their input; the models pass float32.
 """
 
 import torch
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from uniemox.errors import ShapeError
 from uniemox.model.config import FUSIONS, check_fusion, import_named
 
-OFFSET = 1e-5  # initial value of the learned offsets b and ε
+# Initial value of the learned offsets b and ε.
+OFFSET = 1e-5
 
 
 def build_fusion(name: str, channels: int, heads: int = 3) -> nn.Module:
@@ -21,10 +22,10 @@ def build_fusion(name: str, channels: int, heads: int = 3) -> nn.Module:
         name: "static" (Γ4), "dynamic" (Γ1), "attention" (Γ2), "gated" (Γ3), "scaled_attention" (ours), or
             "mypackage.module:MyFusion", a module whose constructor takes channels and heads.
         channels: C.
-        heads: κ, sets of fusion weights, 3 in the paper; the static fusion has none.
+        heads: κ, number of sets of fusion weights, 3 in the paper; the static fusion has none.
 
     Raises:
-        ConfigError: For another name or numbers below 1; the module raises ShapeError for other shapes.
+        ConfigError: For another name or numbers below 1. The module raises ShapeError for features of other shapes.
 
     >>> build_fusion("attention", channels=8)(torch.zeros(2, 8), torch.zeros(2, 8)).shape
     torch.Size([2, 8])
@@ -50,7 +51,7 @@ class StaticFusion(nn.Module):
     def forward(self, scene: Tensor, person: Tensor) -> Tensor:
         """Return the fused feature (N, C).  scene, person: (N, C)."""
         _check(scene, person, self.weight.shape[0])
-        return self.weight * scene + person
+        return self.weight * scene + person  # (N, C) eq 2
 
 
 class DynamicFusion(nn.Module):
@@ -69,8 +70,9 @@ class DynamicFusion(nn.Module):
     def forward(self, scene: Tensor, person: Tensor) -> Tensor:
         """Return the fused feature (N, C).  scene, person: (N, C)."""
         _check(scene, person, self.bias.shape[0])
-        mixed = self.scene_weight.sum(0) * scene + self.person_weight.sum(0) * person  # (N, C)
-        return self.norm(mixed) + self.bias
+        # The sum over i is taken of the weights first, which is the same and needs no (N, κ, C).
+        mixed = self.scene_weight.sum(dim=0) * scene + self.person_weight.sum(dim=0) * person  # (N, C)
+        return self.norm(mixed) + self.bias  # eq 3, its norm eq 4
 
 
 class AttentionFusion(nn.Module):
@@ -93,12 +95,13 @@ class AttentionFusion(nn.Module):
     def forward(self, scene: Tensor, person: Tensor) -> Tensor:
         """Return the fused feature (N, C).  scene, person: (N, C)."""
         _check(scene, person, self.bias.shape[0])
-        mixed = _attend(scene, self.scene_proj) + _attend(person, self.person_proj)  # (N, κ, C)
-        return nn.functional.silu(self.scale * mixed.sum(dim=1)) + self.bias
+        attended = _attend(scene, self.scene_proj) + _attend(person, self.person_proj)  # (N, κ, C)
+        mixed = attended.sum(dim=1)  # (N, C)
+        return nn.functional.silu(self.scale * mixed) + self.bias  # eq 5
 
 
 class GatedFusion(nn.Module):
-    """Γ3: attention as in Γ2, joined by a small network and filtered by a gate (equations 6a to 6e).
+    """Γ3: attention as in Γ2, concatenated, mixed by a small network and filtered by a gate (equations 6a to 6e).
 
     The softmax makes the features about C times smaller. torch's default biases would dominate them, so that Υ of all
     samples would be nearly the same at first (mean cosine 0.998 at C = 512). So biases are initialised to zero, and
@@ -116,15 +119,16 @@ class GatedFusion(nn.Module):
         self.bias = nn.Parameter(torch.full((channels,), OFFSET))  # ε
         for layer in (self.hidden, self.project, self.gate):
             nn.init.zeros_(layer.bias)
+        # Rows of W2 that sum to zero remove what the ReLU before it adds to every sample.
         with torch.no_grad():
             self.project.weight -= self.project.weight.mean(dim=1, keepdim=True)
 
     def forward(self, scene: Tensor, person: Tensor) -> Tensor:
         """Return the fused feature (N, C).  scene, person: (N, C)."""
         _check(scene, person, self.bias.shape[0])
-        joined = _attend(scene, self.scene_proj) + _attend(person, self.person_proj)  # (N, κ, C) eq 6a
-        joined = joined.flatten(1)  # (N, κ*C) eq 6b
-        mixed = self.project(self.hidden(joined).relu())  # (N, C) eq 6c
+        attended = _attend(scene, self.scene_proj) + _attend(person, self.person_proj)  # (N, κ, C) eq 6a
+        concatenated = attended.flatten(1)  # (N, κ*C) eq 6b
+        mixed = self.project(self.hidden(concatenated).relu())  # (N, C) eq 6c
         gated = mixed * self.gate(mixed).sigmoid()  # eq 6d
         return (mixed * gated.sigmoid()).relu() + self.bias  # eq 6e
 
@@ -135,11 +139,21 @@ def _projections(channels: int, heads: int) -> nn.Parameter:
 
 
 def _attend(x: Tensor, proj: Tensor) -> Tensor:
-    """Compute softmax(x proj_i) ⊙ x for every i. x: (N, C), proj: (κ, C, C).  Returns (N, κ, C)."""
-    return torch.einsum("nc,kcd->nkd", x, proj).softmax(dim=-1) * x[:, None]
+    """Compute softmax(x proj_i) ⊙ x for every i.
+
+    Args:
+        x: (N, C) α or β.
+        proj: (κ, C, C).
+
+    Returns:
+        (N, κ, C).
+    """
+    scores = torch.einsum("nc,kcd->nkd", x, proj)  # (N, κ, C)
+    return scores.softmax(dim=-1) * x[:, None]
 
 
 def _check(scene: Tensor, person: Tensor, channels: int) -> None:
+    """Raise ShapeError unless both features are (N, channels)."""
     if scene.ndim != 2 or scene.shape != person.shape or scene.shape[1] != channels:
         raise ShapeError(
             f"scene {tuple(scene.shape)} and person {tuple(person.shape)} must both be (N, {channels}), "

@@ -1,4 +1,4 @@
-"""The whole pre-training model: one encoder for scene and person; reconstruction, fusion, comparison with the teacher.
+"""The pre-training model: one encoder for scene and person; reconstruction, fusion, comparison with the teacher.
 
 Symbols of arXiv 2409.18877: α `scene`, β `person`, Υ `fused`, Ω `image_features`, Λ `text_features`.
 """
@@ -21,7 +21,7 @@ from uniemox.views.patches import Mask, patchify, random_mask
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelOutput:
-    """Results of one forward pass; None if a setting turned a part off."""
+    """Results of one forward pass. Parts that a setting turns off are None."""
 
     losses: dict[str, Tensor]  # scalars, by the names of LossWeights' fields
     total: Tensor  # scalar, the weighted sum
@@ -51,11 +51,20 @@ class Decoder(nn.Module):
         start_as_mae(self)
 
     def forward(self, tokens: Tensor, mask: Mask) -> Tensor:
-        """Return the predicted patches (N, L, P).  tokens: (N, 1 + K, C3), embedded, the CLS token first."""
-        tokens = tokens.to(self.mask_token.dtype)  # float32 under autocast too, see `encode_visible`
-        cls = tokens[:, :1]
-        visible = tokens[:, 1:]
-        index = mask.visible[..., None].expand_as(visible)
+        """Predict the pixels of all patches, hidden and visible.
+
+        Args:
+            tokens: (N, 1 + K, C3), embedded, the CLS token first.
+            mask: Mask that hid the other patches from the encoder.
+
+        Returns:
+            (N, L, P).
+        """
+        # The sum over the blocks stays in float32 under autocast too, see `encode_visible`.
+        tokens = tokens.to(self.mask_token.dtype)
+        cls = tokens[:, :1]  # (N, 1, C3)
+        visible = tokens[:, 1:]  # (N, K, C3)
+        index = mask.visible[..., None].expand_as(visible)  # (N, K, C3)
         x = self.mask_token.expand(*mask.hidden.shape, -1).scatter(1, index, visible)  # (N, L, C3)
         x = torch.cat([cls, x], dim=1) + self.pos_embed  # (N, 1 + L, C3)
         if self.grad_checkpointing:
@@ -71,7 +80,8 @@ class UniEmoX(nn.Module):
 
     Args:
         encoder: A plain timm ViT, see `build_encoder`; its position table is frozen. Scene and person go through it
-            together, as one batch of 2N. The scene always runs; other parts exist and run only if a loss with a weight
+            together, as one batch of 2N.
+        config: Settings of the network. The scene always runs; other parts exist and run only if a loss with a weight
             above 0 needs them.
 
     Raises:
@@ -88,7 +98,8 @@ class UniEmoX(nn.Module):
         self.image_size: tuple[int, int] = encoder.patch_embed.img_size
         width = config.decoder.width
         weights = config.losses
-        self.embed = nn.Linear(encoder.embed_dim, width)  # C2 -> C3: its CLS token is α or β
+        # C2 -> C3, for the decoder; the embedded CLS token is α or β.
+        self.embed = nn.Linear(encoder.embed_dim, width)
         nn.init.xavier_uniform_(self.embed.weight)
         nn.init.zeros_(self.embed.bias)
         self.decoder: Decoder | None = None
@@ -121,51 +132,50 @@ class UniEmoX(nn.Module):
         """Run a batch and compute every loss that is on.
 
         Args:
-            scene: (N, 3, H, W), ImageNet-normalised, of the encoder's input size; if `config.needs_person` is false,
-                person is ignored and may be None.
-            person: Likewise.
+            scene: (N, 3, H, W), ImageNet-normalised, of the encoder's input size.
+            person: (N, 3, H, W), as scene. Ignored, and may be None, if `config.needs_person` is false.
             image_features: (N, C) the teacher's Ω.
-            text_features: (M, C) its Λ, M >= N.
-            scene_noise: (N, L) random numbers that draw the masks; None: from torch's generator.
-            person_noise: Likewise.
+            text_features: (M, C) the teacher's Λ, M >= N.
+            scene_noise: (N, L) random numbers that draw the masks of the scenes; None: from torch's generator.
+            person_noise: (N, L) random numbers that draw the masks of the persons; None: from torch's generator.
             weights: Weights of the losses in this step; None: those of the configuration.
 
         Raises:
             ShapeError: If a view or feature is missing or has another shape.
         """
-        views = self._views(scene, person)
+        views = self._required_views(scene, person)
         count = len(scene)
         has_person = len(views) == 2
         patches = patchify(torch.cat(views), self.patch_size)  # (2N, L, P), or (N, L, P) without person
         mask = self._draw_mask(patches, [scene_noise, person_noise][: len(views)])
         tokens = encode_visible(self.encoder, patches, mask.visible)  # (2N, 1 + K, C2)
+        # Without a decoder only the CLS token is read.
         tokens = self.embed(tokens if self.decoder else tokens[:, :1])  # (2N, 1 + K, C3), or (2N, 1, C3)
         cls = tokens[:, 0].to(torch.promote_types(tokens.dtype, torch.float32))  # (2N, C3)
-        alpha = cls[:count]
-        beta = cls[count:] if has_person else None
+        alpha = cls[:count]  # (N, C3)
+        beta = cls[count:] if has_person else None  # (N, C3)
 
         preds, losses = self._reconstruct(tokens, patches, mask, count)
+
         fused = None
         if self.config.needs_image_features:
+            # Fusion and comparison compute in float32, whatever the precision of the encoder.
             with torch.autocast(scene.device.type, enabled=False):
-                # (N, C3)
-                if self.fusion is None:
-                    fused = alpha
-                else:
-                    fused = self.fusion(alpha, beta)
-                projected, image, text = self._compared(fused, image_features, text_features)
+                fused = alpha if self.fusion is None else self.fusion(alpha, beta)  # (N, C3)
+                projected, image, text = self._alignment_inputs(fused, image_features, text_features)
                 if text is not None:
                     cfa = contrastive_feature_alignment(projected, image, text, self.config.temperature)
                     losses["contrastive_feature_alignment"] = cfa
                 if self.config.losses.semantic_visual_alignment > 0:
                     losses["semantic_visual_alignment"] = semantic_visual_alignment(projected, image)
-        w = weights or self.config.losses
-        off = cls.new_zeros(())
+
+        weights = weights or self.config.losses
+        zero = cls.new_zeros(())
         total = (
-            w.scene_reconstruction * losses.get("scene_reconstruction", off)
-            + w.person_reconstruction * losses.get("person_reconstruction", off)
-            + w.contrastive_feature_alignment * losses.get("contrastive_feature_alignment", off)
-            + w.semantic_visual_alignment * losses.get("semantic_visual_alignment", off)
+            weights.scene_reconstruction * losses.get("scene_reconstruction", zero)
+            + weights.person_reconstruction * losses.get("person_reconstruction", zero)
+            + weights.contrastive_feature_alignment * losses.get("contrastive_feature_alignment", zero)
+            + weights.semantic_visual_alignment * losses.get("semantic_visual_alignment", zero)
         )
         return ModelOutput(
             losses=losses,
@@ -180,8 +190,12 @@ class UniEmoX(nn.Module):
             person_mask=Mask(mask.visible[count:], mask.hidden[count:]) if has_person else None,
         )
 
-    def _views(self, scene: Tensor, person: Tensor | None) -> list[Tensor]:
-        """Return the required views after checking them."""
+    def _required_views(self, scene: Tensor, person: Tensor | None) -> list[Tensor]:
+        """Return the views that the losses need, (N, 3, H, W) each.
+
+        Raises:
+            ShapeError: If a view is missing, of another shape or not of floats.
+        """
         if not self.config.needs_person:
             person = None
         elif person is None:
@@ -196,7 +210,12 @@ class UniEmoX(nn.Module):
         return views
 
     def _draw_mask(self, patches: Tensor, noises: list[Tensor | None]) -> Mask:
-        """Draw masks for all views of the batch, from the given noise or torch's generator."""
+        """Draw masks for all views of the batch.
+
+        Args:
+            patches: (2N, L, P), or (N, L, P) without person.
+            noises: (N, L) for each view, or None to draw it from torch's generator.
+        """
         shape = (len(patches) // len(noises), patches.shape[1])
         drawn = [torch.rand(shape, device=patches.device) if noise is None else noise for noise in noises]
         for noise in drawn:
@@ -207,65 +226,80 @@ class UniEmoX(nn.Module):
     def _reconstruct(
         self, tokens: Tensor, patches: Tensor, mask: Mask, count: int
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Predict patches and compute L1 for each stream that is reconstructed; the decoder skips other streams."""
+        """Predict patches and compute L1 for each stream that is reconstructed; the decoder skips other streams.
+
+        Args:
+            tokens: (2N, 1 + K, C3), or (N, 1 + K, C3) without person.
+            patches: (2N, L, P), or (N, L, P) without person.
+            mask: Mask of the same rows.
+            count: N.
+
+        Returns:
+            Predicted patches (N, L, P) by stream, and losses by the names of LossWeights' fields.
+        """
         weights = self.config.losses
-        on = dict[str, slice]()
+        rows_of = dict[str, slice]()
         if weights.scene_reconstruction > 0:
-            on["scene"] = slice(None, count)
+            rows_of["scene"] = slice(None, count)
         if weights.person_reconstruction > 0:
-            on["person"] = slice(count, None)
+            rows_of["person"] = slice(count, None)
         if self.decoder is None:
             return {}, {}
-        if len(on) == 2:
-            rows = slice(None)
-        else:
-            rows = next(iter(on.values()))
-        pred = self.decoder(tokens[rows], Mask(mask.visible[rows], mask.hidden[rows]))  # (2N, L, P) or (N, L, P)
-        preds = dict(zip(on, pred.split(count), strict=True))
+
+        decoded = slice(None) if len(rows_of) == 2 else next(iter(rows_of.values()))
+        pred = self.decoder(
+            tokens[decoded], Mask(mask.visible[decoded], mask.hidden[decoded])
+        )  # (2N, L, P) or (N, L, P)
+        preds = dict(zip(rows_of, pred.split(count), strict=True))  # (N, L, P) each
         losses = {}
-        for name, rows in on.items():
-            loss = reconstruction_loss(preds[name], patches[rows], mask.hidden[rows], self.config.norm_pix)
+        for name, rows in rows_of.items():
+            loss = reconstruction_loss(preds[name], patches[rows], mask.hidden[rows], self.config.norm_pix)  # eq 1
             losses[f"{name}_reconstruction"] = loss
         return preds, losses
 
-    def _compared(
+    def _alignment_inputs(
         self, fused: Tensor, image: Tensor | None, text: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return Υ projected to the teacher's width, Ω and Λ, (N, C) each, checked; Λ is None if L2 is off."""
+        """Return Υ projected to the teacher's width (N, C), Ω (N, C) and Λ (M, C); Λ is None if L2 is off.
+
+        Raises:
+            ShapeError: If a feature of the teacher is missing, or Ω has another width.
+        """
         config = self.config
         if image is None:
             raise ShapeError("the teacher's image_features are missing; give them, or turn L2 and L3 off")
         if text is None and config.needs_text_features:
             raise ShapeError("the teacher's text_features are missing; give them, or turn L2 off")
-        # (N, C)
-        projected = self.project(fused)
+
+        projected = self.project(fused)  # (N, C)
         image = image.to(fused.dtype)
         if image.ndim != 2 or image.shape[1] != projected.shape[1]:
             raise ShapeError(
                 f"the teacher's image features {tuple(image.shape)} must be (N, {projected.shape[1]}); a teacher of "
                 "another width needs ModelConfig(teacher_width=...)"
             )
-        return projected, image, text.to(fused.dtype) if text is not None and config.needs_text_features else None
+        if text is None or not config.needs_text_features:
+            return projected, image, None
+        return projected, image, text.to(fused.dtype)
 
 
 @torch.no_grad()
 def fused_diagnostics(fused: Tensor, offset: Tensor | None) -> dict[str, Tensor]:
     """Measure whether Υ still distinguishes images.
 
-    Both near 1: Υ has collapsed to the offset.
-
     Args:
         fused: (N, C) Υ.
         offset: (C,) ε or b, which the fusion adds to every image; None without one.
 
     Returns:
-        scalars: "fused_cosine", the mean cosine between the Υ of different images, 0 for one image; and "offset_share",
-        |ε| over the mean |Υ|.
+        Scalars: "fused_cosine", the mean cosine between the Υ of different images, 0 for one image; and "offset_share",
+        |ε| over the mean |Υ|. If both are near 1, Υ has collapsed to the offset.
     """
     unit = nn.functional.normalize(fused, dim=1)  # (N, C)
     count = len(fused)
-    pairs = unit.sum(dim=0).square().sum() - unit.square().sum()  # over ordered pairs of different images
-    scalars = {"fused_cosine": pairs / max(1, count * (count - 1))}
+    # |Σ u|² is the sum of the cosines of all ordered pairs; Σ |u|² are those of an image with itself.
+    cosines = unit.sum(dim=0).square().sum() - unit.square().sum()
+    scalars = {"fused_cosine": cosines / max(1, count * (count - 1))}
     if offset is not None:
         scalars["offset_share"] = offset.norm() / fused.norm(dim=1).mean().clamp(min=1e-12)
     return scalars

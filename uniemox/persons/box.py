@@ -63,17 +63,21 @@ def touched_box(box: Box, width: int, height: int) -> Box:
     """
     if not (box.x2 > 0 and box.x1 < width and box.y2 > 0 and box.y1 < height):
         return clip_box(box, width, height)  # raises the error
-    x1, y1 = min(max(box.x1, 0), width - 1), min(max(box.y1, 0), height - 1)
+    x1 = min(max(box.x1, 0), width - 1)
+    y1 = min(max(box.y1, 0), height - 1)
     return clip_box(Box(x1, y1, max(box.x2, x1 + 1), max(box.y2, y1 + 1)), width, height)
 
 
 def overlap(boxes: NDArray[np.floating], others: NDArray[np.floating]) -> NDArray[np.floating]:
     """Return the intersection over union of every box with every other: (M, 4), (N, 4) -> (M, N), 0 to 1."""
+    # Broadcast to all pairs: the upper left corner and the size of each intersection.
     corner = np.maximum(boxes[:, None, :2], others[None, :, :2])
     extent = (np.minimum(boxes[:, None, 2:], others[None, :, 2:]) - corner).clip(0)  # (M, N, 2)
     shared = extent.prod(axis=2)  # (M, N)
-    areas = [(b[:, 2:] - b[:, :2]).clip(0).prod(axis=1) for b in (boxes, others)]
-    return shared / np.maximum(areas[0][:, None] + areas[1][None] - shared, 1e-9)
+    areas = (boxes[:, 2:] - boxes[:, :2]).clip(0).prod(axis=1)  # (M,)
+    other_areas = (others[:, 2:] - others[:, :2]).clip(0).prod(axis=1)  # (N,)
+    # The minimum avoids 0 / 0 for two empty boxes, whose overlap is 0.
+    return shared / np.maximum(areas[:, None] + other_areas[None] - shared, 1e-9)
 
 
 def suppress(boxes: NDArray[np.floating], confidences: NDArray[np.floating], threshold: float) -> list[int]:
@@ -85,13 +89,12 @@ def suppress(boxes: NDArray[np.floating], confidences: NDArray[np.floating], thr
         threshold: Maximum intersection over union with a kept box.
     """
     order = np.argsort(-confidences, kind="stable")
-    kept: list[int] = []
+    rows: list[int] = []
     while len(order):
-        best = order[0]
-        order = order[1:]
-        kept.append(int(best))
+        best, order = order[0], order[1:]
+        rows.append(int(best))
         order = order[overlap(boxes[best][None], boxes[order])[0] <= threshold]
-    return kept
+    return rows
 
 
 Source = Literal[
@@ -120,11 +123,13 @@ def choose_person(
 ) -> PersonCrop:
     """Choose the person view of an image.
 
+    Without a person the view is the whole image, and `source` has the reason. People with less than a px in the image
+    are ignored.
+
     Args:
         persons: Detected people; None if no detector was run.
-        target: The data set's target person.
-        size: Width and height of the image, px. Without a person the view is the whole image, and `source` has the
-            reason. People with less than a px in the image are ignored.
+        target: Box of the data set's target person; None if it has none.
+        size: Width and height of the image, px.
         policy: largest: the target if there is one, else the person with the largest area × confidence. union: the box
             around all persons. persons_only: the whole image, black outside the persons. second_crop: a second random
             crop in training, as in the authors' code, and the whole image otherwise.
@@ -132,28 +137,28 @@ def choose_person(
     Raises:
         BoxError: For a target outside of the image.
     """
-    whole = Box(0, 0, *size)
+    image_box = Box(0, 0, *size)
     if policy == "second_crop":
-        return PersonCrop(whole, "whole_image_second_crop")
+        return PersonCrop(image_box, "whole_image_second_crop")
     if target is not None and policy == "largest":
         return PersonCrop(touched_box(target, *size), "target")
-    seen = []
+
+    visible = []
     for person in persons or ():
         with ignoring(BoxError):
-            seen.append(Detection(clip_box(person.box, *size), person.confidence))
-    if target is None:
-        boxes = []
-    else:
-        boxes = [touched_box(target, *size)]
-    boxes += [person.box for person in seen]
+            visible.append(Detection(clip_box(person.box, *size), person.confidence))
+    boxes = [] if target is None else [touched_box(target, *size)]
+    boxes += [person.box for person in visible]
     if not boxes:
-        return PersonCrop(whole, "whole_image_nobody_looked" if persons is None else "whole_image_nobody_found")
+        reason: Source = "whole_image_nobody_looked" if persons is None else "whole_image_nobody_found"
+        return PersonCrop(image_box, reason)
     if policy == "union":
         x1, y1, x2, y2 = zip(*boxes, strict=True)
         return PersonCrop(Box(min(x1), min(y1), max(x2), max(y2)), "union")
     if policy == "persons_only":
-        return PersonCrop(whole, "persons_only", tuple(boxes))
-    return PersonCrop(max(seen, key=lambda person: person.box.area * person.confidence).box, "largest")
+        return PersonCrop(image_box, "persons_only", tuple(boxes))
+    largest = max(visible, key=lambda person: person.box.area * person.confidence)
+    return PersonCrop(largest.box, "largest")
 
 
 class Thresholds(NamedTuple):
@@ -180,7 +185,12 @@ class DetectorConfig:
         check_numbers(self, at_least=dict.fromkeys(shares, 0) | {"max_detections": 1}, at_most=dict.fromkeys(shares, 1))
 
     def thresholds(self, confidence: float, nms_overlap: float) -> Thresholds:
-        """Return the thresholds; unset ones are the layout's."""
+        """Return the thresholds, with the layout's defaults for those that are not set.
+
+        Args:
+            confidence: The layout's minimum confidence, 0 to 1.
+            nms_overlap: The layout's intersection over union, 0 to 1, above which a box is dropped.
+        """
         return Thresholds(
             confidence if self.confidence is None else self.confidence,
             nms_overlap if self.nms_overlap is None else self.nms_overlap,
@@ -193,22 +203,23 @@ MAX_CANDIDATES = 1000
 
 
 def select(
-    boxes: NDArray[np.floating], confidences: NDArray[np.floating], image: tuple[int, int], least: Thresholds
+    boxes: NDArray[np.floating], confidences: NDArray[np.floating], image: tuple[int, int], thresholds: Thresholds
 ) -> tuple[Detection, ...]:
     """Select the person boxes of one image, clipped to the image, most confident first.
 
-    Drops boxes that miss the limits of `least`, overlap with better ones, are not finite, or cover no px of the image.
+    Boxes are dropped that miss the thresholds, overlap with better ones, are not finite, or cover no px of the image.
 
     Args:
         boxes: (M, 4) in px of the image.
         confidences: (M,).
         image: Width and height in px.
     """
-    candidates = np.flatnonzero((confidences >= least.confidence) & np.isfinite(boxes).all(axis=1))
+    candidates = np.flatnonzero((confidences >= thresholds.confidence) & np.isfinite(boxes).all(axis=1))
     candidates = candidates[np.argsort(-confidences[candidates], kind="stable")][:MAX_CANDIDATES]
     detections = []
-    for row in candidates[suppress(boxes[candidates], confidences[candidates], least.nms_overlap)]:
-        with ignoring(BoxError):  # outside of the image, in the letterbox, or thinner than a px
+    for row in candidates[suppress(boxes[candidates], confidences[candidates], thresholds.nms_overlap)]:
+        # A box may lie outside of the image, in the letterbox, or be thinner than a px.
+        with ignoring(BoxError):
             box = clip_box(Box(*map(float, boxes[row])), *image)
             detections.append(Detection(box, float(min(confidences[row], 1.0))))
-    return tuple(detections[: least.max_detections])
+    return tuple(detections[: thresholds.max_detections])

@@ -17,25 +17,41 @@ from uniemox.persons.box import Detection, DetectorConfig, select
 from uniemox.persons.fitting import Preparation, Size, fit_images
 from uniemox.persons.layouts import CLASS_COUNTS, YOLOV3_CONFIDENCE, YOLOV3_NMS_OVERLAP, Array, corners
 
-SIZE: Size = (416, 416)  # UniEmoX's size, not the .cfg's
+# UniEmoX's size, whatever the .cfg says.
+SIZE: Size = (416, 416)
 PREPARATION = Preparation(fit="squash", order="RGB", std=(255.0, 255.0, 255.0))
-MIN_CONFIDENCE = 0.2  # OpenCV writes 0 below it
-REVISION = 1  # increase it when code changes boxes
+# OpenCV writes 0 for a lower confidence.
+MIN_CONFIDENCE = 0.2
+# Part of the fingerprint: increase it when code changes boxes.
+REVISION = 1
 
 
 class DarknetDetector:
-    """Person detector from a Darknet network with [yolo] layers; see `load_detector`."""
+    """Person detector from a Darknet network with [yolo] layers; see `load_detector`.
+
+    Args:
+        cfg: Description of the network.
+        weights: Weights of the network.
+        config: Thresholds.
+        threads: Threads of OpenCV in this process; None: OpenCV's default.
+
+    Raises:
+        DetectorError: If OpenCV can't read or run the network, or its outputs have another form.
+        ConfigError: If the minimum confidence is below OpenCV's own.
+        MissingPackageError: Without OpenCV.
+    """
 
     def __init__(self, cfg: Path, weights: Path, config: DetectorConfig, *, threads: int | None = None) -> None:
-        self._cv2 = _opencv(cfg)
+        self._cv2 = _import_opencv(cfg)
         self._lock = Lock()
         if threads is not None:
-            self._cv2.setNumThreads(threads)  # for all of OpenCV in this process
+            # Applies to all of OpenCV in this process.
+            self._cv2.setNumThreads(threads)
         self.name = cfg.name
-        self._net = _read(self._cv2, cfg, weights)
+        self._net = _read_network(self._cv2, cfg, weights)
         self._outputs = self._net.getUnconnectedOutLayersNames()
         self._cfg = cfg
-        self._check(self._forward(np.full((1, 3, *SIZE), 0.5, dtype=np.float32)))
+        self._check_outputs(self._forward(np.full((1, 3, *SIZE), 0.5, dtype=np.float32)))
         self._thresholds = config.thresholds(YOLOV3_CONFIDENCE, YOLOV3_NMS_OVERLAP)
         if self._thresholds.confidence < MIN_CONFIDENCE:
             raise ConfigError(
@@ -57,15 +73,16 @@ class DarknetDetector:
         return select(boxes, rows[:, 5], image.size, self._thresholds)
 
     def _forward(self, pixels: Array) -> list[Array]:
-        """Run the network on one image (1, 3, H, W); returns outputs of the [yolo] layers."""
+        """Run the network on one image (1, 3, H, W) and return the outputs of its [yolo] layers."""
         try:
-            with self._lock:  # an OpenCV network can't run in two threads at once
+            # An OpenCV network can't run in two threads at once.
+            with self._lock:
                 self._net.setInput(pixels)
                 return list(self._net.forward(self._outputs))
         except self._cv2.error as error:
             raise DetectorError(f"{self._cfg}: does not run on an image of 416 x 416 px ({error})") from error
 
-    def _check(self, outputs: Sequence[Array]) -> None:
+    def _check_outputs(self, outputs: Sequence[Array]) -> None:
         columns = {output.shape[-1] for output in outputs}
         if any(output.ndim != 2 for output in outputs) or columns - {5 + classes for classes in CLASS_COUNTS}:
             raise DetectorError(
@@ -74,7 +91,13 @@ class DarknetDetector:
             )
 
 
-def _opencv(cfg: Path) -> ModuleType:
+def _import_opencv(cfg: Path) -> ModuleType:
+    """Import OpenCV.
+
+    Raises:
+        MissingPackageError: If it is not installed.
+        DetectorError: If its version no longer reads Darknet's files.
+    """
     try:
         cv2 = importlib.import_module("cv2")  # an extra
     except ImportError as error:
@@ -87,15 +110,21 @@ def _opencv(cfg: Path) -> ModuleType:
     return cv2
 
 
-def _read(cv2: Any, cfg: Path, weights: Path) -> Any:
-    """Read the network. OpenCV accepts a .weights of the wrong length without an error, so its size is checked."""
+def _read_network(cv2: Any, cfg: Path, weights: Path) -> Any:
+    """Read the network.
+
+    Raises:
+        DetectorError: If OpenCV can't read the files, or the weights have the wrong length.
+    """
     try:
         net = cv2.dnn.readNetFromDarknet(str(cfg), str(weights))
         layers = [net.getLayer(name) for name in net.getLayerNames()]
     except cv2.error as error:
         raise DetectorError(f"{cfg} with {weights}: OpenCV can't read them ({error})") from error
+    # OpenCV accepts a .weights of the wrong length without an error. Region layers are left out: their numbers are the
+    # anchors of the .cfg.
     numbers = sum(blob.size for layer in layers if layer.type != "Region" for blob in layer.blobs)
-    expected = _header_bytes(weights) + 4 * numbers  # the numbers of Region layers are the anchors in the .cfg
+    expected = _header_bytes(weights) + 4 * numbers
     if weights.stat().st_size != expected:
         raise DetectorError(
             f"{weights}: {weights.stat().st_size} bytes, but {cfg} needs {expected}; "
@@ -105,7 +134,13 @@ def _read(cv2: Any, cfg: Path, weights: Path) -> Any:
 
 
 def _header_bytes(weights: Path) -> int:
-    """Return the header's size: three ints of the version, and an image count, 64 bits since 0.2 (parser.c)."""
+    """Return the size of the header of a .weights file: 16 or 20 bytes.
+
+    It has three 32-bit ints of the version, and a count of images, with 64 bits since version 0.2 (Darknet's parser.c).
+
+    Raises:
+        DetectorError: If the file is shorter than a header.
+    """
     with open_regular(weights) as file:
         header = file.read(8)
     if len(header) < 8:

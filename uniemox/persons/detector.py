@@ -32,12 +32,12 @@ def load_detector(
     Args:
         source: Path of the .onnx; path of the .cfg, with the .weights of the same stem next to it; "a.cfg+b.weights";
             or a name "hub:...", which `uniemox.io.hub` resolves to a path.
-        threads: Per run; None: one per core.
+        threads: Threads per run; None: one per core.
         provider: Execution provider of onnxruntime, see `uniemox.io.onnx_sessions.PROVIDERS`.
 
     Raises:
         DetectorError: If there is no such file or its layout is unknown.
-        ConfigError: Without such a provider.
+        ConfigError: If the provider is not available.
     """
     config = config or DetectorConfig()
     from uniemox.persons.onnx_file import OnnxDetector  # noqa: PLC0415 (starting onnxruntime takes a while)
@@ -55,8 +55,8 @@ def load_detector(
 
         if provider != "cpu":
             raise ConfigError(f"{path}: OpenCV runs it, on the CPU; for {provider} give YOLOv3 as an .onnx file")
-        beside = _existing(Path(weights) if plus else path.with_suffix(".weights"))
-        return DarknetDetector(_existing(path), beside, config, threads=threads)
+        weights_path = _existing(Path(weights) if plus else path.with_suffix(".weights"))
+        return DarknetDetector(_existing(path), weights_path, config, threads=threads)
     raise DetectorError(
         f"{source} is not a person detector: expected an .onnx file, a Darknet .cfg with its .weights next to it, "
         "or a.cfg+b.weights"
@@ -64,6 +64,11 @@ def load_detector(
 
 
 def _existing(path: Path) -> Path:
+    """Return the path.
+
+    Raises:
+        DetectorError: If it is not a file.
+    """
     if not path.is_file():
         raise DetectorError(f"{path}: no such file; a person detector is an .onnx file, or a .cfg with its .weights")
     return path

@@ -1,4 +1,4 @@
-"""Fit an image into a network's input, and map boxes back."""
+"""Resizing of images to a network's input, and the way back for boxes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,9 +23,9 @@ class Preparation:
     fill: int = 0
     """Grey level, 0 to 255, of the letterbox."""
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Subtracted from values of 0 to 255, in the network's own order of channels."""
+    """Mean that is subtracted from values of 0 to 255, in the network's own order of channels."""
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    """Divisor after the subtraction."""
+    """Standard deviation by which the differences are divided."""
     averaged: bool = False
     """True if the training images were reduced by Pillow (bicubic), False for OpenCV (bilinear)."""
 
@@ -55,42 +55,46 @@ def sample_bilinear(image: Image.Image, width: int, height: int) -> Image.Image:
     factor = (max(1, image.width // width), max(1, image.height // height))
     if factor != (1, 1):
         image = image.reduce(factor)
-    whole = (0, 0, *image.size)
-    return image.transform((width, height), Image.Transform.EXTENT, whole, Image.Resampling.BILINEAR)
+    extent = (0, 0, *image.size)
+    return image.transform((width, height), Image.Transform.EXTENT, extent, Image.Resampling.BILINEAR)
 
 
-def fit_image(image: Image.Image, size: Size, how: Preparation) -> tuple[Image.Image, Placement]:
-    """Resize one image to the network's size; returns it with its placement."""
+def fit_image(image: Image.Image, size: Size, preparation: Preparation) -> tuple[Image.Image, Placement]:
+    """Resize one image to the network's size, and return it with its placement."""
     height, width = size
     rgb = image if image.mode == "RGB" else image.convert("RGB")
-    if how.fit == "squash":
+    if preparation.fit == "squash":
         inner_width = width
         inner_height = height
     else:
         ratio = min(width / rgb.width, height / rgb.height)
         inner_width = max(1, int(rgb.width * ratio))
         inner_height = max(1, int(rgb.height * ratio))
-    if how.averaged:
+    if preparation.averaged:
         resized = rgb.resize((inner_width, inner_height), Image.Resampling.BICUBIC)
     else:
         resized = sample_bilinear(rgb, inner_width, inner_height)
-    left, top = ((width - inner_width) // 2, (height - inner_height) // 2) if how.fit == "centre" else (0, 0)
+    left = top = 0
+    if preparation.fit == "centre":
+        left = (width - inner_width) // 2
+        top = (height - inner_height) // 2
     placement = Placement(inner_width / rgb.width, inner_height / rgb.height, left, top)
     if resized.size == (width, height):
         return resized, placement
-    canvas = Image.new("RGB", (width, height), (how.fill,) * 3)
+    canvas = Image.new("RGB", (width, height), (preparation.fill,) * 3)
     canvas.paste(resized, (left, top))
     return canvas, placement
 
 
 def fit_images(
-    images: Sequence[Image.Image], size: Size, how: Preparation
+    images: Sequence[Image.Image], size: Size, preparation: Preparation
 ) -> tuple[NDArray[np.float32], list[Placement]]:
     """Prepare images for a network, (N, 3, H, W) of size (H, W), and return the placement of each."""
-    fitted = [fit_image(image, size, how) for image in images]
+    fitted = [fit_image(image, size, preparation) for image in images]
     pixels = np.empty((len(images), 3, *size), np.float32)
     for planes, (image, _) in zip(pixels, fitted, strict=True):
-        for plane, name, mean, std in zip(planes, how.order, how.mean, how.std, strict=True):
+        for plane, name, mean, std in zip(planes, preparation.order, preparation.mean, preparation.std, strict=True):
+            # In place, without a second copy of the batch.
             np.subtract(np.asarray(image.getchannel(name)), np.float32(mean), out=plane)
             if std != 1:
                 np.divide(plane, np.float32(std), out=plane)

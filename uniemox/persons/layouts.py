@@ -1,4 +1,4 @@
-"""Layouts of detector outputs, and how to decode each."""
+"""Layouts of detector outputs, with a function that decodes each."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from uniemox.persons.fitting import Preparation, Size
 Array = NDArray[np.float32]
 Decoded = tuple[Array, Array]
 
-# Width, height in px per stride: Redmon & Farhadi, arXiv 1804.02767, section 2.3.
+# Width and height of YOLOv3's anchors, px, by stride: Redmon & Farhadi, arXiv 1804.02767, section 2.3.
 ANCHORS = {
     8: ((10, 13), (16, 30), (33, 23)),
     16: ((30, 61), (62, 45), (59, 119)),
@@ -37,23 +37,23 @@ def corners(centres: Array, extents: Array) -> Array:
 
 
 def cells(size: Size, strides: Sequence[int]) -> tuple[Array, Array]:
-    """Return column and row of every cell (n, 2), level by level, row by row, and its stride in px (n, 1)."""
+    """Return column and row of every cell, (n, 2), level by level, row by row, and its stride in px, (n, 1)."""
     grids = []
-    widths = []
+    strides_of_cells = []
     for stride in strides:
-        rows, columns = math.ceil(size[0] / stride), math.ceil(size[1] / stride)
+        rows = math.ceil(size[0] / stride)
+        columns = math.ceil(size[1] / stride)
         y, x = np.mgrid[:rows, :columns]
         grids.append(np.stack([x, y], axis=-1).reshape(-1, 2))  # (rows * columns, 2)
-        widths.append(np.full((rows * columns, 1), stride))
-    return np.concatenate(grids).astype(np.float32), np.concatenate(widths).astype(np.float32)
+        strides_of_cells.append(np.full((rows * columns, 1), stride))
+    return np.concatenate(grids).astype(np.float32), np.concatenate(strides_of_cells).astype(np.float32)
 
 
 def decode_yolox(outputs: Sequence[Array], size: Size) -> Decoded:
-    """Decode YOLOX (arXiv 2107.08430; Megvii-BaseDetection/YOLOX): (N, n, 5 + classes), a point per cell, strides 8 to
-    32.
+    """Decode YOLOX (arXiv 2107.08430; Megvii-BaseDetection/YOLOX): (N, n, 5 + classes), one point per cell.
 
-    Centres are offsets from the cell's corner in cells, sizes are logs of cells; objectness and classes are
-    probabilities.
+    The strides are 8, 16 and 32. Centres are offsets from the cell's corner in cells, sizes are logs of cells;
+    objectness and classes are probabilities.
     """
     raw = outputs[0]
     grid, stride = cells(size, (8, 16, 32))
@@ -71,11 +71,16 @@ def decode_nanodet(outputs: Sequence[Array], size: Size, *, strides: Sequence[in
     """Decode NanoDet (RangiLyu/nanodet): (N, n, classes + 4 * bins), classes first, already probabilities.
 
     The distances from a cell's point to left, top, right and bottom are means over bins 0, 1, 2, ... (in strides) of a
-    softmax (arXiv 2006.04388). offset: position of that point in its cell, 0.5 before NanoDet-Plus, which has 0.
+    softmax (arXiv 2006.04388).
+
+    Args:
+        strides: Strides of the levels, px.
+        offset: Position of a cell's point in the cell, in cells: 0.5 in NanoDet, 0 in NanoDet-Plus.
     """
     raw = outputs[0]
     bins = NANODET_BINS[raw.shape[2]]
     logits = raw[..., -4 * bins :].reshape(*raw.shape[:2], 4, bins)
+    # The maximum is subtracted against overflow.
     weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
     grid, stride = cells(size, strides)
     distances = (weights @ np.arange(bins, dtype=np.float32)) / weights.sum(axis=-1) * stride  # (N, n, 4)
@@ -91,19 +96,19 @@ def decode_fastestdet(outputs: Sequence[Array], size: Size) -> Decoded:
     """
     maps = outputs[0]
     n, channels, rows, columns = maps.shape
-    rest = maps.reshape(n, channels, rows * columns).transpose(0, 2, 1)  # (N, cells, 5 + classes)
+    table = maps.reshape(n, channels, rows * columns).transpose(0, 2, 1)  # (N, cells, 5 + classes)
     grid, stride = cells(size, (16,))
-    whole = np.array([size[1], size[0]], dtype=np.float32)
-    centres = (np.tanh(rest[..., 1:3]) + grid) * stride
-    objectness = rest[..., 0].clip(0, 1)
-    person = rest[..., 5].clip(0, 1)
+    input_extent = np.array([size[1], size[0]], dtype=np.float32)  # width, height
+    centres = (np.tanh(table[..., 1:3]) + grid) * stride
+    objectness = table[..., 0].clip(0, 1)
+    person = table[..., 5].clip(0, 1)
     confidence = np.power(objectness, 0.6, dtype=np.float32) * np.power(person, 0.4, dtype=np.float32)
-    return corners(centres, sigmoid(rest[..., 3:5]) * whole), confidence
+    return corners(centres, sigmoid(table[..., 3:5]) * input_extent), confidence
 
 
 def finest_first(maps: Sequence[Array]) -> list[Array]:
     """Sort maps (N, C, rows, columns) by falling number of rows: exporters differ in their order."""
-    return sorted(maps, key=lambda one: -one.shape[2])
+    return sorted(maps, key=lambda level: -level.shape[2])
 
 
 def decode_yolov3_maps(outputs: Sequence[Array], size: Size) -> Decoded:
@@ -144,10 +149,12 @@ def decode_yunet(outputs: Sequence[Array], size: Size) -> Decoded:
             geometric mean of class and objectness. Landmarks are ignored.
     """
     grid, stride = cells(size, (8, 16, 32))
-    finest = sorted(outputs, key=lambda values: -values.shape[1])
-    raw = np.concatenate([values for values in finest if values.shape[2] == 4], axis=1)  # (N, n, 4)
-    scores = [values[..., 0].clip(0, 1) for values in finest if values.shape[2] == 1]  # two of each stride
-    confidences = np.sqrt(np.concatenate([a * b for a, b in zip(scores[::2], scores[1::2], strict=True)], axis=1))
+    by_stride = sorted(outputs, key=lambda values: -values.shape[1])
+    raw = np.concatenate([values for values in by_stride if values.shape[2] == 4], axis=1)  # (N, n, 4)
+    # Class and objectness of each stride follow each other; their order does not matter, because they are multiplied.
+    scores = [values[..., 0].clip(0, 1) for values in by_stride if values.shape[2] == 1]
+    products = [a * b for a, b in zip(scores[::2], scores[1::2], strict=True)]
+    confidences = np.sqrt(np.concatenate(products, axis=1))
     return corners((raw[..., :2] + grid) * stride, exponential(raw[..., 2:]) * stride), confidences
 
 
@@ -172,7 +179,8 @@ def decode_centres_map(outputs: Sequence[Array], size: Size) -> Decoded:
 
 
 def highest_around(heat: Array) -> Array:
-    """Return the maximum of each cell and its eight neighbours. heat: (N, rows, columns)."""
+    """Return the maximum of each cell and its eight neighbours: (N, rows, columns) -> (N, rows, columns)."""
+    # Columns first, then rows: two passes over three cells instead of one over nine.
     padded = np.pad(heat, ((0, 0), (1, 1), (1, 1)), constant_values=-np.inf)
     along = np.maximum(np.maximum(padded[:, :, :-2], padded[:, :, 2:]), padded[:, :, 1:-1])  # (N, rows + 2, columns)
     return np.maximum(np.maximum(along[:, :-2], along[:, 2:]), along[:, 1:-1])  # (N, rows, columns)
@@ -181,7 +189,8 @@ def highest_around(heat: Array) -> Array:
 YOLOV3_CONFIDENCE = 0.8
 YOLOV3_NMS_OVERLAP = 0.4
 """Values of UniEmoX (models/model_yolo.py of the authors' code)."""
-CLASS_COUNTS = (80, 1)  # COCO's classes, or only persons
+# COCO's classes, or only persons.
+CLASS_COUNTS = (80, 1)
 WITH_OBJECTNESS = tuple(5 + classes for classes in CLASS_COUNTS)
 # Bins per side by columns of NanoDet's table: reg_max + 1 in its published configurations.
 NANODET_BINS = {classes + 4 * bins: bins for classes in CLASS_COUNTS for bins in (8, 11, 17)}
@@ -192,6 +201,7 @@ class Layout:
     """Format of a detector's ONNX file."""
 
     name: str
+    """Name of the layout in messages and fingerprints."""
     outputs: str
     """Description of the outputs, for the message that lists known layouts."""
     matches: Callable[[Size, Sequence[Array]], bool]
@@ -230,12 +240,14 @@ def _is_yolox(size: Size, outputs: Sequence[Array], *, decoded: bool) -> bool:
         return False
     centres = table[..., :2]
     extents = table[..., 2:4]
-    away_if_decoded = float(np.median(np.abs(centres / stride - grid - 0.5)))  # in cells
-    away_if_raw = float(np.median(np.abs(centres - 0.5)))
+    # Median distance of the centres from those of their cells, in cells, for both meanings of the numbers.
+    distance_if_decoded = float(np.median(np.abs(centres / stride - grid - 0.5)))
+    distance_if_raw = float(np.median(np.abs(centres - 0.5)))
     if not decoded:
-        return away_if_raw < away_if_decoded
+        return distance_if_raw < distance_if_decoded
     # YOLOv6 has the same table with an objectness of 1 everywhere, but needs other preprocessing.
-    return away_if_decoded < away_if_raw and float(extents.min()) >= 0 and float(table[..., 4].min()) < 1
+    has_extents = float(extents.min()) >= 0
+    return distance_if_decoded < distance_if_raw and has_extents and float(table[..., 4].min()) < 1
 
 
 def _is_nanodet(size: Size, outputs: Sequence[Array], *, strides: Sequence[int]) -> bool:
@@ -263,7 +275,8 @@ def _is_yolov3_table(size: Size, outputs: Sequence[Array]) -> bool:
     table = _table(outputs, 3 * len(cells(size, (8, 16, 32))[0]), WITH_OBJECTNESS)
     if table is None or not _are_probabilities(table[..., 4:]):
         return False
-    in_px = float(table[..., :2].max()) > 2  # not in shares of the input
+    # Other exports have boxes in shares of the input.
+    in_px = float(table[..., :2].max()) > 2
     return in_px and float(table[..., 2:4].min()) >= 0
 
 
@@ -290,6 +303,7 @@ def _is_yunet(size: Size, outputs: Sequence[Array]) -> bool:
     return sorted(output.shape[1:] for output in outputs) == expected
 
 
+# ImageNet's mean and standard deviation in levels of 255, in the order BGR, as in NanoDet's configurations.
 _NANODET_MEAN = (103.53, 116.28, 123.675)
 _NANODET_STD = (57.375, 57.12, 58.395)
 _TO_ONE = (255.0, 255.0, 255.0)
@@ -308,7 +322,8 @@ YOLOX = Layout(
     decode=decode_yolox,
     preparation=Preparation(fit="corner", fill=114, order="BGR"),
     confidence=0.3,
-    nms_overlap=0.5,  # between the authors' ONNX example (0.45) and their evaluation (0.65): people stand close
+    # Between the authors' ONNX example (0.45) and their evaluation (0.65): people stand close to each other.
+    nms_overlap=0.5,
 )
 LAYOUTS = (
     YOLOX,

@@ -9,7 +9,8 @@ from uniemox.io.files import fingerprint_of
 from uniemox.persons.box import Box, Detection, overlap
 from uniemox.persons.detector import Detector
 
-MIN_OVERLAP = 0.5  # minimum IoU of the boxes of one object in an image and in its mirror image
+# Minimum intersection over union of the boxes of one object in an image and in its mirror image.
+MIN_OVERLAP = 0.5
 
 
 class MirrorDetector:
@@ -18,10 +19,10 @@ class MirrorDetector:
     Box and confidence are the means of both, so that an image and its mirror image have the same objects.
 
     Args:
-        detector: finds objects in each of both. If it has a lower minimum confidence than `min_confidence`, a weak
+        detector: Detector for both images. If it has a lower minimum confidence than `min_confidence`, a weak
             detection in one of them can confirm a strong one in the other.
-        min_confidence: minimum mean confidence, 0 to 1.
-        max_detections: maximum number of objects per image; None: as many as the detector finds in both.
+        min_confidence: Minimum mean confidence, 0 to 1.
+        max_detections: Maximum number of objects per image; None: as many as the detector finds in both.
     """
 
     def __init__(self, detector: Detector, min_confidence: float = 0.0, max_detections: int | None = None) -> None:
@@ -35,34 +36,42 @@ class MirrorDetector:
         """Detect in images, see `Detector`."""
         detections = self.detector.detect(images)
         # Images in which nothing is found need no mirror image.
-        places = [place for place, of_image in enumerate(detections) if of_image]
-        mirrored = self.detector.detect([ImageOps.mirror(images[place]) for place in places])
-        for place, back in zip(places, mirrored, strict=True):
-            width = images[place].width
-            others = [found._replace(box=_mirrored(found.box, width)) for found in back]
-            means = _in_both(detections[place], others)
+        indices = [i for i, of_image in enumerate(detections) if of_image]
+        mirrored = self.detector.detect([ImageOps.mirror(images[i]) for i in indices])
+        for i, in_mirror in zip(indices, mirrored, strict=True):
+            width = images[i].width
+            others = [detection._replace(box=_mirror_box(detection.box, width)) for detection in in_mirror]
+            means = _mean_detections(detections[i], others)
             confident = [mean for mean in means if mean.confidence >= self.min_confidence]
-            detections[place] = tuple(confident[: self.max_detections])
+            detections[i] = tuple(confident[: self.max_detections])
         return detections
 
 
-def _mirrored(box: Box, width: int) -> Box:
-    """Return a box of the mirror image as one of the image.  width: of the image, px."""
+def _mirror_box(box: Box, width: int) -> Box:
+    """Return the mirror image of a box in an image of this width, px."""
     return box._replace(x1=width - box.x2, x2=width - box.x1)
 
 
-def _in_both(detections: Sequence[Detection], others: Sequence[Detection]) -> tuple[Detection, ...]:
-    """Return the means of detections that overlap by half, most confident first."""
+def _mean_detections(detections: Sequence[Detection], others: Sequence[Detection]) -> tuple[Detection, ...]:
+    """Return the means of pairs of detections that overlap by half, most confident first.
+
+    Args:
+        detections: Detections in the image, at least one.
+        others: Detections in the mirror image, mirrored back.
+    """
     if not others:
         return ()
-    shared = overlap(np.array([found.box for found in detections]), np.array([found.box for found in others]))  # (M, N)
+    boxes = np.array([detection.box for detection in detections])
+    other_boxes = np.array([detection.box for detection in others])
+    overlaps = overlap(boxes, other_boxes)  # (M, N)
     means = []
-    while shared.max() >= MIN_OVERLAP:
-        i, j = divmod(int(shared.argmax()), len(others))
+    # Greedy: the pair with the largest overlap first; each detection is in one pair.
+    while overlaps.max() >= MIN_OVERLAP:
+        i, j = divmod(int(overlaps.argmax()), len(others))
         first = detections[i]
         second = others[j]
         box = Box(*((x + y) / 2 for x, y in zip(first.box, second.box, strict=True)))
         means.append(Detection(box, (first.confidence + second.confidence) / 2))
-        shared[i] = 0
-        shared[:, j] = 0
+        overlaps[i] = 0
+        overlaps[:, j] = 0
     return tuple(sorted(means, key=lambda mean: -mean.confidence))

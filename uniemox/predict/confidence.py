@@ -10,18 +10,24 @@ from uniemox.classifier_info import NEW_RULES, AnswerRules, ClassifierInfo, to_a
 from uniemox.errors import ConfigError
 
 Array = NDArray[np.floating]
-UNFAMILIAR = 0.05  # images below are flagged, including one in twenty that are like the training images
-ROUNDING = 1e-5  # stored conformal scores are rounded to 5 digits
+# Familiarity below which images are flagged; one in twenty images that are like the training images is flagged too.
+UNFAMILIAR = 0.05
+# Stored conformal scores are rounded to 5 digits.
+ROUNDING = 1e-5
 
 
 def familiarity_of(distances: Array | None, held_out: Sequence[float]) -> NDArray[np.float64] | None:
-    """For each image, return the share of held-out images that are at least as far from the training images, 0 to 1.
+    """Return the share of held-out images that are at least as far from the training images, for each image.
+
+    The image itself counts as one of the held-out images. This is the conformal p-value of "this image is like them"
+    (arXiv 2107.07511, section 4.4).
 
     Args:
-        distances: (N,).
-        held_out: Sorted distances of held-out images; the image itself counts as one of them. This is the conformal
-            p-value of "this image is like them" (arXiv 2107.07511, section 4.4). 0 for an infinite distance, of blank
-            images. None without distances or held_out.
+        distances: Distances from the training images, (N,).
+        held_out: Sorted distances of held-out images.
+
+    Returns:
+        Shares, (N,), 0 to 1; 0 for an infinite distance, that of blank images. None without distances or held_out.
 
     >>> familiarity_of(np.array([1.0, 2.0, 9.0]), (1.0, 2.0, 3.0, 4.0)).tolist()
     [1.0, 0.8, 0.2]
@@ -35,6 +41,7 @@ def familiarity_of(distances: Array | None, held_out: Sequence[float]) -> NDArra
 def log_softmax(logits: Array) -> NDArray[np.float64]:
     """Return log-probabilities (N, E) of logits (N, E)."""
     values = np.asarray(logits, np.float64)
+    # Without the largest value, no exponential overflows.
     values = values - values.max(axis=1, keepdims=True)
     return values - np.log(np.exp(values).sum(axis=1, keepdims=True))
 
@@ -46,11 +53,11 @@ def probabilities_of(
 
     Args:
         logits: (N, E).
-        temperature: divides the logits (arXiv 1706.04599); None: 1.
+        temperature: Divisor of the logits (arXiv 1706.04599); None: 1.
         familiarity: (N,), 0 to 1; None: no smoothing. Below `rules.trusted_familiarity`, t, the network's probabilities
             have the weight familiarity / t, at least `rules.min_weight`; the rest is distributed equally over all
             labels.
-        rules: of the model's file.
+        rules: Rules in the model's file.
 
     >>> probabilities_of(np.log([[1.0, 3.0]]), None, np.array([0.075])).tolist()
     [[0.375, 0.625]]
@@ -68,7 +75,9 @@ def answers_of(info: ClassifierInfo, logits: Array, distances: Array | None = No
     """Return calibrated probabilities (N, E), or for task affect valence and arousal (N, 2), 1 to 9.
 
     Args:
-        distances: (N,), from the training images; None: the network has no distance.
+        info: Metadata of the classifier.
+        logits: (N, E), or (N, 2) for task affect.
+        distances: Distances from the training images, (N,); None: the network has no distance.
     """
     if info.task == "affect":
         return to_affect(np.asarray(logits, np.float64))
@@ -94,6 +103,7 @@ def score_limit(scores: Sequence[float], coverage: float) -> float:
     Sadinle et al., JASA 2019).
 
     Args:
+        scores: Scores of held-out images, in ascending order.
         coverage: Share of images whose set must contain the true label.
 
     Raises:
@@ -106,13 +116,14 @@ def score_limit(scores: Sequence[float], coverage: float) -> float:
             "this model has no scores of held-out images, so it can't select likely labels; leave coverage "
             "out, or fine-tune it again"
         )
-    place = math.ceil((len(scores) + 1) * coverage - 1e-9)  # 0.9 · 10 may be slightly above 9
-    if place > len(scores):
+    # In floating point, 0.9 · 10 may be slightly above 9, and its ceiling 10.
+    rank = math.ceil((len(scores) + 1) * coverage - 1e-9)
+    if rank > len(scores):
         raise ConfigError(
             f"coverage {coverage} is impossible with {len(scores)} held-out images; they allow at most "
             f"{max_coverage(scores):.3f}"
         )
-    return scores[place - 1]
+    return scores[rank - 1]
 
 
 def max_coverage(scores: Sequence[float]) -> float:
@@ -128,7 +139,7 @@ def likely_labels(probabilities: NDArray[np.floating], limit: float) -> list[int
         limit: From `score_limit`.
     """
     order = np.argsort(-probabilities, kind="stable")
-    return [int(i) for n, i in enumerate(order) if n == 0 or 1 - probabilities[i] <= limit + ROUNDING]
+    return [int(i) for rank, i in enumerate(order) if rank == 0 or 1 - probabilities[i] <= limit + ROUNDING]
 
 
 def likely_sets(
@@ -137,12 +148,18 @@ def likely_sets(
     """Measure how often the likely labels contain the true one, and the mean number of likely labels.
 
     Args:
-        scores: As for `score_limit`, which may raise.
-        coverage: As for `score_limit`, which may raise.
-        answers: (N, E) probabilities.
-        truth: (N,).
+        scores: Scores of held-out images, see `score_limit`.
+        coverage: Share of images whose set must contain the true label, see `score_limit`.
+        answers: Probabilities, (N, E).
+        truth: Index of each image's true label, (N,).
+
+    Returns:
+        Share of images whose likely labels contain the true one, and mean number of likely labels.
+
+    Raises:
+        ConfigError: For a coverage that is not between 0 and 1, or for too few scores.
     """
     limit = score_limit(scores, coverage)
     sets = [likely_labels(row, limit) for row in answers]
-    held = [label in likely for label, likely in zip(truth, sets, strict=True)]
-    return float(np.mean(held)), float(np.mean([len(likely) for likely in sets]))
+    contains_truth = [label in likely for label, likely in zip(truth, sets, strict=True)]
+    return float(np.mean(contains_truth)), float(np.mean([len(likely) for likely in sets]))

@@ -40,6 +40,7 @@ def read_data_url(text: str) -> bytes:
     content = unquote_to_bytes(text[match.end() :])
     if not match[1].strip().lower().endswith("base64"):
         return content
+    # b64decode takes only the standard alphabet, with complete padding and without line breaks.
     content = b"".join(content.split()).translate(bytes.maketrans(b"-_", b"+/")).rstrip(b"=")
     try:
         return base64.b64decode(content + b"=" * (-len(content) % 4), validate=True)
@@ -50,6 +51,6 @@ def read_data_url(text: str) -> bytes:
 
 
 def is_bare_base64(text: str) -> bool:
-    """Return True for base64 of an image without the beginning of a data URL; for no existing file."""
-    is_like_it = text.lstrip().startswith(_IMAGE_STARTS) and _BASE64_START.match(text) is not None
-    return is_like_it and not os.path.exists(text)
+    """Return True for base64 of an image without the beginning of a data URL, and not for an existing file."""
+    is_base64 = text.lstrip().startswith(_IMAGE_STARTS) and _BASE64_START.match(text) is not None
+    return is_base64 and not os.path.exists(text)

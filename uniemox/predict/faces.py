@@ -12,27 +12,42 @@ from uniemox.persons.detector import Detector
 from uniemox.predict.network import Network
 from uniemox.predict.views import Pixels, scaled_px
 
-MIN_FACE_PX = 16  # minimum shorter side of a face; smaller ones get no prediction
+# Minimum shorter side of a face; smaller ones get no prediction.
+MIN_FACE_PX = 16
+# Faces of FER+ fill squares of 1.14 times the geometric mean of their box's sides. The square's centre is 2 % of the
+# side higher than the box's. Both are medians over YuNet's detections in the validation part.
 SIDE = 1.14
 RISE = 0.02
-"""Faces of FER+ fill squares of 1.14 times the geometric mean of their box's sides. The square's centre is 2 % of the
-side higher than the box's. Both are medians over YuNet's detections in the validation part."""
-MIN_INSIDE = 0.7  # minimum share of a face's box inside its owner's box
+# Minimum share of a face's box inside its owner's box.
+MIN_INSIDE = 0.7
 
 
 def detect_in(detector: Detector, image: Image.Image, full: tuple[int, int]) -> tuple[Detection, ...]:
-    """Detect in an image that may be a smaller copy; boxes are in px of the full image, most confident first."""
+    """Detect in an image that may be a smaller copy.
+
+    Args:
+        detector: Detector of people or faces.
+        image: RGB.
+        full: Width and height of the full image, px.
+
+    Returns:
+        Detections in px of the full image, most confident first.
+    """
     [detections] = detector.detect([image])
-    x, y = full[0] / image.width, full[1] / image.height
-    return tuple(Detection(Box(b.x1 * x, b.y1 * y, b.x2 * x, b.y2 * y), confidence) for b, confidence in detections)
+    scale_x = full[0] / image.width
+    scale_y = full[1] / image.height
+    return tuple(
+        Detection(Box(box.x1 * scale_x, box.y1 * scale_y, box.x2 * scale_x, box.y2 * scale_y), confidence)
+        for box, confidence in detections
+    )
 
 
 class FaceReader:
     """Detects faces and crops them as for the training of the expression network.
 
     Args:
-        network: Of kind expressed.
-        finder: Face detector; None: the whole image is a face.
+        network: Expression network, of kind expressed.
+        finder: Face detector; None: the whole image is one face.
 
     Raises:
         ConfigError: For a network of another kind.
@@ -54,17 +69,16 @@ class FaceReader:
             return (Detection(Box(0, 0, *full), 1.0),)
         return detect_in(self.finder, image, full)
 
-    def look(self, image: Image.Image, full: tuple[int, int], face: Box) -> tuple[dict[str, Pixels], ...]:
+    def views_of(self, image: Image.Image, full: tuple[int, int], face: Box) -> tuple[dict[str, Pixels], ...]:
         """Return views of a face and its mirror image, whose predictions are averaged; () for a small face."""
         if min(face.x2 - face.x1, face.y2 - face.y1) < MIN_FACE_PX:
             return ()
-        if self.finder is None:
-            square = Box(0, 0, *full)
-        else:
-            square = face_square(face)
-        part = image.crop(scaled_px(square, image.size, full))  # black outside of the image
-        grey = part.convert("L").convert("RGB")  # FER+ images are grey
-        return tuple(self.network.look(one, one.size, None) for one in (grey, ImageOps.mirror(grey)))
+        square = Box(0, 0, *full) if self.finder is None else face_square(face)
+        # Pillow fills the part of the square outside of the image with black.
+        crop = image.crop(scaled_px(square, image.size, full))
+        # The images of FER+, on which the network is trained, are grey.
+        grey = crop.convert("L").convert("RGB")
+        return tuple(self.network.views_of(view, view.size, None) for view in (grey, ImageOps.mirror(grey)))
 
 
 def face_square(face: Box) -> Box:
@@ -73,10 +87,12 @@ def face_square(face: Box) -> Box:
     >>> [round(value, 1) for value in face_square(Box(100, 100, 180, 200))]
     [89.0, 97.0, 191.0, 198.9]
     """
-    width, height = face.x2 - face.x1, face.y2 - face.y1
-    half = SIDE * math.sqrt(width * height) / 2
-    x, y = (face.x1 + face.x2) / 2, (face.y1 + face.y2) / 2 - RISE * 2 * half
-    return Box(x - half, y - half, x + half, y + half)
+    width = face.x2 - face.x1
+    height = face.y2 - face.y1
+    half_side = SIDE * math.sqrt(width * height) / 2
+    centre_x = (face.x1 + face.x2) / 2
+    centre_y = (face.y1 + face.y2) / 2 - RISE * 2 * half_side
+    return Box(centre_x - half_side, centre_y - half_side, centre_x + half_side, centre_y + half_side)
 
 
 def owners(faces: Sequence[Box], persons: Sequence[Box]) -> list[int | None]:
@@ -86,15 +102,17 @@ def owners(faces: Sequence[Box], persons: Sequence[Box]) -> list[int | None]:
     same share, the smallest box wins. If two faces have the same owner, only the larger one is assigned.
     """
     indices: list[int | None] = [None] * len(faces)
+    # Larger faces choose first, and each person has one face.
     for i in sorted(range(len(faces)), key=lambda i: -faces[i].area):
-        shares = [(_inside(faces[i], box), -box.area, k) for k, box in enumerate(persons) if k not in indices]
+        # Of equal shares, `max` takes the smallest box because its negative area is the largest.
+        shares = [(_share_inside(faces[i], box), -box.area, k) for k, box in enumerate(persons) if k not in indices]
         share, _, owner = max(shares, default=(0.0, 0.0, 0))
         if share >= MIN_INSIDE:
             indices[i] = owner
     return indices
 
 
-def _inside(face: Box, person: Box) -> float:
+def _share_inside(face: Box, person: Box) -> float:
     """Return the share of a face's box inside a person's."""
     shared = Box(max(face.x1, person.x1), max(face.y1, person.y1), min(face.x2, person.x2), min(face.y2, person.y2))
     return shared.area / face.area if face.area > 0 else 0.0
@@ -111,8 +129,10 @@ def summarise_faces(expressions: Sequence[Mapping[str, float] | None]) -> str:
     """
     if not expressions:
         return "no face found"
-    words = Counter(max(one, key=one.__getitem__) for one in expressions if one)
-    parts = [f"{count} {word}" for word, count in words.most_common()]
-    if unknown := len(expressions) - words.total():
+    counts = Counter(
+        max(probabilities, key=probabilities.__getitem__) for probabilities in expressions if probabilities
+    )
+    parts = [f"{count} {label}" for label, count in counts.most_common()]
+    if unknown := len(expressions) - counts.total():
         parts.append(f"{unknown} too small to tell")
     return f"{len(expressions)} face{'' if len(expressions) == 1 else 's'}: {', '.join(parts)}"

@@ -44,9 +44,9 @@ def read_any(
     """Return the upright RGB image, and its full (width, height) in px.
 
     Args:
-        source: As for `Predictor.predict`.
-        shrink: As for `images.decode`, for large JPEGs.
-        decode_file: Of a pool, for untrusted files.
+        source: Image in any form that `Predictor.predict` takes.
+        shrink: Minimum sides of a reduced copy of a large JPEG, see `images.decode`; None: the full size.
+        decode_file: Decoder of a file's bytes; that of a pool for untrusted files.
 
     Raises:
         ImageError: For any other type, and for a file that can't be decoded completely.
@@ -56,7 +56,7 @@ def read_any(
 
 
 def _read_any(source: ImageLike, shrink: MinSides | None, decode_file: Decode) -> tuple[Image.Image, tuple[int, int]]:
-    """Read an image; arguments as for `read_any`."""
+    """Read an image; takes the arguments of `read_any`."""
     if isinstance(source, str) and is_data_url(source):
         return decode_file(read_data_url(source), "image", shrink=shrink)
     if isinstance(source, (str, os.PathLike)):
@@ -81,18 +81,19 @@ def _read_any(source: ImageLike, shrink: MinSides | None, decode_file: Decode) -
 def _undecoded_file(image: Image.Image) -> bytes | None:
     """Return the file of an image that Pillow has opened but not decoded, because Pillow reads less of it than we do.
 
-    None for other images: their pixels may have been changed. The place in the open file stays the same.
+    None for other images: their pixels may have been changed. The position in the open file stays the same.
     """
     file = getattr(image, "fp", None)
     is_unchanged = bool(getattr(image, "tile", None)) and not getattr(image, "decoderconfig", None)
     if file is None or not is_unchanged or image.tell() != 0 or image.format not in (*FORMATS, "MPO"):
         return None
     try:
-        place = file.tell()
+        position = file.tell()
         file.seek(0)
         data = file.read(MAX_BYTES + 1)
-        file.seek(place)
-    except (OSError, ValueError):  # it is closed, which the decoder reports
+        file.seek(position)
+    # The file is closed; the decoder reports that.
+    except (OSError, ValueError):
         return None
     if isinstance(data, bytes) and len(data) <= MAX_BYTES:
         return data
@@ -100,6 +101,11 @@ def _undecoded_file(image: Image.Image) -> bytes | None:
 
 
 def _read_file(source: str | os.PathLike[str]) -> bytes:
+    """Return the bytes of an image file.
+
+    Raises:
+        ImageError: For a file that can't be read, a video, and a format that can't be decoded.
+    """
     path = Path(source)
     ending = path.suffix.lower()
     name = shorten(str(path))
@@ -121,7 +127,7 @@ def _read_file(source: str | os.PathLike[str]) -> bytes:
     try:
         data = read_limited(path, MAX_BYTES)
         if ending in RAW_ENDINGS and data.startswith(TIFF_STARTS) and not is_raw(data):
-            # Its first image would be a thumbnail.
+            # Pillow would read it as a TIFF, whose first image is a thumbnail.
             raise ImageError(f"{name}: a camera raw of an unknown kind; save it as JPEG or PNG")
         return data
     except IsADirectoryError:
@@ -132,7 +138,8 @@ def _read_file(source: str | os.PathLike[str]) -> bytes:
                 f"{shorten(str(source))}: addresses are not fetched; save the image and give its path"
             ) from None
         raise ImageNotFoundError(f"{name}: can't be read ({error.strerror})") from None
-    except (OSError, ValueError) as error:  # ValueError: a name with a null character
+    # ValueError: the name has a null character.
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or shorten(str(error))
         raise ImageError(f"{name}: can't be read ({reason})") from None
 
@@ -148,7 +155,8 @@ def content_of(source: ImageLike) -> ImageLike:
         return source
     try:
         data = read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: it is closed, or not UTF-8
+    # ValueError: the file is closed, or is text that is not UTF-8.
+    except (OSError, ValueError) as error:
         raise ImageError(f"the file can't be read ({error})") from error
     if not isinstance(data, bytes):
         raise ImageError("the file gives text; open it as bytes: open(path, 'rb')")
@@ -158,7 +166,7 @@ def content_of(source: ImageLike) -> ImageLike:
 def path_of(image: ImageLike) -> str | None:
     """Return the path of an image; for a frame the video's path with the time; None for an image from memory.
 
-    A text that can be no path, because it holds an image, is shortened, or None for a data URL.
+    For a data URL it is None as well. Other text that is an image instead of a path is shortened.
     """
     if isinstance(image, Frame):
         return image.path
@@ -194,21 +202,22 @@ def _from_array(values: NDArray[Any]) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(values))
 
 
-def walk(folder: Path, left: LeftOut | None = None) -> Iterator[Path]:
+def walk(folder: Path, skipped: LeftOut | None = None) -> Iterator[Path]:
     """Yield the images in a folder and its subfolders, also behind links, see `walk_folder`.
 
     A folder that can't be read is yielded itself, so that reading it fails.
 
     Args:
-        left: Filled with the folders that were left out.
+        folder: Folder to read.
+        skipped: Gets the folders that were skipped.
     """
     unlisted = set[Path]()
 
-    def remember(path: Path, _error: OSError) -> Path:
+    def note_unlisted(path: Path, _error: OSError) -> Path:
         unlisted.add(path)
         return path
 
-    for path in walk_folder(folder, remember, left):
+    for path in walk_folder(folder, note_unlisted, skipped):
         if path in unlisted or is_listed_name(path):
             yield path
 
@@ -218,31 +227,35 @@ def is_listed_name(path: str | os.PathLike[str]) -> bool:
     return is_image_name(Path(path)) or Path(path).suffix.lower() in FOREIGN
 
 
-def list_images(names: Sequence[str], listed: Iterable[str] = (), left: LeftOut | None = None) -> Iterator[str]:
+def list_images(names: Sequence[str], listed: Iterable[str] = (), skipped: LeftOut | None = None) -> Iterator[str]:
     """Yield the images that names on the command line refer to.
 
     Args:
         names: Files; folders, for all images below them; patterns such as photos/*.jpg if no file has that name (**
             also for subfolders); "-" for `listed`, one path per line. Other names are yielded unchanged, so that
             reading them fails.
-        left: As for `walk`.
+        listed: Lines of the standard input.
+        skipped: Gets the folders that were skipped.
     """
-    left = LeftOut() if left is None else left
-    for name in names:  # os.path, because Path.is_dir and exists raise OSError for a name that is too long
+    skipped = LeftOut() if skipped is None else skipped
+    for name in names:
+        # os.path, because Path.is_dir and exists raise OSError for a name that is too long.
         if name == "-":
             yield from (line.rstrip("\r\n") for line in listed if line.strip())
         elif is_data_url(name):
             yield name
         elif os.path.isdir(name):
-            yield from map(str, walk(Path(name), left))
-        elif os.path.exists(name) or not glob.has_magic(name) or not (paths := expand_pattern(name, left.system)):
+            yield from map(str, walk(Path(name), skipped))
+        elif os.path.exists(name) or not glob.has_magic(name) or not (paths := expand_pattern(name, skipped.system)):
             yield name
         else:
             for path in paths:
                 if not os.path.isdir(path):
-                    yield from [path] if is_listed_name(path) else []
-                elif "**" not in name:  # "**" matches images in folders too
-                    yield from map(str, walk(Path(path), left))
+                    if is_listed_name(path):
+                        yield path
+                # "**" also matches the images in the folders, which must not be listed twice.
+                elif "**" not in name:
+                    yield from map(str, walk(Path(path), skipped))
 
 
 def map_images(
@@ -251,23 +264,27 @@ def map_images(
     """Yield the results of `work`, in the order of the images.
 
     Args:
-        work: Called in parallel with an image and a function that decodes files.
-        ahead: See `parallel_map`.
+        images: Images, read lazily.
+        work: Function called in parallel with an image and a function that decodes files.
+        ahead: Number of images in progress before the next result is taken, see `parallel_map`.
         decoders: Processes that decode all files. None: start some for this call; a single image is decoded here.
     """
-    rest = iter(images)
-    first = list(islice(rest, 2))
-    if len(first) < 2:  # starting a process would take longer than decoding
+    remaining = iter(images)
+    first_two = list(islice(remaining, 2))
+    # For a single image, starting a process would take longer than decoding.
+    if len(first_two) < 2:
         decode_file = decode_one if decoders is None else decoders.decode
-        yield from (work(image, decode_file) for image in first)
+        yield from (work(image, decode_file) for image in first_two)
         return
     cores = count_cores()
-    own = DecoderPool(cores)  # starts a process when the first file comes
-    decode_file = (decoders or own).decode
+    # The pool starts its processes with the first file, so an unused one costs nothing.
+    own_decoders = DecoderPool(cores)
+    decode_file = (decoders or own_decoders).decode
     yield from parallel_map(
-        chain(first, rest),
+        chain(first_two, remaining),
         lambda image: work(image, decode_file),
         ahead=ahead,
-        threads=cores + 1,  # one more, which may wait for its decoder
-        on_stop=own.close,
+        # One more thread than cores, because a thread may wait for its decoder.
+        threads=cores + 1,
+        on_stop=own_decoders.close,
     )

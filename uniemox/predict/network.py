@@ -20,14 +20,15 @@ from uniemox.predict.confidence import answers_of, familiarity_of, set_probabili
 from uniemox.predict.ratings import RatingHead
 from uniemox.predict.views import Pixels, hide, person_view, scaled_px, scene_box, scene_parts, scene_view
 
-MAX_PX = 2 * 224 * 224  # per run, in all views: more are no faster and need more memory
+# Pixels per run, in all views: larger batches are no faster and need more memory.
+MAX_PX = 2 * 224 * 224
 Array = NDArray[np.float32]
 KEY = "uniemox"
 ONE_BY_ONE = "uniemox_one_by_one"
 """Metadata key of files that take one image at a time. Products in 8 bits whose ranges are measured at run time
 (DynamicQuantizeLinear) have one range per batch, so predictions would depend on the other images."""
 MAX_BYTES = 2 * 2**30
-BLANK_STD = 4.0  # levels of 255
+BLANK_STD = 4.0  # levels of 255, above the noise of a camera or of JPEG
 LOGITS = "logits"
 MAPS = "maps"
 FEATURES = "features"
@@ -84,7 +85,7 @@ class Answers:
     """(N, 2) valence and arousal as people rate images, 1 to 9; None: the network has no rating head."""
 
     def mean(self) -> "Answers":
-        """Return the mean over the N images as one: they are parts of an image."""
+        """Return the mean over N parts of one image, as the answer for one image."""
         parts = (self.values, self.set_values, self.familiarity, self.features, self.ratings)
         return Answers(*(None if part is None else part.mean(axis=0, keepdims=True) for part in parts))  # type: ignore[arg-type]
 
@@ -95,16 +96,18 @@ class Network:
     Usually created by `Network.open`.
 
     Args:
-        name: Shown to users.
+        name: Name shown to users.
+        info: Metadata of the classifier.
+        engine: Computes the outputs.
     """
 
     def __init__(self, name: str, info: ClassifierInfo, engine: Engine) -> None:
         self.name = name
         self.info = info
         self.engine = engine
-        middle, scale = (np.array(value, np.float32).reshape(3, 1, 1) * 255 for value in (info.mean, info.std))
-        self._middle = middle
-        self._scale = scale
+        mean, std = (np.array(value, np.float32).reshape(3, 1, 1) * 255 for value in (info.mean, info.std))
+        self._mean = mean
+        self._std = std
 
     @classmethod
     def open(
@@ -113,23 +116,21 @@ class Network:
         """Open the classifier in an ONNX file of `uniemox finetune`.
 
         Args:
-            name: Shown to users; None: the file's name, or its run's.
-            threads: Per run; None: one per core, or one in a worker of `parallel_map`.
-            provider: As for `open_session`.
+            path: ONNX file.
+            name: Name shown to users; None: the file's name, or its run's.
+            threads: Threads per run; None: one per core, or one in a worker of `parallel_map`.
+            provider: Execution provider, see `open_session`.
 
         Raises:
             CheckpointError: With the file's name, if it is not such a classifier, damaged, larger than 2 GB or refers
                 to other files.
-            ConfigError: Without such a provider.
+            ConfigError: If onnxruntime lacks the provider.
         """
         engine = _OnnxEngine(path, threads, provider)
-        if path.name == ONNX and path.parent.name:
-            of_file = path.parent.name
-        else:
-            of_file = path.name
-        return cls(name or of_file, engine.info, engine)
+        default_name = path.parent.name if path.name == ONNX and path.parent.name else path.name
+        return cls(name or default_name, engine.info, engine)
 
-    def look(
+    def views_of(
         self, image: Image.Image, full: tuple[int, int], persons: Sequence[Detection] | None, target: Box | None = None
     ) -> dict[str, Pixels]:
         """Return the network's views of an image by name, (3, S, S) uint8 each.
@@ -137,77 +138,76 @@ class Network:
         Args:
             image: RGB.
             full: Width and height of the full image; `image` may be a smaller copy.
-            persons: In px of the full image, as for `choose_person`.
-            target: In px of the full image, as for `choose_person`.
+            persons: Detected people, px of the full image, see `choose_person`.
+            target: Box of the person to choose, px of the full image, see `choose_person`.
         """
         info = self.info
+        person = choose_person(persons, target, full, info.person) if info.needs_person else None
         views = {}
-        if info.needs_person:
-            person = choose_person(persons, target, full, info.person)
-        else:
-            person = None
         if "scene" in info.views:
-            if person and info.hides_person:
-                visible = hide(image, person, full)
-            else:
-                visible = image
+            visible = hide(image, person, full) if person and info.hides_person else image
             views["scene"] = scene_view(visible, info.size, info.crop_fraction)
         if person and info.has_person:
             views["person"] = person_view(image, person, full, info.size)
         return views
 
-    def look_at_all(
+    def image_views(
         self, image: Image.Image, full: tuple[int, int], persons: Sequence[Detection] | None, target: Box | None = None
     ) -> ImageViews:
         """Return the views of a whole image: one, or several along a long one (`scene_parts`).
 
-        Takes the arguments of `look`. A network that needs the person has one view.
+        Takes the arguments of `views_of`. A network that needs the person has one view, because people are detected in
+        the whole image.
         """
         info = self.info
         if "scene" not in info.views:
             person = choose_person(persons, target, full, info.person)
-            return ImageViews((self.look(image, full, persons, target),), (1.0,), (person.box,))
-        if info.needs_person:
-            parts = [(Box(0, 0, *full), 1.0)]
-        else:
-            parts = scene_parts(full, info.rules.long_images)
+            return ImageViews((self.views_of(image, full, persons, target),), (1.0,), (person.box,))
+        parts = [(Box(0, 0, *full), 1.0)] if info.needs_person else scene_parts(full, info.rules.long_images)
         if len(parts) == 1:
-            middle = scene_box(full, info.size, info.crop_fraction)
-            return ImageViews((self.look(image, full, persons, target),), (1.0,), (middle,))
+            centre = scene_box(full, info.size, info.crop_fraction)
+            return ImageViews((self.views_of(image, full, persons, target),), (1.0,), (centre,))
         views = []
         boxes = []
         for part, _ in parts:
             square = image.crop(scaled_px(part, image.size, full))
-            views.append(self.look(square, square.size, None))
-            middle = scene_box((min(full), min(full)), info.size, info.crop_fraction)
-            boxes.append(Box(*(side + shift for side, shift in zip(middle, (part.x1, part.y1) * 2, strict=True))))
+            views.append(self.views_of(square, square.size, None))
+            centre = scene_box((min(full), min(full)), info.size, info.crop_fraction)
+            boxes.append(Box(centre.x1 + part.x1, centre.y1 + part.y1, centre.x2 + part.x1, centre.y2 + part.y1))
         return ImageViews(tuple(views), tuple(weight for _, weight in parts), tuple(boxes))
 
     def answer(self, views: Sequence[Mapping[str, Pixels]], *, with_features: bool = False) -> Answers:
-        """Return the answers for N images' views, see `look`.
+        """Return the answers for N images' views, see `views_of`.
 
         Raises:
             ConfigError: If features are requested from a network that does not output them.
         """
-        return self._answers(self.run(views, self._needed(with_features=with_features)), with_features=with_features)
-
-    def answer_image(self, seen: ImageViews, *, with_features: bool = False) -> Answers:
-        """Return the answer for one image, see `look_at_all`. Raises the same as `answer`."""
-        if len(seen.views) > 1 and self.info.rules.long_images == "squares":
-            return self.answer(seen.views, with_features=with_features).mean()
-        outputs = self.run_image(seen, self._needed(with_features=with_features))
+        outputs = self.run(views, self._extra_outputs(with_features=with_features))
         return self._answers(outputs, with_features=with_features)
 
-    def run_image(self, seen: ImageViews, more: Sequence[str] = ()) -> dict[str, Array]:
+    def answer_image(self, image_views: ImageViews, *, with_features: bool = False) -> Answers:
+        """Return the answer for one image, see `image_views`.
+
+        Raises:
+            ConfigError: If features are requested from a network that does not output them.
+        """
+        # Files of version 0.2 average the probabilities of the squares, later ones the outputs of the network.
+        if len(image_views.views) > 1 and self.info.rules.long_images == "squares":
+            return self.answer(image_views.views, with_features=with_features).mean()
+        outputs = self.run_image(image_views, self._extra_outputs(with_features=with_features))
+        return self._answers(outputs, with_features=with_features)
+
+    def run_image(self, image_views: ImageViews, extra_outputs: Sequence[str] = ()) -> dict[str, Array]:
         """Return the outputs for one image by name, one row each: the weighted mean over its views.
 
         Args:
-            more: As for `run`. The distance is the mean over views that are not blank.
+            image_views: Views of the image, from `image_views`.
+            extra_outputs: Names of further outputs, see `run`. The distance is the mean over views that are not blank.
         """
-        return mean_outputs(self.run(seen.views, more), seen.weights)
+        return mean_outputs(self.run(image_views.views, extra_outputs), image_views.weights)
 
-    def _needed(self, *, with_features: bool) -> list[str]:
-        """Return the further outputs that answers need."""
+    def _extra_outputs(self, *, with_features: bool) -> list[str]:
+        """Return the names of the outputs that answers need besides logits and distance."""
         if with_features and FEATURES not in self.engine.outputs:
             raise ConfigError(f"{self.name} gives no features; give another model, or export it again")
         if with_features or self.rating_head:
@@ -215,13 +215,17 @@ class Network:
         return []
 
     def _answers(self, outputs: Mapping[str, Array], *, with_features: bool) -> Answers:
+        """Return the answers for the network's outputs."""
         head = self.rating_head
         logits = outputs[LOGITS]
         distances = outputs.get(DISTANCE)
         values = answers_of(self.info, logits, distances)
+        set_values = values
+        if self.info.task != "affect":
+            set_values = set_probabilities_of(self.info, logits, distances)
         return Answers(
             values=values,
-            set_values=values if self.info.task == "affect" else set_probabilities_of(self.info, logits, distances),
+            set_values=set_values,
             familiarity=familiarity_of(distances, self.info.distances),
             features=outputs[FEATURES] if with_features else None,
             ratings=None if head is None else head.rate(outputs[FEATURES], logits),
@@ -238,20 +242,23 @@ class Network:
             return None
         return RatingHead.from_dict(self.info.ratings)
 
-    def run(self, views: Sequence[Mapping[str, Pixels]], more: Sequence[str] = ()) -> dict[str, Array]:
-        """Return outputs by name for N images' views: logits, the distance if there is one, and those in `more`.
+    def run(self, views: Sequence[Mapping[str, Pixels]], extra_outputs: Sequence[str] = ()) -> dict[str, Array]:
+        """Return outputs by name for N images' views: logits, the distance if there is one, and `extra_outputs`.
 
         The distance of a blank view is infinite.
         """
-        knows_distance = DISTANCE in self.engine.outputs and self.info.distances
-        asked = [LOGITS, *([DISTANCE] if knows_distance else []), *more]
-        at_once = max(1, MAX_PX // self.info.size**2)
+        has_distance = DISTANCE in self.engine.outputs and self.info.distances
+        output_names = [LOGITS, *extra_outputs]
+        if has_distance:
+            output_names.insert(1, DISTANCE)
+        batch_size = max(1, MAX_PX // self.info.size**2)
         parts = []
-        for i in range(0, len(views), at_once):
-            part = views[i : i + at_once]
-            pixels = {name: self.pixels(np.stack([view[name] for view in part])) for name in self.info.views}
-            parts.append(self.engine.run(asked, pixels))
-        outputs = {name: np.concatenate(several) for name, several in zip(asked, zip(*parts, strict=True), strict=True)}
+        for i in range(0, len(views), batch_size):
+            batch = views[i : i + batch_size]
+            pixels = {name: self.pixels(np.stack([view[name] for view in batch])) for name in self.info.views}
+            parts.append(self.engine.run(output_names, pixels))
+        columns = zip(*parts, strict=True)
+        outputs = {name: np.concatenate(arrays) for name, arrays in zip(output_names, columns, strict=True)}
         if DISTANCE in outputs:
             are_blank = [is_blank(*view.values()) for view in views]
             outputs[DISTANCE] = np.where(are_blank, np.float32(np.inf), outputs[DISTANCE])
@@ -259,7 +266,7 @@ class Network:
 
     def pixels(self, views: NDArray[np.uint8]) -> Array:
         """Normalise views (N, 3, S, S) uint8, RGB, to float32."""
-        return (views.astype(np.float32) - self._middle) / self._scale
+        return (views.astype(np.float32) - self._mean) / self._std
 
     def logits(self, views: Mapping[str, Array]) -> Array:
         """Return logits (N, E), or valence and arousal (N, 2), of the network's views (N, 3, S, S), from `pixels`."""
@@ -337,10 +344,14 @@ def run_views(
 ) -> list[NDArray[Any]]:
     """Return outputs by name, (N, ...) each, for views by name, (N, 3, S, S) each.
 
-    Raises one of RUNTIME_ERRORS if it does not run.
-
     Args:
-        one_by_one: See `is_one_by_one`.
+        session: Session of the file.
+        outputs: Names of the outputs.
+        views: Views of N images.
+        one_by_one: True if the file takes one image at a time, see `is_one_by_one`.
+
+    Raises:
+        RUNTIME_ERRORS: One of them, if the network does not run.
     """
     count = len(next(iter(views.values())))
     if not one_by_one or count < 2:
@@ -355,8 +366,8 @@ def mean_outputs(outputs: Mapping[str, Array], weights: Sequence[float]) -> dict
     Infinite distances, those of blank views, count only if all are.
 
     Args:
-        outputs: (K, ...) by name.
-        weights: (K,).
+        outputs: Outputs by name, (K, ...) each.
+        weights: Weight of each view, (K,).
     """
     means = {}
     for name, values in outputs.items():

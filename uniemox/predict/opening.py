@@ -1,4 +1,4 @@
-"""Opens a predictor by the name of its model."""
+"""Open a predictor by the name of its model."""
 
 import os.path
 from collections.abc import Sequence
@@ -21,8 +21,10 @@ EMBEDDED_NAME = "embedded"
 FINDER = "finder.onnx"
 FACE_FINDER = "faces.onnx"
 EXPRESSIONS = "expressions.onnx"
-FINDER_CONFIDENCE = 0.5  # the file shifts its confidences so that 0.5 is the value chosen on held-out images
-FACE_CONFIG = DetectorConfig(confidence=0.45)  # best F1 of the embedded detector on images held out of its training
+# The file shifts its confidences so that 0.5 is the value chosen on held-out images.
+FINDER_CONFIDENCE = 0.5
+# The confidence with the best F1 of the embedded detector on images held out of its training.
+FACE_CONFIG = DetectorConfig(confidence=0.45)
 Faces = Literal["find", "whole"]
 CLIP = "clip:"
 
@@ -46,30 +48,30 @@ def load(  # noqa: PLR0913 - one per part of a predictor
             zero-shot CLIP; None or embedded: the package's model; small: one of that model's networks, which loads
             faster and is slightly less accurate.
         person_model: Predicts what the detected people feel; named in the same way.
-        finder: Embedded, or a person detector as for `load_detector`; None: do not detect people.
+        finder: embedded, or a person detector as for `load_detector`; None: do not detect people.
         faces: Predict facial expressions. find: of all detected faces; whole: the image is one face; None: no faces.
-        face_model: Expression model, such as a run on ferplus; face_finder: face detector as for `load_detector`, such
-            as yunet_n.onnx; None: the package's own.
-        threads: Per run of a network; None: one per core.
-        words: For clip:, the words to choose from; None: Mikels' eight labels.
-        provider: Of onnxruntime, for the model and person_model; see `uniemox.io.onnx_sessions.PROVIDERS`.
+        face_model: Expression model, such as a run on ferplus; None: the package's own.
+        face_finder: Face detector as for `load_detector`, such as yunet_n.onnx; None: the package's own.
+        threads: Threads per run of a network; None: one per core.
+        words: Words that a clip: model chooses from; None: Mikels' eight labels.
+        provider: Execution provider of onnxruntime, for the model and person_model; see
+            `uniemox.io.onnx_sessions.PROVIDERS`.
 
     Raises:
-        CheckpointError, DetectorError, HubError: For files that can't be used.
+        CheckpointError: For a model that can't be used.
+        DetectorError: For a detector that can't be used.
+        HubError: For a file that can't be fetched.
+        MissingPackageError: For clip: without torch, timm or open_clip.
         ConfigError: For settings that contradict each other.
     """
     if threads is not None and threads < 1:
         raise ConfigError(f"threads must be at least 1, got {threads}; leave it out for one a core")
     network = open_network(path_or_name, threads=threads, words=words, provider=provider)
-    if person_model is None:
-        person_network = None
-    else:
+    person_network = None
+    if person_model is not None:
         person_network = open_network(person_model, threads=threads, provider=provider)
     reader = open_faces(faces, face_model, face_finder, threads)
-    if finder is None:
-        detector = None
-    else:
-        detector = open_finder(finder, threads)
+    detector = None if finder is None else open_finder(finder, threads)
     return Predictor(network, detector, person_network, reader)
 
 
@@ -126,11 +128,9 @@ def open_network(
     if name is None or name in IN_PACKAGE:
         name = name or EMBEDDED_NAME
         return Network.open(embedded_file(IN_PACKAGE[name]), name=name, threads=threads, provider=provider)
-    if name.startswith(PREFIX):
-        path = fetch(name)
-    else:
-        path = Path(name)
-    if os.path.isdir(path):  # Path.is_dir raises OSError for a name that is too long
+    path = fetch(name) if name.startswith(PREFIX) else Path(name)
+    # os.path, because Path.is_dir raises OSError for a name that is too long.
+    if os.path.isdir(path):
         if not (path / ONNX).is_file():
             raise CheckpointError(f"{path} has no {ONNX}; give a finished run of uniemox finetune")
         path = path / ONNX
@@ -142,22 +142,21 @@ def open_finder(
 ) -> Detector:
     """Open a person detector by name; see `load`.
 
-    The package's own detector also looks at the mirror image, and keeps what it finds in both.
+    The package's own detector also runs on the mirror image; people must be detected in both.
 
     Args:
-        config: As for `load_detector`.
-        provider: As for `load_detector`.
+        finder: embedded, or a person detector as for `load_detector`.
+        threads: Threads per run; None: one per core.
+        config: Settings of the detector, see `load_detector`.
+        provider: Execution provider of onnxruntime, see `load_detector`.
     """
     config = config or DetectorConfig()
     if str(finder) != EMBEDDED_NAME:
         return load_detector(finder, config, threads=threads, provider=provider)
-    if config.confidence is None:
-        confidence = FINDER_CONFIDENCE
-    else:
-        confidence = config.confidence
-    # What is left out in one of both could not be confirmed by the other.
-    in_one = replace(config, confidence=confidence / 2, max_detections=max(100, 2 * config.max_detections))
-    detector = load_detector(finder_file(finder), in_one, threads=threads, provider=provider)
+    confidence = FINDER_CONFIDENCE if config.confidence is None else config.confidence
+    # A detection that is dropped in one of the two images could not be confirmed by the other.
+    unmirrored_config = replace(config, confidence=confidence / 2, max_detections=max(100, 2 * config.max_detections))
+    detector = load_detector(finder_file(finder), unmirrored_config, threads=threads, provider=provider)
     return MirrorDetector(detector, confidence, config.max_detections)
 
 
@@ -176,7 +175,12 @@ def embedded_file(name: str) -> Path:
     """
     path = EMBEDDED / name
     if not path.is_file():
-        others = {FINDER: "a person detector, or None (--no-persons)", FACE_FINDER: "a face finder (--face-finder)"}
-        what = others.get(name, "a model")
-        raise CheckpointError(f"this installation of uniemox comes without {name}; install it again, or give {what}")
+        replacements = {
+            FINDER: "a person detector, or None (--no-persons)",
+            FACE_FINDER: "a face finder (--face-finder)",
+        }
+        replacement = replacements.get(name, "a model")
+        raise CheckpointError(
+            f"this installation of uniemox comes without {name}; install it again, or give {replacement}"
+        )
     return path

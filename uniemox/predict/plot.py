@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 MAX_SIDE_PX = 960
 MIN_WIDTH_PX = 240
-LETTERS = 22  # px of an image's longer side per px of letter height below it
+# Px of an image's longer side per px of letter height below it.
+LETTERS = 22
 INK = "#1b1f24"
 PAPER = "#ffffff"
 QUIET = "#d9dee4"
@@ -51,7 +52,10 @@ def plot_faces(source: ImageLike | None, faces: Labelled, caption: str, side_px:
     """Draw the image with a box around each face, and the caption below in large letters.
 
     Args:
-        side_px: Longer side of the image.
+        source: The image, or a source from which it can be read.
+        faces: Boxes of the faces, with their expressions.
+        caption: Text below the image.
+        side_px: Longer side of the drawn image.
 
     Raises:
         ImageError: If the image can't be read again.
@@ -95,7 +99,9 @@ def _draw_boxes(image: Image.Image, boxes: Labelled, scale: float, colour: str) 
             label, p = max(shares.items(), key=lambda pair: pair[1])
             text, font = fitted(f"{label} {p:.0%}", 14, image.width)
             width = font.getlength(text) + 8
-            x, y = max(0.0, min(corners[0], image.width - width)), max(0.0, corners[1] - 20)
+            # The label stays inside of the image, also for a box at its edge.
+            x = max(0.0, min(corners[0], image.width - width))
+            y = max(0.0, corners[1] - 20)
             draw.rectangle((x, y, x + width, y + 20), fill=colour)
             draw.text((x + 4, y + 2), text, fill=INK, font=font)
 
@@ -107,10 +113,7 @@ def _bars(answer: "Prediction", width: int) -> Image.Image:
     edge = 12
     bars = answer.top(len(answer.scene))
     is_affect = set(answer.scene) == set(AFFECT)
-    if is_affect:
-        title = "valence and arousal, 1 to 9"
-    else:
-        title = f"{answer.kind} ({answer.model})"
+    title = "valence and arousal, 1 to 9" if is_affect else f"{answer.kind} ({answer.model})"
     if answer.is_unfamiliar:
         title = f"a guess, unlike the training images: {title}"
     panel = Image.new("RGB", (width, row * (len(bars) + 1) + 2 * edge), PAPER)
@@ -123,14 +126,13 @@ def _bars(answer: "Prediction", width: int) -> Image.Image:
     last = width - edge - digits.getlength("100%") - 8
     for i, ((label, value), (name, font)) in enumerate(zip(bars, names, strict=True), 1):
         y = edge + i * row
+        # Valence and arousal go from 1 to 9.
         share = (value - 1) / 8 if is_affect else value
         draw.text((edge, y), name, fill=INK, font=font)
         draw.rectangle((first, y + 3, last, y + row - 8), fill=QUIET)
-        if answer.likely is None or label in answer.likely:
-            fill = BAR
-        else:
-            fill = PALE
-        draw.rectangle((first, y + 3, first + (last - first) * min(max(share, 0.0), 1.0), y + row - 8), fill=fill)
+        fill = BAR if answer.likely is None or label in answer.likely else PALE
+        end = first + (last - first) * min(max(share, 0.0), 1.0)
+        draw.rectangle((first, y + 3, end, y + row - 8), fill=fill)
         draw.text((last + 8, y), f"{value:.1f}" if is_affect else f"{value:.0%}", fill=INK, font=digits)
     return panel
 
@@ -141,6 +143,7 @@ def drawing_path(folder: Path, image: Path, ending: str) -> Path:
     >>> drawing_path(Path("maps"), Path("../photos/1.jpg"), ".fi (1).png").as_posix()
     'maps/%2E%2E/photos/1.jpg.fi (1).png'
     """
+    # "%" is escaped first, so that a folder named "%2E%2E" differs from "..".
     names = [part.replace("%", "%25") for part in image.parts if part != image.anchor]
     parts = ["%2E%2E" if name == ".." else name for name in names]
     return folder.joinpath(*parts[:-1], parts[-1] + ending.replace("/", "-"))

@@ -1,4 +1,4 @@
-"""Prediction of a model for an image."""
+"""Prediction of a model for an image, and the failure to read one."""
 
 import json
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from uniemox.labels import Kind
 from uniemox.persons.box import Box
 from uniemox.predict.confidence import UNFAMILIAR
 from uniemox.predict.images import ImageLike
-from uniemox.predict.schema import FIELDS
+from uniemox.predict.schema import FIELDS, MAX_UNMAPPED
 
 NOTEBOOK_PX = 640
 
@@ -71,15 +71,23 @@ class Prediction:
     time_s: float | None = None
     """Time in the video, s; None for an image."""
     shot: int | None = None
+    unmapped: float | None = None
+    """Probability of the model's labels that have no counterpart in the requested label set, 0 to 1; `scene` divides
+    the rest. None: no other label set was requested."""
     embedding: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
     """(D,) input of the last layer; None: not requested."""
     source: ImageLike | None = field(default=None, repr=False, compare=False)
-    """The image, or the place from which it can be read again."""
+    """The image, or the path, bytes or file from which it can be read again."""
 
     @property
     def is_unfamiliar(self) -> bool:
         """True if familiarity is below 0.05: the prediction is a guess."""
         return self.familiarity is not None and self.familiarity < UNFAMILIAR
+
+    @property
+    def has_no_counterpart(self) -> bool:
+        """True if more than half of the probability is unmapped: no label of the requested set describes the image."""
+        return self.unmapped is not None and self.unmapped > MAX_UNMAPPED
 
     def top(self, k: int = 3) -> list[tuple[str, float]]:
         """Return the k most probable labels, or the k highest values, highest first."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeGuard, overload
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,8 @@ from uniemox.predict.prediction import Face, Failure, Person, Prediction
 from uniemox.predict.question import Question
 
 ImageLikes = list[ImageLike] | tuple[ImageLike, ...]
-SHRINK_MARGIN = 4  # decoded images stay this many times larger than the input; at 2 some probabilities change by 0.06
+# Decoded images stay this many times larger than the network's input; at 2 some probabilities change by 0.06.
+SHRINK_MARGIN = 4
 
 
 class Predictor:
@@ -39,8 +40,8 @@ class Predictor:
     Threads may share a predictor.
 
     Args:
-        network: For the scene.
-        finder: Person detector; None does not look for people.
+        network: Network that predicts the emotions of the scene.
+        finder: Person detector; None: people are not detected.
         person_network: Predicts what people feel, and needs a finder.
         face_reader: Detects faces and predicts their expressions; None: no faces.
 
@@ -106,66 +107,106 @@ class Predictor:
         """Name of the label set."""
         return self.network.info.label_set
 
-    @overload
-    def predict(
-        self, image: ImageLikes, *, coverage: float | None = None, labels: str | None = None
-    ) -> list[Prediction | Failure]: ...
-    @overload
-    def predict(
-        self, image: ImageLike, *, coverage: float | None = None, labels: str | None = None
-    ) -> Prediction | list[Prediction | Failure]: ...
-    def predict(
-        self, image: ImageLike | ImageLikes, *, coverage: float | None = None, labels: str | None = None
-    ) -> Prediction | list[Prediction | Failure]:
-        """Return the prediction for an image, or a list of predictions for several.
+    def predict(self, image: ImageLike, *, coverage: float | None = None, labels: str | None = None) -> Prediction:
+        """Return the prediction for one image.
 
-        (H, W, 3) or (H, W, 4) of uint8 or floats from 0 to 1. Several: a list or tuple of these, or a folder, in the
-        order of its file names.
+        A list or a folder still gives a list, as `predict_many` and `predict_folder` do, with a DeprecationWarning.
 
         Args:
-            image: A path, a data URL, the bytes of a file, a file opened as bytes, a PIL image, or an array (H, W).
+            image: A path, a data URL, the bytes of a file, a file opened as bytes, a PIL image, or an array (H, W),
+                (H, W, 3) or (H, W, 4) of uint8 or of floats from 0 to 1.
             coverage: Share of images, 0 to 1, whose `likely` must contain the true label.
-            labels: Name of the label set for the predictions, such as polarity.
+            labels: Name of the label set for the prediction, such as polarity.
 
         Raises:
-            ImageError: For a single unreadable image, and for a folder without images; in a list, an unreadable image
-                becomes a Failure.
-            ConfigError, LabelError: For a coverage or labels that the model does not support.
+            ImageError: If the image can't be read.
+            ConfigError: For a coverage that the model does not support.
+            LabelError: For labels that the model does not support.
         """
         if isinstance(image, (list, tuple)):
-            return list(self.predict_each(image, coverage=coverage, labels=labels))
-        if not _is_folder(image):
-            return self._answer(image, decode_one, Question(self, coverage, labels))
-        left = LeftOut()
-        predictions = list(self.predict_each(walk(Path(image), left), coverage=coverage, labels=labels))
-        _warn_of(left)
+            _warn_about_deprecated_call("predict_many", "several images")
+            answers: Any = self.predict_many(image, coverage=coverage, labels=labels)
+            return answers
+        if _is_folder(image):
+            _warn_about_deprecated_call("predict_folder", "a folder")
+            answers = self.predict_folder(image, coverage=coverage, labels=labels)
+            return answers
+        return self._answer(image, decode_one, Question(self, coverage, labels))
+
+    def predict_many(
+        self, images: Iterable[ImageLike], *, coverage: float | None = None, labels: str | None = None
+    ) -> list[Prediction | Failure]:
+        """Return the predictions for several images, in their order; `predict_each` yields them one by one.
+
+        Args:
+            images: Any number of images, each in a form that `predict` takes.
+            coverage: See `predict`.
+            labels: See `predict`.
+
+        Returns:
+            A Prediction for each image, or a Failure for one that can't be read.
+
+        Raises:
+            ConfigError: For a coverage that the model does not support.
+            LabelError: For labels that the model does not support.
+        """
+        return list(self.predict_each(images, coverage=coverage, labels=labels))
+
+    def predict_folder(
+        self, folder: str | os.PathLike[str], *, coverage: float | None = None, labels: str | None = None
+    ) -> list[Prediction | Failure]:
+        """Return the predictions for the images of a folder and of those inside it, in the order of their names.
+
+        Args:
+            folder: Path of the folder.
+            coverage: See `predict`.
+            labels: See `predict`.
+
+        Returns:
+            A Prediction for each image, or a Failure for one that can't be read.
+
+        Raises:
+            ImageError: If there is no such folder, or no image in it.
+            ConfigError: For a coverage that the model does not support.
+            LabelError: For labels that the model does not support.
+        """
+        if not _is_folder(folder):
+            raise ImageError(f"{os.fspath(folder)}: there is no such folder")
+        skipped = LeftOut()
+        predictions = self.predict_many(walk(Path(folder), skipped), coverage=coverage, labels=labels)
+        _warn_about_skipped(skipped)
         if not predictions:
-            raise ImageError(f"{os.fspath(image)}: no image in this folder or in those inside it")
+            raise ImageError(f"{os.fspath(folder)}: no image in this folder or in those inside it")
         return predictions
 
     def embed(self, images: ImageLike | ImageLikes) -> NDArray[np.float32]:
         """Return features (N, D) of N images, the input of the last layer: for search, clustering and other models.
 
         Args:
-            images: As for `predict`.
+            images: One image in a form that `predict` takes, several in a list or tuple, or a folder.
 
         Raises:
-            ImageError: For the first unreadable image.
-            ImageNotFoundError: If it is missing.
+            ImageError: For the first unreadable image, or if there is no image.
+            ImageNotFoundError: If the first unreadable image is a missing file.
             ConfigError: For a model file without features.
         """
-        several: Iterable[ImageLike] = [images] if not isinstance(images, (list, tuple)) else images
-        rows = []
-        left = LeftOut()
+        skipped = LeftOut()
+        sources: Iterable[ImageLike]
         if _is_folder(images):
-            several = walk(Path(images), left)
-        for answer in self.predict_each(several, with_embedding=True):
+            sources = walk(Path(images), skipped)
+        elif isinstance(images, (list, tuple)):
+            sources = images
+        else:
+            sources = [images]
+        rows = []
+        for answer in self.predict_each(sources, with_embedding=True):
             if isinstance(answer, Failure):
-                is_missing = answer.path is not None and not os.path.exists(answer.path)
-                raise (ImageNotFoundError if is_missing else ImageError)(answer.error)
+                if answer.path is not None and not os.path.exists(answer.path):
+                    raise ImageNotFoundError(answer.error)
+                raise ImageError(answer.error)
             assert answer.embedding is not None
             rows.append(answer.embedding)
-        _warn_of(left)
+        _warn_about_skipped(skipped)
         if not rows:
             raise ImageError("there is no image to embed")
         return np.stack(rows)
@@ -183,16 +224,18 @@ class Predictor:
         """Yield the prediction for each image, in order, as soon as it and all earlier ones are done; see `predict`.
 
         Args:
-            images: Any number.
+            images: Any number of images, read lazily.
             batch_size: Maximum number of images, up to 16, in progress before the next prediction is taken; predictions
                 do not depend on it.
-            decoders: Decode the files. None: this call starts its own processes, or decodes a single image in this
-                process.
+            coverage: See `predict`.
+            labels: See `predict`.
+            decoders: Processes that decode the files. None: this call starts its own processes, or decodes a single
+                image in this process.
             with_embedding: Set `embedding` of each prediction.
 
         Raises:
-            ConfigError: For a batch size below 1.
-            the ConfigError and LabelError: Of `predict`.
+            ConfigError: For a batch size below 1, or for a coverage that the model does not support.
+            LabelError: For labels that the model does not support.
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
@@ -201,46 +244,56 @@ class Predictor:
         def answer(source: ImageLike, decode: Decode) -> Prediction | Failure:
             try:
                 return self._answer(source, decode, question)
-            except (ImageError, BoxError) as error:  # BoxError: a detector's box that is no box
+            # BoxError: a detector may return a box that is not valid.
+            except (ImageError, BoxError) as error:
                 return Failure(path=path_of(source), error=str(error))
 
         return map_images(images, answer, batch_size, decoders)
 
     def _answer(self, source: ImageLike, decode: Decode, question: Question) -> Prediction:
-        """Decode an image and predict. Raises ImageError."""
-        with image_border(name_of(source)):
-            return self._answer_inside(content_of(source), decode, question)
+        """Decode an image and predict.
 
-    def _answer_inside(self, source: ImageLike, decode: Decode, question: Question) -> Prediction:
-        """Decode an image and predict; any error may come from a file that nobody foresaw."""
+        Raises:
+            ImageError: If the image can't be read.
+        """
+        with image_border(name_of(source)):
+            return self._decode_and_answer(content_of(source), decode, question)
+
+    def _decode_and_answer(self, source: ImageLike, decode: Decode, question: Question) -> Prediction:
+        """Decode an image and predict; a malformed file may cause any error, which `image_border` converts."""
         info = self.network.info
         shrink = None
-        if not info.needs_person and self.person_network is None and self.face_reader is None:  # people may be small
-            short_px = math.floor(info.size / info.crop_fraction)  # `scene_view` crops its centre
+        # People and faces may be small, so only the scene alone is predicted from a reduced image.
+        if not info.needs_person and self.person_network is None and self.face_reader is None:
+            # `scene_view` resizes the short side to this length before it crops the centre.
+            short_px = math.floor(info.size / info.crop_fraction)
             shrink = MinSides(short_px=SHRINK_MARGIN * short_px)
         image, full = read_any(source, shrink, decode_file=decode)
-        people = self.find_people(image, full)
-        look = self.network.look_at_all(image, full, people)
-        judged = self.network.answer_image(look, with_features=question.with_embedding)
-        if people is None:
-            persons = None
-        else:
+        people = self.detect_persons(image, full)
+
+        views = self.network.image_views(image, full, people)
+        answers = self.network.answer_image(views, with_features=question.with_embedding)
+        persons = None
+        if people is not None:
             persons = self._persons(image, full, people, question.person)
-        if self.face_reader is None:
-            faces = None
-        else:
+        faces = None
+        if self.face_reader is not None:
             faces = self._faces(self.face_reader, image, full, people, question.face)
-        return question.prediction(source, full, judged, look.box, persons, faces, is_colourless=is_colourless(image))
+        return question.prediction(source, full, answers, views.box, persons, faces, is_colourless=is_colourless(image))
 
     def _persons(
         self, image: Image.Image, full: tuple[int, int], people: Sequence[Detection], labels: LabelMap | None
     ) -> list[Person]:
+        """Return the detected people, with their emotions if there is a person network."""
         network = self.person_network
         emotions: list[dict[str, float] | None] = [None] * len(people)
         if network is not None and labels is not None and people:
-            felt = network.answer([network.look(image, full, (person,)) for person in people])
-            emotions = [*map(labels.named, felt.values)]
-        return [Person(box=p.box, confidence=p.confidence, emotions=e) for p, e in zip(people, emotions, strict=True)]
+            felt = network.answer([network.views_of(image, full, (person,)) for person in people])
+            emotions = [labels.named(probabilities) for probabilities in felt.values]
+        return [
+            Person(box=person.box, confidence=person.confidence, emotions=felt_emotions)
+            for person, felt_emotions in zip(people, emotions, strict=True)
+        ]
 
     def _faces(
         self,
@@ -250,25 +303,30 @@ class Predictor:
         people: Sequence[Detection] | None,
         labels: LabelMap | None,
     ) -> list[Face]:
+        """Return the detected faces, with their expressions and owners."""
         detections = reader.find(image, full)
         persons = owners([face.box for face in detections], [person.box for person in people or ()])
-        looked = [reader.look(image, full, face.box) for face in detections]
-        views = [view for several in looked for view in several]
-        rows = iter(reader.network.answer(views).values if views else ())
+        views_by_face = [reader.views_of(image, full, face.box) for face in detections]
+        all_views = [view for face_views in views_by_face for view in face_views]
+        # One pass for the views of all faces; each face then takes as many rows as it has views.
+        rows = iter(reader.network.answer(all_views).values if all_views else ())
         faces = []
-        for face, several, person in zip(detections, looked, persons, strict=True):
+        for face, face_views, person in zip(detections, views_by_face, persons, strict=True):
             expressions = None
-            if several and labels is not None:
-                expressions = labels.named(np.mean([next(rows) for _ in several], axis=0))
+            if face_views and labels is not None:
+                expressions = labels.named(np.mean([next(rows) for _ in face_views], axis=0))
             faces.append(Face(box=face.box, confidence=face.confidence, expressions=expressions, person=person))
         return faces
 
-    def find_people(self, image: Image.Image, full: tuple[int, int]) -> tuple[Detection, ...] | None:
-        """Detect the people in an image, px of the full one, most confident first; None without a detector.
+    def detect_persons(self, image: Image.Image, full: tuple[int, int]) -> tuple[Detection, ...] | None:
+        """Detect the people in an image.
 
         Args:
             image: RGB, which may be a smaller copy.
-            full: Width and height of the image.
+            full: Width and height of the full image, px.
+
+        Returns:
+            Detections in px of the full image, most confident first; None without a detector.
         """
         if self.finder is None:
             return None
@@ -276,48 +334,59 @@ class Predictor:
 
 
 def predict_on_ray(
-    paths: Iterable[str], open_predictor: Callable[[], Predictor], *, batch_size: int = 16, **asked: Any
+    paths: Iterable[str], open_predictor: Callable[[], Predictor], *, batch_size: int = 16, **settings: Any
 ) -> Iterator[Prediction | Failure]:
     """Yield the prediction for each image, in the order of the paths, from all machines of a Ray cluster.
 
     `map_on_ray` documents which cluster is used.
 
     Args:
-        paths: Of images, valid on every machine; relative ones start at this process's folder.
-        open_predictor: Called once per worker.
-        asked: Coverage and labels, as for `Predictor.predict_each`.
+        paths: Paths of the images, valid on every machine; relative ones start at this process's folder.
+        open_predictor: Function that opens the predictor, called once per worker.
+        batch_size: Number of images that a worker takes at a time.
+        settings: Further arguments of `Predictor.predict_each`: coverage and labels.
 
     Raises:
+        ConfigError: For a batch size below 1.
         MissingPackageError: Without Ray.
     """
     from uniemox.io.parallel import DIED, map_on_ray  # noqa: PLC0415 - for a cluster alone
 
     if batch_size < 1:
         raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
-    rest = iter(paths)
-    taken = []
+    remaining = iter(paths)
+    submitted = []
 
     def batches() -> Iterator[list[str]]:
-        while batch := list(islice(rest, batch_size)):
-            taken.append(batch)
+        while batch := list(islice(remaining, batch_size)):
+            submitted.append(batch)
             yield batch
 
-    for answers in map_on_ray(partial(_open_work, open_predictor, asked), batches()):
-        batch = taken.pop(0)
-        yield from [Failure(path=path, error=f"{path}: {DIED}") for path in batch] if answers is None else answers
+    for answers in map_on_ray(partial(_open_worker, open_predictor, settings), batches()):
+        batch = submitted.pop(0)
+        # `map_on_ray` returns None for a batch whose worker died.
+        if answers is None:
+            yield from (Failure(path=path, error=f"{path}: {DIED}") for path in batch)
+        else:
+            yield from answers
 
 
-def _open_work(
-    open_predictor: Callable[[], Predictor], asked: Mapping[str, Any]
+def _open_worker(
+    open_predictor: Callable[[], Predictor], settings: Mapping[str, Any]
 ) -> Callable[[Sequence[str]], list[Prediction | Failure]]:
     predictor = open_predictor()
-    return lambda paths: list(predictor.predict_each(paths, batch_size=len(paths), **asked))
+    return lambda paths: list(predictor.predict_each(paths, batch_size=len(paths), **settings))
 
 
-def _warn_of(left: LeftOut) -> None:
-    """Warn of the folders whose images were not predicted."""
-    for note in left.notes(is_listed_name):
+def _warn_about_skipped(skipped: LeftOut) -> None:
+    """Warn about the folders whose images were not predicted."""
+    for note in skipped.notes(is_listed_name):
         warnings.warn(note, stacklevel=3)
+
+
+def _warn_about_deprecated_call(method: str, argument: str) -> None:
+    message = f"Predictor.predict takes one image; call {method} for {argument}"
+    warnings.warn(message, DeprecationWarning, stacklevel=3)
 
 
 def _is_folder(image: object) -> TypeGuard[str | os.PathLike[str]]:

@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 from uniemox.errors import CheckpointError
 from uniemox.predict.confidence import UNFAMILIAR, log_softmax
 
+# Ends of the rating scale.
 LOWEST = 1.0
 HIGHEST = 9.0
+# Shapes of the arrays in a head's JSON form.
 SHAPES = {"bias": (2,), "spread": (2, 2), "ends": (-1, 2, 2, 2), "colourless_ends": (-1, 2, 2, 2)}
-HASH_DIGITS = 16  # first digits of an image's SHA-256, which identify it
+# Number of first digits of an image's SHA-256, which identify the image.
+HASH_DIGITS = 16
 Array = NDArray[np.floating]
 
 
@@ -42,7 +45,11 @@ class RatingHead:
     """First 16 digits of the SHA-256 of the images on which the head was fitted."""
 
     def rate(self, features: Array, logits: Array) -> NDArray[np.float64]:
-        """Return (N, 2) valence and arousal, 1 to 9.  features: (N, D).  logits: (N, E).
+        """Return valence and arousal, (N, 2), 1 to 9.
+
+        Args:
+            features: (N, D).
+            logits: (N, E).
 
         Raises:
             CheckpointError: For a head of another network.
@@ -59,14 +66,15 @@ class RatingHead:
     def intervals(
         self, ratings: Array, familiarity: Array | None, is_colourless: NDArray[np.bool_] | None = None
     ) -> NDArray[np.float64]:
-        """Return (N, 2, 2), low and high end of each rating, at 90 % for images like those of the fit.
+        """Return the 90 % interval of each rating, low and high end, (N, 2, 2), for images like those of the fit.
 
         The interval of an image holds those of every data set of the fit, because nobody knows which of them the image
         is like. Conformalised quantile regression with cross-fitted errors (arXiv 1905.03222).
 
         Args:
-            ratings: (N, 2).
-            familiarity: (N,); below 0.05 the interval is widened to contain the spread of all ratings.
+            ratings: Predicted valence and arousal, (N, 2).
+            familiarity: (N,); below 0.05 the interval is widened to contain the spread of all ratings. None: it is not
+                known, and no interval is widened.
             is_colourless: (N,); the intervals of these images also hold those fitted to grey copies. None: no image is.
         """
         low, high = _outermost(self.ends, ratings)
@@ -91,11 +99,12 @@ class RatingHead:
         """Parse the form that `to_dict` returns.
 
         Raises:
-            CheckpointError: For anything else.
+            CheckpointError: For any other form, and for numbers that are not finite.
         """
         try:
             weights = np.frombuffer(base64.b64decode(values["weights"], validate=True), "<f4").reshape(2, -1)
-            if "half_widths" in values:  # files of version 0.2: one width for all images
+            # Files of version 0.2 have one width for all images.
+            if "half_widths" in values:
                 valence, arousal = values["half_widths"]
                 if not min(valence, arousal) >= 0:
                     raise ValueError(f"half_widths {values['half_widths']}")
@@ -115,10 +124,18 @@ class RatingHead:
 
 
 def _outermost(ends: NDArray[np.float64], ratings: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the lowest and the highest ends of S data sets, (N, 2) each.  ends: (S, 2, 2, 2).  ratings: (N, 2)."""
+    """Return the lowest and the highest ends over S data sets, (N, 2) each.
+
+    Args:
+        ends: a and b of the linear error of each data set, rating and end, (S, 2, 2, 2).
+        ratings: (N, 2).
+    """
     values = ratings[:, :, None]  # (N, 2, 1)
     both = values + ends[:, None, :, :, 0] + ends[:, None, :, :, 1] * values  # (S, N, 2, 2)
-    return np.minimum(both[..., 0].min(axis=0), ratings), np.maximum(both[..., 1].max(axis=0), ratings)
+    # The rating itself always lies in its interval.
+    low = np.minimum(both[..., 0].min(axis=0), ratings)
+    high = np.maximum(both[..., 1].max(axis=0), ratings)
+    return low, high
 
 
 def head_inputs(features: Array, logits: Array) -> NDArray[np.float64]:

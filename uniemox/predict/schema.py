@@ -10,7 +10,11 @@ from typing import Any, Literal, get_args
 from uniemox.errors import ConfigError
 from uniemox.labels import AFFECT, Kind
 
-DIGITS = 6  # digits after the decimal point in JSON
+# Probability without a counterpart above which an answer counts as none of the requested labels.
+MAX_UNMAPPED = 0.5
+NO_LABEL = "none"
+# Digits after the decimal point in JSON.
+DIGITS = 6
 Corners = tuple[float, float, float, float]
 Interval = tuple[float, float]
 Shares = dict[str, float]
@@ -45,11 +49,11 @@ class Field:
         if isinstance(value, float):
             return round(float(value), self.digits)
         if isinstance(value, Mapping):
-            return {key: self._as_json(one) for key, one in value.items()}
+            return {key: self._as_json(element) for key, element in value.items()}
         if isinstance(value, list | tuple) and self.parts:
-            return [{part.name: part.value(one) for part in self.parts} for one in value]
+            return [{part.name: part.value(element) for part in self.parts} for element in value]
         if isinstance(value, list | tuple):
-            return [self._as_json(one) for one in value]
+            return [self._as_json(element) for element in value]
         return value
 
 
@@ -98,6 +102,12 @@ FIELDS: list[Field] = [
         parts=FACE,
     ),
     Field("likely", list[str] | None, "Labels that hold the true one with the coverage asked; null if not asked"),
+    Field(
+        "unmapped",
+        float | None,
+        "Probability of labels without a counterpart in the requested label set; above 0.5 no label of it fits; null: "
+        "not converted",
+    ),
     Field("width_px", int, "Width of the upright image"),
     Field("height_px", int, "Height of the upright image"),
     Field("label_set", str, "Name of the label set"),
@@ -108,7 +118,7 @@ FIELDS: list[Field] = [
 """Fields in the order of JSON and of the HTTP schema."""
 COLUMN_ORDER = (
     *("path", "time_s", "shot", "scene", "valence", "arousal", "familiarity", "is_unfamiliar", "likely"),
-    *("persons", "faces", "kind", "label_set", "model", "width_px", "height_px", "is_colourless"),
+    *("persons", "faces", "kind", "label_set", "model", "width_px", "height_px", "is_colourless", "unmapped"),
 )
 """Order of the columns in tables; other fields follow, before `error`."""
 
@@ -119,7 +129,7 @@ def add_field(field: Field) -> None:
     Raises:
         ConfigError: If the name is taken.
     """
-    if field.name in {"error", "name", "sha256"} | {one.name for one in FIELDS}:
+    if field.name in {"error", "name", "sha256"} | {existing.name for existing in FIELDS}:
         raise ConfigError(f"a prediction already has a field {field.name!r}; choose another name")
     FIELDS.append(field)
 
@@ -127,7 +137,7 @@ def add_field(field: Field) -> None:
 def table_fields(labels: Sequence[str], *, of_film: bool) -> list[Field]:
     """Return the fields in tables, in column order; valence and arousal only if they are not the labels."""
     fields = [field for field in FIELDS if field.columns != () and (of_film or not field.of_film)]
-    order = {name: place for place, name in enumerate(COLUMN_ORDER)}
+    order = {name: position for position, name in enumerate(COLUMN_ORDER)}
     fields.sort(key=lambda field: order.get(field.name, len(order)))
     return [field for field in fields if field.name not in AFFECT or field.name not in labels]
 
@@ -141,7 +151,7 @@ def columns_of(field: Field) -> tuple[str, ...]:
 
 def required_type(field: Field) -> Any:
     """Return a field's type without None."""
-    options = [one for one in get_args(field.type) if one is not type(None)]
+    options = [option for option in get_args(field.type) if option is not type(None)]
     if type(None) in get_args(field.type):
         return options[0]
     return field.type

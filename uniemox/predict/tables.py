@@ -8,17 +8,32 @@ from importlib import import_module
 from importlib.util import find_spec
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, overload
 
 from uniemox.errors import DataError, MissingPackageError
 from uniemox.io.files import MAX_NAME, open_regular, write_rows
 from uniemox.labels import AFFECT
 from uniemox.predict.prediction import Failure, Prediction
-from uniemox.predict.schema import DIGITS, FIELDS, Field, columns_of, required_type, table_fields, words_of
+from uniemox.predict.schema import (
+    DIGITS,
+    FIELDS,
+    MAX_UNMAPPED,
+    NO_LABEL,
+    Field,
+    columns_of,
+    required_type,
+    table_fields,
+    words_of,
+)
+
+if TYPE_CHECKING:
+    import pandas
+    import polars
 
 ROWS = 10_000  # table rows in memory at once
 MAX_LINE_BYTES = 2**24
-MAX_NUMBER = 1e18  # larger than any time in seconds
+# Sum of a line's numbers above which it is no prediction; larger than any time in seconds.
+MAX_NUMBER = 1e18
 FRAMES = ("pandas", "polars")
 
 
@@ -32,7 +47,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Read the predictions in a file, without an incomplete last line.
 
     Raises:
-        DataError: For other faults.
+        DataError: If the file can't be read, or for a line that is too long, not JSON or not a prediction.
     """
     try:
         file = open_regular(path)
@@ -74,13 +89,23 @@ def _is_answer(value: Any) -> bool:
         return False
     try:
         total = sum(map(abs, (*scene.values(), value.get("time_s", 0), 0 if valence is None else valence)))
-    except (TypeError, OverflowError):  # no numbers, or too large ones
+    # A value is not a number, or too large for a float.
+    except (TypeError, OverflowError):
         return False
-    return total < MAX_NUMBER  # False for nan
+    # The comparison is also False for nan.
+    return total < MAX_NUMBER
 
 
 def write_csv(lines: Path, table: Path, labels: tuple[str, ...], *, of_film: bool, encoding: str) -> None:
-    """Write one row per prediction.  lines: of `uniemox predict`.  encoding: utf-8 or utf-8-sig."""
+    """Write a CSV table with one row per prediction.
+
+    Args:
+        lines: File that `uniemox predict` wrote, .jsonl.
+        table: CSV file to write.
+        labels: Labels of the predictions, in order.
+        of_film: True if they are about frames of videos.
+        encoding: utf-8 or utf-8-sig.
+    """
     with table.open("w", encoding=encoding, errors="backslashreplace", newline="") as file:
         rows = as_cells(read_lines(lines), labels, of_film=of_film)
         write_rows(file, chain([headings(labels, of_film=of_film)], rows), line_end="\r\n")
@@ -102,21 +127,28 @@ def as_cells(answers: Iterable[dict[str, Any]], labels: tuple[str, ...], *, of_f
 
 
 def _cells(field: Field, answer: dict[str, Any], labels: tuple[str, ...]) -> list[Any]:
+    """Return the cells of a field's columns."""
     value = answer.get(field.name)
     if field.name == "scene":
         scene = value or {}
         top = max(scene.items(), key=lambda pair: pair[1], default=(None, None))
+        unmapped = answer.get("unmapped") or 0.0
+        if unmapped > MAX_UNMAPPED:
+            top = (NO_LABEL, unmapped)
         return [*top, *(scene.get(label) for label in labels)]
     if field.parts:
-        both = (None, "") if value is None else (len(value), ";".join(words_of(field, value)))
-        return [*both[: len(columns_of(field))]]
+        count_and_words: list[Any] = [None, ""]
+        if value is not None:
+            count_and_words = [len(value), ";".join(words_of(field, value))]
+        return count_and_words[: len(columns_of(field))]
     if get_origin(required_type(field)) in (list, tuple, dict):
-        return [";".join(map(str, value.items() if isinstance(value, dict) else value or ()))]
+        elements = value.items() if isinstance(value, dict) else value or ()
+        return [";".join(map(str, elements))]
     return [value]
 
 
 def write_parquet(lines: Path, table: Path, labels: tuple[str, ...], *, of_film: bool) -> None:
-    """Write one row per prediction; people and faces are lists.
+    """Write a Parquet table with one row per prediction; people and faces are lists.
 
     Raises:
         MissingPackageError: Without pyarrow.
@@ -126,7 +158,10 @@ def write_parquet(lines: Path, table: Path, labels: tuple[str, ...], *, of_film:
 
     columns: dict[str, Any] = {}
     for field in table_fields(labels, of_film=of_film):
-        columns |= dict.fromkeys(labels, pa.float32()) if field.name == "scene" else {field.name: _arrow(field, pa)}
+        if field.name == "scene":
+            columns |= dict.fromkeys(labels, pa.float32())
+        else:
+            columns[field.name] = _arrow(field, pa)
     schema = pa.schema(columns | {"error": pa.string()})
     rows = (_as_row(value) for value in read_lines(lines))
     with pyarrow.parquet.ParquetWriter(table, schema) as writer:
@@ -136,10 +171,7 @@ def write_parquet(lines: Path, table: Path, labels: tuple[str, ...], *, of_film:
 
 def _arrow(field: Field, pa: Any) -> Any:
     """Return the Arrow type of a field."""
-    if field.digits <= DIGITS:
-        number = pa.float32()
-    else:
-        number = pa.float64()
+    number = pa.float32() if field.digits <= DIGITS else pa.float64()
     scalars = {bool: pa.bool_(), int: pa.int32(), float: number}
     kind = required_type(field)
     if field.parts:
@@ -162,14 +194,19 @@ def _as_row(value: dict[str, Any]) -> dict[str, Any]:
                 {key: list(part.items()) if isinstance(part, dict) else part for key, part in element.items()}
                 for element in value[field.name]
             ]
-    for key in ("path", "error"):  # a file name may have bytes that are not UTF-8
+    # A file name may have bytes that are not UTF-8, which Arrow refuses.
+    for key in ("path", "error"):
         if value.get(key) is not None:
             row[key] = value[key].encode("utf-8", "backslashreplace").decode()
     return row
 
 
 def import_pyarrow() -> Any:
-    """Import pyarrow. Raises MissingPackageError."""
+    """Import pyarrow.
+
+    Raises:
+        MissingPackageError: If it is not installed.
+    """
     try:
         import pyarrow as pa  # noqa: PLC0415 - an extra
     except ImportError:
@@ -177,22 +214,64 @@ def import_pyarrow() -> Any:
     return pa
 
 
-def to_frame(answers: Prediction | Failure | Iterable[Prediction | Failure]) -> Any:
-    """Return a DataFrame of pandas, or else of polars: one row per image, columns as in `--out answers.csv`.
+@overload
+def to_frame(
+    answers: Prediction | Failure | Iterable[Prediction | Failure], library: None = None
+) -> "pandas.DataFrame": ...
+@overload
+def to_frame(
+    answers: Prediction | Failure | Iterable[Prediction | Failure], library: Literal["pandas"]
+) -> "pandas.DataFrame": ...
+@overload
+def to_frame(
+    answers: Prediction | Failure | Iterable[Prediction | Failure], library: Literal["polars"]
+) -> "polars.DataFrame": ...
+def to_frame(
+    answers: Prediction | Failure | Iterable[Prediction | Failure], library: Literal["pandas", "polars"] | None = None
+) -> Any:
+    """Return a data frame with one row per image; its columns are those of `--out answers.csv`.
+
+    Whole numbers and truth values are nullable, so that `frame[frame.is_unfamiliar]` works although the row of an
+    unreadable image has none.
 
     Args:
-        answers: From `Predictor.predict`; if an image could not be read, its `error` has the reason.
+        answers: From `Predictor.predict` or `predict_many`; if an image could not be read, its `error` has the reason.
+        library: pandas or polars. None: pandas, or polars where pandas is not installed.
 
     Raises:
-        MissingPackageError: If neither library is installed.
+        MissingPackageError: If the library is not installed.
     """
-    values = [one.to_dict() for one in ([answers] if isinstance(answers, Prediction | Failure) else answers)]
+    if isinstance(answers, Prediction | Failure):
+        answers = [answers]
+    values = [answer.to_dict() for answer in answers]
     labels = next((tuple(value["scene"]) for value in values if "scene" in value), ())
-    library = next((name for name in FRAMES if find_spec(name)), None)
-    if library is None:
-        raise MissingPackageError("a data frame needs pandas or polars; run: pip install pandas")
+    choices = FRAMES if library is None else (library,)
+    name = next((choice for choice in choices if find_spec(choice)), None)
+    if name is None:
+        wanted = library or "pandas"
+        raise MissingPackageError(f"a data frame needs {library or 'pandas or polars'}; run: pip install {wanted}")
     of_film = any("time_s" in value for value in values)
     names = headings(labels, of_film=of_film)
     rows = list(as_cells(values, labels, of_film=of_film))
-    columns = zip(*rows, strict=True) if rows else ((),) * len(names)
-    return import_module(library).DataFrame(dict(zip(names, map(list, columns), strict=True)))
+    columns: Iterable[tuple[Any, ...]] = zip(*rows, strict=True) if rows else [()] * len(names)
+    module = import_module(name)
+    frame = module.DataFrame(dict(zip(names, map(list, columns), strict=True)))
+    if name == "polars":
+        return frame.cast({column: getattr(module, _POLARS_TYPES[kind]) for column, kind in _nullable_columns(of_film)})
+    return frame.astype({column: _PANDAS_TYPES[kind] for column, kind in _nullable_columns(of_film)})
+
+
+_PANDAS_TYPES = {bool: "boolean", int: "Int64"}
+_POLARS_TYPES = {bool: "Boolean", int: "Int64"}
+
+
+def _nullable_columns(of_film: bool) -> list[tuple[str, type]]:
+    """Return the columns of truth values and of whole numbers, with their type."""
+    columns: list[tuple[str, type]] = []
+    for field in table_fields((), of_film=of_film):
+        # The first column of a list of objects is their number.
+        if field.parts:
+            columns += [(column, int) for column in columns_of(field)[:1]]
+        elif required_type(field) in _PANDAS_TYPES:
+            columns += [(column, required_type(field)) for column in columns_of(field)]
+    return columns

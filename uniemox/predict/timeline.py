@@ -19,19 +19,23 @@ ROW_PX = 22
 TOP = ROW_PX
 BOTTOM = ROW_PX + HEIGHT_PX
 MAX_FILMS = 40
-TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)  # seconds between two marks
+# Seconds between two marks of the time axis: the smallest that gives at most MAX_TICKS marks is used.
+TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)
 MAX_TICKS = 12
 Answer = Mapping[str, Any]
 
 
 def draw_timelines(lines: Path) -> Image.Image | None:
-    """Draw the timelines of up to 40 videos, in the file's order; None if no frame could be read.
+    """Draw the timelines of up to 40 videos, in the file's order.
 
-    Each label's height is its probability; white lines are cuts,
-    and the dark line is valence, 1 at the bottom to 9 at the top.
+    The height of each label is its probability. White lines are cuts. The dark line is valence, from 1 at the bottom to
+    9 at the top.
 
     Args:
         lines: File that `uniemox predict --every` wrote.
+
+    Returns:
+        Drawing; None if no frame could be read.
 
     Raises:
         DataError: For a line that is no prediction.
@@ -39,16 +43,18 @@ def draw_timelines(lines: Path) -> Image.Image | None:
     answers = [value for value in read_lines(lines) if "time_s" in value]
     films: dict[str, list[Answer]] = {}
     for answer in answers:
+        # The path of a frame is VIDEO#t=SECONDS.
         films.setdefault(answer["path"].rpartition("#t=")[0], []).append(answer)
     if not films:
         return None
     with checking_fields(lines):
         colours = dict(zip(answers[0]["scene"], cycle(LABEL_COLOURS), strict=False))
-        return stacked([_key(colours), *(_panel(*film, colours) for film in list(films.items())[:MAX_FILMS])])
+        return stacked([_draw_key(colours), *(_draw_panel(*film, colours) for film in list(films.items())[:MAX_FILMS])])
 
 
-def _panel(film: str, answers: Sequence[Answer], colours: Mapping[str, str]) -> Image.Image:
-    answers = sorted(answers, key=lambda one: one["time_s"])
+def _draw_panel(film: str, answers: Sequence[Answer], colours: Mapping[str, str]) -> Image.Image:
+    """Draw the timeline of one video."""
+    answers = sorted(answers, key=lambda answer: answer["time_s"])
     panel = Image.new("RGB", (WIDTH_PX, BOTTOM + ROW_PX + EDGE_PX), PAPER)
     draw = ImageDraw.Draw(panel)
     title, font = fitted(film, 14, WIDTH_PX - 2 * EDGE_PX, keep_end=True)
@@ -60,8 +66,9 @@ def _panel(film: str, answers: Sequence[Answer], colours: Mapping[str, str]) -> 
     def across(time_s: float) -> float:
         return EDGE_PX + (WIDTH_PX - 2 * EDGE_PX) * time_s / end
 
+    # An answer reaches at most two steps, so that a missing part of the video stays blank.
     for answer, (start, stop) in zip(answers, pairwise([*times, end]), strict=True):
-        _stack(draw, answer, colours, across(start), across(min(stop, start + 2 * step)))
+        _draw_shares(draw, answer, colours, across(start), across(min(stop, start + 2 * step)))
     for before, after in pairwise(answers):
         if before["shot"] != after["shot"]:
             x = across(after["time_s"])
@@ -72,22 +79,23 @@ def _panel(film: str, answers: Sequence[Answer], colours: Mapping[str, str]) -> 
     if len(points) > 1:
         draw.line(points, fill=PAPER, width=5)
         draw.line(points, fill=INK, width=2)
-    _ticks(draw, end, across)
+    _draw_ticks(draw, end, across)
     return panel
 
 
-def _stack(draw: ImageDraw.ImageDraw, answer: Answer, colours: Mapping[str, str], left: float, right: float) -> None:
+def _draw_shares(draw: ImageDraw.ImageDraw, answer: Answer, colours: Mapping[str, str], x1: float, x2: float) -> None:
     """Draw the labels' shares at a time, one above the other; nothing for valence and arousal."""
     y = float(BOTTOM)
     for label, share in answer["scene"].items():
         height = 0 if label in AFFECT else share * HEIGHT_PX
         if height:
-            draw.rectangle((left, y - height, max(right - 1, left), y), fill=colours[label])
+            draw.rectangle((x1, y - height, max(x2 - 1, x1), y), fill=colours[label])
         y -= height
 
 
-def _ticks(draw: ImageDraw.ImageDraw, end: float, across: Callable[[float], float]) -> None:
-    step = next((one for one in TICKS if end / one <= MAX_TICKS), end / MAX_TICKS)
+def _draw_ticks(draw: ImageDraw.ImageDraw, end: float, across: Callable[[float], float]) -> None:
+    """Draw the marks of the time axis; `across` converts seconds to px."""
+    step = next((tick for tick in TICKS if end / tick <= MAX_TICKS), end / MAX_TICKS)
     font = font_of(13)
     time_s = 0.0
     while time_s < end:
@@ -102,18 +110,16 @@ def clock(time_s: float) -> str:
     >>> clock(2.5), clock(75), clock(3725)
     ('0:02.5', '1:15', '1:02:05')
     """
-    hours, rest = divmod(time_s, 3600)
-    minutes, seconds = divmod(rest, 60)
-    if seconds % 1:
-        digits = f"{seconds:04.1f}"
-    else:
-        digits = f"{seconds:02.0f}"
+    hours, seconds = divmod(time_s, 3600)
+    minutes, seconds = divmod(seconds, 60)
+    digits = f"{seconds:04.1f}" if seconds % 1 else f"{seconds:02.0f}"
     if hours:
         return f"{hours:.0f}:{minutes:02.0f}:{digits}"
     return f"{minutes:.0f}:{digits}"
 
 
-def _key(colours: Mapping[str, str]) -> Image.Image:
+def _draw_key(colours: Mapping[str, str]) -> Image.Image:
+    """Draw the key of the colours."""
     key = Image.new("RGB", (WIDTH_PX, 2 * ROW_PX), PAPER)
     draw = ImageDraw.Draw(key)
     x = float(EDGE_PX)

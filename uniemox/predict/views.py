@@ -15,7 +15,7 @@ Pixels = NDArray[np.uint8]
 # between, then those halfway between all of them. At the upper ratio, the squares before them just cover the image.
 # 16:9 is below the first, so that common photographs are seen once.
 RAMPS = ((1.8, 2.4), (2.4, 3.0), (4.4, 5.0))
-# of rule "squares"
+# Rule "squares": the smallest aspect ratio with more than one square, and the maximum number of squares.
 OLD_LONG = 2
 OLD_MAX_SQUARES = 6
 
@@ -24,8 +24,9 @@ def hide(image: Image.Image, person: PersonCrop, full: tuple[int, int]) -> Image
     """Black out the person; returns the same image if no person was detected.
 
     Args:
-        person: In px of the full image.
-        full: Its width and height; the image may be a smaller copy.
+        image: RGB, which may be a smaller copy of the full image.
+        person: The person, px of the full image.
+        full: Width and height of the full image, px.
     """
     if person.source.startswith("whole_image"):
         return image
@@ -41,6 +42,8 @@ def scene_view(image: Image.Image, size: int, crop_fraction: float) -> Pixels:
     Source: timm's transform for evaluation.
 
     Args:
+        image: RGB.
+        size: Side of the view, px.
         crop_fraction: Share of the short side that is kept, above 0 to 1.
     """
     short = math.floor(size / crop_fraction)
@@ -58,7 +61,8 @@ def scene_view(image: Image.Image, size: int, crop_fraction: float) -> Pixels:
 def scene_box(full: tuple[int, int], size: int, crop_fraction: float) -> Box:
     """Return the part of an image that `scene_view` shows, px.  full: width and height of the image."""
     side = min(full) * size / math.floor(size / crop_fraction)
-    left, top = (full[0] - side) / 2, (full[1] - side) / 2
+    left = (full[0] - side) / 2
+    top = (full[1] - side) / 2
     return Box(left, top, left + side, top + side)
 
 
@@ -66,10 +70,11 @@ def scene_parts(full: tuple[int, int], rule: LongImages = "blend") -> list[tuple
     """Return the parts of an image whose centres are predicted, px, with their weights, which add up to 1.
 
     Args:
-        full: width and height of the image.
-        rule: see `AnswerRules`. blend: the whole image; from 1.8:1 on also squares along it, whose weights grow with
-            the aspect ratio, so that a px more never changes much. Beyond 9:1 there are gaps between the squares.
-            squares: the whole image, or from 2:1 on as many squares of equal weight as cover it, at most six.
+        full: Width and height of the image, px.
+        rule: Rule for long images, see `AnswerRules`. blend: the whole image; from 1.8:1 on also squares along it,
+            whose weights grow with the aspect ratio, so that one px more never changes much. Beyond 9:1 there are gaps
+            between the squares. squares: the whole image, or from 2:1 on as many squares of equal weight as cover it,
+            at most six.
 
     >>> [(part.x1, part.x2, round(weight, 2)) for part, weight in scene_parts((210, 100))]
     [(55, 155, 0.5), (0, 100, 0.25), (110, 210, 0.25)]
@@ -77,16 +82,14 @@ def scene_parts(full: tuple[int, int], rule: LongImages = "blend") -> list[tuple
     width, height = full
     short = min(full)
     long = max(full)
-    if rule == "blend":
-        places = _places(long / short)
-    else:
-        places = _old_places(long / short)
-    if len(places) == 1:
+    aspect = long / short
+    positions = _square_positions(aspect) if rule == "blend" else _old_square_positions(aspect)
+    if len(positions) == 1:
         return [(Box(0, 0, width, height), 1.0)]
-    total = sum(weight for _, weight in places)
+    total = sum(weight for _, weight in positions)
     parts = []
-    for place, weight in places:
-        start = round(place * (long - short))
+    for position, weight in positions:
+        start = round(position * (long - short))
         if width >= height:
             box = Box(start, 0, start + short, height)
         else:
@@ -95,9 +98,9 @@ def scene_parts(full: tuple[int, int], rule: LongImages = "blend") -> list[tuple
     return parts
 
 
-def _places(aspect: float) -> list[tuple[float, float]]:
-    """Return the places of the squares along an image, 0 to 1, and their weights, above 0; the middle is first."""
-    places = [(0.5, 1.0)]
+def _square_positions(aspect: float) -> list[tuple[float, float]]:
+    """Return the positions of the squares along an image, 0 to 1, with their weights, above 0; the middle is first."""
+    positions = [(0.5, 1.0)]
     steps = 1
     for low, high in RAMPS:
         weight = min(1.0, (aspect - low) / (high - low))
@@ -105,13 +108,13 @@ def _places(aspect: float) -> list[tuple[float, float]]:
             break
         # The first ramp adds both ends; every further one adds the middle between two neighbours.
         new = (0.0, 1.0) if steps == 1 else tuple((2 * i + 1) / (2 * steps) for i in range(steps))
-        places += [(place, weight) for place in new]
+        positions += [(position, weight) for position in new]
         steps *= 2
-    return places
+    return positions
 
 
-def _old_places(aspect: float) -> list[tuple[float, float]]:
-    """Return the same by the rule of files of version 0.2."""
+def _old_square_positions(aspect: float) -> list[tuple[float, float]]:
+    """Return the positions and weights by the rule "squares", that of files of version 0.2."""
     if aspect < OLD_LONG:
         return [(0.5, 1.0)]
     count = min(OLD_MAX_SQUARES, math.ceil(aspect))
@@ -122,24 +125,30 @@ def person_view(image: Image.Image, person: PersonCrop, full: tuple[int, int], s
     """Resize the person's part of an image, bicubic, without keeping the aspect.  Returns (3, size, size) uint8, RGB.
 
     Args:
-        person: In px of the full image; everything outside of `person.keep` is black.
-        full: As for `hide`.
+        image: RGB, which may be a smaller copy of the full image.
+        person: The person, px of the full image; everything outside of `person.keep` is black.
+        full: Width and height of the full image, px.
+        size: Side of the view, px.
     """
-    if person.keep:
-        source = black_outside(image, person.keep, full)
-    else:
-        source = image
-    return to_planes(source.resize((size, size), Image.Resampling.BICUBIC, box=_scaled(person.box, image.size, full)))
+    source = black_outside(image, person.keep, full) if person.keep else image
+    box = _scaled(person.box, image.size, full)
+    return to_planes(source.resize((size, size), Image.Resampling.BICUBIC, box=box))
 
 
 def black_outside(image: Image.Image, boxes: Sequence[Box], full: tuple[int, int]) -> Image.Image:
-    """Black out everything outside of the boxes, px of the full image.  full: as for `hide`."""
+    """Black out everything outside of the boxes.
+
+    Args:
+        image: RGB, which may be a smaller copy of the full image.
+        boxes: Boxes in px of the full image.
+        full: Width and height of the full image, px.
+    """
     pixels = np.asarray(image)
-    kept = np.zeros_like(pixels)
+    visible = np.zeros_like(pixels)
     for box in boxes:
-        place = pixels_of(box, image.size, full)
-        kept[place] = pixels[place]
-    return Image.fromarray(kept)
+        region = pixels_of(box, image.size, full)
+        visible[region] = pixels[region]
+    return Image.fromarray(visible)
 
 
 def to_planes(image: Image.Image) -> Pixels:
@@ -151,10 +160,10 @@ def whole_px(low: float, high: float, decoded: int, full: int) -> tuple[int, int
     """Round both ends of an interval along one side to whole px of the decoded image, at least one px apart.
 
     Args:
-        low: In px of the full image.
-        high: In px of the full image.
-        decoded: The side's length, px.
-        full: The side's length, px.
+        low: Lower end, px of the full image.
+        high: Upper end, px of the full image.
+        decoded: Length of the side in the decoded image, px.
+        full: Length of the side in the full image, px.
     """
     first = min(int(low * decoded / full + 0.5), decoded - 1)
     return first, min(max(int(high * decoded / full + 0.5), first + 1), decoded)
@@ -162,19 +171,22 @@ def whole_px(low: float, high: float, decoded: int, full: int) -> tuple[int, int
 
 def pixels_of(box: Box, size: tuple[int, int], full: tuple[int, int]) -> tuple[slice, slice]:
     """Return the rows and columns of a box of the full image, in a copy of this size."""
-    x, y = whole_px(box.x1, box.x2, size[0], full[0]), whole_px(box.y1, box.y2, size[1], full[1])
-    return slice(*y), slice(*x)
+    columns = whole_px(box.x1, box.x2, size[0], full[0])
+    rows = whole_px(box.y1, box.y2, size[1], full[1])
+    return slice(*rows), slice(*columns)
 
 
 def scaled_px(box: Box, size: tuple[int, int], full: tuple[int, int]) -> tuple[int, int, int, int]:
     """Convert a box of the full image to whole px of a copy of this size."""
-    x, y = size[0] / full[0], size[1] / full[1]
-    return round(box.x1 * x), round(box.y1 * y), round(box.x2 * x), round(box.y2 * y)
+    scale_x = size[0] / full[0]
+    scale_y = size[1] / full[1]
+    return round(box.x1 * scale_x), round(box.y1 * scale_y), round(box.x2 * scale_x), round(box.y2 * scale_y)
 
 
 def _scaled(box: Box, size: tuple[int, int], full: tuple[int, int]) -> Box:
     """Scale a box to px of a smaller copy; if the copy has the same size, the box is bit-identical."""
     if size == full:
         return box
-    x, y = size[0] / full[0], size[1] / full[1]
-    return Box(box.x1 * x, box.y1 * y, min(box.x2 * x, size[0]), min(box.y2 * y, size[1]))
+    scale_x = size[0] / full[0]
+    scale_y = size[1] / full[1]
+    return Box(box.x1 * scale_x, box.y1 * scale_y, min(box.x2 * scale_x, size[0]), min(box.y2 * scale_y, size[1]))

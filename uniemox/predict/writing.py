@@ -29,6 +29,7 @@ LINES = ".jsonl"
 TABLES = (".csv", ".parquet")
 EMBEDDINGS = (".npy", ".parquet")
 EMBEDDING_ROWS = 1_000  # Parquet rows in memory at once
+# Fields of the header that a prediction may have or lack, as messages name them.
 OPTIONAL = {"has_likely": "likely labels", "has_persons": "people", "has_faces": "faces", "of_film": "moments of films"}
 
 
@@ -54,12 +55,26 @@ class AnswerHeader(NamedTuple):
 
     @classmethod
     def of_question(
-        cls, predictor: Predictor, labels: str | None, coverage: float | None, *, of_film: bool = False
+        cls,
+        predictor: Predictor,
+        labels: str | None,
+        coverage: float | None,
+        *,
+        of_film: bool = False,
+        stored: str = "",
     ) -> Self:
-        """Return the header of the predictions that a predictor will make; arguments as for `Predictor.predict`."""
+        """Return the header of the predictions that a predictor will make.
+
+        Args:
+            predictor: From `load`.
+            labels: See `Predictor.predict`.
+            coverage: See `Predictor.predict`.
+            of_film: True if they are about frames of videos.
+            stored: Format of the values that are stored next to the predictions, such as features.
+        """
         answers = answers_in(predictor.network.info.find_labels(), labels)
         has = coverage is not None, predictor.finder is not None, predictor.face_reader is not None
-        asked = fingerprint_of([], f"{predictor.fingerprint} {coverage}")
+        asked = fingerprint_of([], f"{predictor.fingerprint} {coverage} {stored}".rstrip())
         return cls(predictor.name, answers.target.name, answers.reached, *has, of_film, asked)
 
     def difference(self, other: "AnswerHeader") -> str:
@@ -68,7 +83,7 @@ class AnswerHeader(NamedTuple):
         theirs = other._asdict()
         name = next(name for name in ours if ours[name] != theirs[name])
         if name == "asked":
-            return "a model or detector that has changed under the same name, or another coverage"
+            return "a model or detector that has changed under the same name, another coverage, or another version"
         if name in OPTIONAL:
             return f"{'with' if theirs[name] else 'without'} {OPTIONAL[name]}"
         return f"{name} {theirs[name]!r}, not {ours[name]!r}"
@@ -89,8 +104,8 @@ class PathSet:
         if len(self._sorted) < len(self._keys):
             self._sorted = np.sort(np.array(self._keys, np.uint64))
         key = np.uint64(_key(str(path)))
-        place = int(np.searchsorted(self._sorted, key))
-        return place < len(self._sorted) and bool(self._sorted[place] == key)
+        index = int(np.searchsorted(self._sorted, key))
+        return index < len(self._sorted) and bool(self._sorted[index] == key)
 
 
 def _key(path: str) -> int:
@@ -101,6 +116,7 @@ class ResultFile:
     """Predictions in OUT.jsonl; for OUT.csv and OUT.parquet in OUT.csv.jsonl, from which `finish` makes the table.
 
     Args:
+        path: File of the results, .jsonl, .csv or .parquet.
         resume: Continue an existing file; unreadable images are tried again.
         answered: Header of the predictions; a file must not mix several.
         with_bom: Begin a CSV table with a byte-order mark, so that Excel reads it as UTF-8.
@@ -121,13 +137,10 @@ class ResultFile:
             self.lines = path
         else:
             self.lines = path.with_name(path.name + LINES)
-        taken = reserved_names().intersection(answered.labels)
-        if taken and path != self.lines:
-            raise ConfigError(f"{path}: the label {min(taken)!r} has the name of a column; write {LINES} instead")
-        if answered.asked is None:
-            self._beside = {}
-        else:
-            self._beside = {"asked": answered.asked}
+        reserved = reserved_names().intersection(answered.labels)
+        if reserved and path != self.lines:
+            raise ConfigError(f"{path}: the label {min(reserved)!r} has the name of a column; write {LINES} instead")
+        self._extra_fields = {} if answered.asked is None else {"asked": answered.asked}
         self._done = PathSet()
         with writing(self.lines):
             self._lock = FileLock(self.lines)
@@ -138,13 +151,14 @@ class ResultFile:
             raise
 
     def _open(self, *, resume: bool) -> None:
-        there = next((one for one in (self.lines, self.path) if os.path.exists(one)), None)
-        if there is not None and not resume:
-            raise ConfigError(f"{there} is there already; continue it (--resume), or choose another name")
-        if there is not None and there != self.lines:
-            raise ConfigError(f"{there} is there, but not {self.lines}, which --resume needs; choose another name")
-        refuse_special(self.lines)  # repairing would copy the file that it leads to
-        if there is not None:
+        existing = next((path for path in (self.lines, self.path) if os.path.exists(path)), None)
+        if existing is not None and not resume:
+            raise ConfigError(f"{existing} is there already; continue it (--resume), or choose another name")
+        if existing is not None and existing != self.lines:
+            raise ConfigError(f"{existing} is there, but not {self.lines}, which --resume needs; choose another name")
+        # Repairing a link would copy the file that it leads to.
+        refuse_special(self.lines)
+        if existing is not None:
             self._done = _repair(self.lines, self.answered)
         with writing(self.lines):
             self._file = open_appending(self.lines)
@@ -153,10 +167,11 @@ class ResultFile:
         """Return True if the file contained the image when it was opened."""
         return path in self._done
 
-    def write(self, result: Prediction | Failure, more: Mapping[str, Any] | None = None) -> None:
+    def write(self, result: Prediction | Failure, extra_fields: Mapping[str, Any] | None = None) -> None:
         """Append a prediction, with further fields; after the return it survives the end of the process."""
-        value = result.to_dict() | self._beside | dict(more or {})
-        if result.path is not None:  # a longer name can't be opened
+        value = result.to_dict() | self._extra_fields | dict(extra_fields or {})
+        # A name that is longer can't be opened, and `read_lines` refuses it.
+        if result.path is not None:
             value["path"] = result.path[:MAX_NAME]
         with writing(self.lines):
             self._file.write(json.dumps(value).encode() + b"\n")
@@ -179,18 +194,25 @@ class ResultFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type | None, *rest: object) -> None:
+    def __exit__(self, kind: type | None, *error: object) -> None:
         try:
-            with suppress(OSError) if kind else nullcontext():  # a full disk: the first error is raised
+            # On a full disk, closing fails too; the first error is the one to report.
+            with suppress(OSError) if kind else nullcontext():
                 self._file.close()
-            if kind is not None and self.lines.stat().st_size == 0:  # so that the command can be repeated
+            # Without the empty file, the same command can be repeated.
+            if kind is not None and self.lines.stat().st_size == 0:
                 self.lines.unlink()
         finally:
             self._lock.release()
 
 
 def _check_name(path: Path, endings: Sequence[str]) -> None:
-    """Raise ConfigError for another ending, MissingPackageError for Parquet without pyarrow."""
+    """Check the ending of a file's name, and that its format can be written.
+
+    Raises:
+        ConfigError: For another ending.
+        MissingPackageError: For Parquet without pyarrow.
+    """
     if path.suffix not in endings:
         raise ConfigError(f"{path}: expected a name that ends in {', '.join(endings[:-1])} or {endings[-1]}")
     if path.suffix == ".parquet":
@@ -198,25 +220,35 @@ def _check_name(path: Path, endings: Sequence[str]) -> None:
 
 
 def _repair(path: Path, answered: AnswerHeader) -> PathSet:
-    """Remove failures and an incomplete last line; return the paths of the predicted images."""
-    there = PathSet()
+    """Remove failures and an incomplete last line.
+
+    Returns:
+        Paths of the images that the file has predictions of.
+
+    Raises:
+        ConfigError: If the file has predictions with another header.
+    """
+    predicted = PathSet()
     failures = 0
     for value in read_lines(path):
         if "scene" not in value:
             failures += 1
             continue
-        there.add(str(value.get("path")))
+        predicted.add(str(value.get("path")))
         header = AnswerHeader.of(value)
         if header != answered:
-            what = answered.difference(header)
-            raise ConfigError(f"{path} holds other predictions ({what}); use the same settings, or choose another name")
+            difference = answered.difference(header)
+            raise ConfigError(
+                f"{path} holds other predictions ({difference}); use the same settings, or choose another name"
+            )
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 1))
         is_cut = file.read() not in (b"", b"\n")
+    # The lines are filtered in a second pass, because they may not fit in memory.
     if failures or is_cut:
-        with replacing(path) as whole, path.open("rb") as lines, whole.open("wb") as kept:
-            kept.writelines(line for line in lines if line.endswith(b"\n") and "scene" in json.loads(line))
-    return there
+        with replacing(path) as repaired, path.open("rb") as lines, repaired.open("wb") as output:
+            output.writelines(line for line in lines if line.endswith(b"\n") and "scene" in json.loads(line))
+    return predicted
 
 
 class EmbeddingFile:
@@ -234,12 +266,12 @@ class EmbeddingFile:
         self.path = path
         self.names = path.with_name(path.name + ".txt")
         _check_name(path, EMBEDDINGS)
-        there = next((one for one in (path, self.names) if os.path.exists(one)), None)
-        if there is not None:
-            raise ConfigError(f"{there} is there already; choose another name")
+        existing = next((file for file in (path, self.names) if os.path.exists(file)), None)
+        if existing is not None:
+            raise ConfigError(f"{existing} is there already; choose another name")
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            # They stay open until `close`.
+            # Both stay open until `__exit__`.
             self._rows = TemporaryFile(dir=path.parent)  # noqa: SIM115
             self._paths = TemporaryFile(dir=path.parent)  # noqa: SIM115
         self.count = 0
@@ -250,7 +282,7 @@ class EmbeddingFile:
         if prediction.embedding is None:
             return
         row = np.asarray(prediction.embedding, np.float32)
-        self.count = self.count + 1
+        self.count += 1
         self.width = len(row)
         self._rows.write(row.tobytes())
         self._paths.write(" ".join((prediction.path or "").splitlines()).encode("utf-8", "backslashreplace") + b"\n")

@@ -62,7 +62,8 @@ def demo() -> PretrainConfig:
         optimizer=OptimizerConfig(base_lr=1.2e-2, max_grad_norm=1.0),
         schedule=ScheduleConfig(epochs=10, warmup_epochs=1),
         save=SaveConfig(every_steps=200),
-        batch_size=32,  # small batches give more steps per epoch, which learning faces needs
+        # Small batches give more steps per epoch, which learning faces needs.
+        batch_size=32,
         hardware=HardwareConfig(threads=1),
     )
 

@@ -1,6 +1,6 @@
 """A pre-training run: data, teacher, model, the loop over steps, and the files that it writes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -52,10 +52,12 @@ from uniemox.views.loader import BrokenCount, ViewDataset, collate
 from uniemox.views.patches import IMAGENET_MEAN, IMAGENET_STD, patchify, unpatchify
 from uniemox.views.transforms import TrainViews
 
-DECODER = "decoder_start"  # field of config.json: origin of the decoder's initial weights
-# samples in a reconstruction image, and the white gap between them
-PICTURED = 8
+DECODER = "decoder_start"
+"""Field of config.json: origin of the decoder's initial weights."""
+MAX_DRAWN_SAMPLES = 8
+"""Maximum number of samples in an image of reconstructions."""
 GAP_PX = 2
+"""White gap between the samples in an image of reconstructions."""
 
 
 def pretrain(
@@ -71,27 +73,40 @@ def pretrain(
     """Pre-train on all samples of a data set; under torchrun, call it in every process.
 
     On the CPU the same settings and data give the same bits, even if the run is killed and resumed; the number of
-    processes changes losses by rounding only.
-    Raises ConfigError, DataError, TeacherError, CheckpointError, NonFiniteLossError; StoppedError after SIGTERM or
-    Ctrl-C. After any error the last checkpoint remains.
+    processes changes losses by rounding only. After any error the last checkpoint remains.
 
     Args:
+        config: Settings of the run.
+        data: Data set, all of whose samples are used.
         out: Folder of the run, a new one, or one to continue if `resume`.
+        resume: Continue the run in `out` from its last checkpoint.
+        callback: Receives the progress of the run; None: nothing does.
         weights_at: Function from the step, from 0, to weights of the losses; None: those of config.model.losses. A loss
             is only computed if its weight there is above 0.
         extra_losses: Further losses by name, see `pretrain_step`.
 
     Returns:
         The file of the finished encoder.
+
+    Raises:
+        ConfigError: If the settings do not fit the machine, the data or the run in `out`.
+        DataError: If more images are unreadable than config.max_unreadable.
+        TeacherError: If the teacher can't be opened or has no features for an image.
+        CheckpointError: If weights can't be read or written.
+        NonFiniteLossError: If a loss or the gradient is not finite.
+        DivergedError: If the run diverges and config.stop_on_divergence is on.
+        StoppedError: After SIGTERM or Ctrl-C, when all is saved.
     """
     device = setup_device(config.hardware)
     callback = callback or Callback()
     config = with_precision(config, out)
     precision = precision_of(config.hardware)
-    steps_in_epoch(len(data), config.batch_size)  # raises before anything is written
+    # A batch larger than the data set is refused before anything is written.
+    steps_in_epoch(len(data), config.batch_size)
     with process_group(device), begin_run(out, "pretrain", config, data, resume=resume):
         if was_finished(out, ENCODER, config.save):
             return out / ENCODER
+
         model, teacher = open_networks(config, data, out, device, callback)
         broken = _count_unreadable(config, data, out, callback)
         trainer = build_trainer(config, data, out, model, callback)
@@ -99,16 +114,14 @@ def pretrain(
         runner = wrap(model, device, compiled=config.hardware.compile)
         patches = model.encoder.patch_embed.num_patches
         dataset = ViewDataset(data.samples, TrainViews(config.view, config.seed, patches))
+        loader = load_batches(config, dataset, plan, broken)
         save = partial(_save, config, dataset, trainer, teacher)
-        with closing(trainer.steps(plan, load_batches(config, dataset, plan, broken), save)) as steps:
+
+        with closing(trainer.steps(plan, loader, save)) as steps:
             for step in steps:
                 batches = [make_batch(views, with_emotion=config.teacher.with_emotion) for views in step.batches]
                 weights = weights_at(step.done)
-                norms = {}
-                if config.diagnose_every and step.done % config.diagnose_every == 0:
-                    # Compiled backward passes free their buffers, so they can't run once for each loss.
-                    with torch.compiler.set_stance("force_eager"):
-                        norms = loss_gradient_norms(model, batches[0], teacher, precision, weights)
+                norms = _diagnose(config, step.done, model, batches, teacher, weights)
                 losses = pretrain_step(
                     runner,
                     trainer.optimizer,
@@ -121,9 +134,26 @@ def pretrain(
                 )
                 lr = trainer.optimizer.param_groups[0]["lr"]
                 step.report(losses | norms | {"lr": lr, "epoch": (step.done + 1) / plan.steps_per_epoch})
+
         _finish(config, trainer, teacher)
         report_unreadable(out, broken.reasons, callback)
     return out / ENCODER
+
+
+def _diagnose(
+    config: PretrainConfig,
+    done: int,
+    model: UniEmoX,
+    batches: Sequence[PretrainBatch],
+    teacher: Teacher | None,
+    weights: LossWeights | None,
+) -> dict[str, float]:
+    """Return the first batch's `loss_gradient_norms` if they are due after this number of steps; else {}."""
+    if not config.diagnose_every or done % config.diagnose_every:
+        return {}
+    # Compiled backward passes free their buffers, so they can't run once for each loss.
+    with torch.compiler.set_stance("force_eager"):
+        return loss_gradient_norms(model, batches[0], teacher, precision_of(config.hardware), weights)
 
 
 def _count_unreadable(config: PretrainConfig, data: DataSet, out: Path, callback: Callback) -> BrokenCount:
@@ -142,13 +172,11 @@ def open_networks(
     """Build the initial model and open the teacher, on the device; record the training images in the run's folder.
 
     Raises:
-        TeacherError or CheckpointError: Before any long work if weights are missing.
+        TeacherError or CheckpointError: If weights are missing; before any long work.
     """
-    with first_process_first():  # it may have to be downloaded
-        if config.encoder.start is None:
-            encoder = None
-        else:
-            encoder = build_encoder_of(config)
+    # The first process may have to download the weights.
+    with first_process_first():
+        encoder = None if config.encoder.start is None else build_encoder_of(config)
     teacher = prepare_teacher(config, data, out, device, callback)
     if rank() == 0:
         record_start(out, encoder, callback)
@@ -156,7 +184,8 @@ def open_networks(
         write_seen(out, data, sources, callback.progress, person=config.view.person)
     wait_for_all()
     model, decoder = build_start(config, None if teacher is None else teacher.width, encoder)
-    is_new = not Checkpoints(out, config.save.keep).saved()  # a resumed run has the weights of its checkpoint
+    # A resumed run has the weights of its checkpoint, not the initial ones.
+    is_new = not Checkpoints(out, config.save.keep).saved()
     if rank() == 0 and is_new and config.encoder.start is not None:
         callback.note(str(decoder))
         add_to_record(out, DECODER, decoder.as_dict())
@@ -174,18 +203,21 @@ def prepare_teacher(
         return None
     teacher = None
     if settings.view == "augmented":
-        with first_process_first():  # it may have to be downloaded
+        # The first process may have to download the teacher.
+        with first_process_first():
             teacher = open_teacher(settings.source, device)
         if not model.needs_text_features:
             return teacher
     if rank() == 0 and not (out / TEACHER_FEATURES).exists():
+        texts = distinct_texts(data.samples, settings.with_emotion) if model.needs_text_features else ()
         store_features(
             teacher or open_teacher(settings.source, device),
             settings.source,
+            # A teacher that is open computes image features in every step; only its text features are stored.
             () if teacher else data.samples,
             out / TEACHER_FEATURES,
             with_person=settings.view == "whole_and_person",
-            texts=distinct_texts(data.samples, settings.with_emotion) if model.needs_text_features else (),
+            texts=texts,
             hardware=config.hardware,
             on_progress=callback.progress,
         )
@@ -197,10 +229,12 @@ def build_model(config: PretrainConfig, teacher_width: int | None, encoder: Visi
     """Build the model with initial weights; random weights are drawn by the seed.
 
     Args:
-        teacher_width: Channels of the teacher's features; None without a teacher.
-        encoder: Initial encoder, if open.
+        config: Settings of the run.
+        teacher_width: Number of channels of the teacher's features; None without a teacher.
+        encoder: Initial encoder; None: the one that config names.
     """
-    return build_start(config, teacher_width, encoder)[0]
+    model, _ = build_start(config, teacher_width, encoder)
+    return model
 
 
 def build_start(
@@ -223,7 +257,7 @@ def build_encoder_of(config: PretrainConfig) -> VisionTransformer:
 
 
 def set_up(config: PretrainConfig, model: UniEmoX, teacher: Teacher | None, device: torch.device) -> None:
-    """Move the model to its device, and compile CLIP's image encoder, which runs in every step, if asked to."""
+    """Move the model to its device; with hardware.compile, also compile CLIP's image encoder, which runs in a step."""
     ready_to_train(model, device)
     model.set_grad_checkpointing(config.hardware.grad_checkpointing)
     computing = computing_teacher(teacher)
@@ -239,7 +273,7 @@ def computing_teacher(teacher: Teacher | None) -> Teacher | None:
 
 
 def build_trainer(config: PretrainConfig, data: DataSet, out: Path, model: UniEmoX, callback: Callback) -> Trainer:
-    """Shard a model over the processes if asked to, and build its optimizer and schedule.  model: on its device."""
+    """Shard a model, on its device, over the processes if set, and build its optimizer and schedule."""
     if config.sharded and world_size() > 1:
         shard(model, next(model.parameters()).device)
     return Trainer.of(config, out, model, callback, samples=len(data))
@@ -248,18 +282,10 @@ def build_trainer(config: PretrainConfig, data: DataSet, out: Path, model: UniEm
 def plan_run(
     config: PretrainConfig, data: DataSet, trainer: Trainer, teacher: Teacher | None, done: int = 0
 ) -> RunPlan:
-    """Return the cost of a run after a number of steps, including the memory of a teacher that runs in it."""
-    computing = computing_teacher(teacher)
-    if isinstance(computing, nn.Module):
-        network = computing
-    else:
-        network = getattr(computing, "model", None)
+    """Return the plan of a run after a number of steps, including the memory of a teacher that runs in it."""
 
     def probe(pixels: Tensor) -> None:
-        if teacher is None:
-            features = None
-        else:
-            features = torch.randn(len(pixels), teacher.width)
+        features = None if teacher is None else torch.randn(len(pixels), teacher.width)
         batch = PretrainBatch(scene=pixels, person=pixels, image_features=features, text_features=features)
         forward(trainer.model, batch, precision=precision_of(config.hardware))
 
@@ -268,11 +294,14 @@ def plan_run(
         trainer,
         probe,
         samples=len(data),
-        what="pre-training",
+        title="pre-training",
         done=done,
         stops_on_divergence=config.stop_on_divergence,
     )
-    if not isinstance(network, nn.Module):  # stored features, or an ONNX file, which has its own memory
+    computing = computing_teacher(teacher)
+    network = computing if isinstance(computing, nn.Module) else getattr(computing, "model", None)
+    # Stored features need no network; an ONNX file's memory is not torch's.
+    if not isinstance(network, nn.Module):
         return plan
     return replace(plan, memory_bytes=plan.memory_bytes + tensor_bytes(network))
 
@@ -282,10 +311,11 @@ def _save(
 ) -> None:
     """Save a checkpoint and an image of reconstructions."""
     trainer.checkpoints.save(ResumePoint(done), trainer.model, trainer.optimizer)
-    view_batch = collate([views[0, i] for i in range(min(PICTURED, len(views)))])
+    view_batch = collate([views[0, i] for i in range(min(MAX_DRAWN_SAMPLES, len(views)))])
     if view_batch.samples:
         batch = make_batch(view_batch, with_emotion=config.teacher.with_emotion)
-        with torch.no_grad(), torch.compiler.set_stance("force_eager"):  # on all processes, because they gather texts
+        # All processes run this, because the model gathers their texts.
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
             output = forward(trainer.model, batch, teacher=teacher)
         if output.scene_pred is not None or output.person_pred is not None:
             patch_size = trainer.model.patch_size
@@ -316,26 +346,39 @@ def reconstruction_image(output: ModelOutput, batch: PretrainBatch, *, patch_siz
     With norm_pix the model predicts standardised patches; they are shown with the true patch's mean and deviation.
     """
     rows: list[Tensor] = []
-    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (IMAGENET_MEAN, IMAGENET_STD))
     for pred, mask, pixels in (
         (output.scene_pred, output.scene_mask, batch.scene),
         (output.person_pred, output.person_mask, batch.person),
     ):
-        if pred is None or mask is None or pixels is None:
-            continue
-        # (N, 3, H, W), (N, L, P)
-        truth = pixels.float() / 255
-        patches = pred.float().cpu()
-        grid = (truth.shape[2] // patch_size, truth.shape[3] // patch_size)
-        hidden = unpatchify(mask.hidden.cpu()[..., None].expand_as(patches).float(), patch_size, grid)  # (N, 3, H, W)
-        if norm_pix:
-            real = patchify((truth - mean) / std, patch_size)  # (N, L, P)
-            variance = real.var(dim=-1, keepdim=True)
-            middle = real.mean(dim=-1, keepdim=True)
-            patches = patches * (variance + 1e-6).sqrt() + middle
-        made = (unpatchify(patches, patch_size, grid) * std + mean).clamp(0, 1)
-        rows += [truth * (1 - hidden) + 0.5 * hidden, made * hidden + truth * (1 - hidden), truth]
-    sheet = make_grid(torch.cat(rows), nrow=len(rows[0]), padding=GAP_PX, pad_value=1)[
-        :, GAP_PX:-GAP_PX, GAP_PX:-GAP_PX
-    ]
+        if pred is not None and mask is not None and pixels is not None:
+            rows += _rows_of_stream(pred, mask.hidden, pixels, patch_size=patch_size, norm_pix=norm_pix)
+    sheet = make_grid(torch.cat(rows), nrow=len(rows[0]), padding=GAP_PX, pad_value=1)
+    # make_grid also pads the outside.
+    sheet = sheet[:, GAP_PX:-GAP_PX, GAP_PX:-GAP_PX]
     return Image.fromarray((sheet * 255).round().byte().permute(1, 2, 0).numpy())
+
+
+def _rows_of_stream(
+    pred: Tensor, hidden: Tensor, pixels: Tensor, *, patch_size: int, norm_pix: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return visible patches, reconstruction and image, (N, 3, H, W) each, 0 to 1, on the CPU.
+
+    Args:
+        pred: (N, L, P) predicted patches.
+        hidden: (N, L), 1 for hidden patches.
+        pixels: (N, 3, H, W) uint8.
+        patch_size: Side of a patch, px.
+        norm_pix: The model predicts standardised patches.
+    """
+    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (IMAGENET_MEAN, IMAGENET_STD))
+    image = pixels.float() / 255  # (N, 3, H, W)
+    patches = pred.float().cpu()  # (N, L, P)
+    grid = (image.shape[2] // patch_size, image.shape[3] // patch_size)
+    is_hidden = unpatchify(hidden.cpu()[..., None].expand_as(patches).float(), patch_size, grid)  # (N, 3, H, W)
+    if norm_pix:
+        true_patches = patchify((image - mean) / std, patch_size)  # (N, L, P)
+        variance = true_patches.var(dim=-1, keepdim=True)
+        patches = patches * (variance + 1e-6).sqrt() + true_patches.mean(dim=-1, keepdim=True)
+    reconstruction = (unpatchify(patches, patch_size, grid) * std + mean).clamp(0, 1)
+    visible = image * (1 - is_hidden)
+    return visible + 0.5 * is_hidden, reconstruction * is_hidden + visible, image

@@ -53,9 +53,11 @@ def pretrain_step(
 
     Args:
         model: A UniEmoX, or DistributedDataParallel around it.
+        optimizer: Optimizer of the model's parameters.
         batches: One, or several whose gradients accumulate. Their sizes may differ, because every image counts the
             same; every process gives the same number. L2 compares with the texts of one batch at a time.
         teacher: Computes features that losses need and the batch lacks.
+        precision: Precision of matrix products and activations.
         max_grad_norm: L2 norm to which the gradient is clipped; None: no clipping.
         weights: Weights of the losses in this step; None: those of the model's configuration.
         extra_losses: Functions of output and batch, by name, whose scalars are added to the sum.
@@ -65,8 +67,9 @@ def pretrain_step(
         images of all processes; with max_grad_norm also "clipped", 1 if this step's gradient was clipped.
 
     Raises:
-        NonFiniteLossError: With the loss's name, before any weight changes.
-        ConfigError: On all processes for batches that are empty or differ in number.
+        NonFiniteLossError: If a loss or the gradient is not finite; names it, before any weight changes.
+        ConfigError: On all processes, if batches are empty or differ in number.
+        TeacherError: If a loss needs features that neither the batch nor a teacher has.
     """
 
     def losses_of(batch: PretrainBatch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -76,7 +79,10 @@ def pretrain_step(
         total = sum(extra.values(), start=output.total)
         return total, output.losses | extra | {"total": total} | output.diagnostics
 
-    return train_step(model, optimizer, batches, lambda batch: len(batch.scene), losses_of, max_grad_norm)
+    def size_of(batch: PretrainBatch) -> int:
+        return len(batch.scene)
+
+    return train_step(model, optimizer, batches, size_of, losses_of, max_grad_norm)
 
 
 def loss_gradient_norms(
@@ -100,7 +106,9 @@ def loss_gradient_norms(
     for name, loss in output.losses.items():
         weighted = getattr(weights or model.config.losses, name) * loss
         gradients = torch.autograd.grad(weighted, parameters, retain_graph=True, allow_unused=True)
-        norms[f"grad_norm_{name}"] = nn.utils.get_total_norm([one for one in gradients if one is not None])
+        used = [gradient for gradient in gradients if gradient is not None]
+        norms[f"grad_norm_{name}"] = nn.utils.get_total_norm(used)
+    # One transfer from the device instead of one per loss.
     return dict(zip(norms, torch.stack(list(norms.values())).tolist(), strict=True))
 
 
@@ -122,51 +130,61 @@ def model_inputs(model: nn.Module, batch: PretrainBatch, teacher: Teacher | None
     """Return the model's arguments for a batch: normalised views, Ω, Λ of all processes, draws of the masks."""
     config = unwrap_model(model).config
     device = next(model.parameters()).device
-    batch = replace(batch, scene=to_device(batch.scene, device))  # once, for teacher and student
-    scene = batch.scene
+    # Teacher and student share one copy of the scene on the device.
+    batch = replace(batch, scene=to_device(batch.scene, device))
     person = batch.person if config.needs_person else None
-    scene_noise = batch.scene_noise
-    if person is None:
-        person_noise = None
-    else:
-        person_noise = batch.person_noise
-    image, text = teacher_features(batch, teacher, config, device)
+    person_noise = None if person is None else batch.person_noise
+    image_features, text_features = teacher_features(batch, teacher, config, device)
     return {
-        "scene": normalise(scene, device),
+        "scene": normalise(batch.scene, device),
         "person": None if person is None else normalise(person, device),
-        "image_features": image,
-        "text_features": None if text is None else gather_rows(text),
-        "scene_noise": None if scene_noise is None else to_device(scene_noise, device),
-        "person_noise": None if person_noise is None else to_device(person_noise, device),
+        "image_features": image_features,
+        "text_features": None if text_features is None else gather_rows(text_features),
+        "scene_noise": _moved(batch.scene_noise, device),
+        "person_noise": _moved(person_noise, device),
     }
+
+
+def _moved(x: Tensor | None, device: torch.device) -> Tensor | None:
+    """Return a tensor on the device; None for None."""
+    return None if x is None else to_device(x, device)
 
 
 def teacher_features(
     batch: PretrainBatch, teacher: Teacher | None, config: ModelConfig, device: torch.device
 ) -> tuple[Tensor | None, Tensor | None]:
     """Return Ω and Λ of a batch, (N, C) each, from the batch or else the teacher; None if no loss needs them."""
-    image = None
-    text = None
+    image_features = None
+    text_features = None
     if config.needs_image_features:
-        image = batch.image_features
-        if image is None:
-            pixels = to_device(batch.scene, device).float() / 255
-            image = _required(teacher).image_features(pixels, batch.keys)
-            if len(image) != len(pixels):
-                raise TeacherError(
-                    f"{len(pixels)} images have {len(image)} features; a stored teacher needs the images' keys"
-                )
+        image_features = to_device(_image_features(batch, teacher, device), device).float()
     if config.needs_text_features:
-        text = batch.text_features
-        if text is None and len(batch.texts) != len(batch.scene):
-            raise ConfigError(f"L2 needs a text for every image: {len(batch.scene)} images, {len(batch.texts)} texts")
-        if text is None:
-            with torch.autocast(device.type, enabled=False):  # as stored ones: same precision for every run
-                text = _required(teacher).text_features(batch.texts)
-    return (
-        None if image is None else to_device(image, device).float(),
-        None if text is None else to_device(text, device).float(),
-    )
+        text_features = to_device(_text_features(batch, teacher, device), device).float()
+    return image_features, text_features
+
+
+def _image_features(batch: PretrainBatch, teacher: Teacher | None, device: torch.device) -> Tensor:
+    """Return Ω, (N, C), from the batch or else the teacher."""
+    if batch.image_features is not None:
+        return batch.image_features
+    pixels = to_device(batch.scene, device).float() / 255
+    features = _required(teacher).image_features(pixels, batch.keys)
+    if len(features) != len(pixels):
+        raise TeacherError(
+            f"{len(pixels)} images have {len(features)} features; a stored teacher needs the images' keys"
+        )
+    return features
+
+
+def _text_features(batch: PretrainBatch, teacher: Teacher | None, device: torch.device) -> Tensor:
+    """Return Λ, (N, C), from the batch or else the teacher."""
+    if batch.text_features is not None:
+        return batch.text_features
+    if len(batch.texts) != len(batch.scene):
+        raise ConfigError(f"L2 needs a text for every image: {len(batch.scene)} images, {len(batch.texts)} texts")
+    # Stored features are float32, so every run's are.
+    with torch.autocast(device.type, enabled=False):
+        return _required(teacher).text_features(batch.texts)
 
 
 def _required(teacher: Teacher | None) -> Teacher:
@@ -176,12 +194,14 @@ def _required(teacher: Teacher | None) -> Teacher:
 
 
 def make_batch(views: ViewBatch, *, with_emotion: bool) -> PretrainBatch:
-    """Make the batch of a step.  views: from `TrainViews` with masks.  with_emotion: see `text_of`."""
-    # for a batch without images
-    if views.noise is None:
-        noise = torch.empty(2, 0, 0)
-    else:
-        noise = views.noise
+    """Make the batch of a step.
+
+    Args:
+        views: Views from `TrainViews` with masks.
+        with_emotion: Append the emotion to texts, see `text_of`.
+    """
+    # Only a batch without images has no draws.
+    noise = torch.empty(2, 0, 0) if views.noise is None else views.noise
     return PretrainBatch(
         scene=views.scene,
         person=views.person,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from uniemox.errors import LabelError
 from uniemox.paper import paper_tables
-from uniemox.reproduce.plan import Cell, Plan, Run, TableRow, option_words
+from uniemox.reproduce.plan import Cell, Plan, PlannedRun, TableRow, option_words
 from uniemox.reproduce.results import HISTOGRAM_NETWORK, histogram_cell, histogram_row, with_baseline
 from uniemox.reproduce.sources import DataSource
 from uniemox.reproduce.study import HISTOGRAM, MAIN, SCRATCH_EPOCHS, Method, Options, Study
@@ -30,11 +30,13 @@ SAME = "Pre-training differs only as the row says; fine-tuning and scoring are t
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """Row: its key in the paper's table, and its options of pre-training."""
+    """Row of a comparison of pre-trainings."""
 
     name: str
     key: str
+    """Key of the row in the paper's table."""
     changes: Options = field(default_factory=dict)
+    """Options of pre-training that differ from the study's."""
     with_emotion: bool | None = None
     """End the texts with the emotion; None: as in the study."""
 
@@ -83,11 +85,10 @@ def table7(study: Study) -> Plan:
         Variant("emotion in the text", "with", with_emotion=True),
         Variant("no emotion in the text", "without", with_emotion=False),
     )
-    about = (
-        SAME,
-        "With the emotion in its texts, pre-training reads the labels of its images, in words."
-        + (" Each row has its own teacher, fitted on texts of the same kind." if study.fit_teacher() else ""),
-    )
+    texts = "With the emotion in its texts, pre-training reads the labels of its images, in words."
+    if study.fit_teacher():
+        texts += " Each row has its own teacher, fitted on texts of the same kind."
+    about = (SAME, texts)
     title = "Table VII: labels in the texts"
     return _plan(study, "table7", title, "labels_in_text", variants, about, variants[0].name)
 
@@ -104,23 +105,33 @@ def _from_scratch(study: Study, fusion: str) -> Options:
 def _plan(
     study: Study, name: str, title: str, key: str, variants: Sequence[Variant], about: tuple[str, ...], reference: str
 ) -> Plan:
-    """Plan a comparison of pre-trainings.  key: of the paper's table, after its name."""
+    """Plan a comparison of pre-trainings.
+
+    Args:
+        study: The study.
+        name: Name of the plan, such as table4.
+        title: Title of the page.
+        key: Second part of the key of the paper's table, after the name.
+        variants: One row each.
+        about: Paragraphs above the table.
+        reference: Row to which the others are compared.
+    """
     table: Mapping[str, Mapping[str, float]] = paper_tables()[f"{name}_{key}"]
-    columns, rows = columns_of(study.targets), []
+    columns = columns_of(study.targets)
+    rows = []
     for variant in variants:
         paper = table[variant.key]
-        if variant.changes or variant.with_emotion:
-            word = variant.name
-        else:
-            word = MAIN
-        if variant.with_emotion is None:
-            variant_study = study
-        else:
+        # A variant without changes is the pre-training that most tables share.
+        pretraining = variant.name if variant.changes or variant.with_emotion else MAIN
+        variant_study = study
+        if variant.with_emotion is not None:
             variant_study = replace(study, with_emotion=variant.with_emotion)
-        starts = variant_study.pretrained(word, variant.changes)
-        method = Method(name=f"UniEmoX, {word}", starts=starts, has_fusion=variant.changes != NO_FUSION)
+        starts = variant_study.pretrained(pretraining, variant.changes)
+        method = Method(name=f"UniEmoX, {pretraining}", starts=starts, has_fusion=variant.changes != NO_FUSION)
         cells = {target.name: study.cell(method, target, paper=paper.get(target.name)) for target in study.targets}
-        network = " ".join(word for name, value in variant.changes.items() for word in option_words(name, value))
+        network = " ".join(
+            pretraining for name, value in variant.changes.items() for pretraining in option_words(name, value)
+        )
         rows.append(TableRow(variant.name, paper_only(paper, columns, cells), network=network))
     return Plan(
         name=name,
@@ -133,7 +144,8 @@ def _plan(
     )
 
 
-FEW = 0.1  # share of the labels
+# Share of the labels of models that are trained on few of them.
+FEW = 0.1
 ON = ": trained on {}"
 OF_FEW = f": {FEW:.0%} of its own labels"
 
@@ -143,24 +155,24 @@ def cross(study: Study) -> Plan:
     rows = []
     for name in (SCRATCH if study.is_demo else "dBOT", OURS):
         method = method_of(study, name)
-        for trained in study.targets:
-            models = [study.finetune(method, trained, seed=seed) for seed in method.starts]
-            cells = {target.name: _transferred(study, models, trained, target) for target in study.targets}
-            rows.append(TableRow(name + ON.format(trained.name), cells, baseline=HISTOGRAM + ON.format(trained.name)))
-        few = {target.name: study.cell(method, target, fraction=FEW) for target in study.targets}
-        rows.append(TableRow(name + OF_FEW, few, baseline=HISTOGRAM + OF_FEW))
+        for training in study.targets:
+            models = [study.finetune(method, training, seed=seed) for seed in method.starts]
+            cells = {target.name: _transferred_cell(study, models, training, target) for target in study.targets}
+            rows.append(TableRow(name + ON.format(training.name), cells, baseline=HISTOGRAM + ON.format(training.name)))
+        few_cells = {target.name: study.cell(method, target, fraction=FEW) for target in study.targets}
+        rows.append(TableRow(name + OF_FEW, few_cells, baseline=HISTOGRAM + OF_FEW))
         first, *others = study.targets
         if others:
-            moved = {target.name: _retuned(study, method, first, target) for target in others}
+            moved_cells = {target.name: _retuned_cell(study, method, first, target) for target in others}
             rows.append(
-                TableRow(f"{name}: {first.name}, then {FEW:.0%} of its own", moved, baseline=HISTOGRAM + OF_FEW)
+                TableRow(f"{name}: {first.name}, then {FEW:.0%} of its own", moved_cells, baseline=HISTOGRAM + OF_FEW)
             )
-    for trained in study.targets:
-        models = [study.fit_histogram(trained)]
-        cells = {target.name: _transferred(study, models, trained, target) for target in study.targets}
-        rows.append(TableRow(HISTOGRAM + ON.format(trained.name), cells))
-    few = {target.name: histogram_cell(study, target, fraction=FEW) for target in study.targets}
-    rows.append(TableRow(HISTOGRAM + OF_FEW, few))
+    for training in study.targets:
+        models = [study.fit_histogram(training)]
+        cells = {target.name: _transferred_cell(study, models, training, target) for target in study.targets}
+        rows.append(TableRow(HISTOGRAM + ON.format(training.name), cells))
+    few_cells = {target.name: histogram_cell(study, target, fraction=FEW) for target in study.targets}
+    rows.append(TableRow(HISTOGRAM + OF_FEW, few_cells))
     about = (
         *((f"Random weights: {BUDGET}.",) if study.is_demo else ()),
         "Each column is a scored data set, with images that no model was trained on. If labels differ, the model's are "
@@ -178,20 +190,28 @@ def cross(study: Study) -> Plan:
     )
 
 
-def _transferred(study: Study, models: list[Run], trained: DataSource, target: DataSource) -> Cell:
-    """Return the cell of transferred models.  models: trained on the first data set, one per seed."""
+def _transferred_cell(study: Study, models: list[PlannedRun], training: DataSource, target: DataSource) -> Cell:
+    """Return the cell of transferred models; without runs if the labels can't be mapped.
+
+    Args:
+        study: The study.
+        models: Runs trained on the first data set, one per seed.
+        training: Data set that trained the models.
+        target: Data set to score.
+    """
     try:
-        return study.scored(models, trained, target)
+        return study.scored(models, training, target)
     except LabelError as error:
         return Cell(why=str(error))
 
 
-def _retuned(study: Study, method: Method, first: DataSource, target: DataSource) -> Cell:
+def _retuned_cell(study: Study, method: Method, first: DataSource, target: DataSource) -> Cell:
     starts = {seed: study.finetune(method, first, seed=seed) for seed in method.starts}
-    has_fusion = study.streams(first) == "both"  # a classifier of the scene has none
+    # A classifier of the scene alone has no fusion.
+    has_fusion = study.streams(first) == "both"
     name = f"{method.name} of {first.name}"
-    again = replace(method, name=name, starts=starts, needs=(), has_fusion=has_fusion, is_random=False)
-    return study.cell(again, target, fraction=FEW)
+    retuned = replace(method, name=name, starts=starts, needs=(), has_fusion=has_fusion, is_random=False)
+    return study.cell(retuned, target, fraction=FEW)
 
 
 FRACTIONS = {"demo": (0.1, 0.25, 0.5, 1.0), "paper": (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)}
@@ -199,30 +219,29 @@ FRACTIONS = {"demo": (0.1, 0.25, 0.5, 1.0), "paper": (0.1, 0.2, 0.4, 0.6, 0.8, 1
 
 def fig7(study: Study) -> Plan:
     """Plan our pre-training, its initial weights, and every method with a checkpoint, on growing parts of the data."""
-    columns = {f"{part:.0%}": part for part in FRACTIONS[study.config.scale]}
-    given = [AUTHORS if name == OURS else name for name in study.weights if name not in (*EXTRAS, *DETECTORS)]
-    names = list(dict.fromkeys([SCRATCH if study.is_demo else "dBOT", *given, OURS]))
+    columns = {f"{fraction:.0%}": fraction for fraction in FRACTIONS[study.config.scale]}
+    with_checkpoint = [AUTHORS if name == OURS else name for name in study.weights if name not in (*EXTRAS, *DETECTORS)]
+    names = list(dict.fromkeys([SCRATCH if study.is_demo else "dBOT", *with_checkpoint, OURS]))
     rows: list[TableRow] = []
     for target in study.targets:
-        if len(study.targets) > 1:
-            suffix = f", {target.name}"
-        else:
-            suffix = ""
-        own = []
+        suffix = f", {target.name}" if len(study.targets) > 1 else ""
+        target_rows = []
         for name in names:
             method = method_of(study, name)
-            if method.is_random:  # each run trains on as many images as our pre-training: one seed is affordable
+            if method.is_random:
+                # Each run trains on as many images as our pre-training, so only one seed is affordable.
                 method = replace(method, starts={study.seeds[0]: method.starts[study.seeds[0]]})
-            cells = {column: study.cell(method, target, fraction=part) for column, part in columns.items()}
-            own.append(TableRow(name + suffix, cells, network=method.network))
-        histograms = {column: histogram_cell(study, target, fraction=part) for column, part in columns.items()}
-        rows += with_baseline(own, TableRow(HISTOGRAM + suffix, histograms, network=HISTOGRAM_NETWORK))
-    about = (
+            cells = {column: study.cell(method, target, fraction=fraction) for column, fraction in columns.items()}
+            target_rows.append(TableRow(name + suffix, cells, network=method.network))
+        histograms = {column: histogram_cell(study, target, fraction=fraction) for column, fraction in columns.items()}
+        rows += with_baseline(target_rows, TableRow(HISTOGRAM + suffix, histograms, network=HISTOGRAM_NETWORK))
+    parts = (
         "A smaller part of every class is contained in a larger one, and the same for all methods of a seed. All train "
         "for the same number of epochs, so less data also means fewer steps."
-        + (f" Random weights: {BUDGET}; one seed." if study.is_demo else ""),
-        "The paper shows one run of each method as a curve without numbers.",
     )
+    if study.is_demo:
+        parts += f" Random weights: {BUDGET}; one seed."
+    about = (parts, "The paper shows one run of each method as a curve without numbers.")
     return Plan(
         name="fig7",
         title="Figure 7: parts of the training data",

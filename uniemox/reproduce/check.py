@@ -21,7 +21,7 @@ from uniemox.model.encoder import FEATURES
 from uniemox.predict.opening import open_finder
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.reproduce.check_networks import Trained, finetuning_network, pretraining_network, start_key
-from uniemox.reproduce.plan import Run
+from uniemox.reproduce.plan import PlannedRun
 from uniemox.teacher.attributes import ObjectClassifier
 from uniemox.teacher.config import FitConfig
 from uniemox.views.transforms import TrainViews
@@ -31,7 +31,7 @@ from uniemox.views.transforms import TrainViews
 class Checked:
     """A run, and whether it can start."""
 
-    run: Run
+    run: PlannedRun
     found: str
     """Description of the checked parts; empty if something is missing."""
     missing: str | None
@@ -56,7 +56,7 @@ class _World:
     """Training data by folder of a fine-tuning run."""
 
 
-def check_runs(runs: Sequence[Run], on_progress: Progress = silent) -> list[Checked]:
+def check_runs(runs: Sequence[PlannedRun], on_progress: Progress = silent) -> list[Checked]:
     """Check every run of a plan, each after the runs that it needs.
 
     Writes, fetches and trains nothing.
@@ -116,25 +116,25 @@ def _open_member(source: str, world: _World) -> tuple[str, DataSet]:
     return kind, _open(f"{kind}:{path}?{query}" if query else f"{kind}:{path}", files, world)
 
 
-def _data_of(run: Run, world: _World) -> DataSet:
+def _data_of(run: PlannedRun, world: _World) -> DataSet:
     return _open(run.options.get("data") or str(run.arguments[0]), run.options, world)
 
 
-def _part(run: Run, world: _World) -> DataSet:
+def _part(run: PlannedRun, world: _World) -> DataSet:
     """Return the samples of the run's split, or all."""
     data = _data_of(run, world)
     split = run.options.get("split", "all")
     return data if split == "all" else data.only(split)
 
 
-def _labelled(run: Run, world: _World) -> DataSet:
+def _labelled(run: PlannedRun, world: _World) -> DataSet:
     data = _part(run, world)
     if all(sample.label is None for sample in data.samples):
         raise DataError(f"{data.name}, split {run.options['split']}: nothing has a label")
     return data
 
 
-def _pretrain(run: Run, world: _World) -> str:
+def _pretrain(run: PlannedRun, world: _World) -> str:
     config = run.config
     assert isinstance(config, PretrainConfig)
     data = _data_of(run, world).to_train(*run.options["split"])
@@ -148,7 +148,7 @@ def _pretrain(run: Run, world: _World) -> str:
     )
 
 
-def _finetune(run: Run, world: _World) -> str:
+def _finetune(run: PlannedRun, world: _World) -> str:
     config = run.config
     assert isinstance(config, FinetuneConfig)
     data = _data_of(run, world)
@@ -184,13 +184,13 @@ def _finetune(run: Run, world: _World) -> str:
     )
 
 
-def _evaluate(run: Run, world: _World) -> str:
+def _evaluate(run: PlannedRun, world: _World) -> str:
     data = _labelled(run, world)
     scored = scored_labels(world.labels[run.folder].labels, data.labels)
     return f"{len(data)} images; labels {scored.of_model}"
 
 
-def _split(run: Run, world: _World) -> str:
+def _split(run: PlannedRun, world: _World) -> str:
     data = _data_of(run, world)
     kind = parse_source(str(run.arguments[0]))[0]
     recipe = PAPER_RECIPES.get(kind)
@@ -207,13 +207,13 @@ def _split(run: Run, world: _World) -> str:
     return ", ".join(f"{name} {size}" for name, size in sizes.items())
 
 
-def _persons(run: Run, world: _World) -> str:
+def _persons(run: PlannedRun, world: _World) -> str:
     detector = open_finder(run.options["detector"])
     world.made.add(run.folder / PERSONS)
     return f"{len(_data_of(run, world))} images; detector {detector.name}"
 
 
-def _describe(run: Run, world: _World) -> str:
+def _describe(run: PlannedRun, world: _World) -> str:
     network, file = (run.options.get(name) for name in ("classifier", "classifier_weights"))
     if network and file:
         ObjectClassifier(network, Path(file))
@@ -221,7 +221,7 @@ def _describe(run: Run, world: _World) -> str:
     return f"{len(_data_of(run, world))} images; objects by {network or 'nothing'}"
 
 
-def _shard(run: Run, world: _World) -> str:
+def _shard(run: PlannedRun, world: _World) -> str:
     data = _data_of(run, world)
     if run.options.get("texts") in world.made:
         data = replace(data, samples=[replace(sample, text=sample.text or "A photo.") for sample in data.samples])
@@ -229,7 +229,7 @@ def _shard(run: Run, world: _World) -> str:
     return f"{len(data)} images"
 
 
-def _teacher(run: Run, world: _World) -> str:
+def _teacher(run: PlannedRun, world: _World) -> str:
     data = _data_of(run, world).to_train()
     count = sum(sample.text is not None for sample in data.samples)
     if not count:
@@ -238,7 +238,7 @@ def _teacher(run: Run, world: _World) -> str:
     return f"{count} images with texts"
 
 
-def _explain(run: Run, world: _World) -> str:
+def _explain(run: PlannedRun, world: _World) -> str:
     """Check the models of a figure: runs of the plan, or files of MAE with its decoder."""
     models = [str(model) for model in run.options["model"]]
     for model in models:
@@ -247,7 +247,7 @@ def _explain(run: Run, world: _World) -> str:
     return f"{len(models)} models"
 
 
-CHECKS: Mapping[str, Callable[[Run, _World], str]] = {
+CHECKS: Mapping[str, Callable[[PlannedRun, _World], str]] = {
     "pretrain": _pretrain,
     "finetune": _finetune,
     "evaluate": _evaluate,

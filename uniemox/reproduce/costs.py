@@ -14,7 +14,7 @@ from uniemox.checkpoints.classifier import load_classifier
 from uniemox.errors import ConfigError
 from uniemox.io.files import WEIGHTS, write_file
 from uniemox.reproduce.execute import gpus_of, to_do, work_ahead
-from uniemox.reproduce.plan import Run
+from uniemox.reproduce.plan import PlannedRun
 from uniemox.reproduce.study import BATCH, PRETRAIN_BATCH, PRETRAIN_GFLOP, STAGES
 from uniemox.training.counting import multiply_adds, parameter_count, timed
 from uniemox.training.run_folder import read_json
@@ -87,7 +87,7 @@ class Simulated:
     """Gradient traffic of each GPU, in the steps of a run that uses all GPUs."""
 
 
-def simulate(runs: Sequence[Run], *, gpus: int, images_per_s: float) -> Simulated:
+def simulate(runs: Sequence[PlannedRun], *, gpus: int, images_per_s: float) -> Simulated:
     """Simulate the runs of a plan on a number of GPUs, in the order in which they would start.
 
     Args:
@@ -97,7 +97,7 @@ def simulate(runs: Sequence[Run], *, gpus: int, images_per_s: float) -> Simulate
     seconds = {run.key: step_seconds(run, images_per_s) * run.images / batch_of(run) for run in trained}
     ahead = work_ahead(runs)
     finished = set[str]()
-    running = list[tuple[float, Run]]()
+    running = list[tuple[float, PlannedRun]]()
     waiting = sorted(runs, key=lambda run: -ahead[run.key])
     now = 0.0
     busy_s = 0.0
@@ -127,7 +127,7 @@ def simulate(runs: Sequence[Run], *, gpus: int, images_per_s: float) -> Simulate
     )
 
 
-def need_disk(runs: Sequence[Run], *, gpus: int) -> float:
+def need_disk(runs: Sequence[PlannedRun], *, gpus: int) -> float:
     """Return the maximum number of bytes still to be written.
 
     Raises:
@@ -149,23 +149,23 @@ def need_disk(runs: Sequence[Run], *, gpus: int) -> float:
     return needed
 
 
-def batch_of(run: Run) -> int:
+def batch_of(run: PlannedRun) -> int:
     """Return the images per step."""
     return (PRETRAIN_BATCH if run.kind == "pretrain" else BATCH)["paper"]
 
 
-def step_seconds(run: Run, images_per_s: float) -> float:
+def step_seconds(run: PlannedRun, images_per_s: float) -> float:
     """Return the time of a step: computation, then sending the gradients."""
     computing = batch_of(run) * run.gflop / (images_per_s * PRETRAIN_GFLOP) / run.processes
     return computing + gradient_bytes(run) / (NVLINK_GB_S * 1e9)
 
 
-def gradient_bytes(run: Run) -> float:
+def gradient_bytes(run: PlannedRun) -> float:
     """Return the bytes that each GPU sends in a step: a ring sends all gradients twice, except its own part."""
     return 2 * (run.processes - 1) / run.processes * run.parameters_m * 1e6 * BYTES
 
 
-def finished_bytes(run: Run) -> float:
+def finished_bytes(run: PlannedRun) -> float:
     """Return the bytes of a finished run, including the checkpoints that figure 9 shows."""
     if "save.keep_every" in run.options:
         checkpoints = 3 * STAGES
@@ -174,6 +174,6 @@ def finished_bytes(run: Run) -> float:
     return (FINISHED_COPIES[run.kind] + checkpoints) * run.parameters_m * 1e6 * BYTES
 
 
-def checkpoint_bytes(run: Run) -> float:
+def checkpoint_bytes(run: PlannedRun) -> float:
     """Return the bytes of a run's checkpoints: weights and two moments each."""
     return CHECKPOINTS_WHILE_RUNNING * 3 * run.parameters_m * 1e6 * BYTES

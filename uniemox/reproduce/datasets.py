@@ -12,7 +12,7 @@ from uniemox.reproduce.config import Scale
 from uniemox.reproduce.plan import Plan
 
 
-def table1(given: dict[str, str], scale: Scale) -> Plan:
+def table1(sources: dict[str, str], scale: Scale) -> Plan:
     """Plan Emo8's search words."""
 
     def words() -> Html:
@@ -20,9 +20,9 @@ def table1(given: dict[str, str], scale: Scale) -> Plan:
         return _table("Search words (cited)", "search words", ("emotion", "words"), rows)
 
     def domains() -> Html:
-        if not given:
-            return _nothing("--data emo8:PATH")
-        return Html("".join(_words_of(name, data) for name, data in _opened(given)))
+        if not sources:
+            return _no_data("--data emo8:PATH")
+        return Html("".join(_words_of(name, data) for name, data in _open_all(sources)))
 
     about = (
         "Emo8 was collected with ten words for each of Mikels' eight emotions. If a reader has search words, as "
@@ -31,32 +31,36 @@ def table1(given: dict[str, str], scale: Scale) -> Plan:
     return Plan(name="table1", title="Table I: Emo8's search words", scale=scale, about=about, parts=(words, domains))
 
 
-def table2(given: dict[str, str], scale: Scale) -> Plan:
+def table2(sources: dict[str, str], scale: Scale) -> Plan:
     """Plan the data sets, their sizes and labels."""
 
     def sizes() -> Html:
-        ours = dict(_opened(given))
+        datasets = dict(_open_all(sources))
         rows = [
-            (name, f"{count:,}", labels, kind, _counted(ours.pop(name, None)))
+            (name, f"{count:,}", labels, kind, _counted(datasets.pop(name, None)))
             for name, count, labels, kind in paper_tables()["table2_datasets"]
         ]
-        rows += [(name, UNKNOWN, UNKNOWN, UNKNOWN, _counted(data)) for name, data in ours.items()]
+        rows += [(name, UNKNOWN, UNKNOWN, UNKNOWN, _counted(data)) for name, data in datasets.items()]
         headings = ("data set", "images (cited)", "labels (cited)", "kind (cited)", "counted here (ours)")
         return render("reproduce/part.html", name="data sets", headings=headings, rows=rows)
 
     def classes() -> Html:
-        if not given:
-            return _nothing("--data KIND:PATH")
-        return Html("".join(_classes_of(name, data) for name, data in _opened(given)))
+        if not sources:
+            return _no_data("--data KIND:PATH")
+        return Html("".join(_classes_of(name, data) for name, data in _open_all(sources)))
 
     about = ("The paper's figures, and the counts of `uniemox data show` for the given data.",)
     return Plan(name="table2", title="Table II: data sets", scale=scale, about=about, parts=(sizes, classes))
 
 
-def _opened(given: dict[str, str]) -> list[tuple[str, DataSet]]:
-    """Return the data sets that can be opened."""
+def _open_all(sources: dict[str, str]) -> list[tuple[str, DataSet]]:
+    """Open the data sets, by name.
+
+    Raises:
+        UniemoxError: If one can't be opened; the message begins with its name.
+    """
     datasets = []
-    for name, source in given.items():
+    for name, source in sources.items():
         try:
             datasets.append((name, open_data(source)))
         except UniemoxError as error:
@@ -73,9 +77,7 @@ def _counted(data: DataSet | None) -> str:
 def _classes_of(name: str, data: DataSet, notes: Sequence[str] = ()) -> Html:
     splits = sorted({sample.split or "all" for sample in data.samples})
     counts = Counter((sample.label, sample.split or "all") for sample in data.samples)
-    rows = [
-        (label, *(f"{counts[place, split]:,}" for split in splits)) for place, label in enumerate(data.labels.labels)
-    ]
+    rows = [(label, *(f"{counts[i, split]:,}" for split in splits)) for i, label in enumerate(data.labels.labels)]
     return _table(f"{name}: {data.name} (ours)", name, ("emotion", *splits), rows, notes)
 
 
@@ -93,6 +95,6 @@ def _table(
     return render("reproduce/part.html", title=title, name=name, headings=headings, rows=rows, notes=notes)
 
 
-def _nothing(option: str) -> Html:
+def _no_data(option: str) -> Html:
     missing = f"No data set was given, so nothing is counted here; add {option}."
     return render("reproduce/part.html", missing=missing)

@@ -17,21 +17,23 @@ from typing import BinaryIO
 from uniemox.errors import ConfigError, DataError, StoppedError
 from uniemox.io.files import open_appending, read_limited, refuse_special, write_file
 from uniemox.io.stopping import StopRequest
-from uniemox.reproduce.plan import ONE_MACHINE, Run
+from uniemox.reproduce.plan import ONE_MACHINE, PlannedRun
 from uniemox.reproduce.results import is_done
 
 LOCKS = "locks"
 JOURNAL = "journal.jsonl"
-LOOK_EVERY_S = 0.2
-START_IMAGES = 4000  # time to start and end a command, in images of a small network
-TAIL = 4  # lines shown of a failed run's log
+POLL_INTERVAL_S = 0.2
+# Starting and ending a command takes about as long as this number of images in a small network.
+START_IMAGES = 4000
+# Lines of a failed run's log that are shown.
+LOG_TAIL_LINES = 4
 
 
 @dataclass(slots=True)
 class RunOutcome:
     """Outcome of a plan."""
 
-    done: list[Run] = field(default_factory=list)
+    done: list[PlannedRun] = field(default_factory=list)
     """Runs that are done, now or before."""
     failed: dict[str, str] = field(default_factory=dict)
     """Reason by key: the last lines of the run's log, or the failed run that it needs."""
@@ -40,7 +42,7 @@ class RunOutcome:
 
 @dataclass(slots=True)
 class _Started:
-    run: Run
+    run: PlannedRun
     process: subprocess.Popen[bytes]
     lock: BinaryIO
     began: float
@@ -48,7 +50,7 @@ class _Started:
 
 
 def execute(
-    runs: Sequence[Run],
+    runs: Sequence[PlannedRun],
     *,
     jobs: int = 1,
     gpus: int = 0,
@@ -61,20 +63,26 @@ def execute(
     commands save and end; then StoppedError is raised, and the same plan resumes from there.
 
     Args:
-        runs: In an order in which each follows those that it needs.
-        jobs: Number in parallel.
+        runs: Runs in an order in which each follows those that it needs.
+        jobs: Maximum number of runs in parallel.
         gpus: Number of this machine's GPUs to use; each command gets as many as it has processes, exclusively, and
             preparation of data gets none. 0: all commands share the GPUs that this process sees.
         watch: Called with the share of the work done, 0 to 1, and the current work.
 
     Raises:
-        ConfigError: For a run with more processes than there are GPUs.
+        ConfigError: If a run has more processes than there are GPUs.
+        StoppedError: After Ctrl-C or SIGTERM.
     """
-    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    free = ([str(i) for i in range(gpus)] if seen is None else [name for name in seen.split(",") if name])[:gpus]
-    most = max(map(gpus_of, runs), default=0)
-    if gpus and most > len(free):
-        raise ConfigError(f"a run of this plan has {most} processes, but there are {len(free)} GPUs; give fewer --gpus")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        free = [str(i) for i in range(gpus)]
+    else:
+        free = [name for name in visible.split(",") if name][:gpus]
+    max_processes = max(map(gpus_of, runs), default=0)
+    if gpus and max_processes > len(free):
+        raise ConfigError(
+            f"a run of this plan has {max_processes} processes, but there are {len(free)} GPUs; give fewer --gpus"
+        )
     began = time.perf_counter()
     ahead = work_ahead(runs)
     total = sum(map(_weight, runs))
@@ -91,50 +99,45 @@ def execute(
                 free += started.gpus
                 _end(started, outcome)
             finished = {run.key for run in outcome.done}
-            waiting = [run for run in waiting if not _settle(run, outcome, finished)]
+            waiting = [run for run in waiting if not _needs_no_start(run, outcome, finished)]
             for run in [run for run in waiting if all(needed.key in finished for needed in run.needs)]:
-                if gpus:
-                    own = tuple(free[: gpus_of(run)])
-                else:
-                    own = None
-                if len(running) == jobs or (own is not None and len(own) < gpus_of(run)):
-                    break  # the first in line gets the GPUs first
-                if (now := _start(run, own)) is not None:
+                run_gpus = tuple(free[: gpus_of(run)]) if gpus else None
+                if len(running) == jobs or (run_gpus is not None and len(run_gpus) < gpus_of(run)):
+                    # The first run in line gets the next free GPUs, or runs with many GPUs would never start.
+                    break
+                if (started_run := _start(run, run_gpus)) is not None:
                     waiting.remove(run)
-                    running.append(now)
-                    free = free[len(own or ()) :]
-            if waiting:
-                idle = "waiting for another process"
-            else:
-                idle = "no run is left"
+                    running.append(started_run)
+                    free = free[len(run_gpus or ()) :]
+            idle = "waiting for another process" if waiting else "no run is left"
             names = ", ".join(entry.run.name for entry in running) or idle
             watch(sum(map(_weight, outcome.done)) / total if total else 1.0, names)
             if waiting or running:
-                time.sleep(LOOK_EVERY_S)
+                time.sleep(POLL_INTERVAL_S)
     outcome.seconds = time.perf_counter() - began
     return outcome
 
 
-def to_do(runs: Sequence[Run]) -> list[Run]:
+def to_do(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
     """Return the runs that are still needed: final runs that are not done, and everything that they need.
 
     A deleted intermediate result is only made again if a run needs it.
     """
     needed = {other.key for run in runs for other in run.needs}
     wanted = {run.key for run in runs if run.key not in needed}
-    pending_runs = []
+    pending = []
     for run in reversed(runs):
         if run.key in wanted and not is_done(run):
             wanted |= {other.key for other in run.needs}
-            pending_runs.append(run)
-    return pending_runs[::-1]
+            pending.append(run)
+    return pending[::-1]
 
 
-def _weight(run: Run) -> int:
+def _weight(run: PlannedRun) -> int:
     return START_IMAGES + run.images
 
 
-def work_ahead(runs: Sequence[Run]) -> dict[str, int]:
+def work_ahead(runs: Sequence[PlannedRun]) -> dict[str, int]:
     """Return the work of the longest chain that begins with each run. Long chains go first."""
     after: dict[str, int] = {}
     for run in reversed(runs):
@@ -144,13 +147,13 @@ def work_ahead(runs: Sequence[Run]) -> dict[str, int]:
     return after
 
 
-def _settle(run: Run, outcome: RunOutcome, finished: set[str]) -> bool:
+def _needs_no_start(run: PlannedRun, outcome: RunOutcome, finished: set[str]) -> bool:
     """Return True if a run needs no action: it can't be done, needs a failed run, or another process did it."""
     if run.missing is not None:
         return True
-    lost = next((needed for needed in run.needs if needed.key in outcome.failed), None)
-    if lost is not None:
-        outcome.failed[run.key] = f"it needs a failed run: {lost.name}"
+    failed_run = next((needed for needed in run.needs if needed.key in outcome.failed), None)
+    if failed_run is not None:
+        outcome.failed[run.key] = f"it needs a failed run: {failed_run.name}"
     elif all(needed.key in finished for needed in run.needs) and is_done(run):
         outcome.done.append(run)
         finished.add(run.key)
@@ -159,16 +162,16 @@ def _settle(run: Run, outcome: RunOutcome, finished: set[str]) -> bool:
     return True
 
 
-def gpus_of(run: Run) -> int:
+def gpus_of(run: PlannedRun) -> int:
     """Return the number of GPUs of a command; preparation of data uses none."""
     return 0 if run.kind.startswith("data ") else run.processes
 
 
-def _start(run: Run, gpus: tuple[str, ...] | None = None) -> _Started | None:
+def _start(run: PlannedRun, gpus: tuple[str, ...] | None = None) -> _Started | None:
     """Start a command that holds the run's lock while it lives; None if another process holds the lock.
 
     Args:
-        gpus: The only visible ones; None: all of this process.
+        gpus: GPUs that the command sees; None: all that this process sees.
     """
     lock = run.root / LOCKS / f"{run.key}.lock"
     folders = lock.parent, run.log.parent, run.mark.parent, run.folder.parent
@@ -176,21 +179,20 @@ def _start(run: Run, gpus: tuple[str, ...] | None = None) -> _Started | None:
         refuse_special(path)
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
-    held = open_appending(lock)
+    lock_file = open_appending(lock)
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        held.close()
+        lock_file.close()
         return None
-    if is_done(run):  # done by another process meanwhile
-        held.close()
+    if is_done(run):
+        # Another process has done it in the meantime.
+        lock_file.close()
         return None
-    if run.makes is None and run.scores is None:  # a file in its folder, which keeps growing
+    if run.makes is None and run.scores is None:
+        # Such a command writes a growing file to its folder, and does not create the folder.
         run.folder.mkdir(parents=True, exist_ok=True)
-    if gpus is None:
-        own = {}
-    else:
-        own = {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
+    gpu_variables = {} if gpus is None else {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
     start = [sys.executable, "-m"]
     if run.processes > 1:
         start += ["torch.distributed.run", *ONE_MACHINE, f"--nproc-per-node={run.processes}", "-m"]
@@ -203,11 +205,13 @@ def _start(run: Run, gpus: tuple[str, ...] | None = None) -> _Started | None:
             stdout=log,
             stderr=log,
             # Waiting threads leave the core to other commands.
-            env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "NO_COLOR": "1", **own},
-            pass_fds=(held.fileno(),),
-            start_new_session=True,  # this process forwards Ctrl-C, once
+            env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "NO_COLOR": "1", **gpu_variables},
+            # The command inherits the lock, which stays locked if this process is killed.
+            pass_fds=(lock_file.fileno(),),
+            # In its own session the command gets no Ctrl-C from the terminal; this process forwards it, once.
+            start_new_session=True,
         )
-    return _Started(run, process, held, time.perf_counter(), gpus or ())
+    return _Started(run, process, lock_file, time.perf_counter(), gpus or ())
 
 
 def _end(started: _Started, outcome: RunOutcome) -> None:
@@ -220,12 +224,11 @@ def _end(started: _Started, outcome: RunOutcome) -> None:
     if code == 0 and is_done(run):
         outcome.done.append(run)
         return
-    if code:
-        made = ""
-    else:
-        made = "; it ended without an error, but did not write its output"
+    explanation = "" if code else "; it ended without an error, but did not write its output"
     lines = [line.strip() for line in read_limited(run.log).decode("utf-8", "replace").splitlines() if line.strip()]
-    outcome.failed[run.key] = f"exit code {code}{made}: {' / '.join(lines[-TAIL:])} (all of it: {run.log})"
+    outcome.failed[run.key] = (
+        f"exit code {code}{explanation}: {' / '.join(lines[-LOG_TAIL_LINES:])} (all of it: {run.log})"
+    )
 
 
 def _clear(started: _Started) -> None:
@@ -250,29 +253,27 @@ def seconds_of(root: Path) -> dict[str, float]:
     """Return the time of every run by key, over all its starts, from the journal.
 
     Raises:
-        DataError: For a bad one.
+        DataError: If the journal can't be read.
     """
     path = root / JOURNAL
     seconds = dict[str, float]()
     refuse_special(path)
     try:
-        if path.exists():
-            lines = read_limited(path).splitlines()
-        else:
-            lines = []
+        lines = read_limited(path).splitlines() if path.exists() else []
     except OSError as error:
         raise DataError(f"{path} can't be read ({error.strerror}); remove it") from error
     for line in lines:
         try:
             entry = json.loads(line)
             seconds[entry["key"]] = seconds.get(entry["key"], 0.0) + float(entry["seconds"])
-        except (ValueError, KeyError, TypeError, RecursionError):  # an incomplete line
+        except (ValueError, KeyError, TypeError, RecursionError):
+            # A killed process may leave an incomplete line.
             continue
     return seconds
 
 
 def _stop(running: Sequence[_Started], number: int) -> None:
-    """Let the running commands save and end."""
+    """Let the running commands save and end, and raise StoppedError."""
     for started in running:
         started.process.send_signal(signal.SIGTERM)
     for started in running:

@@ -19,7 +19,7 @@ from uniemox.io.html import Html, jpeg_url, render
 from uniemox.io.images import decode
 from uniemox.reproduce.ablations import NO_ALIGNMENT, NO_VISUAL
 from uniemox.reproduce.config import Name
-from uniemox.reproduce.plan import OUT, Plan, Run
+from uniemox.reproduce.plan import OUT, Plan, PlannedRun
 from uniemox.reproduce.results import is_done
 from uniemox.reproduce.sources import DataSource, digest_of_weights
 from uniemox.reproduce.study import Study
@@ -34,24 +34,26 @@ MAX_SIDE_PX = 640
 def write_images(data: DataSet, out: Path, *, count: int, seed: int, with_emotion: bool = False) -> list[Path]:
     """Draw images, taking classes in turn, and write 00.png, 01.png, ... with a list of labels and texts.
 
-    Known people are written to persons.jsonl.
-    Unreadable images are skipped.
+    Known people are written to persons.jsonl. Unreadable images are skipped.
 
     Args:
-        count: At least 1; fewer are written if there are fewer.
+        data: Data set to draw from.
+        out: Folder to write to.
+        count: Number of images, at least 1; fewer are written if there are fewer.
+        seed: Random seed for the selection.
         with_emotion: End the texts with the emotion if the annotation has one, as in `text_of`.
 
     Raises:
-        ConfigError: For a count below 1.
-        DataError: If none can be read.
+        ConfigError: If the count is below 1.
+        DataError: If no image can be read.
     """
     if count < 1:
         raise ConfigError(f"--count must be at least 1, got {count}")
     out.mkdir(parents=True, exist_ok=True)
-    listed: list[dict[str, Any]] = []
+    entries: list[dict[str, Any]] = []
     people = [json_line({"detector": f"as {data.name} has them"})]
     for sample in _in_turn(data, seed):
-        if len(listed) == count:
+        if len(entries) == count:
             break
         try:
             image, _ = decode_sample(sample)
@@ -59,17 +61,17 @@ def write_images(data: DataSet, out: Path, *, count: int, seed: int, with_emotio
             continue
         width = image.width
         image.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX), Image.Resampling.LANCZOS)
-        name = f"{len(listed):02d}.png"
+        name = f"{len(entries):02d}.png"
         image.save(out / name)
         if (boxes := _boxes(sample, image.width / width)) is not None:
             people.append(json_line({"key": name, "boxes": boxes}))
         text = text_of(sample, with_emotion)
-        listed.append({"file": name, "key": sample.key, "label": data.label_of(sample), "text": text})
-    if not listed:
+        entries.append({"file": name, "key": sample.key, "label": data.label_of(sample), "text": text})
+    if not entries:
         raise DataError(f"none of the images of {data.name} can be read")
     write_file(out / PERSONS, b"".join(people).decode())
-    write_file(out / LIST, json.dumps({"data": data.name, "seed": seed, "pictures": listed}, indent=2) + "\n")
-    return [out / entry["file"] for entry in listed]
+    write_file(out / LIST, json.dumps({"data": data.name, "seed": seed, "pictures": entries}, indent=2) + "\n")
+    return [out / entry["file"] for entry in entries]
 
 
 def _boxes(sample: Sample, scale: float) -> list[list[float]] | None:
@@ -97,42 +99,46 @@ def _in_turn(data: DataSet, seed: int) -> Iterator[Sample]:
     waiting: dict[int | None, list[Sample]] = {}
     for sample in shuffled:
         waiting.setdefault(sample.label, []).append(sample)
-    places = sorted(waiting, key=lambda label: -1 if label is None else label)
+    labels = sorted(waiting, key=lambda label: -1 if label is None else label)
     while any(waiting.values()):
-        for label in places:
+        for label in labels:
             if waiting[label]:
                 yield waiting[label].pop(0)
 
 
-SHOWN = 8  # images per sheet, one of each of eight classes
+# Images per sheet: one of each of eight classes.
+SHOWN_IMAGES = 8
 SHOWN_PX = 420
 SHEET_PX = 1600
-SCHEMES = 100  # schemes of figure 6; the paper says "many"
-COMPARED = ("DINO", "MAE", "MoCoV3", "SiameseIM", "TinyMIM", "dBOT")  # figure 8
-PAPER_DATA = {"fig4": "EmoSet", "fig6": "Emo8", "fig8": "EmoSet", "fig9": "EmoSet"}  # data set of the paper's images
+# Number of schemes in figure 6; the paper says "many".
+SCHEMES = 100
+# Methods of figure 8, except the two that need no checkpoint.
+FIG8_METHODS = ("DINO", "MAE", "MoCoV3", "SiameseIM", "TinyMIM", "dBOT")
+# Data set of the images that the paper shows.
+PAPER_DATA = {"fig4": "EmoSet", "fig6": "Emo8", "fig8": "EmoSet", "fig9": "EmoSet"}
 RECONSTRUCTION = {**{**NO_ALIGNMENT, **NO_VISUAL}, **{"model.losses.person_reconstruction": 0, "model.fusion": None}}
 
 
 def fig4(study: Study) -> Plan:
     """Plan figure 4: images with the texts made from their annotations."""
     target = _target(study, "fig4")
-    drawn = _images(study, target, "" if study.is_demo else "train")
+    images_run = _images(study, target, "" if study.is_demo else "train")
 
     def sheet() -> Html:
-        if not is_done(drawn):
-            return render("reproduce/not_run.html", run=drawn)
-        images = [
+        if not is_done(images_run):
+            return render("reproduce/not_run.html", run=images_run)
+        entries = [
             {
                 "label": entry["label"] or "no label",
                 "text": entry["text"] or "no text",
-                "url": jpeg_url(_image(drawn.folder / entry["file"]), max_side_px=SHOWN_PX),
+                "url": jpeg_url(_image(images_run.folder / entry["file"]), max_side_px=SHOWN_PX),
             }
-            for entry in read_images(drawn.folder)
+            for entry in read_images(images_run.folder)
         ]
-        return render("reproduce/figure.html", images=images)
+        return render("reproduce/figure.html", images=entries)
 
     about = "The teacher's texts in pre-training. Images are drawn at random, one class after the other."
-    return _plan(study, "fig4", "images and their texts", (about,), drawn, sheet)
+    return _plan(study, "fig4", "images and their texts", (about,), images_run, sheet)
 
 
 def fig6(study: Study) -> Plan:
@@ -156,17 +162,17 @@ def fig6(study: Study) -> Plan:
 def fig8(study: Study) -> Plan:
     """Plan figure 8: Grad-CAM of each method in the last block."""
     target = _target(study, "fig8")
-    drawn = _images(study, target)
-    names = [SCRATCH, *(name for name in COMPARED if name in study.weights), OURS]
+    images_run = _images(study, target)
+    names = [SCRATCH, *(name for name in FIG8_METHODS if name in study.weights), OURS]
     models = [study.finetune(method_of(study, name), target, seed=study.seeds[0]) for name in names]
-    run = Run(
+    run = PlannedRun(
         name="figure 8",
         kind="explain",
-        arguments=(drawn.folder,),
+        arguments=(images_run.folder,),
         options={"model": tuple(model.folder for model in models), "method": "grad-cam", "out": f"{OUT}/{SHEET}"},
         root=study.config.out,
         makes=SHEET,
-        needs=(drawn, *models),
+        needs=(images_run, *models),
     )
     about = (
         f"Columns from the left: {', '.join(names)}. A row is an image; the colour is the Grad-CAM of the prediction "
@@ -179,25 +185,25 @@ def fig8(study: Study) -> Plan:
 
 def fig9(study: Study) -> Plan:
     """Plan figure 9: reconstruction of hidden patches by our pre-training and by reconstruction alone."""
-    drawn = _images(study, _target(study, "fig9"))
+    images_run = _images(study, _target(study, "fig9"))
     mae = study.weights.get("MAE")
-    alone = study.pretrain("reconstruction alone", RECONSTRUCTION)
-    whole = study.pretrain()
-    run = Run(
+    scene_only = study.pretrain("reconstruction alone", RECONSTRUCTION)
+    full = study.pretrain()
+    run = PlannedRun(
         name="figure 9",
         kind="explain",
-        arguments=("reconstruct", drawn.folder),
-        options={"model": (whole.folder, alone.folder, *([mae] if mae else [])), "out": f"{OUT}/{SHEET}"},
+        arguments=("reconstruct", images_run.folder),
+        options={"model": (full.folder, scene_only.folder, *([mae] if mae else [])), "out": f"{OUT}/{SHEET}"},
         root=study.config.out,
         makes=SHEET,
-        needs=(drawn, whole, alone),
+        needs=(images_run, full, scene_only),
         digests=digest_of_weights(mae) if mae else (),
     )
+    last_column = f", of {mae}." if mae else " with --weights MAE=mae_visualize_vit_large.pth, a file with its decoder."
     about = (
         "UniEmoX, and the same network trained by reconstruction of the scene alone, which is MAE's objective, on the "
         "same images for the same number of steps. The paper compares with MAE's own weights, which were trained on "
-        "ten times as many images for eight times as many epochs: the last column"
-        + (f", of {mae}." if mae else " with --weights MAE=mae_visualize_vit_large.pth, a file with its decoder.")
+        f"ten times as many images for eight times as many epochs: the last column{last_column}"
     )
     sheet = partial(_sheet_of, run, SHEET, "Images, their visible patches, and their reconstructions")
     return _plan(study, "fig9", "what is rebuilt", (about,), run, sheet)
@@ -208,34 +214,43 @@ def _target(study: Study, figure: str) -> DataSource:
     targets = study.targets
     if study.is_demo:
         return targets[0]
-    papers = next(target for target in targets if target.name == PAPER_DATA[figure])
-    is_given = [target for target in targets if target.digests]
-    if papers in is_given or not is_given:
-        return papers
-    return is_given[0]
+    paper_target = next(target for target in targets if target.name == PAPER_DATA[figure])
+    available = [target for target in targets if target.digests]
+    if paper_target in available or not available:
+        return paper_target
+    return available[0]
 
 
-def _images(study: Study, target: DataSource, split: str = "") -> Run:
-    """Return a run that writes images as files.  split: empty: images that were not trained on."""
+def _images(study: Study, target: DataSource, split: str = "") -> PlannedRun:
+    """Return a run that writes images as files.
+
+    Args:
+        study: The study.
+        target: Data set to draw from.
+        split: Split to draw from; empty: the scored split, whose images no model was trained on.
+    """
     data = target.scored.with_people()
     options = {"data": data.source, "split": split or target.split, **data.files, **data.people}
-    options |= {"count": SHOWN, "seed": study.seeds[0], "out": OUT}
-    options |= {"with_emotion": True} if study.with_emotion else {}
+    options |= {"count": SHOWN_IMAGES, "seed": study.seeds[0], "out": OUT}
+    if study.with_emotion:
+        options["with_emotion"] = True
     return data.run(study.config.out, "images to show", "reproduce images", options=options, makes=LIST)
 
 
-def _plan(study: Study, name: Name, title: str, about: tuple[str, ...], run: Run, sheet: Callable[[], Html]) -> Plan:
+def _plan(
+    study: Study, name: Name, title: str, about: tuple[str, ...], run: PlannedRun, sheet: Callable[[], Html]
+) -> Plan:
     """Plan a page with a run's output, with a note if the images are not from the paper's data set."""
     dataset = _target(study, name).name
-    papers = PAPER_DATA[name]
-    if not study.is_demo and dataset != papers:
-        about += (f"The images are from {dataset}; the paper shows {papers}, which was not given.",)
+    paper_dataset = PAPER_DATA[name]
+    if not study.is_demo and dataset != paper_dataset:
+        about += (f"The images are from {dataset}; the paper shows {paper_dataset}, which was not given.",)
     title = f"Figure {name.removeprefix('fig')}: {title}"
     scale = study.config.scale
     return Plan(name=name, title=title, scale=scale, about=about, more=(run,), parts=(sheet,))
 
 
-def _sheet_of(run: Run, name: str, caption: str) -> Html:
+def _sheet_of(run: PlannedRun, name: str, caption: str) -> Html:
     """Return an image that a run wrote, as HTML."""
     path = run.folder / name
     if not path.exists():

@@ -21,7 +21,7 @@ from uniemox.reproduce.sources import PAPER_SETS
 from uniemox.reproduce.study import HISTOGRAM
 
 CSV_FIELDS = (
-    *("method", "network", "data", "mark", *(one.name for one in fields(Score))),
+    *("method", "network", "data", "mark", *(score_field.name for score_field in fields(Score))),
     *("paper_percent", "gain", "gain_low", "gain_high"),
     *("over_histogram", "over_histogram_low", "over_histogram_high", "beats_histogram", "why"),
 )
@@ -58,15 +58,17 @@ class Findings:
 
     def scored(self, name: str | None = None) -> list[Record]:
         """Return the records with a score, of a column or of all."""
-        return [one for one in self.records.values() if one["mark"] == "ours" and name in (None, one["data"])]
+        return [
+            record for record in self.records.values() if record["mark"] == "ours" and name in (None, record["data"])
+        ]
 
     def has_gains(self, name: str) -> bool:
         """Return True if this column has a column of gains next to it; curves have too many columns for that."""
-        return not self.plan.is_curve and any(one["gain"] is not None for one in self.scored(name))
+        return not self.plan.is_curve and any(record["gain"] is not None for record in self.scored(name))
 
     def chance(self, name: str | None = None) -> float | None:
         """Return the chance level of a column, or of all; None if unknown or different."""
-        levels = {one["chance"] for one in self.scored(name)}
+        levels = {record["chance"] for record in self.scored(name)}
         return levels.pop() if len(levels) == 1 else None
 
     def as_dict(self) -> dict[str, Any]:
@@ -81,14 +83,16 @@ class Findings:
 
 
 def records_of(plan: Plan, failed: set[str]) -> dict[tuple[str, str], dict[str, Any]]:
-    """Return a dictionary of `CSV_FIELDS`, in their order, for each method and data set.  failed: keys of runs."""
+    """Return a dictionary of `CSV_FIELDS`, in their order, for each method and data set.
+
+    Args:
+        plan: The plan.
+        failed: Keys of failed runs.
+    """
     rows = {row.name: row for row in plan.rows}
     records = {}
     scores = {(row.name, name): score_of(cell) for row in plan.rows for name, cell in row.cells.items()}
-    if plan.reference in rows:
-        reference = rows[plan.reference].cells
-    else:
-        reference = {}
+    reference = rows[plan.reference].cells if plan.reference in rows else {}
     for (method, name), score in scores.items():
         row = rows[method]
         cell = rows[method].cells[name]
@@ -110,10 +114,10 @@ def _cost(row: TableRow) -> NetworkCost | None:
     return next((measure_run(run.folder) for run in runs if (run.folder / WEIGHTS).exists()), None)
 
 
-# left: names of 50 letters
+# Margin on the left, wide enough for names of 50 letters.
 LEFT_PX = 330
 WIDTH_PX = 840
-# of a drawing of lines
+# Upper and lower end of the curves.
 TOP_PX = 26
 BOTTOM_PX = 346
 TICKS = 5
@@ -124,14 +128,20 @@ def dots(title: str, rows: Mapping[str, Record], *, chance: float | None) -> Htm
     """Draw one row per method: our score as a dot with its interval, the paper's as a hollow square, chance dashed.
 
     Args:
-        rows: At least one with a score.
+        title: Title of the drawing.
+        rows: Records by method, at least one with a score.
+        chance: Accuracy of chance; None: do not draw it.
     """
-    shown = {name: one for name, one in rows.items() if one["accuracy"] is not None or one["paper_percent"] is not None}
-    scale = _scale(shown.values(), chance)
+    visible = {
+        name: record
+        for name, record in rows.items()
+        if record["accuracy"] is not None or record["paper_percent"] is not None
+    }
+    scale = _scale(visible.values(), chance)
     return render(
         "reproduce/dots.svg",
         title=title,
-        rows=shown,
+        rows=visible,
         chance=chance,
         ticks=_ticks(scale),
         x=lambda share: LEFT_PX + position(share, scale) / 100 * (WIDTH_PX - LEFT_PX - 16),
@@ -145,20 +155,26 @@ def curves(title: str, columns: Sequence[str], rows: Mapping[str, Sequence[Recor
     """Draw one line per method over the columns, placed by their numeric value.
 
     Args:
-        columns: Such as 10%, rising.
-        rows: One record per column.
+        title: Title of the drawing.
+        columns: Rising percentages, such as 10%.
+        rows: Records by method, one per column.
+        chance: Accuracy of chance; None: do not draw it.
     """
-    scale = _scale([dot for line in rows.values() for dot in line], chance)
+    scale = _scale([record for records in rows.values() for record in records], chance)
     shares = [float(column.rstrip("%")) for column in columns]
     span = (shares[-1] - shares[0]) or 1.0
-    places = [LEFT_PX + 30 + (share - shares[0]) / span * (WIDTH_PX - LEFT_PX - 60) for share in shares]
+    positions = [LEFT_PX + 30 + (share - shares[0]) / span * (WIDTH_PX - LEFT_PX - 60) for share in shares]
     return render(
         "reproduce/curves.svg",
         title=title,
-        columns=dict(zip(columns, places, strict=True)),
+        columns=dict(zip(columns, positions, strict=True)),
         rows=[
-            (name, colour, [(x, dot) for x, dot in zip(places, line, strict=True) if dot["accuracy"] is not None])
-            for (name, line), colour in zip(rows.items(), cycle(COLOURS), strict=False)
+            (
+                name,
+                colour,
+                [(x, record) for x, record in zip(positions, records, strict=True) if record["accuracy"] is not None],
+            )
+            for (name, records), colour in zip(rows.items(), cycle(COLOURS), strict=False)
         ],
         chance=chance,
         ticks=_ticks(scale),
@@ -171,8 +187,8 @@ def curves(title: str, columns: Sequence[str], rows: Mapping[str, Sequence[Recor
 
 
 def _scale(points: Collection[Record], chance: float | None) -> tuple[float, float]:
-    papers = [one["paper_percent"] / 100 for one in points if one["paper_percent"] is not None]
-    return scale_of([chance, *papers, *(one[end] for one in points for end in ("accuracy", "low", "high"))])
+    papers = [record["paper_percent"] / 100 for record in points if record["paper_percent"] is not None]
+    return scale_of([chance, *papers, *(record[end] for record in points for end in ("accuracy", "low", "high"))])
 
 
 def _ticks(scale: tuple[float, float]) -> list[float]:
@@ -185,19 +201,21 @@ BELOW_NOTE = (
     "If the two were scored on different images: the row's own interval is not above the histogram's accuracy. With "
     "two seeds, which have no interval: the mean is not above the histogram's accuracy."
 )
-OVER = {  # basis of the intervals
+# Words for the basis of an interval, see `Score.over`.
+INTERVAL_BASES = {
     "seeds and pictures": "over training seeds (Student's t) and images",
     "pictures": "with one seed, over images (bootstrap), for this run",
     "none": "with two seeds, none",
 }
-PAPER_NEAR_PERCENT = 1.0  # figures of the paper within this distance of 1 / classes are flagged
+# Figures of the paper within this distance of 1 / classes are flagged.
+PAPER_NEAR_PERCENT = 1.0
 
 
 def write_page(plan: Plan, outcome: RunOutcome, root: Path) -> Path:
-    """Write ROOT/NAME-SCALE.html, with .json and .csv next to it. Returns the page.
+    """Write ROOT/NAME-SCALE.html, with .json and .csv next to it, and return the page.
 
     Raises:
-        DataError: If it can't.
+        DataError: If a file can't be written.
     """
     path = root / f"{plan.name}-{plan.scale}.html"
     findings = Findings(plan, outcome, root)
@@ -211,7 +229,7 @@ def write_page(plan: Plan, outcome: RunOutcome, root: Path) -> Path:
         found=findings,
         seconds=sum(run["seconds"] or 0.0 for run in findings.runs),
         notes=list(_notes(findings)),
-        # cited rows are shown only if the paper has figures for the same columns
+        # Cited rows are shown only if the paper has figures for the same columns.
         rows=[row for row in plan.rows if not row.is_cited or _is_cited(row, findings.ours)],
         record_of=findings.record,
         failure_of=lambda row, name: next(
@@ -223,9 +241,9 @@ def write_page(plan: Plan, outcome: RunOutcome, root: Path) -> Path:
         below=BELOW,
         histogram=HISTOGRAM,
         chances={
-            name: [_percents({one[level] for one in those}) for level in ("chance", "uniform")]
-            for name, those in scores.items()
-            if those
+            name: [_percents({record[level] for record in records}) for level in ("chance", "uniform")]
+            for name, records in scores.items()
+            if records
         },
         drawings=list(_drawings(findings)) if plan.rows else (),
         cited=cited,
@@ -250,25 +268,27 @@ def _is_cited(row: TableRow, columns: Collection[str]) -> bool:
 
 def _notes(findings: Findings) -> Iterator[str]:
     """Yield explanations of the intervals and marks."""
-    ways = {one["over"] for one in findings.scored()}
-    if ways:
-        over = "; ".join(words for name, words in OVER.items() if name in ways)
+    bases = {record["over"] for record in findings.scored()}
+    if bases:
+        intervals = "; ".join(words for name, words in INTERVAL_BASES.items() if name in bases)
         yield (
-            f"95 % intervals: {over}. Near chance: the interval, or the one over images, contains the accuracy of the "
-            "most common class."
+            f"95 % intervals: {intervals}. Near chance: the interval, or the one over images, contains the accuracy "
+            "of the most common class."
         )
-    if any(one["beats_histogram"] is not None for one in findings.records.values()):
+    if any(record["beats_histogram"] is not None for record in findings.records.values()):
         yield BELOW_NOTE
 
 
 def _points(record: Record, name: str) -> str:
-    """Format a difference of a record in percentage points.  name: gain or over_histogram."""
+    """Format a difference of a record in percentage points.
+
+    Args:
+        record: The record.
+        name: Field of the difference, gain or over_histogram.
+    """
     difference, low, high = (record[f"{name}{end}"] for end in ("", "_low", "_high"))
     if low is None:
-        if record["over"] == "none":
-            reason = "two seeds"
-        else:
-            reason = "different images"
+        reason = "two seeds" if record["over"] == "none" else "different images"
         return f"{100 * difference:+.1f} (no interval: {reason})"
     return f"{100 * difference:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
 
@@ -285,7 +305,7 @@ def _drawings(findings: Findings) -> Iterator[tuple[str, Html, str]]:
     plan = findings.plan
     if plan.is_curve and findings.ours:
         rows = {row.name: [findings.record(row, name) for name in plan.columns] for row in plan.rows}
-        rows = {name: line for name, line in rows.items() if any(one["accuracy"] is not None for one in line)}
+        rows = {name: line for name, line in rows.items() if any(record["accuracy"] is not None for record in line)}
         title = "Accuracy over the share of the training data"
         words = "Vertical lines: 95 % intervals; dashed: chance, if it is the same for all."
         yield "", curves(title, plan.columns, rows, chance=findings.chance()), words
@@ -298,7 +318,7 @@ def _drawings(findings: Findings) -> Iterator[tuple[str, Html, str]]:
 
 
 def _audited(folder: str) -> str:
-    """Return settings of the runs that train."""
+    """Return what a run's folder lacks to be repeatable; yes if nothing."""
     try:
         lacking = audit(Path(folder))
     except UniemoxError:

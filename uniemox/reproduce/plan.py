@@ -23,10 +23,11 @@ from uniemox.reproduce.config import Scale
 from uniemox.reproduce.protocol import Protocol
 from uniemox.training.run_folder import PACKAGES
 
-# placeholders in a run's arguments and options: its folder, and its hash
+# Placeholders in a run's arguments and options: its folder, and its hash.
 OUT = "{out}"
 KEY = "{key}"
-NOT_HASHED = ("name", "key_from")  # the scores' name and the key's place do not change results
+# The name of the scores and the variable of the API key do not change results.
+NOT_HASHED = ("name", "key_from")
 RUNS = "runs"
 MARKS = "done"
 LOGS = "logs"
@@ -35,7 +36,7 @@ ONE_MACHINE = ("--standalone", "--local-addr", "127.0.0.1")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class PlannedRun:
     """One command."""
 
     name: str = field(compare=False)
@@ -51,11 +52,11 @@ class Run:
     """Hashes of its inputs, except other runs' folders, whose names contain their hashes."""
     makes: str | None = None
     """Last file that it writes, in its folder; None: a mark records that it is done."""
-    model: "Run | None" = None
+    model: "PlannedRun | None" = None
     """Run that it evaluates, to whose folder the scores go."""
     scores: tuple[str, str] | None = None
     """Data and split of an evaluating run."""
-    needs: tuple["Run", ...] = ()
+    needs: tuple["PlannedRun", ...] = ()
     """Runs that must be done before."""
     images: int = 0
     """Images that pass through a network, over all epochs, used to estimate the time."""
@@ -75,7 +76,11 @@ class Run:
 
     @cached_property
     def config(self) -> PretrainConfig | FinetuneConfig:
-        """Settings of a training run: its preset, changed by its options. Raises ConfigError."""
+        """Settings of a training run: its preset, changed by its options.
+
+        Raises:
+            ConfigError: If an option has a value that the config refuses.
+        """
         preset: Any = (PRETRAININGS if self.kind == "pretrain" else FINETUNINGS)[self.options["preset"]]()
         names = {part.name for part in fields(preset)}
         return changed(preset, {name: value for name, value in self.options.items() if name.split(".")[0] in names})
@@ -135,25 +140,33 @@ def option_words(name: str, value: Any) -> Iterator[str]:
     """
     section, dot, last = name.replace("_", "-").rpartition(".")
     option = f"--{section}{dot}{'no-' if value is False else ''}{last}"
-    for one in value if isinstance(value, tuple) else (value,):
+    values = value if isinstance(value, tuple) else (value,)
+    for single in values:
         yield option
-        if not isinstance(one, bool):
-            yield "none" if one is None else f"{one:g}" if isinstance(one, float) else str(one)
+        # A Boolean is in the option's name.
+        if single is None:
+            yield "none"
+        elif isinstance(single, float):
+            yield f"{single:g}"
+        elif not isinstance(single, bool):
+            yield str(single)
 
 
 def changed(config: Any, options: Mapping[str, Any]) -> Any:
     """Return a config with other values, by dotted names.
 
     Raises:
-        ConfigError: For values that it does not accept.
+        ConfigError: If the config refuses a value.
 
     >>> changed(FinetuneConfig(), {"network.fusion": "gated", "seed": 3}).network.fusion
     'gated'
     """
     values: dict[str, Any] = {name: value for name, value in options.items() if "." not in name}
     for section in dict.fromkeys(name.split(".")[0] for name in options if "." in name):
-        inner = {name.partition(".")[2]: value for name, value in options.items() if name.startswith(f"{section}.")}
-        values[section] = changed(getattr(config, section), inner)
+        section_options = {
+            name.partition(".")[2]: value for name, value in options.items() if name.startswith(f"{section}.")
+        }
+        values[section] = changed(getattr(config, section), section_options)
     return replace(config, **values)
 
 
@@ -168,7 +181,7 @@ class Cell:
 
     paper: float | None = None
     """The paper's figure, percent."""
-    runs: tuple[Run, ...] = ()
+    runs: tuple[PlannedRun, ...] = ()
     """Evaluations for our figure, one per seed."""
     why: str = ""
     """Reason why there are no runs."""
@@ -178,7 +191,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class TableRow:
-    """A method."""
+    """Row of a table: one method."""
 
     name: str
     cells: Mapping[str, Cell]
@@ -209,19 +222,19 @@ class Plan:
     """Row to which the others are compared, image by image."""
     is_curve: bool = False
     """True if the columns are points on one axis, drawn as one line per row."""
-    more: tuple[Run, ...] = ()
+    more: tuple[PlannedRun, ...] = ()
     """Runs without a cell."""
     parts: tuple[Callable[[], Html], ...] = ()
     """Functions that make the parts below the table after the runs."""
 
     @property
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[PlannedRun]:
         """Every run once, each after the runs that it needs."""
         wanted = [run for row in self.rows for cell in row.cells.values() for run in cell.runs]
         return list({run.key: run for last in [*wanted, *self.more] for run in _with_needs(last)}.values())
 
 
-def _with_needs(run: Run) -> Iterator[Run]:
+def _with_needs(run: PlannedRun) -> Iterator[PlannedRun]:
     """Yield everything that a run needs, then the run; some may repeat."""
     for needed in run.needs:
         yield from _with_needs(needed)

@@ -75,18 +75,18 @@ def views_of_method(config: FinetuneConfig) -> str:
     return "the person"
 
 
-def pooling_of(config: FinetuneConfig, own: str | None) -> str:
-    """Return how the encoder's output becomes the head's input.
+def pooling_of(config: FinetuneConfig, network_pooling: str | None) -> str:
+    """Return the step from the encoder's output to the head's input, in words.
 
     Args:
         config: Settings of the fine-tuning.
-        own: Pooling of a network that ignores `NetworkConfig.pool`; None for plain ViTs.
+        network_pooling: Pooling of a network that ignores `NetworkConfig.pool`; None for plain ViTs.
     """
     if config.method == "histogram":
         return NONE
     if config.region_method is not None:
         return "means of the last feature map over regions"
-    pooling = own or POOLS[config.network.pool]
+    pooling = network_pooling or POOLS[config.network.pool]
     if config.network.streams == "both":
         fusion = config.network.fusion or "fusion, or the pre-trained one"
         return f"{pooling}; {FUSED.format(fusion)}"

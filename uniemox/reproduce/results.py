@@ -10,7 +10,7 @@ from uniemox.errors import DataError
 from uniemox.evaluate.run_records import Predictions, SavedEvaluation, read_evaluation
 from uniemox.intervals import PairedDifference, interval_over_runs, paired_bootstrap
 from uniemox.io.files import EVALUATIONS
-from uniemox.reproduce.plan import Cell, Run, TableRow
+from uniemox.reproduce.plan import Cell, PlannedRun, TableRow
 from uniemox.reproduce.sources import DataSource
 from uniemox.reproduce.study import HISTOGRAM, Study
 
@@ -39,7 +39,7 @@ class Score:
     """True if the interval, or the mean of the runs' intervals over images, reaches down to chance."""
 
 
-def is_done(run: Run) -> bool:
+def is_done(run: PlannedRun) -> bool:
     """Return True if the run's output exists."""
     if run.scores is not None:
         return find_evaluation(run) is not None
@@ -48,19 +48,17 @@ def is_done(run: Run) -> bool:
     return (run.folder / run.makes).exists()
 
 
-def find_evaluation(run: Run) -> SavedEvaluation | None:
+def find_evaluation(run: PlannedRun) -> SavedEvaluation | None:
     """Return the scores that an evaluating run wrote; None if there are no readable ones."""
     if run.scores is None:
         return None
-    # otherwise it is the scored run's folder
-    if run.model is None:
-        name = "*"
-    else:
-        name = run.key
+    # The folder of a scored run may hold other evaluations too; a run's own folder holds only one.
+    name = "*" if run.model is None else run.key
     for file in sorted((run.folder / EVALUATIONS).glob(f"{name}.json")):
         try:
             evaluation = read_evaluation(file)
-        except DataError:  # damaged or of another version: it is made again
+        except DataError:
+            # A file that is damaged, or of another version, is written again.
             continue
         if (evaluation.data, evaluation.split) == run.scores:
             return evaluation
@@ -81,15 +79,10 @@ def score_of(cell: Cell) -> Score | None:
         over = "pictures"
         interval = over_images
     else:
-        interval = _interval([predictions for found in evaluations if (predictions := found.predictions) is not None])
-        if interval is None:
-            over = "none"
-        else:
-            over = "seeds and pictures"
-    if interval is None:
-        lowest = over_images[0]
-    else:
-        lowest = min(interval[0], over_images[0])
+        predictions = (evaluation.predictions for evaluation in evaluations)
+        interval = _interval([item for item in predictions if item is not None])
+        over = "none" if interval is None else "seeds and pictures"
+    lower_end = over_images[0] if interval is None else min(interval[0], over_images[0])
     counts = np.array([sum(row) for row in evaluations[0].values["confusion"]])
     chance = float(counts.max() / counts.sum())
     return Score(
@@ -101,7 +94,7 @@ def score_of(cell: Cell) -> Score | None:
         pictures=int(counts.sum()),
         chance=chance,
         uniform=1 / len(counts),
-        near_chance=bool(lowest <= chance),
+        near_chance=bool(lower_end <= chance),
     )
 
 
@@ -115,28 +108,32 @@ def _interval(runs: Sequence[Predictions]) -> Sequence[float] | None:
 def gain(ours: Cell, reference: Cell) -> PairedDifference | None:
     """Return the gain over the reference on the same images, see `paired_bootstrap`.
 
-    Runs are paired by seed if both cells have the same number and all are finished.
-    None unless both were scored on the same images.
+    Runs are paired by seed if both cells have the same number of runs and all are finished.
+
+    Returns:
+        The gain; None unless both were scored on the same images.
     """
     first = _predictions(ours.runs)
     second = _predictions(reference.runs)
     if not first or not second or len({(run.keys, run.groups) for run in first + second}) > 1:
         return None
-    own, other = (np.array([run.is_right for run in runs]) for runs in (first, second))  # (S, N)
-    pair_seeds = len(own) == len(other) == len(ours.runs) == len(reference.runs)
-    return paired_bootstrap(own, other, first[0].groups, pair_seeds=pair_seeds)
+    our_hits, reference_hits = (np.array([run.is_right for run in runs]) for runs in (first, second))  # (S, N)
+    pair_seeds = len(our_hits) == len(reference_hits) == len(ours.runs) == len(reference.runs)
+    return paired_bootstrap(our_hits, reference_hits, first[0].groups, pair_seeds=pair_seeds)
 
 
-def _predictions(runs: Sequence[Run]) -> list[Predictions]:
-    found = [evaluation.predictions for run in runs if (evaluation := find_evaluation(run)) is not None]
-    return [one for one in found if one is not None]
+def _predictions(runs: Sequence[PlannedRun]) -> list[Predictions]:
+    evaluations = (find_evaluation(run) for run in runs)
+    predictions = (evaluation.predictions for evaluation in evaluations if evaluation is not None)
+    return [item for item in predictions if item is not None]
 
 
 def mark_of(cell: Cell, score: Score | None, failed: set[str]) -> Mark:
     """Return the cell's mark: ours if any run is done, cited if only the paper has a figure.
 
     Args:
-        score: Of the cell.
+        cell: The cell.
+        score: Result of the cell; None if no run is finished.
         failed: Keys of failed runs, and of runs that need them.
     """
     if score is not None:
@@ -168,21 +165,24 @@ def with_baseline(rows: Sequence[TableRow], baseline: TableRow) -> tuple[TableRo
 
 
 def margin_of(cell: Cell, baseline: Cell, ours: Score | None, theirs: Score | None) -> dict[str, Any]:
-    """Return the difference to the baseline as fields of a record; none if one of them has no score.
+    """Return the difference to the baseline as fields of a record; no fields if one of them has no score.
 
     The interval is paired, over the same images. A row beats the histogram if it is above 0; if they were scored on
     different images, if the row's own is above the histogram's accuracy. With two seeds, which have no interval, the
     means are compared.
 
     Args:
-        ours: Their scores.
-        theirs: Their scores.
+        cell: The cell to compare.
+        baseline: The histogram's cell for the same data set.
+        ours: Score of the cell.
+        theirs: Score of the baseline.
     """
     if ours is None or theirs is None or cell.runs == baseline.runs:
         return {}
     paired = gain(cell, baseline)
     if paired is None:
-        beats = (ours.accuracy if ours.low is None else ours.low) > theirs.accuracy
+        lower_end = ours.accuracy if ours.low is None else ours.low
+        beats = lower_end > theirs.accuracy
         return {"over_histogram": ours.accuracy - theirs.accuracy, "beats_histogram": beats}
     ends = {"over_histogram_low": paired.low, "over_histogram_high": paired.high}
     return {"over_histogram": paired.difference, **ends, "beats_histogram": paired.is_above_zero}

@@ -21,11 +21,12 @@ from uniemox.io.weight_names import weight_paths
 from uniemox.labels import CAER, EKMAN, HECO, MIKELS, UBE, LabelSet, join_labels
 from uniemox.model.methods.eap import has_words
 from uniemox.reproduce.config import ReproduceConfig
-from uniemox.reproduce.plan import OUT, Run
+from uniemox.reproduce.plan import OUT, PlannedRun
 from uniemox.training.run_folder import describe_data
 
-PAPER_SETS: Mapping[str, tuple[str, int, float, LabelSet]] = {  # by column of table III: kind and labels; images, table
-    "UBE": ("ube", 3046, 0.7, UBE),  # II and section III-A; the share of them that trains
+# By column of table III: kind of source; images, from table II and section III-A; share of them that trains; labels.
+PAPER_SETS: Mapping[str, tuple[str, int, float, LabelSet]] = {
+    "UBE": ("ube", 3046, 0.7, UBE),
     "FI": ("fi", 23308, 0.8, MIKELS),
     "Emotion6": ("emotion6", 1980, 0.7, EKMAN),
     "EmoSet": ("emoset", 118000, 0.8, MIKELS),
@@ -39,12 +40,14 @@ NEW_SCENES = "synthetic:512?seed=1"
 SCENES_NAME = "Scenes"
 SCENES_SHORT_SIDE_PX = 144
 OWN_SHORT_SIDE_PX = 160
-# the paper's, as published
+# The paper pre-trains on EmoSet, in the splits that EmoSet's authors published.
 PRETRAINING = "EmoSet"
 EMOSET_SHARES = {"train": 0.8, "val": 0.05, "test": 0.15}
 DEFAULT_RECIPE = Recipe(ratios={"train": 0.8, "val": (1 - 0.8) / 2, "test": (1 - 0.8) / 2})
-EMBEDDED = "embedded"  # the package's detector
-WITH_PERSON = ", scene and person"  # end of the name of a further column
+# Name of the package's detector.
+EMBEDDED = "embedded"
+# End of the name of a further column.
+WITH_PERSON = ", scene and person"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,13 +74,13 @@ class DataSource:
     """Views that classifiers read at the paper's scale: the scene alone, as in the paper (section III-A)."""
     people: Mapping[str, Path] = field(default_factory=dict)
     """Options of the commands that read people: the file with their boxes; see `with_people`."""
-    person_run: Run | None = None
+    person_run: PlannedRun | None = None
     """Run that finds the people, for `with_people`; None if they are known or not needed."""
     lacks_people: str | None = None
     """Missing requirement of runs that read people; None if there is none."""
     exclude: Mapping[str, Path] = field(default_factory=dict)
     """Options of the commands that open `origin`: excluded images."""
-    needs: tuple[Run, ...] = ()
+    needs: tuple[PlannedRun, ...] = ()
     """Runs that prepare it."""
     digests: tuple[str, ...] = ()
     """Hashes of the user's data."""
@@ -125,35 +128,41 @@ class DataSource:
         name: str,
         kind: str,
         *arguments: str,
-        needs: tuple[Run, ...] = (),
+        needs: tuple[PlannedRun, ...] = (),
         digests: tuple[str, ...] = (),
         **fields: Any,
-    ) -> Run:
+    ) -> PlannedRun:
         """Return a run that reads these data, after the runs that prepare them; it lacks what they lack.
 
         Args:
-            fields: Further ones of the run.
+            root: Folder of all runs.
+            name: Description for people.
+            kind: Command after `uniemox`.
+            arguments: Arguments of the command.
+            needs: Further runs that it needs.
+            digests: Hashes of further inputs.
+            fields: Further fields of the run.
         """
         inputs: dict[str, Any] = {"needs": (*self.needs, *needs), "digests": (*self.digests, *digests)}
-        return Run(name=name, kind=kind, arguments=arguments, root=root, lacks=self.missing, **inputs, **fields)
+        return PlannedRun(name=name, kind=kind, arguments=arguments, root=root, lacks=self.missing, **inputs, **fields)
 
 
-def parse_given(texts: Sequence[str]) -> dict[str, str]:
+def parse_sources(texts: Sequence[str]) -> dict[str, str]:
     """Parse KIND:PATH or NAME=KIND:PATH into sources by column.
 
     Raises:
-        ConfigError: For others, or a repeated name.
+        ConfigError: If a text has another form, or a name is repeated.
 
-    >>> parse_given(["fi:photos/fi", "mine=folder:photos?kind=felt"])
+    >>> parse_sources(["fi:photos/fi", "mine=folder:photos?kind=felt"])
     {'FI': 'fi:photos/fi', 'mine': 'folder:photos?kind=felt'}
     """
     sources: dict[str, str] = {}
     for text in texts:
-        named = re.match(r"([^:=]+)=(.+)", text)
-        source = named.group(2) if named else text
+        match = re.match(r"([^:=]+)=(.+)", text)
+        source = match.group(2) if match else text
         kind, path, _ = parse_source(source)
-        if named:
-            name = named.group(1)
+        if match:
+            name = match.group(1)
         else:
             name = COLUMNS.get(kind, SCENES_NAME if kind == "synthetic" else Path(path).name)
         columns = {column.lower(): column for column in COLUMNS.values()}
@@ -165,58 +174,61 @@ def parse_given(texts: Sequence[str]) -> dict[str, str]:
 
 
 def targets_of(
-    config: ReproduceConfig, given: Mapping[str, str], exclude: Mapping[str, Path]
+    config: ReproduceConfig, sources: Mapping[str, str], exclude: Mapping[str, Path]
 ) -> tuple[DataSource, ...]:
     """Return the data sets of a demo, synthetic scenes by default; or the paper's seven and further given ones.
 
     Args:
-        given: Sources, and files of images to leave out, by column.
-        exclude: Sources, and files of images to leave out, by column.
+        config: Settings of the reproduction.
+        sources: Sources by column.
+        exclude: Files of images to leave out, by column.
     """
     if config.is_demo:
-        sources = given or {SCENES_NAME: SCENES}
-        return tuple(_small(config, name, source, exclude.get(name)) for name, source in sources.items())
-    return tuple(
-        _find_missing_people(config, _divided(config, name, given[name], exclude.get(name))[0])
-        if name in given
-        else _absent(name)
-        for name in dict.fromkeys([*PAPER_SETS, *given])
-    )
+        demo_sources = sources or {SCENES_NAME: SCENES}
+        return tuple(_packed_small(config, name, source, exclude.get(name)) for name, source in demo_sources.items())
+    targets = []
+    for name in dict.fromkeys([*PAPER_SETS, *sources]):
+        if name in sources:
+            data, _ = _split_as_paper(config, name, sources[name], exclude.get(name))
+            targets.append(_find_missing_people(config, data))
+        else:
+            targets.append(_missing_data(name))
+    return tuple(targets)
 
 
-def _small(config: ReproduceConfig, name: str, source: str, exclude: Path | None) -> DataSource:
+def _packed_small(config: ReproduceConfig, name: str, source: str, exclude: Path | None) -> DataSource:
     """Pack a data set at a small size, adding people and texts if there are none. Shards stay unchanged."""
     kind, _, query = parse_source(source)
     if kind == "synthetic":
         if query.get("seed") == "1":
             raise ConfigError(f"{source} draws the scored scenes ({NEW_SCENES}); choose another seed")
-        new = _scenes(config.out, f"new {name}", NEW_SCENES)
-        ours = _scenes(config.out, name, source)
+        scored_scenes = _scenes(config.out, f"new {name}", NEW_SCENES)
+        prepared = _scenes(config.out, name, source)
         count = len(open_data(NEW_SCENES))
-        return replace(ours, scored_source=new, split="all", scored_pictures=count)
-    ours, data = _divided(config, name, source, exclude)
+        return replace(prepared, scored_source=scored_scenes, split="all", scored_pictures=count)
+    prepared, data = _split_as_paper(config, name, source, exclude)
     if kind == "shards":
-        return ours
-    given = replace(ours, needs=())
-    files = dict(ours.files)
-    detections = tuple[Run, ...]()
-    needs = ours.needs
+        return prepared
+    unsplit = replace(prepared, needs=())
+    files = dict(prepared.files)
+    detections = tuple[PlannedRun, ...]()
+    needs = prepared.needs
     if all(sample.persons is None and sample.target_box is None for sample in data.samples):
-        detections = (_find_people(config.out, given, config.detector or EMBEDDED),)
+        detections = (_find_people(config.out, unsplit, config.detector or EMBEDDED),)
         files["persons"] = detections[0].folder / PERSONS
     if all(sample.text is None for sample in data.samples):
-        needs += (*detections, _describe(config, given, detections))
+        needs += (*detections, _describe(config, unsplit, detections))
         files["texts"] = needs[-1].folder / TEXTS
     else:
         needs += detections
-    packed = _pack(config.out, replace(given, needs=needs), OWN_SHORT_SIDE_PX, files)
-    return replace(ours, source=f"shards:{packed.folder}", files={}, needs=(packed,), has_people=True, sizes={})
+    packed = _pack(config.out, replace(unsplit, needs=needs), OWN_SHORT_SIDE_PX, files)
+    return replace(prepared, source=f"shards:{packed.folder}", files={}, needs=(packed,), has_people=True, sizes={})
 
 
 def _scenes(root: Path, name: str, source: str) -> DataSource:
     """Return synthetic scenes."""
     data = open_data(source)
-    drawn = DataSource(
+    scenes = DataSource(
         name=name,
         source=source,
         origin=source,
@@ -225,25 +237,24 @@ def _scenes(root: Path, name: str, source: str) -> DataSource:
         has_people=_has_people(data),
         is_synthetic=True,
     )
-    packed = _pack(root, drawn, SCENES_SHORT_SIDE_PX, {})
-    return replace(drawn, source=f"shards:{packed.folder}", needs=(packed,))
+    packed = _pack(root, scenes, SCENES_SHORT_SIDE_PX, {})
+    return replace(scenes, source=f"shards:{packed.folder}", needs=(packed,))
 
 
-def _divided(config: ReproduceConfig, name: str, source: str, exclude: Path | None) -> tuple[DataSource, DataSet]:
+def _split_as_paper(
+    config: ReproduceConfig, name: str, source: str, exclude: Path | None
+) -> tuple[DataSource, DataSet]:
     """Return the files unchanged, split as in the paper, or 80/10/10 if they have no splits.
 
     Splits that the source names, as in `fi:FI?splits=FOLDER`, are used as they are.
     """
     data = open_data(source, exclude=exclude)
     kind, _, reader_options = parse_source(source)
-    left_out = {} if exclude is None else {"exclude": exclude}
+    exclusion = {} if exclude is None else {"exclude": exclude}
     sizes = Counter(sample.split for sample in data.samples if sample.split)
-    if sizes["test"] or not sizes["val"]:
-        split = "test"
-    else:
-        split = "val"
+    split = "test" if sizes["test"] or not sizes["val"] else "val"
     is_paper = kind in PAPER_RECIPES and not config.is_demo and "splits" not in reader_options
-    ours = DataSource(
+    prepared = DataSource(
         name=name,
         source=source,
         origin=source,
@@ -251,24 +262,27 @@ def _divided(config: ReproduceConfig, name: str, source: str, exclude: Path | No
         train=sizes["train"],
         split=split,
         scored_pictures=sizes[split],
-        files=left_out,
+        files=exclusion,
         digests=(_digest(data, source),),
-        exclude=left_out,
+        exclude=exclusion,
         has_people=_has_people(data),
         has_words=has_words(data.samples) or (config.is_demo and config.objects is not None),
         sizes=sizes,
     )
     if not is_paper and sizes["train"] and sizes[split]:
-        return ours, data
-    how: dict[str, Any] = {"paper": True} if is_paper else {"ratio": "80/10/10"}
+        return prepared, data
+    split_options: dict[str, Any] = {"paper": True} if is_paper else {"ratio": "80/10/10"}
     file = f"{OUT}/{SPLITS}"
-    run = ours.run(config.out, f"split {name}", "data split", source, file, options={**how, **left_out}, makes=SPLITS)
+    run = prepared.run(
+        config.out, f"split {name}", "data split", source, file, options={**split_options, **exclusion}, makes=SPLITS
+    )
     recipe = PAPER_RECIPES[kind] if is_paper else DEFAULT_RECIPE
-    ours = replace(ours, split="test", scored_pictures=sizes["test"], needs=(run,))
-    if recipe is not None and recipe.of_split is None:  # otherwise train stays as published
+    prepared = replace(prepared, split="test", scored_pictures=sizes["test"], needs=(run,))
+    # A recipe that divides one published split leaves train as published.
+    if recipe is not None and recipe.of_split is None:
         train, test = (round(len(data) * recipe.ratios[part]) for part in ("train", "test"))
-        ours = replace(ours, train=train, scored_pictures=test)
-    return replace(ours, files={**left_out, "splits": run.folder / SPLITS}), data
+        prepared = replace(prepared, train=train, scored_pictures=test)
+    return replace(prepared, files={**exclusion, "splits": run.folder / SPLITS}), data
 
 
 def _find_missing_people(config: ReproduceConfig, data: DataSource) -> DataSource:
@@ -282,8 +296,12 @@ def _find_missing_people(config: ReproduceConfig, data: DataSource) -> DataSourc
     return replace(data, person_run=run, has_people=True)
 
 
-def _absent(name: str) -> DataSource:
+def _missing_data(name: str) -> DataSource:
+    """Return one of the paper's data sets that was not given, with its published size."""
     kind, images, share, labels = PAPER_SETS[name]
+    sizes = {}
+    if name == PRETRAINING:
+        sizes = {split: round(images * fraction) for split, fraction in EMOSET_SHARES.items()}
     return DataSource(
         name=name,
         source=f"{kind}:{name}",
@@ -291,36 +309,44 @@ def _absent(name: str) -> DataSource:
         labels=labels,
         train=round(images * share),
         has_people=True,
-        sizes={split: round(images * part) for split, part in EMOSET_SHARES.items()} if name == PRETRAINING else {},
+        sizes=sizes,
         missing=f"the data: --data {name}={kind}:PATH",
     )
 
 
-def _pack(root: Path, data: DataSource, short_side_px: int, files: Mapping[str, Path]) -> Run:
+def _pack(root: Path, data: DataSource, short_side_px: int, files: Mapping[str, Path]) -> PlannedRun:
     """Return a run that packs the data into shards, images scaled to a short side."""
     options = {"short_side": short_side_px, **files}
     return data.run(root, f"pack {data.name}", "data shard", data.origin, OUT, options=options, makes=INDEX)
 
 
-def _find_people(root: Path, data: DataSource, detector: str) -> Run:
+def _find_people(root: Path, data: DataSource, detector: str) -> PlannedRun:
     """Return a run that writes a file of the people in all images."""
     options = {"detector": detector, "out": f"{OUT}/{PERSONS}"}
-    if detector != EMBEDDED:
-        digests = digest_of_weights(detector)
-    else:
-        digests = ()
+    digests = () if detector == EMBEDDED else digest_of_weights(detector)
     name = f"find the people in {data.name}"
     return data.run(root, name, "data persons", data.origin, options=options, digests=digests)
 
 
-def _describe(config: ReproduceConfig, data: DataSource, finders: tuple[Run, ...]) -> Run:
-    """Return a run that writes a file of texts.  finders: the run that finds the people, if there is one."""
+def _describe(config: ReproduceConfig, data: DataSource, finders: tuple[PlannedRun, ...]) -> PlannedRun:
+    """Return a run that writes a file of texts.
+
+    Args:
+        config: Settings of the reproduction.
+        data: Data to describe.
+        finders: The run that finds the people, if there is one.
+    """
     network, _, file = (config.objects or "").partition("@")
     options: dict[str, Any] = {"out": f"{OUT}/{TEXTS}"}
-    options |= {"persons": finders[0].folder / PERSONS} if finders else {}
-    options |= {"classifier": network} if network else {}
-    options |= {"classifier_weights": file} if file else {}
-    name = f"describe {data.name}" + ("" if network else ", without objects (--objects names them)")
+    if finders:
+        options["persons"] = finders[0].folder / PERSONS
+    if network:
+        options["classifier"] = network
+    if file:
+        options["classifier_weights"] = file
+    name = f"describe {data.name}"
+    if not network:
+        name += ", without objects (--objects names them)"
     digests = digest_of_weights(file) if file else ()
     return data.run(config.out, name, "data describe", data.origin, options=options, needs=finders, digests=digests)
 
@@ -346,7 +372,8 @@ def digest_of_weights(name: str) -> tuple[str, ...]:
     return tuple(_hash(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats)
 
 
-@cache  # many runs share one file, which may have a gigabyte
+# Many runs share one file, which may have a gigabyte.
+@cache
 def _hash(file: Path, size: int, time_ns: int) -> str:
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
@@ -362,7 +389,8 @@ def union_of(members: Sequence[DataSource]) -> DataSource:
     for index, data in enumerate(members):
         options = {**data.files, **data.people}
         if index == 0 and len(members) > 1:
-            options[UNION] = JOINS  # type: ignore[assignment] # a word, not a file
+            # All other values are files.
+            options[UNION] = JOINS  # type: ignore[assignment]
         source = data.source
         if options:
             mark = "&" if parse_source(source)[2] else "?"

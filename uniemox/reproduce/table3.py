@@ -18,13 +18,13 @@ from uniemox.data.seen import refuse_seen, seen_by
 from uniemox.errors import DataError
 from uniemox.evaluate.outputs import Outputs
 from uniemox.evaluate.run import Evaluation, Scorer, write_evaluation
-from uniemox.finetune.config import USES
+from uniemox.finetune.config import REGIONS_BY_DETECTOR
 from uniemox.io.progress import Progress, silent
 from uniemox.labels import scored_labels
 from uniemox.model.methods.relation import method_class
-from uniemox.model.regions import OF_PERSON
+from uniemox.model.regions import PERSON_GROUPS
 from uniemox.paper import paper_tables
-from uniemox.reproduce.plan import OUT, Cell, Plan, Run, TableRow
+from uniemox.reproduce.plan import OUT, Cell, Plan, PlannedRun, TableRow
 from uniemox.reproduce.protocol import NONE, POOLS, Protocol
 from uniemox.reproduce.results import histogram_row, with_baseline
 from uniemox.reproduce.sources import COLUMNS, DataSource, union_of
@@ -36,8 +36,10 @@ from uniemox.views.transforms import WholeViews
 START = "UniEmoX's start alone"
 OURS = "UniEmoX"
 SCRATCH = "ViT from scratch"
-AUTHORS = "UniEmoX (authors' weights)"  # --weights UniEmoX=FILE
-CROPS_ONLY = "dBOT, crops and flips only"  # reference of the methods with detectors, which train like this
+# Row of the weights that are given as --weights UniEmoX=FILE.
+AUTHORS = "UniEmoX (authors' weights)"
+# Reference of the methods with detectors, which train with crops and flips only.
+CROPS_ONLY = "dBOT, crops and flips only"
 BUDGET = (
     "methods without a checkpoint start from random weights; further epochs of fine-tuning make up for the images of "
     "our pre-training"
@@ -53,10 +55,13 @@ RELATING: Mapping[str, str] = {name: row["relating"] for name, row in STARTS.ite
 OWN_POOLING = "the network's own"
 VIT_B_GMAC = 17.56
 VIT_B_PARAMETERS_M = 85.8
-DETECTORS = {"YOLOX-nano": "objects", "YuNet": "faces"}  # with the option for its file
-CONFOUNDERS = {"demo": 16, "paper": 128}  # of CCIM; its paper uses 128 for CAER-S
+# Detectors with the option that takes their file.
+DETECTORS = {"YOLOX-nano": "objects", "YuNet": "faces"}
+# Number of CCIM's confounders by scale; its paper uses 128 for CAER-S.
+CONFOUNDERS = {"demo": 16, "paper": 128}
 ZERO_SHOT = "CLIP ViT-B/16, zero-shot"
-LEARNS_WORDS = "EAP"  # the row of a method that learns from the words of annotations
+# Row of the method that learns from the words of annotations.
+LEARNS_WORDS = "EAP"
 NO_WORDS = "annotations that name objects, scenes or actions: uniemox data describe writes them; else EAP has no words"
 
 
@@ -77,11 +82,12 @@ def table3(study: Study) -> Plan:
         if entry["method"] == OURS and (OURS in study.weights or not study.is_demo):
             rows.append(_row(study, entry, name=AUTHORS))
     rows += [_start_alone(study), _zero_shot(study), *(_extra(study, name) for name in EXTRAS)]
-    if not study.is_demo:  # a demo trains all its methods with crops and flips alone
+    # A demo trains all its methods with crops and flips alone.
+    if not study.is_demo:
         rows.append(_crops_only(study))
     reference = START
     if study.is_demo:
-        rows, names = told_once(rows)
+        rows, names = join_equal_rows(rows)
         reference = names.get(START, START)
     return Plan(
         name="table3",
@@ -108,29 +114,30 @@ def _histogram(study: Study) -> TableRow:
     return replace(row, cells={**row.cells, **further})
 
 
-def told_once(rows: Sequence[TableRow]) -> tuple[list[TableRow], dict[str, str]]:
+def join_equal_rows(rows: Sequence[TableRow]) -> tuple[list[TableRow], dict[str, str]]:
     """Join rows with the same runs into one with all their names; also return the representative row by method.
 
     The methods of a joined row stay as rows without runs, for the paper's figures.
     """
-    same: dict[tuple[str, ...], list[TableRow]] = {}
+    rows_by_runs: dict[tuple[str, ...], list[TableRow]] = {}
     for row in rows:
-        same.setdefault(tuple(run.key for cell in row.cells.values() for run in cell.runs), []).append(row)
+        rows_by_runs.setdefault(tuple(run.key for cell in row.cells.values() for run in cell.runs), []).append(row)
     joined_rows = list[TableRow]()
     cited = list[TableRow]()
     names = dict[str, str]()
-    for keys, group in same.items():
+    for keys, group in rows_by_runs.items():
         if not keys or len(group) == 1:
             joined_rows += group
             continue
         first = group[0]
-        why = f"the same run as {group[0].network}"
+        reason = f"the same run as {group[0].network}"
         names |= dict.fromkeys((row.name for row in group), first.network)
         methods = ", ".join(row.name for row in group)
         joined_rows.append(TableRow(first.network, _without_paper(first), network=f"stands for {methods}"))
         for row in group:
-            empty = {column: Cell(cell.paper, why=why) for column, cell in row.cells.items()}
-            cited += [replace(row, cells=empty, network=why, is_cited=True)] if row.name != START else []
+            empty = {column: Cell(cell.paper, why=reason) for column, cell in row.cells.items()}
+            if row.name != START:
+                cited.append(replace(row, cells=empty, network=reason, is_cited=True))
     return joined_rows + cited, names
 
 
@@ -149,21 +156,21 @@ def paper_only(entry: Mapping[str, Any], columns: tuple[str, ...], cells: Mappin
 
 
 def _row(study: Study, entry: Mapping[str, Any], *, name: str | None = None) -> TableRow:
-    """Return one of the paper's rows.  name: of another row with the same figures of the paper."""
+    """Return one of the paper's rows.
+
+    Args:
+        study: The study.
+        entry: Row of the paper's table.
+        name: Name of another row with the same figures of the paper; None: the paper's name.
+    """
     name = name or entry["method"]
-    if name in RELATING:
-        method = relating_of(study, name)
-    else:
-        method = method_of(study, name)
+    method = relating_of(study, name) if name in RELATING else method_of(study, name)
     network = method.network
     if name == SCRATCH and not study.is_demo:
         network += ", trained on all data sets of the column's kind at once, with the labels of all of them"
     cells = {}
     for target in study.targets:
-        if _reads_felt_person(method, target):
-            data = target.with_people()
-        else:
-            data = target
+        data = target.with_people() if _reads_felt_person(method, target) else target
         cells[target.name] = _cell(study, method, data, entry.get(target.name))
     if name == LEARNS_WORDS:
         without = [target.name for target in study.targets if not target.has_words]
@@ -174,15 +181,15 @@ def _row(study: Study, entry: Mapping[str, Any], *, name: str | None = None) -> 
 
 def _reads_felt_person(method: Method, target: DataSource) -> bool:
     """Return True if a region method reads the person whose emotion is the label."""
-    return target.labels.kind == "felt" and method.looks_at is not None and method.looks_at > 1
+    return target.labels.kind == "felt" and method.view_count is not None and method.view_count > 1
 
 
 def _person_cells(study: Study, method: Method) -> dict[str, Cell]:
     """Return the cells with scene and person: the same pooling and the same kind of new Γ for every network."""
     targets = person_columns(study)
-    if method.looks_at is not None:
-        why = "it has views of its own: see the column of the same data"
-        return {target.column: Cell(why=why) for target in targets}
+    if method.view_count is not None:
+        reason = "it has views of its own: see the column of the same data"
+        return {target.column: Cell(why=reason) for target in targets}
     return {target.column: _cell(study, method, target, None) for target in targets}
 
 
@@ -200,9 +207,9 @@ def _of_union(study: Study, method: Method, target: DataSource, paper: float | N
     in its own full label set.
     """
     columns = person_columns(study) if target.streams == "both" else study.targets
-    same = [data for data in columns if data.labels.kind == target.labels.kind]
-    given = [data for data in same if data.missing is None] or same
-    union = replace(union_of(given), streams=target.streams)
+    same_kind = [data for data in columns if data.labels.kind == target.labels.kind]
+    available = [data for data in same_kind if data.missing is None] or same_kind
+    union = replace(union_of(available), streams=target.streams)
     models = [study.finetune(method, union, seed=seed) for seed in method.starts]
     return study.scored(models, union, target, paper=paper, pooling=method.pooling)
 
@@ -217,21 +224,19 @@ def method_of(study: Study, name: str) -> Method:
     """Return a method with its initial weights."""
     row = STARTS.get(OURS if name == AUTHORS else name, {})
     if name == OURS:
-        if study.is_demo:
-            network = "the demo's ViT, pre-trained here"
-        else:
-            network = "ViT-L/16"
+        network = "the demo's ViT, pre-trained here" if study.is_demo else "ViT-L/16"
         return Method(name=name, starts=study.pretrained(), network=network, has_fusion=True, **_work_of(row))
-    given = study.weights.get(OURS if name == AUTHORS else name)
-    needs = tuple[Run, ...]()
+    weights = study.weights.get(OURS if name == AUTHORS else name)
+    needs = tuple[PlannedRun, ...]()
     lacks = None
-    if given is not None:
-        init = network = given
+    if weights is not None:
+        init = network = weights
     elif study.is_demo and "small" in row:
         init = f"scratch:timm:{row['small'][0]}"
         network = f"{row['small'][1]}, random weights"
     elif study.is_demo:
-        start = study.pretrain()  # only for its network
+        # The pre-training only defines the network; its weights are drawn again.
+        start = study.pretrain()
         init = f"scratch:{start.folder}"
         needs = (start,)
         network = "the demo's ViT, random weights"
@@ -244,9 +249,7 @@ def method_of(study: Study, name: str) -> Method:
         lacks = f"the authors' weights: --weights {OURS}=FILE"
     else:
         init = network = row.get("published", f"{name}.pth")
-        if "published" in row:
-            lacks = None
-        else:
+        if "published" not in row:
             lacks = f"its checkpoint: --weights {name}={row.get('file', 'FILE')}"
     return Method(
         name=name,
@@ -254,7 +257,7 @@ def method_of(study: Study, name: str) -> Method:
         network=network,
         needs=needs,
         changes={"network.drop_path": 0} if "drop_path" in row and not study.is_demo else {},
-        is_random=given is None and (study.is_demo or name == SCRATCH),
+        is_random=weights is None and (study.is_demo or name == SCRATCH),
         lacks=lacks,
         pooling=_pooling_of(row, init),
         **_work_of(row),
@@ -280,7 +283,7 @@ def relating_of(study: Study, name: str) -> Method:
     changes = dict[str, Any](method=RELATING[name])
     lacks = start.lacks
     for detector, option in DETECTORS.items():
-        if not groups & USES[option]:
+        if not groups & REGIONS_BY_DETECTOR[option]:
             continue
         if detector in study.weights:
             changes[f"network.{option}"] = study.weights[detector]
@@ -289,9 +292,12 @@ def relating_of(study: Study, name: str) -> Method:
     if name.endswith("CCIM"):
         changes["network.confounders"] = CONFOUNDERS[study.config.scale]
     if study.is_demo:
-        changes["network.fused_width"] = 64  # like the demo's own fusion
-    views = 1 + bool(set(OF_PERSON) & set(groups)) + ("face" in groups)  # scene, person, face
-    return replace(start, name=name, changes=changes, looks_at=views, lacks=lacks)
+        # The demo's own fusion has the same width.
+        changes["network.fused_width"] = 64
+    reads_person = bool(set(PERSON_GROUPS) & set(groups))
+    reads_face = "face" in groups
+    views = 1 + reads_person + reads_face
+    return replace(start, name=name, changes=changes, view_count=views, lacks=lacks)
 
 
 def _start_alone(study: Study) -> TableRow:
@@ -312,20 +318,19 @@ def _crops_only(study: Study) -> TableRow:
 
 def _extra(study: Study, name: str) -> TableRow:
     row = EXTRAS[name]
-    given = study.weights.get(name)
-    if study.is_demo and given is None:
+    weights = study.weights.get(name)
+    lacks = None
+    if study.is_demo and weights is None:
         lacks = f'its weights: --weights "{name}=timm:NAME@FILE"'
-    else:
-        lacks = None
-    network = given or row["init"]
+    network = weights or row["init"]
     starts = dict.fromkeys(study.seeds, network)
     changes = row.get("changes", {})
     pooling = _pooling_of(row, network)
     method = Method(name=name, starts=starts, changes=changes, lacks=lacks, pooling=pooling, **_work_of(row))
     cells = {target.name: study.cell(method, target) for target in study.targets}
     if changes.get("method") == "probe":
-        why = "a linear probe has no fusion to train"
-        further = {target.column: Cell(why=why) for target in person_columns(study)}
+        reason = "a linear probe has no fusion to train"
+        further = {target.column: Cell(why=reason) for target in person_columns(study)}
     else:
         further = _person_cells(study, method)
     return TableRow(name, paper_only({}, columns_of(study.targets), cells) | further, network=network)
@@ -361,17 +366,19 @@ def _zero_shot(study: Study) -> TableRow:
         cells[target.name] = Cell(None, (run,), run.missing or "", protocol)
     if teacher is not None and not study.with_emotion:
         network = ""
-        why = "the demo's teacher has read no words for emotions: --with-emotion"
-        cells = dict.fromkeys(cells, Cell(why=why))
+        reason = "the demo's teacher has read no words for emotions: --with-emotion"
+        cells = dict.fromkeys(cells, Cell(why=reason))
     cells = paper_only({}, columns_of(study.targets), cells)
     cells |= {target.column: Cell(why="CLIP reads the scene alone") for target in person_columns(study)}
     return TableRow(ZERO_SHOT, cells, network=network)
 
 
-FITTED = "The overall emotion is {}."  # end of the texts for `teacher fit`
-WHOLE_PX = 224
+# The texts of `teacher fit` end like this.
+FITTED_PROMPT = "The overall emotion is {}."
+SCENE_PX = 224
 BATCH = 64
-SCALE = 100.0  # 1 / temperature, CLIP's maximum
+# CLIP's maximum of 1 / temperature.
+LOGIT_SCALE = 100.0
 
 
 def score_zero_shot(source: str, data: DataSet, out: Path, *, split: str, on_progress: Progress = silent) -> Path:
@@ -381,12 +388,18 @@ def score_zero_shot(source: str, data: DataSet, out: Path, *, split: str, on_pro
     on: one sentence per class, and the mean of the features of image and person if a person is known.
 
     Args:
-        source: As for `open_teacher`; runs on a GPU if there is one.
-        split: Of the samples, for the file's name.
+        source: Teacher as for `open_teacher`; it runs on a GPU if there is one.
+        data: Data set to score.
+        out: Folder to write to.
+        split: Split of the samples, for the file's name.
+        on_progress: Called with the number of images that are done, and of all images.
+
+    Returns:
+        The file with the scores.
 
     Raises:
-        TeacherError, and DataError: If nothing has a label or can be read, or if the teacher was trained on some of the
-            images.
+        TeacherError: If the teacher can't be opened.
+        DataError: If no image has a label or can be read, or if the teacher was trained on some of the images.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     teacher = open_teacher(source, device)
@@ -394,30 +407,31 @@ def score_zero_shot(source: str, data: DataSet, out: Path, *, split: str, on_pro
     samples = [sample for sample in data.samples if sample.label is not None]
     if not samples:
         raise DataError(f"{data.name} has no labels to compare with")
-    if seen := seen_by(source):
-        refuse_seen(samples, image_hashes(samples), seen, data.name)
-    prompts = (FITTED,) if is_fitted else PROMPTS[data.labels.kind]
+    if training_hashes := seen_by(source):
+        refuse_seen(samples, image_hashes(samples), training_hashes, data.name)
+    prompts = (FITTED_PROMPT,) if is_fitted else PROMPTS[data.labels.kind]
     sentences = [prompt.format(label) for label in data.labels.labels for prompt in prompts]
-    of_sentences = F.normalize(teacher.text_features(sentences).float(), dim=-1)
-    texts = F.normalize(of_sentences.unflatten(0, (-1, len(prompts))).mean(dim=1), dim=-1)  # (E, C)
-    read = list[Sample]()
+    sentence_features = F.normalize(teacher.text_features(sentences).float(), dim=-1)
+    texts = F.normalize(sentence_features.unflatten(0, (-1, len(prompts))).mean(dim=1), dim=-1)  # (E, C)
+    readable = list[Sample]()
     rows = list[torch.Tensor]()
-    for batch in load_batches(samples, WholeViews(WHOLE_PX), BATCH, workers=1):
+    for batch in load_batches(samples, WholeViews(SCENE_PX), BATCH, workers=1):
         if batch.samples:
             keys = [sample.key for sample in batch.samples]
-            image = teacher.image_features(batch.scene.to(device).float() / 255, keys)
-            if is_fitted:  # the person view of an image without a person is the whole image
-                image = (image + teacher.image_features(batch.person.to(device).float() / 255, keys)) / 2
-            rows.append((SCALE * F.normalize(image, dim=-1) @ texts.to(image.device).T).cpu())
-            read += batch.samples
-        on_progress("asking the teacher", len(read), len(samples))
+            features = teacher.image_features(batch.scene.to(device).float() / 255, keys)
+            if is_fitted:
+                # The person view of an image without a person is the whole image.
+                features = (features + teacher.image_features(batch.person.to(device).float() / 255, keys)) / 2
+            rows.append((LOGIT_SCALE * F.normalize(features, dim=-1) @ texts.to(features.device).T).cpu())
+            readable += batch.samples
+        on_progress("asking the teacher", len(readable), len(samples))
     if not rows:
         raise DataError(f"none of the images of {data.name} can be read")
     labels = data.labels
-    outputs = Outputs(torch.cat(rows).numpy(), None, tuple(read), ())
+    outputs = Outputs(torch.cat(rows).numpy(), None, tuple(readable), ())
     info = ClassifierInfo(labels=labels.labels, label_set=labels.name, kind=labels.kind)
     scorer = Scorer(info, scored_labels(labels, labels), outputs, None)
-    scores = scorer.score(np.arange(len(read)))
+    scores = scorer.score(np.arange(len(readable)))
     notes = (f"zero-shot answers of {source}",)
     out.mkdir(parents=True, exist_ok=True)
     predictions = tuple(scorer.predictions())

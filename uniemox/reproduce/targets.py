@@ -14,20 +14,21 @@ from uniemox.reproduce.ablations import cross, fig7, table4, table5, table6, tab
 from uniemox.reproduce.config import Name, ReproduceConfig
 from uniemox.reproduce.datasets import table1, table2
 from uniemox.reproduce.figures import fig4, fig6, fig8, fig9
-from uniemox.reproduce.plan import OUT, Cell, Plan, Run
+from uniemox.reproduce.plan import OUT, Cell, Plan, PlannedRun
 from uniemox.reproduce.results import histogram_cell, score_of
-from uniemox.reproduce.sources import PRETRAINING, parse_given, targets_of
+from uniemox.reproduce.sources import PRETRAINING, parse_sources, targets_of
 from uniemox.reproduce.study import HISTOGRAM, Study
 from uniemox.reproduce.table3 import DETECTORS, EXTRAS, OURS, method_of, table3
 from uniemox.training.run_folder import read_json
 
 RESULT = "result.json"
-SETS: Mapping[str, str] = {"table8": "UBE", "table9": "FI"}  # data set of the paper's images
+# Data set of the images that the paper shows.
+PAPER_DATA: Mapping[str, str] = {"table8": "UBE", "table9": "FI"}
 
 
 def multimodal(study: Study, name: Name) -> Plan:
     """Plan several models on images of one data set, with ours for comparison."""
-    target = next((t for t in study.targets if t.name == SETS[name]), study.targets[0])
+    target = next((target for target in study.targets if target.name == PAPER_DATA[name]), study.targets[0])
     ours = study.finetune(method_of(study, OURS), target, seed=study.seeds[0])
     data = target.scored
     config = study.config
@@ -43,7 +44,7 @@ def multimodal(study: Study, name: Name) -> Plan:
 
     def answers() -> Html:
         models = [(model, "cited: one image, no accuracy") for model in cited["mllm_models"]]
-        return render("reproduce/table8.html", cited=models, ours=_found(run, histogram))
+        return render("reproduce/table8.html", cited=models, ours=_answers(run, histogram))
 
     return Plan(
         name=name,
@@ -59,7 +60,7 @@ def multimodal(study: Study, name: Name) -> Plan:
     )
 
 
-def _found(run: Run, histogram: Cell) -> Html:
+def _answers(run: PlannedRun, histogram: Cell) -> Html:
     if not (run.folder / RESULT).exists():
         return render("reproduce/not_run.html", run=run)
     content = read_json(run.folder / RESULT)
@@ -89,7 +90,8 @@ STUDIES: Mapping[str, Callable[[Study], Plan]] = {
     "cross": cross,
 }
 ONE_SEED = ("table3", "table8", "table9", "fig4", "fig6", "fig8", "fig9")
-SEEDS = 3  # default number for all other targets
+# Default number of seeds for all other targets.
+SEEDS = 3
 CHECK = (
     "A check that the parts of this program work together, on synthetic scenes in which both place and person matter. "
     "It is not evidence for the paper's claims about photographs."
@@ -101,12 +103,15 @@ def plan_of(name: Name, config: ReproduceConfig) -> Plan:
     """Plan a table or figure.
 
     Raises:
-        ConfigError, DataError: For invalid options, and for options that no run reads.
+        ConfigError: If an option is invalid, or no run reads it.
+        DataError: If a data set can't be opened.
     """
-    given = parse_given(config.data)
+    sources = parse_sources(config.data)
     rows = [*(entry["method"] for entry in paper_tables()["table3"] if not entry.get("cited")), *EXTRAS, *DETECTORS]
     weights = _named(
-        *(config.weights, "weights", rows),
+        config.weights,
+        "weights",
+        rows,
         lambda name: f"--weights: no row with weights is called {name!r}; there are {', '.join(rows)}",
     )
     seeds = config.seeds or (1 if name in ONE_SEED else SEEDS)
@@ -115,17 +120,14 @@ def plan_of(name: Name, config: ReproduceConfig) -> Plan:
             f"--pretrain-seeds must be at least 1 and at most --seeds, which is {seeds}, got {config.pretrain_seeds}: "
             "each pre-training is fine-tuned with a seed of its own"
         )
-    if given:
-        there = f"there are {', '.join(given)}"
-    else:
-        there = "give that data set with --data"
+    hint = f"there are {', '.join(sources)}" if sources else "give that data set with --data"
     exclude = _named(
-        config.exclude, "exclude", given, lambda name: f"--exclude names {name}, which is none of the data; {there}"
+        config.exclude, "exclude", sources, lambda name: f"--exclude names {name}, which is none of the data; {hint}"
     )
     if name in ("table1", "table2"):
-        plan = (table1 if name == "table1" else table2)(given, config.scale)
+        plan = (table1 if name == "table1" else table2)(sources, config.scale)
     else:
-        plan = _plan_study(name, config, given, weights, exclude, seeds)
+        plan = _plan_study(name, config, sources, weights, exclude, seeds)
     refuse_unread(plan, config, weights, exclude)
     return plan
 
@@ -133,7 +135,7 @@ def plan_of(name: Name, config: ReproduceConfig) -> Plan:
 def _plan_study(
     name: Name,
     config: ReproduceConfig,
-    given: dict[str, str],
+    sources: dict[str, str],
     weights: dict[str, str],
     exclude: dict[str, str],
     seeds: int,
@@ -141,25 +143,26 @@ def _plan_study(
     """Plan a table or figure that needs runs.
 
     Args:
-        name: Its name.
-        config: Its settings.
-        given: Sources by data set.
+        name: Name of the table or figure.
+        config: Settings of the reproduction.
+        sources: Sources by data set.
         weights: Initial weights by row.
         exclude: Files of excluded images by data set.
         seeds: Number of fine-tuning seeds.
     """
-    targets = targets_of(config, given, {data: Path(file) for data, file in exclude.items()})
+    targets = targets_of(config, sources, {data: Path(file) for data, file in exclude.items()})
     study = Study(
         config=config,
         targets=targets,
-        pretraining=next(one for one in targets if config.is_demo or one.name == PRETRAINING),
+        pretraining=next(data for data in targets if config.is_demo or data.name == PRETRAINING),
         weights=weights,
         seeds=tuple(range(seeds)),
         with_emotion=not config.is_demo if config.with_emotion is None else config.with_emotion,
     )
     plan = STUDIES[name](study)
     notes = []
-    if any("teacher.source" in run.options for run in plan.runs) and name != "table7":  # whose rows differ in it
+    # The rows of table VII differ in their texts, so one note can't describe them.
+    if any("teacher.source" in run.options for run in plan.runs) and name != "table7":
         notes.append(study.about_texts)
     if any(run.kind == "pretrain" for run in plan.runs):
         notes.append(study.about_pretraining)
@@ -219,10 +222,13 @@ def _named(
     """Parse NAME=VALUE pairs, with names in the spelling of `names`.
 
     Args:
-        unknown: Makes the message for another name.
+        texts: Pairs as text.
+        option: Name of the option, for messages.
+        names: Known names.
+        unknown: Function that makes the message for an unknown name.
 
     Raises:
-        ConfigError: For another form, another name, or a name that is given twice.
+        ConfigError: If a text has another form, a name is unknown, or a name is given twice.
     """
     spellings = {name.lower(): name for name in names}
     pairs: dict[str, str] = {}

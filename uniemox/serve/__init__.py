@@ -1,1 +1,1 @@
-"""Prediction over HTTP, and a web page: wraps uniemox.predict and uniemox.predict.explain, without torch."""
+"""Prediction over HTTP, and a web page: wraps uniemox.predict and uniemox.insight.explain, without torch."""

@@ -9,26 +9,26 @@ from uniemox.labels import MIKELS, Kind
 from uniemox.predict.schema import FIELDS, columns_of, required_type, table_fields
 from uniemox.predict.schema import Field as AnswerField
 
-SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
-SHARES: tuple[JsonValue, ...] = (0.02, 0.01, 0.61, 0.28, 0.01, 0.05, 0.01, 0.01)
+EXAMPLE_SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+EXAMPLE_PROBABILITIES: tuple[JsonValue, ...] = (0.02, 0.01, 0.61, 0.28, 0.01, 0.05, 0.01, 0.01)
 
 
 def _type_of(field: AnswerField) -> Any:
     """Return a field's type for pydantic: lists of fixed length for tuples, models for objects."""
-    kind = required_type(field)
+    required = required_type(field)
+    field_type: Any = required
     if field.parts:
         part: Any = create_model(f"{field.name.removesuffix('s').title()}Answer", **_described(field.parts))
-        kind = list[part]
-    elif get_origin(kind) is tuple:
-        count = len(get_args(kind))
-        kind = Annotated[list[float], Field(min_length=count, max_length=count)]
-    if required_type(field) is field.type:
-        return kind
-    return kind | None
+        field_type = list[part]
+    elif get_origin(required) is tuple:
+        count = len(get_args(required))
+        field_type = Annotated[list[float], Field(min_length=count, max_length=count)]
+    is_optional = required is not field.type
+    return field_type | None if is_optional else field_type
 
 
 def _described(fields: Sequence[AnswerField]) -> dict[str, Any]:
-    """Return arguments for `create_model`."""
+    """Return arguments for `create_model`: type and description of each field, by name."""
     return {field.name: (_type_of(field), Field(description=field.meaning)) for field in fields}
 
 
@@ -45,17 +45,28 @@ class ImageAnswer(
     model_config = ConfigDict(
         json_schema_extra={
             "example": {
-                **{"sha256": SHA256, "name": "beach.jpg", "kind": "evoked"},
-                "scene": dict(zip(MIKELS.labels, SHARES, strict=True)),
-                **{"valence": 6.9, "valence_interval": [4.6, 9.0], "affect_from": "ratings"},
-                **{"arousal": 4.1, "arousal_interval": [2.6, 5.6], "familiarity": 0.62, "is_unfamiliar": False},
+                "sha256": EXAMPLE_SHA256,
+                "name": "beach.jpg",
+                "kind": "evoked",
+                "scene": dict(zip(MIKELS.labels, EXAMPLE_PROBABILITIES, strict=True)),
+                "valence": 6.9,
+                "valence_interval": [4.6, 9.0],
+                "affect_from": "ratings",
+                "arousal": 4.1,
+                "arousal_interval": [2.6, 5.6],
+                "familiarity": 0.62,
+                "is_unfamiliar": False,
                 "is_colourless": False,
                 "view": [106.5, 0.0, 533.5, 427.0],
                 "persons": [{"box": [12.0, 40.5, 120.0, 300.0], "confidence": 0.87, "emotions": None}],
                 "faces": None,
-                **{"likely": ["awe", "contentment"], "width_px": 640, "height_px": 427},
-                **{"label_set": "mikels", "model": "scene"},
+                "likely": ["awe", "contentment"],
+                "width_px": 640,
+                "height_px": 427,
+                "label_set": "mikels",
+                "model": "scene",
             },
+            # The page builds its table from these.
             "x-columns": [[field.name, *columns_of(field)] for field in table_fields((), of_film=False)],
         }
     )
@@ -70,7 +81,7 @@ class ImageFailure(BaseModel):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "example": {"sha256": SHA256, "name": "notes.txt", "error": "image: not an image of a known format"}
+            "example": {"sha256": EXAMPLE_SHA256, "name": "notes.txt", "error": "image: not an image of a known format"}
         }
     )
 
@@ -117,7 +128,14 @@ class ErrorAnswer(BaseModel):
 
 
 class RefusedError(Exception):
-    """Raised to refuse a whole request, with status, code, sentence, and headers."""
+    """Raised to refuse a whole request.
+
+    Args:
+        status: HTTP status of the response.
+        code: A word for programs.
+        error: A sentence for people.
+        headers: Further headers of the response.
+    """
 
     def __init__(self, status: int, code: str, error: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(error)
@@ -145,9 +163,10 @@ REFUSALS = {
     500: ("internal", "something is wrong in the server; its log says what"),
 }
 """Code by status, and a sentence; those with numbers are examples."""
-FOR_ALL = (403, 414, 421, 431, 500)  # statuses that any request may get
+FOR_ALL = (403, 414, 421, 431, 500)
+"""Statuses that any request may get."""
 
-_WORDS = {
+_DESCRIPTIONS = {
     400: "The body is malformed",
     401: "No key, or a wrong one",
     403: "The request comes from a page of another site",
@@ -165,14 +184,15 @@ _WORDS = {
 
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the part of an OpenAPI operation with these statuses, and those of FOR_ALL."""
-    parts: dict[int | str, dict[str, Any]] = {}
+    """Return the responses of an OpenAPI operation for these statuses, and for those of FOR_ALL."""
+    responses: dict[int | str, dict[str, Any]] = {}
     for status in sorted({*statuses, *FOR_ALL}):
         code, error = REFUSALS[status]
         content = {"application/json": {"example": {"code": code, "error": error}}}
-        parts[status] = {"model": ErrorAnswer, "description": _WORDS[status], "content": content}
-    if 503 in parts:
-        parts[503]["headers"] = {"Retry-After": {"description": "Seconds", "schema": {"type": "integer", "minimum": 1}}}
-    if 401 in parts:
-        parts[401]["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}}}
-    return parts
+        responses[status] = {"model": ErrorAnswer, "description": _DESCRIPTIONS[status], "content": content}
+    if 503 in responses:
+        seconds = {"type": "integer", "minimum": 1}
+        responses[503]["headers"] = {"Retry-After": {"description": "Seconds", "schema": seconds}}
+    if 401 in responses:
+        responses[401]["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}}}
+    return responses

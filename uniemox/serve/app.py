@@ -11,6 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
+import uvicorn
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -27,8 +28,8 @@ from uniemox.serve.config import ServeConfig
 from uniemox.serve.guard import Guard, as_sent
 from uniemox.serve.metrics import Metrics
 from uniemox.serve.models import Models
-from uniemox.serve.protocol import Server, listen
 from uniemox.serve.routes import EXPLAINED, Service, open_routes, routes
+from uniemox.serve.server import create_server, listen
 
 PAGE_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 PAGES = {"index.html": "/", "docs.html": "/docs"}
@@ -46,7 +47,8 @@ def create_app(predictors: Sequence[Predictor], config: ServeConfig, *, key: str
     """Create the application for loaded models.
 
     Args:
-        predictors: At least one.
+        predictors: The models; at least one.
+        config: Limits of the server.
         key: Clients must send it as Authorization: Bearer KEY; None: no key.
 
     Raises:
@@ -63,7 +65,8 @@ def create_app(predictors: Sequence[Predictor], config: ServeConfig, *, key: str
         app.state.service = Service(config, models, batcher, metrics)
         batcher.start()
         yield
-        models.close()  # no request is waiting any more
+        # No request is waiting any more, because uvicorn has waited for all of them.
+        models.close()
         await batcher.stop()
 
     app = FastAPI(
@@ -71,8 +74,10 @@ def create_app(predictors: Sequence[Predictor], config: ServeConfig, *, key: str
         description=DESCRIPTION,
         version=__version__,
         lifespan=life,
-        generate_unique_id_function=lambda route: route.name,  # function names in generated clients
-        docs_url=None,  # FastAPI's own page loads scripts from other hosts
+        # Generated clients name their functions by this.
+        generate_unique_id_function=lambda route: route.name,
+        # FastAPI's own pages load scripts from other hosts.
+        docs_url=None,
         redoc_url=None,
         # Behind a proxy that speaks https, a redirect for a trailing slash would lead to plain http.
         redirect_slashes=False,
@@ -80,7 +85,8 @@ def create_app(predictors: Sequence[Predictor], config: ServeConfig, *, key: str
         servers=[{"url": config.root_path}] if config.root_path else None,
     )
     app.state.key = None if key is None else key.encode()
-    if origins := [as_sent(one) for one in config.allow_origins]:
+    origins = [as_sent(origin) for origin in config.allow_origins]
+    if origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=origins,
@@ -100,7 +106,13 @@ def create_app(predictors: Sequence[Predictor], config: ServeConfig, *, key: str
 
 
 def serve(app: FastAPI, config: ServeConfig, *, host: str, port: int) -> None:
-    """Serve until SIGTERM or Ctrl-C; accepted requests are answered first. port 0: any free one.
+    """Serve until SIGTERM or Ctrl-C; accepted requests are answered first.
+
+    Args:
+        app: The application.
+        config: Its limits.
+        host: Address to listen on.
+        port: TCP port; 0 takes any free one.
 
     Raises:
         ConfigError: If it can't listen there.
@@ -111,50 +123,60 @@ def serve(app: FastAPI, config: ServeConfig, *, host: str, port: int) -> None:
     logger.info("listening on http://%s:%d - stop with Ctrl-C", address, listener.getsockname()[1])
     # uvicorn repeats the signal to itself after the last response; SIGTERM is not a failure then.
     before = signal.signal(signal.SIGTERM, lambda *_: None)
-    gc.freeze()  # else a body of many lists makes the collector go through all modules again and again
+    # Otherwise a body of many lists makes the collector go through all modules again and again.
+    gc.freeze()
     try:
         server_of(app, config).run([listener])
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def server_of(app: FastAPI, config: ServeConfig) -> Server:
+def server_of(app: FastAPI, config: ServeConfig) -> uvicorn.Server:
     """Return a server that is not running yet."""
+    # A request takes at most the time for its body and the time for its answer.
     shutdown_s = int(config.timeout_s + config.read_timeout_s) + 1
-    return Server(app, config, keep_alive_s=5, shutdown_s=shutdown_s, proxy_headers=False)
+    return create_server(app, config, keep_alive_s=5, shutdown_s=shutdown_s, proxy_headers=False)
 
 
 def _limit_parameters(schema: dict[str, Any], limits: dict[str, dict[str, Any]]) -> None:
     """Put limits such as this server's models and labels into the OpenAPI schema, which FastAPI makes once."""
     for path in ("/predict", "/explain"):
         operation = schema["paths"][path]["post"]
-        pairs = [(each, limits.get(each["name"])) for each in operation["parameters"]]
-        pairs = [(each, limit) for each, limit in pairs if limit is None or any(limit.values())]
-        operation["parameters"] = [each for each, _ in pairs]
-        for parameter, limit in pairs:
-            if limit is not None:
-                [value, _] = parameter["schema"].pop("anyOf")  # the other is null, which a query can't express
-                parameter["schema"] |= value | limit
+        parameters = []
+        for parameter in operation["parameters"]:
+            limit = limits.get(parameter["name"])
+            if limit is None:
+                parameters.append(parameter)
+            # Without a value, no model supports the parameter.
+            elif any(limit.values()):
+                # The other type is null, which a query can't express.
+                [value_type, _] = parameter["schema"].pop("anyOf")
+                parameter["schema"] |= value_type | limit
+                parameters.append(parameter)
+        operation["parameters"] = parameters
         form = operation["requestBody"]["content"][FORM]
         form["encoding"] = {FIELD: {"contentType": ", ".join(IMAGE_TYPES)}}
 
 
-async def check_key(request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> None:
-    """Raise RefusedError unless the request has the server's key; compared in constant time."""
-    if given is None:
-        sent = b""
-    else:
-        sent = given.credentials.encode("utf-8", "surrogateescape")
-    if not hmac.compare_digest(sent, request.app.state.key):
+async def check_key(
+    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
+) -> None:
+    """Check that a request has the server's key; the comparison takes constant time.
+
+    Raises:
+        RefusedError: If the key is missing or wrong (401).
+    """
+    key = b"" if credentials is None else credentials.credentials.encode("utf-8", "surrogateescape")
+    if not hmac.compare_digest(key, request.app.state.key):
         raise RefusedError(401, *REFUSALS[401], headers={"WWW-Authenticate": "Bearer"})
 
 
 def _page() -> APIRouter:
     """Return routes for the files of serve/page and of Swagger UI, read once. No other file is served."""
     router = APIRouter(include_in_schema=False)
-    own = [one for one in (files("uniemox.serve") / "page").iterdir() if Path(one.name).suffix in PAGE_TYPES]
-    foreign = [files("fastapi_swagger.resources") / name for name in SWAGGER]
-    for file in (*own, *foreign):
+    page_files = [file for file in (files("uniemox.serve") / "page").iterdir() if Path(file.name).suffix in PAGE_TYPES]
+    swagger_files = [files("fastapi_swagger.resources") / name for name in SWAGGER]
+    for file in (*page_files, *swagger_files):
         path = PAGES.get(file.name, f"/page/{file.name}")
         media_type = PAGE_TYPES[Path(file.name).suffix]
         router.add_api_route(path, _constant(file.read_bytes(), media_type), methods=["GET", "HEAD"])
@@ -162,6 +184,8 @@ def _page() -> APIRouter:
 
 
 def _constant(content: bytes, media_type: str) -> Any:
+    """Return a route function that always answers with the same bytes."""
+
     async def answer() -> Response:
         return Response(content, media_type=media_type, headers={"Cache-Control": "no-cache"})
 
@@ -177,8 +201,9 @@ async def _refused(request: Request, error: Exception) -> Response:
 async def _invalid(request: Request, error: Exception) -> Response:
     """Return the error response for a parameter out of range, in our format."""
     assert isinstance(error, RequestValidationError)
-    sentence = "; ".join(f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors())
-    return await _refused(request, RefusedError(422, "bad_parameter", sentence))
+    # The first part of a location is its kind, "query".
+    sentences = [f"{'.'.join(map(str, problem['loc'][1:]))}: {problem['msg']}" for problem in error.errors()]
+    return await _refused(request, RefusedError(422, "bad_parameter", "; ".join(sentences)))
 
 
 async def _http(request: Request, error: Exception) -> Response:

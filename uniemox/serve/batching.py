@@ -15,10 +15,9 @@ from uniemox.serve.metrics import Metrics
 from uniemox.serve.models import PUT_BACK
 
 Work = Callable[[Any, list[bytes]], Iterable[tuple[int, Any]]]
-"""Function of the worker thread: yields place and result, or PUT_BACK, of each image of equal asks."""
-
-
-SLOW = 4  # turns that a slow image takes
+"""Function of the worker thread: yields index and result, or PUT_BACK, of each image of equal asks."""
+SLOW_TURNS = 4
+"""Number of turns that a slow image takes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,7 +35,7 @@ class Job:
     client: str = ""
     """Address of the client."""
     turn: int = 0
-    """Place in the queue: clients take turns, whatever number of images each has."""
+    """Order in the queue: clients take turns, whatever number of images each has."""
 
     @property
     def is_wanted(self) -> bool:
@@ -55,10 +54,11 @@ class Batcher:
         self._arrived = asyncio.Event()
         self._worker = ThreadPoolExecutor(1, "uniemox-worker")
         self._task: asyncio.Task[None] | None = None
-        self._turn = 0
-        self._turns = dict[str, int]()
-        """The turn being served, and the last one of each client."""
-        self._seconds_each = 0.05  # measured from the first batch on
+        self._current_turn = 0
+        self._last_turns = dict[str, int]()
+        """Last turn of each client that has images in the queue."""
+        # An assumption; it is measured from the first batch on.
+        self._seconds_each = 0.05
         metrics.queue_length.set_function(lambda: len(self._waiting))
 
     def start(self) -> None:
@@ -66,7 +66,7 @@ class Batcher:
         self._task = asyncio.create_task(self._run(), name="batcher")
 
     async def stop(self) -> None:
-        """Answer waiting requests, then stop."""
+        """Wait until the requests in the queue are answered, then stop."""
         while any(job.is_wanted for job in self._waiting):
             await asyncio.sleep(0.01)
         if self._task:
@@ -81,40 +81,57 @@ class Batcher:
 
         If the queue is full, the client with the most images in it loses the newest ones.
 
+        Args:
+            images: The content of their files.
+            ask: Requested work.
+            is_slow: Process each image alone.
+            client: Address of the client.
+
+        Returns:
+            A future result for each image.
+
         Raises:
             RefusedError: If there is no room even so.
         """
-        self._forget_unwanted()
-        for job in self._to_drop(len(self._waiting) + len(images) - self._config.queue, len(images), client):
+        self._remove_unwanted()
+        surplus = len(self._waiting) + len(images) - self._config.queue
+        for job in self._jobs_to_drop(surplus, len(images), client):
             job.answer.set_exception(self.refusal())
-        self._forget_unwanted()
+        self._remove_unwanted()
         loop = asyncio.get_running_loop()
         deadline = time.monotonic() + self._config.timeout_s
-        turn = max(self._turns.get(client, 0), self._turn)  # start-time fair queueing
-        jobs = [
-            Job(data, ask, loop.create_future(), deadline, is_slow, client, turn + number * (SLOW if is_slow else 1))
-            for number, data in enumerate(images, start=1)
-        ]
-        self._turns[client] = turn + len(images) * (SLOW if is_slow else 1)
+        # Start-time fair queueing: a client's images follow its last one, but never precede the current turn.
+        turn = max(self._last_turns.get(client, 0), self._current_turn)
+        jobs = []
+        for data in images:
+            turn += SLOW_TURNS if is_slow else 1
+            jobs.append(Job(data, ask, loop.create_future(), deadline, is_slow, client, turn))
+        self._last_turns[client] = turn
         self._waiting.extend(jobs)
         self._arrived.set()
         return [job.answer for job in jobs]
 
-    def _to_drop(self, count: int, arriving: int, client: str) -> list[Job]:
-        """Return this number of newest jobs of greedier clients.
+    def _jobs_to_drop(self, count: int, arriving: int, client: str) -> list[Job]:
+        """Return the newest jobs of clients that have more of them than an arriving request's client.
+
+        Args:
+            count: Number of jobs to return; none if it is not positive.
+            arriving: Number of images in the arriving request.
+            client: Address of its client.
 
         Raises:
             RefusedError: If there are not enough.
         """
         dropped = list[Job]()
-        left = list(self._waiting)
+        remaining = list(self._waiting)
         while len(dropped) < count:
-            waiting = Counter(job.client for job in left)
-            greediest, most = max(waiting.items(), key=lambda one: one[1], default=("", 0))
-            if greediest == client or most <= waiting[client] + arriving:
+            counts = Counter(job.client for job in remaining)
+            greediest, max_count = max(counts.items(), key=lambda item: item[1], default=("", 0))
+            if greediest == client or max_count <= counts[client] + arriving:
                 raise self.refusal()
-            dropped.append(next(job for job in reversed(left) if job.client == greediest))
-            left.remove(dropped[-1])
+            newest = next(job for job in reversed(remaining) if job.client == greediest)
+            dropped.append(newest)
+            remaining.remove(newest)
         return dropped
 
     def refusal(self) -> RefusedError:
@@ -126,58 +143,64 @@ class Batcher:
     async def _run(self) -> None:
         while True:
             await self._arrived.wait()
-            await self._let_others_come()
-            batch = self._take()
+            await self._wait_for_full_batch()
+            batch = self._take_batch()
             if batch:
                 await self._answer(batch)
             if not self._waiting:
                 self._arrived.clear()
 
-    async def _let_others_come(self) -> None:
+    async def _wait_for_full_batch(self) -> None:
         """Wait up to max_wait_ms, while the batch is not full."""
         end = time.monotonic() + self._config.max_wait_ms / 1000
-        while len(self._waiting) < self._config.batch_size and (left := end - time.monotonic()) > 0:
-            await asyncio.sleep(min(left, 0.001))
+        while len(self._waiting) < self._config.batch_size and (seconds := end - time.monotonic()) > 0:
+            await asyncio.sleep(min(seconds, 0.001))
 
-    def _forget_unwanted(self) -> None:
+    def _remove_unwanted(self) -> None:
         self._waiting = deque(job for job in self._waiting if job.is_wanted)
 
-    def _take(self) -> list[Job]:
+    def _take_batch(self) -> list[Job]:
         """Take the next image, and later ones with an equal ask; others stay in the queue."""
-        self._forget_unwanted()
+        self._remove_unwanted()
         if not self._waiting:
             return []
         order = sorted(self._waiting, key=lambda job: job.turn)
         first = order[0]
-        self._turn = max(self._turn, first.turn)
-        self._turns = {client: turn for client, turn in self._turns.items() if turn > self._turn}
+        self._current_turn = max(self._current_turn, first.turn)
+        # Clients whose turns are over start at the current one, as new clients do.
+        self._last_turns = {client: turn for client, turn in self._last_turns.items() if turn > self._current_turn}
         limit = 1 if first.is_slow else self._config.batch_size
         batch = [job for job in order if (job.ask, job.is_slow) == (first.ask, first.is_slow)][:limit]
-        taken = set(map(id, batch))
-        self._waiting = deque(job for job in self._waiting if id(job) not in taken)
+        batch_ids = set(map(id, batch))
+        self._waiting = deque(job for job in self._waiting if id(job) not in batch_ids)
         return batch
 
     async def _answer(self, batch: list[Job]) -> None:
-        """Let the worker process a batch and answer each image at once; if it raises, that is the rest's result."""
+        """Let the worker process a batch, and answer each image as soon as it is ready.
+
+        If the worker raises, the images without an answer get its exception.
+        """
         self._metrics.batch_size.observe(len(batch))
         loop = asyncio.get_running_loop()
         start = time.monotonic()
 
         def work() -> None:
-            for place, answer in self._work(batch[0].ask, [job.data for job in batch]):
-                loop.call_soon_threadsafe(self._set, batch[place], answer)
+            for index, answer in self._work(batch[0].ask, [job.data for job in batch]):
+                loop.call_soon_threadsafe(self._set_answer, batch[index], answer)
 
-        done = loop.run_in_executor(self._worker, work)
-        await asyncio.wait([done])
+        future = loop.run_in_executor(self._worker, work)
+        await asyncio.wait([future])
         seconds = (time.monotonic() - start) / len(batch)
+        # A moving average, for Retry-After.
         self._seconds_each += 0.2 * (seconds - self._seconds_each)
-        if error := done.exception():
+        if error := future.exception():
             for job in batch:
                 if not job.answer.done():
                     job.answer.set_exception(error)
 
-    def _set(self, job: Job, answer: Any) -> None:
-        if answer is PUT_BACK:  # last and alone, so that it delays no other image
+    def _set_answer(self, job: Job, answer: Any) -> None:
+        if answer is PUT_BACK:
+            # Last and alone, so that it delays no other image.
             self._waiting.append(replace(job, is_slow=True, turn=job.turn + self._config.queue))
         elif not job.answer.done():
             job.answer.set_result(answer)

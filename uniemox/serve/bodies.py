@@ -15,9 +15,18 @@ from uniemox.serve.config import ServeConfig
 
 ANY = "application/octet-stream"
 IMAGE_TYPES = (
-    *("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff", "image/avif"),
-    *("image/heic", "image/heif", ANY),
-    *("image/x-portable-pixmap", "image/x-portable-graymap"),
+    "image/jpeg",
+    "image/png",
+    "image/webp",
+    "image/gif",
+    "image/bmp",
+    "image/tiff",
+    "image/avif",
+    "image/heic",
+    "image/heif",
+    ANY,
+    "image/x-portable-pixmap",
+    "image/x-portable-graymap",
 )
 """Content types of a body that is one image, as the documentation lists them.
 
@@ -32,8 +41,8 @@ MAX_PARAMETERS = 100
 """Maximum number of parameters in a content type or in a header of a part; each costs 1 µs."""
 CLOSE = {"Connection": "close"}
 GRACE_S = 5.0
+"""Seconds after which a body must have arrived at the minimum rate."""
 MIN_BYTES_PER_S = 10 * 2**10
-"""Seconds after which a body must arrive at this rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,26 +59,31 @@ class Upload:
         return hashlib.sha256(self.data).hexdigest()
 
 
-async def read_uploads(request: Request, config: ServeConfig, hold: Callable[[int], None]) -> list[Upload]:
+async def read_uploads(request: Request, config: ServeConfig, reserve: Callable[[int], None]) -> list[Upload]:
     """Read the images in a body, at least one.
 
-    Raises RefusedError: 400 malformed, 408 too slow, 413 too large or too many, 415 another type, 422 no image.
-
     Args:
-        hold: Called with each number of bytes before they are stored; may raise.
+        request: The request.
+        config: Limits on size, number of files and time.
+        reserve: Called with each number of bytes before they are stored; may raise.
+
+    Raises:
+        RefusedError: If the body is malformed (400), too slow (408), too large or has too many files (413), has another
+            type (415), or holds no image (422).
     """
-    kind, options = _parsed(request.headers.get("content-type", "").encode("latin-1"))
-    content_type = kind.decode("latin-1")
+    raw_type, options = _parse_header(request.headers.get("content-type", "").encode("latin-1"))
+    content_type = raw_type.decode("latin-1")
     coding = request.headers.get("content-encoding", "identity").strip().lower()
     if coding != "identity":
         raise RefusedError(415, "unsupported_type", "a body with Content-Encoding is not accepted; send it unencoded")
     if content_type not in (FORM, ANY) and not content_type.startswith("image/"):
         raise RefusedError(
-            *(415, "unsupported_type"),
+            415,
+            "unsupported_type",
             f"expected {FORM} with files in the field {FIELD!r}, or one image with its own type, such as image/jpeg, "
             f"or {ANY}",
         )
-    body = await read_body(request, config, hold)
+    body = await read_body(request, config, reserve)
     if content_type != FORM:
         if not body:
             raise RefusedError(422, "no_picture", "the body is empty; it should be the bytes of an image")
@@ -77,16 +91,27 @@ async def read_uploads(request: Request, config: ServeConfig, hold: Callable[[in
     return uploads_of(body, options.get(b"boundary", b""), config.files)
 
 
-async def read_body(request: Request, config: ServeConfig, hold: Callable[[int], None]) -> bytes:
-    """Read a request's body; refuse it when it is too large or too slow, see `read_uploads`."""
+async def read_body(request: Request, config: ServeConfig, reserve: Callable[[int], None]) -> bytes:
+    """Read a request's body.
+
+    Args:
+        request: The request.
+        config: Limits on size and time.
+        reserve: Called with each number of bytes before they are stored; may raise.
+
+    Raises:
+        RefusedError: If the body has two lengths (400), is too slow (408), or too large (413).
+    """
     limit = config.max_bytes
     body = bytearray()
     too_large = RefusedError(
         413, "too_large", f"the body is larger than {config.max_mb:g} MiB; send fewer or smaller images"
     )
-    if {"content-length", "transfer-encoding"} <= {*request.headers}:  # proxies may read only the first
+    # A proxy may read only the first of the two, so that both sides disagree about where the next request begins.
+    if {"content-length", "transfer-encoding"} <= {*request.headers}:
         raise RefusedError(400, "malformed_body", "send Content-Length or Transfer-Encoding, not both", CLOSE)
-    if int(request.headers.get("content-length", 0)) > limit:  # h11 accepts only digits
+    # It is a number, because h11 accepts only digits.
+    if int(request.headers.get("content-length", 0)) > limit:
         raise too_large
     start = asyncio.get_running_loop().time()
     try:
@@ -94,7 +119,7 @@ async def read_body(request: Request, config: ServeConfig, hold: Callable[[int],
             async for chunk in request.stream():
                 if len(body) + len(chunk) > limit:
                     raise too_large
-                hold(len(chunk))
+                reserve(len(chunk))
                 body += chunk
                 clock.reschedule(start + min(config.read_timeout_s, GRACE_S + len(body) / MIN_BYTES_PER_S))
     except TimeoutError:
@@ -109,25 +134,37 @@ async def read_body(request: Request, config: ServeConfig, hold: Callable[[int],
 def uploads_of(body: bytes, boundary: bytes, limit: int) -> list[Upload]:
     """Return the files of a multipart body's field "pictures"; other fields are refused, so typos are reported.
 
-    Raises RefusedError: 400 malformed, 413 more than `limit` files, 422 another field, or no file.
+    Args:
+        body: The body.
+        boundary: The boundary in the content type.
+        limit: Maximum number of files.
+
+    Raises:
+        RefusedError: If the body is malformed (400), has more files than the limit (413), or has another field or no
+            file (422).
     """
     form = _Form(limit)
     malformed = RefusedError(400, *REFUSALS[400])
     if not boundary or body.count(b"\r\n--" + boundary) > limit + MAX_FALSE_BOUNDARIES:
         raise malformed
     try:
-        parser = MultipartParser(boundary, form.callbacks())  # type: ignore[arg-type] # a TypedDict of theirs
+        parser = MultipartParser(boundary, form.callbacks())  # type: ignore[arg-type] # a TypedDict
         parser.write(body)
         parser.finalize()
     except FormParserError:
         raise malformed from None
-    if not form.ended:
+    # The parser does not report a form without its last boundary.
+    if not form.is_complete:
         raise malformed
     return form.uploads()
 
 
-def _parsed(header: bytes) -> tuple[bytes, dict[bytes, bytes]]:
-    """Return a header's value and parameters. Raises RefusedError."""
+def _parse_header(header: bytes) -> tuple[bytes, dict[bytes, bytes]]:
+    """Return a header's value and parameters.
+
+    Raises:
+        RefusedError: If it has more than MAX_PARAMETERS.
+    """
     if header.count(b";") > MAX_PARAMETERS:
         raise RefusedError(400, "malformed_body", f"a header has more than {MAX_PARAMETERS} parameters")
     return parse_options_header(header)
@@ -140,10 +177,10 @@ class _Part:
 
 
 class _Form:
-    """Form in memory, filled by callbacks of python_multipart's parser, which sets their names."""
+    """Form in memory, filled by callbacks whose names python_multipart's parser prescribes."""
 
     def __init__(self, limit: int) -> None:
-        self.ended = False
+        self.is_complete = False
         self._limit = limit
         self._parts: list[_Part] = []
         self._name = self._value = b""
@@ -152,18 +189,19 @@ class _Form:
         return {name: getattr(self, name) for name in dir(self) if name.startswith("on_")}
 
     def uploads(self) -> list[Upload]:
-        """Return the files, in order."""
+        """Return the files, in order.
+
+        Raises:
+            RefusedError: If there is another field, or no file (422).
+        """
         uploads = []
         for part in self._parts:
-            _, options = _parsed(part.headers.get(b"content-disposition", b""))
+            _, options = _parse_header(part.headers.get(b"content-disposition", b""))
             if options.get(b"name") != FIELD.encode():
                 raise RefusedError(422, "unknown_field", f"expected only files in the field {FIELD!r}")
-            name = options.get(b"filename")
-            if name is None:
-                file_name = None
-            else:
-                file_name = name.decode("utf-8", "replace")[:MAX_NAME_LENGTH]
-            uploads.append(Upload(b"".join(part.content), file_name))
+            raw_name = options.get(b"filename")
+            name = None if raw_name is None else raw_name.decode("utf-8", "replace")[:MAX_NAME_LENGTH]
+            uploads.append(Upload(b"".join(part.content), name))
         if not uploads:
             raise RefusedError(422, "no_picture", f"no image was sent; put one or more files in the field {FIELD!r}")
         return uploads
@@ -189,4 +227,4 @@ class _Form:
         self._parts[-1].content.append(data[start:end])
 
     def on_end(self) -> None:
-        self.ended = True
+        self.is_complete = True

@@ -28,9 +28,10 @@ class ServeConfig:
     decode_timeout_s: float = 4.0
     """Seconds for decoding one image, at most half of timeout_s; then the decoder is ended and the image refused."""
     read_timeout_s: float = 30.0
-    """Seconds that a client has for the headers, then the body (later: 408), and then to read the answer; above 0."""
+    """Maximum seconds for a request's body, above 0; after that, the client gets 408."""
     max_connections: int = 1000
-    """Maximum number of open connections; further ones are closed at once. Keep it below 1024, the usual file limit."""
+    """Maximum number of open connections; requests on further ones get 503. Keep it below the usual
+    file limit, 1024."""
     root_path: str = ""
     """Path prefix under which a proxy publishes this server, such as /emotions; the proxy removes it from requests."""
     allow_origins: tuple[str, ...] = ()
@@ -63,8 +64,3 @@ class ServeConfig:
     def max_held_bytes(self) -> int:
         """Maximum number of bytes of all request bodies in memory."""
         return (2 * self.queue + self.batch_size) * self.max_bytes
-
-    @property
-    def max_connections_each(self) -> int:
-        """Maximum number of open connections per client."""
-        return max(2, self.max_connections // 2)

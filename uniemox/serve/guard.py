@@ -22,7 +22,8 @@ logger = logging.getLogger("uniemox.serve")
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
-        "connect-src 'self' http: https: data:; "  # an image dropped on the page may be an address
+        # An image dropped on the page may be an address.
+        "connect-src 'self' http: https: data:; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
@@ -32,41 +33,39 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-CLIENT_GONE = 499  # as in nginx; only for the log
+CLIENT_GONE = 499
+"""Status of a request whose client has gone; only for log and metrics, as in nginx."""
 INTERNAL = 500
 MAX_HEADER_BYTES = 32 * 2**10
 """Maximum size of a request's line and headers: h11 enforces it only while they are incomplete."""
-MAX_QUERY_BYTES = 4 * 2**10  # because each parameter takes 1 µs
-
-
-AT_ONCE = 8
+MAX_QUERY_BYTES = 4 * 2**10
+"""Maximum size of a query, because each parameter takes 1 µs."""
+REQUESTS_AT_ONCE = 8
 """Requests of one client that are worked on at a time."""
 
 
 class Turns:
-    """Turns of the clients: with AT_ONCE for each, one that has a thousand connections delays mainly itself."""
+    """Turns of the clients, REQUESTS_AT_ONCE for each: one that has a thousand connections delays mainly itself."""
 
     def __init__(self) -> None:
-        self._of = WeakValueDictionary[str, asyncio.Semaphore]()  # those that somebody holds or waits for
+        # Semaphores that no request holds or waits for disappear.
+        self._semaphores = WeakValueDictionary[str, asyncio.Semaphore]()
 
     def of(self, scope: Scope) -> asyncio.Semaphore:
         """Return the semaphore of a request's client."""
-        return self._of.setdefault(client_of(scope.get("client")), asyncio.Semaphore(AT_ONCE))
+        return self._semaphores.setdefault(client_of(scope.get("client")), asyncio.Semaphore(REQUESTS_AT_ONCE))
 
 
 def client_of(peer: Any) -> str:
     """Return the client of an address: one IPv4 address, or the /64 of an IPv6 address, which one client may have.
 
-    A host that is no address is returned unchanged;
-    a proxy of `uniemox curate` may report one.
+    A host that is no address is returned unchanged; a proxy of `uniemox curate` may report one.
 
     Args:
-        peer: Host and port; anything else, such as None: unknown.
+        peer: Host and port; anything else, such as None, is an unknown client with the address "".
     """
-    if isinstance(peer, tuple | list):
-        host = str(peer[0]).partition("%")[0]
-    else:
-        host = ""
+    # The part behind % is the network interface of a link-local address.
+    host = str(peer[0]).partition("%")[0] if isinstance(peer, tuple | list) else ""
     with suppress(ValueError):
         if ":" in host and not host.startswith("::ffff:"):
             return str(ipaddress.ip_network((host, 64), strict=False))
@@ -79,16 +78,19 @@ def as_sent(address: str) -> str:
     >>> as_sent("https://Example.org:443")
     'https://example.org'
     """
-    return address.lower().removesuffix(":80" if address.lower().startswith("http:") else ":443")
+    address = address.lower()
+    default_port = ":80" if address.startswith("http:") else ":443"
+    return address.removesuffix(default_port)
 
 
 class Guard:
     """ASGI middleware.
 
-    names one of their hosts are accepted too.
-
     Args:
-        origins: Web origins, such as https://example.org, whose pages may send requests. Requests whose Host header.
+        app: The application.
+        metrics: Counters of requests.
+        origins: Web origins, such as https://example.org, whose pages may send requests. Requests whose Host header
+            names one of their hosts are accepted too.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, origins: Collection[str] = ()) -> None:
@@ -105,7 +107,7 @@ class Guard:
         start = time.monotonic()
         status = 0
 
-        async def guarded(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -115,22 +117,26 @@ class Guard:
             await send(message)
 
         try:
-            problem = self._problem(scope)
+            refusal = self._refusal_status(scope)
             without_cookies(scope)
-            async with self._turns.of(scope):  # not while images are received and predicted
-                await asyncio.sleep(0)  # let others go first
-            await (self._app if problem is None else _answer(problem))(scope, receive, guarded)
+            # The turn ends before images are received and predicted; the queue has turns of its own.
+            async with self._turns.of(scope):
+                # Let requests of other clients go first.
+                await asyncio.sleep(0)
+            handler: ASGIApp = self._app if refusal is None else _error_response(refusal)
+            await handler(scope, receive, send_with_headers)
         except ClientDisconnect:
             status = CLIENT_GONE
-        except Exception:  # an unexpected exception is an internal error, and the server keeps running
+        # An unexpected exception is an internal error, and the server keeps running.
+        except Exception:
             logger.exception("an internal error")
             if not status:
-                await _answer(INTERNAL)(scope, receive, guarded)
+                await _error_response(INTERNAL)(scope, receive, send_with_headers)
             status = INTERNAL
-        self._note(scope, status, time.monotonic() - start)
+        self._record(scope, status, time.monotonic() - start)
 
-    def _problem(self, scope: Scope) -> int | None:
-        """Return a status of REFUSALS if the headers are refused; else None."""
+    def _refusal_status(self, scope: Scope) -> int | None:
+        """Return the status of REFUSALS for headers that are refused; None if they are accepted."""
         if has_large_headers(scope):
             return 431
         if len(scope["query_string"]) > MAX_QUERY_BYTES:
@@ -138,25 +144,24 @@ class Guard:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         origin = headers.get("origin")
-        if not is_numeric(host) and not any(
-            as_sent(f"{one.partition('://')[0]}://{host}") == one for one in self._origins
-        ):
+        schemes = {allowed.partition("://")[0] for allowed in self._origins}
+        is_allowed_host = any(as_sent(f"{scheme}://{host}") in self._origins for scheme in schemes)
+        if not is_numeric(host) and not is_allowed_host:
             return 421
-        is_own = origin is None or origin in self._origins or origin.partition("://")[2] == host
-        if scope["method"] == "POST" and not is_own:
+        # Programs other than browsers send no Origin.
+        is_allowed_origin = origin is None or origin in self._origins or origin.partition("://")[2] == host
+        if scope["method"] == "POST" and not is_allowed_origin:
             return 403
         return None
 
-    def _note(self, scope: Scope, status: int, seconds: float) -> None:
-        route = scope.get("route")
-        path = getattr(route, "path", "other")  # paths from clients would create unlimited metrics
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+        """Count a request and log a line."""
+        # Other paths come from clients and would create unlimited metrics.
+        path = getattr(scope.get("route"), "path", "other")
         self._metrics.requests.labels(path, status).inc()
         self._metrics.seconds.labels(path).observe(seconds)
         client = scope.get("client")
-        if scope["method"].isalpha():
-            method = scope["method"]
-        else:
-            method = "?"
+        method = scope["method"] if scope["method"].isalpha() else "?"
         logger.info("%s %.20s %s %d %.0f ms", client[0] if client else "-", method, path, status, 1000 * seconds)
 
 
@@ -189,6 +194,6 @@ def is_numeric(host: str) -> bool:
         return False
 
 
-def _answer(status: int) -> JSONResponse:
+def _error_response(status: int) -> JSONResponse:
     code, error = REFUSALS[status]
     return JSONResponse({"code": code, "error": error}, status)

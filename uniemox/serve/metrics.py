@@ -2,6 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+# Bounds of the histograms.
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
@@ -15,7 +16,9 @@ class Metrics:
             "uniemox_requests", "Requests by path and status", ("path", "status"), registry=self.registry
         )
         self.seconds = Histogram(
-            *("uniemox_request_seconds", "Seconds from a request's first byte to its response", ("path",)),
+            "uniemox_request_seconds",
+            "Seconds from a request's first byte to its response",
+            ("path",),
             buckets=_SECONDS,
             registry=self.registry,
         )

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from uniemox.errors import BoxError, ImageError, LabelError
+from uniemox.insight.explain.maps import heat_map
 from uniemox.io.decoding.pool import DecoderPool, Decoders
 from uniemox.io.image_border import image_border
 from uniemox.io.images import MinSides, encode_image, open_image
@@ -19,18 +20,19 @@ from uniemox.io.raw_preview import is_raw
 from uniemox.labels import LABEL_SETS, LabelSet
 from uniemox.persons.box import Box
 from uniemox.predict.confidence import max_coverage
-from uniemox.predict.explain.maps import heat_map
 from uniemox.predict.prediction import Failure
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.question import answers_in
 from uniemox.serve.answers import ModelAnswer, RefusedError
 
-LARGE_PIXELS = 13_000_000  # slightly more than most phone photos
+# Slightly more than most phone photos.
+LARGE_PIXELS = 13_000_000
 LARGE_AT_ONCE = 2
-# at least two, so that one slow file delays no other
+# At least two, so that one slow file delays no other.
 MIN_DECODERS = 2
 MAX_DECODERS = 8
-BATCH_DECODE_S = 2.0  # images of a batch whose decoding has not begun by then return to the queue
+BATCH_DECODE_S = 2.0
+"""Images of a batch whose decoding has not begun after this time return to the queue."""
 PUT_BACK = object()
 """Result for an image that must be queued again, alone, because earlier images in its batch took too long."""
 _FOLDERS = re.compile(r"(?<![\w.:])(?:[A-Za-z]:)?(?:[\\/][^\s\\/:'\"]+)*[\\/](?=[^\s\\/:'\"]+)")
@@ -78,28 +80,32 @@ class Models:
     def __init__(self, predictors: Sequence[Predictor], *, max_megapixels: int, decode_s: float) -> None:
         self._max_megapixels = max_megapixels
         self._decoders = DecoderPool(min(MAX_DECODERS, max(MIN_DECODERS, os.cpu_count() or 1)), wait_s=decode_s)
-        seen: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
         self._predictors: dict[str, Predictor] = {}
         for predictor in predictors:
-            seen[predictor.name] += 1
-            if seen[predictor.name] > 1:
-                number = f"-{seen[predictor.name]}"
-            else:
-                number = ""
-            self._predictors[predictor.name + number] = predictor
+            counts[predictor.name] += 1
+            count = counts[predictor.name]
+            suffix = f"-{count}" if count > 1 else ""
+            self._predictors[predictor.name + suffix] = predictor
         self.names = list(self._predictors)
         """Names in the given order; equal names are numbered."""
 
     def limits(self) -> dict[str, dict[str, Any]]:
-        """JSON schema of each query parameter that at least one model supports; empty if none does."""
+        """Return the JSON schema of each query parameter; its value is empty or 0 if no model supports it."""
         predictors = self._predictors.values()
-        sets = [one.name for one in LABEL_SETS if any(_can_answer_in(each, one) for each in predictors)]
+        sets = [
+            label_set.name
+            for label_set in LABEL_SETS
+            if any(_can_answer_in(predictor, label_set) for predictor in predictors)
+        ]
         labels = dict.fromkeys(label for predictor in predictors for label in predictor.labels)
         return {
             "model": {"enum": self.names},
             "labels": {"enum": sets},
             "label": {"enum": list(labels)},
-            "coverage": {"maximum": max(max_coverage(each.network.info.conformal_scores) for each in predictors)},
+            "coverage": {
+                "maximum": max(max_coverage(predictor.network.info.conformal_scores) for predictor in predictors)
+            },
         }
 
     def find(self, name: str | None) -> str:
@@ -143,10 +149,13 @@ class Models:
         self._decoders.close()
 
     def work(self, ask: PredictAsk | ExplainAsk, images: list[bytes]) -> Iterator[tuple[int, object]]:
-        """Yield the place and result of each image when it is ready: Prediction, Overlay, Failure, PUT_BACK.
+        """Yield the index and the result of each image when it is ready; large images come last.
+
+        A result is a Prediction, an Overlay, a Failure, or PUT_BACK.
 
         Args:
-            images: With equal asks; large ones come last.
+            ask: The work on each image.
+            images: The content of their files.
 
         Raises:
             UniemoxError: For an ask that the model does not support.
@@ -154,37 +163,46 @@ class Models:
         until = time.monotonic() + BATCH_DECODE_S
         decoders = _PromptDecoders(self._decoders, until, self._max_megapixels * 1_000_000)
         yield from self._answers(ask, dict(enumerate(images)), decoders)
-        large = [place for place, image in enumerate(images) if image in decoders.large]
+        large = [index for index, image in enumerate(images) if image in decoders.large]
         decoders.takes_large = True
         # A predictor decodes up to eight images at a time, so it gets only a few large ones at a time.
         for i in range(0, len(large), LARGE_AT_ONCE):
-            part = {place: images[place] for place in large[i : i + LARGE_AT_ONCE]}
+            part = {index: images[index] for index in large[i : i + LARGE_AT_ONCE]}
             yield from self._answers(ask, part, decoders)
 
     def _answers(
         self, ask: PredictAsk | ExplainAsk, images: dict[int, bytes], decoders: "_PromptDecoders"
     ) -> Iterator[tuple[int, object]]:
-        """Yield the place and the result of each image that the decoders take.  images: by place."""
+        """Yield the index and the result of each image that the decoders take.
+
+        Args:
+            ask: The work on each image.
+            images: The content of their files by index.
+            decoders: They record images that they did not decode.
+        """
         predictor = self._predictors[ask.model]
-        several = list(images.values())
+        contents = list(images.values())
         results: Iterator[object]
         if isinstance(ask, ExplainAsk):
-            results = (overlay_of(predictor, image, ask.label, decoders) for image in several)
+            results = (overlay_of(predictor, image, ask.label, decoders) for image in contents)
         else:
             results = predictor.predict_each(
-                several, batch_size=len(several), coverage=ask.coverage, labels=ask.labels, decoders=decoders
+                contents, batch_size=len(contents), coverage=ask.coverage, labels=ask.labels, decoders=decoders
             )
-        for (place, image), answer in zip(images.items(), results, strict=True):
+        for (index, image), answer in zip(images.items(), results, strict=True):
             if not isinstance(answer, Failure):
-                yield place, answer
+                yield index, answer
+            # Otherwise the image is large, and `work` tries it again.
             elif decoders.takes_large or image not in decoders.large:
-                yield place, PUT_BACK if image in decoders.not_begun else answer
+                yield index, PUT_BACK if image in decoders.not_begun else answer
 
 
 class _PromptDecoders:
-    """Pool that stops starting to decode at a value of time.monotonic(), and records images that it did not start.
+    """Pool that starts no decoding after a given time, and records images that it did not start.
 
     Args:
+        pool: The decoding processes.
+        until: Value of time.monotonic() after which no decoding starts.
         max_pixels: Per image; larger ones are refused before decoding.
     """
 
@@ -198,15 +216,16 @@ class _PromptDecoders:
         """False: images over LARGE_PIXELS are only recorded."""
 
     def decode(self, data: bytes, name: str, *, shrink: MinSides | None = None) -> tuple[Image.Image, tuple[int, int]]:
-        """Decode as the pool does. Raises ImageError also for images that are too large or too late."""
+        """Decode as the pool does.
+
+        Raises:
+            ImageError: Also for images that are too large or too late.
+        """
         if time.monotonic() > self._until:
             self.not_begun.add(data)
             raise ImageError(f"{name}: not decoded: others in its batch took too long")
         # Only a decoding process looks into a camera raw, so it counts as large until its size is known.
-        if is_raw(data):
-            size = None
-        else:
-            size = open_image(data, name).size
+        size = None if is_raw(data) else open_image(data, name).size
         if size is not None:
             self._check_size(size, name)
         if not self.takes_large and (size is None or size[0] * size[1] > LARGE_PIXELS):

@@ -31,7 +31,8 @@ from uniemox.serve.guard import client_of
 from uniemox.serve.metrics import Metrics
 from uniemox.serve.models import ExplainAsk, Models, Overlay, PredictAsk, without_folders
 
-EXPLAINED = ("X-Picture-SHA256", "X-Label", "X-Method")  # headers of a heat map
+EXPLAINED = ("X-Picture-SHA256", "X-Label", "X-Method")
+"""Headers of a heat map."""
 open_routes = APIRouter()
 """Routes without a key."""
 routes = APIRouter()
@@ -50,7 +51,8 @@ class Service:
     """Size of all bodies in memory."""
 
 
-async def find_service(request: Request) -> Service:  # async, because other functions wait for a thread
+# The dependencies are coroutines, because other functions would wait for a thread.
+async def find_service(request: Request) -> Service:
     """Return the server's state, made by `create_app`."""
     service: Service = request.app.state.service
     return service
@@ -60,7 +62,11 @@ Shared = Annotated[Service, Depends(find_service)]
 
 
 async def only_known(request: Request) -> None:
-    """Raise RefusedError for an unknown query parameter, so a misspelt name is reported."""
+    """Refuse unknown query parameters, so that a misspelt name is reported.
+
+    Raises:
+        RefusedError: For an unknown name (422).
+    """
     names = [parameter.alias for parameter in request.scope["route"].dependant.query_params]
     for name in request.query_params:
         if name not in names:
@@ -75,10 +81,15 @@ _BODY = f"Images in a form, or one image with its own type ({', '.join(IMAGE_TYP
 
 
 def _body(**limit: int) -> dict[str, Any]:
-    """Return the body's schema.  limit: maxItems of the files; None: only the server's size limit (413) applies."""
+    """Return the body's schema.
+
+    Args:
+        limit: maxItems of the files; without it, only the server's limits apply (413).
+    """
     items = {"type": "array", "items": _BINARY, "minItems": 1, **limit}
     form = {"type": "object", "properties": {FIELD: items}, "required": [FIELD], "additionalProperties": False}
-    content = {FORM: {"schema": form}, ANY: {"schema": _BINARY}}  # client generators do not support image/jpeg
+    # Client generators do not support several types such as image/jpeg.
+    content = {FORM: {"schema": form}, ANY: {"schema": _BINARY}}
     return {"requestBody": {"required": True, "description": _BODY, "content": content}}
 
 
@@ -107,7 +118,8 @@ async def predict(
     ask = PredictAsk(service.models.find(model), coverage, labels)
     uploads, answers = await _ask(request, service, ask)
     for answer in answers:
-        service.metrics.pictures.labels("unreadable" if isinstance(answer, Failure) else "answered").inc()
+        result = "unreadable" if isinstance(answer, Failure) else "answered"
+        service.metrics.pictures.labels(result).inc()
     if len(uploads) == 1:
         _readable(answers[0])
     return [_image_answer(upload, answer, ask.model) for upload, answer in zip(uploads, answers, strict=True)]
@@ -141,7 +153,9 @@ async def explain(
     overlay: Overlay = _readable(answers[0])
     if answer_format == "png":
         headers = {"X-Picture-SHA256": uploads[0].sha256, "X-Method": overlay.method}
-        headers |= {"X-Label": overlay.label} if overlay.label.isascii() else {}
+        # Labels of users may have letters that headers can't hold.
+        if overlay.label.isascii():
+            headers["X-Label"] = overlay.label
         return Response(overlay.png, media_type="image/png", headers=headers)
     answer = ExplanationAnswer(
         sha256=uploads[0].sha256,
@@ -179,20 +193,24 @@ async def health(service: Shared) -> HealthAnswer:
 
 
 async def _ask(request: Request, service: Service, ask: PredictAsk | ExplainAsk) -> tuple[list[Upload], Sequence[Any]]:
-    """Read a request's images, put them into the queue, and wait for the results. Raises RefusedError."""
-    held = 0
+    """Read a request's images, put them into the queue, and wait for the results.
+
+    Raises:
+        RefusedError: If the body or a parameter is refused, the queue is full, or there is no result in time.
+    """
+    reserved_bytes = 0
     client = client_of(request.client)
 
-    def hold(count: int) -> None:
-        nonlocal held
+    def reserve(count: int) -> None:
+        nonlocal reserved_bytes
         limit = service.config.max_held_bytes
         if service.held_bytes.total() + count > limit or service.held_bytes[client] + count > limit / 2:
             raise service.batcher.refusal()
-        held += count
+        reserved_bytes += count
         service.held_bytes[client] += count
 
     try:
-        uploads = await read_uploads(request, service.config, hold)
+        uploads = await read_uploads(request, service.config, reserve)
         is_map = isinstance(ask, ExplainAsk)
         if is_map and len(uploads) > 1:
             raise RefusedError(422, "one_picture_only", f"{len(uploads)} files; this request takes one")
@@ -201,36 +219,48 @@ async def _ask(request: Request, service: Service, ask: PredictAsk | ExplainAsk)
     except (LabelError, ConfigError) as error:
         raise RefusedError(422, "bad_parameter", without_folders(str(error))) from error
     finally:
-        service.held_bytes -= Counter({client: held})  # removes those without any
+        # This also removes clients without any, so that their number does not grow.
+        service.held_bytes -= Counter({client: reserved_bytes})
 
 
 async def _wait(request: Request, answers: "list[asyncio.Future[Any]]", timeout_s: float) -> Sequence[Any]:
-    """Wait for the results; those that are too late, or whose client has gone, are dropped."""
-    gone = asyncio.create_task(_until_gone(request))
-    together = asyncio.gather(*answers)
-    together.add_done_callback(lambda one: one.cancelled() or one.exception())  # else one that is too late is logged
+    """Wait for the results, and drop them if they are late or the client has gone.
+
+    Raises:
+        RefusedError: If there is no result in time (504), or the queue has dropped an image (503).
+        ClientDisconnect: If the client has gone.
+    """
+    disconnect = asyncio.create_task(_until_disconnect(request))
+    results = asyncio.gather(*answers)
+    # Without this, asyncio would log an exception that comes too late.
+    results.add_done_callback(lambda future: future.cancelled() or future.exception())
     try:
-        waiting: set[asyncio.Future[Any]] = {gone, together}
-        await asyncio.wait(waiting, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        if together.done():
-            return together.result()
-        if gone.done():
+        events: set[asyncio.Future[Any]] = {disconnect, results}
+        await asyncio.wait(events, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        if results.done():
+            return results.result()
+        if disconnect.done():
             raise ClientDisconnect
         raise RefusedError(504, "timed_out", f"no answer within {timeout_s:g} s; try again, with fewer images")
     finally:
-        gone.cancel()
-        together.cancel()
-        for answer in answers:  # a gather that has failed cancels none
+        disconnect.cancel()
+        results.cancel()
+        # A gather that has failed cancels none of its futures.
+        for answer in answers:
             answer.cancel()
 
 
-async def _until_gone(request: Request) -> None:
+async def _until_disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
 def _readable(answer: Any) -> Any:
-    """Return a result that is not a Failure. Raises RefusedError."""
+    """Return a result that is not a Failure.
+
+    Raises:
+        RefusedError: For a Failure (422).
+    """
     if isinstance(answer, Failure):
         raise RefusedError(422, "unreadable_picture", without_folders(answer.error))
     return answer

@@ -13,7 +13,8 @@ from uniemox.predict.confidence import max_coverage
 from uniemox.predict.network import DISTANCE, FEATURES, LOGITS, MAPS, Network
 from uniemox.predict.schema import FIELDS, columns_of, table_fields
 
-RUNTIME = {  # files of the npm package onnxruntime-web by backend; the browser loads one of the two
+# Files of the npm package onnxruntime-web by backend; the browser loads one of the two.
+RUNTIME = {
     "wasm": ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"),
     "webgpu": ("ort.webgpu.min.mjs", "ort-wasm-simd-threaded.asyncify.mjs", "ort-wasm-simd-threaded.asyncify.wasm"),
 }
@@ -30,7 +31,9 @@ def write_site(network: Network, model: Path, out: Path, runtime: Path) -> None:
     """Write the page, the model and the runtime into a new folder that any web server can offer.
 
     Args:
-        network: The content of `model`, an ONNX file.
+        network: The content of `model`.
+        model: An ONNX file.
+        out: The folder to write; it may exist if it is empty.
         runtime: The npm package onnxruntime-web, or its folder dist.
 
     Raises:
@@ -45,10 +48,7 @@ def write_site(network: Network, model: Path, out: Path, runtime: Path) -> None:
         )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} exists and is not empty; choose another --out")
-    if (runtime / "dist").is_dir():
-        dist = runtime / "dist"
-    else:
-        dist = runtime
+    dist = runtime / "dist" if (runtime / "dist").is_dir() else runtime
     missing = [name for names in RUNTIME.values() for name in names if not (dist / name).is_file()]
     if missing:
         raise ConfigError(
@@ -62,15 +62,29 @@ def write_site(network: Network, model: Path, out: Path, runtime: Path) -> None:
     shutil.copyfile(model, out / "model.onnx")
     _write_page(out)
     version = f"uniemox-{hashlib.sha256(b''.join(path.read_bytes() for path in _files(out))).hexdigest()[:16]}"
-    _write_json(out / "model.json", _described(network, version))
-    about = {"name": network.name, "kind": info.kind, "task": info.task, "labels": info.labels}  # as GET /models
-    _write_json(out / "models.json", [about | {"max_coverage": max_coverage(info.conformal_scores)}])
+    _write_json(out / "model.json", _model_values(network, version))
+    # The page reads the files below where it would ask a server for GET /models and /openapi.json.
+    description = {
+        "name": network.name,
+        "kind": info.kind,
+        "task": info.task,
+        "labels": info.labels,
+        "max_coverage": max_coverage(info.conformal_scores),
+    }
+    _write_json(out / "models.json", [description])
     columns = [[field.name, *columns_of(field)] for field in table_fields((), of_film=False)]
     answer = {"properties": {field.name: {"description": field.meaning} for field in FIELDS}, "x-columns": columns}
     _write_json(out / "openapi.json", {"components": {"schemas": {"ImageAnswer": answer}}})
     icon = {"src": "page/icon.svg", "sizes": "any", "type": "image/svg+xml"}
-    app = {"name": "uniemox", "start_url": "./", "display": "standalone", "background_color": "#ffffff"}
-    _write_json(out / "manifest.webmanifest", app | {"icons": [icon]})
+    manifest = {
+        "name": "uniemox",
+        "start_url": "./",
+        "display": "standalone",
+        "background_color": "#ffffff",
+        "icons": [icon],
+    }
+    _write_json(out / "manifest.webmanifest", manifest)
+    # The service worker stores these for offline use. The runtime is stored when the page loads it.
     names = ["./", *(path.relative_to(out).as_posix() for path in _files(out) if path.parent.name != "runtime")]
     constants = f"const VERSION = {json.dumps(version)};\nconst FILES = {json.dumps(names)};\n"
     write_file(out / "sw.js", constants + _text("web/sw.js"))
@@ -86,18 +100,26 @@ def _write_page(out: Path) -> None:
     write_file(out / "page/resize.js", _text("web/resize.js"))
 
 
-def _described(network: Network, version: str) -> dict[str, object]:
-    """Return the values that the page's script needs."""
+def _model_values(network: Network, version: str) -> dict[str, object]:
+    """Return the values of a model that the page's script needs."""
     info = network.info
     values: dict[str, object] = {name: getattr(info, name) for name in INFO}
-    values |= {"name": network.name, "version": version, "conformal_scores": info.conformal_scores}
-    values |= {"rules": asdict(info.rules)}
     head = network.rating_head
-    values |= {"ratings": None if head is None else head.to_dict() | {"seen": ""}}
-    values |= {"distances": info.distances if DISTANCE in network.engine.outputs else ()}
-    used = {LOGITS, MAPS} | ({FEATURES} if head else set()) | ({DISTANCE} if info.distances else set())
-    values |= {"outputs": sorted(used & network.engine.outputs)}
-    return values | {"runtime": {kind: [f"runtime/{name}" for name in names] for kind, names in RUNTIME.items()}}
+    used = {LOGITS, MAPS}
+    if head:
+        used.add(FEATURES)
+    if info.distances:
+        used.add(DISTANCE)
+    return values | {
+        "name": network.name,
+        "version": version,
+        "conformal_scores": info.conformal_scores,
+        "rules": asdict(info.rules),
+        "ratings": None if head is None else head.to_dict() | {"seen": ""},
+        "distances": info.distances if DISTANCE in network.engine.outputs else (),
+        "outputs": sorted(used & network.engine.outputs),
+        "runtime": {backend: [f"runtime/{name}" for name in names] for backend, names in RUNTIME.items()},
+    }
 
 
 def _files(out: Path) -> list[Path]:

@@ -39,20 +39,26 @@ QUESTIONS = {
     "facial_expression": "A photo of a person with a {} face.",
 }
 """Sentence to compare with the image, by field of an annotation."""
-OF_PEOPLE = ("human_action", "facial_expression")  # skipped for images without detected people
-TEMPERATURE = 100.0  # of the softmax over cosines, CLIP's own
-MIN_SHARE = 0.2  # minimum softmax over all words; below it a word is left out
-# minimum probability and maximum number of a classifier's objects
-MIN_OBJECT = 0.2
+# Fields that are left out for images without detected people.
+PEOPLE_FIELDS = ("human_action", "facial_expression")
+# Factor of the cosines in the softmax, CLIP's own.
+LOGIT_SCALE = 100.0
+# Minimum probability of a word in the softmax over all words of its field; below it the field is left out.
+MIN_PROBABILITY = 0.2
+# Minimum probability and maximum number of a classifier's objects.
+MIN_OBJECT_PROBABILITY = 0.2
 MAX_OBJECTS = 3
-BATCH = 16  # images per worker task
-SIDE_PX = 256  # short side of the decoded images
+# Images per worker task.
+BATCH = 16
+# Short side of the decoded images.
+SIDE_PX = 256
 
 
 class ZeroShot:
     """Zero-shot choice of words of EmoSet's vocabulary for an image, by a teacher of images and texts.
 
     Args:
+        teacher: Teacher with a text encoder.
         info: EmoSet's info.json with the words.
     """
 
@@ -69,18 +75,20 @@ class ZeroShot:
 
         Args:
             images: N of (3, H, W) in [0, 1].
-            fields: N, requested fields of each.
+            fields: N, requested fields of each image.
         """
         attributes: list[dict[str, str]] = [{} for _ in images]
-        for size in {image.shape for image in images}:  # images of one size form a batch, which the teacher resizes
+        # Images of one size form a batch, which the teacher resizes.
+        for size in {image.shape for image in images}:
             rows = [i for i, image in enumerate(images) if image.shape == size]
             features = self.teacher.image_features(torch.stack([images[i] for i in rows]), [""] * len(rows))
-            cosines = F.normalize(features, dim=-1)  # (n, C)
-            for field, words in self.features.items():
-                shares, places = (cosines @ words.T * TEMPERATURE).softmax(dim=1).cpu().max(dim=1)
-                for i, share, place in zip(rows, shares.tolist(), places.tolist(), strict=True):
-                    if field in fields[i] and share >= MIN_SHARE:
-                        attributes[i][field] = self.words[field][place]
+            features = F.normalize(features, dim=-1)  # (n, C)
+            for field, word_features in self.features.items():
+                probabilities = (features @ word_features.T * LOGIT_SCALE).softmax(dim=1).cpu()  # (n, words)
+                best, indices = probabilities.max(dim=1)  # (n,) each
+                for i, probability, index in zip(rows, best.tolist(), indices.tolist(), strict=True):
+                    if field in fields[i] and probability >= MIN_PROBABILITY:
+                        attributes[i][field] = self.words[field][index]
         return attributes
 
 
@@ -88,9 +96,9 @@ class ObjectClassifier:
     """ImageNet's objects in an image, by a timm network with a classifier of 1000 classes (or 1001, as TensorFlow's).
 
     Args:
-        name: Timm's name.
+        name: timm's name of the network.
         weights: A local file; None: the published ones, from the hub or its cache.
-        device: Where it runs.
+        device: Device on which the network runs.
 
     Raises:
         TeacherError: If there is no such network or the weights don't match.
@@ -111,21 +119,22 @@ class ObjectClassifier:
         self.size = config["input_size"][1:]
         self.mean: Sequence[float] = config["mean"]
         self.std: Sequence[float] = config["std"]
+        # Networks from TensorFlow expect pixels from -1 to 1.
         if self.first:
-            self.mean = self.std = (0.5, 0.5, 0.5)  # TensorFlow's networks see -1 to 1
+            self.mean = self.std = (0.5, 0.5, 0.5)
         self.names = timm.data.ImageNetInfo()
 
     @torch.no_grad()
     def __call__(self, images: Sequence[Tensor]) -> list[list[str]]:
         """Return the objects of each image, most probable first.  images: N of (3, H, W) in [0, 1]."""
         pixels = torch.cat([fit_pixels(image[None], self.size, self.mean, self.std) for image in images])
-        shares = self.model(pixels.to(self.device)).softmax(dim=1)[:, self.first :]
-        best = shares.topk(MAX_OBJECTS)  # (N, 3) each
+        probabilities = self.model(pixels.to(self.device)).softmax(dim=1)[:, self.first :]  # (N, 1000)
+        best = probabilities.topk(MAX_OBJECTS)  # (N, 3) each
         return [
             [
                 self.names.index_to_description(i).split(",")[0]
-                for i, share in zip(*row, strict=True)
-                if share >= MIN_OBJECT
+                for i, probability in zip(*row, strict=True)
+                if probability >= MIN_OBJECT_PROBABILITY
             ]
             for row in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
@@ -155,21 +164,25 @@ def write_texts(
     Annotations of a data set stay unchanged; other images get computed attributes. Images in the sidecar are skipped.
 
     Args:
-        open_describer: Called by every worker.
+        data: Images to describe.
+        out: Sidecar file to append to.
+        open_describer: Function that every worker calls to get its models.
         header: Settings of the texts, for the sidecar.
-        with_emotion: End with the label (table VII of the paper compares both).
-        pool: Worker processes.
+        on_progress: Called with the stage, the number of images done and their total.
+        with_emotion: End each text with the label (table VII of the paper compares both).
+        pool: Number and limits of the worker processes.
         on_gpu: The describer's networks use the GPU.
     """
     broken = []
     with Sidecar(out, header) as sidecar:
-        by_key = {sample.image_key: sample for sample in reversed(data.samples)}  # the first of an image's samples
-        waiting = [sample for key, sample in reversed(by_key.items()) if key not in sidecar.done]
-        before = len(by_key) - len(waiting)
+        # An image may have several samples: the first one counts, hence both reversals.
+        by_key = {sample.image_key: sample for sample in reversed(data.samples)}
+        pending = [sample for key, sample in reversed(by_key.items()) if key not in sidecar.done]
+        before = len(by_key) - len(pending)
         on_progress("describing", before, len(by_key))
         open_work = partial(_open_work, open_describer)
-        with closing(map_each(open_work, waiting, pool, batch=BATCH, on_gpu=on_gpu)) as answers:
-            for done, (sample, answer) in enumerate(zip(waiting, answers, strict=True), before + 1):
+        with closing(map_each(open_work, pending, pool, batch=BATCH, on_gpu=on_gpu)) as answers:
+            for done, (sample, answer) in enumerate(zip(pending, answers, strict=True), before + 1):
                 if answer is None or isinstance(answer, str):
                     broken.append(answer or f"{sample.image}: {DIED}")
                 else:
@@ -181,16 +194,17 @@ def write_texts(
 
 
 def _open_work(open_describer: Callable[[], Describer]) -> Callable[[Sequence[Sample]], list[dict[str, Any] | str]]:
-    """Return a function that finds the attributes of a batch of images."""
+    """Return a function that computes the attributes of a batch of images."""
+    # Each worker process has one core.
     if parent_process() is not None:
-        torch.set_num_threads(1)  # one core per worker
+        torch.set_num_threads(1)
     return partial(_attributes, describer=open_describer())
 
 
 def _attributes(samples: Sequence[Sample], describer: Describer) -> list[dict[str, Any] | str]:
     """Return the annotated or computed attributes of images, or why one can't be read."""
     results: list[dict[str, Any] | str] = []
-    looked: list[tuple[dict[str, Any], Sample, Tensor]] = []
+    decoded: list[tuple[dict[str, Any], Sample, Tensor]] = []
     for sample in samples:
         if sample.annotation:
             results.append(dict(sample.annotation))
@@ -207,14 +221,18 @@ def _attributes(samples: Sequence[Sample], describer: Describer) -> list[dict[st
             "object": ["Person"] if sample.persons else [],
         }
         results.append(attributes)
-        looked.append((attributes, sample, torch.from_numpy(values).permute(2, 0, 1).float() / 255))
-    images = [pixels for _, _, pixels in looked]
+        decoded.append((attributes, sample, torch.from_numpy(values).permute(2, 0, 1).float() / 255))  # (3, H, W)
+    images = [pixels for _, _, pixels in decoded]
     if images and describer.classifier:
-        for (attributes, _, _), objects in zip(looked, describer.classifier(images), strict=True):
+        for (attributes, _, _), objects in zip(decoded, describer.classifier(images), strict=True):
             attributes["object"] += objects
     if images and describer.zero_shot:
-        fields = [[f for f in QUESTIONS if sample.persons != () or f not in OF_PEOPLE] for _, sample, _ in looked]
-        for (attributes, _, _), words in zip(looked, describer.zero_shot(images, fields), strict=True):
+        # persons is None where no detector was run, and () where it found nobody.
+        fields = [
+            [field for field in QUESTIONS if sample.persons != () or field not in PEOPLE_FIELDS]
+            for _, sample, _ in decoded
+        ]
+        for (attributes, _, _), words in zip(decoded, describer.zero_shot(images, fields), strict=True):
             attributes.update(words)
     return results
 
@@ -228,7 +246,9 @@ def _classifier(name: str, weights: Path | None) -> tuple[nn.Module, int]:
     outputs = 0 if bias is None else len(bias)
     if outputs not in (1000, 1001):
         raise TeacherError(f"{weights}: a classifier of {outputs} classes; expected ImageNet's 1000, or 1001")
-    from_tensorflow = outputs == 1001
-    model = timm.create_model(name, num_classes=outputs, **({"pad_type": "same"} if from_tensorflow else {}))
+    # Networks from TensorFlow have the background as output 0, and pad as TensorFlow does.
+    is_from_tensorflow = outputs == 1001
+    options = {"pad_type": "same"} if is_from_tensorflow else {}
+    model = timm.create_model(name, num_classes=outputs, **options)
     model.load_state_dict(state)
-    return model.eval(), int(from_tensorflow)
+    return model.eval(), int(is_from_tensorflow)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from uniemox.bounds import check_numbers
 from uniemox.errors import ConfigError
 
-SMALL_PATCH_PX = 12  # of the small tower, which is fitted if no image tower is given
+# Side of a patch of the small tower, which is fitted if no image tower is given.
+SMALL_PATCH_PX = 12
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,8 +37,8 @@ class FitConfig:
     """Maximum number of unreadable images to skip before the fit stops."""
 
     def __post_init__(self) -> None:
-        least_of = {"width": 1, "views": 1, "epochs": 1, "batch_size": 2, "seed": 0, "workers": 0, "max_unreadable": 0}
-        check_numbers(self, above={"lr": 0}, at_least=least_of)
+        minima = {"width": 1, "views": 1, "epochs": 1, "batch_size": 2, "seed": 0, "workers": 0, "max_unreadable": 0}
+        check_numbers(self, above={"lr": 0}, at_least=minima)
         size = self.image_size
         if size is not None and (self.image_tower is not None or size < 2 * SMALL_PATCH_PX or size % SMALL_PATCH_PX):
             raise ConfigError(

@@ -23,6 +23,7 @@ from uniemox.views.loader import load_batches
 from uniemox.views.transfer import to_device
 from uniemox.views.transforms import WholeViews
 
+# Maximum bytes of all texts in numpy, which pads each to the longest.
 MAX_TEXT_BYTES = 2**30
 FIELDS = ("image_keys", "image_features", "texts", "text_features")
 
@@ -31,10 +32,11 @@ class StoredTeacher:
     """Teacher that looks features up in a .npz file of `save_features`: by an image's key, or by a text.
 
     Args:
+        path: File of `save_features`.
         of_images: Teacher that computes image features instead; the file then only has those of texts.
 
     Raises:
-        TeacherError: If the file is not such a file, and for a key or text that it lacks.
+        TeacherError: If the file is not such a file. The methods raise it for a key or text that the file lacks.
     """
 
     def __init__(self, path: str | Path, of_images: Teacher | None = None) -> None:
@@ -63,11 +65,16 @@ class StoredTeacher:
         """Return features (N, C) float32.  texts: N."""
         return self._look_up(self.texts, self.text_rows, texts, "text")
 
-    def _look_up(self, features: Tensor, rows: dict[str, int], keys: Sequence[str], what: str) -> Tensor:
+    def _look_up(self, features: Tensor, rows: dict[str, int], keys: Sequence[str], kind: str) -> Tensor:
+        """Return the rows of features (N, C) of N keys.
+
+        Raises:
+            TeacherError: For a key without features.
+        """
         missing = [key for key in keys if key not in rows]
         if missing:
             raise TeacherError(
-                f"{self.path} has no features for the {what} {missing[0]!r}, and {len(missing) - 1} more; run "
+                f"{self.path} has no features for the {kind} {missing[0]!r}, and {len(missing) - 1} more; run "
                 "uniemox teacher store on these data, with or without the emotion in the texts as in this training"
             )
         return features[[rows[key] for key in keys]]
@@ -85,26 +92,36 @@ def save_features(
     """Write a teacher's features to a .npz file, for `StoredTeacher`.
 
     Args:
-        image_features: (M, C), of the M image_keys; text_features: (T, C), of the T texts.
+        path: File to write.
+        image_keys: M keys of images.
+        image_features: (M, C).
+        texts: T texts.
+        text_features: (T, C).
         seen: sha256 of the teacher's training images, from `uniemox.data.seen.seen_by` for a fitted teacher. Models
             trained on these features are then not scored on those images.
 
     Raises:
-        TeacherError: If lengths or widths contradict each other.
+        TeacherError: If lengths or widths contradict each other, or if a text is too long.
     """
     check_lengths(image_keys, texts, where=str(path))
     arrays = [np.asarray(image_keys, dtype=str), image_features.float().cpu().numpy()]
     arrays += [np.asarray(texts, dtype=str), text_features.float().cpu().numpy()]
     check_features(*arrays, where=str(path))
     with replacing(Path(path), TeacherError) as partial, partial.open("wb") as file:
-        named: dict[str, Any] = dict(zip(FIELDS, arrays, strict=True)) | {STORED: np.array(sorted(seen), dtype=str)}
-        np.savez(file, **named)
+        fields: dict[str, Any] = dict(zip(FIELDS, arrays, strict=True))
+        fields[STORED] = np.array(sorted(seen), dtype=str)
+        np.savez(file, **fields)
 
 
 def check_lengths(*names: Sequence[str], where: str) -> None:
-    """Raise TeacherError for texts that take more than 1 GiB in numpy, which pads all of them to the longest."""
+    """Check the memory that texts take in numpy, which pads all of them to the longest.
+
+    Raises:
+        TeacherError: If it is more than 1 GiB.
+    """
     for texts in names:
         longest = max(map(len, texts), default=0)
+        # numpy stores 4 bytes per character.
         if 4 * longest * len(texts) > MAX_TEXT_BYTES:
             raise TeacherError(
                 f"{where}: a text has {longest:,} characters, too many for {len(texts):,} texts; shorten it"
@@ -114,23 +131,30 @@ def check_lengths(*names: Sequence[str], where: str) -> None:
 def check_features(
     image_keys: np.ndarray, images: np.ndarray, texts: np.ndarray, text_features: np.ndarray, *, where: str
 ) -> None:
-    """Raise TeacherError unless each key has a row, and both sides have the same width and finite numbers."""
-    for what, names, features in (("image", image_keys, images), ("text", texts, text_features)):
+    """Check arrays of keys and features.
+
+    Raises:
+        TeacherError: Unless each key has a row, and image and text features have the same width and finite numbers.
+    """
+    for kind, names, features in (("image", image_keys, images), ("text", texts, text_features)):
         if names.ndim != 1 or features.ndim != 2 or len(names) != len(features):
-            raise TeacherError(f"{where}: {what} names {names.shape} don't match {what} features {features.shape}")
-        if not names.dtype.itemsize or not features.shape[1]:  # they need no bytes in a file, but memory
-            raise TeacherError(f"{where}: the {what} names or features are empty")
+            raise TeacherError(f"{where}: {kind} names {names.shape} don't match {kind} features {features.shape}")
+        # Arrays of elements without bytes need none in a file, but memory for any number of names.
+        if not names.dtype.itemsize or not features.shape[1]:
+            raise TeacherError(f"{where}: the {kind} names or features are empty")
         if len(set(names.tolist())) != len(names):
-            raise TeacherError(f"{where}: a {what} occurs twice")
+            raise TeacherError(f"{where}: a {kind} occurs twice")
         if features.dtype not in (np.float16, np.float32, np.float64) or not np.isfinite(features).all():
-            raise TeacherError(f"{where}: the {what} features must be finite numbers of 16, 32 or 64 bits")
+            raise TeacherError(f"{where}: the {kind} features must be finite numbers of 16, 32 or 64 bits")
     if images.shape[1] != text_features.shape[1]:
         raise TeacherError(
             f"{where}: image features are {images.shape[1]} wide, text features {text_features.shape[1]}"
         )
 
 
+# Side of the views that the teacher gets, in px; it resizes them itself.
 WHOLE_PX = 224
+# Images or texts per batch.
 BATCH = 64
 
 
@@ -147,16 +171,20 @@ def store_features(
 ) -> int:
     """Write a teacher's features of whole images, and of texts, to one .npz file.
 
+    Unreadable images are left out and listed next to the file, see `unreadable_file`.
+
     Args:
+        teacher: The teacher.
         source: The teacher's name, from which its training images are known.
-        samples: None to store texts alone.
-        texts: Distinct ones, see `distinct_texts`; none for a teacher without a text encoder.
+        samples: Images; empty to store texts alone.
+        path: File to write.
+        texts: Distinct texts, see `distinct_texts`; empty for a teacher without a text encoder.
         with_person: Store the mean of the features of whole image and person.
-        hardware: The device on which the teacher is, and the number of loading processes; None: the run's default.
-            Unreadable images are left out and listed next to the file, see `unreadable_file`.
+        hardware: Device on which the teacher is, and number of loading processes; None: the run's default.
+        on_progress: Called with the stage, the number done and the total.
 
     Returns:
-        The number of readable ones.
+        The number of readable images.
 
     Raises:
         TeacherError: If no sample is readable.
@@ -165,9 +193,10 @@ def store_features(
     hardware = hardware or HardwareConfig()
     device = setup_device(hardware)
     workers = count_workers(hardware, device)
-    features = []
-    for i in range(0, len(texts), BATCH):  # first: a teacher without a text encoder is refused at once
-        features.append(teacher.text_features(texts[i : i + BATCH]).cpu())
+    # Texts come first, so that a teacher without a text encoder is refused at once.
+    text_features = []
+    for i in range(0, len(texts), BATCH):
+        text_features.append(teacher.text_features(texts[i : i + BATCH]).cpu())
         on_progress("computing the teacher's text features", min(i + BATCH, len(texts)), len(texts))
     keys: list[str] = []
     rows: list[torch.Tensor] = []
@@ -175,10 +204,7 @@ def store_features(
     for batch in load_batches(samples, WholeViews(WHOLE_PX), BATCH, workers=workers):
         if batch.samples:
             names = [sample.key for sample in batch.samples]
-            if with_person:
-                views = [batch.scene, batch.person]
-            else:
-                views = [batch.scene]
+            views = [batch.scene, batch.person] if with_person else [batch.scene]
             by_view = [teacher.image_features(to_device(view, device).float() / 255, names).cpu() for view in views]
             rows.append(torch.stack(by_view).mean(dim=0))  # (n, C)
             keys += names
@@ -192,7 +218,7 @@ def store_features(
             image_keys=keys,
             image_features=torch.cat(rows) if rows else torch.empty(0, teacher.width),
             texts=texts,
-            text_features=torch.cat(features) if features else torch.empty(0, teacher.width),
+            text_features=torch.cat(text_features) if text_features else torch.empty(0, teacher.width),
             seen=seen_by(source),
         )
     write_unreadable(unreadable_file(path), broken)

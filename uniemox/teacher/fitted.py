@@ -1,4 +1,4 @@
-"""Small teacher: an image tower and a text tower with a common feature space, fitted on pairs (teacher/fitting.py)."""
+"""Teacher that is fitted on pairs: an image tower and a text tower with a common feature space (teacher/fitting.py)."""
 
 import json
 import re
@@ -27,10 +27,14 @@ DESCRIPTION = "teacher.json"
 WEIGHTS = "teacher.safetensors"
 RUN = "fit"
 FORMAT = 1
-SMALL = "small"  # the image tower that is fitted from scratch
+# Name of the image tower that is fitted from random weights.
+SMALL = "small"
 SMALL_CHANNELS = 128
-HIDDEN = 256  # hidden width of the text tower
-MAX_WORDS = 77  # maximum length of a text; the rest is cut off, as with CLIP's tokens
+# Hidden width of the text tower.
+HIDDEN = 256
+# Maximum number of words of a text; further words are cut off, as CLIP's tokens are.
+MAX_WORDS = 77
+# A word, or a punctuation mark.
 WORD = re.compile(r"[^\W_]+|[^\w\s]")
 
 
@@ -57,8 +61,8 @@ class Architecture:
 class WordTower(nn.Module):
     """Text tower: weighted sum of the words' embeddings, then a perceptron; unknown words are ignored.
 
-    `rarity`, a weight per word, is set by the fit: log of the share of images whose texts lack it, so that words in all
-    texts do not dominate rare ones.
+    The fit sets `rarity`, a weight per word that falls with the share of images whose texts have the word. So words in
+    all texts do not dominate rare ones.
 
     Args:
         words: Vocabulary.
@@ -69,9 +73,10 @@ class WordTower(nn.Module):
 
     def __init__(self, words: Sequence[str], width: int) -> None:
         super().__init__()
-        self.index = {word: i for i, word in enumerate(words, start=1)}  # 0 is padding
+        # Row 0 is padding.
+        self.index = {word: i for i, word in enumerate(words, start=1)}
         self.embed = nn.EmbeddingBag(len(words) + 1, HIDDEN, mode="sum", padding_idx=0)
-        self.register_buffer("rarity", torch.ones(len(words) + 1))
+        self.register_buffer("rarity", torch.ones(len(words) + 1))  # (V + 1,)
         self.layers = nn.Sequential(
             nn.LayerNorm(HIDDEN), nn.Linear(HIDDEN, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, width)
         )
@@ -80,10 +85,10 @@ class WordTower(nn.Module):
         """Return features (N, C).  texts: N."""
         rows = [[self.index[word] for word in words_of(text) if word in self.index] for text in texts]
         longest = max((len(row) for row in rows), default=0) or 1
-        filled = [row + [0] * (longest - len(row)) for row in rows]
-        indices = torch.tensor(filled, dtype=torch.long, device=self.embed.weight.device).view(
-            -1, longest
-        )  # (N, words)
+        padded = [row + [0] * (longest - len(row)) for row in rows]
+        indices = torch.tensor(padded, dtype=torch.long, device=self.embed.weight.device)
+        # For no texts too, of which the tensor above would have one dimension.
+        indices = indices.view(-1, longest)  # (N, words)
         return self.layers(self.embed(indices, per_sample_weights=self.rarity[indices]))  # (N, C)
 
 
@@ -91,7 +96,8 @@ class FittedTeacher(nn.Module):
     """Image tower with a linear projection, and a text tower.
 
     Args:
-        architecture: Built with random weights; usually use `FittedTeacher.load` or `fit_teacher`.
+        architecture: Description of the towers, which get random weights; usually use `FittedTeacher.load` or
+            `fit_teacher`.
         about: Training data and scores, stored by `save`.
     """
 
@@ -108,10 +114,11 @@ class FittedTeacher(nn.Module):
         """Load the frozen teacher from a folder that `save` wrote.
 
         Args:
-            device: Where it runs; give the student's.
+            folder: Folder with teacher.json and teacher.safetensors.
+            device: Where the teacher runs; give the student's.
 
         Raises:
-            TeacherError: If the folder has none.
+            TeacherError: If the folder has no teacher, or the weights do not match its description.
         """
         folder = Path(folder)
         architecture, about = _read_description(folder / DESCRIPTION)
@@ -119,7 +126,8 @@ class FittedTeacher(nn.Module):
             open_regular(folder / WEIGHTS).close()
             if architecture.network.count(",") >= MAX_ENCODERS or max(architecture.image_size) > MAX_SIZE_PX:
                 raise CheckpointError(f"more than {MAX_ENCODERS} networks, or images over {MAX_SIZE_PX} px")
-            with torch.device("meta"):  # uses no memory until the shapes are checked
+            # A description may claim any size: compare shapes on the meta device before memory is allocated.
+            with torch.device("meta"):
                 draft = cls(architecture, about)
             check_file(draft, folder / WEIGHTS)
             teacher = cls(architecture, about)
@@ -150,8 +158,9 @@ class FittedTeacher(nn.Module):
     @torch.no_grad()
     def image_features(self, pixels: Tensor, keys: Sequence[str] = ()) -> Tensor:
         """Return features (N, C) float32, not normalised.  pixels: (N, 3, H, W) in [0, 1].  keys: ignored."""
-        a = self.architecture
-        return self.project(network_features(self.network, pixels, a.image_size, a.mean, a.std))
+        tower = self.architecture
+        features = network_features(self.network, pixels, tower.image_size, tower.mean, tower.std)  # (N, D)
+        return self.project(features)
 
     @torch.no_grad()
     def text_features(self, texts: Sequence[str]) -> Tensor:
@@ -163,7 +172,8 @@ def build_network(name: str, size: int) -> nn.Module:
     """Build an image tower with random weights and pooled features.
 
     Args:
-        size: Side of the small tower's input, px; other towers have their own.
+        name: SMALL, or timm's name; several, separated by commas, are joined.
+        size: Side of the small tower's input in px; other towers have their own.
 
     Raises:
         CheckpointError: For an unknown name.
@@ -171,10 +181,11 @@ def build_network(name: str, size: int) -> nn.Module:
     if name == SMALL:
         shape = {"patch_size": SMALL_PATCH_PX, "embed_dim": SMALL_CHANNELS, "depth": 5, "num_heads": 4}
         tower: Any = build_encoder("vit_tiny_patch16_224", size, **shape)
+        # Fitting runs on the CPU, where the fused kernel's backward pass is slow.
         for block in tower.blocks:
-            block.attn.fused_attn = False  # fitting runs on the CPU, where the fused kernel's backward is slow
+            block.attn.fused_attn = False
         return tower
-    return join_networks([load_timm(one, None, pretrained=False) for one in name.split(",")])
+    return join_networks([load_timm(part, None, pretrained=False) for part in name.split(",")])
 
 
 def words_of(text: str) -> list[str]:
@@ -187,7 +198,11 @@ def words_of(text: str) -> list[str]:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise TeacherError unless the folder may be written: absent, empty, or with a teacher or its fit."""
+    """Check that a teacher may be written to a folder: it is absent, empty, or has a teacher or its fit.
+
+    Raises:
+        TeacherError: If the folder has other files.
+    """
     if (folder / DESCRIPTION).is_file() or not folder.exists():
         return
     if not folder.is_dir() or any(path.name != RUN for path in folder.iterdir()):
@@ -195,6 +210,11 @@ def check_folder(folder: Path) -> None:
 
 
 def _read_description(path: Path) -> tuple[Architecture, Mapping[str, Any]]:
+    """Read a teacher's architecture, and what is stored about its training.
+
+    Raises:
+        TeacherError: If the file does not describe a teacher of this format.
+    """
     try:
         parts = json.loads(read_limited(path))
         if parts["format"] != FORMAT:

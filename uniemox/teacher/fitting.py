@@ -50,8 +50,10 @@ from uniemox.views.patches import IMAGENET_MEAN, IMAGENET_STD
 from uniemox.views.transfer import to_device
 from uniemox.views.transforms import TrainViews, WholeViews
 
-FEWEST = 20  # minimum number of images, of which two are held out
-LOOK_AT = 64  # images per batch when encoding
+# Minimum number of images, of which two are held out.
+MIN_IMAGES = 20
+# Images per batch when encoding.
+ENCODE_BATCH_SIZE = 64
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
@@ -59,59 +61,79 @@ SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 class Pairs:
     """P images with their texts."""
 
-    inputs: Tensor  # (V, P, 2, 3, S, S) uint8, scene and person, or (1, P, D) float32 features of a frozen tower
+    inputs: Tensor  # (V, P, 2, 3, S, S) uint8, V views of scene and person, or (1, P, D) features of a frozen tower
     texts: Sequence[tuple[str, ...]]  # P; distinct, at least one each
 
 
 def texts_by_image(data: DataSet, with_emotion: bool) -> tuple[list[Sample], list[tuple[str, ...]]]:
-    """Return the images that have texts, once each, and their texts."""
+    """Return the images that have texts, once each, and their distinct texts.
+
+    Raises:
+        DataError: If there are fewer than 20.
+    """
     samples: dict[str, Sample] = {}
     texts: dict[str, dict[str, None]] = {}
     for sample in data.samples:
         if sample.text and sample.text.strip():
             samples.setdefault(sample.image_key, sample)
             texts.setdefault(sample.image_key, {})[text_of(sample, with_emotion)] = None
-    if len(samples) < FEWEST:
+    if len(samples) < MIN_IMAGES:
         raise DataError(
-            f"{data.name}: {len(samples)} of its images have a text, a teacher needs at least {FEWEST}; write texts "
-            f"with: uniemox data describe {data.name}"
+            f"{data.name}: {len(samples)} of its images have a text, a teacher needs at least {MIN_IMAGES}; write "
+            f"texts with: uniemox data describe {data.name}"
         )
-    return list(samples.values()), [tuple(several) for several in texts.values()]
+    return list(samples.values()), [tuple(image_texts) for image_texts in texts.values()]
 
 
-def look_at_pairs(
+def read_pairs(
     dataset: ViewDataset,
     texts: Sequence[tuple[str, ...]],
     views: int,
-    look: Callable[[ViewBatch], Tensor],
+    encode: Callable[[ViewBatch], Tensor],
     workers: int,
     broken: BrokenCount,
     on_progress: Callable[[int, int], None],
 ) -> Pairs:
-    """Compute all views of all readable images in memory.  look: converts a batch of n to (n, ...)."""
+    """Read all views of all readable images into memory.
+
+    Args:
+        dataset: P images.
+        texts: P, the texts of each image.
+        views: V, number of views per image; view v is that of epoch v.
+        encode: Converts a batch of n images to (n, ...).
+        workers: Number of processes that decode.
+        broken: Counter of unreadable images, which are left out.
+        on_progress: Called with the number of views done and their total.
+
+    Raises:
+        DataError: If no image can be read, or too many can't.
+    """
     images = len(dataset)
-    places = [
-        [(view, i) for i in range(start, min(start + LOOK_AT, images))]
+    order = [
+        [(view, i) for i in range(start, min(start + ENCODE_BATCH_SIZE, images))]
         for view in range(views)
-        for start in range(0, images, LOOK_AT)
+        for start in range(0, images, ENCODE_BATCH_SIZE)
     ]
     row_of = {sample.key: i for i, sample in enumerate(dataset.samples)}
     inputs = torch.empty(0)
     is_read = torch.zeros(images, dtype=torch.bool)
     done = 0
-    for place, batch in zip(places, build_loader(dataset, places, workers), strict=True):
+    for keys, batch in zip(order, build_loader(dataset, order, workers), strict=True):
         broken.add(batch.broken)
         if batch.samples:
-            seen = look(batch)
+            encoded = encode(batch)  # (n, ...)
+            # The first batch tells the shape.
             if not is_read.any():
-                inputs = seen.new_zeros(views, images, *seen.shape[1:])  # (V, P, ...)
+                inputs = encoded.new_zeros(views, images, *encoded.shape[1:])  # (V, P, ...)
             rows = torch.tensor([row_of[sample.key] for sample in batch.samples])
-            inputs[place[0][0], rows] = seen
+            view = keys[0][0]
+            inputs[view, rows] = encoded
             is_read[rows] = True
-        done += len(place)
+        done += len(keys)
         on_progress(done, views * images)
     if not is_read.any():
         raise DataError(f"none of {images} images can be read: {next(iter(broken.reasons.values()))}")
+    # Nothing to leave out: no copy.
     if is_read.all():
         return Pairs(inputs, texts)
     return Pairs(inputs[:, is_read], [texts[i] for i in is_read.nonzero().flatten().tolist()])
@@ -122,19 +144,25 @@ def sentences_of(texts: Sequence[str]) -> frozenset[str]:
     return frozenset([*texts, *(sentence for text in texts for sentence in SENTENCE_END.split(text.strip()))])
 
 
-HELD_OUT = 0.1  # share of the images
-# side of the small tower's input; minimum area of a crop, which should match its text
+# Share of the images that are held out.
+HELD_OUT_FRACTION = 0.1
+# Side of the small tower's input.
 SMALL_PX = 96
+# Minimum area of a crop as a share of the image; a smaller crop may not match its text.
 MIN_AREA = 0.6
-# initial 1 / temperature and offset; maximum scale, as CLIP's
+# Initial 1 / temperature and offset of the cosines.
 SCALE = 10.0
 BIAS = -3.0
+# Maximum 1 / temperature, as CLIP's.
 MAX_SCALE = 100.0
-SCALE_LR = 10.0  # factor on the learning rate of scale and offset
-MIN_RARITY = 0.02  # weight of a word that is in all texts
+# Factor on the learning rate of scale and offset.
+SCALE_LR = 10.0
+# Weight of a word that is in all texts.
+MIN_RARITY = 0.02
 WEIGHT_DECAY = 0.05
 BETAS = (0.9, 0.98)
-WARMUP = 0.1  # share of the steps
+# Share of the steps in which the learning rate rises.
+WARMUP_FRACTION = 0.1
 
 
 def fit_teacher(
@@ -142,63 +170,68 @@ def fit_teacher(
 ) -> FittedTeacher:
     """Fit a teacher on the samples that have a text, write it to a folder and return it, frozen, on the CPU.
 
-    Every tenth image is held out; retrieval scores on these images are in `about["figures"]`.
+    A tenth of the images is held out; retrieval scores on these images are in `about["figures"]`.
     The folder stores the hashes of all images, so that models that learn from the teacher are not scored on them. Its
     subfolder `fit` holds the run, which `resume` continues with the same bits, however often it was killed.
-    not finite, and StoppedError after SIGTERM or Ctrl-C.
+
+    Args:
+        data: Samples, of which those with a text are used.
+        config: Settings of the fit.
+        out: Folder to write.
+        resume: Continue the run in the folder.
+        callback: Receiver of progress and notes; None: neither is reported.
 
     Raises:
-        DataError: With fewer than 20 images that have a text.
+        DataError: With fewer than 20 images that have a text, or if too many images can't be read.
         ConfigError: If the data don't fill a batch.
         TeacherError: If the frozen tower can't be loaded or `out` has other files.
-        NonFiniteLossError: For a loss that is.
+        NonFiniteLossError: For a loss that is not finite.
+        StoppedError: After SIGTERM or Ctrl-C.
     """
     callback = callback or Callback()
     check_folder(out)
     samples, texts = texts_by_image(data, config.with_emotion)
     order = np.random.Generator(np.random.PCG64(config.seed)).permutation(len(samples)).tolist()
-    held_out = round(HELD_OUT * len(samples))
-    steps_in_epoch(len(samples) - held_out, config.batch_size)  # raises before images are read
-    device = setup_device(HardwareConfig())  # of the tower, which does nearly all the work; the rest is small
-    if config.image_tower is None:
-        tower = None
-    else:
-        tower = open_timm_tower(config.image_tower, device)
+    held_out = round(HELD_OUT_FRACTION * len(samples))
+    # Raises ConfigError before images are read.
+    steps_in_epoch(len(samples) - held_out, config.batch_size)
+    # A frozen tower does nearly all the work, so only this runs on a GPU.
+    device = setup_device(HardwareConfig())
+    tower = None if config.image_tower is None else open_timm_tower(config.image_tower, device)
     broken = BrokenCount(config.max_unreadable)
 
-    def look(batch: ViewBatch) -> Tensor:
+    def encode(batch: ViewBatch) -> Tensor:
         if tower is None:
             return torch.stack([batch.scene, batch.person], dim=1)  # (n, 2, 3, S, S)
         return tower.image_features(to_device(batch.scene, device).float() / 255).cpu()  # (n, D)
 
-    def look_at(which: list[int], views: int, what: str) -> Pairs:
-        if tower is None:
-            size = config.image_size or SMALL_PX
-        else:
-            size = max(tower.size)
-        varied = TrainViews(ViewConfig(size=size, min_area=MIN_AREA), config.seed)
-        dataset = ViewDataset([samples[i] for i in which], varied if views else WholeViews(size))
-        progress = partial(callback.progress, what)
-        return look_at_pairs(dataset, [texts[i] for i in which], max(views, 1), look, config.workers, broken, progress)
+    def read(rows: list[int], crops: int, stage: str) -> Pairs:
+        """Read pairs, as `crops` random crops per image, or as the whole image for 0."""
+        size = (config.image_size or SMALL_PX) if tower is None else max(tower.size)
+        make_views = TrainViews(ViewConfig(size=size, min_area=MIN_AREA), config.seed) if crops else WholeViews(size)
+        dataset = ViewDataset([samples[i] for i in rows], make_views)
+        progress = partial(callback.progress, stage)
+        return read_pairs(dataset, [texts[i] for i in rows], max(crops, 1), encode, config.workers, broken, progress)
 
-    held = look_at(order[:held_out], 0, "reading held-out images")
-    training_pairs = look_at(order[held_out:], config.views if tower is None else 0, "reading images")
-    teacher = _start(config, tower, training_pairs.texts)
-    if (out / DESCRIPTION).is_file() and not resume:  # replaces a finished teacher
+    held_out_pairs = read(order[:held_out], 0, "reading held-out images")
+    training_pairs = read(order[held_out:], config.views if tower is None else 0, "reading images")
+    teacher = _initial_teacher(config, tower, training_pairs.texts)
+    # The folder has a finished teacher, which the new one replaces.
+    if (out / DESCRIPTION).is_file() and not resume:
         shutil.rmtree(out / RUN, ignore_errors=True)
     with begin_run(out / RUN, "teacher", config, data, resume=resume):
         _fit(teacher, training_pairs, config, out / RUN, callback)
     teacher.about = {
         "data": data.name,
         "pictures": len(training_pairs.texts),
-        "texts": len({text for several in training_pairs.texts for text in several}),
+        "texts": len({text for image_texts in training_pairs.texts for text in image_texts}),
         "broken": len(broken.reasons),
         "config": asdict(config),
-        "figures": _figures(teacher, held, is_frozen=tower is not None),
+        "figures": _retrieval_scores(teacher, held_out_pairs, is_frozen=tower is not None),
     }
     teacher.save(out)
-    seen = hashes_of(samples, lambda what, done, _: callback.progress(what, done, len(samples)))
-    write_hashes(out / SEEN, seen | seen_by(config.image_tower or ""))
+    hashes = hashes_of(samples, lambda stage, done, _: callback.progress(stage, done, len(samples)))
+    write_hashes(out / SEEN, hashes | seen_by(config.image_tower or ""))
     write_unreadable(out / UNREADABLE, broken.reasons)
     for line in lost_by_class(samples, broken.reasons, data.labels, "the data"):
         callback.note(line)
@@ -207,10 +240,12 @@ def fit_teacher(
     return teacher
 
 
-def _start(config: FitConfig, tower: TimmImageTower | None, texts: Sequence[tuple[str, ...]]) -> FittedTeacher:
+def _initial_teacher(
+    config: FitConfig, tower: TimmImageTower | None, texts: Sequence[tuple[str, ...]]
+) -> FittedTeacher:
     """Build a teacher with random weights, except the frozen tower's, without using the process's generator."""
     size = config.image_size or SMALL_PX
-    words = sorted({word for several in texts for text in several for word in words_of(text)})
+    words = sorted({word for image_texts in texts for text in image_texts for word in words_of(text)})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         architecture = Architecture(
@@ -230,27 +265,24 @@ def _start(config: FitConfig, tower: TimmImageTower | None, texts: Sequence[tupl
 
 
 def _fit(teacher: FittedTeacher, pairs: Pairs, config: FitConfig, run: Path, callback: Callback) -> None:
-    """Train in place, and freeze."""
+    """Train the teacher in place, and freeze it."""
     is_frozen = config.image_tower is not None
     model = _PairModel(teacher)
-    if is_frozen:
-        learned = [teacher.project, teacher.text]
-    else:
-        learned = [teacher]
-    weights = [parameter for module in learned for parameter in module.parameters()]
+    trained_modules: list[nn.Module] = [teacher.project, teacher.text] if is_frozen else [teacher]
+    weights = [parameter for module in trained_modules for parameter in module.parameters()]
     groups = parameter_groups_of([(weights, 1.0), ([model.scale, model.bias], SCALE_LR)], WEIGHT_DECAY)
     optimizer = torch.optim.AdamW(groups, lr=0.0, betas=BETAS, fused=True)
-    said = [sentences_of(several) for several in pairs.texts]
-    steps_per_epoch = steps_in_epoch(len(said), config.batch_size)
+    sentences = [sentences_of(image_texts) for image_texts in pairs.texts]
+    steps_per_epoch = steps_in_epoch(len(sentences), config.batch_size)
     trainer = Trainer(
         out=run,
         model=model,
         optimizer=optimizer,
-        set_lr=warmup_cosine(optimizer, config.lr, steps=config.epochs * steps_per_epoch, warmup=WARMUP),
+        set_lr=warmup_cosine(optimizer, config.lr, steps=config.epochs * steps_per_epoch, warmup=WARMUP_FRACTION),
         checkpoints=Checkpoints(run, keep=1),
         callback=callback,
     )
-    plan = trainer.plan_small_run("fitting", config, samples=len(said))
+    plan = trainer.plan_small_run("fitting", config, samples=len(sentences))
     teacher.train()
     sizes = {"batch_size": plan.batch_size, "start": plan.done, "steps": plan.steps}
     order = RunOrder(plan.samples, seed=config.seed, **sizes)
@@ -259,9 +291,10 @@ def _fit(teacher: FittedTeacher, pairs: Pairs, config: FitConfig, run: Path, cal
             [batch] = step.batches
             rows = [i for _, i in batch]
             epoch = step.done // steps_per_epoch
-            texts = sorted(set().union(*(said[i] for i in rows)))
-            truth = torch.tensor([[text in said[i] for text in texts] for i in rows])  # (N, M)
-            image = _features(teacher, pairs.inputs[epoch % len(pairs.inputs), rows], is_frozen)
+            # Every image is compared with all sentences of the batch's images.
+            texts = sorted(set().union(*(sentences[i] for i in rows)))
+            truth = torch.tensor([[text in sentences[i] for text in texts] for i in rows])  # (N, M)
+            image = _features(teacher, pairs.inputs[epoch % len(pairs.inputs), rows], is_frozen)  # (N, C)
             loss = pair_loss(image, teacher.text(texts), truth, model.scale.exp().clamp(max=MAX_SCALE), model.bias)
             optimizer.zero_grad()
             loss.backward()
@@ -289,65 +322,85 @@ def pair_loss(image: Tensor, text: Tensor, truth: Tensor, scale: Tensor, bias: T
     common texts are learned sooner than rare ones.
 
     Args:
-        image: (N, C), text: (M, C), not normalised.
-        truth: (N, M) bool.
-        scale: 1 / temperature.
-        bias: Offset.
+        image: (N, C), not normalised.
+        text: (M, C), not normalised.
+        truth: (N, M) bool, True if a text belongs to an image.
+        scale: Factor of the cosines, 1 / temperature.
+        bias: Offset of the scaled cosines.
     """
     logits = scale * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T + bias  # (N, M)
     target = truth.to(logits.dtype)
     weight = target.sum(dim=0) ** 0.75  # (M,)
     weight = weight / weight.mean()
-    return (F.binary_cross_entropy_with_logits(logits, target, reduction="none") * weight).sum(dim=1).mean()
+    losses = F.binary_cross_entropy_with_logits(logits, target, reduction="none")  # (N, M)
+    return (losses * weight).sum(dim=1).mean()
 
 
 def _features(teacher: FittedTeacher, inputs: Tensor, is_frozen: bool) -> Tensor:
-    """Return features of images, (N, C): mean of scene and person, (N, 2, 3, S, S), or projected ones, (N, D)."""
+    """Return features of images, (N, C).
+
+    Args:
+        teacher: The teacher.
+        inputs: (N, D) features of a frozen tower, or (N, 2, 3, S, S) uint8, scene and person, whose features are
+            averaged.
+        is_frozen: The inputs are features of a frozen tower.
+    """
     if is_frozen:
         return teacher.project(inputs)
-    a = teacher.architecture
-    pixels = fit_pixels(inputs.flatten(0, 1).float() / 255, a.image_size, a.mean, a.std)  # (2N, 3, S, S)
+    tower = teacher.architecture
+    pixels = fit_pixels(inputs.flatten(0, 1).float() / 255, tower.image_size, tower.mean, tower.std)  # (2N, 3, S, S)
     with torch.autocast("cpu", torch.bfloat16, enabled=fast_precision("cpu") == "bfloat16"):
-        features = teacher.project(teacher.network(pixels))
-    return features.float().unflatten(0, (-1, 2)).mean(dim=1)
+        features = teacher.project(teacher.network(pixels))  # (2N, C)
+    return features.float().unflatten(0, (-1, 2)).mean(dim=1)  # (N, C)
 
 
 def recalls(similarity: Tensor, truth: Tensor) -> dict[str, float]:
     """Return how often a true candidate is among the one or five most similar, and the chance level.
 
-    Means over the queries, 0 to 1.
-
     Args:
         similarity: (Q, M), queries by candidates.
-        truth: (Q, M) bool.
+        truth: (Q, M) bool, True if a candidate belongs to a query.
+
+    Returns:
+        recall_at_1, chance_at_1, recall_at_5 and chance_at_5: means over the queries, 0 to 1.
     """
     ranked = truth.gather(1, similarity.argsort(dim=1, descending=True, stable=True))  # (Q, M)
     candidates = truth.shape[1]
     counts = truth.sum(dim=1).tolist()
     result = {}
     for k in (1, 5):
+        # Probability that none of k candidates drawn at random is one of a query's n true ones.
         missed = [math.comb(candidates - n, k) / math.comb(candidates, k) if k <= candidates else 0.0 for n in counts]
         result[f"recall_at_{k}"] = float(ranked[:, :k].any(dim=1).double().mean())
         result[f"chance_at_{k}"] = 1 - sum(missed) / len(missed)
     return result
 
 
-def _figures(teacher: FittedTeacher, held: Pairs, is_frozen: bool) -> dict[str, Any]:
+def _retrieval_scores(teacher: FittedTeacher, pairs: Pairs, is_frozen: bool) -> dict[str, Any]:
     """Return retrieval scores of held-out images and texts, in both directions."""
-    texts = sorted({text for several in held.texts for text in several})
-    truth = torch.tensor([[text in several for text in texts] for several in held.texts])
+    texts = sorted({text for image_texts in pairs.texts for text in image_texts})
+    truth = torch.tensor([[text in image_texts for text in texts] for image_texts in pairs.texts])  # (P, M)
     with torch.no_grad():
-        images = [_features(teacher, inputs, is_frozen) for inputs in held.inputs[0].split(LOOK_AT)]
-    similarity = F.normalize(torch.cat(images), dim=-1) @ F.normalize(teacher.text_features(texts), dim=-1).T
+        batches = [_features(teacher, inputs, is_frozen) for inputs in pairs.inputs[0].split(ENCODE_BATCH_SIZE)]
+    images = torch.cat(batches)  # (P, C)
+    similarity = F.normalize(images, dim=-1) @ F.normalize(teacher.text_features(texts), dim=-1).T  # (P, M)
     return {
-        "pictures": len(held.texts),
+        "pictures": len(pairs.texts),
         "texts": len(texts),
         "picture_to_text": recalls(similarity, truth),
         "text_to_picture": recalls(similarity.T, truth.T),
     }
 
 
-def _rarity(pairs_texts: Sequence[tuple[str, ...]], words: Sequence[str]) -> Tensor:
-    """Return the weight of each word, (V + 1,): log of images over images whose texts have it; 0 first, for padding."""
-    count = Counter(word for several in pairs_texts for word in {w for text in several for w in words_of(text)})
-    return torch.tensor([0.0, *(math.log((1 + len(pairs_texts)) / (1 + count[w])) + MIN_RARITY for w in words)])
+def _rarity(texts: Sequence[tuple[str, ...]], words: Sequence[str]) -> Tensor:
+    """Return the weight of each word: the log of the number of images over that of images whose texts have the word.
+
+    Args:
+        texts: P, the texts of each image.
+        words: V words.
+
+    Returns:
+        (V + 1,); the first is 0, for padding.
+    """
+    count = Counter(word for image_texts in texts for word in {w for text in image_texts for w in words_of(text)})
+    return torch.tensor([0.0, *(math.log((1 + len(texts)) / (1 + count[word])) + MIN_RARITY for word in words)])

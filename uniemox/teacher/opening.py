@@ -14,7 +14,7 @@ from uniemox.teacher.sources import ClipTeacher, OnnxImageTower, TimmImageTower,
 
 
 def open_teacher(source: str, device: str | torch.device = "cpu") -> Teacher:
-    """Open the frozen teacher of a name KIND:WHAT.
+    """Open a frozen teacher by its name, KIND:NAME.
 
     Args:
         source: clip:NAME@WEIGHTS with open_clip's name and published weights or a file (without @, OpenAI's weights),
@@ -25,13 +25,13 @@ def open_teacher(source: str, device: str | torch.device = "cpu") -> Teacher:
     Raises:
         TeacherError: For an unknown kind, or if the teacher can't be loaded.
     """
-    kind, _, what = source.partition(":")
-    if kind not in KINDS or not what:
+    kind, _, name = source.partition(":")
+    if kind not in KINDS or not name:
         raise TeacherError(
             f"{source!r} is not a teacher; write clip:NAME@WEIGHTS, clip:local-dir:FOLDER, fitted:FOLDER, "
             "stored:FILE.npz, timm:NAME, timm:NAME@FILE or onnx:FILE"
         )
-    return KINDS[kind](what, device)
+    return KINDS[kind](name, device)
 
 
 def open_timm_tower(source: str, device: str | torch.device = "cpu") -> TimmImageTower:
@@ -39,14 +39,18 @@ def open_timm_tower(source: str, device: str | torch.device = "cpu") -> TimmImag
 
     Several, separated by commas, become one tower with concatenated features.
 
+    Args:
+        source: Names of towers.
+        device: Where the tower runs.
+
     Raises:
         TeacherError: For another kind, or if the tower can't be loaded.
     """
     sources = source.split(",")
-    if not all(one.startswith("timm:") and one != "timm:" for one in sources):
+    if not all(name.startswith("timm:") and name != "timm:" for name in sources):
         raise TeacherError(f"expected an image tower as timm:NAME or timm:NAME@FILE, got {source!r}")
     try:
-        return TimmImageTower(join_networks([load_timm(one, None) for one in sources]).to(device))
+        return TimmImageTower(join_networks([load_timm(name, None) for name in sources]).to(device))
     except (CheckpointError, *UNREADABLE) as error:
         raise TeacherError(f"the image tower {source!r} can't be loaded: {error}") from error
 
@@ -57,22 +61,24 @@ def timm_name(source: str) -> str:
     >>> timm_name("timm:resnet18@resnet18.safetensors")
     'resnet18'
     """
-    return ",".join(one.removeprefix("timm:").partition("@")[0] for one in source.split(","))
+    return ",".join(name.removeprefix("timm:").partition("@")[0] for name in source.split(","))
 
 
-def _open_clip(what: str, device: str | torch.device) -> Teacher:
-    if what.startswith("local-dir:"):
-        return ClipTeacher.load(what, device=device)
-    name, at, weights = what.partition("@")
+def _open_clip(name: str, device: str | torch.device) -> Teacher:
+    """Open a CLIP model.  name: NAME@WEIGHTS, NAME, or local-dir:FOLDER."""
+    # The path of a folder may contain @.
+    if name.startswith("local-dir:"):
+        return ClipTeacher.load(name, device=device)
+    architecture, at, weights = name.partition("@")
     if at:
-        return ClipTeacher.load(name, weights, device)
-    return ClipTeacher.load(name, device=device)
+        return ClipTeacher.load(architecture, weights, device)
+    return ClipTeacher.load(architecture, device=device)
 
 
 KINDS: Mapping[str, Callable[[str, str | torch.device], Teacher]] = {
     "clip": _open_clip,
     "fitted": FittedTeacher.load,
     "stored": lambda file, _: StoredTeacher(file),
-    "timm": lambda what, device: open_timm_tower(f"timm:{what}", device),
+    "timm": lambda name, device: open_timm_tower(f"timm:{name}", device),
     "onnx": lambda file, _: OnnxImageTower(file),
 }

@@ -1,4 +1,4 @@
-"""Protocol of teachers."""
+"""Interface of teachers, and what they share."""
 
 from collections.abc import Sequence
 from typing import NoReturn, Protocol
@@ -30,7 +30,11 @@ class Teacher(Protocol):
 
 
 def refuse_texts(teacher: object, texts: Sequence[str] = ()) -> NoReturn:
-    """Raise TeacherError: used as text_features of a teacher without a text encoder."""
+    """Refuse texts; a teacher without a text encoder uses it as `text_features`.
+
+    Raises:
+        TeacherError: Always.
+    """
     raise TeacherError("this teacher has no text encoder; fit one, or turn off contrastive_feature_alignment (L2)")
 
 
@@ -39,6 +43,9 @@ def fit_pixels(pixels: Tensor, size: tuple[int, int], mean: Sequence[float], std
 
     Args:
         pixels: (N, 3, H, W) floats in [0, 1].
+        size: Height and width of the tower's input in px.
+        mean: Mean of the tower's input by channel, on the scale of 0 to 1.
+        std: Standard deviation of the tower's input by channel.
 
     Returns:
         (N, 3, *size) float32.
@@ -50,5 +57,5 @@ def fit_pixels(pixels: Tensor, size: tuple[int, int], mean: Sequence[float], std
         raise TeacherError(f"expected pixels in [0, 1], got {pixels.dtype}; divide by 255")
     if tuple(pixels.shape[-2:]) != size:
         pixels = F.interpolate(pixels, size=size, mode="bicubic", antialias=True).clamp(0, 1)  # (N, 3, *size)
-    middle, scale = pixel_constants(PixelStats(tuple(mean), tuple(std)), pixels.device)
-    return ((pixels - middle) / scale).float()
+    mean_of_channels, std_of_channels = pixel_constants(PixelStats(tuple(mean), tuple(std)), pixels.device)
+    return ((pixels - mean_of_channels) / std_of_channels).float()  # (N, 3, *size)

@@ -26,12 +26,12 @@ class ClipTeacher:
     """Image and text features of a frozen open_clip model, with its own normalisation and tokenizer.
 
     Args:
-        model: From open_clip; usually use `ClipTeacher.load`. The tokenizer cuts off texts longer than the model's
-            context.
-        tokenizer: Likewise.
+        model: Model of open_clip; usually use `ClipTeacher.load`.
+        tokenizer: The model's tokenizer, which cuts off texts longer than the model's context.
     """
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:  # open_clip's classes are not typed
+    # Any, because open_clip's classes are not typed.
+    def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
 
@@ -49,7 +49,8 @@ class ClipTeacher:
         Raises:
             TeacherError: If there is no such model or its weights can't be loaded.
         """
-        import open_clip  # noqa: PLC0415 - a second to import, which other teachers do not need
+        # Takes a second to import, which other teachers do not need.
+        import open_clip  # noqa: PLC0415
 
         is_folder = name.startswith("local-dir:")
         if not is_folder and open_clip.get_model_config(name) is None:
@@ -77,31 +78,31 @@ class ClipTeacher:
     def image_features(self, pixels: Tensor, keys: Sequence[str] = ()) -> Tensor:
         """Return features (N, C) float32, not normalised.  pixels: (N, 3, H, W) in [0, 1].  keys: ignored."""
         visual = self.model.visual
-        if isinstance(visual.image_size, tuple):
-            size = visual.image_size
-        else:
-            size = (visual.image_size, visual.image_size)
+        size = visual.image_size
+        if not isinstance(size, tuple):
+            size = (size, size)
         pixels = fit_pixels(pixels.to(self._device), size, visual.image_mean, visual.image_std)
-        return self.model.encode_image(pixels).float()
+        return self.model.encode_image(pixels).float()  # (N, C)
 
     @torch.no_grad()
     def text_features(self, texts: Sequence[str]) -> Tensor:
         """Return features (N, C) float32, not normalised.  texts: N."""
         tokens = self.tokenizer(list(texts), context_length=self.model.context_length)  # (N, context)
-        return self.model.encode_text(to_device(tokens, self._device)).float()
+        return self.model.encode_text(to_device(tokens, self._device)).float()  # (N, C)
 
 
-AT_ONCE = 16  # images per batch on a CPU: more don't fit into its caches
+# Images per batch on a CPU: more don't fit into its caches.
+CPU_BATCH_SIZE = 16
 
 
 class TimmImageTower:
     """Pooled features of a frozen timm network, with its own input size and normalisation.
 
     Args:
-        model: Built with num_classes=0; usually use `open_timm_tower`.
+        model: Network built with num_classes=0; usually use `open_timm_tower`.
 
     Raises:
-        TeacherError: For other networks.
+        TeacherError: For a network with a classifier or without pooling.
     """
 
     text_features = refuse_texts
@@ -132,22 +133,25 @@ def network_features(
 ) -> Tensor:
     """Return a frozen network's features (N, C) float32.
 
-    On a CPU it computes a few images at a time, with channels-last convolutions.
+    On a CPU it computes a few images at a time. Convolutional networks get images with channels last.
 
     Args:
-        pixels: (N, 3, H, W) in [0, 1]; size, mean, std: of the network's input, see `fit_pixels`.
+        network: Network with pooled features.
+        pixels: (N, 3, H, W) in [0, 1].
+        size: Height and width of the network's input, see `fit_pixels`.
+        mean: Mean of the network's input.
+        std: Standard deviation of the network's input.
     """
     device = next(network.parameters()).device
-    has_maps = any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
-    if has_maps:
-        layout = torch.channels_last
-    else:
-        layout = torch.contiguous_format
-    rows = []
-    for some in pixels.split(AT_ONCE if device.type == "cpu" else max(1, len(pixels))):
-        fitted = fit_pixels(some.to(device), size, mean, std)  # (n, 3, H, W)
-        rows.append(network(fitted.contiguous(memory_format=layout)).float())
-    return torch.cat(rows)
+    # Batch norms show that a network has convolutions, which run faster with channels last.
+    is_convolutional = any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    layout = torch.channels_last if is_convolutional else torch.contiguous_format
+    batch_size = CPU_BATCH_SIZE if device.type == "cpu" else max(1, len(pixels))
+    features = []
+    for batch in pixels.split(batch_size):
+        fitted = fit_pixels(batch.to(device), size, mean, std)  # (n, 3, *size)
+        features.append(network(fitted.contiguous(memory_format=layout)).float())  # (n, C)
+    return torch.cat(features)  # (N, C)
 
 
 def join_networks(networks: Sequence[nn.Module]) -> nn.Module:
@@ -160,7 +164,8 @@ def join_networks(networks: Sequence[nn.Module]) -> nn.Module:
     configs = [timm.data.resolve_model_data_config(network) for network in networks]
     joined: Any = ConcatEncoder(networks, [PixelStats(config["mean"], config["std"]) for config in configs])
     size = max(config["input_size"] for config in configs)
-    joined.pretrained_cfg = {"input_size": size, "mean": IMAGENET_MEAN, "std": IMAGENET_STD}  # read by timm's functions
+    # timm's functions read the input's size and normalisation here.
+    joined.pretrained_cfg = {"input_size": size, "mean": IMAGENET_MEAN, "std": IMAGENET_STD}
     return joined
 
 
@@ -168,8 +173,9 @@ class OnnxImageTower:
     """Features of a frozen ONNX network: input (N, 3, H, W), first output (N, C).
 
     Args:
-        mean: Of its input pixels on the scale of 0 to 1; ImageNet's by default.
-        std: Likewise.
+        path: The ONNX file.
+        mean: Mean of its input pixels by channel, on the scale of 0 to 1; ImageNet's by default.
+        std: Standard deviation of its input pixels by channel; ImageNet's by default.
 
     Raises:
         TeacherError: If the file is not such a network.
@@ -212,21 +218,15 @@ class OnnxImageTower:
     def image_features(self, pixels: Tensor, keys: Sequence[str] = ()) -> Tensor:
         """Return features (N, C) float32 on the pixels' device.  pixels: (N, 3, H, W) in [0, 1].  keys: ignored."""
         fitted = fit_pixels(pixels, self.size, self.mean, self.std).cpu().numpy()  # (N, 3, H, W)
-        if self.batch is None:
-            chunks = [fitted]
-        else:
-            chunks = np.split(fitted, range(self.batch, len(fitted), self.batch))
+        chunks = [fitted] if self.batch is None else np.split(fitted, range(self.batch, len(fitted), self.batch))
         outputs = [self._run(chunk) for chunk in chunks]
         return torch.from_numpy(np.concatenate(outputs)).float().to(pixels.device)
 
     def _run(self, chunk: np.ndarray) -> np.ndarray:
-        """Run one chunk; a short chunk is padded to a fixed batch and cut again."""
-        if self.batch is None:
-            lack = 0
-        else:
-            lack = self.batch - len(chunk)
-        if lack:
-            filled = np.concatenate([chunk, np.zeros((lack, *chunk.shape[1:]), chunk.dtype)])
-        else:
-            filled = chunk
-        return self.session.run(None, {self.session.wide.get_inputs()[0].name: filled})[0][: len(chunk)]
+        """Run one chunk; a short chunk is padded to a fixed batch, and its result is cut again."""
+        padding = 0 if self.batch is None else self.batch - len(chunk)
+        padded = chunk
+        if padding:
+            padded = np.concatenate([chunk, np.zeros((padding, *chunk.shape[1:]), chunk.dtype)])
+        name = self.session.wide.get_inputs()[0].name
+        return self.session.run(None, {name: padded})[0][: len(chunk)]

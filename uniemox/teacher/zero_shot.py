@@ -22,17 +22,15 @@ def open_clip(name: str, words: Sequence[str] | None, *, threads: int | None = N
     """Open clip:NAME@WEIGHTS (see `open_teacher`) as an uncalibrated classifier of evoked emotions.
 
     Args:
+        name: Name of the CLIP.
         words: Labels to choose from; None: Mikels' eight labels.
-        threads: Of torch in this process; None: unchanged.
+        threads: Number of torch's threads in this process; None: unchanged.
 
     Raises:
         TeacherError: If the CLIP can't be loaded.
         ConfigError: For fewer than two words or a repeated word.
     """
-    if words is None:
-        labels = MIKELS.labels
-    else:
-        labels = tuple(clean(word) for word in words)
+    labels = MIKELS.labels if words is None else tuple(clean(word) for word in words)
     teacher = open_teacher(name)
     if not isinstance(teacher, ClipTeacher):
         raise TeacherError(f"{name} is not a CLIP; write clip:NAME@WEIGHTS or clip:local-dir:FOLDER")
@@ -57,10 +55,11 @@ class ZeroShotClip:
     """Zero-shot logits: cosines of an image with a sentence about each word, times CLIP's own scale; see `Engine`.
 
     Args:
+        clip: Teacher whose features are compared.
         words: At least two different words.
 
     Raises:
-        ConfigError: For other lists.
+        ConfigError: For fewer than two words, and for repeated or empty ones.
     """
 
     outputs = frozenset({"logits", "features"})
@@ -97,8 +96,14 @@ class ZeroShotClip:
 
     @torch.no_grad()
     def run(self, outputs: Sequence[str], views: Mapping[str, NDArray[np.float32]]) -> list[NDArray[np.float32]]:
-        """Return logits (N, E), features (N, C) of length 1, as asked.  views: the scene (N, 3, S, S), normalised."""
+        """Return the requested outputs: logits (N, E), or features (N, C) of length 1.
+
+        Args:
+            outputs: Names of the outputs, in the order of the result.
+            views: The scene, (N, 3, S, S), normalised.
+        """
         pixels = torch.from_numpy(views["scene"]).to(self._texts.device)
         images = torch.nn.functional.normalize(self.clip.model.encode_image(pixels).float(), dim=-1)  # (N, C)
-        logits = self.clip.model.logit_scale.exp().float() * images @ self._texts.T
-        return [{"logits": logits, "features": images}[name].cpu().numpy() for name in outputs]
+        logits = self.clip.model.logit_scale.exp().float() * images @ self._texts.T  # (N, E)
+        results = {"logits": logits, "features": images}
+        return [results[name].cpu().numpy() for name in outputs]

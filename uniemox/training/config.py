@@ -9,7 +9,14 @@ from uniemox.model.config import Precision
 
 
 def check_batches(config: Any) -> None:
-    """Raise ConfigError if accumulation does not divide the batch.  config: settings of pre-training or fine-tuning."""
+    """Check batch size, accumulation, seed and the limit of unreadable images.
+
+    Args:
+        config: Settings of pre-training or fine-tuning.
+
+    Raises:
+        ConfigError: If one is too low, or if accumulation does not divide the batch.
+    """
     check_numbers(config, at_least={"batch_size": 1, "accumulation": 1, "seed": 0, "max_unreadable": 0})
     if config.batch_size % config.accumulation:
         raise ConfigError(f"accumulation {config.accumulation} must divide batch_size {config.batch_size} evenly")
@@ -108,4 +115,6 @@ class SaveConfig:
     @property
     def due(self) -> tuple[int, ...]:
         """Intervals in steps; a checkpoint is due at the multiples of each."""
-        return (self.every_steps, *([self.keep_every] if self.keep_every else []))
+        if self.keep_every:
+            return (self.every_steps, self.keep_every)
+        return (self.every_steps,)

@@ -13,9 +13,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-PEAK_SIZES = (1024, 2048, 4096)  # sides of square matrices, of which the fastest counts
+# Sides of the square matrices that are multiplied; the fastest product counts.
+PEAK_SIZES = (1024, 2048, 4096)
 PEAK_SIZES_GPU = (4096, 8192)
-SOAK_FROM = 2000  # items before the first measurement of memory
+# Caches and worker processes fill up during the first items; memory is measured after them.
+MAX_SOAK_ITEMS = 2000
 
 
 def multiply_adds(call: Callable[[], object]) -> int:
@@ -46,12 +48,13 @@ def _countable() -> Iterator[None]:
 
 def matmul_peak(device: torch.device, dtype: torch.dtype, *, repeats: int = 8) -> float:
     """Return the FLOP/s of the fastest large square matrix product; multiplication and addition count separately."""
-    best = 0.0
-    for size in PEAK_SIZES if device.type == "cpu" else PEAK_SIZES_GPU:
-        a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-        seconds = min(timed(partial(torch.matmul, a, b), device) for _ in range(repeats))
-        best = max(best, 2 * size**3 / seconds)
-    return best
+    sizes = PEAK_SIZES if device.type == "cpu" else PEAK_SIZES_GPU
+    fastest = 0.0
+    for size in sizes:
+        first, second = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+        seconds = min(timed(partial(torch.matmul, first, second), device) for _ in range(repeats))
+        fastest = max(fastest, 2 * size**3 / seconds)
+    return fastest
 
 
 def timed(call: Callable[[], object], device: torch.device) -> float:
@@ -84,11 +87,12 @@ def device_name(device: torch.device) -> str:
 def memory_growth_mb(work: Iterable[int], total: int) -> float | None:
     """Return by how many MB this process grows from item `soak_start(total)` to the last.
 
-    None if the system does not tell.
-
     Args:
         work: Yields the number of items of each finished part.
-        total: All items.
+        total: Number of all items.
+
+    Returns:
+        Growth in MB; None if the system does not report memory.
     """
     before = None
     done = 0
@@ -103,12 +107,12 @@ def memory_growth_mb(work: Iterable[int], total: int) -> float | None:
 
 
 def soak_start(total: int) -> int:
-    """Return the number of the item before which the growth of memory does not count: 2,000, at most half of all."""
-    return min(SOAK_FROM, max(1, total // 2))
+    """Return the number of the item from which growth of memory counts: 2,000, or half of all if that is less."""
+    return min(MAX_SOAK_ITEMS, max(1, total // 2))
 
 
 def memory_mb() -> float | None:
-    """Return the memory that this process uses now; None if the system does not tell."""
+    """Return the memory that this process uses now, in MB; None if the system does not report it."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:

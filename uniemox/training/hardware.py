@@ -25,13 +25,16 @@ from uniemox.training.processes import cores_of_process, is_bound, is_sharded, l
 from uniemox.training.run_folder import stored_precision
 from uniemox.views.loader import PREFETCH
 
-Run = TypeVar("Run", bound=Any)  # settings of pre-training or fine-tuning
-# of glibc's malloc.h
+RunConfig = TypeVar("RunConfig", bound=Any)
+"""Settings of pre-training or fine-tuning."""
+# Numbers of mallopt's options, from glibc's malloc.h.
 M_TRIM_THRESHOLD = -1
 M_MMAP_MAX = -4
 MAX_INT = 2**31 - 1
-MAX_WORKERS = 8  # default maximum per process
-SHARED_MEMORY = Path("/dev/shm")  # where loading processes put batches, on Linux
+MAX_WORKERS = 8
+"""Default maximum of loading processes per training process."""
+SHARED_MEMORY = Path("/dev/shm")
+"""Folder through which loading processes pass batches, on Linux."""
 
 
 def setup_device(config: HardwareConfig) -> torch.device:
@@ -40,7 +43,7 @@ def setup_device(config: HardwareConfig) -> torch.device:
     On a GPU, float32 means float32 for convolutions too, not TF32.
 
     Raises:
-        ConfigError: If the device is missing.
+        ConfigError: If the device is missing, or if the machine has fewer GPUs than processes.
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -49,9 +52,12 @@ def setup_device(config: HardwareConfig) -> torch.device:
         raise ConfigError("hardware.device is cuda, but there is no CUDA device here; use cpu")
     if config.device == "cpu" or not has_gpu:
         return torch.device("cpu")
+
     count = torch.cuda.device_count()
     number = local_rank()
-    if number >= count and not (count == 1 and is_bound()):
+    # srun can show each process only its own GPU, which is then number 0 in every process.
+    has_own_gpu = count == 1 and is_bound()
+    if number >= count and not has_own_gpu:
         raise ConfigError(f"process {number} of this machine has no GPU: the machine has {count}; start {count}")
     device = torch.device("cuda", number if count > 1 else 0)
     # FSDP, NCCL and threads that pin memory use the current device; without this, all processes would use GPU 0.
@@ -74,21 +80,22 @@ def check_shared_memory(workers: int, batch_bytes: int) -> None:
     """Refuse loaders that need more shared memory than there is; otherwise one would die of a bus error.
 
     Args:
-        workers: Number per process.
+        workers: Number of loading processes per training process.
         batch_bytes: Size of a process's batch of views.
 
     Raises:
-        ConfigError: Naming the option that raises a container's limit, and the setting that needs less memory.
+        ConfigError: If the free shared memory is too small. The message names the option that raises a container's
+            limit, and the setting that needs less memory.
     """
     if not workers or not SHARED_MEMORY.is_dir():
         return
-    need = workers * PREFETCH * batch_bytes * local_processes()
-    free = shutil.disk_usage(SHARED_MEMORY).free
-    if need > free:
+    needed_bytes = workers * PREFETCH * batch_bytes * local_processes()
+    free_bytes = shutil.disk_usage(SHARED_MEMORY).free
+    if needed_bytes > free_bytes:
         raise ConfigError(
-            f"{workers * local_processes()} loading processes need {need / 1e9:.2g} GB of shared memory, but "
-            f"{SHARED_MEMORY} has {free / 1e9:.2g} GB free. Start the container with "
-            f"--shm-size={math.ceil(need / 1e9) + 1}g, or give fewer --hardware.workers (now {workers})"
+            f"{workers * local_processes()} loading processes need {needed_bytes / 1e9:.2g} GB of shared memory, but "
+            f"{SHARED_MEMORY} has {free_bytes / 1e9:.2g} GB free. Start the container with "
+            f"--shm-size={math.ceil(needed_bytes / 1e9) + 1}g, or give fewer --hardware.workers (now {workers})"
         )
 
 
@@ -97,12 +104,14 @@ def precision_of(config: HardwareConfig) -> Precision:
     return config.precision or fast_precision()
 
 
-def with_precision(config: Run, out: Path) -> Run:
+def with_precision(config: RunConfig, out: Path) -> RunConfig:
     """Return the settings of a run with a fixed precision, which stays the same wherever it is resumed.
 
+    The requested precision comes first, then the one in the run's config.json, then the one that is fast here.
+
     Args:
-        out: Folder of the run. The order is: the requested precision, the one in its config.json, the one that is fast
-            here.
+        config: Settings of the run.
+        out: Folder of the run.
 
     Raises:
         ConfigError: If config.json can't be read.
@@ -117,11 +126,17 @@ def wrap(model: nn.Module, device: torch.device, *, compiled: bool) -> Any:
     A model sharded over the processes (FSDP2) is not wrapped.
 
     Args:
+        model: The model, on its device.
+        device: The model's device.
         compiled: Compile transformer blocks, or else the whole model, see `compile_blocks`.
+
+    Returns:
+        The module to call in a step.
     """
     runner: Any = model
     if world_size() > 1 and not is_sharded(model):
-        runner = DistributedDataParallel(runner, device_ids=[device.index] if device.type == "cuda" else None)
+        device_ids = [device.index] if device.type == "cuda" else None
+        runner = DistributedDataParallel(runner, device_ids=device_ids)
         if device.type == "cpu":
             runner.register_comm_hook(None, _average_each)
     if compiled and not compile_blocks(model):
@@ -130,12 +145,17 @@ def wrap(model: nn.Module, device: torch.device, *, compiled: bool) -> Any:
 
 
 def compile_blocks(model: nn.Module) -> bool:
-    """Let each transformer block be compiled at its first call. Returns False, changing nothing, if that is no gain.
+    """Let each transformer block be compiled at its first call.
 
     Equal blocks share one compilation. Blocks with drop path differ in their rates and can't share it.
+
+    Returns:
+        False if the model has no blocks, or blocks with drop path; nothing is changed then.
     """
     blocks = [module for module in model.modules() if isinstance(module, Block)]
-    if not blocks or any(isinstance(part, DropPath) and part.drop_prob for block in blocks for part in block.modules()):
+    parts = [part for block in blocks for part in block.modules()]
+    has_drop_path = any(isinstance(part, DropPath) and part.drop_prob for part in parts)
+    if not blocks or has_drop_path:
         return False
     for block in blocks:
         block.compile()
@@ -149,9 +169,9 @@ def _average_each(_: None, bucket: dist.GradBucket) -> torch.futures.Future[torc
     """
     for gradient in bucket.gradients():
         dist.all_reduce(gradient.div_(world_size()))
-    done: torch.futures.Future[torch.Tensor] = torch.futures.Future()
-    done.set_result(bucket.buffer())
-    return done
+    averaged: torch.futures.Future[torch.Tensor] = torch.futures.Future()
+    averaged.set_result(bucket.buffer())
+    return averaged
 
 
 def ready_to_train(model: nn.Module, device: torch.device) -> nn.Module:
@@ -167,7 +187,8 @@ def ready_to_train(model: nn.Module, device: torch.device) -> nn.Module:
             module.fused_attn = not on_cpu
     if on_cpu:
         keep_freed_memory()
-    is_convolutional = any(isinstance(module, nn.BatchNorm2d) for module in model.modules())  # or a subclass, as timm's
+    # timm's own batch norms are subclasses.
+    is_convolutional = any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
     has_repvgg = any(isinstance(module, RepVggBlock) for module in model.modules())
     if is_convolutional and not (on_cpu and has_repvgg):
         model = model.to(memory_format=torch.channels_last)
@@ -175,10 +196,13 @@ def ready_to_train(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def keep_freed_memory() -> bool:
-    """Let the C library keep memory that tensors free, for this whole process. Returns True if it could.
+    """Let the C library keep memory that tensors free, for this whole process.
 
     By default glibc returns every large block to the kernel, which clears it page by page at the next step. That costs
-    a fifth to a third of a training step on the CPU (docs/performance.md). Does nothing on other systems.
+    a fifth to a third of a training step on the CPU (docs/performance.md).
+
+    Returns:
+        True if glibc accepted the options; False on other systems, where nothing is changed.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

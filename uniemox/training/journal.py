@@ -16,11 +16,13 @@ from torch.utils.tensorboard import SummaryWriter
 from uniemox.errors import DataError
 from uniemox.io.files import METRICS, read_limited, write_file
 from uniemox.io.images import encode_image
-from uniemox.training.processes import kept_parameters, rank
+from uniemox.training.processes import local_parameters, rank
 from uniemox.training.trackers import open_tracker
 
-SHOWN_BYTES = 10**9  # smaller disk needs are not shown
-BYTES_OF_A_PARAMETER = 16  # weight, gradient, and AdamW's two means in float32
+# A plan does not mention checkpoints that need less space than this.
+MIN_MENTIONED_BYTES = 10**9
+# Weight, gradient, and AdamW's two running means, in float32.
+BYTES_OF_A_PARAMETER = 16
 BYTES_OF_A_FROZEN_PARAMETER = 4
 
 
@@ -28,7 +30,7 @@ BYTES_OF_A_FROZEN_PARAMETER = 4
 class RunPlan:
     """Plan of a run: its steps, batch, data and device."""
 
-    what: str  # "pre-training"
+    title: str  # "pre-training"
     steps: int
     done: int  # steps done by an earlier process
     batch_size: int  # images per step, over all processes
@@ -39,7 +41,7 @@ class RunPlan:
     device: str = "cpu"
     processes: int = 1
     disk_bytes: int = 0  # maximum size of checkpoints
-    is_sharded: bool = False  # whether the network is sharded over the processes (FSDP2)
+    is_sharded: bool = False  # True if the network is sharded over the processes (FSDP2)
     workers: int = 0  # loading processes per process
     stops_on_divergence: bool = False
     cores: int = 0  # usable cores of this machine; 0: unknown
@@ -52,14 +54,15 @@ class RunPlan:
     def __str__(self) -> str:
         images = self.steps * self.batch_size
         line = (
-            f"{self.what}: {self.steps:,} steps of {self.batch_size} images "
+            f"{self.title}: {self.steps:,} steps of {self.batch_size} images "
             f"({self.samples:,} samples, {images / self.samples:.1f} epochs), "
             f"{self.parameters / 1e6:.1f} million parameters, about {self.memory_bytes / 1e9:.1f} GB, on "
             f"{self.processes} x {self.device}{', the network sharded over them' if self.is_sharded else ''}"
         )
         if self.cores:
             line += f", each with {self.workers} loading; this machine has {self.cores} cores"
-        line += f", up to {self.disk_bytes / 1e9:.1f} GB of checkpoints" if self.disk_bytes >= SHOWN_BYTES else ""
+        if self.disk_bytes >= MIN_MENTIONED_BYTES:
+            line += f", up to {self.disk_bytes / 1e9:.1f} GB of checkpoints"
         if self.done:
             return f"{line}; {self.done:,} steps are done"
         return line
@@ -68,7 +71,7 @@ class RunPlan:
 class Callback:
     """Receives the progress of a run; does nothing by default."""
 
-    def progress(self, what: str, done: int, total: int | None) -> None:
+    def progress(self, work: str, done: int, total: int | None) -> None:
         """Called during long work before the first step or after a save, see `uniemox.io.progress`."""
 
     def start(self, plan: RunPlan) -> None:
@@ -78,10 +81,20 @@ class Callback:
         """Called for facts that the user should know, such as the origin of initial weights, or unreadable images."""
 
     def warn(self, done: int, trouble: str) -> None:
-        """Called once for each kind of problem that a run may have.  done: steps so far.  trouble: a sentence."""
+        """Called once for each kind of problem that a run may have.
+
+        Args:
+            done: Number of steps so far.
+            trouble: A sentence about the problem.
+        """
 
     def step(self, done: int, values: Mapping[str, float]) -> None:
-        """Called after every step.  done: steps so far.  values: losses and more, by name."""
+        """Called after every step.
+
+        Args:
+            done: Number of steps so far.
+            values: Losses and other values by name.
+        """
 
 
 class ActivationCount(torch.autograd.graph.saved_tensors_hooks):
@@ -93,13 +106,14 @@ class ActivationCount(torch.autograd.graph.saved_tensors_hooks):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(self._pack, lambda tensor: tensor)
-        self.parameters = {parameter.untyped_storage().data_ptr() for parameter in kept_parameters(model)}
-        self.kept: dict[int, tuple[int, object]] = {}  # bytes by address; stored objects keep addresses from reuse
+        self.parameters = {parameter.untyped_storage().data_ptr() for parameter in local_parameters(model)}
+        # Bytes by address, with the storage itself, so that its address is not reused.
+        self.storages: dict[int, tuple[int, object]] = {}
 
     @property
     def bytes(self) -> int:
         """Total size of all distinct tensors, in bytes."""
-        return sum(size for size, _ in self.kept.values())
+        return sum(size for size, _ in self.storages.values())
 
     def __enter__(self) -> Self:  # type: ignore[override] # torch's gives nothing
         super().__enter__()
@@ -108,17 +122,23 @@ class ActivationCount(torch.autograd.graph.saved_tensors_hooks):
     def _pack(self, tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in self.parameters:
-            self.kept[storage.data_ptr()] = storage.nbytes(), storage
-        return tensor.detach()  # the tensor itself would hold the graph that holds it, which nothing would ever free
+            self.storages[storage.data_ptr()] = (storage.nbytes(), storage)
+        # The tensor itself would keep its graph alive, which in turn keeps the tensor: nothing would free the two.
+        return tensor.detach()
 
 
 def memory_estimate(model: nn.Module, activation_bytes: int = 0) -> int:
     """Return the bytes of a training process.
 
-    That is 16 per trained parameter, 4 per other one, and what the backward pass of one batch needs.
+    A trained parameter counts 16 bytes, a frozen one 4.
+
+    Args:
+        model: The model in training.
+        activation_bytes: Bytes that the backward pass of one batch needs.
     """
-    trained = frozen = 0
-    for parameter in kept_parameters(model):
+    trained = 0
+    frozen = 0
+    for parameter in local_parameters(model):
         if parameter.requires_grad:
             trained += parameter.numel()
         else:
@@ -133,10 +153,12 @@ TENSORBOARD = "tensorboard"
 class Journal:
     """Journal of one run.
 
+    Only the first process writes.
+
     Args:
-        run: Its folder.
-        step: Steps already done; a killed process's records of later steps are removed. tracker: see `open_tracker`.
-            Only the first process writes.
+        run: Folder of the run.
+        step: Number of steps done; a killed process's records of later steps are removed.
+        tracker: Tracker that also receives the values, see `open_tracker`; None: none.
     """
 
     def __init__(self, run: Path, step: int, tracker: Literal["wandb", "mlflow"] | None = None) -> None:
@@ -145,11 +167,10 @@ class Journal:
         if not self.is_written:
             return
         path = run / METRICS
+        earlier_lines = []
         if path.exists():
-            kept = [line for line in read_metrics(run) if line["step"] <= step]
-        else:
-            kept = []
-        write_file(path, "".join(json.dumps(line) + "\n" for line in kept))
+            earlier_lines = [line for line in read_metrics(run) if line["step"] <= step]
+        write_file(path, "".join(json.dumps(line) + "\n" for line in earlier_lines))
         self.file = path.open("a", encoding="utf-8")
         self.board = SummaryWriter(str(run / TENSORBOARD), purge_step=step + 1)
         self.tracker = open_tracker(run, tracker)
@@ -157,7 +178,7 @@ class Journal:
     def __enter__(self) -> "Journal":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self.is_written:
             self.file.close()
             self.board.close()
@@ -165,7 +186,12 @@ class Journal:
                 self.tracker.close(failed=kind is not None)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Write one line and one point of every curve.  step: steps done."""
+        """Write one line to metrics.jsonl, and one point to every curve.
+
+        Args:
+            step: Number of steps done.
+            values: Values by name.
+        """
         if self.is_written:
             self.file.write(json.dumps({"step": step, **values}) + "\n")
             self.file.flush()
@@ -187,7 +213,7 @@ def read_metrics(run: Path) -> list[dict[str, float]]:
     """Read the lines of a run's metrics.jsonl, without an incomplete last line.
 
     Raises:
-        DataError: If there is no such file.
+        DataError: If there is no such file, or if a line before the last one is not JSON.
     """
     try:
         lines = read_limited(run / METRICS).decode().splitlines()
@@ -201,16 +227,19 @@ def read_metrics(run: Path) -> list[dict[str, float]]:
                 raise ValueError("expected an object with a number step")
             values.append(value)
         except (ValueError, RecursionError) as error:
+            # A process that was killed while writing leaves half a line at the end.
             if number < len(lines):
                 raise DataError(f"{run / METRICS}:{number}: not JSON ({error})") from error
     return values
 
 
-WINDOW = 20  # steps whose median counts
-# warn if the loss is RISE times the lowest, and has risen by PART of the first loss
-RISE = 2.0
-PART = 0.5
-GROWTH = 20.0  # warn if gradients are this many times as long as at first
+WINDOW = 20
+"""Number of steps whose median is watched."""
+# A loss has diverged if it is MAX_LOSS_RATIO times its lowest value, and has risen by MAX_RISE times its first value.
+MAX_LOSS_RATIO = 2.0
+MAX_RISE = 0.5
+# Gradients have exploded if their norm is this many times the first one.
+MAX_NORM_RATIO = 20.0
 REMEDY = "the learning rate may be too high: try half of --optimizer.base-lr, or more --schedule.warmup-epochs"
 
 
@@ -218,13 +247,21 @@ class DivergenceWatch:
     """Watches every step of a run and warns once of each kind of problem."""
 
     def __init__(self) -> None:
-        self._window: deque[tuple[float, float]] = deque(maxlen=WINDOW)  # losses and norms
-        self._first: tuple[float, float] | None = None  # median loss and norm of the first window
-        self._lowest = (0.0, 0)  # median loss, and its step
-        self._told: set[str] = set()
+        # Losses and gradient norms of the last steps.
+        self._window: deque[tuple[float, float]] = deque(maxlen=WINDOW)
+        # Median loss and norm of the first window.
+        self._first: tuple[float, float] | None = None
+        # Lowest median loss, and its step.
+        self._lowest = (0.0, 0)
+        self._warned: set[str] = set()
 
-    def look(self, done: int, values: Mapping[str, float]) -> str | None:
-        """Return a warning, or None.  done: steps so far.  values: of the step: total or loss, and grad_norm."""
+    def check(self, done: int, values: Mapping[str, float]) -> str | None:
+        """Add a step, and return a warning if it is the first of its kind, else None.
+
+        Args:
+            done: Number of steps so far.
+            values: The step's values: total or loss, and grad_norm.
+        """
         total = values.get("total", values.get("loss"))
         if total is None or "grad_norm" not in values:
             return None
@@ -235,13 +272,16 @@ class DivergenceWatch:
         if self._first is None:
             self._first = (loss, norm)
             self._lowest = (loss, done)
-        self._lowest = min(self._lowest, (loss, done), key=lambda one: one[0])
-        (lowest, step) = self._lowest
-        (first_loss, first_norm) = self._first
-        if loss > RISE * lowest and loss > lowest + PART * abs(first_loss):
+        if loss < self._lowest[0]:
+            self._lowest = (loss, done)
+
+        lowest, step = self._lowest
+        first_loss, first_norm = self._first
+        # A loss near or below 0 easily exceeds twice its lowest value, so it must also rise by a share of the first.
+        if loss > MAX_LOSS_RATIO * lowest and loss > lowest + MAX_RISE * abs(first_loss):
             kind = "loss"
             sentence = f"the loss was {lowest:.3g} at step {step:,} and is {loss:.3g} now; {REMEDY}"
-        elif norm > GROWTH * first_norm:
+        elif norm > MAX_NORM_RATIO * first_norm:
             kind = "grad_norm"
             sentence = (
                 f"gradients were {first_norm:.3g} long at first and are {norm:.3g} now; {REMEDY}; or set "
@@ -249,6 +289,6 @@ class DivergenceWatch:
             )
         else:
             return None
-        is_new = kind not in self._told
-        self._told.add(kind)
+        is_new = kind not in self._warned
+        self._warned.add(kind)
         return sentence if is_new else None

@@ -21,8 +21,9 @@ from uniemox.errors import ConfigError
 
 T = TypeVar("T")
 
-PORTS = range(20_000, 40_000)  # one per SLURM job
-NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+# A SLURM job takes one port of these, so that jobs on one machine do not meet each other.
+PORTS = range(20_000, 40_000)
+REQUIRED_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +42,22 @@ def is_torchrun(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def find_launch(environment: Mapping[str, str] = os.environ) -> Launch | None:
-    """Return the launch that the environment describes; None for a single process, such as a batch script without srun.
+    """Return the launch that the environment describes; None for a single process.
 
-    RANK and WORLD_SIZE need MASTER_ADDR and MASTER_PORT. In a SLURM step (srun) these default to the first machine of
-    the node list and a port derived from the job's number.
+    A batch script without srun is a single process, even if its job has more tasks. RANK and WORLD_SIZE need
+    MASTER_ADDR and MASTER_PORT. In a SLURM step (srun) these default to the first machine of the node list and a port
+    derived from the job's number.
 
     Raises:
-        ConfigError: If variables are missing or contradict each other.
+        ConfigError: If variables are missing, are not numbers, or contradict each other.
     """
     if "RANK" in environment or "WORLD_SIZE" in environment:
-        missing = [name for name in NEEDED if not environment.get(name)]
+        missing = [name for name in REQUIRED_VARIABLES if not environment.get(name)]
         if missing and environment.get("WORLD_SIZE") != "1":
             raise ConfigError(
-                f"{' and '.join(name for name in NEEDED if name not in missing)} are set, but not "
-                f"{', '.join(missing)}; start the processes with torchrun or srun, or set all of {', '.join(NEEDED)}"
+                f"{' and '.join(name for name in REQUIRED_VARIABLES if name not in missing)} are set, but not "
+                f"{', '.join(missing)}; start the processes with torchrun or srun, or set all of "
+                f"{', '.join(REQUIRED_VARIABLES)}"
             )
         rank = _number(environment, "RANK", "0")
         world_size = _number(environment, "WORLD_SIZE")
@@ -65,6 +68,7 @@ def find_launch(environment: Mapping[str, str] = os.environ) -> Launch | None:
         world_size = _number(environment, "SLURM_STEP_NUM_TASKS")
         nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST", "")
         address = environment.get("MASTER_ADDR") or first_node(nodes)
+        # All processes of a step derive the same port; other steps of the job, and its neighbours, get others.
         number = 31 * _number(environment, "SLURM_JOB_ID", "0") + _number(environment, "SLURM_STEP_ID", "0")
         port = _number(environment, "MASTER_PORT", str(PORTS[number % len(PORTS)]))
     else:
@@ -86,10 +90,9 @@ def is_first(environment: Mapping[str, str] = os.environ) -> bool:
 
 def local_rank(environment: Mapping[str, str] = os.environ) -> int:
     """Return the number of this process on its machine."""
+    default = "0"
     if "SLURM_STEP_NUM_TASKS" in environment:
         default = environment.get("SLURM_LOCALID", "0")
-    else:
-        default = "0"
     return _number(environment, "LOCAL_RANK", default)
 
 
@@ -99,17 +102,24 @@ def local_processes(environment: Mapping[str, str] = os.environ) -> int:
         return max(_number(environment, "LOCAL_WORLD_SIZE"), 1)
     if "SLURM_STEP_NUM_TASKS" not in environment:
         return 1
-    first = re.match(r"\d+", environment.get("SLURM_STEP_TASKS_PER_NODE", ""))  # of "8(x2)" or "8,4"
+    # The value looks like "8(x2)" or "8,4".
+    first = re.match(r"\d+", environment.get("SLURM_STEP_TASKS_PER_NODE", ""))
     return int(first[0]) if first else 1
 
 
 def cores_of_process(usable: int, environment: Mapping[str, str] = os.environ) -> int:
-    """Return the cores for this process and its loading processes, at least 1.  usable: cores that it may use."""
+    """Return the number of cores for this process and its loading processes, at least 1.
+
+    Args:
+        usable: Number of cores that this process may use.
+        environment: Environment variables.
+    """
+    cores = usable // local_processes(environment)
     if "SLURM_STEP_NUM_TASKS" in environment:
-        own = environment.get("SLURM_CPUS_PER_TASK", "")
-    else:
-        own = ""
-    return max(min(usable, int(own)) if own.isdecimal() else usable // local_processes(environment), 1)
+        requested = environment.get("SLURM_CPUS_PER_TASK", "")
+        if requested.isdecimal():
+            cores = min(usable, int(requested))
+    return max(cores, 1)
 
 
 def is_bound(environment: Mapping[str, str] = os.environ) -> bool:
@@ -119,20 +129,22 @@ def is_bound(environment: Mapping[str, str] = os.environ) -> bool:
 
 def job_of(environment: Mapping[str, str] = os.environ) -> str | None:
     """Return the name of this process's job: --rdzv-id, or a new one per call with --standalone; or None."""
-    name = environment.get("TORCHELASTIC_RUN_ID", "none")  # torchrun sets "none" without either
+    # torchrun sets "none" if it has neither option.
+    name = environment.get("TORCHELASTIC_RUN_ID", "none")
     return None if name == "none" else name
 
 
 def is_restart(environment: Mapping[str, str] = os.environ) -> bool:
     """Return True if torchrun or SLURM restarted the processes after one of them died."""
-    return any(_number(environment, f"{who}_RESTART_COUNT", "0") > 0 for who in ("TORCHELASTIC", "SLURM"))
+    launchers = ("TORCHELASTIC", "SLURM")
+    return any(_number(environment, f"{launcher}_RESTART_COUNT", "0") > 0 for launcher in launchers)
 
 
 def first_node(nodes: str) -> str:
     """Return the first machine of a list in SLURM's notation.
 
     Raises:
-        ConfigError: For an empty list.
+        ConfigError: If the list is empty.
 
     >>> first_node("gpu[03-07,11],cpu1"), first_node("tux-2"), first_node("r1,r2")
     ('gpu03', 'tux-2', 'r1')
@@ -165,14 +177,8 @@ def process_group(device: torch.device) -> Iterator[None]:
         ConfigError: If the environment contradicts itself, or the others do not join within ten minutes.
     """
     # Numbers that the host needs, such as the others' image counts, use gloo, which does not wait for a GPU.
-    if device.type == "cuda":
-        backend = "cpu:gloo,cuda:nccl"
-    else:
-        backend = "gloo"
-    if dist.is_initialized() or is_torchrun():
-        launch = None
-    else:
-        launch = find_launch()
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    launch = None if dist.is_initialized() or is_torchrun() else find_launch()
     if dist.is_initialized() or not (is_torchrun() or launch):
         yield
         return
@@ -248,7 +254,7 @@ def gather_numbers(*numbers: int) -> list[list[int]]:
         return [list(numbers)]
     tensors = [torch.zeros(len(numbers), dtype=torch.long) for _ in range(world_size())]
     dist.all_gather(tensors, torch.tensor(numbers))
-    return [one.tolist() for one in tensors]
+    return [tensor.tolist() for tensor in tensors]
 
 
 def from_first(value: T) -> T:
@@ -282,6 +288,7 @@ def gather_rows(x: Tensor) -> Tensor:
         return x
     counts = [count for [count] in gather_numbers(len(x))]
     longest = max(counts)
+    # all_gather needs the same shape on every process.
     padded = torch.cat([x.detach(), x.new_zeros(longest - len(x), *x.shape[1:])])  # (longest, C)
     rows = [torch.empty_like(padded) for _ in counts]
     dist.all_gather(rows, padded.contiguous())
@@ -307,12 +314,13 @@ def is_sharded(model: nn.Module) -> bool:
     return isinstance(model, FSDPModule)
 
 
-def kept_parameters(model: nn.Module) -> list[Tensor]:
-    """Return the parameters; of sharded ones only the part that this process holds."""
-    return [one.to_local() if isinstance(one, DTensor) else one for one in model.parameters()]
+def local_parameters(model: nn.Module) -> list[Tensor]:
+    """Return the parameters; of sharded ones only the part on this process."""
+    parameters = model.parameters()
+    return [parameter.to_local() if isinstance(parameter, DTensor) else parameter for parameter in parameters]
 
 
-def whole(x: Tensor) -> Tensor:
+def gather_shards(x: Tensor) -> Tensor:
     """Gather a tensor if it is sharded; all processes must call it."""
     return x.full_tensor() if isinstance(x, DTensor) else x
 
@@ -324,7 +332,7 @@ def copy_to_host(value: Any) -> Any:
     tensor, even if the model is too large for it.
     """
     if isinstance(value, Tensor):
-        gathered = whole(value.detach())
+        gathered = gather_shards(value.detach())
         if rank() == 0:
             return gathered.to("cpu", copy=True)
         return None
@@ -335,22 +343,23 @@ def copy_to_host(value: Any) -> Any:
     return value
 
 
-def divided(values: Mapping[Any, Any], like: Mapping[Any, Any]) -> dict[Any, Any]:
+def shard_like(values: Mapping[Any, Any], like: Mapping[Any, Any]) -> dict[Any, Any]:
     """Shard whole tensors by name in the same way as the tensors of the same name in `like`."""
-    return {name: _divide(value, like.get(name)) for name, value in values.items()}
+    return {name: _shard_value(value, like.get(name)) for name, value in values.items()}
 
 
-def divided_moments(state: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def shard_moments(state: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Shard an optimiser's state: whole tensors with the shape of their parameter are sharded like the parameter."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     moments = {
-        place: {name: _divide(value, parameters[place]) for name, value in of_one.items()}
-        for place, of_one in state["state"].items()
+        index: {name: _shard_value(value, parameters[index]) for name, value in values.items()}
+        for index, values in state["state"].items()
     }
     return {**state, "state": moments}
 
 
-def _divide(value: Any, like: Any) -> Any:
+def _shard_value(value: Any, like: Any) -> Any:
     if not isinstance(like, DTensor) or not isinstance(value, Tensor) or value.shape != like.shape:
         return value
+    # Every process has read the whole tensor, so none has to be sent.
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)

@@ -52,10 +52,12 @@ def from_dict(kind: type[Config], values: Mapping[str, Any], where: str) -> Conf
     """Build the config that `to_dict` wrote. Missing fields take their defaults.
 
     Args:
+        kind: Class of the config.
+        values: JSON values by field.
         where: Name of the file, for errors.
 
     Raises:
-        ConfigError: For an unknown name or a wrong value.
+        ConfigError: If a name is unknown, or a value is wrong.
     """
     names = [field.name for field in fields(kind)]  # type: ignore[arg-type] # a dataclass
     for name in values:
@@ -68,16 +70,23 @@ def from_dict(kind: type[Config], values: Mapping[str, Any], where: str) -> Conf
 
 def differences(ours: Any, theirs: Any) -> list[str]:
     """Describe how a config differs from an earlier one of its class: "seed: 1 now, 0 at first"."""
-    mine = by_dotted_name(to_dict(ours))
-    other = by_dotted_name(to_dict(theirs))
-    return [f"{n}: {v!r} now, {other.get(n)!r} at first" for n, v in mine.items() if v != other.get(n)]
+    now = by_dotted_name(to_dict(ours))
+    first = by_dotted_name(to_dict(theirs))
+    return [
+        f"{name}: {value!r} now, {first.get(name)!r} at first"
+        for name, value in now.items()
+        if value != first.get(name)
+    ]
 
 
 def by_dotted_name(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Flatten nested settings to dotted names, such as optimizer.base_lr."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        flat |= by_dotted_name(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+        if isinstance(value, Mapping):
+            flat |= by_dotted_name(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
     return flat
 
 
@@ -85,7 +94,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object from a file.
 
     Raises:
-        ConfigError: With the file's name, if there is none.
+        ConfigError: If the file can't be read, or holds no JSON object; names the file.
     """
     try:
         values = json.loads(read_limited(path))
@@ -98,10 +107,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _value(hint: Any, value: Any, where: str) -> Any:
     """Convert a JSON value to the type of a field."""
-    if get_origin(hint) in (Union, types.UnionType):
-        kinds = get_args(hint)
-    else:
-        kinds = (hint,)
+    kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     for kind in kinds:
         if is_dataclass(kind) and isinstance(value, dict):
             return from_dict(kind, value, where)  # type: ignore[arg-type]
@@ -109,6 +115,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
             return _tuple(kind, value, where)
         if get_origin(kind) is Literal and value in get_args(kind):
             return value
+        # An int given for a float stays an int in JSON; True is an int in Python.
         if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
         if kind is type(None) and value is None:
@@ -122,6 +129,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 
 def _tuple(hint: Any, values: list[Any], where: str) -> tuple[Any, ...]:
     kinds = get_args(hint)
+    # tuple[float, ...] has any length.
     if kinds[1:] == (...,):
         kinds = kinds[:1] * len(values)
     if len(kinds) != len(values):
@@ -129,25 +137,32 @@ def _tuple(hint: Any, values: list[Any], where: str) -> tuple[Any, ...]:
     return tuple(_value(kind, value, where) for kind, value in zip(kinds, values, strict=True))
 
 
-BEGUN = (METRICS, CHECKPOINTS, WEIGHTS)  # one of them exists from the first step on
-FREE = ("hardware.", "save.", "workers", "stop_on_divergence")  # settings that may change when a run is resumed
-PACKAGES = ("torch", "timm", "numpy", "pillow")  # recorded with every run, besides uniemox
+# One of these exists from the first step on.
+FILES_OF_STEPS = (METRICS, CHECKPOINTS, WEIGHTS)
+# Settings whose names begin with these may differ when a run is resumed.
+CHANGEABLE = ("hardware.", "save.", "workers", "stop_on_divergence")
+# Versions of these are recorded with every run, besides that of uniemox.
+PACKAGES = ("torch", "timm", "numpy", "pillow")
 
 
 @contextmanager
 def begin_run(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample], *, resume: bool) -> Iterator[bool]:
-    """Write config.json, or check that the existing one is of this run. Yields True if there is something to resume.
+    """Write config.json, or check that the existing one is of this run.
 
-    Inside the context no other process can begin a run in the folder.
-
-    The first process does it while others wait.
-    A run that ended before its first step starts from the beginning. A run may resume with a lower learning rate, for
-    example after divergence; config.json then lists the earlier rates. A run that torchrun or SLURM restarts after a
-    process died resumes without --resume.
+    Inside the context no other process can begin a run in the folder. Only the first process reads and writes; the
+    others wait for it. A run that ended before its first step starts from the beginning. A run may resume with a lower
+    learning rate, for example after divergence; config.json then lists the earlier rates. A run that torchrun or SLURM
+    restarts after a process died resumes without --resume.
 
     Args:
+        run: Folder of the run.
         kind: "pretrain", "finetune", "teacher" or "finder".
+        config: Settings of the run.
         data: A data set, or samples without labels.
+        resume: Allow a folder whose run has made steps.
+
+    Yields:
+        True in the first process if there is something to resume; else False.
 
     Raises:
         ConfigError: If the folder holds links or another run, if it holds a run and `resume` is off, if settings or
@@ -175,25 +190,30 @@ def _begin(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample], 
         "job": job_of(),
     }
     if not path.exists():
-        if not all(left.match(f"{CONFIG}.*{PARTIAL}") or left.match(f"{CONFIG}.lock") for left in run.iterdir()):
+        # The lock is held now, and a killed process may have left half of config.json.
+        if not all(file.match(f"{CONFIG}.*{PARTIAL}") or file.match(f"{CONFIG}.lock") for file in run.iterdir()):
             raise ConfigError(f"{run} is not empty and not a run of uniemox; choose another --out")
         write_file(path, json.dumps(record, indent=2) + "\n")
         return False
-    for file in run.iterdir():  # a run from somebody else would write to, and delete, what its links lead to
+    # Links in a run from somebody else would make this one write to, and delete, files elsewhere.
+    for file in run.iterdir():
         refuse_special(file, ConfigError)
+
     content = read_json(path)
     if content.get("kind") != kind:
         raise ConfigError(f"{run} holds a run of another command ({content.get('kind')}); choose another --out")
-    has_begun = any((run / name).exists() for name in BEGUN)
+    has_begun = any((run / name).exists() for name in FILES_OF_STEPS)
     is_same_job = content.get("job") is not None and content["job"] == record["job"]
     if has_begun and not (resume or is_same_job or is_restart()):
         raise ConfigError(f"{run} holds a run already; add --resume to continue it, or choose another --out")
-    began = from_dict(type(config), content["config"], f"{path}, config")
-    lowers_rate = hasattr(config, "optimizer") and config.optimizer.base_lr < began.optimizer.base_lr
-    free = (*FREE, "optimizer.base_lr") if lowers_rate else FREE
-    changed = [line for line in differences(config, began) if not line.startswith(free)]
+
+    first_config = from_dict(type(config), content["config"], f"{path}, config")
+    lowers_lr = hasattr(config, "optimizer") and config.optimizer.base_lr < first_config.optimizer.base_lr
+    changeable = (*CHANGEABLE, "optimizer.base_lr") if lowers_lr else CHANGEABLE
+    changed = [line for line in differences(config, first_config) if not line.startswith(changeable)]
     is_other_data = content["data"]["sha256"] != record["data"]["sha256"]
-    if not has_begun and (changed or is_other_data):  # it ended before its first step, perhaps by a wrong setting
+    # The run ended before its first step, perhaps because of a wrong setting that is now corrected.
+    if not has_begun and (changed or is_other_data):
         for name in (SEEN, UNREADABLE, START_REPORT, TEACHER_FEATURES, TEACHER_ANSWERS):
             (run / name).unlink(missing_ok=True)
         write_file(path, json.dumps(record, indent=2) + "\n")
@@ -205,12 +225,13 @@ def _begin(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample], 
     if is_other_data:
         name = data.name if isinstance(data, DataSet) else "what is given"
         raise ConfigError(f"{run} began with other data than {name} has now; choose another --out")
-    if lowers_rate:
-        rates = [*content.get("earlier_base_lrs", ()), began.optimizer.base_lr]
+    if lowers_lr:
+        rates = [*content.get("earlier_base_lrs", ()), first_config.optimizer.base_lr]
         # Fields that were added after the beginning stay, see `add_to_record`.
         write_file(path, json.dumps({**content, **record, "earlier_base_lrs": rates}, indent=2) + "\n")
-    for left in run.glob(f"*{PARTIAL}"):  # left by a process that was killed while writing
-        left.unlink()
+    # A process that was killed while writing left these.
+    for partial in run.glob(f"*{PARTIAL}"):
+        partial.unlink()
     return True
 
 
@@ -225,20 +246,14 @@ def stored_precision(run: Path) -> Precision | None:
     """Return the precision with which a run began; None for a new run.
 
     Raises:
-        ConfigError: For an unreadable record.
+        ConfigError: If config.json can't be read.
     """
     path = run / CONFIG
     if not path.is_file():
         return None
     config = read_json(path).get("config")
-    if isinstance(config, dict):
-        hardware = config.get("hardware")
-    else:
-        hardware = None
-    if isinstance(hardware, dict):
-        precision = hardware.get("precision")
-    else:
-        precision = None
+    hardware = config.get("hardware") if isinstance(config, dict) else None
+    precision = hardware.get("precision") if isinstance(hardware, dict) else None
     if precision in get_args(Precision):
         return precision
     return None
@@ -249,7 +264,7 @@ def add_to_record(run: Path, name: str, value: Any) -> None:
 
     Args:
         run: Folder of the run.
-        name: Name of the field, none of those that `begin_run` writes.
+        name: Name of the field; must not be one that `begin_run` writes.
         value: JSON-serialisable value.
     """
     record = read_json(run / CONFIG)
@@ -260,14 +275,18 @@ def add_to_record(run: Path, name: str, value: Any) -> None:
 def describe_data(data: DataSet) -> dict[str, Any]:
     """Return the identity of a data set: name, size, labels, and a hash of all sample fields."""
     labels = {"name": data.labels.name, "labels": list(data.labels.labels), "kind": data.labels.kind}
-    description = {"source": data.name, "labels": labels, **describe_samples(data.samples)}
-    return description | ({"parts": [asdict(part) for part in data.parts]} if data.parts else {})
+    description: dict[str, Any] = {"source": data.name, "labels": labels, **describe_samples(data.samples)}
+    if data.parts:
+        description["parts"] = [asdict(part) for part in data.parts]
+    return description
 
 
 def describe_samples(samples: Sequence[Sample]) -> dict[str, Any]:
     """Return the number of samples, and a hash over all their fields."""
     digest = hashlib.sha256()
     for sample in samples:
-        values = (sample.key, sample.label, sample.distribution, sample.valence, sample.arousal, sample.split)
-        digest.update(repr((*values, sample.text, sample.persons, sample.target_box)).encode("utf-8", "surrogatepass"))
+        annotations = (sample.label, sample.distribution, sample.valence, sample.arousal, sample.split)
+        values = (sample.key, *annotations, sample.text, sample.persons, sample.target_box)
+        # Names of files that are not UTF-8 contain surrogates.
+        digest.update(repr(values).encode("utf-8", "surrogatepass"))
     return {"samples": len(samples), "sha256": digest.hexdigest()}

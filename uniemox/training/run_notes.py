@@ -16,7 +16,10 @@ def record_start(run: Path, encoder: Any, callback: Callback) -> None:
     """Write the load reports of an encoder's initial weights to the run's folder; name a moving average.
 
     Args:
-        encoder: With a `report`, or several in `encoders`; those without, of our own models, are left out.
+        run: Folder of the run.
+        encoder: Encoder with a `report`, or several in its `encoders`. Encoders of this package's own models have no
+            report and are left out.
+        callback: Receives the note.
     """
     parts = getattr(encoder, "encoders", [encoder])
     reports: list[LoadReport] = [part.report for part in parts if hasattr(part, "report")]
@@ -31,7 +34,9 @@ def report_unreadable(run: Path, broken: Mapping[str, str], callback: Callback) 
     """Write the images that any process could not read to the run's folder, and name them; all processes call it.
 
     Args:
-        broken: Reasons by key, of this process.
+        run: Folder of the run.
+        broken: Reasons by key, for the images that this process could not read.
+        callback: Receives a note per line of the summary.
     """
     merged: dict[str, str] = {}
     for part in gather_values(dict(broken)):

@@ -24,7 +24,7 @@ from uniemox.errors import CheckpointError
 from uniemox.io.files import CHECKPOINTS, PARTIAL, open_regular
 from uniemox.io.weight_archives import check_weight_archive
 from uniemox.training.config import SaveConfig
-from uniemox.training.processes import copy_to_host, divided, divided_moments, rank
+from uniemox.training.processes import copy_to_host, rank, shard_like, shard_moments
 
 MODEL = "model.safetensors"
 STATE = "state.pt"
@@ -37,7 +37,7 @@ class ResumePoint:
 
     step: int  # steps done
     score: float | None = None  # higher is better; None if nothing was scored
-    more: Mapping[str, Any] = field(default_factory=dict)  # what else the run needs to resume
+    more: Mapping[str, Any] = field(default_factory=dict)  # further state of the run, such as a moving average
 
 
 class Checkpoints:
@@ -46,8 +46,9 @@ class Checkpoints:
     They are written from a copy while training continues; every other method waits for the one being written.
 
     Args:
+        run: Folder of the run.
         keep: Number of recent checkpoints to keep, besides the best.
-        keep_every: Keep those at its multiples; 0: none.
+        keep_every: Keep the checkpoints at multiples of this number of steps; 0: none.
     """
 
     def __init__(self, run: Path, keep: int, keep_every: int = 0) -> None:
@@ -58,14 +59,18 @@ class Checkpoints:
         self._written: Future[None] | None = None
 
     def save(self, point: ResumePoint, model: nn.Module, optimizer: torch.optim.Optimizer) -> Path:
-        """Start writing a checkpoint; afterwards delete those that are neither recent nor the best. Returns its folder.
+        """Start writing a checkpoint; afterwards delete those that are neither recent nor the best.
 
         Training can continue at once, because a copy of weights and moments on the CPU is written. Tensors sharded over
         processes (FSDP2) are gathered first; then all processes call it, and the first one writes.
 
+        Returns:
+            The checkpoint's folder.
+
         Raises:
             CheckpointError: If the previous one could not be written; the ones before it remain.
         """
+        # Raises the error of the previous checkpoint.
         self.wait()
         final = self.folder_of(point.step)
         state = {
@@ -94,11 +99,13 @@ class Checkpoints:
     def _write(self, final: Path, weights: dict[str, Tensor], state: dict[str, Any]) -> None:
         partial = final.with_name(final.name + PARTIAL)
         try:
-            for half_written in self.folder.glob(f"*{PARTIAL}"):  # left by a killed process
+            # A killed process left these.
+            for half_written in self.folder.glob(f"*{PARTIAL}"):
                 shutil.rmtree(half_written)
             partial.mkdir(parents=True)
             write_tensors(partial / MODEL, weights)
             torch.save(state, partial / STATE)
+            # After a power failure, a renamed folder could otherwise hold empty files.
             for path in (partial / MODEL, partial / STATE, partial):
                 _flush(path)
             if final.exists():
@@ -114,27 +121,34 @@ class Checkpoints:
         """Return the maximum size of a run's checkpoints in bytes, including the one being written.
 
         Args:
-            steps: Of the whole run.
-            has_ema: Also store a moving average of the weights (EMA).
+            model: The model in training.
+            steps: Number of steps of the whole run.
+            has_ema: Each checkpoint also stores a moving average of the weights (EMA).
 
         Raises:
             CheckpointError: If the disk has too little space for those that do not exist yet.
         """
         weights = sum(value.numel() * value.element_size() for value in model.state_dict().values())
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        moments = 2 * sum(parameter.numel() * parameter.element_size() for parameter in trained)  # AdamW's
-        one = weights * (2 if has_ema else 1) + moments
-        count = self.keep + 2 + (steps // self.keep_every if self.keep_every else 0)  # the best, and an unfinished one
-        there = sum(file.stat().st_size for path in self.saved() for file in path.iterdir())
+        # AdamW has two running means per trained weight.
+        moments = 2 * sum(parameter.numel() * parameter.element_size() for parameter in trained)
+        size = weights * (2 if has_ema else 1) + moments
+        # Besides the recent ones there are the best, and the one being written.
+        count = self.keep + 2
+        if self.keep_every:
+            count += steps // self.keep_every
+
+        existing = sum(file.stat().st_size for path in self.saved() for file in path.iterdir())
+        needed = count * size - existing
         self.folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.folder).free
-        if count * one - there > free:
+        if needed > free:
             raise CheckpointError(
-                f"{self.folder} needs {(count * one - there) / 1e9:.1f} GB for {count} checkpoints of "
-                f"{one / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free: make room, choose another --out, or keep fewer "
-                "(save.keep, save.keep_every)"
+                f"{self.folder} needs {needed / 1e9:.1f} GB for {count} checkpoints of "
+                f"{size / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free: make room, choose another --out, or keep "
+                "fewer (save.keep, save.keep_every)"
             )
-        return count * one
+        return count * size
 
     def folder_of(self, step: int) -> Path:
         """Return the folder of the checkpoint after a number of steps."""
@@ -146,16 +160,16 @@ class Checkpoints:
         return _complete_in(self.folder)
 
     def load(self, path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> ResumePoint:
-        """Load weights, and the optimiser's state.
+        """Load a checkpoint's weights, and the optimiser's state if an optimiser is given.
 
         Raises:
-            CheckpointError: If the files do not match the run.
+            CheckpointError: If the files can't be read, or do not match the run.
         """
         try:
             read_weights(model, path / MODEL)
             state = read_state(path / STATE)
             if optimizer is not None:
-                optimizer.load_state_dict(divided_moments(state["optimizer"], optimizer))
+                optimizer.load_state_dict(shard_moments(state["optimizer"], optimizer))
             return ResumePoint(int(state["step"]), state["score"], state["more"])
         except (*UNREADABLE, CheckpointError) as error:
             raise CheckpointError(
@@ -190,7 +204,10 @@ def _complete_in(folder: Path) -> list[Path]:
 
 def _best(checkpoints: Sequence[Path]) -> Path | None:
     ranked = [(score, path) for path in checkpoints if (score := _score(path)) is not None]
-    return max(ranked, key=lambda one: (one[0], step_of(one[1])), default=(0.0, None))[1]
+    if not ranked:
+        return None
+    _, best = max(ranked, key=lambda pair: (pair[0], step_of(pair[1])))
+    return best
 
 
 def _score(path: Path) -> float | None:
@@ -200,15 +217,17 @@ def _score(path: Path) -> float | None:
         raise CheckpointError(f"{path} can't be read: {error}; delete this folder") from error
 
 
-def was_finished(run: Path, made: str, config: SaveConfig) -> bool:
+def was_finished(run: Path, last_file: str, config: SaveConfig) -> bool:
     """Return True if a run that deletes its checkpoints at the end has written its last file.
 
     All processes call it; the first deletes checkpoints that a late kill has left.
 
     Args:
-        made: Name of that file.
+        run: Folder of the run.
+        last_file: Name of the file that the run writes last.
+        config: Settings for saving.
     """
-    is_finished = not config.keep_finished and (run / made).exists()
+    is_finished = not config.keep_finished and (run / last_file).exists()
     if is_finished and rank() == 0:
         Checkpoints(run, config.keep, config.keep_every).finish()
     return is_finished
@@ -218,26 +237,31 @@ def read_weights(model: nn.Module, path: Path) -> None:
     """Load all tensors that `write_tensors` wrote.
 
     Raises:
-        CheckpointError: If they do not match the model.
+        CheckpointError: If the file can't be read, or does not match the model.
     """
     try:
         open_regular(path).close()
-        model.load_state_dict(divided(safetensors.torch.load_file(path), model.state_dict()))
+        model.load_state_dict(shard_like(safetensors.torch.load_file(path), model.state_dict()))
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{path} can't be loaded: {error}") from error
 
 
 def read_state(path: Path, *, mmap: bool = False) -> dict[str, Any]:
-    """Read a state that `save` wrote. Raises CheckpointError, or one of UNREADABLE, for other content."""
+    """Read a state that `Checkpoints.save` wrote.
+
+    Raises:
+        CheckpointError: If the file has other content; one of the errors in UNREADABLE if it can't be read.
+    """
     check_weight_archive(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except pickle.UnpicklingError as error:  # its text advises loading the file unsafely
+    except pickle.UnpicklingError as error:
+        # torch's own message advises loading the file unsafely, so it is not repeated.
         raise CheckpointError(f"{path.name} does not hold the state of a run") from error
 
 
 def step_of(path: Path) -> int:
-    """Return the number of steps of a checkpoint.  path: its folder."""
+    """Return the number of steps of a checkpoint from its folder's name."""
     return int(path.name.removeprefix("step-"))
 
 

@@ -19,12 +19,15 @@ from uniemox.errors import ConfigError, MissingPackageError
 from uniemox.io.files import CONFIG, write_file
 from uniemox.training.run_folder import by_dotted_name, read_json
 
-# the tracker's run ID, with which it is continued
+# These files of a run hold the ID with which the tracker continues its own run.
 WANDB_ID = "wandb_id.txt"
 MLFLOW_ID = "mlflow_id.txt"
-PROJECT = "uniemox"  # W&B project and MLflow experiment
-MAX_PARAM_CHARACTERS = 6000  # MLflow's
-MAX_WAITING = 200  # unsent steps after which the run waits for MLflow's server
+PROJECT = "uniemox"
+"""Name of the W&B project and of the MLflow experiment."""
+# MLflow refuses longer values of parameters.
+MAX_PARAM_CHARACTERS = 6000
+# With more unsent steps than this, the run waits for MLflow's server.
+MAX_UNSENT_STEPS = 200
 
 
 class _Wandb:
@@ -35,16 +38,13 @@ class _Wandb:
             import wandb  # noqa: PLC0415 - an extra
         except ImportError:
             raise MissingPackageError("save.tracker wandb needs Weights & Biases; run: pip install wandb") from None
-        kept = run / WANDB_ID
-        if kept.exists():
-            number = kept.read_text("utf-8").strip()
-        else:
-            number = token_hex(8)
+        id_file = run / WANDB_ID
+        run_id = id_file.read_text("utf-8").strip() if id_file.exists() else token_hex(8)
         try:
             self.run = wandb.init(
                 project=PROJECT,
                 name=_name_of(run),
-                id=number,
+                id=run_id,
                 resume="allow",
                 dir=run,
                 config=_settings_of(run),
@@ -54,14 +54,14 @@ class _Wandb:
             raise ConfigError(
                 f"Weights & Biases does not start: {error}; WANDB_MODE=offline needs no account"
             ) from error
-        write_file(kept, number + "\n")
-        self.picture: Any = wandb.Image
+        write_file(id_file, run_id + "\n")
+        self.image_type: Any = wandb.Image
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         self.run.log(dict(values), step=step)
 
     def image(self, step: int, name: str, image: Image.Image) -> None:
-        self.run.log({name: self.picture(image)}, step=step)
+        self.run.log({name: self.image_type(image)}, step=step)
 
     def close(self, *, failed: bool) -> None:
         self.run.finish(exit_code=int(failed))
@@ -78,34 +78,35 @@ class _Mlflow:
             raise MissingPackageError("save.tracker mlflow needs MLflow; run: pip install mlflow-skinny") from None
         self.metric: Any = Metric
         self.errors = (MlflowException, OSError)
-        self.sent: deque[Any] = deque()  # steps that the server may not have received
-        kept = run / MLFLOW_ID
+        # Steps that the server may not have received.
+        self.sent: deque[Any] = deque()
+        id_file = run / MLFLOW_ID
         try:
             self.client = MlflowClient()
-            if kept.exists():
-                self.id = kept.read_text("utf-8").strip()
+            if id_file.exists():
+                self.id = id_file.read_text("utf-8").strip()
                 self.client.update_run(self.id, status="RUNNING")
                 return
-            match = self.client.get_experiment_by_name(PROJECT)
-            if match is None:
-                experiment = self.client.create_experiment(PROJECT)
+            experiment = self.client.get_experiment_by_name(PROJECT)
+            if experiment is None:
+                experiment_id = self.client.create_experiment(PROJECT)
             else:
-                experiment = match.experiment_id
-            self.id = self.client.create_run(experiment, run_name=_name_of(run)).info.run_id
+                experiment_id = experiment.experiment_id
+            self.id = self.client.create_run(experiment_id, run_name=_name_of(run)).info.run_id
             settings = by_dotted_name(_settings_of(run)).items()
             params = [Param(name, str(value)[:MAX_PARAM_CHARACTERS]) for name, value in settings]
             self.client.log_batch(self.id, params=params)
         except self.errors as error:
             raise ConfigError(
-                f"MLflow does not start: {error}; see MLFLOW_TRACKING_URI, and delete {kept} if its run is gone"
+                f"MLflow does not start: {error}; see MLFLOW_TRACKING_URI, and delete {id_file} if its run is gone"
             ) from error
-        write_file(kept, self.id + "\n")
+        write_file(id_file, self.id + "\n")
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         now_ms = time.time_ns() // 10**6
         points = [self.metric(name, value, now_ms, step) for name, value in values.items()]
         self.sent.append(self.client.log_batch(self.id, metrics=points, synchronous=False))
-        if len(self.sent) > MAX_WAITING:
+        if len(self.sent) > MAX_UNSENT_STEPS:
             self._wait_for_oldest()
 
     def _wait_for_oldest(self) -> None:
@@ -115,7 +116,8 @@ class _Mlflow:
             warnings.warn(f"MLflow did not accept a step: {error}", stacklevel=3)
 
     def image(self, step: int, name: str, image: Image.Image) -> None:
-        try:  # a missing server loses the image, not the run
+        # A server that does not answer costs the image, not the run.
+        try:
             self.client.log_image(self.id, image, key=name, step=step)
         except self.errors as error:
             warnings.warn(f"MLflow did not accept the image {name} of step {step}: {error}", stacklevel=2)
@@ -133,8 +135,8 @@ def open_tracker(run: Path, name: Literal["wandb", "mlflow"] | None) -> _Wandb |
     """Open the tracker of a run that is used in addition to TensorBoard.
 
     Raises:
-        MissingPackageError: If its package is not installed.
-        ConfigError: If it does not start.
+        MissingPackageError: If the tracker's package is not installed.
+        ConfigError: If the tracker does not start.
     """
     if name is None:
         return None
@@ -154,9 +156,9 @@ def _settings_of(run: Path) -> dict[str, Any]:
 
 def _public(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {name: _public(one) for name, one in value.items()}
+        return {name: _public(part) for name, part in value.items()}
     if isinstance(value, list):
-        return [_public(one) for one in value]
+        return [_public(part) for part in value]
     if isinstance(value, str):
         return public_name(value)
     return value

@@ -23,18 +23,20 @@ from uniemox.training.processes import gather_numbers, is_sharded, rank, wait_fo
 from uniemox.training.state import Checkpoints, ResumePoint, step_of
 from uniemox.views.loader import BrokenCount, ViewBatch, ViewDataset, build_loader
 
-B = TypeVar("B")
-PROBED_IMAGES = (2, 4)  # batches whose memory is measured; L2 compares at least two images
-NOTHING_SAVED = -1  # step of the newest checkpoint if there is none
+Batch = TypeVar("Batch")
+# Sizes of the batches whose memory is measured; loss L2 compares at least two images.
+PROBED_BATCH_SIZES = (2, 4)
+# Processes exchange this number if there is no checkpoint.
+NO_CHECKPOINT = -1
 
 
 @dataclass(frozen=True, slots=True)
-class Step(Generic[B]):
+class Step(Generic[Batch]):
     """The current step."""
 
     done: int
     """Number of steps before it."""
-    batches: Sequence[B]
+    batches: Sequence[Batch]
     values: dict[str, float] = field(default_factory=dict)
     """Losses and other values by name, for the log. Each step must report some."""
 
@@ -75,10 +77,13 @@ class Trainer:
         """Return the trainer of a run, with its optimizer.
 
         Args:
-            config: Of pre-training or fine-tuning.
-            samples: Training images.
+            config: Settings of pre-training or fine-tuning.
+            out: Folder of the run.
+            model: The model, on its device.
+            callback: Receives the progress of the run.
+            samples: Number of training images.
             head_lr_scale: As for `build_optimizer`.
-            every_epoch: Save after each as well.
+            every_epoch: Also save a checkpoint after every epoch.
         """
         adam = config.optimizer
         optimizer = build_optimizer(
@@ -109,22 +114,23 @@ class Trainer:
             CheckpointError: If it can't be read, or if this process does not see it.
         """
         saved = self.checkpoints.saved()
-        newest = step_of(saved[-1]) if saved else NOTHING_SAVED
+        newest = step_of(saved[-1]) if saved else NO_CHECKPOINT
         # On a slow network file system, processes may list different files at the same moment.
-        [first] = gather_numbers(newest)[0]
-        if first == NOTHING_SAVED:
+        [newest_of_first] = gather_numbers(newest)[0]
+        if newest_of_first == NO_CHECKPOINT:
             return ResumePoint(0)
-        return self.checkpoints.load(self.checkpoints.folder_of(first), self.model, self.optimizer)
+        return self.checkpoints.load(self.checkpoints.folder_of(newest_of_first), self.model, self.optimizer)
 
-    def plan_small_run(self, what: str, config: Any, *, samples: int) -> RunPlan:
+    def plan_small_run(self, title: str, config: Any, *, samples: int) -> RunPlan:
         """Resume, and return the plan of a run in one process on the CPU.
 
         Args:
-            config: Of a teacher or a person detector.
+            title: Name of the run in messages.
+            config: Settings of a teacher or a person detector.
             samples: Number of training images.
         """
         return RunPlan(
-            what=what,
+            title=title,
             steps=config.epochs * steps_in_epoch(samples, config.batch_size),
             done=self.resume().step,
             batch_size=config.batch_size,
@@ -134,24 +140,25 @@ class Trainer:
         )
 
     def steps(
-        self, plan: RunPlan, loader: Iterable[B], save: Callable[[int, Journal], object] | None = None
-    ) -> Generator[Step[B]]:
+        self, plan: RunPlan, loader: Iterable[Batch], save: Callable[[int, Journal], object] | None = None
+    ) -> Generator[Step[Batch]]:
         """Yield the remaining steps of the plan; each is timed, logged and saved when the next one is requested.
 
         Also logs images_per_s, wait_s for the loader, and with_person, the share of images with a person in the person
-        view.
-        Close it (contextlib.closing), so that signal handlers are restored after an error in a step.
+        view. Close the generator (contextlib.closing), so that signal handlers are restored after an error in a step.
 
         Args:
-            loader: Batches from the plan's first step on.
-            save: Called with the number of steps done; None: save a checkpoint.
+            plan: Plan of the run.
+            loader: Batches from the plan's first remaining step on.
+            save: Called with the number of steps done and the journal; None: save a checkpoint.
 
         Raises:
             StoppedError: After SIGTERM or Ctrl-C, when all is saved.
-            DivergedError: Without a checkpoint, if the run diverges and the plan says to stop; and errors of the
-                loader.
+            DivergedError: If the run diverges and the plan says to stop; no checkpoint is saved then.
+            DataError: If the loader finds too many unreadable images.
         """
         self.callback.start(plan)
+        save = save or self._save
         stream = iter(loader)
         watch = DivergenceWatch()
         saved = plan.done
@@ -163,41 +170,50 @@ class Trainer:
             for done in range(plan.done + 1, plan.steps + 1):
                 started = time.perf_counter()
                 step = Step(done - 1, list(islice(stream, plan.accumulation)))
-                waited = time.perf_counter() - started
+                wait_s = time.perf_counter() - started
                 self.set_lr(step.done)
                 with _eager_if(_lacks_images(step.batches, plan)):
                     yield step
                 assert step.values, "a step must report its values"
-                rate = plan.batch_size / (time.perf_counter() - started)
-                values = step.values | {"images_per_s": rate, "wait_s": waited} | _with_person(step.batches)
+                images_per_s = plan.batch_size / (time.perf_counter() - started)
+                values = step.values | {"images_per_s": images_per_s, "wait_s": wait_s} | _person_share(step.batches)
                 journal.write(done, values)
                 self.callback.step(done, values)
-                if trouble := watch.look(done, values):
+
+                if trouble := watch.check(done, values):
                     self.callback.warn(done, trouble)
                     if plan.stops_on_divergence:
                         raise _diverged(done, saved, trouble)
+
                 is_stopped = is_stop_requested(stop)
-                if is_stopped or done == plan.steps or any(done % steps == 0 for steps in self.save_every):
-                    (save or self._save)(done, journal)
+                if is_stopped or self._is_save_due(done, plan):
+                    save(done, journal)
                     saved = done
                 if is_stopped and done < plan.steps:
-                    raise StoppedError(
-                        f"stopped after step {done:,} of {plan.steps:,}, which is saved in {self.out}; the same "
-                        "command with --resume continues",
-                        exit_code=128 + (stop.signal or signal.SIGTERM),
-                    )
+                    raise self._stopped(done, plan, stop)
         wait_for_all()
+
+    def _is_save_due(self, done: int, plan: RunPlan) -> bool:
+        return done == plan.steps or any(done % steps == 0 for steps in self.save_every)
 
     def _save(self, done: int, _: Journal) -> None:
         self.checkpoints.save(ResumePoint(done), self.model, self.optimizer)
 
+    def _stopped(self, done: int, plan: RunPlan, stop: StopRequest) -> StoppedError:
+        return StoppedError(
+            f"stopped after step {done:,} of {plan.steps:,}, which is saved in {self.out}; the same "
+            "command with --resume continues",
+            # Shells report a process that a signal ended with 128 plus the signal's number.
+            exit_code=128 + (stop.signal or signal.SIGTERM),
+        )
+
 
 def is_stop_requested(stop: StopRequest) -> bool:
     """Return True if any process was asked to stop; all processes get the same answer."""
-    asked = any(number for [number] in gather_numbers(stop.signal or 0))
-    if asked and stop.signal is None:
+    is_requested = any(number for [number] in gather_numbers(stop.signal or 0))
+    if is_requested and stop.signal is None:
         stop.signal = signal.SIGTERM
-    return asked
+    return is_requested
 
 
 def _lacks_images(batches: Sequence[object], plan: RunPlan) -> bool:
@@ -207,21 +223,22 @@ def _lacks_images(batches: Sequence[object], plan: RunPlan) -> bool:
 
 
 @contextmanager
-def _eager_if(is_odd: bool) -> Iterator[None]:
+def _eager_if(is_odd_size: bool) -> Iterator[None]:
     """Don't compile inside the context: graphs are compiled for one size of batch, and another one takes minutes."""
-    if not is_odd:
+    if not is_odd_size:
         yield
         return
     with torch.compiler.set_stance("force_eager"):
         yield
 
 
-def _with_person(batches: Sequence[object]) -> dict[str, float]:
+def _person_share(batches: Sequence[object]) -> dict[str, float]:
+    """Return "with_person", the share of images whose person view shows a person; {} without images."""
     sources = [source for batch in batches if isinstance(batch, ViewBatch) for source in batch.person_sources]
+    if not sources:
+        return {}
     persons = sum(not source.startswith("whole_image") for source in sources)
-    if sources:
-        return {"with_person": persons / len(sources)}
-    return {}
+    return {"with_person": persons / len(sources)}
 
 
 def _diverged(done: int, saved: int, trouble: str) -> DivergedError:
@@ -237,11 +254,13 @@ def load_batches(
     """Load the remaining batches of the plan, for this process.
 
     Args:
-        config: Of pre-training or fine-tuning.
+        config: Settings of pre-training or fine-tuning.
+        views: Views of the training images.
+        plan: Plan of the run.
         broken: Counts unreadable images; None: a new count.
 
     Raises:
-        DataError: For too many unreadable images.
+        DataError: If more images are unreadable than allowed.
     """
     order = RunOrder(
         plan.samples,
@@ -253,7 +272,8 @@ def load_batches(
         rank=rank(),
         processes=world_size(),
     )
-    batches = iter(build_loader(views, order, plan.workers))  # forks its processes before trackers start threads
+    # Trackers start threads, so the loader must fork its processes now.
+    batches = iter(build_loader(views, order, plan.workers))
     return (broken or BrokenCount(config.max_unreadable)).readable(batches)
 
 
@@ -269,16 +289,20 @@ def measure_plan(
     """Return the plan of a run; memory is measured on two and on four grey images.
 
     Args:
-        config: Of pre-training or fine-tuning.
-        probe: Passes (N, 3, S, S) uint8 through the model.
+        config: Settings of pre-training or fine-tuning.
+        trainer: Trainer of the run.
+        probe: Function that passes (N, 3, S, S) uint8 through the model.
         samples: Number of training images.
+        has_ema: Checkpoints also store a moving average of the weights (EMA).
         more: Further fields of the plan.
     """
     model = trainer.model
     device = next(model.parameters()).device
-    images = config.batch_size / config.accumulation / world_size()  # per batch of one process
+    images_per_batch = config.batch_size / config.accumulation / world_size()
     workers = count_workers(config.hardware, device)
-    check_shared_memory(workers, int(2 * images * view_bytes(config.view.size)))
+    # Scene and person.
+    batch_bytes = int(2 * images_per_batch * view_bytes(config.view.size))
+    check_shared_memory(workers, batch_bytes)
     steps = config.schedule.steps(steps_in_epoch(samples, config.batch_size))
     return RunPlan(
         steps=steps,
@@ -286,7 +310,7 @@ def measure_plan(
         accumulation=config.accumulation,
         samples=samples,
         parameters=trained_parameters(model),
-        memory_bytes=memory_estimate(model, activation_bytes(model, probe, config.view.size, images)),
+        memory_bytes=memory_estimate(model, activation_bytes(model, probe, config.view.size, images_per_batch)),
         disk_bytes=trainer.checkpoints.need_space(model, steps=steps, has_ema=has_ema),
         device=str(device),
         processes=world_size(),
@@ -303,14 +327,16 @@ def activation_bytes(model: nn.Module, probe: Callable[[Tensor], object], size: 
     It grows linearly with the images. Its fixed part, such as copies of the weights in bfloat16, counts once.
 
     Args:
-        probe: Passes (N, 3, S, S) uint8 through the model.
-        size: S, px.
-        images: Of the batch.
+        model: The model, on its device.
+        probe: Function that passes (N, 3, S, S) uint8 through the model.
+        size: S, side of the views in px.
+        images: Number of images in the batch; may be a fraction.
     """
-    few, more = (_stored_bytes(model, probe, size, count) for count in PROBED_IMAGES)
-    first, second = PROBED_IMAGES
-    per_image = (more - few) / (second - first)
-    return int(few + per_image * (images - first))
+    few, many = PROBED_BATCH_SIZES
+    bytes_of_few = _stored_bytes(model, probe, size, few)
+    bytes_of_many = _stored_bytes(model, probe, size, many)
+    bytes_per_image = (bytes_of_many - bytes_of_few) / (many - few)
+    return int(bytes_of_few + bytes_per_image * (images - few))
 
 
 def _stored_bytes(model: nn.Module, probe: Callable[[Tensor], object], size: int, count: int) -> int:
@@ -322,7 +348,7 @@ def _stored_bytes(model: nn.Module, probe: Callable[[Tensor], object], size: int
 
 
 def view_bytes(size: int) -> int:
-    """Return the bytes of one view, (3, S, S) uint8.  size: S, px."""
+    """Return the bytes of one view, (3, S, S) uint8, of a side S in px."""
     return 3 * size**2
 
 

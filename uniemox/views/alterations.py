@@ -14,11 +14,13 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 Alteration = Callable[[Image.Image], Image.Image]
-SEPIA_TONE = (1.0, 0.87, 0.69)  # red, green and blue of a sepia print's highlights
-CAPTION_SHARE = 0.15  # height of a caption bar
+# Red, green and blue of a sepia print's highlights.
+SEPIA_TONE = (1.0, 0.87, 0.69)
+# Height of a caption bar as a share of the image's height.
+CAPTION_SHARE = 0.15
 
 # Share of each kind among the altered images of training. Half of them have no colour: in an archive, most old
-# photographs are grey or sepia, and they change a colour model's answer more than all others do.
+# photographs are grey or sepia, and these change a colour model's answer more than all other kinds do.
 TRAINING_SHARES = {
     "grey": 0.3,
     "sepia": 0.2,
@@ -46,6 +48,7 @@ def sepia(image: Image.Image, strength: float = 1.0, contrast: float = 1.0) -> I
 def faded(image: Image.Image, strength: float = 0.5) -> Image.Image:
     """Lift the shadows, and weaken contrast and colour.  strength: 0 (unchanged) to 1 (nothing left)."""
     pale = ImageEnhance.Color(image).enhance(1 - strength)
+    # The yellowish white of old paper.
     paper = Image.new("RGB", image.size, (225, 215, 195))
     return Image.blend(pale, paper, strength * 0.7)
 
@@ -90,14 +93,15 @@ def captioned(image: Image.Image, share: float = CAPTION_SHARE, colour: int = 25
     bar = max(1, round(height * share))
     sheet = Image.new("RGB", image.size, (colour,) * 3)
     sheet.paste(image.resize((width, max(1, height - bar)), Image.Resampling.BICUBIC), (0, 0))
-    ink = Image.new("RGB", (max(1, round(width * 0.7)), max(1, bar // 6)), (255 - colour,) * 3)
-    for line in (0.25, 0.6):
-        sheet.paste(ink, (round(width * 0.1), height - bar + round(bar * line)))
+    # Two lines of text, which are dark bars on a light sheet or light ones on a dark sheet.
+    line = Image.new("RGB", (max(1, round(width * 0.7)), max(1, bar // 6)), (255 - colour,) * 3)
+    for offset in (0.25, 0.6):
+        sheet.paste(line, (round(width * 0.1), height - bar + round(bar * offset)))
     return sheet
 
 
 def turned(image: Image.Image, quarters: int = 1) -> Image.Image:
-    """Turn by quarters, anticlockwise; the content of an image that is no square is stretched to the former size."""
+    """Turn by quarters, anticlockwise; the content of an image that is not square is stretched to the former size."""
     return Image.fromarray(np.rot90(np.asarray(image), quarters)).resize(image.size, Image.Resampling.BICUBIC)
 
 

@@ -21,8 +21,10 @@ from uniemox.io.image_border import image_border
 from uniemox.persons.box import Box
 from uniemox.views.transforms import Views
 
-PREFETCH = 4  # batches that each loading process keeps ready
-PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
+# Batches that each loading process keeps ready.
+PREFETCH = 4
+# From Linux's prctl.h: the signal that a process gets when its parent dies.
+PR_SET_PDEATHSIG = 1
 Batch = TypeVar("Batch", bound=Any)
 
 
@@ -40,10 +42,7 @@ class ViewBatch:
 
     def pin_memory(self) -> "ViewBatch":
         """Copy to pinned memory, which a GPU reads while it computes; torch's loader calls it if there is a GPU."""
-        if self.noise is None:
-            noise = None
-        else:
-            noise = self.noise.pin_memory()
+        noise = None if self.noise is None else self.noise.pin_memory()
         return replace(self, scene=self.scene.pin_memory(), person=self.person.pin_memory(), noise=noise)
 
 
@@ -55,7 +54,7 @@ class PackedSamples(Sequence[Sample]):
 
     def __init__(self, samples: Sequence[Sample]) -> None:
         packed = [pickle.dumps(sample, pickle.HIGHEST_PROTOCOL) for sample in samples]
-        self.ends = np.cumsum([len(one) for one in packed], dtype=np.int64)
+        self.ends = np.cumsum([len(content) for content in packed], dtype=np.int64)
         self.data = np.frombuffer(b"".join(packed), dtype=np.uint8)
 
     def __len__(self) -> int:
@@ -70,11 +69,17 @@ class PackedSamples(Sequence[Sample]):
             return [self[i] for i in range(*index.indices(len(self)))]
         index = range(len(self))[index]
         start = self.ends[index - 1] if index else 0
-        return pickle.loads(self.data[start : self.ends[index]].data)  # noqa: S301 - what __init__ has written
+        # Only what __init__ has written is unpickled.
+        return pickle.loads(self.data[start : self.ends[index]].data)  # noqa: S301
 
 
 class ViewDataset(Dataset[tuple[Sample, Views] | Broken]):
-    """Samples as views; an item's index is (epoch, index)."""
+    """Samples as views; a key of an item is (epoch, index of the sample).
+
+    Args:
+        samples: Samples with an image each.
+        make_views: Returns the views of a sample in an epoch.
+    """
 
     def __init__(self, samples: Sequence[Sample], make_views: Callable[[Sample, int], Views]) -> None:
         self.samples = PackedSamples(samples)
@@ -83,8 +88,8 @@ class ViewDataset(Dataset[tuple[Sample, Views] | Broken]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, place: tuple[int, int]) -> tuple[Sample, Views] | Broken:
-        epoch, index = place
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Sample, Views] | Broken:
+        epoch, index = key
         sample = self.samples[index]
         try:
             with image_border(str(sample.image)):
@@ -95,7 +100,7 @@ class ViewDataset(Dataset[tuple[Sample, Views] | Broken]):
 
 @dataclass(slots=True)
 class BrokenCount:
-    """Counts unreadable images and stops if there are too many.
+    """Counter of unreadable images, which stops if there are too many.
 
     Args:
         max_unreadable: Number of unreadable images to leave out; 0 stops at the first.
@@ -106,7 +111,7 @@ class BrokenCount:
     """Reason for each unreadable image, by its key."""
 
     def add(self, broken: Sequence[Broken]) -> None:
-        """Count images.
+        """Count images; one that is unreadable again, in a later epoch, counts once.
 
         Raises:
             DataError: With the last few names and reasons, if there are too many.
@@ -120,7 +125,11 @@ class BrokenCount:
             )
 
     def readable(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Yield batches of samples and `broken` ones. Raises the error of `add`, and DataError for an empty batch."""
+        """Yield batches of samples after counting their `broken` ones.
+
+        Raises:
+            DataError: If there are too many unreadable images, or if a batch has no readable one.
+        """
         for batch in batches:
             self.add(batch.broken)
             if not batch.samples:
@@ -130,16 +139,16 @@ class BrokenCount:
 
 def collate(items: Sequence[tuple[Sample, Views] | Broken]) -> ViewBatch:
     """Make one batch of all items; unreadable ones are only listed."""
-    good = [item for item in items if not isinstance(item, Broken)]
-    views = [view for _, view in good]
-    noise = [view.noise for view in views if view.noise is not None]
+    readable = [item for item in items if not isinstance(item, Broken)]
+    views = [view for _, view in readable]
+    noise = [view.noise for view in views if view.noise is not None]  # (2, L) each
     return ViewBatch(
         scene=_stack([view.scene for view in views]),
         person=_stack([view.person for view in views]),
-        samples=tuple(sample for sample, _ in good),
+        samples=tuple(sample for sample, _ in readable),
         person_sources=tuple(view.person_source for view in views),
         broken=tuple(item for item in items if isinstance(item, Broken)),
-        noise=torch.stack(noise, dim=1) if noise else None,
+        noise=torch.stack(noise, dim=1) if noise else None,  # (2, N, L)
         crops=tuple(view.crop for view in views),
     )
 
@@ -155,10 +164,13 @@ def build_loader(dataset: ViewDataset, order: Iterable[list[tuple[int, int]]], w
     """Build a loader of batches in the given order, such as RunOrder's.
 
     Args:
-        workers: Processes that decode; 0 decodes in this one. Batches do not depend on it.
+        dataset: Views of samples.
+        order: Keys (epoch, index) of the items of each batch.
+        workers: Number of processes that decode; 0 decodes in this one. Batches do not depend on it.
     """
+    # torch's types do not cover a collation to another type.
     return DataLoader(
-        dataset,  # type: ignore[arg-type] # torch's types know no collation
+        dataset,  # type: ignore[arg-type]
         batch_sampler=order,
         num_workers=workers,
         collate_fn=collate,
@@ -173,15 +185,28 @@ def build_loader(dataset: ViewDataset, order: Iterable[list[tuple[int, int]]], w
 def load_batches(
     samples: Sequence[Sample], make_views: Callable[[Sample, int], Views], size: int, epoch: int = 0, workers: int = 0
 ) -> Iterable[ViewBatch]:
-    """Load batches of up to `size` samples, in order.  workers: as for `build_loader`."""
-    places = [[(epoch, i) for i in range(at, min(at + size, len(samples)))] for at in range(0, len(samples), size)]
-    return build_loader(ViewDataset(samples, make_views), places, workers)
+    """Load batches of samples, in order.
+
+    Args:
+        samples: Samples with an image each.
+        make_views: Returns the views of a sample in an epoch.
+        size: Number of samples per batch; the last batch may have fewer.
+        epoch: Epoch that make_views is called with.
+        workers: Number of processes that decode, see `build_loader`.
+    """
+    order = [
+        [(epoch, i) for i in range(start, min(start + size, len(samples)))] for start in range(0, len(samples), size)
+    ]
+    return build_loader(ViewDataset(samples, make_views), order, workers)
 
 
 def start_worker(_: int) -> None:
     """Let a loading process end with the run, and leave signals to the parent."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # signals reach whole process groups; the parent handles them
+    # Signals reach all processes of a group; the parent handles them.
+    for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    if sys.platform == "linux":  # a killed run leaves no worker behind
+    # A killed run leaves no worker behind.
+    if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    gc.freeze()  # the collector skips objects from before the fork, so their memory stays shared
+    # The collector skips objects from before the fork, so their memory stays shared.
+    gc.freeze()

@@ -15,10 +15,14 @@ from uniemox.views.transfer import to_device
 
 
 def patch_grid(image_size: tuple[int, int], patch_size: int) -> tuple[int, int]:
-    """Return rows and columns of patches.
+    """Return the number of rows and columns of patches.
+
+    Args:
+        image_size: Height and width in px.
+        patch_size: Side of a patch in px.
 
     Raises:
-        ShapeError: If the patch does not divide the image (height, width).
+        ShapeError: If the patch does not divide the image.
     """
     height, width = image_size
     if height % patch_size or width % patch_size:
@@ -36,6 +40,7 @@ def patchify(images: Tensor, patch_size: int) -> Tensor:
 
     Args:
         images: (N, 3, H, W), H and W multiples of patch_size.
+        patch_size: p, side of a patch in px.
 
     Returns:
         (N, L, P), P = patch_size**2 * 3.
@@ -51,7 +56,7 @@ def patchify(images: Tensor, patch_size: int) -> Tensor:
         raise ShapeError(f"expected images of shape (N, 3, H, W), got {tuple(images.shape)}")
     count, channels, height, width = images.shape
     rows, columns = patch_grid((height, width), patch_size)
-    x = images.reshape(count, channels, rows, patch_size, columns, patch_size)
+    x = images.reshape(count, channels, rows, patch_size, columns, patch_size)  # (N, 3, rows, p, columns, p)
     x = x.permute(0, 2, 4, 3, 5, 1)  # (N, rows, columns, p, p, 3)
     return x.reshape(count, rows * columns, patch_size**2 * channels)  # (N, L, P)
 
@@ -59,13 +64,16 @@ def patchify(images: Tensor, patch_size: int) -> Tensor:
 def unpatchify(patches: Tensor, patch_size: int, grid: tuple[int, int]) -> Tensor:
     """Put patches together: the inverse of `patchify`.
 
-    Raises ShapeError.
-
     Args:
-        patches: (N, L, P); grid: rows and columns, L = rows * columns.
+        patches: (N, L, P), P = patch_size**2 * 3.
+        patch_size: p, side of a patch in px.
+        grid: Rows and columns of patches, L = rows * columns.
 
     Returns:
         (N, 3, H, W).
+
+    Raises:
+        ShapeError: If the patches do not fit the grid or the patch size.
     """
     rows, columns = grid
     count, length, pixels = patches.shape
@@ -74,7 +82,7 @@ def unpatchify(patches: Tensor, patch_size: int, grid: tuple[int, int]) -> Tenso
             f"expected patches of shape (N, {rows * columns}, {patch_size**2 * 3}) for a {rows} x {columns} grid "
             f"of {patch_size} px patches, got {tuple(patches.shape)}"
         )
-    x = patches.reshape(count, rows, columns, patch_size, patch_size, 3)
+    x = patches.reshape(count, rows, columns, patch_size, patch_size, 3)  # (N, rows, columns, p, p, 3)
     x = x.permute(0, 5, 1, 3, 2, 4)  # (N, 3, rows, p, columns, p)
     return x.reshape(count, 3, rows * patch_size, columns * patch_size)  # (N, 3, H, W)
 
@@ -91,22 +99,19 @@ def random_mask(noise: Tensor, ratio: float) -> Mask:
 
     Args:
         noise: (N, L) random numbers; the same noise gives the same mask.
-        ratio: Share of hidden patches, between 0 and 1.
+        ratio: μ, share of hidden patches, between 0 and 1.
 
     Raises:
         ConfigError: If no patch would be visible, or none hidden.
     """
     length = noise.shape[1]
-    # K
-    if 0 < ratio < 1:
-        keep = int(length * (1 - ratio))
-    else:
-        keep = 0
+    keep = int(length * (1 - ratio)) if 0 < ratio < 1 else 0  # K
     if not 0 < keep < length:
         raise ConfigError(
             f"mask ratio {ratio} of {length} patches leaves {keep} visible and {length - keep} to reconstruct; "
             "both must be at least 1: change the ratio, strictly between 0 and 1, or use more patches"
         )
+    # A stable sort, so that equal noise gives the same mask on every device.
     visible = noise.argsort(dim=1, stable=True)[:, :keep]  # (N, K)
     hidden = torch.ones(noise.shape, device=noise.device).scatter(1, visible, 0)  # (N, L)
     return Mask(visible, hidden)
@@ -117,17 +122,21 @@ def mask_noise(keys: Sequence[str], length: int, *, seed: int, epoch: int, strea
 
     Args:
         keys: N names of samples.
-        length: L.
+        length: L, number of patches per image.
+        seed: Random seed of the run.
+        epoch: Number of the epoch.
+        stream: "scene" or "person".
 
     Returns:
         (N, L) float32 in [0, 1).
     """
     rows = np.empty((len(keys), length), np.float32)
     for row, key in zip(rows, keys, strict=True):
+        # Names of files may hold surrogates, which stand for bytes that are not UTF-8.
         name = f"{seed}/{epoch}/{stream}/{key}".encode("utf-8", "surrogatepass")
         state = int.from_bytes(hashlib.sha256(name).digest()[:16], "big")
         row[:] = np.random.Generator(np.random.PCG64(state)).random(length, np.float32)
-    return torch.from_numpy(rows)
+    return torch.from_numpy(rows)  # (N, L)
 
 
 class PixelStats(NamedTuple):
@@ -145,27 +154,31 @@ def normalise(images: Tensor, device: torch.device, stats: PixelStats = IMAGENET
 
     Args:
         images: (N, 3, H, W) uint8, RGB.
+        device: Device of the result.
+        stats: Mean and standard deviation of pixels on a scale of 0 to 1.
 
     Returns:
-        float32 of the same shape.
+        (N, 3, H, W) float32.
 
     Raises:
-        ShapeError: For another type.
+        ShapeError: For images of another type than uint8.
     """
     if images.dtype != torch.uint8:
         raise ShapeError(f"expected images as uint8, 0 to 255, got {str(images.dtype).removeprefix('torch.')}")
-    middle, scale = pixel_constants(stats, device, maximum=255)
-    return to_device(images, device).float().sub_(middle).div_(scale)
+    mean, std = pixel_constants(stats, device, maximum=255)  # (3, 1, 1) each
+    return to_device(images, device).float().sub_(mean).div_(std)
 
 
 @cache
 def pixel_constants(stats: PixelStats, device: torch.device, maximum: int = 1) -> tuple[Tensor, Tensor]:
-    """Return mean and deviation of pixels, (3, 1, 1) float32; cached, because a copy to a GPU is a wait.
+    """Return mean and standard deviation of pixels, (3, 1, 1) float32; cached, because the host waits for each copy.
 
     Args:
+        stats: Mean and standard deviation on a scale of 0 to 1.
+        device: Device of the result.
         maximum: Value of white, 1 or 255.
     """
     # Autograd refuses tensors that were made or copied in inference mode, and a later call may train with these.
     with torch.inference_mode(False):
-        middle, scale = ((torch.tensor(values).view(3, 1, 1) * maximum).to(device) for values in stats)
-    return middle, scale
+        mean, std = ((torch.tensor(values).view(3, 1, 1) * maximum).to(device) for values in stats)
+    return mean, std

@@ -32,8 +32,10 @@ from uniemox.predict.views import (
 from uniemox.views.config import ViewConfig
 from uniemox.views.patches import mask_noise
 
+# Minimum and maximum of width / height of a random crop.
 ASPECT = (3 / 4, 4 / 3)
-TRIES = 10  # attempts at a random crop before the largest centre crop is taken, as in torchvision
+# Attempts at a random crop before the largest centre crop is taken, as in torchvision.
+TRIES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,38 +67,34 @@ class TrainViews:
         """
         draw = random.Random(f"{self.seed}/{epoch}/{sample.key}".encode("utf-8", "surrogatepass"))
         size = self.config.size
-        place: list[tuple[Box, bool, PersonCrop]] = []  # known once the header is read
+        drawn: list[tuple[Box, bool, PersonCrop]] = []
 
+        # The decoder calls this as soon as the header tells the size. Crops are drawn first, because an image may be
+        # decoded as small as the smaller of them allows.
         def shrink(width: int, height: int) -> float:
             crop = random_crop(width, height, self.config.min_area, draw)
             flip = draw.random() < 0.5
-            person = _placed(sample, (width, height), self.config.person)
+            person_crop = _choose_person(sample, (width, height), self.config.person)
             if self.config.person == "second_crop":
-                person = person._replace(box=random_crop(width, height, self.config.min_area, draw))
-            place.append((crop, flip, person))
-            return min(side for x1, y1, x2, y2 in (crop, person.box) for side in (x2 - x1, y2 - y1)) / size
+                person_crop = person_crop._replace(box=random_crop(width, height, self.config.min_area, draw))
+            drawn.append((crop, flip, person_crop))
+            return min(side for x1, y1, x2, y2 in (crop, person_crop.box) for side in (x2 - x1, y2 - y1)) / size
 
         image, full = decode_sample(sample, shrink)
-        crop, flip, person = place[0]
+        crop, flip, person_crop = drawn[0]
         pixels = _to_tensor(image)  # (1, 3, H, W)
-        if self.config.hide_person:
-            scene_pixels = _to_tensor(hide(image, person, full))
-        else:
-            scene_pixels = pixels
-        if person.keep:
-            person_pixels = _to_tensor(black_outside(image, person.keep, full))
-        else:
-            person_pixels = pixels
-        scene = _cut(scene_pixels, crop, full, size)
-        body = _cut(person_pixels, person.box, full, size)
+        scene_pixels = _to_tensor(hide(image, person_crop, full)) if self.config.hide_person else pixels
+        person_pixels = _to_tensor(black_outside(image, person_crop.keep, full)) if person_crop.keep else pixels
+        scene = _crop_resize(scene_pixels, crop, full, size)  # (3, S, S)
+        person = _crop_resize(person_pixels, person_crop.box, full, size)  # (3, S, S)
         if flip:
             scene = scene.flip(-1)
-            body = body.flip(-1)
+            person = person.flip(-1)
         noise = None
         if self.patches:
-            masks = partial(mask_noise, [sample.key], self.patches, seed=self.seed, epoch=epoch)
-            noise = torch.cat([masks(stream="scene"), masks(stream="person")])
-        return Views(scene, body, person.source, crop, flip, noise)
+            draw_noise = partial(mask_noise, [sample.key], self.patches, seed=self.seed, epoch=epoch)
+            noise = torch.cat([draw_noise(stream="scene"), draw_noise(stream="person")])  # (2, L)
+        return Views(scene, person, person_crop.source, crop, flip, noise)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,23 +110,20 @@ class EvalViews:
         """Return a sample's views, the same in every epoch.
 
         Raises:
-            ImageError or BoxError: With the name.
+            ImageError or BoxError: With the image's name.
         """
         size = self.config.size
         crop_fraction = self.config.crop_fraction
         image, full = decode_sample(sample)
-        person = _placed(sample, full, self.config.person)
-        if self.config.hide_person:
-            scene_image = hide(image, person, full)
-        else:
-            scene_image = image
+        person_crop = _choose_person(sample, full, self.config.person)
+        scene_image = hide(image, person_crop, full) if self.config.hide_person else image
         if self.square is not None:
             parts = scene_parts(full)
             part, _ = parts[min(self.square, len(parts) - 1)]
             scene_image = scene_image.crop(scaled_px(part, scene_image.size, full))
-        scene = torch.from_numpy(scene_view(scene_image, size, crop_fraction))
-        body = torch.from_numpy(person_view(image, person, full, size))
-        return Views(scene, body, person.source, scene_box(full, size, crop_fraction), False)
+        scene = torch.from_numpy(scene_view(scene_image, size, crop_fraction))  # (3, S, S)
+        person = torch.from_numpy(person_view(image, person_crop, full, size))  # (3, S, S)
+        return Views(scene, person, person_crop.source, scene_box(full, size, crop_fraction), False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,39 +140,48 @@ class WholeViews:
         """Return a sample's views, the same in every epoch.
 
         Raises:
-            ImageError or BoxError: With the name.
+            ImageError or BoxError: With the image's name.
         """
         image, full = decode_sample(sample)
-        person = _placed(sample, full, "largest")
-        pixels = _to_tensor(image)
-        whole = Box(0, 0, *full)
-        scene = _cut(pixels, whole, full, self.size)
-        body = _cut(pixels, person.box, full, self.size)
-        return Views(scene, body, person.source, whole, False)
+        person_crop = _choose_person(sample, full, "largest")
+        pixels = _to_tensor(image)  # (1, 3, H, W)
+        image_box = Box(0, 0, *full)
+        scene = _crop_resize(pixels, image_box, full, self.size)  # (3, S, S)
+        person = _crop_resize(pixels, person_crop.box, full, self.size)  # (3, S, S)
+        return Views(scene, person, person_crop.source, image_box, False)
 
 
 def random_crop(width: int, height: int, min_area: float, draw: random.Random) -> Box:
     """Draw a random part of an image, with an aspect between 3:4 and 4:3, in whole px (arXiv 1409.4842, section 6).
 
+    If no attempt fits, the result is the largest centre crop.
+
     Args:
-        min_area: Minimum share of the image's area; the maximum is 1. If no attempt fits, returns the largest centre
-            crop.
+        width: Width of the image in px.
+        height: Height of the image in px.
+        min_area: Minimum share of the image's area; the maximum is 1.
+        draw: Generator of the random numbers.
     """
+    # Logarithms make an aspect and its inverse equally probable.
     low, high = (math.log(ratio) for ratio in ASPECT)
     for _ in range(TRIES):
         area = draw.uniform(min_area, 1) * width * height
         aspect = math.exp(draw.uniform(low, high))
-        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-        if 0 < w <= width and 0 < h <= height:
-            x, y = draw.randint(0, width - w), draw.randint(0, height - h)
-            return Box(x, y, x + w, y + h)
-    w, h = min(width, max(1, round(height * ASPECT[1]))), min(height, max(1, round(width / ASPECT[0])))
-    x, y = (width - w) // 2, (height - h) // 2
-    return Box(x, y, x + w, y + h)
+        crop_width = round(math.sqrt(area * aspect))
+        crop_height = round(math.sqrt(area / aspect))
+        if 0 < crop_width <= width and 0 < crop_height <= height:
+            x = draw.randint(0, width - crop_width)
+            y = draw.randint(0, height - crop_height)
+            return Box(x, y, x + crop_width, y + crop_height)
+    crop_width = min(width, max(1, round(height * ASPECT[1])))
+    crop_height = min(height, max(1, round(width / ASPECT[0])))
+    x = (width - crop_width) // 2
+    y = (height - crop_height) // 2
+    return Box(x, y, x + crop_width, y + crop_height)
 
 
-def _placed(sample: Sample, size: tuple[int, int], policy: PersonPolicy) -> PersonCrop:
-    """Return the person view's place in a sample.
+def _choose_person(sample: Sample, size: tuple[int, int], policy: PersonPolicy) -> PersonCrop:
+    """Choose the part of a sample's image that the person view shows.
 
     Raises:
         BoxError: With the image's name.
@@ -190,11 +194,22 @@ def _placed(sample: Sample, size: tuple[int, int], policy: PersonPolicy) -> Pers
 
 def _to_tensor(image: Image.Image) -> Tensor:
     """Convert to (1, 3, H, W) uint8, channels last in memory, which resampling needs to be fast."""
+    # torch warns about memory that can't be written, such as a bytes object's.
     pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-    return pixels.view(1, image.height, image.width, 3).permute(0, 3, 1, 2)
+    return pixels.view(1, image.height, image.width, 3).permute(0, 3, 1, 2)  # (1, 3, H, W)
 
 
-def _cut(pixels: Tensor, box: Box, full: tuple[int, int], size: int) -> Tensor:
-    """Crop a box and resize it to a square: (1, 3, H, W) -> (3, size, size).  box: in px of the full size."""
+def _crop_resize(pixels: Tensor, box: Box, full: tuple[int, int], size: int) -> Tensor:
+    """Crop a box and resize it to a square.
+
+    Args:
+        pixels: (1, 3, H, W), decoded at the full size or smaller.
+        box: Box in px of the full size.
+        full: Width and height of the full image in px.
+        size: S, side of the result in px.
+
+    Returns:
+        (3, S, S).
+    """
     rows, columns = pixels_of(box, (pixels.shape[3], pixels.shape[2]), full)
     return F.interpolate(pixels[:, :, rows, columns], (size, size), mode="bicubic", antialias=True)[0]

@@ -18,7 +18,7 @@ PLACES = {"awe": (1, 2), "fear": (5, 5), "sadness": (6, 1)}
 
 
 class Spots:
-    """logits: 6 times the red of the label's cell; its maps say so."""
+    """Engine whose logits are 6 times the red of the label's cell, and whose maps show that cell."""
 
     def __init__(self, has_maps: bool) -> None:
         self.outputs = frozenset({"logits", *(["maps"] if has_maps else [])})
@@ -31,7 +31,8 @@ class Spots:
         self.largest = max(self.largest, *(len(view) for view in views.values()))
         side = SIZE // CELLS
         maps = np.zeros((len(next(iter(views.values()))), len(LABELS), CELLS, CELLS), np.float32)
-        for view in views.values():  # of scene and person, each counts
+        # The logits are the sum over the views, scene and person.
+        for view in views.values():
             red = view[:, 0].reshape(len(view), CELLS, side, CELLS, side).mean(axis=(2, 4))  # (N, 8, 8)
             for k, (row, column) in enumerate(PLACES.values()):
                 maps[:, k, row, column] += 6 * red[:, row, column] * CELLS**2
@@ -39,7 +40,7 @@ class Spots:
 
 
 class OnePerson:
-    """Finds somebody at one place."""
+    """Detector that finds one person in a fixed box."""
 
     fingerprint = name = "one person"
 
@@ -52,15 +53,15 @@ class OnePerson:
 
 
 def predictor(*, has_maps: bool = True, streams: str = "scene", finder: object = None, **changes: object) -> Predictor:
-    """Sees the whole short side, pixels from 0 to 1."""
-    known = {"labels": LABELS, "label_set": "spots", "kind": "evoked", "size": SIZE, "crop_fraction": 1.0}
-    known |= {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "streams": streams}
-    info = ClassifierInfo(**{**known, **changes})  # type: ignore[arg-type]
+    """Return a predictor that sees the whole short side, with pixels from 0 to 1."""
+    fields = {"labels": LABELS, "label_set": "spots", "kind": "evoked", "size": SIZE, "crop_fraction": 1.0}
+    fields |= {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "streams": streams}
+    info = ClassifierInfo(**{**fields, **changes})  # type: ignore[arg-type]
     return Predictor(Network("spots", info, Spots(has_maps)), finder)  # type: ignore[arg-type]
 
 
 def spotted(*labels: str, side: int = SIZE) -> Image.Image:
-    """A grey image with the red spots of these labels."""
+    """Return a grey image with the red spots of these labels."""
     image = Image.new("RGB", (side, side), (60, 60, 60))
     cell = side // CELLS
     for label in labels:

@@ -30,7 +30,7 @@ def images(tmp_path: Path) -> Path:
 
 
 def call(*words: object) -> int:
-    """The exit code."""
+    """Run the command, and return its exit code."""
     app = App(name="uniemox")
     app.command(explain)
     try:
@@ -40,15 +40,17 @@ def call(*words: object) -> int:
     return 0
 
 
-def test_a_sheet_of_two_models(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_explain_writes_a_sheet_of_two_models_with_scores(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Bad images are named and left out; scores are one JSON object."""
     out = tmp_path / "new" / "sheet.png"
     models = ("--model", finetuned("knn"), finetuned("probe"))
     assert call(images, *models, "--out", out, "--scores", "--json") == 3
     printed = capsys.readouterr()
-    found = json.loads(printed.out)
-    assert set(found) == {"knn", "probe"}
-    for scores in found.values():
+    scores_by_model = json.loads(printed.out)
+    assert set(scores_by_model) == {"knn", "probe"}
+    for scores in scores_by_model.values():
         assert scores["pictures"] == 2
         low, high = scores["deletion"]["interval"]
         assert 0 <= low <= scores["deletion"]["mean"] <= high <= 1
@@ -62,45 +64,45 @@ def test_known_people_are_used_else_detected(
     method: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those of persons.jsonl in the folder of an image, or named, else those of the finder."""
-    seen: list[tuple[Detection, ...] | None] = []
+    persons: list[tuple[Detection, ...] | None] = []
 
-    def kept(rows: list[list[Explanation]], *_: object) -> str:
-        seen.extend(row[0].persons for row in rows)
+    def record_persons(rows: list[list[Explanation]], *_: object) -> str:
+        persons.extend(row[0].persons for row in rows)
         return ""
 
-    monkeypatch.setattr("uniemox.insight.explain.sheets.sheet_html", kept)
+    monkeypatch.setattr("uniemox.insight.explain.sheets.sheet_html", record_persons)
     monkeypatch.setattr(Explanation, "shrunk", lambda self, _: self)
-    asked = (images, "--model", finetuned("both"), "--method", method, "--out", tmp_path / "sheet.html")
-    assert call(*asked) == 3
+    arguments = (images, "--model", finetuned("both"), "--method", method, "--out", tmp_path / "sheet.html")
+    assert call(*arguments) == 3
     box = [10.0, 20.0, 200.0, 220.0]
     lines = [{"detector": "somebody"}, {"key": "0.png", "boxes": [[*box, 0.5]]}, {"key": "1.png", "boxes": []}]
     (images / "persons.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     names = (images,) if method == "occlusion" else (images / "0.png", images / "1.png")
-    assert call(*names, *asked[1:]) == (3 if method == "occlusion" else 0)
+    assert call(*names, *arguments[1:]) == (3 if method == "occlusion" else 0)
     finder = open_finder("embedded")
     assert finder is not None
-    assert seen[:2] == finder.detect([Image.open(images / f"{i}.png").convert("RGB") for i in range(2)])
-    assert seen[2:] == [(Detection(Box(*box), 0.5),), ()]
+    assert persons[:2] == finder.detect([Image.open(images / f"{i}.png").convert("RGB") for i in range(2)])
+    assert persons[2:] == [(Detection(Box(*box), 0.5),), ()]
     (images / "persons.jsonl").write_text('{"detector": "somebody", "short_side_px": 64}\n')
     with pytest.raises(DataError, match=r"persons\.jsonl: its boxes are in px of packed images"):
-        call(*asked)
+        call(*arguments)
 
 
-def test_a_page_and_a_folder(images: Path, tmp_path: Path) -> None:
+def test_explain_writes_a_page_or_a_folder_of_maps(images: Path, tmp_path: Path) -> None:
     model = ("--model", finetuned("knn") / "model.onnx", "--label", "awe")
     assert call(images / "0.png", *model, "--out", tmp_path / "page.html") == 0
     assert "0.png" in (tmp_path / "page.html").read_text("utf-8")
     call(images, *model, "--out", tmp_path / "maps")
-    found = {path.name: path for path in (tmp_path / "maps").rglob("*.png")}
-    assert sorted(found) == ["0.png.knn.png", "1.png.knn.png"]
-    assert Image.open(found["0.png.knn.png"]).size == (320, 240)
+    maps = {path.name: path for path in (tmp_path / "maps").rglob("*.png")}
+    assert sorted(maps) == ["0.png.knn.png", "1.png.knn.png"]
+    assert Image.open(maps["0.png.knn.png"]).size == (320, 240)
     draw_image(1).resize((1500, 700)).save(images / "7.png")
     assert call(images / "[1-9].png", *model, "--out", tmp_path / "matched") == 0
-    found = {path.name: Image.open(path).size for path in (tmp_path / "matched").rglob("*.png")}
-    assert found == {"1.png.knn.png": (320, 240), "7.png.knn.png": (1500, 700)}
-    twice = tmp_path / "sheet.png"
-    assert call(images / "0.png", images / "0.png", *model, "--out", twice) == 0
-    assert Image.open(twice).width > 4 * CELL_PX
+    maps = {path.name: Image.open(path).size for path in (tmp_path / "matched").rglob("*.png")}
+    assert maps == {"1.png.knn.png": (320, 240), "7.png.knn.png": (1500, 700)}
+    repeated = tmp_path / "sheet.png"
+    assert call(images / "0.png", images / "0.png", *model, "--out", repeated) == 0
+    assert Image.open(repeated).width > 4 * CELL_PX
 
 
 def test_every_image_has_a_map_of_its_own(
@@ -113,11 +115,11 @@ def test_every_image_has_a_map_of_its_own(
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         draw_image(i, (48, 40)).save(name)
     assert call("photos", "n" * 300 + ".jpg", "--model", finetuned("knn"), "--out", "maps") == 3
-    found = sorted(str(path) for path in Path("maps").rglob("*") if path.is_file())
-    assert found == sorted(f"maps/{name}.knn.png" for name in names)
-    said = capsys.readouterr().err
-    assert "wrote maps: 6 images" in said
-    assert "File name too long" in said
+    maps = sorted(str(path) for path in Path("maps").rglob("*") if path.is_file())
+    assert maps == sorted(f"maps/{name}.knn.png" for name in names)
+    messages = capsys.readouterr().err
+    assert "wrote maps: 6 images" in messages
+    assert "File name too long" in messages
 
 
 def test_failed_writing_keeps_the_old_file(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,11 +129,11 @@ def test_failed_writing_keeps_the_old_file(images: Path, tmp_path: Path, monkeyp
     model = finetuned("knn")
     run = pretrained()
     write_drawing(out, draw_image(0))
-    whole = out.read_bytes()
+    content = out.read_bytes()
 
     def cut_off(target: Path, _: bytes) -> None:
         target.open("wb").write(b"half")
-        assert out.read_bytes() == whole
+        assert out.read_bytes() == content
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", cut_off)
@@ -145,18 +147,20 @@ def test_failed_writing_keeps_the_old_file(images: Path, tmp_path: Path, monkeyp
         call(images, "--model", model, "--out", out.with_name("page.html"))
     monkeypatch.undo()
     assert [path for folder in (out.parent, maps) for path in folder.rglob("*") if path.is_file()] == [out]
-    assert out.read_bytes() == whole
+    assert out.read_bytes() == content
 
 
-def test_reconstructions(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reconstruct_writes_a_sheet_and_prints_errors(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert call("reconstruct", images, "--model", pretrained(), "--out", tmp_path / "sheet.png", "--json") == 3
-    found = json.loads(capsys.readouterr().out)
-    assert found["pictures"] == 2
-    assert list(found["masked_mse"]) == ["pretrained step-00000002", "pretrained step-00000004"]
+    result = json.loads(capsys.readouterr().out)
+    assert result["pictures"] == 2
+    assert list(result["masked_mse"]) == ["pretrained step-00000002", "pretrained step-00000004"]
     assert Image.open(tmp_path / "sheet.png").width > 4 * 160
 
 
-def test_what_can_not_be_done_is_an_error(images: Path, tmp_path: Path) -> None:
+def test_unsuitable_options_and_files_are_refused(images: Path, tmp_path: Path) -> None:
     model = ("--model", finetuned("knn"))
     out = ("--out", tmp_path / "sheet.png")
     run = ("--model", pretrained())
@@ -183,7 +187,7 @@ def test_what_can_not_be_done_is_an_error(images: Path, tmp_path: Path) -> None:
 def test_faces_are_drawn_in_the_first_column(
     shared: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of a photograph of a group, and of an image without a face."""
+    """The images are a photograph of a group, and an image without a face."""
     group = shared / "data" / "coco_persons" / "images" / "000000001000.jpg"
     assert call(group, images / "0.png", "--faces", "find", "--out", tmp_path / "sheet.html") == 0
     page = (tmp_path / "sheet.html").read_text()
@@ -192,7 +196,8 @@ def test_faces_are_drawn_in_the_first_column(
     assert call(group, images / "0.png", "--out", tmp_path / "plain.png") == 0
     step = CELL_PX + GAP_PX
     with Image.open(tmp_path / "sheet.png") as sheet, Image.open(tmp_path / "plain.png") as plain:
-        maps = (step, 0, 2 * step, plain.height - 60)  # the first image's map is as it was, above the key
+        # The first image's map above the key does not change.
+        maps = (step, 0, 2 * step, plain.height - 60)
         assert ImageChops.difference(sheet.crop(maps), plain.crop(maps)).getbbox() is None
         assert ImageChops.difference(sheet, plain).getbbox() is not None
     assert call(group, "--faces", "find", "--out", tmp_path / "maps") == 0
@@ -207,9 +212,9 @@ def test_two_methods_are_compared(images: Path, tmp_path: Path, capsys: pytest.C
     assert call(images, *model, "--out", tmp_path / "sheet.html") == 3
     page = (tmp_path / "sheet.html").read_text()
     assert page.count("small (cam): ") == page.count("small (occlusion): ") == 2
-    told = capsys.readouterr().err
+    messages = capsys.readouterr().err
     unlike = page.count("methods disagree") // 2
-    assert f"cam and occlusion disagree on {unlike} of 2 images" in told
+    assert f"cam and occlusion disagree on {unlike} of 2 images" in messages
     assert call(images / "0.png", *model, "--out", tmp_path / "maps") == 0
     names = sorted(path.name for path in (tmp_path / "maps").rglob("*.png"))
     assert names == ["0.png.small (cam).png", "0.png.small (occlusion).png"]

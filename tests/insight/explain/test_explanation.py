@@ -9,15 +9,15 @@ from PIL import Image
 from uniemox.errors import ShapeError
 from uniemox.insight.explain.explanation import (
     COLOURS,
+    DIMMED_BRIGHTNESS,
+    MIN_AGREEMENT,
     OPACITY,
-    UNLIKE,
-    UNSEEN,
     Explanation,
     coloured,
-    compared,
     enlarged,
     map_agreement,
     normalised,
+    with_agreement,
 )
 from uniemox.persons.box import Box
 
@@ -28,27 +28,31 @@ def explanation(heat: np.ndarray, size: tuple[int, int], box: Box) -> Explanatio
 
 
 def test_colours_run_from_dark_to_bright() -> None:
-    for place, colour in enumerate(COLOURS):
-        heat = np.full((2, 2), place / (len(COLOURS) - 1), np.float32)
+    for step, colour in enumerate(COLOURS):
+        heat = np.full((2, 2), step / (len(COLOURS) - 1), np.float32)
         assert coloured(heat, (4, 6)).getpixel((3, 5)) == pytest.approx(colour, abs=1)
     brightness = [sum(colour) for colour in COLOURS]
     assert brightness == sorted(brightness)
 
 
 def test_an_overlay_mixes_inside_the_box_and_dims_outside() -> None:
-    found = explanation(np.ones((3, 3), np.float32), (60, 40), Box(10, 0, 50, 40)).overlay()
-    assert found.size == (60, 40)
-    grey = Image.new("RGB", (1, 1), (100, 200, 40)).convert("L").getpixel((0, 0))  # so that all colours are the heat's
+    overlay = explanation(np.ones((3, 3), np.float32), (60, 40), Box(10, 0, 50, 40)).overlay()
+    assert overlay.size == (60, 40)
+    # The image below the heat is grey, so all colours belong to the heat.
+    grey = Image.new("RGB", (1, 1), (100, 200, 40)).convert("L").getpixel((0, 0))
     mixed = [round(OPACITY * hot + (1 - OPACITY) * grey) for hot in COLOURS[-1]]
-    assert found.getpixel((30, 20)) == pytest.approx(tuple(mixed), abs=1)
-    assert found.getpixel((5, 20)) == pytest.approx(tuple(UNSEEN * own for own in (100, 200, 40)), abs=1)
-    assert found.getpixel((10, 20)) == (255, 255, 255)  # the box's edge
+    assert overlay.getpixel((30, 20)) == pytest.approx(tuple(mixed), abs=1)
+    assert overlay.getpixel((5, 20)) == pytest.approx(
+        tuple(DIMMED_BRIGHTNESS * value for value in (100, 200, 40)), abs=1
+    )
+    # The edge of the box is white.
+    assert overlay.getpixel((10, 20)) == (255, 255, 255)
 
 
 def test_a_large_image_becomes_small() -> None:
-    found = explanation(np.eye(4, dtype=np.float32), (3000, 1500), Box(750, 0, 2250, 1500))
-    assert found.overlay().size == (1024, 512)
-    assert found.overlay(100).size == (100, 50)
+    large = explanation(np.eye(4, dtype=np.float32), (3000, 1500), Box(750, 0, 2250, 1500))
+    assert large.overlay().size == (1024, 512)
+    assert large.overlay(100).size == (100, 50)
 
 
 @given(
@@ -57,7 +61,8 @@ def test_a_large_image_becomes_small() -> None:
     st.tuples(st.integers(1, 5), st.integers(1, 5)),
 )
 def test_any_box_and_heat_can_be_drawn(size: tuple[int, int], ends: tuple[float, ...], grid: tuple[int, int]) -> None:
-    x1, x2, y1, y2 = *sorted(ends[:2]), *sorted(ends[2:])
+    x1, x2 = sorted(ends[:2])
+    y1, y2 = sorted(ends[2:])
     heat = np.random.default_rng(0).random(grid, np.float32)
     assert explanation(heat, size, Box(x1, y1, x2, y2)).overlay().size == size
 
@@ -74,7 +79,7 @@ def test_invalid_maps_are_refused(values: np.ndarray) -> None:
         normalised(values)
 
 
-def test_enlarging_keeps_the_range_and_the_place() -> None:
+def test_enlarging_keeps_range_and_position() -> None:
     heat = np.zeros((4, 4), np.float32)
     heat[1, 3] = 1
     large = enlarged(heat, (80, 40))
@@ -91,13 +96,14 @@ def of_heat(heat: np.ndarray) -> Explanation:
     return Explanation(label="awe", probability=0.5, method="cam", heat=heat, box=Box(0, 0, 8, 8), image=image)
 
 
-def test_agreement_depends_on_places_not_on_amounts() -> None:
-    left = np.zeros((14, 14))
-    left[:, :7] = np.arange(1, 8)
-    one = of_heat(left)
-    assert map_agreement(one, one) == pytest.approx(1)
-    assert map_agreement(one, of_heat(left[:, ::-1])) < -0.5
-    assert map_agreement(one, of_heat(np.sqrt(left))) == pytest.approx(1)  # places count, not how much
+def test_agreement_depends_on_positions_not_on_values() -> None:
+    heat = np.zeros((14, 14))
+    heat[:, :7] = np.arange(1, 8)
+    left_half = of_heat(heat)
+    assert map_agreement(left_half, left_half) == pytest.approx(1)
+    assert map_agreement(left_half, of_heat(heat[:, ::-1])) < -0.5
+    # The correlation depends on ranks alone.
+    assert map_agreement(left_half, of_heat(np.sqrt(heat))) == pytest.approx(1)
 
 
 def test_an_empty_map_has_agreement_zero() -> None:
@@ -107,21 +113,21 @@ def test_an_empty_map_has_agreement_zero() -> None:
 
 
 @given(st.integers(0, 2**16), st.tuples(st.integers(2, 14), st.integers(2, 14)))
-def test_agreement_is_spearman_s(seed: int, grid: tuple[int, int]) -> None:
+def test_agreement_matches_scipy_spearmanr(seed: int, grid: tuple[int, int]) -> None:
     stats = pytest.importorskip("scipy.stats")
     draw = np.random.default_rng(seed)
-    one, other = draw.integers(0, 4, (2, 14, 14))
-    assert map_agreement(of_heat(one), of_heat(other)) == pytest.approx(
-        stats.spearmanr(one.ravel(), other.ravel()).statistic
+    first, second = draw.integers(0, 4, (2, 14, 14))
+    assert map_agreement(of_heat(first), of_heat(second)) == pytest.approx(
+        stats.spearmanr(first.ravel(), second.ravel()).statistic
     )
-    assert -1 <= map_agreement(of_heat(one), of_heat(draw.random(grid))) <= 1 + 1e-9
+    assert -1 <= map_agreement(of_heat(first), of_heat(draw.random(grid))) <= 1 + 1e-9
 
 
 def test_maps_are_compared_in_pairs() -> None:
     same = of_heat(np.eye(14))
     other = of_heat(np.eye(14)[::-1])
-    first, second, third, fourth = compared([same, same, same, other])
+    first, second, third, fourth = with_agreement([same, same, same, other])
     assert first.agreement == second.agreement == pytest.approx(1)
-    assert third.agreement == fourth.agreement < UNLIKE
-    assert [one.is_unlike for one in (first, third, same)] == [False, True, False]
+    assert third.agreement == fourth.agreement < MIN_AGREEMENT
+    assert [compared.is_unlike for compared in (first, third, same)] == [False, True, False]
     assert third.heat is same.heat

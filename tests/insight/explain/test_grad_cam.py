@@ -34,18 +34,18 @@ def plain(maps: Tensor, slopes: Tensor) -> Tensor:
     return total
 
 
-def taped(module: nn.Module, classifier: nn.Module, index: int, **views: Tensor) -> tuple[Tensor, Tensor]:
-    """A module's output in a forward pass, and the slope of one of the logits by it."""
-    found: list[Tensor] = []
+def output_and_gradient(module: nn.Module, classifier: nn.Module, index: int, **views: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a module's output in a forward pass, and the gradient of one of the logits with respect to it."""
+    outputs: list[Tensor] = []
 
-    def keep(_: nn.Module, __: object, output: Tensor) -> None:
+    def record(_: nn.Module, __: object, output: Tensor) -> None:
         output.retain_grad()
-        found.append(output)
+        outputs.append(output)
 
-    handle = module.register_forward_hook(keep)
+    handle = module.register_forward_hook(record)
     classifier(**{name: view.clone().requires_grad_() for name, view in views.items()})[0, index].backward()
     handle.remove()
-    return found[0].detach(), found[0].grad
+    return outputs[0].detach(), outputs[0].grad
 
 
 @pytest.mark.parametrize("pool", ["token", "avg"])
@@ -54,7 +54,7 @@ def test_a_vit_uses_the_first_norm_of_its_last_block(pool: str) -> None:
     vit = timm.create_model("vit_tiny_patch16_224", num_classes=0, global_pool=pool, **options)
     classifier = classify(vit, 24)
     pixels = torch.randn(1, 3, SIZE, SIZE)
-    tokens, slopes = taped(vit.blocks[-1].norm1, classifier, 3, scene=pixels)  # (1, 17, 24)
+    tokens, slopes = output_and_gradient(vit.blocks[-1].norm1, classifier, 3, scene=pixels)  # (1, 17, 24)
     expected = plain(*(part[0, 1:].reshape(4, 4, 24).permute(2, 0, 1) for part in (tokens, slopes)))
     torch.testing.assert_close(grad_cam_maps(classifier, 3, scene=pixels), expected[None], atol=1e-6, rtol=1e-4)
 
@@ -65,21 +65,23 @@ def test_a_swin_uses_the_grid_of_its_last_stage() -> None:
     swin = timm.create_model(name, num_classes=0, img_size=56, **options)
     classifier = classify(swin, 16)
     pixels = torch.randn(1, 3, 56, 56)
-    places, slopes = taped(swin.layers[-1].blocks[-1].norm1, classifier, 0, scene=pixels)  # (1, 7, 7, 16)
-    expected = plain(places[0].permute(2, 0, 1), slopes[0].permute(2, 0, 1))
+    features, slopes = output_and_gradient(
+        swin.layers[-1].blocks[-1].norm1, classifier, 0, scene=pixels
+    )  # (1, 7, 7, 16)
+    expected = plain(features[0].permute(2, 0, 1), slopes[0].permute(2, 0, 1))
     torch.testing.assert_close(grad_cam_maps(classifier, 0, scene=pixels), expected[None], atol=1e-6, rtol=1e-4)
 
 
 def test_a_convolutional_network_gives_its_activation_map() -> None:
-    """With a linear head over the mean of a map, both are the same but for the number of places."""
+    """With a linear head over the mean of a map, the two differ only by the number of positions as a factor."""
     for encoder, width in ((Convolutions(), 48), (timm.create_model("resnet10t", num_classes=0), 512)):
         size = 64 if width == 512 else SIZE
         classifier = classify(encoder, width)
         pixels = torch.randn(1, 3, size, size)
         with torch.no_grad():
             maps = WithMaps(classifier)(pixels)["maps"][:, 2]  # (1, h, w)
-        found = grad_cam_maps(classifier, 2, scene=pixels)
-        torch.testing.assert_close(found * maps[0].numel(), maps, atol=1e-4, rtol=1e-4)
+        gradient_map = grad_cam_maps(classifier, 2, scene=pixels)
+        torch.testing.assert_close(gradient_map * maps[0].numel(), maps, atol=1e-4, rtol=1e-4)
 
 
 def test_maps_of_several_encoders_are_added_at_the_size_of_the_largest() -> None:
@@ -98,11 +100,11 @@ def test_maps_of_several_encoders_are_added_at_the_size_of_the_largest() -> None
 def test_each_stream_has_its_own_map() -> None:
     classifier, _ = load_classifier(finetuned("both") / "model.safetensors")
     views = {name: torch.randn(1, 3, SIZE, SIZE) for name in ("scene", "person")}
-    tokens, slopes = taped(classifier.encoder.blocks[-1].norm1, classifier, 1, **views)  # (2, 17, 32)
-    found = grad_cam_maps(classifier, 1, **views)
+    tokens, slopes = output_and_gradient(classifier.encoder.blocks[-1].norm1, classifier, 1, **views)  # (2, 17, 32)
+    maps = grad_cam_maps(classifier, 1, **views)
     for i in range(2):
         grids = (part[i, 1:].reshape(4, 4, -1).permute(2, 0, 1) for part in (tokens, slopes))
-        torch.testing.assert_close(found[i], plain(*grids), atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(maps[i], plain(*grids), atol=1e-6, rtol=1e-4)
     image = draw_image(0)
     box = Box(20, 30, 120, 200)
     persons = [Detection(box, 0.9)]
@@ -123,30 +125,30 @@ def test_label_and_probability_equal_those_of_onnx() -> None:
         by_slopes = open_explainer(run, "grad-cam")
         by_covers = open_explainer(run)
         assert by_slopes.name == by_covers.name == run.name
-        found, expected = (one.explain(draw_image(3), None) for one in (by_slopes, by_covers))
-        assert found.label == expected.label
-        assert found.probability == pytest.approx(expected.probability, abs=1e-5)
-        assert found.box == expected.box
-        assert found.method == "grad-cam"
+        explanation, expected = (explainer.explain(draw_image(3), None) for explainer in (by_slopes, by_covers))
+        assert explanation.label == expected.label
+        assert explanation.probability == pytest.approx(expected.probability, abs=1e-5)
+        assert explanation.box == expected.box
+        assert explanation.method == "grad-cam"
 
 
 def test_scores_equal_those_of_onnx() -> None:
     run = finetuned("probe")
     by_slopes = open_explainer(run / "model.safetensors", "grad-cam")
     by_covers = open_explainer(run)
-    found = by_covers.explain(draw_image(3), None)
-    first = by_slopes.score(found)
-    second = by_covers.score(found)
+    explanation = by_covers.explain(draw_image(3), None)
+    first = by_slopes.score(explanation)
+    second = by_covers.score(explanation)
     assert first.deletion == pytest.approx(second.deletion, abs=1e-5)
     assert first.random_insertion == pytest.approx(second.random_insertion, abs=1e-5)
 
 
 def test_values_have_maps_but_no_scores() -> None:
     explainer = open_explainer(finetuned("affect"), "grad-cam")
-    found = explainer.explain(draw_image(1), "arousal")
-    assert found.label == "arousal"
+    explanation = explainer.explain(draw_image(1), "arousal")
+    assert explanation.label == "arousal"
     with pytest.raises(ConfigError, match="valence and arousal"):
-        explainer.score(found)
+        explainer.score(explanation)
 
 
 def test_what_can_not_be_explained_is_an_error(tmp_path: Path) -> None:

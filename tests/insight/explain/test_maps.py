@@ -17,7 +17,7 @@ from uniemox.persons.box import Box
 
 
 def hottest(explanation: Explanation) -> tuple[int, int]:
-    """Row and column of the hottest place, in cells of 8 x 8."""
+    """Return row and column of the hottest cell, in cells of 8 x 8."""
     row, column = np.unravel_index(explanation.heat.argmax(), explanation.heat.shape)
     return int(row * CELLS // explanation.heat.shape[0]), int(column * CELLS // explanation.heat.shape[1])
 
@@ -25,24 +25,24 @@ def hottest(explanation: Explanation) -> tuple[int, int]:
 @pytest.mark.parametrize("method", ["cam", "occlusion"])
 @pytest.mark.parametrize("label", LABELS)
 def test_heat_is_where_the_label_is(label: str, method: str) -> None:
-    found = heat_map(predictor(), spotted(*LABELS), label, method=method)  # type: ignore[arg-type]
-    assert (found.label, found.method) == (label, method)
-    assert found.heat.dtype == np.float32
-    assert found.heat.min() == 0
-    assert found.heat.max() == 1
-    assert hottest(found) == PLACES[label]
-    assert found.box == Box(0, 0, SIZE, SIZE)
+    explanation = heat_map(predictor(), spotted(*LABELS), label, method=method)  # type: ignore[arg-type]
+    assert (explanation.label, explanation.method) == (label, method)
+    assert explanation.heat.dtype == np.float32
+    assert explanation.heat.min() == 0
+    assert explanation.heat.max() == 1
+    assert hottest(explanation) == PLACES[label]
+    assert explanation.box == Box(0, 0, SIZE, SIZE)
 
 
 @pytest.mark.parametrize("has_maps", [False, True])
-def test_without_a_label_it_is_the_most_probable(has_maps: bool) -> None:
+def test_without_a_label_the_most_probable_one_is_explained(has_maps: bool) -> None:
     model = predictor(has_maps=has_maps)
     for label in LABELS:
-        found = heat_map(model, spotted(label))
-        assert found.label == label
-        assert found.method == ("cam" if has_maps else "occlusion")
-        assert found.probability == pytest.approx(model.predict(spotted(label)).scene[label], abs=1e-12)
-        assert hottest(found) == PLACES[label]
+        explanation = heat_map(model, spotted(label))
+        assert explanation.label == label
+        assert explanation.method == ("cam" if has_maps else "occlusion")
+        assert explanation.probability == pytest.approx(model.predict(spotted(label)).scene[label], abs=1e-12)
+        assert hottest(explanation) == PLACES[label]
 
 
 def test_occlusion_costs_a_hundred_passes_in_small_batches() -> None:
@@ -55,20 +55,21 @@ def test_occlusion_costs_a_hundred_passes_in_small_batches() -> None:
 @pytest.mark.parametrize("method", ["cam", "occlusion"])
 def test_an_image_without_evidence_has_no_heat(method: str) -> None:
     black = Image.new("RGB", (SIZE, SIZE))
-    found = heat_map(predictor(), black, "fear", method=method)  # type: ignore[arg-type]
-    assert not found.heat.any()
-    assert found.overlay().size == (SIZE, SIZE)
+    explanation = heat_map(predictor(), black, "fear", method=method)  # type: ignore[arg-type]
+    assert not explanation.heat.any()
+    assert explanation.overlay().size == (SIZE, SIZE)
 
 
 @pytest.mark.parametrize("size", [(170, 100), (100, 170), (64, 64), (101, 67)])
 def test_the_box_is_the_middle_that_the_model_sees(size: tuple[int, int]) -> None:
-    found = heat_map(predictor(crop_fraction=0.875), Image.new("RGB", size, (200, 0, 0)))
-    width, height = found.box.x2 - found.box.x1, found.box.y2 - found.box.y1
+    explanation = heat_map(predictor(crop_fraction=0.875), Image.new("RGB", size, (200, 0, 0)))
+    width = explanation.box.x2 - explanation.box.x1
+    height = explanation.box.y2 - explanation.box.y1
     assert width == pytest.approx(height)
     assert width == pytest.approx(min(size) * 64 / 73)
-    assert found.box.x1 + found.box.x2 == pytest.approx(size[0])
-    assert found.box.y1 + found.box.y2 == pytest.approx(size[1])
-    assert found.image.size == found.overlay().size == size
+    assert explanation.box.x1 + explanation.box.x2 == pytest.approx(size[0])
+    assert explanation.box.y1 + explanation.box.y2 == pytest.approx(size[1])
+    assert explanation.image.size == explanation.overlay().size == size
 
 
 @pytest.mark.parametrize("size", [(5 * SIZE, SIZE), (SIZE, 5 * SIZE)])
@@ -77,13 +78,13 @@ def test_a_long_image_is_explained_from_end_to_end(size: tuple[int, int]) -> Non
     explained = predictor(crop_fraction=1.0)
     image = Image.new("RGB", size, (20, 20, 20))
     image.paste(spotted("fear"), (size[0] - SIZE, size[1] - SIZE))
-    found = heat_map(explained, image, "fear", method="occlusion")
-    assert found.box == (0, 0, *size)
-    assert found.probability == pytest.approx(explained.predict(image).scene["fear"])
-    assert found.overlay().size == size
-    row, column = np.unravel_index(found.heat.argmax(), found.heat.shape)
-    assert max(row / found.heat.shape[0], column / found.heat.shape[1]) > 0.8
-    scores = Explainer(explained).score(found)
+    explanation = heat_map(explained, image, "fear", method="occlusion")
+    assert explanation.box == (0, 0, *size)
+    assert explanation.probability == pytest.approx(explained.predict(image).scene["fear"])
+    assert explanation.overlay().size == size
+    row, column = np.unravel_index(explanation.heat.argmax(), explanation.heat.shape)
+    assert max(row / explanation.heat.shape[0], column / explanation.heat.shape[1]) > 0.8
+    scores = Explainer(explained).score(explanation)
     assert 0 <= scores.deletion <= 1
 
 
@@ -91,13 +92,13 @@ def test_a_map_of_an_old_file_is_measured_on_the_middle_square(monkeypatch: pyte
     explained = predictor(crop_fraction=1.0, rules=OLD_RULES)
     image = Image.new("RGB", (3 * SIZE, SIZE), (20, 20, 20))
     image.paste(spotted("fear"), (SIZE, 0))
-    found = heat_map(explained, image, "fear", method="occlusion")
+    explanation = heat_map(explained, image, "fear", method="occlusion")
     measured = []
     monkeypatch.setattr(maps, "map_scores", lambda _classify, pixels, heat: measured.append((pixels, heat)))
-    Explainer(explained).score(found)
+    Explainer(explained).score(explanation)
     [(pixels, heat)] = measured
     middle = image.crop((SIZE, 0, 2 * SIZE, SIZE))
-    expected = explained.network.pixels(explained.network.look(middle, middle.size, None)["scene"][None])[0]
+    expected = explained.network.pixels(explained.network.views_of(middle, middle.size, None)["scene"][None])[0]
     np.testing.assert_array_equal(pixels, expected)
     assert heat.shape[0] == heat.shape[1]
 
@@ -107,9 +108,9 @@ def test_the_person_view_is_explained_if_it_is_the_only_one() -> None:
     image = Image.new("RGB", (200, 200), (20, 20, 20))
     image.paste(spotted("fear", side=80), (30, 100))
     box = Box(30, 100, 110, 180)
-    found = heat_map(predictor(streams="person", finder=OnePerson(box)), image)
-    assert (found.label, found.method, found.box) == ("fear", "occlusion", box)
-    assert hottest(found) == PLACES["fear"]
+    explanation = heat_map(predictor(streams="person", finder=OnePerson(box)), image)
+    assert (explanation.label, explanation.method, explanation.box) == ("fear", "occlusion", box)
+    assert hottest(explanation) == PLACES["fear"]
     both = heat_map(predictor(streams="both", finder=OnePerson(box)), spotted("awe", side=200), "awe")
     assert both.box == Box(0, 0, 200, 200)
     assert hottest(both) == PLACES["awe"]
@@ -117,9 +118,9 @@ def test_the_person_view_is_explained_if_it_is_the_only_one() -> None:
 
 def test_values_are_explained_as_probabilities_are() -> None:
     model = predictor(has_maps=False, task="affect", labels=LABELS, label_set="affect")
-    found = heat_map(model, spotted("fear"), "fear")
-    assert hottest(found) == PLACES["fear"]
-    assert found.probability == pytest.approx(4 * 6 + 5)
+    explanation = heat_map(model, spotted("fear"), "fear")
+    assert hottest(explanation) == PLACES["fear"]
+    assert explanation.probability == pytest.approx(4 * 6 + 5)
 
 
 def test_what_can_not_be_explained_is_an_error(tmp_path: Path) -> None:
@@ -134,7 +135,7 @@ def test_what_can_not_be_explained_is_an_error(tmp_path: Path) -> None:
 
 
 def plain(score: object, pixels: np.ndarray) -> np.ndarray:
-    """The same, one cover at a time: written for this test."""
+    """Return the occlusion map, by a plain computation with one cover at a time."""
     length = pixels.shape[1] // COVER_CELLS
     mean = pixels.reshape(3, -1).mean(axis=1)
     before = score(pixels[None])[0]
@@ -143,7 +144,7 @@ def plain(score: object, pixels: np.ndarray) -> np.ndarray:
         falls = np.full((len(corners), COVER_CELLS, COVER_CELLS), np.nan)
         for i, (row, column) in enumerate(corners):
             covered = pixels.copy()
-            rows, columns = (slice(at * length, (at + side) * length) for at in (row, column))
+            rows, columns = (slice(index * length, (index + side) * length) for index in (row, column))
             covered[:, rows, columns] = mean[:, None, None]
             falls[i, row : row + side, column : column + side] = before - score(covered[None])[0]
         with np.errstate(invalid="ignore"):
@@ -152,8 +153,8 @@ def plain(score: object, pixels: np.ndarray) -> np.ndarray:
     starts = range(0, COVER_CELLS - COARSE + 1, COARSE_STEP)
     coarse = level([(row, column) for row in starts for column in starts], COARSE)
     corners: list[tuple[int, int]] = []
-    for place in np.argsort(-coarse.astype(np.float32), axis=None, kind="stable"):
-        corner = tuple(min(int(at), COVER_CELLS - FINE) for at in np.unravel_index(place, coarse.shape))
+    for cell in np.argsort(-coarse.astype(np.float32), axis=None, kind="stable"):
+        corner = tuple(min(int(index), COVER_CELLS - FINE) for index in np.unravel_index(cell, coarse.shape))
         if len(corners) < FINE_COVERS and corner not in corners:
             corners.append(corner)  # type: ignore[arg-type]
     return coarse + level(corners, FINE)

@@ -26,7 +26,7 @@ def images(tmp_path: Path) -> list[Path]:
 
 
 def mae_file(path: Path) -> UniEmoX:
-    """A small MAE with its decoder under its own names, and the same as a model of ours."""
+    """Write a small MAE checkpoint with MAE's names of tensors, and return the same model in our classes."""
     torch.manual_seed(0)
     encoder = build_encoder("vit_tiny_patch16_224", 32, depth=1)
     decoder = DecoderConfig(width=64, depth=2, heads=16)
@@ -41,14 +41,14 @@ def mae_file(path: Path) -> UniEmoX:
     return model
 
 
-def test_a_run_has_a_stage_a_checkpoint(images: list[Path]) -> None:
-    """The last one's error is that of a pass written here."""
+def test_a_run_has_one_stage_per_checkpoint(images: list[Path]) -> None:
+    """The error of the last stage matches a plain computation."""
     stages = open_reconstructors(pretrained())
     assert [name for name, _ in stages] == ["pretrained step-00000002", "pretrained step-00000004"]
     counted: list[int] = []
-    found = reconstruct_images(stages, images, on_progress=lambda what, done, total: counted.append(done))
+    reconstructions = reconstruct_images(stages, images, on_progress=lambda _task, done, total: counted.append(done))
     assert counted == [0, 1, 2]
-    assert found.pictures == 2
+    assert reconstructions.images == 2
     model = stages[1][1]()
     errors = []
     noise = mask_noise([path.name for path in images], 16, seed=0, epoch=0, stream="explain")
@@ -60,8 +60,8 @@ def test_a_run_has_a_stage_a_checkpoint(images: list[Path]) -> None:
             pred = model(pixels, scene_noise=noise[i : i + 1]).scene_pred[0]
         errors.append(float((pred - patchify(pixels, 8)[0])[hidden].square().mean()))
         assert path.name == f"{i}.png"
-    assert found.errors[stages[1][0]] == pytest.approx(np.mean(errors), rel=1e-5)
-    assert found.errors[stages[0][0]] != found.errors[stages[1][0]]
+    assert reconstructions.errors[stages[1][0]] == pytest.approx(np.mean(errors), rel=1e-5)
+    assert reconstructions.errors[stages[0][0]] != reconstructions.errors[stages[1][0]]
 
 
 @torch.no_grad()
@@ -72,8 +72,8 @@ def test_mae_checkpoints_are_read(images: list[Path], tmp_path: Path) -> None:
     [(name, load)] = open_reconstructors(path)
     pixels = torch.randn(1, 3, 32, 32)
     noise = torch.rand(1, 4)
-    found, expected = (one(pixels, scene_noise=noise).scene_pred for one in (load(), model))
-    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+    prediction, expected = (reconstructor(pixels, scene_noise=noise).scene_pred for reconstructor in (load(), model))
+    torch.testing.assert_close(prediction, expected, atol=1e-6, rtol=1e-5)
     assert not load().config.norm_pix
     path.rename(tmp_path / "mae_pretrain_vit_tiny_full.pth")
     [(name, load)] = open_reconstructors(tmp_path / "mae_pretrain_vit_tiny_full.pth")
@@ -94,9 +94,9 @@ def test_all_stages_get_the_same_mask(images: list[Path]) -> None:
 def test_images_that_can_not_be_read_are_left_out(images: list[Path], tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     stages = open_reconstructors(pretrained())[:1]
-    found = reconstruct_images(stages, [tmp_path / "broken.jpg", *images])
-    assert found.pictures == 2
-    assert "broken.jpg" in found.left_out[0]
+    reconstructions = reconstruct_images(stages, [tmp_path / "broken.jpg", *images])
+    assert reconstructions.images == 2
+    assert "broken.jpg" in reconstructions.left_out[0]
     with pytest.raises(ImageError, match="none of 1 images"):
         reconstruct_images(stages, [tmp_path / "broken.jpg"])
 

@@ -30,7 +30,7 @@ def heat_of(quarter: tuple[int, int]) -> np.ndarray:
 
 def test_scores_rank_the_right_map_above_chance() -> None:
     pixels = bright_corner()
-    right, wrong = (map_scores(corner, pixels, heat_of(place)) for place in ((0, 0), (1, 1)))
+    right, wrong = (map_scores(corner, pixels, heat_of(quarter)) for quarter in ((0, 0), (1, 1)))
     assert right.deletion < right.random_deletion < wrong.deletion
     assert right.insertion > right.random_insertion > wrong.insertion
     assert (right.random_deletion, right.random_insertion) == (wrong.random_deletion, wrong.random_insertion)
@@ -41,13 +41,13 @@ def test_deletion_is_the_area_under_the_plain_curve() -> None:
     pixels = bright_corner()
     heat = np.zeros((32, 32), np.float32)
     heat[:16, :16] = np.linspace(2, 1, 256).reshape(16, 16)
-    now = pixels.copy()
+    remaining = pixels.copy()
     curve = []
     mean = pixels.mean(axis=(1, 2))
     for row, column in [(-1, -1), *np.ndindex(16, 16)]:
         if row >= 0:
-            now[:, row, column] = mean
-        curve.append(corner(now[None])[0])
+            remaining[:, row, column] = mean
+        curve.append(corner(remaining[None])[0])
     curve += [curve[-1]] * (1024 - 256)
     plain = np.trapezoid(curve, np.linspace(0, 1, 1025))
     assert map_scores(corner, pixels, heat).deletion == pytest.approx(plain, abs=1 / STEPS**2)
@@ -55,12 +55,12 @@ def test_deletion_is_the_area_under_the_plain_curve() -> None:
 
 def test_an_image_of_one_colour_scores_its_probability() -> None:
     grey = np.full((3, 32, 32), 0.25, np.float32)
-    found = map_scores(corner, grey, heat_of((0, 0)))
-    for value in (found.deletion, found.insertion, found.random_deletion, found.random_insertion):
+    scores = map_scores(corner, grey, heat_of((0, 0)))
+    for value in (scores.deletion, scores.insertion, scores.random_deletion, scores.random_insertion):
         assert value == pytest.approx(0.25, abs=1e-6)
 
 
-def test_blurring_is_scipys() -> None:
+def test_blur_matches_scipy() -> None:
     pixels = np.random.default_rng(0).random((3, 40, 40), np.float32)
     expected = pixels.astype(np.float64)
     for axis in (1, 2):
@@ -79,30 +79,30 @@ def test_maps_of_a_predictor_are_better_than_chance() -> None:
     for has_maps in (True, False):
         explainer = Explainer(predictor(has_maps=has_maps))
         for label in LABELS:
-            found = explainer.score(explainer.explain(spotted(*LABELS), label))
-            assert found.deletion < found.random_deletion
-            assert found.insertion > found.random_insertion
+            scores = explainer.score(explainer.explain(spotted(*LABELS), label))
+            assert scores.deletion < scores.random_deletion
+            assert scores.insertion > scores.random_insertion
 
 
 def test_values_have_no_scores() -> None:
     affect = Explainer(predictor(task="affect"))
-    found = affect.explain(spotted("awe"), None)
+    explanation = affect.explain(spotted("awe"), None)
     with pytest.raises(ConfigError, match="need probabilities"):
-        affect.score(found)
+        affect.score(explanation)
 
 
 def test_a_summary_has_means_and_intervals() -> None:
-    kept = [
+    scores = [
         MapScores(deletion=0.2, insertion=0.8, random_deletion=0.5, random_insertion=0.4),
         MapScores(deletion=0.4, insertion=0.6, random_deletion=0.5, random_insertion=0.6),
     ]
-    found = summarise(kept)
-    assert list(found) == [
+    summary = summarise(scores)
+    assert list(summary) == [
         *("pictures", "deletion", "insertion", "random_deletion", "random_insertion"),
         *("deletion_gain", "insertion_gain"),
     ]
-    assert found["pictures"] == 2
-    assert found["deletion"] == {"mean": pytest.approx(0.3), "interval": pytest.approx([0.2, 0.4])}
-    assert found["deletion_gain"]["mean"] == pytest.approx(0.2)
-    assert found["insertion_gain"] == {"mean": pytest.approx(0.2), "interval": pytest.approx([0.0, 0.4])}
-    assert summarise(kept[:1])["insertion"]["interval"] == pytest.approx([0.8, 0.8])
+    assert summary["pictures"] == 2
+    assert summary["deletion"] == {"mean": pytest.approx(0.3), "interval": pytest.approx([0.2, 0.4])}
+    assert summary["deletion_gain"]["mean"] == pytest.approx(0.2)
+    assert summary["insertion_gain"] == {"mean": pytest.approx(0.2), "interval": pytest.approx([0.0, 0.4])}
+    assert summarise(scores[:1])["insertion"]["interval"] == pytest.approx([0.8, 0.8])

@@ -18,9 +18,10 @@ from PIL import Image
 from tests.drawn import draw_image, jpeg_of
 from tests.runs import uniemox_here
 from uniemox.errors import DataError
+from uniemox.insight.features import pack
+from uniemox.insight.survey.lines import date_taken
 from uniemox.insight.survey.page import arrange
-from uniemox.insight.survey.run import date_taken, pack
-from uniemox.insight.survey.summary import SHOWN, Tally, groupings_of, summarise, unmatched_rows, unpack
+from uniemox.insight.survey.summary import IMAGES_PER_LABEL, Tally, groupings_of, summarise, unmatched_rows
 from uniemox.views.alterations import grey
 
 
@@ -36,7 +37,7 @@ DATES = ("2019:05:03 10:00:00", "2020:11:30 10:00:00", None)
 
 
 def photographs(folder: Path, count: int) -> Path:
-    """In two folders, of three dates."""
+    """Write photographs in two folders, with three dates."""
     for i in range(count):
         path = folder / ("summer", "winter <b>")[i % 2] / f"{i:02d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +67,8 @@ def test_the_page_says_if_many_images_have_no_colour(tmp_path: Path) -> None:
     for i in range(8):
         image = draw_image(i, (60, 40))
         (grey(image) if i < 2 else image).save(tmp_path / f"{i}.png")
-    for name, first in (("many", 0), ("few", 2)):  # two of eight without colour, and none of six
+    # "many" has two of eight images without colour, "few" none of six.
+    for name, first in (("many", 0), ("few", 2)):
         (tmp_path / name).mkdir()
         for i in range(first, 8):
             (tmp_path / name / f"{i}.png").write_bytes((tmp_path / f"{i}.png").read_bytes())
@@ -94,7 +96,8 @@ def test_the_page_is_complete_and_self_contained(surveyed: Path) -> None:
     assert not re.search(r'src="(?!data:)', html)
     links = re.findall(r'href="((?!data:|#)[^"]*)"', html)
     assert links
-    assert all((surveyed / unquote(link)).is_file() for link in links)  # thumbnails open the images
+    # Thumbnails link to the images.
+    assert all((surveyed / unquote(link)).is_file() for link in links)
     assert html.count("<area ") == 14
 
 
@@ -104,25 +107,25 @@ def test_missing_cells_are_no_group_of_their_own_name(tmp_path: Path) -> None:
     table = tmp_path / "table.csv"
     table.write_text("path,city\n" + "".join(f"{name}.jpg,{city}\n" for name, city in cities.items()))
     city = groupings_of(("city",), table)["city"]
-    found = [city({"path": str(tmp_path / f"{name}.jpg")}) for name in (*cities, "g")]
-    assert found == ["K\u00f6ln", "K\u00f6ln", *["no value"] * 3, "Natal", "not in the table"]
+    groups = [city({"path": str(tmp_path / f"{name}.jpg")}) for name in (*cities, "g")]
+    assert groups == ["K\u00f6ln", "K\u00f6ln", *["no value"] * 3, "Natal", "not in the table"]
 
 
 def test_groups_are_those_of_the_images(surveyed: Path) -> None:
     table = surveyed / "photos" / "table.csv"
-    found = summarise(surveyed / "s.html.jsonl", groupings_of(("folder", "date", "city"), table), Everything())
-    counts = {name: {key: tally.images for key, tally in group.items()} for name, group in found.groups.items()}
+    summary = summarise(surveyed / "s.html.jsonl", groupings_of(("folder", "date", "city"), table), Everything())
+    counts = {name: {key: tally.images for key, tally in group.items()} for name, group in summary.groups.items()}
     assert counts["folder"] == {"summer": 7, "winter <b>": 7}
     assert counts["date"] == {"2019-05": 5, "2020-11": 5, "no date": 4}
     assert counts["city"] == {"Köln": 7, "not in the table": 7}
-    assert (found.whole.images, found.failures) == (14, 1)
+    assert (summary.whole.images, summary.failures) == (14, 1)
     lines = [json.loads(line) for line in (surveyed / "s.html.jsonl").read_text().splitlines()]
     answers = [line["scene"] for line in lines if "scene" in line]
-    for place, label in enumerate(found.columns[:8]):
+    for column, label in enumerate(summary.columns[:8]):
         values = sorted(answer[label] for answer in answers)
-        assert found.whole.means[place] == pytest.approx(np.mean(values))
-        assert [one.value for one in found.most[label]] == values[::-1][:SHOWN]
-        assert [one.value for one in found.least[label]] == values[:SHOWN]
+        assert summary.whole.means[column] == pytest.approx(np.mean(values))
+        assert [image.value for image in summary.most[label]] == values[::-1][:IMAGES_PER_LABEL]
+        assert [image.value for image in summary.least[label]] == values[:IMAGES_PER_LABEL]
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
@@ -135,8 +138,8 @@ def test_a_table_of_another_system_matches_and_idle_rows_are_counted(tmp_path: P
         "\n".join(["path,city", f"{rows[0]},Köln", f"{rows[1]},Bonn", "gone.jpg,Ulm"]), "utf-8"
     )
     groupings = groupings_of(("city",), tmp_path / "t.csv")
-    found = [groupings["city"]({"path": str(tmp_path / name)}) for name in (*names, "c.jpg")]
-    assert found == ["Köln", "Bonn", "not in the table"]
+    groups = [groupings["city"]({"path": str(tmp_path / name)}) for name in (*names, "c.jpg")]
+    assert groups == ["Köln", "Bonn", "not in the table"]
     assert unmatched_rows(groupings).startswith(
         f"{tmp_path / 't.csv'}: 1 of 3 rows match no image, the first is gone.jpg"
     )
@@ -145,11 +148,11 @@ def test_a_table_of_another_system_matches_and_idle_rows_are_counted(tmp_path: P
 
 
 def test_resume_answers_only_new_images(surveyed: Path) -> None:
-    again = ("survey", surveyed / "photos", *SMALL, "--out", surveyed / "s.html")
-    assert "continue it (--resume)" in uniemox_here(*again).stderr
+    arguments = ("survey", surveyed / "photos", *SMALL, "--out", surveyed / "s.html")
+    assert "continue it (--resume)" in uniemox_here(*arguments).stderr
     before = (surveyed / "s.html.jsonl").read_text().splitlines()
     draw_image(99).save(surveyed / "photos" / "summer" / "new.jpg")
-    assert uniemox_here(*again, "--resume").returncode == 3
+    assert uniemox_here(*arguments, "--resume").returncode == 3
     after = (surveyed / "s.html.jsonl").read_text().splitlines()
     assert len(after) == 16
     assert [line for line in before if '"scene"' in line] == after[:14]
@@ -166,7 +169,7 @@ def test_resume_answers_only_new_images(surveyed: Path) -> None:
         (("--out", "t.html", "--table", "photos/table.csv"), 1, "no column of --table is used"),
     ],
 )
-def test_what_can_t_be_asked(
+def test_unsuitable_survey_options_are_refused(
     surveyed: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], code: int, message: str
 ) -> None:
     monkeypatch.chdir(surveyed)
@@ -201,7 +204,7 @@ def test_a_survey_without_readable_images_is_an_error(tmp_path: Path) -> None:
         ("yesterday", None),
     ],
 )
-def test_dates(tmp_path: Path, text: str, date: str | None) -> None:
+def test_exif_dates_in_common_spellings_are_read(tmp_path: Path, text: str, date: str | None) -> None:
     exif = Image.Exif()
     exif[306] = text
     draw_image(1).save(tmp_path / "a.jpg", exif=exif)
@@ -219,76 +222,70 @@ def test_the_first_valid_date_counts(tmp_path: Path, fmt: str, invalid: str | No
     path = tmp_path / f"a.{fmt}"
     for first in range(3):
         exif = Image.Exif()
-        for place, tag in enumerate(tags):
-            value = invalid if place < first else f"201{place}:01:02 10:00:00"
+        for index, tag in enumerate(tags):
+            value = invalid if index < first else f"201{index}:01:02 10:00:00"
             if value is not None:
                 (exif if tag == 306 else exif.get_ifd(34665))[tag] = value
-        draw_image(1).save(path, exif=exif.tobytes())  # of an object, Pillow writes no inner block into a TIFF
+        # Given an object, Pillow writes no inner EXIF block into a TIFF.
+        draw_image(1).save(path, exif=exif.tobytes())
         assert date_taken(path) == f"201{first}-01-02"
 
 
 def test_no_date_is_read_from_a_large_block(tmp_path: Path) -> None:
     exif = Image.Exif()
-    exif[306], exif[700] = "2019:05:03 1", bytes(2**20)
+    exif[306] = "2019:05:03 1"
+    exif[700] = bytes(2**20)
     draw_image(1).save(tmp_path / "a.png", exif=exif)
     assert date_taken(tmp_path / "a.png") is None
 
 
-def line(place: int, **more: object) -> str:
-    features = np.random.default_rng(place).standard_normal(64).astype(np.float32)
-    answer = {"scene": {"awe": (place % 10) / 10, "fear": 1 - (place % 10) / 10}, "kind": "evoked", "model": "m"}
-    about = {"path": f"a/{place}.jpg", "label_set": "x", "features": pack(features), "taken": None}
-    return json.dumps(answer | about | more) + "\n"
+def line(number: int, **fields: object) -> str:
+    features = np.random.default_rng(number).standard_normal(64).astype(np.float32)
+    answer = {"scene": {"awe": (number % 10) / 10, "fear": 1 - (number % 10) / 10}, "kind": "evoked", "model": "m"}
+    other_fields = {"path": f"a/{number}.jpg", "label_set": "x", "features": pack(features), "taken": None}
+    return json.dumps(answer | other_fields | fields) + "\n"
 
 
 def test_the_map_is_an_even_sample_of_many_images(tmp_path: Path) -> None:
     (tmp_path / "l.jsonl").write_text("".join(map(line, range(5000))))
-    found = summarise(tmp_path / "l.jsonl", groupings_of(("folder", "date"), None), Everything())
-    places = [int(Path(one.path).stem) for one in found.on_map]
-    assert (len(places), len(set(places))) == (600, 600)
-    assert abs(np.mean(places) - 2500) < 4 * 5000 / np.sqrt(12 * 600)
-    assert len(found.most["awe"]) == SHOWN
-    assert found.whole.images == 5000
+    summary = summarise(tmp_path / "l.jsonl", groupings_of(("folder", "date"), None), Everything())
+    numbers = [int(Path(image.path).stem) for image in summary.on_map]
+    assert (len(numbers), len(set(numbers))) == (600, 600)
+    assert abs(np.mean(numbers) - 2500) < 4 * 5000 / np.sqrt(12 * 600)
+    assert len(summary.most["awe"]) == IMAGES_PER_LABEL
+    assert summary.whole.images == 5000
 
 
 def test_of_nearly_identical_images_the_highest_is_shown(tmp_path: Path) -> None:
     same = pack(np.ones(64, np.float32))
     burst = [line(i, scene={"awe": 0.9 + i / 1000, "fear": 0.1 - i / 1000}, features=same) for i in range(8)]
     (tmp_path / "l.jsonl").write_text("".join(burst) + line(108) + line(107))
-    found = summarise(tmp_path / "l.jsonl", groupings_of(("folder",), None), Everything())
-    assert [place.path for place in found.most["awe"]] == ["a/7.jpg", "a/108.jpg", "a/107.jpg"]
-    assert [place.path for place in found.least["awe"]] == ["a/107.jpg", "a/108.jpg", "a/0.jpg"]
+    summary = summarise(tmp_path / "l.jsonl", groupings_of(("folder",), None), Everything())
+    assert [image.path for image in summary.most["awe"]] == ["a/7.jpg", "a/108.jpg", "a/107.jpg"]
+    assert [image.path for image in summary.least["awe"]] == ["a/107.jpg", "a/108.jpg", "a/0.jpg"]
 
 
 def test_many_months_become_years(tmp_path: Path) -> None:
     days = [f"{2000 + i // 12}-{i % 12 + 1:02d}-01" for i in range(36)]
     (tmp_path / "l.jsonl").write_text("".join(line(i, taken=day) for i, day in enumerate(days)))
-    found = summarise(tmp_path / "l.jsonl", groupings_of(("date",), None), Everything())
-    assert {key: tally.images for key, tally in found.groups["date"].items()} == {"2000": 12, "2001": 12, "2002": 12}
+    summary = summarise(tmp_path / "l.jsonl", groupings_of(("date",), None), Everything())
+    assert {key: tally.images for key, tally in summary.groups["date"].items()} == {"2000": 12, "2001": 12, "2002": 12}
 
 
 @given(st.lists(st.lists(st.floats(0, 1), min_size=2, max_size=2), min_size=2, max_size=30), st.integers(0, 30))
 def test_merged_tallies_equal_the_tally_of_all(values: list[list[float]], cut: int) -> None:
-    whole = Tally(2)
+    complete = Tally(2)
     first = Tally(2)
     second = Tally(2)
-    for place, one in enumerate(values):
-        for tally in (whole, first if place < cut else second):
-            tally.add(np.array(one), is_unfamiliar=place % 2 == 0)
+    for index, row in enumerate(values):
+        for tally in (complete, first if index < cut else second):
+            tally.add(np.array(row), is_unfamiliar=index % 2 == 0)
     first.merge(second)
-    np.testing.assert_allclose(first.means, whole.means, atol=1e-12)
-    np.testing.assert_allclose(whole.margins, 1.96 * np.std(values, axis=0, ddof=1) / np.sqrt(len(values)), atol=1e-6)
-    assert (first.images, first.unfamiliar) == (whole.images, whole.unfamiliar)
-
-
-def test_packed_features_keep_their_angles() -> None:
-    rows = np.random.default_rng(0).standard_normal((40, 900)).astype(np.float32)
-    rows[1] = rows[0] + 0.1 * rows[1]
-    small = np.stack([unpack(pack(row)) for row in rows])
-    angles, kept = (np.corrcoef(some) for some in (rows, small))
-    assert kept[0, 1] > 0.98
-    assert np.abs(angles - kept).max() < 0.45
-    assert np.abs(angles - kept).mean() < 0.1
+    np.testing.assert_allclose(first.means, complete.means, atol=1e-12)
+    np.testing.assert_allclose(
+        complete.margins, 1.96 * np.std(values, axis=0, ddof=1) / np.sqrt(len(values)), atol=1e-6
+    )
+    assert (first.images, first.unfamiliar) == (complete.images, complete.unfamiliar)
 
 
 def test_similar_images_are_neighbours_on_the_map() -> None:
@@ -297,10 +294,11 @@ def test_similar_images_are_neighbours_on_the_map() -> None:
     centres = draw.standard_normal((4, 16)) * 5
     cells = arrange((np.repeat(centres, 16, axis=0) + draw.standard_normal((64, 16))).astype(np.float32))
     assert len(set(cells)) == 64
-    kinds = {cell: place // 16 for place, cell in enumerate(cells)}
-    sides = [(cell, (cell[0] + 1, cell[1])) for cell in kinds] + [(cell, (cell[0], cell[1] + 1)) for cell in kinds]
-    same = [kinds[a] == kinds[b] for a, b in sides if b in kinds]
-    assert np.mean(same) > 0.7  # 0.24 by chance
+    kinds = {cell: index // 16 for index, cell in enumerate(cells)}
+    neighbours = [(cell, (cell[0] + 1, cell[1])) for cell in kinds] + [(cell, (cell[0], cell[1] + 1)) for cell in kinds]
+    same = [kinds[a] == kinds[b] for a, b in neighbours if b in kinds]
+    # By chance it would be 0.24.
+    assert np.mean(same) > 0.7
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are Unicode there")
@@ -329,7 +327,9 @@ def test_a_stranger_s_lines_put_no_other_image_on_the_page(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("wrong", [{"features": 5}, {"features": "AHw=" * 32}, {"taken": 5}, {"persons": 7}])
 def test_a_field_of_another_type_is_an_error(tmp_path: Path, surveyed: Path, wrong: dict[str, object]) -> None:
-    value = next(one for one in map(json.loads, (surveyed / "s.html.jsonl").read_text().splitlines()) if "scene" in one)
+    value = next(
+        answer for answer in map(json.loads, (surveyed / "s.html.jsonl").read_text().splitlines()) if "scene" in answer
+    )
     (tmp_path / "a.jsonl").write_text(json.dumps(value | wrong) + "\n")
     with pytest.raises(DataError, match="of another type"):
         summarise(tmp_path / "a.jsonl", groupings_of(("folder", "date"), None), [value["path"]])

@@ -29,8 +29,8 @@ LYING = LYING_AVIF.read_bytes()
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[DecoderPool]:
-    with closing(DecoderPool(2)) as one:
-        yield one
+    with closing(DecoderPool(2)) as decoders:
+        yield decoders
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,6 @@ def test_pixels_are_the_same_in_every_format(pool: DecoderPool, shrink: MinSides
     large = {"large": save(draw(1500, 700), "PNG"), "turned": with_orientation(draw(1500, 700), "JPEG", 6)}
     for name, data in (FILES | large).items():
         here = look_here(data, name, shrink=shrink, counts_frames=True)
-        there = None
         there = pool.look(data, name, shrink=shrink, counts_frames=True)
         assert np.array_equal(np.asarray(here.image), np.asarray(there.image)), name
         assert there.image.mode == "RGB"
@@ -52,7 +51,7 @@ def test_pixels_are_the_same_in_every_format(pool: DecoderPool, shrink: MinSides
 
 
 @pytest.mark.parametrize("data", [b"", b"text", FILES["jpeg"][:300], FILES["png"][:-40]])
-def test_what_is_refused_here_is_refused_there_in_the_same_words(pool: DecoderPool, data: bytes) -> None:
+def test_refusals_have_the_same_message_as_in_this_process(pool: DecoderPool, data: bytes) -> None:
     with pytest.raises(ImageError) as here:
         decode(data, "photos/{0}.jpg")
     with pytest.raises(ImageError) as there:
@@ -60,30 +59,30 @@ def test_what_is_refused_here_is_refused_there_in_the_same_words(pool: DecoderPo
     assert str(there.value) == str(here.value)
 
 
-def test_a_refused_file_costs_no_process(pool: DecoderPool) -> None:
+def test_a_refused_file_does_not_end_its_process(pool: DecoderPool) -> None:
     pool.decode(FILES["jpeg"])
-    before = own_children_of(pool)
+    before = pids_of(pool)
     for _ in range(5):
         with pytest.raises(ImageError):
             pool.decode(b"text")
-    assert own_children_of(pool) == before
+    assert pids_of(pool) == before
 
 
 def test_threads_share_a_pool(pool: DecoderPool) -> None:
     names = list(FILES) * 4
     with ThreadPoolExecutor(8) as threads:
-        found = list(threads.map(lambda name: pool.decode(FILES[name], name), names))
-    for name, (image, full) in zip(names, found, strict=True):
+        results = list(threads.map(lambda name: pool.decode(FILES[name], name), names))
+    for name, (image, full) in zip(names, results, strict=True):
         expected, size = decode(FILES[name])
         assert full == size
         assert np.array_equal(np.asarray(image), np.asarray(expected)), name
-    assert len(own_children_of(pool)) <= 2
+    assert len(pids_of(pool)) <= 2
 
 
 def test_a_file_that_takes_too_long_is_ended_and_the_next_is_decoded(slow_file: bytes) -> None:
     with closing(DecoderPool(1, wait_s=0.2)) as pool:
         pool.start_all()
-        [first] = own_children_of(pool)
+        [first] = pids_of(pool)
         with pytest.raises(ImageError, match=r"^slow\.jpg: decoding took longer than 0\.2 s; save it again"):
             pool.decode(slow_file, "slow.jpg")
         assert not is_there(first)
@@ -91,7 +90,7 @@ def test_a_file_that_takes_too_long_is_ended_and_the_next_is_decoded(slow_file: 
         assert pool.decode(FILES["jpeg"])[1] == (60, 44)
 
 
-def own_children_of(pool: DecoderPool) -> set[int]:
+def pids_of(pool: DecoderPool) -> set[int]:
     return {child.process.pid for child in list(pool._children)}
 
 
@@ -102,10 +101,10 @@ def test_processor_time_is_limited() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of processor time")
-def test_a_file_that_takes_too_much_processor_time_is_told() -> None:
+def test_a_file_that_takes_too_much_processor_time_is_reported() -> None:
     with closing(DecoderPool(1)) as pool, ThreadPoolExecutor(1) as thread:
         pool.start_all()
-        [pid] = own_children_of(pool)
+        [pid] = pids_of(pool)
         os.kill(pid, signal.SIGSTOP)  # nothing is decoded before the signal is there
         answer = thread.submit(pool.decode, FILES["jpeg"], "slow")
         os.kill(pid, signal.SIGXCPU)
@@ -115,11 +114,11 @@ def test_a_file_that_takes_too_much_processor_time_is_told() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory of a process so")
-def test_a_file_that_takes_more_memory_than_it_says_is_refused() -> None:
+def test_a_file_that_takes_more_memory_than_its_header_explains_is_refused() -> None:
     with closing(DecoderPool(1)) as pool:
         with pytest.raises(ImageError, match=r"^lying\.avif: cut off or corrupt"):
             pool.decode(LYING, "lying.avif")
-        [pid] = own_children_of(pool)
+        [pid] = pids_of(pool)
         assert peak_mib(pid) < 150  # 555 in a process without a limit
     with pytest.raises(ImageError, match="cut off or corrupt"):
         decode_one(LYING)
@@ -135,7 +134,7 @@ def test_large_images_have_the_memory_that_they_need(pool: DecoderPool) -> None:
 
 def test_a_process_that_was_killed_is_replaced(pool: DecoderPool) -> None:
     pool.start_all()
-    for pid in own_children_of(pool):
+    for pid in pids_of(pool):
         os.kill(pid, signal.SIGKILL)
     assert [pool.decode(FILES["png"])[1] for _ in range(3)] == [(60, 44)] * 3
 
@@ -156,27 +155,27 @@ def test_a_file_whose_process_is_killed_is_tried_once_more(slow_file: bytes) -> 
         assert pool.decode(FILES["png"])[1] == (60, 44)
 
 
-def test_closing_ends_what_is_being_decoded(slow_file: bytes) -> None:
+def test_closing_ends_files_in_progress(slow_file: bytes) -> None:
     pool = DecoderPool(1)
     pool.start_all()
-    [pid] = own_children_of(pool)
+    [pid] = pids_of(pool)
     with ThreadPoolExecutor(2) as threads:
         waiting = [threads.submit(pool.decode, slow_file, "a") for _ in range(2)]
         wait_until(lambda: any(not child.is_idle for child in list(pool._children)))
         pool.close()
-        for one in waiting:
+        for answer in waiting:
             with pytest.raises(ImageError, match=r"a: its decoder ended|the work was stopped"):
-                one.result()
+                answer.result()
     assert not is_there(pid)
     with pytest.raises(ImageError, match="the work was stopped"):
         pool.decode(FILES["png"])
 
 
-def test_no_thread_and_no_process_is_left() -> None:
+def test_closing_leaves_no_thread_and_no_process() -> None:
     threads = set(threading.enumerate())
     with closing(DecoderPool(3)) as pool:
         pool.start_all()
-        children = own_children_of(pool)
+        children = pids_of(pool)
         assert len(children) == 3
     assert not any(map(is_there, children))
     wait_until(lambda: set(threading.enumerate()) <= threads)  # those of earlier tests may end meanwhile
@@ -206,14 +205,16 @@ def test_processes_end_with_a_parent_that_is_killed(tmp_path: Path, slow_file: b
     wait_until(lambda: not is_there(pid))
 
 
-def test_a_script_needs_no_main_guard_and_nothing_is_imported_from_where_the_images_lie(tmp_path: Path) -> None:
+def test_a_script_needs_no_main_guard_and_imports_nothing_from_the_images_folder(tmp_path: Path) -> None:
     """Images of strangers may lie beside a numpy.py of theirs."""
     for name in ("numpy.py", "PIL.py", "uniemox.py"):
         (tmp_path / name).write_text("raise SystemExit('imported from the working folder')")
     (tmp_path / "a.jpg").write_bytes(FILES["jpeg"])
     (tmp_path / "scripts").mkdir()
     script = tmp_path / "scripts/script.py"
-    script.write_text("import uniemox\nprint([a.width_px for a in uniemox.load(finder=None).predict(['a.jpg'] * 3)])")
+    script.write_text(
+        "import uniemox\nprint([a.width_px for a in uniemox.load(finder=None).predict_many(['a.jpg'] * 3)])"
+    )
     words = [sys.executable, str(script)]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.stdout == "[60, 60, 60]\n", done.stderr

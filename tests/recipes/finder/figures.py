@@ -12,20 +12,20 @@ from uniemox.persons.box import Box, Detection
 
 
 def figure(seed: int, people: int = 1) -> Sample:
-    """A dark image with bright upright ellipses, the people."""
+    """Return a dark image with bright upright ellipses, the people."""
     rng = np.random.default_rng(seed)
     image = Image.new("RGB", (96, 64), (20, 30, 40))
     draw = ImageDraw.Draw(image)
-    found = []
+    people_drawn = []
     for _ in range(people):
         x = rng.integers(5, 60)
         y = rng.integers(5, 20)
-        w = rng.integers(15, 30)
-        h = rng.integers(25, 40)
-        box = Box(float(x), float(y), float(x + w), float(y + h))
+        width = rng.integers(15, 30)
+        height = rng.integers(25, 40)
+        box = Box(float(x), float(y), float(x + width), float(y + height))
         draw.ellipse(box, fill=(240, 200, 180))
-        found.append(Detection(box, 0.9))
-    return Sample(key=f"{seed}.jpg", image=Stored(jpeg_of(image)), persons=tuple(found))
+        people_drawn.append(Detection(box, 0.9))
+    return Sample(key=f"{seed}.jpg", image=Stored(jpeg_of(image)), persons=tuple(people_drawn))
 
 
 SAMPLES = [figure(i, 1 + i % 2) for i in range(36)]

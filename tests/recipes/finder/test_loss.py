@@ -19,8 +19,8 @@ def test_targets_without_people() -> None:
     assert not box_weight.any()
 
 
-def test_a_peak_is_a_gaussian() -> None:
-    """A box of 32 x 48 px: 4 x 6 cells, deviations of 0.4 (the least) and 0.54 cells around column 3, row 4."""
+def test_peak_is_an_elliptic_gaussian() -> None:
+    """A box of 32 x 48 px: 4 x 6 cells, deviations of 0.4 (the minimum) and 0.54 cells around column 3, row 4."""
     targets = build_targets([view_of([[12, 12, 44, 60]], [0.8])], 64)
     y, x = np.mgrid[:8, :8]
     spread_x = max(4 * 0.54 / 6, 0.4)
@@ -33,7 +33,7 @@ def test_a_peak_is_a_gaussian() -> None:
     np.testing.assert_allclose(targets.boxes[0, :, 4, 3], [12, 12, 44, 60])
 
 
-def test_who_is_unsure_is_left_out_of_the_loss() -> None:
+def test_unsure_people_do_not_change_the_loss() -> None:
     targets = build_targets([view_of([[0, 0, 32, 32]], [0])], 64)
     assert not targets.heat.any()
     assert (targets.heat_weight[0, :4, :4] == 0).all()
@@ -45,32 +45,32 @@ def test_who_is_unsure_is_left_out_of_the_loss() -> None:
     assert finder_loss(heat, distances, targets)["total"] == before
 
 
-def test_everybody_has_a_peak_and_the_nearest_owns_a_cell() -> None:
+def test_each_person_has_a_peak_and_defines_its_box_there() -> None:
     boxes = [[0, 0, 16, 32], [40, 0, 64, 64], [0, 40, 30, 60]]
     targets = build_targets([view_of(boxes, [0.9, 0.5, 0.4])], 64)
     assert (targets.heat == 1).sum() == 3
-    for (x1, y1, x2, y2), sure in zip(boxes, (0.9, 0.5, 0.4), strict=True):
+    for (x1, y1, x2, y2), confidence in zip(boxes, (0.9, 0.5, 0.4), strict=True):
         row, column = int((y1 + y2) / 16), int((x1 + x2) / 16)
         np.testing.assert_allclose(targets.boxes[0, :, row, column], [x1, y1, x2, y2])
-        assert targets.heat_weight[0, row, column] == pytest.approx(sure)
+        assert targets.heat_weight[0, row, column] == pytest.approx(confidence)
     assert targets.box_weight.sum().item() == pytest.approx(1.8)
 
 
 def distances_to(boxes: torch.Tensor) -> torch.Tensor:
-    """What a network would say that knows the boxes (N, 4, h, w)."""
-    at = torch.arange(boxes.shape[-1]) * 8 + 4.0
-    x, y = at[None, :], at[:, None]
+    """Return the distances of a network with perfect boxes (N, 4, h, w)."""
+    cell_centres = torch.arange(boxes.shape[-1]) * 8 + 4.0
+    x, y = cell_centres[None, :], cell_centres[:, None]
     return torch.stack([x - boxes[:, 0], y - boxes[:, 1], boxes[:, 2] - x, boxes[:, 3] - y], dim=1)
 
 
-def test_who_knows_all_has_no_box_loss_and_less_heat_loss() -> None:
+def test_perfect_outputs_have_no_box_loss_and_less_heat_loss() -> None:
     targets = build_targets([view_of([[0, 0, 40, 60], [30, 10, 64, 64]], [0.9, 0.6])], 64)
-    right = distances_to(targets.boxes)
-    torch.testing.assert_close(boxes_of(right), targets.boxes)
+    perfect = distances_to(targets.boxes)
+    torch.testing.assert_close(boxes_of(perfect), targets.boxes)
     heat = torch.logit(targets.heat.clamp(1e-6, 1 - 1e-6))
-    losses = finder_loss(heat, right, targets)
+    losses = finder_loss(heat, perfect, targets)
     assert losses["box"].item() == pytest.approx(0, abs=1e-5)
-    assert losses["heat"] < finder_loss(torch.zeros_like(heat), right, targets)["heat"]
+    assert losses["heat"] < finder_loss(torch.zeros_like(heat), perfect, targets)["heat"]
     assert losses["total"] == losses["heat"] + 2 * losses["box"]
 
 
@@ -79,12 +79,15 @@ def test_focal_loss_cell_by_cell() -> None:
     targets = build_targets([view_of([[0, 0, 40, 60], [40, 10, 64, 64]], [0.9, 0.6])] * 2, 64)
     logits = torch.from_numpy(rng.normal(size=(2, 8, 8)).astype(np.float32))
     total = 0.0
-    cells = (one.flatten().tolist() for one in (logits, targets.heat, targets.heat_weight))
-    for z, y, w in zip(*cells, strict=True):
-        p = 1 / (1 + math.exp(-z))
-        total += w * (-((1 - p) ** 2) * math.log(p) if y == 1 else -((1 - y) ** 4) * p**2 * math.log(1 - p))
+    cells = (tensor.flatten().tolist() for tensor in (logits, targets.heat, targets.heat_weight))
+    for logit, target, weight in zip(*cells, strict=True):
+        p = 1 / (1 + math.exp(-logit))
+        total += weight * (
+            -((1 - p) ** 2) * math.log(p) if target == 1 else -((1 - target) ** 4) * p**2 * math.log(1 - p)
+        )
     loss = finder_loss(logits, torch.ones(2, 4, 8, 8), targets)["heat"].item()
-    assert loss == pytest.approx(total / 3.0, rel=1e-4)  # two images with 0.9 + 0.6 people
+    # Two images with 0.9 + 0.6 people.
+    assert loss == pytest.approx(total / 3.0, rel=1e-4)
 
 
 def test_extreme_logits_stay_finite() -> None:
@@ -98,7 +101,7 @@ def test_extreme_logits_stay_finite() -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "expected"),
+    ("box", "other_box", "expected"),
     [
         ((0, 0, 2, 2), (0, 0, 2, 2), 1.0),
         ((0, 0, 2, 2), (1, 0, 3, 2), 1 / 3),
@@ -107,6 +110,6 @@ def test_extreme_logits_stay_finite() -> None:
         ((0, 0, 4, 4), (1, 1, 3, 3), 0.25),
     ],
 )
-def test_generalised_overlap(one: Sequence[float], other: Sequence[float], expected: float) -> None:
-    found = generalised_overlap(torch.tensor([one]).float(), torch.tensor([other]).float())
-    assert found.item() == pytest.approx(expected)
+def test_generalised_overlap(box: Sequence[float], other_box: Sequence[float], expected: float) -> None:
+    overlap = generalised_overlap(torch.tensor([box]).float(), torch.tensor([other_box]).float())
+    assert overlap.item() == pytest.approx(expected)

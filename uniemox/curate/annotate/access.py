@@ -25,19 +25,21 @@ from uniemox.serve.guard import HEADERS as SERVE_HEADERS
 from uniemox.serve.guard import MAX_QUERY_BYTES, Turns, as_sent, has_large_headers, without_cookies
 
 Role = Literal["annotator", "owner"]
-OWNER = "owner"  # name of the person who serves the project
+# Name of the person who serves the project.
+OWNER = "owner"
 COOKIE = "uniemox_curate"
 OWN_COOKIE = re.compile(rf"(?:^|;) *({COOKIE}=[A-Za-z0-9_-]{{1,100}}) *(?:;|$)".encode())
 MAY_ENTER = t.people.c.revoked_at.is_(None) & ((t.people.c.role == "annotator") | (t.people.c.name == OWNER))
 """Condition for people with access. A stranger's project may hold further owners."""
 SESSION_S = 60 * 24 * 3600
-CLOCK_S = 3600  # that the clock may have been ahead when a session began
+# Time that the clock may have been ahead when a session began.
+CLOCK_S = 3600
 JOIN = "/api/join"
-"""The only address for bodies of people without a session."""
+"""The only address that accepts a request body from people without a session."""
 MAX_BODY = 256 * 1024
 MAX_JOIN_BODY = 1024
 READ_TIMEOUT_S = 30.0
-"""Time limit for a request's headers, for its body, and for the client to read the response."""
+"""Time limit for a request's body."""
 SAFE_METHODS = ("GET", "HEAD")
 UNAVAILABLE = "the database can't be used now; try again later, answers are kept in the page"
 POLICY = (
@@ -87,7 +89,7 @@ def invite(project: Project, name: str, role: Role = "annotator") -> str:
 
 
 def is_invited(project: Project, name: str) -> bool:
-    """Return whether a person has an invitation, which a new one would replace."""
+    """Return True if a person has an invitation, which a new one would replace."""
     with project.store.read() as connection:
         query = select(t.people.c.id).where(t.people.c.name == " ".join(name.split()), t.people.c.revoked_at.is_(None))
         return connection.scalar(query) is not None
@@ -154,7 +156,7 @@ def agree_to(project: Project, person: int) -> None:
 
 
 def _hash(secret: str) -> str:
-    """Hash a token; tokens are long and random, so a fast hash is sufficient."""
+    """Hash a token. Tokens are long and random, so that a fast hash is sufficient."""
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -188,18 +190,34 @@ Annotator = Annotated[Account, Depends(_only("annotator", "this page is for anno
 Owner = Annotated[Account, Depends(_only("owner", "this page is for the owner of the project"))]
 
 
+def _problem_of_body(headers: Headers, limit: int) -> tuple[int, str] | None:
+    """Return status and reason if a request's body has no length or is too long; None otherwise.
+
+    Args:
+        limit: Maximum number of bytes.
+    """
+    length = headers.get("content-length", "")
+    # With both headers, the body may be longer than the length.
+    if not length.isdigit() or "transfer-encoding" in headers:
+        return 411, "expected a Content-Length, without a Transfer-Encoding"
+    if int(length) > limit:
+        return 413, f"more than {limit} bytes"
+    return None
+
+
 def request_guard(addresses: Iterable[str]) -> Callable[[Request, RequestResponseEndpoint], Awaitable[Response]]:
     """Return middleware that refuses requests for other hosts (DNS rebinding), from other sites, large and slow ones.
 
     Args:
-        addresses: Of the pages, such as http://127.0.0.1:8000.
+        addresses: Addresses of the pages, such as http://127.0.0.1:8000.
     """
     origins = frozenset(map(as_sent, addresses))
     turns = Turns()
     hosts = {urlsplit(address).netloc for address in origins}
 
     def problem_of(request: Request) -> tuple[int, str] | None:
-        headers = Headers(scope=request.scope)  # request.headers would keep the cookies
+        # Not request.headers, which would keep the cookies.
+        headers = Headers(scope=request.scope)
         if has_large_headers(request.scope):
             return 431, "the headers are too large"
         if headers.get("host", "").lower() not in hosts:
@@ -212,23 +230,16 @@ def request_guard(addresses: Iterable[str]) -> Callable[[Request, RequestRespons
             return 403, "requests from other sites are refused"
         if headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             return 415, "expected JSON"
-        length = headers.get("content-length", "")
-        if not length.isdigit() or "transfer-encoding" in headers:  # with both, the body may be longer
-            return 411, "expected a Content-Length, without a Transfer-Encoding"
-        if request.scope["path"] == JOIN:
-            limit = MAX_JOIN_BODY
-        else:
-            limit = MAX_BODY
-        if int(length) > limit:
-            return (413, f"more than {limit} bytes")
-        return None
+        return _problem_of_body(headers, MAX_JOIN_BODY if request.scope["path"] == JOIN else MAX_BODY)
 
     async def guard(request: Request, call_next: RequestResponseEndpoint) -> Response:
         turn = turns.of(request.scope)
         async with turn:
-            await asyncio.sleep(0)  # let others go first
+            # Other requests go first.
+            await asyncio.sleep(0)
         problem = problem_of(request)
-        more = {}
+        headers = dict(HEADERS)
+        # Only our own cookie is parsed; others may take long.
         cookie = OWN_COOKIE.search(without_cookies(request.scope))
         request.scope["headers"] += [(b"cookie", cookie[1])] if cookie else []
         if problem is None and request.method not in SAFE_METHODS:
@@ -236,10 +247,11 @@ def request_guard(addresses: Iterable[str]) -> Callable[[Request, RequestRespons
                 if request.scope["path"] != JOIN:
                     await _anybody(request)
                 async with asyncio.timeout(READ_TIMEOUT_S):
-                    await request.body()  # kept for the route
+                    # The request keeps it for the route.
+                    await request.body()
             except TimeoutError:
                 problem = (408, f"the body did not arrive within {READ_TIMEOUT_S:g} s")
-                more = {"Connection": "close"}
+                headers["Connection"] = "close"
             except HTTPException as refusal:
                 problem = refusal.status_code, refusal.detail
             except UnavailableError:
@@ -248,7 +260,7 @@ def request_guard(addresses: Iterable[str]) -> Callable[[Request, RequestRespons
                 problem = 400, "the client has gone"
         async with turn:
             response = JSONResponse({"detail": problem[1]}, problem[0]) if problem else await call_next(request)
-        for name, value in (HEADERS | more).items():
+        for name, value in headers.items():
             response.headers.setdefault(name, value)
         return response
 

@@ -17,6 +17,7 @@ from uniemox.errors import DataError
 from uniemox.intervals import percentile_interval, resampled_means
 
 RESAMPLES = 1000
+# Code in place of an answer that an annotator did not give.
 MISSING = -1
 Counts = NDArray[np.float64]
 
@@ -77,7 +78,8 @@ class AgreementStats:
         number = {name: f"annotator {i + 1}" for i, name in enumerate(self.per_annotator)}
         content["per_annotator"] = {number[name]: value for name, value in content["per_annotator"].items()}
         for pair in content["pairs"]:
-            pair["first"], pair["second"] = number[pair["first"]], number[pair["second"]]
+            for position in ("first", "second"):
+                pair[position] = number[pair[position]]
         return content
 
 
@@ -105,7 +107,13 @@ def agreement_now(project: Project) -> AgreementStats:
 
 
 def agreement(codes: NDArray[np.integer], labels: Sequence[str], people: Sequence[str]) -> AgreementStats:
-    """Return all statistics.  codes: (images, annotators) indices into labels, -1 for no answer."""
+    """Return all statistics.
+
+    Args:
+        codes: (images, annotators), indices into labels, -1 for no answer.
+        labels: Labels, and "none".
+        people: Names of the annotators.
+    """
     answered = codes[(codes != MISSING).sum(axis=1) >= 2]
     counts = label_counts(answered, len(labels))  # (U, E)
     m = counts.sum(axis=1)  # (U,)
@@ -132,7 +140,10 @@ def codes_of(
     by_picture: Mapping[int, Mapping[str, str]], labels: Sequence[str], people: Sequence[str]
 ) -> NDArray[np.int64]:
     """Return answers as (images, annotators) indices into labels, -1 for no answer."""
-    rows = [[labels.index(said[name]) if name in said else MISSING for name in people] for said in by_picture.values()]
+    rows = [
+        [labels.index(answers[name]) if name in answers else MISSING for name in people]
+        for answers in by_picture.values()
+    ]
     return np.array(rows, dtype=np.int64).reshape(len(by_picture), len(people))
 
 
@@ -163,22 +174,36 @@ def _alpha_from(sums: Counts) -> Counts:
 
 
 def _with_others(codes: NDArray[np.integer], counts: Counts) -> Figure:
-    """Return the agreement of one annotator, codes (U,), with the others; counts: (U, E) of all."""
+    """Return the agreement of one annotator with the others.
+
+    Args:
+        codes: Answers of the annotator, (U,).
+        counts: Number of annotators by label, (U, E), with this one.
+    """
     rows = np.flatnonzero(codes != MISSING)
     same = counts[rows, codes[rows]] - 1
     return _figure((same / (counts[rows].sum(axis=1) - 1))[:, None])
 
 
 def _pair(first: NDArray[np.integer], second: NDArray[np.integer], name: str, other: str, classes: int) -> Pair:
+    """Return the agreement of two annotators.
+
+    Args:
+        first: Answers of one, (images,).
+        second: Answers of the other, (images,).
+        name: Name of the first annotator.
+        other: Name of the second annotator.
+        classes: Number of labels, with "none".
+    """
     both = (first != MISSING) & (second != MISSING)
-    # (U, E)
-    a = np.eye(classes)[first[both]]
-    b = np.eye(classes)[second[both]]
+    a = np.eye(classes)[first[both]]  # (U, E)
+    b = np.eye(classes)[second[both]]  # (U, E)
     same = (a * b).sum(axis=1, keepdims=True)  # (U, 1)
 
-    def kappa(sums: Counts) -> Counts:  # nan if chance alone always agrees
+    def kappa(sums: Counts) -> Counts:
         means = sums / len(same)
         by_chance = (means[:, 1 : 1 + classes] * means[:, 1 + classes :]).sum(axis=1)
+        # Not defined if chance alone always agrees.
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(by_chance < 1 - 1e-12, (means[:, 0] - by_chance) / (1 - by_chance), np.nan)
 
@@ -196,8 +221,8 @@ def _figure(terms: Counts, statistic: Callable[[Counts], Counts] | None = None) 
     """Return a statistic of sums over images with its interval.
 
     Args:
-        terms: (U, K), K values of each image.
-        statistic: (R, K) sums -> (R,); None: the mean of the first value.
+        terms: K values of each image, (U, K).
+        statistic: Function of sums over images, (R, K) -> (R,); None: the mean of the first value.
     """
     count = len(terms)
     if not count:
@@ -212,7 +237,7 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, float):
         return None if math.isnan(value) else value
     if isinstance(value, dict):
-        return {key: _without_nan(one) for key, one in value.items()}
+        return {key: _without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(one) for one in value]
+        return [_without_nan(item) for item in value]
     return value

@@ -34,10 +34,11 @@ from uniemox.io.files import write_file, write_rows
 from uniemox.spelling import spelled
 
 COLUMNS = ("sha256", "title", "annotator", "label", *DETAILS, "seconds", "at")
-# answers per transaction; pause between two, for annotators' answers
-AT_ONCE = 200
+# Answers of one transaction, and the pause between two, in which answers of annotators are written.
+ANSWERS_PER_COMMIT = 200
 PAUSE_S = 0.02
-PEOPLE = "label studio people"  # setting: names of imported annotators by their id or address in Label Studio
+# Setting with the names of imported annotators, by their id or address in Label Studio.
+PEOPLE = "label studio people"
 
 
 def given_answers(project: Project, *, of_all: bool = False) -> Iterator[tuple[Any, dict[str, Any]]]:
@@ -46,7 +47,7 @@ def given_answers(project: Project, *, of_all: bool = False) -> Iterator[tuple[A
     An answer is a row with picture, sha256, title, annotator, label, seconds and at.
 
     Args:
-        of_all: Also of images that were taken down.
+        of_all: Also yield answers to images that were taken down.
     """
     title = select(t.candidates.c.picture_id, func.min(t.candidates.c.title).label("title"))
     titles = title.where(t.candidates.c.picture_id.is_not(None)).group_by(t.candidates.c.picture_id).subquery()
@@ -66,31 +67,50 @@ def given_answers(project: Project, *, of_all: bool = False) -> Iterator[tuple[A
 
 
 def write_csv(project: Project, path: Path) -> int:
-    """Write one row for each answer, marked as UTF-8 for spreadsheets; return their number. Raises DataError."""
+    """Write one row for each answer, marked as UTF-8 for spreadsheets, and return their number.
+
+    Raises:
+        DataError: If the file can't be written.
+    """
     rows = [
-        [one.sha256, one.title, one.annotator, one.label, *cells(details), round(one.seconds, 1), utc(one.at)]
-        for one, details in given_answers(project)
+        [
+            *(answer.sha256, answer.title, answer.annotator, answer.label),
+            *cells(details),
+            *(round(answer.seconds, 1), utc(answer.at)),
+        ]
+        for answer, details in given_answers(project)
     ]
     write_file(path, as_csv(COLUMNS, rows).encode("utf-8-sig"))
     return len(rows)
 
 
 def write_label_studio(project: Project, path: Path) -> int:
-    """Write tasks of Label Studio with an annotation for each answer; return their number. Raises DataError."""
+    """Write tasks of Label Studio with an annotation for each answer, and return the number of answers.
+
+    Raises:
+        DataError: If the file can't be written.
+    """
     tasks: dict[int, dict[str, Any]] = {}
     count = 0
-    for one, details in given_answers(project):
-        data = {"image": f"/data/local-files/?d=pictures/{one.sha256[:2]}/{one.sha256}.{SUFFIXES[one.format]}"}
-        data["sha256"] = one.sha256
-        task = tasks.setdefault(one.picture, {"id": one.picture, "data": data, "annotations": []})
-        if one.label in (NONE, SKIP):
+    for answer, details in given_answers(project):
+        file = f"pictures/{answer.sha256[:2]}/{answer.sha256}.{SUFFIXES[answer.format]}"
+        data = {"image": f"/data/local-files/?d={file}", "sha256": answer.sha256}
+        task = tasks.setdefault(answer.picture, {"id": answer.picture, "data": data, "annotations": []})
+        if answer.label in (NONE, SKIP):
             labels = []
         else:
-            labels = details.get("labels", [one.label])
+            labels = details.get("labels", [answer.label])
         choices = {"from_name": CONTROL, "to_name": "image", "type": "choices", "value": {"choices": labels}}
-        about = {"completed_by": {"email": one.annotator}, "lead_time": one.seconds, "was_cancelled": one.label == SKIP}
-        about |= {"created_at": utc(one.at), "updated_at": utc(one.at)}
-        task["annotations"].append({**about, "result": [choices] if labels else [], "meta": details})
+        annotation = {
+            "completed_by": {"email": answer.annotator},
+            "lead_time": answer.seconds,
+            "was_cancelled": answer.label == SKIP,
+            "created_at": utc(answer.at),
+            "updated_at": utc(answer.at),
+            "result": [choices] if labels else [],
+            "meta": details,
+        }
+        task["annotations"].append(annotation)
         count += 1
     write_file(path, (json.dumps(list(tasks.values()), indent=1, ensure_ascii=False) + "\n").encode())
     return count
@@ -112,16 +132,16 @@ class Imported(NamedTuple):
     """Number of annotations without a choice of the control, such as comments alone."""
 
 
-class _Given(NamedTuple):
-    """The answer of a person to an image that the project has."""
+class _SavedAnswer(NamedTuple):
+    """Answer of a person to an image in the project."""
 
     content: tuple[str, dict[str, Any]]
     client_id: str
     at: float
 
 
-class _Read(NamedTuple):
-    """An answer of an export."""
+class _ExportedAnswer(NamedTuple):
+    """Answer of a person to an image in an export."""
 
     picture: int
     name: str
@@ -144,11 +164,12 @@ def import_label_studio(project: Project, path: Path, control: str | None = None
     Details that `write_label_studio` wrote are imported too.
 
     Args:
+        path: JSON export of Label Studio.
         control: Name of the control whose choices are the answers; None: emotion, or else the only one.
 
     Raises:
-        DataError: With the file, for anything but tasks, and for several controls none of which is meant; then nothing
-            is imported.
+        DataError: If the file does not hold tasks, or holds several controls none of which is meant; then nothing is
+            imported.
     """
     tasks = parse_json(read_text(path), str(path), "; export the project of Label Studio as JSON")
     if not isinstance(tasks, list) or not all(isinstance(task, dict) and "data" in task for task in tasks):
@@ -157,12 +178,12 @@ def import_label_studio(project: Project, path: Path, control: str | None = None
     images = _known_images(project)
     unknown = unfit = unanswered = unchanged = 0
     saved = {
-        (answer.picture, answer.annotator): _Given((answer.label, details), answer.client_id, answer.at)
+        (answer.picture, answer.annotator): _SavedAnswer((answer.label, details), answer.client_id, answer.at)
         for answer, details in given_answers(project, of_all=True)
     }
     names = {name for _, name in saved}
     people = Annotators(tasks, str(path), project.store.setting(PEOPLE) or {}, names)
-    changed: list[_Read] = []
+    changed: list[_ExportedAnswer] = []
     for task in tasks:
         picture = _image_of(task["data"], images)
         if picture is None:
@@ -172,30 +193,32 @@ def import_label_studio(project: Project, path: Path, control: str | None = None
             if isinstance(annotation, dict) and is_unanswered(annotation, control):
                 unanswered += 1
                 continue
-            answer = _answer_of(annotation, picture, control, project.plan)
-            if answer is None:
+            content = _answer_of(annotation, picture, control, project.plan)
+            if content is None:
                 unfit += 1
                 continue
             before = saved.get((picture, email_of(annotation)))
-            if before is not None and before.content == (answer.label, answer.details()):
+            if before is not None and before.content == (content.label, content.details()):
                 unchanged += 1
             else:
-                changed.append(_Read(picture, people.name_of(annotation), answer, time_of(annotation)))
-    times = {read.answer.id: read.at for read in changed if read.at is not None}
-    newest = _newest(changed)
-    answers = [read for read in newest if not _is_replaced(read, saved.get((read.picture, read.name)), times)]
+                changed.append(_ExportedAnswer(picture, people.name_of(annotation), content, time_of(annotation)))
+    times = {exported.answer.id: exported.at for exported in changed if exported.at is not None}
+    answers = []
+    for exported in _newest(changed):
+        if not _is_replaced(exported, saved.get((exported.picture, exported.name)), times):
+            answers.append(exported)
     project.store.set(PEOPLE, people.names)
     new = 0
-    for start in range(0, len(answers), AT_ONCE):
+    for start in range(0, len(answers), ANSWERS_PER_COMMIT):
         time.sleep(PAUSE_S if start else 0)
-        new += _save_part(project, answers[start : start + AT_ONCE])
+        new += _save_part(project, answers[start : start + ANSWERS_PER_COMMIT])
     older = len(changed) - len(answers)
     return Imported(new, len(answers) + unchanged, unknown, unfit, older, unanswered)
 
 
-def _newest(answers: Iterable[_Read]) -> list[_Read]:
+def _newest(answers: Iterable[_ExportedAnswer]) -> list[_ExportedAnswer]:
     """Return the newest answer of each person to each image; of equally old ones, the last."""
-    by_task: dict[tuple[int, str], _Read] = {}
+    by_task: dict[tuple[int, str], _ExportedAnswer] = {}
     for answer in answers:
         task = answer.picture, answer.name
         if task not in by_task or answer.order >= by_task[task].order:
@@ -203,15 +226,15 @@ def _newest(answers: Iterable[_Read]) -> list[_Read]:
     return list(by_task.values())
 
 
-def _is_replaced(read: _Read, saved: _Given | None, times: Mapping[str, float]) -> bool:
+def _is_replaced(exported: _ExportedAnswer, saved: _SavedAnswer | None, times: Mapping[str, float]) -> bool:
     """Return True if the project has a newer answer.
 
     Args:
         times: Real times by id of answers in the file, because older versions saved the time of the import.
     """
-    if saved is None or read.at is None or saved.client_id == read.answer.id:
+    if saved is None or exported.at is None or saved.client_id == exported.answer.id:
         return False
-    return times.get(saved.client_id, saved.at) > read.at
+    return times.get(saved.client_id, saved.at) > exported.at
 
 
 def _answer_of(annotation: Any, picture: int, control: str, plan: CollectionPlan) -> AnswerIn | None:
@@ -220,22 +243,23 @@ def _answer_of(annotation: Any, picture: int, control: str, plan: CollectionPlan
         return None
     labels = chosen_labels(annotation, control, plan)
     meta = annotation.get("meta")
-    if isinstance(meta, dict):
-        own = {name: meta[name] for name in DETAILS if name in meta}
-    else:
-        own = {}
+    details = {name: meta[name] for name in DETAILS if name in meta} if isinstance(meta, dict) else {}
     if annotation.get("was_cancelled"):
-        own = {"skip": "other"} | own | {"label": SKIP}
+        fields = {"skip": "other"} | details | {"label": SKIP}
     elif labels is None:
         return None
+    elif len(labels) > 1:
+        fields = {"labels": list(labels)} | details | {"label": labels[0]}
     else:
-        own = ({"labels": list(labels)} if len(labels) > 1 else {}) | own | {"label": (*labels, NONE)[0]}
+        fields = details | {"label": labels[0] if labels else NONE}
     content = json.dumps([picture, annotation], sort_keys=True)
-    own |= {"id": hashlib.sha256(content.encode()).hexdigest()[:32], "seconds": annotation.get("lead_time") or 0}
-    return read_answer({"task": 1, **own}, plan.labels)  # its task is still unknown
+    fields["id"] = hashlib.sha256(content.encode()).hexdigest()[:32]
+    fields["seconds"] = annotation.get("lead_time") or 0
+    # The number of its task is not known yet; `_save_part` sets it.
+    return read_answer({"task": 1, **fields}, plan.labels)
 
 
-def _save_part(project: Project, answers: Sequence[_Read]) -> int:
+def _save_part(project: Project, answers: Sequence[_ExportedAnswer]) -> int:
     """Save answers, with new people and tasks; return the number of new answers."""
     people: dict[str, int] = {}
     with project.store.write() as connection:
@@ -245,13 +269,14 @@ def _save_part(project: Project, answers: Sequence[_Read]) -> int:
         for picture, name, answer, at in answers:
             if name not in people:
                 person_id = connection.scalar(select(t.people.c.id).where(t.people.c.name == name))
+                # Without access: no invitation link has this hash.
                 values = {"name": name, "role": "annotator", "invited_at": 0.0, "token_hash": secrets.token_hex(32)}
-                fresh = insert(t.people).values(**values, revoked_at=time.time())  # without an invitation link
-                people[name] = person_id or inserted_id(connection.execute(fresh))
-            own = {"person_id": people[name], "picture_id": picture}
-            task = connection.scalar(select(t.tasks.c.id).filter_by(**own))
+                new_person = insert(t.people).values(**values, revoked_at=time.time())
+                people[name] = person_id or inserted_id(connection.execute(new_person))
+            key = {"person_id": people[name], "picture_id": picture}
+            task = connection.scalar(select(t.tasks.c.id).filter_by(**key))
             if task is None:
-                task = inserted_id(connection.execute(insert(t.tasks).values(**own, given_at=0.0)))
+                task = inserted_id(connection.execute(insert(t.tasks).values(**key, given_at=0.0)))
             rows.append((people[name], answer.model_copy(update={"task": task})))
             if at is not None:
                 times[answer.id] = at
@@ -278,8 +303,9 @@ def _image_of(data: Any, images: Mapping[tuple[str, str], int | None]) -> int | 
     if "sha256" in data:
         return images.get(("sha256", str(data["sha256"])))
     name = spelled(re.split(r"[/\\]|\?d=", str(data.get("image")))[-1])
-    names = {name, re.sub(r"^[0-9a-f]{8}-", "", name)}  # without Label Studio's prefix of uploaded files
-    matches = {images[key] for one in names if (key := ("image", one)) in images}
+    # Label Studio puts eight digits before the names of uploaded files.
+    names = {name, re.sub(r"^[0-9a-f]{8}-", "", name)}
+    matches = {images["image", name] for name in names if ("image", name) in images}
     return matches.pop() if len(matches) == 1 else None
 
 

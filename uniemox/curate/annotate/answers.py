@@ -22,11 +22,12 @@ from uniemox.errors import UnavailableError
 DETAILS = ("labels", "intensity", "valence", "arousal", "comment", "skip", "suggested")
 """Fields besides the label, which tables.details keeps."""
 ID = r"^[A-Za-z0-9-]{8,64}$"
-MAX_ROWS = 2**53  # limit for row numbers: JavaScript rounds larger ones, and databases refuse them
-MAX_AT_ONCE = 2000  # answers of one transaction
-
-
-MAX_FIELDS = 20  # of an object; each further one would become an error
+# Limit for row numbers: JavaScript rounds larger ones, and databases refuse them.
+MAX_ROWS = 2**53
+# Number of waiting answers from which a transaction begins.
+MAX_ANSWERS_PER_COMMIT = 2000
+# Maximum number of fields of an object. Each unknown one would become an error, which takes time.
+MAX_FIELDS = 20
 
 
 class Strict(BaseModel):
@@ -73,7 +74,12 @@ class AnswerIn(Strict):
 
 
 def read_answer(value: Any, labels: Sequence[str]) -> AnswerIn | None:
-    """Return one answer; None if it is invalid.  labels: of the plan."""
+    """Return one answer; None if it is invalid.
+
+    Args:
+        value: JSON value from a page or a file.
+        labels: Labels of the plan.
+    """
     try:
         answer = AnswerIn.model_validate(value)
     except ValidationError:
@@ -86,9 +92,9 @@ def has_id(value: Any) -> bool:
     return isinstance(value, dict) and re.fullmatch(ID, str(value.get("id"))) is not None
 
 
-OwnAnswer = tuple[int, AnswerIn]
+PersonAnswer = tuple[int, AnswerIn]
 """A person and an answer."""
-_Job = tuple[Sequence[OwnAnswer], "Future[frozenset[str]]"]
+_Job = tuple[Sequence[PersonAnswer], "Future[frozenset[str]]"]
 
 
 class AnswerWriter:
@@ -118,18 +124,19 @@ class AnswerWriter:
     def _run(self) -> None:
         for job in iter(self._jobs.get, None):
             jobs = [job]
-            while sum(len(answers) for answers, _ in jobs) < MAX_AT_ONCE and not self._jobs.empty():
-                more = self._jobs.get()
-                if more is None:
-                    self._jobs.put(None)  # the loop ends with it
+            while sum(len(answers) for answers, _ in jobs) < MAX_ANSWERS_PER_COMMIT and not self._jobs.empty():
+                next_job = self._jobs.get()
+                if next_job is None:
+                    # The end of the loop above comes after this transaction.
+                    self._jobs.put(None)
                     break
-                jobs.append(more)
+                jobs.append(next_job)
             self._write(jobs)
 
     def _write(self, jobs: Sequence[_Job]) -> None:
         try:
             with self.store.write() as connection:
-                saved = save_answers(connection, [own for answers, _ in jobs for own in answers])
+                saved = save_answers(connection, [answer for answers, _ in jobs for answer in answers])
         except (SQLAlchemyError, UnavailableError) as error:
             for _, done in jobs:
                 done.set_exception(UnavailableError(f"answers can't be written: {error}"))
@@ -139,24 +146,25 @@ class AnswerWriter:
 
 
 def save_answers(
-    connection: Connection, answers: Sequence[OwnAnswer], times: Mapping[str, float] | None = None
+    connection: Connection, answers: Sequence[PersonAnswer], times: Mapping[str, float] | None = None
 ) -> set[tuple[int, str]]:
     """Add new answers and return person and id of all of these answers that are in the database now.
 
     Args:
+        answers: Answers with their people; those to tasks of another person are not added.
         times: When answers were given, seconds since 1970, by id; None, and for others: now.
     """
     tasks = t.tasks.c
     rows = t.answers.c
     of_tasks = select(tasks.id, tasks.person_id).where(tasks.id.in_({answer.task for _, answer in answers}))
-    owner = {row.id: row.person_id for row in connection.execute(of_tasks)}
+    person_of_task = {row.id: row.person_id for row in connection.execute(of_tasks)}
     of_ids = rows.client_id.in_({answer.id for _, answer in answers})
     of_people = rows.person_id.in_({person for person, _ in answers})
-    there = connection.execute(select(rows.person_id, rows.client_id).where(of_ids, of_people))
-    saved = {(row.person_id, row.client_id) for row in there}
+    existing = connection.execute(select(rows.person_id, rows.client_id).where(of_ids, of_people))
+    saved = {(row.person_id, row.client_id) for row in existing}
     fresh: dict[tuple[int, str], AnswerIn] = {}
     for person, answer in answers:
-        if (person, answer.id) not in saved and owner.get(answer.task) == person:
+        if (person, answer.id) not in saved and person_of_task.get(answer.task) == person:
             fresh.setdefault((person, answer.id), answer)
     if fresh:
         now = time.time()

@@ -12,14 +12,17 @@ from typing import Any
 from sqlalchemy import Connection, func, insert, or_, select
 
 from uniemox.curate import tables as t
-from uniemox.curate.collect.screen import SCORED_AT_ONCE, samples_of, scorer
+from uniemox.curate.collect.screen import IMAGES_PER_PREDICTION, samples_of, scorer
 from uniemox.curate.project import LEFT_OUT, SKIP, Project, last_batch, pool
 from uniemox.curate.store import put_setting
 from uniemox.io.progress import Progress, in_parts, silent
 
-BLOCK = 60  # tasks assigned at once
-PAUSE_S = 5  # after a request for which no image was left
-RESERVED_S = 2 * 3600  # time that an image waits for an annotator it was assigned to
+# Number of tasks that are assigned at a time.
+BLOCK = 60
+# Time after a request for which no image was left, until the pool is searched again for this person.
+PAUSE_S = 5
+# Time that an image waits for an annotator it was assigned to.
+RESERVED_S = 2 * 3600
 
 
 class TaskAssigner:
@@ -28,7 +31,7 @@ class TaskAssigner:
     def __init__(self, project: Project) -> None:
         self.project = project
         self._pool: frozenset[int] = frozenset()
-        self._pool_of = -1
+        self._pool_batch = -1
         self._lock = threading.Lock()
         self._turns: dict[int, threading.Lock] = {}
         self._nothing_until: dict[int, tuple[int, float]] = {}
@@ -37,9 +40,9 @@ class TaskAssigner:
         """Return the images in the pool, cached until the next batch of decisions."""
         newest = last_batch(connection)
         with self._lock:
-            if newest != self._pool_of:
+            if newest != self._pool_batch:
                 self._pool = frozenset(connection.scalars(pool()))
-                self._pool_of = newest
+                self._pool_batch = newest
             return self._pool
 
     def next_tasks(self, person: int, after: int, limit: int) -> list[Any]:
@@ -89,10 +92,7 @@ class TaskAssigner:
             t.suggestions, t.suggestions.c.picture_id == t.tasks.c.picture_id
         )
         rows = self.project.rows(query.where(t.tasks.c.person_id == person, t.tasks.c.id.in_(claims)))
-        if self.project.store.setting("suggested by"):
-            withdrawn = claims
-        else:
-            withdrawn = {}
+        withdrawn = claims if self.project.store.setting("suggested by") else {}
         return {**withdrawn, **{row.id: row.label for row in rows}}
 
     def own_answers(self, person: int, limit: int) -> list[dict[str, Any]]:
@@ -124,30 +124,30 @@ class TaskAssigner:
         plan = self.project.plan
         limit = plan.answers_per_picture
         labels = plan.labels
-        every = plan.check_every
+        check_every = plan.check_every
+
+        def may_take(image: int) -> bool:
+            return image not in assigned and (limit is None or counts.get(image, 0) < limit)
+
         with self.project.store.read() as connection:
-            mine = set(connection.scalars(select(t.tasks.c.picture_id).where(t.tasks.c.person_id == person)))
-            taken = {} if limit is None else _taken(connection)
-            left = [p for p in self.pool(connection) if p not in mine and (limit is None or taken.get(p, 0) < limit)]
-        # some may be assigned to others meanwhile
-        if limit is None:
-            count = BLOCK
-        else:
-            count = 4 * BLOCK
-        chosen = heapq.nsmallest(count, left, key=lambda image: (-taken.get(image, 0), _order(person, image)))
-        with self.project.store.write() as connection:  # short, because answers wait for it
-            own = (t.tasks.c.person_id == person) & t.tasks.c.picture_id.in_(chosen)
-            mine = set(connection.scalars(select(t.tasks.c.picture_id).where(own)))
-            if limit is None:
-                taken = {}
-            else:
-                taken = _taken(connection, chosen)
-            fit = [p for p in chosen if p not in mine and (limit is None or taken.get(p, 0) < limit)]
+            assigned = set(connection.scalars(select(t.tasks.c.picture_id).where(t.tasks.c.person_id == person)))
+            counts = {} if limit is None else _count_annotators(connection)
+            available = [image for image in self.pool(connection) if may_take(image)]
+        # With a limit, some of the chosen images may be assigned to others meanwhile.
+        size = BLOCK if limit is None else 4 * BLOCK
+        # Images that others have begun come first, so that they are complete soon.
+        chosen = heapq.nsmallest(size, available, key=lambda image: (-counts.get(image, 0), _order(person, image)))
+        # The transaction is short, because answers wait for it; all is checked again for the chosen images.
+        with self.project.store.write() as connection:
+            of_person = (t.tasks.c.person_id == person) & t.tasks.c.picture_id.in_(chosen)
+            assigned = set(connection.scalars(select(t.tasks.c.picture_id).where(of_person)))
+            counts = {} if limit is None else _count_annotators(connection, chosen)
             rows = list[dict[str, object]]()
-            for image in fit[:BLOCK]:
-                drawn = int.from_bytes(_order(person, -image))
-                if every and drawn % every == 0:  # an attention check about every `every` images, at random places
-                    rows.append({"picture_id": None, "check_label": labels[drawn // every % len(labels)]})
+            for image in list(filter(may_take, chosen))[:BLOCK]:
+                draw = int.from_bytes(_order(person, -image))
+                # An attention check about every `check_every` images, at random places.
+                if check_every and draw % check_every == 0:
+                    rows.append({"picture_id": None, "check_label": labels[draw // check_every % len(labels)]})
                 rows.append({"picture_id": image, "check_label": None})
             if rows:
                 common = {"person_id": person, "given_at": time.time()}
@@ -155,10 +155,15 @@ class TaskAssigner:
         return bool(chosen)
 
 
-def _taken(connection: Connection, among: Sequence[int] | None = None) -> dict[int, int]:
-    """Count annotators who answered each image or were just assigned it.  among: None counts for all images."""
+def _count_annotators(connection: Connection, images: Sequence[int] | None = None) -> dict[int, int]:
+    """Count the annotators who answered each image or were just assigned it.
+
+    Args:
+        images: Images to count for; None: all.
+    """
     now = time.time()
-    is_reserved = t.tasks.c.given_at.between(now - RESERVED_S, now + RESERVED_S)  # later: by a clock that was wrong
+    # Times later than that come from a clock that was wrong.
+    is_reserved = t.tasks.c.given_at.between(now - RESERVED_S, now + RESERVED_S)
     query = (
         select(t.tasks.c.picture_id, func.count(func.distinct(t.tasks.c.person_id)).label("n"))
         .join(t.people, t.people.c.id == t.tasks.c.person_id)
@@ -167,8 +172,8 @@ def _taken(connection: Connection, among: Sequence[int] | None = None) -> dict[i
         .where(or_(t.answers.c.label != SKIP, t.answers.c.id.is_(None) & is_reserved))
         .group_by(t.tasks.c.picture_id)
     )
-    if among is not None:
-        query = query.where(t.tasks.c.picture_id.in_(among))
+    if images is not None:
+        query = query.where(t.tasks.c.picture_id.in_(images))
     return {row.picture_id: row.n for row in connection.execute(query)}
 
 
@@ -181,23 +186,23 @@ def suggest(project: Project, model: str, progress: Progress = silent) -> int:
     """Show annotators the most probable label of every image in the pool; return the number of suggestions.
 
     Args:
-        model: As `uniemox.load` takes it.
+        model: Name of the model, as `uniemox.load` takes it.
 
     Raises:
-        ConfigError: If it does not know all labels of the plan.
+        ConfigError: If the model does not know all labels of the plan.
     """
     score = scorer(model, project.plan.label_set, needs_all=True)
     rows = project.rows(select(t.images).where(t.images.c.id.in_(pool())).order_by(t.images.c.id))
     forget(project)
     count = 0
     models = sorted({*suggested_by(project), model})
-    for part in in_parts(rows, SCORED_AT_ONCE, "predicting", progress):
+    for part in in_parts(rows, IMAGES_PER_PREDICTION, "predicting", progress):
         values = []
         for row, shares in zip(part, score(samples_of(project, part)), strict=True):
-            own = {label: share for label, share in (shares or {}).items() if label in project.plan.labels}
-            if own:
-                label = max(own, key=own.__getitem__)
-                values.append({"picture_id": row.id, "label": label, "share": own[label]})
+            plan_shares = {label: share for label, share in (shares or {}).items() if label in project.plan.labels}
+            if plan_shares:
+                label = max(plan_shares, key=plan_shares.__getitem__)
+                values.append({"picture_id": row.id, "label": label, "share": plan_shares[label]})
         if values:
             with project.store.write() as connection:
                 put_setting(connection, "suggested by", models)

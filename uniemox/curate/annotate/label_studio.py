@@ -10,9 +10,12 @@ from uniemox.spelling import spelled
 
 CONTROL = "emotion"
 """Name of the control that `uniemox curate export` writes, and the first choice among several."""
-PREFIX = "label studio"  # of its annotators' names
-NOBODY = "?"  # an annotation without completed_by
-ADDRESS = "mailto:"  # before e-mail addresses, among names by id
+# Begins the names of imported annotators.
+PREFIX = "label studio"
+# Name of the annotator of annotations without completed_by.
+NOBODY = "?"
+# Begins e-mail addresses, to tell them from ids.
+ADDRESS = "mailto:"
 MAX_NAME = 100
 
 
@@ -22,21 +25,23 @@ def annotations_of(task: Mapping[str, Any]) -> list[Any]:
     return annotations if isinstance(annotations, list) else []
 
 
-def find_control(tasks: Sequence[Mapping[str, Any]], where: str, asked: str | None = None) -> str:
+def find_control(tasks: Sequence[Mapping[str, Any]], where: str, control: str | None = None) -> str:
     """Return the name of the control whose choices are the answers.
 
     Args:
-        asked: The user's choice; None: emotion, or else the only control with choices.
+        tasks: Tasks of an export.
+        where: Name of the file, for messages.
+        control: The user's choice; None: emotion, or else the only control with choices.
 
     Raises:
-        DataError: With the names, if the asked one does not occur, or if there are several and none is emotion.
+        DataError: If the user's choice does not occur, or if there are several controls and none is emotion.
     """
     results = (result for task in tasks for annotation in annotations_of(task) for result in _choices(annotation))
     names = sorted({_control_of(result) for result in results})
-    if asked is not None:
-        if asked not in names:
-            raise DataError(f"{where}: no answer has the control {asked!r}; there are: {', '.join(names) or 'none'}")
-        return asked
+    if control is not None:
+        if control not in names:
+            raise DataError(f"{where}: no answer has the control {control!r}; there are: {', '.join(names) or 'none'}")
+        return control
     if CONTROL in names or not names:
         return CONTROL
     if len(names) > 1:
@@ -69,15 +74,11 @@ def is_unanswered(annotation: Mapping[str, Any], control: str) -> bool:
 
 def _choices(annotation: Any) -> Iterator[Mapping[str, Any]]:
     """Yield the valid results of type choices."""
-    if isinstance(annotation, dict):
-        results = annotation.get("result")
-    else:
-        results = None
+    results = annotation.get("result") if isinstance(annotation, dict) else None
     for result in results if isinstance(results, list) else ():
-        if isinstance(result, dict) and result.get("type") == "choices":
-            value = result.get("value")
-        else:
-            value = None
+        if not isinstance(result, dict) or result.get("type") != "choices":
+            continue
+        value = result.get("value")
         if isinstance(value, dict) and isinstance(value.get("choices"), list):
             yield result
 
@@ -106,11 +107,13 @@ class Annotators:
     another address.
 
     Args:
+        tasks: Tasks of an export.
+        where: Name of the file, for messages.
         known: Name by id, and by address after ADDRESS, from earlier imports; `names` has the new ones too.
         saved: Names of the people of the project.
 
     Raises:
-        DataError: One id has several e-mail addresses in the file.
+        DataError: If one id has several e-mail addresses in the file.
     """
 
     def __init__(
@@ -130,8 +133,8 @@ class Annotators:
         number, email = _person(annotation)
         email = email or self.emails.get(number, "")
         if email:
-            fresh = _name(email)
-            name = self.names.setdefault(ADDRESS + email.casefold(), self.saved.get(fresh.casefold(), fresh))
+            new_name = _name(email)
+            name = self.names.setdefault(ADDRESS + email.casefold(), self.saved.get(new_name.casefold(), new_name))
         else:
             name = self.names.get(number, _name(number or NOBODY))
         if number:
@@ -150,7 +153,7 @@ def _email_by_id(tasks: Sequence[Mapping[str, Any]], where: str) -> dict[str, st
     """Return the e-mail address of each id that has one.
 
     Raises:
-        DataError: For an id with several.
+        DataError: For an id with several addresses.
     """
     emails: dict[str, dict[str, str]] = {}
     for task in tasks:
@@ -174,13 +177,10 @@ def email_of(annotation: Any) -> str:
 
 def _person(annotation: Any) -> tuple[str, str]:
     """Return id and e-mail address of an annotator, empty texts if they are not known."""
-    if isinstance(annotation, dict):
-        who = annotation.get("completed_by")
-    else:
-        who = None
-    if isinstance(who, dict):
-        return _text(who.get("id")), _text(who.get("email"))
-    text = _text(who)
+    person = annotation.get("completed_by") if isinstance(annotation, dict) else None
+    if isinstance(person, dict):
+        return _text(person.get("id")), _text(person.get("email"))
+    text = _text(person)
     return ("", text) if "@" in text else (text, "")
 
 
@@ -192,5 +192,10 @@ def _text(value: Any) -> str:
     return spelled(str(value))
 
 
-def _name(who: str) -> str:
-    return "".join(letter for letter in f"{PREFIX} {who}" if letter.isprintable())[:MAX_NAME]
+def _name(person: str) -> str:
+    """Return the name of an imported annotator.
+
+    Args:
+        person: Id or e-mail address.
+    """
+    return "".join(letter for letter in f"{PREFIX} {person}" if letter.isprintable())[:MAX_NAME]

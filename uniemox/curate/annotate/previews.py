@@ -26,28 +26,40 @@ from uniemox.io.decoding.pool import DecoderPool
 from uniemox.io.files import open_regular, read_limited, write_file
 from uniemox.io.fonts import fitted
 from uniemox.io.images import MAX_BYTES, MinSides, encode_image
-from uniemox.serve.protocol import PIECE_BYTES
 
-# of previews
+# Longest side and JPEG quality of previews.
 MAX_SIDE_PX = 1024
 QUALITY = 85
+# Width and height of attention checks.
 CHECK_PX = (800, 600)
-PREVIEWS_AT_ONCE = 2  # decoding an image of 100 megapixels takes up to 1.6 GB
-RETRY_S = 60  # time until an unreadable image is tried again
+# Decoding an image of 100 megapixels takes up to 1.6 GB.
+PREVIEWS_AT_ONCE = 2
+# Time until an unreadable image is tried again.
+RETRY_S = 60
 IMAGE_HEADERS = {"Cache-Control": "private, max-age=86400, immutable"}
+PIECE_BYTES = 64 * 1024
+"""Bytes that are read at a time from a preview's file."""
 MISSING = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.EINVAL, errno.EFBIG)
 """Errors of files that are missing, or can never be shown: pipes, and files that are too large."""
 logger = logging.getLogger("uniemox.curate")
-_warn = lru_cache(logger.warning)  # logs each problem once
+# Logs each problem once.
+_warn = lru_cache(logger.warning)
 
 
-def preview_response(found: BinaryIO | bytes | None) -> Response:
-    """Return a response with a preview, as `Previews.of` returns it; None: an HTTPException."""
-    if found is None:
+def preview_response(preview: BinaryIO | bytes | None) -> Response:
+    """Return a response with a preview.
+
+    Args:
+        preview: Result of `Previews.of`.
+
+    Raises:
+        HTTPException: With status 404 if there is none.
+    """
+    if preview is None:
         raise HTTPException(404, "this image does not exist or can't be shown")
-    if isinstance(found, bytes):
-        return Response(found, media_type="image/jpeg", headers=IMAGE_HEADERS)
-    return _FileResponse(found)
+    if isinstance(preview, bytes):
+        return Response(preview, media_type="image/jpeg", headers=IMAGE_HEADERS)
+    return _FileResponse(preview)
 
 
 class _FileResponse(StreamingResponse):
@@ -59,7 +71,8 @@ class _FileResponse(StreamingResponse):
         self._file = file
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._file:  # also closes it when the client has gone
+        # The file is also closed when the client has gone.
+        with self._file:
             await super().__call__(scope, receive, send)
 
 
@@ -76,7 +89,8 @@ class Previews:
 
     def __init__(self, project: Project) -> None:
         self.project = project
-        self._turns = CapacityLimiter(PREVIEWS_AT_ONCE)  # not in the threads that all requests share
+        # Own threads, because decoding would block those that all requests share.
+        self._turns = CapacityLimiter(PREVIEWS_AT_ONCE)
         self._turn_of: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._retry_at: dict[Path, float] = {}
         self._decoders = DecoderPool(PREVIEWS_AT_ONCE)
@@ -89,7 +103,13 @@ class Previews:
         """Return an image's JPEG, longest side at most 1024 px, or its open file; None if missing or unreadable.
 
         It has no metadata: titles or search words would bias annotators. One person's previews are made one by one.
-        Raises HTTPException (503) if it can't be read now.
+
+        Args:
+            image: Number of the image.
+            person: Number of the person who asks.
+
+        Raises:
+            HTTPException: With status 503 if it can't be read now.
         """
         row = await to_thread.run_sync(self._row, image)
         if row is None:
@@ -98,12 +118,13 @@ class Previews:
             path = self.project.preview_path(row.sha256)
             if not os.path.exists(path):
                 async with self._turn_of[person]:
-                    made = await to_thread.run_sync(self._make, row, path, limiter=self._turns)
-                if made is not None:
-                    return made
-        except DataError as error:  # a link that leads out of the project
+                    preview = await to_thread.run_sync(self._make, row, path, limiter=self._turns)
+                if preview is not None:
+                    return preview
+        except DataError as error:
+            # A link leads out of the project.
             raise _unavailable(str(error)) from error
-        return await to_thread.run_sync(_opened, path)
+        return await to_thread.run_sync(_open_preview, path)
 
     def _row(self, image: int) -> Any:
         images = t.images.c
@@ -111,31 +132,34 @@ class Previews:
         return next(iter(self.project.rows(query.where(images.id.not_in(taken_down())))), None)
 
     def _make(self, row: Any, path: Path) -> bytes | None:
-        """Write a preview, and return it if it can't be saved."""
+        """Write a preview, and return it if it can't be saved; None if it is saved, or can't be made or shown."""
         if os.path.exists(path) or time.monotonic() < self._retry_at.get(path, 0):
             return None
         image = self.project.image_path(row.sha256, row.format)
-        made = _shrunk(image, self._decoders)
-        if made is None:
+        preview = _make_preview(image, self._decoders)
+        if preview is None:
             self._retry_at[path] = time.monotonic() + RETRY_S
             return None
-        with suppress(DataError):  # a full disk
-            write_file(path, made)
-        is_shown = False
-        try:  # a takedown is in the database before it deletes files
-            is_shown = self._row(row.id) is not None
+        # On a full disk, the preview is sent without being saved.
+        with suppress(DataError):
+            write_file(path, preview)
+        # A takedown that began meanwhile is in the database, and may have deleted files before this one was written.
+        may_be_shown = False
+        try:
+            may_be_shown = self._row(row.id) is not None
         finally:
-            if not is_shown:
+            if not may_be_shown:
                 try:
                     path.unlink(missing_ok=True)
                 except OSError as error:
                     _check_missing(error)
-        if os.path.exists(path) or not is_shown:
+        if os.path.exists(path) or not may_be_shown:
             return None
-        return made
+        return preview
 
 
-def _opened(path: Path) -> BinaryIO | None:
+def _open_preview(path: Path) -> BinaryIO | None:
+    """Open a preview's file; None if it is missing, a link, or too large."""
     try:
         file = open_regular(path)
     except OSError as error:
@@ -147,12 +171,18 @@ def _opened(path: Path) -> BinaryIO | None:
     return None
 
 
-def _shrunk(path: Path, decoders: DecoderPool) -> bytes | None:
+def _make_preview(path: Path, decoders: DecoderPool) -> bytes | None:
+    """Return an image as a JPEG of bounded size without metadata; None if it is missing or unreadable.
+
+    Raises:
+        HTTPException: With status 503 if it can't be read now.
+    """
     try:
         image, _ = decoders.decode(read_limited(path, MAX_BYTES), "image", shrink=MinSides(long_px=MAX_SIDE_PX))
     except ImageError:
         return None
-    except (OSError, RuntimeError) as error:  # RuntimeError: the decoder does not start
+    # RuntimeError: the decoder does not start.
+    except (OSError, RuntimeError) as error:
         if isinstance(error, FileNotFoundError) and not path.parent.is_dir():
             raise _unavailable(f"{path.parent} is missing") from error
         _check_missing(error)
@@ -162,7 +192,11 @@ def _shrunk(path: Path, decoders: DecoderPool) -> bytes | None:
 
 
 def _check_missing(error: OSError | RuntimeError) -> None:
-    """Do nothing for the errors in MISSING. Raises HTTPException (503) for others, such as too many open files."""
+    """Do nothing for the errors in MISSING.
+
+    Raises:
+        HTTPException: With status 503 for other errors, such as too many open files.
+    """
     if getattr(error, "errno", None) not in MISSING:
         raise _unavailable(str(getattr(error, "strerror", None) or error)) from error
 

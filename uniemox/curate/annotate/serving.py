@@ -4,18 +4,23 @@ import gc
 import re
 import socket
 
+import uvicorn
+
 from uniemox.curate.annotate import access
 from uniemox.curate.annotate.web import create_app
 from uniemox.curate.project import Project
 from uniemox.errors import ConfigError, DataError
 from uniemox.io.files import read_limited, write_file
 from uniemox.serve.config import ServeConfig
-from uniemox.serve.protocol import Server
+from uniemox.serve.server import create_server
 
 MAX_CONNECTIONS = 4000
-"""Maximum number of open connections; two hundred browsers keep up to six each."""
-OTHER_FILES = 200  # files that the process may open besides its connections, and a preview for each
-MAX_FILES = 2 * MAX_CONNECTIONS + OTHER_FILES  # file limit of the process
+"""Maximum number of open connections; more get status 503. Two hundred browsers keep up to six each."""
+# Files that the process may open besides its connections, and a preview for each.
+OTHER_FILES = 200
+# File limit of the process.
+MAX_FILES = 2 * MAX_CONNECTIONS + OTHER_FILES
+# File of a project with the address of its pages.
 ADDRESS = "address.txt"
 DEFAULT_ADDRESS = "http://127.0.0.1:8790"
 
@@ -65,34 +70,45 @@ def served_at(project: Project) -> str:
     return text
 
 
-def server(project: Project, sock: socket.socket, address: str | None = None) -> Server:
+def server(project: Project, sock: socket.socket, address: str | None = None) -> uvicorn.Server:
     """Return a server that is not running yet.
 
     Args:
-        address: Of the pages if there is a proxy in front of this server, such as https://curate.example.org.
+        project: Project to serve.
+        sock: Socket that listens.
+        address: Address of the pages behind a proxy, such as https://curate.example.org; None: that of the socket.
 
     Raises:
         ConfigError: If people could not open the pages.
     """
     base = base_address(sock, address)
-    if address:
-        addresses = [base]
-    else:
-        addresses = [base, base.replace("127.0.0.1", "localhost")]
+    addresses = [base] if address else [base, base.replace("127.0.0.1", "localhost")]
     max_connections = min(MAX_CONNECTIONS, max(1, (_file_limit() - OTHER_FILES) // 2))
     limits = ServeConfig(read_timeout_s=access.READ_TIMEOUT_S, max_connections=max_connections)
-    return Server(create_app(project, addresses), limits, keep_alive_s=75, shutdown_s=None, proxy_headers=True)
+    return create_server(
+        create_app(project, addresses),
+        limits,
+        keep_alive_s=75,
+        # Time for the body of a request, and for the client to read the response.
+        shutdown_s=int(2 * access.READ_TIMEOUT_S) + 1,
+        proxy_headers=True,
+    )
 
 
 def serve(project: Project, sock: socket.socket, address: str | None = None) -> None:
     """Serve until SIGINT or SIGTERM; received answers are written before it ends."""
     _file_limit(raise_it=True)
-    gc.freeze()  # see uniemox.serve.app.serve
+    # As uniemox.serve.app.serve does: the collector skips all objects made at the start.
+    gc.freeze()
     server(project, sock, address).run(sockets=[sock])
 
 
 def _file_limit(*, raise_it: bool = False) -> int:
-    """Return the number of files that this process may open.  raise_it: first raise it to MAX_FILES if allowed."""
+    """Return the number of files that this process may open.
+
+    Args:
+        raise_it: First raise the number to MAX_FILES if that is allowed.
+    """
     try:
         import resource  # noqa: PLC0415 - Windows has neither the module nor such a limit
     except ImportError:

@@ -12,7 +12,8 @@ from uniemox.curate import tables as t
 from uniemox.curate.plan import Rule
 from uniemox.curate.project import LEFT_OUT, NONE, SKIP, Project, current, pool, searched_labels
 
-OWNER_SAYS = "the owner's verdict"  # a reason
+# Reason of a verdict that overrides the rule.
+OWNER_SAYS = "the owner's verdict"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def read_answers(project: Project) -> LatestAnswers:
         by_picture[row.picture_id][row.name] = row.label
         if row.content:
             details[row.picture_id][row.name] = json.loads(row.content)
-    people = tuple(sorted({name for said in by_picture.values() for name in said}))
+    people = tuple(sorted({name for labels in by_picture.values() for name in labels}))
     return LatestAnswers(people, dict(by_picture), dict(details))
 
 
@@ -93,24 +94,24 @@ def decide(
     """Return the verdict on every answered image.
 
     Args:
+        answers: Latest answers to each image.
         searched: Labels whose keywords found an image.
         judged: The owner's decision, a label or none; it overrides rules.
+        min_answers: Minimum number of answers that a rule needs.
         rule: `both` is the paper's. It keeps an image if all annotators name the same label and the image was searched
             for it, or for no label. `majority` keeps the label that more than half name. `soft` keeps every image with
             its shares, under the most frequent label, except ties.
     """
     decided = {}
-    for image, said in answers.by_picture.items():
-        labels = list(said.values())
-        more = answers.details.get(image, {})
-        shares = shares_of([more.get(name, {}).get("labels", (label,)) for name, label in said.items()])
+    for image, label_by_name in answers.by_picture.items():
+        labels = list(label_by_name.values())
+        details = answers.details.get(image, {})
+        shares = shares_of([details.get(name, {}).get("labels", (label,)) for name, label in label_by_name.items()])
         if image in judged:
-            if judged[image] == NONE:
-                label = None
-            else:
-                label = judged[image]
-            own = {} if label is None else {label: 1.0}
-            decided[image] = Verdict(label, shares or own, OWNER_SAYS)
+            label = None if judged[image] == NONE else judged[image]
+            # Without a label from any annotator, the owner's is the only one.
+            owners_share = {} if label is None else {label: 1.0}
+            decided[image] = Verdict(label, shares or owners_share, OWNER_SAYS)
         elif len(labels) < min_answers:
             decided[image] = Verdict(None, shares, f"only {len(labels)} of {min_answers} answers")
         else:
@@ -142,8 +143,8 @@ def shares_of(answers: Sequence[Sequence[str]]) -> dict[str, float]:
         for label in labels:
             if label != NONE:
                 parts[label] += 1 / len(labels)
-    whole = sum(parts.values())
-    return {label: part / whole for label, part in sorted(parts.items())}
+    total = sum(parts.values())
+    return {label: part / total for label, part in sorted(parts.items())}
 
 
 def _apply(rule: Rule, labels: Sequence[str], searched: set[str]) -> tuple[str | None, str]:
@@ -160,8 +161,8 @@ def _apply(rule: Rule, labels: Sequence[str], searched: set[str]) -> tuple[str |
         return top, "all agree"
     if rule == "majority":
         if times * 2 > len(labels):
-            return (top, "majority")
-        return (None, "no majority")
+            return top, "majority"
+        return None, "no majority"
     named = Counter(label for label in labels if label != NONE).most_common()
     if not named or (len(named) > 1 and named[0][1] == named[1][1]):
         return None, "a tie"

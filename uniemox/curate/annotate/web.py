@@ -26,17 +26,19 @@ from uniemox.curate.project import NONE, Change, Project, append, current, leave
 from uniemox.curate.status import status
 from uniemox.errors import UnavailableError, UniemoxError
 
-PAGES = {  # file and media type by path; nothing else of the disk is served
+# File and media type by path; no other files are served.
+PAGES = {
     **{f"/{name}": (f"{name}.html", "text/html") for name in ("annotate", "join", "status", "screen", "judge")},
     **{f"/{name}.js": (f"{name}.js", "text/javascript") for name in ("curate", "annotate")},
     "/words.json": ("words.json", "application/json"),
     "/curate.css": ("curate.css", "text/css"),
 }
-# of one request
+# Maximum numbers in one request.
 MAX_TASKS = 60
 MAX_ANSWERS = 500
 MAX_CHANGES = 500
-GRID_SIZE = 48  # images of one page of the owner's grid
+# Number of images on one page of the owner's grid.
+GRID_SIZE = 48
 RowInPath = Annotated[int, fastapi.Path(ge=1, lt=MAX_ROWS)]
 RowInQuery = Annotated[int, Query(ge=0, lt=MAX_ROWS)]
 
@@ -83,7 +85,8 @@ def create_app(project: Project, addresses: Sequence[str]) -> FastAPI:
     """Create the application.
 
     Args:
-        addresses: Of its pages, such as http://127.0.0.1:8000; requests for others are refused.
+        project: Project that it serves.
+        addresses: Addresses of its pages, such as http://127.0.0.1:8000; requests for others are refused.
     """
 
     @asynccontextmanager
@@ -120,7 +123,8 @@ def create_app(project: Project, addresses: Sequence[str]) -> FastAPI:
 async def _invalid(request: Request, error: Exception) -> Response:
     """Describe ten errors without the value, which JSON may not be able to represent: NaN, or half a character."""
     assert isinstance(error, RequestValidationError)
-    sentence = "; ".join(f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors()[:10])
+    problems = error.errors()[:10]
+    sentence = "; ".join(f"{'.'.join(map(str, problem['loc'][1:]))}: {problem['msg']}" for problem in problems)
     return JSONResponse({"detail": sentence.encode("ascii", "backslashreplace").decode()}, 422)
 
 
@@ -167,9 +171,8 @@ def _add_session_routes(app: FastAPI) -> None:
     def me(person: Anybody) -> Response:
         answered, total = app.state.assigner.count(person.id)
         user = {"project": project_id, "id": person.id, "name": person.name, "role": person.role, "csrf": person.csrf}
-        plan = project.plan
-        more = {"labels": plan.labels, "kind": plan.kind, "styles": plan.styles, "answered": answered, "total": total}
-        return JSONResponse({**user, **more})
+        plan = {"labels": project.plan.labels, "kind": project.plan.kind, "styles": project.plan.styles}
+        return JSONResponse({**user, **plan, "answered": answered, "total": total})
 
 
 def _add_annotator_routes(app: FastAPI) -> None:
@@ -199,23 +202,22 @@ def _add_annotator_routes(app: FastAPI) -> None:
         row = await asyncio.to_thread(assigner.task_of, person.id, task)
         if row is None:
             raise HTTPException(404, "no image of yours")
-        data = draw_check(row.check_label) if row.check_label else await previews.of(row.picture_id, person.id)
-        return preview_response(data)
+        if row.check_label:
+            return preview_response(draw_check(row.check_label))
+        return preview_response(await previews.of(row.picture_id, person.id))
 
     @app.post("/api/answers")
-    async def answer(given: AnswersIn, person: Annotator) -> Response:
-        fits = [one for each in given.answers if (one := read_answer(each, project.plan.labels)) is not None]
-        claims = {one.task: one.suggested for one in fits if one.suggested}
-        if claims:
-            suggestions = await asyncio.to_thread(assigner.suggestions, person.id, claims)
-        else:
-            suggestions = {}
-        checked = [one.model_copy(update={"suggested": suggestions.get(one.task)}) for one in fits]
+    async def save_answers(sent: AnswersIn, person: Annotator) -> Response:
+        answers = [read_answer(value, project.plan.labels) for value in sent.answers]
+        valid = [answer for answer in answers if answer is not None]
+        # The server knows which suggestions it showed; a page could claim others.
+        claims = {answer.task: answer.suggested for answer in valid if answer.suggested}
+        suggestions = await asyncio.to_thread(assigner.suggestions, person.id, claims) if claims else {}
+        checked = [answer.model_copy(update={"suggested": suggestions.get(answer.task)}) for answer in valid]
         saved = await asyncio.wrap_future(app.state.writer.save(person.id, checked))
-        ids = [one["id"] for one in given.answers if has_id(one)]
-        return JSONResponse(
-            {"saved": [one for one in ids if one in saved], "refused": [one for one in ids if one not in saved]}
-        )
+        ids = [value["id"] for value in sent.answers if has_id(value)]
+        refused = [number for number in ids if number not in saved]
+        return JSONResponse({"saved": [number for number in ids if number in saved], "refused": refused})
 
     @app.get("/api/answers")
     def own_answers(person: Annotator, limit: int = 20) -> Response:
@@ -228,7 +230,7 @@ def _add_owner_routes(app: FastAPI) -> None:
     previews: Previews = app.state.previews
 
     @app.get("/api/status")
-    def how_far(person: Owner) -> Response:
+    def progress(person: Owner) -> Response:
         return JSONResponse(status(project))
 
     @app.get("/api/grid")
@@ -236,7 +238,7 @@ def _add_owner_routes(app: FastAPI) -> None:
         return JSONResponse(_grid(project, shown, label, max(page, 0)))
 
     @app.get("/api/disputed")
-    def open_questions(person: Owner) -> Response:
+    def disputed_images(person: Owner) -> Response:
         images = [row.picture_id for row in project.rows(disputed())]
         answers: dict[int, list[str]] = {image: [] for image in images[:GRID_SIZE]}
         for row in project.rows(counted_answers().where(t.tasks.c.picture_id.in_(answers))):
@@ -249,20 +251,20 @@ def _add_owner_routes(app: FastAPI) -> None:
         return preview_response(await previews.of(image, person.id))
 
     @app.post("/api/changes")
-    def change(given: ChangesIn, person: Owner) -> Response:
-        changes = [_checked(project, one) for one in given.changes]
-        note = ", ".join(sorted({f"{one.field} {one.value or 'none'}" for one in changes}))
+    def save_changes(sent: ChangesIn, person: Owner) -> Response:
+        changes = [_checked(project, change) for change in sent.changes]
+        note = ", ".join(sorted({f"{change.field} {change.value or 'none'}" for change in changes}))
         with project.store.write() as connection:
-            ids = set(connection.scalars(select(t.images.c.id).where(t.images.c.id.in_(c.picture for c in changes))))
-            if not {one.picture for one in changes} <= ids:
+            images = {change.picture for change in changes}
+            if set(connection.scalars(select(t.images.c.id).where(t.images.c.id.in_(images)))) != images:
                 raise HTTPException(404, "an image does not exist")
             batch = append(connection, actor=person.name, step="by hand", note=note, changes=changes)
         return JSONResponse({"batch": batch})
 
     @app.post("/api/undo")
-    def undo_batch(given: BatchIn, person: Owner) -> Response:
+    def undo_batch(sent: BatchIn, person: Owner) -> Response:
         with _refused(409), project.store.write() as connection:
-            batch = undo(connection, given.batch, actor=person.name)
+            batch = undo(connection, sent.batch, actor=person.name)
         return JSONResponse({"batch": batch})
 
 
@@ -270,22 +272,22 @@ def _add_people_routes(app: FastAPI) -> None:
     project: Project = app.state.project
 
     @app.post("/api/people")
-    def invite_somebody(given: NameIn, person: Owner) -> Response:
+    def invite_annotator(sent: NameIn, person: Owner) -> Response:
         with _refused(422):
-            return JSONResponse({"path": f"/join#{access.invite(project, given.name)}"})
+            return JSONResponse({"path": f"/join#{access.invite(project, sent.name)}"})
 
     @app.post("/api/people/leave-out")
-    def count_no_more(given: NameIn, person: Owner) -> Response:
+    def leave_out_annotator(sent: NameIn, person: Owner) -> Response:
         with _refused(404), project.store.write() as connection:
-            batch = leave_out(connection, given.name, actor=person.name)
+            batch = leave_out(connection, sent.name, actor=person.name)
         return JSONResponse({"batch": batch})
 
     @app.post("/api/people/revoke")
-    def end_access(given: NameIn, person: Owner) -> Response:
-        if given.name == person.name:
+    def end_access(sent: NameIn, person: Owner) -> Response:
+        if sent.name == person.name:
             raise HTTPException(409, "you can't end your own access; leave instead")
         with _refused(404):
-            access.revoke(project, given.name)
+            access.revoke(project, sent.name)
         return JSONResponse({})
 
 
@@ -300,18 +302,19 @@ def _refused(status_code: int) -> Iterator[None]:
         raise HTTPException(status_code, str(error)) from error
 
 
-def _checked(project: Project, given: ChangeIn) -> Change:
-    """Return a change if its value is allowed. Raises HTTPException otherwise."""
-    values = {"screen": ("keep", "drop"), "style": ("", *project.plan.styles), "verdict": (*project.plan.labels, NONE)}[
-        given.field
-    ]
-    if given.value not in values:
-        raise HTTPException(422, f"{given.field} must be one of {', '.join(values)}")
-    if (given.field, given.value) == ("screen", "drop"):
-        reason = "mismatch: by hand"
-    else:
-        reason = "by hand"
-    return Change(given.picture, given.field, given.value, reason)
+def _checked(project: Project, sent: ChangeIn) -> Change:
+    """Return the decision of a request.
+
+    Raises:
+        HTTPException: With status 422 if its value is not allowed.
+    """
+    plan = project.plan
+    allowed = {"screen": ("keep", "drop"), "style": ("", *plan.styles), "verdict": (*plan.labels, NONE)}
+    values = allowed[sent.field]
+    if sent.value not in values:
+        raise HTTPException(422, f"{sent.field} must be one of {', '.join(values)}")
+    is_drop = (sent.field, sent.value) == ("screen", "drop")
+    return Change(sent.picture, sent.field, sent.value, "mismatch: by hand" if is_drop else "by hand")
 
 
 def _grid(project: Project, decision: str, label: str, page: int) -> dict[str, Any]:

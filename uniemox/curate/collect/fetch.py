@@ -22,17 +22,22 @@ from urllib.robotparser import RobotFileParser
 from uniemox.curate.collect.config import AGENT, CollectConfig
 from uniemox.io.http_client import back_off, host_of, retry_after, timed_response
 
-MAX_LOST = 5  # consecutive addresses of a host that fail every time before the run gives the host up
-MAX_RULES_KB = 500  # the part of a larger robots.txt that the standard requires to read
+# Number of consecutive addresses that fail after all tries, until the run gives their host up.
+MAX_FAILED_ADDRESSES = 5
+# Part of a larger robots.txt that the standard requires to read (RFC 9309, 2.5).
+MAX_RULES_KB = 500
 PORTS = {"http": 80, "https": 443}
 REDIRECTS = (301, 302, 303, 307, 308)
-LATER = (408, 425, 429, 500, 502, 503, 504)  # answers after which another try may help
-BLOCK = 64 * 1024
+# Status codes after which another try may help.
+TEMPORARY = (408, 425, 429, 500, 502, 503, 504)
+BLOCK_BYTES = 64 * 1024
 # IANA assigns only 2000::/3; fec0::/10, ::/96, 64:ff9b:1::/48 and the like lead into private networks.
 UNICAST = ipaddress.ip_network("2000::/3")
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
-NOT_PUBLIC = tuple(map(ipaddress.ip_network, ("3fff::/20", "192.88.99.0/24")))  # which older Pythons call global
-SAFE = "%/:?#[]@!$&'()*+,;=~-._|{}^`<>\\\""  # ASCII characters that stay unchanged
+# Reserved networks that older versions of Python call global.
+NOT_PUBLIC = tuple(map(ipaddress.ip_network, ("3fff::/20", "192.88.99.0/24")))
+# ASCII characters that stay unchanged in an address.
+SAFE = "%/:?#[]@!$&'()*+,;=~-._|{}^`<>\\\""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,20 +76,24 @@ def get_once(address: str, config: CollectConfig, deadline: float | None = None)
     name that changes its address in between has no effect.
 
     Args:
-        deadline: Of time.monotonic(); None: timeout_s from now.
+        address: Address of a file.
+        config: Limits of the request.
+        deadline: Time by time.monotonic() at which the request ends; None: timeout_s from now.
     """
     if deadline is None:
         deadline = time.monotonic() + config.timeout_s
     try:
-        return _one_hop(address, config, deadline)
+        return _request(address, config, deadline)
     except FetchError as failure:
-        return failure.with_traceback(None)  # its frames hold the data
+        # The frames of the traceback would keep the data in memory.
+        return failure.with_traceback(None)
     except (OSError, http.client.HTTPException, ValueError) as error:
         if isinstance(error, TimeoutError):
             return FetchError(f"not done within {config.timeout_s:g} s", may_pass=True)
-        if isinstance(error, ValueError) and not isinstance(error, OSError):  # a certificate's error is both
-            return FetchError(f"not an address ({_words(error)})")
-        return FetchError(f"no connection, or cut off: {_words(error)}", may_pass=True)
+        # A certificate's error is both.
+        if isinstance(error, ValueError) and not isinstance(error, OSError):
+            return FetchError(f"not an address ({_reason(error)})")
+        return FetchError(f"no connection, or cut off: {_reason(error)}", may_pass=True)
 
 
 class Robots:
@@ -103,7 +112,8 @@ class Robots:
         try:
             parts = urlsplit(address)
         except ValueError:
-            return None  # the download will report that it is no address
+            # The download will report that it is no address.
+            return None
         host = parts.scheme, parts.netloc
         with self._lock:
             rules = self._rules.get(host)
@@ -114,7 +124,8 @@ class Robots:
             rules = RobotFileParser()
             data = result if isinstance(result, bytes) else b""
             if len(data) == self.config.max_bytes:
-                data = data.rpartition(b"\n")[0]  # drops a cut last line, whose shorter path would forbid more
+                # The last line is cut; its shorter path would forbid more.
+                data = data.rpartition(b"\n")[0]
             rules.parse(data.decode("utf-8", "ignore").splitlines())
             with self._lock:
                 self._rules[host] = rules
@@ -123,36 +134,47 @@ class Robots:
         return FetchError("robots.txt of its host forbids it")
 
 
-def _one_hop(address: str, config: CollectConfig, deadline: float) -> bytes | Redirect:
+def _request(address: str, config: CollectConfig, deadline: float) -> bytes | Redirect:
+    """Send one request to a checked IP address.
+
+    Raises:
+        FetchError: For an address that may not be fetched, and for an answer without the file.
+        OSError: If the connection fails.
+    """
     scheme, host, port, path = _parts(address)
-    connection = _Pinned(_checked_ip(host, port, config), host, port, scheme == "https", deadline)
+    connection = _PinnedConnection(_checked_ip(host, port, config), host, port, scheme == "https", deadline)
+    headers = {"User-Agent": config.user_agent, "Accept-Encoding": "identity", "Accept": "*/*", "Connection": "close"}
     try:
-        own = {"User-Agent": config.user_agent, "Accept-Encoding": "identity", "Accept": "*/*", "Connection": "close"}
-        connection.request("GET", path, headers=own)
+        connection.request("GET", path, headers=headers)
         response = connection.getresponse()
         if response.status in REDIRECTS and response.headers.get("Location"):
             return Redirect(urljoin(address, _quoted(response.headers["Location"])))
         if response.status != 200:
             raise FetchError(
                 f"answered {response.status}",
-                may_pass=response.status in LATER,
+                may_pass=response.status in TEMPORARY,
                 wait_s=retry_after(response.headers.get("Retry-After")),
             )
         if response.headers.get("Content-Encoding", "identity") not in ("", "identity"):
             raise FetchError(f"came as {response.headers['Content-Encoding'][:40]!r}, which was not asked for")
-        return _body(response, config)
+        return _read_body(response, config)
     finally:
         connection.close()
 
 
-def _body(response: http.client.HTTPResponse, config: CollectConfig) -> bytes:
+def _read_body(response: http.client.HTTPResponse, config: CollectConfig) -> bytes:
+    """Return the body of a response.
+
+    Raises:
+        FetchError: If it is too large or cut off.
+    """
     length = response.headers.get("Content-Length", "")
     limit = config.max_bytes
     if length.isdigit() and int(length) > limit and not config.takes_part:
         raise FetchError(f"{int(length):,} bytes, more than the {limit:,} that are taken")
     parts = []
     size = 0
-    while block := response.read1(BLOCK):
+    while block := response.read1(BLOCK_BYTES):
         parts.append(block)
         size += len(block)
         if size > limit and config.takes_part:
@@ -168,15 +190,12 @@ def _parts(address: str) -> tuple[str, str, int, str]:
     """Return scheme, host, port and path of an address.
 
     Raises:
-        FetchError: For one that is not fetched.
+        FetchError: If it is no address, has another scheme than http and https, no host, or a password.
     """
     try:
         parts = urlsplit(_quoted(address))
         port = parts.port or PORTS.get(parts.scheme, 0)
-        if parts.hostname:
-            host = (parts.hostname or "").encode("idna").decode("ascii")
-        else:
-            host = ""
+        host = (parts.hostname or "").encode("idna").decode("ascii")
     except (ValueError, UnicodeError) as error:
         raise FetchError(f"not an address ({error})") from None
     if parts.scheme not in PORTS:
@@ -195,7 +214,7 @@ def _checked_ip(host: str, port: int, config: CollectConfig) -> str:
     try:
         rows = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise FetchError(f"{host} has no address ({_words(error)})", may_pass=True) from None
+        raise FetchError(f"{host} has no address ({_reason(error)})", may_pass=True) from None
     ips = [str(row[4][0]) for row in rows]
     if f"{host}:{port}" not in config.private_hosts:
         private = [ip for ip in ips if not is_public(ip)]
@@ -222,7 +241,7 @@ def is_public(ip: str) -> bool:
     return address.is_global and not address.is_multicast and not any(address in network for network in NOT_PUBLIC)
 
 
-class _Pinned(http.client.HTTPConnection):
+class _PinnedConnection(http.client.HTTPConnection):
     """A connection to one checked IP address, even if the name now resolves to another."""
 
     def __init__(self, ip: str, host: str, port: int, is_secure: bool, deadline: float) -> None:
@@ -239,7 +258,8 @@ class _Pinned(http.client.HTTPConnection):
         """Connect to the IP address; the certificate must be that of the name."""
         self.sock = socket.create_connection((self.ip, self.to_port), self.timeout)
         if self.is_secure:
-            self.sock.settimeout(max(0.01, self.deadline - time.monotonic()))  # for all of the handshake
+            # The time limit is for the complete handshake.
+            self.sock.settimeout(max(0.01, self.deadline - time.monotonic()))
             self.sock = ssl.create_default_context().wrap_socket(self.sock, server_hostname=self.host)
 
 
@@ -251,7 +271,7 @@ def _quoted(address: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc, path, query, ""))
 
 
-def _words(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     return (str(error) or type(error).__name__)[:200]
 
 
@@ -271,13 +291,17 @@ def fetch_all(
 ) -> Generator[tuple[Download, Any], None, None]:
     """Run every job and yield each result when it is done, hosts in turn.
 
+    A generator that is closed early waits for running jobs and starts no other.
+
     Args:
-        work: Runs in a thread. If it returns a temporary FetchError, the job is tried again later, while other hosts
-            continue. If it returns another job, that job joins the end of its host's queue. Stopped early, it waits for
-            running jobs and starts no other.
+        jobs: Addresses to fetch.
+        work: Function that fetches one, called in threads. If it returns a temporary FetchError, the job is tried again
+            later, while other hosts continue. If it returns another job, that job joins the end of its host's queue.
+        config: Limits of rate, workers and tries.
     """
     hosts: dict[str, _Host] = defaultdict(_Host)
-    idle: list[tuple[float, str]] = []  # a heap: the time from which a host without a running request may be asked
+    # Heap of hosts without a running request: the time from which each may be asked, and its name.
+    idle: list[tuple[float, str]] = []
 
     def add(job: Download) -> None:
         name = host_of(job.address)
@@ -296,7 +320,8 @@ def fetch_all(
             while idle and len(running) < config.workers and idle[0][0] <= now:
                 name = heapq.heappop(idle)[1]
                 job, failures = hosts[name].queue.popleft()
-                hosts[name].next_at = now + (1 / config.rate if name else 0)  # local files have no host
+                # Local files have no host.
+                hosts[name].next_at = now + (1 / config.rate if name else 0)
                 running[pool.submit(work, job)] = name, job, failures
             can_start = bool(idle) and len(running) < config.workers
             pause = max(0.0, idle[0][0] - now) if can_start else None
@@ -308,9 +333,10 @@ def fetch_all(
                 host = hosts[name]
                 result = future.result()
                 if isinstance(result, FetchError) and result.may_pass:
-                    yield from ((one, result) for one in host.failed(job, failures + 1, result, config))
+                    given_up = host.record_failure(job, failures + 1, result, config)
+                    yield from ((failed_job, result) for failed_job in given_up)
                 else:
-                    host.lost = 0
+                    host.failed_addresses = 0
                     if isinstance(result, Download) and (reason := hosts[host_of(result.address)].given_up):
                         yield result, reason
                     elif isinstance(result, Download):
@@ -326,13 +352,22 @@ def fetch_all(
 
 @dataclass(slots=True)
 class _Host:
-    queue: deque[tuple[Download, int]] = field(default_factory=deque)  # jobs and how often each one failed
-    next_at: float = 0.0
-    lost: int = 0  # consecutive addresses that were given up
-    given_up: FetchError | None = None  # the reason, if it gets no more requests in this run
-    is_listed: bool = False  # it has a running request, or waits for its turn
+    """State of a host during a run."""
 
-    def failed(self, job: Download, failures: int, failure: FetchError, config: CollectConfig) -> list[Download]:
+    queue: deque[tuple[Download, int]] = field(default_factory=deque)
+    """Jobs, and the number of failures of each."""
+    next_at: float = 0.0
+    """Time by time.monotonic() from which it may be asked."""
+    failed_addresses: int = 0
+    """Number of consecutive addresses that were given up."""
+    given_up: FetchError | None = None
+    """Reason, if it gets no more requests in this run."""
+    is_listed: bool = False
+    """True if it has a running request, or waits for its turn."""
+
+    def record_failure(
+        self, job: Download, failures: int, failure: FetchError, config: CollectConfig
+    ) -> list[Download]:
         """Return the jobs that are given up: none if this one is tried again, all if the host is given up."""
         pause_s = max(back_off(failures, config.first_wait_s), failure.wait_s or 0.0)
         self.next_at = time.monotonic() + pause_s
@@ -340,10 +375,10 @@ class _Host:
         if failures < config.tries and not too_long:
             self.queue.append((job, failures))
             return []
-        self.lost += 1
-        lost = [job]
-        if too_long or self.lost >= MAX_LOST:
-            lost += [waiting for waiting, _ in self.queue]
+        self.failed_addresses += 1
+        jobs = [job]
+        if too_long or self.failed_addresses >= MAX_FAILED_ADDRESSES:
+            jobs += [waiting for waiting, _ in self.queue]
             self.queue.clear()
             self.given_up = failure
-        return lost
+        return jobs

@@ -25,12 +25,11 @@ from uniemox.io.images import open_image
 from uniemox.io.progress import Progress, silent
 from uniemox.io.raw_preview import is_raw
 
-# candidates in one transaction
-OFFERED_AT_ONCE = 500
-FETCHED_AT_ONCE = 50
+# Candidates of one transaction. Of downloads, as many may be lost if the process is killed.
+CANDIDATES_PER_SEARCH = 500
+CANDIDATES_PER_FETCH = 50
 
-
-Kept = dict[str, Any]
+SavedImage = dict[str, Any]
 """Row of tables.images for an image whose file has been written."""
 
 
@@ -44,8 +43,13 @@ def search(
     Returns:
         One line per source that failed; all others are searched.
     """
-    words = [(label, word) for label in project.plan.labels for word in project.plan.keywords[label]]
-    searches = [(source, *one) for source in sources for one in (words if source.is_searched else [(None, "")])]
+    keywords = [(label, keyword) for label in project.plan.labels for keyword in project.plan.keywords[label]]
+    searches: list[tuple[ImageSource, str | None, str]] = []
+    for source in sources:
+        if source.is_searched:
+            searches += [(source, label, keyword) for label, keyword in keywords]
+        else:
+            searches.append((source, None, ""))
     done = {(row.source, row.keyword, row.label): row.asked for row in project.rows(select(t.searches))}
     problems: dict[str, str] = {}
     for number, (source, label, keyword) in enumerate(searches):
@@ -56,8 +60,8 @@ def search(
         count = 0
         candidates = iter(source.offers(label, keyword, config.per_keyword))
         try:
-            while chunk := list(islice(candidates, OFFERED_AT_ONCE)):
-                _offer(project, source, chunk)
+            while chunk := list(islice(candidates, CANDIDATES_PER_SEARCH)):
+                _save_candidates(project, source, chunk)
                 count += len(chunk)
         except DataError as error:
             problems[source.name] = str(error)
@@ -70,13 +74,12 @@ def search(
     return list(problems.values())
 
 
-def _offer(project: Project, source: ImageSource, chunk: Sequence[Candidate]) -> None:
+def _save_candidates(project: Project, source: ImageSource, chunk: Sequence[Candidate]) -> None:
     """Save new candidates. The owner's folder or table also changes fields of known ones, except to empty values."""
-    fresh = {(one.address, one.keyword): asdict(one) for one in chunk}
-    query = select(t.candidates).where(
-        t.candidates.c.source == source.name, t.candidates.c.address.in_([one.address for one in chunk])
-    )
-    more = {"source": source.name, "state": "waiting", "found_at": time.time()}
+    fresh = {(candidate.address, candidate.keyword): asdict(candidate) for candidate in chunk}
+    addresses = [candidate.address for candidate in chunk]
+    query = select(t.candidates).where(t.candidates.c.source == source.name, t.candidates.c.address.in_(addresses))
+    state = {"source": source.name, "state": "waiting", "found_at": time.time()}
     with project.store.write() as connection:
         changed = []
         for row in connection.execute(query).mappings():
@@ -87,7 +90,7 @@ def _offer(project: Project, source: ImageSource, chunk: Sequence[Candidate]) ->
         if changed:
             connection.execute(update(t.candidates).where(t.candidates.c.id == bindparam("number")), changed)
         if fresh:
-            connection.execute(insert(t.candidates), [{**fields, **more} for fields in fresh.values()])
+            connection.execute(insert(t.candidates), [{**fields, **state} for fields in fresh.values()])
 
 
 def fetch(
@@ -101,7 +104,7 @@ def fetch(
     """Fetch every waiting candidate and keep the images; fetch images again whose files are missing.
 
     Args:
-        folders: Candidates on this machine are only read below them; a stranger's project could name any other file.
+        folders: Folders below which candidates on this machine are read; a stranger's project could name other files.
         retry: Also fetch candidates that failed for good, except those of images that were taken down.
 
     Returns:
@@ -109,7 +112,8 @@ def fetch(
     """
     missing = [{"number": number} for number in _missing(project)]
     with project.store.write() as connection:
-        if missing:  # a takedown may have deleted some of them meanwhile
+        if missing:
+            # The state is compared again, because a takedown may have deleted some of them meanwhile.
             is_meant = (t.candidates.c.id == bindparam("number")) & (t.candidates.c.state == "fetched")
             connection.execute(update(t.candidates).where(is_meant).values(state="waiting"), missing)
         if retry:
@@ -117,39 +121,42 @@ def fetch(
             connection.execute(update(t.candidates).where(is_failed).values(state="waiting", reason=""))
         follow_takedowns(connection)
     query = select(t.candidates.c.id, t.candidates.c.source, t.candidates.c.address, t.images.c.sha256)
-    query = query.outerjoin(t.images)  # those that were fetched before
+    # A candidate that was fetched before has an image, whose sha256 is compared.
+    query = query.outerjoin(t.images)
     rows = project.rows(query.where(t.candidates.c.state == "waiting").order_by(t.candidates.c.rank, t.candidates.c.id))
     roots = [folder.resolve() for folder in folders]
     allowed = [row for row in rows if row.source != "folder" or _is_below(_path_of(row.address), roots)]
     jobs = [Download(row.address, key=row) for row in allowed]
     counts = {"fetched": 0, "failed": 0, "waiting": len(rows) - len(allowed)}
-    ended: list[tuple[Download, Kept | FetchError]] = []
+    ended: list[tuple[Download, SavedImage | FetchError]] = []
     robots = Robots(config)
     try:
         with closing(fetch_all(jobs, lambda job: _fetch_one(project, job, config, robots), config)) as results:
             for number, result in enumerate(results, start=1):
                 ended.append(result)
-                if len(ended) >= FETCHED_AT_ONCE:
-                    _write_down(project, ended, counts)
+                if len(ended) >= CANDIDATES_PER_FETCH:
+                    _save_results(project, ended, counts)
                     ended = []
                 progress("fetching", number, len(jobs))
     finally:
-        _write_down(project, ended, counts)
+        _save_results(project, ended, counts)
     return counts
 
 
 def _missing(project: Project) -> list[int]:
-    """Return the candidates whose image file is missing; none if no folder of images is there: their drive may be away.
+    """Return the candidates whose image file is missing.
 
-    Images of a folder that can't be read are not missing.
+    Images of a folder that can't be read are not missing. If no folder can be read, none are: their drive may be away.
     """
     query = select(t.candidates.c.id, t.images.c.sha256).join(t.images).where(t.candidates.c.state == "fetched")
     rows = project.rows(query)
     walked = list(os.walk(project.folder / "pictures"))
-    read = {os.path.basename(folder) for folder, _, _ in walked[1:]}
-    unread = {name for _, folders, _ in walked for name in folders} - read
-    there = {os.path.splitext(name)[0] for _, _, files in walked for name in files}
-    return [row.id for row in rows if read and row.sha256[:2] not in unread and row.sha256 not in there]
+    read_folders = {os.path.basename(folder) for folder, _, _ in walked[1:]}
+    unread_folders = {name for _, folders, _ in walked for name in folders} - read_folders
+    present = {os.path.splitext(name)[0] for _, _, files in walked for name in files}
+    if not read_folders:
+        return []
+    return [row.id for row in rows if row.sha256[:2] not in unread_folders and row.sha256 not in present]
 
 
 def _path_of(address: str) -> Path:
@@ -159,11 +166,14 @@ def _path_of(address: str) -> Path:
 def _is_below(path: Path, roots: Sequence[Path]) -> bool:
     try:
         return any(path.resolve().is_relative_to(root) for root in roots)
-    except (OSError, ValueError, RuntimeError):  # a name that is too long, a zero byte, a loop of links
+    # The errors of a name that is too long, of a zero byte, and of a loop of links.
+    except (OSError, ValueError, RuntimeError):
         return False
 
 
-def _fetch_one(project: Project, job: Download, config: CollectConfig, robots: Robots) -> Kept | FetchError | Download:
+def _fetch_one(
+    project: Project, job: Download, config: CollectConfig, robots: Robots
+) -> SavedImage | FetchError | Download:
     """Send one request. A redirect becomes another job, so that its host's rules and rate apply."""
     result: bytes | Redirect | FetchError
     if job.key.source == "folder":
@@ -180,7 +190,8 @@ def _fetch_one(project: Project, job: Download, config: CollectConfig, robots: R
     if isinstance(result, FetchError):
         return result
     try:
-        if is_raw(result):  # a data set is published in formats that all browsers show
+        # A data set is published in formats that all browsers show.
+        if is_raw(result):
             return FetchError("a camera raw; save it as JPEG")
         image = open_image(result, "it")
         image_format = str(image.format)
@@ -193,38 +204,36 @@ def _fetch_one(project: Project, job: Download, config: CollectConfig, robots: R
     return {"sha256": sha256, "format": image_format, "bytes": len(result), "width": width, "height": height}
 
 
-def _write_down(project: Project, ended: Sequence[tuple[Download, Kept | FetchError]], counts: dict[str, int]) -> None:
-    """Save images and the states of candidates in one short transaction."""
+def _save_results(
+    project: Project, ended: Sequence[tuple[Download, SavedImage | FetchError]], counts: dict[str, int]
+) -> None:
+    """Save images and the states of candidates in one short transaction, and count the states."""
     if not ended:
         return
     now = time.time()
-    kept = {result["sha256"]: result for _, result in ended if not isinstance(result, FetchError)}
+    images = {result["sha256"]: result for _, result in ended if not isinstance(result, FetchError)}
     with project.store.write() as connection:
-        query = select(t.images.c.sha256, t.images.c.id).where(t.images.c.sha256.in_(kept))
+        query = select(t.images.c.sha256, t.images.c.id).where(t.images.c.sha256.in_(images))
         ids = {row.sha256: row.id for row in connection.execute(query)}
         taken = set(connection.scalars(taken_down()))
-        fresh = [{**result, "added_at": now} for sha256, result in kept.items() if sha256 not in ids]
+        fresh = [{**result, "added_at": now} for sha256, result in images.items() if sha256 not in ids]
         if fresh:
             connection.execute(insert(t.images), fresh)
             ids = {row.sha256: row.id for row in connection.execute(query)}
         for job, result in ended:
+            image: dict[str, int] = {}
+            reason = ""
             if isinstance(result, FetchError):
-                image = {}
-            else:
-                image = {"picture_id": ids[result["sha256"]]}
-            if isinstance(result, FetchError):
-                if result.may_pass:
-                    state = "waiting"
-                else:
-                    state = "failed"
+                state = "waiting" if result.may_pass else "failed"
                 reason = result.reason
             elif ids[result["sha256"]] in taken:
                 state = "failed"
                 reason = "taken down"
+                image = {"picture_id": ids[result["sha256"]]}
                 project.image_path(result["sha256"], result["format"]).unlink(missing_ok=True)
             else:
                 state = "fetched"
-                reason = ""
+                image = {"picture_id": ids[result["sha256"]]}
             counts[state] += 1
             of_candidate = update(t.candidates).where(t.candidates.c.id == job.key.id)
             connection.execute(of_candidate.values(state=state, reason=reason, fetched_at=now, **image))

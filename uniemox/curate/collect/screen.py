@@ -25,13 +25,14 @@ from uniemox.io.parallel import usable_cores
 from uniemox.io.progress import Progress, in_parts, silent
 from uniemox.labels import LabelSet
 
-ACTOR = "screen"  # of automatic decisions
+# Author of automatic decisions. A later screen changes only these.
+ACTOR = "screen"
 UNREAD = "can't be read now"
-# images between two transactions
-AT_ONCE = 512
-SCORED_AT_ONCE = 64
+# Images of one transaction. A model is slower than a scan, and less is lost when it is stopped.
+IMAGES_PER_SCAN = 512
+IMAGES_PER_PREDICTION = 64
 Scorer = Callable[[Sequence[Sample]], Sequence[Mapping[str, float] | None]]
-"""Returns a model's probabilities by label for each image, None for an unreadable one."""
+"""Function that returns a model's probabilities by label for each image, None for an unreadable one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +64,9 @@ def screen(
     Args:
         against: Test sets whose images must not be in the new data set; those of earlier calls count, unless it is
             empty.
-        score: Of a model.
-        model: Its name; scores of another model are replaced.
+        score: Function that returns a model's probabilities; None: saved scores stay.
+        model: Name of the model; scores of another model are replaced.
+        progress: Called with the work, the number of images that are done, and their total.
 
     Returns:
         The number of dropped images by reason, of kept ones under "kept", and of those that could not be read now,
@@ -74,23 +76,25 @@ def screen(
     if against is not None and not against:
         with project.store.write() as connection:
             connection.execute(t.benchmarks.delete())
-    unread = _look(project, progress) + sum(_look_at_benchmark(project, data, progress) for data in against or ())
+    unread = _scan_images(project, progress)
+    unread += sum(_scan_benchmark(project, data, progress) for data in against or ())
     if score is not None:
         _score(project, score, model, progress)
     progress("comparing", 0, 1)
-    seen = _scanned_images(project)
-    reasons, groups = _judge(seen, searched_labels(project), project.rows(select(t.benchmarks)), config)
+    images = _scanned_images(project)
+    reasons, groups = _judge(images, searched_labels(project), project.rows(select(t.benchmarks)), config)
     progress("comparing", 1, 1)
     with project.store.write() as connection:
         before = decisions(connection, "screen")
         is_ours = t.batches.c.actor == ACTOR
         automatic = set(connection.scalars(select(t.batches.c.id).where(is_ours)))
         changes = []
-        for one in seen:
-            old = before.get(one.id)
-            value, reason = ("drop", reasons[one.id]) if one.id in reasons else ("keep", "")
-            if old is None or (old.batch_id in automatic and (old.value, old.reason) != (value, reason)):
-                changes.append(Change(one.id, "screen", value, reason))
+        for image in images:
+            decision = before.get(image.id)
+            value, reason = ("drop", reasons[image.id]) if image.id in reasons else ("keep", "")
+            is_changed = decision is not None and (decision.value, decision.reason) != (value, reason)
+            if decision is None or (decision.batch_id in automatic and is_changed):
+                changes.append(Change(image.id, "screen", value, reason))
         append(connection, actor=ACTOR, step="screen", note=f"{len(changes)} images judged", changes=changes)
         if groups:
             numbers = [{"number": number, "id": image} for image, number in groups.items()]
@@ -108,10 +112,15 @@ def remembered_config(project: Project, min_side_px: int | None, min_score: floa
     Raises:
         ConfigError: For settings out of range.
     """
-    given = {"min_side_px": min_side_px, "min_score": min_score}
-    old = {"least_side_px": "min_side_px", "least_score": "min_score"}  # of projects before version 0.2
-    kept = {old.get(name, name): value for name, value in (project.store.setting("screen") or {}).items()}
-    config = ScreenConfig(**{**kept, **{name: value for name, value in given.items() if value is not None}})
+    # Projects before version 0.2 have other names.
+    new_names = {"least_side_px": "min_side_px", "least_score": "min_score"}
+    saved = project.store.setting("screen") or {}
+    values = {new_names.get(name, name): value for name, value in saved.items()}
+    if min_side_px is not None:
+        values["min_side_px"] = min_side_px
+    if min_score is not None:
+        values["min_score"] = min_score
+    config = ScreenConfig(**values)
     project.store.set("screen", asdict(config))
     return config
 
@@ -132,56 +141,67 @@ def _judge(
     Of near duplicates the largest stays, or the first of several largest.
 
     Args:
-        images: Of `_scanned_images`.
+        images: Rows that `_scanned_images` returns.
         labels: Searched labels by image.
-        benchmarks: Images to keep out.
+        benchmarks: Rows of images that must not be in the data set.
     """
     reasons: dict[int, str] = {}
-    by_hash = {one.sha256: f"{one.name}, {one.key}" for one in benchmarks}
-    for one in images:
-        if one.problem:
-            reasons[one.id] = f"unreadable: {one.problem}"
-        elif min(one.width, one.height) < config.min_side_px:
-            reasons[one.id] = f"too small: {one.width} x {one.height} px"
-        elif one.sha256 in by_hash:
-            reasons[one.id] = f"in a benchmark: {by_hash[one.sha256]}"
-        elif one.score is not None and one.score < config.min_score:
-            reasons[one.id] = f"mismatch: the model gives its label {one.score:.3f}"
-    readable = [one for one in images if one.thumb is not None]
-    tests = [one for one in benchmarks if one.thumb is not None]
-    thumbs = [np.frombuffer(one.thumb, np.uint8).reshape(THUMB, THUMB, 3) for one in (*readable, *tests)]
-    if thumbs:
-        numbers = near_groups(np.stack(thumbs)).tolist()
-    else:
-        numbers = []
-    in_tests = {number: f"{one.name}, {one.key}" for number, one in zip(numbers[len(readable) :], tests, strict=True)}
-    groups: dict[int, list[Any]] = defaultdict(list)
-    for number, one in zip(numbers, readable, strict=False):
-        groups[number].append(one)
+    by_hash = {benchmark.sha256: f"{benchmark.name}, {benchmark.key}" for benchmark in benchmarks}
+    for image in images:
+        if image.problem:
+            reasons[image.id] = f"unreadable: {image.problem}"
+        elif min(image.width, image.height) < config.min_side_px:
+            reasons[image.id] = f"too small: {image.width} x {image.height} px"
+        elif image.sha256 in by_hash:
+            reasons[image.id] = f"in a benchmark: {by_hash[image.sha256]}"
+        elif image.score is not None and image.score < config.min_score:
+            reasons[image.id] = f"mismatch: the model gives its label {image.score:.3f}"
+
+    groups, in_tests = _group_near_duplicates(images, benchmarks)
     for number, members in groups.items():
-        names = set().union(*(labels.get(one.id, ()) for one in members))
-        is_placeholder = sum(one.addresses for one in members) >= PLACEHOLDER_TIMES and len(names) >= PLACEHOLDER_LABELS
-        standing = [one for one in members if one.id not in reasons]
+        names = set().union(*(labels.get(image.id, ()) for image in members))
+        # Many addresses with one image, searched for as different labels, show "image not available".
+        addresses = sum(image.addresses for image in members)
+        is_placeholder = addresses >= PLACEHOLDER_TIMES and len(names) >= PLACEHOLDER_LABELS
+        candidates = [image for image in members if image.id not in reasons]
         if number in in_tests:
             reason = f"in a benchmark: {in_tests[number]}, nearly the same"
         elif is_placeholder:
             reason = f"placeholder: found under {', '.join(sorted(names))}"
-        elif standing:
-            best = max(standing, key=lambda one: (one.width * one.height, -one.id))
-            standing.remove(best)
+        elif candidates:
+            best = max(candidates, key=lambda image: (image.width * image.height, -image.id))
+            candidates.remove(best)
             reason = f"near duplicate: of image {best.id}"
-        reasons |= {one.id: reason for one in standing}
-    return reasons, {one.id: number for number, members in groups.items() for one in members}
+        reasons |= {image.id: reason for image in candidates}
+    return reasons, {image.id: number for number, members in groups.items() for image in members}
 
 
-def _look(project: Project, progress: Progress) -> int:
+def _group_near_duplicates(
+    images: Sequence[Any], benchmarks: Sequence[Any]
+) -> tuple[dict[int, list[Any]], dict[int, str]]:
+    """Return the readable images by group of near duplicates, and the name of a benchmark's image by group."""
+    readable = [image for image in images if image.thumb is not None]
+    tests = [benchmark for benchmark in benchmarks if benchmark.thumb is not None]
+    thumbs = [np.frombuffer(row.thumb, np.uint8).reshape(THUMB, THUMB, 3) for row in (*readable, *tests)]
+    numbers = near_groups(np.stack(thumbs)).tolist() if thumbs else []
+
+    groups: dict[int, list[Any]] = defaultdict(list)
+    for number, image in zip(numbers, readable, strict=False):
+        groups[number].append(image)
+    test_numbers = numbers[len(readable) :]
+    names = {number: f"{test.name}, {test.key}" for number, test in zip(test_numbers, tests, strict=True)}
+    return groups, names
+
+
+def _scan_images(project: Project, progress: Progress) -> int:
     """Scan new images, and return the number of those whose files can't be read now."""
     query = select(t.images.c.id, t.images.c.sha256, t.images.c.format)
     query = query.outerjoin(t.looks, t.looks.c.picture_id == t.images.c.id).where(t.looks.c.picture_id.is_(None))
     rows = project.rows(query.where(t.images.c.id.not_in(taken_down())).order_by(t.images.c.id))
     count = 0
-    with closing(DecoderPool(usable_cores())) as decoders:  # collected files may be crafted to block their decoder
-        for part in in_parts(rows, AT_ONCE, "looking at images", progress):
+    # Processes that can be ended, because collected files may be crafted to block their decoder.
+    with closing(DecoderPool(usable_cores())) as decoders:
+        for part in in_parts(rows, IMAGES_PER_SCAN, "looking at images", progress):
             scanned = [
                 {"picture_id": row.id, "problem": look.problem, "width": look.size[0], "height": look.size[1]}
                 | {"thumb": _bytes_of(look.thumb), "histogram": _bytes_of(look.histogram, "<f4")}
@@ -192,7 +212,8 @@ def _look(project: Project, progress: Progress) -> int:
             if scanned:
                 with project.store.write() as connection:
                     connection.execute(insert(t.looks), scanned)
-    with project.store.write() as connection:  # of images that were taken down meanwhile
+    # Images may have been taken down while they were scanned; their thumbnails must not stay.
+    with project.store.write() as connection:
         connection.execute(t.looks.delete().where(t.looks.c.picture_id.in_(taken_down())))
     return len(rows) - count
 
@@ -203,12 +224,12 @@ def _bytes_of(values: NDArray[Any] | None, dtype: str = "u1") -> bytes | None:
     return values.astype(dtype).tobytes()
 
 
-def _look_at_benchmark(project: Project, data: DataSet, progress: Progress) -> int:
+def _scan_benchmark(project: Project, data: DataSet, progress: Progress) -> int:
     """Scan new images of a test set, and return the number of those whose files can't be read now."""
     keys = {row.key for row in project.rows(select(t.benchmarks.c.key).where(t.benchmarks.c.name == data.name))}
     count = 0
     samples = list({sample.image_key: sample for sample in data.samples if sample.image_key not in keys}.values())
-    for part in in_parts(samples, AT_ONCE, f"scanning {data.name}", progress):
+    for part in in_parts(samples, IMAGES_PER_SCAN, f"scanning {data.name}", progress):
         rows = [
             {"name": data.name, "key": sample.image_key, "sha256": look.sha256, "thumb": _bytes_of(look.thumb)}
             for sample, look in zip(part, scan(part), strict=True)
@@ -224,11 +245,12 @@ def _look_at_benchmark(project: Project, data: DataSet, progress: Progress) -> i
 def scorer(model: str, labels: LabelSet, *, needs_all: bool = False) -> Scorer:
     """Return a function that gives a classifier's probabilities for images.
 
-    The returned function raises it at the first image if the model and `labels` have another kind of emotion, or no
-    label in common.
+    The returned function raises ConfigError at the first image if the model and `labels` have another kind of emotion,
+    or no label in common.
 
     Args:
-        model: As `uniemox.load` takes it.
+        model: Name of the model, as `uniemox.load` takes it.
+        labels: Labels of the project.
         needs_all: Require that the model has all labels.
 
     Raises:
@@ -264,7 +286,11 @@ def scorer(model: str, labels: LabelSet, *, needs_all: bool = False) -> Scorer:
 
 
 def samples_of(project: Project, rows: Sequence[Any]) -> list[Sample]:
-    """Return samples of images, keyed by id.  rows: with id, sha256 and format."""
+    """Return samples of images, keyed by id.
+
+    Args:
+        rows: Rows with id, sha256 and format.
+    """
     return [Sample(key=str(row.id), image=ImageFile(project.image_path(row.sha256, row.format))) for row in rows]
 
 
@@ -278,16 +304,14 @@ def _score(project: Project, score: Scorer, model: str, progress: Progress) -> N
     query = select(t.images.c.id, t.images.c.sha256, t.images.c.format).join(t.looks)
     query = query.where(t.looks.c.problem == "", true() if is_other else t.looks.c.score.is_(None))
     rows = project.rows(query.order_by(t.images.c.id))
-    for part in in_parts(rows, SCORED_AT_ONCE, "asking the model", progress):
+    for part in in_parts(rows, IMAGES_PER_PREDICTION, "asking the model", progress):
         values = []
         for row, shares in zip(part, score(samples_of(project, part)), strict=True):
-            if shares:
-                own = [shares.get(label, 0.0) for label in labels.get(row.id, ())]
-            else:
-                own = []
-            if own:
-                values.append({"id": row.id, "share": float(max(own))})
+            searched = labels.get(row.id, ())
+            if shares and searched:
+                values.append({"id": row.id, "share": float(max(shares.get(label, 0.0) for label in searched))})
         with project.store.write() as connection:
+            # With the first scores, so that a stopped run leaves no scores of two models.
             if is_other:
                 connection.execute(update(t.looks).values(score=None))
                 put_setting(connection, "scored by", model)

@@ -24,7 +24,9 @@ from uniemox.io.files import plain_cell
 from uniemox.labels import clean
 
 OPENVERSE = "https://api.openverse.org/v1/images/"
-OPENVERSE_PAGE = 20  # maximum page size without a key
+# Maximum number of results on a page without a key.
+OPENVERSE_PAGE = 20
+# Names of a candidate's fields in answers.
 OPENVERSE_FIELDS = {
     **{"address": "url", "page": "foreign_landing_url", "title": "title", "author": "creator"},
     **{"licence": "license", "licence_address": "license_url"},
@@ -33,17 +35,25 @@ COMMONS = "https://commons.wikimedia.org/w/api.php"
 COMMONS_QUERY = {
     **{"action": "query", "format": "json", "formatversion": "2", "generator": "search", "gsrnamespace": "6"},
     **{"gsrlimit": "50", "prop": "imageinfo", "iiprop": "url|size|mime|extmetadata", "maxlag": "5"},
-    "iiurlwidth": "1024",  # originals may have 100 megapixels; the service scales them
+    # The service scales images, because originals may have 100 megapixels.
+    "iiurlwidth": "1024",
 }
 BING = "https://www.bing.com"
-BING_MAX = 1000  # results that the service gives for a search
-PAUSES_S = {"openverse": 3.0, "commons": 1.0, "bing": 2.0}  # Openverse allows 20 requests a minute without a key
-MAX_LISTED = 8  # folders in a message
-# letters
+# Maximum number of results that the service gives for a search.
+BING_MAX = 1000
+# Pauses between two requests. Openverse allows 20 requests a minute without a key.
+PAUSES_S = {"openverse": 3.0, "commons": 1.0, "bing": 2.0}
+# Maximum number of folders in a message.
+MAX_LISTED = 8
+# Maximum numbers of characters; the column of licences in the database has 200.
 MAX_TEXT = 500
 MAX_LICENCE = 200
+MAX_KEYWORD = 200
+MAX_ADDRESS = 2000
 ADDRESSES = ("address", "page", "licence_address")
-FIELDS = (*ADDRESSES, "title", "licence", "author")  # of a candidate, besides label and keyword
+# Fields of a candidate besides label and keyword.
+FIELDS = (*ADDRESSES, "title", "licence", "author")
+# Other names of columns in tables.
 ALIASES = {"url": "address", "license": "licence"}
 ALIASES |= dict.fromkeys(("license_address", "license_url"), "licence_address")
 
@@ -82,7 +92,7 @@ class ImageSource:
 
 def list_source(name: str, candidates: Sequence[Candidate]) -> ImageSource:
     """Return a source that is already a list of candidates; the first one of each address and keyword counts."""
-    first = {(one.address, one.keyword): one for one in reversed(candidates)}
+    first = {(candidate.address, candidate.keyword): candidate for candidate in reversed(candidates)}
     return ImageSource(name, lambda *_: reversed(first.values()), is_searched=False)
 
 
@@ -90,16 +100,18 @@ def search_service(name: str, results: Callable[[str, int], Iterator[dict[str, s
     """Return a source that is searched for keywords and returns each address once.
 
     Args:
-        results: Yields the fields of candidates for a keyword in the service's order, up to about the limit.
+        name: Name of the service.
+        results: Function that yields the fields of candidates for a keyword, in the service's order, up to about a
+            limit.
     """
 
     def offers(label: str | None, keyword: str, limit: int) -> Iterator[Candidate]:
-        seen: set[str] = set()
+        addresses: set[str] = set()
         for rank, fields in enumerate(results(keyword, limit)):
-            if len(seen) >= limit:
+            if len(addresses) >= limit:
                 return
-            if fields["address"] and fields["address"] not in seen:
-                seen.add(fields["address"])
+            if fields["address"] and fields["address"] not in addresses:
+                addresses.add(fields["address"])
                 yield Candidate(rank=rank, keyword=keyword, label=label, **fields)
 
     return ImageSource(name, offers)
@@ -128,13 +140,10 @@ def local_folder(root: Path, plan: CollectionPlan, *, with_labels: bool = True) 
         raise DataError(
             f"{root}: {len(outside)} links lead out of this folder, such as {outside[0]}; put copies in their places"
         )
-    of_word = _labels_by_word(plan)
-    if with_labels:
-        tops = Counter(key.split("/")[0] for key in paths if "/" in key)
-    else:
-        tops = Counter[str]()
-    labels = {top: plan.label_of(top) or of_word.get(clean(top)) for top in tops}
-    unknown = [f"{top} ({tops[top]:,} image{'s' * (tops[top] != 1)})" for top in tops if labels[top] is None]
+    label_by_word = _labels_by_word(plan)
+    tops = Counter(key.split("/")[0] for key in paths if "/" in key and with_labels)
+    labels = {top: plan.label_of(top) or label_by_word.get(clean(top)) for top in tops}
+    unknown = [f"{top} ({count:,} image{'s' * (count != 1)})" for top, count in tops.items() if labels[top] is None]
     if unknown:
         named = ", ".join(unknown[:MAX_LISTED])
         raise LabelError(
@@ -146,10 +155,9 @@ def local_folder(root: Path, plan: CollectionPlan, *, with_labels: bool = True) 
     for rank, (key, path) in enumerate(paths.items()):
         first, *between = key.split("/")[:-1] or [""]
         label = labels.get(first)
-        if label is not None and clean(first) == label:
-            words = between
-        else:
-            words = [first, *between]
+        # A folder that is named like a search word gives both the label and the keyword.
+        is_label = label is not None and clean(first) == label
+        words = between if is_label else [first, *between]
         keyword = "/".join(word for word in words if word)
         title = one_line(key)
         address = path.absolute().as_uri()
@@ -167,7 +175,7 @@ def address_table(table: Path, plan: CollectionPlan) -> ImageSource:
     """
     labels: dict[tuple[str, str], str | None] = {}
     candidates = []
-    of_word = _labels_by_word(plan)
+    label_by_word = _labels_by_word(plan)
     for rank, (line, raw) in enumerate(read_rows(table)):
         row = {ALIASES.get(name.lower(), name.lower()): plain_cell(value) for name, value in raw.items()}
         where = f"{table}:{line}"
@@ -177,8 +185,8 @@ def address_table(table: Path, plan: CollectionPlan) -> ImageSource:
         label = plan.label_of(row.get("label", ""))
         if row.get("label") and label is None:
             raise DataError(f"{where}: {row['label']!r} is none of the labels {', '.join(plan.labels)}")
-        label = label or of_word.get(clean(row.get("keyword", "")))
-        keyword = text_of(row.get("keyword", ""), 200) or label or ""
+        label = label or label_by_word.get(clean(row.get("keyword", "")))
+        keyword = text_of(row.get("keyword", ""), MAX_KEYWORD) or label or ""
         if labels.setdefault((fields["address"], keyword), label) != label:
             raise DataError(f"{where}: {fields['address']} has the keyword {keyword!r} for another label; use another")
         candidates.append(Candidate(rank=rank, keyword=keyword, label=label, **fields))
@@ -187,8 +195,9 @@ def address_table(table: Path, plan: CollectionPlan) -> ImageSource:
 
 def cleaned(values: Mapping[str, Any]) -> dict[str, str]:
     """Return fields of a candidate from what a stranger wrote: http addresses, and plain texts on one line."""
+    limits = {"licence": MAX_LICENCE}
     return {
-        name: address_of(value) if name in ADDRESSES else text_of(value, MAX_LICENCE if name == "licence" else MAX_TEXT)
+        name: address_of(value) if name in ADDRESSES else text_of(value, limits.get(name, MAX_TEXT))
         for name, value in values.items()
     }
 
@@ -208,7 +217,7 @@ def one_line(text: str, limit: int = MAX_TEXT) -> str:
 def address_of(value: Any) -> str:
     """Return an http address; empty for anything else, such as javascript:."""
     text = value.strip() if isinstance(value, str) else ""
-    if re.match(r"https?://", text) and len(text) <= 2000:
+    if re.match(r"https?://", text) and len(text) <= MAX_ADDRESS:
         return text
     return ""
 
@@ -221,7 +230,8 @@ class PagedSearch:
     """Downloads the pages of a search service one by one, with pauses and retries.
 
     Args:
-        pause_s: Between two requests.
+        config: Limits of the requests.
+        pause_s: Pause between two requests.
     """
 
     def __init__(self, config: CollectConfig, *, pause_s: float) -> None:
@@ -247,7 +257,7 @@ def open_source(name: str, plan: CollectionPlan, config: CollectConfig) -> Image
     """Return the source of a name: folder:PATH, csv:TABLE or a service.
 
     Raises:
-        ConfigError: For an unknown one.
+        ConfigError: For an unknown name.
     """
     kind, _, path = name.partition(":")
     if kind == "folder" and path:
@@ -259,16 +269,21 @@ def open_source(name: str, plan: CollectionPlan, config: CollectConfig) -> Image
         return address_table(Path(path), plan)
     if name not in PAUSES_S:
         raise ConfigError(f"{name!r} is not a source; there are openverse, commons, bing, csv:TABLE and folder:PATH")
-    ask = PagedSearch(config, pause_s=PAUSES_S[name])
+    fetch_page = PagedSearch(config, pause_s=PAUSES_S[name])
     if name == "bing":
-        return bing(ask, licence=config.licence)
+        return bing(fetch_page, licence=config.licence)
     if name == "openverse":
-        return openverse(ask)
-    return commons(ask)
+        return openverse(fetch_page)
+    return commons(fetch_page)
 
 
-def openverse(ask: PagedSearch, api: str = OPENVERSE) -> ImageSource:
-    """Return the search of Openverse: openly licensed images with licence and author.  api: its address."""
+def openverse(fetch_page: PagedSearch, api: str = OPENVERSE) -> ImageSource:
+    """Return the search of Openverse: openly licensed images with licence and author.
+
+    Args:
+        fetch_page: Function that returns the bytes of a page.
+        api: Address of the service.
+    """
 
     def results(keyword: str, limit: int) -> Iterator[dict[str, str]]:
         count = 0
@@ -276,11 +291,8 @@ def openverse(ask: PagedSearch, api: str = OPENVERSE) -> ImageSource:
         pages = 1
         while count < limit and page <= pages:
             query = urlencode({"q": keyword, "page": page, "page_size": OPENVERSE_PAGE})
-            content = parse_json(ask(f"{api}?{query}"), f"{api}: its response")
-            if isinstance(content, dict):
-                rows = content.get("results")
-            else:
-                rows = None
+            content = parse_json(fetch_page(f"{api}?{query}"), f"{api}: its response")
+            rows = _dict(content).get("results")
             if not isinstance(rows, list):
                 raise DataError(f"{api}: its answer has no list results; has its interface changed?")
             for row in map(_dict, rows):
@@ -288,37 +300,40 @@ def openverse(ask: PagedSearch, api: str = OPENVERSE) -> ImageSource:
                 fields = cleaned({name: row.get(key) for name, key in OPENVERSE_FIELDS.items()})
                 fields["licence"] = f"{fields['licence']} {text_of(row.get('license_version'))}".strip()
                 yield fields
-            last = content.get("page_count")
-            pages = last if isinstance(last, int) else 0
-            page = page + 1
+            page_count = content.get("page_count")
+            pages = page_count if isinstance(page_count, int) else 0
+            page += 1
 
     return search_service("openverse", results)
 
 
-def commons(ask: PagedSearch, api: str = COMMONS) -> ImageSource:
-    """Return the search of Wikimedia Commons: free images with licence and author.  api: its address."""
+def commons(fetch_page: PagedSearch, api: str = COMMONS) -> ImageSource:
+    """Return the search of Wikimedia Commons: free images with licence and author.
+
+    Args:
+        fetch_page: Function that returns the bytes of a page.
+        api: Address of the service.
+    """
 
     def results(keyword: str, limit: int) -> Iterator[dict[str, str]]:
         count = 0
-        more = dict[str, str]()
+        continuation = dict[str, str]()
         while count < limit:
-            query = urlencode({**COMMONS_QUERY, "gsrsearch": f"filetype:bitmap {keyword}", **more})
-            content = parse_json(ask(f"{api}?{query}"), f"{api}: its response")
+            query = urlencode({**COMMONS_QUERY, "gsrsearch": f"filetype:bitmap {keyword}", **continuation})
+            content = parse_json(fetch_page(f"{api}?{query}"), f"{api}: its response")
             if not isinstance(content, dict) or "error" in content:
                 reason = text_of(_dict(_dict(content).get("error")).get("info")) or "unknown"
                 raise DataError(f"{api}: it reports an error: {reason}")
-            if "query" in content:
-                rows = _dict(content["query"]).get("pages")
-            else:
-                rows = []
+            # Without any result, the answer has no query.
+            rows = _dict(content["query"]).get("pages") if "query" in content else []
             if not isinstance(rows, list):
                 raise DataError(f"{api}: its answer has no list query.pages; has its interface changed?")
             rows = [row for row in rows if isinstance(row, dict)]
             for row in sorted(rows, key=lambda row: row["index"] if isinstance(row.get("index"), int) else 0):
                 count += 1
                 yield _commons_fields(row)
-            more = {name: str(value) for name, value in _dict(content.get("continue")).items()}
-            if not rows or not more:
+            continuation = {name: str(value) for name, value in _dict(content.get("continue")).items()}
+            if not rows or not continuation:
                 return
 
     return search_service("commons", results)
@@ -326,10 +341,7 @@ def commons(ask: PagedSearch, api: str = COMMONS) -> ImageSource:
 
 def _commons_fields(row: dict[str, Any]) -> dict[str, str]:
     infos = row.get("imageinfo")
-    if isinstance(infos, list) and infos:
-        info = _dict(infos[0])
-    else:
-        info = {}
+    info = _dict(infos[0]) if isinstance(infos, list) and infos else {}
     values = {name: _dict(entry).get("value") for name, entry in _dict(info.get("extmetadata")).items()}
     named = {"licence": "LicenseShortName", "licence_address": "LicenseUrl", "author": "Artist"}
     fields = {"page": info.get("descriptionurl"), **{name: values.get(key) for name, key in named.items()}}
@@ -337,32 +349,34 @@ def _commons_fields(row: dict[str, Any]) -> dict[str, str]:
     return cleaned({"address": address, "title": text_of(row.get("title")).removeprefix("File:"), **fields})
 
 
-def bing(ask: PagedSearch, *, licence: str | None = None, site: str = BING) -> ImageSource:
+def bing(fetch_page: PagedSearch, *, licence: str | None = None, site: str = BING) -> ImageSource:
     """Return the image search of Bing, which Emo8 used. It gives about 1,000 results and no licences.
 
     Args:
-        licence: Filter; None takes everything.
-        site: Its address.
+        fetch_page: Function that returns the bytes of a page.
+        licence: Licence filter; None takes everything.
+        site: Address of the service.
     """
 
     def results(keyword: str, limit: int) -> Iterator[dict[str, str]]:
-        seen = set()
+        addresses = set()
         for address in bing_pages(keyword, min(limit, BING_MAX), licence):
-            rows = _bing_rows(ask(address.replace(BING, site, 1)))
-            fresh = [row for row in rows if row.get("murl") not in seen]
+            rows = _bing_rows(fetch_page(address.replace(BING, site, 1)))
+            fresh = [row for row in rows if row.get("murl") not in addresses]
             for row in fresh:
-                seen.add(row.get("murl"))
+                addresses.add(row.get("murl"))
                 yield cleaned({"address": row.get("murl"), "page": row.get("purl"), "title": row.get("t")}) | {
                     "licence": f"Bing's filter {licence}" if licence else ""
                 }
-            if not fresh:  # the service repeats its last page forever
+            # The service repeats its last page forever.
+            if not fresh:
                 return
 
     return search_service("bing", results)
 
 
 def bing_pages(keyword: str, limit: int, licence: str | None) -> Iterator[str]:
-    """Yield addresses of result pages, made by icrawler's feeder."""
+    """Yield the addresses of result pages, which icrawler's feeder makes."""
     from icrawler.builtin.bing import BingFeeder  # type: ignore[import-untyped]  # noqa: PLC0415 - it takes a second
     from icrawler.utils import Signal  # type: ignore[import-untyped]  # noqa: PLC0415
 
@@ -374,7 +388,9 @@ def bing_pages(keyword: str, limit: int, licence: str | None) -> Iterator[str]:
 
 
 def _bing_rows(page: bytes) -> list[dict[str, Any]]:
-    """Return murl (address), purl (page) and t (title) of each image. icrawler's parser takes only .jpg addresses.
+    """Return murl (address), purl (page) and t (title) of each image.
+
+    icrawler's own parser takes only addresses that end in .jpg.
 
     Raises:
         DataError: For a page that asks for proof of a person.

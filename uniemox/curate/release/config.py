@@ -1,10 +1,9 @@
-"""Settings of a release, and the record of one released image."""
+"""Settings of a release, and what it holds of each image."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 from uniemox.curate.plan import Rule
 from uniemox.errors import ConfigError
@@ -35,13 +34,24 @@ class ReleaseConfig:
     only_licensed: bool = False
     """Leave out images without a known licence."""
     metadata: Literal["remove", "keep"] = "remove"
-    """remove: delete place, time, camera and names from image files; pixels stay unchanged. keep: leave them."""
+    """remove: save image files again without place, time, camera, names and comments; JPEG pixels change slightly, AVIF
+    and HEIC become PNG. keep: copy the files unchanged."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\d+\.\d+\.\d+", self.version):
             raise ConfigError(f"version must be three numbers such as 1.0.0, got {self.version!r}")
         if not self.name.strip() or not self.name.isprintable():
             raise ConfigError(f"name must be a printable text, got {self.name!r}")
+
+
+class ReleasedAnswer(NamedTuple):
+    """An annotator's answer to an image."""
+
+    annotator: str
+    """Number in place of the name, such as "annotator 1"."""
+    label: str
+    details: Mapping[str, Any]
+    """Further fields that are published."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +66,21 @@ class ReleasedImage:
     shares: Mapping[str, float]
     sha256: str
     """SHA-256 of the collected file."""
+    format: str
+    """Format of the collected file."""
     picture: int
-    file: Path
-    """Path of the file in the project."""
+    """Number of the image in the project."""
     about: Mapping[str, str]
     """Provenance by field of ABOUT; empty text if unknown."""
     decided: Literal["owner", "annotators"]
     """Who decided the label."""
+    answers: Sequence[ReleasedAnswer]
+
+
+class WrittenImage(NamedTuple):
+    """The file of an image in a release."""
+
+    digest: str
+    """SHA-256."""
+    is_exact: bool
+    """It has all pixels of the collected file, unchanged."""

@@ -24,7 +24,8 @@ from uniemox.paper import paper_tables
 TABLES = ("labels.csv", "soft_labels.csv", "provenance.csv")
 SCALES = ("intensity", "valence", "arousal")
 ALL_ANSWERS = "answers_all.csv"
-PUBLISHED = ("labels", *SCALES, "suggested")  # details of answers that a release holds
+# Details of answers that a release holds; comments are not among them.
+PUBLISHED = ("labels", *SCALES, "suggested")
 FIELDS = {
     "path": "The image's file, below the folder pictures.",
     "label": "One of {labels}.",
@@ -54,14 +55,16 @@ def _as_plain_text(value: Any) -> Any:
 def statistics(name: str, status: Mapping[str, Any], plan: CollectionPlan) -> dict[str, Any]:
     """Return the statistics of a release: a row of table II, classes by split, styles, images after each step.
 
-    `write_documents` counts the released images.
+    `write_documents` adds the numbers of released images.
+
+    Args:
+        name: Name of the data set.
+        status: State of the project, as `uniemox.curate.status.status` returns it.
+        plan: Plan of the project.
     """
     steps = status["steps"]
     label_set = plan.label_set
-    if label_set.name == "custom":
-        published = ""
-    else:
-        published = f"{label_set.name.capitalize()} "
+    published = "" if label_set.name == "custom" else f"{label_set.name.capitalize()} "
     return {
         "table II": {"dataset": name, "samples": 0, "annotation": f"{published}({len(plan.labels)})", "styles": []},
         "classes": {label: {} for label in plan.labels},
@@ -83,10 +86,14 @@ def write_documents(
 ) -> str:
     """Write the documents of a release from its tables, except for README.md, whose text it returns.
 
-    It counts the images of the tables in `figures`, which are those of `statistics`.
+    It adds the numbers of images in the tables to `figures`.
 
     Args:
-        models: Names of those whose suggestions annotators saw.
+        folder: Release with its tables.
+        config: Texts of the release.
+        plan: Plan of the project.
+        figures: Result of `statistics`.
+        models: Names of the models whose suggestions annotators saw.
 
     Raises:
         DataError: For a damaged table.
@@ -108,7 +115,7 @@ def write_documents(
         "suggested": sum(row.get("suggested", "") != "" for row in answers),
         "models": models,
         "agreement": read_json(folder / "agreement.json"),
-        "all_answers": ALL_ANSWERS if (folder / ALL_ANSWERS).exists() else "",  # releases of older versions lack it
+        "all_answers": ALL_ANSWERS,
     }
     write_file(folder / "licences.md", render("licences.md", **values))
     write_file(folder / "statistics.md", render("statistics.md", **values))
@@ -163,7 +170,10 @@ def write_croissant(folder: Path, config: ReleaseConfig, count: int, labels: Seq
     """Write Croissant metadata as JSON-LD (https://docs.mlcommons.org/croissant): tables, their hashes and records.
 
     Args:
-        folder: The release with its tables.
+        folder: Release with its tables.
+        config: Texts of the release.
+        count: Number of images.
+        labels: Labels of the data set.
 
     Raises:
         DataError: If mlcroissant finds an error.
@@ -208,7 +218,8 @@ def write_croissant(folder: Path, config: ReleaseConfig, count: int, labels: Seq
     write_file(path, (json.dumps(metadata.to_json(), indent=1, ensure_ascii=False, default=str) + "\n").encode())
     logger = logging.getLogger("absl")
     level = logger.level
-    logger.setLevel(logging.ERROR)  # the library prints warnings
+    # The library prints warnings about recommended fields.
+    logger.setLevel(logging.ERROR)
     try:
         mlc.Dataset(jsonld=path)
     except mlc.ValidationError as error:
@@ -217,52 +228,76 @@ def write_croissant(folder: Path, config: ReleaseConfig, count: int, labels: Seq
         logger.setLevel(level)
 
 
-def label_studio(rows: Sequence[ReleasedImage]) -> list[dict[str, Any]]:
+def label_studio(images: Sequence[ReleasedImage]) -> list[dict[str, Any]]:
     """Return tasks of Label Studio with the label as annotation; images come from its local storage.
 
     Its project needs <Image name="image" value="$image"/> and <Choices name="emotion" toName="image">.
     """
     tasks = []
-    for number, row in enumerate(rows, start=1):
-        data = {"image": f"/data/local-files/?d=pictures/{row.path}", "sha256": row.sha256, "split": row.split}
-        data |= {"style": row.style, "address": row.about["address"], "licence": row.about["licence"]}
-        choice = {"id": row.sha256[:10], "from_name": "emotion", "to_name": "image", "type": "choices"}
-        result = [{**choice, "value": {"choices": [row.label]}}]
-        annotation = {"result": result, "was_cancelled": False, "ground_truth": True}
-        tasks.append({"id": number, "data": {**data, "decided": row.decided}, "annotations": [annotation]})
+    for image in images:
+        data = {
+            "image": f"/data/local-files/?d=pictures/{image.path}",
+            "sha256": image.sha256,
+            "split": image.split,
+            "style": image.style,
+            "address": image.about["address"],
+            "licence": image.about["licence"],
+            "decided": image.decided,
+        }
+        choice = {
+            "id": image.sha256[:10],
+            "from_name": "emotion",
+            "to_name": "image",
+            "type": "choices",
+            "value": {"choices": [image.label]},
+        }
+        annotation = {"result": [choice], "was_cancelled": False, "ground_truth": True}
+        # The number in the project stays the same when other images are taken down.
+        tasks.append({"id": image.picture, "data": data, "annotations": [annotation]})
     return tasks
 
 
-def answer_tables(answers: LatestAnswers, rows: Sequence[ReleasedImage]) -> dict[str, str]:
-    """Return the tables of answers by file name: those of the released images, and those of all answered images.
+def answer_tables(images: Sequence[ReleasedImage], columns: Sequence[str]) -> dict[str, str]:
+    """Return the tables of the answers to released images by file name; means are added where values were asked for.
 
-    Agreement is computed from all answers, so that they are published too, with numbers in place of the images.
-    Annotators are numbered, comments are left out; means are added where values were asked for.
+    Args:
+        columns: Details that answers.csv has.
     """
-    number = {name: f"annotator {i + 1}" for i, name in enumerate(answers.people)}
-    details = [one for own in answers.details.values() for one in own.values()]
-    more = [name for name in PUBLISHED if any(name in one for one in details)]
     lines = []
     means = []
-    for row in rows:
-        said = answers.by_picture.get(row.picture, {})
-        own = answers.details.get(row.picture, {})
-        lines += [[row.path, number[name], label, *cells(own.get(name, {}), more)] for name, label in said.items()]
-        values = [[one[name] for one in own.values() if name in one] for name in SCALES]
-        if any(values):
-            means.append([row.path, max(map(len, values)), *(round(fmean(one), 3) if one else None for one in values)])
-    everything = [
-        [f"image {i}", number[name], label]
-        for i, said in enumerate(answers.by_picture.values(), start=1)
-        for name, label in said.items()
-    ]
-    tables = {
-        "answers.csv": as_csv(["path", "annotator", "label", *more], lines),
-        ALL_ANSWERS: as_csv(["image", "annotator", "label"], everything),
-    }
+    for image in images:
+        for answer in image.answers:
+            lines.append([image.path, answer.annotator, answer.label, *cells(answer.details, columns)])
+        ratings = [
+            [answer.details[name] for answer in image.answers if name in answer.details]  # of one scale
+            for name in SCALES
+        ]
+        if any(ratings):
+            averages = (round(fmean(values), 3) if values else None for values in ratings)
+            means.append([image.path, max(map(len, ratings)), *averages])
+    tables = {"answers.csv": as_csv(["path", "annotator", "label", *columns], lines)}
     if means:
         tables["ratings.csv"] = as_csv(["path", "answers", *SCALES], means)
     return tables
+
+
+def all_answers_table(answers: LatestAnswers) -> str:
+    """Return the table of the answers to all images of a project, with numbers in place of images and annotators.
+
+    Agreement is computed from all answers, so that they are published too.
+    """
+    numbers = annotator_numbers(answers)
+    rows = [
+        [f"image {number}", numbers[name], label]
+        for number, labels in enumerate(answers.by_picture.values(), start=1)
+        for name, label in labels.items()
+    ]
+    return as_csv(["image", "annotator", "label"], rows)
+
+
+def annotator_numbers(answers: LatestAnswers) -> dict[str, str]:
+    """Return the number that replaces each annotator's name in a release, such as "annotator 1"."""
+    return {name: f"annotator {number}" for number, name in enumerate(answers.people, start=1)}
 
 
 def as_json(value: Any) -> str:

@@ -22,6 +22,8 @@ from uniemox.io.files import read_limited
 
 FILE = "splits.json"
 PLOT = "splits.png"
+# Names that services write where the author is not known.
+NO_AUTHORS = ("unknown", "anonymous", "unknown author")
 
 
 def kept_images(project: Project, verdicts: Mapping[int, Verdict]) -> list[Any]:
@@ -38,8 +40,8 @@ def kept_images(project: Project, verdicts: Mapping[int, Verdict]) -> list[Any]:
         .join(t.looks, (t.looks.c.picture_id == t.images.c.id) & t.looks.c.histogram.is_not(None))
         .outerjoin(styles, styles.c.picture_id == t.images.c.id)
     )
-    kept = {image for image, verdict in verdicts.items() if verdict.label is not None}
-    rows = [row for row in project.rows(query.order_by(t.images.c.sha256)) if row.id in kept]
+    labelled = {image for image, verdict in verdicts.items() if verdict.label is not None}
+    rows = [row for row in project.rows(query.order_by(t.images.c.sha256)) if row.id in labelled]
     if not rows:
         raise DataError(f"{project.folder}: no image is kept; uniemox curate agree shows why")
     return rows
@@ -55,7 +57,7 @@ def kept_data(project: Project, verdicts: Mapping[int, Verdict]) -> tuple[DataSe
     """
     rows = kept_images(project, verdicts)
     labels = project.plan.label_set
-    groups = together(_shared(project, rows))
+    groups = together(_shared_traits(project, rows))
     samples = [
         Sample(
             key=row.sha256,
@@ -66,7 +68,8 @@ def kept_data(project: Project, verdicts: Mapping[int, Verdict]) -> tuple[DataSe
         )
         for row in rows
     ]
-    return DataSet(str(project.folder), labels, samples), np.stack([np.frombuffer(r.histogram, "<f4") for r in rows])
+    histograms = np.stack([np.frombuffer(row.histogram, "<f4") for row in rows])  # (N, 48)
+    return DataSet(str(project.folder), labels, samples), histograms
 
 
 def split(
@@ -75,7 +78,9 @@ def split(
     """Split all kept images and write splits.json, and for several schemes splits.png (figure 6).
 
     Args:
+        verdicts: Verdicts on all images; those with a label are split.
         ratios: Share of each split.
+        seed: Random seed of the first scheme.
         schemes: Number drawn; the one with the most similar colours is kept (data/splits.py). With other images another
             scheme may be the best one; its seed, with one scheme, keeps the draw.
 
@@ -93,7 +98,8 @@ def split(
     if schemes == 1:
         scheme = split_samples(data.samples, ratios, seed, fill_splits=True)
         how = f"{shares}, seed {seed}"
-        (project.folder / PLOT).unlink(missing_ok=True)  # of the split before
+        # The figure shows an earlier split.
+        (project.folder / PLOT).unlink(missing_ok=True)
     else:
         choice = choose_scheme(data.samples, ratios, histograms, seeds=range(seed, seed + schemes))
         scheme = choice.scheme
@@ -125,31 +131,34 @@ def together(links: Iterable[tuple[int, Hashable]]) -> dict[int, str]:
     """Return group names by image: images that share a trait, directly or through others, form a group.
 
     Args:
-        links: Image and trait.
+        links: Pairs of an image and a trait.
 
     >>> together([(1, "a"), (2, "a"), (2, "b"), (3, "b"), (4, "c")])
     {1: '1', 2: '1', 3: '1', 4: '4'}
     """
     pairs = [(("image", image), ("trait", trait)) for image, trait in links]
-    nodes = {node: place for place, node in enumerate(dict.fromkeys(chain.from_iterable(pairs)))}
-    rows, columns = [nodes[image] for image, _ in pairs], [nodes[trait] for _, trait in pairs]
-    graph = coo_array((np.ones(len(pairs)), (rows, columns)), shape=(len(nodes),) * 2)
-    _, numbers = connected_components(graph, directed=False) if pairs else (0, [])
-    images = {image: int(numbers[nodes["image", image]]) for (_, image), _ in pairs}
-    first: dict[int, int] = {}
-    for image in sorted(images):
-        first.setdefault(images[image], image)
-    return {image: str(first[number]) for image, number in images.items()}
+    if not pairs:
+        return {}
+    nodes = {node: number for number, node in enumerate(dict.fromkeys(chain.from_iterable(pairs)))}
+    edges = [nodes[image] for image, _ in pairs], [nodes[trait] for _, trait in pairs]
+    graph = coo_array((np.ones(len(pairs)), edges), shape=(len(nodes), len(nodes)))
+    _, components = connected_components(graph, directed=False)
+    component_of = {image: int(components[nodes["image", image]]) for (_, image), _ in pairs}
+    # A group has the name of its first image.
+    first_of: dict[int, int] = {}
+    for image in sorted(component_of):
+        first_of.setdefault(component_of[image], image)
+    return {image: str(first_of[component]) for image, component in component_of.items()}
 
 
-def _shared(project: Project, images: Iterable[Any]) -> Iterable[tuple[int, Hashable]]:
-    """Yield traits that images may share: near duplicates, author, page."""
-    near = {row.id: row.near_group for row in images}
-    yield from ((image, ("near", group)) for image, group in near.items() if group is not None)
+def _shared_traits(project: Project, images: Iterable[Any]) -> Iterable[tuple[int, Hashable]]:
+    """Yield pairs of an image and a trait that it may share with others: group of near duplicates, author, page."""
+    near_groups = {row.id: row.near_group for row in images}
+    yield from ((image, ("near", group)) for image, group in near_groups.items() if group is not None)
     query = select(t.candidates.c.picture_id, t.candidates.c.source, t.candidates.c.author, t.candidates.c.page)
     for row in project.rows(query.where(t.candidates.c.picture_id.is_not(None))):
-        if row.picture_id in near:
-            if row.author and row.author.lower() not in ("unknown", "anonymous", "unknown author"):
+        if row.picture_id in near_groups:
+            if row.author and row.author.lower() not in NO_AUTHORS:
                 yield row.picture_id, ("author", row.source, row.author)
             if row.page:
                 yield row.picture_id, ("page", row.page)

@@ -1,14 +1,10 @@
-"""Takedown: images leave the project and all its releases."""
+"""Takedown: images leave the project, and its releases are written again without them."""
 
-import codecs
-import csv
-import io
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence, Set
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,103 +12,130 @@ from sqlalchemy import false, or_, select, update
 
 from uniemox.curate import tables as t
 from uniemox.curate.project import Change, Project, append, taken_down
-from uniemox.curate.release.config import ReleaseConfig
-from uniemox.curate.release.documents import as_json
-from uniemox.curate.release.metadata import orientation_of, without_metadata
-from uniemox.curate.release.run import (
+from uniemox.curate.release.record import NAME_DIGITS, forget_images, load_record, save_written
+from uniemox.curate.release.writing import (
+    FILES,
     IMAGES,
+    LISTS,
     MARK,
-    NAME_DIGITS,
     NEW_README,
     SUMS,
     check_folder,
-    digest_of,
+    digest_of_file,
     mark_of,
-    write_texts,
+    write_release,
 )
-from uniemox.curate.release.splitting import FILE
-from uniemox.data.readers.csv_table import read_bytes, read_json, read_rows, read_text
-from uniemox.data.readers.folders import inside
-from uniemox.data.splits import write_splits
+from uniemox.data.readers.csv_table import read_text
 from uniemox.errors import ConfigError, DataError, UniemoxError
-from uniemox.io.files import PARTIAL, FileLock, read_limited, write_file
-from uniemox.io.images import MAX_BYTES
+from uniemox.io.files import PARTIAL, FileLock, read_limited
 
-BOM = codecs.BOM_UTF8.decode("latin-1")
 MIN_HASH = 12  # digits of a sha256 that name an image
-TASKS = "label_studio.json"
-LISTS = (
-    *("labels.csv", "soft_labels.csv", "provenance.csv", "answers.csv", "ratings.csv", "splits.json"),
-    *(TASKS, "statistics.json", "agreement.json", "croissant.json", SUMS),
-)
-"""Files of a release that name or count its images."""
 
 
-@dataclass(frozen=True, slots=True)
-class TakenDown:
+class TakenDown(NamedTuple):
     """Result of a takedown."""
 
     sha256: tuple[str, ...]
     """Hashes of the deleted images."""
     releases: tuple[str, ...]
     """Folders of releases that were written again without them."""
-    gone: tuple[str, ...]
+    missing: tuple[str, ...]
     """Folders of releases that are no longer there; copies may exist elsewhere."""
     problems: tuple[str, ...]
-    """A sentence for each file that could not be deleted, and for each release that could not be changed."""
+    """A sentence for each file that could not be deleted, and for whatever the owner must look at in a release."""
 
 
 def take_down(project: Project, which: str, *, because: str, actor: str = "owner") -> TakenDown:
     """Remove images from the project and its releases, so that they are not collected again.
 
+    Near duplicates go too. Files, previews and thumbnails are deleted; hash and addresses stay in the database. The
+    decision can be undone: the next collect then fetches the image again, but it returns to no old release.
+    Each release is written again from its record, next to its folder, and replaces the old one when it is complete.
+
     Args:
         which: Address of an image or its page, path below a local folder as in provenance.csv, or at least 12 digits of
-            the sha256. Near duplicates go too. Files, previews and thumbnails are deleted; hash and addresses stay in
-            the database. The decision can be undone: the next collect then fetches the image again. Images leave all
-            releases before the tables of any release are written, so that a release that can't be written keeps them in
-            no other.
+            the sha256.
 
     Raises:
         DataError: If there is no such image.
         ConfigError: For a hash that is too short.
     """
-    images = t.images.c
-    looks = t.looks.c
-    candidates = t.candidates.c
-    events = t.events.c
-    of_folder = (candidates.source == "folder") & (candidates.title == which)
-    named = or_(candidates.address == which, candidates.page == which, of_folder)
-    if not which.strip():  # many images have no page
-        raise ConfigError("expected an address or a hash, got an empty text; which image is to be taken down?")
-    is_hash = MIN_HASH <= len(which) <= 64 and not set(which.lower()) - set("0123456789abcdef")
-    has_hash = images.sha256.like(f"{which.lower()}%") if is_hash else false()
-    is_meant = or_(images.id.in_(select(candidates.picture_id).where(named)), has_hash)
-    meant = select(images.id).where(is_meant)
-    groups = select(looks.near_group).where(looks.picture_id.in_(meant))
-    copies = select(looks.picture_id).where(looks.near_group.in_(groups))
-    batches = select(events.batch_id).where(events.field == "taken", events.picture_id.in_(meant))
-    before = select(events.picture_id).where(events.batch_id.in_(batches))  # copies of an earlier takedown
-    before = before.where(events.picture_id.not_in(select(looks.picture_id)))  # after an undo, screen finds them anew
-    rows = project.rows(select(t.images).where(or_(is_meant, images.id.in_(copies), images.id.in_(before))))
-    if not rows and not is_hash and not which.startswith(("http://", "https://", "file://")):
-        raise ConfigError(f"expected an address, or at least {MIN_HASH} digits of a sha256, got {which!r}")
-    if not rows:
-        raise DataError(f"no image of {project.folder} has the address, page or hash {which}")
+    rows = _find_images(project, which)
     numbers = [row.id for row in rows]
+    paths = _released_paths(project, numbers)
     with project.store.write() as connection:
         changes = [Change(row.id, "taken", "yes", because) for row in rows]
         append(connection, actor=actor, step="takedown", note=f"{which}: {because}", changes=changes)
-        connection.execute(t.looks.delete().where(looks.picture_id.in_(numbers)))
-        taken = update(t.candidates).where(candidates.picture_id.in_(numbers))
-        connection.execute(taken.values(state="failed", reason="taken down"))
-    problems = list(dict.fromkeys(one for row in rows for one in _delete_files(project, row)))
-    return _leave_releases(project, [row.sha256 for row in rows], problems)
+        connection.execute(t.looks.delete().where(t.looks.c.picture_id.in_(numbers)))
+        candidates = update(t.candidates).where(t.candidates.c.picture_id.in_(numbers))
+        connection.execute(candidates.values(state="failed", reason="taken down"))
+        forget_images(connection, taken_down())
+    # A link in place of a folder can concern several images.
+    problems = list(dict.fromkeys(problem for row in rows for problem in _delete_files(project, row)))
+
+    taken = project.rows(select(t.images.c.sha256).where(t.images.c.id.in_(taken_down())))
+    names = {row.sha256[:NAME_DIGITS] for row in taken}
+    written = []
+    missing = []
+    releases = project.rows(select(t.releases).order_by(t.releases.c.id))
+    # Links may lead to the same folder; the newest record describes what is in it.
+    for folder, row in {Path(os.path.realpath(row.folder)): row for row in releases}.items():
+        try:
+            if not _is_there(folder):
+                missing.append(row.folder)
+                continue
+            notes = _write_again(project, row, folder, names, paths.get(row.id, ()))
+        except (OSError, UniemoxError) as error:
+            remedy = "repeat the takedown, run curate release on it, or remove the images by hand"
+            problems.append(f"{folder}: it can't be written again without the images ({error}); {remedy}")
+        else:
+            written.append(str(folder))
+            problems += [f"{folder}: {note}" for note in notes]
+    return TakenDown(tuple(row.sha256 for row in rows), tuple(written), tuple(missing), tuple(problems))
 
 
 def count_undeleted(project: Project) -> int:
     """Return how many images are taken down, but still have files, as after the undo of an undo."""
     rows = project.rows(select(t.images.c.sha256, t.images.c.format).where(t.images.c.id.in_(taken_down())))
     return sum(project.image_path(*row).exists() for row in rows)
+
+
+def _find_images(project: Project, which: str) -> list[Any]:
+    """Return the rows of the images that `which` means, with their near duplicates and those of earlier takedowns."""
+    if not which.strip():  # many images have no page
+        raise ConfigError("expected an address or a hash, got an empty text; which image is to be taken down?")
+    images = t.images.c
+    looks = t.looks.c
+    candidates = t.candidates.c
+    events = t.events.c
+    is_hash = MIN_HASH <= len(which) <= 64 and not set(which.lower()) - set("0123456789abcdef")
+    has_hash = images.sha256.like(f"{which.lower()}%") if is_hash else false()
+    in_folder = (candidates.source == "folder") & (candidates.title == which)
+    is_named = or_(candidates.address == which, candidates.page == which, in_folder)
+    is_meant = or_(images.id.in_(select(candidates.picture_id).where(is_named)), has_hash)
+
+    meant = select(images.id).where(is_meant)
+    groups = select(looks.near_group).where(looks.picture_id.in_(meant))
+    copies = select(looks.picture_id).where(looks.near_group.in_(groups))
+    # A takedown forgets near duplicates; the batch of an earlier one has them, unless its undo let screen find them.
+    batches = select(events.batch_id).where(events.field == "taken", events.picture_id.in_(meant))
+    earlier = select(events.picture_id).where(events.batch_id.in_(batches))
+    earlier = earlier.where(events.picture_id.not_in(select(looks.picture_id)))
+    rows = project.rows(select(t.images).where(or_(is_meant, images.id.in_(copies), images.id.in_(earlier))))
+    if not rows and not is_hash and not which.startswith(("http://", "https://", "file://")):
+        raise ConfigError(f"expected an address, or at least {MIN_HASH} digits of a sha256, got {which!r}")
+    if not rows:
+        raise DataError(f"no image of {project.folder} has the address, page or hash {which}")
+    return rows
+
+
+def _released_paths(project: Project, images: Sequence[int]) -> Mapping[int, Sequence[str]]:
+    """Return the paths of images in releases, by the number of the release."""
+    table = t.released_images
+    paths: dict[int, list[str]] = {}
+    for row in project.rows(select(table).where(table.c.picture_id.in_(images))):
+        paths.setdefault(row.release_id, []).append(json.loads(row.content)["path"])
+    return paths
 
 
 def _delete_files(project: Project, row: Any) -> Iterator[str]:
@@ -144,80 +167,18 @@ def _unlink(paths: Iterable[Path]) -> Iterator[str]:
             yield f"{path}: it can't be deleted ({error.strerror}); repeat the takedown"
 
 
-def _leave_releases(project: Project, sha256: Sequence[str], problems: list[str]) -> TakenDown:
-    """Remove all images that were taken down from every release that is still there, then from their tables and texts.
-
-    Args:
-        problems: Sentences for the result, to which further ones are added.
-    """
-    taken = project.rows(select(t.images.c.sha256).where(t.images.c.id.in_(taken_down())))
-    names = {row.sha256[:NAME_DIGITS] for row in taken}
-    gone = []
-    written = []
-    removed = dict[str, set[str]]()
-    every = project.rows(select(t.releases).order_by(t.releases.c.id))
-    releases = {os.path.realpath(row.folder): row for row in every}.values()  # links may lead to the same one
-    with ExitStack() as locks:
-        for row in releases:
-            folder = Path(row.folder)
-            try:
-                if _is_there(folder / MARK) or _is_there(folder / IMAGES):
-                    removed[row.folder] = _remove_files(project, folder, names, locks)
-                else:
-                    gone.append(row.folder)
-            except (OSError, UniemoxError) as error:
-                remedy = "repeat the takedown, or remove them by hand"
-                problems.append(f"{folder}: the images can't be removed ({error}); {remedy}")
-        for row in (row for row in releases if row.folder in removed):
-            folder = Path(row.folder)
-            texts = None
-            try:
-                texts = _read_without(folder, names)
-                _write_again(project, row, texts)
-                if absent := len(texts.named - removed[row.folder]):
-                    problems.append(f"{folder}: {absent} images were not there; repeat the takedown if they return")
-                else:
-                    written.append(row.folder)
-                if (folder / NEW_README).exists():
-                    problems.append(f"{folder}: README.md was edited, so it stays; {NEW_README} has the new numbers")
-            except (UniemoxError, OSError, csv.Error, ValueError, LookupError, TypeError, AttributeError) as error:
-                remedy = "repeat the takedown, or curate release on it"
-                if texts is None:  # files were changed by hand, and may still name the images
-                    problems += _forget(folder, names)
-                    remedy = "run curate release on it"
-                problems.append(f"{folder}: the images are removed, but it can't be written again ({error}); {remedy}")
-    return TakenDown(tuple(sha256), tuple(written), tuple(gone), tuple(problems))
-
-
-def _remove_files(project: Project, folder: Path, names: Set[str], locks: ExitStack) -> set[str]:
-    """Lock a release, delete images and their copies in it, and return their names. Raises OSError or UniemoxError.
-
-    Args:
-        names: Of all images that were taken down, without their endings.
-    """
-    if not _is_there(folder / MARK):
-        raise DataError(f"it has no {MARK}")
-    if not folder.is_absolute() or not read_limited(folder / MARK).startswith(mark_of(project).encode()):
-        raise DataError("it is not a release of this project")
-    locks.callback(FileLock(folder / MARK).release)
-    check_folder(folder)
-    named = [path for path in _files_in(folder) if _named(path, names)]
-    if failures := list(_unlink([*named, *folder.glob(f"*{PARTIAL}")])):
-        raise DataError("; ".join(failures))
-    return {name for path in named for name in _named(path, names)}
-
-
-def _named(path: str | Path, names: Set[str]) -> set[str]:
-    """Return those of the names that the last part of a path contains."""
-    return {digits[:NAME_DIGITS] for digits in re.findall(f"[0-9a-f]{{{NAME_DIGITS},}}", Path(path).name)} & names
-
-
-def _is_there(path: Path) -> bool:
-    """Return True if a path exists.
+def _is_there(folder: Path) -> bool:
+    """Return True if a release is in its folder, or was next to it when a takedown was killed.
 
     Raises:
-        OSError: If that can't be known.
+        OSError: If that can't be known, as on a drive that can't be read.
     """
+    if not _exists(folder) and _exists(_beside(folder, "old")):
+        _beside(folder, "old").rename(folder)
+    return _exists(folder / MARK) or _exists(folder / IMAGES)
+
+
+def _exists(path: Path) -> bool:
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -225,126 +186,126 @@ def _is_there(path: Path) -> bool:
     return True
 
 
-def _files_in(folder: Path) -> Iterator[Path]:
-    """Yield the files in all folders below one.
+def _beside(folder: Path, state: str) -> Path:
+    """Return the folder next to a release in which a takedown keeps the old one, or writes the new one."""
+    return folder.with_name(f".{folder.name}.{state}{PARTIAL}")
+
+
+def _write_again(project: Project, release: Any, folder: Path, names: Set[str], paths: Sequence[str]) -> list[str]:
+    """Replace a release by a new one without the images that were taken down.
+
+    Args:
+        release: Row of tables.releases.
+        folder: The release's folder, without links.
+        names: Names of all images that were taken down, without endings.
+        paths: Paths that images of this takedown have in the release.
+
+    Returns:
+        Sentences about what the owner must look at.
 
     Raises:
-        OSError: For a folder that can't be read.
+        UniemoxError: If it is no release of this project, or a file can't be written; the old release stays then.
+        OSError: If a folder can't be read, copied or renamed; the old release stays then.
+    """
+    if not _exists(folder / MARK):
+        raise DataError(f"it has no {MARK}")
+    if not Path(release.folder).is_absolute() or not read_limited(folder / MARK).startswith(mark_of(project).encode()):
+        raise DataError("it is not a release of this project")
+    new = _beside(folder, "new")
+    lock = FileLock(folder / MARK)
+    try:
+        for remains in (new, _beside(folder, "old")):  # of a takedown that was killed
+            if remains.exists():
+                shutil.rmtree(remains)
+        check_folder(folder)
+        record, written = load_record(project, release)
+        notes = []
+        if absent := sum(not (folder / IMAGES / path).exists() for path in paths):
+            notes.append(f"{absent} images were not there; repeat the takedown if they return")
+        _clone(folder, new, names)
+        if record.images:
+            written = write_release(project, new, record, written=written)
+        else:
+            _remove_lists(new)
+        notes += [
+            f"{name} was edited; it is written without your changes" for name in sorted(_edited_files(folder, new))
+        ]
+        if (new / NEW_README).exists():
+            notes.append(f"README.md was edited, so it stays; {NEW_README} has the new numbers")
+        save_written(project, release.id, record, written)
+        notes += _replace(folder, new)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        lock.release()
+    return notes
+
+
+def _clone(folder: Path, target: Path, names: Set[str]) -> None:
+    """Copy a release by hard links, without files that are named like images and without remains of killed writers.
+
+    Writers replace files and don't change them, so that those of the old release stay as they are.
     """
 
-    def stop(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError):
-            raise error
+    def ignored(_: str, files: Sequence[str]) -> set[str]:
+        return {name for name in files if name.endswith((PARTIAL, f"{MARK}.lock")) or _is_named(name, names)}
 
-    for place, _, names in os.walk(folder, onerror=stop):
-        yield from (Path(place, name) for name in names)
+    shutil.copytree(folder, target, ignore=ignored, copy_function=_link)
 
 
-class _Texts(NamedTuple):
-    """Content of a release's files without some images."""
-
-    named: set[str]
-    """Those images that labels.csv had."""
-    scheme: dict[str, str]
-    """Splits by path."""
-    tables: dict[Path, bytes]
-    tasks: list[Any]
-    """Of Label Studio."""
-    made: tuple[str, str]
-    """Name of the data set and of the way of splitting, for splits.json."""
-    figures: dict[str, Any]
-    sums: dict[str, str]
-    """Known sha256 of images, by path."""
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copy2(source, target)
 
 
-def _read_without(folder: Path, names: Set[str]) -> _Texts:
-    """Read the files of a release without images. Raises one of many errors for files that were changed by hand."""
-    table = folder / "labels.csv"
-    if not table.exists() and not any(_files_in(folder / IMAGES)):  # after its last image was taken down
-        return _Texts(set(), {}, {}, [], ("", ""), {}, {})
-    listed = {row["path"]: row["split"] for _, row in read_rows(table, columns=("path", "split"))}
-    paths = (folder / name for name in LISTS)
-    splits = read_json(folder / FILE)
-    figures = read_json(folder / "statistics.json")
-    if (folder / SUMS).exists():
-        sums = read_text(folder / SUMS)
-    else:
-        sums = ""
-    if (folder / TASKS).exists():
-        tasks = read_json(folder / TASKS)
-    else:
-        tasks = []
-    lines = re.findall(rf"(?m)^([0-9a-f]{{64}}) [ *](?:\./)?{IMAGES}/(.+)$", sums)
-    tables = {path: _table_without(path, names) for path in paths if path.suffix == ".csv" and path.exists()}
-    tables[folder / SUMS] = "".join(line for line in sums.splitlines(True) if not _named(line, names)).encode()
-    return _Texts(
-        named={name for path in listed for name in _named(path, names)},
-        scheme={path: split for path, split in listed.items() if not _named(path, names)},
-        tables=tables,
-        tasks=[one for one in tasks if not _named(one["data"]["image"], names)],
-        made=(splits["data"], splits["how"]),
-        figures=figures,
-        sums={path: digest for digest, path in lines},
-    )
+def _is_named(file: str, names: Set[str]) -> bool:
+    """Return True if a file's name contains that of an image, as copies do."""
+    hashes = re.findall(f"[0-9a-f]{{{NAME_DIGITS},}}", file)
+    return any(digits[:NAME_DIGITS] in names for digits in hashes)
 
 
-def _table_without(path: Path, names: Set[str]) -> bytes:
-    """Return a table without images, in its own encoding.
+def _remove_lists(folder: Path) -> None:
+    """Remove the images and lists of a release that has lost its last image."""
+    shutil.rmtree(folder / IMAGES, ignore_errors=True)
+    for name in LISTS:
+        (folder / name).unlink(missing_ok=True)
 
-    Raises:
-        ValueError: If it has no column path, csv.Error.
+
+def _edited_files(folder: Path, new: Path) -> set[str]:
+    """Return the files of an old release that are not as they were written, and that the new one replaces.
+
+    Without checksums, none are known.
     """
-    lines = list(io.StringIO(read_bytes(path).decode("latin-1"), newline=""))  # which keeps every byte
-    bare = [line.removeprefix(BOM) for line in lines]
-    delimiter = next((one for one in ",;\t" if "path" in next(csv.reader(bare, delimiter=one), ())), ",")  # of Excel
-    rows = csv.reader(bare, delimiter=delimiter, strict=True)
-    at = next(rows, []).index("path")
-    end = rows.line_num
-    kept = lines[:end]
-    for row in rows:
-        first = end
-        end = rows.line_num
-        if not row or not _named(row[at], names):
-            kept += lines[first:end]
-    return "".join(kept).encode("latin-1")
+    if not (folder / SUMS).is_file():
+        return set()
+    digests = {name: digest for digest, name in re.findall(r"(?m)^(\w{64}) [ *](\S+)$", read_text(folder / SUMS))}
+    edited = {name for name in FILES if name in digests and _differs(folder / name, digests[name])}
+    return {name for name in edited if not (new / name).exists() or _differs(folder / name, digest_of_file(new / name))}
 
 
-def _write_again(project: Project, row: Any, texts: _Texts) -> None:
-    """Write the files of a release that has lost images.  row: of tables.releases."""
-    folder = Path(row.folder)
-    if texts.scheme:
-        for path, content in texts.tables.items():
-            write_file(path, content)
-        if (folder / TASKS).exists():
-            write_file(folder / TASKS, as_json(texts.tasks))
-        write_splits(folder / FILE, texts.scheme, source=texts.made[0], how=texts.made[1])
-        files = {path: inside(folder / IMAGES, path, "labels.csv") for path in texts.scheme}
-        if texts.figures["metadata"]["still there"]:
-            data = (read_limited(file, MAX_BYTES) for file in files.values())
-            count = sum(without_metadata(one, orientation_of(one, "")) is None for one in data)
-            texts.figures["metadata"]["still there"] = count
-        sums = {path: texts.sums.get(path) or digest_of(read_limited(file, MAX_BYTES)) for path, file in files.items()}
-        write_texts(project, folder, ReleaseConfig(**json.loads(row.options)), texts.figures, sums)
-    else:
-        for name in LISTS:
-            (folder / name).unlink(missing_ok=True)
-    counted = update(t.releases).where(t.releases.c.id == row.id).values(pictures=len(texts.scheme))
-    with project.store.write() as connection:
-        connection.execute(counted)
+def _differs(path: Path, digest: str) -> bool:
+    return path.is_file() and digest_of_file(path) != digest
 
 
-def _forget(folder: Path, names: Set[str]) -> Iterator[str]:
-    """Remove images from each table of a release that can be read; delete other lists that name them.
+def _replace(folder: Path, new: Path) -> list[str]:
+    """Put a new release in the place of the old one, and delete the old one.
 
-    Yields a sentence for each list that is deleted, and for each failure.
+    Between the two renamings there is no release in the folder, but both are complete beside it; `_is_there` puts the
+    old one back.
+
+    Returns:
+        A sentence if the old one can't be deleted.
     """
-    for path in (folder / name for name in LISTS):
-        with suppress(DataError, csv.Error, ValueError, LookupError):
-            if path.suffix == ".csv":
-                write_file(path, _table_without(path, names))
-        try:
-            is_left = any(map(read_text(path).__contains__, names))
-        except DataError:  # it can't be read
-            is_left = path.exists()
-        if is_left:
-            yield from list(_unlink([path])) or [f"{path}: deleted, because it names the images or can't be read"]
+    old = _beside(folder, "old")
+    folder.rename(old)
+    try:
+        new.rename(folder)
+    except BaseException:
+        old.rename(folder)
+        raise
+    try:
+        shutil.rmtree(old)
+    except OSError as error:
+        return [f"the old release can't be deleted ({error}); delete {old}"]
+    return []

@@ -11,28 +11,34 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from uniemox.data.readers.folders import SPLITS, counted, inside, key_of, split_of
+from uniemox.data.readers.folders import SPLITS, count_notes, key_of, path_inside, split_of
 from uniemox.data.readers.missing import is_missing, remove_missing, unify_numbers
 from uniemox.data.readers.votes import refuse_other_columns
-from uniemox.data.sample import DataSet, ImageFile, Sample, StoredImage, tell_apart
+from uniemox.data.sample import DataSet, ImageFile, Sample, StoredImage, make_keys_unique
 from uniemox.errors import DataError, LabelError
 from uniemox.io.files import plain_cell, read_limited
 from uniemox.labels import CUSTOM, LABEL_SETS, Kind, LabelSet, clean, recognise
 from uniemox.persons.box import Box
 from uniemox.spelling import spelled
 
+# Python's default of 128 KiB is little for a cell with a long text.
 csv.field_size_limit(2**20)
 
 
 def parse_json(text: str | bytes, where: str, remedy: str = "") -> Any:
     """Parse JSON text.
 
+    Args:
+        where: File and line, for the message.
+        remedy: End of the message: what to do about the fault.
+
     Raises:
-        DataError: With `where`.
+        DataError: If the text is not JSON.
     """
     try:
         return json.loads(text)
-    except (ValueError, RecursionError) as error:  # ValueError: also if not UTF-8, or for over 4,300 digits
+    except (ValueError, RecursionError) as error:
+        # A ValueError is also raised for text that is not UTF-8 and for numbers of over 4,300 digits.
         raise DataError(f"{where}: not JSON ({error}){remedy}") from error
 
 
@@ -93,11 +99,13 @@ def read_rows(
     Outer blanks of header and values are removed.
 
     Args:
+        quote: Character around values that contain the delimiter.
         columns: Required columns.
         prose: Names of columns that may contain the delimiter without quotes if they are the last.
 
     Raises:
-        DataError: With file and line, for rows of another length.
+        DataError: With file and line, if the table has no header, a column twice, not all required columns, or a row of
+            another length.
     """
     text = read_text(path).replace("\r\n", "\n").replace("\r", "\n")
     header_line = next((line for line in text.split("\n") if line.strip()), "")
@@ -111,9 +119,9 @@ def read_rows(
         raise DataError(f"{path}:1: not a table ({error})") from error
     # pandas names further columns without a name so, too; callers leave them out.
     header = [f"Unnamed: {i}" if name == "" and "" in header[:i] else name for i, name in enumerate(header)]
-    doubled = [name for name, count in Counter(header).items() if count > 1]
-    if doubled:
-        raise DataError(f"{path}:1: column {sorted(doubled)[0]!r} appears twice")
+    repeated = [name for name, count in Counter(header).items() if count > 1]
+    if repeated:
+        raise DataError(f"{path}:1: column {min(repeated)!r} appears twice")
     if missing := [name for name in columns if name not in header]:
         raise DataError(f"{path}:1: there is no column {', '.join(missing)}; expected {', '.join(columns)}")
     try:
@@ -133,7 +141,7 @@ def number(row: Mapping[str, str], field: str, where: str, *, low: float = -math
     """Parse a field as a finite number.
 
     Raises:
-        DataError: With file, line and field, for others, or out of range.
+        DataError: With file, line and field, if it is not a finite number from low to high.
     """
     try:
         value = float(row[field])
@@ -147,10 +155,13 @@ def number(row: Mapping[str, str], field: str, where: str, *, low: float = -math
 
 
 def shares(row: Mapping[str, str], fields: Mapping[str, str], where: str) -> dict[str, float]:
-    """Return votes as shares with sum 1.  fields: column to emotion.
+    """Return votes as shares with sum 1, by emotion.
+
+    Args:
+        fields: Emotion of each column.
 
     Raises:
-        DataError: For negative or missing votes.
+        DataError: For negative votes, values that are no numbers, or rows without votes.
     """
     votes = {emotion: number(row, field, where, low=0) for field, emotion in fields.items()}
     total = sum(votes.values())
@@ -161,9 +172,10 @@ def shares(row: Mapping[str, str], fields: Mapping[str, str], where: str) -> dic
 
 def top_vote(votes: Mapping[str, float]) -> str | None:
     """Return the emotion with the most votes; None in a tie."""
-    limit = max(votes.values())
-    best = [emotion for emotion, vote in votes.items() if math.isclose(vote, limit, rel_tol=1e-5)]
-    return best[0] if len(best) == 1 else None
+    highest = max(votes.values())
+    # Shares that are written with few digits differ slightly in a tie.
+    winners = [emotion for emotion, vote in votes.items() if math.isclose(vote, highest, rel_tol=1e-5)]
+    return winners[0] if len(winners) == 1 else None
 
 
 def on_nine_points(value: float, low: float, high: float) -> float:
@@ -175,17 +187,18 @@ def on_nine_points(value: float, low: float, high: float) -> float:
     return 1 + 8 * (value - low) / (high - low)
 
 
-BOX = ("x1", "y1", "x2", "y2")
+BOX_COLUMNS = ("x1", "y1", "x2", "y2")
+# Names of known columns in the tables of others.
 ALIASES = {
     **{"image": "path", "file": "path", "filename": "path", "caption": "text", "theme": "group"},
     **{"valence_mean": "valence", "arousal_mean": "arousal"},
 }
-KNOWN = ("path", "label", "split", "text", "domain", "group", "valence", "arousal", *BOX)
-UNNAMED = r"|unnamed: \d+"  # index columns, as R and pandas write them
-PASSED_OVER = (  # ignored in tables of ratings: those of OASIS, and of a release of uniemox curate
-    *("category", "valence_sd", "valence_n", "arousal_sd", "arousal_n"),
-    *("answers", "intensity"),
-)
+KNOWN_COLUMNS = ("path", "label", "split", "text", "domain", "group", "valence", "arousal", *BOX_COLUMNS)
+# Index columns, as R (no name) and pandas write them.
+UNNAMED_COLUMN = r"|unnamed: \d+"
+# Further columns of tables of ratings, which are ignored: OASIS's in the first line, those of a release of
+# `uniemox curate` in the second.
+RATING_COLUMNS = (*("category", "valence_sd", "valence_n", "arousal_sd", "arousal_n"), *("answers", "intensity"))
 
 
 def read_csv(
@@ -210,36 +223,37 @@ def read_csv(
             None: recognise the set by its classes.
         kind: Kind of the labels, if it differs from their set's.
         root: Folder of the images, relative to the table's.
-        scale: Of valence and arousal, LOW-HIGH as 1-7; converted to 1 to 9.
+        scale: Scale of valence and arousal, LOW-HIGH as 1-7; ratings are converted to 1 to 9.
         missing: "skip" leaves out rows whose image does not exist.
 
     Raises:
-        DataError: With file, line and column.
+        DataError: With file, line and column, if the table or a value is invalid, or an image is missing.
     """
-    rows = [(f"{table}:{line}", _renamed(row, table)) for line, row in read_rows(table, prose=("text", "caption"))]
+    rows = [
+        (f"{table}:{line}", _rename_columns(row, table)) for line, row in read_rows(table, prose=("text", "caption"))
+    ]
     if not rows:
         raise DataError(f"{table}: no rows under the header")
-    low, high = _ends(scale, table)
-    if labels is None:
-        asked = None
-    else:
-        asked = recognise((), kind, labels)
-    classes, left_out = _classes(table, list(rows[0][1]), asked)
-    if asked is None:
+    low, high = _parse_scale(scale, table)
+    requested = None if labels is None else recognise((), kind, labels)
+    classes, left_out = _class_columns(table, list(rows[0][1]), requested)
+    if requested is None:
         refuse_other_columns(rows, classes, table)
+
     cells = [row for _, row in rows]
-    notes = [*remove_missing(cells, asked), *unify_numbers(cells, asked)]
+    notes = [*remove_missing(cells, requested), *unify_numbers(cells, requested)]
     if left_out:
         notes.append(f"columns left out: {', '.join(name or '(without a name)' for name in left_out)}")
     if not is_utf8(table):
         notes.append(f"{table.name} {LATIN_1}")
     words = classes or sorted({row["label"] for row in cells if row.get("label")})
     label_set = recognise(words, kind, labels)
-    if classes and asked is None and label_set.name == CUSTOM:
+    if classes and requested is None and label_set.name == CUSTOM:
         # Any other column of the table would be a class, too: the user should see at once what was taken for one.
         notes.append(
             f"classes: {', '.join(label_set.labels)}; to leave some columns out, name the classes: ?labels=a,b"
         )
+
     images = _find_images(rows, table, table.parent / root, is_complete=missing == "fail")
     samples = [sample_of_row(row, image, where, label_set, classes, scale=(low, high)) for where, row, image in images]
     absent = len(rows) - len(samples)
@@ -247,12 +261,12 @@ def read_csv(
         raise DataError(f"{table}: none of its {absent} images exists")
     by_folder = sum(not row.get("split") and split_of(row["path"]) is not None for _, row, _ in images)
     ties = sum(sample.label is None and sample.distribution is not None for sample in samples)
-    notes += counted(
+    notes += count_notes(
         (absent, "rows were left out: their image is missing"),
         (by_folder, "rows without a split have that of a folder in their path"),
         (ties, "images have a tie of votes: a distribution, but no label"),
     )
-    return DataSet(str(table), label_set, tell_apart(samples), tuple(notes))
+    return DataSet(str(table), label_set, make_keys_unique(samples), tuple(notes))
 
 
 def _find_images(
@@ -261,23 +275,26 @@ def _find_images(
     """Return the rows whose image exists, with the image; their path becomes the one that is spelled as on disk.
 
     Args:
-        is_complete: Raise DataError for a row without an image.
+        rows: Place and cells of each row.
+        folder: Folder of the images.
+        is_complete: Refuse a row whose image does not exist; False: leave it out.
+
+    Raises:
+        DataError: For such a row, or a path outside of the folder.
     """
     images = []
     for where, row in rows:
-        path = inside(folder, row["path"], f"{where}, path")
-        if os.path.isfile(path):  # Path.is_file raises OSError for a long name
+        path = path_inside(folder, row["path"], f"{where}, path")
+        # Path.is_file raises OSError for a long name.
+        if os.path.isfile(path):
             images.append((where, {**row, "path": path.relative_to(folder).as_posix()}, ImageFile(path)))
         elif is_complete:
-            if is_utf8(table):
-                why = ""
-            else:
-                why = f" ({table.name} {LATIN_1})"
-            raise DataError(f"{where}, path: {path} does not exist{why}; ?missing=skip leaves such rows out")
+            hint = "" if is_utf8(table) else f" ({table.name} {LATIN_1})"
+            raise DataError(f"{where}, path: {path} does not exist{hint}; ?missing=skip leaves such rows out")
     return images
 
 
-def _renamed(row: Mapping[str, str], table: Path) -> dict[str, str]:
+def _rename_columns(row: Mapping[str, str], table: Path) -> dict[str, str]:
     """Rename a row's known columns to their names here, ignoring case; undo `safe_cell` in texts.
 
     Raises:
@@ -286,42 +303,49 @@ def _renamed(row: Mapping[str, str], table: Path) -> dict[str, str]:
     renamed: dict[str, str] = {}
     for name, value in row.items():
         column = ALIASES.get(name.lower(), name.lower())
-        column = column if column in KNOWN else plain_cell(name)
+        if column not in KNOWN_COLUMNS:
+            column = plain_cell(name)
         if column in renamed:
             raise DataError(f"{table}:1: two columns mean {column}, {name!r} is one; remove the other one")
         renamed[column] = plain_cell(value)
     return renamed
 
 
-def _classes(table: Path, columns: list[str], asked: LabelSet | None) -> tuple[list[str], list[str]]:
+def _class_columns(table: Path, columns: list[str], requested: LabelSet | None) -> tuple[list[str], list[str]]:
     """Return the columns that are classes, and those that are left out.
 
     Args:
-        asked: Only its labels can be classes.
+        columns: Names of all columns, renamed.
+        requested: Set whose labels alone can be classes; None: every other column is a class.
 
     Raises:
-        DataError: For an inconsistent header.
+        DataError: If a required column is missing, or columns exclude each other.
     """
     is_rated = {"valence", "arousal"} & set(columns)
-    others = [name for name in columns if name not in KNOWN and not (is_rated and name.lower() in PASSED_OVER)]
-    classes = [name for name in others if not re.fullmatch(UNNAMED, name.lower())]
-    if asked is not None:
-        named = [name for name in classes if asked.aliases.get(clean(name), clean(name)) in asked.labels]
+    others = [
+        name for name in columns if name not in KNOWN_COLUMNS and not (is_rated and name.lower() in RATING_COLUMNS)
+    ]
+    classes = [name for name in others if not re.fullmatch(UNNAMED_COLUMN, name.lower())]
+    if requested is not None:
+        named = [name for name in classes if requested.aliases.get(clean(name), clean(name)) in requested.labels]
         if named or "label" in columns:
             classes = named
     if "path" not in columns:
         raise DataError(f"{table}:1: there is no column path (or {', '.join(ALIASES)}); found {', '.join(columns)}")
-    if 0 < len(set(BOX) & set(columns)) < len(BOX):
-        raise DataError(f"{table}:1: a box needs all of the columns {', '.join(BOX)}")
+    if 0 < len(set(BOX_COLUMNS) & set(columns)) < len(BOX_COLUMNS):
+        raise DataError(f"{table}:1: a box needs all of the columns {', '.join(BOX_COLUMNS)}")
     if ("label" in columns and classes) or not ("label" in columns or classes or "text" in columns or is_rated):
         raise DataError(
             f"{table}:1: expected a column label or one column for each class, and not both; beside the known columns "
-            f"({', '.join(KNOWN)}) there are: {', '.join(classes) or 'none'}"
+            f"({', '.join(KNOWN_COLUMNS)}) there are: {', '.join(classes) or 'none'}"
         )
+    # All classes of a published set and some more: the others are probably no classes.
     for label_set in LABEL_SETS:
-        more = [name for name in classes if clean(name) not in label_set.labels]
-        if asked is None and more and len(classes) - len(more) == len(label_set):
-            raise DataError(f"{table}:1: {', '.join(more)} are not classes of {label_set.name}; remove these columns")
+        others_than_set = [name for name in classes if clean(name) not in label_set.labels]
+        if requested is None and others_than_set and len(classes) - len(others_than_set) == len(label_set):
+            raise DataError(
+                f"{table}:1: {', '.join(others_than_set)} are not classes of {label_set.name}; remove these columns"
+            )
     return classes, [name for name in others if name not in classes]
 
 
@@ -329,20 +353,25 @@ def read_box(row: Mapping[str, str], where: str) -> Box | None:
     """Return the box of a row, clipped at 0; None if its four fields are empty.
 
     Raises:
-        DataError: For an empty box.
+        DataError: If only some of the fields are set, or the box is empty or left of or above the image.
     """
-    row = {field: "" if is_missing(row.get(field, "")) else row.get(field, "") for field in BOX}
-    if not all(row.get(field) for field in BOX):
-        if any(row.get(field) for field in BOX):
-            raise DataError(f"{where}: a box needs all of {', '.join(BOX)}")
+    row = {field: "" if is_missing(row.get(field, "")) else row.get(field, "") for field in BOX_COLUMNS}
+    if not all(row.get(field) for field in BOX_COLUMNS):
+        if any(row.get(field) for field in BOX_COLUMNS):
+            raise DataError(f"{where}: a box needs all of {', '.join(BOX_COLUMNS)}")
         return None
-    box = Box(*(number(row, field, where) for field in BOX))
+    box = Box(*(number(row, field, where) for field in BOX_COLUMNS))
     if not (box.x1 < box.x2 and box.y1 < box.y2 and box.x2 > 0 and box.y2 > 0):
         raise DataError(f"{where}: the box must have x1 < x2 and y1 < y2, and not lie left of or above the image")
     return Box(max(box.x1, 0), max(box.y1, 0), box.x2, box.y2)
 
 
-def _ends(scale: str, table: Path) -> tuple[float, float]:
+def _parse_scale(scale: str, table: Path) -> tuple[float, float]:
+    """Parse both ends of LOW-HIGH.
+
+    Raises:
+        DataError: For anything else.
+    """
     try:
         low, high = map(float, scale.split("-"))
     except ValueError:
@@ -361,10 +390,16 @@ def sample_of_row(
     *,
     scale: tuple[float, float] = (1.0, 9.0),
 ) -> Sample:
-    """Return the sample of a row with columns of KNOWN.  classes: columns of votes.  scale: of valence and arousal.
+    """Return the sample of a row.
+
+    Args:
+        row: Cells by column, named as in KNOWN_COLUMNS or as a class.
+        where: File and line, for messages.
+        classes: Columns of votes; without any, the label is in column label.
+        scale: Both ends of the scale of valence and arousal.
 
     Raises:
-        DataError: With `where`.
+        DataError: If a cell is invalid.
     """
     low, high = scale
 
@@ -373,8 +408,7 @@ def sample_of_row(
             return on_nine_points(number(row, field, where, low=low, high=high), low, high)
         return None
 
-    distribution = None
-    label = None
+    label = distribution = None
     try:
         if classes:
             by_class = {name: labels.labels[labels.index(name)] for name in classes}

@@ -7,13 +7,14 @@ from typing import Any, Literal
 
 from uniemox.data.prompts import describe, plain
 from uniemox.data.readers.csv_table import read_json
-from uniemox.data.readers.folders import checked_folder, class_of, counted, inside
-from uniemox.data.sample import DataSet, ImageFile, Sample, tell_apart
+from uniemox.data.readers.folders import checked_folder, class_of, count_notes, path_inside
+from uniemox.data.sample import DataSet, ImageFile, Sample, make_keys_unique
 from uniemox.errors import AnnotationError, DataError
 from uniemox.labels import MIKELS, LabelSet
 
 SPLITS = ("train", "val", "test")
-WORDS = ("scene", "facial_expression", "human_action")  # info.json has all words of these fields, unlike objects
+# Fields of which info.json lists all words; it does not list all objects.
+WORDS = ("scene", "facial_expression", "human_action")
 
 
 def read_emoset(root: Path, *, missing: Literal["fail", "skip"] = "fail") -> DataSet:
@@ -27,7 +28,8 @@ def read_emoset(root: Path, *, missing: Literal["fail", "skip"] = "fail") -> Dat
         missing: "skip" leaves out records whose image or annotation does not exist, for a part of the data set.
 
     Raises:
-        DataError or AnnotationError: With file and field, for a missing value, a wrong type, or an unknown word.
+        DataError: With file and field, if a file is missing or damaged, or a record or label is invalid.
+        AnnotationError: With file and field, for an annotation with a wrong type or an unknown word.
     """
     vocabulary = read_vocabulary(checked_folder(root) / "info.json")
     labels = LabelSet(MIKELS.name, tuple(vocabulary["emotion"]), MIKELS.kind, MIKELS.aliases)
@@ -37,29 +39,26 @@ def read_emoset(root: Path, *, missing: Literal["fail", "skip"] = "fail") -> Dat
         raise DataError(f"{root}: there is no train.json, val.json or test.json")
     samples = []
     absent = 0
-    described = set[Path]()
+    annotations = set[Path]()
     for path in lists:
         records = read_json(path)
         if not isinstance(records, list):
             raise DataError(f"{path}: expected a list of records, got {type(records).__name__}")
         for i, record in enumerate(records):
             where = f"{path}: record {i}"
-            word, image, annotation_name = _fields(record, where)
-            image_path = inside(root, image, f"{where}, image")
-            annotation_path = inside(root, annotation_name, f"{where}, annotation")
+            word, image, annotation_name = _parse_record(record, where)
+            image_path = path_inside(root, image, f"{where}, image")
+            annotation_path = path_inside(root, annotation_name, f"{where}, annotation")
             if not os.path.isfile(image_path) or not os.path.isfile(annotation_path):
                 if missing == "skip":
                     absent += 1
                     continue
-                if os.path.isfile(image_path):
-                    gone = annotation_path
-                else:
-                    gone = image_path
-                raise DataError(f"{where}: {gone} does not exist; ?missing=skip leaves such records out")
+                absent_path = annotation_path if os.path.isfile(image_path) else image_path
+                raise DataError(f"{where}: {absent_path} does not exist; ?missing=skip leaves such records out")
             label = class_of(labels, word, f"{where}, emotion")
-            if annotation_path in described:
+            if annotation_path in annotations:
                 raise DataError(f"{where}: {annotation_name} is the annotation of an earlier record, too")
-            described.add(annotation_path)
+            annotations.add(annotation_path)
             annotation = _read_annotation(annotation_path, words, labels.labels[label])
             samples.append(
                 Sample(
@@ -73,22 +72,25 @@ def read_emoset(root: Path, *, missing: Literal["fail", "skip"] = "fail") -> Dat
             )
     if not samples:
         raise DataError(f"{root}: {absent} records, and no image of any of them is there")
-    notes = counted((absent, "records were left out: image or annotation is missing"))
-    return DataSet(str(root), labels, tell_apart(samples), notes)
+    notes = count_notes((absent, "records were left out: image or annotation is missing"))
+    return DataSet(str(root), labels, make_keys_unique(samples), notes)
 
 
 def read_vocabulary(path: Path) -> dict[str, list[str]]:
-    """Read the words of each attribute, in the order of their indices, except the numbers brightness and
-    colorfulness."""
+    """Read the words of each attribute from info.json, in the order of their indices.
+
+    Brightness and colorfulness are numbers and have no words.
+
+    Raises:
+        DataError: If the file has another form, or other emotions than Mikels' eight.
+    """
     info = read_json(path)
     if not isinstance(info, dict) or not isinstance(info.get("emotion"), dict):
         raise DataError(f"{path}, emotion: expected {{label2idx: ..., idx2label: ...}}")
     vocabulary = {}
     for field in ("emotion", *WORDS):
-        if isinstance(info.get(field, {}), dict):
-            numbers = info.get(field, {}).get("label2idx", {})
-        else:
-            numbers = None
+        about = info.get(field, {})
+        numbers = about.get("label2idx", {}) if isinstance(about, dict) else None
         if not isinstance(numbers, dict) or sorted(numbers.values(), key=str) != sorted(range(len(numbers)), key=str):
             raise DataError(f"{path}, {field}.label2idx: expected words with the numbers 0 to n - 1")
         vocabulary[field] = sorted(numbers, key=numbers.__getitem__)
@@ -97,8 +99,12 @@ def read_vocabulary(path: Path) -> dict[str, list[str]]:
     return vocabulary
 
 
-def _fields(record: Any, where: str) -> tuple[str, str, str]:
-    """Return emotion, image and annotation of a record of either release."""
+def _parse_record(record: Any, where: str) -> tuple[str, str, str]:
+    """Return emotion, image and annotation of a record of either release.
+
+    Raises:
+        DataError: If the record has another form.
+    """
     if (
         not isinstance(record, list)
         or len(record) not in (3, 4)
@@ -112,7 +118,7 @@ def _read_annotation(path: Path, words: Mapping[str, set[str]], emotion: str) ->
     """Read an annotation and check its words.
 
     Raises:
-        AnnotationError: With file and field.
+        AnnotationError: With file and field, for a wrong type, another emotion than the record's, or an unknown word.
     """
     annotation = read_json(path)
     if not isinstance(annotation, dict):
@@ -125,7 +131,9 @@ def _read_annotation(path: Path, words: Mapping[str, set[str]], emotion: str) ->
         raise AnnotationError(f"{path}: {error}") from error
     for field, vocabulary in words.items():
         values = annotation.get(field) or ()
-        for value in [values] if isinstance(values, str) else values:
+        if isinstance(values, str):
+            values = [values]
+        for value in values:
             if vocabulary and value and plain(value) not in vocabulary:
                 raise AnnotationError(f"{path}, {field}: {value!r} is not in the vocabulary of info.json")
     return annotation

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from uniemox.data.readers.csv_table import number, read_rows
-from uniemox.data.readers.folders import SPLITS, checked_folder, counted, inside
+from uniemox.data.readers.folders import SPLITS, checked_folder, count_notes, path_inside
 from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.errors import DataError
 from uniemox.labels import FERPLUS, clean
@@ -21,7 +21,7 @@ def read_ferplus(root: Path) -> DataSet:
     `domain` is majority, no majority, unknown (more than half of the votes), or no face.
 
     Raises:
-        DataError: With file, line and field, for another table form or a missing image.
+        DataError: With file, line and field, if the table has another form or an image is missing.
     """
     table = checked_folder(root) / "votes.csv"
     samples: dict[str, Sample] = {}
@@ -35,7 +35,7 @@ def read_ferplus(root: Path) -> DataSet:
     if not samples:
         raise DataError(f"{table}: no rows under the header")
     kinds = [sample.domain for sample in samples.values()]
-    notes = counted(
+    notes = count_notes(
         (
             kinds.count("no majority"),
             "faces have votes, but no majority for one expression: a distribution, and no label",
@@ -48,26 +48,32 @@ def read_ferplus(root: Path) -> DataSet:
 
 
 def _sample(row: dict[str, str], images: Path, where: str) -> Sample:
+    """Return the sample of a row of votes.csv.
+
+    Raises:
+        DataError: If a value is invalid or the image is missing.
+    """
     split = SPLITS.get(clean(row["split"]))
     if split is None:
         raise DataError(f"{where}: split must be one of {', '.join(SPLITS)}, got {row['split']!r}")
     votes = {name: number(row, name, where, low=0) for name in COLUMNS}
-    path = inside(images, row["path"], f"{where}, path")
+    path = path_inside(images, row["path"], f"{where}, path")
     if not path.is_file():
         raise DataError(f"{where}, path: {path} does not exist")
     total = sum(votes.values())
-    seen = sum(votes[name] for name in FERPLUS.labels)
-    top = max(votes, key=lambda name: votes[name])
-    has_majority = total > 0 and 2 * votes[top] > total
-    if has_majority:
+    expression_votes = sum(votes[name] for name in FERPLUS.labels)
+    top = max(votes, key=votes.__getitem__)
+    kind = "no majority"
+    if total > 0 and 2 * votes[top] > total:
         kind = {UNKNOWN: "unknown", NO_FACE: "no face"}.get(top, "majority")
-    else:
-        kind = "no majority"
+    distribution = None
+    if expression_votes > 0:
+        distribution = {name: votes[name] / expression_votes for name in FERPLUS.labels}
     return Sample(
         key=path.relative_to(images).as_posix(),
         image=ImageFile(path),
         label=FERPLUS.index(top) if kind == "majority" else None,
-        distribution={name: votes[name] / seen for name in FERPLUS.labels} if seen > 0 else None,
+        distribution=distribution,
         split=split,
         domain=kind,
     )

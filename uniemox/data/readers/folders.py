@@ -33,11 +33,11 @@ def read_folder(root: Path, *, labels: str | None = None, kind: Kind | None = No
         labels: Name of the published set to use, with all its classes; None: recognise the set by the names.
         kind: Kind of your own classes; None: that of the recognised set, else "evoked".
     """
-    places = [folder for _, folder in _class_folders(root)]
-    if len({clean(folder.name) for folder in places if _has_images(folder)}) > 1:
-        return read_class_folders(root, recognise(sorted({folder.name for folder in places}), kind, labels))
-    left = LeftOut()
-    images = images_below(root, left)
+    folders = [folder for _, folder in _class_folders(root)]
+    if len({clean(folder.name) for folder in folders if _has_images(folder)}) > 1:
+        return read_class_folders(root, recognise(sorted({folder.name for folder in folders}), kind, labels))
+    left_out = LeftOut()
+    images = images_below(root, left_out)
     splits = {folder.name: split for split, folder in _split_folders(root)}
     samples = [
         Sample(key=key, image=ImageFile(path), split=splits.get(PurePosixPath(key).parts[0]) or split_of(key))
@@ -45,7 +45,7 @@ def read_folder(root: Path, *, labels: str | None = None, kind: Kind | None = No
     ]
     if not samples:
         raise DataError(f"{root}: no images; expected <class>/<picture>, <split>/<class>/<picture>, or images alone")
-    notes = ["no folders of classes: the images have no labels", *left.link_notes(root)]
+    notes = ["no folders of classes: the images have no labels", *left_out.link_notes(root)]
     outside = sum(sample.split is None for sample in samples)
     if 0 < outside < len(samples):
         notes.append(f"{outside} images are in no folder of a split, unlike the others")
@@ -58,27 +58,29 @@ def read_class_folders(root: Path, labels: LabelSet) -> DataSet:
     Raises:
         DataError: If there are no class folders, or one is not a label.
     """
-    places = _class_folders(root)
-    if not places:
+    class_folders = _class_folders(root)
+    if not class_folders:
         raise DataError(f"{root}: no class folders with images; expected <class>/<picture> or <split>/<class>/...")
-    for parent in {folder.parent for _, folder in places}:
-        if same := spelled_alike(folder.name for _, folder in places if folder.parent == parent):
+    for parent in {folder.parent for _, folder in class_folders}:
+        if same := spelled_alike(folder.name for _, folder in class_folders if folder.parent == parent):
             raise DataError(
                 f"{parent}: the folders {same[0]!a} and {same[1]!a} differ only in blanks, invisible "
                 "characters or the form of accents; move their images into one"
             )
+
     samples: list[Sample] = []
     ignored: Counter[str] = Counter()
-    left = LeftOut()
-    for split, folder in places:
+    left_out = LeftOut()
+    for split, folder in class_folders:
         label = class_of(labels, folder.name, str(folder), "; rename or remove the folder")
-        for path in walk_files(folder, left):
+        for path in walk_files(folder, left_out):
             if not is_image_name(path):
                 ignored[path.suffix.lower() or path.name] += 1
                 continue
             key = path.relative_to(root).as_posix()
-            between = path.relative_to(folder).parts[:-1]
-            domain = "/".join(part for part in between if split is not None or clean(part) not in SPLITS)
+            subfolders = path.relative_to(folder).parts[:-1]
+            # A folder such as <class>/train/ is a split, unless a split folder above the classes is.
+            domain = "/".join(part for part in subfolders if split is not None or clean(part) not in SPLITS)
             samples.append(
                 Sample(
                     key=key,
@@ -90,8 +92,10 @@ def read_class_folders(root: Path, labels: LabelSet) -> DataSet:
             )
     if not samples:
         raise DataError(f"{root}: its class folders contain no images")
-    kinds = ((count, f"files that are no images were left out ({ending})") for ending, count in sorted(ignored.items()))
-    notes = (*_beside_lines(root), *left.link_notes(root), *counted(*kinds))
+    ignored_notes = count_notes(
+        *((count, f"files that are no images were left out ({ending})") for ending, count in sorted(ignored.items()))
+    )
+    notes = (*_warnings(root), *left_out.link_notes(root), *ignored_notes)
     return DataSet(str(root), labels, samples, notes)
 
 
@@ -117,18 +121,25 @@ def class_of(labels: LabelSet, word: str, where: str, remedy: str = "") -> int:
         raise DataError(f"{where}: {error}{remedy}") from error
 
 
-def counted(*lines: tuple[int, str]) -> tuple[str, ...]:
-    """Return the notes that begin with a count above 0."""
-    return tuple(f"{count} {what}" for count, what in lines if count)
+def count_notes(*lines: tuple[int, str]) -> tuple[str, ...]:
+    """Return a note for each count above 0.
+
+    >>> count_notes((2, "images have no row"), (0, "rows have no image"))
+    ('2 images have no row',)
+    """
+    return tuple(f"{count} {text}" for count, text in lines if count)
 
 
-def walk_files(folder: Path, left: LeftOut | None = None) -> Iterator[Path]:
+def walk_files(folder: Path, left_out: LeftOut | None = None) -> Iterator[Path]:
     """Yield all files below a folder, see `walk_folder`.
+
+    Args:
+        left_out: Filled with what is left out; None: it is not recorded.
 
     Raises:
         DataError: For a folder that can't be listed.
     """
-    yield from walk_folder(folder, _raise_unlisted, left)
+    yield from walk_folder(folder, _raise_unlisted, left_out)
 
 
 def _raise_unlisted(folder: Path, error: OSError) -> Path:
@@ -141,9 +152,13 @@ def note_left_out(root: Path) -> tuple[str, ...]:
     return (note,) if note else ()
 
 
-def images_below(root: Path, left: LeftOut | None = None) -> dict[str, Path]:
-    """Return every image below a folder by key, the relative path with /.  left: as for `walk_folder`."""
-    return {path.relative_to(root).as_posix(): path for path in walk_files(root, left) if is_image_name(path)}
+def images_below(root: Path, left_out: LeftOut | None = None) -> dict[str, Path]:
+    """Return every image below a folder by key, the relative path with /.
+
+    Args:
+        left_out: Filled with what is left out; None: it is not recorded.
+    """
+    return {path.relative_to(root).as_posix(): path for path in walk_files(root, left_out) if is_image_name(path)}
 
 
 def checked_folder(root: Path) -> Path:
@@ -152,12 +167,14 @@ def checked_folder(root: Path) -> Path:
     Raises:
         DataError: If it does not exist.
     """
-    if not os.path.isdir(root):  # Path.is_dir raises OSError for a name that is too long
-        raise DataError(f"{root}: {'not a folder' if os.path.lexists(root) else 'there is no such folder'}")
+    # Path.is_dir raises OSError for a name that is too long.
+    if not os.path.isdir(root):
+        fault = "not a folder" if os.path.lexists(root) else "there is no such folder"
+        raise DataError(f"{root}: {fault}")
     return root
 
 
-def inside(root: Path, name: str, where: str) -> Path:
+def path_inside(root: Path, name: str, where: str) -> Path:
     """Return the path of a file that an annotation names, in its spelling on disk (`uniemox.spelling`).
 
     Args:
@@ -168,6 +185,7 @@ def inside(root: Path, name: str, where: str) -> Path:
     """
     relative = PurePosixPath(name.replace("\\", "/"))
     parts = relative.parts  # () for "" and "."
+    # A colon in the first part is a drive of Windows or an address.
     if not parts or relative.is_absolute() or ".." in parts or "\0" in name or ":" in parts[0]:
         raise DataError(f"{where}: {name!r} must be a path inside {root}, relative to it")
     path = root / relative
@@ -191,6 +209,7 @@ def _on_disk(root: Path, relative: PurePosixPath, where: str) -> Path:
 
 
 def _changed_ns(folder: Path) -> int:
+    """Return the time of a folder's last change; 0 if it is unknown."""
     try:
         return os.stat(folder).st_mtime_ns
     except (OSError, ValueError):
@@ -199,7 +218,11 @@ def _changed_ns(folder: Path) -> int:
 
 @lru_cache(maxsize=16)
 def _names_by_spelling(folder: Path, changed_ns: int) -> dict[str, list[str]]:
-    """Return the names in a folder by their spelling; none if it can't be listed."""
+    """Return the names in a folder by their spelling; none if it can't be listed.
+
+    Args:
+        changed_ns: Time of the folder's last change, part of the cache's key.
+    """
     try:
         names = sorted(os.listdir(folder))
     except (OSError, ValueError):
@@ -220,7 +243,7 @@ def key_of(name: str) -> str:
 
 
 def split_in(name: str) -> str | None:
-    """Return the split that one word of a compound name says; None for none, or if the words say several.
+    """Return the split that one word of a compound name says; None if no word does, or words name several.
 
     >>> split_in("train_images"), split_in("val2017"), split_in("trainer")
     ('train', 'val', None)
@@ -252,13 +275,13 @@ def _has_images(folder: Path) -> bool:
     return any(map(is_image_name, walk_files(folder)))
 
 
-def _beside_lines(root: Path) -> Iterator[str]:
+def _warnings(root: Path) -> Iterator[str]:
     """Yield a warning for images outside class folders, and one for folders next to the split folders."""
     splits = _split_folders(root)
     folders = {path for _, path in splits}
-    beside = list[str]()
+    other_folders = list[str]()
     if root not in folders:
-        beside = sorted({path.name for path in _folders(root)} - {path.name for path in folders})
+        other_folders = sorted({path.name for path in _folders(root)} - {path.name for path in folders})
     loose = sorted(
         path.relative_to(root).as_posix()
         for folder in {root, *folders}
@@ -267,13 +290,17 @@ def _beside_lines(root: Path) -> Iterator[str]:
     )
     if loose:
         yield f"{len(loose)} images outside the class folders were left out: {loose[0]}"
-        yield from _whole_splits(splits, loose)
-    if beside:
-        yield f"folders next to the split folders were left out: {', '.join(beside)}"
+        yield from _lost_split_warnings(splits, loose)
+    if other_folders:
+        yield f"folders next to the split folders were left out: {', '.join(other_folders)}"
 
 
-def _whole_splits(splits: list[tuple[str | None, Path]], loose: list[str]) -> Iterator[str]:
-    """Yield a warning for each split of which no image is left, because none is in a class folder."""
+def _lost_split_warnings(splits: list[tuple[str | None, Path]], loose: list[str]) -> Iterator[str]:
+    """Yield a warning for each split all of whose images are left out, because none is in a class folder.
+
+    Args:
+        loose: Images outside of class folders.
+    """
     with_classes = {split for split, folder in splits if any(map(_has_images, _folders(folder)))}
     for split, folder in splits:
         if split not in with_classes and any(name.startswith(f"{folder.name}/") for name in loose):
@@ -288,6 +315,11 @@ def _class_folders(root: Path) -> list[tuple[str | None, Path]]:
 
 
 def _folders(folder: Path) -> list[Path]:
+    """Return the folders in a folder, sorted, without hidden and system folders.
+
+    Raises:
+        DataError: If the folder can't be listed.
+    """
     try:
         children = [path for path in folder.iterdir() if path.is_dir()]
         return sorted(path for path in children if path.name[0] != "." and not is_system_folder(path.name))

@@ -3,18 +3,18 @@
 from dataclasses import replace
 from pathlib import Path
 
-from uniemox.data.readers.csv_table import BOX, read_box, read_rows
-from uniemox.data.readers.folders import class_of, inside, read_class_folders
+from uniemox.data.readers.csv_table import BOX_COLUMNS, read_box, read_rows
+from uniemox.data.readers.folders import class_of, path_inside, read_class_folders
 from uniemox.data.readers.missing import is_missing
-from uniemox.data.sample import DataSet, Sample, tell_apart
+from uniemox.data.sample import DataSet, Sample, make_keys_unique
 from uniemox.errors import DataError
 from uniemox.labels import HECO
 
 
 def read_heco(root: Path, *, boxes: str = "boxes.csv") -> DataSet:
-    """Read `[<split>/]<class>/<picture>`, and `boxes.csv` with the columns path, x1, y1, x2, y2 in px, optionally
-    label.
+    """Read `[<split>/]<class>/<picture>`, and `boxes.csv` with the target persons, if it exists.
 
+    The table has the columns path, x1, y1, x2, y2 in px, and optionally label.
     An image with several rows becomes several samples of one group; a row's label overrides its folder's. Images
     without a row have no target person.
 
@@ -22,7 +22,7 @@ def read_heco(root: Path, *, boxes: str = "boxes.csv") -> DataSet:
         boxes: Name of the table inside the folder.
 
     Raises:
-        DataError: With file, line and column.
+        DataError: With file, line and column, if the table is invalid or names an image that does not exist.
     """
     data = read_class_folders(root, HECO)
     table = root / boxes
@@ -32,14 +32,15 @@ def read_heco(root: Path, *, boxes: str = "boxes.csv") -> DataSet:
         return data
     by_key = {sample.key: sample for sample in data.samples}
     people: dict[str, list[Sample]] = {}
-    for line, row in read_rows(table, columns=("path", *BOX)):
+    for line, row in read_rows(table, columns=("path", *BOX_COLUMNS)):
         where = f"{table}:{line}"
-        key = inside(root, row["path"], f"{where}, path").relative_to(root).as_posix()
+        key = path_inside(root, row["path"], f"{where}, path").relative_to(root).as_posix()
         if key not in by_key:
             raise DataError(f"{where}, path: {row['path']!r} is not an image below {root}")
+        label = by_key[key].label
         word = row.get("label", "")
-        has_label = word and not is_missing(word)
-        label = class_of(HECO, word, f"{where}, label") if has_label else by_key[key].label
+        if word and not is_missing(word):
+            label = class_of(HECO, word, f"{where}, label")
         people.setdefault(key, []).append(replace(by_key[key], target_box=read_box(row, where), label=label))
     samples = [person for sample in data.samples for person in people.get(sample.key, [sample])]
-    return replace(data, samples=tell_apart(samples))
+    return replace(data, samples=make_keys_unique(samples))

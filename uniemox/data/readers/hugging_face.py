@@ -11,10 +11,18 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from uniemox.data.readers.csv_table import KNOWN, LATIN_1, is_utf8, parse_json, read_rows, read_text, sample_of_row
-from uniemox.data.readers.folders import SPLITS, checked_folder, inside, walk_files
+from uniemox.data.readers.csv_table import (
+    KNOWN_COLUMNS,
+    LATIN_1,
+    is_utf8,
+    parse_json,
+    read_rows,
+    read_text,
+    sample_of_row,
+)
+from uniemox.data.readers.folders import SPLITS, checked_folder, path_inside, walk_files
 from uniemox.data.readers.missing import remove_missing, unify_numbers
-from uniemox.data.sample import DataSet, ImageFile, StoredImage, tell_apart
+from uniemox.data.sample import DataSet, ImageFile, StoredImage, make_keys_unique
 from uniemox.errors import DataError, MissingPackageError
 from uniemox.io.files import plain_cell
 from uniemox.io.images import MAX_BYTES
@@ -22,25 +30,30 @@ from uniemox.io.limits import limited_memory
 from uniemox.labels import Kind, recognise
 from uniemox.spelling import spelled, spelled_alike
 
-# for opening a data set, and for the images of a row group
+# Memory in bytes for opening a data set, and for the images of a row group. Compressed files of a few KB could
+# otherwise fill the machine.
 MAX_MEMORY = 2**30
 MAX_GROUP_MEMORY = 2**28
-MEMORY_A_BYTE = 4  # in addition, for each byte of the files
-MAX_TEXT = 2**20  # letters
+# Bytes in addition for each byte of the files.
+MEMORY_A_BYTE = 4
+MAX_TEXT = 2**20  # letters per cell
 METADATA = ("metadata.csv", "metadata.jsonl")
-# written by Dataset.save_to_disk
+# Files of Dataset.save_to_disk.
 SPLITS_FILE = "dataset_dict.json"
 STATE_FILE = "state.json"
-INDICES_FILE = "indices.arrow"  # the rows that select, filter or shuffle left, and their order
-INDICES_FIELDS = ("_indices_data_files", "_indices_files")  # of STATE_FILE, in `datasets` since 1.3, and before
+# The rows that select, filter or shuffle keep, in their order.
+INDICES_FILE = "indices.arrow"
+# Fields of STATE_FILE that list INDICES_FILE: in `datasets` since 1.3, and before.
+INDICES_FIELDS = ("_indices_data_files", "_indices_files")
 COLUMNS = {
     "file_name": "path",
     **dict.fromkeys(("label", "labels", "emotion"), "label"),
-    **{name: name for name in KNOWN if name not in ("path", "label")},
+    **{name: name for name in KNOWN_COLUMNS if name not in ("path", "label")},
     "caption": "text",
 }
 """Field by name of a column, in lower case; of several columns for one field, the first name counts."""
-EMPTY = {"split": "", "path": "", "label": ""}  # fields that every row has
+# Fields that every row has.
+EMPTY = {"split": "", "path": "", "label": ""}
 
 
 class Row(NamedTuple):
@@ -69,12 +82,13 @@ class TableImage:
         """Return the bytes of the image.
 
         Raises:
-            OSError: If the row has none.
+            OSError: If the row has no image, or the file was changed.
         """
+        # pyarrow raises all of these for damaged files.
         try:
             images = _images(self.path, self.column, self.group)
             size = _import_pyarrow().compute.binary_length(images.slice(self.row, 1))[0].as_py()
-        except (ValueError, LookupError, TypeError, NotImplementedError, MemoryError) as error:  # of pyarrow, too
+        except (ValueError, LookupError, TypeError, NotImplementedError, MemoryError) as error:
             raise OSError(f"the row has no image, or the file was changed: {error}") from error
         if size is None or size > MAX_BYTES:
             raise OSError("the row has a path without bytes; save the data set again, with its images embedded")
@@ -96,8 +110,9 @@ def read_hugging_face(root: Path, *, kind: Kind | None = None) -> DataSet:
         kind: Kind of the labels, if it differs from their set's.
 
     Raises:
-        DataError: With file and row, also for small files that would fill the memory (on Linux).
-        MissingPackageError: For tables without pyarrow.
+        DataError: With file and row, if the files are damaged or have another form; on Linux also if small files would
+            fill the memory.
+        MissingPackageError: If pyarrow is missing, and the data set has Arrow or Parquet files.
     """
     files = list(walk_files(checked_folder(root)))
     limit = MAX_MEMORY + MEMORY_A_BYTE * sum(path.stat().st_size for path in files)
@@ -109,31 +124,34 @@ def read_hugging_face(root: Path, *, kind: Kind | None = None) -> DataSet:
 
 
 def _read_folder(root: Path, files: Sequence[Path], kind: Kind | None) -> DataSet:
+    """Read a data set in the first of the three layouts that fits its files."""
     metadata = [path for path in files if path.name in METADATA]
     words: set[str] = set()
     unread: set[str] = set()
     notes = list[str]()
     if (root / SPLITS_FILE).is_file() or (root / STATE_FILE).is_file():
-        rows = _numbered(_saved_rows(root, words, unread, notes))
+        rows = _number_rows(_saved_rows(root, words, unread, notes))
     elif metadata:
         rows = [row for path in metadata for row in _metadata_rows(root, path, unread)]
     else:
         tables = ((_split_of(path.relative_to(root)), path) for path in files if path.suffix == ".parquet")
-        rows = _numbered(_table_rows(tables, words, unread, set()))
+        rows = _number_rows(_table_rows(tables, words, unread, set()))
     if not rows:
         raise DataError(
             f"{root}: no rows; expected a folder of Dataset.save_to_disk, *.parquet, or {' or '.join(METADATA)} beside "
             "images (images in folders of classes are folder:PATH)"
         )
+
     cells = [row.cells for row in rows]
-    known = recognise(sorted(words), kind)
-    notes += [*remove_missing(cells, known), *unify_numbers(cells, known)]
+    class_labels = recognise(sorted(words), kind)
+    notes += [*remove_missing(cells, class_labels), *unify_numbers(cells, class_labels)]
     for row in rows:
         row.cells["split"] = row.cells["split"] or row.split or ""
-    notes += [f"columns not read: {', '.join(name or '(without a name)' for name in sorted(unread))}"] if unread else []
+    if unread:
+        notes.append(f"columns not read: {', '.join(name or '(without a name)' for name in sorted(unread))}")
     notes += [f"{path.relative_to(root).as_posix()} {LATIN_1}" for path in metadata if not is_utf8(path)]
     labels = recognise(sorted(words | {row["label"] for row in cells} - {""}), kind)
-    samples = tell_apart([sample_of_row(row.cells, row.image, row.where, labels, []) for row in rows])
+    samples = make_keys_unique([sample_of_row(row.cells, row.image, row.where, labels, []) for row in rows])
     return DataSet(str(root), labels, samples, tuple(notes))
 
 
@@ -141,24 +159,19 @@ def _saved_rows(root: Path, words: set[str], unread: set[str], notes: list[str])
     """Yield the rows of a folder of `save_to_disk`, in the order of its JSON files and of the indices, if it has some.
 
     Args:
-        words: Filled with class names, names of ignored columns, and a note for each file of indices.
-        unread: Likewise.
-        notes: Likewise.
+        words: Filled with the class names.
+        unread: Filled with the names of ignored columns.
+        notes: Filled with a note for each file of indices.
     """
-    if (root / SPLITS_FILE).is_file():
-        names = _listed(root / SPLITS_FILE, "splits")
-    else:
-        names = [""]
+    # A Dataset has its files in the folder itself; a DatasetDict has a folder for each split.
+    names = _read_list(root / SPLITS_FILE, "splits") if (root / SPLITS_FILE).is_file() else [""]
     read_before = set[Path]()
     for name in names:
-        if name:
-            folder = inside(root, str(name), str(root / SPLITS_FILE))
-        else:
-            folder = root
+        folder = path_inside(root, str(name), str(root / SPLITS_FILE)) if name else root
         split = _split_of(Path(str(name)))
-        files = _named_files(folder, "_data_files")
+        files = _listed_files(folder, "_data_files")
         rows = list(_table_rows(((split, path) for path in files), words, unread, read_before))
-        indices = _indices(folder, len(rows))
+        indices = _read_indices(folder, len(rows))
         if indices is None:
             yield from rows
             continue
@@ -167,50 +180,46 @@ def _saved_rows(root: Path, words: set[str], unread: set[str], notes: list[str])
             yield rows[i]
 
 
-def _named_files(folder: Path, field: str) -> list[Path]:
+def _listed_files(folder: Path, field: str) -> list[Path]:
     """Return the files that a field of STATE_FILE lists.
 
     Raises:
-        DataError: If it takes only a part of one.
+        DataError: If the field is missing, or takes only a part of a file.
     """
     state = folder / STATE_FILE
     paths = []
-    for one in _listed(state, field):
-        about = one if isinstance(one, dict) else {}
+    for entry in _read_list(state, field):
+        about = entry if isinstance(entry, dict) else {}
         if about.get("skip") is not None or about.get("take") is not None:
             raise DataError(f"{state}, {field}: a part of a file, as `datasets` 1.0 saved it; save the data set again")
-        paths.append(inside(folder, str(about.get("filename")), str(state)))
+        paths.append(path_inside(folder, str(about.get("filename")), str(state)))
     return paths
 
 
-def _indices(folder: Path, count: int) -> list[int] | None:
+def _read_indices(folder: Path, count: int) -> list[int] | None:
     """Return the indices of the rows that the data set has, in its order; None if it has all.
 
     Args:
-        count: Rows in its files.
+        count: Number of rows in its files.
 
     Raises:
-        DataError: For other indices.
+        DataError: If the indices can't be read, or one is not below count.
     """
     state = folder / STATE_FILE
     content = parse_json(read_text(state), str(state), "; save the data set again")
     field = next((field for field in INDICES_FIELDS if field in content), None)
-    if field is not None:
-        if content[field]:
-            files = _named_files(folder, field)
-        else:
-            files = []
-    elif (folder / INDICES_FILE).is_file():
+    files: list[Path] = []
+    if field is not None and content[field]:
+        files = _listed_files(folder, field)
+    elif field is None and (folder / INDICES_FILE).is_file():
         files = [folder / INDICES_FILE]
-    else:
-        files = []
     if not files:
         return None
     pa = _import_pyarrow()
     indices = list[int]()
     for path in files:
         try:
-            indices += _mapped(path).column("indices").to_pylist()
+            indices += _map_table(path).column("indices").to_pylist()
         except (OSError, ValueError, LookupError, pa.ArrowException) as error:
             raise DataError(
                 f"{path}: can't be read as indices ({str(error)[:200]}); save the data set again"
@@ -221,7 +230,12 @@ def _indices(folder: Path, count: int) -> list[int] | None:
     return indices
 
 
-def _listed(path: Path, field: str) -> list[Any]:
+def _read_list(path: Path, field: str) -> list[Any]:
+    """Read a list in a JSON file.
+
+    Raises:
+        DataError: If the field is missing or not a list.
+    """
     try:
         return list(json.loads(read_text(path))[field])
     except (ValueError, LookupError, TypeError, RecursionError) as error:
@@ -238,12 +252,14 @@ def _metadata_rows(root: Path, path: Path, unread: set[str]) -> Iterator[Row]:
     """Yield the rows of one metadata file; its folder may give the split."""
     split = _split_of(path.parent.relative_to(root))
     is_csv = path.suffix == ".csv"
-    for number, read in read_rows(path, prose=("text", "caption")) if is_csv else _json_rows(path):
-        row = {name: plain_cell(value) for name, value in read.items()} if is_csv else read
+    numbered_rows = read_rows(path, prose=("text", "caption")) if is_csv else _json_rows(path)
+    for number, row in numbered_rows:
+        if is_csv:
+            row = {name: plain_cell(value) for name, value in row.items()}  # noqa: PLW2901
         where = f"{path}:{number}"
-        columns = _fields(tuple(row))
+        columns = _columns_by_field(tuple(row))
         cells = {field: _text(row[name], f"{where}, {name}") for field, name in columns.items()}
-        image = inside(path.parent, cells.get("path", ""), f"{where}, file_name")
+        image = path_inside(path.parent, cells.get("path", ""), f"{where}, file_name")
         if not os.path.isfile(image):
             raise DataError(f"{where}, file_name: {image} does not exist")
         unread |= row.keys() - set(columns.values())
@@ -252,7 +268,7 @@ def _metadata_rows(root: Path, path: Path, unread: set[str]) -> Iterator[Row]:
 
 
 @lru_cache(maxsize=64)
-def _fields(columns: tuple[str, ...]) -> dict[str, str]:
+def _columns_by_field(columns: tuple[str, ...]) -> dict[str, str]:
     """Return the column of each field that has one: names are compared as `spelled`, without case.
 
     A column of exactly the expected name comes before one that is only spelled like it.
@@ -267,6 +283,11 @@ def _fields(columns: tuple[str, ...]) -> dict[str, str]:
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yield the objects of a JSON Lines file with their line numbers.
+
+    Raises:
+        DataError: For a line that is not an object.
+    """
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
             row = parse_json(line, f"{path}:{number}")
@@ -275,15 +296,13 @@ def _json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
             yield number, row
 
 
-def _numbered(rows: Iterable[Row]) -> list[Row]:
-    """Return the rows of tables with split and number as names."""
+def _number_rows(rows: Iterable[Row]) -> list[Row]:
+    """Return the rows of tables with split and number as paths: their images have no names of their own."""
     numbers: Counter[str | None] = Counter()
     numbered = []
     for row in rows:
-        if row.split:
-            key = f"{row.split}/{numbers[row.split]}"
-        else:
-            key = str(numbers[row.split])
+        number = numbers[row.split]
+        key = f"{row.split}/{number}" if row.split else str(number)
         numbers[row.split] += 1
         numbered.append(row._replace(cells={**row.cells, "path": key}))
     return numbered
@@ -295,9 +314,13 @@ def _table_rows(
     """Yield the rows of Arrow and Parquet files, still without names.
 
     Args:
-        words: Filled with class names, names of ignored columns, and files.
-        unread: Likewise.
-        read_before: Likewise.
+        tables: Split and path of each file.
+        words: Filled with the class names.
+        unread: Filled with the names of ignored columns.
+        read_before: Filled with the files.
+
+    Raises:
+        DataError: With file and row, if a file is missing, damaged, or occurs twice, or a value is invalid.
     """
     pa = _import_pyarrow()
     for split, path in tables:
@@ -308,23 +331,20 @@ def _table_rows(
         read_before.add(path.resolve())
         try:
             schema, sizes, table = _open_table(path)
-            image, columns, names = _columns(schema, path)
+            image, columns, names = _find_columns(schema, path)
             wanted = set(columns.values())
-            read = [one.name for one in schema if one.name in wanted and _is_plain(one.type)]
+            selected = [field.name for field in schema if field.name in wanted and _is_plain(field.type)]
             if path.suffix == ".parquet":
-                rows = table.read(columns=read, use_threads=False)
+                rows = table.read(columns=selected, use_threads=False)
             else:
-                rows = table.select(read)
-            if read:
-                records = rows.to_pylist()
-            else:
-                records = [{}] * sum(sizes)
+                rows = table.select(selected)
+            records = rows.to_pylist() if selected else [{}] * sum(sizes)
         except (OSError, ValueError, LookupError, TypeError, OverflowError, pa.ArrowException) as error:
             raise DataError(f"{path}: can't be read as a table ({str(error)[:200]}); copy it again") from error
         words |= set(names.get(columns.get("label", ""), ()))
-        unread |= set(schema.names) - set(read) - {image}
-        places = ((group, row) for group, size in enumerate(sizes) for row in range(size))
-        for (group, row), values in zip(places, records, strict=True):
+        unread |= set(schema.names) - set(selected) - {image}
+        positions = ((group, row) for group, size in enumerate(sizes) for row in range(size))
+        for (group, row), values in zip(positions, records, strict=True):
             where = f"{path}, group {group}, row {row}"
             long = [name for name, value in values.items() if isinstance(value, str) and len(value) > MAX_TEXT]
             if long:
@@ -337,9 +357,13 @@ def _table_rows(
 
 
 def _open_table(path: Path) -> tuple[Any, list[int], Any]:
-    """Open a table: its schema, the rows of each group, and the open file."""
+    """Open a table; return its schema, the number of rows of each group, and the open file.
+
+    Raises:
+        DataError: For more rows than bytes.
+    """
     if path.suffix != ".parquet":
-        table = _mapped(path)
+        table = _map_table(path)
         _check_rows(table.num_rows, path)
         return table.schema, [table.num_rows], table
     pa = _import_pyarrow()
@@ -370,32 +394,38 @@ def _is_plain(kind: Any) -> bool:
     )
 
 
-def _columns(schema: Any, path: Path) -> tuple[str, dict[str, str], dict[str, list[str]]]:
+def _find_columns(schema: Any, path: Path) -> tuple[str, dict[str, str], dict[str, list[str]]]:
     """Return the image column, the column of each field, and the class names of columns that have some.
 
-    Source of the names: the types that `datasets` describes in the file.
+    The names come from the types that `datasets` describes in the file.
+
+    Raises:
+        DataError: Without exactly one image column, or for classes that look the same.
     """
     try:
         features = dict(json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"])
     except (ValueError, LookupError, TypeError, RecursionError):
         features = {}
-    types = {name: one for name, one in features.items() if isinstance(one, dict)}
-    kinds = {name: schema.field(name).type for name in schema.names}
+    feature_types = {name: feature for name, feature in features.items() if isinstance(feature, dict)}
+    arrow_types = {name: schema.field(name).type for name in schema.names}
     images = [
-        name for name, kind in kinds.items() if any(kind.field(i).name == "bytes" for i in range(kind.num_fields))
+        name
+        for name, arrow_type in arrow_types.items()
+        if any(arrow_type.field(i).name == "bytes" for i in range(arrow_type.num_fields))
     ]
-    images = ["image"] if "image" in images else images
+    if "image" in images:
+        images = ["image"]
     if len(images) != 1:
         raise DataError(
             f"{path}: expected one column of embedded images (`datasets` type Image), or one that is named image; "
             f"found {', '.join(images) or 'none'} among {', '.join(schema.names)}"
         )
     classes = {
-        name: [str(word) for word in types[name].get("names") or ()]
+        name: [str(word) for word in feature_types[name].get("names") or ()]
         for name in schema.names
-        if types.get(name, {}).get("_type") == "ClassLabel"
+        if feature_types.get(name, {}).get("_type") == "ClassLabel"
     }
-    columns = {field: name for field, name in _fields(tuple(schema.names)).items() if field != "path"}
+    columns = {field: name for field, name in _columns_by_field(tuple(schema.names)).items() if field != "path"}
     others = [name for name in classes if name not in columns.values()]
     if "label" not in columns and len(others) == 1:
         columns["label"] = others[0]
@@ -406,26 +436,34 @@ def _columns(schema: Any, path: Path) -> tuple[str, dict[str, str], dict[str, li
 
 
 def _cell(field: str, value: Any, names: Sequence[str], where: str) -> str:
-    """Return the text of a table's value.  names: of the classes, if the value may be the number of one."""
+    """Return the text of a table's value.
+
+    Args:
+        names: Names of the classes, if the value may be the number of one.
+    """
     if names or field == "label":
         return _label(value, names, where)
     return _text(value, where)
 
 
 def _label(value: Any, names: Sequence[str], where: str) -> str:
-    """Return the name of a class; an empty text for none."""
+    """Return the name of a class; an empty text for none.
+
+    Raises:
+        DataError: For anything but a name or the number of a class.
+    """
     if isinstance(value, str) or value is None:
         return value or ""
-    if isinstance(value, float):  # a column of numbers with missing values is one of floats in pandas
+    # A column of numbers with missing values is one of floats in pandas.
+    if isinstance(value, float):
         if math.isnan(value):
             return ""
         value = int(value) if value.is_integer() else value
     if not isinstance(value, int) or not -1 <= value < len(names):
+        expected = "a name: its column has no names of classes (ClassLabel)"
         if names:
-            kind = f"a number below {len(names)}"
-        else:
-            kind = "a name: its column has no names of classes (ClassLabel)"
-        raise DataError(f"{where}: expected {kind}, got {value!r}")
+            expected = f"a number below {len(names)}"
+        raise DataError(f"{where}: expected {expected}, got {value!r}")
     return "" if value == -1 else names[value]
 
 
@@ -450,15 +488,15 @@ def _images(path: Path, column: str, group: int) -> Any:
         if path.suffix == ".parquet":
             images = pa.parquet.ParquetFile(path).read_row_group(group, columns=[f"{column}.bytes"], use_threads=False)
         else:
-            images = _mapped(path)
+            images = _map_table(path)
     return pa.compute.struct_field(images.column(column), "bytes").cast(pa.large_binary())
 
 
-def _mapped(path: Path) -> Any:
+def _map_table(path: Path) -> Any:
     """Map a table whose images stay in the file.
 
     Raises:
-        ArrowException: For offsets outside of the file.
+        ArrowException: If an offset is outside of the file.
     """
     pa = _import_pyarrow()
     with pa.memory_map(str(path)) as source:

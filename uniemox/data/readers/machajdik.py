@@ -6,7 +6,7 @@ from uniemox.data.readers.csv_table import read_rows, shares, top_vote
 from uniemox.data.readers.folders import (
     checked_folder,
     class_of,
-    counted,
+    count_notes,
     images_below,
     read_class_folders,
     split_of,
@@ -31,14 +31,16 @@ def read_abstract(root: Path) -> DataSet:
         raise DataError(f"{root}: expected one CSV file, ABSTRACT_groundTruth.csv, found {len(tables)}")
     [table] = tables
     images: dict[str, tuple[str, Path]] = {}
+    # The table names images without their folders.
     for key, path in images_below(root).items():
         name = spelled(path.name.lower())
         if name in images:
             raise DataError(f"{path}: a second image of that name; the table does not tell them apart")
         images[name] = (key, path)
+
     samples = []
     absent = []
-    named = set()
+    table_names = set()
     for line, row in read_rows(table, quote="'"):
         name_column, *columns = row
         emotions = {column: MIKELS.labels[class_of(MIKELS, column, f"{table}:1")] for column in columns}
@@ -46,9 +48,9 @@ def read_abstract(root: Path) -> DataSet:
             raise DataError(f"{table}:1: expected one column for each of {', '.join(MIKELS.labels)}")
         votes = shares(row, emotions, f"{table}:{line}")
         name = spelled(row[name_column].lower())
-        if name in named:
+        if name in table_names:
             raise DataError(f"{table}:{line}: a second row of {row[name_column]}")
-        named.add(name)
+        table_names.add(name)
         if name not in images:
             absent.append(row[name_column])
             continue
@@ -61,7 +63,7 @@ def read_abstract(root: Path) -> DataSet:
         )
     if not samples:
         raise DataError(f"{table}: none of its {len(absent)} images is below {root}")
-    notes = counted(
+    notes = count_notes(
         (len(absent), f"rows of {table.name} refer to missing images: {''.join(absent[:1])}"),
         (len(images), f"images have no row in {table.name} and were left out"),
         (sum(sample.label is None for sample in samples), "images have a tie of votes: a distribution, but no label"),
@@ -70,8 +72,11 @@ def read_abstract(root: Path) -> DataSet:
 
 
 def read_artphoto(root: Path) -> DataSet:
-    """Read class folders (`Amusement`, ..., `Content`, ..., `Sad`), or a folder of `<emotion>_<n>.jpg`, as
-    published."""
+    """Read class folders (`Amusement`, ..., `Content`, ..., `Sad`), or a folder of `<emotion>_<n>.jpg` as published.
+
+    Raises:
+        DataError: If a folder or file is named after no emotion.
+    """
     if not any(is_image_name(path) and path.parent == root for path in walk_files(checked_folder(root))):
         return read_class_folders(root, MIKELS)
     samples = []

@@ -12,11 +12,14 @@ WORDS = frozenset(
     ("na", "n/a", "nan", "-nan", "<na>", "null", "#n/a", "#na", "#n/a n/a", "1.#qnan", "-1.#qnan", "1.#ind", "-1.#ind")
 )
 """Missing values as R, pandas, spreadsheets and databases write them, in lower case (pandas' default `na_values`)."""
-PYTHON_NONE = "None"  # only in this case: "none" may be a class
-MAX_LENGTH = 40  # letters with quotes and invisible ones; comparing long captions would take 70 us each
+# Only in this case: "none" may be a class.
+PYTHON_NONE = "None"
+# Letters of the longest word, with quotes and invisible ones; comparing long captions would take 70 us each.
+MAX_LENGTH = 40
 FIELDS = ("label", "split", "text", "domain", "group", "valence", "arousal", "x1", "y1", "x2", "y2")
 NUMBER = re.compile(r"(-?\d+)(\.0+)?")
-MIN_IDS = 3  # with fewer classes, -1 may be one: -1, 0, 1 for negative, neutral, positive
+# With fewer classes, -1 may be one: -1, 0, 1 for negative, neutral, positive.
+MIN_IDS = 3
 
 
 def is_missing(text: str) -> bool:
@@ -36,7 +39,7 @@ def remove_missing(rows: Iterable[MutableMapping[str, str]], labels: LabelSet | 
 
     Args:
         rows: Cells by column of FIELDS; other columns stay.
-        labels: A set in which such a word is a label, and stays.
+        labels: A set; if such a word is one of its labels, it stays. None: there is none.
     """
     counts: dict[str, Counter[str]] = {}
     for row in rows:
@@ -49,6 +52,7 @@ def remove_missing(rows: Iterable[MutableMapping[str, str]], labels: LabelSet | 
 
 
 def _is_label(text: str, labels: LabelSet | None) -> bool:
+    """Return True if a text is a label of the set."""
     try:
         return labels is not None and labels.index(text) >= 0
     except LabelError:
@@ -56,6 +60,7 @@ def _is_label(text: str, labels: LabelSet | None) -> bool:
 
 
 def _note(field: str, words: Mapping[str, int]) -> str:
+    """Return the note about a column's missing values.  words: number of cells by word."""
     note = f"{sum(words.values())} values of column {field} are missing ({', '.join(sorted(words))})"
     if field == "label":
         return f"{note}: no label; if this is a class, list all classes, as in ?labels=a,b"
@@ -69,10 +74,10 @@ def unify_numbers(rows: Sequence[MutableMapping[str, str]], labels: LabelSet | N
     label, as in Arrow files of `datasets`.
 
     Args:
-        labels: A known set; labels of it stay unchanged.
+        labels: A set whose labels stay unchanged; None: there is none.
 
     Returns:
-        Notes.
+        Notes about the labels and groups -1.
     """
     for field in ("label", "group"):
         values = {text for row in rows if (text := row.get(field))}
@@ -85,11 +90,11 @@ def unify_numbers(rows: Sequence[MutableMapping[str, str]], labels: LabelSet | N
     return _empty_label_ids(rows, labels) + _group_notes(rows)
 
 
-def _empty_label_ids(rows: Sequence[MutableMapping[str, str]], known: LabelSet | None) -> tuple[str, ...]:
+def _empty_label_ids(rows: Sequence[MutableMapping[str, str]], label_set: LabelSet | None) -> tuple[str, ...]:
     """Empty the labels -1 that mean no label; return a note with their number."""
     labels = {text for row in rows if (text := row.get("label"))}
     classes = sorted(labels - {"-1"}, key=lambda text: (len(text), text))
-    if "-1" not in labels or _is_label("-1", known):
+    if "-1" not in labels or _is_label("-1", label_set):
         return ()
     if len(classes) < MIN_IDS or not all(map(str.isdecimal, classes)):
         return ()

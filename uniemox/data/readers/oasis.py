@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from uniemox.data.readers.csv_table import number, on_nine_points, read_rows
-from uniemox.data.readers.folders import checked_folder, counted, inside
+from uniemox.data.readers.folders import checked_folder, count_notes, path_inside
 from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.errors import DataError
 from uniemox.labels import recognise
@@ -19,7 +19,7 @@ def read_oasis(root: Path) -> DataSet:
     Rows without an image are counted in the notes.
 
     Raises:
-        DataError: With file, line and field, for anything else.
+        DataError: With file, line and field, if a rating is invalid, or if no image exists.
     """
     table = checked_folder(root) / "OASIS.csv"
     samples = list[Sample]()
@@ -27,7 +27,7 @@ def read_oasis(root: Path) -> DataSet:
     for line, row in read_rows(table, columns=("Theme", *RATINGS)):
         where = f"{table}:{line}"
         name = f"images/{row['Theme']}.jpg"
-        path = inside(root, name, f"{where}, Theme")
+        path = path_inside(root, name, f"{where}, Theme")
         if not path.is_file():
             absent += 1
             continue
@@ -36,5 +36,5 @@ def read_oasis(root: Path) -> DataSet:
         samples.append(Sample(key=name, image=ImageFile(path), valence=valence, arousal=arousal, group=group))
     if not samples:
         raise DataError(f"{table}: none of its {absent} images exists; expected images/<Theme>.jpg")
-    notes = counted((absent, "rows were left out: their image is missing"))
+    notes = count_notes((absent, "rows were left out: their image is missing"))
     return DataSet(str(root), recognise((), None), samples, notes)

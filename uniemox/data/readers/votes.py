@@ -10,13 +10,17 @@ from numpy.typing import NDArray
 from uniemox.errors import DataError
 from uniemox.labels import LABEL_SETS, clean
 
-# in smaller tables, equal sums are no evidence
+# In smaller tables, equal sums are no evidence.
 MIN_CLASSES = 3
 MIN_ROWS = 3
-MANY_ROWS = 8  # in a smaller table, a class may have the same number of votes in all rows, or one more in each
-MIN_TOP_SHARE = 0.95  # of the rows; a column that wins so often is a score, time or number of people
-MIN_FLAG_SHARE = 0.25  # of the rows with a 1; the votes of a rare class are also 0 or 1
-TOLERANCE = 0.02  # of a sum; shares are often rounded to two digits
+# In a smaller table, a class may have the same number of votes in all rows, or one more in each.
+MIN_ROWS_OF_PATTERNS = 8
+# A column that is the largest in this share of the rows is a score, time or number of people.
+MIN_TOP_SHARE = 0.95
+# Share of the rows in which a flag is 1; the votes of a rare class are also 0 or 1.
+MIN_FLAG_SHARE = 0.25
+# Relative tolerance of a sum; shares are often rounded to two digits.
+TOLERANCE = 0.02
 NO_CLASS = re.compile(
     r"total|sum|n|num|count|votes?|(n|num|number)_(votes|raters|annotators|answers)|raters|annotators|answers|"
     r"(is|has)_\w+|valid|flag(ged)?|gold|checked|duplicate|id|idx|index|\w+_id|width|height|year|"
@@ -29,13 +33,17 @@ EMOTIONS = frozenset(word for labels in LABEL_SETS for word in (*labels.labels, 
 
 
 def refuse_other_columns(rows: Sequence[tuple[str, Mapping[str, str]]], classes: Sequence[str], table: Path) -> None:
-    """Raise DataError for a column that is not a class, because it would win votes.
+    """Refuse a column that is not a class, because it would win votes.
 
     Args:
         rows: Place and cells of each row.
         classes: Names of the columns that are taken as classes.
+
+    Raises:
+        DataError: For a column whose name or values show that it is something else.
     """
     remedy = "remove it, or name the classes, as in ?labels=a,b"
+    # If all columns have such names, they are the classes of an unusual set.
     is_other = {name: NO_CLASS.fullmatch(name.lower()) is not None for name in classes}
     for name in classes:
         if is_other[name] and not all(is_other.values()):
@@ -64,7 +72,7 @@ def _why_computed(column: NDArray[np.float64], others: NDArray[np.float64]) -> s
         column: Values of all rows, (N,).
         others: Values of the other columns, (N, E - 1).
     """
-    is_large = len(column) >= MANY_ROWS
+    is_large = len(column) >= MIN_ROWS_OF_PATTERNS
     varies = bool((column != column[0]).any())
     if is_large and np.array_equal(np.sort(column) - column.min(), np.arange(len(column))):
         return "numbers the rows"
@@ -86,10 +94,10 @@ def _why_measured(column: NDArray[np.float64], others: NDArray[np.float64]) -> s
     """Return why a column counts or measures something else than the others; None if nothing shows it.
 
     Args:
-        column: (N,).
-        others: (N, E - 1).
+        column: Values of all rows, (N,).
+        others: Values of the other columns, (N, E - 1).
     """
-    if len(column) < MANY_ROWS or others.shape[1] + 1 < MIN_CLASSES:
+    if len(column) < MIN_ROWS_OF_PATTERNS or others.shape[1] + 1 < MIN_CLASSES:
         return None
     totals = column + others.sum(axis=1)
     if np.allclose(totals, totals[0], rtol=TOLERANCE):

@@ -15,15 +15,20 @@ from uniemox.io.files import read_limited
 from uniemox.io.html import jpeg_url, write_html
 from uniemox.io.images import MAX_BYTES, decode
 
-SMALL = ("grad_norm", "lr", "rate", "with_person")  # drawn as small curves
-SPEED = ("epoch", "images_per_s", "wait_s")  # not learning curves
+SMALL_CURVES = ("grad_norm", "lr", "rate", "with_person")
+# These are no learning curves and are not drawn.
+SPEED = ("epoch", "images_per_s", "wait_s")
 TITLES = {
     "grad_norm": "gradient norm",
     "with_person": "share of images with a person",
-    **dict.fromkeys(("lr", "rate"), "learning rate"),
-}  # rate: in older runs
-STEPPED = ("batch size", "base learning rate", "epochs asked for")  # only for runs with steps
-MAX_SIDE_PX = 1200  # of an image of reconstructions
+    "lr": "learning rate",
+    # Older runs call it so.
+    "rate": "learning rate",
+}
+# Only runs with training steps have these settings.
+STEP_SETTINGS = ("batch size", "base learning rate", "epochs asked for")
+MAX_SIDE_PX = 1200
+"""Longer side of an image of reconstructions."""
 TEACHER_LOSSES = ("contrastive_feature_alignment", "semantic_visual_alignment")
 DATA = {"data": "data.source", "samples": "data.samples"}
 TRAINING = {
@@ -57,12 +62,13 @@ FACTS = {
 
 
 def write_report(
-    runs: Sequence[Path], path: Path, *, on_progress: Callable[[str, int, int], None] = lambda what, done, total: None
+    runs: Sequence[Path], path: Path, *, on_progress: Callable[[str, int, int], None] = lambda work, done, total: None
 ) -> list[str]:
     """Write the page of these runs; return the data sets whose images it contains: those that can still be opened.
 
     Args:
         runs: Folders of pre-training and fine-tuning runs, at least one. The page lists what a run lacks.
+        path: HTML file to write.
         on_progress: Called with the name of the work, the number of finished runs, and the number of all.
 
     Raises:
@@ -86,8 +92,9 @@ def write_report(
         comparisons=[comparison_view(title, group, tuned) for title, group in shared_evaluations(tuned).items()],
     )
     on_progress("reporting", len(named), len(named))
-    views = [one for view in views for one in view["evaluations"]]
-    return sorted({one["evaluation"].data for one in views if any(images for _, images, _ in one["examples"])})
+    evaluations = [evaluation for view in views for evaluation in view["evaluations"]]
+    with_images = [evaluation for evaluation in evaluations if any(images for _, images, _ in evaluation["examples"])]
+    return sorted({evaluation["evaluation"].data for evaluation in with_images})
 
 
 def names_of(runs: Sequence[Path]) -> list[str]:
@@ -100,27 +107,27 @@ def names_of(runs: Sequence[Path]) -> list[str]:
 def _view(run: SavedRun, samples_of: Callable[[str], Mapping[str, Sample] | str]) -> dict[str, Any]:
     """Return everything about a run for the template."""
     versions = run.setting("versions")
-    chosen = run.pictures[:1] + run.pictures[1:][-1:]
+    first_and_last = run.pictures[:1] + run.pictures[1:][-1:]
     return {
         "facts": list(_facts(run)),
         "versions": ", ".join(f"{name} {version}" for name, version in (versions or {}).items()),
         "settings": json.dumps(run.record.get("config"), indent=2, ensure_ascii=False),
-        "losses": [_curve(run, name, (4.2, 2.4)) for name in run.curves if name not in (*SMALL, *SPEED)],
-        "small": [_curve(run, name, (2.9, 1.5)) for name in SMALL if name in run.curves],
+        "losses": [_curve(run, name, (4.2, 2.4)) for name in run.curves if name not in (*SMALL_CURVES, *SPEED)],
+        "small": [_curve(run, name, (2.9, 1.5)) for name in SMALL_CURVES if name in run.curves],
         "is_smoothed": any(len(steps) >= MIN_SMOOTHED for steps, _ in run.curves.values()),
         "is_fitted": _is_fitted(run),
         "streams": [name for name in ("scene", "person") if f"{name}_reconstruction" in run.curves],
-        "sheets": [_sheet(file) for file in chosen],
-        "evaluations": [evaluation_view(one, samples_of) for one in run.evaluations],
+        "sheets": [_sheet(file) for file in first_and_last],
+        "evaluations": [evaluation_view(evaluation, samples_of) for evaluation in run.evaluations],
     }
 
 
 def _facts(run: SavedRun) -> Iterator[tuple[str, str]]:
     """Yield the run's settings as name and value."""
     yield "folder", str(run.path)
-    for name, place in FACTS[run.kind].items():
-        value = run.setting(place)
-        if value is not None and not (_is_fitted(run) and name in STEPPED):
+    for name, setting in FACTS[run.kind].items():
+        value = run.setting(setting)
+        if value is not None and not (_is_fitted(run) and name in STEP_SETTINGS):
             yield name, f"{value:,}" if isinstance(value, int) and name == "samples" else str(value)
     if run.kind == "pretrain":
         weights = run.setting("config.model.losses") or {}
@@ -150,11 +157,9 @@ def _curve(run: SavedRun, name: str, size: tuple[float, float]) -> dict[str, str
 
 
 def _sheet(file: Path) -> dict[str, str]:
-    """Return an image of reconstructions, or why it can't be read."""
-    if (digits := file.stem.rpartition("-")[2]).isdecimal():
-        step = int(digits)
-    else:
-        step = 0
+    """Return an image of reconstructions, or the error if it can't be read."""
+    digits = file.stem.rpartition("-")[2]
+    step = int(digits) if digits.isdecimal() else 0
     try:
         image, _ = decode(read_limited(file, MAX_BYTES), str(file))
     except (ImageError, OSError) as error:

@@ -17,11 +17,15 @@ from uniemox.evaluate.metrics import Array
 from uniemox.evaluate.run_records import Predictions
 from uniemox.io.html import data_url, jpeg_url
 
-MAX_POINTS = 1000  # maximum points of a curve, more than a screen can show
-SMOOTHED = 30  # the running mean covers one part in 30 of a curve
-MIN_SMOOTHED = 20  # minimum number of points for a running mean
-INK = "#010203"  # replaced by the page's text colour, which differs in dark mode
-# visible in light and dark mode
+# A screen can't show more points of a curve than this.
+MAX_POINTS = 1000
+# The running mean reaches one part in 30 of a curve to each side.
+REACH_DIVISOR = 30
+MIN_SMOOTHED = 20
+"""Minimum number of points for a running mean."""
+# This colour is replaced by the page's text colour, which differs in dark mode.
+INK = "#010203"
+# These colours are visible in light and dark mode.
 BLUE = "#4a80d9"
 ORANGE = "#d9773f"
 THEME = "<style>svg{color:#1c2024}@media(prefers-color-scheme:dark){svg{color:#e4e7eb}}</style>"
@@ -40,9 +44,12 @@ def curve_url(steps: NDArray[np.int64], values: Array, *, size: tuple[float, flo
     """Draw one value over the steps: every step faintly, and a running mean if there are enough steps.
 
     Args:
-        steps: (S,), S at least 1; values that are not finite are left out.
-        values: (S,), S at least 1; values that are not finite are left out.
+        steps: (S,), S at least 1.
+        values: (S,) values at these steps; values that are not finite are left out.
         size: Width and height in inches.
+
+    Returns:
+        A data URL.
     """
     indices = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), MAX_POINTS)).round().astype(int))
     has_mean = len(steps) >= MIN_SMOOTHED
@@ -50,14 +57,15 @@ def curve_url(steps: NDArray[np.int64], values: Array, *, size: tuple[float, flo
     with mpl.rc_context(dict(LOOK)):
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots()
-        look: dict[str, Any]
+        look: dict[str, Any] = {}
         if has_mean:
             look = {"alpha": 0.3, "lw": 0.8}
-        else:
-            look = {"marker": "." if len(steps) == 1 else None}
+        elif len(steps) == 1:
+            # A line through one point is invisible.
+            look = {"marker": "."}
         axes.plot(steps[indices], raw[indices], color=BLUE, **look)
         if has_mean:
-            axes.plot(steps[indices], running_mean(raw, len(raw) // SMOOTHED)[indices], color=BLUE)
+            axes.plot(steps[indices], running_mean(raw, len(raw) // REACH_DIVISOR)[indices], color=BLUE)
         axes.set_xlabel("step")
         axes.grid(axis="y", color=INK, alpha=0.12, lw=0.6)
         return _drawn(figure)
@@ -67,7 +75,8 @@ def running_mean(values: Array, reach: int) -> Array:
     """Return the mean of every value and of up to `reach` values on each side, without nan.
 
     Args:
-        values: (S,).
+        values: (S,); values that are not finite are left out.
+        reach: Number of values on each side.
 
     Returns:
         (S,), nan if there is no value in reach.
@@ -75,21 +84,31 @@ def running_mean(values: Array, reach: int) -> Array:
     >>> running_mean(np.array([1.0, 2.0, np.nan, 6.0]), 1).tolist()
     [1.5, 1.5, 4.0, 6.0]
     """
-    is_there = np.isfinite(values)
+    is_finite = np.isfinite(values)
     window = np.ones(2 * reach + 1)
-    places = slice(reach, reach + len(values))
-    total = np.convolve(np.where(is_there, values, 0.0), window)[places]
-    count = np.convolve(is_there.astype(np.float64), window)[places].round()
+    # The full convolution is longer than the values by the reach on each side.
+    inner = slice(reach, reach + len(values))
+    total = np.convolve(np.where(is_finite, values, 0.0), window)[inner]
+    count = np.convolve(is_finite.astype(np.float64), window)[inner].round()
     return np.divide(total, count, out=np.full(len(values), np.nan), where=count > 0)
 
 
 def reliability_url(confidence: Array, accuracy: Array, count: NDArray[np.int64]) -> str:
-    """Draw accuracy by confidence with the diagonal of a calibrated model, above the number of samples per bin."""
+    """Draw accuracy by confidence with the diagonal of a calibrated model, above the number of samples per bin.
+
+    Args:
+        confidence: (bins,) mean top probability, see `reliability`.
+        accuracy: (bins,).
+        count: (bins,) number of samples.
+
+    Returns:
+        A data URL.
+    """
     bins = len(count)
-    is_there = count > 0
+    has_samples = count > 0
     middles = (np.arange(bins) + 0.5) / bins
-    confidence = confidence[is_there]
-    accuracy = accuracy[is_there]
+    confidence = confidence[has_samples]
+    accuracy = accuracy[has_samples]
     with mpl.rc_context(dict(LOOK)):
         figure = Figure(figsize=(3.8, 4), layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1))
@@ -107,14 +126,16 @@ def _drawn(figure: Figure) -> str:
     """Return the drawing as a data URL; the same drawing has the same bytes."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    head, tag, rest = buffer.getvalue().partition("<defs>")
-    drawing = (head + THEME + tag + rest).replace(INK, "currentColor")
+    drawing = buffer.getvalue().replace("<defs>", f"{THEME}<defs>", 1).replace(INK, "currentColor")
     return data_url(drawing.encode(), "image/svg+xml")
 
 
-SHOWN = 6  # number of right examples, and of wrong ones
-MAX_SIDE_PX = 320  # twice the displayed width, for high-resolution screens
-TOP = 3  # probabilities under an image
+MAX_EXAMPLES = 6
+"""Number of right examples, and of wrong ones."""
+# Twice the displayed width, for high-resolution screens.
+MAX_SIDE_PX = 320
+TOP_LABELS = 3
+"""Number of probabilities under an image."""
 
 
 def open_samples(source: str) -> Mapping[str, Sample] | str:
@@ -131,10 +152,10 @@ def examples_of(
     """Return the most confident right and wrong predictions: a title, images, and the number of unreadable ones."""
     result = []
     for title, chosen in (("Surest and right", predictions.is_right), ("Surest and wrong", ~predictions.is_right)):
-        places = surest(predictions, chosen)
-        examples = [_example(int(place), predictions, labels, samples.get(predictions.keys[place])) for place in places]
-        there = [example for example in examples if example is not None]
-        result.append((title, there, len(examples) - len(there)))
+        rows = surest(predictions, chosen)
+        examples = [_example(int(row), predictions, labels, samples.get(predictions.keys[row])) for row in rows]
+        readable = [example for example in examples if example is not None]
+        result.append((title, readable, len(examples) - len(readable)))
     return result
 
 
@@ -142,20 +163,19 @@ def surest(predictions: Predictions, chosen: np.ndarray) -> np.ndarray:
     """Return the indices of the most confident predictions among the chosen; ties go to the first.
 
     Args:
+        predictions: The predictions.
         chosen: (N,) of bool.
 
     Returns:
-        At most SHOWN indices.
+        At most MAX_EXAMPLES indices.
     """
-    places = np.nonzero(chosen)[0]
-    if len(places):
-        top = predictions.probabilities[places].max(axis=1)
-    else:
-        top = np.empty(0)
-    return places[np.argsort(-top, kind="stable")[:SHOWN]]
+    rows = np.nonzero(chosen)[0]
+    # The maximum over no rows would be an error.
+    top = predictions.probabilities[rows].max(axis=1) if len(rows) else np.empty(0)
+    return rows[np.argsort(-top, kind="stable")[:MAX_EXAMPLES]]
 
 
-def _example(place: int, predictions: Predictions, labels: list[str], sample: Sample | None) -> dict[str, Any] | None:
+def _example(row: int, predictions: Predictions, labels: list[str], sample: Sample | None) -> dict[str, Any] | None:
     """Return an image with its label, and its most probable labels; None if it can't be read."""
     if sample is None:
         return None
@@ -163,13 +183,13 @@ def _example(place: int, predictions: Predictions, labels: list[str], sample: Sa
         image, full = decode_sample(sample, lambda width, height: max(width, height) / MAX_SIDE_PX)
     except ImageError:
         return None
-    shares = predictions.probabilities[place]
+    shares = predictions.probabilities[row]
     return {
         "key": sample.key,
         "url": jpeg_url(_framed(image, full, sample), max_side_px=MAX_SIDE_PX),
-        "true": labels[predictions.labels[place]],
-        "predicted": labels[predictions.predicted[place]],
-        "shares": [(labels[i], float(shares[i])) for i in np.argsort(-shares, kind="stable")[:TOP]],
+        "true": labels[predictions.labels[row]],
+        "predicted": labels[predictions.predicted[row]],
+        "shares": [(labels[i], float(shares[i])) for i in np.argsort(-shares, kind="stable")[:TOP_LABELS]],
     }
 
 
@@ -178,8 +198,9 @@ def _framed(image: Image.Image, full: tuple[int, int], sample: Sample) -> Image.
     box = sample.target_box
     if box is None:
         return image
-    across = image.width / full[0]
-    up = image.height / full[1]
-    corners = [(box.x1 * across, box.y1 * up), (box.x2 * across, box.y2 * up)]
+    # The box is in pixels of the full image, which was decoded smaller.
+    scale_x = image.width / full[0]
+    scale_y = image.height / full[1]
+    corners = [(box.x1 * scale_x, box.y1 * scale_y), (box.x2 * scale_x, box.y2 * scale_y)]
     ImageDraw.Draw(image).rectangle(corners, outline="#ffd400", width=max(2, image.width // 100))
     return image

@@ -33,28 +33,51 @@ NAMES = {
     "set_size_unfamiliar": "the same for unfamiliar images: labels per set",
     "flagged": "flagged as unfamiliar",
 }
+# Fields of an evaluation that are no scores, or have a table of their own.
 NO_SCORES = (
-    *("data", "split", "n", "notes", "by", "labels", "scored_labels", "confusion"),
-    *("per_class_recall", "per_class_interval"),
+    "data",
+    "split",
+    "n",
+    "notes",
+    "by",
+    "labels",
+    "scored_labels",
+    "confusion",
+    "per_class_recall",
+    "per_class_interval",
 )
-BELOW = "▼"  # marks scores that do not beat the histogram
+BELOW = "▼"
+"""Mark of scores that do not beat the histogram."""
 
 
 def evaluation_view(
     evaluation: SavedEvaluation, samples_of: Callable[[str], Mapping[str, Sample] | str]
 ) -> dict[str, Any]:
-    """Return everything about one evaluation for the template.  samples_of: as `open_samples`."""
+    """Return everything about one evaluation for the template.
+
+    Args:
+        evaluation: The evaluation.
+        samples_of: Function like `open_samples`.
+    """
     values = evaluation.values
-    preds = evaluation.predictions
-    samples = {} if preds is None else samples_of(evaluation.data)
-    return {
+    predictions = evaluation.predictions
+    view: dict[str, Any] = {
         "evaluation": evaluation,
         "scores": list(_scores(values)),
-        "reliability": None if preds is None else _reliability(preds, is_known(values.get("temperature"))),
+        "reliability": None,
         "groups": _groups(values["by"]) if "by" in values else None,
-        "examples": () if preds is None or isinstance(samples, str) else examples_of(preds, values["labels"], samples),
-        "no_examples": samples if isinstance(samples, str) else "",
+        "examples": (),
+        "no_examples": "",
     }
+    if predictions is None:
+        return view
+    view["reliability"] = _reliability(predictions, is_known(values.get("temperature")))
+    samples = samples_of(evaluation.data)
+    if isinstance(samples, str):
+        view["no_examples"] = samples
+    else:
+        view["examples"] = examples_of(predictions, values["labels"], samples)
+    return view
 
 
 def _scores(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, ...]]:
@@ -70,8 +93,17 @@ def _scores(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def _groups(by: Mapping[str, Any]) -> dict[str, Any]:
-    """Return scores by group, and the scale for drawing them.  least: key in older evaluations."""
-    by = {"groups": {}, **dict.fromkeys(("measure", "worst", "best", "gap")), "min_samples": by.get("least"), **by}
+    """Return scores by group, and the scale for drawing them."""
+    # Older evaluations call the minimum "least", and some lack other fields.
+    defaults: dict[str, Any] = {
+        "groups": {},
+        "measure": None,
+        "worst": None,
+        "best": None,
+        "gap": None,
+        "min_samples": by.get("least"),
+    }
+    by = {**defaults, **by}
     values = [value for scores in by["groups"].values() if is_known(value := scores.get(by["measure"]))]
     return {**by, "scale": (0.0, max(1.0, *values) if values else 1.0)}
 
@@ -94,13 +126,14 @@ def comparison_view(
     """Return several runs' evaluations on the same data for the template, the best first.
 
     Args:
-        evaluations: From `shared_evaluations`.
-        runs: By name, including those of `evaluations`.
+        title: Title of the comparison.
+        evaluations: Evaluations by run, from `shared_evaluations`.
+        runs: Runs by name, including those of `evaluations`.
     """
     histogram = next((name for name in evaluations if runs[name].setting("config.method") == "histogram"), None)
     measure = _measure(next(iter(evaluations.values())))
-    values = {name: one.values.get(measure) for name, one in evaluations.items()}
-    intervals = {name: one.values.get(f"{measure}_interval") for name, one in evaluations.items()}
+    values = {name: evaluation.values.get(measure) for name, evaluation in evaluations.items()}
+    intervals = {name: evaluation.values.get(f"{measure}_interval") for name, evaluation in evaluations.items()}
     order = sorted(evaluations, key=lambda name: -value if is_known(value := values[name]) else np.inf)
     rows = [
         {
@@ -113,14 +146,14 @@ def comparison_view(
         }
         for name in order
     ]
-    kept = [f"{name} kept: {runs[name].kept}." for name in evaluations if runs[name].kept is not None]
+    chosen_weights = [f"{name} kept: {runs[name].kept}." for name in evaluations if runs[name].kept is not None]
     return {
         "title": title,
         "measure": measure,
         "histogram": histogram,
         "scale": scale_of([*values.values(), *(end for bounds in intervals.values() for end in bounds or ())]),
         "rows": rows,
-        "notes": [*kept, *_floor(evaluations, histogram)],
+        "notes": [*chosen_weights, *_baseline_notes(evaluations, histogram)],
     }
 
 
@@ -156,13 +189,15 @@ def _over(ours: SavedEvaluation, histogram: SavedEvaluation, measure: str) -> st
     if ours.predictions is not None and histogram.predictions is not None:
         lead = difference(ours.predictions, histogram.predictions)
     if lead is not None:
-        return ("" if lead.is_above_zero else f"{BELOW} ") + _signed(lead)
+        mark = "" if lead.is_above_zero else f"{BELOW} "
+        return mark + _signed(lead)
     value = ours.values[measure]
-    floor = histogram.values[measure]
+    baseline = histogram.values[measure]
     bounds = ours.values.get(f"{measure}_interval")
-    if not is_known(value) or not is_known(floor) or not are_known(bounds):
+    if not is_known(value) or not is_known(baseline) or not are_known(bounds):
         return UNKNOWN
-    return f"{'' if bounds[0] > floor else f'{BELOW} '}{value - floor:+.3f}, not paired"
+    mark = "" if bounds[0] > baseline else f"{BELOW} "
+    return f"{mark}{value - baseline:+.3f}, not paired"
 
 
 def _signed(lead: PairedDifference) -> str:
@@ -176,8 +211,8 @@ def _measure(evaluation: SavedEvaluation) -> str:
     return evaluation.measure
 
 
-def _floor(evaluations: Mapping[str, SavedEvaluation], histogram: str | None) -> Iterator[str]:
-    """Yield the baselines that every run should beat."""
+def _baseline_notes(evaluations: Mapping[str, SavedEvaluation], histogram: str | None) -> Iterator[str]:
+    """Yield sentences about the baselines that every run should beat."""
     predictions = [evaluation.predictions for evaluation in evaluations.values() if evaluation.predictions is not None]
     if predictions:
         commonest, uniform = chance_of(predictions[0])

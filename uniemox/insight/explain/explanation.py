@@ -15,10 +15,15 @@ Array = NDArray[np.float32]
 COLOURS = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
 """Colours from no evidence to the most, at equal steps, from matplotlib's "inferno", safe for colour blindness."""
 OPACITY = 0.6
-MAX_SIDE_PX = 1024  # of an overlay
-UNSEEN = 0.45  # brightness of parts that the model does not see
-GRID = 14  # cells per side on which maps are compared
-UNLIKE = 0.2  # median agreement of the maps of two different images (docs/explain.md)
+# Longer side of an overlay, at most.
+MAX_SIDE_PX = 1024
+# Factor for the brightness of parts that the model does not see.
+DIMMED_BRIGHTNESS = 0.45
+# Cells per side of the grid on which maps are compared.
+GRID = 14
+# Agreement below which two maps of an image count as unlike: the median agreement of the maps of two different images
+# (docs/explain.md).
+MIN_AGREEMENT = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,10 +49,10 @@ class Explanation:
     @property
     def is_unlike(self) -> bool:
         """True if another method's map points elsewhere."""
-        return self.agreement is not None and self.agreement < UNLIKE
+        return self.agreement is not None and self.agreement < MIN_AGREEMENT
 
     def shrunk(self, max_side_px: int) -> "Explanation":
-        """Return the explanation with an image of at most max_side_px a side."""
+        """Return the explanation with an image whose longer side is at most max_side_px."""
         scale = max_side_px / max(self.image.size)
         if scale >= 1:
             return self
@@ -67,11 +72,13 @@ class Explanation:
         small = self.shrunk(max_side_px)
         image = small.image.convert("RGB")
         (x1, y1, x2, y2) = map(round, small.box)
-        x1, y1 = min(max(0, x1), image.width - 1), min(max(0, y1), image.height - 1)
+        # Rounding may put a corner one px outside of the image.
+        x1 = min(max(0, x1), image.width - 1)
+        y1 = min(max(0, y1), image.height - 1)
         size = (max(1, min(x2, image.width) - x1), max(1, min(y2, image.height) - y1))
-        seen = image.crop((x1, y1, x1 + size[0], y1 + size[1])).convert("L").convert("RGB")
-        sheet = ImageEnhance.Brightness(image).enhance(UNSEEN)
-        sheet.paste(Image.blend(seen, coloured(self.heat, size), OPACITY), (x1, y1))
+        visible = image.crop((x1, y1, x1 + size[0], y1 + size[1])).convert("L").convert("RGB")
+        sheet = ImageEnhance.Brightness(image).enhance(DIMMED_BRIGHTNESS)
+        sheet.paste(Image.blend(visible, coloured(self.heat, size), OPACITY), (x1, y1))
         if size != image.size:
             outline = (x1, y1, x1 + size[0] - 1, y1 + size[1] - 1)
             ImageDraw.Draw(sheet).rectangle(outline, outline="white", width=max(1, min(image.size) // 300))
@@ -113,12 +120,19 @@ def _resized(values: Array, size: tuple[int, int]) -> Image.Image:
     return image.resize(size, Image.Resampling.BILINEAR)
 
 
-def map_agreement(one: Explanation, other: Explanation) -> float:
+def map_agreement(first: Explanation, second: Explanation) -> float:
     """Return Spearman's rank correlation of two maps of one image, -1 to 1; 0 if one of them is constant."""
-    return rank_correlation(*(enlarged(each.heat, (GRID, GRID)).ravel() for each in (one, other)))
+    return rank_correlation(*(enlarged(each.heat, (GRID, GRID)).ravel() for each in (first, second)))
 
 
-def compared(row: Sequence[Explanation]) -> list[Explanation]:
-    """Set the agreement of maps that come in pairs: two methods for one prediction."""
-    pairs = [(pair, map_agreement(*pair)) for pair in zip(row[::2], row[1::2], strict=True)]
-    return [replace(one, agreement=agreement) for pair, agreement in pairs for one in pair]
+def with_agreement(explanations: Sequence[Explanation]) -> list[Explanation]:
+    """Return explanations with their agreement set.
+
+    Args:
+        explanations: Explanations in pairs, each by two methods for one prediction.
+    """
+    compared = []
+    for first, second in zip(explanations[::2], explanations[1::2], strict=True):
+        agreement = map_agreement(first, second)
+        compared += [replace(first, agreement=agreement), replace(second, agreement=agreement)]
+    return compared

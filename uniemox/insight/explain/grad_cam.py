@@ -36,7 +36,7 @@ class TorchEngine:
         return [values[name].float().cpu().numpy() for name in outputs]
 
     def gradient_maps(self, views: Mapping[str, Array], index: int) -> dict[str, Array]:
-        """Return a map (h, w) of each view of one image for an output's index; see `grad_cam_maps`."""
+        """Return the map (h, w) of each view of one image, for the output at an index; see `grad_cam_maps`."""
         maps = grad_cam_maps(self.classifier, index, **self.tensors(views))  # (V, h, w)
         return dict(zip(views, maps.cpu().numpy(), strict=True))
 
@@ -50,24 +50,17 @@ def open_in_torch(path: Path) -> Predictor:
     """Open a fine-tuning run, or its model.safetensors.
 
     Raises:
-        CheckpointError: For other files.
+        CheckpointError: For other files, and for weights that can't be read.
     """
     weights = path / WEIGHTS if path.is_dir() else path
     if not weights.is_file() or weights.suffix != ".safetensors":
         raise CheckpointError(
             f"{path}: grad-cam needs a fine-tuning run, or its {WEIGHTS}; its ONNX file has no gradients"
         )
-    if path.is_dir():
-        name = path.name
-    elif path.name == WEIGHTS:
-        name = path.parent.name
-    else:
-        name = path.name
+    # A run is named after its folder, also if its weight file is given.
+    name = path.parent.name if path.name == WEIGHTS and not path.is_dir() else path.name
     classifier, info = load_classifier(weights)
-    if info.needs_person:
-        finder = open_finder("embedded")
-    else:
-        finder = None
+    finder = open_finder("embedded") if info.needs_person else None
     return Predictor(Network(name or str(path), info, TorchEngine(classifier)), finder)
 
 
@@ -80,51 +73,53 @@ def grad_cam_maps(classifier: Classifier, index: int, **views: Tensor) -> Tensor
     added at the size of the largest.
 
     Args:
-        index: Of the output.
-        views: Scene, person as for `Classifier.forward`, one image each.
+        classifier: Fine-tuned network.
+        index: Index of the output.
+        views: Views scene and person of one image, as `Classifier.forward` takes them.
 
     Raises:
-        ConfigError: For a network without such an A.
+        ConfigError: For a network without such a feature map.
     """
     classifier.eval()
     encoder: Any = classifier.encoder
-    if isinstance(encoder, ConcatEncoder):
-        encoders = list(encoder.encoders)
-    else:
-        encoders = [encoder]
-    given = {name: view.detach().clone().requires_grad_(True) for name, view in views.items()}
-    with torch.enable_grad(), _recorded(encoders) as places:
-        output = classifier(**given)[0, index]
-        if len(places) != len(encoders):
+    encoders = list(encoder.encoders) if isinstance(encoder, ConcatEncoder) else [encoder]
+    # The inputs need gradients, because the encoder's weights may be frozen.
+    inputs = {name: view.detach().clone().requires_grad_(True) for name, view in views.items()}
+    with torch.enable_grad(), _record_feature_maps(encoders) as feature_maps:
+        output = classifier(**inputs)[0, index]
+        if len(feature_maps) != len(encoders):
             raise ConfigError(f"{type(encoder).__name__} has no last feature map that Grad-CAM could use")
-        gradients = torch.autograd.grad(output, [places[i] for i in range(len(encoders))])
+        gradients = torch.autograd.grad(output, [feature_maps[i] for i in range(len(encoders))])
     maps = []
     for i, gradient in enumerate(gradients):
-        values, slopes = (_as_grid(encoders[i], part.detach().float()) for part in (places[i], gradient))
+        values = _as_grid(encoders[i], feature_maps[i].detach().float())  # (V, C, h, w)
+        slopes = _as_grid(encoders[i], gradient.detach().float())  # (V, C, h, w)
         weights = slopes.mean(dim=(2, 3), keepdim=True)  # (V, C, 1, 1)
         maps.append((weights * values).sum(dim=1))  # (V, h, w)
-    size = max((one.shape[1], one.shape[2]) for one in maps)
-    return torch.stack([F.interpolate(one[:, None], size, mode="bilinear")[:, 0] for one in maps]).sum(dim=0)
+    size = max((part.shape[1], part.shape[2]) for part in maps)
+    enlarged = [F.interpolate(part[:, None], size, mode="bilinear")[:, 0] for part in maps]  # (V, H, W) each
+    return torch.stack(enlarged).sum(dim=0)
 
 
 @contextmanager
-def _recorded(encoders: Sequence[nn.Module]) -> Iterator[dict[int, Tensor]]:
-    """Record the feature map of each encoder's forward pass, by its number."""
+def _record_feature_maps(encoders: Sequence[nn.Module]) -> Iterator[dict[int, Tensor]]:
+    """Record the last feature map of each encoder's forward pass, by the encoder's index."""
     maps: dict[int, Tensor] = {}
     with ExitStack() as hooks:
         for i, encoder in enumerate(encoders):
             norm = _last_norm(encoder)
             if norm is not None:
-                watched = [norm]
+                layers = [norm]
             else:
-                watched = [part for part in encoder.modules() if part is not encoder]
+                # Every layer overwrites the map of the one before, so that the last usable map stays.
+                layers = [layer for layer in encoder.modules() if layer is not encoder]
 
-            def keep(_: nn.Module, __: Any, output: Any, *, i: int = i, of_tokens: bool = norm is not None) -> None:
+            def record(_: nn.Module, __: Any, output: Any, *, i: int = i, of_tokens: bool = norm is not None) -> None:
                 if isinstance(output, Tensor) and (of_tokens or (output.ndim == 4 and output.shape[2:].numel() > 1)):
                     maps[i] = output
 
-            for part in watched:
-                hooks.enter_context(part.register_forward_hook(keep))
+            for layer in layers:
+                hooks.enter_context(layer.register_forward_hook(record))
         yield maps
 
 

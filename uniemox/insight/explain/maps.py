@@ -21,25 +21,34 @@ from uniemox.predict.predictor import Predictor
 
 Method = Literal["auto", "cam", "occlusion", "grad-cam"]
 Score = Callable[[Array], NDArray[np.floating]]
-"""Pixels (N, 3, S, S) -> evidence for the label, (N,); log-probabilities still differ when probabilities are near 1."""
+"""Function from pixels (N, 3, S, S) to the evidence for the label, (N,). It gives log-probabilities, which still differ
+when probabilities are near 1."""
 
-CELLS = 16  # cells per side; an occlusion map has CELLS x CELLS values
-# side and step of large covers, in cells: 7 x 7 covers
+# Cells per side; an occlusion map has CELLS x CELLS values.
+CELLS = 16
+# Side and step of large covers, in cells: 7 x 7 covers.
 COARSE = 4
 COARSE_STEP = 2
-FINE = 2  # side of a small cover, in cells
+# Side, in cells, and number of small covers.
+FINE = 2
 FINE_COVERS = 48
-BATCH = 14  # images at a time: 49 and 48 covers in seven runs
+# Images at a time, so that 49 and 48 covers take four runs each.
+BATCH = 14
 
 
 class Explainer:
-    """Explains predictions with heat maps, and scores the maps.  method: as for `heat_map`."""
+    """Explains predictions with heat maps, and scores the maps.
+
+    Args:
+        predictor: Predictor whose predictions are explained.
+        method: Method of the maps, see `heat_map`.
+    """
 
     def __init__(self, predictor: Predictor, method: Method = "auto") -> None:
         self.predictor = predictor
         self.method = method
         self.name = predictor.name
-        self.looks_at_people = predictor.network.info.needs_person
+        self.needs_person = predictor.network.info.needs_person
 
     def explain(
         self,
@@ -53,24 +62,28 @@ class Explainer:
         return heat_map(self.predictor, image, label, method=self.method, stream=stream, persons=persons)
 
     def score(self, explanation: Explanation) -> MapScores:
-        """Measure one of the explainer's maps, see `map_scores`; that of a long image on its middle square.
+        """Measure one of the explainer's maps, see `map_scores`.
+
+        The map of a long image is measured on its middle square.
 
         Raises:
             ConfigError: For valence and arousal.
         """
-        network, info = self.predictor.network, self.predictor.network.info
+        network = self.predictor.network
+        info = network.info
         if info.task == "affect":
             raise ConfigError(f"{self.name} predicts valence and arousal; deletion and insertion need probabilities")
         image = explanation.image
-        views = network.look(image, image.size, explanation.persons)
+        views = network.views_of(image, image.size, explanation.persons)
         pixels = {name: network.pixels(view[None]) for name, view in views.items()}
-        seen = info.views[0]
+        view_name = info.views[0]
         index = info.labels.index(explanation.label)
-        return map_scores(
-            lambda changed: answers_of(info, logits_of(network, pixels | {seen: changed}))[:, index],
-            pixels[seen][0],
-            middle_square(explanation.heat),
-        )
+
+        def classify(changed: Array) -> NDArray[np.floating]:
+            logits = logits_of(network, pixels | {view_name: changed})
+            return answers_of(info, logits)[:, index]
+
+        return map_scores(classify, pixels[view_name][0], middle_square(explanation.heat))
 
 
 def middle_square(heat: Array) -> Array:
@@ -86,12 +99,13 @@ def open_explainer(model: str | Path | None, method: Method = "auto") -> Explain
     If the model reads the person view, the embedded detector finds people, as in `uniemox predict`.
 
     Args:
-        model: As for `uniemox.load`, None for the package's own; for grad-cam a fine-tuning run or its
-            model.safetensors.
-        method: Only grad-cam needs torch.
+        model: Name or path of the model, see `uniemox.load`; None: the package's own. For grad-cam a fine-tuning run
+            or its model.safetensors.
+        method: Method of the maps, see `heat_map`. Only grad-cam needs torch.
 
     Raises:
-        CheckpointError or HubError: For files that can't be used.
+        CheckpointError: For files that can't be used.
+        HubError: For files that can't be fetched.
         ConfigError: For grad-cam without a run.
     """
     if method != "grad-cam":
@@ -108,17 +122,31 @@ def open_explainers(
 ) -> tuple[list[Explainer], list[str]]:
     """Open and name the explainers of several models; method "both" opens cam and occlusion for each model.
 
-    Raises the errors of `open_explainer`.
+    Args:
+        models: Names or paths of the models, see `open_explainer`.
+        method: Method of the maps, see `heat_map`; or both.
+
+    Returns:
+        The explainers and their names, all different.
+
+    Raises:
+        CheckpointError: For files that can't be used.
+        HubError: For files that can't be fetched.
+        ConfigError: For grad-cam without a run.
     """
     if method != "both":
         explainers = [open_explainer(model, method) for model in models]
-        return explainers, unique_names([one.name for one in explainers])
+        return explainers, unique_names([explainer.name for explainer in explainers])
     methods: tuple[Method, Method] = ("cam", "occlusion")
-    explainers = [Explainer(predictor, each) for predictor in map(_open_predictor, models) for each in methods]
-    return explainers, unique_names([f"{one.name} ({one.method})" for one in explainers])
+    explainers = []
+    for model in models:
+        predictor = _open_predictor(model)
+        explainers += [Explainer(predictor, each_method) for each_method in methods]
+    return explainers, unique_names([f"{explainer.name} ({explainer.method})" for explainer in explainers])
 
 
 def _open_predictor(model: str | Path | None) -> Predictor:
+    """Open a predictor that detects people only if its network needs them."""
     network = open_network(model)
     return Predictor(network, open_finder("embedded") if network.info.needs_person else None)
 
@@ -129,12 +157,12 @@ def unique_names(names: Sequence[str]) -> list[str]:
     >>> unique_names(["fi", "clip", "fi"])
     ['fi (1)', 'clip', 'fi (2)']
     """
-    times = Counter(names)
-    seen = Counter[str]()
+    counts = Counter(names)
+    numbers = Counter[str]()
     unique = []
     for name in names:
-        seen[name] += 1
-        unique.append(f"{name} ({seen[name]})" if times[name] > 1 else name)
+        numbers[name] += 1
+        unique.append(f"{name} ({numbers[name]})" if counts[name] > 1 else name)
     return unique
 
 
@@ -150,7 +178,9 @@ def heat_map(
     """Explain which parts of an image support a label.
 
     Args:
-        label: One of the predictor's; None: the most probable.
+        predictor: Predictor whose prediction is explained.
+        image: Image in any form that `Predictor.predict` takes.
+        label: Label to explain, one of the predictor's; None: the most probable.
         method: cam: class-activation map, which convolutional networks output in one pass. occlusion: any network, in
             about 100 passes. auto: cam if the network has it, else occlusion. grad-cam: for a predictor of
             `open_in_torch`.
@@ -180,70 +210,69 @@ def _explain_one(
     stream: str | None,
     persons: Sequence[Detection] | None,
 ) -> Explanation:
-    """Explain one image; arguments as for `heat_map`."""
-    network, info = predictor.network, predictor.network.info
+    """Explain one image; takes the arguments of `heat_map`."""
+    network = predictor.network
+    info = network.info
     decoded, _ = read_any(image)
     if persons is None and info.needs_person:
-        persons = predictor.find_people(decoded, decoded.size)
-    look = network.look_at_all(decoded, decoded.size, persons)
-    answer = network.answer_image(look).values[0]  # (E,)
-    if label is None:
-        index = int(answer.argmax())
-    else:
-        index = info.find_labels().index(label)
-    seen = stream or info.views[0]
+        persons = predictor.detect_persons(decoded, decoded.size)
+    image_views = network.image_views(decoded, decoded.size, persons)
+    answer = network.answer_image(image_views).values[0]  # (E,)
+    index = int(answer.argmax()) if label is None else info.find_labels().index(label)
+    view_name = stream or info.views[0]
     maps = []
-    for views in look.views:
+    for views in image_views.views:
         pixels = {name: network.pixels(view[None]) for name, view in views.items()}
-        used_method, values = _find_map(network, pixels, seen, index, method)
+        used_method, values = _map_of_view(network, pixels, view_name, index, method)
         maps.append(values)
-    box = look.box
-    if seen == "person":
+    box = image_views.box
+    if view_name == "person":
         box = choose_person(persons, None, decoded.size, info.person).box
     return Explanation(
         label=info.labels[index],
         probability=float(answer[index]),
         method=used_method,
-        heat=normalised(maps[0] if len(maps) == 1 else joined(maps, look)),
+        heat=normalised(maps[0] if len(maps) == 1 else join_maps(maps, image_views)),
         box=box,
         image=decoded,
         persons=None if persons is None else tuple(persons),
     )
 
 
-def joined(maps: Sequence[Array], look: ImageViews) -> Array:
+def join_maps(maps: Sequence[Array], image_views: ImageViews) -> Array:
     """Join the maps of the squares along a long image: evidence for the weighted mean of their outputs.
 
     Args:
         maps: K maps (h, h), one for each square.
-        look: the squares, their places and their weights.
+        image_views: The squares, with their positions and weights.
 
     Returns:
         (h', w') map of the part that all squares together show, as fine as the maps.
     """
-    box = look.box
+    box = image_views.box
     side = maps[0].shape[0]
-    scale = side / (look.parts[0].x2 - look.parts[0].x1)  # cells per px
-    height, width = round((box.y2 - box.y1) * scale), round((box.x2 - box.x1) * scale)
+    scale = side / (image_views.parts[0].x2 - image_views.parts[0].x1)  # cells per px
+    height = round((box.y2 - box.y1) * scale)
+    width = round((box.x2 - box.x1) * scale)
     total = np.zeros((height, width), np.float32)
-    for values, weight, part in zip(maps, look.weights, look.parts, strict=True):
+    for values, weight, part in zip(maps, image_views.weights, image_views.parts, strict=True):
         top = min(round((part.y1 - box.y1) * scale), height - side)
         left = min(round((part.x1 - box.x1) * scale), width - side)
         total[top : top + side, left : left + side] += weight * values
     return total
 
 
-def _find_map(network: Network, views: Mapping[str, Array], seen: str, index: int, method: Method) -> tuple[str, Array]:
+def _map_of_view(
+    network: Network, views: Mapping[str, Array], view_name: str, index: int, method: Method
+) -> tuple[str, Array]:
     """Return the name of the method used, and the map (h, w) of one view for a label's index."""
     if method == "grad-cam":
         gradient_maps = getattr(network.engine, "gradient_maps", None)
         if gradient_maps is None:
             raise ConfigError(f"{network.name} has no gradients; grad-cam needs a run in torch")
-        return method, gradient_maps(views, index)[seen]
-    if method == "occlusion" or seen != "scene":
-        maps = None
-    else:
-        maps = network.maps(views["scene"])
+        return method, gradient_maps(views, index)[view_name]
+    # Only the scene view has class-activation maps.
+    maps = None if method == "occlusion" or view_name != "scene" else network.maps(views["scene"])
     if maps is not None:
         return "cam", maps[0, index]
     if method == "cam":
@@ -253,30 +282,33 @@ def _find_map(network: Network, views: Mapping[str, Array], seen: str, index: in
         )
 
     def score(pixels: Array) -> NDArray[np.floating]:
-        logits = logits_of(network, {**views, seen: pixels})
-        return (logits.astype(np.float64) if network.info.task == "affect" else log_softmax(logits))[:, index]
+        logits = logits_of(network, {**views, view_name: pixels})
+        if network.info.task == "affect":
+            return logits[:, index].astype(np.float64)
+        return log_softmax(logits)[:, index]
 
-    return "occlusion", occlusion_map(score, views[seen][0])
+    return "occlusion", occlusion_map(score, views[view_name][0])
 
 
 def logits_of(network: Network, views: Mapping[str, Array]) -> Array:
     """Return logits (N, E) of views by name; a view of one image is repeated."""
     count = max(len(view) for view in views.values())
-    whole = {name: view if len(view) == count else np.repeat(view, count, axis=0) for name, view in views.items()}
-    return network.logits(whole)
+    repeated = {name: view if len(view) == count else np.repeat(view, count, axis=0) for name, view in views.items()}
+    return network.logits(repeated)
 
 
 def occlusion_map(score: Score, pixels: Array) -> Array:
     """Measure how much the score falls when parts of the image are covered (arXiv 1311.2901), in 98 passes.
 
-    Negative where covering raises the score. A cover has the mean colour of the image.
+    The map is negative where covering raises the score. A cover has the mean colour of the image.
 
     Args:
+        score: Evidence for the label.
         pixels: (3, S, S), normalised; S at least 16.
 
     Returns:
         (16, 16): for each cell the mean fall over the large covers on it, plus the mean over the small covers on it,
-        which cover the 48 hottest places.
+        which cover the 48 hottest cells.
 
     Raises:
         ShapeError: For smaller pixels.
@@ -288,6 +320,7 @@ def occlusion_map(score: Score, pixels: Array) -> Array:
     large = [(row, column) for row in starts for column in starts]
     coarse = _mean_fall(before, large, COARSE, score, pixels)
     hottest = np.argsort(-coarse, axis=None, kind="stable")
+    # A cover that starts in the last row or column moves inside, which makes duplicates.
     corners = ((min(int(i) // CELLS, CELLS - FINE), min(int(i) % CELLS, CELLS - FINE)) for i in hottest)
     small = list(dict.fromkeys(corners))[:FINE_COVERS]
     return coarse + _mean_fall(before, small, FINE, score, pixels)
@@ -309,8 +342,8 @@ def _covered(corners: list[tuple[int, int]], side: int, pixels: Array) -> Iterat
     mean = pixels.mean(axis=(1, 2), keepdims=True)  # (3, 1, 1)
     rows, columns = (np.linspace(0, length, CELLS + 1).round().astype(int) for length in pixels.shape[1:])
     for first in range(0, len(corners), BATCH):
-        part = corners[first : first + BATCH]
-        batch = np.repeat(pixels[None], len(part), axis=0)
-        for one, (row, column) in zip(batch, part, strict=True):
-            one[:, rows[row] : rows[row + side], columns[column] : columns[column + side]] = mean
+        squares = corners[first : first + BATCH]
+        batch = np.repeat(pixels[None], len(squares), axis=0)
+        for covered, (row, column) in zip(batch, squares, strict=True):
+            covered[:, rows[row] : rows[row + side], columns[column] : columns[column + side]] = mean
         yield batch

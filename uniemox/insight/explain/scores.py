@@ -11,11 +11,13 @@ from uniemox.insight.explain.explanation import Array, enlarged
 from uniemox.intervals import bootstrap_interval
 
 Classify = Callable[[Array], NDArray[np.floating]]
-"""Pixels (N, 3, S, S), normalised -> probability of the explained label, (N,)."""
+"""Function from pixels (N, 3, S, S), normalised, to the probability of the explained label, (N,)."""
 
 STEPS = 28
-BATCH = 15  # the 29 images of a curve take two runs
-BLUR = 5 / 224  # deviation of the Gaussian, as a share of the side; the paper's 5 px of 224
+# With 15 images at a time, the 29 images of a curve take two runs.
+BATCH = 15
+# Deviation of the Gaussian, as a share of the side; the paper's 5 px of 224.
+BLUR = 5 / 224
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,9 +37,10 @@ def map_scores(classify: Classify, pixels: Array, heat: Array, *, seed: int = 0)
     """Measure deletion and insertion of one map, and of a random one, in 116 passes.
 
     Args:
+        classify: Function that predicts the probability of the explained label.
         pixels: (3, S, S), normalised.
-        heat: (h, w), of these pixels.
-        seed: For the random map, and for the order of equally hot places.
+        heat: Map of these pixels, (h, w).
+        seed: Random seed of the random map, and of the order of equally hot pixels.
     """
     rng = np.random.default_rng(seed)
     chance = rng.random(heat.shape, np.float32)
@@ -52,11 +55,14 @@ def map_scores(classify: Classify, pixels: Array, heat: Array, *, seed: int = 0)
 
 
 def summarise(scores: Sequence[MapScores]) -> dict[str, Any]:
-    """Return means over images, at least one, with 95 % bootstrap intervals, in JSON-serialisable form.
+    """Return means over images, with 95 % bootstrap intervals, in JSON-serialisable form.
 
     The gains, deletion_gain and insertion_gain, are above 0 if the map is better than a random one.
+
+    Args:
+        scores: Scores of the images, at least one.
     """
-    table = np.array([astuple(one) for one in scores])  # (N, 4)
+    table = np.array([astuple(image_scores) for image_scores in scores])  # (N, 4)
     columns = {part.name: table[:, i] for i, part in enumerate(fields(MapScores))}
     columns["deletion_gain"] = columns["random_deletion"] - columns["deletion"]
     columns["insertion_gain"] = columns["insertion"] - columns["random_insertion"]
@@ -68,7 +74,12 @@ def summarise(scores: Sequence[MapScores]) -> dict[str, Any]:
 
 
 def blur(pixels: Array, deviation: float) -> Array:
-    """Blur (3, H, W) with a Gaussian; edge pixels are repeated beyond the edges. deviation: in px, above 0."""
+    """Blur an image with a Gaussian; edge pixels are repeated beyond the edges.
+
+    Args:
+        pixels: (3, H, W).
+        deviation: Standard deviation of the Gaussian, px, above 0.
+    """
     reach = max(1, round(3 * deviation))
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / deviation) ** 2)
     kernel /= kernel.sum()
@@ -89,7 +100,7 @@ def _order(heat: Array, shape: tuple[int, ...], rng: np.random.Generator) -> NDA
 
 
 def _area(classify: Classify, before: Array, after: Array, order: NDArray[np.intp]) -> float:
-    """Return the area under the label's probability while pixels change from one image to the other; length 1."""
+    """Return the area under the label's probability while pixels change from one image to the other, 0 to 1."""
     ends = np.linspace(0, len(order), STEPS + 1).round().astype(int)
     images = np.repeat(before.reshape(1, 3, -1), len(ends), axis=0)
     for image, end in zip(images, ends, strict=True):

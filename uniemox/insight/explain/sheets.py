@@ -14,7 +14,8 @@ CELL_PX = 256
 GAP_PX = 8
 LINE_PX = 22
 FONT_PX = 14
-MAX_WIDTH_PX = 1100  # of a sheet with several images per line
+# Width of a sheet up to which several images share a line.
+MAX_WIDTH_PX = 1100
 KEY_PX = 160
 INK = "#1b1f24"
 PAPER = "#ffffff"
@@ -32,15 +33,15 @@ def draw_sheet(
     Args:
         rows: One per image, at least one, each with one explanation per model.
         columns: The models' names.
-        names: Of the images.
+        names: Names of the images.
         faces: Drawings of facial expressions, shown instead of the images.
     """
     title, first_column = _first_column(rows, faces)
     group_px = (CELL_PX + GAP_PX) * (len(columns) + 1)
     across = max(1, min(len(rows), MAX_WIDTH_PX // group_px))
     groups = [
-        [(_small(first), name), *((_small(one.overlay(CELL_PX)), caption(one)) for one in row)]
-        for row, name, first in zip(rows, names, first_column, strict=True)
+        [(_small(image), name), *((_small(explanation.overlay(CELL_PX)), caption(explanation)) for explanation in row)]
+        for row, name, image in zip(rows, names, first_column, strict=True)
     ]
     starts = range(0, len(groups), across)
     lines = [[cell for group in groups[start : start + across] for cell in group] for start in starts]
@@ -59,8 +60,10 @@ def draw_grid(
     """Draw images under headings, each with its caption below.
 
     Args:
-        rows: Images of at most cell_px per side, with captions; "": none.
-        foot_px: Free space below.
+        headings: Text above each column.
+        rows: Images of at most cell_px per side, with captions; "": no caption.
+        cell_px: Width of a column.
+        foot_px: Height of the free space below.
     """
     step = cell_px + GAP_PX
     top = LINE_PX + GAP_PX
@@ -68,7 +71,8 @@ def draw_grid(
     sheet = Image.new("RGB", (step * len(headings) + GAP_PX, top + sum(heights) + foot_px), PAPER)
 
     def write(text: str, column: int, y: int) -> None:
-        line, font = fitted(text, FONT_PX, cell_px, keep_end=True)  # file names differ at their ends
+        # Long file names differ at their ends.
+        line, font = fitted(text, FONT_PX, cell_px, keep_end=True)
         ImageDraw.Draw(sheet).text((GAP_PX + column * step, y), line, fill=INK, font=font)
 
     for j, heading in enumerate(headings):
@@ -90,11 +94,15 @@ def sheet_html(
     """Return the sheet as a self-contained HTML page. Takes the arguments of `draw_sheet`."""
     title, first_column = _first_column(rows, faces)
     images = []
-    for row, name, first in zip(rows, names, first_column, strict=True):
-        figures = [(_url(_small(first, 2 * CELL_PX)), name if faces is None else f"{name}: {title}", title)]
-        for model, one in zip(columns, row, strict=True):
-            title_of_map = f"{model.removesuffix(f' ({one.method})')} ({one.method}): {caption(one)}"
-            figures.append((_url(one.overlay(2 * CELL_PX)), title_of_map, f"what speaks for {one.label}"))
+    for row, name, image in zip(rows, names, first_column, strict=True):
+        figures = [(_url(_small(image, 2 * CELL_PX)), name if faces is None else f"{name}: {title}", title)]
+        for model, explanation in zip(columns, row, strict=True):
+            title_of_map = (
+                f"{model.removesuffix(f' ({explanation.method})')} ({explanation.method}): {caption(explanation)}"
+            )
+            figures.append(
+                (_url(explanation.overlay(2 * CELL_PX)), title_of_map, f"what speaks for {explanation.label}")
+            )
         images.append(figures)
     return render(
         "insight/explain/sheet.html",
@@ -108,10 +116,8 @@ def sheet_html(
 def caption(explanation: Explanation) -> str:
     """Return label and probability, or value, and a note if another method's map disagrees."""
     value = explanation.probability
-    if explanation.label in AFFECT:
-        text = f"{explanation.label} {value:.1f}"
-    else:
-        text = f"{explanation.label} {value:.0%}"
+    digits = f"{value:.1f}" if explanation.label in AFFECT else f"{value:.0%}"
+    text = f"{explanation.label} {digits}"
     if explanation.is_unlike:
         return f"{text}, methods disagree"
     return text
@@ -119,19 +125,19 @@ def caption(explanation: Explanation) -> str:
 
 def _draw_key(sheet: Image.Image, top: int) -> None:
     """Draw the colour scale between the words for its ends; a narrow sheet cuts the words."""
-    first, font = fitted(KEY[0], FONT_PX, sheet.width // 2)
+    text, font = fitted(KEY[0], FONT_PX, sheet.width // 2)
     scale = _scale((KEY_PX, FONT_PX))
     draw = ImageDraw.Draw(sheet)
-    draw.text((GAP_PX, top), first, fill=INK, font=font)
-    left = round(font.getlength(first)) + 2 * GAP_PX
-    sheet.paste(scale, (left, top + 2))
-    left += scale.width + GAP_PX
-    rest, font = fitted(f"{KEY[1]}; {KEY[2]}", FONT_PX, sheet.width - left - GAP_PX)
-    draw.text((left, top), rest, fill=INK, font=font)
+    draw.text((GAP_PX, top), text, fill=INK, font=font)
+    x = round(font.getlength(text)) + 2 * GAP_PX
+    sheet.paste(scale, (x, top + 2))
+    x += scale.width + GAP_PX
+    text, font = fitted(f"{KEY[1]}; {KEY[2]}", FONT_PX, sheet.width - x - GAP_PX)
+    draw.text((x, top), text, fill=INK, font=font)
 
 
 def _scale(size: tuple[int, int]) -> Image.Image:
-    """Draw the colours from no evidence to the most; size: width and height, px."""
+    """Draw the colours from no evidence to the most.  size: width and height, px."""
     return coloured(np.linspace(0, 1, 32, dtype=np.float32)[None], size)
 
 
@@ -148,6 +154,7 @@ def _small(image: Image.Image, side: int = CELL_PX) -> Image.Image:
 def _first_column(
     rows: Sequence[Sequence[Explanation]], faces: Sequence[Image.Image] | None
 ) -> tuple[str, Sequence[Image.Image]]:
+    """Return the heading and the images of the first column: drawings of faces, or else the images themselves."""
     if faces is None:
-        return ("image", [row[0].image for row in rows])
-    return ("what faces show", faces)
+        return "image", [row[0].image for row in rows]
+    return "what faces show", faces

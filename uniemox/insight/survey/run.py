@@ -1,116 +1,85 @@
-"""Lines of a survey: predictions with the date and the features of each image."""
+"""A survey from images to the page."""
 
-import base64
-import re
-from collections import deque
-from collections.abc import Iterable, Iterator
-from datetime import date
-from functools import cache, partial
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import ExifTags, Image
-
-from uniemox.errors import ConfigError, ImageError
-from uniemox.insight.survey.summary import FEATURES
-from uniemox.io.files import read_limited
-from uniemox.io.image_border import image_border
-from uniemox.io.images import MAX_BYTES, open_image
-from uniemox.io.raw_preview import exif_of_raw, is_raw
-from uniemox.predict.data_urls import is_data_url
-from uniemox.predict.prediction import Failure, Prediction
+from uniemox.errors import ConfigError
+from uniemox.insight.features import FEATURES_FORMAT
+from uniemox.insight.survey.lines import EXHAUST, Answers, answer_new, record_requested
+from uniemox.insight.survey.page import write_survey_page
+from uniemox.insight.survey.summary import Summary, groupings_of, summarise, unmatched_rows
+from uniemox.io.image_border import shorten
 from uniemox.predict.predictor import Predictor
-from uniemox.predict.writing import PathSet, ResultFile
+from uniemox.predict.writing import AnswerHeader, PathSet, ResultFile
 
-EXHAUST = partial(deque[Any], maxlen=0)
-MAX_EXIF_BYTES = 2**20
-# In this order: when it was taken, when a scanner or camera digitised it, when the file was last changed.
-_DATE_TAGS = (ExifTags.Base.DateTimeOriginal, ExifTags.Base.DateTimeDigitized, ExifTags.Base.DateTime)
-# 2015:06:01 by the standard; phones and scanners also write 2015-06-01, 2015/06/01, 2015.6.1, 2015 06 01 and 20150601.
-_DATE = re.compile(r"[\s\0]*(\d{4})(?:\s*[:/.\-\s]\s*(\d\d?)\s*[:/.\-\s]\s*(\d\d?)(?!\d)|(\d\d)(\d\d)(?!\d))")
-Answers = Iterable[Prediction | Failure]
+PAGES = (".html", ".htm")
+TITLE_NAMES = 3  # names of images or folders in the page's title
 
 
-def noted(images: Iterable[str], asked: PathSet) -> Iterator[str]:
-    """Yield the paths, and add each to `asked`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SurveySettings:
+    """Settings of a survey.
 
     Raises:
-        ConfigError: For a data URL, which has no path to group by.
+        ConfigError: For a page whose name does not end in .html.
     """
-    for image in images:
-        if is_data_url(image):
-            raise ConfigError("a survey is about files; save the image of the data URL and give its path")
-        asked.add(image)
-        yield image
+
+    out: Path
+    """HTML file to write."""
+    by: Sequence[str] = ("folder", "date")
+    """Groups to compare: folder, date, or columns of the table."""
+    table: Path | None = None
+    """CSV file with a column path and the columns that `by` names."""
+    labels: str | None = None
+    """Label set of the predictions; None: the model's."""
+    resume: bool = False
+    """Continue the file of predictions: skip images that it already contains."""
+
+    def __post_init__(self) -> None:
+        if self.out.suffix.lower() not in PAGES:
+            raise ConfigError(f"{self.out}: expected a name that ends in .html")
+
+    @property
+    def lines(self) -> Path:
+        """File in which the predictions are saved."""
+        return self.out.with_name(self.out.name + ".jsonl")
 
 
-def answer_new(
-    predictor: Predictor, images: Iterable[str], file: ResultFile, labels: str | None
-) -> Iterator[Prediction | Failure]:
-    """Predict the images that a file lacks; also write `taken` (YYYY-MM-DD or null) and `features`."""
-    todo = (image for image in images if not file.has(image))
-    for result in predictor.predict_each(todo, labels=labels, with_embedding=True):
-        beside = {}
-        if isinstance(result, Prediction):
-            beside["taken"] = None if result.path is None else date_taken(Path(result.path))
-            beside["features"] = None if result.embedding is None else pack(result.embedding)
-        file.write(result, beside)
-        yield result
+def run_survey(
+    open_predictor: Callable[[], Predictor],
+    names: Sequence[str],
+    images: Callable[[], Iterable[str]],
+    settings: SurveySettings,
+    *,
+    watch: Callable[[Answers], object] = EXHAUST,
+    report: Callable[[str], object] = warnings.warn,
+) -> Summary:
+    """Predict images, save the predictions, and write a page about them; see `uniemox.survey`.
 
+    Args:
+        open_predictor: Function that opens the predictor, called once the settings are checked.
+        names: Names of images or folders as they were given, for the title.
+        images: Function that returns the paths of the images.
+        settings: Groups to compare and files to use.
+        watch: Function that consumes the new predictions.
+        report: Gets a line about rows of the table that match no image.
 
-def date_taken(path: Path) -> str | None:
-    """Return the date of a photograph by its EXIF, YYYY-MM-DD; None without one, or for more than 1 MiB of EXIF."""
-    try:
-        with image_border(str(path)):
-            data = read_limited(path, MAX_BYTES)
-            exif = exif_of_raw(data) if is_raw(data) else _exif_of(data, str(path))
-            if exif is None:
-                return None
-            inner = exif.get_ifd(ExifTags.IFD.Exif)
-            values = (ifd.get(tag) for tag in _DATE_TAGS for ifd in (inner, exif))
-            return next(filter(None, map(parse_date, values)), None)
-    except ImageError:  # a date is not worth a failure: the image was read
-        return None
-
-
-def _exif_of(data: bytes, name: str) -> Image.Exif | None:
-    """Return the EXIF of an image; None if it has more than 1 MiB."""
-    image = open_image(data, name)
-    exif = image.getexif()  # decodes no values yet; those of a PNG may follow its pixels
-    if len(image.info.get("exif", b"")) > MAX_EXIF_BYTES:
-        return None
-    return exif
-
-
-def parse_date(value: object) -> str | None:
-    """Return the date in an EXIF value, YYYY-MM-DD; None for others, such as 0000:00:00 of a camera without a clock.
-
-    >>> parse_date("2015:06:01 12:30:00"), parse_date("2015/06/01"), parse_date("0000:00:00 00:00:00")
-    ('2015-06-01', '2015-06-01', None)
+    Raises:
+        ConfigError: For settings that can't be used.
+        DataError: For a file that can't be read or written.
     """
-    if isinstance(value, bytes):
-        text = value.decode("latin-1")
-    else:
-        text = str(value)
-    match = _DATE.match(text)
-    if match is None:
-        return None
-    try:
-        return date(*(int(part) for part in match.groups() if part is not None)).isoformat()
-    except ValueError:  # no such day
-        return None
-
-
-def pack(features: NDArray[np.float32]) -> str:
-    """Project features (D,) to 128 numbers, as text; angles are nearly preserved (Johnson and Lindenstrauss)."""
-    length = float(np.linalg.norm(features)) or 1.0
-    return base64.b64encode((features / length @ _directions(len(features))).astype("<f2").tobytes()).decode()
-
-
-@cache
-def _directions(width: int) -> NDArray[np.float32]:
-    """Return random directions (D, 128), the same in every process."""
-    drawn = np.random.default_rng(0).standard_normal((width, FEATURES), np.float32)
-    return drawn / np.float32(np.sqrt(FEATURES))
+    # The groups are checked before the model is opened, so that a wrong name fails at once.
+    groupings = groupings_of(settings.by, settings.table)
+    requested = PathSet()
+    predictor = open_predictor()
+    header = AnswerHeader.of_question(predictor, settings.labels, None, stored=FEATURES_FORMAT)
+    with ResultFile(settings.lines, resume=settings.resume, answered=header) as file:
+        watch(answer_new(predictor, record_requested(images(), requested), file, settings.labels))
+    summary = summarise(settings.lines, groupings, requested)
+    if unmatched := unmatched_rows(groupings):
+        report(unmatched)
+    title = ", ".join(map(shorten, names[:TITLE_NAMES])) + " …" * (len(names) > TITLE_NAMES)
+    write_survey_page(summary, f"Survey of {title}", settings.out)
+    return summary

@@ -1,6 +1,5 @@
-"""From the lines of a survey to its numbers: one pass, in memory that does not grow with the images."""
+"""Numbers of a survey, from its lines in one pass; memory does not grow with the number of images."""
 
-import base64
 import os
 import unicodedata
 from bisect import insort
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from uniemox.data.readers.csv_table import read_rows
 from uniemox.data.readers.missing import is_missing
 from uniemox.errors import ConfigError, DataError
+from uniemox.insight.features import unpack
 from uniemox.io.image_border import shorten
 from uniemox.labels import AFFECT
 from uniemox.predict.schema import top_word
@@ -24,26 +24,33 @@ from uniemox.predict.tables import checking_fields, read_lines
 from uniemox.predict.writing import AnswerHeader
 from uniemox.spelling import spelled
 
-FEATURES = 128  # stored numbers per image
-SHOWN = 6  # images with the highest, and with the lowest, value of each label
-MAX_UNFAMILIAR = 12  # shown
-MAX_COLOURLESS = 0.1  # share of images without colour from which on the page says what that does
+# Number of images on the page with the highest, and with the lowest, value of each label.
+IMAGES_PER_LABEL = 6
+# Number of unfamiliar images on the page.
+MAX_UNFAMILIAR = 12
+# Share of images without colour above which the page warns that the means may be shifted.
+MAX_COLOURLESS = 0.1
 MAX_ON_MAP = 600
 FOLDER = "folder"
 DATE = "date"
 NOWHERE = "not in the table"
 UNDATED = "no date"
-NO_VALUE = "no value"  # an empty cell, or a word for a missing value, such as NA
-MAX_MONTHS = 24  # then years
-ALIKE = 0.94  # cosine of features; of 250 OASIS photographs no two reach it, mirrored, cropped and turned copies do
-Z = 1.96  # of a 95 % interval
+# Group of an empty cell, or of a word for a missing value, such as NA.
+NO_VALUE = "no value"
+# Number of months above which images are grouped by year.
+MAX_MONTHS = 24
+# Cosine of features above which two images are nearly the same. Of 250 OASIS photographs no two reach it; mirrored,
+# cropped and turned copies do.
+ALIKE = 0.94
+# Half the width of a 95 % interval, in standard errors.
+Z = 1.96
 Answer = Mapping[str, Any]
 Grouping = Callable[[Answer], str]
 """Function from a prediction in JSON form to the name of its group."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Place:
+class SurveyImage:
     """Image shown on the page."""
 
     path: str
@@ -51,10 +58,12 @@ class Place:
     value: float
     """Value that it is shown for."""
     features: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
-    """(128,), see `pack`; empty if unknown."""
+    """(D,), see `pack`; empty if unknown."""
 
-    def is_like(self, other: "Place") -> bool:
+    def is_like(self, other: "SurveyImage") -> bool:
         """Return True if two images are nearly the same, such as neighbouring frames or copies."""
+        if len(self.features) != len(other.features):
+            return False
         lengths = np.linalg.norm(self.features) * np.linalg.norm(other.features)
         return bool(self.features @ other.features > ALIKE * lengths)
 
@@ -96,24 +105,34 @@ class Tally:
         return np.asarray(Z * np.sqrt(variance / self.images))
 
 
-def _keep(kept: list[Place], place: Place, size: int, key: Callable[[Place], float]) -> None:
-    """Keep the places with the lowest keys in order: of equal keys the first, of nearly identical images the lowest."""
-    if len(kept) == size and key(place) >= key(kept[-1]):
+def _keep_lowest(images: list[SurveyImage], image: SurveyImage, size: int, key: Callable[[SurveyImage], float]) -> None:
+    """Insert an image into those with the lowest keys, which are in order.
+
+    Of equal keys the first image stays, of nearly identical images the one with the lower key.
+
+    Args:
+        images: Images with the lowest keys so far, changed in place.
+        image: Further image.
+        size: Maximum number of images.
+        key: Function from an image to the value by which it is sorted.
+    """
+    if len(images) == size and key(image) >= key(images[-1]):
         return
-    if alike := next((one for one in kept if one.is_like(place)), None):
-        if key(place) >= key(alike):
+    alike = next((other for other in images if other.is_like(image)), None)
+    if alike is not None:
+        if key(image) >= key(alike):
             return
-        kept.remove(alike)
-    insort(kept, place, key=key)
-    del kept[size:]
+        images.remove(alike)
+    insort(images, image, key=key)
+    del images[size:]
 
 
 class Summary:
     """Numbers of a survey. `add` counts predictions; `shorten` finally shortens the groups' names.
 
     Args:
-        first: A prediction in JSON form.
-        groupings: By name, see `groupings_of`.
+        first: A prediction in JSON form, from which the labels are read.
+        groupings: Groupings by name, see `groupings_of`.
     """
 
     def __init__(self, first: Answer, groupings: Mapping[str, Grouping]) -> None:
@@ -129,18 +148,20 @@ class Summary:
         """Number of images by number of people."""
         self.shown: Counter[str] = Counter()
         """Number of faces by most probable word; "" for faces that are too small to tell."""
-        self.on_map: list[Place] = []
+        self.on_map: list[SurveyImage] = []
         """Random selection of images for the map."""
         self.colourless = 0
         """Number of images without colour."""
         self.failures = 0
         self._groupings = groupings
         self._random = Random(0)
-        self.most: dict[str, list[Place]] = {label: [] for label in labels}
+        # Number of features, the same for every image; 0 before the first one.
+        self._width = 0
+        self.most: dict[str, list[SurveyImage]] = {label: [] for label in labels}
         """Images with the highest value of each label, highest first."""
-        self.least: dict[str, list[Place]] = {label: [] for label in labels}
+        self.least: dict[str, list[SurveyImage]] = {label: [] for label in labels}
         """Images with the lowest value of each label, lowest first."""
-        self.unfamiliar: list[Place] = []
+        self.unfamiliar: list[SurveyImage] = []
         """Images that the model flags as unfamiliar, least familiar first."""
 
     def add(self, value: Answer) -> None:
@@ -157,21 +178,25 @@ class Summary:
             self.people[len(value["persons"])] += 1
         for face in value.get("faces") or ():
             self.shown[top_word(face["expressions"]) if face["expressions"] else ""] += 1
-        features = unpack(value.get("features") or "")
+        features = np.empty(0, np.float32)
+        if value.get("features"):
+            features = unpack(value["features"]).astype(np.float32)
+            self._width = self._width or len(features)
+            if len(features) != self._width:
+                raise ValueError(f"expected {self._width} features")
         for label, share in value["scene"].items():
-            _keep(self.most[label], Place(path, top, share, features), SHOWN, lambda place: -place.value)
-            _keep(self.least[label], Place(path, top, share, features), SHOWN, lambda place: place.value)
+            image = SurveyImage(path, top, share, features)
+            _keep_lowest(self.most[label], image, IMAGES_PER_LABEL, lambda image: -image.value)
+            _keep_lowest(self.least[label], image, IMAGES_PER_LABEL, lambda image: image.value)
         if is_unfamiliar:
-            place = Place(path, top, float(value["familiarity"]), features)
-            _keep(self.unfamiliar, place, MAX_UNFAMILIAR, lambda place: place.value)
-        if len(features):  # all images are equally likely to be on the map (Vitter's algorithm R)
+            image = SurveyImage(path, top, float(value["familiarity"]), features)
+            _keep_lowest(self.unfamiliar, image, MAX_UNFAMILIAR, lambda image: image.value)
+        if len(features):
+            # All images are equally likely to be on the map (Vitter's algorithm R).
             is_full = len(self.on_map) >= MAX_ON_MAP
-            if is_full:
-                at = self._random.randrange(self.whole.images)
-            else:
-                at = len(self.on_map)
-            if at < MAX_ON_MAP:
-                self.on_map[at : at + 1] = [Place(path, top, value["scene"][top], features)]
+            position = self._random.randrange(self.whole.images) if is_full else len(self.on_map)
+            if position < MAX_ON_MAP:
+                self.on_map[position : position + 1] = [SurveyImage(path, top, value["scene"][top], features)]
 
     @property
     def colourless_share(self) -> float:
@@ -196,12 +221,13 @@ class Summary:
                 self.groups[name].setdefault(shorter, Tally(len(self.columns))).merge(tallies[key])
 
 
-def summarise(lines: Path, groupings: Mapping[str, Grouping], asked: Container[str]) -> Summary:
-    """Read a survey's lines.
+def summarise(lines: Path, groupings: Mapping[str, Grouping], requested: Container[str]) -> Summary:
+    """Return the numbers of a survey.
 
     Args:
-        groupings: By name, see `groupings_of`.
-        asked: Paths of the images; a stranger's lines may name others.
+        lines: The survey's file of predictions.
+        groupings: Groupings by name, see `groupings_of`.
+        requested: Paths of the images; lines about other images are passed over.
 
     Raises:
         DataError: If no image could be read, or for a line that is no prediction.
@@ -209,11 +235,12 @@ def summarise(lines: Path, groupings: Mapping[str, Grouping], asked: Container[s
     summary: Summary | None = None
     failures = 0
     for value in read_lines(lines):
-        if value.get("path") not in asked:
+        if value.get("path") not in requested:
             continue
         if "scene" not in value:
             failures += 1
-            for grouping in groupings.values():  # the row of an unreadable image has matched an image, too
+            # The table's row of an unreadable image has matched an image, too.
+            for grouping in groupings.values():
                 grouping(value)
             continue
         with checking_fields(lines):
@@ -226,20 +253,12 @@ def summarise(lines: Path, groupings: Mapping[str, Grouping], asked: Container[s
     return summary
 
 
-def unpack(text: str) -> NDArray[np.float32]:
-    """Decode the packed features (128,) of an image.
-
-    Raises:
-        ValueError: For other texts.
-    """
-    values = np.frombuffer(base64.b64decode(text), "<f2").astype(np.float32)
-    if len(values) != FEATURES or not np.isfinite(values).all():
-        raise ValueError(f"expected {FEATURES} finite features")
-    return values
-
-
 def groupings_of(names: Sequence[str], table: Path | None) -> dict[str, Grouping]:
-    """Return the groupings that `--by` names.  table: a CSV file with the column path and further columns.
+    """Return the groupings that `--by` names.
+
+    Args:
+        names: folder, date, or columns of the table.
+        table: CSV file with the column path and further columns; None: no column is named.
 
     Raises:
         ConfigError: For a name that is neither folder, date nor a column.
@@ -251,11 +270,8 @@ def groupings_of(names: Sequence[str], table: Path | None) -> dict[str, Grouping
     }
     columns = [name for name in names if name not in groupings]
     if bool(columns) != (table is not None):
-        if columns:
-            what = f"--by {columns[0]}: neither folder nor date"
-        else:
-            what = "no column of --table is used"
-        raise ConfigError(f"{what}; for a column give a CSV file, --table, and its name, --by")
+        problem = f"--by {columns[0]}: neither folder nor date" if columns else "no column of --table is used"
+        raise ConfigError(f"{problem}; for a column give a CSV file, --table, and its name, --by")
     if table is not None:
         rows = TableRows(table, columns)
         groupings |= {name: TableColumn(rows, name) for name in columns}
@@ -263,7 +279,7 @@ def groupings_of(names: Sequence[str], table: Path | None) -> dict[str, Grouping
 
 
 def group_of_cell(text: str) -> str:
-    """Return the group that a cell of a table names, however it is spelled; `NO_VALUE` for a missing value.
+    """Return the group that a cell of a table names, in one spelling; `NO_VALUE` for a missing value.
 
     >>> [group_of_cell(text) for text in ("Rio  de Janeiro", "NA", "")]
     ['Rio de Janeiro', 'no value', 'no value']
@@ -277,6 +293,10 @@ class TableRows:
 
     Paths match in any Unicode form (macOS writes NFD), and with the backslashes of Windows.
 
+    Args:
+        table: CSV file with the column path.
+        columns: Further columns that it must have.
+
     Raises:
         ConfigError: For a missing column.
         DataError: For an unreadable table.
@@ -285,28 +305,29 @@ class TableRows:
     def __init__(self, table: Path, columns: Sequence[str]) -> None:
         self.table = table
         self._rows: list[dict[str, str]] = []
-        self._places: dict[str, int] = {}
+        self._row_indices: dict[str, int] = {}
         self._matched: set[int] = set()
         for line, row in read_rows(table):
             absent = next((name for name in ("path", *columns) if name not in row), None)
             if absent is not None:
                 raise ConfigError(f"{table}:{line}: there is no column {absent!r}; it has {', '.join(row)}")
+            # Paths are relative to the table's folder or to the current one.
             for path in (row["path"], row["path"].replace("\\", "/")):
                 for folder in (Path(), table.parent):
-                    self._places[_same_path(folder / path)] = len(self._rows)
+                    self._row_indices[_same_path(folder / path)] = len(self._rows)
             self._rows.append(row)
 
     def find(self, path: str) -> dict[str, str] | None:
         """Return the row of an image; None without one."""
-        place = self._places.get(_same_path(path))
-        if place is None:
+        index = self._row_indices.get(_same_path(path))
+        if index is None:
             return None
-        self._matched.add(place)
-        return self._rows[place]
+        self._matched.add(index)
+        return self._rows[index]
 
     def unmatched(self) -> str:
-        """Describe the rows that no image has asked for; "" if there are none."""
-        paths = [row["path"] for place, row in enumerate(self._rows) if place not in self._matched]
+        """Describe the rows that no image has matched; "" if there are none."""
+        paths = [row["path"] for index, row in enumerate(self._rows) if index not in self._matched]
         if not paths:
             return ""
         return (
@@ -316,6 +337,7 @@ class TableRows:
 
 
 def _same_path(path: str | Path) -> str:
+    """Return one form of a path, by which its spellings are compared."""
     return unicodedata.normalize("NFC", os.path.abspath(path))
 
 
@@ -345,6 +367,7 @@ def _below(folders: Iterable[str]) -> dict[str, str]:
     absolute = {folder: os.path.abspath(folder) for folder in folders}
     try:
         common = os.path.commonpath(absolute.values())
-    except ValueError:  # folders on several drives
+    # The folders are on several drives of Windows.
+    except ValueError:
         return dict(zip(absolute, absolute, strict=True))
     return {folder: os.path.relpath(path, common) for folder, path in absolute.items()}

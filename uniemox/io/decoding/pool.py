@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from queue import LifoQueue
 from typing import Any, BinaryIO, Protocol
@@ -26,8 +26,10 @@ CPU_S = 5
 """Maximum processor time for one file, s. 100 megapixels take 1 to 3 s in every format."""
 START_S = 60.0
 """Maximum time for a process to start, s."""
-_OWN_GROUP: dict[str, Any] = {} if sys.platform == "win32" else {"process_group": 0}  # Ctrl-C goes to the parent only
-_MALLOC = {"MALLOC_ARENA_MAX": "1", "OPENBLAS_NUM_THREADS": "1"}  # reserved address space counts as used
+# In a process group of its own, a decoder does not get the parent's Ctrl-C.
+_OWN_GROUP: dict[str, Any] = {} if sys.platform == "win32" else {"process_group": 0}
+# Address space that libraries reserve counts as used memory, so they reserve little.
+_MALLOC = {"MALLOC_ARENA_MAX": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,8 @@ class Decoded:
 class EndedError(Exception):
     """Raised when a process has ended in the middle of a file."""
 
-    def __init__(self, why: str, *, is_the_files_fault: bool) -> None:
-        super().__init__(why)
+    def __init__(self, reason: str, *, is_the_files_fault: bool) -> None:
+        super().__init__(reason)
         self.is_the_files_fault = is_the_files_fault
 
 
@@ -63,22 +65,23 @@ class Child:
     """One decoding process."""
 
     def __init__(self) -> None:
-        words = [sys.executable, "-P", "-m", decoder_process.__name__, str(CPU_S)]
-        self.process = subprocess.Popen(  # -P: no imports from the working folder
-            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **process_settings()
-        )
+        # With -P, Python imports nothing from the working folder.
+        command = [sys.executable, "-P", "-m", decoder_process.__name__, str(CPU_S)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **process_settings())
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self._to: BinaryIO = self.process.stdin  # type: ignore[assignment]
-        self._from: BinaryIO = self.process.stdout  # type: ignore[assignment]
+        self._questions: BinaryIO = self.process.stdin  # type: ignore[assignment]
+        self._answers: BinaryIO = self.process.stdout  # type: ignore[assignment]
         self.deadline = time.monotonic() + START_S
-        self.is_ready = self.is_idle = self.is_late = False
+        self.is_ready = False
+        self.is_idle = False
+        self.is_late = False
 
     def wait_until_ready(self) -> None:
         """Wait until it has started.
 
         Raises:
-            RuntimeError: If it can't.
+            RuntimeError: If it does not start.
         """
         if self.is_ready:
             return
@@ -91,15 +94,27 @@ class Child:
         self._is_done()
 
     def ask(self, data: bytes, name: str, shrink: MinSides | None, *, counts_frames: bool, wait_s: float) -> Decoded:
-        """Decode a file. Raises ImageError, EndedError; reusable then if `is_idle`."""
+        """Decode a file. After an error, the process can be used again if `is_idle`.
+
+        Args:
+            data: Bytes of the file.
+            name: The file's name, for messages.
+            shrink: Minimum size of the image; None: decode in full.
+            counts_frames: True to count the frames, too.
+            wait_s: Maximum time.
+
+        Raises:
+            ImageError: If the file can't be decoded.
+            EndedError: If the process has ended.
+        """
         self.is_idle = False
         self.is_late = False
         self.deadline = time.monotonic() + wait_s
         short, long = (-1, -1) if shrink is None else (shrink.short_px, shrink.long_px)
         try:
-            self._to.write(QUESTION.pack(len(data), short, long, counts_frames))
-            self._to.write(data)
-            self._to.flush()
+            self._questions.write(QUESTION.pack(len(data), short, long, counts_frames))
+            self._questions.write(data)
+            self._questions.flush()
             status, size = ANSWER.unpack(self._read(ANSWER.size))
             if status == DONE:
                 decoded = self._read_image()
@@ -107,7 +122,7 @@ class Child:
                 return decoded
             text = self._read(size).decode()
         except (EOFError, OSError, ValueError):  # ValueError: it was closed meanwhile
-            raise self._why_it_ended(wait_s) from None
+            raise self._ended_error(wait_s) from None
         self._is_done()
         if status == BUG:
             message, _, trace = text.partition("\n")
@@ -120,18 +135,17 @@ class Child:
         """Kill the process."""
         self.process.kill()
         self.process.wait()
-        for pipe in (self._to, self._from):
-            try:
+        for pipe in (self._questions, self._answers):
+            # OSError: unwritten data is lost. ValueError: the thread that closes the pool has closed it meanwhile.
+            with suppress(OSError, ValueError):
                 pipe.close()
-            except OSError:  # unwritten data is lost
-                continue
 
     def _is_done(self) -> None:
         self.is_idle = True
         self.deadline = float("inf")
 
     def _read(self, size: int) -> bytes:
-        data = self._from.read(size)
+        data = self._answers.read(size)
         if len(data) < size:
             raise EOFError
         return data
@@ -146,21 +160,23 @@ class Child:
         texts = [text.rstrip(b"\0").decode() for text in (fmt, mode)]
         return Decoded(image, (full_width, full_height), format=texts[0], mode=texts[1], frames=frames)
 
-    def _why_it_ended(self, wait_s: float) -> EndedError:
+    def _ended_error(self, wait_s: float) -> EndedError:
+        """Wait for the end of the process, and return an error with its reason."""
         code = self.process.wait()
-        then = "save it again, or remove it"
+        remedy = "save it again, or remove it"
         if self.is_late:
-            return EndedError(f"decoding took longer than {wait_s:g} s; {then}", is_the_files_fault=True)
+            return EndedError(f"decoding took longer than {wait_s:g} s; {remedy}", is_the_files_fault=True)
         if code == -getattr(signal, "SIGXCPU", 0):
-            why = f"decoding took more than {CPU_S} s of processor time; {then}"
-            return EndedError(why, is_the_files_fault=True)
-        return EndedError(f"its decoder ended (exit code {code}); {then}", is_the_files_fault=False)
+            reason = f"decoding took more than {CPU_S} s of processor time; {remedy}"
+            return EndedError(reason, is_the_files_fault=True)
+        return EndedError(f"its decoder ended (exit code {code}); {remedy}", is_the_files_fault=False)
 
 
 WAIT_S = 30.0
 """Maximum time for one file, s, even on a busy machine."""
 STOPPED = "not decoded: the work was stopped"
-_WATCH_S = 0.05  # seconds between two checks of the clock
+# Time between two checks of the clock.
+_WATCH_S = 0.05
 
 
 class Decoders(Protocol):
@@ -175,7 +191,7 @@ class DecoderPool:
 
     Args:
         workers: Maximum number of processes.
-        wait_s: Time for one file, after which its process is ended.
+        wait_s: Time for one file, s, after which its process is ended.
     """
 
     def __init__(self, workers: int, *, wait_s: float = WAIT_S) -> None:
@@ -197,12 +213,29 @@ class DecoderPool:
     def decode(
         self, data: bytes, name: str = "image", *, shrink: MinSides | None = None
     ) -> tuple[Image.Image, tuple[int, int]]:
-        """Decode as `images.decode`. Raises ImageError also for a file that takes too long or too much memory."""
+        """Decode as `images.decode`.
+
+        Args:
+            data: Bytes of the file.
+            name: The file's name, for messages.
+            shrink: Minimum size of the image; None: decode in full.
+
+        Raises:
+            ImageError: If the file can't be decoded, also because it takes too long or too much memory.
+        """
         decoded = self.look(data, name, shrink=shrink)
         return decoded.image, decoded.full
 
     def look(self, data: bytes, name: str, *, shrink: MinSides | None = None, counts_frames: bool = False) -> Decoded:
-        """Decode as `decode`; also return the file's own information."""
+        """Decode as `decode`; also return the file's own information.
+
+        Args:
+            data: Bytes of the file.
+            name: The file's name, for messages.
+            shrink: Minimum size of the image; None: decode in full.
+            counts_frames: True to count the frames, which reads the whole file.
+        """
+        # A process may have been killed for another reason, such as lack of memory, so a second one tries.
         for is_last in (False, True):
             child = self._take()
             try:
@@ -222,10 +255,15 @@ class DecoderPool:
         for child in children:
             self._end(child)
 
-    def _take(self, *, is_ready: bool = True) -> "Child":
-        """Take a process, started if there is none. Raises ImageError once the pool is closed."""
+    def _take(self, *, is_ready: bool = True) -> Child:
+        """Take a process, started if there is none.
+
+        Raises:
+            ImageError: If the pool is closed.
+        """
         child = self._free.get()
-        if child is not None and child.process.poll() is not None:  # the process was ended from outside
+        # Another program may have ended an idle process.
+        if child is not None and child.process.poll() is not None:
             self._end(child)
             child = None
         try:
@@ -239,14 +277,14 @@ class DecoderPool:
             raise
         return child
 
-    def _give_back(self, child: "Child | None") -> None:
+    def _give_back(self, child: Child | None) -> None:
         """Return a process to the pool, or free its place if it has ended."""
         if child is not None and not child.is_idle:
             self._end(child)
             child = None
         self._free.put(child)
 
-    def _start(self) -> "Child":
+    def _start(self) -> Child:
         with self._lock:
             if self._closed.is_set():
                 raise ImageError(STOPPED)
@@ -256,7 +294,7 @@ class DecoderPool:
             self._children.add(child)
         return child
 
-    def _end(self, child: "Child") -> None:
+    def _end(self, child: Child) -> None:
         with self._lock:
             self._children.discard(child)
         child.end()

@@ -1,7 +1,7 @@
 """Program of a decoder process: python -m uniemox.io.decoding.process SECONDS, started by decoding/pool.py.
 
 It reads files from standard input and writes pixels to standard output, until its input ends.
-  question  HEADER: bytes of the file, short_px and long_px of `images.MinSides` (-1: decode in full), whether to
+  question  QUESTION: bytes of the file, short_px and long_px of `images.MinSides` (-1: decode in full), whether to
             count frames; then the file
   answer    ANSWER: a status, bytes that follow. DONE: an IMAGE, format and mode as text, then strips of RGB pixels.
             REFUSED: the reason, as text. BUG: the message of an unexpected error in one line, then its traceback
@@ -40,17 +40,20 @@ BYTES_A_PIXEL = 20
 def main() -> None:
     """Decode files until standard input ends. Argument: processor time per file, s."""
     cpu_s = int(sys.argv[1])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a service manager's SIGTERM reaches all processes: what was
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # accepted is still decoded; the end of input ends this
+    # A service manager's SIGTERM reaches all processes. Accepted files are still decoded; the end of input ends this.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     questions = os.fdopen(os.dup(0), "rb")
     answers = os.fdopen(os.dup(1), "wb")
     _end_with_parent()
     warnings.simplefilter("ignore")
     load_plugins()
-    if avif := sys.modules.get("PIL.AvifImagePlugin"):  # its threads need memory that no header explains
+    # Threads of AVIF's decoder need memory that no header explains.
+    if avif := sys.modules.get("PIL.AvifImagePlugin"):
         avif.DEFAULT_MAX_THREADS = 1  # type: ignore[attr-defined]
+    # libtiff and libjpeg print messages about broken files, which would mix with the answers.
     silent = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silent, 1)  # libtiff and libjpeg print about broken files
+    os.dup2(silent, 1)
     os.dup2(silent, 2)
     _send(answers, READY, b"")
     while len(head := questions.read(QUESTION.size)) == QUESTION.size:
@@ -59,10 +62,7 @@ def main() -> None:
         if len(data) < size:
             return
         limit_cpu(cpu_s)
-        if short_px < 0:
-            shrink = None
-        else:
-            shrink = MinSides(short_px=short_px, long_px=long_px)
+        shrink = None if short_px < 0 else MinSides(short_px=short_px, long_px=long_px)
         try:
             with image_border("{name}"):
                 _answer(answers, data, shrink, counts_frames=counts_frames)
@@ -73,17 +73,26 @@ def main() -> None:
 
 
 def _answer(answers: BinaryIO, data: bytes, shrink: MinSides | None, *, counts_frames: bool) -> None:
-    """Decode a file and send its pixels in strips. Raises ImageError, whose message calls the file {name}."""
+    """Decode a file and send its pixels in strips.
+
+    Args:
+        answers: Standard output.
+        data: Bytes of the file.
+        shrink: Minimum size of the image; None: decode in full.
+        counts_frames: True to count the frames, too.
+
+    Raises:
+        ImageError: If the file can't be decoded; its message calls the file {name}, which the parent replaces.
+    """
+    # The size is not known before the header is read, so the limit is set twice. Pillow allocates the pixels of a WebP
+    # when it opens the file.
     base = BASE_BYTES + BYTES_A_FILE_BYTE * len(data) + (LIBRARY_BYTES if is_raw(data) else 0)
     limit_memory(base + BYTES_A_PIXEL * min(webp_pixels(data), MAX_PIXELS))
     header = open_image(data, "{name}")
     limit_memory(base + BYTES_A_PIXEL * header.width * header.height)
     texts = str(header.format).encode(), header.mode.encode()
     image, full = decode_opened(header, "{name}", shrink=shrink)
-    if counts_frames:
-        frames = count_frames(open_image(data, "{name}"), "{name}")
-    else:
-        frames = 0
+    frames = count_frames(open_image(data, "{name}"), "{name}") if counts_frames else 0
     width, height = image.size
     rows = max(1, STRIP_BYTES // (3 * width))
     try:
@@ -93,7 +102,8 @@ def _answer(answers: BinaryIO, data: bytes, shrink: MinSides | None, *, counts_f
             answers.write(image.crop((0, y, width, min(y + rows, height))).tobytes())
         answers.flush()
     except MemoryError:
-        os._exit(1)  # half an answer is written: another message would be read as its pixels
+        # Half an answer may be written, and another message would be read as its pixels.
+        os._exit(1)
 
 
 def _send(answers: BinaryIO, status: int, text: bytes) -> None:
@@ -106,7 +116,8 @@ def _end_with_parent() -> None:
     if not hasattr(select, "poll"):
         return
     poll = select.poll()
-    poll.register(0, 0)  # a hang-up is always reported
+    # A hang-up is always reported, so no events are requested.
+    poll.register(0, 0)
 
     def watch() -> None:
         poll.poll()

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from uniemox.errors import ConfigError
 
-CHANNELS = 256  # of queries and keys
+# Channels of queries and keys.
+CHANNELS = 256
 
 
 class Ccim(nn.Module):
@@ -18,11 +19,11 @@ class Ccim(nn.Module):
     their frequency. It is approximated by softmax(W_h h + W_g Σ_i λ_i z_i P(z_i)).
 
     Args:
-        width: C, of the features h.
-        outputs: E.
-        confounders: M.
-        confounder_width: Z, channels of each. `fit_surroundings` sets the dictionary z (M, Z) and its shares P(z) (M,),
-            which are not learned.
+        width: C, number of channels of the features h.
+        outputs: E, number of classes.
+        confounders: M, number of entries of the dictionary.
+        confounder_width: Z, channels of each entry. `fit_surroundings` sets the dictionary z (M, Z) and its shares P(z)
+            (M,), which are not learned.
     """
 
     confounders: Tensor
@@ -30,8 +31,8 @@ class Ccim(nn.Module):
 
     def __init__(self, width: int, outputs: int, confounders: int, confounder_width: int) -> None:
         super().__init__()
-        self.register_buffer("confounders", torch.zeros(confounders, confounder_width))
-        self.register_buffer("shares", torch.full((confounders,), 1 / confounders))
+        self.register_buffer("confounders", torch.zeros(confounders, confounder_width))  # (M, Z) z
+        self.register_buffer("shares", torch.full((confounders,), 1 / confounders))  # (M,) P(z)
         self.query = nn.Linear(width, CHANNELS, bias=False)
         self.key = nn.Linear(confounder_width, CHANNELS, bias=False)
         self.of_features = nn.Linear(width, outputs)  # W_h
@@ -46,21 +47,26 @@ class Ccim(nn.Module):
         self.shares.copy_(shares)
 
     def fit_surroundings(self, features: NDArray[np.float32], seed: int) -> None:
-        """Fit the dictionary: k-means over the standardised features (N, Z) of images without their people.
+        """Fit the dictionary: k-means over the standardised features of images without their people.
+
+        Args:
+            features: (N, Z).
+            seed: Random seed of the clusters' first centres.
 
         Raises:
             ConfigError: For fewer images than entries.
         """
-        from sklearn.cluster import KMeans  # noqa: PLC0415 - a second to import
+        # Takes a second to import.
+        from sklearn.cluster import KMeans  # noqa: PLC0415
 
         count = len(self.confounders)
         if len(features) < count:
             raise ConfigError(
                 f"network.confounders is {count}, but there are {len(features)} training images; give fewer"
             )
-        x = (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-6)
-        clusters = KMeans(count, n_init=1, random_state=seed).fit(x)
-        shares = np.bincount(clusters.labels_, minlength=count) / len(x)
+        standardised = (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-6)  # (N, Z)
+        clusters = KMeans(count, n_init=1, random_state=seed).fit(standardised)
+        shares = np.bincount(clusters.labels_, minlength=count) / len(features)
         self.set_dictionary(torch.from_numpy(clusters.cluster_centers_), torch.from_numpy(shares))
 
     def forward(self, features: Tensor) -> Tensor:
@@ -72,6 +78,6 @@ class Ccim(nn.Module):
 
         This is M times the paper's sum, which shrinks as the dictionary grows, so that W_g hardly learns.
         """
-        fits = self.query(features) @ self.key(self.confounders).T / self.confounders.shape[1] ** 0.5  # (N, M)
-        weights = fits.softmax(dim=1) * self.shares * len(self.shares)
-        return weights @ self.confounders
+        scores = self.query(features) @ self.key(self.confounders).T / self.confounders.shape[1] ** 0.5  # (N, M)
+        weights = scores.softmax(dim=1) * self.shares * len(self.shares)  # (N, M)
+        return weights @ self.confounders  # (N, Z)

@@ -20,9 +20,13 @@ from uniemox.labels import LabelSet
 from uniemox.losses.methods import images_with_words, word_alignment_terms
 from uniemox.model.methods.relation import GroupedRegions, Relation
 
-TEMPERATURE = 0.07  # CLIP's initial value
-ALIGNED_SHARE = 0.5  # share of the steps that align images with words
-MAX_WORDS = 1000  # most frequent words of a kind that are used
+# CLIP's initial value.
+TEMPERATURE = 0.07
+# Share of the steps that align images with words.
+ALIGNED_SHARE = 0.5
+# Number of the most frequent words of a kind that are used.
+MAX_WORDS = 1000
+# Fields of an annotation that are attributes.
 ATTRIBUTES = ("scene", "facial_expression", "human_action")
 
 
@@ -34,30 +38,33 @@ class WordLists:
     """
 
     def __init__(self, samples: Sequence[Sample], labels: LabelSet) -> None:
-        lists = [_frequent(map(words, samples)) for words in (_objects, _attributes)]
+        lists = [_most_frequent(map(words_of, samples)) for words_of in (_objects, _attributes)]
         self.counts = [len(labels), *(max(1, len(words)) for words in lists)]
-        starts = self.counts[0], sum(self.counts[:2])
-        self.places = [
+        # Columns are ordered by kind: labels, objects, attributes.
+        starts = (self.counts[0], sum(self.counts[:2]))
+        self.columns = [
             {word: start + i for i, word in enumerate(words)} for start, words in zip(starts, lists, strict=True)
         ]
 
     def rows(self, samples: Sequence[Sample]) -> Tensor:
-        """Return (N, V), 1 for the words of each sample."""
+        """Return (N, V), 1 for the words of each sample, else 0."""
         rows = torch.zeros(len(samples), sum(self.counts))
         for row, sample in zip(rows, samples, strict=True):
             if sample.label is not None and sample.label < self.counts[0]:
                 row[sample.label] = 1
-            for words, places in zip((_objects(sample), _attributes(sample)), self.places, strict=True):
-                row[[places[word] for word in words if word in places]] = 1
+            for words, columns in zip((_objects(sample), _attributes(sample)), self.columns, strict=True):
+                row[[columns[word] for word in words if word in columns]] = 1
         return rows
 
 
 def _objects(sample: Sample) -> list[str]:
+    """Return the objects in a sample's annotation."""
     words = (sample.annotation or {}).get("object") or ()
     return [plain(word) for word in words if isinstance(word, str)]
 
 
 def _attributes(sample: Sample) -> list[str]:
+    """Return the attributes in a sample's annotation."""
     values = [(sample.annotation or {}).get(name) for name in ATTRIBUTES]
     return [plain(word) for word in values if isinstance(word, str) and word]
 
@@ -67,9 +74,12 @@ def has_words(samples: Iterable[Sample]) -> bool:
     return any(_objects(sample) or _attributes(sample) for sample in samples)
 
 
-def _frequent(lists: Iterable[list[str]]) -> tuple[str, ...]:
+def _most_frequent(lists: Iterable[list[str]]) -> tuple[str, ...]:
+    """Return the words that most lists contain, sorted."""
     counts = Counter(word for words in lists for word in set(words))
-    return tuple(sorted(word for word, _ in sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:MAX_WORDS]))
+    # Words of one count are ordered by name, so that the choice does not depend on the order of the samples.
+    ranked = sorted(counts, key=lambda word: (-counts[word], word))
+    return tuple(sorted(ranked[:MAX_WORDS]))
 
 
 class Eap(Relation):
@@ -78,6 +88,10 @@ class Eap(Relation):
     Without skip the head reads the aligned vectors and the cosines.
 
     Args:
+        width: D, channels of the encoder's features.
+        channels: C of the vectors.
+        labels: E names of classes.
+        skip: Features of the whole view go to the head instead of the vectors.
         word_counts: Number of words of each kind, V in all; empty: only the labels.
     """
 
@@ -98,16 +112,16 @@ class Eap(Relation):
 
     def forward(self, regions: GroupedRegions) -> Tensor:
         """Return features, see `Relation`."""
-        scene = self.norm(regions["scene"].features[:, 0])
+        scene = self.norm(regions["scene"].features[:, 0])  # (N, D)
         vectors = [layer(scene) for layer in self.project]  # (N, C) each
         # bfloat16 has steps of 0.004 near 1, which the temperature would turn into steps of 0.06 in the logits.
         with torch.autocast(scene.device.type, enabled=False):
             cosines = [
                 F.normalize(vector.float(), dim=1) @ F.normalize(words, dim=1).T
                 for vector, words in zip(vectors, self.words, strict=True)
-            ]
-        read = [scene] if self.linear else vectors
-        return torch.cat([*read, *(one / TEMPERATURE for one in cosines)], dim=1)
+            ]  # (N, words of the kind) each
+        visual = [scene] if self.linear else vectors
+        return torch.cat([*visual, *(cosine / TEMPERATURE for cosine in cosines)], dim=1)  # (N, width)
 
     @classmethod
     def options_for(cls, samples: Sequence[Sample], labels: LabelSet) -> dict[str, Any]:
@@ -124,19 +138,21 @@ class Eap(Relation):
             return None
         return self.word_lists.rows(samples)
 
-    def loss(self, classification: Tensor, **given: Any) -> Tensor:
+    def loss(self, classification: Tensor, **arguments: Any) -> Tensor:
         """Return the alignment loss of images and words; without batch_targets, the classification loss."""
-        return self.loss_terms(classification, **given).sum()
+        return self.loss_terms(classification, **arguments).sum()
 
-    def loss_terms(  # type: ignore[override] # it names the arguments that it uses
+    # It names the arguments that it uses, and takes the others as **_.
+    def loss_terms(  # type: ignore[override]
         self, classification: Tensor, *, logits: Tensor, features: Tensor, batch_targets: Tensor | None = None, **_: Any
     ) -> Tensor:
         """Return the alignment loss of each kind of words; without batch_targets, the classification loss."""
         if batch_targets is None:
             return classification[None]
         cosines = features[:, -sum(self.kinds) :].float()
-        terms = word_alignment_terms(cosines, batch_targets, self.kinds)
-        return terms + 0 * logits.sum()  # DDP waits for the head
+        terms = word_alignment_terms(cosines, batch_targets, self.kinds)  # (T,), one for each kind
+        # The head gets a gradient of zeros, because DistributedDataParallel waits for all gradients.
+        return terms + 0 * logits.sum()
 
     def term_weights(self, weight: Tensor, batch_targets: Tensor | None) -> Tensor:
         """Return the number of images that have words of each kind; without batch_targets, the sum of weights."""

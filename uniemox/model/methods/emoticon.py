@@ -18,7 +18,8 @@ from uniemox.losses.methods import multiplicative_loss
 from uniemox.model.methods.relation import Embed, GroupedRegions, Relation
 from uniemox.model.regions import Group, Regions
 
-NEAR = 0.5  # maximum distance of neighbours, as a share of the image's side
+# Maximum distance of neighbours, as a share of the image's side.
+NEAR = 0.5
 MODALITIES: tuple[Group, ...] = ("face", "person")
 
 
@@ -44,29 +45,32 @@ class EmotiCon(Relation):
     def forward(self, regions: GroupedRegions) -> Tensor:
         """Return features, see `Relation`."""
         modalities = {name: self.embed[name](regions[name])[:, 0] for name in MODALITIES}  # (N, C) each
+        # A face that was not found has no feature.
         modalities["face"] = modalities["face"] * (regions["face"].presence > 0).to(modalities["face"].dtype)
         cells = self.embed["cells"](regions["cells"])  # (N, T, C)
-        scene = (cells * (1 + self.look(cells).sigmoid())).mean(dim=1)
-        whole = [self.norms[name](regions[name].features[:, 0]) for name in self.skipped]  # (N, D) each
+        attention = 1 + self.look(cells).sigmoid()  # (N, T, 1)
+        scene = (cells * attention).mean(dim=1)  # (N, C)
+        people = self._people_context(regions["people"])  # (N, C)
+        views = [self.norms[name](regions[name].features[:, 0]) for name in self.skipped]  # (N, D) each
         logits = [self.classify[name](modalities[name]) for name in MODALITIES]  # (N, E) each
-        return torch.cat([*whole, *modalities.values(), scene, self._together(regions["people"]), *logits], dim=1)
+        return torch.cat([*views, *modalities.values(), scene, people, *logits], dim=1)  # (N, width)
 
-    def _together(self, people: Regions) -> Tensor:
-        """Return the third context, (N, C)."""
-        # (N, T, C), (N, T, T)
-        nodes = self.embed["people"](people)
-        edges = proximity(people)
+    def _people_context(self, people: Regions) -> Tensor:
+        """Return the third context, (N, C): the mean of the people after the graph convolutions."""
+        nodes = self.embed["people"](people)  # (N, T, C)
+        edges = proximity(people)  # (N, T, T)
         for layer in self.messages:
             nodes = torch.relu(edges.to(nodes.dtype) @ layer(nodes))
-        there = (people.presence > 0).to(nodes.dtype)[..., None]  # (N, T, 1)
-        return (nodes * there).sum(dim=1) / there.sum(dim=1).clamp(min=1)
+        is_present = (people.presence > 0).to(nodes.dtype)[..., None]  # (N, T, 1)
+        return (nodes * is_present).sum(dim=1) / is_present.sum(dim=1).clamp(min=1)  # (N, C)
 
     def loss(
         self, classification: Tensor, *, features: Tensor, target: Tensor, weight: Tensor | None = None, **_: Any
     ) -> Tensor:
         """Return the classification loss plus the multiplicative loss of the modalities' predictions."""
-        own = features[:, -len(MODALITIES) * self.outputs :].float().unflatten(1, (len(MODALITIES), self.outputs))
-        return classification + multiplicative_loss(own, target, weight=weight)
+        logits = features[:, -len(MODALITIES) * self.outputs :].float()  # (N, 2 E)
+        logits = logits.unflatten(1, (len(MODALITIES), self.outputs))  # (N, 2, E)
+        return classification + multiplicative_loss(logits, target, weight=weight)
 
 
 def proximity(people: Regions) -> Tensor:
@@ -74,10 +78,10 @@ def proximity(people: Regions) -> Tensor:
 
     Absent people have no neighbours; everyone else is their own neighbour.
     """
-    middles = (people.boxes[..., :2] + people.boxes[..., 2:]) / 2  # (N, T, 2)
-    apart = middles[:, :, None] - middles[:, None]  # (N, T, T, 2)
-    distance = apart.square().sum(dim=-1).clamp(min=1e-12).sqrt()
-    there = people.presence[:, None] > 0  # (N, 1, T)
-    itself = torch.eye(distance.shape[-1], device=distance.device, dtype=torch.bool)
-    edges = torch.where((distance < NEAR) & there | itself, (-distance).exp(), 0.0)
+    centres = (people.boxes[..., :2] + people.boxes[..., 2:]) / 2  # (N, T, 2)
+    offsets = centres[:, :, None] - centres[:, None]  # (N, T, T, 2)
+    distance = offsets.square().sum(dim=-1).clamp(min=1e-12).sqrt()  # (N, T, T)
+    is_present = people.presence[:, None] > 0  # (N, 1, T)
+    is_self = torch.eye(distance.shape[-1], device=distance.device, dtype=torch.bool)  # (T, T)
+    edges = torch.where((distance < NEAR) & is_present | is_self, (-distance).exp(), 0.0)
     return edges / edges.sum(dim=2, keepdim=True)

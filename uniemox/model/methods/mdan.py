@@ -18,29 +18,34 @@ from uniemox.losses.objective import soft_target_cross_entropy
 from uniemox.model.methods.relation import Embed, GroupedRegions, Relation, polarity_matrix
 from uniemox.model.regions import GRID
 
+# Heads of the attention, if they divide the channels.
 HEADS = 8
 
 
 class CrossChannelAttention(nn.Module):
-    """Multi-head attention in which channels, not places, attend to each other."""
+    """Multi-head attention in which channels, not cells, attend to each other (MHCCA).
 
-    def __init__(self, channels: int, places: int) -> None:
+    Args:
+        channels: C.
+        cells: T, number of cells; the length of a channel's query, key and value.
+    """
+
+    def __init__(self, channels: int, cells: int) -> None:
         super().__init__()
-        self.query, self.key, self.value = (nn.Linear(places, places) for _ in range(3))
+        self.query, self.key, self.value = (nn.Linear(cells, cells) for _ in range(3))
         self.norm = nn.LayerNorm(channels)
         self.heads = HEADS if channels % HEADS == 0 else 1
 
     def forward(self, x: Tensor, other: Tensor) -> Tensor:
         """Attend from x to other.  x, other: (N, T, C).  Returns (N, T, C)."""
-        # (N, C, T)
-        rows = x.transpose(1, 2)
-        answers = other.transpose(1, 2)
-        q, k, v = (
-            layer(one).unflatten(1, (self.heads, -1))
-            for layer, one in ((self.query, rows), (self.key, answers), (self.value, answers))
-        )  # (N, heads, C / heads, T)
-        shares = (q @ k.transpose(2, 3) / q.shape[-1] ** 0.5).softmax(dim=-1)
-        return self.norm(x + (shares @ v).flatten(1, 2).transpose(1, 2))
+        rows = x.transpose(1, 2)  # (N, C, T)
+        other_rows = other.transpose(1, 2)  # (N, C, T)
+        q = self.query(rows).unflatten(1, (self.heads, -1))  # (N, heads, C / heads, T)
+        k = self.key(other_rows).unflatten(1, (self.heads, -1))  # (N, heads, C / heads, T)
+        v = self.value(other_rows).unflatten(1, (self.heads, -1))  # (N, heads, C / heads, T)
+        weights = (q @ k.transpose(2, 3) / q.shape[-1] ** 0.5).softmax(dim=-1)  # (N, heads, C / heads, C / heads)
+        attended = (weights @ v).flatten(1, 2)  # (N, C, T)
+        return self.norm(x + attended.transpose(1, 2))  # (N, T, C)
 
 
 class Mdan(Relation):
@@ -51,27 +56,28 @@ class Mdan(Relation):
 
     def __init__(self, width: int, channels: int, labels: Sequence[str], *, skip: bool) -> None:
         super().__init__()
-        self.register_buffer("polarity", polarity_matrix(labels))  # (P, E): their logits are the last features
+        self.register_buffer("polarity", polarity_matrix(labels))  # (P, E)
         self.levels = len(self.polarity)
-        places = GRID**2
         self.linear = width if skip else 0
         self.width = self.linear + channels + self.levels + len(labels)
         self.scene_norm = nn.LayerNorm(width) if skip else None
         self.classify_labels = nn.Linear(channels, len(labels))
         self.embed = Embed(width, channels)
-        self.first, self.second = (CrossChannelAttention(channels, places) for _ in range(2))
+        self.first, self.second = (CrossChannelAttention(channels, GRID**2) for _ in range(2))
         self.classify_polarity = nn.Linear(channels, self.levels)
 
     def forward(self, regions: GroupedRegions) -> Tensor:
         """Return features, see `Relation`."""
         cells = self.embed(regions["cells"])  # (N, T, C)
-        coarse = self.first(cells, cells)
+        # The first level predicts the polarity, and its activation weights the input of the second.
+        coarse = self.first(cells, cells)  # (N, T, C)
         polarity = self.classify_polarity(coarse.mean(dim=1))  # (N, P)
-        fine = self.second(cells * (1 + self._activation(coarse, polarity)), coarse).mean(dim=1)  # (N, C)
+        weighted = cells * (1 + self._activation(coarse, polarity))  # (N, T, C)
+        fine = self.second(weighted, coarse).mean(dim=1)  # (N, C)
         features = [fine, self.classify_labels(fine), polarity]
         if self.scene_norm is not None:
             features.insert(0, self.scene_norm(regions["scene"].features[:, 0]))
-        return torch.cat(features, dim=1)
+        return torch.cat(features, dim=1)  # (N, width)
 
     def _activation(self, coarse: Tensor, polarity: Tensor) -> Tensor:
         """Return L-CAM, the location of the predicted polarity, (N, T, 1), 0 to 1."""
@@ -89,7 +95,8 @@ class Mdan(Relation):
         **_: Any,
     ) -> Tensor:
         """Return the losses of the labels and, bottom-up and top-down, of the polarity and each level's classifier."""
+        polarity_logits = features[:, -self.levels :].float()  # (N, P)
+        label_logits = features[:, -self.levels - target.shape[1] : -self.levels].float()  # (N, E)
         loss = polarity_loss(logits, target, self.polarity, weight)
-        loss = loss + soft_target_cross_entropy(features[:, -self.levels :].float(), target @ self.polarity.T, weight)
-        of_labels = features[:, -self.levels - target.shape[1] : -self.levels].float()
-        return classification + (loss + soft_target_cross_entropy(of_labels, target, weight))
+        loss = loss + soft_target_cross_entropy(polarity_logits, target @ self.polarity.T, weight)
+        return classification + (loss + soft_target_cross_entropy(label_logits, target, weight))

@@ -15,7 +15,7 @@ from uniemox.data.sample import Sample
 from uniemox.errors import ConfigError
 from uniemox.labels import LabelSet, polarities
 from uniemox.model.config import REGION_METHODS, check_name, import_named
-from uniemox.model.regions import CLASSES, Group, RegionReader, Regions, shares_of_present
+from uniemox.model.regions import CLASSES, Group, RegionReader, Regions, softmax_over_present
 from uniemox.views.patches import IMAGENET, PixelStats
 
 GroupedRegions = Mapping[Group, Regions]
@@ -78,27 +78,28 @@ class Relation(nn.Module):
         counts each with its sum of weights. Another mean needs `loss_terms` and `term_weights`.
 
         Args:
-            classification: The cross-entropy of logits and target.
+            classification: Cross-entropy of logits and target.
             logits: (N, E) of the head.
-            features: (N, width).
-            target: (N, E).
-            weight: (N,) of the images.
-            batch_targets: From the method's `batch_targets`.
+            features: (N, width), the head's input.
+            target: (N, E), rows that sum to 1.
+            weight: (N,), weight of each image; None: equal weights.
+            batch_targets: Result of the method's `batch_targets`.
         """
         del logits, features, target, weight, batch_targets
         return classification
 
-    def loss_terms(self, classification: Tensor, **given: Any) -> Tensor:
+    def loss_terms(self, classification: Tensor, **arguments: Any) -> Tensor:
         """Return the terms that add up to the loss, (T,). Takes the arguments of `loss`, the only term here."""
-        return self.loss(classification, **given)[None]
+        return self.loss(classification, **arguments)[None]  # (1,)
 
     def term_weights(self, weight: Tensor, _batch_targets: Tensor | None) -> Tensor:
         """Return the sum of the images' weights in each of `loss_terms`, (T,).
 
         Args:
-            weight: (N,), ones if all images count the same.  batch_targets: from the method's `batch_targets`.
+            weight: (N,), ones if all images count the same.
+            _batch_targets: Result of the method's `batch_targets`.
         """
-        return weight.sum()[None]
+        return weight.sum()[None]  # (1,)
 
 
 def build_method(
@@ -119,9 +120,11 @@ def build_method(
         name: One of `REGION_METHODS`, or mypackage.module:MyMethod.
         width: D, channels of the encoder's last map.
         channels: C of the method's vectors.
-        labels: E of them.
+        labels: E names of classes.
         skip: The head also reads the features of whole views.
         stats: Normalisation of the views.
+        has_detector: Add a detector of objects and people, if the method needs it.
+        has_face_finder: Add a detector of faces, if the method needs it.
         options: Further arguments of the method's constructor.
 
     Raises:
@@ -146,7 +149,7 @@ def method_class(name: str) -> type[Relation]:
 
 
 def polarity_matrix(labels: Sequence[str]) -> Tensor:
-    """Return (P, E), 1 if a label has a polarity.
+    """Return (P, E): 1 if a label has a polarity, else 0.
 
     Raises:
         ConfigError: If all labels have one polarity.
@@ -170,21 +173,32 @@ class Embed(nn.Module):
 
     def forward(self, regions: Regions) -> Tensor:
         """Return vectors (N, T, C)."""
-        x = self.visual(regions.features) + self.semantic(regions.classes.to(regions.features.dtype))
-        return torch.relu(x + self.place(regions.boxes.to(x.dtype)))
+        x = self.visual(regions.features) + self.semantic(regions.classes.to(regions.features.dtype))  # (N, T, C)
+        return torch.relu(x + self.place(regions.boxes.to(x.dtype)))  # (N, T, C)
 
 
 class Attention(nn.Module):
-    """Attention pooling: mean of vectors, weighted by their match with a query, softmax_i(q(query) · k(x_i) / √C)."""
+    """Attention pooling: mean of vectors, weighted by their match with a query, softmax_i(q(query) · k(x_i) / √C).
 
-    def __init__(self, question: int, channels: int) -> None:
+    Args:
+        query_width: Q, channels of the query.
+        channels: C, channels of the vectors.
+    """
+
+    def __init__(self, query_width: int, channels: int) -> None:
         super().__init__()
-        self.query = nn.Linear(question, channels)
+        self.query = nn.Linear(query_width, channels)
         self.key = nn.Linear(channels, channels)
         self.value = nn.Linear(channels, channels)
 
-    def forward(self, question: Tensor, x: Tensor, regions: Regions) -> Tensor:
-        """Return the weighted mean (N, C).  question: the query, (N, Q).  x: (N, T, C).  regions: give the presence."""
-        fits = (self.key(x) @ self.query(question)[..., None])[..., 0] / x.shape[2] ** 0.5  # (N, T)
-        shares = shares_of_present(fits, regions.presence)
-        return (shares[..., None] * self.value(x)).sum(dim=1)
+    def forward(self, query: Tensor, x: Tensor, regions: Regions) -> Tensor:
+        """Return the weighted mean (N, C).
+
+        Args:
+            query: (N, Q).
+            x: (N, T, C) vectors of the regions.
+            regions: Regions, whose presence counts; absent ones get a weight of nearly 0.
+        """
+        scores = (self.key(x) @ self.query(query)[..., None])[..., 0] / x.shape[2] ** 0.5  # (N, T)
+        weights = softmax_over_present(scores, regions.presence)  # (N, T)
+        return (weights[..., None] * self.value(x)).sum(dim=1)  # (N, C)

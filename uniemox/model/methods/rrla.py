@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from uniemox.model.methods.relation import Attention, Embed, GroupedRegions, Relation
 
-NARROWER = 4  # factor by which the recalibration's hidden layer is narrower
+# Factor by which the recalibration's hidden layer is narrower.
+NARROWER = 4
 
 
 class Rrla(Relation):
@@ -38,11 +39,17 @@ class Rrla(Relation):
 
     def forward(self, regions: GroupedRegions) -> Tensor:
         """Return features, see `Relation`."""
-        person = self.norms["person"](regions["person"].features[:, 0])
-        around = self.to_objects(person, self.objects(regions["objects"]), regions["objects"])
-        parts = self.parts(regions["body"])
+        person = self.norms["person"](regions["person"].features[:, 0])  # (N, D)
+
+        objects = self.objects(regions["objects"])  # (N, T, C)
+        attended_objects = self.to_objects(person, objects, regions["objects"])  # (N, C)
+
+        parts = self.parts(regions["body"])  # (N, T, C)
         parts = parts * self.recalibrate(parts.mean(dim=1))[:, None]
-        related = [around, self.to_parts(person, parts, regions["body"])]
+        attended_parts = self.to_parts(person, parts, regions["body"])  # (N, C)
+
+        features = [attended_objects, attended_parts]
         if self.linear:
-            related = [self.norms["scene"](regions["scene"].features[:, 0]), person, *related]
-        return torch.cat(related, dim=1)
+            scene = self.norms["scene"](regions["scene"].features[:, 0])  # (N, D)
+            features = [scene, person, *features]
+        return torch.cat(features, dim=1)  # (N, width)

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from uniemox.model.methods.relation import Embed, GroupedRegions, Relation
-from uniemox.model.regions import shares_of_present
+from uniemox.model.regions import softmax_over_present
 
+# Number of graph convolutions.
 LAYERS = 2
 
 
@@ -30,8 +31,9 @@ class EmotionGraph(nn.Module):
 
     def forward(self, nodes: Tensor, presence: Tensor) -> Tensor:
         """Return updated nodes (N, T, C).  nodes: (N, T, C).  presence: (N, T)."""
-        fits = self.target(nodes) @ self.source(nodes).transpose(1, 2) / nodes.shape[2] ** 0.5  # (N, T, T)
-        return nodes + torch.relu(shares_of_present(fits, presence[:, None]) @ self.message(nodes))
+        scores = self.target(nodes) @ self.source(nodes).transpose(1, 2) / nodes.shape[2] ** 0.5  # (N, T, T)
+        edges = softmax_over_present(scores, presence[:, None])  # (N, T, T) A
+        return nodes + torch.relu(edges @ self.message(nodes))  # (N, T, C)
 
 
 class Solver(Relation):
@@ -52,12 +54,13 @@ class Solver(Relation):
 
     def forward(self, regions: GroupedRegions) -> Tensor:
         """Return features, see `Relation`."""
-        scene = self.scene_norm(regions["scene"].features[:, 0])
+        scene = self.scene_norm(regions["scene"].features[:, 0])  # (N, D)
         objects = regions["objects"]
-        nodes = self.embed(objects)
+        nodes = self.embed(objects)  # (N, T, C)
         for layer in self.graph:
             nodes = layer(nodes, objects.presence)
         embedded = self.of_scene(scene)  # (N, C)
-        fits = self.score(torch.tanh(embedded[:, None] + self.of_objects(nodes)))[..., 0]  # (N, T)
-        shares = shares_of_present(fits, objects.presence)
-        return torch.cat([scene if self.linear else embedded, (shares[..., None] * nodes).sum(dim=1)], dim=1)
+        scores = self.score(torch.tanh(embedded[:, None] + self.of_objects(nodes)))[..., 0]  # (N, T)
+        weights = softmax_over_present(scores, objects.presence)  # (N, T)
+        attended = (weights[..., None] * nodes).sum(dim=1)  # (N, C)
+        return torch.cat([scene if self.linear else embedded, attended], dim=1)  # (N, width)

@@ -15,11 +15,12 @@ from uniemox.labels import LabelSet
 from uniemox.losses.methods import polarity_loss
 from uniemox.model.methods.relation import Embed, GroupedRegions, Relation, polarity_matrix
 
-STRENGTH = 1.0  # weight of the polarity in the loss
+# Weight of the polarity in the loss. The paper's factor is not published; 1 is our choice.
+STRENGTH = 1.0
 
 
 class StimuliAware(Relation):
-    """Region method Stimuli-aware: the vectors of image, objects and face side by side, after those of the skip."""
+    """Region method Stimuli-aware: the vectors of image, objects and face concatenated, after those of the skip."""
 
     groups = ("scene", "objects", "face")
     polarity: Tensor
@@ -30,6 +31,10 @@ class StimuliAware(Relation):
         """Build the branches.
 
         Args:
+            width: D, channels of the encoder's features.
+            channels: C of the vectors.
+            labels: E names of classes.
+            skip: The head also reads the features of the whole view.
             concatenates: False is the form of files written until 27 November 2026, whose LSTM reads all branches.
         """
         super().__init__()
@@ -48,18 +53,19 @@ class StimuliAware(Relation):
 
     def forward(self, regions: GroupedRegions) -> Tensor:
         """Return features, see `Relation`."""
-        vectors = {  # (N, T, C), zero where nothing was found
+        # Regions that were not found have zeros.
+        vectors = {
             name: self.branches[name](regions[name]) * regions[name].presence[..., None] for name in self.groups
-        }
+        }  # (N, T, C) each
         if self.concatenates:
-            states, _ = self.join(vectors["objects"])
+            states, _ = self.join(vectors["objects"])  # (N, T, C)
             features = [vectors["scene"][:, 0], states[:, -1], vectors["face"][:, 0]]
         else:
-            states, _ = self.join(torch.cat([*vectors.values()], dim=1))
+            states, _ = self.join(torch.cat([*vectors.values()], dim=1))  # (N, T of all groups, C)
             features = [states[:, -1]]
         if self.scene_norm is not None:
             features.insert(0, self.scene_norm(regions["scene"].features[:, 0]))
-        return torch.cat(features, dim=1)
+        return torch.cat(features, dim=1)  # (N, width)
 
     def loss(
         self, classification: Tensor, *, logits: Tensor, target: Tensor, weight: Tensor | None = None, **_: Any

@@ -8,7 +8,8 @@ const KINDS = { evoked: "What the scene evokes", felt: "What the people in it fe
 
 const DRAWN = [ // in ways of their own, or left out
   "sha256", "name", "scene", "kind", "valence", "arousal", "valence_interval", "arousal_interval", "affect_from",
-  "familiarity", "is_unfamiliar", "is_colourless", "view", "persons", "faces", "likely", "width_px", "height_px", "label_set", "model",
+  "familiarity", "is_unfamiliar", "is_colourless", "view", "persons", "faces", "likely", "unmapped", "width_px", "height_px", "label_set",
+  "model",
 ];
 
 const SHOWN_PX = 400; // at least, of the longer side of an image

@@ -1,0 +1,160 @@
+"""The public functions: what they do, and that a user's scripts pass strict type checkers."""
+
+import inspect
+import shutil
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import get_type_hints
+
+import pytest
+
+import uniemox
+from tests.drawn import draw_image
+from tests.runs import CPU
+from uniemox.api import FinetuneSettings, PretrainSettings
+from uniemox.errors import ConfigError
+from uniemox.finetune.config import FinetuneConfig
+from uniemox.pretrain.config import PretrainConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+PYRIGHT = ROOT / "build" / "npm" / "node_modules" / ".bin" / "pyright"
+
+SCRIPTS = {
+    "predict": """
+import uniemox
+
+predictor = uniemox.load("small", faces="find")
+answer = predictor.predict("photo.jpg")
+label, probability = answer.top(1)[0]
+print(label.upper(), probability + 1, answer.valence)
+for each in predictor.predict_many(["a.jpg", b"..."]):
+    if isinstance(each, uniemox.Failure):
+        print(each.error)
+    else:
+        print(each.scene["awe"])
+frame = uniemox.to_frame(predictor.predict_folder("photos"))
+print(frame[frame["is_unfamiliar"]]["path"])
+features = predictor.embed(["a.jpg", "b.jpg"])
+print(features.shape)
+""",
+    "train": """
+import uniemox
+from uniemox.training.config import ScheduleConfig
+
+data = uniemox.open_data("folder:photos")
+pretrained = uniemox.pretrain(data, out="runs/pre", preset="demo", schedule=ScheduleConfig(epochs=1, warmup_epochs=0))
+run = uniemox.finetune(data, out="runs/mine", init=pretrained, method="probe", batch_size=32)
+print(run.model, run.metrics["loss"][-1])
+test = uniemox.open_data("folder:photos", splits=run.splits).only("test")
+evaluation = uniemox.evaluate(run, test, by="label")
+print(evaluation.as_dict()["accuracy"], evaluation.notes)
+predictor = uniemox.load(run.model)
+""",
+    "look": """
+import uniemox
+
+predictor = uniemox.load()
+uniemox.explain(predictor, "photo.jpg", method="occlusion").overlay().save("why.png")
+summary = uniemox.survey("photos", out="survey.html", by=["folder"])
+print(summary.whole.images)
+for hit in uniemox.search("photos", like="beach.jpg", mood="valence>7", count=3):
+    print(hit.path, hit.score + 1, hit.values["valence"])
+""",
+}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("api") / "photos"
+    for i in range(40):
+        place = folder / ("bright" if i % 2 else "dark")
+        place.mkdir(parents=True, exist_ok=True)
+        image = draw_image(i, (48, 40)).point(lambda value, i=i: value // 2 + 120 * (i % 2))
+        image.save(place / f"{i}.png")
+    return folder
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_users_script_passes_mypy(name: str, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPTS[name])
+    words = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), "script.py"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.skipif(not PYRIGHT.exists(), reason="pyright is not installed: npm install --prefix build/npm pyright")
+def test_users_scripts_pass_pyright(tmp_path: Path) -> None:
+    for name, text in SCRIPTS.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    words = [str(PYRIGHT), "--pythonpath", sys.executable, *(f"{name}.py" for name in SCRIPTS)]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("settings", "config", "without"),
+    [(FinetuneSettings, FinetuneConfig, {"init"}), (PretrainSettings, PretrainConfig, set())],
+)
+def test_settings_are_the_fields_of_the_config(settings: type, config: type, without: set[str]) -> None:
+    names = {field.name for field in fields(config)} - without
+    assert set(settings.__annotations__) == names
+    assert set(get_type_hints(config)) >= names
+
+
+def test_a_classifier_is_trained_and_scored_and_predicts(photos: Path, tmp_path: Path) -> None:
+    source = f"folder:{photos}"
+    run = uniemox.finetune(source, out=tmp_path / "run", init="small", method="probe", hardware=CPU)
+    assert run.model == tmp_path / "run" / "model.onnx"
+    assert run.splits is not None
+    data = uniemox.open_data(source, splits=run.splits).only("test")
+    evaluation = uniemox.evaluate(run, data, save_as="mine")
+    assert evaluation.as_dict()["n"] == len(data)
+    assert evaluation.as_dict()["accuracy"] == 1
+    assert (tmp_path / "run" / "evaluations" / "mine.json").exists()
+    with pytest.raises(uniemox.UniemoxError, match="trained on"):
+        uniemox.evaluate(run, source)
+    answer = uniemox.load(run.model).predict(photos / "dark" / "0.png")
+    assert answer.top(1)[0][0] == "dark"
+    exported = uniemox.export(run, out=tmp_path / "mine.onnx", weights="float16")
+    assert exported.stat().st_size < 0.6 * run.model.stat().st_size
+    same = uniemox.load(exported).predict(photos / "dark" / "0.png").scene
+    assert same == pytest.approx(answer.scene, abs=0.01)
+    card = uniemox.export(run, out=tmp_path / "hub", to="hub-folder") / "README.md"
+    assert "accuracy 1.000" in card.read_text()
+
+
+def test_wrong_settings_are_refused_before_anything_is_written(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no preset 'bset'"):
+        uniemox.finetune(f"folder:{photos}", out=tmp_path / "run", preset="bset")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="epochs"):
+        uniemox.finetune(f"folder:{photos}", out=tmp_path / "run", epochs=3)  # type: ignore[call-arg]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_collections_are_surveyed_and_searched(photos: Path, tmp_path: Path) -> None:
+    shutil.copytree(photos, tmp_path / "photos")
+    predictor = uniemox.load("small")
+    summary = uniemox.survey(tmp_path / "photos", out=tmp_path / "page.html", by=["folder"], predictor=predictor)
+    assert summary.whole.images == 40
+    assert {name: tally.images for name, tally in summary.groups["folder"].items()} == {"bright": 20, "dark": 20}
+    assert "<html" in (tmp_path / "page.html").read_text()
+    like = tmp_path / "photos" / "dark" / "0.png"
+    hits = uniemox.search(tmp_path / "photos", like=like, count=3, unfamiliar=True, predictor=predictor)
+    assert len(hits) == 3
+    assert str(like) not in [hit.path for hit in hits]
+    explanation = uniemox.explain(predictor, like, label="awe")
+    assert explanation.label == "awe"
+    assert explanation.heat.max() <= 1
+
+
+def test_packages_with_the_name_of_a_function_can_be_called() -> None:
+    """Importing `uniemox.finetune.config` binds the package to `uniemox.finetune`."""
+    for name in ("finetune", "pretrain", "evaluate", "export"):
+        bound = getattr(uniemox, name)
+        first = next(iter(inspect.signature(bound).parameters))
+        assert first == ("model" if name in ("evaluate", "export") else "data")
+    code = "import uniemox, uniemox.finetune.config\nuniemox.finetune('x', out='y', preset='z')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "there is no preset 'z'" in done.stderr

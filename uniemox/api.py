@@ -1,0 +1,392 @@
+"""The public functions: one for each task. `import uniemox` gives all of them.
+
+Importing this module imports neither torch nor any other large library; a function imports what it needs.
+"""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
+
+from uniemox.errors import ConfigError
+from uniemox.io.files import ENCODER, ONNX, SPLITS
+from uniemox.io.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from uniemox.data.sample import DataSet
+    from uniemox.evaluate.run import Evaluation
+    from uniemox.finetune.config import AugmentConfig, DistillationConfig, NetworkConfig, Task
+    from uniemox.insight.explain.explanation import Explanation
+    from uniemox.insight.explain.maps import Method
+    from uniemox.insight.search import Hit
+    from uniemox.insight.survey.summary import Summary
+    from uniemox.model.config import ModelConfig
+    from uniemox.predict.images import ImageLike
+    from uniemox.predict.predictor import Predictor
+    from uniemox.pretrain.config import EncoderConfig, TeacherConfig
+    from uniemox.training.config import HardwareConfig, OptimizerConfig, SaveConfig, ScheduleConfig
+    from uniemox.training.journal import Callback
+    from uniemox.views.config import ViewConfig
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished run of `pretrain` or `finetune`; functions that take a path of a run take it as well."""
+
+    folder: Path
+
+    def __fspath__(self) -> str:
+        """Return the folder."""
+        return str(self.folder)
+
+    @property
+    def model(self) -> Path:
+        """model.onnx of a fine-tuning run, encoder.safetensors of a pre-training run."""
+        classifier = self.folder / ONNX
+        return classifier if classifier.exists() else self.folder / ENCODER
+
+    @property
+    def splits(self) -> Path | None:
+        """splits.json of a fine-tuning run that has split its data; None if the data had splits."""
+        path = self.folder / SPLITS
+        return path if path.exists() else None
+
+    @property
+    def metrics(self) -> dict[str, list[float]]:
+        """Values of each curve in metrics.jsonl, such as loss, one per recorded step."""
+        from uniemox.evaluate.run_records import read_run  # noqa: PLC0415 - torch
+
+        return {name: values.tolist() for name, (_, values) in read_run(self.folder).curves.items()}
+
+
+class PretrainSettings(TypedDict, total=False):
+    """Fields of `PretrainConfig` that replace the preset's; see `uniemox.pretrain.config`."""
+
+    encoder: "EncoderConfig"
+    model: "ModelConfig"
+    view: "ViewConfig"
+    teacher: "TeacherConfig"
+    optimizer: "OptimizerConfig"
+    schedule: "ScheduleConfig"
+    hardware: "HardwareConfig"
+    save: "SaveConfig"
+    batch_size: int
+    accumulation: int
+    layer_decay: float | None
+    diagnose_every: int
+    fresh_decoder: bool
+    force_lr: bool
+    stop_on_divergence: bool
+    sharded: bool
+    seed: int
+    max_unreadable: int
+
+
+class FinetuneSettings(TypedDict, total=False):
+    """Fields of `FinetuneConfig` that replace the preset's; see `uniemox.finetune.config`."""
+
+    method: str
+    task: "Task"
+    network: "NetworkConfig"
+    view: "ViewConfig"
+    augment: "AugmentConfig"
+    optimizer: "OptimizerConfig"
+    schedule: "ScheduleConfig"
+    hardware: "HardwareConfig"
+    save: "SaveConfig"
+    distillation: "DistillationConfig"
+    layer_decay: float | None
+    head_lr_scale: float
+    probe_first: bool
+    ema_decay: float | None
+    class_weighting: Literal["none", "balanced"]
+    logit_adjustment: float
+    fraction: float
+    monitor: Literal["val", "holdout"] | None
+    calibrate_on: Literal["votes", "labels"]
+    holdout_fraction: float
+    select: Literal["best", "accuracy", "last"]
+    batch_size: int
+    accumulation: int
+    seed: int
+    max_unreadable: int
+
+
+def pretrain(
+    data: "DataSet | str",
+    *,
+    out: PathLike,
+    preset: Literal["paper", "best", "demo"] = "paper",
+    resume: bool = False,
+    callback: "Callback | None" = None,
+    **settings: Unpack[PretrainSettings],
+) -> Run:
+    """Pre-train an encoder on scene, person and text (arXiv 2409.18877, section III).
+
+    Trains on split train, or on all samples if the data have no splits. The same as `uniemox pretrain`.
+
+    Args:
+        data: Data set, or KIND:PATH as for `open_data`.
+        out: Folder of the run: a new one, or one to continue with `resume`.
+        preset: Settings to start from.
+        resume: Continue the run in `out`, if there is one, with the same result.
+        callback: Gets progress, plan and losses; None: silent.
+        settings: Fields of `PretrainConfig` to replace, such as `schedule=ScheduleConfig(epochs=3)`.
+
+    Raises:
+        ConfigError: For settings that contradict each other or the data.
+        DataError: For data that can't be used.
+        TeacherError: For a teacher that can't be opened.
+        CheckpointError: For initial weights that can't be used.
+        StoppedError: After SIGTERM or Ctrl-C; the run can be resumed.
+    """
+    from uniemox.pretrain.presets import PRESETS  # noqa: PLC0415 - settings first, so that mistakes don't wait for torch
+
+    config = replace(_preset(PRESETS, preset), **settings)
+    samples = _opened(data).to_train()
+    from uniemox.pretrain.run import pretrain as run  # noqa: PLC0415 - torch
+
+    run(config, samples, Path(out), resume=resume, callback=callback)
+    return Run(Path(out))
+
+
+def finetune(
+    data: "DataSet | str",
+    *,
+    out: PathLike,
+    init: "PathLike | Run" = "embedded",
+    preset: Literal["paper", "best", "demo"] = "best",
+    resume: bool = False,
+    callback: "Callback | None" = None,
+    **settings: Unpack[FinetuneSettings],
+) -> Run:
+    """Fine-tune an encoder to classify emotions (arXiv 2409.18877, section III-E).
+
+    Trains on split train; data without splits are split 80/10/10. The same as `uniemox finetune`.
+
+    Args:
+        data: Data set, or KIND:PATH as for `open_data`.
+        out: Folder of the run: a new one, or one to continue with `resume`.
+        init: Initial weights: embedded or small (in this package), a run, a published checkpoint, timm:NAME, ...
+        preset: Settings to start from.
+        resume: Continue the run in `out`, if there is one, with the same result.
+        callback: Gets progress, plan and losses; None: silent.
+        settings: Fields of `FinetuneConfig` to replace, such as `method="probe"`.
+
+    Raises:
+        ConfigError: For settings that contradict each other or the data.
+        DataError: For data that can't be used.
+        CheckpointError: For initial weights that can't be used.
+        StoppedError: After SIGTERM or Ctrl-C; the run can be resumed.
+    """
+    from uniemox.finetune.presets import PRESETS  # noqa: PLC0415 - settings first, as above
+
+    start = "" if settings.get("method") == "histogram" else os.fspath(init)
+    config = replace(_preset(PRESETS, preset), init=start, **settings)
+    samples = _opened(data)
+    from uniemox.finetune.run import finetune as run  # noqa: PLC0415 - torch
+
+    run(config, samples, Path(out), resume=resume, callback=callback)
+    return Run(Path(out))
+
+
+def evaluate(
+    model: "PathLike | Run",
+    data: "DataSet | str",
+    *,
+    by: str | None = None,
+    task: Literal["affect"] | None = None,
+    allow_seen: bool = False,
+    save_as: str | None = None,
+    on_progress: Progress = silent,
+) -> "Evaluation":
+    """Score a classifier on all samples of a data set, with 95 % intervals over images.
+
+    Args:
+        model: A fine-tuning run or its model.safetensors; or an ONNX file, embedded or small, which need no torch.
+        data: Data set, or KIND:PATH as for `open_data`; `data.only("test")` has one split.
+        by: Also score each value of a column: domain, split, label, group, part, or a field of the annotations.
+        task: affect: compare a classifier's valence and arousal with people's ratings.
+        allow_seen: Also score images that the model was trained on.
+        save_as: Also write scores and predictions to RUN/evaluations under this name, for `uniemox report`.
+        on_progress: Called with the name of the work, the finished items, and all items.
+
+    Raises:
+        DataError: For training images of the model, or if no sample can be scored.
+        LabelError: If the model's labels can't be converted to those of the data.
+        ConfigError: For an unknown column.
+    """
+    from uniemox.evaluate import run  # noqa: PLC0415 - opened by models that need it
+
+    samples = _opened(data)
+    path = Path(model)
+    evaluation = run.evaluate(path, samples, by=by, task=task, allow_seen=allow_seen, on_progress=on_progress)
+    if save_as is not None:
+        run.write_evaluation(evaluation, path, samples, "all", name=save_as)
+    return evaluation
+
+
+def export(
+    model: "PathLike | Run",
+    *,
+    out: PathLike,
+    to: Literal["onnx", "hub-folder"] = "onnx",
+    weights: Literal["float16", "int8"] | None = None,
+) -> Path:
+    """Write a classifier for other programs: as one ONNX file, or as a folder for a model hub.
+
+    Args:
+        model: A fine-tuning run; for onnx also its model.safetensors, an ONNX file, embedded or small.
+        out: File or folder to write.
+        to: onnx: one file. hub-folder: model card, model.onnx, and weights for timm and transformers.
+        weights: Data type of the stored weights of an ONNX file; None: float32. Computation stays float32.
+
+    Returns:
+        The written file or folder.
+
+    Raises:
+        CheckpointError: For an unfinished run, or a file that can't be read or written.
+        ConfigError: For weights with a hub folder.
+    """
+    from uniemox.export.run import export_hub_folder, export_onnx  # noqa: PLC0415 - torch
+
+    if to == "onnx":
+        export_onnx(Path(model), Path(out), weights=weights)
+        return Path(out)
+    if weights is not None:
+        raise ConfigError("a hub folder has float32 weights; leave out weights")
+    from uniemox.evaluate.run_records import score_lines  # noqa: PLC0415 - torch
+
+    export_hub_folder(Path(model), Path(out), score_lines(Path(model)))
+    return Path(out)
+
+
+def explain(
+    predictor: "Predictor", image: "ImageLike", *, label: str | None = None, method: "Method" = "auto"
+) -> "Explanation":
+    """Show which parts of an image support a label, as a heat map.
+
+    Args:
+        predictor: From `load`.
+        image: As for `Predictor.predict`.
+        label: One of the predictor's labels; None: the most probable one.
+        method: cam: class-activation map of a convolutional network. occlusion: any network, about 100 passes. auto:
+            cam if the network has it, else occlusion.
+
+    Raises:
+        ImageError: For an unreadable image.
+        LabelError: For an unknown label.
+        ConfigError: For a method that the network does not have.
+    """
+    from uniemox.insight.explain.maps import heat_map  # noqa: PLC0415 - fonts and drawing
+
+    return heat_map(predictor, image, label, method=method)
+
+
+def survey(
+    images: "PathLike | Iterable[PathLike]",
+    *,
+    out: PathLike,
+    by: Sequence[str] = ("folder", "date"),
+    table: PathLike | None = None,
+    labels: str | None = None,
+    resume: bool = False,
+    predictor: "Predictor | None" = None,
+) -> "Summary":
+    """Write a self-contained HTML page about the emotions that a collection of images evokes.
+
+    The predictions are saved in OUT.jsonl as they are made.
+
+    Args:
+        images: Files, folders or patterns.
+        out: HTML file to write.
+        by: Groups to compare: folder, date (month or year in EXIF), or columns of `table`.
+        table: CSV file with a column path and the columns that `by` names.
+        labels: Convert predictions to another label set, such as polarity.
+        resume: Continue OUT.jsonl: skip images that it already contains.
+        predictor: From `load`; None: the package's own model.
+
+    Raises:
+        ConfigError: For a name of `out` or of a group that can't be used, or if there is no image.
+        DataError: For a table or file that can't be read or written.
+    """
+    from uniemox.insight.survey.run import SurveySettings, run_survey  # noqa: PLC0415
+    from uniemox.predict.images import list_images  # noqa: PLC0415
+
+    if isinstance(images, (str, os.PathLike)):
+        names = [os.fspath(images)]
+    else:
+        names = [os.fspath(name) for name in images]
+    settings = SurveySettings(out=Path(out), by=by, table=_path(table), labels=labels, resume=resume)
+    return run_survey(lambda: _predictor(predictor), names, lambda: list_images(names), settings)
+
+
+def search(
+    folder: PathLike,
+    *,
+    like: "ImageLike | None" = None,
+    emotion: str | None = None,
+    mood: str = "",
+    count: int = 24,
+    unfamiliar: bool = False,
+    out: PathLike | None = None,
+    predictor: "Predictor | None" = None,
+) -> "list[Hit]":
+    """Find images in a folder by similarity to other images, by emotion, or by mood.
+
+    The first search predicts all images, and saves the predictions next to the folder; later ones predict new images.
+
+    Args:
+        folder: Folder of images, including its subfolders.
+        like: Image to which results are similar, as for `Predictor.predict`, or a folder whose mean features are taken.
+            The images themselves are no results.
+        emotion: Label of the model; images with the highest probability come first.
+        mood: Conditions on valence, arousal (1 to 9), labels, familiarity (0 to 1), people or faces (numbers), such as
+            "valence>7 arousal<4".
+        count: Maximum number of results, at least 1.
+        unfamiliar: Also return images whose predictions are guesses.
+        out: Also write an HTML page of the results.
+        predictor: From `load`; None: the package's own model.
+
+    Raises:
+        ConfigError: For no criterion, an unknown name, a malformed mood, or an index of another model.
+        DataError: If the index can't be read or written, or if no image can be read.
+        ImageError: If `like` can't be read.
+    """
+    from uniemox.insight.search import Query, search_folder  # noqa: PLC0415
+
+    query = Query(like=like, emotion=emotion, mood=mood, count=count, unfamiliar=unfamiliar)
+    opened = _predictor(predictor, has_faces=query.needs_faces)
+    return list(search_folder(opened, Path(folder), query, out=_path(out)).hits)
+
+
+def _predictor(predictor: "Predictor | None", *, has_faces: bool = False) -> "Predictor":
+    from uniemox.predict.opening import load  # noqa: PLC0415
+
+    if predictor is not None:
+        return predictor
+    return load(faces="find" if has_faces else None)
+
+
+def _path(path: PathLike | None) -> Path | None:
+    return None if path is None else Path(path)
+
+
+def _opened(data: "DataSet | str") -> "DataSet":
+    from uniemox.data.source import open_data  # noqa: PLC0415
+
+    return open_data(data) if isinstance(data, str) else data
+
+
+def _preset(presets: Mapping[str, Any], name: str) -> Any:
+    """Return the settings of a preset.
+
+    Raises:
+        ConfigError: If there is no such preset.
+    """
+    if name not in presets:
+        raise ConfigError(f"there is no preset {name!r}; choose one of {', '.join(presets)}")
+    return presets[name]()

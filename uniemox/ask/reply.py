@@ -1,0 +1,63 @@
+"""Replies of endpoints: the answer, refusal and token counts in a response of the chat protocol."""
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """Outcome of a question; exactly one of answer and error is None."""
+
+    answer: str | None = None
+    error: str | None = None
+    is_refused: bool = False
+    """True if the service itself reports a refusal, by a field or a filter."""
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    latency_s: float = 0.0
+    """Duration of the last attempt."""
+    attempts: int = 1
+
+
+def read_reply(data: bytes) -> Reply:
+    """Parse the answer in a response.
+
+    Raises:
+        ValueError: If there is none; the message has an excerpt of the response.
+    """
+    # Not as the `openai` package's ChatCompletion: it checks no types, and lacks attributes for fields that a server
+    # leaves out, which many compatible servers do.
+    try:
+        response = json.loads(data)
+        choice = response["choices"][0]
+        message = choice["message"]
+        text = _message_text(message.get("content"))
+        refusal = message.get("refusal")
+        usage = response.get("usage") or {}
+        counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
+        finish_reason = choice.get("finish_reason")
+    except (ValueError, RecursionError, KeyError, IndexError, TypeError, AttributeError) as error:
+        text = excerpt(data.decode("utf-8", "replace"))
+        raise ValueError(f"no answer in the response ({type(error).__name__}): {text}") from error
+    is_declined = isinstance(refusal, str) and not text.strip()
+    tokens_in, tokens_out = (count if type(count) is int and count >= 0 else None for count in counts)
+    return Reply(
+        answer=refusal if is_declined else text,
+        is_refused=finish_reason == "content_filter" or (is_declined and bool(refusal)),
+        tokens_in=tokens_in,
+        tokens_out=tokens_out,
+    )
+
+
+def excerpt(text: str) -> str:
+    """Return the first 2,000 characters of a response, without HTML tags."""
+    return re.sub(r"<[^>]{0,200}>", " ", text[:2000])
+
+
+def _message_text(content: Any) -> str:
+    """Return the words of a message, which is a text or a list of parts; an empty text for none."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    return "".join(part["text"] for part in content if part.get("type") == "text")

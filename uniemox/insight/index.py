@@ -1,0 +1,251 @@
+"""Index of a folder: predictions and features of its images, stored next to it."""
+
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from uniemox.errors import ConfigError, DataError
+from uniemox.insight.features import FEATURES_FORMAT, unpack
+from uniemox.insight.survey.lines import EXHAUST, Answers, answer_new
+from uniemox.io.files import open_regular, replacing
+from uniemox.io.walking import LeftOut
+from uniemox.labels import AFFECT
+from uniemox.predict.images import is_listed_name, walk
+from uniemox.predict.predictor import Predictor
+from uniemox.predict.tables import checking_fields, read_lines
+from uniemox.predict.writing import AnswerHeader, ResultFile
+
+# Endings after the folder's name: the predictions, and a copy of them that loads fast.
+LINES = ".uniemox.jsonl"
+CACHE = ".uniemox.npz"
+FACES = ".faces"
+# Maximum size of the copy, as a multiple of the size of the predictions. Our copies are smaller, unless one path is
+# very long: NumPy stores all paths with the length of the longest.
+MAX_GROWTH = 4
+# Number of rows of features that are converted to float32 at once.
+SCORE_ROWS = 4096
+COUNTS = ("people", "faces")
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """Predictions and features of N images."""
+
+    paths: NDArray[np.str_]
+    columns: tuple[str, ...]
+    """Labels of the model; valence, arousal, familiarity, people and faces as far as they were predicted."""
+    values: NDArray[np.float32]
+    """(N, columns): probabilities and familiarity, 0 to 1; valence and arousal, 1 to 9; numbers of people and faces."""
+    is_unfamiliar: NDArray[np.bool_]
+    """(N,), True if the prediction is a guess."""
+    features: NDArray[np.int8]
+    """(N, D), see `pack`."""
+
+    def column(self, name: str) -> NDArray[np.float32]:
+        """Return the values (N,) of a column.
+
+        Raises:
+            ConfigError: For an unknown name.
+        """
+        if name not in self.columns:
+            raise ConfigError(f"the index has no {name!r}; choose one of {', '.join(self.columns)}")
+        return self.values[:, self.columns.index(name)]
+
+    def cosines(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the cosine of each image's features with those of a query, (N,).
+
+        Args:
+            features: Features of the query, (D,), from `Predictor.embed`.
+        """
+        direction = features / (np.linalg.norm(features) or 1)
+        cosines = np.empty(len(self.features), np.float32)
+        for start in range(0, len(cosines), SCORE_ROWS):
+            rows = self.features[start : start + SCORE_ROWS].astype(np.float32)
+            lengths = np.maximum(np.linalg.norm(rows, axis=1), 1)
+            cosines[start : start + SCORE_ROWS] = rows @ direction / lengths
+        return cosines
+
+    def rows(self, selected: NDArray[np.bool_]) -> "Index":
+        """Return the index of the selected images.  selected: (N,)."""
+        return replace(
+            self,
+            paths=self.paths[selected],
+            values=self.values[selected],
+            is_unfamiliar=self.is_unfamiliar[selected],
+            features=self.features[selected],
+        )
+
+
+def index_files(folder: Path, *, has_faces: bool = False) -> tuple[Path, Path]:
+    """Return the files of a folder's index: the predictions, and their copy that loads fast.
+
+    Args:
+        folder: Folder of images.
+        has_faces: True for the index whose predictions include faces. It is separate, because most searches don't
+            need faces, and detecting them takes time.
+    """
+    folder = folder.absolute()
+    name = folder.name + (FACES if has_faces else "")
+    return folder.with_name(name + LINES), folder.with_name(name + CACHE)
+
+
+def update_index(
+    predictor: Predictor,
+    folder: Path,
+    watch: Callable[[Answers], object] = EXHAUST,
+    report: Callable[[str], object] = warnings.warn,
+) -> Index:
+    """Predict the images of a folder that its index lacks, and return the index without images that no longer exist.
+
+    If there are new images, or an unreadable one has changed, all unreadable ones are tried again.
+    FOLDER.uniemox.jsonl stores predictions and features, FOLDER.uniemox.npz a copy that loads fast.
+
+    Args:
+        predictor: From `load`.
+        folder: Folder of images. The index's paths begin with it as it is given, as those of `predict` do.
+        watch: Function that consumes new predictions.
+        report: Gets notes about folders that were skipped.
+
+    Raises:
+        ConfigError: If the index was made with another model.
+        DataError: If a file can't be read or written, or if no image can be read.
+    """
+    lines, cache = index_files(folder, has_faces=predictor.face_reader is not None)
+    skipped = LeftOut()
+    images = [str(path) for path in walk(folder.absolute(), skipped)]
+    for note in skipped.notes(is_listed_name):
+        report(note)
+    header = AnswerHeader.of_question(predictor, None, None, stored=FEATURES_FORMAT)
+    index, failed = _load(cache, lines, header) or (None, frozenset[str]())
+    known = failed if index is None else failed.union(index.paths.tolist())
+    has_repaired = any(_has_changed(image, lines.stat().st_mtime_ns) for image in failed.intersection(images))
+    if index is None or has_repaired or not known.issuperset(images):
+        began = time.time_ns()
+        try:
+            with ResultFile(lines, resume=lines.exists(), answered=header) as file:
+                watch(answer_new(predictor, images, file, None))
+        except ConfigError as error:
+            raise ConfigError(
+                f"{error}. If the index is of another model or of an earlier version, delete {lines}"
+            ) from error
+        index, failed = _read(lines)
+        _save(cache, index, [image for image in failed if not _has_changed(image, began)], header)
+    index = index.rows(np.isin(index.paths, images))
+    # The file has absolute paths, so that it serves callers in any working directory.
+    prefix = str(folder.absolute())
+    as_given = [str(folder / Path(path).relative_to(prefix)) for path in index.paths.tolist()]
+    return replace(index, paths=np.array(as_given, np.str_))
+
+
+def _read(lines: Path) -> tuple[Index, frozenset[str]]:
+    """Read the predictions of an index.
+
+    Returns:
+        Index of the images, and the paths of the unreadable ones.
+
+    Raises:
+        DataError: If the file can't be read, or has no prediction.
+    """
+    paths = []
+    values = []
+    flags = []
+    features = []
+    failed = set()
+    columns: tuple[str, ...] = ()
+    with checking_fields(lines):
+        for answer in read_lines(lines):
+            if "scene" not in answer:
+                failed.add(str(answer["path"]))
+                continue
+            numbers = _numbers_of(answer)
+            columns = columns or tuple(numbers)
+            paths.append(str(answer["path"]))
+            values.append([numbers[name] for name in columns])
+            flags.append(bool(answer.get("is_unfamiliar")))
+            features.append(unpack(answer["features"]))
+        if not paths:
+            raise DataError(f"{lines}: none of its {len(failed)} images could be read")
+        index = Index(
+            np.array(paths), columns, np.array(values, np.float32), np.array(flags, np.bool_), np.stack(features)
+        )
+    return index, frozenset(failed)
+
+
+def _numbers_of(answer: dict[str, Any]) -> dict[str, float]:
+    """Return the values of a prediction in JSON form, by column."""
+    numbers = dict(answer["scene"])
+    for name in (*AFFECT, "familiarity"):
+        if name not in numbers and answer.get(name) is not None:
+            numbers[name] = answer[name]
+    for name, field in zip(COUNTS, ("persons", "faces"), strict=True):
+        if answer.get(field) is not None:
+            numbers[name] = len(answer[field])
+    return numbers
+
+
+def _has_changed(image: str, since_ns: int) -> bool:
+    """Return True if an image was written, or moved here, after a time, or has gone."""
+    with suppress(OSError):
+        return os.stat(image).st_ctime_ns > since_ns
+    return True
+
+
+def _save(cache: Path, index: Index, failed: Iterable[str], header: AnswerHeader) -> None:
+    """Write the copy of an index that loads fast."""
+    with replacing(cache) as partial, partial.open("wb") as file:
+        np.savez(
+            file,
+            paths=index.paths,
+            columns=np.array(index.columns),
+            values=index.values,
+            is_unfamiliar=index.is_unfamiliar,
+            features=index.features,
+            failed=np.array(sorted(failed), np.str_),
+            asked=np.array(header.asked),
+        )
+
+
+def _load(cache: Path, lines: Path, header: AnswerHeader) -> tuple[Index, frozenset[str]] | None:
+    """Load the copy of an index; None if it is missing, older than the lines, of another model, or damaged."""
+    try:
+        copy = os.stat(cache)
+        original = os.stat(lines)
+        if copy.st_mtime_ns < original.st_mtime_ns or copy.st_size > MAX_GROWTH * original.st_size:
+            return None
+        with open_regular(cache) as file, np.load(file, allow_pickle=False) as arrays:
+            # A compressed copy is not ours, and may be much larger than its file.
+            if any(part.compress_type for part in arrays.zip.infolist()):
+                return None
+            if str(arrays["asked"]) != header.asked:
+                return None
+            texts = [arrays[name] for name in ("paths", "columns", "failed")]
+            if any(text.dtype.kind != "U" or not text.dtype.itemsize or text.ndim != 1 for text in texts):
+                return None
+            paths, columns, failed = texts
+            numbers = (arrays["values"], arrays["is_unfamiliar"], arrays["features"])
+        index = Index(paths, tuple(columns.tolist()), *numbers)
+        return (index, frozenset(failed.tolist())) if _is_whole(index) else None
+    except Exception:  # noqa: BLE001 - whatever is wrong with a copy that may be a stranger's, it is made again
+        return None
+
+
+def _is_whole(index: Index) -> bool:
+    """Return True if the parts of an index have the same number of rows and the right types."""
+    count = len(index.paths)
+    return (
+        index.values.shape == (count, len(index.columns))
+        and index.values.dtype == np.float32
+        and index.is_unfamiliar.shape == (count,)
+        and index.is_unfamiliar.dtype == np.bool_
+        and index.features.ndim == 2
+        and len(index.features) == count
+        and index.features.dtype == np.int8
+    )

@@ -1,0 +1,110 @@
+"""Lines of a survey: predictions with the date and the features of each image."""
+
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator
+from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from PIL import ExifTags, Image
+
+from uniemox.errors import ConfigError, ImageError
+from uniemox.insight.features import pack
+from uniemox.io.files import read_limited
+from uniemox.io.image_border import image_border
+from uniemox.io.images import MAX_BYTES, open_image
+from uniemox.io.raw_preview import exif_of_raw, is_raw
+from uniemox.predict.data_urls import is_data_url
+from uniemox.predict.prediction import Failure, Prediction
+from uniemox.predict.predictor import Predictor
+from uniemox.predict.writing import PathSet, ResultFile
+
+# Consumes an iterable without storing its elements.
+EXHAUST = partial(deque[Any], maxlen=0)
+MAX_EXIF_BYTES = 2**20
+# In this order: when it was taken, when a scanner or camera digitised it, when the file was last changed.
+_DATE_TAGS = (ExifTags.Base.DateTimeOriginal, ExifTags.Base.DateTimeDigitized, ExifTags.Base.DateTime)
+# 2015:06:01 by the standard; phones and scanners also write 2015-06-01, 2015/06/01, 2015.6.1, 2015 06 01 and 20150601.
+_DATE = re.compile(r"[\s\0]*(\d{4})(?:\s*[:/.\-\s]\s*(\d\d?)\s*[:/.\-\s]\s*(\d\d?)(?!\d)|(\d\d)(\d\d)(?!\d))")
+Answers = Iterable[Prediction | Failure]
+
+
+def record_requested(images: Iterable[str], requested: PathSet) -> Iterator[str]:
+    """Yield the paths, and add each to `requested`.
+
+    Raises:
+        ConfigError: For a data URL, which has no path to group by.
+    """
+    for image in images:
+        if is_data_url(image):
+            raise ConfigError("a survey is about files; save the image of the data URL and give its path")
+        requested.add(image)
+        yield image
+
+
+def answer_new(
+    predictor: Predictor, images: Iterable[str], file: ResultFile, labels: str | None
+) -> Iterator[Prediction | Failure]:
+    """Predict the images that a file lacks, write the predictions to it, and yield them.
+
+    Each line also gets `taken`, the date of the photograph (YYYY-MM-DD or null), and `features`.
+
+    Args:
+        predictor: From `load`.
+        images: Paths of the images.
+        file: File of predictions.
+        labels: Label set of the predictions; None: the model's.
+    """
+    todo = (image for image in images if not file.has(image))
+    for result in predictor.predict_each(todo, labels=labels, with_embedding=True):
+        extra_fields = {}
+        if isinstance(result, Prediction):
+            extra_fields["taken"] = None if result.path is None else date_taken(Path(result.path))
+            extra_fields["features"] = None if result.embedding is None else pack(result.embedding)
+        file.write(result, extra_fields)
+        yield result
+
+
+def date_taken(path: Path) -> str | None:
+    """Return the date of a photograph by its EXIF, YYYY-MM-DD; None without one, or for more than 1 MiB of EXIF."""
+    try:
+        with image_border(str(path)):
+            data = read_limited(path, MAX_BYTES)
+            exif = exif_of_raw(data) if is_raw(data) else _exif_of(data, str(path))
+            if exif is None:
+                return None
+            inner = exif.get_ifd(ExifTags.IFD.Exif)
+            values = (ifd.get(tag) for tag in _DATE_TAGS for ifd in (inner, exif))
+            return next(filter(None, map(parse_date, values)), None)
+    # The image itself was read, so it is predicted without a date.
+    except ImageError:
+        return None
+
+
+def _exif_of(data: bytes, name: str) -> Image.Exif | None:
+    """Return the EXIF of an image; None if it has more than 1 MiB."""
+    image = open_image(data, name)
+    # The call decodes no values yet, so the size can be checked first. The EXIF of a PNG may follow its pixels.
+    exif = image.getexif()
+    if len(image.info.get("exif", b"")) > MAX_EXIF_BYTES:
+        return None
+    return exif
+
+
+def parse_date(value: object) -> str | None:
+    """Return the date in an EXIF value, YYYY-MM-DD; None for others, such as 0000:00:00 of a camera without a clock.
+
+    >>> parse_date("2015:06:01 12:30:00"), parse_date("2015/06/01"), parse_date("0000:00:00 00:00:00")
+    ('2015-06-01', '2015-06-01', None)
+    """
+    text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+    match = _DATE.match(text)
+    if match is None:
+        return None
+    try:
+        return date(*(int(part) for part in match.groups() if part is not None)).isoformat()
+    # There is no such day, such as 30 February.
+    except ValueError:
+        return None
