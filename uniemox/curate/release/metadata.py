@@ -2,8 +2,10 @@
 
 Pillow decodes an image and saves it again with its colour profile and orientation. Nothing else of the file is copied,
 so that place, time, camera, names, comments, thumbnails and further images are gone, wherever the file had them.
+Of a JPEG, the compressed image is copied: saving it again would change pixels, even with `quality="keep"`.
 """
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,7 +13,6 @@ from types import MappingProxyType
 from typing import Any
 
 from PIL import Image
-from PIL.JpegImagePlugin import get_sampling
 
 from uniemox.errors import ImageError
 from uniemox.io.colour import CICP, names_adobe_rgb, to_srgb
@@ -31,6 +32,20 @@ LOSSLESS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "TIFF": {"compression": "tiff_deflate"},
     }
 )
+# Markers of JPEG (ITU-T T.81, table B.1).
+START_OF_IMAGE = b"\xff\xd8"
+END_OF_IMAGE = b"\xff\xd9"
+START_OF_SCAN = 0xDA
+JFIF = 0xE0
+EXIF = 0xE1
+ADOBE = 0xEE  # says whether colours are YCbCr, RGB or CMYK
+WITH_COMMENTS = {*range(0xE0, 0xF0), 0xFE}  # of applications, and comments
+JFIF_BYTES = 18  # with marker and length, without the thumbnail
+ADOBE_BYTES = 16
+PROFILE_BYTES = 65_519  # of a profile in one segment (ICC.1:2022, annex B.4)
+# In a scan, 0xFF is followed by 0x00, or by a marker that belongs to the scan (RST), or fills.
+_NEXT_MARKER = re.compile(rb"\xff(?=[^\x00\xd0-\xd7\xff])")
+
 JPEG_FORMATS = ("JPEG", "MPO")  # an MPO is a JPEG with further images behind the first one
 WITH_PROFILE = ("JPEG", "PNG", "WEBP", "TIFF")
 WITH_EXIF = ("JPEG", "PNG", "WEBP")
@@ -71,9 +86,9 @@ def plain_format(image_format: str) -> str:
 def without_metadata(data: bytes, name: str) -> PlainImage:
     """Return an image's file with the same image, colour profile and orientation, and nothing else.
 
-    JPEG is encoded again with its own quantisation tables and subsampling: pixels change slightly. PNG, WebP, GIF, BMP,
-    PPM and TIFF keep their pixels, with three exceptions: of several frames the first one is saved, colours with 16
-    bits become 8 bits, and a colour space that is named without an ICC profile becomes sRGB. AVIF and HEIF become PNG.
+    JPEG, PNG, WebP, GIF, BMP, PPM and TIFF keep their pixels, with three exceptions: of several frames the first one is
+    saved, colours with 16 bits become 8 bits, and a colour space that is named without an ICC profile becomes sRGB.
+    AVIF and HEIF become PNG.
 
     Args:
         name: Name of the file, for messages.
@@ -95,14 +110,14 @@ def without_metadata(data: bytes, name: str) -> PlainImage:
         plain = to_srgb(to_eight_bits(image, name) if image.mode in WIDE_MODES else image, low_bytes)
 
     image_format = plain_format(str(image.format))
-    options = dict(LOSSLESS.get(image_format, {}))
+    exif = _plain_exif(orientation_of(image), is_adobe_rgb)
     if image_format == "JPEG":
-        options = _jpeg_options(image)
+        return PlainImage(_plain_jpeg(data, exif, profile, name), is_exact=not has_frames)
+    options = dict(LOSSLESS.get(image_format, {}))
     if profile and image_format in WITH_PROFILE:
         options["icc_profile"] = profile
     if "transparency" in plain.info and image_format in WITH_TRANSPARENT_COLOUR:
         options["transparency"] = plain.info["transparency"]
-    exif = _plain_exif(orientation_of(image), is_adobe_rgb)
     if exif and image_format in WITH_EXIF:
         options["exif"] = exif
     try:
@@ -130,15 +145,53 @@ def _profile_of(image: Image.Image) -> bytes:
     return profile if profile[36:40] == b"acsp" else b""
 
 
-def _jpeg_options(image: Any) -> dict[str, Any]:
-    """Return options that encode a JPEG as its source: `quality="keep"`, which Pillow refuses for MPO."""
-    sampling = get_sampling(image)
-    return {
-        "qtables": image.quantization,
-        # Pillow has no name for rare layouts (-1), and would halve the colours of both sides: keep them complete.
-        "subsampling": max(sampling, 0),
-        "progressive": bool(image.info.get("progressive")),
-    }
+def _plain_jpeg(data: bytes, exif: bytes, profile: bytes, name: str) -> bytes:
+    """Return the first image of a JPEG file, with other metadata.
+
+    Args:
+        data: Content of a file that Pillow decodes.
+        exif: EXIF of the result; b"" for none.
+        profile: ICC profile of the result; b"" for none.
+        name: Name of the file, for messages.
+
+    Raises:
+        ImageError: If the file's segments can't be followed to the end of the image.
+    """
+    segments = []
+    jfif = b""
+    at = len(START_OF_IMAGE)
+    while data[at : at + 2] != END_OF_IMAGE:
+        marker = data[at + 1] if at + 4 <= len(data) and data[at] == 0xFF else 0
+        if marker == 0xFF:  # a fill byte before a marker
+            at += 1
+            continue
+        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker < 0xC0 or length < 2:
+            raise ImageError(f"{name}: its segments are damaged; save the image again with another program")
+        end = at + 2 + length
+        if marker == START_OF_SCAN:
+            following = _NEXT_MARKER.search(data, end)
+            if following is None:
+                raise ImageError(f"{name}: the end of the image is missing; save it again with another program")
+            end = following.start()
+        segment = data[at:end]
+        if marker == JFIF and segment[4:9] == b"JFIF\0":
+            jfif = segment[:2] + (JFIF_BYTES - 2).to_bytes(2, "big") + segment[4:16] + b"\0\0"
+        elif marker == ADOBE and segment[4:9] == b"Adobe":
+            segments.append(segment[:2] + (ADOBE_BYTES - 2).to_bytes(2, "big") + segment[4:ADOBE_BYTES])
+        elif marker not in WITH_COMMENTS:
+            segments.append(segment)
+        at = end
+    return b"".join([START_OF_IMAGE, jfif, *_metadata_segments(exif, profile), *segments, END_OF_IMAGE])
+
+
+def _metadata_segments(exif: bytes, profile: bytes) -> list[bytes]:
+    """Return EXIF and an ICC profile as segments of a JPEG; nothing for b""."""
+    contents = [(EXIF, exif)] if exif else []
+    parts = [profile[start : start + PROFILE_BYTES] for start in range(0, len(profile), PROFILE_BYTES)]
+    for number, part in enumerate(parts, start=1):
+        contents.append((EXIF + 1, b"ICC_PROFILE\0" + bytes((number, len(parts))) + part))
+    return [bytes((0xFF, marker)) + (len(content) + 2).to_bytes(2, "big") + content for marker, content in contents]
 
 
 def _plain_exif(orientation: int, is_adobe_rgb: bool) -> bytes:
