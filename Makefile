@@ -17,9 +17,9 @@ docs: .venv/ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 	@echo "wrote build/docs/index.html"
 
-# FI=fi:PATH RATINGS=KIND:PATH PEOPLE='KIND:PATH ...' FACES='KIND:PATH ...' FERPLUS=ferplus:PATH STARTS=FOLDER TEST_PEOPLE=FOLDER, see recipes/embedded.py: rebuilds the embedded model.
+# FI=fi:PATH RATINGS=KIND:PATH UNLABELLED=KIND:PATH PEOPLE='KIND:PATH ...' FACES='KIND:PATH ...' FERPLUS=ferplus:PATH STARTS=FOLDER TEST_PEOPLE=FOLDER, see recipes/embedded.py: rebuilds the embedded model.
 embedded: .venv/ready
-	$(BIN)/python -m recipes.embedded --fi '$(FI)' --ratings '$(RATINGS)' --people $(foreach one,$(PEOPLE),'$(one)') --faces $(foreach one,$(FACES),'$(one)') --ferplus '$(FERPLUS)' --starts '$(STARTS)' --test-people '$(TEST_PEOPLE)'
+	$(BIN)/python -m recipes.embedded --fi '$(FI)' --ratings '$(RATINGS)' --unlabelled '$(UNLABELLED)' --people $(foreach one,$(PEOPLE),'$(one)') --faces $(foreach one,$(FACES),'$(one)') --ferplus '$(FERPLUS)' --starts '$(STARTS)' --test-people '$(TEST_PEOPLE)'
 
 # PYTEST='--random-order-bucket=module --random-order-seed=1' shuffles; --require-browser fails without Chromium.
 test: .venv/ready check

@@ -52,6 +52,8 @@ def pack(source: str) -> DataSet:
 def main(source: str) -> None:
     """Pack, fit a teacher, pre-train, fine-tune, evaluate, report."""
     started = time.perf_counter()
+    # A source that can't be opened must not cost the results of an earlier demo.
+    open_data(source)
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir(parents=True)
     data = pack(source)

@@ -1,5 +1,6 @@
 """Pages of other sites can't use the server, under whatever name they reach it."""
 
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -36,6 +37,15 @@ def test_foreign_host_names_are_421(server: Running, path: str, host: str) -> No
 def test_localhost_and_addresses_are_accepted_with_any_port(server: Running, host: str) -> None:
     assert server.ask("GET", "/models", Host=host).status == 200
     assert post(server, Host=host, Origin=f"http://{host}") == (200, None)
+
+
+def test_the_names_of_this_machine_are_accepted(server: Running) -> None:
+    short = socket.gethostname().partition(".")[0]
+    for host in (short, f"{short.upper()}.local:8000", socket.getfqdn()):
+        assert server.ask("GET", "/models", Host=host).status == 200
+        assert post(server, Host=host, Origin=f"http://{host}") == (200, None)
+    for host in (f"{short}.evil.example", f"evil-{short}", f"{short}.local.evil.example"):
+        assert server.ask("GET", "/models", Host=host).code == (421, "wrong_host")
 
 
 @pytest.mark.parametrize(

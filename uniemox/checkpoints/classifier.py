@@ -186,10 +186,7 @@ def convolutions_in_order(network: nn.Module) -> list[nn.Conv2d]:
 
 @torch.no_grad()
 def load_embedded(name: str) -> tuple[Any, ClassifierInfo]:
-    """Return the encoder of an embedded model, in eval mode, and its classifier's metadata.
-
-    Its features are those of the ONNX file, in which batch norms are folded into convolutions. Here they have mean 0,
-    variance 1 and the convolution's bias, so they must stay in eval mode while the encoder is trained.
+    """Return the encoder of an embedded model, in eval mode, and its classifier's metadata; see `load_onnx_encoder`.
 
     Args:
         name: "embedded" or "small".
@@ -197,7 +194,20 @@ def load_embedded(name: str) -> tuple[Any, ClassifierInfo]:
     Raises:
         CheckpointError: If this installation lacks the file.
     """
-    model = onnx.load(embedded_file(IN_PACKAGE[name]))
+    return load_onnx_encoder(embedded_file(IN_PACKAGE[name]))
+
+
+@torch.no_grad()
+def load_onnx_encoder(path: Path) -> tuple[Any, ClassifierInfo]:
+    """Return the encoder of an ONNX file of convolutional networks, in eval mode, and its classifier's metadata.
+
+    Its features are those of the ONNX file, in which batch norms are folded into convolutions. Here they have mean 0,
+    variance 1 and the convolution's bias, so they must stay in eval mode while the encoder is trained.
+
+    Args:
+        path: File of `uniemox.export` or of the package, whose batch norms were folded.
+    """
+    model = onnx.load(path)
     info = read_info(next(entry.value for entry in model.metadata_props if entry.key == KEY))
     assert info.network is not None, "they are of this version"
     encoder = build_encoders(info.network)

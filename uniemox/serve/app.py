@@ -25,7 +25,7 @@ from uniemox.serve.answers import REFUSALS, RefusedError
 from uniemox.serve.batching import Batcher
 from uniemox.serve.bodies import FIELD, FORM, IMAGE_TYPES
 from uniemox.serve.config import ServeConfig
-from uniemox.serve.guard import Guard, as_sent
+from uniemox.serve.guard import Guard, as_sent, own_names
 from uniemox.serve.metrics import Metrics
 from uniemox.serve.models import Models
 from uniemox.serve.routes import EXPLAINED, Service, open_routes, routes
@@ -33,6 +33,7 @@ from uniemox.serve.server import create_server, listen
 
 PAGE_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 PAGES = {"index.html": "/", "docs.html": "/docs"}
+EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - what users give to listen on all addresses
 SWAGGER = ("swagger-ui-bundle.js", "swagger-ui.css")
 DESCRIPTION = (
     "Predict what images make people feel, and detect the people in them. Every prediction includes the SHA-256 of the "
@@ -120,7 +121,11 @@ def serve(app: FastAPI, config: ServeConfig, *, host: str, port: int) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     listener = listen(host, port)
     address = f"[{host}]" if ":" in host else host
-    logger.info("listening on http://%s:%d - stop with Ctrl-C", address, listener.getsockname()[1])
+    port = listener.getsockname()[1]
+    logger.info("listening on http://%s:%d - stop with Ctrl-C", address, port)
+    if host in EVERY_ADDRESS:
+        shared = ", ".join(f"http://{name}:{port}" for name in sorted(own_names()))
+        logger.info("other machines of the network may reach it as %s; for other names give --allow-origin", shared)
     # uvicorn repeats the signal to itself after the last response; SIGTERM is not a failure then.
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     # Otherwise a body of many lists makes the collector go through all modules again and again.

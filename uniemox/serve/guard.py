@@ -3,9 +3,11 @@
 import asyncio
 import ipaddress
 import logging
+import socket
 import time
 from collections.abc import Collection
 from contextlib import suppress
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
@@ -146,7 +148,7 @@ class Guard:
         origin = headers.get("origin")
         schemes = {allowed.partition("://")[0] for allowed in self._origins}
         is_allowed_host = any(as_sent(f"{scheme}://{host}") in self._origins for scheme in schemes)
-        if not is_numeric(host) and not is_allowed_host:
+        if not (is_numeric(host) or is_allowed_host or is_own_name(host)):
             return 421
         # Programs other than browsers send no Origin.
         is_allowed_origin = origin is None or origin in self._origins or origin.partition("://")[2] == host
@@ -179,6 +181,19 @@ def without_cookies(scope: Scope) -> bytes:
     cookies = b";".join(value for name, value in scope["headers"] if name == b"cookie")
     scope["headers"] = [(name, value) for name, value in scope["headers"] if name != b"cookie"]
     return cookies
+
+
+@cache
+def own_names() -> frozenset[str]:
+    """Return the names of this machine, as other machines of its network may write them, in lower case."""
+    short = socket.gethostname().partition(".")[0].lower()
+    names = {short, f"{short}.local", socket.gethostname().lower(), socket.getfqdn().lower()}
+    return frozenset(name for name in names if name)
+
+
+def is_own_name(host: str) -> bool:
+    """Return True if a Host header names this machine; a foreign name server has no say about these names."""
+    return host.lower().partition(":")[0] in own_names()
 
 
 def is_numeric(host: str) -> bool:
