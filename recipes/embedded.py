@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from recipes.finder.scores import read_labelled, score
-from uniemox.data.seen import SEEN
+from uniemox.data.seen import SEEN, seen_file
 from uniemox.io.files import replacing
 from uniemox.persons.detector import DetectorConfig, load_detector
 from uniemox.persons.mirrored import MirrorDetector
@@ -136,6 +136,8 @@ def classifiers(fi: str, ratings: str, unlabelled: str, starts: Path) -> None:
             shutil.copyfile(OUT / "scene-networks" / SMALL_WEIGHTS, networks / "network-0.safetensors")
         words = (plain, *data, "--unlabelled", unlabelled, "--networks", networks, "--out", robust)
         uniemox(*words, "--lr", *ROBUST_LR, makes=robust, program="recipes.robust_features")
+        # The further photographs count as training images, too.
+        shutil.copyfile(seen_file(robust), OUT / SEEN)
         words = ("--ratings", "--json", "--model", robust, "--data", ratings, "--out", model)
         uniemox("calibrate", *words, makes=model, into=OUT / f"{name}-ratings.json")
         evaluate(model, name)

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from uniemox.checkpoints.classifier import load_onnx_encoder
 from uniemox.data.sample import DataSet, ImageFile, Sample, decode_sample
+from uniemox.data.seen import hashes_of, read_seen, seen_file, write_hashes
 from uniemox.data.source import open_data
 from uniemox.evaluate.calibration import calibrated
 from uniemox.evaluate.outputs import outputs_of_network
@@ -283,6 +284,8 @@ def main() -> None:
         for network, head, lr, path in zip(networks, heads, rates, paths, strict=True):
             if not path.exists():
                 train(network, head, views, steps=args.steps, lr=lr, out=path)
+    hashes = hashes_of([*training, *held_out])
+    write_hashes(seen_file(args.out), read_seen(args.model) | hashes)
     write_weights(args.model, [safetensors.torch.load_file(path) for path in paths], args.out)
     calibrate(args.out, held_out)
 

@@ -260,7 +260,7 @@ def export(
         raise ConfigError("a hub folder has float32 weights; leave out weights")
     from uniemox.evaluate.run_records import score_lines  # noqa: PLC0415 - torch
 
-    export_hub_folder(Path(model), Path(out), score_lines(Path(model)))
+    export_hub_folder(Path(model), Path(out), score_lines)
     return Path(out)
 
 

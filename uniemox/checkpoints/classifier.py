@@ -226,12 +226,12 @@ def load_onnx_encoder(path: Path) -> tuple[Any, ClassifierInfo]:
 
     # A batch norm follows the convolution into which it is folded, and takes that one's bias.
     conv = ""
-    for path, module in encoder.named_modules(prefix="classifier.encoder"):
+    for name, module in encoder.named_modules(prefix="classifier.encoder"):
         if isinstance(module, nn.Conv2d):
-            conv = path
-            module.weight.copy_(weight(f"{path}.weight"))
+            conv = name
+            module.weight.copy_(weight(f"{name}.weight"))
             if module.bias is not None:
-                module.bias.copy_(weight(f"{path}.bias"))
+                module.bias.copy_(weight(f"{name}.bias"))
         elif isinstance(module, nn.BatchNorm2d):
             # Divided by the deviation of the norm, √(1 + eps), this is a factor of 1.
             module.weight.fill_((1 + module.eps) ** 0.5)

@@ -101,7 +101,7 @@ def _write_hub_folder(run: Path, out: Path) -> None:
     from uniemox.evaluate.run_records import score_lines
     from uniemox.export.run import export_hub_folder
 
-    is_timm = export_hub_folder(run, out, score_lines(run))
+    is_timm = export_hub_folder(run, out, score_lines)
     readers = "timm, transformers and uniemox open it" if is_timm else "uniemox opens it; timm has no such network"
     upload = f"hf upload OWNER/REPOSITORY {quoted(out)}"
     say(f"wrote {out}: {readers}. Finish its README.md, then upload the folder: {upload}")

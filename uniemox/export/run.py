@@ -1,6 +1,6 @@
 """Export of a model by name: one ONNX file, or a folder for a model hub."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
@@ -63,13 +63,13 @@ def export_onnx(
     return check
 
 
-def export_hub_folder(run: Path, out: Path, scores: Sequence[str] = ()) -> bool:
+def export_hub_folder(run: Path, out: Path, read_scores: Callable[[Path], Sequence[str]]) -> bool:
     """Write a folder for a model hub from a finished run.
 
     Args:
         run: Folder of the run.
         out: Folder to write.
-        scores: Lines of Markdown for the card.
+        read_scores: Returns the lines of Markdown about a run's scores for the card; called for a finished run.
 
     Returns:
         True if timm and transformers can open the folder.
@@ -77,7 +77,8 @@ def export_hub_folder(run: Path, out: Path, scores: Sequence[str] = ()) -> bool:
     Raises:
         CheckpointError: For an unfinished run, or a file that can't be written.
     """
-    return write_hub_folder(*load_classifier(_weights_of(run)), out, name=run.resolve().name, scores=scores)
+    classifier, info = load_classifier(_weights_of(run))
+    return write_hub_folder(classifier, info, out, name=run.resolve().name, scores=read_scores(run))
 
 
 def _as_onnx(model: Path, folder: Path) -> Path:

@@ -33,7 +33,8 @@ from uniemox.serve.server import create_server, listen
 
 PAGE_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 PAGES = {"index.html": "/", "docs.html": "/docs"}
-EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - what users give to listen on all addresses
+# Hosts that users give to listen on all addresses of the machine.
+EVERY_ADDRESS = ("0.0.0.0", "::")
 SWAGGER = ("swagger-ui-bundle.js", "swagger-ui.css")
 DESCRIPTION = (
     "Predict what images make people feel, and detect the people in them. Every prediction includes the SHA-256 of the "
