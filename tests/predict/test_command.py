@@ -13,8 +13,10 @@ import pytest
 from PIL import Image
 
 from tests.drawn import draw_image
+from tests.predict.answers import prediction
 from tests.predict.networks import tiny_network
 from tests.runs import uniemox_here
+from uniemox.cli.predict_output import Output
 
 COMMAND = [sys.executable, "-c", "from uniemox.cli import main; main()", "predict"]
 
@@ -204,3 +206,13 @@ def test_names_with_a_dash_and_addresses(folder: Path, tmp_path: Path, monkeypat
     first, second = map(json.loads, done.stdout.splitlines())
     assert first["error"] == "https://example.org/a.png: addresses are not fetched; save the image and give its path"
     assert (second["path"], done.returncode) == ("-a.png", 3)
+
+
+def test_answers_without_a_counterpart_are_none_and_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    output = Output(as_json=False)
+    output.consume([prediction("a.jpg", unmapped=0.9), prediction("b.jpg", unmapped=0.1)], ["a.jpg", "b.jpg"])
+    printed = capsys.readouterr()
+    table = " ".join(printed.out.replace("│", " ").split())
+    assert "none (90% has no" in table
+    assert "fear 75%" in table
+    assert "1 of 2 images: more than half of the probability is of labels without a" in printed.err.replace("\n", " ")

@@ -20,7 +20,7 @@ from uniemox.predict.faces import summarise_faces
 from uniemox.predict.film import Frame
 from uniemox.predict.images import is_listed_name, list_images
 from uniemox.predict.prediction import Failure, Prediction
-from uniemox.predict.schema import top_word
+from uniemox.predict.schema import NO_LABEL, top_word
 
 if TYPE_CHECKING:
     from uniemox.predict.writing import EmbeddingFile, ResultFile
@@ -51,6 +51,7 @@ class Output:
         self.file: ResultFile | None = None
         self.embeddings: EmbeddingFile | None = None
         self.done = self.skipped = self.failures = 0
+        self.unmapped = 0
         self.first_failures: list[str] = []
         self.total: int | None = None
         self._rows: list[Prediction] = []
@@ -98,6 +99,15 @@ class Output:
             raise StoppedError(f"stopped after {self.done} images{hint}", EXIT_INTERRUPTED) from None
         finally:
             self._list_failures()
+            self._report_unmapped()
+
+    def _report_unmapped(self) -> None:
+        """Say how many answers no label of the requested set describes."""
+        if self.unmapped:
+            say(
+                f"{self.unmapped} of {self.done} images: more than half of the probability is of labels without a "
+                "counterpart (see unmapped), so they count as none of these labels"
+            )
 
     def _list_failures(self) -> None:
         for line in self.first_failures:
@@ -117,6 +127,7 @@ class Output:
             if len(self.first_failures) < MAX_LISTED:
                 self.first_failures.append(_one_line(result.error))
         else:
+            self.unmapped += result.has_no_counterpart
             if self.images is not None:
                 self._draw(result, self.images)
             if self.embeddings is not None:
@@ -194,6 +205,8 @@ def _table(results: list[Prediction]) -> Table:
 
 
 def _top_labels(result: Prediction) -> str:
+    if result.has_no_counterpart:
+        return f"{NO_LABEL} ({result.unmapped:.0%} has no counterpart)"
     form = "{} {:.1f}" if "valence" in result.scene else "{} {:.0%}"
     return "  ".join([form.format(*pair) for pair in result.top(3)] + [UNFAMILIAR_NOTE] * result.is_unfamiliar)
 
