@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from uniemox.evaluate.scores import GroupScores
     from uniemox.intervals import PairedDifference
 
+# Images of a class from which on its recall is reported without a warning.
+MIN_OF_CLASS = 20
+# Difference of calibration errors that is worth a line; chance alone changes them by about 0.01.
+MIN_ECE_CHANGE = 0.02
 Runs = Annotated[list[Path], Parameter(consume_multiple=True, negative="")]
 TRUST_TITLES = {
     "coverage": "90 % likely sets that contain the label",
@@ -102,6 +106,28 @@ def score_tables(evaluation: "Evaluation") -> Iterator[Table | str]:
     labels = evaluation.scored_labels
     restriction = f", scored among {len(labels)} labels: {', '.join(labels)}" if labels else ""
     yield f"{values['n']} samples{restriction}"
+    if "confusion" in values:
+        yield from _verdict(values)
+
+
+def _verdict(values: dict[str, Any]) -> Iterator[str]:
+    """Yield lines that tell what the scores of a classifier mean: trivial baselines, small classes, calibration."""
+    images = {label: sum(row) for label, row in zip(values["labels"], values["confusion"], strict=True)}
+    commonest = max(images, key=images.__getitem__)
+    share = images[commonest] / values["n"]
+    yield f"chance {1 / len(images):.1%}; always {commonest}, the most frequent label: {share:.1%}"
+    low, _ = values["accuracy_interval"]
+    if low <= share:
+        yield "the accuracy may be no better than always predicting the most frequent label"
+    small = [f"{label} ({count})" for label, count in images.items() if 0 < count < MIN_OF_CLASS]
+    if small:
+        yield f"too few images for a recall that says much: {', '.join(small)}"
+    before, after = values["ece"], values["ece_calibrated"]
+    if after is not None and after > before + MIN_ECE_CHANGE:
+        yield (
+            f"on these images, probabilities without the model's temperature have a smaller calibration error "
+            f"({before:.3f} instead of {after:.3f}); uniemox calibrate fits it to images like yours"
+        )
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float | None, Any]]:
