@@ -4,6 +4,7 @@ The layout is that of timm.models.push_to_hf_hub; nothing is uploaded.
 """
 
 import json
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -30,6 +31,7 @@ TOLERANCE = 1e-4
 """Maximum difference of probabilities, or of valence and arousal."""
 # These fields are too long for config.json.
 OMITTED_FIELDS = ("conformal_scores", "distances", "network")
+FOREIGN_FIELDS = ("license", "tag", "origin_url", "paper_ids", "paper_name", "notes")
 SUBJECTS = {
     "evoked": "what an image makes its viewers feel, not what the people in it feel",
     "felt": "what a person in an image feels, as annotators saw it, not what the image makes people feel",
@@ -83,6 +85,9 @@ def _save_for_timm(network: nn.Module, info: ClassifierInfo, folder: Path) -> No
     config = json.loads((folder / CONFIG).read_text("utf-8"))
     # transformers adds the top level's value.
     config["model_args"].pop("num_classes", None)
+    # timm's values are those of the network that it publishes under this architecture, not of this one.
+    for name in FOREIGN_FIELDS:
+        config["pretrained_cfg"].pop(name, None)
     write_file(folder / CONFIG, json.dumps(config, indent=2) + "\n")
     # safetensors makes the file unreadable for other users.
     shutil.copymode(folder / CONFIG, folder / WEIGHTS)
@@ -162,6 +167,7 @@ def _card(info: ClassifierInfo, name: str, scores: Sequence[str], *, is_timm: bo
         scores="\n".join(map(public_name, scores)) or "*It was not evaluated, or the scores are not available.*",
         cut_out=" It was trained on crops of people: give it such crops." if info.has_person else "",
         size=info.size,
+        resized=math.floor(info.size / info.crop_fraction),
         mean=list(info.mean),
         std=list(info.std),
     )
