@@ -123,9 +123,17 @@ def test_docs_command_prints_pages_by_name() -> None:
         assert path.relative_to(ROOT / "docs").with_suffix("").as_posix() in listed
     page = (ROOT / "docs" / "data.md").read_text()
     assert uniemox_here("docs", "data").stdout == uniemox_here("docs", "docs/data.md").stdout == page
-    unknown_page = uniemox_here("docs", "nothing")
+    unknown_page = uniemox_here("docs", "zebras")
     assert unknown_page.returncode == 1
-    assert "there is no page 'nothing'; there are alternatives, ask, " in unknown_page.stderr
+    assert "there is no page 'zebras', and no page contains it; there are alternatives, ask, " in unknown_page.stderr
+
+
+def test_docs_command_searches_for_words() -> None:
+    found = uniemox_here("docs", "bounding BOX").stdout.splitlines()
+    assert all("bounding box" in line.lower() for line in found)
+    many = uniemox_here("docs", "image")
+    assert len(many.stdout.splitlines()) == 40
+    assert "more lines" in many.stderr
 
 
 def test_pages_named_in_help_and_messages_exist() -> None:

@@ -1,17 +1,22 @@
 """The command that shows the documentation; its pages come with the package."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import uniemox
-from uniemox.cli.console import out
+from uniemox.cli.console import out, say
 from uniemox.errors import ConfigError
 
 DOCS_FOLDERS = (Path(uniemox.__file__).parent / "docs", Path(uniemox.__file__).parents[1] / "docs")
 """Folders of the pages: in an installed package, and in a clone."""
 
 
+MAX_LINES = 40
+"""Lines that a search prints; a common word is in hundreds."""
+
+
 def docs(page: str | None = None, /) -> None:
-    """Show a page of the documentation; without a name, list the pages.
+    """Show a page of the documentation, or the lines that contain a word; without an argument, list the pages.
 
     Prints formatted text in a terminal, and plain Markdown elsewhere.
 
@@ -19,9 +24,10 @@ def docs(page: str | None = None, /) -> None:
 
     - uniemox docs
     - uniemox docs data | less
+    - uniemox docs 'likely sets'
 
     Args:
-        page: Name of the page, such as data or tutorials/predict.
+        page: Name of the page, such as data or tutorials/predict; or a word or phrase to search for.
     """
     from rich.markdown import Markdown
 
@@ -37,9 +43,30 @@ def docs(page: str | None = None, /) -> None:
         return
     name = page.removeprefix("docs/").removesuffix(".md")
     if name not in pages:
-        raise ConfigError(f"there is no page {page!r}; there are {', '.join(pages)}")
+        _search(page, pages)
+        return
     text = pages[name].read_text("utf-8")
     if out.is_terminal:
         out.print(Markdown(text, hyperlinks=False))
     else:
         print(text, end="")
+
+
+def _search(words: str, pages: Mapping[str, Path]) -> None:
+    """Print the lines that contain the words, in any case, with their pages.
+
+    Raises:
+        ConfigError: If no line contains them.
+    """
+    matches = [
+        (name, line.strip())
+        for name, path in pages.items()
+        for line in path.read_text("utf-8").splitlines()
+        if words.casefold() in line.casefold()
+    ]
+    if not matches:
+        raise ConfigError(f"there is no page {words!r}, and no page contains it; there are {', '.join(pages)}")
+    for name, line in matches[:MAX_LINES]:
+        print(f"{name}: {line}")
+    if len(matches) > MAX_LINES:
+        say(f"and {len(matches) - MAX_LINES} more lines")
