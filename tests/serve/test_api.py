@@ -147,7 +147,9 @@ def test_explain_is_the_heat_map_over_the_image(
     assert png.headers["content-type"] == "image/png"
     assert (png.headers["x-picture-sha256"], png.headers["x-label"]) == (sha256(data), expected.label)
     assert png.headers["x-method"] == "cam"
-    explanation = server.post(f"/explain?format=json&{query}", data).json
+    explanation = server.post(f"/explain/json?{query}", data).json
+    # The former way still works.
+    assert server.post(f"/explain?format=json&{query}", data).json == explanation
     kind, encoded = explanation["data_url"].split(",")
     assert kind == "data:image/png;base64"
     for content in (png.body, base64.b64decode(encoded)):
@@ -283,7 +285,7 @@ def test_other_paths_and_methods(server: Running, method: str, path: str, status
 
 def test_the_schema_has_every_refusal_with_an_example(server: Running) -> None:
     schema = server.ask("GET", "/openapi.json").json
-    for path in ("/predict", "/explain"):
+    for path in ("/predict", "/explain", "/explain/json"):
         operation = schema["paths"][path]["post"]
         assert set(operation["responses"]) == {"200", *map(str, REFUSALS)}
         assert set(operation["requestBody"]["content"]) == {"multipart/form-data", "application/octet-stream"}
@@ -294,14 +296,16 @@ def test_the_schema_has_every_refusal_with_an_example(server: Running) -> None:
                 assert content["schema"] == {"$ref": "#/components/schemas/ErrorAnswer"}
                 assert content["example"]["code"]
         assert "Retry-After" in operation["responses"]["503"]["headers"]
-    assert set(schema["paths"]) == {"/predict", "/explain", "/models", "/metrics", "/health"}
+    assert set(schema["paths"]) == {"/predict", "/explain", "/explain/json", "/models", "/metrics", "/health"}
+    assert [*schema["paths"]["/explain"]["post"]["responses"]["200"]["content"]] == ["image/png"]
+    assert [*schema["paths"]["/explain/json"]["post"]["responses"]["200"]["content"]] == ["application/json"]
     assert "example" in schema["components"]["schemas"]["ImageAnswer"]
 
 
 def test_operations_are_named_after_their_functions(server: Running) -> None:
     paths = server.ask("GET", "/openapi.json").json["paths"]
     named = {path: operation["operationId"] for path, methods in paths.items() for operation in methods.values()}
-    names = {"/predict": "predict", "/explain": "explain", "/models": "list_models"}
+    names = {"/predict": "predict", "/explain": "explain", "/explain/json": "explain_json", "/models": "list_models"}
     assert named == names | {"/metrics": "metrics", "/health": "health"}
 
 

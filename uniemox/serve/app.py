@@ -146,7 +146,7 @@ def server_of(app: FastAPI, config: ServeConfig) -> uvicorn.Server:
 
 def _limit_parameters(schema: dict[str, Any], limits: dict[str, dict[str, Any]]) -> None:
     """Put limits such as this server's models and labels into the OpenAPI schema, which FastAPI makes once."""
-    for path in ("/predict", "/explain"):
+    for path in ("/predict", "/explain", "/explain/json"):
         operation = schema["paths"][path]["post"]
         parameters = []
         for parameter in operation["parameters"]:

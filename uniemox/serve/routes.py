@@ -125,13 +125,15 @@ async def predict(
     return [_image_answer(upload, answer, ask.model) for upload, answer in zip(uploads, answers, strict=True)]
 
 
+ExplainedLabel = Annotated[str | None, Query(description="Label of the model. Default: the most probable")]
+
+
 @routes.post(
     "/explain",
     response_class=Response,
     responses={
         200: {
-            "model": ExplanationAnswer,
-            "description": "The image with the heat map on it, at most 1024 px per side: a PNG, or JSON with a PNG",
+            "description": "The image with the heat map on it, at most 1024 px per side",
             "content": {"image/png": {"schema": _BINARY}},
             "headers": {name: {"schema": {"type": "string"}} for name in EXPLAINED},
         },
@@ -139,33 +141,59 @@ async def predict(
     },
     openapi_extra=_body(maxItems=1),
     dependencies=[Depends(only_known)],
-    summary="Show which parts of an image support a label",
+    summary="Show which parts of an image support a label, as a PNG",
 )
 async def explain(
     request: Request,
     service: Shared,
-    label: Annotated[str | None, Query(description="Label of the model. Default: the most probable")] = None,
+    label: ExplainedLabel = None,
     model: ModelName = None,
-    answer_format: Annotated[Literal["png", "json"], Query(alias="format")] = "png",
+    # One operation with two types of response breaks generated clients; /explain/json took its place.
+    answer_format: Annotated[Literal["png", "json"], Query(alias="format", include_in_schema=False)] = "png",
 ) -> Response:
     """Draw a heat map of one image."""
+    upload, overlay = await _explained(request, service, label, model)
+    if answer_format == "json":
+        return Response(_explanation(upload, overlay).model_dump_json(), media_type="application/json")
+    headers = {"X-Picture-SHA256": upload.sha256, "X-Method": overlay.method}
+    # Labels of users may have letters that headers can't hold.
+    if overlay.label.isascii():
+        headers["X-Label"] = overlay.label
+    return Response(overlay.png, media_type="image/png", headers=headers)
+
+
+@routes.post(
+    "/explain/json",
+    responses=refusals(*REFUSALS),
+    openapi_extra=_body(maxItems=1),
+    dependencies=[Depends(only_known)],
+    summary="Show which parts of an image support a label, as JSON with a PNG",
+)
+async def explain_json(
+    request: Request, service: Shared, label: ExplainedLabel = None, model: ModelName = None
+) -> ExplanationAnswer:
+    """Draw a heat map of one image."""
+    return _explanation(*await _explained(request, service, label, model))
+
+
+async def _explained(
+    request: Request, service: Service, label: str | None, model: str | None
+) -> tuple[Upload, Overlay]:
+    """Return a request's image and its heat map."""
     uploads, answers = await _ask(request, service, ExplainAsk(service.models.find(model), label))
     overlay: Overlay = _readable(answers[0])
-    if answer_format == "png":
-        headers = {"X-Picture-SHA256": uploads[0].sha256, "X-Method": overlay.method}
-        # Labels of users may have letters that headers can't hold.
-        if overlay.label.isascii():
-            headers["X-Label"] = overlay.label
-        return Response(overlay.png, media_type="image/png", headers=headers)
-    answer = ExplanationAnswer(
-        sha256=uploads[0].sha256,
-        name=uploads[0].name,
+    return uploads[0], overlay
+
+
+def _explanation(upload: Upload, overlay: Overlay) -> ExplanationAnswer:
+    return ExplanationAnswer(
+        sha256=upload.sha256,
+        name=upload.name,
         label=overlay.label,
         method=overlay.method,
         box=list(overlay.box),
         data_url=f"data:image/png;base64,{base64.b64encode(overlay.png).decode()}",
     )
-    return Response(answer.model_dump_json(), media_type="application/json")
 
 
 @routes.get("/models", responses=refusals(401), summary="List the models and their outputs")
