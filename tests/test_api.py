@@ -131,6 +131,10 @@ def test_a_classifier_is_trained_and_scored_and_predicts(photos: Path, tmp_path:
 def test_wrong_settings_are_refused_before_anything_is_written(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no preset 'bset'"):
         uniemox.finetune(f"folder:{photos}", out=tmp_path / "run", preset="bset")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="weights must be one of float16, int8, got 'int4'"):
+        uniemox.export("small", out=tmp_path / "x.onnx", weights="int4")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="call predict for one, predict_folder for a folder"):
+        uniemox.load("small").predict_many(str(photos))
     with pytest.raises(TypeError, match="epochs"):
         uniemox.finetune(f"folder:{photos}", out=tmp_path / "run", epochs=3)  # type: ignore[call-arg]
     assert list(tmp_path.iterdir()) == []

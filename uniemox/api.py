@@ -253,6 +253,8 @@ def export(
     """
     from uniemox.export.run import export_hub_folder, export_onnx  # noqa: PLC0415 - torch
 
+    if to not in ("onnx", "hub-folder"):
+        raise ConfigError(f"to must be onnx or hub-folder, got {to!r}")
     if to == "onnx":
         export_onnx(Path(model), Path(out), weights=weights)
         return Path(out)
@@ -320,7 +322,8 @@ def survey(
         names = [os.fspath(images)]
     else:
         names = [os.fspath(name) for name in images]
-    settings = SurveySettings(out=Path(out), by=by, table=_path(table), labels=labels, resume=resume)
+    groups = (by,) if isinstance(by, str) else tuple(by)
+    settings = SurveySettings(out=Path(out), by=groups, table=_path(table), labels=labels, resume=resume)
     return run_survey(lambda: _predictor(predictor), names, lambda: list_images(names), settings)
 
 

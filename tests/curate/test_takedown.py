@@ -15,6 +15,7 @@ from tests.curate.test_release import agreed, named_in, rows_of, sums_match
 from uniemox.cli.curate import curate
 from uniemox.curate import tables as t
 from uniemox.curate.project import last_batch, undo
+from uniemox.curate.release import takedown
 from uniemox.curate.release.config import ReleaseConfig
 from uniemox.curate.release.run import release
 from uniemox.curate.release.takedown import take_down
@@ -352,3 +353,50 @@ def test_a_takedown_leaves_releases_of_other_projects_alone(tmp_path: Path) -> N
     assert (done.releases, done.missing) == ((), ())
     assert "not a release of this project" in done.problems[0]
     assert sorted(path.name for path in (tmp_path / "release").rglob("*.jpg")) == before
+
+
+ADDRESS = "https://pictures.example/4.jpg"
+
+
+def test_the_owners_files_stay_whatever_their_names_end_in(tmp_path: Path) -> None:
+    project = agreed(tmp_path)
+    folder = tmp_path / "a"
+    release(project, folder, ReleaseConfig(name="a"))
+    (folder / "notes").mkdir()
+    own_files = (folder / "notes" / "big.iso.partial", folder / "mine.txt")
+    for path in own_files:
+        path.write_text("mine")
+    assert take_down(project, ADDRESS, because="x").problems == ()
+    assert [path.read_text() for path in own_files] == ["mine", "mine"]
+
+
+def test_a_release_that_changes_meanwhile_stays_and_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = agreed(tmp_path)
+    folder = tmp_path / "a"
+    release(project, folder, ReleaseConfig(name="a"))
+    write = takedown.write_release
+
+    def write_while_somebody_edits(*arguments: Any, **options: Any) -> Any:
+        files = write(*arguments, **options)
+        (folder / "thesis.txt").write_text("mine")
+        return files
+
+    monkeypatch.setattr(takedown, "write_release", write_while_somebody_edits)
+    [problem] = take_down(project, ADDRESS, because="x").problems
+    assert "thesis.txt was changed while the release was written again" in problem
+    assert (folder / "thesis.txt").read_text() == "mine"
+    monkeypatch.undo()
+    assert take_down(project, ADDRESS, because="x").problems == ()
+    assert (folder / "thesis.txt").read_text() == "mine"
+
+
+def test_a_release_after_a_killed_takedown_continues_the_old_folder(tmp_path: Path) -> None:
+    project = agreed(tmp_path)
+    folder = tmp_path / "a"
+    release(project, folder, ReleaseConfig(name="a"))
+    (folder / "own.txt").write_text("mine")
+    # What is left if the process is killed between the two renamings.
+    folder.rename(takedown.beside(folder, "old"))
+    release(project, folder, ReleaseConfig(name="a"))
+    assert (folder / "own.txt").read_text() == "mine"
+    assert beside(folder) == []

@@ -13,7 +13,7 @@ import pytest
 
 from tests.drawn import draw_image
 from tests.runs import uniemox_here
-from uniemox.errors import ConfigError
+from uniemox.errors import ConfigError, DataError
 from uniemox.insight.features import pack, unpack
 from uniemox.insight.index import CACHE, Index, update_index
 from uniemox.insight.search import Query, parse_mood, search, search_folder
@@ -84,7 +84,7 @@ def test_a_condition_on_faces_makes_an_index_with_faces(photos: Path) -> None:
     assert len(results.hits) == 6
     assert results.hits[0].values["faces"] == 0
     assert photos.with_name("photos.faces.uniemox.jsonl").exists()
-    with pytest.raises(ConfigError, match="the index has no 'faces'"):
+    with pytest.raises(ConfigError, match=r'load\(faces="find"\)'):
         search_folder(load("small"), photos, Query(mood="faces>0"))
 
 
@@ -275,3 +275,59 @@ def test_a_folder_that_was_moved_is_searched_under_its_new_name(photos: Path, tm
     update_index(predictor, photos)
     shutil.copytree(photos, tmp_path / "elsewhere")
     assert len(update_index(predictor, tmp_path / "elsewhere").paths) == 6
+
+
+def test_an_overwritten_image_is_predicted_again(photos: Path) -> None:
+    predictor = load("small", finder=None)
+    query = Query(mood="valence>=1", unfamiliar=True)
+    before = {hit.path: hit.values for hit in search_folder(predictor, photos, query).hits}
+    draw_image(77).save(photos / "0.png")
+    (photos / "2.png").write_bytes(b"no image")
+    answered = list[int]()
+    results = search_folder(predictor, photos, query, watch=lambda answers: answered.append(len(list(answers))))
+    after = {hit.path: hit.values for hit in results.hits}
+    assert answered == [3]  # these two, and the one that never could be read
+    assert before.keys() - after.keys() == {str(photos / "2.png")}
+    assert [path for path in after if after[path] != before[path]] == [str(photos / "0.png")]
+
+
+def test_a_folder_has_one_index_however_it_is_spelled(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = load("small", finder=None)
+    update_index(predictor, photos)
+    monkeypatch.chdir(photos / "inner")
+    answered = list[int]()
+    index = update_index(predictor, Path(".."), lambda answers: answered.append(len(list(answers))))
+    assert answered == []
+    assert min(index.paths.tolist()) == "../0.png"
+    assert sorted(path.name for path in photos.iterdir()) == ["0.png", "2.png", "4.png", "broken.jpg", "inner"]
+
+
+@pytest.mark.parametrize("name", ["nope", "empty"])
+def test_a_missing_or_empty_folder_is_refused_and_nothing_is_written(tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=f"{name}: "):
+        search_folder(load("small"), tmp_path / name, Query(emotion="awe"))
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+def test_the_root_is_refused() -> None:
+    with pytest.raises(ConfigError, match="search folders inside it"):
+        update_index(load("small", finder=None), Path("/"))
+
+
+@pytest.mark.parametrize(
+    ("query", "out", "reason"),
+    [
+        (Query(emotion="hapiness"), None, "no 'hapiness'"),
+        (Query(emotion="valence"), None, "no 'valence'"),
+        (Query(mood="valence>12"), None, "values from 1 to 9"),
+        (Query(mood="joyful>0.5"), None, "no 'joyful'"),
+        (Query(emotion="awe"), "photos/0.png", r"ends in \.html"),
+    ],
+)
+def test_mistakes_are_reported_before_anything_is_predicted(
+    photos: Path, query: Query, out: str | None, reason: str
+) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        search_folder(load("small"), photos, query, out=None if out is None else photos.parent / out)
+    assert not photos.with_name("photos.uniemox.jsonl").exists()

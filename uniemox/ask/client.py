@@ -294,7 +294,8 @@ class Client:
             return self._clean(body["message"])
         # A text is the value of a field "error", or the whole response if it is no JSON.
         text = body if isinstance(body, str) else error.response.text
-        return self._clean(excerpt(text))
+        # Before the text is cut, which could leave a part of the key that no longer matches.
+        return self._clean(excerpt(self._hide_key(text)))
 
     def _clean(self, text: str) -> str:
         """Return one line that is safe to show and save: short, printable, without the key."""

@@ -75,7 +75,7 @@ def search(
     folder: Path,
     /,
     *others: Annotated[Path, Parameter(show=False)],
-    like: Path | None = None,
+    like: str | None = None,
     emotion: str | None = None,
     mood: Annotated[str, Parameter(allow_leading_hyphen=True)] = "",
     count: int = 24,

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Literal, get_args
 
 from uniemox.checkpoints.classifier import load_classifier
 from uniemox.data.sample import DataSet
 from uniemox.data.seen import read_seen, seen_file, write_hashes
-from uniemox.errors import CheckpointError
+from uniemox.errors import CheckpointError, ConfigError
 from uniemox.export.compact import Int8Check, export_int8, store_as_float16, store_as_int8
 from uniemox.export.hub_folder import write_hub_folder
 from uniemox.export.onnx import export_classifier, read_model, write_model
@@ -43,9 +43,13 @@ def export_onnx(
 
     Raises:
         CheckpointError: For an unfinished run, or a file that can't be read or written.
-        ConfigError: For an expression that matches no weight.
+        ConfigError: For an expression that matches no weight, or another data type.
         DataError: Without readable images.
     """
+    if weights not in (None, *get_args(Bits)):
+        raise ConfigError(
+            f"weights must be one of {', '.join(get_args(Bits))}, got {weights!r}; leave it out for float32"
+        )
     check = None
     with TemporaryDirectory(prefix="uniemox-export-") as folder:
         source = _as_onnx(model, Path(folder))

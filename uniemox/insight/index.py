@@ -91,8 +91,14 @@ def index_files(folder: Path, *, has_faces: bool = False) -> tuple[Path, Path]:
         folder: Folder of images.
         has_faces: True for the index whose predictions include faces. It is separate, because most searches don't
             need faces, and detecting them takes time.
+
+    Raises:
+        ConfigError: For the root of a drive.
     """
-    folder = folder.absolute()
+    # Without links being followed, `..` is resolved: a folder has one index, however it is spelled.
+    folder = Path(os.path.abspath(folder))
+    if not folder.name:
+        raise ConfigError(f"{folder} has no folder around it for the index; search folders inside it")
     name = folder.name + (FACES if has_faces else "")
     return folder.with_name(name + LINES), folder.with_name(name + CACHE)
 
@@ -120,18 +126,27 @@ def update_index(
     """
     lines, cache = index_files(folder, has_faces=predictor.face_reader is not None)
     skipped = LeftOut()
-    images = [str(path) for path in walk(folder.absolute(), skipped)]
+    root = os.path.abspath(folder)
+    if not os.path.isdir(root):
+        raise DataError(f"{folder}: there is no such folder")
+    images = [str(path) for path in walk(Path(root), skipped)]
     for note in skipped.notes(is_listed_name):
         report(note)
+    if not images:
+        raise DataError(f"{folder}: no image in this folder or in those inside it")
     header = AnswerHeader.of_question(predictor, None, None, stored=FEATURES_FORMAT)
     index, failed = _load(cache, lines, header) or (None, frozenset[str]())
     known = failed if index is None else failed.union(index.paths.tolist())
     has_repaired = any(_has_changed(image, lines.stat().st_mtime_ns) for image in failed.intersection(images))
-    if index is None or has_repaired or not known.issuperset(images):
+    overwritten = set[str]()
+    if lines.exists():
+        since_ns = lines.stat().st_mtime_ns
+        overwritten = {image for image in known.intersection(images) if _was_written(image, since_ns)}
+    if index is None or has_repaired or overwritten or not known.issuperset(images):
         began = time.time_ns()
         try:
             with ResultFile(lines, resume=lines.exists(), answered=header) as file:
-                watch(answer_new(predictor, images, file, None))
+                watch(answer_new(predictor, images, file, None, again=overwritten))
         except ConfigError as error:
             raise ConfigError(
                 f"{error}. If the index is of another model or of an earlier version, delete {lines}"
@@ -140,8 +155,7 @@ def update_index(
         _save(cache, index, [image for image in failed if not _has_changed(image, began)], header)
     index = index.rows(np.isin(index.paths, images))
     # The file has absolute paths, so that it serves callers in any working directory.
-    prefix = str(folder.absolute())
-    as_given = [str(folder / Path(path).relative_to(prefix)) for path in index.paths.tolist()]
+    as_given = [str(folder / Path(path).relative_to(root)) for path in index.paths.tolist()]
     return replace(index, paths=np.array(as_given, np.str_))
 
 
@@ -154,27 +168,30 @@ def _read(lines: Path) -> tuple[Index, frozenset[str]]:
     Raises:
         DataError: If the file can't be read, or has no prediction.
     """
-    paths = []
-    values = []
-    flags = []
-    features = []
-    failed = set()
+    # Of an image that has changed, the last line counts.
+    rows: dict[str, tuple[list[float], bool, NDArray[np.int8]]] = {}
+    failed = set[str]()
     columns: tuple[str, ...] = ()
     with checking_fields(lines):
         for answer in read_lines(lines):
+            path = str(answer["path"])
             if "scene" not in answer:
-                failed.add(str(answer["path"]))
+                rows.pop(path, None)
+                failed.add(path)
                 continue
             numbers = _numbers_of(answer)
             columns = columns or tuple(numbers)
-            paths.append(str(answer["path"]))
-            values.append([numbers[name] for name in columns])
-            flags.append(bool(answer.get("is_unfamiliar")))
-            features.append(unpack(answer["features"]))
-        if not paths:
+            failed.discard(path)
+            rows[path] = (
+                [numbers[name] for name in columns],
+                bool(answer.get("is_unfamiliar")),
+                unpack(answer["features"]),
+            )
+        if not rows:
             raise DataError(f"{lines}: none of its {len(failed)} images could be read")
+        values, flags, features = zip(*rows.values(), strict=True)
         index = Index(
-            np.array(paths), columns, np.array(values, np.float32), np.array(flags, np.bool_), np.stack(features)
+            np.array(list(rows)), columns, np.array(values, np.float32), np.array(flags, np.bool_), np.stack(features)
         )
     return index, frozenset(failed)
 
@@ -189,6 +206,13 @@ def _numbers_of(answer: dict[str, Any]) -> dict[str, float]:
         if answer.get(field) is not None:
             numbers[name] = len(answer[field])
     return numbers
+
+
+def _was_written(image: str, since_ns: int) -> bool:
+    """Return True if an image was written after a time; moving and copying with times kept do not count."""
+    with suppress(OSError):
+        return os.stat(image).st_mtime_ns > since_ns
+    return False
 
 
 def _has_changed(image: str, since_ns: int) -> bool:

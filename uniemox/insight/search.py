@@ -24,6 +24,7 @@ from uniemox.predict.predictor import Predictor
 
 # Images per row of a page.
 ROW = 12
+PAGES = (".html", ".htm")
 COMPARE = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal}
 _CONDITION = re.compile(r"([^\s<>=]+)\s*(<=|>=|<|>)\s*(-?\d+(?:\.\d+)?)(?:\s+|$)")
 
@@ -139,6 +140,9 @@ def search_folder(
         DataError: If a file can't be read or written, or if no image can be read.
         ImageError: If the image to compare with can't be read.
     """
+    if out is not None and out.suffix.lower() not in PAGES:
+        raise ConfigError(f"{out}: expected a name that ends in .html")
+    _check_names(query, predictor)
     features = None if query.like is None else predictor.embed(query.like).mean(axis=0)
     index = update_index(predictor, folder, watch, report)
     results = search(index, query, features)
@@ -190,6 +194,21 @@ def search(index: Index, query: Query, features: NDArray[np.float32] | None = No
         for row in best
     )
     return SearchResults(hits, len(index.paths), guesses)
+
+
+def _check_names(query: Query, predictor: Predictor) -> None:
+    """Raise ConfigError for names that the index will not have, and for limits, before anything is predicted."""
+    if query.emotion is not None and query.emotion not in predictor.labels:
+        raise ConfigError(f"the index has no {query.emotion!r}; choose one of {', '.join(predictor.labels)}")
+    for condition in query.conditions:
+        _check_limit(condition)
+        if condition.name == "people" and predictor.finder is None:
+            raise ConfigError("a condition on people needs a predictor with a finder; leave out finder=None")
+        if condition.name == "faces" and predictor.face_reader is None:
+            raise ConfigError('a condition on faces needs a predictor that reads them: load(faces="find")')
+        names = (*predictor.labels, *AFFECT, "familiarity", *COUNTS)
+        if condition.name not in names:
+            raise ConfigError(f"the index has no {condition.name!r}; choose one of {', '.join(names)}")
 
 
 def write_page(results: SearchResults, query: Query, model: str, folder: Path, out: Path) -> None:

@@ -150,6 +150,8 @@ class Predictor:
             ConfigError: For a coverage that the model does not support.
             LabelError: For labels that the model does not support.
         """
+        if isinstance(images, (str, bytes, os.PathLike, Image.Image)):
+            raise ConfigError("predict_many takes several images; call predict for one, predict_folder for a folder")
         return list(self.predict_each(images, coverage=coverage, labels=labels))
 
     def predict_folder(

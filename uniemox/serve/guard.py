@@ -7,7 +7,6 @@ import socket
 import time
 from collections.abc import Collection
 from contextlib import suppress
-from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
@@ -183,16 +182,15 @@ def without_cookies(scope: Scope) -> bytes:
     return cookies
 
 
-@cache
 def own_names() -> frozenset[str]:
-    """Return the names of this machine, as other machines of its network may write them, in lower case."""
-    short = socket.gethostname().partition(".")[0].lower()
-    names = {short, f"{short}.local", socket.gethostname().lower(), socket.getfqdn().lower()}
-    return frozenset(name for name in names if name)
+    """Return the names of this machine as it knows them itself, in lower case: no name server is asked."""
+    name = socket.gethostname().lower()
+    short = name.partition(".")[0]
+    return frozenset({name, short, f"{short}.local"} - {"", ".local"})
 
 
 def is_own_name(host: str) -> bool:
-    """Return True if a Host header names this machine; a foreign name server has no say about these names."""
+    """Return True if a Host header names this machine."""
     return host.lower().partition(":")[0] in own_names()
 
 

@@ -25,9 +25,12 @@ def listen(host: str, port: int) -> socket.socket:
         ConfigError: If the address is taken or invalid.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # All addresses, those of IPv4 too.
+    is_dual = host == "::" and socket.has_dualstack_ipv6()
     try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except (OSError, OverflowError) as error:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=is_dual)
+    # TypeError and ValueError: characters that no host name has.
+    except (OSError, OverflowError, TypeError, ValueError) as error:
         raise ConfigError(
             f"can't listen on {host}, port {port}: {error}; choose another --port (0: any free one), or --host"
         ) from error

@@ -2,17 +2,19 @@
 
 Pillow decodes an image and saves it again with its colour profile and orientation. Nothing else of the file is copied,
 so that place, time, camera, names, comments, thumbnails and further images are gone, wherever the file had them.
-Of a JPEG, the compressed image is copied: saving it again would change pixels, even with `quality="keep"`.
+Of a JPEG, the compressed image is copied: saving it again would change pixels, even with `quality="keep"`. What
+somebody has hidden inside the compressed data stays.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from PIL import Image
+from PIL.JpegImagePlugin import get_sampling
 
 from uniemox.errors import ImageError
 from uniemox.io.colour import CICP, names_adobe_rgb, to_srgb
@@ -39,7 +41,9 @@ START_OF_SCAN = 0xDA
 JFIF = 0xE0
 EXIF = 0xE1
 ADOBE = 0xEE  # says whether colours are YCbCr, RGB or CMYK
-WITH_COMMENTS = {*range(0xE0, 0xF0), 0xFE}  # of applications, and comments
+NUMBER_OF_LINES = 0xDC
+# Frames, Huffman tables and arithmetic conditioning; scans, quantisation tables, restart intervals.
+OF_PIXELS = {*range(0xC0, 0xD0), START_OF_SCAN, 0xDB, 0xDD} - {0xC8}
 JFIF_BYTES = 18  # with marker and length, without the thumbnail
 ADOBE_BYTES = 16
 PROFILE_BYTES = 65_519  # of a profile in one segment (ICC.1:2022, annex B.4)
@@ -112,7 +116,7 @@ def without_metadata(data: bytes, name: str) -> PlainImage:
     image_format = plain_format(str(image.format))
     exif = _plain_exif(orientation_of(image), is_adobe_rgb)
     if image_format == "JPEG":
-        return PlainImage(_plain_jpeg(data, exif, profile, name), is_exact=not has_frames)
+        return _plain_jpeg(image, data, exif, profile, has_frames=has_frames)
     options = dict(LOSSLESS.get(image_format, {}))
     if profile and image_format in WITH_PROFILE:
         options["icc_profile"] = profile
@@ -145,20 +149,46 @@ def _profile_of(image: Image.Image) -> bytes:
     return profile if profile[36:40] == b"acsp" else b""
 
 
-def _plain_jpeg(data: bytes, exif: bytes, profile: bytes, name: str) -> bytes:
+def _plain_jpeg(image: Any, data: bytes, exif: bytes, profile: bytes, *, has_frames: bool) -> PlainImage:
     """Return the first image of a JPEG file, with other metadata.
 
+    The compressed image is copied if the result shows the same pixels; otherwise, as in rare or damaged files, the
+    image is encoded again with its own quantisation tables.
+
     Args:
-        data: Content of a file that Pillow decodes.
+        image: The decoded image.
+        data: Content of its file.
         exif: EXIF of the result; b"" for none.
         profile: ICC profile of the result; b"" for none.
-        name: Name of the file, for messages.
-
-    Raises:
-        ImageError: If the file's segments can't be followed to the end of the image.
+        has_frames: The file has further images.
     """
+    copied = _copy_jpeg(data, _metadata_segments(exif, profile))
+    if copied is not None and _is_same(image, copied):
+        return PlainImage(copied, is_exact=not has_frames)
+    options: dict[str, Any] = {
+        "qtables": image.quantization,
+        # Pillow has no name for rare layouts (-1), and would halve the colours of both sides: keep them complete.
+        "subsampling": max(get_sampling(image), 0),
+        "progressive": bool(image.info.get("progressive")),
+    }
+    return PlainImage(encode_image(image, "JPEG", exif=exif, icc_profile=profile, **options), is_exact=False)
+
+
+def _is_same(image: Any, data: bytes) -> bool:
+    """Return True if a file shows the pixels of an image."""
+    try:
+        other = open_image(data, "image")
+        other.load()
+    except (ImageError, *DECODING_ERRORS):
+        return False
+    return (other.mode, other.size) == (image.mode, image.size) and other.tobytes() == image.tobytes()
+
+
+def _copy_jpeg(data: bytes, metadata: Sequence[bytes]) -> bytes | None:
+    """Copy the segments of a JPEG that describe its pixels; None if they can't be followed to the end of the image."""
     segments = []
     jfif = b""
+    has_scan = False
     at = len(START_OF_IMAGE)
     while data[at : at + 2] != END_OF_IMAGE:
         marker = data[at + 1] if at + 4 <= len(data) and data[at] == 0xFF else 0
@@ -167,22 +197,24 @@ def _plain_jpeg(data: bytes, exif: bytes, profile: bytes, name: str) -> bytes:
             continue
         length = int.from_bytes(data[at + 2 : at + 4], "big")
         if marker < 0xC0 or length < 2:
-            raise ImageError(f"{name}: its segments are damaged; save the image again with another program")
+            return None
         end = at + 2 + length
         if marker == START_OF_SCAN:
             following = _NEXT_MARKER.search(data, end)
             if following is None:
-                raise ImageError(f"{name}: the end of the image is missing; save it again with another program")
+                return None
             end = following.start()
         segment = data[at:end]
-        if marker == JFIF and segment[4:9] == b"JFIF\0":
+        # Decoders look at both only before the first scan, and ignore shorter ones.
+        if marker == JFIF and segment[4:9] == b"JFIF\0" and len(segment) >= JFIF_BYTES and not has_scan:
             jfif = segment[:2] + (JFIF_BYTES - 2).to_bytes(2, "big") + segment[4:16] + b"\0\0"
-        elif marker == ADOBE and segment[4:9] == b"Adobe":
+        elif marker == ADOBE and segment[4:9] == b"Adobe" and len(segment) >= ADOBE_BYTES and not has_scan:
             segments.append(segment[:2] + (ADOBE_BYTES - 2).to_bytes(2, "big") + segment[4:ADOBE_BYTES])
-        elif marker not in WITH_COMMENTS:
+        elif marker in OF_PIXELS or (marker == NUMBER_OF_LINES and length == 4 and has_scan):
             segments.append(segment)
+        has_scan |= marker == START_OF_SCAN
         at = end
-    return b"".join([START_OF_IMAGE, jfif, *_metadata_segments(exif, profile), *segments, END_OF_IMAGE])
+    return b"".join([START_OF_IMAGE, jfif, *metadata, *segments, END_OF_IMAGE])
 
 
 def _metadata_segments(exif: bytes, profile: bytes) -> list[bytes]:

@@ -10,7 +10,7 @@ from uniemox.curate.project import Project
 from uniemox.curate.release.config import ReleaseConfig
 from uniemox.curate.release.record import record_now, save_record, save_written, select_images
 from uniemox.curate.release.splitting import PLOT
-from uniemox.curate.release.writing import MARK, NAMED, check_folder, mark_of, write_release
+from uniemox.curate.release.writing import MARK, NAMED, check_folder, mark_of, restore_interrupted, write_release
 from uniemox.errors import DataError
 from uniemox.io.files import FileLock, read_limited, refuse_special, write_file, writing
 from uniemox.io.progress import Progress, silent
@@ -29,6 +29,8 @@ def release(project: Project, folder: Path, config: ReleaseConfig, progress: Pro
             some images have no known one, or the metadata of an image can't be removed.
     """
     folder = Path(os.path.realpath(folder))
+    with writing(folder):
+        restore_interrupted(folder)
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).exists():
         raise DataError(f"{folder} has other files; give an empty folder, or one with a release")
     answers = read_answers(project)

@@ -20,9 +20,11 @@ from uniemox.curate.release.writing import (
     MARK,
     NEW_README,
     SUMS,
+    beside,
     check_folder,
     digest_of_file,
     mark_of,
+    restore_interrupted,
     write_release,
 )
 from uniemox.data.readers.csv_table import read_text
@@ -173,8 +175,7 @@ def _is_there(folder: Path) -> bool:
     Raises:
         OSError: If that can't be known, as on a drive that can't be read.
     """
-    if not _exists(folder) and _exists(_beside(folder, "old")):
-        _beside(folder, "old").rename(folder)
+    restore_interrupted(folder)
     return _exists(folder / MARK) or _exists(folder / IMAGES)
 
 
@@ -184,11 +185,6 @@ def _exists(path: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     return True
-
-
-def _beside(folder: Path, state: str) -> Path:
-    """Return the folder next to a release in which a takedown keeps the old one, or writes the new one."""
-    return folder.with_name(f".{folder.name}.{state}{PARTIAL}")
 
 
 def _write_again(project: Project, release: Any, folder: Path, names: Set[str], paths: Sequence[str]) -> list[str]:
@@ -211,10 +207,10 @@ def _write_again(project: Project, release: Any, folder: Path, names: Set[str], 
         raise DataError(f"it has no {MARK}")
     if not Path(release.folder).is_absolute() or not read_limited(folder / MARK).startswith(mark_of(project).encode()):
         raise DataError("it is not a release of this project")
-    new = _beside(folder, "new")
+    new = beside(folder, "new")
     lock = FileLock(folder / MARK)
     try:
-        for remains in (new, _beside(folder, "old")):  # of a takedown that was killed
+        for remains in (new, beside(folder, "old")):  # of a takedown that was killed
             if remains.exists():
                 shutil.rmtree(remains)
         check_folder(folder)
@@ -222,6 +218,7 @@ def _write_again(project: Project, release: Any, folder: Path, names: Set[str], 
         notes = []
         if absent := sum(not (folder / IMAGES / path).exists() for path in paths):
             notes.append(f"{absent} images were not there; repeat the takedown if they return")
+        before = _states(folder)
         _clone(folder, new, names)
         if record.images:
             written = write_release(project, new, record, written=written)
@@ -232,6 +229,9 @@ def _write_again(project: Project, release: Any, folder: Path, names: Set[str], 
         ]
         if (new / NEW_README).exists():
             notes.append(f"README.md was edited, so it stays; {NEW_README} has the new numbers")
+        changed = {path for path, _ in before.items() ^ _states(folder).items()}
+        if changed:
+            raise DataError(f"{min(changed)} was changed while the release was written again")
         save_written(project, release.id, record, written)
         notes += _replace(folder, new)
     finally:
@@ -246,10 +246,26 @@ def _clone(folder: Path, target: Path, names: Set[str]) -> None:
     Writers replace files and don't change them, so that those of the old release stay as they are.
     """
 
-    def ignored(_: str, files: Sequence[str]) -> set[str]:
-        return {name for name in files if name.endswith((PARTIAL, f"{MARK}.lock")) or _is_named(name, names)}
+    images = folder / IMAGES
+
+    def ignored(directory: str, files: Sequence[str]) -> set[str]:
+        place = Path(directory)
+        # Deeper folders of the owner may hold files with such endings that are no remains of ours.
+        is_ours = place in (folder, images) or images in place.parents
+        endings = (PARTIAL, f"{MARK}.lock") if is_ours else ()
+        return {name for name in files if name.endswith(endings) or _is_named(name, names)}
 
     shutil.copytree(folder, target, ignore=ignored, copy_function=_link)
+
+
+def _states(folder: Path) -> dict[str, tuple[int, int, int]]:
+    """Return inode, size and time of change of every file in a folder, by its path; without our lock."""
+    states = {}
+    for path in folder.rglob("*"):
+        if not path.is_dir() and not path.name.endswith(f"{MARK}.lock"):
+            state = path.lstat()
+            states[str(path)] = (state.st_ino, state.st_size, state.st_mtime_ns)
+    return states
 
 
 def _link(source: str, target: str) -> None:
@@ -297,7 +313,7 @@ def _replace(folder: Path, new: Path) -> list[str]:
     Returns:
         A sentence if the old one can't be deleted.
     """
-    old = _beside(folder, "old")
+    old = beside(folder, "old")
     folder.rename(old)
     try:
         new.rename(folder)

@@ -1,6 +1,7 @@
 """Writing the files of a release from its record: images in class folders, tables, documents, checksums."""
 
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -53,6 +54,22 @@ def digest_of_file(path: Path) -> str:
     """Return the sha256 of a file of any size, in hexadecimal."""
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def beside(folder: Path, state: str) -> Path:
+    """Return the folder next to a release in which a takedown keeps the old one, or writes the new one."""
+    return folder.with_name(f".{folder.name}.{state}{PARTIAL}")
+
+
+def restore_interrupted(folder: Path) -> None:
+    """Put a release back that a takedown, which was then killed, had moved aside.
+
+    Raises:
+        OSError: If the folder can't be read or renamed.
+    """
+    old = beside(folder, "old")
+    if not os.path.lexists(folder) and old.is_dir():
+        old.rename(folder)
 
 
 def write_release(

@@ -206,9 +206,16 @@ class DecoderPool:
 
     def start_all(self) -> None:
         """Start the processes now, in parallel, so that the first files don't wait for it."""
-        for child in [self._take(is_ready=False) for _ in range(self.workers)]:
-            child.wait_until_ready()
-            self._give_back(child)
+        taken: list[Child] = []
+        try:
+            while len(taken) < self.workers:
+                taken.append(self._take(is_ready=False))
+            for child in taken:
+                child.wait_until_ready()
+        finally:
+            # Also after an error, so that none of their places is lost.
+            for child in taken:
+                self._give_back(child)
 
     def decode(
         self, data: bytes, name: str = "image", *, shrink: MinSides | None = None
