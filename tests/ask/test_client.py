@@ -323,6 +323,15 @@ def test_key_is_hidden_in_every_text() -> None:
     assert KEY not in str(raised.value)
 
 
+@pytest.mark.parametrize("status", [200, 500])
+def test_no_part_of_the_key_stays_where_a_text_is_cut(status: int) -> None:
+    """Only the first 2,000 characters of a response are shown, and tags take none of a reason's 300."""
+    body = "<p>" * 660 + "0123" + KEY
+    reply, _ = ask(Response(status, body.encode()), attempts=1)
+    assert reply.error
+    assert KEY[:6] not in reply.error
+
+
 @pytest.mark.parametrize("key", ["", "secret\n x", "secret x", "secret\xe9", "secret\0"])
 def test_invalid_keys_are_refused_and_not_shown(key: str) -> None:
     with pytest.raises(ConfigError, match="printable ASCII") as raised:

@@ -55,3 +55,15 @@ def test_ports_out_of_range_are_refused(port: int) -> None:
 def test_the_error_for_a_taken_port_has_a_remedy() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(ConfigError, match="choose another --port"):
         listen("127.0.0.1", other.getsockname()[1])
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+def test_two_colons_listen_on_all_addresses_those_of_ipv4_too() -> None:
+    with listen("::", 0) as server, socket.create_connection(("127.0.0.1", server.getsockname()[1]), timeout=5):
+        pass
+
+
+@pytest.mark.parametrize("host", ["a\0b", "\udcff"])
+def test_a_host_that_can_be_no_name_is_refused(host: str) -> None:
+    with pytest.raises(ConfigError, match="can't listen"):
+        listen(host, 0)

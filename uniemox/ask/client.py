@@ -166,7 +166,11 @@ class Client:
             ConfigError: If retrying is pointless.
         """
         try:
-            reply = read_reply(asyncio.run(self._send(model, messages)))
+            data = asyncio.run(self._send(model, messages))
+            # Before an error cuts the response, which could leave a part of the key that no longer matches.
+            if self._key:
+                data = data.replace(self._key.encode(), KEY_HIDDEN.encode())
+            reply = read_reply(data)
             return replace(reply, answer=self._hide_key(reply.answer or ""))
         except TimeoutError:
             return _FailedAttempt(f"no answer within {self.timeout_s:g} s")
