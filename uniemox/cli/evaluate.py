@@ -122,7 +122,8 @@ def _verdict(values: dict[str, Any]) -> Iterator[str]:
     small = [f"{label} ({count})" for label, count in images.items() if 0 < count < MIN_OF_CLASS]
     if small:
         yield f"too few images for a recall that says much: {', '.join(small)}"
-    before, after = values["ece"], values["ece_calibrated"]
+    before = values["ece"]
+    after = values["ece_calibrated"]
     if after is not None and after > before + MIN_ECE_CHANGE:
         yield (
             f"on these images, probabilities without the model's temperature have a smaller calibration error "

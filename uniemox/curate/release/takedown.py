@@ -249,9 +249,9 @@ def _clone(folder: Path, target: Path, names: Set[str]) -> None:
     images = folder / IMAGES
 
     def ignored(directory: str, files: Sequence[str]) -> set[str]:
-        place = Path(directory)
+        parent = Path(directory)
         # Deeper folders of the owner may hold files with such endings that are no remains of ours.
-        is_ours = place in (folder, images) or images in place.parents
+        is_ours = parent in (folder, images) or images in parent.parents
         endings = (PARTIAL, f"{MARK}.lock") if is_ours else ()
         return {name for name in files if name.endswith(endings) or _is_named(name, names)}
 
