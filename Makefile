@@ -12,9 +12,10 @@ OTHER = build/python$(VERSION)
 demo: .venv/ready
 	$(BIN)/python examples/demo.py '$(DATA)'
 
-# The documentation as a site; its search needs a server: .venv/bin/python -m http.server -d build/docs
-docs: .venv/ready
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+# The documentation as a site, in an environment of its own without torch (350 MB).
+# Its search needs a server: python3 -m http.server -d build/docs
+docs: build/docs-venv/ready
+	NO_MKDOCS_2_WARNING=1 build/docs-venv/bin/python -m mkdocs build
 	@echo "wrote build/docs/index.html"
 
 # FI=fi:PATH RATINGS=KIND:PATH UNLABELLED=KIND:PATH PEOPLE='KIND:PATH ...' FACES='KIND:PATH ...' FERPLUS=ferplus:PATH STARTS=FOLDER TEST_PEOPLE=FOLDER, see recipes/embedded.py: rebuilds the embedded model.
@@ -42,6 +43,11 @@ check-python:
 	@echo "Making .venv: about 7 GB on Linux, a minute or two; later calls skip this."
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@touch $@
+
+build/docs-venv/ready: pyproject.toml constraints.txt | check-python
+	$(PYTHON) -m venv --clear build/docs-venv
+	build/docs-venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
 	@touch $@
 
 $(OTHER)/ready: pyproject.toml constraints.txt | check-python

@@ -1,4 +1,4 @@
-"""The Dockerfile, as far as it can be tested without Docker."""
+"""The Dockerfile: its steps one by one, and the container itself where Docker runs."""
 
 import fnmatch
 import json
@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
@@ -88,3 +89,53 @@ def test_entry_point_serves_and_health_check_detects_a_running_server(tmp_path: 
         assert urllib.request.urlopen(f"http://127.0.0.1:{port}/health").status == 200
         assert subprocess.run(local_check, check=False).returncode == 0
     assert subprocess.run(local_check, check=False, capture_output=True).returncode != 0
+
+
+def docker(*words: str) -> str:
+    """Return what docker prints, without the line break at its end."""
+    done = subprocess.run(["docker", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def reason_without_docker() -> str | None:
+    """Return why no container can be built here, or None: it needs a running Docker that has the base image."""
+    if shutil.which("docker") is None:
+        return "needs Docker"
+    if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
+        return "needs a running Docker daemon"
+    [base] = steps("FROM")
+    if subprocess.run(["docker", "pull", base], capture_output=True, check=False).returncode:
+        return f"Docker cannot fetch {base}"
+    return None
+
+
+@pytest.mark.long
+def test_container_predicts_an_image() -> None:
+    if reason := reason_without_docker():
+        pytest.skip(reason)
+    image = docker("build", "--quiet", str(ROOT))
+    container = docker("run", "--detach", "--publish", "127.0.0.1::8000", image)
+    try:
+        address = docker("port", container, "8000/tcp").splitlines()[0]
+        _wait_until_healthy(f"http://{address}/health")
+        photo = (ROOT / "docs" / "images" / "cat.jpg").read_bytes()
+        request = urllib.request.Request(f"http://{address}/predict", photo, {"Content-Type": "image/jpeg"})
+        [answer] = json.load(urllib.request.urlopen(request, timeout=60))
+        assert max(answer["scene"], key=answer["scene"].get) == "contentment"
+        assert docker("exec", container, "id", "--user") == "10001"
+    finally:
+        docker("rm", "--force", container)
+        docker("image", "rm", image)
+
+
+def _wait_until_healthy(url: str) -> None:
+    """Wait until the server answers, for at most a minute."""
+    for _ in range(120):
+        try:
+            urllib.request.urlopen(url, timeout=2)
+        except OSError:
+            time.sleep(0.5)
+            continue
+        return
+    pytest.fail(f"{url} did not answer")

@@ -10,14 +10,18 @@ import sys
 import threading
 from contextlib import suppress
 from functools import partial
+from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
 import uniemox
 from tests.conftest import CHROMIUM
 from tests.runs import uniemox as uniemox_command
+from tests.runs import uniemox_here
+from tools.site_pages import PAGES, relink
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -27,12 +31,88 @@ EXTENSIONS = sorted((DOCS / "extending").glob("*.md"))
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the built site, without a warning: mkdocs.yml is strict, which --quiet would turn off."""
+    """Folder of the built site, without a warning: mkdocs.yml is strict, which --quiet would turn off.
+
+    It is built without the packages of training, which the extra docs does not bring.
+    """
     folder = tmp_path_factory.mktemp("site")
+    blocked = tmp_path_factory.mktemp("blocked")
+    (blocked / "sitecustomize.py").write_text(
+        "import sys\nfor name in ('torch', 'torchvision', 'timm', 'scipy', 'sklearn', 'matplotlib', 'fastapi'):\n"
+        "    sys.modules[name] = None\n"
+    )
     words = [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(folder)]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    environment = os.environ | {"PYTHONPATH": str(blocked)}
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return folder
+
+
+class LinksAndAnchors(HTMLParser):
+    """Links and names of the elements of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.anchors: set[str] = set()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.anchors |= {values["id"] or ""} if "id" in values else set()
+        self.links += [values[name] or "" for name in ("href", "src") if name in values]
+
+
+def test_every_link_of_the_site_leads_to_a_file_and_a_heading(site: Path) -> None:
+    pages = {path: LinksAndAnchors(path.read_text("utf-8")) for path in site.rglob("*.html") if path.name != "404.html"}
+    for page, content in pages.items():
+        for link in content.links:
+            parts = urlsplit(link)
+            if parts.scheme or not (parts.path or parts.fragment):
+                continue
+            target = (page.parent / unquote(parts.path)).resolve() if parts.path else page
+            assert target.exists(), f"{page.relative_to(site)}: {link}"
+            if target in pages and parts.fragment and not parts.fragment.startswith("__"):
+                assert unquote(parts.fragment) in pages[target].anchors, f"{page.relative_to(site)}: {link}"
+
+
+def test_site_has_readme_model_card_changelog_and_licence(site: Path) -> None:
+    for source, page in PAGES.items():
+        html = (site / page).with_suffix(".html").read_text("utf-8")
+        text = (ROOT / source).read_text("utf-8")
+        last_words = re.findall(r"[A-Za-z]{4,} [a-z]{2,} [a-z]{2,}", text)[-1]
+        assert last_words in html, source
+    assert 'href="project/model-card.html"' in (site / "faq.html").read_text("utf-8")
+    assert not (DOCS / "project").exists()
+
+
+def test_links_between_files_of_the_repository_become_links_between_pages() -> None:
+    text = "[a](docs/data.md#splits) ![b](docs/images/cat.jpg) [c](LICENSE) [d](https://a.org/x.md) [e](tests/x.py)"
+    assert relink(text, "README.md", "project/readme.md") == (
+        "[a](../data.md#splits) ![b](../images/cat.jpg) [c](licence.md) [d](https://a.org/x.md) [e](tests/x.py)"
+    )
+    assert relink("[f](../../README.md), [g](../data.md)", "docs/tutorials/x.md", "tutorials/x.md") == (
+        "[f](../project/readme.md), [g](../data.md)"
+    )
+
+
+def test_make_docs_installs_only_the_extra_docs() -> None:
+    if shutil.which("make") is None:
+        pytest.skip("needs make")
+    words = ["make", "--dry-run", "--assume-new", "pyproject.toml", "docs", "PYTHON=python3"]
+    lines = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    [install] = [line for line in lines if "pip install" in line]
+    assert install.endswith("'.[docs]'")
+    assert not [line for line in lines if ".venv/" in line]
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["GPU", "offline", "commercial", "windows", "macOS", "docker", "cite", "delete", "label", "accuracy", "exciting"],
+)
+def test_docs_command_finds_the_answer_to_a_question(word: str) -> None:
+    lines = uniemox_here("docs", word).stdout.splitlines()
+    assert [line for line in lines if line.startswith("faq: ## ")], lines
 
 
 def test_pages_are_built_and_load_nothing_from_other_sites(site: Path) -> None:

@@ -53,7 +53,7 @@ def docs(page: str | None = None, /) -> None:
 
 
 def _search(words: str, pages: Mapping[str, Path]) -> None:
-    """Print the lines that contain the words, in any case, with their pages.
+    """Print the lines that contain the words, in any case, with their pages: headings first.
 
     Raises:
         ConfigError: If no line contains them.
@@ -66,6 +66,8 @@ def _search(words: str, pages: Mapping[str, Path]) -> None:
     ]
     if not matches:
         raise ConfigError(f"there is no page {words!r}, and no page contains it; there are {', '.join(pages)}")
+    # A common word is in more lines than are printed, and a heading says what a whole section is about.
+    matches.sort(key=lambda match: not match[1].startswith("#"))
     for name, line in matches[:MAX_LINES]:
         print(f"{name}: {line}")
     if len(matches) > MAX_LINES:
