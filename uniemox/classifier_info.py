@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar, get_args
 
 from uniemox.errors import CheckpointError
+from uniemox.io.typed import check_json, parse_json
 from uniemox.labels import KINDS, LABEL_SETS, Kind, LabelSet
 
 Streams = Literal["scene", "person", "both"]
@@ -24,8 +25,6 @@ MAX_SIZE_PX = 4096
 MIN_DIVISOR = 1e-12
 # Value of norm_eps in files without the field.
 OLD_NORM_EPS = 1e-6
-# Fields that JSON stores as lists.
-TUPLES = ("labels", "mean", "std", "conformal_scores", "distances")
 # Fields of a NetworkSpec with another name in files.
 JSON_NAMES = {"fusion_heads": "heads"}
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -321,21 +320,20 @@ def read_info(text: str) -> ClassifierInfo:
     Raises:
         CheckpointError: If the text is not a JSON object, or a field is missing or wrong.
     """
+    where = "its metadata"
+    remedy = "export it again"
+    values = parse_json(text, dict[str, Any], where, remedy=remedy, error_class=CheckpointError)
     try:
-        values: Mapping[str, Any] = json.loads(text)
-        arguments = known_fields(ClassifierInfo, values)
-        try:
-            arguments["network"] = NetworkSpec.from_json(values)
-        except (KeyError, TypeError, ValueError, AttributeError):
-            # An ONNX file predicts without the description.
-            arguments["network"] = None
-        arguments["rules"] = _read_rules(values.get("rules", {}))
-        arguments |= {name: tuple(arguments[name]) for name in TUPLES if name in arguments}
-        # A colour histogram normalises nothing, and its files have empty lists.
-        unset = [name for name in ("mean", "std") if arguments.get(name) == ()]
-        return ClassifierInfo(**{name: value for name, value in arguments.items() if name not in unset})
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"its metadata can't be read ({error}); export it again") from error
+        network = NetworkSpec.from_json(values)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        # An ONNX file predicts without the description.
+        network = None
+    # A colour histogram normalises nothing, and its files have empty lists.
+    unset = [name for name in ("mean", "std") if values.get(name) == []]
+    values = {name: value for name, value in values.items() if name not in unset}
+    values |= {"network": None, "rules": _read_rules(values.get("rules", {}))}
+    info = check_json(values, ClassifierInfo, where, remedy=remedy, error_class=CheckpointError)
+    return replace(info, network=network)
 
 
 def _read_rules(values: Any) -> AnswerRules:
@@ -352,11 +350,6 @@ def _read_rules(values: Any) -> AnswerRules:
             f"this version does not know the answer rules {', '.join(sorted(unknown))}; update uniemox, or export again"
         )
     return replace(OLD_RULES, **values)
-
-
-def known_fields(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values that are fields of a dataclass."""
-    return {part.name: values[part.name] for part in fields(cls) if part.name in values}
 
 
 def to_affect(outputs: Values) -> Values:

@@ -105,7 +105,7 @@ def test_any_parsed_value_gives_an_album_or_one_error(value: Any) -> None:
         ('{"title": "a", "images": -1}', "a.json: field images: expected a whole number >= 0, got -1"),
         ('{"title": "a", "images": 1.5}', "a.json: field images: expected a whole number, got 1.5"),
         ('{"title": "a", "images": true}', "a.json: field images: expected a whole number, got true"),
-        ('{"title": "a", "kind": "films"}', 'a.json: field kind: expected another value, got "films"'),
+        ('{"title": "a", "kind": "films"}', 'a.json: field kind: expected a known value, got "films"'),
         ('{"title": "a", "size": [1]}', "a.json: field size: expected a list of length 2"),
         ('{"title": "a", "size": [1, "b"]}', 'a.json: field size[1]: expected a number, got "b"'),
         ('{"title": "a", "note": []}', "a.json: field note: expected a whole number or a text or null, got a list"),

@@ -58,33 +58,33 @@ def test_pixels_are_normalised(tmp_path: Path) -> None:
 
 
 INVALID_INFO = (
-    ({"kind": "liked"}, "kind 'liked'"),
+    ({"kind": "liked"}, 'field kind: expected a known value, got "liked"'),
     ({"labels": ()}, r"labels \(\)"),
     ({"task": "ranking"}, "task 'ranking'"),
     ({"temperature": 0}, "temperature 0"),
-    ({"streams": "sound"}, "streams 'sound'"),
-    ({"person": "smallest"}, "person 'smallest'"),
+    ({"streams": "sound"}, "field streams: expected a known value"),
+    ({"person": "smallest"}, "field person: expected a known value"),
     ({"mean": (0.5,)}, "mean"),
     ({"std": (0.0, 1.0, 1.0)}, "std"),
     ({"crop_fraction": 0}, "crop_fraction 0"),
     ({"crop_fraction": 1e-9}, "crop_fraction 1e-09"),
     ({"conformal_scores": [2.0]}, "conformal_scores"),
     *(({"mean": value}, "mean") for value in ([float("nan")] * 3, [0.5, 0.5, float("inf")])),
-    ({"mean": ["a", "b", "c"]}, "can't be read"),
+    ({"mean": ["a", "b", "c"]}, r"field mean\[0\]: expected a number"),
     ({"std": [1e-320] * 3}, "std"),
     ({"temperature": 5e-324}, "temperature"),
     *(({"labels": [label, *MIKELS.labels[1:]]}, "labels") for label in ("a\r\nSet-Cookie: b", "\x1b[2J", "\ud800")),
     *(({name: ["x"]}, name) for name in ("label_set", "trained_on", "calibrated_on")),
-    ({"temperature": "warm"}, "can't be read"),
-    ({"labels": None}, "can't be read"),
+    ({"temperature": "warm"}, 'field temperature: expected a number or null, got "warm"'),
+    ({"labels": None}, "field labels: expected a list"),
     ({"streams": "both"}, "expected inputs scene, person"),
     ({"size": 64}, r"expected inputs scene \[N, 3, 64, 64\]"),
 )
 INVALID_METADATA = (
-    *((sign * 100_000, "can't be read") for sign in ("[", '{"a":')),
-    ("not JSON", "can't be read"),
-    ("[1]", "can't be read"),
-    ("{}", "can't be read"),
+    *((sign * 100_000, "not JSON") for sign in ("[", '{"a":')),
+    ("not JSON", "not JSON"),
+    ("[1]", "expected an object, got a list; export it again"),
+    ("{}", "field labels is missing; export it again"),
 )
 
 

@@ -174,7 +174,7 @@ def _fault(message: str, value: Any) -> str:
         name = absent["name"]
         return f"field {field}.{name} is missing" if field else f"field {name} is missing"
     if problem.startswith("Invalid enum value"):
-        problem = "Expected another value"
+        problem = "Expected a known value"
     actual = None if place and place["key"] else _scalar_at(value, field)
     if actual is not None:
         problem = f"{problem.partition(', got ')[0]}, got {actual}"
