@@ -10,8 +10,16 @@ from scipy.special import softmax
 
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.errors import DataError
-from uniemox.evaluate.calibration import calibrated, expected_calibration_error, fit_temperature, reliability
-from uniemox.predict.confidence import probabilities_of
+from uniemox.evaluate.calibration import (
+    calibrated,
+    coverage_range,
+    expected_calibration_error,
+    fit_temperature,
+    log_loss_change,
+    reliability,
+)
+from uniemox.labels import MIKELS
+from uniemox.predict.confidence import probabilities_of, score_limit
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -165,3 +173,55 @@ def test_few_images_raise_the_temperature_by_a_factor_of_four_at_most() -> None:
     assert (many.temperature or 0) > 50
     sure = calibrated(replace(info, temperature=8.0), np.repeat(right, 3, axis=0), None, np.repeat(target, 3, axis=0))
     assert sure.temperature == 8.0
+
+
+@pytest.mark.parametrize("count", [30, 60, 250])
+def test_true_coverage_is_in_the_range_for_95_percent_of_held_out_sets(count: int) -> None:
+    """Scores that are uniform from 0 to 1: the coverage of a limit is the limit itself."""
+    low, high = coverage_range(count, 0.9)
+    scores = np.sort(np.random.default_rng(count).random((4000, count)), axis=1)
+    coverages = np.array([score_limit(tuple(row), 0.9) for row in scores])
+    assert ((low <= coverages) & (coverages <= high)).mean() == pytest.approx(0.95, abs=0.015)
+
+
+def test_range_of_the_coverage_narrows_with_more_images() -> None:
+    widths = [high - low for low, high in (coverage_range(count, 0.9) for count in (1, 5, 30, 100, 1000))]
+    assert widths == sorted(widths, reverse=True)
+
+
+def mikels_info(temperature: float) -> ClassifierInfo:
+    return ClassifierInfo(labels=MIKELS.labels, label_set="mikels", kind="evoked", size=32, temperature=temperature)
+
+
+def test_log_loss_falls_if_the_model_was_overconfident() -> None:
+    logits, labels = drawn(300, seed=1)
+    change = log_loss_change(mikels_info(1.0), 3 * logits, None, labels, [str(i) for i in range(300)])
+    assert change is not None
+    low, high = change.interval
+    assert low < change.change < high < -0.2
+    assert not change.is_within_noise
+
+
+def test_log_loss_of_a_calibrated_model_changes_within_noise() -> None:
+    """On the images of the fit, the loss would fall for every draw; on held-out ones, it does for some of them."""
+    changes = []
+    for seed in range(20):
+        logits, labels = drawn(100, seed=seed)
+        change = log_loss_change(mikels_info(1.0), logits, None, labels, [str(i) for i in range(100)])
+        assert change is not None
+        changes.append(change)
+    assert sum(change.is_within_noise for change in changes) >= 14
+    assert 0 < sum(change.change > 0 for change in changes) < 20
+
+
+def test_images_of_one_group_are_held_out_together() -> None:
+    """Each group has a temperature of its own: with its images apart, the fit of the others says nothing about it."""
+    logits, labels = drawn(200, seed=3)
+    logits[:100] *= 6
+    units = ["first"] * 100 + ["second"] * 100
+    by_group = log_loss_change(mikels_info(1.0), logits, None, labels, units)
+    alone = log_loss_change(mikels_info(1.0), logits, None, labels, [str(i) for i in range(200)])
+    assert by_group is not None
+    assert alone is not None
+    assert by_group.after > alone.after + 0.1
+    assert log_loss_change(mikels_info(1.0), logits, None, labels, ["all"] * 200) is None

@@ -14,10 +14,11 @@ from tests.drawn import draw_image
 from tests.evaluate.test_run import labelled_data
 from tests.predict.networks import tiny_network
 from tests.runs import finetuned, uniemox_here
+from uniemox.cli.calibrate import _log_loss_words
 from uniemox.data.seen import read_seen
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError
-from uniemox.evaluate.calibration import fit_temperature
+from uniemox.evaluate.calibration import LogLossChange, coverage_range, fit_temperature
 from uniemox.evaluate.compare import chance_of
 from uniemox.evaluate.outputs import outputs_of_network
 from uniemox.evaluate.recalibration import Recalibration, recalibrate
@@ -92,6 +93,26 @@ def test_model_at_chance_is_reported(photos: Path, tmp_path: Path) -> None:
     assert (result.chance, len(result.scored_labels)) == (1 / 8, 8)
 
 
+def test_command_prints_the_range_of_coverage_and_the_change_of_log_loss(photos: Path, tmp_path: Path) -> None:
+    source = tiny_network(tmp_path / "m.onnx")
+    words = ("calibrate", "--model", source, "--data", f"folder:{photos}", "--out")
+    printed = " ".join(uniemox_here(*words, tmp_path / "mine.onnx").stdout.split())
+    low, high = coverage_range(COUNT, 0.9)
+    assert f"sets fitted to {COUNT} images hold the label of {low:.0%} to {high:.0%} (with a probability" in printed
+    result = json.loads(uniemox_here(*words, tmp_path / "other.onnx", "--json").stdout)
+    assert result["coverage_range"] == [low, high]
+    loss = result["log_loss"]
+    assert f"log loss {loss['before']:.3f}, now {loss['after']:.3f} in cross-validation; change" in printed
+
+
+@pytest.mark.parametrize(
+    ("interval", "words"),
+    [((-0.02, 0.01), "within noise"), ((-0.3, -0.1), "better than before"), ((0.01, 0.02), "keep the model as it was")],
+)
+def test_change_of_the_log_loss_has_a_verdict(interval: tuple[float, float], words: str) -> None:
+    assert words in _log_loss_words(LogLossChange(before=1.0, after=1.0 + sum(interval) / 2, interval=interval))
+
+
 @pytest.mark.parametrize(
     ("low", "verdict"),
     [
@@ -113,8 +134,10 @@ def test_the_whole_interval_must_be_better_than_a_guess(low: float, verdict: str
         commonest=0.4,
         coverage_before=None,
         coverage_after=0.9,
+        coverage_range=(0.8, 0.95),
         set_size_before=None,
         set_size_after=2.0,
+        log_loss=None,
         flagged=None,
         scored_labels=("awe", "fear", "joy", "sadness"),
         unreadable={},
@@ -142,6 +165,14 @@ def test_too_few_readable_images_are_refused(photos: Path, tmp_path: Path) -> No
     path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(DataError, match=says("29 of 30", "can be read")):
         recalibrate(source, data, tmp_path / "out.onnx")
+
+
+def test_images_of_one_group_count_as_one_for_the_range_of_the_coverage(photos: Path, tmp_path: Path) -> None:
+    rows = [f"{path.relative_to(photos)},{path.parent.name},{i // 4}" for i, path in enumerate(photos.rglob("*.png"))]
+    (tmp_path / "groups.csv").write_text("\n".join(["path,label,group", *rows]))
+    data = open_data(f"csv:{tmp_path / 'groups.csv'}?root={photos}&labels=mikels")
+    result = recalibrate(str(tiny_network(tmp_path / "m.onnx")), data, tmp_path / "mine.onnx")
+    assert (result.images, result.coverage_range) == (COUNT, coverage_range(COUNT // 4, 0.9))
 
 
 def test_calibration_images_are_recorded_as_training_images(photos: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from uniemox.cli.console import Flag, JsonObject, need, progress_bar, refuse_oth
 from uniemox.cli.data_files import NO_FILES, FileOptions
 
 if TYPE_CHECKING:
+    from uniemox.evaluate.calibration import LogLossChange
     from uniemox.evaluate.recalibration import RatingFit, Recalibration
 
 
@@ -82,7 +83,10 @@ def _confidence_words(result: "Recalibration", out: Path) -> tuple[str, list[str
         f"{result.commonest:.1%}",
         f"likely sets for 90% hold the label of {result.coverage_after:.0%}, with {result.set_size_after:.1f} labels "
         f"in a set{before}",
+        _coverage_words(result),
     ]
+    if result.log_loss is not None:
+        words.append(_log_loss_words(result.log_loss))
     if result.flagged is not None:
         words.append(f"{result.flagged:.0%} are flagged as unlike the images that the network was trained on")
     line = (
@@ -90,6 +94,30 @@ def _confidence_words(result: "Recalibration", out: Path) -> tuple[str, list[str
         f"{result.ece_after:.3f}; score other images with uniemox evaluate --model {out}"
     )
     return line, [*words, f"verdict: {result.verdict}"]
+
+
+def _coverage_words(result: "Recalibration") -> str:
+    """Say how far the sets' coverage of other images may be from the one of these images."""
+    low, high = result.coverage_range
+    return (
+        f"of other images like these, sets fitted to {result.images} images hold the label of {low:.0%} to {high:.0%} "
+        "(with a probability of 95%); more images narrow this range"
+    )
+
+
+def _log_loss_words(change: "LogLossChange") -> str:
+    """Say if the probabilities became better, by images that the temperature was not fitted to."""
+    low, high = change.interval
+    if change.is_within_noise:
+        meaning = "within noise, so the probabilities are about as good as before"
+    elif high < 0:
+        meaning = "better than before"
+    else:
+        meaning = "worse than before: keep the model as it was, or calibrate with more images"
+    return (
+        f"log loss {change.before:.3f}, now {change.after:.3f} in cross-validation; change {change.change:+.3f} "
+        f"({low:+.3f} to {high:+.3f}): {meaning}"
+    )
 
 
 def _rating_words(fit: "RatingFit") -> tuple[str, list[str]]:

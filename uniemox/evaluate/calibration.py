@@ -1,14 +1,23 @@
 """Calibration of probabilities, and the temperature that improves it (Guo et al., arXiv 1706.04599)."""
 
 import math
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.classifier_info import NEW_RULES, AnswerRules, ClassifierInfo
 from uniemox.evaluate.metrics import Array, Labels, check_finite
-from uniemox.predict.confidence import familiarity_of, log_softmax, probabilities_of, set_probabilities_of
+from uniemox.intervals import LEVEL, Interval, paired_bootstrap
+from uniemox.predict.confidence import (
+    answers_of,
+    familiarity_of,
+    log_softmax,
+    probabilities_of,
+    score_rank,
+    set_probabilities_of,
+)
 
 BINS = 15
 MAX_SCORES = 2000
@@ -19,6 +28,8 @@ MIN_SAMPLES = 40
 MAX_ROUGH_FACTOR = 4.0
 # Lowest and highest temperature; cosines as logits need 0.01.
 TEMPERATURES = (0.01, 100.0)
+# Parts of the cross-validation of the log loss.
+FOLDS = 10
 
 
 def reliability(probabilities: Array, labels: Labels, bins: int = BINS) -> tuple[Array, Array, NDArray[np.int64]]:
@@ -152,3 +163,94 @@ def quantiles(values: Array) -> Array:
         return values
     levels = np.arange(1, MAX_SCORES + 1) / (MAX_SCORES + 1)
     return values[np.ceil((len(values) + 1) * levels).astype(int).clip(1, len(values)) - 1]
+
+
+def coverage_range(count: int, coverage: float) -> Interval:
+    """Return the range in which the true coverage of likely sets lies with a probability of 95 %.
+
+    Over all images like the held-out ones, the coverage of sets fitted to n of them has the distribution
+    Beta(k, n + 1 - k), where k is the rank of the limiting score (Vovk, ACML 2012; Angelopoulos & Bates,
+    arXiv 2107.07511, section 3.2).
+
+    Args:
+        count: n, number of held-out images that are independent of each other.
+        coverage: Coverage to which the sets are fitted. If n images do not allow it (`max_coverage`), the range is that
+            of the coverage that they allow.
+
+    Returns:
+        Both ends, 0 to 1. Equal scores, and sets that always have a label, can only raise the coverage.
+
+    >>> tuple(round(end, 3) for end in coverage_range(1000, 0.9))
+    (0.881, 0.918)
+    """
+    from scipy.special import betaincinv  # noqa: PLC0415 - an ONNX file is evaluated without scipy
+
+    rank = min(score_rank(count, coverage), count)
+    tail = (1 - LEVEL) / 2
+    low, high = (float(betaincinv(rank, count + 1 - rank, level)) for level in (tail, 1 - tail))
+    return low, high
+
+
+@dataclass(frozen=True, slots=True)
+class LogLossChange:
+    """Mean of -log p(true label) before and after calibration, of images that the calibration did not use."""
+
+    before: float
+    after: float
+    interval: Interval
+    """95 % interval of after minus before."""
+
+    @property
+    def change(self) -> float:
+        """After minus before; negative is better."""
+        return self.after - self.before
+
+    @property
+    def is_within_noise(self) -> bool:
+        """True if the interval contains 0, so that the change may be due to chance."""
+        low, high = self.interval
+        return low <= 0 <= high
+
+
+def log_loss_change(
+    info: ClassifierInfo, logits: Array, distances: Array | None, truth: Labels, units: Sequence[str]
+) -> LogLossChange | None:
+    """Measure what calibration does to the log loss, in ten-fold cross-validation.
+
+    On the images to which a temperature is fitted, the loss can only fall. So each tenth of the units is scored with
+    the temperature of the others.
+
+    Args:
+        info: Metadata before calibration.
+        logits: (N, E), of held-out images.
+        distances: (N,) from the training images; None: the network has none.
+        truth: (N,), indices of the true labels.
+        units: N names; images with the same name are held out together.
+
+    Returns:
+        The change; None if there is only one unit, which can't be held out.
+    """
+    names = sorted(set(units))
+    if len(names) < 2:
+        return None
+    target = np.eye(logits.shape[1])[truth]
+    order = np.random.default_rng(0).permutation(len(names))
+    fold_of = {names[index]: position % FOLDS for position, index in enumerate(order)}
+    fold = np.array([fold_of[unit] for unit in units])
+    before = _log_losses(info, logits, distances, truth)
+    after = np.empty_like(before)
+    for i in range(min(FOLDS, len(names))):
+        is_scored = fold == i
+        others = None if distances is None else distances[~is_scored]
+        scored = None if distances is None else distances[is_scored]
+        fitted = calibrated(info, logits[~is_scored], others, target[~is_scored])
+        after[is_scored] = _log_losses(fitted, logits[is_scored], scored, truth[is_scored])
+    change = paired_bootstrap(after, before, units)
+    assert change.interval is not None  # one row of each has an interval
+    return LogLossChange(float(before.mean()), float(after.mean()), change.interval)
+
+
+def _log_losses(info: ClassifierInfo, logits: Array, distances: Array | None, truth: Labels) -> NDArray[np.float64]:
+    """Return -log p(true label) of each image, (N,)."""
+    probabilities = answers_of(info, logits, distances)[np.arange(len(truth)), truth]
+    return -np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))

@@ -19,7 +19,13 @@ from uniemox.data.sample import DataSet
 from uniemox.data.seen import read_seen, refuse_seen, seen_file, write_hashes
 from uniemox.data.unreadable import reasons_of
 from uniemox.errors import CheckpointError, ConfigError, DataError
-from uniemox.evaluate.calibration import calibrated, expected_calibration_error
+from uniemox.evaluate.calibration import (
+    LogLossChange,
+    calibrated,
+    coverage_range,
+    expected_calibration_error,
+    log_loss_change,
+)
 from uniemox.evaluate.outputs import Outputs, outputs_of_network, run_each
 from uniemox.evaluate.run import is_onnx, mapped
 from uniemox.intervals import Interval, bootstrap_interval
@@ -62,9 +68,13 @@ class Recalibration:
     coverage_before: float | None
     """Share of images whose label is in the 90 % likely set; None if the model had too few scores."""
     coverage_after: float
+    coverage_range: Interval
+    """Range of the sets' coverage for all images like these, with a probability of 95 %; see `coverage_range`."""
     set_size_before: float | None
     """Mean number of labels per set."""
     set_size_after: float
+    log_loss: LogLossChange | None
+    """Change of the log loss, of images that the temperature was not fitted to; None if all images are one group."""
     flagged: float | None
     """Share of images flagged as unlike the training images; None if the model has no distance."""
     scored_labels: tuple[str, ...]
@@ -181,8 +191,11 @@ def _measure(
         commonest=float(np.bincount(truth).max() / len(truth)),
         coverage_before=coverage_before,
         coverage_after=coverage_after,
+        # Images of one group are not independent of each other, so a group counts as one image.
+        coverage_range=coverage_range(len(set(units)), COVERAGE),
         set_size_before=set_size_before,
         set_size_after=set_size_after,
+        log_loss=log_loss_change(info, outputs.values, outputs.distances, truth, units),
         flagged=None if familiarity is None else float((familiarity < UNFAMILIAR).mean()),
         scored_labels=scored.labels.labels,
         unreadable=reasons_of(outputs.broken),

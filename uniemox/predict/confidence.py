@@ -116,14 +116,24 @@ def score_limit(scores: Sequence[float], coverage: float) -> float:
             "this model has no scores of held-out images, so it can't select likely labels; leave coverage "
             "out, or fine-tune it again"
         )
-    # In floating point, 0.9 · 10 may be slightly above 9, and its ceiling 10.
-    rank = math.ceil((len(scores) + 1) * coverage - 1e-9)
+    rank = score_rank(len(scores), coverage)
     if rank > len(scores):
         raise ConfigError(
             f"coverage {coverage} is impossible with {len(scores)} held-out images; they allow at most "
             f"{max_coverage(scores):.3f}"
         )
     return scores[rank - 1]
+
+
+def score_rank(count: int, coverage: float) -> int:
+    """Return ⌈(n + 1) · coverage⌉, the rank of the score that limits likely labels; a rank above n is impossible.
+
+    Args:
+        count: n, number of held-out images.
+        coverage: Share of images whose set must contain the true label, 0 to 1.
+    """
+    # In floating point, 0.9 · 10 may be slightly above 9, and its ceiling 10.
+    return math.ceil((count + 1) * coverage - 1e-9)
 
 
 def max_coverage(scores: Sequence[float]) -> float:
