@@ -17,9 +17,10 @@ from sqlalchemy import insert, select
 from tests.curate.places import PLAN, project_of, say
 from tests.predict.networks import tiny_network
 from uniemox.curate import tables as t
-from uniemox.curate.annotate import answer_files
+from uniemox.curate.annotate import answer_import
 from uniemox.curate.annotate.access import invite
-from uniemox.curate.annotate.answer_files import given_answers, import_label_studio, write_csv, write_label_studio
+from uniemox.curate.annotate.answer_files import given_answers, write_csv, write_label_studio
+from uniemox.curate.annotate.answer_import import import_label_studio
 from uniemox.curate.annotate.assignment import forget, suggest, suggested_by
 from uniemox.curate.annotate.verdicts import read_answers, verdicts
 from uniemox.curate.annotate.web import create_app
@@ -101,11 +102,11 @@ def test_an_import_is_written_in_short_transactions(tmp_path: Path, monkeypatch:
     annotations = [{"completed_by": {"email": f"{i}@a.example"}, "result": result} for i in range(500)]
     (tmp_path / "export.json").write_text(json.dumps([{"data": {"sha256": sha256}, "annotations": annotations}]))
     sizes = []
-    save = answer_files._save_part
-    monkeypatch.setattr(answer_files, "_save_part", lambda to, part: sizes.append(len(part)) or save(to, part))
-    assert import_label_studio(project, tmp_path / "export.json") == (500, 500, 0, 0, 0, 0)
+    save = answer_import._save_part
+    monkeypatch.setattr(answer_import, "_save_part", lambda to, part: sizes.append(len(part)) or save(to, part))
+    assert import_label_studio(project, tmp_path / "export.json") == (500, 500, 0, 0, 0, 0, {}, {})
     assert sizes == [200, 200, 100]
-    assert import_label_studio(project, tmp_path / "export.json") == (0, 500, 0, 0, 0, 0)
+    assert import_label_studio(project, tmp_path / "export.json") == (0, 500, 0, 0, 0, 0, {}, {})
     assert len(project.rows(select(t.people))) == len(project.rows(select(t.tasks))) == 500
 
 
@@ -222,8 +223,8 @@ def test_answers_go_to_label_studio_and_come_back(tmp_path: Path) -> None:
     images = project.rows(select(t.images.c.sha256, t.images.c.format).order_by(t.images.c.id))
     assert files == [project.image_path(*row).relative_to(project.folder).as_posix() for row in images]
     other = project_of(tmp_path / "q", ["awe", "fear"] * 6, replace(PLAN, answer=FORM), looks=True)
-    assert import_label_studio(other, tmp_path / "tasks.json") == (24, 24, 0, 0, 0, 0)
-    assert import_label_studio(other, tmp_path / "tasks.json") == (0, 24, 0, 0, 0, 0)  # the same again
+    assert import_label_studio(other, tmp_path / "tasks.json") == (24, 24, 0, 0, 0, 0, {}, {})
+    assert import_label_studio(other, tmp_path / "tasks.json") == (0, 24, 0, 0, 0, 0, {}, {})  # the same again
     contents = [
         {(answer.label, json.dumps(details, sort_keys=True)) for answer, details in given_answers(p)}
         for p in (project, other)
@@ -243,22 +244,23 @@ def test_own_answers_do_not_count_twice(tmp_path: Path) -> None:
     project = rated(tmp_path / "p")
     path = tmp_path / "tasks.json"
     write_label_studio(project, path)
-    assert import_label_studio(project, path) == (0, 24, 0, 0, 0, 0)
+    assert import_label_studio(project, path) == (0, 24, 0, 0, 0, 0, {}, {})
     before = read_answers(project)
     assert before.people == ("Ada", "Ben")
     tasks = json.loads(path.read_text())
-    changed = [annotation for annotation in tasks[0]["annotations"] if annotation["completed_by"]["email"] == "Ada"]
-    changed[0]["meta"]["valence"] = 9
+    [changed] = [written for written in tasks[0]["data"]["answers"] if written["annotator"] == "Ada"]
+    changed["details"]["valence"] = 9
+    changed["at"] = "2026-01-01T00:00:00Z"
     path.write_text(json.dumps(tasks))
-    assert import_label_studio(project, path) == (1, 24, 0, 0, 0, 0)
+    assert import_label_studio(project, path) == (1, 24, 0, 0, 0, 0, {}, {"Ada": 1})
     now = read_answers(project)
     assert now.people == ("Ada", "Ben", "label studio Ada")
     assert now.details[1].pop("label studio Ada")["valence"] == 9  # type: ignore[attr-defined]
     assert now.details == before.details
     write_label_studio(project, path)
-    assert import_label_studio(project, path) == (0, 25, 0, 0, 0, 0)
+    assert import_label_studio(project, path) == (0, 25, 0, 0, 0, 0, {}, {})
     take_down(project, project.rows(select(t.images.c.sha256).where(t.images.c.id == 2))[0].sha256, because="asked")
-    assert import_label_studio(project, path) == (0, 25, 0, 0, 0, 0)
+    assert import_label_studio(project, path) == (0, 25, 0, 0, 0, 0, {}, {})
     assert write_label_studio(project, path) == 23
 
 
@@ -276,7 +278,7 @@ def test_label_studio_s_own_export_is_read(tmp_path: Path) -> None:
         {"data": {"image": "2.jpg"}, "annotations": [annotation("joy")]},
     ]
     (tmp_path / "t.json").write_text(json.dumps(tasks))
-    assert import_label_studio(project, tmp_path / "t.json") == (2, 2, 1, 1, 0, 0)
+    assert import_label_studio(project, tmp_path / "t.json")[:6] == (2, 2, 1, 1, 0, 0)
     assert [
         (saved_answer.picture, saved_answer.label, details) for saved_answer, details in given_answers(project)
     ] == [(1, "fear", {"labels": ["fear", "awe"]}), (2, "skip", {"skip": "other"})]
@@ -300,7 +302,7 @@ def test_a_task_of_another_image_is_unknown(tmp_path: Path) -> None:
     (tmp_path / "t.json").write_text(
         json.dumps([{"data": data, "annotations": [{"result": result}]} for data in images])
     )
-    assert import_label_studio(project, tmp_path / "t.json") == (0, 0, len(images), 0, 0, 0)
+    assert import_label_studio(project, tmp_path / "t.json")[:6] == (0, 0, len(images), 0, 0, 0)
 
 
 @settings(max_examples=60)

@@ -15,7 +15,8 @@ from tests.data.tree import says
 from uniemox.cli.curate_labels import import_answers
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.agree import agreement_now
-from uniemox.curate.annotate.answer_files import given_answers, import_label_studio, write_label_studio
+from uniemox.curate.annotate.answer_files import given_answers, write_label_studio
+from uniemox.curate.annotate.answer_import import import_label_studio
 from uniemox.curate.project import Project
 from uniemox.errors import DataError
 
@@ -100,7 +101,7 @@ def test_times_are_kept_and_exported(project: Project, tmp_path: Path) -> None:
     assert [answer.at for answer, _ in given_answers(project)] == [LATE_S]
     write_label_studio(project, tmp_path / "out.json")
     [task] = json.loads((tmp_path / "out.json").read_text())
-    assert task["annotations"][0]["updated_at"] == "2024-05-02T08:00:00Z"
+    assert task["data"]["answers"][0]["at"] == "2024-05-02T08:00:00Z"
 
 
 @pytest.mark.parametrize(

@@ -255,7 +255,8 @@ def import_answers(
         control: Name of the control (from_name) whose choices are the answers. Default: emotion, or the only one.
     """
     project = opened(folder)
-    from uniemox.curate.annotate.answer_files import import_label_studio
+    from uniemox.curate.annotate.answer_import import import_label_studio
+    from uniemox.curate.annotate.label_studio import PREFIX
 
     imported = import_label_studio(project, tasks, control)
     if imported.unknown:
@@ -266,5 +267,11 @@ def import_answers(
         say(f"{imported.unanswered} annotations have no choice of the control, such as comments alone: not answered")
     if imported.older:
         say(f"{imported.older} annotations were left out: the same person has a newer answer to the image")
+    for name, count in imported.repeated.items():
+        say(f"images to which {name} has several answers: {count}; the newest answer counts")
+        say("if several people used this account of Label Studio, their answers can't be distinguished")
+    for name, count in imported.changed.items():
+        say(f"answers of {name} that were changed in Label Studio: {count}; the old ones count too")
+        say(f"the new ones are answers of {PREFIX} {name}; where they differ, choose the label on the page /judge")
     print(f"imported {imported.new} answers; {imported.answers - imported.new} already existed")
     say("uniemox curate status lists who gave them; uniemox curate leave-out stops counting a person's answers")

@@ -1,10 +1,17 @@
-"""Content of Label Studio's JSON export: which control was answered, by whom, and when."""
+"""Tasks of Label Studio: those that `uniemox curate export` writes, and those of a JSON export.
 
+Label Studio refuses annotations of e-mail addresses that it does not know, and gives all others to the person who
+imports them. Of an annotation it keeps only the result, the time spent, and `id`, which it exports as `import_id`. It
+keeps everything in a task's data. So names, times and further fields of answers travel in `data.answers`.
+"""
+
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from uniemox.curate.plan import CollectionPlan
+from uniemox.curate.project import NONE, SKIP, utc
 from uniemox.errors import DataError
 from uniemox.spelling import spelled
 
@@ -17,6 +24,106 @@ NOBODY = "?"
 # Begins e-mail addresses, to tell them from ids.
 ADDRESS = "mailto:"
 MAX_NAME = 100
+# Field of a task's data with its answers, and the bytes of their numbers. Label Studio numbers annotations from 1, so
+# that one of its own numbers is never one of these.
+ANSWERS = "answers"
+NUMBER_BYTES = 6
+
+
+class WrittenAnswer(NamedTuple):
+    """An answer in a task's data, as `uniemox curate export` wrote it."""
+
+    annotator: str
+    label: str
+    """A label of the plan, none or skip."""
+    details: Mapping[str, Any]
+    """Further fields of the answer."""
+    at: float
+    """When it was given, seconds since 1970."""
+
+    @property
+    def choices(self) -> list[str]:
+        """Labels that the annotator chose."""
+        if self.label in (NONE, SKIP):
+            return []
+        return list(self.details.get("labels", [self.label]))
+
+
+def add_answer(task: dict[str, Any], answer: WrittenAnswer, seconds: float) -> None:
+    """Add an answer to a task of Label Studio: to its data, and as an annotation.
+
+    Args:
+        task: Task with `data` and `annotations`; data has the sha256 of the image.
+        answer: Answer to add.
+        seconds: Time that the annotator needed.
+    """
+    identity = f"{task['data']['sha256']} {answer.annotator}".encode()
+    number = int.from_bytes(hashlib.blake2b(identity, digest_size=NUMBER_BYTES).digest())
+    written = {
+        "id": number,
+        "annotator": answer.annotator,
+        "label": answer.label,
+        "at": utc(answer.at),
+        "details": answer.details,
+    }
+    choices = {"from_name": CONTROL, "to_name": "image", "type": "choices", "value": {"choices": answer.choices}}
+    annotation = {
+        "id": number,
+        "lead_time": seconds,
+        "was_cancelled": answer.label == SKIP,
+        # Label Studio takes imported annotations for the truth if this is missing.
+        "ground_truth": False,
+        "result": [choices] if answer.choices else [],
+    }
+    task["data"].setdefault(ANSWERS, []).append(written)
+    task["annotations"].append(annotation)
+
+
+def written_answers(task: Mapping[str, Any]) -> dict[int, WrittenAnswer]:
+    """Return the answers in a task's data by the number of their annotation; entries of another form are left out."""
+    data = task.get("data")
+    entries = data.get(ANSWERS) if isinstance(data, dict) else None
+    answers = {}
+    for entry in entries if isinstance(entries, list) else ():
+        if not isinstance(entry, dict):
+            continue
+        number = entry.get("id")
+        annotator = entry.get("annotator")
+        label = entry.get("label")
+        details = entry.get("details")
+        at = _seconds(entry.get("at"))
+        is_named = isinstance(annotator, str) and annotator.strip() != ""
+        if (
+            isinstance(number, int)
+            and is_named
+            and isinstance(label, str)
+            and isinstance(details, dict)
+            and at is not None
+        ):
+            answers[number] = WrittenAnswer(str(annotator), label, details, at)
+    return answers
+
+
+def written_answer_of(annotation: Any, answers: Mapping[int, WrittenAnswer]) -> WrittenAnswer | None:
+    """Return the answer that an annotation was made from; None if somebody gave it in Label Studio."""
+    if not isinstance(annotation, dict):
+        return None
+    for field in ("import_id", "id"):
+        number = annotation.get(field)
+        if isinstance(number, int) and number in answers:
+            return answers[number]
+    return None
+
+
+def is_as_written(annotation: Mapping[str, Any], labels: Iterable[str], answer: WrittenAnswer) -> bool:
+    """Return True if nobody changed an annotation in Label Studio; the order of its choices does not count.
+
+    Args:
+        labels: Labels that are chosen in the annotation.
+    """
+    if bool(annotation.get("was_cancelled")) or answer.label == SKIP:
+        return bool(annotation.get("was_cancelled")) and answer.label == SKIP
+    return set(labels) == set(answer.choices)
 
 
 def annotations_of(task: Mapping[str, Any]) -> list[Any]:
@@ -91,12 +198,19 @@ def _control_of(result: Mapping[str, Any]) -> str:
 def time_of(annotation: Mapping[str, Any]) -> float | None:
     """Return when an annotation was last changed, seconds since 1970; None if that is not known."""
     for field in ("updated_at", "created_at"):
-        try:
-            at = datetime.fromisoformat(annotation[field])
-            return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
-        except (KeyError, TypeError, ValueError, OverflowError):
-            continue
+        at = _seconds(annotation.get(field))
+        if at is not None:
+            return at
     return None
+
+
+def _seconds(text: Any) -> float | None:
+    """Return the time of a text in ISO format, seconds since 1970; None if it is no time."""
+    try:
+        at = datetime.fromisoformat(text)
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 class Annotators:
@@ -140,6 +254,11 @@ class Annotators:
         if number:
             self.names.setdefault(number, name)
         return name
+
+    def name_of_written(self, answer: WrittenAnswer) -> str:
+        """Return the name under which an answer of the export's own annotators is saved."""
+        new_name = _name(answer.annotator.removeprefix(f"{PREFIX} "))
+        return self.saved.get(new_name.casefold(), new_name)
 
     def _may_be(self, name: str, number: str, email: str) -> bool:
         """Return True if the name of an id is that of an address: it has no other one yet."""
@@ -196,6 +315,6 @@ def _name(person: str) -> str:
     """Return the name of an imported annotator.
 
     Args:
-        person: Id or e-mail address.
+        person: Id, e-mail address, or name.
     """
     return "".join(letter for letter in f"{PREFIX} {person}" if letter.isprintable())[:MAX_NAME]
