@@ -2,7 +2,6 @@
 
 import csv
 import json
-import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -141,10 +140,23 @@ def test_tables_of_failures_alone_and_of_nothing(tmp_path: Path) -> None:
         assert pyarrow.parquet.read_table(tmp_path / f"{name}.parquet").num_rows == len(answers)
 
 
-@pytest.mark.parametrize("line", ["[" * 100_000, '{"scene": 5}', '{"scene": {"awe": "x"}}', '{"scene": {}, "path": 5}'])
-def test_odd_lines_are_refused_with_their_number(tmp_path: Path, line: str) -> None:
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("[" * 100_000, "not JSON"),
+        ("?", "not JSON"),
+        ("{}", "not a prediction of uniemox predict"),
+        ('{"scene": 5}', "field scene: expected an object or null, got 5"),
+        ('{"scene": {"awe": "x"}}', "field scene[...]: expected a number, got a text"),
+        ('{"scene": {"awe": NaN}}', "field scene[...]: expected a number >= -1e+18"),
+        ('{"scene": {}, "path": 5}', "field path: expected a text or null, got 5"),
+        ('{"scene": {}, "time_s": 0.5}', "a frame without path"),
+        (json.dumps({"path": "a" * 4097, "error": "e"}), "field path: expected a text of length <= 4096, got"),
+    ],
+)
+def test_odd_lines_are_refused_with_their_number(tmp_path: Path, line: str, problem: str) -> None:
     (tmp_path / "a.jsonl").write_text(line + "\n")
-    with pytest.raises(DataError, match=r"a\.jsonl:1: not"):
+    with pytest.raises(DataError, match=re.escape(f"a.jsonl:1: {problem}")):
         opened(tmp_path / "a.jsonl", resume=True)
 
 
@@ -191,13 +203,6 @@ def test_files_that_can_not_be_resumed_are_refused(tmp_path: Path) -> None:
         opened(tmp_path / "o.txt")
     with pytest.raises(ConfigError, match="expected a name that ends in"):
         opened(Path("."))
-    for value in ({}, {"path": "a" * 4097, "error": "e"}, {"path": "a", "scene": {"joy": math.nan}}, {"scene": 5}):
-        (tmp_path / "damaged.jsonl").write_text(json.dumps(value) + "\n")
-        with pytest.raises(DataError, match=r"damaged\.jsonl:1: not a prediction"):
-            opened(tmp_path / "damaged.jsonl", resume=True)
-    (tmp_path / "damaged.jsonl").write_text("?\n")
-    with pytest.raises(DataError, match=r"damaged\.jsonl:1: not JSON"):
-        opened(tmp_path / "damaged.jsonl", resume=True)
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="can't be written"):
         opened(tmp_path / "file" / "o.jsonl")

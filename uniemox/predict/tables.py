@@ -1,17 +1,19 @@
 """Tables of predictions: CSV and Parquet, made from JSON lines, and data frames; columns come from `schema`."""
 
-import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, overload
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, overload
+
+from msgspec import Meta
 
 from uniemox.errors import DataError, MissingPackageError
-from uniemox.io.files import MAX_NAME, open_regular, write_rows
+from uniemox.io.files import MAX_NAME, write_rows
+from uniemox.io.typed import check_json, read_json_lines
 from uniemox.labels import AFFECT
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.schema import (
@@ -31,10 +33,8 @@ if TYPE_CHECKING:
     import polars
 
 ROWS = 10_000  # table rows in memory at once
-MAX_LINE_BYTES = 2**24
-# Sum of a line's numbers above which it is no prediction; larger than any time in seconds.
-MAX_NUMBER = 1e18
 FRAMES = ("pandas", "polars")
+REMEDY = "remove the line, or choose another file"
 
 
 def reserved_names() -> set[str]:
@@ -43,29 +43,44 @@ def reserved_names() -> set[str]:
     return fields.union(headings((), of_film=True)) - {"scene", *AFFECT}
 
 
+# Numbers above this are no values of a prediction; larger than any time in seconds.
+Number = Annotated[float, Meta(ge=-1e18, le=1e18)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerLine:
+    """Fields of a line that say what it is: the prediction for an image, and of which kind, or a failure."""
+
+    path: Annotated[str, Meta(max_length=MAX_NAME)] | None = None
+    scene: dict[str, Number] | None = None
+    """None for a failure."""
+    error: str | None = None
+    model: str = ""
+    label_set: str = ""
+    valence: Number | None = None
+    likely: Any = None
+    persons: Any = None
+    faces: Any = None
+    time_s: Number | None = None
+    asked: str | None = None
+    """Fingerprint of models, detectors and coverage."""
+
+    def __post_init__(self) -> None:
+        if self.scene is None and self.error is None:
+            raise DataError("not a prediction of uniemox predict; choose another file with --out")
+        if self.path is None and self.time_s is not None:
+            raise DataError("a frame without path; remove the line")
+
+
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Read the predictions in a file, without an incomplete last line.
 
     Raises:
         DataError: If the file can't be read, or for a line that is too long, not JSON or not a prediction.
     """
-    try:
-        file = open_regular(path)
-    except OSError as error:
-        raise DataError(f"{path} can't be read ({error.strerror}); choose another name") from error
-    with file:
-        for number, line in enumerate(iter(partial(file.readline, MAX_LINE_BYTES), b""), start=1):
-            if len(line) == MAX_LINE_BYTES:
-                raise DataError(f"{path}:{number}: longer than {MAX_LINE_BYTES >> 20} MiB, which no prediction is")
-            if not line.endswith(b"\n"):
-                return
-            try:
-                value = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise DataError(f"{path}:{number}: not JSON ({error}); remove the line") from error
-            if not _is_answer(value):
-                raise DataError(f"{path}:{number}: not a prediction of uniemox predict; choose another file with --out")
-            yield value
+    for where, value in read_json_lines(path, dict[str, Any], remedy=REMEDY, may_be_cut=True):
+        check_json(value, AnswerLine, where, remedy=REMEDY)
+        yield value
 
 
 @contextmanager
@@ -75,25 +90,6 @@ def checking_fields(lines: Path) -> Iterator[None]:
         yield
     except (TypeError, ValueError, AttributeError, KeyError, ArithmeticError) as error:
         raise DataError(f"{lines}: a field is of another type than in a prediction ({error})") from error
-
-
-def _is_answer(value: Any) -> bool:
-    """Return True if a line has an image's numbers, or the reason why there are none."""
-    if not isinstance(value, dict) or not isinstance(value.get("path"), str if "time_s" in value else str | None):
-        return False
-    if len(value.get("path") or "") > MAX_NAME:
-        return False
-    scene = value.get("scene", {} if "error" in value else None)
-    valence = value.get("valence")
-    if not isinstance(scene, dict):
-        return False
-    try:
-        total = sum(map(abs, (*scene.values(), value.get("time_s", 0), 0 if valence is None else valence)))
-    # A value is not a number, or too large for a float.
-    except (TypeError, OverflowError):
-        return False
-    # The comparison is also False for nan.
-    return total < MAX_NUMBER
 
 
 def write_csv(lines: Path, table: Path, labels: tuple[str, ...], *, of_film: bool, encoding: str) -> None:

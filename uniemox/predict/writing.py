@@ -20,10 +20,19 @@ from numpy.typing import NDArray
 
 from uniemox.errors import ConfigError, DataError
 from uniemox.io.files import MAX_NAME, FileLock, fingerprint_of, open_appending, refuse_special, replacing, writing
+from uniemox.io.typed import parse_json, read_json_lines
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.question import answers_in
-from uniemox.predict.tables import checking_fields, import_pyarrow, read_lines, reserved_names, write_csv, write_parquet
+from uniemox.predict.tables import (
+    REMEDY,
+    AnswerLine,
+    checking_fields,
+    import_pyarrow,
+    reserved_names,
+    write_csv,
+    write_parquet,
+)
 
 LINES = ".jsonl"
 TABLES = (".csv", ".parquet")
@@ -47,11 +56,18 @@ class AnswerHeader(NamedTuple):
     """Fingerprint of models, detectors and coverage."""
 
     @classmethod
-    def of(cls, value: dict[str, Any]) -> Self:
-        """Read the header from one prediction in JSON form."""
-        likely, persons, faces = (value.get(name) is not None for name in ("likely", "persons", "faces"))
-        names = str(value.get("model")), str(value.get("label_set"))
-        return cls(*names, tuple(value["scene"]), likely, persons, faces, "time_s" in value, value.get("asked"))
+    def of(cls, line: AnswerLine) -> Self:
+        """Return the header of one prediction in a file."""
+        return cls(
+            model=line.model,
+            label_set=line.label_set,
+            labels=tuple(line.scene or ()),
+            has_likely=line.likely is not None,
+            has_persons=line.persons is not None,
+            has_faces=line.faces is not None,
+            of_film=line.time_s is not None,
+            asked=line.asked,
+        )
 
     @classmethod
     def of_question(
@@ -230,12 +246,12 @@ def _repair(path: Path, answered: AnswerHeader) -> PathSet:
     """
     predicted = PathSet()
     failures = 0
-    for value in read_lines(path):
-        if "scene" not in value:
+    for _, line in read_json_lines(path, AnswerLine, remedy=REMEDY, may_be_cut=True):
+        if line.scene is None:
             failures += 1
             continue
-        predicted.add(str(value.get("path")))
-        header = AnswerHeader.of(value)
+        predicted.add(str(line.path))
+        header = AnswerHeader.of(line)
         if header != answered:
             difference = answered.difference(header)
             raise ConfigError(
@@ -246,8 +262,10 @@ def _repair(path: Path, answered: AnswerHeader) -> PathSet:
         is_cut = file.read() not in (b"", b"\n")
     # The lines are filtered in a second pass, because they may not fit in memory.
     if failures or is_cut:
-        with replacing(path) as repaired, path.open("rb") as lines, repaired.open("wb") as output:
-            output.writelines(line for line in lines if line.endswith(b"\n") and "scene" in json.loads(line))
+        with replacing(path) as repaired, path.open("rb") as file, repaired.open("wb") as output:
+            for text in file:
+                if text.endswith(b"\n") and parse_json(text, AnswerLine, str(path), remedy=REMEDY).scene is not None:
+                    output.write(text)
     return predicted
 
 

@@ -18,9 +18,10 @@ from uniemox.data.readers.missing import is_missing
 from uniemox.errors import ConfigError, DataError
 from uniemox.insight.features import unpack
 from uniemox.io.image_border import shorten
+from uniemox.io.typed import check_json
 from uniemox.labels import AFFECT
 from uniemox.predict.schema import top_word
-from uniemox.predict.tables import checking_fields, read_lines
+from uniemox.predict.tables import REMEDY, AnswerLine, checking_fields, read_lines
 from uniemox.predict.writing import AnswerHeader
 from uniemox.spelling import spelled
 
@@ -136,7 +137,7 @@ class Summary:
     """
 
     def __init__(self, first: Answer, groupings: Mapping[str, Grouping]) -> None:
-        self.answered = AnswerHeader.of(dict(first))
+        self.answered = AnswerHeader.of(check_json(first, AnswerLine, "the first line", remedy=REMEDY))
         self.kind: str = first["kind"]
         labels = self.answered.labels
         self.columns = (*labels, *(name for name in AFFECT if name not in labels and first.get(name)))
