@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.runs import finetuned, pretrained
+from uniemox.evaluate.report.curves import MEANINGS, OTHER_MEANING, curves_view, is_flat, meaning_of
 from uniemox.evaluate.report.page import names_of
 from uniemox.evaluate.report.plots import curve_url, running_mean, surest
 from uniemox.evaluate.report.scores import difference
-from uniemox.evaluate.run_records import Predictions
+from uniemox.evaluate.run_records import Predictions, read_run
 from uniemox.intervals import paired_bootstrap
 
 
@@ -85,3 +87,23 @@ def test_curve_uses_the_pages_text_colour(values: list[float]) -> None:
     assert "prefers-color-scheme:dark" in drawing
     assert "#010203" not in drawing
     assert len(drawing) < 80_000
+
+
+@pytest.mark.parametrize("name", ["pretrained", "finetuned"])
+def test_every_value_that_training_logs_has_a_sentence(name: str) -> None:
+    run = read_run(pretrained() if name == "pretrained" else finetuned("both"))
+    view = curves_view(run)
+    shown = [curve["meaning"] for curve in (*view["losses"], *view["small"], *view["flat"])]
+    assert len(shown) > 3
+    assert OTHER_MEANING not in shown
+    for meaning in (*MEANINGS.values(), OTHER_MEANING, meaning_of("grad_norm_total")):
+        assert meaning.count(". ") == 0
+        assert meaning.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("values", "flat"),
+    [([1.0], True), ([0.5] * 9, True), ([np.nan] * 3, True), ([1.0, np.nan], False), ([0.0, 0.0, 1.0], False)],
+)
+def test_values_that_never_change_are_flat(values: list[float], flat: bool) -> None:
+    assert is_flat(np.array(values)) is flat

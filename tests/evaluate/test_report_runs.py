@@ -72,3 +72,18 @@ def test_report_of_a_pretraining_run(tmp_path: Path) -> None:
 def test_a_teacher_is_named_where_a_loss_needs_it(tmp_path: Path) -> None:
     settings = {"model": {"losses": {"semantic_visual_alignment": 1.0}}, "teacher": {"source": "the teacher"}}
     assert "the teacher" in page_of(tmp_path, write_run(tmp_path / "pre", "pretrain", **settings)).words
+
+
+def test_curves_are_explained_and_values_that_never_change_are_not_drawn(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "pre", "pretrain", steps=30)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for i, line in enumerate(lines):
+        line |= {"fused_cosine": 0.5 - i / 100, "with_person": 0.75}
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page = page_of(tmp_path, run)
+    words = " ".join(page.words.split())
+    assert "scene reconstruction, 0.1333 at step 30. L1, the error of hidden patches of the scene: falls, then" in words
+    assert "near 1, the features have collapsed into one" in words
+    assert "Values that do not change: share of images with a person: 0.75 (logged 30 times). Share of" in words
+    assert [alt for alt in page.alts if "similarity of fused features over" in alt]
+    assert not [alt for alt in page.alts if "person over" in alt]

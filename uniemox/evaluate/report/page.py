@@ -8,23 +8,14 @@ from typing import Any
 
 from uniemox.data.sample import Sample
 from uniemox.errors import DataError, ImageError
-from uniemox.evaluate.report.plots import MIN_SMOOTHED, curve_url, open_samples
+from uniemox.evaluate.report.curves import curves_view
+from uniemox.evaluate.report.plots import MIN_SMOOTHED, open_samples
 from uniemox.evaluate.report.scores import comparison_view, evaluation_view, shared_evaluations
 from uniemox.evaluate.run_records import KINDS, SavedRun, read_run
 from uniemox.io.files import read_limited
 from uniemox.io.html import jpeg_url, write_html
 from uniemox.io.images import MAX_BYTES, decode
 
-SMALL_CURVES = ("grad_norm", "lr", "rate", "with_person")
-# These are no learning curves and are not drawn.
-SPEED = ("epoch", "images_per_s", "wait_s")
-TITLES = {
-    "grad_norm": "gradient norm",
-    "with_person": "share of images with a person",
-    "lr": "learning rate",
-    # Older runs call it so.
-    "rate": "learning rate",
-}
 # Only runs with training steps have these settings.
 STEP_SETTINGS = ("batch size", "base learning rate", "epochs asked for")
 MAX_SIDE_PX = 1200
@@ -112,8 +103,7 @@ def _view(run: SavedRun, samples_of: Callable[[str], Mapping[str, Sample] | str]
         "facts": list(_facts(run)),
         "versions": ", ".join(f"{name} {version}" for name, version in (versions or {}).items()),
         "settings": json.dumps(run.record.get("config"), indent=2, ensure_ascii=False),
-        "losses": [_curve(run, name, (4.2, 2.4)) for name in run.curves if name not in (*SMALL_CURVES, *SPEED)],
-        "small": [_curve(run, name, (2.9, 1.5)) for name in SMALL_CURVES if name in run.curves],
+        **curves_view(run),
         "is_smoothed": any(len(steps) >= MIN_SMOOTHED for steps, _ in run.curves.values()),
         "is_fitted": _is_fitted(run),
         "streams": [name for name in ("scene", "person") if f"{name}_reconstruction" in run.curves],
@@ -144,16 +134,6 @@ def _is_fitted(run: SavedRun) -> bool:
     """Return True if no step was made, because only the head was fitted."""
     is_frozen = run.setting("config.network.frozen_encoder") is True
     return is_frozen or run.setting("config.method") in ("probe", "knn", "mean", "histogram")
-
-
-def _curve(run: SavedRun, name: str, size: tuple[float, float]) -> dict[str, str]:
-    steps, values = run.curves[name]
-    return {
-        "title": TITLES.get(name, name.replace("_", " ")),
-        "span": f"{len(steps):,} steps, from {values[0]:.4g} to",
-        "last": f"{values[-1]:.4g} at step {steps[-1]:,}",
-        "url": curve_url(steps, values, size=size),
-    }
 
 
 def _sheet(file: Path) -> dict[str, str]:
