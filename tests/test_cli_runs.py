@@ -1,6 +1,7 @@
 """The commands pretrain, finetune, evaluate and bench resume, with complete runs."""
 
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -16,9 +17,9 @@ from uniemox.pretrain.presets import paper
 KEYS = {"accuracy", "accuracy_interval", "per_class_recall", "macro_f1", "ece", "ece_calibrated", "n"}
 
 
-def parsed(*words: object) -> tuple[int, str, str]:
+def parsed(*words: object, folder: Path | None = None) -> tuple[int, str, str]:
     """Run a command; return its exit code, standard output and standard error without line breaks."""
-    done = uniemox(*words)
+    done = uniemox(*words, folder=folder)
     return done.returncode, " ".join(done.stdout.split()), " ".join(done.stderr.split())
 
 
@@ -109,6 +110,47 @@ def test_finetune_and_evaluate_from_image_folders_to_scores(tmp_path: Path) -> N
     status, _, err = parsed("finetune", "--init", pretrained(), "--data", f"folder:{photos}", "--out", run, *changed)
     assert status == 1
     assert "began with other settings: view.size: 64 now, 32 at first" in err
+
+
+def test_own_labels_are_compared_with_the_built_in_model(tmp_path: Path) -> None:
+    """Without --init a new head is fitted on the package's model; compare says whether that gained anything."""
+    photos = class_folders(tmp_path / "my photos", ("fun", "yuck", "zest"), 12)
+    run = tmp_path / "run"
+    data = ("--data", f"folder:{photos}")
+    done = uniemox("finetune", *data, "--out", run, "--hardware.device", "cpu", "--hardware.workers", "0")
+    assert done.returncode == 0, done.stderr
+    printed = " ".join(done.stderr.split())
+    assert "no --init: fits a new head on embedded" in printed
+    assert f"uniemox compare --ours {run} --theirs embedded" in printed
+    assert "--map fun=...,yuck=...,zest=..." in printed
+    config = json.loads((run / "config.json").read_text())["config"]
+    assert (config["init"], config["method"]) == ("embedded", "probe")
+    scored = ("--ours", run, "--theirs", "small", *data, "--splits", run / "splits.json")
+    status, _, err = parsed("compare", *scored, folder=tmp_path)
+    assert status == 1
+    assert "no map from mikels to custom is known" in err
+    assert "uniemox evaluate --map" in err
+    labels = ("--map", "fun=amusement+excitement,yuck=disgust,zest=awe")
+    status, out, err = parsed("compare", *scored, *labels, folder=tmp_path)
+    assert status == 0, err
+    assert "small: labels are mapped: mikels -> custom: amusement + excitement become fun" in err
+    assert re.search("training (gained|lost) (accuracy|nothing)", out)
+    assert (tmp_path / "small" / "evaluations").is_dir()
+    status, _, err = parsed("compare", "--ours", run, "--theirs", "small", "--split", "val")
+    assert (status, "need --data" in err) == (2, True)
+
+
+def test_images_that_initial_weights_know_are_named_before_training(tmp_path: Path) -> None:
+    photos = class_folders(tmp_path / "photos", ("awe", "fear"), 10)
+    first = tmp_path / "first"
+    small = ("--method", "knn", "--view.size", "32", "--hardware.device", "cpu", "--hardware.workers", "0")
+    data = ("--data", f"folder:{photos}")
+    assert parsed("finetune", "--init", pretrained(), *data, "--out", first, *small)[0] == 0
+    # Other splits: the first run was trained on images that now are of split test.
+    other = ("--seed", "5")
+    status, _, err = parsed("finetune", "--init", first, *data, "--out", tmp_path / "second", *small, *other)
+    assert status == 0, err
+    assert re.search(r"first was trained on [12] of the 2 images of split test, such as .*evaluate will refuse", err)
 
 
 @pytest.mark.long

@@ -207,7 +207,8 @@ def label_map(source: LabelSet, target: LabelSet) -> LabelMap:
     if bridge is None:
         raise LabelError(
             f"no map from {source.name} to {target.name} is known: {_first_labels(source)} can't become "
-            f"{_first_labels(target)}; use labels of {source.name} or {target.name}, or train a model on these"
+            f"{_first_labels(target)}; use labels of {source.name} or {target.name}, give a map of your own to score "
+            "with (uniemox evaluate --map), or train a model on these"
         )
     pairs = {label: bridge.get(label, label if label in target.labels else None) for label in source.labels}
     return LabelMap(source, target, pairs)
@@ -295,12 +296,12 @@ def scored_labels(model: LabelSet, data: LabelSet) -> ScoredLabels:
         model.name == JOINED and data.name not in (CUSTOM, JOINED)
     )
     if words is not None and not is_mapped:
-        return ScoredLabels(_identity_map(model), LabelMap(data, model, words))
-    to_data = _identity_map(data) if model.labels == data.labels else label_map(model, data)
-    return ScoredLabels(replace(to_data, source=model), _identity_map(to_data.target))
+        return ScoredLabels(identity_map(model), LabelMap(data, model, words))
+    to_data = identity_map(data) if model.labels == data.labels else label_map(model, data)
+    return ScoredLabels(replace(to_data, source=model), identity_map(to_data.target))
 
 
-def _identity_map(labels: LabelSet) -> LabelMap:
+def identity_map(labels: LabelSet) -> LabelMap:
     """Return the map of a set to itself."""
     return LabelMap(labels, labels, {label: label for label in labels.labels})
 

@@ -208,6 +208,21 @@ def test_evoked_and_felt_labels_are_not_compared() -> None:
         scored_labels(CAER, POLARITY)
 
 
+def test_labels_are_mapped_as_the_user_says() -> None:
+    own = LabelSet("custom", ("fun", "meh", "wow"), "evoked")
+    data = labelled_data(
+        (("awe", "wow", 2), ("amusement", "fun", 1), ("contentment", "wow", 1), ("awe", "meh", 2)), own
+    )
+    pairs = {"fun": ("amusement", "contentment"), "wow": ("awe",), "meh": ()}
+    evaluation = score(data, label_pairs=pairs)
+    assert (evaluation.scores.n, evaluation.scores.accuracy) == (4, 0.75)
+    assert evaluation.scored_labels == own.labels
+    assert "2 images were left out: the model has no label for meh" in evaluation.notes
+    # A model that has the labels needs no map.
+    plain = score(labelled_data())
+    assert score(labelled_data(), label_pairs=pairs).scores == plain.scores
+
+
 def test_images_without_label_are_left_out_and_counted() -> None:
     evaluation = score(labelled_data((("awe", "awe", 1), ("awe", None, 2))))
     assert (evaluation.scores.n, evaluation.notes) == (1, ("2 images have no label or rating to compare with",))

@@ -55,7 +55,7 @@ def short(method: str) -> FinetuneConfig:
 
 def begun(settings: FinetuneConfig, data: DataSet, train: Sequence[Sample]) -> FinetuneRun:
     """A run on these images before its first step."""
-    parts = Parts(list(train), [], [], "independent")
+    parts = Parts(list(train), [], [], "independent", [])
     network = network_of(settings, data, data.samples)
     return FinetuneRun(config=settings, data=data, network=network, parts=parts, callback=Callback())
 

@@ -10,10 +10,25 @@ from cyclopts import Parameter
 from rich.table import Table
 from rich.text import Text
 
-from uniemox.cli.console import Flag, JsonFlag, JsonObject, need, progress_bar, refuse_other, say, say_parts, show_all
-from uniemox.cli.data_files import NO_FILES, FileOptions
+from uniemox.cli.console import (
+    Flag,
+    JsonFlag,
+    JsonObject,
+    UsageError,
+    need,
+    progress_bar,
+    refuse_other,
+    say,
+    say_parts,
+    show_all,
+)
+from uniemox.cli.data_files import NO_FILES, DataFiles, FileOptions
+from uniemox.evaluate.label_pairs import read_label_pairs
+from uniemox.io.weight_names import IN_PACKAGE
 
 if TYPE_CHECKING:
+    from uniemox.data.sample import DataSet
+    from uniemox.evaluate.compare import Comparison
     from uniemox.evaluate.run import Evaluation
     from uniemox.evaluate.scores import GroupScores
     from uniemox.intervals import PairedDifference
@@ -22,6 +37,14 @@ if TYPE_CHECKING:
 MIN_OF_CLASS = 20
 # Difference of calibration errors that is worth a line; chance alone changes them by about 0.01.
 MIN_ECE_CHANGE = 0.02
+LabelMapText = Annotated[
+    str | None,
+    Parameter(
+        name="--map",
+        help="The model's labels that mean each label of the data, such as fun=amusement+excitement,yuck=disgust; or a "
+        "file of such pairs, one per line. LABEL= leaves the images of a label out.",
+    ),
+]
 Runs = Annotated[list[Path], Parameter(consume_multiple=True, negative="")]
 TRUST_TITLES = {
     "coverage": "90 % likely sets that contain the label",
@@ -39,6 +62,7 @@ def evaluate(
     split: str | None = None,
     by: str | None = None,
     task: Literal["affect"] | None = None,
+    label_map: LabelMapText = None,
     allow_seen: Flag = False,
     name: str | None = None,
     as_json: JsonObject = False,
@@ -56,6 +80,7 @@ def evaluate(
 
     - uniemox evaluate --model runs/fi --data emotion6:photos/emotion6 --by domain --json
     - uniemox evaluate --model embedded --data csv:ratings.csv --task affect
+    - uniemox evaluate --model embedded --data folder:photos --map fun=amusement+excitement,yuck=disgust
 
     Args:
         model: A fine-tuning run or its model.safetensors; or an ONNX file, embedded or small, which need no torch.
@@ -73,18 +98,27 @@ def evaluate(
         need("torch", "timm", "scipy", extra="train")
     if name is not None:
         run.check_name(name)
-    dataset = files.open(data)
+    pairs = None if label_map is None else read_label_pairs(label_map)
+    dataset, chosen = _open_split(files, data, split)
+    with progress_bar() as progress:
+        result = run.evaluate(
+            model, dataset, by=by, task=task, allow_seen=allow_seen, label_pairs=pairs, on_progress=progress.show
+        )
+    path = run.write_evaluation(result, model, dataset, chosen, name=name, persons=files.persons)
+    for line in (f"wrote {path}, and every prediction beside it (.jsonl)", *result.notes):
+        say(line)
+    show_all([json.dumps(result.as_dict())] if as_json else score_tables(result))
+
+
+def _open_split(files: DataFiles, source: str, split: str | None) -> "tuple[DataSet, str]":
+    """Open the samples to score, and return the name of their split, or all."""
+    dataset = files.open(source)
     say_parts(dataset)
     chosen = dataset.scored_split(split)
     if chosen != "all":
         dataset = dataset.only(chosen)
         say(f"scoring split {chosen}: {len(dataset)} samples")
-    with progress_bar() as progress:
-        result = run.evaluate(model, dataset, by=by, task=task, allow_seen=allow_seen, on_progress=progress.show)
-    path = run.write_evaluation(result, model, dataset, chosen, name=name, persons=files.persons)
-    for line in (f"wrote {path}, and every prediction beside it (.jsonl)", *result.notes):
-        say(line)
-    show_all([json.dumps(result.as_dict())] if as_json else score_tables(result))
+    return dataset, chosen
 
 
 def score_tables(evaluation: "Evaluation") -> Iterator[Table | str]:
@@ -160,46 +194,102 @@ def _cells(value: float | None, interval: Any) -> tuple[str, str]:
     return score, ends
 
 
-def compare(*, ours: Runs, theirs: Runs, baseline: Runs | None = None, as_json: JsonFlag = False) -> None:
+def compare(
+    *,
+    ours: Runs,
+    theirs: Runs,
+    baseline: Runs | None = None,
+    data: str | None = None,
+    split: str | None = None,
+    label_map: LabelMapText = None,
+    allow_seen: Flag = False,
+    as_json: JsonFlag = False,
+    files: FileOptions = NO_FILES,
+) -> None:
     """Compare two training settings by runs of several seeds each, scored on the same images.
 
     With three or more runs, the 95 % interval says how the score would vary with other seeds and other images. With one
     run it is a bootstrap over images: other seeds may differ more. With two runs there is no interval. Two chance
     levels are given: the share of the most common class among the scored images, and 1 / number of classes.
 
-    Example: uniemox compare --ours runs/a0 runs/a1 runs/a2 --theirs runs/b0 runs/b1 runs/b2 --baseline runs/histogram
+    For example:
+
+    - uniemox compare --ours runs/mine --theirs embedded --data folder:photos --splits runs/mine/splits.json
+    - uniemox compare --ours runs/mine --theirs embedded --data folder:photos --map fun=amusement,yuck=disgust
+    - uniemox compare --ours runs/a0 runs/a1 runs/a2 --theirs runs/b0 runs/b1 runs/b2 --baseline runs/histogram
 
     Args:
-        ours: Fine-tuning runs that uniemox evaluate has scored; also embedded or small, scored in this folder.
-        theirs: Fine-tuning runs to compare with.
+        ours: Fine-tuning runs; without --data, uniemox evaluate must have scored them. Also embedded or small, whose
+            scores are saved in ./embedded and ./small.
+        theirs: Runs or models to compare with, likewise.
         baseline: Trivial baseline, a run of finetune --method histogram; settings that do not beat it are marked.
+        data: KIND:PATH. Score all models on these images first, as uniemox evaluate does.
+        split: Split to score, or all. Default: test if there is one, else val, else all.
+        allow_seen: Also score images that a model was trained on.
         as_json: Print one JSON object per evaluation that all runs have.
     """
     need("scipy", extra="data")
-    from uniemox.evaluate.compare import compare as run
+    from uniemox.evaluate.compare import Scoring, compare_on
+    from uniemox.evaluate.compare import compare as compare_saved
 
-    for comparison in run(ours, theirs, baseline or ()):
+    if data is None:
+        if split is not None or label_map is not None or allow_seen or files != NO_FILES:
+            raise UsageError("--split, --map, --allow-seen, --splits, --persons and --exclude need --data")
+        comparisons = compare_saved(ours, theirs, baseline or ())
+    else:
+        pairs = None if label_map is None else read_label_pairs(label_map)
+        dataset, chosen = _open_split(files, data, split)
+        scoring = Scoring(split=chosen, label_pairs=pairs, allow_seen=allow_seen, persons=files.persons)
+        with progress_bar() as progress:
+            comparison = compare_on(
+                dataset, scoring, ours, theirs, baseline or (), on_progress=progress.show, report=say
+            )
+        comparisons = [comparison]
+    is_gain = all(str(model) in IN_PACKAGE for model in theirs)
+    for comparison in comparisons:
         if as_json:
             print(json.dumps(asdict(comparison)))
             continue
-        print(f"{comparison.title}, {comparison.pictures:,} images")
-        if comparison.note:
-            print(comparison.note)
-        for name, values, interval in (
-            ("ours", comparison.ours, comparison.ours_interval),
-            ("theirs", comparison.theirs, comparison.theirs_interval),
-            ("baseline", comparison.baseline, comparison.baseline_interval),
-        ):
-            if values:
-                ends = NO_INTERVAL if interval is None else "{:.1%} to {:.1%}".format(*interval)
-                seeds = ", ".join(f"{value:.1%}" for value in values)
-                print(f"{name:>10} {sum(values) / len(values):.1%} ({ends}); runs: {seeds}")
-        print(f"    chance {comparison.commonest:.1%} (most common class), {comparison.uniform:.1%} (1 / classes)")
-        print(f"difference {_words(comparison.difference)}")
-        for name, margin in (("ours", comparison.ours_over_baseline), ("theirs", comparison.theirs_over_baseline)):
-            if margin is not None:
-                verdict = "" if margin.is_above_zero else "; it does not beat the baseline"
-                print(f"{name} over baseline {_words(margin)}{verdict}")
+        for line in _comparison_lines(comparison):
+            print(line)
+        if is_gain and comparison.difference.interval is not None:
+            print(_gain(*comparison.difference.interval))
+
+
+def _comparison_lines(comparison: "Comparison") -> Iterator[str]:
+    """Yield the lines of one comparison."""
+    yield f"{comparison.title}, {comparison.pictures:,} images"
+    if comparison.note:
+        yield comparison.note
+    for name, values, interval in (
+        ("ours", comparison.ours, comparison.ours_interval),
+        ("theirs", comparison.theirs, comparison.theirs_interval),
+        ("baseline", comparison.baseline, comparison.baseline_interval),
+    ):
+        if values:
+            ends = NO_INTERVAL if interval is None else "{:.1%} to {:.1%}".format(*interval)
+            seeds = ", ".join(f"{value:.1%}" for value in values)
+            yield f"{name:>10} {sum(values) / len(values):.1%} ({ends}); runs: {seeds}"
+    yield f"    chance {comparison.commonest:.1%} (most common class), {comparison.uniform:.1%} (1 / classes)"
+    yield f"difference {_words(comparison.difference)}"
+    for name, margin in (("ours", comparison.ours_over_baseline), ("theirs", comparison.theirs_over_baseline)):
+        if margin is not None:
+            verdict = "" if margin.is_above_zero else "; it does not beat the baseline"
+            yield f"{name} over baseline {_words(margin)}{verdict}"
+
+
+def _gain(low: float, high: float) -> str:
+    """Return a sentence on whether a model of one's own is better than those in the package.
+
+    Args:
+        low: Lower end of the interval of the difference of accuracies.
+        high: Its upper end.
+    """
+    if low > 0:
+        return "training gained accuracy over the built-in model"
+    if high < 0:
+        return "training lost accuracy: the built-in model is better on these images"
+    return "training gained nothing here that these images can show: the built-in model may be as good"
 
 
 NO_INTERVAL = "two runs: no interval; give three or more"

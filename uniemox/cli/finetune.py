@@ -2,17 +2,20 @@
 
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from uniemox.cli.console import Flag, need, say, say_parts
 from uniemox.cli.data_files import NO_FILES, DataFiles, FileOptions
 from uniemox.cli.settings import config_of, options_of, takes
-from uniemox.errors import ConfigError
-from uniemox.finetune.config import INIT_MISSING, FinetuneConfig
+from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.presets import PRESETS
+from uniemox.finetune.start import START, with_start
+
+if TYPE_CHECKING:
+    from uniemox.labels import LabelSet
 
 DEFAULT = "best"
-NO_OPTIONS = ("init",)
+NO_OPTIONS = ("init", "method")
 
 
 @takes(settings=options_of(PRESETS[DEFAULT](), without=NO_OPTIONS))
@@ -21,6 +24,7 @@ def finetune(
     data: str,
     out: Path,
     init: str = "",
+    method: str | None = None,
     preset: str = DEFAULT,
     resume: Flag = False,
     settings: Any,
@@ -33,8 +37,8 @@ def finetune(
 
     For example:
 
+    - uniemox finetune --data folder:photos --out runs/mine
     - uniemox finetune --init runs/pre --data fi:photos/fi --out runs/fi
-    - uniemox finetune --init embedded --data folder:photos --out runs/mine --method probe
     - uniemox finetune --init scratch:timm:vit_large_patch16_224 --data emoset:EmoSet --out runs/scratch
     - uniemox finetune --init runs/pre --preset paper --data fi:FI,emo8:Emo8 --splits two.json --out runs/two
     - uniemox finetune --method histogram --data fi:photos/fi --out runs/histogram
@@ -44,7 +48,11 @@ def finetune(
     Args:
         init: Initial weights: embedded or small (in this package), a run, a published checkpoint, timm:NAME or
             timm:NAME@FILE. scratch:NAME keeps the architecture of NAME and draws random weights. The features of
-            several, separated by commas, are concatenated. Only method histogram needs none.
+            several, separated by commas, are concatenated. Default with preset best: embedded.
+        method: full: train everything. probe: logistic regression on frozen features. knn: 20 nearest images. mean:
+            average several runs in init. histogram: logistic regression on colours, without --init. Region methods:
+            solver, stimuli, mdan, eap, rrla, emoticon, mypackage.module:MyMethod; see `uniemox docs methods`. Default:
+            full; without --init and without a GPU, probe.
         data: KIND:PATH, see `uniemox docs data`. Several, separated by commas, are used as one with the labels of
             the first.
         out: Folder of the run: config.json, metrics.jsonl, checkpoints; at the end model.safetensors and
@@ -52,13 +60,15 @@ def finetune(
         preset: paper, best or demo.
         resume: Continue the run in --out, if there is one.
     """
-    _finetune(config_of(FinetuneConfig, settings, init=init), data, out, files, resume)
+    given = config_of(FinetuneConfig, settings, init=init, method=method or "full")
+    config, chosen = with_start(given, has_method=method is not None, preset=preset)
+    if chosen:
+        say(chosen)
+    _finetune(config, data, out, files, resume)
 
 
 def _finetune(config: FinetuneConfig, data: str, out: Path, files: DataFiles, resume: bool) -> None:
     need("torch", "timm", "open_clip", "tensorboard", "onnxscript", "sklearn", extra="train")
-    if not config.init and config.method != "histogram":
-        raise ConfigError(INIT_MISSING)
     dataset = files.open(data, with_texts=config.reads_texts)
 
     from uniemox.cli.callbacks import ConsoleCallback
@@ -80,5 +90,22 @@ def _finetune(config: FinetuneConfig, data: str, out: Path, files: DataFiles, re
         splits_option = []
         if files.splits is None and own_splits.exists():
             splits_option = ["--splits", str(own_splits)]
-        line = shlex.join(["uniemox", "evaluate", "--model", str(out), "--data", data, *files.words(), *splits_option])
+        options = ["--data", data, *files.words(), *splits_option]
+        if config.task == "label" and dataset.labels.kind == "evoked":
+            say(f"is it better than the built-in model? {_comparison(out, options, dataset.labels)}")
+        line = shlex.join(["uniemox", "evaluate", "--model", str(out), *options])
         say(f"wrote {out}/model.safetensors and model.onnx; next: {line}")
+
+
+def _comparison(out: Path, options: list[str], labels: "LabelSet") -> str:
+    """Return the command that compares a run with the package's model."""
+    from uniemox.errors import LabelError
+    from uniemox.labels import MIKELS, scored_labels
+
+    words = ["uniemox", "compare", "--ours", str(out), "--theirs", START, *options]
+    try:
+        scored_labels(MIKELS, labels)
+    except LabelError:
+        # The user knows which labels of the model mean the data's.
+        words += ["--map", ",".join(f"{label}=..." for label in labels.labels)]
+    return shlex.join(words)

@@ -5,13 +5,13 @@ to their own file. Each includes its sources' hashes: teacher -> pre-training ->
 """
 
 import zipfile
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from uniemox.classifier_info import PersonPolicy
-from uniemox.data.near import decoded_hashes
+from uniemox.data.near import decoded_hashes, image_hashes
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.unreadable import UNREADABLE, read_unreadable, reasons_of, write_unreadable
 from uniemox.errors import DataError
@@ -98,6 +98,17 @@ def seen_by(name: str) -> set[str]:
     if Init.parse(name).from_scratch:
         return set()
     return set().union(*map(read_seen, weight_paths(name)))
+
+
+def seen_among(samples: Sequence[Sample], name: str, on_progress: Progress = silent) -> list[Sample]:
+    """Return the samples that weights were trained on.  name: see `seen_by`."""
+    training_hashes = seen_by(name)
+    # Hashing reads every image, so it is skipped if there is nothing to compare with.
+    if not training_hashes:
+        return []
+    hashes = image_hashes(samples, on_progress)
+    pairs = zip(samples, hashes, strict=True)
+    return [sample for sample, digest in pairs if {digest, sample.source_sha256} & training_hashes]
 
 
 def read_seen(path: Path, *, in_folder: bool = True) -> set[str]:

@@ -1,16 +1,20 @@
 """Comparison of two training settings by runs of several seeds each, on the same images."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from uniemox.data.sample import DataSet
 from uniemox.errors import DataError
-from uniemox.evaluate.run_records import Predictions, read_evaluations, read_run
+from uniemox.evaluate.label_pairs import LabelPairs
+from uniemox.evaluate.run import evaluate, write_evaluation
+from uniemox.evaluate.run_records import Predictions, read_evaluations, read_run, title_of
 from uniemox.intervals import Interval, PairedDifference, interval_over_runs, paired_bootstrap
 from uniemox.io.files import EVALUATIONS
+from uniemox.io.progress import Progress, silent
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,65 @@ def compare(ours: Sequence[Path], theirs: Sequence[Path], baseline: Sequence[Pat
         ]
         result.append(_compare(title, *groups))
     return result
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scoring:
+    """How models are scored on a data set before they are compared; see `evaluate`."""
+
+    split: str
+    """Name of the split that the data set is, or all."""
+    label_pairs: LabelPairs | None = None
+    """Labels of a model that mean each label of the data; models that have the data's labels don't use them."""
+    allow_seen: bool = False
+    persons: Path | None = None
+    """File of people that was used for the data; None: none was."""
+
+
+def compare_on(
+    data: DataSet,
+    scoring: Scoring,
+    ours: Sequence[Path],
+    theirs: Sequence[Path],
+    baseline: Sequence[Path] = (),
+    *,
+    on_progress: Progress = silent,
+    report: Callable[[str], None] = print,
+) -> Comparison:
+    """Score two groups of models on one data set, save the evaluations as `evaluate` does, and compare them.
+
+    Args:
+        data: The images to score.
+        scoring: How they are scored.
+        ours: Runs or models, as for `evaluate`.
+        theirs: Those of the other group.
+        baseline: Runs of a trivial baseline.
+        on_progress: Called after each batch or image.
+        report: Called with what `evaluate` notes about labels and images.
+
+    Raises:
+        DataError: As `compare` and `evaluate`.
+        LabelError: If a model's labels can't be mapped to those of the data.
+        CheckpointError: If a model can't be opened.
+    """
+    pairs = scoring.label_pairs
+    data = _with_counterpart(data, pairs or {}, report)
+    for path in dict.fromkeys((*ours, *theirs, *baseline)):
+        evaluation = evaluate(path, data, label_pairs=pairs, allow_seen=scoring.allow_seen, on_progress=on_progress)
+        for note in evaluation.notes:
+            report(f"{path}: {note}")
+        write_evaluation(evaluation, path, data, scoring.split, persons=scoring.persons)
+    title = title_of(data.name, scoring.split, scoring.persons)
+    return next(comparison for comparison in compare(ours, theirs, baseline) if comparison.title == title)
+
+
+def _with_counterpart(data: DataSet, label_pairs: LabelPairs, report: Callable[[str], None]) -> DataSet:
+    """Leave out the images of labels that have no counterpart in the map, so that all models score the same images."""
+    without = {data.labels.index(label) for label, words in label_pairs.items() if not words}
+    samples = [sample for sample in data.samples if sample.label not in without]
+    if len(samples) < len(data):
+        report(f"{len(data) - len(samples)} images were left out: the label map has no counterpart for their labels")
+    return replace(data, samples=samples)
 
 
 def _by_title(path: Path) -> dict[str, Predictions | None]:

@@ -19,6 +19,7 @@ from uniemox.data.seen import read_seen, refuse_seen
 from uniemox.data.unreadable import listing_of, lost_by_class, reasons_of
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.evaluate.calibration import expected_calibration_error
+from uniemox.evaluate.label_pairs import LabelPairs, score_by_pairs
 from uniemox.evaluate.outputs import Outputs, outputs_of_network
 from uniemox.evaluate.scores import (
     AffectScores,
@@ -32,7 +33,7 @@ from uniemox.evaluate.scores import (
 from uniemox.io.files import EVALUATIONS, ONNX, WEIGHTS, refuse_special, write_file
 from uniemox.io.progress import Progress, silent
 from uniemox.io.weight_names import IN_PACKAGE, file_in_package
-from uniemox.labels import AFFECT, LabelMap, ScoredLabels, scored_labels
+from uniemox.labels import AFFECT, LabelMap, LabelSet, ScoredLabels, scored_labels
 from uniemox.predict.confidence import (
     UNFAMILIAR,
     answers_of,
@@ -98,6 +99,7 @@ def evaluate(
     by: str | None = None,
     task: Literal["affect"] | None = None,
     allow_seen: bool = False,
+    label_pairs: LabelPairs | None = None,
     hardware: "HardwareConfig | None" = None,
     on_progress: Progress = silent,
 ) -> Evaluation:
@@ -114,17 +116,19 @@ def evaluate(
             separately.
         task: affect: score the valence and arousal head of an ONNX classifier instead of its labels.
         allow_seen: Also score images that the model, or its parts, were trained on.
+        label_pairs: Labels of the model that mean each label of the data, see `score_by_pairs`; None: the known map. A
+            model with the labels of the data needs no map.
         hardware: Device, precision and workers of a torch model; None: the defaults.
         on_progress: Called after each batch or image.
 
     Raises:
         DataError: If images are training images (`uniemox.data.seen`), or if none is left to score.
-        LabelError: If there is no label map.
+        LabelError: If there is no label map, or if `label_pairs` does not fit the labels.
         ConfigError: If no sample has the column, or if the model does not fit the task.
         CheckpointError: If the model can't be opened.
     """
     info, answer, head = _open_onnx(model, task) if is_onnx(model) else _open_run(model, task, hardware)
-    scored = None if info.task == "affect" else scored_labels(info.find_labels(), data.labels)
+    scored = _scored_labels(info, data.labels, label_pairs)
     samples, notes = _scorable(data, info, scored)
     if by is not None:
         # An unknown column is refused before the images are read.
@@ -154,6 +158,18 @@ def evaluate(
         trust=scorer.trust(),
         scored_labels=() if scored is None else scored.labels.labels,
     )
+
+
+def _scored_labels(info: ClassifierInfo, data: LabelSet, pairs: LabelPairs | None) -> ScoredLabels | None:
+    """Return the labels in which a classifier is scored; None for valence and arousal."""
+    if info.task == "affect":
+        if pairs is not None:
+            raise ConfigError("a label map has no meaning for valence and arousal; leave it out")
+        return None
+    labels = info.find_labels()
+    if pairs is None or set(labels.labels) == set(data.labels):
+        return scored_labels(labels, data)
+    return score_by_pairs(labels, data, pairs)
 
 
 def is_onnx(model: Path) -> bool:

@@ -43,6 +43,16 @@ class Predictions:
         return self.labels == self.predicted
 
 
+def title_of(data: str, split: str | None, persons: object) -> str:
+    """Return the name of scored data: the data set, its split, and the file of people, if there is one."""
+    parts = [data]
+    if split:
+        parts.append(f"split {split}")
+    if persons:
+        parts.append(f"people of {persons}")
+    return ", ".join(parts)
+
+
 @dataclass(frozen=True, slots=True)
 class SavedEvaluation:
     """Evaluation as read from its file."""
@@ -57,9 +67,7 @@ class SavedEvaluation:
     @property
     def title(self) -> str:
         """Name of the scored data."""
-        split = f", split {self.split}" if self.split else ""
-        persons = self.values.get("persons")
-        return f"{self.data}{split}" + (f", people of {persons}" if persons else "")
+        return title_of(self.data, self.split, self.values.get("persons"))
 
     @property
     def measure(self) -> str:

@@ -13,13 +13,13 @@ from uniemox.checkpoints.classifier import load_classifier, save_classifier
 from uniemox.checkpoints.saving import write_tensors
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.order import steps_in_epoch
-from uniemox.data.sample import DataSet
-from uniemox.data.seen import write_seen
+from uniemox.data.sample import DataSet, Sample
+from uniemox.data.seen import seen_among, write_seen
 from uniemox.export.onnx import export_classifier
 from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.fitting import adjust_logits, fit_after_encoder, fit_distance, fit_method, prepare_network
 from uniemox.finetune.network import checkpoint_activations, network_of
-from uniemox.finetune.samples import FinetuneRun, split_for_training
+from uniemox.finetune.samples import FinetuneRun, Parts, split_for_training
 from uniemox.finetune.step import AugmentedViews, ask_teacher, finetune_step, open_unlabelled, seed_step
 from uniemox.io.files import ENCODER, ONNX, WEIGHTS
 from uniemox.io.weight_names import Init
@@ -62,10 +62,7 @@ def finetune(
     device = setup_device(config.hardware)
     callback = callback or Callback()
     config = with_precision(config.resolved(), out)
-    # Data that can't be split, or do not fill a batch, are refused before anything is written.
-    parts = split_for_training(data, config, None)
-    if config.trains_in_steps and not config.distillation.data:
-        steps_in_epoch(len(parts.train), config.batch_size)
+    divide(config, data)
     with process_group(device), begin_run(out, "finetune", config, data, resume=resume):
         if was_finished(out, ONNX, config.save):
             _, info = load_classifier(out / WEIGHTS, allow=config.own_packages)
@@ -84,6 +81,19 @@ def finetune(
     return info
 
 
+def divide(config: FinetuneConfig, data: DataSet) -> Parts:
+    """Return the samples of a run, before anything is written.
+
+    Raises:
+        ConfigError: If they do not fill a batch.
+        DataError: If no image is left to train on or to hold out.
+    """
+    parts = split_for_training(data, config, None)
+    if config.trains_in_steps and not config.distillation.data:
+        steps_in_epoch(len(parts.train), config.batch_size)
+    return parts
+
+
 def _open_run(
     config: FinetuneConfig, data: DataSet, out: Path, device: torch.device, callback: Callback
 ) -> FinetuneRun:
@@ -98,6 +108,7 @@ def _open_run(
     if rank() == 0:
         if not Init.parse(config.init).from_scratch:
             record_start(out, network.classifier.encoder, callback)
+            _note_seen(parts.test, config.init, callback)
         training_data = replace(data, samples=[*parts.samples, *open_unlabelled(config.distillation)])
         sources = [config.init, config.distillation.teacher]
         reasons = write_seen(out, training_data, sources, callback.progress, person=config.view.person)
@@ -109,6 +120,16 @@ def _open_run(
     if config.hardware.grad_checkpointing:
         checkpoint_activations(network.classifier.encoder)
     return run
+
+
+def _note_seen(test: list[Sample], init: str, callback: Callback) -> None:
+    """Say at the start which test images `evaluate` will refuse, because the initial weights were trained on them."""
+    overlap = seen_among(test, init, callback.progress)
+    if overlap:
+        callback.note(
+            f"{init} was trained on {len(overlap)} of the {len(test)} images of split test, such as {overlap[0].key}: "
+            "uniemox evaluate will refuse them; take other test images, or other initial weights (--init)"
+        )
 
 
 def _train(run: FinetuneRun, out: Path) -> None:

@@ -110,10 +110,12 @@ class Parts:
     calibration: list[Sample]
     """Samples on which temperature and conformal scores are fitted."""
     calibration_images: CalibrationImages
+    test: list[Sample]
+    """Samples of split test, which the run does not read."""
 
     @property
     def samples(self) -> list[Sample]:
-        """All samples, each once."""
+        """All samples that the run reads, each once."""
         return list({sample.key: sample for sample in [*self.train, *self.held_out]}.values())
 
     @property
@@ -153,11 +155,12 @@ def split_for_training(data: DataSet, config: FinetuneConfig, out: Path | None) 
             f"{data.name} leaves {len(train)} samples to train on and {len(held_out)} held out (monitor={monitor}); "
             "both are needed: choose another --monitor, --holdout-fraction or --fraction"
         )
+    test = [sample for sample in usable if sample.split == "test"]
     if not config.chooses_epoch:
-        return Parts(train, held_out, held_out, "independent")
+        return Parts(train, held_out, held_out, "independent", test)
     if len(held_out) < MIN_HALVED or config.select == "accuracy":
-        return Parts(train, held_out, held_out, "selection")
-    return Parts(train, *_halves(held_out, 0.5, config.seed), "independent")
+        return Parts(train, held_out, held_out, "selection", test)
+    return Parts(train, *_halves(held_out, 0.5, config.seed), "independent", test)
 
 
 def _with_splits(data: DataSet, config: FinetuneConfig, out: Path | None) -> list[Sample]:

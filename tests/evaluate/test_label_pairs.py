@@ -1,0 +1,80 @@
+"""Label maps that users write: which labels of a model mean a label of their data."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from uniemox.errors import LabelError
+from uniemox.evaluate.label_pairs import read_label_pairs, score_by_pairs
+from uniemox.evaluate.run import mapped
+from uniemox.labels import CAER, CUSTOM, MIKELS, LabelSet
+
+DATA = LabelSet(CUSTOM, ("fun", "meh", "yuck"), "evoked")
+
+
+def test_pairs_are_read_from_text_and_from_a_file(tmp_path: Path) -> None:
+    pairs = {"fun": ("amusement", "excitement"), "yuck": ("disgust",), "meh": ()}
+    assert read_label_pairs(" fun = amusement+ excitement,yuck=disgust,meh=,") == pairs
+    file = tmp_path / "map.txt"
+    file.write_text("\ufefffun=amusement+excitement\n\nyuck=disgust, meh=\n", "utf-8")
+    assert read_label_pairs(str(file)) == pairs
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("fun=awe,yuck", "expected LABEL=LABEL OF THE MODEL, .*got 'yuck'"),
+        ("=awe", "got '=awe'"),
+        ("fun=awe,fun=amusement", "fun occurs twice; write its labels with"),
+        ("missing.txt", "missing.txt is no file of label pairs .*such as fun="),
+        ("", "is no file of label pairs"),
+    ],
+)
+def test_text_that_is_no_map_is_refused_with_an_example(text: str, message: str) -> None:
+    with pytest.raises(LabelError, match=message):
+        read_label_pairs(text)
+
+
+def test_a_file_without_pairs_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "map.txt"
+    for content, message in ((b"\n", "no pair of labels"), (b"\xff\xfe", "no file of label pairs"), (b"fun", "got 'f")):
+        file.write_bytes(content)
+        with pytest.raises(LabelError, match=message):
+            read_label_pairs(str(file))
+
+
+def test_answers_are_scored_among_the_labels_of_the_data() -> None:
+    scored = score_by_pairs(MIKELS, DATA, read_label_pairs("fun=Amusement+excitement,meh=contentment,yuck=disgust"))
+    assert scored.labels == DATA
+    assert [scored.truth(i) for i in range(3)] == [0, 1, 2]
+    probabilities = np.zeros((1, 8))
+    for label, share in (("amusement", 0.2), ("excitement", 0.2), ("disgust", 0.1), ("awe", 0.5)):
+        probabilities[0, MIKELS.labels.index(label)] = share
+    # Awe, half of the answer, has no counterpart; the rest is divided by its sum.
+    assert mapped(probabilities, scored.of_model) == pytest.approx(np.array([[0.8, 0, 0.2]]))
+
+
+def test_images_of_a_label_without_counterpart_are_not_scored() -> None:
+    scored = score_by_pairs(MIKELS, DATA, read_label_pairs("fun=awe,meh=,yuck=disgust"))
+    assert [scored.truth(i) for i in range(3)] == [0, None, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("fun=awe,yuck=disgust", "lacks meh: give labels of the model .*amusement, .* or write meh="),
+        ("fun=awe,meh=awe,yuck=disgust", "awe is given for fun and for meh"),
+        ("fun=awe,meh=joy,yuck=disgust", "'joy' is none of the 8 labels of mikels"),
+        ("fun=awe,meh=,yuck=disgust,wow=awe", "'wow' is none of the 3 labels"),
+        ("fun=awe,meh=,yuck=", "fewer than two labels"),
+    ],
+)
+def test_a_map_that_does_not_fit_the_labels_is_refused(text: str, message: str) -> None:
+    with pytest.raises(LabelError, match=message):
+        score_by_pairs(MIKELS, DATA, read_label_pairs(text))
+
+
+def test_no_map_makes_evoked_emotions_of_felt_ones() -> None:
+    with pytest.raises(LabelError, match="the model predicts felt emotions"):
+        score_by_pairs(CAER, DATA, {"fun": ("happy",), "meh": (), "yuck": ("disgust",)})

@@ -1,0 +1,44 @@
+"""Where fine-tuning starts if the user names no initial weights."""
+
+from dataclasses import replace
+
+from uniemox.errors import ConfigError
+from uniemox.finetune.config import INIT_MISSING, FinetuneConfig
+
+START = "embedded"
+"""Name of the package's model."""
+# The package's networks are small and know photographs' emotions, so these methods can start from them.
+METHODS = ("full", "probe", "knn")
+
+
+def with_start(config: FinetuneConfig, *, has_method: bool, preset: str) -> tuple[FinetuneConfig, str]:
+    """Let a run without initial weights start from the package's model.
+
+    On the CPU, and if the user has not chosen a method, only a new head is fitted (method probe): minutes, not hours.
+
+    Args:
+        config: Settings of the run.
+        has_method: True if the user has chosen the method.
+        preset: Name of the preset. Preset best alone suits the package's networks.
+
+    Returns:
+        The settings, and a sentence about what was chosen; empty if nothing was.
+
+    Raises:
+        ConfigError: If the run needs initial weights that only the user can choose.
+    """
+    if config.init or config.method == "histogram":
+        return config, ""
+    if preset != "best" or config.method not in METHODS:
+        raise ConfigError(INIT_MISSING)
+    config = replace(config, init=START)
+    if has_method or _has_gpu():
+        return config, f"no --init: starts from {START}, the model in the package"
+    chosen = f"no --init: fits a new head on {START}, the model in the package (--method full trains all layers)"
+    return replace(config, method="probe"), chosen
+
+
+def _has_gpu() -> bool:
+    import torch  # noqa: PLC0415 - seconds, which mistakes in the settings don't wait for
+
+    return torch.cuda.is_available()
