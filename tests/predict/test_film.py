@@ -199,9 +199,10 @@ def test_a_timeline_of_centuries_is_drawn_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "where"),
     [
-        *(({"time_s": wrong}, ":2: not a prediction") for wrong in ("x", None, [], 10**400, float("inf"), 1e308)),
-        *(({"valence": wrong}, ":2: not a prediction") for wrong in ("x", {}, 10**400, float("nan"))),
-        ({"path": None}, ":2: not a prediction"),
+        *(({"time_s": wrong}, ":2: field time_s: ") for wrong in ("x", None, [], 10**400, float("inf"), 1e308)),
+        *(({"valence": wrong}, ":2: field valence: ") for wrong in ("x", {}, 10**400, float("nan"))),
+        ({"path": None}, ":2: a frame without path"),
+        ({"scene": None}, ":2: field scene: expected an object, got null"),
         ({"scene": {"joy": 1.0}}, ": a field"),
         ({"time_s": 0}, ": a field"),
     ],

@@ -9,7 +9,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, overload
 
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from uniemox.errors import DataError, MissingPackageError
 from uniemox.io.files import MAX_NAME, write_rows
@@ -52,8 +52,8 @@ class AnswerLine:
     """Fields of a line that say what it is: the prediction for an image, and of which kind, or a failure."""
 
     path: Annotated[str, Meta(max_length=MAX_NAME)] | None = None
-    scene: dict[str, Number] | None = None
-    """None for a failure."""
+    scene: dict[str, Number] | UnsetType = UNSET
+    """Only predictions have it, failures do not."""
     error: str | None = None
     model: str = ""
     label_set: str = ""
@@ -61,14 +61,15 @@ class AnswerLine:
     likely: Any = None
     persons: Any = None
     faces: Any = None
-    time_s: Number | None = None
+    time_s: Number | UnsetType = UNSET
+    """Only predictions for frames of videos have it."""
     asked: str | None = None
     """Fingerprint of models, detectors and coverage."""
 
     def __post_init__(self) -> None:
-        if self.scene is None and self.error is None:
+        if self.scene is UNSET and self.error is None:
             raise DataError("not a prediction of uniemox predict; choose another file with --out")
-        if self.path is None and self.time_s is not None:
+        if self.path is None and self.time_s is not UNSET:
             raise DataError("a frame without path; remove the line")
 
 

@@ -16,6 +16,7 @@ from tempfile import TemporaryFile
 from typing import Any, NamedTuple, Self
 
 import numpy as np
+from msgspec import UNSET
 from numpy.typing import NDArray
 
 from uniemox.errors import ConfigError, DataError
@@ -65,7 +66,7 @@ class AnswerHeader(NamedTuple):
             has_likely=line.likely is not None,
             has_persons=line.persons is not None,
             has_faces=line.faces is not None,
-            of_film=line.time_s is not None,
+            of_film=line.time_s is not UNSET,
             asked=line.asked,
         )
 
@@ -247,7 +248,7 @@ def _repair(path: Path, answered: AnswerHeader) -> PathSet:
     predicted = PathSet()
     failures = 0
     for _, line in read_json_lines(path, AnswerLine, remedy=REMEDY, may_be_cut=True):
-        if line.scene is None:
+        if line.scene is UNSET:
             failures += 1
             continue
         predicted.add(str(line.path))
@@ -264,7 +265,7 @@ def _repair(path: Path, answered: AnswerHeader) -> PathSet:
     if failures or is_cut:
         with replacing(path) as repaired, path.open("rb") as file, repaired.open("wb") as output:
             for text in file:
-                if text.endswith(b"\n") and parse_json(text, AnswerLine, str(path), remedy=REMEDY).scene is not None:
+                if text.endswith(b"\n") and parse_json(text, AnswerLine, str(path), remedy=REMEDY).scene is not UNSET:
                     output.write(text)
     return predicted
 
