@@ -1,7 +1,7 @@
 """Run the experiment, or compute its tables again from the stored outcomes.
 
 python -m experiments.does_it_help --tables
-    print every table of docs/experiments.md, in seconds, from outcomes/; --figure FILE.svg draws the positive control
+    print every table of TABLES.md, in seconds, from outcomes/; --figure FILE.svg draws the positive control
 python -m experiments.does_it_help --data fi:fi,fi:fi_more --captions 'csv:...' --towers 'timm:...,timm:...'
         --objects NAME@FILE --detector yolox_nano.onnx [--quick]
     train and probe everything; if stopped, repeat the command to resume. Runs whose outcome is stored in

@@ -1,4 +1,4 @@
-"""Tables of docs/experiments.md, computed only from the stored outcomes."""
+"""The tables in TABLES.md, computed only from the stored outcomes."""
 
 import sys
 from collections.abc import Iterator, Mapping
