@@ -11,12 +11,18 @@ import torch
 from cyclopts import App
 
 from tests.model.detector_files import write_detector
+from tests.reproduce.test_plan import photos
 from tests.reproduce.trees import seven
 from tests.reproduce.weights import published
 from uniemox.cli import finetune, pretrain
+from uniemox.cli.data import SchemeOptions
+from uniemox.cli.data import split as data_split
 from uniemox.cli.reproduce import PlanOptions, _check_plan, table_or_figure
 from uniemox.cli.settings import config_of, options_of, takes
-from uniemox.errors import ConfigError
+from uniemox.data.source import open_data
+from uniemox.errors import CheckpointError, ConfigError, DataError
+from uniemox.finetune.config import FinetuneConfig
+from uniemox.finetune.run import finetune as finetune_run
 from uniemox.model.detectors import YoloxNano, YuNet
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.reproduce.check import Checked, check_runs
@@ -92,16 +98,15 @@ def test_all_runs_with_given_files_can_start(plans: dict[str, Plan], checked: di
 
 def assert_table3_is_resolved(descriptions: dict[str, str]) -> None:
     assert descriptions["pretrain as it is"].startswith("32 images, 2 steps an epoch; start dbot of ")
-    assert "features (16, 512), losses scene_reconstruction" in descriptions["pretrain as it is"]
+    assert descriptions["pretrain as it is"].endswith("teacher clip:ViT-B-16-quickgelu@openai, 512 channels")
     for row, start in (("MAE", "mae"), ("DINO", "dino"), ("BEiT", "beit"), ("ViT", "torchvision"), ("CAE", "cae")):
         assert f"start {start} of " in descriptions[f"finetune {row} on FI, seed 0"]
     assert "timm:vgg16.tv_in1k" in descriptions["finetune VGG-16 on FI, seed 0"]
-    assert "features (32, 4096), logits (32, 8)" in descriptions["finetune VGG-16 on FI, seed 0"]
-    heco = descriptions["finetune UniEmoX on HECO, scene and person, seed 0"]
-    assert "of scene and person (target), features (32, 512), logits (32, 8)" in heco
-    assert "of scene, features (32, 192), logits (32, 8)" in descriptions["finetune UniEmoX on HECO, seed 0"]
-    together = descriptions["finetune UniEmoX on CAER-S, scene and person, seed 0"]
-    assert "person (whole_image_nobody_looked)" in together  # found by then
+    for data in ("HECO", "HECO, scene and person", "CAER-S, scene and person"):
+        assert "start the run pretrain as it is; " in descriptions[f"finetune UniEmoX on {data}, seed 0"]
+    assert "start random weights; 11 labels" in next(
+        found for name, found in descriptions.items() if name.startswith(f"finetune {SCRATCH} on UBE + FI")
+    )
 
 
 def changed_run(plans: dict[str, Plan], name: str, **options: object) -> list[PlannedRun]:
@@ -127,6 +132,50 @@ def test_file_that_is_no_checkpoint_is_reported(plans: dict[str, Plan], tmp_path
     assert "is cut off or not a checkpoint" in str(check_runs(runs)[-1].missing)
     torch.save({"weights": torch.zeros(2)}, file)
     assert "is of no method that uniemox knows" in str(check_runs(runs)[-1].missing)
+
+
+def test_check_and_command_report_the_same_error(plans: dict[str, Plan], tmp_path: Path) -> None:
+    """The dry run calls the functions of the command, here until a data set is too small and a file is no network."""
+    [split, run] = changed_run(plans, "MAE", init=str(tmp_path / "gone.pth"))
+    scheme = tmp_path / "splits.json"
+    data_split(str(split.arguments[0]), scheme, scheme=SchemeOptions(paper=True))
+    for options in ({}, {"batch_size": 512}):
+        changed = replace(run, options=run.options | {"splits": scheme} | options, needs=())
+        [checked] = check_runs([changed])
+        assert isinstance(changed.config, FinetuneConfig)
+        data = open_data(changed.options["data"], splits=scheme)
+        with pytest.raises((CheckpointError, ConfigError)) as raised:
+            finetune_run(changed.config, data, tmp_path / "run")
+        assert checked.missing == f"{type(raised.value).__name__}: {raised.value}"
+
+
+def test_output_folder_that_cannot_be_written_is_an_error(plans: dict[str, Plan], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="can't be written"):
+        check_runs([replace(run, root=tmp_path / "file" / "r") for run in changed_run(plans, "MAE")])
+
+
+def test_demo_on_own_data_can_start_and_leaves_nothing(tmp_path: Path) -> None:
+    """People, texts, a split, shards and a teacher are made by earlier runs, and have stand-ins."""
+    source = photos(tmp_path, 60)
+    config = ReproduceConfig(out=tmp_path / "r", data=(source,), seeds=1)
+    runs = plan_of("table7", config).runs
+    before = sorted(tmp_path.rglob("*"))
+    checks = check_runs(runs)
+    assert [entry.missing for entry in checks] == [None] * len(runs)
+    assert {entry.run.kind for entry in checks} >= {
+        *("data split", "data persons", "data describe", "data shard", "teacher fit"),
+        *("pretrain", "finetune", "evaluate"),
+    }
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_finished_runs_are_not_checked_again(tmp_path: Path) -> None:
+    runs = plan_of("fig4", ReproduceConfig(out=tmp_path / "r")).runs
+    for run in runs:
+        run.folder.mkdir(parents=True)
+        (run.folder / str(run.makes)).touch()
+    assert {entry.found for entry in check_runs(runs)} == {"done, or no longer needed"}
 
 
 class CaughtError(Exception):
@@ -179,7 +228,7 @@ def test_evaluations_of_table_three_cover_all_labels(plans: dict[str, Plan]) -> 
     assert [checks[run.key].missing for run in evaluations] == [None] * 9
     assert not [entry.found for entry in checks.values() if "never reached" in entry.found]
     assert "labels joined -> mikels: dropped: joy, love, surprise" in checks[scratch.cells["FI"].runs[0].key].found
-    assert "logits (128, 11)" in checks[scratch.cells["FI"].runs[0].needs[0].key].found
+    assert checks[scratch.cells["FI"].runs[0].needs[0].key].found.endswith("; 11 labels")
 
 
 def test_check_prints_what_every_cell_computes(

@@ -1,6 +1,5 @@
 """Published weights as encoders, loaded completely or not at all."""
 
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +10,7 @@ from torch import nn
 
 from uniemox.checkpoints.drafts import Draft, SelectedEncoder, draft_encoder, draft_start, positive, select_start
 from uniemox.checkpoints.methods import check_method, encoder_tensors, pixels_of, recognise
-from uniemox.checkpoints.reading import LoadReport, WeightFile, container_of, heads_in, read_weight_file
+from uniemox.checkpoints.reading import LoadReport, WeightFile, container_of, heads_in, on_meta_device, read_weight_file
 from uniemox.checkpoints.timm_networks import TIMM, load_timm
 from uniemox.errors import CheckpointError, UniemoxError
 from uniemox.model.encoder import check_plain
@@ -32,6 +31,9 @@ def load_published(
     pool: Pool = "own",
 ) -> nn.Module:
     """Load a published encoder in eval mode, with the features that its own fine-tuning feeds to the head.
+
+    Inside `torch.device("meta")` the encoder has no weights: this takes a moment and hardly any memory, and raises the
+    same errors.
 
     Args:
         path: A weight file (MoCo v3, DINO, BEiT, MAE, SimMIM, TinyMIM, SiameseIM, MixMAE, dBOT, CAE, uniemox, timm, or
@@ -68,17 +70,6 @@ def load_start(
     return _load(path, method, heads, image_size, is_start=True)
 
 
-def draft_published(
-    path: str | Path, image_size: int | None = None, *, is_start: bool = False, pool: Pool = "own"
-) -> Any:
-    """Build the encoder of `load_published`, or `load_start`, on the meta device, without weights.
-
-    It takes a moment and hardly any memory. Arguments, `.report` and errors are those of the two functions,
-    except that path must be a file.
-    """
-    return _load(path, "auto", None, image_size, is_start=is_start, is_draft=True, pool=pool)
-
-
 def _load(
     path: str | Path,
     method: str,
@@ -86,7 +77,6 @@ def _load(
     image_size: int | None,
     *,
     is_start: bool = False,
-    is_draft: bool = False,
     pool: Pool = "own",
 ) -> Any:
     """Load an encoder.
@@ -97,7 +87,6 @@ def _load(
         heads: As for `load_published`.
         image_size: As for `load_published`.
         is_start: Build the plain ViT for pre-training instead of the encoder of fine-tuning.
-        is_draft: Build it on the meta device, without weights.
         pool: As for `load_published`.
     """
     if str(path).startswith(TIMM):
@@ -106,16 +95,18 @@ def _load(
             check_plain(network, str(path))
             network.reset_classifier(0, "token")
         return network.eval()
-    file = read_weight_file(path, mapped=is_draft)
+    is_meta = on_meta_device()
+    file = read_weight_file(path, mapped=is_meta)
     try:
-        selected = replace(_select(file, method, heads, image_size), has_mean_pool=pool == "mean")
-        if is_start:
-            selected = select_start(selected)
-        if is_draft:
+        # The values of tensors tell what the file is.
+        with torch.device("cpu"):
+            selected = replace(_select(file, method, heads, image_size), has_mean_pool=pool == "mean")
+            if is_start:
+                selected = select_start(selected)
+        if is_meta:
             selected = replace(selected, tensors={name: value.to("meta") for name, value in selected.tensors.items()})
-        with torch.device("meta") if is_draft else nullcontext():
-            draft = draft_start(selected) if is_start else draft_encoder(selected)
-            return _load_draft(selected, draft)
+        draft = draft_start(selected) if is_start else draft_encoder(selected)
+        return _load_draft(selected, draft)
     except KeyError as error:
         raise CheckpointError(f"{file.path}: the encoder is not whole; missing: {error.args[0]}") from error
     except MALFORMED as error:

@@ -78,6 +78,11 @@ class LoadReport:
         return "\n".join(lines)
 
 
+def on_meta_device() -> bool:
+    """Return True inside `torch.device("meta")`, where networks are built without weights, and nothing is fetched."""
+    return torch.get_default_device().type == "meta"
+
+
 def heads_in(encoder: Any) -> int | tuple[int, ...]:
     """Return the number of attention heads of a network of timm, per stage if it has stages."""
     if hasattr(encoder, "blocks"):

@@ -18,7 +18,15 @@ from safetensors import SafetensorError
 from timm.models.vision_transformer import VisionTransformer
 
 from uniemox.checkpoints.methods import pixels_of
-from uniemox.checkpoints.reading import LoadReport, WeightFile, container_of, heads_in, read_weight_file, state_of
+from uniemox.checkpoints.reading import (
+    LoadReport,
+    WeightFile,
+    container_of,
+    heads_in,
+    on_meta_device,
+    read_weight_file,
+    state_of,
+)
 from uniemox.errors import CheckpointError
 from uniemox.io.files import read_limited
 from uniemox.model.encoders import build_timm
@@ -125,17 +133,22 @@ def load_timm(text: str, image_size: int | None, *, pretrained: bool = True) -> 
     # On the meta device this is fast: it only shows whether the network is built for one image size.
     with torch.device("meta"):
         embedding = getattr(timm.create_model(source.name, num_classes=0), "patch_embed", None)
+    is_meta = on_meta_device()
     if pretrained and not source.file:
-        check_hub(source.name)
+        published = timm.get_pretrained_cfg(source.name)
+        if published is None or not published.has_weights:
+            raise CheckpointError(f"{text}: timm has no weights for it; give timm:NAME.TAG or timm:NAME@FILE")
+        if not is_meta:
+            check_hub(source.name)
     options: dict[str, Any] = dict(source.options)
     if image_size is not None and hasattr(embedding, "img_size"):
         options["img_size"] = image_size
-    file = read_weight_file(source.file) if source.file and pretrained else None
+    file = read_weight_file(source.file, mapped=is_meta) if source.file and pretrained else None
     resized: list[str] = []
     try:
         network: Any = build_timm(
             source.name,
-            pretrained=pretrained and not source.file,
+            pretrained=pretrained and not source.file and not is_meta,
             num_classes=0,
             pretrained_cfg_overlay=dict(source.pixels) or None,
             **options,

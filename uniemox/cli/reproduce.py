@@ -66,7 +66,7 @@ class PlanOptions:
     dry_run: Flag = False
     """Print the commands in order, for any scheduler, without running them."""
     check: Flag = False
-    """Check each run's settings, data, initial weights, network and one batch; print what is missing. Runs nothing."""
+    """Go through each run's settings, data and weights, up to its first step; print what is missing. Runs nothing."""
     plan: Flag = False
     """Compute hours, disk, network and image loading of the paper's scale on 1, 8 and 64 GPUs. Runs nothing."""
     as_json: JsonFlag = False

@@ -280,6 +280,9 @@ def restart(encoder: nn.Module, spec: NetworkSpec) -> None:
         encoder: The encoder, changed in place.
         spec: Description of the encoder.
     """
+    # On the meta device there are no weights to draw.
+    if next(encoder.parameters()).is_meta:
+        return
     # Building the encoder again must not change what torch's generator draws next.
     with torch.random.fork_rng(devices=[]):
         fresh = dict(build_encoders(spec).named_parameters())

@@ -1,34 +1,51 @@
-"""Checks that the runs of a plan can start: settings, data, initial weights, networks and one batch."""
+"""Dry runs of a plan: every command's own functions read settings, data and weights, up to the first step of work.
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+Networks are built on torch's meta device, without weights. A run that is not done yet is replaced by a stand-in in the
+runs after it: a split, people and texts by small files, shards by the data in them, and a trained network by the
+weights that its training starts from.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+from warnings import catch_warnings, filterwarnings
 
-from uniemox.checkpoints.reading import read_weight_file, state_of
+import torch
+
+from uniemox.checkpoints.reading import LoadReport, read_weight_file, state_of
+from uniemox.checkpoints.timm_networks import TIMM, TimmSource, is_cached
 from uniemox.data.order import steps_in_epoch
-from uniemox.data.people import PERSONS, TEXTS
+from uniemox.data.people import PERSONS, TEXTS, Sidecar
 from uniemox.data.sample import DataSet
-from uniemox.data.source import FILES, UNION, combine, joins_labels, open_data, parse_source, split_sources
-from uniemox.data.splits import PAPER_RECIPES, Scheme, paper_split, parse_ratio, split_samples
+from uniemox.data.source import FILES, open_data, parse_source
+from uniemox.data.splits import PAPER_RECIPES, paper_split, split_samples, write_splits
 from uniemox.errors import CheckpointError, DataError, UniemoxError
 from uniemox.finetune.config import FinetuneConfig
-from uniemox.finetune.samples import split_for_training
-from uniemox.io.files import SPLITS
+from uniemox.finetune.network import network_of
+from uniemox.finetune.run import divide
+from uniemox.io.files import SPLITS, writing
 from uniemox.io.progress import Progress, silent
-from uniemox.labels import scored_labels
-from uniemox.model.encoder import FEATURES
+from uniemox.io.weight_names import SCRATCH
+from uniemox.labels import LabelSet, scored_labels
 from uniemox.predict.opening import open_finder
 from uniemox.pretrain.config import PretrainConfig
-from uniemox.reproduce.check_networks import Trained, finetuning_network, pretraining_network, start_key
-from uniemox.reproduce.plan import PlannedRun
+from uniemox.pretrain.run import build_encoder_of, build_start
+from uniemox.reproduce.execute import to_do
+from uniemox.reproduce.plan import RUNS, PlannedRun
+from uniemox.reproduce.sources import DEFAULT_RECIPE
 from uniemox.teacher.attributes import ObjectClassifier
 from uniemox.teacher.config import FitConfig
-from uniemox.views.transforms import TrainViews
+from uniemox.teacher.fitting import initial_teacher, pairs_to_fit
+from uniemox.teacher.opening import teacher_width
+from uniemox.training.run_notes import load_reports
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
+class Checked(NamedTuple):
     """A run, and whether it can start."""
 
     run: PlannedRun
@@ -38,226 +55,251 @@ class Checked:
     """Reason why it can't start; None if it can."""
 
 
-@dataclass(slots=True)
-class _World:
-    """Outputs that checked runs will have."""
-
-    data: dict[str, DataSet] = field(default_factory=dict)
-    """Opened data sets, and shards that will be written, by source."""
-    schemes: dict[Path, Scheme] = field(default_factory=dict)
-    """Splits by file."""
-    made: set[Path] = field(default_factory=set)
-    """Other files that will exist."""
-    teachers: dict[str, FitConfig] = field(default_factory=dict)
-    trained: dict[str, Trained] = field(default_factory=dict)
-    networks: dict[str, tuple[int, Trained, str]] = field(default_factory=dict)
-    """Results of `finetuning_network` by `start_key`."""
-    labels: dict[Path, DataSet] = field(default_factory=dict)
-    """Training data by folder of a fine-tuning run."""
-
-
 def check_runs(runs: Sequence[PlannedRun], on_progress: Progress = silent) -> list[Checked]:
-    """Check every run of a plan, each after the runs that it needs.
+    """Check every run of a plan that is not done, each after the runs that it needs.
 
-    Writes, fetches and trains nothing.
+    Nothing is trained or fetched. Stand-ins are in a temporary folder next to the results, which is removed.
+
+    Raises:
+        DataError: If the results can't be written there.
     """
-    world = _World()
-    result = list[Checked]()
+    pending = {run.key for run in to_do(runs)}
+    checks = list[Checked]()
     failed = set[str]()
-    for done, run in enumerate(runs):
-        on_progress("checking", done, len(runs))
-        before = next((needed.name for needed in run.needs if needed.key in failed), None)
-        summary = ""
-        missing = run.lacks or (None if before is None else f"the run before it: {before}")
-        if missing is None:
-            try:
-                summary = CHECKS[run.kind](run, world)
-            except UniemoxError as error:
-                missing = f"{type(error).__name__}: {error}"
-        if missing is not None:
-            failed.add(run.key)
-        result.append(Checked(run, summary, missing))
-    return result
+    with _folder_next_to(runs) as folder, catch_warnings():
+        # Weights of a file are not copied to a network on the meta device.
+        filterwarnings("ignore", message=".*copying from a non-meta parameter")
+        dry_runs = _DryRuns(folder)
+        for done, run in enumerate(runs):
+            on_progress("checking", done, len(runs))
+            before = next((needed.name for needed in run.needs if needed.key in failed), None)
+            found = ""
+            missing = run.lacks or (None if before is None else f"the run before it: {before}")
+            if missing is None and run.key not in pending:
+                found = "done, or no longer needed"
+            elif missing is None:
+                try:
+                    found = DRY_RUNS[run.kind](dry_runs, run)
+                except UniemoxError as error:
+                    missing = f"{type(error).__name__}: {error}".replace(str(folder), str(run.root / RUNS))
+            if missing is not None:
+                failed.add(run.key)
+            checks.append(Checked(run, found, missing))
+    return checks
 
 
-def _open(source: str, files: Mapping[str, Any], world: _World) -> DataSet:
-    """Open the data of a command, with existing files and those that earlier runs will write.
+@contextmanager
+def _folder_next_to(runs: Sequence[PlannedRun]) -> Iterator[Path]:
+    """Yield a temporary folder where the results will be, which shows that they can be written."""
+    root = runs[0].root.absolute() if runs else Path.cwd()
+    with writing(root):
+        existing = next(folder for folder in (root, *root.parents) if folder.exists())
+        temporary = TemporaryDirectory(prefix=".check-", dir=existing)
+    with temporary as folder:
+        yield Path(folder)
+
+
+class _DryRuns:
+    """Dry runs by command, and the stand-ins that they leave for later ones.
 
     Args:
-        files: Options, of which those of `FILES` are used.
+        folder: Folder for stand-ins.
     """
-    members = split_sources(source)
-    if len(members) > 1:
-        return combine([_open_member(member, world) for member in members], is_joined=joins_labels(members))
-    given = {name: Path(files[name]) for name in FILES if name in files}
-    there: Mapping[str, Any] = {
-        name: file for name, file in given.items() if file not in world.schemes and file not in world.made
-    }
-    key = " ".join([source, *map(str, there.values())])
-    data = world.data.get(source) or world.data.get(key)
-    if data is None:
-        data = world.data[key] = open_data(source, **there)
-    if "splits" in given:
-        scheme = world.schemes.get(given["splits"])
-    else:
-        scheme = None
-    if scheme is None:
-        return data
-    samples = [replace(sample, split=scheme[sample.key]) for sample in data.samples if sample.key in scheme]
-    return replace(data, samples=samples)
 
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        # Text in later commands that names an output, and the text that replaces it.
+        self.stand_ins: dict[str, str] = {}
+        # Option of the fusion that a trained network has and its stand-in lacks, by the run's folder.
+        self.fusions: dict[str, Mapping[str, Any]] = {}
+        self.labels: dict[Path, LabelSet] = {}
+        # Seeds and data sets share data, and networks of the same settings.
+        self.open_data = cache(open_data)
+        # Origin of the initial weights.
+        self.networks: dict[tuple[object, ...], str] = {}
 
-def _open_member(source: str, world: _World) -> tuple[str, DataSet]:
-    """Return kind and data of one of several sources, whose files are in its own options."""
-    kind, path, given = parse_source(source)
-    files = {name: given.pop(name) for name in FILES if name in given}
-    given.pop(UNION, None)  # of the union, not of this data set
-    query = "&".join(f"{name}={value}" for name, value in given.items())
-    return kind, _open(f"{kind}:{path}?{query}" if query else f"{kind}:{path}", files, world)
+    def images(self, run: PlannedRun) -> str:
+        """Open the data of a command that needs nothing else."""
+        return f"{len(self._part(run))} images"
 
+    def labelled(self, run: PlannedRun) -> str:
+        """Open the data of a command that compares answers with labels."""
+        data = self._part(run)
+        if all(sample.label is None for sample in data.samples):
+            raise DataError(f"{data.name}, split {run.options['split']}: nothing has a label")
+        if run.folder not in self.labels:
+            return f"{len(data)} images"
+        return f"{len(data)} images; labels {scored_labels(self.labels[run.folder], data.labels).of_model}"
 
-def _data_of(run: PlannedRun, world: _World) -> DataSet:
-    return _open(run.options.get("data") or str(run.arguments[0]), run.options, world)
-
-
-def _part(run: PlannedRun, world: _World) -> DataSet:
-    """Return the samples of the run's split, or all."""
-    data = _data_of(run, world)
-    split = run.options.get("split", "all")
-    return data if split == "all" else data.only(split)
-
-
-def _labelled(run: PlannedRun, world: _World) -> DataSet:
-    data = _part(run, world)
-    if all(sample.label is None for sample in data.samples):
-        raise DataError(f"{data.name}, split {run.options['split']}: nothing has a label")
-    return data
-
-
-def _pretrain(run: PlannedRun, world: _World) -> str:
-    config = run.config
-    assert isinstance(config, PretrainConfig)
-    data = _data_of(run, world).to_train(*run.options["split"])
-    steps = steps_in_epoch(len(data), config.batch_size)
-    views = TrainViews(config.view, config.seed)(data.samples[0], 0)
-    batch = config.batch_size // config.accumulation // run.processes
-    shapes, world.trained[str(run.folder)], start = pretraining_network(config, world.teachers, batch)
-    return (
-        f"{len(data)} images, {steps} steps an epoch; start {start}; teacher {config.teacher.source}; {shapes}; "
-        f"views {tuple(views.scene.shape)}"
-    )
-
-
-def _finetune(run: PlannedRun, world: _World) -> str:
-    config = run.config
-    assert isinstance(config, FinetuneConfig)
-    data = _data_of(run, world)
-    parts = split_for_training(data, config, None)
-    train = parts.train
-    if config.trains_in_steps:
-        steps_in_epoch(len(train), config.batch_size)
-    views = TrainViews(config.view, config.seed)(train[0], 0)
-    if config.method == "histogram":  # it builds no network, and no run starts from it
-        width = FEATURES
-        start = "no weights"
-    else:
-        # a region method is built for its labels
-        if config.region_method is None:
-            count = 0
+    def split(self, run: PlannedRun) -> str:
+        """Draw a split. Colours are not compared: all schemes of a recipe have the same sizes."""
+        data = self._data(run)
+        kind = parse_source(str(run.arguments[0]))[0]
+        recipe = PAPER_RECIPES.get(kind) if "paper" in run.options else DEFAULT_RECIPE
+        if recipe is not None and (recipe is DEFAULT_RECIPE or recipe.schemes > 1):
+            scheme = split_samples(data.samples, recipe.ratios, 0)
         else:
-            count = len(data.labels)
-        key = f"{start_key(config, world.trained)} {count}"
-        if key not in world.networks:  # shared by seeds and data sets
-            world.networks[key] = finetuning_network(config, world.trained, data.labels.labels)
-        width, world.trained[str(run.folder)], start = world.networks[key]
-    world.labels[run.folder] = data
-    batch = config.batch_size // config.accumulation // run.processes
-    outputs = len(data.labels)
-    sees_person = config.region_method is not None or config.network.streams == "both"
-    if sees_person:
-        person = f" and person ({views.person_source})"
-    else:
-        person = ""
-    return (
-        f"{len(train)} images to train on, {len(parts.samples) - len(train)} held out; start {start}; batch "
-        f"{(batch, *views.scene.shape)} of scene{person}, features {(batch, width)}, logits {(batch, outputs)}"
-    )
+            scheme, _ = paper_split(kind, data, 0)
+        write_splits(self._stand_in(run) / SPLITS, scheme, source=data.name, how="stand-in")
+        return ", ".join(f"{name} {size}" for name, size in sorted(Counter(scheme.values()).items()))
+
+    def persons(self, run: PlannedRun) -> str:
+        """Open the detector. Its stand-in names no person."""
+        detector = open_finder(run.options["detector"])
+        data = self._data(run)
+        with Sidecar(self._stand_in(run) / PERSONS, {"detector": detector.name}):
+            pass
+        return f"{len(data)} images; detector {detector.name}"
+
+    def describe(self, run: PlannedRun) -> str:
+        """Open the network that names objects. Its stand-in has the same text for all images."""
+        data = self._data(run, with_texts=False)
+        name = run.options.get("classifier")
+        file = run.options.get("classifier_weights")
+        if name and file:
+            ObjectClassifier(name, Path(file))
+        with Sidecar(self._stand_in(run) / TEXTS, {"classifier": name}) as sidecar:
+            for key in dict.fromkeys(sample.image_key for sample in data.samples):
+                sidecar.append(key, {"text": "A photo."})
+        return f"{len(data)} images; objects by {name or 'nothing'}"
+
+    def shard(self, run: PlannedRun) -> str:
+        """Open the data to pack, which stand in for the shards."""
+        data = self._data(run)
+        source = str(run.arguments[0])
+        files = [f"{name}={self._replaced(run.options[name])}" for name in FILES if name in run.options]
+        if files:
+            source += ("&" if parse_source(source)[2] else "?") + "&".join(files)
+        self.stand_ins[f"shards:{run.folder}"] = source
+        return f"{len(data)} images"
+
+    def teacher(self, run: PlannedRun) -> str:
+        """Build the teacher, which stands in with its random weights."""
+        config = FitConfig(
+            image_size=run.options["image_size"], with_emotion=not run.options.get("without_emotion", False)
+        )
+        samples, texts = pairs_to_fit(self._data(run).to_describe(), config)
+        initial_teacher(config, None, texts).save(self._stand_in(run))
+        return f"{len(samples)} images with texts"
+
+    def pretrain(self, run: PlannedRun) -> str:
+        """Build the model on its initial weights, which stand in for the trained ones."""
+        config = self._on_stand_ins(run).config
+        assert isinstance(config, PretrainConfig)
+        data = self._data(run).to_train(*run.options["split"])
+        steps = steps_in_epoch(len(data), config.batch_size)
+        width = teacher_width(config.teacher.source) if config.model.needs_image_features else None
+        with torch.device("meta"):
+            encoder = build_encoder_of(config)
+            _, decoder = build_start(config, width, encoder)
+        start = config.encoder.start
+        weights = "random weights" if start is None else f"{_origin(encoder, start)}, {decoder}"
+        self.stand_ins[str(run.folder)] = start or f"{TIMM}{config.encoder.name}"
+        self.fusions[str(run.folder)] = {"network.fusion": config.model.fusion}
+        teacher = "none" if width is None else f"{run.options['teacher.source']}, {width} channels"
+        return f"{len(data)} images, {steps} steps an epoch; start {weights}; teacher {teacher}"
+
+    def finetune(self, run: PlannedRun) -> str:
+        """Divide the data and build the network. Its initial weights stand in for the trained ones."""
+        config = self._on_stand_ins(run).config
+        assert isinstance(config, FinetuneConfig)
+        config = config.resolved()
+        data = self._data(run, with_texts=config.reads_texts)
+        parts = divide(config, data)
+        # Only region methods depend on the labels themselves.
+        labels = data.labels.labels if config.region_method else len(data.labels)
+        key = (config.init, config.method, config.network, config.view.size, labels)
+        if key not in self.networks:
+            with torch.device("meta"):
+                network = network_of(config, data, parts.train)
+            self.networks[key] = _origin(network.classifier.encoder, config.init)
+        self.labels[run.folder] = data.labels
+        self.stand_ins[str(run.folder)] = config.init
+        self.fusions[str(run.folder)] = {"network.fusion": config.network.fusion}
+        planned = next((needed for needed in run.needs if str(needed.folder) == run.options.get("init")), None)
+        start = self.networks[key] if planned is None else f"the run {planned.name}"
+        return (
+            f"{len(parts.train)} images to train on, {len(parts.held_out)} held out; start {start}; "
+            f"{len(data.labels)} labels"
+        )
+
+    def explain(self, run: PlannedRun) -> str:
+        """Find the models of a figure: runs of the plan, or files of MAE with its decoder."""
+        models = [str(model) for model in run.options["model"]]
+        for model in models:
+            if model in self.stand_ins:
+                continue
+            if "decoder_pred.weight" not in state_of(read_weight_file(model, mapped=True)):
+                raise CheckpointError(f"{model} has no decoder; use MAE's mae_visualize_vit_*.pth")
+        return f"{len(models)} models"
+
+    def _data(self, run: PlannedRun, **more: Any) -> DataSet:
+        """Open the data of a run as its command does."""
+        options = self._on_stand_ins(run).options
+        source = options.get("data") or str(run.arguments[0])
+        return self.open_data(source, **{name: options[name] for name in FILES if name in options}, **more)
+
+    def _part(self, run: PlannedRun) -> DataSet:
+        data = self._data(run)
+        split = run.options.get("split", "all")
+        return data if split == "all" else data.only(split)
+
+    def _stand_in(self, run: PlannedRun) -> Path:
+        """Return a folder that stands in for the run's own."""
+        folder = self.folder / run.folder.name
+        folder.mkdir()
+        self.stand_ins[str(run.folder)] = str(folder)
+        return folder
+
+    def _on_stand_ins(self, run: PlannedRun) -> PlannedRun:
+        """Return the run with stand-ins in its options, and the fusion of its initial weights."""
+        options = {name: self._replaced(value) for name, value in run.options.items()}
+        if options.get("network.streams") == "both" and "network.fusion" not in options:
+            options |= self.fusions.get(str(run.options["init"]), {})
+        return replace(run, options=options)
+
+    def _replaced(self, value: Any) -> Any:
+        if not isinstance(value, str | Path):
+            return value
+        text = str(value)
+        for output, stand_in in self.stand_ins.items():
+            text = text.replace(output, stand_in)
+        return type(value)(text)
 
 
-def _evaluate(run: PlannedRun, world: _World) -> str:
-    data = _labelled(run, world)
-    scored = scored_labels(world.labels[run.folder].labels, data.labels)
-    return f"{len(data)} images; labels {scored.of_model}"
+def _origin(encoder: Any, init: str) -> str:
+    """Describe the initial weights of an encoder.
+
+    Args:
+        encoder: The encoder.
+        init: Its name in the config, for encoders without a report.
+    """
+    if init.startswith(SCRATCH):
+        return "random weights"
+    return ", ".join(map(_origin_of, load_reports(encoder))) or init or "no weights"
 
 
-def _split(run: PlannedRun, world: _World) -> str:
-    data = _data_of(run, world)
-    kind = parse_source(str(run.arguments[0]))[0]
-    recipe = PAPER_RECIPES.get(kind)
-    if "paper" in run.options and (recipe is None or recipe.schemes == 1):
-        scheme, _ = paper_split(kind, data, 0)
-    else:  # colours choose one of several schemes, all with these sizes
-        if "paper" in run.options and recipe:
-            shares = recipe.ratios
-        else:
-            shares = parse_ratio("80/10/10")
-        scheme = split_samples(data.samples, shares, 0)
-    world.schemes[run.folder / SPLITS] = scheme
-    sizes = {name: list(scheme.values()).count(name) for name in sorted(set(scheme.values()))}
-    return ", ".join(f"{name} {size}" for name, size in sizes.items())
+def _origin_of(report: LoadReport) -> str:
+    if report.method != "timm" or not report.path.startswith(TIMM):
+        return f"{report.method} of {report.path}"
+    source = TimmSource.parse(report.path)
+    if source.file:
+        return report.path
+    return f"{report.path}, {'in the cache' if is_cached(source.name) else 'fetched from the hub when it starts'}"
 
 
-def _persons(run: PlannedRun, world: _World) -> str:
-    detector = open_finder(run.options["detector"])
-    world.made.add(run.folder / PERSONS)
-    return f"{len(_data_of(run, world))} images; detector {detector.name}"
-
-
-def _describe(run: PlannedRun, world: _World) -> str:
-    network, file = (run.options.get(name) for name in ("classifier", "classifier_weights"))
-    if network and file:
-        ObjectClassifier(network, Path(file))
-    world.made.add(run.folder / TEXTS)
-    return f"{len(_data_of(run, world))} images; objects by {network or 'nothing'}"
-
-
-def _shard(run: PlannedRun, world: _World) -> str:
-    data = _data_of(run, world)
-    if run.options.get("texts") in world.made:
-        data = replace(data, samples=[replace(sample, text=sample.text or "A photo.") for sample in data.samples])
-    world.data[f"shards:{run.folder}"] = data
-    return f"{len(data)} images"
-
-
-def _teacher(run: PlannedRun, world: _World) -> str:
-    data = _data_of(run, world).to_train()
-    count = sum(sample.text is not None for sample in data.samples)
-    if not count:
-        raise DataError(f"{data.name} has no texts to fit a teacher on; uniemox data describe makes some")
-    world.teachers[str(run.folder)] = FitConfig(image_size=run.options["image_size"])
-    return f"{count} images with texts"
-
-
-def _explain(run: PlannedRun, world: _World) -> str:
-    """Check the models of a figure: runs of the plan, or files of MAE with its decoder."""
-    models = [str(model) for model in run.options["model"]]
-    for model in models:
-        if model not in world.trained and "decoder_pred.weight" not in state_of(read_weight_file(model, mapped=True)):
-            raise CheckpointError(f"{model} has no decoder; use MAE's mae_visualize_vit_*.pth")
-    return f"{len(models)} models"
-
-
-CHECKS: Mapping[str, Callable[[PlannedRun, _World], str]] = {
-    "pretrain": _pretrain,
-    "finetune": _finetune,
-    "evaluate": _evaluate,
-    "data split": _split,
-    "data persons": _persons,
-    "data describe": _describe,
-    "data shard": _shard,
-    "teacher fit": _teacher,
-    "reproduce zero-shot": lambda run, world: f"{len(_labelled(run, world))} images",
-    "reproduce images": lambda run, world: f"{len(_part(run, world))} images",
-    "explain": _explain,
-    "ask": lambda run, world: f"{len(_labelled(run, world))} images",
+DRY_RUNS: Mapping[str, Callable[[_DryRuns, PlannedRun], str]] = {
+    "pretrain": _DryRuns.pretrain,
+    "finetune": _DryRuns.finetune,
+    "evaluate": _DryRuns.labelled,
+    "data split": _DryRuns.split,
+    "data persons": _DryRuns.persons,
+    "data describe": _DryRuns.describe,
+    "data shard": _DryRuns.shard,
+    "teacher fit": _DryRuns.teacher,
+    "reproduce zero-shot": _DryRuns.labelled,
+    "reproduce images": _DryRuns.images,
+    "explain": _DryRuns.explain,
+    "ask": _DryRuns.labelled,
 }
+"""Dry run of each command of a plan."""

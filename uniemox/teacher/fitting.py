@@ -190,11 +190,9 @@ def fit_teacher(
     """
     callback = callback or Callback()
     check_folder(out)
-    samples, texts = texts_by_image(data, config.with_emotion)
+    samples, texts = pairs_to_fit(data, config)
     order = np.random.Generator(np.random.PCG64(config.seed)).permutation(len(samples)).tolist()
     held_out = round(HELD_OUT_FRACTION * len(samples))
-    # Raises ConfigError before images are read.
-    steps_in_epoch(len(samples) - held_out, config.batch_size)
     # A frozen tower does nearly all the work, so only this runs on a GPU.
     device = setup_device(HardwareConfig())
     tower = None if config.image_tower is None else open_timm_tower(config.image_tower, device)
@@ -215,7 +213,7 @@ def fit_teacher(
 
     held_out_pairs = read(order[:held_out], 0, "reading held-out images")
     training_pairs = read(order[held_out:], config.views if tower is None else 0, "reading images")
-    teacher = _initial_teacher(config, tower, training_pairs.texts)
+    teacher = initial_teacher(config, tower, training_pairs.texts)
     # The folder has a finished teacher, which the new one replaces.
     if (out / DESCRIPTION).is_file() and not resume:
         shutil.rmtree(out / RUN, ignore_errors=True)
@@ -240,9 +238,19 @@ def fit_teacher(
     return teacher
 
 
-def _initial_teacher(
-    config: FitConfig, tower: TimmImageTower | None, texts: Sequence[tuple[str, ...]]
-) -> FittedTeacher:
+def pairs_to_fit(data: DataSet, config: FitConfig) -> tuple[list[Sample], list[tuple[str, ...]]]:
+    """Return the images and texts of a fit, see `texts_by_image`, before images are read.
+
+    Raises:
+        DataError: If there are fewer than 20.
+        ConfigError: If they do not fill a batch.
+    """
+    samples, texts = texts_by_image(data, config.with_emotion)
+    steps_in_epoch(len(samples) - round(HELD_OUT_FRACTION * len(samples)), config.batch_size)
+    return samples, texts
+
+
+def initial_teacher(config: FitConfig, tower: TimmImageTower | None, texts: Sequence[tuple[str, ...]]) -> FittedTeacher:
     """Build a teacher with random weights, except the frozen tower's, without using the process's generator."""
     size = config.image_size or SMALL_PX
     words = sorted({word for image_texts in texts for text in image_texts for word in words_of(text)})

@@ -10,7 +10,7 @@ from uniemox.io.weight_archives import UNREADABLE
 from uniemox.teacher.features import StoredTeacher
 from uniemox.teacher.fitted import FittedTeacher
 from uniemox.teacher.protocol import Teacher
-from uniemox.teacher.sources import ClipTeacher, OnnxImageTower, TimmImageTower, join_networks
+from uniemox.teacher.sources import OPENAI, ClipTeacher, OnnxImageTower, TimmImageTower, clip_width, join_networks
 
 
 def open_teacher(source: str, device: str | torch.device = "cpu") -> Teacher:
@@ -32,6 +32,23 @@ def open_teacher(source: str, device: str | torch.device = "cpu") -> Teacher:
             "stored:FILE.npz, timm:NAME, timm:NAME@FILE or onnx:FILE"
         )
     return KINDS[kind](name, device)
+
+
+def teacher_width(source: str) -> int:
+    """Return the number of a teacher's feature channels, without fetching published weights.
+
+    Args:
+        source: Name of the teacher, see `open_teacher`.
+
+    Raises:
+        TeacherError: As `open_teacher`; published weights are only looked up by their name.
+    """
+    kind, _, name = source.partition(":")
+    if kind == "clip" and not name.startswith("local-dir:"):
+        architecture, _, weights = name.partition("@")
+        return clip_width(architecture, weights or OPENAI)
+    with torch.device("meta"):
+        return open_teacher(source, "meta").width
 
 
 def open_timm_tower(source: str, device: str | torch.device = "cpu") -> TimmImageTower:
@@ -69,10 +86,8 @@ def _open_clip(name: str, device: str | torch.device) -> Teacher:
     # The path of a folder may contain @.
     if name.startswith("local-dir:"):
         return ClipTeacher.load(name, device=device)
-    architecture, at, weights = name.partition("@")
-    if at:
-        return ClipTeacher.load(architecture, weights, device)
-    return ClipTeacher.load(architecture, device=device)
+    architecture, _, weights = name.partition("@")
+    return ClipTeacher.load(architecture, weights or OPENAI, device)
 
 
 KINDS: Mapping[str, Callable[[str, str | torch.device], Teacher]] = {

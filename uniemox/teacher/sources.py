@@ -21,6 +21,9 @@ from uniemox.teacher.protocol import fit_pixels, refuse_texts
 from uniemox.views.patches import IMAGENET_MEAN, IMAGENET_STD, PixelStats
 from uniemox.views.transfer import to_device
 
+# Weights of a CLIP model that is named without any.
+OPENAI = "openai"
+
 
 class ClipTeacher:
     """Image and text features of a frozen open_clip model, with its own normalisation and tokenizer.
@@ -36,7 +39,7 @@ class ClipTeacher:
         self.tokenizer = tokenizer
 
     @classmethod
-    def load(cls, name: str = "ViT-B-16", weights: str = "openai", device: str | torch.device = "cpu") -> "ClipTeacher":
+    def load(cls, name: str = "ViT-B-16", weights: str = OPENAI, device: str | torch.device = "cpu") -> "ClipTeacher":
         """Load a model of open_clip with weights.
 
         Args:
@@ -53,8 +56,8 @@ class ClipTeacher:
         import open_clip  # noqa: PLC0415
 
         is_folder = name.startswith("local-dir:")
-        if not is_folder and open_clip.get_model_config(name) is None:
-            raise TeacherError(f"open_clip has no model {name!r}; open_clip.list_models() lists what it has")
+        if not is_folder:
+            clip_width(name, weights)
         try:
             model = open_clip.create_model(name, pretrained=None if is_folder else weights, require_pretrained=True)
             tokenizer = open_clip.get_tokenizer(name)
@@ -89,6 +92,27 @@ class ClipTeacher:
         """Return features (N, C) float32, not normalised.  texts: N."""
         tokens = self.tokenizer(list(texts), context_length=self.model.context_length)  # (N, context)
         return self.model.encode_text(to_device(tokens, self._device)).float()  # (N, C)
+
+
+def clip_width(name: str, weights: str) -> int:
+    """Return the number of feature channels of a CLIP model, without loading it.
+
+    Args:
+        name: open_clip's name of the architecture.
+        weights: open_clip's name of published weights, or a local file.
+
+    Raises:
+        TeacherError: If open_clip has no such model, or no such weights of it and there is no such file.
+    """
+    import open_clip  # noqa: PLC0415
+
+    config = open_clip.get_model_config(name)
+    if config is None:
+        raise TeacherError(f"open_clip has no model {name!r}; open_clip.list_models() lists what it has")
+    if not open_clip.get_pretrained_cfg(name, weights) and not Path(weights).is_file():
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name))
+        raise TeacherError(f"{name} has no weights {weights!r}, and there is no such file; it has {tags}")
+    return int(config["embed_dim"])
 
 
 # Images per batch on a CPU: more don't fit into its caches.
@@ -206,7 +230,7 @@ class OnnxImageTower:
         self.size = (height, width)
         self.batch = batch if isinstance(batch, int) else None
         try:
-            features = self.image_features(torch.zeros(1, 3, height, width))
+            features = self.image_features(torch.zeros(1, 3, height, width, device="cpu"))
         except RUNTIME_ERRORS as error:
             raise TeacherError(f"{path} does not take float32 images of {height} x {width} px: {error}") from error
         if features.ndim != 2:

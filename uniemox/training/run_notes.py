@@ -12,6 +12,12 @@ from uniemox.training.processes import gather_values, rank
 from uniemox.training.run_folder import START_REPORT
 
 
+def load_reports(encoder: Any) -> list[LoadReport]:
+    """Return the load report of an encoder, or of each of several in its `encoders`."""
+    parts = getattr(encoder, "encoders", [encoder])
+    return [part.report for part in parts if hasattr(part, "report")]
+
+
 def record_start(run: Path, encoder: Any, callback: Callback) -> None:
     """Write the load reports of an encoder's initial weights to the run's folder; name a moving average.
 
@@ -21,8 +27,7 @@ def record_start(run: Path, encoder: Any, callback: Callback) -> None:
             report and are left out.
         callback: Receives the note.
     """
-    parts = getattr(encoder, "encoders", [encoder])
-    reports: list[LoadReport] = [part.report for part in parts if hasattr(part, "report")]
+    reports = load_reports(encoder)
     if reports:
         write_file(run / START_REPORT, "".join(f"{report}\n" for report in reports))
     for report in reports:
