@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from recipes.finder.config import SIDE_STEP, FinderConfig
 from recipes.finder.export import FinderGraph, export_finder
 from recipes.finder.loss import build_targets, finder_loss
 from recipes.finder.network import FinderNetwork, load_body
 from recipes.finder.scores import FinderScores, LabelledImage, best_threshold
-from recipes.finder.views import FinderViews, finder_loader, pack_samples
+from recipes.finder.views import FinderBatch, FinderViews, finder_loader, pack_samples
 from uniemox.data.order import RunOrder, steps_in_epoch
 from uniemox.data.sample import Broken, Sample, decode_sample
 from uniemox.data.seen import hashes_of, seen_file, write_hashes
@@ -30,9 +31,8 @@ from uniemox.persons.fitting import fit_images
 from uniemox.persons.layouts import CENTRES, CENTRES_NMS_OVERLAP, decode_centres_map
 from uniemox.training.hardware import ready_to_train
 from uniemox.training.journal import Callback
-from uniemox.training.optimization import parameter_groups_of, update, warmup_cosine
+from uniemox.training.optimization import build_small_optimizer, train_step
 from uniemox.training.run_folder import begin_run
-from uniemox.training.state import Checkpoints
 from uniemox.training.trainer import Trainer
 from uniemox.views.loader import BrokenCount
 from uniemox.views.patches import PixelStats, normalise
@@ -175,34 +175,28 @@ def _train(
     ready_to_train(network, device)
     body_parameters = {id(parameter) for parameter in network.body.parameters()}
     new_parameters = [parameter for parameter in network.parameters() if id(parameter) not in body_parameters]
-    groups = parameter_groups_of(
-        [(network.body.parameters(), config.start_lr_scale), (new_parameters, 1.0)], WEIGHT_DECAY
-    )
-    optimizer = torch.optim.AdamW(groups, lr=0.0, fused=True)
+    parts = [(network.body.parameters(), config.start_lr_scale), (new_parameters, 1.0)]
+    optimizer = build_small_optimizer(parts, weight_decay=WEIGHT_DECAY)
     batches = list(_batch_positions(len(samples), config))
     views = pack_samples(FinderViews(samples, config.seed, config.min_confidence))
-    trainer = Trainer(
-        out=run,
-        model=network,
-        optimizer=optimizer,
-        set_lr=warmup_cosine(optimizer, config.lr, steps=len(batches), warmup=WARMUP),
-        checkpoints=Checkpoints(run, keep=1),
-        callback=callback,
-    )
+    trainer = Trainer.of_small(config, run, network, optimizer, callback, samples=len(samples), warmup=WARMUP)
     plan = trainer.plan_small_run("training", config, samples=len(samples))
     network.train()
     loader = iter(finder_loader(views, batches[plan.done :], config.workers))
+
+    def losses_of(batch: FinderBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        stacked = np.stack([view.pixels for view in batch.samples])
+        pixels = torch.from_numpy(stacked).permute(0, 3, 1, 2)  # (N, 3, S, S)
+        with torch.autocast("cpu", torch.bfloat16, enabled=fast_precision("cpu") == "bfloat16"):
+            heat, distances = network(normalise(pixels, device, stats))
+        loss = finder_loss(heat, distances, build_targets(batch.samples, pixels.shape[-1]))["total"]
+        return loss, {"loss": loss}
+
     with closing(trainer.steps(plan, broken.readable(loader))) as steps:
         for step in steps:
-            [batch] = step.batches
-            stacked = np.stack([view.pixels for view in batch.samples])
-            pixels = torch.from_numpy(stacked).permute(0, 3, 1, 2)  # (N, 3, S, S)
-            with torch.autocast("cpu", torch.bfloat16, enabled=fast_precision("cpu") == "bfloat16"):
-                heat, distances = network(normalise(pixels, device, stats))
-            loss = finder_loss(heat, distances, build_targets(batch.samples, pixels.shape[-1]))["total"]
-            optimizer.zero_grad()
-            loss.backward()
-            values = update(network, optimizer, {"loss": loss.detach()}, MAX_GRAD_NORM)
+            values = train_step(
+                network, optimizer, step.batches, lambda batch: len(batch.samples), losses_of, MAX_GRAD_NORM
+            )
             step.report(values | {"lr": optimizer.param_groups[-1]["lr"]})
     network.eval()
 

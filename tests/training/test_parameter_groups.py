@@ -10,7 +10,7 @@ from tests.networks import small_model
 from uniemox.errors import ConfigError
 from uniemox.model.classifier import Classifier
 from uniemox.model.fusion import build_fusion
-from uniemox.training.optimization import build_optimizer, freeze_layers, parameter_groups, parameter_groups_of
+from uniemox.training.optimization import build_optimizer, build_small_optimizer, freeze_layers, parameter_groups
 
 VIT = {"embed_dim": 16, "depth": 3, "num_heads": 2}
 NETWORKS = {
@@ -116,7 +116,8 @@ def test_parts_decay_only_matrices() -> None:
     layer = nn.Linear(2, 3)
     frozen = nn.Linear(2, 2).requires_grad_(False)
     scale = nn.Parameter(torch.zeros(()))
-    groups = parameter_groups_of([(layer.parameters(), 1.0), ([*frozen.parameters(), scale], 0.5)], 0.05)
+    parts = [(layer.parameters(), 1.0), ([*frozen.parameters(), scale], 0.5)]
+    groups = build_small_optimizer(parts, weight_decay=0.05).param_groups
     settings = [(group["params"], group["weight_decay"], group["lr_scale"]) for group in groups]
     assert settings == [([layer.weight], 0.05, 1.0), ([layer.bias], 0.0, 1.0), ([scale], 0.0, 0.5)]
 

@@ -40,9 +40,8 @@ from uniemox.teacher.sources import TimmImageTower
 from uniemox.training.config import HardwareConfig
 from uniemox.training.hardware import setup_device
 from uniemox.training.journal import Callback
-from uniemox.training.optimization import parameter_groups_of, update, warmup_cosine
+from uniemox.training.optimization import build_small_optimizer, train_step
 from uniemox.training.run_folder import begin_run
-from uniemox.training.state import Checkpoints
 from uniemox.training.trainer import Trainer
 from uniemox.views.config import ViewConfig
 from uniemox.views.loader import BrokenCount, ViewBatch, ViewDataset, build_loader
@@ -278,35 +277,29 @@ def _fit(teacher: FittedTeacher, pairs: Pairs, config: FitConfig, run: Path, cal
     model = _PairModel(teacher)
     trained_modules: list[nn.Module] = [teacher.project, teacher.text] if is_frozen else [teacher]
     weights = [parameter for module in trained_modules for parameter in module.parameters()]
-    groups = parameter_groups_of([(weights, 1.0), ([model.scale, model.bias], SCALE_LR)], WEIGHT_DECAY)
-    optimizer = torch.optim.AdamW(groups, lr=0.0, betas=BETAS, fused=True)
+    parts = [(weights, 1.0), ([model.scale, model.bias], SCALE_LR)]
+    optimizer = build_small_optimizer(parts, weight_decay=WEIGHT_DECAY, betas=BETAS)
     sentences = [sentences_of(image_texts) for image_texts in pairs.texts]
-    steps_per_epoch = steps_in_epoch(len(sentences), config.batch_size)
-    trainer = Trainer(
-        out=run,
-        model=model,
-        optimizer=optimizer,
-        set_lr=warmup_cosine(optimizer, config.lr, steps=config.epochs * steps_per_epoch, warmup=WARMUP_FRACTION),
-        checkpoints=Checkpoints(run, keep=1),
-        callback=callback,
-    )
+    trainer = Trainer.of_small(config, run, model, optimizer, callback, samples=len(sentences), warmup=WARMUP_FRACTION)
     plan = trainer.plan_small_run("fitting", config, samples=len(sentences))
     teacher.train()
     sizes = {"batch_size": plan.batch_size, "start": plan.done, "steps": plan.steps}
     order = RunOrder(plan.samples, seed=config.seed, **sizes)
+
+    def losses_of(batch: Sequence[tuple[int, int]]) -> tuple[Tensor, dict[str, Tensor]]:
+        rows = [i for _, i in batch]
+        # All images of a batch are of one epoch.
+        epoch = batch[0][0]
+        # Every image is compared with all sentences of the batch's images.
+        texts = sorted(set().union(*(sentences[i] for i in rows)))
+        truth = torch.tensor([[text in sentences[i] for text in texts] for i in rows])  # (N, M)
+        image = _features(teacher, pairs.inputs[epoch % len(pairs.inputs), rows], is_frozen)  # (N, C)
+        loss = pair_loss(image, teacher.text(texts), truth, model.scale.exp().clamp(max=MAX_SCALE), model.bias)
+        return loss, {"loss": loss}
+
     with closing(trainer.steps(plan, order)) as steps:
         for step in steps:
-            [batch] = step.batches
-            rows = [i for _, i in batch]
-            epoch = step.done // steps_per_epoch
-            # Every image is compared with all sentences of the batch's images.
-            texts = sorted(set().union(*(sentences[i] for i in rows)))
-            truth = torch.tensor([[text in sentences[i] for text in texts] for i in rows])  # (N, M)
-            image = _features(teacher, pairs.inputs[epoch % len(pairs.inputs), rows], is_frozen)  # (N, C)
-            loss = pair_loss(image, teacher.text(texts), truth, model.scale.exp().clamp(max=MAX_SCALE), model.bias)
-            optimizer.zero_grad()
-            loss.backward()
-            values = update(model, optimizer, {"loss": loss.detach()}, None)
+            values = train_step(model, optimizer, step.batches, len, losses_of, None)
             step.report(
                 values | {"lr": optimizer.param_groups[0]["lr"], "epoch": (step.done + 1) / plan.steps_per_epoch}
             )

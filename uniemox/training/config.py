@@ -1,25 +1,12 @@
 """Settings that all runs share."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, Protocol
 
 from uniemox.bounds import check_numbers
 from uniemox.errors import ConfigError
 from uniemox.model.config import Precision
-
-
-def check_batches(config: Any) -> None:
-    """Check batch size, accumulation, seed and the limit of unreadable images.
-
-    Args:
-        config: Settings of pre-training or fine-tuning.
-
-    Raises:
-        ConfigError: If one is too low, or if accumulation does not divide the batch.
-    """
-    check_numbers(config, at_least={"batch_size": 1, "accumulation": 1, "seed": 0, "max_unreadable": 0})
-    if config.batch_size % config.accumulation:
-        raise ConfigError(f"accumulation {config.accumulation} must divide batch_size {config.batch_size} evenly")
+from uniemox.views.config import ViewConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,3 +105,74 @@ class SaveConfig:
         if self.keep_every:
             return (self.every_steps, self.keep_every)
         return (self.every_steps,)
+
+
+class TrainConfig(Protocol):
+    """Settings of pre-training or fine-tuning that the trainer reads."""
+
+    @property
+    def view(self) -> ViewConfig:
+        """Views of the images."""
+
+    @property
+    def optimizer(self) -> OptimizerConfig:
+        """AdamW."""
+
+    @property
+    def schedule(self) -> ScheduleConfig:
+        """Length and learning rate."""
+
+    @property
+    def hardware(self) -> HardwareConfig:
+        """Device, precision and processes."""
+
+    @property
+    def save(self) -> SaveConfig:
+        """Checkpoints."""
+
+    @property
+    def layer_decay(self) -> float | None:
+        """Factor of the learning rate from each layer to the one before it, above 0, at most 1; None: 1."""
+
+    @property
+    def batch_size(self) -> int:
+        """Images per step, over all processes."""
+
+    @property
+    def accumulation(self) -> int:
+        """Number of batches whose gradients are accumulated in one step."""
+
+    @property
+    def seed(self) -> int:
+        """Random seed."""
+
+    @property
+    def max_unreadable(self) -> int:
+        """Maximum number of unreadable images to skip."""
+
+
+class SmallTrainConfig(Protocol):
+    """Settings of a teacher or a person detector, trained in one process on the CPU."""
+
+    @property
+    def epochs(self) -> int:
+        """Number of passes over the training data."""
+
+    @property
+    def batch_size(self) -> int:
+        """Images per step."""
+
+    @property
+    def lr(self) -> float:
+        """Maximum learning rate."""
+
+
+def check_batches(config: TrainConfig) -> None:
+    """Check batch size, accumulation, seed and the limit of unreadable images.
+
+    Raises:
+        ConfigError: If one is too low, or if accumulation does not divide the batch.
+    """
+    check_numbers(config, at_least={"batch_size": 1, "accumulation": 1, "seed": 0, "max_unreadable": 0})
+    if config.batch_size % config.accumulation:
+        raise ConfigError(f"accumulation {config.accumulation} must divide batch_size {config.batch_size} evenly")

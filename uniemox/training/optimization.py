@@ -100,14 +100,18 @@ def parameter_groups(
     return result
 
 
-def parameter_groups_of(
-    parts: Sequence[tuple[Iterable[nn.Parameter], float]], weight_decay: float
-) -> list[dict[str, Any]]:
-    """Return torch parameter groups that decay matrices and nothing else.
+def build_small_optimizer(
+    parts: Sequence[tuple[Iterable[nn.Parameter], float]],
+    *,
+    weight_decay: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+) -> torch.optim.AdamW:
+    """Build fused AdamW for a model without timm's names, such as a teacher or a person detector.
 
     Args:
         parts: Parameters with their "lr_scale"; parameters that are not trained are left out.
-        weight_decay: Weight decay of matrices.
+        weight_decay: Weight decay of matrices; all else has none.
+        betas: AdamW's decay rates.
     """
     groups: list[dict[str, Any]] = []
     for parameters, scale in parts:
@@ -116,7 +120,8 @@ def parameter_groups_of(
             members = [parameter for parameter in trained if (parameter.ndim > 1) == is_matrix]
             if members:
                 groups.append({"params": members, "weight_decay": decay, "lr_scale": scale})
-    return groups
+    # The schedule sets the learning rate before each step.
+    return torch.optim.AdamW(groups, lr=0.0, betas=betas, fused=True)
 
 
 def freeze_layers(encoder: Any, layers: int) -> None:

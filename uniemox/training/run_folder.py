@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, fields, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import torch
 
@@ -33,6 +33,9 @@ from uniemox.io.files import (
 from uniemox.model.config import Precision
 from uniemox.training.processes import is_restart, job_of, rank, wait_for_all
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 TEACHER_FEATURES = "teacher_features.npz"
 TEACHER_ANSWERS = "teacher_answers.npz"
 """What a run computes from its teacher before the first step."""
@@ -43,7 +46,7 @@ START_REPORT = "initial_weights.txt"
 Config = TypeVar("Config")
 
 
-def to_dict(config: Any) -> dict[str, Any]:
+def to_dict(config: "DataclassInstance") -> dict[str, Any]:
     """Convert a config to JSON-serialisable form: tuples become lists, paths become text."""
     return json.loads(json.dumps(asdict(config), default=str))
 
@@ -146,7 +149,9 @@ PACKAGES = ("torch", "timm", "numpy", "pillow")
 
 
 @contextmanager
-def begin_run(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample], *, resume: bool) -> Iterator[bool]:
+def begin_run(
+    run: Path, kind: str, config: "DataclassInstance", data: DataSet | Sequence[Sample], *, resume: bool
+) -> Iterator[bool]:
     """Write config.json, or check that the existing one is of this run.
 
     Inside the context no other process can begin a run in the folder. Only the first process reads and writes; the
@@ -180,7 +185,9 @@ def begin_run(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample
         yield is_begun
 
 
-def _begin(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample], *, resume: bool) -> bool:
+def _begin(
+    run: Path, kind: str, config: "DataclassInstance", data: DataSet | Sequence[Sample], *, resume: bool
+) -> bool:
     path = run / CONFIG
     record: dict[str, Any] = {
         "kind": kind,
@@ -208,7 +215,9 @@ def _begin(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample], 
         raise ConfigError(f"{run} holds a run already; add --resume to continue it, or choose another --out")
 
     first_config = from_dict(type(config), content["config"], f"{path}, config")
-    lowers_lr = hasattr(config, "optimizer") and config.optimizer.base_lr < first_config.optimizer.base_lr
+    base_lr = _base_lr_of(config)
+    first_base_lr = _base_lr_of(first_config)
+    lowers_lr = base_lr < first_base_lr
     changeable = (*CHANGEABLE, "optimizer.base_lr") if lowers_lr else CHANGEABLE
     changed = [line for line in differences(config, first_config) if not line.startswith(changeable)]
     is_other_data = content["data"]["sha256"] != record["data"]["sha256"]
@@ -226,13 +235,19 @@ def _begin(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample], 
         name = data.name if isinstance(data, DataSet) else "what is given"
         raise ConfigError(f"{run} began with other data than {name} has now; choose another --out")
     if lowers_lr:
-        rates = [*content.get("earlier_base_lrs", ()), first_config.optimizer.base_lr]
+        rates = [*content.get("earlier_base_lrs", ()), first_base_lr]
         # Fields that were added after the beginning stay, see `add_to_record`.
         write_file(path, json.dumps({**content, **record, "earlier_base_lrs": rates}, indent=2) + "\n")
     # A process that was killed while writing left these.
     for partial in run.glob(f"*{PARTIAL}"):
         partial.unlink()
     return True
+
+
+def _base_lr_of(config: "DataclassInstance") -> float:
+    """Return the learning rate that a resumed run may lower; 0 for a teacher or a person detector, which has none."""
+    optimizer = getattr(config, "optimizer", None)
+    return 0.0 if optimizer is None else float(optimizer.base_lr)
 
 
 def _versions() -> dict[str, str]:

@@ -16,9 +16,10 @@ from uniemox.data.order import RunOrder, steps_in_epoch
 from uniemox.errors import DivergedError, StoppedError
 from uniemox.io.parallel import usable_cores
 from uniemox.io.stopping import StopRequest
+from uniemox.training.config import SmallTrainConfig, TrainConfig
 from uniemox.training.hardware import check_shared_memory, count_workers
 from uniemox.training.journal import ActivationCount, Callback, DivergenceWatch, Journal, RunPlan, memory_estimate
-from uniemox.training.optimization import build_optimizer, build_schedule
+from uniemox.training.optimization import build_optimizer, build_schedule, warmup_cosine
 from uniemox.training.processes import gather_numbers, is_sharded, rank, wait_for_all, world_size
 from uniemox.training.state import Checkpoints, ResumePoint, step_of
 from uniemox.views.loader import BrokenCount, ViewBatch, ViewDataset, build_loader
@@ -65,7 +66,7 @@ class Trainer:
     @classmethod
     def of(
         cls,
-        config: Any,
+        config: TrainConfig,
         out: Path,
         model: nn.Module,
         callback: Callback,
@@ -77,7 +78,7 @@ class Trainer:
         """Return the trainer of a run, with its optimizer.
 
         Args:
-            config: Settings of pre-training or fine-tuning.
+            config: Settings of the run.
             out: Folder of the run.
             model: The model, on its device.
             callback: Receives the progress of the run.
@@ -107,6 +108,39 @@ class Trainer:
             tracker=config.save.tracker,
         )
 
+    @classmethod
+    def of_small(
+        cls,
+        config: SmallTrainConfig,
+        out: Path,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        callback: Callback,
+        *,
+        samples: int,
+        warmup: float,
+    ) -> "Trainer":
+        """Return the trainer of a run in one process on the CPU.
+
+        Args:
+            config: Settings of the run.
+            out: Folder of the run.
+            model: The model.
+            optimizer: From `build_small_optimizer`.
+            callback: Receives the progress of the run.
+            samples: Number of training images.
+            warmup: Share of the steps in which the learning rate rises, 0 to 1.
+        """
+        steps = config.epochs * steps_in_epoch(samples, config.batch_size)
+        return cls(
+            out=out,
+            model=model,
+            optimizer=optimizer,
+            set_lr=warmup_cosine(optimizer, config.lr, steps=steps, warmup=warmup),
+            checkpoints=Checkpoints(out, keep=1),
+            callback=callback,
+        )
+
     def resume(self) -> ResumePoint:
         """Load the newest checkpoint of the first process into model and optimizer, if there is one.
 
@@ -121,12 +155,12 @@ class Trainer:
             return ResumePoint(0)
         return self.checkpoints.load(self.checkpoints.folder_of(newest_of_first), self.model, self.optimizer)
 
-    def plan_small_run(self, title: str, config: Any, *, samples: int) -> RunPlan:
+    def plan_small_run(self, title: str, config: SmallTrainConfig, *, samples: int) -> RunPlan:
         """Resume, and return the plan of a run in one process on the CPU.
 
         Args:
             title: Name of the run in messages.
-            config: Settings of a teacher or a person detector.
+            config: Settings of the run.
             samples: Number of training images.
         """
         return RunPlan(
@@ -249,12 +283,12 @@ def _diverged(done: int, saved: int, trouble: str) -> DivergedError:
 
 
 def load_batches(
-    config: Any, views: ViewDataset, plan: RunPlan, broken: BrokenCount | None = None
+    config: TrainConfig, views: ViewDataset, plan: RunPlan, broken: BrokenCount | None = None
 ) -> Iterator[ViewBatch]:
     """Load the remaining batches of the plan, for this process.
 
     Args:
-        config: Settings of pre-training or fine-tuning.
+        config: Settings of the run.
         views: Views of the training images.
         plan: Plan of the run.
         broken: Counts unreadable images; None: a new count.
@@ -278,7 +312,7 @@ def load_batches(
 
 
 def measure_plan(
-    config: Any,
+    config: TrainConfig,
     trainer: Trainer,
     probe: Callable[[Tensor], object],
     *,
@@ -289,7 +323,7 @@ def measure_plan(
     """Return the plan of a run; memory is measured on two and on four grey images.
 
     Args:
-        config: Settings of pre-training or fine-tuning.
+        config: Settings of the run.
         trainer: Trainer of the run.
         probe: Function that passes (N, 3, S, S) uint8 through the model.
         samples: Number of training images.
