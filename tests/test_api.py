@@ -61,6 +61,8 @@ summary = uniemox.survey("photos", out="survey.html", by=["folder"])
 print(summary.whole.images)
 for hit in uniemox.search("photos", like="beach.jpg", mood="valence>7", count=3):
     print(hit.path, hit.score + 1, hit.values["valence"])
+for image in [*uniemox.tag("photos", naming="photo.xmp"), *uniemox.untag("photos")]:
+    print(image.path.upper(), image.state, image.keyword)
 """,
 }
 

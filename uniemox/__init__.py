@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from uniemox.api import pretrain as pretrain
     from uniemox.api import search as search
     from uniemox.api import survey as survey
+    from uniemox.api import tag as tag
+    from uniemox.api import untag as untag
     from uniemox.data.sample import DataSet as DataSet
     from uniemox.data.source import open_data as open_data
     from uniemox.errors import ImageError as ImageError
@@ -60,7 +62,9 @@ _MODULES = {
     "read_film": "uniemox.predict.film",
     "search": "uniemox.api",
     "survey": "uniemox.api",
+    "tag": "uniemox.api",
     "to_frame": "uniemox.predict.tables",
+    "untag": "uniemox.api",
 }
 if not TYPE_CHECKING:  # type checkers read the names above
     __all__ = list(_MODULES)

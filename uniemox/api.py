@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from uniemox.insight.explain.maps import Method
     from uniemox.insight.search import Hit
     from uniemox.insight.survey.summary import Summary
+    from uniemox.insight.tag.folder import Naming, TaggedImage
     from uniemox.model.config import ModelConfig
     from uniemox.predict.images import ImageLike
     from uniemox.predict.predictor import Predictor
@@ -364,6 +365,62 @@ def search(
     query = Query(like=like, emotion=emotion, mood=mood, count=count, unfamiliar=unfamiliar)
     opened = _predictor(predictor, has_faces=query.needs_faces)
     return list(search_folder(opened, Path(folder), query, out=_path(out)).hits)
+
+
+def tag(
+    folder: PathLike,
+    *,
+    naming: "Naming" = "photo.jpg.xmp",
+    rating: bool = False,
+    unfamiliar: bool = False,
+    dry_run: bool = False,
+    predictor: "Predictor | None" = None,
+) -> "list[TaggedImage]":
+    """Write the emotions of a folder's images into XMP sidecar files, which photo programs read.
+
+    A sidecar gets the keyword emotion|contentment for the most probable label, and valence and arousal. The photographs
+    are not changed, and neither are the fields of other programs in existing sidecars. The predictions are saved next
+    to the folder, as by `search`.
+
+    Args:
+        folder: Folder of images, including its subfolders.
+        naming: Name of new sidecars; an existing one of either name is used.
+        rating: Also write xmp:Rating: 1 star for a valence below 2, up to 5 stars from 8.
+        unfamiliar: Also tag images whose predictions are guesses.
+        dry_run: Write no sidecar.
+        predictor: From `load`; None: the package's own model.
+
+    Returns:
+        What happened to each image. An image or a sidecar that can't be read is a result with this state.
+
+    Raises:
+        ConfigError: For an unknown naming, a model without emotion labels, or an index of another model.
+        DataError: If the index can't be read or written, or if no image can be read.
+    """
+    from uniemox.insight.tag.folder import TagSettings, tag_folder  # noqa: PLC0415
+
+    settings = TagSettings(naming=naming, rating=rating, unfamiliar=unfamiliar, dry_run=dry_run)
+    return list(tag_folder(_predictor(predictor), Path(folder), settings))
+
+
+def untag(folder: PathLike, *, dry_run: bool = False) -> "list[TaggedImage]":
+    """Remove from a folder's sidecar files what `tag` has written.
+
+    A sidecar that `tag` has made and that contains nothing else is deleted.
+
+    Args:
+        folder: Folder of images, including its subfolders.
+        dry_run: Change nothing.
+
+    Returns:
+        What happened to each sidecar that has fields of `tag`.
+
+    Raises:
+        DataError: If there is no such folder.
+    """
+    from uniemox.insight.tag.folder import untag_folder  # noqa: PLC0415
+
+    return list(untag_folder(Path(folder), dry_run=dry_run))
 
 
 def _predictor(predictor: "Predictor | None", *, has_faces: bool = False) -> "Predictor":

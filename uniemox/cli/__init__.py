@@ -36,6 +36,7 @@ COMMANDS = {
     "predict": "Predict what images make people feel, and detect the people in them.",
     "survey": "Write a self-contained HTML page about the emotions that a collection of images evokes.",
     "search": "Find images in a folder by similarity to another image, by emotion, or by mood.",
+    "tag": "Write the emotions of a folder's images into XMP sidecar files, which photo programs read.",
     "explain": "Show which parts of an image support a prediction.",
     "serve": "Serve predictions over HTTP, with a page that predicts images dropped on it.",
     "data": "Inspect, check, split and pack data sets, detect the people in them, and describe the images in words.",

@@ -145,12 +145,15 @@ def writing(path: Path, error_class: type[UniemoxError] = DataError) -> Iterator
 
 
 @contextmanager
-def replacing(path: Path, error_class: type[UniemoxError] = DataError) -> Iterator[Path]:
+def replacing(
+    path: Path, error_class: type[UniemoxError] = DataError, *, keep_permissions: bool = False
+) -> Iterator[Path]:
     """Yield a path to write to; it replaces `path` if all went well and is removed otherwise.
 
     Args:
         path: The file to replace; its folder is created if it is missing.
         error_class: Raised if the file can't be written.
+        keep_permissions: Give the new file the permissions of the replaced one, as for a file of another program.
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}{PARTIAL}")
     with writing(path, error_class):
@@ -159,6 +162,8 @@ def replacing(path: Path, error_class: type[UniemoxError] = DataError) -> Iterat
             partial.touch()
             # The umask sets these; safetensors would restrict them further.
             permissions = partial.stat().st_mode
+            if keep_permissions and path.exists():
+                permissions = path.stat().st_mode
             yield partial
             partial.chmod(permissions)
             os.replace(partial, path)

@@ -1,0 +1,1 @@
+"""Emotions as keywords in XMP sidecar files."""

@@ -1,0 +1,116 @@
+"""Fields that we write into a sidecar, and the record of them that the sidecar keeps."""
+
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+from uniemox.insight.tag.document import Name, XmlElement, XmpDocument
+
+# A random UUID: unique without an address that somebody would have to keep. The # ends the namespace, as in RDF.
+NAMESPACE = "urn:uuid:991877be-9b20-44a0-baf2-7d50b670a246#"
+
+
+class KeywordList(NamedTuple):
+    """A property that lists keywords."""
+
+    prefix: str
+    name: Name
+    container: str
+    separator: str
+    """Separator of a path of keywords; empty if only the last keyword is written."""
+
+    def keyword(self, path: str) -> str:
+        """Return the form in which the list has a path such as emotion|awe."""
+        return path.replace("|", self.separator) if self.separator else path.rpartition("|")[2]
+
+
+LISTS = {
+    "digiKam:TagsList": KeywordList("digiKam", ("http://www.digikam.org/ns/1.0/", "TagsList"), "Seq", "/"),
+    "lr:hierarchicalSubject": KeywordList(
+        "lr", ("http://ns.adobe.com/lightroom/1.0/", "hierarchicalSubject"), "Bag", "|"
+    ),
+    "dc:subject": KeywordList("dc", ("http://purl.org/dc/elements/1.1/", "subject"), "Bag", ""),
+}
+"""Lists in the order in which programs look for keywords; many read only the first that a file has."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tags:
+    """Answer about an image, as a sidecar has it."""
+
+    keyword: str
+    """Path, such as emotion|awe."""
+    probability: float
+    """Probability of the label, 0 to 1."""
+    valence: float | None
+    """1 to 9, or None if the model predicts none."""
+    arousal: float | None
+    """1 to 9, or None if the model predicts none."""
+    kind: str
+    """Kind of emotion: evoked or felt."""
+    model: str
+    model_hash: str
+    is_unfamiliar: bool = False
+    """True if the answer is a guess."""
+    rating: int | None = None
+    """xmp:Rating to write, 1 to 5; None: none."""
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """Fields in our namespace."""
+        numbers = {"Valence": self.valence, "Arousal": self.arousal}
+        values = {
+            "Keyword": self.keyword,
+            "Probability": f"{self.probability:.2f}",
+            **{name: f"{value:.2f}" for name, value in numbers.items() if value is not None},
+            "Kind": self.kind,
+            "Model": self.model,
+            "ModelHash": self.model_hash,
+        }
+        if self.is_unfamiliar:
+            values["Unfamiliar"] = "True"
+        if self.rating is not None:
+            values["Rating"] = str(self.rating)
+        return {name: _printable(value) for name, value in values.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What we have written into a sidecar, as its fields in our namespace tell."""
+
+    fields: dict[str, str]
+    added_to: frozenset[str] = frozenset()
+    """Lists that have got our keyword."""
+    made: frozenset[str] = frozenset()
+    """Lists that we have made; "file" if the whole file is ours."""
+    opened: frozenset[str] = frozenset()
+    """Lists, or rdf:RDF, that were empty-element tags before."""
+
+    @classmethod
+    def of(cls, document: XmpDocument) -> Self:
+        """Read the record of a file; it is empty if the file has none."""
+        fields: dict[str, str] = {}
+        for description in document.descriptions:
+            fields |= {name: value for (space, name), value in simple_values(description) if space == NAMESPACE}
+        added_to, made, opened = (frozenset(fields.pop(name, "").split()) for name in ("AddedTo", "Made", "Opened"))
+        return cls(fields, added_to, made, opened)
+
+    def __bool__(self) -> bool:
+        """Return True if the file has a field of ours."""
+        return bool(self.fields or self.bookkeeping)
+
+    @property
+    def bookkeeping(self) -> dict[str, str]:
+        """Fields that say how to undo the changes."""
+        sets = {"AddedTo": self.added_to, "Made": self.made, "Opened": self.opened}
+        return {name: " ".join(sorted(words)) for name, words in sets.items() if words}
+
+
+def simple_values(description: XmlElement) -> list[tuple[Name, str]]:
+    """Return the properties of an rdf:Description that are text, as attributes or as elements."""
+    values = [(attribute.name, attribute.value) for attribute in description.attributes]
+    return values + [(child.name, child.text) for child in description.children if not child.children]
+
+
+def _printable(text: str) -> str:
+    """Replace characters that XML can't have, and line breaks."""
+    return "".join(character if character.isprintable() else " " for character in text)

@@ -1,0 +1,335 @@
+"""Content of a sidecar file: our fields are merged with those of others, and removed again."""
+
+import re
+from dataclasses import replace
+from xml.sax.saxutils import escape, quoteattr
+
+from uniemox.errors import DataError
+from uniemox.insight.tag.document import RDF, Edits, Name, XmlAttribute, XmlElement, XmpDocument, parse
+from uniemox.insight.tag.fields import LISTS, NAMESPACE, KeywordList, Record, Tags, simple_values
+
+_RATING = ("http://ns.adobe.com/xap/1.0/", "Rating")
+_CONTAINERS = [(RDF, "Bag"), (RDF, "Seq"), (RDF, "Alt")]
+_EMPTY = (
+    '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n'
+    '<x:xmpmeta xmlns:x="adobe:ns:meta/" x:xmptk="uniemox">\n'
+    f' <rdf:RDF xmlns:rdf="{RDF}">\n'
+    " </rdf:RDF>\n"
+    "</x:xmpmeta>\n"
+    '<?xpacket end="w"?>\n'
+).encode()
+# Words in `Record.made` and `Record.opened` besides the names of lists.
+_FILE = "file"
+_RDF = "rdf:RDF"
+_NEW_LINE = re.compile(rb"(\r\n|\n|\r)[ \t]*\Z")
+
+
+def write_tags(data: bytes | None, tags: Tags) -> bytes:
+    """Return the content of a sidecar with our fields; nothing else changes.
+
+    A file that has the same answer already is returned unchanged, even if another program has written it again, or if
+    somebody has deleted our keyword. The fields of an earlier answer are replaced. A rating of others stays.
+
+    Args:
+        data: Content of the sidecar; None if there is none.
+        tags: Answer to write.
+
+    Raises:
+        DataError: With the reason, if the file can't be changed.
+    """
+    if data is None:
+        return _insert(_EMPTY, tags, frozenset([_FILE]))
+    document = parse(data)
+    record = Record.of(document)
+    rating = _rating(document)
+    if rating is not None and rating != record.fields.get("Rating"):
+        tags = replace(tags, rating=None)
+    if record.fields == tags.fields:
+        return data
+    if record:
+        data = _remove(document, record)
+    return _insert(data, tags, record.made & {_FILE})
+
+
+def remove_tags(data: bytes) -> bytes | None:
+    """Return the content of a sidecar without our fields; None if we have made the file and nothing else is in it.
+
+    Raises:
+        DataError: With the reason, if the file can't be changed.
+    """
+    document = parse(data)
+    record = Record.of(document)
+    if not record:
+        return data
+    data = _remove(document, record)
+    if _FILE in record.made and (data == _EMPTY or _is_empty(parse(data))):
+        return None
+    return data
+
+
+def _insert(data: bytes, tags: Tags, made: frozenset[str]) -> bytes:
+    """Add our fields to a file that has none."""
+    document = parse(data)
+    edits = Edits(document)
+    properties = {name: _find(document, keyword_list) for name, keyword_list in LISTS.items()}
+    path = tags.fields["Keyword"]
+    added = set[str]()
+    opened = set[str]()
+    has_lower = False
+    new_lists = []
+    for name, keyword_list in reversed(LISTS.items()):
+        keyword = keyword_list.keyword(path)
+        container = properties[name]
+        if container is None:
+            # A list that programs prefer would hide the keywords of the others from them.
+            if not has_lower:
+                new_lists.append(name)
+            continue
+        items = container.named((RDF, "li"))
+        has_lower = has_lower or bool(items)
+        if keyword.casefold() in (item.text.strip().casefold() for item in items):
+            continue
+        added.add(name)
+        if _add_item(document, edits, container, keyword):
+            opened.add(name)
+    added.update(new_lists)
+    made = made.union(new_lists)
+    if document.rdf.is_empty_tag:
+        opened.add(_RDF)
+    record = Record(tags.fields, frozenset(added), made, frozenset(opened))
+    _add_description(document, edits, record)
+    return edits.apply()
+
+
+def _add_item(document: XmpDocument, edits: Edits, container: XmlElement, keyword: str) -> bool:
+    """Add a keyword to a list.
+
+    Returns:
+        True if the list was an empty-element tag, which now has content.
+    """
+    tag = f"{container.prefix}li"
+    item = f"<{tag}>{escape(keyword)}</{tag}>".encode()
+    items = container.named((RDF, "li"))
+    if items:
+        space = document.data[document.space_before(items[-1].start) : items[-1].start]
+        edits.insert(items[-1].end, space + item)
+        return False
+    return _add_first(edits, container, item)
+
+
+def _add_first(edits: Edits, element: XmlElement, content: bytes) -> bool:
+    """Add content to an element at its beginning; return True if it was an empty-element tag."""
+    if not element.is_empty_tag:
+        edits.insert(element.content_start, content)
+        return False
+    edits.delete(element.content_start - 2, element.content_start - 1)
+    edits.insert(element.end, content + f"</{element.raw_name}>".encode())
+    return True
+
+
+def _add_description(document: XmpDocument, edits: Edits, record: Record) -> None:
+    """Add an rdf:Description with our fields, and the lists that we make, after the other ones."""
+    rdf = document.rdf
+    line = _line_start(document)
+    about = next(
+        (attribute.raw_value for description in document.descriptions for attribute in _abouts(description)), '""'
+    )
+    lists = [LISTS[name] for name in LISTS if name in record.made]
+    spaces = {"uniemox": NAMESPACE} | {keyword_list.prefix: keyword_list.name[0] for keyword_list in lists}
+    fields = {f"uniemox:{name}": value for name, value in (record.fields | record.bookkeeping).items()}
+    if "Rating" in record.fields:
+        spaces["xmp"] = _RATING[0]
+        fields["xmp:Rating"] = record.fields["Rating"]
+    prefix = rdf.prefix
+    if prefix.rstrip(":") in ("", *spaces):
+        prefix = "rdf:"
+        spaces["rdf"] = RDF
+    attributes = [f"{prefix}about={about}"]
+    attributes += [f"xmlns:{name}={quoteattr(value)}" for name, value in spaces.items()]
+    attributes += [f"{name}={quoteattr(value)}" for name, value in fields.items()]
+    gap = f"{line}  " if line else " "
+    text = f"{line}<{prefix}Description {gap.join(attributes)}"
+    if lists:
+        text += ">"
+        for keyword_list in lists:
+            keyword = escape(keyword_list.keyword(record.fields["Keyword"]))
+            name = f"{keyword_list.prefix}:{keyword_list.name[1]}"
+            container = f"{prefix}{keyword_list.container}"
+            items = f"<{container}><{prefix}li>{keyword}</{prefix}li></{container}>"
+            text += f"{line} <{name}>{items}</{name}>"
+        text += f"{line}</{prefix}Description>"
+    else:
+        text += "/>"
+    if rdf.children:
+        edits.insert(rdf.children[-1].end, text.encode())
+    else:
+        _add_first(edits, rdf, text.encode())
+
+
+def _line_start(document: XmpDocument) -> str:
+    """Return the line break and the indentation of the last rdf:Description; empty if the file has no line breaks."""
+    children = document.rdf.children
+    if children:
+        space = document.data[document.space_before(children[-1].start) : children[-1].start]
+        match = _NEW_LINE.search(space)
+        return "" if match is None else match[0].decode()
+    if b"\r\n" in document.data:
+        return "\r\n  "
+    return "\n  " if b"\n" in document.data else ""
+
+
+def _remove(document: XmpDocument, record: Record) -> bytes:
+    """Remove our fields from a file, wherever another program has put them."""
+    edits = Edits(document)
+    deleted = set[int]()
+    for name in record.added_to & LISTS.keys():
+        deleted |= _remove_keyword(document, edits, name, record)
+    for description in document.descriptions:
+        _remove_fields(document, edits, description, record, deleted)
+    data = edits.apply()
+    if NAMESPACE.encode() in data:
+        data = _without_declaration(parse(data))
+    if _RDF in record.opened:
+        document = parse(data)
+        if document.rdf.content_start == document.rdf.content_end:
+            edits = Edits(document)
+            _close(edits, document.rdf)
+            data = edits.apply()
+    return data
+
+
+def _without_declaration(document: XmpDocument) -> bytes:
+    """Remove the declarations of our namespace, which other programs gather in one element, if nothing needs them."""
+    edits = Edits(document)
+    for element in document.root.walk():
+        if NAMESPACE in (element.name[0], *(attribute.name[0] for attribute in element.attributes)):
+            return document.data
+        for attribute in element.attributes:
+            if attribute.name[0] == "xmlns" and attribute.value == NAMESPACE:
+                edits.delete(attribute.start, attribute.end)
+    return edits.apply()
+
+
+def _remove_keyword(document: XmpDocument, edits: Edits, name: str, record: Record) -> set[int]:
+    """Remove our keyword from a list, and a list that we have made and that is empty then.
+
+    Returns:
+        Starts of the deleted properties.
+    """
+    keyword_list = LISTS[name]
+    container = _find(document, keyword_list)
+    if container is None:
+        return set()
+    keyword = keyword_list.keyword(record.fields.get("Keyword", ""))
+    items = container.named((RDF, "li"))
+    ours = [item for item in items if item.text == keyword][-1:]
+    if name in record.made and len(items) == len(ours):
+        [element] = _properties(document, keyword_list.name)
+        edits.delete_element(element)
+        return {element.start}
+    for item in ours:
+        is_alone = document.space_before(item.start) == container.content_start and item.end == container.content_end
+        if name in record.opened and is_alone:
+            _close(edits, container)
+        else:
+            edits.delete_element(item)
+    return set()
+
+
+def _close(edits: Edits, element: XmlElement) -> None:
+    """Turn an element into an empty-element tag."""
+    edits.insert(element.content_start - 1, b"/")
+    edits.delete(element.content_start, element.end)
+
+
+def _remove_fields(
+    document: XmpDocument, edits: Edits, description: XmlElement, record: Record, deleted: set[int]
+) -> None:
+    """Remove our fields from an rdf:Description, or all of it if nothing else is in it.
+
+    Args:
+        document: The file.
+        edits: Changes to extend.
+        description: The rdf:Description.
+        record: What we have written.
+        deleted: Starts of properties that are deleted already.
+    """
+    rating = record.fields.get("Rating")
+
+    def is_ours(name: Name, value: str) -> bool:
+        return name[0] == NAMESPACE or (name == _RATING and value.strip() == rating)
+
+    attributes = [each for each in description.attributes if is_ours(each.name, each.value)]
+    children = [child for child in description.children if child.start in deleted or is_ours(child.name, child.text)]
+    if not attributes and not children:
+        return
+    remaining = [each for each in description.attributes if each not in attributes and not _is_structure(each.name)]
+    between = document.data[description.content_start : description.content_end]
+    for child in reversed(children):
+        first = child.start - description.content_start
+        between = between[:first] + between[first + child.end - child.start :]
+    if not remaining and not between.strip():
+        edits.delete_element(description)
+        return
+    for attribute in attributes:
+        edits.delete(attribute.start, attribute.end)
+    for child in children:
+        edits.delete_element(child)
+
+
+def _is_empty(document: XmpDocument) -> bool:
+    """Return True if a file has no property, no comment, and nothing besides rdf:RDF."""
+    has_other_parts = document.root is not document.rdf and len(document.root.children) > 1
+    if has_other_parts or b"<!--" in document.data:
+        return False
+    return not any(
+        child.children or any(not _is_structure(attribute.name) for attribute in child.attributes)
+        for child in document.rdf.children
+    )
+
+
+def _find(document: XmpDocument, keyword_list: KeywordList) -> XmlElement | None:
+    """Return the rdf:Bag or rdf:Seq of a list of keywords; None if the file has no such property.
+
+    Raises:
+        DataError: If the property occurs twice, or is no list.
+    """
+    properties = _properties(document, keyword_list.name)
+    name = f"{keyword_list.prefix}:{keyword_list.name[1]}"
+    is_attribute = any(
+        attribute.name == keyword_list.name
+        for description in document.descriptions
+        for attribute in description.attributes
+    )
+    if len(properties) + is_attribute > 1:
+        raise DataError(f"it has {name} twice")
+    if not properties and not is_attribute:
+        return None
+    containers = [child for each in properties for child in each.children if child.name in _CONTAINERS]
+    if len(containers) != 1:
+        raise DataError(f"its {name} is no list (rdf:Bag or rdf:Seq)")
+    return containers[0]
+
+
+def _properties(document: XmpDocument, name: Name) -> list[XmlElement]:
+    """Return the elements of a property."""
+    return [child for description in document.descriptions for child in description.named(name)]
+
+
+def _rating(document: XmpDocument) -> str | None:
+    """Return the xmp:Rating of a file."""
+    for description in document.descriptions:
+        for name, value in simple_values(description):
+            if name == _RATING:
+                return value.strip()
+    return None
+
+
+def _abouts(description: XmlElement) -> list[XmlAttribute]:
+    """Return the attribute rdf:about, also in its old form without a prefix."""
+    return [each for each in description.attributes if each.name in ((RDF, "about"), ("", "about"))]
+
+
+def _is_structure(name: Name) -> bool:
+    """Return True for attributes that are no properties: rdf:about, and declarations of namespaces."""
+    return name[0] in (RDF, "xmlns", "")
