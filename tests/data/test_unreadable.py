@@ -86,8 +86,9 @@ def test_identical_unreadable_files_are_not_seen_images() -> None:
 
 def test_list_survives_writing_and_damaged_list_is_refused(tmp_path: Path) -> None:
     path = tmp_path / UNREADABLE
-    write_unreadable(path, {"ä/1.jpg": "cut\noff", "2.jpg": "empty"})
-    assert read_unreadable(path) == {"ä/1.jpg": "cut\noff", "2.jpg": "empty"}
+    broken = {"ä/1.jpg": "cut\noff", "2\u2028.jpg": "empty", "caf\udce9.jpg": "no image"}
+    write_unreadable(path, broken)
+    assert read_unreadable(path) == broken
     write_unreadable(path, {})
     assert not path.exists()
     assert read_unreadable(path) == {}

@@ -3,11 +3,13 @@
 import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from uniemox.data.sample import Broken, Sample
 from uniemox.errors import DataError
-from uniemox.io.files import read_limited, write_file
+from uniemox.io.files import write_file
+from uniemox.io.typed import read_json_lines
 from uniemox.labels import LabelSet
 
 UNREADABLE = "unreadable.jsonl"
@@ -15,6 +17,14 @@ UNREADABLE = "unreadable.jsonl"
 MAX_LOST_FRACTION = 0.05
 # The default of max_unreadable, so that runs list all of theirs.
 MAX_LISTED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableImage:
+    """Line of the file."""
+
+    key: str
+    reason: str
 
 
 def write_unreadable(path: Path, broken: Mapping[str, str]) -> None:
@@ -39,11 +49,7 @@ def read_unreadable(path: Path) -> dict[str, str]:
     """
     if not path.is_file():
         return {}
-    try:
-        rows = [json.loads(line) for line in read_limited(path).decode("utf-8").splitlines()]
-        return {str(row["key"]): str(row["reason"]) for row in rows}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DataError(f"{path} is not a list of unreadable images ({error}); delete it") from error
+    return {image.key: image.reason for _, image in read_json_lines(path, UnreadableImage, remedy="delete the file")}
 
 
 def describe_unreadable(broken: Mapping[str, str], path: Path | None = None) -> list[str]:
