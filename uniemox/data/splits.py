@@ -17,6 +17,7 @@ from uniemox.data.sample import DataSet, Sample
 from uniemox.data.split_folders import scheme_of_folders
 from uniemox.errors import ConfigError, DataError
 from uniemox.io.files import replacing, write_file
+from uniemox.io.typed import parse_json
 from uniemox.spelling import match_names, spelled
 
 Scheme = dict[str, str]
@@ -369,6 +370,16 @@ def frechet_distance(first: NDArray[np.floating], second: NDArray[np.floating]) 
     return float(shift @ shift + np.trace(a) + np.trace(b) - 2 * np.sqrt(eigenvalues).sum())
 
 
+@dataclass(frozen=True, slots=True)
+class SplitFile:
+    """Index file of splits."""
+
+    splits: dict[str, list[str]]
+    """Keys of the samples by split."""
+    sha256: str
+    """Hash of the splits, see `_digest`."""
+
+
 def write_splits(path: Path, scheme: Scheme, *, source: str, how: str) -> str:
     """Write a scheme as an index file and return its hash; the same splits always have the same hash.
 
@@ -422,19 +433,11 @@ def _read_scheme(path: Path) -> tuple[Scheme, str]:
     Raises:
         DataError: If it is not such a file, or its hash does not match its content.
     """
-    try:
-        content = json.loads(read_text(path))
-        splits = content["splits"]
-        digest = content["sha256"]
-        scheme = {key: split for split, keys in splits.items() for key in keys}
-        current = _digest(splits)
-        if not all(isinstance(key, str) for key in scheme):
-            raise TypeError("a name that is not text")
-    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: not a file of splits; uniemox data split writes them") from error
-    if current != digest:
+    content = parse_json(read_text(path), SplitFile, str(path), remedy="uniemox data split writes files of splits")
+    if _digest(content.splits) != content.sha256:
         raise DataError(f"{path}: its hash does not match its content, because it was changed by hand; write it again")
-    return scheme, digest
+    scheme = {key: split for split, keys in content.splits.items() for key in keys}
+    return scheme, content.sha256
 
 
 def _keys_by_split(scheme: Scheme) -> dict[str, list[str]]:
