@@ -9,10 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from PIL import Image
-
 from uniemox.data.processes import map_each
-from uniemox.data.readers.csv_table import parse_json, read_bytes
+from uniemox.data.readers.csv_table import read_bytes
 from uniemox.data.sample import DataSet, Sample, decode_sample
 from uniemox.data.seen import seen_file, write_hashes
 from uniemox.errors import DataError, ImageError
@@ -20,12 +18,30 @@ from uniemox.io.files import FileLock, open_appending
 from uniemox.io.images import MinSides
 from uniemox.io.parallel import DIED, ONE_A_CORE, PoolConfig
 from uniemox.io.progress import Progress, silent
+from uniemox.io.sized_image import SizedImage
+from uniemox.io.typed import Share, check_json, parse_json
 from uniemox.persons.box import Box, Detection
 from uniemox.persons.detector import Detector
 
 # Names of the files next to the data, where every command finds them.
 PERSONS = "persons.jsonl"
 TEXTS = "texts.jsonl"
+REMEDY = "remove the line"
+
+
+@dataclass(frozen=True, slots=True)
+class SidecarLine:
+    """The field that every line has except the first; the others depend on the file."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeopleLine:
+    """People of an image."""
+
+    boxes: list[tuple[float, float, float, float, Share]] | None = None
+    """x1, y1, x2, y2 in px and confidence of each person; None: no detector was run."""
 
 
 class Sidecar:
@@ -106,9 +122,11 @@ def _parse(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]], int]:
     complete, newline, _ = read_bytes(path).rpartition(b"\n")
     values = []
     for number, line in enumerate(complete.split(b"\n") if newline else [], start=1):
-        value = parse_json(line, f"{path}:{number}", "; remove the line")
-        if not isinstance(value, dict) or (number > 1 and not isinstance(value.get("key"), str)):
-            raise DataError(f"{path}:{number}: expected an object with the field key; remove the line")
+        where = f"{path}:{number}"
+        value = parse_json(line, dict[str, Any], where, remedy=REMEDY)
+        # The first line is the header.
+        if number > 1:
+            check_json(value, SidecarLine, where, remedy=REMEDY)
         values.append(value)
     if not values:
         return {}, [], 0
@@ -204,23 +222,31 @@ def read_people(file: Path) -> dict[str, tuple[Detection, ...]]:
     header, lines = read_sidecar(file)
     if header.get("short_side_px") is not None:
         raise DataError(f"{file}: its boxes are in px of packed images; find the people in these, or remove it")
-    boxes = ((key, line.get("boxes")) for key, line in lines.items())
-    return {key: detections_of(rows, file, key) for key, rows in boxes if rows is not None}
+    people_by_key = {}
+    for key, line in lines.items():
+        people = people_of(line, f"{file}, {key}")
+        if people is not None:
+            people_by_key[key] = people
+    return people_by_key
 
 
-def detections_of(rows: Any, file: Path, key: str) -> tuple[Detection, ...]:
-    """Parse the boxes of a sidecar's line.
+def people_of(line: Mapping[str, Any], where: str) -> tuple[Detection, ...] | None:
+    """Return the people of a sidecar's line; None if no detector was run.
+
+    Args:
+        line: The line in JSON form.
+        where: File and image, for the message.
 
     Raises:
-        DataError: With the file and the image, if a box or confidence is invalid.
+        DataError: If a box or confidence is invalid.
     """
-    try:
-        people = [Detection(Box(*map(float, row[:4])), float(row[4])) for row in rows]
-        if not all(0 < person.box.area < math.inf and 0 <= person.confidence <= 1 for person in people):
-            raise ValueError("an empty box, or a confidence that is not between 0 and 1")
-    except (TypeError, ValueError, IndexError, OverflowError) as error:
-        raise DataError(f"{file}, boxes of {key}: expected rows of x1, y1, x2, y2, confidence ({error})") from error
-    return tuple(people)
+    rows = check_json(line, PeopleLine, where, remedy="find the people again").boxes
+    if rows is None:
+        return None
+    people = tuple(Detection(Box(*row[:4]), row[4]) for row in rows)
+    if not all(0 < person.box.area < math.inf for person in people):
+        raise DataError(f"{where}: field boxes: a box is empty or not finite; find the people again")
+    return people
 
 
 def _open_work(
@@ -243,20 +269,22 @@ def _rows_of(samples: Sequence[Sample], detector: Detector) -> list[list[list[fl
     Returns:
         For each image its people, x1, y1, x2, y2 in px of the full image and confidence, or why it can't be read.
     """
-    decoded: list[tuple[Image.Image, tuple[int, int]] | str] = []
+    decoded: list[SizedImage | str] = []
     for sample in samples:
         try:
             decoded.append(decode_sample(sample, MinSides(short_px=DECODED_PX)))
         except ImageError as error:
             decoded.append(str(error))
-    images = [result[0] for result in decoded if not isinstance(result, str)]
+    images = [result.image for result in decoded if isinstance(result, SizedImage)]
     detections = iter(detector.detect(images))
-    return [result if isinstance(result, str) else _scaled(next(detections), *result) for result in decoded]
+    return [result if isinstance(result, str) else _scaled(next(detections), result) for result in decoded]
 
 
-def _scaled(people: Sequence[Detection], image: Image.Image, full: tuple[int, int]) -> list[list[float]]:
-    """Scale boxes from px of the decoded image to px of the full one, rounded to a thousandth."""
-    scale_x, scale_y = full[0] / image.width, full[1] / image.height
+def _scaled(people: Sequence[Detection], sized: SizedImage) -> list[list[float]]:
+    """Scale boxes from px of the decoded image to px of the full size, rounded to a thousandth."""
+    full_width, full_height = sized.full_size
+    scale_x = full_width / sized.image.width
+    scale_y = full_height / sized.image.height
     scales = (scale_x, scale_y, scale_x, scale_y)
     return [
         [*(round(value * scale, 3) for value, scale in zip(box, scales, strict=True)), round(confidence, 3)]

@@ -1,16 +1,15 @@
 """Open a data set by KIND:PATH, or several as one."""
 
 import inspect
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from uniemox.data.people import PERSONS, TEXTS, detections_of, read_sidecar
+from uniemox.data.people import PERSONS, TEXTS, people_of, read_sidecar
 from uniemox.data.prompts import describe
 from uniemox.data.readers.csv_table import read_csv, read_text
 from uniemox.data.readers.emoset import read_emoset
@@ -27,6 +26,7 @@ from uniemox.data.shards import read_shards
 from uniemox.data.splits import read_splits
 from uniemox.data.synthetic import synthetic
 from uniemox.errors import AnnotationError, ConfigError, DataError, LabelError
+from uniemox.io.typed import check_json, parse_json
 from uniemox.labels import CAER, MIKELS, UBE, LabelMap, LabelSet, join_labels, label_map
 from uniemox.spelling import match_names
 
@@ -388,13 +388,23 @@ def _add_persons(data: DataSet, file: Path) -> DataSet:
     key_of = match_names((sample.image_key for sample in data.samples), lines)
     for sample in data.samples:
         line = lines.get(key_of.get(sample.image_key, ""))
-        if line is not None and line.get("boxes") is not None:
-            sample = replace(sample, persons=detections_of(line["boxes"], file, sample.key))  # noqa: PLW2901
+        people = None if line is None else people_of(line, f"{file}, {sample.key}")
+        if people is not None:
+            sample = replace(sample, persons=people)  # noqa: PLW2901
             count += 1
         samples.append(sample)
     note = f"people of {count} images from {file} ({header.get('detector', 'unknown detector')})"
     training_hashes = data.detector_seen | read_seen(file, in_folder=False)
     return replace(data, samples=samples, notes=(*data.notes, note), detector_seen=training_hashes)
+
+
+@dataclass(frozen=True, slots=True)
+class TextLine:
+    """Line of a sidecar of texts."""
+
+    text: str
+    annotation: dict[str, Any] | None = None
+    """Attributes from which the text was made; None: written by a person."""
 
 
 def _add_texts(data: DataSet, file: Path) -> DataSet:
@@ -407,15 +417,14 @@ def _add_texts(data: DataSet, file: Path) -> DataSet:
     for sample in data.samples:
         line = lines.get(key_of.get(sample.image_key, ""))
         if line is not None:
-            text = line.get("text")
-            annotation = line.get("annotation")
-            if not isinstance(text, str) or not isinstance(annotation, dict | None):
-                raise DataError(f"{file}, text of {sample.key}: expected a text, and an object as annotation")
+            where = f"{file}, {sample.key}"
+            described = check_json(line, TextLine, where, remedy="write the texts again")
+            text = described.text
             label = None
             if with_emotion:
                 label = data.label_of(sample)
-                text = _for_label(text, annotation, label, f"{file}, {sample.key}")
-            fields = sample.annotation or annotation
+                text = _for_label(text, described.annotation, label, where)
+            fields = sample.annotation or described.annotation
             # The data set's own annotation keeps its emotion, unless the texts are to have none.
             if fields is not None and not (with_emotion and sample.annotation):
                 fields = {**fields, "emotion": label}
@@ -440,20 +449,28 @@ def _for_label(text: str, annotation: Mapping[str, Any] | None, label: str | Non
         raise AnnotationError(f"{where}: {error}") from error
 
 
+@dataclass(frozen=True, slots=True)
+class ExcludedImage:
+    """An image to leave out; the file may also have the reason."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExclusionFile:
+    """The part that is read of the output of `uniemox data check --json`."""
+
+    exclude: list[ExcludedImage]
+
+
 def _exclude(data: DataSet, file: Path) -> DataSet:
     """Leave out the samples that a file of `uniemox data check --json` lists to exclude.
 
     Raises:
         DataError: If the file has no such list, or lists all samples.
     """
-    try:
-        listed = {entry["key"] for entry in json.loads(read_text(file))["exclude"]}
-        if not all(isinstance(key, str) for key in listed):
-            raise ValueError("a key is no text")
-    except (ValueError, RecursionError, KeyError, TypeError) as error:
-        raise DataError(
-            f'{file}: expected {{"exclude": [{{"key": ...}}, ...]}}, as uniemox data check --json writes it'
-        ) from error
+    remedy = "uniemox data check --json writes such files"
+    listed = {image.key for image in parse_json(read_text(file), ExclusionFile, str(file), remedy=remedy).exclude}
     excluded = set(match_names(listed, {sample.key for sample in data.samples}).values())
     samples = [sample for sample in data.samples if sample.key not in excluded]
     if not samples:
