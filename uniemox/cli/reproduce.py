@@ -171,7 +171,7 @@ def table_or_figure(
 def verify(*runs: Path, as_json: JsonFlag = False) -> None:
     """Score the saved weights of fine-tuning runs again; every saved evaluation must give the same result.
 
-    Also prints what a run lacks to be repeatable. Exits with 1 if a figure differs.
+    Exits with 1 if a figure differs.
 
     Example: uniemox reproduce verify runs/fi
 
@@ -180,19 +180,15 @@ def verify(*runs: Path, as_json: JsonFlag = False) -> None:
         as_json: Print one JSON object per run.
     """
     need("torch", "timm", "scipy", extra="train")
-    from uniemox.reproduce.audit import audit
-    from uniemox.reproduce.audit import verify as verify_run
+    from uniemox.reproduce.verification import verify as verify_run
 
     if not runs:
         raise ConfigError("give at least one folder of a fine-tuning run")
     for run in runs:
-        lacking = audit(run)
         evaluations = verify_run(run)
         if as_json:
-            print(json.dumps({"run": str(run), "lacking": lacking, "same": evaluations}))
+            print(json.dumps({"run": str(run), "same": evaluations}))
             continue
-        for line in lacking:
-            say(f"{run}: {line}")
         for entry in evaluations:
             title = f"{entry['pictures']} images of {entry['data']}, split {entry['split']}"
             print(f"{run}: accuracy {entry['accuracy']:.4f} on {title}: the same again")

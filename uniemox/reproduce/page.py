@@ -8,11 +8,9 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from uniemox.errors import UniemoxError
 from uniemox.evaluate.report.scores import BELOW
 from uniemox.io.files import WEIGHTS, write_file, write_rows
-from uniemox.io.html import UNKNOWN, Html, position, render, scale_of, write_html
-from uniemox.reproduce.audit import audit
+from uniemox.io.html import Html, position, render, scale_of, write_html
 from uniemox.reproduce.costs import NetworkCost, measure_run
 from uniemox.reproduce.execute import RunOutcome, seconds_of
 from uniemox.reproduce.plan import Cell, Plan, TableRow
@@ -249,7 +247,6 @@ def write_page(plan: Plan, outcome: RunOutcome, root: Path) -> Path:
         cited=cited,
         cited_rows=[row for row in plan.rows if _is_cited(row, cited)],
         parts=[part() for part in plan.parts],
-        audited=_audited,
     )
     write_file(path.with_suffix(".json"), json.dumps(findings.as_dict(), indent=2, ensure_ascii=False) + "\n")
     buffer = io.StringIO()
@@ -315,12 +312,3 @@ def _drawings(findings: Findings) -> Iterator[tuple[str, Html, str]]:
             points = {row.name: findings.record(row, name) for row in plan.rows}
             words = "Dots: ours, with interval, faint where near chance; squares: the paper's; dashed: chance."
             yield title, dots(title, points, chance=findings.chance(name)), words
-
-
-def _audited(folder: str) -> str:
-    """Return what a run's folder lacks to be repeatable; yes if nothing."""
-    try:
-        lacking = audit(Path(folder))
-    except UniemoxError:
-        return UNKNOWN
-    return "; ".join(lacking) or "yes"

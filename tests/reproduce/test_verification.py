@@ -1,4 +1,4 @@
-"""Verification of saved evaluations, the audit of a run's records, and the images of the figures."""
+"""Verification of saved evaluations, and the images of the figures."""
 
 import json
 from pathlib import Path
@@ -21,10 +21,10 @@ from uniemox.evaluate.run import evaluate, write_evaluation
 from uniemox.finetune.run import finetune
 from uniemox.labels import MIKELS
 from uniemox.persons.box import Box, Detection
-from uniemox.reproduce.audit import audit, verify
 from uniemox.reproduce.costs import measure_run
 from uniemox.reproduce.figures import read_images, write_images
 from uniemox.reproduce.table3 import PROMPTS, score_zero_shot
+from uniemox.reproduce.verification import verify
 from uniemox.teacher.features import save_features
 from uniemox.training.config import HardwareConfig
 
@@ -42,21 +42,6 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     scored = open_data(data.name, splits=run / "splits.json").only("test")
     write_evaluation(evaluate(run, scored, hardware=CPU), run, scored, "test")
     return run
-
-
-def test_audit_lists_missing_fields_and_files(tuned: Path, tmp_path: Path) -> None:
-    assert audit(tuned) == audit(pretrained()) == []
-    with pytest.raises(ConfigError, match="can't be read"):
-        audit(tmp_path)
-    record = json.loads((tuned / "config.json").read_text())
-    del record["versions"]["timm"], record["data"]["sha256"]
-    record["config"]["init"] = f"{tuned},timm:vit_tiny_patch16_224,timm:resnet18@gone.pth"
-    (tmp_path / "config.json").write_text(json.dumps(record))
-    lacking = audit(tmp_path)
-    assert "config.json has no data.sha256" in lacking
-    assert "config.json has no versions.timm" in lacking
-    assert "there is no model.safetensors" in lacking
-    assert "its initial weights are no longer at gone.pth" in lacking
 
 
 def test_verify_reproduces_the_saved_accuracy(tuned: Path) -> None:

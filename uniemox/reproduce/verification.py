@@ -1,4 +1,4 @@
-"""Checks that a run can be repeated, and that its weights still give its scores."""
+"""Checks that the weights of a run still give its scores."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,39 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from uniemox.data.seen import SEEN
 from uniemox.data.source import open_data
 from uniemox.errors import CheckpointError, DataError
 from uniemox.evaluate.run import Evaluation, evaluate
 from uniemox.evaluate.run_records import SavedEvaluation, read_evaluation
-from uniemox.io.files import CONFIG, EVALUATIONS, WEIGHTS
-from uniemox.io.weight_names import weight_paths
-from uniemox.training.run_folder import by_dotted_name, read_json
+from uniemox.io.files import EVALUATIONS
 
-NEEDED = (
-    *("kind", "config.seed", "data.source", "data.samples", "data.sha256", "data.labels.name", "data.labels.kind"),
-    *("versions.uniemox", "versions.torch", "versions.timm", "versions.numpy", "versions.pillow", "versions.cuda"),
-)
-CLOSE = 1e-3  # maximum change of a probability by rounding on another machine
-
-
-def audit(run: Path) -> list[str]:
-    """List what a finished run lacks to be repeatable.
-
-    Raises:
-        ConfigError: If there is no readable config.json.
-    """
-    record = by_dotted_name(read_json(run / CONFIG))
-    lacking = [f"{CONFIG} has no {name}" for name in NEEDED if record.get(name) is None]
-    lacking += [f"there is no {name}" for name in (WEIGHTS, SEEN) if not (run / name).exists()]
-    for name in ("init", "encoder.start"):
-        source = record.get(f"config.{name}")
-        if isinstance(source, str):
-            gone = [path for path in weight_paths(source) if not path.exists()]
-        else:
-            gone = []
-        lacking += [f"its initial weights are no longer at {path}" for path in gone]
-    return lacking
+# Maximum change of a probability by rounding on another machine.
+CLOSE = 1e-3
 
 
 def verify(run: Path) -> list[dict[str, Any]]:
