@@ -27,6 +27,7 @@ from uniemox.data.sample import Sample, decode_sample
 from uniemox.data.source import open_data
 from uniemox.evaluate.calibration import expected_calibration_error
 from uniemox.intervals import percentile_interval, resampled_means
+from uniemox.io.sized_image import SizedImage
 from uniemox.labels import FERPLUS
 from uniemox.persons.box import Box, Detection, overlap
 from uniemox.persons.detector import Detector, DetectorConfig, load_detector
@@ -77,7 +78,7 @@ CHANGES: dict[str, Change] = {
 def predict_faces(reader: FaceReader, faces: Sequence[Sample], change: Change) -> NDArray[np.float64]:
     """Return probabilities of the expressions, (N, 8): the mean over each face and its mirror image."""
     images = (change(decode_sample(face)[0]) for face in faces)
-    pairs = [reader.views_of(image, image.size, Box(0, 0, *image.size)) for image in images]
+    pairs = [reader.views_of(SizedImage.of(image), Box(0, 0, *image.size)) for image in images]
     answers = reader.network.answer([view for pair in pairs for view in pair]).values  # (2 N, 8)
     return answers.reshape(len(pairs), 2, -1).mean(axis=1)
 

@@ -70,8 +70,7 @@ def test_two_stream_model_uses_person_boxes_of_the_data(
     logits = outputs.values
     network = load(run, finder=None).network
     for sample, expected in zip(samples, answers_of(info, logits, outputs.distances), strict=True):
-        image, full = decode_sample(sample)
-        views = network.views_of(image, full, sample.persons, sample.target_box)
+        views = network.views_of(decode_sample(sample), sample.persons, sample.target_box)
         assert network.answer([views]).values[0] == pytest.approx(expected, abs=1e-4)
     labels = {image.sha256: info.labels[i] for image, i in zip(annotated, np.argmax(logits, axis=1), strict=True)}
     assert labels_of_ours(run, annotated, info.find_labels()) == labels

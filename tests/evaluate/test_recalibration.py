@@ -24,6 +24,7 @@ from uniemox.evaluate.outputs import outputs_of_network
 from uniemox.evaluate.recalibration import Recalibration, recalibrate
 from uniemox.evaluate.run import evaluate, write_evaluation
 from uniemox.evaluate.run_records import read_predictions
+from uniemox.io.sized_image import SizedImage
 from uniemox.predict.confidence import familiarity_of, likely_labels, score_limit
 from uniemox.predict.network import Network
 from uniemox.predict.opening import load
@@ -59,7 +60,7 @@ def test_temperature_and_scores_are_those_of_the_images_and_distances_stay(photo
     assert network.info.distances == (1.0, 2.0)
     assert result.ece_after < result.ece_before
     limit = score_limit(network.info.conformal_scores, 0.9)
-    answers = [network.answer([network.views_of(draw_image(i, (48, 48)), (48, 48), None)]) for i in range(COUNT)]
+    answers = [network.answer([network.views_of(SizedImage.of(draw_image(i, (48, 48))), None)]) for i in range(COUNT)]
     labels = [("awe", "fear", "anger", "sadness")[i % 4] for i in range(COUNT)]
     truth = np.array([network.info.labels.index(label) for label in labels])
     sets = [likely_labels(answer.values[0], limit) for answer in answers]
@@ -84,7 +85,7 @@ def test_model_at_chance_is_reported(photos: Path, tmp_path: Path) -> None:
     network = Network.open(source)
     for i in range(COUNT):
         image = draw_image(i, (48, 48))
-        [answer] = network.answer([network.views_of(image, (48, 48), None)]).values
+        [answer] = network.answer([network.views_of(SizedImage.of(image), None)]).values
         path = tmp_path / "easy" / network.info.labels[int(answer.argmax())] / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         image.save(path)

@@ -87,8 +87,7 @@ def test_torch_and_onnx_files_give_the_same_outputs(tmp_path: Path) -> None:
     samples = data.only("test").samples
     outputs = outputs_of(classifier, samples, ViewConfig.of(info), stats=PixelStats(info.mean, info.std))
     network_file = Network.open(tmp_path / "model.onnx")
-    looks = [(*decode_sample(sample), sample) for sample in samples]
-    views = [network_file.views_of(image, full, sample.persons, sample.target_box) for image, full, sample in looks]
+    views = [network_file.views_of(decode_sample(sample), sample.persons, sample.target_box) for sample in samples]
     file_outputs = network_file.run(views)
     logits = file_outputs["logits"]
     distances = file_outputs.get("distance")

@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 from tests.drawn import draw_image
 from tests.predict.networks import SIZE, as_prediction, plain_probabilities, tiny_network, values
 from uniemox.errors import ConfigError, DetectorError
+from uniemox.io.sized_image import SizedImage
 from uniemox.labels import FERPLUS
 from uniemox.persons.box import Box, Detection
 from uniemox.persons.detector import load_detector
@@ -109,8 +110,8 @@ def test_a_mirrored_image_has_mirrored_squares_with_the_same_grey(scene: Network
     box = Box(60, 40, 110, 101)
     mirrored = Box(200 - box.x2, box.y1, 200 - box.x1, box.y2)
     reader = FaceReader(Network.open(shown, threads=1), Finds(box))
-    views = reader.views_of(image, image.size, box)
-    mirrored_views = reader.views_of(ImageOps.mirror(image), image.size, mirrored)
+    views = reader.views_of(SizedImage.of(image), box)
+    mirrored_views = reader.views_of(SizedImage.of(ImageOps.mirror(image)), mirrored)
     for view, mirrored_view in zip(views, reversed(mirrored_views), strict=True):
         np.testing.assert_allclose(view["scene"], mirrored_view["scene"], atol=3)
 

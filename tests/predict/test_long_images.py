@@ -14,6 +14,7 @@ from tests.predict.networks import as_prediction, make_network, tiny_network
 from uniemox.classifier_info import OLD_RULES
 from uniemox.data.sample import ImageFile, Sample
 from uniemox.evaluate.outputs import outputs_of_network
+from uniemox.io.sized_image import SizedImage
 from uniemox.predict.network import DISTANCE, Network, mean_outputs
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.views import scene_parts
@@ -96,7 +97,7 @@ def test_an_evaluation_sees_what_a_prediction_sees(tmp_path: Path) -> None:
         predicted = as_prediction(Predictor(network).predict(image))
         assert outputs.distances is not None
         assert predicted.top(1)[0][0] == network.info.labels[int(logits.argmax())]
-        image_views = network.image_views(image, image.size, None)
+        image_views = network.image_views(SizedImage.of(image), None)
         assert list(predicted.scene.values()) == pytest.approx(network.answer_image(image_views).values[0].tolist())
 
 

@@ -14,6 +14,7 @@ from tests.predict.test_faces import Finds
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.insight.explain.maps import heat_map
 from uniemox.io.onnx_sessions import get_available_providers
+from uniemox.io.sized_image import SizedImage
 from uniemox.labels import MIKELS
 from uniemox.persons.box import Box, Detection
 from uniemox.predict import opening
@@ -174,11 +175,11 @@ def test_a_network_that_hides_the_person_needs_detections(tmp_path: Path) -> Non
     assert not network.info.has_person
     long = Image.new("RGB", (300, 100), "white")
     person = Detection(Box(100, 0, 200, 100), 0.9)
-    image_views = network.image_views(long, long.size, (person,))
+    image_views = network.image_views(SizedImage.of(long), (person,))
     # Pixels at the edge are mixed with their neighbours, so they are left out.
     [view] = image_views.views
     assert view["scene"][:, 4:-4, 4:-4].max() == 0
-    assert network.views_of(long, long.size, ())["scene"].min() == 255
+    assert network.views_of(SizedImage.of(long), ())["scene"].min() == 255
     explained = heat_map(Predictor(network, Finds(person.box)), long, method="occlusion")
     # People are detected, although no view shows them.
     assert explained.persons == (person,)

@@ -16,6 +16,7 @@ from tests.drawn import draw_image, jpeg_of
 from tests.predict.networks import SIZE, WhiteFinder, as_prediction, make_network, plain_probabilities, values
 from uniemox.errors import ConfigError, ImageError, LabelError
 from uniemox.io.images import decode
+from uniemox.io.sized_image import SizedImage
 from uniemox.io.walking import LeftOut
 from uniemox.labels import HECO, MIKELS
 from uniemox.persons.box import Box, PersonCrop
@@ -158,7 +159,7 @@ def test_person_boxes_are_in_px_of_the_full_image(model: Path, tmp_path: Path) -
 def test_the_person_network_predicts_the_emotions_of_each_person(model: Path, tmp_path: Path) -> None:
     image = person_image()
     dark = draw_image(1).point(lambda value: value // 2)
-    crop = person_view(image, PersonCrop(Box(20, 10, 50, 60), "largest"), image.size, SIZE)
+    crop = person_view(SizedImage.of(image), PersonCrop(Box(20, 10, 50, 60), "largest"), SIZE)
     scene = scene_view(image, SIZE, 0.9)
     for streams, views in (("person", [crop]), ("both", [scene, crop])):
         network = make_network(tmp_path, streams=streams, seed=3, **FELT)
@@ -190,7 +191,7 @@ def test_both_streams_use_the_person_or_the_whole_image(policy: str, tmp_path: P
     expected_crop = PersonCrop(box, "largest") if policy == "largest" else persons_only(whole_image, box)
     for finder, crop in ((WhiteFinder(), expected_crop), (None, whole_image)):
         prediction = as_prediction(Predictor(network, finder).predict(image))
-        expected = plain_probabilities([scene, person_view(image, crop, image.size, SIZE)], seed=2)
+        expected = plain_probabilities([scene, person_view(SizedImage.of(image), crop, SIZE)], seed=2)
         assert values(prediction) == pytest.approx(expected, abs=1e-5)
 
 

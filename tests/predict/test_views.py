@@ -8,6 +8,7 @@ from PIL import Image
 from timm.data import create_transform
 
 from tests.drawn import draw_image
+from uniemox.io.sized_image import SizedImage
 from uniemox.persons.box import Box, PersonCrop
 from uniemox.predict.views import person_view, scene_box, scene_view, whole_px
 
@@ -42,7 +43,7 @@ def test_the_person_is_squashed_and_others_are_black() -> None:
     image = draw_image(3, (120, 80))
     box = Box(10.5, 20.25, 70, 79)
     expected = image.resize((24, 24), Image.Resampling.BICUBIC, box=box)
-    view = person_view(image, PersonCrop(box, "largest"), image.size, 24)
+    view = person_view(SizedImage.of(image), PersonCrop(box, "largest"), 24)
     assert np.array_equal(view, np.asarray(expected).transpose(2, 0, 1))
     persons_only = PersonCrop(Box(0, 0, 120, 80), "persons_only", (box, Box(100, 0, 120, 5)))
     black = np.asarray(image).copy()
@@ -50,18 +51,18 @@ def test_the_person_is_squashed_and_others_are_black() -> None:
     keep[20:79, 11:70] = keep[0:5, 100:120] = True
     black[~keep] = 0
     expected = Image.fromarray(black).resize((24, 24), Image.Resampling.BICUBIC, box=(0, 0, 120, 80))
-    assert np.array_equal(person_view(image, persons_only, image.size, 24), np.asarray(expected).transpose(2, 0, 1))
+    assert np.array_equal(person_view(SizedImage.of(image), persons_only, 24), np.asarray(expected).transpose(2, 0, 1))
 
 
 def test_a_smaller_copy_gives_the_same_part() -> None:
     image = draw_image(4, (320, 240))
     small = image.reduce(2)
     box = Box(40, 60, 200, 220)
-    full = person_view(image, PersonCrop(box, "largest"), (320, 240), 16).astype(int)
-    half = person_view(small, PersonCrop(box, "largest"), (320, 240), 16).astype(int)
+    full = person_view(SizedImage(image, (320, 240)), PersonCrop(box, "largest"), 16).astype(int)
+    half = person_view(SizedImage(small, (320, 240)), PersonCrop(box, "largest"), 16).astype(int)
     assert np.abs(full - half).mean() < 4
     edge = PersonCrop(Box(300, 230, 320, 240), "largest")
-    assert person_view(image.resize((107, 81)), edge, (320, 240), 8).shape == (3, 8, 8)
+    assert person_view(SizedImage(image.resize((107, 81)), (320, 240)), edge, 8).shape == (3, 8, 8)
 
 
 @given(st.integers(1, 50), st.integers(1, 400), st.floats(0, 1), st.floats(0, 1))

@@ -16,6 +16,7 @@ from tests.drawn import draw_image, jpeg_of, sample_of
 from uniemox.data.sample import Sample
 from uniemox.errors import BoxError, ConfigError, ImageError
 from uniemox.io.images import decode
+from uniemox.io.sized_image import SizedImage
 from uniemox.persons.box import Box, Detection, choose_person
 from uniemox.predict.views import hide
 from uniemox.views.config import ViewConfig
@@ -235,7 +236,7 @@ def test_a_hidden_person_is_black_in_the_scene_only(sample: Sample) -> None:
     config = ViewConfig(size=64, crop_fraction=1.0, hide_person=True)
     views = EvalViews(config)(sample)
     person = choose_person(sample.persons, None, (320, 240))
-    ours = np.asarray(hide(white, person, (320, 240)))
+    ours = np.asarray(hide(SizedImage(white, (320, 240)), person))
     assert (ours[60:200, 40:90] == 0).all()
     assert (ours == 0).sum() == 3 * 140 * 50
     # The scene view shows the middle square.
@@ -246,6 +247,6 @@ def test_a_hidden_person_is_black_in_the_scene_only(sample: Sample) -> None:
     assert (EvalViews(config)(nobody).scene > 247).all()
     # Boxes are in px of the full image.
     half = white.resize((160, 120))
-    assert (np.asarray(hide(half, person, (320, 240))) == 0).sum() == 3 * 70 * 25
+    assert (np.asarray(hide(SizedImage(half, (320, 240)), person)) == 0).sum() == 3 * 70 * 25
     black_shares = [(TrainViews(config, 0)(sample, epoch).scene < 8).float().mean() for epoch in range(8)]
     assert max(black_shares) > 0.1

@@ -187,8 +187,7 @@ def labels_of_ours(
             without_boxes.append(asked_image)
             continue
         # The network's input is that of its evaluation.
-        image, full = decode_sample(sample)
-        views = network.views_of(image, full, sample.persons, sample.target_box)
+        views = network.views_of(decode_sample(sample), sample.persons, sample.target_box)
         probabilities = label_map.named(network.answer([views]).values[0])
         predictions[asked_image.sha256] = max(probabilities, key=probabilities.__getitem__)
         on_progress("asking ours", len(predictions), len(images))

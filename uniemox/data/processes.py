@@ -335,7 +335,7 @@ def _inspect(data: bytes, digest: str, sample: Sample, decode: Callable[..., Dec
         digest,
         wrong_ending=_wrong_ending(sample.image_key, decoded.format),
         odd_mode=odd_mode,
-        size=decoded.full,
+        size=decoded.full_size,
         thumb=np.asarray(thumb),
         histogram=colour_histogram(pixels),
         brightness=brightness(pixels),

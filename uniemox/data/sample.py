@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
 from uniemox.errors import DataError, ImageError, LabelError
 from uniemox.io.files import read_limited
 from uniemox.io.html import jpeg_url, render
 from uniemox.io.image_border import image_border
 from uniemox.io.images import MAX_BYTES, MinSides, decode
+from uniemox.io.sized_image import SizedImage
 from uniemox.labels import LabelSet
 from uniemox.persons.box import Box, Detection
 
@@ -92,10 +93,8 @@ class Broken(NamedTuple):
     reason: str
 
 
-def decode_sample(
-    sample: Sample, shrink: Callable[[int, int], float] | None = None
-) -> tuple[Image.Image, tuple[int, int]]:
-    """Return the upright RGB image of a sample and its full size.
+def decode_sample(sample: Sample, shrink: Callable[[int, int], float] | None = None) -> SizedImage:
+    """Return the image of a sample, upright and RGB.
 
     Args:
         shrink: Reduces JPEGs while they are decoded, see `images.decode`; None: full size.

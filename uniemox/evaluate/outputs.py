@@ -14,6 +14,7 @@ from uniemox.errors import DataError, ImageError
 from uniemox.io.image_border import image_border
 from uniemox.io.parallel import parallel_map
 from uniemox.io.progress import Progress, silent
+from uniemox.io.sized_image import SizedImage
 from uniemox.predict.colour import is_colourless
 from uniemox.predict.network import DISTANCE, FEATURES, LOGITS, Array, Network
 
@@ -90,11 +91,11 @@ def run_each(
     def run(sample: Sample) -> dict[str, Array] | Broken:
         try:
             with image_border(str(sample.image)):
-                image, full = decode_sample(sample)
+                sized = decode_sample(sample)
                 if change is not None:
-                    image = change(image)
-                flags = {COLOURLESS: np.array([is_colourless(image)])}
-                look = network.image_views(image, full, sample.persons, sample.target_box)
+                    sized = SizedImage(change(sized.image), sized.full_size)
+                flags = {COLOURLESS: np.array([is_colourless(sized.image)])}
+                look = network.image_views(sized, sample.persons, sample.target_box)
                 return network.run_image(look, more) | flags
         except ImageError as error:
             return Broken(sample.key, str(error))

@@ -24,6 +24,7 @@ from uniemox.io.image_headers import code_points_in, take_profile, without_metad
 from uniemox.io.image_limits import check_bytes, check_heif, check_memory, check_tiff
 from uniemox.io.low_bytes import open_low_bytes, refuse_bytes
 from uniemox.io.raw_preview import HAS_RAWPY, RAW_ENDINGS, is_raw, preview_of
+from uniemox.io.sized_image import SizedImage
 from uniemox.io.tiff_pages import describe_layout, with_photograph_first
 
 MAX_BYTES = 100 * 2**20
@@ -271,9 +272,7 @@ class MinSides:
         return min(short / (self.short_px or 1), long / (self.long_px or 1))
 
 
-def decode(
-    data: bytes, name: str = "image", *, shrink: Callable[[int, int], float] | None = None
-) -> tuple[Image.Image, tuple[int, int]]:
+def decode(data: bytes, name: str = "image", *, shrink: Callable[[int, int], float] | None = None) -> SizedImage:
     """Decode the image in a file's bytes.
 
     Colours are those of sRGB (see colour.py); transparent pixels become white; animations give their first frame.
@@ -284,9 +283,6 @@ def decode(
         shrink: Called once with the full upright width and height, returns how many times smaller the image may be; a
             JPEG is then decoded at 1/2, 1/4 or 1/8. None: decode in full.
 
-    Returns:
-        The upright RGB image, and the upright (width, height) in px of the image in the file.
-
     Raises:
         ImageError: If it can't be decoded completely, or if it is not known which value is white.
     """
@@ -294,9 +290,7 @@ def decode(
 
 
 @crosses_border
-def decode_opened(
-    image: Image.Image, name: str, *, shrink: Callable[[int, int], float] | None = None
-) -> tuple[Image.Image, tuple[int, int]]:
+def decode_opened(image: Image.Image, name: str, *, shrink: Callable[[int, int], float] | None = None) -> SizedImage:
     """Decode an image that `open_image` returned, as `decode` does."""
     low_bytes = open_low_bytes(image)
     # EXIF of a PNG may follow its pixels, and Pillow reports corrupt pixels only once.
@@ -304,8 +298,8 @@ def decode_opened(
         _load(image, name)
     orientation = orientation_of(image)
     is_turned = orientation >= 5
-    full = image.size[::-1] if is_turned else image.size
-    factor = 1.0 if shrink is None else shrink(*full)
+    full_size = image.size[::-1] if is_turned else image.size
+    factor = 1.0 if shrink is None else shrink(*full_size)
     if factor >= 2 and image.format in ("JPEG", "MPO"):
         image.draft(None, (max(1, int(image.width / factor)), max(1, int(image.height / factor))))
     _load(image, name)
@@ -318,7 +312,7 @@ def decode_opened(
         raise ImageError(f"{name}: cut off or corrupt ({error})") from error
     if orientation in _TURNS:
         image = image.transpose(_TURNS[orientation])
-    return image, full
+    return SizedImage(image, full_size)
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:

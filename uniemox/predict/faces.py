@@ -4,13 +4,14 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
 from uniemox.errors import ConfigError
+from uniemox.io.sized_image import SizedImage
 from uniemox.persons.box import Box, Detection
 from uniemox.persons.detector import Detector
 from uniemox.predict.network import Network
-from uniemox.predict.views import Pixels, scaled_px
+from uniemox.predict.views import Pixels, crop
 
 # Minimum shorter side of a face; smaller ones get no prediction.
 MIN_FACE_PX = 16
@@ -22,20 +23,12 @@ RISE = 0.02
 MIN_INSIDE = 0.7
 
 
-def detect_in(detector: Detector, image: Image.Image, full: tuple[int, int]) -> tuple[Detection, ...]:
-    """Detect in an image that may be a smaller copy.
-
-    Args:
-        detector: Detector of people or faces.
-        image: RGB.
-        full: Width and height of the full image, px.
-
-    Returns:
-        Detections in px of the full image, most confident first.
-    """
-    [detections] = detector.detect([image])
-    scale_x = full[0] / image.width
-    scale_y = full[1] / image.height
+def detect_in(detector: Detector, sized: SizedImage) -> tuple[Detection, ...]:
+    """Detect people or faces.  Returns detections in px of the full size, most confident first."""
+    [detections] = detector.detect([sized.image])
+    full_width, full_height = sized.full_size
+    scale_x = full_width / sized.image.width
+    scale_y = full_height / sized.image.height
     return tuple(
         Detection(Box(box.x1 * scale_x, box.y1 * scale_y, box.x2 * scale_x, box.y2 * scale_y), confidence)
         for box, confidence in detections
@@ -63,22 +56,20 @@ class FaceReader:
         self.network = network
         self.finder = finder
 
-    def find(self, image: Image.Image, full: tuple[int, int]) -> tuple[Detection, ...]:
-        """Detect faces, in px of the full image, most confident first.  image: RGB, which may be a smaller copy."""
+    def find(self, sized: SizedImage) -> tuple[Detection, ...]:
+        """Detect faces.  Returns detections in px of the full size, most confident first."""
         if self.finder is None:
-            return (Detection(Box(0, 0, *full), 1.0),)
-        return detect_in(self.finder, image, full)
+            return (Detection(Box(0, 0, *sized.full_size), 1.0),)
+        return detect_in(self.finder, sized)
 
-    def views_of(self, image: Image.Image, full: tuple[int, int], face: Box) -> tuple[dict[str, Pixels], ...]:
+    def views_of(self, sized: SizedImage, face: Box) -> tuple[dict[str, Pixels], ...]:
         """Return views of a face and its mirror image, whose predictions are averaged; () for a small face."""
         if min(face.x2 - face.x1, face.y2 - face.y1) < MIN_FACE_PX:
             return ()
-        square = Box(0, 0, *full) if self.finder is None else face_square(face)
-        # Pillow fills the part of the square outside of the image with black.
-        crop = image.crop(scaled_px(square, image.size, full))
+        square = Box(0, 0, *sized.full_size) if self.finder is None else face_square(face)
         # The images of FER+, on which the network is trained, are grey.
-        grey = crop.convert("L").convert("RGB")
-        return tuple(self.network.views_of(view, view.size, None) for view in (grey, ImageOps.mirror(grey)))
+        grey = crop(sized, square).convert("L").convert("RGB")
+        return tuple(self.network.views_of(SizedImage.of(view), None) for view in (grey, ImageOps.mirror(grey)))
 
 
 def face_square(face: Box) -> Box:

@@ -27,6 +27,7 @@ from uniemox.io.images import (
 )
 from uniemox.io.parallel import count_cores, parallel_map
 from uniemox.io.raw_preview import RAW_ENDINGS, RAW_NEEDS, TIFF_STARTS, is_raw
+from uniemox.io.sized_image import SizedImage
 from uniemox.io.walking import LeftOut, walk_folder
 from uniemox.predict.data_urls import is_bare_base64, is_data_url, read_data_url
 from uniemox.predict.film import FILMS, Frame
@@ -38,10 +39,8 @@ FOREIGN = (*HEIF_ENDINGS, *RAW_ENDINGS, ".jxl", ".jp2", ".j2k", ".jpf", ".jpx", 
 """Endings of image formats that can't be read; in a folder each such file becomes a failure."""
 
 
-def read_any(
-    source: ImageLike, shrink: MinSides | None = None, *, decode_file: Decode = decode_one
-) -> tuple[Image.Image, tuple[int, int]]:
-    """Return the upright RGB image, and its full (width, height) in px.
+def read_any(source: ImageLike, shrink: MinSides | None = None, *, decode_file: Decode = decode_one) -> SizedImage:
+    """Return the image, upright and RGB.
 
     Args:
         source: Image in any form that `Predictor.predict` takes.
@@ -55,7 +54,7 @@ def read_any(
         return _read_any(source, shrink, decode_file)
 
 
-def _read_any(source: ImageLike, shrink: MinSides | None, decode_file: Decode) -> tuple[Image.Image, tuple[int, int]]:
+def _read_any(source: ImageLike, shrink: MinSides | None, decode_file: Decode) -> SizedImage:
     """Read an image; takes the arguments of `read_any`."""
     if isinstance(source, str) and is_data_url(source):
         return decode_file(read_data_url(source), "image", shrink=shrink)
@@ -64,7 +63,7 @@ def _read_any(source: ImageLike, shrink: MinSides | None, decode_file: Decode) -
     if isinstance(source, Frame):
         if source.image is None:
             raise ImageError(source.error)
-        return source.image, source.size
+        return SizedImage(source.image, source.size)
     source = content_of(source)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return decode_file(bytes(source), "image", shrink=shrink)

@@ -8,17 +8,17 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from uniemox.classifier_info import ClassifierInfo, read_info
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.io.files import ONNX, fingerprint_of
 from uniemox.io.onnx_external import external_files
 from uniemox.io.onnx_sessions import RUNTIME_ERRORS, InferenceSession, Session
+from uniemox.io.sized_image import SizedImage
 from uniemox.persons.box import Box, Detection, choose_person
 from uniemox.predict.confidence import answers_of, familiarity_of, set_probabilities_of
 from uniemox.predict.ratings import RatingHead
-from uniemox.predict.views import Pixels, hide, person_view, scaled_px, scene_box, scene_parts, scene_view
+from uniemox.predict.views import Pixels, crop, hide, person_view, scene_box, scene_parts, scene_view
 
 # Pixels per run, in all views: larger batches are no faster and need more memory.
 MAX_PX = 2 * 224 * 224
@@ -131,28 +131,27 @@ class Network:
         return cls(name or default_name, engine.info, engine)
 
     def views_of(
-        self, image: Image.Image, full: tuple[int, int], persons: Sequence[Detection] | None, target: Box | None = None
+        self, sized: SizedImage, persons: Sequence[Detection] | None, target: Box | None = None
     ) -> dict[str, Pixels]:
         """Return the network's views of an image by name, (3, S, S) uint8 each.
 
         Args:
-            image: RGB.
-            full: Width and height of the full image; `image` may be a smaller copy.
-            persons: Detected people, px of the full image, see `choose_person`.
-            target: Box of the person to choose, px of the full image, see `choose_person`.
+            sized: The image.
+            persons: Detected people, px of the full size, see `choose_person`.
+            target: Box of the person to choose, px of the full size, see `choose_person`.
         """
         info = self.info
-        person = choose_person(persons, target, full, info.person) if info.needs_person else None
+        person = choose_person(persons, target, sized.full_size, info.person) if info.needs_person else None
         views = {}
         if "scene" in info.views:
-            visible = hide(image, person, full) if person and info.hides_person else image
+            visible = hide(sized, person) if person and info.hides_person else sized.image
             views["scene"] = scene_view(visible, info.size, info.crop_fraction)
         if person and info.has_person:
-            views["person"] = person_view(image, person, full, info.size)
+            views["person"] = person_view(sized, person, info.size)
         return views
 
     def image_views(
-        self, image: Image.Image, full: tuple[int, int], persons: Sequence[Detection] | None, target: Box | None = None
+        self, sized: SizedImage, persons: Sequence[Detection] | None, target: Box | None = None
     ) -> ImageViews:
         """Return the views of a whole image: one, or several along a long one (`scene_parts`).
 
@@ -160,19 +159,19 @@ class Network:
         the whole image.
         """
         info = self.info
+        full_size = sized.full_size
         if "scene" not in info.views:
-            person = choose_person(persons, target, full, info.person)
-            return ImageViews((self.views_of(image, full, persons, target),), (1.0,), (person.box,))
-        parts = [(Box(0, 0, *full), 1.0)] if info.needs_person else scene_parts(full, info.rules.long_images)
+            person = choose_person(persons, target, full_size, info.person)
+            return ImageViews((self.views_of(sized, persons, target),), (1.0,), (person.box,))
+        parts = [(Box(0, 0, *full_size), 1.0)] if info.needs_person else scene_parts(full_size, info.rules.long_images)
         if len(parts) == 1:
-            centre = scene_box(full, info.size, info.crop_fraction)
-            return ImageViews((self.views_of(image, full, persons, target),), (1.0,), (centre,))
+            centre = scene_box(full_size, info.size, info.crop_fraction)
+            return ImageViews((self.views_of(sized, persons, target),), (1.0,), (centre,))
         views = []
         boxes = []
         for part, _ in parts:
-            square = image.crop(scaled_px(part, image.size, full))
-            views.append(self.views_of(square, square.size, None))
-            centre = scene_box((min(full), min(full)), info.size, info.crop_fraction)
+            views.append(self.views_of(SizedImage.of(crop(sized, part)), None))
+            centre = scene_box((min(full_size), min(full_size)), info.size, info.crop_fraction)
             boxes.append(Box(centre.x1 + part.x1, centre.y1 + part.y1, centre.x2 + part.x1, centre.y2 + part.y1))
         return ImageViews(tuple(views), tuple(weight for _, weight in parts), tuple(boxes))
 

@@ -18,6 +18,7 @@ from uniemox.io.decoding.pool import Decode, Decoders, decode_one
 from uniemox.io.files import fingerprint_of
 from uniemox.io.image_border import image_border
 from uniemox.io.images import MinSides
+from uniemox.io.sized_image import SizedImage
 from uniemox.io.walking import LeftOut
 from uniemox.labels import LabelMap
 from uniemox.persons.box import Detection
@@ -270,27 +271,27 @@ class Predictor:
             # `scene_view` resizes the short side to this length before it crops the centre.
             short_px = math.floor(info.size / info.crop_fraction)
             shrink = MinSides(short_px=SHRINK_MARGIN * short_px)
-        image, full = read_any(source, shrink, decode_file=decode)
-        people = self.detect_persons(image, full)
+        sized = read_any(source, shrink, decode_file=decode)
+        people = self.detect_persons(sized)
 
-        views = self.network.image_views(image, full, people)
+        views = self.network.image_views(sized, people)
         answers = self.network.answer_image(views, with_features=question.with_embedding)
         persons = None
         if people is not None:
-            persons = self._persons(image, full, people, question.person)
+            persons = self._persons(sized, people, question.person)
         faces = None
         if self.face_reader is not None:
-            faces = self._faces(self.face_reader, image, full, people, question.face)
-        return question.prediction(source, full, answers, views.box, persons, faces, is_colourless=is_colourless(image))
+            faces = self._faces(self.face_reader, sized, people, question.face)
+        return question.prediction(
+            source, sized.full_size, answers, views.box, persons, faces, is_colourless=is_colourless(sized.image)
+        )
 
-    def _persons(
-        self, image: Image.Image, full: tuple[int, int], people: Sequence[Detection], labels: LabelMap | None
-    ) -> list[Person]:
+    def _persons(self, sized: SizedImage, people: Sequence[Detection], labels: LabelMap | None) -> list[Person]:
         """Return the detected people, with their emotions if there is a person network."""
         network = self.person_network
         emotions: list[dict[str, float] | None] = [None] * len(people)
         if network is not None and labels is not None and people:
-            felt = network.answer([network.views_of(image, full, (person,)) for person in people])
+            felt = network.answer([network.views_of(sized, (person,)) for person in people])
             emotions = [labels.named(probabilities) for probabilities in felt.values]
         return [
             Person(box=person.box, confidence=person.confidence, emotions=felt_emotions)
@@ -298,17 +299,12 @@ class Predictor:
         ]
 
     def _faces(
-        self,
-        reader: FaceReader,
-        image: Image.Image,
-        full: tuple[int, int],
-        people: Sequence[Detection] | None,
-        labels: LabelMap | None,
+        self, reader: FaceReader, sized: SizedImage, people: Sequence[Detection] | None, labels: LabelMap | None
     ) -> list[Face]:
         """Return the detected faces, with their expressions and owners."""
-        detections = reader.find(image, full)
+        detections = reader.find(sized)
         persons = owners([face.box for face in detections], [person.box for person in people or ()])
-        views_by_face = [reader.views_of(image, full, face.box) for face in detections]
+        views_by_face = [reader.views_of(sized, face.box) for face in detections]
         all_views = [view for face_views in views_by_face for view in face_views]
         # One pass for the views of all faces; each face then takes as many rows as it has views.
         rows = iter(reader.network.answer(all_views).values if all_views else ())
@@ -320,19 +316,11 @@ class Predictor:
             faces.append(Face(box=face.box, confidence=face.confidence, expressions=expressions, person=person))
         return faces
 
-    def detect_persons(self, image: Image.Image, full: tuple[int, int]) -> tuple[Detection, ...] | None:
-        """Detect the people in an image.
-
-        Args:
-            image: RGB, which may be a smaller copy.
-            full: Width and height of the full image, px.
-
-        Returns:
-            Detections in px of the full image, most confident first; None without a detector.
-        """
+    def detect_persons(self, sized: SizedImage) -> tuple[Detection, ...] | None:
+        """Detect the people in an image, in px of the full size, most confident first; None without a detector."""
         if self.finder is None:
             return None
-        return detect_in(self.finder, image, full)
+        return detect_in(self.finder, sized)
 
 
 def predict_on_ray(

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from uniemox.classifier_info import LongImages
+from uniemox.io.sized_image import SizedImage
 from uniemox.persons.box import Box, PersonCrop
 
 Pixels = NDArray[np.uint8]
@@ -20,19 +21,18 @@ OLD_LONG = 2
 OLD_MAX_SQUARES = 6
 
 
-def hide(image: Image.Image, person: PersonCrop, full: tuple[int, int]) -> Image.Image:
+def hide(sized: SizedImage, person: PersonCrop) -> Image.Image:
     """Black out the person; returns the same image if no person was detected.
 
     Args:
-        image: RGB, which may be a smaller copy of the full image.
-        person: The person, px of the full image.
-        full: Width and height of the full image, px.
+        sized: The image.
+        person: The person, px of the full size.
     """
     if person.source.startswith("whole_image"):
-        return image
-    pixels = np.array(image)
+        return sized.image
+    pixels = np.array(sized.image)
     for box in person.keep or (person.box,):
-        pixels[pixels_of(box, image.size, full)] = 0
+        pixels[pixels_of(box, sized)] = 0
     return Image.fromarray(pixels)
 
 
@@ -58,19 +58,20 @@ def scene_view(image: Image.Image, size: int, crop_fraction: float) -> Pixels:
     return to_planes(image.crop((left, top, left + size, top + size)))
 
 
-def scene_box(full: tuple[int, int], size: int, crop_fraction: float) -> Box:
-    """Return the part of an image that `scene_view` shows, px.  full: width and height of the image."""
-    side = min(full) * size / math.floor(size / crop_fraction)
-    left = (full[0] - side) / 2
-    top = (full[1] - side) / 2
+def scene_box(full_size: tuple[int, int], size: int, crop_fraction: float) -> Box:
+    """Return the part of an image that `scene_view` shows, px.  full_size: width and height of the image."""
+    width, height = full_size
+    side = min(full_size) * size / math.floor(size / crop_fraction)
+    left = (width - side) / 2
+    top = (height - side) / 2
     return Box(left, top, left + side, top + side)
 
 
-def scene_parts(full: tuple[int, int], rule: LongImages = "blend") -> list[tuple[Box, float]]:
+def scene_parts(full_size: tuple[int, int], rule: LongImages = "blend") -> list[tuple[Box, float]]:
     """Return the parts of an image whose centres are predicted, px, with their weights, which add up to 1.
 
     Args:
-        full: Width and height of the image, px.
+        full_size: Width and height of the image, px.
         rule: Rule for long images, see `AnswerRules`. blend: the whole image; from 1.8:1 on also squares along it,
             whose weights grow with the aspect ratio, so that one px more never changes much. Beyond 9:1 there are gaps
             between the squares. squares: the whole image, or from 2:1 on as many squares of equal weight as cover it,
@@ -79,9 +80,9 @@ def scene_parts(full: tuple[int, int], rule: LongImages = "blend") -> list[tuple
     >>> [(part.x1, part.x2, round(weight, 2)) for part, weight in scene_parts((210, 100))]
     [(55, 155, 0.5), (0, 100, 0.25), (110, 210, 0.25)]
     """
-    width, height = full
-    short = min(full)
-    long = max(full)
+    width, height = full_size
+    short = min(full_size)
+    long = max(full_size)
     aspect = long / short
     positions = _square_positions(aspect) if rule == "blend" else _old_square_positions(aspect)
     if len(positions) == 1:
@@ -121,32 +122,30 @@ def _old_square_positions(aspect: float) -> list[tuple[float, float]]:
     return [(i / (count - 1), 1.0) for i in range(count)]
 
 
-def person_view(image: Image.Image, person: PersonCrop, full: tuple[int, int], size: int) -> Pixels:
+def person_view(sized: SizedImage, person: PersonCrop, size: int) -> Pixels:
     """Resize the person's part of an image, bicubic, without keeping the aspect.  Returns (3, size, size) uint8, RGB.
 
     Args:
-        image: RGB, which may be a smaller copy of the full image.
-        person: The person, px of the full image; everything outside of `person.keep` is black.
-        full: Width and height of the full image, px.
+        sized: The image.
+        person: The person, px of the full size; everything outside of `person.keep` is black.
         size: Side of the view, px.
     """
-    source = black_outside(image, person.keep, full) if person.keep else image
-    box = _scaled(person.box, image.size, full)
+    source = black_outside(sized, person.keep) if person.keep else sized.image
+    box = _scaled(person.box, sized)
     return to_planes(source.resize((size, size), Image.Resampling.BICUBIC, box=box))
 
 
-def black_outside(image: Image.Image, boxes: Sequence[Box], full: tuple[int, int]) -> Image.Image:
+def black_outside(sized: SizedImage, boxes: Sequence[Box]) -> Image.Image:
     """Black out everything outside of the boxes.
 
     Args:
-        image: RGB, which may be a smaller copy of the full image.
-        boxes: Boxes in px of the full image.
-        full: Width and height of the full image, px.
+        sized: The image.
+        boxes: Boxes in px of the full size.
     """
-    pixels = np.asarray(image)
+    pixels = np.asarray(sized.image)
     visible = np.zeros_like(pixels)
     for box in boxes:
-        region = pixels_of(box, image.size, full)
+        region = pixels_of(box, sized)
         visible[region] = pixels[region]
     return Image.fromarray(visible)
 
@@ -169,24 +168,26 @@ def whole_px(low: float, high: float, decoded: int, full: int) -> tuple[int, int
     return first, min(max(int(high * decoded / full + 0.5), first + 1), decoded)
 
 
-def pixels_of(box: Box, size: tuple[int, int], full: tuple[int, int]) -> tuple[slice, slice]:
-    """Return the rows and columns of a box of the full image, in a copy of this size."""
-    columns = whole_px(box.x1, box.x2, size[0], full[0])
-    rows = whole_px(box.y1, box.y2, size[1], full[1])
+def pixels_of(box: Box, sized: SizedImage) -> tuple[slice, slice]:
+    """Return the rows and columns of the image that a box in px of the full size covers."""
+    width, height = sized.image.size
+    full_width, full_height = sized.full_size
+    columns = whole_px(box.x1, box.x2, width, full_width)
+    rows = whole_px(box.y1, box.y2, height, full_height)
     return slice(*rows), slice(*columns)
 
 
-def scaled_px(box: Box, size: tuple[int, int], full: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Convert a box of the full image to whole px of a copy of this size."""
-    scale_x = size[0] / full[0]
-    scale_y = size[1] / full[1]
-    return round(box.x1 * scale_x), round(box.y1 * scale_y), round(box.x2 * scale_x), round(box.y2 * scale_y)
+def crop(sized: SizedImage, box: Box) -> Image.Image:
+    """Return the part of the image in a box in px of the full size, rounded to whole px; black beyond the image."""
+    scale_x, scale_y = sized.scale
+    corners = (round(box.x1 * scale_x), round(box.y1 * scale_y), round(box.x2 * scale_x), round(box.y2 * scale_y))
+    return sized.image.crop(corners)
 
 
-def _scaled(box: Box, size: tuple[int, int], full: tuple[int, int]) -> Box:
-    """Scale a box to px of a smaller copy; if the copy has the same size, the box is bit-identical."""
-    if size == full:
+def _scaled(box: Box, sized: SizedImage) -> Box:
+    """Scale a box to px of the image; if the image has the full size, the box is bit-identical."""
+    width, height = sized.image.size
+    if sized.image.size == sized.full_size:
         return box
-    scale_x = size[0] / full[0]
-    scale_y = size[1] / full[1]
-    return Box(box.x1 * scale_x, box.y1 * scale_y, min(box.x2 * scale_x, size[0]), min(box.y2 * scale_y, size[1]))
+    scale_x, scale_y = sized.scale
+    return Box(box.x1 * scale_x, box.y1 * scale_y, min(box.x2 * scale_x, width), min(box.y2 * scale_y, height))

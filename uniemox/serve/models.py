@@ -17,6 +17,7 @@ from uniemox.io.decoding.pool import DecoderPool, Decoders
 from uniemox.io.image_border import image_border
 from uniemox.io.images import MinSides, encode_image, open_image
 from uniemox.io.raw_preview import is_raw
+from uniemox.io.sized_image import SizedImage
 from uniemox.labels import LABEL_SETS, LabelSet
 from uniemox.persons.box import Box
 from uniemox.predict.confidence import max_coverage
@@ -215,7 +216,7 @@ class _PromptDecoders:
         self.takes_large = False
         """False: images over LARGE_PIXELS are only recorded."""
 
-    def decode(self, data: bytes, name: str, *, shrink: MinSides | None = None) -> tuple[Image.Image, tuple[int, int]]:
+    def decode(self, data: bytes, name: str, *, shrink: MinSides | None = None) -> SizedImage:
         """Decode as the pool does.
 
         Raises:
@@ -231,9 +232,9 @@ class _PromptDecoders:
         if not self.takes_large and (size is None or size[0] * size[1] > LARGE_PIXELS):
             self.large.add(data)
             raise ImageError(f"{name}: not decoded: it is large")
-        image, full = self._pool.decode(data, name, shrink=shrink)
-        self._check_size(full, name)
-        return image, full
+        sized = self._pool.decode(data, name, shrink=shrink)
+        self._check_size(sized.full_size, name)
+        return sized
 
     def _check_size(self, size: tuple[int, int], name: str) -> None:
         width, height = size

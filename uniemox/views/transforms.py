@@ -18,17 +18,9 @@ from torch import Tensor
 from uniemox.classifier_info import PersonPolicy
 from uniemox.data.sample import Sample, decode_sample
 from uniemox.errors import BoxError
+from uniemox.io.sized_image import SizedImage
 from uniemox.persons.box import Box, PersonCrop, Source, choose_person
-from uniemox.predict.views import (
-    black_outside,
-    hide,
-    person_view,
-    pixels_of,
-    scaled_px,
-    scene_box,
-    scene_parts,
-    scene_view,
-)
+from uniemox.predict.views import black_outside, crop, hide, person_view, pixels_of, scene_box, scene_parts, scene_view
 from uniemox.views.config import ViewConfig
 from uniemox.views.patches import mask_noise
 
@@ -80,13 +72,13 @@ class TrainViews:
             drawn.append((crop, flip, person_crop))
             return min(side for x1, y1, x2, y2 in (crop, person_crop.box) for side in (x2 - x1, y2 - y1)) / size
 
-        image, full = decode_sample(sample, shrink)
-        crop, flip, person_crop = drawn[0]
-        pixels = _to_tensor(image)  # (1, 3, H, W)
-        scene_pixels = _to_tensor(hide(image, person_crop, full)) if self.config.hide_person else pixels
-        person_pixels = _to_tensor(black_outside(image, person_crop.keep, full)) if person_crop.keep else pixels
-        scene = _crop_resize(scene_pixels, crop, full, size)  # (3, S, S)
-        person = _crop_resize(person_pixels, person_crop.box, full, size)  # (3, S, S)
+        sized = decode_sample(sample, shrink)
+        scene_crop, flip, person_crop = drawn[0]
+        pixels = _to_tensor(sized.image)  # (1, 3, H, W)
+        scene_pixels = _to_tensor(hide(sized, person_crop)) if self.config.hide_person else pixels
+        person_pixels = _to_tensor(black_outside(sized, person_crop.keep)) if person_crop.keep else pixels
+        scene = _resize(scene_pixels, pixels_of(scene_crop, sized), size)  # (3, S, S)
+        person = _resize(person_pixels, pixels_of(person_crop.box, sized), size)  # (3, S, S)
         if flip:
             scene = scene.flip(-1)
             person = person.flip(-1)
@@ -94,7 +86,7 @@ class TrainViews:
         if self.patches:
             draw_noise = partial(mask_noise, [sample.key], self.patches, seed=self.seed, epoch=epoch)
             noise = torch.cat([draw_noise(stream="scene"), draw_noise(stream="person")])  # (2, L)
-        return Views(scene, person, person_crop.source, crop, flip, noise)
+        return Views(scene, person, person_crop.source, scene_crop, flip, noise)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,16 +106,17 @@ class EvalViews:
         """
         size = self.config.size
         crop_fraction = self.config.crop_fraction
-        image, full = decode_sample(sample)
-        person_crop = _choose_person(sample, full, self.config.person)
-        scene_image = hide(image, person_crop, full) if self.config.hide_person else image
+        sized = decode_sample(sample)
+        full_size = sized.full_size
+        person_crop = _choose_person(sample, full_size, self.config.person)
+        scene_image = hide(sized, person_crop) if self.config.hide_person else sized.image
         if self.square is not None:
-            parts = scene_parts(full)
+            parts = scene_parts(full_size)
             part, _ = parts[min(self.square, len(parts) - 1)]
-            scene_image = scene_image.crop(scaled_px(part, scene_image.size, full))
+            scene_image = crop(SizedImage(scene_image, full_size), part)
         scene = torch.from_numpy(scene_view(scene_image, size, crop_fraction))  # (3, S, S)
-        person = torch.from_numpy(person_view(image, person_crop, full, size))  # (3, S, S)
-        return Views(scene, person, person_crop.source, scene_box(full, size, crop_fraction), False)
+        person = torch.from_numpy(person_view(sized, person_crop, size))  # (3, S, S)
+        return Views(scene, person, person_crop.source, scene_box(full_size, size, crop_fraction), False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +135,12 @@ class WholeViews:
         Raises:
             ImageError or BoxError: With the image's name.
         """
-        image, full = decode_sample(sample)
-        person_crop = _choose_person(sample, full, "largest")
-        pixels = _to_tensor(image)  # (1, 3, H, W)
-        image_box = Box(0, 0, *full)
-        scene = _crop_resize(pixels, image_box, full, self.size)  # (3, S, S)
-        person = _crop_resize(pixels, person_crop.box, full, self.size)  # (3, S, S)
+        sized = decode_sample(sample)
+        person_crop = _choose_person(sample, sized.full_size, "largest")
+        pixels = _to_tensor(sized.image)  # (1, 3, H, W)
+        image_box = Box(0, 0, *sized.full_size)
+        scene = _resize(pixels, pixels_of(image_box, sized), self.size)  # (3, S, S)
+        person = _resize(pixels, pixels_of(person_crop.box, sized), self.size)  # (3, S, S)
         return Views(scene, person, person_crop.source, image_box, False)
 
 
@@ -199,17 +192,16 @@ def _to_tensor(image: Image.Image) -> Tensor:
     return pixels.view(1, image.height, image.width, 3).permute(0, 3, 1, 2)  # (1, 3, H, W)
 
 
-def _crop_resize(pixels: Tensor, box: Box, full: tuple[int, int], size: int) -> Tensor:
-    """Crop a box and resize it to a square.
+def _resize(pixels: Tensor, region: tuple[slice, slice], size: int) -> Tensor:
+    """Resize a part of an image to a square.
 
     Args:
-        pixels: (1, 3, H, W), decoded at the full size or smaller.
-        box: Box in px of the full size.
-        full: Width and height of the full image in px.
+        pixels: (1, 3, H, W).
+        region: Rows and columns of the part.
         size: S, side of the result in px.
 
     Returns:
         (3, S, S).
     """
-    rows, columns = pixels_of(box, (pixels.shape[3], pixels.shape[2]), full)
+    rows, columns = region
     return F.interpolate(pixels[:, :, rows, columns], (size, size), mode="bicubic", antialias=True)[0]

@@ -13,6 +13,7 @@ from uniemox.insight.explain import maps
 from uniemox.insight.explain.explanation import Explanation
 from uniemox.insight.explain.maps import CELLS as COVER_CELLS
 from uniemox.insight.explain.maps import COARSE, COARSE_STEP, FINE, FINE_COVERS, Explainer, heat_map, occlusion_map
+from uniemox.io.sized_image import SizedImage
 from uniemox.persons.box import Box
 
 
@@ -98,7 +99,7 @@ def test_a_map_of_an_old_file_is_measured_on_the_middle_square(monkeypatch: pyte
     Explainer(explained).score(explanation)
     [(pixels, heat)] = measured
     middle = image.crop((SIZE, 0, 2 * SIZE, SIZE))
-    expected = explained.network.pixels(explained.network.views_of(middle, middle.size, None)["scene"][None])[0]
+    expected = explained.network.pixels(explained.network.views_of(SizedImage.of(middle), None)["scene"][None])[0]
     np.testing.assert_array_equal(pixels, expected)
     assert heat.shape[0] == heat.shape[1]
 

@@ -16,6 +16,7 @@ from uniemox.errors import ImageError, UniemoxError
 from uniemox.evaluate.metrics import Array
 from uniemox.evaluate.run_records import Predictions
 from uniemox.io.html import data_url, jpeg_url
+from uniemox.io.sized_image import SizedImage
 
 # A screen can't show more points of a curve than this.
 MAX_POINTS = 1000
@@ -180,27 +181,26 @@ def _example(row: int, predictions: Predictions, labels: list[str], sample: Samp
     if sample is None:
         return None
     try:
-        image, full = decode_sample(sample, lambda width, height: max(width, height) / MAX_SIDE_PX)
+        sized = decode_sample(sample, lambda width, height: max(width, height) / MAX_SIDE_PX)
     except ImageError:
         return None
     shares = predictions.probabilities[row]
     return {
         "key": sample.key,
-        "url": jpeg_url(_framed(image, full, sample), max_side_px=MAX_SIDE_PX),
+        "url": jpeg_url(_framed(sized, sample), max_side_px=MAX_SIDE_PX),
         "true": labels[predictions.labels[row]],
         "predicted": labels[predictions.predicted[row]],
         "shares": [(labels[i], float(shares[i])) for i in np.argsort(-shares, kind="stable")[:TOP_LABELS]],
     }
 
 
-def _framed(image: Image.Image, full: tuple[int, int], sample: Sample) -> Image.Image:
+def _framed(sized: SizedImage, sample: Sample) -> Image.Image:
     """Draw a frame around the target person if the data set has one; other people of the image are other samples."""
+    image = sized.image
     box = sample.target_box
     if box is None:
         return image
-    # The box is in pixels of the full image, which was decoded smaller.
-    scale_x = image.width / full[0]
-    scale_y = image.height / full[1]
+    scale_x, scale_y = sized.scale
     corners = [(box.x1 * scale_x, box.y1 * scale_y), (box.x2 * scale_x, box.y2 * scale_y)]
     ImageDraw.Draw(image).rectangle(corners, outline="#ffd400", width=max(2, image.width // 100))
     return image

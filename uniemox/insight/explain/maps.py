@@ -12,6 +12,7 @@ from uniemox.errors import ConfigError, ShapeError
 from uniemox.insight.explain.explanation import Array, Explanation, normalised
 from uniemox.insight.explain.scores import MapScores, map_scores
 from uniemox.io.image_border import image_border
+from uniemox.io.sized_image import SizedImage
 from uniemox.persons.box import Detection, choose_person
 from uniemox.predict.confidence import answers_of, log_softmax
 from uniemox.predict.images import ImageLike, name_of, read_any
@@ -73,8 +74,7 @@ class Explainer:
         info = network.info
         if info.task == "affect":
             raise ConfigError(f"{self.name} predicts valence and arousal; deletion and insertion need probabilities")
-        image = explanation.image
-        views = network.views_of(image, image.size, explanation.persons)
+        views = network.views_of(SizedImage.of(explanation.image), explanation.persons)
         pixels = {name: network.pixels(view[None]) for name, view in views.items()}
         view_name = info.views[0]
         index = info.labels.index(explanation.label)
@@ -213,10 +213,10 @@ def _explain_one(
     """Explain one image; takes the arguments of `heat_map`."""
     network = predictor.network
     info = network.info
-    decoded, _ = read_any(image)
+    sized = read_any(image)
     if persons is None and info.needs_person:
-        persons = predictor.detect_persons(decoded, decoded.size)
-    image_views = network.image_views(decoded, decoded.size, persons)
+        persons = predictor.detect_persons(sized)
+    image_views = network.image_views(sized, persons)
     answer = network.answer_image(image_views).values[0]  # (E,)
     index = int(answer.argmax()) if label is None else info.find_labels().index(label)
     view_name = stream or info.views[0]
@@ -227,14 +227,14 @@ def _explain_one(
         maps.append(values)
     box = image_views.box
     if view_name == "person":
-        box = choose_person(persons, None, decoded.size, info.person).box
+        box = choose_person(persons, None, sized.full_size, info.person).box
     return Explanation(
         label=info.labels[index],
         probability=float(answer[index]),
         method=used_method,
         heat=normalised(maps[0] if len(maps) == 1 else join_maps(maps, image_views)),
         box=box,
-        image=decoded,
+        image=sized.image,
         persons=None if persons is None else tuple(persons),
     )
 

@@ -21,6 +21,7 @@ from uniemox.io.image_border import logger, shorten
 from uniemox.io.images import MinSides, count_frames, open_image
 from uniemox.io.images import decode as decode_here
 from uniemox.io.raw_preview import is_raw
+from uniemox.io.sized_image import SizedImage
 
 CPU_S = 5
 """Maximum processor time for one file, s. 100 megapixels take 1 to 3 s in every format."""
@@ -38,7 +39,7 @@ class Decoded:
 
     image: Image.Image
     """Upright image, RGB."""
-    full: tuple[int, int]
+    full_size: tuple[int, int]
     """Upright width and height of the file's image, px."""
     format: str
     mode: str
@@ -182,7 +183,7 @@ _WATCH_S = 0.05
 class Decoders(Protocol):
     """Decodes files."""
 
-    def decode(self, data: bytes, name: str, *, shrink: MinSides | None = None) -> tuple[Image.Image, tuple[int, int]]:
+    def decode(self, data: bytes, name: str, *, shrink: MinSides | None = None) -> SizedImage:
         """Decode as `images.decode`."""
 
 
@@ -217,9 +218,7 @@ class DecoderPool:
             for child in taken:
                 self._give_back(child)
 
-    def decode(
-        self, data: bytes, name: str = "image", *, shrink: MinSides | None = None
-    ) -> tuple[Image.Image, tuple[int, int]]:
+    def decode(self, data: bytes, name: str = "image", *, shrink: MinSides | None = None) -> SizedImage:
         """Decode as `images.decode`.
 
         Args:
@@ -231,7 +230,7 @@ class DecoderPool:
             ImageError: If the file can't be decoded, also because it takes too long or too much memory.
         """
         decoded = self.look(data, name, shrink=shrink)
-        return decoded.image, decoded.full
+        return SizedImage(decoded.image, decoded.full_size)
 
     def look(self, data: bytes, name: str, *, shrink: MinSides | None = None, counts_frames: bool = False) -> Decoded:
         """Decode as `decode`; also return the file's own information.
@@ -318,9 +317,7 @@ class DecoderPool:
                 child.process.kill()
 
 
-def decode_one(
-    data: bytes, name: str = "image", *, shrink: MinSides | None = None
-) -> tuple[Image.Image, tuple[int, int]]:
+def decode_one(data: bytes, name: str = "image", *, shrink: MinSides | None = None) -> SizedImage:
     """Decode as `images.decode` does, in this process unless only the codec knows the size (AVIF, HEIC, raw)."""
     if data[4:8] == b"ftyp" or is_raw(data):
         with closing(DecoderPool(1)) as pool:
@@ -336,5 +333,5 @@ def look_here(data: bytes, name: str, *, shrink: MinSides | None = None, counts_
     return Decoded(image, full, format=str(header.format), mode=header.mode, frames=frames)
 
 
-Decode = Callable[..., tuple[Image.Image, tuple[int, int]]]
+Decode = Callable[..., SizedImage]
 """Function (data, name, shrink=) like `images.decode` and `DecoderPool.decode`."""
