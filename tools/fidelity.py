@@ -1,4 +1,4 @@
-"""Print docs/fidelity.md's table: the largest difference to every stored number. Run: python -m tools.fidelity"""
+"""Print the largest difference to every stored number; docs/fidelity.md sums it up. Run: python -m tools.fidelity"""
 
 import sys
 from collections.abc import Iterator
