@@ -80,7 +80,7 @@ class Record:
     fields: dict[str, str]
     added_to: frozenset[str] = frozenset()
     """Lists that have got our keyword."""
-    made: frozenset[str] = frozenset()
+    created: frozenset[str] = frozenset()
     """Lists that we have made; "file" if the whole file is ours."""
     opened: frozenset[str] = frozenset()
     """Lists, or rdf:RDF, that were empty-element tags before."""
@@ -91,8 +91,10 @@ class Record:
         fields: dict[str, str] = {}
         for description in document.descriptions:
             fields |= {name: value for (space, name), value in simple_values(description) if space == NAMESPACE}
-        added_to, made, opened = (frozenset(fields.pop(name, "").split()) for name in ("AddedTo", "Made", "Opened"))
-        return cls(fields, added_to, made, opened)
+        added_to, created, opened = (
+            frozenset(fields.pop(name, "").split()) for name in ("AddedTo", "Created", "Opened")
+        )
+        return cls(fields, added_to, created, opened)
 
     def __bool__(self) -> bool:
         """Return True if the file has a field of ours."""
@@ -101,7 +103,7 @@ class Record:
     @property
     def bookkeeping(self) -> dict[str, str]:
         """Fields that say how to undo the changes."""
-        sets = {"AddedTo": self.added_to, "Made": self.made, "Opened": self.opened}
+        sets = {"AddedTo": self.added_to, "Created": self.created, "Opened": self.opened}
         return {name: " ".join(sorted(words)) for name, words in sets.items() if words}
 
 

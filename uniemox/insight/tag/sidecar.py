@@ -18,7 +18,7 @@ _EMPTY = (
     "</x:xmpmeta>\n"
     '<?xpacket end="w"?>\n'
 ).encode()
-# Words in `Record.made` and `Record.opened` besides the names of lists.
+# Words in `Record.created` and `Record.opened` besides the names of lists.
 _FILE = "file"
 _RDF = "rdf:RDF"
 _NEW_LINE = re.compile(rb"(\r\n|\n|\r)[ \t]*\Z")
@@ -48,7 +48,7 @@ def write_tags(data: bytes | None, tags: Tags) -> bytes:
         return data
     if record:
         data = _remove(document, record)
-    return _insert(data, tags, record.made & {_FILE})
+    return _insert(data, tags, record.created & {_FILE})
 
 
 def remove_tags(data: bytes) -> bytes | None:
@@ -62,108 +62,100 @@ def remove_tags(data: bytes) -> bytes | None:
     if not record:
         return data
     data = _remove(document, record)
-    if _FILE in record.made and (data == _EMPTY or _is_empty(parse(data))):
+    if _FILE in record.created and (data == _EMPTY or _is_empty(parse(data))):
         return None
     return data
 
 
-def _insert(data: bytes, tags: Tags, made: frozenset[str]) -> bytes:
+def _insert(data: bytes, tags: Tags, created: frozenset[str]) -> bytes:
     """Add our fields to a file that has none."""
     document = parse(data)
     edits = Edits(document)
-    properties = {name: _find(document, keyword_list) for name, keyword_list in LISTS.items()}
-    path = tags.fields["Keyword"]
     added = set[str]()
+    new_lists = set[str]()
     opened = set[str]()
-    has_lower = False
-    new_lists = []
+    has_keywords = False
     for name, keyword_list in reversed(LISTS.items()):
-        keyword = keyword_list.keyword(path)
-        container = properties[name]
+        container = _find(document, keyword_list)
         if container is None:
-            # A list that programs prefer would hide the keywords of the others from them.
-            if not has_lower:
-                new_lists.append(name)
+            # Programs that read only the first list they find would not see the keywords of the others any more.
+            if not has_keywords:
+                new_lists.add(name)
             continue
+        keyword = keyword_list.keyword(tags.fields["Keyword"])
         items = container.named((RDF, "li"))
-        has_lower = has_lower or bool(items)
-        if keyword.casefold() in (item.text.strip().casefold() for item in items):
-            continue
-        added.add(name)
-        if _add_item(document, edits, container, keyword):
-            opened.add(name)
-    added.update(new_lists)
-    made = made.union(new_lists)
+        if items:
+            has_keywords = True
+        # Lightroom takes Awe and awe for the same keyword.
+        if keyword.casefold() not in (item.text.strip().casefold() for item in items):
+            added.add(name)
+            if container.is_empty_tag:
+                opened.add(name)
+            _add_item(document, edits, container, keyword)
     if document.rdf.is_empty_tag:
         opened.add(_RDF)
-    record = Record(tags.fields, frozenset(added), made, frozenset(opened))
-    _add_description(document, edits, record)
+    record = Record(tags.fields, frozenset(added | new_lists), created | new_lists, frozenset(opened))
+    description = _description_of(document, record).encode()
+    if document.rdf.children:
+        edits.insert(document.rdf.children[-1].end, description)
+    else:
+        _add_first(edits, document.rdf, description)
     return edits.apply()
 
 
-def _add_item(document: XmpDocument, edits: Edits, container: XmlElement, keyword: str) -> bool:
-    """Add a keyword to a list.
-
-    Returns:
-        True if the list was an empty-element tag, which now has content.
-    """
+def _add_item(document: XmpDocument, edits: Edits, container: XmlElement, keyword: str) -> None:
+    """Add a keyword to a list, behind the others."""
     tag = f"{container.prefix}li"
     item = f"<{tag}>{escape(keyword)}</{tag}>".encode()
     items = container.named((RDF, "li"))
     if items:
         space = document.data[document.space_before(items[-1].start) : items[-1].start]
         edits.insert(items[-1].end, space + item)
-        return False
-    return _add_first(edits, container, item)
+    else:
+        _add_first(edits, container, item)
 
 
-def _add_first(edits: Edits, element: XmlElement, content: bytes) -> bool:
-    """Add content to an element at its beginning; return True if it was an empty-element tag."""
-    if not element.is_empty_tag:
+def _add_first(edits: Edits, element: XmlElement, content: bytes) -> None:
+    """Add content to an element at its beginning; an empty-element tag gets an end tag."""
+    if element.is_empty_tag:
+        slash = element.content_start - 2
+        edits.delete(slash, slash + 1)
+        edits.insert(element.end, content + f"</{element.raw_name}>".encode())
+    else:
         edits.insert(element.content_start, content)
-        return False
-    edits.delete(element.content_start - 2, element.content_start - 1)
-    edits.insert(element.end, content + f"</{element.raw_name}>".encode())
-    return True
 
 
-def _add_description(document: XmpDocument, edits: Edits, record: Record) -> None:
-    """Add an rdf:Description with our fields, and the lists that we make, after the other ones."""
-    rdf = document.rdf
-    line = _line_start(document)
-    about = next(
-        (attribute.raw_value for description in document.descriptions for attribute in _abouts(description)), '""'
-    )
-    lists = [LISTS[name] for name in LISTS if name in record.made]
+def _description_of(document: XmpDocument, record: Record) -> str:
+    """Return an rdf:Description with our fields and the lists that we make, in the style of the file."""
+    # All of them have to be about the same thing.
+    abouts = [attribute.raw_value for description in document.descriptions for attribute in _abouts(description)]
+    about = abouts[0] if abouts else '""'
+    lists = [LISTS[name] for name in LISTS if name in record.created]
     spaces = {"uniemox": NAMESPACE} | {keyword_list.prefix: keyword_list.name[0] for keyword_list in lists}
     fields = {f"uniemox:{name}": value for name, value in (record.fields | record.bookkeeping).items()}
     if "Rating" in record.fields:
         spaces["xmp"] = _RATING[0]
         fields["xmp:Rating"] = record.fields["Rating"]
-    prefix = rdf.prefix
+    prefix = document.rdf.prefix
     if prefix.rstrip(":") in ("", *spaces):
         prefix = "rdf:"
         spaces["rdf"] = RDF
     attributes = [f"{prefix}about={about}"]
     attributes += [f"xmlns:{name}={quoteattr(value)}" for name, value in spaces.items()]
     attributes += [f"{name}={quoteattr(value)}" for name, value in fields.items()]
+    line = _line_start(document)
     gap = f"{line}  " if line else " "
-    text = f"{line}<{prefix}Description {gap.join(attributes)}"
-    if lists:
-        text += ">"
-        for keyword_list in lists:
-            keyword = escape(keyword_list.keyword(record.fields["Keyword"]))
-            name = f"{keyword_list.prefix}:{keyword_list.name[1]}"
-            container = f"{prefix}{keyword_list.container}"
-            items = f"<{container}><{prefix}li>{keyword}</{prefix}li></{container}>"
-            text += f"{line} <{name}>{items}</{name}>"
-        text += f"{line}</{prefix}Description>"
-    else:
-        text += "/>"
-    if rdf.children:
-        edits.insert(rdf.children[-1].end, text.encode())
-    else:
-        _add_first(edits, rdf, text.encode())
+    tag = f"{line}<{prefix}Description {gap.join(attributes)}"
+    if not lists:
+        return f"{tag}/>"
+    parts = [f"{tag}>"]
+    for keyword_list in lists:
+        keyword = escape(keyword_list.keyword(record.fields["Keyword"]))
+        name = f"{keyword_list.prefix}:{keyword_list.name[1]}"
+        container = f"{prefix}{keyword_list.container}"
+        items = f"<{container}><{prefix}li>{keyword}</{prefix}li></{container}>"
+        parts.append(f"{line} <{name}>{items}</{name}>")
+    return "".join([*parts, f"{line}</{prefix}Description>"])
 
 
 def _line_start(document: XmpDocument) -> str:
@@ -172,10 +164,11 @@ def _line_start(document: XmpDocument) -> str:
     if children:
         space = document.data[document.space_before(children[-1].start) : children[-1].start]
         match = _NEW_LINE.search(space)
-        return "" if match is None else match[0].decode()
-    if b"\r\n" in document.data:
-        return "\r\n  "
-    return "\n  " if b"\n" in document.data else ""
+        return match[0].decode() if match else ""
+    for line_break in ("\r\n", "\n"):
+        if line_break.encode() in document.data:
+            return f"{line_break}  "
+    return ""
 
 
 def _remove(document: XmpDocument, record: Record) -> bytes:
@@ -223,7 +216,7 @@ def _remove_keyword(document: XmpDocument, edits: Edits, name: str, record: Reco
     keyword = keyword_list.keyword(record.fields.get("Keyword", ""))
     items = container.named((RDF, "li"))
     ours = [item for item in items if item.text == keyword][-1:]
-    if name in record.made and len(items) == len(ours):
+    if name in record.created and len(items) == len(ours):
         [element] = _properties(document, keyword_list.name)
         edits.delete_element(element)
         return {element.start}
