@@ -177,10 +177,13 @@ def test_wrong_index_is_reported_by_name(data: DataSet, tmp_path: Path) -> None:
     for text, message in (
         ("\n".join(lines[:1]), r"val-00000.jsonl is cut off: 4 lines expected, 1 found"),
         ("\n".join(["{", *lines[1:]]), r"val-00000.jsonl:1: not JSON"),
-        ("\n".join(["{}", *lines[1:]]), r"val-00000.jsonl:1: 'offset' is missing"),
-        ("\n".join([re.sub("awe|fear", "aw", lines[0]), *lines[1:]]), r"jsonl:1: .*missing or"),
-        ("\n".join([lines[0].replace("{", '{"source_sha256": "a b", ', 1), *lines[1:]]), r"jsonl:1: source_sha256 is"),
-        ("\n".join([lines[0].replace('"key": "', '"key": "' + "a" * 4096), *lines[1:]]), r"jsonl:1: key is"),
+        ("\n".join(["{}", *lines[1:]]), r"val-00000.jsonl:1: field key is missing"),
+        ("\n".join([re.sub("awe|fear", "aw", lines[0]), *lines[1:]]), "field label: expected a label"),
+        (
+            "\n".join([lines[0].replace("{", '{"source_sha256": "a b", ', 1), *lines[1:]]),
+            "field source_sha256: expected",
+        ),
+        ("\n".join([lines[0].replace('"key": "', '"key": "' + "a" * 4096), *lines[1:]]), "field key: expected a"),
     ):
         (out / "val-00000.jsonl").write_text(text)
         with pytest.raises(DataError, match=message):
@@ -196,12 +199,12 @@ def test_wrong_index_is_reported_by_name(data: DataSet, tmp_path: Path) -> None:
             read_shards(str(out))
     for text, message in (
         (json.dumps(index | {"shards": index["shards"][:1] * 2}), "a shard occurs twice"),
-        (json.dumps(intact | {"broken": 3}), "broken is a int, not a list"),
-        (json.dumps(index | {"shards": [{"name": "a", "bytes": 1e999, "samples": 1}]}), "of another type"),
+        (json.dumps(intact | {"broken": 3}), "field broken: expected a list, got 3"),
+        (json.dumps(index | {"shards": [{"name": "a", "bytes": 1e999, "samples": 1}]}), r"bytes: expected a whole"),
         ("[]", "an object"),
         ("{", "not JSON"),
-        ("{}", "expected format"),
-        ('{"format": 1}', "format"),
+        ("{}", "field format is missing"),
+        ('{"format": 1}', "field format: expected a text, got 1"),
     ):
         (out / "shards.json").write_text(text)
         with pytest.raises(DataError, match=message):

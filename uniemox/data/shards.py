@@ -4,9 +4,8 @@ import hashlib
 import io
 import json
 import random
-import re
 import tarfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -18,29 +17,19 @@ from PIL import Image
 from uniemox.bounds import check_numbers
 from uniemox.data.people import json_line
 from uniemox.data.processes import map_batches
-from uniemox.data.readers.csv_table import parse_json
 from uniemox.data.sample import DataSet, Sample
+from uniemox.data.shard_format import FORMAT, INDEX, REMEDY, ShardIndex, ShardLine
 from uniemox.errors import DataError, ImageError, LabelError, MissingPackageError
-from uniemox.io.files import (
-    MAX_NAME,
-    MAX_TEXT_BYTES,
-    PARTIAL,
-    is_plain_name,
-    open_regular,
-    read_limited,
-    replacing,
-    write_file,
-)
+from uniemox.io.files import MAX_TEXT_BYTES, PARTIAL, is_plain_name, open_regular, read_limited, replacing, write_file
 from uniemox.io.image_border import crosses_border
-from uniemox.io.images import MAX_BYTES, MinSides, decode, encode_image, open_image
+from uniemox.io.images import MinSides, decode, encode_image, open_image
 from uniemox.io.parallel import DIED, ONE_A_CORE, PoolConfig
 from uniemox.io.progress import Progress, silent
 from uniemox.io.raw_preview import is_raw, preview_of
+from uniemox.io.typed import parse_json
 from uniemox.labels import LabelSet
 from uniemox.persons.box import Box, Detection
 
-FORMAT = "uniemox-shards-1"
-INDEX = "shards.json"
 PLAIN_FIELDS = ("valence", "arousal", "split", "text", "domain", "group", "source_sha256")
 
 
@@ -76,20 +65,6 @@ class ShardedImage:
         return f"{self.address}@{self.offset}"
 
 
-def _label_set(values: Mapping[str, Any], where: str) -> LabelSet:
-    """Return the label set of an index.
-
-    Raises:
-        DataError: If the labels are not a valid set.
-        KeyError: If a field is missing.
-        TypeError: If the labels are not a list.
-    """
-    try:
-        return LabelSet(values["name"], tuple(values["labels"]), values["kind"])
-    except LabelError as error:
-        raise DataError(f"{where}: {error}") from error
-
-
 def read_shards(address: str) -> DataSet:
     """Read the samples of a folder of shards.
 
@@ -100,59 +75,52 @@ def read_shards(address: str) -> DataSet:
         DataError: With the shard's name, if one is missing, cut off, or has another length than in the index.
     """
     system, root = open_address(address.rstrip("/"))
-    content = _parse_object(_read_index(system, f"{root}/{INDEX}", address), f"{address}/{INDEX}")
-    if content.get("format") != FORMAT:
-        raise DataError(f"{address}/{INDEX}: expected format {FORMAT}, got {content.get('format')!r}")
+    content = parse_json(
+        _read_index(system, f"{root}/{INDEX}", address), ShardIndex, f"{address}/{INDEX}", remedy=REMEDY
+    )
     try:
-        labels = _label_set(content["labels"], f"{address}/{INDEX}")
-        shards = [(str(shard["name"]), int(shard["bytes"]), int(shard["samples"])) for shard in content["shards"]]
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"{address}/{INDEX}: {error} is missing or of another type") from error
-    if len({name for name, _, _ in shards}) < len(shards):
-        raise DataError(f"{address}/{INDEX}: a shard occurs twice; write the shards again")
+        labels = LabelSet(content.labels.name, content.labels.labels, content.labels.kind)
+    except LabelError as error:
+        raise DataError(f"{address}/{INDEX}: {error}") from error
+    if len({shard.name for shard in content.shards}) < len(content.shards):
+        raise DataError(f"{address}/{INDEX}: a shard occurs twice; {REMEDY}")
 
     samples: list[Sample] = []
-    for name, size, count in shards:
+    for shard in content.shards:
+        name = shard.name
         if not is_plain_name(name):
-            raise DataError(f"{address}/{INDEX}: {name!r} is not the name of a shard; write the shards again")
+            raise DataError(f"{address}/{INDEX}: {name!r} is not the name of a shard; {REMEDY}")
         tar = f"{address.rstrip('/')}/{name}.tar"
         found_size: int | None = None
         with suppress(OSError):
             found_size = system.size(f"{root}/{name}.tar")
-        if found_size != size:
+        if found_size != shard.bytes:
             fault = "missing" if found_size is None else "cut off or changed"
             raise DataError(
-                f"{tar} is {fault}: {size} bytes expected, {found_size or 0} found; copy it again, or write it again "
-                "with uniemox data shard"
+                f"{tar} is {fault}: {shard.bytes} bytes expected, {found_size or 0} found; copy it again, or write it "
+                "again with uniemox data shard"
             )
         lines = _read_index(system, f"{root}/{name}.jsonl", address).removesuffix(b"\n").split(b"\n")
         # An empty file is one empty line.
-        if len(lines) != max(count, 1):
-            raise DataError(f"{address}/{name}.jsonl is cut off: {count} lines expected, {len(lines)} found")
-        for number, line in enumerate(lines[:count], start=1):
+        if len(lines) != max(shard.samples, 1):
+            raise DataError(f"{address}/{name}.jsonl is cut off: {shard.samples} lines expected, {len(lines)} found")
+        for number, line in enumerate(lines[: shard.samples], start=1):
             where = f"{address}/{name}.jsonl:{number}"
-            try:
-                samples.append(_sample_of(_parse_object(line, where), tar, labels))
-            except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
-                raise DataError(f"{where}: {error} is missing or wrong; write the shards again") from error
+            described = parse_json(line, ShardLine, where, remedy=REMEDY)
+            if described.label is not None and described.label not in labels.labels:
+                raise DataError(f"{where}: field label: expected a label of {INDEX}, got {described.label!a}; {REMEDY}")
+            samples.append(_sample_of(described, tar, labels))
 
-    detector_hashes = content.get("detector_seen", [])
-    short_px = content.get("short_side_px")
-    if not isinstance(detector_hashes, list) or not isinstance(short_px, int | None):
-        raise DataError(f"{address}/{INDEX}: detector_seen or short_side_px is of another type; write the shards again")
-    broken = content.get("broken", [])
-    if not isinstance(broken, list):
-        raise DataError(f"{address}/{INDEX}: broken is a {type(broken).__name__}, not a list; write the shards again")
     notes: tuple[str, ...] = ()
-    if broken:
-        notes = (f"{len(broken)} images could not be read when these shards were written: {INDEX} lists them",)
+    if content.broken:
+        notes = (f"{len(content.broken)} images could not be read when these shards were written: {INDEX} lists them",)
     return DataSet(
         address,
         labels,
         samples,
         notes=notes,
-        short_side_px=short_px,
-        detector_seen=frozenset(map(str, detector_hashes)),
+        short_side_px=content.short_side_px,
+        detector_seen=frozenset(content.detector_seen),
     )
 
 
@@ -174,45 +142,20 @@ def open_address(address: str) -> tuple[Any, str]:
         raise DataError(f"{address}: {error}") from error
 
 
-def _sample_of(values: dict[str, Any], tar: str, labels: LabelSet) -> Sample:
-    """Return the sample of one line of a shard's index.
-
-    The index may come from a stranger, so types, lengths and positions are checked.
-
-    Raises:
-        KeyError, TypeError, ValueError, IndexError or OverflowError: For a missing or wrong value.
-    """
-    boxes = values.get("boxes")
-    target = values.get("target_box")
-    names = ("key", "sha256", "source_sha256", "text", "domain", "group", "split")
-    texts = [values[name] for name in names if values.get(name) is not None]
-    if not all(isinstance(text, str) for text in texts):
-        raise TypeError("a text")
-    if len(values.get("key") or "") > MAX_NAME:
-        raise ValueError("key")
-    objects = [values[name] for name in ("distribution", "annotation") if values.get(name) is not None]
-    numbers = [values[name] for name in ("valence", "arousal") if values.get(name) is not None]
-    has_objects = all(isinstance(value, dict) for value in objects)
-    if not has_objects or not all(isinstance(value, int | float) for value in numbers):
-        raise TypeError("distribution, annotation, valence or arousal")
-    offset = int(values["offset"])
-    size = int(values["size"])
-    if not 0 <= offset < 2**62 or not 0 <= size <= MAX_BYTES:
-        raise ValueError("the position of the image")
-    if not re.fullmatch("[0-9a-f]{64}", values.get("source_sha256", "0" * 64)):
-        raise ValueError("source_sha256")
+def _sample_of(line: ShardLine, tar: str, labels: LabelSet) -> Sample:
+    """Return the sample of one line of a shard's index."""
     persons = None
-    if boxes is not None:
-        persons = tuple(Detection(Box(*map(float, row[:4])), float(row[4])) for row in boxes)
+    if line.boxes is not None:
+        persons = tuple(Detection(Box(*row[:4]), row[4]) for row in line.boxes)
     return Sample(
-        key=values["key"],
-        image=ShardedImage(tar, offset, size, values["sha256"]),
-        label=None if values.get("label") is None else labels.labels.index(values["label"]),
-        distribution=values.get("distribution"),
-        annotation=values.get("annotation"),
+        key=line.key,
+        image=ShardedImage(tar, line.offset, line.size, line.sha256),
+        label=None if line.label is None else labels.labels.index(line.label),
+        distribution=line.distribution,
+        annotation=line.annotation,
         persons=persons,
-        target_box=None if target is None else Box(*map(float, target)),
-        **{name: values.get(name) for name in PLAIN_FIELDS},
+        target_box=line.target_box,
+        **{name: getattr(line, name) for name in PLAIN_FIELDS},
     )
 
 
@@ -239,10 +182,7 @@ def _parse_object(text: bytes | str, where: str) -> dict[str, Any]:
     Raises:
         DataError: With file and line, for anything but a JSON object.
     """
-    value = parse_json(text, where, "; write the shards again")
-    if not isinstance(value, dict):
-        raise DataError(f"{where}: expected an object, got {type(value).__name__}")
-    return value
+    return parse_json(text, dict[str, Any], where, remedy=REMEDY)
 
 
 # Keys of a shard's report; a report with others was written by another version.

@@ -12,7 +12,7 @@ from typing import Any
 from uniemox.classifier_info import Streams
 from uniemox.data.people import PERSONS, TEXTS
 from uniemox.data.sample import DataSet, ImageFile
-from uniemox.data.shards import INDEX
+from uniemox.data.shard_format import INDEX
 from uniemox.data.source import JOINS, UNION, open_data, parse_source
 from uniemox.data.splits import PAPER_RECIPES, Recipe
 from uniemox.errors import ConfigError
