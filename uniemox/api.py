@@ -158,7 +158,7 @@ def finetune(
     data: "DataSet | str",
     *,
     out: PathLike,
-    init: "PathLike | Run" = "embedded",
+    init: "PathLike | Run | None" = None,
     preset: Literal["paper", "best", "demo"] = "best",
     resume: bool = False,
     callback: "Callback | None" = None,
@@ -171,7 +171,8 @@ def finetune(
     Args:
         data: Data set, or KIND:PATH as for `open_data`.
         out: Folder of the run: a new one, or one to continue with `resume`.
-        init: Initial weights: embedded or small (in this package), a run, a published checkpoint, timm:NAME, ...
+        init: Initial weights: embedded or small (in this package), a run, a published checkpoint, timm:NAME, ...; None
+            with preset best: embedded, and without a GPU method probe, unless `settings` has another.
         preset: Settings to start from.
         resume: Continue the run in `out`, if there is one, with the same result.
         callback: Gets progress, plan and losses; None: silent.
@@ -184,9 +185,10 @@ def finetune(
         StoppedError: After SIGTERM or Ctrl-C; the run can be resumed.
     """
     from uniemox.finetune.presets import PRESETS  # noqa: PLC0415 - settings first, as above
+    from uniemox.finetune.start import with_start  # noqa: PLC0415
 
-    start = "" if settings.get("method") == "histogram" else os.fspath(init)
-    config = replace(_preset(PRESETS, preset), init=start, **settings)
+    given = replace(_preset(PRESETS, preset), init="" if init is None else os.fspath(init), **settings)
+    config, _ = with_start(given, has_method="method" in settings, preset=preset)
     samples = _opened(data)
     from uniemox.finetune.run import finetune as run  # noqa: PLC0415 - torch
 
@@ -200,6 +202,7 @@ def evaluate(
     *,
     by: str | None = None,
     task: Literal["affect"] | None = None,
+    label_pairs: "Mapping[str, tuple[str, ...]] | None" = None,
     allow_seen: bool = False,
     save_as: str | None = None,
     on_progress: Progress = silent,
@@ -211,6 +214,8 @@ def evaluate(
         data: Data set, or KIND:PATH as for `open_data`; `data.only("test")` has one split.
         by: Also score each value of a column: domain, split, label, group, part, or a field of the annotations.
         task: affect: compare a classifier's valence and arousal with people's ratings.
+        label_pairs: Labels of the model that mean each label of the data, such as {"fun": ("amusement", "awe"), "yuck":
+            ("disgust",)}; images of a label with none are left out. None: the known map between the two sets.
         allow_seen: Also score images that the model was trained on.
         save_as: Also write scores and predictions to RUN/evaluations under this name, for `uniemox report`.
         on_progress: Called with the name of the work, the finished items, and all items.
@@ -224,7 +229,9 @@ def evaluate(
 
     samples = _opened(data)
     path = Path(model)
-    evaluation = run.evaluate(path, samples, by=by, task=task, allow_seen=allow_seen, on_progress=on_progress)
+    evaluation = run.evaluate(
+        path, samples, by=by, task=task, allow_seen=allow_seen, label_pairs=label_pairs, on_progress=on_progress
+    )
     if save_as is not None:
         run.write_evaluation(evaluation, path, samples, "all", name=save_as)
     return evaluation

@@ -15,7 +15,7 @@ Fit = Literal["full", "probe", "knn", "mean", "histogram"]
 Task = Literal["label", "distribution", "affect"]
 INIT_MISSING = (
     "--init is missing: give embedded (comes with uniemox), a run, a checkpoint, timm:NAME, or scratch:timm:NAME; only "
-    "--method histogram works without it"
+    "--method histogram, and preset best with method full, probe or knn, work without it"
 )
 REGIONS_BY_DETECTOR = {"objects": {"objects", "people"}, "faces": {"face"}}
 """Groups of regions by the option whose detector finds them."""
