@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import tomllib
 from contextlib import suppress
 from functools import partial
 from html.parser import HTMLParser
@@ -187,15 +188,31 @@ def test_predictions_become_tasks_of_label_studio(tmp_path: Path, monkeypatch: p
     compile(fiftyone_block.partition("\n")[2], "predict.md", "exec")
 
 
+def write_package(page: str, folder: Path) -> None:
+    """Write the blocks with a title as files, and what pip would install for a pyproject.toml among them."""
+    for name, block in re.findall(r'```\w+ title="(.+?)"\n(.*?)```', page, re.DOTALL):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(block, "utf-8")
+        if name != "pyproject.toml":
+            continue
+        project = tomllib.loads(block)["project"]
+        installed = folder / f"{project['name']}-{project['version']}.dist-info"
+        installed.mkdir()
+        metadata = f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+        (installed / "METADATA").write_text(metadata)
+        lines = []
+        for group, entries in project["entry-points"].items():
+            lines += [f"[{group}]", *(f"{entry} = {value}" for entry, value in entries.items())]
+        (installed / "entry_points.txt").write_text("\n".join(lines) + "\n")
+
+
 @pytest.mark.parametrize("page", EXTENSIONS, ids=lambda page: page.stem)
 def test_page_about_extending_runs(page: Path, tmp_path: Path) -> None:
     """Blocks with a title are files of a package outside ours; the other Python blocks run in a process of their own,
     then the console lines."""
     shutil.copytree(DOCS / "images", tmp_path / "photos", ignore=lambda _, names: [n for n in names if ".jpg" not in n])
     text = page.read_text("utf-8")
-    for name, block in re.findall(r'```python title="(.+?)"\n(.*?)```', text, re.DOTALL):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(block, "utf-8")
+    write_package(text, tmp_path)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT)))}
     commands = [[sys.executable, "-c", "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))]]
     lines = [line[2:] for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]

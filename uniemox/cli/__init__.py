@@ -14,6 +14,7 @@ from rich.text import Text
 
 from uniemox import __version__
 from uniemox.cli.console import EXIT_INTERRUPTED, UsageError, err, say
+from uniemox.cli.foreign import foreign_commands, help_of, load_command
 from uniemox.cli.settings import options_of, preset_in, takes
 from uniemox.errors import StoppedError, UniemoxError
 from uniemox.io.image_border import shorten
@@ -100,9 +101,19 @@ def _run_app() -> None:
         del app[name]
         app.command(command)
     else:
+        _add_foreign_commands(name)
         # Importing a Markdown parser takes a fifth of the time of `uniemox --help`.
         app.help_format = "plaintext"
     app(arguments, exit_on_error=False)
+
+
+def _add_foreign_commands(name: str) -> None:
+    """Add the commands of other packages; only the one that is called is imported."""
+    for entry in foreign_commands(COMMANDS).values():
+        if entry.name == name:
+            app.command(load_command(entry), name=name)
+        else:
+            app.command(entry.value, name=entry.name, help=help_of(entry))
 
 
 def _with_short_words(message: str) -> str:
