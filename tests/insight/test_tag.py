@@ -209,7 +209,7 @@ def test_a_read_only_folder_is_reported(photos: Path, predictor: Predictor) -> N
     results = {Path(result.path).name: result for result in tag_folder(predictor, photos, ALL)}
     (photos / "inner").chmod(0o700)
     assert results["3.jpg"].state == "failed"
-    assert "3.jpg.xmp can't be written (Permission denied)" in results["3.jpg"].error
+    assert "3.jpg.xmp: can't be changed (Permission denied); it stays as it is" in results["3.jpg"].error
     assert results["0.jpg"].state == "created"
 
 
@@ -235,7 +235,7 @@ def test_a_full_disk_leaves_the_former_sidecar(
 def test_a_stopped_call_continues(photos: Path, predictor: Predictor) -> None:
     results = tag_folder(predictor, photos, ALL)
     next(results)
-    results.close()  # type: ignore[attr-defined]
+    del results
     assert Counter(states_of(list(tag_folder(predictor, photos, ALL))).values()) == {
         "unchanged": 1,
         "created": COUNT - 1,

@@ -102,9 +102,7 @@ class XmpDocument:
 
     def space_before(self, position: int) -> int:
         """Return the position of the first of the whitespace before a position."""
-        while position > 0 and self.data[position - 1] in _SPACE:
-            position -= 1
-        return position
+        return len(self.data[:position].rstrip(_SPACE))
 
 
 class Edits:

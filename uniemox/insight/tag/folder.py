@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -15,7 +16,7 @@ from uniemox.insight.survey.lines import EXHAUST, Answers
 from uniemox.insight.tag.document import MAX_SIDECAR_BYTES
 from uniemox.insight.tag.fields import NAMESPACE, Tags
 from uniemox.insight.tag.sidecar import remove_tags, write_tags
-from uniemox.io.files import read_limited, refuse_special, replacing, writing
+from uniemox.io.files import read_limited, refuse_special, replacing
 from uniemox.io.raw_preview import RAW_ENDINGS
 from uniemox.io.walking import LeftOut, walk_folder
 from uniemox.labels import AFFECT
@@ -78,9 +79,10 @@ def tag_folder(
     watch: Callable[[Answers], object] = EXHAUST,
     report: Callable[[str], object] = warnings.warn,
 ) -> Iterator[TaggedImage]:
-    """Update a folder's index, write the answers into sidecar files, and yield what happened to each image.
+    """Update a folder's index, and return an iterator that writes the answers into sidecar files.
 
-    Each sidecar is written completely or not at all. Fields of other programs stay, byte for byte.
+    It yields what happened to each image. Each sidecar is written completely or not at all, when its turn comes.
+    Fields of other programs stay, byte for byte.
 
     Args:
         predictor: From `load`.
@@ -101,8 +103,8 @@ def tag_folder(
     if settings.rating and "valence" not in index.columns:
         raise ConfigError(f"{predictor.name} predicts no valence for a rating; leave out the rating")
     answers = _tags_of(index, predictor, with_rating=settings.rating)
-    for sidecar, images in plan_sidecars(listed, settings.naming).items():
-        yield from _tag_images(sidecar, images, answers, settings)
+    plan = plan_sidecars(listed, settings.naming)
+    return chain.from_iterable(_tag_images(sidecar, images, answers, settings) for sidecar, images in plan.items())
 
 
 def untag_folder(folder: Path, *, dry_run: bool = False) -> Iterator[TaggedImage]:
@@ -247,8 +249,7 @@ def _tag(image: str, sidecar: Path, tags: Tags, *, dry_run: bool) -> TaggedImage
         if after == before:
             return TaggedImage(image, "unchanged", str(sidecar), tags.keyword)
         if not dry_run:
-            with replacing(sidecar, keep_permissions=True) as partial:
-                partial.write_bytes(after)
+            _replace_or_delete(sidecar, after)
     except DataError as error:
         return TaggedImage(image, "failed", str(sidecar), tags.keyword, str(error))
     return TaggedImage(image, "created" if before is None else "changed", str(sidecar), tags.keyword)
@@ -273,12 +274,22 @@ def _untag(sidecar: Path, *, dry_run: bool) -> TaggedImage | None:
 
 
 def _replace_or_delete(sidecar: Path, content: bytes | None) -> None:
-    if content is None:
-        with writing(sidecar):
+    """Write a sidecar completely or not at all; without content, delete it.
+
+    Raises:
+        DataError: If it can't be written or deleted.
+    """
+    try:
+        if content is None:
             sidecar.unlink()
-        return
-    with replacing(sidecar, keep_permissions=True) as partial:
-        partial.write_bytes(content)
+        else:
+            with replacing(sidecar, keep_permissions=True) as partial:
+                partial.write_bytes(content)
+    except (OSError, DataError) as error:
+        # The advice of `replacing`, another name, is none for a sidecar.
+        cause = error.__cause__ or error
+        reason = getattr(cause, "strerror", None) or cause
+        raise DataError(f"{sidecar}: can't be changed ({reason}); it stays as it is") from error
 
 
 def _read(sidecar: Path) -> bytes:
