@@ -77,6 +77,13 @@ def test_every_link_of_the_site_leads_to_a_file_and_a_heading(site: Path) -> Non
                 assert unquote(parts.fragment) in pages[target].anchors, f"{page.relative_to(site)}: {link}"
 
 
+def test_extend_section_has_every_how_to_page_about_extending() -> None:
+    text = (ROOT / "mkdocs.yml").read_text("utf-8")
+    section = text.partition("  - Extend:\n")[2].partition("\n  - ")[0]
+    assert sorted(re.findall(r"extending/(\w+)\.md", section)) == [page.stem for page in EXTENSIONS]
+    assert text.count("extending/") == len(EXTENSIONS)
+
+
 def test_site_has_readme_model_card_changelog_and_licence(site: Path) -> None:
     for source, page in PAGES.items():
         html = (site / page).with_suffix(".html").read_text("utf-8")

@@ -321,7 +321,7 @@ def test_the_page_shows_the_tables_of_the_stored_outcomes() -> None:
         assert line in all_tables, line
     page = (ROOT / "docs/experiments.md").read_text("utf-8")
     rows = [line for line in page.splitlines() if line.startswith("|")]
-    assert len(rows) > 15
+    assert len(rows) > 4
     assert set(rows) <= set("\n".join(lines).splitlines())
 
 
