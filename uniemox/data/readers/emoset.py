@@ -2,19 +2,22 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from uniemox.data.prompts import describe, plain
-from uniemox.data.readers.csv_table import read_json
+from uniemox.data.readers.csv_table import read_text
 from uniemox.data.readers.folders import checked_folder, class_of, count_notes, path_inside
 from uniemox.data.sample import DataSet, ImageFile, Sample, make_keys_unique
 from uniemox.errors import AnnotationError, DataError
+from uniemox.io.typed import check_json, parse_json
 from uniemox.labels import MIKELS, LabelSet
 
 SPLITS = ("train", "val", "test")
 # Fields of which info.json lists all words; it does not list all objects.
 WORDS = ("scene", "facial_expression", "human_action")
+REMEDY = "copy the data set again"
 
 
 def read_emoset(root: Path, *, missing: Literal["fail", "skip"] = "fail") -> DataSet:
@@ -41,9 +44,7 @@ def read_emoset(root: Path, *, missing: Literal["fail", "skip"] = "fail") -> Dat
     absent = 0
     annotations = set[Path]()
     for path in lists:
-        records = read_json(path)
-        if not isinstance(records, list):
-            raise DataError(f"{path}: expected a list of records, got {type(records).__name__}")
+        records = parse_json(read_text(path), list[Any], str(path), remedy=REMEDY)
         for i, record in enumerate(records):
             where = f"{path}: record {i}"
             word, image, annotation_name = _parse_record(record, where)
@@ -76,6 +77,13 @@ def read_emoset(root: Path, *, missing: Literal["fail", "skip"] = "fail") -> Dat
     return DataSet(str(root), labels, make_keys_unique(samples), notes)
 
 
+@dataclass(frozen=True, slots=True)
+class AttributeInfo:
+    """Words of an attribute in info.json, with their indices."""
+
+    label2idx: dict[str, int]
+
+
 def read_vocabulary(path: Path) -> dict[str, list[str]]:
     """Read the words of each attribute from info.json, in the order of their indices.
 
@@ -84,15 +92,13 @@ def read_vocabulary(path: Path) -> dict[str, list[str]]:
     Raises:
         DataError: If the file has another form, or other emotions than Mikels' eight.
     """
-    info = read_json(path)
-    if not isinstance(info, dict) or not isinstance(info.get("emotion"), dict):
-        raise DataError(f"{path}, emotion: expected {{label2idx: ..., idx2label: ...}}")
+    info = parse_json(read_text(path), dict[str, Any], str(path), remedy=REMEDY)
     vocabulary = {}
     for field in ("emotion", *WORDS):
-        about = info.get(field, {})
-        numbers = about.get("label2idx", {}) if isinstance(about, dict) else None
-        if not isinstance(numbers, dict) or sorted(numbers.values(), key=str) != sorted(range(len(numbers)), key=str):
-            raise DataError(f"{path}, {field}.label2idx: expected words with the numbers 0 to n - 1")
+        where = f"{path}, {field}"
+        numbers = check_json(info.get(field, {"label2idx": {}}), AttributeInfo, where, remedy=REMEDY).label2idx
+        if sorted(numbers.values()) != list(range(len(numbers))):
+            raise DataError(f"{where}: field label2idx: expected words with the numbers 0 to n - 1; {REMEDY}")
         vocabulary[field] = sorted(numbers, key=numbers.__getitem__)
     if sorted(vocabulary["emotion"]) != sorted(MIKELS.labels):
         raise DataError(f"{path}, emotion: expected {', '.join(MIKELS.labels)}, got {', '.join(vocabulary['emotion'])}")
@@ -120,9 +126,7 @@ def _read_annotation(path: Path, words: Mapping[str, set[str]], emotion: str) ->
     Raises:
         AnnotationError: With file and field, for a wrong type, another emotion than the record's, or an unknown word.
     """
-    annotation = read_json(path)
-    if not isinstance(annotation, dict):
-        raise AnnotationError(f"{path}: expected an object, got {type(annotation).__name__}")
+    annotation = parse_json(read_text(path), dict[str, Any], str(path), remedy=REMEDY, error_class=AnnotationError)
     if str(annotation.setdefault("emotion", emotion)).lower() != emotion:
         raise AnnotationError(f"{path}, emotion: {annotation['emotion']!r}, but the record says {emotion!r}")
     try:

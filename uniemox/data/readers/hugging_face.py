@@ -9,17 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from uniemox.data.readers.csv_table import (
-    KNOWN_COLUMNS,
-    LATIN_1,
-    is_utf8,
-    parse_json,
-    read_rows,
-    read_text,
-    sample_of_row,
-)
+from uniemox.data.readers.csv_table import KNOWN_COLUMNS, LATIN_1, is_utf8, read_rows, read_text, sample_of_row
 from uniemox.data.readers.folders import SPLITS, checked_folder, path_inside, walk_files
 from uniemox.data.readers.missing import remove_missing, unify_numbers
 from uniemox.data.sample import DataSet, ImageFile, StoredImage, make_keys_unique
@@ -27,9 +19,12 @@ from uniemox.errors import DataError, MissingPackageError
 from uniemox.io.files import plain_cell
 from uniemox.io.images import MAX_BYTES
 from uniemox.io.limits import limited_memory
+from uniemox.io.typed import check_json, parse_json
 from uniemox.labels import Kind, recognise
 from uniemox.spelling import spelled, spelled_alike
 
+Element = TypeVar("Element")
+REMEDY = "save the data set again"
 # Memory in bytes for opening a data set, and for the images of a row group. Compressed files of a few KB could
 # otherwise fill the machine.
 MAX_MEMORY = 2**30
@@ -164,11 +159,11 @@ def _saved_rows(root: Path, words: set[str], unread: set[str], notes: list[str])
         notes: Filled with a note for each file of indices.
     """
     # A Dataset has its files in the folder itself; a DatasetDict has a folder for each split.
-    names = _read_list(root / SPLITS_FILE, "splits") if (root / SPLITS_FILE).is_file() else [""]
+    names = _read_list(root / SPLITS_FILE, "splits", str) if (root / SPLITS_FILE).is_file() else [""]
     read_before = set[Path]()
     for name in names:
-        folder = path_inside(root, str(name), str(root / SPLITS_FILE)) if name else root
-        split = _split_of(Path(str(name)))
+        folder = path_inside(root, name, str(root / SPLITS_FILE)) if name else root
+        split = _split_of(Path(name))
         files = _listed_files(folder, "_data_files")
         rows = list(_table_rows(((split, path) for path in files), words, unread, read_before))
         indices = _read_indices(folder, len(rows))
@@ -180,6 +175,15 @@ def _saved_rows(root: Path, words: set[str], unread: set[str], notes: list[str])
             yield rows[i]
 
 
+@dataclass(frozen=True, slots=True)
+class SavedFile:
+    """File that STATE_FILE lists; with `skip` or `take`, a part of the file."""
+
+    filename: str
+    skip: int | None = None
+    take: int | None = None
+
+
 def _listed_files(folder: Path, field: str) -> list[Path]:
     """Return the files that a field of STATE_FILE lists.
 
@@ -188,11 +192,10 @@ def _listed_files(folder: Path, field: str) -> list[Path]:
     """
     state = folder / STATE_FILE
     paths = []
-    for entry in _read_list(state, field):
-        about = entry if isinstance(entry, dict) else {}
-        if about.get("skip") is not None or about.get("take") is not None:
-            raise DataError(f"{state}, {field}: a part of a file, as `datasets` 1.0 saved it; save the data set again")
-        paths.append(path_inside(folder, str(about.get("filename")), str(state)))
+    for file in _read_list(state, field, SavedFile):
+        if file.skip is not None or file.take is not None:
+            raise DataError(f"{state}, {field}: a part of a file, as `datasets` 1.0 saved it; {REMEDY}")
+        paths.append(path_inside(folder, file.filename, str(state)))
     return paths
 
 
@@ -206,7 +209,7 @@ def _read_indices(folder: Path, count: int) -> list[int] | None:
         DataError: If the indices can't be read, or one is not below count.
     """
     state = folder / STATE_FILE
-    content = parse_json(read_text(state), str(state), "; save the data set again")
+    content = parse_json(read_text(state), dict[str, Any], str(state), remedy=REMEDY)
     field = next((field for field in INDICES_FIELDS if field in content), None)
     files: list[Path] = []
     if field is not None and content[field]:
@@ -230,16 +233,19 @@ def _read_indices(folder: Path, count: int) -> list[int] | None:
     return indices
 
 
-def _read_list(path: Path, field: str) -> list[Any]:
+def _read_list(path: Path, field: str, kind: type[Element]) -> list[Element]:
     """Read a list in a JSON file.
 
+    Args:
+        path: The file.
+        field: Field of the list.
+        kind: Type of the elements.
+
     Raises:
-        DataError: If the field is missing or not a list.
+        DataError: If the field is missing or not such a list.
     """
-    try:
-        return list(json.loads(read_text(path))[field])
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise DataError(f"{path}: expected a list {field!r} ({error}); save the data set again") from error
+    content = parse_json(read_text(path), dict[str, Any], str(path), remedy=REMEDY)
+    return check_json(content.get(field), list[kind], f"{path}, {field}", remedy=REMEDY)  # type: ignore[valid-type]
 
 
 def _split_of(path: Path) -> str | None:
@@ -290,10 +296,7 @@ def _json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
-            row = parse_json(line, f"{path}:{number}")
-            if not isinstance(row, dict):
-                raise DataError(f"{path}:{number}: expected an object with file_name")
-            yield number, row
+            yield number, parse_json(line, dict[str, Any], f"{path}:{number}", remedy="write an object with file_name")
 
 
 def _number_rows(rows: Iterable[Row]) -> list[Row]:
