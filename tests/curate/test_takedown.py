@@ -313,7 +313,8 @@ def test_a_takedown_reports_that_the_images_of_a_release_were_missing(tmp_path: 
     assert sums_match(tmp_path / "a")
     shutil.copytree(tmp_path / "away", tmp_path / "a" / "pictures", dirs_exist_ok=True)
     assert named_in(tmp_path / "a", row.sha256)
-    assert take_down(project, row.sha256, because="again").problems == ()
+    [problem] = take_down(project, row.sha256, because="again").problems
+    assert "metadata.jsonl was edited; it is written without your changes" in problem  # it named the image
     assert named_in(tmp_path / "a", row.sha256) == []
 
 

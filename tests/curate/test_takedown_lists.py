@@ -61,7 +61,10 @@ def test_a_takedown_leaves_the_rest_of_a_release_as_it_was(tmp_path: Path) -> No
     assert json.loads((tmp_path / "a" / "label_studio.json").read_bytes()) == others
     figures = json.loads((tmp_path / "a" / "statistics.json").read_bytes())
     assert figures["table II"]["samples"] == figures["funnel"]["released"] == len(rows) - 1
-    assert (tmp_path / "a" / "README.md").read_text().splitlines()[2].startswith(f"{len(rows) - 1} images")
+    assert f"\n{len(rows) - 1} images, each with" in (tmp_path / "a" / "README.md").read_text()
+    tables = [path.read_text() for path in (tmp_path / "a" / "pictures").glob("*/metadata.jsonl")]
+    assert sum(text.count("\n") for text in tables) == len(rows) - 1
+    assert not any(rows[0]["sha256"][:20] in text for text in tables)
     assert status(project)["steps"]["release"]["releases"][0]["pictures"] == len(rows) - 1
     assert len(open_data(f"emo8:{tmp_path / 'a' / 'pictures'}")) == len(rows) - 1
     repeated = {path: path.read_bytes() for path in (tmp_path / "a").iterdir() if path.is_file()}
@@ -99,6 +102,8 @@ def test_files_that_were_edited_are_written_from_the_record_and_named(tmp_path: 
     rows = rows_of(tmp_path / "a" / "provenance.csv")
     labels = tmp_path / "a" / "labels.csv"
     labels.write_text(labels.read_text().replace(",", ";"), "utf-16")
+    table = tmp_path / "a" / "pictures" / rows[0]["path"].partition("/")[0] / "metadata.jsonl"
+    table.write_text("edited")
     (tmp_path / "a" / "splits.json").write_text(f'["{rows[0]["path"]}"]')
     (tmp_path / "a" / "statistics.json").unlink()
     (tmp_path / "a" / "notes.txt").write_text("ours")
@@ -106,7 +111,7 @@ def test_files_that_were_edited_are_written_from_the_record_and_named(tmp_path: 
     assert done.releases == (str(tmp_path / "a"),)
     assert done.problems == tuple(
         f"{tmp_path / 'a'}: {name} was edited; it is written without your changes"
-        for name in ("labels.csv", "splits.json")
+        for name in ("labels.csv", table.relative_to(tmp_path / "a").as_posix(), "splits.json")
     )
     assert named_in(tmp_path / "a", rows[0]["sha256"]) == []
     assert sums_match(tmp_path / "a")

@@ -1,12 +1,9 @@
-"""Documents of a release: datasheet (Gebru et al., arXiv 1803.09010), licences, tables, Croissant, Label Studio."""
+"""Documents of a release: datasheet (Gebru et al., arXiv 1803.09010), licences, tables, Label Studio."""
 
-import hashlib
 import json
-import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -15,24 +12,17 @@ from uniemox.curate.annotate.answer_files import as_csv, cells
 from uniemox.curate.annotate.verdicts import LatestAnswers
 from uniemox.curate.plan import CollectionPlan
 from uniemox.curate.release.config import ReleaseConfig, ReleasedImage
+from uniemox.curate.release.croissant import write_croissant
+from uniemox.curate.release.hub_card import hub_header
 from uniemox.data.readers.csv_table import read_json, read_rows
-from uniemox.errors import DataError, MissingPackageError
 from uniemox.io.files import plain_cell, write_file
 from uniemox.io.html import environment
 from uniemox.paper import paper_tables
 
-TABLES = ("labels.csv", "soft_labels.csv", "provenance.csv")
 SCALES = ("intensity", "valence", "arousal")
 ALL_ANSWERS = "answers_all.csv"
 # Details of answers that a release holds; comments are not among them.
 PUBLISHED = ("labels", *SCALES, "suggested")
-FIELDS = {
-    "path": "The image's file, below the folder pictures.",
-    "label": "One of {labels}.",
-    "split": "train, val or test.",
-    "domain": "The image's style; empty if it was not tagged.",
-}
-"""Columns of labels.csv."""
 
 
 def render(template: str, **values: Any) -> str:
@@ -120,8 +110,9 @@ def write_documents(
     write_file(folder / "licences.md", render("licences.md", **values))
     write_file(folder / "statistics.md", render("statistics.md", **values))
     write_file(folder / "statistics.json", as_json(figures))
-    write_croissant(folder, config, len(images), plan.labels)
-    return render("datasheet.md", **values, **about)
+    write_croissant(folder, config, [row["path"] for row in images], plan.labels)
+    header = hub_header(config, images, (row["licence"] for row in sources))
+    return header + render("datasheet.md", **values, **about)
 
 
 def _cells(table: Path) -> list[dict[str, str]]:
@@ -164,68 +155,6 @@ def licence_counts(licences: Iterable[str]) -> dict[str, Any]:
         "closed": sum(count for _, count, terms in rows if terms.allows_commerce is False),
         "fixed": sum(count for _, count, terms in rows if terms.allows_changes is False),
     }
-
-
-def write_croissant(folder: Path, config: ReleaseConfig, count: int, labels: Sequence[str]) -> None:
-    """Write Croissant metadata as JSON-LD (https://docs.mlcommons.org/croissant): tables, their hashes and records.
-
-    Args:
-        folder: Release with its tables.
-        config: Texts of the release.
-        count: Number of images.
-        labels: Labels of the data set.
-
-    Raises:
-        DataError: If mlcroissant finds an error.
-        MissingPackageError: Without it.
-    """
-    try:
-        import mlcroissant as mlc  # type: ignore[import-untyped]  # noqa: PLC0415 - an extra
-    except ImportError:
-        raise MissingPackageError("Croissant needs mlcroissant; run: pip install 'uniemox[curate]'") from None
-    tables = [
-        mlc.FileObject(
-            id=name,
-            name=name,
-            content_url=name,
-            encoding_formats=["text/csv"],
-            sha256=hashlib.sha256((folder / name).read_bytes()).hexdigest(),
-        )
-        for name in TABLES
-    ]
-    fields = [
-        mlc.Field(
-            id=f"pictures/{name}",
-            name=name,
-            description=about.format(labels=", ".join(labels)),
-            data_types=mlc.DataType.TEXT,
-            source=mlc.Source(file_object="labels.csv", extract=mlc.Extract(column=name)),
-        )
-        for name, about in FIELDS.items()
-    ]
-    metadata = mlc.Metadata(
-        name=config.name,
-        description=f"{count} images with one of {len(labels)} emotions each: {', '.join(labels)}.",
-        license=[config.licence] if config.licence else None,
-        url=config.address or None,
-        cite_as=config.citation or None,
-        version=config.version,
-        date_published=datetime.now(UTC).replace(microsecond=0),
-        distribution=tables,
-        record_sets=[mlc.RecordSet(id="pictures", name="pictures", fields=fields)],
-    )
-    path = folder / "croissant.json"
-    write_file(path, (json.dumps(metadata.to_json(), indent=1, ensure_ascii=False, default=str) + "\n").encode())
-    logger = logging.getLogger("absl")
-    level = logger.level
-    # The library prints warnings about recommended fields.
-    logger.setLevel(logging.ERROR)
-    try:
-        mlc.Dataset(jsonld=path)
-    except mlc.ValidationError as error:
-        raise DataError(f"{path}: the Croissant metadata are not valid: {error}") from error
-    finally:
-        logger.setLevel(level)
 
 
 def label_studio(images: Sequence[ReleasedImage]) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from sqlalchemy import false, or_, select, update
 
 from uniemox.curate import tables as t
 from uniemox.curate.project import Change, Project, append, taken_down
+from uniemox.curate.release.hub_card import METADATA
 from uniemox.curate.release.record import NAME_DIGITS, forget_images, load_record, save_written
 from uniemox.curate.release.writing import (
     FILES,
@@ -296,7 +297,8 @@ def _edited_files(folder: Path, new: Path) -> set[str]:
     if not (folder / SUMS).is_file():
         return set()
     digests = {name: digest for digest, name in re.findall(r"(?m)^(\w{64}) [ *](\S+)$", read_text(folder / SUMS))}
-    edited = {name for name in FILES if name in digests and _differs(folder / name, digests[name])}
+    ours = {name for name in digests if name in FILES or name.endswith(f"/{METADATA}")}
+    edited = {name for name in ours if _differs(folder / name, digests[name])}
     return {name for name in edited if not (new / name).exists() or _differs(folder / name, digest_of_file(new / name))}
 
 

@@ -9,6 +9,7 @@ from uniemox.curate.annotate.answer_files import as_csv
 from uniemox.curate.project import Project
 from uniemox.curate.release.config import ABOUT, ReleasedImage, WrittenImage
 from uniemox.curate.release.documents import ALL_ANSWERS, answer_tables, as_json, label_studio, write_documents
+from uniemox.curate.release.hub_card import metadata_tables
 from uniemox.curate.release.metadata import without_metadata
 from uniemox.curate.release.record import ReleaseRecord
 from uniemox.curate.release.splitting import FILE
@@ -110,7 +111,7 @@ def _place_images(
     project: Project, root: Path, record: ReleaseRecord, written: Mapping[str, WrittenImage], progress: Progress
 ) -> dict[str, WrittenImage]:
     """Write new and changed images, remove all others, and return all by path."""
-    wanted = {root / image.path for image in record.images}
+    wanted = {root / path for path in (*metadata_tables(record.images), *(image.path for image in record.images))}
     for path in sorted(root.rglob("*"), reverse=True):  # contents before their folder
         if path.is_dir() and not any(path.iterdir()):
             path.rmdir()
@@ -183,6 +184,7 @@ def _write_tables(project: Project, folder: Path, record: ReleaseRecord) -> None
     with writing(folder):
         for path in (*folder.glob(f"*{PARTIAL}"), folder / RATINGS):  # of an earlier release
             path.unlink(missing_ok=True)
+    texts |= {f"{IMAGES}/{path}": text for path, text in metadata_tables(images).items()}
     for name, text in texts.items():
         write_file(folder / name, text.encode("utf-8", "replace"))
     scheme = {image.path: image.split for image in images}
@@ -208,6 +210,7 @@ def _write_texts(project: Project, folder: Path, record: ReleaseRecord, files: M
     write_file(folder / MARK, f"{mark_of(project)}{digest_of(content)}\n")
     # In the form of sha256sum, for `sha256sum -c`.
     lines = [f"{file.digest}  {IMAGES}/{path}" for path, file in files.items()]
+    lines += [f"{digest_of_file(folder / IMAGES / path)}  {IMAGES}/{path}" for path in metadata_tables(record.images)]
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.name != SUMS and not path.name.startswith(MARK):
             lines.append(f"{digest_of_file(path)}  {path.name}")
