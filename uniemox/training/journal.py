@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from uniemox.errors import DataError
-from uniemox.io.files import METRICS, read_limited, write_file
+from uniemox.io.files import METRICS, write_file
 from uniemox.io.images import encode_image
+from uniemox.io.typed import check_json, read_json_lines
 from uniemox.training.processes import local_parameters, rank
 from uniemox.training.trackers import open_tracker
 
@@ -209,27 +209,25 @@ class Journal:
                 self.tracker.image(step, name, image)
 
 
+@dataclass(frozen=True, slots=True)
+class MetricsLine:
+    """The field that every line has; the others are losses and other values by name."""
+
+    step: int
+
+
 def read_metrics(run: Path) -> list[dict[str, float]]:
     """Read the lines of a run's metrics.jsonl, without an incomplete last line.
 
     Raises:
-        DataError: If there is no such file, or if a line before the last one is not JSON.
+        DataError: If there is no such file, or if a line is not an object with a step.
     """
-    try:
-        lines = read_limited(run / METRICS).decode().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{run} has no metrics: {error}") from error
+    remedy = "copy the run's folder again"
     values = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            value = json.loads(line)
-            if not isinstance(value, dict) or not isinstance(value.get("step"), int):
-                raise ValueError("expected an object with a number step")
-            values.append(value)
-        except (ValueError, RecursionError) as error:
-            # A process that was killed while writing leaves half a line at the end.
-            if number < len(lines):
-                raise DataError(f"{run / METRICS}:{number}: not JSON ({error})") from error
+    # A process that was killed while writing leaves half a line at the end.
+    for where, value in read_json_lines(run / METRICS, dict[str, Any], remedy=remedy, may_be_cut=True):
+        check_json(value, MetricsLine, where, remedy=remedy)
+        values.append(value)
     return values
 
 
