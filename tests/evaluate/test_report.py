@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+import math
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -230,27 +232,24 @@ def test_missing_data_set_is_reported(tmp_path: Path, photos: DataSet) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "says"),
+    ("line", "message"),
     [
         ("", "is empty"),
-        ("{", "can't be read"),
-        ("[]", "1: .*missing or wrong"),
-        ('{"key": "a", "label": "a", "predicted": "b"}', "'probabilities' is missing or wrong"),
-        ('{"key": "a", "label": "c", "predicted": "b", "probabilities": {"a": 1, "b": 0}}', "'c' is missing or wrong"),
-        ('{"key": "a", "label": null, "predicted": "b", "probabilities": {"a": 1, "b": 0}}', "missing or wrong"),
-        (
-            '{"key": "a", "label": "a", "predicted": "b", "group": "a", "probabilities": {"a": 2, "b": 0}}',
-            "between 0 and 1",
-        ),
-        (
-            '{"key": "a", "label": "a", "predicted": "b", "group": "a", "probabilities": {"a": NaN, "b": 0}}',
-            "between 0 and 1",
-        ),
+        ("{", ":1: not JSON"),
+        ("[]", ":1: expected an object, got a list"),
+        ({"probabilities": None}, ":1: field probabilities: expected an object, got null"),
+        ({"label": "c"}, ":1: label 'c' is not one of the evaluation's"),
+        ({"label": None}, ":1: field label: expected a text, got null"),
+        ({"probabilities": {"a": 1}}, ":1: label 'b' is not one of the evaluation's"),
+        ({"probabilities": {"a": 2, "b": 0}}, ":1: field probabilities[...]: expected a number <= 1.0"),
+        ({"probabilities": {"a": math.nan, "b": 0}}, ":1: field probabilities[...]: expected a number >= 0.0"),
     ],
 )
-def test_malformed_predictions_are_reported(tmp_path: Path, line: str, says: str) -> None:
-    (tmp_path / "x.jsonl").write_text(line)
-    with pytest.raises(DataError, match=says):
+def test_malformed_predictions_are_reported(tmp_path: Path, line: str | dict[str, object], message: str) -> None:
+    good = {"key": "a", "group": "a", "label": "a", "predicted": "b", "probabilities": {"a": 1, "b": 0}}
+    text = line if isinstance(line, str) else json.dumps(good | line)
+    (tmp_path / "x.jsonl").write_text(text)
+    with pytest.raises(DataError, match=re.escape(message)):
         read_predictions(tmp_path / "x.jsonl", ["a", "b"])
 
 

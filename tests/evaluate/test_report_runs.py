@@ -19,7 +19,7 @@ def test_missing_run_is_an_error(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=re.escape(f"{folder} has no run: there is no config.json")):
             write_report([folder], tmp_path / "page.html")
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(DataError, match=r"has no readable run: .*config\.json"):
+    with pytest.raises(DataError, match=r"config\.json: not JSON .*; copy the run's folder again"):
         write_report([tmp_path], tmp_path / "page.html")
     (tmp_path / "config.json").write_text('{"kind": "probe"}')
     with pytest.raises(DataError, match="has kind 'probe'"):

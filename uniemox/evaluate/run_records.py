@@ -1,21 +1,21 @@
 """Read a finished run: record, journal, evaluations, predictions."""
 
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from uniemox.errors import ConfigError, DataError
+from uniemox.errors import DataError
 from uniemox.evaluate.metrics import Array
-from uniemox.io.files import CONFIG, EVALUATIONS, METRICS, WEIGHTS, open_regular
+from uniemox.io.files import CONFIG, EVALUATIONS, METRICS, WEIGHTS
 from uniemox.io.html import render
+from uniemox.io.typed import Count, Share, check_json, read_json, read_json_lines
 from uniemox.training.journal import IMAGES, read_metrics
-from uniemox.training.run_folder import read_json
 
+REMEDY = "run uniemox evaluate again"
 KINDS = {"pretrain": "pre-training", "finetune": "fine-tuning"}
 MEASURES = {"confusion": "accuracy", "kl": "kl", "ccc": "ccc"}
 """Measure by which evaluations are ranked, by a field that only scores of this kind have."""
@@ -145,10 +145,7 @@ def read_run(path: Path) -> SavedRun:
         raise DataError(
             f"{path} has no run: there is no {CONFIG}; give a folder that pretrain or finetune wrote (--out)"
         )
-    try:
-        record = read_json(path / CONFIG)
-    except ConfigError as error:
-        raise DataError(f"{path} has no readable run: {error}") from error
+    record = read_json(path / CONFIG, dict[str, Any], remedy="copy the run's folder again")
     if record.get("kind") not in KINDS:
         raise DataError(f"{path} has no run of {' or '.join(KINDS)}: {CONFIG} has kind {record.get('kind')!r}")
     missing = []
@@ -189,31 +186,50 @@ def curves_of(metrics: list[dict[str, float]]) -> dict[str, tuple[NDArray[np.int
     return {name: (np.array(steps), np.array(values, np.float64)) for name, (steps, values) in curves.items()}
 
 
+@dataclass(frozen=True, slots=True)
+class ScoreFile:
+    """Fields of EVALUATIONS/NAME.json that are read by name; scores differ by task."""
+
+    data: str
+    n: Count
+    """Number of images."""
+    split: str | None = None
+    labels: list[str] = field(default_factory=list)
+    confusion: list[list[int]] | None = None
+    """Number of images by label and predicted label."""
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionLine:
+    """Prediction of a classifier for an image of an evaluation."""
+
+    key: str
+    group: str
+    label: str
+    predicted: str
+    probabilities: dict[str, Share]
+
+
 def read_evaluation(file: Path) -> SavedEvaluation:
     """Read the scores of EVALUATIONS/NAME.json and its predictions.
 
     Raises:
         DataError: If the file can't be read, has no scores, or has a confusion matrix that does not match its labels.
     """
-    try:
-        values = read_json(file)
-    except ConfigError as error:
-        raise DataError(str(error)) from error
-    if not isinstance(values.get("data"), str) or not isinstance(values.get("n"), int) or not MEASURES.keys() & values:
-        raise DataError(f"{file} has no scores; run uniemox evaluate again")
+    values = read_json(file, dict[str, Any], remedy=REMEDY)
+    scores = check_json(values, ScoreFile, str(file), remedy=REMEDY)
+    if not MEASURES.keys() & values:
+        raise DataError(f"{file} has no scores; {REMEDY}")
     predictions = None
     missing = None
-    if "confusion" in values:
-        labels = values.get("labels")
-        # Rows of unequal length make an array only with dtype object.
-        shape = np.shape(np.array(values["confusion"], dtype=object))
-        if not isinstance(labels, list) or shape != (len(labels), len(labels)):
-            raise DataError(f"{file}: its confusion matrix does not match its labels; run uniemox evaluate again")
+    if scores.confusion is not None:
+        if {len(scores.confusion), *map(len, scores.confusion)} != {len(scores.labels)}:
+            raise DataError(f"{file}: its confusion matrix does not match its labels; {REMEDY}")
         try:
-            predictions = read_predictions(file.with_suffix(".jsonl"), labels)
+            predictions = read_predictions(file.with_suffix(".jsonl"), scores.labels)
         except DataError as error:
             missing = f"The images' predictions can't be read: {error}"
-    return SavedEvaluation(values["data"], values.get("split"), values, predictions, missing)
+    return SavedEvaluation(scores.data, scores.split, values, predictions, missing)
 
 
 def read_predictions(file: Path, labels: list[str]) -> Predictions:
@@ -224,27 +240,15 @@ def read_predictions(file: Path, labels: list[str]) -> Predictions:
     """
     index_of = {label: i for i, label in enumerate(labels)}
     rows = []
-    for where, line in _lines(file):
+    for where, line in read_json_lines(file, PredictionLine, remedy=REMEDY):
         try:
-            shares = np.array([line["probabilities"][label] for label in labels], dtype=np.float64)
-            truth = index_of[line["label"]]
-            predicted = index_of[line["predicted"]]
-            rows.append((str(line["key"]), str(line["group"]), truth, predicted, shares))
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{where}: {error} is missing or wrong; run uniemox evaluate again") from error
-        if not (shares.min() >= 0 and shares.max() <= 1):
-            raise DataError(f"{where}: probabilities must lie between 0 and 1; run uniemox evaluate again")
+            shares = np.array([line.probabilities[label] for label in labels], dtype=np.float64)
+            rows.append((line.key, line.group, index_of[line.label], index_of[line.predicted], shares))
+        except KeyError as error:
+            raise DataError(
+                f"{where}: label {error} is not one of the evaluation's, or has no probability; {REMEDY}"
+            ) from error
     if not rows:
-        raise DataError(f"{file} is empty; run uniemox evaluate again")
+        raise DataError(f"{file} is empty; {REMEDY}")
     keys, groups, truths, predictions, probabilities = zip(*sorted(rows, key=lambda row: row[0]), strict=True)
     return Predictions(keys, groups, np.array(truths), np.array(predictions), np.stack(probabilities), tuple(labels))
-
-
-def _lines(file: Path) -> Iterator[tuple[str, Any]]:
-    """Yield the file and number of each line, and its JSON value."""
-    try:
-        with open_regular(file) as lines:
-            for number, line in enumerate(lines, start=1):
-                yield f"{file}:{number}", json.loads(line)
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{file} can't be read: {error}") from error
