@@ -5,6 +5,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet
@@ -18,9 +19,11 @@ from tests.predict.answers import ANSWERED, FACES, opened, prediction
 from tests.predict.networks import make_network, tiny_network
 from tests.runs import uniemox_here
 from uniemox.errors import ConfigError, DataError, ImageError, ImageNotFoundError
+from uniemox.persons.box import Box
 from uniemox.predict.images import list_images
-from uniemox.predict.prediction import Failure, Prediction
+from uniemox.predict.prediction import Face, Failure, Person, Prediction
 from uniemox.predict.predictor import Predictor
+from uniemox.predict.schema import FIELDS
 from uniemox.predict.writing import EmbeddingFile, ResultFile
 
 # A name with a byte that is not UTF-8.
@@ -128,6 +131,45 @@ def test_json_csv_and_parquet_have_the_same_values(tmp_path: Path) -> None:
     assert [face["expressions"] for face in table[0]["faces"]] == [[("joy", 0.75), ("anger", 0.25)], None]
     assert [face["person"] for face in table[0]["faces"]] == [0, None]
     assert (table[0]["width_px"], table[1]["error"]) == (30, "broken")
+
+
+@pytest.mark.parametrize("known", ["all", "likely", "persons", "faces", "emotions", "valence_interval", "none"])
+def test_formats_have_the_same_fields_and_no_empty_column(tmp_path: Path, known: str) -> None:
+    """known: the field that the answer has, among those that an answer may lack."""
+    emotions = {"happy": 0.25, "sad": 0.75} if known in ("all", "emotions") else None
+    values: dict[str, Any] = {
+        "likely": ("fear", "awe"),
+        "persons": [Person(box=Box(1, 2, 3, 4.5), confidence=0.5, emotions=emotions)],
+        "faces": [Face(box=Box(1, 2, 3, 4), confidence=0.5, expressions=None, person=None)],
+        "valence_interval": (2.5, 7.0),
+    }
+    needed = "persons" if known == "emotions" else known
+    answer = prediction(
+        "a.jpg", **{name: value if known == "all" or name == needed else None for name, value in values.items()}
+    )
+    for ending in (".jsonl", ".csv", ".parquet"):
+        with opened(tmp_path / f"o{ending}") as file:
+            for result in (answer, ANSWERS[1]):
+                file.write(result)
+            file.finish()
+    line = json.loads((tmp_path / "o.jsonl").read_text().splitlines()[0])
+    assert line.keys() == {field.name for field in FIELDS if not field.of_film}
+    fields = {name for name, value in line.items() if value is not None and name != "scene"}
+    labels = set(line["scene"])
+    with (tmp_path / "o.csv").open(newline="") as text:
+        [row, failure] = csv.DictReader(text)
+    table = pyarrow.parquet.read_table(tmp_path / "o.parquet").to_pylist()[0]
+    assert table.keys() == fields | labels | {"top", "top_value", "error"}
+    nested = {"persons": {"people"}, "faces": {"faces"}}
+    columns = set[str]().union(*(nested.get(name, {name}) for name in fields))
+    if known in ("all", "emotions"):
+        columns.add("people_feel")
+    assert row.keys() == failure.keys() == columns | labels | {"top", "top_value", "error"}
+    assert not [name for name, cell in row.items() if cell == "" and name != "error"]
+    assert not [name for name, cell in table.items() if cell is None and name != "error"]
+    assert (row["top"], float(row["top_value"])) == (table["top"], table["top_value"])
+    if "valence_interval" in fields:
+        assert (row["valence_interval"], table["valence_interval"]) == ("2.5;7", [2.5, 7])
 
 
 def test_tables_of_failures_alone_and_of_nothing(tmp_path: Path) -> None:

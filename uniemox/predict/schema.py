@@ -75,18 +75,17 @@ FIELDS: list[Field] = [
     Field("kind", Kind, "What the scene makes people feel, what people in it feel, or what a face shows"),
     Field("valence", float | None, "1 (negative) to 9 (positive); null where the model can't tell"),
     Field("arousal", float | None, "1 (calm) to 9 (excited); null where the model has not learned it"),
-    Field("valence_interval", Interval | None, "90 % interval of people's mean rating, where learned", columns=()),
-    Field("arousal_interval", Interval | None, "90 % interval of people's mean rating, where learned", columns=()),
+    Field("valence_interval", Interval | None, "90 % interval of people's mean rating, where learned"),
+    Field("arousal_interval", Interval | None, "90 % interval of people's mean rating, where learned"),
     Field(
         "affect_from",
         Literal["ratings", "model", "norms"] | None,
         "ratings: learned from people's ratings of images; model: the network's only task; norms: word norms of labels",
-        columns=(),
     ),
     Field("familiarity", float | None, "Similarity to the training images, 0 to 1; null: the model can't tell"),
     Field("is_unfamiliar", bool, "The image is so unlike the training images that the answer is a guess"),
     Field("is_colourless", bool, "The image is grey, sepia or of one other tone; its answer is less reliable"),
-    Field("view", Corners | None, "The part that was judged: x1, y1, x2, y2, px", columns=(), digits=2),
+    Field("view", Corners | None, "The part that was judged: x1, y1, x2, y2, px", digits=2),
     Field(
         "persons",
         list[dict[str, Any]] | None,
@@ -165,8 +164,8 @@ def top_word(values: Mapping[str, float] | None) -> str:
 
 
 def words_of(field: Field, elements: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the most probable word of each element of a list of objects; [] for objects without probabilities."""
+    """Return the most probable word of each element of a list of objects; [] if no element has probabilities."""
     name = next((part.name for part in field.parts if required_type(part) == Shares), None)
-    if name is None:
+    if name is None or not any(element[name] for element in elements):
         return []
     return [top_word(element[name]) for element in elements]

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from itertools import chain, islice
+from itertools import chain, compress, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, overload
 
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 ROWS = 10_000  # table rows in memory at once
 FRAMES = ("pandas", "polars")
+# Columns of the most probable label.
+SCENE_COLUMNS = ("top", "top_value")
 REMEDY = "remove the line, or choose another file"
 
 
@@ -94,7 +96,7 @@ def checking_fields(lines: Path) -> Iterator[None]:
 
 
 def write_csv(lines: Path, table: Path, labels: tuple[str, ...], *, of_film: bool, encoding: str) -> None:
-    """Write a CSV table with one row per prediction.
+    """Write a CSV table with one row per prediction; columns without a value in any row are left out.
 
     Args:
         lines: File that `uniemox predict` wrote, .jsonl.
@@ -103,9 +105,13 @@ def write_csv(lines: Path, table: Path, labels: tuple[str, ...], *, of_film: boo
         of_film: True if they are about frames of videos.
         encoding: utf-8 or utf-8-sig.
     """
+    names = headings(labels, of_film=of_film)
+    has_value = [name in ("path", "error", *SCENE_COLUMNS, *labels) for name in names]
+    for row in as_cells(read_lines(lines), labels, of_film=of_film):
+        has_value = [known or cell not in (None, "") for known, cell in zip(has_value, row, strict=True)]
+    rows = chain([names], as_cells(read_lines(lines), labels, of_film=of_film))
     with table.open("w", encoding=encoding, errors="backslashreplace", newline="") as file:
-        rows = as_cells(read_lines(lines), labels, of_film=of_film)
-        write_rows(file, chain([headings(labels, of_film=of_film)], rows), line_end="\r\n")
+        write_rows(file, (list(compress(row, has_value)) for row in rows), line_end="\r\n")
 
 
 def headings(labels: tuple[str, ...], *, of_film: bool) -> list[str]:
@@ -128,11 +134,7 @@ def _cells(field: Field, answer: dict[str, Any], labels: tuple[str, ...]) -> lis
     value = answer.get(field.name)
     if field.name == "scene":
         scene = value or {}
-        top = max(scene.items(), key=lambda pair: pair[1], default=(None, None))
-        unmapped = answer.get("unmapped") or 0.0
-        if unmapped > MAX_UNMAPPED:
-            top = (NO_LABEL, unmapped)
-        return [*top, *(scene.get(label) for label in labels)]
+        return [*_top(answer), *(scene.get(label) for label in labels)]
     if field.parts:
         count_and_words: list[Any] = [None, ""]
         if value is not None:
@@ -140,12 +142,29 @@ def _cells(field: Field, answer: dict[str, Any], labels: tuple[str, ...]) -> lis
         return count_and_words[: len(columns_of(field))]
     if get_origin(required_type(field)) in (list, tuple, dict):
         elements = value.items() if isinstance(value, dict) else value or ()
-        return [";".join(map(str, elements))]
+        return [";".join(map(_short, elements))]
     return [value]
+
+
+def _top(answer: dict[str, Any]) -> tuple[str | None, float | None]:
+    """Return the most probable label and its probability; `none` if no requested label fits."""
+    unmapped = answer.get("unmapped") or 0.0
+    if unmapped > MAX_UNMAPPED:
+        return NO_LABEL, unmapped
+    return max((answer.get("scene") or {}).items(), key=lambda pair: pair[1], default=(None, None))
+
+
+def _short(value: Any) -> str:
+    """Return an element of a list as text; whole numbers without a fraction, as in JavaScript."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
 
 
 def write_parquet(lines: Path, table: Path, labels: tuple[str, ...], *, of_film: bool) -> None:
     """Write a Parquet table with one row per prediction; people and faces are lists.
+
+    Columns without a value in any row are left out.
 
     Raises:
         MissingPackageError: Without pyarrow.
@@ -153,11 +172,16 @@ def write_parquet(lines: Path, table: Path, labels: tuple[str, ...], *, of_film:
     pa = import_pyarrow()
     import pyarrow.parquet  # type: ignore[import-untyped] # noqa: PLC0415 - an extra
 
+    fields = table_fields(labels, of_film=of_film)
+    known = {"path"}
+    for value in read_lines(lines):
+        known.update(field.name for field in fields if value.get(field.name) is not None)
     columns: dict[str, Any] = {}
-    for field in table_fields(labels, of_film=of_film):
+    for field in fields:
         if field.name == "scene":
+            columns |= dict(zip(SCENE_COLUMNS, (pa.string(), pa.float32()), strict=True))
             columns |= dict.fromkeys(labels, pa.float32())
-        else:
+        elif field.name in known:
             columns[field.name] = _arrow(field, pa)
     schema = pa.schema(columns | {"error": pa.string()})
     rows = (_as_row(value) for value in read_lines(lines))
@@ -184,7 +208,7 @@ def _arrow(field: Field, pa: Any) -> Any:
 
 def _as_row(value: dict[str, Any]) -> dict[str, Any]:
     """Convert a prediction to Arrow's form: text in UTF-8, mappings as pairs."""
-    row = value | value.get("scene", {})
+    row = value | value.get("scene", {}) | dict(zip(SCENE_COLUMNS, _top(value), strict=True))
     for field in FIELDS:
         if field.parts and value.get(field.name) is not None:
             row[field.name] = [
@@ -226,7 +250,7 @@ def to_frame(
 def to_frame(
     answers: Prediction | Failure | Iterable[Prediction | Failure], library: Literal["pandas", "polars"] | None = None
 ) -> Any:
-    """Return a data frame with one row per image; its columns are those of `--out answers.csv`.
+    """Return a data frame with one row per image; its columns are those of `--out answers.csv`, also empty ones.
 
     Whole numbers and truth values are nullable, so that `frame[frame.is_unfamiliar]` works although the row of an
     unreadable image has none.

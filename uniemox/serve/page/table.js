@@ -15,21 +15,32 @@ export async function schema() {
 export async function csv(answers, failed) {
   const labels = [...new Set(answers.flatMap((answer) => Object.keys(answer.scene)))];
   const columns = (await schema())["x-columns"].filter(([field]) => !labels.includes(field));
-  const headings = columns.flatMap(([field, ...names]) => (field === "scene" ? [...names, ...labels] : names));
+  const names = columns.flatMap(([field, ...names]) => (field === "scene" ? [...names, ...labels] : names));
   const rows = answers.map((answer) => columns.flatMap(([field, ...names]) => {
     if (field === "path") return [answer.name];
     if (field === "scene") return [...sorted(answer.scene)[0], ...labels.map((label) => answer.scene[label])];
     return cells(answer[field], names.length);
   }).concat([null]));
-  rows.push(...failed.map(({ name, error }) => [name, ...Array(headings.length - 1).fill(null), error]));
-  return `\ufeff${[[...headings, "error"], ...rows].map((row) => row.map(cell).join(",")).join("\r\n")}\r\n`;
+  rows.push(...failed.map(({ name, error }) => [name, ...Array(names.length - 1).fill(null), error]));
+  const headings = [...names, "error"];
+  const isKept = headings.map((name, i) => ALWAYS.has(name) || labels.includes(name) || rows.some((row) => !isEmpty(row[i])));
+  const kept = [headings, ...rows].map((row) => row.filter((_, i) => isKept[i]));
+  return `\ufeff${kept.map((row) => row.map(cell).join(",")).join("\r\n")}\r\n`;
 }
 
-// The cells of a field: for a list of objects their number and the most probable word of each.
+// Columns that a table has even if no row has a value.
+const ALWAYS = new Set(["path", "top", "top_value", "error"]);
+
+function isEmpty(value) {
+  return value === null || value === undefined || value === "";
+}
+
+// The cells of a field: for a list of objects their number and the most probable word of each, if any is known.
 function cells(value, count) {
   if (!Array.isArray(value)) return count === 1 ? [value] : [null, ""];
   if (count === 1) return [value.some((one) => typeof one === "object") ? value.length : value.join(";")];
-  return [value.length, value.map(topWord).join(";")];
+  const words = value.map(topWord);
+  return [value.length, words.some((word) => word !== "?") ? words.join(";") : ""];
 }
 
 function topWord(element) {
