@@ -3,13 +3,12 @@
 import difflib
 import hashlib
 import json
-import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import torch
 
@@ -18,6 +17,7 @@ from uniemox.data.sample import DataSet, Sample
 from uniemox.data.seen import SEEN
 from uniemox.data.unreadable import UNREADABLE
 from uniemox.errors import ConfigError
+from uniemox.io import typed
 from uniemox.io.files import (
     CHECKPOINTS,
     CONFIG,
@@ -25,7 +25,6 @@ from uniemox.io.files import (
     PARTIAL,
     WEIGHTS,
     FileLock,
-    read_limited,
     refuse_special,
     write_file,
     writing,
@@ -43,7 +42,7 @@ TEACHER_ANSWERS = "teacher_answers.npz"
 START_REPORT = "initial_weights.txt"
 """Report of the initial weights: loaded, resized, new and dropped tensors."""
 
-Config = TypeVar("Config")
+Config = TypeVar("Config", bound="DataclassInstance")
 
 
 def to_dict(config: "DataclassInstance") -> dict[str, Any]:
@@ -62,13 +61,14 @@ def from_dict(kind: type[Config], values: Mapping[str, Any], where: str) -> Conf
     Raises:
         ConfigError: If a name is unknown, or a value is wrong.
     """
-    names = [field.name for field in fields(kind)]  # type: ignore[arg-type] # a dataclass
-    for name in values:
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            raise ConfigError(f"{where}: unknown setting {name!r}{f'; did you mean {near[0]!r}?' if near else ''}")
-    hints = get_type_hints(kind)
-    return kind(**{name: _value(hints[name], value, f"{where}.{name}") for name, value in values.items()})
+    config = typed.check_json(values, kind, where, remedy="correct the setting", error_class=ConfigError)
+    known = by_dotted_name(to_dict(config))
+    for name in by_dotted_name(values):
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"{where}: unknown setting {name!r}{hint}")
+    return config
 
 
 def differences(ours: Any, theirs: Any) -> list[str]:
@@ -99,45 +99,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: If the file can't be read, or holds no JSON object; names the file.
     """
-    try:
-        values = json.loads(read_limited(path))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} can't be read: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected an object, got {type(values).__name__}")
-    return values
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    """Convert a JSON value to the type of a field."""
-    kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    for kind in kinds:
-        if is_dataclass(kind) and isinstance(value, dict):
-            return from_dict(kind, value, where)  # type: ignore[arg-type]
-        if get_origin(kind) is tuple and isinstance(value, list):
-            return _tuple(kind, value, where)
-        if get_origin(kind) is Literal and value in get_args(kind):
-            return value
-        # An int given for a float stays an int in JSON; True is an int in Python.
-        if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-        if kind is type(None) and value is None:
-            return None
-        if kind is Path and isinstance(value, str):
-            return Path(value)
-        if kind in (int, str, bool) and type(value) is kind:
-            return value
-    raise ConfigError(f"{where}: {value!r} is not of type {hint}")
-
-
-def _tuple(hint: Any, values: list[Any], where: str) -> tuple[Any, ...]:
-    kinds = get_args(hint)
-    # tuple[float, ...] has any length.
-    if kinds[1:] == (...,):
-        kinds = kinds[:1] * len(values)
-    if len(kinds) != len(values):
-        raise ConfigError(f"{where}: expected {len(kinds)} values, got {values!r}")
-    return tuple(_value(kind, value, where) for kind, value in zip(kinds, values, strict=True))
+    return typed.read_json(path, dict[str, Any], remedy="copy the folder again", error_class=ConfigError)
 
 
 # One of these exists from the first step on.
@@ -146,6 +108,24 @@ FILES_OF_STEPS = (METRICS, CHECKPOINTS, WEIGHTS)
 CHANGEABLE = ("hardware.", "save.", "workers", "stop_on_divergence")
 # Versions of these are recorded with every run, besides that of uniemox.
 PACKAGES = ("torch", "timm", "numpy", "pillow")
+
+
+@dataclass(frozen=True, slots=True)
+class DataRecord:
+    """Part of `describe_samples` that a resumed run compares."""
+
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """Fields of config.json that a resumed run reads."""
+
+    kind: str
+    config: dict[str, Any]
+    data: DataRecord
+    job: str | None = None
+    earlier_base_lrs: list[float] = field(default_factory=list)
 
 
 @contextmanager
@@ -207,20 +187,21 @@ def _begin(
         refuse_special(file, ConfigError)
 
     content = read_json(path)
-    if content.get("kind") != kind:
-        raise ConfigError(f"{run} holds a run of another command ({content.get('kind')}); choose another --out")
+    first = typed.check_json(content, RunRecord, str(path), remedy="choose another --out", error_class=ConfigError)
+    if first.kind != kind:
+        raise ConfigError(f"{run} holds a run of another command ({first.kind}); choose another --out")
     has_begun = any((run / name).exists() for name in FILES_OF_STEPS)
-    is_same_job = content.get("job") is not None and content["job"] == record["job"]
+    is_same_job = first.job is not None and first.job == record["job"]
     if has_begun and not (resume or is_same_job or is_restart()):
         raise ConfigError(f"{run} holds a run already; add --resume to continue it, or choose another --out")
 
-    first_config = from_dict(type(config), content["config"], f"{path}, config")
+    first_config = from_dict(type(config), first.config, f"{path}, config")
     base_lr = _base_lr_of(config)
     first_base_lr = _base_lr_of(first_config)
     lowers_lr = base_lr < first_base_lr
     changeable = (*CHANGEABLE, "optimizer.base_lr") if lowers_lr else CHANGEABLE
     changed = [line for line in differences(config, first_config) if not line.startswith(changeable)]
-    is_other_data = content["data"]["sha256"] != record["data"]["sha256"]
+    is_other_data = first.data.sha256 != record["data"]["sha256"]
     # The run ended before its first step, perhaps because of a wrong setting that is now corrected.
     if not has_begun and (changed or is_other_data):
         for name in (SEEN, UNREADABLE, START_REPORT, TEACHER_FEATURES, TEACHER_ANSWERS):
@@ -235,7 +216,7 @@ def _begin(
         name = data.name if isinstance(data, DataSet) else "what is given"
         raise ConfigError(f"{run} began with other data than {name} has now; choose another --out")
     if lowers_lr:
-        rates = [*content.get("earlier_base_lrs", ()), first_base_lr]
+        rates = [*first.earlier_base_lrs, first_base_lr]
         # Fields that were added after the beginning stay, see `add_to_record`.
         write_file(path, json.dumps({**content, **record, "earlier_base_lrs": rates}, indent=2) + "\n")
     # A process that was killed while writing left these.
