@@ -56,8 +56,11 @@ class NetworkSpec:
     outputs: int = 1
     """E, number of outputs."""
     streams: Streams = "scene"
+    """Views that the network reads."""
     labels: tuple[str, ...] = ()
+    """Names of the outputs, in order; valence and arousal for task affect."""
     mean: tuple[float, ...] = IMAGENET_MEAN
+    """Mean of the pixels in [0, 1], by channel."""
     std: tuple[float, ...] = IMAGENET_STD
     fusion: str | None = None
     """Name of the fusion, or mypackage.module:MyFusion; None without one."""
@@ -114,7 +117,7 @@ class NetworkSpec:
     def from_json(cls, values: Mapping[str, Any]) -> "NetworkSpec | None":
         """Read the network from a classifier's metadata; None if they name no encoder.
 
-        Streams, labels, mean and std are top-level fields of the metadata; `ClassifierInfo` sets them.
+        Streams, labels, mean and std are not read: they are top-level fields of the metadata, see `read_info`.
         """
         if not values.get("encoder"):
             return None
@@ -203,8 +206,8 @@ class ClassifierInfo:
         CheckpointError: If a value has another type or is out of range.
     """
 
-    labels: tuple[str, ...]
-    """Names of the outputs, in order; valence and arousal for task affect."""
+    network: NetworkSpec
+    """Network that computes the outputs; without encoders for files that need only their ONNX graph."""
     label_set: str
     """Name of the label set."""
     kind: Kind
@@ -213,8 +216,6 @@ class ClassifierInfo:
     """label, distribution or affect."""
     temperature: float | None = None
     """Divisor of the logits before the softmax, fitted on held-out images. None: 1."""
-    streams: Streams = "scene"
-    """Views that the network reads."""
     person: PersonPolicy = "largest"
     """Part of the image that is the person view, see `choose_person` in persons/box.py."""
     size: int = 224
@@ -223,9 +224,6 @@ class ClassifierInfo:
     """Share of the short side that the centre crop keeps."""
     hides_person: bool = False
     """True if the person is blacked out in the scene view."""
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    """Mean of the pixels in [0, 1], by channel."""
-    std: tuple[float, ...] = IMAGENET_STD
     trained_on: str = ""
     """Name of the training data set."""
     conformal_scores: tuple[float, ...] = ()
@@ -241,8 +239,6 @@ class ClassifierInfo:
     """Rules that turn the outputs into an answer."""
     ratings: Mapping[str, Any] = field(default_factory=dict)
     """Head for valence and arousal (predict/ratings.py); {} in files without one."""
-    network: NetworkSpec | None = None
-    """Network that computes the outputs; None for files that need only their ONNX graph."""
 
     def __post_init__(self) -> None:
         expected = {
@@ -265,10 +261,26 @@ class ClassifierInfo:
         wrong = [f"{name} {getattr(self, name)!r}" for name, is_right in expected.items() if not is_right]
         if wrong:
             raise CheckpointError(f"no classifier has {', '.join(wrong)}")
-        # Fields that both have must agree.
-        if self.network is not None:
-            shared = {"streams": self.streams, "labels": self.labels, "mean": self.mean, "std": self.std}
-            object.__setattr__(self, "network", replace(self.network, **shared))  # type: ignore[arg-type]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the outputs, in order; valence and arousal for task affect."""
+        return self.network.labels
+
+    @property
+    def streams(self) -> Streams:
+        """Views that the network reads."""
+        return self.network.streams
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Mean of the pixels in [0, 1], by channel."""
+        return self.network.mean
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Standard deviation of the pixels, by channel."""
+        return self.network.std
 
     def find_labels(self) -> LabelSet:
         """Return the labels as a label set."""
@@ -293,8 +305,9 @@ class ClassifierInfo:
     def to_json(self) -> str:
         """Return all fields as JSON text, as files store them."""
         values = {part.name: getattr(self, part.name) for part in fields(self) if part.name != "network"}
+        values |= {name: getattr(self, name) for name in TOP_LEVEL}
         values["rules"] = asdict(self.rules)
-        network = {"encoder": {}, "parts": {}} if self.network is None else self.network.to_json()
+        network = self.network.to_json() if self.network.encoders else {"encoder": {}, "parts": {}}
         return json.dumps(values | network)
 
 
@@ -324,16 +337,32 @@ def read_info(text: str) -> ClassifierInfo:
     remedy = "export it again"
     values = parse_json(text, dict[str, Any], where, remedy=remedy, error_class=CheckpointError)
     try:
-        network = NetworkSpec.from_json(values)
+        network = NetworkSpec.from_json(values) or NetworkSpec()
     except (KeyError, TypeError, ValueError, AttributeError):
         # An ONNX file predicts without the description.
-        network = None
+        network = NetworkSpec()
     # A colour histogram normalises nothing, and its files have empty lists.
     unset = [name for name in ("mean", "std") if values.get(name) == []]
     values = {name: value for name, value in values.items() if name not in unset}
-    values |= {"network": None, "rules": _read_rules(values.get("rules", {}))}
-    info = check_json(values, ClassifierInfo, where, remedy=remedy, error_class=CheckpointError)
-    return replace(info, network=network)
+    top_level = check_json(values, _TopLevel, where, remedy=remedy, error_class=CheckpointError)
+    values |= {
+        "network": replace(network, **{name: getattr(top_level, name) for name in TOP_LEVEL}),
+        "rules": _read_rules(values.get("rules", {})),
+    }
+    return check_json(values, ClassifierInfo, where, remedy=remedy, error_class=CheckpointError)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _TopLevel:
+    """Fields of a NetworkSpec that files have at the top level of the metadata."""
+
+    labels: tuple[str, ...]
+    streams: Streams = "scene"
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+
+TOP_LEVEL = tuple(part.name for part in fields(_TopLevel))
 
 
 def _read_rules(values: Any) -> AnswerRules:

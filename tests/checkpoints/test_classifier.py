@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from tests.runs import SIZE, finetuned, pretrained
 from uniemox.checkpoints import load_published
 from uniemox.checkpoints.classifier import CLASSIFIER_KEY as KEY
 from uniemox.checkpoints.classifier import load_classifier, save_classifier
-from uniemox.classifier_info import ClassifierInfo
+from uniemox.classifier_info import TOP_LEVEL, ClassifierInfo
 from uniemox.errors import CheckpointError
 from uniemox.export.onnx import export_classifier
 from uniemox.finetune.config import NetworkConfig
@@ -73,7 +74,7 @@ def test_loaded_networks_equal_the_saved_ones(name: str, golden: Path, tmp_path:
         init = str(start)
         size = load_published(start).report.image_size
     network = build_network(init, NetworkConfig(), size=size, outputs=2)
-    info = ClassifierInfo(labels=("a", "b"), label_set="custom", kind="felt", size=size, network=network.spec)
+    info = ClassifierInfo(label_set="custom", kind="felt", size=size, network=replace(network.spec, labels=("a", "b")))
     save_classifier(network.classifier, info, tmp_path / "model.safetensors")
     loaded, loaded_info = load_classifier(tmp_path / "model.safetensors")
     pixels = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
@@ -239,5 +240,5 @@ def test_any_value_in_a_header_loads_or_is_a_checkpoint_error(mutated: Path, dat
 def test_the_info_is_plain_json() -> None:
     _, info = load_classifier(weights("both"))
     values = json.loads(info.to_json())
-    assert set(values) == {*ClassifierInfo.__slots__, "encoder", "parts"} - {"network"}
+    assert set(values) == {*ClassifierInfo.__slots__, *TOP_LEVEL, "encoder", "parts"} - {"network"}
     assert values == header(weights("both"))

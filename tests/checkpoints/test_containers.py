@@ -1,6 +1,7 @@
 """Files as training scripts and wrappers write them: registers, prefixes, moving averages, timm's own containers."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,7 @@ def test_registers_are_trained_fine_tuned_and_exported(tmp_path: Path) -> None:
 
     built: Any = build_network(str(tmp_path / "reg.pth"), NetworkConfig(), size=SIZE, outputs=2)
     torch.nn.init.normal_(built.classifier.head.weight)
-    info = ClassifierInfo(labels=("a", "b"), label_set="custom", kind="felt", size=SIZE, network=built.spec)
+    info = ClassifierInfo(label_set="custom", kind="felt", size=SIZE, network=replace(built.spec, labels=("a", "b")))
     save_classifier(built.classifier, info, tmp_path / "model.safetensors")
     again, _ = load_classifier(tmp_path / "model.safetensors")
     with torch.no_grad():

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import softmax
 
-from uniemox.classifier_info import ClassifierInfo
+from uniemox.classifier_info import ClassifierInfo, NetworkSpec
 from uniemox.errors import DataError
 from uniemox.evaluate.calibration import (
     calibrated,
@@ -142,7 +142,7 @@ def test_no_other_temperature_is_better(seed: int, n: int) -> None:
 
 
 def test_few_images_that_are_all_right_keep_the_temperature() -> None:
-    info = ClassifierInfo(labels=("awe", "fear"), label_set="custom", kind="evoked", streams="scene")
+    info = ClassifierInfo(network=NetworkSpec(labels=("awe", "fear")), label_set="custom", kind="evoked")
     right = np.tile([[2.0, 0.0], [0.0, 2.0]], (20, 1))
     truth = np.tile(np.eye(2), (20, 1))
     assert calibrated(info, right[:39], None, truth[:39]).temperature == 1
@@ -163,7 +163,7 @@ def test_temperature_at_the_edges() -> None:
 
 def test_few_images_raise_the_temperature_by_a_factor_of_four_at_most() -> None:
     """Three wrong answers of a sure model would otherwise make it a hundred, and all probabilities equal."""
-    info = ClassifierInfo(labels=("awe", "fear"), label_set="custom", kind="evoked", streams="scene")
+    info = ClassifierInfo(network=NetworkSpec(labels=("awe", "fear")), label_set="custom", kind="evoked")
     wrong = np.array([[4.0, 0.0]])
     right = np.array([[0.0, 4.0]])
     target = np.array([[0.0, 1.0]])
@@ -190,7 +190,9 @@ def test_range_of_the_coverage_narrows_with_more_images() -> None:
 
 
 def mikels_info(temperature: float) -> ClassifierInfo:
-    return ClassifierInfo(labels=MIKELS.labels, label_set="mikels", kind="evoked", size=32, temperature=temperature)
+    return ClassifierInfo(
+        network=NetworkSpec(labels=MIKELS.labels), label_set="mikels", kind="evoked", size=32, temperature=temperature
+    )
 
 
 def test_log_loss_falls_if_the_model_was_overconfident() -> None:

@@ -19,7 +19,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, top_k_ac
 from tests.data.tree import says
 from tests.drawn import Stored, draw_image
 from tests.runs import CPU, SPLITS, colour_sample, colours, data_of, finetuned
-from uniemox.classifier_info import ClassifierInfo
+from uniemox.classifier_info import ClassifierInfo, NetworkSpec
 from uniemox.data.sample import NO_PERSONS, DataSet, ImageFile, Sample
 from uniemox.data.shards import ShardConfig, read_shards, write_shards
 from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
@@ -360,7 +360,9 @@ def test_long_images_are_seen_as_in_a_prediction(tmp_path: Path) -> None:
     # The head starts near zero.
     torch.nn.init.normal_(classifier.head.weight)
     half = (0.5,) * 3
-    info = ClassifierInfo(labels=MIKELS.labels, label_set="mikels", kind="evoked", size=32, mean=half, std=half)
+    info = ClassifierInfo(
+        network=NetworkSpec(labels=MIKELS.labels, mean=half, std=half), label_set="mikels", kind="evoked", size=32
+    )
     export_classifier(classifier, info, tmp_path / "model.onnx")
     samples = []
     for i, size in enumerate(((40, 40), (60, 40), (90, 40), (40, 110), (300, 40), (95, 44))):

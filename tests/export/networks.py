@@ -1,13 +1,15 @@
 """Small classifiers that tests export."""
 
+from dataclasses import replace
+from typing import Any
+
 import timm
 import torch
 from torch import Tensor, nn
 
-from uniemox.classifier_info import ClassifierInfo
+from uniemox.classifier_info import TOP_LEVEL, ClassifierInfo, NetworkSpec
 from uniemox.labels import MIKELS
 from uniemox.model.classifier import Classifier
-from uniemox.views.patches import IMAGENET_MEAN, IMAGENET_STD
 
 SIZE = 32
 
@@ -44,5 +46,6 @@ def timm_encoder(name: str, **options: object) -> nn.Module:
 
 
 def info_of(size: int = SIZE, **changes: object) -> ClassifierInfo:
-    fields = {"labels": MIKELS.labels, "label_set": "mikels", "kind": "evoked", "streams": "scene", "size": size}
-    return ClassifierInfo(**{**fields, "mean": IMAGENET_MEAN, "std": IMAGENET_STD, **changes})  # type: ignore[arg-type]
+    parts: dict[str, Any] = {name: changes.pop(name) for name in TOP_LEVEL if name in changes}
+    network = replace(changes.pop("network", NetworkSpec()), **{"labels": MIKELS.labels, **parts})
+    return ClassifierInfo(network=network, **{"label_set": "mikels", "kind": "evoked", "size": size, **changes})

@@ -196,13 +196,7 @@ def test_features_of_several_encoders_are_concatenated(tmp_path: Path) -> None:
     assert network.spec.feature_width == expected.shape[1]
 
     info = ClassifierInfo(
-        labels=("a", "b", "c"),
-        label_set="custom",
-        kind="evoked",
-        size=64,
-        mean=network.stats.mean,
-        std=network.stats.std,
-        network=network.spec,
+        label_set="custom", kind="evoked", size=64, network=replace(network.spec, labels=("a", "b", "c"))
     )
     save_classifier(classifier, info, tmp_path / "model.safetensors")
     loaded, _ = load_classifier(tmp_path / "model.safetensors")

@@ -245,9 +245,7 @@ def test_a_classifiers_file_contains_its_detectors(shared: Path, tmp_path: Path)
         head="ccim",
         skip=False,
     )
-    info = ClassifierInfo(
-        labels=MIKELS.labels, label_set="mikels", kind="evoked", streams="both", size=SIZE, network=spec
-    )
+    info = ClassifierInfo(label_set="mikels", kind="evoked", size=SIZE, network=spec)
     model = build(spec, encoder).eval()
     method = model.method
     for detector, name in ((method.reader.detector, "yolox_nano"), (method.reader.face_finder, "yunet_n")):

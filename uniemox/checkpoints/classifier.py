@@ -78,7 +78,7 @@ def load_classifier(path: Path, allow: Collection[str] = ()) -> tuple[Classifier
     try:
         info = read_info(header)
         spec = info.network
-        if spec is None:
+        if not spec.encoders:
             raise CheckpointError("its header does not describe a network")
         refuse_foreign((spec.fusion, spec.method), allow)
         _check_blocks(spec)
@@ -209,7 +209,6 @@ def load_onnx_encoder(path: Path) -> tuple[Any, ClassifierInfo]:
     """
     model = onnx.load(path)
     info = read_info(next(entry.value for entry in model.metadata_props if entry.key == KEY))
-    assert info.network is not None, "they are of this version"
     encoder = build_encoders(info.network)
     stored: dict[str, TensorProto] = {tensor.name: tensor for tensor in model.graph.initializer}
     nodes = {node.output[0]: node for node in model.graph.node if node.op_type in ("Cast", "Mul")}

@@ -43,7 +43,7 @@ def load_command(entry: EntryPoint) -> Callable[..., Any]:
         raise ConfigError(
             f"the command {entry.name} of the package {_package_of(entry)} is {entry.value}, which is no function"
         )
-    return command  # type: ignore[no-any-return]
+    return command
 
 
 def _package_of(entry: EntryPoint) -> str:

@@ -184,7 +184,8 @@ def _open_onnx(model: Path, task: str | None) -> Opened:
         return network.info, answer, None
     if network.rating_head is None:
         raise ConfigError(f"{model} has no head for valence and arousal; uniemox calibrate --ratings fits one")
-    return replace(network.info, task="affect", labels=AFFECT), answer, network.rating_head
+    rated_network = replace(network.info.network, labels=AFFECT)
+    return replace(network.info, task="affect", network=rated_network), answer, network.rating_head
 
 
 def _open_run(model: Path, task: str | None, hardware: "HardwareConfig | None") -> Opened:

@@ -98,7 +98,7 @@ def timm_network(classifier: Classifier, info: ClassifierInfo) -> nn.Module | No
 
     The temperature goes into its last layer; valence and arousal are 1 to 9.
     """
-    encoders = () if info.network is None else info.network.encoders
+    encoders = info.network.encoders
     head = classifier.head
     is_joined = classifier.fusion is not None or classifier.method is not None
     if len(encoders) != 1 or is_joined or not isinstance(head, nn.Linear):

@@ -187,7 +187,7 @@ def _open_encoder(source: str, pool: str, size: int, from_scratch: bool) -> tupl
         raise CheckpointError(f"{folder} has no {ENCODER}: is it a finished run?")
     if folder is not None and is_classifier(folder / WEIGHTS):
         classifier, info = load_classifier(folder / WEIGHTS)
-        encoders = () if info.network is None else info.network.encoders
+        encoders = info.network.encoders
         # Such an encoder has position tables for one size only.
         if len(encoders) == 1 and "img_size" in encoders[0].options and info.size != size:
             raise ConfigError(f"{folder} was fine-tuned at {info.size} px; give --view.size {info.size}")
@@ -210,7 +210,6 @@ def _open_encoder(source: str, pool: str, size: int, from_scratch: bool) -> tupl
 
 def _start_of(encoder: nn.Module, info: ClassifierInfo, from_scratch: bool) -> tuple[Any, NetworkSpec]:
     """Take the encoder of a classifier, with its own weights or random ones."""
-    assert info.network is not None, "its network was built"
     if from_scratch:
         restart(encoder, info.network)
     folded = info.network.folded_norms and not from_scratch

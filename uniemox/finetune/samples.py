@@ -355,20 +355,20 @@ class FinetuneRun:
         view = self.config.view
         labels = self.data.labels
         return ClassifierInfo(
-            labels=AFFECT if self.config.task == "affect" else labels.labels,
             label_set=labels.name,
             kind=labels.kind,
             task=self.config.task,
-            streams=self.model.streams,
             hides_person=view.hide_person,
             person=view.person,
             size=view.size,
             crop_fraction=view.crop_fraction,
-            mean=self.network.stats.mean,
-            std=self.network.stats.std,
             trained_on=self.data.name_with_split("all"),
             calibration_images=self.parts.calibration_images,
-            network=with_fitted(self.network.spec, self.model),
+            network=replace(
+                with_fitted(self.network.spec, self.model),
+                labels=AFFECT if self.config.task == "affect" else labels.labels,
+                streams=self.model.streams,
+            ),
         )
 
     def calibrate(self) -> ClassifierInfo:

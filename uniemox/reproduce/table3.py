@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from uniemox.classifier_info import ClassifierInfo
+from uniemox.classifier_info import ClassifierInfo, NetworkSpec
 from uniemox.data.near import image_hashes
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.seen import refuse_seen, seen_by
@@ -429,7 +429,7 @@ def score_zero_shot(source: str, data: DataSet, out: Path, *, split: str, on_pro
         raise DataError(f"none of the images of {data.name} can be read")
     labels = data.labels
     outputs = Outputs(torch.cat(rows).numpy(), None, tuple(readable), ())
-    info = ClassifierInfo(labels=labels.labels, label_set=labels.name, kind=labels.kind)
+    info = ClassifierInfo(network=NetworkSpec(labels=labels.labels), label_set=labels.name, kind=labels.kind)
     scorer = Scorer(info, scored_labels(labels, labels), outputs, None)
     scores = scorer.score(np.arange(len(readable)))
     notes = (f"zero-shot answers of {source}",)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from uniemox.classifier_info import ClassifierInfo
+from uniemox.classifier_info import ClassifierInfo, NetworkSpec
 from uniemox.errors import ConfigError, TeacherError
 from uniemox.labels import MIKELS, clean, recognise
 from uniemox.predict.network import Network
@@ -40,13 +40,11 @@ def open_clip(name: str, words: Sequence[str] | None, *, threads: int | None = N
     label_set = recognise(labels, "evoked")
     visual = teacher.model.visual
     info = ClassifierInfo(
-        labels=labels,
+        network=NetworkSpec(labels=labels, mean=tuple(visual.image_mean), std=tuple(visual.image_std)),
         label_set=label_set.name if set(label_set.labels) == set(labels) else "custom",
         kind="evoked",
         size=engine.size,
         crop_fraction=1.0,
-        mean=tuple(visual.image_mean),
-        std=tuple(visual.image_std),
     )
     return Network(name, info, engine)
 

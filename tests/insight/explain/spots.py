@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from uniemox.classifier_info import ClassifierInfo
+from uniemox.classifier_info import ClassifierInfo, NetworkSpec
 from uniemox.persons.box import Box, Detection
 from uniemox.predict.network import Array, Network
 from uniemox.predict.predictor import Predictor
@@ -54,9 +54,11 @@ class OnePerson:
 
 def predictor(*, has_maps: bool = True, streams: str = "scene", finder: object = None, **changes: object) -> Predictor:
     """Return a predictor that sees the whole short side, with pixels from 0 to 1."""
-    fields = {"labels": LABELS, "label_set": "spots", "kind": "evoked", "size": SIZE, "crop_fraction": 1.0}
-    fields |= {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "streams": streams}
-    info = ClassifierInfo(**{**fields, **changes})  # type: ignore[arg-type]
+    network = NetworkSpec(
+        labels=changes.pop("labels", LABELS), streams=streams, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)
+    )
+    fields = {"label_set": "spots", "kind": "evoked", "size": SIZE, "crop_fraction": 1.0}
+    info = ClassifierInfo(network=network, **{**fields, **changes})  # type: ignore[arg-type]
     return Predictor(Network("spots", info, Spots(has_maps)), finder)  # type: ignore[arg-type]
 
 
