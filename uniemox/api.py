@@ -187,8 +187,8 @@ def finetune(
     from uniemox.finetune.presets import PRESETS  # noqa: PLC0415 - settings first, as above
     from uniemox.finetune.start import with_start  # noqa: PLC0415
 
-    given = replace(_preset(PRESETS, preset), init="" if init is None else os.fspath(init), **settings)
-    config, _ = with_start(given, has_method="method" in settings, preset=preset)
+    requested = replace(_preset(PRESETS, preset), init="" if init is None else os.fspath(init), **settings)
+    config, _ = with_start(requested, has_method="method" in settings, preset=preset)
     samples = _opened(data)
     from uniemox.finetune.run import finetune as run  # noqa: PLC0415 - torch
 

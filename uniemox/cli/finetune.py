@@ -60,8 +60,8 @@ def finetune(
         preset: paper, best or demo.
         resume: Continue the run in --out, if there is one.
     """
-    given = config_of(FinetuneConfig, settings, init=init, method=method or "full")
-    config, chosen = with_start(given, has_method=method is not None, preset=preset)
+    requested = config_of(FinetuneConfig, settings, init=init, method=method or "full")
+    config, chosen = with_start(requested, has_method=method is not None, preset=preset)
     if chosen:
         say(chosen)
     _finetune(config, data, out, files, resume)
