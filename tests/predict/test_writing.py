@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -217,6 +218,19 @@ def test_a_line_with_a_field_of_another_type_is_named(tmp_path: Path, ending: st
         else:
             with pytest.raises(DataError, match=rf"o{ending}\.jsonl: a field is of another type"):
                 again.finish()
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".csv"])
+def test_a_job_that_failed_before_its_first_answer_does_not_block_the_next(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"o{ending}"
+    with suppress(DataError), opened(path):
+        raise DataError("no image can be read")
+    with opened(path) as file:
+        file.write(ANSWERS[0])
+        file.finish()
+    assert path.stat().st_size > 0
+    with pytest.raises(ConfigError, match="there already; continue it"):
+        opened(path)
 
 
 def test_files_that_can_not_be_resumed_are_refused(tmp_path: Path) -> None:

@@ -125,6 +125,11 @@ class PathSet:
         return index < len(self._sorted) and bool(self._sorted[index] == key)
 
 
+def _has_content(path: Path) -> bool:
+    """Return True unless a path is free, or an empty file, such as a job leaves that failed before its first answer."""
+    return os.path.exists(path) and not (path.is_file() and path.stat().st_size == 0)
+
+
 def _key(path: str) -> int:
     return int.from_bytes(blake2b(path.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
@@ -168,7 +173,7 @@ class ResultFile:
             raise
 
     def _open(self, *, resume: bool) -> None:
-        existing = next((path for path in (self.lines, self.path) if os.path.exists(path)), None)
+        existing = next((path for path in (self.lines, self.path) if _has_content(path)), None)
         if existing is not None and not resume:
             raise ConfigError(f"{existing} is there already; continue it (--resume), or choose another name")
         if existing is not None and existing != self.lines:
