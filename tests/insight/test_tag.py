@@ -209,7 +209,7 @@ def test_a_read_only_folder_is_reported(photos: Path, predictor: Predictor) -> N
     results = {Path(result.path).name: result for result in tag_folder(predictor, photos, ALL)}
     (photos / "inner").chmod(0o700)
     assert results["3.jpg"].state == "failed"
-    assert "3.jpg.xmp: can't be changed (Permission denied); it stays as it is" in results["3.jpg"].error
+    assert "3.jpg.xmp: can't be changed (Permission denied); it was not changed" in results["3.jpg"].error
     assert results["0.jpg"].state == "created"
 
 

@@ -24,7 +24,7 @@ SUMMARY = {
     "removed": "sidecars without our fields now",
     "deleted": "sidecars of ours deleted",
     "guess": "not tagged, because the answer is a guess (--unfamiliar tags them)",
-    "shared": "without a sidecar of its own, because another image of the same name has it",
+    "shared": "sharing the sidecar of another image of the same name, whose answer it has",
     "unreadable": "unreadable images",
     "failed": "sidecars that could not be used",
 }
@@ -113,7 +113,7 @@ def _show(results: "Iterator[TaggedImage]", *, dry_run: bool, output: "Output | 
             if is_new and counts["unreadable"] <= MAX_LISTED:
                 say(f"{result.path}: could not be read")
     parts = [f"{text}: {counts[state]:,}" for state, text in SUMMARY.items() if counts[state]]
-    prefix = "dry run, nothing was written: " if dry_run else ""
+    prefix = "dry run, no sidecar was written: " if dry_run else ""
     say(prefix + ("; ".join(parts) or "no sidecar has fields of uniemox"))
     if counts["unreadable"] or counts["failed"]:
         sys.exit(EXIT_UNREADABLE)

@@ -117,7 +117,7 @@ class Edits:
         self._changes.append((position, position, text))
 
     def delete(self, start: int, end: int) -> None:
-        """Delete the bytes from `start` to `end`. What lies in a larger deleted part is deleted with it."""
+        """Delete the bytes from `start` to `end`. Changes inside a larger deleted part have no effect."""
         self._changes.append((start, end, b""))
 
     def delete_element(self, element: XmlElement) -> None:

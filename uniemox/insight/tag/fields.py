@@ -75,7 +75,7 @@ class Tags:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What we have written into a sidecar, as its fields in our namespace tell."""
+    """Our changes of a sidecar, which its fields in our namespace record."""
 
     fields: dict[str, str]
     added_to: frozenset[str] = frozenset()

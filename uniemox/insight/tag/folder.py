@@ -24,7 +24,7 @@ from uniemox.predict.images import walk
 from uniemox.predict.predictor import Predictor
 
 Naming = Literal["photo.jpg.xmp", "photo.xmp"]
-# Written by us first; cameras and old programs write capitals.
+# The first is that of new sidecars; some programs write capitals.
 _ENDINGS = (".xmp", ".XMP")
 State = Literal["created", "changed", "unchanged", "removed", "deleted", "guess", "shared", "unreadable", "failed"]
 # First part of the path of keywords, so that what an image evokes is not mixed with what people in it feel.
@@ -55,7 +55,7 @@ class TagSettings:
 
 @dataclass(frozen=True, slots=True)
 class TaggedImage:
-    """What happened to the sidecar of an image."""
+    """Result of tagging an image, or of `untag` for a sidecar."""
 
     path: str
     """The image; for `untag`, the sidecar."""
@@ -130,7 +130,7 @@ def untag_folder(folder: Path, *, dry_run: bool = False) -> Iterator[TaggedImage
     for path in walk_folder(folder, note_unlisted, LeftOut()):
         if path in unlisted:
             yield TaggedImage(str(path), "failed", error=f"{path}: the folder can't be read")
-        elif path.suffix in _ENDINGS:
+        elif path.suffix.lower() == ".xmp":
             result = _untag(path, dry_run=dry_run)
             if result is not None:
                 yield result
@@ -186,6 +186,7 @@ def _tags_of(index: Index, predictor: Predictor, *, with_rating: bool) -> dict[s
     probabilities = index.values[:, [index.columns.index(label) for label in labels]]  # (N, labels)
     affect = {name: index.column(name).tolist() for name in AFFECT if name in index.columns}
     root = _ROOTS.get(predictor.kind, f"{predictor.kind} emotion")
+    model_hash = predictor.fingerprint
     tags = {}
     for row, path in enumerate(index.paths.tolist()):
         best = int(probabilities[row].argmax())
@@ -199,7 +200,7 @@ def _tags_of(index: Index, predictor: Predictor, *, with_rating: bool) -> dict[s
             arousal=values.get("arousal"),
             kind=predictor.kind,
             model=predictor.name,
-            model_hash=predictor.fingerprint,
+            model_hash=model_hash,
             is_unfamiliar=bool(index.is_unfamiliar[row]),
             rating=rating_of(values["valence"]) if with_rating else None,
         )
@@ -289,7 +290,7 @@ def _replace_or_delete(sidecar: Path, content: bytes | None) -> None:
         # The advice of `replacing`, another name, is none for a sidecar.
         cause = error.__cause__ or error
         reason = getattr(cause, "strerror", None) or cause
-        raise DataError(f"{sidecar}: can't be changed ({reason}); it stays as it is") from error
+        raise DataError(f"{sidecar}: can't be changed ({reason}); it was not changed") from error
 
 
 def _read(sidecar: Path) -> bytes:
@@ -310,4 +311,4 @@ def _naming_file(sidecar: Path) -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        raise DataError(f"{sidecar}: {error}; it stays as it is: repair it, or move it away") from error
+        raise DataError(f"{sidecar}: {error}; it was not changed: repair it, or move it away") from error
