@@ -279,7 +279,7 @@ def _comparison_lines(comparison: "Comparison") -> Iterator[str]:
 
 
 def _gain(low: float, high: float) -> str:
-    """Return a sentence on whether a model of one's own is better than those in the package.
+    """Return a sentence on whether the user's model is better than those in the package.
 
     Args:
         low: Lower end of the interval of the difference of accuracies.

@@ -75,7 +75,7 @@ def compare(ours: Sequence[Path], theirs: Sequence[Path], baseline: Sequence[Pat
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scoring:
-    """How models are scored on a data set before they are compared; see `evaluate`."""
+    """Settings of the evaluations that a comparison makes; see `evaluate`."""
 
     split: str
     """Name of the split that the data set is, or all."""

@@ -1,4 +1,4 @@
-"""Where fine-tuning starts if the user names no initial weights."""
+"""Initial weights of a fine-tuning run for which the user names none."""
 
 from dataclasses import replace
 
