@@ -276,10 +276,10 @@ def test_folders_that_hold_no_teacher_are_refused(tmp_path: Path) -> None:
     changed = {**description, "architecture": {**description["architecture"], "words": ["a", "b"]}}
     unknown = {**description, "architecture": {**description["architecture"], "network": "resnet_nope"}}
     for content, message in [
-        ("{", "does not describe a fitted teacher"),
-        ("[]", "does not describe a fitted teacher"),
-        (json.dumps({**description, "format": 2}), "of format 2, this version reads 1"),
-        (json.dumps({**description, "architecture": {}}), "does not describe a fitted teacher"),
+        ("{", "not JSON .*; write a teacher with uniemox teacher fit"),
+        ("[]", "expected an object, got a list"),
+        (json.dumps({**description, "format": 2}), "field format: expected a known value, got 2"),
+        (json.dumps({**description, "architecture": {}}), r"field architecture\.network is missing"),
         (json.dumps(changed), "has no weights of this teacher"),
         (json.dumps(unknown), "no model 'resnet_nope'"),
     ]:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -15,18 +15,18 @@ from torch import Tensor, nn
 from uniemox.checkpoints.reading import MAX_ENCODERS, check_file
 from uniemox.checkpoints.timm_networks import load_timm
 from uniemox.classifier_info import MAX_SIZE_PX
-from uniemox.errors import CheckpointError, ConfigError, TeacherError, UniemoxError
-from uniemox.io.files import open_regular, read_limited, replacing
+from uniemox.errors import CheckpointError, TeacherError, UniemoxError
+from uniemox.io.files import open_regular, replacing
+from uniemox.io.typed import read_json
 from uniemox.io.weight_archives import UNREADABLE
 from uniemox.model.encoder import build_encoder
 from uniemox.teacher.config import SMALL_PATCH_PX
 from uniemox.teacher.sources import join_networks, network_features
-from uniemox.training.run_folder import from_dict
 
 DESCRIPTION = "teacher.json"
 WEIGHTS = "teacher.safetensors"
 RUN = "fit"
-FORMAT = 1
+FORMAT: Literal[1] = 1
 # Name of the image tower that is fitted from random weights.
 SMALL = "small"
 SMALL_CHANNELS = 128
@@ -56,6 +56,16 @@ class Architecture:
     """C, channels of the teacher's features."""
     words: tuple[str, ...]
     """Vocabulary of the text tower."""
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherDescription:
+    """Content of DESCRIPTION."""
+
+    format: Literal[1]
+    architecture: Architecture
+    about: dict[str, Any]
+    """Training data and scores."""
 
 
 class WordTower(nn.Module):
@@ -121,16 +131,22 @@ class FittedTeacher(nn.Module):
             TeacherError: If the folder has no teacher, or the weights do not match its description.
         """
         folder = Path(folder)
-        architecture, about = _read_description(folder / DESCRIPTION)
+        description = read_json(
+            folder / DESCRIPTION,
+            TeacherDescription,
+            remedy="write a teacher with uniemox teacher fit",
+            error_class=TeacherError,
+        )
+        architecture = description.architecture
         try:
             open_regular(folder / WEIGHTS).close()
             if architecture.network.count(",") >= MAX_ENCODERS or max(architecture.image_size) > MAX_SIZE_PX:
                 raise CheckpointError(f"more than {MAX_ENCODERS} networks, or images over {MAX_SIZE_PX} px")
             # A description may claim any size: compare shapes on the meta device before memory is allocated.
             with torch.device("meta"):
-                draft = cls(architecture, about)
+                draft = cls(architecture, description.about)
             check_file(draft, folder / WEIGHTS)
-            teacher = cls(architecture, about)
+            teacher = cls(architecture, description.about)
             teacher.load_state_dict(load_file(folder / WEIGHTS))
         except (*UNREADABLE, SafetensorError, UniemoxError) as error:
             raise TeacherError(f"{folder / WEIGHTS} has no weights of this teacher: {error}; fit it again") from error
@@ -207,20 +223,3 @@ def check_folder(folder: Path) -> None:
         return
     if not folder.is_dir() or any(path.name != RUN for path in folder.iterdir()):
         raise TeacherError(f"{folder} contains other files than a teacher; choose another folder")
-
-
-def _read_description(path: Path) -> tuple[Architecture, Mapping[str, Any]]:
-    """Read a teacher's architecture, and what is stored about its training.
-
-    Raises:
-        TeacherError: If the file does not describe a teacher of this format.
-    """
-    try:
-        parts = json.loads(read_limited(path))
-        if parts["format"] != FORMAT:
-            raise ValueError(f"it is of format {parts['format']!r}, this version reads {FORMAT}")
-        return from_dict(Architecture, parts["architecture"], "architecture"), dict(parts["about"])
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, ConfigError) as error:
-        raise TeacherError(
-            f"{path} does not describe a fitted teacher ({error}); write one with uniemox teacher fit"
-        ) from error
