@@ -5,12 +5,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal
 
 from uniemox.ask.question import MAX_SIDE_PX
 from uniemox.ask.reply import Reply
 from uniemox.data.people import Sidecar, read_sidecar
 from uniemox.errors import DataError
+from uniemox.io.typed import check_json
 from uniemox.labels import LabelSet, clean
 
 Outcome = Literal["label", "unlisted", "refused", "empty"]
@@ -210,14 +211,8 @@ def _row(line: Mapping[str, Any], path: Path) -> AnswerRow:
     Raises:
         DataError: If a value has the wrong type, or the row has the key of another question.
     """
-    hints = get_type_hints(AnswerRow)
-    values = {name: line.get(name) for name in hints}
-    for name, value in values.items():
-        # JSON has no difference between 1 and 1.0.
-        expected = float | int if hints[name] is float else hints[name]
-        if not isinstance(value, expected):
-            raise DataError(f"{path}, {line['key']}: {name} is {value!r}; remove the line")
-    row = AnswerRow(**values)  # type: ignore[arg-type] # checked
+    where = f"{path}, {line['key']}"
+    row = check_json(line, AnswerRow, where, remedy="remove the line")
     if row.key != line["key"]:
-        raise DataError(f"{path}, {line['key']}: the row belongs to another question ({row.key}); remove the line")
+        raise DataError(f"{where}: the row belongs to another question ({row.key}); remove the line")
     return row
