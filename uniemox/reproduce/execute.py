@@ -17,6 +17,7 @@ from typing import BinaryIO
 from uniemox.errors import ConfigError, DataError, StoppedError
 from uniemox.io.files import open_appending, read_limited, refuse_special, write_file
 from uniemox.io.stopping import StopRequest
+from uniemox.io.typed import parse_json
 from uniemox.reproduce.plan import ONE_MACHINE, PlannedRun
 from uniemox.reproduce.results import is_done
 
@@ -249,6 +250,14 @@ def _clear(started: _Started) -> None:
         journal.write(json.dumps(line).encode() + b"\n")
 
 
+@dataclass(frozen=True, slots=True)
+class EndedCommand:
+    """Fields of a line of the journal that `seconds_of` adds up."""
+
+    key: str
+    seconds: float
+
+
 def seconds_of(root: Path) -> dict[str, float]:
     """Return the time of every run by key, over all its starts, from the journal.
 
@@ -263,12 +272,10 @@ def seconds_of(root: Path) -> dict[str, float]:
     except OSError as error:
         raise DataError(f"{path} can't be read ({error.strerror}); remove it") from error
     for line in lines:
-        try:
-            entry = json.loads(line)
-            seconds[entry["key"]] = seconds.get(entry["key"], 0.0) + float(entry["seconds"])
-        except (ValueError, KeyError, TypeError, RecursionError):
-            # A killed process may leave an incomplete line.
-            continue
+        # A killed process may leave an incomplete line.
+        with suppress(DataError):
+            entry = parse_json(line, EndedCommand, str(path), remedy="remove the line")
+            seconds[entry.key] = seconds.get(entry.key, 0.0) + entry.seconds
     return seconds
 
 
