@@ -15,7 +15,7 @@ from tests.predict.networks import as_prediction, tiny_network
 from tests.runs import uniemox_here
 from uniemox.data.source import open_data
 from uniemox.errors import CheckpointError, ConfigError, DataError
-from uniemox.evaluate.recalibration import PENALTY, _quantile_line, cross_fitted, fit_ratings, interval_ends, ridge
+from uniemox.evaluate.rating_fit import PENALTY, _quantile_line, cross_fitted, fit_ratings, interval_ends, ridge
 from uniemox.predict.network import Network
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.ratings import RatingHead, head_inputs

@@ -10,7 +10,8 @@ from uniemox.cli.data_files import NO_FILES, FileOptions
 
 if TYPE_CHECKING:
     from uniemox.evaluate.calibration import LogLossChange
-    from uniemox.evaluate.recalibration import RatingFit, Recalibration
+    from uniemox.evaluate.rating_fit import RatingFit
+    from uniemox.evaluate.recalibration import Recalibration
 
 
 # If no rating is above this value, people probably rated on another scale than 1 to 9.
@@ -49,7 +50,8 @@ def calibrate(
     refuse_other(out, ".onnx")
     need("scipy", extra="data")
     from uniemox.data.unreadable import describe_unreadable
-    from uniemox.evaluate.recalibration import Recalibration, fit_ratings, recalibrate
+    from uniemox.evaluate.rating_fit import fit_ratings
+    from uniemox.evaluate.recalibration import Recalibration, recalibrate
 
     dataset = files.open(data)
     say_parts(dataset)

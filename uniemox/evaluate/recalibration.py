@@ -1,14 +1,8 @@
-"""Fit a model to the user's images without torch: calibrate it with labels, or fit valence and arousal to ratings.
+"""Calibrate a model with the user's labelled images, without torch: `uniemox calibrate` writes its ONNX file again."""
 
-`uniemox calibrate` writes the ONNX file again with the fitted values.
-"""
-
-import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,27 +20,20 @@ from uniemox.evaluate.calibration import (
     expected_calibration_error,
     log_loss_change,
 )
-from uniemox.evaluate.outputs import Outputs, outputs_of_network, run_each
+from uniemox.evaluate.outputs import Outputs, outputs_of_network
 from uniemox.evaluate.run import is_onnx, mapped
 from uniemox.intervals import Interval, bootstrap_interval
 from uniemox.io.files import ONNX, replacing
 from uniemox.io.onnx_external import with_metadata
 from uniemox.io.progress import Progress, silent
 from uniemox.io.weight_names import file_in_package
-from uniemox.labels import AFFECT, ScoredLabels, scored_labels
+from uniemox.labels import ScoredLabels, scored_labels
 from uniemox.predict.confidence import UNFAMILIAR, answers_of, familiarity_of, likely_sets, set_probabilities_of
-from uniemox.predict.network import FEATURES, KEY, LOGITS, Network
+from uniemox.predict.network import KEY, Network
 from uniemox.predict.opening import open_network
-from uniemox.predict.ratings import HASH_DIGITS, HIGHEST, LOWEST, RatingHead, head_inputs
-from uniemox.ranks import rank_correlation
-from uniemox.views.alterations import grey
 
 MIN_IMAGES = 30
-MIN_RATED = 100
-FOLDS = 10
 COVERAGE = 0.9
-# Penalty of ridge regression on two blocks of inputs, features and labels, with a total variance of 1 each.
-PENALTY = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,279 +187,6 @@ def _measure(
         scored_labels=scored.labels.labels,
         unreadable=reasons_of(outputs.broken),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class RatingFit:
-    """Result of a fit, measured on held-out groups; valence first, then arousal."""
-
-    images: int
-    split: str
-    groups: int
-    lowest: tuple[float, float]
-    """Lowest rating, on the scale of 1 to 9."""
-    highest: tuple[float, float]
-    spearman: tuple[float, float]
-    """Rank correlation of held-out predictions."""
-    mean_error: tuple[float, float]
-    """Mean distance from the ratings, on the scale of 1 to 9."""
-    mean_error_of_mean: tuple[float, float]
-    """The same if every image gets the mean rating."""
-    width: tuple[float, float]
-    """Mean width of the intervals."""
-    coverage: tuple[float, float]
-    """Coverage of intervals whose ends other groups determined."""
-    coverage_by_fifth: tuple[tuple[float, ...], tuple[float, ...]]
-    """The same for the fifth of the images with the lowest ratings, the next fifth, and so on."""
-    unreadable: Mapping[str, str]
-    """Reasons for images that can't be read, by key."""
-
-
-def fit_ratings(
-    model: str, data: DataSet, out: Path, on_progress: Progress = silent, *, split: str | None = None
-) -> RatingFit:
-    """Write an ONNX classifier again with a head for valence and arousal.
-
-    The images may still be scored by their labels, which the fit does not read. Their ratings may not: the head stores
-    the images' hashes.
-
-    Args:
-        model: embedded, small, an ONNX file, or a run that contains one.
-        data: Images with valence and arousal; images of one group are held out together.
-        out: File to write.
-        on_progress: Called after each image.
-        split: As for `recalibrate`.
-
-    Returns:
-        Measurements of the fit on held-out groups.
-
-    Raises:
-        DataError: If there are fewer than 100 rated images.
-        ConfigError: If the model has no features, or has task affect.
-        CheckpointError: If out can't be written.
-    """
-    source, network = open_file(model)
-    if network.info.task == "affect" or FEATURES not in network.engine.outputs:
-        raise ConfigError(f"{model} is not a classifier with features; give one of uniemox finetune, task label")
-    split, data = data.to_calibrate(split)
-    rated = [sample for sample in data.samples if sample.valence is not None and sample.arousal is not None]
-    if len(rated) < MIN_RATED:
-        raise DataError(
-            f"{data.name_with_split(split)} has {len(rated)} images with valence and arousal; at least {MIN_RATED} "
-            "are needed"
-        )
-
-    outputs, samples, broken = run_each(network, rated, [FEATURES], "looking", on_progress)
-    if len(samples) < MIN_RATED:
-        raise DataError(
-            f"only {len(samples)} of {len(rated)} rated images can be read; at least {MIN_RATED} are needed"
-        )
-    inputs = head_inputs(outputs[FEATURES], outputs[LOGITS])
-    blocks = (outputs[FEATURES].shape[1], outputs[LOGITS].shape[1])
-    ratings = np.array([[sample.valence, sample.arousal] for sample in samples])  # (N, 2)
-    groups = [sample.group or sample.image_key for sample in samples]
-    sources = [data.part_of(sample) for sample in samples]
-    held_out, fold = cross_fitted(inputs, ratings, groups, blocks)
-
-    # Grey images get intervals of their own, which are fitted on grey copies.
-    grey_outputs, _, _ = run_each(network, samples, [FEATURES], "looking at grey copies", on_progress, grey)
-    grey_inputs = head_inputs(grey_outputs[FEATURES], grey_outputs[LOGITS])
-    held_out_grey = predict_by_fold(inputs, ratings, fold, blocks, grey_inputs)
-
-    weights, bias = ridge(inputs, ratings, blocks)
-    hashes = image_hashes(samples, on_progress)
-    tail = (1 - COVERAGE) / 2
-    head = RatingHead(
-        weights=weights.T.astype(np.float32),
-        bias=bias,
-        ends=interval_ends(held_out, ratings, sources),
-        colourless_ends=interval_ends(held_out_grey, ratings, sources),
-        spread=np.quantile(ratings, [tail, 1 - tail], axis=0).T,
-        images=len(samples),
-        trained_on=data.name_with_split(split),
-        seen=frozenset(digest[:HASH_DIGITS] for digest in hashes if digest),
-    )
-    write_model(source, out, replace(network.info, ratings=head.to_dict()).to_json())
-    write_hashes(seen_file(out), read_seen(source))
-    inside = _are_inside(head, held_out, ratings, sources, fold)
-    return RatingFit(
-        images=len(samples),
-        split=split,
-        groups=len(set(groups)),
-        unreadable=reasons_of(broken),
-        coverage_by_fifth=(_by_fifth(inside[:, 0], ratings[:, 0]), _by_fifth(inside[:, 1], ratings[:, 1])),
-        **_measures(head, held_out, ratings, inside),
-    )
-
-
-def _measures(
-    head: RatingHead, held_out: NDArray[np.float64], ratings: NDArray[np.float64], inside: NDArray[np.bool_]
-) -> dict[str, Any]:
-    """Return the fields of a `RatingFit` that are pairs of numbers.
-
-    Args:
-        head: The fitted head.
-        held_out: (N, 2) predictions of fits without the image.
-        ratings: (N, 2).
-        inside: (N, 2), True if the interval contains the rating.
-    """
-    intervals = head.intervals(held_out, None)
-    measures = {
-        "lowest": ratings.min(axis=0),
-        "highest": ratings.max(axis=0),
-        "spearman": [rank_correlation(held_out[:, i], ratings[:, i]) for i in range(len(AFFECT))],
-        "mean_error": np.abs(held_out - ratings).mean(axis=0),
-        "mean_error_of_mean": np.abs(ratings - ratings.mean(axis=0)).mean(axis=0),
-        "width": (intervals[..., 1] - intervals[..., 0]).mean(axis=0),
-        "coverage": inside.mean(axis=0),
-    }
-    return {name: (float(valence), float(arousal)) for name, (valence, arousal) in measures.items()}
-
-
-def _are_inside(
-    head: RatingHead,
-    held_out: NDArray[np.float64],
-    ratings: NDArray[np.float64],
-    sources: Sequence[str | None],
-    fold: NDArray[np.int64],
-) -> NDArray[np.bool_]:
-    """Return True where an interval contains its rating, (N, 2), if other folds determine the interval's ends.
-
-    Args:
-        head: The fitted head.
-        held_out: (N, 2) predictions of fits without the image.
-        ratings: (N, 2).
-        sources: N names of data sets.
-        fold: (N,) numbers of the folds.
-    """
-    inside = np.empty(ratings.shape, dtype=bool)
-    for i in range(FOLDS):
-        is_other = fold != i
-        other_sources = [source for source, is_used in zip(sources, is_other, strict=True) if is_used]
-        part = replace(head, ends=interval_ends(held_out[is_other], ratings[is_other], other_sources))
-        intervals = part.intervals(held_out[~is_other], None)
-        inside[~is_other] = (intervals[..., 0] <= ratings[~is_other]) & (ratings[~is_other] <= intervals[..., 1])
-    return inside
-
-
-def _by_fifth(values: NDArray[np.bool_], ratings: NDArray[np.float64]) -> tuple[float, ...]:
-    """Return the mean of values (N,) in each fifth of the ratings (N,), lowest first."""
-    return tuple(float(values[part].mean()) for part in np.array_split(np.argsort(ratings, kind="stable"), 5))
-
-
-def cross_fitted(
-    inputs: NDArray[np.float64], ratings: NDArray[np.float64], groups: Sequence[str], blocks: Sequence[int]
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return predictions (N, 2) of fits that did not use an image's group, and the fold of each image, (N,)."""
-    names = sorted(set(groups))
-    order = np.random.default_rng(0).permutation(len(names))
-    fold_of = {names[index]: position % FOLDS for position, index in enumerate(order)}
-    fold = np.array([fold_of[group] for group in groups])
-    return predict_by_fold(inputs, ratings, fold, blocks, inputs), fold
-
-
-def predict_by_fold(
-    inputs: NDArray[np.float64],
-    ratings: NDArray[np.float64],
-    fold: NDArray[np.int64],
-    blocks: Sequence[int],
-    images: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """Return predictions (N, 2) for images, each by the fit without its fold.
-
-    Args:
-        inputs: As for `ridge`.
-        ratings: As for `ridge`.
-        fold: (N,) numbers of the folds.
-        blocks: As for `ridge`.
-        images: (N, D + E), the inputs themselves or those of altered copies.
-    """
-    predictions = np.empty_like(ratings)
-    for i in range(FOLDS):
-        weights, bias = ridge(inputs[fold != i], ratings[fold != i], blocks)
-        predictions[fold == i] = (images[fold == i] @ weights + bias).clip(LOWEST, HIGHEST)
-    return predictions
-
-
-def ridge(
-    inputs: NDArray[np.float64], ratings: NDArray[np.float64], blocks: Sequence[int]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return weights (D + E, 2) and bias (2,) of ridge regression on standardised inputs.
-
-    Args:
-        inputs: (N, D + E).
-        ratings: (N, 2).
-        blocks: D and E. Each block has a total variance of 1, so eight labels count as much as thousands of features.
-    """
-    mean = inputs.mean(axis=0)
-    # A constant input must not divide by 0.
-    std = inputs.std(axis=0) + 1e-6
-    scale = np.concatenate([np.full(width, width**-0.5) for width in blocks]) / std
-    x = (inputs - mean) * scale
-    mean_rating = ratings.mean(axis=0)
-    # The dual form solves N equations instead of D + E.
-    dual = np.linalg.solve(x @ x.T + PENALTY * np.eye(len(x)), ratings - mean_rating)  # (N, 2)
-    weights = scale[:, None] * (x.T @ dual)
-    return weights, mean_rating - mean @ weights
-
-
-def interval_ends(
-    predictions: NDArray[np.float64], ratings: NDArray[np.float64], sources: Sequence[str | None]
-) -> NDArray[np.float64]:
-    """Fit the ends of 90 % intervals to held-out predictions, see `RatingHead.ends`.
-
-    Every data set with at least 100 images has ends of its own; the others are joined with all images.
-
-    Args:
-        predictions: (N, 2), of fits without the image.
-        ratings: (N, 2).
-        sources: N names of data sets.
-
-    Returns:
-        (S, 2, 2, 2) for S data sets: rating, low and high end, a and b.
-    """
-    counts = Counter(sources)
-    large = [source for source in counts if counts[source] >= MIN_RATED]
-    masks = [np.array([other == source for other in sources]) for source in large]
-    if len(large) < len(counts):
-        masks.append(np.ones(len(sources), dtype=bool))
-    return np.array(
-        [[_ends(predictions[mask, i], ratings[mask, i]) for i in range(ratings.shape[1])] for mask in masks]
-    )
-
-
-def _ends(predictions: NDArray[np.float64], ratings: NDArray[np.float64]) -> list[list[float]]:
-    """Return a and b of the low and of the high end, for predictions and ratings (N,)."""
-    errors = ratings - predictions
-    tail = (1 - COVERAGE) / 2
-    low, high = (_quantile_line(predictions, errors, level) for level in (tail, 1 - tail))
-    # The distance of errors outside of the lines, by which these are then moved apart (conformalised quantile
-    # regression).
-    outside = np.maximum(low[0] + low[1] * predictions - errors, errors - high[0] - high[1] * predictions)
-    rank = min(math.ceil((len(outside) + 1) * COVERAGE), len(outside))
-    shift = float(np.sort(outside)[rank - 1])
-    return [[low[0] - shift, low[1]], [high[0] + shift, high[1]]]
-
-
-def _quantile_line(x: NDArray[np.float64], y: NDArray[np.float64], level: float) -> tuple[float, float]:
-    """Return a and b of the line a + b · x with this quantile of y (Koenker & Bassett, Econometrica 1978).
-
-    Args:
-        x: (N,).
-        y: (N,).
-        level: Level of the quantile, 0 to 1.
-    """
-    from scipy import sparse  # noqa: PLC0415 - only a fit needs it
-    from scipy.optimize import linprog  # noqa: PLC0415
-
-    # Minimise Σ level · above + (1 - level) · below, where y = a + b · x + above - below, and both are at least 0.
-    count = len(x)
-    costs = np.concatenate([[0, 0], np.full(count, level), np.full(count, 1 - level)])
-    terms = np.stack([np.ones(count), x], axis=1)
-    equations = sparse.hstack([terms, sparse.eye(count), -sparse.eye(count)], format="csc")
-    bounds = [(None, None)] * 2 + [(0, None)] * (2 * count)
-    line = linprog(costs, A_eq=equations, b_eq=y, bounds=bounds).x[:2]
-    return float(line[0]), float(line[1])
 
 
 def open_file(model: str) -> tuple[Path, Network]:
