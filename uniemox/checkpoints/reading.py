@@ -2,7 +2,6 @@
 
 import argparse
 import collections
-import json
 import math
 import os
 import pickle
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from uniemox.errors import CheckpointError
 from uniemox.io.files import open_regular
+from uniemox.io.typed import parse_json
 from uniemox.io.weight_archives import UNREADABLE, check_weight_archive, refusal
 from uniemox.model.encoder import sincos_position
 
@@ -127,13 +127,16 @@ def _read_safetensors(path: Path) -> WeightFile:
         with safetensors.safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
         content = load_file(path)
-        metadata = json.loads(header[METADATA_KEY]) if METADATA_KEY in header else None
-    except (safetensors.SafetensorError, ValueError, OSError, RecursionError) as error:
+    except (safetensors.SafetensorError, ValueError, OSError) as error:
         raise CheckpointError(
             f"{path} is not a whole safetensors file ({error}); fetch it again and compare its size"
         ) from error
-    if metadata is not None and not isinstance(metadata, dict):
-        raise CheckpointError(f"{path}: the entry {METADATA_KEY!r} of its header must be a JSON object; write it again")
+    metadata = None
+    if METADATA_KEY in header:
+        where = f"{path}, {METADATA_KEY} of its header"
+        metadata = parse_json(
+            header[METADATA_KEY], dict[str, Any], where, remedy="write it again", error_class=CheckpointError
+        )
     return WeightFile(path=path, content=dict(content), metadata=metadata, is_safetensors=True)
 
 

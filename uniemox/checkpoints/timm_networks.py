@@ -1,11 +1,10 @@
 """Networks of timm in the form of --init: timm:NAME, timm:NAME@FILE, timm:local-dir:FOLDER, with ?OPTION=VALUE&..."""
 
-import json
 import ssl
 import sys
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -28,7 +27,7 @@ from uniemox.checkpoints.reading import (
     state_of,
 )
 from uniemox.errors import CheckpointError
-from uniemox.io.files import read_limited
+from uniemox.io.typed import read_json
 from uniemox.model.encoders import build_timm
 
 TIMM = "timm:"
@@ -93,24 +92,37 @@ class TimmSource:
         return cls(name=name, options=options, pixels=pixels, file=file)
 
 
+@dataclass(frozen=True, slots=True)
+class PixelStatistics:
+    """Mean and standard deviation of pixels by channel, on the scale of 0 to 1; None: those of the architecture."""
+
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HubConfig:
+    """Part of config.json in timm's repositories that is read; older ones have the statistics at the top."""
+
+    architecture: str
+    pretrained_cfg: PixelStatistics | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
 def _read_folder(folder: Path) -> TimmSource:
     """Read the network in a folder of the Hugging Face hub.
 
     Raises:
         CheckpointError: If it is no network of timm, or has no weights.
     """
-    try:
-        config = json.loads(read_limited(folder / "config.json"))
-        name = config["architecture"]
-        settings = config.get("pretrained_cfg", config)
-        pixels = {key: tuple(float(value) for value in settings[key]) for key in ("mean", "std") if key in settings}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-        raise CheckpointError(
-            f"{folder} has no network of timm ({error}); it needs config.json with an architecture, and weights, like "
-            "a repository of timm's on the Hugging Face hub"
-        ) from error
+    remedy = "give a folder like a repository of timm's on the Hugging Face hub"
+    config = read_json(folder / "config.json", HubConfig, remedy=remedy, error_class=CheckpointError)
+    name = config.architecture
+    statistics = config.pretrained_cfg or PixelStatistics(config.mean, config.std)
+    pixels = {key: values for key, values in asdict(statistics).items() if values is not None}
     file = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
-    if not isinstance(name, str) or not timm.is_model(name):
+    if not timm.is_model(name):
         raise CheckpointError(f"{folder}/config.json names the architecture {name!r}, which timm does not have")
     if file is None:
         raise CheckpointError(f"{folder} has no weights; expected {' or '.join(WEIGHT_FILES)}")
