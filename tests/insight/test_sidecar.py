@@ -171,6 +171,43 @@ def test_fields_are_found_after_another_program_has_written_the_file(program: st
     assert canonical(removed) == canonical(merged(before, as_elements=as_elements))
 
 
+INSIDE = {"dc:subject": ["Ann", "sea & sand"], "lr:hierarchicalSubject": ["People|Ann"]}
+
+
+def test_keywords_inside_the_photograph_are_copied_into_new_lists() -> None:
+    """Programs read a list from the sidecar instead of the photograph's."""
+    data = write_tags(None, TAGS, lambda: INSIDE)
+    assert keywords_in(data, "dc:subject") == ["Ann", "sea & sand", "awe"]
+    assert keywords_in(data, "lr:hierarchicalSubject") == ["People|Ann", "emotion|awe"]
+    # This list would hide those inside the photograph.
+    assert keywords_in(data, "digiKam:TagsList") is None
+    assert remove_tags(data) is None
+    rewritten = merged(data, as_elements=False)
+    assert remove_tags(rewritten) is None
+    again = write_tags(rewritten, OTHER, lambda: INSIDE)
+    assert keywords_in(again, "dc:subject") == ["Ann", "sea & sand", "fear"]
+    # With a keyword of the user, the list stays.
+    item = b"<rdf:li>emotion|awe</rdf:li>"
+    left = remove_tags(data.replace(item, item + b"<rdf:li>place|sea</rdf:li>"))
+    assert left is not None
+    assert keywords_in(left, "lr:hierarchicalSubject") == ["People|Ann", "place|sea"]
+    assert keywords_in(left, "dc:subject") is None
+
+
+def test_lists_of_the_sidecar_count_instead_of_those_inside_the_photograph() -> None:
+    data = document_of("<dc:subject><rdf:Bag><rdf:li>sea</rdf:li></rdf:Bag></dc:subject>")
+    written = write_tags(data, TAGS, lambda: INSIDE)
+    assert keywords_in(written, "dc:subject") == ["sea", "awe"]
+    assert keywords_in(written, "lr:hierarchicalSubject") == ["People|Ann", "emotion|awe"]
+    assert remove_tags(written) == data
+
+
+def test_our_keyword_inside_the_photograph_is_the_users() -> None:
+    data = write_tags(None, TAGS, lambda: {"dc:subject": ["awe"]})
+    assert keywords_in(data, "dc:subject") == ["awe"]
+    assert remove_tags(data) is None
+
+
 def test_a_keyword_that_the_user_deletes_stays_deleted_until_the_answer_changes() -> None:
     written = write_tags(sidecar_of("darktable"), TAGS)
     corrected = written.replace(b"     <rdf:li>emotion|awe</rdf:li>\n", b"").replace(
@@ -365,6 +402,18 @@ def test_every_byte_of_others_stays_and_undo_restores_the_file(data: bytes) -> N
     rest = iter(written)
     solidi = data.count(b"/>") - written.count(b"/>")
     assert solidi <= 2 or all(byte in rest for byte in data)
+
+
+@given(
+    documents(),
+    st.dictionaries(st.sampled_from(list(LISTS)), st.lists(st.sampled_from(WORDS), min_size=1, unique=True)),
+)
+def test_copies_of_keywords_are_undone(data: bytes, inside: dict[str, list[str]]) -> None:
+    written = write_tags(data, TAGS, lambda: inside)
+    assert remove_tags(written) == data
+    assert write_tags(write_tags(written, OTHER, lambda: inside), TAGS, lambda: inside) == written
+    new = write_tags(None, TAGS, lambda: inside)
+    assert remove_tags(new) is None
 
 
 @given(st.binary(max_size=60) | st.text(max_size=60).map(document_of))

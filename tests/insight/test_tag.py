@@ -9,13 +9,16 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 import uniemox
 from tests.drawn import draw_image
 from tests.insight.test_sidecar import SIDECARS, keywords_in
 from tests.runs import uniemox_here
 from uniemox.errors import ConfigError, DataError
+from uniemox.insight.tag.fields import LISTS
 from uniemox.insight.tag.folder import TaggedImage, TagSettings, plan_sidecars, rating_of, tag_folder
+from uniemox.insight.tag.inside import keywords_inside
 from uniemox.predict.opening import load
 from uniemox.predict.predictor import Predictor
 
@@ -136,6 +139,55 @@ def test_another_model_replaces_the_answers(photos: Path, predictor: Predictor) 
         assert ours == [result.keyword.replace("|", "/")]
     uniemox.untag(photos)
     assert contents_of(photos) == before
+
+
+def iptc_of(*keywords: bytes) -> bytes:
+    """The segment of a JPEG that has keywords of IPTC."""
+    records = b"".join(b"\x1c\x02\x19" + len(word).to_bytes(2, "big") + word for word in keywords)
+    resource = b"8BIM\x04\x04\x00\x00" + len(records).to_bytes(4, "big") + records + b"\0" * (len(records) % 2)
+    content = b"Photoshop 3.0\0" + resource
+    return b"\xff\xed" + (len(content) + 2).to_bytes(2, "big") + content
+
+
+def save_with_xmp(path: Path, packet: bytes) -> None:
+    info = PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", packet.decode())
+    tags = {700: packet} if path.suffix == ".tif" else None
+    draw_image(1).save(path, xmp=packet, pnginfo=info, tiffinfo=tags)
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".png", ".webp", ".tif"])
+def test_keywords_inside_photographs_stay_visible(tmp_path: Path, predictor: Predictor, ending: str) -> None:
+    packet = (SIDECARS / "lightroom.xmp").read_bytes()
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    save_with_xmp(photos / f"xmp{ending}", packet)
+    save_with_xmp(photos / f"hostile{ending}", b"<!DOCTYPE x [<!ENTITY a 'ha'>]>" + packet)
+    assert keywords_inside(photos / f"hostile{ending}") == {}
+    results = list(tag_folder(predictor, photos, ALL))
+    assert set(states_of(results).values()) == {"created"}
+    keyword = next(result.keyword for result in results if "xmp" in Path(result.path).stem)
+    written = (photos / f"xmp{ending}.xmp").read_bytes()
+    hierarchical = keywords_in(packet, "lr:hierarchicalSubject") or []
+    assert keywords_in(written, "lr:hierarchicalSubject") == [*hierarchical, keyword]
+    assert keywords_in(written, "digiKam:TagsList") is None
+    assert keywords_in((photos / f"hostile{ending}.xmp").read_bytes(), "digiKam:TagsList") is not None
+    uniemox.untag(photos)
+    assert not list(photos.glob("*.xmp"))
+
+
+def test_keywords_of_iptc_count_as_flat_keywords(photos: Path, predictor: Predictor) -> None:
+    jpeg = (photos / "0.jpg").read_bytes()
+    segment = iptc_of(b"Ann", "Zoë".encode(), "Müller".encode("latin-1"))
+    (photos / "0.jpg").write_bytes(jpeg[:2] + segment + jpeg[2:])
+    assert keywords_inside(photos / "0.jpg") == {"dc:subject": ["Ann", "Zoë", "Müller"]}
+    results = list(tag_folder(predictor, photos, ALL))
+    written = (photos / "0.jpg.xmp").read_bytes()
+    label = results[0].keyword.rpartition("|")[2]
+    assert [keywords_in(written, name) for name in LISTS] == [None, None, ["Ann", "Zoë", "Müller", label]]
+    (photos / "1.jpg").write_bytes(jpeg[:2] + iptc_of(b"Ann") + jpeg[2:])
+    assert keywords_inside(photos / "1.jpg") == {"dc:subject": ["Ann"]}
+    assert keywords_inside(photos / "none.jpg") == {}
 
 
 def plan(folder: Path, images: str, naming: str) -> dict[str, str]:

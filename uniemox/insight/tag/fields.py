@@ -1,6 +1,9 @@
 """Fields that we write into a sidecar, and the record of them that the sidecar keeps."""
 
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import NamedTuple, Self
 
 from uniemox.insight.tag.document import Name, XmlElement, XmpDocument
@@ -70,7 +73,7 @@ class Tags:
             values["Unfamiliar"] = "True"
         if self.rating is not None:
             values["Rating"] = str(self.rating)
-        return {name: _printable(value) for name, value in values.items()}
+        return {name: printable(value) for name, value in values.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,8 @@ class Record:
     """Lists that have got our keyword."""
     created: frozenset[str] = frozenset()
     """Lists that we have made; "file" if the whole file is ours."""
+    copied: frozenset[str] = frozenset()
+    """Digests, from `digest_of`, of the keywords that such lists have from inside the photograph."""
     opened: frozenset[str] = frozenset()
     """Lists, or rdf:RDF, that were empty-element tags before."""
 
@@ -91,10 +96,8 @@ class Record:
         fields: dict[str, str] = {}
         for description in document.descriptions:
             fields |= {name: value for (space, name), value in simple_values(description) if space == NAMESPACE}
-        added_to, created, opened = (
-            frozenset(fields.pop(name, "").split()) for name in ("AddedTo", "Created", "Opened")
-        )
-        return cls(fields, added_to, created, opened)
+        sets = {name: frozenset(fields.pop(name, "").split()) for name in ("AddedTo", "Created", "Copied", "Opened")}
+        return cls(fields, sets["AddedTo"], sets["Created"], sets["Copied"], sets["Opened"])
 
     def __bool__(self) -> bool:
         """Return True if the file has a field of ours."""
@@ -103,8 +106,13 @@ class Record:
     @property
     def bookkeeping(self) -> dict[str, str]:
         """Fields that say how to undo the changes."""
-        sets = {"AddedTo": self.added_to, "Created": self.created, "Opened": self.opened}
+        sets = {"AddedTo": self.added_to, "Created": self.created, "Copied": self.copied, "Opened": self.opened}
         return {name: " ".join(sorted(words)) for name, words in sets.items() if words}
+
+
+def digest_of(name: str, keywords: Iterable[str]) -> str:
+    """Return a word that tells if a list has the same keywords, in any order."""
+    return f"{name}={sha256(json.dumps(sorted(keywords)).encode()).hexdigest()[:16]}"
 
 
 def simple_values(description: XmlElement) -> list[tuple[Name, str]]:
@@ -113,6 +121,6 @@ def simple_values(description: XmlElement) -> list[tuple[Name, str]]:
     return values + [(child.name, child.text) for child in description.children if not child.children]
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Replace characters that XML can't have, and line breaks."""
     return "".join(character if character.isprintable() else " " for character in text)

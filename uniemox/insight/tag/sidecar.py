@@ -1,12 +1,13 @@
 """Content of a sidecar file: our fields are merged with those of others, and removed again."""
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from xml.sax.saxutils import escape, quoteattr
 
 from uniemox.errors import DataError
 from uniemox.insight.tag.document import RDF, Edits, Name, XmlAttribute, XmlElement, XmpDocument, parse
-from uniemox.insight.tag.fields import LISTS, NAMESPACE, KeywordList, Record, Tags, simple_values
+from uniemox.insight.tag.fields import LISTS, NAMESPACE, KeywordList, Record, Tags, digest_of, simple_values
 
 _RATING = ("http://ns.adobe.com/xap/1.0/", "Rating")
 _CONTAINERS = [(RDF, "Bag"), (RDF, "Seq"), (RDF, "Alt")]
@@ -24,21 +25,30 @@ _RDF = "rdf:RDF"
 _NEW_LINE = re.compile(rb"(\r\n|\n|\r)[ \t]*\Z")
 
 
-def write_tags(data: bytes | None, tags: Tags) -> bytes:
+def no_keywords() -> dict[str, list[str]]:
+    """Return the keywords inside a photograph that has none."""
+    return {}
+
+
+def write_tags(data: bytes | None, tags: Tags, inside: Callable[[], dict[str, list[str]]] = no_keywords) -> bytes:
     """Return the content of a sidecar with our fields; nothing else changes.
 
     A file that has the same answer already is returned unchanged, even if another program has written it again, or if
     somebody has deleted our keyword. The fields of an earlier answer are replaced. A rating of others stays.
 
+    Programs take the lists of keywords from the sidecar instead of those inside the photograph. So a new list also gets
+    the keywords that the photograph has in it.
+
     Args:
         data: Content of the sidecar; None if there is none.
         tags: Answer to write.
+        inside: Function that reads the keywords inside the photograph, by the name of the list.
 
     Raises:
         DataError: With the reason, if the file can't be changed.
     """
     if data is None:
-        return _insert(_EMPTY, tags, frozenset([_FILE]))
+        return _insert(_EMPTY, tags, frozenset([_FILE]), inside())
     document = parse(data)
     record = Record.of(document)
     rating = _rating(document)
@@ -48,7 +58,7 @@ def write_tags(data: bytes | None, tags: Tags) -> bytes:
         return data
     if record:
         data = _remove(document, record)
-    return _insert(data, tags, record.created & {_FILE})
+    return _insert(data, tags, record.created & {_FILE}, inside())
 
 
 def remove_tags(data: bytes) -> bytes | None:
@@ -67,40 +77,52 @@ def remove_tags(data: bytes) -> bytes | None:
     return data
 
 
-def _insert(data: bytes, tags: Tags, created: frozenset[str]) -> bytes:
+def _insert(data: bytes, tags: Tags, created: frozenset[str], inside: dict[str, list[str]]) -> bytes:
     """Add our fields to a file that has none."""
     document = parse(data)
     edits = Edits(document)
     added = set[str]()
-    new_lists = set[str]()
     opened = set[str]()
+    # Keywords of each list to create.
+    new_lists = dict[str, list[str]]()
     has_keywords = False
     for name, keyword_list in reversed(LISTS.items()):
-        container = _find(document, keyword_list)
-        if container is None:
-            # Programs that read only the first list they find would not see the keywords of the others any more.
-            if not has_keywords:
-                new_lists.add(name)
-            continue
         keyword = keyword_list.keyword(tags.fields["Keyword"])
-        items = container.named((RDF, "li"))
-        if items:
-            has_keywords = True
+        container = find_list(document, keyword_list)
+        keywords = inside.get(name, []) if container is None else keywords_of(container)
+        # A new list would hide the others from programs that read only the first list they find.
+        is_hiding = has_keywords and not keywords and container is None
+        has_keywords = has_keywords or bool(keywords)
+        if is_hiding:
+            continue
         # Lightroom takes Awe and awe for the same keyword.
-        if keyword.casefold() not in (item.text.strip().casefold() for item in items):
+        is_new = keyword.casefold() not in (each.casefold() for each in keywords)
+        if is_new:
             added.add(name)
+        if container is None:
+            new_lists[name] = [*keywords, keyword] if is_new else keywords
+        elif is_new:
             if container.is_empty_tag:
                 opened.add(name)
             _add_item(document, edits, container, keyword)
     if document.rdf.is_empty_tag:
         opened.add(_RDF)
-    record = Record(tags.fields, frozenset(added | new_lists), created | new_lists, frozenset(opened))
-    description = _description_of(document, record).encode()
+    copied = frozenset(digest_of(name, inside[name]) for name in new_lists if name in inside)
+    record = Record(tags.fields, frozenset(added), created | new_lists.keys(), copied, frozenset(opened))
+    description = _description_of(document, record, new_lists).encode()
     if document.rdf.children:
         edits.insert(document.rdf.children[-1].end, description)
     else:
         _add_first(edits, document.rdf, description)
-    return edits.apply()
+    written = edits.apply()
+    # The next call has to be able to read it.
+    parse(written)
+    return written
+
+
+def keywords_of(container: XmlElement) -> list[str]:
+    """Return the keywords of a list."""
+    return [item.text.strip() for item in container.named((RDF, "li"))]
 
 
 def _add_item(document: XmpDocument, edits: Edits, container: XmlElement, keyword: str) -> None:
@@ -125,13 +147,12 @@ def _add_first(edits: Edits, element: XmlElement, content: bytes) -> None:
         edits.insert(element.content_start, content)
 
 
-def _description_of(document: XmpDocument, record: Record) -> str:
-    """Return an rdf:Description with our fields and the lists that we make, in the style of the file."""
+def _description_of(document: XmpDocument, record: Record, new_lists: dict[str, list[str]]) -> str:
+    """Return an rdf:Description with our fields and new lists of keywords, in the style of the file."""
     # All of them have to be about the same thing.
     abouts = [attribute.raw_value for description in document.descriptions for attribute in _abouts(description)]
     about = abouts[0] if abouts else '""'
-    lists = [LISTS[name] for name in LISTS if name in record.created]
-    spaces = {"uniemox": NAMESPACE} | {keyword_list.prefix: keyword_list.name[0] for keyword_list in lists}
+    spaces = {"uniemox": NAMESPACE} | {LISTS[name].prefix: LISTS[name].name[0] for name in new_lists}
     fields = {f"uniemox:{name}": value for name, value in (record.fields | record.bookkeeping).items()}
     if "Rating" in record.fields:
         spaces["xmp"] = _RATING[0]
@@ -146,15 +167,13 @@ def _description_of(document: XmpDocument, record: Record) -> str:
     line = _line_start(document)
     gap = f"{line}  " if line else " "
     tag = f"{line}<{prefix}Description {gap.join(attributes)}"
-    if not lists:
+    if not new_lists:
         return f"{tag}/>"
     parts = [f"{tag}>"]
-    for keyword_list in lists:
-        keyword = escape(keyword_list.keyword(record.fields["Keyword"]))
-        name = f"{keyword_list.prefix}:{keyword_list.name[1]}"
-        container = f"{prefix}{keyword_list.container}"
-        items = f"<{container}><{prefix}li>{keyword}</{prefix}li></{container}>"
-        parts.append(f"{line} <{name}>{items}</{name}>")
+    for name, keywords in new_lists.items():
+        container = f"{prefix}{LISTS[name].container}"
+        items = "".join(f"<{prefix}li>{escape(keyword)}</{prefix}li>" for keyword in keywords)
+        parts.append(f"{line} <{name}><{container}>{items}</{container}></{name}>")
     return "".join([*parts, f"{line}</{prefix}Description>"])
 
 
@@ -175,7 +194,7 @@ def _remove(document: XmpDocument, record: Record) -> bytes:
     """Remove our fields from a file, wherever another program has put them."""
     edits = Edits(document)
     deleted = set[int]()
-    for name in record.added_to & LISTS.keys():
+    for name in (record.added_to | record.created) & LISTS.keys():
         deleted |= _remove_keyword(document, edits, name, record)
     for description in document.descriptions:
         _remove_fields(document, edits, description, record, deleted)
@@ -204,19 +223,21 @@ def _without_declaration(document: XmpDocument) -> bytes:
 
 
 def _remove_keyword(document: XmpDocument, edits: Edits, name: str, record: Record) -> set[int]:
-    """Remove our keyword from a list, and a list that we have made and that is empty then.
+    """Remove our keyword from a list, and a list that we have made and that has no keyword of the user then.
 
     Returns:
         Starts of the deleted properties.
     """
     keyword_list = LISTS[name]
-    container = _find(document, keyword_list)
+    container = find_list(document, keyword_list)
     if container is None:
         return set()
     keyword = keyword_list.keyword(record.fields.get("Keyword", ""))
     items = container.named((RDF, "li"))
-    ours = [item for item in items if item.text == keyword][-1:]
-    if name in record.created and len(items) == len(ours):
+    ours = [item for item in items if item.text == keyword][-1:] if name in record.added_to else []
+    others = [item.text for item in items if item not in ours]
+    is_copied = digest_of(name, others) in record.copied
+    if name in record.created and (not others or is_copied):
         [element] = _properties(document, keyword_list.name)
         edits.delete_element(element)
         return {element.start}
@@ -281,7 +302,7 @@ def _is_empty(document: XmpDocument) -> bool:
     )
 
 
-def _find(document: XmpDocument, keyword_list: KeywordList) -> XmlElement | None:
+def find_list(document: XmpDocument, keyword_list: KeywordList) -> XmlElement | None:
     """Return the rdf:Bag or rdf:Seq of a list of keywords; None if the file has no such property.
 
     Raises:

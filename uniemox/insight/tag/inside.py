@@ -1,0 +1,58 @@
+"""Keywords inside a photograph: those of its XMP, and of IPTC."""
+
+import os
+
+from PIL import ImageFile, IptcImagePlugin
+
+from uniemox.errors import DataError, ImageError
+from uniemox.insight.tag.document import parse
+from uniemox.insight.tag.fields import LISTS, printable
+from uniemox.insight.tag.sidecar import find_list, keywords_of
+from uniemox.io.files import read_limited
+from uniemox.io.image_border import image_border
+from uniemox.io.images import MAX_BYTES, open_image
+
+# Record 2, data set 25 of IPTC-IIM.
+_IPTC_KEYWORDS = (2, 25)
+
+
+def keywords_inside(path: str | os.PathLike[str]) -> dict[str, list[str]]:
+    """Return the keywords inside a photograph, by the name of their list in `LISTS`.
+
+    Keywords of IPTC count as dc:subject, if there are none. Metadata that can't be read count as none: other programs
+    can't read them either.
+    """
+    try:
+        with image_border(str(path)):
+            image = open_image(read_limited(path, MAX_BYTES), str(path))
+            packet = image.info.get("xmp", b"")
+            iptc = IptcImagePlugin.getiptcinfo(image) if isinstance(image, ImageFile.ImageFile) else None
+    except (ImageError, OSError):
+        return {}
+    keywords = _keywords_of_xmp(packet)
+    values = (iptc or {}).get(_IPTC_KEYWORDS, [])
+    words = values if isinstance(values, list) else [values]
+    if words and "dc:subject" not in keywords:
+        keywords["dc:subject"] = [_decode(word) for word in words]
+    return keywords
+
+
+def _keywords_of_xmp(packet: bytes) -> dict[str, list[str]]:
+    """Return the keywords of each list in XMP; none if it can't be read."""
+    if not packet:
+        return {}
+    try:
+        document = parse(packet.rstrip(b"\0"))
+        containers = {name: find_list(document, keyword_list) for name, keyword_list in LISTS.items()}
+    except DataError:
+        return {}
+    lists = {name: keywords_of(container) for name, container in containers.items() if container is not None}
+    return {name: [printable(keyword) for keyword in keywords] for name, keywords in lists.items() if keywords}
+
+
+def _decode(word: bytes) -> str:
+    """Return a keyword of IPTC: UTF-8, or Latin-1 of old programs."""
+    try:
+        return printable(word.decode())
+    except UnicodeDecodeError:
+        return printable(word.decode("latin-1"))
