@@ -82,7 +82,7 @@ def test_images_per_s_is_a_number_or_a_file(speed_argument: str, hours: float | 
     done = uniemox_here(*words, "--out", tmp_path / "r")
     if hours is None:
         assert done.returncode == 1
-        assert "is neither a number nor a file that `python -m benchmarks.train` wrote" in done.stderr
+        assert "--images-per-s takes a number, or a file that `python -m benchmarks.train` wrote" in done.stderr
         return
     eight = next(simulation for simulation in json.loads(done.stdout) if simulation["gpus"] == 8)
     assert eight["hours"] == pytest.approx(hours, rel=0.05)

@@ -12,7 +12,6 @@ from rich.table import Table
 from uniemox.cli.console import Flag, JsonFlag, need, progress_bar, say, show_all
 from uniemox.cli.data_files import NO_FILES, FileOptions
 from uniemox.errors import ConfigError, UniemoxError
-from uniemox.io.files import read_limited
 from uniemox.reproduce.config import Name, ReproduceConfig
 
 if TYPE_CHECKING:
@@ -34,6 +33,13 @@ MODES_READING: "Mapping[str, tuple[str | None, ...]]" = {
 """Modes that read an option; None: the one that runs the plan."""
 
 
+@dataclass(frozen=True)
+class SpeedFile:
+    """Result of `python -m benchmarks.train`."""
+
+    images_per_s: float
+
+
 def _speed_of(_: Any, tokens: Any) -> float:
     """Parse images/s from a number or a file of `python -m benchmarks.train`.
 
@@ -45,12 +51,11 @@ def _speed_of(_: Any, tokens: Any) -> float:
         return float(text)
     except ValueError:
         pass
-    try:
-        return float(json.loads(read_limited(text))["images_per_s"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"--images-per-s {text!r} is neither a number nor a file that `python -m benchmarks.train` wrote ({error})"
-        ) from error
+    # Help need not wait for it.
+    from uniemox.io.typed import read_json
+
+    remedy = "--images-per-s takes a number, or a file that `python -m benchmarks.train` wrote"
+    return read_json(Path(text), SpeedFile, remedy=remedy, error_class=ConfigError).images_per_s
 
 
 @dataclass(frozen=True, kw_only=True)
