@@ -13,7 +13,7 @@ from sqlalchemy import insert, update
 
 from tests.curate.places import project_of, say
 from uniemox.curate import tables as t
-from uniemox.curate.annotate.agree import _alpha_from, _alpha_terms, agreement, label_counts
+from uniemox.curate.annotate.agree import _alpha_from, _alpha_terms, agreement, label_counts, rating_alpha
 from uniemox.curate.annotate.verdicts import LatestAnswers, decide, disputed
 from uniemox.curate.release.documents import licence_counts, render, terms_of
 from uniemox.curate.status import status
@@ -43,6 +43,32 @@ def plain_alpha(rows: list[list[int]]) -> float:
 def test_alpha_of_the_published_example() -> None:
     stats = agreement(np.array(FOUR).T - 1, "12345", "abcd")
     assert stats.alpha.value == pytest.approx(0.743, abs=5e-4)
+    values = np.where(np.array(FOUR).T == 0, np.nan, np.array(FOUR).T)
+    assert rating_alpha(values).value == pytest.approx(0.849, abs=5e-4)
+
+
+@settings(max_examples=50)
+@given(st.lists(st.lists(st.integers(0, 9), min_size=3, max_size=3), min_size=2, max_size=8))
+def test_alpha_of_a_scale_equals_its_definition_by_pairs(units: list[list[int]]) -> None:
+    """0: no answer."""
+    values = np.array(units, dtype=float)
+    values[values == 0] = np.nan
+    paired = [[value for value in unit if value] for unit in units]
+    paired = [unit for unit in paired if len(unit) > 1]
+    every = [value for unit in paired for value in unit]
+    within = sum(sum((a - b) ** 2 for a, b in itertools.permutations(unit, 2)) / (len(unit) - 1) for unit in paired)
+    among = sum((a - b) ** 2 for a, b in itertools.permutations(every, 2)) / max(len(every) - 1, 1)
+    plain = math.nan if among == 0 else 1 - within / among
+    assert rating_alpha(values).value == pytest.approx(plain, nan_ok=True)
+
+
+def test_agreement_has_the_scales_with_answers_alone() -> None:
+    codes = np.array([[0, 0], [1, 1]])
+    nothing = np.full((2, 2), np.nan)
+    ratings = {"valence": np.array([[1.0, 2.0], [9.0, 9.0]]), "arousal": nothing}
+    stats = agreement(codes, ["a", "b"], ["Ada", "Ben"], ratings=ratings)
+    assert set(stats.ratings) == {"valence"}
+    assert 0.9 < stats.ratings["valence"].value < 1
 
 
 @settings(max_examples=50)

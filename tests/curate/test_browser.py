@@ -16,6 +16,7 @@ from uniemox.curate.annotate.answer_files import given_answers
 from uniemox.curate.annotate.verdicts import read_answers
 from uniemox.curate.plan import AnswerForm
 from uniemox.curate.project import Project, decisions
+from uniemox.curate.questions import Question, QuestionTexts
 
 pytestmark = pytest.mark.browser
 LABELS = [("awe", "fear")[i % 2] for i in range(16)]
@@ -181,6 +182,33 @@ def test_a_form_with_consent_scales_and_languages(browser: object, tmp_path: Pat
     details_of_answers = [details for _, details in given_answers(project)]
     full = {"intensity": 7, "valence": 2, "arousal": 9, "comment": "<b>dark</b> 1", "labels": ["fear", "awe"]}
     assert sorted(details_of_answers, key=len) == [{}, {"skip": "upsetting"}, full]
+
+
+def test_questions_of_the_plan_are_asked(browser: object, tmp_path: Path) -> None:
+    """A scale of seven and a text, in English where a language has none."""
+    control = QuestionTexts(ask="How much in control?", low="powerless", high="in control")
+    questions = (
+        Question(name="dominance", scale=7, texts={"en": control, "de": replace(control, ask="Wie viel Kontrolle?")}),
+        Question(name="reason", scale=None, texts={"en": QuestionTexts(ask="Why?")}),
+    )
+    project = project_of(tmp_path / "p", LABELS[:1], replace(PLAN, answer=AnswerForm(questions=questions)))
+    with working(browser, project) as page:
+        page.wait_for_selector("#picture:not([hidden])[alt='Image 1']")
+        page.keyboard.press("1")
+        page.keyboard.press("Enter")
+        shows(page, "#missing", "Choose a label, and a value on every scale, first.")
+        page.get_by_label("Language").select_option("de")
+        page.keyboard.press("1")
+        scale = page.get_by_role("group", name="Wie viel Kontrolle?")
+        assert scale.get_by_role("radio").count() == page.locator(".scale-figure").count() == 7
+        scale.get_by_role("radio", name="1, powerless").check()
+        page.keyboard.press("9")  # above the scale
+        page.keyboard.press("6")
+        assert scale.get_by_role("radio", name="6").is_checked()
+        page.get_by_label("Why?").fill("the sea")
+        page.get_by_role("button", name="Weiter").click()
+        shows(page, "#saved", "Alle Antworten sind gespeichert")
+    assert [details for _, details in given_answers(project)] == [{"dominance": 6, "reason": "the sea"}]
 
 
 def test_answers_given_offline_are_saved_later(browser: object, tmp_path: Path) -> None:

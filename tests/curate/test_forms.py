@@ -26,6 +26,7 @@ from uniemox.curate.annotate.verdicts import read_answers, verdicts
 from uniemox.curate.annotate.web import create_app
 from uniemox.curate.plan import AnswerForm, plan_of
 from uniemox.curate.project import Project, open_project
+from uniemox.curate.questions import QUESTIONS
 from uniemox.curate.release.config import ReleaseConfig
 from uniemox.curate.release.run import release
 from uniemox.curate.release.splitting import split
@@ -350,5 +351,10 @@ def test_every_language_has_every_sentence() -> None:
         for key, sentence in sentences.items():
             assert set(re.findall(r"{\w+}", sentence)) == set(re.findall(r"{\w+}", words["en"][key])), (language, key)
     assert labels["de"].keys() == labels["zh"].keys()
+    for question in QUESTIONS:
+        assert question.texts.keys() == words.keys()
+        assert all(
+            (said.low == "") == (said.high == "") == (question.scale is None) for said in question.texts.values()
+        )
     used = set(re.findall(r'say\("([^"]+)"', (page / "annotate.js").read_text()))
     assert used <= words["en"].keys()

@@ -65,6 +65,7 @@ def agreement_tables(stats: "AgreementStats", verdicts: "Mapping[int, Verdict]")
     figures = Table("figure", "value", "95 % interval", title=f"{stats.pictures} images, {stats.answers} answers")
     rows = [("same answer", stats.percent), ("Krippendorff's α", stats.alpha)]
     rows += [(f"α of {label}", figure) for label, figure in stats.per_class.items()]
+    rows += [(f"α of the scale {name}", figure) for name, figure in stats.ratings.items()]
     rows += [(f"{name} with the others", figure) for name, figure in stats.per_annotator.items()]
     rows += [(f"Cohen's κ, {pair.first} and {pair.second}", pair.kappa) for pair in stats.pairs]
     for name, figure in rows:

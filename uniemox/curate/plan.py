@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from uniemox.bounds import check_numbers
+from uniemox.curate.questions import STRICT, Question, known_questions
 from uniemox.errors import ConfigError, LabelError
 from uniemox.labels import CUSTOM, MIKELS, Kind, LabelSet, clean, recognise
 from uniemox.paper import paper_tables
@@ -21,8 +22,6 @@ MAX_LABELS = 20
 RESERVED = ("none", "skip")
 # Maximum number of characters.
 MAX_TEXT = 20_000
-# Settings of pydantic for plan files: no unknown fields, no converted types.
-STRICT = {"extra": "forbid", "strict": True}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +36,8 @@ class AnswerForm:
     """Ask for valence, 1 (unpleasant) to 9 (pleasant), and arousal, 1 (calm) to 9 (excited)."""
     comment: bool = False
     """Offer a field for comments; releases do not contain them."""
+    questions: tuple[str | Question, ...] = ()
+    """Further questions: names of `uniemox.curate.questions.QUESTIONS`, or questions of the plan's own."""
     instructions: str = ""
     """Text shown before the first image."""
     consent: str = ""
@@ -47,6 +48,22 @@ class AnswerForm:
     def __post_init__(self) -> None:
         if max(len(self.instructions), len(self.consent)) > MAX_TEXT:
             raise ConfigError(f"answer: instructions and consent may have {MAX_TEXT:,} letters each")
+        known_questions(self.questions)
+
+    @property
+    def known(self) -> tuple[Question, ...]:
+        """Questions that an answer may hold an answer to, in the order of tables."""
+        return known_questions(self.questions)
+
+    @property
+    def asked(self) -> tuple[Question, ...]:
+        """Questions that the page asks."""
+        return tuple(question for question in self.known if self._asks(question))
+
+    def _asks(self, question: Question) -> bool:
+        if question.asked_by and getattr(self, question.asked_by):
+            return True
+        return question in self.questions or question.name in self.questions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

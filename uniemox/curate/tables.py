@@ -149,7 +149,7 @@ answers = _numbered(
 details = Table(
     "details", metadata, Column("answer_id", ForeignKey("answers.id"), primary_key=True), Column("content", Text)
 )
-"""Further fields of an answer, as JSON: labels, intensity, valence, arousal, comment, skip, suggested."""
+"""Further fields of an answer, as JSON: labels, answers to questions by name, skip, suggested."""
 
 consents = _numbered(
     "consents",

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from sqlalchemy import func, select
 
 from uniemox.curate import tables as t
-from uniemox.curate.annotate.verdicts import read_answers
+from uniemox.curate.annotate.verdicts import LatestAnswers, read_answers
 from uniemox.curate.project import NONE, Project, last_batch
+from uniemox.curate.questions import scales_of
 from uniemox.errors import DataError
 from uniemox.intervals import percentile_interval, resampled_means
 
@@ -66,6 +67,8 @@ class AgreementStats:
     per_annotator: Mapping[str, Figure]
     """Share of the other annotators' answers that are the same, averaged over images."""
     pairs: tuple[Pair, ...]
+    ratings: Mapping[str, Figure] = field(default_factory=dict)
+    """Krippendorff's α for interval data of each scale on which an annotator has answered."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON-serialisable statistics, nan as None."""
@@ -103,16 +106,25 @@ def agreement_now(project: Project) -> AgreementStats:
     """Compute the agreement of all current answers; nan if no image has two."""
     answers = read_answers(project)
     labels = (*project.plan.labels, NONE)
-    return agreement(codes_of(answers.by_picture, labels, answers.people), labels, answers.people)
+    scales = {name: _ratings_of(answers, name) for name in scales_of(project.plan.answer.known)}
+    codes = codes_of(answers.by_picture, labels, answers.people)
+    return agreement(codes, labels, answers.people, ratings=scales)
 
 
-def agreement(codes: NDArray[np.integer], labels: Sequence[str], people: Sequence[str]) -> AgreementStats:
+def agreement(
+    codes: NDArray[np.integer],
+    labels: Sequence[str],
+    people: Sequence[str],
+    *,
+    ratings: Mapping[str, NDArray[np.float64]] | None = None,
+) -> AgreementStats:
     """Return all statistics.
 
     Args:
         codes: (images, annotators), indices into labels, -1 for no answer.
         labels: Labels, and "none".
         people: Names of the annotators.
+        ratings: Values on each scale, (images, annotators), nan for no answer; scales without a value are left out.
     """
     answered = codes[(codes != MISSING).sum(axis=1) >= 2]
     counts = label_counts(answered, len(labels))  # (U, E)
@@ -133,6 +145,7 @@ def agreement(codes: NDArray[np.integer], labels: Sequence[str], people: Sequenc
             for i, j in itertools.combinations(range(len(people)), 2)
             if ((codes[:, i] != MISSING) & (codes[:, j] != MISSING)).any()
         ),
+        ratings={name: rating_alpha(values) for name, values in (ratings or {}).items() if not np.isnan(values).all()},
     )
 
 
@@ -145,6 +158,39 @@ def codes_of(
         for answers in by_picture.values()
     ]
     return np.array(rows, dtype=np.int64).reshape(len(by_picture), len(people))
+
+
+def _ratings_of(answers: LatestAnswers, scale: str) -> NDArray[np.float64]:
+    """Return the values on a scale, (images, annotators), nan for no answer."""
+    rows = [
+        [answers.details.get(image, {}).get(name, {}).get(scale, math.nan) for name in answers.people]
+        for image in answers.by_picture
+    ]
+    return np.array(rows, dtype=np.float64).reshape(len(answers.by_picture), len(answers.people))
+
+
+def rating_alpha(values: NDArray[np.float64]) -> Figure:
+    """Return Krippendorff's α for interval data: the difference of two values counts by its square.
+
+    Args:
+        values: Values of each annotator, (images, annotators), nan for no answer.
+    """
+    count = (~np.isnan(values)).sum(axis=1)
+    answered = values[count >= 2]
+    m = count[count >= 2]  # (U,)
+    total = np.nansum(answered, axis=1)  # (U,)
+    squares = np.nansum(answered**2, axis=1)  # (U,)
+    # The sum of the squared differences of all pairs.
+    inside = 2 * (m * squares - total**2) / (m - 1)
+    return _figure(np.column_stack([inside, m, total, squares]), _rating_alpha_from)
+
+
+def _rating_alpha_from(sums: Counts) -> Counts:
+    """Return Krippendorff's α for interval data from sums of its terms, (R, 4) -> (R,); nan if all are equal."""
+    inside, n, total, squares = sums.T
+    expected = 2 * (n * squares - total**2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(expected > 0, 1 - (n - 1) * inside / expected, np.nan)
 
 
 def label_counts(codes: NDArray[np.integer], classes: int) -> Counts:

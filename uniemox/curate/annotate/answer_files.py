@@ -10,13 +10,11 @@ from typing import Any
 from sqlalchemy import func, select, true
 
 from uniemox.curate import tables as t
-from uniemox.curate.annotate.answers import DETAILS
 from uniemox.curate.annotate.label_studio import WrittenAnswer, add_answer
 from uniemox.curate.annotate.verdicts import LAST_ANSWERS
 from uniemox.curate.project import SUFFIXES, Project, taken_down, utc
+from uniemox.curate.questions import detail_names
 from uniemox.io.files import write_file, write_rows
-
-COLUMNS = ("sha256", "title", "annotator", "label", *DETAILS, "seconds", "at")
 
 
 def given_answers(project: Project, *, of_all: bool = False) -> Iterator[tuple[Any, dict[str, Any]]]:
@@ -50,15 +48,17 @@ def write_csv(project: Project, path: Path) -> int:
     Raises:
         DataError: If the file can't be written.
     """
+    names = detail_names(project.plan.answer.known)
     rows = [
         [
             *(answer.sha256, answer.title, answer.annotator, answer.label),
-            *cells(details),
+            *cells(details, names),
             *(round(answer.seconds, 1), utc(answer.at)),
         ]
         for answer, details in given_answers(project)
     ]
-    write_file(path, as_csv(COLUMNS, rows).encode("utf-8-sig"))
+    columns = ("sha256", "title", "annotator", "label", *names, "seconds", "at")
+    write_file(path, as_csv(columns, rows).encode("utf-8-sig"))
     return len(rows)
 
 
@@ -82,7 +82,7 @@ def write_label_studio(project: Project, path: Path) -> int:
     return count
 
 
-def cells(details: Mapping[str, Any], names: Sequence[str] = DETAILS) -> list[Any]:
+def cells(details: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
     """Return some of the details as cells of a table."""
     values = [details.get(name) for name in names]
     return [";".join(value) if isinstance(value, list) else value for value in values]

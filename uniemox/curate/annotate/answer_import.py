@@ -14,7 +14,7 @@ from sqlalchemy import func, insert, select
 
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.answer_files import given_answers
-from uniemox.curate.annotate.answers import DETAILS, AnswerIn, read_answer, save_answers
+from uniemox.curate.annotate.answers import AnswerIn, read_answer, save_answers
 from uniemox.curate.annotate.label_studio import (
     Annotators,
     WrittenAnswer,
@@ -30,6 +30,7 @@ from uniemox.curate.annotate.label_studio import (
 )
 from uniemox.curate.plan import CollectionPlan
 from uniemox.curate.project import NONE, SKIP, Project, inserted_id
+from uniemox.curate.questions import detail_names
 from uniemox.data.readers.csv_table import parse_json, read_text
 from uniemox.errors import DataError
 from uniemox.spelling import spelled
@@ -225,12 +226,12 @@ def _exported_answer(
     labels = chosen_labels(annotation, control, plan)
     seconds = annotation.get("lead_time") or 0
     if written is not None and is_as_written(annotation, labels or (), written):
-        fields = _known(written.details) | {"label": written.label}
+        fields = _known(written.details, plan) | {"label": written.label}
         # The annotation has another content in each export; the answer has not.
         answer = _checked_answer(fields, seconds, [picture, *written], plan)
         name = people.name_of_written(written)
         return None if answer is None else _ExportedAnswer(picture, name, answer, written.at, is_as_written=True)
-    details = _known(annotation.get("meta") if written is None else written.details)
+    details = _known(annotation.get("meta") if written is None else written.details, plan)
     if annotation.get("was_cancelled"):
         fields = {"skip": "other"} | details | {"label": SKIP}
     elif labels is None:
@@ -246,9 +247,11 @@ def _exported_answer(
     return None if answer is None else _ExportedAnswer(picture, name, answer, at, is_as_written=False)
 
 
-def _known(details: Any) -> dict[str, Any]:
+def _known(details: Any, plan: CollectionPlan) -> dict[str, Any]:
     """Return the fields of an answer among those of an annotation."""
-    return {name: details[name] for name in DETAILS if name in details} if isinstance(details, dict) else {}
+    if not isinstance(details, dict):
+        return {}
+    return {name: details[name] for name in detail_names(plan.answer.known) if name in details}
 
 
 def _checked_answer(fields: dict[str, Any], seconds: Any, source: Any, plan: CollectionPlan) -> AnswerIn | None:
@@ -262,7 +265,7 @@ def _checked_answer(fields: dict[str, Any], seconds: Any, source: Any, plan: Col
     """
     number = hashlib.sha256(json.dumps(source, sort_keys=True).encode()).hexdigest()[:32]
     # The number of its task is not known yet; `_save_part` sets it.
-    return read_answer({"task": 1, "id": number, "seconds": seconds, **fields}, plan.labels)
+    return read_answer({"task": 1, "id": number, "seconds": seconds, **fields}, plan)
 
 
 def _save_part(project: Project, answers: Sequence[_ExportedAnswer]) -> int:

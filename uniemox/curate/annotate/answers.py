@@ -7,20 +7,20 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, Literal
+from functools import cache
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 from sqlalchemy import Connection, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from uniemox.curate import tables as t
-from uniemox.curate.plan import MAX_LABELS
+from uniemox.curate.plan import MAX_LABELS, CollectionPlan
 from uniemox.curate.project import NONE, SKIP
+from uniemox.curate.questions import MAX_QUESTIONS, MAX_WORDS
 from uniemox.curate.store import Store
 from uniemox.errors import UnavailableError
 
-DETAILS = ("labels", "intensity", "valence", "arousal", "comment", "skip", "suggested")
-"""Fields besides the label, which tables.details keeps."""
 ID = r"^[A-Za-z0-9-]{8,64}$"
 # Limit for row numbers: JavaScript rounds larger ones, and databases refuse them.
 MAX_ROWS = 2**53
@@ -28,33 +28,37 @@ MAX_ROWS = 2**53
 MAX_ANSWERS_PER_COMMIT = 2000
 # Maximum number of fields of an object. Each unknown one would become an error, which takes time.
 MAX_FIELDS = 20
+# Fields of an answer that tables.answers keeps; tables.details keeps the others.
+COLUMNS = frozenset(("id", "task", "label", "seconds"))
 
 
 class Strict(BaseModel):
     """A request body without unknown fields or converted types."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+    max_fields: ClassVar[int] = MAX_FIELDS
 
     @model_validator(mode="before")
     @classmethod
     def _has_few_fields(cls, value: Any) -> Any:
-        if isinstance(value, dict) and len(value) > MAX_FIELDS:
-            raise ValueError(f"more than {MAX_FIELDS} fields")
+        if isinstance(value, dict) and len(value) > cls.max_fields:
+            raise ValueError(f"more than {cls.max_fields} fields")
         return value
 
 
 class AnswerIn(Strict):
-    """One answer of a page or a file. The page makes the id: sent again with the same id, it is the same answer."""
+    """One answer of a page or a file. The page makes the id: sent again with the same id, it is the same answer.
+
+    `read_answer` adds a field for each question.
+    """
+
+    max_fields: ClassVar[int] = MAX_FIELDS + MAX_QUESTIONS
 
     id: str = Field(pattern=ID)
     task: int = Field(ge=1, lt=MAX_ROWS)
     label: str = Field(max_length=60)
     seconds: float = Field(ge=0, le=86400, strict=False)
     labels: list[str] = Field(default=[], max_length=MAX_LABELS)
-    intensity: int | None = Field(default=None, ge=1, le=9)
-    valence: int | None = Field(default=None, ge=1, le=9)
-    arousal: int | None = Field(default=None, ge=1, le=9)
-    comment: str = Field(default="", max_length=2000)
     skip: Literal["unseen", "upsetting", "unsure", "other"] | None = None
     suggested: str | None = Field(default=None, max_length=60)
 
@@ -70,21 +74,39 @@ class AnswerIn(Strict):
 
     def details(self) -> dict[str, Any]:
         """Return the fields besides the label that have a value."""
-        return {name: value for name in DETAILS if (value := getattr(self, name)) not in (None, "", [])}
+        names = type(self).model_fields.keys() - COLUMNS
+        return {name: value for name in sorted(names) if (value := getattr(self, name)) not in (None, "", [])}
 
 
-def read_answer(value: Any, labels: Sequence[str]) -> AnswerIn | None:
+def read_answer(value: Any, plan: CollectionPlan) -> AnswerIn | None:
     """Return one answer; None if it is invalid.
 
     Args:
         value: JSON value from a page or a file.
-        labels: Labels of the plan.
+        plan: Plan of the project, with labels and questions.
     """
+    scales = tuple((question.name, question.scale) for question in plan.answer.known)
     try:
-        answer = AnswerIn.model_validate(value)
+        answer = _answer_model(scales).model_validate(value)
     except ValidationError:
         return None
-    return answer if answer.fits(labels) else None
+    return answer if answer.fits(plan.labels) else None
+
+
+@cache
+def _answer_model(scales: tuple[tuple[str, int | None], ...]) -> type[AnswerIn]:
+    """Return the model of answers with a field for each question.
+
+    Args:
+        scales: Name and highest value of each question; None for words.
+    """
+    fields: dict[str, Any] = {}
+    for name, highest in scales:
+        if highest is None:
+            fields[name] = (str, Field(default="", max_length=MAX_WORDS))
+        else:
+            fields[name] = (int | None, Field(default=None, ge=1, le=highest))
+    return create_model("AnswerIn", __base__=AnswerIn, **fields)
 
 
 def has_id(value: Any) -> bool:

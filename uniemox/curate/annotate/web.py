@@ -190,7 +190,9 @@ def _add_annotator_routes(app: FastAPI) -> None:
 
     @app.get("/api/form")
     def form(person: Annotator) -> Response:
-        return JSONResponse({**asdict(project.plan.answer), "has_agreed": access.has_agreed(project, person.id)})
+        asked = {"questions": [asdict(question) for question in project.plan.answer.asked]}
+        has_agreed = {"has_agreed": access.has_agreed(project, person.id)}
+        return JSONResponse({**asdict(project.plan.answer), **asked, **has_agreed})
 
     @app.post("/api/consent")
     def consent(person: Annotator) -> Response:
@@ -208,7 +210,7 @@ def _add_annotator_routes(app: FastAPI) -> None:
 
     @app.post("/api/answers")
     async def save_answers(sent: AnswersIn, person: Annotator) -> Response:
-        answers = [read_answer(value, project.plan.labels) for value in sent.answers]
+        answers = [read_answer(value, project.plan) for value in sent.answers]
         valid = [answer for answer in answers if answer is not None]
         # The server knows which suggestions it showed; a page could claim others.
         claims = {answer.task: answer.suggested for answer in valid if answer.suggested}

@@ -19,10 +19,7 @@ from uniemox.io.files import plain_cell, write_file
 from uniemox.io.html import environment
 from uniemox.paper import paper_tables
 
-SCALES = ("intensity", "valence", "arousal")
 ALL_ANSWERS = "answers_all.csv"
-# Details of answers that a release holds; comments are not among them.
-PUBLISHED = ("labels", *SCALES, "suggested")
 
 
 def render(template: str, **values: Any) -> str:
@@ -186,11 +183,13 @@ def label_studio(images: Sequence[ReleasedImage]) -> list[dict[str, Any]]:
     return tasks
 
 
-def answer_tables(images: Sequence[ReleasedImage], columns: Sequence[str]) -> dict[str, str]:
+def answer_tables(images: Sequence[ReleasedImage], columns: Sequence[str], scales: Sequence[str]) -> dict[str, str]:
     """Return the tables of the answers to released images by file name; means are added where values were asked for.
 
     Args:
+        images: Images of the release.
         columns: Details that answers.csv has.
+        scales: Names of the questions that are answered on a scale.
     """
     lines = []
     means = []
@@ -199,14 +198,14 @@ def answer_tables(images: Sequence[ReleasedImage], columns: Sequence[str]) -> di
             lines.append([image.path, answer.annotator, answer.label, *cells(answer.details, columns)])
         ratings = [
             [answer.details[name] for answer in image.answers if name in answer.details]  # of one scale
-            for name in SCALES
+            for name in scales
         ]
         if any(ratings):
             averages = (round(fmean(values), 3) if values else None for values in ratings)
             means.append([image.path, max(map(len, ratings)), *averages])
     tables = {"answers.csv": as_csv(["path", "annotator", "label", *columns], lines)}
     if means:
-        tables["ratings.csv"] = as_csv(["path", "answers", *SCALES], means)
+        tables["ratings.csv"] = as_csv(["path", "answers", *scales], means)
     return tables
 
 

@@ -17,8 +17,9 @@ from uniemox.curate.annotate.agree import agreement_now
 from uniemox.curate.annotate.assignment import suggested_by
 from uniemox.curate.annotate.verdicts import OWNER_SAYS, LatestAnswers, Verdict, verdicts
 from uniemox.curate.project import SUFFIXES, Project, inserted_id, utc
+from uniemox.curate.questions import published_names
 from uniemox.curate.release.config import ABOUT, ReleaseConfig, ReleasedAnswer, ReleasedImage, WrittenImage
-from uniemox.curate.release.documents import PUBLISHED, all_answers_table, annotator_numbers, statistics, terms_of
+from uniemox.curate.release.documents import all_answers_table, annotator_numbers, statistics, terms_of
 from uniemox.curate.release.metadata import plain_format
 from uniemox.curate.release.splitting import kept_images, read_scheme
 from uniemox.curate.status import status
@@ -80,6 +81,7 @@ def record_now(
     agreement = agreement_now(project)
     details = [fields for by_name in answers.details.values() for fields in by_name.values()]
     split = project.store.setting("split") or {}
+    published = published_names(project.plan.answer.known)
     return ReleaseRecord(
         config=config,
         images=images,
@@ -87,7 +89,7 @@ def record_now(
         agreement=agreement.anonymous() if agreement.pictures else None,
         split_method=str(split.get("how")),
         models=[public_name(model) for model in suggested_by(project)],
-        answer_columns=[name for name in PUBLISHED if any(name in fields for fields in details)],
+        answer_columns=[name for name in published if any(name in fields for fields in details)],
         all_answers=all_answers_table(answers),
     )
 
@@ -198,6 +200,7 @@ def _images_with_split(
     rows = kept_images(project, decided)
     scheme = read_scheme(project)
     about = provenance(project)
+    published = published_names(project.plan.answer.known)
     images = []
     for row in rows:
         split = scheme.get(row.sha256)
@@ -226,7 +229,7 @@ def _images_with_split(
                 picture=row.id,
                 about=about.get(row.id, dict.fromkeys(ABOUT, "")),
                 decided="owner" if verdict.reason == OWNER_SAYS else "annotators",
-                answers=_published_answers(answers, row.id),
+                answers=_published_answers(answers, row.id, published),
             )
         )
     if not images:
@@ -234,13 +237,13 @@ def _images_with_split(
     return sorted(images, key=lambda image: image.path), len(rows) - len(images)
 
 
-def _published_answers(answers: LatestAnswers, picture: int) -> list[ReleasedAnswer]:
-    """Return the answers to an image, without names and comments."""
+def _published_answers(answers: LatestAnswers, picture: int, published: Sequence[str]) -> list[ReleasedAnswer]:
+    """Return the answers to an image, without names and unpublished fields."""
     numbers = annotator_numbers(answers)
     details = answers.details.get(picture, {})
     return [
         ReleasedAnswer(
-            numbers[name], label, {key: value for key, value in details.get(name, {}).items() if key in PUBLISHED}
+            numbers[name], label, {key: value for key, value in details.get(name, {}).items() if key in published}
         )
         for name, label in answers.by_picture.get(picture, {}).items()
     ]

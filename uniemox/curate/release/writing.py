@@ -7,6 +7,7 @@ from pathlib import Path
 
 from uniemox.curate.annotate.answer_files import as_csv
 from uniemox.curate.project import Project
+from uniemox.curate.questions import scales_of
 from uniemox.curate.release.config import ABOUT, ReleasedImage, WrittenImage
 from uniemox.curate.release.documents import ALL_ANSWERS, answer_tables, as_json, label_studio, write_documents
 from uniemox.curate.release.hub_card import metadata_tables
@@ -161,7 +162,7 @@ def _file_of(project: Project, image: ReleasedImage, *, keep: bool) -> tuple[byt
 def _write_tables(project: Project, folder: Path, record: ReleaseRecord) -> None:
     labels = project.plan.labels
     images = record.images
-    answers = answer_tables(images, record.answer_columns)
+    answers = answer_tables(images, record.answer_columns, scales_of(project.plan.answer.known))
     texts = {
         "labels.csv": as_csv(
             ["path", "label", "split", "domain"],

@@ -76,7 +76,7 @@ function tellSaved() {
   if (byId("saved").textContent !== told) byId("saved").textContent = told;
 }
 
-// ---- scales of nine, each value with a figure
+// ---- questions besides the label: scales, each value with a figure, and words
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -86,17 +86,17 @@ function drawn(name, attributes) {
   return made;
 }
 
-// A figure for a value from 1 to 9: a face that frowns or smiles, one that sleeps or bursts, or a bar that grows.
-function figure(scale, value) {
+// A figure for a share from 1 (lowest) to 9: a face that frowns or smiles, one that sleeps or bursts, or a bar that grows.
+function figure(kind, value) {
   const made = drawn("svg", { viewBox: "0 0 40 40", "aria-hidden": "true", class: "scale-figure" });
   const line = (path) => made.append(drawn("path", { d: path, fill: "none", stroke: "currentColor", "stroke-width": "2", "stroke-linecap": "round" }));
   const dot = (x, y, r) => made.append(drawn("circle", { cx: x, cy: y, r, fill: "currentColor" }));
   const ring = (r) => made.append(drawn("circle", { cx: 20, cy: 20, r, fill: "none", stroke: "currentColor", "stroke-width": "2" }));
-  if (scale === "intensity") {
+  if (kind === "bar") {
     made.append(drawn("rect", { x: 13, y: 36 - 3.6 * value, width: 14, height: 3.6 * value, fill: "currentColor" }));
     return made;
   }
-  if (scale === "valence") {
+  if (kind === "face") {
     ring(16);
     dot(14, 16, 2);
     dot(26, 16, 2);
@@ -116,23 +116,36 @@ function figure(scale, value) {
   return made;
 }
 
-function scalesOf(form) {
-  return [...(form.intensity ? ["intensity"] : []), ...(form.affect ? ["valence", "arousal"] : [])];
+// Texts of a question, in English where it has none in this language.
+function textsOf(question) {
+  return question.texts[language] || question.texts.en;
 }
 
 function drawScales(scales) {
-  byId("scales").replaceChildren(...scales.map((scale) => {
-    const group = element("fieldset", undefined, { class: "scale", "data-scale": scale });
-    group.append(element("legend", say(scale)));
-    for (let value = 1; value <= 9; value += 1) {
+  byId("scales").replaceChildren(...scales.map((question) => {
+    const { name, scale } = question;
+    const { ask: text, low, high } = textsOf(question);
+    const group = element("fieldset", undefined, { class: "scale", "data-scale": name });
+    group.style.setProperty("--steps", scale);
+    group.append(element("legend", text));
+    for (let value = 1; value <= scale; value += 1) {
       const choice = element("label");
-      const ends = { 1: `, ${say(`${scale} low`)}`, 9: `, ${say(`${scale} high`)}` };
-      choice.append(element("input", undefined, { type: "radio", name: scale, value, "aria-label": `${value}${ends[value] || ""}` }));
-      choice.append(figure(scale, value));
+      const end = { 1: low, [scale]: high }[value] || "";
+      choice.append(element("input", undefined, { type: "radio", name, value, "aria-label": end === "" ? value : `${value}, ${end}` }));
+      choice.append(figure(question.figure, 1 + (8 * (value - 1)) / (scale - 1)));
       group.append(choice);
     }
-    group.append(element("span", say(`${scale} low`), { class: "low" }), element("span", say(`${scale} high`), { class: "high" }));
+    group.append(element("span", low, { class: "low" }), element("span", high, { class: "high" }));
     return group;
+  }));
+}
+
+function drawTexts(questions) {
+  byId("texts").replaceChildren(...questions.map((question) => {
+    const part = element("p");
+    const area = element("textarea", undefined, { id: `words-${question.name}`, maxlength: 2000, rows: 2 });
+    part.append(element("label", textsOf(question).ask, { for: area.id }), " ", area);
+    return part;
   }));
 }
 
@@ -144,8 +157,9 @@ const BEHIND = 10;
 async function annotatePage() {
   words = await ask("/words.json");
   const form = await ask("/api/form");
-  const scales = scalesOf(form);
-  const isPlain = !form.several && !form.comment && scales.length === 0;
+  const scales = form.questions.filter((question) => question.scale !== null);
+  const texts = form.questions.filter((question) => question.scale === null);
+  const isPlain = !form.several && form.questions.length === 0;
   const queue = []; // {id, check, suggested, answer, url, loading}
   let at = 0;
   let shownAt = 0;
@@ -262,10 +276,10 @@ async function annotatePage() {
     const answer = task.answer || {};
     chosen = answer.labels || (answer.label && answer.label !== "skip" ? [answer.label] : []);
     press(chosen);
-    for (const scale of scales) {
-      for (const input of document.getElementsByName(scale)) input.checked = Number(input.value) === answer[scale];
+    for (const { name } of scales) {
+      for (const input of document.getElementsByName(name)) input.checked = Number(input.value) === answer[name];
     }
-    byId("comment").value = answer.comment || "";
+    for (const { name } of texts) byId(`words-${name}`).value = answer[name] || "";
     byId("reason").value = "";
     byId("skip").disabled = true;
     warn([]);
@@ -296,16 +310,16 @@ async function annotatePage() {
   function next() {
     if (isPlain || !isShown(queue[at])) return;
     const values = {};
-    for (const scale of scales) {
-      const input = [...document.getElementsByName(scale)].find((one) => one.checked);
-      if (input) values[scale] = Number(input.value);
+    for (const { name } of scales) {
+      const input = [...document.getElementsByName(name)].find((one) => one.checked);
+      if (input) values[name] = Number(input.value);
     }
-    const missing = chosen[0] === "none" ? [] : scales.filter((scale) => !(scale in values));
+    const missing = chosen[0] === "none" ? [] : scales.map(({ name }) => name).filter((name) => !(name in values));
     if (chosen.length === 0) missing.unshift("labels");
     warn(missing);
     if (missing.length > 0) return;
     const several = form.several && chosen[0] !== "none" ? { labels: chosen } : {};
-    answer({ label: chosen[0], ...several, ...values, ...comment() });
+    answer({ label: chosen[0], ...several, ...values, ...written() });
   }
 
   function warn(missing) { // where something is still to be said
@@ -315,14 +329,14 @@ async function annotatePage() {
     document.querySelector("#ask .missing")?.scrollIntoView({ block: "nearest" });
   }
 
-  function comment() {
-    const text = byId("comment").value.trim();
-    return text ? { comment: text } : {};
+  function written() { // answers in words, where there are any
+    const values = texts.map(({ name }) => [name, byId(`words-${name}`).value.trim()]);
+    return Object.fromEntries(values.filter(([, text]) => text !== ""));
   }
 
   function skip() {
     const reason = byId("reason").value;
-    if (reason !== "" && isShown(queue[at])) answer({ label: "skip", skip: reason, ...comment() });
+    if (reason !== "" && isShown(queue[at])) answer({ label: "skip", skip: reason, ...written() });
   }
 
   function answer(said) {
@@ -355,15 +369,16 @@ async function annotatePage() {
   function speak() { // everything in the language that is chosen
     document.documentElement.lang = language;
     document.title = say("title");
-    const texts = { thanks: "thanks", last: "last", new: "new", next: "next", back: "back", skip: "skip", reread: "instructions", "intro-heading": "instructions" };
-    Object.assign(texts, { question: me.kind, several: "several", keys: isPlain ? "keys" : "form keys", "comment-words": "comment", "agree-words": "agree", begin: "begin" });
-    for (const [place, key] of Object.entries(texts)) byId(place).textContent = say(key);
+    const places = { thanks: "thanks", last: "last", new: "new", next: "next", back: "back", skip: "skip", reread: "instructions", "intro-heading": "instructions" };
+    Object.assign(places, { question: me.kind, several: "several", keys: isPlain ? "keys" : "form keys", "agree-words": "agree", begin: "begin" });
+    for (const [place, key] of Object.entries(places)) byId(place).textContent = say(key);
     byId("language").setAttribute("aria-label", say("language"));
     const reasons = ["unseen", "upsetting", "unsure", "other"].map((reason) => element("option", say(reason), { value: reason }));
     byId("reason").replaceChildren(element("option", say("why"), { value: "" }), ...reasons);
     byId("reason").setAttribute("aria-label", say("why"));
     buttons = labelButtons(choose, named);
     drawScales(scales);
+    drawTexts(texts);
     byId("picture").dataset.task = ""; // drawn anew
     tellSaved();
     draw();
@@ -412,7 +427,6 @@ async function annotatePage() {
   }
 
   offerLanguages();
-  byId("comment-part").hidden = !form.comment;
   byId("several").hidden = !form.several;
   byId("next").hidden = isPlain;
   byId("reread").hidden = form.instructions === "";
@@ -430,9 +444,10 @@ async function annotatePage() {
     const isOnRadio = event.target.type === "radio"; // whose arrows and digits are its own
     if (isOnRadio && /^[1-9]$/.test(event.key)) {
       const input = [...document.getElementsByName(event.target.name)].find((one) => one.value === event.key);
+      event.preventDefault();
+      if (input === undefined) return; // above the scale
       input.checked = true;
       input.focus();
-      event.preventDefault();
       return;
     }
     if (event.key === "Backspace" || (event.key === "ArrowLeft" && !isOnRadio)) back();
