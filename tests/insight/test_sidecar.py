@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from uniemox.errors import DataError
 from uniemox.insight.tag.document import MAX_PARTS, MAX_SIDECAR_BYTES, RDF, parse
-from uniemox.insight.tag.fields import LISTS, NAMESPACE, Record, Tags
+from uniemox.insight.tag.fields import LISTS, NAMESPACE, Inside, Record, Tags
 from uniemox.insight.tag.sidecar import remove_tags, write_tags
 
 SIDECARS = Path(__file__).parent / "sidecars"
@@ -171,7 +171,7 @@ def test_fields_are_found_after_another_program_has_written_the_file(program: st
     assert canonical(removed) == canonical(merged(before, as_elements=as_elements))
 
 
-INSIDE = {"dc:subject": ["Ann", "sea & sand"], "lr:hierarchicalSubject": ["People|Ann"]}
+INSIDE = Inside({"dc:subject": ["Ann", "sea & sand"], "lr:hierarchicalSubject": ["People|Ann"]})
 
 
 def test_keywords_inside_the_photograph_are_copied_into_new_lists() -> None:
@@ -203,7 +203,7 @@ def test_lists_of_the_sidecar_count_instead_of_those_inside_the_photograph() -> 
 
 
 def test_our_keyword_inside_the_photograph_is_the_users() -> None:
-    data = write_tags(None, TAGS, lambda: {"dc:subject": ["awe"]})
+    data = write_tags(None, TAGS, lambda: Inside({"dc:subject": ["awe"]}))
     assert keywords_in(data, "dc:subject") == ["awe"]
     assert remove_tags(data) is None
 
@@ -248,6 +248,16 @@ def test_a_rating_is_written_unless_there_is_one() -> None:
     assert Record.of(parse(theirs)).fields.get("Rating") is None
     assert theirs.count(b"xmp:Rating") == 1
     assert write_tags(theirs, rated) == theirs
+
+
+def test_a_rating_inside_the_photograph_stays_visible() -> None:
+    rated = replace(TAGS, rating=4)
+    data = write_tags(None, rated, lambda: Inside({}, is_rated=True))
+    assert b"Rating" not in data
+    assert write_tags(data, rated, lambda: Inside({}, is_rated=True)) == data
+    # Our own rating is replaced, whatever the photograph has by now.
+    ours = write_tags(None, rated)
+    assert b'xmp:Rating="2"' in write_tags(ours, replace(rated, rating=2), lambda: Inside({}, is_rated=True))
 
 
 def test_labels_with_odd_characters_are_escaped() -> None:
@@ -409,10 +419,10 @@ def test_every_byte_of_others_stays_and_undo_restores_the_file(data: bytes) -> N
     st.dictionaries(st.sampled_from(list(LISTS)), st.lists(st.sampled_from(WORDS), min_size=1, unique=True)),
 )
 def test_copies_of_keywords_are_undone(data: bytes, inside: dict[str, list[str]]) -> None:
-    written = write_tags(data, TAGS, lambda: inside)
+    written = write_tags(data, TAGS, lambda: Inside(inside))
     assert remove_tags(written) == data
-    assert write_tags(write_tags(written, OTHER, lambda: inside), TAGS, lambda: inside) == written
-    new = write_tags(None, TAGS, lambda: inside)
+    assert write_tags(write_tags(written, OTHER, lambda: Inside(inside)), TAGS, lambda: Inside(inside)) == written
+    new = write_tags(None, TAGS, lambda: Inside(inside))
     assert remove_tags(new) is None
 
 

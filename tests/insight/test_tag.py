@@ -18,7 +18,7 @@ from tests.runs import uniemox_here
 from uniemox.errors import ConfigError, DataError
 from uniemox.insight.tag.fields import LISTS
 from uniemox.insight.tag.folder import TaggedImage, TagSettings, plan_sidecars, rating_of, tag_folder
-from uniemox.insight.tag.inside import keywords_inside
+from uniemox.insight.tag.inside import read_inside
 from uniemox.predict.opening import load
 from uniemox.predict.predictor import Predictor
 
@@ -163,7 +163,7 @@ def test_keywords_inside_photographs_stay_visible(tmp_path: Path, predictor: Pre
     photos.mkdir()
     save_with_xmp(photos / f"xmp{ending}", packet)
     save_with_xmp(photos / f"hostile{ending}", b"<!DOCTYPE x [<!ENTITY a 'ha'>]>" + packet)
-    assert keywords_inside(photos / f"hostile{ending}") == {}
+    assert read_inside(photos / f"hostile{ending}").keywords == {}
     results = list(tag_folder(predictor, photos, ALL))
     assert set(states_of(results).values()) == {"created"}
     keyword = next(result.keyword for result in results if "xmp" in Path(result.path).stem)
@@ -180,14 +180,22 @@ def test_keywords_of_iptc_count_as_flat_keywords(photos: Path, predictor: Predic
     jpeg = (photos / "0.jpg").read_bytes()
     segment = iptc_of(b"Ann", "Zoë".encode(), "Müller".encode("latin-1"))
     (photos / "0.jpg").write_bytes(jpeg[:2] + segment + jpeg[2:])
-    assert keywords_inside(photos / "0.jpg") == {"dc:subject": ["Ann", "Zoë", "Müller"]}
+    assert read_inside(photos / "0.jpg").keywords == {"dc:subject": ["Ann", "Zoë", "Müller"]}
     results = list(tag_folder(predictor, photos, ALL))
     written = (photos / "0.jpg.xmp").read_bytes()
     label = results[0].keyword.rpartition("|")[2]
     assert [keywords_in(written, name) for name in LISTS] == [None, None, ["Ann", "Zoë", "Müller", label]]
     (photos / "1.jpg").write_bytes(jpeg[:2] + iptc_of(b"Ann") + jpeg[2:])
-    assert keywords_inside(photos / "1.jpg") == {"dc:subject": ["Ann"]}
-    assert keywords_inside(photos / "none.jpg") == {}
+    assert read_inside(photos / "1.jpg").keywords == {"dc:subject": ["Ann"]}
+    assert read_inside(photos / "none.jpg").keywords == {}
+
+
+@pytest.mark.parametrize(("rating", "is_rated"), [("0", False), ("3", True)])
+def test_a_rating_inside_a_photograph_is_found(tmp_path: Path, rating: str, is_rated: bool) -> None:
+    """Cameras write 0 for photographs without a rating."""
+    packet = (SIDECARS / "darktable.xmp").read_bytes().replace(b'xmp:Rating="1"', f'xmp:Rating="{rating}"'.encode())
+    save_with_xmp(tmp_path / "a.jpg", packet)
+    assert read_inside(tmp_path / "a.jpg").is_rated == is_rated
 
 
 def plan(folder: Path, images: str, naming: str) -> dict[str, str]:

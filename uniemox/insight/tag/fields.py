@@ -110,6 +110,15 @@ class Record:
         return {name: " ".join(sorted(words)) for name, words in sets.items() if words}
 
 
+class Inside(NamedTuple):
+    """Metadata inside a photograph, which a sidecar must not hide."""
+
+    keywords: dict[str, list[str]]
+    """Keywords of each list that has some, by its name in `LISTS`."""
+    is_rated: bool = False
+    """True for an xmp:Rating other than 0, which cameras write for "not rated"."""
+
+
 def digest_of(name: str, keywords: Iterable[str]) -> str:
     """Return a word that tells if a list has the same keywords, in any order."""
     return f"{name}={sha256(json.dumps(sorted(keywords)).encode()).hexdigest()[:16]}"

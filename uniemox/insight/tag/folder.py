@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import Literal, get_args
@@ -15,7 +16,7 @@ from uniemox.insight.index import Index, update_index
 from uniemox.insight.survey.lines import EXHAUST, Answers
 from uniemox.insight.tag.document import MAX_SIDECAR_BYTES
 from uniemox.insight.tag.fields import NAMESPACE, Tags
-from uniemox.insight.tag.inside import keywords_inside
+from uniemox.insight.tag.inside import read_inside
 from uniemox.insight.tag.sidecar import remove_tags, write_tags
 from uniemox.io.files import read_limited, refuse_special, replacing
 from uniemox.io.raw_preview import RAW_ENDINGS
@@ -247,7 +248,7 @@ def _tag(image: str, sidecar: Path, tags: Tags, *, dry_run: bool) -> TaggedImage
         refuse_special(sidecar)
         before = _read(sidecar) if os.path.lexists(sidecar) else None
         with _naming_file(sidecar):
-            after = write_tags(before, tags, lambda: keywords_inside(image))
+            after = write_tags(before, tags, cache(partial(read_inside, image)))
         if after == before:
             return TaggedImage(image, "unchanged", str(sidecar), tags.keyword)
         if not dry_run:

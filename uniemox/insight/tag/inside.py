@@ -1,4 +1,4 @@
-"""Keywords inside a photograph: those of its XMP, and of IPTC."""
+"""Metadata inside a photograph that its sidecar must not hide: keywords of XMP and of IPTC, and a rating."""
 
 import os
 
@@ -6,8 +6,8 @@ from PIL import ImageFile, IptcImagePlugin
 
 from uniemox.errors import DataError, ImageError
 from uniemox.insight.tag.document import parse
-from uniemox.insight.tag.fields import LISTS, printable
-from uniemox.insight.tag.sidecar import find_list, keywords_of
+from uniemox.insight.tag.fields import LISTS, Inside, printable
+from uniemox.insight.tag.sidecar import find_list, keywords_of, rating_in
 from uniemox.io.files import read_limited
 from uniemox.io.image_border import image_border
 from uniemox.io.images import MAX_BYTES, open_image
@@ -16,8 +16,8 @@ from uniemox.io.images import MAX_BYTES, open_image
 _IPTC_KEYWORDS = (2, 25)
 
 
-def keywords_inside(path: str | os.PathLike[str]) -> dict[str, list[str]]:
-    """Return the keywords inside a photograph, by the name of their list in `LISTS`.
+def read_inside(path: str | os.PathLike[str]) -> Inside:
+    """Return the keywords and the rating inside a photograph.
 
     Keywords of IPTC count as dc:subject, if there are none. Metadata that can't be read count as none: other programs
     can't read them either.
@@ -28,26 +28,27 @@ def keywords_inside(path: str | os.PathLike[str]) -> dict[str, list[str]]:
             packet = image.info.get("xmp", b"")
             iptc = IptcImagePlugin.getiptcinfo(image) if isinstance(image, ImageFile.ImageFile) else None
     except (ImageError, OSError):
-        return {}
-    keywords = _keywords_of_xmp(packet)
+        return Inside({})
+    inside = _read_xmp(packet)
     values = (iptc or {}).get(_IPTC_KEYWORDS, [])
     words = values if isinstance(values, list) else [values]
-    if words and "dc:subject" not in keywords:
-        keywords["dc:subject"] = [_decode(word) for word in words]
-    return keywords
+    if words and "dc:subject" not in inside.keywords:
+        inside.keywords["dc:subject"] = [_decode(word) for word in words]
+    return inside
 
 
-def _keywords_of_xmp(packet: bytes) -> dict[str, list[str]]:
-    """Return the keywords of each list in XMP; none if it can't be read."""
+def _read_xmp(packet: bytes) -> Inside:
+    """Return the keywords and the rating in XMP; nothing if it can't be read."""
     if not packet:
-        return {}
+        return Inside({})
     try:
         document = parse(packet.rstrip(b"\0"))
         containers = {name: find_list(document, keyword_list) for name, keyword_list in LISTS.items()}
     except DataError:
-        return {}
+        return Inside({})
     lists = {name: keywords_of(container) for name, container in containers.items() if container is not None}
-    return {name: [printable(keyword) for keyword in keywords] for name, keywords in lists.items() if keywords}
+    keywords = {name: [printable(keyword) for keyword in words] for name, words in lists.items() if words}
+    return Inside(keywords, is_rated=rating_in(document) not in (None, "", "0"))
 
 
 def _decode(word: bytes) -> str:

@@ -7,7 +7,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from uniemox.errors import DataError
 from uniemox.insight.tag.document import RDF, Edits, Name, XmlAttribute, XmlElement, XmpDocument, parse
-from uniemox.insight.tag.fields import LISTS, NAMESPACE, KeywordList, Record, Tags, digest_of, simple_values
+from uniemox.insight.tag.fields import LISTS, NAMESPACE, Inside, KeywordList, Record, Tags, digest_of, simple_values
 
 _RATING = ("http://ns.adobe.com/xap/1.0/", "Rating")
 _CONTAINERS = [(RDF, "Bag"), (RDF, "Seq"), (RDF, "Alt")]
@@ -25,40 +25,41 @@ _RDF = "rdf:RDF"
 _NEW_LINE = re.compile(rb"(\r\n|\n|\r)[ \t]*\Z")
 
 
-def no_keywords() -> dict[str, list[str]]:
-    """Return the keywords inside a photograph that has none."""
-    return {}
+def nothing_inside() -> Inside:
+    """Return the metadata inside a photograph that has none."""
+    return Inside({})
 
 
-def write_tags(data: bytes | None, tags: Tags, inside: Callable[[], dict[str, list[str]]] = no_keywords) -> bytes:
+def write_tags(data: bytes | None, tags: Tags, inside: Callable[[], Inside] = nothing_inside) -> bytes:
     """Return the content of a sidecar with our fields; nothing else changes.
 
     A file that has the same answer already is returned unchanged, even if another program has written it again, or if
     somebody has deleted our keyword. The fields of an earlier answer are replaced. A rating of others stays.
 
-    Programs take the lists of keywords from the sidecar instead of those inside the photograph. So a new list also gets
-    the keywords that the photograph has in it.
+    Programs take a list of keywords from the sidecar instead of the one inside the photograph. So a new list also gets
+    the keywords that the photograph has in it, and a rated photograph gets no rating.
 
     Args:
         data: Content of the sidecar; None if there is none.
         tags: Answer to write.
-        inside: Function that reads the keywords inside the photograph, by the name of the list.
+        inside: Function that reads the metadata inside the photograph.
 
     Raises:
         DataError: With the reason, if the file can't be changed.
     """
+    created = frozenset[str]()
     if data is None:
-        return _insert(_EMPTY, tags, frozenset([_FILE]), inside())
+        data = _EMPTY
+        created = frozenset([_FILE])
     document = parse(data)
     record = Record.of(document)
-    rating = _rating(document)
-    if rating is not None and rating != record.fields.get("Rating"):
+    if tags.rating is not None and _is_rated(document, record, inside):
         tags = replace(tags, rating=None)
     if record.fields == tags.fields:
         return data
     if record:
         data = _remove(document, record)
-    return _insert(data, tags, record.created & {_FILE}, inside())
+    return _insert(data, tags, created | (record.created & {_FILE}), inside().keywords)
 
 
 def remove_tags(data: bytes) -> bytes | None:
@@ -330,13 +331,21 @@ def _properties(document: XmpDocument, name: Name) -> list[XmlElement]:
     return [child for description in document.descriptions for child in description.named(name)]
 
 
-def _rating(document: XmpDocument) -> str | None:
+def rating_in(document: XmpDocument) -> str | None:
     """Return the xmp:Rating of a file."""
     for description in document.descriptions:
         for name, value in simple_values(description):
             if name == _RATING:
                 return value.strip()
     return None
+
+
+def _is_rated(document: XmpDocument, record: Record, inside: Callable[[], Inside]) -> bool:
+    """Return True if the sidecar or the photograph has a rating that is not ours."""
+    rating = rating_in(document)
+    if rating is None:
+        return "Rating" not in record.fields and inside().is_rated
+    return rating != record.fields.get("Rating")
 
 
 def _abouts(description: XmlElement) -> list[XmlAttribute]:
