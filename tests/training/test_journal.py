@@ -59,7 +59,8 @@ def test_missing_or_malformed_metrics_name_the_file(tmp_path: Path) -> None:
     (tmp_path / METRICS).write_text('{"step": 1}\nnonsense\n{"step": 2}\n')
     with pytest.raises(DataError, match=says(f"{METRICS}:2: not JSON")):
         read_metrics(tmp_path)
-    for line in (b"5", b"[]", b'{"a": 1}', b'{"step": "x"}', b"\xff\xfe"):
+    huge = b'{"step": 1, "loss": 1' + b"0" * 400 + b"}"
+    for line in (b"5", b"[]", b'{"a": 1}', b'{"step": "x"}', b'{"step": 1, "loss": "x"}', huge, b"\xff\xfe"):
         (tmp_path / METRICS).write_bytes(line + b'\n{"step": 2}\n')
         with pytest.raises(DataError, match=says(f"{METRICS}:1: ", "; copy the run's folder again")):
             read_metrics(tmp_path)

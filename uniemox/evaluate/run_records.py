@@ -180,8 +180,8 @@ def curves_of(metrics: list[dict[str, float]]) -> dict[str, tuple[NDArray[np.int
     points: dict[str, list[tuple[int, float]]] = {}
     for line in metrics:
         for name, value in line.items():
-            if name != "step" and isinstance(value, int | float):
-                points.setdefault(name, []).append((int(line["step"]), float(value)))
+            if name != "step":
+                points.setdefault(name, []).append((int(line["step"]), value))
     curves = {name: tuple(zip(*pairs, strict=True)) for name, pairs in points.items()}
     return {name: (np.array(steps), np.array(values, np.float64)) for name, (steps, values) in curves.items()}
 

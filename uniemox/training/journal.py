@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import torch
+from msgspec import Meta
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
@@ -209,6 +210,11 @@ class Journal:
                 self.tracker.image(step, name, image)
 
 
+# Whole numbers beyond this are not exact as floats.
+MAX_WHOLE = 2**53
+LoggedValue = Annotated[int, Meta(ge=-MAX_WHOLE, le=MAX_WHOLE)] | float
+
+
 @dataclass(frozen=True, slots=True)
 class MetricsLine:
     """The field that every line has; the others are losses and other values by name."""
@@ -225,7 +231,7 @@ def read_metrics(run: Path) -> list[dict[str, float]]:
     remedy = "copy the run's folder again"
     values = []
     # A process that was killed while writing leaves half a line at the end.
-    for where, value in read_json_lines(run / METRICS, dict[str, Any], remedy=remedy, may_be_cut=True):
+    for where, value in read_json_lines(run / METRICS, dict[str, LoggedValue], remedy=remedy, may_be_cut=True):
         check_json(value, MetricsLine, where, remedy=remedy)
         values.append(value)
     return values
