@@ -233,7 +233,8 @@ def test_refusals_do_not_import_torch(tmp_path: Path) -> None:
         "pretrain --data nothing --out run",
         "pretrain --data synthetic:8 --out run --batch-size 0",
         "pretrain --data synthetic:8 --out run --batch-size 16",
-        "finetune --data synthetic:8 --out run",
+        "finetune --preset paper --data synthetic:8 --out run",
+        "finetune --data nothing --out run",
         "evaluate --model none --data synthetic:8",
     )
     program = (
@@ -244,5 +245,5 @@ def test_refusals_do_not_import_torch(tmp_path: Path) -> None:
         "    except SystemExit as end: print(end.code, 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert re.fullmatch(r"([12] False\n){5}", done.stdout), done.stderr
+    assert re.fullmatch(r"([12] False\n){6}", done.stdout), done.stderr
     assert not list(tmp_path.iterdir())

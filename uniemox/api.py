@@ -185,11 +185,13 @@ def finetune(
         StoppedError: After SIGTERM or Ctrl-C; the run can be resumed.
     """
     from uniemox.finetune.presets import PRESETS  # noqa: PLC0415 - settings first, as above
-    from uniemox.finetune.start import with_start  # noqa: PLC0415
+    from uniemox.finetune.start import needs_start, with_start  # noqa: PLC0415
 
-    requested = replace(_preset(PRESETS, preset), init="" if init is None else os.fspath(init), **settings)
-    config, _ = with_start(requested, has_method="method" in settings, preset=preset)
+    config = replace(_preset(PRESETS, preset), init="" if init is None else os.fspath(init), **settings)
+    starts_from_package = needs_start(config, preset)
     samples = _opened(data)
+    if starts_from_package:
+        config, _ = with_start(config, has_method="method" in settings)
     from uniemox.finetune.run import finetune as run  # noqa: PLC0415 - torch
 
     run(config, samples, Path(out), resume=resume, callback=callback)

@@ -18,7 +18,7 @@ from uniemox.labels import LabelSet
 from uniemox.predict.opening import load, open_finder
 from uniemox.predict.prediction import Failure
 from uniemox.predict.predictor import Predictor
-from uniemox.predict.question import answers_in
+from uniemox.predict.settings import answers_in
 
 MAX_SIDE_PX = 1024  # of an image that is sent
 DECODED_SIDES = MinSides(long_px=MAX_SIDE_PX)

@@ -9,9 +9,10 @@ from uniemox.cli.data_files import NO_FILES, DataFiles, FileOptions
 from uniemox.cli.settings import config_of, options_of, takes
 from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.presets import PRESETS
-from uniemox.finetune.start import START, with_start
+from uniemox.finetune.start import START, needs_start, with_start
 
 if TYPE_CHECKING:
+    from uniemox.data.sample import DataSet
     from uniemox.labels import LabelSet
 
 DEFAULT = "best"
@@ -60,17 +61,20 @@ def finetune(
         preset: paper, best or demo.
         resume: Continue the run in --out, if there is one.
     """
-    requested = config_of(FinetuneConfig, settings, init=init, method=method or "full")
-    config, chosen = with_start(requested, has_method=method is not None, preset=preset)
-    if chosen:
-        say(chosen)
-    _finetune(config, data, out, files, resume)
-
-
-def _finetune(config: FinetuneConfig, data: str, out: Path, files: DataFiles, resume: bool) -> None:
     need("torch", "timm", "open_clip", "tensorboard", "onnxscript", "sklearn", extra="train")
+    config = config_of(FinetuneConfig, settings, init=init, method=method or "full")
+    starts_from_package = needs_start(config, preset)
     dataset = files.open(data, with_texts=config.reads_texts)
+    if starts_from_package:
+        config, chosen = with_start(config, has_method=method is not None)
+        say(chosen)
+    _finetune(config, dataset, data, out, files, resume)
 
+
+def _finetune(
+    config: FinetuneConfig, dataset: "DataSet", source: str, out: Path, files: DataFiles, resume: bool
+) -> None:
+    """Run the fine-tuning, and print what to do next."""
     from uniemox.cli.callbacks import ConsoleCallback
     from uniemox.evaluate.run_records import read_run
     from uniemox.finetune.run import finetune as run
@@ -90,7 +94,7 @@ def _finetune(config: FinetuneConfig, data: str, out: Path, files: DataFiles, re
         splits_option = []
         if files.splits is None and own_splits.exists():
             splits_option = ["--splits", str(own_splits)]
-        options = ["--data", data, *files.words(), *splits_option]
+        options = ["--data", source, *files.words(), *splits_option]
         if config.task == "label" and dataset.labels.kind == "evoked":
             say(f"is it better than the built-in model? {_comparison(out, options, dataset.labels)}")
         line = shlex.join(["uniemox", "evaluate", "--model", str(out), *options])

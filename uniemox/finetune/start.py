@@ -11,34 +11,44 @@ START = "embedded"
 METHODS = ("full", "probe", "knn")
 
 
-def with_start(config: FinetuneConfig, *, has_method: bool, preset: str) -> tuple[FinetuneConfig, str]:
-    """Let a run without initial weights start from the package's model.
-
-    On the CPU, and if the user has not chosen a method, only a new head is fitted (method probe): minutes, not hours.
+def needs_start(config: FinetuneConfig, preset: str) -> bool:
+    """Return True if a run has no initial weights and starts from the package's model.
 
     Args:
         config: Settings of the run.
-        has_method: True if the user has chosen the method.
         preset: Name of the preset. Preset best alone suits the package's networks.
-
-    Returns:
-        The settings, and a sentence about what was chosen; empty if nothing was.
 
     Raises:
         ConfigError: If the run needs initial weights that only the user can choose.
     """
     if config.init or config.method == "histogram":
-        return config, ""
+        return False
     if preset != "best" or config.method not in METHODS:
         raise ConfigError(INIT_MISSING)
+    return True
+
+
+def with_start(config: FinetuneConfig, *, has_method: bool) -> tuple[FinetuneConfig, str]:
+    """Let a run without initial weights start from the package's model.
+
+    On the CPU, and if the user has not chosen a method, only a new head is fitted (method probe): minutes, not hours.
+
+    Args:
+        config: Settings of a run that `needs_start`.
+        has_method: True if the user has chosen the method.
+
+    Returns:
+        The settings, and a sentence about what was chosen.
+    """
     config = replace(config, init=START)
-    if has_method or _has_gpu():
+    if has_method or _has_gpu(config):
         return config, f"no --init: starts from {START}, the model in the package"
     chosen = f"no --init: fits a new head on {START}, the model in the package (--method full trains all layers)"
     return replace(config, method="probe"), chosen
 
 
-def _has_gpu() -> bool:
+def _has_gpu(config: FinetuneConfig) -> bool:
+    """Return True if the run will train on a GPU."""
     import torch  # noqa: PLC0415 - seconds, which mistakes in the settings don't wait for
 
-    return torch.cuda.is_available()
+    return config.hardware.device != "cpu" and torch.cuda.is_available()

@@ -24,7 +24,7 @@ from uniemox.io.files import MAX_NAME, FileLock, fingerprint_of, open_appending,
 from uniemox.io.typed import parse_json, read_json_lines
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
-from uniemox.predict.question import answers_in
+from uniemox.predict.settings import answers_in
 from uniemox.predict.tables import (
     REMEDY,
     AnswerLine,

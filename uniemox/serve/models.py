@@ -23,7 +23,7 @@ from uniemox.persons.box import Box
 from uniemox.predict.confidence import max_coverage
 from uniemox.predict.prediction import Failure
 from uniemox.predict.predictor import Predictor
-from uniemox.predict.question import answers_in
+from uniemox.predict.settings import answers_in
 from uniemox.serve.answers import ModelAnswer, RefusedError
 
 # Slightly more than most phone photos.

@@ -44,7 +44,7 @@ def answers_in(source: LabelSet, target: str | None) -> LabelMap:
     return mapping
 
 
-class Question:
+class PredictionSettings:
     """Settings of a prediction, checked once for all images; see `Predictor.predict_each`.
 
     Args:
@@ -88,7 +88,7 @@ class Question:
     def prediction(
         self,
         source: ImageLike,
-        full: tuple[int, int],
+        full_size: tuple[int, int],
         answers: Answers,
         view: Box,
         persons: list[Person] | None,
@@ -100,7 +100,7 @@ class Question:
 
         Args:
             source: The image, as it was given.
-            full: Width and height of the full image, px.
+            full_size: Width and height of the full image, px.
             answers: The scene network's answers for the image, one row.
             view: Part of the image that the views show, px.
             persons: People in the image; None: not detected.
@@ -129,8 +129,8 @@ class Question:
             likely=likely,
             unmapped=self.scene.unmapped(probabilities) if self.is_converted else None,
             path=path_of(source),
-            width_px=full[0],
-            height_px=full[1],
+            width_px=full_size[0],
+            height_px=full_size[1],
             label_set=self.scene.target.name,
             model=self.network.name,
             time_s=None if frame is None else frame.time_s,
