@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from warnings import catch_warnings
 
 import pytest
 import timm.layers.weight_init
@@ -14,20 +15,23 @@ from tests.model.detector_files import write_detector
 from tests.reproduce.test_plan import photos
 from tests.reproduce.trees import seven
 from tests.reproduce.weights import published
+from tests.runs import pretrained, scenes, tiny_finetuning
 from uniemox.cli import finetune, pretrain
 from uniemox.cli.data import SchemeOptions
 from uniemox.cli.data import split as data_split
 from uniemox.cli.reproduce import PlanOptions, _check_plan, table_or_figure
 from uniemox.cli.settings import config_of, options_of, takes
+from uniemox.data.shards import ShardConfig, write_shards
 from uniemox.data.source import open_data
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.finetune.config import FinetuneConfig
+from uniemox.finetune.network import network_of
 from uniemox.finetune.run import finetune as finetune_run
 from uniemox.model.detectors import YoloxNano, YuNet
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.reproduce.check import Checked, check_runs
 from uniemox.reproduce.config import NAMES, Name, ReproduceConfig
-from uniemox.reproduce.plan import Plan, PlannedRun
+from uniemox.reproduce.plan import OUT, Plan, PlannedRun
 from uniemox.reproduce.table3 import EXTRAS, SCRATCH
 from uniemox.reproduce.targets import plan_of
 
@@ -139,8 +143,8 @@ def test_check_and_command_report_the_same_error(plans: dict[str, Plan], tmp_pat
     [split, run] = changed_run(plans, "MAE", init=str(tmp_path / "gone.pth"))
     scheme = tmp_path / "splits.json"
     data_split(str(split.arguments[0]), scheme, scheme=SchemeOptions(paper=True))
-    for options in ({}, {"batch_size": 512}):
-        changed = replace(run, options=run.options | {"splits": scheme} | options, needs=())
+    for batch_size in (32, 512):
+        changed = replace(run, options={**run.options, "splits": scheme, "batch_size": batch_size}, needs=())
         [checked] = check_runs([changed])
         assert isinstance(changed.config, FinetuneConfig)
         data = open_data(changed.options["data"], splits=scheme)
@@ -176,6 +180,45 @@ def test_finished_runs_are_not_checked_again(tmp_path: Path) -> None:
         run.folder.mkdir(parents=True)
         (run.folder / str(run.makes)).touch()
     assert {entry.found for entry in check_runs(runs)} == {"done, or no longer needed"}
+
+
+def test_figure_of_finished_runs_can_start(tmp_path: Path) -> None:
+    runs = plan_of("fig9", ReproduceConfig(out=tmp_path / "r")).runs
+    *before, figure = runs
+    for run in before:
+        run.folder.mkdir(parents=True)
+        (run.folder / str(run.makes)).touch()
+    *_, last = check_runs(runs)
+    assert (last.run, last.found, last.missing) == (figure, "2 models", None)
+
+
+def test_network_of_a_finished_run_is_read_without_its_weights() -> None:
+    """The weights of a run give the network its fusion, of which the settings have none."""
+    data = scenes()
+    network = replace(tiny_finetuning(pretrained()).network, streams="both", fusion=None)
+    config = replace(tiny_finetuning(pretrained()), network=network)
+    with torch.device("meta"), catch_warnings(action="ignore"):
+        built = network_of(config, data, data.samples)
+    assert built.spec.fusion is not None
+    assert all(parameter.is_meta for parameter in built.classifier.parameters())
+
+
+def test_people_in_packed_data_can_be_found_first(tmp_path: Path) -> None:
+    """Boxes are in px of the packed images, as the header of their file says."""
+    packed = tmp_path / "packed"
+    write_shards(open_data(photos(tmp_path, 20)), packed, ShardConfig(short_side_px=32))
+    find = PlannedRun(
+        name="find",
+        kind="data persons",
+        arguments=(f"shards:{packed}",),
+        options={"detector": "embedded", "out": f"{OUT}/persons.jsonl"},
+        root=tmp_path / "r",
+        makes="persons.jsonl",
+    )
+    persons = find.folder / "persons.jsonl"
+    show = replace(find, name="show", kind="reproduce images", makes="x", needs=(find,))
+    show = replace(show, options={"data": f"shards:{packed}", "persons": persons})
+    assert [entry.missing for entry in check_runs([find, show])] == [None, None]
 
 
 class CaughtError(Exception):

@@ -17,7 +17,7 @@ from uniemox.errors import TeacherError
 from uniemox.teacher.features import StoredTeacher, save_features
 from uniemox.teacher.fitted import FittedTeacher
 from uniemox.teacher.fitting import fit_teacher
-from uniemox.teacher.opening import open_teacher, open_timm_tower
+from uniemox.teacher.opening import open_teacher, open_timm_tower, teacher_width
 from uniemox.teacher.sources import TimmImageTower
 
 
@@ -96,3 +96,10 @@ def test_features_of_a_teacher_are_stored_by_the_command(tmp_path: Path) -> None
 def test_unknown_kinds_are_refused(source: str) -> None:
     with pytest.raises(TeacherError, match=says(f"{source!r} is not a teacher", "fitted:FOLDER")):
         open_teacher(source)
+
+
+def test_width_of_a_published_clip_model_needs_no_weights() -> None:
+    assert teacher_width("clip:ViT-B-16-quickgelu@openai") == 512
+    for open_it in (teacher_width, open_teacher):
+        with pytest.raises(TeacherError, match=r"has no weights 'gone\.pt', and there is no such file; it has openai"):
+            open_it("clip:ViT-B-16@gone.pt")

@@ -182,10 +182,7 @@ def detect_persons(
     """
     detector = open_detector()
     by_key = {sample.image_key: sample for sample in data.samples}
-    header: dict[str, str | int] = {"detector": detector.name, "fingerprint": detector.fingerprint}
-    if data.short_side_px is not None:
-        # Boxes are then in px of the packed images.
-        header["short_side_px"] = data.short_side_px
+    header = people_header(detector, data)
     broken: list[str] = []
     if training_hashes:
         write_hashes(seen_file(out), training_hashes)
@@ -211,6 +208,15 @@ def detect_persons(
         people=sum(counts),
         broken=tuple(broken),
     )
+
+
+def people_header(detector: Detector, data: DataSet) -> dict[str, str | int]:
+    """Return the header of the sidecar with the people that a detector finds in a data set."""
+    header: dict[str, str | int] = {"detector": detector.name, "fingerprint": detector.fingerprint}
+    if data.short_side_px is not None:
+        # Boxes are then in px of the packed images.
+        header["short_side_px"] = data.short_side_px
+    return header
 
 
 def read_people(file: Path) -> dict[str, tuple[Detection, ...]]:

@@ -20,7 +20,7 @@ import torch
 from uniemox.checkpoints.reading import LoadReport, read_weight_file, state_of
 from uniemox.checkpoints.timm_networks import TIMM, TimmSource, is_cached
 from uniemox.data.order import steps_in_epoch
-from uniemox.data.people import PERSONS, TEXTS, Sidecar
+from uniemox.data.people import PERSONS, TEXTS, Sidecar, people_header
 from uniemox.data.sample import DataSet
 from uniemox.data.source import FILES, open_data, parse_source
 from uniemox.data.splits import PAPER_RECIPES, paper_split, split_samples, write_splits
@@ -147,7 +147,8 @@ class _DryRuns:
         """Open the detector. Its stand-in names no person."""
         detector = open_finder(run.options["detector"])
         data = self._data(run)
-        with Sidecar(self._stand_in(run) / PERSONS, {"detector": detector.name}):
+        # An empty sidecar is closed at once.
+        with Sidecar(self._stand_in(run) / PERSONS, people_header(detector, data)):
             pass
         return f"{len(data)} images; detector {detector.name}"
 
@@ -225,9 +226,10 @@ class _DryRuns:
 
     def explain(self, run: PlannedRun) -> str:
         """Find the models of a figure: runs of the plan, or files of MAE with its decoder."""
+        planned = {str(needed.folder) for needed in run.needs}
         models = [str(model) for model in run.options["model"]]
         for model in models:
-            if model in self.stand_ins:
+            if model in planned:
                 continue
             if "decoder_pred.weight" not in state_of(read_weight_file(model, mapped=True)):
                 raise CheckpointError(f"{model} has no decoder; use MAE's mae_visualize_vit_*.pth")
