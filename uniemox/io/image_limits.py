@@ -5,7 +5,7 @@ chunks, segments and comments in Python. Every limit is far above the values of 
 
 Training, and `predict` with one image, decode in their own process, where nothing else stops such a file: Pillow's
 limit of pixels allows a JPEG of 264 kB that takes more than 25 s, and a WebP of 584 bytes that takes 1.5 GB. In a
-process with limits (decoding/process.py) the first ends after 5 s of processor time; here both are refused in 10 ms.
+process with limits (decoding/process.py), the first still takes seconds; here both are refused in 10 ms.
 """
 
 import re
