@@ -56,7 +56,6 @@ WARMUP_STEPS = 50
 LAYER_DECAY = 0.8
 MAX_GRAD_NORM = 5.0
 MEASURED = 512  # plain images on which deviations are measured
-SAVE_EVERY_STEPS = 200
 MIN_DEVIATION = 1e-3  # of a channel that is nearly constant
 HEAD = "classifier.head.weight"
 
@@ -261,7 +260,7 @@ def main() -> None:
     parser.add_argument("--exclude", type=Path, help="output of uniemox data check --json")
     parser.add_argument("--unlabelled", help="KIND:PATH of further images")
     parser.add_argument("--hold-out", type=Path, help="file of splits")
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--lr", type=float, nargs="+", default=[3e-4], help="for each network, or one for all")
     parser.add_argument("--networks", type=Path, required=True, help="folder for the trained networks")
     parser.add_argument("--out", type=Path, required=True, help="ONNX file to write")
