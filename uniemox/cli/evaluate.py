@@ -245,7 +245,7 @@ def compare(
                 dataset, scoring, ours, theirs, baseline or (), on_progress=progress.show, report=say
             )
         comparisons = [comparison]
-    is_gain = all(str(model) in IN_PACKAGE for model in theirs)
+    is_gain = all(str(model) in IN_PACKAGE for model in theirs) and not any(str(run) in IN_PACKAGE for run in ours)
     for comparison in comparisons:
         if as_json:
             print(json.dumps(asdict(comparison)))
