@@ -4,11 +4,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from uniemox.bounds import check_numbers
 from uniemox.curate.questions import STRICT, Question, known_questions
 from uniemox.errors import ConfigError, LabelError
+from uniemox.io.typed import read_json
 from uniemox.labels import CUSTOM, MIKELS, Kind, LabelSet, clean, recognise
 from uniemox.paper import paper_tables
 from uniemox.spelling import spelled, spelled_alike
@@ -148,9 +149,7 @@ def read_plan(path: Path) -> CollectionPlan:
         DataError: If the file can't be read as JSON.
         ConfigError: If its content is no plan.
     """
-    from uniemox.data.readers.csv_table import read_json  # noqa: PLC0415 - numpy, which help need not wait for
-
-    return plan_of(read_json(path), str(path))
+    return plan_of(read_json(path, Any, remedy="correct the plan, or make it again"), str(path))
 
 
 def plan_of(content: object, where: str) -> CollectionPlan:

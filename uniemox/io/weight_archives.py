@@ -2,7 +2,9 @@
 
 torch.load with weights_only runs no foreign code, but it inflates compressed data, and calls functions that build large
 objects from small ones as often as a file requests. With torch 2.15 alone, 74 bytes become 1.9 GB (bytearray), 1 MB of
-a compressed archive 1 GB, and 243 bytes (a key of 2^40 parts) keep it busy for more than 20 s. Nothing here imports torch.
+a compressed archive 1 GB, and 243 bytes (a key of 2^40 parts) keep it busy for more than 20 s.
+
+Nothing here imports torch.
 """
 
 import os

@@ -31,8 +31,9 @@ from uniemox.curate.annotate.label_studio import (
 from uniemox.curate.plan import CollectionPlan
 from uniemox.curate.project import NONE, SKIP, Project, inserted_id
 from uniemox.curate.questions import detail_names
-from uniemox.data.readers.csv_table import parse_json, read_text
+from uniemox.data.readers.csv_table import read_text
 from uniemox.errors import DataError
+from uniemox.io.typed import parse_json
 from uniemox.spelling import spelled
 
 # Answers of one transaction, and the pause between two, in which answers of annotators are written.
@@ -104,7 +105,7 @@ def import_label_studio(project: Project, path: Path, control: str | None = None
         DataError: If the file does not hold tasks, or holds several controls none of which is meant; then nothing is
             imported.
     """
-    tasks = parse_json(read_text(path), str(path), "; export the project of Label Studio as JSON")
+    tasks = parse_json(read_text(path), Any, str(path), remedy="export the project of Label Studio as JSON")
     if not isinstance(tasks, list) or not all(isinstance(task, dict) and "data" in task for task in tasks):
         raise DataError(f"{path}: expected a list of tasks, each with data; export the project as JSON, not JSON-MIN")
     control = find_control(tasks, str(path), control)

@@ -16,11 +16,12 @@ from urllib.parse import quote_plus, urlencode
 from uniemox.curate.collect.config import CollectConfig
 from uniemox.curate.collect.fetch import Download, FetchError, fetch_all, get
 from uniemox.curate.plan import CollectionPlan
-from uniemox.data.readers.csv_table import parse_json, read_rows
+from uniemox.data.readers.csv_table import read_rows
 from uniemox.data.readers.folders import checked_folder, images_below, note_left_out
 from uniemox.data.source import parse_source
 from uniemox.errors import ConfigError, DataError, LabelError
 from uniemox.io.files import plain_cell
+from uniemox.io.typed import parse_json
 from uniemox.labels import clean
 
 OPENVERSE = "https://api.openverse.org/v1/images/"
@@ -291,8 +292,9 @@ def openverse(fetch_page: PagedSearch, api: str = OPENVERSE) -> ImageSource:
         pages = 1
         while count < limit and page <= pages:
             query = urlencode({"q": keyword, "page": page, "page_size": OPENVERSE_PAGE})
-            content = parse_json(fetch_page(f"{api}?{query}"), f"{api}: its response")
-            rows = _dict(content).get("results")
+            response = parse_json(fetch_page(f"{api}?{query}"), Any, f"{api}: its response", remedy="try again later")
+            content = _dict(response)
+            rows = content.get("results")
             if not isinstance(rows, list):
                 raise DataError(f"{api}: its answer has no list results; has its interface changed?")
             for row in map(_dict, rows):
@@ -320,7 +322,7 @@ def commons(fetch_page: PagedSearch, api: str = COMMONS) -> ImageSource:
         continuation = dict[str, str]()
         while count < limit:
             query = urlencode({**COMMONS_QUERY, "gsrsearch": f"filetype:bitmap {keyword}", **continuation})
-            content = parse_json(fetch_page(f"{api}?{query}"), f"{api}: its response")
+            content = parse_json(fetch_page(f"{api}?{query}"), Any, f"{api}: its response", remedy="try again later")
             if not isinstance(content, dict) or "error" in content:
                 reason = text_of(_dict(_dict(content).get("error")).get("info")) or "unknown"
                 raise DataError(f"{api}: it reports an error: {reason}")

@@ -14,9 +14,10 @@ from uniemox.curate.plan import CollectionPlan
 from uniemox.curate.release.config import ReleaseConfig, ReleasedImage
 from uniemox.curate.release.croissant import write_croissant
 from uniemox.curate.release.hub_card import hub_header
-from uniemox.data.readers.csv_table import read_json, read_rows
+from uniemox.data.readers.csv_table import read_rows
 from uniemox.io.files import plain_cell, write_file
 from uniemox.io.html import environment
+from uniemox.io.typed import read_json
 from uniemox.paper import paper_tables
 
 ALL_ANSWERS = "answers_all.csv"
@@ -101,7 +102,7 @@ def write_documents(
         "by_owner": sum(row["decided"] == "owner" for row in sources),
         "suggested": sum(row.get("suggested", "") != "" for row in answers),
         "models": models,
-        "agreement": read_json(folder / "agreement.json"),
+        "agreement": read_json(folder / "agreement.json", Any, remedy="make the release again"),
         "all_answers": ALL_ANSWERS,
     }
     write_file(folder / "licences.md", render("licences.md", **values))

@@ -2,14 +2,13 @@
 
 import csv
 import io
-import json
 import math
 import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from uniemox.data.readers.folders import SPLITS, count_notes, key_of, path_inside, split_of
 from uniemox.data.readers.missing import is_missing, remove_missing, unify_numbers
@@ -23,23 +22,6 @@ from uniemox.spelling import spelled
 
 # Python's default of 128 KiB is little for a cell with a long text.
 csv.field_size_limit(2**20)
-
-
-def parse_json(text: str | bytes, where: str, remedy: str = "") -> Any:
-    """Parse JSON text.
-
-    Args:
-        where: File and line, for the message.
-        remedy: End of the message: what to do about the fault.
-
-    Raises:
-        DataError: If the text is not JSON.
-    """
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        # A ValueError is also raised for text that is not UTF-8 and for numbers of over 4,300 digits.
-        raise DataError(f"{where}: not JSON ({error}){remedy}") from error
 
 
 def read_bytes(path: Path) -> bytes:
@@ -80,15 +62,6 @@ def read_text(path: Path) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         return data.decode("latin-1")
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        DataError: If it can't be read, or is not JSON.
-    """
-    return parse_json(read_text(path), str(path))
 
 
 def read_rows(
