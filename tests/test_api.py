@@ -40,6 +40,8 @@ features = predictor.embed(["a.jpg", "b.jpg"])
 print(features.shape)
 """,
     "train": """
+from pathlib import Path
+
 import uniemox
 from uniemox.training.config import ScheduleConfig
 
@@ -49,8 +51,10 @@ run = uniemox.finetune(data, out="runs/mine", init=pretrained, method="probe", b
 print(run.model, run.metrics["loss"][-1])
 test = uniemox.open_data("folder:photos", splits=run.splits).only("test")
 evaluation = uniemox.evaluate(run, test, by="label")
-print(evaluation.as_dict()["accuracy"], evaluation.notes)
+print(evaluation.accuracy + 1, evaluation.accuracy_interval, evaluation.notes)
 predictor = uniemox.load(run.model)
+paths = [str(path) for path in Path("photos").iterdir()]
+print(predictor.embed(paths).shape, len(predictor.predict_many(paths)))
 """,
     "look": """
 import uniemox
@@ -115,7 +119,7 @@ def test_a_classifier_is_trained_and_scored_and_predicts(photos: Path, tmp_path:
     data = uniemox.open_data(source, splits=run.splits).only("test")
     evaluation = uniemox.evaluate(run, data, save_as="mine")
     assert evaluation.as_dict()["n"] == len(data)
-    accuracy = evaluation.as_dict()["accuracy"]
+    accuracy = evaluation.accuracy
     assert accuracy >= 0.5
     assert (tmp_path / "run" / "evaluations" / "mine.json").exists()
     with pytest.raises(uniemox.UniemoxError, match="trained on"):

@@ -129,7 +129,7 @@ def test_own_labels_are_compared_with_the_built_in_model(tmp_path: Path) -> None
     status, _, err = parsed("compare", *scored, folder=tmp_path)
     assert status == 1
     assert "no map from mikels to custom is known" in err
-    assert "uniemox evaluate --map" in err
+    assert "--map of uniemox evaluate and compare" in err
     labels = ("--map", "fun=amusement+excitement,yuck=disgust,zest=awe")
     status, out, err = parsed("compare", *scored, *labels, folder=tmp_path)
     assert status == 0, err

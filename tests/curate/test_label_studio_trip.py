@@ -77,6 +77,26 @@ def test_server_refuses_people_it_does_not_know(who: object) -> None:
         LabelStudio(PEOPLE).add([task])
 
 
+def test_images_without_an_answer_are_tasks_too(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", LABELS, replace(PLAN, answer=FORM))
+    tasks = exported(project, tmp_path / "tasks.json")
+    assert len(tasks) == len(LABELS)
+    assert not any(task["annotations"] for task in tasks)
+    LabelStudio(PEOPLE).add(tasks)
+
+
+def test_tasks_are_found_by_the_projects_own_file_names(tmp_path: Path) -> None:
+    """For tasks that were not made from an export: Label Studio lists the files of a storage."""
+    project = two_annotators(tmp_path / "p")
+    tasks = exported(project, tmp_path / "tasks.json")
+    for task in tasks:
+        del task["data"]["sha256"]
+    (tmp_path / "tasks.json").write_text(json.dumps(tasks))
+    imported = import_label_studio(project, tmp_path / "tasks.json")
+    assert imported.unknown == 0
+    assert imported.answers == len(project.rows(select(t.answers)))
+
+
 def test_agreement_is_the_same_after_the_trip(tmp_path: Path) -> None:
     project = two_annotators(tmp_path / "p")
     before = agreement_now(project)

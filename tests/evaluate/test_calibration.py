@@ -149,6 +149,16 @@ def test_few_images_that_are_all_right_keep_the_temperature() -> None:
     assert calibrated(info, right, None, truth).temperature == pytest.approx(0.01)
 
 
+def test_few_images_do_not_make_the_model_surer() -> None:
+    """Seven right answers of eight would make nearly every probability 0 or 1."""
+    info = ClassifierInfo(network=NetworkSpec(labels=("awe", "fear")), label_set="custom", kind="evoked")
+    logits = np.tile([[0.3, 0.0], [0.0, 0.3]], (20, 1))
+    truth = np.tile(np.eye(2), (20, 1))
+    truth[0] = [0.0, 1.0]
+    assert calibrated(info, logits[:8], None, truth[:8]).temperature == 1
+    assert (calibrated(info, logits, None, truth).temperature or 1) < 0.2
+
+
 def test_temperature_at_the_edges() -> None:
     right = np.array([[2.0, 0.0], [0.0, 2.0]])
     # All right: the lowest temperature is best.

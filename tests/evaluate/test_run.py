@@ -25,11 +25,13 @@ from uniemox.data.shards import ShardConfig, read_shards, write_shards
 from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
 from uniemox.evaluate.classifier_outputs import outputs_of, select_views
 from uniemox.evaluate.outputs import outputs_of_network
+from uniemox.evaluate.recalibration import write_model
 from uniemox.evaluate.run import Evaluation, column_of, evaluate, mapped, write_evaluation
 from uniemox.export.onnx import export_classifier
 from uniemox.finetune.config import NetworkConfig
 from uniemox.finetune.network import build_network
 from uniemox.io.parallel import PoolConfig
+from uniemox.io.weight_names import file_in_package
 from uniemox.labels import CAER, EKMAN, MIKELS, POLARITY, LabelSet, label_map, scored_labels
 from uniemox.model.classifier import Classifier
 from uniemox.predict.network import Network
@@ -221,6 +223,16 @@ def test_labels_are_mapped_as_the_user_says() -> None:
     # A model that has the labels needs no map.
     plain = score(labelled_data())
     assert score(labelled_data(), label_pairs=pairs).scores == plain.scores
+
+
+def test_a_model_that_cannot_flag_says_so_instead_of_zero(tmp_path: Path) -> None:
+    small = file_in_package(Path("small"))
+    info = Network.open(small).info
+    write_model(small, tmp_path / "few.onnx", replace(info, distances=info.distances[:8]).to_json())
+    assert "flagged" in evaluate(Path("small"), labelled_data()).trust
+    evaluation = evaluate(tmp_path / "few.onnx", labelled_data())
+    assert "flagged" not in evaluation.trust
+    assert any("only 8 held-out images" in note and "20 are needed" in note for note in evaluation.notes)
 
 
 def test_images_without_label_are_left_out_and_counted() -> None:

@@ -235,6 +235,8 @@ def export_answers(
     if write is None or out.resolve() == (folder / "splits.json").resolve():
         raise ConfigError(f"{out}: give answers.csv, or tasks.json for Label Studio")
     print(f"wrote {out}: {write(project, out)} answers")
+    if out.suffix == ".json":
+        say("each image that annotators are asked about is a task, also without an answer")
 
 
 def import_answers(
@@ -260,7 +262,10 @@ def import_answers(
 
     imported = import_label_studio(project, tasks, control)
     if imported.unknown:
-        say(f"{imported.unknown} tasks refer to images that are not in the project")
+        say(
+            f"{imported.unknown} tasks refer to images that are not in the project, or whose file name several of its "
+            "images have; put the sha256 of the image into data.sha256, as uniemox curate export does"
+        )
     if imported.unfit:
         say(f"{imported.unfit} annotations were refused: no label of the project, or invalid values")
     if imported.unanswered:

@@ -22,8 +22,8 @@ from uniemox.predict.confidence import (
 BINS = 15
 MAX_SCORES = 2000
 """Maximum number of stored scores for likely labels."""
-# Fewer samples determine the temperature only roughly. They raise it by this factor at most, because more would make
-# all probabilities nearly equal.
+# Fewer samples determine the temperature only roughly. They do not lower it, because a few right answers would make the
+# model sure of everything, and raise it by this factor at most, because more would make all probabilities nearly equal.
 MIN_SAMPLES = 40
 MAX_ROUGH_FACTOR = 4.0
 # Lowest and highest temperature; cosines as logits need 0.01.
@@ -116,7 +116,7 @@ def calibrated(info: ClassifierInfo, logits: Array, distances: Array | None, tar
     """Return the classifier's metadata after calibration: temperature, distances, conformal scores.
 
     Existing distances stay, because they refer to the network's own training images.
-    Fewer than 40 samples leave the temperature (1 if unset) if all are right, and raise it by a factor of 4 at most.
+    Fewer than 40 samples do not lower the temperature (1 if unset), and raise it by a factor of 4 at most.
     For task affect (valence and arousal) only distances are stored.
 
     Args:
@@ -134,11 +134,10 @@ def calibrated(info: ClassifierInfo, logits: Array, distances: Array | None, tar
     if info.task == "affect":
         return info
     temperature = info.temperature or 1.0
-    is_rough = len(logits) < MIN_SAMPLES
-    if not is_rough or (logits.argmax(axis=1) != target.argmax(axis=1)).any():
-        fitted = fit_temperature(logits, target, familiarity_of(distances, train_distances), info.rules)
-        temperature = min(fitted, temperature * MAX_ROUGH_FACTOR) if is_rough else fitted
-    info = replace(info, temperature=temperature)
+    fitted = fit_temperature(logits, target, familiarity_of(distances, train_distances), info.rules)
+    if len(logits) < MIN_SAMPLES:
+        fitted = min(max(fitted, temperature), temperature * MAX_ROUGH_FACTOR)
+    info = replace(info, temperature=fitted)
     return replace(info, conformal_scores=conformal_scores(set_probabilities_of(info, logits, distances), target))
 
 

@@ -23,6 +23,7 @@ from uniemox.evaluate.label_pairs import LabelPairs, score_by_pairs
 from uniemox.evaluate.outputs import Outputs, outputs_of_network
 from uniemox.evaluate.scores import (
     AffectScores,
+    ClassScores,
     GroupScores,
     Scores,
     score_affect,
@@ -30,13 +31,16 @@ from uniemox.evaluate.scores import (
     score_distributions,
     score_groups,
 )
+from uniemox.intervals import Interval
 from uniemox.io.files import EVALUATIONS, ONNX, WEIGHTS, refuse_special, write_file
 from uniemox.io.progress import Progress, silent
 from uniemox.io.weight_names import IN_PACKAGE, file_in_package
 from uniemox.labels import AFFECT, LabelMap, LabelSet, ScoredLabels, scored_labels
 from uniemox.predict.confidence import (
+    MIN_TO_FLAG,
     UNFAMILIAR,
     answers_of,
+    cannot_flag,
     familiarity_of,
     likely_sets,
     probabilities_of,
@@ -79,6 +83,29 @@ class Evaluation:
     there are at least 10."""
     scored_labels: tuple[str, ...] = ()
     """Labels among which the model's answers were scored; empty for valence and arousal."""
+
+    @property
+    def accuracy(self) -> float:
+        """Accuracy among the scored labels, 0 to 1.
+
+        Raises:
+            ConfigError: If distributions or ratings were scored, which have no accuracy.
+        """
+        return self._class_scores().accuracy
+
+    @property
+    def accuracy_interval(self) -> Interval:
+        """95 % interval of the accuracy, over images.
+
+        Raises:
+            ConfigError: As for `accuracy`.
+        """
+        return self._class_scores().accuracy_interval
+
+    def _class_scores(self) -> ClassScores:
+        if not isinstance(self.scores, ClassScores):
+            raise ConfigError(f"these scores have no accuracy; see scores.{self.scores.measure}")
+        return self.scores
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON-serialisable form, without the predictions."""
@@ -143,6 +170,8 @@ def evaluate(
         notes += lost_by_class(samples, unreadable, data.labels, "the scored part")
     if info.calibration_images == "selection":
         notes.append("the temperature was fitted on the images that chose the epoch (few images, or --select accuracy)")
+    if 0 < len(info.distances) < MIN_TO_FLAG:
+        notes.append(cannot_flag(len(info.distances)))
     if info.needs_person and info.person != "second_crop" and data.lacks_persons:
         notes.append(NO_PERSONS)
 
@@ -360,7 +389,7 @@ class Scorer:
     def trust(self) -> dict[str, float]:
         """Return `Evaluation.trust`. Sets are scored in the model's own labels."""
         measures = dict[str, float]()
-        if self.familiarity is not None:
+        if self.familiarity is not None and len(self.info.distances) >= MIN_TO_FLAG:
             measures["flagged"] = float((self.familiarity < UNFAMILIAR).mean())
         has_own_labels = self.scored is not None and self.scored.labels.labels == self.scored.of_model.source.labels
         if self.info.task != "label" or not has_own_labels or len(self.info.conformal_scores) < MIN_SCORES:

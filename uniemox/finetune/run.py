@@ -15,6 +15,7 @@ from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.order import steps_in_epoch
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.seen import seen_among, write_seen
+from uniemox.evaluate.calibration import MIN_SAMPLES
 from uniemox.export.onnx import export_classifier
 from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.fitting import adjust_logits, fit_after_encoder, fit_distance, fit_method, prepare_network
@@ -23,6 +24,7 @@ from uniemox.finetune.samples import FinetuneRun, Parts, split_for_training
 from uniemox.finetune.step import AugmentedViews, ask_teacher, finetune_step, open_unlabelled, seed_step
 from uniemox.io.files import ENCODER, ONNX, WEIGHTS
 from uniemox.io.weight_names import Init
+from uniemox.predict.confidence import MIN_TO_FLAG, cannot_flag
 from uniemox.training.hardware import precision_of, ready_to_train, setup_device, with_precision, wrap
 from uniemox.training.journal import Callback, Journal
 from uniemox.training.optimization import freeze_layers
@@ -207,6 +209,13 @@ def _finish(run: FinetuneRun, out: Path) -> ClassifierInfo:
     adjust_logits(run)
     fit_distance(run)
     info = run.calibrate()
+    held_out = len(run.parts.calibration)
+    if held_out < MIN_SAMPLES:
+        run.callback.note(
+            f"only {held_out} held-out images: the temperature is rough; calibrate on more images (uniemox calibrate)"
+        )
+    if 0 < len(info.distances) < MIN_TO_FLAG:
+        run.callback.note(cannot_flag(len(info.distances)))
     save_classifier(run.model, info, out / WEIGHTS)
     write_tensors(out / ENCODER, run.model.encoder.state_dict())
     export_classifier(run.model, info, out / ONNX)

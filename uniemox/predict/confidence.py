@@ -12,8 +12,18 @@ from uniemox.errors import ConfigError
 Array = NDArray[np.floating]
 # Familiarity below which images are flagged; one in twenty images that are like the training images is flagged too.
 UNFAMILIAR = 0.05
+# With fewer held-out images, no familiarity of an image that is not blank is that low.
+MIN_TO_FLAG = math.ceil(1 / UNFAMILIAR)
 # Stored conformal scores are rounded to 5 digits.
 ROUNDING = 1e-5
+
+
+def cannot_flag(held_out: int) -> str:
+    """Return a sentence about a model with too few held-out images to flag unfamiliar ones."""
+    return (
+        f"the model has only {held_out} held-out images to compare with, so of unfamiliar images it flags only blank "
+        f"ones; {MIN_TO_FLAG} are needed: train with more images"
+    )
 
 
 def familiarity_of(distances: Array | None, held_out: Sequence[float]) -> NDArray[np.float64] | None:
@@ -120,7 +130,7 @@ def score_limit(scores: Sequence[float], coverage: float) -> float:
     if rank > len(scores):
         raise ConfigError(
             f"coverage {coverage} is impossible with {len(scores)} held-out images; they allow at most "
-            f"{max_coverage(scores):.3f}"
+            f"{max_coverage(scores):.3f}; give a lower coverage, or calibrate with more images (uniemox calibrate)"
         )
     return scores[rank - 1]
 

@@ -30,7 +30,7 @@ from uniemox.predict.network import Network
 from uniemox.predict.prediction import Face, Failure, Person, Prediction
 from uniemox.predict.settings import PredictionSettings
 
-ImageLikes = list[ImageLike] | tuple[ImageLike, ...]
+ImageLikes = Sequence[ImageLike]
 # Decoded images stay this many times larger than the network's input; at 2 some probabilities change by 0.06.
 SHRINK_MARGIN = 4
 
@@ -186,7 +186,7 @@ class Predictor:
         """Return features (N, D) of N images, the input of the last layer: for search, clustering and other models.
 
         Args:
-            images: One image in a form that `predict` takes, several in a list or tuple, or a folder.
+            images: One image in a form that `predict` takes, several in a list or another sequence, or a folder.
 
         Raises:
             ImageError: For the first unreadable image, or if there is no image.
@@ -197,7 +197,7 @@ class Predictor:
         sources: Iterable[ImageLike]
         if _is_folder(images):
             sources = walk(Path(images), skipped)
-        elif isinstance(images, (list, tuple)):
+        elif isinstance(images, Sequence) and not isinstance(images, str | bytes):
             sources = images
         else:
             sources = [images]

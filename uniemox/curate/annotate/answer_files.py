@@ -7,13 +7,14 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import func, select, true
+from sqlalchemy import Select, func, select, true
 
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.label_studio import WrittenAnswer, add_answer
 from uniemox.curate.annotate.verdicts import LAST_ANSWERS
-from uniemox.curate.project import SUFFIXES, Project, taken_down, utc
+from uniemox.curate.project import SUFFIXES, Project, pool, taken_down, utc
 from uniemox.curate.questions import detail_names
+from uniemox.errors import DataError
 from uniemox.io.files import write_file, write_rows
 
 
@@ -65,21 +66,35 @@ def write_csv(project: Project, path: Path) -> int:
 def write_label_studio(project: Project, path: Path) -> int:
     """Write tasks of Label Studio with an annotation for each answer, and return the number of answers.
 
-    The names of annotators are in data.answers; see `uniemox.curate.annotate.label_studio`.
+    Each image that annotators are asked about, or that has an answer, is a task. The names of annotators are in
+    data.answers; see `uniemox.curate.annotate.label_studio`.
 
     Raises:
-        DataError: If the file can't be written.
+        DataError: If the file can't be written, or if there is no image to ask about.
     """
-    tasks: dict[int, dict[str, Any]] = {}
+    tasks = {row.id: _task_of(row.id, row.sha256, row.format) for row in project.rows(_asked_images())}
     count = 0
     for row, details in given_answers(project):
-        file = f"pictures/{row.sha256[:2]}/{row.sha256}.{SUFFIXES[row.format]}"
-        data = {"image": f"/data/local-files/?d={file}", "sha256": row.sha256}
-        task = tasks.setdefault(row.picture, {"id": row.picture, "data": data, "annotations": []})
+        task = tasks.setdefault(row.picture, _task_of(row.picture, row.sha256, row.format))
         add_answer(task, WrittenAnswer(row.annotator, row.label, details, row.at), row.seconds)
         count += 1
+    if not tasks:
+        raise DataError(f"{path}: there is no image to ask about; run uniemox curate status for the next step")
     write_file(path, (json.dumps(list(tasks.values()), indent=1, ensure_ascii=False) + "\n").encode())
     return count
+
+
+def _asked_images() -> Select[Any]:
+    """Return the query of the images that annotators are asked about."""
+    query = select(t.images.c.id, t.images.c.sha256, t.images.c.format)
+    return query.where(t.images.c.id.in_(pool())).order_by(t.images.c.id)
+
+
+def _task_of(picture: int, sha256: str, image_format: str) -> dict[str, Any]:
+    """Return a task of Label Studio without annotations."""
+    file = f"pictures/{sha256[:2]}/{sha256}.{SUFFIXES[image_format]}"
+    data = {"image": f"/data/local-files/?d={file}", "sha256": sha256}
+    return {"id": picture, "data": data, "annotations": []}
 
 
 def cells(details: Mapping[str, Any], names: Sequence[str]) -> list[Any]:

@@ -29,7 +29,7 @@ from uniemox.curate.annotate.label_studio import (
     written_answers,
 )
 from uniemox.curate.plan import CollectionPlan
-from uniemox.curate.project import NONE, SKIP, Project, inserted_id
+from uniemox.curate.project import NONE, SKIP, SUFFIXES, Project, inserted_id
 from uniemox.curate.questions import detail_names
 from uniemox.data.readers.csv_table import read_text
 from uniemox.errors import DataError
@@ -296,8 +296,11 @@ def _save_part(project: Project, answers: Sequence[_ExportedAnswer]) -> int:
 
 def _known_images(project: Project) -> dict[tuple[str, str], int | None]:
     """Return images by (sha256, HASH) and (image, FILE NAME); None for a name that several have."""
-    images: dict[tuple[str, str], int | None]
-    images = {("sha256", row.sha256): row.id for row in project.rows(select(t.images))}
+    images: dict[tuple[str, str], int | None] = {}
+    for row in project.rows(select(t.images)):
+        images["sha256", row.sha256] = row.id
+        # The project's own name of the file, which tasks of Label Studio have.
+        images["image", f"{row.sha256}.{SUFFIXES[row.format]}"] = row.id
     query = select(t.candidates.c.picture_id, t.candidates.c.address, t.candidates.c.title)
     for row in project.rows(query.where(t.candidates.c.picture_id.is_not(None))):
         names = {spelled(PurePosixPath(row.address).name), spelled(PurePosixPath(row.title).name)}
