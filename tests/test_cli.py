@@ -107,7 +107,7 @@ FINETUNE = "finetune --init x --data synthetic:8 --out run"
         ("pretrain --data nothing --out run", 1, "'nothing' is not a data set; write KIND:PATH"),
         (f"{FINETUNE} --metod probe", 2, "Did you mean --method?"),
         (f"{FINETUNE} --ema-decay 2", 1, "ema_decay must be below 1, got 2"),
-        ("finetune --data synthetic:8 --out run", 1, "--init is missing"),
+        ("finetune --preset paper --data synthetic:8 --out run", 1, "--init is missing"),
         ("evaluate --model none --data synthetic:8", 1, "none can't be read"),
         ("evaluate --data synthetic:8", 2, "--model"),
     ],

@@ -32,6 +32,7 @@ FITS = {
 # Commands that score test; they fail if only the test images can't be read.
 SCORES = {
     "evaluate": "--model m.onnx",
+    "compare": "--ours small --theirs small",
     "ask": "--endpoint http://127.0.0.1:9/v1 --model any --out OUT",
     "reproduce zero-shot": "--teacher stored:teacher.npz --out OUT",
 }

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from tests.drawn import draw_image, jpeg_of
 from tests.images import FILE_STARTS, HUGE
@@ -30,6 +29,7 @@ from uniemox.io.decoding.pool import DecoderPool, look_here
 from uniemox.io.image_border import MAX_SHOWN, image_border, shorten
 from uniemox.io.images import MinSides, count_frames, decode, open_image
 from uniemox.io.progress import silent
+from uniemox.io.sized_image import SizedImage
 from uniemox.predict.images import read_any
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
@@ -188,10 +188,10 @@ def test_one_image_fails_and_the_others_are_answered(
 def test_a_failure_behind_decoding_costs_one_image_too(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     look = type(predictor.network).image_views
 
-    def fail(network: object, image: Image.Image, full: tuple[int, int], people: object) -> object:
-        if full == (33, 44):
+    def fail(network: object, sized: SizedImage, people: object) -> object:
+        if sized.full_size == (33, 44):
             raise ZeroDivisionError("no width")
-        return look(network, image, full, people)  # type: ignore[arg-type]
+        return look(network, sized, people)  # type: ignore[arg-type]
 
     monkeypatch.setattr(type(predictor.network), "image_views", fail)
     failed, answered = predictor.predict_many([draw_image(1, (33, 44)), draw_image(1)])
