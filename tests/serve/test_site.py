@@ -98,14 +98,14 @@ def test_answers_in_the_browser_equal_pythons(browser: object, site: tuple[str, 
         answer = visit.page.evaluate(PREDICT, [name, base64.b64encode(data).decode()])
         assert answer["scene"] == pytest.approx(expected["scene"], abs=1e-3), name
         for field in ("valence", "arousal", "valence_interval", "arousal_interval", "familiarity"):
-            assert answer[field] == pytest.approx(expected[field], abs=3e-3), (name, field)
+            assert answer[field] == pytest.approx(expected[field], abs=5e-3), (name, field)
         for field in ("likely", "width_px", "height_px", "is_unfamiliar", "is_colourless", "kind", "affect_from"):
             assert answer[field] == expected[field], (name, field)
     grey = jpeg_of(draw_image(2, (300, 200)).convert("L").convert("RGB"))
     expected = predictor.predict(grey).to_dict()
     answer = visit.page.evaluate(PREDICT, ["grey.jpg", base64.b64encode(grey).decode()])
     assert answer["is_colourless"] is expected["is_colourless"] is True
-    assert answer["valence_interval"] == pytest.approx(expected["valence_interval"], abs=3e-3)
+    assert answer["valence_interval"] == pytest.approx(expected["valence_interval"], abs=5e-3)
     red = io.BytesIO()
     Image.new("RGB", (300, 200), "red").save(red, "PNG")
     assert visit.page.evaluate(PREDICT, ["red.png", base64.b64encode(red.getvalue()).decode()])["is_unfamiliar"]
