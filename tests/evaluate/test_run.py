@@ -222,7 +222,9 @@ def test_labels_are_mapped_as_the_user_says() -> None:
     assert "2 images were left out: the model has no label for meh" in evaluation.notes
     # A model that has the labels needs no map.
     plain = score(labelled_data())
-    assert score(labelled_data(), label_pairs=pairs).scores == plain.scores
+    again = score(labelled_data(), label_pairs=pairs)
+    assert again.scores == plain.scores
+    assert "the label map is not used: the model has the labels of the data" in again.notes
 
 
 def test_a_model_that_cannot_flag_says_so_instead_of_zero(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ _TAKEN = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuestionTexts:
-    """What the page says in one language."""
+    """Texts of a question in one language."""
 
     ask: str
     low: str = ""

@@ -101,14 +101,12 @@ def seen_by(name: str) -> set[str]:
 
 
 def seen_among(samples: Sequence[Sample], name: str, on_progress: Progress = silent) -> list[Sample]:
-    """Return the samples that weights were trained on.  name: see `seen_by`."""
+    """Return the readable samples that weights were trained on.  name: see `seen_by`."""
     training_hashes = seen_by(name)
     # Hashing reads every image, so it is skipped if there is nothing to compare with.
     if not training_hashes:
         return []
-    hashes = image_hashes(samples, on_progress)
-    pairs = zip(samples, hashes, strict=True)
-    return [sample for sample, digest in pairs if {digest, sample.source_sha256} & training_hashes]
+    return _overlap(samples, image_hashes(samples, on_progress), training_hashes)
 
 
 def read_seen(path: Path, *, in_folder: bool = True) -> set[str]:
@@ -157,11 +155,7 @@ def refuse_seen(
     Raises:
         DataError: If a readable sample is a training image.
     """
-    pairs = zip(samples, hashes, strict=True)
-    overlap = [sample for sample, digest in pairs if {digest, sample.source_sha256} & training_hashes]
-    # Empty or damaged files are equal to each other, and no model was trained on them.
-    _, broken = decoded_hashes(overlap)
-    overlap = [sample for sample in overlap if sample.key not in reasons_of(broken)]
+    overlap = _overlap(samples, hashes, training_hashes)
     if overlap:
         way_out = f", or give {override}" if override else ""
         raise DataError(
@@ -170,6 +164,16 @@ def refuse_seen(
             "calibrated on them: use images of another split (--split; --splits FILE, the same for every command, or "
             f"RUN/splits.json if the run made the splits){way_out}"
         )
+
+
+def _overlap(samples: Collection[Sample], hashes: Collection[str], training_hashes: set[str]) -> list[Sample]:
+    """Return the samples that are training images."""
+    pairs = zip(samples, hashes, strict=True)
+    overlap = [sample for sample, digest in pairs if {digest, sample.source_sha256} & training_hashes]
+    # Empty or damaged files are equal to each other, and no model was trained on them.
+    _, broken = decoded_hashes(overlap)
+    reasons = reasons_of(broken)
+    return [sample for sample in overlap if sample.key not in reasons]
 
 
 def _read(path: Path) -> set[str]:

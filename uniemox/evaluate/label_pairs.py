@@ -42,6 +42,11 @@ def read_label_pairs(text: str) -> LabelPairs:
     return pairs
 
 
+def needs_map(model: LabelSet, data: LabelSet) -> bool:
+    """Return False for a model that has the labels of the data, which a map would only repeat."""
+    return set(model.labels) != set(data.labels)
+
+
 def score_by_pairs(model: LabelSet, data: LabelSet, pairs: LabelPairs) -> ScoredLabels:
     """Return the maps for scoring a model in the labels of a data set, as the user's pairs say.
 

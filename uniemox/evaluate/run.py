@@ -19,7 +19,7 @@ from uniemox.data.seen import read_seen, refuse_seen
 from uniemox.data.unreadable import listing_of, lost_by_class, reasons_of
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.evaluate.calibration import expected_calibration_error
-from uniemox.evaluate.label_pairs import LabelPairs, score_by_pairs
+from uniemox.evaluate.label_pairs import LabelPairs, needs_map, score_by_pairs
 from uniemox.evaluate.outputs import Outputs, outputs_of_network
 from uniemox.evaluate.scores import (
     AffectScores,
@@ -40,8 +40,8 @@ from uniemox.predict.confidence import (
     MIN_TO_FLAG,
     UNFAMILIAR,
     answers_of,
-    cannot_flag,
     familiarity_of,
+    flag_note,
     likely_sets,
     probabilities_of,
     set_probabilities_of,
@@ -168,10 +168,12 @@ def evaluate(
     if unreadable:
         notes.append(f"{len(unreadable)} images can't be read: {listing_of(unreadable)}")
         notes += lost_by_class(samples, unreadable, data.labels, "the scored part")
+    if label_pairs is not None and not needs_map(info.find_labels(), data.labels):
+        notes.append("the label map is not used: the model has the labels of the data")
     if info.calibration_images == "selection":
         notes.append("the temperature was fitted on the images that chose the epoch (few images, or --select accuracy)")
-    if 0 < len(info.distances) < MIN_TO_FLAG:
-        notes.append(cannot_flag(len(info.distances)))
+    if note := flag_note(info):
+        notes.append(note)
     if info.needs_person and info.person != "second_crop" and data.lacks_persons:
         notes.append(NO_PERSONS)
 
@@ -196,7 +198,7 @@ def _scored_labels(info: ClassifierInfo, data: LabelSet, pairs: LabelPairs | Non
             raise ConfigError("a label map has no meaning for valence and arousal; leave it out")
         return None
     labels = info.find_labels()
-    if pairs is None or set(labels.labels) == set(data.labels):
+    if pairs is None or not needs_map(labels, data):
         return scored_labels(labels, data)
     return score_by_pairs(labels, data, pairs)
 

@@ -24,7 +24,7 @@ from uniemox.finetune.samples import FinetuneRun, Parts, split_for_training
 from uniemox.finetune.step import AugmentedViews, ask_teacher, finetune_step, open_unlabelled, seed_step
 from uniemox.io.files import ENCODER, ONNX, WEIGHTS
 from uniemox.io.weight_names import Init
-from uniemox.predict.confidence import MIN_TO_FLAG, cannot_flag
+from uniemox.predict.confidence import flag_note
 from uniemox.training.hardware import precision_of, ready_to_train, setup_device, with_precision, wrap
 from uniemox.training.journal import Callback, Journal
 from uniemox.training.optimization import freeze_layers
@@ -214,8 +214,8 @@ def _finish(run: FinetuneRun, out: Path) -> ClassifierInfo:
         run.callback.note(
             f"only {held_out} held-out images: the temperature is rough; calibrate on more images (uniemox calibrate)"
         )
-    if 0 < len(info.distances) < MIN_TO_FLAG:
-        run.callback.note(cannot_flag(len(info.distances)))
+    if note := flag_note(info):
+        run.callback.note(note)
     save_classifier(run.model, info, out / WEIGHTS)
     write_tensors(out / ENCODER, run.model.encoder.state_dict())
     export_classifier(run.model, info, out / ONNX)

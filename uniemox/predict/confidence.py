@@ -18,8 +18,11 @@ MIN_TO_FLAG = math.ceil(1 / UNFAMILIAR)
 ROUNDING = 1e-5
 
 
-def cannot_flag(held_out: int) -> str:
-    """Return a sentence about a model with too few held-out images to flag unfamiliar ones."""
+def flag_note(info: ClassifierInfo) -> str | None:
+    """Return a sentence about a model whose few held-out images can't flag unfamiliar ones; None for other models."""
+    held_out = len(info.distances)
+    if held_out == 0 or held_out >= MIN_TO_FLAG:
+        return None
     return (
         f"the model has only {held_out} held-out images to compare with, so of unfamiliar images it flags only blank "
         f"ones; {MIN_TO_FLAG} are needed: train with more images"

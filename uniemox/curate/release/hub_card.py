@@ -1,4 +1,4 @@
-"""What the Hugging Face hub reads of a release: the header of README.md, and a table of labels next to each split."""
+"""Parts of a release that the Hugging Face hub reads: the header of README.md, and a table of labels by each split."""
 
 import json
 import re

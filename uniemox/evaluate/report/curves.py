@@ -1,4 +1,4 @@
-"""What the curves of a run mean: a title and a sentence for each value that training logs."""
+"""Meaning of the curves of a run: a title and a sentence for each value that training logs."""
 
 from typing import Any
 
