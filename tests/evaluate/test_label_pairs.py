@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from uniemox.errors import LabelError
-from uniemox.evaluate.label_pairs import read_label_pairs, score_by_pairs
+from uniemox.evaluate.label_pairs import needs_map, read_label_pairs, score_by_pairs
 from uniemox.evaluate.run import mapped
 from uniemox.labels import CAER, CUSTOM, MIKELS, LabelSet
 
@@ -25,6 +25,7 @@ def test_pairs_are_read_from_text_and_from_a_file(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("fun=awe,yuck", "expected LABEL=LABEL OF THE MODEL, .*got 'yuck'"),
+        ("fun=awe,Fun=", "Fun occurs twice"),
         ("=awe", "got '=awe'"),
         ("fun=awe,fun=amusement", "fun occurs twice; write its labels with"),
         ("missing.txt", "missing.txt is no file of label pairs .*such as fun="),
@@ -57,7 +58,8 @@ def test_answers_are_scored_among_the_labels_of_the_data() -> None:
 
 def test_images_of_a_label_without_counterpart_are_not_scored() -> None:
     scored = score_by_pairs(MIKELS, DATA, read_label_pairs("fun=awe,meh=,yuck=disgust"))
-    assert [scored.truth(i) for i in range(3)] == [0, None, 2]
+    assert [scored.truth(i) for i in range(3)] == [0, None, 1]
+    assert scored.labels.labels == ("fun", "yuck")
 
 
 @pytest.mark.parametrize(
@@ -73,6 +75,15 @@ def test_images_of_a_label_without_counterpart_are_not_scored() -> None:
 def test_a_map_that_does_not_fit_the_labels_is_refused(text: str, message: str) -> None:
     with pytest.raises(LabelError, match=message):
         score_by_pairs(MIKELS, DATA, read_label_pairs(text))
+
+
+def test_a_model_needs_no_map_for_labels_that_the_map_leaves_out() -> None:
+    two = LabelSet(CUSTOM, ("fun", "yuck"), "evoked")
+    pairs = read_label_pairs("fun=awe,meh=,yuck=disgust")
+    assert not needs_map(two, DATA, pairs)
+    assert not needs_map(DATA, DATA, pairs)
+    assert needs_map(two, DATA, pairs | {"meh": ("anger",)})
+    assert needs_map(MIKELS, DATA, pairs)
 
 
 def test_no_map_makes_evoked_emotions_of_felt_ones() -> None:

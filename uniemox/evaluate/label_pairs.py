@@ -1,11 +1,12 @@
 """A map from a model's labels to those of a data set, as a user writes it: fun=amusement+excitement,yuck=disgust."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from uniemox.errors import LabelError
 from uniemox.io.files import read_limited
-from uniemox.labels import LabelMap, LabelSet, ScoredLabels, identity_map
+from uniemox.labels import LabelMap, LabelSet, ScoredLabels, clean
 
 LabelPairs = Mapping[str, tuple[str, ...]]
 """By label of the data, the labels of the model that mean it; none: the images of this label are left out."""
@@ -34,7 +35,7 @@ def read_label_pairs(text: str) -> LabelPairs:
         label = label.strip()
         if not sign or not label:
             raise LabelError(f"{where}: expected LABEL=LABEL OF THE MODEL, such as {EXAMPLE}, got {part!r}")
-        if label in pairs:
+        if clean(label) in map(clean, pairs):
             raise LabelError(f"{where}: {label} occurs twice; write its labels with +, such as {EXAMPLE}")
         pairs[label] = tuple(word.strip() for word in words.split("+") if word.strip())
     if not pairs:
@@ -42,9 +43,12 @@ def read_label_pairs(text: str) -> LabelPairs:
     return pairs
 
 
-def needs_map(model: LabelSet, data: LabelSet) -> bool:
-    """Return False for a model that has the labels of the data, which a map would only repeat."""
-    return set(model.labels) != set(data.labels)
+def needs_map(model: LabelSet, data: LabelSet, pairs: LabelPairs) -> bool:
+    """Return False for a model that has the labels of the data, but for those that the pairs leave out."""
+    if set(model.labels) == set(data.labels):
+        return False
+    with_counterpart = {data.labels[data.index(label)] for label, words in pairs.items() if words}
+    return not with_counterpart <= set(model.labels) <= set(data.labels)
 
 
 def score_by_pairs(model: LabelSet, data: LabelSet, pairs: LabelPairs) -> ScoredLabels:
@@ -81,10 +85,15 @@ def score_by_pairs(model: LabelSet, data: LabelSet, pairs: LabelPairs) -> Scored
             f"the label map lacks {', '.join(missing)}: give labels of the model for each ({', '.join(model.labels)}), "
             f"or write {missing[0]}= to leave its images out"
         )
-    of_model = LabelMap(model, data, meaning)
-    if len(of_model.reached) < 2:
-        raise LabelError("the label map leaves fewer than two labels to choose among")
-    return ScoredLabels(of_model, identity_map(data))
+    reached = tuple(label for label in data.labels if label in meaning.values())
+    if len(reached) < 2:
+        raise LabelError(
+            "the label map leaves fewer than two labels to choose among; give labels of the model for two at least"
+        )
+    # The model can't choose the other labels, so they don't count among the scored ones.
+    scored = replace(data, labels=reached)
+    of_data = LabelMap(data, scored, {label: label if label in reached else None for label in data.labels})
+    return ScoredLabels(LabelMap(model, scored, meaning), of_data)
 
 
 def _text_of(file: Path) -> str:

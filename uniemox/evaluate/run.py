@@ -168,7 +168,7 @@ def evaluate(
     if unreadable:
         notes.append(f"{len(unreadable)} images can't be read: {listing_of(unreadable)}")
         notes += lost_by_class(samples, unreadable, data.labels, "the scored part")
-    if label_pairs is not None and not needs_map(info.find_labels(), data.labels):
+    if label_pairs is not None and not needs_map(info.find_labels(), data.labels, label_pairs):
         notes.append("the label map is not used: the model has the labels of the data")
     if info.calibration_images == "selection":
         notes.append("the temperature was fitted on the images that chose the epoch (few images, or --select accuracy)")
@@ -198,7 +198,7 @@ def _scored_labels(info: ClassifierInfo, data: LabelSet, pairs: LabelPairs | Non
             raise ConfigError("a label map has no meaning for valence and arousal; leave it out")
         return None
     labels = info.find_labels()
-    if pairs is None or not needs_map(labels, data):
+    if pairs is None or not needs_map(labels, data, pairs):
         return scored_labels(labels, data)
     return score_by_pairs(labels, data, pairs)
 
@@ -449,7 +449,7 @@ def _scorable(data: DataSet, info: ClassifierInfo, scored: ScoredLabels | None) 
         if scored.of_model.source.labels != scored.labels.labels:
             notes.append(f"labels are mapped: {scored.of_model}")
         if len(samples) < len(labelled):
-            lost = ", ".join(scored.of_model.unreached)
+            lost = ", ".join((*scored.of_model.unreached, *scored.of_data.dropped))
             notes.append(f"{len(labelled) - len(samples)} images were left out: the model has no label for {lost}")
     if len(data) > len(samples) and not notes:
         notes.append(f"{len(data) - len(samples)} images have no label or rating to compare with")
