@@ -13,7 +13,7 @@ from experiments.continued.probe import cross_fitted_recall, features_of
 from experiments.continued.tensors import Batch, Images, batches
 from uniemox.losses.config import LossWeights
 from uniemox.model.config import DecoderConfig, ModelConfig, Precision
-from uniemox.model.encoder import build_encoder, fast_precision
+from uniemox.model.encoder import build_encoder
 from uniemox.model.uniemox import UniEmoX
 from uniemox.pretrain.step import pretrain_step
 from uniemox.training.hardware import ready_to_train
@@ -72,8 +72,8 @@ class Laboratory:
 
     @property
     def precision(self) -> Precision:
-        """Precision of all runs."""
-        return fast_precision(self.device.type)
+        """Precision of all runs: the same on every processor, so that another one can continue a run."""
+        return "bfloat16" if self.device.type == "cuda" else "float32"
 
     def part(self, half: str, *, unseen: bool = False) -> Images:
         """Return the images of a half, or those of the other one."""
