@@ -25,12 +25,12 @@ import numpy as np
 from sqlalchemy import select
 
 from tests.curate.places import LABELS, project_of
-from uniemox.curate import tables as t
-from uniemox.curate.annotate.access import invite
-from uniemox.curate.project import Project
+from uniemox_curate import tables as t
+from uniemox_curate.annotate.access import invite
+from uniemox_curate.project import Project
 
 IMAGES = 400
-SERVE = "import sys; from uniemox.cli.curate import curate; curate(sys.argv[1:])"
+SERVE = "import sys; from uniemox_curate.cli.curate import curate; curate(sys.argv[1:])"
 # Time after a restart in which answers that waited for the server are sent.
 SETTLED_S = 1.0
 

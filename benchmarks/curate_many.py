@@ -29,20 +29,20 @@ from sqlalchemy import select
 
 from tests.curate.places import served
 from tests.drawn import draw_image, jpeg_of
-from uniemox.curate import tables as t
-from uniemox.curate.annotate.access import invite
-from uniemox.curate.annotate.agree import agree
-from uniemox.curate.annotate.verdicts import verdicts
-from uniemox.curate.collect.config import CollectConfig
-from uniemox.curate.collect.run import fetch, search
-from uniemox.curate.collect.screen import screen
-from uniemox.curate.collect.sources import address_table
-from uniemox.curate.demo import RATIOS
-from uniemox.curate.project import NONE, Project, create_project, searched_labels
-from uniemox.curate.release.config import ReleaseConfig
-from uniemox.curate.release.run import release
-from uniemox.curate.release.splitting import split
 from uniemox.labels import MIKELS
+from uniemox_curate import tables as t
+from uniemox_curate.annotate.access import invite
+from uniemox_curate.annotate.agree import agree
+from uniemox_curate.annotate.verdicts import verdicts
+from uniemox_curate.collect.config import CollectConfig
+from uniemox_curate.collect.run import fetch, search
+from uniemox_curate.collect.screen import screen
+from uniemox_curate.collect.sources import address_table
+from uniemox_curate.demo import RATIOS
+from uniemox_curate.project import NONE, Project, create_project, searched_labels
+from uniemox_curate.release.config import ReleaseConfig
+from uniemox_curate.release.run import release
+from uniemox_curate.release.splitting import split
 
 # Files of 80 to 95 kB.
 SIZE = (1024, 768)

@@ -18,13 +18,13 @@ from sqlalchemy import Table, insert
 
 from tests.conftest import SHARED
 from tests.curate.places import LABELS, PLAN
-from uniemox.curate import tables as t
-from uniemox.curate.project import create_project
-from uniemox.curate.status import status
 from uniemox.data.near import near_groups
 from uniemox.predict.opening import load
 from uniemox.predict.prediction import Prediction
 from uniemox.predict.writing import AnswerHeader, ResultFile
+from uniemox_curate import tables as t
+from uniemox_curate.project import create_project
+from uniemox_curate.status import status
 
 SIDE = 32
 # Folders with 13,553 photographs that can be read.

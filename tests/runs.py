@@ -35,11 +35,11 @@ from uniemox.model.config import DecoderConfig, ModelConfig
 from uniemox.pretrain.config import EncoderConfig, PretrainConfig, TeacherConfig
 from uniemox.pretrain.presets import demo
 from uniemox.pretrain.run import pretrain
-from uniemox.reproduce.plan import ONE_MACHINE
 from uniemox.teacher.features import save_features
 from uniemox.training.config import HardwareConfig, OptimizerConfig, SaveConfig, ScheduleConfig
 from uniemox.training.journal import Callback, RunPlan, read_metrics
 from uniemox.views.config import ViewConfig
+from uniemox_paper.plan import ONE_MACHINE
 
 SCENES = 16
 CHANNELS = 16

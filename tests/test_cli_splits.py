@@ -16,8 +16,8 @@ from uniemox.cli import app
 from uniemox.data.source import open_data
 from uniemox.data.splits import write_splits
 from uniemox.predict.opening import load
-from uniemox.reproduce.table3 import PROMPTS
 from uniemox.teacher.features import save_features
+from uniemox_paper.table3 import PROMPTS
 
 COUNT = 72
 OUT = "OUT"

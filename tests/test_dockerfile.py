@@ -15,7 +15,7 @@ import pytest
 
 from tests.serve.process import started
 from uniemox.cli import app
-from uniemox.cli.serve import serve
+from uniemox_serve.cli import serve
 
 ROOT = Path(__file__).parents[1]
 STEPS = [

@@ -35,12 +35,12 @@ CURATE = """
 import urllib.request
 from pathlib import Path
 from tests.curate.places import project_of, say, served
-from uniemox.curate.annotate.agree import agree
-from uniemox.curate.release.config import ReleaseConfig
-from uniemox.curate.release.run import release
-from uniemox.curate.release.splitting import split
-from uniemox.cli.curate import curate
-from uniemox.curate.annotate.verdicts import verdicts
+from uniemox_curate.annotate.agree import agree
+from uniemox_curate.release.config import ReleaseConfig
+from uniemox_curate.release.run import release
+from uniemox_curate.release.splitting import split
+from uniemox_curate.cli.curate import curate
+from uniemox_curate.annotate.verdicts import verdicts
 project = project_of(Path("p"), ["awe", "fear"] * 6, looks=True)
 say(project, Ada="af" * 6, Ben="af" * 6)
 agree(project)

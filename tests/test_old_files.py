@@ -20,13 +20,8 @@ from PIL import Image
 from tests.conftest import REFERENCE
 from tests.runs import losses, scenes, tiny_pretraining
 from uniemox import load
-from uniemox.ask.question import question
-from uniemox.ask.record import open_record
 from uniemox.checkpoints.classifier import load_classifier
 from uniemox.classifier_info import NEW_RULES, OLD_RULES, AnswerRules, read_info
-from uniemox.curate.annotate.verdicts import verdicts
-from uniemox.curate.collect.screen import remembered_config
-from uniemox.curate.project import open_project
 from uniemox.errors import CheckpointError
 from uniemox.evaluate.report.page import write_report
 from uniemox.evaluate.run_records import read_run
@@ -34,6 +29,11 @@ from uniemox.labels import MIKELS
 from uniemox.predict.network import Network
 from uniemox.pretrain.config import TeacherConfig
 from uniemox.pretrain.run import pretrain
+from uniemox_ask.question import question
+from uniemox_ask.record import open_record
+from uniemox_curate.annotate.verdicts import verdicts
+from uniemox_curate.collect.screen import remembered_config
+from uniemox_curate.project import open_project
 
 OLD = REFERENCE / "version_0_1"
 

@@ -137,7 +137,7 @@ def test_docs_command_searches_for_words() -> None:
 
 
 def test_pages_named_in_help_and_messages_exist() -> None:
-    texts = "".join(path.read_text() for path in (ROOT / "uniemox").rglob("*.py"))
+    texts = "".join(path.read_text() for folder in ROOT.glob("uniemox*") for path in folder.rglob("*.py"))
     named = set(re.findall(r"uniemox docs ([a-z/]+)", texts))
     assert {"data", "curate", "serve", "training"} <= named
     assert not [name for name in named if not (ROOT / "docs" / f"{name}.md").is_file()]

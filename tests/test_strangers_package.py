@@ -35,7 +35,7 @@ def uniemox(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_package_adds_a_command_a_reader_and_a_method(folder: Path) -> None:
     done = uniemox(folder, "--help")
-    assert re.search(r"mine\s+A command of the package mypackage", done.stdout)
+    assert re.search(r"mine\s+Print the images of a folder that evoke an emotion most", done.stdout)
     assert re.search(r"predict\s+Predict what", done.stdout)
     done = uniemox(folder, "mine", "mine", "--label", "fear")
     assert done.returncode == 0, done.stderr

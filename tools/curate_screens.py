@@ -13,14 +13,14 @@ from typing import Any
 from playwright.sync_api import sync_playwright
 
 from tests.curate.places import served
-from uniemox.curate.annotate.access import invite
-from uniemox.curate.collect.config import CollectConfig
-from uniemox.curate.collect.run import fetch, search
-from uniemox.curate.collect.screen import screen
-from uniemox.curate.collect.sources import local_folder
-from uniemox.curate.demo import demo
-from uniemox.curate.plan import AnswerForm
-from uniemox.curate.project import Project, create_project, open_project
+from uniemox_curate.annotate.access import invite
+from uniemox_curate.collect.config import CollectConfig
+from uniemox_curate.collect.run import fetch, search
+from uniemox_curate.collect.screen import screen
+from uniemox_curate.collect.sources import local_folder
+from uniemox_curate.demo import demo
+from uniemox_curate.plan import AnswerForm
+from uniemox_curate.project import Project, create_project, open_project
 
 PAGES = ("status", "screen", "judge")
 SIZE = {"width": 1100, "height": 760}

@@ -33,7 +33,6 @@ from tests.images import FILE_STARTS, draw, every_file, save
 from tests.processes import peak_mib
 from tests.raw_files import dng, jpeg
 from tools.file_mutations import mutate_bytes, mutate_json, mutate_sizes, mutate_text, random_content
-from uniemox.curate.release.metadata import without_metadata
 from uniemox.data.people import Sidecar, read_sidecar
 from uniemox.data.processes import inspect_image
 from uniemox.data.readers.csv_table import read_csv
@@ -52,6 +51,7 @@ from uniemox.io.decoding.pool import DecoderPool
 from uniemox.io.images import decode
 from uniemox.labels import MIKELS
 from uniemox.predict.images import read_any
+from uniemox_curate.release.metadata import without_metadata
 
 MAX_DURATION_S = 10.0
 # Memory of a process that decodes: small files may take 600 MiB, in addition to the process's own.

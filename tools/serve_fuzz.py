@@ -25,7 +25,7 @@ from tests.serve.process import started
 from tests.serve.serving import form, image
 from tools.file_mutations import PIECES, mutate_bytes, random_content
 from uniemox.io.weight_names import EMBEDDED
-from uniemox.serve.bodies import IMAGE_TYPES
+from uniemox_serve.bodies import IMAGE_TYPES
 
 NAMES = ("../../etc/passwd", "..\\..\\boot.ini", "/etc/shadow", "%2e%2e%2f", "a\0b", "x" * 5000, "<script>", "\r\nX: y")
 PATHS = ("/../../etc/passwd", "/page/../app.py", "/page/%2e%2e/%2e%2e/", "//", "/%00", "/predict/..;/x", "/\\", "*")

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uniemox.ask.record import OUTCOMES, AnswerReader
 from uniemox.labels import EKMAN, MIKELS, POLARITY, LabelSet
+from uniemox_ask.record import OUTCOMES, AnswerReader
 
 READER = AnswerReader(MIKELS)
 NAMED = [

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.ask.server import Endpoint, Response, error, in_turn, says, serving
-from uniemox.ask import client as client_module
-from uniemox.ask.address import chat_url, is_loopback
-from uniemox.ask.client import MAX_BYTES, Client, Pace
-from uniemox.ask.question import first_message
-from uniemox.ask.reply import Reply
 from uniemox.errors import ConfigError
 from uniemox.io.http_client import MAX_WAIT_S, back_off
+from uniemox_ask import client as client_module
+from uniemox_ask.address import chat_url, is_loopback
+from uniemox_ask.client import MAX_BYTES, Client, Pace
+from uniemox_ask.question import first_message
+from uniemox_ask.reply import Reply
 
 KEY = "sk-secret-1234567890"
 IMAGE = "data:image/jpeg;base64,AAAA"

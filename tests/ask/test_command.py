@@ -23,7 +23,7 @@ from uniemox.errors import ConfigError
 KEY = "sk-secret-0987654321-must-not-be-seen"
 COMMAND = (
     "import sys; from cyclopts import CommandCollisionError; from uniemox import cli\n"
-    "from uniemox.cli.ask import ask\n"
+    "from uniemox_ask.cli import ask\n"
     "try: cli.app.command(ask)\n"
     "except CommandCollisionError: pass\n"
     "cli.main()"

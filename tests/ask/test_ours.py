@@ -11,7 +11,6 @@ import pytest
 
 from tests.drawn import class_folders
 from tests.runs import finetuned
-from uniemox.ask.question import AskedImage, labels_of_ours, select
 from uniemox.checkpoints.classifier import load_classifier
 from uniemox.data.readers.folders import read_folder
 from uniemox.data.sample import ImageFile, Sample, decode_sample
@@ -24,6 +23,7 @@ from uniemox.predict.confidence import answers_of
 from uniemox.predict.opening import load
 from uniemox.views.config import ViewConfig
 from uniemox.views.patches import PixelStats
+from uniemox_ask.question import AskedImage, labels_of_ours, select
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_two_stream_model_uses_person_boxes_of_the_data(
     def refused(name: str) -> Detector:
         raise AssertionError(f"the {name} detector is run")
 
-    monkeypatch.setattr("uniemox.ask.question.open_finder", refused)
+    monkeypatch.setattr("uniemox_ask.question.open_finder", refused)
     box = Box(3, 5, 40, 60)
     other = Detection(Box(0, 0, 20, 20), 0.9)
     people: dict[str, dict[str, Any]] = {

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.drawn import Stored, class_folders, draw_image, jpeg_of
-from uniemox.ask.question import MAX_SIDE_PX, image_url, question, select
 from uniemox.data.readers.folders import read_folder
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import ConfigError, DataError, ImageError
 from uniemox.labels import CAER, HECO, MIKELS, LabelSet
+from uniemox_ask.question import MAX_SIDE_PX, image_url, question, select
 
 LABELS = LabelSet("own", ("a", "b", "c"), "evoked")
 

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
 from tests.drawn import Stored, draw_image, jpeg_of
-from uniemox.ask.config import AskConfig
-from uniemox.ask.page import PAGE, RESULT, names_of, write_results
-from uniemox.ask.question import AskedImage
-from uniemox.ask.record import AnswerRow
-from uniemox.ask.result import AgreementWithOurs, Results, agreement, summarise
 from uniemox.data.sample import Sample
 from uniemox.intervals import bootstrap_interval
 from uniemox.labels import MIKELS
+from uniemox_ask.config import AskConfig
+from uniemox_ask.page import PAGE, RESULT, names_of, write_results
+from uniemox_ask.question import AskedImage
+from uniemox_ask.record import AnswerRow
+from uniemox_ask.result import AgreementWithOurs, Results, agreement, summarise
 
 CONFIG = AskConfig(endpoint="https://x.org", models=("m",))
 LATENCIES = (1.0, 2.0, 4.0, 8.0)

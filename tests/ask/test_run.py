@@ -11,16 +11,16 @@ import pytest
 
 from tests.ask.server import Endpoint, Request, Response, error, in_turn, says, serving
 from tests.drawn import class_folders, jpeg_of
-from uniemox.ask.address import chat_url
-from uniemox.ask.client import Client
-from uniemox.ask.config import AskConfig
-from uniemox.ask.question import Selection, image_url, question, select
-from uniemox.ask.record import ANSWERS, AnswerRow, key_of, open_record
-from uniemox.ask.run import MAX_FAILURES_IN_A_ROW, ask
 from uniemox.data.readers.folders import read_folder
 from uniemox.data.sample import DataSet
 from uniemox.errors import ConfigError, DataError
 from uniemox.io.images import decode
+from uniemox_ask.address import chat_url
+from uniemox_ask.client import Client
+from uniemox_ask.config import AskConfig
+from uniemox_ask.question import Selection, image_url, question, select
+from uniemox_ask.record import ANSWERS, AnswerRow, key_of, open_record
+from uniemox_ask.run import MAX_FAILURES_IN_A_ROW, ask
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from tests.curate.places import project_of
-from uniemox.curate.annotate.web import create_app
-from uniemox.curate.project import Project
+from uniemox_curate.annotate.web import create_app
+from uniemox_curate.project import Project
 
 ADDRESS = "http://127.0.0.1:8000"
 LABELS = ("awe", "fear", "awe", "fear")

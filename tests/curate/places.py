@@ -9,14 +9,14 @@ from pathlib import Path
 from sqlalchemy import insert
 
 from tests.drawn import draw_image, jpeg_of
-from uniemox.curate import tables as t
-from uniemox.curate.annotate.access import account_of, invite, join
-from uniemox.curate.annotate.serving import address_of, server
-from uniemox.curate.collect.screen import screen
-from uniemox.curate.plan import CollectionPlan
-from uniemox.curate.project import Change, Project, append, create_project, undo
-from uniemox.curate.store import Store
-from uniemox.serve.server import listen
+from uniemox_curate import tables as t
+from uniemox_curate.annotate.access import account_of, invite, join
+from uniemox_curate.annotate.serving import address_of, server
+from uniemox_curate.collect.screen import screen
+from uniemox_curate.plan import CollectionPlan
+from uniemox_curate.project import Change, Project, append, create_project, undo
+from uniemox_curate.store import Store
+from uniemox_serve.server import listen
 
 LABELS = ("awe", "fear")
 PLAN = CollectionPlan(keywords={"awe": ("Wonder",), "fear": ("Panic",)}, check_every=0)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from tests.drawn import draw_image, jpeg_of
-from uniemox.curate.collect.config import CollectConfig
+from uniemox_curate.collect.config import CollectConfig
 
 JPEG = jpeg_of(draw_image(1, (160, 140)))
 

@@ -12,11 +12,11 @@ from sklearn.metrics import cohen_kappa_score
 from sqlalchemy import insert, update
 
 from tests.curate.places import project_of, say
-from uniemox.curate import tables as t
-from uniemox.curate.annotate.agree import _alpha_from, _alpha_terms, agreement, label_counts, rating_alpha
-from uniemox.curate.annotate.verdicts import LatestAnswers, decide, disputed
-from uniemox.curate.release.documents import licence_counts, render, terms_of
-from uniemox.curate.status import status
+from uniemox_curate import tables as t
+from uniemox_curate.annotate.agree import _alpha_from, _alpha_terms, agreement, label_counts, rating_alpha
+from uniemox_curate.annotate.verdicts import LatestAnswers, decide, disputed
+from uniemox_curate.release.documents import licence_counts, render, terms_of
+from uniemox_curate.status import status
 
 # Krippendorff, "Computing Krippendorff's Alpha-Reliability" (2011), section C: four observers, twelve units, one value
 # without a second; nominal alpha 0.743.

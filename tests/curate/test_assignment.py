@@ -11,13 +11,13 @@ from starlette.testclient import TestClient
 
 from tests.curate.conftest import ADDRESS, Browser
 from tests.curate.places import PLAN, answer, number_of, project_of, say
-from uniemox.curate import tables as t
-from uniemox.curate.annotate.access import invite
-from uniemox.curate.annotate.answers import AnswerIn, AnswerWriter
-from uniemox.curate.annotate.assignment import BLOCK, TaskAssigner
-from uniemox.curate.annotate.verdicts import disputed, read_answers
-from uniemox.curate.annotate.web import create_app
-from uniemox.curate.project import Change, Project, append
+from uniemox_curate import tables as t
+from uniemox_curate.annotate.access import invite
+from uniemox_curate.annotate.answers import AnswerIn, AnswerWriter
+from uniemox_curate.annotate.assignment import BLOCK, TaskAssigner
+from uniemox_curate.annotate.verdicts import disputed, read_answers
+from uniemox_curate.annotate.web import create_app
+from uniemox_curate.project import Change, Project, append
 
 
 def test_images_with_most_different_answers_are_disputed_first(tmp_path: Path) -> None:

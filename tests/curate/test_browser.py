@@ -10,13 +10,13 @@ from playwright import sync_api as playwright
 from sqlalchemy import select
 
 from tests.curate.places import PLAN, project_of, say, served
-from uniemox.curate import tables as t
-from uniemox.curate.annotate.access import invite
-from uniemox.curate.annotate.answer_files import given_answers
-from uniemox.curate.annotate.verdicts import read_answers
-from uniemox.curate.plan import AnswerForm
-from uniemox.curate.project import Project, decisions
-from uniemox.curate.questions import Question, QuestionTexts
+from uniemox_curate import tables as t
+from uniemox_curate.annotate.access import invite
+from uniemox_curate.annotate.answer_files import given_answers
+from uniemox_curate.annotate.verdicts import read_answers
+from uniemox_curate.plan import AnswerForm
+from uniemox_curate.project import Project, decisions
+from uniemox_curate.questions import Question, QuestionTexts
 
 pytestmark = pytest.mark.browser
 LABELS = [("awe", "fear")[i % 2] for i in range(16)]

@@ -8,14 +8,14 @@ from sqlalchemy import select, update
 
 from tests.curate.places import project_of, say
 from tests.drawn import class_folders
-from uniemox.cli.curate import curate
-from uniemox.curate import tables as t
-from uniemox.curate.annotate.serving import DEFAULT_ADDRESS, record_address, served_at
-from uniemox.curate.collect.fetch import FetchError
-from uniemox.curate.plan import paper_plan
-from uniemox.curate.project import create_project, open_project
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError, UniemoxError
+from uniemox_curate import tables as t
+from uniemox_curate.annotate.serving import DEFAULT_ADDRESS, record_address, served_at
+from uniemox_curate.cli.curate import curate
+from uniemox_curate.collect.fetch import FetchError
+from uniemox_curate.plan import paper_plan
+from uniemox_curate.project import create_project, open_project
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -97,7 +97,7 @@ def test_the_hint_about_folders_is_printed_for_their_images_alone(
     with project.store.write() as connection:
         connection.execute(update(t.candidates).values(source=source, state="waiting", address="file:///gone.jpg"))
     broken = FetchError("HTTP 503", may_pass=True)
-    monkeypatch.setattr("uniemox.curate.collect.run.fetch_all", lambda jobs, *_: ((job, broken) for job in jobs))
+    monkeypatch.setattr("uniemox_curate.collect.run.fetch_all", lambda jobs, *_: ((job, broken) for job in jobs))
     curate(["collect", str(tmp_path / "p")], exit_on_error=False, result_action="return_none")
     printed = capsys.readouterr()
     assert "waiting 1" in printed.out

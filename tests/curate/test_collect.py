@@ -14,11 +14,12 @@ from sqlalchemy import select
 
 from tests.curate.servers import JPEG, Handler, local, misbehaving, serving
 from tests.drawn import class_folders, draw_image, jpeg_of
-from uniemox.curate import tables as t
-from uniemox.curate.collect.config import CollectConfig
-from uniemox.curate.collect.fetch import MAX_RULES_KB, Robots
-from uniemox.curate.collect.run import failures, fetch, search
-from uniemox.curate.collect.sources import (
+from uniemox.errors import ConfigError, DataError, LabelError
+from uniemox_curate import tables as t
+from uniemox_curate.collect.config import CollectConfig
+from uniemox_curate.collect.fetch import MAX_RULES_KB, Robots
+from uniemox_curate.collect.run import failures, fetch, search
+from uniemox_curate.collect.sources import (
     Candidate,
     PagedSearch,
     address_table,
@@ -29,9 +30,8 @@ from uniemox.curate.collect.sources import (
     local_folder,
     openverse,
 )
-from uniemox.curate.plan import CollectionPlan
-from uniemox.curate.project import Project, create_project, searched_labels
-from uniemox.errors import ConfigError, DataError, LabelError
+from uniemox_curate.plan import CollectionPlan
+from uniemox_curate.project import Project, create_project, searched_labels
 
 PLAN = CollectionPlan(keywords={"awe": ("Wonder",), "fear": ("Dread", "Panic")}, check_every=0)
 QUICK = CollectConfig(rate=1000)

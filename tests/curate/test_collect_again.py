@@ -11,19 +11,19 @@ from tests.curate.places import take_back
 from tests.curate.servers import JPEG, Handler, local, misbehaving, serving
 from tests.curate.test_collect import PLAN, QUICK, as_json, asking, offered, states, table, without_rules
 from tests.drawn import class_folders, draw_image, jpeg_of
-from uniemox.curate import tables as t
-from uniemox.curate.collect.run import fetch, search
-from uniemox.curate.collect.sources import address_table, local_folder, openverse
-from uniemox.curate.project import create_project
-from uniemox.curate.release.takedown import take_down
 from uniemox.errors import DataError
+from uniemox_curate import tables as t
+from uniemox_curate.collect.run import fetch, search
+from uniemox_curate.collect.sources import address_table, local_folder, openverse
+from uniemox_curate.project import create_project
+from uniemox_curate.release.takedown import take_down
 
 
 @pytest.mark.parametrize("at_once", [1, 500])
 def test_a_corrected_table_corrects_its_candidates(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
-    monkeypatch.setattr("uniemox.curate.collect.run.CANDIDATES_PER_SEARCH", at_once)
+    monkeypatch.setattr("uniemox_curate.collect.run.CANDIDATES_PER_SEARCH", at_once)
     project = create_project(tmp_path / "p", PLAN)
     with serving(misbehaving()) as server:
         for label, licence in (("awe", ""), ("fear", "by 4.0"), ("", "")):  # empty cells change nothing

@@ -11,8 +11,8 @@ import pytest
 from tests.curate.places import project_of, served
 from tests.processes import wait_until
 from tests.serve.nginx import PREFIX, nginx_before
-from uniemox.curate.annotate.access import invite
-from uniemox.curate.project import Project
+from uniemox_curate.annotate.access import invite
+from uniemox_curate.project import Project
 
 
 @pytest.fixture
@@ -22,8 +22,8 @@ def project(tmp_path: Path) -> Project:
 
 @pytest.fixture
 def port(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    monkeypatch.setattr("uniemox.curate.annotate.access.READ_TIMEOUT_S", 0.5)
-    monkeypatch.setattr("uniemox.curate.annotate.serving.MAX_CONNECTIONS", 8)
+    monkeypatch.setattr("uniemox_curate.annotate.access.READ_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("uniemox_curate.annotate.serving.MAX_CONNECTIONS", 8)
     with served(project) as address:
         yield int(address.rpartition(":")[2])
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.curate.servers import JPEG, local, misbehaving, serving
-from uniemox.curate.collect.config import CollectConfig
-from uniemox.curate.collect.fetch import Download, FetchError, fetch_all, get, is_public
 from uniemox.errors import ConfigError
+from uniemox_curate.collect.config import CollectConfig
+from uniemox_curate.collect.fetch import Download, FetchError, fetch_all, get, is_public
 
 
 @pytest.mark.parametrize(

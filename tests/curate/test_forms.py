@@ -16,22 +16,22 @@ from sqlalchemy import insert, select
 
 from tests.curate.places import PLAN, project_of, say
 from tests.predict.networks import tiny_network
-from uniemox.curate import tables as t
-from uniemox.curate.annotate import answer_import
-from uniemox.curate.annotate.access import invite
-from uniemox.curate.annotate.answer_files import given_answers, write_csv, write_label_studio
-from uniemox.curate.annotate.answer_import import import_label_studio
-from uniemox.curate.annotate.assignment import forget, suggest, suggested_by
-from uniemox.curate.annotate.verdicts import read_answers, verdicts
-from uniemox.curate.annotate.web import create_app
-from uniemox.curate.plan import AnswerForm, plan_of
-from uniemox.curate.project import Project, open_project
-from uniemox.curate.questions import QUESTIONS
-from uniemox.curate.release.config import ReleaseConfig
-from uniemox.curate.release.run import release
-from uniemox.curate.release.splitting import split
-from uniemox.curate.release.takedown import take_down
 from uniemox.errors import ConfigError, DataError
+from uniemox_curate import tables as t
+from uniemox_curate.annotate import answer_import
+from uniemox_curate.annotate.access import invite
+from uniemox_curate.annotate.answer_files import given_answers, write_csv, write_label_studio
+from uniemox_curate.annotate.answer_import import import_label_studio
+from uniemox_curate.annotate.assignment import forget, suggest, suggested_by
+from uniemox_curate.annotate.verdicts import read_answers, verdicts
+from uniemox_curate.annotate.web import create_app
+from uniemox_curate.plan import AnswerForm, plan_of
+from uniemox_curate.project import Project, open_project
+from uniemox_curate.questions import QUESTIONS
+from uniemox_curate.release.config import ReleaseConfig
+from uniemox_curate.release.run import release
+from uniemox_curate.release.splitting import split
+from uniemox_curate.release.takedown import take_down
 
 FORM = AnswerForm(several=True, intensity=True, affect=True, comment=True)
 ADDRESS = "http://127.0.0.1:8000"

@@ -7,9 +7,9 @@ from sqlalchemy import select
 from starlette.testclient import TestClient
 
 from tests.curate.conftest import ADDRESS, Browser
-from uniemox.curate import tables as t
-from uniemox.curate.annotate.access import Role, invite
-from uniemox.curate.project import Project
+from uniemox_curate import tables as t
+from uniemox_curate.annotate.access import Role, invite
+from uniemox_curate.project import Project
 
 VALUES = (
     *("null", "true", "-1", "0", "1e999", "NaN", "-Infinity", "1" * 400, "1" * 5000, str(2**53), "0.5", "[]", "{}"),

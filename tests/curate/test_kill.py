@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from benchmarks.curate_load import Server, load
 from tests.curate.places import LABELS, project_of
-from uniemox.curate import tables as t
+from uniemox_curate import tables as t
 
 
 def test_a_killed_server_loses_no_acknowledged_answer(tmp_path: Path) -> None:

@@ -12,13 +12,13 @@ from sqlalchemy import select
 from tests.curate.places import project_of
 from tests.curate.test_agree import plain_alpha
 from tests.data.tree import says
-from uniemox.cli.curate_labels import import_answers
-from uniemox.curate import tables as t
-from uniemox.curate.annotate.agree import agreement_now
-from uniemox.curate.annotate.answer_files import given_answers, write_label_studio
-from uniemox.curate.annotate.answer_import import import_label_studio
-from uniemox.curate.project import Project
 from uniemox.errors import DataError
+from uniemox_curate import tables as t
+from uniemox_curate.annotate.agree import agreement_now
+from uniemox_curate.annotate.answer_files import given_answers, write_label_studio
+from uniemox_curate.annotate.answer_import import import_label_studio
+from uniemox_curate.cli.labels import import_answers
+from uniemox_curate.project import Project
 
 EARLY = "2024-05-01T10:00:00Z"
 LATE = "2024-05-02T10:00:00.500000+02:00"

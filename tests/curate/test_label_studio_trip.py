@@ -12,18 +12,18 @@ from sqlalchemy import insert, select, update
 
 from tests.curate.label_studio_server import CHANGED_AT, ImportRefusedError, LabelStudio
 from tests.curate.places import PLAN, project_of, say
-from uniemox.cli.curate_labels import import_answers
-from uniemox.curate import tables as t
-from uniemox.curate.annotate.agree import agreement_now
-from uniemox.curate.annotate.answer_files import given_answers, write_label_studio
-from uniemox.curate.annotate.answer_import import import_label_studio
-from uniemox.curate.annotate.label_studio import CONTROL
-from uniemox.curate.annotate.verdicts import verdicts
-from uniemox.curate.plan import AnswerForm, paper_plan
-from uniemox.curate.project import Project
-from uniemox.curate.release.config import ReleaseConfig
-from uniemox.curate.release.run import release
-from uniemox.curate.release.splitting import split
+from uniemox_curate import tables as t
+from uniemox_curate.annotate.agree import agreement_now
+from uniemox_curate.annotate.answer_files import given_answers, write_label_studio
+from uniemox_curate.annotate.answer_import import import_label_studio
+from uniemox_curate.annotate.label_studio import CONTROL
+from uniemox_curate.annotate.verdicts import verdicts
+from uniemox_curate.cli.labels import import_answers
+from uniemox_curate.plan import AnswerForm, paper_plan
+from uniemox_curate.project import Project
+from uniemox_curate.release.config import ReleaseConfig
+from uniemox_curate.release.run import release
+from uniemox_curate.release.splitting import split
 
 DOCS = Path(__file__).parents[2] / "docs" / "curate.md"
 PEOPLE = {1: "me@a.example", 2: "eve@a.example"}

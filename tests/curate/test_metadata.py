@@ -14,10 +14,10 @@ from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 from tests.drawn import draw_image
 from tests.images import animate, draw, png_chunks, png_of, save
 from tools.file_mutations import mutate_bytes
-from uniemox.curate.release.metadata import PlainImage, plain_format, without_metadata
 from uniemox.errors import ImageError
 from uniemox.io.colour import names_adobe_rgb
 from uniemox.io.images import decode, open_image
+from uniemox_curate.release.metadata import PlainImage, plain_format, without_metadata
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 SECRET = "Jane Doe, 48.137N 11.575E"

@@ -16,10 +16,10 @@ from sqlalchemy import select
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
-from uniemox.curate import tables as t
-from uniemox.curate.annotate.previews import PIECE_BYTES, Previews, draw_check, preview_response
-from uniemox.curate.project import Project
-from uniemox.curate.release.takedown import take_down
+from uniemox_curate import tables as t
+from uniemox_curate.annotate.previews import PIECE_BYTES, Previews, draw_check, preview_response
+from uniemox_curate.project import Project
+from uniemox_curate.release.takedown import take_down
 
 
 def test_previews_are_made_two_at_a_time(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,7 +37,7 @@ def test_previews_are_made_two_at_a_time(project: Project, monkeypatch: pytest.M
             inside -= 1
         return path.read_bytes()
 
-    monkeypatch.setattr("uniemox.curate.annotate.previews._make_preview", slow)
+    monkeypatch.setattr("uniemox_curate.annotate.previews._make_preview", slow)
 
     async def ask() -> list[BinaryIO | bytes | None]:
         previews = Previews(project)
@@ -61,7 +61,7 @@ def test_one_person_s_previews_leave_a_decoder_to_others(project: Project, monke
             may_end.wait(60)
         return path.read_bytes()
 
-    monkeypatch.setattr("uniemox.curate.annotate.previews._make_preview", slow)
+    monkeypatch.setattr("uniemox_curate.annotate.previews._make_preview", slow)
 
     async def ask() -> list[BinaryIO | bytes | None]:
         previews = Previews(project)
@@ -87,7 +87,7 @@ def test_a_preview_is_made_once_and_an_unreadable_image_is_not_tried_again(
         images.append(path.stem)
         return None if path.stem == broken else path.read_bytes()
 
-    monkeypatch.setattr("uniemox.curate.annotate.previews._make_preview", shrunk)
+    monkeypatch.setattr("uniemox_curate.annotate.previews._make_preview", shrunk)
 
     async def ask() -> list[BinaryIO | bytes | None]:
         previews = Previews(project)
@@ -116,7 +116,7 @@ def test_an_image_that_is_taken_down_while_its_preview_is_made_leaves_none(
         take_down(project, row.sha256, because="asked")
         return content
 
-    monkeypatch.setattr("uniemox.curate.annotate.previews._make_preview", shrunk)
+    monkeypatch.setattr("uniemox_curate.annotate.previews._make_preview", shrunk)
     assert asyncio.run(Previews(project).of(1, 1)) is None
     assert not project.preview_path(row.sha256).exists()
 
@@ -130,7 +130,7 @@ def test_a_preview_of_an_image_that_cannot_be_read_any_more_is_shown(
         (project.folder / "pictures").rename(project.folder / "away")
         return b"made"
 
-    monkeypatch.setattr("uniemox.curate.annotate.previews._make_preview", shrunk)
+    monkeypatch.setattr("uniemox_curate.annotate.previews._make_preview", shrunk)
     preview = asyncio.run(Previews(project).of(1, 1))
     assert isinstance(preview, BufferedReader)
     with preview:
@@ -150,8 +150,8 @@ def test_a_preview_that_cannot_be_removed_after_a_takedown_is_not_shown(
         monkeypatch.setattr(Path, "unlink", refused)
         return b"made"
 
-    monkeypatch.setattr("uniemox.curate.annotate.previews._make_preview", shrunk)
-    monkeypatch.setattr("uniemox.curate.annotate.previews.write_file", Path.write_bytes)
+    monkeypatch.setattr("uniemox_curate.annotate.previews._make_preview", shrunk)
+    monkeypatch.setattr("uniemox_curate.annotate.previews.write_file", Path.write_bytes)
     project.preview_path(row.sha256).parent.mkdir(parents=True)
     previews = Previews(project)
     with pytest.raises(HTTPException) as refusal:
@@ -176,7 +176,7 @@ def test_images_that_cannot_be_read_now_are_not_reported_missing(
     def refused(*_: object, **__: object) -> NoReturn:
         raise problem
 
-    monkeypatch.setattr(f"uniemox.curate.annotate.previews.{name}", refused)
+    monkeypatch.setattr(f"uniemox_curate.annotate.previews.{name}", refused)
     with pytest.raises(HTTPException) as refusal:
         asyncio.run(Previews(project).of(1, 1))
     assert refusal.value.status_code == 503

@@ -12,21 +12,21 @@ from sqlalchemy import insert, select
 from tests.curate.places import PLAN, project_of, say
 from tests.curate.test_forms import annotator, answer
 from tests.data.tree import says
-from uniemox.curate import questions as room
-from uniemox.curate import tables as t
-from uniemox.curate.annotate.agree import agreement_now
-from uniemox.curate.annotate.answer_files import given_answers, write_csv, write_label_studio
-from uniemox.curate.annotate.answer_import import import_label_studio
-from uniemox.curate.annotate.answers import AnswerIn
-from uniemox.curate.annotate.verdicts import verdicts
-from uniemox.curate.plan import CollectionPlan, plan_of
-from uniemox.curate.project import Project, open_project
-from uniemox.curate.questions import QUESTIONS, Question, QuestionTexts
-from uniemox.curate.release.config import ReleaseConfig
-from uniemox.curate.release.run import release
-from uniemox.curate.release.splitting import split
-from uniemox.curate.release.takedown import take_down
 from uniemox.errors import ConfigError
+from uniemox_curate import questions as room
+from uniemox_curate import tables as t
+from uniemox_curate.annotate.agree import agreement_now
+from uniemox_curate.annotate.answer_files import given_answers, write_csv, write_label_studio
+from uniemox_curate.annotate.answer_import import import_label_studio
+from uniemox_curate.annotate.answers import AnswerIn
+from uniemox_curate.annotate.verdicts import verdicts
+from uniemox_curate.plan import CollectionPlan, plan_of
+from uniemox_curate.project import Project, open_project
+from uniemox_curate.questions import QUESTIONS, Question, QuestionTexts
+from uniemox_curate.release.config import ReleaseConfig
+from uniemox_curate.release.run import release
+from uniemox_curate.release.splitting import split
+from uniemox_curate.release.takedown import take_down
 
 PAGE = Path(__file__).parents[2] / "docs" / "extending" / "question.md"
 OLD_COLUMNS = ["labels", "intensity", "valence", "arousal", "comment", "skip", "suggested"]

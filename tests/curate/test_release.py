@@ -16,20 +16,20 @@ from tests.curate.test_agree import plain_alpha
 from tests.drawn import draw_image
 from tests.images import save
 from tests.runs import uniemox_here
-from uniemox.curate import tables as t
-from uniemox.curate.annotate.agree import agree
-from uniemox.curate.annotate.verdicts import verdicts
-from uniemox.curate.project import Change, Project, append, leave_out, open_project
-from uniemox.curate.release.config import ReleaseConfig
-from uniemox.curate.release.documents import licence_counts, render
-from uniemox.curate.release.run import release
-from uniemox.curate.release.splitting import kept_data, read_scheme, split, together
-from uniemox.curate.release.takedown import take_down
-from uniemox.curate.release.writing import MARK
-from uniemox.curate.status import status, write_status_page
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError
 from uniemox.io.files import FileLock
+from uniemox_curate import tables as t
+from uniemox_curate.annotate.agree import agree
+from uniemox_curate.annotate.verdicts import verdicts
+from uniemox_curate.project import Change, Project, append, leave_out, open_project
+from uniemox_curate.release.config import ReleaseConfig
+from uniemox_curate.release.documents import licence_counts, render
+from uniemox_curate.release.run import release
+from uniemox_curate.release.splitting import kept_data, read_scheme, split, together
+from uniemox_curate.release.takedown import take_down
+from uniemox_curate.release.writing import MARK
+from uniemox_curate.status import status, write_status_page
 
 COUNT = 20
 RATIOS = {"train": 0.6, "val": 0.2, "test": 0.2}

@@ -14,15 +14,15 @@ from sqlalchemy import update
 from tests.curate.places import project_of, say
 from tests.drawn import draw_image
 from tests.images import save
-from uniemox.curate import tables as t
-from uniemox.curate.annotate.verdicts import verdicts
-from uniemox.curate.project import Change, Project, append
-from uniemox.curate.release.config import ReleaseConfig
-from uniemox.curate.release.hub_card import hub_header, licence_fields
-from uniemox.curate.release.run import release
-from uniemox.curate.release.splitting import split
 from uniemox.data.readers.csv_table import read_rows
 from uniemox.data.source import open_data
+from uniemox_curate import tables as t
+from uniemox_curate.annotate.verdicts import verdicts
+from uniemox_curate.project import Change, Project, append
+from uniemox_curate.release.config import ReleaseConfig
+from uniemox_curate.release.hub_card import hub_header, licence_fields
+from uniemox_curate.release.run import release
+from uniemox_curate.release.splitting import split
 
 RATIOS = {"train": 0.6, "val": 0.2, "test": 0.2}
 NAME = 'Tiny: "é" 🙂 # {1}'

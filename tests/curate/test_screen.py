@@ -10,19 +10,19 @@ from sqlalchemy import insert, select
 
 from tests.curate.places import take_back
 from tests.drawn import class_folders, draw_image, jpeg_of, plant
-from uniemox.curate import tables as t
-from uniemox.curate.collect.config import CollectConfig
-from uniemox.curate.collect.run import fetch, search
-from uniemox.curate.collect.screen import ScreenConfig, remembered_config, screen
-from uniemox.curate.collect.sources import local_folder
-from uniemox.curate.plan import CollectionPlan
-from uniemox.curate.project import Change, Project, append, create_project, decisions
-from uniemox.curate.release.takedown import take_down
-from uniemox.curate.status import status
 from uniemox.data.processes import scan
 from uniemox.data.readers.folders import read_folder
 from uniemox.data.sample import Sample
 from uniemox.errors import ConfigError, DataError
+from uniemox_curate import tables as t
+from uniemox_curate.collect.config import CollectConfig
+from uniemox_curate.collect.run import fetch, search
+from uniemox_curate.collect.screen import ScreenConfig, remembered_config, screen
+from uniemox_curate.collect.sources import local_folder
+from uniemox_curate.plan import CollectionPlan
+from uniemox_curate.project import Change, Project, append, create_project, decisions
+from uniemox_curate.release.takedown import take_down
+from uniemox_curate.status import status
 
 PLAN = CollectionPlan(keywords={"awe": ("a",), "fear": ("f",), "anger": ("x",)}, check_every=0)
 QUICK = CollectConfig(rate=1000)
@@ -244,7 +244,7 @@ def test_an_image_that_is_taken_down_during_a_screen_leaves_no_thumbnail(
         take_down(project, row.sha256, because="asked")
         return scan(*args, **kwargs)
 
-    monkeypatch.setattr("uniemox.curate.collect.screen.scan", scan_late)
+    monkeypatch.setattr("uniemox_curate.collect.screen.scan", scan_late)
     screen(project)
     assert [row.picture_id for row in project.rows(select(t.looks.c.picture_id))] == [2, 3, 4]
 

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from sqlalchemy import insert, select
 
 from tests.curate.places import take_back
-from uniemox.curate import store as store_module
-from uniemox.curate import tables as t
-from uniemox.curate.plan import CollectionPlan, paper_plan, read_plan
-from uniemox.curate.project import UNDONE, Change, append, create_project, decisions, history, open_project
-from uniemox.curate.status import status
-from uniemox.curate.store import Store
 from uniemox.errors import ConfigError, DataError, UnavailableError, UniemoxError
 from uniemox.labels import EKMAN, MIKELS
+from uniemox_curate import store as store_module
+from uniemox_curate import tables as t
+from uniemox_curate.plan import CollectionPlan, paper_plan, read_plan
+from uniemox_curate.project import UNDONE, Change, append, create_project, decisions, history, open_project
+from uniemox_curate.status import status
+from uniemox_curate.store import Store
 
 
 def store_with(images: int, address: str = "sqlite://") -> Store:

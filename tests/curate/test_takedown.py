@@ -12,16 +12,16 @@ from sqlalchemy import insert, select, update
 
 from tests.curate.places import LABELS, project_of
 from tests.curate.test_release import agreed, named_in, rows_of, sums_match
-from uniemox.cli.curate import curate
-from uniemox.curate import tables as t
-from uniemox.curate.project import last_batch, undo
-from uniemox.curate.release import takedown
-from uniemox.curate.release.config import ReleaseConfig
-from uniemox.curate.release.run import release
-from uniemox.curate.release.takedown import take_down
-from uniemox.curate.release.writing import MARK
 from uniemox.errors import ConfigError, DataError
 from uniemox.io.files import FileLock
+from uniemox_curate import tables as t
+from uniemox_curate.cli.curate import curate
+from uniemox_curate.project import last_batch, undo
+from uniemox_curate.release import takedown
+from uniemox_curate.release.config import ReleaseConfig
+from uniemox_curate.release.run import release
+from uniemox_curate.release.takedown import take_down
+from uniemox_curate.release.writing import MARK
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -171,7 +171,7 @@ def test_a_full_disk_spoils_no_release(tmp_path: Path, monkeypatch: pytest.Monke
         def write(path: Path, content: object) -> None:
             raise DataError(f"{path} can't be written (no space left on device)")
 
-        full.setattr("uniemox.curate.release.writing.write_file", write)
+        full.setattr("uniemox_curate.release.writing.write_file", write)
         [problem] = take_down(project, row["sha256"], because="asked").problems
     assert "repeat the takedown" in problem
     assert files_of(tmp_path / "a") == before
@@ -189,10 +189,10 @@ def test_an_interrupted_takedown_leaves_the_old_or_the_new_release(
     release(project, tmp_path / "a", ReleaseConfig(name="a"))
     gone = rows_of(tmp_path / "a" / "provenance.csv")[0]["sha256"]
     before = files_of(tmp_path / "a")
-    takedown = "uniemox.curate.release.takedown"
+    takedown = "uniemox_curate.release.takedown"
     targets = {
-        "copy": "uniemox.curate.release.takedown.os.link",
-        "write": "uniemox.curate.release.writing.write_splits",
+        "copy": "uniemox_curate.release.takedown.os.link",
+        "write": "uniemox_curate.release.writing.write_splits",
         "record": f"{takedown}.save_written",
         "deletion": f"{takedown}.shutil.rmtree",
     }

@@ -8,16 +8,16 @@ from sqlalchemy import select, update
 
 from tests.curate.places import LABELS, project_of, say
 from tests.curate.test_release import agreed, named_in, rows_of, sums_match
-from uniemox.curate import tables as t
-from uniemox.curate.annotate.verdicts import verdicts
-from uniemox.curate.project import Change, append, last_batch, undo
-from uniemox.curate.release.config import ReleaseConfig
-from uniemox.curate.release.run import release
-from uniemox.curate.release.splitting import split
-from uniemox.curate.release.takedown import take_down
-from uniemox.curate.release.writing import LISTS
-from uniemox.curate.status import status
 from uniemox.data.source import open_data
+from uniemox_curate import tables as t
+from uniemox_curate.annotate.verdicts import verdicts
+from uniemox_curate.project import Change, append, last_batch, undo
+from uniemox_curate.release.config import ReleaseConfig
+from uniemox_curate.release.run import release
+from uniemox_curate.release.splitting import split
+from uniemox_curate.release.takedown import take_down
+from uniemox_curate.release.writing import LISTS
+from uniemox_curate.status import status
 
 
 def test_a_title_with_the_hash_of_another_image_keeps_its_row(tmp_path: Path) -> None:

@@ -14,15 +14,15 @@ from starlette.testclient import TestClient
 
 from tests.curate.conftest import ADDRESS, Browser
 from tests.curate.places import answer, served
-from uniemox.curate import tables as t
-from uniemox.curate.annotate.access import account_of, invite, join, revoke
-from uniemox.curate.annotate.serving import served_at, server
-from uniemox.curate.annotate.verdicts import read_answers
-from uniemox.curate.annotate.web import PAGES, create_app
-from uniemox.curate.project import Project, decisions
-from uniemox.curate.store import Store
 from uniemox.errors import ConfigError, DataError, UnavailableError
-from uniemox.serve.server import listen
+from uniemox_curate import tables as t
+from uniemox_curate.annotate.access import account_of, invite, join, revoke
+from uniemox_curate.annotate.serving import served_at, server
+from uniemox_curate.annotate.verdicts import read_answers
+from uniemox_curate.annotate.web import PAGES, create_app
+from uniemox_curate.project import Project, decisions
+from uniemox_curate.store import Store
+from uniemox_serve.server import listen
 
 
 def test_no_access_without_an_invitation(client: TestClient) -> None:

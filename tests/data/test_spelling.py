@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.data.tree import put, says, words, write
-from uniemox.curate.plan import plan_of
 from uniemox.data.source import open_data
 from uniemox.data.splits import write_splits
 from uniemox.errors import ConfigError, DataError, LabelError
 from uniemox.labels import LabelSet, clean, recognise
 from uniemox.spelling import match_names, spelled, spelled_alike
+from uniemox_curate.plan import plan_of
 
 NAMES = ("fröhlich", "traurig sein", "überrascht")
 

@@ -18,7 +18,7 @@ import uniemox
 from uniemox.errors import DataError
 from uniemox.io.html import Html, environment, interval, jpeg_url, number, render, scale_of, write_html
 
-MACROS = environment().get_template("io/macros.html").module
+MACROS = environment().get_template("uniemox/io/macros.html").module
 
 
 @given(st.text(st.sampled_from("ab<>&\"'; #x0{}%")), st.text(st.sampled_from("ab<>&\"'=/ {}%")))
@@ -29,10 +29,10 @@ def test_a_text_comes_back_as_it_was(text: str, attribute: str) -> None:
         def handle_starttag(self, tag, attrs):
             tags.append((tag, [name for name, _ in attrs]))
 
-    page = render("predict/prediction.html", url=attribute, alt=text, text="") if attribute else ""
+    page = render("uniemox/predict/prediction.html", url=attribute, alt=text, text="") if attribute else ""
     TagParser().feed(page)
     assert tags == [("img", ["alt", "src"])] * bool(attribute)
-    inside = render("predict/prediction.html", url="", alt="", text=text).strip()
+    inside = render("uniemox/predict/prediction.html", url="", alt="", text=text).strip()
     inside = inside.removeprefix("<pre>").removesuffix("</pre>")
     assert "<" not in inside
     assert html.unescape(inside) == text
@@ -44,8 +44,9 @@ def test_only_html_is_not_escaped_again() -> None:
 
 def test_every_template_compiles_and_escapes_its_values() -> None:
     """`safe` is allowed for markup that is written in the template itself."""
-    root = Path(uniemox.__file__).parent
-    templates = [path for path in root.rglob("*") if path.suffix in (".html", ".svg") and path.parent.name != "page"]
+    root = Path(uniemox.__file__).parents[1]
+    files = [path for package in root.glob("uniemox*") for path in package.rglob("*")]
+    templates = [path for path in files if path.suffix in (".html", ".svg") and path.parent.name != "page"]
     assert len(templates) > 15
     for path in templates:
         text = path.read_text("utf-8")
@@ -76,7 +77,7 @@ def test_jpeg_urls_are_scaled_down() -> None:
 
 def test_a_page_that_cannot_be_written_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=re.escape(f"{tmp_path} can't be written")):
-        write_html(tmp_path, "predict/prediction.html", url="", alt="", text="")
+        write_html(tmp_path, "uniemox/predict/prediction.html", url="", alt="", text="")
 
 
 def test_templates_are_imported_when_a_page_is_made() -> None:

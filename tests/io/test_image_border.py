@@ -14,7 +14,6 @@ from tests.drawn import draw_image, jpeg_of
 from tests.images import FILE_STARTS, HUGE
 from tests.runs import uniemox_here
 from tests.serve.serving import image, predictor_of, running
-from uniemox.curate.release.metadata import without_metadata
 from uniemox.data.processes import inspect_image
 from uniemox.data.sample import Broken, ImageFile, Sample, decode_sample
 from uniemox.data.shards import _packed
@@ -35,6 +34,7 @@ from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
 from uniemox.views.loader import ViewDataset
 from uniemox.views.transforms import EvalViews, ViewConfig
+from uniemox_curate.release.metadata import without_metadata
 
 UNFORESEEN = [OverflowError("too large"), RecursionError("too deep"), LookupError("no such codec"), StopIteration(3)]
 

@@ -21,8 +21,8 @@ from uniemox.predict import opening
 from uniemox.predict.network import Network
 from uniemox.predict.opening import load
 from uniemox.predict.predictor import Predictor
-from uniemox.serve.app import create_app
-from uniemox.serve.config import ServeConfig
+from uniemox_serve.app import create_app
+from uniemox_serve.config import ServeConfig
 
 
 def test_metadata_is_read(tmp_path: Path) -> None:

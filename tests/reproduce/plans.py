@@ -6,9 +6,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from uniemox.reproduce.config import Name, ReproduceConfig, Scale
-from uniemox.reproduce.plan import Cell, Plan, PlannedRun, TableRow
-from uniemox.reproduce.targets import plan_of
+from uniemox_paper.config import Name, ReproduceConfig, Scale
+from uniemox_paper.plan import Cell, Plan, PlannedRun, TableRow
+from uniemox_paper.targets import plan_of
 
 LABELS = ("awe", "fear")
 

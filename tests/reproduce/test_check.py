@@ -19,7 +19,6 @@ from tests.runs import pretrained, scenes, tiny_finetuning
 from uniemox.cli import finetune, pretrain
 from uniemox.cli.data import SchemeOptions
 from uniemox.cli.data import split as data_split
-from uniemox.cli.reproduce import PlanOptions, _check_plan, table_or_figure
 from uniemox.cli.settings import config_of, options_of, takes
 from uniemox.data.shards import ShardConfig, write_shards
 from uniemox.data.source import open_data
@@ -29,11 +28,12 @@ from uniemox.finetune.network import network_of
 from uniemox.finetune.run import finetune as finetune_run
 from uniemox.model.detectors import YoloxNano, YuNet
 from uniemox.pretrain.config import PretrainConfig
-from uniemox.reproduce.check import Checked, check_runs
-from uniemox.reproduce.config import NAMES, Name, ReproduceConfig
-from uniemox.reproduce.plan import OUT, Plan, PlannedRun
-from uniemox.reproduce.table3 import EXTRAS, SCRATCH
-from uniemox.reproduce.targets import plan_of
+from uniemox_paper.check import Checked, check_runs
+from uniemox_paper.cli import PlanOptions, _check_plan, table_or_figure
+from uniemox_paper.config import NAMES, Name, ReproduceConfig
+from uniemox_paper.plan import OUT, Plan, PlannedRun
+from uniemox_paper.table3 import EXTRAS, SCRATCH
+from uniemox_paper.targets import plan_of
 
 # Rows whose files are not given.
 ABSENT = ("SimMIM", "MixMAE")
@@ -277,7 +277,7 @@ def test_evaluations_of_table_three_cover_all_labels(plans: dict[str, Plan]) -> 
 def test_check_prints_what_every_cell_computes(
     plans: dict[str, Plan], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("uniemox.reproduce.check.check_runs", lambda *_: [])
+    monkeypatch.setattr("uniemox_paper.check.check_runs", lambda *_: [])
     plan = plans["table3"]
     _check_plan(plan, as_json=False)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("cell ")]

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from tests.runs import uniemox_here
-from uniemox.cli.reproduce import PlanOptions, images, table_or_figure, verify
 from uniemox.errors import ConfigError
-from uniemox.reproduce.config import Name, ReproduceConfig
+from uniemox_paper.cli import PlanOptions, images, table_or_figure, verify
+from uniemox_paper.config import Name, ReproduceConfig
 
 
 def show(target: Name, out: Path, **options: Any) -> None:

@@ -16,8 +16,8 @@ import pytest
 from tests.processes import children_of, wait_until
 from tests.reproduce.plans import make_run
 from uniemox.errors import ConfigError, DataError
-from uniemox.reproduce.execute import JOURNAL, execute, seconds_of, to_do
-from uniemox.reproduce.plan import PlannedRun
+from uniemox_paper.execute import JOURNAL, execute, seconds_of, to_do
+from uniemox_paper.plan import PlannedRun
 
 
 def split(

@@ -10,8 +10,8 @@ from tests.reproduce.test_plan import FIGURES, networks_of, photos
 from tests.reproduce.trees import seven
 from uniemox.data.source import split_sources
 from uniemox.labels import MIKELS
-from uniemox.reproduce.study import HISTOGRAM
-from uniemox.reproduce.table3 import RELATING, SCRATCH
+from uniemox_paper.study import HISTOGRAM
+from uniemox_paper.table3 import RELATING, SCRATCH
 
 
 @pytest.fixture(scope="module")

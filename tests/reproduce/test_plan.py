@@ -17,12 +17,12 @@ from uniemox.errors import ConfigError, LabelError
 from uniemox.finetune.presets import PRESETS as FINETUNINGS
 from uniemox.labels import CAER, MIKELS, POLARITY, scored_labels
 from uniemox.paper import paper_tables
-from uniemox.reproduce.ablations import NO_ALIGNMENT, NO_FUSION, NO_RECONSTRUCTION, NO_VISUAL
-from uniemox.reproduce.config import NAMES, Name, Scale
-from uniemox.reproduce.plan import PlannedRun
-from uniemox.reproduce.sources import PAPER_SETS, parse_sources
-from uniemox.reproduce.study import BATCH, HISTOGRAM
-from uniemox.reproduce.table3 import EXTRAS, START, ZERO_SHOT
+from uniemox_paper.ablations import NO_ALIGNMENT, NO_FUSION, NO_RECONSTRUCTION, NO_VISUAL
+from uniemox_paper.config import NAMES, Name, Scale
+from uniemox_paper.plan import PlannedRun
+from uniemox_paper.sources import PAPER_SETS, parse_sources
+from uniemox_paper.study import BATCH, HISTOGRAM
+from uniemox_paper.table3 import EXTRAS, START, ZERO_SHOT
 
 FIGURES: tuple[Name, ...] = ("fig4", "fig6", "fig8", "fig9")
 

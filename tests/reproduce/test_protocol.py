@@ -12,9 +12,9 @@ from tests.reproduce.plans import plan
 from tests.reproduce.trees import seven
 from uniemox.finetune.config import FinetuneConfig
 from uniemox.paper import paper_tables
-from uniemox.reproduce.config import Name
-from uniemox.reproduce.plan import Cell, TableRow
-from uniemox.reproduce.table3 import RELATING, SCRATCH
+from uniemox_paper.config import Name
+from uniemox_paper.plan import Cell, TableRow
+from uniemox_paper.table3 import RELATING, SCRATCH
 
 TABLES: tuple[Name, ...] = ("table3", "table4", "table5", "table6", "table7")
 

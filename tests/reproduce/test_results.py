@@ -11,11 +11,11 @@ import pytest
 
 from tests.reproduce.plans import evaluation, make_run, model_run, scored, table
 from uniemox.intervals import interval_over_runs, paired_bootstrap
-from uniemox.reproduce.execute import RunOutcome
-from uniemox.reproduce.page import CSV_FIELDS, LEFT_PX, WIDTH_PX, Record, curves, dots, write_page
-from uniemox.reproduce.plan import Cell, Plan
-from uniemox.reproduce.results import find_evaluation, gain, is_done, mark_of, score_of
-from uniemox.reproduce.targets import _answers
+from uniemox_paper.execute import RunOutcome
+from uniemox_paper.page import CSV_FIELDS, LEFT_PX, WIDTH_PX, Record, curves, dots, write_page
+from uniemox_paper.plan import Cell, Plan
+from uniemox_paper.results import find_evaluation, gain, is_done, mark_of, score_of
+from uniemox_paper.targets import _answers
 
 RIGHT = [True] * 9 + [False]
 HALF = [True] * 5 + [False] * 5

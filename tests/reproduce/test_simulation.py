@@ -9,9 +9,9 @@ import pytest
 
 from tests.reproduce.plans import make_run
 from uniemox.errors import ConfigError
-from uniemox.reproduce.costs import BYTES, NVLINK_GB_S, need_disk, simulate, step_seconds
-from uniemox.reproduce.plan import PlannedRun
-from uniemox.reproduce.study import PRETRAIN_GFLOP
+from uniemox_paper.costs import BYTES, NVLINK_GB_S, need_disk, simulate, step_seconds
+from uniemox_paper.plan import PlannedRun
+from uniemox_paper.study import PRETRAIN_GFLOP
 
 SPEED = 1000.0
 

@@ -21,12 +21,12 @@ from uniemox.evaluate.run import evaluate, write_evaluation
 from uniemox.finetune.run import finetune
 from uniemox.labels import MIKELS
 from uniemox.persons.box import Box, Detection
-from uniemox.reproduce.costs import measure_run
-from uniemox.reproduce.figures import read_images, write_images
-from uniemox.reproduce.table3 import PROMPTS, score_zero_shot
-from uniemox.reproduce.verification import verify
 from uniemox.teacher.features import save_features
 from uniemox.training.config import HardwareConfig
+from uniemox_paper.costs import measure_run
+from uniemox_paper.figures import read_images, write_images
+from uniemox_paper.table3 import PROMPTS, score_zero_shot
+from uniemox_paper.verification import verify
 
 CPU = HardwareConfig(device="cpu", workers=0)
 CLASSES = ("anger", "awe", "disgust", "fear", "sadness")

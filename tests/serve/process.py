@@ -17,8 +17,8 @@ from pathlib import Path
 from tests.serve.serving import predictor_of
 from uniemox.predict.opening import load
 from uniemox.predict.predictor import Predictor
-from uniemox.serve.app import create_app, serve
-from uniemox.serve.config import ServeConfig
+from uniemox_serve.app import create_app, serve
+from uniemox_serve.config import ServeConfig
 
 
 def predictor_from(model: str | None, folder: Path) -> Predictor:

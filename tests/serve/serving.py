@@ -22,8 +22,8 @@ from uniemox.labels import MIKELS
 from uniemox.persons.detector import load_detector
 from uniemox.predict.network import KEY, Network
 from uniemox.predict.predictor import Predictor
-from uniemox.serve.app import create_app, listen, server_of
-from uniemox.serve.config import ServeConfig
+from uniemox_serve.app import create_app, listen, server_of
+from uniemox_serve.config import ServeConfig
 
 SIZE = 32
 PERSON = (0.1, 0.2, 0.9, 0.6)

@@ -20,8 +20,8 @@ from uniemox import __version__
 from uniemox.insight.explain.maps import heat_map
 from uniemox.labels import MIKELS
 from uniemox.predict.predictor import Predictor
-from uniemox.serve.answers import REFUSALS
-from uniemox.serve.models import without_folders
+from uniemox_serve.answers import REFUSALS
+from uniemox_serve.models import without_folders
 
 GENERATOR = shutil.which("openapi-python-client")
 KEY = "a-key-of-more-than-sixteen"
@@ -328,6 +328,6 @@ def test_messages_hide_folders_of_the_server() -> None:
 
 
 def test_serving_imports_no_torch() -> None:
-    code = "import sys, uniemox.serve.app; print(sorted({'torch', 'timm', 'sklearn', 'matplotlib'} & set(sys.modules)))"
+    code = "import sys, uniemox_serve.app; print(sorted({'torch', 'timm', 'sklearn', 'matplotlib'} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert result.stdout.strip() == "[]"

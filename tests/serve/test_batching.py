@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable, Iterator
 import pytest
 
 from uniemox.errors import ConfigError
-from uniemox.serve.answers import RefusedError
-from uniemox.serve.batching import Batcher
-from uniemox.serve.config import ServeConfig
-from uniemox.serve.metrics import Metrics
-from uniemox.serve.models import PUT_BACK
+from uniemox_serve.answers import RefusedError
+from uniemox_serve.batching import Batcher
+from uniemox_serve.config import ServeConfig
+from uniemox_serve.metrics import Metrics
+from uniemox_serve.models import PUT_BACK
 
 
 class Recorder:

@@ -12,7 +12,7 @@ import pytest
 from tests.processes import wait_until
 from tests.serve.nginx import PREFIX, nginx_before
 from tests.serve.serving import Raw, Running, cut_off_after_s, image, predictor_of, running
-from uniemox.serve.config import ServeConfig
+from uniemox_serve.config import ServeConfig
 
 KEY = "a-key-of-more-than-sixteen"
 # Shorter times keep the tests short. The other limits are the documented ones.

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from uniemox.serve import bodies
-from uniemox.serve.answers import RefusedError
+from uniemox_serve import bodies
+from uniemox_serve.answers import RefusedError
 
 HEAD = b'--B\r\nContent-Disposition: form-data; name="pictures"; filename="a.jpg"\r\n'
 END = b"\r\n--B--\r\n"

@@ -7,10 +7,10 @@ import pytest
 
 from tests.serve.serving import write_model
 from uniemox.cli import app
-from uniemox.cli.serve import serve
 from uniemox.cli.settings import read_key
 from uniemox.errors import CheckpointError, ConfigError
-from uniemox.serve.app import listen
+from uniemox_serve.app import listen
+from uniemox_serve.cli import serve
 
 
 def test_three_models_are_refused(tmp_path: Path) -> None:

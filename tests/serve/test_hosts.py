@@ -7,7 +7,7 @@ import pytest
 
 from tests.serve.serving import Running, image, predictor_of, running
 from uniemox.errors import ConfigError
-from uniemox.serve.config import ServeConfig
+from uniemox_serve.config import ServeConfig
 
 SITE = "https://example.org"
 OWN_HOST = "127.0.0.1:8000"

@@ -13,9 +13,9 @@ from PIL import Image
 from tests.images import png_header
 from tests.processes import wait_until
 from tests.serve.serving import Raw, Running, form, image, predictor_of, running, upload
-from uniemox.serve.config import ServeConfig
-from uniemox.serve.routes import open_routes, routes
-from uniemox.serve.server import DRAIN_S
+from uniemox_serve.config import ServeConfig
+from uniemox_serve.routes import open_routes, routes
+from uniemox_serve.server import DRAIN_S
 
 CONFIG = ServeConfig(max_mb=0.1, max_files=3, read_timeout_s=0.5, max_megapixels=1, timeout_s=5)
 MAX_BYTES = CONFIG.max_bytes
@@ -67,7 +67,7 @@ def test_a_refusal_does_not_wait_for_a_body_that_the_client_holds_back(server: R
 
 
 def test_a_refusal_waits_for_a_slow_body_for_a_limited_time(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("uniemox.serve.server.DRAIN_S", 0.2)
+    monkeypatch.setattr("uniemox_serve.server.DRAIN_S", 0.2)
     start = time.monotonic()
     assert upload(server.port, 1000, b"x", "text/plain").read().startswith(b"HTTP/1.1 415 ")
     assert 0.2 <= time.monotonic() - start < 5

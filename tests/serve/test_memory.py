@@ -15,8 +15,8 @@ from tests.images import save
 from tests.serve.serving import image, predictor_of
 from uniemox.io.images import decode
 from uniemox.predict.predictor import Predictor
-from uniemox.serve import models
-from uniemox.serve.models import LARGE_AT_ONCE, Models, PredictAsk
+from uniemox_serve import models
+from uniemox_serve.models import LARGE_AT_ONCE, Models, PredictAsk
 
 SIDE = 2400
 """Side of the large image, px."""

@@ -15,9 +15,9 @@ from tests.serve.process import started
 from tests.serve.serving import Answer, Gated, Raw, Running, form, gated, image, predictor_of, running, upload
 from uniemox.io.images import open_image
 from uniemox.predict.prediction import Prediction
-from uniemox.serve import models
-from uniemox.serve.config import ServeConfig
-from uniemox.serve.models import PUT_BACK, ExplainAsk, Models, PredictAsk
+from uniemox_serve import models
+from uniemox_serve.config import ServeConfig
+from uniemox_serve.models import PUT_BACK, ExplainAsk, Models, PredictAsk
 
 
 @pytest.fixture

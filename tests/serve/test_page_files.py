@@ -45,7 +45,7 @@ console.log(JSON.stringify({ found: found.map(({ name }) => name), skipped }));
 def run(script: str, folder: Path, *arguments: str) -> Any:
     """Run a script that uses the page's modules, and return the JSON that it prints."""
     for name in ("files.js", "names.js"):
-        (folder / name).write_bytes((files("uniemox.serve") / "page" / name).read_bytes())
+        (folder / name).write_bytes((files("uniemox.insight.site") / "page" / name).read_bytes())
     (folder / "package.json").write_text('{"type": "module"}')
     (folder / "script.js").write_text(script)
     assert NODE is not None

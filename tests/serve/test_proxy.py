@@ -11,7 +11,7 @@ from tests.serve.nginx import PREFIX, nginx_before
 from tests.serve.serving import Running, image, predictor_of, running
 from tests.serve.visits import DESK, Visit, expect
 from uniemox.errors import ConfigError
-from uniemox.serve.config import ServeConfig
+from uniemox_serve.config import ServeConfig
 
 
 @pytest.fixture(scope="module", params=["", PREFIX], ids=["without root_path", "with root_path"])

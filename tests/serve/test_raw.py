@@ -8,8 +8,8 @@ from tests.images import draw
 from tests.raw_files import dng, jpeg
 from tests.serve.serving import image, predictor_of, running
 from uniemox.io import raw_preview
-from uniemox.serve import models
-from uniemox.serve.config import ServeConfig
+from uniemox_serve import models
+from uniemox_serve.config import ServeConfig
 
 RAW = dng(jpeg(draw(900, 600)), orientation=6)
 

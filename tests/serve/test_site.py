@@ -20,8 +20,8 @@ from tests.predict.networks import make_network
 from tests.serve.visits import Visit, expect
 from uniemox.cli import app
 from uniemox.errors import CheckpointError, ConfigError
+from uniemox.insight.site.writing import RUNTIME, write_site
 from uniemox.predict.opening import open_network
-from uniemox.serve.site import RUNTIME, write_site
 
 ROOT = Path(__file__).parents[2]
 NPM = ROOT / "build/npm/node_modules/onnxruntime-web"

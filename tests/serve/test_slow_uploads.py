@@ -11,10 +11,10 @@ from starlette.testclient import TestClient
 
 from tests.processes import wait_until
 from tests.serve.serving import Running, cut_off_after_s, image, predictor_of, running, upload
-from uniemox.serve import bodies
-from uniemox.serve.app import create_app
-from uniemox.serve.batching import Batcher
-from uniemox.serve.config import ServeConfig
+from uniemox_serve import bodies
+from uniemox_serve.app import create_app
+from uniemox_serve.batching import Batcher
+from uniemox_serve.config import ServeConfig
 
 CONFIG = ServeConfig(queue=2, batch_size=1, max_files=1, max_mb=0.1)
 

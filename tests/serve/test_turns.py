@@ -8,9 +8,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tests.curate.conftest import ADDRESS
-from uniemox.curate.annotate.access import request_guard
-from uniemox.serve.guard import REQUESTS_AT_ONCE, Guard
-from uniemox.serve.metrics import Metrics
+from uniemox_curate.annotate.access import request_guard
+from uniemox_serve.guard import REQUESTS_AT_ONCE, Guard
+from uniemox_serve.metrics import Metrics
 
 ATTACKER = ("10.0.0.1", 1)
 OTHER = ("10.0.0.2", 1)

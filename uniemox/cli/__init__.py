@@ -39,7 +39,6 @@ COMMANDS = {
     "search": "Find images in a folder by similarity to another image, by emotion, or by mood.",
     "tag": "Write the emotions of a folder's images into XMP sidecar files, which photo programs read.",
     "explain": "Show which parts of an image support a prediction.",
-    "serve": "Serve predictions over HTTP, with a page that predicts images dropped on it.",
     "data": "Inspect, check, split and pack data sets, detect the people in them, and describe the images in words.",
     "teacher": "Fit your own teacher if no CLIP model is available.",
     "pretrain": "Pre-train an encoder on scene, person and text (arXiv 2409.18877, section III).",
@@ -49,9 +48,6 @@ COMMANDS = {
     "compare": "Compare two training settings by runs of several seeds, scored on the same images.",
     "report": "Write one HTML page about runs: curves, reconstructions, scores, reliability, examples, a comparison.",
     "export": "Write a classifier as one ONNX file, a folder for a model hub, or a web page that needs no server.",
-    "reproduce": "Reproduce a table or figure of the paper: run a plan of commands and write one page of results.",
-    "ask": "Ask multimodal models which emotion images evoke, and why (tables VIII and IX, figure 10 of the paper).",
-    "curate": "Build an emotion data set as Emo8 was built: collect, screen, annotate, agree, split, release.",
     "convert": "Convert a published checkpoint to safetensors with timm's names, without running code from it.",
     "fetch": "Download the initial weights and the teacher of a pretrain preset, for machines without a network.",
     "bench": "Measure the speed of uniemox on this machine.",
@@ -110,6 +106,9 @@ def _run_app() -> None:
 def _add_foreign_commands(name: str) -> None:
     """Add the commands of other packages; only the one that is called is imported."""
     for entry in foreign_commands(COMMANDS).values():
+        if entry.name in app:
+            # A second call of `main` in the same process.
+            del app[entry.name]
         if entry.name == name:
             app.command(load_command(entry), name=name)
         else:

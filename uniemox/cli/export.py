@@ -86,10 +86,10 @@ def export(
 
 def _write_site(model: Path, out: Path, runtime: Path) -> None:
     """Write a web page with the model of an ONNX file, of a finished run, or of the package."""
+    from uniemox.insight.site.writing import write_site
     from uniemox.io.files import ONNX
     from uniemox.io.weight_names import file_in_package
     from uniemox.predict.opening import open_network
-    from uniemox.serve.site import write_site
 
     file = file_in_package(model)
     write_site(open_network(model), file / ONNX if file.is_dir() else file, out, runtime)

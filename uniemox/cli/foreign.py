@@ -1,7 +1,10 @@
 """Commands of other packages, which name them by the entry-point group uniemox.commands."""
 
+import ast
 from collections.abc import Callable, Collection
+from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 from uniemox.errors import ConfigError
@@ -21,8 +24,18 @@ def foreign_commands(reserved: Collection[str]) -> dict[str, EntryPoint]:
 
 
 def help_of(entry: EntryPoint) -> str:
-    """Return the line of a command in the list of commands."""
-    return f"A command of the package {_package_of(entry)}."
+    """Return the line of a command in the list of commands: the first one of its docstring.
+
+    The docstring is that of the function, or of the module if the command is no function. It is read from the source,
+    so that none of the package's code runs.
+    """
+    try:
+        module = ast.parse(_source_of(entry.module).read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return f"A command of the package {_package_of(entry)}."
+    functions = [node for node in module.body if isinstance(node, ast.FunctionDef) and node.name == entry.attr]
+    text = ast.get_docstring(functions[0] if functions else module)
+    return text.partition("\n")[0] if text else f"A command of the package {_package_of(entry)}."
 
 
 def load_command(entry: EntryPoint) -> Callable[..., Any]:
@@ -44,6 +57,25 @@ def load_command(entry: EntryPoint) -> Callable[..., Any]:
             f"the command {entry.name} of the package {_package_of(entry)} is {entry.value}, which is no function"
         )
     return command
+
+
+def _source_of(module: str) -> Path:
+    """Return the file of a module, which is not imported, nor is its package.
+
+    Raises:
+        FileNotFoundError: If the module is not a file in a folder of `sys.path`.
+    """
+    folders = None
+    origin = None
+    for name in module.split("."):
+        spec = PathFinder.find_spec(name, folders)
+        if spec is None:
+            raise FileNotFoundError(module)
+        folders = spec.submodule_search_locations
+        origin = spec.origin
+    if origin is None:
+        raise FileNotFoundError(module)
+    return Path(origin)
 
 
 def _package_of(entry: EntryPoint) -> str:

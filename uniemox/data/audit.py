@@ -302,7 +302,7 @@ def write_page(audit: Audit, path: Path) -> None:
     largest = max(totals.values(), default=0) or 1
     write_html(
         path,
-        "data/audit_page.html",
+        "uniemox/data/audit_page.html",
         title=audit.name,
         found=audit,
         splits=list(next(iter(audit.classes.values()), {})),

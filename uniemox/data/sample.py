@@ -195,7 +195,7 @@ class DataSet:
         firsts = {sample.label: sample for sample in reversed(self.samples) if sample.label is not None}
         examples = [firsts[label] for label in sorted(firsts)[:MAX_IMAGES]]
         images = [_thumbnail(self.label_of(sample) or "", sample) for sample in examples]
-        return render("data/data_set.html", data=self, splits=splits, rows=rows, images=images)
+        return render("uniemox/data/data_set.html", data=self, splits=splits, rows=rows, images=images)
 
     def label_of(self, sample: Sample) -> str | None:
         """Return the word of a sample's label."""

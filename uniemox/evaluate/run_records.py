@@ -102,7 +102,7 @@ class SavedRun:
             )
             for evaluation in self.evaluations
         ]
-        return render("evaluate/run.html", run=self, kind=KINDS[self.kind], rows=[*rows, *scored])
+        return render("uniemox/evaluate/run.html", run=self, kind=KINDS[self.kind], rows=[*rows, *scored])
 
     @property
     def kept(self) -> str | None:

@@ -237,7 +237,7 @@ def write_page(results: SearchResults, query: Query, model: str, folder: Path, o
         query_images = row_of_images([query_image], out.parent, lambda value: "the query")
     write_html(
         out,
-        "insight/search.html",
+        "uniemox/insight/search.html",
         title=f"{query} in {folder}",
         query_images=query_images,
         rows=[images[first : first + ROW] for first in range(0, len(images), ROW)],

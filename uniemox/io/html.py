@@ -1,13 +1,15 @@
 """HTML of pages and notebooks, from jinja2 templates.
 
-Each template lies next to the module that fills it; `io/base.html` and `io/macros.html` are shared by all pages.
-Templates escape every value; only `Html` is taken as markup.
+Each template lies next to the module that fills it, and is named by its package and path: "uniemox_ask/page.html".
+`uniemox/io/base.html` and `uniemox/io/macros.html` are shared by all pages. Templates escape every value; only `Html`
+is taken as markup.
 """
 
 import base64
 import math
 from collections.abc import Iterable, Sequence
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -25,7 +27,7 @@ UNKNOWN = "–"
 
 
 def render(template: str, /, **values: Any) -> Html:
-    """Fill a template, which is named by its path in the package: "ask/page.html"."""
+    """Fill a template of any package: "uniemox_ask/page.html"."""
     return Html(environment().get_template(template).render(values))
 
 
@@ -45,10 +47,10 @@ def environment(*, is_html: bool = True) -> "Environment":
     Args:
         is_html: True to escape values.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - most commands write no page
+    from jinja2 import Environment, FunctionLoader, StrictUndefined  # noqa: PLC0415 - most commands write no page
 
     env = Environment(
-        loader=PackageLoader("uniemox", ""),
+        loader=FunctionLoader(_template),
         autoescape=is_html,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -59,6 +61,11 @@ def environment(*, is_html: bool = True) -> "Environment":
     env.tests |= {"known": is_known, "interval": are_known}
     env.globals["zip"] = zip
     return env
+
+
+def _template(name: str) -> str:
+    package, _, path = name.partition("/")
+    return files(package).joinpath(path).read_text("utf-8")
 
 
 def jpeg_url(image: Image.Image, *, max_side_px: int, quality: int = 78) -> str:

@@ -117,7 +117,7 @@ class Prediction:
         except ImageError:
             url = ""
             text = json.dumps(self.to_dict(), indent=1)
-        return render("predict/prediction.html", alt=self.path or "image", url=url, text=text)
+        return render("uniemox/predict/prediction.html", alt=self.path or "image", url=url, text=text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -123,7 +123,7 @@ COLUMN_ORDER = (
 
 
 def add_field(field: Field) -> None:
-    """Add a field to all predictions of this process; call it before importing anything of `uniemox.serve`.
+    """Add a field to all predictions of this process; call it before importing anything of `uniemox_serve`.
 
     Raises:
         ConfigError: If the name is taken.

@@ -76,7 +76,7 @@ def write_report(
         views.append({"name": name, "kind": KINDS[run.kind], "run": run, **_view(run, samples_of)})
     write_html(
         path,
-        "evaluate/report/page.html",
+        "uniemox/evaluate/report/page.html",
         title=f"Report: {', '.join(named)}",
         runs=views,
         is_compared=len(tuned) > 1,

@@ -105,7 +105,7 @@ def sheet_html(
             )
         images.append(figures)
     return render(
-        "insight/explain/sheet.html",
+        "uniemox/insight/explain/sheet.html",
         title="Which parts of the image speak for the answer",
         key=KEY,
         key_url=_url(_scale((KEY_PX, LINE_PX))),

@@ -52,7 +52,7 @@ def write_survey_page(summary: Summary, title: str, out: Path) -> None:
     shows_lowest = {label: len(images) < summary.whole.images for label, images in summary.most.items()}
     write_html(
         out,
-        "insight/survey/page.html",
+        "uniemox/insight/survey/page.html",
         title=title,
         version=__version__,
         found=summary,

@@ -1,0 +1,146 @@
+"""The command that asks multimodal models."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+from rich.table import Table
+from rich.text import Text
+
+from uniemox.cli.console import EXIT_UNREADABLE, JsonObject, need, progress_bar, say, show_all
+from uniemox.cli.data_files import Exclude, Splits
+from uniemox.cli.settings import config_of, options_of, read_key, takes
+from uniemox_ask.config import AskConfig
+
+if TYPE_CHECKING:
+    from uniemox.data.sample import DataSet
+    from uniemox_ask.result import Results
+
+
+@takes(
+    settings=options_of(
+        AskConfig,
+        without=("attempts", "first_wait_s"),
+        names={"models": "--model", "rate_per_minute": "--rate", "allow_http": "--allow-http"},
+    )
+)
+def ask(
+    *,
+    data: str,
+    settings: Any,
+    out: Path,
+    ours: Annotated[Path | None, Parameter(name="--with", negative="")] = None,
+    as_json: JsonObject = False,
+    split: str | None = None,
+    splits: Splits = None,
+    exclude: Exclude = None,
+    key_from: str | None = None,
+) -> None:
+    """Ask multimodal models which emotion images evoke, and why (tables VIII and IX, figure 10 of the paper).
+
+    Works with any service that has OpenAI's chat protocol. Images are sent to the service as JPEGs of at most 1,024 px,
+    without metadata. Each answer is saved at once in FOLDER/answers.jsonl. The command can be repeated: answered
+    questions are not sent again, and models of other endpoints are added to the same folder. FOLDER/page.html and
+    result.json show all models. Exits with 3 if a question failed; the other answers are saved and shown.
+
+    For example:
+
+    - uniemox ask --data fi:photos/fi --endpoint http://127.0.0.1:11434/v1 --model llava --out asked --with runs/fi
+    - uniemox ask --data fi:photos/fi --endpoint https://api.openai.com/v1 --model gpt-4o --key-from MY_KEY --out asked
+
+    Args:
+        data: KIND:PATH of images with labels of evoked emotions, see `uniemox docs data`.
+        out: Folder for answers, results and page; a folder with answers is continued.
+        ours: A fine-tuning run or its model.onnx to compare with.
+        split: Split to use, or all. Default: test if the data have one, else val, else all.
+        key_from: Name of the environment variable that holds the API key. The key itself is never written to a file.
+    """
+    need("openai", "httpx2", extra="ask")
+    from uniemox.data.source import open_data
+
+    config = config_of(AskConfig, settings)
+    key = read_key(key_from)
+    dataset = open_data(data, splits=splits, exclude=exclude, with_texts=False)
+    scored_split = dataset.scored_split(split)
+    if scored_split != "all":
+        dataset = dataset.only(scored_split)
+    _ask(config, key, dataset, scored_split, ours, out, as_json=as_json)
+
+
+def _ask(
+    config: AskConfig, key: str | None, data: "DataSet", split: str, ours: Path | None, out: Path, *, as_json: bool
+) -> None:
+    """Send the questions and show the results. Exits with 3 if a question failed."""
+    from uniemox_ask.page import write_results
+    from uniemox_ask.question import labels_of_ours, question, select
+    from uniemox_ask.result import summarise
+    from uniemox_ask.run import ask as ask_models
+
+    text = question(data.labels)
+    with progress_bar() as progress:
+        selection = select(data, config.images, config.seed, progress.show)
+        for note in selection.notes:
+            say(note)
+        images = selection.images
+        # Our model predicts before the questions are sent, so that an unusable model costs nothing.
+        predicted = None
+        if ours is not None:
+            predicted = labels_of_ours(ours, images, data.labels, progress.show)
+        rows = ask_models(config, images, data.labels, out, key=key, on_plan=say, on_progress=progress.show)
+    results = summarise(
+        config,
+        images,
+        data.labels,
+        rows,
+        data=f"{data.name}, split {split}, seed {config.seed}",
+        question=text,
+        ours=predicted,
+        notes=selection.notes,
+    )
+    say(f"wrote {write_results(results, out)}; every answer is in {out / 'answers.jsonl'}")
+    # Only questions of this run: earlier failures at other endpoints were not sent again.
+    asked_models = [model for model in results.models if model.endpoint == config.url and model.model in config.models]
+    failed = sum(model.failed for model in asked_models)
+    if failed:
+        say(f"{failed} questions failed; repeat the command to send them again")
+    show_all([json.dumps(results.as_dict())] if as_json else _tables(results))
+    if failed:
+        sys.exit(EXIT_UNREADABLE)
+
+
+def _tables(results: "Results") -> Iterator[Table | str]:
+    """Yield tables of scores, then of answers."""
+    from uniemox_ask.page import names_of
+    from uniemox_ask.result import OURS
+
+    agreement_columns = ["agree %", "kappa"] if results.ours_result else []
+    scores = Table("model", "answers", "accuracy", "95 % interval", *agreement_columns, "p50 s", "p95 s", "cost")
+    scores.columns[3].no_wrap = True
+    outcomes = Table("model", *(results.models[0].outcomes if results.models else ()), "failed")
+    rows = list(zip(names_of(results), results.models, strict=True))
+    if results.ours_result:
+        rows.append((OURS, results.ours_result))
+    for name, result in rows:
+        interval = "-"
+        if result.accuracy_interval:
+            interval = "{:.3f} to {:.3f}".format(*result.accuracy_interval)
+        cells = [str(result.n), _format(result.accuracy, 3), interval]
+        if agreement_columns and result.agreement:
+            cells += [_format(result.agreement.percent, 1), _format(result.agreement.kappa, 2)]
+        elif agreement_columns:
+            cells += ["-", "-"]
+        cells += [_format(result.latency_p50_s, 1), _format(result.latency_p95_s, 1), _format(result.cost, 4)]
+        # Text, because Rich would take [brackets] in a model's name for markup.
+        scores.add_row(Text(name), *cells)
+        # Our model has no endpoint. It always names a label, so outcomes say nothing about it.
+        if result.endpoint:
+            outcomes.add_row(Text(name), *map(str, result.outcomes.values()), str(result.failed))
+    yield scores
+    yield outcomes
+
+
+def _format(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

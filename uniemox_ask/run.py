@@ -1,0 +1,212 @@
+"""Questions of a whole call: their order, the record of answers, and stopping."""
+
+import hashlib
+import queue
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from uniemox.errors import ConfigError, DataError, ImageError, StoppedError
+from uniemox.io.progress import Progress, silent
+from uniemox.io.stopping import StopRequest
+from uniemox.labels import LabelSet
+from uniemox_ask.client import Client, Pace
+from uniemox_ask.config import TOKENS_IN, TOKENS_OUT, AskConfig, describe_tokens
+from uniemox_ask.question import AskedImage, first_message, follow_up, image_url, question
+from uniemox_ask.record import AnswerReader, AnswerRow, key_of, open_record
+
+# Failures of one model in a row after which the command stops, because each costs time and perhaps money.
+MAX_FAILURES_IN_A_ROW = 5
+
+Job = tuple[AskedImage, AnswerRow]
+"""Image, with a row that lacks its answer or only the follow-up's word."""
+
+
+def ask(
+    config: AskConfig,
+    images: Sequence[AskedImage],
+    labels: LabelSet,
+    out: Path,
+    *,
+    key: str | None = None,
+    on_plan: Callable[[str], None] = lambda plan: None,
+    on_progress: Progress = silent,
+) -> dict[str, AnswerRow]:
+    """Send every model the questions that it has not answered yet, and save each answer at once.
+
+    All answers so far are saved, and repeating the command resumes.
+
+    Args:
+        config: Endpoint, models, pace and prices.
+        images: The images to ask about.
+        labels: The options.
+        out: Folder of the answers.
+        key: The endpoint's key; it is sent only there and never saved.
+        on_plan: Called with a summary of the questions before any is sent.
+        on_progress: Called after each answer.
+
+    Returns:
+        All rows of the folder by `key_of`, including those of other models.
+
+    Raises:
+        ConfigError: For a wrong key, model or address, and if a model fails repeatedly.
+        StoppedError: After Ctrl-C.
+    """
+    text = question(labels)
+    stop = StopRequest()
+    client = Client(
+        config.url,
+        key,
+        pace=Pace(config.rate_per_minute, stop.event),
+        timeout_s=config.timeout_s,
+        attempts=config.attempts,
+        first_wait_s=config.first_wait_s,
+    )
+    asker = _Asker(config, client, text, follow_up(labels), AnswerReader(labels))
+    file, rows = open_record(out, text)
+
+    def save(row: AnswerRow) -> None:
+        file.append(row.key, asdict(row))
+        rows[row.key] = row
+
+    with file:
+        # Image by image, so that a command that is stopped leaves models with nearly the same images.
+        possible_jobs = [asker.next_job(image, model, rows) for image in images for model in config.models]
+        jobs = [job for job in possible_jobs if job is not None]
+        on_plan(_summary(config, client.host, len(images), len(jobs)))
+        if jobs:
+            with stop:
+                _ask_all(asker, jobs, save, on_progress)
+            if stop.signal is not None:
+                answers = sum(row.answer is not None for row in rows.values())
+                raise StoppedError(
+                    f"stopped; {answers:,} answers are saved in {out}, and the same command resumes from there",
+                    128 + stop.signal,
+                )
+        return rows
+
+
+def _summary(config: AskConfig, host: str, images: int, questions: int) -> str:
+    """Describe the questions to send.
+
+    Args:
+        config: Models and prices.
+        host: The endpoint's host.
+        images: Number of images.
+        questions: Number of questions to send; the others are answered already.
+    """
+    scope = f"{images} images x {', '.join(config.models)}"
+    answered = images * len(config.models) - questions
+    if not questions:
+        return f"{scope}: all {answered:,} answers exist"
+    note = f" ({answered:,} more are answered already)" if answered else ""
+    estimate = config.cost(questions * TOKENS_IN, questions * TOKENS_OUT)
+    cost = "" if estimate is None else f", about {estimate:.2f} at the given prices"
+    return f"{scope}: sending {questions:,} questions{note} to {host}, {describe_tokens(questions)}{cost}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Asker:
+    """Shared state of the threads that send questions."""
+
+    config: AskConfig
+    client: Client
+    text: str
+    follow_up: str
+    reader: AnswerReader
+
+    def next_job(self, image: AskedImage, model: str, rows: Mapping[str, AnswerRow]) -> Job | None:
+        """Return the next question about an image; None if it is answered."""
+        url = self.config.url
+        row = rows.get(key_of(url, model, image.sha256))
+        if row is not None and row.answer is not None:
+            return (image, row) if self.reader.needs_word(row) else None
+        digest = hashlib.sha256(self.text.encode()).hexdigest()
+        row = AnswerRow(endpoint=url, model=model, picture=image.sha256, name=image.sample.key, question_sha256=digest)
+        return image, row
+
+    def run_job(self, image: AskedImage, row: AnswerRow) -> AnswerRow | None:
+        """Send the question, and the follow-up if the answer is not a label; None if stopped before the end."""
+        question = first_message(self.text, image_url(image.sample))
+        if row.answer is None:
+            reply = self.client.ask(row.model, [question])
+            if reply is None:
+                return None
+            row = row.with_reply(reply)
+        if self.reader.needs_word(row):
+            answer = {"role": "assistant", "content": row.answer}
+            follow_up = {"role": "user", "content": self.follow_up}
+            reply = self.client.ask(row.model, [question, answer, follow_up])
+            if reply is None:
+                return None
+            row = row.with_reply(reply)
+        if row.answer is not None:
+            row = self.reader.read_row(row)
+        if row.tokens_in is not None and row.tokens_out is not None:
+            row = replace(row, cost=self.config.cost(row.tokens_in, row.tokens_out))
+        return replace(row, time=datetime.now(UTC).isoformat(timespec="seconds"))
+
+
+def _ask_all(asker: _Asker, jobs: Sequence[Job], save: Callable[[AnswerRow], None], on_progress: Progress) -> None:
+    """Run all jobs in several threads and save the results; only this thread writes.
+
+    Raises:
+        ConfigError: If a model fails repeatedly, or a thread raised it.
+        DataError: If an image can no longer be read.
+    """
+    stop = asker.client.pace.stop
+    remaining = iter(jobs)
+    lock = threading.Lock()
+    results: queue.SimpleQueue[AnswerRow | Exception | None] = queue.SimpleQueue()
+
+    def work() -> None:
+        """Run jobs until there is none left or it is stopped; finally put None."""
+        try:
+            while not stop.is_set():
+                with lock:
+                    job = next(remaining, None)
+                row = None if job is None else asker.run_job(*job)
+                if row is None:
+                    return
+                results.put(row)
+        except ImageError as error:
+            results.put(DataError(f"{error}; it could be read a moment ago, so the data have changed: start again"))
+        except Exception as error:  # noqa: BLE001 - the main thread raises it
+            results.put(error)
+        finally:
+            results.put(None)
+
+    running = min(asker.config.concurrency, len(jobs))
+    for _ in range(running):
+        # Daemons, so that a second Ctrl-C ends the process at once.
+        threading.Thread(target=work, daemon=True).start()
+    failures: Counter[str] = Counter()
+    error: Exception | None = None
+    done = 0
+    try:
+        while running:
+            result = results.get()
+            if result is None:
+                running -= 1
+                continue
+            if isinstance(result, AnswerRow):
+                done += 1
+                save(result)
+                on_progress("asking", done, len(jobs))
+                times = failures[result.model] = 0 if result.error is None else failures[result.model] + 1
+                if times != MAX_FAILURES_IN_A_ROW:
+                    continue
+                result = ConfigError(
+                    f"{result.model} at {asker.client.host} failed {times} times in a row, the last time with: "
+                    f"{result.error}. Answers so far are saved; repeat the command to retry the others"
+                )
+            error = error or result
+            # The other threads end after the answer that they wait for, which is saved.
+            stop.set()
+    finally:
+        stop.set()
+    if error is not None:
+        raise error

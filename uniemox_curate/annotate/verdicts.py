@@ -1,0 +1,169 @@
+"""From answers to labels: the latest answers to each image, and the label under which it is kept."""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Select, func, select
+
+from uniemox_curate import tables as t
+from uniemox_curate.plan import Rule
+from uniemox_curate.project import LEFT_OUT, NONE, SKIP, Project, current, pool, searched_labels
+
+# Reason of a verdict that overrides the rule.
+OWNER_SAYS = "the owner's verdict"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Label of an image, or the reason for leaving it out."""
+
+    label: str | None
+    """Label under which it is kept; None: it is left out."""
+    shares: Mapping[str, float]
+    """Share of annotators by label, with sum 1, without answers none. Empty if all answered none."""
+    reason: str
+    """Reason for keeping it or leaving it out."""
+
+
+@dataclass(frozen=True, slots=True)
+class LatestAnswers:
+    """The last answer of every annotator to every image."""
+
+    people: tuple[str, ...]
+    """Names of all annotators with an answer."""
+    by_picture: Mapping[int, Mapping[str, str]]
+    """Label (or none) by image and name."""
+    details: Mapping[int, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    """Further fields of answers that have some, by image and name: labels (the first one is the answer), and more."""
+
+
+LAST_ANSWERS = select(func.max(t.answers.c.id)).group_by(t.answers.c.task_id)
+"""Query for the number of the last answer to every task; only this answer counts."""
+
+
+def counted_answers() -> Select[Any]:
+    """Return a query for the answers that count: picture_id, name, label and content (details).
+
+    They are the last ones to images in the pool, without attention checks, skipped images and annotators left out.
+    """
+    return (
+        select(t.tasks.c.picture_id, t.people.c.name, t.answers.c.label, t.details.c.content)
+        .join(t.tasks, t.tasks.c.id == t.answers.c.task_id)
+        .join(t.people, t.people.c.id == t.answers.c.person_id)
+        .outerjoin(t.details, t.details.c.answer_id == t.answers.c.id)
+        .where(t.tasks.c.picture_id.in_(pool()), t.answers.c.id.in_(LAST_ANSWERS))
+        .where(t.answers.c.label != SKIP, t.people.c.name.not_in(LEFT_OUT))
+    )
+
+
+def read_answers(project: Project) -> LatestAnswers:
+    """Read the answers that count."""
+    by_picture: dict[int, dict[str, str]] = defaultdict(dict)
+    details: dict[int, dict[str, Any]] = defaultdict(dict)
+    for row in project.rows(counted_answers().order_by(t.tasks.c.picture_id, t.people.c.id)):
+        by_picture[row.picture_id][row.name] = row.label
+        if row.content:
+            details[row.picture_id][row.name] = json.loads(row.content)
+    people = tuple(sorted({name for labels in by_picture.values() for name in labels}))
+    return LatestAnswers(people, dict(by_picture), dict(details))
+
+
+def disputed() -> Select[Any]:
+    """Return a query for images on which annotators disagree and the owner has not decided.
+
+    Images with most different answers come first.
+    """
+    answers = counted_answers().subquery().c
+    judged = current("verdict").c
+    different = func.count(answers.label.distinct())
+    query = select(answers.picture_id).where(answers.picture_id.not_in(select(judged.picture_id)))
+    return query.group_by(answers.picture_id).having(different > 1).order_by(different.desc(), answers.picture_id)
+
+
+def decide(
+    answers: LatestAnswers,
+    searched: Mapping[int, set[str]],
+    judged: Mapping[int, str],
+    *,
+    rule: Rule = "both",
+    min_answers: int = 2,
+) -> dict[int, Verdict]:
+    """Return the verdict on every answered image.
+
+    Args:
+        answers: Latest answers to each image.
+        searched: Labels whose keywords found an image.
+        judged: The owner's decision, a label or none; it overrides rules.
+        min_answers: Minimum number of answers that a rule needs.
+        rule: `both` is the paper's. It keeps an image if all annotators name the same label and the image was searched
+            for it, or for no label. `majority` keeps the label that more than half name. `soft` keeps every image with
+            its shares, under the most frequent label, except ties.
+    """
+    decided = {}
+    for image, label_by_name in answers.by_picture.items():
+        labels = list(label_by_name.values())
+        details = answers.details.get(image, {})
+        shares = shares_of([details.get(name, {}).get("labels", (label,)) for name, label in label_by_name.items()])
+        if image in judged:
+            label = None if judged[image] == NONE else judged[image]
+            # Without a label from any annotator, the owner's is the only one.
+            owners_share = {} if label is None else {label: 1.0}
+            decided[image] = Verdict(label, shares or owners_share, OWNER_SAYS)
+        elif len(labels) < min_answers:
+            decided[image] = Verdict(None, shares, f"only {len(labels)} of {min_answers} answers")
+        else:
+            label, reason = _apply(rule, labels, searched.get(image, set()))
+            decided[image] = Verdict(label, shares, reason)
+    return decided
+
+
+def remembered_rule(project: Project) -> Rule:
+    """Return the rule of the last split or release, at first both."""
+    rule: Rule = project.store.setting("rule") or "both"
+    return rule
+
+
+def verdicts(project: Project, *, rule: Rule = "both", min_answers: int = 2) -> dict[int, Verdict]:
+    """Decide about all images of a project."""
+    judged = {row.picture_id: row.value for row in project.rows(select(current("verdict")))}
+    return decide(read_answers(project), searched_labels(project), judged, rule=rule, min_answers=min_answers)
+
+
+def shares_of(answers: Sequence[Sequence[str]]) -> dict[str, float]:
+    """Return the share of each label among answers that name one; the labels of one answer share it equally.
+
+    >>> shares_of([["awe"], ["fear"], ["awe"], ["none"], ["fear", "awe"]])
+    {'awe': 0.625, 'fear': 0.375}
+    """
+    parts: dict[str, float] = defaultdict(float)
+    for labels in answers:
+        for label in labels:
+            if label != NONE:
+                parts[label] += 1 / len(labels)
+    total = sum(parts.values())
+    return {label: part / total for label, part in sorted(parts.items())}
+
+
+def _apply(rule: Rule, labels: Sequence[str], searched: set[str]) -> tuple[str | None, str]:
+    """Return the label that a rule keeps, or None, and the reason."""
+    (top, times), *others = Counter(labels).most_common()
+    is_tie = bool(others) and others[0][1] == times
+    if top == NONE and not is_tie:
+        return None, "no label fits"
+    if rule == "both":
+        if others:
+            return None, "annotators disagree"
+        if searched and top not in searched:
+            return None, "annotators agree on another label than the search word's"
+        return top, "all agree"
+    if rule == "majority":
+        if times * 2 > len(labels):
+            return top, "majority"
+        return None, "no majority"
+    named = Counter(label for label in labels if label != NONE).most_common()
+    if not named or (len(named) > 1 and named[0][1] == named[1][1]):
+        return None, "a tie"
+    return named[0][0], "most name it"

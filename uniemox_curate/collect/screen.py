@@ -1,0 +1,321 @@
+"""Screen: drop unsuitable images automatically. People drop the rest on the page."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import bindparam, func, insert, select, true, update
+
+import uniemox
+from uniemox.bounds import check_numbers
+from uniemox.data.audit import PLACEHOLDER_LABELS, PLACEHOLDER_TIMES
+from uniemox.data.near import near_groups
+from uniemox.data.processes import THUMB, scan
+from uniemox.data.sample import DataSet, ImageFile, Sample, decode_sample
+from uniemox.errors import ConfigError, ImageError
+from uniemox.io.decoding.pool import DecoderPool
+from uniemox.io.parallel import usable_cores
+from uniemox.io.progress import Progress, in_parts, silent
+from uniemox.labels import LabelSet
+from uniemox_curate import tables as t
+from uniemox_curate.project import Change, Project, append, current, decisions, searched_labels, taken_down
+from uniemox_curate.store import put_setting
+
+# Author of automatic decisions. A later screen changes only these.
+ACTOR = "screen"
+UNREAD = "can't be read now"
+# Images of one transaction. A model is slower than a scan, and less is lost when it is stopped.
+IMAGES_PER_SCAN = 512
+IMAGES_PER_PREDICTION = 64
+Scorer = Callable[[Sequence[Sample]], Sequence[Mapping[str, float] | None]]
+"""Function that returns a model's probabilities by label for each image, None for an unreadable one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScreenConfig:
+    """Limits below which images are dropped."""
+
+    min_side_px: int = 128
+    """Minimum length of the shorter side."""
+    min_score: float = 0.0
+    """Minimum probability, 0 to 1, of the searched label by a model; 0 only sorts by it."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self, at_least={"min_side_px": 1, "min_score": 0}, below={"min_score": 1})
+
+
+def screen(
+    project: Project,
+    config: ScreenConfig | None = None,
+    *,
+    against: Sequence[DataSet] | None = None,
+    score: Scorer | None = None,
+    model: str = "",
+    progress: Progress = silent,
+) -> dict[str, int]:
+    """Scan new images, then judge all images again and save changed decisions.
+
+    Decisions by a person stay.
+
+    Args:
+        against: Test sets whose images must not be in the new data set; those of earlier calls count, unless it is
+            empty.
+        score: Function that returns a model's probabilities; None: saved scores stay.
+        model: Name of the model; scores of another model are replaced.
+        progress: Called with the work, the number of images that are done, and their total.
+
+    Returns:
+        The number of dropped images by reason, of kept ones under "kept", and of those that could not be read now,
+        which the next call tries again.
+    """
+    config = config or ScreenConfig()
+    if against is not None and not against:
+        with project.store.write() as connection:
+            connection.execute(t.benchmarks.delete())
+    unread = _scan_images(project, progress)
+    unread += sum(_scan_benchmark(project, data, progress) for data in against or ())
+    if score is not None:
+        _score(project, score, model, progress)
+    progress("comparing", 0, 1)
+    images = _scanned_images(project)
+    reasons, groups = _judge(images, searched_labels(project), project.rows(select(t.benchmarks)), config)
+    progress("comparing", 1, 1)
+    with project.store.write() as connection:
+        before = decisions(connection, "screen")
+        is_ours = t.batches.c.actor == ACTOR
+        automatic = set(connection.scalars(select(t.batches.c.id).where(is_ours)))
+        changes = []
+        for image in images:
+            decision = before.get(image.id)
+            value, reason = ("drop", reasons[image.id]) if image.id in reasons else ("keep", "")
+            is_changed = decision is not None and (decision.value, decision.reason) != (value, reason)
+            if decision is None or (decision.batch_id in automatic and is_changed):
+                changes.append(Change(image.id, "screen", value, reason))
+        append(connection, actor=ACTOR, step="screen", note=f"{len(changes)} images judged", changes=changes)
+        if groups:
+            numbers = [{"number": number, "id": image} for image, number in groups.items()]
+            in_group = update(t.looks).where(t.looks.c.picture_id == bindparam("id"))
+            connection.execute(in_group.values(near_group=bindparam("number")), numbers)
+    now = current("screen")
+    rows = project.rows(select(now).where(now.c.picture_id.not_in(taken_down())))
+    counts = Counter("kept" if row.value == "keep" else row.reason.split(":")[0] for row in rows)
+    return {**counts, **({UNREAD: unread} if unread else {})}
+
+
+def remembered_config(project: Project, min_side_px: int | None, min_score: float | None) -> ScreenConfig:
+    """Save the given settings for later calls; None takes the saved value, or else the default.
+
+    Raises:
+        ConfigError: For settings out of range.
+    """
+    # Projects before version 0.2 have other names.
+    new_names = {"least_side_px": "min_side_px", "least_score": "min_score"}
+    saved = project.store.setting("screen") or {}
+    values = {new_names.get(name, name): value for name, value in saved.items()}
+    if min_side_px is not None:
+        values["min_side_px"] = min_side_px
+    if min_score is not None:
+        values["min_score"] = min_score
+    config = ScreenConfig(**values)
+    project.store.set("screen", asdict(config))
+    return config
+
+
+def _scanned_images(project: Project) -> list[Any]:
+    """Return rows with id, sha256, the scan, and `addresses`, the number of addresses that led to the image."""
+    addresses = func.count(t.candidates.c.address.distinct())
+    of_image = t.candidates.c.picture_id == t.images.c.id
+    count = select(addresses).where(of_image).correlate(t.images).scalar_subquery().label("addresses")
+    return project.rows(select(t.images.c.id, t.images.c.sha256, t.looks, count).join(t.looks).order_by(t.images.c.id))
+
+
+def _judge(
+    images: Sequence[Any], labels: Mapping[int, set[str]], benchmarks: Sequence[Any], config: ScreenConfig
+) -> tuple[dict[int, str], dict[int, int]]:
+    """Return the reason for each dropped image, and the number of each image's group of near duplicates.
+
+    Of near duplicates the largest stays, or the first of several largest.
+
+    Args:
+        images: Rows that `_scanned_images` returns.
+        labels: Searched labels by image.
+        benchmarks: Rows of images that must not be in the data set.
+    """
+    reasons: dict[int, str] = {}
+    by_hash = {benchmark.sha256: f"{benchmark.name}, {benchmark.key}" for benchmark in benchmarks}
+    for image in images:
+        if image.problem:
+            reasons[image.id] = f"unreadable: {image.problem}"
+        elif min(image.width, image.height) < config.min_side_px:
+            reasons[image.id] = f"too small: {image.width} x {image.height} px"
+        elif image.sha256 in by_hash:
+            reasons[image.id] = f"in a benchmark: {by_hash[image.sha256]}"
+        elif image.score is not None and image.score < config.min_score:
+            reasons[image.id] = f"mismatch: the model gives its label {image.score:.3f}"
+
+    groups, in_tests = _group_near_duplicates(images, benchmarks)
+    for number, members in groups.items():
+        names = set().union(*(labels.get(image.id, ()) for image in members))
+        # Many addresses with one image, searched for as different labels, show "image not available".
+        addresses = sum(image.addresses for image in members)
+        is_placeholder = addresses >= PLACEHOLDER_TIMES and len(names) >= PLACEHOLDER_LABELS
+        candidates = [image for image in members if image.id not in reasons]
+        if number in in_tests:
+            reason = f"in a benchmark: {in_tests[number]}, nearly the same"
+        elif is_placeholder:
+            reason = f"placeholder: found under {', '.join(sorted(names))}"
+        elif candidates:
+            best = max(candidates, key=lambda image: (image.width * image.height, -image.id))
+            candidates.remove(best)
+            reason = f"near duplicate: of image {best.id}"
+        reasons |= {image.id: reason for image in candidates}
+    return reasons, {image.id: number for number, members in groups.items() for image in members}
+
+
+def _group_near_duplicates(
+    images: Sequence[Any], benchmarks: Sequence[Any]
+) -> tuple[dict[int, list[Any]], dict[int, str]]:
+    """Return the readable images by group of near duplicates, and the name of a benchmark's image by group."""
+    readable = [image for image in images if image.thumb is not None]
+    tests = [benchmark for benchmark in benchmarks if benchmark.thumb is not None]
+    thumbs = [np.frombuffer(row.thumb, np.uint8).reshape(THUMB, THUMB, 3) for row in (*readable, *tests)]
+    numbers = near_groups(np.stack(thumbs)).tolist() if thumbs else []
+
+    groups: dict[int, list[Any]] = defaultdict(list)
+    for number, image in zip(numbers, readable, strict=False):
+        groups[number].append(image)
+    test_numbers = numbers[len(readable) :]
+    names = {number: f"{test.name}, {test.key}" for number, test in zip(test_numbers, tests, strict=True)}
+    return groups, names
+
+
+def _scan_images(project: Project, progress: Progress) -> int:
+    """Scan new images, and return the number of those whose files can't be read now."""
+    query = select(t.images.c.id, t.images.c.sha256, t.images.c.format)
+    query = query.outerjoin(t.looks, t.looks.c.picture_id == t.images.c.id).where(t.looks.c.picture_id.is_(None))
+    rows = project.rows(query.where(t.images.c.id.not_in(taken_down())).order_by(t.images.c.id))
+    count = 0
+    # Processes that can be ended, because collected files may be crafted to block their decoder.
+    with closing(DecoderPool(usable_cores())) as decoders:
+        for part in in_parts(rows, IMAGES_PER_SCAN, "looking at images", progress):
+            scanned = [
+                {"picture_id": row.id, "problem": look.problem, "width": look.size[0], "height": look.size[1]}
+                | {"thumb": _bytes_of(look.thumb), "histogram": _bytes_of(look.histogram, "<f4")}
+                for row, look in zip(part, scan(samples_of(project, part), decoders=decoders), strict=True)
+                if look.sha256
+            ]
+            count += len(scanned)
+            if scanned:
+                with project.store.write() as connection:
+                    connection.execute(insert(t.looks), scanned)
+    # Images may have been taken down while they were scanned; their thumbnails must not stay.
+    with project.store.write() as connection:
+        connection.execute(t.looks.delete().where(t.looks.c.picture_id.in_(taken_down())))
+    return len(rows) - count
+
+
+def _bytes_of(values: NDArray[Any] | None, dtype: str = "u1") -> bytes | None:
+    if values is None:
+        return None
+    return values.astype(dtype).tobytes()
+
+
+def _scan_benchmark(project: Project, data: DataSet, progress: Progress) -> int:
+    """Scan new images of a test set, and return the number of those whose files can't be read now."""
+    keys = {row.key for row in project.rows(select(t.benchmarks.c.key).where(t.benchmarks.c.name == data.name))}
+    count = 0
+    samples = list({sample.image_key: sample for sample in data.samples if sample.image_key not in keys}.values())
+    for part in in_parts(samples, IMAGES_PER_SCAN, f"scanning {data.name}", progress):
+        rows = [
+            {"name": data.name, "key": sample.image_key, "sha256": look.sha256, "thumb": _bytes_of(look.thumb)}
+            for sample, look in zip(part, scan(part), strict=True)
+            if look.sha256
+        ]
+        count += len(rows)
+        if rows:
+            with project.store.write() as connection:
+                connection.execute(insert(t.benchmarks), rows)
+    return len(samples) - count
+
+
+def scorer(model: str, labels: LabelSet, *, needs_all: bool = False) -> Scorer:
+    """Return a function that gives a classifier's probabilities for images.
+
+    The returned function raises ConfigError at the first image if the model and `labels` have another kind of emotion,
+    or no label in common.
+
+    Args:
+        model: Name of the model, as `uniemox.load` takes it.
+        labels: Labels of the project.
+        needs_all: Require that the model has all labels.
+
+    Raises:
+        ConfigError: If a required label is missing.
+    """
+    predictor = uniemox.load(model)
+    missing = set(labels.labels) - set(predictor.labels)
+    if needs_all and missing:
+        raise ConfigError(
+            f"{model} does not know {', '.join(sorted(missing))}, so it would predict another label for such images; "
+            "use a model with the project's labels"
+        )
+
+    def score(samples: Sequence[Sample]) -> list[Mapping[str, float] | None]:
+        predictions: list[Mapping[str, float] | None] = []
+        for sample in samples:
+            try:
+                image, _ = decode_sample(sample)
+                prediction = predictor.predict(image)
+            except ImageError:
+                predictions.append(None)
+                continue
+            assert not isinstance(prediction, list), "of one image"
+            if prediction.kind != labels.kind or not set(prediction.scene) & set(labels.labels):
+                raise ConfigError(
+                    f"{model} predicts {prediction.kind} emotions: {', '.join(prediction.scene)}; the project has "
+                    f"{', '.join(labels.labels)} ({labels.kind})"
+                )
+            predictions.append(prediction.scene)
+        return predictions
+
+    return score
+
+
+def samples_of(project: Project, rows: Sequence[Any]) -> list[Sample]:
+    """Return samples of images, keyed by id.
+
+    Args:
+        rows: Rows with id, sha256 and format.
+    """
+    return [Sample(key=str(row.id), image=ImageFile(project.image_path(row.sha256, row.format))) for row in rows]
+
+
+def _score(project: Project, score: Scorer, model: str, progress: Progress) -> None:
+    """Save a model's probability of the label that an image was searched for, the largest of several.
+
+    Only readable images are scored. The first scores of a model replace those of another.
+    """
+    labels = searched_labels(project)
+    is_other = project.store.setting("scored by") != model
+    query = select(t.images.c.id, t.images.c.sha256, t.images.c.format).join(t.looks)
+    query = query.where(t.looks.c.problem == "", true() if is_other else t.looks.c.score.is_(None))
+    rows = project.rows(query.order_by(t.images.c.id))
+    for part in in_parts(rows, IMAGES_PER_PREDICTION, "asking the model", progress):
+        values = []
+        for row, shares in zip(part, score(samples_of(project, part)), strict=True):
+            searched = labels.get(row.id, ())
+            if shares and searched:
+                values.append({"id": row.id, "share": float(max(shares.get(label, 0.0) for label in searched))})
+        with project.store.write() as connection:
+            # With the first scores, so that a stopped run leaves no scores of two models.
+            if is_other:
+                connection.execute(update(t.looks).values(score=None))
+                put_setting(connection, "scored by", model)
+                is_other = False
+            if values:
+                of_image = update(t.looks).where(t.looks.c.picture_id == bindparam("id"))
+                connection.execute(of_image.values(score=bindparam("share")), values)

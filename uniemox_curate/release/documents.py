@@ -1,0 +1,236 @@
+"""Documents of a release: datasheet (Gebru et al., arXiv 1803.09010), licences, tables, Label Studio."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from uniemox.data.readers.csv_table import read_rows
+from uniemox.io.files import plain_cell, write_file
+from uniemox.io.html import environment
+from uniemox.io.typed import read_json
+from uniemox.paper import paper_tables
+from uniemox_curate.annotate.answer_files import as_csv, cells
+from uniemox_curate.annotate.verdicts import LatestAnswers
+from uniemox_curate.plan import CollectionPlan
+from uniemox_curate.release.config import ReleaseConfig, ReleasedImage
+from uniemox_curate.release.croissant import write_croissant
+from uniemox_curate.release.hub_card import hub_header
+
+ALL_ANSWERS = "answers_all.csv"
+
+
+def render(template: str, **values: Any) -> str:
+    """Return the text that a template of this folder makes of values.
+
+    datasheet.md: config, plan, figures, sources, by_owner, suggested, models, agreement, and those below.
+    statistics.md: figures, published (table II).  licences.md: licences.
+    """
+    document = (
+        environment(is_html=False).overlay(finalize=_as_plain_text).get_template(f"uniemox_curate/release/{template}")
+    )
+    return document.render(published=paper_tables()["table2_datasets"], **values)
+
+
+def _as_plain_text(value: Any) -> Any:
+    """Return a text on one line, without HTML, links, code or further cells of a table; anything else unchanged."""
+    if isinstance(value, str):
+        return re.sub(r"([\\<\[`|])", r"\\\1", re.sub(r"\s+", " ", value))
+    return value
+
+
+def statistics(name: str, status: Mapping[str, Any], plan: CollectionPlan) -> dict[str, Any]:
+    """Return the statistics of a release: a row of table II, classes by split, styles, images after each step.
+
+    `write_documents` adds the numbers of released images.
+
+    Args:
+        name: Name of the data set.
+        status: State of the project, as `uniemox_curate.status.status` returns it.
+        plan: Plan of the project.
+    """
+    steps = status["steps"]
+    label_set = plan.label_set
+    published = "" if label_set.name == "custom" else f"{label_set.name.capitalize()} "
+    return {
+        "table II": {"dataset": name, "samples": 0, "annotation": f"{published}({len(plan.labels)})", "styles": []},
+        "classes": {label: {} for label in plan.labels},
+        "styles": {},
+        "funnel": {
+            "offered by the sources": steps["collect"]["offered"],
+            "fetched": steps["collect"]["fetched"],
+            "different pictures": steps["collect"]["different pictures"],
+            "passed the screen": steps["screen"]["kept"],
+            "answered by two or more": steps["annotate"]["answered twice"],
+            "released": 0,
+        },
+        "dropped": steps["screen"]["dropped"],
+    }
+
+
+def write_documents(
+    folder: Path, config: ReleaseConfig, plan: CollectionPlan, figures: dict[str, Any], *, models: Sequence[str]
+) -> str:
+    """Write the documents of a release from its tables, except for README.md, whose text it returns.
+
+    It adds the numbers of images in the tables to `figures`.
+
+    Args:
+        folder: Release with its tables.
+        config: Texts of the release.
+        plan: Plan of the project.
+        figures: Result of `statistics`.
+        models: Names of the models whose suggestions annotators saw.
+
+    Raises:
+        DataError: For a damaged table.
+    """
+    images, sources, answers = (_cells(folder / name) for name in ("labels.csv", "provenance.csv", "answers.csv"))
+    splits = sorted({row["split"] for row in images}, key=("train", "val", "test").index)
+    counts = Counter((row["label"], row["split"]) for row in images)
+    styles = Counter(row["domain"] or "not tagged" for row in images)
+    figures["table II"] |= {"samples": len(images), "styles": sorted(styles.keys() - {"not tagged"})}
+    figures["classes"] = {label: {split: counts[label, split] for split in splits} for label in plan.labels}
+    figures["styles"] = dict(styles.most_common())
+    figures["funnel"]["released"] = len(images)
+    values = {"figures": figures, "licences": licence_counts(row["licence"] for row in sources)}
+    about = {
+        "config": config,
+        "plan": plan,
+        "sources": Counter(row["source"] for row in sources),
+        "by_owner": sum(row["decided"] == "owner" for row in sources),
+        "suggested": sum(row.get("suggested", "") != "" for row in answers),
+        "models": models,
+        "agreement": read_json(folder / "agreement.json", Any, remedy="make the release again"),
+        "all_answers": ALL_ANSWERS,
+    }
+    write_file(folder / "licences.md", render("licences.md", **values))
+    write_file(folder / "statistics.md", render("statistics.md", **values))
+    write_file(folder / "statistics.json", as_json(figures))
+    write_croissant(folder, config, [row["path"] for row in images], plan.labels)
+    header = hub_header(config, images, (row["licence"] for row in sources))
+    return header + render("datasheet.md", **values, **about)
+
+
+def _cells(table: Path) -> list[dict[str, str]]:
+    return [{name: plain_cell(text) for name, text in row.items()} for _, row in read_rows(table, columns=("path",))]
+
+
+class Terms(NamedTuple):
+    """Terms of a licence; None where unknown."""
+
+    needs_credit: bool | None = None
+    allows_commerce: bool | None = None
+    allows_changes: bool | None = None
+
+
+def terms_of(licence: str) -> Terms:
+    """Return the terms of a licence by its short name, as Openverse, Commons and people write it.
+
+    >>> terms_of("CC BY-NC-SA 4.0")
+    Terms(needs_credit=True, allows_commerce=False, allows_changes=True)
+    """
+    word = re.sub(r"[\s_]+", "-", licence.strip().lower())
+    if word.startswith("bing"):
+        return Terms()
+    if re.search(r"(^|-)(cc0|cc-zero|pdm|public-domain)", word) or word.startswith("pd"):
+        return Terms(False, True, True)
+    match = re.match(r"(cc-)?by((?:-(?:nc|nd|sa))*)(-\d.*)?$", word)
+    if match:
+        return Terms(True, "-nc" not in match.group(2), "-nd" not in match.group(2))
+    return Terms()
+
+
+def licence_counts(licences: Iterable[str]) -> dict[str, Any]:
+    """Return images under each licence, and the number of images with unknown and with restricting terms."""
+    counts = Counter(licence.strip() or "unknown" for licence in licences)
+    rows = [(name, count, terms_of(name)) for name, count in counts.most_common()]
+    return {
+        "rows": rows,
+        "images": counts.total(),
+        "unknown": sum(count for _, count, terms in rows if terms.needs_credit is None),
+        "closed": sum(count for _, count, terms in rows if terms.allows_commerce is False),
+        "fixed": sum(count for _, count, terms in rows if terms.allows_changes is False),
+    }
+
+
+def label_studio(images: Sequence[ReleasedImage]) -> list[dict[str, Any]]:
+    """Return tasks of Label Studio with the label as annotation; images come from its local storage.
+
+    Its project needs <Image name="image" value="$image"/> and <Choices name="emotion" toName="image">.
+    """
+    tasks = []
+    for image in images:
+        data = {
+            "image": f"/data/local-files/?d=pictures/{image.path}",
+            "sha256": image.sha256,
+            "split": image.split,
+            "style": image.style,
+            "address": image.about["address"],
+            "licence": image.about["licence"],
+            "decided": image.decided,
+        }
+        choice = {
+            "id": image.sha256[:10],
+            "from_name": "emotion",
+            "to_name": "image",
+            "type": "choices",
+            "value": {"choices": [image.label]},
+        }
+        annotation = {"result": [choice], "was_cancelled": False, "ground_truth": True}
+        # The number in the project stays the same when other images are taken down.
+        tasks.append({"id": image.picture, "data": data, "annotations": [annotation]})
+    return tasks
+
+
+def answer_tables(images: Sequence[ReleasedImage], columns: Sequence[str], scales: Sequence[str]) -> dict[str, str]:
+    """Return the tables of the answers to released images by file name; means are added where values were asked for.
+
+    Args:
+        images: Images of the release.
+        columns: Details that answers.csv has.
+        scales: Names of the questions that are answered on a scale.
+    """
+    lines = []
+    means = []
+    for image in images:
+        for answer in image.answers:
+            lines.append([image.path, answer.annotator, answer.label, *cells(answer.details, columns)])
+        ratings = [
+            [answer.details[name] for answer in image.answers if name in answer.details]  # of one scale
+            for name in scales
+        ]
+        if any(ratings):
+            averages = (round(fmean(values), 3) if values else None for values in ratings)
+            means.append([image.path, max(map(len, ratings)), *averages])
+    tables = {"answers.csv": as_csv(["path", "annotator", "label", *columns], lines)}
+    if means:
+        tables["ratings.csv"] = as_csv(["path", "answers", *scales], means)
+    return tables
+
+
+def all_answers_table(answers: LatestAnswers) -> str:
+    """Return the table of the answers to all images of a project, with numbers in place of images and annotators.
+
+    Agreement is computed from all answers, so that they are published too.
+    """
+    numbers = annotator_numbers(answers)
+    rows = [
+        [f"image {number}", numbers[name], label]
+        for number, labels in enumerate(answers.by_picture.values(), start=1)
+        for name, label in labels.items()
+    ]
+    return as_csv(["image", "annotator", "label"], rows)
+
+
+def annotator_numbers(answers: LatestAnswers) -> dict[str, str]:
+    """Return the number that replaces each annotator's name in a release, such as "annotator 1"."""
+    return {name: f"annotator {number}" for number, name in enumerate(answers.people, start=1)}
+
+
+def as_json(value: Any) -> str:
+    """Return the content of a JSON file."""
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"

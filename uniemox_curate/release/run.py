@@ -1,0 +1,73 @@
+"""Release: images in class folders with all texts and tables."""
+
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from uniemox.errors import DataError
+from uniemox.io.files import FileLock, read_limited, refuse_special, write_file, writing
+from uniemox.io.progress import Progress, silent
+from uniemox_curate.annotate.verdicts import read_answers
+from uniemox_curate.project import Project
+from uniemox_curate.release.config import ReleaseConfig
+from uniemox_curate.release.record import record_now, save_record, save_written, select_images
+from uniemox_curate.release.splitting import PLOT
+from uniemox_curate.release.writing import MARK, NAMED, check_folder, mark_of, restore_interrupted, write_release
+
+
+def release(project: Project, folder: Path, config: ReleaseConfig, progress: Progress = silent) -> dict[str, Any]:
+    """Write a release into a new folder or over an old release; files that are no longer part of it are removed.
+
+    Images without a split, because they were kept after the split was drawn, are left out and counted.
+
+    Returns:
+        The number of images, the numbers left out, and the statistics.
+
+    Raises:
+        DataError: If the folder holds something else, nothing is kept, there are no splits, a licence is given while
+            some images have no known one, or the metadata of an image can't be removed.
+    """
+    folder = Path(os.path.realpath(folder))
+    with writing(folder):
+        restore_interrupted(folder)
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).exists():
+        raise DataError(f"{folder} has other files; give an empty folder, or one with a release")
+    answers = read_answers(project)
+    selection = select_images(project, config, answers)
+    check_folder(folder)
+    if (folder / MARK).exists():
+        mark = read_limited(folder / MARK).decode("utf-8", "replace")
+    else:
+        mark = ""
+    is_ours = mark.startswith(mark_of(project))
+    if mark.startswith(NAMED) and not is_ours:
+        raise DataError(f"{folder} has a release of another project; give another folder, or remove this one")
+    record = record_now(project, config, selection.images, answers)
+    with ExitStack() as at_end:
+        with writing(folder):
+            at_end.callback(FileLock(folder / MARK).release)
+        if not is_ours:
+            write_file(folder / MARK, mark_of(project))
+        # Before the first image, so that a takedown also finds a release that was killed.
+        number = save_record(project, str(folder), record)
+        _copy_plot(project, folder)
+        files = write_release(project, folder, record, written={}, progress=progress)
+        save_written(project, number, record, files)
+    return {
+        "pictures": len(record.images),
+        "without split": selection.without_split,
+        "unlicensed": selection.unlicensed,
+        "statistics": record.figures,
+    }
+
+
+def _copy_plot(project: Project, folder: Path) -> None:
+    """Copy the figure of the split; without one, remove that of an earlier release."""
+    plot = project.folder / PLOT
+    refuse_special(plot)
+    with writing(folder / PLOT):
+        if plot.exists():
+            write_file(folder / PLOT, read_limited(plot))
+        else:
+            (folder / PLOT).unlink(missing_ok=True)

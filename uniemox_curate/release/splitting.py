@@ -1,0 +1,164 @@
+"""Split: draw many schemes, keep the one with the most similar colours, and keep related images together."""
+
+import json
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from sqlalchemy import select
+
+from uniemox.data.sample import DataSet, ImageFile, Sample
+from uniemox.data.splits import choose_scheme, lacking_splits, split_samples, write_splits
+from uniemox.errors import ConfigError, DataError
+from uniemox.io.files import read_limited
+from uniemox_curate import tables as t
+from uniemox_curate.annotate.verdicts import Verdict
+from uniemox_curate.project import Project, current
+
+FILE = "splits.json"
+PLOT = "splits.png"
+# Names that services write where the author is not known.
+NO_AUTHORS = ("unknown", "anonymous", "unknown author")
+
+
+def kept_images(project: Project, verdicts: Mapping[int, Verdict]) -> list[Any]:
+    """Return rows of the kept images by sha256: those of the table, histogram, near_group, style.
+
+    Unreadable images are left out, even if a person kept them.
+
+    Raises:
+        DataError: If none is kept.
+    """
+    styles = current("style")
+    query = (
+        select(t.images, t.looks.c.histogram, t.looks.c.near_group, styles.c.value.label("style"))
+        .join(t.looks, (t.looks.c.picture_id == t.images.c.id) & t.looks.c.histogram.is_not(None))
+        .outerjoin(styles, styles.c.picture_id == t.images.c.id)
+    )
+    labelled = {image for image, verdict in verdicts.items() if verdict.label is not None}
+    rows = [row for row in project.rows(query.order_by(t.images.c.sha256)) if row.id in labelled]
+    if not rows:
+        raise DataError(f"{project.folder}: no image is kept; uniemox curate agree shows why")
+    return rows
+
+
+def kept_data(project: Project, verdicts: Mapping[int, Verdict]) -> tuple[DataSet, NDArray[np.float32]]:
+    """Return the kept images, keyed by sha256, and their colour histograms, (N, 48).
+
+    Near duplicates, images of one author, and images of one page form a group.
+
+    Raises:
+        DataError: If none is kept.
+    """
+    rows = kept_images(project, verdicts)
+    labels = project.plan.label_set
+    groups = together(_shared_traits(project, rows))
+    samples = [
+        Sample(
+            key=row.sha256,
+            image=ImageFile(project.image_path(row.sha256, row.format)),
+            label=labels.index(str(verdicts[row.id].label)),
+            domain=row.style or None,
+            group=groups.get(row.id),
+        )
+        for row in rows
+    ]
+    histograms = np.stack([np.frombuffer(row.histogram, "<f4") for row in rows])  # (N, 48)
+    return DataSet(str(project.folder), labels, samples), histograms
+
+
+def split(
+    project: Project, verdicts: Mapping[int, Verdict], ratios: Mapping[str, float], *, seed: int = 0, schemes: int = 100
+) -> dict[str, Any]:
+    """Split all kept images and write splits.json, and for several schemes splits.png (figure 6).
+
+    Args:
+        verdicts: Verdicts on all images; those with a label are split.
+        ratios: Share of each split.
+        seed: Random seed of the first scheme.
+        schemes: Number drawn; the one with the most similar colours is kept (data/splits.py). With other images another
+            scheme may be the best one; its seed, with one scheme, keeps the draw.
+
+    Returns:
+        Sizes, how it was drawn, sha256, and under `lacking` the splits without an image, by label.
+
+    Raises:
+        DataError: If nothing is kept.
+        ConfigError: For settings out of range or too few images.
+    """
+    if schemes < 1:
+        raise ConfigError(f"schemes must be at least 1, got {schemes}")
+    data, histograms = kept_data(project, verdicts)
+    shares = "/".join(f"{100 * share:g}" for share in ratios.values())
+    if schemes == 1:
+        scheme = split_samples(data.samples, ratios, seed, fill_splits=True)
+        how = f"{shares}, seed {seed}"
+        # The figure shows an earlier split.
+        (project.folder / PLOT).unlink(missing_ok=True)
+    else:
+        choice = choose_scheme(data.samples, ratios, histograms, seeds=range(seed, seed + schemes))
+        scheme = choice.scheme
+        how = f"{shares}, the best of {schemes} schemes from seed {seed}: seed {choice.seed}"
+        from uniemox.data.splits import plot_choice  # noqa: PLC0415 - matplotlib takes a second
+
+        plot_choice(choice, data, project.folder / PLOT)
+    digest = write_splits(project.folder / FILE, scheme, source=str(project.folder.name), how=how)
+    drawn = {"sizes": dict(Counter(scheme.values())), "how": how, "sha256": digest}
+    project.store.set("split", drawn)
+    return {**drawn, "lacking": lacking_splits(data, scheme, ratios)}
+
+
+def read_scheme(project: Project) -> dict[str, str]:
+    """Return the last drawn split by sha256.
+
+    Raises:
+        DataError: If there is none.
+    """
+    path = project.folder / FILE
+    try:
+        content: dict[str, Any] = json.loads(read_limited(path))
+        return {key: name for name, keys in content["splits"].items() for key in keys}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise DataError(f"{path}: no splits; draw them: uniemox curate split {project.folder}") from error
+
+
+def together(links: Iterable[tuple[int, Hashable]]) -> dict[int, str]:
+    """Return group names by image: images that share a trait, directly or through others, form a group.
+
+    Args:
+        links: Pairs of an image and a trait.
+
+    >>> together([(1, "a"), (2, "a"), (2, "b"), (3, "b"), (4, "c")])
+    {1: '1', 2: '1', 3: '1', 4: '4'}
+    """
+    pairs = [(("image", image), ("trait", trait)) for image, trait in links]
+    if not pairs:
+        return {}
+    nodes = {node: number for number, node in enumerate(dict.fromkeys(chain.from_iterable(pairs)))}
+    edges = [nodes[image] for image, _ in pairs], [nodes[trait] for _, trait in pairs]
+    graph = coo_array((np.ones(len(pairs)), edges), shape=(len(nodes), len(nodes)))
+    _, components = connected_components(graph, directed=False)
+    component_of = {image: int(components[nodes["image", image]]) for (_, image), _ in pairs}
+    # A group has the name of its first image.
+    first_of: dict[int, int] = {}
+    for image in sorted(component_of):
+        first_of.setdefault(component_of[image], image)
+    return {image: str(first_of[component]) for image, component in component_of.items()}
+
+
+def _shared_traits(project: Project, images: Iterable[Any]) -> Iterable[tuple[int, Hashable]]:
+    """Yield pairs of an image and a trait that it may share with others: group of near duplicates, author, page."""
+    near_groups = {row.id: row.near_group for row in images}
+    yield from ((image, ("near", group)) for image, group in near_groups.items() if group is not None)
+    query = select(t.candidates.c.picture_id, t.candidates.c.source, t.candidates.c.author, t.candidates.c.page)
+    for row in project.rows(query.where(t.candidates.c.picture_id.is_not(None))):
+        if row.picture_id in near_groups:
+            if row.author and row.author.lower() not in NO_AUTHORS:
+                yield row.picture_id, ("author", row.source, row.author)
+            if row.page:
+                yield row.picture_id, ("page", row.page)

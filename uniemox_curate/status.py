@@ -1,0 +1,211 @@
+"""Progress of a project, for the terminal and as a page."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import median_high
+from typing import Any
+
+from PIL import Image
+from sqlalchemy import case, func, select
+
+from uniemox.io.html import jpeg_url, write_html
+from uniemox_curate import tables as t
+from uniemox_curate.annotate.agree import AgreementStats
+from uniemox_curate.annotate.verdicts import LAST_ANSWERS, counted_answers
+from uniemox_curate.project import LEFT_OUT, SKIP, Project, current, history, last_batch, pool, taken_down
+
+# Maximum number of decisions in the history.
+MAX_BATCHES = 50
+
+
+def status(project: Project, folder: str | None = None) -> dict[str, Any]:
+    """Return a project's state as JSON: counts of each step, annotators, recent decisions, and the next command."""
+    collected = _collected(project)
+    screened = _screened(project)
+    with project.store.read() as connection:
+        batches = history(connection, MAX_BATCHES)
+    releases = select(t.releases.c.folder, t.releases.c.pictures, t.releases.c.at).order_by(t.releases.c.id)
+    people = annotators(project)
+    judged = select(current("verdict").c.picture_id)
+    answers = counted_answers().subquery().c
+    differ = func.min(answers.label) != func.max(answers.label)
+    images = select(answers.picture_id, func.count().label("n"), differ.label("differ")).group_by(answers.picture_id)
+    image = images.subquery().c
+    twice = func.count().filter(image.n >= 2).label("twice")
+    # The number of rows of `verdicts.disputed`, in the same pass over all answers.
+    disputed = func.count().filter(image.differ, image.picture_id.not_in(judged)).label("disputed")
+    counts = project.rows(select(twice, disputed))[0]
+    steps = {
+        "collect": collected,
+        "screen": screened,
+        "annotate": {"answered twice": counts.twice, "to answer": screened["kept"], "annotators": len(people)},
+        "agree": {"disputed": counts.disputed, "judged": project.count(judged)} | _figures(project),
+        "split": project.store.setting("split") or {},
+        "release": {"releases": [dict(row._mapping) for row in project.rows(releases)]},
+    }
+    return {
+        "folder": project.folder.name,
+        "labels": list(project.plan.labels),
+        "steps": steps,
+        "told": sentences(steps),
+        "people": people,
+        "history": batches,
+        "next": _next(folder or project.folder.name, steps),
+    }
+
+
+def write_status_page(
+    path: Path, state: Mapping[str, Any], agreement: AgreementStats | None, plot: Path | None
+) -> None:
+    """Write the page.
+
+    Args:
+        path: File to write.
+        state: Result of `status`.
+        agreement: Statistics to show; None shows none.
+        plot: Image of the split; None shows none.
+
+    Raises:
+        DataError: If the file can't be written.
+    """
+    url = ""
+    if plot is not None and plot.exists():
+        with Image.open(plot) as image:
+            url = jpeg_url(image, max_side_px=1600)
+    title = f"Project {state['folder']}"
+    write_html(path, "uniemox_curate/status_page.html", title=title, found=state, agreement=agreement, plot=url)
+
+
+def sentences(steps: Mapping[str, Any]) -> dict[str, str]:
+    """Return a sentence for each step."""
+    collect, screen, annotate, agree = (steps[name] for name in ("collect", "screen", "annotate", "agree"))
+    releases = [f"{release['pictures']:,} images in {release['folder']}" for release in steps["release"]["releases"]]
+    split = steps["split"]
+    return {
+        "collect": f"{collect['fetched']:,} of {collect['offered']:,} fetched, {collect['failed']:,} failed, "
+        f"{collect['waiting']:,} waiting; {collect['different pictures']:,} different images; "
+        f"from {_list(collect['sources'])}",
+        "screen": f"{screen['looked at']:,} looked at, {screen['kept']:,} kept; dropped: {_list(screen['dropped'])}; "
+        f"styles: {_list(screen['styles'])}; {screen['taken down']:,} taken down",
+        "annotate": f"{annotate['answered twice']:,} of {annotate['to answer']:,} images answered by two or more of "
+        f"{annotate['annotators']} annotators",
+        "agree": f"{_agreed(agree.get('figures'))}; {agree['disputed']:,} disputed, {agree['judged']:,} judged",
+        "split": f"{_list(split['sizes'])} ({split['how']})" if split else "not yet",
+        "release": "; ".join(releases) or "not yet",
+    }
+
+
+def annotators(project: Project) -> list[dict[str, Any]]:
+    """Return all people but the owner: answers, attention checks passed, median time to 0.1 s, access."""
+    kind = case(
+        (t.answers.c.label == t.tasks.c.check_label, "passed"),
+        (t.tasks.c.check_label.is_not(None), "missed"),
+        (t.answers.c.label == SKIP, "skipped"),
+        else_="answered",
+    ).label("kind")
+    person = t.tasks.c.person_id
+    tenths = func.round(10 * t.answers.c.seconds).label("tenths")
+    query = select(person, kind, tenths, func.count().label("count")).join(t.tasks, t.tasks.c.id == t.answers.c.task_id)
+    query = query.where(t.answers.c.id.in_(LAST_ANSWERS)).group_by(person, kind, tenths).order_by(tenths)
+    times: dict[tuple[int, str], list[float]] = defaultdict(list)
+    for row in project.rows(query):
+        times[row.person_id, row.kind] += [row.tenths / 10] * row.count
+    counts = Counter({key: len(group) for key, group in times.items()})
+    people = select(t.people, t.people.c.name.in_(LEFT_OUT).label("is_left_out"))
+    return [
+        {
+            "name": row.name,
+            "answered": counts[row.id, "answered"],
+            "skipped": counts[row.id, "skipped"],
+            "checks": counts[row.id, "passed"] + counts[row.id, "missed"],
+            "checks_passed": counts[row.id, "passed"],
+            "median_s": median_high(answered) if (answered := times[row.id, "answered"]) else None,
+            "is_revoked": row.revoked_at is not None or row.role != "annotator",
+            "is_left_out": row.is_left_out,
+        }
+        for row in project.rows(people.where(t.people.c.name != "owner").order_by(t.people.c.id))
+    ]
+
+
+def _collected(project: Project) -> dict[str, Any]:
+    columns = t.candidates.c.source, t.candidates.c.state
+    states = dict.fromkeys(("fetched", "failed", "waiting"), 0)
+    sources: Counter[str] = Counter()
+    for row in project.rows(select(*columns, func.count().label("n")).group_by(*columns).order_by(*columns)):
+        states[row.state] += row.n
+        sources[row.source] += row.n
+    images = project.count(select(t.images.c.id))
+    return {"offered": sources.total(), **states, "different pictures": images, "sources": dict(sources)}
+
+
+def _screened(project: Project) -> dict[str, Any]:
+    screened = current("screen").c
+    styles = current("style").c
+    is_dropped = screened.value == "drop", screened.picture_id.not_in(taken_down())
+    reasons = Counter(row.reason.split(":")[0] for row in project.rows(select(screened.reason).where(*is_dropped)))
+    tagged = select(styles.value, func.count().label("n")).where(styles.value != "").group_by(styles.value)
+    fresh = select(t.candidates.c.picture_id).where(t.candidates.c.state == "fetched").distinct()
+    return {
+        "looked at": project.count(select(t.looks.c.picture_id)),
+        "to look at": project.count(fresh.where(t.candidates.c.picture_id.not_in(select(t.looks.c.picture_id)))),
+        "kept": project.count(pool()),
+        "taken down": project.count(taken_down()),
+        "dropped": dict(reasons.most_common()),
+        "styles": {row.value: row.n for row in project.rows(tagged.order_by(func.count().desc()))},
+    }
+
+
+def _figures(project: Project) -> dict[str, Any]:
+    """Return the last computed agreement in short."""
+    saved = project.store.setting("agreement")
+    if saved is None:
+        return {}
+    with project.store.read() as connection:
+        newest = connection.scalar(select(func.max(t.answers.c.id))) or 0
+        batch = last_batch(connection)
+    figures = {
+        name: {key: None if value is None else round(value, 3) for key, value in saved[name].items()}
+        for name in ("percent", "alpha")
+    }
+    later = {"later answers": newest - saved["of_answers"], "later steps": batch - saved.get("of_batch", 0)}
+    return {"figures": {"pictures": saved["pictures"], **figures, **later}}
+
+
+def _agreed(figures: Mapping[str, Any] | None) -> str:
+    if figures is None:
+        return "not computed yet"
+    parts = [
+        f"{name} {figure['value']} ({figure['low']} to {figure['high']})"
+        for name, figure in (("same answer", figures["percent"]), ("Krippendorff's α", figures["alpha"]))
+    ]
+    later = [f"{figures[f'later {name}']:,} {name}" for name in ("answers", "steps") if figures[f"later {name}"]]
+    before = f", before the last {' and '.join(later)}" if later else ""
+    return f"{', '.join(parts)} on {figures['pictures']:,} images{before}"
+
+
+def _list(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items()) or "none"
+
+
+def _next(name: str, steps: dict[str, Any]) -> str:
+    """Return the command that continues the work.
+
+    Args:
+        name: Name of the project's folder.
+        steps: Progress of each step.
+    """
+    collected = steps["collect"]
+    annotated = steps["annotate"]
+    if not collected["offered"]:
+        return f"uniemox curate collect {name} --source folder:IMAGES (or openverse, commons, bing, csv:TABLE)"
+    commands = {
+        f"collect {name}": collected["waiting"],
+        f"screen {name}": steps["screen"]["to look at"],
+        f"invite {name} NAME": annotated["annotators"] < 2,
+        f"serve {name}": annotated["answered twice"] < annotated["to answer"],
+        f"agree {name}": "figures" not in steps["agree"],
+        f"split {name}": not steps["split"],
+        f"release {name} FOLDER --name NAME": not steps["release"]["releases"],
+    }
+    return next((f"uniemox curate {command}" for command, is_due in commands.items() if is_due), "nothing, all is done")

@@ -1,0 +1,438 @@
+"""Plan of table III: every method on the same data, and zero-shot CLIP."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from uniemox.classifier_info import ClassifierInfo, NetworkSpec
+from uniemox.data.near import image_hashes
+from uniemox.data.sample import DataSet, Sample
+from uniemox.data.seen import refuse_seen, seen_by
+from uniemox.errors import DataError
+from uniemox.evaluate.outputs import Outputs
+from uniemox.evaluate.run import Evaluation, Scorer, write_evaluation
+from uniemox.finetune.config import REGIONS_BY_DETECTOR
+from uniemox.io.progress import Progress, silent
+from uniemox.labels import scored_labels
+from uniemox.model.methods.relation import method_class
+from uniemox.model.regions import PERSON_GROUPS
+from uniemox.paper import paper_tables
+from uniemox.teacher.opening import open_teacher
+from uniemox.views.loader import load_batches
+from uniemox.views.transforms import WholeViews
+from uniemox_paper.plan import OUT, Cell, Plan, PlannedRun, TableRow
+from uniemox_paper.protocol import NONE, POOLS, Protocol
+from uniemox_paper.results import histogram_row, with_baseline
+from uniemox_paper.sources import COLUMNS, DataSource, union_of
+from uniemox_paper.study import CLIP, TRAINED, Method, Study
+
+START = "UniEmoX's start alone"
+OURS = "UniEmoX"
+SCRATCH = "ViT from scratch"
+# Row of the weights that are given as --weights UniEmoX=FILE.
+AUTHORS = "UniEmoX (authors' weights)"
+# Reference of the methods with detectors, which train with crops and flips only.
+CROPS_ONLY = "dBOT, crops and flips only"
+BUDGET = (
+    "methods without a checkpoint start from random weights; further epochs of fine-tuning make up for the images of "
+    "our pre-training"
+)
+DATA: Mapping[str, Any] = json.loads(files("uniemox_paper").joinpath("table3.json").read_text("utf-8"))
+STARTS: Mapping[str, Mapping[str, Any]] = DATA["starts"]
+EXTRAS: Mapping[str, Mapping[str, Any]] = DATA["extras"]
+"""Rows that the paper does not have."""
+PROMPTS: Mapping[str, Sequence[str]] = DATA["prompts"]
+ABOUT: Mapping[str, Sequence[str]] = DATA["page"]
+"""Text above the table, by scale."""
+RELATING: Mapping[str, str] = {name: row["relating"] for name, row in STARTS.items() if "relating" in row}
+OWN_POOLING = "the network's own"
+VIT_B_GMAC = 17.56
+VIT_B_PARAMETERS_M = 85.8
+# Detectors with the option that takes their file.
+DETECTORS = {"YOLOX-nano": "objects", "YuNet": "faces"}
+# Number of CCIM's confounders by scale; its paper uses 128 for CAER-S.
+CONFOUNDERS = {"demo": 16, "paper": 128}
+ZERO_SHOT = "CLIP ViT-B/16, zero-shot"
+# Row of the method that learns from the words of annotations.
+LEARNS_WORDS = "EAP"
+NO_WORDS = "annotations that name objects, scenes or actions: uniemox data describe writes them; else EAP has no words"
+
+
+NO_AUGMENTATION: Mapping[str, Any] = {
+    "augment.randaugment": None,
+    "augment.mixup": 0,
+    "augment.cutmix": 0,
+    "augment.erasing": 0,
+}
+"""Options that leave crops, flips and label smoothing, as `FinetuneConfig.resolved` does for methods with detectors."""
+
+
+def table3(study: Study) -> Plan:
+    """Plan table III."""
+    rows = []
+    for entry in paper_tables()["table3"]:
+        rows.append(_row(study, entry))
+        if entry["method"] == OURS and (OURS in study.weights or not study.is_demo):
+            rows.append(_row(study, entry, name=AUTHORS))
+    rows += [_start_alone(study), _zero_shot(study), *(_extra(study, name) for name in EXTRAS)]
+    # A demo trains all its methods with crops and flips alone.
+    if not study.is_demo:
+        rows.append(_crops_only(study))
+    reference = START
+    if study.is_demo:
+        rows, names = join_equal_rows(rows)
+        reference = names.get(START, START)
+    return Plan(
+        name="table3",
+        title="Table III: comparison of methods",
+        scale=study.config.scale,
+        about=tuple(text.format(budget=BUDGET) for text in ABOUT[study.config.scale]),
+        columns=(*columns_of(study.targets), *(target.column for target in person_columns(study))),
+        rows=with_baseline(rows, _histogram(study)),
+        reference=reference,
+    )
+
+
+def person_columns(study: Study) -> list[DataSource]:
+    """Return the data of further columns: where the label is what one person feels, scene and person together."""
+    if study.is_demo:
+        return []
+    return [target.with_person_stream() for target in study.targets if target.labels.kind == "felt"]
+
+
+def _histogram(study: Study) -> TableRow:
+    """Return the colour histogram's row; it reads the scene in the further columns too."""
+    row = histogram_row(study)
+    further = {target.column: row.cells[target.name] for target in person_columns(study)}
+    return replace(row, cells={**row.cells, **further})
+
+
+def join_equal_rows(rows: Sequence[TableRow]) -> tuple[list[TableRow], dict[str, str]]:
+    """Join rows with the same runs into one with all their names; also return the representative row by method.
+
+    The methods of a joined row stay as rows without runs, for the paper's figures.
+    """
+    rows_by_runs: dict[tuple[str, ...], list[TableRow]] = {}
+    for row in rows:
+        rows_by_runs.setdefault(tuple(run.key for cell in row.cells.values() for run in cell.runs), []).append(row)
+    joined_rows = list[TableRow]()
+    cited = list[TableRow]()
+    names = dict[str, str]()
+    for keys, group in rows_by_runs.items():
+        if not keys or len(group) == 1:
+            joined_rows += group
+            continue
+        first = group[0]
+        reason = f"the same run as {group[0].network}"
+        names |= dict.fromkeys((row.name for row in group), first.network)
+        methods = ", ".join(row.name for row in group)
+        joined_rows.append(TableRow(first.network, _without_paper(first), network=f"stands for {methods}"))
+        for row in group:
+            empty = {column: Cell(cell.paper, why=reason) for column, cell in row.cells.items()}
+            if row.name != START:
+                cited.append(replace(row, cells=empty, network=reason, is_cited=True))
+    return joined_rows + cited, names
+
+
+def _without_paper(row: TableRow) -> dict[str, Cell]:
+    return {column: replace(cell, paper=None) for column, cell in row.cells.items()}
+
+
+def columns_of(targets: tuple[DataSource, ...]) -> tuple[str, ...]:
+    """Return our columns first, then the paper's other columns."""
+    return tuple(dict.fromkeys([*(target.name for target in targets), *COLUMNS.values()]))
+
+
+def paper_only(entry: Mapping[str, Any], columns: tuple[str, ...], cells: Mapping[str, Cell]) -> dict[str, Cell]:
+    """Return the cells, and the paper's figures for all columns without a run of ours."""
+    return {name: cells.get(name) or Cell(paper=entry.get(name)) for name in columns}
+
+
+def _row(study: Study, entry: Mapping[str, Any], *, name: str | None = None) -> TableRow:
+    """Return one of the paper's rows.
+
+    Args:
+        study: The study.
+        entry: Row of the paper's table.
+        name: Name of another row with the same figures of the paper; None: the paper's name.
+    """
+    name = name or entry["method"]
+    method = relating_of(study, name) if name in RELATING else method_of(study, name)
+    network = method.network
+    if name == SCRATCH and not study.is_demo:
+        network += ", trained on all data sets of the column's kind at once, with the labels of all of them"
+    cells = {}
+    for target in study.targets:
+        data = target.with_people() if _reads_felt_person(method, target) else target
+        cells[target.name] = _cell(study, method, data, entry.get(target.name))
+    if name == LEARNS_WORDS:
+        without = [target.name for target in study.targets if not target.has_words]
+        cells |= {column: Cell(entry.get(column), why=NO_WORDS) for column in without}
+    cells = paper_only(entry, columns_of(study.targets), cells) | _person_cells(study, method)
+    return TableRow(name, cells, network=network, paper_costs=(entry.get("params_m"), entry.get("flops_g")))
+
+
+def _reads_felt_person(method: Method, target: DataSource) -> bool:
+    """Return True if a region method reads the person whose emotion is the label."""
+    return target.labels.kind == "felt" and method.view_count is not None and method.view_count > 1
+
+
+def _person_cells(study: Study, method: Method) -> dict[str, Cell]:
+    """Return the cells with scene and person: the same pooling and the same kind of new Γ for every network."""
+    targets = person_columns(study)
+    if method.view_count is not None:
+        reason = "it has views of its own: see the column of the same data"
+        return {target.column: Cell(why=reason) for target in targets}
+    return {target.column: _cell(study, method, target, None) for target in targets}
+
+
+def _cell(study: Study, method: Method, target: DataSource, paper: float | None) -> Cell:
+    if method.name == SCRATCH and not study.is_demo:
+        return _of_union(study, method, target, paper)
+    return study.cell(method, target, paper=paper)
+
+
+def _of_union(study: Study, method: Method, target: DataSource, paper: float | None) -> Cell:
+    """Score a method that is trained jointly on all data sets with labels of the target's kind.
+
+    The paper trains its ViT from scratch on "training data from multiple datasets" and evaluates it "on the
+    corresponding test sets" (section V-C); it names none. The head has the labels of all of them; a test set is scored
+    in its own full label set.
+    """
+    columns = person_columns(study) if target.streams == "both" else study.targets
+    same_kind = [data for data in columns if data.labels.kind == target.labels.kind]
+    available = [data for data in same_kind if data.missing is None] or same_kind
+    union = replace(union_of(available), streams=target.streams)
+    models = [study.finetune(method, union, seed=seed) for seed in method.starts]
+    return study.scored(models, union, target, paper=paper, pooling=method.pooling)
+
+
+def _work_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the size, and the cost per image in a training step, of an entry of the data."""
+    gflop = 2 * TRAINED * row.get("gmac", VIT_B_GMAC)
+    return {"gflop": gflop, "parameters_m": row.get("parameters_m", VIT_B_PARAMETERS_M)}
+
+
+def method_of(study: Study, name: str) -> Method:
+    """Return a method with its initial weights."""
+    row = STARTS.get(OURS if name == AUTHORS else name, {})
+    if name == OURS:
+        network = "the demo's ViT, pre-trained here" if study.is_demo else "ViT-L/16"
+        return Method(name=name, starts=study.pretrained(), network=network, has_fusion=True, **_work_of(row))
+    weights = study.weights.get(OURS if name == AUTHORS else name)
+    needs = tuple[PlannedRun, ...]()
+    lacks = None
+    if weights is not None:
+        init = network = weights
+    elif study.is_demo and "small" in row:
+        init = f"scratch:timm:{row['small'][0]}"
+        network = f"{row['small'][1]}, random weights"
+    elif study.is_demo:
+        # The pre-training only defines the network; its weights are drawn again.
+        start = study.pretrain()
+        init = f"scratch:{start.folder}"
+        needs = (start,)
+        network = "the demo's ViT, random weights"
+    elif name == SCRATCH:
+        init = "scratch:timm:vit_large_patch16_224?global_pool=avg"
+        network = "ViT-L/16"
+    elif name == AUTHORS:
+        init = "UniEmoX.pth"
+        network = "ViT-L/16, pre-trained by the authors"
+        lacks = f"the authors' weights: --weights {OURS}=FILE"
+    else:
+        init = network = row.get("published", f"{name}.pth")
+        if "published" not in row:
+            lacks = f"its checkpoint: --weights {name}={row.get('file', 'FILE')}"
+    return Method(
+        name=name,
+        starts=dict.fromkeys(study.seeds, init),
+        network=network,
+        needs=needs,
+        changes={"network.drop_path": 0} if "drop_path" in row and not study.is_demo else {},
+        is_random=weights is None and (study.is_demo or name == SCRATCH),
+        lacks=lacks,
+        pooling=_pooling_of(row, init),
+        **_work_of(row),
+    )
+
+
+def _pooling_of(row: Mapping[str, Any], init: str) -> str | None:
+    """Return the pooling of a network that ignores the setting; None for a plain ViT."""
+    if init.removeprefix("scratch:").startswith("timm:"):
+        if "global_pool=avg" in init:
+            return POOLS["mean"]
+        return OWN_POOLING
+    return row.get("pooling")
+
+
+def relating_of(study: Study, name: str) -> Method:
+    """Return a region method with its initial weights and options.
+
+    In a demo it starts from our pre-training, because it learns nothing from random weights; else it shares our start.
+    """
+    groups = set(method_class(RELATING[name]).groups)
+    start = method_of(study, OURS if study.is_demo else "dBOT")
+    changes = dict[str, Any](method=RELATING[name])
+    lacks = start.lacks
+    for detector, option in DETECTORS.items():
+        if not groups & REGIONS_BY_DETECTOR[option]:
+            continue
+        if detector in study.weights:
+            changes[f"network.{option}"] = study.weights[detector]
+        elif not study.is_demo:
+            lacks = lacks or f"a detector: --weights {detector}=FILE.onnx"
+    if name.endswith("CCIM"):
+        changes["network.confounders"] = CONFOUNDERS[study.config.scale]
+    if study.is_demo:
+        # The demo's own fusion has the same width.
+        changes["network.fused_width"] = 64
+    reads_person = bool(set(PERSON_GROUPS) & set(groups))
+    reads_face = "face" in groups
+    views = 1 + reads_person + reads_face
+    return replace(start, name=name, changes=changes, view_count=views, lacks=lacks)
+
+
+def _start_alone(study: Study) -> TableRow:
+    """Return the row of our pre-training's initial weights, fine-tuned like the others, to measure our gain."""
+    name = SCRATCH if study.is_demo else "dBOT"
+    row = _row(study, next(entry for entry in paper_tables()["table3"] if entry["method"] == name))
+    return TableRow(START, _without_paper(row), network=f"the same runs as {name}")
+
+
+def _crops_only(study: Study) -> TableRow:
+    """Return dBOT's row without the augmentation that methods with detectors have to do without."""
+    start = method_of(study, "dBOT")
+    method = replace(start, name=CROPS_ONLY, changes={**start.changes, **NO_AUGMENTATION})
+    cells = {target.name: study.cell(method, target) for target in study.targets}
+    cells = paper_only({}, columns_of(study.targets), cells) | _person_cells(study, method)
+    return TableRow(CROPS_ONLY, cells, network="the reference of methods with a detector")
+
+
+def _extra(study: Study, name: str) -> TableRow:
+    row = EXTRAS[name]
+    weights = study.weights.get(name)
+    lacks = None
+    if study.is_demo and weights is None:
+        lacks = f'its weights: --weights "{name}=timm:NAME@FILE"'
+    network = weights or row["init"]
+    starts = dict.fromkeys(study.seeds, network)
+    changes = row.get("changes", {})
+    pooling = _pooling_of(row, network)
+    method = Method(name=name, starts=starts, changes=changes, lacks=lacks, pooling=pooling, **_work_of(row))
+    cells = {target.name: study.cell(method, target) for target in study.targets}
+    if changes.get("method") == "probe":
+        reason = "a linear probe has no fusion to train"
+        further = {target.column: Cell(why=reason) for target in person_columns(study)}
+    else:
+        further = _person_cells(study, method)
+    return TableRow(name, paper_only({}, columns_of(study.targets), cells) | further, network=network)
+
+
+def _zero_shot(study: Study) -> TableRow:
+    """Return the row of the teacher's zero-shot predictions, which are the same for all seeds."""
+    teacher = study.fit_teacher()
+    cells = dict[str, Cell]()
+    network = source = study.config.teacher or CLIP
+    if teacher is not None:
+        source = f"fitted:{teacher.folder}"
+        network = "the teacher that the demo fitted, in CLIP's place"
+    for target in study.targets:
+        data = target.scored
+        options = {"teacher": source, "data": data.source, "split": target.split, **data.files, "out": OUT}
+        name = f"zero-shot on {target.name}"
+        needs = () if teacher is None else (teacher,)
+        run = data.run(study.config.out, name, "reproduce zero-shot", options=options, needs=needs)
+        run = replace(run, images=target.scored_pictures, scores=(data.source, target.split))
+        protocol = Protocol(
+            trained_on=NONE,
+            labels=target.labels,
+            views="the scene" if teacher is None else "the scene and the person",
+            pooling=OWN_POOLING,
+            head="nearest sentence of a label",
+            augmentation=NONE,
+            epoch=NONE,
+            scored_on=data.name,
+            split=target.split,
+            scored_labels=target.labels,
+        )
+        cells[target.name] = Cell(None, (run,), run.missing or "", protocol)
+    if teacher is not None and not study.with_emotion:
+        network = ""
+        reason = "the demo's teacher has read no words for emotions: --with-emotion"
+        cells = dict.fromkeys(cells, Cell(why=reason))
+    cells = paper_only({}, columns_of(study.targets), cells)
+    cells |= {target.column: Cell(why="CLIP reads the scene alone") for target in person_columns(study)}
+    return TableRow(ZERO_SHOT, cells, network=network)
+
+
+# The texts of `teacher fit` end like this.
+FITTED_PROMPT = "The overall emotion is {}."
+SCENE_PX = 224
+BATCH = 64
+# CLIP's maximum of 1 / temperature.
+LOGIT_SCALE = 100.0
+
+
+def score_zero_shot(source: str, data: DataSet, out: Path, *, split: str, on_progress: Progress = silent) -> Path:
+    """Score a teacher's zero-shot predictions and write them like `uniemox evaluate`, to a folder's evaluations.
+
+    Uses the whole scene, and several prompts per class. A teacher of `teacher fit` gets the inputs that it was fitted
+    on: one sentence per class, and the mean of the features of image and person if a person is known.
+
+    Args:
+        source: Teacher as for `open_teacher`; it runs on a GPU if there is one.
+        data: Data set to score.
+        out: Folder to write to.
+        split: Split of the samples, for the file's name.
+        on_progress: Called with the number of images that are done, and of all images.
+
+    Returns:
+        The file with the scores.
+
+    Raises:
+        TeacherError: If the teacher can't be opened.
+        DataError: If no image has a label or can be read, or if the teacher was trained on some of the images.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    teacher = open_teacher(source, device)
+    is_fitted = source.startswith("fitted:")
+    samples = [sample for sample in data.samples if sample.label is not None]
+    if not samples:
+        raise DataError(f"{data.name} has no labels to compare with")
+    if training_hashes := seen_by(source):
+        refuse_seen(samples, image_hashes(samples), training_hashes, data.name)
+    prompts = (FITTED_PROMPT,) if is_fitted else PROMPTS[data.labels.kind]
+    sentences = [prompt.format(label) for label in data.labels.labels for prompt in prompts]
+    sentence_features = F.normalize(teacher.text_features(sentences).float(), dim=-1)
+    texts = F.normalize(sentence_features.unflatten(0, (-1, len(prompts))).mean(dim=1), dim=-1)  # (E, C)
+    readable = list[Sample]()
+    rows = list[torch.Tensor]()
+    for batch in load_batches(samples, WholeViews(SCENE_PX), BATCH, workers=1):
+        if batch.samples:
+            keys = [sample.key for sample in batch.samples]
+            features = teacher.image_features(batch.scene.to(device).float() / 255, keys)
+            if is_fitted:
+                # The person view of an image without a person is the whole image.
+                features = (features + teacher.image_features(batch.person.to(device).float() / 255, keys)) / 2
+            rows.append((LOGIT_SCALE * F.normalize(features, dim=-1) @ texts.to(features.device).T).cpu())
+            readable += batch.samples
+        on_progress("asking the teacher", len(readable), len(samples))
+    if not rows:
+        raise DataError(f"none of the images of {data.name} can be read")
+    labels = data.labels
+    outputs = Outputs(torch.cat(rows).numpy(), None, tuple(readable), ())
+    info = ClassifierInfo(network=NetworkSpec(labels=labels.labels), label_set=labels.name, kind=labels.kind)
+    scorer = Scorer(info, scored_labels(labels, labels), outputs, None)
+    scores = scorer.score(np.arange(len(readable)))
+    notes = (f"zero-shot answers of {source}",)
+    out.mkdir(parents=True, exist_ok=True)
+    predictions = tuple(scorer.predictions())
+    return write_evaluation(Evaluation(scores, None, notes, predictions, scored_labels=labels.labels), out, data, split)
