@@ -51,7 +51,7 @@ from uniemox.io.decoding.pool import DecoderPool
 from uniemox.io.images import decode
 from uniemox.labels import MIKELS
 from uniemox.predict.images import read_any
-from uniemox_curate.release.metadata import without_metadata
+from uniemox.io.metadata import without_metadata
 
 MAX_DURATION_S = 10.0
 # Memory of a process that decodes: small files may take 600 MiB, in addition to the process's own.

@@ -15,31 +15,25 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 from warnings import catch_warnings, filterwarnings
 
-import torch
-
-from uniemox.checkpoints.reading import LoadReport, read_weight_file, state_of
-from uniemox.checkpoints.timm_networks import TIMM, TimmSource, is_cached
-from uniemox.data.order import steps_in_epoch
+from uniemox.checkpoints.timm_networks import TIMM
 from uniemox.data.people import PERSONS, TEXTS, Sidecar, people_header
 from uniemox.data.sample import DataSet
 from uniemox.data.source import FILES, open_data, parse_source
 from uniemox.data.splits import PAPER_RECIPES, paper_split, split_samples, write_splits
-from uniemox.errors import CheckpointError, DataError, UniemoxError
+from uniemox.errors import DataError, UniemoxError
 from uniemox.finetune.config import FinetuneConfig
-from uniemox.finetune.network import network_of
+from uniemox.finetune.dry_run import dry_run as dry_run_of_finetuning
 from uniemox.finetune.run import divide
+from uniemox.insight.explain.reconstructions import check_mae_decoder
 from uniemox.io.files import SPLITS, writing
 from uniemox.io.progress import Progress, silent
-from uniemox.io.weight_names import SCRATCH
 from uniemox.labels import LabelSet, scored_labels
 from uniemox.predict.opening import open_finder
 from uniemox.pretrain.config import PretrainConfig
-from uniemox.pretrain.run import build_encoder_of, build_start
+from uniemox.pretrain.dry_run import dry_run as dry_run_of_pretraining
 from uniemox.teacher.attributes import ObjectClassifier
 from uniemox.teacher.config import FitConfig
-from uniemox.teacher.fitting import initial_teacher, pairs_to_fit
-from uniemox.teacher.opening import teacher_width
-from uniemox.training.run_notes import load_reports
+from uniemox.teacher.fitting import dry_run as dry_run_of_fit
 from uniemox_paper.execute import to_do
 from uniemox_paper.plan import RUNS, PlannedRun
 from uniemox_paper.sources import DEFAULT_RECIPE
@@ -179,26 +173,21 @@ class _DryRuns:
         config = FitConfig(
             image_size=run.options["image_size"], with_emotion=not run.options.get("without_emotion", False)
         )
-        samples, texts = pairs_to_fit(self._data(run).to_describe(), config)
-        initial_teacher(config, None, texts).save(self._stand_in(run))
-        return f"{len(samples)} images with texts"
+        images = dry_run_of_fit(config, self._data(run), self._stand_in(run))
+        return f"{images} images with texts"
 
     def pretrain(self, run: PlannedRun) -> str:
         """Build the model on its initial weights, which stand in for the trained ones."""
         config = self._on_stand_ins(run).config
         assert isinstance(config, PretrainConfig)
         data = self._data(run).to_train(*run.options["split"])
-        steps = steps_in_epoch(len(data), config.batch_size)
-        width = teacher_width(config.teacher.source) if config.model.needs_image_features else None
-        with torch.device("meta"):
-            encoder = build_encoder_of(config)
-            _, decoder = build_start(config, width, encoder)
-        start = config.encoder.start
-        weights = "random weights" if start is None else f"{_origin(encoder, start)}, {decoder}"
-        self.stand_ins[str(run.folder)] = start or f"{TIMM}{config.encoder.name}"
+        ready = dry_run_of_pretraining(config, data)
+        self.stand_ins[str(run.folder)] = config.encoder.start or f"{TIMM}{config.encoder.name}"
         self.fusions[str(run.folder)] = {"network.fusion": config.model.fusion}
-        teacher = "none" if width is None else f"{run.options['teacher.source']}, {width} channels"
-        return f"{len(data)} images, {steps} steps an epoch; start {weights}; teacher {teacher}"
+        teacher = "none"
+        if ready.teacher_width is not None:
+            teacher = f"{run.options['teacher.source']}, {ready.teacher_width} channels"
+        return f"{ready.images} images, {ready.steps_per_epoch} steps an epoch; start {ready.start}; teacher {teacher}"
 
     def finetune(self, run: PlannedRun) -> str:
         """Divide the data and build the network. Its initial weights stand in for the trained ones."""
@@ -211,9 +200,7 @@ class _DryRuns:
         labels = data.labels.labels if config.region_method else len(data.labels)
         key = (config.init, config.method, config.network, config.view.size, labels)
         if key not in self.networks:
-            with torch.device("meta"):
-                network = network_of(config, data, parts.train)
-            self.networks[key] = _origin(network.classifier.encoder, config.init)
+            self.networks[key] = dry_run_of_finetuning(config, data, parts)
         self.labels[run.folder] = data.labels
         self.stand_ins[str(run.folder)] = config.init
         self.fusions[str(run.folder)] = {"network.fusion": config.network.fusion}
@@ -231,8 +218,7 @@ class _DryRuns:
         for model in models:
             if model in planned:
                 continue
-            if "decoder_pred.weight" not in state_of(read_weight_file(model, mapped=True)):
-                raise CheckpointError(f"{model} has no decoder; use MAE's mae_visualize_vit_*.pth")
+            check_mae_decoder(model)
         return f"{len(models)} models"
 
     def _data(self, run: PlannedRun, **more: Any) -> DataSet:
@@ -267,27 +253,6 @@ class _DryRuns:
         for output, stand_in in self.stand_ins.items():
             text = text.replace(output, stand_in)
         return type(value)(text)
-
-
-def _origin(encoder: Any, init: str) -> str:
-    """Describe the initial weights of an encoder.
-
-    Args:
-        encoder: The encoder.
-        init: Its name in the config, for encoders without a report.
-    """
-    if init.startswith(SCRATCH):
-        return "random weights"
-    return ", ".join(map(_origin_of, load_reports(encoder))) or init or "no weights"
-
-
-def _origin_of(report: LoadReport) -> str:
-    if report.method != "timm" or not report.path.startswith(TIMM):
-        return f"{report.method} of {report.path}"
-    source = TimmSource.parse(report.path)
-    if source.file:
-        return report.path
-    return f"{report.path}, {'in the cache' if is_cached(source.name) else 'fetched from the hub when it starts'}"
 
 
 DRY_RUNS: Mapping[str, Callable[[_DryRuns, PlannedRun], str]] = {

@@ -34,7 +34,7 @@ from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
 from uniemox.views.loader import ViewDataset
 from uniemox.views.transforms import EvalViews, ViewConfig
-from uniemox_curate.release.metadata import without_metadata
+from uniemox.io.metadata import without_metadata
 
 UNFORESEEN = [OverflowError("too large"), RecursionError("too deep"), LookupError("no such codec"), StopIteration(3)]
 

@@ -249,6 +249,25 @@ def pairs_to_fit(data: DataSet, config: FitConfig) -> tuple[list[Sample], list[t
     return samples, texts
 
 
+def dry_run(config: FitConfig, data: DataSet, out: Path) -> int:
+    """Read settings and texts as a fit does, and save a teacher with random weights.
+
+    Args:
+        config: Settings of the fit.
+        data: Images with texts.
+        out: Folder that a fit would write.
+
+    Returns:
+        Number of images with texts.
+
+    Raises:
+        UniemoxError: For whatever would stop the fit before its first step.
+    """
+    samples, texts = pairs_to_fit(data.to_describe(), config)
+    initial_teacher(config, None, texts).save(out)
+    return len(samples)
+
+
 def initial_teacher(config: FitConfig, tower: TimmImageTower | None, texts: Sequence[tuple[str, ...]]) -> FittedTeacher:
     """Build a teacher with random weights, except the frozen tower's, without using the process's generator."""
     size = config.image_size or SMALL_PX

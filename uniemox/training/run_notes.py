@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from uniemox.checkpoints.reading import LoadReport
+from uniemox.checkpoints.timm_networks import TIMM, TimmSource, is_cached
 from uniemox.data.unreadable import UNREADABLE, describe_unreadable, write_unreadable
 from uniemox.io.files import write_file
+from uniemox.io.weight_names import SCRATCH
 from uniemox.training.journal import Callback
 from uniemox.training.processes import gather_values, rank
 from uniemox.training.run_folder import START_REPORT
@@ -16,6 +18,27 @@ def load_reports(encoder: Any) -> list[LoadReport]:
     """Return the load report of an encoder, or of each of several in its `encoders`."""
     parts = getattr(encoder, "encoders", [encoder])
     return [part.report for part in parts if hasattr(part, "report")]
+
+
+def origin_of_weights(encoder: Any, init: str) -> str:
+    """Describe the origin of an encoder's initial weights.
+
+    Args:
+        encoder: The encoder.
+        init: Its name in the config, for encoders without a report.
+    """
+    if init.startswith(SCRATCH):
+        return "random weights"
+    return ", ".join(map(_origin_of, load_reports(encoder))) or init or "no weights"
+
+
+def _origin_of(report: LoadReport) -> str:
+    if report.method != "timm" or not report.path.startswith(TIMM):
+        return f"{report.method} of {report.path}"
+    source = TimmSource.parse(report.path)
+    if source.file:
+        return report.path
+    return f"{report.path}, {'in the cache' if is_cached(source.name) else 'fetched from the hub when it starts'}"
 
 
 def record_start(run: Path, encoder: Any, callback: Callback) -> None:

@@ -23,7 +23,7 @@ from uniemox_curate.project import SUFFIXES, Project, inserted_id, utc
 from uniemox_curate.questions import published_names
 from uniemox_curate.release.config import ABOUT, ReleaseConfig, ReleasedAnswer, ReleasedImage, WrittenImage
 from uniemox_curate.release.documents import all_answers_table, annotator_numbers, statistics, terms_of
-from uniemox_curate.release.metadata import plain_format
+from uniemox.io.metadata import plain_format
 from uniemox_curate.release.splitting import kept_images, read_scheme
 from uniemox_curate.status import status
 

@@ -16,7 +16,7 @@ from uniemox_curate.questions import scales_of
 from uniemox_curate.release.config import ABOUT, ReleasedImage, WrittenImage
 from uniemox_curate.release.documents import ALL_ANSWERS, answer_tables, as_json, label_studio, write_documents
 from uniemox_curate.release.hub_card import metadata_tables
-from uniemox_curate.release.metadata import without_metadata
+from uniemox.io.metadata import without_metadata
 from uniemox_curate.release.record import ReleaseRecord
 from uniemox_curate.release.splitting import FILE
 

@@ -214,12 +214,21 @@ def _load_run(run: Path, config: PretrainConfig, weights: Path) -> UniEmoX:
     return _fill(model, model_tensors, weights)
 
 
+def check_mae_decoder(path: Path | str) -> None:
+    """Read the names of an MAE checkpoint's weights.
+
+    Raises:
+        CheckpointError: If it can't be read or has no decoder.
+    """
+    if "decoder_pred.weight" not in state_of(read_weight_file(path, mapped=True)):
+        raise CheckpointError(f"{path} has no decoder; use MAE's mae_visualize_vit_*.pth or mae_pretrain_*_full.pth")
+
+
 def _load_mae(path: Path) -> UniEmoX:
     """Load an MAE checkpoint with its decoder; files named visualize predict pixels, others standardised patches."""
     encoder = load_start(path, method="mae")
+    check_mae_decoder(path)
     state = state_of(read_weight_file(path))
-    if "decoder_pred.weight" not in state:
-        raise CheckpointError(f"{path} has no decoder; use MAE's mae_visualize_vit_*.pth or mae_pretrain_*_full.pth")
     depth = len({name.split(".")[1] for name in state if name.startswith("decoder_blocks.")})
     decoder = DecoderConfig(width=state["decoder_embed.weight"].shape[0], depth=depth, heads=MAE_HEADS)
     norm_pix = "visualize" not in path.name

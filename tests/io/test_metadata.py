@@ -17,7 +17,7 @@ from tools.file_mutations import mutate_bytes
 from uniemox.errors import ImageError
 from uniemox.io.colour import names_adobe_rgb
 from uniemox.io.images import decode, open_image
-from uniemox_curate.release.metadata import PlainImage, plain_format, without_metadata
+from uniemox.io.metadata import PlainImage, plain_format, without_metadata
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 SECRET = "Jane Doe, 48.137N 11.575E"
