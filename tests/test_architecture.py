@@ -1,15 +1,22 @@
-"""The order of the package's rooms, in two halves: without torch, and the method; see CONTRIBUTING.md."""
+"""The order of the library's rooms, and its clients, which import public names alone; see CONTRIBUTING.md."""
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
+
+import pytest
 
 import uniemox
 
 PACKAGE = Path(uniemox.__file__).parent
+ROOT = PACKAGE.parent
+CLIENTS = ("uniemox_serve", "uniemox_ask", "uniemox_curate", "uniemox_paper")
+"""Programs built on the library's public names."""
 TOP = (
     "callable_package",
     "errors",
@@ -25,9 +32,10 @@ TOP = (
 LIGHT = ("persons", "data", "predict")
 """Rooms that never import torch, not even inside a function."""
 TORCH = ("views", "losses", "model", "checkpoints", "training", "teacher", "export", "evaluate", "pretrain", "finetune")
-CLIENTS = ("serve", "ask", "curate", "reproduce", "bench")
-ORDER = (*LIGHT, *TORCH, "insight", *CLIENTS)
-WITHOUT_TORCH = (*TOP, *LIGHT, "insight", "serve", "ask", "curate", "cli")
+ORDER = (*LIGHT, *TORCH, "insight", "bench")
+PUBLIC_MODULES = ("api", "bounds", "classifier_info", "errors", "intervals", "labels", "paper", "spelling")
+"""Modules whose names are all public. Of a room, those are public that its `__init__.pyi` lists."""
+WITHOUT_TORCH = (*TOP, *LIGHT, "insight", "cli")
 """Rooms whose modules load in an installation without torch."""
 WITH_TORCH = ("insight/explain/grad_cam.py", "insight/explain/reconstructions.py", "cli/callbacks.py")
 """Modules of these rooms that need torch: imported inside the functions that use them."""
@@ -36,13 +44,15 @@ LAZY = {("predict/opening.py", "uniemox.teacher.zero_shot")}
 SETTINGS = ("config.py", "presets.py")
 """Modules of the torch half that need no torch, so that help and refusals don't wait for it."""
 MODULES = sorted(PACKAGE.rglob("*.py"))
+CLIENT_MODULES = [path for client in CLIENTS for path in sorted((ROOT / client).rglob("*.py"))]
+ALL_MODULES = [*MODULES, *CLIENT_MODULES]
 # Not counting the docstring.
 MAX_FUNCTION_LINES = 60
 
 
 def name_of(path: Path) -> str:
-    """Return the dotted name of a module inside the package, such as predict.network."""
-    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+    """Return the dotted name of a module, such as uniemox.predict.network."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
 def imports_of(path: Path, *, lazy: bool = True, types: bool = True) -> set[str]:
@@ -84,9 +94,55 @@ def test_imports_follow_the_order_of_the_rooms() -> None:
                 assert name.split(".")[1] in allowed, f"{relative} imports {name}"
 
 
+def public_names(package: str) -> set[str]:
+    """Return the names in the stub of a package; a package without one has none."""
+    stub = ROOT.joinpath(*package.split(".")) / "__init__.pyi"
+    if not stub.is_file():
+        return set()
+    nodes = ast.parse(stub.read_text("utf-8")).body
+    return {alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
+
+
+def test_clients_import_only_public_names() -> None:
+    """A client reads no module inside a room of the library, nor one of another client."""
+    public = {f"uniemox.{name}" for name in PUBLIC_MODULES}
+    imports = 0
+    for path in CLIENT_MODULES:
+        client = path.relative_to(ROOT).parts[0]
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                assert not any(alias.name.startswith("uniemox.") for alias in node.names), path
+            if not isinstance(node, ast.ImportFrom) or not str(node.module).startswith("uniemox"):
+                continue
+            module = str(node.module)
+            if module.split(".", maxsplit=1)[0] == client or module in public:
+                continue
+            unlisted = {alias.name for alias in node.names} - public_names(module) - {"__version__"}
+            assert not unlisted, f"{path.relative_to(ROOT)} imports {unlisted} of {module}, which are not public"
+            imports += 1
+    assert imports > 100
+
+
+def test_library_imports_no_client() -> None:
+    for path in MODULES:
+        assert not [name for name in imports_of(path) if name.startswith("uniemox_")], path
+
+
+@pytest.mark.parametrize(
+    "package", sorted(name_of(stub) for root in ("uniemox", *CLIENTS) for stub in (ROOT / root).rglob("__init__.pyi"))
+)
+def test_public_names_are_there(package: str) -> None:
+    """Each name in a stub can be imported, and is no module, even after all modules of its package are imported."""
+    module = importlib.import_module(package)
+    names = public_names(package)
+    assert names == set(module.__all__)
+    for name in names:
+        assert not isinstance(getattr(module, name), ModuleType) or package == "uniemox", name
+
+
 def test_modules_have_no_import_cycles() -> None:
     """Imports inside functions count; imports for types alone never run."""
-    module_paths = {f"uniemox.{name_of(path)}".removesuffix(".__init__"): path for path in MODULES}
+    module_paths = {name_of(path): path for path in ALL_MODULES}
     needs = {
         name: {name for name in imports_of(path, types=False) if name in module_paths}
         for name, path in module_paths.items()
@@ -109,10 +165,11 @@ def test_light_modules_import_without_torch() -> None:
         # The first is a program; scipy, which the second imports, looks into sys.modules.
         and path.name not in ("process.py", "sklearn_features.py")
     ]
+    light += [name_of(path) for path in CLIENT_MODULES if not name_of(path).startswith("uniemox_paper")]
     code = (
         "import importlib, sys\n"
         "for name in ('torch', 'timm', 'torchvision'): sys.modules[name] = None\n"
-        f"for name in {light!r}: importlib.import_module('uniemox.' + name)\n"
+        f"for name in {light!r}: importlib.import_module(name)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -120,7 +177,7 @@ def test_light_modules_import_without_torch() -> None:
 
 def test_import_time_has_no_cycles() -> None:
     """Imports that run when a module is loaded form no cycle."""
-    modules = {f"uniemox.{name_of(path)}": path for path in MODULES}
+    modules = {name_of(path): path for path in ALL_MODULES}
     imports = {name: imports_of(path, lazy=False) & modules.keys() for name, path in modules.items()}
     finished: set[str] = set()
 
@@ -137,19 +194,19 @@ def test_import_time_has_no_cycles() -> None:
 
 def test_only_one_module_replaces_files() -> None:
     """Others call `io.files.replacing`, so that a file is written completely or not at all."""
-    using = [path for path in MODULES if re.search(r"\bos\.(replace|rename)\b|\.tmp\b", path.read_text("utf-8"))]
+    using = [path for path in ALL_MODULES if re.search(r"\bos\.(replace|rename)\b|\.tmp\b", path.read_text("utf-8"))]
     assert using == [PACKAGE / "io/files.py"]
 
 
 def test_only_one_module_imports_onnxruntime() -> None:
     """It switches its telemetry off first."""
-    using = [path for path in MODULES if any(name.split(".")[0] == "onnxruntime" for name in imports_of(path))]
+    using = [path for path in ALL_MODULES if any(name.split(".")[0] == "onnxruntime" for name in imports_of(path))]
     assert using == [PACKAGE / "io/onnx_sessions.py"]
 
 
 def test_no_two_classes_share_a_name() -> None:
     module_of: dict[str, Path] = {}
-    for path in MODULES:
+    for path in ALL_MODULES:
         for node in ast.parse(path.read_text("utf-8")).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 assert node.name not in module_of, f"{node.name} in {module_of[node.name]} and {path}"
@@ -157,16 +214,16 @@ def test_no_two_classes_share_a_name() -> None:
 
 
 def test_no_module_has_a_catch_all_name() -> None:
-    assert not [path for path in MODULES if path.stem in ("utils", "misc", "helpers", "common")]
+    assert not [path for path in ALL_MODULES if path.stem in ("utils", "misc", "helpers", "common")]
 
 
 def test_functions_have_at_most_60_lines() -> None:
-    for path in MODULES:
+    for path in ALL_MODULES:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.FunctionDef):
                 statements = node.body[1:] if ast.get_docstring(node) is not None else node.body
                 lines = node.end_lineno - statements[0].lineno if statements else 0
-                assert lines < MAX_FUNCTION_LINES, f"{path.relative_to(PACKAGE)}: {node.name}"
+                assert lines < MAX_FUNCTION_LINES, f"{path.relative_to(ROOT)}: {node.name}"
 
 
 def test_documented_calls_from_the_command_to_a_loss_exist() -> None:

@@ -49,9 +49,9 @@ from uniemox.errors import UnexpectedImageError, UniemoxError
 from uniemox.insight.survey.lines import date_taken
 from uniemox.io.decoding.pool import DecoderPool
 from uniemox.io.images import decode
+from uniemox.io.metadata import without_metadata
 from uniemox.labels import MIKELS
 from uniemox.predict.images import read_any
-from uniemox.io.metadata import without_metadata
 
 MAX_DURATION_S = 10.0
 # Memory of a process that decodes: small files may take 600 MiB, in addition to the process's own.

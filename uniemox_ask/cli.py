@@ -10,13 +10,24 @@ from cyclopts import Parameter
 from rich.table import Table
 from rich.text import Text
 
-from uniemox.cli.console import EXIT_UNREADABLE, JsonObject, need, progress_bar, say, show_all
-from uniemox.cli.data_files import Exclude, Splits
-from uniemox.cli.settings import config_of, options_of, read_key, takes
+from uniemox.cli import (
+    EXIT_UNREADABLE,
+    Exclude,
+    JsonObject,
+    Splits,
+    config_of,
+    need,
+    options_of,
+    progress_bar,
+    read_key,
+    say,
+    show_all,
+    takes,
+)
 from uniemox_ask.config import AskConfig
 
 if TYPE_CHECKING:
-    from uniemox.data.sample import DataSet
+    from uniemox.data import DataSet
     from uniemox_ask.result import Results
 
 
@@ -59,7 +70,7 @@ def ask(
         key_from: Name of the environment variable that holds the API key. The key itself is never written to a file.
     """
     need("openai", "httpx2", extra="ask")
-    from uniemox.data.source import open_data
+    from uniemox.data import open_data
 
     config = config_of(AskConfig, settings)
     key = read_key(key_from)

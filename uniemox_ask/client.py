@@ -15,7 +15,7 @@ import httpx2
 import openai
 
 from uniemox.errors import ConfigError
-from uniemox.io.http_client import back_off, host_of, retry_after
+from uniemox.io import back_off, host_of, retry_after
 from uniemox_ask.address import CHAT_PATH, is_loopback
 from uniemox_ask.reply import Reply, excerpt, read_reply
 

@@ -5,11 +5,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from uniemox.data.sample import decode_sample
+from uniemox.data import decode_sample
 from uniemox.errors import ImageError
-from uniemox.io.files import write_file
-from uniemox.io.html import UNKNOWN, jpeg_url, write_html
-from uniemox.io.images import MinSides
+from uniemox.io import UNKNOWN, MinSides, jpeg_url, write_file, write_html
 from uniemox_ask.question import AskedImage
 from uniemox_ask.record import AnswerRow
 from uniemox_ask.result import OURS, Results

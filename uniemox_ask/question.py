@@ -7,18 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from uniemox.data.sample import DataSet, Sample, decode_sample
-from uniemox.data.seen import read_seen, refuse_seen
+from uniemox.data import DataSet, Sample, decode_sample, read_seen, refuse_seen
 from uniemox.errors import ConfigError, DataError, ImageError, LabelError
-from uniemox.io.files import ONNX
-from uniemox.io.html import data_url
-from uniemox.io.images import MinSides, encode_image
-from uniemox.io.progress import Progress, silent
+from uniemox.io import ONNX, MinSides, Progress, data_url, encode_image, silent
 from uniemox.labels import LabelSet
-from uniemox.predict.opening import load, open_finder
-from uniemox.predict.prediction import Failure
-from uniemox.predict.predictor import Predictor
-from uniemox.predict.settings import answers_in
+from uniemox.predict import Failure, Predictor, answers_in, load, open_finder
 
 MAX_SIDE_PX = 1024  # of an image that is sent
 DECODED_SIDES = MinSides(long_px=MAX_SIDE_PX)

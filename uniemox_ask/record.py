@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from uniemox.data.people import Sidecar, read_sidecar
+from uniemox.data import Sidecar, read_sidecar
 from uniemox.errors import DataError
-from uniemox.io.typed import check_json
+from uniemox.io import check_json
 from uniemox.labels import LabelSet, clean
 from uniemox_ask.question import MAX_SIDE_PX
 from uniemox_ask.reply import Reply

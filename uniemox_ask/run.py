@@ -10,8 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from uniemox.errors import ConfigError, DataError, ImageError, StoppedError
-from uniemox.io.progress import Progress, silent
-from uniemox.io.stopping import StopRequest
+from uniemox.io import Progress, StopRequest, silent
 from uniemox.labels import LabelSet
 from uniemox_ask.client import Client, Pace
 from uniemox_ask.config import TOKENS_IN, TOKENS_OUT, AskConfig, describe_tokens

@@ -16,10 +16,9 @@ from urllib.parse import urlsplit
 
 from PIL import Image
 
-from uniemox.data.synthetic import synthetic
+from uniemox.data import synthetic
 from uniemox.errors import ConfigError
-from uniemox.io.images import encode_image
-from uniemox.io.progress import Progress, silent
+from uniemox.io import Progress, encode_image, silent
 from uniemox_curate.annotate.access import invite
 from uniemox_curate.annotate.agree import agree
 from uniemox_curate.annotate.answers import AnswerIn, save_answers

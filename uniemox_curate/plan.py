@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from uniemox.bounds import check_numbers
 from uniemox.errors import ConfigError, LabelError
-from uniemox.io.typed import read_json
+from uniemox.io import read_json
 from uniemox.labels import CUSTOM, MIKELS, Kind, LabelSet, clean, recognise
 from uniemox.paper import paper_tables
 from uniemox.spelling import spelled, spelled_alike

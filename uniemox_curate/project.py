@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import URL, Connection, Select, Subquery, func, insert, literal, select, update
 
 from uniemox.errors import ConfigError, DataError
-from uniemox.io.files import open_regular, read_limited, refuse_special, write_file
+from uniemox.io import open_regular, read_limited, refuse_special, write_file
 from uniemox_curate import tables as t
 from uniemox_curate.plan import CollectionPlan, paper_plan, plan_of
 from uniemox_curate.store import Store

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 from sqlalchemy import case, func, select
 
-from uniemox.io.html import jpeg_url, write_html
+from uniemox.io import jpeg_url, write_html
 from uniemox_curate import tables as t
 from uniemox_curate.annotate.agree import AgreementStats
 from uniemox_curate.annotate.verdicts import LAST_ANSWERS, counted_answers

@@ -15,25 +15,32 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 from warnings import catch_warnings, filterwarnings
 
-from uniemox.checkpoints.timm_networks import TIMM
-from uniemox.data.people import PERSONS, TEXTS, Sidecar, people_header
-from uniemox.data.sample import DataSet
-from uniemox.data.source import FILES, open_data, parse_source
-from uniemox.data.splits import PAPER_RECIPES, paper_split, split_samples, write_splits
+from uniemox.checkpoints import TIMM
+from uniemox.data import (
+    FILES,
+    PAPER_RECIPES,
+    PERSONS,
+    TEXTS,
+    DataSet,
+    Sidecar,
+    open_data,
+    paper_split,
+    parse_source,
+    people_header,
+    split_samples,
+    write_splits,
+)
 from uniemox.errors import DataError, UniemoxError
-from uniemox.finetune.config import FinetuneConfig
-from uniemox.finetune.dry_run import dry_run as dry_run_of_finetuning
-from uniemox.finetune.run import divide
-from uniemox.insight.explain.reconstructions import check_mae_decoder
-from uniemox.io.files import SPLITS, writing
-from uniemox.io.progress import Progress, silent
+from uniemox.finetune import FinetuneConfig, divide
+from uniemox.finetune import dry_run as dry_run_of_finetuning
+from uniemox.insight import check_mae_decoder
+from uniemox.io import SPLITS, Progress, silent, writing
 from uniemox.labels import LabelSet, scored_labels
-from uniemox.predict.opening import open_finder
-from uniemox.pretrain.config import PretrainConfig
-from uniemox.pretrain.dry_run import dry_run as dry_run_of_pretraining
-from uniemox.teacher.attributes import ObjectClassifier
-from uniemox.teacher.config import FitConfig
-from uniemox.teacher.fitting import dry_run as dry_run_of_fit
+from uniemox.predict import open_finder
+from uniemox.pretrain import PretrainConfig
+from uniemox.pretrain import dry_run as dry_run_of_pretraining
+from uniemox.teacher import FitConfig, ObjectClassifier
+from uniemox.teacher import dry_run as dry_run_of_fit
 from uniemox_paper.execute import to_do
 from uniemox_paper.plan import RUNS, PlannedRun
 from uniemox_paper.sources import DEFAULT_RECIPE

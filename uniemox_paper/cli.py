@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 from rich.table import Table
 
-from uniemox.cli.console import Flag, JsonFlag, need, progress_bar, say, show_all
-from uniemox.cli.data_files import NO_FILES, FileOptions
+from uniemox.cli import NO_FILES, FileOptions, Flag, JsonFlag, need, progress_bar, say, show_all
 from uniemox.errors import ConfigError, UniemoxError
 from uniemox_paper.config import Name, ReproduceConfig
 
@@ -52,7 +51,7 @@ def _speed_of(_: Any, tokens: Any) -> float:
     except ValueError:
         pass
     # Help need not wait for it.
-    from uniemox.io.typed import read_json
+    from uniemox.io import read_json
 
     remedy = "--images-per-s takes a number, or a file that `python -m benchmarks.train` wrote"
     return read_json(Path(text), SpeedFile, remedy=remedy, error_class=ConfigError).images_per_s
@@ -311,7 +310,7 @@ def _with_progress(runs: "Sequence[PlannedRun]", config: ReproduceConfig, jobs: 
     Args:
         jobs: Number of parallel runs. None: one per core in a demo, up to 4; else as many as --gpus.
     """
-    from uniemox.io.parallel import usable_cores
+    from uniemox.io import usable_cores
     from uniemox_paper.execute import execute
 
     default_jobs = min(usable_cores(), MAX_JOBS) if config.is_demo else config.gpus

@@ -10,11 +10,10 @@ from statistics import median
 
 import torch
 
-from uniemox.checkpoints.classifier import load_classifier
+from uniemox.checkpoints import load_classifier
 from uniemox.errors import ConfigError
-from uniemox.io.files import WEIGHTS, write_file
-from uniemox.training.counting import multiply_adds, parameter_count, timed
-from uniemox.training.run_folder import read_json
+from uniemox.io import WEIGHTS, write_file
+from uniemox.training import multiply_adds, parameter_count, read_json, timed
 from uniemox_paper.execute import gpus_of, to_do, work_ahead
 from uniemox_paper.plan import PlannedRun
 from uniemox_paper.study import BATCH, PRETRAIN_BATCH, PRETRAIN_GFLOP, STAGES

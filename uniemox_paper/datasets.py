@@ -3,10 +3,9 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from uniemox.data.sample import DataSet
-from uniemox.data.source import open_data
+from uniemox.data import DataSet, open_data
 from uniemox.errors import UniemoxError
-from uniemox.io.html import UNKNOWN, Html, render
+from uniemox.io import UNKNOWN, Html, render
 from uniemox.paper import paper_tables
 from uniemox_paper.config import Scale
 from uniemox_paper.plan import Plan

@@ -15,9 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from uniemox.errors import ConfigError, DataError, StoppedError
-from uniemox.io.files import open_appending, read_limited, refuse_special, write_file
-from uniemox.io.stopping import StopRequest
-from uniemox.io.typed import parse_json
+from uniemox.io import StopRequest, open_appending, parse_json, read_limited, refuse_special, write_file
 from uniemox_paper.plan import ONE_MACHINE, PlannedRun
 from uniemox_paper.results import is_done
 

@@ -10,14 +10,10 @@ from typing import Any
 
 from PIL import Image
 
-from uniemox.data.people import PERSONS, json_line
-from uniemox.data.prompts import text_of
-from uniemox.data.sample import DataSet, Sample, decode_sample
+from uniemox.data import PERSONS, DataSet, Sample, decode_sample, json_line, text_of
 from uniemox.errors import ConfigError, DataError, ImageError
-from uniemox.io.files import SPLITS, write_file
-from uniemox.io.html import Html, jpeg_url, render
-from uniemox.io.images import decode
-from uniemox.training.run_folder import read_json
+from uniemox.io import SPLITS, Html, decode, jpeg_url, render, write_file
+from uniemox.training import read_json
 from uniemox_paper.ablations import NO_ALIGNMENT, NO_VISUAL
 from uniemox_paper.config import Name
 from uniemox_paper.plan import OUT, Plan, PlannedRun

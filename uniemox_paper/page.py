@@ -8,9 +8,8 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from uniemox.evaluate.report.scores import BELOW
-from uniemox.io.files import WEIGHTS, write_file, write_rows
-from uniemox.io.html import Html, position, render, scale_of, write_html
+from uniemox.evaluate import BELOW
+from uniemox.io import WEIGHTS, Html, position, render, scale_of, write_file, write_html, write_rows
 from uniemox_paper.costs import NetworkCost, measure_run
 from uniemox_paper.execute import RunOutcome, seconds_of
 from uniemox_paper.plan import Cell, Plan, TableRow

@@ -14,12 +14,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from uniemox.finetune.config import FinetuneConfig
-from uniemox.finetune.presets import PRESETS as FINETUNINGS
-from uniemox.io.html import Html
-from uniemox.pretrain.config import PretrainConfig
-from uniemox.pretrain.presets import PRESETS as PRETRAININGS
-from uniemox.training.run_folder import PACKAGES
+from uniemox.finetune import PRESETS as FINETUNINGS
+from uniemox.finetune import FinetuneConfig
+from uniemox.io import Html
+from uniemox.pretrain import PRESETS as PRETRAININGS
+from uniemox.pretrain import PretrainConfig
+from uniemox.training import PACKAGES
 from uniemox_paper.config import Scale
 from uniemox_paper.protocol import Protocol
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from uniemox.finetune.config import AugmentConfig, FinetuneConfig
+from uniemox.finetune import AugmentConfig, FinetuneConfig
 from uniemox.labels import LabelSet
 
 POOLS = {"own": "as in the method's own fine-tuning", "mean": "mean of the patch tokens", "token": "CLS token"}

@@ -7,9 +7,9 @@ from typing import Any, Literal
 import numpy as np
 
 from uniemox.errors import DataError
-from uniemox.evaluate.run_records import Predictions, SavedEvaluation, read_evaluation
+from uniemox.evaluate import Predictions, SavedEvaluation, read_evaluation
 from uniemox.intervals import PairedDifference, interval_over_runs, paired_bootstrap
-from uniemox.io.files import EVALUATIONS
+from uniemox.io import EVALUATIONS
 from uniemox_paper.plan import Cell, PlannedRun, TableRow
 from uniemox_paper.sources import DataSource
 from uniemox_paper.study import HISTOGRAM, Study

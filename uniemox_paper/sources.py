@@ -10,17 +10,24 @@ from pathlib import Path
 from typing import Any
 
 from uniemox.classifier_info import Streams
-from uniemox.data.people import PERSONS, TEXTS
-from uniemox.data.sample import DataSet, ImageFile
-from uniemox.data.shard_format import INDEX
-from uniemox.data.source import JOINS, UNION, open_data, parse_source
-from uniemox.data.splits import PAPER_RECIPES, Recipe
+from uniemox.data import (
+    INDEX,
+    JOINS,
+    PAPER_RECIPES,
+    PERSONS,
+    TEXTS,
+    UNION,
+    DataSet,
+    ImageFile,
+    Recipe,
+    open_data,
+    parse_source,
+)
 from uniemox.errors import ConfigError
-from uniemox.io.files import SPLITS
-from uniemox.io.weight_names import weight_paths
+from uniemox.io import SPLITS, weight_paths
 from uniemox.labels import CAER, EKMAN, HECO, MIKELS, UBE, LabelSet, join_labels
-from uniemox.model.methods.eap import has_words
-from uniemox.training.run_folder import describe_data
+from uniemox.model import has_words
+from uniemox.training import describe_data
 from uniemox_paper.config import ReproduceConfig
 from uniemox_paper.plan import OUT, PlannedRun
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from uniemox.classifier_info import Streams
-from uniemox.finetune.config import FinetuneConfig
-from uniemox.io.files import ENCODER, ONNX
+from uniemox.finetune import FinetuneConfig
+from uniemox.io import ENCODER, ONNX
 from uniemox.labels import scored_labels
 from uniemox_paper.config import ReproduceConfig, Scale
 from uniemox_paper.plan import KEY, OUT, PRETRAININGS, Cell, PlannedRun, changed

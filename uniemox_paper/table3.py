@@ -12,21 +12,16 @@ import torch
 import torch.nn.functional as F
 
 from uniemox.classifier_info import ClassifierInfo, NetworkSpec
-from uniemox.data.near import image_hashes
-from uniemox.data.sample import DataSet, Sample
-from uniemox.data.seen import refuse_seen, seen_by
+from uniemox.data import DataSet, Sample, image_hashes, refuse_seen, seen_by
 from uniemox.errors import DataError
-from uniemox.evaluate.outputs import Outputs
-from uniemox.evaluate.run import Evaluation, Scorer, write_evaluation
-from uniemox.finetune.config import REGIONS_BY_DETECTOR
-from uniemox.io.progress import Progress, silent
+from uniemox.evaluate import Evaluation, Outputs, Scorer, write_evaluation
+from uniemox.finetune import REGIONS_BY_DETECTOR
+from uniemox.io import Progress, silent
 from uniemox.labels import scored_labels
-from uniemox.model.methods.relation import method_class
-from uniemox.model.regions import PERSON_GROUPS
+from uniemox.model import PERSON_GROUPS, method_class
 from uniemox.paper import paper_tables
-from uniemox.teacher.opening import open_teacher
-from uniemox.views.loader import load_batches
-from uniemox.views.transforms import WholeViews
+from uniemox.teacher import open_teacher
+from uniemox.views import WholeViews, load_batches
 from uniemox_paper.plan import OUT, Cell, Plan, PlannedRun, TableRow
 from uniemox_paper.protocol import NONE, POOLS, Protocol
 from uniemox_paper.results import histogram_row, with_baseline

@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 
 from uniemox.errors import ConfigError
-from uniemox.evaluate.report.scores import BELOW
-from uniemox.io.html import Html, render
+from uniemox.evaluate import BELOW
+from uniemox.io import Html, render
 from uniemox.paper import paper_tables
-from uniemox.training.run_folder import read_json
+from uniemox.training import read_json
 from uniemox_paper.ablations import cross, fig7, table4, table5, table6, table7
 from uniemox_paper.config import Name, ReproduceConfig
 from uniemox_paper.datasets import table1, table2

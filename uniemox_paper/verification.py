@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from uniemox.data.source import open_data
+from uniemox.data import open_data
 from uniemox.errors import CheckpointError, DataError
-from uniemox.evaluate.run import Evaluation, evaluate
-from uniemox.evaluate.run_records import SavedEvaluation, read_evaluation
-from uniemox.io.files import EVALUATIONS
+from uniemox.evaluate import Evaluation, SavedEvaluation, evaluate, read_evaluation
+from uniemox.io import EVALUATIONS
 
 # Maximum change of a probability by rounding on another machine.
 CLOSE = 1e-3

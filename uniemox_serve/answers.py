@@ -6,8 +6,8 @@ from typing import Annotated, Any, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, create_model
 
 from uniemox.labels import MIKELS, Kind
-from uniemox.predict.schema import FIELDS, columns_of, required_type, table_fields
-from uniemox.predict.schema import Field as AnswerField
+from uniemox.predict import FIELDS, columns_of, required_type, table_fields
+from uniemox.predict import Field as AnswerField
 
 EXAMPLE_SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 EXAMPLE_PROBABILITIES: tuple[JsonValue, ...] = (0.02, 0.01, 0.61, 0.28, 0.01, 0.05, 0.01, 0.01)

@@ -20,7 +20,8 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from uniemox import __version__
-from uniemox.predict.predictor import Predictor
+from uniemox.insight import PAGE_FOLDER
+from uniemox.predict import Predictor
 from uniemox_serve.answers import REFUSALS, RefusedError
 from uniemox_serve.batching import Batcher
 from uniemox_serve.bodies import FIELD, FORM, IMAGE_TYPES
@@ -180,9 +181,7 @@ async def check_key(
 def _page() -> APIRouter:
     """Return routes for the files of the page and of Swagger UI, read once. No other file is served."""
     router = APIRouter(include_in_schema=False)
-    page_files = [
-        file for file in (files("uniemox.insight.site") / "page").iterdir() if Path(file.name).suffix in PAGE_TYPES
-    ]
+    page_files = [file for file in PAGE_FOLDER.iterdir() if Path(file.name).suffix in PAGE_TYPES]
     swagger_files = [files("fastapi_swagger.resources") / name for name in SWAGGER]
     for file in (*page_files, *swagger_files):
         path = PAGES.get(file.name, f"/page/{file.name}")

@@ -4,8 +4,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from uniemox.cli.console import need, say
-from uniemox.cli.settings import config_of, options_of, read_key, takes
+from uniemox.cli import config_of, need, options_of, read_key, say, takes
 from uniemox.errors import ConfigError
 from uniemox_serve.config import ServeConfig
 
@@ -49,7 +48,7 @@ def serve(
         key_from: Name of the environment variable with the key. Clients must send the header Authorization: Bearer KEY.
     """
     need("fastapi", "uvicorn", "python_multipart", "prometheus_client", "fastapi_swagger", extra="serve")
-    from uniemox.predict.opening import load
+    from uniemox.predict import load
     from uniemox_serve.app import create_app
     from uniemox_serve.app import serve as run
 

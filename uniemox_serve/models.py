@@ -12,18 +12,11 @@ import numpy as np
 from PIL import Image
 
 from uniemox.errors import BoxError, ImageError, LabelError
-from uniemox.insight.explain.maps import heat_map
-from uniemox.io.decoding.pool import DecoderPool, Decoders
-from uniemox.io.image_border import image_border
-from uniemox.io.images import MinSides, encode_image, open_image
-from uniemox.io.raw_preview import is_raw
-from uniemox.io.sized_image import SizedImage
+from uniemox.insight import heat_map
+from uniemox.io import DecoderPool, Decoders, MinSides, SizedImage, encode_image, image_border, is_raw, open_image
 from uniemox.labels import LABEL_SETS, LabelSet
-from uniemox.persons.box import Box
-from uniemox.predict.confidence import max_coverage
-from uniemox.predict.prediction import Failure
-from uniemox.predict.predictor import Predictor
-from uniemox.predict.settings import answers_in
+from uniemox.persons import Box
+from uniemox.predict import Failure, Predictor, answers_in, max_coverage
 from uniemox_serve.answers import ModelAnswer, RefusedError
 
 # Slightly more than most phone photos.

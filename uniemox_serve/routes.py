@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 
 from uniemox import __version__
 from uniemox.errors import ConfigError, LabelError
-from uniemox.predict.prediction import Failure, Prediction
+from uniemox.predict import Failure, Prediction
 from uniemox_serve.answers import (
     REFUSALS,
     ExplanationAnswer,

@@ -27,6 +27,7 @@ from uniemox.io import images
 from uniemox.io.decoding.pool import DecoderPool, look_here
 from uniemox.io.image_border import MAX_SHOWN, image_border, shorten
 from uniemox.io.images import MinSides, count_frames, decode, open_image
+from uniemox.io.metadata import without_metadata
 from uniemox.io.progress import silent
 from uniemox.io.sized_image import SizedImage
 from uniemox.predict.images import read_any
@@ -34,7 +35,6 @@ from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
 from uniemox.views.loader import ViewDataset
 from uniemox.views.transforms import EvalViews, ViewConfig
-from uniemox.io.metadata import without_metadata
 
 UNFORESEEN = [OverflowError("too large"), RecursionError("too deep"), LookupError("no such codec"), StopIteration(3)]
 

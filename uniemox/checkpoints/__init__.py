@@ -1,7 +1,5 @@
 """Weight files: safe loading of published ones, and writing of our own."""
 
-from uniemox.checkpoints.published import load_published, load_start
-from uniemox.checkpoints.reading import LoadReport
-from uniemox.checkpoints.saving import convert, save_encoder
+import lazy_loader
 
-__all__ = ["LoadReport", "convert", "load_published", "load_start", "save_encoder"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

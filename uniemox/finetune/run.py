@@ -30,7 +30,7 @@ from uniemox.training.journal import Callback, Journal
 from uniemox.training.optimization import freeze_layers
 from uniemox.training.processes import first_process_first, from_first, process_group, rank, wait_for_all
 from uniemox.training.run_folder import begin_run
-from uniemox.training.run_notes import record_start, report_unreadable
+from uniemox.training.run_notes import origin_of_weights, record_start, report_unreadable
 from uniemox.training.state import Checkpoints, ResumePoint, was_finished
 from uniemox.training.trainer import Trainer, load_batches, measure_plan
 from uniemox.views.loader import ViewDataset
@@ -94,6 +94,25 @@ def divide(config: FinetuneConfig, data: DataSet) -> Parts:
     if config.trains_in_steps and not config.distillation.data:
         steps_in_epoch(len(parts.train), config.batch_size)
     return parts
+
+
+def dry_run(config: FinetuneConfig, data: DataSet, parts: Parts) -> str:
+    """Read initial weights and build the network as a run does, on torch's meta device; train and write nothing.
+
+    Args:
+        config: Settings of the run, resolved.
+        data: Its labelled images.
+        parts: These images as `divide` divides them.
+
+    Returns:
+        Description of the origin of the encoder's initial weights.
+
+    Raises:
+        UniemoxError: For whatever would stop the run before its first step.
+    """
+    with torch.device("meta"):
+        network = network_of(config, data, parts.train)
+    return origin_of_weights(network.classifier.encoder, config.init)
 
 
 def _open_run(

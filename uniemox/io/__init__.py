@@ -1,1 +1,5 @@
 """Bytes on disk: files, images, tables, weights, ONNX sessions, pages; and parallel maps over them."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

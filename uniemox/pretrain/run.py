@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from uniemox.model.uniemox import ModelOutput, UniEmoX
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.pretrain.step import ExtraLoss, PretrainBatch, forward, loss_gradient_norms, make_batch, pretrain_step
 from uniemox.teacher.features import StoredTeacher, store_features
-from uniemox.teacher.opening import open_teacher
+from uniemox.teacher.opening import open_teacher, teacher_width
 from uniemox.teacher.protocol import Teacher
 from uniemox.teacher.sources import ClipTeacher
 from uniemox.training.counting import tensor_bytes
@@ -45,7 +45,7 @@ from uniemox.training.processes import (
     world_size,
 )
 from uniemox.training.run_folder import TEACHER_FEATURES, add_to_record, begin_run
-from uniemox.training.run_notes import record_start, report_unreadable
+from uniemox.training.run_notes import origin_of_weights, record_start, report_unreadable
 from uniemox.training.state import Checkpoints, ResumePoint, was_finished
 from uniemox.training.trainer import Trainer, load_batches, measure_plan
 from uniemox.views.loader import BrokenCount, ViewDataset, collate
@@ -382,3 +382,37 @@ def _rows_of_stream(
     reconstruction = (unpatchify(patches, patch_size, grid) * std + mean).clamp(0, 1)
     visible = image * (1 - is_hidden)
     return visible + 0.5 * is_hidden, reconstruction * is_hidden + visible, image
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainDryRun:
+    """What a pre-training run would start from."""
+
+    images: int
+    steps_per_epoch: int
+    start: str
+    """Origin of the initial weights."""
+    teacher_width: int | None
+    """Channels of the teacher's image features; None: no teacher."""
+
+
+def dry_run(config: PretrainConfig, data: DataSet) -> PretrainDryRun:
+    """Read settings, data and initial weights as a run does; train and write nothing.
+
+    The model is built on torch's meta device.
+
+    Args:
+        config: Settings of the run.
+        data: Its training images.
+
+    Raises:
+        UniemoxError: For whatever would stop the run before its first step.
+    """
+    steps = steps_in_epoch(len(data), config.batch_size)
+    channels = teacher_width(config.teacher.source) if config.model.needs_image_features else None
+    with torch.device("meta"):
+        encoder = build_encoder_of(config)
+        _, decoder = build_start(config, channels, encoder)
+    start = config.encoder.start
+    origin = "random weights" if start is None else f"{origin_of_weights(encoder, start)}, {decoder}"
+    return PretrainDryRun(len(data), steps, origin, channels)

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Select, func, select, true
 
 from uniemox.errors import DataError
-from uniemox.io.files import write_file, write_rows
+from uniemox.io import write_file, write_rows
 from uniemox_curate import tables as t
 from uniemox_curate.annotate.label_studio import WrittenAnswer, add_answer
 from uniemox_curate.annotate.verdicts import LAST_ANSWERS

@@ -12,9 +12,9 @@ from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import func, insert, select
 
-from uniemox.data.readers.csv_table import read_text
+from uniemox.data import read_text
 from uniemox.errors import DataError
-from uniemox.io.typed import parse_json
+from uniemox.io import parse_json
 from uniemox.spelling import spelled
 from uniemox_curate import tables as t
 from uniemox_curate.annotate.answer_files import given_answers

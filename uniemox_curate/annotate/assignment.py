@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, insert, or_, select
 
-from uniemox.io.progress import Progress, in_parts, silent
+from uniemox.io import Progress, in_parts, silent
 from uniemox_curate import tables as t
 from uniemox_curate.collect.screen import IMAGES_PER_PREDICTION, samples_of, scorer
 from uniemox_curate.project import LEFT_OUT, SKIP, Project, last_batch, pool

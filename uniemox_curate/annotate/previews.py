@@ -20,10 +20,7 @@ from sqlalchemy import select
 from starlette.types import Receive, Scope, Send
 
 from uniemox.errors import DataError, ImageError
-from uniemox.io.decoding.pool import DecoderPool
-from uniemox.io.files import open_regular, read_limited, write_file
-from uniemox.io.fonts import fitted
-from uniemox.io.images import MAX_BYTES, MinSides, encode_image
+from uniemox.io import MAX_BYTES, DecoderPool, MinSides, encode_image, fitted, open_regular, read_limited, write_file
 from uniemox_curate import tables as t
 from uniemox_curate.project import Project, taken_down
 

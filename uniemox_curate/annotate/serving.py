@@ -7,12 +7,11 @@ import socket
 import uvicorn
 
 from uniemox.errors import ConfigError, DataError
-from uniemox.io.files import read_limited, write_file
+from uniemox.io import read_limited, write_file
 from uniemox_curate.annotate import access
 from uniemox_curate.annotate.web import create_app
 from uniemox_curate.project import Project
-from uniemox_serve.config import ServeConfig
-from uniemox_serve.server import create_server
+from uniemox_serve import ServeConfig, create_server
 
 MAX_CONNECTIONS = 4000
 """Maximum number of open connections; more get status 503. Two hundred browsers keep up to six each."""

@@ -7,8 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from uniemox.cli.console import Files, Flag, JsonObject, need, progress_bar, quoted, say, show_all
-from uniemox.cli.settings import config_of, options_of
+from uniemox.cli import Files, Flag, JsonObject, config_of, need, options_of, progress_bar, quoted, say, show_all
 from uniemox.errors import ConfigError, DataError
 from uniemox_curate.cli.labels import (
     agree,
@@ -86,7 +85,7 @@ def collect(
         retry: Try images again that failed for good.
     """
     need(*PACKAGES, "icrawler", extra="curate")
-    from uniemox.data.source import parse_source
+    from uniemox.data import parse_source
     from uniemox_curate.collect.run import failures, fetch, search, waits_for_folder
     from uniemox_curate.collect.sources import open_source
     from uniemox_curate.plan import paper_plan
@@ -139,7 +138,7 @@ def screen(
             last value; at first 0.
     """
     project = opened(folder)
-    from uniemox.data.source import open_data
+    from uniemox.data import open_data
     from uniemox_curate.collect import screen as screening
 
     if min_score and model is None and project.store.setting("scored by") is None:

@@ -7,8 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from uniemox.cli.console import JsonObject, need, progress_bar, quoted, say, show_all
-from uniemox.cli.settings import options_of
+from uniemox.cli import JsonObject, need, options_of, progress_bar, quoted, say, show_all
 from uniemox.errors import ConfigError
 from uniemox_curate.cli.tables import Folder, agreement_tables, opened
 from uniemox_curate.plan import Rule
@@ -98,7 +97,7 @@ def serve(folder: Folder, /, *, host: str = "127.0.0.1", port: int = 8790, addre
     """
     project = opened(folder)
     from uniemox_curate.annotate import access, serving
-    from uniemox_serve.server import listen
+    from uniemox_serve import listen
 
     sock = listen(host, port)
     base = serving.base_address(sock, address)
@@ -156,7 +155,7 @@ def split(
         seed: Random seed of the first scheme.
     """
     project = opened(folder)
-    from uniemox.data.splits import parse_ratio
+    from uniemox.data import parse_ratio
     from uniemox_curate.annotate.verdicts import remembered_rule, verdicts
     from uniemox_curate.release.splitting import split as run
 

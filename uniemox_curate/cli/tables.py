@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from uniemox.cli.console import need
+from uniemox.cli import need
 
 if TYPE_CHECKING:
     from uniemox_curate.annotate.agree import AgreementStats, Figure

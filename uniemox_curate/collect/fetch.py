@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 from urllib.robotparser import RobotFileParser
 
-from uniemox.io.http_client import back_off, host_of, retry_after, timed_response
+from uniemox.io import back_off, host_of, retry_after, timed_response
 from uniemox_curate.collect.config import AGENT, CollectConfig
 
 # Number of consecutive addresses that fail after all tries, until the run gives their host up.

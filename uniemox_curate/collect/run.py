@@ -15,10 +15,7 @@ from urllib.request import url2pathname
 from sqlalchemy import bindparam, func, insert, select, update
 
 from uniemox.errors import DataError, ImageError
-from uniemox.io.files import read_limited
-from uniemox.io.images import open_image
-from uniemox.io.progress import Progress, silent
-from uniemox.io.raw_preview import is_raw
+from uniemox.io import Progress, is_raw, open_image, read_limited, silent
 from uniemox_curate import tables as t
 from uniemox_curate.collect.config import CollectConfig
 from uniemox_curate.collect.fetch import Download, FetchError, Redirect, Robots, fetch_all, get_once

@@ -12,14 +12,19 @@ from sqlalchemy import bindparam, func, insert, select, true, update
 
 import uniemox
 from uniemox.bounds import check_numbers
-from uniemox.data.audit import PLACEHOLDER_LABELS, PLACEHOLDER_TIMES
-from uniemox.data.near import near_groups
-from uniemox.data.processes import THUMB, scan
-from uniemox.data.sample import DataSet, ImageFile, Sample, decode_sample
+from uniemox.data import (
+    PLACEHOLDER_LABELS,
+    PLACEHOLDER_TIMES,
+    THUMB,
+    DataSet,
+    ImageFile,
+    Sample,
+    decode_sample,
+    near_groups,
+    scan,
+)
 from uniemox.errors import ConfigError, ImageError
-from uniemox.io.decoding.pool import DecoderPool
-from uniemox.io.parallel import usable_cores
-from uniemox.io.progress import Progress, in_parts, silent
+from uniemox.io import DecoderPool, Progress, in_parts, silent, usable_cores
 from uniemox.labels import LabelSet
 from uniemox_curate import tables as t
 from uniemox_curate.project import Change, Project, append, current, decisions, searched_labels, taken_down

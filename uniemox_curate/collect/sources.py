@@ -13,12 +13,9 @@ from queue import Queue
 from typing import Any
 from urllib.parse import quote_plus, urlencode
 
-from uniemox.data.readers.csv_table import read_rows
-from uniemox.data.readers.folders import checked_folder, images_below, note_left_out
-from uniemox.data.source import parse_source
+from uniemox.data import checked_folder, images_below, note_left_out, parse_source, read_rows
 from uniemox.errors import ConfigError, DataError, LabelError
-from uniemox.io.files import plain_cell
-from uniemox.io.typed import parse_json
+from uniemox.io import parse_json, plain_cell
 from uniemox.labels import clean
 from uniemox_curate.collect.config import CollectConfig
 from uniemox_curate.collect.fetch import Download, FetchError, fetch_all, get

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from uniemox.errors import DataError, MissingPackageError
-from uniemox.io.files import write_file
+from uniemox.io import write_file
 from uniemox_curate.release.config import ReleaseConfig
 
 NAME = "croissant.json"

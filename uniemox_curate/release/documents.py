@@ -8,10 +8,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from uniemox.data.readers.csv_table import read_rows
-from uniemox.io.files import plain_cell, write_file
-from uniemox.io.html import environment
-from uniemox.io.typed import read_json
+from uniemox.data import read_rows
+from uniemox.io import environment, plain_cell, read_json, write_file
 from uniemox.paper import paper_tables
 from uniemox_curate.annotate.answer_files import as_csv, cells
 from uniemox_curate.annotate.verdicts import LatestAnswers

@@ -12,9 +12,9 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
-from uniemox.data.source import public_name
+from uniemox.data import public_name
 from uniemox.errors import DataError
-from uniemox.io.files import is_plain_name
+from uniemox.io import is_plain_name, plain_format
 from uniemox_curate import tables as t
 from uniemox_curate.annotate.agree import agreement_now
 from uniemox_curate.annotate.assignment import suggested_by
@@ -23,7 +23,6 @@ from uniemox_curate.project import SUFFIXES, Project, inserted_id, utc
 from uniemox_curate.questions import published_names
 from uniemox_curate.release.config import ABOUT, ReleaseConfig, ReleasedAnswer, ReleasedImage, WrittenImage
 from uniemox_curate.release.documents import all_answers_table, annotator_numbers, statistics, terms_of
-from uniemox.io.metadata import plain_format
 from uniemox_curate.release.splitting import kept_images, read_scheme
 from uniemox_curate.status import status
 

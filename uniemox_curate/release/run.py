@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from uniemox.errors import DataError
-from uniemox.io.files import FileLock, read_limited, refuse_special, write_file, writing
-from uniemox.io.progress import Progress, silent
+from uniemox.io import FileLock, Progress, read_limited, refuse_special, silent, write_file, writing
 from uniemox_curate.annotate.verdicts import read_answers
 from uniemox_curate.project import Project
 from uniemox_curate.release.config import ReleaseConfig

@@ -12,10 +12,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sqlalchemy import select
 
-from uniemox.data.sample import DataSet, ImageFile, Sample
-from uniemox.data.splits import choose_scheme, lacking_splits, split_samples, write_splits
+from uniemox.data import DataSet, ImageFile, Sample, choose_scheme, lacking_splits, split_samples, write_splits
 from uniemox.errors import ConfigError, DataError
-from uniemox.io.files import read_limited
+from uniemox.io import read_limited
 from uniemox_curate import tables as t
 from uniemox_curate.annotate.verdicts import Verdict
 from uniemox_curate.project import Project, current
@@ -104,7 +103,7 @@ def split(
         choice = choose_scheme(data.samples, ratios, histograms, seeds=range(seed, seed + schemes))
         scheme = choice.scheme
         how = f"{shares}, the best of {schemes} schemes from seed {seed}: seed {choice.seed}"
-        from uniemox.data.splits import plot_choice  # noqa: PLC0415 - matplotlib takes a second
+        from uniemox.data import plot_choice  # noqa: PLC0415 - matplotlib takes a second
 
         plot_choice(choice, data, project.folder / PLOT)
     digest = write_splits(project.folder / FILE, scheme, source=str(project.folder.name), how=how)

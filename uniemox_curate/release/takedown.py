@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import false, or_, select, update
 
-from uniemox.data.readers.csv_table import read_text
+from uniemox.data import read_text
 from uniemox.errors import ConfigError, DataError, UniemoxError
-from uniemox.io.files import PARTIAL, FileLock, read_limited
+from uniemox.io import PARTIAL, FileLock, read_limited
 from uniemox_curate import tables as t
 from uniemox_curate.project import Change, Project, append, taken_down
 from uniemox_curate.release.hub_card import METADATA

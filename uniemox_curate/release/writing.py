@@ -5,18 +5,26 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from uniemox.data.splits import write_splits
+from uniemox.data import write_splits
 from uniemox.errors import DataError, ImageError
-from uniemox.io.files import PARTIAL, open_regular, read_limited, refuse_special, write_file, writing
-from uniemox.io.images import MAX_BYTES
-from uniemox.io.progress import Progress, silent
+from uniemox.io import (
+    MAX_BYTES,
+    PARTIAL,
+    Progress,
+    open_regular,
+    read_limited,
+    refuse_special,
+    silent,
+    without_metadata,
+    write_file,
+    writing,
+)
 from uniemox_curate.annotate.answer_files import as_csv
 from uniemox_curate.project import Project
 from uniemox_curate.questions import scales_of
 from uniemox_curate.release.config import ABOUT, ReleasedImage, WrittenImage
 from uniemox_curate.release.documents import ALL_ANSWERS, answer_tables, as_json, label_studio, write_documents
 from uniemox_curate.release.hub_card import metadata_tables
-from uniemox.io.metadata import without_metadata
 from uniemox_curate.release.record import ReleaseRecord
 from uniemox_curate.release.splitting import FILE
 

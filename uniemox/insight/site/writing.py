@@ -23,6 +23,9 @@ POLICY = (
     "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self' data: blob:; worker-src 'self'; manifest-src 'self'"
 )
+SITE = files("uniemox.insight.site")
+PAGE_FOLDER = SITE / "page"
+"""Folder of the page's files; a server offers all of them."""
 HEAD = '<meta charset="utf-8">'
 INFO = ("labels", "label_set", "kind", "size", "crop_fraction", "mean", "std", "temperature")
 
@@ -127,7 +130,7 @@ def _files(out: Path) -> list[Path]:
 
 
 def _text(name: str) -> str:
-    return files("uniemox.insight.site").joinpath(name).read_text("utf-8")
+    return SITE.joinpath(name).read_text("utf-8")
 
 
 def _write_json(path: Path, value: object) -> None:

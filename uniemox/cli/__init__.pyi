@@ -1,0 +1,22 @@
+# Public names of uniemox.cli; clients import no others.
+from .console import EXIT_UNREADABLE as EXIT_UNREADABLE
+from .console import Files as Files
+from .console import Flag as Flag
+from .console import JsonFlag as JsonFlag
+from .console import JsonObject as JsonObject
+from .console import need as need
+from .console import progress_bar as progress_bar
+from .console import quoted as quoted
+from .console import say as say
+from .console import show_all as show_all
+from .data_files import NO_FILES as NO_FILES
+from .data_files import Exclude as Exclude
+from .data_files import FileOptions as FileOptions
+from .data_files import Splits as Splits
+from .program import app as app
+from .program import main as main
+from .program import run_and_report_errors as run_and_report_errors
+from .settings import config_of as config_of
+from .settings import options_of as options_of
+from .settings import read_key as read_key
+from .settings import takes as takes

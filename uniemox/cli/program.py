@@ -1,0 +1,157 @@
+"""Command line: parse arguments, call the library, print results. Heavy packages are imported only if needed."""
+
+import errno
+import io
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+from cyclopts import App, CycloptsError
+from rich.text import Text
+
+from uniemox import __version__
+from uniemox.cli.console import EXIT_INTERRUPTED, UsageError, err, say
+from uniemox.cli.foreign import foreign_commands, help_of, load_command
+from uniemox.cli.settings import options_of, preset_in, takes
+from uniemox.errors import StoppedError, UniemoxError
+from uniemox.io.image_border import shorten
+
+EXIT_ERROR = 1
+EXIT_USAGE = 2
+EXIT_BROKEN_PIPE = 141
+
+app = App(
+    name="uniemox",
+    help="Predict the emotions that images evoke in people who see them (after UniEmoX, arXiv 2409.18877). To predict "
+    "what the people in an image feel, train a model for it: see `uniemox finetune`.",
+    version=__version__,
+    suppress_keyboard_interrupt=False,
+    help_epilogue="Tab completion: `uniemox --install-completion`.",
+)
+app.register_install_completion_command()
+# A command's module is imported only when the command is called, so its line in the list of commands stands here.
+COMMANDS = {
+    "predict": "Predict what images make people feel, and detect the people in them.",
+    "survey": "Write a self-contained HTML page about the emotions that a collection of images evokes.",
+    "search": "Find images in a folder by similarity to another image, by emotion, or by mood.",
+    "tag": "Write the emotions of a folder's images into XMP sidecar files, which photo programs read.",
+    "explain": "Show which parts of an image support a prediction.",
+    "data": "Inspect, check, split and pack data sets, detect the people in them, and describe the images in words.",
+    "teacher": "Fit your own teacher if no CLIP model is available.",
+    "pretrain": "Pre-train an encoder on scene, person and text (arXiv 2409.18877, section III).",
+    "finetune": "Fine-tune an encoder to classify emotions (arXiv 2409.18877, section III-E).",
+    "evaluate": "Score a fine-tuned classifier, with 95 % intervals.",
+    "calibrate": "Calibrate a model's probabilities and sets of likely labels on your own labelled images.",
+    "compare": "Compare two training settings by runs of several seeds, scored on the same images.",
+    "report": "Write one HTML page about runs: curves, reconstructions, scores, reliability, examples, a comparison.",
+    "export": "Write a classifier as one ONNX file, a folder for a model hub, or a web page that needs no server.",
+    "convert": "Convert a published checkpoint to safetensors with timm's names, without running code from it.",
+    "fetch": "Download the initial weights and the teacher of a pretrain preset, for machines without a network.",
+    "bench": "Measure the speed of uniemox on this machine.",
+    "doctor": "Check this machine before a long run: GPUs, compiler, memory, disk, loading. Takes about a minute.",
+    "docs": "Show a page of the documentation; without a name, list the pages.",
+}
+# Commands that live in a module of another name.
+MODULES = {
+    "convert": "weights",
+    "fetch": "weights",
+    "compare": "evaluate",
+    "report": "evaluate",
+    "doctor": "bench",
+    "search": "survey",
+}
+WITH_PRESETS = ("pretrain", "finetune")
+for name, text in COMMANDS.items():
+    app.command(f"uniemox.cli.{MODULES.get(name, name)}:{name}", name=name, help=text)
+
+
+def main() -> None:
+    """Run the command line. Errors caused by bad input become one line on standard error.
+
+    Exit codes: 1 for such an error, 2 for a command that can't be parsed, 3 if some images could not be read.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # The terminal's encoding may lack characters of a file name.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        # A list of files may contain names that are not UTF-8; `Path` decodes them in the same way.
+        sys.stdin.reconfigure(errors="surrogateescape")
+    # PIL warns of odd metadata; unreadable images raise our own errors.
+    warnings.filterwarnings("ignore", module="PIL")
+    run_and_report_errors(_run_app)
+
+
+def _run_app() -> None:
+    """Import the command that is called, for its own help and its preset's defaults, and run it."""
+    arguments = sys.argv[1:]
+    name = next(iter(arguments), "")
+    if name in COMMANDS:
+        module = import_module(f"uniemox.cli.{MODULES.get(name, name)}")
+        command = getattr(module, name)
+        if name in WITH_PRESETS:
+            preset = module.PRESETS[preset_in(arguments, module.PRESETS, module.DEFAULT)]()
+            takes(settings=options_of(preset, without=module.NO_OPTIONS))(command)
+        del app[name]
+        app.command(command)
+    else:
+        _add_foreign_commands(name)
+        # Importing a Markdown parser takes a fifth of the time of `uniemox --help`.
+        app.help_format = "plaintext"
+    app(arguments, exit_on_error=False)
+
+
+def _add_foreign_commands(name: str) -> None:
+    """Add the commands of other packages; only the one that is called is imported."""
+    for entry in foreign_commands(COMMANDS).values():
+        if entry.name in app:
+            # A second call of `main` in the same process.
+            del app[entry.name]
+        if entry.name == name:
+            app.command(load_command(entry), name=name)
+        else:
+            app.command(entry.value, name=entry.name, help=help_of(entry))
+
+
+def _with_short_words(message: str) -> str:
+    """Shorten the values that were given on the command line, which messages repeat and which may be data URLs."""
+    for word in sorted(sys.argv[1:], key=len, reverse=True):
+        value = word.partition("=")[2] if word.startswith("--") else word
+        if value:
+            message = message.replace(value, shorten(value))
+    return message
+
+
+def run_and_report_errors(program: Callable[[], None]) -> None:
+    """Run a program. Errors caused by bad input become one line on standard error and an exit code."""
+    try:
+        program()
+    except CycloptsError:
+        # cyclopts has already printed the mistake.
+        sys.exit(EXIT_USAGE)
+    except StoppedError as error:
+        say(str(error))
+        sys.exit(error.exit_code)
+    except UniemoxError as error:
+        err.print(Text.assemble(("error:", "bold red")), end=" ")
+        say(_with_short_words(str(error)))
+        sys.exit(EXIT_USAGE if isinstance(error, UsageError) else EXIT_ERROR)
+    except KeyboardInterrupt:
+        err.print("stopped")
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of standard output has closed it, as `head` does.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_BROKEN_PIPE)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
+            say(f"error: writing failed: {error.strerror}; finished files are kept")
+        elif isinstance(error.filename, str | Path):
+            # The command line named a path that can't be used.
+            path = shorten(str(error.filename))
+            say(f"error: {path}: {error.strerror}; choose another path, or change its permissions")
+        else:
+            raise
+        sys.exit(EXIT_ERROR)

@@ -1,0 +1,7 @@
+# Public names of uniemox.training; clients import no others.
+from .counting import multiply_adds as multiply_adds
+from .counting import parameter_count as parameter_count
+from .counting import timed as timed
+from .run_folder import PACKAGES as PACKAGES
+from .run_folder import describe_data as describe_data
+from .run_folder import read_json as read_json
