@@ -30,7 +30,7 @@ STARTS = {
     "mobilenet-b": "timm:mobilenetv2_100?pad_type=same&mean=0.5&std=0.5@{}/mobilenetv2_100.imagenet_1001.safetensors",
     "efficientnet": "timm:tf_efficientnet_b0?conv_head=none@{}/efficientnet_b0.duts_encoder.safetensors",
 }
-# Chosen on training images held out for the trials, see docs/notes.md; the final networks train on most of them.
+# Chosen on training images held out for the trials, see recipes/README.md; the final networks train on most of them.
 # Networks are trained on smaller images than they predict: that takes half the time, and objects appear as large as in
 # prediction, because random crops enlarge them.
 BASE_LR = {"mobilenet-a": "2.4e-3", "mobilenet-b": "2.4e-3", "efficientnet": "2e-3"}
@@ -49,7 +49,7 @@ SMALL_WEIGHTS = f"network-{list(STARTS).index(SMALL)}.safetensors"
 # With 3e-4, the loss of the EfficientNet rises after the first 40 steps.
 ROBUST_LR = ("3e-4", "3e-4", "8e-5")
 # Weights in 8 bits do not change the EfficientNet's predictions; they change those of the MobileNets, whose batch norms
-# are folded into the convolutions (docs/notes.md).
+# are folded into the convolutions (recipes/README.md).
 STORED = {"scene": ("--int8-weights", "--keep-float16", r"encoders\.(0\.blocks|1)\."), "small": ("--int8-weights",)}
 FINDER_START = STARTS["mobilenet-a"]
 FACES_START = STARTS["mobilenet-b"]

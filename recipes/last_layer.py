@@ -1,4 +1,4 @@
-"""Compare fits of the last layer by their recall of fear and their cost: a table of docs/notes.md.
+"""Compare fits of the last layer by their recall of fear and their cost: a table of recipes/README.md.
 
 Run: python -m recipes.last_layer fi:../shared/data/fi,fi:../shared/data/fi_more check.json [splits.json]
 

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = {
     "README.md": "project/readme.md",
     "uniemox/predict/embedded/MODEL_CARD.md": "project/model-card.md",
+    "recipes/README.md": "project/recipes.md",
     "CHANGELOG.md": "project/changelog.md",
     "LICENSE": "project/licence.md",
     "NOTICE": "project/notice.md",
