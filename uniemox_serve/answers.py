@@ -93,6 +93,7 @@ class ExplanationAnswer(BaseModel):
     name: str | None
     label: str
     method: str = Field(description="cam: class-activation map; occlusion: effect of hiding each part")
+    evidence: float = Field(ge=0, description="At the brightest place, before scaling; the full_scale of other maps")
     box: list[float] = Field(min_length=4, max_length=4, description="The part that the model saw: x1, y1, x2, y2, px")
     data_url: str = Field(description="PNG of the image with the heat map on it")
 

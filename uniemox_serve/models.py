@@ -47,6 +47,8 @@ class ExplainAsk:
 
     model: str
     label: str | None
+    full_scale: float | None = None
+    """Evidence with the brightest colour; None: the most in the map."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,8 @@ class Overlay:
     box: Box
     """Part of the image that the model reads, px."""
     png: bytes
+    evidence: float
+    """At the brightest place, before scaling."""
 
 
 class Models:
@@ -178,7 +182,7 @@ class Models:
         contents = list(images.values())
         results: Iterator[object]
         if isinstance(ask, ExplainAsk):
-            results = (overlay_of(predictor, image, ask.label, decoders) for image in contents)
+            results = (overlay_of(predictor, image, ask, decoders) for image in contents)
         else:
             results = predictor.predict_each(
                 contents, batch_size=len(contents), coverage=ask.coverage, labels=ask.labels, decoders=decoders
@@ -247,8 +251,8 @@ def _can_answer_in(predictor: Predictor, labels: LabelSet) -> bool:
     return True
 
 
-def overlay_of(predictor: Predictor, data: bytes, label: str | None, decoders: Decoders) -> Overlay | Failure:
-    """Return the heat map for a label; Failure if the image can't be read.
+def overlay_of(predictor: Predictor, data: bytes, ask: ExplainAsk, decoders: Decoders) -> Overlay | Failure:
+    """Return the heat map of an image; Failure if the image can't be read.
 
     Raises:
         LabelError: For an unknown label.
@@ -256,11 +260,11 @@ def overlay_of(predictor: Predictor, data: bytes, label: str | None, decoders: D
     try:
         with image_border("image"):
             image, _ = decoders.decode(data, "image")
-            explanation = heat_map(predictor, image, label)
+            explanation = heat_map(predictor, image, ask.label, full_scale=ask.full_scale)
             drawn = encode_image(explanation.overlay(), "PNG", compress_level=3)
     except (ImageError, BoxError) as error:
         return Failure(path=None, error=str(error))
-    return Overlay(explanation.label, explanation.method, explanation.box, drawn)
+    return Overlay(explanation.label, explanation.method, explanation.box, drawn, explanation.evidence)
 
 
 def without_folders(message: str) -> str:

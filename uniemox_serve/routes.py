@@ -31,7 +31,7 @@ from uniemox_serve.guard import client_of
 from uniemox_serve.metrics import Metrics
 from uniemox_serve.models import ExplainAsk, Models, Overlay, PredictAsk, without_folders
 
-EXPLAINED = ("X-Picture-SHA256", "X-Label", "X-Method")
+EXPLAINED = ("X-Picture-SHA256", "X-Label", "X-Method", "X-Evidence")
 """Headers of a heat map."""
 open_routes = APIRouter()
 """Routes without a key."""
@@ -125,6 +125,14 @@ async def predict(
     return [_image_answer(upload, answer, ask.model) for upload, answer in zip(uploads, answers, strict=True)]
 
 
+FullScale = Annotated[
+    float | None,
+    Query(
+        gt=0,
+        allow_inf_nan=False,
+        description="Evidence with the brightest colour, so that several maps share a scale. Default: the map's most",
+    ),
+]
 ExplainedLabel = Annotated[str | None, Query(description="Label of the model. Default: the most probable")]
 
 
@@ -148,14 +156,16 @@ async def explain(
     service: Shared,
     label: ExplainedLabel = None,
     model: ModelName = None,
+    full_scale: FullScale = None,
     # One operation with two types of response breaks generated clients; /explain/json took its place.
     answer_format: Annotated[Literal["png", "json"], Query(alias="format", include_in_schema=False)] = "png",
 ) -> Response:
     """Draw a heat map of one image."""
-    upload, overlay = await _explained(request, service, label, model)
+    model_name = service.models.find(model)
+    upload, overlay = await _explained(request, service, ExplainAsk(model_name, label, full_scale))
     if answer_format == "json":
         return Response(_explanation(upload, overlay).model_dump_json(), media_type="application/json")
-    headers = {"X-Picture-SHA256": upload.sha256, "X-Method": overlay.method}
+    headers = {"X-Picture-SHA256": upload.sha256, "X-Method": overlay.method, "X-Evidence": f"{overlay.evidence:.6g}"}
     # Labels of users may have letters that headers can't hold.
     if overlay.label.isascii():
         headers["X-Label"] = overlay.label
@@ -170,17 +180,20 @@ async def explain(
     summary="Show which parts of an image support a label, as JSON with a PNG",
 )
 async def explain_json(
-    request: Request, service: Shared, label: ExplainedLabel = None, model: ModelName = None
+    request: Request,
+    service: Shared,
+    label: ExplainedLabel = None,
+    model: ModelName = None,
+    full_scale: FullScale = None,
 ) -> ExplanationAnswer:
     """Draw a heat map of one image."""
-    return _explanation(*await _explained(request, service, label, model))
+    ask = ExplainAsk(service.models.find(model), label, full_scale)
+    return _explanation(*await _explained(request, service, ask))
 
 
-async def _explained(
-    request: Request, service: Service, label: str | None, model: str | None
-) -> tuple[Upload, Overlay]:
+async def _explained(request: Request, service: Service, ask: ExplainAsk) -> tuple[Upload, Overlay]:
     """Return a request's image and its heat map."""
-    uploads, answers = await _ask(request, service, ExplainAsk(service.models.find(model), label))
+    uploads, answers = await _ask(request, service, ask)
     overlay: Overlay = _readable(answers[0])
     return uploads[0], overlay
 
@@ -191,6 +204,7 @@ def _explanation(upload: Upload, overlay: Overlay) -> ExplanationAnswer:
         name=upload.name,
         label=overlay.label,
         method=overlay.method,
+        evidence=overlay.evidence,
         box=list(overlay.box),
         data_url=f"data:image/png;base64,{base64.b64encode(overlay.png).decode()}",
     )

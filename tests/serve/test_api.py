@@ -147,6 +147,7 @@ def test_explain_is_the_heat_map_over_the_image(
     assert png.headers["content-type"] == "image/png"
     assert (png.headers["x-picture-sha256"], png.headers["x-label"]) == (sha256(data), expected.label)
     assert png.headers["x-method"] == "cam"
+    assert float(png.headers["x-evidence"]) == pytest.approx(expected.evidence, rel=1e-5)
     explanation = server.post(f"/explain/json?{query}", data).json
     # The former way still works.
     assert server.post(f"/explain?format=json&{query}", data).json == explanation
@@ -155,8 +156,21 @@ def test_explain_is_the_heat_map_over_the_image(
     for content in (png.body, base64.b64decode(encoded)):
         np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(content))), np.asarray(expected.overlay()))
     assert (explanation["label"], explanation["method"]) == (expected.label, "cam")
+    assert explanation["evidence"] == pytest.approx(expected.evidence)
     assert explanation["sha256"] == sha256(data)
     np.testing.assert_allclose(explanation["box"], expected.box)
+
+
+def test_maps_of_several_labels_can_share_a_scale(server: Running, predictors: list[Predictor]) -> None:
+    data = image(8, 200, 100)
+    full_scale = 2 * heat_map(predictors[0], data).evidence
+    expected = heat_map(predictors[0], data, full_scale=full_scale)
+    assert expected.heat.max() == pytest.approx(0.5)
+    png = server.post(f"/explain?full_scale={full_scale!r}", data)
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png.body))), np.asarray(expected.overlay()))
+    assert float(png.headers["x-evidence"]) == pytest.approx(full_scale / 2, rel=1e-5)
+    for wrong in ("0", "-1", "nan", "inf"):
+        assert server.post(f"/explain?full_scale={wrong}", data).code == (422, "bad_parameter")
 
 
 def test_explain_refuses_unknown_labels_and_several_images(server: Running) -> None:

@@ -36,13 +36,16 @@ class Explanation:
     method: str
     """cam, occlusion or grad-cam."""
     heat: Array
-    """(h, w), 0 to 1, maximum 1; all 0 if nothing in the image supports the label."""
+    """(h, w), 0 to 1, maximum 1 without a scale of the caller's; all 0 if nothing in the image supports the label."""
     box: Box
     """Part of the image, px, that the model sees and `heat` covers; it may exceed the edges by a px."""
     image: Image.Image
     """Upright, RGB."""
     persons: tuple[Detection, ...] | None = None
     """People from whom the person view was taken, px; None: no detector was run."""
+    evidence: float = 0.0
+    """Evidence at the hottest place, before scaling, at least 0: a part of the logit for cam, the fall of the
+    log-probability for occlusion. Values for several labels of one image can be compared."""
     agreement: float | None = None
     """Rank correlation with the map of another method, -1 to 1 (`map_agreement`); None: not compared."""
 
@@ -85,18 +88,26 @@ class Explanation:
         return sheet
 
 
-def normalised(values: NDArray[np.floating]) -> Array:
-    """Scale a map (h, w) to heat: evidence against the label becomes 0, the largest value 1; all 0 without evidence.
+def normalised(values: NDArray[np.floating], full_scale: float | None = None) -> Array:
+    """Scale a map (h, w) to heat: evidence against the label becomes 0; all 0 without evidence.
+
+    Args:
+        values: The map.
+        full_scale: Evidence that becomes 1, positive; more is cut to 1. None: the largest value of the map.
 
     Raises:
         ShapeError: For values that are not finite.
 
     >>> normalised(np.array([[-1.0, 1.0], [0.0, 4.0]])).tolist()
     [[0.0, 0.25], [0.0, 1.0]]
+    >>> normalised(np.array([[1.0, 4.0]]), full_scale=8).tolist()
+    [[0.125, 0.5]]
     """
     if not np.isfinite(values).all():
         raise ShapeError(f"expected a map (h, w) of finite values, got {values.shape}; do the weights hold nan?")
     heat = np.maximum(values, 0).astype(np.float32)
+    if full_scale is not None:
+        return np.minimum(heat / np.float32(full_scale), 1)
     largest = heat.max()
     return heat / largest if largest > 0 else heat
 

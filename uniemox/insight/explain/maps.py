@@ -174,6 +174,7 @@ def heat_map(
     method: Method = "auto",
     stream: str | None = None,
     persons: Sequence[Detection] | None = None,
+    full_scale: float | None = None,
 ) -> Explanation:
     """Explain which parts of an image support a label.
 
@@ -186,6 +187,8 @@ def heat_map(
             `open_in_torch`.
         stream: Name of the view to explain; None: the scene, or the person if the network reads nothing else.
         persons: People in the image, px; None: the predictor's detector finds them if the network needs them.
+        full_scale: Evidence that has the brightest colour, positive, such as the `evidence` of another label's map;
+            None: the most that the map has.
 
     Raises:
         ImageError: For an unreadable image.
@@ -198,7 +201,9 @@ def heat_map(
         views = " and ".join(predictor.network.info.views)
         raise ConfigError(f"the network reads {views}; there is no map of {stream}")
     with image_border(name_of(image)):
-        return _explain_one(predictor, image, label, method=method, stream=stream, persons=persons)
+        return _explain_one(
+            predictor, image, label, method=method, stream=stream, persons=persons, full_scale=full_scale
+        )
 
 
 def _explain_one(
@@ -209,6 +214,7 @@ def _explain_one(
     method: Method,
     stream: str | None,
     persons: Sequence[Detection] | None,
+    full_scale: float | None,
 ) -> Explanation:
     """Explain one image; takes the arguments of `heat_map`."""
     network = predictor.network
@@ -228,11 +234,13 @@ def _explain_one(
     box = image_views.box
     if view_name == "person":
         box = choose_person(persons, None, sized.full_size, info.person).box
+    evidence = maps[0] if len(maps) == 1 else join_maps(maps, image_views)
     return Explanation(
         label=info.labels[index],
         probability=float(answer[index]),
         method=used_method,
-        heat=normalised(maps[0] if len(maps) == 1 else join_maps(maps, image_views)),
+        heat=normalised(evidence, full_scale),
+        evidence=max(0.0, float(evidence.max())),
         box=box,
         image=sized.image,
         persons=None if persons is None else tuple(persons),
