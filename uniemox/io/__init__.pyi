@@ -18,6 +18,7 @@ from .files import write_file as write_file
 from .files import write_rows as write_rows
 from .files import writing as writing
 from .fonts import fitted as fitted
+from .html import STYLE_SHEET as STYLE_SHEET
 from .html import UNKNOWN as UNKNOWN
 from .html import Html as Html
 from .html import data_url as data_url

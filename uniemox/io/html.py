@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 Bounds = Sequence[float] | None
 UNKNOWN = "–"
+STYLE_SHEET = files("uniemox.io") / "style.css"
+"""Style sheet of all pages, for servers of pages that are no templates."""
 
 
 def render(template: str, /, **values: Any) -> Html:
