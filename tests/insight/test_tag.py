@@ -1,6 +1,7 @@
 """`uniemox tag`: sidecar files of a folder, their names, guesses, errors and undo."""
 
 import os
+import re
 import shutil
 import subprocess
 from collections import Counter
@@ -319,6 +320,38 @@ def test_ratings_follow_valence(photos: Path, predictor: Predictor) -> None:
     fields = (photos / "0.jpg.xmp").read_text("utf-8")
     valence = float(fields.split('uniemox:Valence="')[1].split('"')[0])
     assert f'xmp:Rating="{rating_of(valence)}"' in fields
+
+
+def test_stars_that_we_wrote_stay_without_the_option_and_follow_the_answer(photos: Path, predictor: Predictor) -> None:
+    list(tag_folder(predictor, photos, TagSettings(unfamiliar=True, rating=True)))
+    before = contents_of(photos)
+    assert set(states_of(list(tag_folder(predictor, photos, ALL))).values()) == {"unchanged"}
+    assert contents_of(photos) == before
+    sidecar = photos / "0.jpg.xmp"
+    # An earlier answer with other stars, and a sidecar in which the user has changed them.
+    text = sidecar.read_text("utf-8")
+    stars = text.split('xmp:Rating="')[1][0]
+    other_stars = "1" if stars != "1" else "2"
+    sidecar.write_text(text.replace(f'Rating="{stars}"', f'Rating="{other_stars}"'), "utf-8")
+    rated = photos / "1.jpg.xmp"
+    rated.write_text(re.sub(r'xmp:Rating="\d"', 'xmp:Rating="-1"', rated.read_text("utf-8")), "utf-8")
+    list(tag_folder(predictor, photos, ALL))
+    assert sidecar.read_text("utf-8").count(f'Rating="{stars}"') == 2
+    assert 'xmp:Rating="-1"' in rated.read_text("utf-8")
+    # Without an earlier rating of ours, none is added.
+    uniemox.untag(photos)
+    list(tag_folder(predictor, photos, ALL))
+    assert b"Rating" not in sidecar.read_bytes()
+
+
+def test_a_dry_run_of_undo_tells_kept_files_from_deleted_ones(photos: Path, predictor: Predictor) -> None:
+    shutil.copy(SIDECARS / "darktable.xmp", photos / "0.jpg.xmp")
+    list(tag_folder(predictor, photos, ALL))
+    before = contents_of(photos)
+    done = uniemox_here("tag", photos, "--undo", "--dry-run")
+    assert f"{photos}/0.jpg.xmp (our fields removed)" in done.stdout.splitlines()
+    assert f"{photos}/1.jpg.xmp (file deleted)" in done.stdout.splitlines()
+    assert contents_of(photos) == before
 
 
 def test_mistakes_are_refused(photos: Path, predictor: Predictor) -> None:

@@ -28,6 +28,8 @@ SUMMARY = {
     "unreadable": "unreadable images",
     "failed": "sidecars that could not be used",
 }
+# States whose names don't say what happens to the file.
+STATE_WORDS = {"removed": "our fields removed", "deleted": "file deleted"}
 
 
 def tag(
@@ -61,6 +63,7 @@ def tag(
         naming: Name of new sidecars. photo.jpg.xmp (the default): darktable, digiKam, Immich. photo.xmp: Lightroom,
             Capture One; a raw file and its JPEG share it. An existing sidecar of either name is used.
         rating: Also write xmp:Rating: 1 star for a valence below 2, up to 5 stars from 8. An existing rating stays.
+            Later calls without --rating keep these stars, and update them with the answer.
         unfamiliar: Also tag images whose predictions are guesses, marked as such.
         undo: Remove what this command has written. Sidecars that contain nothing else are deleted.
         dry_run: Print what would be written or removed, and write no sidecar. Predictions are saved.
@@ -103,7 +106,8 @@ def _show(results: "Iterator[TaggedImage]", *, dry_run: bool, output: "Output | 
             counts[result.state] += 1
             progress.show("sidecars", counts.total(), None)
             if dry_run and result.sidecar and not result.error:
-                words = [f"{result.path}:", result.keyword, result.sidecar, f"({result.state})"]
+                state = STATE_WORDS.get(result.state, result.state)
+                words = [f"{result.path}:", result.keyword, result.sidecar, f"({state})"]
                 if result.sidecar == result.path:
                     words = words[2:]
                 print(printable(" ".join(filter(None, words))))

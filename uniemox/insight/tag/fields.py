@@ -55,7 +55,7 @@ class Tags:
     is_unfamiliar: bool = False
     """True if the answer is a guess."""
     rating: int | None = None
-    """xmp:Rating to write, 1 to 5; None: none."""
+    """xmp:Rating for the valence, 1 to 5; None: none."""
 
     @property
     def fields(self) -> dict[str, str]:

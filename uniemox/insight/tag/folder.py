@@ -44,7 +44,7 @@ class TagSettings:
     naming: Naming = "photo.jpg.xmp"
     """Name of new sidecars. An existing one of either kind is used."""
     rating: bool = False
-    """Also write xmp:Rating, from valence."""
+    """Also write xmp:Rating, from valence. False: only update the ratings that an earlier call has written."""
     unfamiliar: bool = False
     """Also tag images whose answers are guesses."""
     dry_run: bool = False
@@ -104,7 +104,7 @@ def tag_folder(
     index = update_index(predictor, folder, watch, report)
     if settings.rating and "valence" not in index.columns:
         raise ConfigError(f"{predictor.name} predicts no valence for a rating; leave out the rating")
-    answers = _tags_of(index, predictor, with_rating=settings.rating)
+    answers = _tags_of(index, predictor)
     plan = plan_sidecars(listed, settings.naming)
     return chain.from_iterable(_tag_images(sidecar, images, answers, settings) for sidecar, images in plan.items())
 
@@ -182,7 +182,7 @@ def _labels_of(predictor: Predictor) -> tuple[str, ...]:
     return tuple(label for label in predictor.labels if label not in AFFECT)
 
 
-def _tags_of(index: Index, predictor: Predictor, *, with_rating: bool) -> dict[str, Tags]:
+def _tags_of(index: Index, predictor: Predictor) -> dict[str, Tags]:
     """Return the tags of each image in the index, by its path."""
     labels = _labels_of(predictor)
     probabilities = index.values[:, [index.columns.index(label) for label in labels]]  # (N, labels)
@@ -195,16 +195,17 @@ def _tags_of(index: Index, predictor: Predictor, *, with_rating: bool) -> dict[s
         # The separators of paths in lists of keywords.
         label = labels[best].replace("|", " ").replace("/", " ")
         values = {name: column[row] for name, column in affect.items()}
+        valence = values.get("valence")
         tags[path] = Tags(
             keyword=f"{root}|{label}",
             probability=float(probabilities[row, best]),
-            valence=values.get("valence"),
+            valence=valence,
             arousal=values.get("arousal"),
             kind=predictor.kind,
             model=predictor.name,
             model_hash=model_hash,
             is_unfamiliar=bool(index.is_unfamiliar[row]),
-            rating=rating_of(values["valence"]) if with_rating else None,
+            rating=None if valence is None else rating_of(valence),
         )
     return tags
 
@@ -235,23 +236,24 @@ def _tag_images(
             removed = _untag(sidecar, dry_run=settings.dry_run) if os.path.lexists(sidecar) else None
             yield TaggedImage(image, "guess") if removed is None else replace(removed, path=image)
         elif image == taggable[0]:
-            yield _tag(image, sidecar, tags, dry_run=settings.dry_run)
+            yield _tag(image, sidecar, tags, settings)
         elif image in taggable:
             yield TaggedImage(image, "shared", str(sidecar))
         else:
             yield TaggedImage(image, "guess")
 
 
-def _tag(image: str, sidecar: Path, tags: Tags, *, dry_run: bool) -> TaggedImage:
+def _tag(image: str, sidecar: Path, tags: Tags, settings: TagSettings) -> TaggedImage:
     """Write an answer into a sidecar; an error becomes a result."""
     try:
         refuse_special(sidecar)
         before = _read(sidecar) if os.path.lexists(sidecar) else None
         with _naming_file(sidecar):
-            after = write_tags(before, tags, cache(partial(read_inside, image)))
+            inside = cache(partial(read_inside, image))
+            after = write_tags(before, tags, inside, adds_rating=settings.rating)
         if after == before:
             return TaggedImage(image, "unchanged", str(sidecar), tags.keyword)
-        if not dry_run:
+        if not settings.dry_run:
             _replace_or_delete(sidecar, after)
     except DataError as error:
         return TaggedImage(image, "failed", str(sidecar), tags.keyword, str(error))

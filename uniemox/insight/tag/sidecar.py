@@ -30,7 +30,9 @@ def nothing_inside() -> Inside:
     return Inside({})
 
 
-def write_tags(data: bytes | None, tags: Tags, inside: Callable[[], Inside] = nothing_inside) -> bytes:
+def write_tags(
+    data: bytes | None, tags: Tags, inside: Callable[[], Inside] = nothing_inside, *, adds_rating: bool = True
+) -> bytes:
     """Return the content of a sidecar with our fields; nothing else changes.
 
     A file that has the same answer already is returned unchanged, even if another program has written it again, or if
@@ -43,6 +45,7 @@ def write_tags(data: bytes | None, tags: Tags, inside: Callable[[], Inside] = no
         data: Content of the sidecar; None if there is none.
         tags: Answer to write.
         inside: Function that reads the metadata inside the photograph.
+        adds_rating: Write the rating into a sidecar without one of ours. False: only update one that is ours.
 
     Raises:
         DataError: With the reason, if the file can't be changed.
@@ -53,7 +56,8 @@ def write_tags(data: bytes | None, tags: Tags, inside: Callable[[], Inside] = no
         created = frozenset([_FILE])
     document = parse(data)
     record = Record.of(document)
-    if tags.rating is not None and _is_rated(document, record, inside):
+    may_rate = adds_rating or "Rating" in record.fields
+    if tags.rating is not None and (not may_rate or _is_rated(document, record, inside)):
         tags = replace(tags, rating=None)
     if record.fields == tags.fields:
         return data
