@@ -20,6 +20,9 @@ def folder(tmp_path: Path) -> Path:
     method = (DOCS / "extending" / "method.md").read_text("utf-8")
     [code, *_] = re.findall(r"```python\n(.*?)```", method, re.DOTALL)
     (tmp_path / "mypackage" / "module.py").write_text(code)
+    [short_name] = re.findall(r"```toml\n\[project.entry-points.*?\n(.*?)```", method, re.DOTALL)
+    [installed] = tmp_path.glob("*.dist-info/entry_points.txt")
+    installed.write_text(f"{installed.read_text()}[uniemox.methods]\n{short_name.replace(chr(34), '')}")
     images = tmp_path / "mine"
     images.mkdir()
     for path in class_folders(tmp_path / "classes", ("awe", "fear"), 12).rglob("*.*"):
@@ -44,7 +47,7 @@ def test_the_package_adds_a_command_a_reader_and_a_method(folder: Path) -> None:
     data = ("--data", "mypackage.readers:open_mine:mine")
     small = ("--view.size", "32", "--batch-size", "8", "--schedule.epochs", "1", "--schedule.warmup-epochs", "0")
     network = ("--network.fused-width", "8", "--no-probe-first", "--hardware.device", "cpu", "--hardware.workers", "0")
-    method = ("--method", "mypackage.module:MyMethod", "--init", "scratch:timm:test_vit")
+    method = ("--method", "mine", "--init", "scratch:timm:test_vit")
     done = uniemox(folder, "finetune", *data, *method, *small, *network, "--out", "run")
     assert done.returncode == 0, done.stderr
     assert (folder / "run" / "model.onnx").is_file()

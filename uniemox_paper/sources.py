@@ -26,9 +26,9 @@ from uniemox.data import (
 from uniemox.errors import ConfigError
 from uniemox.io import SPLITS, weight_paths
 from uniemox.labels import CAER, EKMAN, HECO, MIKELS, UBE, LabelSet, join_labels
-from uniemox.model import has_words
 from uniemox.training import describe_data
 from uniemox_paper.config import ReproduceConfig
+from uniemox_paper.methods.eap import has_words
 from uniemox_paper.plan import OUT, PlannedRun
 
 # By column of table III: kind of source; images, from table II and section III-A; share of them that trains; labels.

@@ -30,7 +30,6 @@ from uniemox.finetune.samples import FinetuneRun, Parts
 from uniemox.model.config import REGION_METHODS
 from uniemox.model.detectors import Candidates
 from uniemox.model.methods.ccim import Ccim
-from uniemox.model.methods.eap import WordLists
 from uniemox.model.regions import RegionReader
 from uniemox.predict.network import Network
 from uniemox.training.config import ScheduleConfig
@@ -38,6 +37,7 @@ from uniemox.training.journal import Callback, read_metrics
 from uniemox.training.state import Checkpoints
 from uniemox.views.config import ViewConfig
 from uniemox.views.patches import PixelStats
+from uniemox_paper.methods.eap import WordLists
 
 START = "scratch:timm:test_vit"
 SMALL = NetworkConfig(fused_width=16, dropout=0.0)

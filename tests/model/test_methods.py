@@ -19,12 +19,12 @@ from uniemox.model.config import REGION_METHODS
 from uniemox.model.detectors import CLASSES
 from uniemox.model.encoders import build
 from uniemox.model.methods.ccim import Ccim
-from uniemox.model.methods.eap import TEMPERATURE, Eap
-from uniemox.model.methods.emoticon import proximity
 from uniemox.model.methods.relation import Relation, build_method
-from uniemox.model.methods.solver import EmotionGraph, Solver
 from uniemox.model.regions import GRID, MAX_DETECTIONS, Regions
 from uniemox.views.patches import normalise
+from uniemox_paper.methods.eap import TEMPERATURE, Eap
+from uniemox_paper.methods.emoticon import proximity
+from uniemox_paper.methods.solver import EmotionGraph, Solver
 
 NAMES = tuple(REGION_METHODS)
 WIDTH = 6

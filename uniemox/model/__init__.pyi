@@ -1,4 +1,13 @@
 # Public names of uniemox.model; clients import no others.
-from .methods.eap import has_words as has_words
+from .methods.relation import Attention as Attention
+from .methods.relation import Embed as Embed
+from .methods.relation import GroupedRegions as GroupedRegions
+from .methods.relation import Relation as Relation
+from .methods.relation import build_method as build_method
 from .methods.relation import method_class as method_class
+from .methods.relation import polarity_matrix as polarity_matrix
+from .regions import GRID as GRID
 from .regions import PERSON_GROUPS as PERSON_GROUPS
+from .regions import Group as Group
+from .regions import Regions as Regions
+from .regions import softmax_over_present as softmax_over_present

@@ -5,6 +5,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.metadata import entry_points
 from typing import Any, Literal
 
 from uniemox.bounds import check_numbers
@@ -22,15 +23,8 @@ FUSIONS: dict[str, str] = {
     "scaled_attention": "uniemox.model.fusion:scaled_attention",
 }
 """Fusions by name: the paper's Γ4, Γ1, Γ2, Γ3, and our scaled_attention, a Γ2 that keeps the scale of its inputs."""
-REGION_METHODS: dict[str, str] = {
-    "solver": "uniemox.model.methods.solver:Solver",
-    "stimuli": "uniemox.model.methods.stimuli:StimuliAware",
-    "mdan": "uniemox.model.methods.mdan:Mdan",
-    "eap": "uniemox.model.methods.eap:Eap",
-    "rrla": "uniemox.model.methods.rrla:Rrla",
-    "emoticon": "uniemox.model.methods.emoticon:EmotiCon",
-}
-"""Methods that relate regions of an image."""
+REGION_METHODS: dict[str, str] = {entry.name: entry.value for entry in entry_points(group="uniemox.methods")}
+"""Methods that relate regions of an image, of installed packages: those that the paper compares with, and others."""
 ALLOW = "UNIEMOX_ALLOW_PACKAGES"
 
 

@@ -1,1 +1,1 @@
-"""Methods that relate regions of an image, one per module; `uniemox.model.config.REGION_METHODS` lists them."""
+"""What methods share that relate regions of an image, and CCIM, which every classifier can use."""

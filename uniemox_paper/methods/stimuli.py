@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from uniemox.data.sample import Sample
+from uniemox.data import Sample
 from uniemox.labels import LabelSet
-from uniemox.losses.methods import polarity_loss
-from uniemox.model.methods.relation import Embed, GroupedRegions, Relation, polarity_matrix
+from uniemox.losses import polarity_loss
+from uniemox.model import Embed, GroupedRegions, Relation, polarity_matrix
 
 # Weight of the polarity in the loss. The paper's factor is not published; 1 is our choice.
 STRENGTH = 1.0

@@ -13,8 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from uniemox.model.methods.relation import Embed, GroupedRegions, Relation
-from uniemox.model.regions import softmax_over_present
+from uniemox.model import Embed, GroupedRegions, Relation, softmax_over_present
 
 # Number of graph convolutions.
 LAYERS = 2

@@ -14,9 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from uniemox.losses.methods import multiplicative_loss
-from uniemox.model.methods.relation import Embed, GroupedRegions, Relation
-from uniemox.model.regions import Group, Regions
+from uniemox.losses import multiplicative_loss
+from uniemox.model import Embed, Group, GroupedRegions, Regions, Relation
 
 # Maximum distance of neighbours, as a share of the image's side.
 NEAR = 0.5

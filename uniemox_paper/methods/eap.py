@@ -14,11 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from uniemox.data.prompts import plain
-from uniemox.data.sample import Sample
+from uniemox.data import Sample, plain
 from uniemox.labels import LabelSet
-from uniemox.losses.methods import images_with_words, word_alignment_terms
-from uniemox.model.methods.relation import GroupedRegions, Relation
+from uniemox.losses import images_with_words, word_alignment_terms
+from uniemox.model import GroupedRegions, Relation
 
 # CLIP's initial value.
 TEMPERATURE = 0.07

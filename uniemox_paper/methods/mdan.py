@@ -13,10 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from uniemox.losses.methods import polarity_loss
-from uniemox.losses.objective import soft_target_cross_entropy
-from uniemox.model.methods.relation import Embed, GroupedRegions, Relation, polarity_matrix
-from uniemox.model.regions import GRID
+from uniemox.losses import polarity_loss, soft_target_cross_entropy
+from uniemox.model import GRID, Embed, GroupedRegions, Relation, polarity_matrix
 
 # Heads of the attention, if they divide the channels.
 HEADS = 8

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from uniemox.model.methods.relation import Attention, Embed, GroupedRegions, Relation
+from uniemox.model import Attention, Embed, GroupedRegions, Relation
 
 # Factor by which the recalibration's hidden layer is narrower.
 NARROWER = 4
