@@ -152,6 +152,22 @@ def test_rows_without_an_image(tmp_path: Path) -> None:
         read_csv(path, missing="skip")
 
 
+def test_the_folder_of_missing_images_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no image exists, leaving rows out would help nobody."""
+    path = table_of(tmp_path, "path,label\na.jpg,awe\nb.jpg,fear\n", "images/a.jpg", "images/b.jpg")
+    for missing in ("fail", "skip"):
+        for root, remedy in ((".", "root=images"), (f"{tmp_path.name}/images", "root=images")):
+            monkeypatch.chdir(tmp_path.parent)
+            with pytest.raises(DataError, match=rf"none of its 2 images exists; .* \?{remedy}$"):
+                read_csv(path, root=root, missing=missing)  # type: ignore[arg-type]
+    assert len(read_csv(path, root="images")) == 2
+    below = table_of(tmp_path, "path,label\nimages/a.jpg,awe\nimages/b.jpg,fear\n")
+    with pytest.raises(DataError, match=r"leave out \?root$"):
+        read_csv(below, root="images")
+    with pytest.raises(DataError, match=r"give the folder of the images relative to the table's: \?root=FOLDER$"):
+        read_csv(table_of(tmp_path, "path,label\nc.jpg,awe\nd.jpg,fear\n"))
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [

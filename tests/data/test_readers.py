@@ -242,9 +242,13 @@ def test_images_outside_the_class_folders_are_reported(tmp_path: Path) -> None:
 
 
 def test_an_unknown_class_folder_is_named(tmp_path: Path) -> None:
+    """With the kind that reads such folders."""
     put(tmp_path, "awe/1.jpg", "boredom/2.jpg")
-    with pytest.raises(DataError, match=says(tmp_path / "boredom", "'boredom' is none of the 8 labels of mikels")):
+    remedy = f"folder:{tmp_path}"
+    fault = "'boredom' is none of the 8 labels of mikels"
+    with pytest.raises(DataError, match=says(tmp_path / "boredom", fault, remedy) + "$"):
         read_fi(tmp_path)
+    assert open_data(remedy).labels.labels == ("awe", "boredom")
 
 
 @pytest.mark.parametrize("reader", [read_fi, read_emo8, read_ube, read_caer_s, read_folder, read_heco, read_artphoto])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from uniemox.data.readers.folders import SPLITS, count_notes, key_of, path_inside, split_of
+from uniemox.data.readers.image_root import missing_image_remedy
 from uniemox.data.readers.missing import is_missing, remove_missing, unify_numbers
 from uniemox.data.readers.votes import refuse_other_columns
 from uniemox.data.sample import DataSet, ImageFile, Sample, StoredImage, make_keys_unique
@@ -227,11 +228,9 @@ def read_csv(
             f"classes: {', '.join(label_set.labels)}; to leave some columns out, name the classes: ?labels=a,b"
         )
 
-    images = _find_images(rows, table, table.parent / root, is_complete=missing == "fail")
+    images = _find_images(rows, table, root, is_complete=missing == "fail")
     samples = [sample_of_row(row, image, where, label_set, classes, scale=(low, high)) for where, row, image in images]
     absent = len(rows) - len(samples)
-    if not samples:
-        raise DataError(f"{table}: none of its {absent} images exists")
     by_folder = sum(not row.get("split") and split_of(row["path"]) is not None for _, row, _ in images)
     ties = sum(sample.label is None and sample.distribution is not None for sample in samples)
     notes += count_notes(
@@ -243,27 +242,35 @@ def read_csv(
 
 
 def _find_images(
-    rows: Sequence[tuple[str, dict[str, str]]], table: Path, folder: Path, *, is_complete: bool
+    rows: Sequence[tuple[str, dict[str, str]]], table: Path, root: str, *, is_complete: bool
 ) -> list[tuple[str, dict[str, str], ImageFile]]:
     """Return the rows whose image exists, with the image; their path becomes the one that is spelled as on disk.
 
     Args:
         rows: Place and cells of each row.
-        folder: Folder of the images.
+        root: Folder of the images, relative to the table's.
         is_complete: Refuse a row whose image does not exist; False: leave it out.
 
     Raises:
-        DataError: For such a row, or a path outside of the folder.
+        DataError: For such a row, if no image exists, or for a path outside of the folder.
     """
+    folder = table.parent / root
     images = []
+    absent = []
     for where, row in rows:
         path = path_inside(folder, row["path"], f"{where}, path")
         # Path.is_file raises OSError for a long name.
         if os.path.isfile(path):
             images.append((where, {**row, "path": path.relative_to(folder).as_posix()}, ImageFile(path)))
-        elif is_complete:
-            hint = "" if is_utf8(table) else f" ({table.name} {LATIN_1})"
-            raise DataError(f"{where}, path: {path} does not exist{hint}; ?missing=skip leaves such rows out")
+        else:
+            absent.append((where, path))
+    if absent and (is_complete or not images):
+        where, path = absent[0]
+        hint = "" if is_utf8(table) else f" ({table.name} {LATIN_1})"
+        count = "" if images else f"none of its {len(absent)} images exists; "
+        name = path.relative_to(folder).as_posix()
+        remedy = missing_image_remedy(table, root, name, has_others=bool(images))
+        raise DataError(f"{where}, path: {count}{path} does not exist{hint}; {remedy}")
     return images
 
 

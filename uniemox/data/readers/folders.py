@@ -72,7 +72,8 @@ def read_class_folders(root: Path, labels: LabelSet) -> DataSet:
     ignored: Counter[str] = Counter()
     left_out = LeftOut()
     for split, folder in class_folders:
-        label = class_of(labels, folder.name, str(folder), "; rename or remove the folder")
+        remedy = f"; rename or remove the folder, or read other labels than these with folder:{root}"
+        label = class_of(labels, folder.name, str(folder), remedy)
         for path in walk_files(folder, left_out):
             if not is_image_name(path):
                 ignored[path.suffix.lower() or path.name] += 1
