@@ -171,13 +171,29 @@ def test_intervals_widen_where_errors_are_larger_and_hold_every_data_set() -> No
 def test_images_without_colour_have_intervals_of_their_own(fitted: tuple[Path, dict]) -> None:
     """They hold those of other images; of the drawn images, red says the arousal, which grey copies lack."""
     head = Network.open(fitted[0]).rating_head
-    ratings = np.linspace(1, 9, 9)[:, None].repeat(2, axis=1)
+    # Intervals at the ends of the scale are wider for another reason.
+    ratings = np.linspace(1.01, 8.99, 9)[:, None].repeat(2, axis=1)
     coloured, grey = (head.intervals(ratings, None, np.full(9, flag)) for flag in (False, True))
     assert (grey[..., 0] <= coloured[..., 0]).all()
     assert (grey[..., 1] >= coloured[..., 1]).all()
     widths = [(ends[..., 1] - ends[..., 0]).mean(axis=0) for ends in (coloured, grey)]
     assert widths[1][1] > 1.3 * widths[0][1]
     np.testing.assert_array_equal(head.intervals(ratings, None), coloured)
+
+
+def test_the_interval_of_a_rating_cut_off_at_the_scale_holds_the_spread_of_all_ratings() -> None:
+    ends = np.zeros((1, 2, 2, 2))
+    ends[..., 0] = [-0.5, 0.5]
+    weights = np.zeros((2, 3), np.float32)
+    weights[0, 0] = 1
+    spread = np.array([[2.6, 7.8], [2.5, 6.1]])
+    head = RatingHead(weights, np.array([5.0, 5.0]), ends, ends, spread=spread, images=1, trained_on="drawn")
+    # Raw valences of 9.02, 8.9 and -3.
+    ratings = head.rate(np.array([[4.02], [3.9], [-8.0]]), np.zeros((3, 2)))
+    np.testing.assert_allclose(ratings[:, 0], [9, 8.9, 1])
+    intervals = head.intervals(ratings, np.array([0.6, 0.6, 0.6]))
+    np.testing.assert_allclose(intervals[:, 0], [[2.6, 9], [8.4, 9], [1, 7.8]])
+    np.testing.assert_allclose(intervals[:, 1], [[4.5, 5.5]] * 3)
 
 
 def test_a_head_of_version_0_2_has_one_width() -> None:

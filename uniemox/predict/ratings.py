@@ -47,6 +47,9 @@ class RatingHead:
     def rate(self, features: Array, logits: Array) -> NDArray[np.float64]:
         """Return valence and arousal, (N, 2), 1 to 9.
 
+        A linear map may leave the scale for an image that is unlike the rated ones in it; such a value is cut off at
+        the end of the scale. No image of the shipped heads' fit has a mean rating there.
+
         Args:
             features: (N, D).
             logits: (N, E).
@@ -69,7 +72,9 @@ class RatingHead:
         """Return the 90 % interval of each rating, low and high end, (N, 2, 2), for images like those of the fit.
 
         The interval of an image holds those of every data set of the fit, because nobody knows which of them the image
-        is like. Conformalised quantile regression with cross-fitted errors (arXiv 1905.03222).
+        is like. Conformalised quantile regression with cross-fitted errors (arXiv 1905.03222). The interval of a rating
+        that was cut off at an end of the scale also contains the spread of all ratings: the errors were measured on
+        ratings inside of the scale.
 
         Args:
             ratings: Predicted valence and arousal, (N, 2).
@@ -82,10 +87,11 @@ class RatingHead:
             low_of_grey, high_of_grey = _outermost(self.colourless_ends, ratings)
             low[is_colourless] = np.minimum(low, low_of_grey)[is_colourless]
             high[is_colourless] = np.maximum(high, high_of_grey)[is_colourless]
+        is_widened = (ratings <= LOWEST) | (ratings >= HIGHEST)  # (N, 2)
         if familiarity is not None:
-            strange = np.asarray(familiarity) < UNFAMILIAR  # (N,)
-            low[strange] = np.minimum(low[strange], self.spread[:, 0])
-            high[strange] = np.maximum(high[strange], self.spread[:, 1])
+            is_widened |= np.asarray(familiarity)[:, None] < UNFAMILIAR
+        low = np.where(is_widened, np.minimum(low, self.spread[:, 0]), low)
+        high = np.where(is_widened, np.maximum(high, self.spread[:, 1]), high)
         return np.stack([low, high], axis=2).clip(LOWEST, HIGHEST)
 
     def to_dict(self) -> dict[str, Any]:

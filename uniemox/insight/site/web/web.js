@@ -173,7 +173,8 @@ function intervals(head, rated, familiarity, isColourless) {
   return rated.map((value, i) => {
     const [lows, highs] = [0, 1].map((end) => all.map((ends) => value + ends[i][end][0] + ends[i][end][1] * value));
     let [low, high] = [Math.min(value, ...lows), Math.max(value, ...highs)];
-    if (isStrange) [low, high] = [Math.min(low, head.spread[i][0]), Math.max(high, head.spread[i][1])];
+    const isCutOff = value <= 1 || value >= 9;
+    if (isStrange || isCutOff) [low, high] = [Math.min(low, head.spread[i][0]), Math.max(high, head.spread[i][1])];
     return [Math.max(1, low), Math.min(9, high)];
   });
 }
@@ -224,9 +225,10 @@ export async function predict(model, item, share) {
   };
 }
 
-// The address of a PNG: the image in grey with the heat over it, dimmed where the network does not look.
-export async function heatMap(model, item, label) {
-  if (item.maps.has(label)) return item.maps.get(label);
+// As server.js: the image in grey with the heat over it, dimmed where the network does not look.
+export async function heatMap(model, item, label, scale) {
+  const kept = `${label} ${scale}`;
+  if (item.maps.has(kept)) return item.maps.get(kept);
   const network = await (opened ??= open());
   const { info } = network;
   if (!info.outputs.includes("maps")) throw new Error("this model has no class-activation maps");
@@ -236,22 +238,23 @@ export async function heatMap(model, item, label) {
   for (const part of parts) maps.push((await run(network, sceneView(part.image, info.size, info.crop_fraction), ["maps"])).maps);
   const [, , rows, columns] = maps[0].dims;
   const index = info.labels.indexOf(label);
-  const scale = Math.min(1, MAX_MAP_PX / Math.max(image.width, image.height));
-  const sheet = resize(image, Math.max(1, Math.round(scale * image.width)), Math.max(1, Math.round(scale * image.height)));
+  const size = Math.min(1, MAX_MAP_PX / Math.max(image.width, image.height));
+  const sheet = resize(image, Math.max(1, Math.round(size * image.width)), Math.max(1, Math.round(size * image.height)));
   const boxes = parts.map(({ image: part, left, top }) => {
     return sceneBox(part.width, part.height, info.size, info.crop_fraction).map((side, i) => side + [left, top][i % 2]);
   });
   const ofLabel = maps.map(({ values }) => values.slice(index * rows * columns, (index + 1) * rows * columns));
-  const evidence = (x, y) => parts.reduce((sum, { weight }, i) => {
+  const evidenceAt = (x, y) => parts.reduce((sum, { weight }, i) => {
     const [left, top, right, bottom] = boxes[i];
     if (x < left || x >= right || y < top || y >= bottom) return sum;
     return sum + weight * interpolated(ofLabel[i], rows, columns, (x - left) / (right - left), (y - top) / (bottom - top));
   }, 0);
-  paint(sheet, outline(boxes).map((side) => Math.round(scale * side)), (x, y) => evidence(x / scale, y / scale));
+  const seen = outline(boxes).map((side) => Math.round(size * side));
+  const evidence = paint(sheet, seen, (x, y) => evidenceAt(x / size, y / size), scale);
   const canvas = new OffscreenCanvas(sheet.width, sheet.height);
   canvas.getContext("2d").putImageData(new ImageData(sheet.data, sheet.width), 0, 0);
-  item.maps.set(label, URL.createObjectURL(await canvas.convertToBlob()));
-  return item.maps.get(label);
+  item.maps.set(kept, { url: URL.createObjectURL(await canvas.convertToBlob()), evidence });
+  return item.maps.get(kept);
 }
 
 // The smallest box around boxes.
@@ -260,15 +263,17 @@ function outline(boxes) {
   return [Math.min(...sides(0)), Math.min(...sides(1)), Math.max(...sides(2)), Math.max(...sides(3))];
 }
 
-// evidence: at a place in px of the sheet; the largest in the box is the brightest.
-function paint({ data, width, height }, [left, top, right, bottom], evidence) {
+// evidence: at a place in px of the sheet.  scale: of the brightest colour, or undefined for the largest in the box.
+// Returns the largest.
+function paint({ data, width, height }, [left, top, right, bottom], evidence, scale) {
   const heat = new Float32Array(width * height);
   for (let y = Math.max(0, top); y < Math.min(height, bottom); y += 1) {
     for (let x = Math.max(0, left); x < Math.min(width, right); x += 1) {
       heat[y * width + x] = Math.max(0, evidence(x + 0.5, y + 0.5));
     }
   }
-  const most = heat.reduce((a, b) => Math.max(a, b), 0) || 1;
+  const largest = heat.reduce((a, b) => Math.max(a, b), 0);
+  const most = scale || largest || 1;
   for (let y = 0; y < height; y += 1) {
     for (let x = 0; x < width; x += 1) {
       const at = 4 * (y * width + x);
@@ -281,6 +286,7 @@ function paint({ data, width, height }, [left, top, right, bottom], evidence) {
       data[at + 3] = 255;
     }
   }
+  return largest;
 }
 
 function interpolated(map, rows, columns, x, y) {
