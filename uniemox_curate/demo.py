@@ -23,6 +23,7 @@ from uniemox_curate.annotate.access import invite
 from uniemox_curate.annotate.agree import agree
 from uniemox_curate.annotate.answers import AnswerIn, save_answers
 from uniemox_curate.annotate.assignment import TaskAssigner
+from uniemox_curate.annotate.origins import record_simulated
 from uniemox_curate.annotate.verdicts import verdicts
 from uniemox_curate.collect.config import CollectConfig
 from uniemox_curate.collect.run import fetch, search
@@ -133,6 +134,7 @@ def annotate(project: Project, name: str, *, accuracy: float, seed: int, progres
             label, or none.
     """
     invite(project, name)
+    record_simulated(project, [name])
     with project.store.read() as connection:
         person = person_of(connection, name)
     rng = random.Random(seed)

@@ -68,7 +68,7 @@ def say(project: Project, **answers: str) -> None:
             person = connection.execute(insert(t.people).values(**row)).inserted_primary_key[0]
             for image, letter in enumerate(letters, start=1):
                 if letter in words:
-                    values = {"person_id": person, "picture_id": image, "given_at": 0.0}
+                    values = {"person_id": person, "picture_id": image, "given_at": 1.0}
                     task = connection.execute(insert(t.tasks).values(**values)).inserted_primary_key[0]
                     fields = {"client_id": f"{name}-{image}", "label": words[letter], "seconds": 1.5, "at": 0.0}
                     connection.execute(insert(t.answers).values(person_id=person, task_id=task, **fields))

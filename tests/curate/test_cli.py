@@ -32,6 +32,10 @@ def test_demo_runs_all_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert 40 <= funnel["released"] == result["pictures"] < 64
     assert "Krippendorff" in (folder / "status.html").read_text()
     assert len(open_data(f"emo8:{folder / 'release' / 'pictures'}")) == result["pictures"]
+    assert len(open_data(f"csv:{folder / 'release' / 'labels.csv'}")) == result["pictures"]
+    sheet = (folder / "release" / "README.md").read_text()
+    assert f" {2 * result['pictures']} were simulated by a program. No person gave them." in sheet
+    assert "random order" not in sheet
     project = folder / "project"
     figures = json.loads(run(capsys, "agree", project, "--rule", "soft", "--json"))
     assert 0.6 < figures["alpha"]["low"] < figures["alpha"]["value"] < 1

@@ -201,7 +201,9 @@ def test_a_release_has_means_and_no_comments(tmp_path: Path) -> None:
     assert {(row["answers"], row["valence"], row["arousal"]) for row in rows} == {("2", "4.5", "")}
     texts = [path.read_text() for path in (tmp_path / "out").iterdir() if path.is_file() and path.suffix != ".png"]
     assert not any("secret" in text for text in texts)
-    assert "Annotators rated intensity, valence, arousal from 1 to 9" in (tmp_path / "out" / "README.md").read_text()
+    sheet = (tmp_path / "out" / "README.md").read_text()
+    assert "Ratings (means in `ratings.csv`): valence from 1 to 9 in 24 answers." in sheet
+    assert "intensity" not in sheet
 
 
 def test_answers_are_exported_as_csv(tmp_path: Path) -> None:

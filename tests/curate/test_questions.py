@@ -100,8 +100,12 @@ def test_releases_have_it_as_published(tmp_path: Path, plan: CollectionPlan) -> 
     with (out / "ratings.csv").open(newline="") as file:
         assert next(csv.reader(file)) == ["path", "answers", "intensity", "valence", "arousal", "dominance"]
     readme = (out / "README.md").read_text()
-    assert "Annotators rated valence, arousal from 1 to 9 (`ratings.csv`)." in readme
-    assert "Annotators rated dominance from 1 to 7 (`ratings.csv`)." in readme
+    ratings = (
+        "valence from 1 to 9 in 40 answers",
+        "arousal from 1 to 9 in 40 answers",
+        "dominance from 1 to 7 in 40 answers",
+    )
+    assert f"Ratings (means in `ratings.csv`): {', '.join(ratings)}." in readme
     assert "α of the scale dominance was" in readme
     everything = "".join(path.read_text() for path in out.iterdir() if path.suffix in (".md", ".csv", ".json"))
     assert "secret" not in everything

@@ -92,14 +92,14 @@ def test_related_images_stay_in_one_split(project: Project, release_folder: Path
 
 def test_a_release_is_read_by_our_readers(release_folder: Path) -> None:
     tree = open_data(f"folder:{release_folder / 'pictures'}")
-    table = open_data(f"csv:{release_folder / 'labels.csv'}?root=pictures")
+    table = open_data(f"csv:{release_folder / 'labels.csv'}")
     assert len(tree) == len(table) == 18
-    assert {s.key: (tree.label_of(s), s.split, s.domain) for s in tree.samples} == {
+    assert {f"pictures/{s.key}": (tree.label_of(s), s.split, s.domain) for s in tree.samples} == {
         s.key: (table.label_of(s), s.split, s.domain) for s in table.samples
     }
     assert {sample.domain for sample in tree.samples} == {"cartoon", "science fiction"}
     assert tree.notes == ()
-    soft = open_data(f"csv:{release_folder / 'soft_labels.csv'}?root=pictures")
+    soft = open_data(f"csv:{release_folder / 'soft_labels.csv'}")
     assert soft.samples[0].distribution == {"awe": 1.0, "fear": 0.0}
     again = open_data(f"folder:{release_folder / 'pictures'}", splits=release_folder / "splits.json")
     assert {s.key: s.split for s in again.samples} == {s.key: s.split for s in tree.samples}
@@ -134,8 +134,8 @@ def test_local_paths_are_relative_and_the_datasheet_names_sources(tmp_path: Path
     }
     assert str(tmp_path) not in (tmp_path / "out" / "provenance.csv").read_text()
     sheet = (tmp_path / "out" / "README.md").read_text()
-    assert "1 from a folder of files that the makers already had" in sheet
-    assert "was removed." in sheet
+    assert "1 from folders of files on the makers' machine" in sheet
+    assert "was removed;" in sheet
 
 
 def test_metadata_is_removed_or_kept(tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_anybody_can_compute_the_agreement_of_a_release(release_folder: Path) ->
     assert agreement["percent"]["value"] == pytest.approx(np.mean([a == b for a, b in zip(*codes, strict=True)]))
     assert agreement["alpha"]["value"] < 1  # of the released images alone it would be
     sheet = (release_folder / "README.md").read_text()
-    assert "`answers_all.csv` has their answers, without the images" in sheet
+    assert "`answers_all.csv` has all answers, without the images" in sheet
     assert "answers_all.csv" in (release_folder / "SHA256SUMS").read_text()
 
 

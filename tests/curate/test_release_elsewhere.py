@@ -73,7 +73,7 @@ def test_records_of_croissant_have_the_pictures(folder: Path) -> None:
         assert record["pictures/label"].decode() == row["label"]
         assert record["pictures/split"].decode() == row["split"]
         assert (record["pictures/domain"] or b"").decode() == row["domain"]
-        with Image.open(folder / "pictures" / path) as image:
+        with Image.open(folder / path) as image:
             assert np.array_equal(np.asarray(record["pictures/image"]), np.asarray(image.convert("RGB")))
 
 
@@ -87,6 +87,7 @@ def test_croissant_describes_images_of_several_formats(tmp_path: Path) -> None:
             connection.execute(update(t.images).where(t.images.c.id == number).values(values))
     path = released(project, tmp_path / "out") / "croissant.json"
     [files] = [part for part in json.loads(path.read_text())["distribution"] if part["@type"] == "cr:FileSet"]
+    assert json.loads(path.read_text())["license"] == "CC-BY-2.0"
     assert files["encodingFormat"] == ["image/jpeg", "image/png", "image/webp", "image/gif"]
     assert files["includes"] == [f"pictures/*.{ending}" for ending in ("jpg", "png", "webp", "gif")]
     records = list(mlc.Dataset(jsonld=path).records("pictures"))
@@ -115,7 +116,7 @@ def test_files_of_each_split_on_the_hub_have_their_labels(folder: Path) -> None:
         lines = [json.loads(line) for line in table.read_text().splitlines()]
         assert {table.parent / line["file_name"] for line in lines} == files - {table}
         for line in lines:
-            row = rows.pop((table.parent / line["file_name"]).relative_to(folder / "pictures").as_posix())
+            row = rows.pop((table.parent / line["file_name"]).relative_to(folder).as_posix())
             assert (line["label"], line["domain"]) == (row["label"], row["domain"])
             types.add(tuple((name, type(value)) for name, value in line.items()))
     assert not rows

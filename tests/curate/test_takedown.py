@@ -139,7 +139,7 @@ def test_a_takedown_deletes_copies_and_what_a_killed_release_left(tmp_path: Path
     project = agreed(tmp_path)
     release(project, tmp_path / "a", ReleaseConfig(name="a"))
     row = rows_of(tmp_path / "a" / "provenance.csv")[0]
-    image = tmp_path / "a" / "pictures" / row["path"]
+    image = tmp_path / "a" / row["path"]
     shutil.copy(image, image.with_name(f"{image.name}.12-34.partial"))
     (tmp_path / "a" / "examples").mkdir()
     shutil.copy(image, tmp_path / "a" / "examples" / f"Copy of {image.name}")

@@ -102,7 +102,7 @@ def test_files_that_were_edited_are_written_from_the_record_and_named(tmp_path: 
     rows = rows_of(tmp_path / "a" / "provenance.csv")
     labels = tmp_path / "a" / "labels.csv"
     labels.write_text(labels.read_text().replace(",", ";"), "utf-16")
-    table = tmp_path / "a" / "pictures" / rows[0]["path"].partition("/")[0] / "metadata.jsonl"
+    table = tmp_path / "a" / "pictures" / rows[0]["path"].split("/")[1] / "metadata.jsonl"
     table.write_text("edited")
     (tmp_path / "a" / "splits.json").write_text(f'["{rows[0]["path"]}"]')
     (tmp_path / "a" / "statistics.json").unlink()
@@ -136,7 +136,7 @@ def test_an_image_that_is_damaged_in_the_release_is_made_again_from_the_project(
     project = agreed(tmp_path)
     release(project, tmp_path / "a", ReleaseConfig(name="a"))
     first, second, *_ = rows_of(tmp_path / "a" / "provenance.csv")
-    image = tmp_path / "a" / "pictures" / second["path"]
+    image = tmp_path / "a" / second["path"]
     before = image.read_bytes()
     image.write_bytes(b"damaged")
     assert take_down(project, first["sha256"], because="asked").problems == ()

@@ -147,6 +147,13 @@ def has_agreed(project: Project, person: int) -> bool:
     return bool(project.rows(select(t.consents.c.id).where(t.consents.c.person_id == person, same_text).limit(1)))
 
 
+def consent_times(project: Project) -> dict[str, float]:
+    """Return when each person agreed to the current text, seconds since 1970, by name."""
+    same_text = t.consents.c.text_sha256 == _hash(project.plan.answer.consent)
+    query = select(t.people.c.name, t.consents.c.at).join(t.people, t.people.c.id == t.consents.c.person_id)
+    return {row.name: row.at for row in project.rows(query.where(same_text).order_by(t.consents.c.at.desc()))}
+
+
 def agree_to(project: Project, person: int) -> None:
     """Save a person's consent, with the time."""
     if not has_agreed(project, person):

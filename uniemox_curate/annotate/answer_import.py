@@ -32,6 +32,7 @@ from uniemox_curate.annotate.label_studio import (
     written_answer_of,
     written_answers,
 )
+from uniemox_curate.annotate.origins import NEVER_GIVEN
 from uniemox_curate.plan import CollectionPlan
 from uniemox_curate.project import NONE, SKIP, SUFFIXES, Project, inserted_id
 from uniemox_curate.questions import detail_names
@@ -286,7 +287,7 @@ def _save_part(project: Project, answers: Sequence[_ExportedAnswer]) -> int:
             key = {"person_id": people[name], "picture_id": picture}
             task = connection.scalar(select(t.tasks.c.id).filter_by(**key))
             if task is None:
-                task = inserted_id(connection.execute(insert(t.tasks).values(**key, given_at=0.0)))
+                task = inserted_id(connection.execute(insert(t.tasks).values(**key, given_at=NEVER_GIVEN)))
             rows.append((people[name], answer.model_copy(update={"task": task})))
             if at is not None:
                 times[answer.id] = at

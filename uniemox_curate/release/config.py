@@ -3,13 +3,18 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from uniemox.errors import ConfigError
 from uniemox_curate.plan import Rule
 
+if TYPE_CHECKING:
+    from uniemox_curate.annotate.origins import Origin
+
 ABOUT = ("address", "page", "title", "licence", "licence_address", "author", "source", "keyword", "fetched")
 """Provenance fields of an image."""
+IMAGES = "pictures"
+"""Folder of a release with its images."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +39,8 @@ class ReleaseConfig:
     only_licensed: bool = False
     """Leave out images without a known licence."""
     metadata: Literal["remove", "keep"] = "remove"
-    """remove: save image files again without place, time, camera, names and comments; JPEG pixels change slightly, AVIF
-    and HEIC become PNG. keep: copy the files unchanged."""
+    """remove: save image files again without place, time, camera, names and comments. All pixels stay the same, also of
+    JPEGs; AVIF and HEIC become PNG. Rare exceptions are counted. keep: copy the files unchanged."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\d+\.\d+\.\d+", self.version):
@@ -52,6 +57,8 @@ class ReleasedAnswer(NamedTuple):
     label: str
     details: Mapping[str, Any]
     """Further fields that are published."""
+    origin: "Origin" = ""
+    """Way in which it was given; releases of older versions have not recorded it."""
 
 
 @dataclass(frozen=True, slots=True)

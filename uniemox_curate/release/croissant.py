@@ -10,7 +10,8 @@ from typing import Any
 
 from uniemox.errors import DataError, MissingPackageError
 from uniemox.io import write_file
-from uniemox_curate.release.config import ReleaseConfig
+from uniemox_curate.release.config import IMAGES, ReleaseConfig
+from uniemox_curate.release.hub_card import hub_licence
 
 NAME = "croissant.json"
 TABLES = ("labels.csv", "soft_labels.csv", "provenance.csv")
@@ -37,7 +38,15 @@ RECORDS = "pictures"
 IMAGE_FILES = "image-files"
 
 
-def write_croissant(folder: Path, config: ReleaseConfig, paths: Sequence[str], labels: Sequence[str]) -> None:
+def write_croissant(
+    folder: Path,
+    config: ReleaseConfig,
+    paths: Sequence[str],
+    labels: Sequence[str],
+    *,
+    image_licences: Iterable[str],
+    image_root: str,
+) -> None:
     """Write Croissant metadata as JSON-LD (https://docs.mlcommons.org/croissant): images, tables and records.
 
     A record has the image, its path, label, split and domain.
@@ -45,8 +54,10 @@ def write_croissant(folder: Path, config: ReleaseConfig, paths: Sequence[str], l
     Args:
         folder: Release with its tables.
         config: Texts of the release.
-        paths: Paths of all images below the folder of images.
+        paths: Paths of all images in the tables.
         labels: Labels of the data set.
+        image_licences: Licences of the images, which they keep.
+        image_root: Folder in front of the paths; "" if they are relative to the folder of images.
 
     Raises:
         DataError: If mlcroissant finds an error.
@@ -69,13 +80,13 @@ def write_croissant(folder: Path, config: ReleaseConfig, paths: Sequence[str], l
     metadata = mlc.Metadata(
         name=config.name,
         description=f"{len(paths)} images with one of {len(labels)} emotions each: {', '.join(labels)}.",
-        license=[config.licence] if config.licence else None,
+        license=_licences(config.licence, image_licences),
         url=config.address or None,
         cite_as=config.citation or None,
         version=config.version,
         date_published=datetime.now(UTC).replace(microsecond=0),
         distribution=[*tables, _image_files(mlc, paths)],
-        record_sets=[mlc.RecordSet(id=RECORDS, name=RECORDS, fields=_fields(mlc, labels))],
+        record_sets=[mlc.RecordSet(id=RECORDS, name=RECORDS, fields=_fields(mlc, labels, image_root))],
     )
     path = folder / NAME
     write_file(path, (json.dumps(metadata.to_json(), indent=1, ensure_ascii=False, default=str) + "\n").encode())
@@ -91,6 +102,15 @@ def write_croissant(folder: Path, config: ReleaseConfig, paths: Sequence[str], l
         logger.setLevel(level)
 
 
+def _licences(licence: str, of_images: Iterable[str]) -> list[str] | None:
+    """Return all licences of a release, each in one spelling; None if that of labels and texts is not decided."""
+    if not licence:
+        return None
+    spellings = {hub_licence(name): name for name in sorted(of_images)}
+    spellings.pop(hub_licence(licence), None)
+    return [licence, *spellings.values()]
+
+
 def _image_files(mlc: Any, paths: Iterable[str]) -> Any:
     """Return the set of all image files, next to the metadata."""
     endings = {PurePosixPath(path).suffix.removeprefix(".") for path in paths}
@@ -98,25 +118,26 @@ def _image_files(mlc: Any, paths: Iterable[str]) -> Any:
     return mlc.FileSet(
         id=IMAGE_FILES,
         name=IMAGE_FILES,
-        description="Images in folders of splits, labels and styles.",
+        description="Images in folders of splits and labels.",
         encoding_formats=[TYPES[ending] for ending in present],
-        includes=[f"pictures/*.{ending}" for ending in present],
+        includes=[f"{IMAGES}/*.{ending}" for ending in present],
     )
 
 
-def _fields(mlc: Any, labels: Sequence[str]) -> list[Any]:
+def _fields(mlc: Any, labels: Sequence[str], image_root: str) -> list[Any]:
     """Return the fields of a record; the path of an image joins its file with its row of labels.csv."""
-    # mlcroissant applies the expression to the path in the release, and again to its result.
-    below_folder = mlc.Transform(regex="^(?:pictures/)?(.+)$")
+    # Tables of older versions have paths below the folder of images. mlcroissant applies the expression to the path in
+    # the release, and again to its result; without one, it does not find the row.
+    as_in_tables = mlc.Transform(regex="^(.+)$" if image_root else f"^(?:{IMAGES}/)?(.+)$")
     path = mlc.Field(
         id=f"{RECORDS}/path",
         name="path",
-        description="The image's file, below the folder pictures.",
+        description="The image's file.",
         data_types=mlc.DataType.TEXT,
         source=mlc.Source(
             file_set=IMAGE_FILES,
             extract=mlc.Extract(file_property=mlc.FileProperty.fullpath),
-            transforms=[below_folder],
+            transforms=[as_in_tables],
         ),
         references=mlc.Source(file_object="labels.csv", extract=mlc.Extract(column="path")),
     )

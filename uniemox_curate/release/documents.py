@@ -6,16 +6,19 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any
 
 from uniemox.data import read_rows
 from uniemox.io import environment, plain_cell, read_json, write_file
+from uniemox.labels import recognise
 from uniemox.paper import paper_tables
 from uniemox_curate.annotate.answer_files import as_csv, cells
 from uniemox_curate.annotate.verdicts import LatestAnswers
+from uniemox_curate.licences import terms_of
 from uniemox_curate.plan import CollectionPlan
-from uniemox_curate.release.config import ReleaseConfig, ReleasedImage
+from uniemox_curate.release.config import IMAGES, ReleaseConfig, ReleasedImage
 from uniemox_curate.release.croissant import write_croissant
+from uniemox_curate.release.facts import AnswerFacts, SharedOrigins
 from uniemox_curate.release.hub_card import hub_header
 
 ALL_ANSWERS = "answers_all.csv"
@@ -24,7 +27,7 @@ ALL_ANSWERS = "answers_all.csv"
 def render(template: str, **values: Any) -> str:
     """Return the text that a template of this folder makes of values.
 
-    datasheet.md: config, plan, figures, sources, by_owner, suggested, models, agreement, and those below.
+    datasheet.md: those of `about` in `write_documents`, and those below.
     statistics.md: figures, published (table II).  licences.md: licences.
     """
     document = (
@@ -70,7 +73,15 @@ def statistics(name: str, status: Mapping[str, Any], plan: CollectionPlan) -> di
 
 
 def write_documents(
-    folder: Path, config: ReleaseConfig, plan: CollectionPlan, figures: dict[str, Any], *, models: Sequence[str]
+    folder: Path,
+    config: ReleaseConfig,
+    plan: CollectionPlan,
+    figures: dict[str, Any],
+    *,
+    answers: AnswerFacts,
+    origins: SharedOrigins,
+    models: Sequence[str],
+    image_root: str,
 ) -> str:
     """Write the documents of a release from its tables, except for README.md, whose text it returns.
 
@@ -81,12 +92,17 @@ def write_documents(
         config: Texts of the release.
         plan: Plan of the project.
         figures: Result of `statistics`.
+        answers: Numbers of the answers.
+        origins: Authors and pages with several images.
         models: Names of the models whose suggestions annotators saw.
+        image_root: Folder in front of the paths in tables; "" if they are relative to the folder of images.
 
     Raises:
         DataError: For a damaged table.
     """
-    images, sources, answers = (_cells(folder / name) for name in ("labels.csv", "provenance.csv", "answers.csv"))
+    images = _cells(folder / "labels.csv")
+    sources = _cells(folder / "provenance.csv")
+    root = "" if image_root else IMAGES
     splits = sorted({row["split"] for row in images}, key=("train", "val", "test").index)
     counts = Counter((row["label"], row["split"]) for row in images)
     styles = Counter(row["domain"] or "not tagged" for row in images)
@@ -100,7 +116,11 @@ def write_documents(
         "plan": plan,
         "sources": Counter(row["source"] for row in sources),
         "by_owner": sum(row["decided"] == "owner" for row in sources),
-        "suggested": sum(row.get("suggested", "") != "" for row in answers),
+        "answers": answers,
+        "scales": {question.name: question.scale for question in plan.answer.known},
+        "shared": origins,
+        "folder_source": f"folder:{IMAGES}{source_options(plan)}",
+        "table_sources": [f"csv:{name}{source_options(plan, root)}" for name in ("labels.csv", "soft_labels.csv")],
         "models": models,
         "agreement": read_json(folder / "agreement.json", Any, remedy="make the release again"),
         "all_answers": ALL_ANSWERS,
@@ -108,38 +128,34 @@ def write_documents(
     write_file(folder / "licences.md", render("licences.md", **values))
     write_file(folder / "statistics.md", render("statistics.md", **values))
     write_file(folder / "statistics.json", as_json(figures))
-    write_croissant(folder, config, [row["path"] for row in images], plan.labels)
-    header = hub_header(config, images, (row["licence"] for row in sources))
+    image_licences = [row["licence"] for row in sources]
+    write_croissant(
+        folder,
+        config,
+        [row["path"] for row in images],
+        plan.labels,
+        image_licences=image_licences,
+        image_root=image_root,
+    )
+    header = hub_header(config, images, image_licences)
     return header + render("datasheet.md", **values, **about)
+
+
+def source_options(plan: CollectionPlan, root: str = "") -> str:
+    """Return the options with which uniemox reads a release, such as ?kind=felt; "" if it needs none.
+
+    Args:
+        plan: Plan of the project.
+        root: Folder of the images that a table's paths lack.
+    """
+    options = [f"root={root}"] if root else []
+    if recognise(plan.labels).kind != plan.kind:
+        options.append(f"kind={plan.kind}")
+    return "?" + "&".join(options) if options else ""
 
 
 def _cells(table: Path) -> list[dict[str, str]]:
     return [{name: plain_cell(text) for name, text in row.items()} for _, row in read_rows(table, columns=("path",))]
-
-
-class Terms(NamedTuple):
-    """Terms of a licence; None where unknown."""
-
-    needs_credit: bool | None = None
-    allows_commerce: bool | None = None
-    allows_changes: bool | None = None
-
-
-def terms_of(licence: str) -> Terms:
-    """Return the terms of a licence by its short name, as Openverse, Commons and people write it.
-
-    >>> terms_of("CC BY-NC-SA 4.0")
-    Terms(needs_credit=True, allows_commerce=False, allows_changes=True)
-    """
-    word = re.sub(r"[\s_]+", "-", licence.strip().lower())
-    if word.startswith("bing"):
-        return Terms()
-    if re.search(r"(^|-)(cc0|cc-zero|pdm|public-domain)", word) or word.startswith("pd"):
-        return Terms(False, True, True)
-    match = re.match(r"(cc-)?by((?:-(?:nc|nd|sa))*)(-\d.*)?$", word)
-    if match:
-        return Terms(True, "-nc" not in match.group(2), "-nd" not in match.group(2))
-    return Terms()
 
 
 def licence_counts(licences: Iterable[str]) -> dict[str, Any]:
@@ -163,7 +179,7 @@ def label_studio(images: Sequence[ReleasedImage]) -> list[dict[str, Any]]:
     tasks = []
     for image in images:
         data = {
-            "image": f"/data/local-files/?d=pictures/{image.path}",
+            "image": f"/data/local-files/?d={IMAGES}/{image.path}",
             "sha256": image.sha256,
             "split": image.split,
             "style": image.style,
@@ -184,26 +200,29 @@ def label_studio(images: Sequence[ReleasedImage]) -> list[dict[str, Any]]:
     return tasks
 
 
-def answer_tables(images: Sequence[ReleasedImage], columns: Sequence[str], scales: Sequence[str]) -> dict[str, str]:
+def answer_tables(
+    images: Sequence[ReleasedImage], columns: Sequence[str], scales: Sequence[str], image_root: str
+) -> dict[str, str]:
     """Return the tables of the answers to released images by file name; means are added where values were asked for.
 
     Args:
         images: Images of the release.
         columns: Details that answers.csv has.
         scales: Names of the questions that are answered on a scale.
+        image_root: Folder in front of the paths.
     """
     lines = []
     means = []
     for image in images:
         for answer in image.answers:
-            lines.append([image.path, answer.annotator, answer.label, *cells(answer.details, columns)])
+            lines.append([f"{image_root}{image.path}", answer.annotator, answer.label, *cells(answer.details, columns)])
         ratings = [
             [answer.details[name] for answer in image.answers if name in answer.details]  # of one scale
             for name in scales
         ]
         if any(ratings):
             averages = (round(fmean(values), 3) if values else None for values in ratings)
-            means.append([image.path, max(map(len, ratings)), *averages])
+            means.append([f"{image_root}{image.path}", max(map(len, ratings)), *averages])
     tables = {"answers.csv": as_csv(["path", "annotator", "label", *columns], lines)}
     if means:
         tables["ratings.csv"] = as_csv(["path", "answers", *scales], means)

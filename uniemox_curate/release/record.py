@@ -18,11 +18,13 @@ from uniemox.io import is_plain_name, plain_format
 from uniemox_curate import tables as t
 from uniemox_curate.annotate.agree import agreement_now
 from uniemox_curate.annotate.assignment import suggested_by
+from uniemox_curate.annotate.origins import AnswerOrigins
 from uniemox_curate.annotate.verdicts import OWNER_SAYS, LatestAnswers, Verdict, verdicts
+from uniemox_curate.licences import terms_of
 from uniemox_curate.project import SUFFIXES, Project, inserted_id, utc
 from uniemox_curate.questions import published_names
-from uniemox_curate.release.config import ABOUT, ReleaseConfig, ReleasedAnswer, ReleasedImage, WrittenImage
-from uniemox_curate.release.documents import all_answers_table, annotator_numbers, statistics, terms_of
+from uniemox_curate.release.config import ABOUT, IMAGES, ReleaseConfig, ReleasedAnswer, ReleasedImage, WrittenImage
+from uniemox_curate.release.documents import all_answers_table, annotator_numbers, statistics
 from uniemox_curate.release.splitting import kept_images, read_scheme
 from uniemox_curate.status import status
 
@@ -50,6 +52,11 @@ class ReleaseRecord:
     """Details of answers in answers.csv."""
     all_answers: str
     """Content of answers_all.csv."""
+    consenting: Sequence[str] | None = None
+    """Numbers of annotators who agreed to the consent text before their first answer; None: older versions have not
+    recorded them."""
+    image_root: str = ""
+    """Folder of the images relative to the tables, in front of their paths; older versions wrote none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,22 +68,29 @@ class ReleaseSelection:
     unlicensed: int
 
 
-def select_images(project: Project, config: ReleaseConfig, answers: LatestAnswers) -> ReleaseSelection:
+def select_images(
+    project: Project, config: ReleaseConfig, answers: LatestAnswers, origins: AnswerOrigins
+) -> ReleaseSelection:
     """Select the images that the rule keeps, that have a split, and that may be released.
 
     Raises:
         DataError: If nothing is kept, there are no splits, or a licence is given while some images have no known one.
     """
     decided = verdicts(project, rule=config.rule, min_answers=config.min_answers)
-    images, without_split = _images_with_split(project, decided, config, answers)
+    images, without_split = _images_with_split(project, decided, config, answers, origins)
     licensed = _licensed(images, config)
     return ReleaseSelection(licensed, without_split, len(images) - len(licensed))
 
 
 def record_now(
-    project: Project, config: ReleaseConfig, images: Sequence[ReleasedImage], answers: LatestAnswers
+    project: Project,
+    config: ReleaseConfig,
+    images: Sequence[ReleasedImage],
+    answers: LatestAnswers,
+    origins: AnswerOrigins,
 ) -> ReleaseRecord:
     """Return the record of a release of some images from the present state of a project."""
+    numbers = annotator_numbers(answers)
     agreement = agreement_now(project)
     details = [fields for by_name in answers.details.values() for fields in by_name.values()]
     split = project.store.setting("split") or {}
@@ -90,6 +104,8 @@ def record_now(
         models=[public_name(model) for model in suggested_by(project)],
         answer_columns=[name for name in published if any(name in fields for fields in details)],
         all_answers=all_answers_table(answers),
+        consenting=[number for name, number in numbers.items() if name in origins.consenting],
+        image_root=f"{IMAGES}/",
     )
 
 
@@ -102,6 +118,8 @@ def save_record(project: Project, folder: str, record: ReleaseRecord) -> int:
         "models": record.models,
         "answer_columns": record.answer_columns,
         "all_answers": record.all_answers,
+        "consenting": record.consenting,
+        "image_root": record.image_root,
     }
     images = [{"picture_id": image.picture, "content": _to_json(image)} for image in record.images]
     values = {"folder": folder, "options": json.dumps(asdict(record.config)), "at": time(), "pictures": len(images)}
@@ -193,7 +211,11 @@ def _to_json(image: ReleasedImage) -> str:
 
 
 def _images_with_split(
-    project: Project, decided: Mapping[int, Verdict], config: ReleaseConfig, answers: LatestAnswers
+    project: Project,
+    decided: Mapping[int, Verdict],
+    config: ReleaseConfig,
+    answers: LatestAnswers,
+    origins: AnswerOrigins,
 ) -> tuple[list[ReleasedImage], int]:
     """Return the kept images that have a split in the order of their paths, and the number of the others."""
     rows = kept_images(project, decided)
@@ -228,7 +250,7 @@ def _images_with_split(
                 picture=row.id,
                 about=about.get(row.id, dict.fromkeys(ABOUT, "")),
                 decided="owner" if verdict.reason == OWNER_SAYS else "annotators",
-                answers=_published_answers(answers, row.id, published),
+                answers=_published_answers(answers, origins, row.id, published),
             )
         )
     if not images:
@@ -236,13 +258,18 @@ def _images_with_split(
     return sorted(images, key=lambda image: image.path), len(rows) - len(images)
 
 
-def _published_answers(answers: LatestAnswers, picture: int, published: Sequence[str]) -> list[ReleasedAnswer]:
+def _published_answers(
+    answers: LatestAnswers, origins: AnswerOrigins, picture: int, published: Sequence[str]
+) -> list[ReleasedAnswer]:
     """Return the answers to an image, without names and unpublished fields."""
     numbers = annotator_numbers(answers)
     details = answers.details.get(picture, {})
     return [
         ReleasedAnswer(
-            numbers[name], label, {key: value for key, value in details.get(name, {}).items() if key in published}
+            annotator=numbers[name],
+            label=label,
+            details={key: value for key, value in details.get(name, {}).items() if key in published},
+            origin=origins.by_answer.get((picture, name), ""),
         )
         for name, label in answers.by_picture.get(picture, {}).items()
     ]

@@ -7,6 +7,7 @@ from typing import Any
 
 from uniemox.errors import DataError
 from uniemox.io import FileLock, Progress, read_limited, refuse_special, silent, write_file, writing
+from uniemox_curate.annotate.origins import read_origins
 from uniemox_curate.annotate.verdicts import read_answers
 from uniemox_curate.project import Project
 from uniemox_curate.release.config import ReleaseConfig
@@ -33,7 +34,8 @@ def release(project: Project, folder: Path, config: ReleaseConfig, progress: Pro
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).exists():
         raise DataError(f"{folder} has other files; give an empty folder, or one with a release")
     answers = read_answers(project)
-    selection = select_images(project, config, answers)
+    origins = read_origins(project)
+    selection = select_images(project, config, answers, origins)
     check_folder(folder)
     if (folder / MARK).exists():
         mark = read_limited(folder / MARK).decode("utf-8", "replace")
@@ -42,7 +44,7 @@ def release(project: Project, folder: Path, config: ReleaseConfig, progress: Pro
     is_ours = mark.startswith(mark_of(project))
     if mark.startswith(NAMED) and not is_ours:
         raise DataError(f"{folder} has a release of another project; give another folder, or remove this one")
-    record = record_now(project, config, selection.images, answers)
+    record = record_now(project, config, selection.images, answers, origins)
     with ExitStack() as at_end:
         with writing(folder):
             at_end.callback(FileLock(folder / MARK).release)

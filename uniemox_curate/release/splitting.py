@@ -21,6 +21,8 @@ from uniemox_curate.project import Project, current
 
 FILE = "splits.json"
 PLOT = "splits.png"
+# Source of files on this machine, whose licence and holder are given for a whole folder.
+FOLDER = "folder"
 # Names that services write where the author is not known.
 NO_AUTHORS = ("unknown", "anonymous", "unknown author")
 
@@ -49,7 +51,7 @@ def kept_images(project: Project, verdicts: Mapping[int, Verdict]) -> list[Any]:
 def kept_data(project: Project, verdicts: Mapping[int, Verdict]) -> tuple[DataSet, NDArray[np.float32]]:
     """Return the kept images, keyed by sha256, and their colour histograms, (N, 48).
 
-    Near duplicates, images of one author, and images of one page form a group.
+    Near duplicates, images of one author, and images of one page form a group; the holder of a folder is no author.
 
     Raises:
         DataError: If none is kept.
@@ -150,6 +152,16 @@ def together(links: Iterable[tuple[int, Hashable]]) -> dict[int, str]:
     return {image: str(first_of[component]) for image, component in component_of.items()}
 
 
+def author_trait(source: str, author: str) -> tuple[str, str, str] | None:
+    """Return the trait by which images of one author belong together; None if the author is not known.
+
+    The holder of a folder is no such author: all images of the folder would be in one split.
+    """
+    if source == FOLDER or not author or author.lower() in NO_AUTHORS:
+        return None
+    return "author", source, author
+
+
 def _shared_traits(project: Project, images: Iterable[Any]) -> Iterable[tuple[int, Hashable]]:
     """Yield pairs of an image and a trait that it may share with others: group of near duplicates, author, page."""
     near_groups = {row.id: row.near_group for row in images}
@@ -157,7 +169,8 @@ def _shared_traits(project: Project, images: Iterable[Any]) -> Iterable[tuple[in
     query = select(t.candidates.c.picture_id, t.candidates.c.source, t.candidates.c.author, t.candidates.c.page)
     for row in project.rows(query.where(t.candidates.c.picture_id.is_not(None))):
         if row.picture_id in near_groups:
-            if row.author and row.author.lower() not in NO_AUTHORS:
-                yield row.picture_id, ("author", row.source, row.author)
+            author = author_trait(row.source, row.author)
+            if author is not None:
+                yield row.picture_id, author
             if row.page:
                 yield row.picture_id, ("page", row.page)

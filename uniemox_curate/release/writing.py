@@ -22,15 +22,15 @@ from uniemox.io import (
 from uniemox_curate.annotate.answer_files import as_csv
 from uniemox_curate.project import Project
 from uniemox_curate.questions import scales_of
-from uniemox_curate.release.config import ABOUT, ReleasedImage, WrittenImage
+from uniemox_curate.release.config import ABOUT, IMAGES, ReleasedImage, WrittenImage
 from uniemox_curate.release.documents import ALL_ANSWERS, answer_tables, as_json, label_studio, write_documents
+from uniemox_curate.release.facts import answer_facts, shared_origins
 from uniemox_curate.release.hub_card import metadata_tables
 from uniemox_curate.release.record import ReleaseRecord
 from uniemox_curate.release.splitting import FILE
 
 MARK = ".uniemox-release"  # marks a folder that may be overwritten; its second line is the sha256 of README.md
 NAMED = "uniemox curate release of project "  # begins the content of MARK
-IMAGES = "pictures"
 README = "README.md"
 NEW_README = "README.new.md"
 SUMS = "SHA256SUMS"
@@ -170,19 +170,24 @@ def _file_of(project: Project, image: ReleasedImage, *, keep: bool) -> tuple[byt
 def _write_tables(project: Project, folder: Path, record: ReleaseRecord) -> None:
     labels = project.plan.labels
     images = record.images
-    answers = answer_tables(images, record.answer_columns, scales_of(project.plan.answer.known))
+    root = record.image_root
+    scales = scales_of(project.plan.answer.known)
+    answers = answer_tables(images, record.answer_columns, scales, root)
     texts = {
         "labels.csv": as_csv(
             ["path", "label", "split", "domain"],
-            ([image.path, image.label, image.split, image.style] for image in images),
+            ([f"{root}{image.path}", image.label, image.split, image.style] for image in images),
         ),
         "soft_labels.csv": as_csv(
             ["path", "split", *labels],
-            ([image.path, image.split, *(image.shares.get(name, 0) for name in labels)] for image in images),
+            ([f"{root}{image.path}", image.split, *(image.shares.get(name, 0) for name in labels)] for image in images),
         ),
         "provenance.csv": as_csv(
             ["path", "sha256", *ABOUT, "decided"],
-            ([image.path, image.sha256, *(image.about[name] for name in ABOUT), image.decided] for image in images),
+            (
+                [f"{root}{image.path}", image.sha256, *(image.about[name] for name in ABOUT), image.decided]
+                for image in images
+            ),
         ),
         **answers,
         ALL_ANSWERS: record.all_answers,
@@ -208,7 +213,16 @@ def _write_texts(project: Project, folder: Path, record: ReleaseRecord, files: M
     Args:
         files: Image files by path.
     """
-    text = write_documents(folder, record.config, project.plan, record.figures, models=record.models)
+    text = write_documents(
+        folder,
+        record.config,
+        project.plan,
+        record.figures,
+        answers=answer_facts(record.images, project.plan.answer.known, record.consenting),
+        origins=shared_origins(record.images),
+        models=record.models,
+        image_root=record.image_root,
+    )
     readme = folder / README
     digests = read_limited(folder / MARK).decode("utf-8", "replace").splitlines()[1:]
     is_edited = bool(digests) and readme.is_file() and digests != [digest_of(read_limited(readme))]
