@@ -1,4 +1,4 @@
-"""Measure how well the distance separates altered images, and how smoothing changes scores: tables of recipes/README.md.
+"""Measure how well the distance separates altered images, and the effect of smoothing: tables of recipes/README.md.
 
 Run: python -m recipes.smoothing fi:../shared/data/fi,fi:../shared/data/fi_more check.json
 
