@@ -1,4 +1,4 @@
-"""Measure speed and accuracy of scene.onnx with parts computed in 8 bits: the table of recipes/README.md.
+"""Measure speed and accuracy of scene.onnx with parts computed in 8 bits: figures of recipes/README.md.
 
     python -m recipes.int8_scene --data fi:fi
 

@@ -8,7 +8,7 @@ from uniemox.model.config import ModelConfig
 from uniemox.training.config import HardwareConfig, OptimizerConfig, SaveConfig, ScheduleConfig, check_batches
 from uniemox.views.config import ViewConfig
 
-# With 2e-3 a small distilled encoder fell from 29.0 to 23.5 % accuracy (docs/training.md).
+# With 2e-3 a small distilled encoder fell from 29.0 to 23.5 % accuracy (recipes/README.md).
 MAX_START_LR = 1e-3
 
 

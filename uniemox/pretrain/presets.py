@@ -33,7 +33,7 @@ def best() -> PretrainConfig:
     """Return settings for a GPU with weights of DINOv2's ViT-L/14 and CLIP ViT-L/14 as teacher. We have not run it.
 
     A low learning rate, clipping and layer-wise decay preserve the pre-trained weights. Γ2 with scaled products does
-    not collapse. docs/training.md and docs/method.md have the measurements, made with a small encoder. The rate is
+    not collapse. recipes/README.md and docs/method.md have the measurements, made with a small encoder. The rate is
     6.25e-5 for a batch of 64, scaled by the square root of the batch size: 2.5e-4 for 1,024.
     """
     return PretrainConfig(
