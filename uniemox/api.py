@@ -358,7 +358,7 @@ def search(
             The images themselves are no results.
         emotion: Label of the model; images with the highest probability come first.
         mood: Conditions on valence, arousal (1 to 9), labels, familiarity (0 to 1), people or faces (numbers), such as
-            "valence>7 arousal<4".
+            "valence>6 arousal<5".
         count: Maximum number of results, at least 1.
         unfamiliar: Also return images whose predictions are guesses.
         out: Also write an HTML page of the results.

@@ -16,7 +16,8 @@ from tests.runs import uniemox_here
 from uniemox.errors import ConfigError, DataError
 from uniemox.insight.features import pack, unpack
 from uniemox.insight.index import CACHE, Index, update_index
-from uniemox.insight.search import Query, parse_mood, search, search_folder
+from uniemox.insight.mood import _WORDS, EXAMPLE, parse_mood
+from uniemox.insight.search import Query, search, search_folder, value_text
 from uniemox.insight.survey.lines import Answers
 from uniemox.predict.opening import load
 
@@ -219,10 +220,68 @@ def test_guesses_are_left_out_and_counted_unless_they_are_asked_for() -> None:
     assert everything.guesses == 0
 
 
-@pytest.mark.parametrize("text", ["valence", "valence=7", "valence>high", "valence>7, arousal<4", "> 3"])
-def test_a_mood_that_is_no_condition_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="write it as 'valence>7 arousal<4'"):
+@pytest.mark.parametrize(
+    ("text", "part", "hint"),
+    [
+        ("valence", "'valence'", "for 'valence' write valence>6"),
+        ("people>1 valence > high", "'valence > high'", ""),
+        ("> 3", "'> 3'", ""),
+        ("valence<>7", "'valence<>7'", ""),
+        ("people>0 Calm valence>6", "'Calm'", "for 'calm' write arousal<4.5"),
+        ("awe", "'awe'", "if 'awe' is an emotion of the model, write awe>0.5"),
+        (";", "';'", ""),
+    ],
+)
+def test_the_part_of_a_mood_that_is_no_condition_is_named(text: str, part: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
         parse_mood(text)
+    message = str(caught.value)
+    assert f"{part} is no condition" in message
+    assert hint in message
+    assert f"one of < <= > >= = and a number, such as {EXAMPLE!r}. Names: valence and arousal (1 to 9)" in message
+
+
+def test_moods_take_spaces_commas_equality_and_percent() -> None:
+    expected = [("excitement", ">", 0.5), ("people", "=", 0.0), ("valence", ">=", 6.5)]
+    for text in ("excitement>0.5 people=0 valence>=6.5", " excitement > 50 %, people == 0 , valence >= 6.5 "):
+        assert [tuple(condition) for condition in parse_mood(text)] == expected
+    assert paths_of(mood="awe>60% people=2") == ["b"]
+    assert paths_of(mood="people=0 valence<9") == ["a", "c"]
+    with pytest.raises(ConfigError, match="hardly any value is equal; write valence>7 or valence<7"):
+        search(INDEX, Query(mood="valence=7"))
+    with pytest.raises(ConfigError, match="people is not a share; write people>NUMBER without %"):
+        parse_mood("people>50%")
+
+
+def test_every_word_of_the_hints_leads_to_a_condition() -> None:
+    for word in _WORDS:
+        with pytest.raises(ConfigError) as caught:
+            parse_mood(word)
+        [condition] = parse_mood(str(caught.value).split(" write ")[1].split(". A condition")[0])
+        condition.check()
+
+
+def test_all_values_that_a_search_asks_for_are_shown(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    words = ("search", "photos", "--model", "small", "--unfamiliar", "--mood", "valence>1 people>=0 awe > 0%")
+    lines = uniemox_here(*words, "--out", "found.html").stdout.splitlines()
+    heading = [cell.strip() for cell in lines[1].strip("┃").split("┃")]
+    assert heading == ["image", "valence", "people", "awe"]
+    hits = [json.loads(line) for line in uniemox_here(*words, "--json").stdout.splitlines()]
+    cells = [cell.strip() for cell in lines[3].strip("│").split("│")]
+    best = hits[0]
+    valence = f"{best['valence']:.2f}{' (a guess)' * best['is_unfamiliar']}"
+    assert cells == [best["path"], valence, str(int(best["people"])), f"{best['awe']:.2f}"]
+    page = (photos.parent / "found.html").read_text()
+    assert f"{best['valence']:.2f}, people {best['people']:.0f}, awe {best['awe']:.2f}" in page
+
+
+def test_a_value_at_the_end_of_the_scale_is_marked() -> None:
+    assert value_text("valence", 9.0) == "9.00 (end of the scale)"
+    assert value_text("arousal", 1.0) == "1.00 (end of the scale)"
+    assert (value_text("awe", 1.0), value_text("people", 9.0), value_text("valence", 8.99)) == ("1.00", "9", "8.99")
 
 
 @pytest.mark.parametrize(

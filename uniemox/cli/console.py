@@ -1,11 +1,12 @@
 """Terminal output: messages, tables, options that many commands share, and checks for required packages."""
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.table import Table
@@ -68,6 +69,42 @@ def show_all(parts: Iterable[Table | str]) -> None:
             print(printable(part))
         else:
             out.print(part)
+
+
+def show_paths(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table whose first column has paths, which are never broken across lines.
+
+    If the table is wider than the terminal, each path gets a line of its own, with the other cells below it. A log or
+    a pipe gets the table in its full width.
+
+    Args:
+        headings: One per column.
+        rows: Cells of each row, in one line each.
+    """
+    table = Table(*headings)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    widths = [max(cell_len(printable(cell)) for cell in column) for column in zip(headings, *rows, strict=True)]
+    # Each column has a space on both sides and a line; the table begins with a line.
+    full_width = sum(widths) + 3 * len(widths) + 1
+    if full_width <= out.width:
+        out.print(table)
+    elif not out.is_terminal:
+        SafeConsole(file=out.file, width=full_width, **PLAIN).print(table)
+    else:
+        for path, *cells in rows:
+            print(printable(path))
+            for heading, cell in zip(headings[1:], cells, strict=True):
+                print(printable(f"    {heading}: {cell}"))
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    >>> counted(1, "image"), counted(2000, "image")
+    ('1 image', '2,000 images')
+    """
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def say(line: str) -> None:

@@ -6,14 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from rich.table import Table
-from rich.text import Text
 
-from uniemox.cli.console import EXIT_UNREADABLE, Files, Flag, JsonFlag, UsageError, say, show_all
+from uniemox.cli.console import EXIT_UNREADABLE, Files, Flag, JsonFlag, UsageError, counted, say, show_paths
 from uniemox.cli.predict import NO_MODEL, ModelOptions, check_names
 
 if TYPE_CHECKING:
-    from uniemox.insight.search import SearchResults
+    from uniemox.insight.search import Hit, Query, SearchResults
 
 Names = Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")]
 
@@ -65,8 +63,8 @@ def survey(
         watch=lambda answers: output.consume(answers, images, settings.lines),
         report=say,
     )
-    count = summary.whole.images
-    say(f"wrote {out}: {count:,} images; open it in a browser. Answers and features: {settings.lines}")
+    images_text = counted(summary.whole.images, "image")
+    say(f"wrote {out}: {images_text}; open it in a browser. Answers and features: {settings.lines}")
     if output.failures:
         sys.exit(EXIT_UNREADABLE)
 
@@ -93,7 +91,7 @@ def search(
     For example:
 
     - uniemox search photos --like beach.jpg --out found.html
-    - uniemox search photos --mood "valence>7 arousal<4 people>0"
+    - uniemox search photos --mood "valence>6 arousal<5 people>0"
     - uniemox search photos --emotion awe --count 5 --json
 
     Args:
@@ -102,7 +100,7 @@ def search(
             no results.
         emotion: Label of the model; images with the highest probability come first.
         mood: Conditions on valence, arousal (1 to 9), labels, familiarity (0 to 1), people or faces (numbers), such as
-            "valence>7 arousal<4". For faces, another index is made.
+            "valence>6 arousal<5" or "awe>50% people=0". For faces, another index is made.
         count: Maximum number of results, at least 1.
         unfamiliar: Also show images whose predictions are guesses, marked as such.
         out: Also write an .html page of the results.
@@ -137,20 +135,30 @@ def search(
     )
     if out is not None:
         say(f"wrote {out}")
-    _show(results, query.score_name, as_json=as_json)
+    _show(results, query, as_json=as_json)
 
 
-def _show(results: "SearchResults", score_name: str, *, as_json: bool) -> None:
-    """Print the matching images, and how many were searched."""
+def _show(results: "SearchResults", query: "Query", *, as_json: bool) -> None:
+    """Print the matching images with all values that the query asks for, and how many were searched."""
     if results.guesses:
-        say(f"{results.guesses:,} further images match, but their predictions are guesses; --unfamiliar shows them")
+        matches = "image matches" if results.guesses == 1 else "images match"
+        say(f"{results.guesses:,} further {matches}, but with predictions that are guesses; --unfamiliar shows them")
     if as_json:
         for hit in results.hits:
             values = {name: round(value, 4) for name, value in ({"score": hit.score} | hit.values).items()}
             print(json.dumps({"path": hit.path, **values, "is_unfamiliar": hit.is_unfamiliar}))
         return
-    table = Table("image", score_name)
-    for hit in results.hits:
-        table.add_row(Text(hit.path), f"{hit.score:.3f}{' (a guess)' * hit.is_unfamiliar}")
-    show_all([table])
-    say(f"{len(results.hits)} of {results.searched:,} images")
+    headings = ("image", query.score_name, *query.value_names)
+    show_paths(headings, [_cells(hit, query) for hit in results.hits])
+    say(f"{len(results.hits)} of {counted(results.searched, 'image')}")
+
+
+def _cells(hit: "Hit", query: "Query") -> list[str]:
+    """Return the cells of a result: path, score, and the other values that the query asks for."""
+    from uniemox.insight.search import value_text
+
+    is_mood_alone = query.like is None and query.emotion is None
+    score = value_text(query.score_name, hit.score) if is_mood_alone else f"{hit.score:.3f}"
+    if hit.is_unfamiliar:
+        score += " (a guess)"
+    return [hit.path, score, *(value_text(name, hit.values[name]) for name in query.value_names)]

@@ -1,18 +1,17 @@
 """Search an indexed folder by similarity, emotion and mood."""
 
 import os
-import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.errors import ConfigError
 from uniemox.insight.index import COUNTS, Index, update_index
+from uniemox.insight.mood import Condition, parse_mood
 from uniemox.insight.survey.lines import EXHAUST, Answers
 from uniemox.insight.survey.page import row_of_images
 from uniemox.insight.survey.summary import SurveyImage
@@ -25,19 +24,8 @@ from uniemox.predict.predictor import Predictor
 # Images per row of a page.
 ROW = 12
 PAGES = (".html", ".htm")
-COMPARE = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal}
-_CONDITION = re.compile(r"([^\s<>=]+)\s*(<=|>=|<|>)\s*(-?\d+(?:\.\d+)?)(?:\s+|$)")
-
-
-class Condition(NamedTuple):
-    """One condition of a mood, such as valence>7."""
-
-    name: str
-    sign: str
-    limit: float
-
-    def __str__(self) -> str:
-        return f"{self.name}{self.sign}{self.limit:g}"
+# Ends of the scale of ratings: the model's value is cut off there.
+SCALE_ENDS = (1.0, 9.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +41,7 @@ class Query:
     emotion: str | None = None
     """Label; the highest probability comes first."""
     mood: str = ""
-    """Conditions that must all hold, such as "valence>7 arousal<4"."""
+    """Conditions that must all hold, such as "valence>6 arousal<5"."""
     count: int = 24
     """Maximum number of results."""
     unfamiliar: bool = False
@@ -82,6 +70,16 @@ class Query:
         if self.emotion is not None:
             return f"probability of {self.emotion}"
         return self.conditions[0].name
+
+    @property
+    def value_names(self) -> tuple[str, ...]:
+        """Names of the values that the query asks for besides the score, in its order."""
+        names = dict.fromkeys(condition.name for condition in self.conditions)
+        score = self.emotion
+        if self.like is None and score is None:
+            score = self.conditions[0].name
+        names.pop(score or "", None)
+        return tuple(names)
 
     def __str__(self) -> str:
         words = []
@@ -165,8 +163,8 @@ def search(index: Index, query: Query, features: NDArray[np.float32] | None = No
     matches = np.ones(len(index.paths), bool)
     for condition in query.conditions:
         column = index.column(condition.name)
-        _check_limit(condition)
-        matches &= COMPARE[condition.sign](column, condition.limit)
+        condition.check()
+        matches &= condition.holds(column)
     is_lowest_first = False
     if features is not None:
         score = index.cosines(features)
@@ -201,7 +199,7 @@ def _check_names(query: Query, predictor: Predictor) -> None:
     if query.emotion is not None and query.emotion not in predictor.labels:
         raise ConfigError(f"the index has no {query.emotion!r}; choose one of {', '.join(predictor.labels)}")
     for condition in query.conditions:
-        _check_limit(condition)
+        condition.check()
         if condition.name == "people" and predictor.finder is None:
             raise ConfigError("a condition on people needs a predictor with a finder; leave out finder=None")
         if condition.name == "faces" and predictor.face_reader is None:
@@ -224,13 +222,11 @@ def write_page(results: SearchResults, query: Query, model: str, folder: Path, o
     Raises:
         DataError: If it can't be written.
     """
-    format_score = percent if query.like is None and query.emotion is not None else "{:.2f}".format
     shown_images = [SurveyImage(hit.path, "", hit.score) for hit in results.hits]
-    images = row_of_images(shown_images, out.parent, format_score)
-    guesses = {hit.path for hit in results.hits if hit.is_unfamiliar}
+    hits = {hit.path: hit for hit in results.hits}
+    images = row_of_images(shown_images, out.parent, str)
     for image in images:
-        if image["path"] in guesses:
-            image["value"] += ", a guess"
+        image["value"] = _caption(hits[image["path"]], query)
     query_images = []
     if isinstance(query.like, (str, os.PathLike)) and os.path.isfile(query.like):
         query_image = SurveyImage(os.fspath(query.like), "", 1.0)
@@ -247,29 +243,32 @@ def write_page(results: SearchResults, query: Query, model: str, folder: Path, o
     )
 
 
-def parse_mood(text: str) -> list[Condition]:
-    """Split conditions such as "valence>7 arousal<4".
+def _caption(hit: Hit, query: Query) -> str:
+    """Return the score of a hit, and the other values that the query asks for."""
+    if query.like is not None:
+        score = f"{hit.score:.2f}"
+    elif query.emotion is not None:
+        score = percent(hit.score)
+    else:
+        score = value_text(query.score_name, hit.score)
+    parts = [score, *(f"{name} {value_text(name, hit.values[name])}" for name in query.value_names)]
+    if hit.is_unfamiliar:
+        parts.append("a guess")
+    return ", ".join(parts)
 
-    Raises:
-        ConfigError: For other text.
+
+def value_text(name: str, value: float) -> str:
+    """Return a value of a prediction as text.
+
+    >>> value_text("people", 2.0), value_text("awe", 0.25), value_text("valence", 9.0)
+    ('2', '0.25', '9.00 (end of the scale)')
     """
-    text = text.strip()
-    matches = list(_CONDITION.finditer(text))
-    if "".join(match.group(0) for match in matches) != text:
-        raise ConfigError(f"the mood {text!r} is not a list of conditions; write it as 'valence>7 arousal<4'")
-    return [Condition(match[1], match[2], float(match[3])) for match in matches]
-
-
-def _check_limit(condition: Condition) -> None:
-    """Raise ConfigError for a limit outside of the values of its column."""
-    lowest, highest = 0.0, 1.0
-    if condition.name in AFFECT:
-        lowest, highest = 1.0, 9.0
-    elif condition.name in COUNTS:
-        highest = float("inf")
-    if not lowest <= condition.limit <= highest:
-        value_range = f"{lowest:g} to {highest:g}" if highest < float("inf") else f"{lowest:g} or more"
-        raise ConfigError(f"the mood {condition}: {condition.name} has values from {value_range}")
+    if name in COUNTS:
+        return f"{value:.0f}"
+    text = f"{value:.2f}"
+    if name in AFFECT and value in SCALE_ENDS:
+        return f"{text} (end of the scale)"
+    return text
 
 
 def _is_query(index: Index, like: ImageLike | None) -> NDArray[np.bool_]:

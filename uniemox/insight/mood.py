@@ -1,0 +1,110 @@
+"""Moods: conditions on the values of predictions, such as "valence>6 people=0"."""
+
+import re
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from uniemox.errors import ConfigError
+from uniemox.insight.index import COUNTS
+from uniemox.labels import AFFECT
+
+EXAMPLE = "valence>6 arousal<5"
+COMPARE = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal, "=": np.equal}
+_CONDITION = re.compile(r"([^\s<>=,]+)\s*(<=|>=|==?|<|>)\s*(-?\d+(?:\.\d+)?)\s*(%?)(?:\s*,\s*|\s+|$)")
+# Name, sign and value of a part that is no condition; all three may be missing.
+_OTHER_PART = re.compile(r"[^\s<>=]*(?:\s*[<>=]+\s*\S*)?")
+# Conditions for words that people try. Of 700 photographs of Flickr8k, 9 % have an arousal below 4.5.
+_WORDS = {
+    **dict.fromkeys(("calm", "peaceful", "quiet", "relaxing"), "arousal<4.5"),
+    **dict.fromkeys(("exciting", "excited", "lively"), "arousal>5.5"),
+    **dict.fromkeys(("happy", "cheerful", "pleasant", "positive", "good", "valence"), "valence>6"),
+    **dict.fromkeys(("sad", "gloomy", "unpleasant", "negative", "bad"), "valence<4"),
+    "arousal": "arousal<4.5",
+    "familiarity": "familiarity>0.1",
+    "people": "people>0",
+    "faces": "faces>0",
+}
+
+
+class Condition(NamedTuple):
+    """One condition of a mood, such as valence>6."""
+
+    name: str
+    sign: str
+    limit: float
+
+    def __str__(self) -> str:
+        return f"{self.name}{self.sign}{self.limit:g}"
+
+    def holds(self, values: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Return True for the values that satisfy the condition.  values: (N,)."""
+        return np.asarray(COMPARE[self.sign](values, self.limit), np.bool_)
+
+    def check(self) -> None:
+        """Raise ConfigError for a limit that no value reaches, and for equality with a value that has fractions."""
+        lowest = 0.0
+        highest = 1.0
+        if self.name in AFFECT:
+            lowest = 1.0
+            highest = 9.0
+        elif self.name in COUNTS:
+            highest = float("inf")
+        if not lowest <= self.limit <= highest:
+            value_range = f"{lowest:g} or more"
+            if highest < float("inf"):
+                value_range = f"{lowest:g} to {highest:g}"
+            raise ConfigError(f"the mood {self}: {self.name} has values from {value_range}")
+        if self.sign == "=" and self.name not in COUNTS:
+            raise ConfigError(
+                f"the mood {self}: {self.name} has digits after the point, so hardly any value is equal; "
+                f"write {self.name}>{self.limit:g} or {self.name}<{self.limit:g}"
+            )
+
+
+def parse_mood(text: str) -> list[Condition]:
+    """Split conditions such as "valence>6 people = 0, excitement > 50 %".
+
+    Raises:
+        ConfigError: With the part that is no condition.
+    """
+    text = text.strip()
+    conditions = []
+    position = 0
+    while position < len(text):
+        match = _CONDITION.match(text, position)
+        if match is None:
+            raise _no_condition(text, text[position:])
+        name, sign, number, percent = match.groups()
+        limit = float(number)
+        if percent:
+            if name in AFFECT or name in COUNTS:
+                raise ConfigError(f"the mood {text!r}: {name} is not a share; write {name}{sign}NUMBER without %")
+            limit /= 100
+        conditions.append(Condition(name, sign.replace("==", "="), limit))
+        position = match.end()
+    return conditions
+
+
+def _no_condition(text: str, rest: str) -> ConfigError:
+    """Return the error for a mood.
+
+    Args:
+        text: The mood.
+        rest: Its end, which does not begin with a condition.
+    """
+    match = _OTHER_PART.match(rest)
+    part = match[0].strip() if match else ""
+    part = part or rest
+    word = part.lower()
+    hint = ""
+    if word in _WORDS:
+        hint = f"; for {word!r} write {_WORDS[word]}"
+    elif word.isalpha():
+        hint = f"; if {part!r} is an emotion of the model, write {part}>0.5"
+    return ConfigError(
+        f"the mood {text!r}: {part!r} is no condition{hint}. A condition is a name, one of < <= > >= = and a number, "
+        f"such as {EXAMPLE!r}. Names: valence and arousal (1 to 9), an emotion of the model and familiarity (0 to 1, "
+        "or 50%), people and faces (numbers)"
+    )
