@@ -12,7 +12,7 @@ from cyclopts import App
 from tests.drawn import draw_image
 from tests.predict.networks import tiny_network
 from tests.runs import uniemox_here
-from uniemox.cli import app
+from uniemox.cli.program import add_foreign_commands, app
 from uniemox.data.source import open_data
 from uniemox.data.splits import write_splits
 from uniemox.predict.opening import load
@@ -81,6 +81,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_all_commands_with_splits_are_listed() -> None:
+    add_foreign_commands("")
     with_splits = {
         name
         for name, command in commands(app)

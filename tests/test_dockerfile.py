@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.serve.process import started
-from uniemox.cli import app
+from uniemox.cli.program import add_foreign_commands, app
 from uniemox_serve.cli import serve
 
 ROOT = Path(__file__).parents[1]
@@ -76,6 +76,7 @@ def test_entry_point_serves_and_health_check_detects_a_running_server(tmp_path: 
     [entry] = steps("ENTRYPOINT")
     name, *words = json.loads(entry)
     assert name == "uniemox"
+    add_foreign_commands(words[0])
     command, bound, _ = app.parse_args(words, exit_on_error=False)
     assert command is serve
     assert bound.arguments["host"] == "0.0.0.0"

@@ -9,7 +9,7 @@ from uniemox_paper.plan import Cell, Plan, PlannedRun, TableRow, option_words
 from uniemox_paper.results import HISTOGRAM_NETWORK, histogram_cell, histogram_row, with_baseline
 from uniemox_paper.sources import DataSource
 from uniemox_paper.study import HISTOGRAM, MAIN, SCRATCH_EPOCHS, Method, Options, Study
-from uniemox_paper.table3 import AUTHORS, BUDGET, DETECTORS, EXTRAS, OURS, SCRATCH, columns_of, method_of, paper_only
+from uniemox_paper.table3 import AUTHORS, BUDGET, DETECTORS, EXTRAS, OURS, columns_of, method_of, paper_only
 
 NO_RECONSTRUCTION = {"model.losses.scene_reconstruction": 0, "model.losses.person_reconstruction": 0}
 NO_ALIGNMENT = {"model.losses.contrastive_feature_alignment": 0}
@@ -143,7 +143,7 @@ OF_FEW = f": {FEW:.0%} of its own labels"
 def cross(study: Study) -> Plan:
     """Plan every pair of data sets with a label map, for our pre-training and for its initial weights alone."""
     rows = []
-    for name in (SCRATCH if study.is_demo else "dBOT", OURS):
+    for name in (study.plain_start, OURS):
         method = method_of(study, name)
         for training in study.targets:
             models = [study.finetune(method, training, seed=seed) for seed in method.starts]
@@ -211,7 +211,7 @@ def fig7(study: Study) -> Plan:
     """Plan our pre-training, its initial weights, and every method with a checkpoint, on growing parts of the data."""
     columns = {f"{fraction:.0%}": fraction for fraction in FRACTIONS[study.config.scale]}
     with_checkpoint = [AUTHORS if name == OURS else name for name in study.weights if name not in (*EXTRAS, *DETECTORS)]
-    names = list(dict.fromkeys([SCRATCH if study.is_demo else "dBOT", *with_checkpoint, OURS]))
+    names = list(dict.fromkeys([study.plain_start, *with_checkpoint, OURS]))
     rows: list[TableRow] = []
     for target in study.targets:
         suffix = f", {target.name}" if len(study.targets) > 1 else ""

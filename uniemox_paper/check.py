@@ -50,7 +50,7 @@ class Checked(NamedTuple):
     """A run, and whether it can start."""
 
     run: PlannedRun
-    found: str
+    parts: str
     """Description of the checked parts; empty if something is missing."""
     missing: str | None
     """Reason why it can't start; None if it can."""
@@ -74,18 +74,18 @@ def check_runs(runs: Sequence[PlannedRun], on_progress: Progress = silent) -> li
         for done, run in enumerate(runs):
             on_progress("checking", done, len(runs))
             before = next((needed.name for needed in run.needs if needed.key in failed), None)
-            found = ""
+            checked = ""
             missing = run.lacks or (None if before is None else f"the run before it: {before}")
             if missing is None and run.key not in pending:
-                found = "done, or no longer needed"
+                checked = "done, or no longer needed"
             elif missing is None:
                 try:
-                    found = DRY_RUNS[run.kind](dry_runs, run)
+                    checked = DRY_RUNS[run.kind](dry_runs, run)
                 except UniemoxError as error:
                     missing = f"{type(error).__name__}: {error}".replace(str(folder), str(run.root / RUNS))
             if missing is not None:
                 failed.add(run.key)
-            checks.append(Checked(run, found, missing))
+            checks.append(Checked(run, checked, missing))
     return checks
 
 

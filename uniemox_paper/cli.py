@@ -269,7 +269,7 @@ def _check_plan(plan: "Plan", *, as_json: bool) -> None:
     if as_json:
         runs = [
             {name: getattr(entry.run, name) for name in ("name", "key", "command")}
-            | {"found": entry.found, "missing": entry.missing}
+            | {"found": entry.parts, "missing": entry.missing}
             for entry in checks
         ]
         cells = [
@@ -289,7 +289,7 @@ def _check_plan(plan: "Plan", *, as_json: bool) -> None:
             cited = "" if cell.paper is None else f" (the paper has {cell.paper:.2f} %)"
             print(f"cell     {row.name} on {column}{cited}: {cell.protocol}")
         for entry in checks:
-            ready = f"ok       {entry.run.name}: {entry.found}"
+            ready = f"ok       {entry.run.name}: {entry.parts}"
             print(ready if entry.missing is None else f"missing  {entry.run.name}: needs {entry.missing}")
         print(f"{plan.title}: {len(checks) - missing_count} of {len(checks)} runs can start")
     if missing_count:

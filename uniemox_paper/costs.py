@@ -115,14 +115,20 @@ def simulate(runs: Sequence[PlannedRun], *, gpus: int, images_per_s: float) -> S
         running.remove((now, done))
         finished.add(done.key)
     widest = max(trained, key=lambda run: (gpus_of(run), run.parameters_m), default=None)
-    step = step_seconds(widest, images_per_s) if widest else 1.0
+    loader_images_per_s = 0.0
+    network_gb_per_s = 0.0
+    if widest is not None:
+        step = step_seconds(widest, images_per_s)
+        loader_images_per_s = batch_of(widest) / step * gpus / gpus_of(widest)
+        network_gb_per_s = gradient_bytes(widest) / step / 1e9
     return Simulated(
         gpus=gpus,
         hours=now / 3600,
-        busy=busy_s / (gpus * now) if now else 0.0,
+        # A plan without work takes no time.
+        busy=busy_s / max(gpus * now, 1e-9),
         disk_gb=(sum(map(finished_bytes, trained)) + max_checkpoint_bytes) / 1e9,
-        loader_images_per_s=batch_of(widest) / step * gpus / gpus_of(widest) if widest else 0.0,
-        network_gb_per_s=gradient_bytes(widest) / step / 1e9 if widest else 0.0,
+        loader_images_per_s=loader_images_per_s,
+        network_gb_per_s=network_gb_per_s,
     )
 
 
@@ -132,17 +138,17 @@ def need_disk(runs: Sequence[PlannedRun], *, gpus: int) -> float:
     Raises:
         ConfigError: If the disk is too small.
     """
-    left = [run for run in to_do(runs) if run.gflop and run.missing is None]
-    if not left:
+    waiting = [run for run in to_do(runs) if run.gflop and run.missing is None]
+    if not waiting:
         return 0.0
-    at_once = sorted(map(checkpoint_bytes, left), reverse=True)[:gpus]
-    there = sum(file.stat().st_size for run in left for file in run.folder.rglob("*") if file.is_file())
-    needed = max(0.0, sum(map(finished_bytes, left)) + sum(at_once) - there)
-    root = left[0].root
+    at_once = sorted(map(checkpoint_bytes, waiting), reverse=True)[:gpus]
+    there = sum(file.stat().st_size for run in waiting for file in run.folder.rglob("*") if file.is_file())
+    needed = max(0.0, sum(map(finished_bytes, waiting)) + sum(at_once) - there)
+    root = waiting[0].root
     free = shutil.disk_usage(next(folder for folder in (root, *root.absolute().parents) if folder.exists())).free
     if needed > free:
         raise ConfigError(
-            f"{root} needs {needed / 1e9:,.0f} GB for {len(left)} runs, but {free / 1e9:,.0f} GB are free: "
+            f"{root} needs {needed / 1e9:,.0f} GB for {len(waiting)} runs, but {free / 1e9:,.0f} GB are free: "
             "make room, give another --out, or fewer --data or --seeds"
         )
     return needed

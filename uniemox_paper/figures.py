@@ -185,17 +185,23 @@ def fig9(study: Study) -> Plan:
     mae = study.weights.get("MAE")
     scene_only = study.pretrain("reconstruction alone", RECONSTRUCTION)
     full = study.pretrain()
+    models: list[Path | str] = [full.folder, scene_only.folder]
+    digests: tuple[str, ...] = ()
+    last_column = " with --weights MAE=mae_visualize_vit_large.pth, a file with its decoder."
+    if mae:
+        models.append(mae)
+        digests = digest_of_weights(mae)
+        last_column = f", of {mae}."
     run = PlannedRun(
         name="figure 9",
         kind="explain",
         arguments=("reconstruct", images_run.folder),
-        options={"model": (full.folder, scene_only.folder, *([mae] if mae else [])), "out": f"{OUT}/{SHEET}"},
+        options={"model": tuple(models), "out": f"{OUT}/{SHEET}"},
         root=study.config.out,
         makes=SHEET,
         needs=(images_run, full, scene_only),
-        digests=digest_of_weights(mae) if mae else (),
+        digests=digests,
     )
-    last_column = f", of {mae}." if mae else " with --weights MAE=mae_visualize_vit_large.pth, a file with its decoder."
     about = (
         "UniEmoX, and the same network trained by reconstruction of the scene alone, which is MAE's objective, on the "
         "same images for the same number of steps. The paper compares with MAE's own weights, which were trained on "

@@ -81,14 +81,22 @@ def score_of(cell: Cell) -> Score | None:
     else:
         predictions = (evaluation.predictions for evaluation in evaluations)
         interval = _interval([item for item in predictions if item is not None])
-        over = "none" if interval is None else "seeds and pictures"
-    lower_end = over_images[0] if interval is None else min(interval[0], over_images[0])
+        over = "seeds and pictures"
+    low = None
+    high = None
+    lower_end = over_images[0]
+    if interval is None:
+        over = "none"
+    else:
+        low = max(0.0, float(interval[0]))
+        high = min(1.0, float(interval[1]))
+        lower_end = min(interval[0], over_images[0])
     counts = np.array([sum(row) for row in evaluations[0].values["confusion"]])
     chance = float(counts.max() / counts.sum())
     return Score(
         accuracy=float(values.mean()),
-        low=None if interval is None else max(0.0, float(interval[0])),
-        high=None if interval is None else min(1.0, float(interval[1])),
+        low=low,
+        high=high,
         over=over,
         seeds=len(values),
         pictures=int(counts.sum()),

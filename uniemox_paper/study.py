@@ -34,6 +34,10 @@ FINETUNE_EPOCHS = 100
 # Minimum number of training images for a run to use all GPUs.
 LARGE_SET = 20_000
 CLIP = "clip:ViT-B-16-quickgelu@openai"
+# Names of rows.
+SCRATCH = "ViT from scratch"
+DBOT = "dBOT"
+OURS = "UniEmoX"
 # Billions of multiplications and additions per image in a training step; see docs/models.md and docs/performance.md.
 PRETRAIN_GFLOP = 282.8
 VIT_L_GFLOP = 2 * 61.55
@@ -97,6 +101,13 @@ class Study:
     """Seeds of fine-tuning; each gives a score."""
     with_emotion: bool
     """End the texts for teachers and pre-training with the emotion, the label in words."""
+
+    @property
+    def plain_start(self) -> str:
+        """Row of the network before our pre-training."""
+        if self.is_demo:
+            return SCRATCH
+        return DBOT
 
     @property
     def is_demo(self) -> bool:

@@ -26,11 +26,9 @@ from uniemox_paper.plan import OUT, Cell, Plan, PlannedRun, TableRow
 from uniemox_paper.protocol import NONE, POOLS, Protocol
 from uniemox_paper.results import histogram_row, with_baseline
 from uniemox_paper.sources import COLUMNS, DataSource, union_of
-from uniemox_paper.study import CLIP, TRAINED, Method, Study
+from uniemox_paper.study import CLIP, DBOT, OURS, SCRATCH, TRAINED, Method, Study
 
 START = "UniEmoX's start alone"
-OURS = "UniEmoX"
-SCRATCH = "ViT from scratch"
 # Row of the weights that are given as --weights UniEmoX=FILE.
 AUTHORS = "UniEmoX (authors' weights)"
 # Reference of the methods with detectors, which train with crops and flips only.
@@ -217,11 +215,15 @@ def _work_of(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def method_of(study: Study, name: str) -> Method:
     """Return a method with its initial weights."""
-    row = STARTS.get(OURS if name == AUTHORS else name, {})
+    # The authors' weights are given under the name of our row.
+    row_name = name.replace(AUTHORS, OURS)
+    row = STARTS.get(row_name, {})
     if name == OURS:
-        network = "the demo's ViT, pre-trained here" if study.is_demo else "ViT-L/16"
+        network = "ViT-L/16"
+        if study.is_demo:
+            network = "the demo's ViT, pre-trained here"
         return Method(name=name, starts=study.pretrained(), network=network, has_fusion=True, **_work_of(row))
-    weights = study.weights.get(OURS if name == AUTHORS else name)
+    weights = study.weights.get(row_name)
     needs = tuple[PlannedRun, ...]()
     lacks = None
     if weights is not None:
@@ -274,7 +276,10 @@ def relating_of(study: Study, name: str) -> Method:
     In a demo it starts from our pre-training, because it learns nothing from random weights; else it shares our start.
     """
     groups = set(method_class(RELATING[name]).groups)
-    start = method_of(study, OURS if study.is_demo else "dBOT")
+    start_name = DBOT
+    if study.is_demo:
+        start_name = OURS
+    start = method_of(study, start_name)
     changes = dict[str, Any](method=RELATING[name])
     lacks = start.lacks
     for detector, option in DETECTORS.items():
@@ -297,7 +302,7 @@ def relating_of(study: Study, name: str) -> Method:
 
 def _start_alone(study: Study) -> TableRow:
     """Return the row of our pre-training's initial weights, fine-tuned like the others, to measure our gain."""
-    name = SCRATCH if study.is_demo else "dBOT"
+    name = study.plain_start
     row = _row(study, next(entry for entry in paper_tables()["table3"] if entry["method"] == name))
     return TableRow(START, _without_paper(row), network=f"the same runs as {name}")
 

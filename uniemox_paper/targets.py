@@ -150,6 +150,9 @@ def _plan_study(
         exclude: Files of excluded images by data set.
         seeds: Number of fine-tuning seeds.
     """
+    with_emotion = config.with_emotion
+    if with_emotion is None:
+        with_emotion = not config.is_demo
     targets = targets_of(config, sources, {data: Path(file) for data, file in exclude.items()})
     study = Study(
         config=config,
@@ -157,7 +160,7 @@ def _plan_study(
         pretraining=next(data for data in targets if config.is_demo or data.name == PRETRAINING),
         weights=weights,
         seeds=tuple(range(seeds)),
-        with_emotion=not config.is_demo if config.with_emotion is None else config.with_emotion,
+        with_emotion=with_emotion,
     )
     plan = STUDIES[name](study)
     notes = []

@@ -31,49 +31,49 @@ def verify(run: Path) -> list[dict[str, Any]]:
     return [_verify(run, read_evaluation(file)) for file in files]
 
 
-def _verify(run: Path, kept: SavedEvaluation) -> dict[str, Any]:
-    if kept.predictions is None:
-        reason = kept.missing or "only evaluations of labels can be verified"
-        raise DataError(f"{run}: the evaluation on {kept.title} can't be verified: {reason}")
-    persons = kept.values.get("persons")
-    opened = open_data(kept.data, persons=None if persons is None else Path(persons), from_file=True)
+def _verify(run: Path, saved: SavedEvaluation) -> dict[str, Any]:
+    if saved.predictions is None:
+        reason = saved.missing or "only evaluations of labels can be verified"
+        raise DataError(f"{run}: the evaluation on {saved.title} can't be verified: {reason}")
+    persons = saved.values.get("persons")
+    opened = open_data(saved.data, persons=None if persons is None else Path(persons), from_file=True)
     samples = {sample.key: sample for sample in opened.samples}
-    keys = kept.predictions.keys
+    keys = saved.predictions.keys
     if gone := [key for key in keys if key not in samples]:
         raise DataError(f"{opened.name} lacks {len(gone)} of {len(keys)} scored images, such as {gone[0]}")
     data = replace(opened, samples=[samples[key] for key in keys])
     evaluation = evaluate(run, data, allow_seen=True)  # training images were checked at the first evaluation
-    largest = _largest_difference(evaluation, kept)
+    largest = _largest_difference(evaluation, saved)
     values = evaluation.as_dict()
     accuracy = values["accuracy"]
-    is_same = all(values[name] == kept.values[name] for name in ("accuracy", "confusion"))
+    is_same = all(values[name] == saved.values[name] for name in ("accuracy", "confusion"))
     if not is_same or largest > CLOSE:
         raise CheckpointError(
-            f"{run}: its weights give accuracy {accuracy:.4f} on {kept.title}, the evaluation has "
-            f"{kept.values['accuracy']:.4f} (probabilities differ by up to {largest:.2g}): weights, images or "
+            f"{run}: its weights give accuracy {accuracy:.4f} on {saved.title}, the evaluation has "
+            f"{saved.values['accuracy']:.4f} (probabilities differ by up to {largest:.2g}): weights, images or "
             "program have changed; evaluate again, and compare versions in config.json"
         )
     figures = {"accuracy": accuracy, "pictures": len(keys), "largest_difference": largest}
-    return {"data": kept.data, "split": kept.split, **figures}
+    return {"data": saved.data, "split": saved.split, **figures}
 
 
-def _largest_difference(evaluation: Evaluation, kept: SavedEvaluation) -> float:
+def _largest_difference(evaluation: Evaluation, saved: SavedEvaluation) -> float:
     """Return the largest difference of probabilities.
 
     Raises:
         DataError: If a label has changed.
     """
-    assert kept.predictions is not None
-    labels = [str(label) for label in kept.values["labels"]]
+    assert saved.predictions is not None
+    labels = [str(label) for label in saved.values["labels"]]
     lines = {line["key"]: line for line in evaluation.predictions}
     largest = 0.0
-    for i, key in enumerate(kept.predictions.keys):
+    for i, key in enumerate(saved.predictions.keys):
         line = lines.get(key)
         if line is None:
-            raise DataError(f"{kept.title}: {key} can't be read any more")
-        label = labels[int(kept.predictions.labels[i])]
+            raise DataError(f"{saved.title}: {key} can't be read any more")
+        label = labels[int(saved.predictions.labels[i])]
         if line["label"] != label:
-            raise DataError(f"{kept.title}: {key} was {label} when it was scored and is {line['label']} now")
+            raise DataError(f"{saved.title}: {key} was {label} when it was scored and is {line['label']} now")
         now = np.array([line["probabilities"][name] for name in labels])
-        largest = max(largest, float(np.abs(now - kept.predictions.probabilities[i]).max()))
+        largest = max(largest, float(np.abs(now - saved.predictions.probabilities[i]).max()))
     return largest

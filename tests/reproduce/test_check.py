@@ -94,10 +94,10 @@ def test_all_runs_with_given_files_can_start(plans: dict[str, Plan], checked: di
             entry = checked[run.key]
             without = next((row for row in ABSENT if row in run.name), None)
             if without is None:
-                assert (entry.missing, bool(entry.found)) == (None, True), run.command
+                assert (entry.missing, bool(entry.parts)) == (None, True), run.command
             else:
                 assert f"--weights {without}=" in str(entry.missing) or "the run before it" in str(entry.missing)
-    assert_table3_is_resolved({checked[run.key].run.name: checked[run.key].found for run in plans["table3"].runs})
+    assert_table3_is_resolved({checked[run.key].run.name: checked[run.key].parts for run in plans["table3"].runs})
 
 
 def assert_table3_is_resolved(descriptions: dict[str, str]) -> None:
@@ -179,7 +179,7 @@ def test_finished_runs_are_not_checked_again(tmp_path: Path) -> None:
     for run in runs:
         run.folder.mkdir(parents=True)
         (run.folder / str(run.makes)).touch()
-    assert {entry.found for entry in check_runs(runs)} == {"done, or no longer needed"}
+    assert {entry.parts for entry in check_runs(runs)} == {"done, or no longer needed"}
 
 
 def test_figure_of_finished_runs_can_start(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_figure_of_finished_runs_can_start(tmp_path: Path) -> None:
         run.folder.mkdir(parents=True)
         (run.folder / str(run.makes)).touch()
     *_, last = check_runs(runs)
-    assert (last.run, last.found, last.missing) == (figure, "2 models", None)
+    assert (last.run, last.parts, last.missing) == (figure, "2 models", None)
 
 
 def test_network_of_a_finished_run_is_read_without_its_weights() -> None:
@@ -269,9 +269,9 @@ def test_evaluations_of_table_three_cover_all_labels(plans: dict[str, Plan]) -> 
         add(run)
     checks = {entry.run.key: entry for entry in check_runs(list(needed.values()))}
     assert [checks[run.key].missing for run in evaluations] == [None] * 9
-    assert not [entry.found for entry in checks.values() if "never reached" in entry.found]
-    assert "labels joined -> mikels: dropped: joy, love, surprise" in checks[scratch.cells["FI"].runs[0].key].found
-    assert checks[scratch.cells["FI"].runs[0].needs[0].key].found.endswith("; 11 labels")
+    assert not [entry.parts for entry in checks.values() if "never reached" in entry.parts]
+    assert "labels joined -> mikels: dropped: joy, love, surprise" in checks[scratch.cells["FI"].runs[0].key].parts
+    assert checks[scratch.cells["FI"].runs[0].needs[0].key].parts.endswith("; 11 labels")
 
 
 def test_check_prints_what_every_cell_computes(

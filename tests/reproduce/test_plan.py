@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.drawn import class_folders
 from tests.reproduce.plans import make_run, plan, planned, runs_of
-from uniemox.cli import app
+from uniemox.cli.program import add_foreign_commands, app
 from uniemox.errors import ConfigError, LabelError
 from uniemox.finetune.presets import PRESETS as FINETUNINGS
 from uniemox.labels import CAER, MIKELS, POLARITY, scored_labels
@@ -125,6 +125,7 @@ def test_table7_has_teachers_and_pretrainings_with_and_without_emotion() -> None
 def test_command_line_accepts_every_planned_command() -> None:
     """One command is tested of those that differ only in values."""
     scales: tuple[Scale, ...] = ("demo", "paper")
+    add_foreign_commands("")
     runs = [run for name in NAMES for scale in scales for run in planned(name, scale).runs]
     shapes = {(run.kind, *sorted(run.options)): run for run in runs}
     assert {kind for kind, *_ in shapes} >= {"data shard", "teacher fit", "pretrain", "finetune", "evaluate"}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.serve.serving import write_model
-from uniemox.cli import app
+from uniemox.cli.program import add_foreign_commands, app
 from uniemox.cli.settings import read_key
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox_serve.app import listen
@@ -24,6 +24,7 @@ def test_a_missing_model_is_named(tmp_path: Path) -> None:
 
 
 def test_limits_are_checked_before_models_are_loaded(tmp_path: Path) -> None:
+    add_foreign_commands("serve")
     with pytest.raises(ConfigError, match="queue must be at least 1"):
         app(["serve", "--model", str(write_model(tmp_path / "m.onnx")), "--queue", "0"])
 

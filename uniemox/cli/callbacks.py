@@ -28,11 +28,11 @@ class ConsoleCallback(AbstractContextManager["ConsoleCallback"], Callback):
     def __exit__(self, *error: object) -> None:
         self.bar.stop()
 
-    def progress(self, what: str, done: int, total: int | None, values: str = "") -> None:
+    def progress(self, work: str, done: int, total: int | None, values: str = "") -> None:
         """Show progress as a separate bar, or as lines in a log."""
         if rank() == 0:
             self.bar.start()
-            self.bar.show(what, done, total, values)
+            self.bar.show(work, done, total, values)
 
     def start(self, plan: RunPlan) -> None:
         """Print the cost of the run."""

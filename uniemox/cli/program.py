@@ -97,14 +97,18 @@ def _run_app() -> None:
         del app[name]
         app.command(command)
     else:
-        _add_foreign_commands(name)
+        add_foreign_commands(name)
         # Importing a Markdown parser takes a fifth of the time of `uniemox --help`.
         app.help_format = "plaintext"
     app(arguments, exit_on_error=False)
 
 
-def _add_foreign_commands(name: str) -> None:
-    """Add the commands of other packages; only the one that is called is imported."""
+def add_foreign_commands(name: str) -> None:
+    """Add the commands of other packages; only the one that is called is imported.
+
+    Args:
+        name: Name of the command that is called; empty if it is none of these.
+    """
     for entry in foreign_commands(COMMANDS).values():
         if entry.name in app:
             # A second call of `main` in the same process.

@@ -132,8 +132,8 @@ def check_tiff(data: bytes, tags: Mapping[int, Any], size: tuple[int, int], name
     _refuse_if(strips > needed + MAX_SPARE_STRIPS, name, f"{strips:,} strips or tiles, where {needed:,} are enough")
     if tags.get(_COMPRESSION) in _JPEG_IN_TIFF:
         scanned = data.count(b"\xff\xda") * pixels // strips  # a scan visits one strip
-        what = f"more than {MAX_SCANNED_PIXELS // 10**6:,} megapixels in all scans of its strips"
-        _refuse_if(scanned > MAX_SCANNED_PIXELS, name, what)
+        excess = f"more than {MAX_SCANNED_PIXELS // 10**6:,} megapixels in all scans of its strips"
+        _refuse_if(scanned > MAX_SCANNED_PIXELS, name, excess)
 
 
 def check_heif(data: bytes, name: str) -> None:
@@ -173,22 +173,22 @@ def _check_directories(data: bytes, name: str) -> None:
     """Check the directories of a TIFF: their number, and the number of values of each entry."""
     order = "<" if data[:1] == b"I" else ">"
     is_big = b"+" in data[2:4]
-    place, length, entry = ("Q", "Q", "HHQ8x") if is_big else ("I", "H", "HHI4x")
+    offset_type, count_type, entry = ("Q", "Q", "HHQ8x") if is_big else ("I", "H", "HHI4x")
     pages = entries = 0
     try:
-        [at] = struct.unpack_from(order + place, data, 8 if is_big else 4)
+        [at] = struct.unpack_from(order + offset_type, data, 8 if is_big else 4)
         while at:
-            [count] = struct.unpack_from(order + length, data, at)
+            [count] = struct.unpack_from(order + count_type, data, at)
             pages = pages + 1
             entries = entries + count
             _refuse_if(pages > MAX_DIRECTORIES, name, f"more than {MAX_DIRECTORIES:,} pages")
             _refuse_if(entries > MAX_ENTRIES, name, f"more than {MAX_ENTRIES:,} entries in its directories")
-            at += struct.calcsize(order + length)
+            at += struct.calcsize(order + count_type)
             end = at + count * struct.calcsize(order + entry)
             for tag, _, values in struct.iter_unpack(order + entry, data[at:end]):
                 is_read = tag < _FIRST_PRIVATE_TAG and tag not in _TIFF_BYTES
                 _refuse_if(is_read and values > MAX_VALUES, name, f"more than {MAX_VALUES:,} values for tag {tag}")
-            [at] = struct.unpack_from(order + place, data, end)
+            [at] = struct.unpack_from(order + offset_type, data, end)
     except (struct.error, OverflowError):  # OverflowError: a place that no memory has
         return  # cut off, which the decoder reports
 
@@ -217,8 +217,8 @@ def _check_jpeg(data: bytes, name: str) -> None:
             pixels = max(pixels, width * height)
         scans += marker == _SOS
         _refuse_if(scans > MAX_SCANS, name, f"more than {MAX_SCANS} scans")
-        what = f"more than {MAX_SCANNED_PIXELS // 10**6:,} megapixels in all its scans"
-        _refuse_if(scans * pixels > MAX_SCANNED_PIXELS, name, what)
+        excess = f"more than {MAX_SCANNED_PIXELS // 10**6:,} megapixels in all its scans"
+        _refuse_if(scans * pixels > MAX_SCANNED_PIXELS, name, excess)
         at = start + max(2, length)
 
 
@@ -262,10 +262,10 @@ def _check_ppm(data: bytes, name: str) -> None:
         raise _too_much(name, f"a header of more than {MAX_PPM_HEADER_BYTES:,} bytes")
 
 
-def _refuse_if(is_too_much: bool, name: str, what: str) -> None:
+def _refuse_if(is_too_much: bool, name: str, excess: str) -> None:
     if is_too_much:
-        raise _too_much(name, what)
+        raise _too_much(name, excess)
 
 
-def _too_much(name: str, what: str) -> ImageError:
-    return ImageError(f"{name}: {what}, which no camera or editor writes; save it again with one, or remove it")
+def _too_much(name: str, excess: str) -> ImageError:
+    return ImageError(f"{name}: {excess}, which no camera or editor writes; save it again with one, or remove it")

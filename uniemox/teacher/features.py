@@ -87,7 +87,7 @@ def save_features(
     image_features: Tensor,
     texts: Sequence[str],
     text_features: Tensor,
-    seen: Collection[str] = (),
+    trained_on: Collection[str] = (),
 ) -> None:
     """Write a teacher's features to a .npz file, for `StoredTeacher`.
 
@@ -97,8 +97,8 @@ def save_features(
         image_features: (M, C).
         texts: T texts.
         text_features: (T, C).
-        seen: sha256 of the teacher's training images, from `uniemox.data.seen.seen_by` for a fitted teacher. Models
-            trained on these features are then not scored on those images.
+        trained_on: sha256 of the teacher's training images, from `uniemox.data.seen.seen_by` for a fitted teacher.
+            Models trained on these features are then not scored on those images.
 
     Raises:
         TeacherError: If lengths or widths contradict each other, or if a text is too long.
@@ -109,7 +109,7 @@ def save_features(
     check_features(*arrays, where=str(path))
     with replacing(Path(path), TeacherError) as partial, partial.open("wb") as file:
         fields: dict[str, Any] = dict(zip(FIELDS, arrays, strict=True))
-        fields[STORED] = np.array(sorted(seen), dtype=str)
+        fields[STORED] = np.array(sorted(trained_on), dtype=str)
         np.savez(file, **fields)
 
 
@@ -219,7 +219,7 @@ def store_features(
             image_features=torch.cat(rows) if rows else torch.empty(0, teacher.width),
             texts=texts,
             text_features=torch.cat(text_features) if text_features else torch.empty(0, teacher.width),
-            seen=seen_by(source),
+            trained_on=seen_by(source),
         )
     write_unreadable(unreadable_file(path), broken)
     return len(keys)
