@@ -86,7 +86,7 @@ def test_pairs_do_not_depend_on_block_size(monkeypatch: pytest.MonkeyPatch) -> N
     files = [jpeg_of(draw_image(i % 20), 60 + i // 20) for i in range(60)]
     thumbs = thumbs_of(files)
     at_once = pairs_of(thumbs)
-    monkeypatch.setattr("uniemox.data.near.ROWS", 7)
+    monkeypatch.setattr("uniemox.data.near_pairs.ROWS", 7)
     monkeypatch.setattr("uniemox.data.near.PAIRS", 3)
     assert pairs_of(thumbs) == at_once
     assert len(at_once) == 20 * 3

@@ -2,18 +2,17 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.classifier_info import PersonPolicy
+from uniemox.data.near_pairs import Descriptions, Pairs, Roots, pairs_of_colour, similar_pairs
 from uniemox.data.processes import map_samples
 from uniemox.data.sample import Broken, Sample, decode_sample
 from uniemox.errors import BoxError, ImageError
 from uniemox.io.images import MinSides
-from uniemox.io.parallel import parallel_map
 from uniemox.io.progress import Progress, silent
 from uniemox.persons.box import choose_person
 
@@ -29,9 +28,8 @@ MIN_LENGTH = 50.0
 MAX_CROP = 0.05
 # Minimum short side of reduced JPEGs that are only checked, not compared.
 CHECKED_PX = 64
-# Rows and columns of the matrix of cosines, and pairs, that are in memory at a time.
-ROWS = 1024
-COLUMNS = 4096
+# Images that are described at a time, and pairs that are compared at a time.
+DESCRIBED = 4096
 PAIRS = 2048
 # Sign of each frequency in the mirror image: odd horizontal ones change theirs.
 MIRROR_SIGNS = np.tile((-1.0) ** np.arange(FREQUENCIES), FREQUENCIES).astype(np.float32)
@@ -40,64 +38,72 @@ MIRROR_SIGNS = np.tile((-1.0) ** np.arange(FREQUENCIES), FREQUENCIES).astype(np.
 def near_groups(thumbs: NDArray[np.uint8]) -> NDArray[np.intp]:
     """Group images that differ only in encoding, size, mirroring and slight cropping.
 
-    Takes time with the square of N; docs/performance.md has figures.
+    Up to 20,000 images every pair is compared. Of more images about one near duplicate in 2,000 is missed, and the time
+    grows with N to the power of 1.5; docs/performance.md has figures. Needs 300 bytes of memory per image.
 
     Args:
-        thumbs: (N, 32, 32, 3) small images.
+        thumbs: (N, 32, 32, 3) small images; the array may be a file, such as a `numpy.memmap`.
 
     Returns:
         (N,) numbers: all images of a group, even if linked through others, have the number of its first.
     """
     # Union-find: the root of a group is its smallest number.
     parent = np.arange(len(thumbs))
-    for candidates in _candidates(thumbs):
-        first, second = candidates
-        while len(first):
-            same = _are_same(thumbs[first[:PAIRS]], thumbs[second[:PAIRS]])
-            for i, j in zip(first[:PAIRS][same].tolist(), second[:PAIRS][same].tolist(), strict=True):
-                first_root = _root(parent, i)
-                second_root = _root(parent, j)
-                parent[max(first_root, second_root)] = min(first_root, second_root)
-            first, second = first[PAIRS:], second[PAIRS:]
-            # Pairs that are joined by now need no comparison, which is the slow part.
-            is_apart = _roots(parent, first) != _roots(parent, second)
-            first, second = first[is_apart], second[is_apart]
+    for first, second in _candidates(thumbs, partial(_roots, parent)):
+        _join_same(parent, thumbs, first, second)
     return _roots(parent, np.arange(len(thumbs)))
 
 
-def _candidates(thumbs: NDArray[np.uint8]) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Yield pairs of images with similar descriptions, the lower number first."""
-    descriptions, lengths = describe_structure(thumbs)
-    is_flat = lengths < MIN_LENGTH
-    # Mirroring changes the sign of odd frequencies: the cosine is even + odd, that of the mirror image even - odd.
-    even = descriptions[:, MIRROR_SIGNS > 0]
-    odd = descriptions[:, MIRROR_SIGNS < 0]
+def _candidates(thumbs: NDArray[np.uint8], roots: Roots) -> Iterator[Pairs]:
+    """Yield pairs of images with similar descriptions, or of flat images with similar colours."""
+    count = len(thumbs)
+    is_even = MIRROR_SIGNS > 0
+    even = np.empty((count, is_even.sum()), np.float32)
+    odd = np.empty((count, (~is_even).sum()), np.float32)
+    is_flat = np.empty(count, np.bool_)
+    for start in range(0, count, DESCRIBED):
+        part = slice(start, start + DESCRIBED)
+        descriptions, lengths = describe_structure(thumbs[part])
+        # Mirroring changes the sign of odd frequencies: the cosine is even + odd, that of the mirror image even - odd.
+        even[part] = descriptions[:, is_even]
+        odd[part] = descriptions[:, ~is_even]
+        is_flat[part] = lengths < MIN_LENGTH
+    yield from similar_pairs(Descriptions(even, odd, is_flat), MIN_COSINE, roots)
 
-    def similar_pairs(start: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        pairs = []
-        for column_start in range(start, len(thumbs), COLUMNS):
-            rows = slice(start, start + ROWS)
-            columns = slice(column_start, column_start + COLUMNS)
-            # The larger of even + odd and even - odd, in place: the matrix is large.
-            cosines = even[rows] @ even[columns].T
-            odd_part = odd[rows] @ odd[columns].T
-            cosines += np.abs(odd_part, out=odd_part)
-            hits = np.flatnonzero(cosines > MIN_COSINE)
-            first = hits // cosines.shape[1] + start
-            second = hits % cosines.shape[1] + column_start
-            # Descriptions of flat images are noise; their mean colours are compared below.
-            is_wanted = (first < second) & ~(is_flat[first] & is_flat[second])
-            pairs.append((first[is_wanted], second[is_wanted]))
-        return np.concatenate([first for first, _ in pairs]), np.concatenate([second for _, second in pairs])
-
-    with closing(parallel_map(range(0, len(thumbs), ROWS), similar_pairs)) as blocks:
-        yield from blocks
-
+    # Descriptions of flat images are noise; their mean colours are compared instead.
     flat = np.flatnonzero(is_flat)
     colours = thumbs[flat].mean(axis=(1, 2), dtype=np.float32)  # (F, 3)
-    for k, i in enumerate(flat):
-        is_near = np.abs(colours[k + 1 :] - colours[k]).max(axis=1) < MAX_RESIDUAL
-        yield np.full(is_near.sum(), i), flat[k + 1 :][is_near]
+    for first, second in pairs_of_colour(colours, MAX_RESIDUAL, lambda numbers: roots(flat[numbers])):
+        yield flat[first], flat[second]
+
+
+def _join_same(
+    parent: NDArray[np.intp], thumbs: NDArray[np.uint8], first: NDArray[np.intp], second: NDArray[np.intp]
+) -> None:
+    """Join the groups of those pairs that show the same image."""
+    size = 0
+    while len(first):
+        # Pairs that are joined by now need no comparison, which is the slow part.
+        first_roots = _roots(parent, first)
+        second_roots = _roots(parent, second)
+        is_apart = first_roots != second_roots
+        first, second = first[is_apart], second[is_apart]
+        if not len(first):
+            return
+        # One pair of every two groups comes first, because it may join all others.
+        keys = first_roots[is_apart] * len(parent) + second_roots[is_apart]
+        _, leaders = np.unique(keys, return_index=True)
+        is_leader = np.zeros(len(first), np.bool_)
+        is_leader[leaders] = True
+        order = np.argsort(~is_leader, kind="stable")
+        size = min(PAIRS, max(len(leaders), 2 * size))
+        now, later = order[:size], order[size:]
+        same = now[_are_same(thumbs[first[now]], thumbs[second[now]])]
+        for i, j in zip(first[same].tolist(), second[same].tolist(), strict=True):
+            first_root = _root(parent, i)
+            second_root = _root(parent, j)
+            parent[max(first_root, second_root)] = min(first_root, second_root)
+        first, second = first[later], second[later]
 
 
 def _root(parent: NDArray[np.intp], i: int) -> int:
