@@ -11,6 +11,7 @@ from rich.table import Table
 from tests.runs import colours, uniemox_here
 from uniemox.cli import console
 from uniemox.cli.console import SafeConsole, printable, refuse_other, say_parts
+from uniemox.cli.progress import ProgressBar
 from uniemox.data.sample import NO_PERSONS
 
 HOSTILE = "[red]:smile:\x1b[2J\x1b]0;title\x07\x9b31m\u202egpj.exe"
@@ -42,6 +43,23 @@ def test_lines_on_both_outputs_are_safe(capsys: pytest.CaptureFixture[str], monk
     assert capsys.readouterr().out == f"{PRINTABLE}\n"
     assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(file.getvalue())
     assert file.getvalue().startswith("[red]:smile:�[2J�]0;title")
+
+
+def test_bars_are_not_drawn_into_the_pipe_of_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Notebooks set FORCE_COLOR for the commands in their cells, which are connected by a pipe."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    file = io.StringIO()
+    terminal = SafeConsole(file=file, **console.PLAIN)
+    assert terminal.is_terminal
+    lines: list[str] = []
+    with ProgressBar(terminal, lines.append) as progress:
+        for done in range(100):
+            progress.show("images", done, 100)
+        progress.next_line = 0
+        progress.show("images", 50, 100)
+    assert file.getvalue() == ""
+    assert len(lines) == 1
+    assert lines[0].startswith("images: 50/100")
 
 
 def test_printable_keeps_letters_of_all_scripts() -> None:

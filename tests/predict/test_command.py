@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,10 @@ from tests.drawn import draw_image
 from tests.predict.answers import prediction
 from tests.predict.networks import tiny_network
 from tests.runs import uniemox_here
+from uniemox.cli import console
 from uniemox.cli.predict_output import Output
+from uniemox.errors import StoppedError
+from uniemox.predict.prediction import Failure, Prediction
 
 COMMAND = [sys.executable, "-c", "from uniemox.cli import main; main()", "predict"]
 
@@ -206,6 +210,58 @@ def test_names_with_a_dash_and_addresses(folder: Path, tmp_path: Path, monkeypat
     first, second = map(json.loads, done.stdout.splitlines())
     assert first["error"] == "https://example.org/a.png: addresses are not fetched; save the image and give its path"
     assert (second["path"], done.returncode) == ("-a.png", 3)
+
+
+def drawn_answers(count: int, folder: str = "photos") -> list[Prediction | Failure]:
+    """Return answers about images, of which the last could not be read and each fifth is a guess."""
+    answers: list[Prediction | Failure] = [
+        prediction(f"{folder}/{i:03}.jpg", familiarity=0.01 if i % 5 == 0 else 0.5) for i in range(count - 1)
+    ]
+    return [*answers, Failure(path=f"{folder}/bad.jpg", error=f"{folder}/bad.jpg: can't be read")]
+
+
+def test_many_images_are_summarised(capsys: pytest.CaptureFixture[str]) -> None:
+    Output(as_json=False).consume(drawn_answers(21), ["photos"])
+    printed = capsys.readouterr()
+    cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in printed.out.splitlines()]
+    assert ["fear", "20", "100%"] in cells
+    assert "guesses, because unlike the training images: 4 images" in printed.out
+    assert "For one line per image, add --out answers.csv or --json." in printed.out
+    assert "000.jpg" not in printed.out
+    assert "1 of 21 images could not be read" in printed.err
+    Output(as_json=False).consume(drawn_answers(20), ["photos"])
+    printed = capsys.readouterr()
+    assert [line.split()[1] for line in printed.out.splitlines() if ".jpg" in line] == [
+        f"photos/{i:03}.jpg" for i in range(19)
+    ]
+    Output(as_json=True).consume(drawn_answers(30), ["photos"])
+    assert len(capsys.readouterr().out.splitlines()) == 30
+
+
+def test_paths_are_never_broken(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = "a folder of which the name/" * 5 + "is long"
+    monkeypatch.setattr(console, "out", console.SafeConsole(width=80, **console.PLAIN))
+    Output(as_json=False).consume(drawn_answers(3, folder), ["photos"])
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(f"{folder}/001.jpg" in line and "fear" in line for line in lines) == 1
+    # In a terminal, which would break the lines of a wide table, each path has a line of its own.
+    terminal = console.SafeConsole(width=80, force_terminal=True, **console.PLAIN)
+    monkeypatch.setattr(console, "out", terminal)
+    Output(as_json=False).consume(drawn_answers(3, folder), ["photos"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{folder}/000.jpg"
+    assert lines[1].startswith("    evoked (custom): fear")
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_an_interrupted_job_prints_the_summary_so_far(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted() -> Iterator[Prediction | Failure]:
+        yield from drawn_answers(30)
+        raise KeyboardInterrupt
+
+    with pytest.raises(StoppedError, match="stopped after 30 images"):
+        Output(as_json=False).consume(interrupted(), ["photos"])
+    assert "guesses, because unlike the training images: 6 images" in capsys.readouterr().out
 
 
 def test_answers_without_a_counterpart_are_none_and_counted(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,10 +9,8 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, TypeVar
 
-from rich.table import Table
-from rich.text import Text
-
-from uniemox.cli.console import EXIT_INTERRUPTED, out, progress_bar, say
+from uniemox.cli.console import EXIT_INTERRUPTED, counted, progress_bar, say, show_all, show_paths
+from uniemox.cli.predict_summary import PredictionSummary
 from uniemox.errors import ImageError, StoppedError
 from uniemox.io.image_border import shorten
 from uniemox.io.walking import LeftOut
@@ -26,7 +24,9 @@ if TYPE_CHECKING:
     from uniemox.predict.writing import EmbeddingFile, ResultFile
 
 Source = TypeVar("Source", str, Frame)
-# Rows per printed table; longer lists become several tables, to limit memory.
+# Images whose predictions are printed one by one; of more images, a summary is printed.
+MAX_SHOWN = 20
+# Frames of videos per printed table; more become several tables, to limit memory.
 MAX_ROWS = 200
 # Unreadable images that are listed by name.
 MAX_LISTED = 20
@@ -40,7 +40,7 @@ class Output:
 
     Args:
         as_json: Print JSON lines.
-        has_rows: Otherwise print rows, unless predictions go to a file.
+        has_rows: Otherwise print a row per image, or a summary of more than 20 images, unless predictions go to a file.
         images: Folder for drawn images; None: draw none.
     """
 
@@ -54,7 +54,9 @@ class Output:
         self.unmapped = 0
         self.first_failures: list[str] = []
         self.total: int | None = None
+        self._is_film = False
         self._rows: list[Prediction] = []
+        self._summary = PredictionSummary()
 
     def unanswered(self, sources: Iterable[Source]) -> Iterator[Source]:
         """Yield the images and frames that are not yet in the output file."""
@@ -79,7 +81,9 @@ class Output:
         are_few = (
             names is not None and len(names) <= FEW and not any(name == "-" or os.path.isdir(name) for name in names)
         )
-        is_quiet = are_few or (sys.stdout.isatty() and self.has_rows and self.file is None)
+        self._is_film = names is None
+        # Rows of a video appear while it is read.
+        is_quiet = are_few or (self._is_film and sys.stdout.isatty() and self.has_rows and self.file is None)
         try:
             with nullcontext() if is_quiet else progress_bar() as progress:
                 # The paths on standard input can't be counted.
@@ -89,14 +93,15 @@ class Output:
                     self._add(result)
                     if progress is not None:
                         progress.show("images", self.done + self.skipped, self.total)
-            self._print_rows()
+            self._print_predictions()
         except KeyboardInterrupt:
+            self._print_predictions()
             if self.file is not None:
                 lines = self.file.lines
             hint = ""
             if lines:
                 hint = f"; they are in {lines}; to continue, repeat it (predict, survey: add --resume)"
-            raise StoppedError(f"stopped after {self.done} images{hint}", EXIT_INTERRUPTED) from None
+            raise StoppedError(f"stopped after {counted(self.done, 'image')}{hint}", EXIT_INTERRUPTED) from None
         finally:
             self._list_failures()
             self._report_unmapped()
@@ -105,8 +110,8 @@ class Output:
         """Say how many answers no label of the requested set describes."""
         if self.unmapped:
             say(
-                f"{self.unmapped} of {self.done} images: more than half of the probability is of labels without a "
-                "counterpart (see unmapped), so they count as none of these labels"
+                f"{self.unmapped} of {counted(self.done, 'image')}: more than half of the probability is of labels "
+                "without a counterpart (see unmapped), so they count as none of these labels"
             )
 
     def _list_failures(self) -> None:
@@ -115,7 +120,7 @@ class Output:
         if self.failures > len(self.first_failures):
             say(f"and {self.failures - len(self.first_failures)} more")
         if self.failures and self.failures + self.done > 1:
-            say(f"{self.failures} of {self.done} images could not be read")
+            say(f"{self.failures} of {counted(self.done, 'image')} could not be read")
 
     def _count(self, names: Sequence[str]) -> None:
         self.total = sum(1 for _ in list_images(names))
@@ -137,7 +142,9 @@ class Output:
         if self.as_json:
             print(json.dumps(result.to_dict()))
         elif self.has_rows and self.file is None and isinstance(result, Prediction):
-            self._rows.append(result)
+            self._summary.add(result)
+            if self._is_film or len(self._rows) < MAX_SHOWN:
+                self._rows.append(result)
             if len(self._rows) == MAX_ROWS:
                 self._print_rows()
 
@@ -152,9 +159,17 @@ class Output:
             return
         write_drawing(drawing_path(folder, Path(prediction.path or "image"), ".png"), drawing)
 
+    def _print_predictions(self) -> None:
+        """Print the rows, or the summary of many images."""
+        if self._summary.images and self.done > MAX_SHOWN and not self._is_film:
+            show_all(self._summary.parts())
+        else:
+            self._print_rows()
+
     def _print_rows(self) -> None:
         if self._rows:
-            out.print(_table(self._rows))
+            columns = _columns(self._rows[0])
+            show_paths(list(columns), [[cell(result) for cell in columns.values()] for result in self._rows])
         self._rows = []
 
 
@@ -176,9 +191,12 @@ def named_images(names: Sequence[str]) -> Iterator[str]:
         raise ImageError(f"there is no image in {', '.join(map(shorten, names))}")
 
 
-def _table(results: list[Prediction]) -> Table:
-    """Return a table with one row per image: most probable labels, likely set, people."""
-    first = results[0]
+def _columns(first: Prediction) -> dict[str, Callable[[Prediction], str]]:
+    """Return the columns of the table of predictions, by heading: most probable labels, likely set, people.
+
+    Args:
+        first: First prediction; the others have the same fields.
+    """
     columns: dict[str, Callable[[Prediction], str]] = {
         "image": lambda prediction: _one_line(prediction.path or ""),
         f"{first.kind} ({first.label_set})": _top_labels,
@@ -196,12 +214,7 @@ def _table(results: list[Prediction]) -> Table:
         columns["faces show"] = lambda prediction: summarise_faces(
             [face.expressions for face in prediction.faces or ()]
         )
-    table = Table()
-    for heading in columns:
-        table.add_column(heading, overflow="fold" if heading == "image" else "ellipsis")
-    for result in results:
-        table.add_row(*(Text(cell(result)) for cell in columns.values()))
-    return table
+    return columns
 
 
 def _top_labels(result: Prediction) -> str:

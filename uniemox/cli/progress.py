@@ -28,7 +28,7 @@ class ProgressBar(Progress):
             redirect_stdout=False,
             redirect_stderr=False,
             # Without a terminal, rich would add an empty line to a log.
-            disable=not terminal.is_terminal,
+            disable=not _is_live(terminal),
         )
         self.say = say
         self.next_line = time.monotonic() + LINE_EVERY_S
@@ -56,13 +56,22 @@ class ProgressBar(Progress):
     def update(self, task_id: TaskID, **changes: Any) -> None:
         """Override rich's method: print a line if there is no terminal."""
         super().update(task_id, **changes)
-        if self.console.is_terminal or time.monotonic() < self.next_line:
+        if not self.disable or time.monotonic() < self.next_line:
             return
         self.next_line = time.monotonic() + LINE_EVERY_S
         task = self._tasks[task_id]
         rate = _rate(task) and f", {_rate(task)}"
         remaining = f", about {duration(task.time_remaining)} to go" if task.time_remaining else ""
         self.say(f"{task.description}: {_count(task)}{rate}{remaining}")
+
+
+def _is_live(terminal: Console) -> bool:
+    """Return True if bars can be drawn again in place.
+
+    Notebooks set FORCE_COLOR for the commands in their cells. Rich then takes the pipe to the notebook for a terminal,
+    and the notebook would show each state of the bars.
+    """
+    return terminal.is_terminal and not terminal.is_jupyter and terminal.file.isatty()
 
 
 def duration(seconds: float) -> str:
