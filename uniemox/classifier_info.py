@@ -13,7 +13,7 @@ from uniemox.labels import KINDS, LABEL_SETS, Kind, LabelSet
 
 Streams = Literal["scene", "person", "both"]
 PersonPolicy = Literal["largest", "union", "persons_only", "second_crop"]
-CalibrationImages = Literal["independent", "selection", "unknown"]
+CalibrationImages = Literal["independent", "selection", "seen", "unknown"]
 HeadKind = Literal["linear", "ccim", "neighbours"]
 LongImages = Literal["squares", "blend"]
 SetsFrom = Literal["answer", "network"]
@@ -232,7 +232,10 @@ class ClassifierInfo:
     """Distances of held-out images from the training images (model/distance.py), sorted, at most 2,000; or ()."""
     calibration_images: CalibrationImages = "unknown"
     """Images that temperature and conformal scores were fitted on. independent: held out and used for nothing else;
-    selection: they also chose the epoch, because there were too few to split; unknown: written by an older version."""
+    selection: they also chose the epoch, because there were too few to split; seen: the initial weights were trained on
+    them; unknown: written by an older version."""
+    held_out_count: int = 0
+    """Number of these images that are independent of each other: images of one group count as one. 0: unknown."""
     calibrated_on: str = ""
     """Data and split that `uniemox calibrate` used; empty if the file was not calibrated."""
     rules: AnswerRules = NEW_RULES
@@ -253,6 +256,7 @@ class ClassifierInfo:
             "crop_fraction": MIN_CROP_FRACTION <= self.crop_fraction <= 1,
             "mean": len(self.mean) == 3 and all(-math.inf < value < math.inf for value in self.mean),
             "std": len(self.std) == 3 and all(MIN_DIVISOR < value < math.inf for value in self.std),
+            "held_out_count": isinstance(self.held_out_count, int) and self.held_out_count >= 0,
             "conformal_scores": all(0 <= score <= 1 for score in self.conformal_scores),
             "rules": isinstance(self.rules, AnswerRules),
             "ratings": isinstance(self.ratings, Mapping),

@@ -12,14 +12,13 @@ from uniemox.classifier_info import ClassifierInfo, NetworkSpec
 from uniemox.errors import DataError
 from uniemox.evaluate.calibration import (
     calibrated,
-    coverage_range,
     expected_calibration_error,
     fit_temperature,
     log_loss_change,
     reliability,
 )
 from uniemox.labels import MIKELS
-from uniemox.predict.confidence import probabilities_of, score_limit
+from uniemox.predict.confidence import coverage_range, probabilities_of, score_limit
 
 SEEDS = st.integers(0, 2**32 - 1)
 

@@ -10,8 +10,8 @@ import pytest
 from tests.evaluate.test_report import logits_for, photos, score, write_run  # noqa: F401 - a fixture
 from uniemox.cli.evaluate import compare as cli_compare
 from uniemox.data.sample import DataSet
-from uniemox.errors import DataError
-from uniemox.evaluate.compare import compare
+from uniemox.errors import CheckpointError, ConfigError, DataError
+from uniemox.evaluate.compare import Scoring, compare, compare_on
 from uniemox.intervals import bootstrap_interval, interval_over_runs, paired_bootstrap
 
 WRONG = {"a0": {0, 1}, "a1": {2}, "b0": {0, 1, 5, 6}, "b1": {2, 3, 4}, "b2": {9}, "least": set(range(9))}
@@ -96,6 +96,48 @@ def test_runs_scored_among_different_labels_are_marked(
     )
     cli_compare(ours=[runs["a0"]], theirs=[runs["b0"]])
     assert comparison.note in capsys.readouterr().out
+
+
+def test_runs_scored_by_different_label_maps_are_marked(runs: dict[str, Path]) -> None:
+    """As if `evaluate --map` had got other pairs for each; a run with the labels of the data needs no map."""
+
+    def add_map(name: str, fear: str) -> None:
+        [file] = (runs[name] / "evaluations").glob("*.json")
+        values = json.loads(file.read_text()) | {"label_map": {"awe": ["awe", "joy, love"], "fear": [fear]}}
+        file.write_text(json.dumps(values))
+
+    add_map("a0", "fear")
+    add_map("a1", "fear")
+    assert [comparison.note for comparison in compare([runs["a0"]], [runs["a1"], runs["b0"]])] == [""]
+    add_map("a1", "anger")
+    [comparison] = compare([runs["a0"]], [runs["a1"], runs["b0"]])
+    assert comparison.note == (
+        f'not scored by the same label map: {runs["a0"]} by awe=awe+"joy, love",fear=fear and {runs["a1"]} by '
+        'awe=awe+"joy, love",fear=anger; score them again with one map'
+    )
+
+
+def test_a_model_file_is_refused_before_anything_is_scored(
+    runs: dict[str, Path],
+    tmp_path: Path,
+    photos: DataSet,  # noqa: F811
+) -> None:
+    file = tmp_path / "mine.onnx"
+    file.write_bytes(b"")
+    for ours, theirs in (([file], [runs["a0"]]), ([Path("embedded")], [file])):
+        with pytest.raises(
+            ConfigError, match=r"mine\.onnx is a file: compare takes folders of runs, embedded or small"
+        ):
+            compare_on(photos, Scoring(split="all"), ours, theirs, on_progress=no_progress)
+        with pytest.raises(ConfigError, match="is a file"):
+            compare(ours, theirs)
+    (runs["a0"] / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="there is no such file; give the folder of a run"):
+        compare_on(photos, Scoring(split="all"), [Path("embedded")], [runs["a0"]], on_progress=no_progress)
+
+
+def no_progress(work: str, done: int, total: int | None) -> None:
+    pytest.fail(f"{work}: {done} of {total}")
 
 
 def test_run_equals_itself(runs: dict[str, Path]) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from uniemox.errors import LabelError
-from uniemox.evaluate.label_pairs import needs_map, read_label_pairs, score_by_pairs
+from uniemox.evaluate.label_pairs import needs_map, quoted, read_label_pairs, score_by_pairs
 from uniemox.evaluate.run import mapped
 from uniemox.labels import CAER, CUSTOM, MIKELS, LabelSet
 
@@ -21,9 +21,20 @@ def test_pairs_are_read_from_text_and_from_a_file(tmp_path: Path) -> None:
     assert read_label_pairs(str(file)) == pairs
 
 
+def test_labels_with_separators_stand_in_quotes() -> None:
+    words = ("joy, love", "a=b", "up+down", "plain")
+    text = ",".join(f"{quoted(word)}={quoted(word)}+awe" for word in words)
+    assert read_label_pairs(text) == {word: (word, "awe") for word in words}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (
+            "joy, love=awe",
+            "got 'joy'; write a label that contains one of , = [+] in double quotes, such as \"joy, love\"",
+        ),
+        ("a=b=awe", "got 'a=b=awe'; write a label"),
         ("fun=awe,yuck", "expected LABEL=LABEL OF THE MODEL, .*got 'yuck'"),
         ("fun=awe,Fun=", "Fun occurs twice"),
         ("=awe", "got '=awe'"),

@@ -17,15 +17,16 @@ from tests.runs import finetuned, uniemox_here
 from uniemox.cli.calibrate import _log_loss_words
 from uniemox.data.seen import read_seen
 from uniemox.data.source import open_data
-from uniemox.errors import ConfigError, DataError
-from uniemox.evaluate.calibration import LogLossChange, coverage_range, fit_temperature
+from uniemox.errors import ConfigError, DataError, LabelError
+from uniemox.evaluate.calibration import LogLossChange, fit_temperature
 from uniemox.evaluate.compare import chance_of
 from uniemox.evaluate.outputs import outputs_of_network
 from uniemox.evaluate.recalibration import Recalibration, recalibrate
 from uniemox.evaluate.run import evaluate, write_evaluation
 from uniemox.evaluate.run_records import read_predictions
 from uniemox.io.sized_image import SizedImage
-from uniemox.predict.confidence import familiarity_of, likely_labels, score_limit
+from uniemox.labels import MIKELS
+from uniemox.predict.confidence import coverage_range, familiarity_of, likely_labels, probabilities_of, score_limit
 from uniemox.predict.network import Network
 from uniemox.predict.opening import load
 
@@ -174,6 +175,68 @@ def test_images_of_one_group_count_as_one_for_the_range_of_the_coverage(photos: 
     data = open_data(f"csv:{tmp_path / 'groups.csv'}?root={photos}&labels=mikels")
     result = recalibrate(str(tiny_network(tmp_path / "m.onnx")), data, tmp_path / "mine.onnx")
     assert (result.images, result.coverage_range) == (COUNT, coverage_range(COUNT // 4, 0.9))
+
+
+def test_own_labels_calibrate_with_a_map(photos: Path, tmp_path: Path) -> None:
+    """The folders of photos under other names, by the map that gives them the model's labels."""
+    own = {"awe": "wow", "fear": "scary", "anger": "grr", "sadness": "blue"}
+    for name, new in own.items():
+        shutil.copytree(photos / name, tmp_path / "own" / new)
+    source = str(tiny_network(tmp_path / "m.onnx"))
+    expected = recalibrate(source, open_data(f"folder:{photos}"), tmp_path / "a.onnx")
+    data = open_data(f"folder:{tmp_path / 'own'}")
+    with pytest.raises(LabelError, match="--map of uniemox evaluate, compare and calibrate"):
+        recalibrate(source, data, tmp_path / "b.onnx")
+    pairs = {new: (name,) for name, new in own.items()}
+    result = recalibrate(source, data, tmp_path / "b.onnx", label_pairs=pairs)
+    # Accuracy and chance are among the four labels that the map reaches; the rest is fitted in the model's eight.
+    assert (result.temperature, result.coverage_after) == (expected.temperature, expected.coverage_after)
+    assert (result.scored_labels, result.chance, result.left_out) == (data.labels.labels, 0.25, 0)
+    without = recalibrate(source, data, tmp_path / "c.onnx", label_pairs=pairs | {"blue": ()})
+    assert (without.images, without.left_out, without.chance) == (COUNT * 3 // 4, COUNT // 4, 1 / 3)
+    with pytest.raises(LabelError, match="the label map lacks blue"):
+        recalibrate(source, data, tmp_path / "d.onnx", label_pairs={"wow": ("awe",), "scary": ("fear",), "grr": ()})
+
+
+def test_each_of_several_labels_that_mean_one_is_right(photos: Path, tmp_path: Path) -> None:
+    """The temperature maximises the likelihood of their sum; a set is right if it has one of them."""
+    for name, new in (("awe", "fine"), ("fear", "bad"), ("anger", "bad"), ("sadness", "fine")):
+        shutil.copytree(photos / name, tmp_path / "two" / new, dirs_exist_ok=True)
+    source = tiny_network(tmp_path / "m.onnx")
+    data = open_data(f"folder:{tmp_path / 'two'}")
+    pairs = {"fine": ("awe", "contentment", "amusement"), "bad": ("fear", "anger")}
+    result = recalibrate(str(source), data, tmp_path / "mine.onnx", label_pairs=pairs)
+    outputs = outputs_of_network(Network.open(source), data.samples)
+    members = np.array(
+        [[name in pairs[data.label_of(sample) or ""] for name in MIKELS.labels] for sample in outputs.samples]
+    )
+
+    def loss(temperature: float) -> float:
+        return float(-np.log((probabilities_of(outputs.values, temperature) * members).sum(axis=1)).mean())
+
+    assert loss(result.temperature) <= min(loss(temperature) for temperature in np.geomspace(0.1, 100, 500)) + 1e-9
+    assert result.log_loss is not None
+    assert result.log_loss.before == pytest.approx(loss(Network.open(source).info.temperature or 1.0))
+    info = Network.open(tmp_path / "mine.onnx").info
+    limit = score_limit(info.conformal_scores, 0.9)
+    answers = probabilities_of(outputs.values, result.temperature)
+    is_right = [row[likely_labels(answer, limit)].any() for answer, row in zip(answers, members, strict=True)]
+    assert result.coverage_after == pytest.approx(np.mean(is_right))
+    assert result.scored_labels == ("bad", "fine")
+
+
+def test_command_takes_a_map_and_counts_what_it_leaves_out(photos: Path, tmp_path: Path) -> None:
+    shutil.copytree(photos, tmp_path / "own")
+    for name in ("awe", "fear", "anger", "sadness"):
+        (tmp_path / "own" / name).rename(tmp_path / "own" / f"my {name}")
+    source = tiny_network(tmp_path / "m.onnx")
+    words = ("calibrate", "--model", source, "--data", f"folder:{tmp_path / 'own'}", "--out", tmp_path / "mine.onnx")
+    labels = "my awe=awe,my fear=fear+disgust,my anger=anger,my sadness="
+    done = uniemox_here(*words, "--map", labels)
+    assert done.returncode == 0, done.stderr
+    assert f"{COUNT // 4} images were left out" in done.stderr
+    done = uniemox_here(*words, "--map", labels, "--ratings")
+    assert (done.returncode, "leave out one of them" in " ".join(done.stderr.split())) == (2, True)
 
 
 def test_calibration_images_are_recorded_as_training_images(photos: Path, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from uniemox.predict.confidence import (
     max_coverage,
     probabilities_of,
     score_limit,
+    set_note,
 )
 from uniemox.predict.opening import load
 from uniemox.predict.predictor import Predictor
@@ -99,6 +100,32 @@ def test_table_and_plot_mark_unfamiliar_images(tmp_path: Path) -> None:
         unflagged = replace(prediction, familiarity=None)
         are_equal.append(prediction.plot().tobytes() == unflagged.plot().tobytes())
     assert are_equal == [False, True]
+
+
+def test_sets_that_few_or_known_images_fit_are_marked(tmp_path: Path) -> None:
+    """19 scores: the 18th limits sets for 90 %, whose coverage has the distribution Beta(18, 2)."""
+    few = make_network(tmp_path, conformal_scores=tuple(i / 20 for i in range(19))).info
+    assert set_note(few, 0.9) == (
+        "likely sets are fitted to 19 held-out images: of other images like these, the sets for 90% hold the label of "
+        "74% to 99% (with a probability of 95%); more images narrow this range (uniemox calibrate)"
+    )
+    # Images of one group count as one.
+    assert "fitted to 12 held-out" in str(set_note(replace(few, held_out_count=12), 0.9))
+    # The error about an impossible coverage says what is possible.
+    assert set_note(few, 0.96) is None
+    many = replace(few, conformal_scores=tuple(i / 100 for i in range(100)))
+    assert set_note(many, 0.9) is None
+    known = set_note(replace(many, calibration_images="seen"), 0.9)
+    assert str(known).startswith("likely sets may be too small: the initial weights of the model were trained on")
+    assert set_note(replace(few, conformal_scores=()), 0.9) is None
+
+
+def test_predict_says_what_its_likely_sets_promise(tmp_path: Path) -> None:
+    draw_image(3, (64, 64)).save(tmp_path / "a.png")
+    tiny_network(tmp_path / "few.onnx", conformal_scores=tuple(i / 20 for i in range(19)))
+    words = ("predict", tmp_path / "a.png", "--model", tmp_path / "few.onnx", "--no-persons")
+    assert "likely sets" not in uniemox_here(*words).stderr
+    assert "hold the label of 74% to 99%" in " ".join(uniemox_here(*words, "--coverage", "0.9").stderr.split())
 
 
 @pytest.mark.parametrize("coverage", [0.5, 0.9])

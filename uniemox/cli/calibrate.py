@@ -5,8 +5,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from uniemox.cli.console import Flag, JsonObject, need, progress_bar, refuse_other, say, say_parts
+from uniemox.cli.console import Flag, JsonObject, UsageError, need, progress_bar, refuse_other, say, say_parts
 from uniemox.cli.data_files import NO_FILES, FileOptions
+from uniemox.cli.evaluate import LabelMapText
+from uniemox.evaluate.label_pairs import read_label_pairs
 
 if TYPE_CHECKING:
     from uniemox.evaluate.calibration import LogLossChange
@@ -24,6 +26,7 @@ def calibrate(
     out: Path,
     model: str = "embedded",
     split: str | None = None,
+    label_map: LabelMapText = None,
     ratings: Flag = False,
     as_json: JsonObject = False,
     files: FileOptions = NO_FILES,
@@ -37,6 +40,7 @@ def calibrate(
 
     - uniemox calibrate --data folder:photos --out mine.onnx
     - uniemox calibrate --model runs/fi --data csv:photos/labels.csv --out mine.onnx
+    - uniemox calibrate --data folder:photos --map fun=amusement+excitement,yuck=disgust --out mine.onnx
     - uniemox calibrate --ratings --data oasis:OASIS --out mine.onnx
 
     Args:
@@ -49,6 +53,9 @@ def calibrate(
     """
     refuse_other(out, ".onnx")
     need("scipy", extra="data")
+    if ratings and label_map is not None:
+        raise UsageError("--map is for labels and --ratings for valence and arousal; leave out one of them")
+    pairs = None if label_map is None else read_label_pairs(label_map)
     from uniemox.data.unreadable import describe_unreadable
     from uniemox.evaluate.rating_fit import fit_ratings
     from uniemox.evaluate.recalibration import Recalibration, recalibrate
@@ -61,7 +68,9 @@ def calibrate(
             result = fit_ratings(model, dataset, out, progress.show, split=split)
             line, words = _rating_words(result)
         else:
-            result = recalibrate(model, dataset, out, progress.show, split=split)
+            result = recalibrate(model, dataset, out, progress.show, split=split, label_pairs=pairs)
+            if result.left_out:
+                say(f"{result.left_out} images were left out: no label of the model means theirs")
             line, words = _confidence_words(result, out)
     for unreadable in describe_unreadable(result.unreadable):
         say(unreadable)

@@ -129,15 +129,17 @@ def predict(
     """
     every_s = _check_options(images, files, engine, every)
     from uniemox.cli.predict_output import Output, named_images
-    from uniemox.predict.confidence import flag_note
+    from uniemox.predict.confidence import flag_note, set_note
     from uniemox.predict.film import read_film
     from uniemox.predict.predictor import predict_on_ray
 
     has_several = engine == "ray" or len(images) > 1 or every_s is not None or not os.path.isfile(images[0])
     open_predictor = models.opener(has_several=has_several)
     predictor = open_predictor()
-    if note := flag_note(predictor.network.info):
-        say(note)
+    info = predictor.network.info
+    for note in (flag_note(info), None if coverage is None else set_note(info, coverage)):
+        if note:
+            say(note)
     answer: Callable[..., Any] = partial(predictor.predict_each, with_embedding=files.embeddings is not None)
     if engine == "ray":
         answer = partial(predict_on_ray, open_predictor=open_predictor)

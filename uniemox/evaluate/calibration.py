@@ -9,15 +9,8 @@ from numpy.typing import NDArray
 
 from uniemox.classifier_info import NEW_RULES, AnswerRules, ClassifierInfo
 from uniemox.evaluate.metrics import Array, Labels, check_finite
-from uniemox.intervals import LEVEL, Interval, paired_bootstrap
-from uniemox.predict.confidence import (
-    answers_of,
-    familiarity_of,
-    log_softmax,
-    probabilities_of,
-    score_rank,
-    set_probabilities_of,
-)
+from uniemox.intervals import Interval, paired_bootstrap
+from uniemox.predict.confidence import answers_of, familiarity_of, log_softmax, probabilities_of, set_probabilities_of
 
 BINS = 15
 MAX_SCORES = 2000
@@ -28,6 +21,8 @@ MIN_SAMPLES = 40
 MAX_ROUGH_FACTOR = 4.0
 # Lowest and highest temperature; cosines as logits need 0.01.
 TEMPERATURES = (0.01, 100.0)
+# Points between them at which a loss with several minima is computed first.
+GRID = 33
 # Parts of the cross-validation of the log loss.
 FOLDS = 10
 
@@ -72,7 +67,12 @@ def expected_calibration_error(probabilities: Array, labels: Labels, bins: int =
 
 
 def fit_temperature(
-    logits: Array, target: Array, familiarity: NDArray[np.float64] | None = None, rules: AnswerRules = NEW_RULES
+    logits: Array,
+    target: Array,
+    familiarity: NDArray[np.float64] | None = None,
+    rules: AnswerRules = NEW_RULES,
+    *,
+    any_of: NDArray[np.bool_] | None = None,
 ) -> float:
     """Return the temperature that minimises the mean negative log-likelihood (section 4.2).
 
@@ -82,6 +82,8 @@ def fit_temperature(
         familiarity: (N,); the probabilities of less familiar images move towards equal values (`probabilities_of`),
             before the likelihood is computed. None: they do not.
         rules: Rules of this smoothing.
+        any_of: (N, E), labels of which each is right; the likelihood of a sample is the sum of their probabilities, and
+            the target is not used. None: the target is used.
 
     Returns:
         0.01 to 100: 0.01 if every sample is right, because there is no optimum then, and 1 if the temperature has no
@@ -102,17 +104,31 @@ def fit_temperature(
         else:
             probabilities = probabilities_of(logits, temperature, familiarity, rules)
             log_p = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
+        if any_of is not None:
+            return float(-np.logaddexp.reduce(np.where(any_of, log_p, -np.inf), axis=1).mean())
         return float(-(target * log_p).sum(axis=1).mean())
 
     # The loss is convex in 1 / T, so it also has a single minimum in log T.
-    bounds = tuple(math.log(temperature) for temperature in TEMPERATURES)
+    bounds = (math.log(TEMPERATURES[0]), math.log(TEMPERATURES[1]))
+    if any_of is not None:
+        # The loss of a sum may have several minima: search around the lowest point of a grid.
+        grid = np.linspace(*bounds, GRID)
+        lowest = int(np.argmin([loss(float(point)) for point in grid]))
+        bounds = (float(grid[max(lowest - 1, 0)]), float(grid[min(lowest + 1, GRID - 1)]))
     optimum = float(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x)
     # min returns the first of equal candidates, so that a temperature without effect becomes 1.
     candidates = [0.0, *bounds, optimum]
     return math.exp(min(candidates, key=loss))
 
 
-def calibrated(info: ClassifierInfo, logits: Array, distances: Array | None, target: Array) -> ClassifierInfo:
+def calibrated(
+    info: ClassifierInfo,
+    logits: Array,
+    distances: Array | None,
+    target: Array,
+    *,
+    any_of: NDArray[np.bool_] | None = None,
+) -> ClassifierInfo:
     """Return the classifier's metadata after calibration: temperature, distances, conformal scores.
 
     Existing distances stay, because they refer to the network's own training images.
@@ -124,6 +140,8 @@ def calibrated(info: ClassifierInfo, logits: Array, distances: Array | None, tar
         logits: (N, E), of held-out images.
         distances: (N,) from the training images; None: the network has none.
         target: (N, E) distributions.
+        any_of: As for `fit_temperature`. The target must then be 1 at the most probable of these labels, because a set
+            is right if it has one of them.
     """
     train_distances = info.distances
     if distances is not None and not train_distances:
@@ -134,7 +152,8 @@ def calibrated(info: ClassifierInfo, logits: Array, distances: Array | None, tar
     if info.task == "affect":
         return info
     temperature = info.temperature or 1.0
-    fitted = fit_temperature(logits, target, familiarity_of(distances, train_distances), info.rules)
+    familiarity = familiarity_of(distances, train_distances)
+    fitted = fit_temperature(logits, target, familiarity, info.rules, any_of=any_of)
     if len(logits) < MIN_SAMPLES:
         fitted = min(max(fitted, temperature), temperature * MAX_ROUGH_FACTOR)
     info = replace(info, temperature=fitted)
@@ -164,32 +183,6 @@ def quantiles(values: Array) -> Array:
     return values[np.ceil((len(values) + 1) * levels).astype(int).clip(1, len(values)) - 1]
 
 
-def coverage_range(count: int, coverage: float) -> Interval:
-    """Return the range in which the true coverage of likely sets lies with a probability of 95 %.
-
-    Over all images like the held-out ones, the coverage of sets fitted to n of them has the distribution
-    Beta(k, n + 1 - k), where k is the rank of the limiting score (Vovk, ACML 2012; Angelopoulos & Bates,
-    arXiv 2107.07511, section 3.2).
-
-    Args:
-        count: n, number of held-out images that are independent of each other.
-        coverage: Coverage to which the sets are fitted. If n images do not allow it (`max_coverage`), the range is that
-            of the coverage that they allow.
-
-    Returns:
-        Both ends, 0 to 1. Equal scores, and sets that always have a label, can only raise the coverage.
-
-    >>> tuple(round(end, 3) for end in coverage_range(1000, 0.9))
-    (0.881, 0.918)
-    """
-    from scipy.special import betaincinv  # noqa: PLC0415 - an ONNX file is evaluated without scipy
-
-    rank = min(score_rank(count, coverage), count)
-    tail = (1 - LEVEL) / 2
-    low, high = (float(betaincinv(rank, count + 1 - rank, level)) for level in (tail, 1 - tail))
-    return low, high
-
-
 @dataclass(frozen=True, slots=True)
 class LogLossChange:
     """Mean of -log p(true label) before and after calibration, of images that the calibration did not use."""
@@ -212,7 +205,13 @@ class LogLossChange:
 
 
 def log_loss_change(
-    info: ClassifierInfo, logits: Array, distances: Array | None, truth: Labels, units: Sequence[str]
+    info: ClassifierInfo,
+    logits: Array,
+    distances: Array | None,
+    truth: Labels,
+    units: Sequence[str],
+    *,
+    any_of: NDArray[np.bool_] | None = None,
 ) -> LogLossChange | None:
     """Measure what calibration does to the log loss, in ten-fold cross-validation.
 
@@ -225,6 +224,7 @@ def log_loss_change(
         distances: (N,) from the training images; None: the network has none.
         truth: (N,), indices of the true labels.
         units: N names; images with the same name are held out together.
+        any_of: As for `calibrated`.
 
     Returns:
         The change; None if there is only one unit, which can't be held out.
@@ -233,23 +233,25 @@ def log_loss_change(
     if len(names) < 2:
         return None
     target = np.eye(logits.shape[1])[truth]
+    is_right = target if any_of is None else any_of.astype(np.float64)
     order = np.random.default_rng(0).permutation(len(names))
     fold_of = {names[index]: position % FOLDS for position, index in enumerate(order)}
     fold = np.array([fold_of[unit] for unit in units])
-    before = _log_losses(info, logits, distances, truth)
+    before = _log_losses(info, logits, distances, is_right)
     after = np.empty_like(before)
     for i in range(min(FOLDS, len(names))):
         is_scored = fold == i
         others = None if distances is None else distances[~is_scored]
         scored = None if distances is None else distances[is_scored]
-        fitted = calibrated(info, logits[~is_scored], others, target[~is_scored])
-        after[is_scored] = _log_losses(fitted, logits[is_scored], scored, truth[is_scored])
+        rest = None if any_of is None else any_of[~is_scored]
+        fitted = calibrated(info, logits[~is_scored], others, target[~is_scored], any_of=rest)
+        after[is_scored] = _log_losses(fitted, logits[is_scored], scored, is_right[is_scored])
     change = paired_bootstrap(after, before, units)
     assert change.interval is not None  # one row of each has an interval
     return LogLossChange(float(before.mean()), float(after.mean()), change.interval)
 
 
-def _log_losses(info: ClassifierInfo, logits: Array, distances: Array | None, truth: Labels) -> NDArray[np.float64]:
-    """Return -log p(true label) of each image, (N,)."""
-    probabilities = answers_of(info, logits, distances)[np.arange(len(truth)), truth]
+def _log_losses(info: ClassifierInfo, logits: Array, distances: Array | None, is_right: Array) -> NDArray[np.float64]:
+    """Return -log p(right labels) of each image, (N,).  is_right: (N, E), 1 for right labels, else 0."""
+    probabilities = (answers_of(info, logits, distances) * is_right).sum(axis=1)
     return -np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))

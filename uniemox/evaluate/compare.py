@@ -1,6 +1,6 @@
 """Comparison of two training settings by runs of several seeds each, on the same images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from uniemox.data.sample import DataSet
-from uniemox.errors import DataError
-from uniemox.evaluate.label_pairs import LabelPairs
+from uniemox.errors import CheckpointError, ConfigError, DataError
+from uniemox.evaluate.label_pairs import LabelPairs, text_of
 from uniemox.evaluate.run import evaluate, write_evaluation
-from uniemox.evaluate.run_records import Predictions, read_evaluations, read_run, title_of
+from uniemox.evaluate.run_records import Predictions, SavedEvaluation, read_evaluations, read_run, title_of
 from uniemox.intervals import Interval, PairedDifference, interval_over_runs, paired_bootstrap
-from uniemox.io.files import EVALUATIONS
+from uniemox.io.files import EVALUATIONS, WEIGHTS
 from uniemox.io.progress import Progress, silent
+from uniemox.io.weight_names import IN_PACKAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class Comparison:
     ours_over_baseline: PairedDifference | None = None
     theirs_over_baseline: PairedDifference | None = None
     note: str = ""
-    """Warning if not all runs were scored among the same labels."""
+    """Warning if not all runs were scored among the same labels, or by the same label map."""
 
 
 def compare(ours: Sequence[Path], theirs: Sequence[Path], baseline: Sequence[Path] = ()) -> list[Comparison]:
@@ -55,22 +56,37 @@ def compare(ours: Sequence[Path], theirs: Sequence[Path], baseline: Sequence[Pat
         baseline: Runs of a trivial baseline, such as method histogram.
 
     Raises:
+        ConfigError: For a file in the place of a run's folder.
         DataError: If a folder has no run, they have no evaluation in common, or predictions are for different images.
     """
+    _refuse_files((*ours, *theirs, *baseline))
     runs = {path: _by_title(path) for path in (*ours, *theirs, *baseline)}
     shared = [title for title in next(iter(runs.values()), ()) if all(title in others for others in runs.values())]
     if not ours or not theirs or not shared:
         raise DataError("these runs were not scored on the same data; run uniemox evaluate with each of them")
     result = []
     for title in shared:
+        predictions_of = dict[Path, Predictions]()
         for path, evaluations in runs.items():
-            if evaluations[title] is None:
+            predictions = evaluations[title].predictions
+            if predictions is None:
                 raise DataError(f"{path}: no labels are saved for {title}; evaluate it again, if it is a classifier")
-        groups = [
-            [predictions for path in group if (predictions := runs[path][title])] for group in (ours, theirs, baseline)
-        ]
-        result.append(_compare(title, *groups))
+            predictions_of[path] = predictions
+        groups = [[predictions_of[path] for path in group] for group in (ours, theirs, baseline)]
+        comparison = _compare(title, *groups)
+        notes = [comparison.note, map_note({path: evaluations[title] for path, evaluations in runs.items()})]
+        result.append(replace(comparison, note="; ".join(filter(None, notes))))
     return result
+
+
+def _refuse_files(paths: Sequence[Path]) -> None:
+    """Raise ConfigError for a model file: saved evaluations belong to the folder of a run."""
+    for path in paths:
+        if path.is_file() or path.suffix == ".onnx":
+            raise ConfigError(
+                f"{path} is a file: compare takes folders of runs, embedded or small; give the run's folder, or score "
+                f"the file alone (uniemox evaluate --model {path})"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,13 +124,20 @@ def compare_on(
         report: Called with what `evaluate` notes about labels and images.
 
     Raises:
+        ConfigError: As `compare`.
         DataError: As `compare` and `evaluate`.
         LabelError: If a model's labels can't be mapped to those of the data.
         CheckpointError: If a model can't be opened.
     """
+    models = dict.fromkeys((*ours, *theirs, *baseline))
+    _refuse_files(tuple(models))
+    for path in models:
+        # Scoring takes minutes, so an unfinished run must not be found after it.
+        if str(path) not in IN_PACKAGE and not (path / WEIGHTS).is_file():
+            raise CheckpointError(f"{path / WEIGHTS} can't be read: there is no such file; give the folder of a run")
     pairs = scoring.label_pairs
     data = _with_counterpart(data, pairs or {}, report)
-    for path in dict.fromkeys((*ours, *theirs, *baseline)):
+    for path in models:
         evaluation = evaluate(path, data, label_pairs=pairs, allow_seen=scoring.allow_seen, on_progress=on_progress)
         for note in evaluation.notes:
             report(f"{path}: {note}")
@@ -132,18 +155,18 @@ def _with_counterpart(data: DataSet, label_pairs: LabelPairs, report: Callable[[
     return replace(data, samples=samples)
 
 
-def _by_title(path: Path) -> dict[str, Predictions | None]:
-    """Return a run's predictions by scored data; None for evaluations without labels."""
-    predictions: dict[str, Predictions | None] = {}
+def _by_title(path: Path) -> dict[str, SavedEvaluation]:
+    """Return a run's evaluations by scored data."""
+    by_title = dict[str, SavedEvaluation]()
     if not (path / EVALUATIONS).is_dir():
         # Raises if the folder is not a run either.
         read_run(path)
     for evaluation in read_evaluations(path)[0]:
         title = evaluation.title
-        if title in predictions:
+        if title in by_title:
             raise DataError(f"{path} was scored twice on {title}; remove one of the two from its evaluations")
-        predictions[title] = evaluation.predictions
-    return predictions
+        by_title[title] = evaluation
+    return by_title
 
 
 def chance_of(predictions: Predictions) -> tuple[float, float]:
@@ -160,6 +183,18 @@ def label_note(predictions: Sequence[Predictions]) -> str:
         return ""
     lists = " and ".join(f"{len(labels)} ({', '.join(sorted(labels))})" for labels in label_sets)
     return f"not scored among the same labels, but among {lists}: scores among fewer labels are higher"
+
+
+def map_note(evaluations: Mapping[Path, SavedEvaluation]) -> str:
+    """Return a warning if runs were scored by different label maps; those that needed none have none."""
+    first_by_map = dict[str, Path]()
+    for path, evaluation in evaluations.items():
+        if evaluation.label_map:
+            first_by_map.setdefault(text_of(evaluation.label_map), path)
+    if len(first_by_map) < 2:
+        return ""
+    maps = " and ".join(f"{path} by {text}" for text, path in first_by_map.items())
+    return f"not scored by the same label map: {maps}; score them again with one map"
 
 
 def _compare(

@@ -1,12 +1,13 @@
 """A map from a model's labels to those of a data set, as a user writes it: fun=amusement+excitement,yuck=disgust."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from uniemox.errors import LabelError
 from uniemox.io.files import read_limited
-from uniemox.labels import LabelMap, LabelSet, ScoredLabels, clean
+from uniemox.labels import LabelMap, LabelSet, ScoredLabels, clean, scored_labels
 
 LabelPairs = Mapping[str, tuple[str, ...]]
 """By label of the data, the labels of the model that mean it; none: the images of this label are left out."""
@@ -17,13 +18,16 @@ def read_label_pairs(text: str) -> LabelPairs:
     """Parse pairs of labels.
 
     Args:
-        text: LABEL=LABELS of the model with + between, several with commas or line ends; or a file of such pairs.
+        text: LABEL=LABELS of the model with + between, several with commas or line ends; or a file of such pairs. A
+            label that contains one of , = + stands in double quotes.
 
     Raises:
         LabelError: For text that is not pairs, or for a file that can't be read.
 
     >>> read_label_pairs("fun=amusement+excitement, yuck=disgust, meh=")
     {'fun': ('amusement', 'excitement'), 'yuck': ('disgust',), 'meh': ()}
+    >>> read_label_pairs('"joy, love"=amusement')
+    {'joy, love': ('amusement',)}
     """
     where = "the label map"
     if "=" not in text:
@@ -31,13 +35,17 @@ def read_label_pairs(text: str) -> LabelPairs:
         text = _text_of(Path(text))
     pairs: dict[str, tuple[str, ...]] = {}
     for part in _parts(text):
-        label, sign, words = part.partition("=")
-        label = label.strip()
-        if not sign or not label:
-            raise LabelError(f"{where}: expected LABEL=LABEL OF THE MODEL, such as {EXAMPLE}, got {part!r}")
+        label, *words = [side.strip() for side in _split(part, "=")]
+        label = _unquoted(label)
+        if len(words) != 1 or not label:
+            raise LabelError(
+                f"{where}: expected LABEL=LABEL OF THE MODEL, such as {EXAMPLE}, got {part!r}; write a label that "
+                'contains one of , = + in double quotes, such as "joy, love"=amusement (in a shell, put the map in '
+                "single quotes, or in a file)"
+            )
         if clean(label) in map(clean, pairs):
             raise LabelError(f"{where}: {label} occurs twice; write its labels with +, such as {EXAMPLE}")
-        pairs[label] = tuple(word.strip() for word in words.split("+") if word.strip())
+        pairs[label] = tuple(_unquoted(word.strip()) for word in _split(words[0], "+") if word.strip())
     if not pairs:
         raise LabelError(f"{where}: there is no pair of labels; expected such as {EXAMPLE}")
     return pairs
@@ -49,6 +57,22 @@ def needs_map(model: LabelSet, data: LabelSet, pairs: LabelPairs) -> bool:
         return False
     with_counterpart = {data.labels[data.index(label)] for label, words in pairs.items() if words}
     return not with_counterpart <= set(model.labels) <= set(data.labels)
+
+
+def labels_by(labels: LabelSet, data: LabelSet, pairs: LabelPairs | None) -> ScoredLabels:
+    """Return the labels in which a model is scored: by the user's map if it needs one, else by the known map.
+
+    Args:
+        labels: Labels of the model.
+        data: Labels of the data set.
+        pairs: The user's map; None: there is none.
+
+    Raises:
+        LabelError: If the map does not fit, or if there is none.
+    """
+    if pairs is None or not needs_map(labels, data, pairs):
+        return scored_labels(labels, data)
+    return score_by_pairs(labels, data, pairs)
 
 
 def score_by_pairs(model: LabelSet, data: LabelSet, pairs: LabelPairs) -> ScoredLabels:
@@ -105,6 +129,46 @@ def _text_of(file: Path) -> str:
 
 def _parts(text: str) -> Iterator[str]:
     for line in text.splitlines():
-        for part in line.split(","):
+        for part in _split(line, ","):
             if part.strip():
                 yield part.strip()
+
+
+def _split(text: str, separator: str) -> list[str]:
+    """Split a text at the separators outside of double quotes; a quote that does not end is a character like others."""
+    parts = [""]
+    for token in re.findall(r'"[^"]*"|.', text):
+        if token == separator:
+            parts.append("")
+        else:
+            parts[-1] += token
+    return parts
+
+
+def _unquoted(label: str) -> str:
+    if len(label) > 1 and label[0] == label[-1] == '"':
+        return label[1:-1].strip()
+    return label
+
+
+def pairs_in(scored: ScoredLabels) -> LabelPairs:
+    """Return the pairs by which a model is scored, in the order of the labels of the data and of the model."""
+    target_of = scored.of_model.pairs
+    return {
+        label: tuple(source for source, target in target_of.items() if target is not None and target == scored_label)
+        for label, scored_label in scored.of_data.pairs.items()
+    }
+
+
+def text_of(pairs: LabelPairs) -> str:
+    """Return the pairs as text that `read_label_pairs` reads."""
+    return ",".join(f"{quoted(label)}={'+'.join(map(quoted, words))}" for label, words in pairs.items())
+
+
+def quoted(label: str) -> str:
+    """Return a label as a map has it, in double quotes if it contains a separator.
+
+    >>> quoted("awe"), quoted("joy, love")
+    ('awe', '"joy, love"')
+    """
+    return f'"{label}"' if re.search("[,=+]", label) else label

@@ -13,13 +13,8 @@ from uniemox.data.sample import DataSet
 from uniemox.data.seen import read_seen, refuse_seen, seen_file, write_hashes
 from uniemox.data.unreadable import reasons_of
 from uniemox.errors import CheckpointError, ConfigError, DataError
-from uniemox.evaluate.calibration import (
-    LogLossChange,
-    calibrated,
-    coverage_range,
-    expected_calibration_error,
-    log_loss_change,
-)
+from uniemox.evaluate.calibration import LogLossChange, calibrated, expected_calibration_error, log_loss_change
+from uniemox.evaluate.label_pairs import LabelPairs, labels_by
 from uniemox.evaluate.outputs import Outputs, outputs_of_network
 from uniemox.evaluate.run import is_onnx, mapped
 from uniemox.intervals import Interval, bootstrap_interval
@@ -27,8 +22,15 @@ from uniemox.io.files import ONNX, replacing
 from uniemox.io.onnx_external import with_metadata
 from uniemox.io.progress import Progress, silent
 from uniemox.io.weight_names import file_in_package
-from uniemox.labels import ScoredLabels, scored_labels
-from uniemox.predict.confidence import UNFAMILIAR, answers_of, familiarity_of, likely_sets, set_probabilities_of
+from uniemox.labels import ScoredLabels
+from uniemox.predict.confidence import (
+    UNFAMILIAR,
+    answers_of,
+    coverage_range,
+    familiarity_of,
+    likely_sets,
+    set_probabilities_of,
+)
 from uniemox.predict.network import KEY, Network
 from uniemox.predict.opening import open_network
 
@@ -68,6 +70,8 @@ class Recalibration:
     """Labels among which the accuracy was measured, as in `uniemox evaluate`."""
     unreadable: Mapping[str, str]
     """Reasons for images that can't be read, by key."""
+    left_out: int = 0
+    """Number of images that were not used, because the model has no label for theirs or the map leaves it out."""
 
     @property
     def verdict(self) -> str:
@@ -80,35 +84,42 @@ class Recalibration:
 
 
 def recalibrate(
-    model: str, data: DataSet, out: Path, on_progress: Progress = silent, *, split: str | None = None
+    model: str,
+    data: DataSet,
+    out: Path,
+    on_progress: Progress = silent,
+    *,
+    split: str | None = None,
+    label_pairs: LabelPairs | None = None,
 ) -> Recalibration:
     """Write an ONNX model again with temperature and conformal scores of labelled images.
 
-    Distances from the training images stay those of the network.
+    Distances from the training images stay those of the network. The probabilities are fitted among all labels of the
+    model. If several of them mean one label of the data, each is right: the temperature fits the sum of their
+    probabilities, and a likely set is right if it has one of them.
 
     Args:
         model: embedded, an ONNX file, or a run that contains one.
-        data: Labelled images; their labels must have a one-to-one map from the model's.
+        data: Labelled images.
         out: File to write; the hashes of the images are written next to it, so that they are not scored later.
         on_progress: Called after each image.
         split: Images to use, or all; None: calibration or val of data with splits, else all.
+        label_pairs: Labels of the model that mean each label of the data, see `score_by_pairs`; None: the known map.
 
     Returns:
         The fitted values and their effect on these images.
 
     Raises:
         DataError: If there are fewer than 30 labelled images, or training images of the model.
-        ConfigError: If the model has no probabilities, or if several of its labels become one of the data.
-        LabelError: If there is no label map.
+        ConfigError: If the model has no probabilities.
+        LabelError: If there is no label map, or if it does not fit.
         CheckpointError: If out can't be written.
     """
     source, network = open_file(model)
     info = network.info
     if info.task != "label":
         raise ConfigError(f"{model} has task {info.task}; labels can only calibrate a classifier with task label")
-    scored = scored_labels(info.find_labels(), data.labels)
-    if scored.of_model.merged:
-        raise ConfigError(f"several labels of {model} become one of {data.labels.name}; give data in its own labels")
+    scored = labels_by(info.find_labels(), data.labels, label_pairs)
     split, data = data.to_calibrate(split)
     samples = [sample for sample in data.samples if scored.truth(sample.label) is not None]
     if len(samples) < MIN_IMAGES:
@@ -122,25 +133,54 @@ def recalibrate(
     outputs = outputs_of_network(network, samples, on_progress, work="calibrating")
     if len(outputs.samples) < MIN_IMAGES:
         raise DataError(f"only {len(outputs.samples)} of {len(samples)} images can be read; {MIN_IMAGES} are needed")
-    # Indices of the model's labels by those of the scored labels; no two become one.
-    model_index = {scored.of_model(i): i for i in range(len(info.labels))}
-    truth = np.array([model_index[scored.truth(sample.label)] for sample in outputs.samples])
-    fitted = calibrated(info, outputs.values, outputs.distances, np.eye(len(info.labels))[truth])
-    fitted = replace(fitted, calibration_images="independent", calibrated_on=data.name_with_split(split))
+    answers = RightAnswers.of(outputs, scored)
+    target = np.eye(len(info.labels))[answers.truth]
+    fitted = calibrated(info, outputs.values, outputs.distances, target, any_of=answers.any_of)
+    fitted = replace(
+        fitted,
+        calibration_images="independent",
+        held_out_count=len(set(_units(outputs))),
+        calibrated_on=data.name_with_split(split),
+    )
     write_model(source, out, fitted.to_json())
     read = {sample.key for sample in outputs.samples}
     used = {digest for sample, digest in zip(samples, hashes, strict=True) if sample.key in read}
     write_hashes(seen_file(out), used | training_hashes)
-    return _measure(info, fitted, outputs, truth, scored, split)
+    result = _measure(info, fitted, outputs, answers, scored)
+    return replace(result, split=split, left_out=len(data.samples) - len(samples))
+
+
+@dataclass(frozen=True, slots=True)
+class RightAnswers:
+    """Right answers of a model for N images, in the model's own labels."""
+
+    truth: NDArray[np.intp]
+    """(N,) index of the right label; if several of the model's labels mean the true one, of the most probable."""
+    any_of: NDArray[np.bool_] | None
+    """(N, E), True for each right label; None if each label of the data means one of the model."""
+
+    @classmethod
+    def of(cls, outputs: Outputs, scored: ScoredLabels) -> "RightAnswers":
+        """Return the right answers for outputs, (N, E), of images that all have a scored label."""
+        scored_truth = np.array([scored.truth(sample.label) for sample in outputs.samples])  # (N,)
+        is_right = _meanings(scored) == scored_truth[:, None]  # (N, E)
+        truth = np.where(is_right, outputs.values, -np.inf).argmax(axis=1)
+        return cls(truth, is_right if scored.of_model.merged else None)
+
+
+def _meanings(scored: ScoredLabels) -> NDArray[np.intp]:
+    """Return the index in the scored labels of each of the model's labels, (E,); -1: none."""
+    meanings = map(scored.of_model, range(len(scored.of_model.source)))
+    return np.array([-1 if index is None else index for index in meanings])
+
+
+def _units(outputs: Outputs) -> list[str]:
+    """Return the name of each image's group, or of the image; images of one group are not independent."""
+    return [sample.group or sample.image_key for sample in outputs.samples]
 
 
 def _measure(
-    info: ClassifierInfo,
-    fitted: ClassifierInfo,
-    outputs: Outputs,
-    truth: NDArray[np.integer],
-    scored: ScoredLabels,
-    split: str,
+    info: ClassifierInfo, fitted: ClassifierInfo, outputs: Outputs, answers: RightAnswers, scored: ScoredLabels
 ) -> Recalibration:
     """Measure the change from info to fitted on the same outputs.
 
@@ -148,15 +188,17 @@ def _measure(
         info: Metadata before calibration.
         fitted: Metadata after calibration.
         outputs: Outputs for N images.
-        truth: (N,) indices in the model's labels.
+        answers: Their right answers.
         scored: Labels among which the accuracy is measured.
-        split: Name of the images' split.
+
+    Returns:
+        All but the split and the number of images that were left out.
     """
+    truth = answers.truth
     before, after = (answers_of(metadata, outputs.values, outputs.distances) for metadata in (info, fitted))
-    # Index in the scored labels of each of the model's labels; -1: none.
-    scored_index = np.array([-1 if (index := scored.of_model(i)) is None else index for i in range(len(info.labels))])
-    is_right = mapped(before, scored.of_model).argmax(axis=1) == scored_index[truth]
-    units = [sample.group or sample.image_key for sample in outputs.samples]
+    scored_truth = _meanings(scored)[truth]  # (N,)
+    is_right = mapped(before, scored.of_model).argmax(axis=1) == scored_truth
+    units = _units(outputs)
     familiarity = familiarity_of(outputs.distances, fitted.distances)
 
     coverage_before: float | None = None
@@ -168,21 +210,21 @@ def _measure(
     coverage_after, set_size_after = likely_sets(fitted.conformal_scores, COVERAGE, shares_after, truth)
     return Recalibration(
         images=len(truth),
-        split=split,
+        split="all",
         temperature=fitted.temperature or 1.0,
         ece_before=expected_calibration_error(before, truth),
         ece_after=expected_calibration_error(after, truth),
         accuracy=float(is_right.mean()),
         accuracy_interval=bootstrap_interval(is_right, units),
         chance=1 / len(scored.labels),
-        commonest=float(np.bincount(truth).max() / len(truth)),
+        commonest=float(np.bincount(scored_truth).max() / len(truth)),
         coverage_before=coverage_before,
         coverage_after=coverage_after,
         # Images of one group are not independent of each other, so a group counts as one image.
         coverage_range=coverage_range(len(set(units)), COVERAGE),
         set_size_before=set_size_before,
         set_size_after=set_size_after,
-        log_loss=log_loss_change(info, outputs.values, outputs.distances, truth, units),
+        log_loss=log_loss_change(info, outputs.values, outputs.distances, truth, units, any_of=answers.any_of),
         flagged=None if familiarity is None else float((familiarity < UNFAMILIAR).mean()),
         scored_labels=scored.labels.labels,
         unreadable=reasons_of(outputs.broken),

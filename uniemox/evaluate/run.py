@@ -19,7 +19,7 @@ from uniemox.data.seen import read_seen, refuse_seen
 from uniemox.data.unreadable import listing_of, lost_by_class, reasons_of
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.evaluate.calibration import expected_calibration_error
-from uniemox.evaluate.label_pairs import LabelPairs, needs_map, score_by_pairs
+from uniemox.evaluate.label_pairs import LabelPairs, labels_by, needs_map, pairs_in
 from uniemox.evaluate.outputs import Outputs, outputs_of_network
 from uniemox.evaluate.scores import (
     AffectScores,
@@ -35,7 +35,7 @@ from uniemox.intervals import Interval
 from uniemox.io.files import EVALUATIONS, ONNX, WEIGHTS, refuse_special, write_file
 from uniemox.io.progress import Progress, silent
 from uniemox.io.weight_names import IN_PACKAGE, file_in_package
-from uniemox.labels import AFFECT, LabelMap, LabelSet, ScoredLabels, scored_labels
+from uniemox.labels import AFFECT, LabelMap, LabelSet, ScoredLabels
 from uniemox.predict.confidence import (
     MIN_TO_FLAG,
     UNFAMILIAR,
@@ -43,7 +43,9 @@ from uniemox.predict.confidence import (
     familiarity_of,
     flag_note,
     likely_sets,
+    max_coverage,
     probabilities_of,
+    set_note,
     set_probabilities_of,
 )
 from uniemox.predict.opening import open_network
@@ -55,8 +57,6 @@ if TYPE_CHECKING:
 Opened = tuple[ClassifierInfo, Callable[..., Outputs], RatingHead | None]
 COVERAGE = 0.9
 """Probability with which a set of likely labels contains the label."""
-# With fewer conformal scores, sets of likely labels are not scored.
-MIN_SCORES = 30
 # With fewer unfamiliar images, their sets are not scored separately.
 MIN_UNFAMILIAR = 10
 COLUMNS = ("domain", "split", "label", "group")
@@ -83,6 +83,8 @@ class Evaluation:
     there are at least 10."""
     scored_labels: tuple[str, ...] = ()
     """Labels among which the model's answers were scored; empty for valence and arousal."""
+    label_map: LabelPairs = field(default_factory=dict)
+    """The user's map from labels of the data to those of the model, if it was used; else empty."""
 
     @property
     def accuracy(self) -> float:
@@ -112,6 +114,8 @@ class Evaluation:
         values = asdict(self.scores) | dict(self.trust) | {"notes": list(self.notes)}
         if self.scored_labels:
             values["scored_labels"] = list(self.scored_labels)
+        if self.label_map:
+            values["label_map"] = {label: list(words) for label, words in self.label_map.items()}
         if self.unreadable:
             values["unreadable"] = [{"key": key, "reason": reason} for key, reason in self.unreadable.items()]
         if self.by is None:
@@ -168,8 +172,12 @@ def evaluate(
     if unreadable:
         notes.append(f"{len(unreadable)} images can't be read: {listing_of(unreadable)}")
         notes += lost_by_class(samples, unreadable, data.labels, "the scored part")
-    if label_pairs is not None and not needs_map(info.find_labels(), data.labels, label_pairs):
-        notes.append("the label map is not used: the model has the labels of the data")
+    label_map: LabelPairs = {}
+    if label_pairs is not None and scored is not None:
+        if needs_map(info.find_labels(), data.labels, label_pairs):
+            label_map = pairs_in(scored)
+        else:
+            notes.append("the label map is not used: the model has the labels of the data")
     if info.calibration_images == "selection":
         notes.append("the temperature was fitted on the images that chose the epoch (few images, or --select accuracy)")
     if note := flag_note(info):
@@ -178,6 +186,9 @@ def evaluate(
         notes.append(NO_PERSONS)
 
     scorer = Scorer(info, scored, outputs, head)
+    trust = scorer.trust()
+    if "coverage" in trust and (note := set_note(info, COVERAGE)):
+        notes.append(note)
     groups = None if by is None else score_groups(column_of(outputs.samples, by, data), scorer.score)
     all_rows = np.arange(len(outputs.samples))
     return Evaluation(
@@ -186,8 +197,9 @@ def evaluate(
         tuple(notes),
         tuple(scorer.predictions()),
         unreadable=unreadable,
-        trust=scorer.trust(),
+        trust=trust,
         scored_labels=() if scored is None else scored.labels.labels,
+        label_map=label_map,
     )
 
 
@@ -197,10 +209,7 @@ def _scored_labels(info: ClassifierInfo, data: LabelSet, pairs: LabelPairs | Non
         if pairs is not None:
             raise ConfigError("a label map has no meaning for valence and arousal; leave it out")
         return None
-    labels = info.find_labels()
-    if pairs is None or not needs_map(labels, data, pairs):
-        return scored_labels(labels, data)
-    return score_by_pairs(labels, data, pairs)
+    return labels_by(info.find_labels(), data, pairs)
 
 
 def is_onnx(model: Path) -> bool:
@@ -242,7 +251,7 @@ def _refuse_seen(
         hashes = image_hashes(samples, on_progress)
         if head is not None:
             training_hashes |= {digest for digest in hashes if digest[:HASH_DIGITS] in head.seen}
-        refuse_seen(samples, hashes, training_hashes, data.name, override="--allow-seen")
+        refuse_seen(samples, hashes, training_hashes, data.name, override="--allow-seen (allow_seen=True in Python)")
 
 
 def write_evaluation(
@@ -394,14 +403,16 @@ class Scorer:
         if self.familiarity is not None and len(self.info.distances) >= MIN_TO_FLAG:
             measures["flagged"] = float((self.familiarity < UNFAMILIAR).mean())
         has_own_labels = self.scored is not None and self.scored.labels.labels == self.scored.of_model.source.labels
-        if self.info.task != "label" or not has_own_labels or len(self.info.conformal_scores) < MIN_SCORES:
+        scores = self.info.conformal_scores
+        has_sets = has_own_labels and max_coverage(scores) >= COVERAGE
+        if self.info.task != "label" or not has_sets:
             return measures
         shares = set_probabilities_of(self.info, self.outputs.values, self.outputs.distances)
         parts = {"": np.ones(len(shares), dtype=bool)}
         if self.familiarity is not None and (self.familiarity < UNFAMILIAR).sum() >= MIN_UNFAMILIAR:
             parts["_unfamiliar"] = self.familiarity < UNFAMILIAR
         for suffix, part in parts.items():
-            coverage, set_size = likely_sets(self.info.conformal_scores, COVERAGE, shares[part], self.truth[part])
+            coverage, set_size = likely_sets(scores, COVERAGE, shares[part], self.truth[part])
             measures |= {f"coverage{suffix}": coverage, f"set_size{suffix}": set_size}
         return measures
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.errors import DataError
+from uniemox.evaluate.label_pairs import LabelPairs
 from uniemox.evaluate.metrics import Array
 from uniemox.io.files import CONFIG, EVALUATIONS, METRICS, WEIGHTS
 from uniemox.io.html import render
@@ -63,6 +64,8 @@ class SavedEvaluation:
     predictions: Predictions | None
     """None for distributions and affect, or if they can't be read; then `missing` has the reason."""
     missing: str | None
+    label_map: LabelPairs = field(default_factory=dict)
+    """The user's label map; empty if none was used."""
 
     @property
     def title(self) -> str:
@@ -197,6 +200,7 @@ class ScoreFile:
     labels: list[str] = field(default_factory=list)
     confusion: list[list[int]] | None = None
     """Number of images by label and predicted label."""
+    label_map: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +233,7 @@ def read_evaluation(file: Path) -> SavedEvaluation:
             predictions = read_predictions(file.with_suffix(".jsonl"), scores.labels)
         except DataError as error:
             missing = f"The images' predictions can't be read: {error}"
-    return SavedEvaluation(scores.data, scores.split, values, predictions, missing)
+    return SavedEvaluation(scores.data, scores.split, values, predictions, missing, scores.label_map)
 
 
 def read_predictions(file: Path, labels: list[str]) -> Predictions:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from uniemox.classifier_info import NEW_RULES, AnswerRules, ClassifierInfo, to_affect
 from uniemox.errors import ConfigError
+from uniemox.intervals import LEVEL, Interval
 
 Array = NDArray[np.floating]
 # Familiarity below which images are flagged; one in twenty images that are like the training images is flagged too.
@@ -16,6 +17,10 @@ UNFAMILIAR = 0.05
 MIN_TO_FLAG = math.ceil(1 / UNFAMILIAR)
 # Stored conformal scores are rounded to 5 digits.
 ROUNDING = 1e-5
+# With fewer held-out images, likely sets for 90 % may hold the label of 83 % of new images, or of 95 %.
+MIN_FOR_SETS = 100
+# Halvings of the range from 0 to 1 in which a quantile lies; more don't change a double.
+BISECTIONS = 60
 
 
 def flag_note(info: ClassifierInfo) -> str | None:
@@ -49,6 +54,32 @@ def familiarity_of(distances: Array | None, held_out: Sequence[float]) -> NDArra
         return None
     nearer = np.searchsorted(np.asarray(held_out), np.asarray(distances, np.float64))  # (N,)
     return np.where(np.isinf(distances), 0.0, (len(held_out) - nearer + 1) / (len(held_out) + 1))
+
+
+def set_note(info: ClassifierInfo, coverage: float) -> str | None:
+    """Return a sentence about likely sets that may miss their coverage; None for other models.
+
+    Args:
+        info: Metadata of the classifier.
+        coverage: Coverage of the sets, 0 to 1.
+    """
+    scores = info.conformal_scores
+    if not scores or score_rank(len(scores), coverage) > len(scores):
+        return None
+    if info.calibration_images == "seen":
+        return (
+            "likely sets may be too small: the initial weights of the model were trained on the held-out images that "
+            "the sets are fitted to; fit them to images that are new to it (uniemox calibrate)"
+        )
+    count = info.held_out_count or len(scores)
+    if count >= MIN_FOR_SETS:
+        return None
+    low, high = coverage_range(count, coverage)
+    return (
+        f"likely sets are fitted to {count} held-out images: of other images like these, the sets for {coverage:.0%} "
+        f"hold the label of {low:.0%} to {high:.0%} (with a probability of 95%); more images narrow this range "
+        "(uniemox calibrate)"
+    )
 
 
 def log_softmax(logits: Array) -> NDArray[np.float64]:
@@ -147,6 +178,50 @@ def score_rank(count: int, coverage: float) -> int:
     """
     # In floating point, 0.9 · 10 may be slightly above 9, and its ceiling 10.
     return math.ceil((count + 1) * coverage - 1e-9)
+
+
+def coverage_range(count: int, coverage: float) -> Interval:
+    """Return the range in which the true coverage of likely sets lies with a probability of 95 %.
+
+    Over all images like the held-out ones, the coverage of sets fitted to n of them has the distribution
+    Beta(k, n + 1 - k), where k is the rank of the limiting score (Vovk, ACML 2012; Angelopoulos & Bates,
+    arXiv 2107.07511, section 3.2).
+
+    Args:
+        count: n, number of held-out images that are independent of each other.
+        coverage: Coverage to which the sets are fitted. If n images do not allow it (`max_coverage`), the range is that
+            of the coverage that they allow.
+
+    Returns:
+        Both ends, 0 to 1. Equal scores, and sets that always have a label, can only raise the coverage.
+
+    >>> tuple(round(end, 3) for end in coverage_range(1000, 0.9))
+    (0.881, 0.918)
+    """
+    rank = min(score_rank(count, coverage), count)
+    tail = (1 - LEVEL) / 2
+    return _beta_quantile(rank, count, tail), _beta_quantile(rank, count, 1 - tail)
+
+
+def _beta_quantile(rank: int, count: int, level: float) -> float:
+    """Return the quantile of Beta(rank, count + 1 - rank), without scipy.
+
+    Its distribution function at x is the probability that a binomial variable of `count` draws, each with probability
+    x, is at least `rank`.
+    """
+    log_factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, count + 1)))])  # (count + 1,)
+    successes = np.arange(rank, count + 1)
+    log_choices = log_factorials[count] - log_factorials[successes] - log_factorials[count - successes]
+    low = 0.0
+    high = 1.0
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        log_terms = log_choices + successes * math.log(middle) + (count - successes) * math.log1p(-middle)
+        if np.exp(log_terms).sum() < level:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
 
 
 def max_coverage(scores: Sequence[float]) -> float:
