@@ -87,6 +87,7 @@ def test_finetune_and_evaluate_from_image_folders_to_scores(tmp_path: Path) -> N
             "initial_weights.txt",
             "model.onnx",
             "model.safetensors",
+            "overlaps.json",
             "splits.json",
         ),
         "training_pictures.txt",
@@ -126,7 +127,7 @@ def test_own_labels_are_compared_with_the_built_in_model(tmp_path: Path) -> None
     status, _, err = parsed("compare", *scored, folder=tmp_path)
     assert status == 1
     assert "no map from mikels to custom is known" in err
-    assert "--map of uniemox evaluate and compare" in err
+    assert "--map of uniemox evaluate, compare and calibrate" in err
     labels = ("--map", "fun=amusement+excitement,yuck=disgust,zest=awe")
     status, out, err = parsed("compare", *scored, *labels, folder=tmp_path)
     assert status == 0, err
@@ -147,7 +148,13 @@ def test_images_that_initial_weights_know_are_named_before_training(tmp_path: Pa
     other = ("--seed", "5")
     status, _, err = parsed("finetune", "--init", first, *data, "--out", tmp_path / "second", *small, *other)
     assert status == 0, err
-    assert re.search(r"first was trained on [12] of the 2 images of split test, such as .*evaluate will refuse", err)
+    known = r"first was trained on [12] of the 2 images of split test"
+    assert re.search(rf"{known}, such as .*evaluate will refuse", err)
+    # The last lines suggest no command that is refused.
+    assert "--splits" not in err
+    model = f"--model {tmp_path / 'second'} --data KIND:PATH, with images that are new to it, because"
+    assert re.search(rf"next: uniemox evaluate {model} \S*{known}$", err)
+    assert re.search(r"--theirs embedded --data KIND:PATH, with images that are new", err)
 
 
 @pytest.mark.long

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from tests.runs import colours, pretrained
 from uniemox.data.sample import DataSet, Sample
+from uniemox.data.seen import SEEN, hashes_of, write_hashes
 from uniemox.data.splits import read_splits
 from uniemox.errors import DataError
 from uniemox.finetune.config import FinetuneConfig, NetworkConfig
 from uniemox.finetune.network import build_network
+from uniemox.finetune.overlaps import find_overlaps
 from uniemox.finetune.samples import FinetuneRun, split_for_training
 from uniemox.io.files import SPLITS
 from uniemox.training.journal import Callback
@@ -131,6 +133,53 @@ def test_all_held_out_images_calibrate_if_no_epoch_is_chosen(config: dict[str, A
     parts = split_for_training(colours(splits={"train": 20}), FinetuneConfig(**config), None)
     assert len(parts.calibration) == 8
     assert parts.calibration_images == "independent"
+
+
+def test_images_that_the_start_has_seen_do_not_calibrate_if_others_are_enough() -> None:
+    """Features of such images are like those of training images, which makes likely sets too small."""
+    parts = split_for_training(colours(splits={"train": 5, "val": 15, "test": 1}), FinetuneConfig(method="probe"), None)
+    held_out = [sample.key for sample in parts.calibration]
+    assert parts.without_seen(()) == parts
+    fair = parts.without_seen(held_out[:20])
+    assert [sample.key for sample in fair.calibration] == held_out[20:]
+    assert (fair.calibration_images, fair.selection) == ("independent", parts.selection)
+    # 39 would be too few for a temperature.
+    unfair = parts.without_seen(held_out[:21])
+    assert (unfair.calibration, unfair.calibration_images) == (parts.calibration, "seen")
+
+
+@pytest.mark.parametrize(
+    ("splits", "monitor", "expected"),
+    [
+        ({"train": 5, "val": 2, "test": 3}, None, "test"),
+        ({"train": 10, "val": 3}, None, "val"),
+        ({"train": 10, "val": 3}, "val", None),
+        ({"train": 10}, None, None),
+    ],
+)
+def test_the_split_that_is_left_for_evaluation_is_known(splits: dict[str, int], monitor: Any, expected: Any) -> None:
+    data = colours(splits=splits)
+    config = FinetuneConfig(monitor=monitor, init="scratch:timm:test_vit")
+    overlaps = find_overlaps(data, config)
+    assert overlaps.scored_split == expected
+    assert overlaps.scored_images == (0 if expected is None else 4 * splits[expected])
+    assert overlaps.seen_scored == {}
+
+
+def test_training_images_of_the_start_are_found_among_held_out_and_scored_images(tmp_path: Path) -> None:
+    data = colours(splits={"train": 5, "val": 2, "test": 3})
+    held_out, scored = (data.only(split).samples[:3] for split in ("val", "test"))
+    write_hashes(tmp_path / SEEN, hashes_of([*held_out, *scored]))
+    overlaps = find_overlaps(data, FinetuneConfig(init=str(tmp_path)))
+    assert overlaps.seen_held_out == tuple(sample.key for sample in held_out)
+    assert overlaps.seen_scored == {str(tmp_path): tuple(sample.key for sample in scored)}
+
+
+def test_one_class_is_refused_with_the_remedy() -> None:
+    data = colours(splits={"train": 5, "val": 2, "test": 2})
+    one = replace(data, samples=[sample for sample in data.samples if data.label_of(sample) == "awe"])
+    with pytest.raises(DataError, match=r"only one class, awe: a classifier needs two or more; add images"):
+        of(one)
 
 
 def test_samples_without_a_target_are_left_out() -> None:

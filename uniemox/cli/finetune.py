@@ -2,21 +2,27 @@
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
 
 from uniemox.cli.console import Flag, need, say, say_parts
 from uniemox.cli.data_files import NO_FILES, DataFiles, FileOptions
-from uniemox.cli.settings import config_of, options_of, takes
+from uniemox.cli.settings import config_of, help_of, options_of, takes
+from uniemox.evaluate.label_pairs import quoted
 from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.presets import PRESETS
 from uniemox.finetune.start import START, needs_start, with_start
 
 if TYPE_CHECKING:
+    from uniemox.data.overlaps import Overlaps
     from uniemox.data.sample import DataSet
     from uniemox.labels import LabelSet
 
 DEFAULT = "best"
+# The command has its own parameters for these, because their defaults depend on each other.
 NO_OPTIONS = ("init", "method")
+METHOD_HELP = f"{help_of(FinetuneConfig, 'method')} Default: full; without --init and without a GPU, probe."
 
 
 @takes(settings=options_of(PRESETS[DEFAULT](), without=NO_OPTIONS))
@@ -24,8 +30,8 @@ def finetune(
     *,
     data: str,
     out: Path,
-    init: str = "",
-    method: str | None = None,
+    init: Annotated[str, Parameter(help=f"{help_of(FinetuneConfig, 'init')} Default with preset best: embedded.")] = "",
+    method: Annotated[str | None, Parameter(help=METHOD_HELP)] = None,
     preset: str = DEFAULT,
     resume: Flag = False,
     settings: Any,
@@ -47,13 +53,6 @@ def finetune(
       fi:photos/fi --out runs/solver
 
     Args:
-        init: Initial weights: embedded or small (in this package), a run, a published checkpoint, timm:NAME or
-            timm:NAME@FILE. scratch:NAME keeps the architecture of NAME and draws random weights. The features of
-            several, separated by commas, are concatenated. Default with preset best: embedded.
-        method: full: train everything. probe: logistic regression on frozen features. knn: 20 nearest images. mean:
-            average several runs in init. histogram: logistic regression on colours, without --init. Region methods:
-            solver, stimuli, mdan, eap, rrla, emoticon, mypackage.module:MyMethod; see `uniemox docs methods`. Default:
-            full; without --init and without a GPU, probe.
         data: KIND:PATH, see `uniemox docs data`. Several, separated by commas, are used as one with the labels of
             the first.
         out: Folder of the run: config.json, metrics.jsonl, checkpoints; at the end model.safetensors and
@@ -76,7 +75,9 @@ def _finetune(
 ) -> None:
     """Run the fine-tuning, and print what to do next."""
     from uniemox.cli.callbacks import ConsoleCallback
+    from uniemox.data.overlaps import read_overlaps
     from uniemox.evaluate.run_records import read_run
+    from uniemox.finetune.overlaps import sources_of
     from uniemox.finetune.run import finetune as run
     from uniemox.training.processes import is_first
 
@@ -95,21 +96,48 @@ def _finetune(
         if files.splits is None and own_splits.exists():
             splits_option = ["--splits", str(own_splits)]
         options = ["--data", source, *files.words(), *splits_option]
+        overlaps = read_overlaps(out)
+        of_run = _refusal(overlaps, sources_of(config))
+        of_comparison = of_run or _refusal(overlaps, [START])
         if config.task == "label" and dataset.labels.kind == "evoked":
-            say(f"is it better than the built-in model? {_comparison(out, options, dataset.labels)}")
-        line = shlex.join(["uniemox", "evaluate", "--model", str(out), *options])
-        say(f"wrote {out}/model.safetensors and model.onnx; next: {line}")
+            say(f"is it better than the built-in model? {_comparison(out, options, dataset.labels, of_comparison)}")
+        words = ["uniemox", "evaluate", "--model", str(out)]
+        say(f"wrote {out}/model.safetensors and model.onnx; next: {_scoring(words, options, of_run)}")
 
 
-def _comparison(out: Path, options: list[str], labels: "LabelSet") -> str:
-    """Return the command that compares a run with the package's model."""
+def _refusal(overlaps: "Overlaps", models: list[str]) -> str | None:
+    """Return the reason for which `evaluate` refuses the images that a run has left for it; None if it takes them.
+
+    Args:
+        overlaps: Overlaps of the run.
+        models: Models that are scored, or whose training images count as those of the run.
+    """
+    if overlaps.scored_images == 0:
+        return "the run has read all images of these data"
+    for name in models:
+        if seen := overlaps.seen_scored.get(name):
+            return f"{name} was trained on {len(seen)} of the {overlaps.scored_images} images of split " + str(
+                overlaps.scored_split
+            )
+    return None
+
+
+def _scoring(words: list[str], options: list[str], refusal: str | None) -> str:
+    """Return the command that scores a run: on the images that it left for this, or else on new ones."""
+    if refusal is None:
+        return shlex.join([*words, *options])
+    return f"{shlex.join(words)} --data KIND:PATH, with images that are new to it, because {refusal}"
+
+
+def _comparison(out: Path, options: list[str], labels: "LabelSet", refusal: str | None) -> str:
+    """Return the command that compares a run with the package's model; see `_scoring`."""
     from uniemox.errors import LabelError
     from uniemox.labels import MIKELS, scored_labels
 
-    words = ["uniemox", "compare", "--ours", str(out), "--theirs", START, *options]
+    words = ["uniemox", "compare", "--ours", str(out), "--theirs", START]
     try:
         scored_labels(MIKELS, labels)
     except LabelError:
         # The user knows which labels of the model mean the data's.
-        words += ["--map", ",".join(f"{label}=..." for label in labels.labels)]
-    return shlex.join(words)
+        options = [*options, "--map", ",".join(f"{quoted(label)}=..." for label in labels.labels)]
+    return _scoring(words, options, refusal)

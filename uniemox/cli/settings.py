@@ -40,12 +40,9 @@ def options_of(config: Any, *, without: Collection[str] = (), names: Mapping[str
         without: Fields that are not options, or for which the command has its own option; of a part as PART.FIELD.
         names: Option names that differ from the field's name, such as {"models": "--model"}.
     """
-    # The parser that cyclopts uses itself.
-    from docstring_parser import parse_from_object
-
     kind = config if isinstance(config, type) else type(config)
     hints = get_type_hints(kind)
-    texts = {param.arg_name: param.description for param in parse_from_object(kind).params}
+    texts = _texts_of(kind)
     parts: list[tuple[str, Any, Any]] = []
     for part in fields(kind):
         if part.name in without:
@@ -68,6 +65,19 @@ def options_of(config: Any, *, without: Collection[str] = (), names: Mapping[str
     # Without a module, cyclopts takes the class for a built-in type.
     options_class.__module__ = kind.__module__
     return options_class
+
+
+def help_of(kind: type[Any], name: str) -> str:
+    """Return the documentation of a config's field; empty if it has none."""
+    return _texts_of(kind).get(name) or ""
+
+
+def _texts_of(kind: type[Any]) -> dict[str, str | None]:
+    """Return the documentation of each field of a config."""
+    # The parser that cyclopts uses itself.
+    from docstring_parser import parse_from_object
+
+    return {param.arg_name: param.description for param in parse_from_object(kind).params}
 
 
 def takes(**options: Any) -> Callable[[Command], Command]:

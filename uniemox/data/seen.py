@@ -5,13 +5,13 @@ to their own file. Each includes its sources' hashes: teacher -> pre-training ->
 """
 
 import zipfile
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
 
 from uniemox.classifier_info import PersonPolicy
-from uniemox.data.near import decoded_hashes, image_hashes
+from uniemox.data.near import decoded_hashes
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.unreadable import UNREADABLE, read_unreadable, reasons_of, write_unreadable
 from uniemox.errors import DataError
@@ -100,15 +100,6 @@ def seen_by(name: str) -> set[str]:
     return set().union(*map(read_seen, weight_paths(name)))
 
 
-def seen_among(samples: Sequence[Sample], name: str, on_progress: Progress = silent) -> list[Sample]:
-    """Return the readable samples that weights were trained on.  name: see `seen_by`."""
-    training_hashes = seen_by(name)
-    # Hashing reads every image, so it is skipped if there is nothing to compare with.
-    if not training_hashes:
-        return []
-    return _overlap(samples, image_hashes(samples, on_progress), training_hashes)
-
-
 def read_seen(path: Path, *, in_folder: bool = True) -> set[str]:
     """Read the hashes of a folder or file: next to the file, in it (stored features), or in its folder.
 
@@ -155,19 +146,32 @@ def refuse_seen(
     Raises:
         DataError: If a readable sample is a training image.
     """
-    overlap = _overlap(samples, hashes, training_hashes)
+    overlap = seen_among(samples, hashes, training_hashes)
     if overlap:
         way_out = f", or give {override}" if override else ""
+        copies = ""
+        if len(overlap) < len(samples):
+            copies = (
+                "; if these are copies of training images in another file, train again without them (uniemox data "
+                "check KIND:PATH --json > check.json, then --exclude check.json)"
+            )
         raise DataError(
             f"the model was trained on {len(overlap)} of these {len(samples)} images of {data_name}, {overlap[0].key} "
             "among them, itself or through its parts (pre-training, teacher, joined runs, person detector), or "
             "calibrated on them: use images of another split (--split; --splits FILE, the same for every command, or "
-            f"RUN/splits.json if the run made the splits){way_out}"
+            f"RUN/splits.json if the run made the splits){copies}{way_out}"
         )
 
 
-def _overlap(samples: Collection[Sample], hashes: Collection[str], training_hashes: set[str]) -> list[Sample]:
-    """Return the samples that are training images."""
+def seen_among(samples: Collection[Sample], hashes: Collection[str], training_hashes: Collection[str]) -> list[Sample]:
+    """Return the readable samples that are training images.
+
+    Args:
+        samples: The samples.
+        hashes: The sha256 of every sample's file.
+        training_hashes: Hashes of the training images, see `seen_by`.
+    """
+    training_hashes = frozenset(training_hashes)
     pairs = zip(samples, hashes, strict=True)
     overlap = [sample for sample, digest in pairs if {digest, sample.source_sha256} & training_hashes]
     # Empty or damaged files are equal to each other, and no model was trained on them.

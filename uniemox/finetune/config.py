@@ -138,8 +138,8 @@ class FinetuneConfig:
     several encoders, separated by commas, are concatenated."""
     method: str = "full"
     """full: train everything. probe: logistic regression on frozen features. knn: 20 nearest images. mean: average
-    several runs in init. histogram: logistic regression on colours. Region methods: solver, stimuli, mdan, eap, rrla,
-    emoticon, mypackage.module:MyMethod; see `uniemox docs methods`."""
+    several runs in init. histogram: logistic regression on colours, without init. Region methods: solver, stimuli,
+    mdan, eap, rrla, emoticon, mypackage.module:MyMethod; see `uniemox docs methods`."""
     task: Task = "label"
     """label: a class (equation 12). distribution: shares of votes (KL). affect: valence and arousal (MSE and CCC)."""
     network: NetworkConfig = field(default_factory=NetworkConfig)

@@ -13,18 +13,20 @@ from uniemox.checkpoints.classifier import load_classifier, save_classifier
 from uniemox.checkpoints.saving import write_tensors
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.order import steps_in_epoch
-from uniemox.data.sample import DataSet, Sample
-from uniemox.data.seen import seen_among, write_seen
+from uniemox.data.overlaps import Overlaps, read_overlaps, write_overlaps
+from uniemox.data.sample import DataSet
+from uniemox.data.seen import SEEN, write_seen
 from uniemox.evaluate.calibration import MIN_SAMPLES
 from uniemox.export.onnx import export_classifier
 from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.fitting import adjust_logits, fit_after_encoder, fit_distance, fit_method, prepare_network
 from uniemox.finetune.network import checkpoint_activations, network_of
+from uniemox.finetune.overlaps import find_overlaps, sources_of
 from uniemox.finetune.samples import FinetuneRun, Parts, split_for_training
 from uniemox.finetune.step import AugmentedViews, ask_teacher, finetune_step, open_unlabelled, seed_step
 from uniemox.io.files import ENCODER, ONNX, WEIGHTS
 from uniemox.io.weight_names import Init
-from uniemox.predict.confidence import flag_note
+from uniemox.predict.confidence import flag_note, set_note
 from uniemox.training.hardware import precision_of, ready_to_train, setup_device, with_precision, wrap
 from uniemox.training.journal import Callback, Journal
 from uniemox.training.optimization import freeze_layers
@@ -34,6 +36,9 @@ from uniemox.training.run_notes import origin_of_weights, record_start, report_u
 from uniemox.training.state import Checkpoints, ResumePoint, was_finished
 from uniemox.training.trainer import Trainer, load_batches, measure_plan
 from uniemox.views.loader import ViewDataset
+
+# Coverage of the likely sets that a run reports on.
+COVERAGE = 0.9
 
 
 def finetune(
@@ -119,7 +124,9 @@ def _open_run(
     config: FinetuneConfig, data: DataSet, out: Path, device: torch.device, callback: Callback
 ) -> FinetuneRun:
     """Build the initial network, open the teacher, and record the training images in the run's folder."""
-    parts = split_for_training(data, config, out if rank() == 0 else None)
+    overlaps = from_first(_overlaps_of(config, data, out, callback) if rank() == 0 else Overlaps())
+    data = replace(data, samples=overlaps.join(data.samples))
+    parts = split_for_training(data, config, out if rank() == 0 else None).without_seen(overlaps.seen_held_out)
     torch.manual_seed(config.seed)
     # The first process may have to download the initial weights.
     with first_process_first():
@@ -129,10 +136,8 @@ def _open_run(
     if rank() == 0:
         if not Init.parse(config.init).from_scratch:
             record_start(out, network.classifier.encoder, callback)
-            _note_seen(parts.test, config.init, callback)
         training_data = replace(data, samples=[*parts.samples, *open_unlabelled(config.distillation)])
-        sources = [config.init, config.distillation.teacher]
-        reasons = write_seen(out, training_data, sources, callback.progress, person=config.view.person)
+        reasons = write_seen(out, training_data, sources_of(config), callback.progress, person=config.view.person)
     run.leave_out(from_first(reasons))
     if config.distillation.teacher:
         run.answers = ask_teacher(config.distillation, parts.train, data.labels, out, callback.progress)
@@ -143,14 +148,25 @@ def _open_run(
     return run
 
 
-def _note_seen(test: list[Sample], init: str, callback: Callback) -> None:
-    """Say at the start which test images `evaluate` will refuse, because the initial weights were trained on them."""
-    overlap = seen_among(test, init, callback.progress)
-    if overlap:
-        callback.note(
-            f"{init} was trained on {len(overlap)} of the {len(test)} images of split test, such as {overlap[0].key}: "
-            "uniemox evaluate will refuse them; take other test images, or other initial weights (--init)"
-        )
+def _overlaps_of(config: FinetuneConfig, data: DataSet, out: Path, callback: Callback) -> Overlaps:
+    """Return the overlaps of a run's images, which are looked up once, and name the test images that are no test.
+
+    A run that has begun keeps what it found, so that it resumes with the same parts.
+    """
+    if (out / SEEN).exists():
+        overlaps = read_overlaps(out)
+    else:
+        overlaps = find_overlaps(data, config, callback.progress)
+        write_overlaps(out, overlaps)
+    for name in sources_of(config):
+        seen = overlaps.seen_scored.get(name)
+        if seen:
+            callback.note(
+                f"{name} was trained on {len(seen)} of the {overlaps.scored_images} images of split "
+                f"{overlaps.scored_split}, such as {seen[0]}: uniemox evaluate will refuse them; take other test "
+                "images, or other initial weights (--init)"
+            )
+    return overlaps
 
 
 def _train(run: FinetuneRun, out: Path) -> None:
@@ -233,8 +249,9 @@ def _finish(run: FinetuneRun, out: Path) -> ClassifierInfo:
         run.callback.note(
             f"only {held_out} held-out images: the temperature is rough; calibrate on more images (uniemox calibrate)"
         )
-    if note := flag_note(info):
-        run.callback.note(note)
+    for note in (set_note(info, COVERAGE), flag_note(info)):
+        if note:
+            run.callback.note(note)
     save_classifier(run.model, info, out / WEIGHTS)
     write_tensors(out / ENCODER, run.model.encoder.state_dict())
     export_classifier(run.model, info, out / ONNX)

@@ -1,6 +1,6 @@
 """Samples of a run: the parts that train, choose the epoch and calibrate; their targets, and the network's outputs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from uniemox.data.sample import Broken, DataSet, Sample, shares_of
 from uniemox.data.splits import split_samples, take_fraction, write_splits
 from uniemox.data.unreadable import absent_classes, describe_unreadable, lost_by_class, refuse_empty_classes
 from uniemox.errors import DataError
-from uniemox.evaluate.calibration import calibrated
+from uniemox.evaluate.calibration import MIN_SAMPLES, calibrated
 from uniemox.evaluate.classifier_outputs import outputs_of, select_views
 from uniemox.evaluate.outputs import Outputs
 from uniemox.finetune.config import FinetuneConfig, Task
@@ -110,13 +110,29 @@ class Parts:
     calibration: list[Sample]
     """Samples on which temperature and conformal scores are fitted."""
     calibration_images: CalibrationImages
-    test: list[Sample]
-    """Samples of split test, which the run does not read."""
+    scored: list[Sample]
+    """Samples that the run does not read and `uniemox evaluate` scores by default: those of split test, else val."""
 
     @property
     def samples(self) -> list[Sample]:
         """All samples that the run reads, each once."""
         return list({sample.key: sample for sample in [*self.train, *self.held_out]}.values())
+
+    def without_seen(self, seen: Collection[str]) -> "Parts":
+        """Return the parts, calibrated on images that the initial weights were not trained on, if there are enough.
+
+        A network is surer of images on which its encoder was trained, so scores from them make likely sets too small.
+        If too few others remain, all of them calibrate, which `calibration_images` records.
+
+        Args:
+            seen: Keys of the images that the initial weights or the teacher were trained on.
+        """
+        calibration = [sample for sample in self.calibration if sample.key not in seen]
+        if len(calibration) == len(self.calibration):
+            return self
+        if len(calibration) >= MIN_SAMPLES:
+            return replace(self, calibration=calibration)
+        return replace(self, calibration_images="seen")
 
     @property
     def held_out(self) -> list[Sample]:
@@ -155,12 +171,14 @@ def split_for_training(data: DataSet, config: FinetuneConfig, out: Path | None) 
             f"{data.name} leaves {len(train)} samples to train on and {len(held_out)} held out (monitor={monitor}); "
             "both are needed: choose another --monitor, --holdout-fraction or --fraction"
         )
-    test = [sample for sample in usable if sample.split == "test"]
+    scored = [sample for sample in usable if sample.split == "test"]
+    if not scored and monitor == "holdout":
+        scored = [sample for sample in usable if sample.split == "val"]
     if not config.chooses_epoch:
-        return Parts(train, held_out, held_out, "independent", test)
+        return Parts(train, held_out, held_out, "independent", scored)
     if len(held_out) < MIN_HALVED or config.select == "accuracy":
-        return Parts(train, held_out, held_out, "selection", test)
-    return Parts(train, *_halves(held_out, 0.5, config.seed), "independent", test)
+        return Parts(train, held_out, held_out, "selection", scored)
+    return Parts(train, *_halves(held_out, 0.5, config.seed), "independent", scored)
 
 
 def _with_splits(data: DataSet, config: FinetuneConfig, out: Path | None) -> list[Sample]:
@@ -177,6 +195,12 @@ def _with_splits(data: DataSet, config: FinetuneConfig, out: Path | None) -> lis
         raise DataError(
             f"{data.name} has nothing to train on: of {len(samples)} samples {len(usable)} have a target "
             f"({len(samples) - len(usable)} have {MISSING[config.task]}), and none of these is of split train"
+        )
+    classes = {data.label_of(sample) for sample in usable if sample.split == "train"}
+    if config.task == "label" and len(classes) == 1:
+        raise DataError(
+            f"{data.name} has training images of only one class, {classes.pop()}: a classifier needs two or more; add "
+            "images of another class (folder:PATH names the folder that contains the folders of all classes)"
         )
     return usable
 
@@ -379,4 +403,5 @@ class FinetuneRun:
         # The ONNX file computes in float32.
         held_out = self.outputs(samples, "calibrating", precision="float32")
         target = target_of(held_out.samples, task, labels).numpy()
-        return calibrated(self.describe(), held_out.values, held_out.distances, target)
+        info = calibrated(self.describe(), held_out.values, held_out.distances, target)
+        return replace(info, held_out_count=len({sample.group or sample.image_key for sample in held_out.samples}))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 import torch
 
 from uniemox import __version__
+from uniemox.data.overlaps import OVERLAPS
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.seen import SEEN
 from uniemox.data.unreadable import UNREADABLE
@@ -204,7 +205,7 @@ def _begin(
     is_other_data = first.data.sha256 != record["data"]["sha256"]
     # The run ended before its first step, perhaps because of a wrong setting that is now corrected.
     if not has_begun and (changed or is_other_data):
-        for name in (SEEN, UNREADABLE, START_REPORT, TEACHER_FEATURES, TEACHER_ANSWERS):
+        for name in (SEEN, UNREADABLE, OVERLAPS, START_REPORT, TEACHER_FEATURES, TEACHER_ANSWERS):
             (run / name).unlink(missing_ok=True)
         write_file(path, json.dumps(record, indent=2) + "\n")
         return False

@@ -1,0 +1,70 @@
+"""Images of a run that are in two places: exact copies of each other, and training images of its initial weights."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from uniemox.data.sample import Sample
+from uniemox.data.splits import join_copies
+from uniemox.io.files import write_file
+from uniemox.io.typed import read_json
+
+OVERLAPS = "overlaps.json"
+"""File in a run's folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overlaps:
+    """What a fine-tuning run looks up once, before its first step. A resumed run reads it again from its folder."""
+
+    copies: Mapping[str, str] = field(default_factory=dict)
+    """Group by key, of images that have an exact copy under another key; a group stays in one part of the run."""
+    seen_held_out: tuple[str, ...] = ()
+    """Keys of held-out images on which the initial weights or the teacher were trained."""
+    scored_split: str | None = None
+    """Split that the run does not read and `uniemox evaluate` scores; None: there is none."""
+    scored_images: int | None = None
+    """Number of its images; None: unknown."""
+    seen_scored: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Keys of its images on which a model was trained, by name of the model; without models that know none."""
+
+    def join(self, samples: Sequence[Sample]) -> list[Sample]:
+        """Return the samples, with the group of their copies."""
+        return [
+            replace(sample, group=self.copies[sample.key]) if sample.key in self.copies else sample
+            for sample in samples
+        ]
+
+
+def copies_among(samples: Sequence[Sample], hashes: Sequence[str]) -> dict[str, str]:
+    """Return the group of each sample that has an exact copy in another unit, by key.
+
+    A unit is a sample, or the samples of one group. Other samples keep their groups, and so their splits.
+
+    Args:
+        samples: The samples.
+        hashes: The sha256 of every file; empty for an unreadable one.
+    """
+    joined = join_copies(samples, hashes)
+    units: dict[str | None, set[str]] = {}
+    for sample, of_copies in zip(samples, joined, strict=True):
+        units.setdefault(of_copies.group, set()).add(f"group {sample.group}" if sample.group else sample.key)
+    return {sample.key: sample.group for sample in joined if sample.group and len(units[sample.group]) > 1}
+
+
+def write_overlaps(folder: Path, overlaps: Overlaps) -> None:
+    """Write the file in a run's folder."""
+    write_file(folder / OVERLAPS, json.dumps(asdict(overlaps), indent=1) + "\n")
+
+
+def read_overlaps(folder: Path) -> Overlaps:
+    """Read the file of a run's folder. Runs of older versions have none; their copies are not joined.
+
+    Raises:
+        DataError: If it can't be read.
+    """
+    path = folder / OVERLAPS
+    if not path.exists():
+        return Overlaps()
+    return read_json(path, Overlaps, remedy="copy the run's folder again")
