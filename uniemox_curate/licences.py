@@ -3,6 +3,11 @@
 import re
 from typing import NamedTuple
 
+# Name of a licence that is not known. It withdraws one that was given for a folder, where no name changes nothing.
+UNKNOWN_LICENCE = "unknown"
+# Source of files on this machine with their licence.
+FOLDER_EXAMPLE = "'folder:PATH?licence=CC-BY-4.0&author=NAME'"
+
 
 class Terms(NamedTuple):
     """Terms of a licence; None where unknown."""

@@ -19,6 +19,7 @@ from uniemox_curate.store import Store
 from uniemox_serve.server import listen
 
 LABELS = ("awe", "fear")
+WORDS = {"a": "awe", "f": "fear", "n": "none"}
 PLAN = CollectionPlan(keywords={"awe": ("Wonder",), "fear": ("Panic",)}, check_every=0)
 
 
@@ -59,9 +60,8 @@ def take_back(store: Store, batch: int) -> int:
         return undo(connection, batch, actor="owner")
 
 
-def say(project: Project, **answers: str) -> None:
-    """Answers by annotator, a letter an image: a awe, f fear, n none, anything else no answer."""
-    words = {"a": "awe", "f": "fear", "n": "none"}
+def say(project: Project, words: Mapping[str, str] = WORDS, /, **answers: str) -> None:
+    """Answers by annotator, a letter an image: one of words, anything else no answer."""
     with project.store.write() as connection:
         for name, letters in answers.items():
             row = {"name": name, "role": "annotator", "token_hash": name, "invited_at": 0.0}

@@ -76,17 +76,19 @@ def collect(
     For example:
 
     - uniemox curate collect mine --source openverse --source commons --contact me@example.org
-    - uniemox curate collect mine --source folder:photos --source csv:addresses.csv
+    - uniemox curate collect mine --source csv:addresses.csv
+    - uniemox curate collect mine --source 'folder:photos?licence=CC-BY-4.0&author=Ada Example'
 
     Args:
         source: openverse, commons or bing. csv:TABLE: column address, optionally keyword, label, page, title, licence,
-            licence_address, author. folder:PATH: LABEL/KEYWORD/IMAGE; 'folder:PATH?labels=none' has no labels. Default:
-            continue pending downloads.
+            licence_address, author. folder:PATH: LABEL/KEYWORD/IMAGE; 'folder:PATH?labels=none' has no labels;
+            ?licence=LICENCE&author=NAME records the licence of all images of the folder, also of those that were
+            collected before, and ?licence=unknown withdraws it. Default: continue pending downloads.
         retry: Try images again that failed for good.
     """
     need(*PACKAGES, "icrawler", extra="curate")
     from uniemox.data import parse_source
-    from uniemox_curate.collect.run import failures, fetch, search, waits_for_folder
+    from uniemox_curate.collect.run import failures, fetch, folder_licences, search, waits_for_folder
     from uniemox_curate.collect.sources import open_source
     from uniemox_curate.plan import paper_plan
     from uniemox_curate.project import create_project, is_project
@@ -103,7 +105,10 @@ def collect(
         counts = fetch(project, config, progress.show, folders=folders, retry=retry)
     for problem in problems:
         say(f"incomplete: {problem}")
-    if not folders and waits_for_folder(project):
+    if folders:
+        licences = ", ".join(f"{licence} {number}" for licence, number in folder_licences(project).items())
+        say(f"licences of images from folders: {licences or 'no images'}")
+    elif waits_for_folder(project):
         say("waiting images of a folder are only read if you name it again: --source folder:PATH")
     for reason, number in list(failures(project).items())[:8]:
         say(f"{number} x {reason}")

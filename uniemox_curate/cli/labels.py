@@ -11,7 +11,7 @@ from uniemox.cli import JsonObject, need, options_of, progress_bar, quoted, say,
 from uniemox.errors import ConfigError
 from uniemox_curate.cli.tables import Folder, agreement_tables, opened
 from uniemox_curate.plan import Rule
-from uniemox_curate.release.config import ReleaseConfig
+from uniemox_curate.release.config import IMAGES, ReleaseConfig
 
 RuleOption = Annotated[
     Rule | None,
@@ -186,7 +186,7 @@ def release(
     For example:
 
     - uniemox curate release mine mine-1.0 --name "My Emo8" --licence CC-BY-4.0
-    - uniemox data show emo8:mine-1.0/pictures
+    - uniemox data show folder:mine-1.0/pictures
 
     Args:
         out: Folder to write to: an empty one, or one with a release.
@@ -195,6 +195,7 @@ def release(
     need("mlcroissant", extra="curate")
     project = opened(folder)
     from uniemox_curate.annotate.verdicts import remembered_rule
+    from uniemox_curate.release.documents import source_options
     from uniemox_curate.release.run import release as run
     from uniemox_curate.release.writing import NEW_README
 
@@ -211,11 +212,13 @@ def release(
         return
     encoded_again = result["statistics"]["metadata"]["encoded again"]
     if encoded_again:
-        say(f"{encoded_again} images were encoded again without metadata; they look the same, but pixels differ")
+        say(f"{encoded_again} images were converted and do not have all pixels of their files; README.md says how")
         say("--metadata keep copies all files unchanged")
     if (out / NEW_README).exists():
         say(f"README.md was edited, so it stays; {NEW_README} has the new text")
     print(f"wrote {out}: {result['pictures']} images")
+    source = f"folder:{out / IMAGES}{source_options(project.plan)}"
+    say(f"next: uniemox data show {quoted(Path(source))}")
 
 
 def export_answers(

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -20,6 +21,7 @@ from uniemox_curate import tables as t
 from uniemox_curate.collect.config import CollectConfig
 from uniemox_curate.collect.fetch import Download, FetchError, Redirect, Robots, fetch_all, get_once
 from uniemox_curate.collect.sources import Candidate, ImageSource
+from uniemox_curate.licences import UNKNOWN_LICENCE
 from uniemox_curate.project import Project, follow_takedowns, taken_down
 
 # Candidates of one transaction. Of downloads, as many may be lost if the process is killed.
@@ -240,6 +242,18 @@ def waits_for_folder(project: Project) -> bool:
     """Return True if images of a folder wait to be read."""
     is_waiting = (t.candidates.c.source == "folder") & (t.candidates.c.state == "waiting")
     return project.count(select(t.candidates.c.id).where(is_waiting)) > 0
+
+
+def folder_licences(project: Project) -> dict[str, int]:
+    """Return the number of images that were collected from folders, by their licence."""
+    candidates = t.candidates.c
+    count = func.count(candidates.picture_id.distinct()).label("n")
+    query = select(candidates.licence, count).where(candidates.source == "folder", candidates.picture_id.is_not(None))
+    rows = project.rows(query.group_by(candidates.licence).order_by(count.desc()))
+    counts: Counter[str] = Counter()
+    for row in rows:
+        counts[row.licence or UNKNOWN_LICENCE] += row.n
+    return dict(counts)
 
 
 def failures(project: Project) -> dict[str, int]:

@@ -19,6 +19,7 @@ from uniemox.io import parse_json, plain_cell
 from uniemox.labels import clean
 from uniemox_curate.collect.config import CollectConfig
 from uniemox_curate.collect.fetch import Download, FetchError, fetch_all, get
+from uniemox_curate.licences import FOLDER_EXAMPLE, UNKNOWN_LICENCE, terms_of
 from uniemox_curate.plan import CollectionPlan
 
 OPENVERSE = "https://api.openverse.org/v1/images/"
@@ -115,13 +116,17 @@ def search_service(name: str, results: Callable[[str, int], Iterator[dict[str, s
     return ImageSource(name, offers)
 
 
-def local_folder(root: Path, plan: CollectionPlan, *, with_labels: bool = True) -> ImageSource:
+def local_folder(
+    root: Path, plan: CollectionPlan, *, with_labels: bool = True, licence: str = "", author: str = ""
+) -> ImageSource:
     """Return images `[<label>/][<keyword>/]<image>` below a folder in the order of names; others have no label.
 
     Titles are paths below the folder.
 
     Args:
         with_labels: Top folders are labels; otherwise all folders are keywords, and no image has a label.
+        licence: Licence of all images; empty if it is not known.
+        author: Whom the licence names; empty if it is not known.
 
     Raises:
         DataError: Without images or for links that lead out of the folder.
@@ -159,7 +164,11 @@ def local_folder(root: Path, plan: CollectionPlan, *, with_labels: bool = True) 
         keyword = "/".join(word for word in words if word)
         title = one_line(key)
         address = path.absolute().as_uri()
-        candidates.append(Candidate(address=address, rank=rank, keyword=keyword, label=label, title=title))
+        candidates.append(
+            Candidate(
+                address=address, rank=rank, keyword=keyword, label=label, title=title, licence=licence, author=author
+            )
+        )
     return list_source("folder", candidates)
 
 
@@ -179,7 +188,10 @@ def address_table(table: Path, plan: CollectionPlan) -> ImageSource:
         where = f"{table}:{line}"
         fields = cleaned({name: row.get(name) for name in FIELDS})
         if not fields["address"]:
-            raise DataError(f"{where}: expected http(s)://... in the column address, got {row.get('address')!r}")
+            raise DataError(
+                f"{where}: expected http(s)://... in the column address, got {row.get('address')!r}; "
+                f"files on this machine are collected with --source {FOLDER_EXAMPLE}"
+            )
         label = plan.label_of(row.get("label", ""))
         if row.get("label") and label is None:
             raise DataError(f"{where}: {row['label']!r} is none of the labels {', '.join(plan.labels)}")
@@ -259,10 +271,7 @@ def open_source(name: str, plan: CollectionPlan, config: CollectConfig) -> Image
     """
     kind, _, path = name.partition(":")
     if kind == "folder" and path:
-        _, folder, options = parse_source(name)
-        if options not in ({}, {"labels": "none"}):
-            raise ConfigError(f"{name!r}: the only option of a folder is ?labels=none")
-        return local_folder(Path(folder), plan, with_labels=not options)
+        return _open_folder(name, plan)
     if kind == "csv" and path:
         return address_table(Path(path), plan)
     if name not in PAUSES_S:
@@ -273,6 +282,31 @@ def open_source(name: str, plan: CollectionPlan, config: CollectConfig) -> Image
     if name == "openverse":
         return openverse(fetch_page)
     return commons(fetch_page)
+
+
+def _open_folder(name: str, plan: CollectionPlan) -> ImageSource:
+    """Return the source of folder:PATH?labels=none&licence=LICENCE&author=NAME, where all options may be missing.
+
+    Raises:
+        ConfigError: For another option, a licence whose terms are not known, or one that needs an author.
+    """
+    _, folder, options = parse_source(name)
+    if re.search(r"\?\w+=", folder) and not Path(folder).is_dir():
+        raise ConfigError(f"{name!r}: every part after & must be an option, as in {FOLDER_EXAMPLE}")
+    options = {ALIASES.get(option, option): value for option, value in options.items()}
+    if options.keys() - {"labels", "licence", "author"} or options.get("labels", "none") != "none":
+        raise ConfigError(f"{name!r}: the options of a folder are labels=none, licence and author")
+    licence = one_line(options.get("licence", ""), MAX_LICENCE)
+    author = one_line(options.get("author", ""))
+    terms = terms_of(licence)
+    if licence not in ("", UNKNOWN_LICENCE) and terms.needs_credit is None:
+        raise ConfigError(
+            f"{name!r}: the terms of the licence {licence!r} are not known; give CC0-1.0, public-domain, CC-BY-4.0 or "
+            f"another licence CC BY, or licence={UNKNOWN_LICENCE} to withdraw one"
+        )
+    if terms.needs_credit and not author:
+        raise ConfigError(f"{name!r}: {licence} requires credit; say to whom, as in {FOLDER_EXAMPLE}")
+    return local_folder(Path(folder), plan, with_labels="labels" not in options, licence=licence, author=author)
 
 
 def openverse(fetch_page: PagedSearch, api: str = OPENVERSE) -> ImageSource:

@@ -14,12 +14,13 @@ from uniemox.labels import recognise
 from uniemox.paper import paper_tables
 from uniemox_curate.annotate.answer_files import as_csv, cells
 from uniemox_curate.annotate.verdicts import LatestAnswers
-from uniemox_curate.licences import terms_of
+from uniemox_curate.licences import UNKNOWN_LICENCE, terms_of
 from uniemox_curate.plan import CollectionPlan
 from uniemox_curate.release.config import IMAGES, ReleaseConfig, ReleasedImage
 from uniemox_curate.release.croissant import write_croissant
 from uniemox_curate.release.facts import AnswerFacts, SharedOrigins
 from uniemox_curate.release.hub_card import hub_header
+from uniemox_curate.release.splitting import FOLDER
 
 ALL_ANSWERS = "answers_all.csv"
 
@@ -115,6 +116,9 @@ def write_documents(
         "config": config,
         "plan": plan,
         "sources": Counter(row["source"] for row in sources),
+        "licensed_folders": sum(
+            row["source"] == FOLDER and row["licence"] not in ("", UNKNOWN_LICENCE) for row in sources
+        ),
         "by_owner": sum(row["decided"] == "owner" for row in sources),
         "answers": answers,
         "scales": {question.name: question.scale for question in plan.answer.known},
@@ -160,7 +164,7 @@ def _cells(table: Path) -> list[dict[str, str]]:
 
 def licence_counts(licences: Iterable[str]) -> dict[str, Any]:
     """Return images under each licence, and the number of images with unknown and with restricting terms."""
-    counts = Counter(licence.strip() or "unknown" for licence in licences)
+    counts = Counter(licence.strip() or UNKNOWN_LICENCE for licence in licences)
     rows = [(name, count, terms_of(name)) for name, count in counts.most_common()]
     return {
         "rows": rows,

@@ -20,7 +20,7 @@ from uniemox_curate.annotate.agree import agreement_now
 from uniemox_curate.annotate.assignment import suggested_by
 from uniemox_curate.annotate.origins import AnswerOrigins
 from uniemox_curate.annotate.verdicts import OWNER_SAYS, LatestAnswers, Verdict, verdicts
-from uniemox_curate.licences import terms_of
+from uniemox_curate.licences import FOLDER_EXAMPLE, terms_of
 from uniemox_curate.project import SUFFIXES, Project, inserted_id, utc
 from uniemox_curate.questions import published_names
 from uniemox_curate.release.config import ABOUT, IMAGES, ReleaseConfig, ReleasedAnswer, ReleasedImage, WrittenImage
@@ -29,6 +29,7 @@ from uniemox_curate.release.splitting import kept_images, read_scheme
 from uniemox_curate.status import status
 
 MAX_LISTED = 20  # images in an error, so that its advice stays visible
+RECORD_LICENCE = f"to record one for files of your own, run collect with --source {FOLDER_EXAMPLE}"
 NAME_DIGITS = 20  # digits of the sha256 in the name of an image
 # Fields of ReleasedImage that the table has as columns of its own, or that `pictures` has.
 _OWN_COLUMNS = ("picture", "sha256", "format")
@@ -284,7 +285,9 @@ def _licensed(images: Sequence[ReleasedImage], config: ReleaseConfig) -> Sequenc
     unknown = [image for image in images if terms_of(image.about["licence"]).needs_credit is None]
     if config.only_licensed:
         if len(unknown) == len(images):
-            raise DataError(f"none of {len(images)} images has a known licence; nothing is left to release")
+            raise DataError(
+                f"none of {len(images)} images has a known licence; nothing is left to release; {RECORD_LICENCE}"
+            )
         paths = {image.path for image in unknown}
         return [image for image in images if image.path not in paths]
     if unknown and config.licence:
@@ -293,17 +296,18 @@ def _licensed(images: Sequence[ReleasedImage], config: ReleaseConfig) -> Sequenc
             lines.append(f"and {len(unknown) - MAX_LISTED} more (provenance.csv of a release without --licence)")
         raise DataError(
             f"{len(unknown)} of {len(images)} images have no known licence, so the release can't be {config.licence}; "
-            "give --only-licensed to leave them out, or leave --licence out:\n" + "\n".join(lines)
+            f"give --only-licensed to leave them out, or leave --licence out; {RECORD_LICENCE}:\n" + "\n".join(lines)
         )
     return images
 
 
 def provenance(project: Project) -> dict[int, dict[str, str]]:
-    """Return the fields of ABOUT of each image's first candidate, preferring one with a licence."""
+    """Return the fields of ABOUT of each image's first candidate, preferring one whose licence has known terms."""
     candidates = t.candidates.c
     query = select(t.candidates).where(candidates.picture_id.is_not(None))
+    rows = project.rows(query.order_by(candidates.licence == "", candidates.id))
     fields: dict[int, dict[str, str]] = {}
-    for row in project.rows(query.order_by(candidates.licence == "", candidates.id)):
+    for row in sorted(rows, key=lambda row: terms_of(row.licence).needs_credit is None):
         if row.picture_id not in fields:
             fields[row.picture_id] = {name: getattr(row, name) for name in ABOUT[1:-1]} | {
                 # No path of this machine: the title of a file from a folder is its path below that folder.
