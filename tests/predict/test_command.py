@@ -244,8 +244,15 @@ def test_paths_are_never_broken(capsys: pytest.CaptureFixture[str], monkeypatch:
     Output(as_json=False).consume(drawn_answers(3, folder), ["photos"])
     lines = capsys.readouterr().out.splitlines()
     assert sum(f"{folder}/001.jpg" in line and "fear" in line for line in lines) == 1
-    # In a terminal, which would break the lines of a wide table, each path has a line of its own.
-    terminal = console.SafeConsole(width=80, force_terminal=True, **console.PLAIN)
+    # A terminal breaks the other cells.
+    terminal = console.SafeConsole(width=200, force_terminal=True, color_system=None, **console.PLAIN)
+    monkeypatch.setattr(console, "out", terminal)
+    Output(as_json=False).consume(drawn_answers(3, folder), ["photos"])
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(f"{folder}/001.jpg" in line for line in lines) == 1
+    assert max(map(len, lines)) <= 200
+    # In a narrower one, each path has a line of its own.
+    terminal = console.SafeConsole(width=80, force_terminal=True, color_system=None, **console.PLAIN)
     monkeypatch.setattr(console, "out", terminal)
     Output(as_json=False).consume(drawn_answers(3, folder), ["photos"])
     lines = capsys.readouterr().out.splitlines()

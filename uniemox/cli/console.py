@@ -74,8 +74,8 @@ def show_all(parts: Iterable[Table | str]) -> None:
 def show_paths(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table whose first column has paths, which are never broken across lines.
 
-    If the table is wider than the terminal, each path gets a line of its own, with the other cells below it. A log or
-    a pipe gets the table in its full width.
+    A terminal that is narrower than the table gets the other columns broken between words; a still narrower one gets
+    each path in a line of its own, with the other cells below it. A log or a pipe gets the table in its full width.
 
     Args:
         headings: One per column.
@@ -84,13 +84,18 @@ def show_paths(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table(*headings)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    widths = [max(cell_len(printable(cell)) for cell in column) for column in zip(headings, *rows, strict=True)]
+    # Rich breaks the cells of the other columns first.
+    table.columns[0].no_wrap = True
+    columns = [list(map(printable, column)) for column in zip(headings, *rows, strict=True)]
+    widths = [max(map(cell_len, column)) for column in columns]
+    widths_of_words = [max(cell_len(word) for cell in column for word in cell.split(" ")) for column in columns]
     # Each column has a space on both sides and a line; the table begins with a line.
-    full_width = sum(widths) + 3 * len(widths) + 1
-    if full_width <= out.width:
+    lines_width = 3 * len(columns) + 1
+    if not out.is_terminal:
+        # The width of an output that is no terminal is only a guess.
+        SafeConsole(file=out.file, width=max(out.width, sum(widths) + lines_width), **PLAIN).print(table)
+    elif widths[0] + sum(widths_of_words[1:]) + lines_width <= out.width:
         out.print(table)
-    elif not out.is_terminal:
-        SafeConsole(file=out.file, width=full_width, **PLAIN).print(table)
     else:
         for path, *cells in rows:
             print(printable(path))
