@@ -13,6 +13,7 @@ from typing import Any
 from playwright.sync_api import sync_playwright
 
 from tests.curate.places import served
+from tools.screenshots import save_screenshot
 from uniemox_curate.annotate.access import invite
 from uniemox_curate.collect.config import CollectConfig
 from uniemox_curate.collect.run import fetch, search
@@ -37,7 +38,7 @@ def main() -> None:
             page.set_default_timeout(120_000)
             page.goto(f"{address}/join#{invite(project, 'Cleo')}")
             page.wait_for_selector("#picture:not([hidden])")
-            page.screenshot(path=out / "curate_annotate.png")
+            save_screenshot(page, out / "curate_annotate.png")
             page = browser.new_context(viewport=SIZE, color_scheme="light").new_page()
             page.set_default_timeout(120_000)
             page.goto(f"{address}/join#{invite(project, 'owner', 'owner')}")
@@ -45,7 +46,7 @@ def main() -> None:
                 page.goto(f"{address}/{name_of_page}")
                 page.wait_for_selector("#steps li, #grid img, #picture:not([hidden])")
                 page.wait_for_load_state("networkidle")
-                page.screenshot(path=out / f"curate_{name_of_page}.png")
+                save_screenshot(page, out / f"curate_{name_of_page}.png")
         draw_form(browser, project, Path(name) / "form", out / "curate_form.png")
         browser.close()
 
@@ -66,7 +67,7 @@ def draw_form(browser: Any, project: Project, folder: Path, out: Path) -> None:
         for key in "31":
             page.keyboard.press(key)
         page.get_by_role("radio", name="7").nth(1).check()
-        page.screenshot(path=out, full_page=True)
+        save_screenshot(page, out, full_page=True)
 
 
 if __name__ == "__main__":

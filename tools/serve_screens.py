@@ -11,11 +11,12 @@ from playwright.sync_api import sync_playwright
 
 import uniemox
 from tests.serve.serving import running
+from tools.screenshots import save_screenshot
 
 IMAGE = "cat.jpg"
 VIEWS = {
-    "serve": {"viewport": {"width": 1280, "height": 720}},
-    "serve_phone": {"viewport": {"width": 360, "height": 640}, "has_touch": True, "is_mobile": True},
+    "serve": {"viewport": {"width": 1366, "height": 768}},
+    "serve_phone": {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True},
 }
 
 
@@ -26,10 +27,13 @@ def main() -> None:
         for name, settings in VIEWS.items():
             page = browser.new_context(color_scheme="light", **settings).new_page()
             page.goto(server.url)
+            page.locator("#example .bars").first.wait_for()
+            save_screenshot(page, out / f"{name}_empty.png")
             page.locator("#choose").set_input_files(out / IMAGE)
             page.get_by_role("button", name="Heat map").click()
             page.get_by_text("bright areas support").wait_for()
-            page.screenshot(path=out / f"{name}.png", full_page=True)
+            page.evaluate("scrollTo(0, 0)")
+            save_screenshot(page, out / f"{name}.png")
         browser.close()
 
 

@@ -20,7 +20,8 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from uniemox import __version__
-from uniemox.insight import PAGE_FOLDER
+from uniemox.insight import PAGE_FOLDER, STYLE_NAME
+from uniemox.io import STYLE_SHEET
 from uniemox.predict import Predictor
 from uniemox_serve.answers import REFUSALS, RefusedError
 from uniemox_serve.batching import Batcher
@@ -32,7 +33,14 @@ from uniemox_serve.models import Models
 from uniemox_serve.routes import EXPLAINED, Service, open_routes, routes
 from uniemox_serve.server import create_server, listen
 
-PAGE_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+PAGE_TYPES = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".json": "application/json",
+    ".svg": "image/svg+xml",
+    ".jpg": "image/jpeg",
+}
 PAGES = {"index.html": "/", "docs.html": "/docs"}
 # Hosts that users give to listen on all addresses of the machine.
 EVERY_ADDRESS = ("0.0.0.0", "::")
@@ -183,9 +191,10 @@ def _page() -> APIRouter:
     router = APIRouter(include_in_schema=False)
     page_files = [file for file in PAGE_FOLDER.iterdir() if Path(file.name).suffix in PAGE_TYPES]
     swagger_files = [files("fastapi_swagger.resources") / name for name in SWAGGER]
-    for file in (*page_files, *swagger_files):
-        path = PAGES.get(file.name, f"/page/{file.name}")
-        media_type = PAGE_TYPES[Path(file.name).suffix]
+    named_files = [(file.name, file) for file in (*page_files, *swagger_files)]
+    for name, file in (*named_files, (STYLE_NAME, STYLE_SHEET)):
+        path = PAGES.get(name, f"/page/{name}")
+        media_type = PAGE_TYPES[Path(name).suffix]
         router.add_api_route(path, _constant(file.read_bytes(), media_type), methods=["GET", "HEAD"])
     return router
 

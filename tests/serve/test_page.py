@@ -1,15 +1,19 @@
 """The page as people use it, in Chromium: by mouse, by keyboard, on a phone, and by screen reader."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+import uniemox
 from tests.drawn import draw_image, jpeg_of
 from tests.predict.networks import tiny_network
 from tests.predict.test_faces import SHOWN, Finds
 from tests.serve.serving import Running, image, predictor_of, running
 from tests.serve.visits import DESK, GIVE, Visit, expect, sync_api
+from uniemox.insight.site.writing import PAGE_FOLDER
 from uniemox.persons.box import Box
 from uniemox.predict.faces import FaceReader
 from uniemox.predict.network import Network
@@ -23,7 +27,7 @@ def test_an_image_gives_bars_people_likely_labels_and_a_heat_map(visit: Visit, s
     [answer] = server.post("/predict?coverage=0.9", data).json
     visit.choose(data)
     expect(visit.status).to_contain_text("1 person found")
-    rows = visit.page.get_by_role("row").all_inner_texts()[1:]
+    rows = visit.page.locator("article").get_by_role("row").all_inner_texts()[1:]
     ranked = sorted(answer["scene"].items(), key=lambda pair: -pair[1])
     assert [row.split()[0] for row in rows] == [label for label, _ in ranked]
     for row, (label, p) in zip(rows, ranked, strict=True):
@@ -40,11 +44,18 @@ def test_an_image_gives_bars_people_likely_labels_and_a_heat_map(visit: Visit, s
     assert box["y"] - frame["y"] == pytest.approx(y1 * scale, abs=1)
     assert (box["width"], box["height"]) == pytest.approx(((x2 - x1) * scale, (y2 - y1) * scale), abs=1)
     assert "found with confidence 95 %" in visit.page.get_by_role("listitem").inner_text()
+    widths = "bars => bars.map(bar => bar.clientWidth / bar.parentNode.clientWidth)"
+    bars = visit.page.locator("article .bar").evaluate_all(widths)
+    assert bars == pytest.approx([p for _, p in ranked], abs=0.01)
+    columns = visit.page.locator("article .bars tbody tr").first.locator("th, td").all()
+    name, bar, number = (column.bounding_box() for column in columns)
+    assert bar["width"] > name["width"] + number["width"]
 
     image_url = visit.page.locator(".picture").get_attribute("src")
     heat = visit.page.get_by_role("button", name="Heat map")
     heat.click()
     expect(visit.status).to_contain_text(f"bright areas support {ranked[0][0]}")
+    assert f"most support for {ranked[0][0]}" in visit.page.locator("figure + .legend").inner_text()
     pressed = visit.page.get_by_role("button", name="Heat map", pressed=True)
     assert pressed.get_attribute("aria-pressed") == "true"
     assert visit.page.locator(".picture").get_attribute("src") != image_url
@@ -52,7 +63,49 @@ def test_an_image_gives_bars_people_likely_labels_and_a_heat_map(visit: Visit, s
     expect(visit.status).to_contain_text("bright areas support fear")
     pressed.click()
     expect(visit.status).to_contain_text("hidden")
+    assert visit.page.locator("figure + .legend").is_hidden()
     assert visit.page.locator(".picture").get_attribute("src") == image_url
+
+
+def test_the_example_is_the_built_in_models_answer() -> None:
+    """After a change of the model: python -m tools.serve_example docs/images/cat.jpg."""
+    example = json.loads((PAGE_FOLDER / "example.json").read_text("utf-8"))
+    image_bytes = (PAGE_FOLDER / "example.jpg").read_bytes()
+    answer = uniemox.load(finder=None).predict(image_bytes, coverage=float(example["share"])).to_dict()
+    for field in ("scene", "valence", "arousal"):
+        assert example["answer"][field] == pytest.approx(answer[field], abs=1e-3)
+    assert example["answer"]["likely"] == answer["likely"]
+
+
+def test_an_empty_page_shows_an_example_that_can_be_tried(visit: Visit) -> None:
+    example = visit.page.get_by_role("region", name="How it works")
+    expect(example.get_by_role("row").nth(1)).to_contain_text("contentment")
+    assert example.get_by_role("img").evaluate_all("all => all.every(image => image.naturalWidth > 0)")
+    assert visit.page.get_by_text("Ctrl+V").is_visible()
+    example.get_by_role("button", name="Try this one").click()
+    expect(visit.status).to_contain_text("cat.jpg: ")
+    assert example.is_hidden()
+    visit.page.get_by_role("button", name="Clear").click()
+    expect(example).to_be_visible()
+
+
+def test_heat_maps_of_all_labels_share_a_scale(visit: Visit) -> None:
+    """Each map has more evidence than those before it: all are drawn again on the scale of the last."""
+    asked: list[str] = []
+
+    def with_evidence(route: sync_api.Route) -> None:
+        asked.append(route.request.url)
+        received = route.fetch()
+        route.fulfill(response=received, headers=received.headers | {"x-evidence": str(min(len(asked), 8))})
+
+    visit.predict()
+    visit.page.route("**/explain*", with_evidence)
+    visit.page.get_by_role("button", name="All labels").click()
+    expect(visit.status).to_contain_text("for all 8 labels")
+    scales = [parse_qs(urlsplit(url).query).get("full_scale") for url in asked]
+    assert scales == [None, *[[str(i)] for i in range(1, 8)], *[["8"]] * 8]
+    last = visit.page.locator(".maps figcaption").last.inner_text().split()[0]
+    assert f"most support that any label has ({last})" in visit.page.locator(".maps-part .legend").inner_text()
 
 
 def test_a_field_that_the_page_does_not_know_is_shown(visit: Visit) -> None:
@@ -94,7 +147,7 @@ def test_screen_readers_get_names_and_roles(visit: Visit) -> None:
     for part in (
         '- heading "What does an image make people feel?" [level=1]',
         '- button "Choose images"',
-        '- combobox "Also mark the likely labels"',
+        '- combobox "Show likely labels"',
         '- article "Answer of colours.onnx"',
         '- img "beach.jpg"',
         '- button "Heat map"',
@@ -126,6 +179,7 @@ def test_a_phone_of_360_px_needs_no_sideways_scroll_and_can_take_a_photo(
     assert not visit.has_sideways_scroll()
     assert visit.page.get_by_text("Take a photo").is_visible()
     assert visit.page.locator("#take").get_attribute("capture") == "environment"
+    assert visit.page.get_by_text("Ctrl+V").is_hidden()
     visit.choose(image(1, 2000, 300), name="a" * 120 + ".jpg")
     expect(visit.status).to_contain_text("1 person found")
     assert not visit.has_sideways_scroll()
@@ -207,7 +261,8 @@ def test_two_models_are_compared_in_two_columns(open_page: Callable[..., Visit],
         first, second = (article.bounding_box() for article in visit.page.get_by_role("article").all())
         assert first["y"] == second["y"]
         assert first["x"] + first["width"] <= second["x"]
-        expect(visit.page.get_by_role("article", name="other.onnx")).to_contain_text("No person detector was run")
+        # Only the first model has a person detector.
+        expect(visit.page.get_by_role("heading", name="People", exact=True)).to_have_count(1)
         visit.page.set_viewport_size({"width": 360, "height": 740})
         assert not visit.has_sideways_scroll()
         assert visit.wrong == []

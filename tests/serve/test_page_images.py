@@ -133,11 +133,11 @@ def test_a_large_image_is_scaled_down_upright_before_it_is_sent(visit: Visit) ->
 
 def test_a_new_coverage_updates_the_shown_image(visit: Visit) -> None:
     visit.choose(image(1, 200, 100))
-    expect(visit.page.locator(".likely")).to_contain_text("for 90 % of images")
+    expect(visit.page.locator("article .likely")).to_contain_text("for 90 % of images")
     visit.page.locator("#coverage").select_option("0.8")
-    expect(visit.page.locator(".likely")).to_contain_text("for 80 % of images")
+    expect(visit.page.locator("article .likely")).to_contain_text("for 80 % of images")
     visit.page.locator("#coverage").select_option("")
-    expect(visit.page.locator(".likely")).to_be_empty()
+    expect(visit.page.locator("article .likely")).to_have_count(0)
 
 
 def test_the_stop_button_ends_the_work(open_page: Callable[..., Visit], tmp_path: Path) -> None:

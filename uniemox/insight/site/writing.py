@@ -9,6 +9,7 @@ from pathlib import Path
 
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.io.files import write_file
+from uniemox.io.html import STYLE_SHEET
 from uniemox.predict.confidence import max_coverage
 from uniemox.predict.network import DISTANCE, FEATURES, LOGITS, MAPS, Network
 from uniemox.predict.schema import FIELDS, columns_of, table_fields
@@ -18,14 +19,16 @@ RUNTIME = {
     "wasm": ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"),
     "webgpu": ("ort.webgpu.min.mjs", "ort-wasm-simd-threaded.asyncify.mjs", "ort-wasm-simd-threaded.asyncify.wasm"),
 }
-PAGE = ("page.js", "answer.js", "elements.js", "files.js", "maps.js", "names.js", "table.js", "style.css", "icon.svg")
+SCRIPTS = ("page.js", "answer.js", "elements.js", "example.js", "files.js", "maps.js", "names.js", "table.js")
+PAGE = (*SCRIPTS, "style.css", "icon.svg", "example.json", "example.jpg", "example_map.jpg")
 POLICY = (
     "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self' data: blob:; worker-src 'self'; manifest-src 'self'"
 )
 SITE = files("uniemox.insight.site")
 PAGE_FOLDER = SITE / "page"
-"""Folder of the page's files; a server offers all of them."""
+"""Folder of the page's files; a server offers all of them, and the style sheet of all pages as `STYLE_NAME`."""
+STYLE_NAME = "parts.css"
 HEAD = '<meta charset="utf-8">'
 INFO = ("labels", "label_set", "kind", "size", "crop_fraction", "mean", "std", "temperature")
 
@@ -98,7 +101,8 @@ def _write_page(out: Path) -> None:
     policy = f'{HEAD}\n<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
     write_file(out / "index.html", html.replace(HEAD, policy))
     for name in PAGE:
-        write_file(out / "page" / name, _text(f"page/{name}"))
+        write_file(out / "page" / name, PAGE_FOLDER.joinpath(name).read_bytes())
+    write_file(out / "page" / STYLE_NAME, STYLE_SHEET.read_bytes())
     write_file(out / "page/server.js", _text("web/web.js"))
     write_file(out / "page/resize.js", _text("web/resize.js"))
 

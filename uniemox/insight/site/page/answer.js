@@ -17,7 +17,7 @@ const SHOWN_PX = 400; // at least, of the longer side of an image
 function amount(model, value) { return model.task === "affect" ? value.toFixed(1) : percent(value); }
 
 function people(answer) {
-  if (answer.persons === null) return "No person detector was run.";
+  if (answer.persons === null) return ""; // nobody was looked for
   const count = answer.persons.length;
   return count === 0 ? "Nobody found." : count === 1 ? "1 person found." : `${count} people found.`;
 }
@@ -25,7 +25,7 @@ function people(answer) {
 // One sentence.
 export function summary(model, answer, isOneOfSeveral) {
   const top = sorted(answer.scene).slice(0, 2).map(([label, value]) => `${label} ${amount(model, value)}`).join(", ");
-  return `${isOneOfSeveral ? `${model.name}: ` : ""}${top}. ${people(answer)}`;
+  return `${isOneOfSeveral ? `${model.name}: ` : ""}${top}. ${people(answer)}`.trim();
 }
 
 // What a tile says of an image.
@@ -51,7 +51,7 @@ export function article(model, answer, item) {
     find(".file", made).textContent = `${item.name} (this browser can't show its format; the heat map can be seen)`;
   });
   drawBoxes(made, answer);
-  drawBars(made, model, answer, item.share);
+  find(".answer", made).append(...bars(model, answer, item.share));
   drawPeople(made, answer);
   drawFaces(made, answer);
   drawOthers(made, answer);
@@ -74,48 +74,85 @@ function drawBoxes(made, answer) {
   }
 }
 
-function drawBars(made, model, answer, share) {
+const PROBABILITIES = [0, 1];
+const RATINGS = [1, 9];
+
+// What an answer says of the scene: a table of bars, ratings, warnings, and which labels are likely.
+export function bars(model, answer, share) {
   const isAffect = model.task === "affect";
-  const what = KINDS[answer.kind];
-  find("caption", made).textContent = isAffect ? `${what}: valence and arousal, 1 to 9` : what;
-  find("th.number", made).textContent = isAffect ? "Value" : "Probability";
   const likely = answer.likely || [];
-  for (const [label, value] of sorted(answer.scene)) {
-    const row = element("tr");
-    const head = element("th", label);
-    head.scope = "row";
-    if (likely.includes(label)) {
-      row.className = "is-likely";
-      head.append(" ", element("span", "likely", "mark"));
-    }
-    const track = element("span", undefined, "track");
-    const bar = element("span", undefined, "bar");
-    bar.style.width = `${100 * (isAffect ? (value - 1) / 8 : value)}%`;
-    track.append(bar);
-    const cell = element("td");
-    cell.append(track);
-    row.append(head, cell, element("td", amount(model, value), "number"));
-    find("tbody", made).append(row);
+  const what = KINDS[answer.kind];
+  const caption = isAffect ? `${what}: valence and arousal, 1 to 9` : what;
+  const rows = sorted(answer.scene).map(([label, value]) => {
+    const words = likely.includes(label) ? [label, " ", element("span", "likely", "mark")] : [label];
+    const made = row(words, barOf(value, isAffect ? RATINGS : PROBABILITIES), amount(model, value));
+    made.classList.toggle("is-likely", likely.includes(label));
+    return made;
+  });
+  const parts = [table(caption, ["Emotion", isAffect ? "Value" : "Probability"], rows), ...ratings(answer), judged(answer)];
+  if (likely.length) {
+    const sentence = `Likely: ${likely.join(", ")}. The true label is in such a set for ${Math.round(100 * Number(share))} % of images like those of training.`;
+    parts.push(element("p", sentence, "likely note"));
   }
-  const notes = [];
-  if (answer.is_colourless) notes.push("This image has no colour: answers for such images are less reliable.");
-  if (answer.is_unfamiliar) notes.push("This image is unlike those that the model was trained on: its answer is a guess.");
-  if (answer.affect_from === "ratings") {
-    const rated = (name, ends) => {
-      const [low, high] = answer[`${name}_interval`];
-      return `${name} ${answer[name].toFixed(1)} (scale 1 to 9; ${ends}; 90 % interval ${low.toFixed(1)} to ${high.toFixed(1)})`;
-    };
-    notes.push(`People would rate: ${rated("valence", "9 = positive")}, ${rated("arousal", "9 = excited")}.`);
-  } else if (answer.affect_from === "norms") {
-    notes.push(`Valence ${answer.valence.toFixed(1)} (scale 1 to 9), estimated from how positive the label words are.`);
+  return parts;
+}
+
+// As `bars` of uniemox/io/macros.html.
+function table(caption, headings, rows) {
+  const made = find("#bars").content.cloneNode(true).firstElementChild;
+  find("caption", made).textContent = caption;
+  [...made.querySelectorAll("thead th")].forEach((cell, i) => { cell.textContent = headings[i]; });
+  find("tbody", made).append(...rows);
+  return made;
+}
+
+function row(words, parts, number, small = "") {
+  const made = element("tr");
+  const [name, fill, figure] = [element("th"), element("td", undefined, "fill"), element("td", number, "number")];
+  name.scope = "row";
+  name.append(...words);
+  const track = element("span", undefined, "track");
+  track.append(...parts);
+  fill.append(track);
+  if (small) figure.append(" ", element("small", small));
+  made.append(name, fill, figure);
+  return made;
+}
+
+function placeOn(value, [low, high]) { return (100 * (value - low)) / (high - low); }
+
+function barOf(value, scale) {
+  const bar = element("i", undefined, "bar");
+  bar.style.width = `${placeOn(value, scale)}%`;
+  return [bar];
+}
+
+// How people would rate the image, if a model has learned it from ratings.
+function ratings(answer) {
+  if (answer.affect_from !== "ratings") return [];
+  const rows = Object.entries({ valence: "positive", arousal: "excited" }).map(([name, most]) => {
+    const [low, high] = answer[`${name}_interval`];
+    const [range, dot] = [element("i", undefined, "range"), element("i", undefined, "dot")];
+    range.style.left = `${placeOn(low, RATINGS)}%`;
+    range.style.width = `${placeOn(high, RATINGS) - placeOn(low, RATINGS)}%`;
+    dot.style.left = `${placeOn(answer[name], RATINGS)}%`;
+    return row([`${name} (${most})`], [range, dot], answer[name].toFixed(1), `${low.toFixed(1)} to ${high.toFixed(1)}`);
+  });
+  return [table("How people would rate it, 1 to 9, with 90 % intervals", ["Rating", "Value"], rows)];
+}
+
+function judged(answer) {
+  const made = element("div", undefined, "judged");
+  if (answer.is_colourless) made.append(element("p", "This image has no colour: answers for such images are less reliable.", "notice"));
+  if (answer.is_unfamiliar) made.append(element("p", "This image is unlike those that the model was trained on: its answer is a guess.", "notice"));
+  if (answer.affect_from === "norms") {
+    made.append(element("p", `Valence ${answer.valence.toFixed(1)} (scale 1 to 9), estimated from how positive the label words are.`, "note"));
   }
-  find(".judged", made).textContent = notes.join(" ");
-  find(".likely", made).textContent = likely.length
-    ? `Likely: ${likely.join(", ")}. The true label is in such a set for ${Math.round(100 * Number(share))} % of images like those of training.`
-    : "";
+  return made;
 }
 
 function drawPeople(made, answer) {
+  find(".people-part", made).hidden = answer.persons === null;
   find(".people-note", made).textContent = people(answer);
   for (const person of answer.persons || []) {
     const felt = person.emotions

@@ -3,6 +3,14 @@
 import { complain, element, find, percent, say, sorted } from "./elements.js";
 import { heatMap } from "./server.js";
 
+// What the colours mean.  most: what the brightest stands for.
+export function legend(place, most) {
+  place.replaceChildren("no support", element("span", undefined, "scale"), `${most}; dimmed: not looked at`);
+  place.hidden = false;
+}
+
+const named = (model) => (model.name === "embedded" ? "the built-in model" : model.name);
+
 export function offerMaps(made, model, answer, item) {
   const choice = find(".heat-label", made);
   for (const label of model.labels) choice.append(new Option(label, label));
@@ -23,14 +31,15 @@ function offerOne(made, model, item, choice) {
     button.setAttribute("aria-busy", "true"); // not disabled: that would take the keyboard's focus away
     try {
       say(`Drawing the heat map for ${label} …`);
-      const url = await heatMap(model, item, label);
+      const { url } = await heatMap(model, item, label);
       if (!made.isConnected) return; // another image has taken its place
       complain("");
       image.src = url;
       image.alt = `${item.name}, with the areas that support ${label} in bright colours`;
       find(".frame", made).hidden = false;
+      legend(find("figure + .legend", made), `most support for ${label}`);
       button.setAttribute("aria-pressed", "true");
-      say(`Heat map of ${model.name}: bright areas support ${label}.`);
+      say(`Heat map of ${named(model)}: bright areas support ${label}.`);
     } catch (failure) {
       if (made.isConnected) complain(failure.message);
     }
@@ -45,6 +54,7 @@ function offerOne(made, model, item, choice) {
     }
     image.src = item.url;
     image.alt = item.name;
+    find("figure + .legend", made).hidden = true;
     button.setAttribute("aria-pressed", "false");
     say("The heat map is hidden.");
   });
@@ -56,15 +66,29 @@ async function showAll(made, model, answer, item) {
   if (button.getAttribute("aria-busy") === "true") return;
   button.setAttribute("aria-busy", "true");
   find(".maps", made).replaceChildren();
+  find(".maps-part", made).hidden = false;
   const labels = sorted(answer.scene).map(([label]) => label).filter((label) => model.labels.includes(label));
+  const drawn = []; // { label, shown, scale }
+  let scale; // evidence of the brightest colour: the most that any label has so far
+  let most = "";
   try {
     for (const [i, label] of labels.entries()) {
       say(`Drawing heat map ${i + 1} of ${labels.length} …`);
-      const url = await heatMap(model, item, label);
+      const { url, evidence } = await heatMap(model, item, label, scale);
       if (!made.isConnected) return;
-      find(".maps", made).append(figure(model, answer, item, label, url));
+      const shown = figure(model, answer, item, label, url);
+      find(".maps", made).append(shown);
+      drawn.push({ label, shown, scale: scale || evidence });
+      if (evidence > (scale || 0)) [scale, most] = [evidence, label];
+      legend(find(".maps-part .legend", made), `most support that any label has${most && ` (${most})`}`);
     }
-    say(`Heat maps of ${model.name} for all ${labels.length} labels.`);
+    for (const each of drawn.filter((one) => one.scale !== (scale || 0))) { // drawn before a label with more
+      const { url } = await heatMap(model, item, each.label, scale);
+      if (!made.isConnected) return;
+      find("img", each.shown).src = url;
+      find("a", each.shown).href = url;
+    }
+    say(`Heat maps of ${named(model)} for all ${labels.length} labels.`);
   } catch (failure) {
     if (made.isConnected) complain(failure.message);
   }

@@ -2,6 +2,7 @@
 
 import { article, short, summary } from "./answer.js";
 import { complain, download, element, find, say, sorted } from "./elements.js";
+import { drawExample } from "./example.js";
 import { chosen, given } from "./files.js";
 import { ask, predict, prepared } from "./server.js";
 import { csv } from "./table.js";
@@ -157,7 +158,7 @@ function addTile(item) {
   image.alt = "";
   image.addEventListener("error", () => image.remove());
   item.tile.append(choice, image, element("span", "…", "short"), element("span", item.name, "name"));
-  find("#images").append(item.tile);
+  find("#images .tiles").append(item.tile);
   offer();
 }
 
@@ -169,13 +170,15 @@ function fillTile(item) {
 
 function offer() {
   find("#images").hidden = items.length < 2;
+  find("#images legend").textContent = `${items.length} images`;
+  find("#example").hidden = items.length + failed.length > 0;
   find("#keep").hidden = !failed.length && !items.some((item) => item.answers);
 }
 
 function forget(item) {
   items = items.filter((one) => one !== item);
   item.tile.remove();
-  for (const url of [item.url, ...(item.maps?.values() || [])]) URL.revokeObjectURL(url);
+  for (const url of [item.url, ...[...(item.maps?.values() || [])].map(({ url }) => url)]) URL.revokeObjectURL(url);
   if (item === wanted) [wanted = null] = items.filter((one) => !one.answers);
   offer();
 }
@@ -192,9 +195,10 @@ function clear() {
   shown = null;
   failed = [];
   tellFailed();
+  offer();
   find("#results").replaceChildren();
   complain("");
-  say("No image yet.");
+  say("");
   find("[data-opens=choose]").focus();
 }
 
@@ -236,6 +240,7 @@ function start() {
   find("#clear").addEventListener("click", clear);
   find("#table").addEventListener("click", downloadTable);
   readModels();
+  drawExample(take);
 }
 
 start();

@@ -51,13 +51,14 @@ export async function predict(model, item, share, signal) {
   return { ...answer, name: item.name }; // a form changes some signs of it
 }
 
-// The address of a PNG: the image with the heat over it. Kept, so that each is drawn once.
-export async function heatMap(model, item, label) {
-  const kept = `${model.name} ${label}`;
+// { url, evidence }: of a PNG, the image with the heat over it; and the evidence at its hottest place.
+// scale: evidence of the brightest colour; without it, the most of this map. Kept, so that each is drawn once.
+export async function heatMap(model, item, label, scale) {
+  const kept = `${model.name} ${label} ${scale}`;
   if (!item.maps.has(kept)) {
-    const path = address("explain", { model: model.name, label });
-    const picture = await (await ask(path, post(item.sent, item.name))).blob();
-    item.maps.set(kept, URL.createObjectURL(picture));
+    const answer = await ask(address("explain", { model: model.name, label, full_scale: scale }), post(item.sent, item.name));
+    const evidence = Number(answer.headers.get("X-Evidence"));
+    item.maps.set(kept, { url: URL.createObjectURL(await answer.blob()), evidence });
   }
   return item.maps.get(kept);
 }
