@@ -16,21 +16,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.drawn import draw_image, jpeg_of
+from tests.insight.survey.lines import Everything, line
 from tests.runs import uniemox_here
 from uniemox.errors import DataError
 from uniemox.insight.features import pack
 from uniemox.insight.survey.lines import date_taken
-from uniemox.insight.survey.page import arrange
 from uniemox.insight.survey.summary import IMAGES_PER_LABEL, Tally, groupings_of, summarise, unmatched_rows
 from uniemox.views.alterations import grey
-
-
-class Everything:
-    """Contains any path."""
-
-    def __contains__(self, path: object) -> bool:
-        return True
-
 
 SMALL = ("--model", "small", "--no-persons")
 DATES = ("2019:05:03 10:00:00", "2020:11:30 10:00:00", None)
@@ -94,11 +86,12 @@ def test_the_page_is_complete_and_self_contained(surveyed: Path) -> None:
     assert "winter &lt;b&gt;" in html
     assert "winter <b>" not in html
     assert not re.search(r'src="(?!data:)', html)
-    links = re.findall(r'href="((?!data:|#)[^"]*)"', html)
+    links = re.findall(r'<a href="((?!data:|#)[^"]*)"', html)
     assert links
     # Thumbnails link to the images.
     assert all((surveyed / unquote(link)).is_file() for link in links)
-    assert html.count("<area ") == 14
+    gallery = html[html.index('id="tiles"') :]
+    assert gallery.count("<img ") == 14
 
 
 def test_missing_cells_are_no_group_of_their_own_name(tmp_path: Path) -> None:
@@ -239,23 +232,6 @@ def test_no_date_is_read_from_a_large_block(tmp_path: Path) -> None:
     assert date_taken(tmp_path / "a.png") is None
 
 
-def line(number: int, **fields: object) -> str:
-    features = np.random.default_rng(number).standard_normal(64).astype(np.float32)
-    answer = {"scene": {"awe": (number % 10) / 10, "fear": 1 - (number % 10) / 10}, "kind": "evoked", "model": "m"}
-    other_fields = {"path": f"a/{number}.jpg", "label_set": "x", "features": pack(features), "taken": None}
-    return json.dumps(answer | other_fields | fields) + "\n"
-
-
-def test_the_map_is_an_even_sample_of_many_images(tmp_path: Path) -> None:
-    (tmp_path / "l.jsonl").write_text("".join(map(line, range(5000))))
-    summary = summarise(tmp_path / "l.jsonl", groupings_of(("folder", "date"), None), Everything())
-    numbers = [int(Path(image.path).stem) for image in summary.on_map]
-    assert (len(numbers), len(set(numbers))) == (600, 600)
-    assert abs(np.mean(numbers) - 2500) < 4 * 5000 / np.sqrt(12 * 600)
-    assert len(summary.most["awe"]) == IMAGES_PER_LABEL
-    assert summary.whole.images == 5000
-
-
 def test_of_nearly_identical_images_the_highest_is_shown(tmp_path: Path) -> None:
     same = pack(np.ones(64, np.float32))
     burst = [line(i, scene={"awe": 0.9 + i / 1000, "fear": 0.1 - i / 1000}, features=same) for i in range(8)]
@@ -286,19 +262,6 @@ def test_merged_tallies_equal_the_tally_of_all(values: list[list[float]], cut: i
         complete.margins, 1.96 * np.std(values, axis=0, ddof=1) / np.sqrt(len(values)), atol=1e-6
     )
     assert (first.images, first.unfamiliar) == (complete.images, complete.unfamiliar)
-
-
-def test_similar_images_are_neighbours_on_the_map() -> None:
-    pytest.importorskip("sklearn")
-    draw = np.random.default_rng(0)
-    centres = draw.standard_normal((4, 16)) * 5
-    cells = arrange((np.repeat(centres, 16, axis=0) + draw.standard_normal((64, 16))).astype(np.float32))
-    assert len(set(cells)) == 64
-    kinds = {cell: index // 16 for index, cell in enumerate(cells)}
-    neighbours = [(cell, (cell[0] + 1, cell[1])) for cell in kinds] + [(cell, (cell[0], cell[1] + 1)) for cell in kinds]
-    same = [kinds[a] == kinds[b] for a, b in neighbours if b in kinds]
-    # By chance it would be 0.24.
-    assert np.mean(same) > 0.7
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are Unicode there")

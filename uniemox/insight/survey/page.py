@@ -1,20 +1,20 @@
-"""Page of a survey: a self-contained HTML file, with a map on which similar images are neighbours."""
+"""Page of a survey: a self-contained HTML file with charts, a map of moods, and a gallery that can be filtered."""
 
-import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from uniemox import __version__
-from uniemox.errors import ImageError, MissingPackageError
-from uniemox.insight.survey.summary import DATE, Summary, SurveyImage, Tally
+from uniemox.errors import ImageError
+from uniemox.insight.survey.charts import affect_rows, count_rows, emotion_rows, group_charts
+from uniemox.insight.survey.gallery import GallerySample, csv_lines, csv_url
+from uniemox.insight.survey.moods import MoodMap
+from uniemox.insight.survey.summary import Summary, SurveyImage
 from uniemox.io.decoding.pool import Decode
 from uniemox.io.html import jpeg_url, percent, write_html
 from uniemox.io.image_border import image_border
@@ -23,12 +23,13 @@ from uniemox.labels import AFFECT
 from uniemox.predict.images import ImageLike, map_images, name_of, read_any
 from uniemox.predict.plot import LABEL_COLOURS
 
-# Rows of a table of groups; all further groups share one row.
-MAX_ROWS = 40
 SIDE_PX = 160
-MIN_ON_MAP = 12  # images that a map needs
-CELL_PX = 44
-EDGE_PX = 3
+# Side of an image on the map of moods.
+MAP_SIDE_PX = 72
+# Colour of images that no requested label fits.
+NO_COLOUR = "#888888"
+# Numbers of people that have a bar of their own.
+MOST_PEOPLE = 3
 
 
 def write_survey_page(summary: Summary, title: str, out: Path) -> None:
@@ -42,52 +43,60 @@ def write_survey_page(summary: Summary, title: str, out: Path) -> None:
     Raises:
         DataError: If the file can't be written.
     """
+    colours = dict(zip(summary.answered.labels, cycle(LABEL_COLOURS), strict=False))
+    # With few images, the rows of highest and lowest values would show the same ones.
+    least = {label: images for label, images in summary.least.items() if len(images) < summary.whole.images}
+    rows_of_images = [*summary.most.values(), *least.values(), summary.unfamiliar]
+    paths = [image.path for images in rows_of_images for image in images]
+    urls = _thumbnail_urls([*paths, *(image.path for image in summary.gallery.images)], SIDE_PX)
 
     def row(images: Iterable[SurveyImage], name: str = "") -> list[dict[str, str]]:
-        return row_of_images(images, out.parent, "{:.1f}".format if name in AFFECT else percent)
+        format_value = "{:.1f}".format if name in AFFECT else percent
+        return [
+            _shown(image.path, out.parent, format_value(image.value), urls[image.path])
+            for image in images
+            if image.path in urls
+        ]
 
-    colours = dict(zip(summary.answered.labels, cycle(LABEL_COLOURS), strict=False))
-    groups = {name: tallies for name, tallies in summary.groups.items() if len(tallies) > 1}
-    # With few images, the rows of highest and lowest values would show the same ones.
-    shows_lowest = {label: len(images) < summary.whole.images for label, images in summary.most.items()}
+    emotions, emotion_scale = emotion_rows(summary, colours)
     write_html(
         out,
         "uniemox/insight/survey/page.html",
         title=title,
         version=__version__,
         found=summary,
-        affect=AFFECT,
-        groups={name: tallies if name == DATE else _largest_groups(tallies) for name, tallies in groups.items()},
+        emotions=emotions,
+        emotion_scale=emotion_scale,
+        affect=affect_rows(summary),
+        groups=group_charts(summary, colours),
         extremes=[
-            (label, row(summary.most[label], label), row(summary.least[label], label) if shows_lowest[label] else ())
-            for label in summary.answered.labels
+            (label, row(images, label), row(least.get(label, ()), label)) for label, images in summary.most.items()
         ],
         colours=colours,
-        map=_map(summary.on_map, colours),
+        map=_map(summary.moods.map(), colours),
         unfamiliar=row(summary.unfamiliar),
-        people=[
-            *((str(number), summary.people[number]) for number in range(4)),
-            ("4 or more", sum(count for number, count in summary.people.items() if number > 3)),
-        ],
+        people=count_rows(_people_counts(summary), summary.whole.images),
+        faces=count_rows(
+            [(word or "too small to tell", count) for word, count in summary.shown.most_common()],
+            summary.shown.total() or 1,
+        ),
+        gallery=_gallery(summary.gallery, urls, colours, out.parent),
     )
 
 
-def _largest_groups(tallies: dict[str, Tally]) -> dict[str, Tally]:
-    """Sort groups by number of images; those after the 40th share one row."""
-    ordered = sorted(tallies.items(), key=lambda pair: -pair[1].images)
-    rows = dict(ordered[:MAX_ROWS])
-    if len(ordered) > MAX_ROWS:
-        others = Tally(ordered[0][1].columns)
-        for _, tally in ordered[MAX_ROWS:]:
-            others.merge(tally)
-        rows[f"{len(ordered) - MAX_ROWS} more"] = others
-    return rows
+def _people_counts(summary: Summary) -> list[tuple[str, int]]:
+    """Return the number of images by number of people; [] if no detector was run."""
+    if not summary.people:
+        return []
+    more = sum(count for number, count in summary.people.items() if number > MOST_PEOPLE)
+    counts = [(str(number), summary.people[number]) for number in range(MOST_PEOPLE + 1)]
+    return [*counts, (f"{MOST_PEOPLE + 1} or more", more)]
 
 
 def row_of_images(
     images: Iterable[SurveyImage], folder: Path, format_value: Callable[[float], str]
 ) -> list[dict[str, str]]:
-    """Return one dict per image of a row in row.html: path, name, thumbnail, link to the file, formatted value.
+    """Return one dict per image of `ui.gallery`: path, name, thumbnail, link to the file, formatted value.
 
     Args:
         images: Images of the row; unreadable ones are left out.
@@ -95,18 +104,16 @@ def row_of_images(
         format_value: Function that formats an image's value.
     """
     images = list(images)
-    thumbnails = _thumbnails([image.path for image in images], SIDE_PX)
+    urls = _thumbnail_urls([image.path for image in images], SIDE_PX)
     return [
-        {
-            "path": image.path,
-            "name": os.path.basename(image.path),
-            "link": _link(image.path, folder),
-            "value": format_value(image.value),
-            "url": jpeg_url(thumbnail, max_side_px=SIDE_PX),
-        }
-        for image, thumbnail in zip(images, thumbnails, strict=True)
-        if thumbnail is not None
+        _shown(image.path, folder, format_value(image.value), urls[image.path])
+        for image in images
+        if image.path in urls
     ]
+
+
+def _shown(path: str, folder: Path, value: str, url: str) -> dict[str, str]:
+    return {"path": path, "name": os.path.basename(path), "link": _link(path, folder), "value": value, "url": url}
 
 
 def _link(path: str, folder: Path) -> str:
@@ -118,59 +125,58 @@ def _link(path: str, folder: Path) -> str:
         return Path(path).absolute().as_uri()
 
 
-def _map(images: Sequence[SurveyImage], colours: Mapping[str, str]) -> dict[str, Any]:
-    """Return the map and each image's corners on it; or a note why there is no map.
-
-    Args:
-        images: Images on the map.
-        colours: Colours of the frames, by most probable label.
-    """
-    if len(images) < MIN_ON_MAP:
-        return {"note": f"A map needs at least {MIN_ON_MAP} images."}
-    try:
-        cells = arrange(np.stack([image.features for image in images]))
-    except MissingPackageError as error:
-        return {"note": str(error)}
-    columns = max(column for column, _ in cells) + 1
-    rows = max(row for _, row in cells) + 1
-    page = Image.new("RGB", (columns * CELL_PX, rows * CELL_PX), "white")
-    missing = Image.new("RGB", (CELL_PX, CELL_PX), "#888888")
-    thumbnails = _thumbnails([image.path for image in images], CELL_PX)
-    for image, thumbnail, (column, row) in zip(images, thumbnails, cells, strict=True):
-        tile = ImageOps.expand(thumbnail or missing, EDGE_PX, colours[image.top]).resize((CELL_PX, CELL_PX))
-        page.paste(tile, (column * CELL_PX, row * CELL_PX))
-    corners = [(x * CELL_PX, y * CELL_PX, (x + 1) * CELL_PX, (y + 1) * CELL_PX) for x, y in cells]
-    return {"note": "", "corners": corners, "url": jpeg_url(page, max_side_px=max(page.size))}
+def _map(moods: MoodMap | None, colours: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return the map of moods with the image and the frame's colour of each cell; None without a map."""
+    if moods is None:
+        return None
+    urls = _thumbnail_urls((cell.example.path for cell in moods.cells), MAP_SIDE_PX)
+    cells = [
+        {
+            "cell": cell,
+            "name": os.path.basename(cell.example.path),
+            "url": urls.get(cell.example.path),
+            "colour": colours.get(cell.example.top, NO_COLOUR),
+        }
+        for cell in moods.cells
+    ]
+    return {
+        "moods": moods,
+        "cells": cells,
+        "quadrants": count_rows(moods.quadrants, sum(dict(moods.quadrants).values())),
+    }
 
 
-def arrange(features: NDArray[np.float32]) -> list[tuple[int, int]]:
-    """Assign each image a cell (column, row) of a grid, so that similar images are neighbours.
+def _gallery(
+    sample: GallerySample, urls: Mapping[str, str], colours: Mapping[str, str], folder: Path
+) -> dict[str, Any]:
+    """Return the tiles of the gallery, the values that its script needs, and its list as CSV."""
+    images = [image for image in sample.images if image.path in urls]
+    lines = csv_lines(sample.columns, [image.cells for image in images])
+    tiles = [
+        _shown(image.path, folder, f"{image.top} {percent(image.top_value)}", urls[image.path])
+        | {"colour": colours.get(image.top, NO_COLOUR)}
+        for image in images
+    ]
+    return {
+        "tiles": tiles,
+        "total": sample.total,
+        "script": {
+            "header": lines[0],
+            "images": [image.for_script | {"line": line} for image, line in zip(images, lines[1:], strict=True)],
+        },
+        "csv_url": csv_url(lines),
+        "has_people": any(image.people is not None for image in images),
+        "has_unfamiliar": any(image.is_unfamiliar for image in images),
+        "has_dates": any(image.taken for image in images),
+        "affect": [name for name in AFFECT if any(name in image.values for image in images)],
+    }
 
-    t-SNE (van der Maaten and Hinton 2008) places the images, then they are assigned to the cells with the smallest
-    total squared displacement. The result is deterministic on one machine.
 
-    Args:
-        features: (N, D).
-
-    Raises:
-        MissingPackageError: Without scikit-learn.
-    """
-    try:
-        from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - an extra
-        from sklearn.manifold import TSNE  # noqa: PLC0415
-    except ImportError:
-        raise MissingPackageError("a map needs scikit-learn; run: pip install 'uniemox[data]'") from None
-
-    count = len(features)
-    columns = math.ceil(math.sqrt(count))
-    rows = math.ceil(count / columns)
-    tsne = TSNE(perplexity=min(30, (count - 1) / 3), metric="cosine", init="random", random_state=0)
-    points = tsne.fit_transform(features)
-    points = (points - points.min(0)) / np.maximum(np.ptp(points, axis=0), 1e-9)
-    cells = np.array([(column, row) for row in range(rows) for column in range(columns)])
-    centres = (cells + 0.5) / (columns, rows)
-    _, chosen = linear_sum_assignment(((points[:, None] - centres[None]) ** 2).sum(-1))
-    return [(int(column), int(row)) for column, row in cells[chosen]]
+def _thumbnail_urls(paths: Iterable[str], side_px: int) -> dict[str, str]:
+    """Return the thumbnail of each image as a data URL; an image that can no longer be read has none."""
+    distinct_paths = list(dict.fromkeys(paths))
+    thumbnails = zip(distinct_paths, _thumbnails(distinct_paths, side_px), strict=True)
+    return {path: jpeg_url(image, max_side_px=side_px) for path, image in thumbnails if image is not None}
 
 
 def _thumbnails(paths: Iterable[str], side_px: int) -> Iterable[Image.Image | None]:

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,8 @@ from uniemox.data.readers.csv_table import read_rows
 from uniemox.data.readers.missing import is_missing
 from uniemox.errors import ConfigError, DataError
 from uniemox.insight.features import unpack
+from uniemox.insight.survey.gallery import GallerySample
+from uniemox.insight.survey.moods import Moods
 from uniemox.io.image_border import shorten
 from uniemox.io.typed import check_json
 from uniemox.labels import AFFECT
@@ -31,7 +32,6 @@ IMAGES_PER_LABEL = 6
 MAX_UNFAMILIAR = 12
 # Share of images without colour above which the page warns that the means may be shifted.
 MAX_COLOURLESS = 0.1
-MAX_ON_MAP = 600
 FOLDER = "folder"
 DATE = "date"
 NOWHERE = "not in the table"
@@ -149,13 +149,12 @@ class Summary:
         """Number of images by number of people."""
         self.shown: Counter[str] = Counter()
         """Number of faces by most probable word; "" for faces that are too small to tell."""
-        self.on_map: list[SurveyImage] = []
-        """Random selection of images for the map."""
+        self.gallery = GallerySample(labels)
+        self.moods = Moods()
         self.colourless = 0
         """Number of images without colour."""
         self.failures = 0
         self._groupings = groupings
-        self._random = Random(0)
         # Number of features, the same for every image; 0 before the first one.
         self._width = 0
         self.most: dict[str, list[SurveyImage]] = {label: [] for label in labels}
@@ -192,12 +191,10 @@ class Summary:
         if is_unfamiliar:
             image = SurveyImage(path, top, float(value["familiarity"]), features)
             _keep_lowest(self.unfamiliar, image, MAX_UNFAMILIAR, lambda image: image.value)
-        if len(features):
-            # All images are equally likely to be on the map (Vitter's algorithm R).
-            is_full = len(self.on_map) >= MAX_ON_MAP
-            position = self._random.randrange(self.whole.images) if is_full else len(self.on_map)
-            if position < MAX_ON_MAP:
-                self.on_map[position : position + 1] = [SurveyImage(path, top, value["scene"][top], features)]
+        mood = [float(numbers[self.columns.index(name)]) for name in AFFECT if name in self.columns]
+        if len(mood) == len(AFFECT) and np.isfinite(mood).all():
+            self.moods.add(mood[0], mood[1], path, top)
+        self.gallery.add(value)
 
     @property
     def colourless_share(self) -> float:

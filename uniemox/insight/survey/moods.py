@@ -1,0 +1,139 @@
+"""Map of moods: how many images have which valence and arousal, with an example image of each mood."""
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+# Side of the finest cell, in points of the scales from 1 to 9.
+STEP = 0.25
+LOWEST = 1.0
+HIGHEST = 9.0
+MIDDLE = 5.0
+# Number of columns above which four cells become one.
+MAX_COLUMNS = 16
+MIN_IMAGES = 12  # images that a map needs
+Cell = tuple[int, int]
+"""Column and row of a cell, from the lowest valence and the lowest arousal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """Image that stands for a cell."""
+
+    path: str
+    top: str
+    """Most probable label."""
+    distance: float
+    """Distance from the centre of its cell, in points."""
+
+
+@dataclass(frozen=True, slots=True)
+class MapCell:
+    """Cell of the drawn map."""
+
+    column: int
+    """From the left."""
+    row: int
+    """From the top."""
+    valence: float
+    """Lowest valence of the cell."""
+    arousal: float
+    """Lowest arousal of the cell."""
+    images: int
+    side: float
+    """Side of the example image as a share of the cell's: larger for more images."""
+    example: Example
+
+
+@dataclass(frozen=True, slots=True)
+class MoodMap:
+    """Map of moods as it is drawn."""
+
+    cells: list[MapCell]
+    columns: int
+    rows: int
+    step: float
+    """Side of a cell in points."""
+    lowest: tuple[float, float]
+    """Valence and arousal at the lower left corner."""
+    quadrants: list[tuple[str, int]]
+    """Number of images by quadrant of the scales."""
+
+
+class Moods:
+    """Counts images by valence and arousal; memory does not grow with the number of images."""
+
+    def __init__(self) -> None:
+        self.images = 0
+        self._counts: Counter[Cell] = Counter()
+        self._examples: dict[Cell, Example] = {}
+        self._quadrants: Counter[tuple[bool, bool]] = Counter()
+
+    def add(self, valence: float, arousal: float, path: str, top: str) -> None:
+        """Count an image.
+
+        Args:
+            valence: 1 (negative) to 9 (positive).
+            arousal: 1 (calm) to 9 (excited).
+            path: Path of the image.
+            top: Its most probable label.
+        """
+        cell = _cell_of(valence), _cell_of(arousal)
+        distance = math.dist((valence, arousal), [LOWEST + (index + 0.5) * STEP for index in cell])
+        self.images += 1
+        self._counts[cell] += 1
+        self._quadrants[valence >= MIDDLE, arousal >= MIDDLE] += 1
+        if cell not in self._examples or distance < self._examples[cell].distance:
+            self._examples[cell] = Example(path, top, distance)
+
+    def map(self) -> MoodMap | None:
+        """Return the map; None for fewer than 12 images."""
+        if self.images < MIN_IMAGES:
+            return None
+        columns_used = [column for column, _ in self._counts]
+        factor = 1 if max(columns_used) - min(columns_used) < MAX_COLUMNS else 2
+        counts: Counter[Cell] = Counter()
+        examples: dict[Cell, Example] = {}
+        # A larger cell shows the example of the part with the most images.
+        for (column, row), count in self._counts.most_common():
+            cell = column // factor, row // factor
+            counts[cell] += count
+            examples.setdefault(cell, self._examples[column, row])
+        left, right = _ends([column for column, _ in counts])
+        bottom, top = _ends([row for _, row in counts])
+        step = STEP * factor
+        most = max(counts.values())
+        cells = [
+            MapCell(
+                column=column - left,
+                row=top - row,
+                valence=LOWEST + column * step,
+                arousal=LOWEST + row * step,
+                images=count,
+                side=0.65 + 0.35 * math.sqrt(count / most),
+                example=examples[column, row],
+            )
+            for (column, row), count in counts.items()
+        ]
+        lowest = LOWEST + left * step, LOWEST + bottom * step
+        return MoodMap(cells, right - left + 1, top - bottom + 1, step, lowest, self._quadrant_counts())
+
+    def _quadrant_counts(self) -> list[tuple[str, int]]:
+        names = {
+            (True, True): "positive and excited",
+            (True, False): "positive and calm",
+            (False, True): "negative and excited",
+            (False, False): "negative and calm",
+        }
+        return [(name, self._quadrants[quadrant]) for quadrant, name in names.items()]
+
+
+def _cell_of(value: float) -> int:
+    """Return the index of the finest cell that contains a value; values outside of the scale are at its ends."""
+    last = round((HIGHEST - LOWEST) / STEP) - 1
+    return min(max(int((value - LOWEST) / STEP), 0), last)
+
+
+def _ends(indices: list[int]) -> tuple[int, int]:
+    """Return the lowest and the highest index."""
+    return min(indices), max(indices)
