@@ -57,7 +57,7 @@ def test_nobody_saw_the_questions_of_the_plan_if_all_answers_were_imported(tmp_p
     text = labelling_of(project, tmp_path)
     assert "24 answers of 2 annotators" in text
     assert "24 were imported from Label Studio" in text
-    assert "Of the 2 annotators, 0 agreed to it" in text
+    assert "It is not recorded that an annotator agreed to it" in text
     for claim in ("random order", "search words", "rated", "Ratings", "ratings.csv", "several labels", "curate serve"):
         assert claim not in text, claim
     assert not (tmp_path / "out" / "ratings.csv").exists()

@@ -4,9 +4,12 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from statistics import fmean
 from typing import Any
+
+from jinja2 import Environment
 
 from uniemox.data import read_rows
 from uniemox.io import environment, plain_cell, read_json, write_file
@@ -31,10 +34,14 @@ def render(template: str, **values: Any) -> str:
     datasheet.md: those of `about` in `write_documents`, and those below.
     statistics.md: figures, published (table II).  licences.md: licences.
     """
-    document = (
-        environment(is_html=False).overlay(finalize=_as_plain_text).get_template(f"uniemox_curate/release/{template}")
-    )
+    document = _environment().get_template(f"uniemox_curate/release/{template}")
     return document.render(published=paper_tables()["table2_datasets"], **values)
+
+
+@cache
+def _environment() -> Environment:
+    """Return the environment of the documents, which keeps compiled templates."""
+    return environment(is_html=False).overlay(finalize=_as_plain_text)
 
 
 def _as_plain_text(value: Any) -> Any:

@@ -296,7 +296,8 @@ def _licensed(images: Sequence[ReleasedImage], config: ReleaseConfig) -> Sequenc
             lines.append(f"and {len(unknown) - MAX_LISTED} more (provenance.csv of a release without --licence)")
         raise DataError(
             f"{len(unknown)} of {len(images)} images have no known licence, so the release can't be {config.licence}; "
-            f"give --only-licensed to leave them out, or leave --licence out; {RECORD_LICENCE}:\n" + "\n".join(lines)
+            f"give --only-licensed to leave them out, or leave --licence out; {RECORD_LICENCE}; without one are:\n"
+            + "\n".join(lines)
         )
     return images
 
