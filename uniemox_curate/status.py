@@ -1,19 +1,19 @@
 """Progress of a project, for the terminal and as a page."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
-from statistics import median_high
 from typing import Any
 
 from PIL import Image
-from sqlalchemy import case, func, select
+from sqlalchemy import func, select
 
 from uniemox.io import jpeg_url, write_html
 from uniemox_curate import tables as t
 from uniemox_curate.annotate.agree import AgreementStats
-from uniemox_curate.annotate.verdicts import LAST_ANSWERS, counted_answers
-from uniemox_curate.project import LEFT_OUT, SKIP, Project, current, history, last_batch, pool, taken_down
+from uniemox_curate.counters import AnswerTime, Counts, count
+from uniemox_curate.project import LEFT_OUT, Project, current, history, last_batch
 
 # Maximum number of decisions in the history.
 MAX_BATCHES = 50
@@ -21,25 +21,18 @@ MAX_BATCHES = 50
 
 def status(project: Project, folder: str | None = None) -> dict[str, Any]:
     """Return a project's state as JSON: counts of each step, annotators, recent decisions, and the next command."""
+    counts = count(project)
     collected = _collected(project)
-    screened = _screened(project)
+    screened = _screened(project, counts)
     with project.store.read() as connection:
         batches = history(connection, MAX_BATCHES)
     releases = select(t.releases.c.folder, t.releases.c.pictures, t.releases.c.at).order_by(t.releases.c.id)
-    people = annotators(project)
+    people = annotators(project, counts)
     judged = select(current("verdict").c.picture_id)
-    answers = counted_answers().subquery().c
-    differ = func.min(answers.label) != func.max(answers.label)
-    images = select(answers.picture_id, func.count().label("n"), differ.label("differ")).group_by(answers.picture_id)
-    image = images.subquery().c
-    twice = func.count().filter(image.n >= 2).label("twice")
-    # The number of rows of `verdicts.disputed`, in the same pass over all answers.
-    disputed = func.count().filter(image.differ, image.picture_id.not_in(judged)).label("disputed")
-    counts = project.rows(select(twice, disputed))[0]
     steps = {
         "collect": collected,
         "screen": screened,
-        "annotate": {"answered twice": counts.twice, "to answer": screened["kept"], "annotators": len(people)},
+        "annotate": {"answered twice": counts.answered_twice, "to answer": screened["kept"], "annotators": len(people)},
         "agree": {"disputed": counts.disputed, "judged": project.count(judged)} | _figures(project),
         "split": project.store.setting("split") or {},
         "release": {"releases": [dict(row._mapping) for row in project.rows(releases)]},
@@ -96,36 +89,36 @@ def sentences(steps: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def annotators(project: Project) -> list[dict[str, Any]]:
+def annotators(project: Project, counts: Counts) -> list[dict[str, Any]]:
     """Return all people but the owner: answers, attention checks passed, median time to 0.1 s, access."""
-    kind = case(
-        (t.answers.c.label == t.tasks.c.check_label, "passed"),
-        (t.tasks.c.check_label.is_not(None), "missed"),
-        (t.answers.c.label == SKIP, "skipped"),
-        else_="answered",
-    ).label("kind")
-    person = t.tasks.c.person_id
-    tenths = func.round(10 * t.answers.c.seconds).label("tenths")
-    query = select(person, kind, tenths, func.count().label("count")).join(t.tasks, t.tasks.c.id == t.answers.c.task_id)
-    query = query.where(t.answers.c.id.in_(LAST_ANSWERS)).group_by(person, kind, tenths).order_by(tenths)
-    times: dict[tuple[int, str], list[float]] = defaultdict(list)
-    for row in project.rows(query):
-        times[row.person_id, row.kind] += [row.tenths / 10] * row.count
-    counts = Counter({key: len(group) for key, group in times.items()})
+    times: dict[tuple[int, str], list[AnswerTime]] = defaultdict(list)
+    for answer_time in counts.times:
+        times[answer_time.person, answer_time.kind].append(answer_time)
+    numbers = Counter({key: sum(part.count for part in parts) for key, parts in times.items()})
     people = select(t.people, t.people.c.name.in_(LEFT_OUT).label("is_left_out"))
     return [
         {
             "name": row.name,
-            "answered": counts[row.id, "answered"],
-            "skipped": counts[row.id, "skipped"],
-            "checks": counts[row.id, "passed"] + counts[row.id, "missed"],
-            "checks_passed": counts[row.id, "passed"],
-            "median_s": median_high(answered) if (answered := times[row.id, "answered"]) else None,
+            "answered": numbers[row.id, "answered"],
+            "skipped": numbers[row.id, "skipped"],
+            "checks": numbers[row.id, "passed"] + numbers[row.id, "missed"],
+            "checks_passed": numbers[row.id, "passed"],
+            "median_s": _median_s(times[row.id, "answered"]),
             "is_revoked": row.revoked_at is not None or row.role != "annotator",
             "is_left_out": row.is_left_out,
         }
         for row in project.rows(people.where(t.people.c.name != "owner").order_by(t.people.c.id))
     ]
+
+
+def _median_s(times: Sequence[AnswerTime]) -> float | None:
+    """Return the median of the answers' times, s; of two middle ones the higher; None without an answer."""
+    middle = sum(part.count for part in times) // 2
+    for part in sorted(times, key=attrgetter("tenths")):
+        if middle < part.count:
+            return part.tenths / 10
+        middle -= part.count
+    return None
 
 
 def _collected(project: Project) -> dict[str, Any]:
@@ -139,20 +132,15 @@ def _collected(project: Project) -> dict[str, Any]:
     return {"offered": sources.total(), **states, "different pictures": images, "sources": dict(sources)}
 
 
-def _screened(project: Project) -> dict[str, Any]:
-    screened = current("screen").c
-    styles = current("style").c
-    is_dropped = screened.value == "drop", screened.picture_id.not_in(taken_down())
-    reasons = Counter(row.reason.split(":")[0] for row in project.rows(select(screened.reason).where(*is_dropped)))
-    tagged = select(styles.value, func.count().label("n")).where(styles.value != "").group_by(styles.value)
+def _screened(project: Project, counts: Counts) -> dict[str, Any]:
     fresh = select(t.candidates.c.picture_id).where(t.candidates.c.state == "fetched").distinct()
     return {
         "looked at": project.count(select(t.looks.c.picture_id)),
         "to look at": project.count(fresh.where(t.candidates.c.picture_id.not_in(select(t.looks.c.picture_id)))),
-        "kept": project.count(pool()),
-        "taken down": project.count(taken_down()),
-        "dropped": dict(reasons.most_common()),
-        "styles": {row.value: row.n for row in project.rows(tagged.order_by(func.count().desc()))},
+        "kept": counts.kept,
+        "taken down": counts.taken_down,
+        "dropped": counts.dropped,
+        "styles": counts.styles,
     }
 
 
