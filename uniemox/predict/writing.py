@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from array import array
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
@@ -111,18 +112,22 @@ class PathSet:
 
     def __init__(self) -> None:
         self._keys = array("Q")
-        self._sorted = np.empty(0, np.uint64)
+        self._is_sorted = True
 
     def add(self, path: str) -> None:
         """Add a path."""
         self._keys.append(_key(path))
+        self._is_sorted = False
 
     def __contains__(self, path: object) -> bool:
-        if len(self._sorted) < len(self._keys):
-            self._sorted = np.sort(np.array(self._keys, np.uint64))
-        key = np.uint64(_key(str(path)))
-        index = int(np.searchsorted(self._sorted, key))
-        return index < len(self._sorted) and bool(self._sorted[index] == key)
+        if not self._is_sorted:
+            # In place.
+            np.frombuffer(self._keys, np.uint64).sort()
+            self._is_sorted = True
+        key = _key(str(path))
+        # Faster than numpy's search for single keys.
+        index = bisect_left(self._keys, key)
+        return index < len(self._keys) and self._keys[index] == key
 
 
 def _has_content(path: Path) -> bool:
@@ -139,7 +144,8 @@ class ResultFile:
 
     Args:
         path: File of the results, .jsonl, .csv or .parquet.
-        resume: Continue an existing file; unreadable images are tried again.
+        resume: Continue an existing file. Lines of unreadable images, and of images that were written after the file,
+            are removed, so that these images are predicted again.
         answered: Header of the predictions; a file must not mix several.
         with_bom: Begin a CSV table with a byte-order mark, so that Excel reads it as UTF-8.
 
@@ -164,6 +170,8 @@ class ResultFile:
             raise ConfigError(f"{path}: the label {min(reserved)!r} has the name of a column; write {LINES} instead")
         self._extra_fields = {} if answered.asked is None else {"asked": answered.asked}
         self._done = PathSet()
+        self.overwritten = 0
+        """Number of images whose lines were removed because they were written after the file."""
         with writing(self.lines):
             self._lock = FileLock(self.lines)
         try:
@@ -175,13 +183,13 @@ class ResultFile:
     def _open(self, *, resume: bool) -> None:
         existing = next((path for path in (self.lines, self.path) if _has_content(path)), None)
         if existing is not None and not resume:
-            raise ConfigError(f"{existing} is there already; continue it (--resume), or choose another name")
+            raise ConfigError(f"{existing} is there already; continue it (--resume), delete it, or choose another name")
         if existing is not None and existing != self.lines:
             raise ConfigError(f"{existing} is there, but not {self.lines}, which --resume needs; choose another name")
         # Repairing a link would copy the file that it leads to.
         refuse_special(self.lines)
         if existing is not None:
-            self._done = _repair(self.lines, self.answered)
+            self._done, self.overwritten = _repair(self.lines, self.answered)
         with writing(self.lines):
             self._file = open_appending(self.lines)
 
@@ -241,38 +249,74 @@ def _check_name(path: Path, endings: Sequence[str]) -> None:
         import_pyarrow()
 
 
-def _repair(path: Path, answered: AnswerHeader) -> PathSet:
-    """Remove failures and an incomplete last line.
+def _repair(path: Path, answered: AnswerHeader) -> tuple[PathSet, int]:
+    """Remove failures, predictions of images that were written after the file, and an incomplete last line.
 
     Returns:
-        Paths of the images that the file has predictions of.
+        Paths of the images that the file then has predictions of, and the number of images written after the file.
 
     Raises:
         ConfigError: If the file has predictions with another header.
     """
     predicted = PathSet()
     failures = 0
+    overwritten = set[str]()
+    since_ns = path.stat().st_mtime_ns
     for _, line in read_json_lines(path, AnswerLine, remedy=REMEDY, may_be_cut=True):
         if line.scene is UNSET:
             failures += 1
             continue
-        predicted.add(str(line.path))
         header = AnswerHeader.of(line)
         if header != answered:
             difference = answered.difference(header)
             raise ConfigError(
-                f"{path} holds other predictions ({difference}); use the same settings, or choose another name"
+                f"{path} holds other predictions ({difference}); use the same settings, delete it to predict all "
+                "images again, or choose another name"
             )
+        if was_written(_file_of(line), since_ns):
+            overwritten.add(str(line.path))
+        else:
+            predicted.add(str(line.path))
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 1))
         is_cut = file.read() not in (b"", b"\n")
     # The lines are filtered in a second pass, because they may not fit in memory.
-    if failures or is_cut:
+    if failures or overwritten or is_cut:
         with replacing(path) as repaired, path.open("rb") as file, repaired.open("wb") as output:
             for text in file:
-                if text.endswith(b"\n") and parse_json(text, AnswerLine, str(path), remedy=REMEDY).scene is not UNSET:
+                if not text.endswith(b"\n"):
+                    continue
+                line = parse_json(text, AnswerLine, str(path), remedy=REMEDY)
+                if line.scene is not UNSET and line.path not in overwritten:
                     output.write(text)
-    return predicted
+    return predicted, len(overwritten)
+
+
+def _file_of(line: AnswerLine) -> str:
+    """Return the path of the image, or of the video of a frame, whose path is VIDEO#t=SECONDS."""
+    path = str(line.path)
+    if line.time_s is UNSET:
+        return path
+    return path.rpartition("#t=")[0]
+
+
+def overwritten_note(count: int) -> str:
+    """Return the sentence about images that were written after the file of answers."""
+    images = "1 image has" if count == 1 else f"{count:,} images have"
+    return f"{images} changed since the answers were written; the old answers were removed"
+
+
+def was_written(image: str, since_ns: int) -> bool:
+    """Return True if an image was written after a time; moving and copying with times kept do not count.
+
+    Args:
+        image: Path of the image.
+        since_ns: Time in ns since 1970.
+    """
+    # A missing image has not changed, and a null character is in no path.
+    with suppress(OSError, ValueError):
+        return os.stat(image).st_mtime_ns > since_ns
+    return False
 
 
 class EmbeddingFile:
