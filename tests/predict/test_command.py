@@ -186,6 +186,37 @@ def test_resume_tries_failures_again(folder: Path, tmp_path: Path) -> None:
     assert "error" not in out.with_name("o.csv.jsonl").read_text()
 
 
+def test_resume_predicts_an_overwritten_image_again(folder: Path, tmp_path: Path) -> None:
+    """As search and tag do. An image that was moved in its place has the time of its own, and counts as the old one."""
+    for name in ("a.png", "b.png"):
+        shutil.copy(folder / "photos" / "a.png", tmp_path / name)
+    out = tmp_path / "o.csv"
+    command = (tmp_path / "a.png", tmp_path / "b.png", "--model", folder / "model.onnx", "--out", out)
+    assert predict(*command).returncode == 0
+    lines = out.with_name("o.csv.jsonl")
+    before = {line["path"]: line["scene"] for line in map(json.loads, lines.read_text().splitlines())}
+    draw_image(77, (60, 40)).save(tmp_path / "b.png")
+    written_ns = lines.stat().st_mtime_ns
+    os.utime(tmp_path / "b.png", ns=(written_ns, written_ns + 1))
+    done = predict(*command, "--resume")
+    assert "1 image has changed since the answers were written; the old answers were removed" in done.stderr
+    assert "2 images (1 of them already existed)" in done.stderr
+    after = {line["path"]: line["scene"] for line in map(json.loads, lines.read_text().splitlines())}
+    assert [path for path in before if before[path] != after[path]] == [str(tmp_path / "b.png")]
+    assert len(out.read_text().splitlines()) == 3
+    assert "2 images (2 of them already existed)" in predict(*command, "--resume").stderr
+
+
+def test_a_changed_model_says_what_to_do_with_the_old_file(folder: Path, tmp_path: Path) -> None:
+    image = folder / "photos" / "a.png"
+    assert predict(image, "--model", folder / "model.onnx", "--out", tmp_path / "o.csv").returncode == 0
+    done = predict(image, "--model", "small", "--out", tmp_path / "o.csv", "--resume")
+    assert done.returncode == 1
+    message = done.stderr.replace("\n", " ")
+    assert f"{tmp_path / 'o.csv.jsonl'} holds other predictions (model " in message
+    assert "use the same settings, delete it to predict all images again, or choose another name" in message
+
+
 def test_a_listed_name_that_is_no_utf8_fails_alone(folder: Path, tmp_path: Path) -> None:
     """Where Python reads standard input as UTF-8 to the letter."""
     good = os.fsencode(folder / "photos" / "a.png")

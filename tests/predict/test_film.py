@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import signal
 import struct
 import subprocess
@@ -248,6 +249,11 @@ def test_the_command_gives_a_table_and_a_timeline_and_resumes(films: Path, tmp_p
     kept = lines.read_text().splitlines(keepends=True)
     lines.write_text("".join(kept[:4]))
     assert "12 images (4 of them already existed)" in uniemox_here(*words, "--resume").stderr
+    assert sorted(lines.read_text().splitlines(keepends=True)) == sorted(kept)
+    # All frames of a video that was written since are predicted again.
+    written_ns = lines.stat().st_mtime_ns
+    os.utime(films / "f.gif", ns=(written_ns, written_ns + 1))
+    assert "12 images (6 of them already existed)" in uniemox_here(*words, "--resume").stderr
     assert sorted(lines.read_text().splitlines(keepends=True)) == sorted(kept)
     assert "with moments of films" in uniemox_here("predict", films / "f.gif", *SMALL, "--out", out, "--resume").stderr
 

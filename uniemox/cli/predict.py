@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from uniemox.cli.console import EXIT_UNREADABLE, Files, Flag, JsonFlag, UsageError, say
+from uniemox.cli.console import EXIT_UNREADABLE, Files, Flag, JsonFlag, UsageError, counted, say
 from uniemox.errors import ConfigError
 from uniemox.io.image_border import shorten
 
@@ -80,7 +80,7 @@ class AnswerFiles:
     out: Files = None
     """Write the predictions to this file: .jsonl, .csv or .parquet."""
     resume: Flag = False
-    """Continue the file of --out: skip images that it already contains."""
+    """Continue the file of --out: skip images that it already contains, unless they were written after it."""
     bom: Flag = False
     """Begin a .csv file with a byte-order mark, so that Excel reads it as UTF-8."""
     save_images: Files = None
@@ -108,7 +108,8 @@ def predict(
 ) -> None:
     """Predict what images make people feel, and detect the people in them.
 
-    Exits with 3 if an image could not be read. The others are predicted; --resume retries the unreadable ones.
+    Of more than 20 images, a summary is printed; --out and --json give each prediction. Exits with 3 if an image could
+    not be read. The others are predicted; --resume retries the unreadable ones.
 
     For example:
 
@@ -212,12 +213,14 @@ def _open_files(
     """
     if files.out is None and files.embeddings is None:
         return
-    from uniemox.predict.writing import AnswerHeader, EmbeddingFile, ResultFile
+    from uniemox.predict.writing import AnswerHeader, EmbeddingFile, ResultFile, overwritten_note
 
     if files.out is not None:
         answered = AnswerHeader.of_question(predictor, **question)
         file = ResultFile(files.out, resume=files.resume, answered=answered, with_bom=files.bom)
         output.file = opened.enter_context(file)
+        if file.overwritten:
+            say(overwritten_note(file.overwritten))
     if files.embeddings is not None:
         output.embeddings = opened.enter_context(EmbeddingFile(files.embeddings))
 
@@ -227,7 +230,7 @@ def _finish(output: "Output", timeline: Path | None) -> None:
     if output.file is not None:
         output.file.finish()
         existing = f" ({output.skipped} of them already existed)" if output.skipped else ""
-        say(f"wrote {output.file.path}: {output.done + output.skipped} images{existing}")
+        say(f"wrote {output.file.path}: {counted(output.done + output.skipped, 'image')}{existing}")
     if output.embeddings is not None:
         output.embeddings.finish()
         say(f"wrote {output.embeddings.path}: {output.embeddings.count} x {output.embeddings.width}")

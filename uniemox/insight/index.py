@@ -21,7 +21,7 @@ from uniemox.labels import AFFECT
 from uniemox.predict.images import is_listed_name, walk
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.tables import checking_fields, read_lines
-from uniemox.predict.writing import AnswerHeader, ResultFile
+from uniemox.predict.writing import AnswerHeader, ResultFile, was_written
 
 # Endings after the folder's name: the predictions, and a copy of them that loads fast.
 LINES = ".uniemox.jsonl"
@@ -138,15 +138,15 @@ def update_index(
     index, failed = _load(cache, lines, header) or (None, frozenset[str]())
     known = failed if index is None else failed.union(index.paths.tolist())
     has_repaired = any(_has_changed(image, lines.stat().st_mtime_ns) for image in failed.intersection(images))
-    overwritten = set[str]()
+    is_overwritten = False
     if lines.exists():
         since_ns = lines.stat().st_mtime_ns
-        overwritten = {image for image in known.intersection(images) if _was_written(image, since_ns)}
-    if index is None or has_repaired or overwritten or not known.issuperset(images):
+        is_overwritten = any(was_written(image, since_ns) for image in known.intersection(images))
+    if index is None or has_repaired or is_overwritten or not known.issuperset(images):
         began = time.time_ns()
         try:
             with ResultFile(lines, resume=lines.exists(), answered=header) as file:
-                watch(answer_new(predictor, images, file, None, again=overwritten))
+                watch(answer_new(predictor, images, file, None))
         except ConfigError as error:
             raise ConfigError(
                 f"{error}. If the index is of another model or of an earlier version, delete {lines}"
@@ -206,13 +206,6 @@ def _numbers_of(answer: dict[str, Any]) -> dict[str, float]:
         if answer.get(field) is not None:
             numbers[name] = len(answer[field])
     return numbers
-
-
-def _was_written(image: str, since_ns: int) -> bool:
-    """Return True if an image was written after a time; moving and copying with times kept do not count."""
-    with suppress(OSError):
-        return os.stat(image).st_mtime_ns > since_ns
-    return False
 
 
 def _has_changed(image: str, since_ns: int) -> bool:

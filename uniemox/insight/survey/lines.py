@@ -2,7 +2,7 @@
 
 import re
 from collections import deque
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -45,7 +45,7 @@ def record_requested(images: Iterable[str], requested: PathSet) -> Iterator[str]
 
 
 def answer_new(
-    predictor: Predictor, images: Iterable[str], file: ResultFile, labels: str | None, *, again: Container[str] = ()
+    predictor: Predictor, images: Iterable[str], file: ResultFile, labels: str | None
 ) -> Iterator[Prediction | Failure]:
     """Predict the images that a file lacks, write the predictions to it, and yield them.
 
@@ -56,9 +56,8 @@ def answer_new(
         images: Paths of the images.
         file: File of predictions.
         labels: Label set of the predictions; None: the model's.
-        again: Paths of images that are predicted although the file has them, because they have changed.
     """
-    todo = (image for image in images if image in again or not file.has(image))
+    todo = (image for image in images if not file.has(image))
     for result in predictor.predict_each(todo, labels=labels, with_embedding=True):
         extra_fields = {}
         if isinstance(result, Prediction):

@@ -12,7 +12,7 @@ from uniemox.insight.survey.page import write_survey_page
 from uniemox.insight.survey.summary import Summary, groupings_of, summarise, unmatched_rows
 from uniemox.io.image_border import shorten
 from uniemox.predict.predictor import Predictor
-from uniemox.predict.writing import AnswerHeader, PathSet, ResultFile
+from uniemox.predict.writing import AnswerHeader, PathSet, ResultFile, overwritten_note
 
 PAGES = (".html", ".htm")
 TITLE_NAMES = 3  # names of images or folders in the page's title
@@ -76,6 +76,8 @@ def run_survey(
     predictor = open_predictor()
     header = AnswerHeader.of_question(predictor, settings.labels, None, stored=FEATURES_FORMAT)
     with ResultFile(settings.lines, resume=settings.resume, answered=header) as file:
+        if file.overwritten:
+            report(overwritten_note(file.overwritten))
         watch(answer_new(predictor, record_requested(images(), requested), file, settings.labels))
     summary = summarise(settings.lines, groupings, requested)
     if unmatched := unmatched_rows(groupings):
