@@ -43,9 +43,9 @@ def test_the_command_finds_an_image_by_its_copy_and_follows_the_folder(photos: P
     assert hits[0]["score"] > 0.999 > hits[1]["score"]
     page = (tmp_path / "found.html").read_text()
     # The score is a cosine, not a share in percent.
-    assert "1.00" in page
+    assert "similarity 1.00" in page
     assert "similarity (cosine" in page
-    assert "Model: small" in page
+    assert "<dt>model</dt><dd>small</dd>" in page
     links = re.findall(r'<a href="([^"]*)"', page)
     expected = [tmp_path / "copy.png", *(Path(hit["path"]) for hit in hits)]
     assert [(tmp_path / unquote(link)).resolve() for link in links] == expected
@@ -275,7 +275,9 @@ def test_all_values_that_a_search_asks_for_are_shown(
     valence = f"{best['valence']:.2f}{' (a guess)' * best['is_unfamiliar']}"
     assert cells == [best["path"], valence, str(int(best["people"])), f"{best['awe']:.2f}"]
     page = (photos.parent / "found.html").read_text()
-    assert f"{best['valence']:.2f}, people {best['people']:.0f}, awe {best['awe']:.2f}" in page
+    words = re.sub("<[^>]*>", "", page)
+    assert f"valence {best['valence']:.2f} people {best['people']:.0f} awe {best['awe']:.2f}" in words
+    assert "<dd>valence&gt;1, people&gt;=0, awe&gt;0</dd>" in page
 
 
 def test_a_value_at_the_end_of_the_scale_is_marked() -> None:

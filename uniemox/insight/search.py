@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,6 @@ from uniemox.predict.data_urls import is_data_url
 from uniemox.predict.images import ImageLike
 from uniemox.predict.predictor import Predictor
 
-# Images per row of a page.
-ROW = 12
 PAGES = (".html", ".htm")
 # Ends of the scale of ratings: the model's value is cut off there.
 SCALE_ENDS = (1.0, 9.0)
@@ -81,10 +80,17 @@ class Query:
         names.pop(score or "", None)
         return tuple(names)
 
+    @property
+    def like_text(self) -> str:
+        """Name of the image or folder that the results are similar to."""
+        if not isinstance(self.like, (str, os.PathLike)) or is_data_url(str(self.like)):
+            return "an image"
+        return os.fspath(self.like)
+
     def __str__(self) -> str:
         words = []
         if self.like is not None:
-            words.append(f"like {self.like}" if isinstance(self.like, (str, os.PathLike)) else "like an image")
+            words.append(f"like {self.like_text}")
         if self.emotion is not None:
             words.append(self.emotion)
         return ", ".join([*words, *map(str, self.conditions)])
@@ -224,37 +230,42 @@ def write_page(results: SearchResults, query: Query, model: str, folder: Path, o
     """
     shown_images = [SurveyImage(hit.path, "", hit.score) for hit in results.hits]
     hits = {hit.path: hit for hit in results.hits}
-    images = row_of_images(shown_images, out.parent, str)
+    images: list[dict[str, Any]] = [*row_of_images(shown_images, out.parent, str)]
     for image in images:
-        image["value"] = _caption(hits[image["path"]], query)
+        hit = hits[image["path"]]
+        image["value"] = _score_text(hit, query)
+        image["more"] = _other_texts(hit, query)
     query_images = []
     if isinstance(query.like, (str, os.PathLike)) and os.path.isfile(query.like):
-        query_image = SurveyImage(os.fspath(query.like), "", 1.0)
-        query_images = row_of_images([query_image], out.parent, lambda value: "the query")
+        query_images = row_of_images([SurveyImage(os.fspath(query.like), "", 1.0)], out.parent, str)
     write_html(
         out,
         "uniemox/insight/search.html",
         title=f"{query} in {folder}",
+        folder=folder,
+        query=query,
         query_images=query_images,
-        rows=[images[first : first + ROW] for first in range(0, len(images), ROW)],
-        score=query.score_name,
+        images=images,
         model=model,
         results=results,
     )
 
 
-def _caption(hit: Hit, query: Query) -> str:
-    """Return the score of a hit, and the other values that the query asks for."""
+def _score_text(hit: Hit, query: Query) -> str:
+    """Return the score of a hit as text, with its name."""
     if query.like is not None:
-        score = f"{hit.score:.2f}"
-    elif query.emotion is not None:
-        score = percent(hit.score)
-    else:
-        score = value_text(query.score_name, hit.score)
-    parts = [score, *(f"{name} {value_text(name, hit.values[name])}" for name in query.value_names)]
+        return f"similarity {hit.score:.2f}"
+    if query.emotion is not None:
+        return f"{query.emotion} {percent(hit.score)}"
+    return f"{query.score_name} {value_text(query.score_name, hit.score)}"
+
+
+def _other_texts(hit: Hit, query: Query) -> list[str]:
+    """Return the values besides the score that the query asks for, and whether the prediction is a guess."""
+    texts = [f"{name} {value_text(name, hit.values[name])}" for name in query.value_names]
     if hit.is_unfamiliar:
-        parts.append("a guess")
-    return ", ".join(parts)
+        texts.append("a guess")
+    return texts
 
 
 def value_text(name: str, value: float) -> str:
