@@ -6,12 +6,16 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
+import pytest
 from PIL import Image
 
 from tests.insight.explain.spots import predictor, spotted
+from uniemox.insight.explain import sheets
 from uniemox.insight.explain.maps import heat_map, unique_names
-from uniemox.insight.explain.sheets import CELL_PX, GAP_PX, LINE_PX, caption, draw_sheet, sheet_html
+from uniemox.insight.explain.sheets import CELL_PX, GAP_PX, KEY, LINE_PX, caption, draw_sheet, sheet_html
+from uniemox.io.fonts import fitted
 from uniemox.predict.plot import drawing_path
 
 HOSTILE = '<script>alert("x")</script>&.jpg'
@@ -56,6 +60,23 @@ def test_a_low_image_has_its_caption_at_its_edge() -> None:
 def test_the_key_of_colours_is_at_the_foot() -> None:
     plain = draw_sheet(rows(2, 1), ["a"], ["1", "2"])
     foot = plain.crop((0, plain.height - LINE_PX - GAP_PX, *plain.size))
+    assert {(0, 0, 4), (252, 255, 164)} <= {colour for _, colour in foot.getcolors(1 << 16)}
+
+
+def test_the_key_is_whole_for_one_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts: list[str] = []
+
+    def recording(*arguments: Any, **options: Any) -> Any:
+        text, font = fitted(*arguments, **options)
+        texts.append(text)
+        return text, font
+
+    monkeypatch.setattr(sheets, "fitted", recording)
+    sheet = draw_sheet(rows(1, 1), ["a"], ["1"])
+    assert {KEY[0], f"{KEY[1]}; {KEY[2]}"} <= set(texts)
+    foot = sheet.crop((0, sheet.height - LINE_PX - GAP_PX, *sheet.size))
+    # The scale and the words end before the edge.
+    assert set(foot.crop((foot.width - 4, 0, *foot.size)).getcolors()) == {(4 * foot.height, (255, 255, 255))}
     assert {(0, 0, 4), (252, 255, 164)} <= {colour for _, colour in foot.getcolors(1 << 16)}
 
 

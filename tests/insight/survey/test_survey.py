@@ -156,7 +156,8 @@ def test_resume_answers_only_new_images(surveyed: Path) -> None:
     ("words", "code", "message"),
     [
         (("--out", "s.png"), 2, "ends in .html"),
-        (("--out", "t.html", "--by", "city"), 1, "--by city: neither folder nor date"),
+        (("--out", "t.html", "--by", "city"), 1, "--by city: neither folder nor date; for a column give"),
+        (("--out", "t.html", "--by", "month"), 1, "neither folder nor date (date groups by month, or by year if"),
         (("--out", "t.html", "--by", "town", "--table", "photos/table.csv"), 1, "no column 'town'; it has path, city"),
         (("--out", "t.html", "--by", "city", "--table", "none.csv"), 1, "none.csv: can't be read"),
         (("--out", "t.html", "--table", "photos/table.csv"), 1, "no column of --table is used"),

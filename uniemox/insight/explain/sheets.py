@@ -16,7 +16,9 @@ LINE_PX = 22
 FONT_PX = 14
 # Width of a sheet up to which several images share a line.
 MAX_WIDTH_PX = 1100
+# Width of the colour scale, and in a narrow sheet.
 KEY_PX = 160
+MIN_KEY_PX = 60
 INK = "#1b1f24"
 PAPER = "#ffffff"
 KEY = ("no support for the label", "most support", "not looked at: dimmed")
@@ -124,16 +126,16 @@ def caption(explanation: Explanation) -> str:
 
 
 def _draw_key(sheet: Image.Image, top: int) -> None:
-    """Draw the colour scale between the words for its ends; a narrow sheet cuts the words."""
-    text, font = fitted(KEY[0], FONT_PX, sheet.width // 2)
-    scale = _scale((KEY_PX, FONT_PX))
+    """Draw the colour scale between the words for its ends; it is shorter in a narrow sheet, such as of one image."""
+    before, font_before = fitted(KEY[0], FONT_PX, sheet.width // 2)
+    x = round(font_before.getlength(before)) + 2 * GAP_PX
+    after, font_after = fitted(f"{KEY[1]}; {KEY[2]}", FONT_PX, sheet.width - x - MIN_KEY_PX - 2 * GAP_PX)
+    room = sheet.width - x - round(font_after.getlength(after)) - 2 * GAP_PX
+    scale = _scale((min(KEY_PX, room), FONT_PX))
     draw = ImageDraw.Draw(sheet)
-    draw.text((GAP_PX, top), text, fill=INK, font=font)
-    x = round(font.getlength(text)) + 2 * GAP_PX
+    draw.text((GAP_PX, top), before, fill=INK, font=font_before)
     sheet.paste(scale, (x, top + 2))
-    x += scale.width + GAP_PX
-    text, font = fitted(f"{KEY[1]}; {KEY[2]}", FONT_PX, sheet.width - x - GAP_PX)
-    draw.text((x, top), text, fill=INK, font=font)
+    draw.text((x + scale.width + GAP_PX, top), after, fill=INK, font=font_after)
 
 
 def _scale(size: tuple[int, int]) -> Image.Image:

@@ -40,6 +40,8 @@ UNDATED = "no date"
 NO_VALUE = "no value"
 # Number of months above which images are grouped by year.
 MAX_MONTHS = 24
+# Names that people try for `DATE`.
+_PARTS_OF_DATE = ("month", "year", "day", "time", "exif")
 # Cosine of features above which two images are nearly the same. Of 250 OASIS photographs no two reach it; mirrored,
 # cropped and turned copies do.
 ALIKE = 0.94
@@ -268,7 +270,11 @@ def groupings_of(names: Sequence[str], table: Path | None) -> dict[str, Grouping
     }
     columns = [name for name in names if name not in groupings]
     if bool(columns) != (table is not None):
-        problem = f"--by {columns[0]}: neither folder nor date" if columns else "no column of --table is used"
+        problem = "no column of --table is used"
+        if columns:
+            problem = f"--by {columns[0]}: neither {FOLDER} nor {DATE}"
+            if columns[0].rstrip("s") in _PARTS_OF_DATE:
+                problem += f" ({DATE} groups by month, or by year if there are more than {MAX_MONTHS} months)"
         raise ConfigError(f"{problem}; for a column give a CSV file, --table, and its name, --by")
     if table is not None:
         rows = TableRows(table, columns)
