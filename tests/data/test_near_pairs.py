@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from uniemox.data import near, near_pairs
-from uniemox.data.near import near_groups
+from uniemox.data.near import MAX_RESIDUAL, BlockMeans, difference, near_groups
 from uniemox.data.near_pairs import pairs_of_colour
 
 
@@ -96,6 +96,22 @@ def test_all_similar_colours_are_found() -> None:
     pairs = np.concatenate([np.stack(pair, axis=1) for pair in pairs_of_colour(colours, 5, lambda n: n)])
     assert np.array_equal(np.unique(pairs, axis=0), expected)
     assert len(expected) > 300
+
+
+def test_means_of_blocks_rule_out_no_pair_that_is_the_same() -> None:
+    """Cropped, mirrored and noisy copies; most different images are ruled out."""
+    originals = smooth_thumbs(300)
+    shifted = np.concatenate([originals[:150], np.roll(originals[150:], 1, axis=1)])
+    thumbs = np.concatenate([noisy(originals), noisy(shifted[:, :, ::-1], seed=2)])
+    blocks = BlockMeans.of(thumbs)
+    rng = np.random.default_rng(0)
+    first = np.concatenate([np.arange(300), rng.integers(600, size=2000)])
+    second = np.concatenate([np.arange(300, 600), rng.integers(600, size=2000)])
+    is_same = difference(thumbs[first], thumbs[second]) < MAX_RESIDUAL
+    may_be_same = blocks.may_be_same(first, second)
+    assert is_same.sum() > 100
+    assert may_be_same[is_same].all()
+    assert may_be_same[~is_same].mean() < 0.2
 
 
 @pytest.mark.usefixtures("in_cells")
