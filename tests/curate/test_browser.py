@@ -10,6 +10,7 @@ from playwright import sync_api as playwright
 from sqlalchemy import select
 
 from tests.curate.places import PLAN, project_of, say, served
+from uniemox.labels import MIKELS
 from uniemox_curate import tables as t
 from uniemox_curate.annotate.access import invite
 from uniemox_curate.annotate.answer_files import given_answers
@@ -21,6 +22,11 @@ from uniemox_curate.questions import Question, QuestionTexts
 pytestmark = pytest.mark.browser
 LABELS = [("awe", "fear")[i % 2] for i in range(16)]
 PATIENCE_MS = 60_000
+# Texts of controls whose labels do not contain the text that is seen.
+MISLABELLED = """[...document.querySelectorAll("[aria-label]")]
+    .filter((node) => node.matches("button, a, [role=option]"))
+    .filter((node) => !node.getAttribute("aria-label").includes(node.innerText))
+    .map((node) => node.innerText)"""
 
 
 @contextmanager
@@ -101,11 +107,32 @@ def test_two_annotators_by_keys_alone(browser: object, tmp_path: Path) -> None:
     assert sorted(by_name["Ben"] for by_name in labels.values()) == ["awe", "awe", "fear", "fear", "none", "none"]
 
 
+def test_a_laptop_shows_image_choices_and_keys_on_one_screen(browser: object, tmp_path: Path) -> None:
+    project = project_of(
+        tmp_path / "p", LABELS[:2], replace(PLAN, keywords={label: (label,) for label in MIKELS.labels})
+    )
+    with working(browser, project) as page:
+        page.set_viewport_size({"width": 1366, "height": 768})
+        answer_all(page, "1")
+        page.wait_for_selector("#picture:not([hidden])[alt='Image 2']")
+        shows(page, "#trace-words", "Image 1, you answered amusement")
+        assert page.locator("#labels button").count() == 9
+        for part in page.locator("#labels button, #trace, #back, #keys").all():
+            box = part.bounding_box()
+            assert box["y"] + box["height"] <= 768
+        assert page.locator("#frame").bounding_box()["height"] > 500
+        page.keyboard.press("Backspace")
+        page.wait_for_selector("#picture[alt='Image 1']")
+        assert page.locator("#trace").is_hidden()
+
+
 def test_a_phone_shows_image_and_answers_on_one_screen(browser: object, tmp_path: Path) -> None:
     project = project_of(tmp_path / "p", LABELS[:2])
     with working(browser, project) as page:
         page.set_viewport_size({"width": 360, "height": 640})
-        page.wait_for_selector("#picture:not([hidden])[alt='Image 1']")
+        answer_all(page, "1")
+        page.wait_for_selector("#picture:not([hidden])[alt='Image 2']")
+        shows(page, "#trace-words", "Image 1, you answered awe")
         boxes = [button.bounding_box() for button in page.locator("#labels button").all()]
         assert len(boxes) == len(project.plan.labels) + 1
         assert max(box["y"] + box["height"] for box in boxes) <= 640
@@ -311,6 +338,8 @@ def test_a_refresh_of_the_status_page_keeps_focus_and_messages(browser: object, 
         page.clock.install()
         page.reload()
         page.wait_for_selector("#people button")
+        assert page.locator("#next code").inner_text().startswith("uniemox curate ")
+        assert page.evaluate(MISLABELLED) == []
         page.fill("input[name=name]", "owner")
         page.keyboard.press("Enter")
         message = "owner is reserved for whoever serves the project; choose another name for the annotator"
@@ -319,10 +348,10 @@ def test_a_refresh_of_the_status_page_keeps_focus_and_messages(browser: object, 
             page.clock.fast_forward(5500)  # longer than from one refresh to the next
         shows(page, "#message", message)
         page.focus("#people button >> nth=1")
-        assert page.evaluate(focused) == "Leave answers of Ada out"
+        assert page.evaluate(focused) == "Leave answers out: Ada"
         page.clock.fast_forward(5500)
         page.wait_for_timeout(500)  # what would be asked for and drawn
-        assert page.evaluate(focused) == "Leave answers of Ada out"
+        assert page.evaluate(focused) == "Leave answers out: Ada"
         page.keyboard.press("Enter")
         playwright.expect(page.locator("#people")).to_contain_text("answers left out", timeout=PATIENCE_MS)
         assert page.evaluate(focused) == "End access of Ada"  # the other one is gone
@@ -330,6 +359,34 @@ def test_a_refresh_of_the_status_page_keeps_focus_and_messages(browser: object, 
         page.keyboard.press("Enter")
         page.wait_for_selector("#history button[aria-label='Undo 3']")
         assert page.evaluate(focused) == "Undo 3"
+
+
+def test_the_status_page_on_a_phone_scrolls_its_tables_and_shows_what_is_no_command(
+    browser: object, tmp_path: Path
+) -> None:
+    project = project_of(tmp_path / "p", LABELS[:4])
+    invite(project, "Ada")
+
+    def finished(route: object) -> None:
+        received = route.fetch()
+        route.fulfill(response=received, json=received.json() | {"next": "nothing, all is done"})
+
+    with working(browser, project, "status") as page:
+        page.set_viewport_size({"width": 390, "height": 844})
+        page.route("**/api/status", finished)
+        page.reload()
+        shows(page, "#next", "nothing, all is done")
+        assert page.locator("#next code").count() == 0
+        heights = [heading.bounding_box()["height"] for heading in page.locator("thead th").all()]
+        # One line of text each.
+        assert max(heights) < 40
+        widths = "document.querySelector('.scroll').scrollWidth > 390 && document.documentElement.scrollWidth"
+        assert page.evaluate(widths) == 390
+        table = page.get_by_role("region", name="Annotators")
+        table.focus()
+        page.keyboard.press("ArrowRight")
+        page.wait_for_timeout(500)
+        assert page.evaluate("document.querySelector('.scroll').scrollLeft") > 0
 
 
 def test_judging_wraps_around_and_a_held_key_decides_once(browser: object, tmp_path: Path) -> None:
@@ -363,12 +420,19 @@ def test_the_owner_screens_by_keys_and_html_in_titles_is_escaped(browser: object
         page.wait_for_selector("#grid [role=option] >> nth=3")
         assert page.locator("#grid script, #grid img[onerror], #grid img[src=x]").count() == 0
         assert "<img src=x onerror=alert(1)>" in page.locator("#grid").inner_text()
+        assert page.evaluate(MISLABELLED) == []
+        assert "kept" not in page.locator("#grid").inner_text()
+        page.get_by_role("button", name="Drop or keep").click()
+        playwright.expect(page.locator("#cell-0 .state")).to_contain_text("dropped", timeout=PATIENCE_MS)
+        page.get_by_role("button", name="Undo").click()
+        playwright.expect(page.locator("#cell-0 .state")).to_be_empty(timeout=PATIENCE_MS)
+        page.locator("#cell-0").click()
         page.keyboard.press("ArrowRight")
         page.keyboard.press("3")
         playwright.expect(page.locator("#cell-1 .state")).to_contain_text("realistic", timeout=PATIENCE_MS)
         page.keyboard.press("d")
         page.wait_for_selector("#cell-1.drop")
-        assert "dropped" in str(page.locator("#cell-1").get_attribute("aria-label"))
+        assert "dropped" in page.locator("#cell-1").inner_text()
         assert page.evaluate("document.activeElement.id") == "cell-2"
         page.keyboard.press("u")
         shows(page, "#announce", "Undone")

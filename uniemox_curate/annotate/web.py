@@ -16,6 +16,7 @@ from sqlalchemy import func, select
 from starlette.middleware.base import BaseHTTPMiddleware
 
 from uniemox.errors import UnavailableError, UniemoxError
+from uniemox.io import STYLE_SHEET
 from uniemox_curate import tables as t
 from uniemox_curate.annotate import access
 from uniemox_curate.annotate.access import Annotator, Anybody, Owner
@@ -135,12 +136,13 @@ async def _unavailable(request: Request, error: Exception) -> Response:
 def _add_pages(app: FastAPI) -> None:
     folder = files("uniemox_curate.annotate").joinpath("page")
     contents = {address: (folder.joinpath(name).read_bytes(), kind) for address, (name, kind) in PAGES.items()}
+    contents["/parts.css"] = (STYLE_SHEET.read_bytes(), "text/css")
 
     async def page(request: Request) -> Response:
         content, kind = contents[request.url.path]
         return Response(content, media_type=kind, headers={"Cache-Control": "no-cache"})
 
-    for address in PAGES:
+    for address in contents:
         app.add_api_route(address, page, methods=["GET"])
     app.add_api_route("/", lambda: RedirectResponse("/annotate"), methods=["GET"])
 

@@ -251,6 +251,7 @@ async function annotatePage() {
     byId("over").hidden = !end;
     byId("last").hidden = queue.length === 0;
     byId("work").hidden = end;
+    trace();
     if (task === undefined) {
       image.hidden = true;
       if (end) tell(say("thanks"));
@@ -270,6 +271,16 @@ async function annotatePage() {
       fill(task);
       tell(task.check || task.answer === null ? image.alt : say("answered", { number: at + 1, label: task.answer.label === "skip" ? say("skip") : named(task.answer.label) }));
     }
+  }
+
+  function trace() { // the answer just given, which Backspace opens again
+    const { answer, url } = queue[at - 1] || {};
+    byId("trace").hidden = !answer;
+    if (!answer) return;
+    const labels = answer.label === "skip" ? say("skip") : (answer.labels || [answer.label]).map(named).join(", ");
+    byId("trace-words").textContent = say("answered", { number: at, label: labels });
+    byId("trace-image").hidden = url === null;
+    if (url !== null) byId("trace-image").src = url;
   }
 
   function fill(task) { // what was answered before, or nothing

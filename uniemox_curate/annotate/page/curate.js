@@ -102,7 +102,7 @@ async function statusPage() {
   async function refresh() {
     const found = await ask("/api/status");
     byId("name").textContent = found.folder;
-    byId("next").textContent = found.next;
+    byId("next").replaceChildren(found.next.startsWith("uniemox ") ? element("code", found.next) : found.next);
     byId("steps").replaceChildren(...Object.entries(found.told).map(([name, sentence]) => {
       const item = element("li");
       item.append(element("b", name), `: ${sentence}`);
@@ -137,13 +137,13 @@ async function statusPage() {
   function personRow(person) {
     const row = element("tr");
     const time = person.median_s === null ? "–" : `${person.median_s.toFixed(1)} s`;
-    const cells = [person.name, person.answered, `${person.checks_passed} of ${person.checks}`, time];
-    row.append(...cells.map((cell) => element("td", String(cell))));
+    const cells = [person.answered, `${person.checks_passed} of ${person.checks}`, time];
+    row.append(element("th", person.name, { scope: "row" }), ...cells.map((cell) => element("td", String(cell))));
     const access = element("td");
     if (person.is_revoked) access.textContent = "ended";
     else access.append(action("End access", () => ask("/api/people/revoke", { name: person.name }), `End access of ${person.name}`));
     if (person.is_left_out) access.append(" answers left out");
-    else access.append(" ", action("Leave answers out", () => ask("/api/people/leave-out", { name: person.name }), `Leave answers of ${person.name} out`));
+    else access.append(" ", action("Leave answers out", () => ask("/api/people/leave-out", { name: person.name }), `Leave answers out: ${person.name}`));
     row.append(access);
     return row;
   }
@@ -151,8 +151,8 @@ async function statusPage() {
   function batchRow(batch) {
     const row = element("tr");
     const when = new Date(batch.at * 1000).toLocaleString();
-    const cells = [batch.id, when, batch.actor, batch.step, batch.note, batch.changes];
-    row.append(...cells.map((cell) => element("td", String(cell))));
+    const cells = [when, batch.actor, batch.step, batch.note, batch.changes];
+    row.append(element("th", String(batch.id), { scope: "row" }), ...cells.map((cell) => element("td", String(cell))));
     const last = element("td");
     if (batch.is_undone) row.className = "gone";
     else last.append(action("Undo", () => ask("/api/undo", { batch: batch.id }), `Undo ${batch.id}`));
@@ -212,20 +212,27 @@ async function screenPage() {
 
   function cell(picture, place) {
     const box = element("div", undefined, { role: "option", tabindex: "-1", id: `cell-${place}` });
-    box.append(element("img", undefined, { src: `/api/originals/${picture.picture}`, alt: "", loading: "lazy" }));
-    box.append(element("p", `${picture.labels.join(", ")}${picture.keyword ? ` (${picture.keyword})` : ""}`), element("p", picture.title));
+    const labels = picture.labels.join(", ");
+    const keyword = picture.keyword && picture.keyword !== labels ? ` (${picture.keyword})` : "";
+    box.append(element("img", undefined, { src: `/api/originals/${picture.picture}`, alt: `Image ${picture.picture}`, loading: "lazy" }));
+    box.append(element("p", labels + keyword), element("p", picture.title));
     box.append(element("p", "", { class: "state" }));
     box.addEventListener("click", () => select(place, true));
     describe(box, picture);
     return box;
   }
 
-  function describe(box, picture) {
+  function describe(box, picture) { // "kept" only where an image has come back
     box.className = picture.screen;
-    const score = picture.score === null ? "" : ` ${picture.score.toFixed(2)}`;
-    const words = `${picture.screen === "drop" ? `dropped, ${picture.reason}` : "kept"}${score} ${picture.style}`;
-    box.querySelector(".state").textContent = words;
-    box.setAttribute("aria-label", `Image ${picture.picture}, ${picture.labels.join(", ")}, ${words}`);
+    let state = form.elements.shown.value === "drop" ? "kept" : "";
+    if (picture.screen === "drop") state = `dropped, ${picture.reason}`;
+    const score = picture.score === null ? "" : picture.score.toFixed(2);
+    box.querySelector(".state").textContent = [state, score, picture.style].filter((part) => part !== "").join(" ");
+  }
+
+  function told(picture) {
+    const state = picture.screen === "drop" ? `dropped, ${picture.reason}` : "kept";
+    return `Image ${picture.picture}, ${state} ${picture.style}`;
   }
 
   function select(place, focus) {
@@ -246,7 +253,7 @@ async function screenPage() {
     picture[field] = value;
     if (field === "screen") picture.reason = "by hand";
     describe(grid.children[at], picture);
-    byId("announce").textContent = grid.children[at].getAttribute("aria-label");
+    byId("announce").textContent = told(picture);
     if (field === "screen") select(at + 1, true);
   }
 
@@ -284,6 +291,8 @@ async function screenPage() {
   form.addEventListener("submit", (event) => event.preventDefault());
   byId("before").addEventListener("click", () => guarded(actions.p));
   byId("after").addEventListener("click", () => guarded(actions.n));
+  byId("drop").addEventListener("click", () => guarded(actions.d));
+  byId("undo").addEventListener("click", () => guarded(undo));
   await load(0);
 }
 
