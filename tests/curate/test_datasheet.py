@@ -12,6 +12,7 @@ from tests.curate.places import LABELS, PLAN, project_of, say
 from tests.curate.test_label_studio import annotation, choice, export
 from tests.curate.test_release import agreed, rows_of, sums_match
 from uniemox.data.source import open_data
+from uniemox.labels import CAER
 from uniemox_curate import tables as t
 from uniemox_curate.annotate.access import agree_to
 from uniemox_curate.annotate.answer_import import import_label_studio
@@ -19,6 +20,7 @@ from uniemox_curate.annotate.verdicts import verdicts
 from uniemox_curate.plan import AnswerForm, CollectionPlan
 from uniemox_curate.project import Change, Project, append
 from uniemox_curate.release.config import ReleaseConfig
+from uniemox_curate.release.documents import source_options
 from uniemox_curate.release.run import release
 from uniemox_curate.release.splitting import split
 from uniemox_curate.release.takedown import take_down
@@ -110,6 +112,16 @@ def test_authors_in_several_splits_are_reported(tmp_path: Path) -> None:
     assert "did not agree" not in text
     assert "consent" not in text
     assert "1 authors or pages have images in several splits." in section_of(tmp_path / "out", "Cleaning")
+
+
+def test_options_that_read_a_release_depend_on_the_labels_with_images() -> None:
+    """CAER-S's labels are felt by themselves, but two of them are not recognised."""
+    plan = CollectionPlan(keywords=dict.fromkeys(CAER.labels, ()), kind="felt")
+    classes = {label: {"train": 1} for label in CAER.labels}
+    assert source_options(plan, {"classes": classes}) == ""
+    assert source_options(plan, {"classes": classes}, "pictures") == "?root=pictures"
+    few = {label: {"train": int(label in CAER.labels[:2])} for label in CAER.labels}
+    assert source_options(plan, {"classes": few}, "pictures") == "?root=pictures&kind=felt"
 
 
 def test_a_takedown_keeps_the_form_of_a_release_of_an_older_version(tmp_path: Path) -> None:

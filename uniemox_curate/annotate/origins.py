@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 
 from uniemox_curate import tables as t
 from uniemox_curate.annotate.access import consent_times
+from uniemox_curate.annotate.label_studio import PREFIX
 from uniemox_curate.annotate.verdicts import counted_answers
 from uniemox_curate.project import Project
 
@@ -36,6 +37,9 @@ def read_origins(project: Project) -> AnswerOrigins:
             origin = "simulated"
         elif row.given_at == NEVER_GIVEN:
             origin = "label studio"
+        elif row.name.startswith(PREFIX):
+            # Somebody from Label Studio was invited to the pages, too.
+            origin = ""
         origins[row.picture_id, row.name] = origin
         first_times[row.name] = min(row.at, first_times.get(row.name, row.at))
     agreed_at = consent_times(project)

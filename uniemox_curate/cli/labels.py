@@ -217,7 +217,7 @@ def release(
     if (out / NEW_README).exists():
         say(f"README.md was edited, so it stays; {NEW_README} has the new text")
     print(f"wrote {out}: {result['pictures']} images")
-    source = f"folder:{out / IMAGES}{source_options(project.plan)}"
+    source = f"folder:{out / IMAGES}{source_options(project.plan, result['statistics'])}"
     say(f"next: uniemox data show {quoted(Path(source))}")
 
 

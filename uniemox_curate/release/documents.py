@@ -130,8 +130,10 @@ def write_documents(
         "answers": answers,
         "scales": {question.name: question.scale for question in plan.answer.known},
         "shared": origins,
-        "folder_source": f"folder:{IMAGES}{source_options(plan)}",
-        "table_sources": [f"csv:{name}{source_options(plan, root)}" for name in ("labels.csv", "soft_labels.csv")],
+        "folder_source": f"folder:{IMAGES}{source_options(plan, figures)}",
+        "table_sources": [
+            f"csv:{name}{source_options(plan, figures, root)}" for name in ("labels.csv", "soft_labels.csv")
+        ],
         "models": models,
         "agreement": read_json(folder / "agreement.json", Any, remedy="make the release again"),
         "all_answers": ALL_ANSWERS,
@@ -152,15 +154,18 @@ def write_documents(
     return header + render("datasheet.md", **values, **about)
 
 
-def source_options(plan: CollectionPlan, root: str = "") -> str:
+def source_options(plan: CollectionPlan, figures: Mapping[str, Any], root: str = "") -> str:
     """Return the options with which uniemox reads a release, such as ?kind=felt; "" if it needs none.
 
     Args:
         plan: Plan of the project.
+        figures: Statistics of the release.
         root: Folder of the images that a table's paths lack.
     """
     options = [f"root={root}"] if root else []
-    if recognise(plan.labels).kind != plan.kind:
+    # Labels without an image are no class folders, but columns of soft_labels.csv.
+    present = [label for label, counts in figures["classes"].items() if sum(counts.values())]
+    if {recognise(plan.labels).kind, recognise(present).kind} != {plan.kind}:
         options.append(f"kind={plan.kind}")
     return "?" + "&".join(options) if options else ""
 
