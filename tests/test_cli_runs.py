@@ -152,9 +152,9 @@ def test_images_that_initial_weights_know_are_named_before_training(tmp_path: Pa
     assert re.search(rf"{known}, such as .*evaluate will refuse", err)
     # The last lines suggest no command that is refused.
     assert "--splits" not in err
-    model = f"--model {tmp_path / 'second'} --data KIND:PATH, with images that are new to it, because"
-    assert re.search(rf"next: uniemox evaluate {model} \S*{known}$", err)
-    assert re.search(r"--theirs embedded --data KIND:PATH, with images that are new", err)
+    model = rf"--model {tmp_path / 'second'} --data KIND:PATH \(images that are new to it:"
+    assert re.search(rf"next: uniemox evaluate {model} \S*{known}\)$", err)
+    assert re.search(r"--theirs embedded --data KIND:PATH \(images that are new", err)
 
 
 @pytest.mark.long

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from uniemox.errors import LabelError
-from uniemox.evaluate.label_pairs import needs_map, quoted, read_label_pairs, score_by_pairs
+from uniemox.evaluate.label_pairs import labels_by, needs_map, quoted, read_label_pairs, score_by_pairs
 from uniemox.evaluate.run import mapped
 from uniemox.labels import CAER, CUSTOM, MIKELS, LabelSet
 
@@ -95,6 +95,11 @@ def test_a_model_needs_no_map_for_labels_that_the_map_leaves_out() -> None:
     assert not needs_map(DATA, DATA, pairs)
     assert needs_map(two, DATA, pairs | {"meh": ("anger",)})
     assert needs_map(MIKELS, DATA, pairs)
+
+
+def test_data_without_labels_have_nothing_to_map() -> None:
+    with pytest.raises(LabelError, match=r"nothing to map: no image has a label: give the folder that contains"):
+        labels_by(MIKELS, LabelSet(CUSTOM, (), "evoked"), {"fun": ("awe",)})
 
 
 def test_no_map_makes_evoked_emotions_of_felt_ones() -> None:

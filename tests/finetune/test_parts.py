@@ -180,6 +180,10 @@ def test_one_class_is_refused_with_the_remedy() -> None:
     one = replace(data, samples=[sample for sample in data.samples if data.label_of(sample) == "awe"])
     with pytest.raises(DataError, match=r"only one class, awe: a classifier needs two or more; add images"):
         of(one)
+    # A single class folder may be any folder of images, so its reader gives no labels.
+    without = replace(data, samples=[replace(sample, label=None) for sample in one.samples])
+    with pytest.raises(DataError, match="nothing to train on: no image has a label: give the folder that contains"):
+        of(without)
 
 
 def test_samples_without_a_target_are_left_out() -> None:

@@ -30,18 +30,19 @@ from tests.runs import (
     tiny_finetuning,
 )
 from uniemox.checkpoints.classifier import load_classifier, load_embedded
-from uniemox.data.sample import NO_PERSONS
+from uniemox.data.sample import NO_PERSONS, DataSet
 from uniemox.data.seen import read_seen
 from uniemox.data.splits import read_splits
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.evaluate.calibration import fit_temperature
 from uniemox.evaluate.classifier_outputs import outputs_of
 from uniemox.evaluate.run import evaluate
+from uniemox.finetune import run as run_module
 from uniemox.finetune import samples as samples_module
 from uniemox.finetune.config import FinetuneConfig, NetworkConfig
 from uniemox.finetune.network import build_network
 from uniemox.finetune.run import finetune
-from uniemox.finetune.samples import target_of
+from uniemox.finetune.samples import split_for_training, target_of
 from uniemox.io.weight_names import EMBEDDED
 from uniemox.predict.confidence import familiarity_of
 from uniemox.training.config import SaveConfig, ScheduleConfig
@@ -58,6 +59,18 @@ def dies(config: FinetuneConfig, out: Path, at: int | None, data: Any = None) ->
     """A run of which nothing is exported."""
     with pytest.raises(Killed):
         finetune(config, colours(splits=SPLITS) if data is None else data, out, callback=Dies(at))
+
+
+def with_copies() -> DataSet:
+    """Forty images; every second one is a copy of the first."""
+    data = colours(10)
+    first = data.samples[0].image
+    samples = [replace(sample, image=first) if i % 2 else sample for i, sample in enumerate(data.samples)]
+    return replace(data, samples=samples)
+
+
+def splits_of_copies(file: Path, data: DataSet) -> set[str | None]:
+    return {sample.split for sample in read_splits(file, data).samples[1::2]}
 
 
 def newest(out: Path) -> dict[str, torch.Tensor]:
@@ -111,7 +124,8 @@ def test_metadata_describe_labels_and_calibration() -> None:
 def test_training_and_held_out_images_are_recorded() -> None:
     data = colours(splits=SPLITS)
     assert len(read_seen(finetuned("both")) - read_seen(pretrained())) == 4 * 11
-    with pytest.raises(DataError, match=says("trained on 44 of these 56 images of colours", "--allow-seen")):
+    ways_out = ("if these are copies", "--exclude check.json", "--allow-seen (allow_seen=True in Python)")
+    with pytest.raises(DataError, match=says("trained on 44 of these 56 images of colours", *ways_out)):
         evaluate(finetuned("both"), data, hardware=CPU)
 
 
@@ -127,6 +141,42 @@ def test_killed_run_resumes_to_the_same_bits(at: int | None, tmp_path: Path, req
     assert losses(out) == losses(finetuned("both"))
     for name in FILES if at is None else FILES[:2]:
         assert sha256(out / name) == sha256(finetuned("both") / name), name
+
+
+@pytest.mark.usefixtures("without_onnx")
+def test_resumed_run_keeps_copies_together_without_looking_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = with_copies()
+    schedule = ScheduleConfig(epochs=1, warmup_epochs=0)
+    config = tiny_finetuning(pretrained(), save=SaveConfig(every_steps=1), schedule=schedule)
+    finetune(config, data, tmp_path / "whole")
+    assert len(splits_of_copies(tmp_path / "whole" / "splits.json", data)) == 1
+    dies(config, tmp_path / "killed", 1, data)
+
+    def refuse(*args: Any) -> None:
+        pytest.fail("the images were hashed again")
+
+    monkeypatch.setattr(run_module, "find_overlaps", refuse)
+    finetune(config, data, tmp_path / "killed", resume=True)
+    for name in ("model.safetensors", "splits.json", "overlaps.json"):
+        assert sha256(tmp_path / "killed" / name) == sha256(tmp_path / "whole" / name), name
+
+
+@pytest.mark.usefixtures("without_onnx")
+def test_run_of_an_older_version_resumes_with_its_own_parts(tmp_path: Path) -> None:
+    """It did not keep copies together; its folder has no file of them."""
+    data = with_copies()
+    config = tiny_finetuning(pretrained(), method="knn")
+    # As that version split them.
+    split_for_training(data, config, tmp_path)
+    assert len(splits_of_copies(tmp_path / "splits.json", data)) > 1
+    out = tmp_path / "run"
+    dies(config, out, None, data)
+    (out / "overlaps.json").unlink()
+    (out / "splits.json").unlink()
+    finetune(config, data, out, resume=True)
+    assert sha256(out / "splits.json") == sha256(tmp_path / "splits.json")
 
 
 def test_batch_norm_run_resumes_to_the_same_bits(tmp_path: Path) -> None:

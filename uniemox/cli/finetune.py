@@ -126,7 +126,7 @@ def _scoring(words: list[str], options: list[str], refusal: str | None) -> str:
     """Return the command that scores a run: on the images that it left for this, or else on new ones."""
     if refusal is None:
         return shlex.join([*words, *options])
-    return f"{shlex.join(words)} --data KIND:PATH, with images that are new to it, because {refusal}"
+    return f"{shlex.join(words)} --data KIND:PATH (images that are new to it: {refusal})"
 
 
 def _comparison(out: Path, options: list[str], labels: "LabelSet", refusal: str | None) -> str:

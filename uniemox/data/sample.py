@@ -161,6 +161,12 @@ class Part:
 NO_PERSONS = "no image has person boxes, so every person view is the whole image; run uniemox data persons first"
 
 
+NO_LABELS = (
+    "no image has a label: give the folder that contains a folder for each class, of two or more, or a table with "
+    "labels (csv:TABLE)"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class DataSet:
     """Samples and the meaning of their labels."""
@@ -222,6 +228,11 @@ class DataSet:
             return replace(self, samples=samples)
         # Raises the error that names the existing splits.
         return self.only("train")
+
+    @property
+    def has_labels(self) -> bool:
+        """True if a sample has a label or votes; images of a single folder have none, whatever its name is."""
+        return any(sample.label is not None or sample.distribution for sample in self.samples)
 
     def scored_split(self, split: str | None) -> str:
         """Return the split to score: the given one, or test if there is one, else val, else all."""

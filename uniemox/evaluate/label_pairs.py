@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from uniemox.data.sample import NO_LABELS
 from uniemox.errors import LabelError
 from uniemox.io.files import read_limited
 from uniemox.labels import LabelMap, LabelSet, ScoredLabels, clean, scored_labels
@@ -70,6 +71,8 @@ def labels_by(labels: LabelSet, data: LabelSet, pairs: LabelPairs | None) -> Sco
     Raises:
         LabelError: If the map does not fit, or if there is none.
     """
+    if pairs and not data.labels:
+        raise LabelError(f"the label map has nothing to map: {NO_LABELS}")
     if pairs is None or not needs_map(labels, data, pairs):
         return scored_labels(labels, data)
     return score_by_pairs(labels, data, pairs)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.near import image_hashes
-from uniemox.data.sample import NO_PERSONS, DataSet, Sample, shares_of
+from uniemox.data.sample import NO_LABELS, NO_PERSONS, DataSet, Sample, shares_of
 from uniemox.data.seen import read_seen, refuse_seen
 from uniemox.data.unreadable import listing_of, lost_by_class, reasons_of
 from uniemox.errors import CheckpointError, ConfigError, DataError
@@ -466,7 +466,11 @@ def _scorable(data: DataSet, info: ClassifierInfo, scored: ScoredLabels | None) 
         notes.append(f"{len(data) - len(samples)} images have no label or rating to compare with")
     if not samples:
         has_ratings = any(sample.valence is not None and sample.arousal is not None for sample in data.samples)
-        hint = "; score its valence and arousal with --task affect" if has_ratings else ""
+        hint = ""
+        if has_ratings:
+            hint = "; score its valence and arousal with --task affect (task='affect' in Python)"
+        elif scored is not None and not data.has_labels:
+            hint = f"; {NO_LABELS}"
         raise DataError(f"{data.name} has no image to score: none of {len(data)} has what the model predicts{hint}")
     if scored is not None and scored.absent:
         lacking = ", ".join(scored.absent)

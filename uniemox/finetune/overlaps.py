@@ -1,11 +1,13 @@
 """Look up a run's images that are in two places: copies, and training images of its initial weights."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from uniemox.data.near import image_hashes
 from uniemox.data.overlaps import Overlaps, copies_among
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.seen import seen_among, seen_by
+from uniemox.data.synthetic import SyntheticImage
 from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.samples import split_for_training
 from uniemox.finetune.start import START
@@ -18,7 +20,7 @@ def sources_of(config: FinetuneConfig) -> list[str]:
 
 
 def find_overlaps(data: DataSet, config: FinetuneConfig, on_progress: Progress = silent) -> Overlaps:
-    """Hash all images of a run, and find copies and training images of other models.
+    """Find copies among a run's images, and training images of other models among those that it holds out.
 
     Args:
         data: The data set of the run.
@@ -28,22 +30,38 @@ def find_overlaps(data: DataSet, config: FinetuneConfig, on_progress: Progress =
     Raises:
         DataError: As `split_for_training`.
     """
-    hashes = image_hashes(data.samples, on_progress)
-    hash_of = {sample.key: digest for sample, digest in zip(data.samples, hashes, strict=True)}
-    overlaps = Overlaps(copies=copies_among(data.samples, hashes))
-    parts = split_for_training(replace(data, samples=overlaps.join(data.samples)), config, None)
+    # Synthetic scenes are never copies of each other, and to draw all of them takes as long as an epoch.
+    files = [sample for sample in data.samples if not isinstance(sample.image, SyntheticImage)]
+    hashes = _hashes_of(files, on_progress)
+    hash_of = {sample.key: digest for sample, digest in zip(files, hashes, strict=True)}
+    copies = copies_among(files, hashes)
+    parts = split_for_training(replace(data, samples=Overlaps(copies).join(data.samples)), config, None)
+
+    # Users compare their run with the package's model, so its training images can't be compared on either.
+    hashes_by_model = {name: seen_by(name) for name in (*sources_of(config), START)}
+    if any(hashes_by_model[name] for name in sources_of(config)):
+        scenes = [sample for sample in (*parts.held_out, *parts.scored) if sample.key not in hash_of]
+        drawn = _hashes_of(scenes, on_progress)
+        hash_of |= {sample.key: digest for sample, digest in zip(scenes, drawn, strict=True)}
 
     def seen_keys(samples: list[Sample], name: str) -> tuple[str, ...]:
-        digests = [hash_of[sample.key] for sample in samples]
-        return tuple(sample.key for sample in seen_among(samples, digests, seen_by(name)))
+        digests = [hash_of.get(sample.key, "") for sample in samples]
+        return tuple(sample.key for sample in seen_among(samples, digests, hashes_by_model[name]))
 
     seen_held_out = {key: None for name in sources_of(config) for key in seen_keys(parts.held_out, name)}
-    # Users compare their run with the package's model, so its training images can't be compared on either.
-    seen_scored = {name: seen_keys(parts.scored, name) for name in (*sources_of(config), START)}
-    return replace(
-        overlaps,
+    seen_scored = {name: seen_keys(parts.scored, name) for name in hashes_by_model}
+    return Overlaps(
+        copies=copies,
         seen_held_out=tuple(seen_held_out),
         scored_split=parts.scored[0].split if parts.scored else None,
         scored_images=len(parts.scored),
         seen_scored={name: keys for name, keys in seen_scored.items() if keys},
     )
+
+
+def _hashes_of(samples: Sequence[Sample], on_progress: Progress) -> list[str]:
+    """Return the sha256 of every sample's file; an index of shards has those of its files."""
+    stored = [getattr(sample.image, "sha256", None) for sample in samples]
+    others = [sample for sample, digest in zip(samples, stored, strict=True) if digest is None]
+    computed = iter(image_hashes(others, on_progress)) if others else iter(())
+    return [next(computed) if digest is None else str(digest) for digest in stored]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from uniemox.classifier_info import CalibrationImages, ClassifierInfo, from_affect
-from uniemox.data.sample import Broken, DataSet, Sample, shares_of
+from uniemox.data.sample import NO_LABELS, Broken, DataSet, Sample, shares_of
 from uniemox.data.splits import split_samples, take_fraction, write_splits
 from uniemox.data.unreadable import absent_classes, describe_unreadable, lost_by_class, refuse_empty_classes
 from uniemox.errors import DataError
@@ -191,6 +191,8 @@ def _with_splits(data: DataSet, config: FinetuneConfig, out: Path | None) -> lis
         if out is not None:
             write_splits(out / SPLITS, scheme, source=data.name, how=f"80/10/10, seed {config.seed}")
     usable = [sample for sample in samples if has_target(sample, config.task, data.labels)]
+    if samples and config.task != "affect" and not data.has_labels:
+        raise DataError(f"{data.name} has nothing to train on: {NO_LABELS}")
     if not any(sample.split == "train" for sample in usable):
         raise DataError(
             f"{data.name} has nothing to train on: of {len(samples)} samples {len(usable)} have a target "
