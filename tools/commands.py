@@ -12,7 +12,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_MODULES = ("cli", "cli.callbacks", "pretrain.run", "finetune.run", "finetune.fitting", "evaluate.run")
+_MODULES = ("cli.program", "cli.callbacks", "pretrain.run", "finetune.run", "finetune.fitting", "evaluate.run")
 _CONTEXT.set_forkserver_preload(["open_clip", *(f"uniemox.{name}" for name in _MODULES)])
 
 
