@@ -1,6 +1,7 @@
-"""Take the screenshot of docs/survey.md: `python -m tools.survey_screen docs/images`.
+"""Take the screenshots of docs/survey.md: `python -m tools.survey_screen docs/images`.
 
-It shows a survey of synthetic scenes, in one folder per kind of scene.
+They show a survey of synthetic scenes, in one folder per kind of scene, and a search in them, on a desktop and on a
+phone.
 """
 
 import contextlib
@@ -11,28 +12,50 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
+from tools.screenshots import save_screenshot
 from uniemox.cli import app
 from uniemox.data.source import open_data
 
 COUNT = 160
+VIEWS = {
+    "": {"viewport": {"width": 1366, "height": 768}},
+    "_phone": {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True},
+}
 
 
 def main() -> None:
-    out = Path(sys.argv[1]) / "survey.png"
+    out = Path(sys.argv[1])
     with tempfile.TemporaryDirectory() as name, sync_playwright() as play:
         folder = Path(name)
-        for sample in open_data(f"synthetic:{COUNT}").samples:
-            scene_folder = folder / "scenes" / str((sample.annotation or {})["scene"])
-            scene_folder.mkdir(parents=True, exist_ok=True)
-            (scene_folder / sample.key).write_bytes(sample.image.read())
-        with contextlib.chdir(folder):
-            words = ["survey", "scenes", "--no-persons", "--out", "survey.html"]
-            app(words, exit_on_error=False, result_action="return_none")
+        write_pages(folder)
         browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        page = browser.new_context(viewport={"width": 1000, "height": 1250}, color_scheme="light").new_page()
-        page.goto((folder / "survey.html").as_uri())
-        page.screenshot(path=out)
+        for ending, settings in VIEWS.items():
+            page = browser.new_context(color_scheme="light", **settings).new_page()
+            page.goto((folder / "search.html").as_uri())
+            save_screenshot(page, out / f"search{ending}.png")
+            page.goto((folder / "survey.html").as_uri())
+            save_screenshot(page, out / f"survey{ending}.png")
+            page.get_by_role("combobox", name="Emotion").select_option("awe")
+            page.get_by_role("combobox", name="Order").select_option("awe")
+            page.locator("#tiles input").first.check()
+            page.locator("#gallery").evaluate("gallery => gallery.scrollIntoView()")
+            save_screenshot(page, out / f"survey_gallery{ending}.png")
         browser.close()
+
+
+def write_pages(folder: Path) -> None:
+    """Write survey.html and search.html about synthetic scenes."""
+    for sample in open_data(f"synthetic:{COUNT}").samples:
+        scene_folder = folder / "scenes" / str((sample.annotation or {})["scene"])
+        scene_folder.mkdir(parents=True, exist_ok=True)
+        (scene_folder / sample.key).write_bytes(sample.image.read())
+    with contextlib.chdir(folder):
+        query = str(next(Path("scenes").rglob("*.png")))
+        for words in (
+            ["survey", "scenes", "--no-persons", "--out", "survey.html"],
+            ["search", "scenes", "--like", query, "--mood", "valence>5", "--unfamiliar", "--out", "search.html"],
+        ):
+            app(words, exit_on_error=False, result_action="return_none")
 
 
 if __name__ == "__main__":

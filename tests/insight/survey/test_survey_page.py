@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -117,6 +118,25 @@ def test_months_are_a_line_by_the_calendar_and_folders_are_bars(tmp_path: Path) 
     assert dates.panels[0].middle == pytest.approx(np.mean(awe))
 
 
+def test_pages_of_one_image_and_of_models_of_valence_and_arousal(tmp_path: Path) -> None:
+    """One image has no intervals, no groups and no map; such a model has no emotions."""
+    draw_image(1, (90, 60)).save(tmp_path / "1.jpg")
+    alone = line(1, path=str(tmp_path / "1.jpg"))
+    write_survey_page(summary_of([alone], tmp_path), "Survey of one", tmp_path / "one.html")
+    html = (tmp_path / "one.html").read_text()
+    assert "The map needs at least 12 images" in html
+    assert not re.search(r"\bnan\b", re.sub(r'data:[^"]*', "", html))
+    rated = [
+        line(i, path=str(tmp_path / "1.jpg"), scene={"valence": 3 + i / 4, "arousal": 4.6}, kind="evoked")
+        for i in range(12)
+    ]
+    write_survey_page(summary_of(rated, tmp_path), "Survey of moods", tmp_path / "rated.html")
+    html = (tmp_path / "rated.html").read_text()
+    assert "Mean of each emotion" not in html
+    assert "<b>valence 5.0, arousal 4.6</b>" in html
+    assert 'data-valence="4.5"' in html
+
+
 @pytest.fixture(scope="module")
 def page_url(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Twelve images: awe in every third one, no to three people, one unfamiliar image, dates in May and June."""
@@ -201,15 +221,15 @@ def test_the_selection_is_downloaded_in_the_order_of_the_survey(visit: Visit) ->
     page.get_by_role("combobox", name="People").select_option("nobody")
     page.get_by_role("button", name="Select these").click()
     expect(visit.status).to_have_text("3 of 12 images shown, 4 selected")
-    rows = list(csv.DictReader(downloaded(page, "Download 4 as CSV").read_text().splitlines()))
+    rows = list(csv.DictReader(downloaded(page, "Download CSV (4)").read_text().splitlines()))
     assert [Path(row["path"]).name for row in rows] == ["0.jpg", "4.jpg", "8.jpg", "9.jpg"]
     assert [row["people"] for row in rows] == ["0", "0", "0", "1"]
-    paths = downloaded(page, "Download 4 paths").read_text().splitlines()
+    paths = downloaded(page, "Download paths (4)").read_text().splitlines()
     assert paths == [row["path"] for row in rows]
     assert all(Path(path).is_file() for path in paths)
     page.get_by_role("button", name="Clear selection").click()
     # Without a selection, the list is of the images that are shown.
-    assert len(downloaded(page, "Download 3 paths").read_text().splitlines()) == 3
+    assert len(downloaded(page, "Download paths (3)").read_text().splitlines()) == 3
 
 
 def downloaded(page: sync_api.Page, button: str) -> Path:
@@ -231,6 +251,8 @@ def test_a_click_on_the_map_shows_the_images_of_that_mood(visit: Visit) -> None:
 def test_wide_tables_scroll_on_a_phone_with_a_cue(browser: object, page_url: str) -> None:
     visit = Visit(browser, page_url, viewport=PHONE, is_mobile=True, has_touch=True)
     assert not visit.has_sideways_scroll()
+    # A heading without words is read aloud as an empty heading.
+    expect(visit.page.locator("th:empty")).to_have_count(0)
     visit.page.get_by_text("All numbers by folder").click()
     table = visit.page.get_by_role("region", name="All numbers by folder")
     cue = "element => getComputedStyle(element, '::after').height"

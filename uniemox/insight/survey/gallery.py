@@ -12,7 +12,7 @@ from uniemox.io.files import write_rows
 from uniemox.labels import AFFECT
 from uniemox.predict.tables import as_cells, headings
 
-# A page with this number of images has 5 to 10 MB, and opens in less than two seconds.
+# A page with this number of images has about 10 MB, and opens in less than two seconds.
 MAX_IMAGES = 1000
 # Columns of the downloaded list that a survey never fills, or that have the same value in every row.
 _LEFT_OUT = ("error", "kind", "label_set", "model")
@@ -43,7 +43,7 @@ class GalleryImage:
     def for_script(self) -> dict[str, Any]:
         """Values that the page's script filters and sorts by."""
         return {
-            "path": self.path,
+            "path": as_utf8(self.path),
             "top": self.top,
             "values": {name: round(value, 4) for name, value in self.values.items()},
             "taken": self.taken,
@@ -119,11 +119,16 @@ def csv_lines(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str
     for row in chain([columns], rows):
         text = io.StringIO(newline="")
         write_rows(text, [list(compress(row, has_value))], line_end="\r\n")
-        lines.append(text.getvalue())
+        lines.append(as_utf8(text.getvalue()))
     return lines
+
+
+def as_utf8(text: str) -> str:
+    """Return text that UTF-8 can encode: bytes of file names that are no text become escapes such as \\udce9."""
+    return text.encode("utf-8", errors="backslashreplace").decode("utf-8")
 
 
 def csv_url(lines: Iterable[str]) -> str:
     """Return a data URL of a CSV table."""
-    data = "".join(lines).encode("utf-8", errors="backslashreplace")
+    data = "".join(lines).encode("utf-8")
     return f"data:text/csv;charset=utf-8;base64,{base64.b64encode(data).decode()}"

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from uniemox import __version__
 from uniemox.errors import ImageError
 from uniemox.insight.survey.charts import affect_rows, count_rows, emotion_rows, group_charts
-from uniemox.insight.survey.gallery import GallerySample, csv_lines, csv_url
+from uniemox.insight.survey.gallery import GalleryImage, GallerySample, csv_lines, csv_url
 from uniemox.insight.survey.moods import MoodMap
 from uniemox.insight.survey.summary import Summary, SurveyImage
 from uniemox.io.decoding.pool import Decode
@@ -24,6 +24,8 @@ from uniemox.predict.images import ImageLike, map_images, name_of, read_any
 from uniemox.predict.plot import LABEL_COLOURS
 
 SIDE_PX = 160
+# JPEG quality of thumbnails: with 1,000 of them, the page stays below 12 MB.
+QUALITY = 70
 # Side of an image on the map of moods.
 MAP_SIDE_PX = 72
 # Colour of images that no requested label fits.
@@ -43,7 +45,8 @@ def write_survey_page(summary: Summary, title: str, out: Path) -> None:
     Raises:
         DataError: If the file can't be written.
     """
-    colours = dict(zip(summary.answered.labels, cycle(LABEL_COLOURS), strict=False))
+    emotion_labels = [label for label in summary.answered.labels if label not in AFFECT]
+    colours = dict(zip(emotion_labels, cycle(LABEL_COLOURS), strict=False))
     # With few images, the rows of highest and lowest values would show the same ones.
     least = {label: images for label, images in summary.least.items() if len(images) < summary.whole.images}
     rows_of_images = [*summary.most.values(), *least.values(), summary.unfamiliar]
@@ -153,8 +156,7 @@ def _gallery(
     images = [image for image in sample.images if image.path in urls]
     lines = csv_lines(sample.columns, [image.cells for image in images])
     tiles = [
-        _shown(image.path, folder, f"{image.top} {percent(image.top_value)}", urls[image.path])
-        | {"colour": colours.get(image.top, NO_COLOUR)}
+        _shown(image.path, folder, _tile_value(image), urls[image.path]) | {"colour": colours.get(image.top, NO_COLOUR)}
         for image in images
     ]
     return {
@@ -172,11 +174,20 @@ def _gallery(
     }
 
 
+def _tile_value(image: GalleryImage) -> str:
+    """Return the most probable label and its probability; of a model of valence and arousal, both values."""
+    if image.top in AFFECT:
+        return ", ".join(f"{name} {image.values[name]:.1f}" for name in AFFECT if name in image.values)
+    return f"{image.top} {percent(image.top_value)}"
+
+
 def _thumbnail_urls(paths: Iterable[str], side_px: int) -> dict[str, str]:
     """Return the thumbnail of each image as a data URL; an image that can no longer be read has none."""
     distinct_paths = list(dict.fromkeys(paths))
     thumbnails = zip(distinct_paths, _thumbnails(distinct_paths, side_px), strict=True)
-    return {path: jpeg_url(image, max_side_px=side_px) for path, image in thumbnails if image is not None}
+    return {
+        path: jpeg_url(image, max_side_px=side_px, quality=QUALITY) for path, image in thumbnails if image is not None
+    }
 
 
 def _thumbnails(paths: Iterable[str], side_px: int) -> Iterable[Image.Image | None]:
