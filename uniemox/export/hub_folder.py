@@ -31,6 +31,15 @@ TOLERANCE = 1e-4
 """Maximum difference of probabilities, or of valence and arousal."""
 # These fields are too long for config.json.
 OMITTED_FIELDS = ("conformal_scores", "distances", "network")
+# JavaScript of the card: the part of the image that the network sees, and its values from the logits.
+MIDDLE_SQUARE = """const width = (Math.min(image.width, image.height) * size) / {resized}; // the middle square
+const height = width;"""
+WHOLE_IMAGE = """const width = image.width; // all of the image, which shows the person, cut out
+const height = image.height;"""
+SOFTMAX = """const powers = Array.from(logits.data, (logit) => Math.exp(logit / {temperature}));
+const sum = powers.reduce((total, power) => total + power, 0);
+const values = powers.map((power) => power / sum);"""
+RATINGS = "const values = Array.from(logits.data, (logit) => 5 + 4 * logit); // 1 to 9"
 FOREIGN_FIELDS = ("license", "tag", "origin_url", "paper_ids", "paper_name", "notes")
 SUBJECTS = {
     "evoked": "what an image makes its viewers feel, not what the people in it feel",
@@ -153,6 +162,9 @@ def _card(info: ClassifierInfo, name: str, scores: Sequence[str], *, is_timm: bo
         unused.append("With timm")
     if not is_timm or is_affect:
         unused.append("With transformers")
+    if info.streams == "both":
+        # Its second input needs a person detector.
+        unused.append("In a browser")
     sections = files("uniemox.export").joinpath("card.md").read_text("utf-8").split("\n## ")
     template = "\n## ".join(section for section in sections if section.partition("\n")[0] not in unused)
     return template.format(
@@ -167,7 +179,32 @@ def _card(info: ClassifierInfo, name: str, scores: Sequence[str], *, is_timm: bo
         scores="\n".join(map(public_name, scores)) or "*It was not evaluated, or the scores are not available.*",
         cut_out=" It was trained on crops of people: give it such crops." if info.has_person else "",
         size=info.size,
-        resized=math.floor(info.size / info.crop_fraction),
         mean=list(info.mean),
         std=list(info.std),
+        **_browser_parts(info),
     )
+
+
+def _browser_parts(info: ClassifierInfo) -> dict[str, str]:
+    """Return the parts of the card's JavaScript and of the text below it that depend on the model."""
+    resized = math.floor(info.size / info.crop_fraction)
+    parts = {
+        "labels": json.dumps(info.labels),
+        "view_name": "scene",
+        "crop": MIDDLE_SQUARE.format(resized=resized),
+        "pixels_of_uniemox": f"uniemox takes the image with its shorter side resized to {resized} px (bicubic, "
+        f"antialiased), then the middle {info.size} x {info.size} px.",
+        "values": SOFTMAX.format(temperature=info.temperature or 1.0),
+        "smoothing": " For images unlike the training images, uniemox also moves the probabilities towards equal "
+        "values.",
+    }
+    if info.has_person:
+        parts["view_name"] = "person"
+        parts["crop"] = WHOLE_IMAGE
+        parts["pixels_of_uniemox"] = (
+            f"uniemox resizes the person to {info.size} x {info.size} px (bicubic, antialiased)."
+        )
+    if info.task == "affect":
+        parts["values"] = RATINGS
+        parts["smoothing"] = ""
+    return parts
