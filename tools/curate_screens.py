@@ -24,7 +24,9 @@ from uniemox_curate.plan import AnswerForm
 from uniemox_curate.project import Project, create_project, open_project
 
 PAGES = ("status", "screen", "judge")
-SIZE = {"width": 1100, "height": 760}
+DESK = {"viewport": {"width": 1366, "height": 768}}
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+SIZES = {"": DESK, "_phone": PHONE}
 
 
 def main() -> None:
@@ -34,40 +36,49 @@ def main() -> None:
         project = open_project(Path(name) / "project")
         browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         with served(project) as address:
-            page = browser.new_context(viewport=SIZE, color_scheme="light").new_page()
-            page.set_default_timeout(120_000)
-            page.goto(f"{address}/join#{invite(project, 'Cleo')}")
-            page.wait_for_selector("#picture:not([hidden])")
-            save_screenshot(page, out / "curate_annotate.png")
-            page = browser.new_context(viewport=SIZE, color_scheme="light").new_page()
-            page.set_default_timeout(120_000)
-            page.goto(f"{address}/join#{invite(project, 'owner', 'owner')}")
-            for name_of_page in PAGES:
-                page.goto(f"{address}/{name_of_page}")
-                page.wait_for_selector("#steps li, #grid img, #picture:not([hidden])")
-                page.wait_for_load_state("networkidle")
-                save_screenshot(page, out / f"curate_{name_of_page}.png")
+            for suffix, settings in SIZES.items():
+                draw_pages(browser, project, address, settings, out, suffix)
         draw_form(browser, project, Path(name) / "form", out / "curate_form.png")
         browser.close()
 
 
+def draw_pages(browser: Any, project: Project, address: str, settings: dict[str, Any], out: Path, suffix: str) -> None:
+    """Take screenshots of an annotator's page after the first answer, and of the owner's pages."""
+    page = browser.new_context(color_scheme="light", **settings).new_page()
+    page.set_default_timeout(120_000)
+    page.goto(f"{address}/join#{invite(project, f'Cleo{suffix}')}")
+    page.wait_for_selector("#picture:not([hidden])[alt='Image 1']")
+    page.keyboard.press("7")
+    page.wait_for_selector("#picture:not([hidden])[alt='Image 2']")
+    save_screenshot(page, out / f"curate_annotate{suffix}.png")
+    page = browser.new_context(color_scheme="light", **settings).new_page()
+    page.set_default_timeout(120_000)
+    page.goto(f"{address}/join#{invite(project, 'owner', 'owner')}")
+    page.wait_for_url("**/status")
+    for name in PAGES:
+        page.goto(f"{address}/{name}")
+        page.wait_for_selector("#steps li, #grid img, #picture:not([hidden])")
+        page.wait_for_load_state("networkidle")
+        save_screenshot(page, out / f"curate_{name}{suffix}.png")
+
+
 def draw_form(browser: Any, project: Project, folder: Path, out: Path) -> None:
-    """Take a screenshot of the long form in German, on a tablet, with one of the demo's images."""
+    """Take a screenshot of the long form in German, on a laptop, with one of the demo's images."""
     form = AnswerForm(several=True, intensity=True, affect=True)
     (folder / "in" / "awe").mkdir(parents=True)
     shutil.copy(next((project.folder / "pictures").rglob("*.jpg")), folder / "in" / "awe")
     long = create_project(folder / "project", replace(project.plan, answer=form, check_every=0))
     search(long, [local_folder(folder / "in", long.plan)], CollectConfig())
-    fetch(long, CollectConfig())
+    fetch(long, CollectConfig(), folders=[folder / "in"])
     screen(long)
     with served(long) as address:
-        page = browser.new_context(viewport={"width": 760, "height": 900}, locale="de-DE").new_page()
+        page = browser.new_context(locale="de-DE", **DESK).new_page()
         page.goto(f"{address}/join#{invite(long, 'Cleo')}")
         page.wait_for_selector("#picture:not([hidden])")
         for key in "31":
             page.keyboard.press(key)
         page.get_by_role("radio", name="7").nth(1).check()
-        save_screenshot(page, out, full_page=True)
+        save_screenshot(page, out)
 
 
 if __name__ == "__main__":

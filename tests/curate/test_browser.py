@@ -180,9 +180,13 @@ def test_a_form_with_consent_scales_and_languages(browser: object, tmp_path: Pat
         assert [button.get_attribute("data-order") for button in pressed.all()] == ["2", "1"]
         rate(page)
         assert page.locator(".scale-figure").count() == 27
+        page.set_viewport_size({"width": 1366, "height": 768})
+        keys = page.locator("#keys").bounding_box()
+        assert keys["y"] + keys["height"] <= 768
         page.get_by_label("Comment").fill("<b>dark</b> 1")
         page.get_by_role("button", name="Next").click()
         page.wait_for_selector("#picture[alt='Image 2']")
+        shows(page, "#trace-words", "Image 1, you answered fear, awe")
         assert page.locator("#labels button[aria-pressed=true], #ask .missing").count() == 0
         page.get_by_role("button", name="Back").click()
         page.wait_for_selector("#picture[alt='Image 1']")
