@@ -111,22 +111,12 @@ def write_documents(
     images = _cells(folder / "labels.csv")
     sources = _cells(folder / "provenance.csv")
     root = "" if image_root else IMAGES
-    splits = sorted({row["split"] for row in images}, key=("train", "val", "test").index)
-    counts = Counter((row["label"], row["split"]) for row in images)
-    styles = Counter(row["domain"] or "not tagged" for row in images)
-    figures["table II"] |= {"samples": len(images), "styles": sorted(styles.keys() - {"not tagged"})}
-    figures["classes"] = {label: {split: counts[label, split] for split in splits} for label in plan.labels}
-    figures["styles"] = dict(styles.most_common())
-    figures["funnel"]["released"] = len(images)
+    _count_images(figures, images, plan.labels)
     values = {"figures": figures, "licences": licence_counts(row["licence"] for row in sources)}
     about = {
         "config": config,
         "plan": plan,
-        "sources": Counter(row["source"] for row in sources),
-        "licensed_folders": sum(
-            row["source"] == FOLDER and row["licence"] not in ("", UNKNOWN_LICENCE) for row in sources
-        ),
-        "by_owner": sum(row["decided"] == "owner" for row in sources),
+        **_facts_of_sources(sources),
         "answers": answers,
         "scales": {question.name: question.scale for question in plan.answer.known},
         "shared": origins,
@@ -152,6 +142,33 @@ def write_documents(
     )
     header = hub_header(config, images, image_licences)
     return header + render("datasheet.md", **values, **about)
+
+
+def _count_images(figures: dict[str, Any], images: Sequence[Mapping[str, str]], labels: Sequence[str]) -> None:
+    """Add the numbers of released images to the statistics.
+
+    Args:
+        figures: Result of `statistics`.
+        images: Rows of labels.csv.
+        labels: Labels of the plan.
+    """
+    splits = sorted({row["split"] for row in images}, key=("train", "val", "test").index)
+    counts = Counter((row["label"], row["split"]) for row in images)
+    styles = Counter(row["domain"] or "not tagged" for row in images)
+    figures["table II"] |= {"samples": len(images), "styles": sorted(styles.keys() - {"not tagged"})}
+    figures["classes"] = {label: {split: counts[label, split] for split in splits} for label in labels}
+    figures["styles"] = dict(styles.most_common())
+    figures["funnel"]["released"] = len(images)
+
+
+def _facts_of_sources(rows: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    """Return what provenance.csv says of all images: sources, licences of folders, labels that the makers decided."""
+    of_folders = [row["licence"] for row in rows if row["source"] == FOLDER]
+    return {
+        "sources": Counter(row["source"] for row in rows),
+        "licensed_folders": sum(licence not in ("", UNKNOWN_LICENCE) for licence in of_folders),
+        "by_owner": sum(row["decided"] == "owner" for row in rows),
+    }
 
 
 def source_options(plan: CollectionPlan, figures: Mapping[str, Any], root: str = "") -> str:
