@@ -103,17 +103,17 @@ def test_months_are_a_line_by_the_calendar_and_folders_are_bars(tmp_path: Path) 
     summary = summary_of(lines, tmp_path, ("folder", "date"))
     folders, dates = group_charts(summary, {"awe": "red", "fear": "blue"})
     assert (folders.is_over_time, dates.is_over_time) == (False, True)
-    assert [point["name"] for point in folders.panels[0].points] == ["a", "b"]
+    assert [point.name for point in folders.panels[0].points] == ["a", "b"]
     # January, February and May: after 0, 1 and 4 of 4 months.
-    assert [point["x"] for point in dates.panels[0].points] == [0, 25, 100]
+    assert [point.x for point in dates.panels[0].points] == [0, 25, 100]
     assert dates.ends == ("2019-01", "2019-05")
     assert [row[0] for row in dates.rows] == ["2019-01", "2019-02", "2019-05", "no date"]
     awe = [json.loads(text)["scene"]["awe"] for text in lines]
     first = awe[0::4]
     point = dates.panels[0].points[0]
     margin = 1.96 * np.std(first, ddof=1) / np.sqrt(len(first))
-    assert point["value"] == pytest.approx(np.mean(first))
-    assert point["bounds"] == pytest.approx((np.mean(first) - margin, np.mean(first) + margin))
+    assert point.value == pytest.approx(np.mean(first))
+    assert point.bounds == pytest.approx((np.mean(first) - margin, np.mean(first) + margin))
     assert dates.panels[0].scale == dates.panels[1].scale
     assert dates.panels[0].middle == pytest.approx(np.mean(awe))
 
@@ -258,7 +258,8 @@ def test_wide_tables_scroll_on_a_phone_with_a_cue(browser: object, page_url: str
     cue = "element => getComputedStyle(element, '::after').height"
     assert table.evaluate(cue) != "0px"
     table.evaluate("element => element.scrollTo(element.scrollWidth, 0)")
-    expect(table.get_by_role("rowheader").first).to_be_in_viewport()
+    # The headings of the rows stay.
+    assert table.get_by_role("rowheader").first.bounding_box()["x"] >= 0
     # At the end there is nothing more to scroll to.
     visit.page.wait_for_function(
         "element => getComputedStyle(element, '::after').height === '0px'", arg=table.element_handle()

@@ -2,9 +2,8 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import compress
-from typing import Any
 
 from uniemox.insight.survey.summary import DATE, FOLDER, UNDATED, Summary, Tally
 from uniemox.io.html import is_known, number, percent
@@ -24,12 +23,37 @@ Scale = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """Bar of `ui.bars`, or point of `ui.lines`."""
+
+    name: str
+    value: float
+    words: str
+    """The value in words."""
+    small: str = ""
+    """Half of its 95 % interval, or another less important value, in words."""
+    bounds: tuple[float, float] | None = None
+    """Ends of its 95 % interval; None if unknown."""
+    colour: str = ""
+    """CSS colour; "" for that of the page."""
+    x: float = 0.0
+    """Place on a line, in percent of its width."""
+
+    @property
+    def high(self) -> float:
+        """Upper end of the interval, or the value."""
+        if self.bounds is None:
+            return self.value
+        return self.bounds[1]
+
+
+@dataclass(frozen=True, slots=True)
 class Panel:
     """Chart of one emotion, or of valence or arousal, by group."""
 
     name: str
-    points: list[dict[str, Any]]
-    """A bar or a point of the line for each group, see `ui.bars` and `ui.lines`."""
+    points: list[Mark]
+    """A bar or a point of the line for each group."""
     scale: Scale
     ticks: list[tuple[float, str]]
     """Grid lines: value and words."""
@@ -60,34 +84,31 @@ class GroupCharts:
     rows: list[list[str]]
 
 
-def emotion_rows(summary: Summary, colours: Mapping[str, str]) -> tuple[list[dict[str, Any]], Scale]:
+def emotion_rows(summary: Summary, colours: Mapping[str, str]) -> tuple[list[Mark], Scale]:
     """Return a bar for the mean of each label, highest first, and the scale of the bars."""
     tally = summary.whole
     rows = [
-        _point(name, mean, margin, colour=colours[name])
+        _mean_mark(name, mean, margin, colour=colours[name])
         for name, mean, margin in zip(summary.columns, tally.means, tally.margins, strict=True)
         if name not in AFFECT
     ]
-    rows.sort(key=lambda row: -row["value"])
+    rows.sort(key=lambda row: -row.value)
     return rows, _share_scale(rows)
 
 
-def affect_rows(summary: Summary) -> list[dict[str, Any]]:
+def affect_rows(summary: Summary) -> list[Mark]:
     """Return a dot for the mean valence and the mean arousal, as far as they were predicted."""
     tally = summary.whole
     return [
-        _point(name, mean, margin, is_share=False)
+        _mean_mark(name, mean, margin, is_share=False)
         for name, mean, margin in zip(summary.columns, tally.means, tally.margins, strict=True)
         if name in AFFECT
     ]
 
 
-def count_rows(counts: Iterable[tuple[str, int]], total: int) -> list[dict[str, Any]]:
+def count_rows(counts: Iterable[tuple[str, int]], total: int) -> list[Mark]:
     """Return a bar for each count, as a share of a total."""
-    return [
-        {"name": name, "value": count / total, "words": f"{count:,}", "small": percent(count / total)}
-        for name, count in counts
-    ]
+    return [Mark(name, count / total, words=f"{count:,}", small=percent(count / total)) for name, count in counts]
 
 
 def group_charts(summary: Summary, colours: Mapping[str, str]) -> list[GroupCharts]:
@@ -128,7 +149,7 @@ def _panels(
     """Return a chart for each column; those of labels share one scale."""
     points_by_column = {
         label: [
-            _point(
+            _mean_mark(
                 group,
                 tally.means[column],
                 tally.margins[column],
@@ -152,18 +173,18 @@ def _panels(
     panels = []
     for (label, points), mean in zip(points_by_column.items(), summary.whole.means, strict=True):
         is_share = label not in AFFECT
-        scale = share_scale if is_share else _affect_scale(points)
-        if is_over_time:
-            _place_in_time(points)
+        scale = share_scale
+        if not is_share:
+            scale = _affect_scale(points)
         panels.append(
             Panel(
                 name=label,
-                points=points,
+                points=_in_time(points) if is_over_time else points,
                 scale=scale,
                 ticks=_ticks(scale, is_share),
                 middle=float(mean),
-                summary=_in_words(points),
-                colour=colours.get(label, "") if is_share else "",
+                summary=_sentence(points),
+                colour=colours.get(label, ""),
                 is_share=is_share,
             )
         )
@@ -182,64 +203,73 @@ def _largest_groups(tallies: Mapping[str, Tally]) -> dict[str, Tally]:
     return rows
 
 
-def _point(name: str, mean: float, margin: float, *, is_share: bool = True, colour: str = "") -> dict[str, Any]:
-    """Return a bar or a point of a line.  margin: half of the mean's 95 % interval; nan if unknown."""
-    mean = float(mean)
-    bounds = (mean - margin, mean + margin) if is_known(margin) else None
-    words = percent(mean) if is_share else number(mean, 1)
-    small = _margin_in_words(margin, is_share)
-    return {"name": name, "value": mean, "bounds": bounds, "words": words, "small": small, "colour": colour}
-
-
-def _margin_in_words(margin: float, is_share: bool) -> str:
+def _mean_mark(name: str, mean: float, margin: float, *, is_share: bool = True, colour: str = "") -> Mark:
+    """Return the bar or point of a mean.  margin: half of its 95 % interval; nan if unknown."""
+    words = _in_words(mean, is_share)
     if not is_known(margin):
-        return ""
-    if not is_share:
-        return f"± {margin:.1f}" if margin >= 0.05 else f"± {margin:.2f}"
-    points = 100 * margin
-    return f"± {points:.0f}" if points >= 0.95 else f"± {points:.1f}"
+        return Mark(name, float(mean), words, colour=colour)
+    bounds = float(mean - margin), float(mean + margin)
+    return Mark(name, float(mean), words, f"± {_margin_digits(margin, is_share)}", bounds, colour)
+
+
+def _in_words(value: float, is_share: bool) -> str:
+    """Return a share in whole percent, valence and arousal with one decimal."""
+    if is_share:
+        return percent(value)
+    return number(value, 1)
+
+
+def _margin_digits(margin: float, is_share: bool) -> str:
+    """Return a margin with enough decimals that it is not zero: of a share in points of percent."""
+    if is_share:
+        points = 100 * margin
+        return f"{points:.0f}" if points >= 0.95 else f"{points:.1f}"
+    return f"{margin:.1f}" if margin >= 0.05 else f"{margin:.2f}"
 
 
 def _table_row(group: str, tally: Tally, columns: Sequence[str]) -> list[str]:
     cells = []
     for name, mean, margin in zip(columns, tally.means, tally.margins, strict=True):
-        point = _point(name, mean, margin, is_share=name not in AFFECT)
-        cells.append(f"{point['words']} {point['small']}".strip())
-    few = " (few)" if tally.images < FEW else ""
-    return [group, f"{tally.images:,}{few}", *cells, percent(tally.unfamiliar / tally.images)]
+        mark = _mean_mark(name, mean, margin, is_share=name not in AFFECT)
+        cells.append(f"{mark.words} {mark.small}".strip())
+    count = f"{tally.images:,}"
+    if tally.images < FEW:
+        count += " (few)"
+    return [group, count, *cells, percent(tally.unfamiliar / tally.images)]
 
 
-def _share_scale(points: Sequence[Mapping[str, Any]]) -> Scale:
+def _share_scale(points: Sequence[Mark]) -> Scale:
     """Return a scale from 0 to the next tenth above all values and intervals, at most to 1."""
-    highest = max((_high(point) for point in points), default=1.0)
+    highest = max((point.high for point in points), default=1.0)
     return 0.0, min(max(math.ceil(highest * 10) / 10, 0.1), 1.0)
 
 
-def _affect_scale(points: Sequence[Mapping[str, Any]]) -> Scale:
+def _affect_scale(points: Sequence[Mark]) -> Scale:
     """Return the smallest scale between whole numbers from 1 to 9 that contains all values, and the middle."""
     low, high = AFFECT_SCALE
-    values = [point["value"] for point in points]
-    return max(math.floor(min(*values, AFFECT_MIDDLE - 1)), low), min(math.ceil(max(*values, AFFECT_MIDDLE + 1)), high)
+    values = [point.value for point in points]
+    lowest = math.floor(min(*values, AFFECT_MIDDLE - 1))
+    highest = math.ceil(max(*values, AFFECT_MIDDLE + 1))
+    return max(lowest, low), min(highest, high)
 
 
 def _ticks(scale: Scale, is_share: bool) -> list[tuple[float, str]]:
     """Return the ends and the middle of a scale with their words."""
     low, high = scale
     values = (low, (low + high) / 2, high)
-    return [(value, percent(value) if is_share else f"{value:g}") for value in values]
+    if is_share:
+        return [(value, percent(value)) for value in values]
+    return [(value, f"{value:g}") for value in values]
 
 
-def _high(point: Mapping[str, Any]) -> float:
-    """Return the upper end of a point's interval, or its value."""
-    return float(point["bounds"][1] if point["bounds"] else point["value"])
-
-
-def _place_in_time(points: list[dict[str, Any]]) -> None:
-    """Give each point its x in percent, by its month or year, and its name to its words."""
-    moments = [_months_of(point["name"]) for point in points]
-    for point, moment in zip(points, moments, strict=True):
-        point["x"] = 100 * (moment - moments[0]) / (moments[-1] - moments[0])
-        point["words"] = f"{point['name']}: {point['words']} {point['small']}".strip()
+def _in_time(points: Sequence[Mark]) -> list[Mark]:
+    """Return the points at the places of their months or years, which their words name."""
+    months = [_months_of(point.name) for point in points]
+    span = months[-1] - months[0]
+    return [
+        replace(point, x=100 * (month - months[0]) / span, words=f"{point.name}: {point.words} {point.small}".strip())
+        for point, month in zip(points, months, strict=True)
+    ]
 
 
 def _months_of(date: str) -> int:
@@ -252,9 +282,8 @@ def _months_of(date: str) -> int:
     return 12 * int(year) + int(month or 1)
 
 
-def _in_words(points: Sequence[Mapping[str, Any]]) -> str:
+def _sentence(points: Sequence[Mark]) -> str:
     """Describe a line: its ends, and its lowest and highest point."""
-    lowest = min(points, key=lambda point: point["value"])
-    highest = max(points, key=lambda point: point["value"])
-    ends = f"first {points[0]['words']}, last {points[-1]['words']}"
-    return f"{ends}; lowest {lowest['words']}, highest {highest['words']}"
+    lowest = min(points, key=lambda point: point.value)
+    highest = max(points, key=lambda point: point.value)
+    return f"first {points[0].words}, last {points[-1].words}; lowest {lowest.words}, highest {highest.words}"

@@ -84,7 +84,9 @@ class GallerySample:
         for name in (*AFFECT, "familiarity"):
             if name not in values and answer.get(name) is not None:
                 values[name] = float(answer[name])
-        persons = answer.get("persons")
+        people = None
+        if answer.get("persons") is not None:
+            people = len(answer["persons"])
         return GalleryImage(
             number=self.total,
             path=answer["path"],
@@ -93,7 +95,7 @@ class GallerySample:
             values=values,
             cells=cells,
             taken=answer.get("taken"),
-            people=None if persons is None else len(persons),
+            people=people,
             is_unfamiliar=bool(answer.get("is_unfamiliar")),
         )
 

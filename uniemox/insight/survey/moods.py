@@ -91,7 +91,9 @@ class Moods:
         if self.images < MIN_IMAGES:
             return None
         columns_used = [column for column, _ in self._counts]
-        factor = 1 if max(columns_used) - min(columns_used) < MAX_COLUMNS else 2
+        factor = 1
+        if max(columns_used) - min(columns_used) >= MAX_COLUMNS:
+            factor = 2
         counts: Counter[Cell] = Counter()
         examples: dict[Cell, Example] = {}
         # A larger cell shows the example of the part with the most images.
@@ -99,14 +101,14 @@ class Moods:
             cell = column // factor, row // factor
             counts[cell] += count
             examples.setdefault(cell, self._examples[column, row])
-        left, right = _ends([column for column, _ in counts])
-        bottom, top = _ends([row for _, row in counts])
+        first_column, last_column = _ends([column for column, _ in counts])
+        first_row, last_row = _ends([row for _, row in counts])
         step = STEP * factor
         most = max(counts.values())
         cells = [
             MapCell(
-                column=column - left,
-                row=top - row,
+                column=column - first_column,
+                row=last_row - row,
                 valence=LOWEST + column * step,
                 arousal=LOWEST + row * step,
                 images=count,
@@ -115,8 +117,14 @@ class Moods:
             )
             for (column, row), count in counts.items()
         ]
-        lowest = LOWEST + left * step, LOWEST + bottom * step
-        return MoodMap(cells, right - left + 1, top - bottom + 1, step, lowest, self._quadrant_counts())
+        return MoodMap(
+            cells=cells,
+            columns=last_column - first_column + 1,
+            rows=last_row - first_row + 1,
+            step=step,
+            lowest=(LOWEST + first_column * step, LOWEST + first_row * step),
+            quadrants=self._quadrant_counts(),
+        )
 
     def _quadrant_counts(self) -> list[tuple[str, int]]:
         names = {
