@@ -76,6 +76,14 @@ def answer_all(page: object, keys: str) -> None:
         page.keyboard.press(key)
 
 
+def assert_fits_a_laptop(page: object, selector: str) -> None:
+    """Check that elements are above the fold of a small laptop."""
+    page.set_viewport_size({"width": 1366, "height": 768})
+    for element in page.locator(selector).all():
+        box = element.bounding_box()
+        assert box["y"] + box["height"] <= 768
+
+
 def test_two_annotators_by_keys_alone(browser: object, tmp_path: Path) -> None:
     project = project_of(tmp_path / "p", LABELS[:6])
     with (
@@ -112,14 +120,11 @@ def test_a_laptop_shows_image_choices_and_keys_on_one_screen(browser: object, tm
         tmp_path / "p", LABELS[:2], replace(PLAN, keywords={label: (label,) for label in MIKELS.labels})
     )
     with working(browser, project) as page:
-        page.set_viewport_size({"width": 1366, "height": 768})
         answer_all(page, "1")
         page.wait_for_selector("#picture:not([hidden])[alt='Image 2']")
         shows(page, "#trace-words", "Image 1, you answered amusement")
         assert page.locator("#labels button").count() == 9
-        for part in page.locator("#labels button, #trace, #back, #keys").all():
-            box = part.bounding_box()
-            assert box["y"] + box["height"] <= 768
+        assert_fits_a_laptop(page, "#labels button, #trace, #back, #keys")
         assert page.locator("#frame").bounding_box()["height"] > 500
         page.keyboard.press("Backspace")
         page.wait_for_selector("#picture[alt='Image 1']")
@@ -180,9 +185,7 @@ def test_a_form_with_consent_scales_and_languages(browser: object, tmp_path: Pat
         assert [button.get_attribute("data-order") for button in pressed.all()] == ["2", "1"]
         rate(page)
         assert page.locator(".scale-figure").count() == 27
-        page.set_viewport_size({"width": 1366, "height": 768})
-        keys = page.locator("#keys").bounding_box()
-        assert keys["y"] + keys["height"] <= 768
+        assert_fits_a_laptop(page, "#labels button, .scale, #keys")
         page.get_by_label("Comment").fill("<b>dark</b> 1")
         page.get_by_role("button", name="Next").click()
         page.wait_for_selector("#picture[alt='Image 2']")
@@ -381,6 +384,9 @@ def test_the_status_page_on_a_phone_scrolls_its_tables_and_shows_what_is_no_comm
         page.reload()
         shows(page, "#next", "nothing, all is done")
         assert page.locator("#next code").count() == 0
+        widths = "[...document.querySelectorAll('#steps .bar')].map((bar) => bar.style.width)"
+        # All images are fetched, none is screened by a command or answered.
+        assert page.evaluate(widths)[::2] == ["100%", "0%", "0%"]
         heights = [heading.bounding_box()["height"] for heading in page.locator("thead th").all()]
         # One line of text each.
         assert max(heights) < 40

@@ -103,13 +103,30 @@ async function statusPage() {
     const found = await ask("/api/status");
     byId("name").textContent = found.folder;
     byId("next").replaceChildren(found.next.startsWith("uniemox ") ? element("code", found.next) : found.next);
+    const shares = done(found.steps);
     byId("steps").replaceChildren(...Object.entries(found.told).map(([name, sentence]) => {
       const item = element("li");
-      item.append(element("b", name), `: ${sentence}`);
+      const track = element("span", undefined, { class: "track", "aria-hidden": "true" });
+      const bar = element("i", undefined, { class: "bar" });
+      bar.style.width = `${100 * shares[name]}%`;
+      track.append(bar);
+      item.append(element("b", name), " ", track, element("span", sentence));
       return item;
     }));
     fill("people", found.people.map(personRow));
     fill("history", found.history.map(batchRow));
+  }
+
+  function done({ collect, screen, annotate, agree, split, release }) { // the share of each step, 0 to 1
+    const share = (count, all) => (all === 0 ? 0 : count / all);
+    return {
+      collect: share(collect.offered - collect.waiting, collect.offered),
+      screen: share(screen["looked at"], screen["looked at"] + screen["to look at"]),
+      annotate: share(annotate["answered twice"], annotate["to answer"]),
+      agree: Number("figures" in agree),
+      split: Number("sizes" in split),
+      release: Number(release.releases.length > 0),
+    };
   }
 
   function fill(name, rows) { // keeps the keyboard focus: on the new button of the same name, or else on the first
