@@ -223,7 +223,7 @@ def test_other_files_are_counted_and_hidden_ones_ignored(tmp_path: Path) -> None
     data = read_fi(tmp_path)
     assert [sample.key for sample in data.samples] == ["awe/1.jpg", "awe/dead.jpg", "awe/link.jpg"]
     assert data.notes == (
-        "1 links to a folder around them were not followed: awe/round",
+        "1 link to a folder around it was not followed: awe/round",
         "1 files that are no images were left out (.db)",
         "2 files that are no images were left out (.txt)",
         "1 files that are no images were left out (LICENSE)",
@@ -330,8 +330,8 @@ def test_linked_folders_are_read_once_as_by_torchvision(tmp_path: Path) -> None:
     again = read_folder(tmp_path / "data")
     assert sorted(sample.key for sample in again.samples)[:2] == ["awe/a/3.jpg", "awe/a/deep/4.jpg"]
     assert again.notes == (
-        "1 links to a folder around them were not followed: awe/a/up",
-        "1 links to a folder that was already read were not followed again: awe/again",
+        "1 link to a folder around it was not followed: awe/a/up",
+        "1 link to a folder that was already read was not followed again: awe/again",
     )
 
 

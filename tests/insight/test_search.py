@@ -93,7 +93,7 @@ def test_a_link_that_is_not_followed_is_reported(photos: Path) -> None:
     (photos / "again").symlink_to(photos)
     notes: list[str] = []
     assert len(update_index(load("small", finder=None), photos, report=notes.append).paths) == 6
-    assert notes == [f"1 links to a folder around them were not followed: {photos / 'again'}"]
+    assert notes == [f"1 link to a folder around it was not followed: {photos / 'again'}"]
 
 
 def test_a_pattern_that_names_several_images_is_refused(photos: Path) -> None:

@@ -96,7 +96,7 @@ def test_predict_folder_answers_the_images_in_order_of_their_names(predictor: Pr
     (tmp_path / "a" / "broken.jpg").write_bytes(b"?")
     # Following this link would never end.
     (tmp_path / "a" / "again").symlink_to(tmp_path)
-    with pytest.warns(UserWarning, match="1 links to a folder around them were not followed: .*/a/again"):
+    with pytest.warns(UserWarning, match="1 link to a folder around it was not followed: .*/a/again"):
         predictions = predictor.predict_folder(str(tmp_path))
     assert isinstance(predictions, list)
     names = [str(Path(str(result.path)).relative_to(tmp_path)) for result in predictions]
@@ -118,8 +118,8 @@ def test_linked_folders_are_read_once(tmp_path: Path) -> None:
     names = [path.relative_to(photos).as_posix() for path in walk(photos, skipped)]
     assert names == ["a/1.png", "a/link/2.png", "a/link/deep/3.png"]
     assert skipped.link_notes(photos) == (
-        "1 links to a folder around them were not followed: a/link/up",
-        "1 links to a folder that was already read were not followed again: b",
+        "1 link to a folder around it was not followed: a/link/up",
+        "1 link to a folder that was already read was not followed again: b",
     )
     assert list(list_images([str(photos)])) == [str(photos / name) for name in names]
 

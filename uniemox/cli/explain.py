@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, Parameter
 from rich.table import Table
 
-from uniemox.cli.console import EXIT_UNREADABLE, Flag, JsonFlag, JsonObject, need, progress_bar, say, show_all
+from uniemox.cli.console import EXIT_UNREADABLE, Flag, JsonFlag, JsonObject, counted, need, progress_bar, say, show_all
 from uniemox.errors import BoxError, ConfigError, ImageError
 
 if TYPE_CHECKING:
@@ -191,9 +191,9 @@ def _explain_each(
             disagreeing += any(explanation.is_unlike for explanation in row)
             yield path, row
     if not explained:
-        raise ImageError(f"none of {len(images)} images can be read; nothing is written")
+        raise ImageError(f"no image can be read ({len(images)} tried); nothing is written")
     if compare:
-        say(f"cam and occlusion disagree on {disagreeing} of {explained} images; trust neither map there")
+        say(f"cam and occlusion disagree on {disagreeing} of {counted(explained, 'image')}; trust neither map there")
 
 
 def _write_or_collect(
@@ -292,9 +292,7 @@ def _write(
     elif drawings is not None:
         for path, drawing in zip(readable, drawings, strict=True):
             write_drawing(drawing_path(out, path, ".faces.png"), drawing)
-    images = f"{len(readable)} image{'s' * (len(readable) != 1)}"
-    maps = f"{len(columns)} map{'s' * (len(columns) != 1)}"
-    say(f"wrote {out}: {images}, {maps} each")
+    say(f"wrote {out}: {counted(len(readable), 'image')}, {counted(len(columns), 'map')} each")
 
 
 def _show_scores(map_scores: "Mapping[str, Sequence[MapScores]]", as_json: bool) -> None:

@@ -188,7 +188,7 @@ def _read(lines: Path) -> tuple[Index, frozenset[str]]:
                 unpack(answer["features"]),
             )
         if not rows:
-            raise DataError(f"{lines}: none of its {len(failed)} images could be read")
+            raise DataError(f"{lines}: no image could be read ({len(failed)} tried)")
         values, flags, features = zip(*rows.values(), strict=True)
         index = Index(
             np.array(list(rows)), columns, np.array(values, np.float32), np.array(flags, np.bool_), np.stack(features)

@@ -33,13 +33,18 @@ class LeftOut:
 
     def link_notes(self, root: Path) -> tuple[str, ...]:
         """Return notes for people about links: the number of each kind, and its first path below `root`."""
-        kinds = (
-            (self.circles, "links to a folder around them were not followed"),
-            (self.repeated, "links to a folder that was already read were not followed again"),
-        )
-        return tuple(
-            f"{len(paths)} {problem}: {min(_below(root, path) for path in paths)}" for paths, problem in kinds if paths
-        )
+        notes = []
+        if self.circles:
+            links = "1 link to a folder around it was"
+            if len(self.circles) > 1:
+                links = f"{len(self.circles)} links to a folder around them were"
+            notes.append(f"{links} not followed: {min(_below(root, path) for path in self.circles)}")
+        if self.repeated:
+            links = "1 link to a folder that was already read was"
+            if len(self.repeated) > 1:
+                links = f"{len(self.repeated)} links to a folder that was already read were"
+            notes.append(f"{links} not followed again: {min(_below(root, path) for path in self.repeated)}")
+        return tuple(notes)
 
 
 def walk_folder(

@@ -129,7 +129,7 @@ def reconstruct_images(
             left_out.append(str(error))
     names = [path.name for path in readable]
     if not readable:
-        raise ImageError(f"none of {len(paths)} images can be read: {'; '.join(left_out[:3]) or 'none was given'}")
+        raise ImageError(f"no image can be read ({len(paths)} tried): {'; '.join(left_out[:3]) or 'none was given'}")
     columns: list[list[Image.Image]] = []
     errors: dict[str, float] = {}
     grid: tuple[int, int] | None = None
