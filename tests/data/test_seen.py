@@ -81,7 +81,7 @@ def test_pre_training_without_teacher_losses_ignores_the_teachers_images(tmp_pat
 def test_stored_features_carry_the_hashes_of_their_teacher(tmp_path: Path) -> None:
     hashes = {"ab" * 32, "cd" * 32}
     features = {"image_features": torch.ones(1, 4), "text_features": torch.ones(1, 4)}
-    save_features(tmp_path / "f.npz", image_keys=["a"], texts=["t"], **features, seen=hashes)
+    save_features(tmp_path / "f.npz", image_keys=["a"], texts=["t"], **features, trained_on=hashes)
     assert seen_by(f"stored:{tmp_path}/f.npz") == hashes
     assert seen_by(f"stored:{teacher()}") == set()
     assert seen_by(f"stored:{tmp_path}/missing.npz") == set()
