@@ -11,7 +11,6 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
-from hashlib import blake2b
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, NamedTuple, Self
@@ -136,7 +135,8 @@ def _has_content(path: Path) -> bool:
 
 
 def _key(path: str) -> int:
-    return int.from_bytes(blake2b(path.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+    # Python's own hash of 64 bits, without its sign; strangers can't foresee it, because it is salted.
+    return hash(path) & 0xFFFF_FFFF_FFFF_FFFF
 
 
 class ResultFile:
