@@ -115,10 +115,9 @@ def _refusal(overlaps: "Overlaps", models: list[str]) -> str | None:
     if overlaps.scored_images == 0:
         return "the run has read all images of these data"
     for name in models:
-        if seen := overlaps.seen_scored.get(name):
-            return f"{name} was trained on {len(seen)} of the {overlaps.scored_images} images of split " + str(
-                overlaps.scored_split
-            )
+        if keys := overlaps.seen_scored.get(name):
+            scored = f"{overlaps.scored_images} images of split {overlaps.scored_split}"
+            return f"{name} was trained on {len(keys)} of the {scored}"
     return None
 
 
