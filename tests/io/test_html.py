@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import math
 import re
 import subprocess
 import sys
@@ -61,6 +62,36 @@ def test_unknown_numbers_are_dashes() -> None:
     assert MACROS.track(None, None) == ""
     assert "left:20.0%;width:20.0%" in MACROS.track(0.3, (0.2, 0.4))
     assert 'style="left:50.0%"' in MACROS.track(0.3, None, scale=(0.2, 0.4), is_bar=False)
+
+
+def test_headings_without_words_are_no_headings() -> None:
+    table = MACROS.table("t", ("name", ""), [("a", "b")])
+    assert '<thead><tr><th scope="col">name</th><td></td></tr></thead>' in table
+
+
+def test_bars_have_their_words_beside_them() -> None:
+    rows = [{"name": "awe", "value": 0.2, "words": "20 %", "small": "± 3", "bounds": (0.17, 0.23), "colour": "red"}]
+    bars = MACROS.bars("means", ("emotion", "mean"), rows, (0, 0.4))
+    assert '<i class="bar" style="width:50.0%;background:red"></i>' in bars
+    assert 'style="left:42.5%;width:15.0%"' in bars
+    assert '<th scope="row">awe</th>' in bars
+    assert '<td class="number">20 % <small>± 3</small></td>' in bars
+
+
+def test_lines_are_at_their_values_and_have_a_band_where_intervals_are_known() -> None:
+    points = [
+        {"x": 0, "value": 0.0, "bounds": (0.0, 0.5), "words": "May: 0 %"},
+        {"x": 50, "value": 0.5, "bounds": None, "words": "June: 50 %"},
+        {"x": 75, "value": math.nan, "bounds": None, "words": "July"},
+        {"x": 100, "value": 1.0, "bounds": (0.5, 1.0), "words": "August: 100 %"},
+    ]
+    drawn = MACROS.lines("awe", points, (0, 1), ("May", "August"), [(0, "0 %")], "it rises")
+    # x from 40 to 310, y from 112 up to 8.
+    assert '<polyline class="line" points="40.0,112.0 175.0,60.0 310.0,8.0 "/>' in drawn
+    assert '<polygon class="band" points="40.0,60.0 310.0,8.0 310.0,60.0 40.0,112.0 "/>' in drawn
+    assert drawn.count("<circle") == 3
+    assert "<title>June: 50 %</title>" in drawn
+    assert 'role="img" aria-label="awe: it rises"' in drawn
 
 
 def test_scale_contains_all_values_in_steps_of_0_05() -> None:

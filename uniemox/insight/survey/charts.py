@@ -1,11 +1,12 @@
 """Charts of a survey as data for its template: bars with intervals, and lines over time."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
 
-from uniemox.insight.survey.summary import DATE, FOLDER, UNDATED, Summary, Tally
+from uniemox.insight.survey.summary import DATE, FOLDER, Summary, Tally
 from uniemox.io.html import is_known, number, percent
 from uniemox.labels import AFFECT
 
@@ -19,6 +20,7 @@ MIN_ON_LINE = 3
 FEW = 10
 AFFECT_SCALE = (1.0, 9.0)
 AFFECT_MIDDLE = 5.0
+_MONTH_OR_YEAR = re.compile(r"\d{4}(-\d\d)?", re.ASCII)
 Scale = tuple[float, float]
 
 
@@ -122,7 +124,8 @@ def group_charts(summary: Summary, colours: Mapping[str, str]) -> list[GroupChar
 
 
 def _charts_of(name: str, tallies: Mapping[str, Tally], summary: Summary, colours: Mapping[str, str]) -> GroupCharts:
-    dated = {group: tally for group, tally in tallies.items() if group != UNDATED}
+    """Return the charts and the table of one grouping."""
+    dated = {group: tally for group, tally in tallies.items() if _MONTH_OR_YEAR.fullmatch(group)}
     is_over_time = name == DATE and len(dated) >= MIN_ON_LINE
     in_table = tallies if name == DATE else _largest_groups(tallies)
     if is_over_time:
@@ -228,6 +231,7 @@ def _margin_digits(margin: float, is_share: bool) -> str:
 
 
 def _table_row(group: str, tally: Tally, columns: Sequence[str]) -> list[str]:
+    """Return a group's row: name, number of images, mean and margin of each column, share of unfamiliar images."""
     cells = []
     for name, mean, margin in zip(columns, tally.means, tally.margins, strict=True):
         mark = _mean_mark(name, mean, margin, is_share=name not in AFFECT)

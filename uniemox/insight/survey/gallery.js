@@ -41,7 +41,7 @@ function describe() {
   document.getElementById("select").disabled = shown === 0;
   document.getElementById("nothing").hidden = shown > 0;
   const count = chosen().length;
-  for (const [id, words] of [["csv", `Download CSV (${count})`], ["paths", `Download paths (${count})`]]) {
+  for (const [id, words] of [["csv", `Save CSV (${count})`], ["paths", `Save paths (${count})`]]) {
     const button = document.getElementById(id);
     button.textContent = words;
     button.disabled = count === 0;
