@@ -89,6 +89,14 @@ def test_an_empty_page_shows_an_example_that_can_be_tried(visit: Visit) -> None:
     expect(example).to_be_visible()
 
 
+def test_without_its_example_the_page_still_answers(open_page: Callable[..., Visit], server: Running) -> None:
+    visit = open_page(server)
+    visit.page.route("**/example.json", lambda route: route.abort())
+    visit.page.reload()
+    expect(visit.page.locator("#example")).to_have_count(0)
+    visit.predict()
+
+
 def test_heat_maps_of_all_labels_share_a_scale(visit: Visit) -> None:
     """Each map has more evidence than those before it: all are drawn again on the scale of the last."""
     asked: list[str] = []

@@ -171,7 +171,7 @@ function fillTile(item) {
 function offer() {
   find("#images").hidden = items.length < 2;
   find("#images legend").textContent = `${items.length} images`;
-  find("#example").hidden = items.length + failed.length > 0;
+  find("#example")?.toggleAttribute("hidden", items.length + failed.length > 0);
   find("#keep").hidden = !failed.length && !items.some((item) => item.answers);
 }
 
@@ -240,7 +240,7 @@ function start() {
   find("#clear").addEventListener("click", clear);
   find("#table").addEventListener("click", downloadTable);
   readModels();
-  drawExample(take);
+  drawExample(take).catch(() => find("#example").remove()); // the page works without it
 }
 
 start();
