@@ -383,6 +383,7 @@ def test_the_root_is_refused() -> None:
         (Query(emotion="valence"), None, "no 'valence'"),
         (Query(mood="valence>12"), None, "values from 1 to 9"),
         (Query(mood="joyful>0.5"), None, "no 'joyful'"),
+        (Query(mood="valense=7"), None, "no 'valense'; choose one of"),
         (Query(emotion="awe"), "photos/0.png", r"ends in \.html"),
     ],
 )

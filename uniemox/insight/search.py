@@ -205,7 +205,6 @@ def _check_names(query: Query, predictor: Predictor) -> None:
     if query.emotion is not None and query.emotion not in predictor.labels:
         raise ConfigError(f"the index has no {query.emotion!r}; choose one of {', '.join(predictor.labels)}")
     for condition in query.conditions:
-        condition.check()
         if condition.name == "people" and predictor.finder is None:
             raise ConfigError("a condition on people needs a predictor with a finder; leave out finder=None")
         if condition.name == "faces" and predictor.face_reader is None:
@@ -213,6 +212,7 @@ def _check_names(query: Query, predictor: Predictor) -> None:
         names = (*predictor.labels, *AFFECT, "familiarity", *COUNTS)
         if condition.name not in names:
             raise ConfigError(f"the index has no {condition.name!r}; choose one of {', '.join(names)}")
+        condition.check()
 
 
 def write_page(results: SearchResults, query: Query, model: str, folder: Path, out: Path) -> None:
