@@ -81,6 +81,11 @@ CUSTOM = "custom"
 """Name of a set that is not published."""
 JOINED = "joined"
 """Name of a set with the labels of several sets."""
+NO_LABELS = (
+    "no image has a label: give the folder that contains a folder for each class, of two or more, or a table with "
+    "labels (csv:TABLE)"
+)
+"""Fault and remedy of data without labels."""
 WORD_NORMS: Mapping[str, Mapping[str, Sequence[float]]] = _DATA["word_norms"]
 """Valence and arousal of a set's labels as words, 0 to 1, as people rated them: NRC-VAD (Mohammad, ACL 2018)."""
 _SIGN_OF: Mapping[str, str] = {label: sign for sign, labels in _DATA["polarities"].items() for label in labels}

@@ -161,12 +161,6 @@ class Part:
 NO_PERSONS = "no image has person boxes, so every person view is the whole image; run uniemox data persons first"
 
 
-NO_LABELS = (
-    "no image has a label: give the folder that contains a folder for each class, of two or more, or a table with "
-    "labels (csv:TABLE)"
-)
-
-
 @dataclass(frozen=True, slots=True)
 class DataSet:
     """Samples and the meaning of their labels."""

@@ -5,10 +5,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from uniemox.data.sample import NO_LABELS
 from uniemox.errors import LabelError
 from uniemox.io.files import read_limited
-from uniemox.labels import LabelMap, LabelSet, ScoredLabels, clean, scored_labels
+from uniemox.labels import NO_LABELS, LabelMap, LabelSet, ScoredLabels, clean, scored_labels
 
 LabelPairs = Mapping[str, tuple[str, ...]]
 """By label of the data, the labels of the model that mean it; none: the images of this label are left out."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.near import image_hashes
-from uniemox.data.sample import NO_LABELS, NO_PERSONS, DataSet, Sample, shares_of
+from uniemox.data.sample import NO_PERSONS, DataSet, Sample, shares_of
 from uniemox.data.seen import read_seen, refuse_seen
 from uniemox.data.unreadable import listing_of, lost_by_class, reasons_of
 from uniemox.errors import CheckpointError, ConfigError, DataError
@@ -35,7 +35,7 @@ from uniemox.intervals import Interval
 from uniemox.io.files import EVALUATIONS, ONNX, WEIGHTS, refuse_special, write_file
 from uniemox.io.progress import Progress, silent
 from uniemox.io.weight_names import IN_PACKAGE, file_in_package
-from uniemox.labels import AFFECT, LabelMap, LabelSet, ScoredLabels
+from uniemox.labels import AFFECT, NO_LABELS, LabelMap, LabelSet, ScoredLabels
 from uniemox.predict.confidence import (
     MIN_TO_FLAG,
     UNFAMILIAR,

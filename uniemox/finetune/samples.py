@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from uniemox.classifier_info import CalibrationImages, ClassifierInfo, from_affect
-from uniemox.data.sample import NO_LABELS, Broken, DataSet, Sample, shares_of
+from uniemox.data.sample import Broken, DataSet, Sample, shares_of
 from uniemox.data.splits import split_samples, take_fraction, write_splits
 from uniemox.data.unreadable import absent_classes, describe_unreadable, lost_by_class, refuse_empty_classes
 from uniemox.errors import DataError
@@ -19,7 +19,7 @@ from uniemox.finetune.config import FinetuneConfig, Task
 from uniemox.finetune.network import BuiltNetwork
 from uniemox.finetune.step import FinetuneBatch, Objective, TeacherAnswers
 from uniemox.io.files import SPLITS
-from uniemox.labels import AFFECT, LabelSet
+from uniemox.labels import AFFECT, NO_LABELS, LabelSet
 from uniemox.losses.methods import concordance
 from uniemox.model.classifier import Classifier
 from uniemox.model.config import Precision
