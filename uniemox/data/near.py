@@ -43,7 +43,7 @@ def near_groups(thumbs: NDArray[np.uint8]) -> NDArray[np.intp]:
     """Group images that differ only in encoding, size, mirroring and slight cropping.
 
     Up to 20,000 images every pair is compared. Of more images about one near duplicate in 5,000 is missed, and the time
-    grows with N to the power of 1.5; docs/performance.md has figures. Needs 500 bytes of memory per image.
+    grows with N to the power of 1.5; docs/performance.md has figures. Needs about 800 bytes of memory per image.
 
     Args:
         thumbs: (N, 32, 32, 3) small images; the array may be a file, such as a `numpy.memmap`.
