@@ -224,7 +224,7 @@ def test_words_of_a_sample() -> None:
 
 def test_settings_that_contradict_each_other_are_refused() -> None:
     for message, changes in (
-        ("network.objects needs a method of solver", {"method": "full", "network": NetworkConfig(objects="a.onnx")}),
+        ("network.objects needs a method of eap", {"method": "full", "network": NetworkConfig(objects="a.onnx")}),
         ("method probe always freezes the encoder", {"method": "full", "network": NetworkConfig(frozen_encoder=True)}),
         ("mdan does not use what network.objects", {"method": "mdan", "network": NetworkConfig(objects="a.onnx")}),
         ("solver does not use what network.faces", {"method": "solver", "network": NetworkConfig(faces="a.onnx")}),
