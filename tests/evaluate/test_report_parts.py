@@ -1,7 +1,5 @@
 """Parts of the report: differences between runs, chosen examples, curves."""
 
-import base64
-import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.runs import finetuned, pretrained
+from uniemox.evaluate.report.charts import (
+    MAX_POINTS,
+    curve_chart,
+    curve_points,
+    curve_rows,
+    reliability_bins,
+    tick_words,
+    ticks_of,
+)
 from uniemox.evaluate.report.curves import MEANINGS, OTHER_MEANING, curves_view, is_flat, meaning_of
+from uniemox.evaluate.report.examples import surest
 from uniemox.evaluate.report.page import names_of
-from uniemox.evaluate.report.plots import curve_url, running_mean, surest
 from uniemox.evaluate.report.scores import difference
 from uniemox.evaluate.run_records import Predictions, read_run
 from uniemox.intervals import paired_bootstrap
@@ -65,35 +72,80 @@ def test_most_confident_predictions_come_first() -> None:
     assert surest(predictions, np.zeros(9, bool)).tolist() == []
 
 
-@given(st.lists(st.floats(-1e6, 1e6) | st.just(float("nan")), min_size=1, max_size=40), st.integers(0, 45))
-def test_running_mean_averages_neighbours(values: list[float], reach: int) -> None:
-    given_values = np.array(values)
-    means = running_mean(given_values, reach)
+VALUES = st.lists(st.floats(-1e99, 1e99) | st.sampled_from([np.nan, np.inf, 1e300]), min_size=1, max_size=60)
+
+
+@given(VALUES)
+def test_curves_show_the_mean_and_the_range_of_neighbours(values: list[float]) -> None:
+    """With fewer than 20 values, each value."""
+    steps = np.arange(len(values)) * 3 + 5
+    points = curve_points((steps, np.array(values)))
+    reach = len(values) // 30 if len(values) >= 20 else 0
+    expected = []
     for i in range(len(values)):
-        near = given_values[max(0, i - reach) : i + reach + 1]
-        near = near[~np.isnan(near)]
-        expected = near.mean() if len(near) else np.nan
-        np.testing.assert_allclose(means[i], expected, rtol=1e-9, atol=1e-6)
+        near = [value for value in values[max(0, i - reach) : i + reach + 1] if abs(value) < 1e100]
+        if near:
+            expected.append((i / max(len(values) - 1, 1) * 100, np.mean(near), min(near), max(near)))
+    assert len(points) == len(expected)
+    for point, (x, mean, low, high) in zip(points, expected, strict=True):
+        assert point.x == pytest.approx(x)
+        assert point.value == pytest.approx(mean, rel=1e-9, abs=1e-9 * max(abs(low), abs(high)))
+        assert point.bounds == ((low, high) if len(values) >= 20 else None)
 
 
-@pytest.mark.parametrize("values", [[1.0], [1.0, np.nan, np.inf, 2.0], [np.nan] * 30, list(range(2500))])
-def test_curve_uses_the_pages_text_colour(values: list[float]) -> None:
-    arguments = (np.arange(1, len(values) + 1), np.array(values, dtype=np.float64))
-    url = curve_url(*arguments, size=(3, 2))
-    assert url == curve_url(*arguments, size=(3, 2))
-    drawing = base64.b64decode(url.removeprefix("data:image/svg+xml;base64,")).decode()
-    assert ET.fromstring(drawing).tag == "{http://www.w3.org/2000/svg}svg"
-    assert "currentColor" in drawing
-    assert "prefers-color-scheme:dark" in drawing
-    assert "#010203" not in drawing
-    assert len(drawing) < 80_000
+def test_a_long_curve_has_few_points_and_loses_no_spike() -> None:
+    values = np.ones(100_000)
+    values[[12_345, 77_777]] = (9, -3)
+    chart = curve_chart((np.arange(len(values)), values))
+    bounds = [point.bounds for point in chart.points]
+    assert (len(chart.points), chart.has_points, chart.undrawn) == (MAX_POINTS, False, 0)
+    assert (chart.points[0].x, chart.points[-1].x) == (0, 100)
+    assert (min(low for low, _ in bounds), max(high for _, high in bounds)) == (-3, 9)
+    assert chart.ends == ("step 0", "step 99,999")
+    assert curve_chart((np.arange(3), np.array([1, np.nan, np.inf]))).undrawn == 2
+
+
+@given(st.floats(-1e99, 1e99), st.floats(-1e99, 1e99))
+def test_grid_lines_are_few_and_enclose_the_values(a: float, b: float) -> None:
+    low, high = sorted((a, b))
+    ticks = ticks_of(low, high)
+    step = ticks[1] - ticks[0]
+    assert 2 <= len(ticks) <= 6
+    assert ticks[0] <= low + step / 1e6
+    assert ticks[-1] >= high - step / 1e6
+    assert np.diff(ticks) == pytest.approx(step, rel=1e-6)
+    assert len(tick_words(ticks)) == len(ticks)
+
+
+def test_sparse_curves_have_all_their_values_in_the_table() -> None:
+    """A score after each epoch, and a loss at each of 1,000 steps."""
+    loss = (np.arange(1, 1001), 1 / np.arange(1, 1001))
+    score = (np.array([333, 666, 1000]), np.array([0.5, 0.75, 0.625]))
+    rows = curve_rows([loss, score])
+    assert [row for row in rows if row[2] != "–"] == [
+        ["333", "0.003003", "0.5"],
+        ["666", "0.001502", "0.75"],
+        ["1,000", "0.001", "0.625"],
+    ]
+    assert len(rows) == 22
+    assert rows[0] == ["1", "1", "–"]
+
+
+def test_bins_of_the_reliability_diagram_are_a_table() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.9, 0.1]])
+    labels = np.array([0, 1, 1])
+    predictions = Predictions(tuple("abc"), tuple("abc"), labels, probabilities.argmax(1), probabilities, ("a", "b"))
+    assert [bin.cells for bin in reliability_bins(predictions)] == [
+        ["73 to 80 %", "1", "0.800", "1.000"],
+        ["87 to 93 %", "2", "0.900", "0.500"],
+    ]
 
 
 @pytest.mark.parametrize("name", ["pretrained", "finetuned"])
 def test_every_value_that_training_logs_has_a_sentence(name: str) -> None:
     run = read_run(pretrained() if name == "pretrained" else finetuned("both"))
     view = curves_view(run)
-    shown = [curve["meaning"] for curve in (*view["losses"], *view["small"], *view["flat"])]
+    shown = [curve["meaning"] for curve in (*view["losses"], *view["diagnostics"], *view["flat"])]
     assert len(shown) > 3
     assert OTHER_MEANING not in shown
     for meaning in (*MEANINGS.values(), OTHER_MEANING, meaning_of("grad_norm_total")):

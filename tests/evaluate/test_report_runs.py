@@ -53,12 +53,14 @@ def test_report_of_a_pretraining_run(tmp_path: Path) -> None:
     for step in (10, 20, 30):
         draw_image(step, (160, 120)).save(run / "pictures" / f"reconstruction-{step:08d}.png")
     page = page_of(tmp_path, run)
-    assert page.alts[:2] == [
-        "scene reconstruction over 30 steps, from 4 to 0.1333 at step 30",
-        "person reconstruction over 30 steps, from 4 to 0.1333 at step 30",
+    assert page.charts == [
+        f"{name}: 30 steps, from 4 to 0.1333 at step 30"
+        for name in ("scene reconstruction", "person reconstruction", "gradient norm")
     ]
-    assert page.alts[2].startswith("gradient norm over")
-    assert page.alts[3:] == ["Reconstructions after step 10", "Reconstructions after step 30"]
+    # The table behind the charts has 20 of the 30 steps, among them the first and the last.
+    rows = [row for row in page.rows if len(row) == 4 and row[0].isdecimal()]
+    assert (len(rows), rows[0], rows[-1]) == (20, ["1", *["4"] * 3], ["30", *["0.1333"] * 3])
+    assert page.alts == ["Reconstructions after step 10", "Reconstructions after step 30"]
     for words in ("1,234", "none: no loss needs one", "30 steps, 15 epochs", "torch 9.8.7", "folder:photos"):
         assert words in page.words
     assert "scene: input, reconstruction, original; person: input, reconstruction, original" in page.words
@@ -66,7 +68,7 @@ def test_report_of_a_pretraining_run(tmp_path: Path) -> None:
     (run / "pictures" / "reconstruction-00000030.png").write_bytes(b"no image")
     page = page_of(tmp_path, run)
     assert "An image can't be read" in page.words
-    assert page.alts[3:] == ["Reconstructions after step 10"]
+    assert page.alts == ["Reconstructions after step 10"]
 
 
 def test_a_teacher_is_named_where_a_loss_needs_it(tmp_path: Path) -> None:
@@ -85,5 +87,5 @@ def test_curves_are_explained_and_values_that_never_change_are_not_drawn(tmp_pat
     assert "scene reconstruction, 0.1333 at step 30. L1, the error of hidden patches of the scene: falls, then" in words
     assert "near 1, the features have collapsed into one" in words
     assert "Values that do not change: share of images with a person: 0.75 (logged 30 times). Share of" in words
-    assert [alt for alt in page.alts if "similarity of fused features over" in alt]
-    assert not [alt for alt in page.alts if "person over" in alt]
+    assert [chart for chart in page.charts if chart.startswith("similarity of fused features: 30 steps")]
+    assert not [chart for chart in page.charts if "with a person" in chart]

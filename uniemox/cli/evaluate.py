@@ -315,7 +315,7 @@ def report(*runs: Path, out: Path) -> None:
         out: HTML file to write.
     """
     refuse_other(out, ".html")
-    need("torch", "timm", "tensorboard", "matplotlib", extra="train")
+    need("torch", "timm", "tensorboard", extra="train")
     from uniemox.evaluate.report.page import write_report
 
     with progress_bar() as progress:

@@ -5,13 +5,11 @@ from typing import Any
 import numpy as np
 
 from uniemox.evaluate.metrics import Array
-from uniemox.evaluate.report.plots import curve_url
+from uniemox.evaluate.report.charts import curve_chart, curve_rows
 from uniemox.evaluate.run_records import SavedRun
 
-LARGE_IN = (4.2, 2.4)
-SMALL_IN = (2.9, 1.5)
-"""Width and height of a drawing in inches."""
-SMALL_CURVES = ("grad_norm", "clipped", "fused_cosine", "offset_share", "lr", "rate", "with_person")
+# These say how the training went, and come after the losses.
+DIAGNOSTICS = ("grad_norm", "clipped", "fused_cosine", "offset_share", "lr", "rate", "with_person")
 # These are no learning curves and are not drawn.
 SPEED = ("epoch", "images_per_s", "wait_s")
 TITLES = {
@@ -76,30 +74,31 @@ def curves_view(run: SavedRun) -> dict[str, Any]:
     """Return a run's curves for the template.
 
     Returns:
-        Lists "losses" and "small" of drawings, and "flat", the values that never change.
+        Lists "losses" and "diagnostics" of charts, "flat", the values that never change, and "table", the headings
+        and rows of the table behind the charts.
     """
-    names = [name for name in run.curves if name not in SPEED]
-    drawn = [name for name in names if not is_flat(run.curves[name][1])]
-    flat = [name for name in names if name not in drawn]
+    curves = {name: curve for name, curve in run.curves.items() if name not in SPEED}
+    drawn = {name: curve for name, curve in curves.items() if not is_flat(curve[1])}
     return {
-        "losses": [_curve(run, name, LARGE_IN) for name in drawn if not _is_small(name)],
-        "small": [_curve(run, name, SMALL_IN) for name in drawn if _is_small(name)],
-        "flat": [_flat(run, name) for name in flat],
+        "losses": [_curve(run, name) for name in drawn if not _is_diagnostic(name)],
+        "diagnostics": [_curve(run, name) for name in drawn if _is_diagnostic(name)],
+        "flat": [_flat(run, name) for name in curves if name not in drawn],
+        "table": {"headings": ["step", *map(title_of, drawn)], "rows": curve_rows(drawn.values())},
     }
 
 
-def _is_small(name: str) -> bool:
-    return name in SMALL_CURVES or name.startswith(NORM_PREFIX)
+def _is_diagnostic(name: str) -> bool:
+    return name in DIAGNOSTICS or name.startswith(NORM_PREFIX)
 
 
-def _curve(run: SavedRun, name: str, size: tuple[float, float]) -> dict[str, str]:
+def _curve(run: SavedRun, name: str) -> dict[str, Any]:
     steps, values = run.curves[name]
     return {
         "title": title_of(name),
         "meaning": meaning_of(name),
         "span": f"{len(steps):,} steps, from {values[0]:.4g} to",
         "last": f"{values[-1]:.4g} at step {steps[-1]:,}",
-        "url": curve_url(steps, values, size=size),
+        "chart": curve_chart((steps, values)),
     }
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from uniemox.data.sample import Sample
 from uniemox.errors import DataError, ImageError
+from uniemox.evaluate.report.charts import MIN_SMOOTHED
 from uniemox.evaluate.report.curves import curves_view
-from uniemox.evaluate.report.plots import MIN_SMOOTHED, open_samples
+from uniemox.evaluate.report.examples import open_samples
 from uniemox.evaluate.report.scores import comparison_view, evaluation_view, shared_evaluations
 from uniemox.evaluate.run_records import KINDS, SavedRun, read_run
 from uniemox.io.files import read_limited

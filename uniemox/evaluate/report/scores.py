@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 
 from uniemox.data.sample import Sample
-from uniemox.evaluate.calibration import BINS, expected_calibration_error, reliability
+from uniemox.evaluate.calibration import BINS, expected_calibration_error
 from uniemox.evaluate.compare import chance_of, label_note
-from uniemox.evaluate.report.plots import examples_of, reliability_url
+from uniemox.evaluate.report.charts import reliability_bins
+from uniemox.evaluate.report.examples import examples_of
 from uniemox.evaluate.run_records import Predictions, SavedEvaluation, SavedRun
 from uniemox.intervals import PairedDifference, paired_bootstrap
 from uniemox.io.html import UNKNOWN, are_known, interval, is_known, number, scale_of
@@ -39,6 +40,7 @@ NO_SCORES = (
     "split",
     "n",
     "notes",
+    "persons",
     "by",
     "labels",
     "scored_labels",
@@ -111,9 +113,9 @@ def _groups(by: Mapping[str, Any]) -> dict[str, Any]:
 def _reliability(predictions: Predictions, has_temperature: bool) -> dict[str, Any]:
     """Return the diagram and its numbers, for the saved probabilities."""
     return {
-        "url": reliability_url(*reliability(predictions.probabilities, predictions.labels)),
-        "said": predictions.probabilities.max(axis=1).mean(),
-        "true": predictions.is_right.mean(),
+        "filled": reliability_bins(predictions),
+        "probability": predictions.probabilities.max(axis=1).mean(),
+        "accuracy": predictions.is_right.mean(),
         "error": expected_calibration_error(predictions.probabilities, predictions.labels),
         "has_temperature": has_temperature,
         "bins": BINS,
