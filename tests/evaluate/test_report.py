@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.axe import needs_axe, violations_of
 from tests.drawn import class_folders
 from uniemox.cli.evaluate import report
 from uniemox.data.sample import DataSet
@@ -184,6 +185,21 @@ def test_page_is_self_contained(tmp_path: Path, photos: DataSet) -> None:
     assert "url(" not in text
     write_report(runs, tmp_path / "again.html")
     assert (tmp_path / "again.html").read_text() == text
+
+
+@needs_axe
+@pytest.mark.browser
+def test_axe_finds_nothing_on_the_page(browser: object, tmp_path: Path, photos: DataSet) -> None:
+    runs = [write_run(tmp_path / "pre", "pretrain", steps=30), *(write_run(tmp_path / n, "finetune") for n in "ab")]
+    for run in runs[1:]:
+        score(run, photos, logits_for(photos, {1, 9}), by=["x"] * 8 + ["y"] * 8, notes=("a note",))
+    write_report(runs, tmp_path / "page.html")
+    page = browser.new_page()
+    page.goto((tmp_path / "page.html").as_uri())
+    assert violations_of(page) == []
+    is_wide = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
+    assert not page.evaluate(is_wide)
+    page.close()
 
 
 def test_text_of_the_data_is_escaped(tmp_path: Path) -> None:

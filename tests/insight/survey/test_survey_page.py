@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from playwright import sync_api
 
+from tests.axe import needs_axe, violations_of
 from tests.drawn import draw_image
 from tests.insight.survey.lines import Everything, line
 from tests.serve.visits import Visit
+from uniemox.insight.search import Hit, Query, SearchResults, write_page
 from uniemox.insight.survey.charts import group_charts
 from uniemox.insight.survey.gallery import MAX_IMAGES, GallerySample, csv_lines
 from uniemox.insight.survey.moods import Moods
@@ -279,3 +281,18 @@ def test_without_a_script_all_images_and_their_list_are_there(browser: object, p
         visit.page.get_by_role("link", name="Download the list").click()
     assert len(Path(download.value.path()).read_text().splitlines()) == 13
     visit.context.close()
+
+
+@needs_axe
+@pytest.mark.browser
+def test_axe_finds_nothing_on_the_pages_of_survey_and_search(visit: Visit, page_url: str, tmp_path: Path) -> None:
+    visit.page.get_by_role("combobox", name="Emotion").select_option("awe")
+    visit.page.get_by_label("select 0.jpg").check()
+    assert violations_of(visit.page) == []
+    images = Path(page_url.removeprefix("file://")).parent / "photos" / "a"
+    paths = sorted(map(str, images.iterdir()))
+    hits = [Hit(path, 0.5, {"valence": 6.5}, is_unfamiliar=path == paths[1]) for path in paths]
+    query = Query(like=paths[0], mood="valence>5")
+    write_page(SearchResults(hits, len(hits), len(hits)), query, "small", images, tmp_path / "found.html")
+    visit.page.goto((tmp_path / "found.html").as_uri())
+    assert violations_of(visit.page) == []
