@@ -9,6 +9,7 @@ import pytest
 from playwright import sync_api as playwright
 from sqlalchemy import select
 
+from tests.axe import needs_axe, violations_of
 from tests.curate.places import PLAN, project_of, say, served
 from uniemox.labels import MIKELS
 from uniemox_curate import tables as t
@@ -471,3 +472,20 @@ def test_roles_and_names_for_screen_readers(browser: object, tmp_path: Path) -> 
         page.wait_for_selector("#picture[alt='Image 2']")
         assert page.locator("#announce").inner_text() == "Image 2"
         assert page.evaluate("document.documentElement.lang") == "en"
+
+
+@needs_axe
+def test_axe_finds_nothing(browser: object, tmp_path: Path) -> None:
+    form = AnswerForm(several=True, intensity=True, affect=True, comment=True)
+    project = project_of(tmp_path / "p", LABELS[:4], replace(PLAN, answer=form))
+    say(project, Ben="aaaa", Cleo="ffff")
+    with working(browser, project, "status") as page:
+        for path, selector in (("status", "#people td"), ("screen", "#cell-3"), ("judge", "#picture[alt='Image 1']")):
+            page.goto(page.url.rpartition("/")[0] + "/" + path)
+            page.wait_for_selector(selector)
+            assert violations_of(page) == []
+    with working(browser, project) as page:
+        page.wait_for_selector("#picture[alt='Image 1']")
+        page.keyboard.press("1")
+        rate(page)
+        assert violations_of(page) == []

@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 import uniemox
+from tests.axe import needs_axe, violations_of
 from tests.drawn import draw_image, jpeg_of
 from tests.predict.networks import tiny_network
 from tests.predict.test_faces import SHOWN, Finds
@@ -167,6 +168,20 @@ def test_screen_readers_get_names_and_roles(visit: Visit) -> None:
         assert part in snapshot, snapshot
     assert visit.page.locator("#status").get_attribute("aria-live") == "polite"
     assert visit.page.locator("html").get_attribute("lang") == "en"
+
+
+@needs_axe
+def test_axe_finds_nothing(open_page: Callable[..., Visit], server: Running) -> None:
+    """With the example, and with an answer and its heat maps."""
+    visit = open_page(server, bypass_csp=True)
+    page = visit.page
+    expect(page.locator("#example .bars").first).to_be_visible()
+    assert violations_of(page) == []
+    visit.predict()
+    page.get_by_role("button", name="Heat map").click()
+    page.get_by_role("button", name="All labels").click()
+    expect(page.get_by_role("status")).to_contain_text("for all 8 labels")
+    assert violations_of(page) == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
