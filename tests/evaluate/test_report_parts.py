@@ -145,7 +145,7 @@ def test_bins_of_the_reliability_diagram_are_a_table() -> None:
 def test_every_value_that_training_logs_has_a_sentence(name: str) -> None:
     run = read_run(pretrained() if name == "pretrained" else finetuned("both"))
     view = curves_view(run)
-    shown = [curve["meaning"] for curve in (*view["losses"], *view["diagnostics"], *view["flat"])]
+    shown = [curve["meaning"] for curve in (*view["curves"], *view["flat"])]
     assert len(shown) > 3
     assert OTHER_MEANING not in shown
     for meaning in (*MEANINGS.values(), OTHER_MEANING, meaning_of("grad_norm_total")):

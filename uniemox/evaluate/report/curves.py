@@ -74,14 +74,13 @@ def curves_view(run: SavedRun) -> dict[str, Any]:
     """Return a run's curves for the template.
 
     Returns:
-        Lists "losses" and "diagnostics" of charts, "flat", the values that never change, and "table", the headings
-        and rows of the table behind the charts.
+        List "curves" of charts, the losses first; "flat", the values that never change; and "table", the headings and
+        rows of the table behind the charts.
     """
     curves = {name: curve for name, curve in run.curves.items() if name not in SPEED}
     drawn = {name: curve for name, curve in curves.items() if not is_flat(curve[1])}
     return {
-        "losses": [_curve(run, name) for name in drawn if not _is_diagnostic(name)],
-        "diagnostics": [_curve(run, name) for name in drawn if _is_diagnostic(name)],
+        "curves": [_curve(run, name) for name in sorted(drawn, key=_is_diagnostic)],
         "flat": [_flat(run, name) for name in curves if name not in drawn],
         "table": {"headings": ["step", *map(title_of, drawn)], "rows": curve_rows(drawn.values())},
     }
