@@ -36,7 +36,7 @@ builtins.open = open_without_proc
     [
         (["predict", "photos/cat.jpg", "photos/rocket.jpg", "--json"], None),
         (["survey", "photos", "--out", "survey.html"], "survey.html"),
-        (["search", "photos", "--emotion", "awe"], "photos.uniemox.npz"),
+        (["search", "photos", "--emotion", "awe"], "photos/.uniemox/*.npz"),
         (["explain", "photos/cat.jpg", "--out", "why.png"], "why.png"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
@@ -56,7 +56,8 @@ def test_core_runs_without_what_only_linux_and_macos_have(
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     if written:
-        assert (tmp_path / written).stat().st_size > 1000
+        [file] = tmp_path.glob(written)
+        assert file.stat().st_size > 1000
     else:
         answers = [json.loads(line) for line in done.stdout.splitlines()]
         assert [max(answer["scene"], key=answer["scene"].get) for answer in answers] == ["contentment", "amusement"]

@@ -306,11 +306,13 @@ def survey(
     table: PathLike | None = None,
     labels: str | None = None,
     resume: bool = False,
+    index: PathLike | None = None,
     predictor: "Predictor | None" = None,
 ) -> "Summary":
     """Write a self-contained HTML page about the emotions that a collection of images evokes.
 
-    The predictions are saved in OUT.jsonl as they are made.
+    The predictions are saved in OUT.jsonl as they are made. Those of one folder are shared with `search` and `tag`, in
+    its index FOLDER/.uniemox/.
 
     Args:
         images: Files, folders or patterns.
@@ -319,11 +321,12 @@ def survey(
         table: CSV file with a column path and the columns that `by` names.
         labels: Convert predictions to another label set, such as polarity.
         resume: Continue OUT.jsonl: skip images that it already contains.
+        index: Folder for the index instead of FOLDER/.uniemox/.
         predictor: From `load`; None: the package's own model.
 
     Raises:
         ConfigError: For a name of `out` or of a group that can't be used, or if there is no image.
-        DataError: For a table or file that can't be read or written.
+        DataError: For a folder that is missing, and a table or file that can't be read or written.
     """
     from uniemox.insight.survey.run import SurveySettings, run_survey  # noqa: PLC0415
     from uniemox.predict.images import list_images  # noqa: PLC0415
@@ -333,11 +336,13 @@ def survey(
     else:
         names = [os.fspath(name) for name in images]
     groups = (by,) if isinstance(by, str) else tuple(by)
-    settings = SurveySettings(out=Path(out), by=groups, table=_path(table), labels=labels, resume=resume)
+    settings = SurveySettings(
+        out=Path(out), by=groups, table=_path(table), labels=labels, resume=resume, index=_path(index)
+    )
     return run_survey(lambda: _predictor(predictor), names, lambda: list_images(names), settings)
 
 
-def search(
+def search(  # noqa: PLR0913 - each is a part of the query, or a place
     folder: PathLike,
     *,
     like: "ImageLike | None" = None,
@@ -346,11 +351,13 @@ def search(
     count: int = 24,
     unfamiliar: bool = False,
     out: PathLike | None = None,
+    index: PathLike | None = None,
     predictor: "Predictor | None" = None,
 ) -> "list[Hit]":
     """Find images in a folder by similarity to other images, by emotion, or by mood.
 
-    The first search predicts all images, and saves the predictions next to the folder; later ones predict new images.
+    The first search predicts all images, and saves the predictions in the index FOLDER/.uniemox/. Later searches, `tag`
+    and `survey` predict only new and changed images.
 
     Args:
         folder: Folder of images, including its subfolders.
@@ -362,18 +369,19 @@ def search(
         count: Maximum number of results, at least 1.
         unfamiliar: Also return images whose predictions are guesses.
         out: Also write an HTML page of the results.
+        index: Folder for the index instead of FOLDER/.uniemox/.
         predictor: From `load`; None: the package's own model.
 
     Raises:
-        ConfigError: For no criterion, an unknown name, a malformed mood, or an index of another model.
-        DataError: If the index can't be read or written, or if no image can be read.
+        ConfigError: For no criterion, an unknown name, a malformed mood, or an index that another process writes.
+        DataError: If there is no such folder, the index can't be read or written, or no image can be read.
         ImageError: If `like` can't be read.
     """
     from uniemox.insight.search import Query, search_folder  # noqa: PLC0415
 
     query = Query(like=like, emotion=emotion, mood=mood, count=count, unfamiliar=unfamiliar)
     opened = _predictor(predictor, has_faces=query.needs_faces)
-    return list(search_folder(opened, Path(folder), query, out=_path(out)).hits)
+    return list(search_folder(opened, Path(folder), query, out=_path(out), place=_path(index)).hits)
 
 
 def tag(
@@ -383,13 +391,14 @@ def tag(
     rating: bool = False,
     unfamiliar: bool = False,
     dry_run: bool = False,
+    index: PathLike | None = None,
     predictor: "Predictor | None" = None,
 ) -> "list[TaggedImage]":
     """Write the emotions of a folder's images into XMP sidecar files, which photo programs read.
 
     A sidecar gets the keyword emotion|contentment for the most probable label, and valence and arousal. The photographs
-    are not changed, and neither are the fields of other programs in existing sidecars. The predictions are saved next
-    to the folder, as by `search`.
+    are not changed, and neither are the fields of other programs in existing sidecars. The predictions are saved in
+    the index FOLDER/.uniemox/, as by `search`.
 
     Args:
         folder: Folder of images, including its subfolders.
@@ -397,19 +406,20 @@ def tag(
         rating: Also write xmp:Rating: 1 star for a valence below 2, up to 5 stars from 8.
         unfamiliar: Also tag images whose predictions are guesses.
         dry_run: Write no sidecar.
+        index: Folder for the index instead of FOLDER/.uniemox/.
         predictor: From `load`; None: the package's own model.
 
     Returns:
         What happened to each image. An image or a sidecar that can't be read is a result with this state.
 
     Raises:
-        ConfigError: For an unknown naming, a model without emotion labels, or an index of another model.
-        DataError: If the index can't be read or written, or if no image can be read.
+        ConfigError: For an unknown naming, a model without emotion labels, or an index that another process writes.
+        DataError: If there is no such folder, the index can't be read or written, or no image can be read.
     """
     from uniemox.insight.tag.folder import TagSettings, tag_folder  # noqa: PLC0415
 
     settings = TagSettings(naming=naming, rating=rating, unfamiliar=unfamiliar, dry_run=dry_run)
-    return list(tag_folder(_predictor(predictor), Path(folder), settings))
+    return list(tag_folder(_predictor(predictor), Path(folder), settings, place=_path(index)))
 
 
 def untag(folder: PathLike, *, dry_run: bool = False) -> "list[TaggedImage]":

@@ -17,6 +17,7 @@ from tests.drawn import draw_image
 from tests.insight.test_sidecar import SIDECARS, keywords_in
 from tests.runs import uniemox_here
 from uniemox.errors import ConfigError, DataError
+from uniemox.insight.index_file import INDEX
 from uniemox.insight.tag.fields import LISTS
 from uniemox.insight.tag.folder import TaggedImage, TagSettings, plan_sidecars, rating_of, tag_folder
 from uniemox.insight.tag.inside import read_inside
@@ -44,8 +45,8 @@ def photos(tmp_path: Path) -> Path:
 
 
 def contents_of(folder: Path) -> dict[str, str]:
-    """The hash of each file."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
+    """The hash of each file but those of the index."""
+    files = [path for path in folder.rglob("*") if path.is_file() and INDEX not in path.parts]
     return {str(path.relative_to(folder)): sha256(path.read_bytes()).hexdigest() for path in files}
 
 
@@ -128,9 +129,6 @@ def test_another_model_replaces_the_answers(photos: Path, predictor: Predictor) 
     shutil.copy(SIDECARS / "digikam.xmp", photos / "0.jpg.xmp")
     before = contents_of(photos)
     list(tag_folder(predictor, photos, ALL))
-    with pytest.raises(ConfigError, match="delete"):
-        list(tag_folder(load(finder=None), photos, ALL))
-    photos.with_name("photos.uniemox.jsonl").unlink()
     results = list(tag_folder(load(finder=None), photos, ALL))
     assert set(states_of(results).values()) == {"changed"}
     for result in results:
@@ -257,8 +255,6 @@ def test_one_bad_sidecar_costs_one_image(photos: Path, predictor: Predictor, tmp
     assert "2.jpg.xmp: can't be read (Is a directory)" in results["2.jpg"].error
     assert before.items() <= contents_of(photos).items()
     assert (tmp_path / "elsewhere.xmp").read_bytes() == outside
-    # The command detects people too, and its index has them.
-    photos.with_name("photos.uniemox.jsonl").unlink()
     done = uniemox_here("tag", photos, "--model", "small", "--unfamiliar")
     assert done.returncode == 3
     assert "sidecars that could not be used: 3" in done.stderr
@@ -365,7 +361,7 @@ def test_mistakes_are_refused(photos: Path, predictor: Predictor) -> None:
     done = uniemox_here("tag", photos, "--undo", "--rating")
     assert done.returncode == 2
     assert "--undo takes no other option than --dry-run" in done.stderr.replace("\n", " ")
-    assert not photos.with_name("photos.uniemox.jsonl").exists()
+    assert not (photos / INDEX).exists()
 
 
 @pytest.mark.skipif(shutil.which("exiftool") is None, reason="exiftool is not installed")

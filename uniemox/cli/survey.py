@@ -23,6 +23,7 @@ def survey(
     table: Files = None,
     labels: str | None = None,
     resume: Flag = False,
+    index: Path | None = None,
     models: Annotated[ModelOptions, Parameter(name="*")] = NO_MODEL,
 ) -> None:
     """Write a self-contained HTML page about the emotions that a collection of images evokes.
@@ -30,7 +31,8 @@ def survey(
     The page shows the share of each emotion by folder, date or any column. For each emotion it shows the images with
     the highest and the lowest probability. A map places similar images together. Further sections show people, faces,
     and unfamiliar images.
-    Predictions are saved in OUT.jsonl as they are made. Exits with 3 if an image could not be read.
+    Predictions are saved in OUT.jsonl as they are made. Those of one folder are shared with `uniemox search` and
+    `uniemox tag`, in the index FOLDER/.uniemox/. Exits with 3 if an image could not be read.
 
     For example:
 
@@ -46,6 +48,7 @@ def survey(
             --by. Rows that match no image are counted.
         labels: Convert predictions to another label set, such as polarity.
         resume: Continue OUT.jsonl: skip images that it already contains.
+        index: Folder for the index instead of FOLDER/.uniemox/.
     """
     check_names(images)
     if out.suffix.lower() not in (".html", ".htm"):
@@ -54,7 +57,7 @@ def survey(
     from uniemox.insight.survey.run import SurveySettings, run_survey
 
     output = Output(as_json=False, has_rows=False)
-    settings = SurveySettings(out=out, by=by, table=table, labels=labels, resume=resume)
+    settings = SurveySettings(out=out, by=by, table=table, labels=labels, resume=resume, index=index)
     summary = run_survey(
         models.opener(has_several=True),
         images,
@@ -79,14 +82,16 @@ def search(
     count: int = 24,
     unfamiliar: Flag = False,
     out: Path | None = None,
+    index: Path | None = None,
     model: str | None = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Find images in a folder by similarity to other images, by emotion, or by mood.
 
-    The first search predicts all images and saves the predictions next to the folder, in FOLDER.uniemox.jsonl. Later
-    searches only predict new images. Conditions of --mood narrow the results of --like and --emotion. Images that are
-    unlike the model's training images are left out, because their predictions are guesses.
+    The first search predicts all images and saves the predictions in the index FOLDER/.uniemox/. Later searches,
+    `uniemox tag` and `uniemox survey` predict only new and changed images. Conditions of --mood narrow the results of
+    --like and --emotion. Images that are unlike the model's training images are left out, because their predictions
+    are guesses.
 
     For example:
 
@@ -104,6 +109,7 @@ def search(
         count: Maximum number of results, at least 1.
         unfamiliar: Also show images whose predictions are guesses, marked as such.
         out: Also write an .html page of the results.
+        index: Folder for the index instead of FOLDER/.uniemox/, such as for a folder that can't be written.
         model: Model as for `uniemox predict`. Default: the package's own.
         as_json: Print one JSON object per result.
     """
@@ -116,13 +122,12 @@ def search(
     if (like and emotion) or not (like or emotion or mood.strip()):
         raise UsageError("give a criterion: --like or --emotion (not both), or --mood")
     from uniemox.cli.predict_output import Output
-    from uniemox.insight.index import index_files
+    from uniemox.insight.index_file import index_folder
     from uniemox.insight.search import Query, search_folder
     from uniemox.predict.opening import load
 
     # A mistake is reported before anything is predicted.
     query = Query(like=like, emotion=emotion, mood=mood, count=count, unfamiliar=unfamiliar)
-    lines, _ = index_files(folder, has_faces=query.needs_faces)
     predictor = load(model, faces="find" if query.needs_faces else None)
     output = Output(as_json=False, has_rows=False)
     results = search_folder(
@@ -130,7 +135,8 @@ def search(
         folder,
         query,
         out=out,
-        watch=lambda answers: output.consume(answers, [str(folder)], lines),
+        place=index,
+        watch=lambda answers: output.consume(answers, [str(folder)], index_folder(folder, index)),
         report=say,
     )
     if out is not None:

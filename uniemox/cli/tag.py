@@ -41,15 +41,16 @@ def tag(
     unfamiliar: Flag = False,
     undo: Flag = False,
     dry_run: Flag = False,
+    index: Path | None = None,
     model: str | None = None,
 ) -> None:
     """Write the emotions of a folder's images into XMP sidecar files, which photo programs read.
 
     A sidecar gets the keyword emotion|contentment for the most probable label, and valence and arousal. The
     photographs are not changed. In existing sidecars, the fields of other programs stay as they are. A second call
-    only predicts new images, whose predictions are saved in FOLDER.uniemox.jsonl, as by `uniemox search`. Images that
-    are unlike the model's training images are not tagged, because their predictions are guesses. Exits with 3 if an
-    image could not be read, or a sidecar not be changed.
+    only predicts new images, whose predictions are saved in the index FOLDER/.uniemox/, as by `uniemox search`. Images
+    that are unlike the model's training images are not tagged, because their predictions are guesses. Exits with 3 if
+    an image could not be read, or a sidecar not be changed.
 
     For example:
 
@@ -67,27 +68,32 @@ def tag(
         unfamiliar: Also tag images whose predictions are guesses, marked as such.
         undo: Remove what this command has written. Sidecars that contain nothing else are deleted.
         dry_run: Print what would be written or removed, and write no sidecar. Predictions are saved.
+        index: Folder for the index instead of FOLDER/.uniemox/.
         model: Model as for `uniemox predict`. Default: the package's own.
     """
     if others:
         raise UsageError(f"give one folder; {others[0]} is extra")
     if undo:
-        if naming or rating or unfamiliar or model:
+        if naming or rating or unfamiliar or index or model:
             raise UsageError("--undo takes no other option than --dry-run; leave out the others")
         from uniemox.insight.tag.folder import untag_folder
 
         _show(untag_folder(folder, dry_run=dry_run), dry_run=dry_run)
         return
     from uniemox.cli.predict_output import Output
-    from uniemox.insight.index import index_files
+    from uniemox.insight.index_file import index_folder
     from uniemox.insight.tag.folder import TagSettings, tag_folder
     from uniemox.predict.opening import load
 
     settings = TagSettings(naming=naming or "photo.jpg.xmp", rating=rating, unfamiliar=unfamiliar, dry_run=dry_run)
-    lines, _ = index_files(folder)
     output = Output(as_json=False, has_rows=False)
     results = tag_folder(
-        load(model), folder, settings, watch=lambda answers: output.consume(answers, [str(folder)], lines), report=say
+        load(model),
+        folder,
+        settings,
+        place=index,
+        watch=lambda answers: output.consume(answers, [str(folder)], index_folder(folder, index)),
+        report=say,
     )
     _show(results, dry_run=dry_run, output=output)
 

@@ -1,10 +1,9 @@
-"""Index of a folder: predictions and features of its images, stored next to it."""
+"""Index of a folder: predictions and features of its images, stored in it."""
 
 import os
 import time
 import warnings
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.errors import ConfigError, DataError
-from uniemox.insight.features import FEATURES_FORMAT, unpack
+from uniemox.insight.features import unpack
+from uniemox.insight.index_file import CACHE, find_index, index_header, open_index
 from uniemox.insight.survey.lines import EXHAUST, Answers, answer_new
 from uniemox.io.files import open_regular, replacing
 from uniemox.io.walking import LeftOut
@@ -21,12 +21,8 @@ from uniemox.labels import AFFECT
 from uniemox.predict.images import is_listed_name, walk
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.tables import checking_fields, read_lines
-from uniemox.predict.writing import AnswerHeader, ResultFile, was_written
+from uniemox.predict.writing import AnswerHeader, was_written
 
-# Endings after the folder's name: the predictions, and a copy of them that loads fast.
-LINES = ".uniemox.jsonl"
-CACHE = ".uniemox.npz"
-FACES = ".faces"
 # Maximum size of the copy, as a multiple of the size of the predictions. Our copies are smaller, unless one path is
 # very long: NumPy stores all paths with the length of the longest.
 MAX_GROWTH = 4
@@ -84,79 +80,71 @@ class Index:
         )
 
 
-def index_files(folder: Path, *, has_faces: bool = False) -> tuple[Path, Path]:
-    """Return the files of a folder's index: the predictions, and their copy that loads fast.
-
-    Args:
-        folder: Folder of images.
-        has_faces: True for the index whose predictions include faces. It is separate, because most searches don't
-            need faces, and detecting them takes time.
-
-    Raises:
-        ConfigError: For the root of a drive.
-    """
-    # Without links being followed, `..` is resolved: a folder has one index, however it is spelled.
-    folder = Path(os.path.abspath(folder))
-    if not folder.name:
-        raise ConfigError(f"{folder} has no folder around it for the index; search folders inside it")
-    name = folder.name + (FACES if has_faces else "")
-    return folder.with_name(name + LINES), folder.with_name(name + CACHE)
-
-
 def update_index(
     predictor: Predictor,
     folder: Path,
     watch: Callable[[Answers], object] = EXHAUST,
     report: Callable[[str], object] = warnings.warn,
+    *,
+    place: Path | None = None,
 ) -> Index:
     """Predict the images of a folder that its index lacks, and return the index without images that no longer exist.
 
     If there are new images, or an unreadable one has changed, all unreadable ones are tried again.
-    FOLDER.uniemox.jsonl stores predictions and features, FOLDER.uniemox.npz a copy that loads fast.
+    The index is in FOLDER/.uniemox/, one for each model: lines with predictions and features, and a copy of them that
+    loads fast.
 
     Args:
         predictor: From `load`.
         folder: Folder of images. The index's paths begin with it as it is given, as those of `predict` do.
         watch: Function that consumes new predictions.
-        report: Gets notes about folders that were skipped.
+        report: Gets notes about folders that were skipped, and about an index of an earlier version.
+        place: Folder for the index; None: FOLDER/.uniemox/.
 
     Raises:
-        ConfigError: If the index was made with another model.
+        ConfigError: If another process writes the index.
         DataError: If a file can't be read or written, or if no image can be read.
     """
-    lines, cache = index_files(folder, has_faces=predictor.face_reader is not None)
-    skipped = LeftOut()
     root = os.path.abspath(folder)
-    if not os.path.isdir(root):
-        raise DataError(f"{folder}: there is no such folder")
+    # Before anything is written.
+    refuse_missing(folder)
+    skipped = LeftOut()
     images = [str(path) for path in walk(Path(root), skipped)]
     for note in skipped.notes(is_listed_name):
         report(note)
     if not images:
         raise DataError(f"{folder}: no image in this folder or in those inside it")
-    header = AnswerHeader.of_question(predictor, None, None, stored=FEATURES_FORMAT)
+    header = index_header(predictor)
+    lines = find_index(predictor, folder, place, report)
+    cache = lines.with_suffix(CACHE)
     index, failed = _load(cache, lines, header) or (None, frozenset[str]())
-    known = failed if index is None else failed.union(index.paths.tolist())
-    has_repaired = any(_has_changed(image, lines.stat().st_mtime_ns) for image in failed.intersection(images))
-    is_overwritten = False
-    if lines.exists():
-        since_ns = lines.stat().st_mtime_ns
-        is_overwritten = any(was_written(image, since_ns) for image in known.intersection(images))
-    if index is None or has_repaired or is_overwritten or not known.issuperset(images):
+    if index is None or _is_outdated(index, failed, images, lines):
         began = time.time_ns()
-        try:
-            with ResultFile(lines, resume=lines.exists(), answered=header) as file:
-                watch(answer_new(predictor, images, file, None))
-        except ConfigError as error:
-            raise ConfigError(
-                f"{error}. If the index is of another model or of an earlier version, delete {lines}"
-            ) from error
+        with open_index(lines, header) as file:
+            watch(answer_new(predictor, images, file, None))
         index, failed = _read(lines)
-        _save(cache, index, [image for image in failed if not _has_changed(image, began)], header)
+        _save(cache, index, [image for image in failed if not was_written(image, began, or_moved=True)], header)
     index = index.rows(np.isin(index.paths, images))
     # The file has absolute paths, so that it serves callers in any working directory.
     as_given = [str(folder / Path(path).relative_to(root)) for path in index.paths.tolist()]
     return replace(index, paths=np.array(as_given, np.str_))
+
+
+def refuse_missing(folder: Path) -> None:
+    """Raise DataError if there is no such folder."""
+    if not os.path.isdir(folder):
+        raise DataError(f"{folder}: there is no such folder")
+
+
+def _is_outdated(index: Index, failed: frozenset[str], images: list[str], lines: Path) -> bool:
+    """Return True if images are new, or were written after the lines of an index."""
+    known = failed.union(index.paths.tolist())
+    if not known.issuperset(images):
+        return True
+    since_ns = lines.stat().st_mtime_ns
+    if any(was_written(image, since_ns, or_moved=True) for image in failed.intersection(images)):
+        return True
+    return any(was_written(image, since_ns) for image in images)
 
 
 def _read(lines: Path) -> tuple[Index, frozenset[str]]:
@@ -206,13 +194,6 @@ def _numbers_of(answer: dict[str, Any]) -> dict[str, float]:
         if answer.get(field) is not None:
             numbers[name] = len(answer[field])
     return numbers
-
-
-def _has_changed(image: str, since_ns: int) -> bool:
-    """Return True if an image was written, or moved here, after a time, or has gone."""
-    with suppress(OSError):
-        return os.stat(image).st_ctime_ns > since_ns
-    return True
 
 
 def _save(cache: Path, index: Index, failed: Iterable[str], header: AnswerHeader) -> None:

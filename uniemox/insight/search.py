@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.errors import ConfigError
-from uniemox.insight.index import COUNTS, Index, update_index
+from uniemox.insight.index import COUNTS, Index, refuse_missing, update_index
 from uniemox.insight.mood import Condition, parse_mood
 from uniemox.insight.survey.lines import EXHAUST, Answers
 from uniemox.insight.survey.page import row_of_images
@@ -126,6 +126,7 @@ def search_folder(
     query: Query,
     *,
     out: Path | None = None,
+    place: Path | None = None,
     watch: Callable[[Answers], object] = EXHAUST,
     report: Callable[[str], object] = warnings.warn,
 ) -> SearchResults:
@@ -136,19 +137,21 @@ def search_folder(
         folder: Folder of images, including its subfolders.
         query: Criteria of the search.
         out: HTML file to write; None: no page.
+        place: Folder for the index; None: FOLDER/.uniemox/.
         watch: Function that consumes the predictions of images that are not yet in the index.
         report: Gets notes about folders that were skipped.
 
     Raises:
-        ConfigError: For unknown names, and for an index of another model.
-        DataError: If a file can't be read or written, or if no image can be read.
+        ConfigError: For unknown names, and if another process writes the index.
+        DataError: If there is no such folder, a file can't be read or written, or no image can be read.
         ImageError: If the image to compare with can't be read.
     """
     if out is not None and out.suffix.lower() not in PAGES:
         raise ConfigError(f"{out}: expected a name that ends in .html")
+    refuse_missing(folder)
     _check_names(query, predictor)
     features = None if query.like is None else predictor.embed(query.like).mean(axis=0)
-    index = update_index(predictor, folder, watch, report)
+    index = update_index(predictor, folder, watch, report, place=place)
     results = search(index, query, features)
     if out is not None:
         write_page(results, query, predictor.name, folder, out)

@@ -194,7 +194,7 @@ class ResultFile:
             self._file = open_appending(self.lines)
 
     def has(self, path: str) -> bool:
-        """Return True if the file contained the image when it was opened."""
+        """Return True if the file contained the image when it was opened, or if its line was copied."""
         return path in self._done
 
     def write(self, result: Prediction | Failure, extra_fields: Mapping[str, Any] | None = None) -> None:
@@ -203,6 +203,19 @@ class ResultFile:
         # A name that is longer can't be opened, and `read_lines` refuses it.
         if result.path is not None:
             value["path"] = result.path[:MAX_NAME]
+        self._append(value)
+
+    def copy(self, answer: Mapping[str, Any], path: str) -> None:
+        """Append a line of another file with the same header.
+
+        Args:
+            answer: Prediction in JSON form.
+            path: Path of the image in this file.
+        """
+        self._append({**answer, "path": path})
+        self._done.add(path)
+
+    def _append(self, value: Mapping[str, Any]) -> None:
         with writing(self.lines):
             self._file.write(json.dumps(value).encode() + b"\n")
             self._file.flush()
@@ -306,17 +319,23 @@ def overwritten_note(count: int) -> str:
     return f"{images} changed since the answers were written; the old answers were removed"
 
 
-def was_written(image: str, since_ns: int) -> bool:
-    """Return True if an image was written after a time; moving and copying with times kept do not count.
+def was_written(image: str, since_ns: int, *, or_moved: bool = False) -> bool:
+    """Return True if an image was written after a time.
 
     Args:
         image: Path of the image.
         since_ns: Time in ns since 1970.
+        or_moved: Also return True if it was moved or copied here after that time, with its own time kept, or if it is
+            missing.
     """
-    # A missing image has not changed, and a null character is in no path.
-    with suppress(OSError, ValueError):
-        return os.stat(image).st_mtime_ns > since_ns
-    return False
+    try:
+        status = os.stat(image)
+    # ValueError: the path has a null character.
+    except (OSError, ValueError):
+        return or_moved
+    if or_moved:
+        return status.st_ctime_ns > since_ns
+    return status.st_mtime_ns > since_ns
 
 
 class EmbeddingFile:

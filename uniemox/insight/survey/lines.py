@@ -1,8 +1,10 @@
 """Lines of a survey: predictions with the date and the features of each image."""
 
+import os
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -45,7 +47,7 @@ def record_requested(images: Iterable[str], requested: PathSet) -> Iterator[str]
 
 
 def answer_new(
-    predictor: Predictor, images: Iterable[str], file: ResultFile, labels: str | None
+    predictor: Predictor, images: Iterable[str], file: ResultFile, labels: str | None, index: ResultFile | None = None
 ) -> Iterator[Prediction | Failure]:
     """Predict the images that a file lacks, write the predictions to it, and yield them.
 
@@ -56,6 +58,7 @@ def answer_new(
         images: Paths of the images.
         file: File of predictions.
         labels: Label set of the predictions; None: the model's.
+        index: Index that also gets the predictions, under absolute paths.
     """
     todo = (image for image in images if not file.has(image))
     for result in predictor.predict_each(todo, labels=labels, with_embedding=True):
@@ -64,6 +67,8 @@ def answer_new(
             extra_fields["taken"] = None if result.path is None else date_taken(Path(result.path))
             extra_fields["features"] = None if result.embedding is None else pack(result.embedding)
         file.write(result, extra_fields)
+        if index is not None and result.path is not None:
+            index.write(replace(result, path=os.path.abspath(result.path)), extra_fields)
         yield result
 
 

@@ -1,12 +1,16 @@
 """A survey from images to the page."""
 
+import glob
+import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from uniemox.errors import ConfigError
+from uniemox.errors import ConfigError, DataError
 from uniemox.insight.features import FEATURES_FORMAT
+from uniemox.insight.index_file import copy_answers, find_index, index_header, open_index
 from uniemox.insight.survey.lines import EXHAUST, Answers, answer_new, record_requested
 from uniemox.insight.survey.page import write_survey_page
 from uniemox.insight.survey.summary import Summary, groupings_of, summarise, unmatched_rows
@@ -36,10 +40,14 @@ class SurveySettings:
     """Label set of the predictions; None: the model's."""
     resume: bool = False
     """Continue the file of predictions: skip images that it already contains."""
+    index: Path | None = None
+    """Folder for the index; None: FOLDER/.uniemox/ if the images are those of one folder, else no index."""
 
     def __post_init__(self) -> None:
         if self.out.suffix.lower() not in PAGES:
             raise ConfigError(f"{self.out}: expected a name that ends in .html")
+        if self.index is not None and self.labels is not None:
+            raise ConfigError("index and labels: the index has the model's own labels; leave out one of them")
 
     @property
     def lines(self) -> Path:
@@ -64,24 +72,65 @@ def run_survey(
         images: Function that returns the paths of the images.
         settings: Groups to compare and files to use.
         watch: Function that consumes the new predictions.
-        report: Gets a line about rows of the table that match no image.
+        report: Gets lines about rows of the table that match no image, and about an index that can't be used.
 
     Raises:
         ConfigError: For settings that can't be used.
-        DataError: For a file that can't be read or written.
+        DataError: For a file that can't be read or written, or a single path that is missing.
     """
+    _refuse_missing(names)
     # The groups are checked before the model is opened, so that a wrong name fails at once.
     groupings = groupings_of(settings.by, settings.table)
     requested = PathSet()
     predictor = open_predictor()
     header = AnswerHeader.of_question(predictor, settings.labels, None, stored=FEATURES_FORMAT)
-    with ResultFile(settings.lines, resume=settings.resume, answered=header) as file:
+    with ExitStack() as stack:
+        file = stack.enter_context(ResultFile(settings.lines, resume=settings.resume, answered=header))
         if file.overwritten:
             report(overwritten_note(file.overwritten))
-        watch(answer_new(predictor, record_requested(images(), requested), file, settings.labels))
+        requested_images = record_requested(images(), requested)
+        index = _open_index(predictor, names, settings, report)
+        if index is not None:
+            stack.enter_context(index)
+            listed = list(requested_images)
+            copy_answers(index.lines, file, {os.path.abspath(path): path for path in listed if not file.has(path)})
+            requested_images = iter(listed)
+        watch(answer_new(predictor, requested_images, file, settings.labels, index))
     summary = summarise(settings.lines, groupings, requested)
     if unmatched := unmatched_rows(groupings):
         report(unmatched)
     title = ", ".join(map(shorten, names[:TITLE_NAMES])) + " …" * (len(names) > TITLE_NAMES)
     write_survey_page(summary, f"Survey of {title}", settings.out)
     return summary
+
+
+def _refuse_missing(names: Sequence[str]) -> None:
+    """Raise DataError for a single path that is missing, before anything is written."""
+    if len(names) != 1:
+        return
+    name = names[0]
+    # Standard input, a pattern, or an address, about which reading it says more.
+    if name == "-" or glob.has_magic(name) or ":" in name:
+        return
+    if not os.path.exists(name):
+        raise DataError(f"{shorten(name)}: there is no such file or folder")
+
+
+def _open_index(
+    predictor: Predictor, names: Sequence[str], settings: SurveySettings, report: Callable[[str], object]
+) -> ResultFile | None:
+    """Open the index that a survey shares with searches; None if there is none, or if it can't be used.
+
+    A survey needs no index, so one that can't be written is an error only if the settings name it.
+    """
+    is_folder = len(names) == 1 and os.path.isdir(names[0])
+    if settings.labels is not None or not (is_folder or settings.index):
+        return None
+    try:
+        lines = find_index(predictor, Path(names[0]), settings.index, report)
+        return open_index(lines, index_header(predictor))
+    except (ConfigError, DataError) as error:
+        if settings.index is not None:
+            raise
+        report(f"{error}. This survey does not use the folder's index")
+        return None

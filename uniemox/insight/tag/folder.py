@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from uniemox.errors import ConfigError, DataError
-from uniemox.insight.index import Index, update_index
+from uniemox.insight.index import Index, refuse_missing, update_index
 from uniemox.insight.survey.lines import EXHAUST, Answers
 from uniemox.insight.tag.document import MAX_SIDECAR_BYTES
 from uniemox.insight.tag.fields import NAMESPACE, Tags
@@ -78,6 +78,7 @@ def tag_folder(
     folder: Path,
     settings: TagSettings,
     *,
+    place: Path | None = None,
     watch: Callable[[Answers], object] = EXHAUST,
     report: Callable[[str], object] = warnings.warn,
 ) -> Iterator[TaggedImage]:
@@ -90,18 +91,20 @@ def tag_folder(
         predictor: From `load`.
         folder: Folder of images, including its subfolders.
         settings: Names and content of the sidecars.
+        place: Folder for the index; None: FOLDER/.uniemox/.
         watch: Function that consumes the predictions of images that are not yet in the index.
         report: Gets notes about folders that were skipped.
 
     Raises:
-        ConfigError: For a model without emotion labels, for a rating from a model without valence, and for an index of
-            another model.
-        DataError: If the index can't be read or written, or if no image can be read.
+        ConfigError: For a model without emotion labels, for a rating from a model without valence, and if another
+            process writes the index.
+        DataError: If there is no such folder, the index can't be read or written, or no image can be read.
     """
     if not _labels_of(predictor):
         raise ConfigError(f"{predictor.name} predicts no emotion labels, so there is no keyword; choose another model")
-    listed = [os.fspath(path) for path in walk(folder)] if folder.is_dir() else []
-    index = update_index(predictor, folder, watch, report)
+    refuse_missing(folder)
+    listed = [os.fspath(path) for path in walk(folder)]
+    index = update_index(predictor, folder, watch, report, place=place)
     if settings.rating and "valence" not in index.columns:
         raise ConfigError(f"{predictor.name} predicts no valence for a rating; leave out the rating")
     answers = _tags_of(index, predictor)
@@ -121,8 +124,7 @@ def untag_folder(folder: Path, *, dry_run: bool = False) -> Iterator[TaggedImage
     Raises:
         DataError: If there is no such folder.
     """
-    if not folder.is_dir():
-        raise DataError(f"{folder}: there is no such folder")
+    refuse_missing(folder)
     unlisted = set[Path]()
 
     def note_unlisted(path: Path, _error: OSError) -> Path:
