@@ -60,7 +60,9 @@ def curve_chart(curve: Curve) -> CurveChart:
     steps, values = curve
     points = curve_points(curve)
     bounds = [point.bounds or (point.value, point.value) for point in points]
-    ticks = ticks_of(min(low for low, _ in bounds), max(high for _, high in bounds)) if points else [0.0, 1.0]
+    lowest = min((low for low, _ in bounds), default=0.0)
+    highest = max((high for _, high in bounds), default=1.0)
+    ticks = ticks_of(lowest, highest)
     return CurveChart(
         points=points,
         scale=(ticks[0], ticks[-1]),
@@ -79,7 +81,10 @@ def curve_points(curve: Curve) -> list[CurvePoint]:
     """
     steps, values = curve
     is_smoothed = len(steps) >= MIN_SMOOTHED
-    reach = len(steps) // REACH_DIVISOR if is_smoothed else 0
+    # Without a reach, a mean is the value itself.
+    reach = 0
+    if is_smoothed:
+        reach = len(steps) // REACH_DIVISOR
     span = max(int(steps[-1] - steps[0]), 1)
     points = []
     for index in _spread(len(steps), MAX_POINTS):
@@ -88,14 +93,11 @@ def curve_points(curve: Curve) -> list[CurvePoint]:
         if not len(near):
             continue
         mean = float(near.mean())
-        points.append(
-            CurvePoint(
-                x=100 * int(steps[index] - steps[0]) / span,
-                value=mean,
-                bounds=(float(near.min()), float(near.max())) if is_smoothed else None,
-                words=f"step {steps[index]:,}: {mean:.4g}",
-            )
-        )
+        bounds = None
+        if is_smoothed:
+            bounds = (float(near.min()), float(near.max()))
+        x = 100 * int(steps[index] - steps[0]) / span
+        points.append(CurvePoint(x, mean, bounds, words=f"step {steps[index]:,}: {mean:.4g}"))
     return points
 
 
@@ -104,7 +106,11 @@ def _are_drawable(values: Array) -> NDArray[np.bool_]:
 
 
 def _spread(count: int, most: int) -> list[int]:
-    """Return at most `most` indices of `count`, evenly spread, among them the first and the last."""
+    """Return at most `most` indices of `count`, evenly spread, among them the first and the last.
+
+    >>> _spread(9, 3), _spread(2, 3), _spread(0, 3)
+    ([0, 4, 8], [0, 1], [])
+    """
     indices = np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
     return [int(index) for index in indices]
 
@@ -140,8 +146,11 @@ def tick_words(ticks: list[float]) -> list[str]:
         return [f"{tick:.{digits}f}" for tick in ticks]
     words = []
     for tick in ticks:
+        if tick == 0:
+            words.append("0")
+            continue
         mantissa, exponent = f"{tick:.2e}".split("e")
-        words.append(f"{float(mantissa):g}e{int(exponent)}" if tick else "0")
+        words.append(f"{float(mantissa):g}e{int(exponent)}")
     return words
 
 
@@ -152,7 +161,7 @@ def curve_rows(curves: Iterable[Curve]) -> list[list[str]]:
     """
     values_by_step = [dict(zip(steps.tolist(), values.tolist(), strict=True)) for steps, values in curves]
     steps = sorted({step for values in values_by_step for step in values})
-    chosen = {steps[index] for index in _spread(len(steps), MAX_ROWS)} if steps else set()
+    chosen = {steps[index] for index in _spread(len(steps), MAX_ROWS)}
     for values in values_by_step:
         if len(values) <= MAX_ROWS:
             chosen.update(values)
@@ -160,7 +169,9 @@ def curve_rows(curves: Iterable[Curve]) -> list[list[str]]:
 
 
 def _cell(values: Mapping[int, float], step: int) -> str:
-    return f"{values[step]:.4g}" if step in values else UNKNOWN
+    if step in values:
+        return f"{values[step]:.4g}"
+    return UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
