@@ -159,18 +159,28 @@ def test_an_unreadable_image_is_tried_again_when_it_has_changed(photos: Path) ->
     assert answered == [7, 1]
 
 
-def test_an_image_that_was_written_while_the_folder_was_read_is_tried_again(photos: Path) -> None:
+@pytest.mark.parametrize("name", ["broken.jpg", "0.png"])
+def test_an_image_that_was_written_while_the_folder_was_read_is_tried_again(photos: Path, name: str) -> None:
     predictor = load("small", finder=None)
+    answered = list[int]()
 
     def watch(answers: Answers) -> None:
-        list(answers)
-        draw_image(7).save(photos / "broken.jpg")
+        answered.append(0)
+        for answer in answers:
+            answered[-1] += 1
+            # Lines of further images follow.
+            if len(answered) == 1 and answer.path == str(photos / name):
+                draw_image(7).save(photos / name, "PNG")
 
-    assert len(update_index(predictor, photos, watch).paths) == 6
-    for ending in (LINES, CACHE):
-        # The index looks as if it was finished later.
-        os.utime(stored(photos, ending))
-    assert len(update_index(predictor, photos).paths) == 7
+    first = update_index(predictor, photos, watch)
+    second = update_index(predictor, photos, watch)
+    third = update_index(predictor, photos, watch)
+    new = load("small", finder=None).predict(photos / name).scene["awe"]
+    assert second.column("awe")[second.paths == str(photos / name)] == pytest.approx([new], abs=1e-4)
+    assert third.paths.tolist() == second.paths.tolist()
+    assert len(first.paths) == 6
+    # The broken image is tried again with the changed one.
+    assert answered == [7, 1 if name == "broken.jpg" else 2]
 
 
 def test_a_copy_much_larger_than_its_index_is_not_read(photos: Path) -> None:

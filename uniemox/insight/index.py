@@ -1,7 +1,6 @@
 """Index of a folder: predictions and features of its images, stored in it."""
 
 import os
-import time
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -119,11 +118,10 @@ def update_index(
     cache = lines.with_suffix(CACHE)
     index, failed = _load(cache, lines, header) or (None, frozenset[str]())
     if index is None or _is_outdated(index, failed, images, lines):
-        began = time.time_ns()
         with open_index(lines, header) as file:
             watch(answer_new(predictor, images, file, None))
         index, failed = _read(lines)
-        _save(cache, index, [image for image in failed if not was_written(image, began, or_moved=True)], header)
+        _save(cache, index, failed, header)
     index = index.rows(np.isin(index.paths, images))
     # The file has absolute paths, so that it serves callers in any working directory.
     as_given = [str(folder / Path(path).relative_to(root)) for path in index.paths.tolist()]

@@ -2,8 +2,9 @@
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from uniemox.errors import DataError
@@ -89,8 +90,11 @@ def _move_old(folder: Path, lines: Path, header: AnswerHeader, report: Callable[
     report(f"the index {old} is now {lines}")
 
 
-def open_index(lines: Path, header: AnswerHeader) -> ResultFile:
+@contextmanager
+def open_index(lines: Path, header: AnswerHeader) -> Iterator[ResultFile]:
     """Open an index to append predictions; lines of unreadable and of overwritten images are removed.
+
+    The file then has the time at which it was opened, so that images that are overwritten meanwhile count as changed.
 
     Args:
         lines: From `find_index`.
@@ -101,7 +105,14 @@ def open_index(lines: Path, header: AnswerHeader) -> ResultFile:
         DataError: If it can't be read or written.
     """
     _make_folder(lines.parent)
-    return ResultFile(lines, resume=True, answered=header)
+    began_ns = time.time_ns()
+    with ResultFile(lines, resume=True, answered=header) as file:
+        try:
+            yield file
+        finally:
+            # The file may have been deleted meanwhile.
+            with suppress(OSError):
+                os.utime(lines, ns=(began_ns, began_ns))
 
 
 def _make_folder(place: Path) -> None:

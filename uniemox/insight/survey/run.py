@@ -89,9 +89,8 @@ def run_survey(
         if file.overwritten:
             report(overwritten_note(file.overwritten))
         requested_images = record_requested(images(), requested)
-        index = _open_index(predictor, names, settings, report)
+        index = _enter_index(stack, predictor, names, settings, report)
         if index is not None:
-            stack.enter_context(index)
             listed = list(requested_images)
             copy_answers(index.lines, file, {os.path.abspath(path): path for path in listed if not file.has(path)})
             requested_images = iter(listed)
@@ -116,8 +115,12 @@ def _refuse_missing(names: Sequence[str]) -> None:
         raise DataError(f"{shorten(name)}: there is no such file or folder")
 
 
-def _open_index(
-    predictor: Predictor, names: Sequence[str], settings: SurveySettings, report: Callable[[str], object]
+def _enter_index(
+    stack: ExitStack,
+    predictor: Predictor,
+    names: Sequence[str],
+    settings: SurveySettings,
+    report: Callable[[str], object],
 ) -> ResultFile | None:
     """Open the index that a survey shares with searches; None if there is none, or if it can't be used.
 
@@ -128,7 +131,7 @@ def _open_index(
         return None
     try:
         lines = find_index(predictor, Path(names[0]), settings.index, report)
-        return open_index(lines, index_header(predictor))
+        return stack.enter_context(open_index(lines, index_header(predictor)))
     except (ConfigError, DataError) as error:
         if settings.index is not None:
             raise
