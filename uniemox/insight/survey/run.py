@@ -89,7 +89,7 @@ def run_survey(
         if file.overwritten:
             report(overwritten_note(file.overwritten))
         requested_images = record_requested(images(), requested)
-        index = _enter_index(stack, predictor, names, settings, report)
+        index = _enter_index(stack, predictor, names, settings=settings, report=report)
         if index is not None:
             listed = list(requested_images)
             copy_answers(index.lines, file, {os.path.abspath(path): path for path in listed if not file.has(path)})
@@ -119,6 +119,7 @@ def _enter_index(
     stack: ExitStack,
     predictor: Predictor,
     names: Sequence[str],
+    *,
     settings: SurveySettings,
     report: Callable[[str], object],
 ) -> ResultFile | None:
