@@ -210,9 +210,11 @@ def label_map(source: LabelSet, target: LabelSet) -> LabelMap:
         # A model of several data sets' labels chooses among the labels of the target alone.
         return LabelMap(source, target, {label: label if label in target.labels else None for label in source.labels})
     if bridge is None:
+        # A set of the user's own labels has no name that a command takes.
+        known = " or ".join(labels.name for labels in (source, target) if labels.name != CUSTOM) or "one set"
         raise LabelError(
             f"no map from {source.name} to {target.name} is known: {_first_labels(source)} can't become "
-            f"{_first_labels(target)}; use labels of {source.name} or {target.name}, give a map of your own to score "
+            f"{_first_labels(target)}; use labels of {known}, give a map of your own to score "
             "with (--map of uniemox evaluate, compare and calibrate), or train a model on these"
         )
     pairs = {label: bridge.get(label, label if label in target.labels else None) for label in source.labels}

@@ -1,8 +1,10 @@
 """Lines after the tables of `uniemox evaluate`: trivial baselines, small classes, calibration."""
 
+from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
-from uniemox.cli.evaluate import _verdict
+from uniemox.cli.evaluate import _verdict, score_tables
 
 VALUES: dict[str, Any] = {
     "labels": ("awe", "fear", "joy"),
@@ -14,10 +16,30 @@ VALUES: dict[str, Any] = {
 }
 
 
+@dataclass
+class Scored:
+    per_class_recall: dict[str, float] = field(default_factory=lambda: {"awe": 0.8, "joy": 1.0})
+    per_class_interval: dict[str, Any] = field(default_factory=lambda: {"awe": (0.7, 0.9), "joy": (1.0, 1.0)})
+    labels: tuple[str, ...] = ("awe", "joy")
+    confusion: tuple[tuple[int, ...], ...] = ((40, 10), (0, 4))
+    n: int = 54
+    accuracy_interval: tuple[float, float] = (0.7, 0.9)
+    ece: float = 0.1
+    ece_calibrated: float | None = None
+
+
 def test_chance_and_the_most_frequent_label_are_told() -> None:
     first, *others = _verdict(VALUES)
     assert first == "chance 33.3%; always awe, the most frequent label: 60.0%"
-    assert others == ["too few images for a recall that says much: joy (10)"]
+    assert others == ["too few images for a recall with an interval: joy (10)"]
+
+
+def test_a_class_of_few_images_has_a_recall_without_interval() -> None:
+    scores = SimpleNamespace(scores=Scored(), trust={}, by=None, scored_labels=())
+    table, *_ = score_tables(scores)  # type: ignore[arg-type]
+    rows = dict(zip(*(list(column.cells) for column in table.columns[::2]), strict=True))  # type: ignore[union-attr]
+    assert rows["recall of awe"] == "0.7000 to 0.9000"
+    assert rows["recall of joy"] == ""
 
 
 def test_an_accuracy_that_may_be_trivial_is_told() -> None:

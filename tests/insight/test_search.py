@@ -17,8 +17,8 @@ from uniemox.errors import ConfigError, DataError
 from uniemox.insight.features import pack, unpack
 from uniemox.insight.index import Index, update_index
 from uniemox.insight.index_file import CACHE, INDEX, LINES
-from uniemox.insight.mood import _WORDS, EXAMPLE, parse_mood
-from uniemox.insight.search import Query, search, search_folder, value_text
+from uniemox.insight.mood import _WORDS, EXAMPLE, Condition, parse_mood
+from uniemox.insight.search import Query, matches_text, search, search_folder, value_text
 from uniemox.insight.survey.lines import Answers
 from uniemox.predict.opening import load
 
@@ -233,6 +233,25 @@ def test_conditions_narrow_and_the_first_one_orders() -> None:
         "people": 0.0,
     }
     assert paths_of(mood="valence>8.5") == []
+
+
+def test_all_matches_are_counted_and_values_compare_as_they_are_shown() -> None:
+    results = search(FOUR, Query(emotion="awe", count=2))
+    assert (len(results.hits), results.matches, results.searched) == (2, 3, 4)
+    assert matches_text(results) == "2 of 3 matching images (--count shows more)"
+    assert matches_text(search(FOUR, Query(mood="people>=1"))) == "1 matching image"
+    # 4.998 is shown as 5.00.
+    [below, at] = Condition("arousal", "<", 5.0).holds(np.array([4.994, 4.998], np.float32))
+    assert (below, at) == (True, False)
+
+
+def test_a_broken_image_in_a_folder_to_compare_with_is_reported(photos: Path, tmp_path: Path) -> None:
+    shutil.copytree(photos / "inner", tmp_path / "query")
+    (tmp_path / "query" / "cut.jpg").write_bytes(b"\xff\xd8")
+    notes: list[str] = []
+    results = search_folder(load("small"), photos, Query(like=tmp_path / "query", unfamiliar=True), report=notes.append)
+    assert len(results.hits) == 6
+    assert [note for note in notes if "cut.jpg" in note and note.endswith("left out of the query")] == notes
 
 
 def test_guesses_are_left_out_and_counted_unless_they_are_asked_for() -> None:

@@ -27,7 +27,7 @@ Persons = Annotated[Path | None, _file("File written by uniemox data persons. De
 Texts = Annotated[Path | None, _file("File written by uniemox data describe. Default: the one next to the data.")]
 Splits = Annotated[
     Path | None,
-    _file("File of uniemox data split, splits.json of a run without --splits, or a folder <split>/<class>/<image>."),
+    _file("File of uniemox data split, splits.json of a run without --splits, or a folder SPLIT/CLASS/IMAGE."),
 ]
 Exclude = Annotated[
     Path | None, _file('File written by `data check --json`. The images in its list "exclude" are left out.')

@@ -1,7 +1,7 @@
 """Commands that score classifiers, compare training settings, and write a page about runs."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -124,9 +124,12 @@ def _open_split(files: DataFiles, source: str, split: str | None) -> "tuple[Data
 def score_tables(evaluation: "Evaluation") -> Iterator[Table | str]:
     """Yield a table of scores with intervals, the confusion matrix, and scores by group."""
     values = asdict(evaluation.scores)
+    small = {f"recall of {label}" for label in _small_classes(values)}
     table = Table("score", "value", "95 % interval")
     for name, value, interval in _flat(values | dict(evaluation.trust)):
-        table.add_row(TRUST_TITLES.get(name, name.replace("_", " ")), *_cells(value, interval))
+        # A bootstrap of a few images that are all right has no width.
+        shown_interval = None if name in small else interval
+        table.add_row(TRUST_TITLES.get(name, name.replace("_", " ")), *_cells(value, shown_interval))
     yield table
     if "confusion" in values:
         table = Table("true \\ predicted", title="confusion")
@@ -144,6 +147,14 @@ def score_tables(evaluation: "Evaluation") -> Iterator[Table | str]:
         yield from _verdict(values)
 
 
+def _small_classes(values: Mapping[str, Any]) -> dict[str, int]:
+    """Return the number of images of the classes that have too few for an interval of their recall."""
+    images = {
+        label: sum(row) for label, row in zip(values.get("labels", ()), values.get("confusion", ()), strict=False)
+    }
+    return {label: count for label, count in images.items() if count < MIN_OF_CLASS}
+
+
 def _verdict(values: dict[str, Any]) -> Iterator[str]:
     """Yield lines that tell what the scores of a classifier mean: trivial baselines, small classes, calibration."""
     images = {label: sum(row) for label, row in zip(values["labels"], values["confusion"], strict=True)}
@@ -153,9 +164,9 @@ def _verdict(values: dict[str, Any]) -> Iterator[str]:
     low, _ = values["accuracy_interval"]
     if low <= share:
         yield "the accuracy may be no better than always predicting the most frequent label"
-    small = [f"{label} ({count})" for label, count in images.items() if 0 < count < MIN_OF_CLASS]
+    small = [f"{label} ({count})" for label, count in _small_classes(values).items() if count > 0]
     if small:
-        yield f"too few images for a recall that says much: {', '.join(small)}"
+        yield f"too few images for a recall with an interval: {', '.join(small)}"
     before = values["ece"]
     after = values["ece_calibrated"]
     if after is not None and after > before + MIN_ECE_CHANGE:

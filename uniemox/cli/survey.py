@@ -146,6 +146,8 @@ def search(
 
 def _show(results: "SearchResults", query: "Query", *, as_json: bool) -> None:
     """Print the matching images with all values that the query asks for, and how many were searched."""
+    from uniemox.insight.search import matches_text
+
     if results.guesses:
         matches = "image matches" if results.guesses == 1 else "images match"
         say(f"{results.guesses:,} further {matches}, but with predictions that are guesses; --unfamiliar shows them")
@@ -156,7 +158,7 @@ def _show(results: "SearchResults", query: "Query", *, as_json: bool) -> None:
         return
     headings = ("image", query.score_name, *query.value_names)
     show_paths(headings, [_cells(hit, query) for hit in results.hits])
-    say(f"{len(results.hits)} of {counted(results.searched, 'image')}")
+    say(f"{matches_text(results)} among {counted(results.searched, 'image')}")
 
 
 def _cells(hit: "Hit", query: "Query") -> list[str]:

@@ -39,7 +39,9 @@ class Condition(NamedTuple):
         return f"{self.name}{self.sign}{self.limit:g}"
 
     def holds(self, values: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Return True for the values that satisfy the condition.  values: (N,)."""
+        """Return True for the values that satisfy the condition, as they are shown.  values: (N,)."""
+        if self.name in AFFECT:
+            values = values.round(2)
         return np.asarray(COMPARE[self.sign](values, self.limit), np.bool_)
 
     def check(self) -> None:

@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from uniemox.errors import ConfigError
+from uniemox.errors import ConfigError, ImageError
 from uniemox.insight.index import COUNTS, Index, refuse_missing, update_index
 from uniemox.insight.mood import Condition, parse_mood
 from uniemox.insight.survey.lines import EXHAUST, Answers
 from uniemox.insight.survey.page import row_of_images
 from uniemox.insight.survey.summary import SurveyImage
 from uniemox.io.html import percent, write_html
+from uniemox.io.walking import LeftOut
 from uniemox.labels import AFFECT
 from uniemox.predict.data_urls import is_data_url
-from uniemox.predict.images import ImageLike
+from uniemox.predict.images import ImageLike, walk
+from uniemox.predict.prediction import Failure
 from uniemox.predict.predictor import Predictor
 
 PAGES = (".html", ".htm")
@@ -116,6 +118,8 @@ class SearchResults:
     hits: tuple[Hit, ...]
     searched: int
     """Number of images in the index."""
+    matches: int
+    """Number of images that match, hits included, without guesses."""
     guesses: int
     """Number of images that match, but were left out because their predictions are guesses."""
 
@@ -150,12 +154,27 @@ def search_folder(
         raise ConfigError(f"{out}: expected a name that ends in .html")
     refuse_missing(folder)
     _check_names(query, predictor)
-    features = None if query.like is None else predictor.embed(query.like).mean(axis=0)
+    features = None if query.like is None else _mean_features(predictor, query.like, report)
     index = update_index(predictor, folder, watch, report, place=place)
     results = search(index, query, features)
     if out is not None:
         write_page(results, query, predictor.name, folder, out)
     return results
+
+
+def _mean_features(predictor: Predictor, like: ImageLike, report: Callable[[str], object]) -> NDArray[np.float32]:
+    """Return the features of an image, or the mean over the readable images of a folder, (D,)."""
+    if not (isinstance(like, (str, os.PathLike)) and os.path.isdir(like)):
+        return predictor.embed(like)[0]
+    rows = []
+    for answer in predictor.predict_each(walk(Path(like), LeftOut()), with_embedding=True):
+        if isinstance(answer, Failure):
+            report(f"{answer.error}; left out of the query")
+        elif answer.embedding is not None:
+            rows.append(answer.embedding)
+    if not rows:
+        raise ImageError(f"{os.fspath(like)} has no readable image to compare with")
+    return np.mean(rows, axis=0, dtype=np.float32)
 
 
 def search(index: Index, query: Query, features: NDArray[np.float32] | None = None) -> SearchResults:
@@ -200,7 +219,7 @@ def search(index: Index, query: Query, features: NDArray[np.float32] | None = No
         )
         for row in best
     )
-    return SearchResults(hits, len(index.paths), guesses)
+    return SearchResults(hits, len(index.paths), len(indices), guesses)
 
 
 def _check_names(query: Query, predictor: Predictor) -> None:
@@ -251,6 +270,7 @@ def write_page(results: SearchResults, query: Query, model: str, folder: Path, o
         images=images,
         model=model,
         results=results,
+        matches=matches_text(results),
     )
 
 
@@ -269,6 +289,14 @@ def _other_texts(hit: Hit, query: Query) -> list[str]:
     if hit.is_unfamiliar:
         texts.append("a guess")
     return texts
+
+
+def matches_text(results: SearchResults) -> str:
+    """Return how many images match and how many of them are shown."""
+    matches = f"{results.matches:,} matching image" + ("s" if results.matches != 1 else "")
+    if results.matches == len(results.hits):
+        return matches
+    return f"{len(results.hits):,} of {matches} (--count shows more)"
 
 
 def value_text(name: str, value: float) -> str:

@@ -293,6 +293,6 @@ def test_axe_finds_nothing_on_the_pages_of_survey_and_search(visit: Visit, page_
     paths = sorted(map(str, images.iterdir()))
     hits = [Hit(path, 0.5, {"valence": 6.5}, is_unfamiliar=path == paths[1]) for path in paths]
     query = Query(like=paths[0], mood="valence>5")
-    write_page(SearchResults(hits, len(hits), len(hits)), query, "small", images, tmp_path / "found.html")
+    write_page(SearchResults(hits, len(hits), len(hits), len(hits)), query, "small", images, tmp_path / "found.html")
     visit.page.goto((tmp_path / "found.html").as_uri())
     assert violations_of(visit.page) == []

@@ -59,7 +59,8 @@ function filter() {
 function sort() {
   const indices = [...images.keys()];
   if (order.value) {
-    indices.sort((a, b) => images[b].values[order.value] - images[a].values[order.value]);
+    const sign = order.selectedOptions[0].dataset.sign ?? 1;
+    indices.sort((a, b) => sign * (images[b].values[order.value] - images[a].values[order.value]));
   }
   list.append(...indices.map((index) => tiles[index]));
 }
