@@ -222,7 +222,7 @@ def test_prediction_over_ten_thousand_mostly_broken_files(tmp_path: Path) -> Non
     out = tmp_path / "out.jsonl"
     done = uniemox_here("predict", tmp_path, "--model", "small", "--no-persons", "--out", out)
     assert done.returncode == 3
-    assert "9980 of 10000 images could not be read" in done.stderr
+    assert "9,980 of 10,000 images could not be read" in done.stderr
     assert "\x1b" not in done.stderr
     assert len(done.stderr.splitlines()) < 50
     assert sum("scene" in json.loads(line) for line in out.read_bytes().splitlines()) == 20

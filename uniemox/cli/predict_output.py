@@ -120,7 +120,7 @@ class Output:
         if self.failures > len(self.first_failures):
             say(f"and {self.failures - len(self.first_failures)} more")
         if self.failures and self.failures + self.done > 1:
-            say(f"{self.failures} of {counted(self.done, 'image')} could not be read")
+            say(f"{self.failures:,} of {counted(self.done, 'image')} could not be read")
 
     def _count(self, names: Sequence[str]) -> None:
         self.total = sum(1 for _ in list_images(names))
