@@ -28,7 +28,7 @@ from tools.commands import start_command
 from uniemox.cli import run_and_report_errors
 from uniemox.cli.console import progress_bar
 from uniemox.data.prompts import distinct_texts
-from uniemox.data.synthetic import synthetic
+from uniemox.data.synthetic_scenes import synthetic
 from uniemox.errors import StoppedError
 from uniemox.io.files import CHECKPOINTS, ENCODER, ONNX, PARTIAL, WEIGHTS
 from uniemox.teacher.features import save_features

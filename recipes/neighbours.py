@@ -11,7 +11,7 @@ from PIL import Image
 
 from uniemox import load
 from uniemox.data.sample import decode_sample
-from uniemox.data.synthetic import synthetic
+from uniemox.data.synthetic_scenes import synthetic
 
 SCENES = 400
 ROWS = 4

@@ -25,7 +25,7 @@ from tools.commands import start_command
 from uniemox.data.prompts import distinct_texts
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.source import open_data
-from uniemox.data.synthetic import synthetic
+from uniemox.data.synthetic_scenes import synthetic
 from uniemox.export.onnx import export_classifier
 from uniemox.finetune.config import AugmentConfig, FinetuneConfig, NetworkConfig
 from uniemox.finetune.run import finetune

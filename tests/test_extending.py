@@ -12,7 +12,7 @@ import torch
 from tests.data.tree import says
 from tests.runs import pretrained, scenes, tiny_finetuning, tiny_pretraining, uniemox_here
 from uniemox.checkpoints.classifier import load_classifier
-from uniemox.data.synthetic import synthetic
+from uniemox.data.synthetic_scenes import synthetic
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.finetune.config import NetworkConfig
 from uniemox.finetune.run import finetune

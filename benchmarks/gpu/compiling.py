@@ -19,7 +19,7 @@ from benchmarks.gpu.commands import CHANNELS, write_teacher
 from benchmarks.gpu.networks import PLAIN, classifier, finetuning_batch, pretraining_batch, pretraining_model, side_px
 from benchmarks.gpu.reporting import Report, arguments
 from uniemox.data.sample import DataSet, ImageFile
-from uniemox.data.synthetic import synthetic
+from uniemox.data.synthetic_scenes import synthetic
 from uniemox.evaluate.classifier_outputs import outputs_of
 from uniemox.finetune import presets as finetuning
 from uniemox.finetune.config import NetworkConfig

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from uniemox.classifier_info import NetworkSpec
-from uniemox.data.synthetic import synthetic
+from uniemox.data.synthetic_scenes import synthetic
 from uniemox.finetune.config import AugmentConfig
 from uniemox.finetune.step import FinetuneBatch
 from uniemox.labels import MIKELS

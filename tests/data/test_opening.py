@@ -392,7 +392,7 @@ def own_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "outside" / "__init__.py").write_text("")
     (tmp_path / "outside" / "readers.py").write_text(
         "from pathlib import Path\n"
-        "from uniemox.data.synthetic import synthetic\n"
+        "from uniemox.data.synthetic_scenes import synthetic\n"
         "def open_mine(root: Path, *, count: int = 4):\n"
         "    return synthetic(count)\n"
         "def wrong(root: Path):\n"

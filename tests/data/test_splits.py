@@ -34,7 +34,7 @@ from uniemox.data.splits import (
     take_fraction,
     write_splits,
 )
-from uniemox.data.synthetic import synthetic
+from uniemox.data.synthetic_scenes import synthetic
 from uniemox.errors import ConfigError, DataError
 from uniemox.io.parallel import PoolConfig
 from uniemox.labels import CAER, MIKELS, UBE

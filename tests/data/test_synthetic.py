@@ -17,11 +17,21 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from uniemox.data import synthetic as module
+from uniemox.data import synthetic_scenes as module
 from uniemox.data.prompts import describe
 from uniemox.data.sample import Sample
 from uniemox.data.source import open_data
-from uniemox.data.synthetic import HEIGHT, LATIN_SQUARE, STATES, SURROUNDINGS, WIDTH, ScenePlan, draw, plan, synthetic
+from uniemox.data.synthetic_scenes import (
+    HEIGHT,
+    LATIN_SQUARE,
+    STATES,
+    SURROUNDINGS,
+    WIDTH,
+    ScenePlan,
+    draw,
+    plan,
+    synthetic,
+)
 from uniemox.errors import ConfigError
 from uniemox.labels import MIKELS
 
@@ -178,7 +188,7 @@ def test_an_image_is_a_png_of_the_stated_size() -> None:
 def test_the_same_bytes_in_every_process() -> None:
     """Five images and 64 annotations, hashed here and in two processes with other hash seeds."""
     code = (
-        "import hashlib; from uniemox.data.synthetic import synthetic; s = synthetic(64, seed=7).samples; "
+        "import hashlib; from uniemox.data.synthetic_scenes import synthetic; s = synthetic(64, seed=7).samples; "
         "h = hashlib.sha256(repr(s).encode()); [h.update(x.image.read()) for x in s[:5]]; print(h.hexdigest())"
     )
     samples = synthetic(64, seed=7).samples

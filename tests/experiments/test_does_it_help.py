@@ -41,7 +41,7 @@ from tests.runs import tiny_pretraining
 from uniemox.cli import app
 from uniemox.data.sample import Sample
 from uniemox.data.shards import ShardConfig, write_shards
-from uniemox.data.synthetic import synthetic
+from uniemox.data.synthetic_scenes import synthetic
 from uniemox.errors import DataError, ShapeError, UniemoxError
 from uniemox.model.classifier import Classifier
 from uniemox.pretrain.run import pretrain

@@ -15,7 +15,7 @@ from tests.runs import PLAIN, Dies, Killed, Told, colours, tiny_finetuning
 from uniemox.checkpoints.classifier import load_classifier
 from uniemox.data.sample import DataSet, Sample, decode_sample
 from uniemox.data.source import open_data
-from uniemox.data.synthetic import synthetic
+from uniemox.data.synthetic_scenes import synthetic
 from uniemox.errors import ConfigError, StoppedError
 from uniemox.evaluate.classifier_outputs import outputs_of
 from uniemox.evaluate.report.page import write_report

@@ -19,7 +19,7 @@ from tests.drawn import jpeg_of
 from tests.runs import Told
 from uniemox.cli.teacher import teacher as teacher_command
 from uniemox.data.sample import DataSet, ImageFile, Sample
-from uniemox.data.synthetic import synthetic
+from uniemox.data.synthetic_scenes import synthetic
 from uniemox.errors import ConfigError, DataError, StoppedError, TeacherError
 from uniemox.labels import MIKELS
 from uniemox.teacher import fitted

@@ -12,7 +12,7 @@ from tests.networks import clip_folder
 from tests.runs import uniemox_here as uniemox
 from tests.teacher.test_fitted import QUICK, architecture, colours
 from uniemox.data.prompts import distinct_texts
-from uniemox.data.synthetic import synthetic
+from uniemox.data.synthetic_scenes import synthetic
 from uniemox.errors import TeacherError
 from uniemox.teacher.features import StoredTeacher, save_features
 from uniemox.teacher.fitted import FittedTeacher

@@ -17,7 +17,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from uniemox.bench.data import bench_data
-from uniemox.data.synthetic import synthetic
+from uniemox.data.synthetic_scenes import synthetic
 from uniemox.io.parallel import usable_cores
 from uniemox.model.encoder import fast_precision
 from uniemox.pretrain.presets import paper

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 
 from uniemox.cli.console import EXIT_UNREADABLE, Files, Flag, JsonFlag, UsageError, counted, say
 from uniemox.errors import ConfigError
-from uniemox.io.image_border import shorten
+from uniemox.io.borders import shorten
 
 if TYPE_CHECKING:
     from uniemox.cli.predict_output import Output

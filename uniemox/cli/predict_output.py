@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from uniemox.cli.console import EXIT_INTERRUPTED, counted, progress_bar, say, show_all, show_paths
 from uniemox.cli.predict_summary import PredictionSummary
 from uniemox.errors import ImageError, StoppedError
-from uniemox.io.image_border import shorten
+from uniemox.io.borders import shorten
 from uniemox.io.walking import LeftOut
 from uniemox.predict.faces import summarise_faces
 from uniemox.predict.film import Frame

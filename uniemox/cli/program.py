@@ -17,7 +17,7 @@ from uniemox.cli.console import EXIT_INTERRUPTED, UsageError, err, say
 from uniemox.cli.foreign import foreign_commands, help_of, load_command
 from uniemox.cli.settings import options_of, preset_in, takes
 from uniemox.errors import StoppedError, UniemoxError
-from uniemox.io.image_border import shorten
+from uniemox.io.borders import shorten
 
 EXIT_ERROR = 1
 EXIT_USAGE = 2

@@ -41,4 +41,4 @@ from .splits import parse_ratio as parse_ratio
 from .splits import plot_choice as plot_choice
 from .splits import split_samples as split_samples
 from .splits import write_splits as write_splits
-from .synthetic import synthetic as synthetic
+from .synthetic_scenes import synthetic as synthetic

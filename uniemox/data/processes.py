@@ -26,8 +26,8 @@ from PIL import Image
 from uniemox.data.colour import brightness, colorfulness, colour_histogram
 from uniemox.data.sample import Sample
 from uniemox.errors import ConfigError, DataError, ImageError
+from uniemox.io.borders import image_border
 from uniemox.io.decoding.pool import Decoded, DecoderPool, look_here
-from uniemox.io.image_border import image_border
 from uniemox.io.images import ENDINGS, MinSides
 from uniemox.io.parallel import DIED, ONE_A_CORE, PoolConfig, map_on_ray, usable_cores
 from uniemox.io.progress import Progress, silent

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, Protocol
 from PIL import ImageOps
 
 from uniemox.errors import DataError, ImageError, LabelError
+from uniemox.io.borders import image_border
 from uniemox.io.files import read_limited
 from uniemox.io.html import jpeg_url, render
-from uniemox.io.image_border import image_border
 from uniemox.io.images import MAX_BYTES, MinSides, decode
 from uniemox.io.sized_image import SizedImage
 from uniemox.labels import LabelSet

@@ -20,8 +20,8 @@ from uniemox.data.processes import map_batches
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.shard_format import FORMAT, INDEX, REMEDY, ShardIndex, ShardLine
 from uniemox.errors import DataError, ImageError, LabelError, MissingPackageError
+from uniemox.io.borders import crosses_border
 from uniemox.io.files import MAX_TEXT_BYTES, PARTIAL, is_plain_name, open_regular, read_limited, replacing, write_file
-from uniemox.io.image_border import crosses_border
 from uniemox.io.images import MinSides, decode, encode_image, open_image
 from uniemox.io.parallel import DIED, ONE_A_CORE, PoolConfig
 from uniemox.io.progress import Progress, silent

@@ -24,7 +24,7 @@ from uniemox.data.sample import DataSet, Part, Sample
 from uniemox.data.seen import read_seen
 from uniemox.data.shards import read_shards
 from uniemox.data.splits import read_splits
-from uniemox.data.synthetic import synthetic
+from uniemox.data.synthetic_scenes import synthetic
 from uniemox.errors import AnnotationError, ConfigError, DataError, LabelError
 from uniemox.io.typed import check_json, parse_json
 from uniemox.labels import CAER, MIKELS, UBE, LabelMap, LabelSet, join_labels, label_map

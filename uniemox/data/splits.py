@@ -75,7 +75,7 @@ def split_samples(
     Raises:
         ConfigError: If a ratio is not above 0, or they don't add up to 1.
 
-    >>> from uniemox.data.synthetic import synthetic
+    >>> from uniemox.data.synthetic_scenes import synthetic
     >>> scheme = split_samples(synthetic(64).samples, {"train": 0.75, "test": 0.25}, seed=0)
     >>> sorted(scheme.values()).count("test")
     16

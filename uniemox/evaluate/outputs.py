@@ -11,7 +11,7 @@ from PIL import Image
 from uniemox.classifier_info import from_affect
 from uniemox.data.sample import Broken, Sample, decode_sample
 from uniemox.errors import DataError, ImageError
-from uniemox.io.image_border import image_border
+from uniemox.io.borders import image_border
 from uniemox.io.parallel import parallel_map
 from uniemox.io.progress import Progress, silent
 from uniemox.io.sized_image import SizedImage

@@ -7,7 +7,7 @@ from uniemox.data.near import image_hashes
 from uniemox.data.overlaps import Overlaps, copies_among
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.seen import seen_among, seen_by
-from uniemox.data.synthetic import SyntheticImage
+from uniemox.data.synthetic_scenes import SyntheticImage
 from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.samples import split_for_training
 from uniemox.finetune.start import START

@@ -1,4 +1,5 @@
 # Public names of uniemox.io; clients import no others.
+from .borders import image_border as image_border
 from .decoding.pool import DecoderPool as DecoderPool
 from .decoding.pool import Decoders as Decoders
 from .files import ENCODER as ENCODER
@@ -32,7 +33,6 @@ from .http_client import back_off as back_off
 from .http_client import host_of as host_of
 from .http_client import retry_after as retry_after
 from .http_client import timed_response as timed_response
-from .image_border import image_border as image_border
 from .images import MAX_BYTES as MAX_BYTES
 from .images import MinSides as MinSides
 from .images import decode as decode

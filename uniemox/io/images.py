@@ -17,8 +17,8 @@ from typing import Any
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from uniemox.errors import ImageError
+from uniemox.io.borders import crosses_border
 from uniemox.io.colour import CICP, MAX_PROFILE_BYTES, to_srgb
-from uniemox.io.image_border import crosses_border
 from uniemox.io.image_depth import WIDE_MODES, to_eight_bits
 from uniemox.io.image_headers import code_points_in, take_profile, without_metadata
 from uniemox.io.image_limits import check_bytes, check_heif, check_memory, check_tiff

@@ -17,8 +17,8 @@ from PIL import Image
 from PIL.JpegImagePlugin import get_sampling
 
 from uniemox.errors import ImageError
+from uniemox.io.borders import crosses_border
 from uniemox.io.colour import CICP, names_adobe_rgb, to_srgb
-from uniemox.io.image_border import crosses_border
 from uniemox.io.image_depth import WIDE_MODES, to_eight_bits
 from uniemox.io.images import DECODING_ERRORS, encode_image, open_image, orientation_of
 from uniemox.io.low_bytes import open_low_bytes

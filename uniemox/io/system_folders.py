@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterable
 
-from uniemox.io.image_border import shorten
+from uniemox.io.borders import shorten
 
 SYSTEM_FOLDERS = frozenset(
     {

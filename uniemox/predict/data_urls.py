@@ -7,7 +7,7 @@ import re
 from urllib.parse import unquote_to_bytes
 
 from uniemox.errors import ImageError
-from uniemox.io.image_border import shorten
+from uniemox.io.borders import shorten
 
 _DATA_URL = re.compile(r"\s*data:([^,]{0,1000}),", re.IGNORECASE)
 _BASE64_START = re.compile(r"\s*[A-Za-z0-9+/_\-\s]{64}")

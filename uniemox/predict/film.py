@@ -15,9 +15,9 @@ from typing import Any
 from PIL import Image
 
 from uniemox.errors import ConfigError, MissingPackageError
+from uniemox.io.borders import shorten
 from uniemox.io.decoding.film import ANIMATIONS
 from uniemox.io.decoding.pool import process_settings
-from uniemox.io.image_border import shorten
 
 FILMS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp", ".ogv")
 WAIT_S = 60.0  # maximum wait for the next frame of the process

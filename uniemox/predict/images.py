@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from uniemox.errors import ImageError, ImageNotFoundError, MissingReaderError
+from uniemox.io.borders import image_border, shorten
 from uniemox.io.decoding.pool import Decode, DecoderPool, Decoders, decode_one
 from uniemox.io.files import MAX_NAME, read_limited
-from uniemox.io.image_border import image_border, shorten
 from uniemox.io.images import (
     FORMATS,
     HEIF_ENDINGS,

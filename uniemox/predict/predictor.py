@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from uniemox.errors import BoxError, ConfigError, ImageError, ImageNotFoundError
+from uniemox.io.borders import image_border
 from uniemox.io.decoding.pool import Decode, Decoders, decode_one
 from uniemox.io.files import fingerprint_of
-from uniemox.io.image_border import image_border
 from uniemox.io.images import MinSides
 from uniemox.io.sized_image import SizedImage
 from uniemox.io.walking import LeftOut

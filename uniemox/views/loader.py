@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from uniemox.data.processes import loader_context
 from uniemox.data.sample import Broken, Sample
 from uniemox.errors import BoxError, DataError, ImageError
-from uniemox.io.image_border import image_border
+from uniemox.io.borders import image_border
 from uniemox.persons.box import Box
 from uniemox.views.transforms import Views
 

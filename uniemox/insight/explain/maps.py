@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from uniemox.errors import ConfigError, ShapeError
 from uniemox.insight.explain.explanation import Array, Explanation, normalised
 from uniemox.insight.explain.scores import MapScores, map_scores
-from uniemox.io.image_border import image_border
+from uniemox.io.borders import image_border
 from uniemox.io.sized_image import SizedImage
 from uniemox.persons.box import Detection, choose_person
 from uniemox.predict.confidence import answers_of, log_softmax

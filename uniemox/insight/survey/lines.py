@@ -14,8 +14,8 @@ from PIL import ExifTags, Image
 
 from uniemox.errors import ConfigError, ImageError
 from uniemox.insight.features import pack
+from uniemox.io.borders import image_border
 from uniemox.io.files import read_limited
-from uniemox.io.image_border import image_border
 from uniemox.io.images import MAX_BYTES, open_image
 from uniemox.io.raw_preview import exif_of_raw, is_raw
 from uniemox.predict.data_urls import is_data_url

@@ -15,9 +15,9 @@ from uniemox.insight.survey.charts import affect_rows, count_rows, emotion_rows,
 from uniemox.insight.survey.gallery import GalleryImage, GallerySample, csv_lines, csv_url
 from uniemox.insight.survey.moods import MoodMap
 from uniemox.insight.survey.summary import Summary, SurveyImage
+from uniemox.io.borders import image_border
 from uniemox.io.decoding.pool import Decode
 from uniemox.io.html import jpeg_url, percent, write_html
-from uniemox.io.image_border import image_border
 from uniemox.io.images import MinSides
 from uniemox.labels import AFFECT
 from uniemox.predict.images import ImageLike, map_images, name_of, read_any

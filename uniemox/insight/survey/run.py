@@ -14,7 +14,7 @@ from uniemox.insight.index_file import copy_answers, find_index, index_header, o
 from uniemox.insight.survey.lines import EXHAUST, Answers, answer_new, record_requested
 from uniemox.insight.survey.page import write_survey_page
 from uniemox.insight.survey.summary import Summary, groupings_of, summarise, unmatched_rows
-from uniemox.io.image_border import shorten
+from uniemox.io.borders import shorten
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.writing import AnswerHeader, PathSet, ResultFile, overwritten_note
 

@@ -18,7 +18,7 @@ from uniemox.errors import ConfigError, DataError
 from uniemox.insight.features import unpack
 from uniemox.insight.survey.gallery import GallerySample
 from uniemox.insight.survey.moods import Moods
-from uniemox.io.image_border import shorten
+from uniemox.io.borders import shorten
 from uniemox.io.typed import check_json
 from uniemox.labels import AFFECT
 from uniemox.predict.schema import top_word

@@ -8,8 +8,8 @@ from uniemox.errors import DataError, ImageError
 from uniemox.insight.tag.document import parse
 from uniemox.insight.tag.fields import LISTS, Inside, printable
 from uniemox.insight.tag.sidecar import find_list, keywords_of, rating_in
+from uniemox.io.borders import image_border
 from uniemox.io.files import read_limited
-from uniemox.io.image_border import image_border
 from uniemox.io.images import MAX_BYTES, open_image
 
 # Record 2, data set 25 of IPTC-IIM.

@@ -15,9 +15,9 @@ from typing import Any, BinaryIO, Protocol
 from PIL import Image
 
 from uniemox.errors import ImageError, UnexpectedImageError
+from uniemox.io.borders import logger, shorten
 from uniemox.io.decoding import process as decoder_process
 from uniemox.io.decoding.process import ANSWER, BUG, DONE, IMAGE, QUESTION, READY, REFUSED
-from uniemox.io.image_border import logger, shorten
 from uniemox.io.images import MinSides, count_frames, open_image
 from uniemox.io.images import decode as decode_here
 from uniemox.io.raw_preview import is_raw

@@ -18,7 +18,7 @@ import warnings
 from typing import BinaryIO
 
 from uniemox.errors import ImageError, UnexpectedImageError
-from uniemox.io.image_border import image_border
+from uniemox.io.borders import image_border
 from uniemox.io.image_limits import webp_pixels
 from uniemox.io.images import MAX_PIXELS, MinSides, count_frames, decode_opened, load_plugins, open_image
 from uniemox.io.limits import limit_cpu, limit_memory
