@@ -19,11 +19,13 @@ from PIL import ExifTags, Image
 
 import uniemox
 from tests.drawn import draw_image
-from tests.runs import finetuned, once
+from tests.runs import CPU, data_of, finetuned, once
 from uniemox.checkpoints.classifier import load_classifier
 from uniemox.classifier_info import to_affect
 from uniemox.cli import app
-from uniemox.errors import CheckpointError, ConfigError
+from uniemox.data.seen import SEEN, read_seen
+from uniemox.errors import CheckpointError, ConfigError, DataError
+from uniemox.evaluate.run import evaluate
 from uniemox.export.hub_folder import timm_network, write_hub_folder
 from uniemox.io.files import WEIGHTS
 
@@ -192,6 +194,15 @@ def test_the_command_writes_a_card_that_the_hub_reads_and_no_folders_of_this_mac
     texts = (out / "README.md").read_text() + (out / "config.json").read_text() + onnx.trained_on
     assert str(run.parent) not in texts
     assert not re.search(r"\{\w+\}", card.text)
+
+
+def test_training_images_of_a_hub_folder_are_not_scored(tmp_path: Path) -> None:
+    run = finetuned("probe")
+    uniemox.export(run, out=tmp_path / "hub", to="hub-folder")
+    assert read_seen(tmp_path / "hub") == read_seen(run) != set()
+    assert f"`{SEEN}` has the SHA-256" in (tmp_path / "hub" / "README.md").read_text()
+    with pytest.raises(DataError, match="the model was trained on"):
+        evaluate(tmp_path / "hub" / "model.onnx", data_of("probe"), hardware=CPU)
 
 
 def test_conflicting_options_are_refused(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ The layout is that of timm.models.push_to_hf_hub; nothing is uploaded.
 import json
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
 from importlib.resources import files
 from pathlib import Path
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from uniemox import __version__
 from uniemox.classifier_info import ClassifierInfo, to_affect
+from uniemox.data.seen import SEEN, write_hashes
 from uniemox.data.source import public_name
 from uniemox.errors import CheckpointError
 from uniemox.export.onnx import export_classifier
@@ -40,6 +41,10 @@ SOFTMAX = """const powers = Array.from(logits.data, (logit) => Math.exp(logit / 
 const sum = powers.reduce((total, power) => total + power, 0);
 const values = powers.map((power) => power / sum);"""
 RATINGS = "const values = Array.from(logits.data, (logit) => 5 + 4 * logit); // 1 to 9"
+HASHES = f"""
+
+`{SEEN}` has the SHA-256 of each training image's file, and no image or file name. `uniemox evaluate` reads it, and \
+refuses to score these images."""
 FOREIGN_FIELDS = ("license", "tag", "origin_url", "paper_ids", "paper_name", "notes")
 SUBJECTS = {
     "evoked": "what an image makes its viewers feel, not what the people in it feel",
@@ -49,7 +54,13 @@ SUBJECTS = {
 
 
 def write_hub_folder(
-    classifier: Classifier, info: ClassifierInfo, folder: Path, *, name: str, scores: Sequence[str] = ()
+    classifier: Classifier,
+    info: ClassifierInfo,
+    folder: Path,
+    *,
+    name: str,
+    scores: Sequence[str] = (),
+    training_hashes: Collection[str] = (),
 ) -> bool:
     """Write the files, replacing existing ones; other files stay.
 
@@ -59,6 +70,7 @@ def write_hub_folder(
         folder: Folder to write to.
         name: Name of the model in the card.
         scores: Lines of Markdown for the card.
+        training_hashes: The sha256 of the training images, which `uniemox evaluate` then refuses to score.
 
     Returns:
         True if timm and transformers can open the folder.
@@ -75,7 +87,10 @@ def write_hub_folder(
             write_file(folder / CONFIG, json.dumps({"library_name": "uniemox", **about}, indent=2) + "\n")
         else:
             _save_for_timm(network, info, folder)
-    write_file(folder / CARD, _card(info, name, scores, is_timm=network is not None))
+    if training_hashes:
+        write_hashes(folder / SEEN, training_hashes)
+    card = _card(info, name, scores, is_timm=network is not None, has_hashes=bool(training_hashes))
+    write_file(folder / CARD, card)
     return network is not None
 
 
@@ -153,7 +168,7 @@ def _agrees(network: nn.Module, classifier: Classifier, info: ClassifierInfo) ->
     return bool((outputs - expected).abs().max() < TOLERANCE)
 
 
-def _card(info: ClassifierInfo, name: str, scores: Sequence[str], *, is_timm: bool) -> str:
+def _card(info: ClassifierInfo, name: str, scores: Sequence[str], *, is_timm: bool, has_hashes: bool) -> str:
     """Return the README of the folder: card.md without the sections that don't apply."""
     is_affect = info.task == "affect"
     views = {"scene": "the middle of the image", "person": "the person, cut out", "both": "the image and the person"}
@@ -177,6 +192,7 @@ def _card(info: ClassifierInfo, name: str, scores: Sequence[str], *, is_timm: bo
         trained_on=info.trained_on or "data that its file does not name",
         version=__version__,
         scores="\n".join(map(public_name, scores)) or "*It was not evaluated, or the scores are not available.*",
+        hashes=HASHES if has_hashes else "",
         cut_out=" It was trained on crops of people: give it such crops." if info.has_person else "",
         size=info.size,
         mean=list(info.mean),

@@ -82,7 +82,9 @@ def export_hub_folder(run: Path, out: Path, read_scores: Callable[[Path], Sequen
         CheckpointError: For an unfinished run, or a file that can't be written.
     """
     classifier, info = load_classifier(_weights_of(run))
-    return write_hub_folder(classifier, info, out, name=run.resolve().name, scores=read_scores(run))
+    return write_hub_folder(
+        classifier, info, out, name=run.resolve().name, scores=read_scores(run), training_hashes=read_seen(run)
+    )
 
 
 def _as_onnx(model: Path, folder: Path) -> Path:
