@@ -225,7 +225,8 @@ class ClassifierInfo:
     hides_person: bool = False
     """True if the person is blacked out in the scene view."""
     trained_on: str = ""
-    """Name of the training data set."""
+    """Name of the training data set, and of the initial weights with their data: `fi; starts from embedded (fi, fi2)`;
+    older files name only the data set."""
     conformal_scores: tuple[float, ...] = ()
     """Sorted values of 1 - p(true label) of held-out images, with calibrated p, at most 2,000; () if there are none."""
     distances: tuple[float, ...] = ()

@@ -19,8 +19,8 @@ from PIL import ExifTags, Image
 
 import uniemox
 from tests.drawn import draw_image
-from tests.runs import CPU, data_of, finetuned, once
-from uniemox.checkpoints.classifier import load_classifier
+from tests.runs import data_of, finetuned, once
+from uniemox.checkpoints.classifier import load_classifier, save_classifier
 from uniemox.classifier_info import to_affect
 from uniemox.cli import app
 from uniemox.data.seen import SEEN, read_seen
@@ -43,12 +43,19 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-def by_timm(folder: Path, image: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
-    """Run the card's code as it is printed."""
-    code = (folder / "README.md").read_text().partition("## With timm")[2].split("```")[1].removeprefix("python\n")
+def run_python(folder: Path, section: str, image: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Run the Python code in a section of the card as it is printed, and return its variables."""
+    text = (folder / "README.md").read_text().partition(f"## {section}\n")[2].partition("\n## ")[0]
+    code = text.partition("```python\n")[2].partition("```")[0]
     monkeypatch.chdir(folder)
     names: dict[str, Any] = {}
     exec(code.replace('"photo.jpg"', repr(str(image))), names)
+    return names
+
+
+def by_timm(folder: Path, image: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """Run the card's code as it is printed."""
+    names = run_python(folder, "With timm", image, monkeypatch)
     labels = names["model"].pretrained_cfg["label_names"]
     return dict(zip(labels, names["probabilities"][0].tolist(), strict=True))
 
@@ -159,7 +166,9 @@ def test_valence_and_arousal_come_out_as_1_to_9() -> None:
         assert torch.allclose(network(pixels), to_affect(classifier(person=pixels)), atol=1e-5)
 
 
-def test_other_networks_are_written_as_onnx_with_a_card(images: list[Path], tmp_path: Path) -> None:
+def test_other_networks_are_written_as_onnx_with_a_card(
+    images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert timm_network(*load_classifier(finetuned("both") / WEIGHTS)) is None
     alone, info = load_classifier(finetuned("probe") / WEIGHTS)
     # Joined networks are no single timm network.
@@ -169,6 +178,8 @@ def test_other_networks_are_written_as_onnx_with_a_card(images: list[Path], tmp_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "config.json", "model.onnx"]
     assert json.loads((tmp_path / "config.json").read_text())["library_name"] == "uniemox"
     assert uniemox.load(tmp_path).predict(images[0]).scene.keys() == set(info.labels)
+    run_python(tmp_path, "With uniemox", images[0], monkeypatch)
+    assert capsys.readouterr().out == f"{uniemox.load(tmp_path).predict(images[0]).scene}\n"
 
 
 def test_weights_that_timm_would_not_use_are_noticed() -> None:
@@ -196,13 +207,36 @@ def test_the_command_writes_a_card_that_the_hub_reads_and_no_folders_of_this_mac
     assert not re.search(r"\{\w+\}", card.text)
 
 
+def test_the_card_names_the_weights_that_the_training_started_from(tmp_path: Path) -> None:
+    """Also for a run of an older version, whose files name only its data."""
+    run = finetuned("probe")
+    classifier, info = load_classifier(run / WEIGHTS)
+    assert info.trained_on.endswith("; starts from pretrained (synthetic:16)")
+    shutil.copytree(run, tmp_path / "old")
+    save_classifier(classifier, replace(info, trained_on="folder:photos", distances=()), tmp_path / "old" / WEIGHTS)
+    record = json.loads((run / "config.json").read_text())
+    record["config"]["init"] = "small"
+    (tmp_path / "old" / "config.json").write_text(json.dumps(record))
+    uniemox.export(tmp_path / "old", out=tmp_path / "hub", to="hub-folder")
+    card = (tmp_path / "hub" / "README.md").read_text()
+    assert "It was trained on folder:photos, with" in card
+    assert "Base model: small (fi, fi2). " in card
+    assert "its MODEL_CARD.md describes their data and licence" in card
+    onnx = uniemox.load(tmp_path / "hub", finder=None).network.info
+    assert onnx.trained_on == "folder:photos; starts from small (fi, fi2)"
+
+
 def test_training_images_of_a_hub_folder_are_not_scored(tmp_path: Path) -> None:
     run = finetuned("probe")
     uniemox.export(run, out=tmp_path / "hub", to="hub-folder")
     assert read_seen(tmp_path / "hub") == read_seen(run) != set()
     assert f"`{SEEN}` has the SHA-256" in (tmp_path / "hub" / "README.md").read_text()
-    with pytest.raises(DataError, match="the model was trained on"):
-        evaluate(tmp_path / "hub" / "model.onnx", data_of("probe"), hardware=CPU)
+    for model in (tmp_path / "hub", tmp_path / "hub" / "model.onnx"):
+        with pytest.raises(DataError, match="the model was trained on"):
+            evaluate(model, data_of("probe"))
+    # The folder's model.safetensors is timm's, so its model.onnx is scored.
+    by_folder = evaluate(tmp_path / "hub", data_of("probe").only("test"))
+    assert by_folder.scores == evaluate(run / "model.onnx", data_of("probe").only("test")).scores
 
 
 def test_conflicting_options_are_refused(tmp_path: Path) -> None:

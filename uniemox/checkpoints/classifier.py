@@ -107,6 +107,18 @@ def _check_blocks(spec: NetworkSpec) -> None:
         )
 
 
+def read_classifier_info(path: Path) -> ClassifierInfo | None:
+    """Read the metadata of a classifier without its weights; None for other safetensors files.
+
+    Raises:
+        CheckpointError: If the file or its metadata can't be read.
+    """
+    header = _header(path)
+    if header is None:
+        return None
+    return read_info(header)
+
+
 def is_classifier(path: Path) -> bool:
     """Return True if a safetensors file is a uniemox classifier.
 

@@ -83,7 +83,8 @@ def evaluate(
     - uniemox evaluate --model embedded --data folder:photos --map fun=amusement+excitement,yuck=disgust
 
     Args:
-        model: A fine-tuning run or its model.safetensors; or an ONNX file, embedded or small, which need no torch.
+        model: A fine-tuning run or its model.safetensors; or an ONNX file, a hub folder, embedded or small, which need
+            no torch.
         data: KIND:PATH, see `uniemox docs data`; several separated by commas are scored as one.
         split: Split to score, or all. Default: test if there is one, else val, else all.
         by: Also print the scores for each value of a column: domain, split, label, group, a column of the annotations,
@@ -94,7 +95,7 @@ def evaluate(
     """
     from uniemox.evaluate import run
 
-    if not run.is_onnx(model):
+    if not run.runs_without_torch(model):
         need("torch", "timm", "scipy", extra="train")
     if name is not None:
         run.check_name(name)

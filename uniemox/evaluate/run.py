@@ -32,8 +32,9 @@ from uniemox.evaluate.scores import (
     score_groups,
 )
 from uniemox.intervals import Interval
-from uniemox.io.files import EVALUATIONS, ONNX, WEIGHTS, refuse_special, write_file
+from uniemox.io.files import CONFIG, EVALUATIONS, ONNX, WEIGHTS, refuse_special, write_file
 from uniemox.io.progress import Progress, silent
+from uniemox.io.typed import read_json
 from uniemox.io.weight_names import IN_PACKAGE, file_in_package
 from uniemox.labels import AFFECT, NO_LABELS, LabelMap, LabelSet, ScoredLabels
 from uniemox.predict.confidence import (
@@ -141,7 +142,8 @@ def evaluate(
     images of one group are resampled together.
 
     Args:
-        model: A fine-tuning run or its model.safetensors, with torch; or an ONNX file, embedded or small, without.
+        model: A fine-tuning run or its model.safetensors, with torch; or an ONNX file, a hub folder, embedded or
+            small, without.
         data: The data set.
         by: A column (domain, split, label, group, or a field of the annotation) whose values are also scored
             separately.
@@ -158,7 +160,7 @@ def evaluate(
         ConfigError: If no sample has the column, or if the model does not fit the task.
         CheckpointError: If the model can't be opened.
     """
-    info, answer, head = _open_onnx(model, task) if is_onnx(model) else _open_run(model, task, hardware)
+    info, answer, head = _open_onnx(model, task) if runs_without_torch(model) else _open_run(model, task, hardware)
     scored = _scored_labels(info, data.labels, label_pairs)
     samples, notes = _scorable(data, info, scored)
     if by is not None:
@@ -213,8 +215,25 @@ def _scored_labels(info: ClassifierInfo, data: LabelSet, pairs: LabelPairs | Non
 
 
 def is_onnx(model: Path) -> bool:
-    """Return True if onnxruntime scores a model: an ONNX file, or one in the package."""
+    """Return True for an ONNX file, and for a model of the package."""
     return str(model) in IN_PACKAGE or model.suffix == ".onnx"
+
+
+def runs_without_torch(model: Path) -> bool:
+    """Return True if onnxruntime scores a model: an ONNX file, one of the package, or one in a hub folder."""
+    return is_onnx(model) or _is_hub_folder(model)
+
+
+def _is_hub_folder(folder: Path) -> bool:
+    """Return True for a folder of `uniemox export --to hub-folder`; timm reads its model.safetensors."""
+    if not ((folder / ONNX).is_file() and (folder / CONFIG).is_file()):
+        return False
+    try:
+        config = read_json(folder / CONFIG, dict[str, Any], remedy="export it again")
+    except DataError:
+        # The weights of a run can be scored without its record.
+        return False
+    return "pretrained_cfg" in config or "library_name" in config
 
 
 def _open_onnx(model: Path, task: str | None) -> Opened:

@@ -5,6 +5,7 @@ The layout is that of timm.models.push_to_hf_hub; nothing is uploaded.
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
@@ -24,7 +25,9 @@ from uniemox.data.source import public_name
 from uniemox.errors import CheckpointError
 from uniemox.export.onnx import export_classifier
 from uniemox.io.files import ONNX, WEIGHTS, refuse_special, write_file, writing
+from uniemox.io.weight_names import IN_PACKAGE
 from uniemox.model.classifier import Classifier
+from uniemox.training.starts import STARTS_FROM
 
 CARD = "README.md"
 CONFIG = "config.json"
@@ -41,6 +44,12 @@ SOFTMAX = """const powers = Array.from(logits.data, (logit) => Math.exp(logit / 
 const sum = powers.reduce((total, power) => total + power, 0);
 const values = powers.map((power) => power / sum);"""
 RATINGS = "const values = Array.from(logits.data, (logit) => 5 + 4 * logit); // 1 to 9"
+UNNAMED_DATA = "data that its file does not name"
+BASE_MODEL = "\n\nBase model: {start}. Parentheses contain the data that it was trained on."
+IN_PACKAGE_TERMS = (
+    " The package uniemox contains the models `embedded` and `small`; its MODEL_CARD.md describes their data and "
+    "licence."
+)
 HASHES = f"""
 
 `{SEEN}` has the SHA-256 of each training image's file, and no image or file name. `uniemox evaluate` reads it, and \
@@ -171,6 +180,7 @@ def _agrees(network: nn.Module, classifier: Classifier, info: ClassifierInfo) ->
 def _card(info: ClassifierInfo, name: str, scores: Sequence[str], *, is_timm: bool, has_hashes: bool) -> str:
     """Return the README of the folder: card.md without the sections that don't apply."""
     is_affect = info.task == "affect"
+    data_name, _, start = info.trained_on.partition(STARTS_FROM)
     views = {"scene": "the middle of the image", "person": "the person, cut out", "both": "the image and the person"}
     unused = []
     if not is_timm:
@@ -189,7 +199,8 @@ def _card(info: ClassifierInfo, name: str, scores: Sequence[str], *, is_timm: bo
         subject=SUBJECTS[info.kind],
         task="valence and arousal, 1 to 9" if is_affect else f"one of {', '.join(info.labels)}",
         view=views[info.streams],
-        trained_on=info.trained_on or "data that its file does not name",
+        trained_on=data_name or UNNAMED_DATA,
+        base_model=_base_model(start),
         version=__version__,
         scores="\n".join(map(public_name, scores)) or "*It was not evaluated, or the scores are not available.*",
         hashes=HASHES if has_hashes else "",
@@ -199,6 +210,16 @@ def _card(info: ClassifierInfo, name: str, scores: Sequence[str], *, is_timm: bo
         std=list(info.std),
         **_browser_parts(info),
     )
+
+
+def _base_model(start: str) -> str:
+    """Return the paragraph of the card about the initial weights; empty for random weights."""
+    if not start:
+        return ""
+    paragraph = BASE_MODEL.format(start=start)
+    if re.search(rf"\b({'|'.join(IN_PACKAGE)})\b", start):
+        paragraph += IN_PACKAGE_TERMS
+    return paragraph
 
 
 def _browser_parts(info: ClassifierInfo) -> dict[str, str]:

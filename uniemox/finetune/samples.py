@@ -26,6 +26,7 @@ from uniemox.model.config import Precision
 from uniemox.model.encoders import with_fitted
 from uniemox.training.hardware import count_workers, precision_of
 from uniemox.training.journal import Callback
+from uniemox.training.starts import with_start
 from uniemox.views.config import ViewConfig
 from uniemox.views.loader import BrokenCount, ViewBatch
 from uniemox.views.patches import normalise
@@ -388,7 +389,7 @@ class FinetuneRun:
             person=view.person,
             size=view.size,
             crop_fraction=view.crop_fraction,
-            trained_on=self.data.name_with_split("all"),
+            trained_on=with_start(self.data.name_with_split("all"), self.config.init),
             calibration_images=self.parts.calibration_images,
             network=replace(
                 with_fitted(self.network.spec, self.model),
