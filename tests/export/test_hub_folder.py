@@ -226,6 +226,26 @@ def test_the_card_names_the_weights_that_the_training_started_from(tmp_path: Pat
     assert onnx.trained_on == "folder:photos; starts from small (fi, fi2)"
 
 
+@pytest.mark.parametrize(
+    ("trained_on", "paragraph"),
+    [
+        ("fi; starts from timm:vit_small", "\n\nBase model: timm:vit_small.\n\n## Scores"),
+        (
+            "fi; starts from my-small (fi)",
+            "Base model: my-small (fi). Parentheses contain the data that it was trained on.\n",
+        ),
+        ("fi", "It was trained on fi, with uniemox {version}.\n\n## Scores"),
+    ],
+)
+def test_the_card_tells_only_what_is_known_of_the_base_model(
+    trained_on: str, paragraph: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uniemox.export.hub_folder.export_classifier", lambda _, __, path: path.touch())
+    classifier, info = load_classifier(finetuned("knn") / WEIGHTS)
+    write_hub_folder(classifier, replace(info, trained_on=trained_on, distances=()), tmp_path, name="mine")
+    assert paragraph.format(version=uniemox.__version__) in (tmp_path / "README.md").read_text()
+
+
 def test_training_images_of_a_hub_folder_are_not_scored(tmp_path: Path) -> None:
     run = finetuned("probe")
     uniemox.export(run, out=tmp_path / "hub", to="hub-folder")

@@ -45,7 +45,8 @@ const sum = powers.reduce((total, power) => total + power, 0);
 const values = powers.map((power) => power / sum);"""
 RATINGS = "const values = Array.from(logits.data, (logit) => 5 + 4 * logit); // 1 to 9"
 UNNAMED_DATA = "data that its file does not name"
-BASE_MODEL = "\n\nBase model: {start}. Parentheses contain the data that it was trained on."
+BASE_MODEL = "\n\nBase model: {start}."
+ITS_DATA = " Parentheses contain the data that it was trained on."
 IN_PACKAGE_TERMS = (
     " The package uniemox contains the models `embedded` and `small`; its MODEL_CARD.md describes their data and "
     "licence."
@@ -217,7 +218,10 @@ def _base_model(start: str) -> str:
     if not start:
         return ""
     paragraph = BASE_MODEL.format(start=start)
-    if re.search(rf"\b({'|'.join(IN_PACKAGE)})\b", start):
+    if " (" in start:
+        paragraph += ITS_DATA
+    # The data of the package's models are always known, so they follow in parentheses.
+    if re.search(rf"(?<![\w-])({'|'.join(IN_PACKAGE)}) \(", start):
         paragraph += IN_PACKAGE_TERMS
     return paragraph
 
