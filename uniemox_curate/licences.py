@@ -17,6 +17,17 @@ class Terms(NamedTuple):
     allows_changes: bool | None = None
 
 
+# Names of the whole licence: "not public domain" and "CC-BY-4.0 or MIT" have other terms than their parts.
+_VERSION = r"(?:-[1-4]\.\d)?"
+# Ports of a licence to the law of a country, such as CC BY-SA 3.0 DE.
+_COUNTRY = r"(?:-(?:[a-z]{2}|igo|unported|international))?"
+# PD-old-70, PD-USGov-NASA: templates of Wikimedia Commons have a few short words.
+_PUBLIC_DOMAIN = re.compile(
+    r"cc0(?:-1\.0)?|cc-zero|(?:pdm|public-domain(?:-mark)?)(?:-1\.0)?|pd(?:-(?!no|not|all|rights|reserved)[a-z0-9]+){0,3}"
+)
+_BY = re.compile(rf"(?:cc-)?by(-nc-sa|-nc-nd|-nd-nc|-nc|-nd|-sa|){_VERSION}{_COUNTRY}")
+
+
 def terms_of(licence: str) -> Terms:
     """Return the terms of a licence by its short name, as Openverse, Commons and people write it.
 
@@ -24,11 +35,10 @@ def terms_of(licence: str) -> Terms:
     Terms(needs_credit=True, allows_commerce=False, allows_changes=True)
     """
     word = re.sub(r"[\s_]+", "-", licence.strip().lower())
-    if word.startswith("bing"):
-        return Terms()
-    if re.search(r"(^|-)(cc0|cc-zero|pdm|public-domain)", word) or word.startswith("pd"):
+    if _PUBLIC_DOMAIN.fullmatch(word):
         return Terms(False, True, True)
-    match = re.match(r"(cc-)?by((?:-(?:nc|nd|sa))*)(-\d.*)?$", word)
-    if match:
-        return Terms(True, "-nc" not in match.group(2), "-nd" not in match.group(2))
-    return Terms()
+    match = _BY.fullmatch(word)
+    if match is None:
+        return Terms()
+    parts = match.group(1)
+    return Terms(True, "-nc" not in parts, "-nd" not in parts)
