@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import uniemox.io.onnx_sessions  # noqa: F401 - without telemetry, before a test imports onnxruntime
+from uniemox.io.parallel import usable_cores
 
 if TYPE_CHECKING:  # torch is imported where it is used: the process that shares out the tests needs none
     from torch import Tensor
@@ -57,6 +58,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         shutil.rmtree(os.environ["UNIEMOX_TESTS_MADE"])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return one process more than cores: tests wait for servers, processes and files for a quarter of their time."""
+    return usable_cores() + 1
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

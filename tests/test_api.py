@@ -82,6 +82,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_users_scripts_pass_mypy(tmp_path: Path) -> None:
     for name, text in SCRIPTS.items():
         (tmp_path / f"{name}.py").write_text(text)
@@ -116,6 +117,7 @@ def test_settings_are_the_fields_of_the_config(settings: type, config: type, wit
     assert set(get_type_hints(config)) >= names
 
 
+@pytest.mark.long
 def test_a_classifier_is_trained_and_scored_and_predicts(photos: Path, tmp_path: Path) -> None:
     source = f"folder:{photos}"
     run = uniemox.finetune(source, out=tmp_path / "run", init="small", method="probe", hardware=CPU)

@@ -160,6 +160,7 @@ def test_search_finds_pages(site: Path) -> None:
         server.shutdown()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
 def test_tutorial_runs_from_top_to_bottom(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Console and Python blocks run; blocks marked sh need the network, or people."""

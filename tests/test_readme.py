@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 README, TOUR = ((ROOT / name).read_text("utf-8") for name in ("README.md", "docs/tour.md"))
 
 
+@pytest.mark.long
 def test_python_blocks_run_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -36,6 +36,7 @@ def uniemox(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.long
 def test_the_package_adds_a_command_a_reader_and_a_method(folder: Path) -> None:
     done = uniemox(folder, "--help")
     assert re.search(r"mine\s+Print the images of a folder that evoke an emotion most", done.stdout)

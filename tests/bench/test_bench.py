@@ -124,6 +124,7 @@ def test_unknown_row_is_refused_with_a_suggestion() -> None:
         next(measure_models(("DIN0",)))
 
 
+@pytest.mark.long
 def test_models_prints_a_row_with_the_papers_figures() -> None:
     command = [sys.executable, "-m", "benchmarks.models", "tinymim", "TinyMIM", "--json"]
     process = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)

@@ -20,6 +20,7 @@ def test_no_answer_is_lost_or_mixed_up_with_a_short_queue() -> None:
     assert len(tally.seconds) > 16
 
 
+@pytest.mark.long
 def test_the_server_survives_mutated_images_and_hostile_http() -> None:
     assert fuzz(images=120, hostiles=60, seed=1, model=None) == 0
 
