@@ -47,6 +47,8 @@ def test_too_small_disk_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     # Checkpoints of two runs at a time.
     finished = 5 * 3 * 100e6 * BYTES
     running = 2 * 4 * 3 * 100e6 * BYTES
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10**12))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10**12))
     assert need_disk(runs, gpus=2) == finished + running
     simulation = simulate(runs, gpus=2, images_per_s=SPEED)
     assert simulation.disk_gb == pytest.approx((finished + running) / 1e9)
