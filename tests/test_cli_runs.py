@@ -157,6 +157,33 @@ def test_images_that_initial_weights_know_are_named_before_training(tmp_path: Pa
     assert re.search(r"--theirs embedded --data KIND:PATH \(images that are new", err)
 
 
+def test_test_images_among_the_training_images_are_named_with_a_remedy_that_works(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    class_folders(photos / "train", ("awe", "fear"), 12)
+    # The same files as the first three of each training folder.
+    class_folders(photos / "test", ("awe", "fear"), 3)
+    run = tmp_path / "run"
+    train = ("finetune", "--method", "histogram", "--hardware.workers", "0", "--data", f"folder:{photos}")
+    status, _, err = parsed(*train, "--out", run)
+    assert status == 0, err
+    copies = "6 of the 6 images of split test"
+    assert re.search(rf"{copies}, such as test/awe/0.jpg, are copies .*train without these images \(uniemox data", err)
+    # The last lines suggest no command that is refused.
+    assert re.search(rf"next: uniemox evaluate --model {run} --data KIND:PATH \(images .*: {copies} are copies", err)
+    assert re.search(r"--theirs embedded --data KIND:PATH \(images that are new", err)
+
+    checked = uniemox("data", "check", f"folder:{photos}", "--json")
+    exclude = tmp_path / "check.json"
+    exclude.write_text(checked.stdout)
+    again = tmp_path / "again"
+    done = uniemox(*train, "--out", again, "--exclude", exclude)
+    assert "are copies" not in done.stderr
+    suggested = " ".join(done.stderr.split()).rpartition("next: uniemox ")[2]
+    status, out, err = parsed(*shlex.split(suggested), "--json")
+    assert status == 0, err
+    assert json.loads(out)["n"] == 6
+
+
 @pytest.mark.long
 @pytest.mark.portable
 def test_killed_runs_resume_to_the_same_bytes(tmp_path: Path) -> None:

@@ -175,6 +175,30 @@ def test_training_images_of_the_start_are_found_among_held_out_and_scored_images
     assert overlaps.seen_scored == {str(tmp_path): tuple(sample.key for sample in scored)}
 
 
+def test_scored_images_that_are_copies_of_read_ones_are_found() -> None:
+    data = colours(splits={"train": 5, "val": 2, "test": 3})
+    read = [*data.only("train").samples[:2], data.only("val").samples[0]]
+    scored = data.only("test").samples
+    copies = [replace(copy, image=sample.image) for copy, sample in zip(scored[:3], read, strict=True)]
+    packed = replace(scored[3], source_sha256=next(iter(hashes_of(read[:1]))))
+    data = replace(data, samples=[*data.only("train").samples, *data.only("val").samples, *copies, packed, *scored[4:]])
+    overlaps = find_overlaps(data, FinetuneConfig(init="scratch:timm:test_vit"))
+    assert overlaps.scored_copies == tuple(sample.key for sample in scored[:4])
+    assert overlaps.scored_images == len(scored)
+    assert find_overlaps(colours(splits={"train": 5, "val": 2, "test": 3}), FinetuneConfig()).scored_copies == ()
+
+
+def test_copies_that_leave_nothing_to_hold_out_are_named() -> None:
+    data = colours(5, splits=None)
+    copies = replace(data, samples=[replace(sample, image=data.samples[0].image) for sample in data.samples])
+    split_for_training(copies, FinetuneConfig(), None)
+    named_copies = (
+        r"20 of the 20 images of .* are exact copies of others, such as .*20 samples to train on and 0 held out"
+    )
+    with pytest.raises(DataError, match=rf"{named_copies}.*; or add different images; .*--exclude check\.json"):
+        find_overlaps(copies, FinetuneConfig(init="scratch:timm:test_vit"))
+
+
 def test_one_class_is_refused_with_the_remedy() -> None:
     data = colours(splits={"train": 5, "val": 2, "test": 2})
     one = replace(data, samples=[sample for sample in data.samples if data.label_of(sample) == "awe"])

@@ -114,10 +114,12 @@ def _refusal(overlaps: "Overlaps", models: list[str]) -> str | None:
     """
     if overlaps.scored_images == 0:
         return "the run has read all images of these data"
+    scored = f"of the {overlaps.scored_images} images of split {overlaps.scored_split}"
+    if overlaps.scored_copies:
+        return f"{len(overlaps.scored_copies)} {scored} are copies of images that the run has read"
     for name in models:
         if keys := overlaps.seen_scored.get(name):
-            scored = f"{overlaps.scored_images} images of split {overlaps.scored_split}"
-            return f"{name} was trained on {len(keys)} of the {scored}"
+            return f"{name} was trained on {len(keys)} {scored}"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Images of a run that are in two places: exact copies of each other, and training images of its initial weights."""
+"""Images of a run that occur twice: exact copies of each other, and training images of its initial weights."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,10 @@ OVERLAPS = "overlaps.json"
 
 @dataclass(frozen=True, slots=True)
 class Overlaps:
-    """What a fine-tuning run looks up once, before its first step. A resumed run reads it again from its folder."""
+    """Images of a fine-tuning run that occur twice.
+
+    A run looks them up once, before its first step. A resumed run reads them from its folder.
+    """
 
     copies: Mapping[str, str] = field(default_factory=dict)
     """Group by key, of images that have an exact copy under another key; a group stays in one part of the run."""
@@ -28,6 +31,8 @@ class Overlaps:
     """Number of its images; None: unknown."""
     seen_scored: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Keys of its images on which a model was trained, by name of the model; without models that know none."""
+    scored_copies: tuple[str, ...] = ()
+    """Keys of its images that are also among the images that the run reads."""
 
     def join(self, samples: Sequence[Sample]) -> list[Sample]:
         """Return the samples, with the group of their copies."""

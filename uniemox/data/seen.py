@@ -20,6 +20,8 @@ from uniemox.io.progress import Progress, silent
 from uniemox.io.weight_names import Init, weight_paths
 
 SEEN = "training_pictures.txt"
+# How to leave copies out, for messages.
+EXCLUDE_COPIES = "uniemox data check KIND:PATH --json > check.json, then --exclude check.json"
 # Name of the array of hashes in a file of stored features.
 STORED = "seen"
 
@@ -152,8 +154,7 @@ def refuse_seen(
         copies = ""
         if len(overlap) < len(samples):
             copies = (
-                "; if these are copies of training images in another file, train again without them (uniemox data "
-                "check KIND:PATH --json > check.json, then --exclude check.json)"
+                f"; if these are copies of training images in another file, train again without them ({EXCLUDE_COPIES})"
             )
         raise DataError(
             f"the model was trained on {len(overlap)} of these {len(samples)} images of {data_name}, {overlap[0].key} "

@@ -1,15 +1,16 @@
-"""Look up a run's images that are in two places: copies, and training images of its initial weights."""
+"""Look up a run's images that occur twice: copies, and training images of its initial weights."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from uniemox.data.near import image_hashes
 from uniemox.data.overlaps import Overlaps, copies_among
 from uniemox.data.sample import DataSet, Sample
-from uniemox.data.seen import seen_among, seen_by
+from uniemox.data.seen import EXCLUDE_COPIES, seen_among, seen_by
 from uniemox.data.synthetic_scenes import SyntheticImage
+from uniemox.errors import DataError
 from uniemox.finetune.config import FinetuneConfig
-from uniemox.finetune.samples import split_for_training
+from uniemox.finetune.samples import Parts, split_for_training
 from uniemox.finetune.start import START
 from uniemox.io.progress import Progress, silent
 
@@ -20,7 +21,7 @@ def sources_of(config: FinetuneConfig) -> list[str]:
 
 
 def find_overlaps(data: DataSet, config: FinetuneConfig, on_progress: Progress = silent) -> Overlaps:
-    """Find copies among a run's images, and training images of other models among those that it holds out.
+    """Find copies among a run's images, and images that it holds out or leaves for scoring but models were trained on.
 
     Args:
         data: The data set of the run.
@@ -28,14 +29,14 @@ def find_overlaps(data: DataSet, config: FinetuneConfig, on_progress: Progress =
         on_progress: Called after each image.
 
     Raises:
-        DataError: As `split_for_training`.
+        DataError: As `split_for_training`, also because copies stay together.
     """
     # Synthetic scenes are never copies of each other, and to draw all of them takes as long as an epoch.
     files = [sample for sample in data.samples if not isinstance(sample.image, SyntheticImage)]
     hashes = _hashes_of(files, on_progress)
     hash_of = {sample.key: digest for sample, digest in zip(files, hashes, strict=True)}
     copies = copies_among(files, hashes)
-    parts = split_for_training(replace(data, samples=Overlaps(copies).join(data.samples)), config, None)
+    parts = _split_with_copies(data, config, copies)
 
     # Users compare their run with the package's model, so its training images can't be compared on either.
     hashes_by_model = {name: seen_by(name) for name in (*sources_of(config), START)}
@@ -44,19 +45,43 @@ def find_overlaps(data: DataSet, config: FinetuneConfig, on_progress: Progress =
         drawn = _hashes_of(scenes, on_progress)
         hash_of |= {sample.key: digest for sample, digest in zip(scenes, drawn, strict=True)}
 
-    def seen_keys(samples: list[Sample], name: str) -> tuple[str, ...]:
+    def keys_among(samples: list[Sample], training_hashes: set[str]) -> tuple[str, ...]:
         digests = [hash_of.get(sample.key, "") for sample in samples]
-        return tuple(sample.key for sample in seen_among(samples, digests, hashes_by_model[name]))
+        return tuple(sample.key for sample in seen_among(samples, digests, training_hashes))
 
-    seen_held_out = {key: None for name in sources_of(config) for key in seen_keys(parts.held_out, name)}
-    seen_scored = {name: seen_keys(parts.scored, name) for name in hashes_by_model}
+    seen_held_out = {
+        key: None for name in sources_of(config) for key in keys_among(parts.held_out, hashes_by_model[name])
+    }
+    seen_scored = {name: keys_among(parts.scored, hashes) for name, hashes in hashes_by_model.items()}
+    read_hashes = {hash_of.get(sample.key, "") for sample in parts.samples}
+    read_hashes |= {sample.source_sha256 or "" for sample in parts.samples}
     return Overlaps(
         copies=copies,
         seen_held_out=tuple(seen_held_out),
         scored_split=parts.scored[0].split if parts.scored else None,
         scored_images=len(parts.scored),
         seen_scored={name: keys for name, keys in seen_scored.items() if keys},
+        scored_copies=keys_among(parts.scored, read_hashes - {""}),
     )
+
+
+def _split_with_copies(data: DataSet, config: FinetuneConfig, copies: Mapping[str, str]) -> Parts:
+    """Return the parts of a run in which copies stay together.
+
+    Raises:
+        DataError: As `split_for_training`; names the copies, which the caller's own check of the parts did not join.
+    """
+    joined = replace(data, samples=Overlaps(copies).join(data.samples))
+    try:
+        return split_for_training(joined, config, None)
+    except DataError as error:
+        if not copies:
+            raise
+        raise DataError(
+            f"{len(copies)} of the {len(data)} images of {data.name} are exact copies of others, such as "
+            f"{next(iter(copies))}, and copies stay in one part of a run: {error}; or add different images; to "
+            f"leave out the copies: {EXCLUDE_COPIES}"
+        ) from error
 
 
 def _hashes_of(samples: Sequence[Sample], on_progress: Progress) -> list[str]:

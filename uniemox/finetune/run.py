@@ -15,7 +15,7 @@ from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.order import steps_in_epoch
 from uniemox.data.overlaps import Overlaps, read_overlaps, write_overlaps
 from uniemox.data.sample import DataSet
-from uniemox.data.seen import SEEN, write_seen
+from uniemox.data.seen import EXCLUDE_COPIES, SEEN, write_seen
 from uniemox.evaluate.calibration import MIN_SAMPLES
 from uniemox.export.onnx import export_classifier
 from uniemox.finetune.config import FinetuneConfig
@@ -149,22 +149,26 @@ def _open_run(
 
 
 def _overlaps_of(config: FinetuneConfig, data: DataSet, out: Path, callback: Callback) -> Overlaps:
-    """Return the overlaps of a run's images, which are looked up once, and name the test images that are no test.
+    """Return the overlaps of a run's images, and name the test images on which it can't be evaluated.
 
-    A run that has begun keeps what it found, so that it resumes with the same parts.
+    They are looked up before the first step. Later they are read, so that a run resumes with the same parts.
     """
     if (out / SEEN).exists():
         overlaps = read_overlaps(out)
     else:
         overlaps = find_overlaps(data, config, callback.progress)
         write_overlaps(out, overlaps)
+    scored = f"of the {overlaps.scored_images} images of split {overlaps.scored_split}"
+    if copies := overlaps.scored_copies:
+        callback.note(
+            f"{len(copies)} {scored}, such as {copies[0]}, are copies of images that this run reads: uniemox evaluate "
+            f"will refuse them; train without these images ({EXCLUDE_COPIES}), or take other test images"
+        )
     for name in sources_of(config):
-        seen = overlaps.seen_scored.get(name)
-        if seen:
+        if keys := overlaps.seen_scored.get(name):
             callback.note(
-                f"{name} was trained on {len(seen)} of the {overlaps.scored_images} images of split "
-                f"{overlaps.scored_split}, such as {seen[0]}: uniemox evaluate will refuse them; take other test "
-                "images, or other initial weights (--init)"
+                f"{name} was trained on {len(keys)} {scored}, such as {keys[0]}: uniemox evaluate will refuse them; "
+                "take other test images, or other initial weights (--init)"
             )
     return overlaps
 
