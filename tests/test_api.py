@@ -138,7 +138,8 @@ def test_a_classifier_is_trained_and_scored_and_predicts(photos: Path, tmp_path:
     same = uniemox.load(exported).predict(photos / "dark" / "0.png").scene
     assert same == pytest.approx(answer.scene, abs=0.01)
     card = uniemox.export(run, out=tmp_path / "hub", to="hub-folder") / "README.md"
-    assert f"accuracy {accuracy:.3f}" in card.read_text()
+    low, high = evaluation.accuracy_interval
+    assert f"accuracy {accuracy:.3f}, 95 % interval {low:.3f} to {high:.3f}" in card.read_text()
 
 
 def test_wrong_settings_are_refused_before_anything_is_written(photos: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from uniemox.errors import DataError, ShapeError
 from uniemox.intervals import (
     bootstrap_interval,
     interval_over_runs,
+    no_spread_note,
     paired_bootstrap,
     percentile_interval,
     resampled_means,
@@ -310,3 +311,13 @@ def test_distinct_units_are_not_drawn_as_multinomial(monkeypatch: pytest.MonkeyP
     means = resampled_means(scores, resamples=20)
     monkeypatch.setattr(intervals, "MIN_MULTINOMIAL_UNITS", 10**9)
     assert np.array_equal(means, resampled_means(scores, resamples=20))
+
+
+@pytest.mark.parametrize("count", [1, 6, 60, 1000])
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_the_note_about_samples_that_agree_has_the_exact_interval(share: float, count: int) -> None:
+    exact = stats.binomtest(round(share * count), count).proportion_ci(method="exact")
+    note = no_spread_note(share, count)
+    assert note is not None
+    assert note.endswith(f"the exact 95 % interval is {100 * exact.low:.0f} to {100 * exact.high:.0f} %")
+    assert no_spread_note((share + 0.5) / 2, count) is None

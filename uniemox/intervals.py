@@ -156,6 +156,32 @@ def bootstrap_interval(per_sample: NDArray[np.generic], groups: Groups | None = 
     return percentile_interval(resampled_means(scores[:, None], groups)[:, 0])
 
 
+def no_spread_note(share: float, count: int) -> str | None:
+    """Return a warning if a share is 0 or 1, so that its bootstrap interval has no width.
+
+    The interval in the warning is exact (Clopper and Pearson, 1934) for independent samples.
+
+    Args:
+        share: Share of the samples that are right, 0 to 1.
+        count: Number of samples.
+
+    Returns:
+        The warning; None for any other share.
+
+    >>> no_spread_note(1.0, 6)
+    'all 6 images are right, so resampling them shows no spread; the exact 95 % interval is 54 to 100 %'
+    """
+    if share not in (0.0, 1.0):
+        return None
+    lowest = 100 * (1 - UPPER) ** (1 / count)
+    agreement = f"all {count:,} images are right"
+    exact = f"{lowest:.0f} to 100"
+    if share == 0:
+        agreement = f"none of {count:,} images is right"
+        exact = f"0 to {100 - lowest:.0f}"
+    return f"{agreement}, so resampling them shows no spread; the exact 95 % interval is {exact} %"
+
+
 def interval_over_runs(scores: NDArray[np.generic], groups: Groups | None = None) -> Interval | None:
     """Return the interval of the mean of scores over runs and images; None for two runs.
 

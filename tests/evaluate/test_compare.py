@@ -145,6 +145,14 @@ def test_run_equals_itself(runs: dict[str, Path]) -> None:
     assert (comparison.difference.difference, comparison.difference.low, comparison.difference.high) == (0, 0, 0)
 
 
+def test_runs_that_are_right_on_all_images_are_marked(runs: dict[str, Path], photos: DataSet) -> None:  # noqa: F811
+    score(runs["a0"], photos, logits_for(photos, set()))
+    [comparison] = compare([runs["a0"]], [runs["b0"]])
+    assert comparison.note == (
+        "ours: all 16 images are right, so resampling them shows no spread; the exact 95 % interval is 79 to 100 %"
+    )
+
+
 def test_baseline_and_chance_are_reported(runs: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     [comparison] = compare([runs["a0"], runs["a1"]], [runs["b0"]], [runs["least"]])
     groups = [str(i) for i in range(16)]

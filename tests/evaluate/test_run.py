@@ -100,6 +100,15 @@ def test_every_image_gets_its_line() -> None:
     assert sum(lines[0]["probabilities"].values()) == pytest.approx(1, abs=1e-5)
 
 
+def test_an_interval_without_width_is_explained_wherever_it_is_shown() -> None:
+    right = score(labelled_data((("awe", "awe", 1), ("amusement", "amusement", 2))))
+    assert right.scores.accuracy_interval == (1, 1)
+    assert "all 3 images are right, so resampling them shows no spread; the exact 95 % interval is 29 to 100 %" in (
+        right.notes
+    )
+    assert not [note for note in score(labelled_data()).notes if "no spread" in note]
+
+
 def test_images_of_one_group_are_resampled_together() -> None:
     data = labelled_data()
     one_group = replace(data, samples=[replace(sample, group="all") for sample in data.samples])

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from uniemox.data.sample import DataSet
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.evaluate.label_pairs import LabelPairs, text_of
 from uniemox.evaluate.run import evaluate, write_evaluation
 from uniemox.evaluate.run_records import Predictions, SavedEvaluation, read_evaluations, read_run, title_of
-from uniemox.intervals import Interval, PairedDifference, interval_over_runs, paired_bootstrap
+from uniemox.intervals import Interval, PairedDifference, interval_over_runs, no_spread_note, paired_bootstrap
 from uniemox.io.files import EVALUATIONS, WEIGHTS
 from uniemox.io.progress import Progress, silent
 from uniemox.io.weight_names import IN_PACKAGE
@@ -197,6 +198,17 @@ def map_note(evaluations: Mapping[Path, SavedEvaluation]) -> str:
     return f"not scored by the same label map: {maps}; score them again with one map"
 
 
+def _no_spread(hits: Mapping[str, NDArray[np.float64]], count: int) -> str:
+    """Return a warning for each group of runs that are right on all images, or on none.
+
+    Args:
+        hits: (S, N) by name of the group, 1 for a right answer.
+        count: N, number of images.
+    """
+    notes = {name: no_spread_note(float(group.mean()), count) for name, group in hits.items()}
+    return "; ".join(f"{name}: {note}" for name, note in notes.items() if note)
+
+
 def _compare(
     title: str, ours: Sequence[Predictions], theirs: Sequence[Predictions], baseline: Sequence[Predictions]
 ) -> Comparison:
@@ -221,7 +233,7 @@ def _compare(
         pictures=len(first.keys),
         commonest=commonest,
         uniform=uniform,
-        note=label_note(all_predictions),
+        note="; ".join(filter(None, (label_note(all_predictions), _no_spread(groups, len(first.keys))))),
         **compared,
     )
 

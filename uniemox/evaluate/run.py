@@ -31,7 +31,7 @@ from uniemox.evaluate.scores import (
     score_distributions,
     score_groups,
 )
-from uniemox.intervals import Interval
+from uniemox.intervals import Interval, no_spread_note
 from uniemox.io.files import CONFIG, EVALUATIONS, ONNX, WEIGHTS, refuse_special, write_file
 from uniemox.io.progress import Progress, silent
 from uniemox.io.typed import read_json
@@ -188,13 +188,16 @@ def evaluate(
         notes.append(NO_PERSONS)
 
     scorer = Scorer(info, scored, outputs, head)
+    all_rows = np.arange(len(outputs.samples))
+    scores = scorer.score(all_rows)
+    if isinstance(scores, ClassScores) and (note := no_spread_note(scores.accuracy, scores.n)):
+        notes.append(note)
     trust = scorer.trust()
     if "coverage" in trust and (note := set_note(info, COVERAGE)):
         notes.append(note)
     groups = None if by is None else score_groups(column_of(outputs.samples, by, data), scorer.score)
-    all_rows = np.arange(len(outputs.samples))
     return Evaluation(
-        scorer.score(all_rows),
+        scores,
         groups,
         tuple(notes),
         tuple(scorer.predictions()),

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from uniemox.errors import DataError
 from uniemox.evaluate.label_pairs import LabelPairs
 from uniemox.evaluate.metrics import Array
+from uniemox.intervals import no_spread_note
 from uniemox.io.files import CONFIG, EVALUATIONS, METRICS, WEIGHTS
 from uniemox.io.html import render
 from uniemox.io.typed import Count, Share, check_json, read_json, read_json_lines
@@ -134,7 +135,13 @@ def score_lines(path: Path) -> list[str]:
     lines = []
     for evaluation in read_run(path).evaluations:
         value = evaluation.values[evaluation.measure]
-        lines.append(f"- {evaluation.title}, {evaluation.values['n']:,} images: {evaluation.measure} {value:.3f}")
+        count = evaluation.values["n"]
+        line = f"- {evaluation.title}, {count:,} images: {evaluation.measure} {value:.3f}"
+        if interval := evaluation.values.get(f"{evaluation.measure}_interval"):
+            line += ", 95 % interval {:.3f} to {:.3f}".format(*interval)
+        if evaluation.measure == "accuracy" and (note := no_spread_note(value, count)):
+            line += f" ({note})"
+        lines.append(line)
     return lines
 
 
