@@ -169,17 +169,18 @@ def no_spread_note(share: float, count: int) -> str | None:
         The warning; None for any other share.
 
     >>> no_spread_note(1.0, 6)
-    'all 6 images are right, so resampling them shows no spread; the exact 95 % interval is 54 to 100 %'
+    'all 6 images are right, so resampling shows no spread; the exact 95 % interval is 54 to 100 %'
     """
     if share not in (0.0, 1.0):
         return None
     lowest = 100 * (1 - UPPER) ** (1 / count)
-    agreement = f"all {count:,} images are right"
+    images = "the only image is" if count == 1 else f"all {count:,} images are"
+    answers = "right"
     exact = f"{lowest:.0f} to 100"
     if share == 0:
-        agreement = f"none of {count:,} images is right"
+        answers = "wrong"
         exact = f"0 to {100 - lowest:.0f}"
-    return f"{agreement}, so resampling them shows no spread; the exact 95 % interval is {exact} %"
+    return f"{images} {answers}, so resampling shows no spread; the exact 95 % interval is {exact} %"
 
 
 def interval_over_runs(scores: NDArray[np.generic], groups: Groups | None = None) -> Interval | None:

@@ -149,7 +149,7 @@ def test_runs_that_are_right_on_all_images_are_marked(runs: dict[str, Path], pho
     score(runs["a0"], photos, logits_for(photos, set()))
     [comparison] = compare([runs["a0"]], [runs["b0"]])
     assert comparison.note == (
-        "ours: all 16 images are right, so resampling them shows no spread; the exact 95 % interval is 79 to 100 %"
+        "ours: all 16 images are right, so resampling shows no spread; the exact 95 % interval is 79 to 100 %"
     )
 
 

@@ -103,7 +103,7 @@ def test_every_image_gets_its_line() -> None:
 def test_an_interval_without_width_is_explained_wherever_it_is_shown() -> None:
     right = score(labelled_data((("awe", "awe", 1), ("amusement", "amusement", 2))))
     assert right.scores.accuracy_interval == (1, 1)
-    assert "all 3 images are right, so resampling them shows no spread; the exact 95 % interval is 29 to 100 %" in (
+    assert "all 3 images are right, so resampling shows no spread; the exact 95 % interval is 29 to 100 %" in (
         right.notes
     )
     assert not [note for note in score(labelled_data()).notes if "no spread" in note]
@@ -254,7 +254,10 @@ def test_a_model_that_cannot_flag_says_so_instead_of_zero(tmp_path: Path) -> Non
 def test_images_without_label_are_left_out_and_counted() -> None:
     evaluation = score(labelled_data((("awe", "awe", 1), ("awe", None, 2))))
     assert evaluation.scores.n == 1
-    assert other_notes(evaluation) == ["2 images have no label or rating to compare with"]
+    assert other_notes(evaluation) == [
+        "2 images have no label or rating to compare with",
+        "the only image is right, so resampling shows no spread; the exact 95 % interval is 3 to 100 %",
+    ]
     for answers in ((("awe", None, 2),), ()):
         with pytest.raises(DataError, match="known has no image to score: none of"):
             score(labelled_data(answers))
