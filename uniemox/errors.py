@@ -9,6 +9,10 @@ class ConfigError(UniemoxError):
     """Raised when a setting is out of range, or two settings contradict each other."""
 
 
+class InUseError(ConfigError):
+    """Raised for a file that another process writes."""
+
+
 class ShapeError(UniemoxError):
     """Raised when a tensor does not have the required shape."""
 

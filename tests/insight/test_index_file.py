@@ -9,7 +9,7 @@ import pytest
 
 import uniemox
 from tests.drawn import draw_image
-from uniemox.errors import ConfigError, DataError
+from uniemox.errors import ConfigError, DataError, InUseError
 from uniemox.insight.index import update_index
 from uniemox.insight.index_file import CACHE, INDEX, LINES, OLD_CACHE, OLD_LINES, find_index, index_header, open_index
 from uniemox.io.sized_image import SizedImage
@@ -150,12 +150,111 @@ def test_an_index_that_is_a_link_is_refused(photos: Path, predictor: Predictor, 
 
 def test_an_index_in_use_is_no_obstacle_for_a_survey(photos: Path, predictor: Predictor, tmp_path: Path) -> None:
     lines = find_index(predictor, photos, None, pytest.fail)
-    with (
-        open_index(lines, index_header(predictor)),
-        pytest.warns(UserWarning, match="another process is writing .* does not use the folder's index"),
-    ):
-        summary = uniemox.survey(photos, out=tmp_path / "s.html", predictor=predictor)
+    with open_index(lines, index_header(predictor), pytest.fail):
+        with pytest.raises(InUseError, match="wait until it ends, or name another folder for it: --index FOLDER"):
+            update_index(predictor, photos)
+        with pytest.warns(UserWarning, match="another process is writing .* does not use the folder's index"):
+            summary = uniemox.survey(photos, out=tmp_path / "s.html", predictor=predictor)
     assert summary.whole.images == COUNT
+
+
+def damage(lines: Path, kind: str) -> None:
+    """Damage an index of five images, later than its copy that loads fast was written."""
+    texts = lines.read_text().splitlines(keepends=True)
+    if kind == "folder":
+        lines.unlink()
+        lines.mkdir()
+        (lines / "a file of the user").touch()
+    elif kind == "line":
+        lines.write_text("".join([*texts[:2], "?\n", *texts[2:]]))
+    elif kind == "binary":
+        lines.write_bytes(b"\0\xff\n" * 9)
+    elif kind == "features":
+        lines.write_text("".join([*texts[:2], json.dumps(json.loads(texts[2]) | {"features": "?"}) + "\n"]))
+    else:
+        lines.write_text("".join(texts).replace('"model": "small"', '"model": "other"'))
+    os.utime(lines)
+    lines.with_suffix(CACHE).unlink()
+
+
+@pytest.mark.parametrize("kind", ["folder", "line", "binary", "features", "other model"])
+def test_a_damaged_index_is_built_again_and_moved_aside(
+    photos: Path, predictor: Predictor, decoded: list[str], kind: str
+) -> None:
+    first = update_index(predictor, photos)
+    [lines] = (photos / INDEX).glob(f"*{LINES}")
+    damage(lines, kind)
+    damaged = None if lines.is_dir() else lines.read_bytes()
+    before = contents_of(photos)
+    decoded.clear()
+    notes: list[str] = []
+    index = update_index(predictor, photos, report=notes.append)
+    assert sorted(index.paths.tolist()) == sorted(first.paths.tolist())
+    assert set(decoded) == {f"{i}.png" for i in range(COUNT)}
+    spare = lines.with_name(f"{lines.name}.damaged1")
+    [note] = notes
+    assert note == (
+        f"the index {lines} is damaged, so it is built again; the damaged one is now {spare.name}, and may be deleted"
+    )
+    if damaged is None:
+        assert [file.name for file in spare.iterdir()] == ["a file of the user"]
+    elif kind != "features":
+        assert spare.read_bytes() == damaged
+    assert contents_of(photos) == before
+    decoded.clear()
+    assert update_index(predictor, photos, report=pytest.fail).paths.tolist() == index.paths.tolist()
+    assert decoded == []
+
+
+def test_a_survey_builds_a_damaged_index_again(photos: Path, predictor: Predictor, tmp_path: Path) -> None:
+    update_index(predictor, photos)
+    [lines] = (photos / INDEX).glob(f"*{LINES}")
+    damage(lines, "line")
+    with pytest.warns(UserWarning, match="is damaged, so it is built again"):
+        uniemox.survey(photos, out=tmp_path / "s.html", predictor=predictor)
+    assert len(lines.read_text().splitlines()) == COUNT
+
+
+def test_a_cut_index_and_a_folder_in_place_of_its_copy_are_no_obstacle(
+    photos: Path, predictor: Predictor, decoded: list[str]
+) -> None:
+    update_index(predictor, photos)
+    [lines] = (photos / INDEX).glob(f"*{LINES}")
+    lines.write_bytes(lines.read_bytes()[:-100])
+    lines.with_suffix(CACHE).unlink()
+    lines.with_suffix(CACHE).mkdir()
+    decoded.clear()
+    notes: list[str] = []
+    assert len(update_index(predictor, photos, report=notes.append).paths) == COUNT
+    # Only the image of the last line.
+    assert len(decoded) == 1
+    [note] = notes
+    assert f"{CACHE} is damaged" in note
+
+
+def test_a_full_disk_is_no_damage(photos: Path, predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    update_index(predictor, photos)
+    [lines] = (photos / INDEX).glob(f"*{LINES}")
+    draw_image(40).save(photos / "new.png")
+    before = lines.read_bytes()
+
+    def fail(*_: object, **_named: object) -> None:
+        raise DataError("no space left")
+
+    monkeypatch.setattr("uniemox.predict.writing._repair", fail)
+    with pytest.raises(DataError, match="no space left"):
+        update_index(predictor, photos, report=pytest.fail)
+    assert lines.read_bytes() == before
+
+
+def test_a_folder_of_unreadable_images_is_blamed_and_not_its_index(predictor: Predictor, tmp_path: Path) -> None:
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(b"no image")
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"broken: no image could be read \(1 tried\); .* has the reasons"):
+            update_index(predictor, folder)
+    assert "not an image" in next((folder / INDEX).glob(f"*{LINES}")).read_text()
 
 
 def test_the_index_of_an_earlier_version_is_moved_with_its_answers(
@@ -176,6 +275,15 @@ def test_the_index_of_an_earlier_version_is_moved_with_its_answers(
     [note] = notes
     assert note.startswith(f"the index {old} is now ")
     assert [path.name for path in photos.parent.iterdir()] == ["photos"]
+
+
+def test_a_damaged_old_index_is_named_and_kept(photos: Path, predictor: Predictor) -> None:
+    old = photos.with_name(photos.name + OLD_LINES)
+    old.write_text("?\n")
+    notes: list[str] = []
+    update_index(predictor, photos, report=notes.append)
+    assert notes == [f"{old} is not used: it is damaged; delete it if you don't need it"]
+    assert old.exists()
 
 
 def test_an_old_index_with_other_answers_is_named_and_kept(photos: Path, predictor: Predictor) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from uniemox.errors import ConfigError, DataError
 from uniemox.insight.features import unpack
-from uniemox.insight.index_file import CACHE, find_index, index_header, open_index
+from uniemox.insight.index_file import CACHE, find_index, index_header, open_index, set_aside
 from uniemox.insight.survey.lines import EXHAUST, Answers, answer_new
 from uniemox.io.files import open_regular, replacing
 from uniemox.io.walking import LeftOut
@@ -69,7 +69,11 @@ class Index:
         return cosines
 
     def rows(self, selected: NDArray[np.bool_]) -> "Index":
-        """Return the index of the selected images.  selected: (N,)."""
+        """Return an index of some of the images.
+
+        Args:
+            selected: (N,), True for the images that it has.
+        """
         return replace(
             self,
             paths=self.paths[selected],
@@ -97,12 +101,12 @@ def update_index(
         predictor: From `load`.
         folder: Folder of images. The index's paths begin with it as it is given, as those of `predict` do.
         watch: Function that consumes new predictions.
-        report: Gets notes about folders that were skipped, and about an index of an earlier version.
+        report: Gets notes about folders that were skipped, and about a damaged index or one of an earlier version.
         place: Folder for the index; None: FOLDER/.uniemox/.
 
     Raises:
-        ConfigError: If another process writes the index.
-        DataError: If a file can't be read or written, or if no image can be read.
+        InUseError: If another process writes the index.
+        DataError: If a file can't be written, or if no image can be read.
     """
     root = os.path.abspath(folder)
     # Before anything is written.
@@ -118,9 +122,23 @@ def update_index(
     cache = lines.with_suffix(CACHE)
     index, failed = _load(cache, lines, header) or (None, frozenset[str]())
     if index is None or _is_outdated(index, failed, images, lines):
-        with open_index(lines, header) as file:
-            watch(answer_new(predictor, images, file, None))
-        index, failed = _read(lines)
+
+        def predict_missing() -> None:
+            with open_index(lines, header, report) as file:
+                watch(answer_new(predictor, images, file, None))
+
+        predict_missing()
+        try:
+            index, failed = _read(lines)
+        except DataError:
+            # A field that only an index needs, such as the features, is damaged.
+            set_aside(lines, report)
+            predict_missing()
+            index, failed = _read(lines)
+        if index is None:
+            raise DataError(f"{folder}: no image could be read ({len(failed):,} tried); {lines} has the reasons")
+        if cache.is_dir():
+            set_aside(cache, report)
         _save(cache, index, failed, header)
     index = index.rows(np.isin(index.paths, images))
     # The file has absolute paths, so that it serves callers in any working directory.
@@ -145,14 +163,14 @@ def _is_outdated(index: Index, failed: frozenset[str], images: list[str], lines:
     return any(was_written(image, since_ns) for image in images)
 
 
-def _read(lines: Path) -> tuple[Index, frozenset[str]]:
+def _read(lines: Path) -> tuple[Index | None, frozenset[str]]:
     """Read the predictions of an index.
 
     Returns:
-        Index of the images, and the paths of the unreadable ones.
+        Index of the images, None if there is no prediction; and the paths of the unreadable images.
 
     Raises:
-        DataError: If the file can't be read, or has no prediction.
+        DataError: If the file can't be read.
     """
     # Of an image that has changed, the last line counts.
     rows: dict[str, tuple[list[float], bool, NDArray[np.int8]]] = {}
@@ -174,7 +192,7 @@ def _read(lines: Path) -> tuple[Index, frozenset[str]]:
                 unpack(answer["features"]),
             )
         if not rows:
-            raise DataError(f"{lines}: no image could be read ({len(failed)} tried)")
+            return None, frozenset(failed)
         values, flags, features = zip(*rows.values(), strict=True)
         index = Index(
             np.array(list(rows)), columns, np.array(values, np.float32), np.array(flags, np.bool_), np.stack(features)

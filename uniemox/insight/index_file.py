@@ -5,11 +5,14 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
-from uniemox.errors import DataError
+from msgspec import UNSET
+
+from uniemox.errors import ConfigError, DataError, InUseError
 from uniemox.insight.features import FEATURES_FORMAT
-from uniemox.io.files import fingerprint_of, refuse_special, replacing
+from uniemox.io.files import fingerprint_of, refuse_special, replacing, writing
 from uniemox.io.typed import read_json_lines
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.tables import REMEDY, AnswerLine, read_lines
@@ -24,6 +27,7 @@ CACHE = ".npz"
 OLD_FACES = ".faces"
 OLD_LINES = ".uniemox.jsonl"
 OLD_CACHE = ".uniemox.npz"
+ELSEWHERE = "name another folder for it: --index FOLDER (in Python: index=FOLDER)"
 
 
 def index_header(predictor: Predictor) -> AnswerHeader:
@@ -54,7 +58,7 @@ def find_index(predictor: Predictor, folder: Path, index: Path | None, report: C
         report: Gets a note about the index of an earlier version.
 
     Raises:
-        DataError: If FOLDER/.uniemox is a link, or if an index of an earlier version can't be read or moved.
+        DataError: If FOLDER/.uniemox is a link, or if the index of an earlier version can't be moved.
     """
     header = index_header(predictor)
     place = index_folder(folder, index)
@@ -75,8 +79,12 @@ def _move_old(folder: Path, lines: Path, header: AnswerHeader, report: Callable[
     old = folder.with_name(name + OLD_LINES)
     if old.is_symlink() or not old.is_file():
         return
-    answers = (line for _, line in read_json_lines(old, AnswerLine, remedy=REMEDY, may_be_cut=True))
-    first = next((line for line in answers if isinstance(line.scene, dict)), None)
+    try:
+        answers = (line for _, line in read_json_lines(old, AnswerLine, remedy=REMEDY, may_be_cut=True))
+        first = next((line for line in answers if isinstance(line.scene, dict)), None)
+    except DataError:
+        report(f"{old} is not used: it is damaged; delete it if you don't need it")
+        return
     if first is None or AnswerHeader.of(first) != header:
         report(f"{old} is not used: an index of another model or version; delete it if you don't need it")
         return
@@ -91,28 +99,70 @@ def _move_old(folder: Path, lines: Path, header: AnswerHeader, report: Callable[
 
 
 @contextmanager
-def open_index(lines: Path, header: AnswerHeader) -> Iterator[ResultFile]:
+def open_index(lines: Path, header: AnswerHeader, report: Callable[[str], object]) -> Iterator[ResultFile]:
     """Open an index to append predictions; lines of unreadable and of overwritten images are removed.
 
     The file then has the time at which it was opened, so that images that are overwritten meanwhile count as changed.
+    A damaged index is moved aside, and a new one begins.
 
     Args:
         lines: From `find_index`.
         header: From `index_header`.
+        report: Gets a note about a damaged index.
 
     Raises:
-        ConfigError: If another process writes it, or if it has other predictions.
-        DataError: If it can't be read or written.
+        InUseError: If another process writes it.
+        DataError: If it can't be written.
     """
     _make_folder(lines.parent)
     began_ns = time.time_ns()
-    with ResultFile(lines, resume=True, answered=header) as file:
+    try:
+        opened = ResultFile(lines, resume=True, answered=header)
+    except InUseError:
+        raise InUseError(f"another process is writing the index {lines}; wait until it ends, or {ELSEWHERE}") from None
+    except (ConfigError, DataError):
+        # A full disk is no reason to give an index up.
+        if not _is_damaged(lines, header):
+            raise
+        set_aside(lines, report)
+        opened = ResultFile(lines, resume=True, answered=header)
+    with opened as file:
         try:
             yield file
         finally:
             # The file may have been deleted meanwhile.
             with suppress(OSError):
                 os.utime(lines, ns=(began_ns, began_ns))
+
+
+def _is_damaged(lines: Path, header: AnswerHeader) -> bool:
+    """Return True if an index can't be read, or if it has other predictions than its name says."""
+    if not os.path.lexists(lines):
+        return False
+    try:
+        answers = (line for _, line in read_json_lines(lines, AnswerLine, remedy=REMEDY, may_be_cut=True))
+        return any(AnswerHeader.of(line) != header for line in answers if line.scene is not UNSET)
+    except DataError:
+        return True
+
+
+def set_aside(file: Path, report: Callable[[str], object]) -> None:
+    """Rename a damaged file of an index, or a folder in its place, so that a new one can be written.
+
+    Args:
+        file: File of an index.
+        report: Gets a note about it.
+
+    Raises:
+        DataError: If it can't be renamed.
+    """
+    names = (file.with_name(f"{file.name}.damaged{number}") for number in count(1))
+    spare = next(name for name in names if not os.path.lexists(name))
+    with writing(file):
+        file.rename(spare)
+    report(
+        f"the index {file} is damaged, so it is built again; the damaged one is now {spare.name}, and may be deleted"
+    )
 
 
 def _make_folder(place: Path) -> None:
@@ -129,10 +179,7 @@ def _make_folder(place: Path) -> None:
         is_writable = False
         reason = error.strerror or str(error)
     if not is_writable:
-        raise DataError(
-            f"{place}: the index can't be written there ({reason}); name another folder for it: --index FOLDER "
-            "(in Python: index=FOLDER)"
-        )
+        raise DataError(f"{place}: the index can't be written there ({reason}); {ELSEWHERE}")
 
 
 def copy_answers(lines: Path, target: ResultFile, paths: Mapping[str, str]) -> None:

@@ -14,7 +14,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
-from uniemox.errors import ConfigError, DataError, UniemoxError
+from uniemox.errors import DataError, InUseError, UniemoxError
 
 try:
     import fcntl
@@ -180,7 +180,7 @@ class FileLock:
     """Advisory lock in the file PATH.lock, released when its process ends. On Windows, nothing is locked.
 
     Raises:
-        ConfigError: If another process holds it for two seconds.
+        InUseError: If another process holds it for two seconds.
         OSError: If the folder can't be written.
     """
 
@@ -200,7 +200,7 @@ class FileLock:
                 if time.monotonic() < deadline:
                     time.sleep(RETRY_S)
                     continue
-                raise ConfigError(
+                raise InUseError(
                     f"another process is writing {path}; wait until it ends, or choose another name"
                 ) from None
             with suppress(FileNotFoundError):

@@ -132,7 +132,7 @@ def _enter_index(
         return None
     try:
         lines = find_index(predictor, Path(names[0]), settings.index, report)
-        return stack.enter_context(open_index(lines, index_header(predictor)))
+        return stack.enter_context(open_index(lines, index_header(predictor), report))
     except (ConfigError, DataError) as error:
         if settings.index is not None:
             raise

@@ -247,7 +247,7 @@ def summarise(lines: Path, groupings: Mapping[str, Grouping], requested: Contain
             summary = summary or Summary(value, groupings)
             summary.add(value)
     if summary is None:
-        raise DataError(f"{lines}: no image could be read ({failures} tried)")
+        raise DataError(f"no image could be read ({failures:,} tried); {lines} has the reasons")
     summary.failures = failures
     summary.shorten()
     return summary
