@@ -110,8 +110,8 @@ def _read(project: Project) -> Counts:
 def _count_decisions(connection: Connection, counts: Counts) -> Counts:
     """Return the counts with those of the screen."""
     screened = current("screen").c
-    is_dropped = screened.value == "drop", screened.picture_id.not_in(taken_down())
-    rows = connection.execute(select(screened.reason).where(*is_dropped))
+    is_dropped = (screened.value == "drop") & screened.picture_id.not_in(taken_down())
+    rows = connection.execute(select(screened.reason).where(is_dropped))
     reasons = Counter(row.reason.split(":")[0] for row in rows)
     styles = current("style").c
     tagged = select(styles.value, func.count().label("n")).where(styles.value != "").group_by(styles.value)

@@ -96,10 +96,10 @@ class BlockMeans(NamedTuple):
         side = thumbs.shape[1]
         mean = np.repeat(np.eye(BLOCKS), side // BLOCKS, axis=1) * BLOCKS / side  # (4, S)
         gradient = np.gradient(np.eye(side), axis=0)  # (S, S)
-        place = (np.arange(side) - (side - 1) / 2) / side
+        offsets = (np.arange(side) - (side - 1) / 2) / side  # (S,) from the middle, in parts of the side
         # Mean, shift and stretch in one direction; see `_residual_after_crop`.
         shift = MAX_CROP * side * 0.5 * mean @ gradient
-        stretch = MAX_CROP * side * (mean * place) @ gradient
+        stretch = MAX_CROP * side * (mean * offsets) @ gradient
         parts = np.concatenate([mean, shift, stretch]).astype(np.float32)  # (12, S)
         means = np.empty((len(thumbs), BLOCKS, BLOCKS, 3), np.float16)
         slack = np.empty_like(means)
@@ -144,7 +144,8 @@ def _join_same(
         first_roots = _roots(parent, first)
         second_roots = _roots(parent, second)
         is_apart = first_roots != second_roots
-        first, second = first[is_apart], second[is_apart]
+        first = first[is_apart]
+        second = second[is_apart]
         if not len(first):
             return
         # One pair of every two groups comes first, because it may join all others.
@@ -154,7 +155,8 @@ def _join_same(
         is_leader[leaders] = True
         order = np.argsort(~is_leader, kind="stable")
         size = min(PAIRS, max(len(leaders), 2 * size))
-        now, later = order[:size], order[size:]
+        now = order[:size]
+        later = order[size:]
         same = now[blocks.may_be_same(first[now], second[now])]
         if len(same):
             same = same[_are_same(thumbs[first[same]], thumbs[second[same]])]
@@ -162,7 +164,8 @@ def _join_same(
             first_root = _root(parent, i)
             second_root = _root(parent, j)
             parent[max(first_root, second_root)] = min(first_root, second_root)
-        first, second = first[later], second[later]
+        first = first[later]
+        second = second[later]
 
 
 def _root(parent: NDArray[np.intp], i: int) -> int:

@@ -97,12 +97,12 @@ def _every_pair(descriptions: Descriptions, min_cosine: float) -> Iterator[Pairs
     count = len(descriptions.even)
 
     def compare(start: int) -> Pairs:
-        found = []
+        parts = []
         for column_start in range(start, count, COLUMNS):
             cosines = descriptions.cosines(slice(start, start + ROWS), slice(column_start, column_start + COLUMNS))
             hits = np.flatnonzero(cosines > min_cosine)
-            found.append((hits // cosines.shape[1] + start, hits % cosines.shape[1] + column_start))
-        first, second = _joined(found)
+            parts.append((hits // cosines.shape[1] + start, hits % cosines.shape[1] + column_start))
+        first, second = _joined(parts)
         is_wanted = (first < second) & ~(descriptions.is_flat[first] & descriptions.is_flat[second])
         return first[is_wanted], second[is_wanted]
 
@@ -131,11 +131,11 @@ def _pairs_in_cells(descriptions: Descriptions, min_cosine: float, roots: Roots)
                 yield from _blocks(visitors[bounds[cell] : bounds[cell + 1]], inside)
 
     def compare(job: Pairs) -> Pairs:
-        found = []
+        parts = []
         for rows, columns in _unjoined(*job, roots):
             is_similar = descriptions.cosines(rows, columns) > min_cosine
-            found.append(_hits(is_similar, rows, columns))
-        return _ordered(*_joined(found))
+            parts.append(_hits(is_similar, rows, columns))
+        return _ordered(*_joined(parts))
 
     with closing(parallel_map(jobs(), compare)) as blocks:
         yield from blocks
@@ -188,10 +188,10 @@ def _visitors(
         hits = np.flatnonzero(is_near)
         return (hits % len(centres)).astype(np.int32), rows[hits // len(centres)]
 
-    with closing(parallel_map(_in_blocks(images, len(centres)), search)) as parts:
-        found = list(parts)
-    cells = np.concatenate([cells for cells, _ in found])
-    visitors = np.concatenate([rows for _, rows in found])
+    with closing(parallel_map(_in_blocks(images, len(centres)), search)) as blocks:
+        parts = list(blocks)
+    cells = np.concatenate([cells for cells, _ in parts])
+    visitors = np.concatenate([rows for _, rows in parts])
     order = np.argsort(cells, kind="stable")
     return visitors[order], np.searchsorted(cells[order], np.arange(len(centres) + 1))
 

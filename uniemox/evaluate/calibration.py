@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from uniemox.evaluate.metrics import Array, Labels, check_finite
 from uniemox.intervals import Interval, paired_bootstrap
 from uniemox.predict.confidence import answers_of, familiarity_of, log_softmax, probabilities_of, set_probabilities_of
 
+Value = TypeVar("Value", bound=np.generic)
 BINS = 15
 MAX_SCORES = 2000
 """Maximum number of stored scores for likely labels."""
@@ -241,14 +243,21 @@ def log_loss_change(
     after = np.empty_like(before)
     for i in range(min(FOLDS, len(names))):
         is_scored = fold == i
-        others = None if distances is None else distances[~is_scored]
-        scored = None if distances is None else distances[is_scored]
-        rest = None if any_of is None else any_of[~is_scored]
-        fitted = calibrated(info, logits[~is_scored], others, target[~is_scored], any_of=rest)
-        after[is_scored] = _log_losses(fitted, logits[is_scored], scored, is_right[is_scored])
+        is_fitted = ~is_scored
+        fitted = calibrated(
+            info, logits[is_fitted], _rows(distances, is_fitted), target[is_fitted], any_of=_rows(any_of, is_fitted)
+        )
+        after[is_scored] = _log_losses(fitted, logits[is_scored], _rows(distances, is_scored), is_right[is_scored])
     change = paired_bootstrap(after, before, units)
     assert change.interval is not None  # one row of each has an interval
     return LogLossChange(float(before.mean()), float(after.mean()), change.interval)
+
+
+def _rows(values: NDArray[Value] | None, is_selected: NDArray[np.bool_]) -> NDArray[Value] | None:
+    """Return the selected rows of values that may be missing."""
+    if values is None:
+        return None
+    return values[is_selected]
 
 
 def _log_losses(info: ClassifierInfo, logits: Array, distances: Array | None, is_right: Array) -> NDArray[np.float64]:

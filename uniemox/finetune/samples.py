@@ -119,16 +119,16 @@ class Parts:
         """All samples that the run reads, each once."""
         return list({sample.key: sample for sample in [*self.train, *self.held_out]}.values())
 
-    def without_seen(self, seen: Collection[str]) -> "Parts":
+    def without_seen(self, seen_keys: Collection[str]) -> "Parts":
         """Return the parts, calibrated on images that the initial weights were not trained on, if there are enough.
 
         A network is surer of images on which its encoder was trained, so scores from them make likely sets too small.
         If too few others remain, all of them calibrate, which `calibration_images` records.
 
         Args:
-            seen: Keys of the images that the initial weights or the teacher were trained on.
+            seen_keys: Keys of the images that the initial weights or the teacher were trained on.
         """
-        calibration = [sample for sample in self.calibration if sample.key not in seen]
+        calibration = [sample for sample in self.calibration if sample.key not in seen_keys]
         if len(calibration) == len(self.calibration):
             return self
         if len(calibration) >= MIN_SAMPLES:

@@ -49,5 +49,5 @@ def read_origins(project: Project) -> AnswerOrigins:
 
 def record_simulated(project: Project, names: Iterable[str]) -> None:
     """Record that annotators are programs, not people."""
-    known = project.store.setting(SIMULATED) or []
-    project.store.set(SIMULATED, sorted({*known, *names}))
+    recorded = project.store.setting(SIMULATED) or []
+    project.store.set(SIMULATED, sorted({*recorded, *names}))

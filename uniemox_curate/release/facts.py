@@ -84,5 +84,5 @@ def shared_origins(images: Iterable[ReleasedImage]) -> SharedOrigins:
             splits[author].append(image.split)
         if image.about["page"]:
             splits["page", image.about["page"]].append(image.split)
-    shared = [names for names in splits.values() if len(names) > 1]
-    return SharedOrigins(len(shared), sum(len(set(names)) > 1 for names in shared))
+    shared = [split_names for split_names in splits.values() if len(split_names) > 1]
+    return SharedOrigins(len(shared), sum(len(set(split_names)) > 1 for split_names in shared))
