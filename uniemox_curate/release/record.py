@@ -223,6 +223,7 @@ def _images_with_split(
     scheme = read_scheme(project)
     about = provenance(project)
     published = published_names(project.plan.answer.known)
+    numbers = annotator_numbers(answers)
     images = []
     for row in rows:
         split = scheme.get(row.sha256)
@@ -251,7 +252,7 @@ def _images_with_split(
                 picture=row.id,
                 about=about.get(row.id, dict.fromkeys(ABOUT, "")),
                 decided="owner" if verdict.reason == OWNER_SAYS else "annotators",
-                answers=_published_answers(answers, origins, row.id, published),
+                answers=_published_answers(row.id, answers, origins, numbers=numbers, published=published),
             )
         )
     if not images:
@@ -260,10 +261,14 @@ def _images_with_split(
 
 
 def _published_answers(
-    answers: LatestAnswers, origins: AnswerOrigins, picture: int, published: Sequence[str]
+    picture: int,
+    answers: LatestAnswers,
+    origins: AnswerOrigins,
+    *,
+    numbers: Mapping[str, str],
+    published: Sequence[str],
 ) -> list[ReleasedAnswer]:
     """Return the answers to an image, without names and unpublished fields."""
-    numbers = annotator_numbers(answers)
     details = answers.details.get(picture, {})
     return [
         ReleasedAnswer(
