@@ -280,10 +280,10 @@ class ScoredLabels:
 def scored_labels(model: LabelSet, data: LabelSet) -> ScoredLabels:
     """Choose the label set in which a model is scored on a data set.
 
-    It is the data set's, to which the model's labels are mapped (`label_map`), with one exception. If the data set has
-    only some of the model's labels, it is the model's: an image may be mistaken for a class that the data set lacks,
-    and removing these classes from the answers would make the scores too high. A map between two published sets comes
-    first, and a model of joined labels (`join_labels`) is scored in the whole set of each published data set.
+    It is usually the data set's, to which the model's labels are mapped (`label_map`). If the data set has only some of
+    the model's labels, it is the model's: an image may be mistaken for a class that the data set lacks, and removing
+    these classes from the answers would make the scores too high. A map between two published sets comes first. A model
+    of joined labels (`join_labels`) is scored in the whole set of each published data set.
 
     Raises:
         LabelError: If there is no map, or if one set describes felt and the other evoked emotions.

@@ -60,12 +60,11 @@ def split_samples(
     *,
     fill_splits: bool = False,
 ) -> Scheme:
-    """Assign each sample a split: each stratum has the given ratios to within a few samples, and groups stay together.
+    """Assign each sample a split. Each stratum has the given ratios to within a few samples; groups stay together.
 
     The draw depends only on the keys and the seed, not on the order of the samples. Each stratum is ordered by a hash
-    of seed and key, and its first part goes to the first split: with one image more or fewer, the others stay where
-    they were, except at most one at each border between two splits of its stratum. A new stratum can move one image
-    at each border of the strata after it.
+    of seed and key, and its first part goes to the first split. An added or removed image moves at most one other image
+    at each border between two splits of its stratum. A new stratum can move one image at each border of later strata.
 
     Args:
         ratios: Split to share, with sum 1.

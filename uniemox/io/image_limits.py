@@ -3,9 +3,9 @@
 A header gives the number of pixels, not the work: a progressive JPEG visits all pixels once per scan, and Pillow reads
 chunks, segments and comments in Python. Every limit is far above the values of cameras and encoders.
 
-Training, and `predict` with one image, decode in their own process, where nothing else stops such a file: Pillow's
-limit of pixels allows a JPEG of 264 kB that takes more than 25 s, and a WebP of 584 bytes that takes 1.5 GB. In a
-process with limits (decoding/process.py), the first still takes seconds; here both are refused in 10 ms.
+Training, and `predict` with one image, decode in their own process, without other limits than Pillow's number of
+pixels. That limit allows a JPEG of 264 kB that takes more than 25 s, and a WebP of 584 bytes that takes 1.5 GB. In a
+process with limits (decoding/process.py), the first still takes seconds. These checks refuse both in 10 ms.
 """
 
 import re

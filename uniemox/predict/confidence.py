@@ -181,16 +181,16 @@ def score_rank(count: int, coverage: float) -> int:
 
 
 def coverage_range(count: int, coverage: float) -> Interval:
-    """Return the range in which the true coverage of likely sets lies with a probability of 95 %.
+    """Return the range that contains the true coverage of likely sets with a probability of 95 %.
 
-    Over all images like the held-out ones, the coverage of sets fitted to n of them has the distribution
-    Beta(k, n + 1 - k), where k is the rank of the limiting score (Vovk, ACML 2012; Angelopoulos & Bates,
+    The true coverage is that over all images like the held-out ones. If sets are fitted to n images, it has the
+    distribution Beta(k, n + 1 - k), where k is the rank of the limiting score (Vovk, ACML 2012; Angelopoulos & Bates,
     arXiv 2107.07511, section 3.2).
 
     Args:
         count: n, number of held-out images that are independent of each other.
-        coverage: Coverage to which the sets are fitted. If n images do not allow it (`max_coverage`), the range is that
-            of the coverage that they allow.
+        coverage: Coverage to which the sets are fitted. If n images do not allow it (`max_coverage`), the range belongs
+            to the highest coverage that they allow.
 
     Returns:
         Both ends, 0 to 1. Equal scores, and sets that always have a label, can only raise the coverage.

@@ -386,7 +386,7 @@ def _rows_of_stream(
 
 @dataclass(frozen=True, slots=True)
 class PretrainDryRun:
-    """What a pre-training run would start from."""
+    """Initial state of a pre-training run."""
 
     images: int
     steps_per_epoch: int

@@ -162,7 +162,7 @@ def _count_images(figures: dict[str, Any], images: Sequence[Mapping[str, str]], 
 
 
 def _facts_of_sources(rows: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-    """Return what provenance.csv says of all images: sources, licences of folders, labels that the makers decided."""
+    """Count images by source, those from licensed folders, and those whose label the makers decided."""
     of_folders = [row["licence"] for row in rows if row["source"] == FOLDER]
     return {
         "sources": Counter(row["source"] for row in rows),

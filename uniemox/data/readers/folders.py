@@ -135,7 +135,7 @@ def walk_files(folder: Path, left_out: LeftOut | None = None) -> Iterator[Path]:
     """Yield all files below a folder, see `walk_folder`.
 
     Args:
-        left_out: Filled with what is left out; None: it is not recorded.
+        left_out: Receives the folders and links that are left out; None: they are not recorded.
 
     Raises:
         DataError: For a folder that can't be listed.
@@ -157,7 +157,7 @@ def images_below(root: Path, left_out: LeftOut | None = None) -> dict[str, Path]
     """Return every image below a folder by key, the relative path with /.
 
     Args:
-        left_out: Filled with what is left out; None: it is not recorded.
+        left_out: Receives the folders and links that are left out; None: they are not recorded.
     """
     return {path.relative_to(root).as_posix(): path for path in walk_files(root, left_out) if is_image_name(path)}
 

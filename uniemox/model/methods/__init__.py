@@ -1,1 +1,1 @@
-"""What methods share that relate regions of an image, and CCIM, which every classifier can use."""
+"""Base of methods that relate regions of an image, and CCIM, which every classifier can use."""
