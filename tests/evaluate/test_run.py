@@ -26,10 +26,11 @@ from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
 from uniemox.evaluate.classifier_outputs import outputs_of, select_views
 from uniemox.evaluate.outputs import outputs_of_network
 from uniemox.evaluate.recalibration import write_model
-from uniemox.evaluate.run import Evaluation, column_of, evaluate, mapped, write_evaluation
+from uniemox.evaluate.run import UNKNOWN_TRAINING, Evaluation, column_of, evaluate, mapped, write_evaluation
 from uniemox.export.onnx import export_classifier
 from uniemox.finetune.config import NetworkConfig
 from uniemox.finetune.network import build_network
+from uniemox.io.files import ONNX
 from uniemox.io.parallel import PoolConfig
 from uniemox.io.weight_names import file_in_package
 from uniemox.labels import CAER, EKMAN, MIKELS, POLARITY, LabelSet, label_map, scored_labels
@@ -117,6 +118,13 @@ def test_images_of_one_group_are_resampled_together() -> None:
     people = replace(data, samples=[replace(s, key=f"a.jpg#{i + 2}") for i, s in enumerate(data.samples)])
     # All samples are people of one image.
     assert score(people).scores.accuracy_interval == pytest.approx((0.6, 0.6))
+
+
+def test_a_model_without_a_list_of_training_images_is_marked(tmp_path: Path) -> None:
+    run = finetuned("knn")
+    shutil.copy(run / ONNX, tmp_path)
+    assert UNKNOWN_TRAINING in evaluate(tmp_path / ONNX, labelled_data()).notes
+    assert UNKNOWN_TRAINING not in evaluate(run / ONNX, labelled_data()).notes
 
 
 def test_training_images_are_refused_with_their_number() -> None:

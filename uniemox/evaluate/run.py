@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.near import image_hashes
 from uniemox.data.sample import NO_PERSONS, DataSet, Sample, shares_of
-from uniemox.data.seen import read_seen, refuse_seen
+from uniemox.data.seen import SEEN, read_seen, refuse_seen
 from uniemox.data.unreadable import listing_of, lost_by_class, reasons_of
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.evaluate.calibration import expected_calibration_error
@@ -63,6 +63,9 @@ MIN_UNFAMILIAR = 10
 COLUMNS = ("domain", "split", "label", "group")
 # Names of data sets can exceed what file systems allow.
 MAX_NAME_CHARACTERS = 120
+UNKNOWN_TRAINING = (
+    f"the model has no {SEEN} beside it: if it was trained on some of these images, the scores are too high"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +169,8 @@ def evaluate(
     if by is not None:
         # An unknown column is refused before the images are read.
         column_of(samples, by, data)
-    if not allow_seen:
-        _refuse_seen(model, data, samples, head, on_progress)
+    if not allow_seen and not _refuse_seen(model, data, samples, head, on_progress):
+        notes.append(UNKNOWN_TRAINING)
 
     outputs = answer(samples=samples, on_progress=on_progress)
     unreadable = reasons_of(outputs.broken)
@@ -265,8 +268,12 @@ def _open_run(model: Path, task: str | None, hardware: "HardwareConfig | None") 
 
 def _refuse_seen(
     model: Path, data: DataSet, samples: Sequence[Sample], head: RatingHead | None, on_progress: Progress
-) -> None:
-    """Raise DataError for samples that the model, its rating head or the person detector was trained on."""
+) -> bool:
+    """Raise DataError for samples that the model, its rating head or the person detector was trained on.
+
+    Returns:
+        False if the training images are not known.
+    """
     training_hashes = read_seen(file_in_package(model)) | data.detector_seen
     # Hashing reads every image, so it is skipped if there is nothing to compare with.
     if training_hashes or head is not None:
@@ -274,6 +281,7 @@ def _refuse_seen(
         if head is not None:
             training_hashes |= {digest for digest in hashes if digest[:HASH_DIGITS] in head.seen}
         refuse_seen(samples, hashes, training_hashes, data.name, override="--allow-seen (allow_seen=True in Python)")
+    return bool(training_hashes) or head is not None
 
 
 def write_evaluation(
