@@ -1,0 +1,290 @@
+"""Readers of class folders on small data sets and on a real one: labels, splits, domains, notes and errors."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torchvision.datasets import ImageFolder
+
+from tests.data.tree import abstract, put, says, words, write
+from tests.drawn import class_folders
+from uniemox.data.readers.folders import path_inside, read_folder, walk_files
+from uniemox.data.readers.heco import read_heco
+from uniemox.data.readers.machajdik import read_abstract, read_artphoto
+from uniemox.data.source import READERS, open_data
+from uniemox.errors import DataError
+from uniemox.labels import CAER, MIKELS, UBE
+
+read_fi, read_emo8, read_ube, read_caer_s = (READERS[name] for name in ("fi", "emo8", "ube", "caer-s"))
+
+
+def test_fi_with_splits_and_without(tmp_path: Path) -> None:
+    put(tmp_path / "a", "train/awe/2.jpg", "train/awe/1.png", "val/fear/3.jpg", "TEST/Content/4.webp")
+    data = read_fi(tmp_path / "a")
+    assert data.labels is MIKELS
+    assert [(s.key, data.label_of(s), s.split) for s in data.samples] == [
+        ("TEST/Content/4.webp", "contentment", "test"),
+        ("train/awe/1.png", "awe", "train"),
+        ("train/awe/2.jpg", "awe", "train"),
+        ("val/fear/3.jpg", "fear", "val"),
+    ]
+    plain = read_fi(put(tmp_path / "b", "awe/1.jpg", "'sad'/2.jpg"))
+    assert [(s.key, plain.label_of(s), s.split) for s in plain.samples] == [
+        ("'sad'/2.jpg", "sadness", None),
+        ("awe/1.jpg", "awe", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("folder", "split"),
+    [("Train", "train"), ("training", "train"), ("valid", "val"), ("validation", "val"), ("dev", "val"),
+     ("testing", "test")],
+)  # fmt: skip
+def test_names_of_split_folders(tmp_path: Path, folder: str, split: str) -> None:
+    assert read_fi(put(tmp_path, f"{folder}/awe/1.jpg")).samples[0].split == split
+
+
+def test_other_files_are_counted_and_hidden_ones_ignored(tmp_path: Path) -> None:
+    put(tmp_path, "awe/1.jpg", ".git/awe/2.jpg", "awe/.3.jpg", "__MACOSX/awe/4.jpg", "awe/.hidden/5.jpg")
+    for name in ("awe/notes.txt", "awe/more.TXT", "awe/Thumbs.db", "awe/LICENSE"):
+        write(tmp_path / name, "x")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "awe/link.jpg").symlink_to(tmp_path / "awe/1.jpg")
+    (tmp_path / "awe/dead.jpg").symlink_to(tmp_path / "gone")
+    (tmp_path / "awe/round").symlink_to(tmp_path)
+    data = read_fi(tmp_path)
+    assert [sample.key for sample in data.samples] == ["awe/1.jpg", "awe/dead.jpg", "awe/link.jpg"]
+    assert data.notes == (
+        "1 link to a folder around it was not followed: awe/round",
+        "1 files that are no images were left out (.db)",
+        "2 files that are no images were left out (.txt)",
+        "1 files that are no images were left out (LICENSE)",
+    )
+
+
+def test_images_outside_the_class_folders_are_reported(tmp_path: Path) -> None:
+    split = read_fi(put(tmp_path / "a", "train/awe/1.jpg", "extra/fear/2.jpg", "b.jpg", "train/c.jpg", "more/3.jpg"))
+    assert words(split) == {"train/awe/1.jpg": "awe"}
+    assert split.notes == (
+        "2 images outside the class folders were left out: b.jpg",
+        "folders next to the split folders were left out: extra, more",
+    )
+    plain = read_fi(put(tmp_path / "b", "awe/1.jpg", "fear/2.jpg", ".hidden/3.jpg", "z.jpg"))
+    assert plain.notes == ("1 images outside the class folders were left out: z.jpg",)
+
+
+def test_an_unknown_class_folder_is_named(tmp_path: Path) -> None:
+    """With the kind that reads such folders."""
+    put(tmp_path, "awe/1.jpg", "boredom/2.jpg")
+    remedy = f"folder:{tmp_path}"
+    fault = "'boredom' is none of the 8 labels of mikels"
+    with pytest.raises(DataError, match=says(tmp_path / "boredom", fault, remedy) + "$"):
+        read_fi(tmp_path)
+    assert open_data(remedy).labels.labels == ("awe", "boredom")
+
+
+@pytest.mark.parametrize("reader", [read_fi, read_emo8, read_ube, read_caer_s, read_folder, read_heco, read_artphoto])
+def test_missing_and_empty_folders_are_refused(tmp_path: Path, reader: Any) -> None:
+    with pytest.raises(DataError, match=says(tmp_path / "gone", "there is no such folder")):
+        reader(tmp_path / "gone")
+    with pytest.raises(DataError, match="there is no such folder"):
+        reader(tmp_path / ("a" * 300))
+    file = write(tmp_path / "file", "x")
+    with pytest.raises(DataError, match=says(file, "not a folder")):
+        reader(file)
+    root = tmp_path / "root"
+    (root / "awe").mkdir(parents=True)
+    if reader is read_folder:
+        nothing = "no images"
+    else:
+        nothing = "no class folders with images; expected <class>/<picture>"
+    with pytest.raises(DataError, match=says(root, nothing)):
+        reader(root)
+    root.joinpath("fear").mkdir()
+    write(root / "fear/readme.md", "x")
+    with pytest.raises(
+        DataError, match=says(root, "no images" if reader is read_folder else "its class folders contain")
+    ):
+        reader(root)
+
+
+def test_subfolders_of_ube_and_emo8_are_domains(tmp_path: Path) -> None:
+    ube = read_ube(put(tmp_path / "u", "love/dog hug/1.jpg", "love/family/2.jpg", "sad/rain/3.jpg", "joy/4.jpg"))
+    assert ube.labels is UBE
+    assert [(s.key, ube.label_of(s), s.domain) for s in ube.samples] == [
+        ("joy/4.jpg", "joy", None),
+        ("love/dog hug/1.jpg", "love", "dog hug"),
+        ("love/family/2.jpg", "love", "family"),
+        ("sad/rain/3.jpg", "sadness", "rain"),
+    ]
+    emo8 = read_emo8(put(tmp_path / "e", "train/awe/cartoon/1.jpg", "train/awe/oil/old/2.jpg"))
+    assert [(s.split, s.domain) for s in emo8.samples] == [("train", "cartoon"), ("train", "oil/old")]
+
+
+def test_caer_s_has_felt_emotions(tmp_path: Path) -> None:
+    data = read_caer_s(put(tmp_path, "train/Anger/1.png", "test/Happy/2.png", "test/Neutral/3.png"))
+    assert data.labels is CAER
+    assert words(data) == {"test/Happy/2.png": "happy", "test/Neutral/3.png": "neutral", "train/Anger/1.png": "angry"}
+
+
+def test_folder_recognises_its_classes(tmp_path: Path) -> None:
+    published = read_folder(
+        put(tmp_path / "a", *(f"{word}/1.jpg" for word in ("Happy", "angry", "FEAR", "sad", "disgust")))
+    )
+    assert (published.labels.labels, published.labels.kind) == (
+        ("anger", "disgust", "fear", "joy", "sadness"),
+        "evoked",
+    )
+    custom = read_folder(put(tmp_path / "b", "train/Cosy/1.jpg", "val/eerie/2.jpg"))
+    assert (custom.labels.name, custom.labels.labels, custom.labels.kind) == ("custom", ("cosy", "eerie"), "evoked")
+    assert [(s.label, s.split) for s in custom.samples] == [(0, "train"), (1, "val")]
+    assert read_folder(tmp_path / "b", kind="felt").labels.kind == "felt"
+
+
+def test_one_class_in_two_spellings_gives_no_labels(tmp_path: Path) -> None:
+    data = read_folder(put(tmp_path, "train/Joy/1.jpg", "val/joy/2.jpg"))
+    assert {sample.label for sample in data.samples} == {None}
+
+
+def test_linked_folders_are_read_once_as_by_torchvision(tmp_path: Path) -> None:
+    put(tmp_path / "data", "awe/first/1.jpg", "fear/2.jpg")
+    put(tmp_path / "store", "awe/3.jpg", "awe/deep/4.jpg", "fear/5.jpg")
+    (tmp_path / "data/awe/a").symlink_to(tmp_path / "store/awe")
+    (tmp_path / "data/fear/b").symlink_to("../../store/fear")
+    data = read_folder(tmp_path / "data")
+    theirs = ImageFolder(str(tmp_path / "data"))
+    names = {Path(path).relative_to(tmp_path / "data").as_posix(): theirs.classes[i] for path, i in theirs.samples}
+    assert words(data) == names
+    assert len(names) == 5
+    (tmp_path / "data/awe/again").symlink_to(tmp_path / "store/awe/deep")  # as in a
+    (tmp_path / "store/awe/up").symlink_to(tmp_path / "store")
+    (tmp_path / "store/self").symlink_to(tmp_path / "store")
+    again = read_folder(tmp_path / "data")
+    assert sorted(sample.key for sample in again.samples)[:2] == ["awe/a/3.jpg", "awe/a/deep/4.jpg"]
+    assert again.notes == (
+        "1 link to a folder around it was not followed: awe/a/up",
+        "1 link to a folder that was already read was not followed again: awe/again",
+    )
+
+
+@pytest.mark.parametrize("nested", ["{split}/{name}", "photos/{split}/{name}", "{split}/only/{name}"])
+def test_images_without_labels_keep_their_splits(tmp_path: Path, nested: str) -> None:
+    for split in ("Train", "validation", "test"):
+        put(tmp_path, nested.format(split=split, name="1.jpg"))
+    data = read_folder(tmp_path)
+    assert [(sample.split, sample.label) for sample in data.samples] == [("train", None), ("test", None), ("val", None)]
+    assert len(data.to_train()) == 1
+    put(tmp_path, "loose.jpg")
+    assert read_folder(tmp_path).notes[1:] == ("1 images are in no folder of a split, unlike the others",)
+
+
+COMPOUND = (
+    ("train_images", "test_images"),
+    ("training_set", "test_set"),
+    ("train2017", "test2017"),
+    ("train-b", "test-a"),
+    ("train", "Test_Images"),
+)
+
+
+@pytest.mark.parametrize(("train", "test"), COMPOUND)
+def test_compound_names_of_all_folders_are_splits(tmp_path: Path, train: str, test: str) -> None:
+    put(tmp_path / "a", f"{train}/1.jpg", f"{train}/2.jpg", f"{test}/3.jpg")
+    write(tmp_path / "a" / "docs" / "read.txt", "no image")
+    unlabelled = read_folder(tmp_path / "a")
+    assert unlabelled.labels.labels == ()
+    assert {Path(sample.key).name: sample.split for sample in unlabelled.samples} == {
+        **{"1.jpg": "train", "2.jpg": "train"},
+        "3.jpg": "test",
+    }
+    put(tmp_path / "b", f"{train}/Awe/1.jpg", f"{train}/fear/2.jpg", f"{test}/awe/3.jpg")
+    labelled = read_folder(tmp_path / "b")
+    assert labelled.labels.labels == ("awe", "fear")
+    assert {Path(sample.key).name: (sample.label, sample.split) for sample in labelled.samples} == {
+        **{"1.jpg": (0, "train"), "2.jpg": (1, "train")},
+        "3.jpg": (0, "test"),
+    }
+
+
+def test_a_compound_name_beside_classes_is_a_class(tmp_path: Path) -> None:
+    data = read_folder(put(tmp_path, "test anxiety/1.jpg", "train journey/2.jpg", "calm/3.jpg"))
+    assert data.labels.labels == ("calm", "test anxiety", "train journey")
+    assert {sample.split for sample in data.samples} == {None}
+
+
+def test_a_split_without_class_folders_is_named_when_it_is_left_out(tmp_path: Path) -> None:
+    data = read_folder(put(tmp_path, "train/1.jpg", "train/2.jpg", "test/awe/3.jpg", "test/fear/4.jpg", "test/5.jpg"))
+    assert data.notes == (
+        "3 images outside the class folders were left out: test/5.jpg",
+        "all images of train were left out: it has no folders of classes, unlike the other splits",
+    )
+
+
+def test_a_split_below_a_class_folder_is_no_domain(tmp_path: Path) -> None:
+    data = read_folder(put(tmp_path, "awe/train/1.jpg", "awe/test/art/2.jpg", "fear/train/3.jpg", "fear/4.jpg"))
+    fields = {sample.key: (sample.split, sample.domain) for sample in data.samples}
+    assert fields == {
+        "awe/train/1.jpg": ("train", None),
+        "awe/test/art/2.jpg": ("test", "art"),
+        "fear/train/3.jpg": ("train", None),
+        "fear/4.jpg": (None, None),
+    }
+
+
+def test_tables_take_the_split_of_a_folder_if_they_have_none(tmp_path: Path) -> None:
+    put(tmp_path, "train/a.jpg", "test/b.jpg", "c.jpg")
+    write(tmp_path / "t.csv", "path,label,split\ntrain/a.jpg,x,\ntest/b.jpg,y,val\nc.jpg,y,\n")
+    data = open_data(f"csv:{tmp_path / 't.csv'}")
+    assert [sample.split for sample in data.samples] == ["train", "val", None]
+    assert data.notes == ("1 rows without a split have that of a folder in their path",)
+    write(tmp_path / "metadata.csv", "file_name,label\ntrain/a.jpg,x\ntest/b.jpg,y\n")
+    assert [sample.split for sample in open_data(f"hf:{tmp_path}").samples] == ["train", "test"]
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_abstract_and_artphoto_keep_the_split_of_a_folder(tmp_path: Path, split: str) -> None:
+    root = abstract(tmp_path / "a", {"a1.jpg": (0, 0, 0, 6, 1, 0, 0, 1)})
+    (root / "images").rename(root / split)
+    assert [sample.split for sample in read_abstract(root).samples] == [split]
+    put(tmp_path / "b", "awe_0.jpg", f"{split}/awe_1.jpg")
+    assert [sample.split for sample in read_artphoto(tmp_path / "b").samples] == [None, split]
+
+
+def test_walk_files_yields_all_files_sorted(tmp_path: Path) -> None:
+    put(tmp_path, "b/2.jpg", "a/1.jpg", "c.jpg", "a/0/9.jpg")
+    names = [path.relative_to(tmp_path).as_posix() for path in walk_files(tmp_path)]
+    assert names == ["a/0/9.jpg", "a/1.jpg", "b/2.jpg", "c.jpg"]
+    with pytest.raises(DataError, match=says(tmp_path / "gone", "can't be listed (No such file")):
+        list(walk_files(tmp_path / "gone"))
+
+
+@pytest.mark.parametrize("name", ["a/b.jpg", "./a.jpg", "a/./b.jpg", "..a/b..jpg", "a\\b.jpg", " a.jpg"])
+def test_paths_inside(tmp_path: Path, name: str) -> None:
+    assert path_inside(tmp_path, name, "x").resolve().is_relative_to(tmp_path.resolve())
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "./", "..", "a/../../b", "/a", "\\a", "\\\\host\\a", "C:/a", "http://a/b", "\0"]
+)
+def test_paths_outside(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match=says("table.csv:3, path: ", "must be a path inside", tmp_path)):
+        path_inside(tmp_path, name, "table.csv:3, path")
+
+
+def test_real_fi(shared: Path) -> None:
+    data = read_fi(shared / "data/fi")
+    splits = {split: [s for s in data.samples if s.split == split] for split in ("train", "val")}
+    assert {split: len(samples) for split, samples in splits.items()} == {"train": 3026, "val": 480}
+    assert [sum(s.label == i for s in splits["val"]) for i in range(8)] == [60] * 8
+    assert data.notes == ()
+    assert len(read_folder(shared / "data/fi")) == 3506
+    assert read_folder(shared / "data/fi").labels is MIKELS
+
+
+def test_loop_of_links_fails_only_when_it_is_read(tmp_path: Path) -> None:
+    photos = class_folders(tmp_path / "photos")
+    (photos / "awe" / "loop.jpg").symlink_to("loop.jpg")
+    data = open_data(f"folder:{photos}")
+    [loop] = [sample for sample in data.samples if sample.key.endswith("loop.jpg")]
+    with pytest.raises(OSError, match="Too many levels"):
+        loop.image.read()
