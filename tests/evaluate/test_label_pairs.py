@@ -7,7 +7,7 @@ import pytest
 
 from uniemox.errors import LabelError
 from uniemox.evaluate.label_pairs import labels_by, needs_map, quoted, read_label_pairs, score_by_pairs
-from uniemox.evaluate.run import mapped
+from uniemox.evaluate.scorer import mapped
 from uniemox.labels import CAER, CUSTOM, MIKELS, LabelSet
 
 DATA = LabelSet(CUSTOM, ("fun", "meh", "yuck"), "evoked")

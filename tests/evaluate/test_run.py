@@ -26,7 +26,8 @@ from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
 from uniemox.evaluate.classifier_outputs import outputs_of, select_views
 from uniemox.evaluate.outputs import outputs_of_network
 from uniemox.evaluate.recalibration import write_model
-from uniemox.evaluate.run import UNKNOWN_TRAINING, Evaluation, column_of, evaluate, mapped, write_evaluation
+from uniemox.evaluate.run import UNKNOWN_TRAINING, Evaluation, column_of, evaluate, write_evaluation
+from uniemox.evaluate.scorer import mapped
 from uniemox.export.onnx import export_classifier
 from uniemox.finetune.config import NetworkConfig
 from uniemox.finetune.network import build_network

@@ -2,9 +2,9 @@
 from .outputs import Outputs as Outputs
 from .report.scores import BELOW as BELOW
 from .run import Evaluation as Evaluation
-from .run import Scorer as Scorer
 from .run import evaluate as evaluate
 from .run import write_evaluation as write_evaluation
 from .run_records import Predictions as Predictions
 from .run_records import SavedEvaluation as SavedEvaluation
 from .run_records import read_evaluation as read_evaluation
+from .scorer import Scorer as Scorer

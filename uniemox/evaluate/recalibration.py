@@ -16,7 +16,8 @@ from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.evaluate.calibration import LogLossChange, calibrated, expected_calibration_error, log_loss_change
 from uniemox.evaluate.label_pairs import LabelPairs, labels_by
 from uniemox.evaluate.outputs import Outputs, outputs_of_network
-from uniemox.evaluate.run import is_onnx, mapped
+from uniemox.evaluate.run import is_onnx
+from uniemox.evaluate.scorer import mapped
 from uniemox.intervals import Interval, bootstrap_interval
 from uniemox.io.files import ONNX, replacing
 from uniemox.io.onnx_external import with_metadata

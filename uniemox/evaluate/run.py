@@ -5,12 +5,11 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.near import image_hashes
@@ -18,37 +17,17 @@ from uniemox.data.sample import NO_PERSONS, DataSet, Sample, shares_of
 from uniemox.data.seen import SEEN, read_seen, refuse_seen
 from uniemox.data.unreadable import listing_of, lost_by_class, reasons_of
 from uniemox.errors import CheckpointError, ConfigError, DataError
-from uniemox.evaluate.calibration import expected_calibration_error
 from uniemox.evaluate.label_pairs import LabelPairs, labels_by, needs_map, pairs_in
 from uniemox.evaluate.outputs import Outputs, outputs_of_network
-from uniemox.evaluate.scores import (
-    AffectScores,
-    ClassScores,
-    GroupScores,
-    Scores,
-    score_affect,
-    score_classes,
-    score_distributions,
-    score_groups,
-)
+from uniemox.evaluate.scorer import COVERAGE, Scorer
+from uniemox.evaluate.scores import AffectScores, ClassScores, GroupScores, Scores, score_groups
 from uniemox.intervals import Interval, no_spread_note
 from uniemox.io.files import CONFIG, EVALUATIONS, ONNX, WEIGHTS, refuse_special, write_file
 from uniemox.io.progress import Progress, silent
 from uniemox.io.typed import read_json
 from uniemox.io.weight_names import IN_PACKAGE, file_in_package
-from uniemox.labels import AFFECT, NO_LABELS, LabelMap, LabelSet, ScoredLabels
-from uniemox.predict.confidence import (
-    MIN_TO_FLAG,
-    UNFAMILIAR,
-    answers_of,
-    familiarity_of,
-    flag_note,
-    likely_sets,
-    max_coverage,
-    probabilities_of,
-    set_note,
-    set_probabilities_of,
-)
+from uniemox.labels import AFFECT, NO_LABELS, LabelSet, ScoredLabels
+from uniemox.predict.confidence import flag_note, set_note
 from uniemox.predict.opening import open_network
 from uniemox.predict.ratings import HASH_DIGITS, RatingHead
 
@@ -56,10 +35,6 @@ if TYPE_CHECKING:
     from uniemox.training.config import HardwareConfig
 
 Opened = tuple[ClassifierInfo, Callable[..., Outputs], RatingHead | None]
-COVERAGE = 0.9
-"""Probability with which a set of likely labels contains the label."""
-# With fewer unfamiliar images, their sets are not scored separately.
-MIN_UNFAMILIAR = 10
 COLUMNS = ("domain", "split", "label", "group")
 # Names of data sets can exceed what file systems allow.
 MAX_NAME_CHARACTERS = 120
@@ -357,124 +332,6 @@ def column_of(samples: Sequence[Sample], name: str, data: DataSet) -> list[str |
         fields = sorted({key for sample in samples for key in sample.annotation or {}})
         raise ConfigError(f"{data.name} has no column {name!r}; it may have {', '.join([*COLUMNS, *fields])}")
     return [None if value is None else str(value) for value in values]
-
-
-@dataclass(frozen=True)
-class Scorer:
-    """Converts outputs of all or some samples to scores."""
-
-    info: ClassifierInfo
-    scored: ScoredLabels | None
-    """None for valence and arousal."""
-    outputs: Outputs
-    head: RatingHead | None
-
-    @cached_property
-    def units(self) -> list[str]:
-        """(M,), names of images that are resampled together."""
-        return [sample.group or sample.image_key for sample in self.outputs.samples]
-
-    @cached_property
-    def familiarity(self) -> NDArray[np.float64] | None:
-        """(M,); None if the classifier has no distance."""
-        return familiarity_of(self.outputs.distances, self.info.distances)
-
-    @cached_property
-    def answers(self) -> NDArray[np.float64]:
-        """(M, E) probabilities in the classifier's labels, or valence and arousal, as in prediction."""
-        return answers_of(self.info, self.outputs.values, self.outputs.distances)
-
-    @cached_property
-    def shares(self) -> NDArray[np.float64]:
-        """(M, E') probabilities of the scored labels, for tasks label and distribution."""
-        assert self.scored is not None
-        return mapped(self.answers, self.scored.of_model)
-
-    @cached_property
-    def intervals(self) -> NDArray[np.float64] | None:
-        """(M, 2, 2) for valence and arousal; None without a rating head."""
-        if self.head is None:
-            return None
-        return self.head.intervals(self.answers, self.familiarity, self.outputs.is_colourless)
-
-    @cached_property
-    def truth(self) -> NDArray[np.int64]:
-        """(M,) indices in the scored labels, for task label."""
-        assert self.scored is not None
-        return np.array([self.scored.truth(sample.label) for sample in self.outputs.samples])
-
-    def score(self, rows: NDArray[np.intp]) -> Scores:
-        """Score the samples with these indices, (M',)."""
-        samples = [self.outputs.samples[row] for row in rows]
-        units = [self.units[row] for row in rows]
-        values = self.outputs.values[rows]
-        answers = self.answers[rows]
-        temperature = self.info.temperature
-        if self.scored is None:
-            target = np.array([[sample.valence, sample.arousal] for sample in samples], dtype=np.float64)
-            intervals = None if self.intervals is None else self.intervals[rows]
-            return score_affect(answers, target, groups=units, intervals=intervals)
-        shares = mapped(answers, self.scored.of_model)
-        if self.info.task == "distribution":
-            votes = np.array([shares_of(sample, self.scored.of_data.source) for sample in samples])
-            target = mapped(votes, self.scored.of_data)
-            return replace(score_distributions(shares, target, groups=units), temperature=temperature)
-        truth = self.truth[rows]
-        scores = score_classes(shares, truth, self.scored.labels, groups=units)
-        if temperature is None:
-            return scores
-        uncalibrated = mapped(probabilities_of(values, None), self.scored.of_model)
-        ece = expected_calibration_error(uncalibrated, truth)
-        return replace(scores, temperature=temperature, ece=ece, ece_calibrated=scores.ece)
-
-    def trust(self) -> dict[str, float]:
-        """Return `Evaluation.trust`. Sets are scored in the model's own labels."""
-        measures = dict[str, float]()
-        if self.familiarity is not None and len(self.info.distances) >= MIN_TO_FLAG:
-            measures["flagged"] = float((self.familiarity < UNFAMILIAR).mean())
-        has_own_labels = self.scored is not None and self.scored.labels.labels == self.scored.of_model.source.labels
-        scores = self.info.conformal_scores
-        has_sets = has_own_labels and max_coverage(scores) >= COVERAGE
-        if self.info.task != "label" or not has_sets:
-            return measures
-        shares = set_probabilities_of(self.info, self.outputs.values, self.outputs.distances)
-        parts = {"": np.ones(len(shares), dtype=bool)}
-        if self.familiarity is not None and (self.familiarity < UNFAMILIAR).sum() >= MIN_UNFAMILIAR:
-            parts["_unfamiliar"] = self.familiarity < UNFAMILIAR
-        for suffix, part in parts.items():
-            coverage, set_size = likely_sets(scores, COVERAGE, shares[part], self.truth[part])
-            measures |= {f"coverage{suffix}": coverage, f"set_size{suffix}": set_size}
-        return measures
-
-    def predictions(self) -> list[dict[str, Any]]:
-        """Return a line for every image."""
-        lines = []
-        for i, (sample, unit) in enumerate(zip(self.outputs.samples, self.units, strict=True)):
-            line: dict[str, Any] = {"key": sample.key, "path": str(sample.image), "group": unit}
-            if self.scored is None:
-                line |= {"valence": float(self.answers[i, 0]), "arousal": float(self.answers[i, 1])}
-            else:
-                names = self.scored.labels.labels
-                truth = self.scored.truth(sample.label)
-                line["label"] = None if truth is None else names[truth]
-                line["predicted"] = names[int(self.shares[i].argmax())]
-                line["probabilities"] = {
-                    name: round(float(share), 6) for name, share in zip(names, self.shares[i], strict=True)
-                }
-            lines.append(line)
-        return lines
-
-
-def mapped(probabilities: NDArray[np.float64], mapping: LabelMap) -> NDArray[np.float64]:
-    """Return probabilities of the target's labels, (N, E'), from those of the source's, (N, E); rows of sum 1.
-
-    Probabilities of labels that become one are added. A label without a source has probability 0.
-    """
-    shares = np.zeros((len(probabilities), len(mapping.target)))
-    for i in range(len(mapping.source)):
-        if (label := mapping(i)) is not None:
-            shares[:, label] += probabilities[:, i]
-    return shares / np.maximum(shares.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
 
 
 def _scorable(data: DataSet, info: ClassifierInfo, scored: ScoredLabels | None) -> tuple[list[Sample], list[str]]:

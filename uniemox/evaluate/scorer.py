@@ -1,0 +1,149 @@
+"""Scores from a classifier's outputs, in the labels of the data."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from uniemox.classifier_info import ClassifierInfo
+from uniemox.data.sample import shares_of
+from uniemox.evaluate.calibration import expected_calibration_error
+from uniemox.evaluate.outputs import Outputs
+from uniemox.evaluate.scores import Scores, score_affect, score_classes, score_distributions
+from uniemox.labels import LabelMap, ScoredLabels
+from uniemox.predict.confidence import (
+    MIN_TO_FLAG,
+    UNFAMILIAR,
+    answers_of,
+    familiarity_of,
+    likely_sets,
+    max_coverage,
+    probabilities_of,
+    set_probabilities_of,
+)
+from uniemox.predict.ratings import RatingHead
+
+COVERAGE = 0.9
+"""Probability with which a set of likely labels contains the label."""
+# With fewer unfamiliar images, their sets are not scored separately.
+MIN_UNFAMILIAR = 10
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Converts outputs of all or some samples to scores."""
+
+    info: ClassifierInfo
+    scored: ScoredLabels | None
+    """None for valence and arousal."""
+    outputs: Outputs
+    head: RatingHead | None
+
+    @cached_property
+    def units(self) -> list[str]:
+        """(M,), names of images that are resampled together."""
+        return [sample.group or sample.image_key for sample in self.outputs.samples]
+
+    @cached_property
+    def familiarity(self) -> NDArray[np.float64] | None:
+        """(M,); None if the classifier has no distance."""
+        return familiarity_of(self.outputs.distances, self.info.distances)
+
+    @cached_property
+    def answers(self) -> NDArray[np.float64]:
+        """(M, E) probabilities in the classifier's labels, or valence and arousal, as in prediction."""
+        return answers_of(self.info, self.outputs.values, self.outputs.distances)
+
+    @cached_property
+    def shares(self) -> NDArray[np.float64]:
+        """(M, E') probabilities of the scored labels, for tasks label and distribution."""
+        assert self.scored is not None
+        return mapped(self.answers, self.scored.of_model)
+
+    @cached_property
+    def intervals(self) -> NDArray[np.float64] | None:
+        """(M, 2, 2) for valence and arousal; None without a rating head."""
+        if self.head is None:
+            return None
+        return self.head.intervals(self.answers, self.familiarity, self.outputs.is_colourless)
+
+    @cached_property
+    def truth(self) -> NDArray[np.int64]:
+        """(M,) indices in the scored labels, for task label."""
+        assert self.scored is not None
+        return np.array([self.scored.truth(sample.label) for sample in self.outputs.samples])
+
+    def score(self, rows: NDArray[np.intp]) -> Scores:
+        """Score the samples with these indices, (M',)."""
+        samples = [self.outputs.samples[row] for row in rows]
+        units = [self.units[row] for row in rows]
+        values = self.outputs.values[rows]
+        answers = self.answers[rows]
+        temperature = self.info.temperature
+        if self.scored is None:
+            target = np.array([[sample.valence, sample.arousal] for sample in samples], dtype=np.float64)
+            intervals = None if self.intervals is None else self.intervals[rows]
+            return score_affect(answers, target, groups=units, intervals=intervals)
+        shares = mapped(answers, self.scored.of_model)
+        if self.info.task == "distribution":
+            votes = np.array([shares_of(sample, self.scored.of_data.source) for sample in samples])
+            target = mapped(votes, self.scored.of_data)
+            return replace(score_distributions(shares, target, groups=units), temperature=temperature)
+        truth = self.truth[rows]
+        scores = score_classes(shares, truth, self.scored.labels, groups=units)
+        if temperature is None:
+            return scores
+        uncalibrated = mapped(probabilities_of(values, None), self.scored.of_model)
+        ece = expected_calibration_error(uncalibrated, truth)
+        return replace(scores, temperature=temperature, ece=ece, ece_calibrated=scores.ece)
+
+    def trust(self) -> dict[str, float]:
+        """Return `Evaluation.trust`. Sets are scored in the model's own labels."""
+        measures = dict[str, float]()
+        if self.familiarity is not None and len(self.info.distances) >= MIN_TO_FLAG:
+            measures["flagged"] = float((self.familiarity < UNFAMILIAR).mean())
+        has_own_labels = self.scored is not None and self.scored.labels.labels == self.scored.of_model.source.labels
+        scores = self.info.conformal_scores
+        has_sets = has_own_labels and max_coverage(scores) >= COVERAGE
+        if self.info.task != "label" or not has_sets:
+            return measures
+        shares = set_probabilities_of(self.info, self.outputs.values, self.outputs.distances)
+        parts = {"": np.ones(len(shares), dtype=bool)}
+        if self.familiarity is not None and (self.familiarity < UNFAMILIAR).sum() >= MIN_UNFAMILIAR:
+            parts["_unfamiliar"] = self.familiarity < UNFAMILIAR
+        for suffix, part in parts.items():
+            coverage, set_size = likely_sets(scores, COVERAGE, shares[part], self.truth[part])
+            measures |= {f"coverage{suffix}": coverage, f"set_size{suffix}": set_size}
+        return measures
+
+    def predictions(self) -> list[dict[str, Any]]:
+        """Return a line for every image."""
+        lines = []
+        for i, (sample, unit) in enumerate(zip(self.outputs.samples, self.units, strict=True)):
+            line: dict[str, Any] = {"key": sample.key, "path": str(sample.image), "group": unit}
+            if self.scored is None:
+                line |= {"valence": float(self.answers[i, 0]), "arousal": float(self.answers[i, 1])}
+            else:
+                names = self.scored.labels.labels
+                truth = self.scored.truth(sample.label)
+                line["label"] = None if truth is None else names[truth]
+                line["predicted"] = names[int(self.shares[i].argmax())]
+                line["probabilities"] = {
+                    name: round(float(share), 6) for name, share in zip(names, self.shares[i], strict=True)
+                }
+            lines.append(line)
+        return lines
+
+
+def mapped(probabilities: NDArray[np.float64], mapping: LabelMap) -> NDArray[np.float64]:
+    """Return probabilities of the target's labels, (N, E'), from those of the source's, (N, E); rows of sum 1.
+
+    Probabilities of labels that become one are added. A label without a source has probability 0.
+    """
+    shares = np.zeros((len(probabilities), len(mapping.target)))
+    for i in range(len(mapping.source)):
+        if (label := mapping(i)) is not None:
+            shares[:, label] += probabilities[:, i]
+    return shares / np.maximum(shares.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
