@@ -173,6 +173,22 @@ def test_formats_have_the_same_fields_and_no_empty_column(tmp_path: Path, known:
         assert (row["valence_interval"], table["valence_interval"]) == ("2.5;7", [2.5, 7])
 
 
+def test_table_and_lines_that_are_in_the_way_are_named_together(tmp_path: Path) -> None:
+    table = tmp_path / "o.csv"
+    lines = tmp_path / "o.csv.jsonl"
+    with opened(table) as file:
+        file.write(ANSWERS[0])
+        file.finish()
+    with pytest.raises(ConfigError, match=r"o\.csv and .*o\.csv\.jsonl are there already; .* delete both, or choose"):
+        opened(table)
+    table.unlink()
+    with pytest.raises(ConfigError, match=r"/o\.csv\.jsonl is there already; continue it \(--resume\), delete it, or"):
+        opened(table)
+    lines.unlink()
+    with opened(table):
+        pass
+
+
 def test_tables_of_failures_alone_and_of_nothing(tmp_path: Path) -> None:
     for name, answers in (("bad", [ANSWERS[1]]), ("none", [])):
         for ending in (".csv", ".parquet"):
@@ -229,7 +245,7 @@ def test_a_job_that_failed_before_its_first_answer_does_not_block_the_next(tmp_p
         file.write(ANSWERS[0])
         file.finish()
     assert path.stat().st_size > 0
-    with pytest.raises(ConfigError, match="there already; continue it"):
+    with pytest.raises(ConfigError, match=r"there already; continue (it|them)"):
         opened(path)
 
 
@@ -238,7 +254,7 @@ def test_files_that_can_not_be_resumed_are_refused(tmp_path: Path) -> None:
     with opened(path) as file:
         file.write(ANSWERS[0])
         file.finish()
-    with pytest.raises(ConfigError, match="there already; continue it"):
+    with pytest.raises(ConfigError, match="there already; continue them"):
         opened(path)
     for name, value, difference in (
         *(("model", "other", "model 'm', not 'other'"), ("label_set", "polarity", "label_set 'custom'")),

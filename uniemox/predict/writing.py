@@ -181,14 +181,18 @@ class ResultFile:
             raise
 
     def _open(self, *, resume: bool) -> None:
-        existing = next((path for path in (self.lines, self.path) if _has_content(path)), None)
-        if existing is not None and not resume:
-            raise ConfigError(f"{existing} is there already; continue it (--resume), delete it, or choose another name")
-        if existing is not None and existing != self.lines:
-            raise ConfigError(f"{existing} is there, but not {self.lines}, which --resume needs; choose another name")
+        # Without repetition: of .jsonl, both are the same.
+        existing = [path for path in dict.fromkeys((self.path, self.lines)) if _has_content(path)]
+        if existing and not resume:
+            problem = f"{existing[0]} is there already; continue it (--resume), delete it"
+            if len(existing) > 1:
+                problem = f"{existing[0]} and {existing[1]} are there already; continue them (--resume), delete both"
+            raise ConfigError(f"{problem}, or choose another name")
+        if existing and self.lines not in existing:
+            raise ConfigError(f"{self.path} is there, but not {self.lines}, which --resume needs; choose another name")
         # Repairing a link would copy the file that it leads to.
         refuse_special(self.lines)
-        if existing is not None:
+        if existing:
             self._done, self.overwritten = _repair(self.lines, self.answered)
         with writing(self.lines):
             self._file = open_appending(self.lines)
