@@ -3,7 +3,7 @@
 import os
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import date
 from functools import partial
@@ -33,17 +33,33 @@ _DATE = re.compile(r"[\s\0]*(\d{4})(?:\s*[:/.\-\s]\s*(\d\d?)\s*[:/.\-\s]\s*(\d\d
 Answers = Iterable[Prediction | Failure]
 
 
-def record_requested(images: Iterable[str], requested: PathSet) -> Iterator[str]:
-    """Yield the paths, and add each to `requested`.
+def record_requested(images: Iterable[str], requested: PathSet, report: Callable[[str], object]) -> Iterator[str]:
+    """Yield the paths, those of one file once, and add each to `requested`.
+
+    Args:
+        images: Paths of the images.
+        requested: Gets the paths.
+        report: Gets the number of paths that were left out, because an earlier one names the same file.
 
     Raises:
         ConfigError: For a data URL, which has no path to group by.
     """
+    # Hashes, because millions of absolute paths would fill the memory.
+    hashes = set[int]()
+    repeated = 0
     for image in images:
         if is_data_url(image):
             raise ConfigError("a survey is about files; save the image of the data URL and give its path")
+        path_hash = hash(os.path.abspath(image))
+        if path_hash in hashes:
+            repeated += 1
+            continue
+        hashes.add(path_hash)
         requested.add(image)
         yield image
+    if repeated:
+        images_text = "1 image was" if repeated == 1 else f"{repeated:,} images were"
+        report(f"{images_text} named more than once and counted once")
 
 
 def answer_new(

@@ -72,7 +72,8 @@ def run_survey(
         images: Function that returns the paths of the images.
         settings: Groups to compare and files to use.
         watch: Function that consumes the new predictions.
-        report: Gets lines about rows of the table that match no image, and about an index that can't be used.
+        report: Gets lines about images that were named twice, rows of the table that match no image, and an index that
+            can't be used.
 
     Raises:
         ConfigError: For settings that can't be used.
@@ -88,7 +89,7 @@ def run_survey(
         file = stack.enter_context(ResultFile(settings.lines, resume=settings.resume, answered=header))
         if file.overwritten:
             report(overwritten_note(file.overwritten))
-        requested_images = record_requested(images(), requested)
+        requested_images = record_requested(images(), requested, report)
         index = _enter_index(stack, predictor, names, settings=settings, report=report)
         if index is not None:
             listed = list(requested_images)
