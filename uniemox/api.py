@@ -362,7 +362,7 @@ def search(  # noqa: PLR0913 - each is a part of the query, or a place
     Args:
         folder: Folder of images, including its subfolders.
         like: Image to which results are similar, as for `Predictor.predict`, or a folder whose mean features are taken.
-            The images themselves are no results.
+            The images themselves are no results. For the searched folder itself, its most typical images come first.
         emotion: Label of the model; images with the highest probability come first.
         mood: Conditions on valence, arousal (1 to 9), labels, familiarity (0 to 1), people or faces (numbers), such as
             "valence>6 arousal<5".
@@ -451,7 +451,16 @@ def _predictor(predictor: "Predictor | None", *, has_faces: bool = False) -> "Pr
 
 
 def _path(path: PathLike | None) -> Path | None:
-    return None if path is None else Path(path)
+    """Return a path that may be left out.
+
+    Raises:
+        ConfigError: For an empty path, which would be the current folder.
+    """
+    if path is None:
+        return None
+    if not os.fspath(path):
+        raise ConfigError("a path is empty; give a name, or None")
+    return Path(path)
 
 
 def _opened(data: "DataSet | str") -> "DataSet":

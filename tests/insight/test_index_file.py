@@ -9,6 +9,7 @@ import pytest
 
 import uniemox
 from tests.drawn import draw_image
+from tests.runs import uniemox_here
 from uniemox.errors import ConfigError, DataError, InUseError
 from uniemox.insight.index import update_index
 from uniemox.insight.index_file import CACHE, INDEX, LINES, OLD_CACHE, OLD_LINES, find_index, index_header, open_index
@@ -295,6 +296,30 @@ def test_an_old_index_with_other_answers_is_named_and_kept(photos: Path, predict
     update_index(predictor, photos, report=notes.append)
     assert notes == [f"{old} is not used: an index of another model or version; delete it if you don't need it"]
     assert old.exists()
+
+
+def test_an_empty_name_is_no_place_for_an_index(
+    photos: Path, predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(ConfigError, match="a path is empty"):
+        uniemox.search(photos, emotion="awe", predictor=predictor, index="")
+    done = uniemox_here("tag", photos, "--index", "")
+    assert (done.returncode, "--index: the name is empty" in done.stderr) == (2, True)
+    assert not list(Path().iterdir())
+
+
+def test_a_survey_counts_a_file_once_however_often_it_is_named(
+    photos: Path, predictor: Predictor, tmp_path: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.warns(UserWarning, match="^6 images were named more than once and counted once$"):
+        summary = uniemox.survey(["photos", "./photos", "photos/0.png"], out="s.html", predictor=predictor)
+    assert summary.whole.images == COUNT
+    assert sorted(decoded) == [f"{i}.png" for i in range(COUNT)]
+    with pytest.warns(UserWarning, match="^1 image was named"):
+        uniemox.survey(["photos/0.png", photos / "0.png"], out="t.html", predictor=predictor)
 
 
 @pytest.mark.parametrize("command", ["search", "tag", "survey"])

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -56,7 +56,16 @@ PLAIN: dict[str, Any] = {"markup": False, "emoji": False}
 out = SafeConsole(**PLAIN)
 err = SafeConsole(stderr=True, **PLAIN)
 
+
+def _named_folder(_: Any, tokens: Sequence[Token]) -> Path:
+    """Return the folder of an option; an empty name would be the current folder."""
+    if not tokens[0].value:
+        raise UsageError(f"{tokens[0].keyword}: the name is empty; name a folder, or leave the option out")
+    return Path(tokens[0].value)
+
+
 Files = Annotated[Path | None, Parameter(negative="")]
+IndexFolder = Annotated[Path | None, Parameter(converter=_named_folder)]
 Flag = Annotated[bool, Parameter(negative="")]
 JsonFlag = Annotated[bool, Parameter(name="--json", negative="")]
 JsonObject = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON object.")]

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from uniemox.cli.console import EXIT_UNREADABLE, Files, Flag, JsonFlag, UsageError, counted, say, show_paths
+from uniemox.cli.console import (
+    EXIT_UNREADABLE,
+    Files,
+    Flag,
+    IndexFolder,
+    JsonFlag,
+    UsageError,
+    counted,
+    say,
+    show_paths,
+)
 from uniemox.cli.predict import NO_MODEL, ModelOptions, check_names
 
 if TYPE_CHECKING:
@@ -23,7 +33,7 @@ def survey(
     table: Files = None,
     labels: str | None = None,
     resume: Flag = False,
-    index: Path | None = None,
+    index: IndexFolder = None,
     models: Annotated[ModelOptions, Parameter(name="*")] = NO_MODEL,
 ) -> None:
     """Write a self-contained HTML page about the emotions that a collection of images evokes.
@@ -82,7 +92,7 @@ def search(
     count: int = 24,
     unfamiliar: Flag = False,
     out: Path | None = None,
-    index: Path | None = None,
+    index: IndexFolder = None,
     model: str | None = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -102,7 +112,7 @@ def search(
     Args:
         folder: Folder of images, including its subfolders.
         like: Find images similar to this image, or to the mean of the images in this folder. The images themselves are
-            no results.
+            no results. If the searched folder itself is given, its most typical images come first.
         emotion: Label of the model; images with the highest probability come first.
         mood: Conditions on valence, arousal (1 to 9), labels, familiarity (0 to 1), people or faces (numbers), such as
             "valence>6 arousal<5" or "awe>50% people=0". For faces, another index is made.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from uniemox.cli.console import EXIT_UNREADABLE, Flag, UsageError, printable, progress_bar, say
+from uniemox.cli.console import EXIT_UNREADABLE, Flag, IndexFolder, UsageError, printable, progress_bar, say
 
 if TYPE_CHECKING:
     from uniemox.cli.predict_output import Output
@@ -41,7 +41,7 @@ def tag(
     unfamiliar: Flag = False,
     undo: Flag = False,
     dry_run: Flag = False,
-    index: Path | None = None,
+    index: IndexFolder = None,
     model: str | None = None,
 ) -> None:
     """Write the emotions of a folder's images into XMP sidecar files, which photo programs read.
