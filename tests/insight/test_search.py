@@ -75,6 +75,17 @@ def test_the_image_that_is_searched_for_is_no_hit(photos: Path) -> None:
     assert {Path(hit.path).name for hit in results.hits} == {"0.png", "1.png", "2.png", "4.png", "5.png"}
 
 
+def test_the_searched_folder_is_a_query_and_its_only_image_finds_nothing(photos: Path) -> None:
+    predictor = load("small")
+    results = search_folder(predictor, photos, Query(like=photos, unfamiliar=True), report=list[str]().append)
+    assert len(results.hits) == 6
+    shutil.copytree(photos / "inner", photos.parent / "alone")
+    for name in ("1.png", "5.png"):
+        (photos.parent / "alone" / name).unlink()
+    only = photos.parent / "alone" / "3.png"
+    assert search_folder(predictor, only.parent, Query(like=only, unfamiliar=True)).hits == ()
+
+
 def test_a_folder_as_query_means_the_mean_of_its_images(photos: Path) -> None:
     predictor = load("small")
     inner = predictor.embed(str(photos / "inner")).mean(axis=0)

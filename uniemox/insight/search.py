@@ -314,12 +314,20 @@ def value_text(name: str, value: float) -> str:
 
 
 def _is_query(index: Index, like: ImageLike | None) -> NDArray[np.bool_]:
-    """Return a mask, (N,), of the images in the index that are the query's file or lie in the query's folder."""
+    """Return which images of an index are the query, or lie in the query's folder.
+
+    If all of them lie in it, such as in the searched folder itself, none counts as the query: the results are the most
+    typical images.
+
+    Returns:
+        (N,), True for images that are no results.
+    """
     if not isinstance(like, (str, os.PathLike)) or is_data_url(str(like)):
         return np.zeros(len(index.paths), bool)
     query = os.path.realpath(like)
     prefix = os.path.join(query, "")
     real_paths = [os.path.realpath(path) for path in index.paths.tolist()]
     is_query = np.array([path == query or path.startswith(prefix) for path in real_paths], bool)
-    # If the query is the searched folder itself, the results are its most typical images.
-    return np.zeros_like(is_query) if is_query.all() else is_query
+    if is_query.all() and os.path.isdir(query):
+        return np.zeros_like(is_query)
+    return is_query
