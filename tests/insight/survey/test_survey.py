@@ -176,7 +176,8 @@ def test_a_survey_without_readable_images_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"nothing")
     done = uniemox_here("survey", tmp_path / "a.jpg", *SMALL, "--out", tmp_path / "s.html")
     assert done.returncode == 1
-    assert "no image could be read (1 tried)" in done.stderr
+    message = f"error: no image could be read (1 tried); {tmp_path}/s.html.jsonl has the reasons"
+    assert message in " ".join(done.stderr.split())
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ HIGHEST = 9.0
 MIDDLE = 5.0
 # Number of columns above which four cells become one.
 MAX_COLUMNS = 16
-MIN_IMAGES = 12  # images that a map needs
+# Number of images below which there is no map.
+MIN_IMAGES = 12
 Cell = tuple[int, int]
-"""Column and row of a cell, from the lowest valence and the lowest arousal."""
+"""Column, counted from the lowest valence, and row, counted from the lowest arousal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class MapCell:
 
 @dataclass(frozen=True, slots=True)
 class MoodMap:
-    """Map of moods as it is drawn."""
+    """Cells and numbers of a map that is ready to be drawn."""
 
     cells: list[MapCell]
     columns: int
