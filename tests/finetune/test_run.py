@@ -1,6 +1,5 @@
-"""Complete tiny runs of fine-tuning: they learn, save the right epoch, and resume to the same bits."""
+"""Complete tiny runs of fine-tuning: they learn, save the right epoch, and are calibrated."""
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from timm.utils import ModelEmaV3
 from tests.data.tree import says
 from tests.drawn import Stored
 from tests.runs import (
-    BOTH,
     CPU,
     FINETUNINGS,
     SIZE,
@@ -26,23 +24,22 @@ from tests.runs import (
     finetuned,
     losses,
     pretrained,
-    sha256,
     tiny_finetuning,
 )
 from uniemox.checkpoints.classifier import load_classifier, load_embedded
-from uniemox.data.sample import NO_PERSONS, DataSet
+from uniemox.data.sample import NO_PERSONS
 from uniemox.data.seen import read_seen
 from uniemox.data.splits import read_splits
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.evaluate.calibration import fit_temperature
 from uniemox.evaluate.classifier_outputs import outputs_of
 from uniemox.evaluate.run import evaluate
-from uniemox.finetune import run as run_module
 from uniemox.finetune import samples as samples_module
 from uniemox.finetune.config import FinetuneConfig, NetworkConfig
 from uniemox.finetune.network import build_network
 from uniemox.finetune.run import finetune
-from uniemox.finetune.samples import split_for_training, target_of
+from uniemox.finetune.samples import target_of
+from uniemox.intervals import no_spread_note
 from uniemox.io.weight_names import EMBEDDED
 from uniemox.predict.confidence import familiarity_of
 from uniemox.training.config import SaveConfig, ScheduleConfig
@@ -52,25 +49,11 @@ from uniemox.training.state import STATE, Checkpoints, read_state
 from uniemox.views.config import ViewConfig
 from uniemox.views.patches import PixelStats
 
-FILES = ("model.safetensors", "encoder.safetensors", "model.onnx")
-
 
 def dies(config: FinetuneConfig, out: Path, at: int | None, data: Any = None) -> None:
     """A run of which nothing is exported."""
     with pytest.raises(Killed):
         finetune(config, colours(splits=SPLITS) if data is None else data, out, callback=Dies(at))
-
-
-def with_copies() -> DataSet:
-    """Forty images; every second one is a copy of the first."""
-    data = colours(10)
-    first = data.samples[0].image
-    samples = [replace(sample, image=first) if i % 2 else sample for i, sample in enumerate(data.samples)]
-    return replace(data, samples=samples)
-
-
-def splits_of_copies(file: Path, data: DataSet) -> set[str | None]:
-    return {sample.split for sample in read_splits(file, data).samples[1::2]}
 
 
 def newest(out: Path) -> dict[str, torch.Tensor]:
@@ -85,7 +68,7 @@ def test_colours_are_learned(name: str) -> None:
     sets, *others = [note for note in evaluation.notes if "likely sets" in note]
     assert (sets.startswith("likely sets are fitted to 12 held-out images"), others) == (True, [])
     others = tuple(note for note in evaluation.notes if note != sets)
-    assert others == ((few, NO_PERSONS) if name == "both" else ())
+    assert others == ((few, NO_PERSONS) if name == "both" else ()) + (no_spread_note(1.0, 12),)
 
 
 def test_shares_of_votes_are_learned() -> None:
@@ -128,71 +111,6 @@ def test_training_and_held_out_images_are_recorded() -> None:
     ways_out = ("if these are copies", "--exclude check.json", "--allow-seen (allow_seen=True in Python)")
     with pytest.raises(DataError, match=says("trained on 44 of these 56 images of colours", *ways_out)):
         evaluate(finetuned("both"), data, hardware=CPU)
-
-
-@pytest.mark.parametrize("at", [5, 13, None])
-def test_killed_run_resumes_to_the_same_bits(at: int | None, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """The run has EMA, mixup, drop path and a head from a probe; it saves at 3, 4, 6, 8, 9, 12, 15 and 16."""
-    out = tmp_path / "run"
-    config = FINETUNINGS["both"]()
-    if at is not None:
-        request.getfixturevalue("without_onnx")
-    dies(config, out, at)
-    finetune(config, data_of("both"), out, resume=True)
-    assert losses(out) == losses(finetuned("both"))
-    for name in FILES if at is None else FILES[:2]:
-        assert sha256(out / name) == sha256(finetuned("both") / name), name
-
-
-@pytest.mark.usefixtures("without_onnx")
-def test_resumed_run_keeps_copies_together_without_looking_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data = with_copies()
-    schedule = ScheduleConfig(epochs=1, warmup_epochs=0)
-    config = tiny_finetuning(pretrained(), save=SaveConfig(every_steps=1), schedule=schedule)
-    finetune(config, data, tmp_path / "whole")
-    assert len(splits_of_copies(tmp_path / "whole" / "splits.json", data)) == 1
-    dies(config, tmp_path / "killed", 1, data)
-
-    def refuse(*args: Any) -> None:
-        pytest.fail("the images were hashed again")
-
-    monkeypatch.setattr(run_module, "find_overlaps", refuse)
-    finetune(config, data, tmp_path / "killed", resume=True)
-    for name in ("model.safetensors", "splits.json", "overlaps.json"):
-        assert sha256(tmp_path / "killed" / name) == sha256(tmp_path / "whole" / name), name
-
-
-@pytest.mark.usefixtures("without_onnx")
-def test_run_of_an_older_version_resumes_with_its_own_parts(tmp_path: Path) -> None:
-    """It did not keep copies together; its folder has no file of them."""
-    data = with_copies()
-    config = tiny_finetuning(pretrained(), method="knn")
-    # As that version split them.
-    split_for_training(data, config, tmp_path)
-    assert len(splits_of_copies(tmp_path / "splits.json", data)) > 1
-    out = tmp_path / "run"
-    dies(config, out, None, data)
-    (out / "overlaps.json").unlink()
-    (out / "splits.json").unlink()
-    finetune(config, data, out, resume=True)
-    assert sha256(out / "splits.json") == sha256(tmp_path / "splits.json")
-
-
-def test_batch_norm_run_resumes_to_the_same_bits(tmp_path: Path) -> None:
-    """The plan's memory is measured on grey images, which must not change a network's statistics."""
-    config = tiny_finetuning("scratch:timm:test_resnet", save=SaveConfig(every_steps=1), batch_size=16)
-    for name, deaths in (("whole", ()), ("killed", (2, 3))):
-        for at in deaths:
-            with pytest.raises(Killed):
-                finetune(config, colours(splits=SPLITS), tmp_path / name, resume=True, callback=Dies(at))
-        with pytest.raises(Killed):
-            finetune(config, colours(splits=SPLITS), tmp_path / name, resume=True, callback=Dies(None))
-    uninterrupted = newest(tmp_path / "whole")
-    killed = newest(tmp_path / "killed")
-    assert int(uninterrupted["encoder.bn1.num_batches_tracked"]) == 4
-    assert all(torch.equal(value, killed[name]) for name, value in uninterrupted.items())
 
 
 def test_head_from_a_probe_keeps_learning(tmp_path: Path) -> None:
@@ -324,17 +242,6 @@ def test_training_images_of_the_start_are_recorded(tmp_path: Path) -> None:
     evaluate(tmp_path / "scratch", first.only("train"), hardware=CPU)
 
 
-@pytest.mark.usefixtures("without_onnx")
-def test_finished_run_does_not_need_its_initial_weights(tmp_path: Path) -> None:
-    shutil.copytree(pretrained(), tmp_path / "start")
-    finetune(tiny_finetuning(tmp_path / "start", method="knn", network=BOTH), data_of("knn"), tmp_path / "run")
-    data = colours(2, seed=5)
-    before = [line["probabilities"] for line in evaluate(tmp_path / "run", data, hardware=CPU).predictions]
-    shutil.rmtree(tmp_path / "start")
-    after = evaluate(tmp_path / "run", data, hardware=CPU).predictions
-    assert [line["probabilities"] for line in after] == before
-
-
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -388,18 +295,6 @@ def test_the_mean_of_runs_is_the_mean_of_their_calibrated_logits(tmp_path: Path)
     for i, (other, message) in enumerate(cases):
         with pytest.raises((ConfigError, CheckpointError), match=message):
             finetune(other, colours(splits=SPLITS), tmp_path / f"refused{i}")
-
-
-@pytest.mark.usefixtures("without_onnx")
-def test_keep_finished_off_deletes_checkpoints(tmp_path: Path) -> None:
-    config = tiny_finetuning(pretrained(), save=SaveConfig(every_steps=1, keep_finished=False))
-    data = colours(splits=SPLITS)
-    info = finetune(config, data, tmp_path / "run")
-    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
-    before = (tmp_path / "run" / "model.onnx").stat().st_mtime_ns
-    assert finetune(config, data, tmp_path / "run", resume=True) == info
-    # Nothing is written again.
-    assert (tmp_path / "run" / "model.onnx").stat().st_mtime_ns == before
 
 
 @pytest.mark.usefixtures("without_onnx")
