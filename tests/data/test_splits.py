@@ -18,17 +18,14 @@ from uniemox.cli.data import split as split_command
 from uniemox.data.near import image_hashes, known_hashes
 from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.data.shards import ShardConfig, read_shards, write_shards
+from uniemox.data.split_choice import choose_scheme, frechet_distance, paper_split, plot_choice
 from uniemox.data.splits import (
     PAPER_RECIPES,
-    choose_scheme,
     count_copies_across_splits,
-    frechet_distance,
     hold_out,
     join_copies,
     keep_fraction,
-    paper_split,
     parse_ratio,
-    plot_choice,
     read_splits,
     split_samples,
     take_fraction,

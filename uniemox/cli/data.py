@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from uniemox.data.audit import Audit
     from uniemox.data.sample import DataSet, Sample
-    from uniemox.data.splits import Choice
+    from uniemox.data.split_choice import Choice
 
 # A sample's text is cut after this number of characters.
 TEXT_LENGTH = 300
@@ -186,7 +186,7 @@ def split(
     """
     refuse_other(file, ".json")
     need("sklearn", "matplotlib", extra="data")
-    from uniemox.data import splits
+    from uniemox.data import split_choice, splits
     from uniemox.data.near import known_hashes
     from uniemox.data.source import open_data
 
@@ -201,7 +201,7 @@ def split(
     if plot is not None:
         if choice is None:
             raise ConfigError("--plot shows the choice among schemes: give --schemes 100 too")
-        splits.plot_choice(choice, dataset, plot)
+        split_choice.plot_choice(choice, dataset, plot)
         say(f"wrote {plot}")
     if fraction is not None:
         description += f", {fraction:g} of train"
@@ -234,7 +234,7 @@ def _check_plot(plot: Path | None) -> None:
 
 def _draw(data: "DataSet", source: str, options: SchemeOptions) -> "tuple[str, dict[str, str], Choice | None]":
     """Return a description of the split, the split, and the choice if several schemes were compared."""
-    from uniemox.data import splits
+    from uniemox.data import split_choice, splits
 
     seed = options.seed
     schemes = options.schemes
@@ -252,7 +252,7 @@ def _draw(data: "DataSet", source: str, options: SchemeOptions) -> "tuple[str, d
     ratio = options.ratio or "80/10/10"
     shares = splits.parse_ratio(ratio)
     if schemes > 1:
-        choice = splits.choose_scheme(data.samples, shares, _histograms(data), range(seed, seed + schemes))
+        choice = split_choice.choose_scheme(data.samples, shares, _histograms(data), range(seed, seed + schemes))
         return f"{ratio}, the best of {schemes} schemes from seed {seed}: seed {choice.seed}", choice.scheme, choice
     scheme = splits.split_samples(data.samples, shares, seed)
     for name in shares.keys() - set(scheme.values()):
@@ -262,11 +262,11 @@ def _draw(data: "DataSet", source: str, options: SchemeOptions) -> "tuple[str, d
 
 def _draw_as_paper(data: "DataSet", source: str, seed: int) -> "tuple[dict[str, str], Choice | None]":
     """Return the paper's split of a data set, or of each part, and the choice if schemes were compared."""
-    from uniemox.data import splits
+    from uniemox.data import split_choice
     from uniemox.data.source import open_data, parse_source
 
     if not data.parts:
-        return splits.paper_split(parse_source(source)[0], data, seed, lambda: _histograms(data))
+        return split_choice.paper_split(parse_source(source)[0], data, seed, lambda: _histograms(data))
     group_of = {sample.key: sample.group for sample in data.samples}
     scheme: dict[str, str] = {}
     for part in data.parts:
@@ -276,7 +276,7 @@ def _draw_as_paper(data: "DataSet", source: str, seed: int) -> "tuple[dict[str, 
         part_data = replace(
             dataset, samples=[replace(sample, group=group_of[key]) for sample, key in keys if key in group_of]
         )
-        assignment, _ = splits.paper_split(
+        assignment, _ = split_choice.paper_split(
             parse_source(part.source)[0], part_data, seed, partial(_histograms, part_data)
         )
         scheme |= {f"{part.name}/{key}": name for key, name in assignment.items()}

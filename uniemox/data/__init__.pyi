@@ -32,13 +32,13 @@ from .source import UNION as UNION
 from .source import open_data as open_data
 from .source import parse_source as parse_source
 from .source import public_name as public_name
+from .split_choice import choose_scheme as choose_scheme
+from .split_choice import paper_split as paper_split
+from .split_choice import plot_choice as plot_choice
 from .splits import PAPER_RECIPES as PAPER_RECIPES
 from .splits import Recipe as Recipe
-from .splits import choose_scheme as choose_scheme
 from .splits import lacking_splits as lacking_splits
-from .splits import paper_split as paper_split
 from .splits import parse_ratio as parse_ratio
-from .splits import plot_choice as plot_choice
 from .splits import split_samples as split_samples
 from .splits import write_splits as write_splits
 from .synthetic_scenes import synthetic as synthetic
