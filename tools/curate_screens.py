@@ -10,10 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import sync_playwright
-
 from tests.curate.places import served
-from tools.screenshots import save_screenshot
+from tools.screenshots import DESK, VIEWS, open_chromium, save_screenshot
 from uniemox_curate.annotate.access import invite
 from uniemox_curate.collect.config import CollectConfig
 from uniemox_curate.collect.run import fetch, search
@@ -24,22 +22,17 @@ from uniemox_curate.plan import AnswerForm
 from uniemox_curate.project import Project, create_project, open_project
 
 PAGES = ("status", "screen", "judge")
-DESK = {"viewport": {"width": 1366, "height": 768}}
-PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
-SIZES = {"": DESK, "_phone": PHONE}
 
 
 def main() -> None:
     out = Path(sys.argv[1])
-    with tempfile.TemporaryDirectory() as name, sync_playwright() as play:
+    with tempfile.TemporaryDirectory() as name, open_chromium() as browser:
         demo(Path(name), count=96, schemes=5)
         project = open_project(Path(name) / "project")
-        browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         with served(project) as address:
-            for suffix, settings in SIZES.items():
+            for suffix, settings in VIEWS.items():
                 draw_pages(browser, project, address, settings, out, suffix)
         draw_form(browser, project, Path(name) / "form", out / "curate_form.png")
-        browser.close()
 
 
 def draw_pages(browser: Any, project: Project, address: str, settings: dict[str, Any], out: Path, suffix: str) -> None:

@@ -5,30 +5,22 @@ phone.
 """
 
 import contextlib
-import shutil
 import sys
 import tempfile
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
-
-from tools.screenshots import save_screenshot
+from tools.screenshots import VIEWS, open_chromium, save_screenshot
 from uniemox.cli import app
 from uniemox.data.source import open_data
 
 COUNT = 160
-VIEWS = {
-    "": {"viewport": {"width": 1366, "height": 768}},
-    "_phone": {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True},
-}
 
 
 def main() -> None:
     out = Path(sys.argv[1])
-    with tempfile.TemporaryDirectory() as name, sync_playwright() as play:
+    with tempfile.TemporaryDirectory() as name, open_chromium() as browser:
         folder = Path(name)
         write_pages(folder)
-        browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         for ending, settings in VIEWS.items():
             page = browser.new_context(color_scheme="light", **settings).new_page()
             page.goto((folder / "search.html").as_uri())
@@ -40,7 +32,6 @@ def main() -> None:
             page.locator("#tiles input").first.check()
             page.locator("#gallery").evaluate("gallery => gallery.scrollIntoView()")
             save_screenshot(page, out / f"survey_gallery{ending}.png")
-        browser.close()
 
 
 def write_pages(folder: Path) -> None:
