@@ -4,6 +4,8 @@ from sqlalchemy import Float, Integer, LargeBinary, String, Text
 from sqlalchemy.schema import Column, ForeignKey, Index, MetaData, SchemaItem, Table, UniqueConstraint
 
 SCHEMA = 1  # version of the tables; increase it with every change
+FOLDER = "folder"
+"""Source of candidates that are files on this machine; licence and author are given for a whole folder."""
 
 metadata = MetaData()
 

@@ -218,8 +218,13 @@ def _as_row(value: dict[str, Any]) -> dict[str, Any]:
     # A file name may have bytes that are not UTF-8, which Arrow refuses.
     for key in ("path", "error"):
         if value.get(key) is not None:
-            row[key] = value[key].encode("utf-8", "backslashreplace").decode()
+            row[key] = as_utf8(value[key])
     return row
+
+
+def as_utf8(text: str) -> str:
+    """Return text that UTF-8 can encode: bytes of file names that are no text become escapes such as \\udce9."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def import_pyarrow() -> Any:

@@ -124,7 +124,7 @@ def fetch(
     query = query.outerjoin(t.images)
     rows = project.rows(query.where(t.candidates.c.state == "waiting").order_by(t.candidates.c.rank, t.candidates.c.id))
     roots = [folder.resolve() for folder in folders]
-    allowed = [row for row in rows if row.source != "folder" or _is_below(_path_of(row.address), roots)]
+    allowed = [row for row in rows if row.source != t.FOLDER or _is_below(_path_of(row.address), roots)]
     jobs = [Download(row.address, key=row) for row in allowed]
     counts = {"fetched": 0, "failed": 0, "waiting": len(rows) - len(allowed)}
     ended: list[tuple[Download, SavedImage | FetchError]] = []
@@ -175,7 +175,7 @@ def _fetch_one(
 ) -> SavedImage | FetchError | Download:
     """Send one request. A redirect becomes another job, so that its host's rules and rate apply."""
     result: bytes | Redirect | FetchError
-    if job.key.source == "folder":
+    if job.key.source == t.FOLDER:
         try:
             result = read_limited(_path_of(job.address), config.max_bytes)
         except OSError as error:
@@ -240,7 +240,7 @@ def _save_results(
 
 def waits_for_folder(project: Project) -> bool:
     """Return True if images of a folder wait to be read."""
-    is_waiting = (t.candidates.c.source == "folder") & (t.candidates.c.state == "waiting")
+    is_waiting = (t.candidates.c.source == t.FOLDER) & (t.candidates.c.state == "waiting")
     return project.count(select(t.candidates.c.id).where(is_waiting)) > 0
 
 
@@ -248,7 +248,7 @@ def folder_licences(project: Project) -> dict[str, int]:
     """Return the number of images that were collected from folders, by their licence."""
     candidates = t.candidates.c
     count = func.count(candidates.picture_id.distinct()).label("n")
-    query = select(candidates.licence, count).where(candidates.source == "folder", candidates.picture_id.is_not(None))
+    query = select(candidates.licence, count).where(candidates.source == t.FOLDER, candidates.picture_id.is_not(None))
     rows = project.rows(query.group_by(candidates.licence).order_by(count.desc()))
     counts: Counter[str] = Counter()
     for row in rows:

@@ -21,6 +21,7 @@ from uniemox_curate.collect.config import CollectConfig
 from uniemox_curate.collect.fetch import Download, FetchError, fetch_all, get
 from uniemox_curate.licences import FOLDER_EXAMPLE, UNKNOWN_LICENCE, terms_of
 from uniemox_curate.plan import CollectionPlan
+from uniemox_curate.tables import FOLDER
 
 OPENVERSE = "https://api.openverse.org/v1/images/"
 # Maximum number of results on a page without a key.
@@ -169,7 +170,7 @@ def local_folder(
                 address=address, rank=rank, keyword=keyword, label=label, title=title, licence=licence, author=author
             )
         )
-    return list_source("folder", candidates)
+    return list_source(FOLDER, candidates)
 
 
 def address_table(table: Path, plan: CollectionPlan) -> ImageSource:
@@ -270,7 +271,7 @@ def open_source(name: str, plan: CollectionPlan, config: CollectConfig) -> Image
         ConfigError: For an unknown name.
     """
     kind, _, path = name.partition(":")
-    if kind == "folder" and path:
+    if kind == FOLDER and path:
         return _open_folder(name, plan)
     if kind == "csv" and path:
         return address_table(Path(path), plan)

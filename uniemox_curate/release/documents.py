@@ -15,6 +15,7 @@ from uniemox.data import read_rows
 from uniemox.io import environment, plain_cell, read_json, write_file
 from uniemox.labels import recognise
 from uniemox.paper import paper_tables
+from uniemox_curate import tables as t
 from uniemox_curate.annotate.answer_files import as_csv, cells
 from uniemox_curate.annotate.verdicts import LatestAnswers
 from uniemox_curate.licences import UNKNOWN_LICENCE, terms_of
@@ -23,7 +24,6 @@ from uniemox_curate.release.config import IMAGES, ReleaseConfig, ReleasedImage
 from uniemox_curate.release.croissant import write_croissant
 from uniemox_curate.release.facts import AnswerFacts, SharedOrigins
 from uniemox_curate.release.hub_card import hub_header
-from uniemox_curate.release.splitting import FOLDER
 
 ALL_ANSWERS = "answers_all.csv"
 
@@ -163,7 +163,7 @@ def _count_images(figures: dict[str, Any], images: Sequence[Mapping[str, str]], 
 
 def _facts_of_sources(rows: Sequence[Mapping[str, str]]) -> dict[str, Any]:
     """Count images by source, those from licensed folders, and those whose label the makers decided."""
-    of_folders = [row["licence"] for row in rows if row["source"] == FOLDER]
+    of_folders = [row["licence"] for row in rows if row["source"] == t.FOLDER]
     return {
         "sources": Counter(row["source"] for row in rows),
         "licensed_folders": sum(licence not in ("", UNKNOWN_LICENCE) for licence in of_folders),

@@ -317,7 +317,7 @@ def provenance(project: Project) -> dict[int, dict[str, str]]:
         if row.picture_id not in fields:
             fields[row.picture_id] = {name: getattr(row, name) for name in ABOUT[1:-1]} | {
                 # No path of this machine: the title of a file from a folder is its path below that folder.
-                "address": row.title if row.source == "folder" else row.address,
+                "address": row.title if row.source == t.FOLDER else row.address,
                 "fetched": utc(row.fetched_at) if row.fetched_at else "",
             }
     return fields

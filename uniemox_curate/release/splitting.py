@@ -21,8 +21,6 @@ from uniemox_curate.project import Project, current
 
 FILE = "splits.json"
 PLOT = "splits.png"
-# Source of files on this machine, whose licence and holder are given for a whole folder.
-FOLDER = "folder"
 # Names that services write where the author is not known.
 NO_AUTHORS = ("unknown", "anonymous", "unknown author")
 
@@ -157,7 +155,7 @@ def author_trait(source: str, author: str) -> tuple[str, str, str] | None:
 
     The holder of a folder is no such author: all images of the folder would be in one split.
     """
-    if source == FOLDER or not author or author.lower() in NO_AUTHORS:
+    if source == t.FOLDER or not author or author.lower() in NO_AUTHORS:
         return None
     return "author", source, author
 

@@ -113,7 +113,7 @@ def _find_images(project: Project, which: str) -> list[Any]:
     events = t.events.c
     is_hash = MIN_HASH <= len(which) <= 64 and not set(which.lower()) - set("0123456789abcdef")
     has_hash = images.sha256.like(f"{which.lower()}%") if is_hash else false()
-    in_folder = (candidates.source == "folder") & (candidates.title == which)
+    in_folder = (candidates.source == t.FOLDER) & (candidates.title == which)
     is_named = or_(candidates.address == which, candidates.page == which, in_folder)
     is_meant = or_(images.id.in_(select(candidates.picture_id).where(is_named)), has_hash)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from uniemox.io.files import write_rows
 from uniemox.labels import AFFECT
-from uniemox.predict.tables import as_cells, headings
+from uniemox.predict.tables import as_cells, as_utf8, headings
 
 # A page with this number of images has about 10 MB, and opens in less than two seconds.
 MAX_IMAGES = 1000
@@ -123,11 +123,6 @@ def csv_lines(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str
         write_rows(text, [list(compress(row, has_value))], line_end="\r\n")
         lines.append(as_utf8(text.getvalue()))
     return lines
-
-
-def as_utf8(text: str) -> str:
-    """Return text that UTF-8 can encode: bytes of file names that are no text become escapes such as \\udce9."""
-    return text.encode("utf-8", errors="backslashreplace").decode("utf-8")
 
 
 def csv_url(lines: Iterable[str]) -> str:
