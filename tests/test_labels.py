@@ -10,6 +10,7 @@ from uniemox.errors import LabelError
 from uniemox.labels import (
     CAER,
     EKMAN,
+    EMOTIC,
     FERPLUS,
     HECO,
     LABEL_SETS,
@@ -55,6 +56,7 @@ ALIASES = [
     (UBE, {'"sad"': "sadness"}),
     (CAER, {"Anger": "angry", "joy": "happy", "Sadness": "sad"}),
     (POLARITY, {"0": "negative", "1": "positive", "Pos": "positive", "NEG": "negative"}),
+    (EMOTIC, {"Doubt/Confusion": "doubt/confusion", "Disquietment": "disquietment"}),
 ]
 
 
@@ -67,6 +69,13 @@ def test_every_alias_leads_to_a_label_and_hides_none() -> None:
     for label_set in LABEL_SETS:
         assert set(label_set.aliases.values()) <= set(label_set.labels)
         assert not set(label_set.aliases) & set(label_set.labels)
+
+
+def test_every_category_of_emotic_has_its_own_definition_of_one_line() -> None:
+    assert len(EMOTIC) == 26
+    assert tuple(EMOTIC.definitions) == EMOTIC.labels
+    assert len(set(EMOTIC.definitions.values())) == 26
+    assert all(0 < len(text) < 80 and "\n" not in text for text in EMOTIC.definitions.values())
 
 
 def test_an_unknown_word_is_refused_with_all_labels() -> None:

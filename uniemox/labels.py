@@ -32,6 +32,8 @@ class LabelSet:
     kind: Kind
     aliases: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Other spellings in data sets, lower-case, by which label they mean."""
+    definitions: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Meaning of each label in a few words; empty for sets without definitions."""
 
     def __post_init__(self) -> None:
         if len(self.labels) > MAX_LABELS:
@@ -74,9 +76,10 @@ _DATA: dict[str, Any] = json.loads(Path(__file__).with_name("label_sets.json").r
 """Sets with their sources, label polarities, word maps between two sets, and norms."""
 
 LABEL_SETS = tuple(
-    LabelSet(name, tuple(values["labels"]), values["kind"], values["aliases"]) for name, values in _DATA["sets"].items()
+    LabelSet(name, tuple(values["labels"]), values["kind"], values["aliases"], values.get("definitions", {}))
+    for name, values in _DATA["sets"].items()
 )
-MIKELS, EKMAN, UBE, CAER, HECO, FERPLUS, POLARITY = LABEL_SETS
+MIKELS, EKMAN, UBE, CAER, HECO, FERPLUS, POLARITY, EMOTIC = LABEL_SETS
 CUSTOM = "custom"
 """Name of a set that is not published."""
 JOINED = "joined"
@@ -194,7 +197,8 @@ def label_map(source: LabelSet, target: LabelSet) -> LabelMap:
         )
     if set(source.labels) == set(target.labels):
         return LabelMap(source, target, {label: label for label in source.labels})
-    if target.name == POLARITY.name:
+    # A person with several categories may have positive and negative ones.
+    if target.name == POLARITY.name and source.name != EMOTIC.name:
         return LabelMap(source, target, {label: _SIGN_OF.get(label) for label in source.labels})
     # A custom set with some of a published set's labels, then the reverse.
     if source.name == CUSTOM:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.errors import DataError
-from uniemox.labels import LABEL_SETS, clean
+from uniemox.labels import EMOTIC, LABEL_SETS, clean
 
 # In smaller tables, equal sums are no evidence.
 MIN_CLASSES = 3
@@ -28,7 +28,9 @@ NO_CLASS = re.compile(
     r"(confidence|certainty|score|quality|agreement)(_\w+)?"
 )
 """Names of columns in which tables of votes hold something else, in lower case."""
-EMOTIONS = frozenset(word for labels in LABEL_SETS for word in (*labels.labels, *labels.aliases) if not word.isdigit())
+# Nobody votes for one of EMOTIC's categories, and tables have other columns of such names: confidence, engagement.
+_VOTED_SETS = [labels for labels in LABEL_SETS if labels is not EMOTIC]
+EMOTIONS = frozenset(word for labels in _VOTED_SETS for word in (*labels.labels, *labels.aliases) if not word.isdigit())
 """Names of columns that are classes even if all images show this emotion."""
 
 
