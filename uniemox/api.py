@@ -16,7 +16,7 @@ from uniemox.io.progress import Progress, silent
 if TYPE_CHECKING:
     from uniemox.data.sample import DataSet
     from uniemox.evaluate.run import Evaluation
-    from uniemox.finetune.config import AugmentConfig, DistillationConfig, NetworkConfig, Task
+    from uniemox.finetune.config import AugmentConfig, DistillationConfig, LoraConfig, NetworkConfig, Task
     from uniemox.insight.explain.explanation import Explanation
     from uniemox.insight.explain.maps import Method
     from uniemox.insight.search import Hit
@@ -99,6 +99,7 @@ class FinetuneSettings(TypedDict, total=False):
     hardware: "HardwareConfig"
     save: "SaveConfig"
     distillation: "DistillationConfig"
+    lora: "LoraConfig"
     layer_decay: float | None
     head_lr_scale: float
     probe_first: bool

@@ -7,11 +7,11 @@ from typing import Any, Literal, cast, get_args
 from uniemox.bounds import check_numbers
 from uniemox.classifier_info import Streams
 from uniemox.errors import ConfigError
-from uniemox.model.config import REGION_METHODS, check_fusion, check_name, is_foreign
+from uniemox.model.config import REGION_METHODS, AdaptedLayers, check_fusion, check_name, is_foreign
 from uniemox.training.config import HardwareConfig, OptimizerConfig, SaveConfig, ScheduleConfig, check_batches
 from uniemox.views.config import ViewConfig
 
-Fit = Literal["full", "probe", "knn", "mean", "histogram"]
+Fit = Literal["full", "lora", "probe", "knn", "mean", "histogram"]
 Task = Literal["label", "distribution", "affect"]
 INIT_MISSING = (
     "--init is missing: give embedded (comes with uniemox), a run, a checkpoint, timm:NAME, or scratch:timm:NAME; only "
@@ -129,6 +129,23 @@ class DistillationConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LoraConfig:
+    """Settings of method lora, which trains low-rank changes of a frozen ViT (arXiv 2106.09685)."""
+
+    rank: int = 8
+    """Rank of the change of a layer, at least 1. A layer with n inputs and m outputs gets rank * (n + m) weights."""
+    layers: AdaptedLayers = "attention"
+    """Linear layers that change. attention: projections to queries, keys and values, and of the output. all: also the
+    MLP."""
+    lr_scale: float = 10.0
+    """Factor on the learning rate of the changes, above 0. They start at zero, so they need a higher rate than
+    pre-trained weights."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "lora.", at_least={"rank": 1}, above={"lr_scale": 0})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class FinetuneConfig:
     """Settings of a fine-tuning run (arXiv 2409.18877, section III-E)."""
 
@@ -137,9 +154,10 @@ class FinetuneConfig:
     timm:local-dir:FOLDER. Prefix scratch: keeps the architecture and draws random weights. The features of
     several encoders, separated by commas, are concatenated."""
     method: str = "full"
-    """full: train everything. probe: logistic regression on frozen features. knn: 20 nearest images. mean: average
-    several runs in init. histogram: logistic regression on colours, without init. Region methods: solver, stimuli,
-    mdan, eap, rrla, emoticon, mypackage.module:MyMethod; see `uniemox docs methods`."""
+    """full: train everything. lora: train low-rank changes of a frozen ViT. probe: logistic regression on frozen
+    features. knn: 20 nearest images. mean: average several runs in init. histogram: logistic regression on colours,
+    without init. Region methods: solver, stimuli, mdan, eap, rrla, emoticon, mypackage.module:MyMethod; see
+    `uniemox docs methods`."""
     task: Task = "label"
     """label: a class (equation 12). distribution: shares of votes (KL). affect: valence and arousal (MSE and CCC)."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -150,14 +168,15 @@ class FinetuneConfig:
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
     save: SaveConfig = field(default_factory=SaveConfig)
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
     layer_decay: float | None = None
     """Factor by which the learning rate falls from each layer to the one before it, more than 0, at most 1. Lower
     values keep more of the pre-trained weights. None: the same rate everywhere."""
     head_lr_scale: float = 1.0
     """Factor on the learning rate of everything after the encoder, above 0."""
     probe_first: bool = False
-    """With method full: first fit the layers after the encoder by method probe (arXiv 2202.10054). Otherwise they
-    start near zero."""
+    """With methods full and lora: first fit the layers after the encoder by method probe (arXiv 2202.10054). Otherwise
+    they start near zero."""
     ema_decay: float | None = None
     """Evaluate an exponential moving average of the weights, with this decay per step, between 0 and 1. None: off."""
     class_weighting: Literal["none", "balanced"] = "none"
@@ -241,13 +260,13 @@ class FinetuneConfig:
 
     @property
     def trains_in_steps(self) -> bool:
-        """True if the whole network is trained step by step; False if only the layers after the encoder are fitted."""
-        return self.fit == "full"
+        """True if weights of the encoder are trained step by step; False if only the layers after it are fitted."""
+        return self.fit in ("full", "lora")
 
     @property
     def chooses_epoch(self) -> bool:
         """True if held-out images decide which weights are saved; with method mean, those of the averaged runs."""
-        return self.select != "last" and (self.fit in ("full", "mean") or self.region_method is not None)
+        return self.select != "last" and (self.fit in ("full", "lora", "mean") or self.region_method is not None)
 
     def __post_init__(self) -> None:
         check_name(self.method, (*get_args(Fit), *REGION_METHODS), "method")
@@ -267,6 +286,8 @@ class FinetuneConfig:
         """Describe a conflict of the method with other settings; None if there is none."""
         if self.method == "mean" and self.network.streams != "scene":
             return f"method mean averages heads on the scene: leave network.streams scene, got {self.network.streams!r}"
+        if self.method != "lora" and self.lora != LoraConfig():
+            return f"the settings of lora need method lora, got {self.method!r}: give --method lora, or leave them out"
         if self.method == "histogram" and self.init:
             return (
                 f"method histogram needs no initial weights: leave out --init, got {self.init!r}; method probe "
@@ -286,7 +307,7 @@ class FinetuneConfig:
             return f"calibrate_on labels needs task distribution, got task {self.task!r}; leave it out"
         if self.distillation.teacher and (not self.trains_in_steps or self.task != "label"):
             return (
-                "distillation needs task label, and a method that trains the whole network, such as full; got "
+                "distillation needs task label, and a method that trains the whole network, such as full, or lora; got "
                 f"{self.method!r} and {self.task!r}"
             )
         return None

@@ -31,6 +31,7 @@ from uniemox.model.config import is_foreign, refuse_foreign
 from uniemox.model.encoder import FEATURES, ConcatEncoder, start_as_mae
 from uniemox.model.encoders import COLOUR_HISTOGRAM, build, build_encoders
 from uniemox.model.fusion import build_fusion
+from uniemox.model.lora import add_adapters
 from uniemox.model.methods.relation import method_class
 from uniemox.model.regions import feature_map
 from uniemox.training.run_folder import read_json
@@ -88,7 +89,12 @@ def network_of(config: FinetuneConfig, data: DataSet, train: Sequence[Sample]) -
         return BuiltNetwork(build(spec).train(), spec)
     if config.region_method is not None:
         return _build_region_network(config, config.region_method, data, train)
-    return build_network(config.init, config.network, size=config.view.size, outputs=outputs)
+    network = build_network(config.init, config.network, size=config.view.size, outputs=outputs)
+    if config.fit == "lora":
+        add_adapters(network.classifier.encoder, rank=config.lora.rank, layers=config.lora.layers)
+        # Running means and variances are frozen like all other numbers of the encoder.
+        network.classifier.keeps_norm_statistics = True
+    return network
 
 
 def build_network(init: str, config: NetworkConfig, *, size: int, outputs: int) -> BuiltNetwork:

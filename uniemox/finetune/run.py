@@ -26,6 +26,7 @@ from uniemox.finetune.samples import FinetuneRun, Parts, split_for_training
 from uniemox.finetune.step import AugmentedViews, ask_teacher, finetune_step, open_unlabelled, seed_step
 from uniemox.io.files import ENCODER, ONNX, WEIGHTS
 from uniemox.io.weight_names import Init
+from uniemox.model.lora import merge_adapters
 from uniemox.predict.confidence import flag_note, set_note
 from uniemox.training.hardware import precision_of, ready_to_train, setup_device, with_precision, wrap
 from uniemox.training.journal import Callback, Journal
@@ -180,7 +181,14 @@ def _train(run: FinetuneRun, out: Path) -> None:
     samples = [*run.parts.train, *(run.answers.unlabelled if run.answers else ())]
     ema: Any = None if config.ema_decay is None else ModelEmaV3(model, decay=config.ema_decay, use_warmup=True)
     trainer = Trainer.of(
-        config, out, model, run.callback, samples=len(samples), head_lr_scale=config.head_lr_scale, every_epoch=True
+        config,
+        out,
+        model,
+        run.callback,
+        samples=len(samples),
+        encoder_lr_scale=config.lora.lr_scale if config.fit == "lora" else 1.0,
+        head_lr_scale=config.head_lr_scale,
+        every_epoch=True,
     )
     point = trainer.resume()
     if ema is not None and point.more:
@@ -245,6 +253,7 @@ def _choose(run: FinetuneRun, trainer: Trainer, ema: Any) -> None:
 
 def _finish(run: FinetuneRun, out: Path) -> ClassifierInfo:
     """Fit the temperature and write all files."""
+    merge_adapters(run.model.encoder)
     adjust_logits(run)
     fit_distance(run)
     info = run.calibrate()

@@ -14,6 +14,8 @@ from uniemox.losses.config import LossWeights
 from uniemox.views.config import MaskConfig
 
 Precision = Literal["float32", "bfloat16"]
+AdaptedLayers = Literal["attention", "all"]
+"""Linear layers of an encoder that method lora changes: those of the attention, or all."""
 
 FUSIONS: dict[str, str] = {
     "static": "uniemox.model.fusion:StaticFusion",

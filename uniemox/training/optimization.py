@@ -15,6 +15,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from uniemox.errors import ConfigError, NonFiniteLossError, OutOfMemoryError
+from uniemox.plurals import counted
 from uniemox.training.config import ScheduleConfig
 from uniemox.training.processes import gather_numbers, gather_shards, sum_over_processes, world_size
 
@@ -28,6 +29,7 @@ def build_optimizer(
     weight_decay: float = 0.05,
     betas: tuple[float, float] = (0.9, 0.95),
     layer_decay: float | None = None,
+    encoder_lr_scale: float = 1.0,
     head_lr_scale: float | None = None,
 ) -> torch.optim.AdamW:
     """Build fused AdamW for the trained parameters, see `parameter_groups`.
@@ -38,14 +40,20 @@ def build_optimizer(
         weight_decay: Weight decay of matrices.
         betas: AdamW's decay rates.
         layer_decay: As for `parameter_groups`.
+        encoder_lr_scale: As for `parameter_groups`.
         head_lr_scale: As for `parameter_groups`.
     """
-    groups = parameter_groups(model, weight_decay, layer_decay, head_lr_scale)
+    groups = parameter_groups(model, weight_decay, layer_decay, head_lr_scale, encoder_lr_scale=encoder_lr_scale)
     return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
 
 
 def parameter_groups(
-    model: Any, weight_decay: float, layer_decay: float | None = None, head_lr_scale: float | None = None
+    model: Any,
+    weight_decay: float,
+    layer_decay: float | None = None,
+    head_lr_scale: float | None = None,
+    *,
+    encoder_lr_scale: float = 1.0,
 ) -> list[dict[str, Any]]:
     """Return torch parameter groups: every trained parameter once, with "weight_decay" and "lr_scale".
 
@@ -58,6 +66,7 @@ def parameter_groups(
             number, counted down from the head (BEiT, arXiv 2106.08254); the factor after the encoder's blocks is 1.
             None: all factors are 1.
         head_lr_scale: Additional factor for parameters outside of the encoder; None: 1.
+        encoder_lr_scale: Additional factor for the encoder's trained parameters.
 
     Raises:
         ConfigError: If layer_decay is out of range, or if the encoder is not timm's and does not name its layers.
@@ -87,13 +96,13 @@ def parameter_groups(
     else:
         groups = timm.optim.param_groups_layer_decay(named_model, weight_decay, **undecayed, layer_decay=layer_decay)
 
-    if layer_decay is None and head_lr_scale is None:
+    if layer_decay is None and head_lr_scale is None and encoder_lr_scale == 1:
         return [{**group, "lr_scale": 1.0} for group in groups]
     encoder_ids = {id(parameter) for parameter in encoder.parameters()}
     head_scale = 1.0 if head_lr_scale is None else head_lr_scale
     result = []
     for group in groups:
-        for scale, is_encoder in ((1.0, True), (head_scale, False)):
+        for scale, is_encoder in ((encoder_lr_scale, True), (head_scale, False)):
             parameters = [parameter for parameter in group["params"] if (id(parameter) in encoder_ids) == is_encoder]
             if parameters:
                 result.append({**group, "params": parameters, "lr_scale": scale * group.get("lr_scale", 1.0)})
@@ -237,9 +246,9 @@ def train_step(
         return update(model, optimizer, sums, max_grad_norm)
     except torch.OutOfMemoryError as error:
         raise OutOfMemoryError(
-            f"the GPU has too little memory for a batch of {max(sizes)} images: {str(error).split('. ')[0]}. Give a "
-            f"larger --accumulation (the step is divided into {len(sizes)} batches now), "
-            "--hardware.grad-checkpointing, or a smaller --batch-size"
+            f"the GPU has too little memory for a batch of {counted(max(sizes), 'image')}: "
+            f"{str(error).split('. ')[0]}. Give a larger --accumulation (the step is divided into "
+            f"{len(sizes)} batches now), --hardware.grad-checkpointing, or a smaller --batch-size"
         ) from error
 
 

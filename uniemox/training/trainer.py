@@ -72,6 +72,7 @@ class Trainer:
         callback: Callback,
         *,
         samples: int,
+        encoder_lr_scale: float = 1.0,
         head_lr_scale: float | None = None,
         every_epoch: bool = False,
     ) -> "Trainer":
@@ -83,6 +84,7 @@ class Trainer:
             model: The model, on its device.
             callback: Receives the progress of the run.
             samples: Number of training images.
+            encoder_lr_scale: As for `build_optimizer`.
             head_lr_scale: As for `build_optimizer`.
             every_epoch: Also save a checkpoint after every epoch.
         """
@@ -93,6 +95,7 @@ class Trainer:
             weight_decay=adam.weight_decay,
             betas=adam.betas,
             layer_decay=config.layer_decay,
+            encoder_lr_scale=encoder_lr_scale,
             head_lr_scale=head_lr_scale,
         )
         steps_per_epoch = steps_in_epoch(samples, config.batch_size)
