@@ -82,7 +82,8 @@ def show(
         source: KIND:PATH.
         limit: Maximum number of samples to show, 0 or more. Default: 5; with --json all.
         as_json: Print one JSON object per sample: path, label, kind, distribution, boxes, confidences, target_box, key,
-            valence, arousal, split, text, domain, group; null if unknown.
+            valence, arousal, split, text, domain, group; null if unknown. Samples of EMOTIC also have categories and
+            dominance.
     """
     if limit is not None and limit < 0:
         raise ConfigError(f"--limit must be at least 0, got {limit}")
@@ -302,6 +303,11 @@ def _as_dict(data: "DataSet", sample: "Sample") -> dict[str, Any]:
     """Return a sample in JSON-serialisable form; unknown values are null."""
     unchanged = ("key", "valence", "arousal", "split", "text", "domain", "group")
     return {
+    several: dict[str, Any] = {}
+    if sample.categories is not None:
+        several["categories"] = list(data.words_of(sample))
+    if sample.dominance is not None:
+        several["dominance"] = sample.dominance
         "path": str(sample.image),
         "label": data.label_of(sample),
         "kind": data.labels.kind,
@@ -311,6 +317,7 @@ def _as_dict(data: "DataSet", sample: "Sample") -> dict[str, Any]:
         "target_box": None if sample.target_box is None else list(sample.target_box),
         **{name: getattr(sample, name) for name in unchanged},
     }
+        **several,
 
 
 def _data_tables(data: "DataSet", examples: int) -> Iterator[Table | str]:
@@ -333,7 +340,7 @@ def _data_tables(data: "DataSet", examples: int) -> Iterator[Table | str]:
     yield f"known of samples: {words or 'labels only'}"
     yield from (f"note: {note}" for note in data.notes)
     for sample in data.samples[:examples]:
-        label = data.label_of(sample) or "(no label)"
+        label = ", ".join(data.words_of(sample)) or "(no label)"
         yield f"  {sample.image}  {label}" + (f"  {shorten(sample.text, TEXT_LENGTH)}" if sample.text else "")
 
 

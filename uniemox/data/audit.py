@@ -220,9 +220,10 @@ def _groups(rows_of_each: Iterable[Sequence[Member]]) -> list[Group]:
 
 
 def _class_counts(data: DataSet) -> dict[str, dict[str, int]]:
-    counts = Counter((data.label_of(sample), sample.split or "all") for sample in data.samples)
-    splits = sorted({split for _, split in counts})
-    return {label: {split: counts[label, split] for split in splits} for label in data.labels.labels}
+    counts = Counter((index, sample.split or "all") for sample in data.samples for index in sample.classes)
+    splits = sorted({sample.split or "all" for sample in data.samples})
+    labels = enumerate(data.labels.labels)
+    return {label: {split: counts[index, split] for split in splits} for index, label in labels}
 
 
 def _drift(members: Sequence[Member]) -> Iterable[Drift]:

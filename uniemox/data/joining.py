@@ -88,9 +88,12 @@ def _map_to_first(data: DataSet, first: DataSet) -> LabelMap:
 def _as_part(sample: Sample, name: str, mapping: LabelMap | None) -> Sample:
     """Return a sample of one of several data sets: key and group with its name in front, label and votes mapped."""
     label = sample.label
+    categories = sample.categories
     distribution = sample.distribution
     if mapping is not None and label is not None:
         label = mapping(label)
+    if mapping is not None and categories is not None:
+        categories = tuple(target for category in categories if (target := mapping(category)) is not None)
     if mapping is not None and distribution is not None:
         # Words without a counterpart stay, like words outside the labels.
         votes: Counter[str] = Counter()
@@ -102,5 +105,6 @@ def _as_part(sample: Sample, name: str, mapping: LabelMap | None) -> Sample:
         key=f"{name}/{sample.key}",
         group=None if sample.group is None else f"{name}/{sample.group}",
         label=label,
+        categories=categories,
         distribution=distribution,
     )

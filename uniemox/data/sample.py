@@ -58,12 +58,16 @@ class Sample:
     label: int | None = None
     """Class in the data set's labels."""
     distribution: Mapping[str, float] | None = None
+    categories: tuple[int, ...] | None = None
+    """Classes in the data set's labels, where a sample may have several (EMOTIC); it then has no label."""
     """Share of votes by word, with sum 1; may include words outside the labels (Emotion6's neutral)."""
     valence: float | None = None
     """1 (negative) to 9 (positive)."""
     arousal: float | None = None
     """1 (calm) to 9 (excited)."""
     split: str | None = None
+    dominance: float | None = None
+    """1 (not in control) to 9 (in control)."""
     """train, val or test, if the data set or a split file defines it."""
     annotation: Mapping[str, Any] | None = None
     """EmoSet's attributes (see data/prompts.py)."""
@@ -85,6 +89,13 @@ class Sample:
         """Key of the image, which all its people share: `a.jpg` for `a.jpg#2`."""
         return re.sub(r"#\d+$", "", self.key)
 
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """All classes of the sample: its label, or its categories."""
+        if self.label is not None:
+            return (self.label,)
+        return self.categories or ()
 
 class Broken(NamedTuple):
     """A sample that could not be read."""
@@ -189,7 +200,9 @@ class DataSet:
     def _repr_html_(self) -> str:
         """Show samples by label and split in a notebook, and the first image of up to eight labels."""
         splits = sorted({sample.split or "all" for sample in self.samples})
-        counts = Counter((self.label_of(sample) or "no label", sample.split or "all") for sample in self.samples)
+        counts = Counter(
+            (word, sample.split or "all") for sample in self.samples for word in self.words_of(sample) or ("no label",)
+        )
         words = [word for word in (*self.labels.labels, "no label") if any(counts[word, split] for split in splits)]
         rows = [(word, *(f"{counts[word, split]:,}" for split in splits)) for word in words]
         firsts = {sample.label: sample for sample in reversed(self.samples) if sample.label is not None}
@@ -198,12 +211,16 @@ class DataSet:
         return render("uniemox/data/data_set.html", data=self, splits=splits, rows=rows, images=images)
 
     def label_of(self, sample: Sample) -> str | None:
-        """Return the word of a sample's label."""
+        """Return the word of a sample's label; None for a sample without one, or with categories."""
         if sample.label is None:
             return None
         return self.labels.labels[sample.label]
 
     def to_train(self, *splits: str) -> "DataSet":
+    def words_of(self, sample: Sample) -> tuple[str, ...]:
+        """Return the words of all classes of a sample: of its label, or of its categories."""
+        return tuple(self.labels.labels[index] for index in sample.classes)
+
         """Return the samples of these splits; by default those of train, or all if the data have no splits."""
         if "all" in splits or not (splits or any(sample.split for sample in self.samples)):
             return self
@@ -226,7 +243,7 @@ class DataSet:
     @property
     def has_labels(self) -> bool:
         """True if a sample has a label or votes; images of a single folder have none, whatever its name is."""
-        return any(sample.label is not None or sample.distribution for sample in self.samples)
+        return any(sample.classes or sample.distribution for sample in self.samples)
 
     def scored_split(self, split: str | None) -> str:
         """Return the split to score: the given one, or test if there is one, else val, else all."""

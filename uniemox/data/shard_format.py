@@ -60,6 +60,7 @@ class ShardLine:
     """Bytes of the image."""
     sha256: str
     label: str | None = None
+    categories: tuple[str, ...] | None = None
     distribution: dict[str, float] | None = None
     boxes: list[tuple[float, float, float, float, float]] | None = None
     """x1, y1, x2, y2 in px of the stored image and confidence of each person."""
@@ -67,6 +68,7 @@ class ShardLine:
     annotation: dict[str, Any] | None = None
     valence: float | None = None
     arousal: float | None = None
+    dominance: float | None = None
     split: str | None = None
     text: str | None = None
     domain: str | None = None

@@ -30,7 +30,7 @@ from uniemox.io.typed import parse_json
 from uniemox.labels import LabelSet
 from uniemox.persons.box import Box, Detection
 
-PLAIN_FIELDS = ("valence", "arousal", "split", "text", "domain", "group", "source_sha256")
+PLAIN_FIELDS = ("valence", "arousal", "dominance", "split", "text", "domain", "group", "source_sha256")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +107,12 @@ def read_shards(address: str) -> DataSet:
         for number, line in enumerate(lines[: shard.samples], start=1):
             where = f"{address}/{name}.jsonl:{number}"
             described = parse_json(line, ShardLine, where, remedy=REMEDY)
-            if described.label is not None and described.label not in labels.labels:
-                raise DataError(f"{where}: field label: expected a label of {INDEX}, got {described.label!a}; {REMEDY}")
+            for field, words in (("label", (described.label,)), ("categories", described.categories or ())):
+                unknown = [word for word in words if word is not None and word not in labels.labels]
+                if unknown:
+                    raise DataError(
+                        f"{where}: field {field}: expected a label of {INDEX}, got {unknown[0]!a}; {REMEDY}"
+                    )
             samples.append(_sample_of(described, tar, labels))
 
     notes: tuple[str, ...] = ()
@@ -153,6 +157,7 @@ def _sample_of(line: ShardLine, tar: str, labels: LabelSet) -> Sample:
         label=None if line.label is None else labels.labels.index(line.label),
         distribution=line.distribution,
         annotation=line.annotation,
+        categories=None if line.categories is None else tuple(map(labels.labels.index, line.categories)),
         persons=persons,
         target_box=line.target_box,
         **{name: getattr(line, name) for name in PLAIN_FIELDS},
@@ -371,6 +376,7 @@ def _values_of(sample: Sample, labels: LabelSet, scale: float) -> dict[str, Any]
         "label": None if sample.label is None else labels.labels[sample.label],
         "distribution": None if sample.distribution is None else dict(sample.distribution),
         "boxes": boxes,
+        "categories": None if sample.categories is None else [labels.labels[index] for index in sample.categories],
         "target_box": None if sample.target_box is None else [value * scale for value in sample.target_box],
         "annotation": None if sample.annotation is None else dict(sample.annotation),
     }

@@ -13,6 +13,7 @@ from uniemox.data.people import PERSONS, TEXTS, people_of, read_sidecar
 from uniemox.data.prompts import describe
 from uniemox.data.readers.csv_table import read_csv, read_text
 from uniemox.data.readers.emoset import read_emoset
+from uniemox.data.readers.emotic import read_emotic
 from uniemox.data.readers.emotion6 import read_emotion6
 from uniemox.data.readers.ferplus import read_ferplus
 from uniemox.data.readers.folders import note_left_out, read_class_folders, read_folder
@@ -47,6 +48,7 @@ READERS: Mapping[str, Callable[..., DataSet]] = {
     "caer-s": lambda root: read_class_folders(root, CAER),  # <split>/<class>/<picture>
     "heco": read_heco,
     "ferplus": read_ferplus,
+    "emotic": read_emotic,
     "folder": read_folder,
     "csv": read_csv,
     "hf": read_hugging_face,

@@ -118,15 +118,16 @@ def refuse_empty_classes(samples: Sequence[Sample], broken: Mapping[str, str], l
 
 def absent_classes(samples: Sequence[Sample], labels: LabelSet) -> list[str]:
     """Return the classes of a label set that no sample has."""
-    present = {sample.label for sample in samples}
+    present = {index for sample in samples for index in sample.classes}
     return [label for index, label in enumerate(labels.labels) if index not in present]
 
 
 def _losses(samples: Sequence[Sample], broken: Collection[str], labels: LabelSet) -> dict[str, tuple[int, int]]:
     """Return the numbers of unreadable and of all images of each class that has unreadable ones."""
-    labelled = [sample for sample in samples if sample.label is not None and sample.label < len(labels)]
-    counts = Counter(sample.label or 0 for sample in labelled)
-    lost = Counter(sample.label or 0 for sample in labelled if sample.key in broken)
+    counts = Counter(index for sample in samples for index in sample.classes if index < len(labels))
+    lost = Counter(
+        index for sample in samples if sample.key in broken for index in sample.classes if index < len(labels)
+    )
     return {labels.labels[index]: (lost[index], counts[index]) for index in sorted(lost)}
 
 

@@ -283,7 +283,10 @@ def describe_samples(samples: Sequence[Sample]) -> dict[str, Any]:
     digest = hashlib.sha256()
     for sample in samples:
         annotations = (sample.label, sample.distribution, sample.valence, sample.arousal, sample.split)
-        values = (sample.key, *annotations, sample.text, sample.persons, sample.target_box)
+        values: tuple[object, ...] = (sample.key, *annotations, sample.text, sample.persons, sample.target_box)
+        # Other samples keep the hash that earlier versions recorded.
+        if sample.categories is not None or sample.dominance is not None:
+            values = (*values, sample.categories, sample.dominance)
         # Names of files that are not UTF-8 contain surrogates.
         digest.update(repr(values).encode("utf-8", "surrogatepass"))
     return {"samples": len(samples), "sha256": digest.hexdigest()}

@@ -1,0 +1,152 @@
+"""EMOTIC's published form, on drawn releases: persons, categories, ratings, boxes, notes and errors."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.data.tree import says
+from tests.drawn import draw_image
+from tests.emotic import SIZE, image, person, write_annotations, write_release
+from uniemox.data.sample import DataSet
+from uniemox.data.shards import ShardConfig, read_shards, write_shards
+from uniemox.data.source import open_data
+from uniemox.errors import DataError
+from uniemox.labels import EMOTIC
+from uniemox.persons.box import Box
+
+
+def put(root: Path, *names: str) -> Path:
+    for name in names:
+        path = root / "emotic" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw_image(0, SIZE).save(path)
+    return root
+
+
+def words(data: DataSet) -> dict[str, tuple[str, ...]]:
+    return {sample.key: data.words_of(sample) for sample in data.samples}
+
+
+def test_every_person_is_a_sample_in_the_group_of_its_image(tmp_path: Path) -> None:
+    both = image(
+        "a.jpg",
+        person(["Peace", "Affection"], box=(1, 1, 20, 30), ratings=[(10, 1, 5.5)]),
+        person(["Doubt/Confusion"], box=(30, 5, 200, 60)),
+    )
+    alone = image("b.jpg", person(["Fear"]), folder="framesdb/images")
+    write_annotations(put(tmp_path, "mscoco/images/a.jpg", "framesdb/images/b.jpg"), train=[both], test=[alone])
+    data = open_data(f"emotic:{tmp_path}")
+    assert data.labels is EMOTIC
+    assert words(data) == {
+        "mscoco/images/a.jpg": ("affection", "peace"),
+        "mscoco/images/a.jpg#2": ("doubt/confusion",),
+        "framesdb/images/b.jpg": ("fear",),
+    }
+    first, second, third = data.samples
+    assert first.group == second.group == "mscoco/images/a.jpg"
+    assert first.label is None
+    assert (first.valence, first.arousal, first.dominance) == (9, 1, 5)
+    assert (first.domain, third.domain) == ("mscoco", "framesdb")
+    assert (first.split, third.split) == ("train", "test")
+    # MATLAB counts from 1 and includes the last pixel.
+    assert first.target_box == Box(0, 0, 20, 30)
+    assert data.has_labels
+    assert data.notes == ()
+
+
+def test_annotators_of_val_and_test_are_combined_as_in_the_release(tmp_path: Path) -> None:
+    several = (["Anger", "Pain"], ["Anger"], ["Suffering"])
+    ratings = [(2, 8, 4), (3, 9, 4), (4, 10, 4)]
+    images = [
+        image("a.jpg", person(*several, ratings=ratings)),
+        image("b.jpg", person(*several, ratings=ratings, combined=False)),
+    ]
+    for each in images:
+        write_annotations(put(tmp_path, "mscoco/images/a.jpg", "mscoco/images/b.jpg"), val=[each])
+        data = open_data(f"emotic:{tmp_path}")
+        assert list(words(data).values()) == [("anger", "pain", "suffering")]
+        [sample] = data.samples
+        # 3, 9 and 4 of 10.
+        assert (sample.valence, sample.arousal, sample.dominance) == pytest.approx((25 / 9, 73 / 9, 33 / 9))
+
+
+def test_people_that_are_left_out_are_counted_with_their_place(tmp_path: Path) -> None:
+    nan = float("nan")
+    train = [
+        image("gone.jpg", person(["Fear"])),
+        image(
+            "a.jpg",
+            person(["Fear"], box=(20, 20, 19, 40)),
+            person([], ratings=[(nan, nan, nan)]),
+            person(["Fear"], ratings=[(nan, 3, 4)]),
+            person([], ratings=[(2, 3, 4)]),
+        ),
+    ]
+    data = open_data(f"emotic:{write_annotations(put(tmp_path, 'mscoco/images/a.jpg'), train=train)}")
+    table = tmp_path / "Annotations" / "Annotations.mat"
+    assert data.notes == (
+        "people left out because their image is missing: 1, such as "
+        f"{table}, train(1).person(1), mscoco/images/gone.jpg",
+        f"people left out because their box is empty: 1, such as {table}, train(2).person(1), body_bbox",
+        f"people left out because they have no category and no complete rating: 1, such as {table}, train(2).person(2)",
+        f"people without a complete rating: 1, such as {table}, train(2).person(3)",
+        f"people without a category: 1, such as {table}, train(2).person(4)",
+    )
+    frightened, rated = data.samples
+    assert data.words_of(frightened) == ("fear",)
+    assert frightened.valence is None
+    assert rated.categories is None
+    assert rated.valence == pytest.approx(17 / 9)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (person(["Joyful"]), "train(1).person(1), annotations_categories: 'Joyful' is none of the 26 labels of emotic"),
+        (person(["Fear"], ratings=[(0, 1, 1)]), "train(1).person(1), annotations_continuous.valence: expected 1 to 10"),
+        (person(["Fear"], ratings=[(1, 1, 11)]), "annotations_continuous.dominance: expected 1 to 10, got 11"),
+        (person(["Fear"], box=(1, 2, 3)), "train(1).person(1), body_bbox: expected four numbers, got [1.0, 2.0, 3.0]"),
+        (person(["Fear"]) | {"body_bbox": "no"}, "train(1).person(1), body_bbox: expected four numbers"),
+        (person(["Fear"]) | {"annotations_categories": 3.0}, "annotations_categories: expected a structure"),
+        ({"body_bbox": np.ones((1, 4))}, "train(1).person(1): there is no field annotations_categories"),
+    ],
+)
+def test_wrong_annotations_are_reported_with_file_row_and_field(
+    tmp_path: Path, wrong: dict[str, object], message: str
+) -> None:
+    write_annotations(put(tmp_path, "mscoco/images/a.jpg"), train=[image("a.jpg", wrong)])
+    with pytest.raises(DataError, match=says(message)):
+        open_data(f"emotic:{tmp_path}")
+
+
+def test_name_that_leads_out_of_the_folder_is_refused(tmp_path: Path) -> None:
+    write_annotations(tmp_path, train=[image("../../a.jpg", person(["Fear"]))])
+    with pytest.raises(DataError, match=says("train(1), folder and filename: 'mscoco/images/../../a.jpg' must be")):
+        open_data(f"emotic:{tmp_path}")
+
+
+def test_missing_damaged_or_empty_annotations_are_reported(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=says("there is none of Annotations.mat, Annotations/Annotations.mat")):
+        open_data(f"emotic:{tmp_path}")
+    write_annotations(tmp_path)
+    with pytest.raises(DataError, match="no annotated person has an image: it lists nobody"):
+        open_data(f"emotic:{tmp_path}")
+    write_annotations(tmp_path, train=[image("a.jpg", person(["Fear"]))])
+    with pytest.raises(DataError, match=says("no annotated person has an image: people left out because their image")):
+        open_data(f"emotic:{tmp_path}")
+    file = tmp_path / "Annotations" / "Annotations.mat"
+    whole = file.read_bytes()
+    for damaged in (b"", b"no table", whole[: len(whole) // 2], whole[:200] + b"\xff" * 300 + whole[500:]):
+        file.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"Annotations\.mat: not a MATLAB file"):
+            open_data(f"emotic:{tmp_path}")
+
+
+def test_shards_keep_categories_and_dominance(tmp_path: Path) -> None:
+    data = open_data(f"emotic:{write_release(tmp_path / 'release', train=4, val=2, test=2)}")
+    write_shards(data, tmp_path / "shards", ShardConfig())
+    packed = read_shards(str(tmp_path / "shards"))
+    assert words(packed) == words(data)
+    dominance = {sample.key: sample.dominance for sample in data.samples}
+    assert {sample.key: sample.dominance for sample in packed.samples} == dominance
