@@ -21,6 +21,7 @@ TOP = (
     "errors",
     "bounds",
     "spelling",
+    "plurals",
     "labels",
     "intervals",
     "ranks",
@@ -32,7 +33,7 @@ LIGHT = ("persons", "data", "predict")
 """Rooms that never import torch, not even inside a function."""
 TORCH = ("views", "losses", "model", "checkpoints", "training", "teacher", "export", "evaluate", "pretrain", "finetune")
 ORDER = (*LIGHT, *TORCH, "insight", "bench")
-PUBLIC_MODULES = ("api", "bounds", "classifier_info", "errors", "intervals", "labels", "paper", "spelling")
+PUBLIC_MODULES = ("api", "bounds", "classifier_info", "errors", "intervals", "labels", "paper", "plurals", "spelling")
 """Modules whose names are all public. Of a room, those are public that its `__init__.pyi` lists."""
 WITHOUT_TORCH = (*TOP, *LIGHT, "insight", "cli")
 """Rooms whose modules load in an installation without torch."""

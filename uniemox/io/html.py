@@ -18,6 +18,7 @@ from PIL import Image
 
 from uniemox.io.files import write_file
 from uniemox.io.images import encode_image
+from uniemox.plurals import counted
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -61,7 +62,7 @@ def environment(*, is_html: bool = True) -> "Environment":
     )
     env.filters |= {"number": number, "percent": percent, "interval": interval, "position": position}
     env.tests |= {"known": is_known, "interval": are_known}
-    env.globals["zip"] = zip
+    env.globals |= {"zip": zip, "counted": counted}
     return env
 
 
