@@ -29,7 +29,7 @@ from uniemox.labels import MIKELS
 from uniemox.predict.network import Network
 from uniemox.pretrain.config import TeacherConfig
 from uniemox.pretrain.run import pretrain
-from uniemox_ask.question import question
+from uniemox_ask.forms import questions_of
 from uniemox_ask.record import open_record
 from uniemox_curate.annotate.verdicts import verdicts
 from uniemox_curate.collect.screen import remembered_config
@@ -168,8 +168,8 @@ def test_old_project_opens_with_its_settings_and_answers(old: Path) -> None:
 
 
 def test_old_folder_of_answers_is_continued(tmp_path: Path) -> None:
-    header = {"question": question(MIKELS), "longest_px": 1024}
+    header = {"question": questions_of(MIKELS).text, "longest_px": 1024}
     (tmp_path / "answers.jsonl").write_text(json.dumps(header) + "\n")
-    file, rows = open_record(tmp_path, question(MIKELS))
+    file, rows = open_record(tmp_path, questions_of(MIKELS).text)
     with file:
         assert rows == {}

@@ -28,6 +28,7 @@ from uniemox_ask.config import AskConfig
 
 if TYPE_CHECKING:
     from uniemox.data import DataSet
+    from uniemox_ask.forms import QuestionSet
     from uniemox_ask.result import Results
 
 
@@ -44,6 +45,7 @@ def ask(
     settings: Any,
     out: Path,
     ours: Annotated[Path | None, Parameter(name="--with", negative="")] = None,
+    definitions: Path | None = None,
     as_json: JsonObject = False,
     split: str | None = None,
     splits: Splits = None,
@@ -66,11 +68,14 @@ def ask(
         data: KIND:PATH of images with labels of evoked emotions, see `uniemox docs data`.
         out: Folder for answers, results and page; a folder with answers is continued.
         ours: A fine-tuning run or its model.onnx to compare with.
+        definitions: JSON file with a definition of each label, which become part of the question.
         split: Split to use, or all. Default: test if the data have one, else val, else all.
         key_from: Name of the environment variable that holds the API key. The key itself is never written to a file.
     """
     need("openai", "httpx2", extra="ask")
     from uniemox.data import open_data
+    from uniemox_ask.definitions import read_definitions
+    from uniemox_ask.forms import questions_of
 
     config = config_of(AskConfig, settings)
     key = read_key(key_from)
@@ -78,36 +83,47 @@ def ask(
     scored_split = dataset.scored_split(split)
     if scored_split != "all":
         dataset = dataset.only(scored_split)
-    _ask(config, key, dataset, scored_split, ours, out, as_json=as_json)
+    meanings = None
+    if definitions is not None:
+        meanings = read_definitions(definitions, dataset.labels)
+    questions = questions_of(dataset.labels, config.form, config.prompts, meanings)
+    _ask(config, key, dataset, scored_split, questions, ours, out, as_json=as_json)
 
 
 def _ask(
-    config: AskConfig, key: str | None, data: "DataSet", split: str, ours: Path | None, out: Path, *, as_json: bool
+    config: AskConfig,
+    key: str | None,
+    data: "DataSet",
+    split: str,
+    questions: "QuestionSet",
+    ours: Path | None,
+    out: Path,
+    *,
+    as_json: bool,
 ) -> None:
     """Send the questions and show the results. Exits with 3 if a question failed."""
     from uniemox_ask.page import write_results
-    from uniemox_ask.question import labels_of_ours, question, select
+    from uniemox_ask.question import labels_of_ours, select
     from uniemox_ask.result import summarise
     from uniemox_ask.run import ask as ask_models
 
-    text = question(data.labels)
     with progress_bar() as progress:
         selection = select(data, config.images, config.seed, progress.show)
         for note in selection.notes:
             say(note)
         images = selection.images
+        config.check_size(len(images), questions)
         # Our model predicts before the questions are sent, so that an unusable model costs nothing.
         predicted = None
         if ours is not None:
             predicted = labels_of_ours(ours, images, data.labels, progress.show)
-        rows = ask_models(config, images, data.labels, out, key=key, on_plan=say, on_progress=progress.show)
+        rows = ask_models(config, images, questions, out, key=key, on_plan=say, on_progress=progress.show)
     results = summarise(
         config,
         images,
-        data.labels,
+        questions,
         rows,
         data=f"{data.name}, split {split}, seed {config.seed}",
-        question=text,
         ours=predicted,
         notes=selection.notes,
     )
@@ -117,13 +133,32 @@ def _ask(
     failed = sum(model.failed for model in asked_models)
     if failed:
         say(f"{failed} questions failed; repeat the command to send them again")
+    for note in _probability_notes(results):
+        say(note)
     show_all([json.dumps(results.as_dict())] if as_json else _tables(results))
     if failed:
         sys.exit(EXIT_UNREADABLE)
 
 
+def _probability_notes(results: "Results") -> Iterator[str]:
+    """Yield a note for each model that gives no log-probabilities, or only some, where they were requested."""
+    from uniemox_ask.page import names_of
+
+    if not results.questions.uses_tokens:
+        return
+    for name, model in zip(names_of(results), results.models, strict=True):
+        named = model.outcomes["label"]
+        if named and not model.with_probabilities:
+            yield f"{name} gives no log-probabilities; probabilities are shares of its answers"
+        elif model.with_probabilities < named:
+            yield (
+                f"{name} gives log-probabilities for {model.with_probabilities:,} of {named:,} answers; the others "
+                "count with probability 1"
+            )
+
+
 def _tables(results: "Results") -> Iterator[Table | str]:
-    """Yield tables of scores, then of answers."""
+    """Yield tables of scores, then of prompts if there are several, then of answers."""
     from uniemox_ask.page import names_of
     from uniemox_ask.result import OURS
 
@@ -150,7 +185,35 @@ def _tables(results: "Results") -> Iterator[Table | str]:
         if result.endpoint:
             outcomes.add_row(Text(name), *map(str, result.outcomes.values()), str(result.failed))
     yield scores
+    if any(model.pooled for model in results.models):
+        yield _prompts_table(results)
     yield outcomes
+
+
+def _prompts_table(results: "Results") -> Table:
+    """Return a table of the consistency over prompts, and of the scores of all prompts together."""
+    from uniemox_ask.page import names_of
+
+    table = Table("model", "agreeing %", "kappa", "accuracy by prompt", "SD", "accuracy together", "Brier")
+    for name, model in zip(names_of(results), results.models, strict=True):
+        if model.pooled is None:
+            continue
+        agreeing = None
+        kappa = None
+        if model.consistency is not None:
+            agreeing = 100 * model.consistency.share
+            kappa = model.consistency.kappa
+        accuracies = [prompt.accuracy for prompt in model.prompts]
+        table.add_row(
+            Text(name),
+            _format(agreeing, 1),
+            _format(kappa, 2),
+            f"{min(accuracies):.3f} to {max(accuracies):.3f}",
+            _format(model.accuracy_sd, 3),
+            _format(model.pooled.accuracy, 3),
+            _format(model.pooled.brier, 3),
+        )
+    return table
 
 
 def _format(value: float | None, digits: int) -> str:

@@ -33,6 +33,8 @@ RETRIED_STATUSES = (408, 409, 425, 429)
 # Error codes by which services report that a filter refused the question.
 FILTER_CODES = ("content_filter", "content_policy_violation", "moderation_blocked")
 KEY_HIDDEN = "[key]"
+# Numbers of alternatives to request for each token. OpenAI allows 20, other services only 5, and some models none.
+TOP_LOGPROBS = (20, 5)
 
 
 class Pace:
@@ -105,14 +107,18 @@ class Client:
         self.host = urlsplit(url).netloc
         self.has_answered = False
         self._silent_since: float | None = None  # the first pause since the last answer
+        # How many numbers of `TOP_LOGPROBS` a model has refused.
+        self._refused_numbers: dict[str, int] = {}
         self._key = key
 
-    def ask(self, model: str, messages: Sequence[Mapping[str, Any]]) -> Reply | None:
+    def ask(self, model: str, messages: Sequence[Mapping[str, Any]], *, with_logprobs: bool = False) -> Reply | None:
         """Return the answer of a model, after up to the allowed number of attempts; None if stopped before.
 
         Args:
             model: The model's name at the endpoint.
             messages: The conversation so far, in the protocol's form.
+            with_logprobs: Request log-probabilities of the tokens. If the endpoint refuses them, the question is sent
+                without, and so are all later ones to this model.
 
         Raises:
             ConfigError: If retrying is pointless: a wrong key, model or address, an empty account.
@@ -121,7 +127,7 @@ class Client:
             if not self.pace.wait_turn():
                 return None
             started_s = time.monotonic()
-            outcome = self._attempt(model, messages)
+            outcome = self._attempt(model, messages, with_logprobs=with_logprobs)
             latency_s = round(time.monotonic() - started_s, 3)
             if isinstance(outcome, Reply):
                 self.has_answered = True
@@ -159,14 +165,21 @@ class Client:
             )
         self.pace.hold(failure.wait_s)
 
-    def _attempt(self, model: str, messages: Sequence[Mapping[str, Any]]) -> Reply | _FailedAttempt:
-        """Send one request.
+    def _attempt(
+        self, model: str, messages: Sequence[Mapping[str, Any]], *, with_logprobs: bool
+    ) -> Reply | _FailedAttempt:
+        """Send one request; another with fewer log-probabilities if the endpoint refuses them.
 
         Raises:
             ConfigError: If retrying is pointless.
         """
+        body: dict[str, Any] = {"model": model, "messages": messages}
+        refused_numbers = self._refused_numbers.get(model, 0)
+        asks_for_logprobs = with_logprobs and refused_numbers < len(TOP_LOGPROBS)
+        if asks_for_logprobs:
+            body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS[refused_numbers]}
         try:
-            data = asyncio.run(self._send(model, messages))
+            data = asyncio.run(self._send(body))
             # Before an error cuts the response, which could leave a part of the key that no longer matches.
             if self._key:
                 data = data.replace(self._key.encode(), KEY_HIDDEN.encode())
@@ -175,6 +188,13 @@ class Client:
         except TimeoutError:
             return _FailedAttempt(f"no answer within {self.timeout_s:g} s")
         except openai.APIStatusError as error:
+            is_refused = error.status_code < 500 and "logprob" in self._error_message(error).lower()
+            if asks_for_logprobs and is_refused:
+                # The maximum, because another thread may have raised it.
+                self._refused_numbers[model] = max(self._refused_numbers.get(model, 0), refused_numbers + 1)
+                if not self.pace.wait_turn():
+                    return _FailedAttempt("stopped")
+                return self._attempt(model, messages, with_logprobs=True)
             return self._explain_status(model, error)
         except (openai.APIConnectionError, OSError) as error:
             cause = _root_cause(error)
@@ -190,8 +210,11 @@ class Client:
             raise ConfigError(f"no server answers at {self.url} ({reason}); check --endpoint, and that it runs")
         return _FailedAttempt(self._clean(f"connection failed: {type(cause).__name__}: {cause}"))
 
-    async def _send(self, model: str, messages: Sequence[Mapping[str, Any]]) -> bytes:
+    async def _send(self, body: Mapping[str, Any]) -> bytes:
         """Send one request, and return the body of the response.
+
+        Args:
+            body: The request in the protocol's form.
 
         Raises:
             TimeoutError: If the response is not complete within the time limit.
@@ -204,7 +227,6 @@ class Client:
         # end. Only asynchronous code can be interrupted wherever it waits.
         async with asyncio.timeout(self.timeout_s), self._new_client() as client:
             # Not `client.chat.completions.create`: its parsed result has lost the text of responses that are no answer.
-            body = {"model": model, "messages": messages}
             response = await client.post(CHAT_PATH, body=body, cast_to=httpx2.Response)
             return response.content
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from uniemox.bounds import check_numbers
 from uniemox.errors import ConfigError
 from uniemox_ask.address import chat_url
+from uniemox_ask.forms import Form, QuestionSet
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,8 +21,15 @@ class AskConfig:
     """Number of images per model, at least 1, drawn from each class in proportion to its size."""
     seed: int = 0
     """Random seed for the selection. With the same seed, a larger selection contains the smaller one."""
-    max_images: int = 200
-    """Maximum accepted number of images. Raise it to send more; each image costs money."""
+    form: Form = "list"
+    """Form of the question. list: the paper's question, with all labels. letters: the labels are options A, B, C and so
+    on, whose probabilities are read where the endpoint gives log-probabilities. statements: for each label, whether it
+    is evoked."""
+    prompts: int = 1
+    """Number of prompts per image, at least 1. Each has another wording or another order of the options, so that
+    answers can be compared."""
+    max_questions: int = 200
+    """Maximum accepted number of questions per model. Raise it to send more; each question costs money."""
     rate_per_minute: float | None = None
     """Maximum number of requests per minute, retries included, above 0. None: no limit."""
     concurrency: int = 4
@@ -45,7 +53,7 @@ class AskConfig:
             raise ConfigError(f"models must be names such as gpt-4o, got {self.models}; give --model NAME")
         if len(set(self.models)) < len(self.models):
             raise ConfigError(f"models lists a model twice: {', '.join(self.models)}")
-        counts = ("images", "max_images", "concurrency", "attempts")
+        counts = ("images", "prompts", "max_questions", "concurrency", "attempts")
         prices = ("price_in", "price_out")
         times = ("rate_per_minute", "timeout_s", "first_wait_s")
         check_numbers(
@@ -56,13 +64,26 @@ class AskConfig:
         )
         if (self.price_in is None) != (self.price_out is None):
             raise ConfigError("price_in and price_out go together; give both, or none")
-        if self.images > self.max_images:
-            questions = self.images * len(self.models)
-            raise ConfigError(
-                f"{self.images} images x {len(self.models)} models are {questions:,} questions, "
-                f"{describe_tokens(questions)}; the limit is {self.max_images} images. To send them all, give "
-                f"--max-images {self.images}"
-            )
+
+    def check_size(self, images: int, questions: QuestionSet) -> None:
+        """Refuse more questions per model than allowed, before any is sent.
+
+        Args:
+            images: Number of images.
+            questions: The questions about each image.
+
+        Raises:
+            ConfigError: With the numbers of questions and tokens.
+        """
+        per_model = images * len(questions.questions)
+        if per_model <= self.max_questions:
+            return
+        total = per_model * len(self.models)
+        raise ConfigError(
+            f"{questions.describe(images)} x {len(self.models)} models are {total:,} questions, "
+            f"{describe_tokens(total)}; the limit is {self.max_questions:,} questions per model. To send them all, "
+            f"give --max-questions {per_model}"
+        )
 
     @property
     def url(self) -> str:

@@ -1,6 +1,7 @@
 """Results as one self-contained HTML page, in the form of the paper's tables VIII and IX and its figure 10."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -8,9 +9,12 @@ from urllib.parse import urlsplit
 from uniemox.data import decode_sample
 from uniemox.errors import ImageError
 from uniemox.io import UNKNOWN, MinSides, jpeg_url, write_file, write_html
+from uniemox_ask.choices import pooled
+from uniemox_ask.forms import QuestionSet
 from uniemox_ask.question import AskedImage
 from uniemox_ask.record import AnswerRow
 from uniemox_ask.result import OURS, Results
+from uniemox_ask.table import write_table
 
 RESULT = "result.json"
 PAGE = "page.html"
@@ -18,16 +22,18 @@ PAGE = "page.html"
 MAX_IMAGES = 100
 MAX_SIDE_PX = 240
 MAX_CHARACTERS = 2000  # of an explanation
+MAX_SHORT_CHARACTERS = 200  # of each answer, if there are several about an image
 OUTCOME_NAMES = {"label": "named a label", "unlisted": "no label of the list", "refused": "refused", "empty": "empty"}
 
 
 def write_results(results: Results, out: Path) -> Path:
-    """Write result.json and page.html into a folder, replacing earlier ones. Returns the page.
+    """Write result.json, answers.csv and page.html into a folder, replacing earlier ones. Returns the page.
 
     Raises:
         DataError: If they can't be written.
     """
     write_file(out / RESULT, json.dumps(results.as_dict(), indent=2) + "\n")
+    write_table(results, out)
     names = names_of(results)
     models = list(zip(names, results.models, strict=True))
     if results.ours_result is not None:
@@ -60,24 +66,52 @@ def _image_view(results: Results, names: list[str], asked_image: AskedImage) -> 
     """Return the template's values for an image and its answers."""
     answers = []
     for name, result in zip(names, results.models, strict=True):
-        row = results.answers[result.endpoint, result.model].get(asked_image.sha256)
-        answers.append((name, row, _answer_text(row)))
+        source = (result.endpoint, result.model)
+        rows = results.answers[source].get(asked_image.sha256, {})
+        choices = results.choices[source].get(asked_image.sha256)
+        view: dict[str, Any] = {"name": name, "labels": (), "fault": "", "words": _answer_text(results.questions, rows)}
+        if choices is None:
+            view["fault"] = "questions without an answer" if rows else "no answer"
+        else:
+            view["labels"] = pooled(results.questions.labels, choices).labels
+            if not view["labels"]:
+                outcome = next(iter(rows.values())).outcome
+                view["fault"] = OUTCOME_NAMES.get(outcome or "", UNKNOWN)
+        answers.append(view)
     ours = None if results.ours is None else results.ours[asked_image.sha256]
-    view = {"key": asked_image.sample.key, "label": asked_image.label, "answers": answers, "ours": ours}
+    image_view = {"key": asked_image.sample.key, "label": asked_image.label, "answers": answers, "ours": ours}
     try:
         image, _ = decode_sample(asked_image.sample, MinSides(long_px=MAX_SIDE_PX))
     except ImageError as error:
-        return {**view, "error": str(error)}
-    return {**view, "error": "", "url": jpeg_url(image, max_side_px=MAX_SIDE_PX)}
+        return {**image_view, "error": str(error)}
+    return {**image_view, "error": "", "url": jpeg_url(image, max_side_px=MAX_SIDE_PX)}
 
 
-def _answer_text(row: AnswerRow | None) -> str:
-    """Return an answer, shortened, with the answer to the follow-up."""
-    if row is None:
+def _answer_text(questions: QuestionSet, rows: Mapping[str, AnswerRow]) -> str:
+    """Return a model's answers about an image, shortened.
+
+    Args:
+        questions: The questions.
+        rows: The answers by `Question.id`.
+    """
+    if not rows:
         return UNKNOWN
+    if len(questions.questions) > 1:
+        asked = [question for question in questions.questions if question.id in rows]
+        return "\n".join(f"{question.id or 'prompt 1'}: {_short_answer(rows[question.id])}" for question in asked)
+    [row] = rows.values()
     text = row.answer or ""
     if len(text) > MAX_CHARACTERS:
         text = f"{text[:MAX_CHARACTERS]} ..."
     if row.word is not None:
         text += f"\n\nAsked for one word: {row.word[:MAX_CHARACTERS]}"
     return text
+
+
+def _short_answer(row: AnswerRow) -> str:
+    """Return the option that an answer names with its probability, or else the beginning of the answer."""
+    if row.label is None:
+        return " ".join((row.word or row.answer or "").split())[:MAX_SHORT_CHARACTERS]
+    if row.probabilities is None:
+        return row.label
+    return f"{row.label} ({row.probabilities.get(row.label, 0.0):.2f})"

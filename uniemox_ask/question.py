@@ -1,4 +1,4 @@
-"""The question, and the predictions of our model."""
+"""Images for the questions, their form in a request, and the predictions of our model."""
 
 import hashlib
 from collections import Counter
@@ -11,6 +11,7 @@ from uniemox.data import DataSet, Sample, decode_sample, read_seen, refuse_seen
 from uniemox.errors import ConfigError, DataError, ImageError, LabelError
 from uniemox.io import ONNX, MinSides, Progress, data_url, encode_image, silent
 from uniemox.labels import LabelSet
+from uniemox.plurals import counted
 from uniemox.predict import Failure, Predictor, answers_in, load, open_finder
 
 MAX_SIDE_PX = 1024  # of an image that is sent
@@ -35,30 +36,6 @@ class Selection:
     images: tuple[AskedImage, ...]
     notes: tuple[str, ...]
     """Notes about skipped images."""
-
-
-def question(labels: LabelSet) -> str:
-    """Return the paper's question with the classes of a data set, in reverse order as in the paper for Mikels' eight.
-
-    Source: arXiv 2409.18877, section V-F.
-
-    Raises:
-        ConfigError: For labels of felt emotions, because the question asks about evoked ones.
-    """
-    if labels.kind != "evoked":
-        raise ConfigError(
-            f"the question is which emotion an image evokes; {labels.name} describes what people in it feel. "
-            "Ask about a data set of evoked emotions (fi, emoset, emotion6, ube, emo8)"
-        )
-    return (
-        "Which emotion does this image most strongly evoke? Please select the most intense emotional response from "
-        f"the following list and explain your choice: {list(reversed(labels.labels))}."
-    )
-
-
-def follow_up(labels: LabelSet) -> str:
-    """Return the follow-up question after an answer that is not a label: the same list, for one word."""
-    return f"Which one of these do you select? Answer with that word alone: {', '.join(reversed(labels.labels))}."
 
 
 def first_message(text: str, image_url: str) -> dict[str, Any]:
@@ -105,9 +82,9 @@ def select(data: DataSet, count: int, seed: int, on_progress: Progress = silent)
     if len(images) < count:
         notes.append(f"{len(images)} of {count} images: there are no more")
     if copies:
-        notes.append(f"{copies} copies of other images were skipped")
+        notes.append(f"{counted(copies, 'copy of another image was', 'copies of other images were')} skipped")
     if errors:
-        notes.append(f"{len(errors)} images can't be read and were skipped: {errors[0]}")
+        notes.append(f"{counted(len(errors), 'image')} can't be read, skipped: {errors[0]}")
     return Selection(tuple(images.values()), tuple(notes))
 
 

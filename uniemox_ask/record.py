@@ -1,104 +1,16 @@
-"""Answers of endpoints: parsing, and the file that stores them."""
+"""Answers of endpoints, and the file that stores them."""
 
-import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from uniemox.data import Sidecar, read_sidecar
 from uniemox.errors import DataError
 from uniemox.io import check_json
-from uniemox.labels import LabelSet, clean
+from uniemox_ask.answer_reader import AnswerReader
 from uniemox_ask.question import MAX_SIDE_PX
 from uniemox_ask.reply import Reply
-
-Outcome = Literal["label", "unlisted", "refused", "empty"]
-"""label: the answer is a label; unlisted: another word, several, or sentences; refused: by the service; empty."""
-OUTCOMES: tuple[Outcome, ...] = ("label", "unlisted", "refused", "empty")
-MAX_CHARACTERS = 20_000  # maximum length of an answer; the rest is ignored
-# Fields of JSON answers that hold the label, in the order in which they are tried.
-LABEL_FIELDS = (
-    "answer",
-    "emotion",
-    "label",
-    "choice",
-    "selected_emotion",
-    "selection",
-    "category",
-    "class",
-    "prediction",
-)
-
-# Reasoning models put their thoughts before the answer, and many models put JSON into a Markdown code block.
-_THOUGHTS = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
-_FENCED = re.compile(r"\A```\w*\s(.*)```\Z", re.DOTALL)
-
-
-class AnswerReader:
-    """Parses answers to a question whose options were the labels of a set."""
-
-    def __init__(self, labels: LabelSet) -> None:
-        aliases = {_normalise(word): label for word, label in labels.aliases.items()}
-        # A label wins over an alias of another label with the same spelling.
-        self.spellings = aliases | {_normalise(label): label for label in labels.labels}
-
-    def read(self, answer: str) -> tuple[Outcome, str | None]:
-        """Return the outcome, and the label if the answer is one, or JSON with a single field that is one.
-
-        Case and punctuation are ignored.
-
-        >>> from uniemox.labels import MIKELS
-        >>> AnswerReader(MIKELS).read("**Fear**.")
-        ('label', 'fear')
-        """
-        text = _THOUGHTS.sub("", answer[:MAX_CHARACTERS]).strip()
-        if fenced := _FENCED.match(text):
-            text = fenced.group(1).strip()
-        if not re.search(r"\w", text):
-            return "empty", None
-        label = self.spellings.get(_normalise(_word_of_json(text)))
-        if label is None:
-            return "unlisted", None
-        return "label", label
-
-    def read_row(self, row: "AnswerRow") -> "AnswerRow":
-        """Parse the answer of a row, or else the follow-up's word, unless the service refused."""
-        if row.is_refused:
-            return replace(row, outcome="refused", label=None)
-        outcome, label = self.read(row.answer or "")
-        if outcome == "unlisted" and row.word is not None:
-            outcome, label = self.read(row.word)
-        return replace(row, outcome=outcome, label=label)
-
-    def needs_word(self, row: "AnswerRow") -> bool:
-        """Return True if a model that answered in sentences still has to be asked for one word."""
-        return row.answer is not None and row.word is None and self.read_row(row).outcome == "unlisted"
-
-
-def _word_of_json(text: str) -> str:
-    """Return the word that JSON gives as the answer; other texts unchanged."""
-    if text[0] not in "{[":
-        return text
-    try:
-        value: Any = json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-    if isinstance(value, dict):
-        fields = {str(key).lower(): entry for key, entry in value.items()}
-        candidates = [fields[name] for name in LABEL_FIELDS if name in fields]
-        candidates += [entry for name, entry in fields.items() if "emotion" in name]
-        value = candidates[0] if candidates else None
-    if isinstance(value, list) and len(value) == 1:
-        [value] = value
-    return value if isinstance(value, str) else text
-
-
-def _normalise(word: str) -> str:
-    """Normalise a word for comparison: lower-case, blanks for underscores, no punctuation around it."""
-    return re.sub(r"[\s_]+", " ", re.sub(r"\A[\W_]+|[\W_]+\Z", "", clean(word)))
-
 
 ANSWERS = "answers.jsonl"
 
@@ -114,6 +26,8 @@ class AnswerRow:
     name: str
     """Name of the image in its data set."""
     question_sha256: str
+    question_id: str = ""
+    """Name of the question, see `forms.Question.id`; empty in rows of earlier versions."""
     answer: str | None = None
     """Answer as received; None if the question failed."""
     word: str | None = None
@@ -123,6 +37,10 @@ class AnswerRow:
     outcome: str | None = None
     """Outcome of parsing the answer, see `AnswerReader`."""
     label: str | None = None
+    """The option that the answer names: a label, or yes or no for a statement."""
+    probabilities: dict[str, float] | None = None
+    """Probability of the token of each option where the answer was chosen, 0 to 1, with a sum of at most 1; None if the
+    endpoint gives no log-probabilities."""
     latency_s: float = 0.0
     tokens_in: int | None = None
     tokens_out: int | None = None
@@ -137,7 +55,20 @@ class AnswerRow:
     @property
     def key(self) -> str:
         """Key of this answer, see `key_of`."""
-        return key_of(self.endpoint, self.model, self.picture)
+        return key_of(self.endpoint, self.model, self.picture, self.question_id)
+
+    def read_with(self, reader: AnswerReader) -> "AnswerRow":
+        """Return the row with the option that its answer names, or else the follow-up's, unless the service refused."""
+        if self.is_refused:
+            return replace(self, outcome="refused", label=None)
+        outcome, label = reader.read(self.answer or "")
+        if outcome == "unlisted" and self.word is not None:
+            outcome, label = reader.read(self.word)
+        return replace(self, outcome=outcome, label=label)
+
+    def needs_word(self, reader: AnswerReader) -> bool:
+        """Return True if a model that answered in sentences still has to be asked for one word."""
+        return self.answer is not None and self.word is None and self.read_with(reader).outcome == "unlisted"
 
     def with_reply(self, reply: Reply) -> "AnswerRow":
         """Return the row with the reply to the question, or to the follow-up; tokens, seconds, attempts add up."""
@@ -169,15 +100,16 @@ def _sum(first: int | None, second: int | None) -> int | None:
     return first + second
 
 
-def key_of(endpoint: str, model: str, image: str) -> str:
+def key_of(endpoint: str, model: str, image: str, question_id: str = "") -> str:
     """Return the key of an answer, under which it is saved.
 
     Args:
         endpoint: Address from `chat_url`.
         model: The model's name at the endpoint.
         image: The image's sha256.
+        question_id: From `forms.Question.id`.
     """
-    return f"{endpoint} {model} {image}"
+    return f"{endpoint} {model} {image} {question_id}".rstrip()
 
 
 def open_record(folder: Path, question: str) -> tuple[Sidecar, dict[str, AnswerRow]]:

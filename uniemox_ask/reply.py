@@ -1,9 +1,20 @@
-"""Replies of endpoints: the answer, refusal and token counts in a response of the chat protocol."""
+"""Replies of endpoints: the answer, refusal, tokens and their probabilities in a response of the chat protocol."""
 
 import json
+import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A token of an answer, with the tokens that the model might have chosen instead."""
+
+    token: str
+    probabilities: Mapping[str, float]
+    """Probability of this token and of the most probable others, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +27,8 @@ class Reply:
     """True if the service itself reports a refusal, by a field or a filter."""
     tokens_in: int | None = None
     tokens_out: int | None = None
+    positions: tuple[Position, ...] = ()
+    """All tokens in order; empty if the endpoint gives no log-probabilities."""
     latency_s: float = 0.0
     """Duration of the last attempt."""
     attempts: int = 1
@@ -48,7 +61,36 @@ def read_reply(data: bytes) -> Reply:
         is_refused=finish_reason == "content_filter" or (is_declined and bool(refusal)),
         tokens_in=tokens_in,
         tokens_out=tokens_out,
+        positions=_positions(choice.get("logprobs")),
     )
+
+
+def _positions(logprobs: Any) -> tuple[Position, ...]:
+    """Return the tokens of an answer; none if they are missing or have another form, as with some servers.
+
+    Args:
+        logprobs: Field of this name: {"content": [{"token", "logprob", "top_logprobs": [{"token", "logprob"}]}]}.
+    """
+    try:
+        positions = []
+        for entry in logprobs["content"]:
+            candidates = [entry, *(entry.get("top_logprobs") or ())]
+            probabilities = {str(candidate["token"]): _probability(candidate["logprob"]) for candidate in candidates}
+            positions.append(Position(str(entry["token"]), probabilities))
+    except (KeyError, TypeError, AttributeError, ValueError):
+        return ()
+    return tuple(positions)
+
+
+def _probability(logprob: Any) -> float:
+    """Return the probability of a logarithm, at most 1: servers round, and give -9999 for a very small one.
+
+    Raises:
+        ValueError: If it is no number.
+    """
+    if not isinstance(logprob, int | float) or math.isnan(logprob):
+        raise ValueError(f"{logprob} is no log-probability")
+    return math.exp(min(logprob, 0.0))
 
 
 def excerpt(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Accuracy of the models, their agreement with ours, their cost and time."""
+"""Accuracy of the models over images and prompts, their agreement with ours, their cost and time."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -6,12 +6,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from uniemox.intervals import Interval, bootstrap_interval
-from uniemox.labels import LabelSet
+from uniemox_ask.agreement import AgreementWithOurs, Consistency, agreement, consistency
+from uniemox_ask.answer_reader import OUTCOMES
+from uniemox_ask.choices import LabelChoice, choices_of, pooled, yes_probability
 from uniemox_ask.config import AskConfig
+from uniemox_ask.forms import YES, QuestionSet
 from uniemox_ask.question import AskedImage
-from uniemox_ask.record import OUTCOMES, AnswerReader, AnswerRow
+from uniemox_ask.record import AnswerRow
+from uniemox_ask.statements import StatementResult, score_statements
 
 OURS = "UniEmoX (ours)"
 
@@ -27,13 +32,26 @@ class ClassResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AgreementWithOurs:
-    """Agreement with our model, over the images with a label from both."""
+class PromptResult:
+    """Accuracy of one prompt, over the images that every prompt has an answer for."""
 
-    n: int
-    percent: float | None
-    kappa: float | None
-    """Cohen's kappa; None if undefined, because both always give the same label."""
+    text: str
+    """The question; for statements that about the first label."""
+    accuracy: float
+    interval: Interval
+    """95 % interval, bootstrap over images."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PooledResult:
+    """Scores of the label with the highest mean probability over all prompts."""
+
+    accuracy: float
+    interval: Interval
+    """95 % interval, bootstrap over images."""
+    brier: float | None
+    """Mean squared error of the probabilities, summed over labels, 0 (best) to 2, over the images with a label; None if
+    there are none. Source: Brier, Monthly Weather Review 78 (1950)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,18 +61,32 @@ class ModelResult:
     model: str
     endpoint: str
     n: int
-    """Number of answered images, including refusals."""
+    """Number of images whose questions are all answered, including refusals."""
     accuracy: float | None
-    """Right answers divided by n; an answer without a label is wrong."""
+    """Share of right answers about these images, averaged over prompts. An answer without a label is wrong. One of k
+    labels whose statements are equally probable counts 1/k."""
     accuracy_interval: Interval | None
     """95 % interval, bootstrap over images."""
     accuracy_of_named: float | None
-    """Right answers divided by the number of answers with a label."""
+    """Share of right answers among those with a label."""
     outcomes: Mapping[str, int]
     """Number of answers by outcome, see `AnswerReader`."""
     failed: int
-    """Number of images whose last request failed."""
+    """Number of questions whose last request failed."""
     not_asked: int
+    """Number of questions that were not sent."""
+    with_probabilities: int
+    """Number of answers with log-probabilities of the options."""
+    prompts: tuple[PromptResult, ...]
+    """Empty without an image whose questions are all answered."""
+    accuracy_sd: float | None
+    """Standard deviation of the accuracy over prompts; None for fewer than two."""
+    consistency: Consistency | None
+    """None for one prompt."""
+    pooled: PooledResult | None
+    """None if it has nothing to add: for one prompt without log-probabilities."""
+    statements: Mapping[str, StatementResult] | None
+    """Scores by label; None for another form of the question."""
     per_class: Mapping[str, ClassResult]
     agreement: AgreementWithOurs | None
     """None if there is no model of ours."""
@@ -71,12 +103,13 @@ class Results:
     """Results of all models on the same images."""
 
     data: str
-    question: str
-    labels: tuple[str, ...]
+    questions: QuestionSet
     images: tuple[AskedImage, ...]
     models: tuple[ModelResult, ...]
-    answers: Mapping[tuple[str, str], Mapping[str, AnswerRow]]
-    """Answers by endpoint and model, then by image."""
+    answers: Mapping[tuple[str, str], "ImageAnswers"]
+    """Answers by endpoint and model."""
+    choices: Mapping[tuple[str, str], "ImageChoices"]
+    """Choices by endpoint and model."""
     ours: Mapping[str, str] | None
     """Labels of our model by image."""
     ours_result: ModelResult | None
@@ -86,7 +119,9 @@ class Results:
         """Return the JSON-serialisable form."""
         return {
             "data": self.data,
-            "question": self.question,
+            "question": self.questions.text,
+            "form": self.questions.form,
+            "prompts": self.questions.prompts,
             "pictures": len(self.images),
             "models": [asdict(model) for model in self.models],
             "ours": None if self.ours_result is None else asdict(self.ours_result),
@@ -94,14 +129,19 @@ class Results:
         }
 
 
+ImageAnswers = Mapping[str, Mapping[str, AnswerRow]]
+"""Answers by image, then by `Question.id`; failed ones are left out."""
+ImageChoices = Mapping[str, tuple[LabelChoice, ...]]
+"""Choices by image, one of each prompt; images with an unanswered question are left out."""
+
+
 def summarise(
     config: AskConfig,
     images: Sequence[AskedImage],
-    labels: LabelSet,
+    questions: QuestionSet,
     rows: Mapping[str, AnswerRow],
     *,
     data: str,
-    question: str,
     ours: Mapping[str, str] | None = None,
     notes: Sequence[str] = (),
 ) -> Results:
@@ -110,115 +150,215 @@ def summarise(
     Args:
         config: Endpoint, models and prices of this call.
         images: The images that models were asked about.
-        labels: The options of the question.
+        questions: The questions about each image.
         rows: From `run.ask`, of this endpoint and others.
         data: The data set's name.
-        question: The question, for the report.
         ours: Labels of our model by image; None if there is no model of ours.
         notes: Notes about skipped images, for the report.
     """
-    reader = AnswerReader(labels)
-    digests = {image.sha256 for image in images}
-    by_source: dict[tuple[str, str], list[AnswerRow]] = {(config.url, model): [] for model in config.models}
-    for row in rows.values():
-        if row.picture in digests:
-            by_source.setdefault((row.endpoint, row.model), []).append(row)
-
-    answers = dict[tuple[str, str], dict[str, AnswerRow]]()
+    by_source = _rows_by_source(config, images, questions, rows)
+    answers = dict[tuple[str, str], ImageAnswers]()
+    choices = dict[tuple[str, str], ImageChoices]()
     models = []
     for source, source_rows in by_source.items():
-        answers[source] = {row.picture: reader.read_row(row) for row in source_rows if row.error is None}
-        answered = list(answers[source].values())
-        predictions = {row.picture: row.label for row in answered}
-        failed = len(source_rows) - len(answered)
-        cost = _total_cost(config, source, answered)
-        models.append(_score(source, predictions, images, labels, ours=ours, rows=answered, failed=failed, cost=cost))
-    ours_result = None if ours is None else _score(("", OURS), ours, images, labels)
+        answers[source] = _answers_by_image(questions, source_rows)
+        choices[source] = _choices_by_image(questions, answers[source])
+        answered = [row for image_rows in answers[source].values() for row in image_rows.values()]
+        asked = _AskedModel(
+            source=source,
+            rows=answered,
+            failed=len(source_rows) - len(answered),
+            cost=_total_cost(config, source, answered),
+        )
+        models.append(_score(asked, choices[source], answers[source], images, questions, ours))
+    ours_result = None
+    if ours is not None:
+        ours_choices = {image: (LabelChoice((label,), None),) for image, label in ours.items()}
+        ours_result = _score(_AskedModel(("", OURS), (), 0, None), ours_choices, {}, images, questions, None)
     return Results(
         data=data,
-        question=question,
-        labels=labels.labels,
+        questions=questions,
         images=tuple(images),
         models=tuple(models),
         answers=answers,
+        choices=choices,
         ours=ours,
         ours_result=ours_result,
         notes=tuple(notes),
     )
 
 
-def agreement(first: Sequence[str], second: Sequence[str]) -> AgreementWithOurs:
-    """Return the agreement of two lists of labels, and Cohen's kappa, which corrects for chance.
+def _rows_by_source(
+    config: AskConfig, images: Sequence[AskedImage], questions: QuestionSet, rows: Mapping[str, AnswerRow]
+) -> dict[tuple[str, str], list[AnswerRow]]:
+    """Return the rows about these questions and images by endpoint and model, those of the config first."""
+    digests = {image.sha256 for image in images}
+    by_source: dict[tuple[str, str], list[AnswerRow]] = {(config.url, model): [] for model in config.models}
+    for row in rows.values():
+        if row.picture in digests and questions.has(row.question_id, row.question_sha256):
+            by_source.setdefault((row.endpoint, row.model), []).append(row)
+    return by_source
 
-    Source: Cohen, Educational and Psychological Measurement 20 (1960).
 
-    Args:
-        first: (N,) labels, N may be 0.
-        second: (N,) labels, N may be 0.
+def _answers_by_image(questions: QuestionSet, rows: Sequence[AnswerRow]) -> dict[str, dict[str, AnswerRow]]:
+    """Return the answers of a model, parsed again, because parsing may have changed since they were saved."""
+    readers = {question.id: question.reader for question in questions.questions}
+    answers: dict[str, dict[str, AnswerRow]] = {}
+    for row in rows:
+        if row.error is None:
+            answers.setdefault(row.picture, {})[row.question_id] = row.read_with(readers[row.question_id])
+    return answers
 
-    >>> agreement(["fear", "awe", "awe", "fear"], ["fear", "awe", "fear", "fear"])
-    AgreementWithOurs(n=4, percent=75.0, kappa=0.5)
-    """
-    n = len(first)
-    if not n:
-        return AgreementWithOurs(n=0, percent=None, kappa=None)
-    same = sum(a == b for a, b in zip(first, second, strict=True)) / n
-    ours = Counter(first)
-    theirs = Counter(second)
-    chance = sum(ours[label] * theirs[label] for label in ours) / n**2
-    return AgreementWithOurs(n=n, percent=100 * same, kappa=None if chance == 1 else (same - chance) / (1 - chance))
+
+def _choices_by_image(questions: QuestionSet, answers: ImageAnswers) -> dict[str, tuple[LabelChoice, ...]]:
+    all_choices = {image: choices_of(questions, image_rows) for image, image_rows in answers.items()}
+    return {image: choices for image, choices in all_choices.items() if choices is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class _AskedModel:
+    """A model, and what its answers took."""
+
+    source: tuple[str, str]
+    """Endpoint and name; no endpoint for our model."""
+    rows: Sequence[AnswerRow]
+    failed: int
+    cost: float | None
 
 
 def _score(
-    source: tuple[str, str],
-    predictions: Mapping[str, str | None],
+    model: _AskedModel,
+    choices: ImageChoices,
+    answers: ImageAnswers,
     images: Sequence[AskedImage],
-    labels: LabelSet,
-    *,
-    ours: Mapping[str, str] | None = None,
-    rows: Sequence[AnswerRow] = (),
-    failed: int = 0,
-    cost: float | None = None,
+    questions: QuestionSet,
+    ours: Mapping[str, str] | None,
 ) -> ModelResult:
-    """Score a model's labels.
+    """Score a model's choices.
 
     Args:
-        source: Endpoint and model.
-        predictions: Labels by image; None for an answer without a label.
+        model: The model with its answers; none for our model, which always names a label.
+        choices: Its choices by image.
+        answers: Its answers by image.
         images: All images of the comparison.
-        labels: The options of the question.
+        questions: The questions about each image.
         ours: Labels of our model by image, to compare with.
-        rows: The answers; none for our model, which always names a label.
-        failed: Number of images whose last request failed.
-        cost: From `_total_cost`.
     """
-    answered = [image for image in images if image.sha256 in predictions]
-    hits = np.array([predictions[image.sha256] == image.label for image in answered], dtype=np.float64)  # (N,)
-    outcomes = Counter(row.outcome for row in rows) if rows else Counter(label=len(answered))
-    agreement_with_ours = None
-    if ours is not None:
-        pairs = [(ours[image], label) for image, label in predictions.items() if label]
-        agreement_with_ours = agreement([label for label, _ in pairs], [label for _, label in pairs])
-    latencies = [row.latency_s for row in rows]
+    answered = [image for image in images if image.sha256 in choices]
+    credit = np.array(
+        [[choice.credit(image.label) for choice in choices[image.sha256]] for image in answered], dtype=np.float64
+    )  # (N, P)
+    hits = credit.mean(axis=1) if answered else np.zeros(0)  # (N,)
+    named = sum(bool(choice.labels) for image in answered for choice in choices[image.sha256])
+    outcomes: Counter[str | None] = Counter(row.outcome for row in model.rows)
+    with_probabilities = sum(row.probabilities is not None for row in model.rows)
+    is_asked = bool(model.source[0])
+    if not is_asked:
+        outcomes = Counter({"label": len(answered)})
+    total = len(images) * len(questions.questions)
+    latencies = [row.latency_s for row in model.rows]
+    prompts = _prompt_results(questions, credit) if is_asked else ()
+    accuracies = [prompt.accuracy for prompt in prompts]
     accuracy, interval = _mean(hits)
+    pooled_choices = {image.sha256: pooled(questions.labels, choices[image.sha256]) for image in answered}
+    has_pooled = is_asked and bool(answered) and (questions.prompts > 1 or with_probabilities > 0)
     return ModelResult(
-        model=source[1],
-        endpoint=source[0],
+        model=model.source[1],
+        endpoint=model.source[0],
         n=len(answered),
         accuracy=accuracy,
         accuracy_interval=interval,
-        accuracy_of_named=float(hits.sum() / outcomes["label"]) if outcomes["label"] else None,
+        accuracy_of_named=float(credit.sum() / named) if named else None,
         outcomes={name: outcomes[name] for name in OUTCOMES},
-        failed=failed,
-        not_asked=len(images) - len(answered) - failed,
-        per_class={label: _class_result(label, answered, hits) for label in labels.labels},
-        agreement=agreement_with_ours,
-        tokens_in=sum(row.tokens_in or 0 for row in rows),
-        tokens_out=sum(row.tokens_out or 0 for row in rows),
-        cost=cost,
+        failed=model.failed,
+        not_asked=total - len(model.rows) - model.failed if is_asked else 0,
+        with_probabilities=with_probabilities,
+        prompts=prompts,
+        accuracy_sd=float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None,
+        consistency=_consistency(questions, choices, answers, answered) if is_asked else None,
+        pooled=_score_pooled(questions, pooled_choices, answered) if has_pooled else None,
+        statements=_score_statements(questions, answers, answered) if is_asked else None,
+        per_class={label: _class_result(label, answered, hits) for label in questions.labels},
+        agreement=None if ours is None else _agreement_with_ours(ours, pooled_choices),
+        tokens_in=sum(row.tokens_in or 0 for row in model.rows),
+        tokens_out=sum(row.tokens_out or 0 for row in model.rows),
+        cost=model.cost,
         latency_p50_s=float(np.quantile(latencies, 0.5)) if latencies else None,
         latency_p95_s=float(np.quantile(latencies, 0.95)) if latencies else None,
     )
+
+
+def _prompt_results(questions: QuestionSet, credit: NDArray[np.float64]) -> tuple[PromptResult, ...]:
+    """Return the accuracy of each prompt.
+
+    Args:
+        questions: The questions.
+        credit: (N, P) 1 for a right answer of a prompt, 0 for a wrong one; N may be 0.
+    """
+    if not len(credit):
+        return ()
+    results = []
+    for number in range(1, questions.prompts + 1):
+        hits = credit[:, number - 1]
+        text = questions.of_prompt(number)[0].text
+        results.append(PromptResult(text=text, accuracy=float(hits.mean()), interval=bootstrap_interval(hits)))
+    return tuple(results)
+
+
+def _score_pooled(
+    questions: QuestionSet, choices: Mapping[str, LabelChoice], images: Sequence[AskedImage]
+) -> PooledResult:
+    """Score the choices of all prompts together, by image."""
+    hits = np.array([choices[image.sha256].credit(image.label) for image in images])  # (N,)
+    errors = []
+    for image in images:
+        probabilities = choices[image.sha256].probabilities
+        if probabilities is not None:
+            truth = np.array([label == image.label for label in questions.labels], dtype=np.float64)  # (E,)
+            errors.append(float(np.sum((probabilities - truth) ** 2)))
+    return PooledResult(
+        accuracy=float(hits.mean()), interval=bootstrap_interval(hits), brier=float(np.mean(errors)) if errors else None
+    )
+
+
+def _consistency(
+    questions: QuestionSet, choices: ImageChoices, answers: ImageAnswers, images: Sequence[AskedImage]
+) -> Consistency | None:
+    """Return the agreement of the prompts: of labels, or of yes and no to each statement."""
+    if questions.form != "statements":
+        return consistency([[[choice.label for choice in choices[image.sha256]]] for image in images])
+    ids_by_label = {
+        label: [question.id for question in questions.questions if question.label == label]
+        for label in questions.labels
+    }
+    return consistency(
+        [[[answers[image.sha256][name].label for name in ids] for ids in ids_by_label.values()] for image in images]
+    )
+
+
+def _score_statements(
+    questions: QuestionSet, answers: ImageAnswers, images: Sequence[AskedImage]
+) -> dict[str, StatementResult] | None:
+    """Score statements by label, averaged over prompts; None for other forms of the question."""
+    if questions.form != "statements":
+        return None
+    shape = (len(images), len(questions.labels))
+    says_yes = np.zeros(shape)  # (N, E)
+    values = np.zeros(shape)  # (N, E)
+    for row, image in enumerate(images):
+        for question in questions.questions:
+            answer = answers[image.sha256][question.id]
+            column = questions.labels.index(str(question.label))
+            says_yes[row, column] += (answer.label == YES) / questions.prompts
+            values[row, column] += yes_probability(answer) / questions.prompts
+    # Rounded, because equal sums of shares may differ in the last digits, and the AUC compares them.
+    return score_statements(questions.labels, [image.label for image in images], says_yes, values.round(9))
+
+
+def _agreement_with_ours(ours: Mapping[str, str], choices: Mapping[str, LabelChoice]) -> AgreementWithOurs:
+    """Return the agreement with our model over the images for which a model has one label."""
+    pairs = [(ours[image], choice.label) for image, choice in choices.items() if choice.label is not None]
+    return agreement([label for label, _ in pairs], [label for _, label in pairs])
 
 
 def _class_result(label: str, images: Sequence[AskedImage], hits: np.ndarray) -> ClassResult:

@@ -1,6 +1,5 @@
 """Questions of a whole call: their order, the record of answers, and stopping."""
 
-import hashlib
 import queue
 import threading
 from collections import Counter
@@ -11,23 +10,25 @@ from pathlib import Path
 
 from uniemox.errors import ConfigError, DataError, ImageError, StoppedError
 from uniemox.io import Progress, StopRequest, silent
-from uniemox.labels import LabelSet
+from uniemox.plurals import counted
 from uniemox_ask.client import Client, Pace
 from uniemox_ask.config import TOKENS_IN, TOKENS_OUT, AskConfig, describe_tokens
-from uniemox_ask.question import AskedImage, first_message, follow_up, image_url, question
-from uniemox_ask.record import AnswerReader, AnswerRow, key_of, open_record
+from uniemox_ask.forms import Question, QuestionSet
+from uniemox_ask.probabilities import option_probabilities
+from uniemox_ask.question import AskedImage, first_message, image_url
+from uniemox_ask.record import AnswerRow, key_of, open_record
 
 # Failures of one model in a row after which the command stops, because each costs time and perhaps money.
 MAX_FAILURES_IN_A_ROW = 5
 
-Job = tuple[AskedImage, AnswerRow]
-"""Image, with a row that lacks its answer or only the follow-up's word."""
+Job = tuple[AskedImage, Question, AnswerRow]
+"""Image and question, with a row that lacks its answer or only the follow-up's word."""
 
 
 def ask(
     config: AskConfig,
     images: Sequence[AskedImage],
-    labels: LabelSet,
+    questions: QuestionSet,
     out: Path,
     *,
     key: str | None = None,
@@ -41,7 +42,7 @@ def ask(
     Args:
         config: Endpoint, models, pace and prices.
         images: The images to ask about.
-        labels: The options.
+        questions: The questions about each image.
         out: Folder of the answers.
         key: The endpoint's key; it is sent only there and never saved.
         on_plan: Called with a summary of the questions before any is sent.
@@ -54,7 +55,7 @@ def ask(
         ConfigError: For a wrong key, model or address, and if a model fails repeatedly.
         StoppedError: After Ctrl-C.
     """
-    text = question(labels)
+    config.check_size(len(images), questions)
     stop = StopRequest()
     client = Client(
         config.url,
@@ -64,8 +65,8 @@ def ask(
         attempts=config.attempts,
         first_wait_s=config.first_wait_s,
     )
-    asker = _Asker(config, client, text, follow_up(labels), AnswerReader(labels))
-    file, rows = open_record(out, text)
+    asker = _Asker(config, client)
+    file, rows = open_record(out, questions.text)
 
     def save(row: AnswerRow) -> None:
         file.append(row.key, asdict(row))
@@ -73,38 +74,45 @@ def ask(
 
     with file:
         # Image by image, so that a command that is stopped leaves models with nearly the same images.
-        possible_jobs = [asker.next_job(image, model, rows) for image in images for model in config.models]
+        possible_jobs = [
+            asker.next_job(image, question, model, rows)
+            for image in images
+            for question in questions.questions
+            for model in config.models
+        ]
         jobs = [job for job in possible_jobs if job is not None]
-        on_plan(_summary(config, client.host, len(images), len(jobs)))
+        on_plan(_summary(config, client.host, questions.describe(len(images)), len(possible_jobs), len(jobs)))
         if jobs:
             with stop:
                 _ask_all(asker, jobs, save, on_progress)
             if stop.signal is not None:
                 answers = sum(row.answer is not None for row in rows.values())
                 raise StoppedError(
-                    f"stopped; {answers:,} answers are saved in {out}, and the same command resumes from there",
+                    f"stopped; {counted(answers, 'answer is', 'answers are')} saved in {out}, "
+                    "and the same command resumes from there",
                     128 + stop.signal,
                 )
         return rows
 
 
-def _summary(config: AskConfig, host: str, images: int, questions: int) -> str:
+def _summary(config: AskConfig, host: str, scope: str, total: int, unanswered: int) -> str:
     """Describe the questions to send.
 
     Args:
         config: Models and prices.
         host: The endpoint's host.
-        images: Number of images.
-        questions: Number of questions to send; the others are answered already.
+        scope: Images and prompts, from `QuestionSet.describe`.
+        total: Number of questions to all models.
+        unanswered: Number of questions to send; the others are answered already.
     """
-    scope = f"{images} images x {', '.join(config.models)}"
-    answered = images * len(config.models) - questions
-    if not questions:
+    scope = f"{scope} x {', '.join(config.models)}"
+    answered = total - unanswered
+    if not unanswered:
         return f"{scope}: all {answered:,} answers exist"
     note = f" ({answered:,} more are answered already)" if answered else ""
-    estimate = config.cost(questions * TOKENS_IN, questions * TOKENS_OUT)
+    estimate = config.cost(unanswered * TOKENS_IN, unanswered * TOKENS_OUT)
     cost = "" if estimate is None else f", about {estimate:.2f} at the given prices"
-    return f"{scope}: sending {questions:,} questions{note} to {host}, {describe_tokens(questions)}{cost}"
+    return f"{scope}: sending {unanswered:,} questions{note} to {host}, {describe_tokens(unanswered)}{cost}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,37 +121,50 @@ class _Asker:
 
     config: AskConfig
     client: Client
-    text: str
-    follow_up: str
-    reader: AnswerReader
 
-    def next_job(self, image: AskedImage, model: str, rows: Mapping[str, AnswerRow]) -> Job | None:
-        """Return the next question about an image; None if it is answered."""
+    def next_job(self, image: AskedImage, question: Question, model: str, rows: Mapping[str, AnswerRow]) -> Job | None:
+        """Return the next question about an image; None if it is answered.
+
+        An answer to another wording, of an earlier version, is replaced.
+        """
         url = self.config.url
-        row = rows.get(key_of(url, model, image.sha256))
-        if row is not None and row.answer is not None:
-            return (image, row) if self.reader.needs_word(row) else None
-        digest = hashlib.sha256(self.text.encode()).hexdigest()
-        row = AnswerRow(endpoint=url, model=model, picture=image.sha256, name=image.sample.key, question_sha256=digest)
-        return image, row
+        row = rows.get(key_of(url, model, image.sha256, question.id))
+        is_same_question = row is not None and row.question_sha256 == question.sha256
+        if row is not None and is_same_question and row.answer is not None:
+            return (image, question, row) if row.needs_word(question.reader) else None
+        row = AnswerRow(
+            endpoint=url,
+            model=model,
+            picture=image.sha256,
+            name=image.sample.key,
+            question_sha256=question.sha256,
+            question_id=question.id,
+        )
+        return image, question, row
 
-    def run_job(self, image: AskedImage, row: AnswerRow) -> AnswerRow | None:
-        """Send the question, and the follow-up if the answer is not a label; None if stopped before the end."""
-        question = first_message(self.text, image_url(image.sample))
+    def run_job(self, image: AskedImage, question: Question, row: AnswerRow) -> AnswerRow | None:
+        """Send the question, and the follow-up if the answer is no option; None if stopped before the end."""
+        message = first_message(question.text, image_url(image.sample))
+        with_logprobs = bool(question.tokens)
+        reply = None
         if row.answer is None:
-            reply = self.client.ask(row.model, [question])
+            reply = self.client.ask(row.model, [message], with_logprobs=with_logprobs)
             if reply is None:
                 return None
             row = row.with_reply(reply)
-        if self.reader.needs_word(row):
+        if row.needs_word(question.reader):
             answer = {"role": "assistant", "content": row.answer}
-            follow_up = {"role": "user", "content": self.follow_up}
-            reply = self.client.ask(row.model, [question, answer, follow_up])
+            follow_up = {"role": "user", "content": question.follow_up}
+            reply = self.client.ask(row.model, [message, answer, follow_up], with_logprobs=with_logprobs)
             if reply is None:
                 return None
             row = row.with_reply(reply)
         if row.answer is not None:
-            row = self.reader.read_row(row)
+            row = row.read_with(question.reader)
+        if reply is not None and reply.answer is not None and row.label is not None:
+            # The last reply is the one that names the option.
+            probabilities = option_probabilities(reply.positions, reply.answer, row.label, question.tokens)
+            row = replace(row, probabilities=probabilities)
         if row.tokens_in is not None and row.tokens_out is not None:
             row = replace(row, cost=self.config.cost(row.tokens_in, row.tokens_out))
         return replace(row, time=datetime.now(UTC).isoformat(timespec="seconds"))

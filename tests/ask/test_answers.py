@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uniemox.labels import EKMAN, MIKELS, POLARITY, LabelSet
-from uniemox_ask.record import OUTCOMES, AnswerReader
+from uniemox_ask.answer_reader import OUTCOMES, AnswerReader, spellings_of
 
-READER = AnswerReader(MIKELS)
+READER = AnswerReader(spellings_of(MIKELS))
 NAMED = [
     *(("fear", "fear"), ("Fear", "fear"), ("**Fear**", "fear"), ("FEAR.", "fear"), ("'fear'", "fear")),
     *(("“Awe”", "awe"), ("😨 Fear", "fear"), ("content", "contentment"), ("Sad!", "sadness")),
@@ -38,10 +38,10 @@ def test_other_answers_have_no_label(answer: str, outcome: str) -> None:
 
 
 def test_only_aliases_of_the_label_set_count() -> None:
-    assert AnswerReader(EKMAN).read("Happiness.") == ("label", "joy")
+    assert AnswerReader(spellings_of(EKMAN)).read("Happiness.") == ("label", "joy")
     assert READER.read("Happiness.") == ("unlisted", None)
-    assert AnswerReader(POLARITY).read("1") == ("label", "positive")
-    reader = AnswerReader(LabelSet("own", ("quiet_joy", "joy"), "evoked"))
+    assert AnswerReader(spellings_of(POLARITY)).read("1") == ("label", "positive")
+    reader = AnswerReader(spellings_of(LabelSet("own", ("quiet_joy", "joy"), "evoked")))
     assert reader.read("Quiet joy") == ("label", "quiet_joy")
 
 

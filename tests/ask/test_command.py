@@ -142,7 +142,7 @@ def test_key_is_in_no_output(photos: Path, tmp_path: Path) -> None:
     assert [code for code, _, _ in results] == [3, 1]
     assert "you sent [key]; the key is wrong" in results[1][2]
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
-    assert {path.name for path in files} == {"answers.jsonl", "page.html", "result.json"}
+    assert {path.name for path in files} == {"answers.csv", "answers.jsonl", "page.html", "result.json"}
     written = [path.read_bytes().decode() for path in files] + [text for _, *both in results for text in both]
     assert not any(KEY in text for text in written)
     assert "[key]" in "".join(written)
@@ -198,8 +198,8 @@ def test_missing_package_names_the_extra(photos: Path, tmp_path: Path) -> None:
 def test_too_many_images_send_nothing(photos: Path, tmp_path: Path) -> None:
     with serving(lambda request, number: says("Awe")) as endpoint:
         arguments = ["--data", f"folder:{photos}", "--endpoint", endpoint.url, "--model", "m", "--model", "n"]
-        code, out, err = ask_here(*arguments, "--out", tmp_path / "out", "--max-images", 10, "--images", 20)
+        code, out, err = ask_here(*arguments, "--out", tmp_path / "out", "--max-questions", 10, "--images", 20)
         assert (code, out, endpoint.requests) == (1, "", [])
     assert "40 questions, at most about 90,000 tokens in and 10,200 out" in err
-    assert "--max-images 20" in err
+    assert "--max-questions 20" in err
     assert not (tmp_path / "out").exists()

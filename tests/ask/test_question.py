@@ -15,13 +15,14 @@ from uniemox.data.readers.folders import read_folder
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import ConfigError, DataError, ImageError
 from uniemox.labels import CAER, HECO, MIKELS, LabelSet
-from uniemox_ask.question import MAX_SIDE_PX, image_url, question, select
+from uniemox_ask.forms import questions_of
+from uniemox_ask.question import MAX_SIDE_PX, image_url, select
 
 LABELS = LabelSet("own", ("a", "b", "c"), "evoked")
 
 
 def test_the_question_is_the_papers_to_the_letter() -> None:
-    assert question(MIKELS) == (
+    assert questions_of(MIKELS).text == (
         "Which emotion does this image most strongly evoke? Please select the most intense emotional response from the "
         "following list and explain your choice: ['sadness', 'fear', 'excitement', 'disgust', 'contentment', 'awe', "
         "'anger', 'amusement']."
@@ -31,7 +32,7 @@ def test_the_question_is_the_papers_to_the_letter() -> None:
 @pytest.mark.parametrize("labels", [CAER, HECO])
 def test_felt_emotions_are_refused(labels: LabelSet) -> None:
     with pytest.raises(ConfigError, match="describes what people in it feel"):
-        question(labels)
+        questions_of(labels)
 
 
 def drawn_set(*counts: int) -> DataSet:
@@ -82,8 +83,8 @@ def test_copies_broken_and_unlabelled_images_are_skipped(tmp_path: Path) -> None
     selection = select(data, 10, 0)
     assert Counter(image.label for image in selection.images) == {"awe": 3, "fear": 3}
     assert "6 of 10 images" in selection.notes[0]
-    assert selection.notes[1] == "1 copies of other images were skipped"
-    assert "1 images can't be read" in selection.notes[2]
+    assert selection.notes[1] == "1 copy of another image was skipped"
+    assert "1 image can't be read, skipped" in selection.notes[2]
     assert "broken.jpg" in selection.notes[2]
     with pytest.raises(DataError, match="nothing to ask about"):
         select(DataSet("own:set", LABELS, [Sample(key="x", image=Stored(b"no"), label=0)]), 3, 0)

@@ -15,12 +15,16 @@ from tests.drawn import Stored, draw_image, jpeg_of
 from uniemox.data.sample import Sample
 from uniemox.intervals import bootstrap_interval
 from uniemox.labels import MIKELS
+from uniemox_ask.agreement import AgreementWithOurs, agreement
 from uniemox_ask.config import AskConfig
+from uniemox_ask.forms import questions_of
 from uniemox_ask.page import PAGE, RESULT, names_of, write_results
 from uniemox_ask.question import AskedImage
 from uniemox_ask.record import AnswerRow
-from uniemox_ask.result import AgreementWithOurs, Results, agreement, summarise
+from uniemox_ask.result import Results, summarise
+from uniemox_ask.table import CSV
 
+QUESTIONS = questions_of(MIKELS)
 CONFIG = AskConfig(endpoint="https://x.org", models=("m",))
 LATENCIES = (1.0, 2.0, 4.0, 8.0)
 TRUTH = ("fear", "fear", "awe", "anger", "awe")
@@ -34,13 +38,19 @@ IMAGES = [
 
 def row(image: int, answer: str | None, *, model: str = "m", url: str = CONFIG.url, **known: Any) -> AnswerRow:
     values = {"latency_s": 1.0, "tokens_in": 100, "tokens_out": 10, "error": None if answer else "HTTP 500", **known}
-    key = {"endpoint": url, "model": model, "picture": str(image), "name": "n", "question_sha256": "q"}
+    key = {
+        "endpoint": url,
+        "model": model,
+        "picture": str(image),
+        "name": "n",
+        "question_sha256": QUESTIONS.questions[0].sha256,
+    }
     return AnswerRow(answer=answer, **key, **values)
 
 
 def results(*rows: AnswerRow, config: AskConfig = CONFIG, ours: dict[str, str] | None = None) -> Results:
     by_key = {row.key: row for row in rows}
-    return summarise(config, IMAGES, MIKELS, by_key, data="own:set", question="Which?", ours=ours, notes=("note",))
+    return summarise(config, IMAGES, QUESTIONS, by_key, data="own:set", ours=ours, notes=("note",))
 
 
 def test_scores_of_a_model() -> None:
@@ -134,4 +144,4 @@ def test_page_is_self_contained_and_escaped(tmp_path: Path) -> None:
     assert values == json.loads(json.dumps(summary.as_dict()))
     assert values["pictures"] == 5
     assert values["models"][1]["model"] == "<b>m</b>"
-    assert {path.name for path in tmp_path.iterdir()} == {PAGE, RESULT}
+    assert {path.name for path in tmp_path.iterdir()} == {CSV, PAGE, RESULT}

@@ -18,7 +18,8 @@ from uniemox.io.images import decode
 from uniemox_ask.address import chat_url
 from uniemox_ask.client import Client
 from uniemox_ask.config import AskConfig
-from uniemox_ask.question import Selection, image_url, question, select
+from uniemox_ask.forms import questions_of
+from uniemox_ask.question import Selection, image_url, select
 from uniemox_ask.record import ANSWERS, AnswerRow, key_of, open_record
 from uniemox_ask.run import MAX_FAILURES_IN_A_ROW, ask
 
@@ -42,7 +43,8 @@ def config_of(endpoint: Endpoint, *models: str, **settings: Any) -> AskConfig:
 
 
 def run(config: AskConfig, selection: Selection, data: DataSet, out: Path, **more: Any) -> dict[str, AnswerRow]:
-    return ask(config, selection.images, data.labels, out, **more)
+    questions = questions_of(data.labels, config.form, config.prompts)
+    return ask(config, selection.images, questions, out, **more)
 
 
 def lines(out: Path) -> list[dict[str, Any]]:
@@ -59,7 +61,7 @@ def test_every_model_is_asked_once_about_every_image(data: DataSet, selection: S
     assert Counter((request.model, request.image) for request in endpoint.requests) == dict.fromkeys(
         ((model, image) for model in "mn" for image in images), 1
     )
-    assert {request.text for request in endpoint.requests} == {question(data.labels)}
+    assert {request.text for request in endpoint.requests} == {questions_of(data.labels).text}
     assert len(rows) == 16
     row = rows[key_of(chat_url(endpoint.url), "n", selection.images[0].sha256)]
     assert (row.answer, row.outcome, row.label, row.error, row.attempts) == ("**Fear**.", "label", "fear", None, 1)
@@ -113,7 +115,7 @@ def test_sentences_get_a_follow_up_for_one_word(data: DataSet, selection: Select
         assert run(config_of(endpoint), few, data, tmp_path) == rows
         assert len(endpoint.requests) == before + 3
     first, answer, follow_up = follow_ups[0].body["messages"]
-    assert first["content"][0]["text"] == question(data.labels)
+    assert first["content"][0]["text"] == questions_of(data.labels).text
     assert answer == {"role": "assistant", "content": "The emotion is fear, because it is dark."}
     assert follow_up["role"] == "user"
     assert all(label in follow_up["content"] for label in data.labels.labels)
@@ -174,7 +176,7 @@ def test_invalid_rows_are_refused(
     changed = json.dumps({**json.loads(first), field: value})
     (tmp_path / ANSWERS).write_text("\n".join([header, changed, *others, ""]), "utf-8")
     with pytest.raises(DataError, match="remove the line"):
-        open_record(tmp_path, question(data.labels))
+        open_record(tmp_path, questions_of(data.labels).text)
 
 
 def test_wrong_key_stops_and_keeps_answers(data: DataSet, selection: Selection, tmp_path: Path) -> None:
@@ -241,7 +243,6 @@ def test_vanished_image_stops_the_command(tmp_path: Path) -> None:
         ({"timeout_s": float("nan")}, "timeout_s must be above 0"),
         ({"price_in": 1.0}, "go together"),
         ({"price_in": -1.0, "price_out": 1.0}, "price_in must be at least 0"),
-        ({"images": 201, "models": ("a", "b")}, "402 questions, at most about 904,500 tokens in.*--max-images 201"),
         ({"endpoint": "http://x.org"}, "--allow-http"),
     ],
 )
@@ -253,7 +254,7 @@ def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
 def test_a_bug_in_a_thread_ends_the_command(
     data: DataSet, selection: Selection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, with_logprobs: bool) -> None:
         raise OverflowError("a bug")
 
     monkeypatch.setattr(Client, "ask", broken)
