@@ -414,7 +414,7 @@ def _draw_stroke(canvas: ImageDraw, stroke: Stroke, frame: Frame, colour: tuple[
     x0, y0, across, up, down = frame
     points = [(x0 + across * x, y0 - (up if y > 0 else down) * y) for x, y in stroke.points]
     width = stroke.width * abs(across) + 2 * swell
-    (left, right), (top, bottom) = ((min(values), max(values)) for values in zip(*points, strict=True))
+    (x1, x2), (y1, y2) = ((min(values), max(values)) for values in zip(*points, strict=True))
     if shape == "p":
         canvas.polygon(points, fill=colour)
     if shape == "l" or (shape == "p" and swell):
@@ -424,4 +424,4 @@ def _draw_stroke(canvas: ImageDraw, stroke: Stroke, frame: Frame, colour: tuple[
             canvas.ellipse((x - width / 2, y - width / 2, x + width / 2 - 1, y + width / 2 - 1), fill=colour)
     elif shape in "ob":
         draw_shape = canvas.ellipse if shape == "o" else canvas.rectangle
-        draw_shape((left - swell, top - swell, right + swell - 1, bottom + swell - 1), fill=colour)
+        draw_shape((x1 - swell, y1 - swell, x2 + swell - 1, y2 + swell - 1), fill=colour)

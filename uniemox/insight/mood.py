@@ -89,16 +89,16 @@ def parse_mood(text: str) -> list[Condition]:
     return conditions
 
 
-def _no_condition(text: str, rest: str) -> ConfigError:
+def _no_condition(text: str, ending: str) -> ConfigError:
     """Return the error for a mood.
 
     Args:
         text: The mood.
-        rest: Its end, which does not begin with a condition.
+        ending: Its end, which does not begin with a condition.
     """
-    match = _OTHER_PART.match(rest)
+    match = _OTHER_PART.match(ending)
     part = match[0].strip() if match else ""
-    part = part or rest
+    part = part or ending
     word = part.lower()
     hint = ""
     if word in _WORDS:

@@ -35,12 +35,12 @@ class Placement(NamedTuple):
 
     scale_x: float
     scale_y: float
-    left: float
-    top: float
+    offset_x: float
+    offset_y: float
 
     def back(self, boxes: NDArray[np.floating]) -> NDArray[np.float64]:
         """Convert boxes in px of the input (M, 4) to px of the image (M, 4)."""
-        offset = np.array([self.left, self.top, self.left, self.top])
+        offset = np.array([self.offset_x, self.offset_y, self.offset_x, self.offset_y])
         scale = np.array([self.scale_x, self.scale_y, self.scale_x, self.scale_y])
         return (boxes - offset) / scale
 
@@ -74,15 +74,15 @@ def fit_image(image: Image.Image, size: Size, preparation: Preparation) -> tuple
         resized = rgb.resize((inner_width, inner_height), Image.Resampling.BICUBIC)
     else:
         resized = sample_bilinear(rgb, inner_width, inner_height)
-    left = top = 0
+    x = y = 0
     if preparation.fit == "centre":
-        left = (width - inner_width) // 2
-        top = (height - inner_height) // 2
-    placement = Placement(inner_width / rgb.width, inner_height / rgb.height, left, top)
+        x = (width - inner_width) // 2
+        y = (height - inner_height) // 2
+    placement = Placement(inner_width / rgb.width, inner_height / rgb.height, x, y)
     if resized.size == (width, height):
         return resized, placement
     canvas = Image.new("RGB", (width, height), (preparation.fill,) * 3)
-    canvas.paste(resized, (left, top))
+    canvas.paste(resized, (x, y))
     return canvas, placement
 
 

@@ -171,8 +171,8 @@ def decode_centres_map(outputs: Sequence[Array], size: Size) -> Decoded:
     maps = outputs[0]
     n, _, rows, columns = maps.shape
     y, x = (np.mgrid[:rows, :columns].astype(np.float32) + 0.5) * STRIDE
-    left, top, right, bottom = np.moveaxis(maps[:, 1:], 1, 0)  # (N, rows, columns) each
-    boxes = np.stack([x - left, y - top, x + right, y + bottom], axis=-1)  # (N, rows, columns, 4)
+    to_left, to_top, to_right, to_bottom = np.moveaxis(maps[:, 1:], 1, 0)  # (N, rows, columns) each
+    boxes = np.stack([x - to_left, y - to_top, x + to_right, y + to_bottom], axis=-1)  # (N, rows, columns, 4)
     heat = maps[:, 0]
     peaks = np.where(heat >= highest_around(heat), heat, 0)
     return boxes.reshape(n, -1, 4), peaks.reshape(n, -1).astype(np.float32)

@@ -54,17 +54,17 @@ def scene_view(image: Image.Image, size: int, crop_fraction: float) -> Pixels:
         resized = (int(short * width / height), short)
     if image.size != resized:
         image = image.resize(resized, Image.Resampling.BICUBIC)
-    left, top = (round((side - size) / 2) for side in image.size)
-    return to_planes(image.crop((left, top, left + size, top + size)))
+    x, y = (round((side - size) / 2) for side in image.size)
+    return to_planes(image.crop((x, y, x + size, y + size)))
 
 
 def scene_box(full_size: tuple[int, int], size: int, crop_fraction: float) -> Box:
     """Return the part of an image that `scene_view` shows, px.  full_size: width and height of the image."""
     width, height = full_size
     side = min(full_size) * size / math.floor(size / crop_fraction)
-    left = (width - side) / 2
-    top = (height - side) / 2
-    return Box(left, top, left + side, top + side)
+    x = (width - side) / 2
+    y = (height - side) / 2
+    return Box(x, y, x + side, y + side)
 
 
 def scene_parts(full_size: tuple[int, int], rule: LongImages = "blend") -> list[tuple[Box, float]]:

@@ -89,8 +89,8 @@ class Explainer:
 def middle_square(heat: Array) -> Array:
     """Return the middle square of a map (h, w)."""
     side = min(heat.shape)
-    top, left = ((length - side) // 2 for length in heat.shape)
-    return heat[top : top + side, left : left + side]
+    y, x = ((length - side) // 2 for length in heat.shape)
+    return heat[y : y + side, x : x + side]
 
 
 def open_explainer(model: str | Path | None, method: Method = "auto") -> Explainer:
@@ -264,9 +264,9 @@ def join_maps(maps: Sequence[Array], image_views: ImageViews) -> Array:
     width = round((box.x2 - box.x1) * scale)
     total = np.zeros((height, width), np.float32)
     for values, weight, part in zip(maps, image_views.weights, image_views.parts, strict=True):
-        top = min(round((part.y1 - box.y1) * scale), height - side)
-        left = min(round((part.x1 - box.x1) * scale), width - side)
-        total[top : top + side, left : left + side] += weight * values
+        y = min(round((part.y1 - box.y1) * scale), height - side)
+        x = min(round((part.x1 - box.x1) * scale), width - side)
+        total[y : y + side, x : x + side] += weight * values
     return total
 
 
