@@ -38,7 +38,7 @@ def test_show_as_json_prints_one_object_per_sample(tmp_path: Path) -> None:
         **{"confidences": None, "target_box": None, "domain": None, "group": None},
     }
     assert (second["boxes"], second["confidences"], second["split"]) == ([[1, 2, 30, 40]], [0.5], "test")
-    assert f"people of 1 images from {tmp_path}/persons.jsonl (x)" in done.stderr
+    assert f"people of 1 image from {tmp_path}/persons.jsonl (x)" in done.stderr
 
 
 def test_show_prints_a_summary_and_samples(root: Path) -> None:

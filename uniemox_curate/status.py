@@ -10,6 +10,7 @@ from PIL import Image
 from sqlalchemy import func, select
 
 from uniemox.io import jpeg_url, write_html
+from uniemox.plurals import counted
 from uniemox_curate import tables as t
 from uniemox_curate.annotate.agree import AgreementStats
 from uniemox_curate.counters import AnswerTime, Counts, count
@@ -73,16 +74,18 @@ def write_status_page(
 def sentences(steps: Mapping[str, Any]) -> dict[str, str]:
     """Return a sentence for each step."""
     collect, screen, annotate, agree = (steps[name] for name in ("collect", "screen", "annotate", "agree"))
-    releases = [f"{release['pictures']:,} images in {release['folder']}" for release in steps["release"]["releases"]]
+    releases = [
+        f"{counted(release['pictures'], 'image')} in {release['folder']}" for release in steps["release"]["releases"]
+    ]
     split = steps["split"]
     return {
         "collect": f"{collect['fetched']:,} of {collect['offered']:,} fetched, {collect['failed']:,} failed, "
-        f"{collect['waiting']:,} waiting; {collect['different pictures']:,} different images; "
+        f"{collect['waiting']:,} waiting; {counted(collect['different pictures'], 'different image')}; "
         f"from {_list(collect['sources'])}",
         "screen": f"{screen['looked at']:,} looked at, {screen['kept']:,} kept; dropped: {_list(screen['dropped'])}; "
         f"styles: {_list(screen['styles'])}; {screen['taken down']:,} taken down",
-        "annotate": f"{annotate['answered twice']:,} of {annotate['to answer']:,} images answered by two or more of "
-        f"{annotate['annotators']} annotators",
+        "annotate": f"{annotate['answered twice']:,} of {counted(annotate['to answer'], 'image')} answered "
+        f"by two or more of {counted(annotate['annotators'], 'annotator')}",
         "agree": f"{_agreed(agree.get('figures'))}; {agree['disputed']:,} disputed, {agree['judged']:,} judged",
         "split": f"{_list(split['sizes'])} ({split['how']})" if split else "not yet",
         "release": "; ".join(releases) or "not yet",
@@ -169,7 +172,7 @@ def _agreed(figures: Mapping[str, Any] | None) -> str:
     ]
     later = [f"{figures[f'later {name}']:,} {name}" for name in ("answers", "steps") if figures[f"later {name}"]]
     before = f", before the last {' and '.join(later)}" if later else ""
-    return f"{', '.join(parts)} on {figures['pictures']:,} images{before}"
+    return f"{', '.join(parts)} on {counted(figures['pictures'], 'image')}{before}"
 
 
 def _list(counts: Mapping[str, int]) -> str:

@@ -36,6 +36,7 @@ from uniemox.finetune import dry_run as dry_run_of_finetuning
 from uniemox.insight import check_mae_decoder
 from uniemox.io import SPLITS, Progress, silent, writing
 from uniemox.labels import LabelSet, scored_labels
+from uniemox.plurals import counted
 from uniemox.predict import open_finder
 from uniemox.pretrain import PretrainConfig
 from uniemox.pretrain import dry_run as dry_run_of_pretraining
@@ -121,7 +122,7 @@ class _DryRuns:
 
     def images(self, run: PlannedRun) -> str:
         """Open the data of a command that needs nothing else."""
-        return f"{len(self._part(run))} images"
+        return counted(len(self._part(run)), "image")
 
     def labelled(self, run: PlannedRun) -> str:
         """Open the data of a command that compares answers with labels."""
@@ -129,8 +130,8 @@ class _DryRuns:
         if all(sample.label is None for sample in data.samples):
             raise DataError(f"{data.name}, split {run.options['split']}: nothing has a label")
         if run.folder not in self.labels:
-            return f"{len(data)} images"
-        return f"{len(data)} images; labels {scored_labels(self.labels[run.folder], data.labels).of_model}"
+            return counted(len(data), "image")
+        return f"{counted(len(data), 'image')}; labels {scored_labels(self.labels[run.folder], data.labels).of_model}"
 
     def split(self, run: PlannedRun) -> str:
         """Draw a split. Colours are not compared: all schemes of a recipe have the same sizes."""
@@ -151,7 +152,7 @@ class _DryRuns:
         # An empty sidecar is closed at once.
         with Sidecar(self._stand_in(run) / PERSONS, people_header(detector, data)):
             pass
-        return f"{len(data)} images; detector {detector.name}"
+        return f"{counted(len(data), 'image')}; detector {detector.name}"
 
     def describe(self, run: PlannedRun) -> str:
         """Open the network that names objects. Its stand-in has the same text for all images."""
@@ -163,7 +164,7 @@ class _DryRuns:
         with Sidecar(self._stand_in(run) / TEXTS, {"classifier": name}) as sidecar:
             for key in dict.fromkeys(sample.image_key for sample in data.samples):
                 sidecar.append(key, {"text": "A photo."})
-        return f"{len(data)} images; objects by {name or 'nothing'}"
+        return f"{counted(len(data), 'image')}; objects by {name or 'nothing'}"
 
     def shard(self, run: PlannedRun) -> str:
         """Open the data to pack, which stand in for the shards."""
@@ -173,7 +174,7 @@ class _DryRuns:
         if files:
             source += ("&" if parse_source(source)[2] else "?") + "&".join(files)
         self.stand_ins[f"shards:{run.folder}"] = source
-        return f"{len(data)} images"
+        return counted(len(data), "image")
 
     def teacher(self, run: PlannedRun) -> str:
         """Build the teacher, which stands in with its random weights."""
@@ -181,7 +182,7 @@ class _DryRuns:
             image_size=run.options["image_size"], with_emotion=not run.options.get("without_emotion", False)
         )
         images = dry_run_of_fit(config, self._data(run), self._stand_in(run))
-        return f"{images} images with texts"
+        return f"{counted(images, 'image')} with texts"
 
     def pretrain(self, run: PlannedRun) -> str:
         """Build the model on its initial weights, which stand in for the trained ones."""
@@ -194,7 +195,10 @@ class _DryRuns:
         teacher = "none"
         if ready.teacher_width is not None:
             teacher = f"{run.options['teacher.source']}, {ready.teacher_width} channels"
-        return f"{ready.images} images, {ready.steps_per_epoch} steps an epoch; start {ready.start}; teacher {teacher}"
+        return (
+            f"{counted(ready.images, 'image')}, {counted(ready.steps_per_epoch, 'step')} an epoch; "
+            f"start {ready.start}; teacher {teacher}"
+        )
 
     def finetune(self, run: PlannedRun) -> str:
         """Divide the data and build the network. Its initial weights stand in for the trained ones."""
@@ -214,7 +218,7 @@ class _DryRuns:
         planned = next((needed for needed in run.needs if str(needed.folder) == run.options.get("init")), None)
         start = self.networks[key] if planned is None else f"the run {planned.name}"
         return (
-            f"{len(parts.train)} images to train on, {len(parts.held_out)} held out; start {start}; "
+            f"{counted(len(parts.train), 'image')} to train on, {len(parts.held_out)} held out; start {start}; "
             f"{len(data.labels)} labels"
         )
 
@@ -226,7 +230,7 @@ class _DryRuns:
             if model in planned:
                 continue
             check_mae_decoder(model)
-        return f"{len(models)} models"
+        return counted(len(models), "model")
 
     def _data(self, run: PlannedRun, **more: Any) -> DataSet:
         """Open the data of a run as its command does."""

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from uniemox.cli import NO_FILES, FileOptions, Flag, JsonFlag, need, progress_bar, say, show_all
 from uniemox.errors import ConfigError, UniemoxError
+from uniemox.plurals import counted
 from uniemox_paper.config import Name, ReproduceConfig
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ def table_or_figure(
     if not config.is_demo and not _may_start(plan, config.gpus, options.images_per_s):
         return
     pending = to_do(plan.runs)
-    say(f"{target}: {len(plan.runs)} runs, {len(plan.runs) - len(pending)} of them are done or no longer needed")
+    say(f"{target}: {counted(len(plan.runs), 'run')}; done or no longer needed: {len(plan.runs) - len(pending)}")
     outcome = _with_progress(plan.runs, config, options.jobs)
     path = write_page(plan, outcome, config.out)
     _say_outcome(plan, outcome)
@@ -168,7 +169,8 @@ def table_or_figure(
     if options.as_json:
         print(path.with_suffix(".json").read_text("utf-8"), end="")
     if outcome.failed:
-        raise UniemoxError(f"{len(outcome.failed)} of {len(plan.runs)} runs failed; repeat the command to retry them")
+        runs = counted(len(plan.runs), "run")
+        raise UniemoxError(f"{len(outcome.failed)} of {runs} failed; repeat the command to retry them")
 
 
 @reproduce.command
@@ -194,7 +196,7 @@ def verify(*runs: Path, as_json: JsonFlag = False) -> None:
             print(json.dumps({"run": str(run), "same": evaluations}))
             continue
         for entry in evaluations:
-            title = f"{entry['pictures']} images of {entry['data']}, split {entry['split']}"
+            title = f"{counted(entry['pictures'], 'image')} of {entry['data']}, split {entry['split']}"
             print(f"{run}: accuracy {entry['accuracy']:.4f} on {title}: the same again")
 
 
@@ -228,7 +230,7 @@ def images(
     if split != "all":
         dataset = dataset.only(split)
     written = write_images(dataset, out, count=count, seed=seed, with_emotion=with_emotion)
-    print(f"wrote {len(written)} images to {out}")
+    print(f"wrote {counted(len(written), 'image')} to {out}")
 
 
 @reproduce.command(name="zero-shot")
@@ -291,7 +293,7 @@ def _check_plan(plan: "Plan", *, as_json: bool) -> None:
         for entry in checks:
             ready = f"ok       {entry.run.name}: {entry.parts}"
             print(ready if entry.missing is None else f"missing  {entry.run.name}: needs {entry.missing}")
-        print(f"{plan.title}: {len(checks) - missing_count} of {len(checks)} runs can start")
+        print(f"{plan.title}: {len(checks) - missing_count} of {counted(len(checks), 'run')} can start")
     if missing_count:
         raise ConfigError("some runs can't start; see above")
 
@@ -395,7 +397,7 @@ def _may_start(plan: "Plan", gpus: int, images_per_s: float | None) -> bool:
     images = sum(run.images for run in plan.runs if run.gflop)
     gflop = sum(run.images * run.gflop for run in plan.runs)
     say(
-        f"{plan.title}: {len(plan.runs)} runs, {images / 1e6:,.1f} million images through a network, "
+        f"{plan.title}: {counted(len(plan.runs), 'run')}, {images / 1e6:,.1f} million images through a network, "
         f"{gflop / 1e9:,.1f} EFLOP of training"
     )
     if images_per_s is None:
@@ -419,7 +421,7 @@ def _say_missing(plan: "Plan") -> None:
     """Print the options that would allow more runs."""
     for lacking in dict.fromkeys(run.missing for run in plan.runs if run.missing):
         count = sum(run.missing == lacking for run in plan.runs)
-        say(f"{count} runs need {lacking}")
+        say(f"{counted(count, 'run needs', 'runs need')} {lacking}")
 
 
 def _say_outcome(plan: "Plan", outcome: "RunOutcome") -> None:
@@ -429,5 +431,6 @@ def _say_outcome(plan: "Plan", outcome: "RunOutcome") -> None:
         say(f"failed: {names[key]}: {reason}")
     _say_missing(plan)
     say(
-        f"{len(outcome.done)} runs are done, {len(outcome.failed)} failed; this took {outcome.seconds / 60:.1f} minutes"
+        f"{counted(len(outcome.done), 'run is', 'runs are')} done, {len(outcome.failed)} failed; "
+        f"this took {outcome.seconds / 60:.1f} minutes"
     )

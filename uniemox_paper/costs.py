@@ -13,6 +13,7 @@ import torch
 from uniemox.checkpoints import load_classifier
 from uniemox.errors import ConfigError
 from uniemox.io import WEIGHTS, write_file
+from uniemox.plurals import counted
 from uniemox.training import multiply_adds, parameter_count, read_json, timed
 from uniemox_paper.execute import gpus_of, to_do, work_ahead
 from uniemox_paper.plan import PlannedRun
@@ -148,8 +149,8 @@ def need_disk(runs: Sequence[PlannedRun], *, gpus: int) -> float:
     free = shutil.disk_usage(next(folder for folder in (root, *root.absolute().parents) if folder.exists())).free
     if needed > free:
         raise ConfigError(
-            f"{root} needs {needed / 1e9:,.0f} GB for {len(waiting)} runs, but {free / 1e9:,.0f} GB are free: "
-            "make room, give another --out, or fewer --data or --seeds"
+            f"{root} needs {needed / 1e9:,.0f} GB for {counted(len(waiting), 'run')}, but {free / 1e9:,.0f} GB are "
+            "free: make room, give another --out, or fewer --data or --seeds"
         )
     return needed
 

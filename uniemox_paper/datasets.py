@@ -7,6 +7,7 @@ from uniemox.data import DataSet, open_data
 from uniemox.errors import UniemoxError
 from uniemox.io import UNKNOWN, Html, render
 from uniemox.paper import paper_tables
+from uniemox.plurals import counted
 from uniemox_paper.config import Scale
 from uniemox_paper.plan import Plan
 
@@ -70,7 +71,7 @@ def _open_all(sources: dict[str, str]) -> list[tuple[str, DataSet]]:
 def _counted(data: DataSet | None) -> str:
     if data is None:
         return "not run"
-    return f"{len(data):,} images, {data.labels.name} ({len(data.labels)}), {data.labels.kind}"
+    return f"{counted(len(data), 'image')}, {data.labels.name} ({len(data.labels)}), {data.labels.kind}"
 
 
 def _classes_of(name: str, data: DataSet, notes: Sequence[str] = ()) -> Html:

@@ -34,7 +34,7 @@ def test_demo_runs_all_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert len(open_data(f"emo8:{folder / 'release' / 'pictures'}")) == result["pictures"]
     assert len(open_data(f"csv:{folder / 'release' / 'labels.csv'}")) == result["pictures"]
     sheet = (folder / "release" / "README.md").read_text()
-    assert f" {2 * result['pictures']} were simulated by a program. No person gave them." in sheet
+    assert f" {2 * result['pictures']} answers were simulated by a program, not given by a person." in sheet
     assert "random order" not in sheet
     project = folder / "project"
     figures = json.loads(run(capsys, "agree", project, "--rule", "soft", "--json"))
@@ -141,7 +141,7 @@ def test_commands_from_a_folder_to_a_takedown(tmp_path: Path, capsys: pytest.Cap
     assert printed.out.startswith("http://127.0.0.1:9123/join#")
     assert "Ada was invited before: the old link" in printed.err
     sha256 = next((folder / "pictures").rglob("*.jpg")).stem
-    assert run(capsys, "takedown", folder, sha256, "--because", "asked") == f"removed 1 images: {sha256[:12]}\n"
+    assert run(capsys, "takedown", folder, sha256, "--because", "asked") == f"removed 1 image: {sha256[:12]}\n"
 
 
 def test_markup_in_names_and_notes_is_printed_unchanged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -58,7 +58,7 @@ def test_nobody_saw_the_questions_of_the_plan_if_all_answers_were_imported(tmp_p
     import_answers(project, tmp_path, (1, 2), LABELS)
     text = labelling_of(project, tmp_path)
     assert "24 answers of 2 annotators" in text
-    assert "24 were imported from Label Studio" in text
+    assert "24 answers were imported from Label Studio" in text
     assert "It is not recorded that an annotator agreed to it" in text
     for claim in ("random order", "search words", "rated", "Ratings", "ratings.csv", "several labels", "curate serve"):
         assert claim not in text, claim
@@ -80,8 +80,8 @@ def test_answers_of_pages_and_of_label_studio_are_counted_apart(tmp_path: Path) 
             connection.execute(insert(t.details).values(answer_id=row.id, content=json.dumps(content)))
     text = labelling_of(project, tmp_path)
     for sentence in (
-        "24 were given on the pages of `uniemox curate serve`, which show each annotator the images in a random order",
-        "12 were imported from Label Studio",
+        "24 answers were given on the pages of `uniemox curate serve`, which show each annotator the images in a random order",
+        "12 answers were imported from Label Studio",
         "12 answers have several labels",
         "Ratings (means in `ratings.csv`): valence from 1 to 9 in 12 answers.",
         "Of the 3 annotators, 1 agreed to it before their first answer; for the others, no such consent is recorded.",
@@ -91,7 +91,7 @@ def test_answers_of_pages_and_of_label_studio_are_counted_apart(tmp_path: Path) 
     take_down(project, project.rows(select(t.images.c.sha256))[0].sha256, because="asked")
     text = section_of(tmp_path / "out", "Labelling")
     assert "33 answers of 3 annotators" in text
-    assert "22 were given on the pages" in text
+    assert "22 answers were given on the pages" in text
     assert "valence from 1 to 9 in 11 answers." in text
 
 
@@ -108,10 +108,10 @@ def test_authors_in_several_splits_are_reported(tmp_path: Path) -> None:
         connection.execute(update(t.candidates).values(author="Jane"))
         append(connection, actor="owner", step="judge", note="", changes=[Change(1, "verdict", "fear")])
     text = labelling_of(project, tmp_path, is_split=True)
-    assert "The makers decided the label of 1 images, whatever the answers to them are" in text
+    assert "The makers decided the label of 1 image, whatever the answers are" in text
     assert "did not agree" not in text
     assert "consent" not in text
-    assert "1 authors or pages have images in several splits." in section_of(tmp_path / "out", "Cleaning")
+    assert "1 author or page has images in several splits." in section_of(tmp_path / "out", "Cleaning")
 
 
 def test_options_that_read_a_release_depend_on_the_labels_with_images() -> None:
@@ -146,7 +146,7 @@ def test_a_takedown_keeps_the_form_of_a_release_of_an_older_version(tmp_path: Pa
     assert done.problems == ()
     out = tmp_path / "out"
     text = section_of(out, "Labelling")
-    assert "For 22, it is not recorded how they were given." in text
+    assert "For 22 answers, the origin is not recorded." in text
     assert "It is not recorded which annotators agreed to it." in text
     assert len(open_data(f"csv:{out / 'labels.csv'}?root=pictures")) == 11
     assert "`csv:labels.csv?root=pictures`" in (out / "README.md").read_text()

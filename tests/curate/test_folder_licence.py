@@ -45,7 +45,7 @@ def test_own_images_are_released_under_the_licence_of_their_folder(
     say(opened, {"a": "calm", "f": "tense"}, Ada=letters, Ben=letters)
     command("split", project, "--schemes", 1, "--ratio", "60/20/20")
     release = ("release", project, tmp_path / "out", "--name", "x")
-    with pytest.raises(DataError, match=says("12 of 12 images have no known licence", REMEDY)):
+    with pytest.raises(DataError, match=says("12 of 12 images without a known licence", REMEDY)):
         command(*release, "--licence", "CC-BY-4.0")
     with pytest.raises(DataError, match=says("nothing is left to release", REMEDY)):
         command(*release, "--only-licensed")
@@ -68,7 +68,7 @@ def test_own_images_are_released_under_the_licence_of_their_folder(
         assert {sample.split for sample in data.samples} == {"train", "val", "test"}
 
     command("collect", project, "--source", f"{source}?licence=unknown")
-    with pytest.raises(DataError, match="12 of 12 images have no known licence"):
+    with pytest.raises(DataError, match="12 of 12 images without a known licence"):
         command(*release, "--licence", "CC-BY-4.0")
     command(*release)
     assert "| unknown | 12 | not known | not known | not known |" in (tmp_path / "out" / "licences.md").read_text()

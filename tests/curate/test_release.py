@@ -273,7 +273,7 @@ def test_a_licence_is_refused_for_images_of_unknown_licence(tmp_path: Path) -> N
         connection.execute(update(t.candidates).where(of.in_([2, 5])).values(licence=""))
         connection.execute(update(t.candidates).where(of == 7).values(licence="ask the author"))
     out = tmp_path / "out"
-    with pytest.raises(DataError, match="3 of 12 images have no known licence") as refused:
+    with pytest.raises(DataError, match="3 of 12 images without a known licence") as refused:
         release(project, out, ReleaseConfig(name="x", licence="CC-BY-4.0"))
     for number in (2, 5, 7):
         assert f"https://pictures.example/{number}.jpg" in str(refused.value)

@@ -80,7 +80,7 @@ def test_every_fault_of_an_image_is_found(tmp_path: Path) -> None:
     assert counts == {"kept": 2, "near duplicate": 1, "too small": 1, "unreadable": 1, "in a benchmark": 2}
     assert screen(project, ScreenConfig(min_side_px=100))["kept"] == 3
     with project.store.read() as connection:
-        assert connection.execute(select(t.batches.c.note)).all()[-1] == ("1 images judged",)
+        assert connection.execute(select(t.batches.c.note)).all()[-1] == ("1 image judged",)
 
 
 @pytest.mark.parametrize("kind", ["image", "test set"])

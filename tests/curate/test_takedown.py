@@ -128,7 +128,7 @@ def test_the_undo_of_an_undone_takedown_names_images_that_were_fetched_meanwhile
     words = {"exit_on_error": False, "result_action": "return_none"}
     curate(["undo", str(project.folder), str(batch)], **words)
     file.write_bytes(content)
-    with pytest.raises(DataError, match="1 images that are taken down still have files"):
+    with pytest.raises(DataError, match="1 image that is taken down still has files"):
         curate(["undo", str(project.folder), str(batch + 1)], **words)
     assert "undone" in capsys.readouterr().out
     take_down(project, image.sha256, because="asked")
@@ -308,7 +308,7 @@ def test_a_takedown_reports_that_the_images_of_a_release_were_missing(tmp_path: 
     if not is_mounted:
         (tmp_path / "a" / "pictures").mkdir()
     done = take_down(project, row.sha256, because="asked")
-    assert "1 images were not there; repeat the takedown if they return" in done.problems[0]
+    assert "1 image was not there; repeat the takedown if they return" in done.problems[0]
     assert named_in(tmp_path / "a", row.sha256) == []
     assert sums_match(tmp_path / "a")
     shutil.copytree(tmp_path / "away", tmp_path / "a" / "pictures", dirs_exist_ok=True)

@@ -56,9 +56,9 @@ def test_other_files_are_counted_and_hidden_ones_ignored(tmp_path: Path) -> None
     assert [sample.key for sample in data.samples] == ["awe/1.jpg", "awe/dead.jpg", "awe/link.jpg"]
     assert data.notes == (
         "1 link to a folder around it was not followed: awe/round",
-        "1 files that are no images were left out (.db)",
+        "1 file that is no image was left out (.db)",
         "2 files that are no images were left out (.txt)",
-        "1 files that are no images were left out (LICENSE)",
+        "1 file that is no image was left out (LICENSE)",
     )
 
 
@@ -70,7 +70,7 @@ def test_images_outside_the_class_folders_are_reported(tmp_path: Path) -> None:
         "folders next to the split folders were left out: extra, more",
     )
     plain = read_fi(put(tmp_path / "b", "awe/1.jpg", "fear/2.jpg", ".hidden/3.jpg", "z.jpg"))
-    assert plain.notes == ("1 images outside the class folders were left out: z.jpg",)
+    assert plain.notes == ("1 image outside the class folders was left out: z.jpg",)
 
 
 def test_an_unknown_class_folder_is_named(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_images_without_labels_keep_their_splits(tmp_path: Path, nested: str) ->
     assert [(sample.split, sample.label) for sample in data.samples] == [("train", None), ("test", None), ("val", None)]
     assert len(data.to_train()) == 1
     put(tmp_path, "loose.jpg")
-    assert read_folder(tmp_path).notes[1:] == ("1 images are in no folder of a split, unlike the others",)
+    assert read_folder(tmp_path).notes[1:] == ("1 image is in no folder of a split, unlike the others",)
 
 
 COMPOUND = (
@@ -236,7 +236,7 @@ def test_tables_take_the_split_of_a_folder_if_they_have_none(tmp_path: Path) -> 
     write(tmp_path / "t.csv", "path,label,split\ntrain/a.jpg,x,\ntest/b.jpg,y,val\nc.jpg,y,\n")
     data = open_data(f"csv:{tmp_path / 't.csv'}")
     assert [sample.split for sample in data.samples] == ["train", "val", None]
-    assert data.notes == ("1 rows without a split have that of a folder in their path",)
+    assert data.notes == ("1 row without a split has that of a folder in the path",)
     write(tmp_path / "metadata.csv", "file_name,label\ntrain/a.jpg,x\ntest/b.jpg,y\n")
     assert [sample.split for sample in open_data(f"hf:{tmp_path}").samples] == ["train", "test"]
 

@@ -146,7 +146,7 @@ def test_rows_without_an_image(tmp_path: Path) -> None:
         read_csv(path)
     data = read_csv(path, missing="skip")
     assert [sample.key for sample in data.samples] == ["a.jpg"]
-    assert data.notes == ("2 rows were left out: their image is missing",)
+    assert data.notes == ("2 rows were left out: no image",)
     (tmp_path / "a.jpg").unlink()
     with pytest.raises(DataError, match="none of its 3 images exists"):
         read_csv(path, missing="skip")

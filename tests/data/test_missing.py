@@ -58,7 +58,7 @@ def test_missing_values_in_quotes_or_with_invisible_characters(tmp_path: Path, w
     assert (data.labels.labels, labels_of(data)) == (("awe", "fear"), ["awe", None, "fear"])
     assert [sample.group for sample in data.samples] == [None, "a", None]
     plain = word.strip("'\" \u200b\u00a0\ufeff")
-    assert sorted(data.notes)[1].startswith(f"1 values of column label are missing ({plain}): no label")
+    assert sorted(data.notes)[1].startswith(f"1 value of column label is missing ({plain}): no label")
     assert not is_missing("'none'")
 
 
@@ -77,7 +77,7 @@ def test_the_group_minus_one_is_reported(tmp_path: Path, groups: list[object]) -
     rows = [f"{i}.jpg,awe,{group}\n" for i, group in enumerate(groups)]
     data = open_data(table(tmp_path, "path,label,group\n" + "".join(rows)))
     assert [sample.group for sample in data.samples] == ["-1", "-1", "3"]
-    assert data.notes == ("2 images have the group -1 and stay in one split; if it means no group, empty these cells",)
+    assert data.notes == ("2 images have the group -1, so one split; if it means no group, empty these cells",)
 
 
 def test_every_column_may_have_missing_values(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_every_column_may_have_missing_values(tmp_path: Path) -> None:
     fields = ("split", "text", "domain", "group", "valence", "arousal", "target_box")
     assert [getattr(first, name) for name in fields] == [None] * 7
     assert None not in [getattr(second, name) for name in fields]
-    assert [note.split(" are missing")[0] for note in data.notes] == [f"1 values of column {name}" for name in names]
+    assert [note.split(" is missing")[0] for note in data.notes] == [f"1 value of column {name}" for name in names]
 
 
 def test_images_without_a_group_are_not_one_group(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_numbers_of_a_column_with_missing_values_are_the_same_classes(tmp_path: 
     assert [sample.group for sample in data.samples] == ["7", "7", "8", None, "9"]
     ids = open_data(table(tmp_path, "path,label\n0.jpg,0\n1.jpg,-1\n2.jpg,1\n3.jpg,2\n"))
     assert labels_of(ids) == ["0", None, "1", "2"]
-    assert ids.notes == ("1 images have the label -1: no label",)
+    assert ids.notes == ("1 image has the label -1: no label",)
     signs = open_data(table(tmp_path, "path,label\n0.jpg,0\n1.jpg,-1\n2.jpg,1\n"))
     assert labels_of(signs) == ["0", "-1", "1"]
     halves = open_data(table(tmp_path, "path,label\n0.jpg,0.0\n1.jpg,0.5\n"))

@@ -127,7 +127,7 @@ def test_people_come_from_the_default_or_the_given_file(root: Path, tmp_path: Pa
     data = open_data(source)
     assert data.samples[0].persons == (Detection(Box(1, 2, 11.5, 12), 0.75),)
     assert data.samples[1].persons is None  # nobody looked
-    assert data.notes == (f"people of 1 images from {root / PERSONS} (drawn by hand)",)
+    assert data.notes == (f"people of 1 image from {root / PERSONS} (drawn by hand)",)
     other = sidecar(tmp_path / "o.jsonl", {"fear/2.jpg": {"boxes": []}, "awe/1.jpg": {"boxes": None}})
     assert [sample.persons for sample in open_data(source, persons=other).samples] == [None, ()]
     empty = write(tmp_path / "empty.jsonl", "")
@@ -155,7 +155,7 @@ def test_texts_come_from_the_default_or_the_given_file(root: Path, tmp_path: Pat
         (None, None),
         ("A photo of a café.", {"scene": "cafe", "emotion": "fear"}),
     ]
-    assert data.notes == (f"texts of 1 images from {root / TEXTS}",)
+    assert data.notes == (f"texts of 1 image from {root / TEXTS}",)
     wrong = sidecar(tmp_path / "w.jsonl", {"awe/1.jpg": {"text": 3}})
     with pytest.raises(DataError, match=r"w\.jsonl, awe/1\.jpg: field text: expected a text, got 3"):
         open_data(f"fi:{root}", texts=wrong)

@@ -42,8 +42,8 @@ def test_emotion6_by_folder(tmp_path: Path) -> None:
     assert (by_key["images/joy/1.jpg"].valence, by_key["images/joy/1.jpg"].arousal) == (2.5, 3.75)
     assert (by_key["images/surprise/7.jpg"].valence, by_key["images/surprise/7.jpg"].distribution) == (None, None)
     assert data.notes == (
-        "1 rows of ground_truth.txt refer to missing images",
-        "1 images have no row in ground_truth.txt: they have a label, but no votes",
+        "1 row of ground_truth.txt without an image",
+        "1 image has no row in ground_truth.txt: a label, but no votes",
     )
 
 
@@ -51,7 +51,7 @@ def test_emotion6_by_vote(tmp_path: Path) -> None:
     root = put(emotion6(tmp_path, ROWS, absent=["fear/9.jpg"]), "images/surprise/7.jpg")
     data = read_emotion6(root, label="vote")
     assert words(data) == {"images/anger/2.jpg": "sadness", "images/joy/2.jpg": "joy"}
-    assert data.notes[-1] == "3 images were left out: their vote is a tie, neutral, or missing"
+    assert data.notes[-1] == "3 images were left out: a vote that is a tie, neutral, or missing"
 
 
 @pytest.mark.parametrize(
@@ -109,9 +109,9 @@ def test_abstract(tmp_path: Path, end: str) -> None:
         **{"contentment": 0.75, "disgust": 0.125, "sadness": 0.125},
     }
     assert data.notes == (
-        "1 rows of ABSTRACT_groundTruth.csv refer to missing images: gone.jpg",
-        "1 images have no row in ABSTRACT_groundTruth.csv and were left out",
-        "1 images have a tie of votes: a distribution, but no label",
+        "1 row of ABSTRACT_groundTruth.csv without an image: gone.jpg",
+        "1 image was left out: no row in ABSTRACT_groundTruth.csv",
+        "1 image has a tie of votes: a distribution, but no label",
     )
 
 
@@ -184,10 +184,10 @@ def test_real_emotion6(shared: Path) -> None:
     assert [sum(s.label == i for s in data.samples) for i in range(6)] == [30] * 6
     assert all(sum(s.distribution.values()) == pytest.approx(1) for s in data.samples)
     assert all(len(s.distribution) == 7 for s in data.samples)
-    assert data.notes == ("1800 rows of ground_truth.txt refer to missing images",)
+    assert data.notes == ("1,800 rows of ground_truth.txt without an image",)
     voted = read_emotion6(shared / "data/emotion6", label="vote")
     assert len(voted) == 135
-    assert voted.notes[1] == "45 images were left out: their vote is a tie, neutral, or missing"
+    assert voted.notes[1] == "45 images were left out: a vote that is a tie, neutral, or missing"
     searched = {s.key: s.label for s in data.samples}
     assert sum(searched[s.key] == s.label for s in voted.samples) == 89  # the folder is the search word
 
@@ -197,7 +197,7 @@ def test_real_abstract(shared: Path) -> None:
     assert len(data) == 279
     assert sum(s.label is None for s in data.samples) == 51
     assert data.notes == (
-        "1 rows of ABSTRACT_groundTruth.csv refer to missing images: abstract_0225.jpg",
+        "1 row of ABSTRACT_groundTruth.csv without an image: abstract_0225.jpg",
         "51 images have a tie of votes: a distribution, but no label",
     )
     first = data.samples[0]  # 'abstract_0001.jpg',5,0,0,7,1,1,1,1

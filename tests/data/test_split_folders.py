@@ -35,7 +35,7 @@ def test_copies_of_ube_have_the_search_word_in_front(tmp_path: Path) -> None:
         "love/cat/love_1.jpg": "test",
         "anger/car/1.jpg": "train",
     }
-    assert data.notes[-1] == "1 images are not in it"
+    assert data.notes[-1] == "1 image is not in it"
     assert splits_of(f"ube:{ube}?splits={authors}", authors) == splits_of(f"ube:{ube}", authors)
 
 

@@ -369,7 +369,7 @@ def test_schemes_leave_no_class_without_an_image_in_a_split() -> None:
 
 def test_schemes_of_too_few_samples_are_refused() -> None:
     for count in (1, 3):
-        with pytest.raises(ConfigError, match=f"{count} samples.*--schemes 1"):
+        with pytest.raises(ConfigError, match=f"{count} sample.*--schemes 1"):
             choose_scheme(samples_of(count), RATIOS, np.random.default_rng(0).random((count, 48)), seeds=range(3))
     with pytest.raises(ConfigError, match="compared by train and test; there is only a, b"):
         choose_scheme(samples_of(50), {"a": 0.5, "b": 0.5}, np.zeros((50, 48)), seeds=range(3))

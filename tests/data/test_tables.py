@@ -95,7 +95,7 @@ def test_ferplus_labels_distributions_and_faces_without_them(tmp_path: Path) -> 
     assert shares[2] is not None
     assert shares[2]["surprise"] == pytest.approx(1 / 3)
     assert shares[3] is None
-    assert "1 rows occur twice in votes.csv and were used once" in data.notes
+    assert "1 row occurs twice in votes.csv, used once" in data.notes
     assert len(data.notes) == 4
 
 
@@ -158,7 +158,7 @@ def test_oasis_as_published(tmp_path: Path) -> None:
         ("images/Zebra 1.jpg", 9.0, 5.0),
     ]
     assert [sample.group for sample in data.samples] == ["Acorns", "Acorns", "Zebra"]
-    assert data.notes == ("1 rows were left out: their image is missing",)
+    assert data.notes == ("1 row was left out: no image",)
     assert not data.labels.labels
 
 

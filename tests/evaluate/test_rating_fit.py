@@ -283,6 +283,6 @@ def test_models_and_data_that_cannot_be_fitted_are_refused(table: Path, tmp_path
     draw_image(0).save(few / "a.png")
     (few / "t.csv").write_text("path,valence,arousal\na.png,5,5\n")
     source = tiny_network(tmp_path / "m.onnx", distances=(5.0,))
-    with pytest.raises(DataError, match=says("1 images with valence and arousal; at least 100 are needed")):
+    with pytest.raises(DataError, match=says("1 image with valence and arousal; at least 100 are needed")):
         fit_ratings(str(source), open_data(f"csv:{few / 't.csv'}"), tmp_path / "out.onnx")
     assert not (tmp_path / "out.onnx").exists()

@@ -278,7 +278,7 @@ def test_broken_images_are_noted() -> None:
     evaluation = score(broken)
     assert evaluation.scores.n == 9
     assert len(evaluation.predictions) == 9
-    assert evaluation.notes[0].startswith("1 images can't be read: ")
+    assert evaluation.notes[0].startswith("1 image can't be read: ")
     with pytest.raises(DataError, match="none of 1 images can be read"):
         score(replace(broken, samples=broken.samples[:1]))
 

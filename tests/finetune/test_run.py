@@ -225,9 +225,9 @@ def test_the_last_image_of_a_batch_may_be_broken(tmp_path: Path) -> None:
     data = replace(data, samples=[replace(data.samples[0], image=Stored(b"x")), *data.samples[1:]])
     dies(tiny_finetuning(pretrained(), max_unreadable=1, batch_size=16), tmp_path / "run", 1, data)
     assert len(losses(tmp_path / "run")) == 1
-    with pytest.raises(DataError, match="1 images can't be read, more than the 0"):
+    with pytest.raises(DataError, match="1 image can't be read, more than the 0"):
         finetune(tiny_finetuning(pretrained(), max_unreadable=0, batch_size=16), data, tmp_path / "other")
-    with pytest.raises(DataError, match="1 images can't be read, more than the 0"):
+    with pytest.raises(DataError, match="1 image can't be read, more than the 0"):
         finetune(tiny_finetuning(pretrained(), max_unreadable=0, method="knn"), data, tmp_path / "knn")
 
 

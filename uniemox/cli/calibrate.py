@@ -9,6 +9,7 @@ from uniemox.cli.console import Flag, JsonObject, UsageError, need, progress_bar
 from uniemox.cli.data_files import NO_FILES, FileOptions
 from uniemox.cli.evaluate import LabelMapText
 from uniemox.evaluate.label_pairs import read_label_pairs
+from uniemox.plurals import counted
 
 if TYPE_CHECKING:
     from uniemox.evaluate.calibration import LogLossChange
@@ -70,7 +71,8 @@ def calibrate(
         else:
             result = recalibrate(model, dataset, out, progress.show, split=split, label_pairs=pairs)
             if result.left_out:
-                say(f"{result.left_out} images were left out: no label of the model means theirs")
+                images_text = counted(result.left_out, "image was", "images were")
+                say(f"{images_text} left out: no label of the model means theirs")
             line, words = _confidence_words(result, out)
     for unreadable in describe_unreadable(result.unreadable):
         say(unreadable)

@@ -112,15 +112,6 @@ def show_paths(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
                 print(printable(f"    {heading}: {cell}"))
 
 
-def counted(count: int, noun: str) -> str:
-    """Return a number with its noun.
-
-    >>> counted(1, "image"), counted(2000, "image")
-    ('1 image', '2,000 images')
-    """
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
 def say(line: str) -> None:
     """Print a line to standard error, unchanged."""
     err.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)

@@ -28,6 +28,7 @@ from uniemox.cli.console import (
 from uniemox.cli.data_files import NO_FILES, Exclude, FileOptions, Pool, Splits, Texts, describe, persons, shard
 from uniemox.errors import ConfigError
 from uniemox.io.parallel import ONE_A_CORE
+from uniemox.plurals import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -213,7 +214,7 @@ def split(
         remedy = "exclude them (uniemox data check --json, --exclude)"
         if not scheme.together:
             remedy += ", or give --together to keep copies in one split"
-        say(f"{copies} images have an exact copy in another split: {remedy}")
+        say(f"{counted(copies, 'image has', 'images have')} an exact copy in another split: {remedy}")
     sizes = dict(sorted(Counter(assignment.values()).items()))
     for label, names in splits.lacking_splits(dataset, assignment, sizes).items():
         say(f"{label} has no image in {' and '.join(names)}: scores there leave out this class; add images of it")
@@ -302,12 +303,12 @@ def _histograms(data: "DataSet") -> "NDArray[np.floating]":
 def _as_dict(data: "DataSet", sample: "Sample") -> dict[str, Any]:
     """Return a sample in JSON-serialisable form; unknown values are null."""
     unchanged = ("key", "valence", "arousal", "split", "text", "domain", "group")
-    return {
     several: dict[str, Any] = {}
     if sample.categories is not None:
         several["categories"] = list(data.words_of(sample))
     if sample.dominance is not None:
         several["dominance"] = sample.dominance
+    return {
         "path": str(sample.image),
         "label": data.label_of(sample),
         "kind": data.labels.kind,
@@ -316,16 +317,16 @@ def _as_dict(data: "DataSet", sample: "Sample") -> dict[str, Any]:
         "confidences": None if sample.persons is None else [person.confidence for person in sample.persons],
         "target_box": None if sample.target_box is None else list(sample.target_box),
         **{name: getattr(sample, name) for name in unchanged},
-    }
         **several,
+    }
 
 
 def _data_tables(data: "DataSet", examples: int) -> Iterator[Table | str]:
     """Yield classes by split, the number of samples with each annotation, notes, and a few samples."""
     order = {"train": 0, "val": 1, "test": 2}
     splits = sorted({sample.split or "" for sample in data.samples}, key=lambda split: (order.get(split, 3), split))
-    counts = Counter((sample.label, sample.split or "") for sample in data.samples)
-    yield f"{data.name}: {len(data)} samples, {data.labels.name} ({data.labels.kind})"
+    counts = Counter((index, sample.split or "") for sample in data.samples for index in (sample.classes or (None,)))
+    yield f"{data.name}: {counted(len(data), 'sample')}, {data.labels.name} ({data.labels.kind})"
     table = Table("label", *(Column(split or "all", justify="right") for split in splits))
     for i, label in enumerate(data.labels.labels):
         table.add_row(Text(label), *(str(counts[i, split]) for split in splits))
@@ -346,7 +347,7 @@ def _data_tables(data: "DataSet", examples: int) -> Iterator[Table | str]:
 
 def _audit_tables(report: "Audit") -> Iterator[Table | str]:
     """Yield the number of problems of each kind with examples, and the drift between splits."""
-    yield f"{report.name}: {report.count} samples"
+    yield f"{report.name}: {counted(report.count, 'sample')}"
     table = Table("", Column("groups", justify="right"), Column("images", justify="right"), "for example")
     for kind, groups in report.groups.items():
         example = f"{groups[0].members[0].sample.key} {groups[0].reason}" if groups else ""
@@ -362,4 +363,5 @@ def _audit_tables(report: "Audit") -> Iterator[Table | str]:
         names = " and ".join(drift.splits)
         verdict = "more than by chance" if drift.distance > drift.by_chance else "as by chance"
         yield f"colours of {names} differ by {drift.distance:.3f} (chance {drift.by_chance:.3f}): {verdict}"
-    yield f"{len(report.exclude)} samples should be excluded: --json lists them (for --exclude), --html shows them"
+    excluded = counted(len(report.exclude), "sample")
+    yield f"{excluded} should be excluded: --json lists them (for --exclude), --html shows them"

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from uniemox.cli.console import Files, Flag, JsonObject, need, progress_bar, say
 from uniemox.errors import ConfigError
 from uniemox.io.parallel import ONE_A_CORE, PoolConfig
+from uniemox.plurals import counted
 
 if TYPE_CHECKING:
     from uniemox.data.sample import DataSet
@@ -140,7 +141,8 @@ def persons(
             data, open_detector, target, progress.show, pool=pool, on_gpu=on_gpu, training_hashes=training_hashes
         )
     words = (
-        f"{report.pictures} images ({report.new} in this run), {report.people} people in {report.with_people} of "
+        f"{counted(report.pictures, 'image')} ({report.new} in this run), "
+        f"{counted(report.people, 'person', 'people')} in {report.with_people} of "
         f"them; wrote {target}"
     )
     _print_result(words, {"file": str(target), **asdict(report)}, as_json)
@@ -281,7 +283,7 @@ def shard(
     with progress_bar() as progress:
         broken = write_shards(data, folder, config, progress.show)
     count = len(data) - len(broken)
-    words = f"wrote {folder}: {count} samples; open them as shards:{folder}"
+    words = f"wrote {folder}: {counted(count, 'sample')}; open them as shards:{folder}"
     _print_result(words, {"folder": str(folder), "samples": count, "broken": broken}, as_json)
 
 
@@ -306,5 +308,5 @@ def _print_result(words: str, values: dict[str, Any], as_json: bool) -> None:
     if len(broken) > 5:
         say(f"and {len(broken) - 5} more; uniemox data check lists all of them")
     if broken:
-        say(f"{len(broken)} unreadable images were left out")
+        say(f"{counted(len(broken), 'unreadable image was', 'unreadable images were')} left out")
     print(json.dumps(values) if as_json else words)

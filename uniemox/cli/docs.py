@@ -6,6 +6,7 @@ from pathlib import Path
 import uniemox
 from uniemox.cli.console import out, say
 from uniemox.errors import ConfigError
+from uniemox.plurals import counted
 
 DOCS_FOLDERS = (Path(uniemox.__file__).parent / "docs", Path(uniemox.__file__).parents[1] / "docs")
 """Folders of the pages: in an installed package, and in a clone."""
@@ -71,4 +72,4 @@ def _search(words: str, pages: Mapping[str, Path]) -> None:
     for name, line in matches[:MAX_LINES]:
         print(f"{name}: {line}")
     if len(matches) > MAX_LINES:
-        say(f"and {len(matches) - MAX_LINES} more lines")
+        say(f"and {counted(len(matches) - MAX_LINES, 'more line')}")

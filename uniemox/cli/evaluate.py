@@ -25,6 +25,7 @@ from uniemox.cli.console import (
 from uniemox.cli.data_files import NO_FILES, DataFiles, FileOptions
 from uniemox.evaluate.label_pairs import read_label_pairs
 from uniemox.io.weight_names import IN_PACKAGE
+from uniemox.plurals import counted
 
 if TYPE_CHECKING:
     from uniemox.data.sample import DataSet
@@ -118,7 +119,7 @@ def _open_split(files: DataFiles, source: str, split: str | None) -> "tuple[Data
     chosen = dataset.scored_split(split)
     if chosen != "all":
         dataset = dataset.only(chosen)
-        say(f"scoring split {chosen}: {len(dataset)} samples")
+        say(f"scoring split {chosen}: {counted(len(dataset), 'sample')}")
     return dataset, chosen
 
 
@@ -143,7 +144,7 @@ def score_tables(evaluation: "Evaluation") -> Iterator[Table | str]:
         yield _groups(evaluation.by)
     labels = evaluation.scored_labels
     restriction = f", scored among {len(labels)} labels: {', '.join(labels)}" if labels else ""
-    yield f"{values['n']} samples{restriction}"
+    yield f"{counted(values['n'], 'sample')}{restriction}"
     if "confusion" in values:
         yield from _verdict(values)
 
@@ -270,7 +271,7 @@ def compare(
 
 def _comparison_lines(comparison: "Comparison") -> Iterator[str]:
     """Yield the lines of one comparison."""
-    yield f"{comparison.title}, {comparison.pictures:,} images"
+    yield f"{comparison.title}, {counted(comparison.pictures, 'image')}"
     if comparison.note:
         yield comparison.note
     for name, values, interval in (

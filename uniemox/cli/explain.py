@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, Parameter
 from rich.table import Table
 
-from uniemox.cli.console import EXIT_UNREADABLE, Flag, JsonFlag, JsonObject, counted, need, progress_bar, say, show_all
+from uniemox.cli.console import EXIT_UNREADABLE, Flag, JsonFlag, JsonObject, need, progress_bar, say, show_all
 from uniemox.errors import BoxError, ConfigError, ImageError
+from uniemox.plurals import counted
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from uniemox.cli.console import EXIT_UNREADABLE, Files, Flag, JsonFlag, UsageError, counted, say
+from uniemox.cli.console import EXIT_UNREADABLE, Files, Flag, JsonFlag, UsageError, say
 from uniemox.errors import ConfigError
 from uniemox.io.borders import shorten
+from uniemox.plurals import counted
 
 if TYPE_CHECKING:
     from uniemox.cli.predict_output import Output

@@ -9,11 +9,12 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, TypeVar
 
-from uniemox.cli.console import EXIT_INTERRUPTED, counted, progress_bar, say, show_all, show_paths
+from uniemox.cli.console import EXIT_INTERRUPTED, progress_bar, say, show_all, show_paths
 from uniemox.cli.predict_summary import PredictionSummary
 from uniemox.errors import ImageError, StoppedError
 from uniemox.io.borders import shorten
 from uniemox.io.walking import LeftOut
+from uniemox.plurals import counted
 from uniemox.predict.faces import summarise_faces
 from uniemox.predict.film import Frame
 from uniemox.predict.images import is_listed_name, list_images

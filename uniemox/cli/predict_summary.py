@@ -4,8 +4,8 @@ from collections import Counter
 
 from rich.table import Table
 
-from uniemox.cli.console import counted
 from uniemox.labels import AFFECT
+from uniemox.plurals import counted
 from uniemox.predict.prediction import Prediction
 from uniemox.predict.schema import NO_LABEL, top_word
 

@@ -7,18 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from uniemox.cli.console import (
-    EXIT_UNREADABLE,
-    Files,
-    Flag,
-    IndexFolder,
-    JsonFlag,
-    UsageError,
-    counted,
-    say,
-    show_paths,
-)
+from uniemox.cli.console import EXIT_UNREADABLE, Files, Flag, IndexFolder, JsonFlag, UsageError, say, show_paths
 from uniemox.cli.predict import NO_MODEL, ModelOptions, check_names
+from uniemox.plurals import counted
 
 if TYPE_CHECKING:
     from uniemox.insight.search import Hit, Query, SearchResults

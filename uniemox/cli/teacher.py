@@ -10,6 +10,7 @@ from cyclopts import App
 from uniemox.cli.console import Flag, JsonObject, need, progress_bar, say, say_parts
 from uniemox.cli.data_files import Exclude, Splits, Texts
 from uniemox.cli.settings import config_of, options_of, takes
+from uniemox.plurals import counted
 from uniemox.teacher.config import FitConfig
 
 teacher = App(name="teacher", help="Fit your own teacher if no CLIP model is available.")
@@ -115,7 +116,7 @@ def store(
     listing = unreadable_file(out)
     for line in describe_unreadable(read_unreadable(listing), listing):
         say(line)
-    print(f"wrote {out}: {count} of {len(dataset)} images; use it with --teacher.source stored:{out}")
+    print(f"wrote {out}: {count} of {counted(len(dataset), 'image')}; use it with --teacher.source stored:{out}")
 
 
 def _in_words(figures: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from uniemox.errors import ConfigError
+from uniemox.plurals import counted
 
 
 class RunOrder:
@@ -77,6 +78,7 @@ def steps_in_epoch(samples: int, batch_size: int) -> int:
         # The largest power of two that the data fill.
         fitting = 2 ** max(0, samples.bit_length() - 1)
         raise ConfigError(
-            f"{samples} samples do not fill a batch of {batch_size}; give a smaller one, such as --batch-size {fitting}"
+            f"{counted(samples, 'sample does', 'samples do')} not fill a batch of {batch_size}; "
+            f"give a smaller one, such as --batch-size {fitting}"
         )
     return samples // batch_size

@@ -17,6 +17,7 @@ from uniemox.io.images import MAX_BYTES, MinSides, decode
 from uniemox.io.sized_image import SizedImage
 from uniemox.labels import LabelSet
 from uniemox.persons.box import Box, Detection
+from uniemox.plurals import counted
 
 # Number and side of the images that a notebook shows for a data set.
 MAX_IMAGES = 8
@@ -57,17 +58,17 @@ class Sample:
     image: StoredImage
     label: int | None = None
     """Class in the data set's labels."""
-    distribution: Mapping[str, float] | None = None
     categories: tuple[int, ...] | None = None
     """Classes in the data set's labels, where a sample may have several (EMOTIC); it then has no label."""
+    distribution: Mapping[str, float] | None = None
     """Share of votes by word, with sum 1; may include words outside the labels (Emotion6's neutral)."""
     valence: float | None = None
     """1 (negative) to 9 (positive)."""
     arousal: float | None = None
     """1 (calm) to 9 (excited)."""
-    split: str | None = None
     dominance: float | None = None
     """1 (not in control) to 9 (in control)."""
+    split: str | None = None
     """train, val or test, if the data set or a split file defines it."""
     annotation: Mapping[str, Any] | None = None
     """EmoSet's attributes (see data/prompts.py)."""
@@ -89,13 +90,13 @@ class Sample:
         """Key of the image, which all its people share: `a.jpg` for `a.jpg#2`."""
         return re.sub(r"#\d+$", "", self.key)
 
-
     @property
     def classes(self) -> tuple[int, ...]:
         """All classes of the sample: its label, or its categories."""
         if self.label is not None:
             return (self.label,)
         return self.categories or ()
+
 
 class Broken(NamedTuple):
     """A sample that could not be read."""
@@ -166,7 +167,7 @@ class Part:
     """Mapping of its labels, in words."""
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.samples} samples of {self.source}; labels {self.labels}"
+        return f"{self.name}: {counted(self.samples, 'sample')} of {self.source}; labels {self.labels}"
 
 
 NO_PERSONS = "no image has person boxes, so every person view is the whole image; run uniemox data persons first"
@@ -216,11 +217,11 @@ class DataSet:
             return None
         return self.labels.labels[sample.label]
 
-    def to_train(self, *splits: str) -> "DataSet":
     def words_of(self, sample: Sample) -> tuple[str, ...]:
         """Return the words of all classes of a sample: of its label, or of its categories."""
         return tuple(self.labels.labels[index] for index in sample.classes)
 
+    def to_train(self, *splits: str) -> "DataSet":
         """Return the samples of these splits; by default those of train, or all if the data have no splits."""
         if "all" in splits or not (splits or any(sample.split for sample in self.samples)):
             return self

@@ -29,6 +29,7 @@ from uniemox.io.raw_preview import is_raw, preview_of
 from uniemox.io.typed import parse_json
 from uniemox.labels import LabelSet
 from uniemox.persons.box import Box, Detection
+from uniemox.plurals import counted
 
 PLAIN_FIELDS = ("valence", "arousal", "dominance", "split", "text", "domain", "group", "source_sha256")
 
@@ -117,7 +118,8 @@ def read_shards(address: str) -> DataSet:
 
     notes: tuple[str, ...] = ()
     if content.broken:
-        notes = (f"{len(content.broken)} images could not be read when these shards were written: {INDEX} lists them",)
+        images = counted(len(content.broken), "image")
+        notes = (f"{images} could not be read when these shards were written: {INDEX} lists them",)
     return DataSet(
         address,
         labels,
@@ -155,9 +157,9 @@ def _sample_of(line: ShardLine, tar: str, labels: LabelSet) -> Sample:
         key=line.key,
         image=ShardedImage(tar, line.offset, line.size, line.sha256),
         label=None if line.label is None else labels.labels.index(line.label),
+        categories=None if line.categories is None else tuple(map(labels.labels.index, line.categories)),
         distribution=line.distribution,
         annotation=line.annotation,
-        categories=None if line.categories is None else tuple(map(labels.labels.index, line.categories)),
         persons=persons,
         target_box=line.target_box,
         **{name: getattr(line, name) for name in PLAIN_FIELDS},
@@ -374,9 +376,9 @@ def _values_of(sample: Sample, labels: LabelSet, scale: float) -> dict[str, Any]
     values = {
         "key": sample.key,
         "label": None if sample.label is None else labels.labels[sample.label],
+        "categories": None if sample.categories is None else [labels.labels[index] for index in sample.categories],
         "distribution": None if sample.distribution is None else dict(sample.distribution),
         "boxes": boxes,
-        "categories": None if sample.categories is None else [labels.labels[index] for index in sample.categories],
         "target_box": None if sample.target_box is None else [value * scale for value in sample.target_box],
         "annotation": None if sample.annotation is None else dict(sample.annotation),
     }

@@ -12,6 +12,7 @@ from uniemox.data.sample import DataSet, Sample
 from uniemox.data.splits import PAPER_RECIPES, Scheme, split_samples
 from uniemox.errors import ConfigError
 from uniemox.io.files import replacing
+from uniemox.plurals import counted
 
 ONE_SCHEME = "two are needed in every split that is compared: --schemes 1 draws one without comparing colours"
 
@@ -48,7 +49,7 @@ def choose_scheme(
     from sklearn.decomposition import PCA  # noqa: PLC0415 - a second to import
 
     if len(samples) < 2:
-        raise ConfigError(f"{len(samples)} samples have no colours to compare; {ONE_SCHEME}")
+        raise ConfigError(f"{counted(len(samples), 'sample has', 'samples have')} no colours to compare; {ONE_SCHEME}")
     projected = PCA(n_components=2, random_state=0).fit_transform(histograms)  # (N, 2)
     schemes = {seed: split_samples(samples, ratios, seed, fill_splits=True) for seed in seeds}
     distances = {}
@@ -57,7 +58,8 @@ def choose_scheme(
         distances[seed] = frechet_distance(*(projected[splits == split] for split in compared))
     best = min(distances, key=distances.__getitem__)
     if math.isinf(distances[best]):
-        raise ConfigError(f"{len(samples)} samples are too few to compare schemes; {ONE_SCHEME}")
+        number = counted(len(samples), "sample is", "samples are")
+        raise ConfigError(f"{number} too few to compare schemes; {ONE_SCHEME}")
     return Choice(schemes[best], best, distances, projected)
 
 

@@ -17,6 +17,7 @@ from uniemox.data.split_folders import scheme_of_folders
 from uniemox.errors import ConfigError, DataError
 from uniemox.io.files import write_file
 from uniemox.io.typed import parse_json
+from uniemox.plurals import counted
 from uniemox.spelling import match_names, spelled
 
 Scheme = dict[str, str]
@@ -310,7 +311,7 @@ def read_splits(path: Path, data: DataSet) -> DataSet:
     samples = [replace(sample, split=scheme[sample.key]) for sample in data.samples if sample.key in scheme]
     notes = [f"splits from {path} (sha256 {digest[:12]})"]
     if len(samples) < len(data):
-        notes.append(f"{len(data) - len(samples)} images are not in it")
+        notes.append(f"{counted(len(data) - len(samples), 'image is', 'images are')} not in it")
     return replace(data, samples=samples, notes=(*data.notes, *notes))
 
 

@@ -11,6 +11,7 @@ from uniemox.errors import DataError
 from uniemox.io.files import write_file
 from uniemox.io.typed import read_json_lines
 from uniemox.labels import LabelSet
+from uniemox.plurals import counted
 
 UNREADABLE = "unreadable.jsonl"
 # If a class loses a larger share of its images, its share of the data has changed noticeably.
@@ -88,7 +89,7 @@ def lost_by_class(samples: Sequence[Sample], broken: Collection[str], labels: La
         if lost == count:
             warnings.append(f"{part} has no readable image of {label}: all {count} can't be read")
         elif lost > MAX_LOST_FRACTION * count:
-            share = f"{lost} of {count} images of {label} ({lost / count:.0%})"
+            share = f"{lost} of {counted(count, 'image')} of {label} ({lost / count:.0%})"
             warnings.append(f"{part} loses {share}, which can't be read")
     return warnings
 
@@ -108,8 +109,8 @@ def refuse_empty_classes(samples: Sequence[Sample], broken: Mapping[str, str], l
     empty = [label for label, (lost, count) in losses.items() if lost == count]
     if empty:
         indices = {labels.labels.index(label) for label in empty}
-        first = next(broken[sample.key] for sample in samples if sample.label in indices and sample.key in broken)
-        counts = ", ".join(f"{label} ({losses[label][1]} images)" for label in empty)
+        first = next(broken[sample.key] for sample in samples if indices & set(sample.classes) and sample.key in broken)
+        counts = ", ".join(f"{label} ({counted(losses[label][1], 'image')})" for label in empty)
         raise DataError(
             f"{name} has no readable training image of {counts}: {first}. Restore the files, or leave the class out; "
             f"uniemox data check {name} lists them"

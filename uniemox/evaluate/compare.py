@@ -17,6 +17,7 @@ from uniemox.intervals import Interval, PairedDifference, interval_over_runs, no
 from uniemox.io.files import EVALUATIONS, WEIGHTS
 from uniemox.io.progress import Progress, silent
 from uniemox.io.weight_names import IN_PACKAGE
+from uniemox.plurals import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +153,8 @@ def _with_counterpart(data: DataSet, label_pairs: LabelPairs, report: Callable[[
     without = {data.labels.index(label) for label, words in label_pairs.items() if not words}
     samples = [sample for sample in data.samples if sample.label not in without]
     if len(samples) < len(data):
-        report(f"{len(data) - len(samples)} images were left out: the label map has no counterpart for their labels")
+        images = counted(len(data) - len(samples), "image was", "images were")
+        report(f"{images} left out: the label map has no counterpart for their labels")
     return replace(data, samples=samples)
 
 

@@ -24,6 +24,7 @@ from uniemox.io.onnx_external import with_metadata
 from uniemox.io.progress import Progress, silent
 from uniemox.io.weight_names import file_in_package
 from uniemox.labels import ScoredLabels
+from uniemox.plurals import counted
 from uniemox.predict.confidence import (
     UNFAMILIAR,
     answers_of,
@@ -125,7 +126,7 @@ def recalibrate(
     samples = [sample for sample in data.samples if scored.truth(sample.label) is not None]
     if len(samples) < MIN_IMAGES:
         raise DataError(
-            f"{data.name_with_split(split)} has {len(samples)} images with a label of {model}; at least "
+            f"{data.name_with_split(split)} has {counted(len(samples), 'image')} with a label of {model}; at least "
             f"{MIN_IMAGES} are needed, and a hundred are better: add images, or give a larger split with --split"
         )
     hashes = image_hashes(samples, on_progress)

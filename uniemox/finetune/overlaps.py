@@ -13,6 +13,7 @@ from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.samples import Parts, split_for_training
 from uniemox.finetune.start import START
 from uniemox.io.progress import Progress, silent
+from uniemox.plurals import counted
 
 
 def sources_of(config: FinetuneConfig) -> list[str]:
@@ -78,8 +79,8 @@ def _split_with_copies(data: DataSet, config: FinetuneConfig, copies: Mapping[st
         if not copies:
             raise
         raise DataError(
-            f"{len(copies)} of the {len(data)} images of {data.name} are exact copies of others, such as "
-            f"{next(iter(copies))}, and copies stay in one part of a run: {error}; or add different images; to "
+            f"{data.name} has {counted(len(copies), 'exact copy', 'exact copies')} of other images among {len(data)}, "
+            f"such as {next(iter(copies))}, and copies stay in one part of a run: {error}; or add different images; to "
             f"leave out the copies: {EXCLUDE_COPIES}"
         ) from error
 

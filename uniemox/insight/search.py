@@ -19,6 +19,7 @@ from uniemox.insight.survey.summary import SurveyImage
 from uniemox.io.html import percent, write_html
 from uniemox.io.walking import LeftOut
 from uniemox.labels import AFFECT
+from uniemox.plurals import counted
 from uniemox.predict.data_urls import is_data_url
 from uniemox.predict.images import ImageLike, walk
 from uniemox.predict.prediction import Failure
@@ -293,7 +294,7 @@ def _other_texts(hit: Hit, query: Query) -> list[str]:
 
 def matches_text(results: SearchResults) -> str:
     """Return how many images match and how many of them are shown."""
-    matches = f"{results.matches:,} matching image" + ("s" if results.matches != 1 else "")
+    matches = counted(results.matches, "matching image")
     if results.matches == len(results.hits):
         return matches
     return f"{len(results.hits):,} of {matches} (--count shows more)"

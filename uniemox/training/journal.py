@@ -17,6 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 from uniemox.io.files import METRICS, write_file
 from uniemox.io.images import encode_image
 from uniemox.io.typed import check_json, read_json_lines
+from uniemox.plurals import counted
 from uniemox.training.processes import local_parameters, rank
 from uniemox.training.trackers import open_tracker
 
@@ -55,8 +56,8 @@ class RunPlan:
     def __str__(self) -> str:
         images = self.steps * self.batch_size
         line = (
-            f"{self.title}: {self.steps:,} steps of {self.batch_size} images "
-            f"({self.samples:,} samples, {images / self.samples:.1f} epochs), "
+            f"{self.title}: {counted(self.steps, 'step')} of {counted(self.batch_size, 'image')} "
+            f"({counted(self.samples, 'sample')}, {images / self.samples:.1f} epochs), "
             f"{self.parameters / 1e6:.1f} million parameters, about {self.memory_bytes / 1e9:.1f} GB, on "
             f"{self.processes} x {self.device}{', the network sharded over them' if self.is_sharded else ''}"
         )
@@ -65,7 +66,7 @@ class RunPlan:
         if self.disk_bytes >= MIN_MENTIONED_BYTES:
             line += f", up to {self.disk_bytes / 1e9:.1f} GB of checkpoints"
         if self.done:
-            return f"{line}; {self.done:,} steps are done"
+            return f"{line}; {counted(self.done, 'step is', 'steps are')} done"
         return line
 
 

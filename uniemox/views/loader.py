@@ -19,6 +19,7 @@ from uniemox.data.sample import Broken, Sample
 from uniemox.errors import BoxError, DataError, ImageError
 from uniemox.io.borders import image_border
 from uniemox.persons.box import Box
+from uniemox.plurals import counted
 from uniemox.views.transforms import Views
 
 # Batches that each loading process keeps ready.
@@ -120,8 +121,8 @@ class BrokenCount:
         if len(self.reasons) > self.max_unreadable:
             last = "; ".join(list(self.reasons.values())[-3:])
             raise DataError(
-                f"{len(self.reasons)} images can't be read, more than the {self.max_unreadable} that may be left out: "
-                f"{last}. uniemox data check lists all of them, and --exclude leaves them out"
+                f"{counted(len(self.reasons), 'image')} can't be read, more than the {self.max_unreadable} that may be "
+                f"left out: {last}. uniemox data check lists all of them, and --exclude leaves them out"
             )
 
     def readable(self, batches: Iterable[Batch]) -> Iterator[Batch]:

@@ -9,6 +9,7 @@ from cyclopts import App, Parameter
 
 from uniemox.cli import Files, Flag, JsonObject, config_of, need, options_of, progress_bar, quoted, say, show_all
 from uniemox.errors import ConfigError, DataError
+from uniemox.plurals import counted
 from uniemox_curate.cli.labels import (
     agree,
     export_answers,
@@ -55,7 +56,7 @@ def init(folder: Folder, /, *, plan: Files = None, database: str | None = None) 
 
     project = create_project(folder, None if plan is None else read_plan(plan), database=database)
     words = sum(map(len, project.plan.keywords.values()))
-    print(f"began {folder}: {len(project.plan.labels)} labels, {words} search words")
+    print(f"began {folder}: {len(project.plan.labels)} labels, {counted(words, 'search word')}")
     say(f"next: uniemox curate collect {quoted(folder)} --source openverse")
 
 
@@ -197,7 +198,7 @@ def takedown(folder: Folder, which: str, /, *, because: str) -> None:
     from uniemox_curate.release.takedown import take_down
 
     done = take_down(project, which, because=because)
-    print(f"removed {len(done.sha256)} images: {', '.join(digest[:12] for digest in done.sha256)}")
+    print(f"removed {counted(len(done.sha256), 'image')}: {', '.join(digest[:12] for digest in done.sha256)}")
     for release_folder in done.releases:
         say(f"{release_folder} is without them")
     for release_folder in done.missing:
@@ -220,9 +221,8 @@ def undo(folder: Folder, batch: Annotated[int, Parameter(help="Number of the ste
         number = run(connection, batch, actor="owner")
     print(f"undone; to reverse this: uniemox curate undo {quoted(folder)} {number}")
     if undeleted := count_undeleted(project):
-        raise DataError(
-            f"{undeleted} images that are taken down still have files; repeat uniemox curate takedown for them"
-        )
+        images = counted(undeleted, "image that is taken down still has", "images that are taken down still have")
+        raise DataError(f"{images} files; repeat uniemox curate takedown for {'it' if undeleted == 1 else 'them'}")
 
 
 @curate.command

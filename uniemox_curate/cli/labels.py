@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from uniemox.cli import JsonObject, need, options_of, progress_bar, quoted, say, show_all
 from uniemox.errors import ConfigError
+from uniemox.plurals import counted
 from uniemox_curate.cli.tables import Folder, agreement_tables, opened
 from uniemox_curate.plan import Rule
 from uniemox_curate.release.config import IMAGES, ReleaseConfig
@@ -77,7 +78,7 @@ def suggest(folder: Folder, /, *, model: str = "embedded", off: bool = False) ->
         return
     with progress_bar() as progress:
         count = assignment.suggest(project, model, progress.show)
-    print(f"annotators see the predictions of {model} for {count} images; --off ends it")
+    print(f"annotators see the predictions of {model} for {counted(count, 'image')}; --off ends it")
 
 
 def serve(folder: Folder, /, *, host: str = "127.0.0.1", port: int = 8790, address: str | None = None) -> None:
@@ -204,19 +205,22 @@ def release(
         result = run(project, out, config, progress.show)
     project.store.set("rule", config.rule)
     if result["without split"]:
-        say(f"{result['without split']} kept images have no split and were left out; run uniemox curate split again")
+        images = counted(result["without split"], "kept image without a split was", "kept images without a split were")
+        say(f"{images} left out; run uniemox curate split again")
     if result["unlicensed"]:
-        say(f"{result['unlicensed']} images of unknown licence were left out")
+        images = counted(result["unlicensed"], "image of unknown licence was", "images of unknown licence were")
+        say(f"{images} left out")
     if as_json:
         print(json.dumps(result))
         return
     encoded_again = result["statistics"]["metadata"]["encoded again"]
     if encoded_again:
-        say(f"{encoded_again} images were converted and do not have all pixels of their files; README.md says how")
+        images = counted(encoded_again, "image was converted and does", "images were converted and do")
+        say(f"{images} not have all pixels of the original file; README.md says how")
         say("--metadata keep copies all files unchanged")
     if (out / NEW_README).exists():
         say(f"README.md was edited, so it stays; {NEW_README} has the new text")
-    print(f"wrote {out}: {result['pictures']} images")
+    print(f"wrote {out}: {counted(result['pictures'], 'image')}")
     source = f"folder:{out / IMAGES}{source_options(project.plan, result['statistics'])}"
     say(f"next: uniemox data show {quoted(Path(source))}")
 
@@ -236,7 +240,7 @@ def export_answers(
     write = {".csv": write_csv, ".json": write_label_studio}.get(out.suffix)
     if write is None or out.resolve() == (folder / "splits.json").resolve():
         raise ConfigError(f"{out}: give answers.csv, or tasks.json for Label Studio")
-    print(f"wrote {out}: {write(project, out)} answers")
+    print(f"wrote {out}: {counted(write(project, out), 'answer')}")
     if out.suffix == ".json":
         say("each image that annotators are asked about is a task, also without an answer")
 
@@ -269,16 +273,19 @@ def import_answers(
             "images have; put the sha256 of the image into data.sha256, as uniemox curate export does"
         )
     if imported.unfit:
-        say(f"{imported.unfit} annotations were refused: no label of the project, or invalid values")
+        annotations = counted(imported.unfit, "annotation was", "annotations were")
+        say(f"{annotations} refused: no label of the project, or invalid values")
     if imported.unanswered:
-        say(f"{imported.unanswered} annotations have no choice of the control, such as comments alone: not answered")
+        annotations = counted(imported.unanswered, "annotation has", "annotations have")
+        say(f"{annotations} no choice of the control, such as comments alone: not answered")
     if imported.older:
-        say(f"{imported.older} annotations were left out: the same person has a newer answer to the image")
+        annotations = counted(imported.older, "annotation was", "annotations were")
+        say(f"{annotations} left out: the same person has a newer answer to the image")
     for name, count in imported.repeated.items():
         say(f"images to which {name} has several answers: {count}; the newest answer counts")
         say("if several people used this account of Label Studio, their answers can't be distinguished")
     for name, count in imported.changed.items():
         say(f"answers of {name} that were changed in Label Studio: {count}; the old ones count too")
         say(f"the new ones are answers of {PREFIX} {name}; where they differ, choose the label on the page /judge")
-    print(f"imported {imported.new} answers; {imported.answers - imported.new} already existed")
+    print(f"imported {counted(imported.new, 'answer')}; {imported.answers - imported.new} already existed")
     say("uniemox curate status lists who gave them; uniemox curate leave-out stops counting a person's answers")

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from uniemox.cli import need
+from uniemox.plurals import counted
 
 if TYPE_CHECKING:
     from uniemox_curate.annotate.agree import AgreementStats, Figure
@@ -62,7 +63,12 @@ def status_tables(status: Mapping[str, Any]) -> Iterator[Table | str]:
 
 def agreement_tables(stats: "AgreementStats", verdicts: "Mapping[int, Verdict]") -> Iterator[Table | str]:
     """Yield statistics with intervals, confusion matrices, and the number of verdicts by reason."""
-    figures = Table("figure", "value", "95 % interval", title=f"{stats.pictures} images, {stats.answers} answers")
+    figures = Table(
+        "figure",
+        "value",
+        "95 % interval",
+        title=f"{counted(stats.pictures, 'image')}, {counted(stats.answers, 'answer')}",
+    )
     rows = [("same answer", stats.percent), ("Krippendorff's α", stats.alpha)]
     rows += [(f"α of {label}", figure) for label, figure in stats.per_class.items()]
     rows += [(f"α of the scale {name}", figure) for name, figure in stats.ratings.items()]

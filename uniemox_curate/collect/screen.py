@@ -26,6 +26,7 @@ from uniemox.data import (
 from uniemox.errors import ConfigError, ImageError
 from uniemox.io import DecoderPool, Progress, in_parts, silent, usable_cores
 from uniemox.labels import LabelSet
+from uniemox.plurals import counted
 from uniemox_curate import tables as t
 from uniemox_curate.project import Change, Project, append, current, decisions, searched_labels, taken_down
 from uniemox_curate.store import put_setting
@@ -100,7 +101,7 @@ def screen(
             is_changed = decision is not None and (decision.value, decision.reason) != (value, reason)
             if decision is None or (decision.batch_id in automatic and is_changed):
                 changes.append(Change(image.id, "screen", value, reason))
-        append(connection, actor=ACTOR, step="screen", note=f"{len(changes)} images judged", changes=changes)
+        append(connection, actor=ACTOR, step="screen", note=f"{counted(len(changes), 'image')} judged", changes=changes)
         if groups:
             numbers = [{"number": number, "id": image} for image, number in groups.items()]
             in_group = update(t.looks).where(t.looks.c.picture_id == bindparam("id"))

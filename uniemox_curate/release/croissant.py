@@ -10,6 +10,7 @@ from typing import Any
 
 from uniemox.errors import DataError, MissingPackageError
 from uniemox.io import write_file
+from uniemox.plurals import counted
 from uniemox_curate.release.config import IMAGES, ReleaseConfig
 from uniemox_curate.release.hub_card import hub_licence
 
@@ -79,7 +80,7 @@ def write_croissant(
     ]
     metadata = mlc.Metadata(
         name=config.name,
-        description=f"{len(paths)} images with one of {len(labels)} emotions each: {', '.join(labels)}.",
+        description=f"{counted(len(paths), 'image')} with one of {len(labels)} emotions each: {', '.join(labels)}.",
         license=_licences(config.licence, image_licences),
         url=config.address or None,
         cite_as=config.citation or None,

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, bindparam, delete, insert, select, update
 from uniemox.data import public_name
 from uniemox.errors import DataError
 from uniemox.io import is_plain_name, plain_format
+from uniemox.plurals import counted
 from uniemox_curate import tables as t
 from uniemox_curate.annotate.agree import agreement_now
 from uniemox_curate.annotate.assignment import suggested_by
@@ -300,9 +301,9 @@ def _licensed(images: Sequence[ReleasedImage], config: ReleaseConfig) -> Sequenc
         if len(unknown) > MAX_LISTED:
             lines.append(f"and {len(unknown) - MAX_LISTED} more (provenance.csv of a release without --licence)")
         raise DataError(
-            f"{len(unknown)} of {len(images)} images have no known licence, so the release can't be {config.licence}; "
-            f"give --only-licensed to leave them out, or leave --licence out; {RECORD_LICENCE}; without one are:\n"
-            + "\n".join(lines)
+            f"{len(unknown)} of {counted(len(images), 'image')} without a known licence, so the release can't be "
+            f"{config.licence}; give --only-licensed to leave them out, or leave --licence out; {RECORD_LICENCE}; "
+            "without one are:\n" + "\n".join(lines)
         )
     return images
 

@@ -13,6 +13,7 @@ from sqlalchemy import false, or_, select, update
 from uniemox.data import read_text
 from uniemox.errors import ConfigError, DataError, UniemoxError
 from uniemox.io import PARTIAL, FileLock, read_limited
+from uniemox.plurals import counted
 from uniemox_curate import tables as t
 from uniemox_curate.project import Change, Project, append, taken_down
 from uniemox_curate.release.config import IMAGES
@@ -218,7 +219,7 @@ def _write_again(project: Project, release: Any, folder: Path, names: Set[str], 
         record, written = load_record(project, release)
         notes = []
         if absent := sum(not (folder / IMAGES / path).exists() for path in paths):
-            notes.append(f"{absent} images were not there; repeat the takedown if they return")
+            notes.append(f"{counted(absent, 'image was', 'images were')} not there; repeat the takedown if they return")
         before = _states(folder)
         _clone(folder, new, names)
         if record.images:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from uniemox.data.readers.folders import SPLITS, count_notes, key_of, path_inside, split_of
+from uniemox.data.readers.folders import SPLITS, TIE, count_notes, key_of, path_inside, split_of
 from uniemox.data.readers.image_root import missing_image_remedy
 from uniemox.data.readers.missing import is_missing, remove_missing, unify_numbers
 from uniemox.data.readers.votes import refuse_other_columns
@@ -234,9 +234,9 @@ def read_csv(
     by_folder = sum(not row.get("split") and split_of(row["path"]) is not None for _, row, _ in images)
     ties = sum(sample.label is None and sample.distribution is not None for sample in samples)
     notes += count_notes(
-        (absent, "rows were left out: their image is missing"),
-        (by_folder, "rows without a split have that of a folder in their path"),
-        (ties, "images have a tie of votes: a distribution, but no label"),
+        (absent, "row was", "rows were", "left out: no image"),
+        (by_folder, "row without a split has", "rows without a split have", "that of a folder in the path"),
+        (ties, *TIE),
     )
     return DataSet(str(table), label_set, make_keys_unique(samples), tuple(notes))
 

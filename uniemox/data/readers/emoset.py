@@ -13,6 +13,7 @@ from uniemox.data.sample import DataSet, ImageFile, Sample, make_keys_unique
 from uniemox.errors import AnnotationError, DataError
 from uniemox.io.typed import check_json, parse_json
 from uniemox.labels import MIKELS, LabelSet
+from uniemox.plurals import counted
 
 SPLITS = ("train", "val", "test")
 # Fields of which info.json lists all words; it does not list all objects.
@@ -72,8 +73,8 @@ def read_emoset(root: Path, *, missing: Literal["fail", "skip"] = "fail") -> Dat
                 )
             )
     if not samples:
-        raise DataError(f"{root}: {absent} records, and no image of any of them is there")
-    notes = count_notes((absent, "records were left out: image or annotation is missing"))
+        raise DataError(f"{root}: {counted(absent, 'record')}, and no image of any of them is there")
+    notes = count_notes((absent, "record was", "records were", "left out: image or annotation is missing"))
     return DataSet(str(root), labels, make_keys_unique(samples), notes)
 
 

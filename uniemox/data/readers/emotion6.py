@@ -50,9 +50,9 @@ def read_emotion6(root: Path, *, label: Literal["folder", "vote"] = "folder") ->
     if not samples:
         raise DataError(f"{root / 'images'}: no images in its folders")
     notes = count_notes(
-        (len(votes.keys() - images.keys()), f"rows of {table.name} refer to missing images"),
-        (without_row, f"images have no row in {table.name}: they have a label, but no votes"),
-        (unlabelled, "images were left out: their vote is a tie, neutral, or missing"),
+        (len(votes.keys() - images.keys()), "row", "rows", f"of {table.name} without an image"),
+        (without_row, "image has", "images have", f"no row in {table.name}: a label, but no votes"),
+        (unlabelled, "image was", "images were", "left out: a vote that is a tie, neutral, or missing"),
     )
     return DataSet(str(root), EKMAN, samples, notes)
 

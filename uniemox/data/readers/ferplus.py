@@ -38,11 +38,13 @@ def read_ferplus(root: Path) -> DataSet:
     notes = count_notes(
         (
             kinds.count("no majority"),
-            "faces have votes, but no majority for one expression: a distribution, and no label",
+            "face has",
+            "faces have",
+            "no majority of votes for one expression: a distribution, but no label",
         ),
-        (kinds.count("unknown"), "faces have a majority for unknown: no label"),
-        (kinds.count("no face"), "faces have a majority for no face: no label"),
-        (repeated, f"rows occur twice in {table.name} and were used once"),
+        (kinds.count("unknown"), "face has", "faces have", "a majority for unknown: no label"),
+        (kinds.count("no face"), "face has", "faces have", "a majority for no face: no label"),
+        (repeated, "row occurs", "rows occur", f"twice in {table.name}, used once"),
     )
     return DataSet(str(root), FERPLUS, list(samples.values()), notes)
 

@@ -13,6 +13,7 @@ from uniemox.io.images import is_image_name
 from uniemox.io.system_folders import describe_left_out, is_system_folder, system_folders_below
 from uniemox.io.walking import LeftOut, walk_folder
 from uniemox.labels import Kind, LabelSet, clean, recognise
+from uniemox.plurals import counted
 from uniemox.spelling import spelled, spelled_alike
 
 SPLITS = {
@@ -48,7 +49,7 @@ def read_folder(root: Path, *, labels: str | None = None, kind: Kind | None = No
     notes = ["no folders of classes: the images have no labels", *left_out.link_notes(root)]
     outside = sum(sample.split is None for sample in samples)
     if 0 < outside < len(samples):
-        notes.append(f"{outside} images are in no folder of a split, unlike the others")
+        notes.append(f"{counted(outside, 'image is', 'images are')} in no folder of a split, unlike the others")
     return DataSet(str(root), recognise((), kind, labels), samples, tuple(notes))
 
 
@@ -94,7 +95,10 @@ def read_class_folders(root: Path, labels: LabelSet) -> DataSet:
     if not samples:
         raise DataError(f"{root}: its class folders contain no images")
     ignored_notes = count_notes(
-        *((count, f"files that are no images were left out ({ending})") for ending, count in sorted(ignored.items()))
+        *(
+            (count, "file that is no image was", "files that are no images were", f"left out ({ending})")
+            for ending, count in sorted(ignored.items())
+        )
     )
     notes = (*_warnings(root), *left_out.link_notes(root), *ignored_notes)
     return DataSet(str(root), labels, samples, notes)
@@ -122,13 +126,16 @@ def class_of(labels: LabelSet, word: str, where: str, remedy: str = "") -> int:
         raise DataError(f"{where}: {error}{remedy}") from error
 
 
-def count_notes(*lines: tuple[int, str]) -> tuple[str, ...]:
-    """Return a note for each count above 0.
+TIE = ("image has", "images have", "a tie of votes: a distribution, but no label")
 
-    >>> count_notes((2, "images have no row"), (0, "rows have no image"))
-    ('2 images have no row',)
+
+def count_notes(*lines: tuple[int, str, str, str]) -> tuple[str, ...]:
+    """Return a note for each count above 0: the count, its words in singular or plural, and a text.
+
+    >>> count_notes((1, "image has", "images have", "no row"), (0, "row has", "rows have", "no image"))
+    ('1 image has no row',)
     """
-    return tuple(f"{count} {text}" for count, text in lines if count)
+    return tuple(f"{counted(count, singular, plural)} {text}" for count, singular, plural, text in lines if count)
 
 
 def walk_files(folder: Path, left_out: LeftOut | None = None) -> Iterator[Path]:
@@ -290,7 +297,8 @@ def _warnings(root: Path) -> Iterator[str]:
         if path.is_file() and is_image_name(path)
     )
     if loose:
-        yield f"{len(loose)} images outside the class folders were left out: {loose[0]}"
+        images = counted(len(loose), "image outside the class folders was", "images outside the class folders were")
+        yield f"{images} left out: {loose[0]}"
         yield from _lost_split_warnings(splits, loose)
     if other_folders:
         yield f"folders next to the split folders were left out: {', '.join(other_folders)}"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from uniemox.data.readers.csv_table import read_rows, shares, top_vote
 from uniemox.data.readers.folders import (
+    TIE,
     checked_folder,
     class_of,
     count_notes,
@@ -64,9 +65,9 @@ def read_abstract(root: Path) -> DataSet:
     if not samples:
         raise DataError(f"{table}: none of its {len(absent)} images is below {root}")
     notes = count_notes(
-        (len(absent), f"rows of {table.name} refer to missing images: {''.join(absent[:1])}"),
-        (len(images), f"images have no row in {table.name} and were left out"),
-        (sum(sample.label is None for sample in samples), "images have a tie of votes: a distribution, but no label"),
+        (len(absent), "row", "rows", f"of {table.name} without an image: {''.join(absent[:1])}"),
+        (len(images), "image was", "images were", f"left out: no row in {table.name}"),
+        (sum(sample.label is None for sample in samples), *TIE),
     )
     return DataSet(str(root), MIKELS, samples, notes)
 

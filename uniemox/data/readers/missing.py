@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 
 from uniemox.errors import LabelError
 from uniemox.labels import LabelSet, clean
+from uniemox.plurals import counted
 from uniemox.spelling import spelled
 
 WORDS = frozenset(
@@ -61,7 +62,8 @@ def _is_label(text: str, labels: LabelSet | None) -> bool:
 
 def _note(field: str, words: Mapping[str, int]) -> str:
     """Return the note about a column's missing values.  words: number of cells by word."""
-    note = f"{sum(words.values())} values of column {field} are missing ({', '.join(sorted(words))})"
+    values = counted(sum(words.values()), f"value of column {field} is", f"values of column {field} are")
+    note = f"{values} missing ({', '.join(sorted(words))})"
     if field == "label":
         return f"{note}: no label; if this is a class, list all classes, as in ?labels=a,b"
     return note
@@ -101,7 +103,7 @@ def _empty_label_ids(rows: Sequence[MutableMapping[str, str]], label_set: LabelS
     unlabelled = [row for row in rows if row.get("label") == "-1"]
     for row in unlabelled:
         row["label"] = ""
-    return (f"{len(unlabelled)} images have the label -1: no label",)
+    return (f"{counted(len(unlabelled), 'image has', 'images have')} the label -1: no label",)
 
 
 def _group_notes(rows: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
@@ -109,4 +111,5 @@ def _group_notes(rows: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
     groups = Counter(text for row in rows if (text := row.get("group")))
     if "-1" not in groups or not all(map(NUMBER.fullmatch, groups)):
         return ()
-    return (f"{groups['-1']} images have the group -1 and stay in one split; if it means no group, empty these cells",)
+    images = counted(groups["-1"], "image has", "images have")
+    return (f"{images} the group -1, so one split; if it means no group, empty these cells",)

@@ -36,5 +36,5 @@ def read_oasis(root: Path) -> DataSet:
         samples.append(Sample(key=name, image=ImageFile(path), valence=valence, arousal=arousal, group=group))
     if not samples:
         raise DataError(f"{table}: none of its {absent} images exists; expected images/<Theme>.jpg")
-    notes = count_notes((absent, "rows were left out: their image is missing"))
+    notes = count_notes((absent, "row was", "rows were", "left out: no image"))
     return DataSet(str(root), recognise((), None), samples, notes)

@@ -18,6 +18,7 @@ from uniemox.io.borders import image_border
 from uniemox.io.files import read_limited
 from uniemox.io.images import MAX_BYTES, open_image
 from uniemox.io.raw_preview import exif_of_raw, is_raw
+from uniemox.plurals import counted
 from uniemox.predict.data_urls import is_data_url
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
@@ -58,7 +59,7 @@ def record_requested(images: Iterable[str], requested: PathSet, report: Callable
         requested.add(image)
         yield image
     if repeated:
-        images_text = "1 image was" if repeated == 1 else f"{repeated:,} images were"
+        images_text = counted(repeated, "image was", "images were")
         report(f"{images_text} named more than once and counted once")
 
 
