@@ -29,6 +29,7 @@ from uniemox.data.synthetic_scenes import synthetic
 from uniemox.errors import AnnotationError, ConfigError, DataError
 from uniemox.io.typed import check_json, parse_json
 from uniemox.labels import CAER, MIKELS, UBE
+from uniemox.plurals import counted
 from uniemox.spelling import match_names
 
 # Option of the first of several data sets, and its only value: `?union=joined`.
@@ -298,7 +299,7 @@ def _add_persons(data: DataSet, file: Path) -> DataSet:
             sample = replace(sample, persons=people)  # noqa: PLW2901
             count += 1
         samples.append(sample)
-    note = f"people of {count} images from {file} ({header.get('detector', 'unknown detector')})"
+    note = f"people of {counted(count, 'image')} from {file} ({header.get('detector', 'unknown detector')})"
     training_hashes = data.detector_seen | read_seen(file, in_folder=False)
     return replace(data, samples=samples, notes=(*data.notes, note), detector_seen=training_hashes)
 
@@ -336,7 +337,7 @@ def _add_texts(data: DataSet, file: Path) -> DataSet:
             sample = replace(sample, text=text, annotation=fields)  # noqa: PLW2901
             count += 1
         samples.append(sample)
-    return replace(data, samples=samples, notes=(*data.notes, f"texts of {count} images from {file}"))
+    return replace(data, samples=samples, notes=(*data.notes, f"texts of {counted(count, 'image')} from {file}"))
 
 
 def _for_label(text: str, annotation: Mapping[str, Any] | None, label: str | None, where: str) -> str:

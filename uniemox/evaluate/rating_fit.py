@@ -19,6 +19,7 @@ from uniemox.evaluate.outputs import run_each
 from uniemox.evaluate.recalibration import COVERAGE, open_file, write_model
 from uniemox.io.progress import Progress, silent
 from uniemox.labels import AFFECT
+from uniemox.plurals import counted
 from uniemox.predict.network import FEATURES, LOGITS
 from uniemox.predict.ratings import HASH_DIGITS, HIGHEST, LOWEST, RatingHead, head_inputs
 from uniemox.ranks import rank_correlation
@@ -86,8 +87,8 @@ def fit_ratings(
     rated = [sample for sample in data.samples if sample.valence is not None and sample.arousal is not None]
     if len(rated) < MIN_RATED:
         raise DataError(
-            f"{data.name_with_split(split)} has {len(rated)} images with valence and arousal; at least {MIN_RATED} "
-            "are needed"
+            f"{data.name_with_split(split)} has {counted(len(rated), 'image')} with valence and arousal; at least "
+            f"{MIN_RATED} are needed"
         )
 
     outputs, samples, broken = run_each(network, rated, [FEATURES], "looking", on_progress)

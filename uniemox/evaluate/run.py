@@ -26,7 +26,8 @@ from uniemox.io.files import CONFIG, EVALUATIONS, ONNX, WEIGHTS, refuse_special,
 from uniemox.io.progress import Progress, silent
 from uniemox.io.typed import read_json
 from uniemox.io.weight_names import IN_PACKAGE, file_in_package
-from uniemox.labels import AFFECT, NO_LABELS, LabelSet, ScoredLabels
+from uniemox.labels import AFFECT, NO_LABELS, LabelSet, ScoredLabels, identity_map
+from uniemox.plurals import counted
 from uniemox.predict.confidence import flag_note, set_note
 from uniemox.predict.opening import open_network
 from uniemox.predict.ratings import HASH_DIGITS, RatingHead
@@ -150,7 +151,7 @@ def evaluate(
     outputs = answer(samples=samples, on_progress=on_progress)
     unreadable = reasons_of(outputs.broken)
     if unreadable:
-        notes.append(f"{len(unreadable)} images can't be read: {listing_of(unreadable)}")
+        notes.append(f"{counted(len(unreadable), 'image')} can't be read: {listing_of(unreadable)}")
         notes += lost_by_class(samples, unreadable, data.labels, "the scored part")
     label_map: LabelPairs = {}
     if label_pairs is not None and scored is not None:
@@ -348,9 +349,11 @@ def _scorable(data: DataSet, info: ClassifierInfo, scored: ScoredLabels | None) 
             notes.append(f"labels are mapped: {scored.of_model}")
         if len(samples) < len(labelled):
             lost = ", ".join((*scored.of_model.unreached, *scored.of_data.dropped))
-            notes.append(f"{len(labelled) - len(samples)} images were left out: the model has no label for {lost}")
+            images = counted(len(labelled) - len(samples), "image was", "images were")
+            notes.append(f"{images} left out: the model has no label for {lost}")
     if len(data) > len(samples) and not notes:
-        notes.append(f"{len(data) - len(samples)} images have no label or rating to compare with")
+        images = counted(len(data) - len(samples), "image has", "images have")
+        notes.append(f"{images} no label or rating to compare with")
     if not samples:
         has_ratings = any(sample.valence is not None and sample.arousal is not None for sample in data.samples)
         hint = ""

@@ -15,6 +15,7 @@ from uniemox.intervals import no_spread_note
 from uniemox.io.files import CONFIG, EVALUATIONS, METRICS, WEIGHTS
 from uniemox.io.html import render
 from uniemox.io.typed import Count, Share, check_json, read_json, read_json_lines
+from uniemox.plurals import counted
 from uniemox.training.journal import IMAGES, read_metrics
 
 REMEDY = "run uniemox evaluate again"
@@ -102,7 +103,7 @@ class SavedRun:
         scored = [
             (
                 f"{evaluation.measure} on {evaluation.title}",
-                f"{evaluation.values[evaluation.measure]:.3f} of {evaluation.values['n']:,} images",
+                f"{evaluation.values[evaluation.measure]:.3f} of {counted(evaluation.values['n'], 'image')}",
             )
             for evaluation in self.evaluations
         ]
@@ -136,7 +137,7 @@ def score_lines(path: Path) -> list[str]:
     for evaluation in read_run(path).evaluations:
         value = evaluation.values[evaluation.measure]
         count = evaluation.values["n"]
-        line = f"- {evaluation.title}, {count:,} images: {evaluation.measure} {value:.3f}"
+        line = f"- {evaluation.title}, {counted(count, 'image')}: {evaluation.measure} {value:.3f}"
         if interval := evaluation.values.get(f"{evaluation.measure}_interval"):
             line += ", 95 % interval {:.3f} to {:.3f}".format(*interval)
         if evaluation.measure == "accuracy" and (note := no_spread_note(value, count)):

@@ -24,6 +24,7 @@ from uniemox.losses.methods import concordance
 from uniemox.model.classifier import Classifier
 from uniemox.model.config import Precision
 from uniemox.model.encoders import with_fitted
+from uniemox.plurals import counted
 from uniemox.training.hardware import count_workers, precision_of
 from uniemox.training.journal import Callback
 from uniemox.training.starts import with_start
@@ -169,8 +170,8 @@ def split_for_training(data: DataSet, config: FinetuneConfig, out: Path | None) 
         train, held_out = _halves(train, 1 - config.holdout_fraction, config.seed)
     if not held_out or not train:
         raise DataError(
-            f"{data.name} leaves {len(train)} samples to train on and {len(held_out)} held out (monitor={monitor}); "
-            "both are needed: choose another --monitor, --holdout-fraction or --fraction"
+            f"{data.name} leaves {counted(len(train), 'sample')} to train on and {len(held_out)} held out "
+            f"(monitor={monitor}); both are needed: choose another --monitor, --holdout-fraction or --fraction"
         )
     scored = [sample for sample in usable if sample.split == "test"]
     if not scored and monitor == "holdout":

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from uniemox.errors import ConfigError, DataError
 from uniemox.io.files import MAX_NAME, FileLock, fingerprint_of, open_appending, refuse_special, replacing, writing
 from uniemox.io.typed import parse_json, read_json_lines
+from uniemox.plurals import counted
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.settings import answers_in
@@ -319,7 +320,7 @@ def _file_of(line: AnswerLine) -> str:
 
 def overwritten_note(count: int) -> str:
     """Return the sentence about images that were written after the file of answers."""
-    images = "1 image has" if count == 1 else f"{count:,} images have"
+    images = counted(count, "image has", "images have")
     return f"{images} changed since the answers were written; the old answers were removed"
 
 
