@@ -72,8 +72,9 @@ def without_thoughts(answer: str) -> str:
 
 
 def normalise(word: str) -> str:
-    """Return a word for comparison: lower-case, blanks for underscores, no punctuation around it."""
-    return re.sub(r"[\s_]+", " ", re.sub(r"\A[\W_]+|[\W_]+\Z", "", clean(word)))
+    """Return a word for comparison: lower-case, blanks for underscores, no Markdown, no punctuation around it."""
+    plain = re.sub(r"[*`]", "", clean(word))
+    return re.sub(r"[\s_]+", " ", re.sub(r"\A[\W_]+|[\W_]+\Z", "", plain))
 
 
 def _word_of_json(text: str) -> str:

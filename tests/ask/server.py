@@ -1,11 +1,12 @@
 """A chat endpoint on this machine that misbehaves on request; each test starts and closes its own."""
 
 import json
+import math
 import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -59,6 +60,29 @@ def says(text: str | None, tokens: tuple[int, int] | None = (300, 20), **message
     if tokens:
         body["usage"] = {"prompt_tokens": tokens[0], "completion_tokens": tokens[1]}
     return Response(body=body)
+
+
+def says_with_probabilities(*tokens: tuple[str, Mapping[str, float]], text: str | None = None) -> Response:
+    """Return a response with log-probabilities, in the form of OpenAI, vLLM, llama.cpp and Ollama.
+
+    Args:
+        tokens: Each token with the probabilities of the most probable ones at its place, as {token: p}.
+        text: The answer; None: all tokens.
+    """
+    response = says("".join(token for token, _ in tokens) if text is None else text)
+    content = []
+    for token, probabilities in tokens:
+        top = [
+            {"token": name, "logprob": math.log(p), "bytes": list(name.encode())} for name, p in probabilities.items()
+        ]
+        logprob = math.log(probabilities[token]) if token in probabilities else -9999.0
+        content.append({"token": token, "logprob": logprob, "bytes": list(token.encode()), "top_logprobs": top})
+    response.body["choices"][0]["logprobs"] = {"content": content, "refusal": None}
+    return response
+
+
+def _token(name: str, logprob: float) -> dict[str, Any]:
+    return {"token": name, "logprob": logprob, "bytes": list(name.encode())}
 
 
 def error(status: int, message: str = "", code: str | None = None, **headers: str) -> Response:
