@@ -199,4 +199,11 @@ def _next(name: str, steps: dict[str, Any]) -> str:
         f"split {name}": not steps["split"],
         f"release {name} FOLDER --name NAME": not steps["release"]["releases"],
     }
-    return next((f"uniemox curate {command}" for command, is_due in commands.items() if is_due), "nothing, all is done")
+    command = next((command for command, is_due in commands.items() if is_due), None)
+    if command is not None:
+        return f"uniemox curate {command}"
+    open_images = steps["agree"]["disputed"]
+    if open_images:
+        images = counted(open_images, "image", "images")
+        return f"nothing must be done; {images} without agreement could be judged (uniemox curate serve {name})"
+    return "nothing, all is done"

@@ -26,6 +26,17 @@ def test_a_refresh_of_the_status_page_keeps_focus_and_messages(browser: object, 
         page.clock.install()
         page.reload()
         page.wait_for_selector("#people button")
+        questions = list[str]()
+
+        def answer_question(dialog: playwright.Dialog) -> None:
+            """The first question is answered with no, the others with yes."""
+            questions.append(dialog.message)
+            if len(questions) == 1:
+                dialog.dismiss()
+            else:
+                dialog.accept()
+
+        page.on("dialog", answer_question)
         assert page.locator("#next code").inner_text().startswith("uniemox curate ")
         assert page.evaluate(MISLABELLED) == []
         page.fill("input[name=name]", "owner")
@@ -40,6 +51,10 @@ def test_a_refresh_of_the_status_page_keeps_focus_and_messages(browser: object, 
         page.clock.fast_forward(5500)
         page.wait_for_timeout(500)  # what would be asked for and drawn
         assert page.evaluate(focused) == "Leave answers out: Ada"
+        with page.expect_response("**/api/status"):
+            page.keyboard.press("Enter")
+        assert questions == ["Leave out all answers of Ada?"]
+        assert "answers left out" not in page.locator("#people").inner_text()
         page.keyboard.press("Enter")
         playwright.expect(page.locator("#people")).to_contain_text("answers left out", timeout=PATIENCE_MS)
         assert page.evaluate(focused) == "End access of Ada"  # the other one is gone
@@ -80,6 +95,26 @@ def test_the_status_page_on_a_phone_scrolls_its_tables_and_shows_what_is_no_comm
         assert page.evaluate("document.querySelector('.scroll').scrollLeft") > 0
 
 
+def test_judging_on_a_phone_skips_and_undoes_by_buttons(browser: object, tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", LABELS[:3])
+    say(project, Ada="aaa", Ben="fff")
+    with working(browser, project, "judge") as page:
+        page.set_viewport_size({"width": 390, "height": 844})
+        page.wait_for_selector("#picture[alt='Image 1']")
+        undo = page.get_by_role("button", name="Undo")
+        assert undo.is_disabled()
+        page.get_by_role("button", name="Skip").click()
+        page.wait_for_selector("#picture[alt='Image 2']")
+        page.get_by_role("button", name="leave out").click()
+        page.wait_for_selector("#picture[alt='Image 3']")
+        undo.click()
+        page.wait_for_selector("#picture[alt='Image 2']")
+        bottom = page.evaluate("document.getElementById('undo').getBoundingClientRect().bottom")
+        assert bottom <= 844
+    with project.store.read() as connection:
+        assert decisions(connection, "verdict") == {}
+
+
 def test_judging_wraps_around_and_a_held_key_decides_once(browser: object, tmp_path: Path) -> None:
     project = project_of(tmp_path / "p", LABELS[:3])
     say(project, Ada="aaa", Ben="fff")
@@ -113,12 +148,20 @@ def test_the_owner_screens_by_keys_and_html_in_titles_is_escaped(browser: object
         assert "<img src=x onerror=alert(1)>" in page.locator("#grid").inner_text()
         assert page.evaluate(MISLABELLED) == []
         assert "kept" not in page.locator("#grid").inner_text()
-        page.get_by_role("button", name="Drop or keep").click()
+        turning = [page.get_by_role("button", name=name) for name in ("Previous", "Next")]
+        undo = page.get_by_role("button", name="Undo")
+        assert [button.is_disabled() for button in (*turning, undo)] == [True, True, True]
+        page.get_by_role("button", name="Drop").click()
         playwright.expect(page.locator("#cell-0 .state")).to_contain_text("dropped", timeout=PATIENCE_MS)
-        page.get_by_role("button", name="Undo").click()
+        page.locator("#cell-0").click()
+        page.get_by_role("button", name="Keep").wait_for()
+        undo.click()
         playwright.expect(page.locator("#cell-0 .state")).to_be_empty(timeout=PATIENCE_MS)
         page.locator("#cell-0").click()
         page.keyboard.press("ArrowRight")
+        page.get_by_role("combobox", name="Style").select_option("cartoon")
+        playwright.expect(page.locator("#cell-1 .state")).to_contain_text("cartoon", timeout=PATIENCE_MS)
+        page.locator("#cell-1").focus()
         page.keyboard.press("3")
         playwright.expect(page.locator("#cell-1 .state")).to_contain_text("realistic", timeout=PATIENCE_MS)
         page.keyboard.press("d")

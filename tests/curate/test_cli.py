@@ -48,7 +48,10 @@ def test_demo_runs_all_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert state["told"]["screen"].startswith(
         "67 looked at, 64 kept; dropped: near duplicate 2, too small 1; styles: none"
     )
-    assert state["next"] == "nothing, all is done"
+    disputed = state["steps"]["agree"]["disputed"]
+    assert 0 < disputed <= 64 - funnel["released"]
+    open_images = f"{disputed} images without agreement could be judged (uniemox curate serve {project})"
+    assert state["next"] == f"nothing must be done; {open_images}"
     assert [person["name"] for person in state["people"]] == ["Ada", "Ben"]
     assert "Ada" in run(capsys, "status", project, "--html", tmp_path / "s.html")
     sizes = json.loads(run(capsys, "split", project, "--ratio", "50/50", "--schemes", 2, "--json"))["sizes"]

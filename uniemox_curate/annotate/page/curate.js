@@ -54,7 +54,7 @@ function isTyping(event) {
   return /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName) && !["radio", "checkbox"].includes(event.target.type);
 }
 
-function labelButtons(choose, named = (label) => (label === "none" ? "none of them" : label)) {
+function labelButtons(choose, named) {
   const place = byId("labels");
   const buttons = new Map();
   place.replaceChildren();
@@ -123,7 +123,7 @@ async function statusPage() {
       collect: share(collect.offered - collect.waiting, collect.offered),
       screen: share(screen["looked at"], screen["looked at"] + screen["to look at"]),
       annotate: share(annotate["answered twice"], annotate["to answer"]),
-      agree: Number("figures" in agree),
+      agree: "figures" in agree ? (agree.disputed === 0 ? 1 : share(agree.judged, agree.judged + agree.disputed)) : 0,
       split: Number("sizes" in split),
       release: Number(release.releases.length > 0),
     };
@@ -157,10 +157,12 @@ async function statusPage() {
     const cells = [person.answered, `${person.checks_passed} of ${person.checks}`, time];
     row.append(element("th", person.name, { scope: "row" }), ...cells.map((cell) => element("td", String(cell))));
     const access = element("td");
-    if (person.is_revoked) access.textContent = "ended";
-    else access.append(action("End access", () => ask("/api/people/revoke", { name: person.name }), `End access of ${person.name}`));
+    const offer = (text, path, label, question) =>
+      access.append(" ", action(text, () => confirm(question) && ask(path, { name: person.name }), label));
+    if (person.is_revoked) access.append("ended");
+    else offer("End access", "/api/people/revoke", `End access of ${person.name}`, `End the access of ${person.name}? The link stops working; the answers stay.`);
     if (person.is_left_out) access.append(" answers left out");
-    else access.append(" ", action("Leave answers out", () => ask("/api/people/leave-out", { name: person.name }), `Leave answers out: ${person.name}`));
+    else offer("Leave answers out", "/api/people/leave-out", `Leave answers out: ${person.name}`, `Leave out all answers of ${person.name}?`);
     row.append(access);
     return row;
   }
@@ -216,7 +218,12 @@ async function screenPage() {
   const batches = [];
   const styleKeys = new Map(me.styles.map((style, place) => [String(place + 1), style]));
   me.labels.forEach((label) => form.elements.label.append(element("option", label, { value: label })));
-  byId("styles").textContent = [...styleKeys].map(([key, style]) => `${key} ${style}`).join(", ");
+  for (const [key, style] of styleKeys) {
+    const words = element("span", ` ${style}`, { class: "key-words" });
+    words.prepend(element("kbd", key));
+    byId("styles").append(words, " ");
+  }
+  byId("style").append(element("option", "none", { value: "" }), ...me.styles.map((style) => element("option", style)));
 
   async function load(page) {
     const query = new URLSearchParams({ shown: form.elements.shown.value, label: form.elements.label.value, page });
@@ -225,6 +232,17 @@ async function screenPage() {
     byId("place").textContent = `page ${found.pages === 0 ? 0 : found.page + 1} of ${found.pages}, ${found.count} images`;
     grid.replaceChildren(...found.pictures.map(cell));
     select(0, false);
+    showControls();
+  }
+
+  function showControls() { // each button says what it does to the selected image, and is off where it does nothing
+    const picture = found.pictures[at];
+    byId("before").disabled = found.page === 0;
+    byId("after").disabled = found.page + 1 >= found.pages;
+    byId("undo").disabled = batches.length === 0;
+    byId("drop").disabled = byId("style").disabled = picture === undefined;
+    byId("drop").textContent = picture?.screen === "drop" ? "Keep" : "Drop";
+    byId("style").value = picture?.style ?? "";
   }
 
   function cell(picture, place) {
@@ -260,6 +278,7 @@ async function screenPage() {
       box.tabIndex = number === at ? 0 : -1;
     });
     if (focus) grid.children[at].focus();
+    showControls();
   }
 
   async function change(field, value) {
@@ -272,6 +291,7 @@ async function screenPage() {
     describe(grid.children[at], picture);
     byId("announce").textContent = told(picture);
     if (field === "screen") select(at + 1, true);
+    else showControls();
   }
 
   async function undo() {
@@ -309,6 +329,7 @@ async function screenPage() {
   byId("before").addEventListener("click", () => guarded(actions.p));
   byId("after").addEventListener("click", () => guarded(actions.n));
   byId("drop").addEventListener("click", () => guarded(actions.d));
+  byId("style").addEventListener("change", (event) => guarded(() => change("style", event.target.value)));
   byId("undo").addEventListener("click", () => guarded(undo));
   await load(0);
 }
@@ -328,6 +349,8 @@ async function judgePage() {
       open = found.pictures;
     }
     byId("place").textContent = `${found.count} open`;
+    byId("skip").disabled = open.length === 0;
+    byId("undo").disabled = batches.length === 0;
     const image = byId("picture");
     image.hidden = open.length === 0;
     byId("said").textContent = open.length === 0 ? "Nothing to judge." : `Annotators said: ${open[0].answers.join(", ")}`;
@@ -342,12 +365,16 @@ async function judgePage() {
     const change = { picture: open[0].picture, field: "verdict", value: label };
     batches.push((await ask("/api/changes", { changes: [change] })).batch);
   });
-  const buttons = labelButtons(choose);
+  const skip = () => open.length > 0 && guarded(() => skipped.add(open[0].picture));
+  const undo = () => batches.length > 0 && guarded(() => ask("/api/undo", { batch: batches.pop() }));
+  const buttons = labelButtons(choose, (label) => (label === "none" ? "leave out" : label));
+  byId("skip").addEventListener("click", skip);
+  byId("undo").addEventListener("click", undo);
   document.addEventListener("keydown", (event) => {
     if (isTyping(event) || event.repeat) return;
     if (buttons.has(event.key)) choose(buttons.get(event.key));
-    else if (event.key === "s" && open.length > 0) guarded(() => skipped.add(open[0].picture));
-    else if (event.key === "u" && batches.length > 0) guarded(() => ask("/api/undo", { batch: batches.pop() }));
+    else if (event.key === "s") skip();
+    else if (event.key === "u") undo();
     else return;
     event.preventDefault();
   });
