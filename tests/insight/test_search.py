@@ -79,11 +79,15 @@ def test_the_searched_folder_is_a_query_and_its_only_image_finds_nothing(photos:
     predictor = load("small")
     results = search_folder(predictor, photos, Query(like=photos, unfamiliar=True), report=list[str]().append)
     assert len(results.hits) == 6
+    assert (
+        results.query_note == "the query has all searched images, so none is left out: the most typical come first"
+    )
     shutil.copytree(photos / "inner", photos.parent / "alone")
     for name in ("1.png", "5.png"):
         (photos.parent / "alone" / name).unlink()
     only = photos.parent / "alone" / "3.png"
-    assert search_folder(predictor, only.parent, Query(like=only, unfamiliar=True)).hits == ()
+    nothing = search_folder(predictor, only.parent, Query(like=only, unfamiliar=True))
+    assert (nothing.hits, nothing.query_note) == ((), "1 image was left out: it is the query")
 
 
 def test_a_folder_as_query_means_the_mean_of_its_images(photos: Path) -> None:
@@ -91,6 +95,7 @@ def test_a_folder_as_query_means_the_mean_of_its_images(photos: Path) -> None:
     inner = predictor.embed(str(photos / "inner")).mean(axis=0)
     results = search_folder(predictor, photos, Query(like=photos / "inner", unfamiliar=True))
     assert {Path(hit.path).name for hit in results.hits} == {"0.png", "2.png", "4.png"}
+    assert results.query_note == "3 images were left out: they are the query"
     for hit in results.hits:
         features = predictor.embed(hit.path)[0]
         cosine = features @ inner / np.linalg.norm(features) / np.linalg.norm(inner)

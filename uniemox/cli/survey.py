@@ -103,7 +103,8 @@ def search(
     Args:
         folder: Folder of images, including its subfolders.
         like: Find images similar to this image, or to the mean of the images in this folder. The images themselves are
-            no results. If the searched folder itself is given, its most typical images come first.
+            left out of the results, and counted. If the searched folder itself is given, none is left out, and its most
+            typical images come first.
         emotion: Label of the model; images with the highest probability come first.
         mood: Conditions on valence, arousal (1 to 9), labels, familiarity (0 to 1), people or faces (numbers), such as
             "valence>6 arousal<5" or "awe>50% people=0". For faces, another index is made.
@@ -149,9 +150,11 @@ def _show(results: "SearchResults", query: "Query", *, as_json: bool) -> None:
     """Print the matching images with all values that the query asks for, and how many were searched."""
     from uniemox.insight.search import matches_text
 
+    if results.query_note:
+        say(results.query_note)
     if results.guesses:
-        matches = "image matches" if results.guesses == 1 else "images match"
-        say(f"{results.guesses:,} further {matches}, but with predictions that are guesses; --unfamiliar shows them")
+        matches = counted(results.guesses, "further image matches", "further images match")
+        say(f"{matches}, but with predictions that are guesses; --unfamiliar shows them")
     if as_json:
         for hit in results.hits:
             values = {name: round(value, 4) for name, value in ({"score": hit.score} | hit.values).items()}

@@ -123,6 +123,19 @@ class SearchResults:
     """Number of images that match, hits included, without guesses."""
     guesses: int
     """Number of images that match, but were left out because their predictions are guesses."""
+    query_images: int = 0
+    """Number of searched images that are the query, or lie in its folder."""
+    is_query_left_out: bool = True
+    """False if all searched images lie in the query's folder: the results are then its most typical images."""
+
+    @property
+    def query_note(self) -> str:
+        """Sentence about the query's own images; empty if none was searched."""
+        if self.query_images == 0:
+            return ""
+        if not self.is_query_left_out:
+            return "the query has all searched images, so none is left out: the most typical come first"
+        return counted(self.query_images, "image was left out: it is", "images were left out: they are") + " the query"
 
 
 def search_folder(
@@ -184,7 +197,8 @@ def search(index: Index, query: Query, features: NDArray[np.float32] | None = No
     Args:
         index: From `update_index`.
         query: Criteria of the search.
-        features: Features of `query.like`, (D,). The query's own files are left out of the results.
+        features: Features of `query.like`, (D,). The query's own images are left out of the results, unless its folder
+            has all searched images.
 
     Raises:
         ConfigError: For unknown names, and for limits that no value reaches.
@@ -195,9 +209,15 @@ def search(index: Index, query: Query, features: NDArray[np.float32] | None = No
         condition.check()
         matches &= condition.holds(column)
     is_lowest_first = False
+    is_query = np.zeros(len(index.paths), bool)
+    is_query_left_out = True
     if features is not None:
         score = index.cosines(features)
-        matches &= ~_is_query(index, query.like)
+        is_query = _is_query(index, query.like)
+        # If the query's folder has all searched images, none would be left to show.
+        is_query_left_out = not (is_query.all() and os.path.isdir(query.like_text))
+        if is_query_left_out:
+            matches &= ~is_query
     elif query.emotion is not None:
         score = index.column(query.emotion)
     else:
@@ -220,7 +240,14 @@ def search(index: Index, query: Query, features: NDArray[np.float32] | None = No
         )
         for row in best
     )
-    return SearchResults(hits, len(index.paths), len(indices), guesses)
+    return SearchResults(
+        hits,
+        searched=len(index.paths),
+        matches=len(indices),
+        guesses=guesses,
+        query_images=int(is_query.sum()),
+        is_query_left_out=is_query_left_out,
+    )
 
 
 def _check_names(query: Query, predictor: Predictor) -> None:
@@ -315,20 +342,10 @@ def value_text(name: str, value: float) -> str:
 
 
 def _is_query(index: Index, like: ImageLike | None) -> NDArray[np.bool_]:
-    """Return which images of an index are the query, or lie in the query's folder.
-
-    If all of them lie in it, such as in the searched folder itself, none counts as the query: the results are the most
-    typical images.
-
-    Returns:
-        (N,), True for images that are no results.
-    """
+    """Return which images of an index are the query, or lie in the query's folder, (N,)."""
     if not isinstance(like, (str, os.PathLike)) or is_data_url(str(like)):
         return np.zeros(len(index.paths), bool)
     query = os.path.realpath(like)
     prefix = os.path.join(query, "")
     real_paths = [os.path.realpath(path) for path in index.paths.tolist()]
-    is_query = np.array([path == query or path.startswith(prefix) for path in real_paths], bool)
-    if is_query.all() and os.path.isdir(query):
-        return np.zeros_like(is_query)
-    return is_query
+    return np.array([path == query or path.startswith(prefix) for path in real_paths], bool)
