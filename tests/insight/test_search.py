@@ -79,9 +79,7 @@ def test_the_searched_folder_is_a_query_and_its_only_image_finds_nothing(photos:
     predictor = load("small")
     results = search_folder(predictor, photos, Query(like=photos, unfamiliar=True), report=list[str]().append)
     assert len(results.hits) == 6
-    assert (
-        results.query_note == "the query has all searched images, so none is left out: the most typical come first"
-    )
+    assert results.query_note == "the query has all searched images, so none is left out: the most typical come first"
     shutil.copytree(photos / "inner", photos.parent / "alone")
     for name in ("1.png", "5.png"):
         (photos.parent / "alone" / name).unlink()
