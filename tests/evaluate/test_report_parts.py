@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.runs import finetuned, pretrained
@@ -77,10 +77,10 @@ VALUES = st.lists(st.floats(-1e99, 1e99) | st.sampled_from([np.nan, np.inf, 1e30
 
 @given(VALUES)
 def test_curves_show_the_mean_and_the_range_of_neighbours(values: list[float]) -> None:
-    """With fewer than 20 values, each value."""
+    """With fewer than 30 values, each value."""
     steps = np.arange(len(values)) * 3 + 5
     points = curve_points((steps, np.array(values)))
-    reach = len(values) // 30 if len(values) >= 20 else 0
+    reach = len(values) // 30
     expected = []
     for i in range(len(values)):
         near = [value for value in values[max(0, i - reach) : i + reach + 1] if abs(value) < 1e100]
@@ -90,7 +90,7 @@ def test_curves_show_the_mean_and_the_range_of_neighbours(values: list[float]) -
     for point, (x, mean, low, high) in zip(points, expected, strict=True):
         assert point.x == pytest.approx(x)
         assert point.value == pytest.approx(mean, rel=1e-9, abs=1e-9 * max(abs(low), abs(high)))
-        assert point.bounds == ((low, high) if len(values) >= 20 else None)
+        assert point.bounds == ((low, high) if len(values) >= 30 else None)
 
 
 def test_a_long_curve_has_few_points_and_loses_no_spike() -> None:
@@ -106,6 +106,7 @@ def test_a_long_curve_has_few_points_and_loses_no_spike() -> None:
 
 
 @given(st.floats(-1e99, 1e99), st.floats(-1e99, 1e99))
+@example(0.0, 5e-324)
 def test_grid_lines_are_few_and_enclose_the_values(a: float, b: float) -> None:
     low, high = sorted((a, b))
     ticks = ticks_of(low, high)

@@ -14,12 +14,14 @@ from uniemox.io.html import UNKNOWN, number, percent
 
 # A chart on a screen can't show more points than this.
 MAX_POINTS = 150
-MIN_SMOOTHED = 20
-"""Minimum number of values for a running mean."""
 # The running mean reaches one part in 30 of a curve to each side.
 REACH_DIVISOR = 30
+MIN_SMOOTHED = REACH_DIVISOR
+"""Minimum number of values for a running mean; with fewer, it would reach no neighbour."""
 # Larger values, and those that are not finite, can't be drawn.
 MAX_DRAWN = 1e100
+# Values below this are drawn as 0.
+SMALLEST_SPAN = 1e-300
 # Rows of the table behind the curves.
 MAX_ROWS = 20
 Curve = tuple[NDArray[np.int64], Array]
@@ -124,8 +126,8 @@ def ticks_of(low: float, high: float) -> list[float]:
     largest = max(abs(low), abs(high))
     span = high - low
     # Nearly equal values would need more digits than a float has.
-    if span <= 1e-9 * largest:
-        span = largest or 1.0
+    if span <= max(1e-9 * largest, SMALLEST_SPAN):
+        span = largest if largest > SMALLEST_SPAN else 1.0
     magnitude = 10.0 ** math.floor(math.log10(span / 3))
     step = next(factor * magnitude for factor in (1, 2, 5, 10, 20) if factor * magnitude >= span / 3)
     first = math.floor(low / step)

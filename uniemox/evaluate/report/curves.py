@@ -81,7 +81,8 @@ def curves_view(run: SavedRun) -> dict[str, Any]:
     drawn = {name: curve for name, curve in curves.items() if not is_flat(curve[1])}
     return {
         "curves": [_curve(run, name) for name in sorted(drawn, key=_is_diagnostic)],
-        "flat": [_flat(run, name) for name in curves if name not in drawn],
+        # A score that never changed is what a reader must see first.
+        "flat": [_flat(run, name) for name in sorted(curves, key=lambda name: name != "score") if name not in drawn],
         "table": {"headings": ["step", *map(title_of, drawn)], "rows": curve_rows(drawn.values())},
     }
 
