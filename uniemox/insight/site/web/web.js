@@ -306,7 +306,7 @@ function colourOf(heat) {
 }
 
 function adapt() {
-  find("#where").textContent = "They do not leave this device.";
+  find("#where").textContent = "Images do not leave this device.";
   for (const id of ["#by-address", "#for-programs"]) find(id).remove(); // no other site may be asked
   const manifest = element("link");
   manifest.rel = "manifest";
