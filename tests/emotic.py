@@ -97,6 +97,7 @@ def write_release(root: Path, *, train: int = 40, val: int = 24, test: int = 24)
     """Write a whole release: the shirt shows one category of a person, and a green scene shows Engagement."""
     draw = random.Random(0)
     splits: dict[str, list[dict[str, object]]] = {}
+    seed = 0
     for split, count in (("train", train), ("val", val), ("test", test)):
         images = []
         for i in range(count):
@@ -106,7 +107,8 @@ def write_release(root: Path, *, train: int = 40, val: int = 24, test: int = 24)
             values = RATINGS[category]
             folder = draw.choice(("mscoco", "framesdb", "emodb_small", "ade20k")) + "/images"
             name = f"{split}{i}.jpg"
-            draw_scene(root, f"{folder}/{name}", GREEN if is_engaged else GREY, SHIRTS[category], seed=len(images))
+            seed += 1
+            draw_scene(root, f"{folder}/{name}", GREEN if is_engaged else GREY, SHIRTS[category], seed)
             if split == "train":
                 seen = person(words, ratings=[values])
             else:

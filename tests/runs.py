@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 
 from tests.drawn import Stored, jpeg_of
+from tests.emotic import write_release
 from tools.commands import start_command
 from uniemox.data.prompts import distinct_texts
 from uniemox.data.sample import DataSet, Sample
@@ -282,6 +283,9 @@ FINETUNINGS: Mapping[str, Callable[[], FinetuneConfig]] = {
     "affect": lambda: tiny_finetuning(
         pretrained(), task="affect", network=NetworkConfig(streams="person"), optimizer=OptimizerConfig(base_lr=0.1)
     ),
+    "multilabel": lambda: tiny_finetuning(
+        pretrained(), method="probe", task="multilabel", network=BOTH, class_weighting="balanced"
+    ),
 }
 
 
@@ -304,6 +308,8 @@ def data_of(name: str) -> DataSet:
         each = {"probe": 4, "affect": 8}[name]
         folder = once(f"votes-{name}", lambda folder: write_votes(folder, each))
         return open_data(f"csv:{folder}/votes.csv?labels=ekman")
+    if name == "multilabel":
+        return open_data(f"emotic:{once('emotic', write_release)}")
     return colours(splits=SPLITS)
 
 

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar, get_args
 
@@ -23,6 +23,8 @@ MIN_CROP_FRACTION = 0.1
 MAX_SIZE_PX = 4096
 # Minimum divisor of pixels and logits.
 MIN_DIVISOR = 1e-12
+DEFAULT_THRESHOLD = 0.5
+"""Probability above which a label is given before the calibration, for task multilabel."""
 # Value of norm_eps in files without the field.
 OLD_NORM_EPS = 1e-6
 # Fields of a NetworkSpec with another name in files.
@@ -213,9 +215,14 @@ class ClassifierInfo:
     kind: Kind
     """evoked or felt: whose emotion the labels describe."""
     task: str = "label"
-    """label, distribution or affect."""
+    """label, distribution, affect or multilabel."""
     temperature: float | None = None
-    """Divisor of the logits before the softmax, fitted on held-out images. None: 1."""
+    """Divisor of the logits before the softmax or sigmoid, fitted on held-out images. None: 1."""
+    offsets: tuple[float, ...] = ()
+    """For task multilabel: (E,), added to the divided logits before the sigmoid, so that the probability of each label
+    is calibrated; () before the calibration."""
+    thresholds: tuple[float, ...] = ()
+    """For task multilabel: (E,), 0 to 1; a label is given if its probability is above. () before the calibration."""
     person: PersonPolicy = "largest"
     """Part of the image that is the person view, see `choose_person` in persons/box.py."""
     size: int = 224
@@ -249,7 +256,9 @@ class ClassifierInfo:
             "labels": bool(self.labels) and all(label and _is_text(label) for label in self.labels),
             **{name: _is_text(getattr(self, name)) for name in ("label_set", "trained_on", "calibrated_on")},
             "kind": self.kind in KINDS,
-            "task": self.task in ("label", "distribution", "affect"),
+            "task": self.task in ("label", "distribution", "affect", "multilabel"),
+            "offsets": self._fits_labels(self.offsets) and all(map(math.isfinite, self.offsets)),
+            "thresholds": self._fits_labels(self.thresholds) and all(0 <= value <= 1 for value in self.thresholds),
             "temperature": self.temperature is None or MIN_DIVISOR < self.temperature < math.inf,
             "streams": self.streams in get_args(Streams),
             "person": self.person in get_args(PersonPolicy),
@@ -271,6 +280,22 @@ class ClassifierInfo:
     def labels(self) -> tuple[str, ...]:
         """Names of the outputs, in order; valence and arousal for task affect."""
         return self.network.labels
+    def _fits_labels(self, values: tuple[float, ...]) -> bool:
+        """Return True for one value for each label of a network with several; also for none."""
+        return not values or (self.task == "multilabel" and len(values) == len(self.labels))
+
+    @property
+    def has_shares(self) -> bool:
+        """True if the answers are probabilities with sum 1: one of the labels is the right one."""
+        return self.task in ("label", "distribution")
+
+    def assigned(self, probabilities: Sequence[float]) -> tuple[str, ...]:
+        """Return the labels above their thresholds, most probable first; task multilabel.  probabilities: (E,)."""
+        thresholds = self.thresholds or (DEFAULT_THRESHOLD,) * len(self.labels)
+        rows = zip(self.labels, probabilities, thresholds, strict=True)
+        given = [(probability, label) for label, probability, threshold in rows if probability > threshold]
+        return tuple(label for _, label in sorted(given, key=lambda pair: -pair[0]))
+
 
     @property
     def streams(self) -> Streams:
@@ -315,6 +340,9 @@ class ClassifierInfo:
         network = self.network.to_json() if self.network.encoders else {"encoder": {}, "parts": {}}
         return json.dumps(values | network)
 
+        if self.task != "multilabel":
+            # Other files stay as they were.
+            del values["offsets"], values["thresholds"]
 
 def _is_text(value: Any) -> bool:
     """Return True for text without control characters and lone surrogates, which headers and JSON can't contain."""

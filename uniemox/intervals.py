@@ -302,6 +302,26 @@ def resampled_means(
     return sums[:, :-1] / sums[:, -1:]
 
 
+def resampled_counts(samples: int, groups: Groups | None = None, *, resamples: int, seed: int = 0) -> NDArray[np.int64]:
+    """Return how often each sample occurs in each of R resamples, (R, N), for scores that are no function of means.
+
+    The draws depend on the order of the samples, unlike those of `resampled_means`.
+
+    Args:
+        samples: N.
+        groups: Group of each sample, resampled together; None: each sample alone.
+        resamples: R.
+        seed: Random seed of the draws.
+
+    >>> resampled_counts(3, ["a", "a", "b"], resamples=2).tolist()
+    [[0, 0, 2], [1, 1, 1]]
+    """
+    unit_of_sample = np.arange(samples) if groups is None else _unit_numbers(groups)
+    units = int(unit_of_sample.max()) + 1
+    counts = _draw(np.random.default_rng(seed), np.ones(units, dtype=np.int64), resamples)  # (R, U)
+    return counts[:, unit_of_sample]
+
+
 def _repetitions(units: NDArray[np.float64]) -> NDArray[np.int64]:
     """Return how often each distinct row of a sorted (U, K) occurs, (D,), with sum U; all 1 if few rows repeat."""
     first_rows = np.flatnonzero(np.append(True, (units[1:] != units[:-1]).any(axis=1)))
@@ -343,10 +363,15 @@ def _unit_sums(values: NDArray[np.float64], groups: Groups | None) -> NDArray[np
         return values
     if len(groups) != len(values):
         raise ShapeError(f"{len(groups)} groups do not match {len(values)} samples; give one per sample")
-    # A sample without a group is its own unit: an object equals only itself.
-    keys = [object() if group is None else group for group in groups]
-    unit_numbers: dict[Hashable, int] = {}
-    unit_of_sample = np.array([unit_numbers.setdefault(key, len(unit_numbers)) for key in keys])
-    sums = np.zeros((len(unit_numbers), values.shape[1]))
+    unit_of_sample = _unit_numbers(groups)
+    sums = np.zeros((int(unit_of_sample.max()) + 1, values.shape[1]))
     np.add.at(sums, unit_of_sample, values)
     return sums
+
+
+def _unit_numbers(groups: Groups) -> NDArray[np.int64]:
+    """Return the number of each sample's unit, from 0 on; a sample without a group is its own unit: (N,)."""
+    # An object equals only itself.
+    keys = [object() if group is None else group for group in groups]
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)

@@ -10,8 +10,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from uniemox.finetune import fitting
-from uniemox.finetune.fitting import FOLDS, PENALTIES, fit_fusion, fit_head
+from uniemox.finetune import heads
+from uniemox.finetune.fitting import fit_fusion
+from uniemox.finetune.heads import FOLDS, PENALTIES, fit_head
 from uniemox.finetune.step import Objective
 from uniemox.model.classifier import Classifier, NeighbourHead
 from uniemox.model.fusion import build_fusion
@@ -120,7 +121,7 @@ def test_the_fit_uses_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
             threads.update(library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas")
             return super().fit(*args, **options)
 
-    monkeypatch.setattr(fitting, "LogisticRegression", Watched)
+    monkeypatch.setattr(heads, "LogisticRegression", Watched)
     features, labels = cloud(10)
     with threadpool_limits(2):
         fit_head(features, one_hot(labels, 3), task="label", seed=0)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from uniemox.classifier_info import NEW_RULES, AnswerRules, ClassifierInfo
 from uniemox.evaluate.metrics import Array, Labels, check_finite
+from uniemox.evaluate.multilabel_fit import calibrated_labels
 from uniemox.intervals import Interval, paired_bootstrap
 from uniemox.predict.confidence import answers_of, familiarity_of, log_softmax, probabilities_of, set_probabilities_of
 
@@ -135,13 +136,14 @@ def calibrated(
 
     Existing distances stay, because they refer to the network's own training images.
     Fewer than 40 samples do not lower the temperature (1 if unset), and raise it by a factor of 4 at most.
-    For task affect (valence and arousal) only distances are stored.
+    For task affect (valence and arousal) only distances are stored. For task multilabel, `calibrated_labels` fits the
+    rest, and there are no conformal scores.
 
     Args:
         info: Metadata before calibration.
         logits: (N, E), of held-out images.
         distances: (N,) from the training images; None: the network has none.
-        target: (N, E) distributions.
+        target: (N, E) distributions; for task multilabel 1 for the labels that an image has, else 0.
         any_of: As for `fit_temperature`. The target must then be 1 at the most probable of these labels, because a set
             is right if it has one of them.
     """
@@ -153,6 +155,8 @@ def calibrated(
     info = replace(info, distances=train_distances)
     if info.task == "affect":
         return info
+    if info.task == "multilabel":
+        return calibrated_labels(info, logits, target)
     temperature = info.temperature or 1.0
     familiarity = familiarity_of(distances, train_distances)
     fitted = fit_temperature(logits, target, familiarity, info.rules, any_of=any_of)

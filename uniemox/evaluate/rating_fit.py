@@ -81,7 +81,7 @@ def fit_ratings(
         CheckpointError: If out can't be written.
     """
     source, network = open_file(model)
-    if network.info.task == "affect" or FEATURES not in network.engine.outputs:
+    if not network.info.has_shares or FEATURES not in network.engine.outputs:
         raise ConfigError(f"{model} is not a classifier with features; give one of uniemox finetune, task label")
     split, data = data.to_calibrate(split)
     rated = [sample for sample in data.samples if sample.valence is not None and sample.arousal is not None]

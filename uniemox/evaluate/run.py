@@ -16,7 +16,7 @@ from uniemox.data.near import image_hashes
 from uniemox.data.sample import NO_PERSONS, DataSet, Sample, shares_of
 from uniemox.data.seen import SEEN, read_seen, refuse_seen
 from uniemox.data.unreadable import listing_of, lost_by_class, reasons_of
-from uniemox.errors import CheckpointError, ConfigError, DataError
+from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
 from uniemox.evaluate.label_pairs import LabelPairs, labels_by, needs_map, pairs_in
 from uniemox.evaluate.outputs import Outputs, outputs_of_network
 from uniemox.evaluate.scorer import COVERAGE, Scorer
@@ -193,7 +193,27 @@ def _scored_labels(info: ClassifierInfo, data: LabelSet, pairs: LabelPairs | Non
         if pairs is not None:
             raise ConfigError("a label map has no meaning for valence and arousal; leave it out")
         return None
+    if info.task == "multilabel":
+        return _same_labels(info, data, pairs)
     return labels_by(info.find_labels(), data, pairs)
+
+
+def _same_labels(info: ClassifierInfo, data: LabelSet, pairs: LabelPairs | None) -> ScoredLabels:
+    """Return the labels in which a classifier of several labels is scored: its own, which the data must have.
+
+    Raises:
+        ConfigError: For a label map.
+        LabelError: If the data have other labels, or labels of another kind.
+    """
+    if pairs is not None:
+        raise ConfigError("a label map has no meaning for a model that gives several labels; leave it out")
+    if (data.labels, data.kind) != (info.labels, info.kind):
+        raise LabelError(
+            f"the model gives several of {len(info.labels)} {info.kind} labels of {info.label_set}, and can only be "
+            f"scored on data with the same labels; these have {data.name} ({data.kind})"
+        )
+    own = identity_map(data)
+    return ScoredLabels(own, own)
 
 
 def is_onnx(model: Path) -> bool:
@@ -342,6 +362,8 @@ def _scorable(data: DataSet, info: ClassifierInfo, scored: ScoredLabels | None) 
         samples = [sample for sample in data.samples if sample.valence is not None and sample.arousal is not None]
     elif info.task == "distribution":
         samples = [sample for sample in data.samples if shares_of(sample, data.labels)]
+    elif info.task == "multilabel":
+        samples = [sample for sample in data.samples if sample.classes]
     else:
         labelled = [sample for sample in data.samples if sample.label is not None]
         samples = [sample for sample in labelled if scored.truth(sample.label) is not None]

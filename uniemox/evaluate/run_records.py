@@ -20,7 +20,7 @@ from uniemox.training.journal import IMAGES, read_metrics
 
 REMEDY = "run uniemox evaluate again"
 KINDS = {"pretrain": "pre-training", "finetune": "fine-tuning"}
-MEASURES = {"confusion": "accuracy", "kl": "kl", "ccc": "ccc"}
+MEASURES = {"confusion": "accuracy", "kl": "kl", "ccc": "ccc", "mean_average_precision": "mean_average_precision"}
 """Measure by which evaluations are ranked, by a field that only scores of this kind have."""
 
 
@@ -76,7 +76,7 @@ class SavedEvaluation:
 
     @property
     def measure(self) -> str:
-        """Score that is compared first: accuracy, kl or ccc."""
+        """Score that is compared first: accuracy, kl, ccc or mean_average_precision."""
         return next(measure for name, measure in MEASURES.items() if name in self.values)
 
 

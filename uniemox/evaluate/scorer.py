@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from uniemox.classifier_info import ClassifierInfo
+from uniemox.classifier_info import DEFAULT_THRESHOLD, ClassifierInfo
 from uniemox.data.sample import shares_of
 from uniemox.evaluate.calibration import expected_calibration_error
+from uniemox.evaluate.multilabel import MultilabelScores, label_calibration_error, score_multilabel
 from uniemox.evaluate.outputs import Outputs
 from uniemox.evaluate.scores import Scores, score_affect, score_classes, score_distributions
 from uniemox.labels import LabelMap, ScoredLabels
@@ -22,6 +23,7 @@ from uniemox.predict.confidence import (
     max_coverage,
     probabilities_of,
     set_probabilities_of,
+    sigmoid,
 )
 from uniemox.predict.ratings import RatingHead
 
@@ -91,6 +93,8 @@ class Scorer:
             votes = np.array([shares_of(sample, self.scored.of_data.source) for sample in samples])
             target = mapped(votes, self.scored.of_data)
             return replace(score_distributions(shares, target, groups=units), temperature=temperature)
+        if self.info.task == "multilabel":
+            return self._score_multilabel(rows, units)
         truth = self.truth[rows]
         scores = score_classes(shares, truth, self.scored.labels, groups=units)
         if temperature is None:
@@ -98,6 +102,23 @@ class Scorer:
         uncalibrated = mapped(probabilities_of(values, None), self.scored.of_model)
         ece = expected_calibration_error(uncalibrated, truth)
         return replace(scores, temperature=temperature, ece=ece, ece_calibrated=scores.ece)
+
+    @cached_property
+    def is_present(self) -> NDArray[np.bool_]:
+        """(M, E), True for the labels that an image has, for task multilabel."""
+        labels = range(len(self.info.labels))
+        return np.array([[index in sample.classes for index in labels] for sample in self.outputs.samples])
+
+    def _score_multilabel(self, rows: NDArray[np.intp], units: list[str]) -> MultilabelScores:
+        """Score several labels of the samples with these indices, (M',)."""
+        is_present = self.is_present[rows]
+        info = self.info
+        thresholds = np.array(info.thresholds or (DEFAULT_THRESHOLD,) * len(info.labels))
+        scores = score_multilabel(self.answers[rows], is_present, info.labels, thresholds, groups=units)
+        if info.temperature is None:
+            return scores
+        uncalibrated = label_calibration_error(sigmoid(self.outputs.values[rows]), is_present)
+        return replace(scores, temperature=info.temperature, ece=uncalibrated, ece_calibrated=scores.ece)
 
     def trust(self) -> dict[str, float]:
         """Return `Evaluation.trust`. Sets are scored in the model's own labels."""
@@ -125,6 +146,8 @@ class Scorer:
             line: dict[str, Any] = {"key": sample.key, "path": str(sample.image), "group": unit}
             if self.scored is None:
                 line |= {"valence": float(self.answers[i, 0]), "arousal": float(self.answers[i, 1])}
+            elif self.info.task == "multilabel":
+                line |= self._multilabel_line(i)
             else:
                 names = self.scored.labels.labels
                 truth = self.scored.truth(sample.label)
@@ -135,6 +158,16 @@ class Scorer:
                 }
             lines.append(line)
         return lines
+
+    def _multilabel_line(self, row: int) -> dict[str, Any]:
+        """Return the labels of an image, true and given, and the probability of each."""
+        names = self.info.labels
+        probabilities = self.answers[row].tolist()
+        return {
+            "labels": [names[index] for index in self.outputs.samples[row].classes],
+            "predicted": list(self.info.assigned(probabilities)),
+            "probabilities": {name: round(value, 6) for name, value in zip(names, probabilities, strict=True)},
+        }
 
 
 def mapped(probabilities: NDArray[np.float64], mapping: LabelMap) -> NDArray[np.float64]:

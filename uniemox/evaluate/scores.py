@@ -27,6 +27,7 @@ from uniemox.evaluate.metrics import (
     ratio,
     top_k_accuracy,
 )
+from uniemox.evaluate.multilabel import MultilabelScores
 from uniemox.intervals import Groups, Interval, percentile_interval, resampled_means
 from uniemox.labels import LabelSet
 from uniemox.ranks import ranks
@@ -123,7 +124,7 @@ class AffectScores:
     n: int
 
 
-Scores = ClassScores | DistributionScores | AffectScores
+Scores = ClassScores | DistributionScores | AffectScores | MultilabelScores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +134,7 @@ class GroupScores:
     groups: Mapping[str, Scores]
     """Scores by group name, each with its number of samples n."""
     measure: str
-    """Score by which groups are ranked: accuracy, kl or ccc."""
+    """Score by which groups are ranked: accuracy, kl, ccc or mean_average_precision."""
     min_samples: int
     """Groups with fewer samples are listed and not ranked."""
     worst: str | None = None

@@ -12,7 +12,7 @@ from uniemox.training.config import HardwareConfig, OptimizerConfig, SaveConfig,
 from uniemox.views.config import ViewConfig
 
 Fit = Literal["full", "lora", "probe", "knn", "mean", "histogram"]
-Task = Literal["label", "distribution", "affect"]
+Task = Literal["label", "distribution", "affect", "multilabel"]
 INIT_MISSING = (
     "--init is missing: give embedded (comes with uniemox), a run, a checkpoint, timm:NAME, or scratch:timm:NAME; only "
     "--method histogram, and preset best with method full, probe or knn, work without it"
@@ -159,7 +159,8 @@ class FinetuneConfig:
     without init. Region methods: solver, stimuli, mdan, eap, rrla, emoticon, mypackage.module:MyMethod; see
     `uniemox docs methods`."""
     task: Task = "label"
-    """label: a class (equation 12). distribution: shares of votes (KL). affect: valence and arousal (MSE and CCC)."""
+    """label: a class (equation 12). distribution: shares of votes (KL). affect: valence and arousal (MSE and CCC).
+    multilabel: several labels, such as EMOTIC's categories (binary cross-entropy)."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
     view: ViewConfig = field(default_factory=lambda: ViewConfig(min_area=0.08))
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -179,8 +180,9 @@ class FinetuneConfig:
     they start near zero."""
     ema_decay: float | None = None
     """Evaluate an exponential moving average of the weights, with this decay per step, between 0 and 1. None: off."""
-    class_weighting: Literal["none", "balanced"] = "none"
-    """balanced: every class counts the same (methods full, probe and histogram). none: every image does."""
+    class_weighting: Literal["none", "balanced", "discrete"] = "none"
+    """balanced: every class counts the same (methods full, probe and histogram). none: every image does. discrete: for
+    task multilabel, where it replaces balanced: weight 1 / ln(1.2 + share of the images) for each label (EMOTIC)."""
     logit_adjustment: float = 0.0
     """τ of logit adjustment (arXiv 2007.07314, equation 9): subtract τ · log(class share in training) from each logit,
     so that rare classes are predicted more often. 0: off. Works only for linear heads with --task label."""
@@ -198,8 +200,8 @@ class FinetuneConfig:
     select: Literal["best", "accuracy", "last"] = "best"
     """Epoch whose weights are saved. best: the one with the highest mean class recall on half of the monitor's images;
     the other half fits the temperature. accuracy: the one with the highest accuracy on all of them, as in the authors'
-    code; they then also fit the temperature. last: the last one. In tasks distribution and affect, -KL and concordance
-    take the place of recall and accuracy."""
+    code; they then also fit the temperature. last: the last one. In tasks distribution, affect and multilabel, -KL,
+    concordance and mean average precision take the place of recall and accuracy."""
     batch_size: int = 256
     """Images per step, over all processes."""
     accumulation: int = 1
@@ -228,9 +230,14 @@ class FinetuneConfig:
         """Return these settings with the changes that method and task require, as the run records them.
 
         Detectors run on clean images, so a detector turns off augmentation that moves, mixes or erases pixels; crops
-        and flips stay. EmotiCon reads the scene without the person. Task affect has no classes to balance.
+        and flips stay. EmotiCon reads the scene without the person. Task affect has no classes to balance, and task
+        multilabel balances them by discrete weights.
         """
-        config = replace(self, class_weighting="none") if self.task == "affect" else self
+        config = self
+        if self.task == "affect":
+            config = replace(self, class_weighting="none")
+        elif self.task == "multilabel" and self.class_weighting == "balanced":
+            config = replace(self, class_weighting="discrete")
         if self.network.objects or self.network.faces:
             clean = replace(self.augment, randaugment=None, mixup=0.0, cutmix=0.0, erasing=0.0, altered=0.0)
             config = replace(config, augment=clean)
@@ -301,6 +308,12 @@ class FinetuneConfig:
         """Describe a conflict of the task with other settings; None if there is none."""
         if self.task == "affect" and (self.method == "knn" or self.region_method is not None):
             return f"method {self.method} predicts labels: give task label or distribution, got 'affect'"
+        if self.class_weighting == "discrete" and self.task != "multilabel":
+            return f"class_weighting discrete needs task multilabel, got task {self.task!r}; give balanced or none"
+        if self.task == "multilabel" and self.method in ("knn", "mean"):
+            return f"method {self.method} gives one label: give method full, probe or histogram with task multilabel"
+        if self.task == "multilabel" and self.region_method and not _class_of(self.region_method).takes_categories:
+            return f"method {self.method} gives one label: give solver, rrla or emoticon with task multilabel"
         if self.logit_adjustment > 0 and (self.task != "label" or self.method == "knn"):
             return "logit_adjustment needs a linear head and task label: leave it 0 with method knn and other tasks"
         if self.calibrate_on == "labels" and self.task != "distribution":

@@ -1,7 +1,6 @@
 """Fit the parts of a network around its training steps: the layers after the encoder before them, logits after them."""
 
 import math
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,16 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression, RidgeCV
-from sklearn.model_selection import StratifiedKFold
-from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from uniemox.data.sample import Sample
 from uniemox.evaluate.calibration import fit_temperature
-from uniemox.finetune.config import Task
+from uniemox.evaluate.multilabel_fit import fit_labels
+from uniemox.finetune.heads import fit_head
 from uniemox.finetune.network import check_same_division, mean_head
 from uniemox.finetune.samples import FinetuneRun
 from uniemox.finetune.step import Objective, smooth
@@ -30,10 +27,6 @@ from uniemox.model.methods.ccim import Ccim
 from uniemox.training.hardware import precision_of
 from uniemox.views.transfer import to_device
 
-# Values of sklearn's C; ridge regression uses their inverses as alpha.
-PENALTIES = tuple(10.0**power for power in range(-4, 3))
-FOLDS = 5
-ITERATIONS = 2000
 # Training of fusion and head.
 BATCH = 256
 HIGH_LR = 4e-3
@@ -63,41 +56,6 @@ class ChosenWeights(NamedTuple):
     step: int
     """Number of training steps; 0: the initial weights."""
     lr: float
-
-
-def fit_head(
-    features: NDArray[np.float32],
-    target: NDArray[np.float32],
-    *,
-    task: Task,
-    seed: int,
-    class_weights: NDArray[np.float32] | None = None,
-) -> tuple[nn.Linear, float]:
-    """Fit a linear head on features; cross-validation on these samples chooses its penalty.
-
-    Features are standardised for the fit. The returned head includes this and takes unscaled features.
-
-    Args:
-        features: (N, C).
-        target: (N, E), rows that sum to 1, or (N, 2) valence and arousal.
-        task: Task of the head; "affect" fits ridge regression, others logistic regression.
-        seed: Random seed of the folds.
-        class_weights: (E,), weight of a sample of each class; None: equal weights.
-
-    Returns:
-        The head and its penalty.
-    """
-    mean = features.mean(axis=0)
-    # A constant feature must not divide by 0.
-    std = features.std(axis=0) + 1e-6
-    x = (features - mean) / std
-    if task == "affect":
-        ridge = RidgeCV(alphas=[1 / penalty for penalty in PENALTIES]).fit(x, target)
-        return _linear(ridge.coef_, ridge.intercept_, mean, std), float(ridge.alpha_)
-    weights = np.ones(target.shape[1]) if class_weights is None else class_weights
-    best = _best_penalty(x, target, weights, seed)
-    coefficients, offsets = _fit(x, target, weights, best)
-    return _linear(coefficients, offsets, mean, std), best
 
 
 def fit_fusion(
@@ -206,65 +164,6 @@ def _restore(values: Sequence[Tensor], parameters: Sequence[nn.Parameter]) -> No
         parameter.copy_(value)
 
 
-def _best_penalty(x: NDArray, target: NDArray, weights: NDArray, seed: int) -> float:
-    """Return the penalty with the lowest weighted cross-entropy over the folds.
-
-    Penalties are tried from strong to weak, until two in a row are worse than the best. The weakest ones separate the
-    training samples and take by far the longest to fit.
-    """
-    classes = target.argmax(axis=1)
-    folds = min(FOLDS, np.bincount(classes)[np.unique(classes)].min())
-    if folds < 2:
-        return 1e-2
-    splits = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(x, classes))
-    losses: list[float] = []
-    for penalty in PENALTIES:
-        loss = 0.0
-        for train, held_out in splits:
-            coefficients, offsets = _fit(x[train], target[train], weights, penalty)
-            logits = x[held_out] @ coefficients.T + offsets
-            log_shares = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
-            loss -= float((target[held_out] * weights * log_shares).sum())
-        losses.append(loss)
-        if len(losses) > 2 and min(losses[-2:]) > min(losses):
-            break
-    return PENALTIES[int(np.argmin(losses))]
-
-
-def _fit(x: NDArray, target: NDArray, weights: NDArray, penalty: float) -> tuple[NDArray, NDArray]:
-    """Fit logistic regression: coefficients (E, C) and offsets (E,). A class without samples has a very low offset.
-
-    A sample with shares of several classes counts as one sample of each class, weighted by the shares.
-    """
-    rows, columns = np.nonzero(target * weights)
-    present = np.unique(columns)
-    coefficients = np.zeros((target.shape[1], x.shape[1]))
-    offsets = np.full(target.shape[1], -20.0)
-    offsets[present] = 0
-    if len(present) < 2:
-        return coefficients, offsets
-    model = LogisticRegression(C=penalty, max_iter=ITERATIONS)
-    # Threads wait for each other longer than they compute, and far longer on busy cores.
-    with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
-        # Only weak penalties do not converge, and they are not chosen anyway.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(x[rows], columns, sample_weight=(target * weights)[rows, columns])
-    # For two classes, sklearn returns one row, which belongs to the second class.
-    fitted = present[-len(model.coef_) :]
-    coefficients[fitted] = model.coef_
-    offsets[fitted] = model.intercept_
-    return coefficients, offsets
-
-
-def _linear(coefficients: NDArray, offsets: NDArray, mean: NDArray, std: NDArray) -> nn.Linear:
-    """Return a linear layer that takes unstandardised features."""
-    head = nn.Linear(coefficients.shape[1], coefficients.shape[0])
-    with torch.no_grad():
-        head.weight.copy_(torch.from_numpy(coefficients / std))
-        head.bias.copy_(torch.from_numpy(offsets - (coefficients / std) @ mean))
-    return head
-
-
 def fit_method(run: FinetuneRun, out: Path) -> ChosenWeights | None:
     """Fit the layers after the encoder with the run's method.
 
@@ -361,6 +260,10 @@ def _scorer(run: FinetuneRun, samples: Sequence[Sample]) -> Callable[[], float]:
         # This learning rate is too high; the other one may work.
         if not values.isfinite().all():
             return -math.inf
+        if run.config.task == "multilabel":
+            logits = values.numpy()
+            probabilities = torch.from_numpy(fit_labels(logits, target.numpy()).probabilities(logits)).float()
+            return -float(F.binary_cross_entropy(probabilities, target))
         temperature = fit_temperature(values.numpy(), target.numpy())
         log_shares = (values / temperature).log_softmax(dim=1)
         return float((target * log_shares).sum(dim=1).mean())
@@ -431,7 +334,9 @@ def fit_distance(run: FinetuneRun) -> None:
     # Some of the samples may be unreadable.
     if len(features) >= MIN_IMAGES:
         with torch.no_grad():
-            logits = None if run.config.task == "affect" else model.head(features.to(run.device))
+            # Of several labels, the sum of their odds says nothing.
+            has_energy = run.config.task in ("label", "distribution")
+            logits = None if not has_energy else model.head(features.to(run.device))
         model.distance = Distance.fit(features, logits).to(run.device)
 
 

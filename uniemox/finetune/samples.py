@@ -14,13 +14,14 @@ from uniemox.data.unreadable import absent_classes, describe_unreadable, lost_by
 from uniemox.errors import DataError
 from uniemox.evaluate.calibration import MIN_SAMPLES, calibrated
 from uniemox.evaluate.classifier_outputs import outputs_of, select_views
+from uniemox.evaluate.multilabel import mean_average_precision
 from uniemox.evaluate.outputs import Outputs
 from uniemox.finetune.config import FinetuneConfig, Task
 from uniemox.finetune.network import BuiltNetwork
 from uniemox.finetune.step import FinetuneBatch, Objective, TeacherAnswers
 from uniemox.io.files import SPLITS
 from uniemox.labels import AFFECT, NO_LABELS, LabelSet
-from uniemox.losses.methods import concordance
+from uniemox.losses.methods import concordance, discrete_weights
 from uniemox.model.classifier import Classifier
 from uniemox.model.config import Precision
 from uniemox.model.encoders import with_fitted
@@ -36,6 +37,7 @@ MISSING = {
     "label": "no label of the set",
     "distribution": "no vote for one of the labels",
     "affect": "no valence or no arousal",
+    "multilabel": "no label of the set",
 }
 
 
@@ -43,7 +45,8 @@ def target_of(samples: Sequence[Sample], task: Task, label_set: LabelSet) -> Ten
     """Return the targets of N samples in float32.
 
     "label": (N, E), 1 at the label. "distribution": (N, E), shares of the votes for the set's labels, with sum 1; votes
-    for other words are dropped. "affect": (N, 2), valence and arousal, 1 to 9 scaled to -1 to 1.
+    for other words are dropped. "affect": (N, 2), valence and arousal, 1 to 9 scaled to -1 to 1. "multilabel": (N, E),
+    1 for each category, or for the label.
 
     Raises:
         DataError: If a sample has no such target; names its key.
@@ -95,6 +98,10 @@ def _row(sample: Sample, task: Task, label_set: LabelSet) -> list[float] | None:
             if sample.valence is None or sample.arousal is None:
                 return None
             return [from_affect(value) for value in (sample.valence, sample.arousal)]
+        case "multilabel":
+            if not sample.classes:
+                return None
+            return [float(index in sample.classes) for index in range(len(label_set))]
 
 
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
@@ -255,7 +262,7 @@ class FinetuneRun:
             for line in describe_unreadable(broken):
                 self.callback.note(line)
             raise
-        if self.config.task == "label":
+        if self.config.task in ("label", "multilabel"):
             absent = absent_classes(self.parts.train, labels)
             if absent:
                 self.callback.note(
@@ -286,9 +293,12 @@ class FinetuneRun:
         """The loss."""
         task = self.config.task
         weights = None
+        label_weights = None
         if self.config.class_weighting == "balanced":
             weights = class_weights(self.readable_train, self.data.labels, task)
-        return Objective(task=task, class_weights=weights, method=self.model.method)
+        elif self.config.class_weighting == "discrete":
+            label_weights = discrete_weights(self.target(self.readable_train).mean(dim=0))
+        return Objective(task=task, class_weights=weights, label_weights=label_weights, method=self.model.method)
 
     def outputs(
         self,
@@ -356,12 +366,12 @@ class FinetuneRun:
         )
 
     def score(self, model: Classifier) -> float:
-        """Return the score on the selection images; higher is better: recall or accuracy, -KL, or concordance."""
+        """Return the score on the selection images, see `score_of`."""
         outputs = self.outputs(self.parts.selection, "watching", model=model)
         return self.score_of(torch.from_numpy(outputs.values), self.target(outputs.samples))
 
     def score_of(self, values: Tensor, target: Tensor) -> float:
-        """Return the score of predictions; higher is better.
+        """Return the score of predictions; higher is better: recall or accuracy, -KL, concordance, or mean precision.
 
         Args:
             values: (N, E) logits, or (N, 2) valence and arousal.
@@ -372,6 +382,8 @@ class FinetuneRun:
         if self.config.task == "distribution":
             log_ratio = target.clamp(min=1e-12).log() - values.log_softmax(dim=1)  # (N, E)
             return -float((target * log_ratio).sum(dim=1).mean())
+        if self.config.task == "multilabel":
+            return mean_average_precision(values.numpy(), target.numpy() > 0)
         hits = (values.argmax(dim=1) == target.argmax(dim=1)).float()
         if self.config.select == "accuracy":
             return float(hits.mean())

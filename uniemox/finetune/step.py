@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from uniemox.finetune.mixing import Mixing, draw_mixing
 from uniemox.io.files import replacing
 from uniemox.io.progress import Progress, silent
 from uniemox.labels import LabelSet
-from uniemox.losses.methods import affect_loss, distribution_loss
+from uniemox.losses.methods import affect_loss, distribution_loss, multilabel_loss
 from uniemox.losses.objective import soft_target_cross_entropy
 from uniemox.model.config import Precision
 from uniemox.model.methods.relation import Relation
@@ -222,7 +223,7 @@ class FinetuneBatch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Objective:
-    """Training loss: equation 12 for labels, KL for votes, MSE with CCC for valence and arousal.
+    """Training loss: equation 12 for labels, KL for votes, MSE with CCC for valence and arousal, binary cross-entropy.
 
     The loss is a sum of terms. A term is a mean over images, weighted by `class_weights`. A step with several batches
     or processes divides each term by the sum of weights over all its images, see `term_weights`. Only the CCC is no
@@ -232,6 +233,8 @@ class Objective:
     task: Task
     class_weights: Tensor | None = None
     """(E,), weight of an image of each class; None: equal weights."""
+    label_weights: Tensor | None = None
+    """(E,), weight of each label in task multilabel; None: equal weights."""
     method: Relation | None = None
     """Method whose loss replaces the classification loss."""
 
@@ -255,13 +258,23 @@ class Objective:
         if self.task == "affect":
             return affect_loss(output, target)[None]
         weight = self._image_weights(target)
-        loss_of_task = soft_target_cross_entropy if self.task == "label" else distribution_loss
-        loss = loss_of_task(output, target, weight)
+        loss = self._loss_of_task(output, target, weight)
         if self.method is None or features is None:
             return loss[None]
-        return self.method.loss_terms(
-            loss, logits=output, features=features, target=target, weight=weight, batch_targets=method_target
-        )
+        arguments: dict[str, Any] = {"logits": output, "features": features, "target": target, "weight": weight}
+        if self.task == "multilabel":
+            # Only methods that take categories get here, and know this argument.
+            arguments["has_categories"] = True
+        return self.method.loss_terms(loss, **arguments, batch_targets=method_target)
+
+    def _loss_of_task(self, output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+        """Return the loss of logits, (N, E), without that of a method."""
+        if self.task == "label":
+            return soft_target_cross_entropy(output, target, weight)
+        if self.task == "distribution":
+            return distribution_loss(output, target, weight)
+        label_weights = None if self.label_weights is None else to_device(self.label_weights, target.device)
+        return multilabel_loss(output, target, label_weights, weight)
 
     def term_weights(self, target: Tensor, method_target: Tensor | None = None) -> Tensor:
         """Return the sum of the images' weights by which each term is divided, (T,). Takes the same as a call."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from uniemox.errors import ShapeError
@@ -10,6 +11,8 @@ from uniemox.losses.objective import mean_over_images, soft_target_cross_entropy
 
 # Added to numerator and denominator, so that equal numbers that are predicted exactly have concordance 1.
 EPS = 1e-8
+# c of the discrete weights of EMOTIC's authors.
+DISCRETE_CONSTANT = 1.2
 
 
 def affect_loss(pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -74,6 +77,45 @@ def distribution_loss(logits: Tensor, target: Tensor, weight: Tensor | None = No
         raise ShapeError(f"logits {tuple(logits.shape)} and target {tuple(target.shape)} must both be (N, E)")
     divergence = torch.xlogy(target, target) - target * logits.log_softmax(dim=-1)  # (N, E)
     return mean_over_images(divergence.sum(dim=-1), weight)
+
+
+def multilabel_loss(
+    logits: Tensor, target: Tensor, label_weight: Tensor | None = None, weight: Tensor | None = None
+) -> Tensor:
+    """Compute the binary cross-entropy of several labels.
+
+    A weighted mean over labels, then a mean over this device's N images; at least 0.
+
+    Args:
+        logits: (N, E), before the sigmoid.
+        target: (N, E), 1 for the labels that an image has, else 0; between them for mixed images.
+        label_weight: (E,), weight of each label; None: equal weights.
+        weight: (N,), weight of each image; None: equal weights.
+
+    Raises:
+        ShapeError: If the shapes do not match.
+    """
+    if logits.ndim != 2 or logits.shape != target.shape:
+        raise ShapeError(f"logits {tuple(logits.shape)} and target {tuple(target.shape)} must both be (N, E)")
+    if label_weight is None:
+        label_weight = torch.ones_like(logits[0])
+    if label_weight.shape != logits.shape[1:]:
+        raise ShapeError(f"label_weight {tuple(label_weight.shape)} must be (E,), one per label")
+    losses = F.binary_cross_entropy_with_logits(logits, target, reduction="none")  # (N, E)
+    by_image = (losses * label_weight).sum(dim=1) / label_weight.sum()  # (N,)
+    return mean_over_images(by_image, weight)
+
+
+def discrete_weights(shares: Tensor) -> Tensor:
+    """Return the weight of each label in the loss, 1 / ln(1.2 + p) (Kosti et al., TPAMI 2020, section 4.2): (E,).
+
+    The constant bounds the weight of rare labels, at 5.48. The authors' code takes the number of images of a batch
+    instead of p, so that its weights depend on the size of the batch.
+
+    Args:
+        shares: (E,), p, share of the training images that have a label, 0 to 1.
+    """
+    return 1 / (DISCRETE_CONSTANT + shares).log()
 
 
 def hierarchical_cross_entropy(
@@ -148,6 +190,34 @@ def multiplicative_loss(logits: Tensor, target: Tensor, beta: float = 1.0, weigh
     log_p = (target[:, None] * logits.log_softmax(dim=-1)).sum(dim=-1)  # (N, K)
     factor = (log_p.detach() * beta / (logits.shape[1] - 1)).exp()  # (N, K)
     return mean_over_images(-(factor * log_p).sum(dim=1), weight)
+
+
+def multiplicative_label_loss(
+    logits: Tensor, target: Tensor, beta: float = 1.0, weight: Tensor | None = None
+) -> Tensor:
+    """Compute `multiplicative_loss` for several labels: each label is present or not, with a probability of its own.
+
+    A mean over labels, then over this device's N images.
+
+    Args:
+        logits: (N, K, E) of K modalities, before the sigmoid.
+        target: (N, E), 1 for the labels that an image has, else 0; between them for mixed images.
+        beta: As for `multiplicative_loss`.
+        weight: (N,), weight of each image; None: equal weights.
+
+    Raises:
+        ShapeError: If the shapes do not match.
+    """
+    if logits.ndim != 3 or logits.shape[1] < 2 or logits.shape[::2] != target.shape:
+        raise ShapeError(
+            f"logits must be (N, K, E) of at least 2 modalities and target (N, E), got {tuple(logits.shape)} and "
+            f"{tuple(target.shape)}"
+        )
+    labels = target[:, None].expand_as(logits)  # (N, K, E)
+    # The log of the probability of what is true of a label.
+    log_p = -F.binary_cross_entropy_with_logits(logits, labels, reduction="none")  # (N, K, E)
+    factor = (log_p.detach() * beta / (logits.shape[1] - 1)).exp()  # (N, K, E)
+    return mean_over_images(-(factor * log_p).sum(dim=1).mean(dim=1), weight)
 
 
 def word_alignment_loss(logits: Tensor, words: Tensor, kinds: Sequence[int]) -> Tensor:

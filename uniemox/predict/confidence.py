@@ -115,8 +115,17 @@ def probabilities_of(
     return weight * shares + (1 - weight) / shares.shape[1]
 
 
+def sigmoid(values: Array) -> NDArray[np.float64]:
+    """Return 1 / (1 + exp(-x)) of values of any shape."""
+    # exp of a large number would overflow.
+    small = np.exp(-np.abs(values))
+    return np.where(values >= 0, 1 / (1 + small), small / (1 + small))
+
+
 def answers_of(info: ClassifierInfo, logits: Array, distances: Array | None = None) -> NDArray[np.float64]:
     """Return calibrated probabilities (N, E), or for task affect valence and arousal (N, 2), 1 to 9.
+
+    Those of task multilabel have no sum, and are not smoothed for unfamiliar images.
 
     Args:
         info: Metadata of the classifier.
@@ -125,6 +134,9 @@ def answers_of(info: ClassifierInfo, logits: Array, distances: Array | None = No
     """
     if info.task == "affect":
         return to_affect(np.asarray(logits, np.float64))
+    if info.task == "multilabel":
+        offsets = np.array(info.offsets) if info.offsets else 0.0
+        return sigmoid(np.asarray(logits, np.float64) / (info.temperature or 1.0) + offsets)
     return probabilities_of(logits, info.temperature, familiarity_of(distances, info.distances), info.rules)
 
 
@@ -135,7 +147,7 @@ def set_probabilities_of(info: ClassifierInfo, logits: Array, distances: Array |
     coverages, and would make sets smaller at low ones. Files of version 0.2 use those after the smoothing.
     Takes the arguments of `answers_of`.
     """
-    if info.rules.sets_from == "answer":
+    if info.rules.sets_from == "answer" or info.task == "multilabel":
         return answers_of(info, logits, distances)
     return probabilities_of(logits, info.temperature)
 

@@ -2,10 +2,10 @@
 
 First context: the person, in two modalities, face and body. (The paper has a skeleton where this has the body's
 feature, because there is no pose estimator.) Each modality predicts the emotion separately, and `multiplicative_loss`
-trains mainly the more certain one. Second context: the scene without the person, with an attention branch (arXiv
-1812.10025). Third context: distances between people, in a graph convolution with edges exp(-distance), and none beyond
-half of the image. (The paper's alternative, a depth map, needs a depth network.) The head reads all three contexts,
-concatenated.
+trains mainly the more certain one; with several labels (EMOTIC), for each label alone. Second context: the scene
+without the person, with an attention branch (arXiv 1812.10025). Third context: distances between people, in a graph
+convolution with edges exp(-distance), and none beyond half of the image. (The paper's alternative, a depth map, needs a
+depth network.) The head reads all three contexts, concatenated.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from uniemox.losses import multiplicative_loss
+from uniemox.losses import multiplicative_label_loss, multiplicative_loss
 from uniemox.model import Embed, Group, GroupedRegions, Regions, Relation
 
 # Maximum distance of neighbours, as a share of the image's side.
@@ -27,6 +27,7 @@ class EmotiCon(Relation):
 
     groups = ("face", "person", "scene", "cells", "people")
     hides_person = True
+    takes_categories = True
 
     def __init__(self, width: int, channels: int, labels: Sequence[str], *, skip: bool) -> None:
         super().__init__()
@@ -64,11 +65,20 @@ class EmotiCon(Relation):
         return (nodes * is_present).sum(dim=1) / is_present.sum(dim=1).clamp(min=1)  # (N, C)
 
     def loss(
-        self, classification: Tensor, *, features: Tensor, target: Tensor, weight: Tensor | None = None, **_: Any
+        self,
+        classification: Tensor,
+        *,
+        features: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        has_categories: bool = False,
+        **_: Any,
     ) -> Tensor:
         """Return the classification loss plus the multiplicative loss of the modalities' predictions."""
         logits = features[:, -len(MODALITIES) * self.outputs :].float()  # (N, 2 E)
         logits = logits.unflatten(1, (len(MODALITIES), self.outputs))  # (N, 2, E)
+        if has_categories:
+            return classification + multiplicative_label_loss(logits, target, weight=weight)
         return classification + multiplicative_loss(logits, target, weight=weight)
 
 

@@ -2,7 +2,7 @@
 
 Body-object attention: the body's vector weights the objects. Body-part attention: the body's vector also weights the
 body's parts, cells of the person view, whose channels are then recalibrated (arXiv 1709.01507). The paper's third part,
-the dependency of co-occurring labels, needs images with several labels, which no data set here has.
+the dependency of labels by their meaning and co-occurrence, is missing: its equations are in no source open to us.
 """
 
 from collections.abc import Sequence
@@ -20,6 +20,7 @@ class Rrla(Relation):
     """Region method RRLA: attention of the person to objects and to parts of the body."""
 
     groups = ("scene", "person", "body", "objects")
+    takes_categories = True
 
     def __init__(self, width: int, channels: int, _labels: Sequence[str], *, skip: bool) -> None:
         super().__init__()

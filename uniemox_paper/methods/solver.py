@@ -39,6 +39,7 @@ class Solver(Relation):
     """Region method SOLVER: the scene concatenated with the objects that it attends to."""
 
     groups = ("scene", "objects")
+    takes_categories = True
 
     def __init__(self, width: int, channels: int, _labels: Sequence[str], *, skip: bool) -> None:
         super().__init__()

@@ -39,6 +39,8 @@ class Relation(nn.Module):
     """Module that computes these regions from the views; set by `build_method`."""
     reads_texts: ClassVar[bool] = False
     """True if training needs the annotations of the images."""
+    takes_categories: ClassVar[bool] = False
+    """True if its loss also suits task multilabel, whose targets don't sum to 1."""
 
     @classmethod
     def options_for(cls, _samples: Sequence[Sample], _labels: LabelSet) -> dict[str, Any]:
@@ -70,6 +72,7 @@ class Relation(nn.Module):
         target: Tensor,
         weight: Tensor | None = None,
         batch_targets: Tensor | None = None,
+        has_categories: bool = False,
     ) -> Tensor:
         """Return the training loss of a batch; the base class returns the classification loss.
 
@@ -81,11 +84,12 @@ class Relation(nn.Module):
             classification: Cross-entropy of logits and target.
             logits: (N, E) of the head.
             features: (N, width), the head's input.
-            target: (N, E), rows that sum to 1.
+            target: (N, E), rows that sum to 1; with `takes_categories` also ones for several labels.
             weight: (N,), weight of each image; None: equal weights.
             batch_targets: Result of the method's `batch_targets`.
+            has_categories: True in task multilabel, given only to methods with `takes_categories`.
         """
-        del logits, features, target, weight, batch_targets
+        del logits, features, target, weight, batch_targets, has_categories
         return classification
 
     def loss_terms(self, classification: Tensor, **arguments: Any) -> Tensor:

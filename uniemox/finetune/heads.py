@@ -1,0 +1,157 @@
+"""Linear heads on frozen features: logistic regression for labels, ridge regression for valence and arousal."""
+
+import warnings
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.model_selection import StratifiedKFold
+from threadpoolctl import threadpool_limits
+from torch import nn
+
+from uniemox.finetune.config import Task
+
+# Values of sklearn's C; ridge regression uses their inverses as alpha.
+PENALTIES = tuple(10.0**power for power in range(-4, 3))
+FOLDS = 5
+ITERATIONS = 2000
+
+
+def fit_head(
+    features: NDArray[np.float32],
+    target: NDArray[np.float32],
+    *,
+    task: Task,
+    seed: int,
+    class_weights: NDArray[np.float32] | None = None,
+) -> tuple[nn.Linear, float]:
+    """Fit a linear head on features; cross-validation on these samples chooses its penalty.
+
+    Features are standardised for the fit. The returned head includes this and takes unscaled features.
+
+    Args:
+        features: (N, C).
+        target: (N, E), rows that sum to 1; ones for several labels; or (N, 2) valence and arousal.
+        task: Task of the head; "affect" fits ridge regression, others logistic regression, "multilabel" one for each
+            label.
+        seed: Random seed of the folds.
+        class_weights: (E,), weight of a sample of each class; None: equal weights.
+
+    Returns:
+        The head and its penalty.
+    """
+    mean = features.mean(axis=0)
+    # A constant feature must not divide by 0.
+    std = features.std(axis=0) + 1e-6
+    x = (features - mean) / std
+    if task == "affect":
+        ridge = RidgeCV(alphas=[1 / penalty for penalty in PENALTIES]).fit(x, target)
+        return _linear(ridge.coef_, ridge.intercept_, mean, std), float(ridge.alpha_)
+    if task == "multilabel":
+        best = _best_label_penalty(x, target, seed)
+        return _linear(*_fit_labels(x, target, best), mean, std), best
+    weights = np.ones(target.shape[1]) if class_weights is None else class_weights
+    best = _best_penalty(x, target, weights, seed)
+    coefficients, offsets = _fit(x, target, weights, best)
+    return _linear(coefficients, offsets, mean, std), best
+
+
+def _best_penalty(x: NDArray, target: NDArray, weights: NDArray, seed: int) -> float:
+    """Return the penalty with the lowest weighted cross-entropy over the folds.
+
+    Penalties are tried from strong to weak, until two in a row are worse than the best. The weakest ones separate the
+    training samples and take by far the longest to fit.
+    """
+    classes = target.argmax(axis=1)
+    folds = min(FOLDS, np.bincount(classes)[np.unique(classes)].min())
+    if folds < 2:
+        return 1e-2
+    splits = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(x, classes))
+    losses: list[float] = []
+    for penalty in PENALTIES:
+        loss = 0.0
+        for train, held_out in splits:
+            coefficients, offsets = _fit(x[train], target[train], weights, penalty)
+            logits = x[held_out] @ coefficients.T + offsets
+            log_shares = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+            loss -= float((target[held_out] * weights * log_shares).sum())
+        losses.append(loss)
+        if len(losses) > 2 and min(losses[-2:]) > min(losses):
+            break
+    return PENALTIES[int(np.argmin(losses))]
+
+
+def _fit(x: NDArray, target: NDArray, weights: NDArray, penalty: float) -> tuple[NDArray, NDArray]:
+    """Fit logistic regression: coefficients (E, C) and offsets (E,). A class without samples has a very low offset.
+
+    A sample with shares of several classes counts as one sample of each class, weighted by the shares.
+    """
+    rows, columns = np.nonzero(target * weights)
+    present = np.unique(columns)
+    coefficients = np.zeros((target.shape[1], x.shape[1]))
+    offsets = np.full(target.shape[1], -20.0)
+    offsets[present] = 0
+    if len(present) < 2:
+        return coefficients, offsets
+    model = LogisticRegression(C=penalty, max_iter=ITERATIONS)
+    # Threads wait for each other longer than they compute, and far longer on busy cores.
+    with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
+        # Only weak penalties do not converge, and they are not chosen anyway.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(x[rows], columns, sample_weight=(target * weights)[rows, columns])
+    # For two classes, sklearn returns one row, which belongs to the second class.
+    fitted = present[-len(model.coef_) :]
+    coefficients[fitted] = model.coef_
+    offsets[fitted] = model.intercept_
+    return coefficients, offsets
+
+
+def _best_label_penalty(x: NDArray, target: NDArray, seed: int) -> float:
+    """Return the penalty with the lowest binary cross-entropy on a fifth of the samples, which are not fitted.
+
+    There are no folds: every label needs its own fit. Penalties are tried as in `_best_penalty`.
+    """
+    order = np.random.default_rng(seed).permutation(len(x))
+    count = len(x) // FOLDS
+    if count == 0:
+        return 1e-2
+    held_out = order[:count]
+    train = order[count:]
+    losses: list[float] = []
+    for penalty in PENALTIES:
+        coefficients, offsets = _fit_labels(x[train], target[train], penalty)
+        logits = x[held_out] @ coefficients.T + offsets
+        losses.append(float((np.logaddexp(0, logits) - target[held_out] * logits).sum()))
+        if len(losses) > 2 and min(losses[-2:]) > min(losses):
+            break
+    return PENALTIES[int(np.argmin(losses))]
+
+
+def _fit_labels(x: NDArray, target: NDArray, penalty: float) -> tuple[NDArray, NDArray]:
+    """Fit a logistic regression for each label: coefficients (E, C) and offsets (E,).
+
+    Args:
+        x: (N, C).
+        target: (N, E), 1 for the labels that a sample has, else 0.
+        penalty: sklearn's C.
+    """
+    coefficients = np.zeros((target.shape[1], x.shape[1]))
+    offsets = np.zeros(target.shape[1])
+    for i in range(target.shape[1]):
+        is_label = np.stack([1 - target[:, i], target[:, i]], axis=1)
+        # The logits of absence and of presence; a label without samples, or without others, has a low or high offset.
+        both_coefficients, both_offsets = _fit(x, is_label, np.ones(2), penalty)
+        coefficients[i] = both_coefficients[1] - both_coefficients[0]
+        offsets[i] = both_offsets[1] - both_offsets[0]
+    return coefficients, offsets
+
+
+def _linear(coefficients: NDArray, offsets: NDArray, mean: NDArray, std: NDArray) -> nn.Linear:
+    """Return a linear layer that takes unstandardised features."""
+    head = nn.Linear(coefficients.shape[1], coefficients.shape[0])
+    with torch.no_grad():
+        head.weight.copy_(torch.from_numpy(coefficients / std))
+        head.bias.copy_(torch.from_numpy(offsets - (coefficients / std) @ mean))
+    return head
