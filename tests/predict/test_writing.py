@@ -25,7 +25,7 @@ from uniemox.predict.images import list_images
 from uniemox.predict.prediction import Face, Failure, Person, Prediction
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.schema import FIELDS
-from uniemox.predict.writing import EmbeddingFile, ResultFile
+from uniemox.predict.writing import EmbeddingFile, PathSet, ResultFile
 
 # A name with a byte that is not UTF-8.
 ODD = 'a,"b"\n\udcff é.jpg'
@@ -45,6 +45,18 @@ def test_resume_refuses_another_model_of_the_same_name(tmp_path: Path) -> None:
         opened(path, resume=True, asked="two")
     with opened(path, resume=True, asked="one") as again:
         assert again.has("a.jpg")
+
+
+@given(st.sets(st.text()), st.sets(st.text()), st.sets(st.text()))
+def test_a_set_of_paths_has_those_that_were_added(first: set[str], second: set[str], others: set[str]) -> None:
+    paths = PathSet()
+    assert not any(path in paths for path in others)
+    for path in first:
+        paths.add(path)
+    assert {path for path in first | second | others if path in paths} == first
+    for path in second:
+        paths.add(path)
+    assert {path for path in first | second | others if path in paths} == first | second
 
 
 @pytest.mark.parametrize("with_bom", [False, True])

@@ -14,7 +14,7 @@ floats, but no number is accepted for text, and no truth value for a number.
 import json
 import re
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -130,10 +130,11 @@ def read_json_lines(
     Raises:
         UniemoxError: Of `error_class`, also if the file can't be read, or a line is longer than 16 MiB.
     """
+    name = str(path)
     try:
         with open_regular(path) as file:
-            for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES), b""), start=1):
-                where = f"{path}:{number}"
+            for number, line in enumerate(iter(partial(file.readline, MAX_LINE_BYTES), b""), start=1):
+                where = f"{name}:{number}"
                 if len(line) == MAX_LINE_BYTES:
                     raise error_class(f"{where}: longer than {MAX_LINE_BYTES >> 20} MiB; {remedy}")
                 if may_be_cut and not line.endswith(b"\n"):
