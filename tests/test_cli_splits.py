@@ -126,5 +126,7 @@ def test_calibrate_uses_val_and_evaluate_scores_test(
     done = uniemox_here("evaluate", "--model", out, *data, "--split", "test", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["n"] == 8
-    done = uniemox_here("calibrate", "--model", "m.onnx", *data, "--out", out, "--split", "train", "--json")
+    done = uniemox_here(
+        "calibrate", "--model", "m.onnx", *data, "--out", tmp_path / "other.onnx", "--split", "train", "--json"
+    )
     assert json.loads(done.stdout)["split"] == "train"

@@ -65,7 +65,7 @@ def test_ratings_on_a_forgotten_scale_are_noticed(table: Path, tmp_path: Path) -
     source = tiny_network(tmp_path / "m.onnx", distances=(5.0, 200.0))
     notes = {}
     for name in ("ratings.csv", "narrow.csv", "narrow.csv?scale=1-7"):
-        words = ("--data", f"csv:{table.parent / name}", "--out", tmp_path / "rated.onnx")
+        words = ("--data", f"csv:{table.parent / name}", "--out", tmp_path / f"rated{len(notes)}.onnx")
         notes[name] = " ".join(uniemox_here("calibrate", "--ratings", "--model", source, *words).stderr.split())
     assert "rated 1.0 to 7.0 of 1 to 9 (if people rated on another scale, name it" in notes["narrow.csv"]
     for name in ("ratings.csv", "narrow.csv?scale=1-7"):

@@ -14,8 +14,8 @@ from tests.drawn import draw_image
 from tests.evaluate.test_run import labelled_data
 from tests.predict.networks import tiny_network
 from tests.runs import finetuned, uniemox_here
-from uniemox.cli.calibrate import _log_loss_words
-from uniemox.data.seen import read_seen
+from uniemox.cli.calibrate import _log_loss_words, calibrate
+from uniemox.data.seen import read_seen, seen_file
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError, LabelError
 from uniemox.evaluate.calibration import LogLossChange, fit_temperature
@@ -91,7 +91,8 @@ def test_model_at_chance_is_reported(photos: Path, tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         image.save(path)
     result = recalibrate(str(source), open_data(f"folder:{tmp_path / 'easy'}"), tmp_path / "other.onnx")
-    assert (result.accuracy, result.verdict) == (1.0, "better than chance on these images")
+    assert result.accuracy == 1.0
+    assert result.verdict.startswith("better than chance on these images; the probabilities are")
     assert (result.chance, len(result.scored_labels)) == (1 / 8, 8)
 
 
@@ -109,21 +110,30 @@ def test_command_prints_the_range_of_coverage_and_the_change_of_log_loss(photos:
 
 @pytest.mark.parametrize(
     ("interval", "words"),
-    [((-0.02, 0.01), "within noise"), ((-0.3, -0.1), "better than before"), ((0.01, 0.02), "keep the model as it was")],
+    [((-0.02, 0.01), "within noise"), ((-0.3, -0.1), "better than before"), ((0.01, 0.02), "worse than before")],
 )
-def test_change_of_the_log_loss_has_a_verdict(interval: tuple[float, float], words: str) -> None:
+def test_change_of_the_log_loss_has_a_meaning(interval: tuple[float, float], words: str) -> None:
     assert words in _log_loss_words(LogLossChange(before=1.0, after=1.0 + sum(interval) / 2, interval=interval))
 
 
+BETTER = LogLossChange(before=1.0, after=0.8, interval=(-0.3, -0.1))
+NOISE = LogLossChange(before=1.0, after=1.0, interval=(-0.1, 0.1))
+WORSE = LogLossChange(before=1.0, after=1.2, interval=(0.1, 0.3))
+
+
 @pytest.mark.parametrize(
-    ("low", "verdict"),
+    ("low", "log_loss", "verdict"),
     [
-        (0.25, "no better than chance on these images: fine-tune instead"),
-        (0.4, "no better than always predicting the most common class of these images: fine-tune instead"),
-        (0.41, "better than chance on these images"),
+        (0.25, BETTER, "no better than chance on these images: fine-tune instead"),
+        (0.4, BETTER, "no better than always predicting the most common class of these images: fine-tune instead"),
+        (0.41, BETTER, "better than chance on these images; the probabilities are better than before"),
+        (0.41, NOISE, "better than chance on these images; the probabilities are about as good as before"),
+        (0.41, None, "better than chance on these images; all images are one group, so no change was measured"),
+        (0.25, WORSE, "the probabilities become worse: keep the model as it is, or calibrate with more images"),
+        (0.41, WORSE, "the probabilities become worse: keep the model as it is, or calibrate with more images"),
     ],
 )
-def test_the_whole_interval_must_be_better_than_a_guess(low: float, verdict: str) -> None:
+def test_there_is_one_verdict(low: float, log_loss: LogLossChange | None, verdict: str) -> None:
     result = Recalibration(
         images=60,
         split="val",
@@ -139,12 +149,43 @@ def test_the_whole_interval_must_be_better_than_a_guess(low: float, verdict: str
         coverage_range=(0.8, 0.95),
         set_size_before=None,
         set_size_after=2.0,
-        log_loss=None,
+        log_loss=log_loss,
         flagged=None,
         scored_labels=("awe", "fear", "joy", "sadness"),
         unreadable={},
     )
     assert result.verdict == verdict
+    assert result.is_worse == (log_loss is WORSE)
+
+
+def test_nothing_is_written_if_the_probabilities_become_worse(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("uniemox.evaluate.recalibration.log_loss_change", lambda *_, **__: WORSE)
+    out = tmp_path / "mine.onnx"
+    source = str(tiny_network(tmp_path / "m.onnx"))
+    with pytest.raises(DataError, match=r"mine\.onnx was not written: the probabilities become worse: keep the model"):
+        calibrate(data=f"folder:{photos}", model=source, out=out)
+    printed = capsys.readouterr()
+    assert "verdict" not in printed.out
+    assert "wrote" not in printed.err
+    with pytest.raises(DataError, match="was not written"):
+        calibrate(data=f"folder:{photos}", model=source, out=out, as_json=True)
+    assert json.loads(capsys.readouterr().out)["written"] is None
+    assert {path.name for path in tmp_path.iterdir()} == {"m.onnx"}
+
+
+def test_existing_files_are_refused_together_before_anything_is_read(tmp_path: Path) -> None:
+    out = tmp_path / "mine.onnx"
+    hashes = seen_file(out)
+    hashes.write_text("")
+    # Hashes without their model are the rest of an interrupted calibration.
+    with pytest.raises(DataError, match="no such folder"):
+        calibrate(data=f"folder:{tmp_path / 'none'}", out=out)
+    out.write_bytes(b"a model")
+    with pytest.raises(ConfigError, match=rf"mine\.onnx and .*{hashes.name} are there already; delete them, or choose"):
+        calibrate(data=f"folder:{tmp_path / 'none'}", out=out)
+    assert out.read_bytes() == b"a model"
 
 
 def test_a_run_folder_is_calibrated_as_its_file(photos: Path, tmp_path: Path) -> None:

@@ -5,9 +5,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from uniemox.cli.console import Flag, JsonObject, UsageError, need, progress_bar, refuse_other, say, say_parts
+from uniemox.cli.console import (
+    Flag,
+    JsonObject,
+    UsageError,
+    need,
+    progress_bar,
+    refuse_existing,
+    refuse_other,
+    say,
+    say_parts,
+)
 from uniemox.cli.data_files import NO_FILES, FileOptions
 from uniemox.cli.evaluate import LabelMapText
+from uniemox.data.seen import seen_file
+from uniemox.errors import DataError
 from uniemox.evaluate.label_pairs import read_label_pairs
 from uniemox.plurals import counted
 
@@ -35,7 +47,8 @@ def calibrate(
     """Calibrate a model's probabilities and sets of likely labels on your own labelled images.
 
     The most probable label does not change, but its probability becomes accurate for images like yours. 100 images are
-    enough. They must be new to the model; `uniemox evaluate` refuses to score the calibrated model on them.
+    enough. They must be new to the model; `uniemox evaluate` refuses to score the calibrated model on them. If the
+    probabilities become worse than before, nothing is written, and the command exits with 1.
 
     For example:
 
@@ -46,7 +59,7 @@ def calibrate(
 
     Args:
         data: KIND:PATH, see `uniemox docs data`; at least 30 images with labels.
-        out: ONNX file to write; use it with uniemox predict IMAGE --model OUT.
+        out: ONNX file to write, which must not exist; use it with uniemox predict IMAGE --model OUT.
         model: embedded, small, an ONNX file of uniemox finetune, or a run that contains one.
         split: Split to use, or all. Default: calibration, else val; all if the data have no splits.
         ratings: Learn valence and arousal instead, from at least 100 images with people's ratings of both. Fits a
@@ -56,6 +69,8 @@ def calibrate(
     need("scipy", extra="data")
     if ratings and label_map is not None:
         raise UsageError("--map is for labels and --ratings for valence and arousal; leave out one of them")
+    if out.exists():
+        refuse_existing(out, seen_file(out))
     pairs = None if label_map is None else read_label_pairs(label_map)
     from uniemox.data.unreadable import describe_unreadable
     from uniemox.evaluate.rating_fit import fit_ratings
@@ -74,15 +89,19 @@ def calibrate(
                 images_text = counted(result.left_out, "image was", "images were")
                 say(f"{images_text} left out: no label of the model means theirs")
             line, words = _confidence_words(result, out)
+    is_worse = isinstance(result, Recalibration) and result.is_worse
     for unreadable in describe_unreadable(result.unreadable):
         say(unreadable)
     if as_json:
         verdict = {"verdict": result.verdict} if isinstance(result, Recalibration) else {}
-        print(json.dumps(asdict(result) | verdict | {"written": str(out)}))
-        return
-    part = "" if result.split == "all" else f" of split {result.split}"
-    say(f"wrote {out}: {result.images} images{part}{line}")
-    print("\n".join(words))
+        print(json.dumps(asdict(result) | verdict | {"written": None if is_worse else str(out)}))
+    else:
+        part = "" if result.split == "all" else f" of split {result.split}"
+        action = "calibrated" if is_worse else f"wrote {out}"
+        say(f"{action}: {result.images} images{part}{line}")
+        print("\n".join(words))
+    if isinstance(result, Recalibration) and result.is_worse:
+        raise DataError(f"{out} was not written: {result.verdict}")
 
 
 def _confidence_words(result: "Recalibration", out: Path) -> tuple[str, list[str]]:
@@ -104,9 +123,12 @@ def _confidence_words(result: "Recalibration", out: Path) -> tuple[str, list[str
         words.append(f"{result.flagged:.0%} are flagged as unlike the images that the network was trained on")
     line = (
         f", temperature {result.temperature:.2f}, calibration error on these {result.ece_before:.3f}, now "
-        f"{result.ece_after:.3f}; score other images with uniemox evaluate --model {out}"
+        f"{result.ece_after:.3f}"
     )
-    return line, [*words, f"verdict: {result.verdict}"]
+    if result.is_worse:
+        # The error that follows says so.
+        return line, words
+    return f"{line}; score other images with uniemox evaluate --model {out}", [*words, f"verdict: {result.verdict}"]
 
 
 def _coverage_words(result: "Recalibration") -> str:
@@ -122,11 +144,11 @@ def _log_loss_words(change: "LogLossChange") -> str:
     """Say if the probabilities became better, by images that the temperature was not fitted to."""
     low, high = change.interval
     if change.is_within_noise:
-        meaning = "within noise, so the probabilities are about as good as before"
+        meaning = "within noise"
     elif high < 0:
         meaning = "better than before"
     else:
-        meaning = "worse than before: keep the model as it was, or calibrate with more images"
+        meaning = "worse than before"
     return (
         f"log loss {change.before:.3f}, now {change.after:.3f} in cross-validation; change {change.change:+.3f} "
         f"({low:+.3f} to {high:+.3f}): {meaning}"

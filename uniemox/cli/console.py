@@ -137,6 +137,20 @@ def refuse_other(path: Path | None, ending: str) -> None:
         raise ConfigError(f"{path} is there already and is no {ending} file; choose another name")
 
 
+def refuse_existing(*paths: Path, remedy: str = "") -> None:
+    """Raise ConfigError if output files exist that take work to make again, such as models; names all of them.
+
+    Args:
+        paths: Files that a command writes.
+        remedy: Another way out, such as "continue (--resume), ".
+    """
+    existing = [str(path) for path in paths if path.exists()]
+    if existing:
+        names = " and ".join(existing)
+        verb, them = ("is", "it") if len(existing) == 1 else ("are", "them")
+        raise ConfigError(f"{names} {verb} there already; {remedy}delete {them}, or choose another name")
+
+
 def quoted(path: Path) -> str:
     """Quote a path in a command that people copy into a shell."""
     return shlex.quote(str(path))

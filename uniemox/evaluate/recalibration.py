@@ -76,13 +76,29 @@ class Recalibration:
     """Number of images that were not used, because the model has no label for theirs or the map leaves it out."""
 
     @property
+    def is_worse(self) -> bool:
+        """True if the probabilities of images that calibration did not use become worse, beyond noise."""
+        return self.log_loss is not None and self.log_loss.interval[0] > 0
+
+    @property
     def verdict(self) -> str:
-        """Sentence that compares the lower end of the accuracy's interval with guesses without an image."""
+        """Sentence on what to do: about the probabilities if they become worse, else about the accuracy.
+
+        The lower end of the accuracy's interval is compared with guesses without an image.
+        """
+        if self.is_worse:
+            return "the probabilities become worse: keep the model as it is, or calibrate with more images"
         if self.accuracy_interval[0] <= self.chance:
             return "no better than chance on these images: fine-tune instead"
         if self.accuracy_interval[0] <= self.commonest:
             return "no better than always predicting the most common class of these images: fine-tune instead"
-        return "better than chance on these images"
+        if self.log_loss is None:
+            change = "all images are one group, so no change was measured"
+        elif self.log_loss.is_within_noise:
+            change = "the probabilities are about as good as before"
+        else:
+            change = "the probabilities are better than before"
+        return f"better than chance on these images; {change}"
 
 
 def recalibrate(
@@ -95,6 +111,8 @@ def recalibrate(
     label_pairs: LabelPairs | None = None,
 ) -> Recalibration:
     """Write an ONNX model again with temperature and conformal scores of labelled images.
+
+    Nothing is written if the probabilities become worse (`Recalibration.is_worse`).
 
     Distances from the training images stay those of the network. The probabilities are fitted among all labels of the
     model. If several of them mean one label of the data, each is right: the temperature fits the sum of their
@@ -144,11 +162,13 @@ def recalibrate(
         held_out_count=len(set(_units(outputs))),
         calibrated_on=data.name_with_split(split),
     )
-    write_model(source, out, fitted.to_json())
-    read = {sample.key for sample in outputs.samples}
-    used = {digest for sample, digest in zip(samples, hashes, strict=True) if sample.key in read}
-    write_hashes(seen_file(out), used | training_hashes)
     result = _measure(info, fitted, outputs, answers, scored)
+    if not result.is_worse:
+        read = {sample.key for sample in outputs.samples}
+        used = {digest for sample, digest in zip(samples, hashes, strict=True) if sample.key in read}
+        # The hashes first: a model without them could be scored on these images.
+        write_hashes(seen_file(out), used | training_hashes)
+        write_model(source, out, fitted.to_json())
     return replace(result, split=split, left_out=len(data.samples) - len(samples))
 
 
