@@ -73,3 +73,21 @@ def mae_model(golden: Path, percent: int, *, norm_pix: bool) -> UniEmoX:
         state[ours or f"encoder.{name}"] = value
     model.load_state_dict(state)
     return model
+
+
+def drawn_clip(folder: Path, *, quick_gelu: bool = False, timm_vision: dict[str, object] | None = None) -> Path:
+    """A folder as open_clip reads it, with random weights: its own ViT, or a network of timm as SigLIP has."""
+    from open_clip.model import CLIP
+
+    vision = timm_vision or {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8}
+    text = {"context_length": 77, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 2}
+    config = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text, "quick_gelu": quick_gelu}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
+    torch.manual_seed(0)
+    model = CLIP(**config)
+    # Random weights of the usual size give nearly equal texts.
+    for parameter in model.transformer.parameters():
+        parameter.data.mul_(20)
+    torch.save(model.state_dict(), folder / "open_clip_pytorch_model.bin")
+    return folder

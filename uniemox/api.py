@@ -100,6 +100,7 @@ class FinetuneSettings(TypedDict, total=False):
     save: "SaveConfig"
     distillation: "DistillationConfig"
     lora: "LoraConfig"
+    zero_shot: bool
     layer_decay: float | None
     head_lr_scale: float
     probe_first: bool

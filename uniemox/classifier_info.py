@@ -57,6 +57,8 @@ class NetworkSpec:
     """D, channels of the encoders' features; with a region method, of the last feature map."""
     outputs: int = 1
     """E, number of outputs."""
+    unit_features: bool = False
+    """True if the encoder's features are scaled to length 1 before the head, which then computes cosines."""
     streams: Streams = "scene"
     """Views that the network reads."""
     labels: tuple[str, ...] = ()
@@ -106,6 +108,8 @@ class NetworkSpec:
 
         # Files have only the fields of parts that the network has.
         names = ["feature_width", "outputs"]
+        if self.unit_features:
+            names.append("unit_features")
         if self.fusion is not None:
             names += ["fused_width", "fusion", "fusion_heads", "norm_eps"]
         if self.method is not None:

@@ -254,5 +254,7 @@ def load_without_head(network: Any, file: WeightFile) -> list[str]:
     module = sys.modules[type(network).__module__]
     convert = getattr(module, "checkpoint_filter_fn", None)
     converted: dict[str, Any] = state if convert is None else convert(dict(state), network)
+    # timm makes a classifier of CLIP's projection into the space of texts.
+    converted = {key: value for key, value in converted.items() if not key.startswith(prefixes)}
     network.load_state_dict(converted)
     return [name for name, value in converted.items() if name in state and state[name].shape != value.shape]

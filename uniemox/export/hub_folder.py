@@ -138,7 +138,9 @@ def timm_network(classifier: Classifier, info: ClassifierInfo) -> nn.Module | No
     if len(encoders) != 1 or is_joined or not isinstance(head, nn.Linear):
         return None
     [encoder] = encoders
-    if not timm.is_model(encoder.name) or "conv_head" in encoder.options:
+    # timm's networks have one linear layer after the pooling, and no scaling to length 1.
+    has_projection = bool(encoder.options.get("num_classes")) or info.network.unit_features
+    if not timm.is_model(encoder.name) or "conv_head" in encoder.options or has_projection:
         return None
     network: Any = timm.create_model(encoder.name, **{**encoder.options, "num_classes": len(info.labels)})
     last = network.get_classifier()

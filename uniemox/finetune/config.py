@@ -7,11 +7,12 @@ from typing import Any, Literal, cast, get_args
 from uniemox.bounds import check_numbers
 from uniemox.classifier_info import Streams
 from uniemox.errors import ConfigError
+from uniemox.io.weight_names import CLIP
 from uniemox.model.config import REGION_METHODS, AdaptedLayers, check_fusion, check_name, is_foreign
 from uniemox.training.config import HardwareConfig, OptimizerConfig, SaveConfig, ScheduleConfig, check_batches
 from uniemox.views.config import ViewConfig
 
-Fit = Literal["full", "lora", "probe", "knn", "mean", "histogram"]
+Fit = Literal["full", "lora", "probe", "knn", "prototypes", "mean", "histogram"]
 Task = Literal["label", "distribution", "affect", "multilabel"]
 INIT_MISSING = (
     "--init is missing: give embedded (comes with uniemox), a run, a checkpoint, timm:NAME, or scratch:timm:NAME; only "
@@ -150,14 +151,16 @@ class FinetuneConfig:
     """Settings of a fine-tuning run (arXiv 2409.18877, section III-E)."""
 
     init: str = ""
-    """Initial weights of the encoder: embedded or small, a run, a published checkpoint, timm:NAME, timm:NAME@FILE or
-    timm:local-dir:FOLDER. Prefix scratch: keeps the architecture and draws random weights. The features of
-    several encoders, separated by commas, are concatenated."""
+    """Initial weights of the encoder: embedded or small, a run, a published checkpoint, timm:NAME, timm:NAME@FILE,
+    timm:local-dir:FOLDER, clip:NAME@FILE or clip:local-dir:FOLDER. Prefix scratch: keeps the architecture and draws
+    random weights. The features of several encoders, separated by commas, are concatenated."""
     method: str = "full"
     """full: train everything. lora: train low-rank changes of a frozen ViT. probe: logistic regression on frozen
-    features. knn: 20 nearest images. mean: average several runs in init. histogram: logistic regression on colours,
-    without init. Region methods: solver, stimuli, mdan, eap, rrla, emoticon, mypackage.module:MyMethod; see
-    `uniemox docs methods`."""
+    features. knn: 20 nearest images. prototypes: a CLIP's texts about each label, fitted to the images. mean: average
+    several runs in init. histogram: logistic regression on colours, without init. Region methods: solver, stimuli,
+    mdan, eap, rrla, emoticon, mypackage.module:MyMethod; see `uniemox docs methods`."""
+    zero_shot: bool = False
+    """With method prototypes: leave the texts' prototypes unchanged. Only the temperature is fitted."""
     task: Task = "label"
     """label: a class (equation 12). distribution: shares of votes (KL). affect: valence and arousal (MSE and CCC).
     multilabel: several labels, such as EMOTIC's categories (binary cross-entropy)."""
@@ -295,6 +298,10 @@ class FinetuneConfig:
             return f"method mean averages heads on the scene: leave network.streams scene, got {self.network.streams!r}"
         if self.method != "lora" and self.lora != LoraConfig():
             return f"the settings of lora need method lora, got {self.method!r}: give --method lora, or leave them out"
+        if self.method == "prototypes":
+            return self._prototypes_conflict()
+        if self.zero_shot:
+            return f"zero_shot needs method prototypes, got {self.method!r}"
         if self.method == "histogram" and self.init:
             return (
                 f"method histogram needs no initial weights: leave out --init, got {self.init!r}; method probe "
@@ -302,6 +309,19 @@ class FinetuneConfig:
             )
         if self.method == "histogram" and self.network.streams == "both":
             return "method histogram reads one view: give --network.streams scene or person, got network.streams='both'"
+        return None
+
+    def _prototypes_conflict(self) -> str | None:
+        """Describe a conflict of method prototypes with other settings; None if there is none."""
+        if self.init and (not self.init.startswith(CLIP) or "," in self.init):
+            return (
+                "method prototypes needs a CLIP, which has texts: give --init clip:NAME@FILE or clip:local-dir:FOLDER, "
+                f"got {self.init!r}"
+            )
+        if self.network.streams == "both":
+            return "method prototypes reads one view: give --network.streams scene or person, got 'both'"
+        if self.task not in ("label", "distribution"):
+            return f"method prototypes predicts labels: give task label or distribution, got {self.task!r}"
         return None
 
     def _task_conflict(self) -> str | None:

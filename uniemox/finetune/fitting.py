@@ -17,6 +17,7 @@ from uniemox.evaluate.calibration import fit_temperature
 from uniemox.evaluate.multilabel_fit import fit_labels
 from uniemox.finetune.heads import fit_head
 from uniemox.finetune.network import check_same_division, mean_head
+from uniemox.finetune.prototypes import fit_prototypes
 from uniemox.finetune.samples import FinetuneRun
 from uniemox.finetune.step import Objective, smooth
 from uniemox.io.progress import Progress, silent
@@ -24,6 +25,8 @@ from uniemox.io.weight_names import Init
 from uniemox.model.classifier import Classifier, NeighbourHead
 from uniemox.model.distance import MIN_IMAGES, Distance
 from uniemox.model.methods.ccim import Ccim
+from uniemox.teacher.clip_encoder import open_clip_teacher
+from uniemox.teacher.prototypes import scale_of, text_prototypes
 from uniemox.training.hardware import precision_of
 from uniemox.views.transfer import to_device
 
@@ -181,12 +184,40 @@ def fit_method(run: FinetuneRun, out: Path) -> ChosenWeights | None:
         check_same_division(out, sources)
         model.head.load_state_dict(mean_head(sources, run.describe().labels).state_dict())
         return None
+    if config.fit == "prototypes":
+        _fit_prototypes(run)
+        return None
     if config.fit == "knn":
         outputs = run.outputs(run.parts.train, FEATURES, encoded=True)
         model.head = NeighbourHead(fused(model, torch.from_numpy(outputs.values)), run.target(outputs.samples))
         model.head.to(run.device)
         return None
     return fit_after_encoder(run, run.parts.selection if config.chooses_epoch else ())
+
+
+@torch.no_grad()
+def _fit_prototypes(run: FinetuneRun) -> None:
+    """Let the head compare features with the texts of the run's CLIP, and fit it to the training images."""
+    clip = open_clip_teacher(run.config.init)
+    prototypes = text_prototypes(clip, run.data.labels)  # (E, C)
+    scale = scale_of(clip)
+    weight = scale * prototypes
+    if not run.config.zero_shot:
+        outputs = run.outputs(run.parts.train, FEATURES, encoded=True)
+        run.encoded = outputs
+        class_weights = run.objective.class_weights
+        fitted, _ = fit_prototypes(
+            fused(run.model, torch.from_numpy(outputs.values)).numpy(),
+            run.target(outputs.samples).numpy(),
+            prototypes.numpy(),
+            scale,
+            seed=run.config.seed,
+            class_weights=None if class_weights is None else class_weights.numpy(),
+        )
+        weight = torch.from_numpy(fitted)
+    head: Any = run.model.head
+    head.weight.copy_(weight)
+    head.bias.zero_()
 
 
 def fit_after_encoder(run: FinetuneRun, selection: Sequence[Sample] = ()) -> ChosenWeights | None:

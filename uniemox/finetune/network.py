@@ -25,7 +25,7 @@ from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.finetune.config import INIT_MISSING, FinetuneConfig, NetworkConfig
 from uniemox.io.files import CONFIG, ENCODER, WEIGHTS
-from uniemox.io.weight_names import IN_PACKAGE, Init
+from uniemox.io.weight_names import CLIP, IN_PACKAGE, Init
 from uniemox.model.classifier import Classifier, set_drop_path
 from uniemox.model.config import is_foreign, refuse_foreign
 from uniemox.model.encoder import FEATURES, ConcatEncoder, start_as_mae
@@ -34,6 +34,7 @@ from uniemox.model.fusion import build_fusion
 from uniemox.model.lora import add_adapters
 from uniemox.model.methods.relation import method_class
 from uniemox.model.regions import feature_map
+from uniemox.teacher.clip_encoder import open_clip_encoder
 from uniemox.training.run_folder import read_json
 from uniemox.views.patches import IMAGENET, PixelStats
 
@@ -89,7 +90,9 @@ def network_of(config: FinetuneConfig, data: DataSet, train: Sequence[Sample]) -
         return BuiltNetwork(build(spec).train(), spec)
     if config.region_method is not None:
         return _build_region_network(config, config.region_method, data, train)
-    network = build_network(config.init, config.network, size=config.view.size, outputs=outputs)
+    network = build_network(
+        config.init, config.network, size=config.view.size, outputs=outputs, unit_features=config.fit == "prototypes"
+    )
     if config.fit == "lora":
         add_adapters(network.classifier.encoder, rank=config.lora.rank, layers=config.lora.layers)
         # Running means and variances are frozen like all other numbers of the encoder.
@@ -97,7 +100,9 @@ def network_of(config: FinetuneConfig, data: DataSet, train: Sequence[Sample]) -
     return network
 
 
-def build_network(init: str, config: NetworkConfig, *, size: int, outputs: int) -> BuiltNetwork:
+def build_network(
+    init: str, config: NetworkConfig, *, size: int, outputs: int, unit_features: bool = False
+) -> BuiltNetwork:
     """Build the classifier that `init` names; random weights are drawn from torch's generator.
 
     Args:
@@ -105,6 +110,7 @@ def build_network(init: str, config: NetworkConfig, *, size: int, outputs: int) 
         config: Settings of the network.
         size: Side of the views, px.
         outputs: E, number of outputs.
+        unit_features: Scale the encoder's features to length 1 before the head.
 
     Raises:
         CheckpointError: If initial weights can't be read.
@@ -113,6 +119,7 @@ def build_network(init: str, config: NetworkConfig, *, size: int, outputs: int) 
         ConfigError: If settings and initial weights conflict.
     """
     encoder, spec = open_start(init, config, size)
+    spec = replace(spec, unit_features=unit_features)
     parsed = Init.parse(init)
     first = parsed.networks[0]
     saved = None
@@ -187,6 +194,13 @@ def _open_encoder(source: str, pool: str, size: int, from_scratch: bool) -> tupl
     """Open the encoder of a file, of a run, of timm, or of a model in the package."""
     if source in IN_PACKAGE:
         return _start_of(*load_embedded(source), from_scratch)
+    if source.startswith(CLIP):
+        clip_encoder, described = open_clip_encoder(source, size)
+        mean, std = clip_encoder.report.mean_std
+        spec = NetworkSpec(encoders=(described,), mean=mean, std=std)
+        if from_scratch:
+            restart(clip_encoder, spec)
+        return clip_encoder.train(), spec
     is_folder = not source.startswith(TIMM) and Path(source).is_dir()
     folder = Path(source) if is_folder else None
     if folder is not None and not (folder / ENCODER).is_file():

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SCRATCH = "scratch:"
+CLIP = "clip:"
 EMBEDDED = Path(__file__).parents[1] / "predict" / "embedded"
 # Models that come with the package.
 IN_PACKAGE = {"embedded": "scene.onnx", "small": "small.onnx"}

@@ -65,7 +65,8 @@ class Classifier(nn.Module):
         self.embed = nn.Identity() if embed is None else embed
         self.fusion = fusion
         self.method = method
-        self.norm = nn.Identity() if fusion is None else nn.LayerNorm(self.width, eps=norm_eps)
+        # `build` replaces it by `UnitLength` if a network without a fusion has unit features.
+        self.norm: nn.Module = nn.Identity() if fusion is None else nn.LayerNorm(self.width, eps=norm_eps)
         self.keeps_norm_statistics = False
         # Fitted to the training images, after training.
         self.distance: Distance | None = None
@@ -129,7 +130,7 @@ class Classifier(nn.Module):
         if self.method is not None:
             return self.method(self.method.reader.split(encoded))
         if self.fusion is None:
-            return encoded[:, 0]
+            return self.norm(encoded[:, 0])  # (N, D)
         embedded = self.embed(encoded)  # (N, 2, C3)
         # Υ is computed in float32, as in pre-training.
         embedded = embedded.to(torch.promote_types(embedded.dtype, torch.float32))
@@ -157,6 +158,14 @@ class Classifier(nn.Module):
         if views[0].shape != views[-1].shape:
             raise ShapeError(f"scene {tuple(views[0].shape)} and person {tuple(views[1].shape)} must have one shape")
         return views
+
+
+class UnitLength(nn.Module):
+    """Scales each row to length 1."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the rows with length 1, (N, C).  features: (N, C)."""
+        return F.normalize(features, dim=-1)
 
 
 class NeighbourHead(nn.Module):

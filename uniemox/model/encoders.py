@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from uniemox.classifier_info import EncoderSpec, NetworkSpec
 from uniemox.errors import CheckpointError
-from uniemox.model.classifier import Classifier, NeighbourHead
+from uniemox.model.classifier import Classifier, NeighbourHead, UnitLength
 from uniemox.model.distance import Distance
 from uniemox.model.encoder import ColourHistogram, ConcatEncoder
 from uniemox.model.fusion import build_fusion
@@ -156,6 +156,8 @@ def build(spec: NetworkSpec, encoder: nn.Module | None = None) -> Classifier:
         norm_eps=spec.norm_eps,
         method=method,
     )
+    if spec.unit_features:
+        classifier.norm = UnitLength()
     if spec.confounders is not None:
         classifier.head = Ccim(classifier.width, spec.outputs, *spec.confounders)
     elif spec.head == "neighbours":

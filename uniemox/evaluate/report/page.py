@@ -134,7 +134,7 @@ def _facts(run: SavedRun) -> Iterator[tuple[str, str]]:
 def _is_fitted(run: SavedRun) -> bool:
     """Return True if no step was made, because only the head was fitted."""
     is_frozen = run.setting("config.network.frozen_encoder") is True
-    return is_frozen or run.setting("config.method") in ("probe", "knn", "mean", "histogram")
+    return is_frozen or run.setting("config.method") in ("probe", "knn", "prototypes", "mean", "histogram")
 
 
 def _sheet(file: Path) -> dict[str, str]:
