@@ -51,7 +51,7 @@ def test_the_command_finds_an_image_by_its_copy_and_follows_the_folder(photos: P
     page = (tmp_path / "found.html").read_text()
     # The score is a cosine, not a share in percent.
     assert "similarity 1.00" in page
-    assert "similarity (cosine" in page
+    assert "similarity: cosine" in page
     assert "<dt>model</dt><dd>small</dd>" in page
     links = re.findall(r'<a href="([^"]*)"', page)
     expected = [tmp_path / "copy.png", *(Path(hit["path"]) for hit in hits)]
@@ -252,7 +252,7 @@ def test_conditions_narrow_and_the_first_one_orders() -> None:
 def test_all_matches_are_counted_and_values_compare_as_they_are_shown() -> None:
     results = search(FOUR, Query(emotion="awe", count=2))
     assert (len(results.hits), results.matches, results.searched) == (2, 3, 4)
-    assert matches_text(results) == "2 of 3 matching images (--count shows more)"
+    assert matches_text(results) == "2 of 3 matching images"
     assert matches_text(search(FOUR, Query(mood="people>=1"))) == "1 matching image"
     # 4.998 is shown as 5.00.
     [below, at] = Condition("arousal", "<", 5.0).holds(np.array([4.994, 4.998], np.float32))

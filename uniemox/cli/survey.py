@@ -162,7 +162,10 @@ def _show(results: "SearchResults", query: "Query", *, as_json: bool) -> None:
         return
     headings = ("image", query.score_name, *query.value_names)
     show_paths(headings, [_cells(hit, query) for hit in results.hits])
-    say(f"{matches_text(results)} among {counted(results.searched, 'image')}")
+    more = ""
+    if len(results.hits) < results.matches:
+        more = f"; --count {results.matches} shows all"
+    say(f"{matches_text(results)} among {counted(results.searched, 'image')}{more}")
 
 
 def _cells(hit: "Hit", query: "Query") -> list[str]:

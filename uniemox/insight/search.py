@@ -68,7 +68,7 @@ class Query:
     def score_name(self) -> str:
         """Name of the quantity that a hit's score measures."""
         if self.like is not None:
-            return "similarity (cosine of the features, at most 1)"
+            return "similarity: cosine of the features, at most 1"
         if self.emotion is not None:
             return f"probability of {self.emotion}"
         return self.conditions[0].name
@@ -324,7 +324,7 @@ def matches_text(results: SearchResults) -> str:
     matches = counted(results.matches, "matching image")
     if results.matches == len(results.hits):
         return matches
-    return f"{len(results.hits):,} of {matches} (--count shows more)"
+    return f"{len(results.hits):,} of {matches}"
 
 
 def value_text(name: str, value: float) -> str:
