@@ -30,6 +30,10 @@ class LabelChoice:
         return 1 / len(self.labels) if truth in self.labels else 0.0
 
 
+ImageChoices = Mapping[str, tuple[LabelChoice, ...]]
+"""Choices by image, one of each prompt; images with an unanswered question are left out."""
+
+
 def choices_of(questions: QuestionSet, rows: Mapping[str, AnswerRow]) -> tuple[LabelChoice, ...] | None:
     """Return the choice of each prompt about an image; None if the answer to one of the questions is missing.
 
@@ -63,7 +67,7 @@ def pooled(labels: Sequence[str], choices: Sequence[LabelChoice]) -> LabelChoice
     if not values:
         return LabelChoice((), None)
     mean = np.mean(values, axis=0)  # (E,)
-    return LabelChoice(_most_probable(labels, mean), mean)
+    return LabelChoice(most_probable(labels, mean), mean)
 
 
 def yes_probability(row: AnswerRow) -> float:
@@ -97,10 +101,10 @@ def _of_statements(labels: Sequence[str], rows: Sequence[AnswerRow]) -> LabelCho
     values = np.array([yes_probability(row) for row in rows])  # (E,)
     if not values.sum():
         return LabelChoice((), None)
-    return LabelChoice(_most_probable(labels, values), values / values.sum())
+    return LabelChoice(most_probable(labels, values), values / values.sum())
 
 
-def _most_probable(labels: Sequence[str], values: NDArray[np.float64]) -> tuple[str, ...]:
+def most_probable(labels: Sequence[str], values: NDArray[np.float64]) -> tuple[str, ...]:
     """Return the labels with the highest of (E,) values; sums in another order differ in the last digits."""
     is_highest = np.isclose(values, values.max(), rtol=1e-9, atol=0)
     return tuple(label for label, highest in zip(labels, is_highest, strict=True) if highest)

@@ -24,11 +24,13 @@ from uniemox.cli import (
     show_all,
     takes,
 )
+from uniemox.errors import ConfigError
+from uniemox.plurals import counted
 from uniemox_ask.config import AskConfig
 
 if TYPE_CHECKING:
     from uniemox.data import DataSet
-    from uniemox_ask.forms import QuestionSet
+    from uniemox.intervals import PairedDifference
     from uniemox_ask.result import Results
 
 
@@ -45,6 +47,7 @@ def ask(
     settings: Any,
     out: Path,
     ours: Annotated[Path | None, Parameter(name="--with", negative="")] = None,
+    expert: Path | None = None,
     definitions: Path | None = None,
     as_json: JsonObject = False,
     split: str | None = None,
@@ -67,77 +70,64 @@ def ask(
     Args:
         data: KIND:PATH of images with labels of evoked emotions, see `uniemox docs data`.
         out: Folder for answers, results and page; a folder with answers is continued.
-        ours: A fine-tuning run or its model.onnx to compare with.
+        ours: A fine-tuning run or its model.onnx to compare with; embedded for the model in the package.
+        expert: A small model, named as for --with, to combine with each large model by a gate; also embedded. The gate
+            is fitted to images of split val, about which the models are asked as well, and scored on split test.
         definitions: JSON file with a definition of each label, which become part of the question.
         split: Split to use, or all. Default: test if the data have one, else val, else all.
         key_from: Name of the environment variable that holds the API key. The key itself is never written to a file.
     """
     need("openai", "httpx2", extra="ask")
     from uniemox.data import open_data
+    from uniemox_ask.comparison import Comparison, compare
     from uniemox_ask.definitions import read_definitions
     from uniemox_ask.forms import questions_of
+    from uniemox_ask.page import write_results
 
     config = config_of(AskConfig, settings)
     key = read_key(key_from)
     dataset = open_data(data, splits=splits, exclude=exclude, with_texts=False)
     scored_split = dataset.scored_split(split)
+    scored_data = dataset
     if scored_split != "all":
-        dataset = dataset.only(scored_split)
+        scored_data = dataset.only(scored_split)
     meanings = None
     if definitions is not None:
         meanings = read_definitions(definitions, dataset.labels)
-    questions = questions_of(dataset.labels, config.form, config.prompts, meanings)
-    _ask(config, key, dataset, scored_split, questions, ours, out, as_json=as_json)
-
-
-def _ask(
-    config: AskConfig,
-    key: str | None,
-    data: "DataSet",
-    split: str,
-    questions: "QuestionSet",
-    ours: Path | None,
-    out: Path,
-    *,
-    as_json: bool,
-) -> None:
-    """Send the questions and show the results. Exits with 3 if a question failed."""
-    from uniemox_ask.page import write_results
-    from uniemox_ask.question import labels_of_ours, select
-    from uniemox_ask.result import summarise
-    from uniemox_ask.run import ask as ask_models
-
-    with progress_bar() as progress:
-        selection = select(data, config.images, config.seed, progress.show)
-        for note in selection.notes:
-            say(note)
-        images = selection.images
-        config.check_size(len(images), questions)
-        # Our model predicts before the questions are sent, so that an unusable model costs nothing.
-        predicted = None
-        if ours is not None:
-            predicted = labels_of_ours(ours, images, data.labels, progress.show)
-        rows = ask_models(config, images, questions, out, key=key, on_plan=say, on_progress=progress.show)
-    results = summarise(
-        config,
-        images,
-        questions,
-        rows,
-        data=f"{data.name}, split {split}, seed {config.seed}",
-        ours=predicted,
-        notes=selection.notes,
+    comparison = Comparison(
+        config=config,
+        questions=questions_of(dataset.labels, config.form, config.prompts, meanings),
+        data=scored_data,
+        split=scored_split,
+        ours=ours,
+        expert=expert,
+        val=None if expert is None else _val_of(dataset, scored_split),
     )
+    with progress_bar() as progress:
+        results, failed = compare(comparison, out, key=key, say=say, on_progress=progress.show)
     say(f"wrote {write_results(results, out)}; every answer is in {out / 'answers.jsonl'}")
-    # Only questions of this run: earlier failures at other endpoints were not sent again.
-    asked_models = [model for model in results.models if model.endpoint == config.url and model.model in config.models]
-    failed = sum(model.failed for model in asked_models)
     if failed:
-        say(f"{failed} questions failed; repeat the command to send them again")
+        say(f"{counted(failed, 'question')} failed; repeat the command to send {'it' if failed == 1 else 'them'} again")
     for note in _probability_notes(results):
         say(note)
     show_all([json.dumps(results.as_dict())] if as_json else _tables(results))
     if failed:
         sys.exit(EXIT_UNREADABLE)
+
+
+def _val_of(data: "DataSet", scored_split: str) -> "DataSet":
+    """Return the samples that the gate is fitted to.
+
+    Raises:
+        ConfigError: If the scored split is not test.
+        DataError: If there is no split val.
+    """
+    if scored_split != "test":
+        raise ConfigError(
+            f"--expert fits a gate to images of split val and scores it on split test, not {scored_split}; give data "
+            "with both splits, or make them: uniemox data split, then --splits FILE"
+        )
+    return data.only("val")
 
 
 def _probability_notes(results: "Results") -> Iterator[str]:
@@ -187,6 +177,8 @@ def _tables(results: "Results") -> Iterator[Table | str]:
     yield scores
     if any(model.pooled for model in results.models):
         yield _prompts_table(results)
+    if results.gates:
+        yield _gates_table(results)
     yield outcomes
 
 
@@ -214,6 +206,34 @@ def _prompts_table(results: "Results") -> Table:
             _format(model.pooled.brier, 3),
         )
     return table
+
+
+def _gates_table(results: "Results") -> Table:
+    """Return a table of the models with the expert, on the scored images."""
+    from uniemox_ask.page import names_of
+
+    [expert] = {gate.expert for gate in results.gates.values()}
+    headings = ("model", "alone", f"{expert} alone", "together", "gain over model", "gain over expert")
+    table = Table(*headings, title="accuracy with the expert")
+    for name, model in zip(names_of(results), results.models, strict=True):
+        gate = results.gates.get((model.endpoint, model.model))
+        if gate is not None:
+            table.add_row(
+                Text(name),
+                _format(gate.model_accuracy, 3),
+                _format(gate.expert_accuracy, 3),
+                _format(gate.accuracy, 3),
+                _gain(gate.gain_over_model),
+                _gain(gate.gain_over_expert),
+            )
+    return table
+
+
+def _gain(gain: "PairedDifference") -> str:
+    """Return a difference with its interval."""
+    if gain.interval is None:
+        return f"{gain.difference:+.3f}"
+    return f"{gain.difference:+.3f} ({gain.interval[0]:+.3f} to {gain.interval[1]:+.3f})"
 
 
 def _format(value: float | None, digits: int) -> str:

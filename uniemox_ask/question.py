@@ -1,18 +1,14 @@
-"""Images for the questions, their form in a request, and the predictions of our model."""
+"""Images for the questions, and their form in a request."""
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from uniemox.data import DataSet, Sample, decode_sample, read_seen, refuse_seen
-from uniemox.errors import ConfigError, DataError, ImageError, LabelError
-from uniemox.io import ONNX, MinSides, Progress, data_url, encode_image, silent
-from uniemox.labels import LabelSet
+from uniemox.data import DataSet, Sample, decode_sample
+from uniemox.errors import DataError, ImageError
+from uniemox.io import MinSides, Progress, data_url, encode_image, silent
 from uniemox.plurals import counted
-from uniemox.predict import Failure, Predictor, answers_in, load, open_finder
 
 MAX_SIDE_PX = 1024  # of an image that is sent
 DECODED_SIDES = MinSides(long_px=MAX_SIDE_PX)
@@ -116,57 +112,3 @@ def image_url(sample: Sample) -> str:
     image, _ = decode_sample(sample, DECODED_SIDES)
     image.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
     return data_url(encode_image(image, "JPEG", quality=JPEG_QUALITY), "image/jpeg")
-
-
-def labels_of_ours(
-    model: Path, images: Sequence[AskedImage], labels: LabelSet, on_progress: Progress = silent
-) -> dict[str, str]:
-    """Return the most probable label of every image by our model, by the image's sha256.
-
-    A model that reads person boxes gets those of the data set, as in its evaluation; without boxes the embedded
-    detector is run.
-
-    Args:
-        model: A fine-tuning run, or its model.onnx.
-        images: The images that models are asked about.
-        labels: The data set's labels; other labels of the model are mapped to them.
-        on_progress: Called after each image.
-
-    Raises:
-        DataError: If the model was trained on one of the images, or an image can't be read.
-        ConfigError: If the model predicts valence and arousal instead of labels.
-        LabelError: If model and data set differ in kind, felt or evoked, or there is no map between their labels.
-    """
-    file = model / ONNX if model.is_dir() else model
-    samples = [image.sample for image in images]
-    digests = [image.sha256 for image in images]
-    refuse_seen(samples, digests, read_seen(file), str(model))
-    predictor = load(file, finder=None)
-    if predictor.kind != labels.kind:
-        raise LabelError(f"{model} predicts {predictor.kind}, {labels.name} has {labels.kind} emotions: not comparable")
-    if predictor.network.info.task == "affect":
-        raise ConfigError(f"{model} predicts valence and arousal, no labels; give a classifier")
-    target = None if set(predictor.labels) == set(labels.labels) else labels.name
-    network = predictor.network
-    label_map = answers_in(network.info.find_labels(), target)
-    predictions = dict[str, str]()
-    without_boxes = []
-    for asked_image in images:
-        sample = asked_image.sample
-        if not network.info.needs_person or (sample.persons is None and not sample.target_box):
-            without_boxes.append(asked_image)
-            continue
-        # The network's input is that of its evaluation.
-        views = network.views_of(decode_sample(sample), sample.persons, sample.target_box)
-        probabilities = label_map.named(network.answer([views]).values[0])
-        predictions[asked_image.sha256] = max(probabilities, key=probabilities.__getitem__)
-        on_progress("asking ours", len(predictions), len(images))
-    if without_boxes and network.info.needs_person:
-        predictor = Predictor(network, open_finder("embedded"))
-    answers = predictor.predict_each((asked_image.sample.image.read() for asked_image in without_boxes), labels=target)
-    for asked_image, answer in zip(without_boxes, answers, strict=True):
-        if isinstance(answer, Failure):
-            raise DataError(f"{asked_image.sample.key}: {answer.error}")
-        predictions[asked_image.sha256] = answer.top(1)[0][0]
-        on_progress("asking ours", len(predictions), len(images))
-    return predictions

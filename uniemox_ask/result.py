@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from uniemox.intervals import Interval, bootstrap_interval
 from uniemox_ask.agreement import AgreementWithOurs, Consistency, agreement, consistency
 from uniemox_ask.answer_reader import OUTCOMES
-from uniemox_ask.choices import LabelChoice, choices_of, pooled, yes_probability
+from uniemox_ask.choices import ImageChoices, LabelChoice, choices_of, pooled, yes_probability
 from uniemox_ask.config import AskConfig
+from uniemox_ask.expert import GateResult
 from uniemox_ask.forms import YES, QuestionSet
 from uniemox_ask.question import AskedImage
 from uniemox_ask.record import AnswerRow
@@ -108,12 +109,14 @@ class Results:
     models: tuple[ModelResult, ...]
     answers: Mapping[tuple[str, str], "ImageAnswers"]
     """Answers by endpoint and model."""
-    choices: Mapping[tuple[str, str], "ImageChoices"]
+    choices: Mapping[tuple[str, str], ImageChoices]
     """Choices by endpoint and model."""
     ours: Mapping[str, str] | None
     """Labels of our model by image."""
     ours_result: ModelResult | None
     notes: tuple[str, ...]
+    gates: Mapping[tuple[str, str], GateResult] = field(default_factory=dict)
+    """Scores with an expert by endpoint and model."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON-serialisable form."""
@@ -123,16 +126,18 @@ class Results:
             "form": self.questions.form,
             "prompts": self.questions.prompts,
             "pictures": len(self.images),
-            "models": [asdict(model) for model in self.models],
+            "models": [{**asdict(model), "gate": self._gate_of(model)} for model in self.models],
             "ours": None if self.ours_result is None else asdict(self.ours_result),
             "notes": list(self.notes),
         }
 
+    def _gate_of(self, model: ModelResult) -> dict[str, Any] | None:
+        gate = self.gates.get((model.endpoint, model.model))
+        return None if gate is None else asdict(gate)
+
 
 ImageAnswers = Mapping[str, Mapping[str, AnswerRow]]
 """Answers by image, then by `Question.id`; failed ones are left out."""
-ImageChoices = Mapping[str, tuple[LabelChoice, ...]]
-"""Choices by image, one of each prompt; images with an unanswered question are left out."""
 
 
 def summarise(
@@ -186,6 +191,17 @@ def summarise(
         ours_result=ours_result,
         notes=tuple(notes),
     )
+
+
+def choices_by_model(
+    config: AskConfig, images: Sequence[AskedImage], questions: QuestionSet, rows: Mapping[str, AnswerRow]
+) -> dict[tuple[str, str], ImageChoices]:
+    """Return the choices of every model by endpoint and model; see `summarise` for the arguments."""
+    by_source = _rows_by_source(config, images, questions, rows)
+    return {
+        source: _choices_by_image(questions, _answers_by_image(questions, source_rows))
+        for source, source_rows in by_source.items()
+    }
 
 
 def _rows_by_source(

@@ -154,7 +154,7 @@ def test_exit_code_counts_failures_of_this_run(photos: Path, tmp_path: Path) -> 
     with serving(lambda request, number: error(400, "odd") if number == 1 else says("Awe")) as endpoint:
         code, out, err = ask_here(*arguments, "--endpoint", endpoint.url)
         assert (code, [json.loads(out)["models"][0][name] for name in ("n", "failed")]) == (3, [3, 1])
-        assert "1 questions failed; repeat the command to send them again" in err
+        assert "1 question failed; repeat the command to send it again" in err
         assert (tmp_path / "page.html").exists()
         with serving(lambda request, number: says("Awe")) as other:
             code, out, err = ask_here(*arguments, "--endpoint", other.url)

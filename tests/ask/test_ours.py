@@ -23,7 +23,8 @@ from uniemox.predict.confidence import answers_of
 from uniemox.predict.opening import load
 from uniemox.views.config import ViewConfig
 from uniemox.views.patches import PixelStats
-from uniemox_ask.question import AskedImage, labels_of_ours, select
+from uniemox_ask.our_model import labels_of_ours
+from uniemox_ask.question import AskedImage, select
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def test_two_stream_model_uses_person_boxes_of_the_data(
     def refused(name: str) -> Detector:
         raise AssertionError(f"the {name} detector is run")
 
-    monkeypatch.setattr("uniemox_ask.question.open_finder", refused)
+    monkeypatch.setattr("uniemox_ask.our_model.open_finder", refused)
     box = Box(3, 5, 40, 60)
     other = Detection(Box(0, 0, 20, 20), 0.9)
     people: dict[str, dict[str, Any]] = {
