@@ -119,6 +119,10 @@ def test_split_plots_the_choice_among_schemes(tmp_path: Path) -> None:
     assert re.fullmatch(r"80/10/10, the best of 5 schemes from seed 0: seed [0-4], 0\.5 of train", done["how"])
     assert sum(done["sizes"].values()) < 96 - 30
     assert plot.read_bytes().startswith(b"\x89PNG")
+    splits = (tmp_path / "s.json").read_bytes()
+    again = uniemox("data", "split", "synthetic:96", tmp_path / "s.json", "--seed", 1)
+    assert (again.returncode, "s.json is there already; delete it" in again.stderr.replace("\n", "")) == (1, True)
+    assert (tmp_path / "s.json").read_bytes() == splits
 
 
 def test_persons_describe_and_shard_resume(root: Path, tmp_path: Path) -> None:

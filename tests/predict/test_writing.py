@@ -166,7 +166,7 @@ def test_formats_have_the_same_fields_and_no_empty_column(tmp_path: Path, known:
                 file.write(result)
             file.finish()
     line = json.loads((tmp_path / "o.jsonl").read_text().splitlines()[0])
-    assert line.keys() == {field.name for field in FIELDS if not field.of_film}
+    assert line.keys() == {field.name for field in FIELDS if not (field.of_film or field.is_optional)}
     fields = {name for name, value in line.items() if value is not None and name != "scene"}
     labels = set(line["scene"])
     with (tmp_path / "o.csv").open(newline="") as text:
@@ -191,7 +191,7 @@ def test_table_and_lines_that_are_in_the_way_are_named_together(tmp_path: Path) 
     with opened(table) as file:
         file.write(ANSWERS[0])
         file.finish()
-    with pytest.raises(ConfigError, match=r"o\.csv and .*o\.csv\.jsonl are there already; .* delete both, or choose"):
+    with pytest.raises(ConfigError, match=r"o\.csv and .*o\.csv\.jsonl are there already; .* delete them, or choose"):
         opened(table)
     table.unlink()
     with pytest.raises(ConfigError, match=r"/o\.csv\.jsonl is there already; continue it \(--resume\), delete it, or"):
@@ -199,6 +199,19 @@ def test_table_and_lines_that_are_in_the_way_are_named_together(tmp_path: Path) 
     lines.unlink()
     with opened(table):
         pass
+
+
+def test_answers_and_embeddings_that_are_in_the_way_are_named_together(photos: Path, tmp_path: Path) -> None:
+    names = ("o.csv", "o.csv.jsonl", "f.npy", "f.npy.txt")
+    for name in names:
+        (tmp_path / name).write_text("x")
+    words = ("--model", "small", "--no-persons", "--out", tmp_path / "o.csv", "--embeddings", tmp_path / "f.npy")
+    done = uniemox_here("predict", photos, *words)
+    assert done.returncode == 1
+    said = done.stderr.replace("\n", " ")
+    assert " and ".join(str(tmp_path / name) for name in names) + " are there already; delete them, or" in said
+    with pytest.raises(ConfigError, match=r"f\.npy and .*f\.npy\.txt are there already"):
+        EmbeddingFile(tmp_path / "f.npy")
 
 
 def test_tables_of_failures_alone_and_of_nothing(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from uniemox.cli.console import (
     JsonObject,
     need,
     progress_bar,
+    refuse_existing,
     refuse_other,
     say,
     say_parts,
@@ -182,11 +183,12 @@ def split(
 
     Args:
         source: KIND:PATH.
-        file: JSON file to write; commands read it with --splits.
+        file: JSON file to write, which must not exist; commands read it with --splits.
         plot: Plot the colour differences of the tried --schemes to this file, such as .png, .svg or .pdf.
         fraction: Keep only this share of every class of train (figure 7). Smaller shares are part of larger ones.
     """
     refuse_other(file, ".json")
+    refuse_existing(file)
     need("sklearn", "matplotlib", extra="data")
     from uniemox.data import split_choice, splits
     from uniemox.data.near import known_hashes

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from uniemox.cli.console import EXIT_UNREADABLE, Files, Flag, JsonFlag, UsageError, say
+from uniemox.cli.console import EXIT_UNREADABLE, Files, Flag, JsonFlag, UsageError, refuse_existing, say
 from uniemox.errors import ConfigError
 from uniemox.io.borders import shorten
 from uniemox.plurals import counted
@@ -214,8 +214,19 @@ def _open_files(
     """
     if files.out is None and files.embeddings is None:
         return
-    from uniemox.predict.writing import AnswerHeader, EmbeddingFile, ResultFile, overwritten_note
+    from uniemox.predict.writing import (
+        AnswerHeader,
+        EmbeddingFile,
+        ResultFile,
+        existing_files,
+        lines_of,
+        names_of,
+        overwritten_note,
+    )
 
+    if files.out is not None and files.embeddings is not None:
+        answers = existing_files(files.out, lines_of(files.out))
+        refuse_existing(*answers, files.embeddings, names_of(files.embeddings))
     if files.out is not None:
         answered = AnswerHeader.of_question(predictor, **question)
         file = ResultFile(files.out, resume=files.resume, answered=answered, with_bom=files.bom)

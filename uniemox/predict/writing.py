@@ -152,6 +152,25 @@ def _key(path: str) -> int:
     return hash(path) & 0xFFFF_FFFF_FFFF_FFFF
 
 
+def existing_files(*paths: Path) -> list[Path]:
+    """Return the paths that are not free, each once."""
+    return [path for path in dict.fromkeys(paths) if _has_content(path)]
+
+
+def refuse_answers(*existing: Path) -> None:
+    """Raise ConfigError for files of an earlier job, which --resume continues; names all of them."""
+    if len(existing) == 1:
+        raise ConfigError(f"{existing[0]} is there already; continue it (--resume), delete it, or choose another name")
+    if existing:
+        names = " and ".join(map(str, existing))
+        raise ConfigError(f"{names} are there already; continue them (--resume), delete them, or choose another name")
+
+
+def lines_of(path: Path) -> Path:
+    """Return the file of the lines from which a table is made: OUT.csv.jsonl for OUT.csv, OUT.jsonl for itself."""
+    return path if path.suffix == LINES else path.with_name(path.name + LINES)
+
+
 class ResultFile:
     """Predictions in OUT.jsonl; for OUT.csv and OUT.parquet in OUT.csv.jsonl, from which `finish` makes the table.
 
@@ -174,10 +193,7 @@ class ResultFile:
         self.with_bom = with_bom
         self.answered = answered
         _check_name(path, (LINES, *TABLES))
-        if path.suffix == LINES:
-            self.lines = path
-        else:
-            self.lines = path.with_name(path.name + LINES)
+        self.lines = lines_of(path)
         reserved = reserved_names().intersection(answered.labels)
         if reserved and path != self.lines:
             raise ConfigError(f"{path}: the label {min(reserved)!r} has the name of a column; write {LINES} instead")
@@ -194,13 +210,9 @@ class ResultFile:
             raise
 
     def _open(self, *, resume: bool) -> None:
-        # Without repetition: of .jsonl, both are the same.
-        existing = [path for path in dict.fromkeys((self.path, self.lines)) if _has_content(path)]
-        if existing and not resume:
-            problem = f"{existing[0]} is there already; continue it (--resume), delete it"
-            if len(existing) > 1:
-                problem = f"{existing[0]} and {existing[1]} are there already; continue them (--resume), delete both"
-            raise ConfigError(f"{problem}, or choose another name")
+        existing = existing_files(self.path, self.lines)
+        if not resume:
+            refuse_answers(*existing)
         if existing and self.lines not in existing:
             raise ConfigError(f"{self.path} is there, but not {self.lines}, which --resume needs; choose another name")
         # Repairing a link would copy the file that it leads to.
@@ -352,6 +364,11 @@ def was_written(image: str, since_ns: int, *, or_moved: bool = False) -> bool:
     return status.st_mtime_ns > since_ns
 
 
+def names_of(embeddings: Path) -> Path:
+    """Return the file of the paths of the images that a .npy file has features of."""
+    return embeddings.with_name(embeddings.name + ".txt")
+
+
 class EmbeddingFile:
     """OUT.npy, (N, D) float32, with the images' paths in OUT.npy.txt, one per line; or OUT.parquet with both.
 
@@ -365,11 +382,12 @@ class EmbeddingFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.names = path.with_name(path.name + ".txt")
+        self.names = names_of(path)
         _check_name(path, EMBEDDINGS)
-        existing = next((file for file in (path, self.names) if os.path.exists(file)), None)
-        if existing is not None:
-            raise ConfigError(f"{existing} is there already; choose another name")
+        existing = [str(file) for file in (path, self.names) if os.path.exists(file)]
+        if existing:
+            verb = "is" if len(existing) == 1 else "are"
+            raise ConfigError(f"{' and '.join(existing)} {verb} there already; choose another name")
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             # Both stay open until `__exit__`.

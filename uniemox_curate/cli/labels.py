@@ -230,7 +230,7 @@ def export_answers(
 ) -> None:
     """Export all answers as a table or for Label Studio. You can do this while annotators are at work.
 
-    The file contains annotators' names and comments; a release contains neither.
+    The file contains annotators' names and comments; a release contains neither. An existing file is replaced.
 
     Example: uniemox curate export mine answers.csv
     """

@@ -16,7 +16,7 @@ from uniemox.insight.survey.page import write_survey_page
 from uniemox.insight.survey.summary import Summary, groupings_of, summarise, unmatched_rows
 from uniemox.io.borders import shorten
 from uniemox.predict.predictor import Predictor
-from uniemox.predict.writing import AnswerHeader, PathSet, ResultFile, overwritten_note
+from uniemox.predict.writing import AnswerHeader, PathSet, ResultFile, existing_files, overwritten_note, refuse_answers
 
 PAGES = (".html", ".htm")
 TITLE_NAMES = 3  # names of images or folders in the page's title
@@ -82,6 +82,8 @@ def run_survey(
     _refuse_missing(names)
     # The groups are checked before the model is opened, so that a wrong name fails at once.
     groupings = groupings_of(settings.by, settings.table)
+    if not settings.resume:
+        refuse_answers(*existing_files(settings.out, settings.lines))
     requested = PathSet()
     predictor = open_predictor()
     header = AnswerHeader.of_question(predictor, settings.labels, None, stored=FEATURES_FORMAT)
