@@ -29,7 +29,14 @@ def _type_of(field: AnswerField) -> Any:
 
 def _described(fields: Sequence[AnswerField]) -> dict[str, Any]:
     """Return arguments for `create_model`: type and description of each field, by name."""
-    return {field.name: (_type_of(field), Field(description=field.meaning)) for field in fields}
+    return {field.name: (_type_of(field), _described_field(field)) for field in fields}
+
+
+def _described_field(field: AnswerField) -> Any:
+    """Return a field's description; an optional one without a value is left out of the answer."""
+    if field.is_optional:
+        return Field(default=None, description=field.meaning, exclude_if=lambda value: value is None)
+    return Field(description=field.meaning)
 
 
 class ImageAnswer(
@@ -67,7 +74,9 @@ class ImageAnswer(
                 "model": "scene",
             },
             # The page builds its table from these.
-            "x-columns": [[field.name, *columns_of(field)] for field in table_fields((), of_film=False)],
+            "x-columns": [
+                [field.name, *columns_of(field)] for field in table_fields((), of_film=False, with_optional=True)
+            ],
         }
     )
 
@@ -105,7 +114,10 @@ class ModelAnswer(BaseModel):
     labels: list[str]
     label_set: str
     kind: Kind
-    task: str = Field(description="label or distribution: probabilities of sum 1; affect: valence and arousal, 1 to 9")
+    task: str = Field(
+        description="label or distribution: probabilities of sum 1; multilabel: a probability of each label; affect: "
+        "valence and arousal, 1 to 9"
+    )
     trained_on: str
     finds_persons: bool
     tells_persons_emotions: bool

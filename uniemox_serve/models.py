@@ -242,7 +242,7 @@ class _PromptDecoders:
 
 def _can_answer_in(predictor: Predictor, labels: LabelSet) -> bool:
     """Return True if a predictor's labels can be mapped to the set."""
-    if predictor.network.info.task == "affect":
+    if not predictor.network.info.has_shares:
         return False
     try:
         answers_in(predictor.network.info.find_labels(), labels.name)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-from uniemox.cli.evaluate import _verdict, score_tables
+from uniemox.cli.evaluate import _multilabel_verdict, _verdict, score_tables
 
 VALUES: dict[str, Any] = {
     "labels": ("awe", "fear", "joy"),
@@ -53,3 +53,12 @@ def test_a_temperature_that_hurts_is_told_with_the_remedy() -> None:
     assert "uniemox calibrate" in last
     # Files of other programs have no temperature.
     assert len(list(_verdict(VALUES | {"ece_calibrated": None}))) == 2
+
+
+def test_several_labels_are_told_with_chance_and_labels_of_few_images() -> None:
+    values = {"positives": {"fear": 5, "joy": 60, "pain": 0}, "n": 100}
+    assert list(_multilabel_verdict(values)) == [
+        "chance: a mean average precision of 0.325, the mean share of images with a label",
+        "few images, so these precisions may be far off: fear (5)",
+        "no image has these labels, so the mean leaves them out: pain",
+    ]

@@ -264,3 +264,28 @@ def test_conflicting_options_are_refused(tmp_path: Path) -> None:
         with pytest.raises(error):
             app(["export", *words, "--to", "hub-folder", "--out", str(tmp_path / "x")], exit_on_error=False)
     assert not (tmp_path / "x").exists()
+
+
+def test_a_model_of_several_labels_gives_their_probabilities_in_timm_and_in_the_card(
+    images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classifier, info = load_classifier(finetuned("probe") / WEIGHTS)
+    offsets = tuple(np.linspace(-1, 1, len(info.labels)).tolist())
+    several = replace(
+        info,
+        task="multilabel",
+        temperature=1.7,
+        offsets=offsets,
+        thresholds=(0.25,) * len(offsets),
+        conformal_scores=(),
+        distances=(),
+    )
+    assert write_hub_folder(classifier, several, tmp_path, name="mine")
+    expected = uniemox.load(tmp_path, finder=None).predict(images[0])
+    assert by_timm(tmp_path, images[0], monkeypatch) == pytest.approx(expected.scene, abs=2e-3)
+    assert expected.assigned_labels == tuple(label for label, value in expected.top(6) if value > 0.25)
+    card = (tmp_path / "README.md").read_text()
+    assert "any of anger, disgust, fear, joy, sadness, surprise; a label is given if its probability is above" in card
+    assert "With transformers" not in card
+    assert "Math.exp(-logit / 1.7 - offsets[i])" in card
+    assert f"const offsets = {json.dumps(offsets)};" in card

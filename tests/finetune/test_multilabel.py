@@ -1,5 +1,6 @@
 """Task multilabel: loss, weights, heads and complete runs on a drawn release of EMOTIC, in torch and as ONNX."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from sklearn.metrics import average_precision_score, log_loss
 
 from tests.emotic import SHIRTS
 from tests.finetune.test_divided_step import COUNT, DIVISIONS, Network, assert_same, gradient_of, run_step, scenes
-from tests.runs import data_of, finetuned, losses, pretrained, tiny_finetuning
+from tests.runs import data_of, finetuned, losses, pretrained, tiny_finetuning, uniemox_here
 from uniemox.checkpoints.classifier import load_classifier
 from uniemox.errors import ConfigError, LabelError
 from uniemox.evaluate.multilabel import MultilabelScores
+from uniemox.evaluate.report.page import write_report
 from uniemox.evaluate.run import evaluate, write_evaluation
 from uniemox.evaluate.run_records import read_run
 from uniemox.finetune.config import NetworkConfig
@@ -188,3 +190,23 @@ def test_emoticon_trains_face_and_body_on_each_label() -> None:
     loss = Objective(task="multilabel", method=method)(output, target, features)
     modalities = features[:, -6:].unflatten(1, (2, 3))
     assert loss == pytest.approx(float(np.log(2) + multiplicative_label_loss(modalities, target)))
+
+
+def test_command_and_report_show_the_precision_of_each_label(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finetuned("multilabel"), run)
+    source = data_of("multilabel").name
+    done = uniemox_here("evaluate", "--model", run, "--data", source)
+    assert done.returncode == 0, done.stderr
+    [evaluation] = read_run(run).evaluations
+    assert evaluation.measure == "mean_average_precision"
+    precision = evaluation.values["average_precision"]["engagement"]
+    for text in ("mean average precision", "average precision of engagement", f"{precision:.4f}", "chance: a mean"):
+        assert text in done.stdout
+    assert "average precision of pain" not in done.stdout
+
+    page = tmp_path / "report.html"
+    assert write_report([run], page) == []
+    html = page.read_text()
+    for text in ("mean average precision (mAP)", "average precision: engagement", "multilabel"):
+        assert text in html

@@ -86,6 +86,27 @@ def test_query_parameters_reach_the_predictor(
     assert_same(answer, expected_answer(predictors[model], data, **options))
 
 
+def test_labels_of_a_model_that_gives_several_are_in_its_answers_alone(tmp_path: Path) -> None:
+    thresholds = [0.5] * len(MIKELS)
+    several = predictor_of(tmp_path, task="multilabel", thresholds=thresholds, conformal_scores=[])
+    single = predictor_of(tmp_path, "single")
+    data = image(3)
+    with running([several, single]) as server:
+        [answer] = server.post("/predict", data).json
+        scene = answer["scene"]
+        given = sorted((label for label in scene if scene[label] > 0.5), key=lambda label: -scene[label])
+        assert 1 < len(given) < len(MIKELS)
+        assert answer["assigned_labels"] == given
+        [other] = server.post("/predict?model=single.onnx", data).json
+        assert "assigned_labels" not in other
+        assert [model["task"] for model in server.ask("GET", "/models").json] == ["multilabel", "label"]
+        refused = server.post("/predict?coverage=0.9", data)
+        assert refused.status == 422
+        schema = server.ask("GET", "/openapi.json").json["components"]["schemas"]["ImageAnswer"]
+        assert "assigned_labels" in schema["properties"]
+        assert "assigned_labels" not in schema["required"]
+
+
 def test_models_with_equal_names_are_numbered(tmp_path: Path) -> None:
     predictor = predictor_of(tmp_path)
     with running([predictor, predictor]) as server:

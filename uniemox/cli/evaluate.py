@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 MIN_OF_CLASS = 20
 # Difference of calibration errors that is worth a line; chance alone changes them by about 0.01.
 MIN_ECE_CHANGE = 0.02
+# Fields of scores that are no scores, or have rows of their own.
+NO_SCORES = ("n", "confusion", "labels", "positives", "per_class_interval", "average_precision_interval")
 LabelMapText = Annotated[
     str | None,
     Parameter(
@@ -147,6 +149,8 @@ def score_tables(evaluation: "Evaluation") -> Iterator[Table | str]:
     yield f"{counted(values['n'], 'sample')}{restriction}"
     if "confusion" in values:
         yield from _verdict(values)
+    if "positives" in values:
+        yield from _multilabel_verdict(values)
 
 
 def _small_classes(values: Mapping[str, Any]) -> dict[str, int]:
@@ -178,15 +182,33 @@ def _verdict(values: dict[str, Any]) -> Iterator[str]:
         )
 
 
+def _multilabel_verdict(values: dict[str, Any]) -> Iterator[str]:
+    """Yield lines that tell what the scores of several labels mean: chance, and labels with few images."""
+    present = {label: count for label, count in values["positives"].items() if count}
+    chance = sum(present.values()) / len(present) / values["n"]
+    yield f"chance: a mean average precision of {chance:.3f}, the mean share of images with a label"
+    small = [f"{label} ({count})" for label, count in present.items() if count < MIN_OF_CLASS]
+    if small:
+        yield f"few images, so these precisions may be far off: {', '.join(small)}"
+    absent = [label for label, count in values["positives"].items() if not count]
+    if absent:
+        yield f"no image has these labels, so the mean leaves them out: {', '.join(absent)}"
+
+
 def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float | None, Any]]:
     """Yield name, value and interval of every number."""
     for name, value in values.items():
         if name == "per_class_recall":
             for label, recall in value.items():
                 yield f"recall of {label}", recall, values["per_class_interval"][label]
-        elif isinstance(value, dict) and name != "per_class_interval":
+        elif name == "average_precision":
+            for label, precision in value.items():
+                # Data may have only some of a model's labels.
+                if precision is not None:
+                    yield f"average precision of {label}", precision, values["average_precision_interval"][label]
+        elif isinstance(value, dict) and name not in NO_SCORES:
             yield from _flat(value, f"{name} ")
-        elif not (name.endswith("interval") or name in ("n", "confusion", "labels")):
+        elif not (name.endswith("interval") or name in NO_SCORES):
             yield f"{prefix}{name}", value, values.get(f"{name}_interval")
 
 

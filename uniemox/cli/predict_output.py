@@ -18,7 +18,7 @@ from uniemox.plurals import counted
 from uniemox.predict.faces import summarise_faces
 from uniemox.predict.film import Frame
 from uniemox.predict.images import is_listed_name, list_images
-from uniemox.predict.prediction import Failure, Prediction
+from uniemox.predict.prediction import Failure, Person, Prediction
 from uniemox.predict.schema import NO_LABEL, top_word
 
 if TYPE_CHECKING:
@@ -221,17 +221,32 @@ def _columns(first: Prediction) -> dict[str, Callable[[Prediction], str]]:
 def _top_labels(result: Prediction) -> str:
     if result.has_no_counterpart:
         return f"{NO_LABEL} ({result.unmapped:.0%} has no counterpart)"
+    if result.assigned_labels is not None:
+        return "  ".join([_assigned(result)] + [UNFAMILIAR_NOTE] * result.is_unfamiliar)
     form = "{} {:.1f}" if "valence" in result.scene else "{} {:.0%}"
     return "  ".join([form.format(*pair) for pair in result.top(3)] + [UNFAMILIAR_NOTE] * result.is_unfamiliar)
+
+
+def _assigned(result: Prediction) -> str:
+    """Return the labels above their thresholds, with probabilities, of a model that gives several."""
+    labels = result.assigned_labels or ()
+    return "  ".join(f"{label} {result.scene[label]:.0%}" for label in labels) or f"{NO_LABEL} above its threshold"
 
 
 def _people(result: Prediction) -> str:
     """Return the number of people and their felt emotions as text."""
     persons = result.persons or []
-    felt = [top_word(person.emotions) for person in persons if person.emotions]
+    felt = [_felt(person) for person in persons if person.emotions]
     if felt:
         return f"{len(persons)}: {', '.join(felt)}"
     return str(len(persons))
+
+
+def _felt(person: Person) -> str:
+    """Return a person's most probable emotion, or all that are above their thresholds."""
+    if person.assigned_labels is None:
+        return top_word(person.emotions)
+    return "+".join(person.assigned_labels) or NO_LABEL
 
 
 def _one_line(text: str) -> str:

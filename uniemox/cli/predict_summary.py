@@ -28,7 +28,7 @@ class PredictionSummary:
         self.images += 1
         self.with_people += bool(prediction.persons)
         self.unfamiliar += prediction.is_unfamiliar
-        self._labels[NO_LABEL if prediction.has_no_counterpart else top_word(prediction.scene)] += 1
+        self._labels.update(_labels_of(prediction))
         for name in AFFECT:
             value = getattr(prediction, name)
             if value is not None:
@@ -53,8 +53,16 @@ class PredictionSummary:
         return parts
 
     def _table(self, first: Prediction) -> Table:
-        """Return the number of images of each most probable label."""
-        table = Table(f"{first.kind} ({first.label_set}), most probable", "images", "share")
+        """Return the number of images of each most probable label, or of each label of several."""
+        choice = "most probable" if first.assigned_labels is None else "above the threshold"
+        table = Table(f"{first.kind} ({first.label_set}), {choice}", "images", "share")
         for label, count in self._labels.most_common():
             table.add_row(label, f"{count:,}", f"{count / self.images:.0%}")
         return table
+
+
+def _labels_of(prediction: Prediction) -> tuple[str, ...]:
+    """Return the labels that count for an image: the most probable, or all that are above their thresholds."""
+    if prediction.has_no_counterpart or prediction.assigned_labels == ():
+        return (NO_LABEL,)
+    return prediction.assigned_labels or (top_word(prediction.scene),)

@@ -244,8 +244,8 @@ def export_int8(
         DataError: If no image can be read.
     """
     info = Network.open(src).info
-    if info.task == "affect":
-        raise ConfigError(f"{src} predicts valence and arousal; int8 needs labels for its test and is not available")
+    if not info.has_shares:
+        raise ConfigError(f"{src} has task {info.task}; int8 needs one label an image for its test: task label")
     chosen = _spread(data.samples, MAX_IMAGES)
     with tempfile.TemporaryDirectory(prefix="uniemox-int8-") as folder:
         plain = Path(folder) / "float32.onnx"

@@ -44,6 +44,9 @@ SOFTMAX = """const powers = Array.from(logits.data, (logit) => Math.exp(logit / 
 const sum = powers.reduce((total, power) => total + power, 0);
 const values = powers.map((power) => power / sum);"""
 RATINGS = "const values = Array.from(logits.data, (logit) => 5 + 4 * logit); // 1 to 9"
+SIGMOIDS = """const offsets = {offsets};
+const values = Array.from(logits.data, (logit, i) => 1 / (1 + Math.exp(-logit / {temperature} - offsets[i])));"""
+THRESHOLDS = "any of {labels}; a label is given if its probability is above its threshold: {thresholds}"
 UNNAMED_DATA = "data that its file does not name"
 BASE_MODEL = "\n\nBase model: {start}."
 ITS_DATA = " Parentheses contain the data that it was trained on."
@@ -55,6 +58,7 @@ HASHES = f"""
 
 `{SEEN}` has the SHA-256 of each training image's file, and no image or file name. `uniemox evaluate` reads it, and \
 refuses to score these images."""
+SMOOTHING_OF_TIMM = " For images unlike the training images, uniemox also moves them towards equal values."
 FOREIGN_FIELDS = ("license", "tag", "origin_url", "paper_ids", "paper_name", "notes")
 SUBJECTS = {
     "evoked": "what an image makes its viewers feel, not what the people in it feel",
@@ -130,7 +134,8 @@ def _save_for_timm(network: nn.Module, info: ClassifierInfo, folder: Path) -> No
 def timm_network(classifier: Classifier, info: ClassifierInfo) -> nn.Module | None:
     """Convert the classifier to one timm network whose softmax is the calibrated probability; None if impossible.
 
-    The temperature goes into its last layer; valence and arousal are 1 to 9.
+    The temperature goes into its last layer; valence and arousal are 1 to 9. With task multilabel, the offsets go into
+    this layer, too, and the sigmoid of each output is the probability of a label.
     """
     encoders = info.network.encoders
     head = classifier.head
@@ -150,10 +155,10 @@ def timm_network(classifier: Classifier, info: ClassifierInfo) -> nn.Module | No
     if info.task == "affect":
         # From -1 to 1 to the scale of 1 to 9.
         scale = 4.0
-        shift = 5.0
+        shift = torch.tensor(5.0)
     else:
         scale = 1 / (info.temperature or 1.0)
-        shift = 0.0
+        shift = torch.tensor(info.offsets or 0.0)
     with torch.no_grad():
         last.weight.copy_(scale * head.weight)
         last.bias.copy_(scale * head.bias + shift)
@@ -174,6 +179,9 @@ def _agrees(network: nn.Module, classifier: Classifier, info: ClassifierInfo) ->
     if info.task == "affect":
         expected = to_affect(logits)
         outputs = network(pixels)
+    elif info.task == "multilabel":
+        expected = (logits / (info.temperature or 1.0) + torch.tensor(info.offsets or 0.0)).sigmoid()
+        outputs = network(pixels).sigmoid()
     else:
         expected = (logits / (info.temperature or 1.0)).softmax(-1)
         outputs = network(pixels).softmax(-1)
@@ -182,13 +190,13 @@ def _agrees(network: nn.Module, classifier: Classifier, info: ClassifierInfo) ->
 
 def _card(info: ClassifierInfo, name: str, scores: Sequence[str], *, is_timm: bool, has_hashes: bool) -> str:
     """Return the README of the folder: card.md without the sections that don't apply."""
-    is_affect = info.task == "affect"
     data_name, _, start = info.trained_on.partition(STARTS_FROM)
     views = {"scene": "the middle of the image", "person": "the person, cut out", "both": "the image and the person"}
     unused = []
     if not is_timm:
         unused.append("With timm")
-    if not is_timm or is_affect:
+    # The pipeline of transformers would apply the softmax.
+    if not is_timm or not info.has_shares:
         unused.append("With transformers")
     if info.streams == "both":
         # Its second input needs a person detector.
@@ -200,7 +208,9 @@ def _card(info: ClassifierInfo, name: str, scores: Sequence[str], *, is_timm: bo
         timm_tag="\n- timm" if is_timm else "",
         name=name,
         subject=SUBJECTS[info.kind],
-        task="valence and arousal, 1 to 9" if is_affect else f"one of {', '.join(info.labels)}",
+        task=_task_in_words(info),
+        activation="sigmoid()" if info.task == "multilabel" else "softmax(-1)",
+        smoothing_of_timm="" if info.task == "multilabel" else SMOOTHING_OF_TIMM,
         view=views[info.streams],
         trained_on=data_name or UNNAMED_DATA,
         base_model=_base_model(start),
@@ -213,6 +223,16 @@ def _card(info: ClassifierInfo, name: str, scores: Sequence[str], *, is_timm: bo
         std=list(info.std),
         **_browser_parts(info),
     )
+
+
+def _task_in_words(info: ClassifierInfo) -> str:
+    """Return the outputs of a model, for the first sentence of its card."""
+    labels = ", ".join(info.labels)
+    if info.task == "affect":
+        return "valence and arousal, 1 to 9"
+    if info.task == "multilabel":
+        return THRESHOLDS.format(labels=labels, thresholds=", ".join(f"{value:.3f}" for value in info.thresholds))
+    return f"one of {labels}"
 
 
 def _base_model(start: str) -> str:
@@ -249,5 +269,9 @@ def _browser_parts(info: ClassifierInfo) -> dict[str, str]:
         )
     if info.task == "affect":
         parts["values"] = RATINGS
+        parts["smoothing"] = ""
+    elif info.task == "multilabel":
+        offsets = json.dumps(info.offsets or (0.0,) * len(info.labels))
+        parts["values"] = SIGMOIDS.format(temperature=info.temperature or 1.0, offsets=offsets)
         parts["smoothing"] = ""
     return parts

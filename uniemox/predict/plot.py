@@ -107,11 +107,12 @@ def _draw_boxes(image: Image.Image, boxes: Labelled, scale: float, colour: str) 
 
 
 def _bars(answer: "Prediction", width: int) -> Image.Image:
-    """Draw a bar for each label, or for valence and arousal; likely labels have darker bars."""
+    """Draw a bar for each label, or for valence and arousal; likely or assigned labels have darker bars."""
     letters = 15
     row = 26
     edge = 12
     bars = answer.top(len(answer.scene))
+    chosen = answer.likely if answer.assigned_labels is None else answer.assigned_labels
     is_affect = set(answer.scene) == set(AFFECT)
     title = "valence and arousal, 1 to 9" if is_affect else f"{answer.kind} ({answer.model})"
     if answer.is_unfamiliar:
@@ -130,7 +131,7 @@ def _bars(answer: "Prediction", width: int) -> Image.Image:
         share = (value - 1) / 8 if is_affect else value
         draw.text((edge, y), name, fill=INK, font=font)
         draw.rectangle((first, y + 3, last, y + row - 8), fill=QUIET)
-        fill = BAR if answer.likely is None or label in answer.likely else PALE
+        fill = BAR if chosen is None or label in chosen else PALE
         end = first + (last - first) * min(max(share, 0.0), 1.0)
         draw.rectangle((first, y + 3, end, y + row - 8), fill=fill)
         draw.text((last + 8, y), f"{value:.1f}" if is_affect else f"{value:.0%}", fill=INK, font=digits)

@@ -13,7 +13,7 @@ from uniemox.labels import Kind
 from uniemox.persons.box import Box
 from uniemox.predict.confidence import UNFAMILIAR
 from uniemox.predict.images import ImageLike
-from uniemox.predict.schema import FIELDS, MAX_UNMAPPED
+from uniemox.predict.schema import FIELDS, MAX_UNMAPPED, values_of
 
 NOTEBOOK_PX = 640
 
@@ -25,6 +25,7 @@ class Person:
     box: Box
     confidence: float
     emotions: dict[str, float] | None
+    assigned_labels: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +43,8 @@ class Prediction:
     """Prediction of a model for one image; `schema.FIELDS` documents its fields."""
 
     scene: dict[str, float]
-    """Probability by label, with sum 1, in the labels' order; or valence and arousal, 1 to 9."""
+    """Probability by label, with sum 1, in the labels' order; of a model that gives several labels, a probability of
+    each; or valence and arousal, 1 to 9."""
     kind: Kind
     """evoked: what the image makes people feel.  felt: what people in it feel.  expressed: what a face shows."""
     persons: list[Person] | None
@@ -53,6 +55,8 @@ class Prediction:
     height_px: int
     label_set: str
     model: str
+    assigned_labels: tuple[str, ...] | None = None
+    """Labels above their thresholds, most probable first; None: the model gives one label."""
     valence: float | None = None
     arousal: float | None = None
     valence_interval: tuple[float, float] | None = None
@@ -95,10 +99,10 @@ class Prediction:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON-serialisable form, with the fields of `schema.FIELDS`; probabilities have 6 digits."""
-        return {field.name: field.value(self) for field in FIELDS if self.time_s is not None or not field.of_film}
+        return values_of([field for field in FIELDS if self.time_s is not None or not field.of_film], self)
 
     def plot(self) -> Image.Image:
-        """Draw boxes around people and faces, and a bar for each label; likely labels have darker bars.
+        """Draw boxes around people and faces, and a bar for each label; likely or assigned labels have darker bars.
 
         Raises:
             ImageError: If the image can't be read again.

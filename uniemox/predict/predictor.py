@@ -28,7 +28,7 @@ from uniemox.predict.faces import FaceReader, detect_in, owners
 from uniemox.predict.images import ImageLike, content_of, is_listed_name, map_images, name_of, path_of, read_any, walk
 from uniemox.predict.network import Network
 from uniemox.predict.prediction import Face, Failure, Person, Prediction
-from uniemox.predict.settings import PredictionSettings
+from uniemox.predict.settings import PredictionSettings, assigned_labels
 
 ImageLikes = Sequence[ImageLike]
 # Decoded images stay this many times larger than the network's input; at 2 some probabilities change by 0.06.
@@ -290,12 +290,16 @@ class Predictor:
         """Return the detected people, with their emotions if there is a person network."""
         network = self.person_network
         emotions: list[dict[str, float] | None] = [None] * len(people)
+        assigned: list[tuple[str, ...] | None] = [None] * len(people)
         if network is not None and labels is not None and people:
             felt = network.answer([network.views_of(sized, (person,)) for person in people])
             emotions = [labels.named(probabilities) for probabilities in felt.values]
+            assigned = [assigned_labels(network.info, probabilities) for probabilities in felt.values]
         return [
-            Person(box=person.box, confidence=person.confidence, emotions=felt_emotions)
-            for person, felt_emotions in zip(people, emotions, strict=True)
+            Person(
+                box=person.box, confidence=person.confidence, emotions=felt_emotions, assigned_labels=assigned_to_person
+            )
+            for person, felt_emotions, assigned_to_person in zip(people, emotions, assigned, strict=True)
         ]
 
     def _faces(

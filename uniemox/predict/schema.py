@@ -40,6 +40,8 @@ class Field:
     """Digits after the decimal point. Parquet stores 32-bit floats up to 6 digits, else 64-bit."""
     of_film: bool = False
     """True if only predictions for frames of a video have the field."""
+    is_optional: bool = False
+    """True if answers without a value, None, lack the field."""
 
     def value(self, answer: Any) -> Any:
         """Return the JSON form of this field of a Prediction, Person or Face."""
@@ -51,17 +53,31 @@ class Field:
         if isinstance(value, Mapping):
             return {key: self._as_json(element) for key, element in value.items()}
         if isinstance(value, list | tuple) and self.parts:
-            return [{part.name: part.value(element) for part in self.parts} for element in value]
+            return [values_of(self.parts, element) for element in value]
         if isinstance(value, list | tuple):
             return [self._as_json(element) for element in value]
         return value
 
 
+def values_of(fields: Sequence[Field], answer: Any) -> dict[str, Any]:
+    """Return the JSON form of fields of a Prediction, Person or Face, without optional ones that have no value."""
+    values = {field.name: field.value(answer) for field in fields}
+    optional = {field.name for field in fields if field.is_optional}
+    return {name: value for name, value in values.items() if value is not None or name not in optional}
+
+
+ASSIGNED = Field(
+    "assigned_labels",
+    list[str] | None,
+    "Labels with a probability above their threshold, most probable first; only of models that give several labels",
+    is_optional=True,
+)
 BOX = Field("box", Corners, "x1, y1, x2, y2 in px of the upright image", digits=2)
 PERSON = (
     BOX,
     Field("confidence", float, "Confidence that this is a person, 0 to 1"),
     Field("emotions", Shares | None, "What the person feels: probability by label; null without a person model"),
+    ASSIGNED,
 )
 FACE = (
     BOX,
@@ -72,6 +88,7 @@ FACE = (
 FIELDS: list[Field] = [
     Field("path", str | None, "Path of the image; null for one from memory"),
     Field("scene", Shares, "Probability by label; or values of valence and arousal", columns=("top", "top_value")),
+    ASSIGNED,
     Field("kind", Kind, "What the scene makes people feel, what people in it feel, or what a face shows"),
     Field("valence", float | None, "1 (negative) to 9 (positive); null where the model can't tell"),
     Field("arousal", float | None, "1 (calm) to 9 (excited); null where the model has not learned it"),
@@ -116,8 +133,8 @@ FIELDS: list[Field] = [
 ]
 """Fields in the order of JSON and of the HTTP schema."""
 COLUMN_ORDER = (
-    *("path", "time_s", "shot", "scene", "valence", "arousal", "familiarity", "is_unfamiliar", "likely"),
-    *("persons", "faces", "kind", "label_set", "model", "width_px", "height_px", "is_colourless", "unmapped"),
+    *("path", "time_s", "shot", "scene", "assigned_labels", "valence", "arousal", "familiarity", "is_unfamiliar"),
+    *("likely", "persons", "faces", "kind", "label_set", "model", "width_px", "height_px", "is_colourless", "unmapped"),
 )
 """Order of the columns in tables; other fields follow, before `error`."""
 
@@ -133,9 +150,13 @@ def add_field(field: Field) -> None:
     FIELDS.append(field)
 
 
-def table_fields(labels: Sequence[str], *, of_film: bool) -> list[Field]:
+def table_fields(labels: Sequence[str], *, of_film: bool, with_optional: bool = False) -> list[Field]:
     """Return the fields in tables, in column order; valence and arousal only if they are not the labels."""
-    fields = [field for field in FIELDS if field.columns != () and (of_film or not field.of_film)]
+    fields = [
+        field
+        for field in FIELDS
+        if field.columns != () and (of_film or not field.of_film) and (with_optional or not field.is_optional)
+    ]
     order = {name: position for position, name in enumerate(COLUMN_ORDER)}
     fields.sort(key=lambda field: order.get(field.name, len(order)))
     return [field for field in fields if field.name not in AFFECT or field.name not in labels]

@@ -66,6 +66,10 @@ class PredictionSettings:
         reader = predictor.face_reader
         if info.task == "affect" and (coverage is not None or labels is not None):
             raise ConfigError(f"{network.name} predicts valence and arousal; leave out coverage and labels")
+        if info.task == "multilabel" and (coverage is not None or labels is not None):
+            raise ConfigError(
+                f"{network.name} gives several labels, each with a threshold of its own; leave out coverage and labels"
+            )
         self.limit = None if coverage is None else score_limit(info.conformal_scores, coverage)
         """Maximum score of likely labels; None: not requested."""
         self.scene = answers_in(info.find_labels(), labels)
@@ -118,6 +122,7 @@ class PredictionSettings:
         frame = source if isinstance(source, Frame) else None
         return Prediction(
             scene=scene,
+            assigned_labels=assigned_labels(self.network.info, probabilities),
             **self._affect(answers, is_colourless=is_colourless),
             is_colourless=is_colourless,
             familiarity=None if answers.familiarity is None else float(answers.familiarity[0]),
@@ -156,9 +161,21 @@ class PredictionSettings:
         return {"valence": float(values @ self.norms), "affect_from": "norms"}
 
 
+def assigned_labels(info: ClassifierInfo, probabilities: NDArray[np.float64]) -> tuple[str, ...] | None:
+    """Return the labels above their thresholds; None for a model that gives one label.  probabilities: (E,)."""
+    if info.task != "multilabel":
+        return None
+    return info.assigned(probabilities.tolist())
+
+
 def _map_if_same_kind(network: Network, labels: str | None) -> LabelMap:
-    """Map the predictions of a person or face network to the requested set; of another kind: keep its labels."""
+    """Map the predictions of a person or face network to the requested set.
+
+    A network of another kind, or one that gives several labels, keeps its labels.
+    """
     own_labels = network.info.find_labels()
+    if network.info.task == "multilabel":
+        return answers_in(own_labels, None)
     can_map = labels is not None and in_kind_of(find_label_set(labels), own_labels).kind == own_labels.kind
     return answers_in(own_labels, labels if can_map else None)
 
@@ -167,7 +184,7 @@ def _valence_norms(info: ClassifierInfo) -> NDArray[np.float64] | None:
     """Return (E,) word norms of the labels' valence, 1 to 9; None without norms or for another kind than evoked."""
     norms = WORD_NORMS["mikels"]
     is_most = set(info.labels) <= norms.keys() and 2 * len(info.labels) > len(norms)
-    if info.kind != "evoked" or info.task == "affect" or not is_most:
+    if info.kind != "evoked" or not info.has_shares or not is_most:
         return None
     # Word norms go from 0 to 1, ratings from 1 to 9.
     return 1 + 8 * np.array([norms[label][0] for label in info.labels])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import chain, compress, islice
@@ -16,6 +17,7 @@ from uniemox.io.typed import check_json, read_json_lines
 from uniemox.labels import AFFECT
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.schema import (
+    ASSIGNED,
     DIGITS,
     FIELDS,
     MAX_UNMAPPED,
@@ -40,8 +42,8 @@ REMEDY = "remove the line, or choose another file"
 
 def reserved_names() -> set[str]:
     """Return the column names that no label may have."""
-    fields = {field.name for field in table_fields((), of_film=True)}
-    return fields.union(headings((), of_film=True)) - {"scene", *AFFECT}
+    fields = {field.name for field in table_fields((), of_film=True, with_optional=True)}
+    return fields.union(headings((), of_film=True, with_optional=True)) - {"scene", *AFFECT}
 
 
 # Numbers above this are no values of a prediction; larger than any time in seconds.
@@ -104,26 +106,28 @@ def write_csv(lines: Path, table: Path, labels: tuple[str, ...], *, of_film: boo
         of_film: True if they are about frames of videos.
         encoding: utf-8 or utf-8-sig.
     """
-    names = headings(labels, of_film=of_film)
+    names = headings(labels, of_film=of_film, with_optional=True)
     has_value = [name in ("path", "error", *SCENE_COLUMNS, *labels) for name in names]
-    for row in as_cells(read_lines(lines), labels, of_film=of_film):
+    for row in as_cells(read_lines(lines), labels, of_film=of_film, with_optional=True):
         has_value = [known or cell not in (None, "") for known, cell in zip(has_value, row, strict=True)]
-    rows = chain([names], as_cells(read_lines(lines), labels, of_film=of_film))
+    rows = chain([names], as_cells(read_lines(lines), labels, of_film=of_film, with_optional=True))
     with table.open("w", encoding=encoding, errors="backslashreplace", newline="") as file:
         write_rows(file, (list(compress(row, has_value)) for row in rows), line_end="\r\n")
 
 
-def headings(labels: tuple[str, ...], *, of_film: bool) -> list[str]:
+def headings(labels: tuple[str, ...], *, of_film: bool, with_optional: bool = False) -> list[str]:
     """Return the names of a table's columns."""
     names: list[str] = []
-    for field in table_fields(labels, of_film=of_film):
+    for field in table_fields(labels, of_film=of_film, with_optional=with_optional):
         names += (*columns_of(field), *(labels if field.name == "scene" else ()))
     return [*names, "error"]
 
 
-def as_cells(answers: Iterable[dict[str, Any]], labels: tuple[str, ...], *, of_film: bool) -> Iterator[list[Any]]:
+def as_cells(
+    answers: Iterable[dict[str, Any]], labels: tuple[str, ...], *, of_film: bool, with_optional: bool = False
+) -> Iterator[list[Any]]:
     """Yield a table's row, under `headings`, for each prediction or failure in JSON form."""
-    fields = table_fields(labels, of_film=of_film)
+    fields = table_fields(labels, of_film=of_film, with_optional=with_optional)
     for value in answers:
         yield [*(cell for field in fields for cell in _cells(field, value, labels)), value.get("error")]
 
@@ -171,17 +175,21 @@ def write_parquet(lines: Path, table: Path, labels: tuple[str, ...], *, of_film:
     pa = import_pyarrow()
     import pyarrow.parquet  # type: ignore[import-untyped] # noqa: PLC0415 - an extra
 
-    fields = table_fields(labels, of_film=of_film)
+    fields = table_fields(labels, of_film=of_film, with_optional=True)
     known = {"path"}
     for value in read_lines(lines):
         known.update(field.name for field in fields if value.get(field.name) is not None)
+        for field in fields:
+            if field.parts and value.get(field.name):
+                known.update(f"{field.name}.{name}" for element in value[field.name] for name in element)
     columns: dict[str, Any] = {}
     for field in fields:
         if field.name == "scene":
             columns |= dict(zip(SCENE_COLUMNS, (pa.string(), pa.float32()), strict=True))
             columns |= dict.fromkeys(labels, pa.float32())
         elif field.name in known:
-            columns[field.name] = _arrow(field, pa)
+            parts = tuple(part for part in field.parts if not part.is_optional or f"{field.name}.{part.name}" in known)
+            columns[field.name] = _arrow(replace(field, parts=parts), pa)
     schema = pa.schema(columns | {"error": pa.string()})
     rows = (_as_row(value) for value in read_lines(lines))
     with pyarrow.parquet.ParquetWriter(table, schema) as writer:
@@ -276,8 +284,9 @@ def to_frame(
         wanted = library or "pandas"
         raise MissingPackageError(f"a data frame needs {library or 'pandas or polars'}; run: pip install {wanted}")
     of_film = any("time_s" in value for value in values)
-    names = headings(labels, of_film=of_film)
-    rows = list(as_cells(values, labels, of_film=of_film))
+    has_several = any(ASSIGNED.name in value for value in values)
+    names = headings(labels, of_film=of_film, with_optional=has_several)
+    rows = list(as_cells(values, labels, of_film=of_film, with_optional=has_several))
     columns: Iterable[tuple[Any, ...]] = zip(*rows, strict=True) if rows else [()] * len(names)
     module = import_module(name)
     frame = module.DataFrame(dict(zip(names, map(list, columns), strict=True)))

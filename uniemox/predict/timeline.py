@@ -86,8 +86,10 @@ def _draw_panel(film: str, answers: Sequence[Answer], colours: Mapping[str, str]
 def _draw_shares(draw: ImageDraw.ImageDraw, answer: Answer, colours: Mapping[str, str], x1: float, x2: float) -> None:
     """Draw the labels' shares at a time, one above the other; nothing for valence and arousal."""
     y = float(BOTTOM)
+    # The probabilities of a model that gives several labels may have a sum above 1.
+    total = max(1.0, sum(share for label, share in answer["scene"].items() if label not in AFFECT))
     for label, share in answer["scene"].items():
-        height = 0 if label in AFFECT else share * HEIGHT_PX
+        height = 0 if label in AFFECT else share / total * HEIGHT_PX
         if height:
             draw.rectangle((x1, y - height, max(x2 - 1, x1), y), fill=colours[label])
         y -= height

@@ -20,6 +20,9 @@ NAMES = {
     "polarity_accuracy": "polarity accuracy",
     "ece": "calibration error (ECE)",
     "ece_calibrated": "ECE, calibrated",
+    "mean_average_precision": "mean average precision (mAP)",
+    "mean_interpolated_precision": "mAP, interpolated at 11 recalls",
+    "jaccard": "Jaccard index",
     "kl": "KL divergence",
     "ccc": "concordance (CCC)",
     "mae": "mean absolute error",
@@ -47,6 +50,7 @@ NO_SCORES = (
     "confusion",
     "per_class_recall",
     "per_class_interval",
+    "positives",
 )
 BELOW = "▼"
 """Mark of scores that do not beat the histogram."""
@@ -87,11 +91,23 @@ def _scores(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
     for name, value in values.items():
         if name in NO_SCORES or name.endswith("_interval"):
             continue
-        if isinstance(value, dict):
+        if name == "average_precision":
+            yield from _precisions(value, values)
+        elif isinstance(value, dict):
             yield from _scores(value, f"{name}: ")
         elif value is None or isinstance(value, int | float):
             title = NAMES.get(name, name.replace("_", " "))
             yield prefix + title, number(value), interval(values.get(f"{name}_interval"))
+
+
+def _precisions(by_label: Mapping[str, Any], values: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Yield title, average precision and interval of each label that an image has."""
+    intervals = values.get("average_precision_interval") or {}
+    counts = values.get("positives") or {}
+    for label, value in by_label.items():
+        if value is not None:
+            title = f"average precision: {label} ({counts.get(label, UNKNOWN)} of {values['n']})"
+            yield title, number(value), interval(intervals.get(label))
 
 
 def _groups(by: Mapping[str, Any]) -> dict[str, Any]:

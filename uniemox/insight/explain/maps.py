@@ -293,6 +293,8 @@ def _map_of_view(
         logits = logits_of(network, {**views, view_name: pixels})
         if network.info.task == "affect":
             return logits[:, index].astype(np.float64)
+        if network.info.task == "multilabel":
+            return answers_of(network.info, logits)[:, index]
         return log_softmax(logits)[:, index]
 
     return "occlusion", occlusion_map(score, views[view_name][0])

@@ -45,12 +45,13 @@ def write_site(network: Network, model: Path, out: Path, runtime: Path) -> None:
     Raises:
         ConfigError: For a folder that is not empty or an incomplete runtime.
         CheckpointError: For a model that the page can't show: one that reads the person view, or predicts valence and
-            arousal.
+            arousal or several labels.
     """
     info = network.info
-    if info.needs_person or info.task == "affect":
+    if info.needs_person or not info.has_shares:
         raise CheckpointError(
-            f"{model}: the page shows emotions of whole scenes; this model has streams {info.streams!r}"
+            f"{model}: the page shows one emotion of whole scenes; this model has streams {info.streams!r} and task "
+            f"{info.task!r}"
         )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} exists and is not empty; choose another --out")

@@ -8,7 +8,7 @@ const KINDS = { evoked: "What the scene evokes", felt: "What the people in it fe
 
 const DRAWN = [ // in ways of their own, or left out
   "sha256", "name", "scene", "kind", "valence", "arousal", "valence_interval", "arousal_interval", "affect_from",
-  "familiarity", "is_unfamiliar", "is_colourless", "view", "persons", "faces", "likely", "unmapped", "width_px", "height_px", "label_set",
+  "familiarity", "is_unfamiliar", "is_colourless", "view", "persons", "faces", "likely", "assigned_labels", "unmapped", "width_px", "height_px", "label_set",
   "model",
 ];
 
@@ -22,9 +22,15 @@ function people(answer) {
   return count === 0 ? "Nobody found." : count === 1 ? "1 person found." : `${count} people found.`;
 }
 
+// What an answer says first: the two most probable labels, or all that a model of several labels gives.
+function first(answer) {
+  const given = answer.assigned_labels;
+  return given?.length ? given.map((label) => [label, answer.scene[label]]) : sorted(answer.scene).slice(0, 2);
+}
+
 // One sentence.
 export function summary(model, answer, isOneOfSeveral) {
-  const top = sorted(answer.scene).slice(0, 2).map(([label, value]) => `${label} ${amount(model, value)}`).join(", ");
+  const top = first(answer).map(([label, value]) => `${label} ${amount(model, value)}`).join(", ");
   return `${isOneOfSeveral ? `${model.name}: ` : ""}${top}. ${people(answer)}`.trim();
 }
 
@@ -80,21 +86,29 @@ const RATINGS = [1, 9];
 // What an answer says of the scene: a table of bars, ratings, warnings, and which labels are likely.
 export function bars(model, answer, share) {
   const isAffect = model.task === "affect";
-  const likely = answer.likely || [];
+  const given = answer.assigned_labels || [];
+  const likely = answer.likely || given;
+  const word = answer.likely ? "likely" : "given";
   const what = KINDS[answer.kind];
   const caption = isAffect ? `${what}: valence and arousal, 1 to 9` : what;
   const rows = sorted(answer.scene).map(([label, value]) => {
-    const words = likely.includes(label) ? [label, " ", element("span", "likely", "mark")] : [label];
+    const words = likely.includes(label) ? [label, " ", element("span", word, "mark")] : [label];
     const made = row(words, barOf(value, isAffect ? RATINGS : PROBABILITIES), amount(model, value));
     made.classList.toggle("is-likely", likely.includes(label));
     return made;
   });
   const parts = [table(caption, ["Emotion", isAffect ? "Value" : "Probability"], rows), ...ratings(answer), judged(answer)];
-  if (likely.length) {
+  if (answer.assigned_labels) parts.push(element("p", givenSentence(given), "likely note"));
+  if (answer.likely?.length) {
     const sentence = `Likely: ${likely.join(", ")}. The true label is in such a set for ${Math.round(100 * Number(share))} % of images like those of training.`;
     parts.push(element("p", sentence, "likely note"));
   }
   return parts;
+}
+
+function givenSentence(given) {
+  const labels = given.length ? given.join(", ") : "none";
+  return `Given: ${labels}. Each label has a probability and a threshold of its own; several or none may be given.`;
 }
 
 // As `bars` of uniemox/io/macros.html.
@@ -156,10 +170,15 @@ function drawPeople(made, answer) {
   find(".people-note", made).textContent = people(answer);
   for (const person of answer.persons || []) {
     const felt = person.emotions
-      ? `feels ${sorted(person.emotions).slice(0, 2).map(([label, p]) => `${label} ${percent(p)}`).join(", ")}`
+      ? `feels ${felt(person).map(([label, p]) => `${label} ${percent(p)}`).join(", ")}`
       : "what they feel is not known to this model";
     find(".people", made).append(element("li", `found with confidence ${percent(person.confidence)}; ${felt}`));
   }
+}
+
+function felt(person) {
+  const given = person.assigned_labels;
+  return given?.length ? given.map((label) => [label, person.emotions[label]]) : sorted(person.emotions).slice(0, 2);
 }
 
 function drawFaces(made, answer) {

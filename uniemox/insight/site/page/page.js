@@ -132,7 +132,8 @@ function counted(answered) {
     return models[0].labels.map((label) => `${label} ${mean(label).toFixed(1)} on average`).join(", ");
   }
   const counts = Object.create(null); // a label may be called constructor
-  for (const [[label]] of scenes.map(sorted)) counts[label] = (counts[label] || 0) + 1;
+  const labels = answered.flatMap((item) => item.answers[0].assigned_labels || [sorted(item.answers[0].scene)[0][0]]);
+  for (const label of labels) counts[label] = (counts[label] || 0) + 1;
   return sorted(counts).map(([label, count]) => `${count} ${label}`).join(", ");
 }
 
