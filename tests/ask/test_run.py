@@ -38,7 +38,7 @@ def selection(data: DataSet) -> Selection:
 
 
 def config_of(endpoint: Endpoint, *models: str, **settings: Any) -> AskConfig:
-    settings = {"first_wait_s": 0.01, "attempts": 2, "timeout_s": 5, **settings}
+    settings = {"first_wait_s": 0.01, "attempts": 2, "timeout_s": 30, **settings}
     return AskConfig(endpoint=endpoint.url, models=models or ("m",), **settings)
 
 
@@ -215,7 +215,15 @@ def test_model_that_only_fails_stops_the_command(data: DataSet, selection: Selec
 
 
 def test_few_failures_are_saved_and_concurrency_is_limited(data: DataSet, selection: Selection, tmp_path: Path) -> None:
-    with serving(in_turn([Response(400, error(400, "no").body, wait_s=0.1)])) as endpoint:
+    together = threading.Barrier(3)
+
+    def behave(request: Request, number: int) -> Response:
+        # The first three requests wait for each other, so that all are under way at once on a slow machine, too.
+        if number < 3:
+            together.wait(30)
+        return error(400, "no")
+
+    with serving(behave) as endpoint:
         rows = run(config_of(endpoint, concurrency=3), Selection(selection.images[:4], ()), data, tmp_path)
     assert [row.error for row in rows.values()] == ["HTTP 400: no"] * 4
     assert endpoint.max_concurrent == 3
