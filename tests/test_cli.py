@@ -20,7 +20,7 @@ from uniemox.cli.console import progress_bar
 COMMANDS = (
     *("", "convert", "bench", "bench step", "data", "data check", "predict", "explain", "serve", "export", "ask"),
     *("reproduce", "curate", "compare", "evaluate", "report", "teacher", "pretrain", "pretrain --preset demo"),
-    "finetune",
+    *("finetune", "few-labels"),
 )
 
 

@@ -43,6 +43,7 @@ COMMANDS = {
     "teacher": "Fit your own teacher if no CLIP model is available.",
     "pretrain": "Pre-train an encoder on scene, person and text (arXiv 2409.18877, section III).",
     "finetune": "Fine-tune an encoder to classify emotions (arXiv 2409.18877, section III-E).",
+    "few-labels": "Draw the accuracy of light heads on a frozen encoder over the number of labelled images.",
     "evaluate": "Score a fine-tuned classifier, with 95 % intervals.",
     "calibrate": "Calibrate a model's probabilities and sets of likely labels on your own labelled images.",
     "compare": "Compare two training settings by runs of several seeds, scored on the same images.",
@@ -65,7 +66,8 @@ MODULES = {
 }
 WITH_PRESETS = ("pretrain", "finetune")
 for name, text in COMMANDS.items():
-    app.command(f"uniemox.cli.{MODULES.get(name, name)}:{name}", name=name, help=text)
+    function = name.replace("-", "_")
+    app.command(f"uniemox.cli.{MODULES.get(name, function)}:{function}", name=name, help=text)
 
 
 def main() -> None:
@@ -89,8 +91,9 @@ def _run_app() -> None:
     arguments = sys.argv[1:]
     name = next(iter(arguments), "")
     if name in COMMANDS:
-        module = import_module(f"uniemox.cli.{MODULES.get(name, name)}")
-        command = getattr(module, name)
+        function = name.replace("-", "_")
+        module = import_module(f"uniemox.cli.{MODULES.get(name, function)}")
+        command = getattr(module, function)
         if name in WITH_PRESETS:
             preset = module.PRESETS[preset_in(arguments, module.PRESETS, module.DEFAULT)]()
             takes(settings=options_of(preset, without=module.NO_OPTIONS))(command)

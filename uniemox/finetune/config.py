@@ -374,6 +374,42 @@ class FinetuneConfig:
         return None
 
 
+FewLabelsMethod = Literal["probe", "knn", "prototypes"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FewLabelsConfig:
+    """Settings of curves over few labelled images, see `uniemox.finetune.few_labels`."""
+
+    init: str
+    """Frozen encoder: embedded, small, a run, a published checkpoint, timm:NAME@FILE, clip:NAME@FILE; as for
+    finetune."""
+    methods: tuple[FewLabelsMethod, ...] = ("probe", "knn")
+    """Methods of finetune: probe, knn, and prototypes, which needs a CLIP and adds zero-shot."""
+    images: tuple[int, ...] = (1, 2, 4, 8, 16)
+    """Numbers of training images of each class, at least 1."""
+    seeds: int = 5
+    """Number of draws of the images, at least 1. Three or more have intervals over seeds and images."""
+    size: int = 224
+    """Side of the encoder's input, px."""
+    device: Literal["cpu", "cuda"] | None = None
+    """Device that encodes the images. None: a GPU if there is one."""
+    workers: int | None = None
+    """Image-loading processes. None: 1 on the CPU, with a GPU at most 8."""
+    max_unreadable: int = 20
+    """Maximum number of unreadable images to leave out before the command stops."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self, at_least={"seeds": 1, "size": 1, "workers": 0, "max_unreadable": 0})
+        if not self.images or min(self.images) < 1 or len(set(self.images)) < len(self.images):
+            raise ConfigError(f"images must be different numbers of at least 1, got {self.images}")
+        if not self.methods or len(set(self.methods)) < len(self.methods):
+            raise ConfigError(f"methods must be different and at least one, got {self.methods}")
+        if "prototypes" in self.methods:
+            # The same settings as those of a run.
+            FinetuneConfig(init=self.init, method="prototypes")
+
+
 def _class_of(method: str) -> Any:
     from uniemox.model.methods.relation import method_class  # noqa: PLC0415 - needs torch, which settings do not
 

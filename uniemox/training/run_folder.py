@@ -40,6 +40,9 @@ TEACHER_FEATURES = "teacher_features.npz"
 TEACHER_ANSWERS = "teacher_answers.npz"
 """What a run computes from its teacher before the first step."""
 
+FEATURES = "features"
+"""Folder of features that a curve over few labelled images computes first."""
+
 START_REPORT = "initial_weights.txt"
 """Report of the initial weights: loaded, resized, new and dropped tensors."""
 
@@ -104,7 +107,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 # One of these exists from the first step on.
-FILES_OF_STEPS = (METRICS, CHECKPOINTS, WEIGHTS)
+FILES_OF_STEPS = (METRICS, CHECKPOINTS, WEIGHTS, FEATURES)
 # Settings whose names begin with these may differ when a run is resumed.
 CHANGEABLE = ("hardware.", "save.", "workers", "stop_on_divergence")
 # Versions of these are recorded with every run, besides that of uniemox.
@@ -142,7 +145,7 @@ def begin_run(
 
     Args:
         run: Folder of the run.
-        kind: "pretrain", "finetune", "teacher" or "finder".
+        kind: "pretrain", "finetune", "few-labels", "teacher" or "finder".
         config: Settings of the run.
         data: A data set, or samples without labels.
         resume: Allow a folder whose run has made steps.

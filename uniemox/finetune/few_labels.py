@@ -1,0 +1,388 @@
+"""Curves of accuracy over the number of labelled images of each class, for light heads on one frozen encoder.
+
+Images of the split train are drawn anew for every seed; smaller numbers are parts of larger ones. Every image is
+encoded once. The heads are then fitted in seconds, and scored on the images that `uniemox evaluate` would score.
+"""
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.functional import normalize
+
+from uniemox.data.overlaps import OVERLAPS, read_overlaps, write_overlaps
+from uniemox.data.sample import Broken, DataSet, Sample
+from uniemox.data.splits import hash_of
+from uniemox.errors import DataError, StoppedError
+from uniemox.evaluate.classifier_outputs import outputs_of
+from uniemox.finetune.config import FewLabelsConfig, FinetuneConfig, NetworkConfig
+from uniemox.finetune.few_labels_page import CurvePoint, write_page
+from uniemox.finetune.heads import fit_head
+from uniemox.finetune.network import BuiltNetwork, build_network
+from uniemox.finetune.overlaps import find_overlaps
+from uniemox.finetune.prototypes import fit_prototypes
+from uniemox.finetune.samples import split_for_training, target_of
+from uniemox.intervals import bootstrap_interval, interval_over_runs
+from uniemox.io.files import replacing, write_file
+from uniemox.io.stopping import StopRequest
+from uniemox.io.typed import read_json_lines
+from uniemox.labels import LabelSet
+from uniemox.model.classifier import NeighbourHead
+from uniemox.plurals import counted
+from uniemox.teacher.clip_encoder import open_clip_teacher
+from uniemox.teacher.prototypes import scale_of, text_prototypes
+from uniemox.training.config import HardwareConfig
+from uniemox.training.hardware import count_workers, setup_device
+from uniemox.training.journal import Callback
+from uniemox.training.run_folder import FEATURES, begin_run
+from uniemox.views.config import ViewConfig
+from uniemox.views.loader import BrokenCount
+
+ANSWERS = "answers.jsonl"
+"""Predicted label of every scored image, a line for each fitted head."""
+CURVE = "curve.csv"
+# Number of images whose features are in one file.
+CHUNK = 256
+ZERO_SHOT = "zero-shot"
+
+
+@dataclass(frozen=True, slots=True)
+class FittedHead:
+    """Predictions of one head; a line of `ANSWERS`."""
+
+    method: str
+    images: int
+    """Number of training images of each class; 0 for zero-shot."""
+    seed: int
+    predicted: tuple[int, ...]
+    """Index of the predicted label for every scored image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Features of images by key."""
+
+    rows: Mapping[str, NDArray[np.float32]]  # (D,) each
+
+    def of(self, samples: Sequence[Sample]) -> NDArray[np.float32]:
+        """Return the features of N samples, (N, D)."""
+        return np.stack([self.rows[sample.key] for sample in samples])
+
+
+def few_labels(
+    config: FewLabelsConfig, data: DataSet, out: Path, *, resume: bool = False, callback: Callback | None = None
+) -> list[CurvePoint]:
+    """Fit every method on every number of images with every seed, and write the curve.
+
+    Args:
+        config: Settings.
+        data: Labelled data set; without splits it is divided 80/10/10.
+        out: Folder for results: a new one, or one to continue if `resume`.
+        resume: Continue the work in `out`: features and heads that are there are not computed again.
+        callback: Receives the progress; None: nothing does.
+
+    Returns:
+        Points of the curves; the trivial baselines come first.
+
+    Raises:
+        ConfigError: If `out` has other settings or data.
+        DataError: If a class has too few training images, or no image can be scored.
+        CheckpointError: If the encoder can't be opened.
+        StoppedError: After SIGTERM or Ctrl-C, when all is saved.
+    """
+    callback = callback or Callback()
+    device = setup_device(HardwareConfig(device=config.device))
+    with begin_run(out, "few-labels", config, data, resume=resume), StopRequest() as stop:
+        pool, scored = _divide(config, data, out, callback)
+        draws = [draw_images(pool, max(config.images), seed, data.labels) for seed in range(config.seeds)]
+        # For scratch: weights.
+        torch.manual_seed(0)
+        network = build_network(config.init, NetworkConfig(), size=config.size, outputs=len(data.labels))
+        network.classifier.to(device)
+        drawn = {sample.key: sample for draw in draws for members in draw.values() for sample in members}
+        features = _encode(config, network, [*scored, *drawn.values()], out, stop, callback)
+        scored = [sample for sample in scored if sample.key in features.rows]
+        if not scored:
+            raise DataError(f"{data.name}: no image that should be scored can be read")
+        heads = _fit_all(config, data.labels, draws, scored, features, out, stop, callback)
+        points = [*_baselines(data, pool, scored), *_points(config, heads, scored)]
+        _write(points, config, data, scored, out)
+    return points
+
+
+def draw_images(pool: Sequence[Sample], count: int, seed: int, labels: LabelSet) -> dict[int, list[Sample]]:
+    """Draw images of every class; the first n of them are those of a draw of n.
+
+    Args:
+        pool: Labelled images.
+        count: Number of images of each class.
+        seed: Random seed; the draw depends only on the seed and the images' keys.
+        labels: Label set of the images.
+
+    Returns:
+        Images by index of their class.
+
+    Raises:
+        DataError: If a class has fewer images.
+    """
+    classes: dict[int, list[Sample]] = {}
+    for sample in pool:
+        if sample.label is not None:
+            classes.setdefault(sample.label, []).append(sample)
+    for label, members in sorted(classes.items()):
+        if len(members) < count:
+            raise DataError(
+                f"{labels.labels[label]} has {counted(len(members), 'training image')}, and {count} of each class are "
+                f"needed: give --images up to {len(members)}, or leave the class out"
+            )
+        members.sort(key=lambda sample: hash_of(sample.key, seed))
+    return {label: classes[label][:count] for label in sorted(classes)}
+
+
+def _divide(config: FewLabelsConfig, data: DataSet, out: Path, callback: Callback) -> tuple[list[Sample], list[Sample]]:
+    """Return the images to draw from, and the images to score.
+
+    Raises:
+        DataError: If no image is left to score.
+    """
+    settings = FinetuneConfig(init=config.init, method="probe")
+    if (out / OVERLAPS).exists():
+        overlaps = read_overlaps(out)
+    else:
+        overlaps = find_overlaps(data, settings, callback.progress)
+        write_overlaps(out, overlaps)
+    data = replace(data, samples=overlaps.join(data.samples))
+    parts = split_for_training(data, settings, out)
+    refused = {*overlaps.scored_copies, *overlaps.seen_scored.get(config.init, ())}
+    scored = [sample for sample in parts.scored if sample.key not in refused]
+    if refused:
+        callback.note(
+            f"{counted(len(refused), 'image')} of split {overlaps.scored_split} are not scored: {config.init} was "
+            "trained on them, or they are copies of training images"
+        )
+    if not scored:
+        raise DataError(
+            f"{data.name} has no image to score: give data with a split test, or another --init if its training "
+            "images are those of the split"
+        )
+    return parts.train, scored
+
+
+def _encode(
+    config: FewLabelsConfig,
+    network: BuiltNetwork,
+    samples: Sequence[Sample],
+    out: Path,
+    stop: StopRequest,
+    callback: Callback,
+) -> Features:
+    """Return the encoder's features of the samples; every `CHUNK` of them is saved when it is done.
+
+    Raises:
+        DataError: If more images are unreadable than allowed.
+        StoppedError: If it was asked to stop.
+    """
+    device = next(network.classifier.parameters()).device
+    workers = count_workers(HardwareConfig(workers=config.workers), device)
+    broken = BrokenCount(config.max_unreadable)
+    rows: dict[str, NDArray[np.float32]] = {}
+    for start in range(0, len(samples), CHUNK):
+        chunk = samples[start : start + CHUNK]
+        path = out / FEATURES / f"{start // CHUNK:05d}.npz"
+        if not path.exists():
+            outputs = outputs_of(
+                network.classifier,
+                chunk,
+                ViewConfig(size=config.size),
+                stats=network.stats,
+                encoded=True,
+                workers=workers,
+                on_progress=lambda _, done, __, start=start: callback.progress(  # type: ignore[misc]
+                    "encoding images", start + done, len(samples)
+                ),
+            )
+            path.parent.mkdir(exist_ok=True)
+            with replacing(path) as partial, partial.open("wb") as file:
+                np.savez(
+                    file,
+                    keys=np.array([sample.key for sample in outputs.samples]),
+                    values=outputs.values[:, 0],
+                    unreadable=np.array([image.key for image in outputs.broken], dtype=str),
+                    reasons=np.array([image.reason for image in outputs.broken], dtype=str),
+                )
+        with np.load(path, allow_pickle=False) as saved:
+            rows |= dict(zip(saved["keys"].tolist(), saved["values"], strict=True))
+            pairs = zip(saved["unreadable"].tolist(), saved["reasons"].tolist(), strict=True)
+            unreadable = [Broken(key, reason) for key, reason in pairs]
+        broken.add(unreadable)
+        for image in unreadable:
+            callback.note(f"left out: {image.reason}")
+        _stop_if_requested(stop, out)
+    return Features(rows)
+
+
+def _fit_all(
+    config: FewLabelsConfig,
+    labels: LabelSet,
+    draws: Sequence[Mapping[int, Sequence[Sample]]],
+    scored: Sequence[Sample],
+    features: Features,
+    out: Path,
+    stop: StopRequest,
+    callback: Callback,
+) -> list[FittedHead]:
+    """Fit every head that is not in `ANSWERS` yet, and add its line there.
+
+    Raises:
+        StoppedError: If it was asked to stop.
+    """
+    path = out / ANSWERS
+    heads = []
+    if path.exists():
+        remedy = "delete the file, and give --resume"
+        heads = [head for _, head in read_json_lines(path, FittedHead, remedy=remedy, may_be_cut=True)]
+    texts = _Texts.of(config.init, labels) if "prototypes" in config.methods else None
+    plan: list[tuple[str, int, int]] = [
+        (method, images, seed)
+        for method in config.methods
+        for images in sorted(config.images)
+        for seed in range(config.seeds)
+    ]
+    if texts is not None:
+        plan.insert(0, (ZERO_SHOT, 0, 0))
+    done = {(head.method, head.images, head.seed) for head in heads}
+    # A killed process may have left half of a line.
+    write_file(path, "".join(_line(head) for head in heads))
+    x = features.of(scored)
+    with path.open("a", encoding="utf-8") as file:
+        for number, (method, images, seed) in enumerate(plan):
+            callback.progress("fitting heads", number, len(plan))
+            if (method, images, seed) in done:
+                continue
+            train = [sample for members in draws[seed].values() for sample in members[:images]]
+            train = [sample for sample in train if sample.key in features.rows]
+            logits = _logits(method, train, labels, features, x, texts, seed)
+            head = FittedHead(method, images, seed, tuple(logits.argmax(axis=1).tolist()))
+            heads.append(head)
+            file.write(_line(head))
+            file.flush()
+            _stop_if_requested(stop, out)
+        callback.progress("fitting heads", len(plan), len(plan))
+    return heads
+
+
+@dataclass(frozen=True, slots=True)
+class _Texts:
+    """Text prototypes of a CLIP, (E, C), and its factor of the cosines."""
+
+    prototypes: NDArray[np.float32]
+    scale: float
+
+    @classmethod
+    def of(cls, init: str, labels: LabelSet) -> "_Texts":
+        clip = open_clip_teacher(init)
+        return cls(text_prototypes(clip, labels).numpy(), scale_of(clip))
+
+
+@torch.no_grad()
+def _logits(
+    method: str,
+    train: Sequence[Sample],
+    labels: LabelSet,
+    features: Features,
+    scored: NDArray[np.float32],
+    texts: _Texts | None,
+    seed: int,
+) -> NDArray[np.float32]:
+    """Return the logits of the scored images, (N, E), of a head that is fitted to the training images.
+
+    Args:
+        method: Name of the method.
+        train: Training images; none for zero-shot.
+        labels: E labels.
+        features: Features of the training images.
+        scored: (N, D), features of the scored images.
+        texts: Text prototypes, for zero-shot and prototypes.
+        seed: Random seed of the folds of a cross-validation.
+    """
+    if texts is not None and method == ZERO_SHOT:
+        return _unit(scored) @ texts.prototypes.T
+    x = features.of(train)
+    target = target_of(train, "label", labels)
+    if method == "knn":
+        return NeighbourHead(torch.from_numpy(x), target)(torch.from_numpy(scored)).numpy()
+    if texts is not None and method == "prototypes":
+        weight, _ = fit_prototypes(_unit(x), target.numpy(), texts.prototypes, texts.scale, seed=seed)
+        return _unit(scored) @ weight.T
+    head, _ = fit_head(x, target.numpy(), task="label", seed=seed)
+    return head(torch.from_numpy(scored)).numpy()
+
+
+def _unit(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    return normalize(torch.from_numpy(features), dim=-1).numpy()
+
+
+def _baselines(data: DataSet, pool: Sequence[Sample], scored: Sequence[Sample]) -> list[CurvePoint]:
+    """Return the accuracy of chance, and of always predicting the most frequent class of the training images."""
+    counts = Counter(sample.label for sample in pool)
+    commonest = max(sorted(label for label in counts if label is not None), key=counts.__getitem__)
+    hits = np.array([sample.label == commonest for sample in scored])
+    low, high = bootstrap_interval(hits, _groups(scored))
+    always = f"always {data.labels.labels[commonest]}"
+    return [
+        CurvePoint("chance", None, 0, 1 / len(data.labels), None, None),
+        CurvePoint(always, None, 0, float(hits.mean()), low, high),
+    ]
+
+
+def _points(config: FewLabelsConfig, heads: Sequence[FittedHead], scored: Sequence[Sample]) -> list[CurvePoint]:
+    """Return a point for each method and number of images: the mean over seeds, with its interval."""
+    truth = np.array([sample.label for sample in scored])
+    points = []
+    for method in (ZERO_SHOT, *config.methods):
+        for images in (0, *sorted(config.images)):
+            runs = sorted((h for h in heads if (h.method, h.images) == (method, images)), key=lambda head: head.seed)
+            if not runs:
+                continue
+            hits = np.array([head.predicted for head in runs]) == truth  # (S, N)
+            bounds = interval_over_runs(hits, _groups(scored))
+            low, high = bounds or (None, None)
+            points.append(CurvePoint(method, images, len(runs), float(hits.mean()), low, high))
+    return points
+
+
+def _groups(scored: Sequence[Sample]) -> list[str]:
+    return [sample.group or sample.image_key for sample in scored]
+
+
+def _write(
+    points: Sequence[CurvePoint], config: FewLabelsConfig, data: DataSet, scored: Sequence[Sample], out: Path
+) -> None:
+    """Write the table, the drawing and the page."""
+    table = io.StringIO()
+    writer = csv.writer(table)
+    writer.writerow([field.name for field in fields(CurvePoint)])
+    writer.writerows(astuple(point) for point in points)
+    write_file(out / CURVE, table.getvalue())
+    write_page(points, config, data.name, len(scored), out)
+
+
+def _line(head: FittedHead) -> str:
+    values = {"method": head.method, "images": head.images, "seed": head.seed, "predicted": list(head.predicted)}
+    return json.dumps(values) + "\n"
+
+
+def _stop_if_requested(stop: StopRequest, out: Path) -> None:
+    """Raise StoppedError if the process was asked to stop; everything that is done has been written."""
+    if stop.signal is not None:
+        raise StoppedError(
+            f"stopped; what was done is saved in {out}, and the same command with --resume continues",
+            exit_code=128 + stop.signal,
+        )
