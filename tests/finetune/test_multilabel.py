@@ -1,5 +1,7 @@
 """Task multilabel: loss, weights, heads and complete runs on a drawn release of EMOTIC, in torch and as ONNX."""
 
+import json
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +14,7 @@ import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, log_loss
 
-from tests.emotic import SHIRTS
+from tests.emotic import SHIRTS, write_release
 from tests.finetune.test_divided_step import COUNT, DIVISIONS, Network, assert_same, gradient_of, run_step, scenes
 from tests.runs import data_of, finetuned, losses, pretrained, tiny_finetuning, uniemox_here
 from uniemox.checkpoints.classifier import load_classifier
@@ -190,6 +192,20 @@ def test_emoticon_trains_face_and_body_on_each_label() -> None:
     loss = Objective(task="multilabel", method=method)(output, target, features)
     modalities = features[:, -6:].unflatten(1, (2, 3))
     assert loss == pytest.approx(float(np.log(2) + multiplicative_label_loss(modalities, target)))
+
+
+def test_commands_of_the_documentation_run_on_a_drawn_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "training.md").read_text("utf-8")
+    block = text.partition("## Several labels: EMOTIC\n")[2].partition("```console\n")[2].partition("```")[0]
+    write_release(tmp_path / "EMOTIC", train=12, val=8, test=8)
+    shutil.copy(next((tmp_path / "EMOTIC" / "emotic").rglob("test0.jpg")), tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    lines = [line.removeprefix("$ uniemox ") for line in block.splitlines()]
+    assert [line.split()[0] for line in lines] == ["data", "finetune", "evaluate", "predict"]
+    for line in lines:
+        done = uniemox_here(*shlex.split(line))
+        assert done.returncode == 0, f"{line}: {done.stderr}"
+    assert "happiness" in json.loads(done.stdout)["assigned_labels"]
 
 
 def test_command_and_report_show_the_precision_of_each_label(tmp_path: Path) -> None:

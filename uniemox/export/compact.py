@@ -245,7 +245,8 @@ def export_int8(
     """
     info = Network.open(src).info
     if not info.has_shares:
-        raise ConfigError(f"{src} has task {info.task}; int8 needs one label an image for its test: task label")
+        answers = "valence and arousal" if info.task == "affect" else "several labels"
+        raise ConfigError(f"{src} predicts {answers}; int8 needs one label per image for its test and is not available")
     chosen = _spread(data.samples, MAX_IMAGES)
     with tempfile.TemporaryDirectory(prefix="uniemox-int8-") as folder:
         plain = Path(folder) / "float32.onnx"
