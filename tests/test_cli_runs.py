@@ -133,7 +133,9 @@ def test_own_labels_are_compared_with_the_built_in_model(tmp_path: Path) -> None
     assert status == 0, err
     assert "small: labels are mapped: mikels -> custom: amusement + excitement become fun" in err
     assert re.search("training (gained|lost) (accuracy|nothing)", out)
-    assert (tmp_path / "small" / "evaluations").is_dir()
+    [scores] = (tmp_path / "evaluations" / "small").glob("*.json")
+    assert f"small: scores and predictions are in evaluations/small/{scores.name} and beside it" in err
+    assert {path.name for path in tmp_path.iterdir()} == {"my photos", "run", "evaluations"}
     status, _, err = parsed("compare", "--ours", run, "--theirs", "small", "--split", "val")
     assert (status, "need --data" in err) == (2, True)
 

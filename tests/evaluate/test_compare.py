@@ -59,12 +59,17 @@ def test_two_runs_are_printed_without_an_interval(runs: dict[str, Path], capsys:
     assert (printed["ours_interval"], printed["difference"]["low"]) == (None, None)
 
 
-def test_a_model_that_is_no_run_is_compared_by_its_evaluations(runs: dict[str, Path], tmp_path: Path) -> None:
-    """Models in the package have their scores in ./embedded."""
+def test_a_model_of_the_package_is_compared_by_its_evaluations(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are in ./evaluations/embedded."""
+    monkeypatch.chdir(tmp_path)
     expected = compare([runs["a0"]], [runs["b0"]])
-    (tmp_path / "embedded").mkdir()
-    (runs["a0"] / "evaluations").rename(tmp_path / "embedded" / "evaluations")
-    assert compare([tmp_path / "embedded"], [runs["b0"]]) == expected
+    with pytest.raises(DataError, match="small was not scored in this folder; give --data, or run uniemox evaluate"):
+        compare([Path("small")], [runs["b0"]])
+    Path("evaluations").mkdir()
+    (runs["a0"] / "evaluations").rename(tmp_path / "evaluations" / "embedded")
+    assert compare([Path("embedded")], [runs["b0"]]) == expected
 
 
 def test_the_order_of_the_images_in_a_file_changes_nothing(runs: dict[str, Path]) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-from uniemox.cli.evaluate import _multilabel_verdict, _verdict, score_tables
+from uniemox.cli.evaluate import _confusion, _multilabel_verdict, _verdict, score_tables
 
 VALUES: dict[str, Any] = {
     "labels": ("awe", "fear", "joy"),
@@ -40,6 +40,17 @@ def test_a_class_of_few_images_has_a_recall_without_interval() -> None:
     rows = dict(zip(*(list(column.cells) for column in table.columns[::2]), strict=True))  # type: ignore[union-attr]
     assert rows["recall of awe"] == "0.7000 to 0.9000"
     assert rows["recall of joy"] == ""
+
+
+def test_headings_of_the_confusion_matrix_tell_labels_apart() -> None:
+    def headings_of(*labels: str) -> list[object]:
+        table = _confusion(labels, [[1] * len(labels)] * len(labels))
+        return [str(column.header) for column in table.columns[1:]] + list(map(str, table.columns[0].cells))
+
+    assert headings_of("contempt", "contentment") == ["contem", "conten", "contempt", "contentment"]
+    long_labels = ("photographs of joy", "photographs of awe")
+    assert headings_of(*long_labels) == ["1", "2", f"1 {long_labels[0]}", f"2 {long_labels[1]}"]
+    assert headings_of("[red]", "2") == ["[red", "2", "[red]", "2"]
 
 
 def test_an_accuracy_that_may_be_trivial_is_told() -> None:

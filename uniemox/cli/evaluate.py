@@ -1,7 +1,7 @@
 """Commands that score classifiers, compare training settings, and write a page about runs."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 # Images of a class from which on its recall is reported without a warning.
 MIN_OF_CLASS = 20
+# Letters in a heading of the confusion matrix.
+MIN_HEADING = 4
+MAX_HEADING = 8
 # Difference of calibration errors that is worth a line; chance alone changes them by about 0.01.
 MIN_ECE_CHANGE = 0.02
 # Fields of scores that are no scores, or have rows of their own.
@@ -74,10 +77,11 @@ def evaluate(
     """Score a fine-tuned classifier, with 95 % intervals over images.
 
     The intervals hold for this run; another seed of its training may differ more (`uniemox compare` takes several).
-    Scores and predictions are saved in the run's folder. For an ONNX file they are saved next to the file; for embedded
-    and small in ./embedded and ./small. Training images of the model are refused. If the data have only some
-    of the model's labels, answers are scored among all labels of the model. If they have other labels, predictions are
-    converted to them. Evoked emotions are never converted to felt ones.
+    Scores and predictions are saved in RUN/evaluations; for an ONNX file in a folder evaluations next to it; for
+    embedded and small in ./evaluations/embedded and ./evaluations/small. A line names the file. Training images of the
+    model are refused. If the data have only some of the model's labels, answers are scored among all labels of the
+    model. If they have other labels, predictions are converted to them. Evoked emotions are never converted to felt
+    ones.
 
     For example:
 
@@ -136,12 +140,7 @@ def score_tables(evaluation: "Evaluation") -> Iterator[Table | str]:
         table.add_row(TRUST_TITLES.get(name, name.replace("_", " ")), *_cells(value, shown_interval))
     yield table
     if "confusion" in values:
-        table = Table("true \\ predicted", title="confusion")
-        for label in values["labels"]:
-            table.add_column(label[:4], justify="right")
-        for label, row in zip(values["labels"], values["confusion"], strict=True):
-            table.add_row(label, *map(str, row))
-        yield table
+        yield _confusion(values["labels"], values["confusion"])
     if evaluation.by is not None:
         yield _groups(evaluation.by)
     labels = evaluation.scored_labels
@@ -151,6 +150,34 @@ def score_tables(evaluation: "Evaluation") -> Iterator[Table | str]:
         yield from _verdict(values)
     if "positives" in values:
         yield from _multilabel_verdict(values)
+
+
+def _confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Table:
+    """Return a table of images by true label (rows) and predicted label (columns)."""
+    headings = short_names(labels)
+    table = Table("true \\ predicted", title="confusion")
+    # Numbers are explained in the first column.
+    are_numbers = not all(map(str.startswith, labels, headings))
+    for heading in headings:
+        table.add_column(Text(heading), justify="right")
+    for heading, label, row in zip(headings, labels, counts, strict=True):
+        table.add_row(Text(f"{heading} {label}" if are_numbers else label), *map(str, row))
+    return table
+
+
+def short_names(labels: Sequence[str]) -> list[str]:
+    """Return headings that tell labels apart: prefixes of 4 letters or more, or numbers if they would be too long.
+
+    >>> short_names(["amusement", "anger", "awe"]), short_names(["contempt", "contentment"])
+    (['amus', 'ange', 'awe'], ['contem', 'conten'])
+    >>> short_names(["photograph of joy", "photograph of awe"])
+    ['1', '2']
+    """
+    for length in range(MIN_HEADING, MAX_HEADING + 1):
+        prefixes = [label[:length] for label in labels]
+        if len(set(prefixes)) == len(labels):
+            return prefixes
+    return [str(number) for number in range(1, len(labels) + 1)]
 
 
 def _small_classes(values: Mapping[str, Any]) -> dict[str, int]:
@@ -255,7 +282,7 @@ def compare(
 
     Args:
         ours: Fine-tuning runs; without --data, uniemox evaluate must have scored them. Also embedded or small, whose
-            scores are saved in ./embedded and ./small.
+            scores are saved in ./evaluations/embedded and ./evaluations/small.
         theirs: Runs or models to compare with, likewise.
         baseline: Trivial baseline, a run of finetune --method histogram; settings that do not beat it are marked.
         data: KIND:PATH. Score all models on these images first, as uniemox evaluate does.

@@ -12,9 +12,16 @@ from uniemox.data.sample import DataSet
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.evaluate.label_pairs import LabelPairs, text_of
 from uniemox.evaluate.run import evaluate, write_evaluation
-from uniemox.evaluate.run_records import Predictions, SavedEvaluation, read_evaluations, read_run, title_of
+from uniemox.evaluate.run_records import (
+    Predictions,
+    SavedEvaluation,
+    evaluations_folder,
+    read_evaluations,
+    read_run,
+    title_of,
+)
 from uniemox.intervals import Interval, PairedDifference, interval_over_runs, no_spread_note, paired_bootstrap
-from uniemox.io.files import EVALUATIONS, WEIGHTS
+from uniemox.io.files import WEIGHTS
 from uniemox.io.progress import Progress, silent
 from uniemox.io.weight_names import IN_PACKAGE
 from uniemox.plurals import counted
@@ -53,7 +60,7 @@ def compare(ours: Sequence[Path], theirs: Sequence[Path], baseline: Sequence[Pat
 
     Args:
         ours: Folders of fine-tuning runs, or other folders with evaluations (`evaluate` writes that of embedded to
-            ./embedded), at least one each.
+            ./evaluations/embedded), at least one each.
         theirs: Folders of the other group, likewise at least one.
         baseline: Runs of a trivial baseline, such as method histogram.
 
@@ -143,7 +150,8 @@ def compare_on(
         evaluation = evaluate(path, data, label_pairs=pairs, allow_seen=scoring.allow_seen, on_progress=on_progress)
         for note in evaluation.notes:
             report(f"{path}: {note}")
-        write_evaluation(evaluation, path, data, scoring.split, persons=scoring.persons)
+        file = write_evaluation(evaluation, path, data, scoring.split, persons=scoring.persons)
+        report(f"{path}: scores and predictions are in {file} and beside it (.jsonl)")
     title = title_of(data.name, scoring.split, scoring.persons)
     return next(comparison for comparison in compare(ours, theirs, baseline) if comparison.title == title)
 
@@ -161,7 +169,11 @@ def _with_counterpart(data: DataSet, label_pairs: LabelPairs, report: Callable[[
 def _by_title(path: Path) -> dict[str, SavedEvaluation]:
     """Return a run's evaluations by scored data."""
     by_title = dict[str, SavedEvaluation]()
-    if not (path / EVALUATIONS).is_dir():
+    if not evaluations_folder(path).is_dir():
+        if str(path) in IN_PACKAGE:
+            raise DataError(
+                f"{path} was not scored in this folder; give --data, or run uniemox evaluate --model {path} first"
+            )
         # Raises if the folder is not a run either.
         read_run(path)
     for evaluation in read_evaluations(path)[0]:

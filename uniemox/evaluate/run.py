@@ -19,10 +19,11 @@ from uniemox.data.unreadable import listing_of, lost_by_class, reasons_of
 from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
 from uniemox.evaluate.label_pairs import LabelPairs, labels_by, needs_map, pairs_in
 from uniemox.evaluate.outputs import Outputs, outputs_of_network
+from uniemox.evaluate.run_records import evaluations_folder
 from uniemox.evaluate.scorer import COVERAGE, Scorer
 from uniemox.evaluate.scores import AffectScores, ClassScores, GroupScores, Scores, score_groups
 from uniemox.intervals import Interval, no_spread_note
-from uniemox.io.files import CONFIG, EVALUATIONS, ONNX, WEIGHTS, refuse_special, write_file
+from uniemox.io.files import CONFIG, ONNX, WEIGHTS, refuse_special, write_file
 from uniemox.io.progress import Progress, silent
 from uniemox.io.typed import read_json
 from uniemox.io.weight_names import IN_PACKAGE, file_in_package
@@ -293,7 +294,8 @@ def write_evaluation(
 
     Args:
         evaluation: The evaluation.
-        model: A run's folder, a file in one, or embedded or small, which mean ./embedded and ./small.
+        model: A run's folder, a file in one, or embedded or small, whose scores are in ./evaluations/embedded and
+            ./evaluations/small.
         data: Scored data set.
         split: Scored split, or all.
         name: Name of the files, without its ending; None: made from data and split.
@@ -309,7 +311,7 @@ def write_evaluation(
         name = _name_of(evaluation, model, data, split)
     check_name(name)
     run = model if model.is_dir() or str(model) in IN_PACKAGE else model.parent
-    path = run / EVALUATIONS / f"{name}.json"
+    path = evaluations_folder(run) / f"{name}.json"
     refuse_special(path.parent)
     about = {"data": data.name, "split": split, "persons": None if persons is None else str(persons)}
     write_file(path.with_suffix(".jsonl"), "".join(json.dumps(line) + "\n" for line in evaluation.predictions))
