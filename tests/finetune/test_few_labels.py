@@ -79,6 +79,15 @@ def test_smaller_draws_are_parts_of_larger_ones_and_seeds_differ() -> None:
     assert drawn[0] != drawn[1]
 
 
+def test_copies_of_an_image_are_drawn_once() -> None:
+    pool = data().only("train").samples
+    copies = [replace(sample, group="copies") if i % 6 < 3 else sample for i, sample in enumerate(pool)]
+    for members in draw_images(copies, 4, 0, data().labels).values():
+        assert sum(sample.group == "copies" for sample in members) == 1
+    with pytest.raises(DataError, match="amusement has 4 different training images"):
+        draw_images(copies, 5, 0, data().labels)
+
+
 def test_a_curve_has_baselines_and_a_point_for_each_method_and_number(finished: Path) -> None:
     rows = rows_of(finished)
     names = [(row["method"], row["images_per_class"], row["seeds"]) for row in rows]
@@ -161,7 +170,7 @@ def test_stopped_work_continues_and_computes_nothing_twice(
 
 
 def test_a_class_with_too_few_images_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="amusement has 6 training images, and 9 of each class are needed"):
+    with pytest.raises(DataError, match="amusement has 6 different training images, and 9 of each class"):
         few_labels(settings(images=(9,)), data(), tmp_path / "run")
 
 

@@ -49,7 +49,7 @@ ANSWERS = "answers.jsonl"
 """Predicted label of every scored image, a line for each fitted head."""
 CURVE = "curve.csv"
 # Number of images whose features are in one file.
-CHUNK = 256
+CHUNK = 128
 ZERO_SHOT = "zero-shot"
 
 
@@ -132,18 +132,18 @@ def draw_images(pool: Sequence[Sample], count: int, seed: int, labels: LabelSet)
     Raises:
         DataError: If a class has fewer images.
     """
-    classes: dict[int, list[Sample]] = {}
-    for sample in pool:
+    classes: dict[int, dict[str, Sample]] = {}
+    for sample in sorted(pool, key=lambda sample: hash_of(sample.key, seed)):
         if sample.label is not None:
-            classes.setdefault(sample.label, []).append(sample)
+            # One image of a group: copies of an image add nothing.
+            classes.setdefault(sample.label, {}).setdefault(sample.group or sample.key, sample)
     for label, members in sorted(classes.items()):
         if len(members) < count:
             raise DataError(
-                f"{labels.labels[label]} has {counted(len(members), 'training image')}, and {count} of each class are "
-                f"needed: give --images up to {len(members)}, or leave the class out"
+                f"{labels.labels[label]} has {counted(len(members), 'different training image')}, and {count} of each "
+                f"class are needed: give --images up to {len(members)}, or leave the class out"
             )
-        members.sort(key=lambda sample: hash_of(sample.key, seed))
-    return {label: classes[label][:count] for label in sorted(classes)}
+    return {label: list(classes[label].values())[:count] for label in sorted(classes)}
 
 
 def _divide(config: FewLabelsConfig, data: DataSet, out: Path, callback: Callback) -> tuple[list[Sample], list[Sample]]:
