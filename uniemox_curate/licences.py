@@ -7,6 +7,7 @@ from typing import NamedTuple
 UNKNOWN_LICENCE = "unknown"
 # Source of files on this machine with their licence.
 FOLDER_EXAMPLE = "'folder:PATH?licence=CC-BY-4.0&author=NAME'"
+ENCODING = "in a value, write %26 for &, %3F for ? and %25 for %"
 
 
 class Terms(NamedTuple):

@@ -59,6 +59,7 @@ def test_nobody_saw_the_questions_of_the_plan_if_all_answers_were_imported(tmp_p
     text = labelling_of(project, tmp_path)
     assert "24 answers of 2 annotators" in text
     assert "24 answers were imported from Label Studio" in text
+    assert "How long the answers took is not recorded." in text
     assert "It is not recorded that an annotator agreed to it" in text
     for claim in ("random order", "search words", "rated", "Ratings", "ratings.csv", "several labels", "curate serve"):
         assert claim not in text, claim
@@ -80,8 +81,9 @@ def test_answers_of_pages_and_of_label_studio_are_counted_apart(tmp_path: Path) 
             connection.execute(insert(t.details).values(answer_id=row.id, content=json.dumps(content)))
     text = labelling_of(project, tmp_path)
     for sentence in (
-        "24 answers were given on the pages of `uniemox curate serve`, which show each annotator the images in a random order",
+        "24 answers were given on the pages of `uniemox curate serve`, which show each annotator the images",
         "12 answers were imported from Label Studio",
+        "The median time for an answer was 1.5 s (recorded for 24 answers).",
         "12 answers have several labels",
         "Ratings (means in `ratings.csv`): valence from 1 to 9 in 12 answers.",
         "Of the 3 annotators, 1 agreed to it before their first answer; for the others, no such consent is recorded.",

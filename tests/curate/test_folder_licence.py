@@ -44,6 +44,7 @@ def test_own_images_are_released_under_the_licence_of_their_folder(
     letters = "".join("a" if labels[i] == "calm" else "f" for i in range(1, count + 1))
     say(opened, {"a": "calm", "f": "tense"}, Ada=letters, Ben=letters)
     command("split", project, "--schemes", 1, "--ratio", "60/20/20")
+    assert "no splits.png: it compares the colours of several schemes" in capsys.readouterr().err
     release = ("release", project, tmp_path / "out", "--name", "x")
     with pytest.raises(DataError, match=says("12 of 12 images without a known licence", REMEDY)):
         command(*release, "--licence", "CC-BY-4.0")
@@ -79,7 +80,9 @@ def test_own_images_are_released_under_the_licence_of_their_folder(
     [
         ("licence=CC-BY4.0&author=Ada", "the terms of the licence 'CC-BY4.0' are not known; give CC0-1.0"),
         ("licence=CC-BY-4.0", "CC-BY-4.0 requires credit; say to whom, as in 'folder:PATH"),
-        ("licence=CC-BY-4.0&author=Ada & Ben", "every part after & must be an option"),
+        ("licence=CC-BY-4.0&author=Ada & Ben", "write %26 for &, %3F for ?"),
+        ("licence=CC-BY-4.0&licence=CC0-1.0&author=Ada", "has the option licence twice; give it once"),
+        ("licence=CC-BY-4.0&license=CC0-1.0&author=Ada", "licence is given twice"),
         ("licence=CC0-1.0&year=2026", "the options of a folder are labels=none, licence and author"),
         ("labels=all", "the options of a folder are labels=none, licence and author"),
     ],
@@ -100,6 +103,15 @@ def test_options_of_a_folder_can_be_combined(tmp_path: Path, options: str, licen
     candidates = list(source.offers(None, "", 9))
     assert {candidate.licence for candidate in candidates} == {licence}
     assert all((candidate.label is None) == ("labels=none" in options) for candidate in candidates)
+
+
+def test_values_are_percent_decoded_and_folders_may_have_question_marks(tmp_path: Path) -> None:
+    folder = tmp_path / "who?a=b & 50%25"
+    class_folders(folder, LABELS, each=1)
+    source = open_source(f"folder:{folder}?licence=CC-BY-4.0&author=Ada %26 Ben %3F 50%25", PLAN, CollectConfig())
+    assert {candidate.author for candidate in source.offers(None, "", 9)} == {"Ada & Ben ? 50%"}
+    plain = open_source(f"folder:{folder}", PLAN, CollectConfig())
+    assert len(list(plain.offers(None, "", 9))) == len(list(source.offers(None, "", 9))) == 2
 
 
 def test_a_table_of_local_files_names_the_source_for_them(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def test_labels_with_separators_stand_in_quotes() -> None:
         ("=awe", "got '=awe'"),
         ("fun=awe,fun=amusement", "fun occurs twice; write its labels with"),
         ("missing.txt", "missing.txt is no file of label pairs .*such as fun="),
-        ("", "is no file of label pairs"),
+        ("", "the label map is empty; give pairs"),
     ],
 )
 def test_text_that_is_no_map_is_refused_with_an_example(text: str, message: str) -> None:

@@ -84,6 +84,7 @@ def test_the_table_and_the_list_from_standard_input(folder: Path) -> None:
     [
         ((), "no image is given"),
         (("x.jpg", "--modle", "m"), "no option --modle"),
+        (("x.jpg", "--map", "fun=awe"), "--map belongs to evaluate, compare and calibrate"),
         (("x.jpg", "--resume"), "--resume continues a file"),
         (("x.jpg", "--bom", "--out", "x.jsonl"), "--bom needs a .csv file"),
         (("x.jpg", "--model", "missing.onnx"), "missing.onnx can't be read"),

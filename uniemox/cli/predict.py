@@ -197,6 +197,11 @@ def check_names(images: Sequence[str]) -> None:
         raise UsageError("no image is given; give files, folders or patterns, or - for a list on standard input")
     dashed = (name for name in images if name.startswith("-") and name != "-")
     unknown = next((name for name in dashed if not os.path.isfile(name)), None)
+    if unknown is not None and unknown.split("=")[0] == "--map":
+        raise UsageError(
+            "--map belongs to evaluate, compare and calibrate, which score labels of your own; predictions have the "
+            "model's labels, or those of a known set (--labels polarity)"
+        )
     if unknown is not None:
         raise UsageError(
             f"there is no option {shorten(unknown)}; see --help, or write ./{shorten(unknown)} for a file of that name"

@@ -1,6 +1,7 @@
 """Open a data set by KIND:PATH, or several as one."""
 
 import inspect
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -48,8 +49,8 @@ READERS: Mapping[str, Callable[..., DataSet]] = {
     "emo8": lambda root: read_class_folders(root, MIKELS),  # [<split>/]<class>/[<style>/]<picture>
     "caer-s": lambda root: read_class_folders(root, CAER),  # <split>/<class>/<picture>
     "heco": read_heco,
-    "ferplus": read_ferplus,
     "emotic": read_emotic,
+    "ferplus": read_ferplus,
     "folder": read_folder,
     "csv": read_csv,
     "hf": read_hugging_face,
@@ -184,6 +185,11 @@ def joins_labels(sources: Sequence[str]) -> bool:
 def parse_source(source: str) -> tuple[str, str, dict[str, str]]:
     """Parse kind, path and options of KIND:PATH?option=value&option=value.
 
+    A question mark that options don't follow is part of the path, and so is one in the name of an existing folder.
+
+    Raises:
+        ConfigError: For several data sets, an unknown kind, or a repeated option.
+
     >>> parse_source("emotion6:photos/emotion6?label=vote")
     ('emotion6', 'photos/emotion6', {'label': 'vote'})
     """
@@ -202,9 +208,12 @@ def parse_source(source: str) -> tuple[str, str, dict[str, str]]:
         )
     path, mark, query = location.rpartition("?")
     pairs = [pair.partition("=") for pair in query.split("&")]
-    # Without valid options, the question mark is part of the path.
-    if not mark or not all(equals and name for name, equals, _ in pairs):
+    if not mark or not all(equals and name for name, equals, _ in pairs) or os.path.exists(location):
         return kind, location, {}
+    names = [name for name, _, _ in pairs]
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise ConfigError(f"{source!r} has the option {repeated} twice; give it once")
     return kind, path, {name: value for name, _, value in pairs}
 
 

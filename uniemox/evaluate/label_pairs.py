@@ -22,7 +22,7 @@ def read_label_pairs(text: str) -> LabelPairs:
             label that contains one of , = + stands in double quotes.
 
     Raises:
-        LabelError: For text that is not pairs, or for a file that can't be read.
+        LabelError: For empty text or text that is not pairs, or for a file that can't be read.
 
     >>> read_label_pairs("fun=amusement+excitement, yuck=disgust, meh=")
     {'fun': ('amusement', 'excitement'), 'yuck': ('disgust',), 'meh': ()}
@@ -30,6 +30,8 @@ def read_label_pairs(text: str) -> LabelPairs:
     {'joy, love': ('amusement',)}
     """
     where = "the label map"
+    if not text.strip():
+        raise LabelError(f"{where} is empty; give pairs, such as {EXAMPLE}, or a file of such pairs")
     if "=" not in text:
         where = text
         text = _text_of(Path(text))

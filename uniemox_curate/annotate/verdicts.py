@@ -38,6 +38,8 @@ class LatestAnswers:
     """Label (or none) by image and name."""
     details: Mapping[int, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     """Further fields of answers that have some, by image and name: labels (the first one is the answer), and more."""
+    seconds: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    """Time that each answer took, by image and name; 0: not recorded."""
 
 
 LAST_ANSWERS = select(func.max(t.answers.c.id)).group_by(t.answers.c.task_id)
@@ -45,12 +47,12 @@ LAST_ANSWERS = select(func.max(t.answers.c.id)).group_by(t.answers.c.task_id)
 
 
 def counted_answers() -> Select[Any]:
-    """Return a query for the answers that count: picture_id, name, label and content (details).
+    """Return a query for the answers that count: picture_id, name, label, content (details) and seconds.
 
     They are the last ones to images in the pool, without attention checks, skipped images and annotators left out.
     """
     return (
-        select(t.tasks.c.picture_id, t.people.c.name, t.answers.c.label, t.details.c.content)
+        select(t.tasks.c.picture_id, t.people.c.name, t.answers.c.label, t.details.c.content, t.answers.c.seconds)
         .join(t.tasks, t.tasks.c.id == t.answers.c.task_id)
         .join(t.people, t.people.c.id == t.answers.c.person_id)
         .outerjoin(t.details, t.details.c.answer_id == t.answers.c.id)
@@ -63,12 +65,14 @@ def read_answers(project: Project) -> LatestAnswers:
     """Read the answers that count."""
     by_picture: dict[int, dict[str, str]] = defaultdict(dict)
     details: dict[int, dict[str, Any]] = defaultdict(dict)
+    seconds: dict[int, dict[str, float]] = defaultdict(dict)
     for row in project.rows(counted_answers().order_by(t.tasks.c.picture_id, t.people.c.id)):
         by_picture[row.picture_id][row.name] = row.label
+        seconds[row.picture_id][row.name] = row.seconds
         if row.content:
             details[row.picture_id][row.name] = json.loads(row.content)
     people = tuple(sorted({name for labels in by_picture.values() for name in labels}))
-    return LatestAnswers(people, dict(by_picture), dict(details))
+    return LatestAnswers(people, dict(by_picture), dict(details), dict(seconds))
 
 
 def disputed() -> Select[Any]:

@@ -84,7 +84,8 @@ def collect(
         source: openverse, commons or bing. csv:TABLE: column address, optionally keyword, label, page, title, licence,
             licence_address, author. folder:PATH: LABEL/KEYWORD/IMAGE; 'folder:PATH?labels=none' has no labels;
             ?licence=LICENCE&author=NAME records the licence of all images of the folder, also of those that were
-            collected before, and ?licence=unknown withdraws it. Default: continue pending downloads.
+            collected before, and ?licence=unknown withdraws it. In a value, write %26 for &, %3F for ? and %25 for %.
+            Default: continue pending downloads.
         retry: Try images again that failed for good.
     """
     need(*PACKAGES, "icrawler", extra="curate")

@@ -142,8 +142,8 @@ def split(
 ) -> None:
     """Split the kept images into train, val and test. Of many schemes, keeps the one with the most similar colours.
 
-    Near duplicates, images of one author, and images of one page stay together. Writes splits.json and splits.png
-    (figure 6) to the project.
+    Near duplicates, images of one author, and images of one page stay together. Writes splits.json to the project, and
+    with several schemes splits.png, which compares their colours (figure 6).
 
     For example:
 
@@ -152,7 +152,8 @@ def split(
 
     Args:
         ratio: Shares of train, val and test.
-        schemes: Number of schemes to draw; 1 takes the first one without comparing colours.
+        schemes: Number of schemes to draw; 1 takes the first one without comparing colours, and removes an earlier
+            splits.png.
         seed: Random seed of the first scheme.
     """
     project = opened(folder)
@@ -165,6 +166,8 @@ def split(
     project.store.set("rule", rule)
     for label, names in drawn["lacking"].items():
         say(f"{label} has no image in {' and '.join(names)}: collect more images of it, or begin a project without it")
+    if schemes == 1:
+        say("no splits.png: it compares the colours of several schemes (--schemes 100), and one was drawn")
     if as_json:
         print(json.dumps(drawn))
         return

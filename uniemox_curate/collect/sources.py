@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
 from typing import Any
-from urllib.parse import quote_plus, urlencode
+from urllib.parse import quote_plus, unquote, urlencode
 
 from uniemox.data import checked_folder, images_below, note_left_out, parse_source, read_rows
 from uniemox.errors import ConfigError, DataError, LabelError
@@ -19,7 +19,7 @@ from uniemox.io import parse_json, plain_cell
 from uniemox.labels import clean
 from uniemox_curate.collect.config import CollectConfig
 from uniemox_curate.collect.fetch import Download, FetchError, fetch_all, get
-from uniemox_curate.licences import FOLDER_EXAMPLE, UNKNOWN_LICENCE, terms_of
+from uniemox_curate.licences import ENCODING, FOLDER_EXAMPLE, UNKNOWN_LICENCE, terms_of
 from uniemox_curate.plan import CollectionPlan
 from uniemox_curate.tables import FOLDER
 
@@ -286,15 +286,17 @@ def open_source(name: str, plan: CollectionPlan, config: CollectConfig) -> Image
 
 
 def _open_folder(name: str, plan: CollectionPlan) -> ImageSource:
-    """Return the source of folder:PATH?labels=none&licence=LICENCE&author=NAME, where all options may be missing.
+    """Return the source of folder:PATH?labels=none&licence=LICENCE&author=NAME; values are percent-decoded.
 
     Raises:
         ConfigError: For another option, a licence whose terms are not known, or one that needs an author.
     """
     _, folder, options = parse_source(name)
     if re.search(r"\?\w+=", folder) and not Path(folder).is_dir():
-        raise ConfigError(f"{name!r}: every part after & must be an option, as in {FOLDER_EXAMPLE}")
-    options = {ALIASES.get(option, option): value for option, value in options.items()}
+        raise ConfigError(f"{name!r}: every part after & must be an option, as in {FOLDER_EXAMPLE}; {ENCODING}")
+    if {"licence", "license"} <= options.keys():
+        raise ConfigError(f"{name!r}: licence is given twice; give it once")
+    options = {ALIASES.get(option, option): unquote(value) for option, value in options.items()}
     if options.keys() - {"labels", "licence", "author"} or options.get("labels", "none") != "none":
         raise ConfigError(f"{name!r}: the options of a folder are labels=none, licence and author")
     licence = one_line(options.get("licence", ""), MAX_LICENCE)

@@ -59,6 +59,8 @@ class ReleasedAnswer(NamedTuple):
     """Further fields that are published."""
     origin: "Origin" = ""
     """Way in which it was given; releases of older versions have not recorded it."""
+    seconds: float = 0.0
+    """Time that it took; 0: not recorded, as in releases of older versions."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ saw the plan's questions.
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from uniemox_curate.questions import Question
 from uniemox_curate.release.config import ReleasedImage
@@ -29,6 +30,10 @@ class AnswerFacts:
     """Number of published answers in words to each question that has some."""
     suggested: int
     """Number of answers whose annotator saw the suggestion of a model."""
+    timed: int
+    """Number of answers whose time is recorded."""
+    median_seconds: float | None
+    """Median time of these answers; None without any."""
     consenting: int | None
     """Number of annotators who agreed to the consent text before their first answer; None: not recorded."""
 
@@ -54,6 +59,7 @@ def answer_facts(
             ratings[question.name] = count
         elif count and question.published:
             texts[question.name] = count
+    times = [answer.seconds for answer in answers if answer.seconds > 0]
     return AnswerFacts(
         count=len(answers),
         annotators=len(annotators),
@@ -62,6 +68,8 @@ def answer_facts(
         ratings=ratings,
         texts=texts,
         suggested=by_question["suggested"],
+        timed=len(times),
+        median_seconds=median(times) if times else None,
         consenting=None if consenting is None else len(annotators.intersection(consenting)),
     )
 

@@ -277,6 +277,7 @@ def _published_answers(
             label=label,
             details={key: value for key, value in details.get(name, {}).items() if key in published},
             origin=origins.by_answer.get((picture, name), ""),
+            seconds=answers.seconds.get(picture, {}).get(name, 0.0),
         )
         for name, label in answers.by_picture.get(picture, {}).items()
     ]
