@@ -1,7 +1,8 @@
 """Time three tasks by number of images: `python -m benchmarks.growth near 10000 100000 1000000`.
 
 near: search for near duplicates, of every pair and in cells. status: `uniemox curate status` of a project whose images
-have two answers each, counted for the first time, again, and after 1,000 new answers.
+have two answers each, without kept counts, again, after as many new answers as a program leaves uncounted, and after a
+decision.
 resume: `uniemox predict --resume` opens a file with this number of answers, and looks each image up.
 """
 
@@ -28,7 +29,8 @@ from uniemox.predict.opening import load
 from uniemox.predict.prediction import Prediction
 from uniemox.predict.writing import AnswerHeader, ResultFile
 from uniemox_curate import tables as t
-from uniemox_curate.project import Project, create_project
+from uniemox_curate.counters import KEEP_EVERY
+from uniemox_curate.project import Change, Project, append, create_project
 from uniemox_curate.status import status
 
 SIDE = 32
@@ -36,8 +38,7 @@ SIDE = 32
 FOLDERS = ("fi", "fi_more", "flickr8k", "flickr8k_more")
 # Maximum number of images of which every pair is compared; a million would take hours.
 MAX_EVERY_PAIR = 100_000
-# Answers to tasks that are answered already.
-NEW_ANSWERS = 1_000
+# Fields of answers to tasks that are answered already.
 AGAIN = {"person_id": 1, "label": LABELS[0], "at": 0.0, "seconds": 3.0}
 
 
@@ -102,12 +103,18 @@ def time_status(counts: list[int]) -> None:
         with TemporaryDirectory() as folder:
             project = write_project(Path(folder) / "project", count)
             seconds = [time_once(project), time_once(project)]
-            answers = [{"task_id": 2 * i, "client_id": f"again {i}", **AGAIN} for i in range(1, NEW_ANSWERS + 1)]
+            answers = [{"task_id": 2 * i, "client_id": f"again {i}", **AGAIN} for i in range(1, KEEP_EVERY + 1)]
             with project.store.write() as connection:
                 connection.execute(insert(t.answers), answers)
             seconds.append(time_once(project))
+            with project.store.write() as connection:
+                append(connection, actor="owner", step="judge", note="", changes=[Change(1, "verdict", LABELS[0])])
+            seconds.append(time_once(project))
             texts = [f"{value:.1f} s" for value in seconds]
-            print(f"{count:,} images, {2 * count:,} answers: first {', then '.join(texts)}")
+            print(
+                f"{count:,} images, {2 * count:,} answers: without kept counts {texts[0]}, with them {texts[1]}, "
+                f"after {KEEP_EVERY:,} new answers {texts[2]}, after a decision {texts[3]}"
+            )
             project.store.close()
 
 

@@ -1,29 +1,35 @@
 """Counts of answers and decisions, kept in the database so that the status of a large project needs seconds.
 
 Answers, tasks and decisions are never changed or deleted. Kept counts therefore stay true for the answers and decisions
-that they count, and only newer answers are added to them. After a new decision, images are counted again.
+that they count. Images with newer answers or decisions are subtracted as they were, and added as they are.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from sqlalchemy import Connection, case, func, select
+from sqlalchemy import CompoundSelect, Connection, case, func, select, union
 
 from uniemox.errors import DataError, UnavailableError
 from uniemox.io import check_json
 from uniemox_curate import tables as t
 from uniemox_curate.annotate.verdicts import LAST_ANSWERS, counted_answers
-from uniemox_curate.project import LEFT_OUT, SKIP, Project, current, pool, taken_down
+from uniemox_curate.project import LEAVE_OUT, SKIP, current, pool, taken_down, undone
+from uniemox_curate.store import Store
 
 # Name of the setting with the counts.
 SETTING = "counts"
 # Minimum number of answers of a project whose counts are kept; fewer are counted in no time.
 MIN_KEPT = 50_000
-# Maximum number of new answers that are added to the counts; more are counted together with all others.
+# Maximum number of new answers, and of images with new answers or decisions, that are added to the counts; more are
+# counted together with all others.
 MAX_ADDED = 100_000
+# Maximum number of batches that were undone or restored, because databases limit the values in a statement.
+MAX_SWITCHED = 1_000
+# Number of answers after which a program that saves answers keeps the counts.
+KEEP_EVERY = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,42 +71,54 @@ class Counts:
     """Number of answers by person, kind and time."""
 
 
-def count(project: Project) -> Counts:
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """State of a project after some answers and decisions."""
+
+    answer: int
+    """Number of the newest answer."""
+    batch: int
+    """Number of the newest batch of decisions."""
+    undone: frozenset[int]
+    """Batches that did not hold."""
+    left_out: frozenset[int]
+    """People whose answers did not count."""
+
+
+def count(store: Store) -> Counts:
     """Return the counts of a project; a large project keeps them."""
-    kept_counts = _read(project)
-    with project.store.read() as connection:
+    kept_counts = _read(store)
+    with store.read() as connection:
         newest = connection.scalar(select(func.max(t.answers.c.id))) or 0
         answers = connection.scalar(select(func.count()).select_from(t.answers)) or 0
         newest_batch, batches = connection.execute(select(func.max(t.batches.c.id), func.count())).one()
         counts = replace(kept_counts, newest_batch=newest_batch or 0, batches=batches)
-        has_decided = counts != kept_counts
-        if has_decided:
-            counts = _count_decisions(connection, counts)
-
         before = kept_counts.newest_answer
-        added = connection.scalar(select(func.count()).where(t.answers.c.id > before)) or 0
-        # A database that many programs write may show an answer after one with a larger number.
-        has_all = kept_counts.answers + added == answers
-        can_add = has_all and kept_counts.answers > 0 and added <= MAX_ADDED
+        new_answers = connection.scalar(select(func.count()).where(t.answers.c.id > before)) or 0
+        new_batches = select(func.count()).where(t.batches.c.id > kept_counts.newest_batch)
+        # A database that many programs write may show a row after one with a larger number.
+        has_all_answers = kept_counts.answers + new_answers == answers
+        has_all_batches = kept_counts.batches + (connection.scalar(new_batches) or 0) == batches
+        can_add = has_all_answers and kept_counts.answers > 0 and new_answers <= MAX_ADDED
         counts = replace(counts, newest_answer=newest, answers=answers)
         if not can_add:
             counts = replace(counts, times=_all_times(connection))
-        elif added:
+        elif new_answers:
             counts = replace(counts, times=_add_times(connection, counts.times, before))
-        if has_decided or not can_add:
-            counts = _count_images(connection, counts)
-        elif added:
-            counts = _add_images(connection, counts, before)
+        added = None
+        if can_add and has_all_batches:
+            added = _add_images(connection, kept_counts, counts)
+        counts = _count_images(connection, _count_decisions(connection, counts)) if added is None else added
     if answers >= MIN_KEPT and counts != kept_counts:
         # A database that can't be written now is counted again the next time.
         with suppress(UnavailableError):
-            project.store.set(SETTING, asdict(counts))
+            store.set(SETTING, asdict(counts))
     return counts
 
 
-def _read(project: Project) -> Counts:
+def _read(store: Store) -> Counts:
     """Return the kept counts, or counts of nothing if there are none that can be used."""
-    saved = project.store.setting(SETTING)
+    saved = store.setting(SETTING)
     try:
         return Counts() if saved is None else check_json(saved, Counts, "counts", remedy="they are counted again")
     except DataError:
@@ -119,9 +137,14 @@ def _count_decisions(connection: Connection, counts: Counts) -> Counts:
         counts,
         kept=connection.scalar(select(func.count()).select_from(pool().subquery())) or 0,
         taken_down=connection.scalar(select(func.count()).select_from(taken_down().subquery())) or 0,
-        dropped=dict(reasons.most_common()),
-        styles={row.value: row.n for row in connection.execute(tagged.order_by(func.count().desc()))},
+        dropped=_most_frequent_first(reasons),
+        styles=_most_frequent_first({row.value: row.n for row in connection.execute(tagged)}),
     )
+
+
+def _most_frequent_first(numbers: Mapping[str, int]) -> dict[str, int]:
+    """Return the numbers that are not zero, in an order that depends on nothing else."""
+    return {name: numbers[name] for name in sorted(numbers, key=lambda name: (-numbers[name], name)) if numbers[name]}
 
 
 def _count_images(connection: Connection, counts: Counts) -> Counts:
@@ -138,46 +161,107 @@ def _count_images(connection: Connection, counts: Counts) -> Counts:
     return replace(counts, answered_twice=answered_twice, disputed=disputed_count)
 
 
-def _add_images(connection: Connection, counts: Counts, before: int) -> Counts:
-    """Return the counts with the images of new answers as they are now, instead of as they were.
+def _add_images(connection: Connection, earlier: Counts, counts: Counts) -> Counts | None:
+    """Return the counts with changed images as they are now, instead of as they were; None if these are too many.
 
     Args:
         connection: Connection to the database.
-        counts: Counts of all other images and of the earlier answers to these.
-        before: Number of the newest answer that is counted.
+        earlier: The kept counts.
+        counts: Counts whose images are the earlier ones.
     """
-    tasks = t.tasks.c
-    new_tasks = select(t.answers.c.task_id).where(t.answers.c.id > before)
-    images = select(tasks.picture_id).where(tasks.id.in_(new_tasks), tasks.picture_id.is_not(None))
-    verdict = current("verdict").c
-    judged = set(connection.scalars(select(verdict.picture_id).where(verdict.picture_id.in_(images))))
-    query = (
-        select(t.answers.c.id, t.answers.c.task_id, t.answers.c.label, tasks.picture_id)
-        .join(t.tasks, tasks.id == t.answers.c.task_id)
-        .join(t.people, t.people.c.id == t.answers.c.person_id)
-        .where(tasks.picture_id.in_(images), tasks.picture_id.in_(pool()), t.people.c.name.not_in(LEFT_OUT))
+    before = _moment(connection, earlier)
+    now = _moment(connection, counts)
+    if len(before.undone ^ now.undone) > MAX_SWITCHED:
+        return None
+    changed = _changed_images(before, now)
+    if (connection.scalar(select(func.count()).select_from(changed.subquery())) or 0) > MAX_ADDED:
+        return None
+    events = t.events.c
+    of_images = select(events.id, events.batch_id, events.picture_id, events.field, events.value, events.reason)
+    decisions = list(connection.execute(of_images.where(events.picture_id.in_(changed)).order_by(events.id)))
+    rows = t.answers.c
+    of_tasks = select(rows.id, rows.task_id, rows.person_id, rows.label, t.tasks.c.picture_id)
+    of_tasks = of_tasks.join(t.tasks, t.tasks.c.id == rows.task_id).where(t.tasks.c.picture_id.in_(changed))
+    answers = list(connection.execute(of_tasks.order_by(rows.id)))
+    difference = _count_at(now, decisions, answers)
+    difference.subtract(_count_at(before, decisions, answers))
+
+    def add(kind: str, numbers: Mapping[str, int]) -> dict[str, int]:
+        changes = {name: number for (of_kind, name), number in difference.items() if of_kind == kind}
+        return {name: numbers.get(name, 0) + changes.get(name, 0) for name in numbers.keys() | changes.keys()}
+
+    return replace(
+        counts,
+        answered_twice=counts.answered_twice + difference["answered twice", ""],
+        disputed=counts.disputed + difference["disputed", ""],
+        kept=counts.kept + difference["kept", ""],
+        taken_down=counts.taken_down + difference["taken down", ""],
+        dropped=_most_frequent_first(add("dropped", counts.dropped)),
+        styles=_most_frequent_first(add("style", counts.styles)),
     )
-    rows = list(connection.execute(query.order_by(t.answers.c.id)))
-    twice = counts.answered_twice
-    disputed = counts.disputed
-    for sign, part in ((-1, [row for row in rows if row.id <= before]), (1, rows)):
-        for image, labels in _labels_by_image(part).items():
-            twice += sign * (len(labels) >= 2)
-            disputed += sign * (len(set(labels)) > 1 and image not in judged)
-    return replace(counts, answered_twice=twice, disputed=disputed)
 
 
-def _labels_by_image(rows: Iterable[Any]) -> Mapping[int, list[str]]:
-    """Return the labels of the last answers to each image, without skipped ones.
+def _moment(connection: Connection, counts: Counts) -> _Moment:
+    """Return the state that the counts describe."""
+    batches = t.batches.c
+    undone_batches = frozenset(connection.scalars(undone(counts.newest_batch)))
+    left_out = select(batches.id, t.people.c.id.label("person")).join(t.people, t.people.c.name == batches.note)
+    left_out = left_out.where(batches.step == LEAVE_OUT, batches.id <= counts.newest_batch)
+    people = frozenset(row.person for row in connection.execute(left_out) if row.id not in undone_batches)
+    return _Moment(counts.newest_answer, counts.newest_batch, undone_batches, people)
+
+
+def _changed_images(before: _Moment, now: _Moment) -> CompoundSelect[Any]:
+    """Return a query for the images that may count otherwise than before."""
+    tasks = t.tasks.c
+    events = t.events.c
+    of_images = select(tasks.picture_id).where(tasks.picture_id.is_not(None))
+    with_answers = of_images.where(tasks.id.in_(select(t.answers.c.task_id).where(t.answers.c.id > before.answer)))
+    of_people = of_images.where(tasks.person_id.in_(before.left_out ^ now.left_out))
+    decided = select(events.picture_id).where(events.batch_id > before.batch)
+    switched = select(events.picture_id).where(events.batch_id.in_(before.undone ^ now.undone))
+    return union(with_answers, of_people, decided, switched)
+
+
+def _count_at(moment: _Moment, decisions: Sequence[Any], answers: Sequence[Any]) -> Counter[tuple[str, str]]:
+    """Count images as they were at a moment, by kind and by reason or style.
 
     Args:
-        rows: Answers, the oldest first.
+        moment: Decisions and answers that count.
+        decisions: Rows of the events of these images, the oldest first.
+        answers: Rows of the answers to these images, the oldest first.
     """
+    current_decisions = {
+        (row.field, row.picture_id): row
+        for row in decisions
+        if row.batch_id <= moment.batch and row.batch_id not in moment.undone
+    }
+    numbers: Counter[tuple[str, str]] = Counter()
+    taken = {image for (name, image), row in current_decisions.items() if name == "taken" and row.value == "yes"}
+    kept = set()
+    judged = set()
+    for (name, image), row in current_decisions.items():
+        if name == "verdict":
+            judged.add(image)
+        elif name == "style" and row.value:
+            numbers["style", row.value] += 1
+        elif name == "screen" and image not in taken:
+            if row.value == "keep":
+                kept.add(image)
+            elif row.value == "drop":
+                numbers["dropped", row.reason.split(":")[0]] += 1
     labels: dict[int, list[str]] = defaultdict(list)
-    for row in {row.task_id: row for row in rows}.values():
-        if row.label != SKIP:
+    last_answers = {row.task_id: row for row in answers if row.id <= moment.answer}
+    for row in last_answers.values():
+        if row.label != SKIP and row.picture_id in kept and row.person_id not in moment.left_out:
             labels[row.picture_id].append(row.label)
-    return labels
+    numbers["taken down", ""] = len(taken)
+    numbers["kept", ""] = len(kept)
+    numbers["answered twice", ""] = sum(len(image_labels) >= 2 for image_labels in labels.values())
+    numbers["disputed", ""] = sum(
+        len(set(image_labels)) > 1 and image not in judged for image, image_labels in labels.items()
+    )
+    return numbers
 
 
 # Columns of an answer as its person's times count it.

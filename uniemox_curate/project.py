@@ -231,14 +231,20 @@ def undo(connection: Connection, batch: int, *, actor: str) -> int:
     return number
 
 
-def _undone() -> Select[Any]:
+def undone(until: int | None = None) -> Select[Any]:
     """Return a query for the batches that do not hold.
 
     Of several undos of a batch only the last one counts, because all others were undone. A batch is undone if the chain
     from it to its last undo, to that one's last undo, and so on, has an odd number of undos.
+
+    Args:
+        until: Number of the last batch that counts, for the state at that time; None: all.
     """
     batches = t.batches.c
-    newest = select(func.max(batches.id)).where(batches.undoes.is_not(None)).group_by(batches.undoes)
+    newest = select(func.max(batches.id)).where(batches.undoes.is_not(None))
+    if until is not None:
+        newest = newest.where(batches.id <= until)
+    newest = newest.group_by(batches.undoes)
     undos = select(batches.id, batches.undoes).where(batches.id.in_(newest)).cte("undos")
     holding = undos.c.id.not_in(select(undos.c.undoes))
     chain = select(undos.c.undoes.label("id"), literal(1).label("length")).where(holding).cte("chain", recursive=True)
@@ -249,7 +255,7 @@ def _undone() -> Select[Any]:
     return select(chain.c.id).where(chain.c.length % 2 == 1)
 
 
-UNDONE = _undone()
+UNDONE = undone()
 IS_UNDONE = t.batches.c.id.in_(UNDONE).label("is_undone")
 LEFT_OUT = select(t.batches.c.note).where(t.batches.c.step == LEAVE_OUT, ~IS_UNDONE)
 """Query for the names of annotators whose answers do not count."""

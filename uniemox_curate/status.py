@@ -22,7 +22,7 @@ MAX_BATCHES = 50
 
 def status(project: Project, folder: str | None = None) -> dict[str, Any]:
     """Return a project's state as JSON: counts of each step, annotators, recent decisions, and the next command."""
-    counts = count(project)
+    counts = count(project.store)
     collected = _collected(project)
     screened = _screened(project, counts)
     with project.store.read() as connection:

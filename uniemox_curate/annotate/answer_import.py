@@ -33,6 +33,7 @@ from uniemox_curate.annotate.label_studio import (
     written_answers,
 )
 from uniemox_curate.annotate.origins import NEVER_GIVEN
+from uniemox_curate.counters import count
 from uniemox_curate.plan import CollectionPlan
 from uniemox_curate.project import NONE, SKIP, SUFFIXES, Project, inserted_id
 from uniemox_curate.questions import detail_names
@@ -154,6 +155,8 @@ def import_label_studio(project: Project, path: Path, control: str | None = None
     for start in range(0, len(answers), ANSWERS_PER_COMMIT):
         time.sleep(PAUSE_S if start else 0)
         new += _save_part(project, answers[start : start + ANSWERS_PER_COMMIT])
+    # Kept counts make the next status fast.
+    count(project.store)
     return Imported(
         new=new,
         answers=len(answers) + counts["unchanged"],

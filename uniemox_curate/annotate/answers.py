@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import cache
 from typing import Any, ClassVar, Literal
 
@@ -16,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from uniemox.errors import UnavailableError
 from uniemox_curate import tables as t
+from uniemox_curate.counters import KEEP_EVERY, count
 from uniemox_curate.plan import MAX_LABELS, CollectionPlan
 from uniemox_curate.project import NONE, SKIP
 from uniemox_curate.questions import MAX_QUESTIONS, MAX_WORDS
@@ -125,6 +127,8 @@ class AnswerWriter:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        # Earlier programs may have left answers uncounted, so the first answer is counted at once.
+        self._uncounted = KEEP_EVERY
         self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
         self._thread.start()
 
@@ -165,6 +169,12 @@ class AnswerWriter:
             return
         for answers, done in jobs:
             done.set_result(frozenset(answer.id for person, answer in answers if (person, answer.id) in saved))
+        self._uncounted += len(saved)
+        if self._uncounted >= KEEP_EVERY:
+            self._uncounted = 0
+            # The status counts what is not counted here.
+            with suppress(SQLAlchemyError, UnavailableError):
+                count(self.store)
 
 
 def save_answers(
