@@ -108,7 +108,10 @@ def recognise(file: WeightFile) -> str:
         return "dino"
     state = state_of(file)
     if "visual.conv1.weight" in state or "visual.proj" in state:
-        raise CheckpointError(f"{file.path} is a CLIP model: it can be the teacher, not the encoder")
+        raise CheckpointError(
+            f"{file.path} is a CLIP model: it can be the teacher, not the encoder of a pre-training; to fine-tune its "
+            f"image encoder: --init clip:NAME@{file.path}, with open_clip's name of its architecture, such as ViT-B-16"
+        )
     if "encoder.pos_embed" in state and CAE_MARK not in state and "embed.weight" not in state:
         # A plain ViT as part of a larger network. SimMIM's has no pos_embed.
         state = {name.removeprefix("encoder."): value for name, value in state.items()}

@@ -31,6 +31,7 @@ from uniemox.finetune.prototypes import fit_prototypes
 from uniemox.finetune.samples import split_for_training, target_of
 from uniemox.intervals import bootstrap_interval, interval_over_runs
 from uniemox.io.files import replacing, write_file
+from uniemox.io.progress import Progress
 from uniemox.io.stopping import StopRequest
 from uniemox.io.typed import read_json_lines
 from uniemox.labels import LabelSet
@@ -63,6 +64,28 @@ class FittedHead:
     seed: int
     predicted: tuple[int, ...]
     """Index of the predicted label for every scored image."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """Settings and folder of a curve, and its ties to the caller."""
+
+    config: FewLabelsConfig
+    out: Path
+    stop: StopRequest
+    callback: Callback
+
+    def stop_if_requested(self) -> None:
+        """Raise StoppedError if the process was asked to stop; everything that is done has been written."""
+        if self.stop.signal is not None:
+            raise StoppedError(
+                f"stopped; what was done is saved in {self.out}, and the same command with --resume continues",
+                exit_code=128 + self.stop.signal,
+            )
+
+    def progress_from(self, start: int, total: int) -> Progress:
+        """Return a function that reports encoded images after the first `start` of them."""
+        return lambda _, done, __: self.callback.progress("encoding images", start + done, total)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,18 +123,19 @@ def few_labels(
     callback = callback or Callback()
     device = setup_device(HardwareConfig(device=config.device))
     with begin_run(out, "few-labels", config, data, resume=resume), StopRequest() as stop:
-        pool, scored = _divide(config, data, out, callback)
+        work = _Work(config, out, stop, callback)
+        pool, scored = _divide(work, data)
         draws = [draw_images(pool, max(config.images), seed, data.labels) for seed in range(config.seeds)]
         # For scratch: weights.
         torch.manual_seed(0)
         network = build_network(config.init, NetworkConfig(), size=config.size, outputs=len(data.labels))
         network.classifier.to(device)
         drawn = {sample.key: sample for draw in draws for members in draw.values() for sample in members}
-        features = _encode(config, network, [*scored, *drawn.values()], out, stop, callback)
+        features = _encode(work, network, [*scored, *drawn.values()])
         scored = [sample for sample in scored if sample.key in features.rows]
         if not scored:
             raise DataError(f"{data.name}: no image that should be scored can be read")
-        heads = _fit_all(config, data.labels, draws, scored, features, out, stop, callback)
+        heads = _fit_all(work, data.labels, draws, scored, features)
         points = [*_baselines(data, pool, scored), *_points(config, heads, scored)]
         _write(points, config, data, scored, out)
     return points
@@ -146,26 +170,28 @@ def draw_images(pool: Sequence[Sample], count: int, seed: int, labels: LabelSet)
     return {label: list(classes[label].values())[:count] for label in sorted(classes)}
 
 
-def _divide(config: FewLabelsConfig, data: DataSet, out: Path, callback: Callback) -> tuple[list[Sample], list[Sample]]:
+def _divide(work: _Work, data: DataSet) -> tuple[list[Sample], list[Sample]]:
     """Return the images to draw from, and the images to score.
 
     Raises:
         DataError: If no image is left to score.
     """
-    settings = FinetuneConfig(init=config.init, method="probe")
-    if (out / OVERLAPS).exists():
-        overlaps = read_overlaps(out)
+    init = work.config.init
+    settings = FinetuneConfig(init=init, method="probe")
+    if (work.out / OVERLAPS).exists():
+        overlaps = read_overlaps(work.out)
     else:
-        overlaps = find_overlaps(data, settings, callback.progress)
-        write_overlaps(out, overlaps)
+        overlaps = find_overlaps(data, settings, work.callback.progress)
+        write_overlaps(work.out, overlaps)
     data = replace(data, samples=overlaps.join(data.samples))
-    parts = split_for_training(data, settings, out)
-    refused = {*overlaps.scored_copies, *overlaps.seen_scored.get(config.init, ())}
+    parts = split_for_training(data, settings, work.out)
+    refused = {*overlaps.scored_copies, *overlaps.seen_scored.get(init, ())}
     scored = [sample for sample in parts.scored if sample.key not in refused]
     if refused:
-        callback.note(
-            f"{counted(len(refused), 'image')} of split {overlaps.scored_split} are not scored: {config.init} was "
-            "trained on them, or they are copies of training images"
+        split = f"of split {overlaps.scored_split}"
+        work.callback.note(
+            f"{counted(len(refused), f'image {split} is', f'images {split} are')} not scored: training images of "
+            f"{init}, or copies of images that may be drawn"
         )
     if not scored:
         raise DataError(
@@ -175,27 +201,21 @@ def _divide(config: FewLabelsConfig, data: DataSet, out: Path, callback: Callbac
     return parts.train, scored
 
 
-def _encode(
-    config: FewLabelsConfig,
-    network: BuiltNetwork,
-    samples: Sequence[Sample],
-    out: Path,
-    stop: StopRequest,
-    callback: Callback,
-) -> Features:
+def _encode(work: _Work, network: BuiltNetwork, samples: Sequence[Sample]) -> Features:
     """Return the encoder's features of the samples; every `CHUNK` of them is saved when it is done.
 
     Raises:
         DataError: If more images are unreadable than allowed.
         StoppedError: If it was asked to stop.
     """
+    config = work.config
     device = next(network.classifier.parameters()).device
     workers = count_workers(HardwareConfig(workers=config.workers), device)
     broken = BrokenCount(config.max_unreadable)
     rows: dict[str, NDArray[np.float32]] = {}
     for start in range(0, len(samples), CHUNK):
         chunk = samples[start : start + CHUNK]
-        path = out / FEATURES / f"{start // CHUNK:05d}.npz"
+        path = work.out / FEATURES / f"{start // CHUNK:05d}.npz"
         if not path.exists():
             outputs = outputs_of(
                 network.classifier,
@@ -204,9 +224,7 @@ def _encode(
                 stats=network.stats,
                 encoded=True,
                 workers=workers,
-                on_progress=lambda _, done, __, start=start: callback.progress(  # type: ignore[misc]
-                    "encoding images", start + done, len(samples)
-                ),
+                on_progress=work.progress_from(start, len(samples)),
             )
             path.parent.mkdir(exist_ok=True)
             with replacing(path) as partial, partial.open("wb") as file:
@@ -223,27 +241,25 @@ def _encode(
             unreadable = [Broken(key, reason) for key, reason in pairs]
         broken.add(unreadable)
         for image in unreadable:
-            callback.note(f"left out: {image.reason}")
-        _stop_if_requested(stop, out)
+            work.callback.note(f"left out: {image.reason}")
+        work.stop_if_requested()
     return Features(rows)
 
 
 def _fit_all(
-    config: FewLabelsConfig,
+    work: _Work,
     labels: LabelSet,
     draws: Sequence[Mapping[int, Sequence[Sample]]],
     scored: Sequence[Sample],
     features: Features,
-    out: Path,
-    stop: StopRequest,
-    callback: Callback,
 ) -> list[FittedHead]:
     """Fit every head that is not in `ANSWERS` yet, and add its line there.
 
     Raises:
         StoppedError: If it was asked to stop.
     """
-    path = out / ANSWERS
+    config = work.config
+    path = work.out / ANSWERS
     heads = []
     if path.exists():
         remedy = "delete the file, and give --resume"
@@ -263,18 +279,18 @@ def _fit_all(
     x = features.of(scored)
     with path.open("a", encoding="utf-8") as file:
         for number, (method, images, seed) in enumerate(plan):
-            callback.progress("fitting heads", number, len(plan))
+            work.callback.progress("fitting heads", number, len(plan))
             if (method, images, seed) in done:
                 continue
             train = [sample for members in draws[seed].values() for sample in members[:images]]
             train = [sample for sample in train if sample.key in features.rows]
-            logits = _logits(method, train, labels, features, x, texts, seed)
+            logits = _logits(method, train, labels, features, x, texts=texts, seed=seed)
             head = FittedHead(method, images, seed, tuple(logits.argmax(axis=1).tolist()))
             heads.append(head)
             file.write(_line(head))
             file.flush()
-            _stop_if_requested(stop, out)
-        callback.progress("fitting heads", len(plan), len(plan))
+            work.stop_if_requested()
+        work.callback.progress("fitting heads", len(plan), len(plan))
     return heads
 
 
@@ -298,6 +314,7 @@ def _logits(
     labels: LabelSet,
     features: Features,
     scored: NDArray[np.float32],
+    *,
     texts: _Texts | None,
     seed: int,
 ) -> NDArray[np.float32]:
@@ -377,12 +394,3 @@ def _write(
 def _line(head: FittedHead) -> str:
     values = {"method": head.method, "images": head.images, "seed": head.seed, "predicted": list(head.predicted)}
     return json.dumps(values) + "\n"
-
-
-def _stop_if_requested(stop: StopRequest, out: Path) -> None:
-    """Raise StoppedError if the process was asked to stop; everything that is done has been written."""
-    if stop.signal is not None:
-        raise StoppedError(
-            f"stopped; what was done is saved in {out}, and the same command with --resume continues",
-            exit_code=128 + stop.signal,
-        )
