@@ -174,6 +174,45 @@ def table_or_figure(
 
 
 @reproduce.command
+def board(*runs: Path, out: Path = Path("scoreboard.html"), as_json: JsonFlag = False) -> None:
+    """Put finished runs of any machines on one scoreboard: trained on one data set, scored on all.
+
+    A row is a setting and its training data, with one run per seed; a column is a data set and split that `evaluate`
+    scored. Rows are compared on the images of both, with paired 95 % intervals. Of runs on other machines, copy
+    config.json and the folder evaluations. Folders without a fine-tuning run are left out and listed.
+
+    Example: uniemox reproduce board runs/reproduce/runs/* other-machine/runs/* --out board.html
+
+    Args:
+        runs: Folders of fine-tuning runs.
+        out: Page to write, with .csv and .json next to it; replaces earlier ones.
+        as_json: Print the content of the .json.
+    """
+    need("torch", "timm", "scipy", extra="train")
+    from uniemox_paper.scoreboard import read_scoreboard
+    from uniemox_paper.scoreboard_page import as_dict, write_scoreboard
+
+    if not runs:
+        raise ConfigError("give at least one folder of a fine-tuning run")
+    if out.suffix != ".html":
+        raise ConfigError(f"--out must be a name that ends in .html, got {out}")
+    scores = read_scoreboard(runs)
+    write_scoreboard(scores, out)
+    for note in scores.notes:
+        say(note)
+    say(f"wrote {out}, with .csv and .json next to it")
+    if as_json:
+        print(json.dumps(as_dict(scores)))
+        return
+    table = Table("row", *(f"{data}, {split}" for data, split in scores.columns), "mean")
+    for row in scores.rows:
+        cells = [row.cells.get(column) for column in scores.columns]
+        accuracies = ["-" if cell is None else f"{cell.accuracy:.3f}" for cell in cells]
+        table.add_row(row.name, *accuracies, "-" if row.mean is None else f"{row.mean:.3f}")
+    show_all([table])
+
+
+@reproduce.command
 def verify(*runs: Path, as_json: JsonFlag = False) -> None:
     """Score the saved weights of fine-tuning runs again; every saved evaluation must give the same result.
 
