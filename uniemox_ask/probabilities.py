@@ -29,23 +29,44 @@ def option_probabilities(
     >>> option_probabilities(positions, "B", "fear", {"A": "awe", "B": "fear"})
     {'awe': 0.2, 'fear': 0.7}
     """
-    # Thoughts come first, and may name several options.
-    start = "".join(position.token for position in positions).rfind(without_thoughts(answer))
-    if start < 0:
+    position = _position_of(positions, without_thoughts(answer), option, options)
+    if position is None:
         return None
-    end = 0
-    for position in positions:
-        end += len(position.token)
-        if end <= start or options.get(_plain(position.token)) != option:
-            continue
-        sums = dict.fromkeys(options.values(), 0.0)
-        for token, probability in position.probabilities.items():
-            other = options.get(_plain(token))
-            if other is not None:
-                sums[other] += probability
-        # Rounded values of a server may have a sum above 1.
-        total = max(1.0, sum(sums.values()))
-        return {name: value / total for name, value in sums.items()}
+    sums = dict.fromkeys(options.values(), 0.0)
+    for token, probability in position.probabilities.items():
+        other = options.get(_plain(token))
+        if other is not None:
+            sums[other] += probability
+    # Rounded values of a server may have a sum above 1.
+    total = max(1.0, sum(sums.values()))
+    return {name: value / total for name, value in sums.items()}
+
+
+def _position_of(
+    positions: Sequence[Position], answer: str, option: str, options: Mapping[str, str]
+) -> Position | None:
+    """Return the first token of the answer that stands for the option; None if there is none.
+
+    Args:
+        positions: Tokens, perhaps with thoughts before the answer and an end token after it.
+        answer: The answer without thoughts.
+        option: The option that it names.
+        options: Options by their tokens.
+    """
+    text = "".join(position.token for position in positions)
+    # From the last place on, because thoughts may contain the answer. An end token may contain its letter, too.
+    start = text.rfind(answer)
+    while start >= 0:
+        end = 0
+        for position in positions:
+            begin = end
+            end += len(position.token)
+            is_inside = begin < start + len(answer) and end > start
+            if is_inside and options.get(_plain(position.token)) == option:
+                return position
+        if start == 0:
+            return None
+        start = text.rfind(answer, 0, start + len(answer) - 1)
     return None
 
 

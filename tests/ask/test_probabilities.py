@@ -60,15 +60,25 @@ def test_probabilities_of_the_letters() -> None:
         ['{"', "answer", '":', ' "', "B", '"}'],
         ["```", "json", "\n", '{"', "choice", '":', ' "', "B", '"}', "\n", "```"],
         ["<think>", "A", " or", " ", "B", "?", "</think>", "\n\n", "B", "<|im_end|>"],
+        ["B", "<|END_OF_B|>"],
     ],
 )
 def test_the_token_of_the_answer_is_found(tokens: list[str]) -> None:
     """In Markdown, in JSON, after thoughts that name other letters, and before an end token."""
-    last = max(i for i, token in enumerate(tokens) if "B" in token)
+    ends = ("<|im_end|>", "<|END_OF_B|>")
+    last = max(i for i, token in enumerate(tokens) if "B" in token and token not in ends)
     tops = [{tokens[last]: 0.5, "A": 0.25, "F": 0.125} if i == last else {token: 0.9} for i, token in enumerate(tokens)]
-    text = "".join(tokens).removesuffix("<|im_end|>").partition("</think>\n\n")[2] if "<think>" in tokens else None
+    text = "".join(token for token in tokens if token not in ends)
+    if "<think>" in tokens:
+        text = text.partition("</think>\n\n")[2]
     response = says_with_probabilities(*zip(tokens, tops, strict=True), text=text)
     assert probabilities(response) == {"fear": 0.5, "sadness": 0.25, "awe": 0.125}
+
+
+def test_a_letter_in_the_thoughts_is_not_that_of_an_answer_in_words() -> None:
+    tokens = ["<think>", "fear", " is", " B", "</think>", "fear"]
+    tops = [{token: 0.9} for token in tokens]
+    assert probabilities(says_with_probabilities(*zip(tokens, tops, strict=True), text="fear")) is None
 
 
 def test_tokens_that_differ_in_blanks_count_together() -> None:
