@@ -10,7 +10,8 @@ import torch
 
 from tests.runs import uniemox_here
 from uniemox.bench import doctor
-from uniemox.bench.doctor import all_reduce_gb_s, examine
+from uniemox.bench.all_reduce import all_reduce_gb_s
+from uniemox.bench.doctor import examine
 
 NAMES = (
     *("python and packages", "GPUs", "bfloat16", "torch.compile", "all-reduce"),
@@ -49,6 +50,6 @@ def test_missing_resources_are_warnings_with_a_remedy(tmp_path: Path, monkeypatc
     assert "RuntimeError: no C++ compiler" in findings["torch.compile"].found
 
 
-def test_all_reduce_measures_its_bandwidth(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_reduce_measures_its_bandwidth() -> None:
     """The test uses gloo; between GPUs the check uses NCCL."""
     assert 0.01 < all_reduce_gb_s(2, "gloo") < 1000

@@ -3,7 +3,6 @@
 import os
 import platform
 import shutil
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,9 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 
+from uniemox.bench.all_reduce import all_reduce_gb_s
 from uniemox.bench.data import bench_data
 from uniemox.data.synthetic_scenes import synthetic
 from uniemox.io.parallel import usable_cores
@@ -34,8 +32,6 @@ MIN_DISK_GB = 100
 MIN_DISK_MB_S = 200
 MIN_LINK_GB_S = 20
 WRITTEN_MB = 256
-SENT_MB = 256
-ROUNDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,35 +116,6 @@ def _all_reduce(gpus: int) -> Result:
     speed = all_reduce_gb_s(count, "nccl")
     facts = f"{speed:.1f} GB/s between {count} GPUs (NCCL {'.'.join(map(str, torch.cuda.nccl.version()))})"
     return _verdict(facts, speed >= MIN_LINK_GB_S, "NCCL_DEBUG=INFO shows which way it goes; NVLink reaches 100")
-
-
-def all_reduce_gb_s(processes: int, backend: str) -> float:
-    """Return the bandwidth of an all-reduce of 256 MB between processes of this machine: GB/s sent by each."""
-    # Binding to port 0 lets the system choose a free port.
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    # A ring all-reduce sends every byte twice, except a process's own share.
-    times = mp.get_context("spawn").SimpleQueue()
-    mp.start_processes(_send, (processes, backend, port, times), nprocs=processes, start_method="spawn")
-    return 2 * (processes - 1) / processes * SENT_MB / 1000 / times.get()
-
-
-def _send(rank: int, processes: int, backend: str, port: int, times: "mp.SimpleQueue") -> None:
-    dist.init_process_group(backend, init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=processes)
-    device = torch.device("cuda", rank) if backend == "nccl" else torch.device("cpu")
-    # 250,000 float32 numbers are one MB.
-    numbers = torch.ones(SENT_MB * 250_000, device=device)
-    best = float("inf")
-    for _ in range(ROUNDS):
-        start = time.perf_counter()
-        dist.all_reduce(numbers)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        best = min(best, time.perf_counter() - start)
-    if rank == 0:
-        times.put(best)
-    dist.destroy_process_group()
 
 
 def _shared_memory(gpus: int) -> Result:
