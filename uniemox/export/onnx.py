@@ -180,7 +180,8 @@ def _traced(classifier: Classifier, names: Sequence[str], size: int) -> torch.on
     wrapped.eval()
     with torch.no_grad():
         outputs = list(wrapped(**pixels))
-    with quiet():
+    # With gradients, the file would be the same and its translation slower.
+    with torch.no_grad(), quiet():
         return torch.onnx.export(
             wrapped,
             kwargs=pixels,
