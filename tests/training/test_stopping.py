@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +10,7 @@ import pytest
 import torch
 
 from tests.runs import PLAIN_OUTPUT, losses, once, pretrain_words, scenes, sha256, tiny_pretraining, uniemox
+from tools.commands import start_command
 from uniemox.io.files import METRICS
 from uniemox.io.stopping import SIGNALS, StopRequest
 from uniemox.pretrain.run import pretrain
@@ -57,16 +56,15 @@ def whole_run() -> Path:
     return once("whole", lambda out: pretrain(config, scenes(), out))
 
 
-def stopped(out: Path, number: int) -> tuple[int, str]:
-    """Exit code and standard error of a run whose processes all get a signal after three steps."""
-    line = [sys.executable, "-m", "uniemox", *pretrain_words(out, **WORDS)]
-    environment = os.environ | PLAIN_OUTPUT | {"OMP_NUM_THREADS": "1"}
-    running = subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    while running.poll() is None and not ((out / METRICS).exists() and (out / METRICS).read_text().count("\n") > 2):
+def stopped(out: Path, number: int) -> tuple[int | None, str]:
+    """Exit code and output of a run whose processes all get a signal after three steps."""
+    log = out.with_name("log")
+    running = start_command(pretrain_words(out, **WORDS), out=log, err=log, environment=PLAIN_OUTPUT)
+    while running.is_alive() and not ((out / METRICS).exists() and (out / METRICS).read_text().count("\n") > 2):
         time.sleep(0.005)
     os.killpg(running.pid, number)
-    _, stderr = running.communicate(timeout=60)
-    return running.returncode, stderr
+    running.join(60)
+    return running.exitcode, log.read_text()
 
 
 @pytest.mark.long
