@@ -158,7 +158,7 @@ def questions_of(
     questions: list[Question] = []
     for number in range(1, prompts + 1):
         wording = WORDINGS[form][(number - 1) % len(WORDINGS[form])]
-        options = _rotated(tuple(reversed(labels.labels)), number - 1)
+        options = _rotate(tuple(reversed(labels.labels)), number - 1)
         if form == "list":
             questions.append(_list_question(number, wording, options, labels, definitions))
         elif form == "letters":
@@ -176,7 +176,7 @@ def max_prompts(form: Form, labels: LabelSet) -> int:
     return math.lcm(wordings, len(labels))
 
 
-def _rotated(labels: tuple[str, ...], places: int) -> tuple[str, ...]:
+def _rotate(labels: tuple[str, ...], places: int) -> tuple[str, ...]:
     start = places % len(labels)
     return labels[start:] + labels[:start]
 

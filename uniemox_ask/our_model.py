@@ -60,15 +60,15 @@ def probabilities_of_ours(
 
     Raises:
         DataError: If an image can't be read.
-        ConfigError: If the model predicts valence and arousal instead of labels.
+        ConfigError: If the model predicts ratings or several labels instead of one label.
         LabelError: If model and data set differ in kind, felt or evoked, or there is no map between their labels.
     """
     predictor = load(_file_of(model), finder=None)
     if predictor.kind != labels.kind:
         raise LabelError(f"{model} predicts {predictor.kind}, {labels.name} has {labels.kind} emotions: not comparable")
     network = predictor.network
-    if network.info.task == "affect":
-        raise ConfigError(f"{model} predicts valence and arousal, no labels; give a classifier")
+    if not network.info.has_shares:
+        raise ConfigError(f"{model} predicts ratings or several labels; give a classifier of one label per image")
     to_data = _map_to(labels, network.info.find_labels())
     probabilities = dict[str, NDArray[np.float64]]()
 

@@ -97,8 +97,8 @@ def _answer_text(questions: QuestionSet, rows: Mapping[str, AnswerRow]) -> str:
     if not rows:
         return UNKNOWN
     if len(questions.questions) > 1:
-        asked = [question for question in questions.questions if question.id in rows]
-        return "\n".join(f"{question.id or 'prompt 1'}: {_short_answer(rows[question.id])}" for question in asked)
+        answered = [question for question in questions.questions if question.id in rows]
+        return "\n".join(f"{question.id or 'prompt 1'}: {_short_answer(rows[question.id])}" for question in answered)
     [row] = rows.values()
     text = row.answer or ""
     if len(text) > MAX_CHARACTERS:

@@ -169,13 +169,13 @@ def summarise(
         answers[source] = _answers_by_image(questions, source_rows)
         choices[source] = _choices_by_image(questions, answers[source])
         answered = [row for image_rows in answers[source].values() for row in image_rows.values()]
-        asked = _AskedModel(
+        model = _AskedModel(
             source=source,
             rows=answered,
             failed=len(source_rows) - len(answered),
             cost=_total_cost(config, source, answered),
         )
-        models.append(_score(asked, choices[source], answers[source], images, questions, ours))
+        models.append(_score(model, choices[source], answers[source], images, questions, ours))
     ours_result = None
     if ours is not None:
         ours_choices = {image: (LabelChoice((label,), None),) for image, label in ours.items()}
