@@ -66,6 +66,7 @@ def ask(
 
     - uniemox ask --data fi:photos/fi --endpoint http://127.0.0.1:11434/v1 --model llava --out asked --with runs/fi
     - uniemox ask --data fi:photos/fi --endpoint https://api.openai.com/v1 --model gpt-4o --key-from MY_KEY --out asked
+    - uniemox ask --data fi:photos/fi --endpoint http://127.0.0.1:8000/v1 --model llava --form letters --prompts 2 --out b
 
     Args:
         data: KIND:PATH of images with labels of evoked emotions, see `uniemox docs data`.
@@ -73,7 +74,7 @@ def ask(
         ours: A fine-tuning run or its model.onnx to compare with; embedded for the model in the package.
         expert: A small model, named as for --with, to combine with each large model by a gate; also embedded. The gate
             is fitted to images of split val, about which the models are asked as well, and scored on split test.
-        definitions: JSON file with a definition of each label, which become part of the question.
+        definitions: JSON file with a definition of each label; all become part of the question.
         split: Split to use, or all. Default: test if the data have one, else val, else all.
         key_from: Name of the environment variable that holds the API key. The key itself is never written to a file.
     """
