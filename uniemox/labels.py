@@ -19,6 +19,10 @@ Kind = Literal["evoked", "felt", "expressed"]
 KINDS: tuple[Kind, ...] = ("evoked", "felt", "expressed")
 AFFECT = ("valence", "arousal")
 """Outputs that replace labels for task affect, 1 to 9."""
+DOMINANCE = "dominance"
+"""Third output of task affect, 1 (not in control) to 9 (in control), where all data have it."""
+AXES = (*AFFECT, DOMINANCE)
+"""Outputs that are ratings of 1 to 9, and no probabilities."""
 MAX_LABELS = 1_000
 """Maximum number of classes: readers look labels up one by one, and messages list them."""
 

@@ -13,7 +13,7 @@ from tests.evaluate.test_distributions import concordance, pearson
 from uniemox.errors import DataError, ShapeError
 from uniemox.evaluate import metrics
 from uniemox.evaluate.calibration import expected_calibration_error
-from uniemox.evaluate.scores import Scores, score_affect, score_classes, score_distributions
+from uniemox.evaluate.scores import Scores, as_values, score_affect, score_classes, score_distributions
 from uniemox.intervals import percentile_interval, resampled_means
 from uniemox.labels import MIKELS, LabelSet
 
@@ -49,7 +49,7 @@ def assert_json(scores: Scores) -> None:
         (score_classes, (np.full((1, 8), np.inf), np.array([0]), MIKELS), DataError, "not finite"),
         (score_distributions, (np.full((4, 8), np.nan), np.full((4, 8), 1 / 8)), DataError, "not finite"),
         (score_affect, (np.zeros((1, 2)), np.array([[1, np.nan]])), DataError, "not finite"),
-        (score_affect, (np.zeros((4, 3)), np.zeros((4, 3))), ShapeError, r"must both be \(N, 2\), valence and arousal"),
+        (score_affect, (np.zeros((4, 4)), np.zeros((4, 4))), ShapeError, r"must both be \(N, 2\), valence and arousal"),
     ],
 )
 def test_bad_values_are_refused(
@@ -202,6 +202,18 @@ def test_affect_scores_equal_the_single_measures() -> None:
     assert scores.ccc_interval[0] < scores.ccc < scores.ccc_interval[1]
     assert scores.n == 120
     assert_json(scores)
+
+
+def test_dominance_is_a_third_axis() -> None:
+    predicted, target = affect()
+    three = score_affect(np.hstack([predicted, predicted[:, :1]]), np.hstack([target, target[:, :1]]))
+    two = score_affect(predicted, target)
+    assert (three.valence.mae, three.arousal.ccc) == (two.valence.mae, two.arousal.ccc)
+    assert three.dominance is not None
+    assert three.dominance.ccc == three.valence.ccc
+    assert three.ccc == pytest.approx((2 * two.valence.ccc + two.arousal.ccc) / 3)
+    assert "dominance" in as_values(three)
+    assert "dominance" not in as_values(two)
 
 
 def test_ratings_inside_their_intervals_are_counted() -> None:

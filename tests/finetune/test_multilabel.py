@@ -32,6 +32,8 @@ from uniemox.labels import EMOTIC
 from uniemox.losses.methods import discrete_weights, multilabel_loss, multiplicative_label_loss
 from uniemox.model.methods.relation import build_method
 from uniemox.predict.network import Network as OnnxNetwork
+from uniemox.predict.opening import load
+from uniemox.predict.tables import to_frame
 from uniemox.training.config import ScheduleConfig
 from uniemox.views.patches import normalise
 
@@ -226,3 +228,28 @@ def test_command_and_report_show_the_precision_of_each_label(tmp_path: Path) -> 
     html = page.read_text()
     for text in ("mean average precision (mAP)", "average precision: engagement", "multilabel"):
         assert text in html
+
+
+def test_dominance_is_learned_beside_valence_and_arousal(tmp_path: Path) -> None:
+    data = data_of("multilabel")
+    config = tiny_finetuning(pretrained(), method="probe", task="affect", network=NetworkConfig(streams="person"))
+    finetune(config, data, tmp_path / "run")
+    model = tmp_path / "run" / "model.onnx"
+    test = data.only("test")
+    evaluation = evaluate(model, test)
+    values = evaluation.as_dict()
+    for axis in ("valence", "arousal", "dominance"):
+        predicted = np.array([line[axis] for line in evaluation.predictions])
+        target = np.array([getattr(sample, axis) for sample in test.samples])
+        assert values[axis]["mae"] == pytest.approx(np.abs(predicted - target).mean())
+        # The shirts show all three.
+        assert values[axis]["pearson"] > 0.5
+    # Data without dominance are scored by the others.
+    without = replace(test, samples=[replace(sample, dominance=None) for sample in test.samples])
+    assert "dominance" not in evaluate(model, without).as_dict()
+
+    answer = load(model, finder=None).predict(str(test.samples[0].image))
+    assert answer.to_dict()["dominance"] == pytest.approx(answer.scene["dominance"], abs=1e-6)
+    assert 1 < answer.scene["dominance"] < 9
+    assert {"valence", "arousal", "dominance"} <= set(to_frame(answer).columns)
+    assert answer.plot().size[0] > 0

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
-from uniemox.data.sample import ImageFile, Sample
+from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.errors import DataError
 from uniemox.finetune.config import Task
 from uniemox.finetune.presets import PRESETS
 from uniemox.finetune.samples import class_weights, has_target, target_of
-from uniemox.labels import EKMAN, MIKELS, POLARITY
+from uniemox.labels import AFFECT, AXES, EKMAN, MIKELS, POLARITY
 
 
 def sample(**fields: object) -> Sample:
@@ -51,6 +51,16 @@ def test_shares_keep_their_proportions(votes: dict[str, float]) -> None:
 def test_affect_is_scaled_to_minus_one_to_one() -> None:
     ends = [sample(valence=1, arousal=9), sample(valence=5, arousal=6)]
     assert target_of(ends, "affect", EKMAN).tolist() == [[-1, 1], [0, 0.25]]
+    controlled = [sample(valence=1, arousal=9, dominance=7)]
+    assert target_of(controlled, "affect", EKMAN, AXES).tolist() == [[-1, 1, 0.5]]
+
+
+def test_dominance_is_an_axis_if_every_rated_sample_has_it() -> None:
+    rated = {"valence": 5.0, "arousal": 5.0}
+    complete = [sample(**rated, dominance=3.0), sample(label=1)]
+    assert DataSet("data", EKMAN, complete).axes == AXES
+    assert DataSet("data", EKMAN, [*complete, sample(**rated)]).axes == AFFECT
+    assert DataSet("data", EKMAN, [sample(label=1)]).axes == AFFECT
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -128,9 +128,9 @@ def test_weighted_cross_entropy_equals_torchs_with_class_weights() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: affect_loss(draw(2, 3), draw(2, 3)), r"\(N, 2\)"),
-        (lambda: affect_loss(draw(2), draw(2)), r"\(N, 2\)"),
-        (lambda: affect_loss(draw(2, 2), draw(3, 2)), r"\(N, 2\)"),
+        (lambda: affect_loss(draw(2), draw(2)), r"\(N, K\)"),
+        (lambda: affect_loss(draw(2, 2), draw(2, 3)), r"\(N, K\)"),
+        (lambda: affect_loss(draw(2, 2), draw(3, 2)), r"\(N, K\)"),
         (lambda: affect_loss(draw(2, 2), draw(2, 2), torch.ones(3)), "one per image"),
         (lambda: distribution_loss(draw(2, 8), draw(2, 7)), r"\(N, E\)"),
         (lambda: distribution_loss(draw(2, 8), draw(2, 8), torch.ones(2, 1)), "one per image"),

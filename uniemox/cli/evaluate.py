@@ -131,7 +131,9 @@ def _open_split(files: DataFiles, source: str, split: str | None) -> "tuple[Data
 
 def score_tables(evaluation: "Evaluation") -> Iterator[Table | str]:
     """Yield a table of scores with intervals, the confusion matrix, and scores by group."""
-    values = asdict(evaluation.scores)
+    from uniemox.evaluate.scores import as_values
+
+    values = as_values(evaluation.scores)
     small = {f"recall of {label}" for label in _small_classes(values)}
     table = Table("score", "value", "95 % interval")
     for name, value, interval in _flat(values | dict(evaluation.trust)):

@@ -15,7 +15,7 @@ from uniemox.io.files import read_limited
 from uniemox.io.html import jpeg_url, render
 from uniemox.io.images import MAX_BYTES, MinSides, decode
 from uniemox.io.sized_image import SizedImage
-from uniemox.labels import LabelSet
+from uniemox.labels import AFFECT, AXES, LabelSet
 from uniemox.persons.box import Box, Detection
 from uniemox.plurals import counted
 
@@ -240,6 +240,14 @@ class DataSet:
             return replace(self, samples=samples)
         # Raises the error that names the existing splits.
         return self.only("train")
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Ratings of the data: valence and arousal, and dominance if every sample with these two has it."""
+        rated = [sample for sample in self.samples if sample.valence is not None and sample.arousal is not None]
+        if rated and all(sample.dominance is not None for sample in rated):
+            return AXES
+        return AFFECT
 
     @property
     def has_labels(self) -> bool:

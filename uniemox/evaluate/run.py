@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,7 +21,7 @@ from uniemox.evaluate.label_pairs import LabelPairs, labels_by, needs_map, pairs
 from uniemox.evaluate.outputs import Outputs, outputs_of_network
 from uniemox.evaluate.run_records import evaluations_folder
 from uniemox.evaluate.scorer import COVERAGE, Scorer
-from uniemox.evaluate.scores import AffectScores, ClassScores, GroupScores, Scores, score_groups
+from uniemox.evaluate.scores import AffectScores, ClassScores, GroupScores, Scores, as_values, score_groups
 from uniemox.intervals import Interval, no_spread_note
 from uniemox.io.files import CONFIG, ONNX, WEIGHTS, refuse_special, write_file
 from uniemox.io.progress import Progress, silent
@@ -92,7 +92,7 @@ class Evaluation:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON-serialisable form, without the predictions."""
-        values = asdict(self.scores) | dict(self.trust) | {"notes": list(self.notes)}
+        values = as_values(self.scores) | dict(self.trust) | {"notes": list(self.notes)}
         if self.scored_labels:
             values["scored_labels"] = list(self.scored_labels)
         if self.label_map:
@@ -101,7 +101,7 @@ class Evaluation:
             values["unreadable"] = [{"key": key, "reason": reason} for key, reason in self.unreadable.items()]
         if self.by is None:
             return values
-        return values | {"by": asdict(self.by)}
+        return values | {"by": as_values(self.by)}
 
 
 def evaluate(

@@ -13,7 +13,7 @@ from uniemox.evaluate.calibration import expected_calibration_error
 from uniemox.evaluate.multilabel import MultilabelScores, label_calibration_error, score_multilabel
 from uniemox.evaluate.outputs import Outputs
 from uniemox.evaluate.scores import Scores, score_affect, score_classes, score_distributions
-from uniemox.labels import LabelMap, ScoredLabels
+from uniemox.labels import AFFECT, LabelMap, ScoredLabels
 from uniemox.predict.confidence import (
     MIN_TO_FLAG,
     UNFAMILIAR,
@@ -59,6 +59,13 @@ class Scorer:
         return answers_of(self.info, self.outputs.values, self.outputs.distances)
 
     @cached_property
+    def axes(self) -> tuple[str, ...]:
+        """Ratings that are scored: those of the network, without dominance if a sample lacks it."""
+        if all(sample.dominance is not None for sample in self.outputs.samples):
+            return self.info.labels
+        return AFFECT
+
+    @cached_property
     def shares(self) -> NDArray[np.float64]:
         """(M, E') probabilities of the scored labels, for tasks label and distribution."""
         assert self.scored is not None
@@ -85,9 +92,9 @@ class Scorer:
         answers = self.answers[rows]
         temperature = self.info.temperature
         if self.scored is None:
-            target = np.array([[sample.valence, sample.arousal] for sample in samples], dtype=np.float64)
+            target = np.array([[getattr(sample, axis) for axis in self.axes] for sample in samples], dtype=np.float64)
             intervals = None if self.intervals is None else self.intervals[rows]
-            return score_affect(answers, target, groups=units, intervals=intervals)
+            return score_affect(answers[:, : len(self.axes)], target, groups=units, intervals=intervals)
         shares = mapped(answers, self.scored.of_model)
         if self.info.task == "distribution":
             votes = np.array([shares_of(sample, self.scored.of_data.source) for sample in samples])
@@ -145,7 +152,7 @@ class Scorer:
         for i, (sample, unit) in enumerate(zip(self.outputs.samples, self.units, strict=True)):
             line: dict[str, Any] = {"key": sample.key, "path": str(sample.image), "group": unit}
             if self.scored is None:
-                line |= {"valence": float(self.answers[i, 0]), "arousal": float(self.answers[i, 1])}
+                line |= dict(zip(self.info.labels, self.answers[i].tolist(), strict=True))
             elif self.info.task == "multilabel":
                 line |= self._multilabel_line(i)
             else:

@@ -6,7 +6,7 @@ means over all samples, and each further row has the means over one resample.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -29,7 +29,7 @@ from uniemox.evaluate.metrics import (
 )
 from uniemox.evaluate.multilabel import MultilabelScores
 from uniemox.intervals import Groups, Interval, percentile_interval, resampled_means
-from uniemox.labels import LabelSet
+from uniemox.labels import AFFECT, AXES, DOMINANCE, LabelSet
 from uniemox.ranks import ranks
 
 UNKNOWN = "unknown"
@@ -113,13 +113,15 @@ class AxisScores:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AffectScores:
-    """Scores of a network that predicts valence and arousal."""
+    """Scores of a network that predicts valence and arousal, and perhaps dominance."""
 
     measure: ClassVar[str] = "ccc"
     valence: AxisScores
     arousal: AxisScores
+    dominance: AxisScores | None = None
+    """None if the network or the data have no dominance."""
     ccc: float | None
-    """Mean of both axes; None if one is undefined."""
+    """Mean over the axes; None if one is undefined."""
     ccc_interval: Interval | None
     n: int
 
@@ -213,34 +215,37 @@ def score_affect(
     """Return every score of a network that predicts valence and arousal.
 
     Args:
-        predicted: (N, 2), predicted valence and arousal in the data set's unit.
-        target: (N, 2), true valence and arousal in the data set's unit.
+        predicted: (N, K), predicted valence and arousal, and dominance if K is 3, in the data set's unit.
+        target: (N, K), the true values.
         groups: As for `score_classes`.
-        intervals: (N, 2, 2) low and high end of each prediction's interval; None: there are none.
+        intervals: (N, K, 2) low and high end of each prediction's interval; None: there are none.
 
     Raises:
         DataError: If there are no samples, or if a value is not finite.
         ShapeError: If predicted or target have another shape.
     """
-    if target.ndim != 2 or target.shape[1] != 2 or predicted.shape != target.shape:
+    if target.ndim != 2 or target.shape[1] not in (len(AFFECT), len(AXES)) or predicted.shape != target.shape:
         raise ShapeError(
-            f"predictions {predicted.shape} and target {target.shape} must both be (N, 2), valence and arousal"
+            f"predictions {predicted.shape} and target {target.shape} must both be (N, 2), valence and arousal, or "
+            "(N, 3), with dominance"
         )
     check_finite(np.hstack([target, predicted]))
-    axes = [(target[:, i], predicted[:, i]) for i in range(2)]
+    count = target.shape[1]
+    axes = [(target[:, i], predicted[:, i]) for i in range(count)]
     of_ranks = [(ranks(t), ranks(p)) for t, p in axes]
-    errors = np.abs(np.subtract(target, predicted, dtype=np.float64))  # (N, 2)
+    errors = np.abs(np.subtract(target, predicted, dtype=np.float64))  # (N, K)
     inside = np.zeros_like(errors)
     if intervals is not None:
         inside = ((intervals[:, :, 0] <= target) & (target <= intervals[:, :, 1])).astype(np.float64)
     terms = [errors, inside, *(moments(*pair) for pair in (*axes, *of_ranks))]
-    means = _with_resamples(np.hstack(terms), groups)  # (1 + R, 2 + 2 + 4 * 5)
-    error, coverage, *blocks = np.split(means, [2, 4, 9, 14, 19], axis=1)
-    # Valence, arousal, and the ranks of both.
-    axis_moments = blocks[:2]
-    rank_moments = blocks[2:]
+    means = _with_resamples(np.hstack(terms), groups)  # (1 + R, K + K + 2 K * 5)
+    error, coverage, moments_of_all = np.split(means, [count, 2 * count], axis=1)
+    # The axes, then the ranks of each.
+    blocks = np.split(moments_of_all, 2 * count, axis=1)
+    axis_moments = blocks[:count]
+    rank_moments = blocks[count:]
     scores = []
-    for i in range(2):
+    for i in range(count):
         values = {
             "mae": error[:, i],
             "pearson": pearson(axis_moments[i]),
@@ -250,8 +255,18 @@ def score_affect(
         if intervals is not None:
             values["coverage"] = coverage[:, i]
         scores.append(AxisScores(**_estimates(values)))
-    mean_ccc = (concordance(axis_moments[0]) + concordance(axis_moments[1])) / 2
-    return AffectScores(valence=scores[0], arousal=scores[1], **_estimates({"ccc": mean_ccc}), n=len(target))
+    mean_ccc = sum(concordance(block) for block in axis_moments) / count
+    by_axis: dict[str, Any] = dict(zip(AXES, scores, strict=False))
+    return AffectScores(**by_axis, **_estimates({"ccc": mean_ccc}), n=len(target))
+
+
+def as_values(scores: Any) -> dict[str, Any]:
+    """Return the fields of scores, or of scores by group, as dictionaries; without dominance if there is none."""
+    return asdict(scores, dict_factory=_without_missing_dominance)
+
+
+def _without_missing_dominance(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: value for name, value in pairs if not (name == DOMINANCE and value is None)}
 
 
 def _with_resamples(terms: NDArray[np.generic], groups: Groups | None) -> Array:

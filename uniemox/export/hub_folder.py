@@ -229,7 +229,7 @@ def _task_in_words(info: ClassifierInfo) -> str:
     """Return the outputs of a model, for the first sentence of its card."""
     labels = ", ".join(info.labels)
     if info.task == "affect":
-        return "valence and arousal, 1 to 9"
+        return f"{' and '.join(info.labels)}, 1 to 9"
     if info.task == "multilabel":
         return THRESHOLDS.format(labels=labels, thresholds=", ".join(f"{value:.3f}" for value in info.thresholds))
     return f"one of {labels}"

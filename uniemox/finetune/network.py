@@ -79,7 +79,7 @@ def network_of(config: FinetuneConfig, data: DataSet, train: Sequence[Sample]) -
         ConfigError: If settings and initial weights conflict.
     """
     labels = data.labels.labels
-    outputs = 2 if config.task == "affect" else len(labels)
+    outputs = len(data.axes) if config.task == "affect" else len(labels)
     if config.fit == "histogram":
         spec = NetworkSpec(
             encoders=(EncoderSpec(name=COLOUR_HISTOGRAM),),

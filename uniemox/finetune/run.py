@@ -258,7 +258,9 @@ def _finish(run: FinetuneRun, out: Path) -> ClassifierInfo:
     fit_distance(run)
     info = run.calibrate()
     held_out = len(run.parts.calibration)
-    if held_out < MIN_SAMPLES:
+    if held_out < MIN_SAMPLES and info.task == "multilabel":
+        run.callback.note(f"only {held_out} held-out images: probabilities and thresholds are rough; hold out more")
+    elif held_out < MIN_SAMPLES:
         run.callback.note(
             f"only {held_out} held-out images: the temperature is rough; calibrate on more images (uniemox calibrate)"
         )

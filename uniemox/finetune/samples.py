@@ -41,25 +41,25 @@ MISSING = {
 }
 
 
-def target_of(samples: Sequence[Sample], task: Task, label_set: LabelSet) -> Tensor:
+def target_of(samples: Sequence[Sample], task: Task, label_set: LabelSet, axes: Sequence[str] = AFFECT) -> Tensor:
     """Return the targets of N samples in float32.
 
     "label": (N, E), 1 at the label. "distribution": (N, E), shares of the votes for the set's labels, with sum 1; votes
-    for other words are dropped. "affect": (N, 2), valence and arousal, 1 to 9 scaled to -1 to 1. "multilabel": (N, E),
-    1 for each category, or for the label.
+    for other words are dropped. "affect": (N, 2 or 3), the axes, 1 to 9 scaled to -1 to 1. "multilabel": (N, E), 1 for
+    each category, or for the label.
 
     Raises:
         DataError: If a sample has no such target; names its key.
     """
     rows = []
     for sample in samples:
-        row = _row(sample, task, label_set)
+        row = _row(sample, task, label_set, axes)
         if row is None:
             raise DataError(
                 f"{sample.key} has {MISSING[task]} ({label_set.name}), which task={task!r} needs; leave it out"
             )
         rows.append(row)
-    width = 2 if task == "affect" else len(label_set)
+    width = len(axes) if task == "affect" else len(label_set)
     return torch.tensor(rows, dtype=torch.float32).reshape(len(rows), width)
 
 
@@ -85,7 +85,7 @@ def class_weights(samples: Sequence[Sample], label_set: LabelSet, task: Task = "
     return torch.where(present, len(labelled) / (present.sum() * counts), 0.0)
 
 
-def _row(sample: Sample, task: Task, label_set: LabelSet) -> list[float] | None:
+def _row(sample: Sample, task: Task, label_set: LabelSet, axes: Sequence[str] = AFFECT) -> list[float] | None:
     """Return the target of one sample; None if it has none."""
     match task:
         case "label":
@@ -95,9 +95,10 @@ def _row(sample: Sample, task: Task, label_set: LabelSet) -> list[float] | None:
         case "distribution":
             return shares_of(sample, label_set)
         case "affect":
-            if sample.valence is None or sample.arousal is None:
+            values = [getattr(sample, axis) for axis in axes]
+            if None in values:
                 return None
-            return [from_affect(value) for value in (sample.valence, sample.arousal)]
+            return [from_affect(value) for value in values]
         case "multilabel":
             if not sample.classes:
                 return None
@@ -238,11 +239,14 @@ class FinetuneRun:
     """Encoder outputs for the training images, if the encoder is frozen and they were computed."""
     broken: BrokenCount = field(init=False)
     """Unreadable images of all outputs so far."""
+    axes: tuple[str, ...] = field(init=False)
+    """Ratings that task affect learns."""
     unreadable: frozenset[str] = field(init=False, default=frozenset())
     """Keys of images that could not be read before the first step. They stay in `parts`, and batches leave them out."""
 
     def __post_init__(self) -> None:
         self.broken = BrokenCount(self.config.max_unreadable)
+        self.axes = self.data.axes
 
     def leave_out(self, broken: Mapping[str, str]) -> None:
         """Count images that can't be read, and warn of classes that lose many.
@@ -346,8 +350,8 @@ class FinetuneRun:
         self.model.train()
 
     def target(self, samples: Sequence[Sample]) -> Tensor:
-        """Return targets, (N, E), or (N, 2) valence and arousal; see `target_of`."""
-        return target_of(samples, self.config.task, self.data.labels)
+        """Return targets, (N, E), or (N, 2 or 3) ratings; see `target_of`."""
+        return target_of(samples, self.config.task, self.data.labels, self.axes)
 
     def batch(self, views: ViewBatch, *, progress: float) -> FinetuneBatch:
         """Return the views that the network reads, and their targets.
@@ -406,7 +410,7 @@ class FinetuneRun:
             calibration_images=self.parts.calibration_images,
             network=replace(
                 with_fitted(self.network.spec, self.model),
-                labels=AFFECT if self.config.task == "affect" else labels.labels,
+                labels=self.axes if self.config.task == "affect" else labels.labels,
                 streams=self.model.streams,
             ),
         )

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from uniemox.errors import ConfigError
 from uniemox.insight.index import COUNTS
-from uniemox.labels import AFFECT
+from uniemox.labels import AXES
 
 EXAMPLE = "valence>6 arousal<5"
 COMPARE = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal, "=": np.equal}
@@ -40,7 +40,7 @@ class Condition(NamedTuple):
 
     def holds(self, values: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Return True for the values that satisfy the condition, as they are shown.  values: (N,)."""
-        if self.name in AFFECT:
+        if self.name in AXES:
             values = values.round(2)
         return np.asarray(COMPARE[self.sign](values, self.limit), np.bool_)
 
@@ -48,7 +48,7 @@ class Condition(NamedTuple):
         """Raise ConfigError for a limit that no value reaches, and for equality with a value that has fractions."""
         lowest = 0.0
         highest = 1.0
-        if self.name in AFFECT:
+        if self.name in AXES:
             lowest = 1.0
             highest = 9.0
         elif self.name in COUNTS:
@@ -81,7 +81,7 @@ def parse_mood(text: str) -> list[Condition]:
         name, sign, number, percent = match.groups()
         limit = float(number)
         if percent:
-            if name in AFFECT or name in COUNTS:
+            if name in AXES or name in COUNTS:
                 raise ConfigError(f"the mood {text!r}: {name} is not a share; write {name}{sign}NUMBER without %")
             limit /= 100
         conditions.append(Condition(name, sign.replace("==", "="), limit))

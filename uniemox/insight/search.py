@@ -18,7 +18,7 @@ from uniemox.insight.survey.page import row_of_images
 from uniemox.insight.survey.summary import SurveyImage
 from uniemox.io.html import percent, write_html
 from uniemox.io.walking import LeftOut
-from uniemox.labels import AFFECT
+from uniemox.labels import AFFECT, AXES
 from uniemox.plurals import counted
 from uniemox.predict.data_urls import is_data_url
 from uniemox.predict.images import ImageLike, walk
@@ -336,7 +336,7 @@ def value_text(name: str, value: float) -> str:
     if name in COUNTS:
         return f"{value:.0f}"
     text = f"{value:.2f}"
-    if name in AFFECT and value in SCALE_ENDS:
+    if name in AXES and value in SCALE_ENDS:
         return f"{text} (end of the scale)"
     return text
 

@@ -16,22 +16,22 @@ DISCRETE_CONSTANT = 1.2
 
 
 def affect_loss(pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Compute the mean squared error plus one minus the mean concordance of valence and arousal.
+    """Compute the mean squared error plus one minus the mean concordance of K ratings, such as valence and arousal.
 
-    The error is a mean over the N images and both values. The concordance is computed over the same N images and is no
+    The error is a mean over the N images and all K values. The concordance is computed over the same N images and is no
     mean over images: losses of parts of a batch don't add up to that of the batch; see `uniemox.finetune.affect_step`.
     At least 0.
 
     Args:
-        pred: (N, 2), valence and arousal, -1 to 1.
-        target: (N, 2), valence and arousal, -1 to 1.
+        pred: (N, K), ratings, -1 to 1.
+        target: (N, K), ratings, -1 to 1.
         weight: (N,), weight of each image; None: equal weights.
 
     Raises:
         ShapeError: If the shapes differ.
     """
-    if pred.ndim != 2 or pred.shape[1] != 2 or pred.shape != target.shape:
-        raise ShapeError(f"pred {tuple(pred.shape)} and target {tuple(target.shape)} must both be (N, 2)")
+    if pred.ndim != 2 or pred.shape != target.shape:
+        raise ShapeError(f"pred {tuple(pred.shape)} and target {tuple(target.shape)} must both be (N, K)")
     squared_error = (pred - target).square().mean(dim=-1)  # (N,)
     error = mean_over_images(squared_error, weight)
     return error + 1 - concordance(pred, target, weight).mean()

@@ -113,8 +113,8 @@ def _bars(answer: "Prediction", width: int) -> Image.Image:
     edge = 12
     bars = answer.top(len(answer.scene))
     chosen = answer.likely if answer.assigned_labels is None else answer.assigned_labels
-    is_affect = set(answer.scene) == set(AFFECT)
-    title = "valence and arousal, 1 to 9" if is_affect else f"{answer.kind} ({answer.model})"
+    is_affect = AFFECT[0] in answer.scene
+    title = f"{' and '.join(answer.scene)}, 1 to 9" if is_affect else f"{answer.kind} ({answer.model})"
     if answer.is_unfamiliar:
         title = f"a guess, unlike the training images: {title}"
     panel = Image.new("RGB", (width, row * (len(bars) + 1) + 2 * edge), PAPER)

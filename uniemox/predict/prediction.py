@@ -59,6 +59,8 @@ class Prediction:
     """Labels above their thresholds, most probable first; None: the model gives one label."""
     valence: float | None = None
     arousal: float | None = None
+    dominance: float | None = None
+    """1 (not in control) to 9 (in control); None: the model has not learned it."""
     valence_interval: tuple[float, float] | None = None
     """90 % interval of the mean rating, for images like those with ratings; wider for unfamiliar images."""
     arousal_interval: tuple[float, float] | None = None

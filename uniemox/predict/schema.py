@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from uniemox.errors import ConfigError
-from uniemox.labels import AFFECT, Kind
+from uniemox.labels import AXES, Kind
 
 # Probability without a counterpart above which an answer counts as none of the requested labels.
 MAX_UNMAPPED = 0.5
@@ -92,6 +92,12 @@ FIELDS: list[Field] = [
     Field("kind", Kind, "What the scene makes people feel, what people in it feel, or what a face shows"),
     Field("valence", float | None, "1 (negative) to 9 (positive); null where the model can't tell"),
     Field("arousal", float | None, "1 (calm) to 9 (excited); null where the model has not learned it"),
+    Field(
+        "dominance",
+        float | None,
+        "1 (not in control) to 9 (in control); only of models that have learned it",
+        is_optional=True,
+    ),
     Field("valence_interval", Interval | None, "90 % interval of people's mean rating, where learned"),
     Field("arousal_interval", Interval | None, "90 % interval of people's mean rating, where learned"),
     Field(
@@ -133,8 +139,9 @@ FIELDS: list[Field] = [
 ]
 """Fields in the order of JSON and of the HTTP schema."""
 COLUMN_ORDER = (
-    *("path", "time_s", "shot", "scene", "assigned_labels", "valence", "arousal", "familiarity", "is_unfamiliar"),
-    *("likely", "persons", "faces", "kind", "label_set", "model", "width_px", "height_px", "is_colourless", "unmapped"),
+    *("path", "time_s", "shot", "scene", "assigned_labels", "valence", "arousal", "dominance", "familiarity"),
+    *("is_unfamiliar", "likely", "persons", "faces", "kind", "label_set", "model", "width_px", "height_px"),
+    *("is_colourless", "unmapped"),
 )
 """Order of the columns in tables; other fields follow, before `error`."""
 
@@ -159,7 +166,7 @@ def table_fields(labels: Sequence[str], *, of_film: bool, with_optional: bool = 
     ]
     order = {name: position for position, name in enumerate(COLUMN_ORDER)}
     fields.sort(key=lambda field: order.get(field.name, len(order)))
-    return [field for field in fields if field.name not in AFFECT or field.name not in labels]
+    return [field for field in fields if field.name not in AXES or field.name not in labels]
 
 
 def columns_of(field: Field) -> tuple[str, ...]:

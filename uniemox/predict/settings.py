@@ -148,7 +148,7 @@ class PredictionSettings:
         """Return the fields for valence and arousal, from the best source that the model has."""
         values = answers.values[0]
         if self.network.info.task == "affect":
-            return {"valence": values[0], "arousal": values[1], "affect_from": "model"}
+            return dict(zip(self.network.info.labels, values.tolist(), strict=True)) | {"affect_from": "model"}
         head = self.network.rating_head
         if head is not None and answers.ratings is not None:
             valence, arousal = answers.ratings[0].tolist()

@@ -14,10 +14,9 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from uniemox.errors import DataError, MissingPackageError
 from uniemox.io.files import MAX_NAME, write_rows
 from uniemox.io.typed import check_json, read_json_lines
-from uniemox.labels import AFFECT
+from uniemox.labels import AXES
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.schema import (
-    ASSIGNED,
     DIGITS,
     FIELDS,
     MAX_UNMAPPED,
@@ -43,7 +42,7 @@ REMEDY = "remove the line, or choose another file"
 def reserved_names() -> set[str]:
     """Return the column names that no label may have."""
     fields = {field.name for field in table_fields((), of_film=True, with_optional=True)}
-    return fields.union(headings((), of_film=True, with_optional=True)) - {"scene", *AFFECT}
+    return fields.union(headings((), of_film=True, with_optional=True)) - {"scene", *AXES}
 
 
 # Numbers above this are no values of a prediction; larger than any time in seconds.
@@ -284,9 +283,9 @@ def to_frame(
         wanted = library or "pandas"
         raise MissingPackageError(f"a data frame needs {library or 'pandas or polars'}; run: pip install {wanted}")
     of_film = any("time_s" in value for value in values)
-    has_several = any(ASSIGNED.name in value for value in values)
-    names = headings(labels, of_film=of_film, with_optional=has_several)
-    rows = list(as_cells(values, labels, of_film=of_film, with_optional=has_several))
+    has_optional = any(field.name in value for value in values for field in FIELDS if field.is_optional)
+    names = headings(labels, of_film=of_film, with_optional=has_optional)
+    rows = list(as_cells(values, labels, of_film=of_film, with_optional=has_optional))
     columns: Iterable[tuple[Any, ...]] = zip(*rows, strict=True) if rows else [()] * len(names)
     module = import_module(name)
     frame = module.DataFrame(dict(zip(names, map(list, columns), strict=True)))

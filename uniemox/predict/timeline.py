@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from uniemox.io.fonts import fitted, font_of
-from uniemox.labels import AFFECT
+from uniemox.labels import AXES
 from uniemox.predict.plot import INK, LABEL_COLOURS, PAPER, QUIET, stacked
 from uniemox.predict.tables import checking_fields, read_lines
 
@@ -87,9 +87,9 @@ def _draw_shares(draw: ImageDraw.ImageDraw, answer: Answer, colours: Mapping[str
     """Draw the labels' shares at a time, one above the other; nothing for valence and arousal."""
     y = float(BOTTOM)
     # The probabilities of a model that gives several labels may have a sum above 1.
-    total = max(1.0, sum(share for label, share in answer["scene"].items() if label not in AFFECT))
+    total = max(1.0, sum(share for label, share in answer["scene"].items() if label not in AXES))
     for label, share in answer["scene"].items():
-        height = 0 if label in AFFECT else share / total * HEIGHT_PX
+        height = 0 if label in AXES else share / total * HEIGHT_PX
         if height:
             draw.rectangle((x1, y - height, max(x2 - 1, x1), y), fill=colours[label])
         y -= height
@@ -125,7 +125,7 @@ def _draw_key(colours: Mapping[str, str]) -> Image.Image:
     key = Image.new("RGB", (WIDTH_PX, 2 * ROW_PX), PAPER)
     draw = ImageDraw.Draw(key)
     x = float(EDGE_PX)
-    entries = {**{label: colour for label, colour in colours.items() if label not in AFFECT}, "valence, 1 to 9": INK}
+    entries = {**{label: colour for label, colour in colours.items() if label not in AXES}, "valence, 1 to 9": INK}
     for label, colour in entries.items():
         draw.rectangle((x, 12, x + 12, 24), fill=colour)
         name, font = fitted(label, 14, WIDTH_PX / 4)

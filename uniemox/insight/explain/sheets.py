@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 from uniemox.insight.explain.explanation import Explanation, coloured
 from uniemox.io.fonts import fitted
 from uniemox.io.html import jpeg_url, render
-from uniemox.labels import AFFECT
+from uniemox.labels import AXES
 
 CELL_PX = 256
 GAP_PX = 8
@@ -118,7 +118,7 @@ def sheet_html(
 def caption(explanation: Explanation) -> str:
     """Return label and probability, or value, and a note if another method's map disagrees."""
     value = explanation.probability
-    digits = f"{value:.1f}" if explanation.label in AFFECT else f"{value:.0%}"
+    digits = f"{value:.1f}" if explanation.label in AXES else f"{value:.0%}"
     text = f"{explanation.label} {digits}"
     if explanation.is_unlike:
         return f"{text}, methods disagree"

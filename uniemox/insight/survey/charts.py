@@ -8,7 +8,7 @@ from itertools import compress
 
 from uniemox.insight.survey.summary import DATE, FOLDER, Summary, Tally
 from uniemox.io.html import is_known, number, percent
-from uniemox.labels import AFFECT
+from uniemox.labels import AXES
 
 # Rows of a table of groups; all further groups share one row.
 MAX_ROWS = 40
@@ -92,7 +92,7 @@ def emotion_rows(summary: Summary, colours: Mapping[str, str]) -> tuple[list[Mar
     rows = [
         _mean_mark(name, mean, margin, colour=colours[name])
         for name, mean, margin in zip(summary.columns, tally.means, tally.margins, strict=True)
-        if name not in AFFECT
+        if name not in AXES
     ]
     rows.sort(key=lambda row: -row.value)
     return rows, _share_scale(rows)
@@ -104,7 +104,7 @@ def affect_rows(summary: Summary) -> list[Mark]:
     return [
         _mean_mark(name, mean, margin, is_share=False)
         for name, mean, margin in zip(summary.columns, tally.means, tally.margins, strict=True)
-        if name in AFFECT
+        if name in AXES
     ]
 
 
@@ -156,7 +156,7 @@ def _panels(
                 group,
                 tally.means[column],
                 tally.margins[column],
-                is_share=label not in AFFECT,
+                is_share=label not in AXES,
                 colour=colours.get(label, ""),
             )
             for group, tally in shown.items()
@@ -169,13 +169,13 @@ def _panels(
         [
             point
             for label, points in points_by_column.items()
-            if label not in AFFECT
+            if label not in AXES
             for point in compress(points, is_counted)
         ]
     )
     panels = []
     for (label, points), mean in zip(points_by_column.items(), summary.whole.means, strict=True):
-        is_share = label not in AFFECT
+        is_share = label not in AXES
         scale = share_scale
         if not is_share:
             scale = _affect_scale(points)
@@ -234,7 +234,7 @@ def _table_row(group: str, tally: Tally, columns: Sequence[str]) -> list[str]:
     """Return a group's row: name, number of images, mean and margin of each column, share of unfamiliar images."""
     cells = []
     for name, mean, margin in zip(columns, tally.means, tally.margins, strict=True):
-        mark = _mean_mark(name, mean, margin, is_share=name not in AFFECT)
+        mark = _mean_mark(name, mean, margin, is_share=name not in AXES)
         cells.append(f"{mark.words} {mark.small}".strip())
     count = f"{tally.images:,}"
     if tally.images < FEW:

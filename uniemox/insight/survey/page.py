@@ -19,7 +19,7 @@ from uniemox.io.borders import image_border
 from uniemox.io.decoding.pool import Decode
 from uniemox.io.html import jpeg_url, percent, write_html
 from uniemox.io.images import MinSides
-from uniemox.labels import AFFECT
+from uniemox.labels import AFFECT, AXES
 from uniemox.predict.images import ImageLike, map_images, name_of, read_any
 from uniemox.predict.plot import LABEL_COLOURS
 
@@ -45,7 +45,7 @@ def write_survey_page(summary: Summary, title: str, out: Path) -> None:
     Raises:
         DataError: If the file can't be written.
     """
-    emotion_labels = [label for label in summary.answered.labels if label not in AFFECT]
+    emotion_labels = [label for label in summary.answered.labels if label not in AXES]
     colours = dict(zip(emotion_labels, cycle(LABEL_COLOURS), strict=False))
     # With few images, the rows of highest and lowest values would show the same ones.
     least = {label: images for label, images in summary.least.items() if len(images) < summary.whole.images}
@@ -54,7 +54,7 @@ def write_survey_page(summary: Summary, title: str, out: Path) -> None:
     urls = _thumbnail_urls([*paths, *(image.path for image in summary.gallery.images)], SIDE_PX)
 
     def row(images: Iterable[SurveyImage], name: str = "") -> list[dict[str, str]]:
-        format_value = "{:.1f}".format if name in AFFECT else percent
+        format_value = "{:.1f}".format if name in AXES else percent
         return [
             _shown(image.path, out.parent, format_value(image.value), urls[image.path])
             for image in images
@@ -176,7 +176,7 @@ def _gallery(
 
 def _tile_value(image: GalleryImage) -> str:
     """Return the most probable label and its probability; of a model of valence and arousal, both values."""
-    if image.top in AFFECT:
+    if image.top in AXES:
         return ", ".join(f"{name} {image.values[name]:.1f}" for name in AFFECT if name in image.values)
     return f"{image.top} {percent(image.top_value)}"
 

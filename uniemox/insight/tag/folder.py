@@ -21,7 +21,7 @@ from uniemox.insight.tag.sidecar import remove_tags, write_tags
 from uniemox.io.files import read_limited, refuse_special, replacing
 from uniemox.io.raw_preview import RAW_ENDINGS
 from uniemox.io.walking import LeftOut, walk_folder
-from uniemox.labels import AFFECT
+from uniemox.labels import AFFECT, AXES
 from uniemox.predict.images import walk
 from uniemox.predict.predictor import Predictor
 
@@ -181,7 +181,7 @@ def _is_raw(image: str) -> bool:
 
 def _labels_of(predictor: Predictor) -> tuple[str, ...]:
     """Return the emotion labels of a model; a model of ratings alone has none."""
-    return tuple(label for label in predictor.labels if label not in AFFECT)
+    return tuple(label for label in predictor.labels if label not in AXES)
 
 
 def _tags_of(index: Index, predictor: Predictor) -> dict[str, Tags]:

@@ -7,7 +7,7 @@ import { schema } from "./table.js";
 const KINDS = { evoked: "What the scene evokes", felt: "What the people in it feel", expressed: "What the face shows" };
 
 const DRAWN = [ // in ways of their own, or left out
-  "sha256", "name", "scene", "kind", "valence", "arousal", "valence_interval", "arousal_interval", "affect_from",
+  "sha256", "name", "scene", "kind", "valence", "arousal", "dominance", "valence_interval", "arousal_interval", "affect_from",
   "familiarity", "is_unfamiliar", "is_colourless", "view", "persons", "faces", "likely", "assigned_labels", "unmapped", "width_px", "height_px", "label_set",
   "model",
 ];
@@ -90,7 +90,7 @@ export function bars(model, answer, share) {
   const likely = answer.likely || given;
   const word = answer.likely ? "likely" : "given";
   const what = KINDS[answer.kind];
-  const caption = isAffect ? `${what}: valence and arousal, 1 to 9` : what;
+  const caption = isAffect ? `${what}: ${model.labels.join(" and ")}, 1 to 9` : what;
   const rows = sorted(answer.scene).map(([label, value]) => {
     const words = likely.includes(label) ? [label, " ", element("span", word, "mark")] : [label];
     const made = row(words, barOf(value, isAffect ? RATINGS : PROBABILITIES), amount(model, value));
