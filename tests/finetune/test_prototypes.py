@@ -1,5 +1,6 @@
 """Method prototypes: a CLIP's texts about the labels as a linear head, untrained and fitted to images."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +17,13 @@ from torch.nn.functional import normalize
 from tests.networks import drawn_clip
 from tests.runs import CPU, SIZE, SPLITS, colours, sha256, tiny_finetuning
 from uniemox.checkpoints.classifier import load_classifier
-from uniemox.errors import CheckpointError, ConfigError
+from uniemox.errors import CheckpointError, ConfigError, TeacherError
 from uniemox.evaluate.run import evaluate
 from uniemox.finetune.config import FinetuneConfig, LoraConfig, NetworkConfig
 from uniemox.finetune.prototypes import fit_prototypes
-from uniemox.finetune.run import finetune
+from uniemox.finetune.run import divide, dry_run, finetune
 from uniemox.labels import CAER, MIKELS, POLARITY, LabelSet
-from uniemox.teacher.clip_encoder import open_clip_encoder
+from uniemox.teacher.clip_encoder import open_clip_encoder, open_clip_teacher
 from uniemox.teacher.prototypes import PROMPTS, text_prototypes, words_of
 from uniemox.teacher.sources import ClipTeacher
 
@@ -140,6 +141,23 @@ def test_image_encoders_of_clip_and_siglip_become_networks_of_timm(kind: str, tm
     assert larger.report.resized == ("pos_embed",)
     assert spec.options["img_size"] == 2 * size
     assert larger(torch.randn(1, 3, 2 * size, 2 * size)).shape == encoder(images)[:1].shape
+
+
+def test_an_image_encoder_needs_no_tokenizer_and_texts_name_what_is_missing(tmp_path: Path) -> None:
+    folder = drawn_clip(tmp_path, timm_vision=TIMM_VISIONS["as SigLIP"])
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["model_cfg"]["text_cfg"]["hf_tokenizer_name"] = "timm/ViT-B-16-SigLIP"
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    encoder, _ = open_clip_encoder(f"clip:local-dir:{folder}", 160)
+    assert encoder(torch.zeros(1, 3, 160, 160)).shape == (1, 64)
+    with pytest.raises(TeacherError, match=r"the tokenizer of the CLIP model .* Give local-dir:FOLDER"):
+        open_clip_teacher(f"clip:local-dir:{folder}")
+
+
+def test_a_dry_run_builds_the_network_without_weights(clip: Path) -> None:
+    config = prototypes_run(clip).resolved()
+    data = colours(splits=SPLITS)
+    assert dry_run(config, data, divide(config, data)) == f"clip of clip:local-dir:{clip}"
 
 
 def test_a_convolutional_clip_is_refused(tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from uniemox.checkpoints.reading import LoadReport, on_meta_device
 from uniemox.classifier_info import EncoderSpec
 from uniemox.errors import CheckpointError, TeacherError
+from uniemox.io.weight_names import CLIP
 from uniemox.model.encoders import build_timm
-from uniemox.teacher.opening import open_teacher
-from uniemox.teacher.sources import ClipTeacher
+from uniemox.teacher.opening import clip_parts, open_teacher
+from uniemox.teacher.sources import ClipTeacher, load_clip
 
-CLIP = "clip:"
 # timm's networks with the norms of CLIP, with its first activation function and with the usual one.
 QUICK_VIT = "vit_base_patch16_clip_quickgelu_224"
 VIT = "vit_base_patch16_clip_224"
@@ -39,10 +39,12 @@ def open_clip_encoder(source: str, image_size: int) -> tuple[Any, EncoderSpec]:
         CheckpointError: If the CLIP can't be opened, or if timm has no such network.
     """
     try:
-        clip = open_clip_teacher(source)
+        # The texts, and so their tokenizer, are not needed. open_clip can't build a model on the meta device.
+        with torch.device("cpu"):
+            model = load_clip(*clip_parts(source.removeprefix(CLIP)))
     except TeacherError as error:
         raise CheckpointError(str(error)) from error
-    visual = clip.model.visual
+    visual = model.eval().visual
     own_size = _side(visual, source)
     if isinstance(visual, VisionTransformer):
         name, options, state = _plain_vit(visual)
@@ -50,6 +52,8 @@ def open_clip_encoder(source: str, image_size: int) -> tuple[Any, EncoderSpec]:
         name, options, state = _timm_network(visual, source)
     else:
         raise _unknown_network(source, type(visual).__name__)
+    if on_meta_device():
+        state = {key: value.to("meta") for key, value in state.items()}
     try:
         encoder: Any = build_timm(name, **options)
         encoder.load_state_dict(state)
@@ -80,7 +84,7 @@ def open_clip_teacher(source: str) -> ClipTeacher:
     Raises:
         TeacherError: If the name is not that of a CLIP, or it can't be loaded.
     """
-    clip = open_teacher(source, "meta" if on_meta_device() else "cpu")
+    clip = open_teacher(source)
     if not isinstance(clip, ClipTeacher):
         raise TeacherError(f"{source} is not a CLIP; write clip:NAME@WEIGHTS or clip:local-dir:FOLDER")
     return clip

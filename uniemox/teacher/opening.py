@@ -81,13 +81,24 @@ def timm_name(source: str) -> str:
     return ",".join(name.removeprefix("timm:").partition("@")[0] for name in source.split(","))
 
 
-def _open_clip(name: str, device: str | torch.device) -> Teacher:
-    """Open a CLIP model.  name: NAME@WEIGHTS, NAME, or local-dir:FOLDER."""
+def clip_parts(name: str) -> tuple[str, str]:
+    """Return architecture and weights of a CLIP model.
+
+    Args:
+        name: NAME@WEIGHTS, NAME, or local-dir:FOLDER.
+
+    >>> clip_parts("ViT-B-16@clip.pt"), clip_parts("local-dir:a@b")
+    (('ViT-B-16', 'clip.pt'), ('local-dir:a@b', 'openai'))
+    """
     # The path of a folder may contain @.
     if name.startswith("local-dir:"):
-        return ClipTeacher.load(name, device=device)
+        return name, OPENAI
     architecture, _, weights = name.partition("@")
-    return ClipTeacher.load(architecture, weights or OPENAI, device)
+    return architecture, weights or OPENAI
+
+
+def _open_clip(name: str, device: str | torch.device) -> Teacher:
+    return ClipTeacher.load(*clip_parts(name), device)
 
 
 KINDS: Mapping[str, Callable[[str, str | torch.device], Teacher]] = {

@@ -52,19 +52,17 @@ class ClipTeacher:
         Raises:
             TeacherError: If there is no such model or its weights can't be loaded.
         """
-        # Takes a second to import, which other teachers do not need.
         import open_clip  # noqa: PLC0415
 
-        is_folder = name.startswith("local-dir:")
-        if not is_folder:
-            clip_width(name, weights)
+        model = load_clip(name, weights)
         try:
-            model = open_clip.create_model(name, pretrained=None if is_folder else weights, require_pretrained=True)
             tokenizer = open_clip.get_tokenizer(name)
-        except UNREADABLE as error:
+        except (ImportError, NameError, *UNREADABLE) as error:
+            # Messages of transformers have several lines.
+            reason = str(error).partition("\n")[0]
             raise TeacherError(
-                f"the CLIP model {name} could not be loaded with weights {weights}: {error}. Give a local file, or a "
-                f"name that open_clip.list_pretrained_tags_by_model({name!r}) lists, with network"
+                f"the tokenizer of the CLIP model {name} could not be loaded: {reason}. Give local-dir:FOLDER with the "
+                "files of its repository on the hub; SigLIP's tokenizer also needs the package transformers"
             ) from error
         return cls(model.to(device), tokenizer)
 
@@ -92,6 +90,27 @@ class ClipTeacher:
         """Return features (N, C) float32, not normalised.  texts: N."""
         tokens = self.tokenizer(list(texts), context_length=self.model.context_length)  # (N, context)
         return self.model.encode_text(to_device(tokens, self._device)).float()  # (N, C)
+
+
+def load_clip(name: str, weights: str = OPENAI) -> Any:
+    """Load a model of open_clip with weights, without its tokenizer; arguments as for `ClipTeacher.load`.
+
+    Raises:
+        TeacherError: If there is no such model or its weights can't be loaded.
+    """
+    # Takes a second to import, which other teachers do not need.
+    import open_clip  # noqa: PLC0415
+
+    is_folder = name.startswith("local-dir:")
+    if not is_folder:
+        clip_width(name, weights)
+    try:
+        return open_clip.create_model(name, pretrained=None if is_folder else weights, require_pretrained=True)
+    except UNREADABLE as error:
+        raise TeacherError(
+            f"the CLIP model {name} could not be loaded with weights {weights}: {error}. Give a local file, or a "
+            f"name that open_clip.list_pretrained_tags_by_model({name!r}) lists, with network"
+        ) from error
 
 
 def clip_width(name: str, weights: str) -> int:
