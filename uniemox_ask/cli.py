@@ -66,7 +66,7 @@ def ask(
 
     - uniemox ask --data fi:photos/fi --endpoint http://127.0.0.1:11434/v1 --model llava --out asked --with runs/fi
     - uniemox ask --data fi:photos/fi --endpoint https://api.openai.com/v1 --model gpt-4o --key-from MY_KEY --out asked
-    - uniemox ask --data fi:photos/fi --endpoint http://127.0.0.1:8000/v1 --model llava --form letters --prompts 2 --out b
+    - uniemox ask --data fi:photos/fi --endpoint http://127.0.0.1:8000/v1 --model m --form letters --prompts 2 --out b
 
     Args:
         data: KIND:PATH of images with labels of evoked emotions, see `uniemox docs data`.
