@@ -138,9 +138,9 @@ class LoraConfig:
     layers: AdaptedLayers = "attention"
     """Linear layers that change. attention: projections to queries, keys and values, and of the output. all: also the
     MLP."""
+    # A step of size η in B moves a weight by about η * sqrt(rank / (3 * inputs)): 0.06 η for rank 8 and 768 inputs.
     lr_scale: float = 10.0
-    """Factor on the learning rate of the changes, above 0. They start at zero, so they need a higher rate than
-    pre-trained weights."""
+    """Factor on the learning rate of the changes, above 0. They need a higher rate than weights themselves."""
 
     def __post_init__(self) -> None:
         check_numbers(self, "lora.", at_least={"rank": 1}, above={"lr_scale": 0})
