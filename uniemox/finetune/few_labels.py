@@ -20,6 +20,7 @@ from torch.nn.functional import normalize
 from uniemox.data.overlaps import OVERLAPS, read_overlaps, write_overlaps
 from uniemox.data.sample import Broken, DataSet, Sample
 from uniemox.data.splits import hash_of
+from uniemox.data.unreadable import absent_classes
 from uniemox.errors import DataError, StoppedError
 from uniemox.evaluate.classifier_outputs import outputs_of
 from uniemox.finetune.config import FewLabelsConfig, FinetuneConfig, NetworkConfig
@@ -198,6 +199,9 @@ def _divide(work: _Work, data: DataSet) -> tuple[list[Sample], list[Sample]]:
             f"{data.name} has no image to score: give data with a split test, or another --init if its training "
             "images are those of the split"
         )
+    absent = absent_classes(parts.train, data.labels)
+    if absent:
+        work.callback.note(f"{data.name} has no training image of {', '.join(absent)}: heads don't learn these labels")
     return parts.train, scored
 
 
