@@ -100,19 +100,41 @@ def test_people_that_are_left_out_are_counted_with_their_place(tmp_path: Path) -
     assert rated.valence == pytest.approx(17 / 9)
 
 
+NOBODY = person(["Fear"])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (person(["Joyful"]), "a category is none of the 26: 1, such as {}, annotations_categories 'Joyful'"),
+        (person(["Fear"], ratings=[(0, 1, 1)]), "a rating is not from 1 to 10: 1, such as {}, annotations_continuous."),
+        (
+            person(["Fear"], ratings=[(1, 1, 11)]),
+            "a rating is not from 1 to 10: 1, such as {}, annotations_continuous.",
+        ),
+        (person(["Fear"], box=(1, 2, 3)), "their box is not four numbers: 1, such as {}, body_bbox"),
+        (NOBODY | {"body_bbox": "no"}, "their box is not four numbers: 1, such as {}, body_bbox"),
+        (NOBODY | {"body_bbox": np.zeros((0, 0))}, "their box is not four numbers: 1, such as {}, body_bbox"),
+    ],
+)
+def test_person_with_a_wrong_value_is_left_out_and_named(tmp_path: Path, wrong: dict[str, object], reason: str) -> None:
+    others = image("b.jpg", person(["Peace"]))
+    put(tmp_path, "mscoco/images/a.jpg", "mscoco/images/b.jpg")
+    data = open_data(f"emotic:{write_annotations(tmp_path, train=[image('a.jpg', wrong), others])}")
+    assert list(words(data).values()) == [("peace",)]
+    place = tmp_path / "Annotations" / "Annotations.mat"
+    [note] = data.notes
+    assert note.startswith(f"people left out because {reason.format(f'{place}, train(1).person(1)')}")
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (person(["Joyful"]), "train(1).person(1), annotations_categories: 'Joyful' is none of the 26 labels of emotic"),
-        (person(["Fear"], ratings=[(0, 1, 1)]), "train(1).person(1), annotations_continuous.valence: expected 1 to 10"),
-        (person(["Fear"], ratings=[(1, 1, 11)]), "annotations_continuous.dominance: expected 1 to 10, got 11"),
-        (person(["Fear"], box=(1, 2, 3)), "train(1).person(1), body_bbox: expected four numbers, got [1.0, 2.0, 3.0]"),
-        (person(["Fear"]) | {"body_bbox": "no"}, "train(1).person(1), body_bbox: expected four numbers"),
-        (person(["Fear"]) | {"annotations_categories": 3.0}, "annotations_categories: expected a structure"),
+        (NOBODY | {"annotations_categories": 3.0}, "person(1), annotations_categories: expected a structure"),
         ({"body_bbox": np.ones((1, 4))}, "train(1).person(1): there is no field annotations_categories"),
     ],
 )
-def test_wrong_annotations_are_reported_with_file_row_and_field(
+def test_annotations_of_another_form_are_reported_with_file_row_and_field(
     tmp_path: Path, wrong: dict[str, object], message: str
 ) -> None:
     write_annotations(put(tmp_path, "mscoco/images/a.jpg"), train=[image("a.jpg", wrong)])
@@ -122,7 +144,9 @@ def test_wrong_annotations_are_reported_with_file_row_and_field(
 
 def test_name_that_leads_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     write_annotations(tmp_path, train=[image("../../a.jpg", person(["Fear"]))])
-    with pytest.raises(DataError, match=says("train(1), folder and filename: 'mscoco/images/../../a.jpg' must be")):
+    with pytest.raises(
+        DataError, match=says("train(1).person(1), folder and filename: 'mscoco/images/../../a.jpg' must be")
+    ):
         open_data(f"emotic:{tmp_path}")
 
 

@@ -1,8 +1,8 @@
 """Scores of a network that gives an image several labels: average precision by label, and agreement at the thresholds.
 
-The average precision of a label is the area under its precision-recall curve, without interpolation. Most papers on
-EMOTIC report its mean over the 26 categories. The code that the authors of EMOTIC published interpolates the precision
-at eleven recalls instead, which gives higher values; `interpolated_precision` is that measure.
+The average precision of a label is the area under its precision-recall curve, without interpolation, as scikit-learn
+and later code for EMOTIC compute it. The code that the authors of EMOTIC published interpolates the precision at eleven
+recalls instead, which usually gives higher values; `interpolated_precision` is that measure.
 """
 
 import math

@@ -107,7 +107,7 @@ def multilabel_loss(
 
 
 def discrete_weights(shares: Tensor) -> Tensor:
-    """Return the weight of each label in the loss, 1 / ln(1.2 + p) (Kosti et al., TPAMI 2020, section 4.2): (E,).
+    """Return the weight of each label in the loss, 1 / ln(1.2 + p) (Kosti et al., TPAMI 2020): (E,).
 
     The constant bounds the weight of rare labels, at 5.48. The authors' code takes the number of images of a batch
     instead of p, so that its weights depend on the size of the batch.

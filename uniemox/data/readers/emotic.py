@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from uniemox.data.readers.csv_table import on_nine_points
-from uniemox.data.readers.folders import checked_folder, class_of, path_inside
+from uniemox.data.readers.folders import checked_folder, path_inside
 from uniemox.data.sample import DataSet, ImageFile, Sample, make_keys_unique
-from uniemox.errors import DataError, MissingPackageError
+from uniemox.errors import DataError, LabelError, MissingPackageError
 from uniemox.labels import EMOTIC
 from uniemox.persons.box import Box
 
@@ -22,9 +22,9 @@ TABLES = (
     "CVPR17_Annotations.mat",
     "Annotations/CVPR17_Annotations.mat",
 )
-"""Places of the annotations below the folder; the first that exists is read."""
+"""Locations of the annotations below the folder; the first that exists is read."""
 IMAGE_FOLDERS = ("emotic", "cvpr_emotic", ".")
-"""Places of the four sources' folders below the folder, such as emotic/mscoco/images."""
+"""Locations of the four sources' folders below the folder, such as emotic/mscoco/images."""
 SPLITS = ("train", "val", "test")
 RATINGS = ("valence", "arousal", "dominance")
 # The scale of the annotators.
@@ -32,18 +32,34 @@ LOW = 1
 HIGH = 10
 
 
+class _UnusablePersonError(Exception):
+    """Raised for a person whose annotations can't be used: nobody can correct a row of the published file.
+
+    Args:
+        reason: Ending of a sentence that begins with "people".
+        where: Row and field.
+    """
+
+    def __init__(self, reason: str, where: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.where = where
+
+
 @dataclass(slots=True)
 class _Omissions:
-    """Places of the persons or ratings that are left out, by reason."""
+    """Locations of the persons or ratings that are left out, by reason."""
 
-    places: dict[str, list[str]] = field(default_factory=dict)
+    locations: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, reason: str, where: str) -> None:
-        self.places.setdefault(reason, []).append(where)
+        self.locations.setdefault(reason, []).append(where)
 
     def notes(self) -> tuple[str, ...]:
-        """Return a line for each reason, with the number and the first place."""
-        return tuple(f"people {reason}: {len(places)}, such as {places[0]}" for reason, places in self.places.items())
+        """Return a line for each reason, with the number and the first location."""
+        return tuple(
+            f"people {reason}: {len(locations)}, such as {locations[0]}" for reason, locations in self.locations.items()
+        )
 
 
 def read_emotic(root: Path) -> DataSet:
@@ -54,13 +70,14 @@ def read_emotic(root: Path) -> DataSet:
     Ratings of 1 to 10 are converted linearly to 1 to 9; in val and test they are the annotators' mean. The domain is
     the source of the image: mscoco, framesdb, emodb_small or ade20k.
 
-    People without an image, an area or any annotation are left out, and named in the notes.
+    People without an image, a box or any annotation, or with a category or rating that does not exist, are left out,
+    and named in the notes.
 
     Args:
         root: Folder with the annotations in one of TABLES, and the images in one of IMAGE_FOLDERS.
 
     Raises:
-        DataError: With file, row and field, if the annotations are damaged or have another form, or if no image exists.
+        DataError: With file, row and field, if the annotations are damaged or lack a field, or if no image exists.
         MissingPackageError: Without scipy.
     """
     checked_folder(root)
@@ -70,22 +87,14 @@ def read_emotic(root: Path) -> DataSet:
     content = _load(table)
     omissions = _Omissions()
     samples: list[Sample] = []
-    paths: dict[str, Path | None] = {}
-    for split in SPLITS:
-        for image_place, image in _rows(content[split], f"{table}, {split}"):
-            folder = _text(_value(image, "folder", image_place), f"{image_place}, folder")
-            name = f"{folder}/{_text(_value(image, 'filename', image_place), f'{image_place}, filename')}"
-            if name not in paths:
-                paths[name] = _find_image(root, name, image_place)
-            for place, person in _rows(_value(image, "person", image_place), f"{image_place}.person"):
-                path = paths[name]
-                if path is None:
-                    omissions.add("left out because their image is missing", f"{place}, {name}")
-                    continue
-                sample = _sample(person, place, omissions)
-                if sample is not None:
-                    source = folder.partition("/")[0]
-                    samples.append(_placed(sample, name, path, split, source))
+    for row in _rows_of_people(content, table):
+        try:
+            path = _find_image(root, row.image, row.where)
+            if path is None:
+                raise _UnusablePersonError("left out because their image is missing", f"{row.where}, {row.image}")
+            samples.append(_sample(row, path, omissions))
+        except _UnusablePersonError as error:
+            omissions.add(error.reason, error.where)
     if not samples:
         reasons = "; ".join(omissions.notes()) or "it lists nobody"
         raise DataError(f"{table}: no annotated person has an image: {reasons}")
@@ -93,29 +102,29 @@ def read_emotic(root: Path) -> DataSet:
 
 
 @dataclass(frozen=True, slots=True)
-class _Person:
-    """Annotations of one person."""
+class _PersonRow:
+    """Row of one person in the annotations."""
 
-    box: Box
-    categories: tuple[int, ...] | None
-    ratings: tuple[float | None, ...]
-    """Valence, arousal and dominance, 1 to 9."""
+    split: str
+    image: str
+    """Folder and name of the image."""
+    fields: Any
+    where: str
+    """File, split, and number of image and person."""
 
 
-def _placed(person: _Person, name: str, path: Path, split: str, source: str) -> Sample:
-    """Return the sample of a person in an image."""
-    valence, arousal, dominance = person.ratings
-    return Sample(
-        key=name,
-        image=ImageFile(path),
-        categories=person.categories,
-        valence=valence,
-        arousal=arousal,
-        dominance=dominance,
-        split=split,
-        target_box=person.box,
-        domain=source,
-    )
+def _rows_of_people(content: Mapping[str, Any], table: Path) -> Iterator[_PersonRow]:
+    """Yield the people of all images of all splits.
+
+    Raises:
+        DataError: If a field of an image is missing or of another type.
+    """
+    for split in SPLITS:
+        for image_where, image in _rows(content[split], f"{table}, {split}"):
+            folder = _text(_value(image, "folder", image_where), f"{image_where}, folder")
+            name = _text(_value(image, "filename", image_where), f"{image_where}, filename")
+            for where, person in _rows(_value(image, "person", image_where), f"{image_where}.person"):
+                yield _PersonRow(split, f"{folder}/{name}", person, where)
 
 
 def _load(table: Path) -> dict[str, Any]:
@@ -153,44 +162,50 @@ def _find_image(root: Path, name: str, where: str) -> Path | None:
     return None
 
 
-def _sample(person: Any, where: str, omissions: _Omissions) -> _Person | None:
-    """Return the annotations of a person; None for one that is left out.
+def _sample(row: _PersonRow, path: Path, omissions: _Omissions) -> Sample:
+    """Return the sample of a person; missing categories and ratings are recorded.
 
     Raises:
-        DataError: If a field has another form, or a value is out of range.
+        _UnusablePersonError: For a person who is left out.
+        DataError: If a field is missing or of another type.
     """
-    box = _box(_value(person, "body_bbox", where), f"{where}, body_bbox")
-    if box is None:
-        omissions.add("left out because their box is empty", f"{where}, body_bbox")
-        return None
-    categories = _categories(person, where)
-    ratings = _ratings(person, where)
-    has_ratings = None not in ratings
+    box = _box(_value(row.fields, "body_bbox", row.where), f"{row.where}, body_bbox")
+    categories = _categories(row.fields, row.where)
+    valence, arousal, dominance = _ratings(row.fields, row.where)
+    has_ratings = None not in (valence, arousal, dominance)
     if not categories and not has_ratings:
-        omissions.add("left out because they have no category and no complete rating", where)
-        return None
+        raise _UnusablePersonError("left out because they have no category and no complete rating", row.where)
     if not categories:
-        omissions.add("without a category", where)
+        omissions.add("without a category", row.where)
     if not has_ratings:
-        omissions.add("without a complete rating", where)
-        ratings = (None, None, None)
-    return _Person(box, categories or None, ratings)
+        omissions.add("without a complete rating", row.where)
+    return Sample(
+        key=row.image,
+        image=ImageFile(path),
+        categories=categories or None,
+        valence=valence if has_ratings else None,
+        arousal=arousal if has_ratings else None,
+        dominance=dominance if has_ratings else None,
+        split=row.split,
+        target_box=box,
+        domain=row.image.partition("/")[0],
+    )
 
 
-def _box(value: Any, where: str) -> Box | None:
-    """Return a box from MATLAB's x1, y1, x2, y2, which count pixels from 1 and include the last; None if it is empty.
+def _box(value: Any, where: str) -> Box:
+    """Return a box from MATLAB's x1, y1, x2, y2, which count pixels from 1 and include the last.
 
     Raises:
-        DataError: If there are not four finite numbers.
+        _UnusablePersonError: If there are not four finite numbers, or if the box is empty.
     """
     corners = _numbers(value)
     if len(corners) != 4 or not all(map(math.isfinite, corners)):
-        raise DataError(f"{where}: expected four numbers, got {corners}")
+        raise _UnusablePersonError("left out because their box is not four numbers", where)
     x1, y1, x2, y2 = corners
     # As in the authors' code.
     box = Box(max(x1, 1) - 1, max(y1, 1) - 1, x2, y2)
     if box.area < 1:
-        return None
+        raise _UnusablePersonError("left out because their box is empty", where)
     return box
 
 
@@ -198,41 +213,48 @@ def _categories(person: Any, where: str) -> tuple[int, ...]:
     """Return the categories of a person, each once and in order; () without any.
 
     Raises:
-        DataError: For a word that is no category.
+        _UnusablePersonError: For a word that is no category.
+        DataError: If a field is missing or of another type.
     """
-    place = f"{where}, annotations_categories"
+    location = f"{where}, annotations_categories"
     words: list[str] = []
     if "combined_categories" in _names(person):
-        place = f"{where}, combined_categories"
-        words = _words(person["combined_categories"], place)
+        location = f"{where}, combined_categories"
+        words = _words(person["combined_categories"], location)
     else:
-        for _, annotation in _rows(_value(person, "annotations_categories", where), place):
-            words += _words(_value(annotation, "categories", place), place)
-    return tuple(sorted({class_of(EMOTIC, word, place) for word in words}))
+        for _, annotation in _rows(_value(person, "annotations_categories", where), location):
+            words += _words(_value(annotation, "categories", location), location)
+    try:
+        return tuple(sorted({EMOTIC.index(word) for word in words}))
+    except LabelError:
+        reason = f"left out because a category is none of the {len(EMOTIC)}"
+        raise _UnusablePersonError(reason, f"{location} {', '.join(words)!a}") from None
 
 
 def _ratings(person: Any, where: str) -> tuple[float | None, ...]:
     """Return valence, arousal and dominance of a person, 1 to 9: the mean of the annotators; None where nobody rated.
 
     Raises:
-        DataError: For a rating that is out of range.
+        _UnusablePersonError: For a rating that is out of range.
+        DataError: If a field is missing or of another type.
     """
     name = "combined_continuous" if "combined_continuous" in _names(person) else "annotations_continuous"
-    place = f"{where}, {name}"
-    rows = list(_rows(_value(person, name, where), place))
+    location = f"{where}, {name}"
+    rows = list(_rows(_value(person, name, where), location))
     ratings: list[float | None] = []
     for axis in RATINGS:
-        values = [value for row_place, row in rows for value in _numbers(_value(row, axis, row_place))]
+        values = [value for row_location, row in rows for value in _numbers(_value(row, axis, row_location))]
         known = [value for value in values if not math.isnan(value)]
         wrong = next((value for value in known if not LOW <= value <= HIGH), None)
         if wrong is not None:
-            raise DataError(f"{place}.{axis}: expected {LOW} to {HIGH}, got {wrong:g}")
+            reason = f"left out because a rating is not from {LOW} to {HIGH}"
+            raise _UnusablePersonError(reason, f"{location}.{axis} {wrong:g}")
         ratings.append(on_nine_points(sum(known) / len(known), LOW, HIGH) if known else None)
     return tuple(ratings)
 
 
 def _rows(value: Any, where: str) -> Iterator[tuple[str, Any]]:
-    """Yield place and content of each element of a MATLAB structure array, in MATLAB's count.
+    """Yield location and content of each element of a MATLAB structure array, in MATLAB's count.
 
     Raises:
         DataError: If the value is something else.
