@@ -74,7 +74,7 @@ def write_page(points: Sequence[CurvePoint], config: FewLabelsConfig, data: str,
     numbers = _numbers_of(points)
     cells = {(point.method, point.images_per_class): point for point in points}
     methods = list(dict.fromkeys(point.method for point in points if point.images_per_class is not None))
-    rows = [[method, *(_cell(cells.get((method, number))) for number in numbers)] for method in methods]
+    rows = [[number, *(_cell(cells.get((method, number))) for method in methods)] for number in numbers]
     write_html(
         out / PAGE,
         "uniemox/finetune/few_labels.html",
@@ -82,7 +82,7 @@ def write_page(points: Sequence[CurvePoint], config: FewLabelsConfig, data: str,
         drawing=drawing,
         config=config,
         scored=scored,
-        numbers=numbers,
+        methods=methods,
         rows=rows,
         baselines=[point for point in points if point.images_per_class is None],
     )
