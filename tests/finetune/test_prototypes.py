@@ -19,6 +19,7 @@ from tests.runs import CPU, SIZE, SPLITS, colours, sha256, tiny_finetuning
 from uniemox.checkpoints.classifier import load_classifier
 from uniemox.errors import CheckpointError, ConfigError, TeacherError
 from uniemox.evaluate.run import evaluate
+from uniemox.export.hub_folder import timm_network
 from uniemox.finetune.config import FinetuneConfig, LoraConfig, NetworkConfig
 from uniemox.finetune.prototypes import fit_prototypes
 from uniemox.finetune.run import divide, dry_run, finetune
@@ -102,6 +103,8 @@ def test_untrained_prototypes_are_zero_shot_clip(zero_shot: Path, clip: Path) ->
     session = onnxruntime.InferenceSession(zero_shot / "model.onnx")
     [logits] = session.run(["logits"], {"scene": pixels().numpy()})
     np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-3)
+    # No network of timm scales features to length 1, so a hub folder has the ONNX file alone.
+    assert timm_network(classifier, info) is None
 
 
 def test_fitted_prototypes_learn_and_keep_their_length_free(fitted: Path, zero_shot: Path) -> None:
