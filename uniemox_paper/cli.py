@@ -204,10 +204,11 @@ def board(*runs: Path, out: Path = Path("scoreboard.html"), as_json: JsonFlag = 
     if as_json:
         print(json.dumps(as_dict(scores)))
         return
-    table = Table("row", *(f"{data}, {split}" for data, split in scores.columns), "mean")
+    columns = (f"{data}, {split}" for data, split in scores.columns)
+    table = Table("row", *columns, "mean", caption="accuracy, and the number of labels that the model can predict")
     for row in scores.rows:
         cells = [row.cells.get(column) for column in scores.columns]
-        accuracies = ["-" if cell is None else f"{cell.accuracy:.3f}" for cell in cells]
+        accuracies = ["-" if cell is None else f"{cell.accuracy:.3f} of {cell.labels}" for cell in cells]
         table.add_row(row.name, *accuracies, "-" if row.mean is None else f"{row.mean:.3f}")
     show_all([table])
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from uniemox.data import FILES, parse_source, public_name
 from uniemox.errors import ConfigError, DataError
 from uniemox.evaluate import Predictions, read_evaluation
-from uniemox.intervals import Interval, interval_over_runs, paired_bootstrap
+from uniemox.intervals import Interval, interval_over_runs
 from uniemox.io import EVALUATIONS, read_json
+from uniemox_paper.row_answers import RowAnswers, difference_of, join_answers
 
 CONFIG = "config.json"
 # Settings that change no result, or only by chance.
@@ -79,13 +79,15 @@ class ScoredRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairedTest:
-    """Difference of two rows on a column, on the images that both were scored on."""
+    """Difference of two rows on a column, on the images and among the labels of both."""
 
     first: str
     second: str
     column: Column
     n: int
     """Number of these images."""
+    labels: int
+    """Number of these labels."""
     difference: float
     """Accuracy of the first row minus that of the second, -1 to 1."""
     interval: Interval | None
@@ -100,6 +102,8 @@ class BoardCell:
     """Number of runs with this score, one per seed."""
     n: int
     """Number of images that all of them were scored on."""
+    labels: int
+    """Number of labels that they can predict."""
     accuracy: float
     """Mean over runs, 0 to 1."""
     interval: Interval | None
@@ -109,7 +113,7 @@ class BoardCell:
     label_map: str
     """Map from the model's labels to those of the data; empty if they are the same."""
     is_best: bool
-    """True for the row with the highest accuracy of the column."""
+    """True for the row with the highest accuracy, of those that can predict the most labels."""
     below_best: PairedTest | None
     """Difference to that row; None for the row itself, and if they can't be compared."""
 
@@ -130,7 +134,7 @@ class BoardRow:
     seeds: tuple[int, ...]
     cells: Mapping[Column, BoardCell]
     mean: float | None
-    """Mean accuracy over all columns; None if one has no score."""
+    """Mean accuracy over all columns; None if one has no score, or one among fewer labels than that of another row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,131 +230,97 @@ def read_scoreboard(paths: Sequence[Path]) -> Scoreboard:
     members = [[by_seed[seed] for seed in sorted(by_seed)] for by_seed in groups.values()]
     names = _row_names(members)
     columns = tuple(sorted({column for run in runs for column in run.predictions}))
-    hits = {name: _hits_by_column(group) for name, group in zip(names, members, strict=True)}
-    tests, conflicts = _paired_tests(hits, columns)
+    notes = reader.notes
+    answers = {name: _answers_by_column(name, group, notes) for name, group in zip(names, members, strict=True)}
+    tests = _paired_tests(answers, columns, notes)
     rows = []
     for name, group in zip(names, members, strict=True):
-        cells = _cells(name, group, hits, tests)
+        cells = _cells(name, group, answers, tests)
         row = BoardRow(
             name=name,
             trained_on=dataset_name(group[0].training.source),
             seeds=tuple(run.seed for run in group),
             cells=cells,
-            mean=_mean(cells, columns),
+            mean=_mean(cells, columns, answers),
         )
         rows.append(row)
-    return Scoreboard(columns=columns, rows=tuple(rows), tests=tests, notes=(*reader.notes, *conflicts))
+    return Scoreboard(columns=columns, rows=tuple(rows), tests=tests, notes=tuple(notes))
 
 
-def _mean(cells: Mapping[Column, BoardCell], columns: Sequence[Column]) -> float | None:
-    if any(column not in cells for column in columns):
-        return None
+Answers = Mapping[str, Mapping[Column, RowAnswers]]
+"""Answers by row and column."""
+
+
+def _mean(cells: Mapping[Column, BoardCell], columns: Sequence[Column], answers: Answers) -> float | None:
+    """Return the mean accuracy; None if a column has no score, or one among fewer labels than that of another row."""
+    for column in columns:
+        if column not in cells or cells[column].labels < _most_labels(answers, column):
+            return None
     return float(np.mean([cells[column].accuracy for column in columns]))
 
 
-@dataclass(frozen=True, slots=True)
-class _Hits:
-    """Right and wrong predictions of a row on a column."""
-
-    hits: NDArray[np.float64]  # (S, N), a row per seed
-    groups: tuple[str, ...]  # N
-    keys: tuple[str, ...]  # N
-    words: tuple[str, ...]  # N, true labels
-    labels: frozenset[str]
-    """Labels among which the predictions were scored."""
-
-    def of(self, keys: Sequence[str]) -> NDArray[np.float64]:
-        """Return the hits of these images, (S, K)."""
-        place = {key: i for i, key in enumerate(self.keys)}
-        return self.hits[:, [place[key] for key in keys]]
+def _most_labels(answers: Answers, column: Column) -> int:
+    """Return the highest number of labels that a row can predict."""
+    return max(len(by_column[column].predictable) for by_column in answers.values() if column in by_column)
 
 
-def _hits_by_column(runs: Sequence[ScoredRun]) -> dict[Column, _Hits]:
-    """Return the predictions of a row's runs on the images that all of them were scored on, by column.
-
-    A column that one of the runs lacks is that of the others.
-    """
+def _answers_by_column(name: str, runs: Sequence[ScoredRun], notes: list[str]) -> dict[Column, RowAnswers]:
+    """Return the answers of a row's runs by column, from the runs that were scored on it; adds notes on the others."""
     result = {}
     for column in sorted({column for run in runs for column in run.predictions}):
-        predictions = [run.predictions[column] for run in runs if column in run.predictions]
-        keys = sorted(set.intersection(*(set(item.keys) for item in predictions)))
-        if not keys:
-            continue
-        rows = []
-        for item in predictions:
-            place = {key: i for i, key in enumerate(item.keys)}
-            rows.append(item.is_right[[place[key] for key in keys]])
-        first = predictions[0]
-        place = {key: i for i, key in enumerate(first.keys)}
-        result[column] = _Hits(
-            hits=np.array(rows, dtype=np.float64),
-            groups=tuple(first.groups[place[key]] for key in keys),
-            keys=tuple(keys),
-            words=tuple(first.words[place[key]] for key in keys),
-            labels=frozenset(first.scored_labels),
-        )
+        answers = join_answers([run.predictions[column] for run in runs if column in run.predictions])
+        if answers is None:
+            notes.append(f"left out: {name} on {title_of(column)}: its runs were scored on other images or labels")
+        else:
+            result[column] = answers
     return result
 
 
-def _paired_tests(
-    hits: Mapping[str, Mapping[Column, _Hits]], columns: Sequence[Column]
-) -> tuple[tuple[PairedTest, ...], list[str]]:
-    """Return the difference of each pair of rows on each column, and a note for each pair without one."""
+def _paired_tests(answers: Answers, columns: Sequence[Column], notes: list[str]) -> tuple[PairedTest, ...]:
+    """Return the difference of each pair of rows on each column; adds a note for each pair without one."""
     tests = []
-    notes = []
     for column in columns:
-        rows = [name for name in hits if column in hits[name]]
+        rows = [name for name in answers if column in answers[name]]
         for first, second in itertools.combinations(rows, 2):
-            ours = hits[first][column]
-            theirs = hits[second][column]
-            keys = sorted(set(ours.keys) & set(theirs.keys))
-            fault = _conflict(ours, theirs, keys)
-            if fault:
-                notes.append(f"{first} and {second} on {title_of(column)}: {fault}, so they are not compared")
+            difference = difference_of(answers[first][column], answers[second][column])
+            if isinstance(difference, str):
+                notes.append(f"{first} and {second} on {title_of(column)}: {difference}, so they are not compared")
                 continue
-            group_of = dict(zip(ours.keys, ours.groups, strict=True))
-            difference = paired_bootstrap(ours.of(keys), theirs.of(keys), [group_of[key] for key in keys])
-            tests.append(
-                PairedTest(
-                    first=first,
-                    second=second,
-                    column=column,
-                    n=len(keys),
-                    difference=difference.difference,
-                    interval=difference.interval,
-                )
+            test = PairedTest(
+                first=first,
+                second=second,
+                column=column,
+                n=difference.n,
+                labels=difference.labels,
+                difference=difference.paired.difference,
+                interval=difference.paired.interval,
             )
-    return tuple(tests), notes
+            tests.append(test)
+    return tuple(tests)
 
 
-def _conflict(ours: _Hits, theirs: _Hits, keys: Sequence[str]) -> str:
-    """Return why two rows can't be compared on these images; empty if they can."""
-    if not keys:
-        return "they were scored on different images"
-    if ours.labels != theirs.labels:
-        return ""
-    our_words = dict(zip(ours.keys, ours.words, strict=True))
-    their_words = dict(zip(theirs.keys, theirs.words, strict=True))
-    other = [key for key in keys if our_words[key] != their_words[key]]
-    if other:
-        return f"{len(other)} images have another label, {other[0]} among them"
-    return ""
+def _best_row(answers: Answers, column: Column) -> str:
+    """Return the row with the highest accuracy, of those that can predict the most labels."""
+    most_labels = _most_labels(answers, column)
+    rows = [name for name in answers if column in answers[name]]
+    candidates = [name for name in rows if len(answers[name][column].predictable) == most_labels]
+    return max(candidates, key=lambda name: float(answers[name][column].hits.mean()))
 
 
 def _cells(
-    name: str, runs: Sequence[ScoredRun], hits: Mapping[str, Mapping[Column, _Hits]], tests: Sequence[PairedTest]
+    name: str, runs: Sequence[ScoredRun], answers: Answers, tests: Sequence[PairedTest]
 ) -> dict[Column, BoardCell]:
     """Return the cells of a row."""
     cells = {}
-    for column, own_hits in hits[name].items():
-        counts = np.unique(own_hits.words, return_counts=True)[1]
-        means = {row: float(by_column[column].hits.mean()) for row, by_column in hits.items() if column in by_column}
-        best = max(means, key=means.__getitem__)
+    for column, of_row in answers[name].items():
+        counts = np.unique(of_row.truths, return_counts=True)[1]
+        best = _best_row(answers, column)
         cells[column] = BoardCell(
-            runs=len(own_hits.hits),
-            n=len(own_hits.keys),
-            accuracy=means[name],
-            interval=_clipped(interval_over_runs(own_hits.hits, own_hits.groups)),
+            runs=len(of_row.hits),
+            n=len(of_row.keys),
+            labels=len(of_row.predictable),
+            accuracy=float(of_row.hits.mean()),
+            interval=_clipped(interval_over_runs(of_row.hits, of_row.groups)),
             chance=float(counts.max() / counts.sum()),
             label_map="; ".join(sorted({run.maps[column] for run in runs if run.maps.get(column)})),
             is_best=name == best,

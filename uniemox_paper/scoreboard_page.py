@@ -11,8 +11,22 @@ from uniemox.io import UNKNOWN, write_file, write_html, write_rows
 from uniemox_paper.scoreboard import BoardRow, PairedTest, Scoreboard, title_of
 
 CSV_FIELDS = (
-    *("row", "trained_on", "seeds", "data", "split", "runs", "n", "accuracy", "low", "high", "chance", "label_map"),
-    *("best_row", "common_n", "below_best", "below_best_low", "below_best_high"),
+    *(
+        "row",
+        "trained_on",
+        "seeds",
+        "data",
+        "split",
+        "runs",
+        "n",
+        "labels",
+        "accuracy",
+        "low",
+        "high",
+        "chance",
+        "label_map",
+    ),
+    *("best_row", "common_n", "common_labels", "below_best", "below_best_low", "below_best_high"),
 )
 
 
@@ -42,7 +56,15 @@ def _pair(test: PairedTest) -> tuple[str, ...]:
     interval = UNKNOWN
     if test.interval is not None:
         interval = "{:+.3f} to {:+.3f}".format(*test.interval)
-    return title_of(test.column), test.first, test.second, str(test.n), f"{test.difference:+.3f}", interval
+    return (
+        title_of(test.column),
+        test.first,
+        test.second,
+        str(test.n),
+        str(test.labels),
+        f"{test.difference:+.3f}",
+        interval,
+    )
 
 
 def as_dict(board: Scoreboard) -> dict[str, Any]:
@@ -71,12 +93,12 @@ def _cell_rows(row: BoardRow) -> Iterator[list[Any]]:
     for (data, split), cell in row.cells.items():
         seeds = " ".join(map(str, row.seeds))
         low, high = cell.interval or (None, None)
-        test: list[Any] = [None] * 5
+        test: list[Any] = [None] * 6
         if cell.below_best is not None:
             best = cell.below_best
-            test = [best.second, best.n, best.difference, *(best.interval or (None, None))]
+            test = [best.second, best.n, best.labels, best.difference, *(best.interval or (None, None))]
         yield [
-            *(row.name, row.trained_on, seeds, data, split, cell.runs, cell.n),
+            *(row.name, row.trained_on, seeds, data, split, cell.runs, cell.n, cell.labels),
             *(cell.accuracy, low, high, cell.chance, cell.label_map),
             *test,
         ]

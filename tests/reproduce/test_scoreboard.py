@@ -117,21 +117,70 @@ def test_runs_of_two_machines_share_rows_and_columns(tmp_path: Path) -> None:
     assert not board.notes
 
 
-def test_rows_are_compared_on_the_images_of_both(tmp_path: Path) -> None:
-    """A model whose labels are mapped is scored on fewer images; the map is stated."""
-    ours = drawn(40, 0.8, 1)
-    theirs = drawn(30, 0.5, 2, first=20)
+def write_answers(run: Path, truths: Mapping[str, str], values: Mapping[str, Sequence[float]], note: str = "") -> None:
+    """Write an evaluation among awe, fear and joy.
+
+    Args:
+        run: The run's folder.
+        truths: Label by image.
+        values: Probabilities of the three labels by image.
+        note: A note of the evaluation.
+    """
+    labels = ("awe", "fear", "joy")
+    (run / "evaluations").mkdir()
+    lines = []
+    for key, truth in truths.items():
+        answer = labels[int(np.argmax(values[key]))]
+        probabilities = dict(zip(labels, values[key], strict=True))
+        line = {"key": key, "group": key, "label": truth, "predicted": answer, "probabilities": probabilities}
+        lines.append(json.dumps(line))
+    scores = {"data": FI, "split": "test", "confusion": [[0] * 3] * 3, "labels": labels, "n": len(truths)}
+    (run / "evaluations" / "x.json").write_text(json.dumps(scores | {"notes": [note]}))
+    (run / "evaluations" / "x.jsonl").write_text("\n".join([*lines, ""]))
+
+
+def test_rows_are_compared_among_the_labels_that_both_can_predict(tmp_path: Path) -> None:
+    """A model whose labels are mapped never says joy, and has no images of joy; the map is stated."""
+    rng = np.random.default_rng(5)
+    truths = {f"{i}": ("awe", "fear", "joy")[i % 3] for i in range(60)}
+    ours = {key: rng.dirichlet([1, 1, 1]).tolist() for key in truths}
+    theirs = {key: [*rng.dirichlet([1, 1]).tolist(), 0.0] for key in truths}
+    fewer = {key: truth for key, truth in truths.items() if truth != "joy"}
     first = write_run(tmp_path / "first")
-    score(first, ours)
+    write_answers(first, truths, ours)
     second = write_run(tmp_path / "second", data="ube:u", sha256="b")
-    score(second, theirs, labels=("joy", "fear"), notes=("labels are mapped: ube -> mikels: x", "other"))
+    write_answers(second, fewer, theirs, "labels are mapped: ube -> mikels: never reached: joy")
     board = read_scoreboard([first, second])
     [test] = board.tests
-    common = [str(number) for number in range(20, 40)]
-    assert test.n == 20
-    assert test.difference == pytest.approx(np.mean(values_of(ours, common)) - np.mean(values_of(theirs, common)))
-    assert board.rows[1].cells["fi", "test"].label_map == "ube -> mikels: x"
-    assert board.rows[1].trained_on == "ube"
+    assert (test.n, test.labels) == (40, 2)
+    is_ours = np.array([(ours[key][0] > ours[key][1]) == (fewer[key] == "awe") for key in sorted(fewer)])
+    is_theirs = np.array([(theirs[key][0] > theirs[key][1]) == (fewer[key] == "awe") for key in sorted(fewer)])
+    assert test.difference == pytest.approx(is_ours.mean() - is_theirs.mean())
+    assert test.interval == paired_bootstrap(is_ours, is_theirs, sorted(fewer)).interval
+    cells = [row.cells["fi", "test"] for row in board.rows]
+    assert [(cell.n, cell.labels, cell.label_map) for cell in cells] == [
+        (60, 3, ""),
+        (40, 2, "ube -> mikels: never reached: joy"),
+    ]
+    # Its own accuracy is among all three labels. The best row is not the one with the easier task.
+    hits = [np.argmax(ours[key]) == ("awe", "fear", "joy").index(truth) for key, truth in truths.items()]
+    assert cells[0].accuracy == pytest.approx(np.mean(hits))
+    assert cells[1].accuracy > cells[0].accuracy
+    assert (cells[0].is_best, cells[1].is_best) == (True, False)
+    assert cells[1].below_best is not None
+    assert cells[1].below_best.difference == -test.difference
+    assert [row.mean for row in board.rows] == [cells[0].accuracy, None]
+
+
+def test_runs_of_a_row_with_other_labels_are_left_out(tmp_path: Path) -> None:
+    first = write_run(tmp_path / "first")
+    score(first, drawn(20, 0.8, 1))
+    second = write_run(tmp_path / "second", seed=1)
+    score(second, drawn(20, 0.8, 1), labels=("awe", "joy"))
+    board = read_scoreboard([first, second])
+    assert not board.rows[0].cells
+    assert board.rows[0].mean is None
+    assert "its runs were scored on other images or labels" in board.notes[0]
 
 
 def test_mean_needs_a_score_in_every_column(tmp_path: Path) -> None:
