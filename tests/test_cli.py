@@ -83,7 +83,9 @@ FINETUNE = "finetune --init x --data synthetic:8 --out run"
     ("words", "code", "message"),
     [
         ("convert none.pth out.safetensors", 1, "there is no file none.pth"),
-        ("convert none.pth", 2, "requires an argument"),
+        ("convert none.pth", 2, "is missing. See: uniemox convert --help"),
+        ("explain a.jpg", 2, "--out is missing. See: uniemox explain --help"),
+        ("explain a.jpg --out", 2, "requires an argument"),
         ("convert a b --metod mae", 2, "Did you mean --method?"),
         ("bench step --batch-size 0", 1, "batch size and steps must be at least 1, got 0"),
         ("bench step --model resnet18", 1, "'resnet18' cannot be the encoder"),

@@ -127,6 +127,8 @@ def test_own_labels_are_compared_with_the_built_in_model(tmp_path: Path) -> None
     status, _, err = parsed("compare", *scored, folder=tmp_path)
     assert status == 1
     assert "no map from mikels to custom is known" in err
+    # It is found before the run is scored.
+    assert not (run / "evaluations").exists()
     assert "--map of uniemox evaluate, compare and calibrate" in err
     labels = ("--map", "fun=amusement+excitement,yuck=disgust,zest=awe")
     status, out, err = parsed("compare", *scored, *labels, folder=tmp_path)

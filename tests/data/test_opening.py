@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.data.tree import abstract, emoset, emotion6, put, write
 from uniemox.data.people import PERSONS, TEXTS, Sidecar, read_sidecar
 from uniemox.data.source import READERS, folder_of, open_data, parse_source
+from uniemox.data.splits import write_splits
 from uniemox.errors import AnnotationError, ConfigError, DataError, UniemoxError
 from uniemox.labels import MIKELS
 from uniemox.persons.box import Box, Detection
@@ -34,6 +35,22 @@ def root(tmp_path: Path) -> Path:
 
 
 # KIND:PATH
+
+
+def test_a_path_without_its_kind_is_suggested_with_one(root: Path) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"; for a folder of class folders, write folder:{root}")):
+        open_data(str(root))
+    (root / "t.csv").write_text("path\n")
+    with pytest.raises(ConfigError, match=re.escape(f"; for this table, write csv:{root / 't.csv'}")):
+        open_data(str(root / "t.csv"))
+    with pytest.raises(ConfigError, match="has the option kind twice; give it once"):
+        open_data(f"folder:{root}?kind=felt&kind=evoked")
+
+
+def test_files_may_be_given_as_texts(root: Path) -> None:
+    write_splits(root / "s.json", {"awe/1.jpg": "train", "fear/2.jpg": "test"}, source="x", how="by hand")
+    data = open_data(f"folder:{root}", splits=str(root / "s.json"))
+    assert [sample.split for sample in data.samples] == ["train", "test"]
 
 
 @pytest.mark.parametrize(

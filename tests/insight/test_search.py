@@ -249,6 +249,16 @@ def test_conditions_narrow_and_the_first_one_orders() -> None:
     assert paths_of(mood="valence>8.5") == []
 
 
+def test_an_emotion_is_spelled_in_any_case_and_an_unknown_one_names_the_model(photos: Path) -> None:
+    predictor = load("small")
+    expected = search_folder(predictor, photos, Query(emotion="awe", unfamiliar=True))
+    assert search_folder(predictor, photos, Query(emotion="Awe ", unfamiliar=True)) == expected
+    with pytest.raises(ConfigError, match=r"small has no label 'calm'; choose one of amusement, .*, or give a mood"):
+        search_folder(predictor, photos, Query(emotion="calm"))
+    with pytest.raises(DataError, match=r"0\.png is a file; give the folder of the images"):
+        search_folder(predictor, photos / "0.png", Query(emotion="awe"))
+
+
 def test_all_matches_are_counted_and_values_compare_as_they_are_shown() -> None:
     results = search(FOUR, Query(emotion="awe", count=2))
     assert (len(results.hits), results.matches, results.searched) == (2, 3, 4)
@@ -430,8 +440,8 @@ def test_a_missing_or_empty_folder_is_refused_and_nothing_is_written(tmp_path: P
 @pytest.mark.parametrize(
     ("query", "out", "reason"),
     [
-        (Query(emotion="hapiness"), None, "no 'hapiness'"),
-        (Query(emotion="valence"), None, "no 'valence'"),
+        (Query(emotion="hapiness"), None, "no label 'hapiness'"),
+        (Query(emotion="valence"), None, "no label 'valence'"),
         (Query(mood="valence>12"), None, "values from 1 to 9"),
         (Query(mood="joyful>0.5"), None, "no 'joyful'"),
         (Query(mood="valense=7"), None, "no 'valense'; choose one of"),

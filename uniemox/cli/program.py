@@ -9,7 +9,9 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, MissingArgumentError
+from cyclopts.panel import CycloptsPanel
+from rich.console import RenderableType
 from rich.text import Text
 
 from uniemox import __version__
@@ -23,12 +25,27 @@ EXIT_ERROR = 1
 EXIT_USAGE = 2
 EXIT_BROKEN_PIPE = 141
 
+
+def _format_mistake(error: CycloptsError) -> RenderableType:
+    """Return the message for a command that can't be parsed.
+
+    For an option that is missing, cyclopts writes that it "requires an argument", as if it had been given without one.
+    """
+    is_missing = isinstance(error, MissingArgumentError) and error.keyword is None
+    if is_missing and error.argument is not None and not error.argument.tokens:
+        name = error.argument.name
+        command = " ".join(error.command_chain or ())
+        return CycloptsPanel(f"{name} is missing. See: uniemox {command} --help")
+    return CycloptsPanel(error)
+
+
 app = App(
     name="uniemox",
     help="Predict the emotions that images evoke in people who see them (after UniEmoX, arXiv 2409.18877). To predict "
     "what the people in an image feel, train a model for it: see `uniemox finetune`.",
     version=__version__,
     suppress_keyboard_interrupt=False,
+    error_formatter=_format_mistake,
     help_epilogue="Tab completion: `uniemox --install-completion`.",
 )
 app.register_install_completion_command()

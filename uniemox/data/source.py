@@ -38,6 +38,8 @@ UNION = "union"
 JOINS = "joined"
 
 
+PathLike = str | os.PathLike[str]
+
 READERS: Mapping[str, Callable[..., DataSet]] = {
     "emoset": read_emoset,
     "emotion6": read_emotion6,
@@ -69,10 +71,10 @@ ADDRESS = r"[:=][/\\]{2}|::"
 def open_data(
     source: str,
     *,
-    persons: Path | None = None,
-    texts: Path | None = None,
-    splits: Path | None = None,
-    exclude: Path | None = None,
+    persons: PathLike | None = None,
+    texts: PathLike | None = None,
+    splits: PathLike | None = None,
+    exclude: PathLike | None = None,
     with_texts: bool = True,
     from_file: bool = False,
 ) -> DataSet:
@@ -105,7 +107,7 @@ def open_data(
         raise ConfigError(
             f"{source!r}, read from a file, is an address or needs another package: opened only if you type it"
         )
-    files = {"persons": persons, "texts": texts}
+    files = _as_paths(persons=persons, texts=texts)
     # Also for a single source, because it refuses the option where it has no effect.
     is_joined = joins_labels(sources)
     if len(sources) > 1:
@@ -115,7 +117,11 @@ def open_data(
         data = _add_files(combine(members, is_joined=is_joined), files)
     else:
         data = _open_single(source, files, with_texts=with_texts)
-    return _add_files(data, {"splits": splits, "exclude": exclude})
+    return _add_files(data, _as_paths(splits=splits, exclude=exclude))
+
+
+def _as_paths(**files: PathLike | None) -> dict[str, Path | None]:
+    return {name: None if file is None else Path(file) for name, file in files.items()}
 
 
 def _add_files(data: DataSet, files: Mapping[str, Path | None]) -> DataSet:
@@ -204,7 +210,7 @@ def parse_source(source: str) -> tuple[str, str, dict[str, str]]:
     if not location or not (custom or kind in READERS):
         raise ConfigError(
             f"{source!r} is not a data set; write KIND:PATH, with one of {', '.join(READERS)} as KIND, or your own "
-            "function, mypackage.module:function:PATH"
+            f"function, mypackage.module:function:PATH{_suggested_kind(source)}"
         )
     path, mark, query = location.rpartition("?")
     pairs = [pair.partition("=") for pair in query.split("&")]
@@ -215,6 +221,15 @@ def parse_source(source: str) -> tuple[str, str, dict[str, str]]:
     if repeated is not None:
         raise ConfigError(f"{source!r} has the option {repeated} twice; give it once")
     return kind, path, {name: value for name, _, value in pairs}
+
+
+def _suggested_kind(path: str) -> str:
+    """Return the end of an error for a path without its kind; empty if there is no such folder or table."""
+    if os.path.isdir(path):
+        return f"; for a folder of class folders, write folder:{path}"
+    if os.path.isfile(path) and path.endswith(".csv"):
+        return f"; for this table, write csv:{path}"
+    return ""
 
 
 def public_name(source: str) -> str:

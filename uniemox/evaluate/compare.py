@@ -10,21 +10,15 @@ from numpy.typing import NDArray
 
 from uniemox.data.sample import DataSet
 from uniemox.errors import CheckpointError, ConfigError, DataError
-from uniemox.evaluate.label_pairs import LabelPairs, text_of
-from uniemox.evaluate.run import evaluate, write_evaluation
-from uniemox.evaluate.run_records import (
-    Predictions,
-    SavedEvaluation,
-    evaluations_folder,
-    read_evaluations,
-    read_run,
-    title_of,
-)
+from uniemox.evaluate.label_pairs import LabelPairs, labels_by, text_of
+from uniemox.evaluate.run import evaluate, evaluations_folder, runs_without_torch, write_evaluation
+from uniemox.evaluate.run_records import Predictions, SavedEvaluation, read_evaluations, read_run, title_of
 from uniemox.intervals import Interval, PairedDifference, interval_over_runs, no_spread_note, paired_bootstrap
 from uniemox.io.files import WEIGHTS
 from uniemox.io.progress import Progress, silent
 from uniemox.io.weight_names import IN_PACKAGE
 from uniemox.plurals import counted
+from uniemox.predict.opening import open_network
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +139,7 @@ def compare_on(
         if str(path) not in IN_PACKAGE and not (path / WEIGHTS).is_file():
             raise CheckpointError(f"{path / WEIGHTS} can't be read: there is no such file; give the folder of a run")
     pairs = scoring.label_pairs
+    _check_labels(list(models), data, pairs)
     data = _with_counterpart(data, pairs or {}, report)
     for path in models:
         evaluation = evaluate(path, data, label_pairs=pairs, allow_seen=scoring.allow_seen, on_progress=on_progress)
@@ -164,6 +159,16 @@ def _with_counterpart(data: DataSet, label_pairs: LabelPairs, report: Callable[[
         images = counted(len(data) - len(samples), "image was", "images were")
         report(f"{images} left out: the label map has no counterpart for their labels")
     return replace(data, samples=samples)
+
+
+def _check_labels(models: Sequence[Path], data: DataSet, pairs: LabelPairs | None) -> None:
+    """Raise LabelError for labels without a map before the first model is scored, which takes minutes."""
+    for path in models:
+        # Runs have their own labels, and opening them needs torch.
+        if runs_without_torch(path):
+            info = open_network(path).info
+            if info.task == "label":
+                labels_by(info.find_labels(), data.labels, pairs)
 
 
 def _by_title(path: Path) -> dict[str, SavedEvaluation]:

@@ -19,11 +19,10 @@ from uniemox.data.unreadable import listing_of, lost_by_class, reasons_of
 from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
 from uniemox.evaluate.label_pairs import LabelPairs, labels_by, needs_map, pairs_in
 from uniemox.evaluate.outputs import Outputs, outputs_of_network
-from uniemox.evaluate.run_records import evaluations_folder
 from uniemox.evaluate.scorer import COVERAGE, Scorer
 from uniemox.evaluate.scores import AffectScores, ClassScores, GroupScores, Scores, as_values, score_groups
 from uniemox.intervals import Interval, no_spread_note
-from uniemox.io.files import CONFIG, ONNX, WEIGHTS, refuse_special, write_file
+from uniemox.io.files import CONFIG, EVALUATIONS, ONNX, WEIGHTS, refuse_special, write_file
 from uniemox.io.progress import Progress, silent
 from uniemox.io.typed import read_json
 from uniemox.io.weight_names import IN_PACKAGE, file_in_package
@@ -279,6 +278,17 @@ def _refuse_seen(
             training_hashes |= {digest for digest in hashes if digest[:HASH_DIGITS] in head.seen}
         refuse_seen(samples, hashes, training_hashes, data.name, override="--allow-seen (allow_seen=True in Python)")
     return bool(training_hashes) or head is not None
+
+
+def evaluations_folder(model: Path) -> Path:
+    """Return the folder of a model's saved scores: evaluations/ in a run, evaluations/NAME here for the package's own.
+
+    >>> evaluations_folder(Path("embedded")).as_posix(), evaluations_folder(Path("runs/fi")).as_posix()
+    ('evaluations/embedded', 'runs/fi/evaluations')
+    """
+    if str(model) in IN_PACKAGE:
+        return Path(EVALUATIONS) / model
+    return model / EVALUATIONS
 
 
 def write_evaluation(

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from uniemox.errors import DataError
 from uniemox.evaluate.label_pairs import LabelPairs
 from uniemox.evaluate.metrics import Array
+from uniemox.evaluate.run import evaluations_folder
 from uniemox.intervals import no_spread_note
-from uniemox.io.files import CONFIG, EVALUATIONS, METRICS, WEIGHTS
+from uniemox.io.files import CONFIG, METRICS, WEIGHTS
 from uniemox.io.html import render
 from uniemox.io.typed import Count, Share, check_json, read_json, read_json_lines
-from uniemox.io.weight_names import IN_PACKAGE
 from uniemox.plurals import counted
 from uniemox.training.journal import IMAGES, read_metrics
 
@@ -173,17 +173,6 @@ def read_run(path: Path) -> SavedRun:
     missing += unreadable
     images = tuple(sorted((path / IMAGES).glob("reconstruction-*.png")))
     return SavedRun(path, record["kind"], record, curves, images, tuple(evaluations), tuple(missing))
-
-
-def evaluations_folder(model: Path) -> Path:
-    """Return the folder of a model's saved scores: evaluations/ in a run, evaluations/NAME here for the package's own.
-
-    >>> evaluations_folder(Path("embedded")).as_posix(), evaluations_folder(Path("runs/fi")).as_posix()
-    ('evaluations/embedded', 'runs/fi/evaluations')
-    """
-    if str(model) in IN_PACKAGE:
-        return Path(EVALUATIONS) / model
-    return model / EVALUATIONS
 
 
 def read_evaluations(path: Path) -> tuple[list[SavedEvaluation], list[str]]:

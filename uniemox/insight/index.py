@@ -148,6 +148,8 @@ def update_index(
 
 def refuse_missing(folder: Path) -> None:
     """Raise DataError if there is no such folder."""
+    if os.path.isfile(folder):
+        raise DataError(f"{folder} is a file; give the folder of the images")
     if not os.path.isdir(folder):
         raise DataError(f"{folder}: there is no such folder")
 

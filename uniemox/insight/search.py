@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from uniemox.errors import ConfigError, ImageError
 from uniemox.insight.index import COUNTS, Index, refuse_missing, update_index
-from uniemox.insight.mood import Condition, parse_mood
+from uniemox.insight.mood import EXAMPLE, Condition, parse_mood
 from uniemox.insight.survey.lines import EXHAUST, Answers
 from uniemox.insight.survey.page import row_of_images
 from uniemox.insight.survey.summary import SurveyImage
 from uniemox.io.html import percent, write_html
 from uniemox.io.walking import LeftOut
-from uniemox.labels import AFFECT, AXES
+from uniemox.labels import AFFECT, AXES, clean
 from uniemox.plurals import counted
 from uniemox.predict.data_urls import is_data_url
 from uniemox.predict.images import ImageLike, walk
@@ -167,6 +167,7 @@ def search_folder(
     if out is not None and out.suffix.lower() not in PAGES:
         raise ConfigError(f"{out}: expected a name that ends in .html")
     refuse_missing(folder)
+    query = _with_label(query, predictor)
     _check_names(query, predictor)
     features = None if query.like is None else _mean_features(predictor, query.like, report)
     index = update_index(predictor, folder, watch, report, place=place)
@@ -250,10 +251,21 @@ def search(index: Index, query: Query, features: NDArray[np.float32] | None = No
     )
 
 
+def _with_label(query: Query, predictor: Predictor) -> Query:
+    """Return a query whose emotion is spelled as the label of the model, such as awe for Awe."""
+    if query.emotion is None or query.emotion in predictor.labels:
+        return query
+    label = next((label for label in predictor.labels if clean(label) == clean(query.emotion)), query.emotion)
+    return replace(query, emotion=label)
+
+
 def _check_names(query: Query, predictor: Predictor) -> None:
     """Raise ConfigError for names that the index will not have, and for limits, before anything is predicted."""
     if query.emotion is not None and query.emotion not in predictor.labels:
-        raise ConfigError(f"the index has no {query.emotion!r}; choose one of {', '.join(predictor.labels)}")
+        raise ConfigError(
+            f"{predictor.name} has no label {query.emotion!r}; choose one of {', '.join(predictor.labels)}, or give a "
+            f"mood, such as {EXAMPLE!r}"
+        )
     for condition in query.conditions:
         if condition.name == "people" and predictor.finder is None:
             raise ConfigError("a condition on people needs a predictor with a finder; leave out finder=None")

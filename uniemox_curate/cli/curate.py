@@ -57,7 +57,7 @@ def init(folder: Folder, /, *, plan: Files = None, database: str | None = None) 
     project = create_project(folder, None if plan is None else read_plan(plan), database=database)
     words = sum(map(len, project.plan.keywords.values()))
     print(f"began {folder}: {len(project.plan.labels)} labels, {counted(words, 'search word')}")
-    say(f"next: uniemox curate collect {quoted(folder)} --source openverse")
+    say(f"next: uniemox curate collect {quoted(folder)} --source openverse; for your own images, --source folder:PATH")
 
 
 @curate.command

@@ -63,9 +63,11 @@ def statistics(name: str, status: Mapping[str, Any], plan: CollectionPlan) -> di
     """
     steps = status["steps"]
     label_set = plan.label_set
-    published = "" if label_set.name == "custom" else f"{label_set.name.capitalize()} "
+    annotation = str(len(plan.labels))
+    if label_set.name != "custom":
+        annotation = f"{label_set.name.capitalize()} ({annotation})"
     return {
-        "table II": {"dataset": name, "samples": 0, "annotation": f"{published}({len(plan.labels)})", "styles": []},
+        "table II": {"dataset": name, "samples": 0, "annotation": annotation, "styles": []},
         "classes": {label: {} for label in plan.labels},
         "styles": {},
         "funnel": {
