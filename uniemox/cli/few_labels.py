@@ -13,7 +13,7 @@ from uniemox.finetune.config import FewLabelsConfig, FewLabelsMethod
 from uniemox.finetune.start import START
 
 if TYPE_CHECKING:
-    from uniemox.finetune.few_labels_page import CurvePoint
+    from uniemox.finetune.few_labels_page import MethodAccuracy
 
 DEFAULTS = FewLabelsConfig(init=START)
 Methods = Annotated[
@@ -63,7 +63,7 @@ def few_labels(
     say(f"wrote {out}/index.html, curve.svg and curve.csv")
 
 
-def _table(points: "list[CurvePoint]") -> Table:
+def _table(points: "list[MethodAccuracy]") -> Table:
     """Return a table of the curves, a row for each point."""
     table = Table("method", "images of a class", "draws", "accuracy", "95 % interval")
     for point in points:

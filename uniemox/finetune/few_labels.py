@@ -24,7 +24,7 @@ from uniemox.data.unreadable import absent_classes
 from uniemox.errors import DataError, StoppedError
 from uniemox.evaluate.classifier_outputs import outputs_of
 from uniemox.finetune.config import FewLabelsConfig, FinetuneConfig, NetworkConfig
-from uniemox.finetune.few_labels_page import CurvePoint, write_page
+from uniemox.finetune.few_labels_page import MethodAccuracy, write_page
 from uniemox.finetune.heads import fit_head
 from uniemox.finetune.network import BuiltNetwork, build_network
 from uniemox.finetune.overlaps import find_overlaps
@@ -102,7 +102,7 @@ class Features:
 
 def few_labels(
     config: FewLabelsConfig, data: DataSet, out: Path, *, resume: bool = False, callback: Callback | None = None
-) -> list[CurvePoint]:
+) -> list[MethodAccuracy]:
     """Fit every method on every number of images with every seed, and write the curve.
 
     Args:
@@ -350,7 +350,7 @@ def _unit(features: NDArray[np.float32]) -> NDArray[np.float32]:
     return normalize(torch.from_numpy(features), dim=-1).numpy()
 
 
-def _baselines(data: DataSet, pool: Sequence[Sample], scored: Sequence[Sample]) -> list[CurvePoint]:
+def _baselines(data: DataSet, pool: Sequence[Sample], scored: Sequence[Sample]) -> list[MethodAccuracy]:
     """Return the accuracy of chance, and of always predicting the most frequent class of the training images."""
     counts = Counter(sample.label for sample in pool)
     commonest = max(sorted(label for label in counts if label is not None), key=counts.__getitem__)
@@ -358,12 +358,12 @@ def _baselines(data: DataSet, pool: Sequence[Sample], scored: Sequence[Sample]) 
     low, high = bootstrap_interval(hits, _groups(scored))
     always = f"always {data.labels.labels[commonest]}"
     return [
-        CurvePoint("chance", None, 0, 1 / len(data.labels), None, None),
-        CurvePoint(always, None, 0, float(hits.mean()), low, high),
+        MethodAccuracy("chance", None, 0, 1 / len(data.labels), None, None),
+        MethodAccuracy(always, None, 0, float(hits.mean()), low, high),
     ]
 
 
-def _points(config: FewLabelsConfig, heads: Sequence[FittedHead], scored: Sequence[Sample]) -> list[CurvePoint]:
+def _points(config: FewLabelsConfig, heads: Sequence[FittedHead], scored: Sequence[Sample]) -> list[MethodAccuracy]:
     """Return a point for each method and number of images: the mean over seeds, with its interval."""
     truth = np.array([sample.label for sample in scored])
     points = []
@@ -375,7 +375,7 @@ def _points(config: FewLabelsConfig, heads: Sequence[FittedHead], scored: Sequen
             hits = np.array([head.predicted for head in runs]) == truth  # (S, N)
             bounds = interval_over_runs(hits, _groups(scored))
             low, high = bounds or (None, None)
-            points.append(CurvePoint(method, images, len(runs), float(hits.mean()), low, high))
+            points.append(MethodAccuracy(method, images, len(runs), float(hits.mean()), low, high))
     return points
 
 
@@ -384,12 +384,12 @@ def _groups(scored: Sequence[Sample]) -> list[str]:
 
 
 def _write(
-    points: Sequence[CurvePoint], config: FewLabelsConfig, data: DataSet, scored: Sequence[Sample], out: Path
+    points: Sequence[MethodAccuracy], config: FewLabelsConfig, data: DataSet, scored: Sequence[Sample], out: Path
 ) -> None:
     """Write the table, the drawing and the page."""
     table = io.StringIO()
     writer = csv.writer(table)
-    writer.writerow([field.name for field in fields(CurvePoint)])
+    writer.writerow([field.name for field in fields(MethodAccuracy)])
     writer.writerows(astuple(point) for point in points)
     write_file(out / CURVE, table.getvalue())
     write_page(points, config, data.name, len(scored), out)

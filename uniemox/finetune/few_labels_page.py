@@ -22,7 +22,7 @@ TICKS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class CurvePoint:
+class MethodAccuracy:
     """Accuracy of a method, or of a trivial baseline."""
 
     method: str
@@ -55,7 +55,7 @@ class _Curve:
     dots: list[_Dot]
 
 
-def write_page(points: Sequence[CurvePoint], config: FewLabelsConfig, data: str, scored: int, out: Path) -> None:
+def write_page(points: Sequence[MethodAccuracy], config: FewLabelsConfig, data: str, scored: int, out: Path) -> None:
     """Write the page and the drawing on it.
 
     Args:
@@ -88,12 +88,12 @@ def write_page(points: Sequence[CurvePoint], config: FewLabelsConfig, data: str,
     )
 
 
-def _numbers_of(points: Sequence[CurvePoint]) -> list[int]:
+def _numbers_of(points: Sequence[MethodAccuracy]) -> list[int]:
     """Return the different numbers of images of a class, in ascending order."""
     return sorted({point.images_per_class for point in points if point.images_per_class is not None})
 
 
-def _cell(point: CurvePoint | None) -> str:
+def _cell(point: MethodAccuracy | None) -> str:
     """Return accuracy and interval in percent."""
     if point is None:
         return ""
@@ -103,7 +103,7 @@ def _cell(point: CurvePoint | None) -> str:
     return f"{value} ({point.low:.1%} to {point.high:.1%})"
 
 
-def draw(points: Sequence[CurvePoint], title: str) -> Html:
+def draw(points: Sequence[MethodAccuracy], title: str) -> Html:
     """Return an SVG: a line with intervals for each method over the images of a class; baselines are dashed.
 
     Args:
@@ -117,7 +117,7 @@ def draw(points: Sequence[CurvePoint], title: str) -> Html:
     # The next tenth, so that grid lines are round.
     top_value = min(1.0, ceil(10 * highest) / 10)
 
-    def x_of(point: CurvePoint) -> float:
+    def x_of(point: MethodAccuracy) -> float:
         assert point.images_per_class is not None, "baselines are lines"
         return LEFT_PX + COLUMN_PX * (numbers.index(point.images_per_class) + 0.5)
 
