@@ -258,10 +258,17 @@ class SyntheticImage:
 
     def read(self) -> bytes:
         """Return the bytes of a PNG, RGB, 384 x 288 px; the same for the same seed and index."""
-        return encode_image(draw(plan(self.seed, self.index, self.misleading)), "PNG", compress_level=1)
+        return _file_of(self)
 
     def __str__(self) -> str:
         return f"synthetic:{self.seed}/{self.index}"
+
+
+# Epochs read the same images again; 512 files are about 6 MB.
+@lru_cache(maxsize=512)
+def _file_of(image: SyntheticImage) -> bytes:
+    planned = plan(image.seed, image.index, image.misleading)
+    return encode_image(draw(planned), "PNG", compress_level=1)
 
 
 def synthetic(count: int, seed: int = 0, misleading: float | None = None) -> DataSet:
