@@ -39,7 +39,7 @@ def choices_of(questions: QuestionSet, rows: Mapping[str, AnswerRow]) -> tuple[L
 
     Args:
         questions: The questions.
-        rows: The answers by `Question.id`.
+        rows: The answers by `AskedQuestion.id`.
     """
     if any(question.id not in rows for question in questions.questions):
         return None

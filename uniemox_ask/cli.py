@@ -80,7 +80,7 @@ def ask(
     """
     need("openai", "httpx2", extra="ask")
     from uniemox.data import open_data
-    from uniemox_ask.comparison import Comparison, compare
+    from uniemox_ask.comparison import ModelComparison, compare
     from uniemox_ask.definitions import read_definitions
     from uniemox_ask.forms import questions_of
     from uniemox_ask.page import write_results
@@ -95,7 +95,7 @@ def ask(
     meanings = None
     if definitions is not None:
         meanings = read_definitions(definitions, dataset.labels)
-    comparison = Comparison(
+    comparison = ModelComparison(
         config=config,
         questions=questions_of(dataset.labels, config.form, config.prompts, meanings),
         data=scored_data,

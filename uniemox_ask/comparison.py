@@ -19,7 +19,7 @@ from uniemox_ask.run import ask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class ModelComparison:
     """Models, data and questions to compare."""
 
     config: AskConfig
@@ -37,7 +37,7 @@ class Comparison:
 
 
 def compare(
-    comparison: Comparison,
+    comparison: ModelComparison,
     out: Path,
     *,
     key: str | None = None,

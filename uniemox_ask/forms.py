@@ -48,7 +48,7 @@ WORDINGS: Mapping[Form, tuple[str, ...]] = {"list": LIST_WORDINGS, "letters": LE
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class AskedQuestion:
     """A question that is asked about every image."""
 
     prompt: int
@@ -90,7 +90,7 @@ class QuestionSet:
 
     form: Form
     labels: tuple[str, ...]
-    questions: tuple[Question, ...]
+    questions: tuple[AskedQuestion, ...]
 
     @property
     def prompts(self) -> int:
@@ -120,7 +120,7 @@ class QuestionSet:
         """Return True if one of the questions has this name and this hash of its text."""
         return any(question.id == question_id and question.sha256 == sha256 for question in self.questions)
 
-    def of_prompt(self, number: int) -> list[Question]:
+    def of_prompt(self, number: int) -> list[AskedQuestion]:
         """Return the questions of a prompt: one, or a statement for each label."""
         return [question for question in self.questions if question.prompt == number]
 
@@ -155,7 +155,7 @@ def questions_of(
         raise ConfigError(f"prompts must be at most {limit} for form {form} and {len(labels)} labels, got {prompts}")
     if form == "letters" and len(labels) > len(LETTERS):
         raise ConfigError(f"form letters has {len(LETTERS)} letters; {labels.name} has {len(labels)} labels")
-    questions: list[Question] = []
+    questions: list[AskedQuestion] = []
     for number in range(1, prompts + 1):
         wording = WORDINGS[form][(number - 1) % len(WORDINGS[form])]
         options = _rotate(tuple(reversed(labels.labels)), number - 1)
@@ -183,12 +183,12 @@ def _rotate(labels: tuple[str, ...], places: int) -> tuple[str, ...]:
 
 def _list_question(
     number: int, wording: str, options: tuple[str, ...], labels: LabelSet, definitions: Mapping[str, str] | None
-) -> Question:
+) -> AskedQuestion:
     """Return a question whose options are the labels."""
     text = wording.format(options=list(options))
     if definitions is not None:
         text += "\n" + _lines(f"{label}: {definitions[label]}" for label in options)
-    return Question(
+    return AskedQuestion(
         prompt=number,
         label=None,
         text=text,
@@ -200,7 +200,7 @@ def _list_question(
 
 def _letter_question(
     number: int, wording: str, options: tuple[str, ...], labels: LabelSet, definitions: Mapping[str, str] | None
-) -> Question:
+) -> AskedQuestion:
     """Return a question whose options are letters for the labels."""
     letters = dict(zip(LETTERS, options, strict=False))
     spellings = spellings_of(labels)
@@ -213,7 +213,7 @@ def _letter_question(
     shown = letters
     if definitions is not None:
         shown = {letter: f"{label}: {definitions[label]}" for letter, label in letters.items()}
-    return Question(
+    return AskedQuestion(
         prompt=number,
         label=None,
         text=wording.format(options=_lines(f"{letter}. {words}" for letter, words in shown.items())),
@@ -225,7 +225,7 @@ def _letter_question(
     )
 
 
-def _statement(number: int, wording: str, label: str, definitions: Mapping[str, str] | None) -> Question:
+def _statement(number: int, wording: str, label: str, definitions: Mapping[str, str] | None) -> AskedQuestion:
     """Return the question whether a statement about a label is true."""
     statement = wording.format(label=label)
     statement = statement[0].upper() + statement[1:]
@@ -233,7 +233,7 @@ def _statement(number: int, wording: str, label: str, definitions: Mapping[str, 
     if definitions is not None:
         text += f"\n{label}: {definitions[label]}"
     words = {"yes": YES, "true": YES, "no": NO, "false": NO}
-    return Question(
+    return AskedQuestion(
         prompt=number,
         label=label,
         text=f"{text}\nAnswer with yes or no.",

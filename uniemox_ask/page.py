@@ -92,7 +92,7 @@ def _answer_text(questions: QuestionSet, rows: Mapping[str, AnswerRow]) -> str:
 
     Args:
         questions: The questions.
-        rows: The answers by `Question.id`.
+        rows: The answers by `AskedQuestion.id`.
     """
     if not rows:
         return UNKNOWN

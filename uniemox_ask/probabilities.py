@@ -19,7 +19,7 @@ def option_probabilities(
         positions: The tokens of the answer; for reasoning models also those of their thoughts.
         answer: The answer.
         option: The option that it names.
-        options: Options by their tokens, see `forms.Question.tokens`.
+        options: Options by their tokens, see `forms.AskedQuestion.tokens`.
 
     Returns:
         Probabilities by option, 0 to 1, with a sum of at most 1; the rest belongs to tokens that are no option. None

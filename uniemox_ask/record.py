@@ -27,7 +27,7 @@ class AnswerRow:
     """Name of the image in its data set."""
     question_sha256: str
     question_id: str = ""
-    """Name of the question, see `forms.Question.id`; empty in rows of earlier versions."""
+    """Name of the question, see `forms.AskedQuestion.id`; empty in rows of earlier versions."""
     answer: str | None = None
     """Answer as received; None if the question failed."""
     word: str | None = None
@@ -107,7 +107,7 @@ def key_of(endpoint: str, model: str, image: str, question_id: str = "") -> str:
         endpoint: Address from `chat_url`.
         model: The model's name at the endpoint.
         image: The image's sha256.
-        question_id: From `forms.Question.id`.
+        question_id: From `forms.AskedQuestion.id`.
     """
     return f"{endpoint} {model} {image} {question_id}".rstrip()
 

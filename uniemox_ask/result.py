@@ -137,7 +137,7 @@ class Results:
 
 
 ImageAnswers = Mapping[str, Mapping[str, AnswerRow]]
-"""Answers by image, then by `Question.id`; failed ones are left out."""
+"""Answers by image, then by `AskedQuestion.id`; failed ones are left out."""
 
 
 def summarise(

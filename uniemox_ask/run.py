@@ -13,7 +13,7 @@ from uniemox.io import Progress, StopRequest, silent
 from uniemox.plurals import counted
 from uniemox_ask.client import Client, Pace
 from uniemox_ask.config import TOKENS_IN, TOKENS_OUT, AskConfig, describe_tokens
-from uniemox_ask.forms import Question, QuestionSet
+from uniemox_ask.forms import AskedQuestion, QuestionSet
 from uniemox_ask.probabilities import option_probabilities
 from uniemox_ask.question import AskedImage, first_message, image_url
 from uniemox_ask.record import AnswerRow, key_of, open_record
@@ -21,7 +21,7 @@ from uniemox_ask.record import AnswerRow, key_of, open_record
 # Failures of one model in a row after which the command stops, because each costs time and perhaps money.
 MAX_FAILURES_IN_A_ROW = 5
 
-Job = tuple[AskedImage, Question, AnswerRow]
+Job = tuple[AskedImage, AskedQuestion, AnswerRow]
 """Image and question, with a row that lacks its answer or only the follow-up's word."""
 
 
@@ -122,7 +122,9 @@ class _Asker:
     config: AskConfig
     client: Client
 
-    def next_job(self, image: AskedImage, question: Question, model: str, rows: Mapping[str, AnswerRow]) -> Job | None:
+    def next_job(
+        self, image: AskedImage, question: AskedQuestion, model: str, rows: Mapping[str, AnswerRow]
+    ) -> Job | None:
         """Return the next question about an image; None if it is answered.
 
         An answer to another wording, of an earlier version, is replaced.
@@ -142,7 +144,7 @@ class _Asker:
         )
         return image, question, row
 
-    def run_job(self, image: AskedImage, question: Question, row: AnswerRow) -> AnswerRow | None:
+    def run_job(self, image: AskedImage, question: AskedQuestion, row: AnswerRow) -> AnswerRow | None:
         """Send the question, and the follow-up if the answer is no option; None if stopped before the end."""
         message = first_message(question.text, image_url(image.sample))
         with_logprobs = bool(question.tokens)

@@ -23,7 +23,7 @@ from uniemox.errors import DataError
 from uniemox.intervals import paired_bootstrap
 from uniemox.labels import EKMAN, MIKELS, LabelSet
 from uniemox_ask.choices import LabelChoice
-from uniemox_ask.comparison import Comparison, compare
+from uniemox_ask.comparison import ModelComparison, compare
 from uniemox_ask.config import AskConfig
 from uniemox_ask.expert import MIN_VAL, PENALTY, Gate, fit_gate, score_gate
 from uniemox_ask.forms import questions_of
@@ -154,10 +154,10 @@ def data_of(labels: LabelSet, *, n: int, split: str, first: int = 0) -> DataSet:
     return DataSet(f"own:{labels.name}", labels, samples)
 
 
-def comparison_of(url: str, expert: Path, val: DataSet, test: DataSet, images: int = 24) -> Comparison:
+def comparison_of(url: str, expert: Path, val: DataSet, test: DataSet, images: int = 24) -> ModelComparison:
     config = AskConfig(endpoint=url, models=("m",), images=images, first_wait_s=0.01, attempts=1)
     questions = questions_of(test.labels)
-    return Comparison(config=config, questions=questions, data=test, split="test", expert=expert, val=val)
+    return ModelComparison(config=config, questions=questions, data=test, split="test", expert=expert, val=val)
 
 
 def test_models_are_asked_about_val_and_test_images(tmp_path: Path) -> None:
