@@ -15,6 +15,7 @@ from tests.predict.test_faces import SHOWN, Finds
 from tests.serve.serving import Running, image, predictor_of, running
 from tests.serve.visits import DESK, GIVE, Visit, expect, sync_api
 from uniemox.insight.site.writing import PAGE_FOLDER
+from uniemox.labels import MIKELS
 from uniemox.persons.box import Box
 from uniemox.predict.faces import FaceReader
 from uniemox.predict.network import Network
@@ -66,6 +67,25 @@ def test_an_image_gives_bars_people_likely_labels_and_a_heat_map(visit: Visit, s
     expect(visit.status).to_contain_text("hidden")
     assert visit.page.locator("figure + .legend").is_hidden()
     assert visit.page.locator(".picture").get_attribute("src") == image_url
+
+
+def test_labels_that_a_model_of_several_gives_are_marked(tmp_path: Path, open_page: Callable[..., Visit]) -> None:
+    thresholds = [0.5] * len(MIKELS)
+    several = predictor_of(tmp_path, task="multilabel", thresholds=thresholds, conformal_scores=[])
+    with running([several]) as server:
+        data = image(3, 200, 100)
+        [answer] = server.post("/predict", data).json
+        given = answer["assigned_labels"]
+        assert 1 < len(given) < len(MIKELS)
+        visit = open_page(server, viewport=DESK)
+        visit.choose(data)
+        expect(visit.page.locator("article")).to_contain_text(
+            f"Given: {', '.join(given)}. Each label has a probability"
+        )
+        rows = visit.page.locator("article").get_by_role("row").all_inner_texts()[1:]
+        assert {row.split()[0] for row in rows if "given" in row} == set(given)
+        assert all(label in visit.status.inner_text() for label in given)
+        assert visit.wrong == []
 
 
 def test_the_example_is_the_built_in_models_answer() -> None:
