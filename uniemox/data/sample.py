@@ -115,12 +115,23 @@ def decode_sample(sample: Sample, shrink: Callable[[int, int], float] | None = N
         ImageError: With the image's name, if it can't be read.
     """
     name = str(sample.image)
+    data = read_sample(sample)
+    with image_border(name):
+        return decode(data, name, shrink=shrink)
+
+
+def read_sample(sample: Sample) -> bytes:
+    """Return the bytes of a sample's image file.
+
+    Raises:
+        ImageError: With the image's name, if it can't be read.
+    """
+    name = str(sample.image)
     with image_border(name):
         try:
-            data = sample.image.read()
+            return sample.image.read()
         except OSError as error:
             raise ImageError(f"{name}: can't be read ({error.strerror or error})") from error
-        return decode(data, name, shrink=shrink)
 
 
 def shares_of(sample: Sample, label_set: LabelSet) -> list[float] | None:

@@ -84,6 +84,14 @@ def to_srgb(image: Image.Image, low_bytes: Image.Image | None = None) -> Image.I
     return _from_space(image, space, low_bytes)
 
 
+def keeps_colours(image: Image.Image) -> bool:
+    """Return True if `to_srgb` returns a JPEG of mode RGB unchanged."""
+    convert, _ = _profile_conversion(image)
+    if convert is None:
+        return _space_without_profile(image) is None
+    return convert is _unchanged
+
+
 def _from_space(image: Image.Image, space: ColourSpace, low_bytes: Image.Image | None) -> Image.Image:
     if low_bytes is not None and space.gamma == 1:
         image = encode_light(image, low_bytes)

@@ -300,8 +300,8 @@ def decode_opened(image: Image.Image, name: str, *, shrink: Callable[[int, int],
     is_turned = orientation >= 5
     full_size = image.size[::-1] if is_turned else image.size
     factor = 1.0 if shrink is None else shrink(*full_size)
-    if factor >= 2 and image.format in ("JPEG", "MPO"):
-        image.draft(None, (max(1, int(image.width / factor)), max(1, int(image.height / factor))))
+    if image.format in ("JPEG", "MPO"):
+        reduce_jpeg(image, factor)
     _load(image, name)
     try:
         if low_bytes is not None:
@@ -313,6 +313,12 @@ def decode_opened(image: Image.Image, name: str, *, shrink: Callable[[int, int],
     if orientation in _TURNS:
         image = image.transpose(_TURNS[orientation])
     return SizedImage(image, full_size)
+
+
+def reduce_jpeg(image: Image.Image, factor: float) -> None:
+    """Let an opened JPEG be decoded at 1/2, 1/4 or 1/8 of its size, if it may be a factor smaller."""
+    if factor >= 2:
+        image.draft(None, (max(1, int(image.width / factor)), max(1, int(image.height / factor))))
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:

@@ -12,7 +12,6 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from uniemox.classifier_info import PersonPolicy
@@ -22,6 +21,7 @@ from uniemox.io.sized_image import SizedImage
 from uniemox.persons.box import Box, PersonCrop, Source, choose_person
 from uniemox.predict.views import black_outside, crop, hide, person_view, pixels_of, scene_box, scene_parts, scene_view
 from uniemox.views.config import ViewConfig
+from uniemox.views.decoding import decode_tensor, to_tensor
 from uniemox.views.patches import mask_noise
 
 # Minimum and maximum of width / height of a random crop.
@@ -72,11 +72,14 @@ class TrainViews:
             drawn.append((crop, flip, person_crop))
             return min(side for x1, y1, x2, y2 in (crop, person_crop.box) for side in (x2 - x1, y2 - y1)) / size
 
-        sized = decode_sample(sample, shrink)
+        if self.config.hide_person or self.config.person == "persons_only":
+            sized = decode_sample(sample, shrink)
+            pixels = to_tensor(sized.image)  # (1, 3, H, W)
+        else:
+            pixels, sized = decode_tensor(sample, shrink)
         scene_crop, flip, person_crop = drawn[0]
-        pixels = _to_tensor(sized.image)  # (1, 3, H, W)
-        scene_pixels = _to_tensor(hide(sized, person_crop)) if self.config.hide_person else pixels
-        person_pixels = _to_tensor(black_outside(sized, person_crop.keep)) if person_crop.keep else pixels
+        scene_pixels = to_tensor(hide(sized, person_crop)) if self.config.hide_person else pixels
+        person_pixels = to_tensor(black_outside(sized, person_crop.keep)) if person_crop.keep else pixels
         scene = _resize(scene_pixels, pixels_of(scene_crop, sized), size)  # (3, S, S)
         person = _resize(person_pixels, pixels_of(person_crop.box, sized), size)  # (3, S, S)
         if flip:
@@ -135,9 +138,8 @@ class WholeViews:
         Raises:
             ImageError or BoxError: With the image's name.
         """
-        sized = decode_sample(sample)
+        pixels, sized = decode_tensor(sample)
         person_crop = _choose_person(sample, sized.full_size, "largest")
-        pixels = _to_tensor(sized.image)  # (1, 3, H, W)
         image_box = Box(0, 0, *sized.full_size)
         scene = _resize(pixels, pixels_of(image_box, sized), self.size)  # (3, S, S)
         person = _resize(pixels, pixels_of(person_crop.box, sized), self.size)  # (3, S, S)
@@ -183,13 +185,6 @@ def _choose_person(sample: Sample, size: tuple[int, int], policy: PersonPolicy) 
         return choose_person(sample.persons, sample.target_box, size, policy)
     except BoxError as error:
         raise BoxError(f"{sample.image}: {error}") from error
-
-
-def _to_tensor(image: Image.Image) -> Tensor:
-    """Convert to (1, 3, H, W) uint8, channels last in memory, which resampling needs to be fast."""
-    # torch warns about memory that can't be written, such as a bytes object's.
-    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-    return pixels.view(1, image.height, image.width, 3).permute(0, 3, 1, 2)  # (1, 3, H, W)
 
 
 def _resize(pixels: Tensor, region: tuple[slice, slice], size: int) -> Tensor:
