@@ -238,7 +238,7 @@ def test_statistics_and_datasheet(release_folder: Path) -> None:
     assert figures["table II"]["styles"] == ["cartoon", "science fiction"]
     assert sum(sum(row.values()) for row in figures["classes"].values()) == 18
     assert figures["funnel"]["passed the screen"] == 20
-    assert "| **Tiny** | 18 | (2) | cartoon, science fiction |" in (release_folder / "statistics.md").read_text()
+    assert "| **Tiny** | 18 | 2 | cartoon, science fiction |" in (release_folder / "statistics.md").read_text()
     assert "| Emo8 | 8,930 | Mikels (8) |" in (release_folder / "statistics.md").read_text()
     sheet = (release_folder / "README.md").read_text()
     for part in ("## Motivation", "agreement was 90.0 %", "Labels and texts: CC0-1.0", "Krippendorff's α"):

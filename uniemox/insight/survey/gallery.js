@@ -36,7 +36,7 @@ function chosen() {
 function describe() {
   const shown = indicesWhere(isShown).length;
   const selected = indicesWhere(isSelected).length;
-  document.getElementById("shown").textContent = `${shown} of ${images.length} images shown, ${selected} selected`;
+  document.getElementById("shown").textContent = `${shown} of ${images.length} ${images.length === 1 ? "image" : "images"} shown, ${selected} selected`;
   document.getElementById("clear").disabled = selected === 0;
   document.getElementById("select").disabled = shown === 0;
   document.getElementById("nothing").hidden = shown > 0;

@@ -229,7 +229,7 @@ async function screenPage() {
     const query = new URLSearchParams({ shown: form.elements.shown.value, label: form.elements.label.value, page });
     found = await ask(`/api/grid?${query}`);
     at = 0;
-    byId("place").textContent = `page ${found.pages === 0 ? 0 : found.page + 1} of ${found.pages}, ${found.count} images`;
+    byId("place").textContent = `page ${found.pages === 0 ? 0 : found.page + 1} of ${found.pages}, ${found.count} ${found.count === 1 ? "image" : "images"}`;
     grid.replaceChildren(...found.pictures.map(cell));
     select(0, false);
     showControls();
