@@ -383,7 +383,7 @@ def search(  # noqa: PLR0913 - each is a part of the query, or a place
 
     query = Query(like=like, emotion=emotion, mood=mood, count=count, unfamiliar=unfamiliar)
     opened = _predictor(predictor, has_faces=query.needs_faces)
-    return list(search_folder(opened, Path(folder), query, out=_path(out), place=_path(index)).hits)
+    return list(search_folder(opened, Path(folder), query, out=_path(out), index_path=_path(index)).hits)
 
 
 def tag(
@@ -421,7 +421,7 @@ def tag(
     from uniemox.insight.tag.folder import TagSettings, tag_folder  # noqa: PLC0415
 
     settings = TagSettings(naming=naming, rating=rating, unfamiliar=unfamiliar, dry_run=dry_run)
-    return list(tag_folder(_predictor(predictor), Path(folder), settings, place=_path(index)))
+    return list(tag_folder(_predictor(predictor), Path(folder), settings, index_path=_path(index)))
 
 
 def untag(folder: PathLike, *, dry_run: bool = False) -> "list[TaggedImage]":

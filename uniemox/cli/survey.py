@@ -137,7 +137,7 @@ def search(
         folder,
         query,
         out=out,
-        place=index,
+        index_path=index,
         watch=lambda answers: output.consume(answers, [str(folder)], index_folder(folder, index)),
         report=say,
     )

@@ -91,7 +91,7 @@ def tag(
         load(model),
         folder,
         settings,
-        place=index,
+        index_path=index,
         watch=lambda answers: output.consume(answers, [str(folder)], index_folder(folder, index)),
         report=say,
     )

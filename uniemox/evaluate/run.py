@@ -212,8 +212,8 @@ def _same_labels(info: ClassifierInfo, data: LabelSet, pairs: LabelPairs | None)
             f"the model gives several of {len(info.labels)} {info.kind} labels of {info.label_set}, and can only be "
             f"scored on data with the same labels; these have {data.name} ({data.kind})"
         )
-    own = identity_map(data)
-    return ScoredLabels(own, own)
+    identity = identity_map(data)
+    return ScoredLabels(identity, identity)
 
 
 def is_onnx(model: Path) -> bool:

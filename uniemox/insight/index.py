@@ -89,7 +89,7 @@ def update_index(
     watch: Callable[[Answers], object] = EXHAUST,
     report: Callable[[str], object] = warnings.warn,
     *,
-    place: Path | None = None,
+    index_path: Path | None = None,
 ) -> Index:
     """Predict the images of a folder that its index lacks, and return the index without images that no longer exist.
 
@@ -102,7 +102,7 @@ def update_index(
         folder: Folder of images. The index's paths begin with it as it is given, as those of `predict` do.
         watch: Function that consumes new predictions.
         report: Gets notes about folders that were skipped, and about a damaged index or one of an earlier version.
-        place: Folder for the index; None: FOLDER/.uniemox/.
+        index_path: Folder for the index; None: FOLDER/.uniemox/.
 
     Raises:
         InUseError: If another process writes the index.
@@ -118,7 +118,7 @@ def update_index(
     if not images:
         raise DataError(f"{folder}: no image in this folder or in those inside it")
     header = index_header(predictor)
-    lines = find_index(predictor, folder, place, report)
+    lines = find_index(predictor, folder, index_path, report)
     cache = lines.with_suffix(CACHE)
     index, failed = _load(cache, lines, header) or (None, frozenset[str]())
     if index is None or _is_outdated(index, failed, images, lines):

@@ -61,11 +61,11 @@ def find_index(predictor: Predictor, folder: Path, index: Path | None, report: C
         DataError: If FOLDER/.uniemox is a link, or if the index of an earlier version can't be moved.
     """
     header = index_header(predictor)
-    place = index_folder(folder, index)
+    index_path = index_folder(folder, index)
     # A stranger's folder must not lead elsewhere; a folder that the user names may.
     if index is None:
-        refuse_special(place)
-    lines = place / f"{fingerprint_of([], repr(header))}{LINES}"
+        refuse_special(index_path)
+    lines = index_path / f"{fingerprint_of([], repr(header))}{LINES}"
     if not lines.exists():
         _move_old(Path(os.path.abspath(folder)), lines, header, report)
     return lines
@@ -165,7 +165,7 @@ def set_aside(file: Path, report: Callable[[str], object]) -> None:
     )
 
 
-def _make_folder(place: Path) -> None:
+def _make_folder(index_path: Path) -> None:
     """Make the folder of an index.
 
     Raises:
@@ -173,13 +173,13 @@ def _make_folder(place: Path) -> None:
     """
     reason = "no permission"
     try:
-        place.mkdir(parents=True, exist_ok=True)
-        is_writable = os.access(place, os.W_OK)
+        index_path.mkdir(parents=True, exist_ok=True)
+        is_writable = os.access(index_path, os.W_OK)
     except OSError as error:
         is_writable = False
         reason = error.strerror or str(error)
     if not is_writable:
-        raise DataError(f"{place}: the index can't be written there ({reason}); {ELSEWHERE}")
+        raise DataError(f"{index_path}: the index can't be written there ({reason}); {ELSEWHERE}")
 
 
 def copy_answers(lines: Path, target: ResultFile, paths: Mapping[str, str]) -> None:

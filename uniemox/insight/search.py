@@ -144,7 +144,7 @@ def search_folder(
     query: Query,
     *,
     out: Path | None = None,
-    place: Path | None = None,
+    index_path: Path | None = None,
     watch: Callable[[Answers], object] = EXHAUST,
     report: Callable[[str], object] = warnings.warn,
 ) -> SearchResults:
@@ -155,7 +155,7 @@ def search_folder(
         folder: Folder of images, including its subfolders.
         query: Criteria of the search.
         out: HTML file to write; None: no page.
-        place: Folder for the index; None: FOLDER/.uniemox/.
+        index_path: Folder for the index; None: FOLDER/.uniemox/.
         watch: Function that consumes the predictions of images that are not yet in the index.
         report: Gets notes about folders that were skipped.
 
@@ -170,7 +170,7 @@ def search_folder(
     query = _with_label(query, predictor)
     _check_names(query, predictor)
     features = None if query.like is None else _mean_features(predictor, query.like, report)
-    index = update_index(predictor, folder, watch, report, place=place)
+    index = update_index(predictor, folder, watch, report, index_path=index_path)
     results = search(index, query, features)
     if out is not None:
         write_page(results, query, predictor.name, folder, out)

@@ -168,15 +168,15 @@ def _fault(message: str, value: Any) -> str:
     """
     problem = message
     field = ""
-    if place := _PLACE.search(message):
-        problem = message[: place.start()]
-        field = place["field"]
+    if position := _PLACE.search(message):
+        problem = message[: position.start()]
+        field = position["field"]
     if absent := _ABSENT.fullmatch(problem):
         name = absent["name"]
         return f"field {field}.{name} is missing" if field else f"field {name} is missing"
     if problem.startswith("Invalid enum value"):
         problem = "Expected a known value"
-    actual = None if place and place["key"] else _scalar_at(value, field)
+    actual = None if position and position["key"] else _scalar_at(value, field)
     if actual is not None:
         problem = f"{problem.partition(', got ')[0]}, got {actual}"
     problem = re.sub("`([^`]*)`", _in_words, problem)

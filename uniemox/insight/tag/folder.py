@@ -78,7 +78,7 @@ def tag_folder(
     folder: Path,
     settings: TagSettings,
     *,
-    place: Path | None = None,
+    index_path: Path | None = None,
     watch: Callable[[Answers], object] = EXHAUST,
     report: Callable[[str], object] = warnings.warn,
 ) -> Iterator[TaggedImage]:
@@ -91,7 +91,7 @@ def tag_folder(
         predictor: From `load`.
         folder: Folder of images, including its subfolders.
         settings: Names and content of the sidecars.
-        place: Folder for the index; None: FOLDER/.uniemox/.
+        index_path: Folder for the index; None: FOLDER/.uniemox/.
         watch: Function that consumes the predictions of images that are not yet in the index.
         report: Gets notes about folders that were skipped.
 
@@ -104,7 +104,7 @@ def tag_folder(
         raise ConfigError(f"{predictor.name} predicts no emotion labels, so there is no keyword; choose another model")
     refuse_missing(folder)
     listed = [os.fspath(path) for path in walk(folder)]
-    index = update_index(predictor, folder, watch, report, place=place)
+    index = update_index(predictor, folder, watch, report, index_path=index_path)
     if settings.rating and "valence" not in index.columns:
         raise ConfigError(f"{predictor.name} predicts no valence for a rating; leave out the rating")
     answers = _tags_of(index, predictor)
