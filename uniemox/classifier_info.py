@@ -280,10 +280,6 @@ class ClassifierInfo:
         if wrong:
             raise CheckpointError(f"no classifier has {', '.join(wrong)}")
 
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Names of the outputs, in order; valence and arousal for task affect."""
-        return self.network.labels
     def _fits_labels(self, values: tuple[float, ...]) -> bool:
         """Return True for one value for each label of a network with several; also for none."""
         return not values or (self.task == "multilabel" and len(values) == len(self.labels))
@@ -300,6 +296,10 @@ class ClassifierInfo:
         given = [(probability, label) for label, probability, threshold in rows if probability > threshold]
         return tuple(label for _, label in sorted(given, key=lambda pair: -pair[0]))
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the outputs, in order; valence and arousal for task affect."""
+        return self.network.labels
 
     @property
     def streams(self) -> Streams:
@@ -340,13 +340,13 @@ class ClassifierInfo:
         """Return all fields as JSON text, as files store them."""
         values = {part.name: getattr(self, part.name) for part in fields(self) if part.name != "network"}
         values |= {name: getattr(self, name) for name in TOP_LEVEL}
+        if self.task != "multilabel":
+            # Other files stay as they were.
+            del values["offsets"], values["thresholds"]
         values["rules"] = asdict(self.rules)
         network = self.network.to_json() if self.network.encoders else {"encoder": {}, "parts": {}}
         return json.dumps(values | network)
 
-        if self.task != "multilabel":
-            # Other files stay as they were.
-            del values["offsets"], values["thresholds"]
 
 def _is_text(value: Any) -> bool:
     """Return True for text without control characters and lone surrogates, which headers and JSON can't contain."""
