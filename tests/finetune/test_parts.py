@@ -192,9 +192,7 @@ def test_copies_that_leave_nothing_to_hold_out_are_named() -> None:
     data = colours(5, splits=None)
     copies = replace(data, samples=[replace(sample, image=data.samples[0].image) for sample in data.samples])
     split_for_training(copies, FinetuneConfig(), None)
-    named_copies = (
-        r"20 of the 20 images of .* are exact copies of others, such as .*20 samples to train on and 0 held out"
-    )
+    named_copies = r"has 20 exact copies of other images among 20, such as .*20 samples to train on and 0 held out"
     with pytest.raises(DataError, match=rf"{named_copies}.*; or add different images; .*--exclude check\.json"):
         find_overlaps(copies, FinetuneConfig(init="scratch:timm:test_vit"))
 
