@@ -80,7 +80,7 @@ def test_two_stream_model_uses_person_boxes_of_the_data(
 def test_incomparable_models_are_refused(images: tuple[AskedImage, ...], tmp_path: Path) -> None:
     with pytest.raises(LabelError, match="not comparable"):
         labels_of_ours(finetuned("probe"), images, CAER)
-    with pytest.raises(ConfigError, match="valence and arousal"):
+    with pytest.raises(ConfigError, match="predicts ratings or several labels"):
         labels_of_ours(finetuned("affect"), images, EKMAN)
     with pytest.raises(CheckpointError):
         labels_of_ours(tmp_path / "none.onnx", images, EKMAN)
