@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile
 
 from tests.drawn import draw_image, jpeg_of
 from tests.predict.networks import SIZE, WhiteFinder, as_prediction, make_network, plain_probabilities, values
 from uniemox.errors import ConfigError, ImageError, LabelError
+from uniemox.io.decoding.pool import Child, Decoded
 from uniemox.io.images import decode
 from uniemox.io.sized_image import SizedImage
 from uniemox.io.walking import LeftOut
@@ -22,6 +23,7 @@ from uniemox.labels import HECO, MIKELS
 from uniemox.persons.box import Box, PersonCrop
 from uniemox.predict.images import list_images, walk
 from uniemox.predict.network import Network
+from uniemox.predict.opening import load
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.tables import to_frame
@@ -317,6 +319,35 @@ def test_a_prediction_as_json_and_as_an_image(model: Path, tmp_path: Path) -> No
     assert as_prediction(Predictor(Network.open(model)).predict(draw_image(1, (900, 3000)))).plot().width >= 240
     strip = as_prediction(Predictor(Network.open(model)).predict(Image.new("RGB", (10, 1000)))).plot()
     assert (strip.width, strip.height < 1300) == (240, True)
+
+
+def test_a_large_photograph_is_decoded_once_for_scene_people_and_faces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = jpeg_of(draw_image(1).resize((4000, 3000)))
+    decoded: list[tuple[int, int]] = []
+    load_pixels = ImageFile.ImageFile.load
+    ask = Child.ask
+
+    def count_load(image: ImageFile.ImageFile) -> Any:
+        # Pillow empties the tiles of an image that it has decoded.
+        if image.tile:
+            decoded.append(image.size)
+        return load_pixels(image)
+
+    def count_ask(child: Child, *args: Any, **options: Any) -> Decoded:
+        answer = ask(child, *args, **options)
+        decoded.append(answer.image.size)
+        return answer
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", count_load)
+    monkeypatch.setattr(Child, "ask", count_ask)
+    predictor = load(faces="find")
+    predictor.predict(data)
+    assert len(decoded) == 1
+    # Of several images, each is decoded in another process.
+    predictor.predict_many([data, data])
+    assert len(decoded) == 3
 
 
 def test_prediction_does_not_import_torch(model: Path, tmp_path: Path) -> None:
