@@ -83,11 +83,12 @@ def test_run_with_the_longest_chain_starts_first(tmp_path: Path) -> None:
 
 
 def test_run_with_a_growing_file_is_done_by_its_mark(tmp_path: Path) -> None:
-    run = make_run(tmp_path, "describe", "data describe", "synthetic:8", options={"out": "{out}/texts.jsonl"})
+    options = {"detector": "embedded", "out": "{out}/persons.jsonl"}
+    run = make_run(tmp_path, "find people", "data persons", "synthetic:8", options=options)
     assert to_do([run]) == [run]
     outcome = execute([run])
     assert outcome.failed == {}
-    assert len((run.folder / "texts.jsonl").read_text().splitlines()) == 9
+    assert len((run.folder / "persons.jsonl").read_text().splitlines()) == 9
     assert to_do([run]) == []
     assert run.mark.read_text() == f"{run.command}\n"
 
