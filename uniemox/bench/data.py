@@ -59,7 +59,7 @@ def bench_data(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        samples = [_with_person(sample) for sample in data.samples]
+        samples = [with_person(sample) for sample in data.samples]
         done = 0
 
         def count(loaded: int) -> None:
@@ -80,7 +80,12 @@ def bench_data(
         torch.set_num_threads(threads)
 
 
-def _with_person(sample: Sample) -> Sample:
+def with_person(sample: Sample) -> Sample:
+    """Return a sample with the centre of its image as a person, if no detector was run on it.
+
+    Raises:
+        DataError: If the image can't be read.
+    """
     if sample.persons is not None or sample.target_box is not None:
         return sample
     try:
@@ -94,13 +99,18 @@ def _with_person(sample: Sample) -> Sample:
 def _pass(samples: Sequence[Sample], epoch: int, count: Callable[[int], None]) -> float:
     """Return the samples per second of one pass."""
     start = time.perf_counter()
-    for batch in _batches(samples, epoch, count):
+    for batch in load_views(samples, epoch, count):
         for views in (batch.scene, batch.person):
             normalise(views, torch.device("cpu"))
     return len(samples) / (time.perf_counter() - start)
 
 
-def _batches(samples: Sequence[Sample], epoch: int, count: Callable[[int], None]) -> Iterator[ViewBatch]:
+def load_views(samples: Sequence[Sample], epoch: int, count: Callable[[int], None]) -> Iterator[ViewBatch]:
+    """Yield batches of training views, and call `count` with the number of samples of each.
+
+    Raises:
+        DataError: If an image can't be read.
+    """
     for batch in load_batches(samples, TrainViews(ViewConfig(), seed=0), BATCH_SIZE, epoch):
         if batch.broken:
             raise DataError(f"speed is measured on images that can be read: {batch.broken[0].reason}")
@@ -111,4 +121,4 @@ def _batches(samples: Sequence[Sample], epoch: int, count: Callable[[int], None]
 def _soak(samples: Sequence[Sample], soak: int, count: Callable[[int], None]) -> float | None:
     """Return the growth of this process's memory in MB. Every sample is a new object for one of the same images."""
     copies = [replace(samples[i % len(samples)], key=f"{i}") for i in range(soak)]
-    return memory_growth_mb((len(batch.samples) for batch in _batches(copies, 0, count)), soak)
+    return memory_growth_mb((len(batch.samples) for batch in load_views(copies, 0, count)), soak)
