@@ -1,7 +1,7 @@
 """Settings are compared over seeds, with the bootstrap of the stacked hits."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,8 @@ from tests.evaluate.test_report import logits_for, photos, score, write_run  # n
 from uniemox.cli.evaluate import compare as cli_compare
 from uniemox.data.sample import DataSet
 from uniemox.errors import CheckpointError, ConfigError, DataError
-from uniemox.evaluate.compare import Scoring, compare, compare_on
+from uniemox.evaluate.compare import Scoring, among_shared_labels, compare, compare_on
+from uniemox.evaluate.run_records import Predictions
 from uniemox.intervals import bootstrap_interval, interval_over_runs, paired_bootstrap
 
 WRONG = {"a0": {0, 1}, "a1": {2}, "b0": {0, 1, 5, 6}, "b1": {2, 3, 4}, "b2": {9}, "least": set(range(9))}
@@ -60,7 +61,7 @@ def test_two_runs_are_printed_without_an_interval(runs: dict[str, Path], capsys:
 
 
 def test_a_model_of_the_package_is_compared_by_its_evaluations(
-    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """They are in ./evaluations/embedded."""
     monkeypatch.chdir(tmp_path)
@@ -70,6 +71,17 @@ def test_a_model_of_the_package_is_compared_by_its_evaluations(
     Path("evaluations").mkdir()
     (runs["a0"] / "evaluations").rename(tmp_path / "evaluations" / "embedded")
     assert compare([Path("embedded")], [runs["b0"]]) == expected
+    cli_compare(ours=[runs["b0"]], theirs=[Path("embedded")])
+    printed = capsys.readouterr().out
+    assert "training gained nothing here that these images can show" in printed
+    assert "16 images can show only a large difference" in printed
+    # No answer of the other run is one of the labels that both have.
+    [file] = (runs["b0"] / "evaluations").glob("*.json")
+    file.write_text(file.read_text().replace('"fear"', '"boredom"'))
+    [lines] = (runs["b0"] / "evaluations").glob("*.jsonl")
+    lines.write_text(lines.read_text().replace('"fear"', '"boredom"'))
+    cli_compare(ours=[runs["b0"]], theirs=[Path("embedded")])
+    assert capsys.readouterr().out.endswith("no verdict: the models chose among different labels; give --map\n")
 
 
 def test_the_order_of_the_images_in_a_file_changes_nothing(runs: dict[str, Path]) -> None:
@@ -80,27 +92,63 @@ def test_the_order_of_the_images_in_a_file_changes_nothing(runs: dict[str, Path]
     assert compare([runs["a0"]], [runs["b0"]]) == before
 
 
-def test_runs_scored_among_different_labels_are_marked(
-    runs: dict[str, Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert compare([runs["a0"]], [runs["b0"]])[0].note == ""
-    [file] = (runs["b0"] / "evaluations").glob("*.json")
+def add_label(folder: Path, label: str, probability: float) -> None:
+    """Score a run among one more label, which no image has, but which gets this probability."""
+    [file] = (folder / "evaluations").glob("*.json")
     values = json.loads(file.read_text())
-    values["labels"].append("boredom")
+    values["labels"].append(label)
     for row in values["confusion"]:
         row.append(0)
     values["confusion"].append([0] * len(values["labels"]))
     file.write_text(json.dumps(values))
     lines = [json.loads(line) for line in file.with_suffix(".jsonl").read_text().splitlines()]
     for line in lines:
-        line["probabilities"]["boredom"] = 0.0
+        line["probabilities"] = {name: value * (1 - probability) for name, value in line["probabilities"].items()}
+        line["probabilities"][label] = probability
+        if probability > 0.5:
+            line["predicted"] = label
     file.with_suffix(".jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_runs_with_more_labels_choose_among_the_shared_ones(
+    runs: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The label that only one run has would make all its answers wrong."""
+    [before] = compare([runs["a0"]], [runs["b0"]])
+    assert (before.note, before.is_fair) == ("", True)
+    add_label(runs["b0"], "boredom", 0.9)
     [comparison] = compare([runs["a0"]], [runs["b0"]])
-    assert comparison.note.startswith(
-        "not scored among the same labels, but among 2 (awe, fear) and 3 (awe, boredom, fear)"
-    )
+    note = "the models have 2 and 3 labels, so all choose among the 2 that they share"
+    assert comparison == replace(before, note=note)
     cli_compare(ours=[runs["a0"]], theirs=[runs["b0"]])
-    assert comparison.note in capsys.readouterr().out
+    assert note in capsys.readouterr().out
+
+
+def answers(labels: str, truths: str, probabilities: list[list[float]]) -> Predictions:
+    """Answers about images; a letter is a label."""
+    return Predictions(
+        keys=tuple(f"{i}.jpg" for i in range(len(truths))),
+        groups=tuple(f"{i}.jpg" for i in range(len(truths))),
+        labels=np.array([labels.index(truth) for truth in truths]),
+        predicted=np.argmax(probabilities, axis=1),
+        probabilities=np.array(probabilities),
+        scored_labels=tuple(labels),
+    )
+
+
+def test_images_without_a_shared_label_are_left_out() -> None:
+    """The first model is scored with awe, fear and sadness; the second, after a map, with fear, joy and sadness."""
+    first = answers("afs", "fas", [[0.5, 0.4, 0.1], [0.9, 0.1, 0.0], [0.1, 0.5, 0.4]])
+    second = answers("fjs", "fjs", [[0.2, 0.7, 0.1], [0.0, 0.9, 0.1], [0.1, 0.6, 0.3]])
+    among, note = among_shared_labels([first, second])
+    assert note.endswith("all choose among the 2 that they share; 1 image with another label left out")
+    assert [item.keys for item in among] == [("0.jpg", "2.jpg")] * 2
+    assert [item.scored_labels for item in among] == [("f", "s")] * 2
+    assert [item.is_right.tolist() for item in among] == [[True, False], [True, True]]
+    few = answers("fx", "fff", [[0.5, 0.5]] * 3)
+    unchanged, note = among_shared_labels([first, few])
+    assert unchanged == [first, few]
+    assert note.startswith("not scored among the same labels, but among 3 (a, f, s) and 2 (f, x)")
 
 
 def test_runs_scored_by_different_label_maps_are_marked(runs: dict[str, Path]) -> None:

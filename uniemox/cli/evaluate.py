@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 # Images of a class from which on its recall is reported without a warning.
 MIN_OF_CLASS = 20
+# With fewer images, only a difference of about 20 points is found.
+FEW_IMAGES = 100
 # Letters in a heading of the confusion matrix.
 MIN_HEADING = 4
 MAX_HEADING = 8
@@ -316,8 +318,10 @@ def compare(
             continue
         for line in _comparison_lines(comparison):
             print(line)
-        if is_gain and comparison.difference.interval is not None:
-            print(_gain(*comparison.difference.interval))
+        if is_gain and not comparison.is_fair:
+            print("no verdict: the models chose among different labels; give --map")
+        elif is_gain and comparison.difference.interval is not None:
+            print(_gain(*comparison.difference.interval, comparison.pictures))
 
 
 def _comparison_lines(comparison: "Comparison") -> Iterator[str]:
@@ -342,18 +346,25 @@ def _comparison_lines(comparison: "Comparison") -> Iterator[str]:
             yield f"{name} over baseline {_words(margin)}{verdict}"
 
 
-def _gain(low: float, high: float) -> str:
+def _gain(low: float, high: float, images: int) -> str:
     """Return a sentence on whether the user's model is better than those in the package.
 
     Args:
         low: Lower end of the interval of the difference of accuracies.
         high: Its upper end.
+        images: Number of scored images.
     """
     if low > 0:
         return "training gained accuracy over the built-in model"
     if high < 0:
         return "training lost accuracy: the built-in model is better on these images"
-    return "training gained nothing here that these images can show: the built-in model may be as good"
+    verdict = "training gained nothing here that these images can show: the built-in model may be as good"
+    if images < FEW_IMAGES:
+        verdict += (
+            f". {counted(images, 'image')} can show only a large difference: to leave more for the test, give "
+            "finetune the splits of uniemox data split --ratio 50/10/40"
+        )
+    return verdict
 
 
 NO_INTERVAL = "two runs: no interval; give three or more"

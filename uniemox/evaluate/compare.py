@@ -46,7 +46,9 @@ class Comparison:
     ours_over_baseline: PairedDifference | None = None
     theirs_over_baseline: PairedDifference | None = None
     note: str = ""
-    """Warning if not all runs were scored among the same labels, or by the same label map."""
+    """Says if the runs were scored among different labels, or by different label maps."""
+    is_fair: bool = True
+    """False if the runs chose among different labels, so that the difference says little."""
 
 
 def compare(ours: Sequence[Path], theirs: Sequence[Path], baseline: Sequence[Path] = ()) -> list[Comparison]:
@@ -196,6 +198,54 @@ def chance_of(predictions: Predictions) -> tuple[float, float]:
     return float(counts.max() / counts.sum()), 1 / classes
 
 
+def among_shared_labels(predictions: Sequence[Predictions]) -> tuple[list[Predictions], str]:
+    """Let all models choose among the labels that each of them can choose.
+
+    A model with fewer labels has fewer wrong answers to choose from, so accuracies among different labels can't be
+    compared. Images whose label is not one of the shared labels are left out.
+
+    Args:
+        predictions: Answers of each model about the same images.
+
+    Returns:
+        The answers among the shared labels, and a note that says so. If all have the same labels already, or fewer than
+        two of them in common, the answers are unchanged; the note is then empty, or a warning (`label_note`).
+    """
+    warning = label_note(predictions)
+    first = predictions[0]
+    shared = [label for label in first.scored_labels if all(label in item.scored_labels for item in predictions)]
+    if not warning or len(shared) < 2:
+        return list(predictions), warning
+    words_of_images = zip(*(item.words for item in predictions), strict=True)
+    rows = np.flatnonzero([words[0] in shared and len(set(words)) == 1 for words in words_of_images])
+    if not len(rows):
+        return list(predictions), warning
+    counts = " and ".join(str(count) for count in sorted({len(item.scored_labels) for item in predictions}))
+    note = f"the models have {counts} labels, so all choose among the {len(shared)} that they share"
+    if len(rows) < len(first.keys):
+        note += f"; {counted(len(first.keys) - len(rows), 'image')} with another label left out"
+    return [_restrict(item, shared, rows) for item in predictions], note
+
+
+def _restrict(predictions: Predictions, labels: Sequence[str], rows: NDArray[np.intp]) -> Predictions:
+    """Return the answers about some images (K,) if the model chooses among some of its labels."""
+    columns = [predictions.scored_labels.index(label) for label in labels]
+    words = predictions.words
+    probabilities = predictions.probabilities[rows][:, columns]  # (K, labels)
+    predicted = probabilities.argmax(axis=1)
+    if set(labels) == set(predictions.scored_labels):
+        # Its own choice: equal probabilities may have been decided otherwise.
+        predicted = np.array([columns.index(label) for label in predictions.predicted[rows]])
+    return Predictions(
+        keys=tuple(predictions.keys[row] for row in rows),
+        groups=tuple(predictions.groups[row] for row in rows),
+        labels=np.array([labels.index(words[row]) for row in rows]),
+        predicted=predicted,
+        probabilities=probabilities,
+        scored_labels=tuple(labels),
+    )
+
+
 def label_note(predictions: Sequence[Predictions]) -> str:
     """Return a warning if answers were scored among different labels; fewer labels leave fewer wrong answers."""
     label_sets = dict.fromkeys(frozenset(answers.scored_labels) for answers in predictions)
@@ -231,10 +281,11 @@ def _no_spread(hits: Mapping[str, NDArray[np.float64]], count: int) -> str:
 def _compare(
     title: str, ours: Sequence[Predictions], theirs: Sequence[Predictions], baseline: Sequence[Predictions]
 ) -> Comparison:
-    first = ours[0]
-    all_predictions = (*ours, *theirs, *baseline)
-    if any(predictions.keys != first.keys for predictions in all_predictions):
+    all_predictions = [*ours, *theirs, *baseline]
+    if any(predictions.keys != ours[0].keys for predictions in all_predictions):
         raise DataError(f"{title}: the runs were scored on different images; run uniemox evaluate with all of them")
+    all_predictions, note = among_shared_labels(all_predictions)
+    first = all_predictions[0]
     hits = np.array([predictions.is_right for predictions in all_predictions], dtype=np.float64)  # (S, N)
     our_hits, their_hits, baseline_hits = np.split(hits, [len(ours), len(ours) + len(theirs)])
     commonest, uniform = chance_of(first)
@@ -250,9 +301,10 @@ def _compare(
     return Comparison(
         title=title,
         pictures=len(first.keys),
+        is_fair=not label_note(all_predictions),
         commonest=commonest,
         uniform=uniform,
-        note="; ".join(filter(None, (label_note(all_predictions), _no_spread(groups, len(first.keys))))),
+        note="; ".join(filter(None, (note, _no_spread(groups, len(first.keys))))),
         **compared,
     )
 
