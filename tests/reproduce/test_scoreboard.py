@@ -15,7 +15,7 @@ from uniemox.intervals import interval_over_runs, paired_bootstrap
 from uniemox_paper.scoreboard import Scoreboard, dataset_name, read_scoreboard
 from uniemox_paper.scoreboard_page import CSV_FIELDS, write_scoreboard
 
-FI = "fi:/home/ada/photos/FI"
+FI = "fi:/data/ada/photos/FI"
 ARTPHOTO = "artphoto:art"
 
 
