@@ -1,6 +1,7 @@
 """The public functions: what they do, and that a user's scripts pass strict type checkers."""
 
 import inspect
+import re
 import shutil
 import subprocess
 import sys
@@ -52,7 +53,7 @@ from pathlib import Path
 import uniemox
 from uniemox.training.config import ScheduleConfig
 
-data = uniemox.open_data("folder:photos")
+data = uniemox.open_data("folder:photos", splits="splits.json")
 pretrained = uniemox.pretrain(data, out="runs/pre", preset="demo", schedule=ScheduleConfig(epochs=1, warmup_epochs=0))
 run = uniemox.finetune(data, out="runs/mine", init=pretrained, method="probe", batch_size=32)
 print(run.model, run.metrics["loss"][-1])
@@ -76,6 +77,13 @@ for image in [*uniemox.tag("photos", naming="photo.xmp"), *uniemox.untag("photos
     print(image.path.upper(), image.state, image.keyword)
 """,
 }
+# Pages whose Python blocks before a heading are one script, what it needs, and the heading; "" is the end of the page.
+SCRIPTS_OF_DOCS = {
+    "docs/predict.md": ('paths = ["a.jpg", "b.jpg"]', "## Embeddings"),
+    "docs/tutorials/predict.md": ("", ""),
+    "docs/tutorials/faces.md": ("", "## A model of your own"),
+    "README.md": ("", ""),
+}
 
 
 @pytest.fixture(scope="module")
@@ -89,20 +97,33 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def write_scripts(folder: Path, first_line: str = "") -> list[str]:
+    """Write the scripts and those of the documentation, and return their names."""
+    scripts = dict(SCRIPTS)
+    for page, (start, heading) in SCRIPTS_OF_DOCS.items():
+        text = (ROOT / page).read_text("utf-8")
+        if heading:
+            text, found, _ = text.partition(f"\n{heading}\n")
+            assert found, page
+        blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+        assert blocks, page
+        scripts[page.removesuffix(".md").replace("/", "_").lower()] = "\n".join([start, *blocks])
+    for name, text in scripts.items():
+        (folder / f"{name}.py").write_text(f"{first_line}\n{text}", "utf-8")
+    return [f"{name}.py" for name in scripts]
+
+
 def test_users_scripts_pass_mypy(tmp_path: Path) -> None:
     """Mypy's settings for other files are the project's, so that it finds their types in the cache of `make check`."""
-    for name, text in SCRIPTS.items():
-        (tmp_path / f"{name}.py").write_text(f"# mypy: {STRICT}\n{text}")
-    words = [sys.executable, "-m", "mypy", *(str(tmp_path / f"{name}.py") for name in SCRIPTS)]
+    names = write_scripts(tmp_path, f"# mypy: {STRICT}")
+    words = [sys.executable, "-m", "mypy", *(str(tmp_path / name) for name in names)]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.skipif(not PYRIGHT.exists(), reason="pyright is not installed: npm install --prefix build/npm pyright")
 def test_users_scripts_pass_pyright(tmp_path: Path) -> None:
-    for name, text in SCRIPTS.items():
-        (tmp_path / f"{name}.py").write_text(text)
-    words = [str(PYRIGHT), "--pythonpath", sys.executable, *(f"{name}.py" for name in SCRIPTS)]
+    words = [str(PYRIGHT), "--pythonpath", sys.executable, *write_scripts(tmp_path)]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
