@@ -19,7 +19,7 @@ from uniemox.insight.index import Index, update_index
 from uniemox.insight.index_file import CACHE, INDEX, LINES
 from uniemox.insight.mood import _WORDS, EXAMPLE, Condition, parse_mood
 from uniemox.insight.search import Query, matches_text, search, search_folder, value_text
-from uniemox.insight.survey.lines import Answers
+from uniemox.insight.survey.lines import NewAnswers
 from uniemox.predict.opening import load
 
 
@@ -59,6 +59,7 @@ def test_the_command_finds_an_image_by_its_copy_and_follows_the_folder(photos: P
     (photos / "inner" / "3.png").unlink()
     draw_image(9).save(photos / "9.png")
     again = uniemox_here(*words)
+    assert "1 of 7 images could not be read" in again.stderr
     paths = {Path(json.loads(line)["path"]).name for line in again.stdout.splitlines()}
     assert paths == {"0.png", "1.png", "2.png", "4.png", "5.png", "9.png"}
 
@@ -178,7 +179,7 @@ def test_an_image_that_was_written_while_the_folder_was_read_is_tried_again(phot
     predictor = load("small", finder=None)
     answered = list[int]()
 
-    def watch(answers: Answers) -> None:
+    def watch(answers: NewAnswers) -> None:
         answered.append(0)
         for answer in answers:
             answered[-1] += 1

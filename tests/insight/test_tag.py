@@ -74,6 +74,8 @@ def test_the_command_tags_and_undoes(photos: Path) -> None:
     assert sorted(path.name for path in photos.rglob("*.xmp")) == [f"{i}.jpg.xmp" for i in range(COUNT)]
     after = contents_of(photos)
     assert before.items() <= after.items()
+    (photos / "broken.jpg").write_bytes(b"still no image")
+    assert f"1 of {COUNT + 1} images could not be read" in uniemox_here(*words).stderr
     (photos / "broken.jpg").unlink()
     again = uniemox_here(*words)
     assert again.returncode == 0

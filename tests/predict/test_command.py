@@ -180,6 +180,7 @@ def test_resume_tries_failures_again(folder: Path, tmp_path: Path) -> None:
     assert predict(*command).returncode == 3
     done = predict(*command, "--resume")
     assert (done.returncode, "bad.png" in done.stderr) == (3, True)
+    assert "1 of 2 images could not be read" in done.stderr
     assert "2 images (1 of them already existed)" in done.stderr
     bad.write_bytes(good.read_bytes())
     assert predict(*command, "--resume").returncode == 0

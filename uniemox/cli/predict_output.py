@@ -22,6 +22,7 @@ from uniemox.predict.prediction import Failure, Person, Prediction
 from uniemox.predict.schema import NO_LABEL, top_word
 
 if TYPE_CHECKING:
+    from uniemox.insight.survey.lines import NewAnswers
     from uniemox.predict.writing import EmbeddingFile, ResultFile
 
 Source = TypeVar("Source", str, Frame)
@@ -107,6 +108,26 @@ class Output:
             self._list_failures()
             self._report_unmapped()
 
+    def consume_new(self, answers: "NewAnswers", names: Sequence[str], lines: Path) -> None:
+        """Consume the predictions of the images that a file lacks, and count the others as done before.
+
+        Args:
+            names: Requested images.
+            lines: See `consume`.
+
+        Raises:
+            StoppedError: After Ctrl-C.
+        """
+
+        def counting() -> Iterator[Prediction | Failure]:
+            for result in answers:
+                self.skipped = answers.skipped
+                yield result
+            # Images that need no prediction may be the last ones, or all.
+            self.skipped = answers.skipped
+
+        self.consume(counting(), names, lines)
+
     def _report_unmapped(self) -> None:
         """Say how many answers no label of the requested set describes."""
         if self.unmapped:
@@ -121,7 +142,8 @@ class Output:
         if self.failures > len(self.first_failures):
             say(f"and {self.failures - len(self.first_failures)} more")
         if self.failures and self.failures + self.done > 1:
-            say(f"{self.failures:,} of {counted(self.done, 'image')} could not be read")
+            # The skipped images were read before.
+            say(f"{self.failures:,} of {counted(self.done + self.skipped, 'image')} could not be read")
 
     def _count(self, names: Sequence[str]) -> None:
         self.total = sum(1 for _ in list_images(names))

@@ -64,7 +64,7 @@ def survey(
         images,
         lambda: named_images(images),
         settings,
-        watch=lambda answers: output.consume(answers, images, settings.lines),
+        watch=lambda answers: output.consume_new(answers, images, settings.lines),
         report=say,
     )
     images_text = counted(summary.whole.images, "image")
@@ -138,7 +138,7 @@ def search(
         query,
         out=out,
         index_path=index,
-        watch=lambda answers: output.consume(answers, [str(folder)], index_folder(folder, index)),
+        watch=lambda answers: output.consume_new(answers, [str(folder)], index_folder(folder, index)),
         report=say,
     )
     if out is not None:

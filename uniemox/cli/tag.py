@@ -92,7 +92,7 @@ def tag(
         folder,
         settings,
         index_path=index,
-        watch=lambda answers: output.consume(answers, [str(folder)], index_folder(folder, index)),
+        watch=lambda answers: output.consume_new(answers, [str(folder)], index_folder(folder, index)),
         report=say,
     )
     _show(results, dry_run=dry_run, output=output)

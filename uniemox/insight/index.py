@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from uniemox.errors import ConfigError, DataError
 from uniemox.insight.features import unpack
 from uniemox.insight.index_file import CACHE, find_index, index_header, open_index, set_aside
-from uniemox.insight.survey.lines import EXHAUST, Answers, answer_new
+from uniemox.insight.survey.lines import EXHAUST, NewAnswers
 from uniemox.io.files import open_regular, replacing
 from uniemox.io.walking import LeftOut
 from uniemox.labels import AFFECT
@@ -86,7 +86,7 @@ class Index:
 def update_index(
     predictor: Predictor,
     folder: Path,
-    watch: Callable[[Answers], object] = EXHAUST,
+    watch: Callable[[NewAnswers], object] = EXHAUST,
     report: Callable[[str], object] = warnings.warn,
     *,
     index_path: Path | None = None,
@@ -125,7 +125,7 @@ def update_index(
 
         def predict_missing() -> None:
             with open_index(lines, header, report) as file:
-                watch(answer_new(predictor, images, file, None))
+                watch(NewAnswers(predictor, images, file, None))
 
         predict_missing()
         try:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from uniemox.errors import ConfigError, ImageError
 from uniemox.insight.index import COUNTS, Index, refuse_missing, update_index
 from uniemox.insight.mood import EXAMPLE, Condition, parse_mood
-from uniemox.insight.survey.lines import EXHAUST, Answers
+from uniemox.insight.survey.lines import EXHAUST, NewAnswers
 from uniemox.insight.survey.page import row_of_images
 from uniemox.insight.survey.summary import SurveyImage
 from uniemox.io.html import percent, write_html
@@ -145,7 +145,7 @@ def search_folder(
     *,
     out: Path | None = None,
     index_path: Path | None = None,
-    watch: Callable[[Answers], object] = EXHAUST,
+    watch: Callable[[NewAnswers], object] = EXHAUST,
     report: Callable[[str], object] = warnings.warn,
 ) -> SearchResults:
     """Update a folder's index, search it, and write a page of the results if requested; see `uniemox.search`.

@@ -146,7 +146,9 @@ def test_resume_answers_only_new_images(surveyed: Path) -> None:
     assert re.search(r"\.html and .*\.html\.jsonl are there already; continue them \(--resume\)", refused)
     before = (surveyed / "s.html.jsonl").read_text().splitlines()
     draw_image(99).save(surveyed / "photos" / "summer" / "new.jpg")
-    assert uniemox_here(*arguments, "--resume").returncode == 3
+    done = uniemox_here(*arguments, "--resume")
+    assert done.returncode == 3
+    assert "1 of 16 images could not be read" in done.stderr
     after = (surveyed / "s.html.jsonl").read_text().splitlines()
     assert len(after) == 16
     assert [line for line in before if '"scene"' in line] == after[:14]

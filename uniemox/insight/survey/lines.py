@@ -31,7 +31,6 @@ MAX_EXIF_BYTES = 2**20
 _DATE_TAGS = (ExifTags.Base.DateTimeOriginal, ExifTags.Base.DateTimeDigitized, ExifTags.Base.DateTime)
 # 2015:06:01 by the standard; phones and scanners also write 2015-06-01, 2015/06/01, 2015.6.1, 2015 06 01 and 20150601.
 _DATE = re.compile(r"[\s\0]*(\d{4})(?:\s*[:/.\-\s]\s*(\d\d?)\s*[:/.\-\s]\s*(\d\d?)(?!\d)|(\d\d)(\d\d)(?!\d))")
-Answers = Iterable[Prediction | Failure]
 
 
 def record_requested(images: Iterable[str], requested: PathSet, report: Callable[[str], object]) -> Iterator[str]:
@@ -63,10 +62,8 @@ def record_requested(images: Iterable[str], requested: PathSet, report: Callable
         report(f"{images_text} named more than once and counted once")
 
 
-def answer_new(
-    predictor: Predictor, images: Iterable[str], file: ResultFile, labels: str | None, index: ResultFile | None = None
-) -> Iterator[Prediction | Failure]:
-    """Predict the images that a file lacks, write the predictions to it, and yield them.
+class NewAnswers:
+    """Predictions of the images that a file lacks: iterating predicts them, and writes and yields the predictions.
 
     Each line also gets `taken`, the date of the photograph (YYYY-MM-DD or null), and `features`.
 
@@ -77,16 +74,40 @@ def answer_new(
         labels: Label set of the predictions; None: the model's.
         index: Index that also gets the predictions, under absolute paths.
     """
-    todo = (image for image in images if not file.has(image))
-    for result in predictor.predict_each(todo, labels=labels, with_embedding=True):
-        extra_fields = {}
-        if isinstance(result, Prediction):
-            extra_fields["taken"] = None if result.path is None else date_taken(Path(result.path))
-            extra_fields["features"] = None if result.embedding is None else pack(result.embedding)
-        file.write(result, extra_fields)
-        if index is not None and result.path is not None:
-            index.write(replace(result, path=os.path.abspath(result.path)), extra_fields)
-        yield result
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        images: Iterable[str],
+        file: ResultFile,
+        labels: str | None,
+        index: ResultFile | None = None,
+    ) -> None:
+        self._predictor = predictor
+        self._images = images
+        self._file = file
+        self._labels = labels
+        self._index = index
+        self.skipped = 0
+        """Number of images that were passed over, because the file has their predictions."""
+
+    def __iter__(self) -> Iterator[Prediction | Failure]:
+        for result in self._predictor.predict_each(self._missing(), labels=self._labels, with_embedding=True):
+            extra_fields = {}
+            if isinstance(result, Prediction):
+                extra_fields["taken"] = None if result.path is None else date_taken(Path(result.path))
+                extra_fields["features"] = None if result.embedding is None else pack(result.embedding)
+            self._file.write(result, extra_fields)
+            if self._index is not None and result.path is not None:
+                self._index.write(replace(result, path=os.path.abspath(result.path)), extra_fields)
+            yield result
+
+    def _missing(self) -> Iterator[str]:
+        for image in self._images:
+            if self._file.has(image):
+                self.skipped += 1
+            else:
+                yield image
 
 
 def date_taken(path: Path) -> str | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from uniemox.errors import ConfigError, DataError
 from uniemox.insight.features import FEATURES_FORMAT
 from uniemox.insight.index_file import copy_answers, find_index, index_header, open_index
-from uniemox.insight.survey.lines import EXHAUST, Answers, answer_new, record_requested
+from uniemox.insight.survey.lines import EXHAUST, NewAnswers, record_requested
 from uniemox.insight.survey.page import write_survey_page
 from uniemox.insight.survey.summary import Summary, groupings_of, summarise, unmatched_rows
 from uniemox.io.borders import shorten
@@ -61,7 +61,7 @@ def run_survey(
     images: Callable[[], Iterable[str]],
     settings: SurveySettings,
     *,
-    watch: Callable[[Answers], object] = EXHAUST,
+    watch: Callable[[NewAnswers], object] = EXHAUST,
     report: Callable[[str], object] = warnings.warn,
 ) -> Summary:
     """Predict images, save the predictions, and write a page about them; see `uniemox.survey`.
@@ -97,7 +97,7 @@ def run_survey(
             listed = list(requested_images)
             copy_answers(index.lines, file, {os.path.abspath(path): path for path in listed if not file.has(path)})
             requested_images = iter(listed)
-        watch(answer_new(predictor, requested_images, file, settings.labels, index))
+        watch(NewAnswers(predictor, requested_images, file, settings.labels, index))
     summary = summarise(settings.lines, groupings, requested)
     if unmatched := unmatched_rows(groupings):
         report(unmatched)

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 from uniemox.errors import ConfigError, DataError
 from uniemox.insight.index import Index, refuse_missing, update_index
-from uniemox.insight.survey.lines import EXHAUST, Answers
+from uniemox.insight.survey.lines import EXHAUST, NewAnswers
 from uniemox.insight.tag.document import MAX_SIDECAR_BYTES
 from uniemox.insight.tag.fields import NAMESPACE, Tags
 from uniemox.insight.tag.inside import read_inside
@@ -79,7 +79,7 @@ def tag_folder(
     settings: TagSettings,
     *,
     index_path: Path | None = None,
-    watch: Callable[[Answers], object] = EXHAUST,
+    watch: Callable[[NewAnswers], object] = EXHAUST,
     report: Callable[[str], object] = warnings.warn,
 ) -> Iterator[TaggedImage]:
     """Update a folder's index, and return an iterator that writes the answers into sidecar files.
