@@ -21,7 +21,7 @@ from uniemox.training.optimization import build_optimizer, train_step
 from uniemox.views.patches import normalise
 
 # Steps between saved states of an unfinished run.
-SAVE_EVERY = 500
+SAVE_EVERY = 100
 MAX_GRAD_NORM = 1.0
 Step = Callable[[Batch], dict[str, float]]
 
