@@ -1,5 +1,6 @@
 """The documentation: the site builds strictly, its tutorials run as they stand, and it names every public name."""
 
+import ast
 import json
 import os
 import re
@@ -23,6 +24,7 @@ from tests.conftest import CHROMIUM
 from tests.runs import uniemox as uniemox_command
 from tests.runs import uniemox_here
 from tools.site_pages import PAGES, relink
+from uniemox.cli.docs import docs
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -121,6 +123,30 @@ def test_make_docs_installs_only_the_extra_docs() -> None:
 def test_docs_command_finds_the_answer_to_a_question(word: str) -> None:
     lines = uniemox_here("docs", word).stdout.splitlines()
     assert [line for line in lines if line.startswith("faq: ## ")], lines
+
+
+def test_docs_command_shows_signatures_and_docstrings_in_the_reference(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    docs("reference")
+    text = capsys.readouterr().out
+    assert ":::" not in text
+    assert "options: {" not in text
+    directives = re.findall(r"^::: ([\w.]+)", (DOCS / "reference.md").read_text("utf-8"), re.MULTILINE)
+    sections = dict(re.findall(r"^### (\S+)\n\n````python\n(.*?)````$", text, re.MULTILINE | re.DOTALL))
+    assert len(sections) == len(directives)
+    for name, section in sections.items():
+        assert '"""' in section, name
+        ast.parse(section)
+    for name in uniemox.__all__:
+        assert f"uniemox.{name}" in sections or f"class {name}(" in sections["uniemox.errors"], name
+    assert "images: Iterable[ImageLike], *, coverage: float | None = None" in sections["uniemox.Predictor"]
+    assert "def fingerprint" not in sections["uniemox.Predictor"]
+    assert "Probability by label, with sum 1" in sections["uniemox.Prediction"]
+    assert "class ImageError(UniemoxError)" in sections["uniemox.errors"]
+    assert "return list(" not in sections["uniemox.search"]
+    assert "noqa" not in text
 
 
 def test_pages_are_built_and_load_nothing_from_other_sites(site: Path) -> None:

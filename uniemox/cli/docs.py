@@ -5,6 +5,7 @@ from pathlib import Path
 
 import uniemox
 from uniemox.cli.console import out, say
+from uniemox.cli.reference import fill_in
 from uniemox.errors import ConfigError
 from uniemox.plurals import counted
 
@@ -46,7 +47,7 @@ def docs(page: str | None = None, /) -> None:
     if name not in pages:
         _search(page, pages)
         return
-    text = pages[name].read_text("utf-8")
+    text = fill_in(pages[name].read_text("utf-8"))
     if out.is_terminal:
         out.print(Markdown(text, hyperlinks=False))
     else:
