@@ -367,7 +367,8 @@ def search(  # noqa: PLR0913 - each is a part of the query, or a place
             The images themselves are no results. For the searched folder itself, its most typical images come first.
         emotion: Label of the model; images with the highest probability come first.
         mood: Conditions on valence, arousal (1 to 9), labels, familiarity (0 to 1), people or faces (numbers), such as
-            "valence>6 arousal<5".
+            "valence>6 arousal<5". Without `like` and `emotion`, the first condition sorts the images: > puts the
+            highest value first, < the lowest.
         count: Maximum number of results, at least 1.
         unfamiliar: Also return images whose predictions are guesses.
         out: Also write an HTML page of the results.

@@ -107,7 +107,8 @@ def search(
             typical images come first.
         emotion: Label of the model; images with the highest probability come first.
         mood: Conditions on valence, arousal (1 to 9), labels, familiarity (0 to 1), people or faces (numbers), such as
-            "valence>6 arousal<5" or "awe>50% people=0". For faces, another index is made.
+            "valence>6 arousal<5" or "awe>50% people=0". Without --like and --emotion, the first condition sorts the
+            images: > puts the highest value first, < the lowest. For faces, another index is made.
         count: Maximum number of results, at least 1.
         unfamiliar: Also show images whose predictions are guesses, marked as such.
         out: Also write an .html page of the results.
