@@ -43,7 +43,8 @@ def test_the_command_finds_an_image_by_its_copy_and_follows_the_folder(photos: P
     draw_image(3).save(tmp_path / "copy.png")
     words = ("search", photos, "--model", "small", "--like", tmp_path / "copy.png", "--unfamiliar", "--json")
     done = uniemox_here(*words, "--out", tmp_path / "found.html")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 3, done.stderr
+    assert "1 of 7 images could not be read\n" in done.stderr
     hits = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(hits) == 6
     assert hits[0]["path"] == str(photos / "inner" / "3.png")
@@ -59,6 +60,7 @@ def test_the_command_finds_an_image_by_its_copy_and_follows_the_folder(photos: P
     (photos / "inner" / "3.png").unlink()
     draw_image(9).save(photos / "9.png")
     again = uniemox_here(*words)
+    # The broken image was tried again with the new one.
     assert "1 of 7 images could not be read" in again.stderr
     paths = {Path(json.loads(line)["path"]).name for line in again.stdout.splitlines()}
     assert paths == {"0.png", "1.png", "2.png", "4.png", "5.png", "9.png"}
@@ -68,6 +70,29 @@ def test_paths_begin_with_the_folder_as_it_was_given(photos: Path, monkeypatch: 
     monkeypatch.chdir(photos.parent)
     results = search_folder(load("small"), Path("photos"), Query(mood="valence>1", unfamiliar=True))
     assert {hit.path for hit in results.hits} == {f"photos/{'inner/' * (i % 2)}{i}.png" for i in range(6)}
+
+
+def test_unreadable_images_are_named_as_the_folder_once_and_then_counted(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    # A broken link is tried again in every call.
+    (photos / "gone.jpg").symlink_to("nowhere")
+    words = ("search", "photos", "--model", "small", "--emotion", "awe")
+    first = uniemox_here(*words)
+    assert [line.split(":")[0] for line in first.stderr.splitlines()[:2]] == ["photos/broken.jpg", "photos/gone.jpg"]
+    listing = f"grep '\"error\"' {stored(photos)} lists them"
+    again = uniemox_here(*words)
+    (photos / "gone.jpg").unlink()
+    # This call tries no image again.
+    last = uniemox_here(*words)
+    assert [done.returncode for done in (first, again, last)] == [3, 3, 3]
+    assert f"2 of 8 images could not be read; {listing}" in again.stderr
+    assert f"1 of 7 images could not be read; {listing}" in last.stderr
+    assert "broken.jpg" not in again.stderr + last.stderr
+    (photos / "new.jpg").write_bytes(b"no image")
+    (photos / "broken.jpg").unlink()
+    assert uniemox_here(*words).stderr.startswith("photos/new.jpg: not an image")
 
 
 def test_the_image_that_is_searched_for_is_no_hit(photos: Path) -> None:

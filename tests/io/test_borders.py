@@ -254,7 +254,7 @@ SMALL = ("--model", "small")
     [
         (("predict", "photos", *SMALL, "--no-persons", "--out", "out.csv"), 3),
         (("survey", "photos", *SMALL, "--no-persons", "--out", "out.html"), 3),
-        (("search", "photos", *SMALL, "--emotion", "awe", "--out", "out.html"), 0),
+        (("search", "photos", *SMALL, "--emotion", "awe", "--out", "out.html"), 3),
         (("explain", "photos", *SMALL, "--out", "out.html"), 3),
         (("data", "check", "folder:photos", "--json"), 0),
     ],

@@ -3,7 +3,7 @@
 import json
 import os.path
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from threading import Thread
@@ -44,17 +44,23 @@ class Output:
         as_json: Print JSON lines.
         has_rows: Otherwise print a row per image, or a summary of more than 20 images, unless predictions go to a file.
         images: Folder for drawn images; None: draw none.
+        failures_hint: Words that say how to list the unreadable images. Those that an earlier call has named are then
+            counted, but not named again.
     """
 
-    def __init__(self, *, as_json: bool, has_rows: bool = True, images: Path | None = None) -> None:
+    def __init__(
+        self, *, as_json: bool, has_rows: bool = True, images: Path | None = None, failures_hint: str = ""
+    ) -> None:
         self.as_json = as_json
         self.has_rows = has_rows
         self.images = images
+        self.failures_hint = failures_hint
         self.file: ResultFile | None = None
         self.embeddings: EmbeddingFile | None = None
         self.done = self.skipped = self.failures = 0
         self.unmapped = 0
         self.first_failures: list[str] = []
+        self._failed_again: Container[str | None] = ()
         self.total: int | None = None
         self._is_film = False
         self._rows: list[Prediction] = []
@@ -119,6 +125,9 @@ class Output:
             StoppedError: After Ctrl-C.
         """
 
+        if self.failures_hint:
+            self._failed_again = answers.failed_again
+
         def counting() -> Iterator[Prediction | Failure]:
             for result in answers:
                 self.skipped = answers.skipped
@@ -139,11 +148,24 @@ class Output:
     def _list_failures(self) -> None:
         for line in self.first_failures:
             say(line)
-        if self.failures > len(self.first_failures):
-            say(f"and {self.failures - len(self.first_failures)} more")
+        unlisted = self.failures - len(self.first_failures)
+        if unlisted and not self.failures_hint:
+            say(f"and {unlisted} more")
         if self.failures and self.failures + self.done > 1:
             # The skipped images were read before.
-            say(f"{self.failures:,} of {counted(self.done + self.skipped, 'image')} could not be read")
+            self.say_unreadable(self.failures, self.done + self.skipped)
+
+    def say_unreadable(self, failures: int, images: int) -> None:
+        """Say how many images could not be read, and how to list them if some were not named.
+
+        Args:
+            failures: Number of unreadable images.
+            images: Number of all images.
+        """
+        hint = ""
+        if self.failures_hint and failures > len(self.first_failures):
+            hint = f"; {self.failures_hint}"
+        say(f"{failures:,} of {counted(images, 'image')} could not be read{hint}")
 
     def _count(self, names: Sequence[str]) -> None:
         self.total = sum(1 for _ in list_images(names))
@@ -152,7 +174,7 @@ class Output:
         self.done += 1
         if isinstance(result, Failure):
             self.failures += 1
-            if len(self.first_failures) < MAX_LISTED:
+            if len(self.first_failures) < MAX_LISTED and result.path not in self._failed_again:
                 self.first_failures.append(_one_line(result.error))
         else:
             self.unmapped += result.has_no_counterpart

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from uniemox.cli.console import EXIT_UNREADABLE, Files, Flag, IndexFolder, JsonFlag, UsageError, say, show_paths
+from uniemox.cli.console import EXIT_UNREADABLE, Files, Flag, IndexFolder, JsonFlag, UsageError, quoted, say, show_paths
 from uniemox.cli.predict import NO_MODEL, ModelOptions, check_names
 from uniemox.plurals import counted
 
@@ -92,7 +92,7 @@ def search(
     The first search predicts all images and saves the predictions in the index FOLDER/.uniemox/. Later searches,
     `uniemox tag` and `uniemox survey` predict only new and changed images. Conditions of --mood narrow the results of
     --like and --emotion. Images that are unlike the model's training images are left out, because their predictions
-    are guesses.
+    are guesses. Exits with 3 if an image of the folder could not be read; it is named when it is first tried.
 
     For example:
 
@@ -125,14 +125,15 @@ def search(
     if (like and emotion) or not (like or emotion or mood.strip()):
         raise UsageError("give a criterion: --like or --emotion (not both), or --mood")
     from uniemox.cli.predict_output import Output
-    from uniemox.insight.index_file import index_folder
+    from uniemox.insight.index_file import index_folder, index_lines
     from uniemox.insight.search import Query, search_folder
     from uniemox.predict.opening import load
 
     # A mistake is reported before anything is predicted.
     query = Query(like=like, emotion=emotion, mood=mood, count=count, unfamiliar=unfamiliar)
     predictor = load(model, faces="find" if query.needs_faces else None)
-    output = Output(as_json=False, has_rows=False)
+    hint = f"grep '\"error\"' {quoted(index_lines(predictor, folder, index))} lists them"
+    output = Output(as_json=False, has_rows=False, failures_hint=hint)
     results = search_folder(
         predictor,
         folder,
@@ -145,6 +146,11 @@ def search(
     if out is not None:
         say(f"wrote {out}")
     _show(results, query, as_json=as_json)
+    if results.unreadable:
+        # Otherwise, this call has tried them, and said so.
+        if not output.failures:
+            output.say_unreadable(results.unreadable, results.unreadable + results.searched)
+        sys.exit(EXIT_UNREADABLE)
 
 
 def _show(results: "SearchResults", query: "Query", *, as_json: bool) -> None:

@@ -43,6 +43,8 @@ class Index:
     """(N,), True if the prediction is a guess."""
     features: NDArray[np.int8]
     """(N, D), see `pack`."""
+    unreadable: int = 0
+    """Number of further images of the folder, which could not be read."""
 
     def column(self, name: str) -> NDArray[np.float32]:
         """Return the values (N,) of a column.
@@ -121,11 +123,16 @@ def update_index(
     lines = find_index(predictor, folder, index_path, report)
     cache = lines.with_suffix(CACHE)
     index, failed = _load(cache, lines, header) or (None, frozenset[str]())
+
+    def as_given(path: str) -> str:
+        # The file has absolute paths, so that it serves callers in any working directory.
+        return str(folder / Path(path).relative_to(root))
+
     if index is None or _is_outdated(index, failed, images, lines):
 
         def predict_missing() -> None:
             with open_index(lines, header, report) as file:
-                watch(NewAnswers(predictor, images, file, None))
+                watch(NewAnswers(predictor, images, file, None, path_as_given=as_given))
 
         predict_missing()
         try:
@@ -141,9 +148,8 @@ def update_index(
             set_aside(cache, report)
         _save(cache, index, failed, header)
     index = index.rows(np.isin(index.paths, images))
-    # The file has absolute paths, so that it serves callers in any working directory.
-    as_given = [str(folder / Path(path).relative_to(root)) for path in index.paths.tolist()]
-    return replace(index, paths=np.array(as_given, np.str_))
+    paths = np.array(list(map(as_given, index.paths.tolist())), np.str_)
+    return replace(index, paths=paths, unreadable=len(failed.intersection(images)))
 
 
 def refuse_missing(folder: Path) -> None:

@@ -46,13 +46,24 @@ def index_folder(folder: Path, index: Path | None = None) -> Path:
     return Path(os.path.abspath(folder)) / INDEX if index is None else index
 
 
+def index_lines(predictor: Predictor, folder: Path, index: Path | None = None) -> Path:
+    """Return the name of the file with a predictor's answers about a folder's images.
+
+    Args:
+        predictor: From `load`. Models, detectors and formats with other answers have files of their own.
+        folder: Folder of images.
+        index: See `index_folder`.
+    """
+    return index_folder(folder, index) / f"{fingerprint_of([], repr(index_header(predictor)))}{LINES}"
+
+
 def find_index(predictor: Predictor, folder: Path, index: Path | None, report: Callable[[str], object]) -> Path:
     """Return the file with a predictor's answers about a folder's images, which may not exist yet.
 
     The index that an earlier version made next to the folder is moved here, if it is of the same model.
 
     Args:
-        predictor: From `load`. Models, detectors and formats with other answers have files of their own.
+        predictor: From `load`.
         folder: Folder of images.
         index: See `index_folder`.
         report: Gets a note about the index of an earlier version.
@@ -65,7 +76,7 @@ def find_index(predictor: Predictor, folder: Path, index: Path | None, report: C
     # A stranger's folder must not lead elsewhere; a folder that the user names may.
     if index is None:
         refuse_special(index_path)
-    lines = index_path / f"{fingerprint_of([], repr(header))}{LINES}"
+    lines = index_lines(predictor, folder, index)
     if not lines.exists():
         _move_old(Path(os.path.abspath(folder)), lines, header, report)
     return lines

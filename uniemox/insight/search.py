@@ -125,6 +125,8 @@ class SearchResults:
     """Number of images that match, but were left out because their predictions are guesses."""
     query_images: int = 0
     """Number of searched images that are the query, or lie in its folder."""
+    unreadable: int = 0
+    """Number of images of the folder that could not be read, and are not in the index."""
     is_query_left_out: bool = True
     """False if all searched images lie in the query's folder: the results are then its most typical images."""
 
@@ -247,6 +249,7 @@ def search(index: Index, query: Query, features: NDArray[np.float32] | None = No
         matches=len(indices),
         guesses=guesses,
         query_images=int(is_query.sum()),
+        unreadable=index.unreadable,
         is_query_left_out=is_query_left_out,
     )
 

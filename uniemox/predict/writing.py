@@ -201,6 +201,8 @@ class ResultFile:
         self._done = PathSet()
         self.overwritten = 0
         """Number of images whose lines were removed because they were written after the file."""
+        self.failed = set[str]()
+        """Paths of the images whose lines were removed because they could not be read."""
         with writing(self.lines):
             self._lock = FileLock(self.lines)
         try:
@@ -218,7 +220,7 @@ class ResultFile:
         # Repairing a link would copy the file that it leads to.
         refuse_special(self.lines)
         if existing:
-            self._done, self.overwritten = _repair(self.lines, self.answered)
+            self._done, self.failed, self.overwritten = _repair(self.lines, self.answered)
         with writing(self.lines):
             self._file = open_appending(self.lines)
 
@@ -291,22 +293,23 @@ def _check_name(path: Path, endings: Sequence[str]) -> None:
         import_pyarrow()
 
 
-def _repair(path: Path, answered: AnswerHeader) -> tuple[PathSet, int]:
+def _repair(path: Path, answered: AnswerHeader) -> tuple[PathSet, set[str], int]:
     """Remove failures, predictions of images that were written after the file, and an incomplete last line.
 
     Returns:
-        Paths of the images that the file then has predictions of, and the number of images written after the file.
+        Paths of the images that the file then has predictions of, paths of the removed failures, and the number of
+        images written after the file.
 
     Raises:
         ConfigError: If the file has predictions with another header.
     """
     predicted = PathSet()
-    failures = 0
+    failed = set[str]()
     overwritten = set[str]()
     since_ns = path.stat().st_mtime_ns
     for _, line in read_json_lines(path, AnswerLine, remedy=REMEDY, may_be_cut=True):
         if line.scene is UNSET:
-            failures += 1
+            failed.add(str(line.path))
             continue
         header = AnswerHeader.of(line)
         if header != answered:
@@ -328,7 +331,7 @@ def _repair(path: Path, answered: AnswerHeader) -> tuple[PathSet, int]:
         file.seek(max(0, path.stat().st_size - 1))
         is_cut = file.read() not in (b"", b"\n")
     # The lines are filtered in a second pass, because they may not fit in memory.
-    if failures or overwritten or is_cut:
+    if failed or overwritten or is_cut:
         with replacing(path) as repaired, path.open("rb") as file, repaired.open("wb") as output:
             for text in file:
                 if not text.endswith(b"\n"):
@@ -336,7 +339,7 @@ def _repair(path: Path, answered: AnswerHeader) -> tuple[PathSet, int]:
                 line = parse_json(text, AnswerLine, str(path), remedy=REMEDY)
                 if line.scene is not UNSET and line.path not in overwritten:
                     output.write(text)
-    return predicted, len(overwritten)
+    return predicted, failed, len(overwritten)
 
 
 def overwritten_note(count: int) -> str:

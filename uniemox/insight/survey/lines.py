@@ -73,6 +73,7 @@ class NewAnswers:
         file: File of predictions.
         labels: Label set of the predictions; None: the model's.
         index: Index that also gets the predictions, under absolute paths.
+        path_as_given: Function that returns the path by which people know an image, for yielded failures.
     """
 
     def __init__(
@@ -82,14 +83,18 @@ class NewAnswers:
         file: ResultFile,
         labels: str | None,
         index: ResultFile | None = None,
+        path_as_given: Callable[[str], str] = str,
     ) -> None:
         self._predictor = predictor
         self._images = images
         self._file = file
         self._labels = labels
         self._index = index
+        self._path_as_given = path_as_given
         self.skipped = 0
         """Number of images that were passed over, because the file has their predictions."""
+        self.failed_again: set[str] = set()
+        """Paths of yielded failures that were failures in the file, too."""
 
     def __iter__(self) -> Iterator[Prediction | Failure]:
         for result in self._predictor.predict_each(self._missing(), labels=self._labels, with_embedding=True):
@@ -100,7 +105,20 @@ class NewAnswers:
             self._file.write(result, extra_fields)
             if self._index is not None and result.path is not None:
                 self._index.write(replace(result, path=os.path.abspath(result.path)), extra_fields)
-            yield result
+            yield self._named(result) if isinstance(result, Failure) else result
+
+    def _named(self, failure: Failure) -> Failure:
+        """Return a failure with the path as it was given, and record whether the image had failed before."""
+        if failure.path is None:
+            return failure
+        path = self._path_as_given(failure.path)
+        error = failure.error
+        # A long path is shortened in the reason, and stays as it is.
+        if error.startswith(failure.path):
+            error = path + error.removeprefix(failure.path)
+        if failure.path in self._file.failed:
+            self.failed_again.add(path)
+        return Failure(path=path, error=error)
 
     def _missing(self) -> Iterator[str]:
         for image in self._images:
