@@ -71,8 +71,8 @@ def test_own_images_are_released_under_the_licence_of_their_folder(
     command("collect", project, "--source", f"{source}?licence=unknown")
     with pytest.raises(DataError, match="12 of 12 images without a known licence"):
         command(*release, "--licence", "CC-BY-4.0")
-    command(*release)
-    assert "| unknown | 12 | not known | not known | not known |" in (tmp_path / "out" / "licences.md").read_text()
+    command("release", project, tmp_path / "new", "--name", "x")
+    assert "| unknown | 12 | not known | not known | not known |" in (tmp_path / "new" / "licences.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -19,11 +20,13 @@ from uniemox.errors import ConfigError, DataError
 from uniemox_curate import tables as t
 from uniemox_curate.annotate.agree import agree
 from uniemox_curate.annotate.verdicts import verdicts
+from uniemox_curate.cli.curate import curate
 from uniemox_curate.project import Change, Project, append, leave_out
 from uniemox_curate.release.config import ReleaseConfig
 from uniemox_curate.release.documents import licence_counts, render
 from uniemox_curate.release.run import release
 from uniemox_curate.release.splitting import kept_data, read_scheme, split, together
+from uniemox_curate.release.takedown import take_down
 from uniemox_curate.status import status, write_status_page
 
 COUNT = 20
@@ -284,11 +287,49 @@ def test_a_licence_is_refused_for_images_of_unknown_licence(tmp_path: Path) -> N
     assert (done["pictures"], done["unlicensed"]) == (9, 3)
     assert {row["licence"] for row in rows_of(out / "provenance.csv")} == {"by 2.0"}
     assert ": 0 without a known licence" in (out / "licences.md").read_text()
-    assert release(project, out, ReleaseConfig(name="x"))["pictures"] == 12  # without a licence nothing is promised
+    # The folder keeps its licence, so that images without one are still refused.
+    with pytest.raises(DataError, match="release into a new folder"):
+        release(project, out, ReleaseConfig(name="x"))
+    # Without a licence, nothing is promised.
+    assert release(project, tmp_path / "new", ReleaseConfig(name="x"))["pictures"] == 12
     with project.store.write() as connection:
         connection.execute(update(t.candidates).values(licence=""))
     with pytest.raises(DataError, match="none of 12 images has a known licence"):
         release(project, out, ReleaseConfig(name="x", only_licensed=True))
+
+
+def test_a_repeated_release_keeps_licence_address_and_citation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = agreed(tmp_path)
+    out = tmp_path / "out"
+    texts = {"licence": "CC-BY-4.0", "address": "https://example.org/x", "citation": "Example et al."}
+    first = release(project, out, ReleaseConfig(name="x", **texts))
+    assert first["kept texts"] == {}
+    words = ["release", str(project.folder), str(out), "--name", "x"]
+    curate([*words, "--citation", "Others"], exit_on_error=False, result_action="return_none")
+    lines = capsys.readouterr().err.splitlines()
+    assert "licence of the previous release kept: CC-BY-4.0" in lines
+    assert "address of the previous release kept: https://example.org/x" in lines
+    readme = (out / "README.md").read_text()
+    assert "Labels and texts: CC-BY-4.0." in readme
+    assert "Others" in readme
+    croissant = json.loads((out / "croissant.json").read_text())
+    assert croissant["url"] == "https://example.org/x"
+    assert "CC-BY-4.0" in croissant["license"]
+    # A takedown writes the same texts.
+    take_down(project, first_hash(project), because="x")
+    assert "Labels and texts: CC-BY-4.0." in (out / "README.md").read_text()
+    release(project, out, ReleaseConfig(name="x", licence="CC-BY-2.0"))
+    assert "Labels and texts: CC-BY-2.0." in (out / "README.md").read_text()
+    # A folder that was deleted begins without them.
+    shutil.rmtree(out)
+    assert release(project, out, ReleaseConfig(name="x"))["kept texts"] == {}
+    assert "No licence is given" in (out / "README.md").read_text()
+
+
+def first_hash(project: Project) -> str:
+    return project.rows(select(t.images.c.sha256))[0].sha256
 
 
 def named_in(folder: Path, gone: str) -> list[str]:

@@ -207,6 +207,8 @@ def release(
     with progress_bar() as progress:
         result = run(project, out, config, progress.show)
     project.store.set("rule", config.rule)
+    for text, value in result["kept texts"].items():
+        say(f"{text} of the previous release kept: {value}")
     if result["without split"]:
         images = counted(result["without split"], "kept image without a split was", "kept images without a split were")
         say(f"{images} left out; run uniemox curate split again")

@@ -27,11 +27,11 @@ class ReleaseConfig:
     """Version of the data set: three numbers, as Croissant requires."""
     licence: str = ""
     """Licence of labels and texts, such as CC-BY-4.0; images keep their own licences. Refused if an image has no known
-    licence. Default: undecided."""
+    licence. Default: that of the release that is replaced; undecided for the first one."""
     address: str = ""
-    """Web address of the data set, for its metadata."""
+    """Web address of the data set, for its metadata. Default: that of the release that is replaced."""
     citation: str = ""
-    """Text for citing the data set."""
+    """Text for citing the data set. Default: that of the release that is replaced."""
     rule: Rule = "both"
     """Rule for keeping images, see `decide`."""
     min_answers: int = 2

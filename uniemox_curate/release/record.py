@@ -31,6 +31,8 @@ from uniemox_curate.status import status
 
 MAX_LISTED = 20  # images in an error, so that its advice stays visible
 RECORD_LICENCE = f"to record one for files of your own, run collect with --source {FOLDER_EXAMPLE}"
+TEXTS = ("licence", "address", "citation")
+"""Fields of ReleaseConfig that the next release into the same folder keeps unless it has others."""
 NAME_DIGITS = 20  # digits of the sha256 in the name of an image
 # Fields of ReleasedImage that the table has as columns of its own, or that `pictures` has.
 _OWN_COLUMNS = ("picture", "sha256", "format")
@@ -134,6 +136,12 @@ def save_record(project: Project, folder: str, record: ReleaseRecord) -> int:
         connection.execute(insert(t.release_records).values(release_id=number, content=json.dumps(content)))
         connection.execute(insert(t.released_images), [{"release_id": number, **image} for image in images])
     return number
+
+
+def released_texts(project: Project, folder: str) -> dict[str, str]:
+    """Return licence, address and citation of the release in a folder; none if there is no record of it."""
+    rows = project.rows(select(t.releases.c.options).where(t.releases.c.folder == folder))
+    return {name: json.loads(row.options).get(name, "") for row in rows for name in TEXTS}
 
 
 def load_record(project: Project, release: Any) -> tuple[ReleaseRecord, dict[str, WrittenImage]]:
@@ -303,8 +311,8 @@ def _licensed(images: Sequence[ReleasedImage], config: ReleaseConfig) -> Sequenc
             lines.append(f"and {len(unknown) - MAX_LISTED} more (provenance.csv of a release without --licence)")
         raise DataError(
             f"{len(unknown)} of {counted(len(images), 'image')} without a known licence, so the release can't be "
-            f"{config.licence}; give --only-licensed to leave them out, or leave --licence out; {RECORD_LICENCE}; "
-            "without one are:\n" + "\n".join(lines)
+            f"{config.licence}; give --only-licensed to leave them out, or release into a new folder without "
+            f"--licence; {RECORD_LICENCE}; without one are:\n" + "\n".join(lines)
         )
     return images
 

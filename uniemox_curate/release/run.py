@@ -2,6 +2,7 @@
 
 import os
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from uniemox_curate.annotate.origins import read_origins
 from uniemox_curate.annotate.verdicts import read_answers
 from uniemox_curate.project import Project
 from uniemox_curate.release.config import ReleaseConfig
-from uniemox_curate.release.record import record_now, save_record, save_written, select_images
+from uniemox_curate.release.record import record_now, released_texts, save_record, save_written, select_images
 from uniemox_curate.release.splitting import PLOT
 from uniemox_curate.release.writing import MARK, NAMED, check_folder, mark_of, restore_interrupted, write_release
 
@@ -19,10 +20,11 @@ from uniemox_curate.release.writing import MARK, NAMED, check_folder, mark_of, r
 def release(project: Project, folder: Path, config: ReleaseConfig, progress: Progress = silent) -> dict[str, Any]:
     """Write a release into a new folder or over an old release; files that are no longer part of it are removed.
 
-    Images without a split, because they were kept after the split was drawn, are left out and counted.
+    Images without a split, because they were kept after the split was drawn, are left out and counted. An old release
+    of the project keeps its licence, address and citation unless `config` has others.
 
     Returns:
-        The number of images, the numbers left out, and the statistics.
+        The number of images, the numbers left out, the texts kept from the old release, and the statistics.
 
     Raises:
         DataError: If the folder holds something else, nothing is kept, there are no splits, a licence is given while
@@ -33,9 +35,6 @@ def release(project: Project, folder: Path, config: ReleaseConfig, progress: Pro
         restore_interrupted(folder)
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).exists():
         raise DataError(f"{folder} has other files; give an empty folder, or one with a release")
-    answers = read_answers(project)
-    origins = read_origins(project)
-    selection = select_images(project, config, answers, origins)
     check_folder(folder)
     if (folder / MARK).exists():
         mark = read_limited(folder / MARK).decode("utf-8", "replace")
@@ -44,6 +43,11 @@ def release(project: Project, folder: Path, config: ReleaseConfig, progress: Pro
     is_ours = mark.startswith(mark_of(project))
     if mark.startswith(NAMED) and not is_ours:
         raise DataError(f"{folder} has a release of another project; give another folder, or remove this one")
+    kept_texts = _texts_to_keep(project, folder, config) if is_ours else {}
+    config = replace(config, **kept_texts)
+    answers = read_answers(project)
+    origins = read_origins(project)
+    selection = select_images(project, config, answers, origins)
     record = record_now(project, config, selection.images, answers, origins)
     with ExitStack() as at_end:
         with writing(folder):
@@ -59,8 +63,15 @@ def release(project: Project, folder: Path, config: ReleaseConfig, progress: Pro
         "pictures": len(record.images),
         "without split": selection.without_split,
         "unlicensed": selection.unlicensed,
+        "kept texts": kept_texts,
         "statistics": record.figures,
     }
+
+
+def _texts_to_keep(project: Project, folder: Path, config: ReleaseConfig) -> dict[str, Any]:
+    """Return the texts that the release in a folder has, and the new one lacks."""
+    texts = released_texts(project, str(folder))
+    return {name: text for name, text in texts.items() if text and not getattr(config, name)}
 
 
 def _copy_plot(project: Project, folder: Path) -> None:
