@@ -98,6 +98,25 @@ def test_check_finds_problems_and_split_excludes_them(root: Path, tmp_path: Path
     assert (second_check["n"], second_check["exclude"]) == (20, [])
 
 
+def test_check_says_that_folders_are_read_as_labels_and_checks_an_archive_without(tmp_path: Path) -> None:
+    archive = class_folders(tmp_path / "archive", ("2001", "2002"), each=2)
+    (archive / "2002" / "copy.jpg").write_bytes((archive / "2001" / "0.jpg").read_bytes())
+    (archive / "top.jpg").write_bytes((archive / "2001" / "1.jpg").read_bytes())
+    (archive / "gone.jpg").symlink_to("nowhere")
+    done = uniemox("data", "check", f"folder:{archive}", "--json")
+    assert len(json.loads(done.stdout)["label_conflicts"]) == 1
+    table = f"csv:images.csv?root={archive}"
+    assert "the subfolders are read as labels: 2001, 2002. If they are not labels, list the images" in done.stderr
+    assert f"and check '{table}'" in done.stderr
+    assert "1 image outside the class folders was left out: top.jpg" in done.stderr
+    names = [path.relative_to(archive) for path in sorted(archive.rglob("*.jpg")) if path.is_file()]
+    (tmp_path / "images.csv").write_text("path,label\n" + "".join(f"{name},\n" for name in names))
+    without = uniemox("data", "check", table.replace("images.csv", str(tmp_path / "images.csv")), "--json")
+    found = json.loads(without.stdout)
+    assert (len(found["exact_duplicates"]), found["label_conflicts"]) == (2, [])
+    assert "read as labels" not in without.stderr
+
+
 def test_split_reports_classes_without_images_in_a_split(tmp_path: Path) -> None:
     done = uniemox("data", "split", f"folder:{class_folders(tmp_path / 'tiny', each=4)}", tmp_path / "s.json")
     sizes = {

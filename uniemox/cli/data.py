@@ -1,6 +1,7 @@
 """Commands about data sets."""
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
 # A sample's text is cut after this number of characters.
 TEXT_LENGTH = 300
+# Labels that a note names.
+MAX_NAMED = 5
 # Printed names of annotations, by field of `Sample`.
 ANNOTATION_NAMES = {
     "distribution": "distribution",
@@ -134,13 +137,41 @@ def check(
 
     ours = open_data(source, exclude=exclude, splits=splits)
     theirs = None if against is None else open_data(against)
-    say_parts(ours)
+    if folder_labels := _note_on_folders(source, ours):
+        say(folder_labels)
+    # Those of several data sets name the parts, too.
+    for note in ours.notes:
+        say(note)
     with progress_bar() as progress:
         report = audit(ours, theirs, pool=pool, on_progress=progress.show)
     if html is not None:
         write_page(report, html)
         say(f"wrote {html}")
     show_all([json.dumps(report.as_dict())] if as_json else _audit_tables(report))
+
+
+def _note_on_folders(source: str, data: "DataSet") -> str:
+    """Return a sentence about folders whose names are labels of no published set; empty for other data.
+
+    The folders of an archive, such as 2001 and 2002, are no labels, and copies across them no contradiction.
+    """
+    from uniemox.data.source import parse_source
+    from uniemox.labels import CUSTOM
+
+    labels = data.labels.labels
+    if data.parts or not labels or data.labels.name != CUSTOM:
+        return ""
+    kind, path, options = parse_source(source)
+    if kind != "folder" or "labels" in options:
+        return ""
+    names = ", ".join(labels[:MAX_NAMED])
+    if len(labels) > MAX_NAMED:
+        names += f" and {len(labels) - MAX_NAMED} more"
+    table = shlex.quote(f"csv:images.csv?root={path}")
+    return (
+        f"the subfolders are read as labels: {names}. If they are not labels, list the images in images.csv, with the "
+        f"columns path and label (empty), and check {table}"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
