@@ -88,7 +88,7 @@ def _keys(path: Path) -> list[str]:
 
 def test_unknown_names_are_refused_with_the_known_ones(tmp_path: Path) -> None:
     for words, message in (
-        (["--method", "solvr"], "there is no method 'solvr'; choose one of full, probe"),
+        (["--method", "solvr"], "there is no method 'solvr'; choose one of full, lora, probe"),
         (["--network.fusion", "gatd"], "there is no fusion 'gatd'; choose one of static"),
     ):
         done = uniemox_here("finetune", "--init", pretrained(), "--data", "synthetic:8", "--out", tmp_path, *words)
