@@ -25,6 +25,7 @@ OUT = "OUT"
 FITS = {
     "calibrate": "--model m.onnx --out OUT.onnx",
     "calibrate --ratings": "--model m.onnx --out OUT.onnx",
+    "few-labels": "--init embedded --methods knn --images 1 --out OUT",
     "finetune": "--method histogram --out OUT",
     "pretrain": "--preset demo --out OUT --teacher.source stored:teacher.npz",
     "teacher fit": "--out OUT",

@@ -124,6 +124,7 @@ def test_copies_of_an_image_are_counted_and_kept_together(tmp_path: Path, capsys
     words = f"{2 * apart} images have an exact copy in another split"
     assert words in " ".join(shown.err.split())
     assert "--together" in shown.err
+    file = tmp_path / "together.json"
     split_command(source, file, scheme=SchemeOptions(ratio="50/50", together=True), as_json=True)
     scheme = scheme_of(file)
     assert all(scheme[f"awe/{i}.png"] == scheme[f"fear/{i}.png"] for i in range(10))

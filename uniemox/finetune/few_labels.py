@@ -4,7 +4,6 @@ Images of the split train are drawn anew for every seed; smaller numbers are par
 encoded once. The heads are then fitted in seconds, and scored on the images that `uniemox evaluate` would score.
 """
 
-import csv
 import io
 import json
 from collections import Counter
@@ -31,7 +30,7 @@ from uniemox.finetune.overlaps import find_overlaps
 from uniemox.finetune.prototypes import fit_prototypes
 from uniemox.finetune.samples import split_for_training, target_of
 from uniemox.intervals import bootstrap_interval, interval_over_runs
-from uniemox.io.files import replacing, write_file
+from uniemox.io.files import replacing, write_file, write_rows
 from uniemox.io.progress import Progress
 from uniemox.io.stopping import StopRequest
 from uniemox.io.typed import read_json_lines
@@ -388,9 +387,7 @@ def _write(
 ) -> None:
     """Write the table, the drawing and the page."""
     table = io.StringIO()
-    writer = csv.writer(table)
-    writer.writerow([field.name for field in fields(MethodAccuracy)])
-    writer.writerows(astuple(point) for point in points)
+    write_rows(table, [[field.name for field in fields(MethodAccuracy)], *map(astuple, points)])
     write_file(out / CURVE, table.getvalue())
     write_page(points, config, data.name, len(scored), out)
 
