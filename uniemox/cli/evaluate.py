@@ -361,8 +361,8 @@ def _gain(low: float, high: float, images: int) -> str:
     verdict = "training gained nothing here that these images can show: the built-in model may be as good"
     if images < FEW_IMAGES:
         verdict += (
-            f". {counted(images, 'image')} can show only a large difference: to leave more for the test, give "
-            "finetune the splits of uniemox data split --ratio 50/10/40"
+            f". {counted(images, 'image')} can show only a large difference; a larger test part shows smaller "
+            "ones (uniemox data split --ratio 50/10/40, before finetune)"
         )
     return verdict
 

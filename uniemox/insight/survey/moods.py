@@ -11,6 +11,8 @@ HIGHEST = 9.0
 MIDDLE = 5.0
 # Number of columns above which four cells become one.
 MAX_COLUMNS = 16
+# Number of rows and columns below which the words beside the axes would overlap.
+MIN_CELLS = 7
 # Number of images below which there is no map.
 MIN_IMAGES = 12
 Cell = tuple[int, int]
@@ -102,9 +104,9 @@ class Moods:
             cell = column // factor, row // factor
             counts[cell] += count
             examples.setdefault(cell, self._examples[column, row])
-        first_column, last_column = _ends([column for column, _ in counts])
-        first_row, last_row = _ends([row for _, row in counts])
         step = STEP * factor
+        first_column, last_column = _ends([column for column, _ in counts], step)
+        first_row, last_row = _ends([row for _, row in counts], step)
         most = max(counts.values())
         cells = [
             MapCell(
@@ -143,6 +145,21 @@ def _cell_of(value: float) -> int:
     return min(max(int((value - LOWEST) / STEP), 0), last)
 
 
-def _ends(indices: list[int]) -> tuple[int, int]:
-    """Return the lowest and the highest index."""
-    return min(indices), max(indices)
+def _ends(indices: list[int], step: float) -> tuple[int, int]:
+    """Return the first and the last row or column of a map that shows all indices, at least MIN_CELLS apart.
+
+    Args:
+        indices: Indices of the cells with images.
+        step: Side of a cell in points of the scale, on which the map ends.
+
+    >>> _ends([3, 12], 0.25), _ends([16], 0.25), _ends([15], 0.5)
+    ((3, 12), (13, 19), (9, 15))
+    """
+    count = round((HIGHEST - LOWEST) / step)
+    first = min(indices)
+    last = max(indices)
+    missing = MIN_CELLS - (last - first + 1)
+    if missing > 0:
+        first = min(max(first - missing // 2, 0), count - MIN_CELLS)
+        last = first + MIN_CELLS - 1
+    return first, last
