@@ -223,7 +223,7 @@ def label_map(source: LabelSet, target: LabelSet) -> LabelMap:
         raise LabelError(
             f"no map from {source.name} to {target.name} is known: {_first_labels(source)} can't become "
             f"{_first_labels(target)}; use labels of {known}, give a map of your own to score "
-            "with (--map of uniemox evaluate, compare and calibrate), or train a model on these"
+            "with (--map of uniemox evaluate, compare and calibrate; label_pairs in Python), or train a model on these"
         )
     pairs = {label: bridge.get(label, label if label in target.labels else None) for label in source.labels}
     return LabelMap(source, target, pairs)

@@ -333,6 +333,14 @@ def test_the_part_of_a_mood_that_is_no_condition_is_named(text: str, part: str, 
     assert f"one of < <= > >= = and a number, such as {EXAMPLE!r}. Names: valence and arousal (1 to 9)" in message
 
 
+@pytest.mark.parametrize("text", ['"bit gloomy">0.4 schadenfreude\'s<0.2', "'bit gloomy' > 40 %, schadenfreude's<0.2"])
+def test_labels_with_a_blank_are_quoted(text: str) -> None:
+    """The quotes come back in the text of a condition, so that it can be repeated."""
+    conditions = parse_mood(text)
+    assert conditions == [("bit gloomy", ">", 0.4), ("schadenfreude's", "<", 0.2)]
+    assert parse_mood(" ".join(map(str, conditions))) == conditions
+
+
 def test_moods_take_spaces_commas_equality_and_percent() -> None:
     expected = [("excitement", ">", 0.5), ("people", "=", 0.0), ("valence", ">=", 6.5)]
     for text in ("excitement>0.5 people=0 valence>=6.5", " excitement > 50 %, people == 0 , valence >= 6.5 "):

@@ -12,7 +12,11 @@ from uniemox.labels import AXES
 
 EXAMPLE = "valence>6 arousal<5"
 COMPARE = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal, "=": np.equal}
-_CONDITION = re.compile(r"([^\s<>=,]+)\s*(<=|>=|==?|<|>)\s*(-?\d+(?:\.\d+)?)\s*(%?)(?:\s*,\s*|\s+|$)")
+# A name, in quotes if it has a blank.
+_NAME = r"""(?P<quote>["'])(?P<quoted>.+?)(?P=quote)|(?P<name>[^\s<>=,]+)"""
+_CONDITION = re.compile(
+    rf"(?:{_NAME})\s*(?P<sign><=|>=|==?|<|>)\s*(?P<limit>-?\d+(?:\.\d+)?)\s*(?P<percent>%?)(?:\s*,\s*|\s+|$)"
+)
 # Name, sign and value of a part that is no condition; all three may be missing.
 _OTHER_PART = re.compile(r"[^\s<>=]*(?:\s*[<>=]+\s*\S*)?")
 # Conditions for words that people try. Of 700 photographs of Flickr8k, 9 % have an arousal below 4.5.
@@ -36,7 +40,10 @@ class Condition(NamedTuple):
     limit: float
 
     def __str__(self) -> str:
-        return f"{self.name}{self.sign}{self.limit:g}"
+        name = self.name
+        if re.search(r"\s", name):
+            name = f'"{name}"'
+        return f"{name}{self.sign}{self.limit:g}"
 
     def holds(self, values: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Return True for the values that satisfy the condition, as they are shown.  values: (N,)."""
@@ -66,7 +73,7 @@ class Condition(NamedTuple):
 
 
 def parse_mood(text: str) -> list[Condition]:
-    """Split conditions such as "valence>6 people = 0, excitement > 50 %".
+    """Split conditions such as "valence>6 people = 0, excitement > 50 %". A name with a blank is quoted.
 
     Raises:
         ConfigError: With the part that is no condition.
@@ -78,8 +85,10 @@ def parse_mood(text: str) -> list[Condition]:
         match = _CONDITION.match(text, position)
         if match is None:
             raise _no_condition(text, text[position:])
-        name, sign, number, percent = match.groups()
-        limit = float(number)
+        name = match["quoted"] or match["name"]
+        sign = match["sign"]
+        percent = match["percent"]
+        limit = float(match["limit"])
         if percent:
             if name in AXES or name in COUNTS:
                 raise ConfigError(f"the mood {text!r}: {name} is not a share; write {name}{sign}NUMBER without %")
@@ -107,6 +116,6 @@ def _no_condition(text: str, ending: str) -> ConfigError:
         hint = f"; if {part!r} is an emotion of the model, write {part}>0.5"
     return ConfigError(
         f"the mood {text!r}: {part!r} is no condition{hint}. A condition is a name, one of < <= > >= = and a number, "
-        f"such as {EXAMPLE!r}. Names: valence and arousal (1 to 9), an emotion of the model and familiarity (0 to 1, "
-        "or 50%), people and faces (numbers)"
+        f"such as {EXAMPLE!r}. Names: valence and arousal (1 to 9), an emotion of the model (in quotes if it has a "
+        "blank) and familiarity (0 to 1, or 50%), people and faces (numbers)"
     )
