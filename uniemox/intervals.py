@@ -210,6 +210,17 @@ def interval_over_runs(scores: NDArray[np.generic], groups: Groups | None = None
     return value - reach, value + reach
 
 
+def clip_to_share(interval: Interval | None) -> Interval | None:
+    """Cut an interval of a share, such as an accuracy, off at 0 and 1.
+
+    >>> clip_to_share((0.9, 1.1)), clip_to_share(None)
+    ((0.9, 1.0), None)
+    """
+    if interval is None:
+        return None
+    return max(0.0, interval[0]), min(1.0, interval[1])
+
+
 def paired_bootstrap(
     ours: NDArray[np.generic], theirs: NDArray[np.generic], groups: Groups | None = None, *, pair_seeds: bool = False
 ) -> PairedDifference:

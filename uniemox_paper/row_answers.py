@@ -5,7 +5,7 @@ would make its accuracy incomparable. Two rows are therefore compared on the ima
 probable of the labels that both can predict.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,40 +22,43 @@ MIN_LABELS = 2
 class RowAnswers:
     """Answers of S runs, one per seed, about the N images that all of them were scored on."""
 
-    keys: tuple[str, ...]  # N
-    groups: tuple[str, ...]  # N; images of one group are resampled together
-    truths: tuple[str, ...]  # N
-    labels: tuple[str, ...]
-    """E labels of the scores, in alphabetical order."""
-    predicted: NDArray[np.int64]  # (S, N), indices of labels
-    probabilities: NDArray[np.float64]  # (S, N, E), 0 to 1
+    runs: tuple[Predictions, ...]
+    """Predictions of each run, for the same images and among the same labels in the same order."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Keys of the images, (N,)."""
+        return self.runs[0].keys
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Group of each image, (N,); images of one group are resampled together."""
+        return self.runs[0].groups
+
+    @property
+    def truths(self) -> list[str]:
+        """True label of each image, (N,)."""
+        return self.runs[0].words
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Labels of the scores, in alphabetical order."""
+        return self.runs[0].scored_labels
 
     @property
     def predictable(self) -> frozenset[str]:
         """Labels with a probability above 0 for any image."""
-        highest = self.probabilities.max(axis=(0, 1))  # (E,)
+        highest = np.max([run.probabilities.max(axis=0) for run in self.runs], axis=0)  # (E,)
         return frozenset(label for label, probability in zip(self.labels, highest, strict=True) if probability > 0)
 
     @property
     def hits(self) -> NDArray[np.float64]:
         """(S, N), 1 for a right answer."""
-        return np.array(np.array(self.labels)[self.predicted] == np.array(self.truths), dtype=np.float64)
+        return np.array([run.is_right for run in self.runs], dtype=np.float64)
 
-    def hits_among(self, keys: Sequence[str], labels: Collection[str]) -> NDArray[np.float64]:
-        """Return (S, K) 1 for a right answer about K images, if the model chooses among these labels alone.
-
-        Args:
-            keys: K images, whose true labels are among the labels.
-            labels: At least one label.
-        """
-        place_of = {key: i for i, key in enumerate(self.keys)}
-        places = [place_of[key] for key in keys]
-        if self.predictable <= set(labels):
-            return self.hits[:, places]
-        columns = [i for i, label in enumerate(self.labels) if label in labels]
-        chosen = self.probabilities[:, places][:, :, columns].argmax(axis=2)  # (S, K)
-        words = np.array([self.labels[i] for i in columns])[chosen]
-        return np.array(words == np.array([self.truths[place] for place in places]), dtype=np.float64)
+    def among(self, labels: Sequence[str], keys: Sequence[str]) -> "RowAnswers":
+        """Return the answers about some images if the model chooses among some labels; see `Predictions.among`."""
+        return RowAnswers(tuple(run.among(labels, keys) for run in self.runs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,26 +80,8 @@ def join_answers(predictions: Sequence[Predictions]) -> RowAnswers | None:
     keys = sorted(set.intersection(*(set(item.keys) for item in predictions)))
     if not keys or len({frozenset(item.scored_labels) for item in predictions}) > 1:
         return None
-    labels = tuple(sorted(predictions[0].scored_labels))
-    predicted = []
-    probabilities = []
-    for item in predictions:
-        place_of = {key: i for i, key in enumerate(item.keys)}
-        places = [place_of[key] for key in keys]
-        columns = [item.scored_labels.index(label) for label in labels]
-        predicted.append([labels.index(item.scored_labels[i]) for i in item.predicted[places]])
-        probabilities.append(item.probabilities[places][:, columns])
-    first = predictions[0]
-    place_of = {key: i for i, key in enumerate(first.keys)}
-    words = first.words
-    return RowAnswers(
-        keys=tuple(keys),
-        groups=tuple(first.groups[place_of[key]] for key in keys),
-        truths=tuple(words[place_of[key]] for key in keys),
-        labels=labels,
-        predicted=np.array(predicted),
-        probabilities=np.array(probabilities),
-    )
+    labels = sorted(predictions[0].scored_labels)
+    return RowAnswers(tuple(item.among(labels, keys) for item in predictions))
 
 
 def difference_of(ours: RowAnswers, theirs: RowAnswers) -> RowDifference | str:
@@ -116,8 +101,7 @@ def difference_of(ours: RowAnswers, theirs: RowAnswers) -> RowDifference | str:
     keys = [key for key in shared if our_truths[key] in labels and our_truths[key] == their_truths[key]]
     if not keys:
         return "no image of both has a label that both can predict"
-    group_of = dict(zip(ours.keys, ours.groups, strict=True))
-    paired = paired_bootstrap(
-        ours.hits_among(keys, labels), theirs.hits_among(keys, labels), [group_of[key] for key in keys]
-    )
+    shared_labels = sorted(labels)
+    of_ours = ours.among(shared_labels, keys)
+    paired = paired_bootstrap(of_ours.hits, theirs.among(shared_labels, keys).hits, of_ours.groups)
     return RowDifference(n=len(keys), labels=len(labels), paired=paired)

@@ -16,7 +16,7 @@ import numpy as np
 from uniemox.data import FILES, parse_source, public_name
 from uniemox.errors import ConfigError, DataError
 from uniemox.evaluate import Predictions, read_evaluation
-from uniemox.intervals import Interval, interval_over_runs
+from uniemox.intervals import Interval, clip_to_share, interval_over_runs
 from uniemox.io import EVALUATIONS, read_json
 from uniemox_paper.row_answers import RowAnswers, difference_of, join_answers
 
@@ -320,20 +320,13 @@ def _cells(
             n=len(of_row.keys),
             labels=len(of_row.predictable),
             accuracy=float(of_row.hits.mean()),
-            interval=_clipped(interval_over_runs(of_row.hits, of_row.groups)),
+            interval=clip_to_share(interval_over_runs(of_row.hits, of_row.groups)),
             chance=float(counts.max() / counts.sum()),
             label_map="; ".join(sorted({run.maps[column] for run in runs if run.maps.get(column)})),
             is_best=name == best,
             below_best=_find_test(tests, name, best, column),
         )
     return cells
-
-
-def _clipped(interval: Interval | None) -> Interval | None:
-    """Cut the interval of an accuracy off at 0 and 1."""
-    if interval is None:
-        return None
-    return max(0.0, interval[0]), min(1.0, interval[1])
 
 
 def _find_test(tests: Sequence[PairedTest], first: str, second: str, column: Column) -> PairedTest | None:

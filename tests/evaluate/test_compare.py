@@ -151,6 +151,14 @@ def test_images_without_a_shared_label_are_left_out() -> None:
     assert note.startswith("not scored among the same labels, but among 3 (a, f, s) and 2 (f, x)")
 
 
+def test_a_prediction_among_the_labels_stays_where_probabilities_are_equal() -> None:
+    item = replace(answers("afs", "fs", [[0.4, 0.4, 0.2], [0.8, 0.1, 0.1]]), predicted=np.array([1, 0]))
+    assert item.among("fas", item.keys).predicted.tolist() == [0, 1]
+    assert item.among("af", ["0.jpg"]).predicted.tolist() == [1]
+    # The first of two that are equally probable, after awe.
+    assert item.among("sf", ["1.jpg"]).predicted.tolist() == [0]
+
+
 def test_runs_scored_by_different_label_maps_are_marked(runs: dict[str, Path]) -> None:
     """As if `evaluate --map` had got other pairs for each; a run with the labels of the data needs no map."""
 

@@ -13,7 +13,14 @@ from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.evaluate.label_pairs import LabelPairs, labels_by, text_of
 from uniemox.evaluate.run import evaluate, evaluations_folder, runs_without_torch, write_evaluation
 from uniemox.evaluate.run_records import Predictions, SavedEvaluation, read_evaluations, read_run, title_of
-from uniemox.intervals import Interval, PairedDifference, interval_over_runs, no_spread_note, paired_bootstrap
+from uniemox.intervals import (
+    Interval,
+    PairedDifference,
+    clip_to_share,
+    interval_over_runs,
+    no_spread_note,
+    paired_bootstrap,
+)
 from uniemox.io.files import WEIGHTS
 from uniemox.io.progress import Progress, silent
 from uniemox.io.weight_names import IN_PACKAGE
@@ -217,33 +224,18 @@ def among_shared_labels(predictions: Sequence[Predictions]) -> tuple[list[Predic
     if not warning or len(shared) < 2:
         return list(predictions), warning
     words_of_images = zip(*(item.words for item in predictions), strict=True)
-    rows = np.flatnonzero([words[0] in shared and len(set(words)) == 1 for words in words_of_images])
-    if not len(rows):
+    keys = [
+        key
+        for key, words in zip(first.keys, words_of_images, strict=True)
+        if words[0] in shared and len(set(words)) == 1
+    ]
+    if not keys:
         return list(predictions), warning
     counts = " and ".join(str(count) for count in sorted({len(item.scored_labels) for item in predictions}))
     note = f"the models have {counts} labels, so all choose among the {len(shared)} that they share"
-    if len(rows) < len(first.keys):
-        note += f"; {counted(len(first.keys) - len(rows), 'image')} with another label left out"
-    return [_restrict(item, shared, rows) for item in predictions], note
-
-
-def _restrict(predictions: Predictions, labels: Sequence[str], rows: NDArray[np.intp]) -> Predictions:
-    """Return the answers about some images (K,) if the model chooses among some of its labels."""
-    columns = [predictions.scored_labels.index(label) for label in labels]
-    words = predictions.words
-    probabilities = predictions.probabilities[rows][:, columns]  # (K, labels)
-    predicted = probabilities.argmax(axis=1)
-    if set(labels) == set(predictions.scored_labels):
-        # Its own choice: equal probabilities may have been decided otherwise.
-        predicted = np.array([columns.index(label) for label in predictions.predicted[rows]])
-    return Predictions(
-        keys=tuple(predictions.keys[row] for row in rows),
-        groups=tuple(predictions.groups[row] for row in rows),
-        labels=np.array([labels.index(words[row]) for row in rows]),
-        predicted=predicted,
-        probabilities=probabilities,
-        scored_labels=tuple(labels),
-    )
+    if len(keys) < len(first.keys):
+        note += f"; {counted(len(first.keys) - len(keys), 'image')} with another label left out"
+    return [item.among(shared, keys) for item in predictions], note
 
 
 def label_note(predictions: Sequence[Predictions]) -> str:
@@ -295,7 +287,7 @@ def _compare(
         groups["baseline"] = baseline_hits
     for name, group in groups.items():
         compared[name] = tuple(group.mean(axis=1).tolist())
-        compared[f"{name}_interval"] = _clipped(interval_over_runs(group, first.groups))
+        compared[f"{name}_interval"] = clip_to_share(interval_over_runs(group, first.groups))
         if baseline and name != "baseline":
             compared[f"{name}_over_baseline"] = paired_bootstrap(group, baseline_hits, first.groups)
     return Comparison(
@@ -307,10 +299,3 @@ def _compare(
         note="; ".join(filter(None, (note, _no_spread(groups, len(first.keys))))),
         **compared,
     )
-
-
-def _clipped(interval: Interval | None) -> Interval | None:
-    """Cut an interval of an accuracy off at 0 and 1."""
-    if interval is None:
-        return None
-    return (max(0.0, interval[0]), min(1.0, interval[1]))

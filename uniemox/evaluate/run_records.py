@@ -1,6 +1,6 @@
 """Read a finished run: record, journal, evaluations, predictions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,31 @@ class Predictions:
     def is_right(self) -> NDArray[np.bool_]:
         """(N,), True for right predictions."""
         return self.labels == self.predicted
+
+    def among(self, labels: Sequence[str], keys: Sequence[str]) -> "Predictions":
+        """Return the predictions for some images if the model chooses among some of its labels.
+
+        A prediction that is one of these labels stays; any other becomes the most probable of them.
+
+        Args:
+            labels: At least one of `scored_labels`, among them the true labels of the images.
+            keys: K images.
+        """
+        columns = [self.scored_labels.index(label) for label in labels]
+        new_index = np.full(len(self.scored_labels), -1)
+        new_index[columns] = np.arange(len(columns))
+        row_of = {key: i for i, key in enumerate(self.keys)}
+        rows = np.array([row_of[key] for key in keys], dtype=np.int64)
+        probabilities = self.probabilities[rows][:, columns]  # (K, labels)
+        predicted = new_index[self.predicted[rows]]
+        return Predictions(
+            keys=tuple(keys),
+            groups=tuple(self.groups[row] for row in rows),
+            labels=new_index[self.labels[rows]],
+            predicted=np.where(predicted >= 0, predicted, probabilities.argmax(axis=1)),
+            probabilities=probabilities,
+            scored_labels=tuple(labels),
+        )
 
 
 def title_of(data: str, split: str | None, persons: object) -> str:
