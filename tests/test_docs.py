@@ -147,6 +147,9 @@ def test_docs_command_shows_signatures_and_docstrings_in_the_reference(
     assert "class ImageError(UniemoxError)" in sections["uniemox.errors"]
     assert "return list(" not in sections["uniemox.search"]
     assert "noqa" not in text
+    # What is shown is also found.
+    docs("label_pairs")
+    assert "reference: label_pairs: " in capsys.readouterr().out
 
 
 def test_pages_are_built_and_load_nothing_from_other_sites(site: Path) -> None:

@@ -293,8 +293,8 @@ class ClassifierInfo:
         """Return the labels above their thresholds, most probable first; task multilabel.  probabilities: (E,)."""
         thresholds = self.thresholds or (DEFAULT_THRESHOLD,) * len(self.labels)
         rows = zip(self.labels, probabilities, thresholds, strict=True)
-        given = [(probability, label) for label, probability, threshold in rows if probability > threshold]
-        return tuple(label for _, label in sorted(given, key=lambda pair: -pair[0]))
+        assigned = [(probability, label) for label, probability, threshold in rows if probability > threshold]
+        return tuple(label for _, label in sorted(assigned, key=lambda pair: -pair[0]))
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -47,11 +47,16 @@ def docs(page: str | None = None, /) -> None:
     if name not in pages:
         _search(page, pages)
         return
-    text = fill_in(pages[name].read_text("utf-8"))
+    text = _text_of(pages[name])
     if out.is_terminal:
         out.print(Markdown(text, hyperlinks=False))
     else:
         print(text, end="")
+
+
+def _text_of(page: Path) -> str:
+    """Return the text of a page, with signatures and docstrings where mkdocstrings would put them."""
+    return fill_in(page.read_text("utf-8"))
 
 
 def _search(words: str, pages: Mapping[str, Path]) -> None:
@@ -63,7 +68,7 @@ def _search(words: str, pages: Mapping[str, Path]) -> None:
     matches = [
         (name, line.strip())
         for name, path in pages.items()
-        for line in path.read_text("utf-8").splitlines()
+        for line in _text_of(path).splitlines()
         if words.casefold() in line.casefold()
     ]
     if not matches:

@@ -215,8 +215,8 @@ def among_shared_labels(predictions: Sequence[Predictions]) -> tuple[list[Predic
         predictions: Answers of each model about the same images.
 
     Returns:
-        The answers among the shared labels, and a note that says so. If all have the same labels already, or fewer than
-        two of them in common, the answers are unchanged; the note is then empty, or a warning (`label_note`).
+        The answers among the shared labels, and a note with their number. If all have the same labels already, or fewer
+        than two of them in common, the answers are unchanged; the note is then empty, or a warning (`label_note`).
     """
     warning = label_note(predictions)
     first = predictions[0]

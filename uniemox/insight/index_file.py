@@ -158,7 +158,7 @@ def _is_damaged(lines: Path, header: AnswerHeader) -> bool:
 
 
 def set_aside(file: Path, report: Callable[[str], object]) -> None:
-    """Rename a damaged file of an index, or a folder in its place, so that a new one can be written.
+    """Rename a damaged file of an index, or a folder of its name, so that a new one can be written.
 
     Args:
         file: File of an index.

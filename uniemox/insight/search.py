@@ -357,7 +357,7 @@ def value_text(name: str, value: float) -> str:
 
 
 def _is_query(index: Index, like: ImageLike | None) -> NDArray[np.bool_]:
-    """Return which images of an index are the query, or lie in the query's folder, (N,)."""
+    """Return which images of an index are the query, or are in the query's folder, (N,)."""
     if not isinstance(like, (str, os.PathLike)) or is_data_url(str(like)):
         return np.zeros(len(index.paths), bool)
     query = os.path.realpath(like)

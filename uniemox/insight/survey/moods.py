@@ -21,7 +21,7 @@ Cell = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Image that stands for a cell."""
+    """Example image of a cell."""
 
     path: str
     top: str
