@@ -13,8 +13,8 @@ from uniemox.data.seen import read_seen
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError, StoppedError
 from uniemox.finetune.config import DistillationConfig, FinetuneConfig
+from uniemox.finetune.distillation import PREFIX, TeacherAnswers, ask_teacher
 from uniemox.finetune.run import finetune
-from uniemox.finetune.step import PREFIX, TeacherAnswers, ask_teacher
 from uniemox.labels import EKMAN, MIKELS
 from uniemox.predict.opening import load
 from uniemox.predict.prediction import Prediction

@@ -17,8 +17,9 @@ from uniemox.evaluate.classifier_outputs import outputs_of, select_views
 from uniemox.evaluate.multilabel import mean_average_precision
 from uniemox.evaluate.outputs import Outputs
 from uniemox.finetune.config import FinetuneConfig, Task
+from uniemox.finetune.distillation import TeacherAnswers
 from uniemox.finetune.network import BuiltNetwork
-from uniemox.finetune.step import FinetuneBatch, Objective, TeacherAnswers
+from uniemox.finetune.step import FinetuneBatch, Objective
 from uniemox.io.files import SPLITS
 from uniemox.labels import AFFECT, NO_LABELS, LabelSet
 from uniemox.losses.methods import concordance, discrete_weights
