@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from uniemox.bounds import check_numbers
 from uniemox.errors import ConfigError
+from uniemox.plurals import counted
 from uniemox_ask.address import chat_url
 from uniemox_ask.forms import Form, QuestionSet
 
@@ -80,9 +81,9 @@ class AskConfig:
             return
         total = per_model * len(self.models)
         raise ConfigError(
-            f"{questions.describe(images)} x {len(self.models)} models are {total:,} questions, "
-            f"{describe_tokens(total)}; the limit is {self.max_questions:,} questions per model. To send them all, "
-            f"give --max-questions {per_model}"
+            f"{questions.describe(images)} x {counted(len(self.models), 'model')}: {counted(total, 'question')}, "
+            f"{describe_tokens(total)}; the limit is {counted(self.max_questions, 'question')} per model. To send them "
+            f"all, give --max-questions {per_model}"
         )
 
     @property

@@ -13,6 +13,7 @@ from typing import Literal
 
 from uniemox.errors import ConfigError
 from uniemox.labels import LabelSet
+from uniemox.plurals import counted
 from uniemox_ask.answer_reader import AnswerReader, spellings_of
 
 Form = Literal["list", "letters", "statements"]
@@ -109,11 +110,11 @@ class QuestionSet:
 
     def describe(self, images: int) -> str:
         """Describe the number of questions about a number of images: "8 images x 4 prompts"."""
-        parts = [f"{images} images"]
+        parts = [counted(images, "image")]
         if self.form == "statements":
-            parts.append(f"{len(self.labels)} statements")
+            parts.append(counted(len(self.labels), "statement"))
         if self.prompts > 1:
-            parts.append(f"{self.prompts} prompts")
+            parts.append(counted(self.prompts, "prompt"))
         return " x ".join(parts)
 
     def has(self, question_id: str, sha256: str) -> bool:
@@ -176,9 +177,9 @@ def max_prompts(form: Form, labels: LabelSet) -> int:
     return math.lcm(wordings, len(labels))
 
 
-def _rotate(labels: tuple[str, ...], places: int) -> tuple[str, ...]:
-    start = places % len(labels)
-    return labels[start:] + labels[:start]
+def _rotate(labels: tuple[str, ...], shift: int) -> tuple[str, ...]:
+    first = shift % len(labels)
+    return labels[first:] + labels[:first]
 
 
 def _list_question(

@@ -108,11 +108,15 @@ def _summary(config: AskConfig, host: str, scope: str, total: int, unanswered: i
     scope = f"{scope} x {', '.join(config.models)}"
     answered = total - unanswered
     if not unanswered:
-        return f"{scope}: all {answered:,} answers exist"
-    note = f" ({answered:,} more are answered already)" if answered else ""
-    estimate = config.cost(unanswered * TOKENS_IN, unanswered * TOKENS_OUT)
-    cost = "" if estimate is None else f", about {estimate:.2f} at the given prices"
-    return f"{scope}: sending {unanswered:,} questions{note} to {host}, {describe_tokens(unanswered)}{cost}"
+        return f"{scope}: {counted(answered, 'answer exists', 'answers exist')}, nothing to send"
+    summary = f"{scope}: sending {counted(unanswered, 'question')}"
+    if answered:
+        summary += f" ({counted(answered, 'more is', 'more are')} answered already)"
+    summary += f" to {host}, {describe_tokens(unanswered)}"
+    cost = config.cost(unanswered * TOKENS_IN, unanswered * TOKENS_OUT)
+    if cost is not None:
+        summary += f", about {cost:.2f} at the given prices"
+    return summary
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,11 @@ def test_all_prompts_differ_and_no_more_are_accepted(form: Form, labels: LabelSe
         questions_of(LabelSet(labels.name, labels.labels, "evoked"), form, prompts=limit + 1)
 
 
+def test_the_scope_counts_images_statements_and_prompts() -> None:
+    assert questions_of(MIKELS).describe(1) == "1 image"
+    assert questions_of(MIKELS, "statements", prompts=2).describe(3) == "3 images x 8 statements x 2 prompts"
+
+
 def test_more_labels_than_letters_are_refused() -> None:
     many = LabelSet("own", tuple(f"label {i}" for i in range(len(LETTERS) + 1)), "evoked")
     with pytest.raises(

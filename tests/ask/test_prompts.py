@@ -278,7 +278,9 @@ def test_too_many_questions_are_refused(tmp_path: Path) -> None:
     def never(request: Request, number: int) -> Response:
         raise AssertionError("a question was sent")
 
-    with pytest.raises(ConfigError, match=r"6 images x 3 statements x 4 prompts x 1 models.* --max-questions 72"):
+    with pytest.raises(
+        ConfigError, match=r"6 images x 3 statements x 4 prompts x 1 model: 72 questions.* --max-questions 72"
+    ):
         run(never, tmp_path / "out", "statements", 4, max_questions=71)
     assert not (tmp_path / "out").exists()
 

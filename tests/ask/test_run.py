@@ -83,7 +83,7 @@ def test_answered_questions_are_not_sent_again(data: DataSet, selection: Selecti
         assert len(endpoint.requests) == 8
         plans: list[str] = []
         assert run(config_of(endpoint), selection, data, tmp_path, on_plan=plans.append) == first
-        assert plans[0] == "8 images x m: all 8 answers exist"
+        assert plans[0] == "8 images x m: 8 answers exist, nothing to send"
         run(config_of(endpoint, "other"), fewer, data, tmp_path)
         assert len(endpoint.requests) == 11
     with serving(lambda request, number: says("Fear")) as elsewhere:
