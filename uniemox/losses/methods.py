@@ -182,14 +182,9 @@ def multiplicative_loss(logits: Tensor, target: Tensor, beta: float = 1.0, weigh
     Raises:
         ShapeError: If the shapes do not match.
     """
-    if logits.ndim != 3 or logits.shape[1] < 2 or logits.shape[::2] != target.shape:
-        raise ShapeError(
-            f"logits must be (N, K, E) of at least 2 modalities and target (N, E), got {tuple(logits.shape)} and "
-            f"{tuple(target.shape)}"
-        )
+    _check_modalities(logits, target)
     log_p = (target[:, None] * logits.log_softmax(dim=-1)).sum(dim=-1)  # (N, K)
-    factor = (log_p.detach() * beta / (logits.shape[1] - 1)).exp()  # (N, K)
-    return mean_over_images(-(factor * log_p).sum(dim=1), weight)
+    return mean_over_images(_multiplied(log_p, beta), weight)
 
 
 def multiplicative_label_loss(
@@ -208,16 +203,25 @@ def multiplicative_label_loss(
     Raises:
         ShapeError: If the shapes do not match.
     """
+    _check_modalities(logits, target)
+    labels = target[:, None].expand_as(logits)  # (N, K, E)
+    # The log of the probability of what is true of a label.
+    log_p = -F.binary_cross_entropy_with_logits(logits, labels, reduction="none")  # (N, K, E)
+    return mean_over_images(_multiplied(log_p, beta).mean(dim=1), weight)
+
+
+def _check_modalities(logits: Tensor, target: Tensor) -> None:
     if logits.ndim != 3 or logits.shape[1] < 2 or logits.shape[::2] != target.shape:
         raise ShapeError(
             f"logits must be (N, K, E) of at least 2 modalities and target (N, E), got {tuple(logits.shape)} and "
             f"{tuple(target.shape)}"
         )
-    labels = target[:, None].expand_as(logits)  # (N, K, E)
-    # The log of the probability of what is true of a label.
-    log_p = -F.binary_cross_entropy_with_logits(logits, labels, reduction="none")  # (N, K, E)
-    factor = (log_p.detach() * beta / (logits.shape[1] - 1)).exp()  # (N, K, E)
-    return mean_over_images(-(factor * log_p).sum(dim=1).mean(dim=1), weight)
+
+
+def _multiplied(log_p: Tensor, beta: float) -> Tensor:
+    """Return -Σ_k p_k^(β / (K - 1)) log p_k, (N, ...).  log_p: (N, K, ...) of K modalities."""
+    factor = (log_p.detach() * beta / (log_p.shape[1] - 1)).exp()
+    return -(factor * log_p).sum(dim=1)
 
 
 def word_alignment_loss(logits: Tensor, words: Tensor, kinds: Sequence[int]) -> Tensor:
