@@ -1,6 +1,7 @@
 """Linear heads on frozen features: logistic regression for labels, ridge regression for valence and arousal."""
 
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -12,9 +13,12 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 
 from uniemox.finetune.config import Task
+from uniemox.predict.confidence import log_softmax
 
 # Values of sklearn's C; ridge regression uses their inverses as alpha.
 PENALTIES = tuple(10.0**power for power in range(-4, 3))
+# For samples that are too few to hold some out.
+PENALTY_WITHOUT_FOLDS = 1e-2
 FOLDS = 5
 ITERATIONS = 2000
 
@@ -59,25 +63,45 @@ def fit_head(
 
 
 def _best_penalty(x: NDArray, target: NDArray, weights: NDArray, seed: int) -> float:
-    """Return the penalty with the lowest weighted cross-entropy over the folds.
+    """Return the penalty with the lowest weighted cross-entropy over the folds."""
+    splits = stratified_folds(target, seed)
+    if not splits:
+        return PENALTY_WITHOUT_FOLDS
+
+    def loss_of(penalty: float) -> float:
+        loss = 0.0
+        for train, held_out in splits:
+            coefficients, offsets = _fit(x[train], target[train], weights, penalty)
+            log_shares = log_softmax(x[held_out] @ coefficients.T + offsets)
+            loss -= float((target[held_out] * weights * log_shares).sum())
+        return loss
+
+    return _lowest(loss_of)
+
+
+def stratified_folds(target: NDArray, seed: int) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Return the training and held-out rows of each of at most 5 folds; none if a class has a single sample.
+
+    Args:
+        target: (N, E), shares of the classes; the most probable class of a sample counts.
+        seed: Random seed.
+    """
+    classes = target.argmax(axis=1)
+    folds = min(FOLDS, int(np.bincount(classes)[np.unique(classes)].min()))
+    if folds < 2:
+        return []
+    return list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(target, classes))
+
+
+def _lowest(loss_of: Callable[[float], float]) -> float:
+    """Return the penalty with the lowest loss.
 
     Penalties are tried from strong to weak, until two in a row are worse than the best. The weakest ones separate the
     training samples and take by far the longest to fit.
     """
-    classes = target.argmax(axis=1)
-    folds = min(FOLDS, np.bincount(classes)[np.unique(classes)].min())
-    if folds < 2:
-        return 1e-2
-    splits = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(x, classes))
     losses: list[float] = []
     for penalty in PENALTIES:
-        loss = 0.0
-        for train, held_out in splits:
-            coefficients, offsets = _fit(x[train], target[train], weights, penalty)
-            logits = x[held_out] @ coefficients.T + offsets
-            log_shares = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
-            loss -= float((target[held_out] * weights * log_shares).sum())
-        losses.append(loss)
+        losses.append(loss_of(penalty))
         if len(losses) > 2 and min(losses[-2:]) > min(losses):
             break
     return PENALTIES[int(np.argmin(losses))]
@@ -111,22 +135,21 @@ def _fit(x: NDArray, target: NDArray, weights: NDArray, penalty: float) -> tuple
 def _best_label_penalty(x: NDArray, target: NDArray, seed: int) -> float:
     """Return the penalty with the lowest binary cross-entropy on a fifth of the samples, which are not fitted.
 
-    There are no folds: every label needs its own fit. Penalties are tried as in `_best_penalty`.
+    There are no folds: every label needs its own fit.
     """
     order = np.random.default_rng(seed).permutation(len(x))
     count = len(x) // FOLDS
     if count == 0:
-        return 1e-2
+        return PENALTY_WITHOUT_FOLDS
     held_out = order[:count]
     train = order[count:]
-    losses: list[float] = []
-    for penalty in PENALTIES:
+
+    def loss_of(penalty: float) -> float:
         coefficients, offsets = _fit_labels(x[train], target[train], penalty)
         logits = x[held_out] @ coefficients.T + offsets
-        losses.append(float((np.logaddexp(0, logits) - target[held_out] * logits).sum()))
-        if len(losses) > 2 and min(losses[-2:]) > min(losses):
-            break
-    return PENALTIES[int(np.argmin(losses))]
+        return float((np.logaddexp(0, logits) - target[held_out] * logits).sum())
+
+    return _lowest(loss_of)
 
 
 def _fit_labels(x: NDArray, target: NDArray, penalty: float) -> tuple[NDArray, NDArray]:

@@ -2,21 +2,22 @@
 
 The logits are s (z · t) + z · d for features z and the text prototype t of a label. The factor s, CLIP's inverse
 temperature, and the change d are fitted together. Both have a prior: s stays near CLIP's own value, and d near 0. So
-few images change little, and many images give the logistic regression of method probe.
+few images change little, and many images outweigh the priors.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from sklearn.model_selection import StratifiedKFold
 from threadpoolctl import threadpool_limits
+
+from uniemox.finetune.heads import stratified_folds
+from uniemox.predict.confidence import log_softmax
 
 Array = NDArray[np.float64]
 # Strengths of the prior on the changes, from weak to strong; infinity fits s alone.
 PENALTIES = (0.01, 0.1, 1.0, 10.0, np.inf)
 # For a class with a single image, which can't be held out.
 PENALTY_OF_ONE = 1.0
-FOLDS = 5
 ITERATIONS = 500
 
 
@@ -54,12 +55,10 @@ def fit_prototypes(
 
 def _best_penalty(x: Array, y: Array, start: Array, seed: int) -> float:
     """Return the strength with the lowest cross-entropy over the folds."""
-    classes = y.argmax(axis=1)
-    folds = min(FOLDS, int(np.bincount(classes)[np.unique(classes)].min()))
-    if folds < 2:
+    splits = stratified_folds(y, seed)
+    if not splits:
         return PENALTY_OF_ONE
     losses = dict.fromkeys(PENALTIES, 0.0)
-    splits = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(x, classes))
     for penalty in PENALTIES:
         for train, held_out in splits:
             losses[penalty] += _cross_entropy(x[held_out] @ _fit(x[train], y[train], start, penalty).T, y[held_out])[0]
@@ -78,9 +77,14 @@ def _fit(x: Array, y: Array, start: Array, penalty: float) -> Array:
     zero_shot = x @ start.T  # (N, E)
     is_fixed = np.isinf(penalty)
 
+    def change_of(parameters: Array) -> Array:
+        if is_fixed:
+            return np.zeros_like(start)
+        return parameters[1:].reshape(start.shape)
+
     def loss_and_gradient(parameters: Array) -> tuple[float, Array]:
         factor = parameters[0]
-        change = parameters[1:].reshape(start.shape) if len(parameters) > 1 else np.zeros_like(start)
+        change = change_of(parameters)
         loss, gradient = _cross_entropy(factor * zero_shot + x @ change.T, y)
         loss += 0.5 * (factor - 1) ** 2
         of_factor = (gradient * zero_shot).sum() + factor - 1
@@ -90,14 +94,14 @@ def _fit(x: Array, y: Array, start: Array, penalty: float) -> Array:
         of_change = gradient.T @ x + penalty * change
         return loss, np.concatenate([[of_factor], of_change.ravel()])
 
-    initial = np.ones(1) if is_fixed else np.concatenate([[1.0], np.zeros(start.size)])
+    initial = np.zeros(1 if is_fixed else 1 + start.size)
+    initial[0] = 1.0
     best = minimize(loss_and_gradient, initial, jac=True, method="L-BFGS-B", options={"maxiter": ITERATIONS}).x
-    change = np.zeros_like(start) if is_fixed else best[1:].reshape(start.shape)
-    return best[0] * start + change
+    return best[0] * start + change_of(best)
 
 
 def _cross_entropy(logits: Array, y: Array) -> tuple[float, Array]:
     """Return the sum of the cross-entropies, and its gradient in the logits, (N, E)."""
-    log_shares = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    log_shares = log_softmax(logits)
     gradient = np.exp(log_shares) * y.sum(axis=1, keepdims=True) - y
     return -float((y * log_shares).sum()), gradient
