@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.images import draw, save
+from uniemox.data.people import Sidecar
 from uniemox.data.sample import DataSet
 
 JPEG = save(draw(24, 18), "JPEG")
@@ -81,3 +82,14 @@ def words(data: DataSet) -> dict[str, str | None]:
 def says(*parts: object) -> str:
     """A pattern of a message that holds these parts in this order."""
     return ".*".join(re.escape(str(part)) for part in parts)
+
+
+HEADER = {"detector": "drawn by hand", "threshold": 0.3}
+
+
+def sidecar(path: Path, lines: dict[str, dict[str, Any]], header: dict[str, Any] = HEADER) -> Path:
+    """A sidecar of these lines."""
+    with Sidecar(path, header) as file:
+        for key, values in lines.items():
+            file.append(key, values)
+    return path

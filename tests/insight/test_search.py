@@ -17,7 +17,7 @@ from uniemox.errors import ConfigError, DataError
 from uniemox.insight.features import pack, unpack
 from uniemox.insight.index import Index, update_index
 from uniemox.insight.index_file import CACHE, INDEX, LINES
-from uniemox.insight.mood import _WORDS, EXAMPLE, Condition, parse_mood
+from uniemox.insight.mood import Condition
 from uniemox.insight.search import Query, matches_text, search, search_folder, value_text
 from uniemox.insight.survey.lines import NewAnswers
 from uniemox.predict.opening import load
@@ -312,53 +312,11 @@ def test_guesses_are_left_out_and_counted_unless_they_are_asked_for() -> None:
     assert everything.guesses == 0
 
 
-@pytest.mark.parametrize(
-    ("text", "part", "hint"),
-    [
-        ("valence", "'valence'", "for 'valence' write valence>6"),
-        ("people>1 valence > high", "'valence > high'", ""),
-        ("> 3", "'> 3'", ""),
-        ("valence<>7", "'valence<>7'", ""),
-        ("people>0 Calm valence>6", "'Calm'", "for 'calm' write arousal<4.5"),
-        ("awe", "'awe'", "if 'awe' is an emotion of the model, write awe>0.5"),
-        (";", "';'", ""),
-    ],
-)
-def test_the_part_of_a_mood_that_is_no_condition_is_named(text: str, part: str, hint: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        parse_mood(text)
-    message = str(caught.value)
-    assert f"{part} is no condition" in message
-    assert hint in message
-    assert f"one of < <= > >= = and a number, such as {EXAMPLE!r}. Names: valence and arousal (1 to 9)" in message
-
-
-@pytest.mark.parametrize("text", ['"bit gloomy">0.4 schadenfreude\'s<0.2', "'bit gloomy' > 40 %, schadenfreude's<0.2"])
-def test_labels_with_a_blank_are_quoted(text: str) -> None:
-    """The quotes come back in the text of a condition, so that it can be repeated."""
-    conditions = parse_mood(text)
-    assert conditions == [("bit gloomy", ">", 0.4), ("schadenfreude's", "<", 0.2)]
-    assert parse_mood(" ".join(map(str, conditions))) == conditions
-
-
-def test_moods_take_spaces_commas_equality_and_percent() -> None:
-    expected = [("excitement", ">", 0.5), ("people", "=", 0.0), ("valence", ">=", 6.5)]
-    for text in ("excitement>0.5 people=0 valence>=6.5", " excitement > 50 %, people == 0 , valence >= 6.5 "):
-        assert [tuple(condition) for condition in parse_mood(text)] == expected
+def test_a_mood_selects_images_that_satisfy_all_conditions() -> None:
     assert paths_of(mood="awe>60% people=2") == ["b"]
     assert paths_of(mood="people=0 valence<9") == ["a", "c"]
     with pytest.raises(ConfigError, match="hardly any value is equal; write valence>7 or valence<7"):
         search(FOUR, Query(mood="valence=7"))
-    with pytest.raises(ConfigError, match="people is not a share; write people>NUMBER without %"):
-        parse_mood("people>50%")
-
-
-def test_every_word_of_the_hints_leads_to_a_condition() -> None:
-    for word in _WORDS:
-        with pytest.raises(ConfigError) as caught:
-            parse_mood(word)
-        [condition] = parse_mood(str(caught.value).split(" write ")[1].split(". A condition")[0])
-        condition.check()
 
 
 def test_all_values_that_a_search_asks_for_are_shown(
