@@ -29,9 +29,10 @@ from uniemox.finetune.run import finetune as finetune_run
 from uniemox.model.detectors import YoloxNano, YuNet
 from uniemox.pretrain.config import PretrainConfig
 from uniemox_paper.check import Checked, check_runs
-from uniemox_paper.cli import PlanOptions, _check_plan, table_or_figure
+from uniemox_paper.cli import PlanOptions, table_or_figure
 from uniemox_paper.config import NAMES, Name, ReproduceConfig
 from uniemox_paper.plan import OUT, Plan, PlannedRun
+from uniemox_paper.plan_console import check_plan
 from uniemox_paper.table3 import EXTRAS, SCRATCH
 from uniemox_paper.targets import plan_of
 
@@ -279,7 +280,7 @@ def test_check_prints_what_every_cell_computes(
 ) -> None:
     monkeypatch.setattr("uniemox_paper.check.check_runs", lambda *_: [])
     plan = plans["table3"]
-    _check_plan(plan, as_json=False)
+    check_plan(plan, as_json=False)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("cell ")]
     assert len(lines) == sum(bool(cell.runs) for row in plan.rows for cell in row.cells.values())
     [line] = [line for line in lines if line.startswith("cell     UniEmoX on FI (the paper has 69.33 %): ")]
@@ -289,7 +290,7 @@ def test_check_prints_what_every_cell_computes(
         "on all held-out images; scored on FI, split test, 8 labels (mikels): amusement, anger, awe, contentment, "
         "disgust, excitement, fear, sadness"
     )
-    _check_plan(plan, as_json=True)
+    check_plan(plan, as_json=True)
     cells = json.loads(capsys.readouterr().out)["cells"]
     assert len(cells) == len(lines)
     assert cells[0].keys() == {"method", "data", "paper_percent", "computes"}
