@@ -107,8 +107,8 @@ class Client:
         self.host = urlsplit(url).netloc
         self.has_answered = False
         self._silent_since: float | None = None  # the first pause since the last answer
-        # How many numbers of `TOP_LOGPROBS` a model has refused.
-        self._refused_numbers: dict[str, int] = {}
+        # By model, how many numbers of `TOP_LOGPROBS` it has refused.
+        self._refusals: dict[str, int] = {}
         self._key = key
 
     def ask(self, model: str, messages: Sequence[Mapping[str, Any]], *, with_logprobs: bool = False) -> Reply | None:
@@ -128,6 +128,8 @@ class Client:
                 return None
             started_s = time.monotonic()
             outcome = self._attempt(model, messages, with_logprobs=with_logprobs)
+            if outcome is None:
+                return None
             latency_s = round(time.monotonic() - started_s, 3)
             if isinstance(outcome, Reply):
                 self.has_answered = True
@@ -167,17 +169,17 @@ class Client:
 
     def _attempt(
         self, model: str, messages: Sequence[Mapping[str, Any]], *, with_logprobs: bool
-    ) -> Reply | _FailedAttempt:
-        """Send one request; another with fewer log-probabilities if the endpoint refuses them.
+    ) -> Reply | _FailedAttempt | None:
+        """Send one request; another with fewer log-probabilities if the endpoint refuses them. None if stopped between.
 
         Raises:
             ConfigError: If retrying is pointless.
         """
         body: dict[str, Any] = {"model": model, "messages": messages}
-        refused_numbers = self._refused_numbers.get(model, 0)
-        asks_for_logprobs = with_logprobs and refused_numbers < len(TOP_LOGPROBS)
+        refusals = self._refusals.get(model, 0)
+        asks_for_logprobs = with_logprobs and refusals < len(TOP_LOGPROBS)
         if asks_for_logprobs:
-            body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS[refused_numbers]}
+            body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS[refusals]}
         try:
             data = asyncio.run(self._send(body))
             # Before an error cuts the response, which could leave a part of the key that no longer matches.
@@ -188,12 +190,12 @@ class Client:
         except TimeoutError:
             return _FailedAttempt(f"no answer within {self.timeout_s:g} s")
         except openai.APIStatusError as error:
-            is_refused = error.status_code < 500 and "logprob" in self._error_message(error).lower()
-            if asks_for_logprobs and is_refused:
+            blames_logprobs = error.status_code < 500 and "logprob" in self._error_message(error).lower()
+            if asks_for_logprobs and blames_logprobs:
                 # The maximum, because another thread may have raised it.
-                self._refused_numbers[model] = max(self._refused_numbers.get(model, 0), refused_numbers + 1)
+                self._refusals[model] = max(self._refusals.get(model, 0), refusals + 1)
                 if not self.pace.wait_turn():
-                    return _FailedAttempt("stopped")
+                    return None
                 return self._attempt(model, messages, with_logprobs=True)
             return self._explain_status(model, error)
         except (openai.APIConnectionError, OSError) as error:

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+# Larger counts are no counts; prices times such a number may be beyond the range of floats.
+MAX_TOKENS = 10**12
+
 
 @dataclass(frozen=True, slots=True)
 class Position:
@@ -55,7 +58,7 @@ def read_reply(data: bytes) -> Reply:
         text = excerpt(data.decode("utf-8", "replace"))
         raise ValueError(f"no answer in the response ({type(error).__name__}): {text}") from error
     is_declined = isinstance(refusal, str) and not text.strip()
-    tokens_in, tokens_out = (count if type(count) is int and count >= 0 else None for count in counts)
+    tokens_in, tokens_out = map(_token_count, counts)
     return Reply(
         answer=refusal if is_declined else text,
         is_refused=finish_reason == "content_filter" or (is_declined and bool(refusal)),
@@ -63,6 +66,13 @@ def read_reply(data: bytes) -> Reply:
         tokens_out=tokens_out,
         positions=_positions(choice.get("logprobs")),
     )
+
+
+def _token_count(count: Any) -> int | None:
+    """Return a number of tokens; None if it is missing or impossible."""
+    if type(count) is int and 0 <= count <= MAX_TOKENS:
+        return count
+    return None
 
 
 def _positions(logprobs: Any) -> tuple[Position, ...]:
@@ -77,7 +87,7 @@ def _positions(logprobs: Any) -> tuple[Position, ...]:
             candidates = [entry, *(entry.get("top_logprobs") or ())]
             probabilities = {str(candidate["token"]): _probability(candidate["logprob"]) for candidate in candidates}
             positions.append(Position(str(entry["token"]), probabilities))
-    except (KeyError, TypeError, AttributeError, ValueError):
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError):
         return ()
     return tuple(positions)
 
@@ -87,6 +97,7 @@ def _probability(logprob: Any) -> float:
 
     Raises:
         ValueError: If it is no number.
+        OverflowError: If it is a whole number beyond the range of floats.
     """
     if not isinstance(logprob, int | float) or math.isnan(logprob):
         raise ValueError(f"{logprob} is no log-probability")

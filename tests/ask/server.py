@@ -72,11 +72,9 @@ def says_with_probabilities(*tokens: tuple[str, Mapping[str, float]], text: str 
     response = says("".join(token for token, _ in tokens) if text is None else text)
     content = []
     for token, probabilities in tokens:
-        top = [
-            {"token": name, "logprob": math.log(p), "bytes": list(name.encode())} for name, p in probabilities.items()
-        ]
+        top = [_token(name, math.log(p)) for name, p in probabilities.items()]
         logprob = math.log(probabilities[token]) if token in probabilities else -9999.0
-        content.append({"token": token, "logprob": logprob, "bytes": list(token.encode()), "top_logprobs": top})
+        content.append({**_token(token, logprob), "top_logprobs": top})
     response.body["choices"][0]["logprobs"] = {"content": content, "refusal": None}
     return response
 

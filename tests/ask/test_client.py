@@ -414,3 +414,9 @@ def test_rate_limit_is_shared_by_threads() -> None:
     for thread in threads:
         thread.join()
     assert max(times) - min(times) >= 0.1 * (len(times) - 1) - 0.001
+
+
+@pytest.mark.parametrize("count", [-1, True, 3.0, "300", 10**400])
+def test_impossible_token_counts_are_unknown(count: Any) -> None:
+    reply, _ = ask(says("Awe", tokens=(count, 20)))
+    assert (reply.answer, reply.tokens_in, reply.tokens_out) == ("Awe", None, 20)

@@ -111,6 +111,8 @@ def with_logprobs(logprobs: Any) -> Response:
         {"content": [{"token": "B", "logprob": None}]},
         {"content": [{"token": "B", "logprob": "-0.1"}]},
         {"content": [{"token": "B", "logprob": math.nan}]},
+        # A whole number that no float can hold.
+        {"content": [{"token": "B", "logprob": -(10**400)}]},
         {"content": [{"token": "B", "logprob": -0.1, "top_logprobs": [{"token": "A"}]}]},
         {"content": [{"token": "B", "logprob": -0.1, "top_logprobs": 3}]},
         # The form of the older completions protocol.
@@ -159,6 +161,17 @@ def test_refused_numbers_of_log_probabilities_are_lowered(maximum: int, numbers:
         client.ask("n", MESSAGES)
         assert endpoint.requests[len(numbers)].body["top_logprobs"] == 20
         assert set(endpoint.requests[-1].body) == {"model", "messages"}
+
+
+def test_a_question_stopped_after_a_refusal_has_no_reply() -> None:
+    def behave(request: Request, number: int) -> Response:
+        client.pace.stop.set()
+        return error(400, "no logprobs")
+
+    with serving(behave) as endpoint:
+        client = client_of(endpoint, attempts=1)
+        assert client.ask("m", MESSAGES, with_logprobs=True) is None
+        assert len(endpoint.requests) == 1
 
 
 def test_other_refusals_are_not_taken_for_one_of_log_probabilities() -> None:
