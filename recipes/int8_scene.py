@@ -21,7 +21,7 @@ from onnxruntime import InferenceSession
 from uniemox.classifier_info import ClassifierInfo, read_info
 from uniemox.data.sample import Sample
 from uniemox.data.source import open_data
-from uniemox.export.compact import quantise
+from uniemox.export.int8 import quantise
 from uniemox.export.onnx import KEY
 from uniemox.io.onnx_sessions import open_session, unpack_weights
 from uniemox.io.weight_names import EMBEDDED

@@ -8,7 +8,7 @@ from uniemox.cli.console import Files, Flag, JsonObject, need, progress_bar, quo
 from uniemox.errors import ConfigError
 
 if TYPE_CHECKING:
-    from uniemox.export.compact import Int8Check
+    from uniemox.export.int8 import Int8Check
 
 
 def export(

@@ -10,8 +10,9 @@ from uniemox.checkpoints.classifier import load_classifier
 from uniemox.data.sample import DataSet
 from uniemox.data.seen import read_seen, seen_file, write_hashes
 from uniemox.errors import CheckpointError, ConfigError
-from uniemox.export.compact import Int8Check, export_int8, store_as_float16, store_as_int8
+from uniemox.export.compact import store_as_float16, store_as_int8
 from uniemox.export.hub_folder import write_hub_folder
+from uniemox.export.int8 import Int8Check, export_int8
 from uniemox.export.onnx import export_classifier, read_model, write_model
 from uniemox.io.files import CONFIG, ONNX, WEIGHTS
 from uniemox.io.progress import Progress, silent
