@@ -14,7 +14,7 @@ from tests.export.networks import SIZE, Convolutions, classify, info_of
 from tests.runs import colours, finetuned
 from uniemox.data.sample import DataSet
 from uniemox.errors import CheckpointError, ConfigError, DataError
-from uniemox.export import compact as int8
+from uniemox.export import int8
 from uniemox.export.compact import store_as_float16
 from uniemox.export.int8 import Int8Check, export_int8, quantise
 from uniemox.export.onnx import KEY, export_classifier
