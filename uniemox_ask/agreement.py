@@ -71,6 +71,15 @@ def agreeing_pairs(answers: Sequence[Hashable]) -> float:
     return sum(count * (count - 1) for count in counts) / (len(answers) * (len(answers) - 1))
 
 
+def agreeing_answers(answers: Sequence[Sequence[Hashable]]) -> float:
+    """Return the share of agreeing pairs of answers about an image, 0 to 1, averaged over questions.
+
+    Args:
+        answers: For each question, the (P,) answers to P prompts, P at least 2.
+    """
+    return float(np.mean([agreeing_pairs(question) for question in answers]))
+
+
 def consistency(answers: Sequence[Sequence[Sequence[Hashable]]]) -> Consistency | None:
     """Return the agreement of prompts.
 
@@ -88,7 +97,7 @@ def consistency(answers: Sequence[Sequence[Sequence[Hashable]]]) -> Consistency 
     """
     if not answers or len(answers[0][0]) == 1:
         return None
-    shares = np.array([np.mean([agreeing_pairs(question) for question in image]) for image in answers])  # (N,)
+    shares = np.array([agreeing_answers(image) for image in answers])  # (N,)
     counts = Counter(answer for image in answers for question in image for answer in question)
     total = counts.total()
     chance = sum((count / total) ** 2 for count in counts.values())

@@ -1,6 +1,6 @@
 """The whole comparison: images, predictions of our models, questions, and results."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,13 +8,13 @@ from uniemox.data import DataSet, refuse_seen
 from uniemox.errors import DataError
 from uniemox.io import Progress, silent
 from uniemox.plurals import counted
+from uniemox_ask.answers import Source, answers_by_model
 from uniemox_ask.config import AskConfig
 from uniemox_ask.expert import MIN_VAL, GateResult, score_gate
 from uniemox_ask.forms import QuestionSet
 from uniemox_ask.our_model import labels_of_ours, probabilities_of_ours, training_hashes
 from uniemox_ask.question import AskedImage, select
-from uniemox_ask.record import AnswerRow
-from uniemox_ask.result import Results, choices_by_model, summarise
+from uniemox_ask.result import Results, summarise
 from uniemox_ask.run import ask
 
 
@@ -71,7 +71,8 @@ def compare(
     if comparison.val is not None:
         val, val_notes = _select_val(comparison.val, config, images, on_progress)
         notes += val_notes
-    config.check_size(len(images) + len(val), questions)
+    all_images = (*images, *val)
+    config.check_size(len(all_images), questions)
     # Our models predict before the questions are sent, so that an unusable model costs nothing.
     predicted = None
     if comparison.ours is not None:
@@ -79,22 +80,27 @@ def compare(
     expert = None
     if comparison.expert is not None:
         notes += _check_expert(comparison.expert, images, val)
-        expert = probabilities_of_ours(comparison.expert, (*images, *val), labels, on_progress)
+        expert = probabilities_of_ours(comparison.expert, all_images, labels, on_progress)
     for note in notes:
         say(note)
-    rows = ask(config, (*images, *val), questions, out, key=key, on_plan=say, on_progress=on_progress)
-    gates: dict[tuple[str, str], GateResult] = {}
+    rows = ask(config, all_images, questions, out, key=key, on_plan=say, on_progress=on_progress)
+    answers = answers_by_model(config, all_images, questions, rows)
+    gates: dict[Source, GateResult] = {}
     if comparison.expert is not None and expert is not None:
-        for source, choices in choices_by_model(config, (*images, *val), questions, rows).items():
-            gate = score_gate(labels.labels, choices, expert, val, images, comparison.expert.name)
+        for (endpoint, model), model_answers in answers.items():
+            gate = score_gate(
+                labels.labels, model_answers.choices, expert, name=comparison.expert.name, val=val, test=images
+            )
             if gate is not None:
-                gates[source] = gate
+                gates[endpoint, model] = gate
                 continue
-            notes.append(f"{source[1]} has answers about too few val images for a gate; it needs {MIN_VAL}")
-            say(notes[-1])
+            note = f"{model} has answers about too few val images for a gate; it needs {MIN_VAL}"
+            notes.append(note)
+            say(note)
     data = f"{comparison.data.name}, split {comparison.split}, seed {config.seed}"
     results = summarise(config, images, questions, rows, data=data, ours=predicted, notes=notes)
-    return replace(results, gates=gates), _count_failed(config, (*images, *val), questions, rows)
+    failed = sum(answers[config.url, model].failed for model in config.models)
+    return replace(results, gates=gates), failed
 
 
 def _check_expert(expert: Path, scored: Sequence[AskedImage], val: Sequence[AskedImage]) -> list[str]:
@@ -135,18 +141,3 @@ def _select_val(
             f"--images {MIN_VAL} or more, or leave out --expert"
         )
     return images, notes
-
-
-def _count_failed(
-    config: AskConfig, images: Sequence[AskedImage], questions: QuestionSet, rows: Mapping[str, AnswerRow]
-) -> int:
-    """Return the number of questions of this call whose last request failed; not of other endpoints and models."""
-    digests = {image.sha256 for image in images}
-    return sum(
-        row.error is not None
-        for row in rows.values()
-        if row.endpoint == config.url
-        and row.model in config.models
-        and row.picture in digests
-        and questions.has(row.question_id, row.question_sha256)
-    )

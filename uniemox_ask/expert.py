@@ -102,9 +102,10 @@ def score_gate(
     labels: Sequence[str],
     choices: ImageChoices,
     expert: Mapping[str, NDArray[np.float64]],
+    *,
+    name: str,
     val: Sequence[AskedImage],
     test: Sequence[AskedImage],
-    name: str,
 ) -> GateResult | None:
     """Fit a gate to val images and score it on test images, both with answers of the large model to all questions.
 
@@ -112,9 +113,9 @@ def score_gate(
         labels: E labels.
         choices: The large model's choices by image.
         expert: The expert's (E,) probabilities by image.
+        name: The expert's name.
         val: Images to fit the gate to.
         test: Images to score, none of them in val.
-        name: The expert's name.
 
     Returns:
         The scores; None for fewer than 20 val images, or without test images.

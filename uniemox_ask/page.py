@@ -66,9 +66,9 @@ def _image_view(results: Results, names: list[str], asked_image: AskedImage) -> 
     """Return the template's values for an image and its answers."""
     answers = []
     for name, result in zip(names, results.models, strict=True):
-        source = (result.endpoint, result.model)
-        rows = results.answers[source].get(asked_image.sha256, {})
-        choices = results.choices[source].get(asked_image.sha256)
+        model_answers = results.answers[result.endpoint, result.model]
+        rows = model_answers.by_image.get(asked_image.sha256, {})
+        choices = model_answers.choices.get(asked_image.sha256)
         view: dict[str, Any] = {"name": name, "labels": (), "fault": "", "words": _answer_text(results.questions, rows)}
         if choices is None:
             view["fault"] = "questions without an answer" if rows else "no answer"

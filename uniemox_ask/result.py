@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from uniemox.intervals import Interval, bootstrap_interval
 from uniemox_ask.agreement import AgreementWithOurs, Consistency, agreement, consistency
 from uniemox_ask.answer_reader import OUTCOMES
-from uniemox_ask.choices import ImageChoices, LabelChoice, choices_of, pooled, yes_probability
+from uniemox_ask.answers import ModelAnswers, Source, answers_by_model, answers_to_compare
+from uniemox_ask.choices import LabelChoice, pooled, yes_probability
 from uniemox_ask.config import AskConfig
 from uniemox_ask.expert import GateResult
 from uniemox_ask.forms import YES, QuestionSet
@@ -107,16 +108,13 @@ class Results:
     questions: QuestionSet
     images: tuple[AskedImage, ...]
     models: tuple[ModelResult, ...]
-    answers: Mapping[tuple[str, str], "ImageAnswers"]
-    """Answers by endpoint and model."""
-    choices: Mapping[tuple[str, str], ImageChoices]
-    """Choices by endpoint and model."""
+    answers: Mapping[Source, ModelAnswers]
     ours: Mapping[str, str] | None
     """Labels of our model by image."""
     ours_result: ModelResult | None
     notes: tuple[str, ...]
-    gates: Mapping[tuple[str, str], GateResult] = field(default_factory=dict)
-    """Scores with an expert by endpoint and model."""
+    gates: Mapping[Source, GateResult] = field(default_factory=dict)
+    """Scores with an expert."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON-serialisable form."""
@@ -134,10 +132,6 @@ class Results:
     def _gate_of(self, model: ModelResult) -> dict[str, Any] | None:
         gate = self.gates.get((model.endpoint, model.model))
         return None if gate is None else asdict(gate)
-
-
-ImageAnswers = Mapping[str, Mapping[str, AnswerRow]]
-"""Answers by image, then by `AskedQuestion.id`; failed ones are left out."""
 
 
 def summarise(
@@ -161,144 +155,89 @@ def summarise(
         ours: Labels of our model by image; None if there is no model of ours.
         notes: Notes about skipped images, for the report.
     """
-    by_source = _rows_by_source(config, images, questions, rows)
-    answers = dict[tuple[str, str], ImageAnswers]()
-    choices = dict[tuple[str, str], ImageChoices]()
+    answers = answers_by_model(config, images, questions, rows)
     models = []
-    for source, source_rows in by_source.items():
-        answers[source] = _answers_by_image(questions, source_rows)
-        choices[source] = _choices_by_image(questions, answers[source])
-        answered = [row for image_rows in answers[source].values() for row in image_rows.values()]
-        model = _AskedModel(
-            source=source,
-            rows=answered,
-            failed=len(source_rows) - len(answered),
-            cost=_total_cost(config, source, answered),
-        )
-        models.append(_score(model, choices[source], answers[source], images, questions, ours))
+    for source, model_answers in answers.items():
+        cost = _total_cost(config, source, model_answers.rows)
+        models.append(_score(source, model_answers, images, questions, cost=cost, ours=ours))
     ours_result = None
     if ours is not None:
-        ours_choices = {image: (LabelChoice((label,), None),) for image, label in ours.items()}
-        ours_result = _score(_AskedModel(("", OURS), (), 0, None), ours_choices, {}, images, questions, None)
+        choices = {image: (LabelChoice((label,), None),) for image, label in ours.items()}
+        model_answers = ModelAnswers(by_image={}, choices=choices, failed=0)
+        ours_result = _score(("", OURS), model_answers, images, questions, cost=None, ours=None)
     return Results(
         data=data,
         questions=questions,
         images=tuple(images),
         models=tuple(models),
         answers=answers,
-        choices=choices,
         ours=ours,
         ours_result=ours_result,
         notes=tuple(notes),
     )
 
 
-def choices_by_model(
-    config: AskConfig, images: Sequence[AskedImage], questions: QuestionSet, rows: Mapping[str, AnswerRow]
-) -> dict[tuple[str, str], ImageChoices]:
-    """Return the choices of every model by endpoint and model; see `summarise` for the arguments."""
-    by_source = _rows_by_source(config, images, questions, rows)
-    return {
-        source: _choices_by_image(questions, _answers_by_image(questions, source_rows))
-        for source, source_rows in by_source.items()
-    }
-
-
-def _rows_by_source(
-    config: AskConfig, images: Sequence[AskedImage], questions: QuestionSet, rows: Mapping[str, AnswerRow]
-) -> dict[tuple[str, str], list[AnswerRow]]:
-    """Return the rows about these questions and images by endpoint and model, those of the config first."""
-    digests = {image.sha256 for image in images}
-    by_source: dict[tuple[str, str], list[AnswerRow]] = {(config.url, model): [] for model in config.models}
-    for row in rows.values():
-        if row.picture in digests and questions.has(row.question_id, row.question_sha256):
-            by_source.setdefault((row.endpoint, row.model), []).append(row)
-    return by_source
-
-
-def _answers_by_image(questions: QuestionSet, rows: Sequence[AnswerRow]) -> dict[str, dict[str, AnswerRow]]:
-    """Return the answers of a model, parsed again, because parsing may have changed since they were saved."""
-    readers = {question.id: question.reader for question in questions.questions}
-    answers: dict[str, dict[str, AnswerRow]] = {}
-    for row in rows:
-        if row.error is None:
-            answers.setdefault(row.picture, {})[row.question_id] = row.read_with(readers[row.question_id])
-    return answers
-
-
-def _choices_by_image(questions: QuestionSet, answers: ImageAnswers) -> dict[str, tuple[LabelChoice, ...]]:
-    all_choices = {image: choices_of(questions, image_rows) for image, image_rows in answers.items()}
-    return {image: choices for image, choices in all_choices.items() if choices is not None}
-
-
-@dataclass(frozen=True, slots=True)
-class _AskedModel:
-    """A model, and what its answers took."""
-
-    source: tuple[str, str]
-    """Endpoint and name; no endpoint for our model."""
-    rows: Sequence[AnswerRow]
-    failed: int
-    cost: float | None
-
-
 def _score(
-    model: _AskedModel,
-    choices: ImageChoices,
-    answers: ImageAnswers,
+    source: Source,
+    answers: ModelAnswers,
     images: Sequence[AskedImage],
     questions: QuestionSet,
+    *,
+    cost: float | None,
     ours: Mapping[str, str] | None,
 ) -> ModelResult:
     """Score a model's choices.
 
     Args:
-        model: The model with its answers; none for our model, which always names a label.
-        choices: Its choices by image.
-        answers: Its answers by image.
+        source: Endpoint and name; no endpoint for our model.
+        answers: Its answers; only choices for our model, which always names a label.
         images: All images of the comparison.
         questions: The questions about each image.
+        cost: Cost of its answers.
         ours: Labels of our model by image, to compare with.
     """
+    endpoint, name = source
+    rows = answers.rows
+    choices = answers.choices
     answered = [image for image in images if image.sha256 in choices]
     credit = np.array(
         [[choice.credit(image.label) for choice in choices[image.sha256]] for image in answered], dtype=np.float64
     )  # (N, P)
     hits = credit.mean(axis=1) if answered else np.zeros(0)  # (N,)
     named = sum(bool(choice.labels) for image in answered for choice in choices[image.sha256])
-    outcomes: Counter[str | None] = Counter(row.outcome for row in model.rows)
-    with_probabilities = sum(row.probabilities is not None for row in model.rows)
-    is_asked = bool(model.source[0])
+    outcomes: Counter[str | None] = Counter(row.outcome for row in rows)
+    with_probabilities = sum(row.probabilities is not None for row in rows)
+    is_asked = bool(endpoint)
     if not is_asked:
         outcomes = Counter({"label": len(answered)})
     total = len(images) * len(questions.questions)
-    latencies = [row.latency_s for row in model.rows]
+    latencies = [row.latency_s for row in rows]
     prompts = _prompt_results(questions, credit) if is_asked else ()
     accuracies = [prompt.accuracy for prompt in prompts]
     accuracy, interval = _mean(hits)
     pooled_choices = {image.sha256: pooled(questions.labels, choices[image.sha256]) for image in answered}
     has_pooled = is_asked and bool(answered) and (questions.prompts > 1 or with_probabilities > 0)
     return ModelResult(
-        model=model.source[1],
-        endpoint=model.source[0],
+        model=name,
+        endpoint=endpoint,
         n=len(answered),
         accuracy=accuracy,
         accuracy_interval=interval,
         accuracy_of_named=float(credit.sum() / named) if named else None,
-        outcomes={name: outcomes[name] for name in OUTCOMES},
-        failed=model.failed,
-        not_asked=total - len(model.rows) - model.failed if is_asked else 0,
+        outcomes={outcome: outcomes[outcome] for outcome in OUTCOMES},
+        failed=answers.failed,
+        not_asked=total - len(rows) - answers.failed if is_asked else 0,
         with_probabilities=with_probabilities,
         prompts=prompts,
         accuracy_sd=float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None,
-        consistency=_consistency(questions, choices, answers, answered) if is_asked else None,
+        consistency=_consistency(questions, answers, answered) if is_asked else None,
         pooled=_score_pooled(questions, pooled_choices, answered) if has_pooled else None,
         statements=_score_statements(questions, answers, answered) if is_asked else None,
         per_class={label: _class_result(label, answered, hits) for label in questions.labels},
         agreement=None if ours is None else _agreement_with_ours(ours, pooled_choices),
-        tokens_in=sum(row.tokens_in or 0 for row in model.rows),
-        tokens_out=sum(row.tokens_out or 0 for row in model.rows),
-        cost=model.cost,
+        tokens_in=sum(row.tokens_in or 0 for row in rows),
+        tokens_out=sum(row.tokens_out or 0 for row in rows),
+        cost=cost,
         latency_p50_s=float(np.quantile(latencies, 0.5)) if latencies else None,
         latency_p95_s=float(np.quantile(latencies, 0.95)) if latencies else None,
     )
@@ -337,23 +276,13 @@ def _score_pooled(
     )
 
 
-def _consistency(
-    questions: QuestionSet, choices: ImageChoices, answers: ImageAnswers, images: Sequence[AskedImage]
-) -> Consistency | None:
-    """Return the agreement of the prompts: of labels, or of yes and no to each statement."""
-    if questions.form != "statements":
-        return consistency([[[choice.label for choice in choices[image.sha256]]] for image in images])
-    ids_by_label = {
-        label: [question.id for question in questions.questions if question.label == label]
-        for label in questions.labels
-    }
-    return consistency(
-        [[[answers[image.sha256][name].label for name in ids] for ids in ids_by_label.values()] for image in images]
-    )
+def _consistency(questions: QuestionSet, answers: ModelAnswers, images: Sequence[AskedImage]) -> Consistency | None:
+    """Return the agreement of the prompts."""
+    return consistency([answers_to_compare(questions, answers.by_image[image.sha256]) for image in images])
 
 
 def _score_statements(
-    questions: QuestionSet, answers: ImageAnswers, images: Sequence[AskedImage]
+    questions: QuestionSet, answers: ModelAnswers, images: Sequence[AskedImage]
 ) -> dict[str, StatementResult] | None:
     """Score statements by label, averaged over prompts; None for other forms of the question."""
     if questions.form != "statements":
@@ -363,7 +292,7 @@ def _score_statements(
     values = np.zeros(shape)  # (N, E)
     for row, image in enumerate(images):
         for question in questions.questions:
-            answer = answers[image.sha256][question.id]
+            answer = answers.by_image[image.sha256][question.id]
             column = questions.labels.index(str(question.label))
             says_yes[row, column] += (answer.label == YES) / questions.prompts
             values[row, column] += yes_probability(answer) / questions.prompts
@@ -399,7 +328,7 @@ def _mean(hits: np.ndarray) -> tuple[float | None, Interval | None]:
     return float(hits.mean()), bootstrap_interval(hits)
 
 
-def _total_cost(config: AskConfig, source: tuple[str, str], rows: Sequence[AnswerRow]) -> float | None:
+def _total_cost(config: AskConfig, source: Source, rows: Sequence[AnswerRow]) -> float | None:
     """Return the cost of a model's answers; None if that of any answer is unknown, or there are none.
 
     It is at this call's prices if the call used the model, else at those of the call that did.

@@ -100,7 +100,7 @@ def drawn(
 def test_the_gate_uses_each_model_where_it_is_right() -> None:
     val, val_choices, val_expert = drawn(60, 1)
     test, test_choices, test_expert = drawn(200, 2)
-    result = score_gate(LABELS, val_choices | test_choices, val_expert | test_expert, val, test, "small")
+    result = score_gate(LABELS, val_choices | test_choices, val_expert | test_expert, name="small", val=val, test=test)
     assert result is not None
     assert (result.n_val, result.n, result.expert) == (60, 200, "small")
     # Computed again, image by image.
@@ -122,7 +122,9 @@ def test_the_gate_uses_each_model_where_it_is_right() -> None:
     assert result.gain_over_expert.is_above_zero
     # Labels of scored images change scores, not the gate.
     relabelled = [replace(image, label="awe") for image in test]
-    again = score_gate(LABELS, val_choices | test_choices, val_expert | test_expert, val, relabelled, "small")
+    again = score_gate(
+        LABELS, val_choices | test_choices, val_expert | test_expert, name="small", val=val, test=relabelled
+    )
     assert again is not None
     assert again.gate == result.gate
     assert again.accuracy != result.accuracy
@@ -132,7 +134,7 @@ def test_answers_without_a_label_are_wrong_and_leave_the_expert() -> None:
     val, val_choices, val_expert = drawn(60, 1)
     test, _, test_expert = drawn(50, 2)
     no_label = {image.sha256: (LabelChoice((), None),) for image in test}
-    result = score_gate(LABELS, val_choices | no_label, val_expert | test_expert, val, test, "small")
+    result = score_gate(LABELS, val_choices | no_label, val_expert | test_expert, name="small", val=val, test=test)
     assert result is not None
     assert result.model_accuracy == 0
     assert result.accuracy == result.expert_accuracy
@@ -141,8 +143,11 @@ def test_answers_without_a_label_are_wrong_and_leave_the_expert() -> None:
 def test_too_few_val_images_give_no_gate() -> None:
     val, val_choices, val_expert = drawn(MIN_VAL - 1, 1)
     test, test_choices, test_expert = drawn(10, 2)
-    assert score_gate(LABELS, val_choices | test_choices, val_expert | test_expert, val, test, "small") is None
-    assert score_gate(LABELS, val_choices, val_expert, val * 2, test, "small") is None
+    assert (
+        score_gate(LABELS, val_choices | test_choices, val_expert | test_expert, name="small", val=val, test=test)
+        is None
+    )
+    assert score_gate(LABELS, val_choices, val_expert, name="small", val=val * 2, test=test) is None
 
 
 def data_of(labels: LabelSet, *, n: int, split: str, first: int = 0) -> DataSet:

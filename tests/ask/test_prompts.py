@@ -28,6 +28,7 @@ from uniemox_ask.page import PAGE, write_results
 from uniemox_ask.question import AskedImage, image_url
 from uniemox_ask.result import Results, summarise
 from uniemox_ask.run import ask
+from uniemox_ask.table import CSV
 
 LABELS = LabelSet("own", ("awe", "fear", "joy"), "evoked")
 TRUTHS = ("awe", "fear", "joy", "fear", "awe", "joy")
@@ -119,7 +120,7 @@ def test_probabilities_of_letters_are_averaged_over_prompts(tmp_path: Path) -> N
     [model] = results.models
     assert model.with_probabilities == 18
     # Each label is once first, once second and once last, so all have the same mean probability.
-    choices = results.choices[model.endpoint, model.model]["0"]
+    choices = results.answers[model.endpoint, model.model].choices["0"]
     assert [choice.label for choice in choices] == ["joy", "fear", "awe"]
     assert choices[0].probabilities == pytest.approx([1 / 3, 0, 2 / 3])
     assert model.pooled is not None
@@ -182,6 +183,11 @@ def test_statements_are_scored_by_label(tmp_path: Path) -> None:
     assert model.consistency.share == pytest.approx(agreeing.mean())
     counts = np.stack([says_yes.sum(axis=2), 2 - says_yes.sum(axis=2)], axis=2).reshape(-1, 2)
     assert model.consistency.kappa == pytest.approx(fleiss_kappa(counts))
+    # The table has the same shares, image by image.
+    write_results(results, tmp_path)
+    with (tmp_path / CSV).open(newline="", encoding="utf-8") as file:
+        shares = [float(row["agreeing_answers"]) for row in csv.DictReader(file)]
+    assert shares == pytest.approx(agreeing.mean(axis=1), abs=1e-6)
 
 
 def test_equally_true_statements_share_the_credit(tmp_path: Path) -> None:
