@@ -15,6 +15,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import normalize
 
+from tests.data.test_unreadable import Notes, with_broken
 from tests.drawn import class_folders
 from tests.networks import drawn_clip
 from tests.runs import SIZE, Told, colours, pretrained, tiny_finetuning, uniemox_here
@@ -22,9 +23,9 @@ from uniemox.data.sample import DataSet
 from uniemox.errors import ConfigError, DataError, StoppedError
 from uniemox.finetune import few_labels as module
 from uniemox.finetune.config import FewLabelsConfig
-from uniemox.finetune.few_labels import draw_images, few_labels
+from uniemox.finetune.few_labels import FittedHead, draw_images, few_labels
 from uniemox.finetune.run import finetune
-from uniemox.intervals import interval_over_runs
+from uniemox.intervals import clip_to_share, interval_over_runs
 from uniemox.io.html import Html
 
 SPLITS = {"train": 6, "val": 1, "test": 5}
@@ -108,9 +109,21 @@ def test_points_are_means_over_seeds_with_intervals_over_seeds_and_images(finish
         method = row["method"]
         number = int(row["images_per_class"])
         hits = np.array([answers[method, number, seed] for seed in range(3)]) == truth
-        bounds = interval_over_runs(hits, [sample.key for sample in scored])
+        bounds = clip_to_share(interval_over_runs(hits, [sample.key for sample in scored]))
         assert bounds is not None
         np.testing.assert_allclose([float(row[name]) for name in ("accuracy", "low", "high")], [hits.mean(), *bounds])
+
+
+def test_intervals_of_accuracies_end_at_0_and_1() -> None:
+    """With few images, Student's t reaches beyond."""
+    scored = data().only("test").samples
+    truth = [sample.label for sample in scored]
+    wrong = [-1, *truth[1:]]
+    runs = [FittedHead("knn", 1, seed, tuple(labels)) for seed, labels in enumerate((truth, truth, wrong))]
+    [point] = module._points(settings(methods=("knn",), images=(1,)), runs, scored)
+    assert point.low is not None
+    assert point.low < point.accuracy < 1
+    assert point.high == 1
 
 
 def test_heads_are_fitted_to_the_drawn_images_alone(finished: Path) -> None:
@@ -174,6 +187,36 @@ def test_a_class_with_too_few_images_is_named(tmp_path: Path) -> None:
         few_labels(settings(images=(9,)), data(), tmp_path / "run")
 
 
+def test_methods_of_other_names_are_refused() -> None:
+    with pytest.raises(ConfigError, match="methods must be some of probe, knn, prototypes, got 'lora'"):
+        settings(methods=("knn", "lora"))
+
+
+def test_draws_of_unreadable_images_are_refused_and_others_are_noted(tmp_path: Path) -> None:
+    config = settings(methods=("knn",), images=(1,), seeds=1)
+    drawn = {members[0].key for members in draw_images(data().only("train").samples, 1, 0, data().labels).values()}
+    rows = [row for row, sample in enumerate(data().samples) if sample.key in drawn]
+    with pytest.raises(DataError, match="no image of draw 0 can be read, and 1 of each class are needed"):
+        few_labels(config, with_broken(data(), rows), tmp_path / "none")
+    notes = Notes()
+    few_labels(config, with_broken(data(), rows[:1]), tmp_path / "run", callback=notes)
+    assert [line for line in notes.lines if line.startswith("left out: ")]
+
+
+def test_copies_of_training_images_are_not_scored_and_missing_classes_are_named(tmp_path: Path) -> None:
+    samples = data().samples
+    train = data().only("train").samples
+    scored = data().only("test").samples
+    copied = [replace(sample, image=train[0].image) if sample is samples[-1] else sample for sample in samples]
+    notes = Notes()
+    config = settings(methods=("knn",), images=(1,), seeds=1)
+    few_labels(config, replace(data(), samples=copied), tmp_path / "run", callback=notes)
+    assert len(answers_of(tmp_path / "run")["knn", 1, 0]) == len(scored) - 1
+    [refused, absent] = notes.lines
+    assert refused.startswith("1 image of split test is not scored: training images of ")
+    assert "has no training image of anger, disgust, fear, sadness: heads don't learn these labels" in absent
+
+
 def test_images_on_which_the_encoder_was_trained_are_not_scored(tmp_path: Path) -> None:
     seen = data()
     samples = [replace(sample, split="train" if sample.split == "test" else sample.split) for sample in seen.samples]
@@ -189,7 +232,7 @@ def test_page_and_drawing_show_every_point(finished: Path) -> None:
     assert len(tree.findall(f"{space}circle")) == 4
     assert len(tree.findall(f"{space}polyline")) == 2
     words = [element.text for element in tree.findall(f"{space}text")]
-    assert {"probe", "knn", "chance", "always amusement", "1", "4"} <= set(words)
+    assert {"probe", "knn", "chance", "always amusement", "1", "4", "0 %", "10 %", "20 %"} <= set(words)
     page = (finished / "index.html").read_text()
     assert Html(drawing) in page
     for row in rows_of(finished)[2:]:

@@ -11,6 +11,7 @@ from uniemox.cli.data_files import NO_FILES, FileOptions
 from uniemox.cli.settings import config_of, help_of, options_of, takes
 from uniemox.finetune.config import FewLabelsConfig, FewLabelsMethod
 from uniemox.finetune.start import START
+from uniemox.io.html import UNKNOWN
 
 if TYPE_CHECKING:
     from uniemox.finetune.few_labels_page import MethodAccuracy
@@ -48,7 +49,7 @@ def few_labels(
         data: KIND:PATH, see `uniemox docs data`. Draws from split train, scores split test, or else val; data without
             splits are split 80/10/10.
         out: Folder of the results: index.html, curve.svg, curve.csv, answers.jsonl and the features.
-        resume: Continue the work in --out; nothing that is there is computed again.
+        resume: Continue the work in --out; saved features and heads are not computed again.
     """
     need("torch", "timm", "open_clip", "sklearn", extra="train")
     config = config_of(FewLabelsConfig, settings, methods=tuple(methods), images=tuple(images))
@@ -67,7 +68,7 @@ def _table(points: "list[MethodAccuracy]") -> Table:
     """Return a table of the curves, a row for each point."""
     table = Table("method", "images of a class", "draws", "accuracy", "95 % interval")
     for point in points:
-        interval = "–" if point.low is None or point.high is None else f"{point.low:.1%} to {point.high:.1%}"
-        images = "–" if point.images_per_class is None else str(point.images_per_class)
-        table.add_row(point.method, images, str(point.seeds or "–"), f"{point.accuracy:.1%}", interval)
+        is_baseline = point.images_per_class is None
+        fitted = [UNKNOWN, UNKNOWN] if is_baseline else [str(point.images_per_class), str(point.seeds)]
+        table.add_row(point.method, *fitted, f"{point.accuracy:.1%}", point.interval_text)
     return table

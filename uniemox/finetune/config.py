@@ -405,6 +405,8 @@ class FewLabelsConfig:
             raise ConfigError(f"images must be different numbers of at least 1, got {self.images}")
         if not self.methods or len(set(self.methods)) < len(self.methods):
             raise ConfigError(f"methods must be different and at least one, got {self.methods}")
+        if unknown := set(self.methods) - set(get_args(FewLabelsMethod)):
+            raise ConfigError(f"methods must be some of {', '.join(get_args(FewLabelsMethod))}, got {unknown.pop()!r}")
         if "prototypes" in self.methods:
             # The same settings as those of a run.
             FinetuneConfig(init=self.init, method="prototypes")

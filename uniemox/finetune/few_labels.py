@@ -1,14 +1,14 @@
 """Curves of accuracy over the number of labelled images of each class, for light heads on one frozen encoder.
 
-Images of the split train are drawn anew for every seed; smaller numbers are parts of larger ones. Every image is
-encoded once. The heads are then fitted in seconds, and scored on the images that `uniemox evaluate` would score.
+Every seed draws images of the split train; its smaller draws are parts of its larger ones. Every image is encoded
+once. The heads are then fitted in seconds, and scored on the images that `uniemox evaluate` would score.
 """
 
 import io
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import asdict, astuple, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ from uniemox.finetune.network import BuiltNetwork, build_network
 from uniemox.finetune.overlaps import find_overlaps
 from uniemox.finetune.prototypes import fit_prototypes
 from uniemox.finetune.samples import split_for_training, target_of
-from uniemox.intervals import bootstrap_interval, interval_over_runs
+from uniemox.intervals import bootstrap_interval, clip_to_share, interval_over_runs
 from uniemox.io.files import replacing, write_file, write_rows
 from uniemox.io.progress import Progress
 from uniemox.io.stopping import StopRequest
@@ -108,7 +108,7 @@ def few_labels(
         config: Settings.
         data: Labelled data set; without splits it is divided 80/10/10.
         out: Folder for results: a new one, or one to continue if `resume`.
-        resume: Continue the work in `out`: features and heads that are there are not computed again.
+        resume: Continue the work in `out`; saved features and heads are not computed again.
         callback: Receives the progress; None: nothing does.
 
     Returns:
@@ -116,7 +116,7 @@ def few_labels(
 
     Raises:
         ConfigError: If `out` has other settings or data.
-        DataError: If a class has too few training images, or no image can be scored.
+        DataError: If a class has too few training images, if no image of a draw can be read, or if none can be scored.
         CheckpointError: If the encoder can't be opened.
         StoppedError: After SIGTERM or Ctrl-C, when all is saved.
     """
@@ -259,26 +259,19 @@ def _fit_all(
     """Fit every head that is not in `ANSWERS` yet, and add its line there.
 
     Raises:
+        DataError: If no image of a draw can be read.
         StoppedError: If it was asked to stop.
     """
-    config = work.config
     path = work.out / ANSWERS
     heads = []
     if path.exists():
         remedy = "delete the file, and give --resume"
         heads = [head for _, head in read_json_lines(path, FittedHead, remedy=remedy, may_be_cut=True)]
-    texts = _Texts.of(config.init, labels) if "prototypes" in config.methods else None
-    plan: list[tuple[str, int, int]] = [
-        (method, images, seed)
-        for method in config.methods
-        for images in sorted(config.images)
-        for seed in range(config.seeds)
-    ]
-    if texts is not None:
-        plan.insert(0, (ZERO_SHOT, 0, 0))
     done = {(head.method, head.images, head.seed) for head in heads}
     # A killed process may have left half of a line.
     write_file(path, "".join(_line(head) for head in heads))
+    plan = _plan(work.config)
+    texts = _Texts.of(work.config.init, labels) if "prototypes" in work.config.methods else None
     x = features.of(scored)
     with path.open("a", encoding="utf-8") as file:
         for number, (method, images, seed) in enumerate(plan):
@@ -287,6 +280,11 @@ def _fit_all(
                 continue
             train = [sample for members in draws[seed].values() for sample in members[:images]]
             train = [sample for sample in train if sample.key in features.rows]
+            if images and not train:
+                raise DataError(
+                    f"no image of draw {seed} can be read, and {images} of each class are needed: leave out the "
+                    "unreadable images, or give larger --images"
+                )
             logits = _logits(method, train, labels, features, x, texts=texts, seed=seed)
             head = FittedHead(method, images, seed, tuple(logits.argmax(axis=1).tolist()))
             heads.append(head)
@@ -294,6 +292,19 @@ def _fit_all(
             file.flush()
             work.stop_if_requested()
         work.callback.progress("fitting heads", len(plan), len(plan))
+    return heads
+
+
+def _plan(config: FewLabelsConfig) -> list[tuple[str, int, int]]:
+    """Return method, number of images of each class and seed of every head."""
+    heads: list[tuple[str, int, int]] = [
+        (method, images, seed)
+        for method in config.methods
+        for images in sorted(config.images)
+        for seed in range(config.seeds)
+    ]
+    if "prototypes" in config.methods:
+        return [(ZERO_SHOT, 0, 0), *heads]
     return heads
 
 
@@ -368,12 +379,13 @@ def _points(config: FewLabelsConfig, heads: Sequence[FittedHead], scored: Sequen
     points = []
     for method in (ZERO_SHOT, *config.methods):
         for images in (0, *sorted(config.images)):
-            runs = sorted((h for h in heads if (h.method, h.images) == (method, images)), key=lambda head: head.seed)
+            runs = [head for head in heads if (head.method, head.images) == (method, images)]
             if not runs:
                 continue
+            runs.sort(key=lambda head: head.seed)
             hits = np.array([head.predicted for head in runs]) == truth  # (S, N)
-            bounds = interval_over_runs(hits, _groups(scored))
-            low, high = bounds or (None, None)
+            # Student's t does not know that an accuracy is a share.
+            low, high = clip_to_share(interval_over_runs(hits, _groups(scored))) or (None, None)
             points.append(MethodAccuracy(method, images, len(runs), float(hits.mean()), low, high))
     return points
 
@@ -393,5 +405,4 @@ def _write(
 
 
 def _line(head: FittedHead) -> str:
-    values = {"method": head.method, "images": head.images, "seed": head.seed, "predicted": list(head.predicted)}
-    return json.dumps(values) + "\n"
+    return json.dumps(asdict(head)) + "\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from uniemox.finetune.config import FewLabelsConfig
 from uniemox.io.files import write_file
-from uniemox.io.html import Html, render, write_html
+from uniemox.io.html import UNKNOWN, Html, percent, render, write_html
 
 PAGE = "index.html"
 DRAWING = "curve.svg"
@@ -18,7 +18,8 @@ TOP_PX = 12
 BOTTOM_PX = 252
 COLUMN_PX = 84
 LEGEND_PX = 130
-TICKS = 5
+# Distance of grid lines.
+TICK = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,13 @@ class MethodAccuracy:
     low: float | None
     """Lower end of the 95 % interval; None without an interval."""
     high: float | None
+
+    @property
+    def interval_text(self) -> str:
+        """Both ends in percent; a dash without an interval."""
+        if self.low is None or self.high is None:
+            return UNKNOWN
+        return f"{self.low:.1%} to {self.high:.1%}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +102,13 @@ def _numbers_of(points: Sequence[MethodAccuracy]) -> list[int]:
 
 
 def _cell(point: MethodAccuracy | None) -> str:
-    """Return accuracy and interval in percent."""
+    """Return accuracy and interval in percent; a dash without a point."""
     if point is None:
-        return ""
+        return UNKNOWN
     value = f"{point.accuracy:.1%}"
-    if point.low is None or point.high is None:
+    if point.low is None:
         return value
-    return f"{value} ({point.low:.1%} to {point.high:.1%})"
+    return f"{value} ({point.interval_text})"
 
 
 def draw(points: Sequence[MethodAccuracy], title: str) -> Html:
@@ -114,15 +122,16 @@ def draw(points: Sequence[MethodAccuracy], title: str) -> Html:
     baselines = [point for point in points if point.images_per_class is None]
     numbers = _numbers_of(points)
     highest = max(value for point in points for value in (point.accuracy, point.high or 0.0))
-    # The next tenth, so that grid lines are round.
-    top_value = min(1.0, ceil(10 * highest) / 10)
+    # At least one, for a curve at 0.
+    steps = max(1, ceil(highest / TICK))
+    top_value = TICK * steps
 
     def x_of(point: MethodAccuracy) -> float:
         assert point.images_per_class is not None, "baselines are lines"
         return LEFT_PX + COLUMN_PX * (numbers.index(point.images_per_class) + 0.5)
 
     def y_of(value: float) -> float:
-        return BOTTOM_PX - (BOTTOM_PX - TOP_PX) * min(max(value / top_value, 0.0), 1.0)
+        return BOTTOM_PX - (BOTTOM_PX - TOP_PX) * value / top_value
 
     curves = []
     methods = list(dict.fromkeys(point.method for point in shown))
@@ -148,7 +157,7 @@ def draw(points: Sequence[MethodAccuracy], title: str) -> Html:
         left=LEFT_PX,
         bottom=BOTTOM_PX,
         columns=[(LEFT_PX + COLUMN_PX * (i + 0.5), number) for i, number in enumerate(numbers)],
-        ticks=[(y_of(top_value * i / TICKS), f"{100 * top_value * i / TICKS:.0f} %") for i in range(TICKS + 1)],
+        ticks=[(y_of(TICK * i), percent(TICK * i)) for i in range(steps + 1)],
         curves=curves,
         baselines=[(point.method, y_of(point.accuracy)) for point in baselines],
     )
