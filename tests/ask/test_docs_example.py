@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.ask.photos import draw_splits
 from tests.ask.server import Request, Response, says_with_probabilities, serving
 from tests.ask.test_command import ask_here
-from tests.drawn import draw_image, jpeg_of
 from uniemox.data.readers.folders import read_folder
 from uniemox.labels import MIKELS
 from uniemox_ask.forms import questions_of
@@ -20,13 +20,7 @@ QUESTIONS = questions_of(MIKELS, "letters", prompts=2).questions
 
 def draw_photos(root: Path) -> dict[str, str]:
     """Draw 24 images of split val and 24 of split test; returns their labels by the form in which they are sent."""
-    number = 0
-    for split in ("val", "test"):
-        for label in MIKELS.labels:
-            (root / split / label).mkdir(parents=True)
-            for _ in range(3):
-                number += 1
-                (root / split / label / f"{number}.jpg").write_bytes(jpeg_of(draw_image(number, (32, 24))))
+    draw_splits(root, ("val", "test"), 3)
     data = read_folder(root)
     return {image_url(sample): str(data.label_of(sample)) for sample in data.samples}
 
@@ -36,8 +30,10 @@ def answer_of(request: Request, truth: str) -> Response:
     knows = random.Random(request.image).random() < 0.5
     weights = {}
     [question] = [question for question in QUESTIONS if question.text == request.text]
-    for place, (letter, label) in enumerate(question.tokens.items()):
-        weights[letter] = 1 / (1 + place) + (3.0 if knows and label == truth else 0.0)
+    for place, (letter, label) in enumerate(question.tokens.items(), start=1):
+        weights[letter] = 1 / place
+        if knows and label == truth:
+            weights[letter] += 3.0
     total = sum(weights.values())
     probabilities = {letter: weight / total for letter, weight in weights.items()}
     letter = max(probabilities, key=probabilities.__getitem__)

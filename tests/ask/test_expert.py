@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
+from tests.ask.photos import draw_splits
 from tests.ask.server import Request, Response, error, says, serving
 from tests.ask.test_command import ask_here
 from tests.drawn import Stored, draw_image, jpeg_of
@@ -231,10 +232,7 @@ def test_experts_trained_on_scored_images_are_refused(tmp_path: Path, monkeypatc
 
 def test_command_needs_both_splits(tmp_path: Path) -> None:
     root = tmp_path / "set"
-    for number, (split, label) in enumerate((split, label) for split in ("train", "val") for label in MIKELS.labels):
-        folder = root / split / label
-        folder.mkdir(parents=True)
-        (folder / "x.jpg").write_bytes(jpeg_of(draw_image(number, (32, 24))))
+    draw_splits(root, ("train", "val"), 1)
     arguments = [
         "--data",
         f"folder:{root}",
@@ -252,13 +250,7 @@ def test_command_needs_both_splits(tmp_path: Path) -> None:
 
 def test_command_shows_the_gain(tmp_path: Path) -> None:
     root = tmp_path / "set"
-    number = 0
-    for split in ("val", "test"):
-        for label in MIKELS.labels:
-            (root / split / label).mkdir(parents=True)
-            for _ in range(3):
-                number += 1
-                (root / split / label / f"{number}.jpg").write_bytes(jpeg_of(draw_image(number, (32, 24))))
+    draw_splits(root, ("val", "test"), 3)
     with serving(lambda request, number: says("Awe")) as endpoint:
         arguments = ["--data", f"folder:{root}", "--endpoint", endpoint.url, "--model", "m", "--out", tmp_path / "out"]
         code, out, err = ask_here(*arguments, "--images", 24, "--expert", "embedded")
