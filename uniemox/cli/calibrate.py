@@ -79,6 +79,8 @@ def calibrate(
     dataset = files.open(data)
     say_parts(dataset)
     result: Recalibration | RatingFit
+    is_worse = False
+    verdict = ""
     with progress_bar() as progress:
         if ratings:
             result = fit_ratings(model, dataset, out, progress.show, split=split)
@@ -88,20 +90,23 @@ def calibrate(
             if result.left_out:
                 images_text = counted(result.left_out, "image was", "images were")
                 say(f"{images_text} left out: no label of the model means theirs")
+            is_worse = result.is_worse
+            verdict = result.verdict
             line, words = _confidence_words(result, out)
-    is_worse = isinstance(result, Recalibration) and result.is_worse
     for unreadable in describe_unreadable(result.unreadable):
         say(unreadable)
     if as_json:
-        verdict = {"verdict": result.verdict} if isinstance(result, Recalibration) else {}
-        print(json.dumps(asdict(result) | verdict | {"written": None if is_worse else str(out)}))
+        values = asdict(result) | {"written": None if is_worse else str(out)}
+        if verdict:
+            values["verdict"] = verdict
+        print(json.dumps(values))
     else:
         part = "" if result.split == "all" else f" of split {result.split}"
         action = "calibrated" if is_worse else f"wrote {out}"
         say(f"{action}: {result.images} images{part}{line}")
         print("\n".join(words))
-    if isinstance(result, Recalibration) and result.is_worse:
-        raise DataError(f"{out} was not written: {result.verdict}")
+    if is_worse:
+        raise DataError(f"{out} was not written: {verdict}")
 
 
 def _confidence_words(result: "Recalibration", out: Path) -> tuple[str, list[str]]:
