@@ -95,13 +95,13 @@ class Scorer:
             target = np.array([[getattr(sample, axis) for axis in self.axes] for sample in samples], dtype=np.float64)
             intervals = None if self.intervals is None else self.intervals[rows]
             return score_affect(answers[:, : len(self.axes)], target, groups=units, intervals=intervals)
-        shares = mapped(answers, self.scored.of_model)
+        if self.info.task == "multilabel":
+            return self._score_multilabel(rows, units)
+        shares = self.shares[rows]
         if self.info.task == "distribution":
             votes = np.array([shares_of(sample, self.scored.of_data.source) for sample in samples])
             target = mapped(votes, self.scored.of_data)
             return replace(score_distributions(shares, target, groups=units), temperature=temperature)
-        if self.info.task == "multilabel":
-            return self._score_multilabel(rows, units)
         truth = self.truth[rows]
         scores = score_classes(shares, truth, self.scored.labels, groups=units)
         if temperature is None:
