@@ -45,9 +45,9 @@ def open_clip_encoder(source: str, image_size: int) -> tuple[Any, EncoderSpec]:
     except TeacherError as error:
         raise CheckpointError(str(error)) from error
     visual = model.eval().visual
-    own_size = _side(visual, source)
+    clip_size = _side(visual, source)
     if isinstance(visual, VisionTransformer):
-        name, options, state = _plain_vit(visual)
+        name, options, state = _plain_vit(visual, clip_size)
     elif isinstance(visual, TimmModel):
         name, options, state = _timm_network(visual, source)
     else:
@@ -60,9 +60,9 @@ def open_clip_encoder(source: str, image_size: int) -> tuple[Any, EncoderSpec]:
     except (RuntimeError, TypeError) as error:
         raise _unknown_network(source, f"{type(visual).__name__} that timm builds differently ({error})") from error
     encoder.eval()
-    _check_same(encoder, visual, own_size, source)
+    _check_same(encoder, visual, clip_size, source)
     resized: tuple[str, ...] = ()
-    if "img_size" in options and image_size != own_size:
+    if "img_size" in options and image_size != clip_size:
         encoder.set_input_size(img_size=image_size)
         options = {**options, "img_size": image_size}
         resized = ("pos_embed",)
@@ -103,13 +103,13 @@ def _side(visual: Any, source: str) -> int:
     return int(width)
 
 
-def _plain_vit(visual: VisionTransformer) -> tuple[str, dict[str, Any], Mapping[str, Tensor]]:
+def _plain_vit(visual: VisionTransformer, image_size: int) -> tuple[str, dict[str, Any], Mapping[str, Tensor]]:
     """Return name, options and weights in timm of open_clip's own ViT; the projection becomes timm's head."""
     blocks = visual.transformer.resblocks
     width, _, patch_size, _ = visual.conv1.weight.shape
     is_quick = isinstance(blocks[0].mlp.gelu, QuickGELU)
     options: dict[str, Any] = {
-        "img_size": _side(visual, "CLIP"),
+        "img_size": image_size,
         "patch_size": patch_size,
         "embed_dim": width,
         "depth": len(blocks),
