@@ -20,6 +20,7 @@ from uniemox.finetune.run import finetune
 from uniemox.model.lora import add_adapters, merge_adapters
 from uniemox.training.config import OptimizerConfig, SaveConfig
 from uniemox.training.optimization import parameter_groups
+from uniemox.views.config import ViewConfig
 
 # Attention with one bias, with biases of queries and values alone, in windows, and with rotary positions.
 VITS = ("test_vit", "beit_base_patch16_224", "swin_tiny_patch4_window7_224", "vit_small_patch16_dinov3")
@@ -136,6 +137,16 @@ def test_killed_run_resumes_to_the_same_bits(at: int | None, finished: Path, tmp
     assert losses(out) == losses(finished)
     for name in ("model.safetensors", "encoder.safetensors", "model.onnx"):
         assert sha256(out / name) == sha256(finished / name), name
+
+
+def test_running_statistics_of_the_frozen_encoder_stay() -> None:
+    """LeViT has batch norms in its attention."""
+    data = colours(splits=SPLITS)
+    config = lora_run(init="scratch:timm:levit_128s", view=ViewConfig(size=224))
+    network = network_of(config, data, data.samples).classifier.train()
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm1d)]
+    assert norms
+    assert not any(norm.training for norm in norms)
 
 
 def test_networks_without_attention_are_refused() -> None:

@@ -94,7 +94,7 @@ class Classifier(nn.Module):
         super().train(mode)
         if self.keeps_norm_statistics:
             for module in self.modules():
-                if isinstance(module, nn.BatchNorm2d):
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
         return self
 
