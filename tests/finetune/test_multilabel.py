@@ -3,6 +3,7 @@
 import json
 import shlex
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,10 @@ from uniemox.evaluate.run import evaluate, write_evaluation
 from uniemox.evaluate.run_records import read_run
 from uniemox.finetune.config import NetworkConfig
 from uniemox.finetune.heads import PENALTIES, fit_head
+from uniemox.finetune.network import network_of
 from uniemox.finetune.presets import PRESETS
-from uniemox.finetune.run import finetune
+from uniemox.finetune.run import divide, finetune
+from uniemox.finetune.samples import FinetuneRun
 from uniemox.finetune.step import FinetuneBatch, Objective
 from uniemox.labels import EMOTIC
 from uniemox.losses.methods import discrete_weights, multilabel_loss, multiplicative_label_loss
@@ -35,6 +38,7 @@ from uniemox.predict.network import Network as OnnxNetwork
 from uniemox.predict.opening import load
 from uniemox.predict.tables import to_frame
 from uniemox.training.config import ScheduleConfig
+from uniemox.training.journal import Callback
 from uniemox.views.patches import normalise
 
 WORDS = (*(word.lower() for word in SHIRTS), "engagement")
@@ -126,12 +130,31 @@ def test_balanced_weighting_becomes_that_of_the_authors() -> None:
     assert replace(config, class_weighting="none").resolved().class_weighting == "none"
 
 
+@pytest.mark.parametrize("weighting", ["discrete", "none"])
+def test_labels_of_a_run_weigh_by_their_share_of_the_training_images(weighting: str) -> None:
+    data = data_of("multilabel")
+    config = tiny_finetuning(pretrained(), task="multilabel", class_weighting=weighting)
+    parts = divide(config, data)
+    network = network_of(config, data, parts.train)
+    run = FinetuneRun(config=config, data=data, network=network, parts=parts, callback=Callback())
+    weights = run.objective.label_weights
+    if weighting == "none":
+        assert weights is None
+        return
+    counts = Counter(label for sample in parts.train for label in sample.classes)
+    shares = np.array([counts[label] / len(parts.train) for label in range(26)])
+    assert len(set(shares)) > 2
+    np.testing.assert_allclose(weights, 1 / np.log(1.2 + shares), rtol=1e-6)
+
+
 def test_run_writes_probabilities_and_thresholds_of_its_held_out_images() -> None:
     run = finetuned("multilabel")
     model, info = load_classifier(run / "model.safetensors")
     assert (info.task, info.label_set, info.kind, info.labels) == ("multilabel", "emotic", "felt", EMOTIC.labels)
     assert (len(info.offsets), len(info.thresholds), info.conformal_scores) == (26, 26, ())
     assert model.distance is not None
+    # The sum of the odds of several labels is no measure of distance.
+    assert model.distance.weights[1] == 0
     given = {label for label, threshold in zip(info.labels, info.thresholds, strict=True) if threshold < 1}
     assert given == set(WORDS)
     assert OnnxNetwork.open(run / "model.onnx").info == info

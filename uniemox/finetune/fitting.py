@@ -364,10 +364,11 @@ def fit_distance(run: FinetuneRun) -> None:
     features = fused(model, torch.from_numpy(values))
     # Some of the samples may be unreadable.
     if len(features) >= MIN_IMAGES:
-        with torch.no_grad():
-            # Of several labels, the sum of their odds says nothing.
-            has_energy = run.config.task in ("label", "distribution")
-            logits = None if not has_energy else model.head(features.to(run.device))
+        logits = None
+        # Of several labels, the sum of their odds says nothing.
+        if run.config.task in ("label", "distribution"):
+            with torch.no_grad():
+                logits = model.head(features.to(run.device))
         model.distance = Distance.fit(features, logits).to(run.device)
 
 
