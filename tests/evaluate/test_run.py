@@ -125,6 +125,9 @@ def test_a_model_without_a_list_of_training_images_is_marked(tmp_path: Path) -> 
     run = finetuned("knn")
     shutil.copy(run / ONNX, tmp_path)
     assert UNKNOWN_TRAINING in evaluate(tmp_path / ONNX, labelled_data()).notes
+    # What a person detector was trained on says nothing of the model.
+    with_detector = replace(labelled_data(), detector_seen=frozenset({"0" * 64}))
+    assert UNKNOWN_TRAINING in evaluate(tmp_path / ONNX, with_detector).notes
     assert UNKNOWN_TRAINING not in evaluate(run / ONNX, labelled_data()).notes
 
 

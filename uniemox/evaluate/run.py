@@ -268,16 +268,17 @@ def _refuse_seen(
     """Raise DataError for samples that the model, its rating head or the person detector was trained on.
 
     Returns:
-        False if the training images are not known.
+        False if the model's training images are not known.
     """
-    training_hashes = read_seen(file_in_package(model)) | data.detector_seen
+    model_hashes = read_seen(file_in_package(model))
+    training_hashes = model_hashes | data.detector_seen
     # Hashing reads every image, so it is skipped if there is nothing to compare with.
     if training_hashes or head is not None:
         hashes = image_hashes(samples, on_progress)
         if head is not None:
             training_hashes |= {digest for digest in hashes if digest[:HASH_DIGITS] in head.seen}
         refuse_seen(samples, hashes, training_hashes, data.name, override="--allow-seen (allow_seen=True in Python)")
-    return bool(training_hashes) or head is not None
+    return bool(model_hashes) or head is not None
 
 
 def evaluations_folder(model: Path) -> Path:
