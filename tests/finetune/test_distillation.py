@@ -99,7 +99,7 @@ def test_killed_at_any_step_it_continues_to_the_same_bytes(tmp_path: Path, furth
         (lambda: DistillationConfig(data="folder:x"), "needs a teacher"),
         (
             lambda: tiny_finetuning("x", method="probe", distillation=DistillationConfig(teacher="small")),
-            "trains the whole network, such as full",
+            "trains in steps, such as full or lora",
         ),
         (lambda: tiny_finetuning("x", task="affect", distillation=DistillationConfig(teacher="small")), "task label"),
     ],

@@ -111,7 +111,7 @@ def test_head_is_scikit_learns_logistic_regression_of_each_label() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"method": "knn"}, "method knn gives one label: give method full, probe or histogram"),
+        ({"method": "knn"}, "method knn gives one label: give method full, lora, probe or histogram"),
         ({"method": "mean"}, "method mean gives one label"),
         ({"method": "mdan"}, "method mdan gives one label: give solver, rrla or emoticon with task multilabel"),
         ({"task": "label", "class_weighting": "discrete"}, "class_weighting discrete needs task multilabel, got task"),

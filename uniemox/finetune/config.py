@@ -331,7 +331,9 @@ class FinetuneConfig:
         if self.class_weighting == "discrete" and self.task != "multilabel":
             return f"class_weighting discrete needs task multilabel, got task {self.task!r}; give balanced or none"
         if self.task == "multilabel" and self.method in ("knn", "mean"):
-            return f"method {self.method} gives one label: give method full, probe or histogram with task multilabel"
+            return (
+                f"method {self.method} gives one label: give method full, lora, probe or histogram with task multilabel"
+            )
         if self.task == "multilabel" and self.region_method and not _class_of(self.region_method).takes_categories:
             return f"method {self.method} gives one label: give solver, rrla or emoticon with task multilabel"
         if self.logit_adjustment > 0 and (self.task != "label" or self.method == "knn"):
@@ -340,7 +342,7 @@ class FinetuneConfig:
             return f"calibrate_on labels needs task distribution, got task {self.task!r}; leave it out"
         if self.distillation.teacher and (not self.trains_in_steps or self.task != "label"):
             return (
-                "distillation needs task label, and a method that trains the whole network, such as full, or lora; got "
+                "distillation needs task label, and a method that trains in steps, such as full or lora; got "
                 f"{self.method!r} and {self.task!r}"
             )
         return None
