@@ -7,41 +7,28 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, top_k_accuracy_score
 
 from tests.data.tree import says
-from tests.drawn import Stored, draw_image
+from tests.drawn import Stored
 from tests.runs import CPU, SPLITS, colour_sample, colours, data_of, finetuned
-from uniemox.classifier_info import ClassifierInfo, NetworkSpec
-from uniemox.data.sample import NO_PERSONS, DataSet, ImageFile, Sample
+from uniemox.data.sample import NO_PERSONS, DataSet
 from uniemox.data.shards import ShardConfig, read_shards, write_shards
 from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
-from uniemox.evaluate.classifier_outputs import outputs_of, select_views
-from uniemox.evaluate.outputs import outputs_of_network
 from uniemox.evaluate.recalibration import write_model
 from uniemox.evaluate.run import UNKNOWN_TRAINING, Evaluation, column_of, evaluate, write_evaluation
 from uniemox.evaluate.scorer import mapped
-from uniemox.export.onnx import export_classifier
-from uniemox.finetune.config import NetworkConfig
-from uniemox.finetune.network import build_network
 from uniemox.io.files import ONNX
 from uniemox.io.parallel import PoolConfig
 from uniemox.io.weight_names import file_in_package
 from uniemox.labels import CAER, EKMAN, MIKELS, POLARITY, LabelSet, label_map, scored_labels
-from uniemox.model.classifier import Classifier
 from uniemox.predict.network import Network
 from uniemox.predict.opening import load
-from uniemox.views.config import ViewConfig
-from uniemox.views.loader import ViewDataset, collate
-from uniemox.views.patches import PixelStats, normalise
-from uniemox.views.transforms import EvalViews
 
 # (what the image shows, what it is labelled, how often): the classifier answers what it shows.
 ANSWERS = (
@@ -363,91 +350,6 @@ def test_probabilities_of_labels_that_become_one_add_up() -> None:
     np.testing.assert_allclose(mapped(shares, mapping), expected, rtol=1e-9, atol=1e-12)
     # The label has no counterpart and is dropped.
     assert mapped(np.eye(8)[[MIKELS.index("awe")]], mapping).tolist() == [[0.0] * len(EKMAN)]
-
-
-def tiny_classifier() -> Classifier:
-    torch.manual_seed(0)
-    return build_network("scratch:timm:test_vit", NetworkConfig(), size=32, outputs=8).classifier
-
-
-def test_outputs_do_not_depend_on_batches_or_workers() -> None:
-    classifier = tiny_classifier()
-    stats = PixelStats((0.5,) * 3, (0.5,) * 3)
-    # 68 images: a batch of 64 and a short one.
-    data = colours(17)
-    progress: list[tuple[str, int, int | None]] = []
-
-    def tell(*report: Any) -> None:
-        progress.append(report)
-
-    expected = outputs_of(classifier, data.samples, ViewConfig(size=32), stats=stats, workers=0, on_progress=tell)
-    again = outputs_of(classifier, data.samples, ViewConfig(size=32), stats=stats, workers=2)
-    assert np.array_equal(expected.values, again.values)
-    last = outputs_of(classifier, data.samples[-1:], ViewConfig(size=32), stats=stats, workers=0)
-    np.testing.assert_allclose(last.values[0], expected.values[-1], rtol=1e-4, atol=1e-6)
-    assert progress == [("evaluating", 64, 68), ("evaluating", 68, 68)]
-    assert [sample.key for sample in expected.samples] == [sample.key for sample in data.samples]
-    # The mode is restored.
-    assert classifier.training
-    encoded = outputs_of(classifier, data.samples[:2], ViewConfig(size=32), stats=stats, encoded=True, workers=0)
-    assert encoded.values.shape == (2, 1, classifier.head.in_features)
-    with torch.no_grad():
-        answers = classifier.eval().head(classifier.fuse(torch.from_numpy(encoded.values))).numpy()
-    np.testing.assert_allclose(answers, expected.values[:2], rtol=1e-4, atol=1e-6)
-    with pytest.raises(DataError, match="there is none"):
-        outputs_of(classifier, [], ViewConfig(size=32), stats=stats, workers=0)
-
-
-def test_long_images_are_seen_as_in_a_prediction(tmp_path: Path) -> None:
-    """The run in torch and its ONNX file average the outputs of several squares."""
-    classifier = tiny_classifier().eval()
-    # The head starts near zero.
-    torch.nn.init.normal_(classifier.head.weight)
-    half = (0.5,) * 3
-    info = ClassifierInfo(
-        network=NetworkSpec(labels=MIKELS.labels, mean=half, std=half), label_set="mikels", kind="evoked", size=32
-    )
-    export_classifier(classifier, info, tmp_path / "model.onnx")
-    samples = []
-    for i, size in enumerate(((40, 40), (60, 40), (90, 40), (40, 110), (300, 40), (95, 44))):
-        draw_image(i, size).save(tmp_path / f"{i}.png")
-        samples.append(Sample(key=str(i), image=ImageFile(tmp_path / f"{i}.png")))
-    stats = PixelStats(info.mean, info.std)
-    outputs = outputs_of(classifier, samples, ViewConfig.of(info), stats=stats, workers=0)
-    expected = outputs_of_network(Network.open(tmp_path / "model.onnx"), samples)
-    np.testing.assert_allclose(outputs.values, expected.values, atol=2e-3)
-    middle = [EvalViews(ViewConfig.of(info))(sample).scene for sample in samples]
-    with torch.no_grad():
-        of_middle = classifier(scene=normalise(torch.stack(middle), torch.device("cpu"), stats)).numpy()
-    differs = np.abs(of_middle - outputs.values).max(axis=1) > 1e-3
-    assert differs.tolist() == [False, False, True, True, True, True]
-
-
-def test_a_classifier_compiled_for_training_is_scored_eagerly() -> None:
-    """Scored batches have other sizes and no gradients: each kind would be compiled again."""
-    classifier = tiny_classifier()
-    stats = PixelStats((0.5,) * 3, (0.5,) * 3)
-    samples = colours(1).samples
-    expected = outputs_of(classifier, samples, ViewConfig(size=32), stats=stats, workers=0)
-
-    def no_compiler(graph: torch.fx.GraphModule, examples: list[torch.Tensor]) -> None:
-        raise RuntimeError("there is no compiler")
-
-    torch._dynamo.reset()
-    for block in classifier.encoder.blocks:  # type: ignore[union-attr]
-        block.compile(backend=no_compiler)
-    outputs = outputs_of(classifier, samples, ViewConfig(size=32), stats=stats, workers=0)
-    assert np.array_equal(outputs.values, expected.values)
-
-
-@pytest.mark.parametrize(
-    ("streams", "names"), [("scene", ["scene"]), ("person", ["person"]), ("both", ["scene", "person"])]
-)
-def test_only_views_of_the_streams_are_selected(streams: str, names: list[str]) -> None:
-    classifier = tiny_classifier()
-    classifier.streams = streams  # type: ignore[assignment]
-    dataset = ViewDataset(colours(1).samples, EvalViews(ViewConfig(size=32)))
-    assert list(select_views(classifier, collate([dataset[0, 0]]))) == names
 
 
 def test_scores_are_not_written_through_a_link(tmp_path: Path) -> None:
