@@ -32,6 +32,11 @@ class Outputs:
     is_colourless: NDArray[np.bool_] | None = None  # (M,); None: not known
 
 
+def units_of(samples: Sequence[Sample]) -> list[str]:
+    """Return the name of each sample's group, or of its image; samples of one unit are not independent."""
+    return [sample.group or sample.image_key for sample in samples]
+
+
 def outputs_of_network(
     network: Network,
     samples: Sequence[Sample],

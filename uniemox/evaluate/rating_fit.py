@@ -15,7 +15,7 @@ from uniemox.data.sample import DataSet
 from uniemox.data.seen import read_seen, seen_file, write_hashes
 from uniemox.data.unreadable import reasons_of
 from uniemox.errors import ConfigError, DataError
-from uniemox.evaluate.outputs import run_each
+from uniemox.evaluate.outputs import run_each, units_of
 from uniemox.evaluate.recalibration import COVERAGE, open_file, write_model
 from uniemox.io.progress import Progress, silent
 from uniemox.labels import AFFECT
@@ -99,7 +99,7 @@ def fit_ratings(
     inputs = head_inputs(outputs[FEATURES], outputs[LOGITS])
     blocks = (outputs[FEATURES].shape[1], outputs[LOGITS].shape[1])
     ratings = np.array([[sample.valence, sample.arousal] for sample in samples])  # (N, 2)
-    groups = [sample.group or sample.image_key for sample in samples]
+    groups = units_of(samples)
     sources = [data.part_of(sample) for sample in samples]
     held_out, fold = cross_fitted(inputs, ratings, groups, blocks)
 

@@ -15,7 +15,7 @@ from uniemox.data.unreadable import reasons_of
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.evaluate.calibration import LogLossChange, calibrated, expected_calibration_error, log_loss_change
 from uniemox.evaluate.label_pairs import LabelPairs, labels_by
-from uniemox.evaluate.outputs import Outputs, outputs_of_network
+from uniemox.evaluate.outputs import Outputs, outputs_of_network, units_of
 from uniemox.evaluate.run import is_onnx
 from uniemox.evaluate.scorer import mapped
 from uniemox.intervals import Interval, bootstrap_interval
@@ -159,7 +159,7 @@ def recalibrate(
     fitted = replace(
         fitted,
         calibration_images="independent",
-        held_out_count=len(set(_units(outputs))),
+        held_out_count=len(set(units_of(outputs.samples))),
         calibrated_on=data.name_with_split(split),
     )
     result = _measure(info, fitted, outputs, answers, scored)
@@ -196,11 +196,6 @@ def _meanings(scored: ScoredLabels) -> NDArray[np.intp]:
     return np.array([-1 if index is None else index for index in meanings])
 
 
-def _units(outputs: Outputs) -> list[str]:
-    """Return the name of each image's group, or of the image; images of one group are not independent."""
-    return [sample.group or sample.image_key for sample in outputs.samples]
-
-
 def _measure(
     info: ClassifierInfo, fitted: ClassifierInfo, outputs: Outputs, answers: RightAnswers, scored: ScoredLabels
 ) -> Recalibration:
@@ -220,7 +215,7 @@ def _measure(
     before, after = (answers_of(metadata, outputs.values, outputs.distances) for metadata in (info, fitted))
     scored_truth = _meanings(scored)[truth]  # (N,)
     is_right = mapped(before, scored.of_model).argmax(axis=1) == scored_truth
-    units = _units(outputs)
+    units = units_of(outputs.samples)
     familiarity = familiarity_of(outputs.distances, fitted.distances)
 
     coverage_before: float | None = None

@@ -11,7 +11,7 @@ from uniemox.classifier_info import DEFAULT_THRESHOLD, ClassifierInfo
 from uniemox.data.sample import shares_of
 from uniemox.evaluate.calibration import expected_calibration_error
 from uniemox.evaluate.multilabel import MultilabelScores, label_calibration_error, score_multilabel
-from uniemox.evaluate.outputs import Outputs
+from uniemox.evaluate.outputs import Outputs, units_of
 from uniemox.evaluate.scores import Scores, score_affect, score_classes, score_distributions
 from uniemox.labels import AFFECT, LabelMap, ScoredLabels
 from uniemox.predict.confidence import (
@@ -46,7 +46,7 @@ class Scorer:
     @cached_property
     def units(self) -> list[str]:
         """(M,), names of images that are resampled together."""
-        return [sample.group or sample.image_key for sample in self.outputs.samples]
+        return units_of(self.outputs.samples)
 
     @cached_property
     def familiarity(self) -> NDArray[np.float64] | None:

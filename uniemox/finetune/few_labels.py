@@ -22,6 +22,7 @@ from uniemox.data.splits import hash_of
 from uniemox.data.unreadable import absent_classes
 from uniemox.errors import DataError, StoppedError
 from uniemox.evaluate.classifier_outputs import outputs_of
+from uniemox.evaluate.outputs import units_of
 from uniemox.finetune.config import FewLabelsConfig, FinetuneConfig, NetworkConfig
 from uniemox.finetune.few_labels_page import MethodAccuracy, write_page
 from uniemox.finetune.heads import fit_head
@@ -365,7 +366,7 @@ def _baselines(data: DataSet, pool: Sequence[Sample], scored: Sequence[Sample]) 
     counts = Counter(sample.label for sample in pool)
     commonest = max(sorted(label for label in counts if label is not None), key=counts.__getitem__)
     hits = np.array([sample.label == commonest for sample in scored])
-    low, high = bootstrap_interval(hits, _groups(scored))
+    low, high = bootstrap_interval(hits, units_of(scored))
     always = f"always {data.labels.labels[commonest]}"
     return [
         MethodAccuracy("chance", None, 0, 1 / len(data.labels), None, None),
@@ -385,13 +386,9 @@ def _points(config: FewLabelsConfig, heads: Sequence[FittedHead], scored: Sequen
             runs.sort(key=lambda head: head.seed)
             hits = np.array([head.predicted for head in runs]) == truth  # (S, N)
             # Student's t does not know that an accuracy is a share.
-            low, high = clip_to_share(interval_over_runs(hits, _groups(scored))) or (None, None)
+            low, high = clip_to_share(interval_over_runs(hits, units_of(scored))) or (None, None)
             points.append(MethodAccuracy(method, images, len(runs), float(hits.mean()), low, high))
     return points
-
-
-def _groups(scored: Sequence[Sample]) -> list[str]:
-    return [sample.group or sample.image_key for sample in scored]
 
 
 def _write(

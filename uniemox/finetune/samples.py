@@ -15,7 +15,7 @@ from uniemox.errors import DataError
 from uniemox.evaluate.calibration import MIN_SAMPLES, calibrated
 from uniemox.evaluate.classifier_outputs import outputs_of, select_views
 from uniemox.evaluate.multilabel import mean_average_precision
-from uniemox.evaluate.outputs import Outputs
+from uniemox.evaluate.outputs import Outputs, units_of
 from uniemox.finetune.config import FinetuneConfig, Task
 from uniemox.finetune.distillation import TeacherAnswers
 from uniemox.finetune.network import BuiltNetwork
@@ -425,4 +425,4 @@ class FinetuneRun:
         held_out = self.outputs(samples, "calibrating", precision="float32")
         target = target_of(held_out.samples, task, labels).numpy()
         info = calibrated(self.describe(), held_out.values, held_out.distances, target)
-        return replace(info, held_out_count=len({sample.group or sample.image_key for sample in held_out.samples}))
+        return replace(info, held_out_count=len(set(units_of(held_out.samples))))
