@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.ask.server import Request, Response, error, says, serving
+from tests.ask.server import Request, Response, error, says, says_with_probabilities, serving
 from tests.data.tree import put
 from tests.images import draw, save
 from tests.runs import uniemox_here
@@ -146,6 +146,25 @@ def test_key_is_in_no_output(photos: Path, tmp_path: Path) -> None:
     written = [path.read_bytes().decode() for path in files] + [text for _, *both in results for text in both]
     assert not any(KEY in text for text in written)
     assert "[key]" in "".join(written)
+
+
+def test_definitions_are_asked_and_missing_probabilities_are_reported(photos: Path, tmp_path: Path) -> None:
+    def behave(request: Request, number: int) -> Response:
+        # Models are asked in turns, so this is every other question to the second one.
+        if number % 4 == 1:
+            return says_with_probabilities(("B", {"B": 0.9, "A": 0.1}))
+        return says("B")
+
+    definitions = tmp_path / "definitions.json"
+    definitions.write_text(json.dumps({"awe": "a wonder", "fear": "a danger"}), "utf-8")
+    arguments = ["--data", f"folder:{photos}", "--out", tmp_path / "out", "--images", 4, "--concurrency", 1]
+    arguments += ["--form", "letters", "--definitions", definitions]
+    with serving(behave) as endpoint:
+        code, _, err = ask_here(*arguments, "--endpoint", endpoint.url, "--model", "none", "--model", "some")
+    assert code == 0, err
+    assert all("\nA. fear: a danger\nB. awe: a wonder\n" in request.text for request in endpoint.requests)
+    assert "none gives no log-probabilities; probabilities are shares of its answers" in err
+    assert "some gives log-probabilities for 2 of 4 answers; the others count with probability 1" in err
 
 
 def test_exit_code_counts_failures_of_this_run(photos: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from tests.ask.test_command import ask_here
 from tests.drawn import Stored, draw_image, jpeg_of
 from tests.runs import finetuned
 from uniemox.data.sample import DataSet, Sample
-from uniemox.errors import DataError
+from uniemox.errors import ConfigError, DataError
 from uniemox.intervals import paired_bootstrap
 from uniemox.labels import EKMAN, MIKELS, LabelSet
 from uniemox_ask.choices import LabelChoice
@@ -188,6 +188,21 @@ def test_models_are_asked_about_val_and_test_images(tmp_path: Path) -> None:
     hits = [MIKELS.labels[int(probabilities[image.sha256].argmax())] == image.label for image in results.images]
     assert gate.expert_accuracy == pytest.approx(np.mean(hits))
     assert results.as_dict()["models"][0]["gate"]["expert_accuracy"] == gate.expert_accuracy
+
+
+def test_too_many_questions_are_refused_before_the_expert_predicts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("the expert predicts")
+
+    monkeypatch.setattr("uniemox_ask.comparison.probabilities_of_ours", never)
+    val = data_of(MIKELS, n=24, split="val")
+    test = data_of(MIKELS, n=24, split="test", first=100)
+    comparison = comparison_of("http://127.0.0.1:9", Path("embedded"), val, test)
+    comparison = replace(comparison, config=replace(comparison.config, max_questions=47))
+    with pytest.raises(ConfigError, match="48 images x 1 model: 48 questions"):
+        compare(comparison, tmp_path)
 
 
 def test_failed_questions_about_val_images_count(tmp_path: Path) -> None:

@@ -16,14 +16,14 @@ from uniemox.data.readers.folders import read_folder
 from uniemox.data.sample import ImageFile, Sample, decode_sample
 from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
 from uniemox.evaluate.classifier_outputs import outputs_of
-from uniemox.labels import CAER, EKMAN
+from uniemox.labels import CAER, CUSTOM, EKMAN, LabelSet
 from uniemox.persons.box import Box, Detection
 from uniemox.persons.detector import Detector
 from uniemox.predict.confidence import answers_of
 from uniemox.predict.opening import load
 from uniemox.views.config import ViewConfig
 from uniemox.views.patches import PixelStats
-from uniemox_ask.our_model import labels_of_ours
+from uniemox_ask.our_model import labels_of_ours, probabilities_of_ours
 from uniemox_ask.question import AskedImage, select
 
 
@@ -75,6 +75,18 @@ def test_two_stream_model_uses_person_boxes_of_the_data(
         assert network.answer([views]).values[0] == pytest.approx(expected, abs=1e-4)
     labels = {image.sha256: info.labels[i] for image, i in zip(annotated, np.argmax(logits, axis=1), strict=True)}
     assert labels_of_ours(run, annotated, info.find_labels()) == labels
+
+
+def test_labels_that_the_model_lacks_have_probability_zero(images: tuple[AskedImage, ...]) -> None:
+    """The embedded model has Mikels' labels, of which none is surprise and awe is dropped."""
+    for values in probabilities_of_ours(Path("embedded"), images, EKMAN).values():
+        assert values.sum() == pytest.approx(1)
+        assert [label for label, value in zip(EKMAN.labels, values, strict=True) if not value] == ["surprise"]
+
+
+def test_models_that_reach_a_single_label_are_refused(images: tuple[AskedImage, ...]) -> None:
+    with pytest.raises(LabelError, match=r"of fear, only 1 is reached by .* give a model with more of these labels"):
+        labels_of_ours(finetuned("probe"), images, LabelSet(CUSTOM, ("fear",), "evoked"))
 
 
 def test_incomparable_models_are_refused(images: tuple[AskedImage, ...], tmp_path: Path) -> None:

@@ -126,9 +126,12 @@ def test_missing_and_damaged_log_probabilities_keep_the_answer(logprobs: Any) ->
 
 
 def test_no_alternatives_give_the_probability_of_the_answer_alone() -> None:
-    """Also -9999, by which OpenAI says that a token is very improbable."""
+    """Also above 0 after rounding, and -9999, by which OpenAI says that a token is very improbable."""
     entry = {"token": "B", "logprob": math.log(0.5), "top_logprobs": []}
     assert probabilities(with_logprobs({"content": [entry]})) == {"fear": 0.5}
+    entry = {"token": "B", "logprob": 1e-7, "top_logprobs": []}
+    reply, _ = reply_of(with_logprobs({"content": [entry]}))
+    assert reply.positions == (Position("B", {"B": 1.0}),)
     entry = {"token": "B", "logprob": -9999.0, "top_logprobs": [{"token": "A", "logprob": math.log(0.75)}]}
     assert probabilities(with_logprobs({"content": [entry]})) == {"sadness": 0.75}
 

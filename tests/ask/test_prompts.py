@@ -23,9 +23,11 @@ from uniemox.errors import ConfigError
 from uniemox.intervals import bootstrap_interval
 from uniemox.labels import LabelSet
 from uniemox_ask.agreement import agreeing_pairs, consistency
+from uniemox_ask.choices import most_probable, yes_probability
 from uniemox_ask.forms import Form, QuestionSet, questions_of
 from uniemox_ask.page import PAGE, write_results
 from uniemox_ask.question import AskedImage, image_url
+from uniemox_ask.record import AnswerRow
 from uniemox_ask.result import Results, summarise
 from uniemox_ask.run import ask
 from uniemox_ask.table import CSV
@@ -132,6 +134,43 @@ def test_probabilities_of_letters_are_averaged_over_prompts(tmp_path: Path) -> N
     assert row["probabilities"] == {"joy": pytest.approx(0.6), "fear": 0.0, "awe": pytest.approx(0.3)}
 
 
+def test_probabilities_are_those_of_the_follow_up_that_names_the_letter(tmp_path: Path) -> None:
+    def behave(request: Request, number: int) -> Response:
+        if request.is_follow_up:
+            return says_with_probabilities(("A", {"A": 0.6, "C": 0.3}))
+        return says_with_probabilities(("A", {"A": 0.9}), (" or", {" or": 0.9}), (" C", {" C": 0.9}))
+
+    results, _, _ = run(behave, tmp_path, "letters", 2)
+    expected = {"joy": pytest.approx(0.6), "fear": 0.0, "awe": pytest.approx(0.3)}
+    saved = [row["probabilities"] for row in lines(tmp_path) if not row["question_id"]]
+    assert saved == [expected] * len(IMAGES)
+    write_results(results, tmp_path)
+    assert "prompt 1: joy (0.60)\nprompt 2: fear (0.60)" in (tmp_path / PAGE).read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "label", "expected"),
+    [
+        ({"yes": 0.3, "no": 0.1}, "yes", 0.75),
+        ({"yes": 0.3}, "yes", 1.0),
+        ({"yes": 0.0, "no": 0.0}, "yes", 1.0),
+        (None, "no", 0.0),
+        (None, None, 0.0),
+    ],
+)
+def test_the_probability_of_yes_is_its_share(
+    probabilities: dict[str, float] | None, label: str | None, expected: float
+) -> None:
+    row = AnswerRow(
+        endpoint="", model="m", picture="", name="", question_sha256="", label=label, probabilities=probabilities
+    )
+    assert yes_probability(row) == pytest.approx(expected)
+
+
+def test_sums_that_differ_in_the_last_digit_are_equally_probable() -> None:
+    assert most_probable(LABELS.labels, np.array([0.1 + 0.2, 0.3, 0.2])) == ("awe", "fear")
+
+
 def test_statements_are_scored_by_label(tmp_path: Path) -> None:
     """Probabilities of yes, which depend on image and question, against scikit-learn."""
 
@@ -189,6 +228,23 @@ def test_statements_are_scored_by_label(tmp_path: Path) -> None:
     with (tmp_path / CSV).open(newline="", encoding="utf-8") as file:
         shares = [float(row["agreeing_answers"]) for row in csv.DictReader(file)]
     assert shares == pytest.approx(agreeing.mean(axis=1), abs=1e-6)
+
+
+def test_equal_means_of_prompts_are_ties_of_the_auc(tmp_path: Path) -> None:
+    """The same three probabilities in another order, whose sum differs in the last digit."""
+    questions = questions_of(LABELS, "statements", 3)
+
+    def behave(request: Request, number: int) -> Response:
+        values = [0.1, 0.2, 0.3]
+        if TRUTHS[NUMBER_OF_IMAGE[request.image]] == "awe":
+            values.reverse()
+        yes = values[prompt_of(questions, request) - 1]
+        return says_with_probabilities(("No", {"Yes": yes, "No": 1 - yes}))
+
+    results, _, _ = run(behave, tmp_path, "statements", 3)
+    [model] = results.models
+    assert model.statements is not None
+    assert [scores.auc for scores in model.statements.values()] == [0.5, 0.5, 0.5]
 
 
 def test_equally_true_statements_share_the_credit(tmp_path: Path) -> None:
