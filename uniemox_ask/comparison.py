@@ -104,7 +104,7 @@ def compare(
 
 
 def _check_expert(expert: Path, scored: Sequence[AskedImage], val: Sequence[AskedImage]) -> list[str]:
-    """Return a note if the expert knows images that the gate is fitted to.
+    """Return a note if the expert was trained on images that the gate is fitted to.
 
     Raises:
         DataError: If it was trained on one of the scored images.
@@ -114,7 +114,7 @@ def _check_expert(expert: Path, scored: Sequence[AskedImage], val: Sequence[Aske
     known_val = sum(image.sha256 in known for image in val)
     if not known_val:
         return []
-    return [f"{expert.name} knows {known_val} of the {len(val)} val images, so the gate may trust it too much"]
+    return [f"{expert.name} was trained on {known_val} of the {len(val)} val images, so the gate may trust it too much"]
 
 
 def _select_val(
@@ -128,10 +128,10 @@ def _select_val(
         DataError: If there are too few.
     """
     selection = select(data, config.images, config.seed, on_progress)
-    notes = [f"for the gate, models are asked about {counted(config.images, 'image')} of split val, too"]
-    notes += [f"split val: {note}" for note in selection.notes]
     scored_hashes = {image.sha256 for image in scored}
     images = tuple(image for image in selection.images if image.sha256 not in scored_hashes)
+    notes = [f"for the gate, models are asked about {counted(len(images), 'image')} of split val, too"]
+    notes += [f"split val: {note}" for note in selection.notes]
     copies = len(selection.images) - len(images)
     if copies:
         notes.append(f"split val: {counted(copies, 'copy of a scored image', 'copies of scored images')} skipped")

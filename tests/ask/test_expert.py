@@ -176,7 +176,7 @@ def test_models_are_asked_about_val_and_test_images(tmp_path: Path) -> None:
         results, failed = compare(comparison, tmp_path, say=messages.append)
     assert (failed, len(endpoint.requests)) == (0, 48)
     assert messages[:3] == [
-        "for the gate, models are asked about 25 images of split val, too",
+        "for the gate, models are asked about 23 images of split val, too",
         "split val: 24 of 25 images: there are no more",
         "split val: 1 copy of a scored image skipped",
     ]
@@ -242,7 +242,7 @@ def test_experts_trained_on_scored_images_are_refused(tmp_path: Path, monkeypatc
         known.clear()
         known |= {hashlib.sha256(sample.image.read()).hexdigest() for sample in val.samples[:3]}
         compare(comparison, tmp_path, say=messages.append)
-    assert "probe knows 3 of the 20 val images, so the gate may trust it too much" in messages
+    assert "probe was trained on 3 of the 20 val images, so the gate may trust it too much" in messages
 
 
 def test_command_needs_both_splits(tmp_path: Path) -> None:
