@@ -1,14 +1,17 @@
 """The whole comparison: images, predictions of our models, questions, and results."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from uniemox.data import DataSet, refuse_seen
 from uniemox.errors import DataError
 from uniemox.io import Progress, silent
 from uniemox.plurals import counted
-from uniemox_ask.answers import Source, answers_by_model
+from uniemox_ask.answers import ModelAnswers, Source, answers_by_model
 from uniemox_ask.config import AskConfig
 from uniemox_ask.expert import MIN_VAL, GateResult, score_gate
 from uniemox_ask.forms import QuestionSet
@@ -87,20 +90,37 @@ def compare(
     answers = answers_by_model(config, all_images, questions, rows)
     gates: dict[Source, GateResult] = {}
     if comparison.expert is not None and expert is not None:
-        for (endpoint, model), model_answers in answers.items():
-            gate = score_gate(
-                labels.labels, model_answers.choices, expert, name=comparison.expert.name, val=val, test=images
-            )
-            if gate is not None:
-                gates[endpoint, model] = gate
-                continue
-            note = f"{model} has answers about too few val images for a gate; it needs {MIN_VAL}"
-            notes.append(note)
+        name = comparison.expert.name
+        gates, gate_notes = _score_gates(answers, labels.labels, expert, name=name, val=val, test=images)
+        for note in gate_notes:
             say(note)
+        notes += gate_notes
     data = f"{comparison.data.name}, split {comparison.split}, seed {config.seed}"
     results = summarise(config, images, questions, rows, data=data, ours=predicted, notes=notes)
     failed = sum(answers[config.url, model].failed for model in config.models)
     return replace(results, gates=gates), failed
+
+
+def _score_gates(
+    answers: Mapping[Source, ModelAnswers],
+    labels: Sequence[str],
+    expert: Mapping[str, NDArray[np.float64]],
+    *,
+    name: str,
+    val: Sequence[AskedImage],
+    test: Sequence[AskedImage],
+) -> tuple[dict[Source, GateResult], list[str]]:
+    """Return the gate of each model, and a note for each that has none; see `score_gate` for the arguments."""
+    gates = {}
+    notes = []
+    for source, model_answers in answers.items():
+        gate = score_gate(labels, model_answers.choices, expert, name=name, val=val, test=test)
+        if gate is None:
+            _, model = source
+            notes.append(f"{model} has answers about too few images for a gate; it needs {MIN_VAL} of val, 1 of test")
+        else:
+            gates[source] = gate
+    return gates, notes
 
 
 def _check_expert(expert: Path, scored: Sequence[AskedImage], val: Sequence[AskedImage]) -> list[str]:

@@ -219,7 +219,7 @@ def test_failed_questions_about_val_images_count(tmp_path: Path) -> None:
     assert (failed, results.models[0].failed) == (1, 0)
     # 19 answers are too few for a gate.
     assert not results.gates
-    assert results.notes[-1] == "m has answers about too few val images for a gate; it needs 20"
+    assert results.notes[-1] == "m has answers about too few images for a gate; it needs 20 of val, 1 of test"
 
 
 def test_experts_trained_on_scored_images_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
