@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from experiments.continued.pack import Pack
@@ -66,8 +65,30 @@ def random_boxes(count: int, generator: torch.Generator) -> Tensor:
     return torch.stack([left, top, left + width, top + height], dim=1)
 
 
+def sampling_weights(start: Tensor, end: Tensor, flip: Tensor, size: int, side: int) -> Tensor:
+    """Return how much each pixel of an axis counts in each pixel of a view: bilinear on a twice as fine grid.
+
+    Args:
+        start: Beginning of each box on the axis, as a fraction, (N,).
+        end: End of each box, (N,).
+        flip: True where the axis is mirrored, (N,).
+        size: Size of the images on the axis, px.
+        side: Size of the views, px.
+
+    Returns:
+        Weights, (N, side, size); each row sums to 1.
+    """
+    fine = 2 * side
+    centres = (torch.arange(fine, device=start.device) + 0.5) / fine  # (2 side,)
+    centres = torch.where(flip[:, None], 1 - centres, centres)  # (N, 2 side)
+    positions = (start[:, None] + centres * (end - start)[:, None]) * size - 0.5
+    positions = positions.clamp(0, size - 1)
+    distances = (positions[:, :, None] - torch.arange(size, device=start.device)).abs()
+    return (1 - distances).clamp(min=0).unflatten(1, (side, 2)).mean(dim=2)
+
+
 def cut(pixels: Tensor, boxes: Tensor, flip: Tensor, side: int) -> Tensor:
-    """Cut boxes out of images, bilinear with antialiasing by a twice as fine grid, and mirror some.
+    """Cut boxes out of images, and mirror some.
 
     Args:
         pixels: Images, (N, 3, S, S) uint8.
@@ -78,14 +99,11 @@ def cut(pixels: Tensor, boxes: Tensor, flip: Tensor, side: int) -> Tensor:
     Returns:
         The views, (N, 3, side, side) uint8.
     """
-    fine = 2 * side
-    centres = (torch.arange(fine, device=pixels.device) + 0.5) / fine  # (2 side,)
-    x = torch.where(flip[:, None], 1 - centres, centres)  # (N, 2 side)
-    x = boxes[:, :1] + x * (boxes[:, 2:3] - boxes[:, :1])
-    y = boxes[:, 1:2] + centres * (boxes[:, 3:] - boxes[:, 1:2])
-    grid = torch.stack([x[:, None].expand(-1, fine, -1), y[:, :, None].expand(-1, -1, fine)], dim=-1)
-    views = F.grid_sample(pixels.float(), 2 * grid - 1, mode="bilinear", padding_mode="border", align_corners=False)
-    return F.avg_pool2d(views, 2).round().clamp(0, 255).byte()
+    left, top, right, bottom = boxes.unbind(dim=1)
+    rows = sampling_weights(top, bottom, torch.zeros_like(flip), pixels.shape[2], side)
+    columns = sampling_weights(left, right, flip, pixels.shape[3], side)
+    views = rows[:, None] @ pixels.float() @ columns[:, None].mT
+    return views.round().clamp(0, 255).byte()
 
 
 def resize_whole(pixels: Tensor, side: int, *, grey: bool = False) -> Tensor:
@@ -116,7 +134,15 @@ class Batch:
 
 
 def batches(
-    images: Images, *, steps: int, batch_size: int, side: int, seed: int, done: int = 0, reads_emotion: bool = False
+    images: Images,
+    *,
+    steps: int,
+    batch_size: int,
+    side: int,
+    seed: int,
+    done: int = 0,
+    with_persons: bool = True,
+    reads_emotion: bool = False,
 ) -> Iterator[Batch]:
     """Yield the batches of the steps from `done` on, every image once per epoch.
 
@@ -138,10 +164,11 @@ def batches(
         flip = to_device(torch.rand(count, generator=generator) < 0.5, device)
         noise = to_device(torch.rand(2, count, patches, generator=generator), device)
         pixels = images.pixels[rows]
+        person = cut(pixels, wide_enough(images.persons[rows]), flip, side) if with_persons else None
         yield Batch(
             views=PretrainBatch(
                 scene=cut(pixels, boxes, flip, side),
-                person=cut(pixels, wide_enough(images.persons[rows]), flip, side),
+                person=person,
                 image_features=images.image_features[rows],
                 text_features=texts[rows],
                 scene_noise=noise[0],

@@ -22,6 +22,8 @@ from uniemox.views.patches import normalise
 
 # Steps between saved states of an unfinished run.
 SAVE_EVERY = 100
+# Precision of all runs, on every device.
+PRECISION: Precision = "bfloat16"
 MAX_GRAD_NORM = 1.0
 Step = Callable[[Batch], dict[str, float]]
 
@@ -70,11 +72,6 @@ class Laboratory:
         """Device of images and networks."""
         return self.images.pixels.device
 
-    @property
-    def precision(self) -> Precision:
-        """Precision of all runs: the same on every processor, so that another one can continue a run."""
-        return "bfloat16" if self.device.type == "cuda" else "float32"
-
     def part(self, half: str, *, unseen: bool = False) -> Images:
         """Return the images of a half, or those of the other one."""
         is_first = (half == "A") != unseen
@@ -120,7 +117,7 @@ def train(laboratory: Laboratory, model: nn.Module, images: Images, path: Path, 
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         done = state["step"]
-    step = step_of(model, optimizer, laboratory.precision)
+    step = step_of(model, optimizer)
     loader = batches(
         images,
         steps=course.steps,
@@ -128,6 +125,7 @@ def train(laboratory: Laboratory, model: nn.Module, images: Images, path: Path, 
         side=laboratory.profile.side_px,
         seed=course.seed,
         done=done,
+        with_persons=isinstance(model, UniEmoX) and model.config.fusion is not None,
         reads_emotion=course.reads_emotion,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -160,16 +158,16 @@ def scheduled(step: int, steps: int, warm_up: int) -> float:
     return (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up))) / 2
 
 
-def step_of(model: nn.Module, optimizer: torch.optim.Optimizer, precision: Precision) -> Step:
+def step_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> Step:
     """Return the function that takes one step."""
     if isinstance(model, UniEmoX):
         return lambda batch: pretrain_step(
-            model, optimizer, [batch.views], precision=precision, max_grad_norm=MAX_GRAD_NORM
+            model, optimizer, [batch.views], precision=PRECISION, max_grad_norm=MAX_GRAD_NORM
         )
     device = next(model.parameters()).device
 
     def losses_of(batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        with torch.autocast(device.type, torch.bfloat16):
             logits = model(normalise(batch.views.scene, device))
         loss = nn.functional.cross_entropy(logits.float(), batch.labels)
         return loss, {"loss": loss}
