@@ -48,6 +48,14 @@ def test_seeds_are_pooled(runs: dict[str, Path]) -> None:
     assert json.loads(json.dumps(asdict(comparison)))["theirs"] == list(comparison.theirs)
 
 
+def test_interval_of_one_run_is_that_of_its_evaluation(runs: dict[str, Path]) -> None:
+    [comparison] = compare([runs["b0"]], [runs["least"]])
+    [file] = (runs["b0"] / "evaluations").glob("*.json")
+    [other] = (runs["least"] / "evaluations").glob("*.json")
+    assert list(comparison.ours_interval or ()) == json.loads(file.read_text())["accuracy_interval"]
+    assert list(comparison.theirs_interval or ()) == json.loads(other.read_text())["accuracy_interval"]
+
+
 def test_two_runs_are_printed_without_an_interval(runs: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     cli_compare(ours=[runs["a0"], runs["a1"]], theirs=[runs["b0"]], baseline=[runs["least"]])
     printed = capsys.readouterr().out

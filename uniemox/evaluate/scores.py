@@ -28,7 +28,7 @@ from uniemox.evaluate.metrics import (
     top_k_accuracy,
 )
 from uniemox.evaluate.multilabel import MultilabelScores
-from uniemox.intervals import Groups, Interval, percentile_interval, resampled_means
+from uniemox.intervals import Groups, Interval, bootstrap_interval, percentile_interval, resampled_means
 from uniemox.labels import AFFECT, AXES, DOMINANCE, LabelSet
 from uniemox.ranks import ranks
 
@@ -172,14 +172,16 @@ def score_classes(
     predictions = probabilities.argmax(axis=1)  # (N,)
     labelled = np.eye(len(names))[labels]  # (N, E)
     predicted = np.eye(len(names))[predictions]  # (N, E)
-    is_right = (labels == predictions)[:, None]  # (N, 1)
-    terms = np.hstack([is_right, labelled * predicted, labelled, predicted])
-    means = _with_resamples(terms, groups)  # (1 + R, 1 + 3 E)
-    hits, label_shares, predicted_shares = np.split(means[:, 1:], 3, axis=1)  # (1 + R, E)
+    is_right = labels == predictions  # (N,)
+    means = _with_resamples(np.hstack([labelled * predicted, labelled, predicted]), groups)  # (1 + R, 3 E)
+    hits, label_shares, predicted_shares = np.split(means, 3, axis=1)  # (1 + R, E)
     # The recall of a class without samples is nan.
     recalls = [_estimate(column) for column in ratio(hits, label_shares).T]
     return ClassScores(
-        **_estimates({"accuracy": means[:, 0], "macro_f1": macro_f1(hits, label_shares, predicted_shares)}),
+        **_estimates({"macro_f1": macro_f1(hits, label_shares, predicted_shares)}),
+        accuracy=float(is_right.mean()),
+        # Draws depend on all columns that are resampled together. Alone, the accuracy has the interval of `compare`.
+        accuracy_interval=bootstrap_interval(is_right, groups),
         per_class_recall={name: value for name, (value, _) in zip(names, recalls, strict=True)},
         per_class_interval={name: interval for name, (_, interval) in zip(names, recalls, strict=True)},
         top2_accuracy=top_k_accuracy(probabilities, labels, k=2),
