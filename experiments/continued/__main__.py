@@ -10,6 +10,7 @@ import argparse
 import copy
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -47,17 +48,18 @@ def scored(laboratory: Laboratory, encoder: torch.nn.Module, half: str, jobs: in
     return scores
 
 
-def run(laboratory: Laboratory, outcomes: Path, jobs: int, archive: Path | None) -> None:
+def run(laboratory: Laboratory, halves: Sequence[str], outcomes: Path, jobs: int, archive: Path | None) -> None:
     """Run every job without a stored outcome.
 
     Args:
         laboratory: Images, sizes and folders.
+        halves: Halves on which is trained; the jobs of others are left out.
         outcomes: Folder of the outcomes.
         jobs: Number of processes that fit probes.
         archive: File that contains all outcomes after each job; None: write no archive.
     """
     write_labels(outcomes, {half: laboratory.part(half, unseen=True).labels.cpu().numpy() for half in HALVES})
-    jobs_left = remaining(jobs_of(laboratory.profile), outcomes)
+    jobs_left = [job for job in remaining(jobs_of(laboratory.profile), outcomes) if job.half in halves]
     starts: dict[str, tuple[torch.nn.Module, list[float]]] = {}
     for number, job in enumerate(jobs_left, start=1):
         start = time.monotonic()
@@ -82,6 +84,7 @@ def main() -> None:
     parser.add_argument("--pack", type=Path, help=f"file of experiments.continued.pack; default: {CARRIED}")
     parser.add_argument("--gpu", action="store_true", help="use the GPU and the larger networks")
     parser.add_argument("--tiny", action="store_true", help="use tiny networks; without --pack on drawn images")
+    parser.add_argument("--half", choices=HALVES, help="train on this half only: two processes can share the work")
     parser.add_argument("--out", type=Path, default=Path("runs") / "continued", help="folder of unfinished runs")
     parser.add_argument("--outcomes", type=Path, help="folder of the outcomes; default: beside this module")
     parser.add_argument("--archive", type=Path, help="file.tar that holds all outcomes after each job; default: none")
@@ -99,7 +102,9 @@ def main() -> None:
         device = setup_device(HardwareConfig(device="cuda" if on_gpu else "cpu"))
         pack = drawn_pack() if args.tiny and args.pack is None else Pack.read(args.pack or CARRIED)
         laboratory = Laboratory(profile, Images.of(pack, device), torch.from_numpy(pack.half), args.out / profile.name)
-        run(laboratory, outcomes, 1 if args.tiny else usable_cores(), args.archive)
+        halves = HALVES if args.half is None else (args.half,)
+        processes = 1 if args.tiny else usable_cores()
+        run(laboratory, halves, outcomes, processes, args.archive)
     print_tables(outcomes, profile)
 
 

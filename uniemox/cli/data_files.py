@@ -28,7 +28,10 @@ Persons = Annotated[Path | None, _file("File written by uniemox data persons. De
 Texts = Annotated[Path | None, _file("File written by uniemox data describe. Default: the one next to the data.")]
 Splits = Annotated[
     Path | None,
-    _file("File of uniemox data split, splits.json of a run without --splits, or a folder SPLIT/CLASS/IMAGE."),
+    _file(
+        "File of uniemox data split, splits.json of a run without --splits, a folder SPLIT/CLASS/IMAGE, or published "
+        "lists: a table or JSON of names and splits, or a folder of train.txt, val.txt and test.txt."
+    ),
 ]
 Exclude = Annotated[
     Path | None, _file('File written by `data check --json`. The images in its list "exclude" are left out.')

@@ -204,6 +204,12 @@ class DataSet:
     def __len__(self) -> int:
         return len(self.samples)
 
+    def __repr__(self) -> str:
+        labels = f"{counted(len(self.labels), 'label')} of {self.labels.name} ({self.labels.kind})"
+        splits = Counter(sample.split for sample in self.samples if sample.split)
+        parts = [counted(len(self), "sample"), labels, *(f"{split} {count:,}" for split, count in splits.items())]
+        return f"<DataSet {self.name}: {', '.join(parts)}>"
+
     @property
     def lacks_persons(self) -> bool:
         """True if no sample has a target person or was searched for people: every person view is the whole image."""

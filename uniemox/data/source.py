@@ -90,8 +90,9 @@ def open_data(
         from_file: The source is from a file, not typed by the user: other packages' readers and addresses are refused.
         persons: File of `uniemox data persons`; None: persons.jsonl next to the data, if it exists.
         texts: File of `uniemox data describe`; None: texts.jsonl next to the data, if it exists.
-        splits: File of `uniemox data split`, or folder `<split>/<class>/<image>` of copies; its splits replace the data
-            set's, and samples that it lacks are left out.
+        splits: File of `uniemox data split`, folder `<split>/<class>/<image>` of copies, or published lists (a table or
+            JSON of names and splits, or a folder of train.txt, val.txt, test.txt); its splits replace the data set's,
+            and samples that it lacks are left out.
         exclude: File of `uniemox data check --json`; the images in its list "exclude" are left out.
         with_texts: False ignores a file of texts next to the data.
 

@@ -37,7 +37,10 @@ def scheme_of_folders(root: Path, data: DataSet) -> dict[str, str]:
     """
     copies = sorted(_copies(root))
     if not copies:
-        raise DataError(f"{root}: no images in folders {LAYOUT}; give such a folder, or a file of uniemox data split")
+        raise DataError(
+            f"{root}: no images in folders {LAYOUT}, and no lists train.txt, val.txt, test.txt; give such a folder, or "
+            "a file of uniemox data split"
+        )
     by_name: dict[str, dict[str, list[Sample]]] = defaultdict(lambda: defaultdict(list))
     for sample in data.samples:
         for name in _names(sample.image_key):

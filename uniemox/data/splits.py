@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from uniemox.data.published_splits import FORMS, is_folder_of_lists, scheme_of_lists
 from uniemox.data.readers.csv_table import read_text
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.split_folders import scheme_of_folders
@@ -288,21 +289,28 @@ def write_splits(path: Path, scheme: Scheme, *, source: str, how: str) -> str:
 
 
 def read_splits(path: Path, data: DataSet) -> DataSet:
-    """Return the data set with the splits of an index file or of folders; samples that have none there are left out.
+    """Return the data set with the splits of a file or folder; samples that have none there are left out.
 
     Args:
-        path: File of `write_splits`, or a folder with copies of the images, see `scheme_of_folders`.
+        path: File of `write_splits`; a folder with copies of the images, see `scheme_of_folders`; or lists as authors
+            publish them, in a file or a folder, see `scheme_of_lists`.
 
     Raises:
-        DataError: If the file was changed after it was written, or if file or folder name images that the data set does
-            not have.
+        DataError: If the file was changed after it was written; if a file of `write_splits` or a folder of copies names
+            images that the data set does not have; or if a list has another form or names an image twice.
     """
     # Path.is_dir raises OSError for a name that is too long.
-    if os.path.isdir(path):
+    is_folder = os.path.isdir(path)
+    text = "" if is_folder else read_text(path)
+    list_notes: tuple[str, ...] | None = None
+    if is_folder and not is_folder_of_lists(path):
         scheme = scheme_of_folders(path, data)
         digest = _digest(_keys_by_split(scheme))
+    elif _is_index_file(text):
+        scheme, digest = _read_scheme(text, path)
     else:
-        scheme, digest = _read_scheme(path)
+        scheme, list_notes = scheme_of_lists(path, data)
+        digest = _digest(_keys_by_split(scheme))
     key_of = match_names(scheme, {sample.key for sample in data.samples})
     absent = scheme.keys() - key_of.keys()
     if absent:
@@ -310,18 +318,25 @@ def read_splits(path: Path, data: DataSet) -> DataSet:
     scheme = {key_of[key]: split for key, split in scheme.items()}
     samples = [replace(sample, split=scheme[sample.key]) for sample in data.samples if sample.key in scheme]
     notes = [f"splits from {path} (sha256 {digest[:12]})"]
-    if len(samples) < len(data):
+    if list_notes is not None:
+        notes += list_notes
+    elif len(samples) < len(data):
         notes.append(f"{counted(len(data) - len(samples), 'image is', 'images are')} not in it")
     return replace(data, samples=samples, notes=(*data.notes, *notes))
 
 
-def _read_scheme(path: Path) -> tuple[Scheme, str]:
-    """Read a scheme and its hash from an index file.
+def _is_index_file(text: str) -> bool:
+    """Return True for the text of a file of `write_splits`; it alone has a hash."""
+    return text.lstrip().startswith("{") and '"sha256"' in text
+
+
+def _read_scheme(text: str, path: Path) -> tuple[Scheme, str]:
+    """Read a scheme and its hash from the text of an index file.
 
     Raises:
         DataError: If it is not such a file, or its hash does not match its content.
     """
-    content = parse_json(read_text(path), SplitFile, str(path), remedy="uniemox data split writes files of splits")
+    content = parse_json(text, SplitFile, str(path), remedy=FORMS)
     if _digest(content.splits) != content.sha256:
         raise DataError(f"{path}: its hash does not match its content, because it was changed by hand; write it again")
     scheme = {key: split for split, keys in content.splits.items() for key in keys}

@@ -20,7 +20,7 @@ from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
 from uniemox.evaluate.label_pairs import LabelPairs, labels_by, needs_map, pairs_in
 from uniemox.evaluate.outputs import Outputs, outputs_of_network
 from uniemox.evaluate.scorer import COVERAGE, Scorer
-from uniemox.evaluate.scores import AffectScores, ClassScores, GroupScores, Scores, as_values, score_groups
+from uniemox.evaluate.scores import AffectScores, ClassScores, GroupScores, Scores, as_values, headline_of, score_groups
 from uniemox.intervals import Interval, no_spread_note
 from uniemox.io.files import CONFIG, EVALUATIONS, ONNX, WEIGHTS, refuse_special, write_file
 from uniemox.io.progress import Progress, silent
@@ -65,6 +65,19 @@ class Evaluation:
     """Labels among which the model's answers were scored; empty for valence and arousal."""
     label_map: LabelPairs = field(default_factory=dict)
     """The user's map from labels of the data to those of the model, if it was used; else empty."""
+
+    def __repr__(self) -> str:
+        value, interval = headline_of(self.scores)
+        score = "undefined" if value is None else f"{value:.3f}"
+        if interval is not None:
+            score += " ({:.3f} to {:.3f})".format(*interval)
+        measure = self.scores.measure.replace("_", " ")
+        parts = [f"{measure} {score}"]
+        if self.by is not None:
+            parts.append(counted(len(self.by.groups), "group"))
+        if self.notes:
+            parts.append(counted(len(self.notes), "note"))
+        return f"<Evaluation of {counted(self.scores.n, 'image')}: {', '.join(parts)}>"
 
     @property
     def accuracy(self) -> float:

@@ -106,7 +106,7 @@ class Hit:
     path: str
     score: float
     """Cosine of the features with `like`, else the probability of the emotion, else the first value of the mood."""
-    values: dict[str, float]
+    values: dict[str, float] = field(repr=False)
     """Probability of each label; valence, arousal, familiarity, people and faces as far as they were predicted."""
     is_unfamiliar: bool = False
     """True if the prediction is a guess, because the image is unlike the training images."""
@@ -123,12 +123,26 @@ class SearchResults:
     """Number of images that match, hits included, without guesses."""
     guesses: int
     """Number of images that match, but were left out because their predictions are guesses."""
+    first_guess: str = ""
+    """Path of the best of these guesses, if it would be among the hits."""
+    first_guess_rank: int = 0
+    """Its place among the hits if guesses counted, from 1 on; 0 if it would not be among them."""
     query_images: int = 0
     """Number of searched images that are the query, or lie in its folder."""
     unreadable: int = 0
     """Number of images of the folder that could not be read, and are not in the index."""
     is_query_left_out: bool = True
     """False if all searched images lie in the query's folder: the results are then its most typical images."""
+
+    @property
+    def guesses_note(self) -> str:
+        """Clause about the guesses that were left out; empty if none was."""
+        if self.guesses == 0:
+            return ""
+        note = counted(self.guesses, "further image matches", "further images match") + ", but with predictions that are guesses"
+        if self.first_guess:
+            note += f" ({self.first_guess} would be number {self.first_guess_rank})"
+        return note
 
     @property
     def query_note(self) -> str:
@@ -227,13 +241,19 @@ def search(index: Index, query: Query, features: NDArray[np.float32] | None = No
         first = query.conditions[0]
         score = index.column(first.name)
         is_lowest_first = "<" in first.sign
-    guesses = 0
-    if not query.unfamiliar:
-        guesses = int((matches & index.is_unfamiliar).sum())
-        matches &= ~index.is_unfamiliar
     indices = np.flatnonzero(matches)
     order = np.argsort(score[indices] if is_lowest_first else -score[indices], kind="stable")
-    best = indices[order[: query.count]]
+    ranked = indices[order]
+    guess_ranks = np.flatnonzero(index.is_unfamiliar[ranked])
+    first_guess = ""
+    first_guess_rank = 0
+    if query.unfamiliar:
+        guess_ranks = guess_ranks[:0]
+    elif len(guess_ranks) and guess_ranks[0] < query.count:
+        first_guess = str(index.paths[ranked[guess_ranks[0]]])
+        first_guess_rank = int(guess_ranks[0]) + 1
+    ranked = np.delete(ranked, guess_ranks)
+    best = ranked[: query.count]
     hits = tuple(
         Hit(
             str(index.paths[row]),
@@ -246,8 +266,10 @@ def search(index: Index, query: Query, features: NDArray[np.float32] | None = No
     return SearchResults(
         hits,
         searched=len(index.paths),
-        matches=len(indices),
-        guesses=guesses,
+        matches=len(ranked),
+        guesses=len(guess_ranks),
+        first_guess=first_guess,
+        first_guess_rank=first_guess_rank,
         query_images=int(is_query.sum()),
         unreadable=index.unreadable,
         is_query_left_out=is_query_left_out,

@@ -11,6 +11,7 @@ from PIL import Image
 from uniemox.errors import ImageError
 from uniemox.labels import Kind
 from uniemox.persons.box import Box
+from uniemox.plurals import counted
 from uniemox.predict.confidence import UNFAMILIAR
 from uniemox.predict.images import ImageLike
 from uniemox.predict.schema import FIELDS, MAX_UNMAPPED, values_of
@@ -84,6 +85,19 @@ class Prediction:
     """(D,) input of the last layer; None: not requested."""
     source: ImageLike | None = field(default=None, repr=False, compare=False)
     """The image, or the path, bytes or file from which it can be read again."""
+
+    def __repr__(self) -> str:
+        values = [f"{label} {value:.0%}" if value <= 1 else f"{label} {value:.1f}" for label, value in self.top()]
+        values += [
+            f"{axis} {value:.1f}"
+            for axis, value in (("valence", self.valence), ("arousal", self.arousal))
+            if value is not None and axis not in self.scene
+        ]
+        if self.persons is not None:
+            values.append(counted(len(self.persons), "person", "people"))
+        if self.is_unfamiliar:
+            values.append("a guess")
+        return f"<Prediction of {self.path or 'an image'}: {self.kind} {', '.join(values)}>"
 
     @property
     def is_unfamiliar(self) -> bool:

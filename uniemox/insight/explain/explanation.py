@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageEnhance
 
 from uniemox.errors import ShapeError
+from uniemox.io.images import encode_image
 from uniemox.persons.box import Box, Detection
 from uniemox.ranks import rank_correlation
 
@@ -48,6 +49,14 @@ class Explanation:
     log-probability for occlusion. Values for several labels of one image can be compared."""
     agreement: float | None = None
     """Rank correlation with the map of another method, -1 to 1 (`map_agreement`); None: not compared."""
+
+    def __repr__(self) -> str:
+        width, height = self.image.size
+        return f"<Explanation of {self.label} ({self.probability:.3g}) by {self.method}, {width} x {height} px>"
+
+    def _repr_png_(self) -> bytes:
+        """Show the overlay in a notebook."""
+        return encode_image(self.overlay(), "PNG")
 
     @property
     def is_unlike(self) -> bool:

@@ -21,6 +21,7 @@ from uniemox.insight.survey.moods import Moods
 from uniemox.io.borders import shorten
 from uniemox.io.typed import check_json
 from uniemox.labels import AFFECT
+from uniemox.plurals import counted
 from uniemox.predict.schema import top_word
 from uniemox.predict.tables import REMEDY, AnswerLine, checking_fields, read_lines
 from uniemox.predict.writing import AnswerHeader
@@ -28,6 +29,8 @@ from uniemox.spelling import spelled
 
 # Number of images on the page with the highest, and with the lowest, value of each label.
 IMAGES_PER_LABEL = 6
+# Number of labels that a summary names when it is printed.
+NAMED_LABELS = 3
 # Number of unfamiliar images on the page.
 MAX_UNFAMILIAR = 12
 # Share of images without colour above which the page warns that the means may be shifted.
@@ -165,6 +168,14 @@ class Summary:
         """Images with the lowest value of each label, lowest first."""
         self.unfamiliar: list[SurveyImage] = []
         """Images that the model flags as unfamiliar, least familiar first."""
+
+    def __repr__(self) -> str:
+        means = sorted(zip(self.columns, self.whole.means.tolist(), strict=True), key=lambda pair: -pair[1])
+        shares = [f"{label} {mean:.0%}" for label, mean in means if label not in AFFECT][:NAMED_LABELS]
+        axes = [f"{axis} {mean:.1f}" for axis, mean in means if axis in AFFECT]
+        unfamiliar = f"{self.whole.unfamiliar:,} unfamiliar"
+        images = f"{counted(self.whole.images, 'image')}, {self.failures:,} unreadable"
+        return f"<Summary of {images}: {', '.join([*shares, *axes, unfamiliar])}>"
 
     def add(self, value: Answer) -> None:
         """Count an answer in JSON form."""
