@@ -184,14 +184,25 @@ def test_collections_are_surveyed_and_searched(photos: Path, tmp_path: Path) -> 
     predictor = uniemox.load("small")
     summary = uniemox.survey(tmp_path / "photos", out=tmp_path / "page.html", by=["folder"], predictor=predictor)
     assert summary.whole.images == 40
+    assert re.fullmatch(
+        r"<Summary of 40 images, 0 unreadable: \w+ \d+%, .*, valence \d\.\d, arousal \d\.\d, \d+ unfamiliar>",
+        repr(summary),
+    )
     assert {name: tally.images for name, tally in summary.groups["folder"].items()} == {"bright": 20, "dark": 20}
     assert "<html" in (tmp_path / "page.html").read_text()
     like = tmp_path / "photos" / "dark" / "0.png"
     hits = uniemox.search(tmp_path / "photos", like=like, count=3, unfamiliar=True, predictor=predictor)
     assert len(hits) == 3
     assert str(like) not in [hit.path for hit in hits]
+    guesses = sum(
+        hit.is_unfamiliar
+        for hit in uniemox.search(tmp_path / "photos", like=like, count=40, unfamiliar=True, predictor=predictor)
+    )
+    with pytest.warns(UserWarning, match=f"^{guesses} further images? match.*; unfamiliar=True returns them"):
+        assert len(uniemox.search(tmp_path / "photos", like=like, count=40, predictor=predictor)) == 39 - guesses
     explanation = uniemox.explain(predictor, like, label="awe")
-    assert explanation.label == "awe"
+    assert repr(explanation).startswith("<Explanation of awe (0.")
+    assert explanation._repr_png_().startswith(b"\x89PNG")
     assert explanation.heat.max() <= 1
 
 

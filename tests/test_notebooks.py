@@ -17,7 +17,10 @@ import uniemox
 from tests.drawn import draw_image
 from tests.runs import pretrained
 from uniemox.errors import MissingPackageError
+from uniemox.evaluate.run import Evaluation
 from uniemox.evaluate.run_records import read_run
+from uniemox.evaluate.scores import score_classes
+from uniemox.labels import MIKELS
 from uniemox.predict import tables
 
 
@@ -53,6 +56,26 @@ def test_prediction_is_shown_as_an_image_and_without_its_file_as_text(answers: l
     Path(str(answer.path)).rename(f"{answer.path}.away")
     assert tags(answer._repr_html_()) == ["pre"]
     Path(f"{answer.path}.away").rename(str(answer.path))
+
+
+def test_results_are_printed_in_a_short_line(answers: list[uniemox.Prediction]) -> None:
+    answer = replace(answers[0], persons=[], familiarity=0.01)
+    label, probability = answer.top(1)[0]
+    line = repr(answer)
+    assert line.startswith(f"<Prediction of {answer.path}: evoked {label} {probability:.0%}, ")
+    assert line.endswith(f", valence {answer.valence:.1f}, arousal {answer.arousal:.1f}, 0 people, a guess>")
+    assert repr(
+        replace(answer, path=None, scene={"valence": 5.0, "arousal": 4.25}, persons=None, familiarity=None)
+    ) == ("<Prediction of an image: evoked valence 5.0, arousal 4.2>")
+
+    data = uniemox.open_data("synthetic:8")
+    splits = [replace(sample, split="test" if number % 4 else "train") for number, sample in enumerate(data.samples)]
+    name = f"{len(data.labels)} labels of {data.labels.name} (evoked)"
+    assert repr(replace(data, samples=splits)) == f"<DataSet synthetic:8: 8 samples, {name}, train 2, test 6>"
+
+    scores = score_classes(np.eye(8)[[0, 1, 2, 2]], np.array([0, 1, 2, 3]), MIKELS)
+    evaluation = Evaluation(scores, None, ("a note",), ())
+    assert repr(evaluation) == "<Evaluation of 4 images: accuracy 0.750 (0.250 to 1.000), 1 note>"
 
 
 def test_likely_labels_are_darker(answers: list[uniemox.Prediction]) -> None:

@@ -4,6 +4,7 @@ Importing this module imports neither torch nor any other large library; a funct
 """
 
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -370,7 +371,7 @@ def search(  # noqa: PLR0913 - each is a part of the query, or a place
             "valence>6 arousal<5". Without `like` and `emotion`, the first condition sorts the images: > puts the
             highest value first, < the lowest.
         count: Maximum number of results, at least 1.
-        unfamiliar: Also return images whose predictions are guesses.
+        unfamiliar: Also return images whose predictions are guesses. Otherwise, a warning says how many were left out.
         out: Also write an HTML page of the results.
         index: Folder for the index instead of FOLDER/.uniemox/.
         predictor: From `load`; None: the package's own model.
@@ -384,7 +385,10 @@ def search(  # noqa: PLR0913 - each is a part of the query, or a place
 
     query = Query(like=like, emotion=emotion, mood=mood, count=count, unfamiliar=unfamiliar)
     opened = _predictor(predictor, has_faces=query.needs_faces)
-    return list(search_folder(opened, Path(folder), query, out=_path(out), index_path=_path(index)).hits)
+    results = search_folder(opened, Path(folder), query, out=_path(out), index_path=_path(index))
+    if results.guesses_note:
+        warnings.warn(f"{results.guesses_note}; unfamiliar=True returns them", stacklevel=2)
+    return list(results.hits)
 
 
 def tag(

@@ -16,6 +16,7 @@ from uniemox.insight.mood import _WORDS, EXAMPLE, parse_mood
         ("people>0 Calm valence>6", "'Calm'", "for 'calm' write arousal<4.5"),
         ("awe", "'awe'", "if 'awe' is an emotion of the model, write awe>0.5"),
         (";", "';'", ""),
+        ("is_colourless", "'is_colourless'", "it is a field of predict's answers, but not of the index"),
     ],
 )
 def test_the_part_of_a_mood_that_is_no_condition_is_named(text: str, part: str, hint: str) -> None:

@@ -307,6 +307,11 @@ def test_a_broken_image_in_a_folder_to_compare_with_is_reported(photos: Path, tm
 def test_guesses_are_left_out_and_counted_unless_they_are_asked_for() -> None:
     results = search(FOUR, Query(emotion="awe"))
     assert results.guesses == 1
+    assert results.guesses_note == (
+        "1 further image matches, but with predictions that are guesses (d would be number 1)"
+    )
+    # Below the last result, it would not be shown anyway.
+    assert search(FOUR, Query(mood="valence>1", count=1)).first_guess == ""
     everything = search(FOUR, Query(emotion="awe", unfamiliar=True))
     assert [(hit.path, hit.is_unfamiliar) for hit in everything.hits][:2] == [("d", True), ("b", False)]
     assert everything.guesses == 0
@@ -350,6 +355,17 @@ def test_a_value_at_the_end_of_the_scale_is_marked() -> None:
 def test_a_limit_that_no_value_reaches_is_refused(mood: str, values: str) -> None:
     with pytest.raises(ConfigError, match=f"has values from {values}"):
         search(FOUR, Query(mood=mood))
+
+
+def test_an_unknown_name_lists_the_columns_that_the_index_has(photos: Path) -> None:
+    predictor = load("small", finder=None)
+    columns = update_index(predictor, photos).columns
+    assert "people" not in columns
+    with pytest.raises(ConfigError) as caught:
+        search_folder(predictor, photos, Query(mood="is_colourless>0"))
+    message = str(caught.value)
+    assert "it is a field of predict's answers, but not of the index" in message
+    assert message.endswith(f"; choose one of {', '.join(columns)}")
 
 
 def test_an_unknown_name_lists_the_columns() -> None:

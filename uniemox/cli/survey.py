@@ -159,9 +159,8 @@ def _show(results: "SearchResults", query: "Query", *, as_json: bool) -> None:
 
     if results.query_note:
         say(results.query_note)
-    if results.guesses:
-        matches = counted(results.guesses, "further image matches", "further images match")
-        say(f"{matches}, but with predictions that are guesses; --unfamiliar shows them")
+    if results.guesses_note:
+        say(f"{results.guesses_note}; --unfamiliar shows them")
     if as_json:
         for hit in results.hits:
             values = {name: round(value, 4) for name, value in ({"score": hit.score} | hit.values).items()}

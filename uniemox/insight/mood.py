@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from uniemox.errors import ConfigError
 from uniemox.insight.index import COUNTS
 from uniemox.labels import AXES
+from uniemox.predict.schema import FIELDS
 
 EXAMPLE = "valence>6 arousal<5"
 COMPARE = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal, "=": np.equal}
@@ -112,10 +113,19 @@ def _no_condition(text: str, ending: str) -> ConfigError:
     hint = ""
     if word in _WORDS:
         hint = f"; for {word!r} write {_WORDS[word]}"
+    elif note := field_note(part):
+        hint = note
     elif word.isalpha():
         hint = f"; if {part!r} is an emotion of the model, write {part}>0.5"
     return ConfigError(
         f"the mood {text!r}: {part!r} is no condition{hint}. A condition is a name, one of < <= > >= = and a number, "
         f"such as {EXAMPLE!r}. Names: valence and arousal (1 to 9), an emotion of the model (in quotes if it has a "
-        "blank) and familiarity (0 to 1, or 50%), people and faces (numbers)"
+        "blank) and familiarity (0 to 1, or 50%), people and faces (numbers), where the model predicts them"
     )
+
+
+def field_note(name: str) -> str:
+    """Return the end of an error about a name that is a field of predictions, but not of the index; else empty."""
+    if name in {field.name for field in FIELDS}:
+        return "; it is a field of predict's answers, but not of the index"
+    return ""

@@ -12,18 +12,19 @@ from numpy.typing import NDArray
 
 from uniemox.errors import ConfigError, ImageError
 from uniemox.insight.index import COUNTS, Index, refuse_missing, update_index
-from uniemox.insight.mood import EXAMPLE, Condition, parse_mood
+from uniemox.insight.mood import EXAMPLE, Condition, field_note, parse_mood
 from uniemox.insight.survey.lines import EXHAUST, NewAnswers
 from uniemox.insight.survey.page import row_of_images
 from uniemox.insight.survey.summary import SurveyImage
 from uniemox.io.html import percent, write_html
 from uniemox.io.walking import LeftOut
-from uniemox.labels import AFFECT, AXES, clean
+from uniemox.labels import AXES, clean
 from uniemox.plurals import counted
 from uniemox.predict.data_urls import is_data_url
 from uniemox.predict.images import ImageLike, walk
 from uniemox.predict.prediction import Failure
 from uniemox.predict.predictor import Predictor
+from uniemox.predict.settings import axes_of
 
 PAGES = (".html", ".htm")
 # Ends of the scale of ratings: the model's value is cut off there.
@@ -139,7 +140,8 @@ class SearchResults:
         """Clause about the guesses that were left out; empty if none was."""
         if self.guesses == 0:
             return ""
-        note = counted(self.guesses, "further image matches", "further images match") + ", but with predictions that are guesses"
+        note = counted(self.guesses, "further image matches", "further images match")
+        note += ", but with predictions that are guesses"
         if self.first_guess:
             note += f" ({self.first_guess} would be number {self.first_guess_rank})"
         return note
@@ -242,18 +244,17 @@ def search(index: Index, query: Query, features: NDArray[np.float32] | None = No
         score = index.column(first.name)
         is_lowest_first = "<" in first.sign
     indices = np.flatnonzero(matches)
-    order = np.argsort(score[indices] if is_lowest_first else -score[indices], kind="stable")
-    ranked = indices[order]
+    ranked = indices[np.argsort(score[indices] if is_lowest_first else -score[indices], kind="stable")]
     guess_ranks = np.flatnonzero(index.is_unfamiliar[ranked])
-    first_guess = ""
-    first_guess_rank = 0
     if query.unfamiliar:
         guess_ranks = guess_ranks[:0]
-    elif len(guess_ranks) and guess_ranks[0] < query.count:
+    first_guess = ""
+    first_guess_rank = 0
+    if len(guess_ranks) and guess_ranks[0] < query.count:
         first_guess = str(index.paths[ranked[guess_ranks[0]]])
         first_guess_rank = int(guess_ranks[0]) + 1
-    ranked = np.delete(ranked, guess_ranks)
-    best = ranked[: query.count]
+    familiar = np.delete(ranked, guess_ranks)
+    best = familiar[: query.count]
     hits = tuple(
         Hit(
             str(index.paths[row]),
@@ -266,7 +267,7 @@ def search(index: Index, query: Query, features: NDArray[np.float32] | None = No
     return SearchResults(
         hits,
         searched=len(index.paths),
-        matches=len(ranked),
+        matches=len(familiar),
         guesses=len(guess_ranks),
         first_guess=first_guess,
         first_guess_rank=first_guess_rank,
@@ -296,10 +297,23 @@ def _check_names(query: Query, predictor: Predictor) -> None:
             raise ConfigError("a condition on people needs a predictor with a finder; leave out finder=None")
         if condition.name == "faces" and predictor.face_reader is None:
             raise ConfigError('a condition on faces needs a predictor that reads them: load(faces="find")')
-        names = (*predictor.labels, *AFFECT, "familiarity", *COUNTS)
+        names = _column_names(predictor)
         if condition.name not in names:
-            raise ConfigError(f"the index has no {condition.name!r}; choose one of {', '.join(names)}")
+            raise ConfigError(
+                f"the index has no {condition.name!r}{field_note(condition.name)}; choose one of {', '.join(names)}"
+            )
         condition.check()
+
+
+def _column_names(predictor: Predictor) -> tuple[str, ...]:
+    """Return the names of the columns that the index of a predictor has."""
+    optional = {
+        "familiarity": bool(predictor.network.info.distances),
+        "people": predictor.finder is not None,
+        "faces": predictor.face_reader is not None,
+    }
+    present = [name for name, is_present in optional.items() if is_present]
+    return tuple(dict.fromkeys((*predictor.labels, *axes_of(predictor.network), *present)))
 
 
 def write_page(results: SearchResults, query: Query, model: str, folder: Path, out: Path) -> None:

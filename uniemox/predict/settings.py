@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.errors import ConfigError, LabelError
-from uniemox.labels import WORD_NORMS, LabelMap, LabelSet, find_label_set, in_kind_of, label_map
+from uniemox.labels import AFFECT, WORD_NORMS, LabelMap, LabelSet, find_label_set, in_kind_of, label_map
 from uniemox.persons.box import Box
 from uniemox.predict.confidence import likely_labels, score_limit
 from uniemox.predict.film import Frame
@@ -166,6 +166,15 @@ def assigned_labels(info: ClassifierInfo, probabilities: NDArray[np.float64]) ->
     if info.task != "multilabel":
         return None
     return info.assigned(probabilities.tolist())
+
+
+def axes_of(network: Network) -> tuple[str, ...]:
+    """Return the ratings that predictions of a network have: valence and arousal, valence alone, or none."""
+    if network.info.task == "affect" or network.rating_head is not None:
+        return AFFECT
+    if _valence_norms(network.info) is not None:
+        return ("valence",)
+    return ()
 
 
 def _map_if_same_kind(network: Network, labels: str | None) -> LabelMap:

@@ -51,6 +51,9 @@ class Explainer:
         self.name = predictor.name
         self.needs_person = predictor.network.info.needs_person
 
+    def __repr__(self) -> str:
+        return f"<Explainer of {self.name}, method {self.method}>"
+
     def explain(
         self,
         image: ImageLike,
