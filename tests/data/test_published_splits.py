@@ -1,0 +1,194 @@
+"""Published lists of train, val and test: their forms, images that are missing or unlisted, and faults."""
+
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.data.tree import put, says, write
+from tests.emotic import write_release
+from tests.runs import uniemox_here
+from uniemox.data.sample import DataSet
+from uniemox.data.source import open_data
+from uniemox.data.splits import read_splits
+from uniemox.errors import DataError
+
+SPLITS = {
+    "amusement/amusement_1.jpg": "train",
+    "amusement/my photo.jpg": "val",
+    "fear/fear_1.jpg": "test",
+    "fear/fear_2.jpg": "train",
+}
+NAMES = list(SPLITS)
+ROWS = [(name, split, i) for i, (name, split) in enumerate(SPLITS.items())]
+
+
+def by_split(names: Mapping[str, str] = SPLITS) -> dict[str, list[str]]:
+    return {split: [name for name in names if names[name] == split] for split in ("train", "val", "test")}
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> str:
+    return f"fi:{put(tmp_path / 'FI', *NAMES)}"
+
+
+def splits_of(data: DataSet) -> dict[str, str | None]:
+    return {sample.key: sample.split for sample in data.samples}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.txt", "".join(f"{name} {split}\n" for name, split, _ in ROWS)),
+        ("a.txt", "".join(f"{split} {name} {label}\r\n" for name, split, label in ROWS)),
+        ("a.lst", "".join(f"{label} emotion_dataset/{name} {split}\n" for name, split, label in ROWS)),
+        ("a.csv", "Filename,label,Set\n" + "".join(f'"{name}",{label},{split}\n' for name, split, label in ROWS)),
+        ("a.csv", "".join(f"{label};{split};{name}\n" for name, split, label in ROWS)),
+        ("a.tsv", "\ufeffimage\tsplit\n" + "".join(f"{name}\t{split.title()}\n" for name, split, _ in ROWS)),
+        ("a.csv", "path,split\n" + "".join(f"C:\\data\\FI\\{name},{split}\n" for name, split, _ in ROWS)),
+        ("a.json", by_split()),
+        ("a.json", {"training": by_split()["train"], "dev": by_split()["val"], "testing": by_split()["test"]}),
+        ("a.json", SPLITS),
+        ("a.json", [{"image_path": f"/x/{name}", "split": split, "label": "awe"} for name, split, _ in ROWS]),
+        ("a.json", {part: [{"img": name} for name in names] for part, names in by_split().items()}),
+        # Without endings, and without folders.
+        ("a.txt", "".join(f"{name.removesuffix('.jpg').replace('my photo', 'MY PHOTO')},{s}\n" for name, s, _ in ROWS)),
+        ("a.txt", "".join(f"{name.partition('/')[2]} {split}\n" for name, split, _ in ROWS)),
+    ],
+)
+def test_a_list_with_the_split_of_each_image_is_read(name: str, content: Any, photos: str, tmp_path: Path) -> None:
+    data = open_data(photos, splits=write(tmp_path / "lists" / name, content))
+    assert splits_of(data) == SPLITS
+    assert len(data.notes) == 1
+    assert splits_of(open_data(f"{photos}?splits={tmp_path / 'lists' / name}")) == SPLITS
+
+
+@pytest.mark.parametrize(
+    ("ending", "form"),
+    [
+        ("train.txt", lambda names: "".join(f"{name} 3\n" for name in names)),
+        ("fi_train.txt", "\n".join),
+        ("train.csv", lambda names: "image,label\n" + "".join(f"{name},awe\n" for name in names)),
+        # The records of both releases of EmoSet.
+        ("train.json", lambda names: [["amusement", i, f"image/{name}", "a.json"] for i, name in enumerate(names)]),
+        ("train.json", lambda names: [["amusement", f"image/{name}", "annotation/a.json"] for name in names]),
+    ],
+)
+def test_a_folder_with_a_list_of_each_split_is_read(ending: str, form: Any, photos: str, tmp_path: Path) -> None:
+    for split, names in by_split().items():
+        write(tmp_path / "lists" / ending.replace("train", split), form(names))
+    write(tmp_path / "lists" / "README.txt", "Lists of FI.")
+    assert splits_of(open_data(photos, splits=tmp_path / "lists")) == SPLITS
+
+
+def test_missing_and_unlisted_images_are_counted_and_named(photos: str, tmp_path: Path) -> None:
+    lists = write(tmp_path / "lists.txt", "awe/none.jpg train\nfear/fear_1.jpg test\nawe/fear_2.jpg test\n")
+    data = open_data(photos, splits=lists)
+    assert splits_of(data) == {"fear/fear_1.jpg": "test"}
+    assert data.notes[1:] == (
+        f"2 listed images are not in the data, such as awe/none.jpg ({lists}:1)",
+        "3 images are in no list and were left out, such as amusement/amusement_1.jpg",
+    )
+    with pytest.raises(DataError, match=says(f"none of its 1 image is in {photos}, such as a/b.jpg ({lists}:1)")):
+        open_data(photos, splits=write(lists, "a/b.jpg train\n"))
+
+
+def test_images_that_are_listed_twice_are_an_error_that_names_them(photos: str, tmp_path: Path) -> None:
+    write(tmp_path / "lists" / "train.txt", "fear/fear_1.jpg\nfear/fear_2.jpg\nfear_2.jpg\n")
+    write(tmp_path / "lists" / "test.txt", "fear/fear_1.jpg\n")
+    with pytest.raises(DataError, match="2 images are listed twice: ") as caught:
+        open_data(photos, splits=tmp_path / "lists")
+    for place in ("fear/fear_1.jpg (test: ", "test.txt:1, train: ", "fear/fear_2.jpg (train: ", "train.txt:3); keep"):
+        assert place in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", "", "lists no image; uniemox data split writes files of splits"),
+        ("a.txt", "fear/fear_1.jpg\n", "a.txt:1: fear/fear_1.jpg has no split; add a column split, or name the files"),
+        ("a.csv", "path,split\nfear/fear_1.jpg,left\n", "a.csv:2: the split 'left' is none of train, val, test"),
+        ("a.csv", "path,split\n,train\n", "a.csv:2: expected the name of an image, got ''"),
+        ("a.txt", "train\n", "a.txt:1: expected the name of an image"),
+        ("a.json", '{"train": ["fear/fear_1.jpg"', "a.json: not JSON"),
+        ("a.json", {"train": [3]}, "a.json: field train: record 0: expected the name of an image, got '3'"),
+        ("a.json", {"train": [], "labels": ["awe"]}, "a.json: field labels: expected a list of images for train, val"),
+        ("a.txt", "1.jpg train\n", "a.txt:1: 1.jpg fits 2 images of fi:"),
+    ],
+)
+def test_other_forms_are_an_error_with_file_and_line(name: str, content: Any, message: str, tmp_path: Path) -> None:
+    source = f"fi:{put(tmp_path / 'FI', 'awe/1.jpg', 'fear/1.jpg', 'fear/fear_1.jpg')}"
+    with pytest.raises(DataError, match=says(message)):
+        open_data(source, splits=write(tmp_path / name, content))
+    with pytest.raises(DataError, match=r"no images in folders .*, and no lists train\.txt, val\.txt, test\.txt"):
+        open_data(source, splits=put(tmp_path / "empty", "a/b.jpg"))
+
+
+def test_a_list_divides_images_of_folders_of_splits_again(tmp_path: Path) -> None:
+    """Train and test of CAER-S have images of the same names; a name with a split means the image of that split."""
+    source = f"caer-s:{put(tmp_path / 'CAER-S', 'train/Anger/1.png', 'test/Anger/1.png', 'test/Anger/2.png')}"
+    lists = write(
+        tmp_path / "a.csv", "path,split\nCAER-S/test/Anger/1.png,val\nAnger/2.png,test\ntest/Fear/1.png,val\n"
+    )
+    assert splits_of(open_data(source, splits=lists)) == {"test/Anger/1.png": "val", "test/Anger/2.png": "test"}
+    lists.write_text("path,split\ntrain/Anger/2.png,train\ntest/Anger/1.png,val\n")
+    data = open_data(source, splits=lists)
+    assert splits_of(data) == {"test/Anger/1.png": "val"}
+    assert "1 listed image is not in the data, such as train/Anger/2.png" in data.notes[1]
+
+
+def test_emotions_of_emotion6_are_below_a_folder(tmp_path: Path) -> None:
+    root = put(tmp_path / "Emotion6", "images/joy/1.jpg", "images/fear/1.jpg")
+    emotions = ("anger", "disgust", "fear", "joy", "sadness", "surprise", "neutral")
+    columns = ("image_filename", "valence", "arousal", *(f"prob. {word}" for word in emotions))
+    rows = [[f"[{column}]" for column in columns], ["joy/1.jpg", "5", "5", *"0001000"]]
+    write(root / "ground_truth.txt", "".join("\t".join(row) + "\n" for row in rows))
+    lists = write(tmp_path / "a.txt", "Emotion6/joy/1.jpg train\nfear/1.jpg test\n")
+    data = open_data(f"emotion6:{root}", splits=lists)
+    assert splits_of(data) == {"images/joy/1.jpg": "train", "images/fear/1.jpg": "test"}
+
+
+def test_people_of_an_image_may_have_a_row_each_and_share_its_split(tmp_path: Path) -> None:
+    """A table with a row for each person, in EMOTIC's columns."""
+    source = f"heco:{put(tmp_path / 'HECO', 'Peace/a.jpg', 'Fear/a.jpg')}"
+    write(tmp_path / "HECO" / "boxes.csv", "path,x1,y1,x2,y2\nPeace/a.jpg,0,0,4,4\nPeace/a.jpg,4,4,8,8\n")
+    table = "Index,Folder,Filename\n0,Peace,a.jpg\n1,Peace,a.jpg\n"
+    write(tmp_path / "lists" / "test.csv", table)
+    data = open_data(source, splits=tmp_path / "lists")
+    assert list(splits_of(data).values()) == ["test", "test"]
+    write(tmp_path / "lists" / "train.csv", table)
+    with pytest.raises(DataError, match=r"1 image is listed twice: Peace/a\.jpg"):
+        open_data(source, splits=tmp_path / "lists")
+
+
+def test_parts_of_a_union_have_lists_of_their_own(photos: str, tmp_path: Path) -> None:
+    """Both data sets have images of the same names."""
+    lists = write(tmp_path / "a.json", {"train": NAMES[:2], "test": NAMES[2:]})
+    other = write(tmp_path / "b.json", by_split())
+    data = open_data(f"{photos}?splits={lists},emo8:{put(tmp_path / 'Emo8', *NAMES)}?splits={other}")
+    expected = {f"fi/{name}": "train" if i < 2 else "test" for i, name in enumerate(NAMES)}
+    assert splits_of(data) == expected | {f"emo8/{name}": split for name, split in SPLITS.items()}
+
+
+def test_emotics_splits_equal_those_of_its_annotations(tmp_path: Path) -> None:
+    data = open_data(f"emotic:{write_release(tmp_path / 'EMOTIC', train=4, val=3, test=2)}")
+    expected = splits_of(data)
+    lists = write(tmp_path / "a.json", {key: split for key, split in expected.items() if split != "val"})
+    assert splits_of(read_splits(lists, data)) == json.loads(lists.read_text())
+
+
+def test_the_example_of_the_documentation_runs(photos: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "data.md").read_text("utf-8")
+    block = text.partition("**Published lists.**")[2].partition("```console\n")[2].partition("```")[0]
+    for split, names in by_split().items():
+        write(tmp_path / "lists" / f"{split}.txt", "".join(f"{name} 1\n" for name in names))
+    monkeypatch.chdir(tmp_path)
+    [line] = block.splitlines()
+    done = uniemox_here(*shlex.split(line.removeprefix("$ uniemox ")))
+    assert done.returncode == 0, done.stderr
+    assert {row["path"]: row["split"] for row in map(json.loads, done.stdout.splitlines())} == {
+        str(Path("FI") / name): split for name, split in SPLITS.items()
+    }

@@ -1,0 +1,358 @@
+"""Published splits: lists that name the images of train, val and test, as authors publish them beside a data set.
+
+A list is plain text, a table or JSON. Either it names the split of each image, or the name of its file does, such as
+train.txt. Names are compared with the images' keys from their end on, because lists begin with folders of other
+machines, or leave folders out.
+"""
+
+import csv
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from uniemox.data.readers.csv_table import read_rows, read_text
+from uniemox.data.readers.folders import SPLITS, key_of, split_in
+from uniemox.data.sample import DataSet
+from uniemox.data.split_folders import IMAGES
+from uniemox.errors import DataError
+from uniemox.io.images import ENDINGS, is_image_name
+from uniemox.io.typed import parse_json
+from uniemox.labels import clean
+from uniemox.plurals import counted
+from uniemox.spelling import spelled
+
+LIST_ENDINGS = (".txt", ".csv", ".tsv", ".json", ".lst")
+NAME_COLUMNS = ("path", "image", "file", "filename", "file_name", "image_path", "image_name", "img", "name", "key")
+SPLIT_COLUMNS = ("split", "part", "set", "subset", "partition", "phase", "usage")
+# Column of the folder of an image, beside a column of its name (EMOTIC).
+FOLDER_COLUMN = "folder"
+FORMS = "uniemox data split writes files of splits, and uniemox docs data has the forms of published lists"
+# Maximum number of repeated images that an error names.
+MAX_NAMED = 5
+# Name up to its ending, which may contain blanks, and the cells after it.
+LINE = re.compile(rf"(.+?(?:{'|'.join(map(re.escape, ENDINGS))}))(?:\s+(.*))?", re.IGNORECASE)
+JSON_TEXT = re.compile(r"\s*[\[{]\s*[\"\[{]")
+
+
+@dataclass(frozen=True, slots=True)
+class ListedImage:
+    """An image in a list."""
+
+    name: str
+    split: str
+    where: str
+    """File, and line or record."""
+
+
+def is_folder_of_lists(folder: Path) -> bool:
+    """Return True if a folder has lists such as train.txt, and no folders of splits."""
+    has_split_folders = any(clean(path.name) in SPLITS for path in _children(folder) if path.is_dir())
+    return bool(_lists_in(folder)) and not has_split_folders
+
+
+def scheme_of_lists(path: Path, data: DataSet) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return the split of each listed image of a data set, and notes.
+
+    Args:
+        path: A list with the split of each image, or a folder of lists whose names tell the split.
+        data: The data set; the people of an image share its split.
+
+    Returns:
+        The split by key, and notes about listed images that the data lack, and images that no list names.
+
+    Raises:
+        DataError: With file and line, if a list has another form, a name fits several images, an image is listed twice,
+            or no listed image is in the data.
+    """
+    listed = read_lists(path)
+    if not listed:
+        raise DataError(f"{path}: lists no image; {FORMS}")
+    people = Counter(sample.image_key for sample in data.samples)
+    images = _ImageNames(people)
+    entries: dict[str, list[ListedImage]] = defaultdict(list)
+    absent = []
+    for entry in listed:
+        key = images.find(entry, data.name)
+        if key is None:
+            absent.append(entry)
+        else:
+            entries[key].append(entry)
+    if not entries:
+        raise DataError(
+            f"{path}: none of its {counted(len(listed), 'image')} is in {data.name}, such as {absent[0].name} "
+            f"({absent[0].where}); give the lists of this data set"
+        )
+    _refuse_repeated(entries, people)
+    scheme = {sample.key: entries[sample.image_key][0].split for sample in data.samples if sample.image_key in entries}
+    return scheme, tuple(_notes(absent, sorted(people.keys() - entries.keys())))
+
+
+def read_lists(path: Path) -> list[ListedImage]:
+    """Read a list, or all lists in a folder.
+
+    Raises:
+        DataError: With file and line, for a list of another form, or an image without a split.
+    """
+    lists = {path: split_in(path.stem)}
+    if os.path.isdir(path):
+        lists = _lists_in(path)
+    return [entry for file, split in lists.items() for entry in _read_list(file, split)]
+
+
+def _lists_in(folder: Path) -> dict[Path, str | None]:
+    """Return the lists in a folder whose names tell a split, with this split."""
+    files = [path for path in _children(folder) if path.suffix.lower() in LIST_ENDINGS and path.is_file()]
+    return {path: split for path in files if (split := split_in(path.stem))}
+
+
+def _children(folder: Path) -> list[Path]:
+    """Return the files and folders in a folder, sorted.
+
+    Raises:
+        DataError: If it can't be listed.
+    """
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"{folder}: can't be listed ({error.strerror})") from error
+
+
+def _read_list(path: Path, split: str | None) -> Iterator[ListedImage]:
+    """Yield the images of a list.
+
+    Args:
+        path: The list.
+        split: Split of images for which the list has none.
+    """
+    text = read_text(path)
+    if path.suffix.lower() == ".json" or JSON_TEXT.match(text):
+        yield from _read_json(text, path, split)
+        return
+    first_line = next((line for line in text.splitlines() if line.strip()), "")
+    delimiter = max(",;\t", key=first_line.count)
+    header = {clean(cell) for cell in first_line.split(delimiter)}
+    if header.intersection(NAME_COLUMNS):
+        for number, row in read_rows(path):
+            yield _of_fields(row, split, f"{path}:{number}")
+        return
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        if delimiter in first_line:
+            cells = _cells(line, delimiter, where)
+        else:
+            cells = _words(line)
+        yield _of_cells(cells, split, where)
+
+
+def _cells(line: str, delimiter: str, where: str) -> list[str]:
+    """Return the cells of a line of a table.
+
+    Raises:
+        DataError: If it is not a line of a table.
+    """
+    try:
+        return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter))]
+    except csv.Error as error:
+        raise DataError(f"{where}: not a table ({error}); {FORMS}") from error
+
+
+def _words(line: str) -> list[str]:
+    """Return the words of a line; blanks in the name of an image don't divide it."""
+    first, _, rest = line.strip().partition(" ")
+    if clean(first) in SPLITS or first.isdigit():
+        return [first, *_words(rest)]
+    if match := LINE.fullmatch(line.strip()):
+        return [match[1], *(match[2] or "").split()]
+    return line.split()
+
+
+def _of_cells(cells: Sequence[str], split: str | None, where: str) -> ListedImage:
+    """Return the image of a row without a header: the cell with the ending of an image, or the first that is no split.
+
+    Raises:
+        DataError: For a row without a name or a split.
+    """
+    names = [cell for cell in cells if cell and clean(cell) not in SPLITS]
+    name = next((cell for cell in names if is_image_name(Path(cell))), names[0] if names else "")
+    words = [cell for cell in cells if clean(cell) in SPLITS]
+    return _entry(name, words[0] if words else None, split, where)
+
+
+def _of_fields(fields: Mapping[str, Any], split: str | None, where: str) -> ListedImage:
+    """Return the image of a row with a header, or of a JSON object.
+
+    Raises:
+        DataError: For fields without a name or a split.
+    """
+    by_name = {name.lower(): value for name, value in fields.items()}
+    name = next((by_name[column] for column in NAME_COLUMNS if column in by_name), None)
+    if FOLDER_COLUMN in by_name and isinstance(name, str):
+        name = f"{by_name[FOLDER_COLUMN]}/{name}"
+    word = next((by_name[column] for column in SPLIT_COLUMNS if column in by_name), None)
+    return _entry(name, word, split, where)
+
+
+def _entry(name: Any, word: Any, split: str | None, where: str) -> ListedImage:
+    """Return an image of a list.
+
+    Args:
+        name: Name of the image.
+        word: Its split as the list has it; None: the list has none.
+        split: Split that the name of the list tells; None: it tells none.
+        where: File and line.
+
+    Raises:
+        DataError: Without a name or a split, or for an unknown split.
+    """
+    if not isinstance(name, str) or not name:
+        raise DataError(f"{where}: expected the name of an image, got {str(name)[:100]!r}; {FORMS}")
+    if word is not None:
+        if not isinstance(word, str) or clean(word) not in SPLITS:
+            raise DataError(f"{where}: the split {str(word)[:100]!r} is none of train, val, test; remove or rename it")
+        split = SPLITS[clean(word)]
+    if split is None:
+        raise DataError(
+            f"{where}: {name} has no split; add a column split, or name the files train.txt, val.txt and test.txt and "
+            f"give their folder; {FORMS}"
+        )
+    return ListedImage(name, split, where)
+
+
+def _read_json(text: str, path: Path, split: str | None) -> Iterator[ListedImage]:
+    """Yield the images of a JSON list: records, lists of records by split, or splits by name.
+
+    Raises:
+        DataError: If it has another form.
+    """
+    if not text.lstrip().startswith("{"):
+        records = parse_json(text, list[Any], str(path), remedy=FORMS)
+        yield from _of_records(records, split, str(path))
+        return
+    for name, value in parse_json(text, dict[str, Any], str(path), remedy=FORMS).items():
+        where = f"{path}: field {name}"
+        named_split = split_in(name)
+        if isinstance(value, list) and named_split:
+            yield from _of_records(value, named_split, where)
+        elif isinstance(value, str):
+            yield _entry(name, value, None, where)
+        else:
+            raise DataError(f"{where}: expected a list of images for train, val or test, or a split; {FORMS}")
+
+
+def _of_records(records: Iterable[Any], split: str | None, where: str) -> Iterator[ListedImage]:
+    """Yield the images of names, objects, or lists such as EmoSet's [emotion, id, image, annotation]."""
+    for number, record in enumerate(records):
+        location = f"{where}: record {number}"
+        if isinstance(record, Mapping):
+            yield _of_fields(record, split, location)
+        elif isinstance(record, list):
+            texts = [value for value in record if isinstance(value, str)]
+            yield _of_cells(texts, split, location)
+        else:
+            yield _entry(record, None, split, location)
+
+
+class _ImageNames:
+    """Images of a data set, looked up by the ends of their keys.
+
+    Args:
+        keys: Keys of the images.
+    """
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        self.by_name: dict[str, list[str]] = defaultdict(list)
+        self.by_stem: dict[str, list[str]] = defaultdict(list)
+        for key in keys:
+            path = PurePosixPath(spelled(key).casefold())
+            self.by_name[path.name].append(key)
+            self.by_stem[path.stem].append(key)
+
+    def find(self, entry: ListedImage, data_name: str) -> str | None:
+        """Return the key of a listed image; None if the data set lacks it.
+
+        Raises:
+            DataError: If several images fit.
+        """
+        name = spelled(key_of(entry.name))
+        has_ending = is_image_name(Path(name))
+        last = PurePosixPath(name.casefold()).name
+        candidates = (self.by_name if has_ending else self.by_stem).get(last, [])
+        fitting = [key for key in candidates if _same_end(_parents(key), _parents(name))]
+        # test/awe/1.jpg is another image than train/awe/1.jpg (CAER-S).
+        names_split = any(part in SPLITS for part in _parents(name))
+        if not fitting and not names_split:
+            fitting = [key for key in candidates if _same_end(_class_folders(key), _parents(name))]
+        if len(fitting) > 1:
+            same_folders = [key for key in fitting if _parents(key) == _parents(name)]
+            same_case = [key for key in fitting if spelled(key) == name]
+            fitting = same_case or same_folders or fitting
+        if len(fitting) > 1:
+            raise DataError(
+                f"{entry.where}: {entry.name} fits {len(fitting)} images of {data_name}, {fitting[0]} and "
+                f"{fitting[1]}; write it with its folders"
+            )
+        return fitting[0] if fitting else None
+
+
+def _parents(name: str) -> tuple[str, ...]:
+    """Return the folders of an image in lower case."""
+    return PurePosixPath(spelled(name).casefold()).parts[:-1]
+
+
+def _class_folders(key: str) -> tuple[str, ...]:
+    """Return the folders of an image without those above the classes: splits, and Emotion6's images."""
+    folders = _parents(key)
+    while folders and (folders[0] in SPLITS or folders[0] == IMAGES):
+        folders = folders[1:]
+    return folders
+
+
+def _same_end(first: Sequence[str], second: Sequence[str]) -> bool:
+    """Return True if the shorter sequence is the end of the longer one."""
+    count = min(len(first), len(second))
+    return first[len(first) - count :] == second[len(second) - count :]
+
+
+def _refuse_repeated(entries: Mapping[str, Sequence[ListedImage]], people: Mapping[str, int]) -> None:
+    """Refuse images that are listed twice; data sets of people may have a row for each person, all in one split.
+
+    Args:
+        entries: Entries of the lists by image.
+        people: Number of samples by image.
+
+    Raises:
+        DataError: With the names and places of the repeated images.
+    """
+    has_rows_of_people = max(people.values()) > 1
+    repeated = {
+        key: listed
+        for key, listed in entries.items()
+        if len({entry.split for entry in listed}) > 1 or (len(listed) > 1 and not has_rows_of_people)
+    }
+    if not repeated:
+        return
+    names = [
+        f"{key} ({', '.join(f'{entry.split}: {entry.where}' for entry in listed[:2])})"
+        for key, listed in list(repeated.items())[:MAX_NAMED]
+    ]
+    more = ", ..." if len(repeated) > MAX_NAMED else ""
+    raise DataError(
+        f"{counted(len(repeated), 'image is', 'images are')} listed twice: {'; '.join(names)}{more}; keep one entry of "
+        "each, or ask the authors which of them is right"
+    )
+
+
+def _notes(absent: Sequence[ListedImage], unlisted: Sequence[str]) -> Iterator[str]:
+    """Yield a note about listed images that the data lack, and one about images that no list names."""
+    if absent:
+        count = counted(len(absent), "listed image is", "listed images are")
+        yield f"{count} not in the data, such as {absent[0].name} ({absent[0].where})"
+    if unlisted:
+        count = counted(len(unlisted), "image is in no list and was", "images are in no list and were")
+        yield f"{count} left out, such as {unlisted[0]}"
