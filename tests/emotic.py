@@ -1,5 +1,6 @@
 """A small release of EMOTIC that tests draw: Annotations.mat and images, in the form of the published one."""
 
+import csv
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-from scipy.io import savemat
+from scipy.io import loadmat, savemat
 
 # Colour of a person by the category that the person has.
 SHIRTS = {"Happiness": (230, 190, 40), "Sadness": (40, 60, 160), "Anger": (200, 30, 30), "Fear": (60, 20, 80)}
@@ -116,3 +117,35 @@ def write_release(root: Path, *, train: int = 40, val: int = 24, test: int = 24)
             images.append(image(name, seen, folder=folder))
         splits[split] = images
     return write_annotations(root, **splits)
+
+
+def convert_to_tables(root: Path) -> None:
+    """Write emotic_pre/train.csv, val.csv and test.csv as mat2py.py of Tandon-A/emotic does, and delete the .mat file.
+
+    Boxes are whole numbers inside the image, val and test have the combined annotations, and people without a category
+    or with a rating that is missing are left out.
+    """
+    file = root / "Annotations" / "Annotations.mat"
+    content = loadmat(file, simplify_cells=False)
+    file.unlink()
+    (root / "emotic_pre").mkdir()
+    for split in ("train", "val", "test"):
+        form = "annotations" if split == "train" else "combined"
+        rows = []
+        for shown in content[split].ravel():
+            width, height = (int(shown["image_size"][name].item().item()) for name in ("n_col", "n_row"))
+            for seen in shown["person"].ravel():
+                corners = seen["body_bbox"].ravel().tolist()
+                box = [int(min(max(corners[i], 0), (width, height)[i % 2])) for i in range(4)]
+                words = seen[f"{form}_categories"]
+                if split == "train":
+                    words = words["categories"].item()
+                categories = [word.item() for word in words.ravel()]
+                scores = seen[f"{form}_continuous"]
+                ratings = [scores[axis].item().item() for axis in ("valence", "arousal", "dominance")]
+                if categories and not np.isnan(ratings).any():
+                    names = [shown[name].item() for name in ("folder", "filename")]
+                    rows.append([len(rows), *names, [height, width], box, categories, ratings, "Female", "Adult"])
+        with (root / "emotic_pre" / f"{split}.csv").open("w", newline="") as table:
+            header = "Index,Folder,Filename,Image Size,BBox,Categorical_Labels,Continuous_Labels,Gender,Age"
+            csv.writer(table).writerows([header.split(","), *rows])

@@ -7,7 +7,7 @@ import pytest
 
 from tests.data.tree import says
 from tests.drawn import draw_image
-from tests.emotic import SIZE, image, person, write_annotations, write_release
+from tests.emotic import SIZE, convert_to_tables, image, person, write_annotations, write_release
 from uniemox.data.sample import DataSet
 from uniemox.data.shards import ShardConfig, read_shards, write_shards
 from uniemox.data.source import open_data
@@ -165,6 +165,82 @@ def test_missing_damaged_or_empty_annotations_are_reported(tmp_path: Path) -> No
         file.write_bytes(damaged)
         with pytest.raises(DataError, match=r"Annotations\.mat: not a MATLAB file"):
             open_data(f"emotic:{tmp_path}")
+
+
+def test_tables_of_the_usual_conversion_give_the_same_samples(tmp_path: Path) -> None:
+    release = write_release(tmp_path / "release", train=8, val=6, test=5)
+    published = open_data(f"emotic:{release}")
+    convert_to_tables(release)
+    converted = open_data(f"emotic:{release}")
+    assert len(converted) == 19
+    assert list(converted.samples) == list(published.samples)
+    assert converted.notes == published.notes == ()
+    assert converted.labels is EMOTIC
+
+
+def test_tables_leave_out_half_annotated_people_and_clip_boxes(tmp_path: Path) -> None:
+    """The conversion does so, and the reader can't undo it."""
+    nan = float("nan")
+    people = [
+        person(["Peace"], box=(-3, 0, 200, 70)),
+        person([], ratings=[(2, 3, 4)]),
+        person(["Doubt/Confusion", "Fear"], ratings=[(10, 1, 5.5)]),
+        person(["Fear"], ratings=[(nan, 3, 4)]),
+    ]
+    write_annotations(put(tmp_path, "mscoco/images/a.jpg"), train=[image("a.jpg", *people)])
+    published = open_data(f"emotic:{tmp_path}")
+    convert_to_tables(tmp_path)
+    first, second = open_data(f"emotic:{tmp_path}").samples
+    assert published.samples[0].target_box == Box(0, 0, 200, 70)
+    assert first.target_box == Box(0, 0, *SIZE)
+    assert (first.key, second.key) == ("mscoco/images/a.jpg", "mscoco/images/a.jpg#2")
+    assert second.categories == published.samples[2].categories
+    assert (second.valence, second.arousal, second.dominance) == (9, 1, 5)
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ({"BBox": "1 2 3 4"}, "train.csv:2, BBox: expected a list of numbers, such as [5.0, 3.0, 6.0], got '1 2 3 4'"),
+        ({"Categorical_Labels": "Peace"}, "train.csv:2, Categorical_Labels: expected a list of texts, such as"),
+        ({"Continuous_Labels": "[5.0, 3.0]"}, "train.csv:2, Continuous_Labels: expected valence, arousal, dominance"),
+        ({"Continuous_Labels": "[x, 3.0, 1.0]"}, "train.csv:2, Continuous_Labels: expected a list of numbers"),
+        ({"Categorical_Labels": "['Joyful']"}, "a category is none of the 26: 1, such as {}:2, Categorical_Labels"),
+        ({"Continuous_Labels": "[11, 3, 1]"}, "is not from 1 to 10: 1, such as {}:2, Continuous_Labels.valence 11"),
+        ({"Folder": "../.."}, "train.csv:2, folder and filename: '../../a.jpg' must be a path inside"),
+        ({"Filename": "b.jpg"}, "left out because their image is missing: 1, such as {}:2, mscoco/images/b.jpg"),
+    ],
+)
+def test_faults_of_tables_are_reported_with_line_and_column(
+    tmp_path: Path, cells: dict[str, str], message: str
+) -> None:
+    row = {
+        "Folder": "mscoco/images",
+        "Filename": "a.jpg",
+        "BBox": "[1, 1, 9, 9]",
+        "Categorical_Labels": "['Peace']",
+        "Continuous_Labels": "[5.0, 3.0, 6.0]",
+    }
+    table = put(tmp_path, "mscoco/images/a.jpg") / "train.csv"
+    values = (f'"{value}"' for value in (row | cells).values())
+    table.write_text(f"{','.join(row)}\n{','.join(values)}\n")
+    with pytest.raises(DataError, match=says(message.format(table))):
+        open_data(f"emotic:{tmp_path}")
+
+
+def test_absent_tables_are_noted_and_absent_columns_are_an_error(tmp_path: Path) -> None:
+    table = put(tmp_path, "mscoco/images/a.jpg") / "emotic_pre" / "test.csv"
+    table.parent.mkdir()
+    table.write_text(
+        "Folder,Filename,BBox,Categorical_Labels,Continuous_Labels\n"
+        'mscoco/images,a.jpg,"[1, 1, 9, 9]","[\'Peace\', \'Fear\']","[5.0, 3.0, 6.0]"\n'
+    )
+    data = open_data(f"emotic:{tmp_path}")
+    assert data.notes == ("there is no train.csv", "there is no val.csv")
+    assert words(data) == {"mscoco/images/a.jpg": ("fear", "peace")}
+    table.write_text("Folder,Filename,BBox\n")
+    with pytest.raises(DataError, match=says("test.csv:1: there is no column Categorical_Labels, Continuous_Labels")):
+        open_data(f"emotic:{tmp_path}")
 
 
 def test_shards_keep_categories_and_dominance(tmp_path: Path) -> None:
