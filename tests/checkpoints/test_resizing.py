@@ -9,7 +9,7 @@ import torch
 from tests.checkpoints.test_published import file_of
 from tests.networks import load_npz
 from uniemox.checkpoints import load_published
-from uniemox.checkpoints.drafts import (
+from uniemox.checkpoints.resizing import (
     growth,
     resize_bias_bicubic,
     resize_bias_geometric,

@@ -22,7 +22,7 @@ from tests.conftest import REFERENCE
 from tests.data.hugging_face import COLOURS, PARTS, write_all
 from tests.data.tree import put, says, write
 from uniemox.data.near import image_hashes
-from uniemox.data.readers import hugging_face
+from uniemox.data.readers import arrow_tables
 from uniemox.data.sample import decode_sample
 from uniemox.data.source import open_data
 from uniemox.errors import DataError, ImageError
@@ -250,7 +250,8 @@ def test_small_files_that_fill_the_memory_are_refused(tmp_path: Path, write: Cal
 def open_in_new_process(folder: Path, settings: str) -> subprocess.CompletedProcess[str]:
     """This one may have freed memory that it could use again, within any limit."""
     code = (
-        "import sys; from uniemox.data.readers import hugging_face; from uniemox.data.source import open_data; "
+        "import sys; from uniemox.data.readers import arrow_tables, hugging_face; "
+        "from uniemox.data.source import open_data; "
         f"{settings}; print(len(open_data(sys.argv[1]).samples[1].image.read()))"
     )
     return subprocess.run([sys.executable, "-c", code, f"hf:{folder}"], capture_output=True, text=True, check=False)
@@ -260,14 +261,14 @@ def open_in_new_process(folder: Path, settings: str) -> subprocess.CompletedProc
 @pytest.mark.parametrize(("image", "ending"), [(bytes(2**26), "has no image"), (os.urandom(2**20), "1048576")])
 def test_a_row_group_that_fills_the_memory_is_refused(tmp_path: Path, image: bytes, ending: str) -> None:
     pq.write_table(rows_of(12, image=image), tmp_path / "a.parquet")
-    done = open_in_new_process(tmp_path, "hugging_face.MAX_GROUP_MEMORY = 2**27")
+    done = open_in_new_process(tmp_path, "arrow_tables.MAX_GROUP_MEMORY = 2**27")
     assert ending in done.stdout + done.stderr
 
 
 @needs_limits
 def test_image_that_is_a_list_of_nulls_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They take no bytes in the file."""
-    monkeypatch.setattr(hugging_face, "MAX_GROUP_MEMORY", 2**26)
+    monkeypatch.setattr(arrow_tables, "MAX_GROUP_MEMORY", 2**26)
     kind = pa.struct({"bytes": pa.list_(pa.null())})
     lists = pa.ListArray.from_arrays(pa.array([0, 2 * 10**7], pa.int32()), pa.nulls(2 * 10**7))
     save_arrow(tmp_path, pa.table({"image": pa.StructArray.from_arrays([lists], fields=list(kind)), "label": ["awe"]}))

@@ -2,14 +2,11 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from timm.layers import resample_abs_pos_embed
 from timm.models.beit import Beit
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
@@ -17,15 +14,19 @@ from torch import Tensor, nn
 
 from uniemox.checkpoints.methods import METHODS, TABLE
 from uniemox.checkpoints.reading import WeightFile, state_of
+from uniemox.checkpoints.resizing import (
+    Grid,
+    resize_bias_bicubic,
+    resize_bias_geometric,
+    resize_position,
+    resize_position_dino,
+)
+from uniemox.checkpoints.sizes import check_size, count_of, heads_of, positive, side_of
 from uniemox.errors import CheckpointError, EncoderError, ShapeError
 from uniemox.model.encoder import sincos_position
 from uniemox.model.encoders import MixMAEEncoder
 from uniemox.views.patches import patch_grid
 
-# Attention heads of the published sizes, Ti to H, by width.
-HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
-# Attention heads of the ViT-S of these methods; all others have 6.
-SMALL_HEADS = {"moco_v3": 12, "cae": 12}
 SHARED_TABLE = f"rel_pos_bias.{TABLE}"
 # Last rows of a BEiT table: CLS to token, token to CLS, CLS to CLS.
 EXTRA_ROWS = 3
@@ -33,10 +34,6 @@ EXTRA_ROWS = 3
 MIXMAE_WINDOWS_384 = (16, 16, 24, 12)
 # Px of the image per position of the last of four stages.
 LAST_STAGE_PX = 32
-# Maximum number of heads, or px per side of an image, that a file may claim.
-MAX_NUMBER = 2048
-
-Grid = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,98 +101,6 @@ def select_start(selected: SelectedEncoder) -> SelectedEncoder:
     return selected
 
 
-def count_of(names: Iterable[str], of: str = "blocks") -> int:
-    """Count the blocks or layers that the names mention.
-
-    Args:
-        names: Names of tensors.
-        of: Prefix of the numbered modules.
-
-    Raises:
-        CheckpointError: If one is missing.
-    """
-    numbers = {int(match[1]) for name in names if (match := re.match(rf"{re.escape(of)}\.(\d{{1,4}})\.", name))}
-    gap = next((number for number in range(len(numbers)) if number not in numbers), None)
-    if gap is not None or not numbers:
-        raise CheckpointError(f"the encoder is not whole; missing: {of}.{gap or 0}")
-    return len(numbers)
-
-
-def side_of(table: Tensor, *, extra: int) -> int:
-    """Return the number of patches along a side of the table's grid.
-
-    Args:
-        table: (1, extra + L, C).
-        extra: Number of rows that belong to no patch.
-
-    Raises:
-        CheckpointError: Unless L is a square number.
-    """
-    side = math.isqrt(table.shape[1] - extra)
-    if side * side != table.shape[1] - extra:
-        raise CheckpointError(
-            f"its position table has {table.shape[1]} rows, expected {extra} more than a square number"
-        )
-    return side
-
-
-def heads_of(width: int, method: str) -> int:
-    """Return the number of attention heads of the published network of this width.
-
-    Raises:
-        CheckpointError: If there is none.
-    """
-    if width not in HEADS:
-        raise CheckpointError(
-            f"the tensors don't determine the number of heads of a ViT {width} wide; pass heads= (convert --heads)"
-        )
-    if width == 384:
-        return SMALL_HEADS.get(method, HEADS[width])
-    return HEADS[width]
-
-
-def _check_size(shape: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Refuse a network far larger than its file, whose names and shapes may claim any size.
-
-    If only a few tensors are missing, the built network names them.
-
-    Args:
-        shape: timm's constructor arguments.
-        tensors: The encoder's tensors in the file.
-
-    Raises:
-        CheckpointError: If the network has more than twice as many weights as the file has numbers.
-    """
-    width = shape["embed_dim"]
-    depths = shape.get("depths") or (shape["depth"],)
-    # Each stage is twice as wide as the one before.
-    squares = sum(depth * (width << stage) ** 2 for stage, depth in enumerate(depths))
-    patch_embedding = 3 * width * shape["patch_size"] ** 2
-    # Attention has 4 matrices of a block's width squared, and the MLP 2 of mlp_ratio times that.
-    needed = patch_embedding + round((4 + 2 * shape["mlp_ratio"]) * squares)
-    stored = sum(value.numel() for value in tensors.values())
-    if needed > 2 * stored:
-        raise CheckpointError(
-            f"the encoder is not whole: {'+'.join(map(str, depths))} blocks from {width} wide have {needed:,} "
-            f"weights, the file holds {stored:,} numbers"
-        )
-
-
-def positive(value: object, name: str) -> int:
-    """Return a number that a file claims.
-
-    Args:
-        value: The number.
-        name: What it is, for the message.
-
-    Raises:
-        CheckpointError: If it is not a whole number from 1 to `MAX_NUMBER`.
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= MAX_NUMBER:
-        raise CheckpointError(f"{name} must be a whole number from 1 to {MAX_NUMBER}, got {value!r}")
-    return value
-
-
 # Plain ViTs, and BEiT's with relative positions
 
 
@@ -222,7 +127,7 @@ def _blocks_shape(
         "num_classes": 0,
         **options,
     }
-    _check_size(shape, tensors)
+    check_size(shape, tensors)
     return shape
 
 
@@ -423,7 +328,7 @@ def _swin_shape(tensors: dict[str, Tensor], patch_size: int, image_size: int) ->
         "drop_path_rate": 0.0,
         "num_classes": 0,
     }
-    _check_size(shape, tensors)
+    check_size(shape, tensors)
     return shape
 
 
@@ -467,106 +372,3 @@ def _pretrained_size(file: WeightFile) -> int | None:
         return None
     windows, area, _ = masks[0].shape
     return math.isqrt(windows) * math.isqrt(area) * patches[0].shape[-1]
-
-
-# Position tables at another size
-
-
-def resize_position(table: Tensor, grid: Grid, *, extra: int = 1, antialias: bool = False) -> Tensor:
-    """Resize a table bicubically; `extra` leading rows stay.
-
-    This is the rule of MAE, dBOT, SiameseIM, TinyMIM, DeiT (MoCo v3) and MixMAE.
-    Source: facebookresearch/mae, util/pos_embed.py; Sense-X/MixMIM, util/pos_embed.py (extra = 0);
-    facebookresearch/dinov2, hub/backbones.py (interpolate_antialias=True, interpolate_offset=0.0).
-
-    Args:
-        table: (1, extra + L, C), L a square.
-        grid: Rows and columns of the new size.
-        extra: Number of leading rows that belong to no patch.
-        antialias: Filter when shrinking, as timm does, and DINOv2 with registers.
-
-    Returns:
-        (1, extra + rows * columns, C).
-    """
-    return resample_abs_pos_embed(table, list(grid), num_prefix_tokens=extra, antialias=antialias)
-
-
-def resize_position_dino(table: Tensor, grid: Grid) -> Tensor:
-    """Resize a table bicubically by a scale factor that is a tenth of a patch too large, as DINO does.
-
-    Source: facebookresearch/dino, vision_transformer.py, interpolate_pos_encoding.
-
-    Args:
-        table: (1, 1 + L, C), L a square.
-        grid: Rows and columns of the new size.
-
-    Returns:
-        (1, 1 + rows * columns, C).
-    """
-    side = math.isqrt(table.shape[1] - 1)
-    scale = ((grid[0] + 0.1) / side, (grid[1] + 0.1) / side)
-    patches = table[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)  # (1, C, side, side)
-    patches = F.interpolate(patches.float(), scale_factor=scale, mode="bicubic")  # (1, C, rows, columns)
-    return torch.cat([table[:, :1], patches.flatten(2).transpose(1, 2)], dim=1)  # (1, 1 + rows * columns, C)
-
-
-def resize_bias_bicubic(table: Tensor, rows: int) -> Tensor:
-    """Resize a relative-position table by plain bicubic interpolation, as MixMAE does.
-
-    Source: Sense-X/MixMIM, util/pos_embed.py.
-
-    Args:
-        table: (S*S, heads).
-        rows: D*D, number of rows of the new table.
-
-    Returns:
-        (rows, heads).
-    """
-    side = math.isqrt(rows)
-    return resize_position(table[None], (side, side), extra=0)[0]
-
-
-def resize_bias_geometric(table: Tensor, rows: int, *, extra: int = 0) -> Tensor:
-    """Resize a relative-position table by a cubic spline over distances that grow as q^k, as BEiT and SimMIM do.
-
-    Distances beyond the source grid get its border value, as in scipy's interp2d; RectBivariateSpline replaces it, as
-    scipy documents. Source: microsoft/unilm, beit/run_class_finetuning.py; microsoft/SimMIM, utils.py.
-
-    Args:
-        table: (S*S + extra, heads).
-        rows: D*D + extra, number of rows of the new table.
-        extra: Number of last rows, which stay unchanged.
-
-    Returns:
-        (rows, heads).
-    """
-    # Takes a quarter of a second to import.
-    from scipy.interpolate import RectBivariateSpline  # noqa: PLC0415
-
-    # On the meta device only the shape matters, and numpy can't read the values.
-    if table.is_meta:
-        return table.new_empty(rows, table.shape[1])
-    grid_rows = table[: len(table) - extra]  # (S*S, heads)
-    extra_rows = table[len(table) - extra :]  # (extra, heads)
-    source = math.isqrt(len(grid_rows))
-    target = math.isqrt(rows - extra)
-    distances = np.cumsum(growth(source // 2, target // 2) ** np.arange(source // 2))
-    x = np.concatenate([-distances[::-1], [0.0], distances])  # (S,)
-    new_x = np.arange(-(target // 2), target // 2 + 1)  # (D,)
-    values = grid_rows.float().reshape(source, source, -1).numpy()  # (S, S, heads)
-    resized = [RectBivariateSpline(x, x, values[:, :, i])(new_x, new_x).ravel() for i in range(values.shape[2])]
-    resized_rows = torch.from_numpy(np.stack(resized, axis=1)).float()  # (D*D, heads)
-    return torch.cat([resized_rows, extra_rows.float()])  # (rows, heads)
-
-
-def growth(source: int, target: int) -> float:
-    """Return q such that 1 + q + ... + q^(source - 1) is close to target, by the official bisection and its bounds."""
-    low = 1.01
-    high = 1.5
-    while high - low > 1e-6:
-        q = (low + high) / 2
-        if (1 - q**source) / (1 - q) > target:
-            high = q
-        else:
-            low = q
-    return q

@@ -8,9 +8,10 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from uniemox.checkpoints.drafts import Draft, SelectedEncoder, draft_encoder, draft_start, positive, select_start
+from uniemox.checkpoints.drafts import Draft, SelectedEncoder, draft_encoder, draft_start, select_start
 from uniemox.checkpoints.methods import check_method, encoder_tensors, pixels_of, recognise
 from uniemox.checkpoints.reading import LoadReport, WeightFile, container_of, heads_in, on_meta_device, read_weight_file
+from uniemox.checkpoints.sizes import positive
 from uniemox.checkpoints.timm_networks import TIMM, load_timm
 from uniemox.errors import CheckpointError, UniemoxError
 from uniemox.model.encoder import check_plain
