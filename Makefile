@@ -7,7 +7,7 @@ EXTRAS := train,data,hub,serve,ask,curate,video,heic,raw,track,dev,docs
 VERSION = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 OTHER = build/python$(VERSION)
 
-.PHONY: demo docs embedded test test-python check check-python clean
+.PHONY: demo docs embedded test pytest test-python check lint types check-python clean
 
 demo: .venv/ready
 	$(BIN)/python examples/demo.py '$(DATA)'
@@ -23,16 +23,24 @@ embedded: .venv/ready
 	$(BIN)/python -m recipes.embedded --fi '$(FI)' --ratings '$(RATINGS)' --unlabelled '$(UNLABELLED)' --people $(foreach one,$(PEOPLE),'$(one)') --faces $(foreach one,$(FACES),'$(one)') --ferplus '$(FERPLUS)' --starts '$(STARTS)' --test-people '$(TEST_PEOPLE)'
 
 # PYTEST='--random-order-bucket=module --random-order-seed=1' shuffles; --require-browser fails without Chromium.
-test: .venv/ready check
+# mypy and the tests run at the same time.
+test: lint
+	$(MAKE) --no-print-directory --jobs 2 types pytest
+
+pytest: .venv/ready
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(PYTEST)
 
 # make test-python PYTHON=python3.13: a short selection on another Python, in an environment of its own (7 GB).
 test-python: $(OTHER)/ready
 	$(OTHER)/bin/python -m pytest -p no:cacheprovider -m portable
 
-check: .venv/ready
+check: lint types
+
+lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: .venv/ready
 	$(BIN)/mypy
 
 check-python:
