@@ -1,6 +1,7 @@
 """The documentation: the site builds strictly, its tutorials run as they stand, and it names every public name."""
 
 import ast
+import inspect
 import json
 import os
 import re
@@ -10,11 +11,14 @@ import subprocess
 import sys
 import threading
 import tomllib
+from collections.abc import Iterator
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
 from pathlib import Path
+from typing import get_args
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -163,6 +167,89 @@ def test_every_public_name_is_in_the_reference(site: Path) -> None:
     html = (site / "reference.html").read_text("utf-8")
     for name in uniemox.__all__:
         assert f".{name}<" in html or f">{name}<" in html, name
+
+
+def test_types_that_functions_of_the_reference_take_and_return_are_in_it() -> None:
+    shown = {
+        match["name"]: None if match["members"] is None else re.findall(r"\w+", match["members"])
+        for match in re.finditer(
+            r"^::: (?P<name>[\w.]+)(?:\n +options: \{ members: \[(?P<members>.*)\] \})?",
+            (DOCS / "reference.md").read_text("utf-8"),
+            re.MULTILINE,
+        )
+    }
+    missing = {}
+    for name, members in shown.items():
+        module_name, _, own_name = name.rpartition(".")
+        if (ROOT / module_name.replace(".", "/")).with_suffix(".py").is_file():
+            for annotation in annotations_of(module_name, own_name, members):
+                for type_name in types_in(annotation, module_name):
+                    if type_name not in shown and type_name.rpartition(".")[0] not in shown:
+                        missing[type_name] = name
+    assert not missing
+
+
+@cache
+def syntax_of(module_name: str) -> ast.Module:
+    return ast.parse(Path(str(import_module(module_name).__file__)).read_text("utf-8"))
+
+
+@cache
+def imports_of(module_name: str) -> dict[str, tuple[str, str]]:
+    """Return module and name of what a module imports from the package, also for type checkers alone, by its name."""
+    return {
+        alias.asname or alias.name: (node.module, alias.name)
+        for node in ast.walk(syntax_of(module_name))
+        if isinstance(node, ast.ImportFrom) and node.module is not None and node.module.startswith("uniemox")
+        for alias in node.names
+    }
+
+
+def annotations_of(module_name: str, name: str, members: list[str] | None) -> Iterator[ast.expr]:
+    """Yield the annotations of a function, or of the public fields and methods of a class.
+
+    Args:
+        module_name: Module of the function or class.
+        name: Its name.
+        members: Names of the shown members of a class; None: all that are public.
+    """
+    for node in syntax_of(module_name).body:
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            yield from annotations_of_function(node)
+        if not (isinstance(node, ast.ClassDef) and node.name == name):
+            continue
+        for member in node.body:
+            if isinstance(member, ast.AnnAssign):
+                member_name = ast.unparse(member.target)
+            else:
+                member_name = getattr(member, "name", "_")
+            if member_name.startswith("_") or (members is not None and member_name not in members):
+                continue
+            if isinstance(member, ast.FunctionDef):
+                yield from annotations_of_function(member)
+            elif isinstance(member, ast.AnnAssign):
+                yield member.annotation
+
+
+def annotations_of_function(node: ast.FunctionDef) -> Iterator[ast.expr]:
+    arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, node.args.vararg, node.args.kwarg]
+    annotations = [argument.annotation for argument in arguments if argument is not None] + [node.returns]
+    yield from (annotation for annotation in annotations if annotation is not None)
+
+
+def types_in(annotation: ast.expr, module_name: str) -> Iterator[str]:
+    """Yield the import paths of the package's classes in an annotation, also of those in a union with a name."""
+    module = import_module(module_name)
+    imports = imports_of(module_name)
+    words = re.findall(r"\w+", re.sub(r"Literal\[.*?\]", "", ast.unparse(annotation)))
+    for word in words:
+        value = getattr(module, word, None)
+        if word in imports:
+            source, name = imports[word]
+            value = getattr(import_module(source), name)
+        for kind in (value, *get_args(value)):
+            if inspect.isclass(kind) and kind.__module__.startswith("uniemox"):
+                yield f"{kind.__module__}.{kind.__qualname__}"
 
 
 @pytest.mark.browser

@@ -75,7 +75,15 @@ class SurveyImage:
 
 
 class Tally:
-    """Means over a group of images."""
+    """Means over a group of images.
+
+    Args:
+        columns: Number of columns.
+
+    Attributes:
+        images: Number of images.
+        unfamiliar: Number of those whose predictions are guesses.
+    """
 
     def __init__(self, columns: int) -> None:
         self.columns = columns
@@ -139,6 +147,13 @@ class Summary:
     Args:
         first: A prediction in JSON form, from which the labels are read.
         groupings: Groupings by name, see `groupings_of`.
+
+    Attributes:
+        columns: Labels, and valence and arousal if the model also predicts them.
+        whole: Number of images, and means of the columns over all of them.
+        groups: The same by grouping (folder, date or a column), then by group.
+        people: Number of images by number of people.
+        failures: Number of unreadable images.
     """
 
     def __init__(self, first: Answer, groupings: Mapping[str, Grouping]) -> None:
@@ -146,12 +161,9 @@ class Summary:
         self.kind: str = first["kind"]
         labels = self.answered.labels
         self.columns = (*labels, *(name for name in AFFECT if name not in labels and first.get(name)))
-        """Labels, and valence and arousal if the model also predicts them."""
         self.whole = Tally(len(self.columns))
         self.groups: dict[str, dict[str, Tally]] = {name: {} for name in groupings}
-        """Tallies by grouping, then by group."""
         self.people: Counter[int] = Counter()
-        """Number of images by number of people."""
         self.shown: Counter[str] = Counter()
         """Number of faces by most probable word; "" for faces that are too small to tell."""
         self.gallery = GallerySample(labels)
