@@ -5,11 +5,11 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from cyclopts import App, CycloptsError, MissingArgumentError
+from cyclopts import App, CycloptsError, MissingArgumentError, UnusedCliTokensError
 from cyclopts.panel import CycloptsPanel
 from rich.console import RenderableType
 from rich.text import Text
@@ -36,7 +36,27 @@ def _format_mistake(error: CycloptsError) -> RenderableType:
         name = error.argument.name
         command = " ".join(error.command_chain or ())
         return CycloptsPanel(f"{name} is missing. See: uniemox {command} --help")
+    if isinstance(error, UnusedCliTokensError) and error.unused_tokens and error.app is not None:
+        return CycloptsPanel(_unused_words(error.unused_tokens, error.app, " ".join(error.command_chain or ())))
     return CycloptsPanel(error)
+
+
+def _unused_words(words: Sequence[str], app: App, command: str) -> str:
+    """Return the message for words to which no option belongs, with the option that was probably left out.
+
+    Args:
+        words: The words.
+        app: The command, with its options.
+        command: Its name.
+    """
+    from uniemox.data.source import READERS
+
+    first = shorten(words[0])
+    options = {name for argument in app.assemble_argument_collection() for name in argument.names}
+    kind, colon, _ = words[0].partition(":")
+    probable = "--data" if colon and kind in READERS else "--model"
+    hint = f"; did you mean {probable} {first}?" if probable in options else "."
+    return f"{first} belongs to no option{hint} See: uniemox {command} --help"
 
 
 app = App(
