@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable as Function
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -22,9 +23,11 @@ from tests.runs import SIZE, Told, colours, pretrained, tiny_finetuning, uniemox
 from uniemox.data.sample import DataSet
 from uniemox.errors import ConfigError, DataError, StoppedError
 from uniemox.finetune import few_labels as module
-from uniemox.finetune.config import FewLabelsConfig
+from uniemox.finetune import few_labels_heads
+from uniemox.finetune.config import FewLabelsConfig, LoraConfig
 from uniemox.finetune.few_labels import FittedHead, draw_images, few_labels
 from uniemox.finetune.run import finetune
+from uniemox.finetune.step import finetune_step
 from uniemox.intervals import clip_to_share, interval_over_runs
 from uniemox.io.html import Html
 
@@ -188,8 +191,88 @@ def test_a_class_with_too_few_images_is_named(tmp_path: Path) -> None:
 
 
 def test_methods_of_other_names_are_refused() -> None:
-    with pytest.raises(ConfigError, match="methods must be some of probe, knn, prototypes, got 'lora'"):
-        settings(methods=("knn", "lora"))
+    with pytest.raises(ConfigError, match="methods must be some of probe, knn, prototypes, lora, got 'full'"):
+        settings(methods=("knn", "full"))
+
+
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], list[float]]:
+    """A curve of lora and probe with two draws, its notes, and the losses of all steps."""
+    out = tmp_path_factory.mktemp("adapted") / "run"
+    notes = Notes()
+    losses: list[float] = []
+
+    def watched(*arguments: Any, **options: Any) -> dict[str, float]:
+        values = finetune_step(*arguments, **options)
+        losses.append(values["loss"])
+        return values
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(few_labels_heads, "finetune_step", watched)
+        few_labels(settings(methods=("lora", "probe"), seeds=2), data(), out, callback=notes)
+    return out, notes.lines, losses
+
+
+def test_lora_is_trained_for_every_draw_and_leaves_the_encoder_of_other_heads(
+    finished: Path, adapted: tuple[Path, list[str], list[float]]
+) -> None:
+    out, notes, losses = adapted
+    answers = answers_of(out)
+    truth = np.array([sample.label for sample in data().only("test").samples])
+    for method in ("lora", "probe"):
+        for number in (1, 4):
+            predicted = np.array([answers[method, number, seed] for seed in (0, 1)])
+            [row] = [row for row in rows_of(out) if (row["method"], row["images_per_class"]) == (method, str(number))]
+            assert float(row["accuracy"]) == (predicted == truth).mean()
+    assert {key: value for key, value in answers_of(finished).items() if key[0] == "probe" and key[2] < 2} == {
+        key: value for key, value in answers.items() if key[0] == "probe"
+    }
+    assert len(losses) == 400
+    for start in range(0, 400, 100):
+        assert losses[start + 99] < 0.95 * losses[start]
+    assert notes[-1] == f"lora: 4 trainings of 100 steps; each encodes {len(truth)} images again"
+    assert "Method lora also trains the encoder" in (out / "index.html").read_text()
+
+
+def test_lora_begins_as_the_probe(
+    adapted: tuple[Path, list[str], list[float]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a learning rate nothing changes."""
+    monkeypatch.setattr(few_labels_heads, "LORA_LR", 0.0)
+    monkeypatch.setattr(few_labels_heads, "LORA_STEPS", 2)
+    few_labels(settings(methods=("lora",), seeds=2), data(), tmp_path / "run")
+    probe = {key[1:]: value for key, value in answers_of(adapted[0]).items() if key[0] == "probe"}
+    assert {key[1:]: value for key, value in answers_of(tmp_path / "run").items()} == probe
+
+
+def test_lora_stops_within_a_training_and_continues_to_the_same_curve(
+    adapted: tuple[Path, list[str], list[float]], tmp_path: Path, interruptible: Function[..., object]
+) -> None:
+    class Interrupts(Told):
+        trainings = 0
+
+        def progress(self, what: str, done: int, total: int | None) -> None:
+            super().progress(what, done, total)
+            self.trainings += (what, done) == ("training low-rank changes", 1)
+            if self.trainings == 2 and what == "training low-rank changes":
+                os.kill(os.getpid(), signal.SIGINT)
+
+    out = tmp_path / "run"
+    config = settings(methods=("lora", "probe"), seeds=2)
+    with pytest.raises(StoppedError, match="--resume continues"):
+        few_labels(config, data(), out, callback=Interrupts())
+    assert list(answers_of(out)) == [("lora", 1, 0)]
+    few_labels(config, data(), out, resume=True)
+    assert answers_of(out) == answers_of(adapted[0])
+
+
+def test_networks_that_lora_cannot_change_are_refused_before_the_work(tmp_path: Path) -> None:
+    config = settings(init="scratch:timm:test_resnet", methods=("probe", "lora"))
+    with pytest.raises(ConfigError, match="ResNet has no linear layer in its attention"):
+        few_labels(config, data(), tmp_path / "run")
+    assert not (tmp_path / "run" / "features").exists()
+    with pytest.raises(ConfigError, match="the settings of lora need method lora: add lora to --methods"):
+        settings(lora=LoraConfig(rank=2))
 
 
 def test_draws_of_unreadable_images_are_refused_and_others_are_noted(tmp_path: Path) -> None:

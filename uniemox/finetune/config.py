@@ -376,7 +376,7 @@ class FinetuneConfig:
         return None
 
 
-FewLabelsMethod = Literal["probe", "knn", "prototypes"]
+FewLabelsMethod = Literal["probe", "knn", "prototypes", "lora"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -384,16 +384,18 @@ class FewLabelsConfig:
     """Settings of curves over few labelled images, see `uniemox.finetune.few_labels`."""
 
     init: str
-    """Frozen encoder: embedded, small, a run, a published checkpoint, timm:NAME@FILE, clip:NAME@FILE; as for
+    """Encoder: embedded, small, a run, a published checkpoint, timm:NAME@FILE, clip:NAME@FILE; as for
     finetune."""
     methods: tuple[FewLabelsMethod, ...] = ("probe", "knn")
-    """Methods of finetune: probe, knn, and prototypes, which needs a CLIP and adds zero-shot."""
+    """Methods of finetune: probe, knn, prototypes, which needs a CLIP and adds zero-shot, and lora, which needs a ViT.
+    lora is slow: for every draw it trains 100 steps of at most 32 images, and encodes all test images again."""
     images: tuple[int, ...] = (1, 2, 4, 8, 16)
     """Numbers of training images of each class, at least 1."""
     seeds: int = 5
     """Number of draws of the images, at least 1. Three or more have intervals over seeds and images."""
     size: int = 224
     """Side of the encoder's input, px."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
     device: Literal["cpu", "cuda"] | None = None
     """Device that encodes the images. None: a GPU if there is one."""
     workers: int | None = None
@@ -409,6 +411,8 @@ class FewLabelsConfig:
             raise ConfigError(f"methods must be different and at least one, got {self.methods}")
         if unknown := set(self.methods) - set(get_args(FewLabelsMethod)):
             raise ConfigError(f"methods must be some of {', '.join(get_args(FewLabelsMethod))}, got {unknown.pop()!r}")
+        if "lora" not in self.methods and self.lora != LoraConfig():
+            raise ConfigError("the settings of lora need method lora: add lora to --methods, or leave them out")
         if "prototypes" in self.methods:
             # The same settings as those of a run.
             FinetuneConfig(init=self.init, method="prototypes")

@@ -1,7 +1,8 @@
-"""Curves of accuracy over the number of labelled images of each class, for light heads on one frozen encoder.
+"""Curves of accuracy over the number of labelled images of each class, for light heads on one encoder.
 
 Every seed draws images of the split train; its smaller draws are parts of its larger ones. Every image is encoded
-once. The heads are then fitted in seconds, and scored on the images that `uniemox evaluate` would score.
+once. The heads are then fitted in seconds, and scored on the images that `uniemox evaluate` would score. Only method
+lora trains the encoder, and encodes the scored images again, for every draw.
 """
 
 import io
@@ -14,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn.functional import normalize
 
 from uniemox.data.overlaps import OVERLAPS, read_overlaps, write_overlaps
 from uniemox.data.sample import Broken, DataSet, Sample
@@ -24,22 +24,18 @@ from uniemox.errors import DataError, StoppedError
 from uniemox.evaluate.classifier_outputs import outputs_of
 from uniemox.evaluate.outputs import units_of
 from uniemox.finetune.config import FewLabelsConfig, FinetuneConfig, NetworkConfig
+from uniemox.finetune.few_labels_heads import LORA, LORA_STEPS, ZERO_SHOT, Features, HeadFitter, check_adaptable
 from uniemox.finetune.few_labels_page import MethodAccuracy, write_page
-from uniemox.finetune.heads import fit_head
 from uniemox.finetune.network import BuiltNetwork, build_network
 from uniemox.finetune.overlaps import find_overlaps
-from uniemox.finetune.prototypes import fit_prototypes
-from uniemox.finetune.samples import split_for_training, target_of
+from uniemox.finetune.samples import split_for_training
 from uniemox.intervals import bootstrap_interval, clip_to_share, interval_over_runs
 from uniemox.io.files import replacing, write_file, write_rows
 from uniemox.io.progress import Progress
 from uniemox.io.stopping import StopRequest
 from uniemox.io.typed import read_json_lines
 from uniemox.labels import LabelSet
-from uniemox.model.classifier import NeighbourHead
 from uniemox.plurals import counted
-from uniemox.teacher.clip_encoder import open_clip_teacher
-from uniemox.teacher.prototypes import scale_of, text_prototypes
 from uniemox.training.config import HardwareConfig
 from uniemox.training.hardware import count_workers, setup_device
 from uniemox.training.journal import Callback
@@ -52,7 +48,6 @@ ANSWERS = "answers.jsonl"
 CURVE = "curve.csv"
 # Number of images whose features are in one file.
 CHUNK = 128
-ZERO_SHOT = "zero-shot"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,17 +84,6 @@ class _Work:
         return lambda _, done, __: self.callback.progress("encoding images", start + done, total)
 
 
-@dataclass(frozen=True, slots=True)
-class Features:
-    """Features of images by key."""
-
-    rows: Mapping[str, NDArray[np.float32]]  # (D,) each
-
-    def of(self, samples: Sequence[Sample]) -> NDArray[np.float32]:
-        """Return the features of N samples, (N, D)."""
-        return np.stack([self.rows[sample.key] for sample in samples])
-
-
 def few_labels(
     config: FewLabelsConfig, data: DataSet, out: Path, *, resume: bool = False, callback: Callback | None = None
 ) -> list[MethodAccuracy]:
@@ -131,12 +115,21 @@ def few_labels(
         torch.manual_seed(0)
         network = build_network(config.init, NetworkConfig(), size=config.size, outputs=len(data.labels))
         network.classifier.to(device)
+        check_adaptable(network.classifier, config)
         drawn = {sample.key: sample for draw in draws for members in draw.values() for sample in members}
         features = _encode(work, network, [*scored, *drawn.values()])
         scored = [sample for sample in scored if sample.key in features.rows]
         if not scored:
             raise DataError(f"{data.name}: no image that should be scored can be read")
-        heads = _fit_all(work, data.labels, draws, scored, features)
+        fitter = HeadFitter(
+            config=config,
+            labels=data.labels,
+            network=network,
+            features=features,
+            scored=scored,
+            workers=_workers(config, device),
+        )
+        heads = _fit_all(work, fitter, draws)
         points = [*_baselines(data, pool, scored), *_points(config, heads, scored)]
         _write(points, config, data, scored, out)
     return points
@@ -213,8 +206,7 @@ def _encode(work: _Work, network: BuiltNetwork, samples: Sequence[Sample]) -> Fe
         StoppedError: If it was asked to stop.
     """
     config = work.config
-    device = next(network.classifier.parameters()).device
-    workers = count_workers(HardwareConfig(workers=config.workers), device)
+    workers = _workers(config, next(network.classifier.parameters()).device)
     broken = BrokenCount(config.max_unreadable)
     rows: dict[str, NDArray[np.float32]] = {}
     for start in range(0, len(samples), CHUNK):
@@ -250,13 +242,12 @@ def _encode(work: _Work, network: BuiltNetwork, samples: Sequence[Sample]) -> Fe
     return Features(rows)
 
 
-def _fit_all(
-    work: _Work,
-    labels: LabelSet,
-    draws: Sequence[Mapping[int, Sequence[Sample]]],
-    scored: Sequence[Sample],
-    features: Features,
-) -> list[FittedHead]:
+def _workers(config: FewLabelsConfig, device: torch.device) -> int:
+    """Return the number of processes that decode images."""
+    return count_workers(HardwareConfig(workers=config.workers), device)
+
+
+def _fit_all(work: _Work, fitter: HeadFitter, draws: Sequence[Mapping[int, Sequence[Sample]]]) -> list[FittedHead]:
     """Fit every head that is not in `ANSWERS` yet, and add its line there.
 
     Raises:
@@ -272,21 +263,30 @@ def _fit_all(
     # A killed process may have left half of a line.
     write_file(path, "".join(_line(head) for head in heads))
     plan = _plan(work.config)
-    texts = _Texts.of(work.config.init, labels) if "prototypes" in work.config.methods else None
-    x = features.of(scored)
+    trainings = sum(head[0] == LORA and head not in done for head in plan)
+    if trainings:
+        work.callback.note(
+            f"lora: {counted(trainings, 'training')} of {LORA_STEPS} steps; each encodes "
+            f"{counted(len(fitter.scored), 'image')} again"
+        )
+
+    def on_step(steps: int) -> None:
+        work.callback.progress("training low-rank changes", steps, LORA_STEPS)
+        work.stop_if_requested()
+
     with path.open("a", encoding="utf-8") as file:
         for number, (method, images, seed) in enumerate(plan):
             work.callback.progress("fitting heads", number, len(plan))
             if (method, images, seed) in done:
                 continue
             train = [sample for members in draws[seed].values() for sample in members[:images]]
-            train = [sample for sample in train if sample.key in features.rows]
+            train = [sample for sample in train if sample.key in fitter.features.rows]
             if images and not train:
                 raise DataError(
                     f"no image of draw {seed} can be read, and {images} of each class are needed: leave out the "
                     "unreadable images, or give larger --images"
                 )
-            logits = _logits(method, train, labels, features, x, texts=texts, seed=seed)
+            logits = fitter.logits(method, train, seed, on_step)
             head = FittedHead(method, images, seed, tuple(logits.argmax(axis=1).tolist()))
             heads.append(head)
             file.write(_line(head))
@@ -307,58 +307,6 @@ def _plan(config: FewLabelsConfig) -> list[tuple[str, int, int]]:
     if "prototypes" in config.methods:
         return [(ZERO_SHOT, 0, 0), *heads]
     return heads
-
-
-@dataclass(frozen=True, slots=True)
-class _Texts:
-    """Text prototypes of a CLIP, (E, C), and its factor of the cosines."""
-
-    prototypes: NDArray[np.float32]
-    scale: float
-
-    @classmethod
-    def of(cls, init: str, labels: LabelSet) -> "_Texts":
-        clip = open_clip_teacher(init)
-        return cls(text_prototypes(clip, labels).numpy(), scale_of(clip))
-
-
-@torch.no_grad()
-def _logits(
-    method: str,
-    train: Sequence[Sample],
-    labels: LabelSet,
-    features: Features,
-    scored: NDArray[np.float32],
-    *,
-    texts: _Texts | None,
-    seed: int,
-) -> NDArray[np.float32]:
-    """Return the logits of the scored images, (N, E), of a head that is fitted to the training images.
-
-    Args:
-        method: Name of the method.
-        train: Training images; none for zero-shot.
-        labels: E labels.
-        features: Features of the training images.
-        scored: (N, D), features of the scored images.
-        texts: Text prototypes, for zero-shot and prototypes.
-        seed: Random seed of the folds of a cross-validation.
-    """
-    if texts is not None and method == ZERO_SHOT:
-        return _unit(scored) @ texts.prototypes.T
-    x = features.of(train)
-    target = target_of(train, "label", labels)
-    if method == "knn":
-        return NeighbourHead(torch.from_numpy(x), target)(torch.from_numpy(scored)).numpy()
-    if texts is not None and method == "prototypes":
-        weight, _ = fit_prototypes(_unit(x), target.numpy(), texts.prototypes, texts.scale, seed=seed)
-        return _unit(scored) @ weight.T
-    head, _ = fit_head(x, target.numpy(), task="label", seed=seed)
-    return head(torch.from_numpy(scored)).numpy()
-
-
-def _unit(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    return normalize(torch.from_numpy(features), dim=-1).numpy()
 
 
 def _baselines(data: DataSet, pool: Sequence[Sample], scored: Sequence[Sample]) -> list[MethodAccuracy]:

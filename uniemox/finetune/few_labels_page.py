@@ -12,7 +12,7 @@ from uniemox.io.html import UNKNOWN, Html, percent, render, write_html
 PAGE = "index.html"
 DRAWING = "curve.svg"
 # Colours that differ also for colour-blind readers (Okabe and Ito), dark enough for a white page.
-COLOURS = ("#0072b2", "#d55e00", "#007d5a", "#aa4499")
+COLOURS = ("#0072b2", "#d55e00", "#007d5a", "#aa4499", "#737373")
 LEFT_PX = 48
 TOP_PX = 12
 BOTTOM_PX = 252
