@@ -1,5 +1,6 @@
 """What anything on the way to a classifier has seen is not scored: each chain, from its first link to `evaluate`."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from tests.runs import CPU, SPLITS, colours, finetuned, pretrained, teacher, tin
 from uniemox.checkpoints.saving import convert
 from uniemox.data.people import detect_persons
 from uniemox.data.sample import DataSet
-from uniemox.data.seen import hashes_of, read_seen, seen_by, seen_file, write_hashes
+from uniemox.data.seen import hashes_of, read_seen, refuse_seen, seen_by, seen_file, write_hashes
 from uniemox.data.shards import ShardConfig, write_shards
 from uniemox.data.source import open_data
+from uniemox.data.synthetic_scenes import synthetic
 from uniemox.errors import DataError
 from uniemox.evaluate.run import evaluate
 from uniemox.finetune.run import finetune
@@ -94,6 +96,20 @@ def test_features_stored_by_a_run_carry_the_hashes_of_their_teacher(tmp_path: Pa
     pretrain(config, data.only("train"), tmp_path / "pre")
     (tmp_path / "pre" / "teacher_features.npz").rename(tmp_path / "elsewhere.npz")
     assert seen_by(f"stored:{tmp_path}/elsewhere.npz") == hashes_of(data.samples)
+
+
+@pytest.mark.parametrize(
+    ("splits", "remedy"),
+    [
+        (("train", "test"), "use a split without them (--split test, data.only('test') in Python); if these"),
+        (("test", "test"), "test was not held out of its training; use another split (--split), or the right splits"),
+        ((None, None), "use images of a split that was held out (--splits FILE, the same for every command, or RUN/"),
+    ],
+)
+def test_advice_about_training_images_fits_the_splits_of_the_data(splits: tuple[str | None, ...], remedy: str) -> None:
+    samples = [replace(sample, split=split) for sample, split in zip(synthetic(2).samples, splits, strict=True)]
+    with pytest.raises(DataError, match=re.escape(f"calibrated on them: {remedy}")):
+        refuse_seen(samples, ["0", "1"], {"0"}, "mine")
 
 
 @pytest.mark.parametrize(

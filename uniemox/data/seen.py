@@ -159,9 +159,26 @@ def refuse_seen(
         raise DataError(
             f"the model was trained on {len(overlap)} of these {len(samples)} images of {data_name}, {overlap[0].key} "
             "among them, itself or through its parts (pre-training, teacher, joined runs, person detector), or "
-            "calibrated on them: use images of another split (--split; --splits FILE, the same for every command, or "
-            f"RUN/splits.json if the run made the splits){copies}{way_out}"
+            f"calibrated on them: {_remedy(samples, overlap)}{copies}{way_out}"
         )
+
+
+def _remedy(samples: Iterable[Sample], overlap: Iterable[Sample]) -> str:
+    """Return which images to use instead of training images: those of a split that has none, if there is one.
+
+    Args:
+        samples: All samples.
+        overlap: Those that are training images.
+    """
+    splits = dict.fromkeys(sample.split for sample in samples if sample.split)
+    unseen = [split for split in splits if split not in {sample.split for sample in overlap}]
+    if unseen:
+        return f"use a split without them (--split {unseen[0]}, data.only('{unseen[0]}') in Python)"
+    files = "--splits FILE, the same for every command, or RUN/splits.json if the run made the splits"
+    if splits:
+        names = " and ".join(splits)
+        return f"{names} was not held out of its training; use another split (--split), or the right splits ({files})"
+    return f"use images of a split that was held out ({files})"
 
 
 def seen_among(samples: Collection[Sample], hashes: Collection[str], training_hashes: Collection[str]) -> list[Sample]:
