@@ -135,6 +135,8 @@ def test_own_labels_are_compared_with_the_built_in_model(tmp_path: Path) -> None
     assert status == 0, err
     assert "small: labels are mapped: mikels -> custom: amusement + excitement become fun" in err
     assert re.search("training (gained|lost) (accuracy|nothing)", out)
+    announced = "the scores of small will be saved in the working directory, in evaluations/small"
+    assert err.index(announced) < err.index("labels are mapped")
     [scores] = (tmp_path / "evaluations" / "small").glob("*.json")
     assert f"small: scores and predictions are in evaluations/small/{scores.name} and beside it" in err
     assert {path.name for path in tmp_path.iterdir()} == {"my photos", "run", "evaluations"}

@@ -110,6 +110,7 @@ def evaluate(
         run.check_name(name)
     pairs = None if label_map is None else read_label_pairs(label_map)
     dataset, chosen = _open_split(files, data, split)
+    _announce_folders([model])
     with progress_bar() as progress:
         result = run.evaluate(
             model, dataset, by=by, task=task, allow_seen=allow_seen, label_pairs=pairs, on_progress=progress.show
@@ -129,6 +130,15 @@ def _open_split(files: DataFiles, source: str, split: str | None) -> "tuple[Data
         dataset = dataset.only(chosen)
         say(f"scoring split {chosen}: {counted(len(dataset), 'sample')}")
     return dataset, chosen
+
+
+def _announce_folders(models: Sequence[Path]) -> None:
+    """Print where the scores of models without a folder of their own will be saved: in the working directory."""
+    from uniemox.evaluate.run import evaluations_folder
+
+    for model in dict.fromkeys(models):
+        if str(model) in IN_PACKAGE:
+            say(f"the scores of {model} will be saved in the working directory, in {evaluations_folder(model)}")
 
 
 def score_tables(evaluation: "Evaluation") -> Iterator[Table | str]:
@@ -306,6 +316,7 @@ def compare(
         pairs = None if label_map is None else read_label_pairs(label_map)
         dataset, chosen = _open_split(files, data, split)
         scoring = Scoring(split=chosen, label_pairs=pairs, allow_seen=allow_seen, persons=files.persons)
+        _announce_folders([*ours, *theirs, *(baseline or ())])
         with progress_bar() as progress:
             comparison = compare_on(
                 dataset, scoring, ours, theirs, baseline or (), on_progress=progress.show, report=say
