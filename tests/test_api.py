@@ -14,9 +14,9 @@ import pytest
 import uniemox
 from tests.drawn import draw_image
 from tests.runs import CPU
-from uniemox.api import FinetuneSettings, PretrainSettings
+from uniemox.api import FewLabelsSettings, FinetuneSettings, PretrainSettings
 from uniemox.errors import ConfigError
-from uniemox.finetune.config import FinetuneConfig
+from uniemox.finetune.config import FewLabelsConfig, FinetuneConfig
 from uniemox.io import write_file
 from uniemox.pretrain.config import PretrainConfig
 
@@ -60,6 +60,8 @@ print(run.model, run.metrics["loss"][-1])
 test = uniemox.open_data("folder:photos", splits=run.splits).only("test")
 evaluation = uniemox.evaluate(run, test, by="label")
 print(evaluation.accuracy + 1, evaluation.accuracy_interval, evaluation.notes)
+for point in uniemox.few_labels(data, out="curves/mine", methods=("probe", "knn"), images=(1, 2), seeds=3):
+    print(point.method.upper(), point.images_per_class, point.accuracy + 1, point.low, point.interval_text)
 predictor = uniemox.load(run.model)
 paths = [str(path) for path in Path("photos").iterdir()]
 print(predictor.embed(paths).shape, len(predictor.predict_many(paths)))
@@ -130,7 +132,11 @@ def test_users_scripts_pass_pyright(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "config", "without"),
-    [(FinetuneSettings, FinetuneConfig, {"init"}), (PretrainSettings, PretrainConfig, set())],
+    [
+        (FinetuneSettings, FinetuneConfig, {"init"}),
+        (PretrainSettings, PretrainConfig, set()),
+        (FewLabelsSettings, FewLabelsConfig, {"init"}),
+    ],
 )
 def test_settings_are_the_fields_of_the_config(settings: type, config: type, without: set[str]) -> None:
     names = {field.name for field in fields(config)} - without

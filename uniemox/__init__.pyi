@@ -3,6 +3,7 @@ from .api import Run as Run
 from .api import evaluate as evaluate
 from .api import explain as explain
 from .api import export as export
+from .api import few_labels as few_labels
 from .api import finetune as finetune
 from .api import pretrain as pretrain
 from .api import search as search

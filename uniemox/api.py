@@ -17,7 +17,15 @@ from uniemox.io.progress import Progress, silent
 if TYPE_CHECKING:
     from uniemox.data.sample import DataSet
     from uniemox.evaluate.run import Evaluation
-    from uniemox.finetune.config import AugmentConfig, DistillationConfig, LoraConfig, NetworkConfig, Task
+    from uniemox.finetune.config import (
+        AugmentConfig,
+        DistillationConfig,
+        FewLabelsMethod,
+        LoraConfig,
+        NetworkConfig,
+        Task,
+    )
+    from uniemox.finetune.few_labels_page import MethodAccuracy
     from uniemox.insight.explain.explanation import Explanation
     from uniemox.insight.explain.maps import Method
     from uniemox.insight.search import Hit
@@ -119,6 +127,19 @@ class FinetuneSettings(TypedDict, total=False):
     max_unreadable: int
 
 
+class FewLabelsSettings(TypedDict, total=False):
+    """Fields of `FewLabelsConfig` that replace its defaults; see `uniemox.finetune.config`."""
+
+    methods: "tuple[FewLabelsMethod, ...]"
+    images: tuple[int, ...]
+    seeds: int
+    size: int
+    lora: "LoraConfig"
+    device: Literal["cpu", "cuda"] | None
+    workers: int | None
+    max_unreadable: int
+
+
 def pretrain(
     data: "DataSet | str",
     *,
@@ -199,6 +220,49 @@ def finetune(
 
     run(config, samples, Path(out), resume=resume, callback=callback)
     return Run(Path(out))
+
+
+def few_labels(
+    data: "DataSet | str",
+    *,
+    out: PathLike,
+    init: "PathLike | Run | None" = None,
+    resume: bool = False,
+    callback: "Callback | None" = None,
+    **settings: Unpack[FewLabelsSettings],
+) -> "list[MethodAccuracy]":
+    """Measure the accuracy of light heads over the number of labelled images of each class.
+
+    Heads are fitted to random draws of the split train, and scored on the split test, or else val. `out` gets a page, a
+    drawing, a table and the predictions.
+
+    Args:
+        data: Labelled data set, or KIND:PATH as for `open_data`; without splits it is divided 80/10/10.
+        out: Folder of the results: a new one, or one to continue.
+        init: Encoder: embedded or small (in this package), a run, a published checkpoint, timm:NAME@FILE,
+            clip:NAME@FILE, ...; None: embedded.
+        resume: Continue the work in `out`, if there is any, with the same result.
+        callback: Gets the progress; None: silent.
+        settings: Fields of `FewLabelsConfig` to replace, such as `images=(1, 4, 16)`.
+
+    Returns:
+        Points of the curves, one for each method and number of images: the mean accuracy of the draws, with its 95 %
+        interval. Chance and the most frequent class come first.
+
+    Raises:
+        ConfigError: For settings that contradict each other or the work in `out`.
+        DataError: If a class has too few training images, or if no image can be scored.
+        CheckpointError: For an encoder that can't be used.
+        StoppedError: After SIGTERM or Ctrl-C; the work can be resumed.
+    """
+    from uniemox.finetune.config import FewLabelsConfig  # noqa: PLC0415 - settings first, as above
+    from uniemox.finetune.start import START  # noqa: PLC0415
+
+    config = FewLabelsConfig(init=START if init is None else os.fspath(init), **settings)
+    samples = _opened(data)
+    from uniemox.finetune.few_labels import few_labels as run  # noqa: PLC0415 - torch
+
+    return run(config, samples, Path(out), resume=resume, callback=callback)
 
 
 def evaluate(

@@ -16,6 +16,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import normalize
 
+import uniemox
 from tests.data.test_unreadable import Notes, with_broken
 from tests.drawn import class_folders
 from tests.networks import drawn_clip
@@ -66,6 +67,14 @@ def features_of(out: Path) -> dict[str, np.ndarray]:
         with np.load(path) as saved:
             rows |= dict(zip(saved["keys"].tolist(), saved["values"], strict=True))
     return rows
+
+
+def test_the_public_function_writes_and_returns_the_same_curve(finished: Path, tmp_path: Path) -> None:
+    options: Any = {"images": (1, 4), "seeds": 3, "size": SIZE, "device": "cpu", "workers": 0}
+    points = uniemox.few_labels(data(), out=tmp_path / "run", init=pretrained(), **options)
+    assert (tmp_path / "run" / "curve.csv").read_text() == (finished / "curve.csv").read_text()
+    names = [(row["method"], row["images_per_class"], float(row["accuracy"])) for row in rows_of(finished)]
+    assert [(point.method, str(point.images_per_class or ""), point.accuracy) for point in points] == names
 
 
 def test_smaller_draws_are_parts_of_larger_ones_and_seeds_differ() -> None:
