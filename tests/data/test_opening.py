@@ -27,8 +27,11 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_a_path_without_its_kind_is_suggested_with_one(root: Path) -> None:
-    with pytest.raises(ConfigError, match=re.escape(f"; for a folder of class folders, write folder:{root}")):
+    suggested = f"write folder:{root}, and for images without labels 'folder:{root}?labels=none'"
+    with pytest.raises(ConfigError, match=re.escape(suggested)):
         open_data(str(root))
+    without = open_data(f"folder:{root}?labels=none")
+    assert ([sample.key for sample in without.samples], without.has_labels) == (["awe/1.jpg", "fear/2.jpg"], False)
     (root / "t.csv").write_text("path\n")
     with pytest.raises(ConfigError, match=re.escape(f"; for this table, write csv:{root / 't.csv'}")):
         open_data(str(root / "t.csv"))

@@ -121,6 +121,7 @@ def check(
     For example:
 
     - uniemox data check fi:photos/fi --html fi.html
+    - uniemox data check 'folder:archive?labels=none'
     - uniemox data check emoset:EmoSet,fi:FI --json > check.json
     - uniemox data check fi:photos/fi --json > check.json; uniemox data show fi:photos/fi --exclude check.json
 
@@ -155,6 +156,7 @@ def _note_on_folders(source: str, data: "DataSet") -> str:
 
     The folders of an archive, such as 2001 and 2002, are no labels, and copies across them no contradiction.
     """
+    from uniemox.data.readers.folders import WITHOUT_LABELS
     from uniemox.data.source import parse_source
     from uniemox.labels import CUSTOM
 
@@ -167,11 +169,8 @@ def _note_on_folders(source: str, data: "DataSet") -> str:
     names = ", ".join(labels[:MAX_NAMED])
     if len(labels) > MAX_NAMED:
         names += f" and {len(labels) - MAX_NAMED} more"
-    table = shlex.quote(f"csv:images.csv?root={path}")
-    return (
-        f"the subfolders are read as labels: {names}. If they are not labels, list the images in images.csv, with the "
-        f"columns path and label (empty), and check {table}"
-    )
+    unlabelled = shlex.quote(f"folder:{path}?labels={WITHOUT_LABELS}")
+    return f"the subfolders are read as labels: {names}. If they are not labels, check {unlabelled}"
 
 
 @dataclass(frozen=True, kw_only=True)

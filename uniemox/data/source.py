@@ -3,6 +3,7 @@
 import inspect
 import os
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -17,7 +18,7 @@ from uniemox.data.readers.emoset import read_emoset
 from uniemox.data.readers.emotic import read_emotic
 from uniemox.data.readers.emotion6 import read_emotion6
 from uniemox.data.readers.ferplus import read_ferplus
-from uniemox.data.readers.folders import note_left_out, read_class_folders, read_folder
+from uniemox.data.readers.folders import WITHOUT_LABELS, note_left_out, read_class_folders, read_folder
 from uniemox.data.readers.heco import read_heco
 from uniemox.data.readers.hugging_face import read_hugging_face
 from uniemox.data.readers.machajdik import read_abstract, read_artphoto
@@ -227,7 +228,8 @@ def parse_source(source: str) -> tuple[str, str, dict[str, str]]:
 def _suggested_kind(path: str) -> str:
     """Return the end of an error for a path without its kind; empty if there is no such folder or table."""
     if os.path.isdir(path):
-        return f"; for a folder of class folders, write folder:{path}"
+        without = shlex.quote(f"folder:{path}?labels={WITHOUT_LABELS}")
+        return f"; for a folder of class folders, write folder:{path}, and for images without labels {without}"
     if os.path.isfile(path) and path.endswith(".csv"):
         return f"; for this table, write csv:{path}"
     return ""

@@ -23,6 +23,9 @@ SPLITS = {
 }
 """Split by name of a split folder, lower-case."""
 
+WITHOUT_LABELS = "none"
+"""Value of the option labels for a folder whose subfolders are no classes."""
+
 
 def read_folder(root: Path, *, labels: str | None = None, kind: Kind | None = None) -> DataSet:
     """Read any tree `[<split>/]<class>/**/<picture>`; its classes are looked up among the published label sets.
@@ -31,12 +34,17 @@ def read_folder(root: Path, *, labels: str | None = None, kind: Kind | None = No
     splits that folders name.
 
     Args:
-        labels: Name of the published set to use, with all its classes; None: recognise the set by the names.
+        labels: Name of the published set to use, with all its classes; None: recognise the set by the names; "none":
+            the folders are no classes, as in an archive, so no image has a label.
         kind: Kind of your own classes; None: that of the recognised set, else "evoked".
     """
-    folders = [folder for _, folder in _class_folders(root)]
-    if len({clean(folder.name) for folder in folders if _has_images(folder)}) > 1:
-        return read_class_folders(root, recognise(sorted({folder.name for folder in folders}), kind, labels))
+    has_classes = labels != WITHOUT_LABELS
+    note = "the images are read without labels"
+    if has_classes:
+        folders = [folder for _, folder in _class_folders(root)]
+        if len({clean(folder.name) for folder in folders if _has_images(folder)}) > 1:
+            return read_class_folders(root, recognise(sorted({folder.name for folder in folders}), kind, labels))
+        note = "no folders of classes: the images have no labels"
     left_out = LeftOut()
     images = images_below(root, left_out)
     splits = {folder.name: split for split, folder in _split_folders(root)}
@@ -46,11 +54,12 @@ def read_folder(root: Path, *, labels: str | None = None, kind: Kind | None = No
     ]
     if not samples:
         raise DataError(f"{root}: no images; expected <class>/<picture>, <split>/<class>/<picture>, or images alone")
-    notes = ["no folders of classes: the images have no labels", *left_out.link_notes(root)]
+    notes = [note, *left_out.link_notes(root)]
     outside = sum(sample.split is None for sample in samples)
     if 0 < outside < len(samples):
         notes.append(f"{counted(outside, 'image is', 'images are')} in no folder of a split, unlike the others")
-    return DataSet(str(root), recognise((), kind, labels), samples, tuple(notes))
+    label_set = recognise((), kind, labels if has_classes else None)
+    return DataSet(str(root), label_set, samples, tuple(notes))
 
 
 def read_class_folders(root: Path, labels: LabelSet) -> DataSet:
