@@ -15,6 +15,7 @@ from uniemox.evaluate.compare import Scoring, among_shared_labels, compare, comp
 from uniemox.evaluate.run_records import Predictions
 from uniemox.intervals import bootstrap_interval, interval_over_runs, paired_bootstrap
 
+NO_VERDICT = "no verdict: the models chose among different labels, or by different label maps; give --map\n"
 WRONG = {"a0": {0, 1}, "a1": {2}, "b0": {0, 1, 5, 6}, "b1": {2, 3, 4}, "b2": {9}, "least": set(range(9))}
 
 
@@ -89,7 +90,7 @@ def test_a_model_of_the_package_is_compared_by_its_evaluations(
     [lines] = (runs["b0"] / "evaluations").glob("*.jsonl")
     lines.write_text(lines.read_text().replace('"fear"', '"boredom"'))
     cli_compare(ours=[runs["b0"]], theirs=[Path("embedded")])
-    assert capsys.readouterr().out.endswith("no verdict: the models chose among different labels; give --map\n")
+    assert capsys.readouterr().out.endswith(NO_VERDICT)
 
 
 def test_the_order_of_the_images_in_a_file_changes_nothing(runs: dict[str, Path]) -> None:
@@ -184,6 +185,31 @@ def test_runs_scored_by_different_label_maps_are_marked(runs: dict[str, Path]) -
         f'not scored by the same label map: {runs["a0"]} by awe=awe+"joy, love",fear=fear and {runs["a1"]} by '
         'awe=awe+"joy, love",fear=anger; score them again with one map'
     )
+    assert not comparison.is_fair
+
+
+def test_runs_scored_by_different_label_maps_get_no_verdict(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, label in (("a0", "fear"), ("b0", "anger")):
+        [file] = (runs[name] / "evaluations").glob("*.json")
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"label_map": {"awe": ["awe"], "fear": [label]}}))
+    Path("evaluations").mkdir()
+    (runs["a0"] / "evaluations").rename(tmp_path / "evaluations" / "embedded")
+    cli_compare(ours=[runs["b0"]], theirs=[Path("embedded")])
+    assert capsys.readouterr().out.endswith(NO_VERDICT)
+    with pytest.raises(DataError, match=r"scores of embedded; give embedded, and run the command in"):
+        compare([Path("evaluations/embedded")], [runs["b0"]])
+
+
+def test_runs_with_other_scores_than_labels_are_refused_with_the_reason(runs: dict[str, Path]) -> None:
+    [file] = (runs["a0"] / "evaluations").glob("*.json")
+    values = json.loads(file.read_text())
+    del values["confusion"]
+    file.write_text(json.dumps(values | {"mean_average_precision": 0.5}))
+    with pytest.raises(DataError, match=r"has mean_average_precision for .*, not labels: compare takes models"):
+        compare([runs["a0"]], [runs["b0"]])
 
 
 def test_a_model_file_is_refused_before_anything_is_scored(

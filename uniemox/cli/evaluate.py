@@ -330,7 +330,7 @@ def compare(
         for line in _comparison_lines(comparison):
             print(line)
         if is_gain and not comparison.is_fair:
-            print("no verdict: the models chose among different labels; give --map")
+            print("no verdict: the models chose among different labels, or by different label maps; give --map")
         elif is_gain and comparison.difference.interval is not None:
             print(_gain(*comparison.difference.interval, comparison.pictures))
 

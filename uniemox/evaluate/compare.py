@@ -55,7 +55,7 @@ class Comparison:
     note: str = ""
     """Says if the runs were scored among different labels, or by different label maps."""
     is_fair: bool = True
-    """False if the runs chose among different labels, so that the difference says little."""
+    """False if the runs chose among different labels, or by different label maps: the difference says little."""
 
 
 def compare(ours: Sequence[Path], theirs: Sequence[Path], baseline: Sequence[Path] = ()) -> list[Comparison]:
@@ -82,13 +82,24 @@ def compare(ours: Sequence[Path], theirs: Sequence[Path], baseline: Sequence[Pat
         for path, evaluations in runs.items():
             predictions = evaluations[title].predictions
             if predictions is None:
-                raise DataError(f"{path}: no labels are saved for {title}; evaluate it again, if it is a classifier")
+                raise DataError(_no_predictions(path, evaluations[title]))
             predictions_of[path] = predictions
         groups = [[predictions_of[path] for path in group] for group in (ours, theirs, baseline)]
         comparison = _compare(title, *groups)
-        notes = [comparison.note, map_note({path: evaluations[title] for path, evaluations in runs.items()})]
-        result.append(replace(comparison, note="; ".join(filter(None, notes))))
+        of_maps = map_note({path: evaluations[title] for path, evaluations in runs.items()})
+        note = "; ".join(filter(None, (comparison.note, of_maps)))
+        result.append(replace(comparison, note=note, is_fair=comparison.is_fair and not of_maps))
     return result
+
+
+def _no_predictions(path: Path, evaluation: SavedEvaluation) -> str:
+    """Return the message for an evaluation without predictions of one label per image."""
+    if evaluation.missing:
+        return f"{path}, {evaluation.title}: {evaluation.missing}"
+    return (
+        f"{path} has {evaluation.measure} for {evaluation.title}, not labels: compare takes models that predict one "
+        "label per image (task label); uniemox report shows other scores of runs side by side"
+    )
 
 
 def _refuse_files(paths: Sequence[Path]) -> None:
@@ -187,6 +198,11 @@ def _by_title(path: Path) -> dict[str, SavedEvaluation]:
         if str(path) in IN_PACKAGE:
             raise DataError(
                 f"{path} was not scored in this folder; give --data, or run uniemox evaluate --model {path} first"
+            )
+        if path.name in IN_PACKAGE and list(path.glob("*.json")):
+            raise DataError(
+                f"{path} is the folder of the scores of {path.name}; give {path.name}, and run the command in "
+                f"{path.absolute().parent.parent}"
             )
         # Raises if the folder is not a run either.
         read_run(path)
