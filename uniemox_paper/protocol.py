@@ -99,6 +99,8 @@ def head_of(config: FinetuneConfig) -> str:
         return "logistic regression"
     if config.network.confounders:
         return f"CCIM with {config.network.confounders} confounders, after {config.method}"
+    if config.method == "lora":
+        return f"linear, on a frozen encoder with trained changes of rank {config.lora.rank}"
     if config.region_method is None:
         return "linear"
     return f"linear, after {config.region_method}"

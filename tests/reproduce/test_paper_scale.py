@@ -34,6 +34,15 @@ def test_networks_without_blocks_to_skip_train_without_drop_path(seven_sources: 
     assert "vit_l_16-852ce7e3.pth" in rows["ViT"].cells["FI"].why
 
 
+def test_a_frozen_clip_has_rows_for_a_probe_and_for_lora(seven_sources: tuple[str, ...]) -> None:
+    rows = {row.name: row for row in plan("table3", "paper", data=seven_sources).rows}
+    for method, head in (("linear probe", "logistic regression"), ("LoRA", "trained changes of rank 8")):
+        cell = rows[f"CLIP ViT-B/16, frozen, {method}"].cells["FI"]
+        [model] = {run.model.options["init"] for run in cell.runs if run.model}
+        assert model == "timm:vit_base_patch16_clip_224.openai"
+        assert head in str(cell.protocol)
+
+
 def test_vit_from_scratch_is_trained_jointly_on_data_sets_of_a_kind(seven_sources: tuple[str, ...]) -> None:
     joined_plan = plan("table3", "paper", data=seven_sources, detector="y.onnx")
     cells = next(row for row in joined_plan.rows if row.name == SCRATCH).cells
