@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.data.tree import put, write
 from uniemox.data.readers.csv_table import read_csv, read_rows, read_text, top_vote
+from uniemox.data.source import open_data
 from uniemox.errors import DataError, LabelError, UniemoxError
 from uniemox.labels import EKMAN, MIKELS
 from uniemox.persons.box import Box
@@ -55,6 +56,7 @@ def test_every_optional_column_is_read(tmp_path: Path) -> None:
     [
         "path,label\na.jpg,awe\nb.jpg,fear\n",
         "path;label\na.jpg;awe\nb.jpg;fear",
+        "sep=;\r\npath;label\r\na.jpg;awe\r\nb.jpg;fear",
         "path\tlabel\r\na.jpg\tawe\r\nb.jpg\tfear\r\n",
         "path,label\ra.jpg,awe\rb.jpg,fear\r",
         '"path","label"\n"a.jpg","awe"\n"b.jpg","fear"\n',
@@ -174,7 +176,8 @@ def test_the_folder_of_missing_images_is_named(tmp_path: Path, monkeypatch: pyte
         ("", "data.csv: the table is empty; expected a header and rows"),
         (" \n\n", "data.csv: the table is empty"),
         ("path,label\n", "data.csv: no rows under the header"),
-        ("picture,label\na.jpg,awe\n", "data.csv:1: there is no column path (or image, file, filename"),
+        ("picture,label\na.jpg,awe\n", "data.csv:1: there is no column path (or image, file, filename); found"),
+        ("path,emotion\na.jpg,awe\n", "emotion must be a number, got 'awe'; the column of the images' labels must be"),
         ("path,domain\na.jpg,x\n", "data.csv:1: expected a column label or one column for each class"),
         ("path,label,fear\na.jpg,awe,1\n", "not both; beside the known columns"),
         ("path,label,label\na.jpg,awe,awe\n", "data.csv:1: column 'label' appears twice"),
@@ -183,10 +186,14 @@ def test_the_folder_of_missing_images_is_named(tmp_path: Path, monkeypatch: pyte
         ("path,label\na.jpg,awe,1\n", "data.csv:2: 3 values under 2 columns"),
         ("path,label\n../a.jpg,awe\n", "data.csv:2, path: '../a.jpg' must be a path inside"),
         ("path,label\n/a.jpg,awe\n", "data.csv:2, path: '/a.jpg' must be a path inside"),
+        ("path,label\n/a.jpg,awe\n", "; for images elsewhere, give ?root=/"),
         ("path,label\n,awe\n", "data.csv:2, path: '' must be a path inside"),
         ("path,label\n.,awe\n", "data.csv:2, path: '.' must be a path inside"),
         ("path,label,split\na.jpg,awe,best\n", "data.csv:2, split: 'best' is none of train, val, test"),
-        ("path,label,valence\na.jpg,awe,10\n", "data.csv:2: valence must lie between 1 and 9, got '10'"),
+        (
+            "path,label,valence\na.jpg,awe,10\n",
+            "valence must lie between 1 and 9, got '10'; give another scale with ?scale",
+        ),
         ("path,label,arousal\na.jpg,awe,high\n", "data.csv:2: arousal must be a number, got 'high'"),
         ("path,label,x1,y1,x2,y2\na.jpg,awe,1,2,,4\n", "data.csv:2: a box needs all of x1, y1, x2, y2"),
         ("path,label,x1,y1,x2,y2\na.jpg,awe,9,2,3,4\n", "data.csv:2: the box must have x1 < x2 and y1 < y2"),
@@ -205,6 +212,34 @@ def test_the_folder_of_missing_images_is_named(tmp_path: Path, monkeypatch: pyte
 def test_wrong_tables_are_named_with_line_and_column(tmp_path: Path, table: str, message: str) -> None:
     with pytest.raises(DataError, match=re.escape(message)):
         read_csv(table_of(tmp_path, table, "a.jpg"))
+
+
+def test_absolute_paths_are_read_inside_the_root(tmp_path: Path) -> None:
+    table = table_of(tmp_path, f"path,label\n{tmp_path}/a.jpg,awe\nb.jpg,fear\n", "a.jpg", "b.jpg")
+    assert [sample.key for sample in read_csv(table).samples] == ["a.jpg", "b.jpg"]
+    elsewhere = write(tmp_path / "lists" / "data.csv", f"path,label\n{tmp_path}/a.jpg,awe\n{tmp_path}/b.jpg,fear\n")
+    assert [sample.image.path for sample in read_csv(elsewhere, root="/").samples] == [
+        tmp_path / "a.jpg",
+        tmp_path / "b.jpg",
+    ]
+    with pytest.raises(DataError, match="must be a path inside"):
+        read_csv(table_of(tmp_path, f"path,label\n{tmp_path}/../a.jpg,awe\n"))
+
+
+def test_ratings_may_have_a_negative_end(tmp_path: Path) -> None:
+    table = table_of(tmp_path, "path,valence,arousal\na.jpg,-1,0.5\n", "a.jpg")
+    [sample] = open_data(f"csv:{table}?scale=-1-1").samples
+    assert (sample.valence, sample.arousal) == (1.0, 7.0)
+    with pytest.raises(DataError, match="scale must be LOW-HIGH, such as 1-7 or -1-1, got '1--1'"):
+        read_csv(table, scale="1--1")
+
+
+def test_repeated_images_are_counted_in_a_note(tmp_path: Path) -> None:
+    """Rows with different boxes are different people."""
+    table = table_of(tmp_path, "path,label\na.jpg,awe\nb.jpg,fear\n./a.jpg,fear\n", "a.jpg", "b.jpg")
+    assert read_csv(table).notes == ("1 row repeats an image of another row: it counts more than once",)
+    boxes = table_of(tmp_path, "path,label,x1,y1,x2,y2\na.jpg,awe,1,1,2,2\na.jpg,fear,3,3,4,4\n", "a.jpg")
+    assert read_csv(boxes).notes == ()
 
 
 def test_two_columns_of_one_class_are_refused_under_a_published_set_too(tmp_path: Path) -> None:

@@ -184,7 +184,7 @@ def test_a_table_of_ratings_needs_no_labels_and_any_scale_will_do(tmp_path: Path
     ]
     with pytest.raises(DataError, match=says("ratings.csv:2: arousal must lie between 1 and 9, got '0'")):
         open_data(f"csv:{table}")
-    with pytest.raises(DataError, match=says("scale must be LOW-HIGH, such as 1-7, got '7'")):
+    with pytest.raises(DataError, match=says("scale must be LOW-HIGH, such as 1-7 or -1-1, got '7'")):
         open_data(f"csv:{table}?scale=7")
 
 

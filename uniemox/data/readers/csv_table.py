@@ -70,7 +70,7 @@ def read_rows(
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield the rows of a table with a header by column, each with its line number; commas, semicolons or tabs.
 
-    Outer blanks of header and values are removed.
+    Outer blanks of header and values are removed. A first line such as sep=; names the delimiter, as Excel reads it.
 
     Args:
         quote: Character around values that contain the delimiter.
@@ -84,6 +84,10 @@ def read_rows(
     text = read_text(path).replace("\r\n", "\n").replace("\r", "\n")
     header_line = next((line for line in text.split("\n") if line.strip()), "")
     delimiter = max(",;\t", key=header_line.count)
+    if declared := re.fullmatch("sep=(.)", header_line):
+        delimiter = declared[1]
+        # An empty line, which is skipped, keeps the numbers of the other lines.
+        text = text.replace(header_line, "", 1)
     rows = csv.reader(io.StringIO(text), delimiter=delimiter, quotechar=quote, skipinitialspace=True, strict=True)
     try:
         header = [spelled(name) for name in next(row for row in rows if any(value.strip() for value in row))]
@@ -111,8 +115,13 @@ def read_rows(
         raise DataError(f"{path}:{rows.line_num}: not a table ({error})") from error
 
 
-def number(row: Mapping[str, str], field: str, where: str, *, low: float = -math.inf, high: float = math.inf) -> float:
+def number(
+    row: Mapping[str, str], field: str, where: str, *, low: float = -math.inf, high: float = math.inf, remedy: str = ""
+) -> float:
     """Parse a field as a finite number.
+
+    Args:
+        remedy: End of the message about a value that is no number.
 
     Raises:
         DataError: With file, line and field, if it is not a finite number from low to high.
@@ -122,22 +131,23 @@ def number(row: Mapping[str, str], field: str, where: str, *, low: float = -math
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise DataError(f"{where}: {field} must be a number, got {row[field]!r}")
+        raise DataError(f"{where}: {field} must be a number, got {row[field]!r}{remedy}")
     if not low <= value <= high:
         raise DataError(f"{where}: {field} must lie between {low:g} and {high:g}, got {row[field]!r}")
     return value
 
 
-def shares(row: Mapping[str, str], fields: Mapping[str, str], where: str) -> dict[str, float]:
+def shares(row: Mapping[str, str], fields: Mapping[str, str], where: str, *, remedy: str = "") -> dict[str, float]:
     """Return votes as shares with sum 1, by emotion.
 
     Args:
         fields: Emotion of each column.
+        remedy: See `number`.
 
     Raises:
         DataError: For negative votes, values that are no numbers, or rows without votes.
     """
-    votes = {emotion: number(row, field, where, low=0) for field, emotion in fields.items()}
+    votes = {emotion: number(row, field, where, low=0, remedy=remedy) for field, emotion in fields.items()}
     total = sum(votes.values())
     if not total > 0:
         raise DataError(f"{where}: no votes at all for {', '.join(fields)}")
@@ -167,6 +177,8 @@ ALIASES = {
     **{"image": "path", "file": "path", "filename": "path", "caption": "text", "theme": "group"},
     **{"valence_mean": "valence", "arousal_mean": "arousal"},
 }
+PATH_ALIASES = tuple(alias for alias, column in ALIASES.items() if column == "path")
+_NUMBER = r"-?\d+(?:\.\d+)?"
 KNOWN_COLUMNS = ("path", "label", "split", "text", "domain", "group", "valence", "arousal", *BOX_COLUMNS)
 # Index columns, as R (no name) and pandas write them.
 UNNAMED_COLUMN = r"|unnamed: \d+"
@@ -197,7 +209,7 @@ def read_csv(
             None: recognise the set by its classes.
         kind: Kind of the labels, if it differs from their set's.
         root: Folder of the images, relative to the table's.
-        scale: Scale of valence and arousal, LOW-HIGH as 1-7; ratings are converted to 1 to 9.
+        scale: Scale of valence and arousal, LOW-HIGH as 1-7 or -1-1; ratings are converted to 1 to 9.
         missing: "skip" leaves out rows whose image does not exist.
 
     Raises:
@@ -232,11 +244,14 @@ def read_csv(
     samples = [sample_of_row(row, image, where, label_set, classes, scale=(low, high)) for where, row, image in images]
     absent = len(rows) - len(samples)
     by_folder = sum(not row.get("split") and split_of(row["path"]) is not None for _, row, _ in images)
+    # An image with several boxes shows several people.
+    repeated = len(samples) - len({(sample.key, sample.target_box) for sample in samples})
     ties = sum(sample.label is None and sample.distribution is not None for sample in samples)
     notes += count_notes(
         (absent, "row was", "rows were", "left out: no image"),
         (by_folder, "row without a split has", "rows without a split have", "that of a folder in the path"),
         (ties, *TIE),
+        (repeated, "row repeats", "rows repeat", "an image of another row: it counts more than once"),
     )
     return DataSet(str(table), label_set, make_keys_unique(samples), tuple(notes))
 
@@ -258,7 +273,12 @@ def _find_images(
     images = []
     absent = []
     for where, row in rows:
-        path = path_inside(folder, row["path"], f"{where}, path")
+        try:
+            path = path_inside(folder, row["path"], f"{where}, path")
+        except DataError as error:
+            if os.path.isabs(row["path"]):
+                raise DataError(f"{error}; for images elsewhere, give ?root=/") from error
+            raise
         # Path.is_file raises OSError for a long name.
         if os.path.isfile(path):
             images.append((where, {**row, "path": path.relative_to(folder).as_posix()}, ImageFile(path)))
@@ -311,7 +331,9 @@ def _class_columns(table: Path, columns: list[str], requested: LabelSet | None) 
         if named or "label" in columns:
             classes = named
     if "path" not in columns:
-        raise DataError(f"{table}:1: there is no column path (or {', '.join(ALIASES)}); found {', '.join(columns)}")
+        raise DataError(
+            f"{table}:1: there is no column path (or {', '.join(PATH_ALIASES)}); found {', '.join(columns)}"
+        )
     if 0 < len(set(BOX_COLUMNS) & set(columns)) < len(BOX_COLUMNS):
         raise DataError(f"{table}:1: a box needs all of the columns {', '.join(BOX_COLUMNS)}")
     if ("label" in columns and classes) or not ("label" in columns or classes or "text" in columns or is_rated):
@@ -352,12 +374,10 @@ def _parse_scale(scale: str, table: Path) -> tuple[float, float]:
     Raises:
         DataError: For anything else.
     """
-    try:
-        low, high = map(float, scale.split("-"))
-    except ValueError:
-        low = high = 0.0
-    if not low < high < math.inf:
-        raise DataError(f"{table}: scale must be LOW-HIGH, such as 1-7, got {scale!r}")
+    ends = re.fullmatch(rf"({_NUMBER})-({_NUMBER})", scale)
+    low, high = (float(ends[1]), float(ends[2])) if ends else (0.0, 0.0)
+    if not low < high:
+        raise DataError(f"{table}: scale must be LOW-HIGH, such as 1-7 or -1-1, got {scale!r}")
     return low, high
 
 
@@ -384,9 +404,15 @@ def sample_of_row(
     low, high = scale
 
     def rating(field: str) -> float | None:
-        if row.get(field):
-            return on_nine_points(number(row, field, where, low=low, high=high), low, high)
-        return None
+        if not row.get(field):
+            return None
+        value = number(row, field, where)
+        if not low <= value <= high:
+            raise DataError(
+                f"{where}: {field} must lie between {low:g} and {high:g}, got {row[field]!r}; give another scale with "
+                "?scale=LOW-HIGH, such as 1-7 or -1-1"
+            )
+        return on_nine_points(value, low, high)
 
     label = distribution = None
     try:
@@ -394,7 +420,7 @@ def sample_of_row(
             by_class = {name: labels.labels[labels.index(name)] for name in classes}
             if len(set(by_class.values())) < len(classes):
                 raise DataError(f"{where}, header: two of the columns {', '.join(classes)} are one class")
-            votes = shares(row, by_class, where)
+            votes = shares(row, by_class, where, remedy="; the column of the images' labels must be called label")
             distribution = {word: votes.get(word, 0.0) for word in labels.labels}
             top = top_vote(distribution)
             label = None if top is None else labels.index(top)

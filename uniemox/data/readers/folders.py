@@ -194,6 +194,8 @@ def checked_folder(root: Path) -> Path:
 def path_inside(root: Path, name: str, where: str) -> Path:
     """Return the path of a file that an annotation names, in its spelling on disk (`uniemox.spelling`).
 
+    An absolute path is valid if it is inside of the folder.
+
     Args:
         where: File and field with the name, for the message.
 
@@ -201,6 +203,9 @@ def path_inside(root: Path, name: str, where: str) -> Path:
         DataError: If it is outside of the data set's folder, or several files on disk are spelled like it.
     """
     relative = PurePosixPath(name.replace("\\", "/"))
+    folder = PurePosixPath(os.path.abspath(root))
+    if relative.is_relative_to(folder):
+        relative = relative.relative_to(folder)
     parts = relative.parts  # () for "" and "."
     # A colon in the first part is a drive of Windows or an address.
     if not parts or relative.is_absolute() or ".." in parts or "\0" in name or ":" in parts[0]:
