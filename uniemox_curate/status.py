@@ -33,7 +33,12 @@ def status(project: Project, folder: str | None = None) -> dict[str, Any]:
     steps = {
         "collect": collected,
         "screen": screened,
-        "annotate": {"answered twice": counts.answered_twice, "to answer": screened["kept"], "annotators": len(people)},
+        "annotate": {
+            "answered twice": counts.answered_twice,
+            "to answer": screened["kept"],
+            "annotators": len(people),
+            "unchecked": note_on_checks(people, project.plan.check_every),
+        },
         "agree": {"disputed": counts.disputed, "judged": project.count(judged)} | _figures(project),
         "split": project.store.setting("split") or {},
         "release": {"releases": [dict(row._mapping) for row in project.rows(releases)]},
@@ -85,9 +90,10 @@ def sentences(steps: Mapping[str, Any]) -> dict[str, str]:
         "screen": f"{screen['looked at']:,} looked at, {screen['kept']:,} kept; dropped: {_list(screen['dropped'])}; "
         f"styles: {_list(screen['styles'])}; {screen['taken down']:,} taken down",
         "annotate": f"{annotate['answered twice']:,} of {counted(annotate['to answer'], 'image')} answered "
-        f"by two or more of {counted(annotate['annotators'], 'annotator')}",
+        f"by two or more of {counted(annotate['annotators'], 'annotator')}"
+        + (annotate["unchecked"] and f"; {annotate['unchecked']}"),
         "agree": f"{_agreed(agree.get('figures'))}; {agree['disputed']:,} disputed, {agree['judged']:,} judged",
-        "split": f"{_list(split['sizes'])} ({split['how']})" if split else "not yet",
+        "split": _split(split),
         "release": "; ".join(releases) or "not yet",
     }
 
@@ -112,6 +118,24 @@ def annotators(project: Project, counts: Counts) -> list[dict[str, Any]]:
         }
         for row in project.rows(people.where(t.people.c.name != "owner").order_by(t.people.c.id))
     ]
+
+
+def note_on_checks(people: Sequence[Mapping[str, Any]], check_every: int) -> str:
+    """Return a clause about annotators who have answered images, but no attention check; empty if there are none.
+
+    Args:
+        people: Result of `annotators`.
+        check_every: Number of images from one attention check to the next; 0: there are none.
+    """
+    names = [row["name"] for row in people if row["answered"] and not row["checks"] and not row["is_left_out"]]
+    if not names:
+        return ""
+    if check_every == 0:
+        return "the plan has no attention checks: check_every is 0"
+    return (
+        f"no attention check was answered by {', '.join(names)}: on the pages of uniemox curate serve, one comes about "
+        f"every {check_every} images"
+    )
 
 
 def _median_s(times: Sequence[AnswerTime]) -> float | None:
@@ -173,6 +197,17 @@ def _agreed(figures: Mapping[str, Any] | None) -> str:
     later = [f"{figures[f'later {name}']:,} {name}" for name in ("answers", "steps") if figures[f"later {name}"]]
     before = f", before the last {' and '.join(later)}" if later else ""
     return f"{', '.join(parts)} on {counted(figures['pictures'], 'image')}{before}"
+
+
+def _split(drawn: Mapping[str, Any]) -> str:
+    """Return the sizes of the splits, how they were drawn, and why their shares differ from the requested ones."""
+    if not drawn:
+        return "not yet"
+    sentence = f"{_list(drawn['sizes'])} ({drawn['how']})"
+    # Splits of earlier versions have no note.
+    if drawn.get("note"):
+        sentence += f"; {drawn['note']}"
+    return sentence
 
 
 def _list(counts: Mapping[str, int]) -> str:

@@ -21,13 +21,14 @@ from uniemox_curate import tables as t
 from uniemox_curate.annotate.agree import agree
 from uniemox_curate.annotate.verdicts import verdicts
 from uniemox_curate.cli.curate import curate
+from uniemox_curate.counters import count
 from uniemox_curate.project import Change, Project, append, leave_out
 from uniemox_curate.release.config import ReleaseConfig
 from uniemox_curate.release.documents import licence_counts, render
 from uniemox_curate.release.run import release
 from uniemox_curate.release.splitting import kept_data, read_scheme, split, together
 from uniemox_curate.release.takedown import take_down
-from uniemox_curate.status import status, write_status_page
+from uniemox_curate.status import annotators, note_on_checks, status, write_status_page
 
 COUNT = 20
 RATIOS = {"train": 0.6, "val": 0.2, "test": 0.2}
@@ -86,6 +87,34 @@ def test_related_images_stay_in_one_split(project: Project, release_folder: Path
     assert scheme[3] == scheme[5] == scheme[7]
     assert set(scheme) == set(range(2, 20))
     assert together([]) == {}
+
+
+def test_annotators_without_an_attention_check_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    project = agreed(tmp_path, is_split=False)
+    note = "the plan has no attention checks: check_every is 0"
+    assert status(project)["told"]["annotate"].endswith(f"annotators; {note}")
+    curate(["agree", str(project.folder)], result_action="return_none")
+    assert note in " ".join(capsys.readouterr().err.split())
+    curate(["status", str(project.folder)], result_action="return_none")
+    assert capsys.readouterr().out.count("no checks") == 2
+    people = annotators(project, count(project.store))
+    assert note_on_checks(people, 40).startswith("no attention check was answered by Ada, Ben: on the pages of")
+    with project.store.write() as connection:
+        leave_out(connection, "Ben", actor="owner")
+    people = annotators(project, count(project.store))
+    assert note_on_checks(people, 40).startswith("no attention check was answered by Ada: ")
+    assert note_on_checks([person | {"checks": 1} for person in people], 40) == ""
+
+
+def test_shares_that_groups_prevent_are_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    project = agreed(tmp_path, is_split=False)
+    with project.store.write() as connection:
+        connection.execute(update(t.candidates).where(t.candidates.c.picture_id < 11).values(author="Jane"))
+    curate(["split", str(project.folder), "--ratio", "60/20/20", "--schemes", "1"], result_action="return_none")
+    message = " ".join(capsys.readouterr().err.split())
+    reason = "10 images are in 1 group of near duplicates, or of images of one author or page, which are not divided"
+    assert f"% of the images instead of 60/20/20 %: {reason}" in message
+    assert reason in status(project)["told"]["split"]
 
 
 def test_a_release_is_read_by_our_readers(release_folder: Path) -> None:

@@ -25,6 +25,7 @@ from uniemox.data.splits import (
     hold_out,
     join_copies,
     keep_fraction,
+    note_on_shares,
     parse_ratio,
     read_splits,
     split_samples,
@@ -44,6 +45,23 @@ def samples_of(count: int, classes: int = 3, **known: object) -> list[Sample]:
         Sample(key=f"{i:05d}.jpg", image=ImageFile(Path(f"{i}.jpg")), label=i % classes, **known)  # type: ignore
         for i in range(count)
     ]
+
+
+def test_shares_that_differ_from_the_requested_ones_are_explained() -> None:
+    ratios = {"train": 0.8, "test": 0.2}
+    samples = synthetic(40).samples
+    assert note_on_shares(samples, split_samples(samples, ratios, 0), ratios) == ""
+    grouped = [replace(sample, group=str(number // 20)) for number, sample in enumerate(samples)]
+    scheme = {sample.key: "train" if sample.group == "0" else "test" for sample in grouped}
+    assert note_on_shares(grouped, scheme, ratios, groups_of="near duplicates") == (
+        "the splits have 50/50 % of the images instead of 80/20 %: 40 images are in 2 groups of near duplicates, which "
+        "are not divided (the largest has 20)"
+    )
+    assert note_on_shares(samples, scheme, ratios).endswith(
+        ": each label is divided by itself, and its numbers are rounded"
+    )
+    # One image needs no explanation.
+    assert note_on_shares(samples[:4], {sample.key: "train" for sample in samples[:4]}, ratios) == ""
 
 
 @given(st.integers(1, 400), st.integers(1, 8), st.integers(0, 5))

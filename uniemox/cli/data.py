@@ -285,13 +285,19 @@ def _draw(data: "DataSet", source: str, options: SchemeOptions) -> "tuple[str, d
         return f"as the paper, seed {seed}", *_draw_as_paper(data, source, seed)
     ratio = options.ratio or "80/10/10"
     shares = splits.parse_ratio(ratio)
+    choice = None
+    description = f"{ratio}, seed {seed}"
     if schemes > 1:
         choice = split_choice.choose_scheme(data.samples, shares, _histograms(data), range(seed, seed + schemes))
-        return f"{ratio}, the best of {schemes} schemes from seed {seed}: seed {choice.seed}", choice.scheme, choice
-    scheme = splits.split_samples(data.samples, shares, seed)
+        scheme = choice.scheme
+        description = f"{ratio}, the best of {schemes} schemes from seed {seed}: seed {choice.seed}"
+    else:
+        scheme = splits.split_samples(data.samples, shares, seed)
     for name in shares.keys() - set(scheme.values()):
         say(f"no sample went to {name}: there are too few, or the groups are too large")
-    return f"{ratio}, seed {seed}", scheme, None
+    if note := splits.note_on_shares(data.samples, scheme, shares):
+        say(note)
+    return description, scheme, choice
 
 
 def _draw_as_paper(data: "DataSet", source: str, seed: int) -> "tuple[dict[str, str], Choice | None]":

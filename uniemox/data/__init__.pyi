@@ -38,6 +38,7 @@ from .split_choice import plot_choice as plot_choice
 from .splits import PAPER_RECIPES as PAPER_RECIPES
 from .splits import Recipe as Recipe
 from .splits import lacking_splits as lacking_splits
+from .splits import note_on_shares as note_on_shares
 from .splits import parse_ratio as parse_ratio
 from .splits import split_samples as split_samples
 from .splits import write_splits as write_splits

@@ -24,6 +24,8 @@ from uniemox.spelling import match_names, spelled
 Scheme = dict[str, str]
 """Split by key."""
 FORMAT = "uniemox-splits-1"
+# Difference between a requested and a reached share from which it is explained.
+MAX_SHARE_ERROR = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +192,42 @@ def lacking_splits(data: DataSet, scheme: Mapping[str, str], names: Iterable[str
     filled = {(data.label_of(sample), scheme.get(sample.key)) for sample in data.samples}
     lacking = {label: tuple(name for name in names if (label, name) not in filled) for label in data.labels.labels}
     return {label: missing for label, missing in lacking.items() if missing}
+
+
+def note_on_shares(
+    samples: Sequence[Sample],
+    scheme: Mapping[str, str],
+    ratios: Mapping[str, float],
+    *,
+    groups_of: str = "images that belong together",
+) -> str:
+    """Return a sentence about shares of a scheme that differ from the requested ones, and why; else an empty text.
+
+    Args:
+        samples: The samples that were divided.
+        scheme: Split by key.
+        ratios: Requested share by split, with sum 1.
+        groups_of: Members of a group, in words.
+    """
+    sizes = Counter(scheme.values())
+    reached = {split: sizes[split] / max(len(samples), 1) for split in ratios}
+    largest_error = max(abs(reached[split] - share) for split, share in ratios.items())
+    # One image more or less needs no explanation.
+    if largest_error <= MAX_SHARE_ERROR or largest_error * len(samples) <= 1:
+        return ""
+    groups = Counter(sample.group for sample in samples if sample.group)
+    members = [count for count in groups.values() if count > 1]
+    reason = "each label is divided by itself, and its numbers are rounded"
+    if members:
+        reason = (
+            f"{counted(sum(members), 'image')} are in {counted(len(members), 'group')} of {groups_of}, which are not "
+            f"divided (the largest has {max(members)})"
+        )
+    return f"the splits have {_percentages(reached)} % of the images instead of {_percentages(ratios)} %: {reason}"
+
+
+def _percentages(shares: Mapping[str, float]) -> str:
+    return "/".join(f"{100 * share:.0f}" for share in shares.values())
 
 
 def hold_out(samples: Sequence[Sample], count: int, seed: int) -> Scheme:

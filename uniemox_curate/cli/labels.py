@@ -116,6 +116,8 @@ def agree(folder: Folder, /, *, rule: RuleOption = None, as_json: JsonObject = F
     project = opened(folder)
     from uniemox_curate.annotate.agree import agree as run
     from uniemox_curate.annotate.verdicts import remembered_rule, verdicts
+    from uniemox_curate.counters import count
+    from uniemox_curate.status import annotators, note_on_checks
 
     rule = rule or remembered_rule(project)
     stats = run(project)
@@ -126,6 +128,8 @@ def agree(folder: Folder, /, *, rule: RuleOption = None, as_json: JsonObject = F
         print(json.dumps({**stats.as_dict(), "rule": rule, "kept": labels, "reasons": reasons}))
         return
     show_all(agreement_tables(stats, decided))
+    if unchecked := note_on_checks(annotators(project, count(project.store)), project.plan.check_every):
+        say(unchecked)
     say(f"kept by the rule {rule}")
     say(f"next: uniemox curate split {quoted(folder)}; disputed images are judged on the page of uniemox curate serve")
 
@@ -166,6 +170,8 @@ def split(
     project.store.set("rule", rule)
     for label, names in drawn["lacking"].items():
         say(f"{label} has no image in {' and '.join(names)}: collect more images of it, or begin a project without it")
+    if drawn["note"]:
+        say(drawn["note"])
     if schemes == 1:
         say("no splits.png: it compares the colours of several schemes (--schemes 100), and one was drawn")
     if as_json:

@@ -48,7 +48,7 @@ def status_tables(status: Mapping[str, Any]) -> Iterator[Table | str]:
         for person in status["people"]:
             time_s = "" if person["median_s"] is None else f"{person['median_s']:.1f}"
             access = ("ended" if person["is_revoked"] else "yes") + (", left out" if person["is_left_out"] else "")
-            checks = f"{person['checks_passed']}/{person['checks']}"
+            checks = f"{person['checks_passed']}/{person['checks']}" if person["checks"] else "no checks"
             _add(people, person["name"], str(person["answered"]), checks, time_s, access)
         yield people
     if status["history"]:

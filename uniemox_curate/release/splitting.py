@@ -12,7 +12,16 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sqlalchemy import select
 
-from uniemox.data import DataSet, ImageFile, Sample, choose_scheme, lacking_splits, split_samples, write_splits
+from uniemox.data import (
+    DataSet,
+    ImageFile,
+    Sample,
+    choose_scheme,
+    lacking_splits,
+    note_on_shares,
+    split_samples,
+    write_splits,
+)
 from uniemox.errors import ConfigError, DataError
 from uniemox.io import read_limited
 from uniemox_curate import tables as t
@@ -21,6 +30,7 @@ from uniemox_curate.project import Project, current
 
 FILE = "splits.json"
 PLOT = "splits.png"
+GROUPS = "near duplicates, or of images of one author or page"
 # Names that services write where the author is not known.
 NO_AUTHORS = ("unknown", "anonymous", "unknown author")
 
@@ -84,7 +94,8 @@ def split(
             scheme may be the best one; its seed, with one scheme, keeps the draw.
 
     Returns:
-        Sizes, how it was drawn, sha256, and under `lacking` the splits without an image, by label.
+        Sizes, how it was drawn, sha256, and under `note` why the shares differ from the ratios, empty if they do not;
+        and under `lacking` the splits without an image, by label.
 
     Raises:
         DataError: If nothing is kept.
@@ -107,7 +118,8 @@ def split(
 
         plot_choice(choice, data, project.folder / PLOT)
     digest = write_splits(project.folder / FILE, scheme, source=str(project.folder.name), how=how)
-    drawn = {"sizes": dict(Counter(scheme.values())), "how": how, "sha256": digest}
+    note = note_on_shares(data.samples, scheme, ratios, groups_of=GROUPS)
+    drawn = {"sizes": dict(Counter(scheme.values())), "how": how, "sha256": digest, "note": note}
     project.store.set("split", drawn)
     return {**drawn, "lacking": lacking_splits(data, scheme, ratios)}
 
