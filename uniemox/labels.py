@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from uniemox.errors import LabelError
-from uniemox.spelling import spelled, spelled_alike
+from uniemox.spelling import QUOTES, spelled, spelled_alike
 
 Kind = Literal["evoked", "felt", "expressed"]
 KINDS: tuple[Kind, ...] = ("evoked", "felt", "expressed")
@@ -399,5 +399,5 @@ def _of_kind(label_set: LabelSet, kind: Kind | None) -> LabelSet:
 
 
 def clean(word: str) -> str:
-    """Return the form of a class name that is compared: `spelled`, in lower case, without quotes."""
-    return spelled(spelled(word).strip("'\"").strip().lower())
+    """Return the form of a class name that is compared: `spelled`, in lower case, without quotes around it."""
+    return spelled(spelled(word).strip(QUOTES).strip().lower())

@@ -14,6 +14,9 @@ INVISIBLE = "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0"
 Source: Default_Ignorable_Code_Point of Unicode 15, DerivedCoreProperties.txt.
 """
 
+QUOTES = "'\"\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u00ab\u00bb"
+"""Straight quotes, and those that word processors and spreadsheets write instead."""
+
 
 def spelled(name: str) -> str:
     """Return the form of a name that is compared: composed (NFC), each run of blanks as one space, nothing invisible.

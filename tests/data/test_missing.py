@@ -28,7 +28,8 @@ def test_words_are_those_of_pandas() -> None:
     read = pd.read_csv(io.StringIO("\n".join(["a", *PANDAS, "none"])))
     assert read["a"].isna().tolist() == [True] * len(PANDAS) + [False]
     assert list(map(is_missing, [*PANDAS, "none"])) == [True] * len(PANDAS) + [False]
-    assert not any(map(is_missing, ("no", "nap", "", "nane")))
+    assert not any(map(is_missing, ("no", "nap", "", "nane", "?", "-")))
+    assert is_missing("#NAME?")
 
 
 def table(folder: Path, text: str) -> str:
@@ -40,7 +41,10 @@ def labels_of(data: DataSet) -> list[str | None]:
     return [data.label_of(sample) for sample in data.samples]
 
 
-@pytest.mark.parametrize("word", ["NA", "N/A", "NaN", "<NA>", "null", "None", "nan", "NULL"])
+OTHERS = ("#REF!", "#DIV/0!", "\\N", "(null)", ".", "N.A.")
+
+
+@pytest.mark.parametrize("word", ["NA", "N/A", "NaN", "<NA>", "null", "None", "nan", "NULL", *OTHERS])
 def test_a_missing_label_is_no_class(tmp_path: Path, word: str) -> None:
     source = table(tmp_path, f"path,label\n0.jpg,awe\n1.jpg,{word}\n2.jpg,fear\n3.jpg,{word}\n")
     data = open_data(source)

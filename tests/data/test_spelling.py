@@ -40,7 +40,15 @@ def test_a_class_name_stays_one_after_cleaning(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "form", [decomposed, str.upper, lambda name: f"\ufeff{name}\u200b", lambda n: n.replace(" ", "\u00a0\t")]
+    "form",
+    [
+        decomposed,
+        str.upper,
+        lambda name: f"\ufeff{name}\u200b",
+        lambda name: name.replace(" ", "\u00a0\t"),
+        lambda name: f"\u201c{name}\u201d",
+        lambda name: f"\u00ab\u00a0{name}\u00a0\u00bb",
+    ],
 )
 def test_class_folders_of_all_forms_are_one_class(tmp_path: Path, form) -> None:
     for name in NAMES:

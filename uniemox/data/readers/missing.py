@@ -7,12 +7,18 @@ from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from uniemox.errors import LabelError
 from uniemox.labels import LabelSet, clean
 from uniemox.plurals import counted
-from uniemox.spelling import spelled
+from uniemox.spelling import QUOTES, spelled
 
-WORDS = frozenset(
-    ("na", "n/a", "nan", "-nan", "<na>", "null", "#n/a", "#na", "#n/a n/a", "1.#qnan", "-1.#qnan", "1.#ind", "-1.#ind")
+_OF_PANDAS = (
+    *("na", "n/a", "nan", "-nan", "<na>", "null", "#n/a", "#na", "#n/a n/a", "1.#qnan", "-1.#qnan", "1.#ind"),
+    "-1.#ind",
 )
-"""Missing values as R, pandas, spreadsheets and databases write them, in lower case (pandas' default `na_values`)."""
+# Results of formulas that failed in a spreadsheet.
+_SPREADSHEET_ERRORS = ("#ref!", "#value!", "#name?", "#div/0!", "#num!", "#null!")
+# As MySQL, other databases, SAS and Stata, and people write them.
+_OF_OTHERS = ("\\n", "(null)", ".", "n.a.")
+WORDS = frozenset((*_OF_PANDAS, *_SPREADSHEET_ERRORS, *_OF_OTHERS))
+"""Missing values as programs write them, in lower case (pandas' default `na_values`, and others)."""
 # Only in this case: "none" may be a class.
 PYTHON_NONE = "None"
 # Letters of the longest word, with quotes and invisible ones; comparing long captions would take 70 us each.
@@ -32,7 +38,7 @@ def is_missing(text: str) -> bool:
 
 def _unquoted(text: str) -> str:
     """Return a text as `clean` does, but in its own case."""
-    return spelled(text).strip("'\"").strip()
+    return spelled(text).strip(QUOTES).strip()
 
 
 def remove_missing(rows: Iterable[MutableMapping[str, str]], labels: LabelSet | None = None) -> tuple[str, ...]:
