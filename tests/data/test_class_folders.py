@@ -38,7 +38,7 @@ def test_fi_with_splits_and_without(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("folder", "split"),
     [("Train", "train"), ("training", "train"), ("valid", "val"), ("validation", "val"), ("dev", "val"),
-     ("testing", "test")],
+     ("testing", "test"), ("trainset", "train"), ("ValSet", "val"), ("testset", "test")],
 )  # fmt: skip
 def test_names_of_split_folders(tmp_path: Path, folder: str, split: str) -> None:
     assert read_fi(put(tmp_path, f"{folder}/awe/1.jpg")).samples[0].split == split
@@ -144,6 +144,21 @@ def test_folder_recognises_its_classes(tmp_path: Path) -> None:
 def test_one_class_in_two_spellings_gives_no_labels(tmp_path: Path) -> None:
     data = read_folder(put(tmp_path, "train/Joy/1.jpg", "val/joy/2.jpg"))
     assert {sample.label for sample in data.samples} == {None}
+
+
+def test_classes_below_folders_of_unknown_splits_are_named(tmp_path: Path) -> None:
+    put(tmp_path / "a", *(f"{fold}/{label}/1.jpg" for fold in ("fold1", "fold2") for label in ("Awe", "fear")))
+    data = read_folder(tmp_path / "a")
+    assert data.labels.labels == ("fold1", "fold2")
+    [note] = data.notes
+    assert (
+        "fold1, fold2, all have the same folders (awe, fear); if these are the classes, name the folders above" in note
+    )
+    # Parts of classes that differ, as search words do, and images beside such folders.
+    put(tmp_path / "b", "cosy/cat/1.jpg", "cosy/dog/1.jpg", "eerie/cat/1.jpg", "eerie/fog/1.jpg")
+    put(tmp_path / "c", "cosy/cat/1.jpg", "cosy/1.jpg", "eerie/cat/1.jpg")
+    for name in "bc":
+        assert read_folder(tmp_path / name).notes == ()
 
 
 def test_linked_folders_are_read_once_as_by_torchvision(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
@@ -12,16 +13,19 @@ from uniemox.errors import DataError, LabelError
 from uniemox.io.images import is_image_name
 from uniemox.io.system_folders import describe_left_out, is_system_folder, system_folders_below
 from uniemox.io.walking import LeftOut, walk_folder
-from uniemox.labels import Kind, LabelSet, clean, recognise
+from uniemox.labels import CUSTOM, Kind, LabelSet, clean, recognise
 from uniemox.plurals import counted
 from uniemox.spelling import spelled, spelled_alike
 
 SPLITS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys(("train", "training", "trainset"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "valset", "devset"), "val"),
+    **dict.fromkeys(("test", "testing", "testset"), "test"),
 }
 """Split by name of a split folder, lower-case."""
+MIN_CLASSES = 2
+# Number of names in a note.
+MAX_NAMES = 3
 
 WITHOUT_LABELS = "none"
 """Value of the option labels for a folder whose subfolders are no classes."""
@@ -43,7 +47,8 @@ def read_folder(root: Path, *, labels: str | None = None, kind: Kind | None = No
     if has_classes:
         folders = [folder for _, folder in _class_folders(root)]
         if len({clean(folder.name) for folder in folders if _has_images(folder)}) > 1:
-            return read_class_folders(root, recognise(sorted({folder.name for folder in folders}), kind, labels))
+            data = read_class_folders(root, recognise(sorted({folder.name for folder in folders}), kind, labels))
+            return replace(data, notes=(*data.notes, *_upper_folder_notes(data)))
         note = "no folders of classes: the images have no labels"
     left_out = LeftOut()
     images = images_below(root, left_out)
@@ -60,6 +65,27 @@ def read_folder(root: Path, *, labels: str | None = None, kind: Kind | None = No
         notes.append(f"{counted(outside, 'image is', 'images are')} in no folder of a split, unlike the others")
     label_set = recognise((), kind, labels if has_classes else None)
     return DataSet(str(root), label_set, samples, tuple(notes))
+
+
+def _upper_folder_notes(data: DataSet) -> tuple[str, ...]:
+    """Return a note if the classes below folders with unknown names were probably taken for parts of classes.
+
+    That is so if all classes of your own have the same folders, such as fold1/awe, fold1/fear, fold2/awe, fold2/fear.
+    """
+    if data.labels.name != CUSTOM or any(sample.split for sample in data.samples):
+        return ()
+    folders_of: dict[str | None, set[str]] = {}
+    for sample in data.samples:
+        folders_of.setdefault(data.label_of(sample), set()).add(clean((sample.domain or "").split("/")[0]))
+    first = next(iter(folders_of.values()))
+    if len(first) < MIN_CLASSES or any(others != first for others in folders_of.values()):
+        return ()
+    classes = ", ".join(data.labels.labels[:MAX_NAMES])
+    folders = ", ".join(sorted(first)[:MAX_NAMES])
+    return (
+        f"the classes, such as {classes}, all have the same folders ({folders}); if these are the classes, name the "
+        "folders above them train, val or test",
+    )
 
 
 def read_class_folders(root: Path, labels: LabelSet) -> DataSet:
