@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 import timm
 import torch
+from sklearn.metrics import jaccard_score
 
 from tests.export.networks import SIZE, Convolutions, classify, info_of
-from tests.runs import colours, finetuned
+from tests.runs import colours, data_of, finetuned
 from uniemox.data.sample import DataSet
 from uniemox.errors import CheckpointError, ConfigError, DataError
+from uniemox.evaluate.run import evaluate
 from uniemox.export import int8
 from uniemox.export.compact import store_as_float16
 from uniemox.export.int8 import Int8Check, export_int8, quantise
 from uniemox.export.onnx import KEY, export_classifier
+from uniemox.export.run import export_onnx
 from uniemox.io.onnx_sessions import open_session
 from uniemox.labels import MIKELS, LabelSet
 from uniemox.predict.network import ONE_BY_ONE, Network, run_views
@@ -28,6 +31,7 @@ CHECK = Int8Check(
     kept_float=(),
     change=0.01,
     agreement=0.98,
+    measure="accuracy",
     accuracy_before=0.6,
     accuracy_after=0.6,
     accuracy_error=0.02,
@@ -196,12 +200,55 @@ def test_accuracy_counts_labels_by_name(convolutional: Path, tmp_path: Path) -> 
     assert export_int8(convolutional, tmp_path / "out.onnx", unlabelled).accuracy_before is None
 
 
+def scored(model: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Probabilities, given labels and true labels of the test images, (N, 26) each, as `evaluate` saves them."""
+    predictions = evaluate(model, data_of("multilabel").only("test")).predictions
+    probabilities = np.array([list(line["probabilities"].values()) for line in predictions])
+    truth = np.array([[word in line["labels"] for word in line["probabilities"]] for line in predictions])
+    return probabilities, probabilities > Network.open(model).info.thresholds, truth
+
+
+def test_a_classifier_of_several_labels_keeps_its_calibration_and_thresholds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Timings, which decide if the file is written, are left out."""
+    monkeypatch.setattr(Int8Check, "is_kept", property(lambda check: check.change <= int8.MAX_CHANGE))
+    model = finetuned("multilabel") / "model.onnx"
+    out = tmp_path / "int8.onnx"
+    test = data_of("multilabel").only("test")
+    check = export_int8(model, out, test)
+    assert Network.open(out).info == Network.open(model).info
+    probabilities, given, truth = scored(model)
+    new_probabilities, new_given, _ = scored(out)
+    assert 0 < np.abs(new_probabilities - probabilities).mean() < int8.MAX_CHANGE
+    assert check.change == pytest.approx(np.abs(new_probabilities - probabilities).mean(), abs=1e-5)
+    assert check.agreement == (given == new_given).all(axis=1).mean()
+    assert check.measure == "Jaccard index"
+    assert given.any()
+    assert check.accuracy_before == pytest.approx(jaccard_score(truth, given, average="samples", zero_division=0))
+    assert check.accuracy_after == pytest.approx(jaccard_score(truth, new_given, average="samples", zero_division=0))
+    assert f"keep their labels; Jaccard index {check.accuracy_after:.1%}, before " in str(check)
+
+
+def test_8_bit_weights_keep_the_labels_of_a_classifier_of_several(tmp_path: Path) -> None:
+    model = finetuned("multilabel") / "model.onnx"
+    export_onnx(model, tmp_path / "small.onnx", weights="int8")
+    assert Network.open(tmp_path / "small.onnx").info == Network.open(model).info
+    probabilities, given, _ = scored(model)
+    small_probabilities, small_given, _ = scored(tmp_path / "small.onnx")
+    np.testing.assert_allclose(small_probabilities, probabilities, atol=0.05)
+    # Only probabilities next to a threshold may fall to its other side.
+    thresholds = np.array(Network.open(model).info.thresholds)
+    moved = given != small_given
+    assert (np.abs(probabilities - thresholds)[moved] < 0.05).all()
+
+
 def test_files_that_cannot_be_quantised_are_an_error(convolutional: Path, tmp_path: Path) -> None:
     small = tmp_path / "small.onnx"
     store_as_float16(convolutional, small)
     with pytest.raises(CheckpointError, match="already stored in 16 or 8 bits"):
         quantise(small, tmp_path / "out.onnx", [views(1)])
-    with pytest.raises(ConfigError, match="valence and arousal"):
+    with pytest.raises(ConfigError, match="valence and arousal; --int8 needs labels for its test: store the weights"):
         export_int8(finetuned("affect") / "model.onnx", tmp_path / "out.onnx", colours(1))
     with pytest.raises(DataError, match="images"):
         export_int8(convolutional, tmp_path / "out.onnx", DataSet("none", colours(1).labels, []))

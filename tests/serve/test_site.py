@@ -8,6 +8,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,15 @@ from PIL import Image
 
 import uniemox
 from tests.drawn import draw_image, jpeg_of
-from tests.predict.networks import make_network
+from tests.predict.networks import as_prediction, make_network, tiny_network
+from tests.predict.test_multilabel import SEVERAL
 from tests.serve.visits import Visit, expect
 from uniemox.cli import app
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.insight.site.writing import RUNTIME, write_site
+from uniemox.predict.network import Network
 from uniemox.predict.opening import open_network
+from uniemox.predict.predictor import Predictor
 
 ROOT = Path(__file__).parents[2]
 NPM = ROOT / "build/npm/node_modules/onnxruntime-web"
@@ -61,15 +65,24 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
+@contextmanager
+def offered(folder: Path) -> Iterator[tuple[str, http.server.ThreadingHTTPServer]]:
+    """Offer a folder by HTTP; gives its address and the server."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/", server
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, http.server.ThreadingHTTPServer]]:
     out = tmp_path_factory.mktemp("sites") / "site"
     app(["export", "embedded", "--to", "web", "--runtime", str(NPM), "--out", str(out)], result_action="return_value")
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(out)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/", server
-    server.shutdown()
-    server.server_close()
+    with offered(out) as address_and_server:
+        yield address_and_server
 
 
 def photographs() -> list[tuple[str, bytes]]:
@@ -112,6 +125,38 @@ def test_answers_in_the_browser_equal_pythons(browser: object, site: tuple[str, 
     assert visit.page.evaluate(PREDICT, ["red.png", base64.b64encode(red.getvalue()).decode()])["is_unfamiliar"]
     assert not visit.wrong
     visit.context.close()
+
+
+@needs_runtime
+@pytest.mark.browser
+@pytest.mark.parametrize("is_calibrated", [True, False])
+def test_each_of_several_labels_has_its_calibrated_probability_and_threshold(
+    browser: object, tmp_path: Path, is_calibrated: bool
+) -> None:
+    info = SEVERAL | {"distances": [10.0, 20.0, 40.0]}
+    if not is_calibrated:
+        info |= {"offsets": [], "thresholds": [], "temperature": None}
+    network = Network.open(tiny_network(tmp_path / "several.onnx", **info), threads=1)
+    write_site(network, tmp_path / "several.onnx", tmp_path / "site", NPM)
+    predictor = Predictor(network)
+    given = []
+    with offered(tmp_path / "site") as (address, _):
+        visit = Visit(browser, address)
+        for i, size in enumerate([(300, 200), (900, 300), (64, 64), (90, 400), (120, 100)]):
+            data = jpeg_of(draw_image(i, size))
+            expected = as_prediction(predictor.predict(data)).to_dict()
+            answer = visit.page.evaluate(PREDICT, [f"{i}.jpg", base64.b64encode(data).decode()])
+            assert answer["scene"] == pytest.approx(expected["scene"], abs=2e-3)
+            assert answer["familiarity"] == pytest.approx(expected["familiarity"], abs=1e-6)
+            assert answer["assigned_labels"] == list(expected["assigned_labels"])
+            assert answer["likely"] is None
+            given.append(tuple(answer["assigned_labels"]))
+        visit.choose(data)
+        words = f"Given: {', '.join(given[-1])}. Each label has a probability and a threshold of its own"
+        expect(visit.page.locator("article")).to_contain_text(words)
+        assert not visit.wrong
+        visit.context.close()
+    assert len(set(given)) > 1
 
 
 @needs_runtime
@@ -194,8 +239,9 @@ def test_unsupported_models_and_folders_are_refused(tmp_path: Path) -> None:
     (tmp_path / "full/a").write_bytes(b"")
     with pytest.raises(ConfigError, match="not empty"):
         write_site(network, tmp_path / "small.onnx", tmp_path / "full", runtime)
-    with pytest.raises(CheckpointError, match="whole scenes"):
-        write_site(make_network(tmp_path, streams="both"), tmp_path / "both.onnx", tmp_path / "site", runtime)
+    for changes in ({"streams": "both"}, {"task": "affect", "labels": ["valence", "arousal"]}):
+        with pytest.raises(CheckpointError, match=r"whole scenes; .*, or offer this one with uniemox serve"):
+            write_site(make_network(tmp_path, **changes), tmp_path / "other.onnx", tmp_path / "site", runtime)
 
 
 def test_web_needs_a_runtime_and_excludes_other_options(tmp_path: Path) -> None:

@@ -29,6 +29,9 @@ from uniemox.views.loader import load_batches
 from uniemox.views.transforms import EvalViews
 
 Method = Literal["dynamic", "static"]
+Measure = Literal["accuracy", "Jaccard index"]
+Truth = tuple[int, ...]
+"""Numbers of the labels of an image, in the classifier's order."""
 Pixels = Mapping[str, NDArray[np.float32]]
 """Views by name, (N, 3, S, S), normalised."""
 
@@ -54,8 +57,9 @@ class Int8Check:
     pictures: int
     kept_float: tuple[str, ...]  # layers that stay float32, because rounding them changes the probabilities too much
     change: float  # mean absolute change of the probabilities
-    agreement: float  # share of the images, 0 to 1, with the same most probable label
-    accuracy_before: float | None  # accuracy over the images with a label; None without labels
+    agreement: float  # share of the images, 0 to 1, with the same most probable label, or with the same several labels
+    measure: Measure  # what accuracy_before and accuracy_after are; the Jaccard index for several labels
+    accuracy_before: float | None  # mean over the images with a label, 0 to 1; None without labels
     accuracy_after: float | None
     accuracy_error: float | None  # standard error of the difference
     float32_ms: float  # median time per image in batches, before
@@ -79,11 +83,12 @@ class Int8Check:
     def __str__(self) -> str:
         scores = ""
         if self.accuracy_before is not None:
-            scores = f"accuracy {self.accuracy_after:.1%}, before {self.accuracy_before:.1%}; "
+            scores = f"{self.measure} {self.accuracy_after:.1%}, before {self.accuracy_before:.1%}; "
         exceptions = f"; float32 stay {', '.join(self.kept_float)}" if self.kept_float else ""
         return (
             f"int8 ({self.method}): {self.int8_ms:.1f} ms an image, float32 {self.float32_ms:.1f} ms; probabilities of "
-            f"{self.pictures} images change by {self.change:.3f} on average, {self.agreement:.1%} keep their label; "
+            f"{self.pictures} images change by {self.change:.3f} on average, {self.agreement:.1%} keep their "
+            f"{'label' if self.measure == 'accuracy' else 'labels'}; "
             f"{scores}{self.int8_bytes / 1e6:.1f} MB, float32 {self.float32_bytes / 1e6:.1f} MB{exceptions}"
         )
 
@@ -109,9 +114,11 @@ def export_int8(
         DataError: If no image can be read.
     """
     info = Network.open(src).info
-    if not info.has_shares:
-        answers = "valence and arousal" if info.task == "affect" else "several labels"
-        raise ConfigError(f"{src} predicts {answers}; int8 needs one label per image for its test and is not available")
+    if info.task == "affect":
+        raise ConfigError(
+            f"{src} predicts valence and arousal; --int8 needs labels for its test: store the weights in fewer bits "
+            "with --int8-weights or --float16"
+        )
     chosen = _spread(data.samples, MAX_IMAGES)
     with tempfile.TemporaryDirectory(prefix="uniemox-int8-") as folder:
         plain = Path(folder) / "float32.onnx"
@@ -275,7 +282,7 @@ def _compare(
     src: Path,
     small: Path,
     info: ClassifierInfo,
-    batches: Iterable[tuple[Pixels, Sequence[int | None]]],
+    batches: Iterable[tuple[Pixels, Sequence[Truth | None]]],
     on_progress: Callable[[int], None],
     *,
     method: Method,
@@ -289,26 +296,28 @@ def _compare(
     takes_one = [is_one_by_one(session) for session in sessions]
     times_ms: list[list[float]] = [[], []]
     answers: list[list[NDArray[np.float64]]] = [[], []]
-    labels = list[int | None]()
-    for number, (batch, batch_labels) in enumerate(batches):
+    truth = list[Truth | None]()
+    for number, (batch, batch_truth) in enumerate(batches):
         for index in (0, 1) if number % 2 else (1, 0):
             if number == 0:
                 # The first run allocates memory and is not measured.
                 run_views(sessions[index], ["logits"], batch, one_by_one=takes_one[index])
             start = time.perf_counter()
             [logits] = run_views(sessions[index], ["logits"], batch, one_by_one=takes_one[index])
-            times_ms[index].append((time.perf_counter() - start) / len(batch_labels) * 1000)
+            times_ms[index].append((time.perf_counter() - start) / len(batch_truth) * 1000)
             answers[index].append(answers_of(info, logits, None))
-        labels += batch_labels
-        on_progress(len(labels))
+        truth += batch_truth
+        on_progress(len(truth))
     before, after = (np.concatenate(parts) for parts in answers)  # (N, E)
-    accuracy_before, accuracy_after, accuracy_error = _accuracies(before, after, labels)
+    labels_before, labels_after = (_predicted(info, probabilities) for probabilities in (before, after))
+    accuracy_before, accuracy_after, accuracy_error = _accuracies(labels_before, labels_after, truth)
     return Int8Check(
         method=method,
-        pictures=len(labels),
+        pictures=len(truth),
         kept_float=float_layers,
         change=float(np.abs(after - before).mean()),
-        agreement=float((before.argmax(axis=1) == after.argmax(axis=1)).mean()),
+        agreement=float((labels_before == labels_after).all(axis=1).mean()),
+        measure="Jaccard index" if info.task == "multilabel" else "accuracy",
         accuracy_before=accuracy_before,
         accuracy_after=accuracy_after,
         accuracy_error=accuracy_error,
@@ -319,37 +328,81 @@ def _compare(
     )
 
 
+def _predicted(info: ClassifierInfo, probabilities: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return True for the predicted labels of each image, (N, E): the most probable, or those above their thresholds.
+
+    Args:
+        info: Metadata of the classifier.
+        probabilities: (N, E).
+    """
+    if info.task == "multilabel":
+        given = [info.assigned(row) for row in probabilities.tolist()]
+        return np.array([[label in labels for label in info.labels] for labels in given])
+    return np.arange(len(info.labels)) == probabilities.argmax(axis=1)[:, None]
+
+
 def _accuracies(
-    before: NDArray[np.float64], after: NDArray[np.float64], labels: Sequence[int | None]
+    before: NDArray[np.bool_], after: NDArray[np.bool_], truth: Sequence[Truth | None]
 ) -> tuple[float | None, float | None, float | None]:
     """Return the accuracies before and after, and the standard error of their difference; None without labels.
 
+    The accuracy is the mean Jaccard index of predicted and true labels; with one label of each, 1 or 0.
+
     Args:
-        before: (N, E) probabilities.
-        after: (N, E) probabilities.
-        labels: N numbers; None for an image without a label.
+        before: (N, E), True for predicted labels.
+        after: (N, E), True for predicted labels.
+        truth: N sets of labels; None for an image without labels.
     """
-    truth = np.array([label for label in labels if label is not None])
-    if not len(truth):
+    rows = [row for row, labels in enumerate(truth) if labels is not None]
+    if not rows:
         return None, None, None
-    has_label = np.array([label is not None for label in labels])
-    hits_before = (before[has_label].argmax(axis=1) == truth).astype(float)
-    hits_after = (after[has_label].argmax(axis=1) == truth).astype(float)
-    error = float(np.square(hits_after - hits_before).sum() ** 0.5 / len(truth))
+    expected = np.zeros((len(rows), before.shape[1]), dtype=bool)
+    for row, image in enumerate(rows):
+        expected[row, list(truth[image] or ())] = True
+    hits_before = _jaccard(before[rows], expected)
+    hits_after = _jaccard(after[rows], expected)
+    error = float(np.square(hits_after - hits_before).sum() ** 0.5 / len(rows))
     return float(hits_before.mean()), float(hits_after.mean()), error
+
+
+def _jaccard(predicted: NDArray[np.bool_], expected: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the number of common labels divided by that of all labels of an image, (N,), for (N, E) each.
+
+    Every image has an expected label, so nothing is divided by 0.
+    """
+    return (predicted & expected).sum(axis=1) / (predicted | expected).sum(axis=1)
 
 
 def _batches(
     data: DataSet, samples: Sequence[Sample], info: ClassifierInfo, size: int
-) -> Iterator[tuple[Pixels, Sequence[int | None]]]:
-    """Yield the network's views of the readable images, and the classifier's numbers of their labels."""
+) -> Iterator[tuple[Pixels, Sequence[Truth | None]]]:
+    """Yield the network's views of the readable images, and the classifier's numbers of their labels.
+
+    Images with a label that the classifier does not have count as images without labels.
+    """
     numbers = {data.labels.labels.index(label): i for i, label in enumerate(info.labels) if label in data.labels.labels}
     mean, std = (np.array(value, np.float32).reshape(3, 1, 1) * 255 for value in (info.mean, info.std))
     for batch in load_batches(samples, EvalViews(ViewConfig.of(info)), size):
         views = {"scene": batch.scene.numpy(), "person": batch.person.numpy()}
         if batch.samples:
-            labels = [numbers.get(-1 if sample.label is None else sample.label) for sample in batch.samples]
-            yield {name: (views[name].astype(np.float32) - mean) / std for name in info.views}, labels
+            truth = [_truth_of(sample, numbers, info) for sample in batch.samples]
+            yield {name: (views[name].astype(np.float32) - mean) / std for name in info.views}, truth
+
+
+def _truth_of(sample: Sample, numbers: Mapping[int, int], info: ClassifierInfo) -> Truth | None:
+    """Return the classifier's numbers of a sample's labels; None without labels, or if it lacks one of them.
+
+    Args:
+        sample: The sample. Several labels count only for a classifier that gives several.
+        numbers: The classifier's number of each label of the data.
+        info: Metadata of the classifier.
+    """
+    labels = sample.classes
+    if sample.label is None and info.task != "multilabel":
+        labels = ()
+    if not labels or not all(label in numbers for label in labels):
+        return None
+    return tuple(numbers[label] for label in labels)
 
 
 def _spread(samples: Sequence[Sample], limit: int) -> Sequence[Sample]:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 
+from uniemox.classifier_info import DEFAULT_THRESHOLD
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.io.files import write_file
 from uniemox.io.html import STYLE_SHEET
@@ -30,7 +31,7 @@ PAGE_FOLDER = SITE / "page"
 """Folder of the page's files; a server offers all of them, and the style sheet of all pages as `STYLE_NAME`."""
 STYLE_NAME = "parts.css"
 HEAD = '<meta charset="utf-8">'
-INFO = ("labels", "label_set", "kind", "size", "crop_fraction", "mean", "std", "temperature")
+INFO = ("labels", "label_set", "kind", "task", "size", "crop_fraction", "mean", "std", "temperature", "offsets")
 
 
 def write_site(network: Network, model: Path, out: Path, runtime: Path) -> None:
@@ -45,13 +46,13 @@ def write_site(network: Network, model: Path, out: Path, runtime: Path) -> None:
     Raises:
         ConfigError: For a folder that is not empty or an incomplete runtime.
         CheckpointError: For a model that the page can't show: one that reads the person view, or predicts valence and
-            arousal or several labels.
+            arousal.
     """
     info = network.info
-    if info.needs_person or not info.has_shares:
+    if info.needs_person or info.task == "affect":
         raise CheckpointError(
-            f"{model}: the page shows one emotion of whole scenes; this model has streams {info.streams!r} and task "
-            f"{info.task!r}"
+            f"{model}: the page shows emotions of whole scenes; this model has streams {info.streams!r} and task "
+            f"{info.task!r}: train one with --network.streams scene and labels, or offer this one with uniemox serve"
         )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} exists and is not empty; choose another --out")
@@ -121,6 +122,7 @@ def _model_values(network: Network, version: str) -> dict[str, object]:
     return values | {
         "name": network.name,
         "version": version,
+        "thresholds": info.thresholds or (DEFAULT_THRESHOLD,) * len(info.labels),
         "conformal_scores": info.conformal_scores,
         "rules": asdict(info.rules),
         "ratings": None if head is None else head.to_dict() | {"seen": ""},

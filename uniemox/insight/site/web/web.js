@@ -117,6 +117,8 @@ function softmax(logits) {
   return values.map((value) => value / sum);
 }
 
+function sigmoid(value) { return 1 / (1 + Math.exp(-value)); }
+
 function familiarityOf(info, distance) {
   const nearer = info.distances.filter((one) => one < distance).length;
   return distance === Infinity ? 0 : (info.distances.length - nearer + 1) / (info.distances.length + 1);
@@ -141,13 +143,20 @@ function meanOutputs(several, weights) {
   }));
 }
 
+// Calibrated probabilities before the smoothing; those of several labels have no sum.
+function calibrated(info, logits) {
+  const divided = logits.map((value) => value / (info.temperature || 1));
+  if (info.task === "multilabel") return divided.map((value, i) => sigmoid(value + (info.offsets[i] || 0)));
+  return softmax(divided);
+}
+
 // Probabilities, those by which likely labels are chosen, familiarity and ratings.
 function judge(info, outputs) {
   const { rules } = info;
-  const plain = softmax(outputs.logits.map((value) => value / (info.temperature || 1)));
+  const plain = calibrated(info, outputs.logits);
   let [probabilities, familiarity] = [plain, null];
-  if (outputs.distance && info.distances.length) {
-    familiarity = familiarityOf(info, outputs.distance[0]);
+  if (outputs.distance && info.distances.length) familiarity = familiarityOf(info, outputs.distance[0]);
+  if (familiarity !== null && info.task !== "multilabel") {
     const weight = Math.min(1, Math.max(rules.min_weight, familiarity / rules.trusted_familiarity));
     probabilities = plain.map((p) => weight * p + (1 - weight) / plain.length);
   }
@@ -186,6 +195,13 @@ function likelyLabels(info, probabilities, coverage) {
   return order.filter(([p], n) => n === 0 || 1 - p <= limit + ROUNDING).map(([, i]) => info.labels[i]);
 }
 
+// The labels above their thresholds, most probable first; null for a model that gives one label.
+function assignedLabels(info, probabilities) {
+  if (info.task !== "multilabel") return null;
+  const pairs = probabilities.map((p, i) => [p, i]).filter(([p, i]) => p > info.thresholds[i]);
+  return pairs.sort((a, b) => b[0] - a[0]).map(([, i]) => info.labels[i]);
+}
+
 // The weighted mean of rows of numbers.
 function meanRow(rows, weights) {
   const total = weights.reduce((a, b) => a + b, 0);
@@ -216,6 +232,7 @@ export async function predict(model, item, share) {
   return {
     name: item.name,
     scene: Object.fromEntries(info.labels.map((label, i) => [label, probabilities[i]])),
+    assigned_labels: assignedLabels(info, probabilities),
     ...{ kind: info.kind, valence, arousal, valence_interval: ends[0], arousal_interval: ends[1] },
     affect_from: rated ? "ratings" : null,
     ...{ familiarity, is_unfamiliar: familiarity !== null && familiarity < UNFAMILIAR, is_colourless: colourless },
