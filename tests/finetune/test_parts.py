@@ -217,8 +217,12 @@ def test_samples_without_a_target_are_left_out() -> None:
 def test_missing_training_or_held_out_images_are_an_error() -> None:
     with pytest.raises(DataError, match=r"nothing to train on: of 4 samples 4 have a target .* none of these is of"):
         of(colours(splits={"test": 1}))
-    with pytest.raises(DataError, match=r"of 4 samples 0 have a target \(4 have no valence or no arousal\)"):
+    with pytest.raises(DataError, match=r"\(4 have no valence or no arousal\).*there are targets for task label, "):
         of(colours(splits={"train": 1}), task="affect")
+    several = colours(splits={"train": 1})
+    several = replace(several, samples=[replace(item, label=None, categories=(0, 1)) for item in several.samples])
+    with pytest.raises(DataError, match="there are targets for task multilabel: give another --task to uniemox"):
+        of(several)
     with pytest.raises(DataError, match=r"leaves 4 samples to train on and 0 held out \(monitor=val\)"):
         of(colours(splits={"train": 1}), monitor="val")
     with pytest.raises(DataError, match="nothing to train on"):

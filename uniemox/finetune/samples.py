@@ -34,7 +34,7 @@ from uniemox.views.config import ViewConfig
 from uniemox.views.loader import BrokenCount, ViewBatch
 from uniemox.views.patches import normalise
 
-MISSING = {
+MISSING: Mapping[Task, str] = {
     "label": "no label of the set",
     "distribution": "no vote for one of the labels",
     "affect": "no valence or no arousal",
@@ -208,6 +208,7 @@ def _with_splits(data: DataSet, config: FinetuneConfig, out: Path | None) -> lis
         raise DataError(
             f"{data.name} has nothing to train on: of {len(samples)} samples {len(usable)} have a target "
             f"({len(samples) - len(usable)} have {MISSING[config.task]}), and none of these is of split train"
+            + ("" if usable else _other_tasks(samples, data.labels))
         )
     classes = {data.label_of(sample) for sample in usable if sample.split == "train"}
     if config.task == "label" and len(classes) == 1:
@@ -216,6 +217,14 @@ def _with_splits(data: DataSet, config: FinetuneConfig, out: Path | None) -> lis
             "images of another class (folder:PATH names the folder that contains the folders of all classes)"
         )
     return usable
+
+
+def _other_tasks(samples: Sequence[Sample], labels: LabelSet) -> str:
+    """Return the end of a message with the tasks for which samples have a target; empty if there are none."""
+    tasks = [task for task in MISSING if any(has_target(sample, task, labels) for sample in samples)]
+    if not tasks:
+        return ""
+    return f"; there are targets for task {', '.join(tasks)}: give another --task to uniemox finetune"
 
 
 def _halves(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Sample], list[Sample]]:
