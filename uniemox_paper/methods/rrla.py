@@ -2,7 +2,8 @@
 
 Body-object attention: the body's vector weights the objects. Body-part attention: the body's vector also weights the
 body's parts, cells of the person view, whose channels are then recalibrated (arXiv 1709.01507). The paper's third part,
-the dependency of labels by their meaning and co-occurrence, is missing: its equations are in no source open to us.
+the dependency of labels by their meaning and co-occurrence, is missing: no source open to us has its equations or the
+vectors of the words. The abstract (openreview.net/forum?id=-XAaK6gJO3) names only these two inputs.
 """
 
 from collections.abc import Sequence
