@@ -105,9 +105,9 @@ def test_an_import_is_written_in_short_transactions(tmp_path: Path, monkeypatch:
     sizes = []
     save = answer_import._save_part
     monkeypatch.setattr(answer_import, "_save_part", lambda to, part: sizes.append(len(part)) or save(to, part))
-    assert import_label_studio(project, tmp_path / "export.json") == (500, 500, 0, 0, 0, 0, {}, {})
+    assert import_label_studio(project, tmp_path / "export.json") == (500, 500, 0, 0, 0, 0, {}, {}, 0)
     assert sizes == [200, 200, 100]
-    assert import_label_studio(project, tmp_path / "export.json") == (0, 500, 0, 0, 0, 0, {}, {})
+    assert import_label_studio(project, tmp_path / "export.json") == (0, 500, 0, 0, 0, 0, {}, {}, 0)
     assert len(project.rows(select(t.people))) == len(project.rows(select(t.tasks))) == 500
 
 
@@ -226,8 +226,8 @@ def test_answers_go_to_label_studio_and_come_back(tmp_path: Path) -> None:
     images = project.rows(select(t.images.c.sha256, t.images.c.format).order_by(t.images.c.id))
     assert files == [project.image_path(*row).relative_to(project.folder).as_posix() for row in images]
     other = project_of(tmp_path / "q", ["awe", "fear"] * 6, replace(PLAN, answer=FORM), looks=True)
-    assert import_label_studio(other, tmp_path / "tasks.json") == (24, 24, 0, 0, 0, 0, {}, {})
-    assert import_label_studio(other, tmp_path / "tasks.json") == (0, 24, 0, 0, 0, 0, {}, {})  # the same again
+    assert import_label_studio(other, tmp_path / "tasks.json") == (24, 24, 0, 0, 0, 0, {}, {}, 0)
+    assert import_label_studio(other, tmp_path / "tasks.json") == (0, 24, 0, 0, 0, 0, {}, {}, 0)  # the same again
     contents = [
         {(answer.label, json.dumps(details, sort_keys=True)) for answer, details in given_answers(p)}
         for p in (project, other)
@@ -247,7 +247,7 @@ def test_own_answers_do_not_count_twice(tmp_path: Path) -> None:
     project = rated(tmp_path / "p")
     path = tmp_path / "tasks.json"
     write_label_studio(project, path)
-    assert import_label_studio(project, path) == (0, 24, 0, 0, 0, 0, {}, {})
+    assert import_label_studio(project, path) == (0, 24, 0, 0, 0, 0, {}, {}, 0)
     before = read_answers(project)
     assert before.people == ("Ada", "Ben")
     tasks = json.loads(path.read_text())
@@ -255,15 +255,15 @@ def test_own_answers_do_not_count_twice(tmp_path: Path) -> None:
     changed["details"]["valence"] = 9
     changed["at"] = "2026-01-01T00:00:00Z"
     path.write_text(json.dumps(tasks))
-    assert import_label_studio(project, path) == (1, 24, 0, 0, 0, 0, {}, {"Ada": 1})
+    assert import_label_studio(project, path) == (1, 24, 0, 0, 0, 0, {}, {"Ada": 1}, 0)
     now = read_answers(project)
     assert now.people == ("Ada", "Ben", "label studio Ada")
     assert now.details[1].pop("label studio Ada")["valence"] == 9  # type: ignore[attr-defined]
     assert now.details == before.details
     write_label_studio(project, path)
-    assert import_label_studio(project, path) == (0, 25, 0, 0, 0, 0, {}, {})
+    assert import_label_studio(project, path) == (0, 25, 0, 0, 0, 0, {}, {}, 0)
     take_down(project, project.rows(select(t.images.c.sha256).where(t.images.c.id == 2))[0].sha256, because="asked")
-    assert import_label_studio(project, path) == (0, 25, 0, 0, 0, 0, {}, {})
+    assert import_label_studio(project, path) == (0, 25, 0, 0, 0, 0, {}, {}, 0)
     assert write_label_studio(project, path) == 23
 
 
@@ -324,12 +324,14 @@ def test_a_task_of_another_image_is_unknown(tmp_path: Path) -> None:
 def test_import_saves_only_valid_answers(imports: Project, junk: object) -> None:
     before = len(imports.rows(select(t.answers)))
     choice = {"type": "choices", "value": {"choices": ["awe"]}}
-    annotations = [junk, {"result": junk}, {"result": [choice], "meta": junk}, {"result": [choice], "lead_time": junk}]
-    annotations += [{"result": [choice], "meta": {name: junk}} for name in ("valence", "labels", "comment", "skip")]
+    fields = [{"result": junk}, {"result": [choice], "meta": junk}, {"result": [choice], "lead_time": junk}]
+    fields += [{"result": [choice], "meta": {name: junk}} for name in ("valence", "labels", "comment", "skip")]
+    annotations = [junk, {"result": [choice], "completed_by": junk}, *({"completed_by": 7} | part for part in fields)]
     path = imports.folder / "t.json"
     path.write_text(json.dumps([{"data": {"image": "1.jpg"}, "annotations": annotations}, {"data": junk}]))
     imported = import_label_studio(imports, path)
-    assert imported.answers + imported.unfit + imported.older + imported.unanswered == len(annotations)
+    left_out = imported.unfit + imported.older + imported.unanswered + imported.nameless
+    assert imported.answers + left_out == len(annotations)
     rows = imports.rows(select(t.answers.c.label, t.details.c.content).outerjoin(t.details))
     assert len(rows) == before + imported.new
     for row in rows:

@@ -103,11 +103,11 @@ def test_agreement_is_the_same_after_the_trip(tmp_path: Path) -> None:
     server = LabelStudio(PEOPLE)
     server.add(exported(project, tmp_path / "tasks.json"))
     export = returned(server, tmp_path / "export.json")
-    assert import_label_studio(project, export) == (0, 40, 0, 0, 0, 0, {}, {})
+    assert import_label_studio(project, export) == (0, 40, 0, 0, 0, 0, {}, {}, 0)
     assert agreement_now(project) == before
     assert 0.5 < before.alpha.value < 0.9
     other = project_of(tmp_path / "q", LABELS, replace(PLAN, answer=FORM))
-    assert import_label_studio(other, export) == (40, 40, 0, 0, 0, 0, {}, {})
+    assert import_label_studio(other, export) == (40, 40, 0, 0, 0, 0, {}, {}, 0)
     assert contents(other) == contents(project)
     assert agreement_now(other).alpha == before.alpha
     assert {answer.annotator for answer, _ in given_answers(other)} == {"label studio Ada", "label studio Ben"}
@@ -217,13 +217,20 @@ def test_a_written_answer_must_fit_the_plan(tmp_path: Path) -> None:
     assert import_label_studio(other, tmp_path / "tasks.json").unfit == 1
 
 
-def test_server_takes_the_tasks_of_a_release(tmp_path: Path) -> None:
+def test_server_takes_the_tasks_of_a_release_which_are_nobodys_answers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     project = project_of(tmp_path / "p", LABELS, looks=True)
     say(project, Ada="af" * 10, Ben="af" * 10)
     split(project, verdicts(project), {"train": 0.5, "test": 0.5}, schemes=1)
     release(project, tmp_path / "out", ReleaseConfig(name="x"))
+    tasks = tmp_path / "out" / "label_studio.json"
+    # Its labels are those of all annotators together, and not of one more.
+    import_answers(project.folder, tasks)
+    assert "20 annotations do not say who gave them" in " ".join(capsys.readouterr().err.split())
+    assert len(project.rows(select(t.people))) == 2
     server = LabelStudio(PEOPLE)
-    server.add(json.loads((tmp_path / "out" / "label_studio.json").read_text()))
+    server.add(json.loads(tasks.read_text()))
     for task in server.export():
         file = task["data"]["image"].partition("?d=")[2]
         assert (tmp_path / "out" / file).is_file()

@@ -26,6 +26,7 @@ from uniemox_curate.annotate.label_studio import (
     chosen_labels,
     email_of,
     find_control,
+    has_annotator,
     is_as_written,
     is_unanswered,
     time_of,
@@ -63,6 +64,8 @@ class Imported(NamedTuple):
     """Number of images to which the file has several answers of an annotator, by name; the newest answer counts."""
     changed: Mapping[str, int]
     """Number of answers that were changed in Label Studio and count beside the old ones, by the old one's annotator."""
+    nameless: int
+    """Number of annotations that do not say who gave them, as in the tasks of a release."""
 
 
 class _SavedAnswer(NamedTuple):
@@ -132,6 +135,9 @@ def import_label_studio(project: Project, path: Path, control: str | None = None
                 counts["unanswered"] += 1
                 continue
             written = written_answer_of(annotation, answers_written)
+            if written is None and isinstance(annotation, dict) and not has_annotator(annotation):
+                counts["nameless"] += 1
+                continue
             exported = _exported_answer(annotation, written, picture, control, people, project.plan)
             if exported is None:
                 counts["unfit"] += 1
@@ -166,6 +172,7 @@ def import_label_studio(project: Project, path: Path, control: str | None = None
         unanswered=counts["unanswered"],
         repeated=_repeated(candidates),
         changed=dict(changed),
+        nameless=counts["nameless"],
     )
 
 

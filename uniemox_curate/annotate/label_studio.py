@@ -19,8 +19,6 @@ CONTROL = "emotion"
 """Name of the control that `uniemox curate export` writes, and the first choice among several."""
 # Begins the names of imported annotators.
 PREFIX = "label studio"
-# Name of the annotator of annotations without completed_by.
-NOBODY = "?"
 # Begins e-mail addresses, to tell them from ids.
 ADDRESS = "mailto:"
 MAX_NAME = 100
@@ -243,14 +241,14 @@ class Annotators:
                 self.names.setdefault(ADDRESS + email.casefold(), name)
 
     def name_of(self, annotation: Any) -> str:
-        """Return the name under which the annotator's answers are saved."""
+        """Return the name under which the annotator's answers are saved; see `has_annotator`."""
         number, email = _person(annotation)
         email = email or self.emails.get(number, "")
         if email:
             new_name = _name(email)
             name = self.names.setdefault(ADDRESS + email.casefold(), self.saved.get(new_name.casefold(), new_name))
         else:
-            name = self.names.get(number, _name(number or NOBODY))
+            name = self.names.get(number, _name(number))
         if number:
             self.names.setdefault(number, name)
         return name
@@ -287,6 +285,11 @@ def _email_by_id(tasks: Sequence[Mapping[str, Any]], where: str) -> dict[str, st
                 f"{where}: completed_by has the id {number} for {listed}; export each project to a file of its own"
             )
     return {number: next(iter(addresses.values())) for number, addresses in emails.items()}
+
+
+def has_annotator(annotation: Any) -> bool:
+    """Return True if an annotation says who gave it; the tasks of a release do not."""
+    return any(_person(annotation))
 
 
 def email_of(annotation: Any) -> str:

@@ -289,6 +289,12 @@ def import_answers(
     if imported.unanswered:
         annotations = counted(imported.unanswered, "annotation has", "annotations have")
         say(f"{annotations} no choice of the control, such as comments alone: not answered")
+    if imported.nameless:
+        annotations = counted(imported.nameless, "annotation does", "annotations do")
+        say(
+            f"{annotations} not say who gave them (completed_by) and were left out; if these are the tasks of a "
+            "release, which name no annotators, give those of uniemox curate export"
+        )
     if imported.older:
         annotations = counted(imported.older, "annotation was", "annotations were")
         say(f"{annotations} left out: the same person has a newer answer to the image")
