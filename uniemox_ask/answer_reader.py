@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from uniemox.errors import ConfigError
 from uniemox.labels import LabelSet, clean
 
 Outcome = Literal["label", "unlisted", "refused", "empty"]
@@ -60,10 +61,21 @@ class AnswerReader:
 
 
 def spellings_of(labels: LabelSet) -> dict[str, str]:
-    """Return the labels of a set by their names and aliases, as `AnswerReader` compares them."""
+    """Return the labels of a set by their names and aliases, as `AnswerReader` compares them.
+
+    Raises:
+        ConfigError: If two labels, or a label without letters, would be the same word in an answer.
+    """
+    by_word: dict[str, str] = {}
+    for label in labels.labels:
+        word = normalise(label)
+        other = by_word.setdefault(word, label)
+        if not word or other != label:
+            same = f"{other!r} and {label!r}" if word else f"{label!r} and an answer without a word"
+            raise ConfigError(f"{same} can't be told apart in answers, because models add punctuation; rename one")
     aliases = {normalise(word): label for word, label in labels.aliases.items()}
     # A label wins over an alias of another label with the same spelling.
-    return aliases | {normalise(label): label for label in labels.labels}
+    return aliases | by_word
 
 
 def without_thoughts(answer: str) -> str:
@@ -74,7 +86,8 @@ def without_thoughts(answer: str) -> str:
 def normalise(word: str) -> str:
     """Return a word for comparison: lower-case, blanks for underscores, no Markdown, no punctuation around it."""
     plain = re.sub(r"[*`]", "", clean(word))
-    return re.sub(r"[\s_]+", " ", re.sub(r"\A[\W_]+|[\W_]+\Z", "", plain))
+    # The sign of a number is part of it: -1, 0 and 1 may be three labels.
+    return re.sub(r"[\s_]+", " ", re.sub(r"\A((?!-\d)[\W_])+|[\W_]+\Z", "", plain))
 
 
 def _word_of_json(text: str) -> str:

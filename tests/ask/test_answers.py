@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from uniemox.errors import ConfigError
 from uniemox.labels import EKMAN, MIKELS, POLARITY, LabelSet
 from uniemox_ask.answer_reader import OUTCOMES, AnswerReader, spellings_of
 
@@ -35,6 +36,19 @@ def test_labels_are_read(answer: str, label: str) -> None:
 @pytest.mark.parametrize(("answer", "outcome"), NOT_NAMED)
 def test_other_answers_have_no_label(answer: str, outcome: str) -> None:
     assert READER.read(answer) == (outcome, None)
+
+
+def test_labels_that_are_one_word_in_an_answer_are_refused() -> None:
+    """An answer would count for the last of them."""
+    numbers = AnswerReader(spellings_of(LabelSet("custom", ("-1", "0", "1"), "evoked")))
+    assert [numbers.read(answer)[1] for answer in ("-1", "**1**.", "1", '{"label": "-1"}')] == ["-1", "1", "1", "-1"]
+    for labels, message in (
+        (("joy", "joy!"), "'joy' and 'joy!' can't be told apart in answers"),
+        (("calm_joy", "fear", "calm joy"), "'calm_joy' and 'calm joy' can't be told apart"),
+        (("+", "fear"), r"'\+' and an answer without a word can't be told apart"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            spellings_of(LabelSet("custom", labels, "evoked"))
 
 
 def test_only_aliases_of_the_label_set_count() -> None:
