@@ -36,6 +36,14 @@ def test_labels_with_a_blank_are_quoted(text: str) -> None:
     assert parse_mood(" ".join(map(str, conditions))) == conditions
 
 
+def test_labels_with_signs_are_quoted_and_a_number_may_begin_with_a_point() -> None:
+    conditions = parse_mood("\"joy, love\">.25 'a=b' < 5% '\u00fcber \"mad'>=0.1")
+    assert conditions == [("joy, love", ">", 0.25), ("a=b", "<", 0.05), ('\u00fcber "mad', ">=", 0.1)]
+    assert parse_mood(" ".join(map(str, conditions))) == conditions
+    with pytest.raises(ConfigError, match="in quotes if it has a blank or one of , < > ="):
+        parse_mood("a=b>0.2")
+
+
 def test_moods_take_spaces_commas_equality_and_percent() -> None:
     expected = [("excitement", ">", 0.5), ("people", "=", 0.0), ("valence", ">=", 6.5)]
     for text in ("excitement>0.5 people=0 valence>=6.5", " excitement > 50 %, people == 0 , valence >= 6.5 "):

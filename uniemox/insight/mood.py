@@ -13,10 +13,10 @@ from uniemox.predict.schema import FIELDS
 
 EXAMPLE = "valence>6 arousal<5"
 COMPARE = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal, "=": np.equal}
-# A name, in quotes if it has a blank.
+# A name, in quotes if it has a blank or a sign.
 _NAME = r"""(?P<quote>["'])(?P<quoted>.+?)(?P=quote)|(?P<name>[^\s<>=,]+)"""
 _CONDITION = re.compile(
-    rf"(?:{_NAME})\s*(?P<sign><=|>=|==?|<|>)\s*(?P<limit>-?\d+(?:\.\d+)?)\s*(?P<percent>%?)(?:\s*,\s*|\s+|$)"
+    rf"(?:{_NAME})\s*(?P<sign><=|>=|==?|<|>)\s*(?P<limit>-?(?:\d+(?:\.\d+)?|\.\d+))\s*(?P<percent>%?)(?:\s*,\s*|\s+|$)"
 )
 # Name, sign and value of a part that is no condition; all three may be missing.
 _OTHER_PART = re.compile(r"[^\s<>=]*(?:\s*[<>=]+\s*\S*)?")
@@ -42,8 +42,9 @@ class Condition(NamedTuple):
 
     def __str__(self) -> str:
         name = self.name
-        if re.search(r"\s", name):
-            name = f'"{name}"'
+        if re.search(r"[\s<>=,]", name):
+            quote = "'" if '"' in name else '"'
+            name = f"{quote}{name}{quote}"
         return f"{name}{self.sign}{self.limit:g}"
 
     def holds(self, values: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -120,7 +121,8 @@ def _no_condition(text: str, ending: str) -> ConfigError:
     return ConfigError(
         f"the mood {text!r}: {part!r} is no condition{hint}. A condition is a name, one of < <= > >= = and a number, "
         f"such as {EXAMPLE!r}. Names: valence and arousal (1 to 9), an emotion of the model (in quotes if it has a "
-        "blank) and familiarity (0 to 1, or 50%), people and faces (numbers), where the model predicts them"
+        "blank or one of , < > =) and familiarity (0 to 1, or 50%), people and faces (numbers), where the model "
+        "predicts them"
     )
 
 
