@@ -11,7 +11,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from uniemox.data.readers.csv_table import read_rows, read_text
@@ -19,7 +19,7 @@ from uniemox.data.readers.folders import SPLITS, key_of, split_in
 from uniemox.data.sample import DataSet
 from uniemox.data.split_folders import IMAGES
 from uniemox.errors import DataError
-from uniemox.io.images import ENDINGS, is_image_name
+from uniemox.io.images import ENDINGS
 from uniemox.io.typed import parse_json
 from uniemox.labels import clean
 from uniemox.plurals import counted
@@ -179,7 +179,7 @@ def _of_cells(cells: Sequence[str], split: str | None, where: str) -> ListedImag
         DataError: For a row without a name or a split.
     """
     names = [cell for cell in cells if cell and clean(cell) not in SPLITS]
-    name = next((cell for cell in names if is_image_name(Path(cell))), names[0] if names else "")
+    name = next((cell for cell in names if _is_image_name(cell)), names[0] if names else "")
     words = [cell for cell in cells if clean(cell) in SPLITS]
     return _entry(name, words[0] if words else None, split, where)
 
@@ -258,6 +258,33 @@ def _of_records(records: Iterable[Any], split: str | None, where: str) -> Iterat
             yield _entry(record, None, split, location)
 
 
+@dataclass(frozen=True, slots=True)
+class _ImageName:
+    """Name of an image in the form that is compared: spelled alike, in lower case."""
+
+    folders: tuple[str, ...]
+    file: str
+
+    @classmethod
+    def of(cls, name: str) -> "_ImageName":
+        """Divide a name with /."""
+        *folders, file = spelled(name).casefold().split("/")
+        return cls(tuple(folders), file)
+
+    @property
+    def stem(self) -> str:
+        """File without its ending."""
+        return self.file.rpartition(".")[0] or self.file
+
+    @property
+    def class_folders(self) -> tuple[str, ...]:
+        """Folders without those above the classes: splits, and Emotion6's images."""
+        folders = self.folders
+        while folders and (folders[0] in SPLITS or folders[0] == IMAGES):
+            folders = folders[1:]
+        return folders
+
+
 class _ImageNames:
     """Images of a data set, looked up by the ends of their keys.
 
@@ -266,12 +293,12 @@ class _ImageNames:
     """
 
     def __init__(self, keys: Iterable[str]) -> None:
-        self.by_name: dict[str, list[str]] = defaultdict(list)
+        self.names = {key: _ImageName.of(key) for key in keys}
+        self.by_file: dict[str, list[str]] = defaultdict(list)
         self.by_stem: dict[str, list[str]] = defaultdict(list)
-        for key in keys:
-            path = PurePosixPath(spelled(key).casefold())
-            self.by_name[path.name].append(key)
-            self.by_stem[path.stem].append(key)
+        for key, name in self.names.items():
+            self.by_file[name.file].append(key)
+            self.by_stem[name.stem].append(key)
 
     def find(self, entry: ListedImage, data_name: str) -> str | None:
         """Return the key of a listed image; None if the data set lacks it.
@@ -279,18 +306,18 @@ class _ImageNames:
         Raises:
             DataError: If several images fit.
         """
-        name = spelled(key_of(entry.name))
-        has_ending = is_image_name(Path(name))
-        last = PurePosixPath(name.casefold()).name
-        candidates = (self.by_name if has_ending else self.by_stem).get(last, [])
-        fitting = [key for key in candidates if _same_end(_parents(key), _parents(name))]
+        full_name = key_of(entry.name)
+        name = _ImageName.of(full_name)
+        index = self.by_file if _is_image_name(name.file) else self.by_stem
+        candidates = index.get(name.file, [])
+        fitting = [key for key in candidates if _same_end(self.names[key].folders, name.folders)]
         # test/awe/1.jpg is another image than train/awe/1.jpg (CAER-S).
-        names_split = any(part in SPLITS for part in _parents(name))
+        names_split = any(folder in SPLITS for folder in name.folders)
         if not fitting and not names_split:
-            fitting = [key for key in candidates if _same_end(_class_folders(key), _parents(name))]
+            fitting = [key for key in candidates if _same_end(self.names[key].class_folders, name.folders)]
         if len(fitting) > 1:
-            same_folders = [key for key in fitting if _parents(key) == _parents(name)]
-            same_case = [key for key in fitting if spelled(key) == name]
+            same_folders = [key for key in fitting if self.names[key].folders == name.folders]
+            same_case = [key for key in fitting if spelled(key) == spelled(full_name)]
             fitting = same_case or same_folders or fitting
         if len(fitting) > 1:
             raise DataError(
@@ -300,17 +327,9 @@ class _ImageNames:
         return fitting[0] if fitting else None
 
 
-def _parents(name: str) -> tuple[str, ...]:
-    """Return the folders of an image in lower case."""
-    return PurePosixPath(spelled(name).casefold()).parts[:-1]
-
-
-def _class_folders(key: str) -> tuple[str, ...]:
-    """Return the folders of an image without those above the classes: splits, and Emotion6's images."""
-    folders = _parents(key)
-    while folders and (folders[0] in SPLITS or folders[0] == IMAGES):
-        folders = folders[1:]
-    return folders
+def _is_image_name(name: str) -> bool:
+    """Return True if a name has the ending of an image; faster than with a path, for lists of many images."""
+    return os.path.splitext(name)[1].lower() in ENDINGS
 
 
 def _same_end(first: Sequence[str], second: Sequence[str]) -> bool:
