@@ -177,6 +177,29 @@ def test_a_comment_alone_is_no_answer(
     assert labels == {"label studio 1": "awe", "label studio 3": "none"}
 
 
+def test_completions_of_old_versions_are_annotations(project: Project, tmp_path: Path) -> None:
+    """Before 1.0, their times were seconds."""
+    path = tmp_path / "old.json"
+    completion = {"completed_by": 3, "result": [choice("fear")], "created_at": 1620000000}
+    path.write_text(json.dumps([{"data": {"image": "1.jpg"}, "completions": [completion]}]))
+    assert import_label_studio(project, path).new == 1
+    [(answer, _)] = given_answers(project)
+    assert (answer.annotator, answer.label, answer.at) == ("label studio 3", "fear", 1620000000)
+
+
+def test_an_export_without_annotations_is_reported(
+    project: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "tasks.json"
+    prediction = {"result": [choice("fear")]}
+    path.write_text(json.dumps([{"data": {"image": "1.jpg"}, "annotations": [], "predictions": [prediction]}]))
+    import_answers(project.folder, path)
+    assert "no task has an annotation, and predictions and drafts are no answers" in capsys.readouterr().err
+    path.write_text(json.dumps([{"data": {"image": "other.jpg"}, "annotations": []}]))
+    import_answers(project.folder, path)
+    assert "1 task refers to an image not in the project" in capsys.readouterr().err
+
+
 def test_comments_do_not_change_the_agreement(tmp_path: Path) -> None:
     project = project_of(tmp_path / "p", ["awe", "fear", "awe", "fear"])
     comment: dict[str, object] = {

@@ -67,6 +67,11 @@ class Imported(NamedTuple):
     nameless: int
     """Number of annotations that do not say who gave them, as in the tasks of a release."""
 
+    @property
+    def is_empty(self) -> bool:
+        """True if no task has an annotation."""
+        return not (self.answers or self.unknown or self.unfit or self.older or self.unanswered or self.nameless)
+
 
 class _SavedAnswer(NamedTuple):
     """Answer of a person to an image in the project."""

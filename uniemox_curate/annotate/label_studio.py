@@ -22,6 +22,8 @@ PREFIX = "label studio"
 # Begins e-mail addresses, to tell them from ids.
 ADDRESS = "mailto:"
 MAX_NAME = 100
+# Year 9999, the last one of a time in ISO format.
+MAX_SECONDS = 253_370_764_800
 # Field of a task's data with its answers, and the bytes of their numbers. Label Studio numbers annotations from 1, so
 # that one of its own numbers is never one of these.
 ANSWERS = "answers"
@@ -125,8 +127,11 @@ def is_as_written(annotation: Mapping[str, Any], labels: Iterable[str], answer: 
 
 
 def annotations_of(task: Mapping[str, Any]) -> list[Any]:
-    """Return the annotations of a task; an empty list if it has none."""
-    annotations = task.get("annotations")
+    """Return the annotations of a task; an empty list if it has none.
+
+    Versions before 1.0 called them completions.
+    """
+    annotations = task.get("annotations", task.get("completions"))
     return annotations if isinstance(annotations, list) else []
 
 
@@ -203,7 +208,12 @@ def time_of(annotation: Mapping[str, Any]) -> float | None:
 
 
 def _seconds(text: Any) -> float | None:
-    """Return the time of a text in ISO format, seconds since 1970; None if it is no time."""
+    """Return the time of a text in ISO format, seconds since 1970; None if it is no time.
+
+    Versions before 1.0 wrote these seconds.
+    """
+    if isinstance(text, int) and 0 < text < MAX_SECONDS:
+        return float(text)
     try:
         at = datetime.fromisoformat(text)
         return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()

@@ -279,9 +279,10 @@ def import_answers(
 
     imported = import_label_studio(project, tasks, control)
     if imported.unknown:
+        tasks_refer = counted(imported.unknown, "task refers to an image", "tasks refer to images")
         say(
-            f"{imported.unknown} tasks refer to images that are not in the project, or whose file name several of its "
-            "images have; put the sha256 of the image into data.sha256, as uniemox curate export does"
+            f"{tasks_refer} not in the project, or whose file name several of its images have; put the sha256 of the "
+            "image into data.sha256, as uniemox curate export does"
         )
     if imported.unfit:
         annotations = counted(imported.unfit, "annotation was", "annotations were")
@@ -305,4 +306,10 @@ def import_answers(
         say(f"answers of {name} that were changed in Label Studio: {count}; the old ones count too")
         say(f"the new ones are answers of {PREFIX} {name}; where they differ, choose the label on the page /judge")
     print(f"imported {counted(imported.new, 'answer')}; {imported.answers - imported.new} already existed")
-    say("uniemox curate status lists who gave them; uniemox curate leave-out stops counting a person's answers")
+    if imported.is_empty:
+        say(
+            "no task has an annotation, and predictions and drafts are no answers: submit the annotations in Label "
+            "Studio, and export again"
+        )
+    elif imported.answers:
+        say("uniemox curate status lists who gave them; uniemox curate leave-out stops counting a person's answers")
