@@ -89,7 +89,7 @@ def test_missing_and_unlisted_images_are_counted_and_named(photos: str, tmp_path
     data = open_data(photos, splits=lists)
     assert splits_of(data) == {"fear/fear_1.jpg": "test"}
     assert data.notes[1:] == (
-        f"2 listed images are not in the data, such as awe/none.jpg ({lists}:1)",
+        f"2 listed images are not in the data (train 1, test 1), such as awe/none.jpg ({lists}:1)",
         "3 images are in no list and were left out, such as amusement/amusement_1.jpg",
     )
     with pytest.raises(DataError, match=says(f"none of its 1 image is in {photos}, such as a/b.jpg ({lists}:1)")):
@@ -137,7 +137,7 @@ def test_a_list_divides_images_of_folders_of_splits_again(tmp_path: Path) -> Non
     lists.write_text("path,split\ntrain/Anger/2.png,train\ntest/Anger/1.png,val\n")
     data = open_data(source, splits=lists)
     assert splits_of(data) == {"test/Anger/1.png": "val"}
-    assert "1 listed image is not in the data, such as train/Anger/2.png" in data.notes[1]
+    assert "1 listed image is not in the data (train 1), such as train/Anger/2.png" in data.notes[1]
 
 
 def test_emotions_of_emotion6_are_below_a_folder(tmp_path: Path) -> None:

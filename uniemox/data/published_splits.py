@@ -371,7 +371,8 @@ def _notes(absent: Sequence[ListedImage], unlisted: Sequence[str]) -> Iterator[s
     """Yield a note about listed images that the data lack, and one about images that no list names."""
     if absent:
         count = counted(len(absent), "listed image is", "listed images are")
-        yield f"{count} not in the data, such as {absent[0].name} ({absent[0].where})"
+        by_split = ", ".join(f"{split} {number}" for split, number in Counter(entry.split for entry in absent).items())
+        yield f"{count} not in the data ({by_split}), such as {absent[0].name} ({absent[0].where})"
     if unlisted:
         count = counted(len(unlisted), "image is in no list and was", "images are in no list and were")
         yield f"{count} left out, such as {unlisted[0]}"
