@@ -35,6 +35,7 @@ FORMS = "uniemox data split writes files of splits, and uniemox docs data has th
 MAX_NAMED = 5
 # Name up to its ending, which may contain blanks, and the cells after it.
 LINE = re.compile(rf"(.+?(?:{'|'.join(map(re.escape, ENDINGS))}))(?:\s+(.*))?", re.IGNORECASE)
+FIRST_WORD = re.compile(r"(\S+)\s*")
 JSON_TEXT = re.compile(r"\s*[\[{]\s*[\"\[{]")
 
 
@@ -164,12 +165,14 @@ def _cells(line: str, delimiter: str, where: str) -> list[str]:
 
 def _words(line: str) -> list[str]:
     """Return the words of a line; blanks in the name of an image don't divide it."""
-    first, _, rest = line.strip().partition(" ")
-    if clean(first) in SPLITS or first.isdigit():
-        return [first, *_words(rest)]
-    if match := LINE.fullmatch(line.strip()):
-        return [match[1], *(match[2] or "").split()]
-    return line.split()
+    rest = line.strip()
+    words = []
+    while (match := FIRST_WORD.match(rest)) and (clean(match[1]) in SPLITS or match[1].isdigit()):
+        words.append(match[1])
+        rest = rest[match.end() :]
+    if match := LINE.fullmatch(rest):
+        return [*words, match[1], *(match[2] or "").split()]
+    return [*words, *rest.split()]
 
 
 def _of_cells(cells: Sequence[str], split: str | None, where: str) -> ListedImage:
@@ -218,8 +221,8 @@ def _entry(name: Any, word: Any, split: str | None, where: str) -> ListedImage:
         split = SPLITS[clean(word)]
     if split is None:
         raise DataError(
-            f"{where}: {name} has no split; add a column split, or name the files train.txt, val.txt and test.txt and "
-            f"give their folder; {FORMS}"
+            f"{where}: {name} has no split; give the table a header with path and split, or give a folder of lists "
+            f"train.txt, val.txt and test.txt; {FORMS}"
         )
     return ListedImage(name, split, where)
 
