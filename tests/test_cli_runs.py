@@ -105,6 +105,7 @@ def test_finetune_and_evaluate_from_image_folders_to_scores(tmp_path: Path) -> N
     status, out, err = parsed("evaluate", "--model", run, "--data", f"folder:{photos}", "--json")
     assert (status, out) == (1, "")
     assert "the model was trained on 45 of these 50 images" in err
+    assert f"use images of a split that was held out (--splits {run / 'splits.json'})" in err
     status, _, err = parsed("finetune", "--init", pretrained(), "--data", f"folder:{photos}", "--out", run, *small)
     assert (status, "add --resume to continue it" in err) == (1, True)
     changed = [*("64" if word == "32" else word for word in small), "--resume"]

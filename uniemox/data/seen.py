@@ -136,6 +136,7 @@ def refuse_seen(
     data_name: str,
     *,
     override: str = "",
+    splits: Path | None = None,
 ) -> None:
     """Refuse samples that are among the training images.
 
@@ -144,6 +145,7 @@ def refuse_seen(
         training_hashes: Hashes of the training images, see `read_seen`.
         data_name: Name of the data, for the message.
         override: Option that scores the samples anyway, for the message; empty if there is none.
+        splits: File of the splits that the training made, for the message; None: it made none, or they are not known.
 
     Raises:
         DataError: If a readable sample is a training image.
@@ -159,22 +161,25 @@ def refuse_seen(
         raise DataError(
             f"the model was trained on {len(overlap)} of these {len(samples)} images of {data_name}, {overlap[0].key} "
             "among them, itself or through its parts (pre-training, teacher, joined runs, person detector), or "
-            f"calibrated on them: {_remedy(samples, overlap)}{copies}{way_out}"
+            f"calibrated on them: {_remedy(samples, overlap, splits)}{copies}{way_out}"
         )
 
 
-def _remedy(samples: Iterable[Sample], overlap: Iterable[Sample]) -> str:
+def _remedy(samples: Iterable[Sample], overlap: Iterable[Sample], splits_file: Path | None) -> str:
     """Return which images to use instead of training images: those of a split that has none, if there is one.
 
     Args:
         samples: All samples.
         overlap: Those that are training images.
+        splits_file: File of the splits that the training made, if it is known.
     """
     splits = dict.fromkeys(sample.split for sample in samples if sample.split)
     unseen = [split for split in splits if split not in {sample.split for sample in overlap}]
     if unseen:
         return f"use a split without them (--split {unseen[0]}, data.only('{unseen[0]}') in Python)"
     files = "--splits FILE, the same for every command, or RUN/splits.json if the run made the splits"
+    if splits_file is not None:
+        files = f"--splits {splits_file}"
     if splits:
         names = " and ".join(splits)
         return f"{names} was not held out of its training; use another split (--split), or the right splits ({files})"

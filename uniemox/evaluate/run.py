@@ -22,7 +22,7 @@ from uniemox.evaluate.outputs import Outputs, outputs_of_network
 from uniemox.evaluate.scorer import COVERAGE, Scorer
 from uniemox.evaluate.scores import AffectScores, ClassScores, GroupScores, Scores, as_values, headline_of, score_groups
 from uniemox.intervals import Interval, no_spread_note
-from uniemox.io.files import CONFIG, EVALUATIONS, ONNX, WEIGHTS, refuse_special, write_file
+from uniemox.io.files import CONFIG, EVALUATIONS, ONNX, SPLITS, WEIGHTS, refuse_special, write_file
 from uniemox.io.progress import Progress, silent
 from uniemox.io.typed import read_json
 from uniemox.io.weight_names import IN_PACKAGE, file_in_package
@@ -290,7 +290,17 @@ def _refuse_seen(
         hashes = image_hashes(samples, on_progress)
         if head is not None:
             training_hashes |= {digest for digest in hashes if digest[:HASH_DIGITS] in head.seen}
-        refuse_seen(samples, hashes, training_hashes, data.name, override="--allow-seen (allow_seen=True in Python)")
+        folder = model if model.is_dir() else model.parent
+        # Beside another file, splits.json may be of something else.
+        has_splits = (folder / SEEN).is_file() and (folder / SPLITS).is_file()
+        refuse_seen(
+            samples,
+            hashes,
+            training_hashes,
+            data.name,
+            override="--allow-seen (allow_seen=True in Python)",
+            splits=folder / SPLITS if has_splits else None,
+        )
     return bool(model_hashes) or head is not None
 
 
