@@ -114,7 +114,7 @@ class FinetuneSettings(TypedDict, total=False):
     head_lr_scale: float
     probe_first: bool
     ema_decay: float | None
-    class_weighting: Literal["none", "balanced"]
+    class_weighting: Literal["none", "balanced", "discrete"]
     logit_adjustment: float
     fraction: float
     monitor: Literal["val", "holdout"] | None
