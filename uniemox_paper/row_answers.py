@@ -24,6 +24,8 @@ class RowAnswers:
 
     runs: tuple[Predictions, ...]
     """Predictions of each run, for the same images and among the same labels in the same order."""
+    label_map: str = ""
+    """The user's label map by which all of them were scored; empty without one."""
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -58,7 +60,7 @@ class RowAnswers:
 
     def among(self, labels: Sequence[str], keys: Sequence[str]) -> "RowAnswers":
         """Return the answers about some images if the model chooses among some labels; see `Predictions.among`."""
-        return RowAnswers(tuple(run.among(labels, keys) for run in self.runs))
+        return RowAnswers(tuple(run.among(labels, keys) for run in self.runs), self.label_map)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +73,20 @@ class RowDifference:
     paired: PairedDifference
 
 
-def join_answers(predictions: Sequence[Predictions]) -> RowAnswers | None:
-    """Return the answers of runs about the images of all; None without such an image, or for different labels.
+def join_answers(predictions: Sequence[Predictions], label_maps: Sequence[str]) -> RowAnswers | None:
+    """Return the answers of runs about the images of all; None without such an image, or for different labels or maps.
 
     Args:
         predictions: Predictions of each run.
+        label_maps: The user's label map of each run; empty without one.
     """
+    if len(set(label_maps)) > 1:
+        return None
     keys = sorted(set.intersection(*(set(item.keys) for item in predictions)))
     if not keys or len({frozenset(item.scored_labels) for item in predictions}) > 1:
         return None
     labels = sorted(predictions[0].scored_labels)
-    return RowAnswers(tuple(item.among(labels, keys) for item in predictions))
+    return RowAnswers(tuple(item.among(labels, keys) for item in predictions), label_maps[0])
 
 
 def difference_of(ours: RowAnswers, theirs: RowAnswers) -> RowDifference | str:
@@ -91,6 +96,8 @@ def difference_of(ours: RowAnswers, theirs: RowAnswers) -> RowDifference | str:
     shared = sorted(our_truths.keys() & their_truths.keys())
     if not shared:
         return "they were scored on different images"
+    if ours.label_map and theirs.label_map and ours.label_map != theirs.label_map:
+        return f"they were scored by different label maps ({ours.label_map} and {theirs.label_map})"
     labels = ours.predictable & theirs.predictable
     if len(labels) < MIN_LABELS:
         return f"they can predict {len(labels)} of the same labels"

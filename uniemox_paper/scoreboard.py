@@ -15,7 +15,7 @@ import numpy as np
 
 from uniemox.data import FILES, parse_source, public_name
 from uniemox.errors import ConfigError, DataError
-from uniemox.evaluate import Predictions, read_evaluation
+from uniemox.evaluate import Predictions, SavedEvaluation, read_evaluation
 from uniemox.intervals import Interval, clip_to_share, interval_over_runs
 from uniemox.io import EVALUATIONS, read_json
 from uniemox_paper.row_answers import RowAnswers, difference_of, join_answers
@@ -62,6 +62,8 @@ class ScoredRun:
     predictions: Mapping[Column, Predictions]
     maps: Mapping[Column, str]
     """Map from the model's labels to those of the data, in words."""
+    user_maps: Mapping[Column, str] = field(default_factory=dict)
+    """The user's label map, as --map has it."""
 
     @property
     def name(self) -> str:
@@ -166,8 +168,22 @@ class _Reader:
             return None
         predictions: dict[Column, Predictions] = {}
         maps: dict[Column, str] = {}
+        user_maps: dict[Column, str] = {}
         for file in sorted((path / EVALUATIONS).glob("*.json")):
-            self._read_evaluation(file, predictions, maps)
+            evaluation = self._read_evaluation(file)
+            if evaluation is None or evaluation.predictions is None:
+                continue
+            column = (dataset_name(evaluation.data), evaluation.split or "all")
+            if column in predictions:
+                self.notes.append(
+                    f"left out: {file}: the run was scored on {title_of(column)} twice; remove one of the two"
+                )
+                continue
+            predictions[column] = evaluation.predictions
+            user_maps[column] = evaluation.label_map_text
+            maps[column] = "; ".join(
+                note.removeprefix(MAPPED) for note in evaluation.values.get("notes", ()) if note.startswith(MAPPED)
+            )
         if not predictions:
             self.notes.append(f"left out: {path} has no predictions of labels; run uniemox evaluate --model {path}")
             return None
@@ -180,29 +196,21 @@ class _Reader:
             seed=int(record.config.get("seed", 0)),
             predictions=predictions,
             maps=maps,
+            user_maps=user_maps,
         )
 
-    def _read_evaluation(self, file: Path, predictions: dict[Column, Predictions], maps: dict[Column, str]) -> None:
-        """Add the predictions of an evaluation, or a note."""
+    def _read_evaluation(self, file: Path) -> SavedEvaluation | None:
+        """Return an evaluation with predictions of labels; None for others, with a note."""
         try:
             evaluation = read_evaluation(file)
         except DataError as error:
             self.notes.append(f"left out: {error}")
-            return
+            return None
         if evaluation.predictions is None:
             reason = evaluation.missing or "it has distributions or ratings, not labels"
             self.notes.append(f"left out: {file}: {reason}")
-            return
-        column = (dataset_name(evaluation.data), evaluation.split or "all")
-        if column in predictions:
-            self.notes.append(
-                f"left out: {file}: the run was scored on {title_of(column)} twice; remove one of the two"
-            )
-            return
-        predictions[column] = evaluation.predictions
-        maps[column] = "; ".join(
-            note.removeprefix(MAPPED) for note in evaluation.values.get("notes", ()) if note.startswith(MAPPED)
-        )
+            return None
+        return evaluation
 
 
 def read_scoreboard(paths: Sequence[Path]) -> Scoreboard:
@@ -268,9 +276,15 @@ def _answers_by_column(name: str, runs: Sequence[ScoredRun], notes: list[str]) -
     """Return the answers of a row's runs by column, from the runs that were scored on it; adds notes on the others."""
     result = {}
     for column in sorted({column for run in runs for column in run.predictions}):
-        answers = join_answers([run.predictions[column] for run in runs if column in run.predictions])
+        scored = [run for run in runs if column in run.predictions]
+        answers = join_answers(
+            [run.predictions[column] for run in scored], [run.user_maps.get(column, "") for run in scored]
+        )
         if answers is None:
-            notes.append(f"left out: {name} on {title_of(column)}: its runs were scored on other images or labels")
+            notes.append(
+                f"left out: {name} on {title_of(column)}: its runs were scored on other images or labels, or by other "
+                "label maps"
+            )
         else:
             result[column] = answers
     return result

@@ -45,6 +45,7 @@ def score(
     labels: Sequence[str] = ("awe", "fear"),
     name: str = "scores",
     notes: Sequence[str] = (),
+    label_map: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """Write an evaluation; images with an even number have the first label.
 
@@ -56,6 +57,7 @@ def score(
         labels: Two labels.
         name: Name of the files.
         notes: Notes of the evaluation.
+        label_map: The user's label map; None: there is none.
     """
     (run / "evaluations").mkdir(exist_ok=True)
     lines = []
@@ -68,7 +70,7 @@ def score(
         line = {"key": key, "group": key, "label": labels[truth], "predicted": labels[answer]}
         lines.append(json.dumps({**line, "probabilities": probabilities}))
     values = {"data": data, "split": split, "confusion": confusion.tolist(), "labels": list(labels)}
-    values |= {"n": len(hits), "notes": list(notes)}
+    values |= {"n": len(hits), "notes": list(notes), "label_map": dict(label_map or {})}
     (run / "evaluations" / f"{name}.json").write_text(json.dumps(values))
     (run / "evaluations" / f"{name}.jsonl").write_text("\n".join([*lines, ""]))
 
@@ -323,3 +325,24 @@ def test_command(tmp_path: Path) -> None:
     for words, message in (((), "give at least one folder"), ((tmp_path, "--out", "x.csv"), "ends in .html")):
         done = uniemox_here("reproduce", "board", *words)
         assert (done.returncode, message in done.stderr) == (1, True)
+
+
+def test_scores_by_different_label_maps_are_not_joined(tmp_path: Path) -> None:
+    """Neither the seeds of a row nor two rows; the map decides which answers are right."""
+    images = drawn(40, 0.6, 0)
+    by_seed = [write_run(tmp_path / f"seed{seed}", seed=seed) for seed in (0, 1)]
+    other = write_run(tmp_path / "other", method="lora")
+    narrow = {"awe": ["awe"], "fear": ["fear"]}
+    wide = {"awe": ["awe", "amusement"], "fear": ["fear"]}
+    score(by_seed[0], images, label_map=narrow)
+    score(by_seed[1], images, label_map=wide)
+    score(other, images, label_map=wide)
+    board = read_scoreboard([*by_seed, other])
+    assert [len(row.cells) for row in board.rows] == [0, 1]
+    assert any("its runs were scored on other images or labels, or by other label maps" in note for note in board.notes)
+    board = read_scoreboard([by_seed[0], other])
+    assert board.tests == ()
+    assert any("by different label maps (awe=awe,fear=fear and awe=awe+amusement,fear=fear)" in n for n in board.notes)
+    score(other, images, label_map=narrow)
+    [test] = read_scoreboard([by_seed[0], other]).tests
+    assert test.difference == 0

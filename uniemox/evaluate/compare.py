@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from uniemox.data.sample import DataSet
 from uniemox.errors import CheckpointError, ConfigError, DataError
-from uniemox.evaluate.label_pairs import LabelPairs, labels_by, text_of
+from uniemox.evaluate.label_pairs import LabelPairs, labels_by
 from uniemox.evaluate.run import evaluate, evaluations_folder, runs_without_torch, write_evaluation
 from uniemox.evaluate.run_records import Predictions, SavedEvaluation, read_evaluations, read_run, title_of
 from uniemox.intervals import (
@@ -268,7 +268,7 @@ def map_note(evaluations: Mapping[Path, SavedEvaluation]) -> str:
     first_by_map = dict[str, Path]()
     for path, evaluation in evaluations.items():
         if evaluation.label_map:
-            first_by_map.setdefault(text_of(evaluation.label_map), path)
+            first_by_map.setdefault(evaluation.label_map_text, path)
     if len(first_by_map) < 2:
         return ""
     maps = " and ".join(f"{path} by {text}" for text, path in first_by_map.items())

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.errors import DataError
-from uniemox.evaluate.label_pairs import LabelPairs
+from uniemox.evaluate.label_pairs import LabelPairs, text_of
 from uniemox.evaluate.metrics import Array
 from uniemox.evaluate.run import evaluations_folder
 from uniemox.intervals import no_spread_note
@@ -99,6 +99,11 @@ class SavedEvaluation:
     def title(self) -> str:
         """Name of the scored data."""
         return title_of(self.data, self.split, self.values.get("persons"))
+
+    @property
+    def label_map_text(self) -> str:
+        """The user's label map, as --map has it; empty if none was used."""
+        return text_of(self.label_map)
 
     @property
     def measure(self) -> str:
