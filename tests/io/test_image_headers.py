@@ -10,7 +10,9 @@ from tests.colours import SRGB, power_values
 from tests.images import save
 from tests.io.test_colour import GAMMA_1, IN_P3, P3_PROFILE, PHOTO, SRGB_PROFILE, png_with
 from tests.io.test_images import difference
+from uniemox.errors import ImageError
 from uniemox.io.colour import MAX_PROFILE_BYTES
+from uniemox.io.image_headers import jpeg_frame
 from uniemox.io.images import decode
 
 CLOSE = 1.5
@@ -93,3 +95,16 @@ def test_the_orientation_stays_when_a_segment_is_left_out() -> None:
     assert decode(plain)[0].size == PHOTO.size[::-1]
     broken = with_segment(plain, 0xE2, b"ICC_PROFILE\0")
     assert difference(decode(broken)[0], decode(plain)[0]) == 0
+
+
+def test_a_jpeg_that_is_not_read_is_described() -> None:
+    """The decoder knows 8 bits only, and no height that follows the first lines."""
+    jpeg = bytearray(save(PHOTO, "JPEG"))
+    at = jpeg.index(b"\xff\xc0")
+    height, width = struct.unpack_from(">HH", jpeg, at + 5)
+    assert jpeg_frame(bytes(jpeg)) == f"8 bits, {width} x {height} px"
+    jpeg[at + 4] = 12
+    with pytest.raises(ImageError, match=rf"a JPEG that is not read \(12 bits, {width} x {height} px\); save it again"):
+        decode(bytes(jpeg))
+    assert [jpeg_frame(bytes(jpeg[:end])) for end in (0, 3, 20, at + 8)] == [""] * 4
+    assert jpeg_frame(b"\x89PNG") == ""

@@ -16,6 +16,8 @@ _OPTIONAL_SEGMENTS = (0xE0, 0xE2, 0xED)
 _ADOBE = 0xEE
 _ADOBE_BYTES = 12
 _SCAN = 0xDA
+# Start of a frame (SOF); the others of this range are Huffman tables, reserved, and arithmetic conditioning.
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 
 
 def code_points_in(data: bytes) -> tuple[int, int] | None:
@@ -103,6 +105,22 @@ def without_metadata(data: bytes) -> bytes | None:
             parts.append(data[at:end])
         at = end
     return b"".join((*parts, data[at:]))
+
+
+def jpeg_frame(data: bytes) -> str:
+    """Describe the frame of a JPEG, such as 12 bits, 640 x 480 px; empty for other files, and without a frame."""
+    if not data.startswith(_JPEG):
+        return ""
+    at = 2
+    for _ in range(MAX_SEGMENTS):
+        if data[at : at + 1] != b"\xff" or at + 9 > len(data):
+            return ""
+        marker = data[at + 1]
+        if marker in _FRAMES:
+            height, width = struct.unpack_from(">HH", data, at + 5)
+            return f"{data[at + 4]} bits, {width} x {height} px"
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return ""
 
 
 def _in_heif(data: bytes) -> tuple[int, int] | None:

@@ -20,7 +20,7 @@ from uniemox.errors import ImageError
 from uniemox.io.borders import crosses_border
 from uniemox.io.colour import CICP, MAX_PROFILE_BYTES, to_srgb
 from uniemox.io.image_depth import WIDE_MODES, to_eight_bits
-from uniemox.io.image_headers import code_points_in, take_profile, without_metadata
+from uniemox.io.image_headers import code_points_in, jpeg_frame, take_profile, without_metadata
 from uniemox.io.image_limits import check_bytes, check_heif, check_memory, check_tiff
 from uniemox.io.low_bytes import open_low_bytes, refuse_bytes
 from uniemox.io.raw_preview import HAS_RAWPY, RAW_ENDINGS, is_raw, preview_of
@@ -154,6 +154,10 @@ def _open(data: bytes, name: str) -> Image.Image:
             raise ImageError(f"{name}: HEIC {HEIF_NEEDS}") from None
         if describe_layout(data):
             raise ImageError(_unreadable_tiff(data, name)) from None
+        if frame := jpeg_frame(data):
+            raise ImageError(
+                f"{name}: a JPEG that is not read ({frame}); save it again as a JPEG with 8 bits, or as PNG"
+            ) from None
         raise ImageError(f"{name}: not an image of a known format ({', '.join(_known_formats())})") from None
     except DECODING_ERRORS as error:
         raise ImageError(f"{name}: the header can't be read ({error})") from error
