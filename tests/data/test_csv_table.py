@@ -234,6 +234,14 @@ def test_ratings_may_have_a_negative_end(tmp_path: Path) -> None:
         read_csv(table, scale="1--1")
 
 
+def test_labels_that_are_lists_are_named(tmp_path: Path) -> None:
+    lists = table_of(tmp_path, "path,label\na.jpg,Awe; fear\nb.jpg,fear;awe\nc.jpg,sad\n", "a.jpg", "b.jpg", "c.jpg")
+    [note] = read_csv(lists).notes
+    assert note.startswith("labels such as Awe; fear look like lists: each list counts as a class of its own")
+    words = table_of(tmp_path, 'path,label\na.jpg,"joy, love"\nb.jpg,fear/anger\nc.jpg,sad\n')
+    assert read_csv(words).notes == ()
+
+
 def test_repeated_images_are_counted_in_a_note(tmp_path: Path) -> None:
     """Rows with different boxes are different people."""
     table = table_of(tmp_path, "path,label\na.jpg,awe\nb.jpg,fear\n./a.jpg,fear\n", "a.jpg", "b.jpg")

@@ -13,7 +13,7 @@ from typing import Literal
 from uniemox.data.readers.folders import SPLITS, TIE, count_notes, key_of, path_inside, split_of
 from uniemox.data.readers.image_root import missing_image_remedy
 from uniemox.data.readers.missing import is_missing, remove_missing, unify_numbers
-from uniemox.data.readers.votes import refuse_other_columns
+from uniemox.data.readers.votes import list_notes, refuse_other_columns
 from uniemox.data.sample import DataSet, ImageFile, Sample, StoredImage, make_keys_unique
 from uniemox.errors import DataError, LabelError
 from uniemox.io.files import plain_cell, read_limited
@@ -233,6 +233,8 @@ def read_csv(
     if not is_utf8(table):
         notes.append(f"{table.name} {LATIN_1}")
     words = classes or sorted({row["label"] for row in cells if row.get("label")})
+    if requested is None and not classes:
+        notes += list_notes(words)
     label_set = recognise(words, kind, labels)
     if classes and requested is None and label_set.name == CUSTOM:
         # Any other column of the table would be a class, too: the user should see at once what was taken for one.

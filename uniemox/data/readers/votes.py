@@ -1,7 +1,8 @@
 """Vote columns of tables: which columns are classes, and which only look like one."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,9 @@ MIN_ROWS_OF_PATTERNS = 8
 MIN_TOP_SHARE = 0.95
 # Share of the rows in which a flag is 1; the votes of a rare class are also 0 or 1.
 MIN_FLAG_SHARE = 0.25
+# A single label with a separator may be one word, as doubt/confusion.
+MIN_LISTS = 2
+_SEPARATOR = re.compile(r"[;,|/+&]")
 # Relative tolerance of a sum; shares are often rounded to two digits.
 TOLERANCE = 0.02
 NO_CLASS = re.compile(
@@ -32,6 +36,25 @@ NO_CLASS = re.compile(
 _VOTED_SETS = [labels for labels in LABEL_SETS if labels is not EMOTIC]
 EMOTIONS = frozenset(word for labels in _VOTED_SETS for word in (*labels.labels, *labels.aliases) if not word.isdigit())
 """Names of columns that are classes even if all images show this emotion."""
+
+
+def list_notes(labels: Collection[str]) -> tuple[str, ...]:
+    """Return a note if labels are lists of other labels, such as awe;fear: each list is a class of its own.
+
+    >>> list_notes(["awe;fear", "fear;sadness", "sadness;awe"])[0][:41]
+    'labels such as awe;fear look like lists: '
+    >>> list_notes(["joy, love", "fear"])
+    ()
+    """
+    parts_of = {label: [clean(part) for part in _SEPARATOR.split(label)] for label in labels}
+    counts = Counter(part for parts in parts_of.values() for part in parts)
+    lists = [label for label, parts in parts_of.items() if len(parts) > 1 and all(counts[part] > 1 for part in parts)]
+    if len(lists) < MIN_LISTS:
+        return ()
+    return (
+        f"labels such as {lists[0]} look like lists: each list counts as a class of its own; for shares of several "
+        "labels, give a column of votes for each label",
+    )
 
 
 def refuse_other_columns(rows: Sequence[tuple[str, Mapping[str, str]]], classes: Sequence[str], table: Path) -> None:
