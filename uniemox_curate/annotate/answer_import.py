@@ -115,9 +115,7 @@ def import_label_studio(project: Project, path: Path, control: str | None = None
         DataError: If the file does not hold tasks, or holds several controls none of which is meant; then nothing is
             imported.
     """
-    tasks = parse_json(read_text(path), Any, str(path), remedy="export the project of Label Studio as JSON")
-    if not isinstance(tasks, list) or not all(isinstance(task, dict) and "data" in task for task in tasks):
-        raise DataError(f"{path}: expected a list of tasks, each with data; export the project as JSON, not JSON-MIN")
+    tasks = _read_tasks(path)
     control = find_control(tasks, str(path), control)
     images = _known_images(project)
     saved = {
@@ -136,12 +134,9 @@ def import_label_studio(project: Project, path: Path, control: str | None = None
             continue
         answers_written = written_answers(task)
         for annotation in annotations_of(task):
-            if isinstance(annotation, dict) and is_unanswered(annotation, control):
-                counts["unanswered"] += 1
-                continue
             written = written_answer_of(annotation, answers_written)
-            if written is None and isinstance(annotation, dict) and not has_annotator(annotation):
-                counts["nameless"] += 1
+            if fault := _fault_of(annotation, written, control):
+                counts[fault] += 1
                 continue
             exported = _exported_answer(annotation, written, picture, control, people, project.plan)
             if exported is None:
@@ -179,6 +174,35 @@ def import_label_studio(project: Project, path: Path, control: str | None = None
         changed=dict(changed),
         nameless=counts["nameless"],
     )
+
+
+def _read_tasks(path: Path) -> list[dict[str, Any]]:
+    """Return the tasks of an export.
+
+    Raises:
+        DataError: If the file does not hold tasks.
+    """
+    tasks = parse_json(read_text(path), Any, str(path), remedy="export the project of Label Studio as JSON")
+    if not isinstance(tasks, list) or not all(isinstance(task, dict) and "data" in task for task in tasks):
+        raise DataError(f"{path}: expected a list of tasks, each with data; export the project as JSON, not JSON-MIN")
+    return tasks
+
+
+def _fault_of(annotation: Any, written: WrittenAnswer | None, control: str) -> Literal["unanswered", "nameless"] | None:
+    """Return why an annotation is no answer of a person; None if it is one, or if it is malformed.
+
+    Args:
+        annotation: Annotation of a task.
+        written: Answer of the task's data from which it was made; None if there is none.
+        control: Name of the control whose choices are the answer.
+    """
+    if not isinstance(annotation, dict):
+        return None
+    if is_unanswered(annotation, control):
+        return "unanswered"
+    if written is None and not has_annotator(annotation):
+        return "nameless"
+    return None
 
 
 def _outcome(exported: _ExportedAnswer, before: _SavedAnswer | None) -> Literal["unchanged", "older", "candidate"]:
