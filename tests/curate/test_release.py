@@ -97,6 +97,8 @@ def test_annotators_without_an_attention_check_are_named(tmp_path: Path, capsys:
     assert note in " ".join(capsys.readouterr().err.split())
     curate(["status", str(project.folder)], result_action="return_none")
     assert capsys.readouterr().out.count("no checks") == 2
+    write_status_page(tmp_path / "status.html", status(project), None, None)
+    assert (tmp_path / "status.html").read_text().count("<td>no checks</td>") == 2
     people = annotators(project, count(project.store))
     assert note_on_checks(people, 40).startswith("no attention check was answered by Ada, Ben: on the pages of")
     with project.store.write() as connection:

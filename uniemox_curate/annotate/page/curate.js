@@ -154,7 +154,8 @@ async function statusPage() {
   function personRow(person) {
     const row = element("tr");
     const time = person.median_s === null ? "–" : `${person.median_s.toFixed(1)} s`;
-    const cells = [person.answered, `${person.checks_passed} of ${person.checks}`, time];
+    const checks = person.checks ? `${person.checks_passed} of ${person.checks}` : "no checks";
+    const cells = [person.answered, checks, time];
     row.append(element("th", person.name, { scope: "row" }), ...cells.map((cell) => element("td", String(cell))));
     const access = element("td");
     const offer = (text, path, label, question) =>
