@@ -64,9 +64,9 @@ def test_results_are_printed_in_a_short_line(answers: list[uniemox.Prediction]) 
     line = repr(answer)
     assert line.startswith(f"<Prediction of {answer.path}: evoked {label} {probability:.0%}, ")
     assert line.endswith(f", valence {answer.valence:.1f}, arousal {answer.arousal:.1f}, 0 people, a guess>")
-    assert repr(
-        replace(answer, path=None, scene={"valence": 5.0, "arousal": 4.25}, persons=None, familiarity=None)
-    ) == ("<Prediction of an image: evoked valence 5.0, arousal 4.2>")
+    assert repr(replace(answer, path=None, scene={"valence": 5.0, "arousal": 1.0}, persons=None, familiarity=None)) == (
+        "<Prediction of an image: evoked valence 5.0, arousal 1.0>"
+    )
 
     data = uniemox.open_data("synthetic:8")
     splits = [replace(sample, split="test" if number % 4 else "train") for number, sample in enumerate(data.samples)]

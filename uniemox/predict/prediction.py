@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from uniemox.errors import ImageError
-from uniemox.labels import Kind
+from uniemox.labels import AXES, Kind
 from uniemox.persons.box import Box
 from uniemox.plurals import counted
 from uniemox.predict.confidence import UNFAMILIAR
@@ -87,7 +87,7 @@ class Prediction:
     """The image, or the path, bytes or file from which it can be read again."""
 
     def __repr__(self) -> str:
-        values = [f"{label} {value:.0%}" if value <= 1 else f"{label} {value:.1f}" for label, value in self.top()]
+        values = [f"{label} {value:.1f}" if label in AXES else f"{label} {value:.0%}" for label, value in self.top()]
         values += [
             f"{axis} {value:.1f}"
             for axis, value in (("valence", self.valence), ("arousal", self.arousal))

@@ -20,7 +20,7 @@ from uniemox.insight.survey.gallery import GallerySample
 from uniemox.insight.survey.moods import Moods
 from uniemox.io.borders import shorten
 from uniemox.io.typed import check_json
-from uniemox.labels import AFFECT
+from uniemox.labels import AFFECT, AXES
 from uniemox.plurals import counted
 from uniemox.predict.schema import top_word
 from uniemox.predict.tables import REMEDY, AnswerLine, checking_fields, read_lines
@@ -183,8 +183,8 @@ class Summary:
 
     def __repr__(self) -> str:
         means = sorted(zip(self.columns, self.whole.means.tolist(), strict=True), key=lambda pair: -pair[1])
-        shares = [f"{label} {mean:.0%}" for label, mean in means if label not in AFFECT][:NAMED_LABELS]
-        axes = [f"{axis} {mean:.1f}" for axis, mean in means if axis in AFFECT]
+        shares = [f"{label} {mean:.0%}" for label, mean in means if label not in AXES][:NAMED_LABELS]
+        axes = [f"{axis} {mean:.1f}" for axis, mean in means if axis in AXES]
         unfamiliar = f"{self.whole.unfamiliar:,} unfamiliar"
         images = f"{counted(self.whole.images, 'image')}, {self.failures:,} unreadable"
         return f"<Summary of {images}: {', '.join([*shares, *axes, unfamiliar])}>"
