@@ -11,6 +11,7 @@ import pytest
 from tests.data.tree import put, says, write
 from tests.emotic import write_release
 from tests.runs import uniemox_here
+from uniemox.cli.console import say_parts
 from uniemox.data.sample import DataSet
 from uniemox.data.source import open_data
 from uniemox.data.splits import read_splits
@@ -94,6 +95,26 @@ def test_missing_and_unlisted_images_are_counted_and_named(photos: str, tmp_path
     )
     with pytest.raises(DataError, match=says(f"none of its 1 image is in {photos}, such as a/b.jpg ({lists}:1)")):
         open_data(photos, splits=write(lists, "a/b.jpg train\n"))
+
+
+def test_commands_that_train_or_score_print_what_lists_lack(
+    photos: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lists = write(tmp_path / "lists.txt", "awe/none.jpg train\nfear/fear_1.jpg test\n")
+    data = open_data(photos, splits=lists)
+    say_parts(data)
+    printed = " ".join(capsys.readouterr().err.split())
+    assert printed == " ".join(" ".join(data.notes).split())
+    assert "1 listed image is not in the data (train 1)" in printed
+    assert "3 images are in no list and were left out" in printed
+    union = f"{photos}?splits={lists},emo8:{put(tmp_path / 'Emo8', *NAMES)}?splits={lists}"
+    say_parts(open_data(union))
+    printed = " ".join(capsys.readouterr().err.split())
+    for text in ("fi: 3 images are in no list and were left out", "emo8: 3 images are in no list and were left out"):
+        assert printed.count(text) == 1
+    assert printed.count("1 sample of fi:") == 1
+    say_parts(open_data(photos))
+    assert capsys.readouterr().err == ""
 
 
 def test_images_that_are_listed_twice_are_an_error_that_names_them(photos: str, tmp_path: Path) -> None:

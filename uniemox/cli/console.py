@@ -118,17 +118,30 @@ def say(line: str) -> None:
 
 
 def say_parts(data: "DataSet", *, sees_person: bool = False) -> None:
-    """Print the parts of a union, and how each one's labels were mapped.
+    """Print the parts of a union, how each one's labels were mapped, and what a file of splits left out.
 
     Args:
+        data: The data set.
         sees_person: A network reads the person view; print a warning if the data have no person boxes.
     """
     for part in data.parts:
         say(str(part))
+    for note in _notes_of_splits(data):
+        say(note)
     if sees_person and data.lacks_persons:
         from uniemox.data.sample import NO_PERSONS
 
         say(NO_PERSONS)
+
+
+def _notes_of_splits(data: "DataSet") -> list[str]:
+    """Return the notes of `read_splits` and those after them; none for data with splits of their own."""
+    from uniemox.data.splits import SPLITS_FROM
+
+    first = next((i for i, note in enumerate(data.notes) if SPLITS_FROM in note), len(data.notes))
+    # The notes of a union repeat its parts.
+    parts = {str(part) for part in data.parts}
+    return [note for note in data.notes[first:] if note not in parts]
 
 
 def refuse_other(path: Path | None, ending: str) -> None:

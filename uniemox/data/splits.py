@@ -24,6 +24,8 @@ from uniemox.spelling import match_names, spelled
 Scheme = dict[str, str]
 """Split by key."""
 FORMAT = "uniemox-splits-1"
+SPLITS_FROM = "splits from"
+"""Beginning of the first note of `read_splits`."""
 # Difference between a requested and a reached share from which it is explained.
 MAX_SHARE_ERROR = 0.02
 
@@ -355,7 +357,7 @@ def read_splits(path: Path, data: DataSet) -> DataSet:
         raise DataError(f"{path}: {len(absent)} of its images are not in {data.name}, such as {min(absent)}")
     scheme = {key_of[key]: split for key, split in scheme.items()}
     samples = [replace(sample, split=scheme[sample.key]) for sample in data.samples if sample.key in scheme]
-    notes = [f"splits from {path} (sha256 {digest[:12]})"]
+    notes = [f"{SPLITS_FROM} {path} (sha256 {digest[:12]})"]
     if list_notes is not None:
         notes += list_notes
     elif len(samples) < len(data):
