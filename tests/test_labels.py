@@ -317,3 +317,4 @@ def test_a_label_occurs_once() -> None:
         recognise((), requested="joy,Joy")
     with pytest.raises(LabelError, match="names no class"):
         recognise((), requested=",")
+    assert recognise((), requested='"joy, love",a=b, x + y').labels == ("joy, love", "a=b", "x + y")

@@ -4,6 +4,7 @@ Three kinds are never mixed: the emotion that an image evokes in its viewer, the
 the expression of a face in it, which is not what the person feels.
 """
 
+import csv
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -367,13 +368,15 @@ def recognise(words: Sequence[str], kind: Kind | None = None, requested: str | N
         words: Class names of any case. A published set matches if more than half of them are its labels or aliases, and
             there are not more classes than it has names. Numbers match no set.
         kind: Kind of the labels, if known. None: the published set's kind, or "evoked" for a custom set.
-        requested: Name of a published set to use, or your own classes, separated by commas.
+        requested: Name of a published set to use, or your own classes, separated by commas; a class that contains a
+            comma in double quotes.
 
     Raises:
         LabelError: If there is no set of that name.
     """
     if requested is not None and "," in requested:
-        classes = tuple(clean(word) for word in requested.split(",") if clean(word))
+        names_of_classes = next(csv.reader([requested], skipinitialspace=True))
+        classes = tuple(clean(word) for word in names_of_classes if clean(word))
         if not classes:
             raise LabelError(f"labels={requested} names no class; give names, separated by commas")
         return LabelSet(CUSTOM, classes, kind or "evoked")
