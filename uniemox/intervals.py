@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.errors import DataError, ShapeError
+from uniemox.plurals import counted
 
 Interval = tuple[float, float]
 Groups = Sequence[Hashable]
@@ -28,6 +29,8 @@ LEVEL = 0.95  # share of the resamples inside an interval
 UPPER = (1 + LEVEL) / 2  # probability below the upper end
 # Two runs have no interval.
 MIN_SEEDS = 3
+# With fewer groups, resampling them shows too little of the spread.
+MIN_GROUPS = 5
 # Draws in memory at a time: about 50 MB.
 MAX_DRAWS = 2_000_000
 # Multinomial counts are drawn from this number of units on, if there are this many times fewer distinct units.
@@ -154,6 +157,24 @@ def bootstrap_interval(per_sample: NDArray[np.generic], groups: Groups | None = 
     if scores.ndim != 1:
         raise ShapeError(f"scores {scores.shape} must be (N,), one per sample")
     return percentile_interval(resampled_means(scores[:, None], groups)[:, 0])
+
+
+def few_groups_note(groups: int, count: int) -> str | None:
+    """Return a warning if so few groups are resampled that intervals are too narrow; None for any other number.
+
+    Args:
+        groups: Number of groups of samples that are resampled together.
+        count: Number of samples.
+
+    >>> few_groups_note(1, 12)
+    'the 12 images are of 1 group, and images of a group are resampled together: all intervals are too narrow'
+    """
+    if groups >= MIN_GROUPS or groups == count:
+        return None
+    return (
+        f"the {count:,} images are of {counted(groups, 'group')}, and images of a group are resampled together: all "
+        "intervals are too narrow"
+    )
 
 
 def no_spread_note(share: float, count: int) -> str | None:

@@ -240,6 +240,15 @@ def test_run_equals_itself(runs: dict[str, Path]) -> None:
     assert (comparison.difference.difference, comparison.difference.low, comparison.difference.high) == (0, 0, 0)
 
 
+def test_images_of_few_groups_are_marked(runs: dict[str, Path]) -> None:
+    for name in ("a0", "b0"):
+        [file] = (runs[name] / "evaluations").glob("*.jsonl")
+        lines = [json.loads(line) | {"group": "all"} for line in file.read_text().splitlines()]
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    [comparison] = compare([runs["a0"]], [runs["b0"]])
+    assert comparison.note.startswith("the 16 images are of 1 group, and images of a group are resampled together")
+
+
 def test_runs_that_are_right_on_all_images_are_marked(runs: dict[str, Path], photos: DataSet) -> None:  # noqa: F811
     score(runs["a0"], photos, logits_for(photos, set()))
     [comparison] = compare([runs["a0"]], [runs["b0"]])

@@ -27,6 +27,7 @@ from uniemox.io.files import ONNX
 from uniemox.io.parallel import PoolConfig
 from uniemox.io.weight_names import file_in_package
 from uniemox.labels import CAER, EKMAN, MIKELS, POLARITY, LabelSet, label_map, scored_labels
+from uniemox.plurals import counted
 from uniemox.predict.network import Network
 from uniemox.predict.opening import load
 
@@ -106,6 +107,15 @@ def test_images_of_one_group_are_resampled_together() -> None:
     people = replace(data, samples=[replace(s, key=f"a.jpg#{i + 2}") for i, s in enumerate(data.samples)])
     # All samples are people of one image.
     assert score(people).scores.accuracy_interval == pytest.approx((0.6, 0.6))
+
+
+@pytest.mark.parametrize(("groups", "is_noted"), [(1, True), (4, True), (5, False)])
+def test_intervals_from_few_groups_are_noted(groups: int, is_noted: bool) -> None:
+    data = labelled_data()
+    samples = [replace(sample, group=str(i % groups)) for i, sample in enumerate(data.samples)]
+    notes = score(replace(data, samples=samples)).notes
+    note = f"the 10 images are of {counted(groups, 'group')}, and images of a group are resampled together"
+    assert any(text.startswith(note) for text in notes) == is_noted
 
 
 def test_a_model_without_a_list_of_training_images_is_marked(tmp_path: Path) -> None:

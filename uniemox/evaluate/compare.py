@@ -17,6 +17,7 @@ from uniemox.intervals import (
     Interval,
     PairedDifference,
     clip_to_share,
+    few_groups_note,
     interval_over_runs,
     no_spread_note,
     paired_bootstrap,
@@ -306,12 +307,14 @@ def _compare(
         compared[f"{name}_interval"] = clip_to_share(interval_over_runs(group, first.groups))
         if baseline and name != "baseline":
             compared[f"{name}_over_baseline"] = paired_bootstrap(group, baseline_hits, first.groups)
+    count = len(first.keys)
+    notes = (note, _no_spread(groups, count), few_groups_note(len(set(first.groups)), count))
     return Comparison(
         title=title,
         pictures=len(first.keys),
         is_fair=not label_note(all_predictions),
         commonest=commonest,
         uniform=uniform,
-        note="; ".join(filter(None, (note, _no_spread(groups, len(first.keys))))),
+        note="; ".join(filter(None, notes)),
         **compared,
     )

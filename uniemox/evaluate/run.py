@@ -21,7 +21,7 @@ from uniemox.evaluate.label_pairs import LabelPairs, labels_by, needs_map, pairs
 from uniemox.evaluate.outputs import Outputs, outputs_of_network
 from uniemox.evaluate.scorer import COVERAGE, Scorer
 from uniemox.evaluate.scores import AffectScores, ClassScores, GroupScores, Scores, as_values, headline_of, score_groups
-from uniemox.intervals import Interval, no_spread_note
+from uniemox.intervals import Interval, few_groups_note, no_spread_note
 from uniemox.io.files import CONFIG, EVALUATIONS, ONNX, SPLITS, WEIGHTS, refuse_special, write_file
 from uniemox.io.progress import Progress, silent
 from uniemox.io.typed import read_json
@@ -182,8 +182,7 @@ def evaluate(
     scorer = Scorer(info, scored, outputs, head)
     all_rows = np.arange(len(outputs.samples))
     scores = scorer.score(all_rows)
-    if isinstance(scores, ClassScores) and (note := no_spread_note(scores.accuracy, scores.n)):
-        notes.append(note)
+    notes += _interval_notes(scores, scorer.units)
     trust = scorer.trust()
     if "coverage" in trust and (note := set_note(info, COVERAGE)):
         notes.append(note)
@@ -198,6 +197,21 @@ def evaluate(
         scored_labels=() if scored is None else scored.labels.labels,
         label_map=label_map,
     )
+
+
+def _interval_notes(scores: Scores, units: Sequence[str]) -> list[str]:
+    """Return warnings about intervals that are too narrow.
+
+    Args:
+        scores: Scores of N samples.
+        units: (N,), see `units_of`.
+    """
+    notes = []
+    if isinstance(scores, ClassScores) and (note := no_spread_note(scores.accuracy, scores.n)):
+        notes.append(note)
+    if note := few_groups_note(len(set(units)), len(units)):
+        notes.append(note)
+    return notes
 
 
 def _scored_labels(info: ClassifierInfo, data: LabelSet, pairs: LabelPairs | None) -> ScoredLabels | None:
