@@ -165,14 +165,14 @@ def _cells(line: str, delimiter: str, where: str) -> list[str]:
 
 def _words(line: str) -> list[str]:
     """Return the words of a line; blanks in the name of an image don't divide it."""
-    rest = line.strip()
+    remainder = line.strip()
     words = []
-    while (match := FIRST_WORD.match(rest)) and (clean(match[1]) in SPLITS or match[1].isdigit()):
+    while (match := FIRST_WORD.match(remainder)) and (clean(match[1]) in SPLITS or match[1].isdigit()):
         words.append(match[1])
-        rest = rest[match.end() :]
-    if match := LINE.fullmatch(rest):
+        remainder = remainder[match.end() :]
+    if match := LINE.fullmatch(remainder):
         return [*words, match[1], *(match[2] or "").split()]
-    return [*words, *rest.split()]
+    return [*words, *remainder.split()]
 
 
 def _of_cells(cells: Sequence[str], split: str | None, where: str) -> ListedImage:

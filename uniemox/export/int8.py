@@ -336,8 +336,8 @@ def _predicted(info: ClassifierInfo, probabilities: NDArray[np.float64]) -> NDAr
         probabilities: (N, E).
     """
     if info.task == "multilabel":
-        given = [info.assigned(row) for row in probabilities.tolist()]
-        return np.array([[label in labels for label in info.labels] for labels in given])
+        assigned = [info.assigned(row) for row in probabilities.tolist()]
+        return np.array([[label in labels for label in info.labels] for labels in assigned])
     return np.arange(len(info.labels)) == probabilities.argmax(axis=1)[:, None]
 
 

@@ -53,13 +53,13 @@ def read_emotic(root: Path) -> DataSet:
     return _data_set(root, read_tables(tables), next(iter(tables.values())).parent, absent)
 
 
-def _data_set(root: Path, people: Iterable[AnnotatedPerson], place: Path, notes: Iterable[str] = ()) -> DataSet:
+def _data_set(root: Path, people: Iterable[AnnotatedPerson], location: Path, notes: Iterable[str] = ()) -> DataSet:
     """Return the samples of people whose image exists.
 
     Args:
         root: Folder of the data set.
         people: People in the annotations.
-        place: File or folder of the annotations.
+        location: File or folder of the annotations.
         notes: Notes about the annotations.
 
     Raises:
@@ -77,7 +77,7 @@ def _data_set(root: Path, people: Iterable[AnnotatedPerson], place: Path, notes:
             omissions.add(error.reason, error.where)
     if not samples:
         reasons = "; ".join(omissions.notes()) or "it lists nobody"
-        raise DataError(f"{place}: no annotated person has an image: {reasons}")
+        raise DataError(f"{location}: no annotated person has an image: {reasons}")
     return DataSet(str(root), EMOTIC, make_keys_unique(samples), (*notes, *omissions.notes()))
 
 

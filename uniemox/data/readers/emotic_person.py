@@ -129,8 +129,8 @@ def _categories(person: AnnotatedPerson) -> tuple[int, ...]:
         return tuple(sorted({EMOTIC.index(word) for word in person.categories}))
     except LabelError:
         reason = f"left out because a category is none of the {len(EMOTIC)}"
-        place = f"{person.where}, {person.categories_field} {', '.join(person.categories)!a}"
-        raise UnusablePersonError(reason, place) from None
+        location = f"{person.where}, {person.categories_field} {', '.join(person.categories)!a}"
+        raise UnusablePersonError(reason, location) from None
 
 
 def _ratings(person: AnnotatedPerson) -> tuple[float | None, ...]:
