@@ -377,10 +377,9 @@ def _parse_scale(scale: str, table: Path) -> tuple[float, float]:
         DataError: For anything else.
     """
     ends = re.fullmatch(rf"({_NUMBER})-({_NUMBER})", scale)
-    low, high = (float(ends[1]), float(ends[2])) if ends else (0.0, 0.0)
-    if not low < high:
+    if ends is None or not float(ends[1]) < float(ends[2]):
         raise DataError(f"{table}: scale must be LOW-HIGH, such as 1-7 or -1-1, got {scale!r}")
-    return low, high
+    return float(ends[1]), float(ends[2])
 
 
 def sample_of_row(
