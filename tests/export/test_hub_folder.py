@@ -25,7 +25,7 @@ from uniemox.classifier_info import to_affect
 from uniemox.cli import app
 from uniemox.data.seen import SEEN, read_seen
 from uniemox.errors import CheckpointError, ConfigError, DataError
-from uniemox.evaluate.run import evaluate
+from uniemox.evaluate.run import evaluate, evaluations_folder
 from uniemox.export.hub_folder import timm_network, write_hub_folder
 from uniemox.io.files import WEIGHTS
 
@@ -68,6 +68,12 @@ def hub() -> Path:
 def _write_hub(out: Path) -> None:
     classifier, info = load_classifier(finetuned("probe") / WEIGHTS)
     assert write_hub_folder(classifier, replace(info, temperature=1.7, distances=()), out, name="mine")
+
+
+def test_scores_of_a_hub_folder_are_saved_in_the_working_directory() -> None:
+    """The folder is published, and scores have the names of the user's images."""
+    assert evaluations_folder(hub()) == Path("evaluations") / hub().name
+    assert evaluations_folder(finetuned("probe")) == finetuned("probe") / "evaluations"
 
 
 def test_timm_gives_the_probabilities_of_uniemox(images: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,10 +134,10 @@ def _open_split(files: DataFiles, source: str, split: str | None) -> "tuple[Data
 
 def _announce_folders(models: Sequence[Path]) -> None:
     """Print where the scores of models without a folder of their own will be saved: in the working directory."""
-    from uniemox.evaluate.run import evaluations_folder
+    from uniemox.evaluate.run import evaluations_folder, saves_scores_here
 
     for model in dict.fromkeys(models):
-        if str(model) in IN_PACKAGE:
+        if saves_scores_here(model):
             say(f"the scores of {model} will be saved in the working directory, in {evaluations_folder(model)}")
 
 

@@ -319,14 +319,22 @@ def _refuse_seen(
 
 
 def evaluations_folder(model: Path) -> Path:
-    """Return the folder of a model's saved scores: evaluations/ in a run, evaluations/NAME here for the package's own.
+    """Return the folder of a model's saved scores: evaluations/ in a run, or evaluations/NAME in the working directory.
 
     >>> evaluations_folder(Path("embedded")).as_posix(), evaluations_folder(Path("runs/fi")).as_posix()
     ('evaluations/embedded', 'runs/fi/evaluations')
     """
-    if str(model) in IN_PACKAGE:
-        return Path(EVALUATIONS) / model
+    if saves_scores_here(model):
+        return Path(EVALUATIONS) / model.absolute().name
     return model / EVALUATIONS
+
+
+def saves_scores_here(model: Path) -> bool:
+    """Return True for a model whose scores are saved in the working directory.
+
+    These are the models of the package, and hub folders: they are published, and scores have the names of images.
+    """
+    return str(model) in IN_PACKAGE or _is_hub_folder(model)
 
 
 def write_evaluation(
@@ -342,8 +350,8 @@ def write_evaluation(
 
     Args:
         evaluation: The evaluation.
-        model: A run's folder, a file in one, or embedded or small, whose scores are in ./evaluations/embedded and
-            ./evaluations/small.
+        model: A run's folder or a file in one; or embedded, small or a hub folder, whose scores are in
+            ./evaluations/NAME.
         data: Scored data set.
         split: Scored split, or all.
         name: Name of the files, without its ending; None: made from data and split.
