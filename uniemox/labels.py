@@ -6,6 +6,7 @@ the expression of a face in it, which is not what the person feels.
 
 import csv
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -399,6 +400,15 @@ def _of_kind(label_set: LabelSet, kind: Kind | None) -> LabelSet:
     if kind in (None, label_set.kind):
         return label_set
     return replace(label_set, kind=kind)
+
+
+def quoted(label: str) -> str:
+    """Return a label as lists and maps of labels have it: in double quotes if it contains a separator.
+
+    >>> quoted("awe"), quoted("joy, love")
+    ('awe', '"joy, love"')
+    """
+    return f'"{label}"' if re.search("[,=+]", label) else label
 
 
 def clean(word: str) -> str:

@@ -37,7 +37,7 @@ def status(project: Project, folder: str | None = None) -> dict[str, Any]:
             "answered twice": counts.answered_twice,
             "to answer": screened["kept"],
             "annotators": len(people),
-            "unchecked": note_on_checks(people, project.plan.check_every),
+            "checks": note_on_checks(people, project.plan.check_every),
         },
         "agree": {"disputed": counts.disputed, "judged": project.count(judged)} | _figures(project),
         "split": project.store.setting("split") or {},
@@ -91,7 +91,7 @@ def sentences(steps: Mapping[str, Any]) -> dict[str, str]:
         f"styles: {_list(screen['styles'])}; {screen['taken down']:,} taken down",
         "annotate": f"{annotate['answered twice']:,} of {counted(annotate['to answer'], 'image')} answered "
         f"by two or more of {counted(annotate['annotators'], 'annotator')}"
-        + (annotate["unchecked"] and f"; {annotate['unchecked']}"),
+        + (annotate["checks"] and f"; {annotate['checks']}"),
         "agree": f"{_agreed(agree.get('figures'))}; {agree['disputed']:,} disputed, {agree['judged']:,} judged",
         "split": _split(split),
         "release": "; ".join(releases) or "not yet",
@@ -121,21 +121,27 @@ def annotators(project: Project, counts: Counts) -> list[dict[str, Any]]:
 
 
 def note_on_checks(people: Sequence[Mapping[str, Any]], check_every: int) -> str:
-    """Return a clause about annotators who have answered images, but no attention check; empty if there are none.
+    """Return a clause about annotators who missed attention checks, or have answered none; empty if there are none.
 
     Args:
         people: Result of `annotators`.
         check_every: Number of images from one attention check to the next; 0: there are none.
     """
-    names = [row["name"] for row in people if row["answered"] and not row["checks"] and not row["is_left_out"]]
-    if not names:
-        return ""
-    if check_every == 0:
-        return "the plan has no attention checks: check_every is 0"
-    return (
-        f"no attention check was answered by {', '.join(names)}: on the pages of uniemox curate serve, one comes about "
-        f"every {check_every} images"
-    )
+    people = [row for row in people if row["answered"] and not row["is_left_out"]]
+    notes = []
+    missed = [row for row in people if row["checks_passed"] < row["checks"]]
+    if missed:
+        passed = ", ".join(f"{row['name']} {row['checks_passed']} of {row['checks']}" for row in missed)
+        notes.append(f"attention checks passed: {passed} (uniemox curate leave-out stops counting an annotator)")
+    unchecked = [row["name"] for row in people if not row["checks"]]
+    if unchecked and check_every == 0:
+        notes.append("the plan has no attention checks: check_every is 0")
+    elif unchecked:
+        notes.append(
+            f"no attention check was answered by {', '.join(unchecked)}: on the pages of uniemox curate serve, one "
+            f"comes about every {check_every} images"
+        )
+    return "; ".join(notes)
 
 
 def _median_s(times: Sequence[AnswerTime]) -> float | None:

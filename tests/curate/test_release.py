@@ -105,7 +105,10 @@ def test_annotators_without_an_attention_check_are_named(tmp_path: Path, capsys:
         leave_out(connection, "Ben", actor="owner")
     people = annotators(project, count(project.store))
     assert note_on_checks(people, 40).startswith("no attention check was answered by Ada: ")
-    assert note_on_checks([person | {"checks": 1} for person in people], 40) == ""
+    passed = [person | {"checks": 2, "checks_passed": 2} for person in people]
+    assert note_on_checks(passed, 40) == ""
+    passed[0]["checks_passed"] = 1
+    assert note_on_checks(passed, 40).startswith("attention checks passed: Ada 1 of 2 (uniemox curate leave-out")
 
 
 def test_shares_that_groups_prevent_are_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -277,6 +280,8 @@ def test_statistics_and_datasheet(release_folder: Path) -> None:
     sheet = (release_folder / "README.md").read_text()
     for part in ("## Motivation", "agreement was 90.0 %", "Labels and texts: CC0-1.0", "Krippendorff's α"):
         assert part in sheet, part
+    assert figures["attention checks"] == {"asked": 0, "passed": 0}
+    assert "No attention check was answered." in sheet
 
 
 def test_a_licence_is_plain_text_in_markdown() -> None:

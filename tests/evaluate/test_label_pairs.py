@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from uniemox.errors import LabelError
-from uniemox.evaluate.label_pairs import labels_by, needs_map, quoted, read_label_pairs, score_by_pairs
+from uniemox.evaluate.label_pairs import labels_by, needs_map, read_label_pairs, score_by_pairs
 from uniemox.evaluate.scorer import mapped
-from uniemox.labels import CAER, CUSTOM, MIKELS, LabelSet
+from uniemox.labels import CAER, CUSTOM, MIKELS, LabelSet, quoted
 
 DATA = LabelSet(CUSTOM, ("fun", "meh", "yuck"), "evoked")
 

@@ -34,6 +34,14 @@ def test_chance_and_the_most_frequent_label_are_told() -> None:
     assert others == ["too few images for a recall with an interval: joy (10)"]
 
 
+def test_labels_with_commas_are_quoted() -> None:
+    scores = SimpleNamespace(scores=Scored(), trust={}, by=None, scored_labels=("cosy, warm", "grim"))
+    *_, lines = [line for line in score_tables(scores) if isinstance(line, str) and "scored" in line]  # type: ignore[arg-type]
+    assert lines == '54 samples, scored among 2 labels: "cosy, warm", grim'
+    first, *_ = _verdict(VALUES | {"labels": ("cosy, warm", "fear", "joy")})
+    assert 'always "cosy, warm", the most frequent label' in first
+
+
 def test_a_class_of_few_images_has_a_recall_without_interval() -> None:
     scores = SimpleNamespace(scores=Scored(), trust={}, by=None, scored_labels=())
     table, *_ = score_tables(scores)  # type: ignore[arg-type]

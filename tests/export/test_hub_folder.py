@@ -26,7 +26,7 @@ from uniemox.cli import app
 from uniemox.data.seen import SEEN, read_seen
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.evaluate.run import evaluate, evaluations_folder
-from uniemox.export.hub_folder import timm_network, write_hub_folder
+from uniemox.export.hub_folder import _task_in_words, timm_network, write_hub_folder
 from uniemox.io.files import WEIGHTS
 
 NPM = Path(__file__).parents[2] / "build/npm/node_modules/onnxruntime-web"
@@ -68,6 +68,12 @@ def hub() -> Path:
 def _write_hub(out: Path) -> None:
     classifier, info = load_classifier(finetuned("probe") / WEIGHTS)
     assert write_hub_folder(classifier, replace(info, temperature=1.7, distances=()), out, name="mine")
+
+
+def test_labels_with_commas_are_quoted_in_the_card() -> None:
+    info = load_classifier(finetuned("probe") / WEIGHTS)[1]
+    network = replace(info.network, labels=("cosy, warm", *info.labels[1:]))
+    assert _task_in_words(replace(info, network=network)).startswith('one of "cosy, warm", ')
 
 
 def test_scores_of_a_hub_folder_are_saved_in_the_working_directory() -> None:

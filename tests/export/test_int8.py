@@ -1,5 +1,6 @@
 """Computation in 8 bits: metadata stay, outputs stay near, and a file is written only if it is better."""
 
+import hashlib
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -141,6 +142,15 @@ def test_measurements_decide_if_the_file_is_written(convolutional: Path, tmp_pat
     assert check.float32_bytes == convolutional.stat().st_size
     assert 0 <= check.agreement <= 1
     assert check.agreement * 20 == pytest.approx(round(check.agreement * 20))
+
+
+def test_training_images_among_the_compared_ones_are_told(convolutional: Path, tmp_path: Path) -> None:
+    data = colours(5)
+    hashes = [hashlib.sha256(sample.image.read()).hexdigest() for sample in data.samples[:3]]
+    check = export_int8(convolutional, tmp_path / "out.onnx", data, training_hashes=hashes)
+    assert check.training_images == 3
+    assert "3 of these images are training images, so both values are too high" in str(check)
+    assert "training images" not in str(CHECK)
 
 
 @pytest.mark.parametrize(

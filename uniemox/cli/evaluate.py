@@ -25,6 +25,7 @@ from uniemox.cli.console import (
 from uniemox.cli.data_files import NO_FILES, DataFiles, FileOptions
 from uniemox.evaluate.label_pairs import read_label_pairs
 from uniemox.io.weight_names import IN_PACKAGE
+from uniemox.labels import quoted as quoted_label
 from uniemox.plurals import counted
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ def score_tables(evaluation: "Evaluation") -> Iterator[Table | str]:
     if evaluation.by is not None:
         yield _groups(evaluation.by)
     labels = evaluation.scored_labels
-    restriction = f", scored among {len(labels)} labels: {', '.join(labels)}" if labels else ""
+    restriction = f", scored among {len(labels)} labels: {', '.join(map(quoted_label, labels))}" if labels else ""
     yield f"{counted(values['n'], 'sample')}{restriction}"
     if "confusion" in values:
         yield from _verdict(values)
@@ -207,11 +208,11 @@ def _verdict(values: dict[str, Any]) -> Iterator[str]:
     images = {label: sum(row) for label, row in zip(values["labels"], values["confusion"], strict=True)}
     commonest = max(images, key=images.__getitem__)
     share = images[commonest] / values["n"]
-    yield f"chance {1 / len(images):.1%}; always {commonest}, the most frequent label: {share:.1%}"
+    yield f"chance {1 / len(images):.1%}; always {quoted_label(commonest)}, the most frequent label: {share:.1%}"
     low, _ = values["accuracy_interval"]
     if low <= share:
         yield "the accuracy may be no better than always predicting the most frequent label"
-    small = [f"{label} ({count})" for label, count in _small_classes(values).items() if count > 0]
+    small = [f"{quoted_label(label)} ({count})" for label, count in _small_classes(values).items() if count > 0]
     if small:
         yield f"too few images for a recall with an interval: {', '.join(small)}"
     before = values["ece"]
@@ -228,12 +229,12 @@ def _multilabel_verdict(values: dict[str, Any]) -> Iterator[str]:
     present = {label: count for label, count in values["positives"].items() if count}
     chance = sum(present.values()) / len(present) / values["n"]
     yield f"chance: a mean average precision of {chance:.3f}, the mean share of images with a label"
-    small = [f"{label} ({count})" for label, count in present.items() if count < MIN_OF_CLASS]
+    small = [f"{quoted_label(label)} ({count})" for label, count in present.items() if count < MIN_OF_CLASS]
     if small:
         yield f"few images, so these precisions may be far off: {', '.join(small)}"
     absent = [label for label, count in values["positives"].items() if not count]
     if absent:
-        yield f"no image has these labels, so the mean leaves them out: {', '.join(absent)}"
+        yield f"no image has these labels, so the mean leaves them out: {', '.join(map(quoted_label, absent))}"
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float | None, Any]]:

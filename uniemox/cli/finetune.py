@@ -9,10 +9,10 @@ from cyclopts import Parameter
 from uniemox.cli.console import Flag, need, say, say_parts
 from uniemox.cli.data_files import NO_FILES, DataFiles, FileOptions
 from uniemox.cli.settings import config_of, help_of, options_of, takes
-from uniemox.evaluate.label_pairs import quoted
 from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.presets import PRESETS
 from uniemox.finetune.start import START, needs_start, with_start
+from uniemox.labels import quoted
 
 if TYPE_CHECKING:
     from uniemox.data.overlaps import Overlaps

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from uniemox.errors import LabelError
 from uniemox.io.files import read_limited
-from uniemox.labels import NO_LABELS, LabelMap, LabelSet, ScoredLabels, clean, scored_labels
+from uniemox.labels import NO_LABELS, LabelMap, LabelSet, ScoredLabels, clean, quoted, scored_labels
 
 LabelPairs = Mapping[str, tuple[str, ...]]
 """By label of the data, the labels of the model that mean it; none: the images of this label are left out."""
@@ -167,12 +167,3 @@ def pairs_in(scored: ScoredLabels) -> LabelPairs:
 def text_of(pairs: LabelPairs) -> str:
     """Return the pairs as text that `read_label_pairs` reads."""
     return ",".join(f"{quoted(label)}={'+'.join(map(quoted, words))}" for label, words in pairs.items())
-
-
-def quoted(label: str) -> str:
-    """Return a label as a map has it, in double quotes if it contains a separator.
-
-    >>> quoted("awe"), quoted("joy, love")
-    ('awe', '"joy, love"')
-    """
-    return f'"{label}"' if re.search("[,=+]", label) else label

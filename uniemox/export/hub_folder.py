@@ -26,6 +26,7 @@ from uniemox.errors import CheckpointError
 from uniemox.export.onnx import export_classifier
 from uniemox.io.files import ONNX, WEIGHTS, refuse_special, write_file, writing
 from uniemox.io.weight_names import IN_PACKAGE
+from uniemox.labels import quoted
 from uniemox.model.classifier import Classifier
 from uniemox.training.starts import STARTS_FROM
 
@@ -227,7 +228,7 @@ def _card(info: ClassifierInfo, name: str, scores: Sequence[str], *, is_timm: bo
 
 def _task_in_words(info: ClassifierInfo) -> str:
     """Return the outputs of a model, for the first sentence of its card."""
-    labels = ", ".join(info.labels)
+    labels = ", ".join(map(quoted, info.labels))
     if info.task == "affect":
         return f"{' and '.join(info.labels)}, 1 to 9"
     if info.task == "multilabel":

@@ -7,7 +7,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -17,7 +17,9 @@ import onnx
 from numpy.typing import NDArray
 
 from uniemox.classifier_info import ClassifierInfo
+from uniemox.data.near import image_hashes
 from uniemox.data.sample import DataSet, Sample
+from uniemox.data.seen import seen_among
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.export.compact import check_float32
 from uniemox.export.onnx import read_model, write_model
@@ -62,6 +64,7 @@ class Int8Check:
     accuracy_before: float | None  # mean over the images with a label, 0 to 1; None without labels
     accuracy_after: float | None
     accuracy_error: float | None  # standard error of the difference
+    training_images: int = 0  # number of compared images on which the model was trained
     float32_ms: float  # median time per image in batches, before
     int8_ms: float  # the same in 8 bits; dynamic files take one image at a time, as in prediction
     float32_bytes: int
@@ -84,6 +87,11 @@ class Int8Check:
         scores = ""
         if self.accuracy_before is not None:
             scores = f"{self.measure} {self.accuracy_after:.1%}, before {self.accuracy_before:.1%}; "
+        if self.training_images and scores:
+            scores += (
+                f"{self.training_images} of these images are training images, so both values are too high: give "
+                "others in --data; "
+            )
         exceptions = f"; float32 stay {', '.join(self.kept_float)}" if self.kept_float else ""
         return (
             f"int8 ({self.method}): {self.int8_ms:.1f} ms an image, float32 {self.float32_ms:.1f} ms; probabilities of "
@@ -94,7 +102,12 @@ class Int8Check:
 
 
 def export_int8(
-    src: Path, dst: Path, data: DataSet, *, on_progress: Report = lambda work, done, total: None
+    src: Path,
+    dst: Path,
+    data: DataSet,
+    *,
+    training_hashes: Collection[str] = (),
+    on_progress: Report = lambda work, done, total: None,
 ) -> Int8Check:
     """Write a classifier's ONNX file in int8 if it is faster and accurate enough, see `Int8Check.is_kept`.
 
@@ -103,6 +116,7 @@ def export_int8(
         dst: File to write.
         data: Images, of which up to 2,000 evenly spread ones are compared; 64 of them give the ranges and choose the
             layers that stay float32.
+        training_hashes: Hashes of the training images, see `read_seen`; those among the images are counted.
         on_progress: Called with the step, and the number done and of all.
 
     Returns:
@@ -135,6 +149,9 @@ def export_int8(
         )
         if check.is_kept:
             write_model(read_model(small), dst)
+    if training_hashes:
+        seen = seen_among(chosen, image_hashes(chosen), training_hashes)
+        check = replace(check, training_images=len(seen))
     return check
 
 

@@ -55,10 +55,11 @@ def export_onnx(
             f"weights must be one of {', '.join(get_args(Bits))}, got {weights!r}; leave it out for float32"
         )
     check = None
+    training_hashes = read_seen(file_in_package(model))
     with TemporaryDirectory(prefix="uniemox-export-") as folder:
         source = _as_onnx(model, Path(folder))
         if data is not None:
-            check = export_int8(source, source, data, on_progress=on_progress)
+            check = export_int8(source, source, data, training_hashes=training_hashes, on_progress=on_progress)
             if not check.is_kept:
                 return check
         if weights == "float16":
@@ -66,7 +67,7 @@ def export_onnx(
         elif weights == "int8":
             store_as_int8(source, source, keep_float16=keep_float16)
         write_model(read_model(source), out)
-    if training_hashes := read_seen(file_in_package(model)):
+    if training_hashes:
         write_hashes(seen_file(out), training_hashes)
     return check
 

@@ -128,8 +128,8 @@ def agree(folder: Folder, /, *, rule: RuleOption = None, as_json: JsonObject = F
         print(json.dumps({**stats.as_dict(), "rule": rule, "kept": labels, "reasons": reasons}))
         return
     show_all(agreement_tables(stats, decided))
-    if unchecked := note_on_checks(annotators(project, count(project.store)), project.plan.check_every):
-        say(unchecked)
+    if note := note_on_checks(annotators(project, count(project.store)), project.plan.check_every):
+        say(note)
     say(f"kept by the rule {rule}")
     say(f"next: uniemox curate split {quoted(folder)}; disputed images are judged on the page of uniemox curate serve")
 

@@ -66,7 +66,11 @@ def test_the_page_says_if_many_images_have_no_colour(tmp_path: Path) -> None:
             (tmp_path / name / f"{i}.png").write_bytes((tmp_path / f"{i}.png").read_bytes())
     uniemox_here("survey", tmp_path / "many", *SMALL, "--out", tmp_path / "many.html")
     assert "25 % of the images have no colour" in " ".join((tmp_path / "many.html").read_text().split())
-    uniemox_here("survey", tmp_path / "few", *SMALL, "--out", tmp_path / "few.html")
+    done = uniemox_here("survey", tmp_path / "few", *SMALL, "--out", tmp_path / "few.html")
+    # Groupings with one group are named.
+    for note in ("not compared by folder: all images have the same", "not compared by date: no image has a date"):
+        assert note in done.stderr
+        assert note in (tmp_path / "few.html").read_text()
     assert "have no colour" not in (tmp_path / "few.html").read_text()
 
 

@@ -72,8 +72,8 @@ def run_survey(
         images: Function that returns the paths of the images.
         settings: Groups to compare and files to use.
         watch: Function that consumes the new predictions.
-        report: Gets lines about images that were named twice, rows of the table that match no image, and an index that
-            can't be used.
+        report: Gets lines about images that were named twice, rows of the table that match no image, groupings with one
+            group, and an index that can't be used.
 
     Raises:
         ConfigError: For settings that can't be used.
@@ -101,6 +101,8 @@ def run_survey(
     summary = summarise(settings.lines, groupings, requested)
     if unmatched := unmatched_rows(groupings):
         report(unmatched)
+    for note in summary.notes_on_groups:
+        report(note)
     title = ", ".join(map(shorten, names[:TITLE_NAMES])) + " …" * (len(names) > TITLE_NAMES)
     write_survey_page(summary, f"Survey of {title}", settings.out)
     return summary

@@ -227,6 +227,17 @@ class Summary:
         return self.colourless / self.whole.images
 
     @property
+    def notes_on_groups(self) -> list[str]:
+        """Clauses about groupings that have one group, so that nothing can be compared."""
+        notes = []
+        for name, tallies in self.groups.items():
+            if list(tallies) == [UNDATED] and name == DATE:
+                notes.append("not compared by date: no image has a date in its EXIF")
+            elif len(tallies) == 1:
+                notes.append(f"not compared by {name}: all images have the same")
+        return notes
+
+    @property
     def is_often_colourless(self) -> bool:
         """True if the number of images without colour may shift the means noticeably."""
         return self.colourless_share > MAX_COLOURLESS
