@@ -28,6 +28,7 @@ from uniemox.finetune.step import AugmentedViews, finetune_step, seed_step
 from uniemox.io.files import ENCODER, ONNX, WEIGHTS
 from uniemox.io.weight_names import Init
 from uniemox.model.lora import merge_adapters
+from uniemox.plurals import counted
 from uniemox.predict.confidence import flag_note, set_note
 from uniemox.training.hardware import precision_of, ready_to_train, setup_device, with_precision, wrap
 from uniemox.training.journal import Callback, Journal
@@ -260,10 +261,13 @@ def _finish(run: FinetuneRun, out: Path) -> ClassifierInfo:
     info = run.calibrate()
     held_out = len(run.parts.calibration)
     if held_out < MIN_SAMPLES and info.task == "multilabel":
-        run.callback.note(f"only {held_out} held-out images: probabilities and thresholds are rough; hold out more")
+        run.callback.note(
+            f"only {counted(held_out, 'held-out image')}: probabilities and thresholds are rough; hold out more"
+        )
     elif held_out < MIN_SAMPLES:
         run.callback.note(
-            f"only {held_out} held-out images: the temperature is rough; calibrate on more images (uniemox calibrate)"
+            f"only {counted(held_out, 'held-out image')}: the temperature is rough; calibrate on more images "
+            "(uniemox calibrate)"
         )
     for note in (set_note(info, COVERAGE), flag_note(info)):
         if note:

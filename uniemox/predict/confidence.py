@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from uniemox.classifier_info import NEW_RULES, AnswerRules, ClassifierInfo, to_affect
 from uniemox.errors import ConfigError
 from uniemox.intervals import LEVEL, Interval
+from uniemox.plurals import counted
 
 Array = NDArray[np.floating]
 # Familiarity below which images are flagged; one in twenty images that are like the training images is flagged too.
@@ -29,8 +30,8 @@ def flag_note(info: ClassifierInfo) -> str | None:
     if held_out == 0 or held_out >= MIN_TO_FLAG:
         return None
     return (
-        f"the model has only {held_out} held-out images to compare with, so of unfamiliar images it flags only blank "
-        f"ones; {MIN_TO_FLAG} are needed: train with more images"
+        f"the model has only {counted(held_out, 'held-out image')} to compare with, so of unfamiliar images it flags "
+        f"only blank ones; {MIN_TO_FLAG} are needed: train with more images"
     )
 
 
