@@ -62,8 +62,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Return two processes more than cores: tests wait for servers, processes and files for a quarter of their time."""
-    return usable_cores() + 2
+    """Return one process more than cores: tests wait for servers, processes and files for a quarter of their time."""
+    return usable_cores() + 1
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
