@@ -70,6 +70,23 @@ def _write_hub(out: Path) -> None:
     assert write_hub_folder(classifier, replace(info, temperature=1.7, distances=()), out, name="mine")
 
 
+@pytest.mark.parametrize("size", [(64, 48), (48, 64), (90, 70)])
+def test_the_page_about_export_gives_the_pixels(
+    size: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text("utf-8")
+    code = page.partition("```python\n")[2].partition("```")[0]
+    rotated = Image.Exif()
+    rotated[ExifTags.Base.Orientation] = 6
+    draw_image(1, size).save(tmp_path / "photo.jpg", quality=95, exif=rotated)
+    shutil.copy(hub() / "model.onnx", tmp_path / "fi.onnx")
+    monkeypatch.chdir(tmp_path)
+    variables: dict[str, Any] = {}
+    exec(code, variables)
+    expected = uniemox.load("fi.onnx", finder=None).predict("photo.jpg").scene
+    assert variables["probabilities"] == pytest.approx(expected, abs=1e-5)
+
+
 def test_labels_with_commas_are_quoted_in_the_card() -> None:
     info = load_classifier(finetuned("probe") / WEIGHTS)[1]
     network = replace(info.network, labels=("cosy, warm", *info.labels[1:]))
