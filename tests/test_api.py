@@ -14,11 +14,11 @@ import pytest
 import uniemox
 from tests.drawn import draw_image
 from tests.runs import CPU
-from uniemox.api import FewLabelsSettings, FinetuneSettings, PretrainSettings
 from uniemox.errors import ConfigError
 from uniemox.finetune.config import FewLabelsConfig, FinetuneConfig
 from uniemox.io import write_file
 from uniemox.pretrain.config import PretrainConfig
+from uniemox.run_settings import FewLabelsSettings, FinetuneSettings, PretrainSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 PYRIGHT = ROOT / "build" / "npm" / "node_modules" / ".bin" / "pyright"

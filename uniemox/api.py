@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from uniemox.errors import ConfigError
 from uniemox.io.files import ENCODER, ONNX, SPLITS
@@ -17,27 +17,16 @@ from uniemox.io.progress import Progress, silent
 if TYPE_CHECKING:
     from uniemox.data.sample import DataSet
     from uniemox.evaluate.run import Evaluation
-    from uniemox.finetune.config import (
-        AugmentConfig,
-        DistillationConfig,
-        FewLabelsMethod,
-        LoraConfig,
-        NetworkConfig,
-        Task,
-    )
     from uniemox.finetune.few_labels_page import MethodAccuracy
     from uniemox.insight.explain.explanation import Explanation
     from uniemox.insight.explain.maps import Method
     from uniemox.insight.search import Hit
     from uniemox.insight.survey.summary import Summary
     from uniemox.insight.tag.folder import Naming, TaggedImage
-    from uniemox.model.config import ModelConfig
     from uniemox.predict.images import ImageLike
     from uniemox.predict.predictor import Predictor
-    from uniemox.pretrain.config import EncoderConfig, TeacherConfig
-    from uniemox.training.config import HardwareConfig, OptimizerConfig, SaveConfig, ScheduleConfig
+    from uniemox.run_settings import FewLabelsSettings, FinetuneSettings, PretrainSettings
     from uniemox.training.journal import Callback
-    from uniemox.views.config import ViewConfig
 
 PathLike = str | os.PathLike[str]
 
@@ -72,74 +61,6 @@ class Run:
         return {name: values.tolist() for name, (_, values) in read_run(self.folder).curves.items()}
 
 
-class PretrainSettings(TypedDict, total=False):
-    """Fields of `PretrainConfig` that replace the preset's; see `uniemox.pretrain.config`."""
-
-    encoder: "EncoderConfig"
-    model: "ModelConfig"
-    view: "ViewConfig"
-    teacher: "TeacherConfig"
-    optimizer: "OptimizerConfig"
-    schedule: "ScheduleConfig"
-    hardware: "HardwareConfig"
-    save: "SaveConfig"
-    batch_size: int
-    accumulation: int
-    layer_decay: float | None
-    diagnose_every: int
-    fresh_decoder: bool
-    force_lr: bool
-    stop_on_divergence: bool
-    sharded: bool
-    seed: int
-    max_unreadable: int
-
-
-class FinetuneSettings(TypedDict, total=False):
-    """Fields of `FinetuneConfig` that replace the preset's; see `uniemox.finetune.config`."""
-
-    method: str
-    task: "Task"
-    network: "NetworkConfig"
-    view: "ViewConfig"
-    augment: "AugmentConfig"
-    optimizer: "OptimizerConfig"
-    schedule: "ScheduleConfig"
-    hardware: "HardwareConfig"
-    save: "SaveConfig"
-    distillation: "DistillationConfig"
-    lora: "LoraConfig"
-    zero_shot: bool
-    layer_decay: float | None
-    head_lr_scale: float
-    probe_first: bool
-    ema_decay: float | None
-    class_weighting: Literal["none", "balanced", "discrete"]
-    logit_adjustment: float
-    fraction: float
-    monitor: Literal["val", "holdout"] | None
-    calibrate_on: Literal["votes", "labels"]
-    holdout_fraction: float
-    select: Literal["best", "accuracy", "last"]
-    batch_size: int
-    accumulation: int
-    seed: int
-    max_unreadable: int
-
-
-class FewLabelsSettings(TypedDict, total=False):
-    """Fields of `FewLabelsConfig` that replace its defaults; see `uniemox.finetune.config`."""
-
-    methods: "tuple[FewLabelsMethod, ...]"
-    images: tuple[int, ...]
-    seeds: int
-    size: int
-    lora: "LoraConfig"
-    device: Literal["cpu", "cuda"] | None
-    workers: int | None
-    max_unreadable: int
-
-
 def pretrain(
     data: "DataSet | str",
     *,
@@ -147,7 +68,7 @@ def pretrain(
     preset: Literal["paper", "best", "demo"] = "paper",
     resume: bool = False,
     callback: "Callback | None" = None,
-    **settings: Unpack[PretrainSettings],
+    **settings: "Unpack[PretrainSettings]",
 ) -> Run:
     """Pre-train an encoder on scene, person and text (arXiv 2409.18877, section III).
 
@@ -186,7 +107,7 @@ def finetune(
     preset: Literal["paper", "best", "demo"] = "best",
     resume: bool = False,
     callback: "Callback | None" = None,
-    **settings: Unpack[FinetuneSettings],
+    **settings: "Unpack[FinetuneSettings]",
 ) -> Run:
     """Fine-tune an encoder to classify emotions (arXiv 2409.18877, section III-E).
 
@@ -229,7 +150,7 @@ def few_labels(
     init: "PathLike | Run | None" = None,
     resume: bool = False,
     callback: "Callback | None" = None,
-    **settings: Unpack[FewLabelsSettings],
+    **settings: "Unpack[FewLabelsSettings]",
 ) -> "list[MethodAccuracy]":
     """Measure the accuracy of light heads over the number of labelled images of each class.
 

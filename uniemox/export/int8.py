@@ -150,8 +150,8 @@ def export_int8(
         if check.is_kept:
             write_model(read_model(small), dst)
     if training_hashes:
-        seen = seen_among(chosen, image_hashes(chosen), training_hashes)
-        check = replace(check, training_images=len(seen))
+        overlap = seen_among(chosen, image_hashes(chosen), training_hashes)
+        check = replace(check, training_images=len(overlap))
     return check
 
 
