@@ -144,6 +144,24 @@ def test_a_table_of_another_system_matches_and_idle_rows_are_counted(tmp_path: P
     assert unmatched_rows(groupings) == ""
 
 
+@pytest.mark.parametrize(
+    ("row", "count", "notes"),
+    [
+        ("elsewhere.jpg,Rio", 2, ["not compared by city: no image is in the table"]),
+        ("a/0.jpg,NA\na/1.jpg,", 2, ["not compared by city: no image has a value in the table"]),
+        ("a/0.jpg,Rio\na/1.jpg,Rio", 2, ["not compared by city: all images have the same"]),
+        ("a/0.jpg,Rio", 2, []),
+        ("a/0.jpg,Rio", 1, []),
+    ],
+)
+def test_the_reason_for_one_group_is_told(tmp_path: Path, row: str, count: int, notes: list[str]) -> None:
+    (tmp_path / "t.csv").write_text(f"path,city\n{row}\n")
+    lines = [line(i, path=str(tmp_path / f"a/{i}.jpg")) for i in range(count)]
+    (tmp_path / "l.jsonl").write_text("".join(lines))
+    summary = summarise(tmp_path / "l.jsonl", groupings_of(("city",), tmp_path / "t.csv"), Everything())
+    assert summary.notes_on_groups == notes
+
+
 def test_resume_answers_only_new_images(surveyed: Path) -> None:
     arguments = ("survey", surveyed / "photos", *SMALL, "--out", surveyed / "s.html")
     refused = " ".join(uniemox_here(*arguments).stderr.split())

@@ -229,13 +229,14 @@ class Summary:
     @property
     def notes_on_groups(self) -> list[str]:
         """Clauses about groupings that have one group, so that nothing can be compared."""
-        notes = []
-        for name, tallies in self.groups.items():
-            if list(tallies) == [UNDATED] and name == DATE:
-                notes.append("not compared by date: no image has a date in its EXIF")
-            elif len(tallies) == 1:
-                notes.append(f"not compared by {name}: all images have the same")
-        return notes
+        # Nobody expects one image to be compared.
+        if self.whole.images == 1:
+            return []
+        return [
+            f"not compared by {name}: {_why_alone(name, next(iter(tallies)))}"
+            for name, tallies in self.groups.items()
+            if len(tallies) == 1
+        ]
 
     @property
     def is_often_colourless(self) -> bool:
@@ -398,6 +399,23 @@ def unmatched_rows(groupings: Mapping[str, Grouping]) -> str:
     """Describe the rows of the groupings' table that match no image, after `summarise`; "" if there are none."""
     column = next((grouping for grouping in groupings.values() if isinstance(grouping, TableColumn)), None)
     return "" if column is None else column.rows.unmatched()
+
+
+def _why_alone(grouping: str, group: str) -> str:
+    """Return the reason why a grouping has one group.
+
+    Args:
+        grouping: Name of the grouping.
+        group: Its only group.
+    """
+    if grouping == DATE and group == UNDATED:
+        return "no image has a date in its EXIF"
+    # A folder may have any name.
+    if grouping != FOLDER and group == NOWHERE:
+        return "no image is in the table"
+    if grouping != FOLDER and group == NO_VALUE:
+        return "no image has a value in the table"
+    return "all images have the same"
 
 
 def _below(folders: Iterable[str]) -> dict[str, str]:
