@@ -289,10 +289,14 @@ class ClassifierInfo:
         """True if the answers are probabilities with sum 1: one of the labels is the right one."""
         return self.task in ("label", "distribution")
 
+    @property
+    def label_thresholds(self) -> tuple[float, ...]:
+        """Threshold of each label, 0 to 1: the fitted ones, or 0.5 without calibration."""
+        return self.thresholds or (DEFAULT_THRESHOLD,) * len(self.labels)
+
     def assigned(self, probabilities: Sequence[float]) -> tuple[str, ...]:
         """Return the labels above their thresholds, most probable first; task multilabel.  probabilities: (E,)."""
-        thresholds = self.thresholds or (DEFAULT_THRESHOLD,) * len(self.labels)
-        rows = zip(self.labels, probabilities, thresholds, strict=True)
+        rows = zip(self.labels, probabilities, self.label_thresholds, strict=True)
         assigned = [(probability, label) for label, probability, threshold in rows if probability > threshold]
         return tuple(label for _, label in sorted(assigned, key=lambda pair: -pair[0]))
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from uniemox.classifier_info import DEFAULT_THRESHOLD, ClassifierInfo
+from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.sample import shares_of
 from uniemox.evaluate.calibration import expected_calibration_error
 from uniemox.evaluate.multilabel import MultilabelScores, label_calibration_error, score_multilabel
@@ -120,7 +120,7 @@ class Scorer:
         """Score several labels of the samples with these indices, (M',)."""
         is_present = self.is_present[rows]
         info = self.info
-        thresholds = np.array(info.thresholds or (DEFAULT_THRESHOLD,) * len(info.labels))
+        thresholds = np.array(info.label_thresholds)
         scores = score_multilabel(self.answers[rows], is_present, info.labels, thresholds, groups=units)
         if info.temperature is None:
             return scores

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 
-from uniemox.classifier_info import DEFAULT_THRESHOLD
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.io.files import write_file
 from uniemox.io.html import STYLE_SHEET
@@ -122,7 +121,7 @@ def _model_values(network: Network, version: str) -> dict[str, object]:
     return values | {
         "name": network.name,
         "version": version,
-        "thresholds": info.thresholds or (DEFAULT_THRESHOLD,) * len(info.labels),
+        "thresholds": info.label_thresholds,
         "conformal_scores": info.conformal_scores,
         "rules": asdict(info.rules),
         "ratings": None if head is None else head.to_dict() | {"seen": ""},
