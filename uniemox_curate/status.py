@@ -82,18 +82,15 @@ def sentences(steps: Mapping[str, Any]) -> dict[str, str]:
     releases = [
         f"{counted(release['pictures'], 'image')} in {release['folder']}" for release in steps["release"]["releases"]
     ]
-    split = steps["split"]
     return {
         "collect": f"{collect['fetched']:,} of {collect['offered']:,} fetched, {collect['failed']:,} failed, "
         f"{collect['waiting']:,} waiting; {counted(collect['different pictures'], 'different image')}; "
         f"from {_list(collect['sources'])}",
         "screen": f"{screen['looked at']:,} looked at, {screen['kept']:,} kept; dropped: {_list(screen['dropped'])}; "
         f"styles: {_list(screen['styles'])}; {screen['taken down']:,} taken down",
-        "annotate": f"{annotate['answered twice']:,} of {counted(annotate['to answer'], 'image')} answered "
-        f"by two or more of {counted(annotate['annotators'], 'annotator')}"
-        + (annotate["checks"] and f"; {annotate['checks']}"),
+        "annotate": _annotated(annotate),
         "agree": f"{_agreed(agree.get('figures'))}; {agree['disputed']:,} disputed, {agree['judged']:,} judged",
-        "split": _split(split),
+        "split": _split(steps["split"]),
         "release": "; ".join(releases) or "not yet",
     }
 
@@ -203,6 +200,17 @@ def _agreed(figures: Mapping[str, Any] | None) -> str:
     later = [f"{figures[f'later {name}']:,} {name}" for name in ("answers", "steps") if figures[f"later {name}"]]
     before = f", before the last {' and '.join(later)}" if later else ""
     return f"{', '.join(parts)} on {counted(figures['pictures'], 'image')}{before}"
+
+
+def _annotated(step: Mapping[str, Any]) -> str:
+    """Return the progress of the annotation, and what is wrong with the attention checks."""
+    sentence = (
+        f"{step['answered twice']:,} of {counted(step['to answer'], 'image')} answered by two or more of "
+        f"{counted(step['annotators'], 'annotator')}"
+    )
+    if step["checks"]:
+        sentence += f"; {step['checks']}"
+    return sentence
 
 
 def _split(drawn: Mapping[str, Any]) -> str:

@@ -62,7 +62,7 @@ def statistics(name: str, status: Mapping[str, Any], plan: CollectionPlan) -> di
         plan: Plan of the project.
     """
     steps = status["steps"]
-    counted = [person for person in status["people"] if not person["is_left_out"]]
+    people = [person for person in status["people"] if not person["is_left_out"]]
     label_set = plan.label_set
     annotation = str(len(plan.labels))
     if label_set.name != "custom":
@@ -81,8 +81,8 @@ def statistics(name: str, status: Mapping[str, Any], plan: CollectionPlan) -> di
         },
         "dropped": steps["screen"]["dropped"],
         "attention checks": {
-            "asked": sum(person["checks"] for person in counted),
-            "passed": sum(person["checks_passed"] for person in counted),
+            "asked": sum(person["checks"] for person in people),
+            "passed": sum(person["checks_passed"] for person in people),
         },
     }
 
