@@ -109,6 +109,7 @@ def difference_of(ours: RowAnswers, theirs: RowAnswers) -> RowDifference | str:
     if not keys:
         return "no image of both has a label that both can predict"
     shared_labels = sorted(labels)
-    of_ours = ours.among(shared_labels, keys)
-    paired = paired_bootstrap(of_ours.hits, theirs.among(shared_labels, keys).hits, of_ours.groups)
+    our_answers = ours.among(shared_labels, keys)
+    their_answers = theirs.among(shared_labels, keys)
+    paired = paired_bootstrap(our_answers.hits, their_answers.hits, our_answers.groups)
     return RowDifference(n=len(keys), labels=len(labels), paired=paired)

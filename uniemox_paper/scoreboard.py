@@ -51,6 +51,17 @@ class RunFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunScores:
+    """Saved predictions of a run for one column."""
+
+    predictions: Predictions
+    mapping: str
+    """Map from the model's labels to those of the data, in words; empty without one."""
+    label_map: str
+    """The user's label map, as --map has it; empty without one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredRun:
     """A finished run with its saved predictions."""
 
@@ -59,11 +70,7 @@ class ScoredRun:
     """Settings that decide the result, by dotted name."""
     training: TrainingData
     seed: int
-    predictions: Mapping[Column, Predictions]
-    maps: Mapping[Column, str]
-    """Map from the model's labels to those of the data, in words."""
-    user_maps: Mapping[Column, str] = field(default_factory=dict)
-    """The user's label map, as --map has it."""
+    scores: Mapping[Column, RunScores]
 
     @property
     def name(self) -> str:
@@ -166,38 +173,34 @@ class _Reader:
         if record.kind != "finetune":
             self.notes.append(f"left out: {path} is a run of kind {record.kind}, which predicts no labels")
             return None
-        predictions: dict[Column, Predictions] = {}
-        maps: dict[Column, str] = {}
-        user_maps: dict[Column, str] = {}
-        for file in sorted((path / EVALUATIONS).glob("*.json")):
-            evaluation = self._read_evaluation(file)
-            if evaluation is None or evaluation.predictions is None:
-                continue
-            column = (dataset_name(evaluation.data), evaluation.split or "all")
-            if column in predictions:
-                self.notes.append(
-                    f"left out: {file}: the run was scored on {title_of(column)} twice; remove one of the two"
-                )
-                continue
-            predictions[column] = evaluation.predictions
-            user_maps[column] = evaluation.label_map_text
-            maps[column] = "; ".join(
-                note.removeprefix(MAPPED) for note in evaluation.values.get("notes", ()) if note.startswith(MAPPED)
-            )
-        if not predictions:
+        scores = self._read_scores(path)
+        if not scores:
             self.notes.append(f"left out: {path} has no predictions of labels; run uniemox evaluate --model {path}")
             return None
         settings = _flat({name: value for name, value in record.config.items() if name not in WITHOUT})
         settings["init"] = public_name(settings.get("init", ""))
         return ScoredRun(
-            path=path,
-            settings=settings,
-            training=record.data,
-            seed=int(record.config.get("seed", 0)),
-            predictions=predictions,
-            maps=maps,
-            user_maps=user_maps,
+            path=path, settings=settings, training=record.data, seed=int(record.config.get("seed", 0)), scores=scores
         )
+
+    def _read_scores(self, path: Path) -> dict[Column, RunScores]:
+        """Return the scores of a run by column; adds a note for each file that is left out."""
+        scores: dict[Column, RunScores] = {}
+        for file in sorted((path / EVALUATIONS).glob("*.json")):
+            evaluation = self._read_evaluation(file)
+            if evaluation is None or evaluation.predictions is None:
+                continue
+            column = (dataset_name(evaluation.data), evaluation.split or "all")
+            if column in scores:
+                self.notes.append(
+                    f"left out: {file}: the run was scored on {title_of(column)} twice; remove one of the two"
+                )
+                continue
+            maps = [note.removeprefix(MAPPED) for note in evaluation.values.get("notes", ()) if note.startswith(MAPPED)]
+            scores[column] = RunScores(
+                predictions=evaluation.predictions, mapping="; ".join(maps), label_map=evaluation.label_map_text
+            )
+        return scores
 
     def _read_evaluation(self, file: Path) -> SavedEvaluation | None:
         """Return an evaluation with predictions of labels; None for others, with a note."""
@@ -237,7 +240,7 @@ def read_scoreboard(paths: Sequence[Path]) -> Scoreboard:
         by_seed[run.seed] = run
     members = [[by_seed[seed] for seed in sorted(by_seed)] for by_seed in groups.values()]
     names = _row_names(members)
-    columns = tuple(sorted({column for run in runs for column in run.predictions}))
+    columns = tuple(sorted({column for run in runs for column in run.scores}))
     notes = reader.notes
     answers = {name: _answers_by_column(name, group, notes) for name, group in zip(names, members, strict=True)}
     tests = _paired_tests(answers, columns, notes)
@@ -275,11 +278,9 @@ def _most_labels(answers: Answers, column: Column) -> int:
 def _answers_by_column(name: str, runs: Sequence[ScoredRun], notes: list[str]) -> dict[Column, RowAnswers]:
     """Return the answers of a row's runs by column, from the runs that were scored on it; adds notes on the others."""
     result = {}
-    for column in sorted({column for run in runs for column in run.predictions}):
-        scored = [run for run in runs if column in run.predictions]
-        answers = join_answers(
-            [run.predictions[column] for run in scored], [run.user_maps.get(column, "") for run in scored]
-        )
+    for column in sorted({column for run in runs for column in run.scores}):
+        scores = [run.scores[column] for run in runs if column in run.scores]
+        answers = join_answers([item.predictions for item in scores], [item.label_map for item in scores])
         if answers is None:
             notes.append(
                 f"left out: {name} on {title_of(column)}: its runs were scored on other images or labels, or by other "
@@ -328,6 +329,7 @@ def _cells(
     cells = {}
     for column, of_row in answers[name].items():
         counts = np.unique(of_row.truths, return_counts=True)[1]
+        mappings = {run.scores[column].mapping for run in runs if column in run.scores}
         best = _best_row(answers, column)
         cells[column] = BoardCell(
             runs=len(of_row.hits),
@@ -336,7 +338,7 @@ def _cells(
             accuracy=float(of_row.hits.mean()),
             interval=clip_to_share(interval_over_runs(of_row.hits, of_row.groups)),
             chance=float(counts.max() / counts.sum()),
-            label_map="; ".join(sorted({run.maps[column] for run in runs if run.maps.get(column)})),
+            label_map="; ".join(sorted(filter(None, mappings))),
             is_best=name == best,
             below_best=_find_test(tests, name, best, column),
         )
