@@ -1,4 +1,4 @@
-"""What `uniemox reproduce` prints about a plan: what it computes and lacks, its costs, and its progress."""
+"""Print a plan of `uniemox reproduce`: its cells, missing runs, costs and progress."""
 
 import json
 import math
@@ -181,7 +181,7 @@ def may_start(plan: "Plan", gpus: int, images_per_s: float | None) -> bool:
         say("to compute the time, give the images/s of `python -m benchmarks.train` on the GPU as --images-per-s")
     else:
         days = gflop / (images_per_s * PRETRAIN_GFLOP) / gpus / 86400
-        say(f"{days:,.2f} days on {gpus} GPU{'s' if gpus > 1 else ''} of {_speed_in_words(images_per_s)}")
+        say(f"{days:,.2f} days on {counted(gpus, 'GPU')} of {_speed_in_words(images_per_s)}")
     say_missing(plan)
     is_possible = any(run.missing is None for run in plan.runs) or not plan.runs
     if is_possible and (torch.cuda.is_available() or images == 0):

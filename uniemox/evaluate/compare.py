@@ -87,9 +87,9 @@ def compare(ours: Sequence[Path], theirs: Sequence[Path], baseline: Sequence[Pat
             predictions_of[path] = predictions
         groups = [[predictions_of[path] for path in group] for group in (ours, theirs, baseline)]
         comparison = _compare(title, *groups)
-        of_maps = map_note({path: evaluations[title] for path, evaluations in runs.items()})
-        note = "; ".join(filter(None, (comparison.note, of_maps)))
-        result.append(replace(comparison, note=note, is_fair=comparison.is_fair and not of_maps))
+        warning = map_note({path: evaluations[title] for path, evaluations in runs.items()})
+        note = "; ".join(filter(None, (comparison.note, warning)))
+        result.append(replace(comparison, note=note, is_fair=comparison.is_fair and not warning))
     return result
 
 
