@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 from torch.nn.functional import normalize
 
 from uniemox.data.order import RunOrder
-from uniemox.data.sample import Sample
+from uniemox.data.sample import Broken, Sample
 from uniemox.errors import DataError
 from uniemox.evaluate.classifier_outputs import outputs_of
 from uniemox.finetune.config import FewLabelsConfig
 from uniemox.finetune.heads import fit_head
-from uniemox.finetune.network import BuiltNetwork
+from uniemox.finetune.network import BuiltNetwork, adapt
 from uniemox.finetune.presets import LIGHT
 from uniemox.finetune.prototypes import fit_prototypes
 from uniemox.finetune.samples import target_of
 from uniemox.finetune.step import AugmentedViews, FinetuneBatch, Objective, finetune_step
 from uniemox.labels import LabelSet
 from uniemox.model.classifier import Classifier, NeighbourHead
-from uniemox.model.lora import add_adapters, merge_adapters
+from uniemox.model.lora import find_layers, merge_adapters
 from uniemox.teacher.clip_encoder import open_clip_teacher
 from uniemox.teacher.prototypes import scale_of, text_prototypes
 from uniemox.training.optimization import build_optimizer, warmup_cosine
@@ -74,7 +74,7 @@ class Texts:
 def check_adaptable(classifier: Classifier, config: FewLabelsConfig) -> None:
     """Raise ConfigError if method lora is asked for and can't change this encoder."""
     if LORA in config.methods:
-        _adapted(classifier, config)
+        find_layers(classifier.encoder, config.lora.layers)
 
 
 @dataclass(kw_only=True)
@@ -145,7 +145,8 @@ class HeadFitter:
             DataError: If an image can't be read any more.
         """
         torch.manual_seed(seed)
-        classifier = _adapted(self.network.classifier, self.config)
+        classifier = copy.deepcopy(self.network.classifier)
+        adapt(classifier, self.config.lora)
         classifier.head.load_state_dict(head.state_dict())
         optimizer = build_optimizer(
             classifier,
@@ -173,8 +174,7 @@ class HeadFitter:
         outputs = outputs_of(
             classifier, self.scored, ViewConfig(size=self.config.size), stats=self.network.stats, workers=self.workers
         )
-        if outputs.broken:
-            raise DataError(f"{outputs.broken[0].reason}; it could be read a moment before")
+        _refuse_broken(outputs.broken)
         return outputs.values
 
     def _batches(self, train: Sequence[Sample], seed: int) -> Iterator[ViewBatch]:
@@ -186,22 +186,14 @@ class HeadFitter:
         views = AugmentedViews(ViewConfig(size=self.config.size, min_area=MIN_AREA), seed, None)
         order = RunOrder(len(train), batch_size=min(LORA_BATCH, len(train)), seed=seed, steps=LORA_STEPS)
         for batch in build_loader(ViewDataset(train, views), order, self.workers):
-            if batch.broken:
-                raise DataError(f"{batch.broken[0].reason}; it could be read a moment before")
+            _refuse_broken(batch.broken)
             yield batch
 
 
-def _adapted(classifier: Classifier, config: FewLabelsConfig) -> Classifier:
-    """Return a copy of a classifier whose encoder has trained low-rank changes.
-
-    Raises:
-        ConfigError: If the encoder has no layers that method lora changes.
-    """
-    adapted = copy.deepcopy(classifier)
-    add_adapters(adapted.encoder, rank=config.lora.rank, layers=config.lora.layers)
-    # Running means and variances are frozen like all other numbers of the encoder.
-    adapted.keeps_norm_statistics = True
-    return adapted
+def _refuse_broken(broken: Sequence[Broken]) -> None:
+    """Raise DataError for images that could be read when their features were computed."""
+    if broken:
+        raise DataError(f"{broken[0].reason}; it could be read a moment before")
 
 
 def _unit(features: Array) -> Array:

@@ -23,7 +23,7 @@ from uniemox.checkpoints.timm_networks import TIMM, load_timm
 from uniemox.classifier_info import ClassifierInfo, EncoderSpec, NetworkSpec, read_info
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import CheckpointError, ConfigError
-from uniemox.finetune.config import INIT_MISSING, FinetuneConfig, NetworkConfig
+from uniemox.finetune.config import INIT_MISSING, FinetuneConfig, LoraConfig, NetworkConfig
 from uniemox.io.files import CONFIG, ENCODER, WEIGHTS
 from uniemox.io.weight_names import CLIP, IN_PACKAGE, Init
 from uniemox.model.classifier import Classifier, set_drop_path
@@ -94,10 +94,19 @@ def network_of(config: FinetuneConfig, data: DataSet, train: Sequence[Sample]) -
         config.init, config.network, size=config.view.size, outputs=outputs, unit_features=config.fit == "prototypes"
     )
     if config.fit == "lora":
-        add_adapters(network.classifier.encoder, rank=config.lora.rank, layers=config.lora.layers)
-        # Running means and variances are frozen like all other numbers of the encoder.
-        network.classifier.keeps_norm_statistics = True
+        adapt(network.classifier, config.lora)
     return network
+
+
+def adapt(classifier: Classifier, config: LoraConfig) -> None:
+    """Freeze the encoder of a classifier, and add trained low-rank changes to its layers, in place.
+
+    Raises:
+        ConfigError: If the encoder has no layers that method lora changes.
+    """
+    add_adapters(classifier.encoder, rank=config.rank, layers=config.layers)
+    # Running means and variances are frozen like all other numbers of the encoder.
+    classifier.keeps_norm_statistics = True
 
 
 def build_network(

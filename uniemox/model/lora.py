@@ -55,6 +55,17 @@ def add_adapters(encoder: nn.Module, *, rank: int, layers: AdaptedLayers) -> Non
         ConfigError: If the encoder has no such layer.
     """
     encoder.requires_grad_(False)
+    for layer in find_layers(encoder, layers):
+        # `unsafe` skips a call that would only check shapes.
+        parametrize.register_parametrization(layer, "weight", LowRankChange(layer.weight, rank), unsafe=True)
+
+
+def find_layers(encoder: nn.Module, layers: AdaptedLayers) -> list[nn.Linear]:
+    """Return the linear layers of an encoder that get changes; see `add_adapters` for the arguments.
+
+    Raises:
+        ConfigError: If there is none.
+    """
     adapted = [
         module
         for name, module in encoder.named_modules()
@@ -66,9 +77,7 @@ def add_adapters(encoder: nn.Module, *, rank: int, layers: AdaptedLayers) -> Non
             f"method lora adapts vision transformers; {type(encoder).__name__} has no {kind}. Give a ViT (--init), "
             "--lora.layers all, or --method full or probe"
         )
-    for layer in adapted:
-        # `unsafe` skips a call that would only check shapes.
-        parametrize.register_parametrization(layer, "weight", LowRankChange(layer.weight, rank), unsafe=True)
+    return adapted
 
 
 def merge_adapters(encoder: nn.Module) -> None:
