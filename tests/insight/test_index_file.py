@@ -9,6 +9,7 @@ import pytest
 
 import uniemox
 from tests.drawn import draw_image
+from tests.insight.photos import draw_photos
 from tests.runs import uniemox_here
 from uniemox.errors import ConfigError, DataError, InUseError
 from uniemox.insight.index import update_index
@@ -29,9 +30,7 @@ def predictor() -> Predictor:
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     folder = tmp_path / "photos"
-    (folder / "inner").mkdir(parents=True)
-    for i in range(COUNT):
-        draw_image(i).save(folder / ("inner" if i % 2 else ".") / f"{i}.png")
+    draw_photos(folder, COUNT)
     return folder
 
 
