@@ -25,7 +25,8 @@ from uniemox.classifier_info import to_affect
 from uniemox.cli import app
 from uniemox.data.seen import SEEN, read_seen
 from uniemox.errors import CheckpointError, ConfigError, DataError
-from uniemox.evaluate.run import evaluate, evaluations_folder
+from uniemox.evaluate.places import evaluations_folder
+from uniemox.evaluate.run import evaluate
 from uniemox.export.hub_folder import _task_in_words, timm_network, write_hub_folder
 from uniemox.io.files import WEIGHTS
 
@@ -95,8 +96,25 @@ def test_labels_with_commas_are_quoted_in_the_card() -> None:
 
 def test_scores_of_a_hub_folder_are_saved_in_the_working_directory() -> None:
     """The folder is published, and scores have the names of the user's images."""
-    assert evaluations_folder(hub()) == Path("evaluations") / hub().name
+    folder = evaluations_folder(hub())
+    assert folder.parent == Path("evaluations")
+    assert folder.name.startswith(f"{hub().name}-")
     assert evaluations_folder(finetuned("probe")) == finetuned("probe") / "evaluations"
+
+
+def test_hub_folders_of_one_name_have_scores_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One called embedded does not replace the scores of the package's model, and .. is no folder's name."""
+    folders = [tmp_path / "a" / "embedded", tmp_path / "b" / "embedded"]
+    for folder in folders:
+        (folder / "sub").mkdir(parents=True)
+        for name in ("model.onnx", "config.json"):
+            (folder / name).symlink_to(hub() / name)
+    first, second = map(evaluations_folder, folders)
+    assert len({first, second, Path("evaluations") / "embedded"}) == 3
+    monkeypatch.chdir(folders[0])
+    assert evaluations_folder(Path()) == first
+    monkeypatch.chdir("sub")
+    assert evaluations_folder(Path("..")) == first
 
 
 def test_timm_gives_the_probabilities_of_uniemox(images: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:

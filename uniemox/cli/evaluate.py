@@ -81,7 +81,7 @@ def evaluate(
 
     The intervals hold for this run; another seed of its training may differ more (`uniemox compare` takes several).
     Scores and predictions are saved in RUN/evaluations; for an ONNX file in a folder evaluations next to it; for
-    embedded and small in ./evaluations/embedded and ./evaluations/small. A line names the file. Training images of the
+    embedded, small and hub folders in a folder of ./evaluations. A line names the file. Training images of the
     model are refused. If the data have only some of the model's labels, answers are scored among all labels of the
     model. If they have other labels, predictions are converted to them. Evoked emotions are never converted to felt
     ones.
@@ -135,11 +135,16 @@ def _open_split(files: DataFiles, source: str, split: str | None) -> "tuple[Data
 
 def _announce_folders(models: Sequence[Path]) -> None:
     """Print where the scores of models without a folder of their own will be saved: in the working directory."""
-    from uniemox.evaluate.run import evaluations_folder, saves_scores_here
+    from uniemox.evaluate.places import evaluations_folder, is_hub_folder, saves_scores_here
 
-    for model in dict.fromkeys(models):
-        if saves_scores_here(model):
-            say(f"the scores of {model} will be saved in the working directory, in {evaluations_folder(model)}")
+    for path in dict.fromkeys(models):
+        model = path.parent if path.is_file() and is_hub_folder(path.parent) else path
+        if not saves_scores_here(model):
+            continue
+        folder = evaluations_folder(model)
+        say(f"the scores of {path} will be saved in the working directory, in {folder}")
+        if folder.resolve().is_relative_to(model.resolve()):
+            say(f"{folder} will be in the folder that you publish: delete it before, as scores have names of images")
 
 
 def score_tables(evaluation: "Evaluation") -> Iterator[Table | str]:

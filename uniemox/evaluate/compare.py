@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from uniemox.data.sample import DataSet
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.evaluate.label_pairs import LabelPairs, labels_by
-from uniemox.evaluate.run import evaluate, evaluations_folder, runs_without_torch, write_evaluation
+from uniemox.evaluate.places import evaluations_folder
+from uniemox.evaluate.run import evaluate, runs_without_torch, write_evaluation
 from uniemox.evaluate.run_records import Predictions, SavedEvaluation, read_evaluations, read_run, title_of
 from uniemox.intervals import (
     Interval,

@@ -19,12 +19,12 @@ from uniemox.data.unreadable import listing_of, lost_by_class, reasons_of
 from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
 from uniemox.evaluate.label_pairs import LabelPairs, labels_by, needs_map, pairs_in
 from uniemox.evaluate.outputs import Outputs, outputs_of_network
+from uniemox.evaluate.places import evaluations_folder, is_hub_folder
 from uniemox.evaluate.scorer import COVERAGE, Scorer
 from uniemox.evaluate.scores import AffectScores, ClassScores, GroupScores, Scores, as_values, headline_of, score_groups
 from uniemox.intervals import Interval, few_groups_note, no_spread_note
-from uniemox.io.files import CONFIG, EVALUATIONS, ONNX, SPLITS, WEIGHTS, refuse_special, write_file
+from uniemox.io.files import ONNX, SPLITS, WEIGHTS, refuse_special, write_file
 from uniemox.io.progress import Progress, silent
-from uniemox.io.typed import read_json
 from uniemox.io.weight_names import IN_PACKAGE, file_in_package
 from uniemox.labels import AFFECT, NO_LABELS, LabelSet, ScoredLabels, identity_map
 from uniemox.plurals import counted
@@ -250,19 +250,7 @@ def is_onnx(model: Path) -> bool:
 
 def runs_without_torch(model: Path) -> bool:
     """Return True if onnxruntime scores a model: an ONNX file, one of the package, or one in a hub folder."""
-    return is_onnx(model) or _is_hub_folder(model)
-
-
-def _is_hub_folder(folder: Path) -> bool:
-    """Return True for a folder of `uniemox export --to hub-folder`; timm reads its model.safetensors."""
-    if not ((folder / ONNX).is_file() and (folder / CONFIG).is_file()):
-        return False
-    try:
-        config = read_json(folder / CONFIG, dict[str, Any], remedy="export it again")
-    except DataError:
-        # The weights of a run can be scored without its record.
-        return False
-    return "pretrained_cfg" in config or "library_name" in config
+    return is_onnx(model) or is_hub_folder(model)
 
 
 def _open_onnx(model: Path, task: str | None) -> Opened:
@@ -318,25 +306,6 @@ def _refuse_seen(
     return bool(model_hashes) or head is not None
 
 
-def evaluations_folder(model: Path) -> Path:
-    """Return the folder of a model's saved scores: evaluations/ in a run, or evaluations/NAME in the working directory.
-
-    >>> evaluations_folder(Path("embedded")).as_posix(), evaluations_folder(Path("runs/fi")).as_posix()
-    ('evaluations/embedded', 'runs/fi/evaluations')
-    """
-    if saves_scores_here(model):
-        return Path(EVALUATIONS) / model.absolute().name
-    return model / EVALUATIONS
-
-
-def saves_scores_here(model: Path) -> bool:
-    """Return True for a model whose scores are saved in the working directory.
-
-    These are the models of the package, and hub folders: they are published, and scores have the names of images.
-    """
-    return str(model) in IN_PACKAGE or _is_hub_folder(model)
-
-
 def write_evaluation(
     evaluation: Evaluation,
     model: Path,
@@ -350,8 +319,7 @@ def write_evaluation(
 
     Args:
         evaluation: The evaluation.
-        model: A run's folder or a file in one; or embedded, small or a hub folder, whose scores are in
-            ./evaluations/NAME.
+        model: A run's folder or a file in one; or embedded, small or a hub folder, see `evaluations_folder`.
         data: Scored data set.
         split: Scored split, or all.
         name: Name of the files, without its ending; None: made from data and split.

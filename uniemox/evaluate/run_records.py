@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from uniemox.errors import DataError
 from uniemox.evaluate.label_pairs import LabelPairs, text_of
 from uniemox.evaluate.metrics import Array
-from uniemox.evaluate.run import evaluations_folder
+from uniemox.evaluate.places import evaluations_folder
 from uniemox.intervals import no_spread_note
 from uniemox.io.files import CONFIG, METRICS, WEIGHTS
 from uniemox.io.html import render
