@@ -81,6 +81,8 @@ def test_every_category_of_emotic_has_its_own_definition_of_one_line() -> None:
 def test_an_unknown_word_is_refused_with_all_labels() -> None:
     with pytest.raises(LabelError, match=r"'bored' is none of the 6 labels of ube: anger, fear, joy, love, sadness"):
         UBE.index("bored")
+    with pytest.raises(LabelError, match='none of the 2 labels of custom: "cosy, warm", grim'):
+        LabelSet("custom", ("cosy, warm", "grim"), "evoked").index("bored")
     with pytest.raises(LabelError, match="there is no label set 'plutchik'; there are mikels, ekman, ube, caer, heco"):
         find_label_set("plutchik")
 

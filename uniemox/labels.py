@@ -74,7 +74,8 @@ class LabelSet:
         label = clean(word)
         label = self.aliases.get(label, label)
         if label not in self.labels:
-            raise LabelError(f"{word!r} is none of the {len(self)} labels of {self.name}: {', '.join(self.labels)}")
+            names = ", ".join(map(quoted, self.labels))
+            raise LabelError(f"{word!r} is none of the {len(self)} labels of {self.name}: {names}")
         return self.labels.index(label)
 
 
@@ -336,7 +337,7 @@ def _as_subset_of(subset: LabelSet, superset: LabelSet) -> dict[str, str | None]
 
 def _first_labels(labels: LabelSet) -> str:
     """Return the first eight labels, for a message."""
-    return ", ".join(labels.labels[:8]) + (", …" if len(labels) > 8 else "")
+    return ", ".join(map(quoted, labels.labels[:8])) + (", …" if len(labels) > 8 else "")
 
 
 def in_kind_of(target: LabelSet, source: LabelSet) -> LabelSet:

@@ -141,6 +141,14 @@ def logits_for(data: DataSet, wrong: set[int]) -> np.ndarray:
     return (1 + np.arange(len(data)))[:, None] / 4 * np.eye(2)[answer]
 
 
+def test_labels_with_commas_are_quoted(tmp_path: Path, photos: DataSet) -> None:
+    run = write_run(tmp_path / "run", "finetune")
+    file = score(run, photos, logits_for(photos, {0}))
+    scores = json.loads(file.read_text())
+    file.write_text(json.dumps(scores | {"scored_labels": ["awe, warm", "fear"]}))
+    assert 'answers scored among 2 labels ("awe, warm", fear)' in page_of(tmp_path, run).words
+
+
 def test_report_shows_an_evaluation(tmp_path: Path, photos: DataSet) -> None:
     run = write_run(tmp_path / "run", "finetune")
     logits = logits_for(photos, {0, 9, 15})

@@ -18,6 +18,7 @@ from PIL import Image
 
 from uniemox.io.files import write_file
 from uniemox.io.images import encode_image
+from uniemox.labels import quoted
 from uniemox.plurals import counted
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def environment(*, is_html: bool = True) -> "Environment":
         lstrip_blocks=True,
         keep_trailing_newline=not is_html,
     )
-    env.filters |= {"number": number, "percent": percent, "interval": interval, "position": position}
+    env.filters |= {"number": number, "percent": percent, "interval": interval, "position": position, "quoted": quoted}
     env.tests |= {"known": is_known, "interval": are_known}
     env.globals |= {"zip": zip, "counted": counted}
     return env

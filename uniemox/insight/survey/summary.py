@@ -182,8 +182,9 @@ class Summary:
         """Images that the model flags as unfamiliar, least familiar first."""
 
     def __repr__(self) -> str:
-        means = sorted(zip(self.columns, self.whole.means.tolist(), strict=True), key=lambda pair: -pair[1])
-        shares = [f"{label} {mean:.0%}" for label, mean in means if label not in AXES][:NAMED_LABELS]
+        means = list(zip(self.columns, self.whole.means.tolist(), strict=True))
+        highest_first = sorted(means, key=lambda pair: -pair[1])
+        shares = [f"{label} {mean:.0%}" for label, mean in highest_first if label not in AXES][:NAMED_LABELS]
         axes = [f"{axis} {mean:.1f}" for axis, mean in means if axis in AXES]
         unfamiliar = f"{self.whole.unfamiliar:,} unfamiliar"
         images = f"{counted(self.whole.images, 'image')}, {self.failures:,} unreadable"
