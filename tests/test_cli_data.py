@@ -129,6 +129,16 @@ def test_split_reports_classes_without_images_in_a_split(tmp_path: Path) -> None
     )
 
 
+def test_split_explains_shares_that_groups_prevent(tmp_path: Path) -> None:
+    class_folders(tmp_path / "tiny", each=10)
+    rows = [f"{label}/{i}.jpg,{label},{i // 5}" for label in ("awe", "fear") for i in range(10)]
+    (tmp_path / "images.csv").write_text("\n".join(["path,label,group", *rows]))
+    source = f"csv:{tmp_path / 'images.csv'}?root={tmp_path / 'tiny'}"
+    done = uniemox("data", "split", source, tmp_path / "s.json", "--ratio", "80/20")
+    reason = "% of the images instead of 80/20 %: 20 images are in 2 groups of images that belong together"
+    assert reason in " ".join(done.stderr.split())
+
+
 def test_split_plots_the_choice_among_schemes(tmp_path: Path) -> None:
     plot = tmp_path / "choice.png"
     arguments = ("synthetic:96", tmp_path / "s.json", "--schemes", 5, "--plot", plot, "--fraction", 0.5, "--json")

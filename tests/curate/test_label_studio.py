@@ -17,6 +17,7 @@ from uniemox_curate import tables as t
 from uniemox_curate.annotate.agree import agreement_now
 from uniemox_curate.annotate.answer_files import given_answers, write_label_studio
 from uniemox_curate.annotate.answer_import import import_label_studio
+from uniemox_curate.annotate.label_studio import time_of
 from uniemox_curate.cli.labels import import_answers
 from uniemox_curate.project import Project
 
@@ -185,6 +186,8 @@ def test_completions_of_old_versions_are_annotations(project: Project, tmp_path:
     assert import_label_studio(project, path).new == 1
     [(answer, _)] = given_answers(project)
     assert (answer.annotator, answer.label, answer.at) == ("label studio 3", "fear", 1620000000)
+    # A number of milliseconds is no time.
+    assert time_of({"created_at": 1620000000000}) is None
 
 
 def test_an_export_without_annotations_is_reported(
@@ -198,6 +201,8 @@ def test_an_export_without_annotations_is_reported(
     path.write_text(json.dumps([{"data": {"image": "other.jpg"}, "annotations": []}]))
     import_answers(project.folder, path)
     assert "1 task refers to an image not in the project" in capsys.readouterr().err
+    import_answers(project.folder, export(tmp_path, [annotation(choice("fear"), who=1)]))
+    assert "uniemox curate status lists who gave them" in capsys.readouterr().err
 
 
 def test_comments_do_not_change_the_agreement(tmp_path: Path) -> None:

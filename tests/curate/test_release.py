@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import insert, select, update
 
 from tests.curate.places import LABELS, PLAN, project_of, say
 from tests.curate.test_agree import plain_alpha
@@ -282,6 +282,22 @@ def test_statistics_and_datasheet(release_folder: Path) -> None:
         assert part in sheet, part
     assert figures["attention checks"] == {"asked": 0, "passed": 0}
     assert "No attention check was answered." in sheet
+
+
+def test_a_datasheet_has_the_attention_checks_of_annotators_who_count(tmp_path: Path) -> None:
+    project = agreed(tmp_path, Cyd="af" * 6)
+    with project.store.write() as connection:
+        leave_out(connection, "Cyd", actor="owner")
+        people = {row.name: row.id for row in connection.execute(select(t.people))}
+        for number, (name, label) in enumerate([("Ada", "awe"), ("Ada", "fear"), ("Ben", "awe"), ("Cyd", "fear")]):
+            check = {"person_id": people[name], "check_label": "awe", "given_at": 1.0}
+            task = connection.execute(insert(t.tasks).values(**check)).inserted_primary_key[0]
+            answer = {"client_id": f"check {number}", "label": label, "seconds": 1.5, "at": 0.0}
+            connection.execute(insert(t.answers).values(person_id=people[name], task_id=task, **answer))
+    release(project, tmp_path / "out", ReleaseConfig(name="Tiny"))
+    figures = json.loads((tmp_path / "out" / "statistics.json").read_text())
+    assert figures["attention checks"] == {"asked": 3, "passed": 2}
+    assert "The annotators passed 2 of 3 attention checks" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_a_licence_is_plain_text_in_markdown() -> None:

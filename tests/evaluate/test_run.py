@@ -18,6 +18,7 @@ from tests.data.tree import says
 from tests.drawn import Stored
 from tests.runs import CPU, SPLITS, colour_sample, colours, data_of, finetuned
 from uniemox.data.sample import NO_PERSONS, DataSet
+from uniemox.data.seen import read_seen
 from uniemox.data.shards import ShardConfig, read_shards, write_shards
 from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
 from uniemox.evaluate.recalibration import write_model
@@ -128,12 +129,19 @@ def test_a_model_without_a_list_of_training_images_is_marked(tmp_path: Path) -> 
     assert UNKNOWN_TRAINING not in evaluate(run / ONNX, labelled_data()).notes
 
 
-def test_training_images_are_refused_with_their_number() -> None:
+def test_training_images_are_refused_with_their_number(tmp_path: Path) -> None:
     train = colours(splits=SPLITS).only("train")
     mixed = replace(train, samples=[*labelled_data().samples, *train.samples[:3]])
     with pytest.raises(DataError, match=says("trained on 3 of these 13 images of colours, amusement/0.jpg among")):
         score(mixed)
     assert score(mixed, allow_seen=True).scores.n == 13
+    # Beside a file alone, splits.json may be of something else.
+    shutil.copy(finetuned("knn") / ONNX, tmp_path)
+    stray = tmp_path / "splits.json"
+    stray.write_text("{}")
+    with pytest.raises(DataError, match="trained on 3 of these 13 images") as caught:
+        evaluate(tmp_path / ONNX, replace(mixed, detector_seen=frozenset(read_seen(finetuned("knn")))))
+    assert str(stray) not in str(caught.value)
     assert score(labelled_data()).scores.n == 10
 
 
