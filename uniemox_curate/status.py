@@ -197,7 +197,7 @@ def _agreed(figures: Mapping[str, Any] | None) -> str:
         f"{name} {figure['value']} ({figure['low']} to {figure['high']})"
         for name, figure in (("same answer", figures["percent"]), ("Krippendorff's α", figures["alpha"]))
     ]
-    later = [f"{figures[f'later {name}']:,} {name}" for name in ("answers", "steps") if figures[f"later {name}"]]
+    later = [counted(figures[f"later {noun}s"], noun) for noun in ("answer", "step") if figures[f"later {noun}s"]]
     before = f", before the last {' and '.join(later)}" if later else ""
     return f"{', '.join(parts)} on {counted(figures['pictures'], 'image')}{before}"
 

@@ -411,7 +411,7 @@ def test_a_release_holds_the_current_agreement(tmp_path: Path) -> None:
     assert "before the last" not in status(project)["told"]["agree"]
     with project.store.write() as connection:
         leave_out(connection, "Zoe", actor="me")
-    assert "on 12 images, before the last 1 steps;" in status(project)["told"]["agree"]
+    assert "on 12 images, before the last 1 step;" in status(project)["told"]["agree"]
     split(project, verdicts(project), RATIOS, schemes=1)
     release(project, tmp_path / "out", ReleaseConfig(name="x"))
     agreement = json.loads((tmp_path / "out" / "agreement.json").read_text())
