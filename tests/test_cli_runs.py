@@ -124,7 +124,8 @@ def test_own_labels_are_compared_with_the_built_in_model(tmp_path: Path) -> None
     printed = " ".join(done.stderr.split())
     assert f"uniemox compare --ours {run} --theirs embedded" in printed
     assert "--map fun=...,yuck=...,zest=..." in printed
-    scored = ("--ours", run, "--theirs", "small", *data, "--splits", run / "splits.json")
+    parts = (*data, "--splits", run / "splits.json")
+    scored = ("--ours", run, "--theirs", "small", *parts)
     status, _, err = parsed("compare", *scored, folder=tmp_path)
     assert status == 1
     assert "no map from mikels to custom is known" in err
@@ -140,6 +141,8 @@ def test_own_labels_are_compared_with_the_built_in_model(tmp_path: Path) -> None
     assert err.index(announced) < err.index("labels are mapped")
     [scores] = (tmp_path / "evaluations" / "small").glob("*.json")
     assert f"small: scores and predictions are in evaluations/small/{scores.name} and beside it" in err
+    status, _, err = parsed("evaluate", "--model", "small", *parts, *labels, folder=tmp_path)
+    assert (status, err.count(announced)) == (0, 1)
     assert {path.name for path in tmp_path.iterdir()} == {"my photos", "run", "evaluations"}
     status, _, err = parsed("compare", "--ours", run, "--theirs", "small", "--split", "val")
     assert (status, "need --data" in err) == (2, True)
