@@ -23,12 +23,12 @@ embedded: .venv/ready
 	$(BIN)/python -m recipes.embedded --fi '$(FI)' --ratings '$(RATINGS)' --unlabelled '$(UNLABELLED)' --people $(foreach one,$(PEOPLE),'$(one)') --faces $(foreach one,$(FACES),'$(one)') --ferplus '$(FERPLUS)' --starts '$(STARTS)' --test-people '$(TEST_PEOPLE)'
 
 # PYTEST='--random-order-bucket=module --random-order-seed=1' shuffles; --require-browser fails without Chromium.
-# mypy and the tests run at the same time.
+# mypy and the tests run at the same time. Scripts of users are checked after mypy, because they read its cache.
 test: lint
 	$(MAKE) --no-print-directory --jobs 2 types pytest
 
 pytest: .venv/ready
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(PYTEST)
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m 'not types' $(PYTEST)
 
 # make test-python PYTHON=python3.13: a short selection on another Python, in an environment of its own (7 GB).
 test-python: $(OTHER)/ready
@@ -42,6 +42,7 @@ lint: .venv/ready
 
 types: .venv/ready
 	$(BIN)/mypy
+	$(BIN)/python -m pytest --quiet -p no:cacheprovider -m types tests/test_api.py
 
 check-python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

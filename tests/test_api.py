@@ -118,8 +118,9 @@ def write_scripts(folder: Path, first_line: str = "") -> list[str]:
     return [f"{name}.py" for name in scripts]
 
 
+@pytest.mark.types
 def test_users_scripts_pass_mypy(tmp_path: Path) -> None:
-    """Mypy's settings for other files are the project's, so that it finds their types in the cache of `make check`."""
+    """Mypy's settings for other files are the project's, so that it finds their types in the cache of `make types`."""
     names = write_scripts(tmp_path, f"# mypy: {STRICT}")
     words = [sys.executable, "-m", "mypy", *(str(tmp_path / name) for name in names)]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
