@@ -13,12 +13,13 @@ from uniemox.io import WEIGHTS, Html, position, render, scale_of, write_file, wr
 from uniemox_paper.costs import NetworkCost, measure_run
 from uniemox_paper.execute import RunOutcome, seconds_of
 from uniemox_paper.plan import Cell, Plan, TableRow
-from uniemox_paper.results import Score, gain, is_done, margin_of, mark_of, score_of
+from uniemox_paper.results import MEASURES, Score, gain, is_done, margin_of, mark_of, score_of
 from uniemox_paper.sources import PAPER_SETS
 from uniemox_paper.study import HISTOGRAM
 
 CSV_FIELDS = (
-    *("method", "network", "data", "mark", *(score_field.name for score_field in fields(Score))),
+    *("method", "network", "data", "mark", *MEASURES),
+    *(score_field.name for score_field in fields(Score) if score_field.name not in ("measure", "value")),
     *("paper_percent", "gain", "gain_low", "gain_high"),
     *("over_histogram", "over_histogram_low", "over_histogram_high", "beats_histogram", "why"),
 )
@@ -96,13 +97,20 @@ def records_of(plan: Plan, failed: set[str]) -> dict[tuple[str, str], dict[str, 
         other = reference.get(name)
         record: dict[str, Any] = {"method": method, "network": row.network, "data": name}
         record |= {"mark": mark_of(cell, score, failed), "paper_percent": cell.paper, "why": cell.why}
-        record |= {} if score is None else asdict(score)
+        if score is not None:
+            values = asdict(score)
+            record |= {values.pop("measure"): values.pop("value"), **values}
         if other is not None and cell.runs != other.runs and (difference := gain(cell, other)) is not None:
             record |= {"gain": difference.difference, "gain_low": difference.low, "gain_high": difference.high}
         if row.baseline is not None and name in rows[row.baseline].cells:
             record |= margin_of(cell, rows[row.baseline].cells[name], score, scores[row.baseline, name])
         records[method, name] = dict.fromkeys(CSV_FIELDS) | record
     return records
+
+
+def value_of(record: Record) -> float | None:
+    """Return the score of a record, whatever its measure; None without one."""
+    return next((record[measure] for measure in MEASURES if record[measure] is not None), None)
 
 
 def _cost(row: TableRow) -> NetworkCost | None:
@@ -132,13 +140,14 @@ def dots(title: str, rows: Mapping[str, Record], *, chance: float | None) -> Htm
     visible = {
         name: record
         for name, record in rows.items()
-        if record["accuracy"] is not None or record["paper_percent"] is not None
+        if value_of(record) is not None or record["paper_percent"] is not None
     }
     scale = _scale(visible.values(), chance)
     return render(
         "uniemox_paper/dots.svg",
         title=title,
         rows=visible,
+        value_of=value_of,
         chance=chance,
         ticks=_ticks(scale),
         x=lambda share: LEFT_PX + position(share, scale) / 100 * (WIDTH_PX - LEFT_PX - 16),
@@ -169,10 +178,11 @@ def curves(title: str, columns: Sequence[str], rows: Mapping[str, Sequence[Recor
             (
                 name,
                 colour,
-                [(x, record) for x, record in zip(positions, records, strict=True) if record["accuracy"] is not None],
+                [(x, record) for x, record in zip(positions, records, strict=True) if value_of(record) is not None],
             )
             for (name, records), colour in zip(rows.items(), cycle(COLOURS), strict=False)
         ],
+        value_of=value_of,
         chance=chance,
         ticks=_ticks(scale),
         y=lambda share: BOTTOM_PX - position(share, scale) / 100 * (BOTTOM_PX - TOP_PX),
@@ -185,7 +195,8 @@ def curves(title: str, columns: Sequence[str], rows: Mapping[str, Sequence[Recor
 
 def _scale(points: Collection[Record], chance: float | None) -> tuple[float, float]:
     papers = [record["paper_percent"] / 100 for record in points if record["paper_percent"] is not None]
-    return scale_of([chance, *papers, *(record[end] for record in points for end in ("accuracy", "low", "high"))])
+    ends = [end for record in points for end in (value_of(record), record["low"], record["high"])]
+    return scale_of([chance, *papers, *ends])
 
 
 def _ticks(scale: tuple[float, float]) -> list[float]:
@@ -195,8 +206,8 @@ def _ticks(scale: tuple[float, float]) -> list[float]:
 
 BELOW_NOTE = (
     f"{BELOW}: does not beat the {HISTOGRAM}: the 95 % interval of the difference on the same images is not above 0. "
-    "If the two were scored on different images: the row's own interval is not above the histogram's accuracy. With "
-    "two seeds, which have no interval: the mean is not above the histogram's accuracy."
+    "If the two were scored on different images, or by mean average precision: the row's own interval is not above the "
+    "histogram's score. With two seeds, which have no interval: the mean is not above the histogram's score."
 )
 # Words for the basis of an interval, see `Score.over`.
 INTERVAL_BASES = {
@@ -237,11 +248,9 @@ def write_page(plan: Plan, outcome: RunOutcome, root: Path) -> Path:
         points=_points,
         below=BELOW,
         histogram=HISTOGRAM,
-        chances={
-            name: [_percents({record[level] for record in records}) for level in ("chance", "uniform")]
-            for name, records in scores.items()
-            if records
-        },
+        value_of=value_of,
+        chances={name: list(_chances(records)) for name, records in scores.items() if records},
+        measures={name: _measure(records) for name, records in scores.items() if records},
         drawings=list(_drawings(findings)) if plan.rows else (),
         cited=cited,
         cited_rows=[row for row in plan.rows if _is_cited(row, cited)],
@@ -271,6 +280,12 @@ def _notes(findings: Findings) -> Iterator[str]:
             f"95 % intervals: {intervals}. Near chance: the interval, or the one over images, contains the accuracy "
             "of the most common class."
         )
+    if any(record["mean_average_precision"] is not None for record in findings.scored()):
+        yield (
+            "mAP: mean average precision over the labels that an image of the data has, because an image may have "
+            "several. Its chance is the mean share of the images with a label. Differences are not paired, and "
+            "means over seeds have no interval."
+        )
     if any(record["beats_histogram"] is not None for record in findings.records.values()):
         yield BELOW_NOTE
 
@@ -285,8 +300,27 @@ def _points(record: Record, name: str) -> str:
     difference, low, high = (record[f"{name}{end}"] for end in ("", "_low", "_high"))
     if low is None:
         reason = "two seeds" if record["over"] == "none" else "different images"
+        if record["mean_average_precision"] is not None:
+            reason = "not paired"
         return f"{100 * difference:+.1f} (no interval: {reason})"
     return f"{100 * difference:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
+def _measure(records: Sequence[Record]) -> str:
+    """Return the measure of a column in words."""
+    if records[0]["accuracy"] is None:
+        return "mean average precision"
+    return "accuracy"
+
+
+def _chances(records: Sequence[Record]) -> Iterator[str]:
+    """Yield the levels of chance of a column, in words."""
+    level = _percents({record["chance"] for record in records})
+    if records[0]["uniform"] is None:
+        yield f"{level} (random order)"
+    else:
+        yield f"{level} (most common class)"
+        yield f"{_percents({record['uniform'] for record in records})} (random class)"
 
 
 def _percents(shares: Collection[float]) -> str:
@@ -301,13 +335,13 @@ def _drawings(findings: Findings) -> Iterator[tuple[str, Html, str]]:
     plan = findings.plan
     if plan.is_curve and findings.ours:
         rows = {row.name: [findings.record(row, name) for name in plan.columns] for row in plan.rows}
-        rows = {name: line for name, line in rows.items() if any(record["accuracy"] is not None for record in line)}
-        title = "Accuracy over the share of the training data"
+        rows = {name: line for name, line in rows.items() if any(value_of(record) is not None for record in line)}
+        title = "Score over the share of the training data"
         words = "Vertical lines: 95 % intervals; dashed: chance, if it is the same for all."
         yield "", curves(title, plan.columns, rows, chance=findings.chance()), words
     for name in findings.ours if not plan.is_curve else ():
         if findings.scored(name):
-            title = f"Accuracy on {name}"
+            title = f"{_measure(findings.scored(name)).capitalize()} on {name}"
             points = {row.name: findings.record(row, name) for row in plan.rows}
             words = "Dots: ours, with interval, faint where near chance; squares: the paper's; dashed: chance."
             yield title, dots(title, points, chance=findings.chance(name)), words

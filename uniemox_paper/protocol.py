@@ -9,11 +9,13 @@ POOLS = {"own": "as in the method's own fine-tuning", "mean": "mean of the patch
 """Words for `NetworkConfig.pool`."""
 FUSED = "the two views fused by a new {}"
 EPOCHS = {
-    "best": "highest mean class recall on half of the held-out images",
-    "accuracy": "highest accuracy on all held-out images",
+    "best": "highest {} on half of the held-out images",
+    "accuracy": "highest {} on all held-out images",
     "last": "last",
 }
-"""Words for `FinetuneConfig.select`."""
+"""Words for `FinetuneConfig.select`, with a place for the score."""
+SCORES = {"best": "mean class recall", "accuracy": "accuracy"}
+"""Score by which one label is selected, by `FinetuneConfig.select`."""
 NONE = "none"
 
 
@@ -96,7 +98,7 @@ def pooling_of(config: FinetuneConfig, network_pooling: str | None) -> str:
 def head_of(config: FinetuneConfig) -> str:
     """Return the kind of the head."""
     if config.method in ("probe", "histogram"):
-        return "logistic regression"
+        return "logistic regression" if config.task == "label" else "a logistic regression for each label"
     if config.network.confounders:
         return f"CCIM with {config.network.confounders} confounders, after {config.method}"
     if config.method == "lora":
@@ -117,7 +119,8 @@ def augmentation_of(config: FinetuneConfig) -> str:
     for name, value in (("mixup", augment.mixup), ("CutMix", augment.cutmix), ("erasing", augment.erasing)):
         if value > 0:
             parts.append(name)
-    if augment.smoothing > 0:
+    # Several labels per image are not smoothed.
+    if augment.smoothing > 0 and config.task == "label":
         parts.append(f"label smoothing {augment.smoothing:g}")
     return ", ".join(parts)
 
@@ -126,4 +129,6 @@ def epoch_of(config: FinetuneConfig) -> str:
     """Return the rule that chooses the epoch."""
     if not config.trains_in_steps:
         return NONE
-    return EPOCHS[config.select if config.chooses_epoch else "last"]
+    rule = config.select if config.chooses_epoch else "last"
+    score = "mean average precision" if config.task == "multilabel" else SCORES.get(rule, "")
+    return EPOCHS[rule].format(score)

@@ -16,25 +16,30 @@ from uniemox_paper.study import HISTOGRAM, Study
 
 Mark = Literal["ours", "cited", "not run", "failed"]
 Basis = Literal["seeds and pictures", "pictures", "none"]
+MEASURES = ("accuracy", "mean_average_precision")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
     """Result of one method on one data set. Shares are 0 to 1."""
 
-    accuracy: float
-    """Mean over seeds."""
+    measure: str
+    """One of `MEASURES`."""
+    value: float
+    """Mean of the measure over seeds."""
     low: float | None
     high: float | None
     """End of the 95 % interval; None if there is none."""
     over: Basis
-    """Basis of the interval: images for one run, seeds and images for three or more, nothing for two."""
+    """Basis of the interval: images for one run; seeds and images for three or more runs with an accuracy; else
+    nothing."""
     seeds: int
     pictures: int
     chance: float
-    """Share of the most common class among the scored images, the accuracy of always predicting it."""
-    uniform: float
-    """Accuracy of guessing, 1 / classes."""
+    """Share of the most common class among the scored images, the accuracy of always predicting it. For mean average
+    precision: mean share of the images that have a label, which a random order of the images reaches."""
+    uniform: float | None
+    """Accuracy of guessing, 1 / classes; None for mean average precision."""
     near_chance: bool
     """True if the interval, or the mean of the runs' intervals over images, reaches down to chance."""
 
@@ -68,11 +73,13 @@ def find_evaluation(run: PlannedRun) -> SavedEvaluation | None:
 def score_of(cell: Cell) -> Score | None:
     """Return the result of the cell's finished runs; None if none is finished."""
     evaluations = [evaluation for run in cell.runs if (evaluation := find_evaluation(run)) is not None]
-    evaluations = [evaluation for evaluation in evaluations if "confusion" in evaluation.values]
+    evaluations = [evaluation for evaluation in evaluations if evaluation.measure in MEASURES]
+    evaluations = [evaluation for evaluation in evaluations if evaluation.values[evaluation.measure] is not None]
     if not evaluations:
         return None
-    values = np.array([evaluation.values["accuracy"] for evaluation in evaluations])
-    over_images = np.array([evaluation.values["accuracy_interval"] for evaluation in evaluations]).mean(axis=0)
+    measure = evaluations[0].measure
+    values = np.array([evaluation.values[measure] for evaluation in evaluations])
+    over_images = np.array([evaluation.values[f"{measure}_interval"] for evaluation in evaluations]).mean(axis=0)
     interval: Sequence[float] | None
     over: Basis
     if len(values) == 1:
@@ -91,19 +98,29 @@ def score_of(cell: Cell) -> Score | None:
         low = max(0.0, float(interval[0]))
         high = min(1.0, float(interval[1]))
         lower_end = min(interval[0], over_images[0])
-    counts = np.array([sum(row) for row in evaluations[0].values["confusion"]])
-    chance = float(counts.max() / counts.sum())
+    chance, uniform = _chance(evaluations[0])
     return Score(
-        accuracy=float(values.mean()),
+        measure=measure,
+        value=float(values.mean()),
         low=low,
         high=high,
         over=over,
         seeds=len(values),
-        pictures=int(counts.sum()),
+        pictures=evaluations[0].values["n"],
         chance=chance,
-        uniform=1 / len(counts),
+        uniform=uniform,
         near_chance=bool(lower_end <= chance),
     )
+
+
+def _chance(evaluation: SavedEvaluation) -> tuple[float, float | None]:
+    """Return `Score.chance` and `Score.uniform`."""
+    if evaluation.measure == "mean_average_precision":
+        # A label that no image has is not part of the mean.
+        counts = np.array([count for count in evaluation.values["positives"].values() if count])
+        return float(counts.mean() / evaluation.values["n"]), None
+    counts = np.array([sum(row) for row in evaluation.values["confusion"]])
+    return float(counts.max() / counts.sum()), 1 / len(counts)
 
 
 def _interval(runs: Sequence[Predictions]) -> Sequence[float] | None:
@@ -176,8 +193,8 @@ def margin_of(cell: Cell, baseline: Cell, ours: Score | None, theirs: Score | No
     """Return the difference to the baseline as fields of a record; no fields if one of them has no score.
 
     The interval is paired, over the same images. A row beats the histogram if it is above 0; if they were scored on
-    different images, if the row's own is above the histogram's accuracy. With two seeds, which have no interval, the
-    means are compared.
+    different images or by mean average precision, if the row's own interval is above the histogram's score. With two
+    seeds, which have no interval, the means are compared.
 
     Args:
         cell: The cell to compare.
@@ -189,8 +206,8 @@ def margin_of(cell: Cell, baseline: Cell, ours: Score | None, theirs: Score | No
         return {}
     paired = gain(cell, baseline)
     if paired is None:
-        lower_end = ours.accuracy if ours.low is None else ours.low
-        beats = lower_end > theirs.accuracy
-        return {"over_histogram": ours.accuracy - theirs.accuracy, "beats_histogram": beats}
+        lower_end = ours.value if ours.low is None else ours.low
+        beats = lower_end > theirs.value
+        return {"over_histogram": ours.value - theirs.value, "beats_histogram": beats}
     ends = {"over_histogram_low": paired.low, "over_histogram_high": paired.high}
     return {"over_histogram": paired.difference, **ends, "beats_histogram": paired.is_above_zero}

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from uniemox.classifier_info import Streams
 from uniemox.data import (
@@ -97,6 +97,8 @@ class DataSource:
     sizes: Mapping[str, int] = field(default_factory=dict)
     """Number of images by split, if the data set has splits."""
     is_synthetic: bool = False
+    task: Literal["label", "multilabel"] = "label"
+    """Task of classifiers: multilabel if samples have several labels, as in EMOTIC."""
     missing: str | None = None
     """Missing requirement; None if there is none."""
 
@@ -275,6 +277,7 @@ def _split_as_paper(
         has_people=_has_people(data),
         has_words=has_words(data.samples) or (config.is_demo and config.objects is not None),
         sizes=sizes,
+        task="multilabel" if any(sample.categories for sample in data.samples) else "label",
     )
     if not is_paper and sizes["train"] and sizes[split]:
         return prepared, data
@@ -390,7 +393,7 @@ def union_of(members: Sequence[DataSource]) -> DataSource:
     """Join data sets for training: with the labels of all of them, so that every test set keeps its own.
 
     Args:
-        members: At least one, with labels of one kind. Each keeps its own splits, exclusions and people.
+        members: At least one, with labels of one kind and one task. Each keeps its own splits, exclusions and people.
     """
     sources = []
     for index, data in enumerate(members):
@@ -409,6 +412,7 @@ def union_of(members: Sequence[DataSource]) -> DataSource:
         origin=",".join(data.origin for data in members),
         labels=join_labels([data.labels for data in members]),
         train=sum(data.train for data in members),
+        task=members[0].task,
         needs=tuple(run for data in members for run in data.needs),
         digests=tuple(digest for data in members for digest in data.digests),
         has_people=all(data.has_people for data in members),

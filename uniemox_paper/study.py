@@ -262,6 +262,7 @@ class Study:
             options |= self._views_of(method, streams)
         if fraction < 1:
             options["fraction"] = fraction
+        options |= _task_of(target)
         options |= {**_smaller_batch(target.train * fraction, BATCH[scale]), **self._disk, **method.changes}
         files = [method.changes[name] for name in ("network.objects", "network.faces") if name in method.changes]
         if isinstance(init, str) and not any(str(run.folder) in init for run in method.needs):
@@ -300,6 +301,7 @@ class Study:
         """Return method histogram on the labels of every row's first seed. It has no seeds of its own."""
         options: dict[str, Any] = {"preset": self.config.scale, "method": "histogram", "network.streams": "scene"}
         options |= {"data": target.source, **target.files, "out": OUT, "resume": True, "seed": self.seeds[0]}
+        options |= _task_of(target)
         if fraction < 1:
             options["fraction"] = fraction
         name = f"{HISTOGRAM} of {target.name}"
@@ -372,6 +374,13 @@ class Study:
         return {
             seed: self.pretrain(name, changes, seed=i % self.config.pretrain_seeds) for i, seed in enumerate(self.seeds)
         }
+
+
+def _task_of(target: DataSource) -> dict[str, str]:
+    """Return the options for several labels per image, weighted as by EMOTIC's authors; none for one label."""
+    if target.task == "label":
+        return {}
+    return {"task": target.task, "class_weighting": "discrete"}
 
 
 def _smaller_batch(images: float, batch: int) -> dict[str, int]:

@@ -55,6 +55,7 @@ CONFOUNDERS = {"demo": 16, "paper": 128}
 ZERO_SHOT = "CLIP ViT-B/16, zero-shot"
 # Row of the method that learns from the words of annotations.
 LEARNS_WORDS = "EAP"
+ONE_LABEL = "it gives one label per image"
 NO_WORDS = "annotations that name objects, scenes or actions: uniemox data describe writes them; else EAP has no words"
 
 
@@ -163,13 +164,24 @@ def _row(study: Study, entry: Mapping[str, Any], *, name: str | None = None) -> 
         network += ", trained on all data sets of the column's kind at once, with the labels of all of them"
     cells = {}
     for target in study.targets:
-        data = target.with_people() if _reads_felt_person(method, target) else target
-        cells[target.name] = _cell(study, method, data, entry.get(target.name))
-    if name == LEARNS_WORDS:
-        without = [target.name for target in study.targets if not target.has_words]
-        cells |= {column: Cell(entry.get(column), why=NO_WORDS) for column in without}
+        paper = entry.get(target.name)
+        if reason := _obstacle(name, target):
+            cells[target.name] = Cell(paper, why=reason)
+        else:
+            data = target.with_people() if _reads_felt_person(method, target) else target
+            cells[target.name] = _cell(study, method, data, paper)
     cells = paper_only(entry, columns_of(study.targets), cells) | _person_cells(study, method)
     return TableRow(name, cells, network=network, paper_costs=(entry.get("params_m"), entry.get("flops_g")))
+
+
+def _obstacle(name: str, target: DataSource) -> str:
+    """Return the reason why a row can't be trained on a data set; empty if it can."""
+    is_one_label = name in RELATING and not method_class(RELATING[name]).takes_categories
+    if target.task == "multilabel" and is_one_label:
+        return ONE_LABEL
+    if name == LEARNS_WORDS and not target.has_words:
+        return NO_WORDS
+    return ""
 
 
 def _reads_felt_person(method: Method, target: DataSource) -> bool:
@@ -200,7 +212,7 @@ def _of_union(study: Study, method: Method, target: DataSource, paper: float | N
     in its own full label set.
     """
     columns = person_columns(study) if target.streams == "both" else study.targets
-    same_kind = [data for data in columns if data.labels.kind == target.labels.kind]
+    same_kind = [data for data in columns if (data.labels.kind, data.task) == (target.labels.kind, target.task)]
     available = [data for data in same_kind if data.missing is None] or same_kind
     union = replace(union_of(available), streams=target.streams)
     models = [study.finetune(method, union, seed=seed) for seed in method.starts]
@@ -364,6 +376,8 @@ def _zero_shot(study: Study) -> TableRow:
             scored_labels=target.labels,
         )
         cells[target.name] = Cell(None, (run,), run.missing or "", protocol)
+        if target.task == "multilabel":
+            cells[target.name] = Cell(why=ONE_LABEL)
     if teacher is not None and not study.with_emotion:
         network = ""
         reason = "the demo's teacher has read no words for emotions: --with-emotion"

@@ -37,7 +37,7 @@ def test_unfinished_run_has_no_score(tmp_path: Path) -> None:
 def test_one_seed_has_an_interval_over_images(tmp_path: Path) -> None:
     score = score_of(Cell(runs=(scored(tmp_path, "x", RIGHT),)))
     assert score is not None
-    assert (score.accuracy, score.over, score.seeds, score.pictures) == (0.9, "pictures", 1, 10)
+    assert (score.value, score.over, score.seeds, score.pictures) == (0.9, "pictures", 1, 10)
     assert (score.low, score.high) == pytest.approx((0.7, 1.0))
     assert (score.chance, score.near_chance) == (0.5, False)
     guessing = score_of(Cell(runs=(scored(tmp_path, "guessing", HALF),)))
@@ -69,7 +69,7 @@ def test_equal_seeds_still_have_the_uncertainty_of_few_images(tmp_path: Path) ->
     score = score_of(Cell(runs=runs))
     assert score is not None
     assert score.low is not None
-    assert score.accuracy == pytest.approx(0.6)
+    assert score.value == pytest.approx(0.6)
     # The images still contribute to the interval, and half of them are of one class.
     assert score.low < 0.4
     assert score.near_chance
