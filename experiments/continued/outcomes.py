@@ -1,5 +1,6 @@
 """Stored outcomes: scores of every image by one encoder, 16 bits each."""
 
+import json
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,9 @@ from experiments.continued.plan import BUDGETS, Job
 from experiments.continued.probe import Scores, balanced
 
 LABELS = "labels.npz"
+TRANSFER = "transfer.json"
+Figures = Mapping[str, float]
+"""Figures of an encoder on other data, by name: recall in percent, or 100 times a correlation."""
 
 
 def write(path: Path, scores: Mapping[str, Scores], figures: Mapping[str, float]) -> None:
@@ -34,6 +38,20 @@ def read_labels(outcomes: Path) -> dict[str, NDArray[np.int64]]:
     """Read what `write_labels` wrote."""
     with np.load(outcomes / LABELS) as file:
         return {half: file[half].astype(np.int64) for half in file}
+
+
+def write_transfer(outcomes: Path, figures: Mapping[str, Figures]) -> None:
+    """Write the figures of encoders on other data, by the name of the job's file."""
+    (outcomes / TRANSFER).write_text(json.dumps(figures, indent=1, sort_keys=True) + "\n", "utf-8")
+
+
+def read_transfer(outcomes: Path) -> dict[str, Figures]:
+    """Read what `write_transfer` wrote; empty if there is nothing."""
+    file = outcomes / TRANSFER
+    if not file.exists():
+        return {}
+    figures: dict[str, Figures] = json.loads(file.read_text("utf-8"))
+    return figures
 
 
 def pack_outcomes(outcomes: Path, archive: Path) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from statistics import mean
 
-from experiments.continued.outcomes import figures_of, read_labels, summary
+from experiments.continued.outcomes import figures_of, read_labels, read_transfer, summary
 from experiments.continued.plan import ARMS, BUDGETS, CONTRASTS, HALVES, SMALLEST_EFFECT, START, Job, Profile
 from experiments.continued.statistics import Difference, difference
 
@@ -87,12 +87,43 @@ def print_tables(outcomes: Path, profile: Profile) -> None:
             )
             print(f"| {' | '.join(cells)} |")
         print()
+    print_transfer(outcomes, profile)
     print("**Starts**: recall on the own half after each stage, %\n")
     for half in HALVES:
         job = Job(START, half, 0)
         if job in results:
             stages = [f"{value:.1f}" for name, value in sorted(figures_of(job, outcomes).items()) if "stage" in name]
             print(f"- half {half}: {', '.join(stages)}")
+
+
+def print_transfer(outcomes: Path, profile: Profile) -> None:
+    """Print the scores on data of other sources, if there are any; they decide nothing."""
+    figures = read_transfer(outcomes)
+    if not figures:
+        return
+    names = list(next(iter(figures.values())))
+    jobs = [Job(arm, half, seed) for arm in ARMS for half in HALVES for seed in seeds_of(arm, profile)]
+    # In the form of the other results, with the name of the data in the place of the budget.
+    results = {
+        job: {name: (value, 0.0) for name, value in figures[job.path(outcomes).stem].items()}
+        for job in jobs
+        if job.path(outcomes).stem in figures
+    }
+    print("**Other data**\n")
+    print(f"| arm | runs | {' | '.join(names)} |")
+    print(f"| --- | --- |{' --- |' * len(names)}")
+    for arm in ARMS:
+        rows = [scores for job, scores in results.items() if job.arm == arm]
+        if rows:
+            cells = [f"{mean(row[name][0] for row in rows):.1f}" for name in names]
+            print(f"| {arm} | {len(rows)} | {' | '.join(cells)} |")
+    print(f"\n| contrast | difference | {' | '.join(names)} |")
+    print(f"| --- | --- |{' --- |' * len(names)}")
+    for contrast_name, (first, second) in CONTRASTS.items():
+        differences = [contrast(results, contrast_name, name) for name in names]
+        cells = ["–" if found is None else _in_words(found, 1) for found in differences]
+        print(f"| {contrast_name} | {first} − {second} | {' | '.join(cells)} |")
+    print()
 
 
 def _in_words(result: Difference, digits: int) -> str:
