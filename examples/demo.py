@@ -1,20 +1,24 @@
 """Pre-train, fine-tune and evaluate on synthetic scenes or on your own images. `make demo` runs it.
 
-Every step is one command, which is printed before it runs; the last one writes a page of results.
+Every step is one command, which is printed; the last one writes a page of results.
 """
 
 import json
 import os
 import shlex
 import shutil
+import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from subprocess import PIPE, STDOUT
 
 from tools.commands import run_command
 from uniemox.data.sample import DataSet
 from uniemox.data.source import open_data
 from uniemox.errors import UniemoxError
+from uniemox.io.parallel import usable_cores
 
 OUT = Path("runs/demo")
 SCENES = "synthetic:4096"
@@ -49,6 +53,32 @@ def pack(source: str) -> DataSet:
     return open_data(f"shards:{OUT / 'pictures'}")
 
 
+def classify(streams: str, packed: str, scored: list[str]) -> Path:
+    """Fine-tune and evaluate a classifier, and print both commands with their output when they are done.
+
+    Args:
+        streams: Views that it reads.
+        packed: Data to train on.
+        scored: Options that name the data to score.
+
+    Returns:
+        The folder of the run.
+    """
+    run = OUT / f"finetuned_{streams}"
+    options = ["--network.streams", streams, "--init", str(OUT / "pretrained"), "--out", str(run)]
+    finetune = ["finetune", "--preset", "demo", "--data", packed, *options]
+    print(f"\nFine-tuning on {streams} begins.", flush=True)
+    for words in (finetune, ["evaluate", "--model", str(run), *scored]):
+        started = time.perf_counter()
+        command = [sys.executable, "-m", "uniemox", *words]
+        done = subprocess.run(command, check=False, stdout=PIPE, stderr=STDOUT, text=True)
+        seconds = time.perf_counter() - started
+        print(f"\n$ {shlex.join(['uniemox', *words])}\n{done.stdout}  ({seconds:.0f} s)", flush=True)
+        if done.returncode:
+            raise SystemExit(done.returncode)
+    return run
+
+
 def main(source: str) -> None:
     """Pack, fit a teacher, pre-train, fine-tune, evaluate, report."""
     started = time.perf_counter()
@@ -62,15 +92,12 @@ def main(source: str) -> None:
     pretraining = ["--teacher.source", f"fitted:{OUT / 'teacher'}", "--out", OUT / "pretrained"]
     uniemox("pretrain", "--preset", "demo", "--data", packed, "--split", "train", *pretraining)
     has_people = any(sample.persons or sample.target_box for sample in data.samples)
-    runs = []
-    for streams in ("both", "scene", "person") if has_people else ("scene",):
-        run = OUT / f"finetuned_{streams}"
-        options = ["--network.streams", streams, "--init", OUT / "pretrained", "--out", run]
-        uniemox("finetune", "--preset", "demo", "--data", packed, *options)
-        # Synthetic scenes are scored on new ones with another seed.
-        scored = ["--data", TEST, "--split", "all"] if source == SCENES else ["--data", packed]
-        uniemox("evaluate", "--model", run, *scored)
-        runs.append(run)
+    # Synthetic scenes are scored on new ones with another seed.
+    scored = ["--data", TEST, "--split", "all"] if source == SCENES else ["--data", packed]
+    # None of these keeps two cores busy, so they run at the same time.
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        parts = ("both", "scene", "person") if has_people else ("scene",)
+        runs = list(pool.map(lambda streams: classify(streams, packed, scored), parts))
     uniemox("report", *runs, OUT / "pretrained", "--out", OUT / "report.html")
     print()
     for run in runs:
