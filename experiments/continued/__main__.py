@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from experiments.continued.drawn import drawn_pack
+from experiments.continued.figure import draw_contrasts
 from experiments.continued.outcomes import pack_outcomes, write, write_labels
 from experiments.continued.pack import Pack
 from experiments.continued.plan import BUDGETS, CPU, GPU, HALVES, START, TINY, Profile, jobs_of
@@ -89,6 +90,7 @@ def main() -> None:
     parser.add_argument("--outcomes", type=Path, help="folder of the outcomes; default: beside this module")
     parser.add_argument("--archive", type=Path, help="file.tar that holds all outcomes after each job; default: none")
     parser.add_argument("--tables", action="store_true", help="only print the tables")
+    parser.add_argument("--figure", type=Path, help="with --tables: SVG file for the figure of the contrasts")
     args = parser.parse_args()
     profile: Profile = CPU
     if args.tiny:
@@ -106,6 +108,8 @@ def main() -> None:
         processes = 1 if args.tiny else usable_cores()
         run(laboratory, halves, outcomes, processes, args.archive)
     print_tables(outcomes, profile)
+    if args.figure:
+        draw_contrasts(outcomes, profile, args.figure)
 
 
 if __name__ == "__main__":

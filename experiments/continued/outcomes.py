@@ -4,6 +4,7 @@ import json
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,11 @@ from experiments.continued.probe import Scores, balanced
 
 LABELS = "labels.npz"
 TRANSFER = "transfer.json"
+BASELINES = "baselines.json"
 Figures = Mapping[str, float]
 """Figures of an encoder on other data, by name: recall in percent, or 100 times a correlation."""
+Baselines = Mapping[str, Mapping[str, Mapping[str, tuple[float, float]]]]
+"""Recall in percent and log-likelihood by name of a baseline, half, and budget."""
 
 
 def write(path: Path, scores: Mapping[str, Scores], figures: Mapping[str, float]) -> None:
@@ -42,16 +46,32 @@ def read_labels(outcomes: Path) -> dict[str, NDArray[np.int64]]:
 
 def write_transfer(outcomes: Path, figures: Mapping[str, Figures]) -> None:
     """Write the figures of encoders on other data, by the name of the job's file."""
-    (outcomes / TRANSFER).write_text(json.dumps(figures, indent=1, sort_keys=True) + "\n", "utf-8")
+    _write_json(outcomes / TRANSFER, figures)
 
 
 def read_transfer(outcomes: Path) -> dict[str, Figures]:
     """Read what `write_transfer` wrote; empty if there is nothing."""
-    file = outcomes / TRANSFER
-    if not file.exists():
-        return {}
-    figures: dict[str, Figures] = json.loads(file.read_text("utf-8"))
+    figures: dict[str, Figures] = _read_json(outcomes / TRANSFER)
     return figures
+
+
+def write_baselines(outcomes: Path, figures: Baselines) -> None:
+    """Write the figures of baselines."""
+    _write_json(outcomes / BASELINES, figures)
+
+
+def read_baselines(outcomes: Path) -> Baselines:
+    """Read what `write_baselines` wrote; empty if there is nothing."""
+    figures: Baselines = _read_json(outcomes / BASELINES)
+    return figures
+
+
+def _write_json(file: Path, figures: Mapping[str, Any]) -> None:
+    file.write_text(json.dumps(figures, indent=1, sort_keys=True) + "\n", "utf-8")
+
+
+def _read_json(file: Path) -> Any:
+    return json.loads(file.read_text("utf-8")) if file.exists() else {}
 
 
 def pack_outcomes(outcomes: Path, archive: Path) -> None:

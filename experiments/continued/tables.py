@@ -1,10 +1,10 @@
 """Tables of the page, from stored outcomes alone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
-from experiments.continued.outcomes import figures_of, read_labels, read_transfer, summary
+from experiments.continued.outcomes import figures_of, read_baselines, read_labels, read_transfer, summary
 from experiments.continued.plan import ARMS, BUDGETS, CONTRASTS, HALVES, SMALLEST_EFFECT, START, Job, Profile
 from experiments.continued.statistics import Difference, difference
 
@@ -64,9 +64,9 @@ def print_tables(outcomes: Path, profile: Profile) -> None:
         print("| --- | --- | --- | --- |")
         for arm in ARMS:
             scores = [scores_by_budget[budget] for job, scores_by_budget in results.items() if job.arm == arm]
-            if scores:
-                recall, nats = (mean(values) for values in zip(*scores, strict=True))
-                print(f"| {arm} | {len(scores)} | {recall:.1f} | {nats:.3f} |")
+            _print_scores(arm, scores)
+        for name, halves in read_baselines(outcomes).items():
+            _print_scores(f"*{name}*", [scores[budget] for scores in halves.values() if budget in scores])
         print("\n| contrast | difference | values | recall, points | p of equivalence | nats | verdict |")
         print("| --- | --- | --- | --- | --- | --- | --- |")
         for name, (first, second) in CONTRASTS.items():
@@ -94,6 +94,13 @@ def print_tables(outcomes: Path, profile: Profile) -> None:
         if job in results:
             stages = [f"{value:.1f}" for name, value in sorted(figures_of(job, outcomes).items()) if "stage" in name]
             print(f"- half {half}: {', '.join(stages)}")
+
+
+def _print_scores(name: str, scores: Sequence[Sequence[float]]) -> None:
+    """Print a row with the means of recall and log-likelihood; nothing without scores."""
+    if scores:
+        recall, nats = (mean(values) for values in zip(*scores, strict=True))
+        print(f"| {name} | {len(scores)} | {recall:.1f} | {nats:.3f} |")
 
 
 def print_transfer(outcomes: Path, profile: Profile) -> None:
