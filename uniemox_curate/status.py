@@ -142,7 +142,9 @@ def note_on_checks(people: Sequence[Mapping[str, Any]], check_every: int) -> str
 
 
 def _median_s(times: Sequence[AnswerTime]) -> float | None:
-    """Return the median of the answers' times, s; of two middle ones the higher; None without an answer."""
+    """Return the median of the answers' times, s; of two middle ones the higher; None without a recorded time."""
+    # Imported answers without a time have 0.
+    times = [part for part in times if part.tenths > 0]
     middle = sum(part.count for part in times) // 2
     for part in sorted(times, key=attrgetter("tenths")):
         if middle < part.count:

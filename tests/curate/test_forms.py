@@ -32,6 +32,7 @@ from uniemox_curate.release.config import ReleaseConfig
 from uniemox_curate.release.run import release
 from uniemox_curate.release.splitting import split
 from uniemox_curate.release.takedown import take_down
+from uniemox_curate.status import status
 
 FORM = AnswerForm(several=True, intensity=True, affect=True, comment=True)
 ADDRESS = "http://127.0.0.1:8000"
@@ -289,6 +290,22 @@ def test_label_studio_s_own_export_is_read(tmp_path: Path) -> None:
         (tmp_path / "t.json").write_text(wrong)
         with pytest.raises(DataError, match=re.escape(str(tmp_path / "t.json"))):
             import_label_studio(project, tmp_path / "t.json")
+
+
+def test_answers_without_a_time_have_none_in_status_and_exports(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", ["awe"])
+    result = [{"type": "choices", "from_name": "e", "to_name": "i", "value": {"choices": ["awe"]}}]
+    task = {"data": {"image": "1.jpg"}, "annotations": [{"completed_by": 7, "result": result}]}
+    (tmp_path / "t.json").write_text(json.dumps([task]))
+    assert import_label_studio(project, tmp_path / "t.json")[0] == 1
+    [person] = status(project)["people"]
+    assert (person["answered"], person["median_s"]) == (1, None)
+    write_csv(project, tmp_path / "a.csv")
+    [row] = csv.DictReader((tmp_path / "a.csv").read_text("utf-8-sig").splitlines())
+    assert row["seconds"] == ""
+    write_label_studio(project, tmp_path / "b.json")
+    [exported] = json.loads((tmp_path / "b.json").read_text())
+    assert exported["annotations"][0]["lead_time"] is None
 
 
 def test_a_task_of_another_image_is_unknown(tmp_path: Path) -> None:

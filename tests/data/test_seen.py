@@ -15,7 +15,7 @@ from tests.runs import CPU, SPLITS, colours, finetuned, pretrained, teacher, tin
 from uniemox.checkpoints.saving import convert
 from uniemox.data.people import detect_persons
 from uniemox.data.sample import DataSet
-from uniemox.data.seen import hashes_of, read_seen, refuse_seen, seen_by, seen_file, write_hashes
+from uniemox.data.seen import SEEN, hashes_of, read_seen, refuse_seen, seen_by, seen_file, write_hashes
 from uniemox.data.shards import ShardConfig, write_shards
 from uniemox.data.source import open_data
 from uniemox.data.synthetic_scenes import synthetic
@@ -57,7 +57,8 @@ def test_images_of_the_teacher_are_refused_after_pre_training_and_fine_tuning(tm
     pretrain(config, train, tmp_path / "pre")
     assert read_seen(tmp_path / "pre") == read_seen(folder)
     finetune(tiny_finetuning(tmp_path / "pre", method="knn"), data, tmp_path / "run")
-    with pytest.raises(DataError, match=says("12 of these 12 images", REFUSED)):
+    start = f"its initial weights, {tmp_path / 'pre'}, were trained on all of them: take other test images"
+    with pytest.raises(DataError, match=says("12 of these 12 images", REFUSED, start)):
         evaluate(tmp_path / "run", data.only("test"), hardware=CPU)
     assert evaluate(tmp_path / "run", data.only("test"), allow_seen=True, hardware=CPU).scores.n == 12
     fitted(tmp_path / "teacher", train)
@@ -110,6 +111,30 @@ def test_advice_about_training_images_fits_the_splits_of_the_data(splits: tuple[
     samples = [replace(sample, split=split) for sample, split in zip(synthetic(2).samples, splits, strict=True)]
     with pytest.raises(DataError, match=re.escape(f"calibrated on them: {remedy}")):
         refuse_seen(samples, ["0", "1"], {"0"}, "mine")
+
+
+@pytest.mark.parametrize(
+    ("seen_by_model", "remedy"),
+    [
+        ({"0", "1"}, "calibrated on them: its initial weights, {start}, were trained on all of them: take other"),
+        (
+            {"0", "1", "2"},
+            "RUN/splits.json if the run made the splits); its initial weights, {start}, were trained on 2",
+        ),
+        ({"2"}, "calibrated on them: train was not held out of its training; use another split"),
+    ],
+)
+def test_advice_about_training_images_names_the_initial_weights(
+    seen_by_model: set[str], remedy: str, tmp_path: Path
+) -> None:
+    """Splits of the run can't help against images that its initial weights have seen."""
+    write_hashes(tmp_path / SEEN, ["0", "1"])
+    with pytest.raises(DataError, match=re.escape(remedy.format(start=tmp_path))):
+        refuse_seen(synthetic(3).samples, ["0", "1", "2"], seen_by_model, "mine", start=str(tmp_path))
+    if seen_by_model == {"2"}:
+        with pytest.raises(DataError) as caught:
+            refuse_seen(synthetic(3).samples, ["0", "1", "2"], seen_by_model, "mine", start=str(tmp_path))
+        assert "initial weights" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

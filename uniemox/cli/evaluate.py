@@ -378,8 +378,8 @@ def _gain(low: float, high: float, images: int) -> str:
     verdict = "training gained nothing here that these images can show: the built-in model may be as good"
     if images < FEW_IMAGES:
         verdict += (
-            f". {counted(images, 'image')} can show only a large difference; a larger test part shows smaller "
-            "ones (uniemox data split --ratio 50/10/40, before finetune)"
+            f". {counted(images, 'image')} can show only a large difference; more test images show smaller "
+            "ones: new ones, or a larger part (uniemox data split --ratio 50/10/40, before finetune)"
         )
     return verdict
 

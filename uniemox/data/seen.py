@@ -137,6 +137,7 @@ def refuse_seen(
     *,
     override: str = "",
     splits: Path | None = None,
+    start: str = "",
 ) -> None:
     """Refuse samples that are among the training images.
 
@@ -146,6 +147,7 @@ def refuse_seen(
         data_name: Name of the data, for the message.
         override: Option that scores the samples anyway, for the message; empty if there is none.
         splits: File of the splits that the training made, for the message; None: it made none, or they are not known.
+        start: Initial weights of the training, for the message, see `seen_by`; empty if they are not known.
 
     Raises:
         DataError: If a readable sample is a training image.
@@ -158,10 +160,19 @@ def refuse_seen(
             copies = (
                 f"; if these are copies of training images in another file, train again without them ({EXCLUDE_COPIES})"
             )
+        remedy = _remedy(samples, overlap, splits)
+        seen_by_start = len(seen_among(samples, hashes, seen_by(start) & training_hashes)) if start else 0
+        if seen_by_start:
+            other_images = "take other test images, or train again from other initial weights (--init)"
+            # A split that the run held out does not help if its initial weights have seen the images.
+            if seen_by_start == len(overlap):
+                remedy = f"its initial weights, {start}, were trained on all of them: {other_images}"
+            else:
+                remedy += f"; its initial weights, {start}, were trained on {seen_by_start} of them: {other_images}"
         raise DataError(
             f"the model was trained on {len(overlap)} of these {len(samples)} images of {data_name}, {overlap[0].key} "
             "among them, itself or through its parts (pre-training, teacher, joined runs, person detector), or "
-            f"calibrated on them: {_remedy(samples, overlap, splits)}{copies}{way_out}"
+            f"calibrated on them: {remedy}{copies}{way_out}"
         )
 
 

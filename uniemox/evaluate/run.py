@@ -23,8 +23,9 @@ from uniemox.evaluate.places import evaluations_folder, is_hub_folder
 from uniemox.evaluate.scorer import COVERAGE, Scorer
 from uniemox.evaluate.scores import AffectScores, ClassScores, GroupScores, Scores, as_values, headline_of, score_groups
 from uniemox.intervals import Interval, few_groups_note, no_spread_note
-from uniemox.io.files import ONNX, SPLITS, WEIGHTS, refuse_special, write_file
+from uniemox.io.files import CONFIG, ONNX, SPLITS, WEIGHTS, refuse_special, write_file
 from uniemox.io.progress import Progress, silent
+from uniemox.io.typed import read_json
 from uniemox.io.weight_names import IN_PACKAGE, file_in_package
 from uniemox.labels import AFFECT, NO_LABELS, LabelSet, ScoredLabels, identity_map
 from uniemox.plurals import counted
@@ -302,8 +303,32 @@ def _refuse_seen(
             data.name,
             override="--allow-seen (allow_seen=True in Python)",
             splits=folder / SPLITS if has_splits else None,
+            start=_start_of(folder),
         )
     return bool(model_hashes) or head is not None
+
+
+@dataclass(frozen=True, slots=True)
+class StartSettings:
+    """Setting of a run that names its initial weights."""
+
+    init: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """Fields of a run's config.json that are read here."""
+
+    config: StartSettings
+
+
+def _start_of(folder: Path) -> str:
+    """Return the initial weights of a fine-tuning run in a folder; empty if there are none, or no readable record."""
+    try:
+        record = read_json(folder / CONFIG, RunRecord, remedy="")
+    except DataError:
+        return ""
+    return record.config.init or ""
 
 
 def write_evaluation(

@@ -54,7 +54,8 @@ def write_csv(project: Project, path: Path) -> int:
         [
             *(answer.sha256, answer.title, answer.annotator, answer.label),
             *cells(details, names),
-            *(round(answer.seconds, 1), utc(answer.at)),
+            # Imported answers without a time have 0.
+            *(round(answer.seconds, 1) or "", utc(answer.at)),
         ]
         for answer, details in given_answers(project)
     ]

@@ -55,7 +55,7 @@ def add_answer(task: dict[str, Any], answer: WrittenAnswer, seconds: float) -> N
     Args:
         task: Task with `data` and `annotations`; data has the sha256 of the image.
         answer: Answer to add.
-        seconds: Time that the annotator needed.
+        seconds: Time that the annotator needed; 0 if it is not known.
     """
     identity = f"{task['data']['sha256']} {answer.annotator}".encode()
     number = int.from_bytes(hashlib.blake2b(identity, digest_size=NUMBER_BYTES).digest())
@@ -69,7 +69,7 @@ def add_answer(task: dict[str, Any], answer: WrittenAnswer, seconds: float) -> N
     choices = {"from_name": CONTROL, "to_name": "image", "type": "choices", "value": {"choices": answer.choices}}
     annotation = {
         "id": number,
-        "lead_time": seconds,
+        "lead_time": seconds or None,
         "was_cancelled": answer.label == SKIP,
         # Label Studio takes imported annotations for the truth if this is missing.
         "ground_truth": False,

@@ -82,6 +82,7 @@ def test_the_page_is_complete_and_self_contained(surveyed: Path) -> None:
         "By city",
         "with the highest and lowest value",
         "Map of moods",
+        "Positive: valence of 5 or more; excited: arousal of 5 or more.",
         "Köln",
         "no date",
     ):
