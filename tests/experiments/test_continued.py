@@ -1,5 +1,7 @@
 """The experiment on continuing a start: views, resuming, cross-fitted probes, and its statistics."""
 
+import copy
+import re
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -10,17 +12,33 @@ import torch
 from scipy import stats
 
 from experiments.continued import outcomes as stored
+from experiments.continued.__main__ import HERE
+from experiments.continued.baselines import score_baselines
 from experiments.continued.drawn import drawn_pack
+from experiments.continued.figure import draw_contrasts
 from experiments.continued.pack import Pack, quantised, ridge, whitened
 from experiments.continued.plan import BUDGETS, FULL, HALVES, START, SUPERVISED, TINY, Job, jobs_of
+from experiments.continued.plan import CPU as CPU_PROFILE
 from experiments.continued.probe import Scores, balanced, features_of, score
 from experiments.continued.statistics import difference
 from experiments.continued.tables import print_tables
 from experiments.continued.tensors import Images, batches, cut, random_boxes, resize_whole, wide_enough
-from experiments.continued.training import Course, Laboratory, new_encoder, pretraining_model, train, train_arm
+from experiments.continued.training import (
+    Course,
+    Laboratory,
+    new_encoder,
+    pretraining_model,
+    train,
+    train_arm,
+    train_start,
+)
+from experiments.continued.transfer import OtherData, score_all
 from uniemox.losses.config import LossWeights
 
 CPU = torch.device("cpu")
+OUTCOMES = HERE / "outcomes"
+ROOT = HERE.parents[1]
+FIGURE = ROOT / "docs" / "images" / "continued.svg"
 PROFILE = replace(TINY, warm_up_steps=2, arm_epochs=1)
 
 
@@ -236,3 +254,68 @@ def test_tables_come_from_the_stored_outcomes_alone(tmp_path: Path, capsys: pyte
     assert text.startswith("Positive control: passed.")
     assert "| claim | full − start | 2 |" in text
     assert "- half A: 40.0" in text
+
+
+def test_the_pages_show_the_tables_of_the_stored_outcomes(capsys: pytest.CaptureFixture[str]) -> None:
+    print_tables(OUTCOMES, CPU_PROFILE)
+    lines = capsys.readouterr().out.splitlines()
+    assert "Positive control: passed." in lines
+    tables = (ROOT / "experiments/continued/TABLES.md").read_text("utf-8").splitlines()
+    assert not [line for line in lines if line not in tables]
+    page = (ROOT / "docs/experiments.md").read_text("utf-8").partition("## From random weights")[0]
+    rows = [line for line in page.splitlines() if line.startswith("|")]
+    assert len(rows) > 12
+    assert not [row for row in rows if row not in lines]
+
+
+def test_the_figure_is_that_of_the_stored_outcomes(tmp_path: Path) -> None:
+    draw_contrasts(OUTCOMES, CPU_PROFILE, tmp_path / "continued.svg")
+    drawn, of_page = (file.read_text("utf-8") for file in (tmp_path / "continued.svg", FIGURE))
+    assert re.findall("<!-- (.+?) -->", drawn) == re.findall("<!-- (.+?) -->", of_page)  # its words and numbers
+
+
+def test_every_planned_encoder_has_an_outcome() -> None:
+    assert not [job for job in jobs_of(CPU_PROFILE) if not job.path(OUTCOMES).exists()]
+    figures = stored.read_transfer(OUTCOMES)
+    assert sorted(figures) == sorted(job.path(OUTCOMES).stem for job in jobs_of(CPU_PROFILE))
+    assert all(set(halves) == set(HALVES) for halves in stored.read_baselines(OUTCOMES).values())
+
+
+def test_other_data_are_scored_by_folds_that_no_theme_is_divided_by(images: Images) -> None:
+    """Ratings that only the theme predicts give no correlation if no fold divides a theme."""
+    rng = np.random.default_rng(0)
+    themes = np.arange(len(images)) % 8
+    ratings = rng.normal(size=8)[themes]
+    pixels = torch.zeros_like(images.pixels)
+    for row, theme in enumerate(themes):
+        pixels[row] = int(30 * theme)
+    data = OtherData("drawn", replace(images, pixels=pixels), ratings, themes.astype(str))
+    encoder = new_encoder(PROFILE)
+    by_theme = data.score(encoder, PROFILE.side_px)
+    by_image = replace(data, groups=np.arange(len(images)).astype(str)).score(encoder, PROFILE.side_px)
+    assert by_image > 90
+    assert by_theme < 60
+
+
+def test_encoders_are_scored_once_on_other_data(images: Images, pack: Pack, tmp_path: Path) -> None:
+    """A repeated call keeps the figures; the start is that of its last stage."""
+    laboratory = Laboratory(PROFILE, images, torch.from_numpy(pack.half), tmp_path)
+    start, _ = train_start(laboratory, "A")
+    train_arm(laboratory, copy.deepcopy(start), Job(SUPERVISED, "A", 0))
+    data = OtherData("drawn, recall", images, images.labels.numpy().astype(np.float64))
+    score_all([data], tmp_path, tmp_path, PROFILE)
+    figures = stored.read_transfer(tmp_path)
+    assert set(figures) == {"start.A.0", "supervised.A.0"}
+    assert figures["start.A.0"]["drawn, recall"] == pytest.approx(data.score(start, PROFILE.side_px), abs=1e-3)
+    score_all([replace(data, name="other")], tmp_path, tmp_path, PROFILE)
+    assert stored.read_transfer(tmp_path) == figures
+
+
+def test_baselines_are_scored_on_the_half_that_is_not_trained_on(images: Images, pack: Pack, tmp_path: Path) -> None:
+    score_baselines(images, torch.from_numpy(pack.half), tmp_path, PROFILE, jobs=1)
+    figures = stored.read_baselines(tmp_path)
+    assert set(figures) == {"colour histogram", "random weights", "teacher"}
+    labels = images.labels.numpy()
+    rows = pack.half == 1
+    expected = score(images.image_features.double().numpy()[rows], labels[rows], tenths=False)
+    assert figures["teacher"]["A"]["all"][0] == pytest.approx(100 * balanced(expected.hit, labels[rows]), abs=1e-3)

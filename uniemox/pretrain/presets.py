@@ -34,7 +34,8 @@ def best() -> PretrainConfig:
 
     A low learning rate, clipping and layer-wise decay preserve the pre-trained weights. Γ2 with scaled products does
     not collapse. recipes/README.md and docs/method.md have the measurements, made with a small encoder. The rate is
-    6.25e-5 for a batch of 64, scaled by the square root of the batch size: 2.5e-4 for 1,024.
+    6.25e-5 for a batch of 64, scaled by the square root of the batch size: 2.5e-4 for 1,024. It keeps all losses of the
+    paper, although small networks gained nothing from L1 and L2 (docs/experiments.md).
     """
     return PretrainConfig(
         encoder=EncoderConfig(start="timm:vit_large_patch14_dinov2.lvd142m"),
