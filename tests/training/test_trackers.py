@@ -56,6 +56,21 @@ def test_mlflow_has_every_step_of_a_run_that_resumed(run: Path) -> None:
     assert len(read_metrics(run)) == 5
 
 
+def test_mlflow_gets_an_image_after_all_metrics(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an image, MLflow reads the files of the metrics, and fails at one that is being written."""
+    pytest.importorskip("mlflow", reason="needs MLflow: pip install 'uniemox[track]'")
+    tracker = _Mlflow(run)
+    unsent = []
+    monkeypatch.setattr(tracker.client, "log_image", lambda *_args, **_options: unsent.append(len(tracker.sent)))
+    tracker.write(1, {"loss": 1.0})
+    tracker.write(2, {"loss": 0.5})
+    tracker.image(2, "reconstruction", Image.new("RGB", (8, 8)))
+    assert unsent == [0]
+    points = tracker.client.get_metric_history(tracker.id, "loss")
+    assert [point.step for point in points] == [1, 2]
+    tracker.close(failed=False)
+
+
 def test_missing_server_is_reported_before_the_run(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mlflow", reason="needs MLflow: pip install 'uniemox[track]'")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")

@@ -316,8 +316,8 @@ class StartSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class RunRecord:
-    """Fields of a run's config.json that are read here."""
+class StartRecord:
+    """Fields of a run's config.json that name its initial weights."""
 
     config: StartSettings
 
@@ -325,7 +325,7 @@ class RunRecord:
 def _start_of(folder: Path) -> str:
     """Return the initial weights of a fine-tuning run in a folder; empty if there are none, or no readable record."""
     try:
-        record = read_json(folder / CONFIG, RunRecord, remedy="")
+        record = read_json(folder / CONFIG, StartRecord, remedy="")
     except DataError:
         return ""
     return record.config.init or ""

@@ -115,7 +115,13 @@ class _Mlflow:
         except self.errors as error:
             warnings.warn(f"MLflow did not accept a step: {error}", stacklevel=3)
 
+    def _wait_for_all(self) -> None:
+        while self.sent:
+            self._wait_for_oldest()
+
     def image(self, step: int, name: str, image: Image.Image) -> None:
+        # MLflow reads the run's metrics first, and fails at a file of metrics that is being written.
+        self._wait_for_all()
         # A server that does not answer costs the image, not the run.
         try:
             self.client.log_image(self.id, image, key=name, step=step)
@@ -123,8 +129,7 @@ class _Mlflow:
             warnings.warn(f"MLflow did not accept the image {name} of step {step}: {error}", stacklevel=2)
 
     def close(self, *, failed: bool) -> None:
-        while self.sent:
-            self._wait_for_oldest()
+        self._wait_for_all()
         try:
             self.client.set_terminated(self.id, "FAILED" if failed else "FINISHED")
         except self.errors as error:
