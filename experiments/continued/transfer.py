@@ -1,4 +1,4 @@
-"""Scores the trained encoders on data of other sources; no encoder has seen any of them.
+"""Scores the trained encoders on data of other sources.
 
     python -m experiments.continued.transfer --classes Emotion6=emotion6:PATH Abstract=abstract:PATH \
         --ratings 'OASIS=csv:RATINGS?scale=1-7' --runs FOLDER --outcomes FOLDER
