@@ -17,7 +17,7 @@ from uniemox.data.source import open_data
 from uniemox.data.splits import write_splits
 from uniemox.predict.opening import load
 from uniemox.teacher.features import save_features
-from uniemox_paper.table3 import PROMPTS
+from uniemox_paper.zero_shot import PROMPTS
 
 COUNT = 72
 OUT = "OUT"

@@ -290,7 +290,7 @@ def zero_shot(*, teacher: str, data: str, out: Path, split: str | None = None, f
         split: Split to score, or all. Default: test if there is one, else val, else all.
     """
     need("torch", "timm", "open_clip", extra="train")
-    from uniemox_paper.table3 import score_zero_shot
+    from uniemox_paper.zero_shot import score_zero_shot
 
     dataset = files.open(data)
     split = dataset.scored_split(split)

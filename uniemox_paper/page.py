@@ -250,7 +250,7 @@ def write_page(plan: Plan, outcome: RunOutcome, root: Path) -> Path:
         histogram=HISTOGRAM,
         value_of=value_of,
         chances={name: list(_chances(records)) for name, records in scores.items() if records},
-        measures={name: _measure(records) for name, records in scores.items() if records},
+        column_headings={name: f"{name}, mAP" for name, records in scores.items() if _has_several_labels(records)},
         drawings=list(_drawings(findings)) if plan.rows else (),
         cited=cited,
         cited_rows=[row for row in plan.rows if _is_cited(row, cited)],
@@ -280,7 +280,7 @@ def _notes(findings: Findings) -> Iterator[str]:
             f"95 % intervals: {intervals}. Near chance: the interval, or the one over images, contains the accuracy "
             "of the most common class."
         )
-    if any(record["mean_average_precision"] is not None for record in findings.scored()):
+    if _has_several_labels(findings.scored()):
         yield (
             "mAP: mean average precision over the labels that an image of the data has, because an image may have "
             "several. Its chance is the mean share of the images with a label. Differences are not paired, and "
@@ -306,17 +306,15 @@ def _points(record: Record, name: str) -> str:
     return f"{100 * difference:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
-def _measure(records: Sequence[Record]) -> str:
-    """Return the measure of a column in words."""
-    if records[0]["accuracy"] is None:
-        return "mean average precision"
-    return "accuracy"
+def _has_several_labels(records: Sequence[Record]) -> bool:
+    """Return True for a column that is scored by mean average precision."""
+    return any(record["mean_average_precision"] is not None for record in records)
 
 
 def _chances(records: Sequence[Record]) -> Iterator[str]:
     """Yield the levels of chance of a column, in words."""
     level = _percents({record["chance"] for record in records})
-    if records[0]["uniform"] is None:
+    if _has_several_labels(records):
         yield f"{level} (random order)"
     else:
         yield f"{level} (most common class)"
@@ -341,7 +339,9 @@ def _drawings(findings: Findings) -> Iterator[tuple[str, Html, str]]:
         yield "", curves(title, plan.columns, rows, chance=findings.chance()), words
     for name in findings.ours if not plan.is_curve else ():
         if findings.scored(name):
-            title = f"{_measure(findings.scored(name)).capitalize()} on {name}"
+            records = findings.scored(name)
+            measure = "Mean average precision" if _has_several_labels(records) else "Accuracy"
+            title = f"{measure} on {name}"
             points = {row.name: findings.record(row, name) for row in plan.rows}
             words = "Dots: ours, with interval, faint where near chance; squares: the paper's; dashed: chance."
             yield title, dots(title, points, chance=findings.chance(name)), words

@@ -4,24 +4,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-
-from uniemox.classifier_info import ClassifierInfo, NetworkSpec
-from uniemox.data import DataSet, Sample, image_hashes, refuse_seen, seen_by
-from uniemox.errors import DataError
-from uniemox.evaluate import Evaluation, Outputs, Scorer, write_evaluation
 from uniemox.finetune import REGIONS_BY_DETECTOR
-from uniemox.io import Progress, silent
-from uniemox.labels import scored_labels
 from uniemox.model import PERSON_GROUPS, method_class
 from uniemox.paper import paper_tables
-from uniemox.teacher import open_teacher
-from uniemox.views import WholeViews, load_batches
 from uniemox_paper.plan import OUT, Cell, Plan, PlannedRun, TableRow
 from uniemox_paper.protocol import NONE, POOLS, Protocol
 from uniemox_paper.results import histogram_row, with_baseline
@@ -41,7 +28,6 @@ DATA: Mapping[str, Any] = json.loads(files("uniemox_paper").joinpath("table3.jso
 STARTS: Mapping[str, Mapping[str, Any]] = DATA["starts"]
 EXTRAS: Mapping[str, Mapping[str, Any]] = DATA["extras"]
 """Rows that the paper does not have."""
-PROMPTS: Mapping[str, Sequence[str]] = DATA["prompts"]
 ABOUT: Mapping[str, Sequence[str]] = DATA["page"]
 """Text above the table, by scale."""
 RELATING: Mapping[str, str] = {name: row["relating"] for name, row in STARTS.items() if "relating" in row}
@@ -175,10 +161,11 @@ def _row(study: Study, entry: Mapping[str, Any], *, name: str | None = None) -> 
 
 
 def _obstacle(name: str, target: DataSource) -> str:
-    """Return the reason why a row can't be trained on a data set; empty if it can."""
-    is_one_label = name in RELATING and not method_class(RELATING[name]).takes_categories
-    if target.task == "multilabel" and is_one_label:
-        return ONE_LABEL
+    """Return the reason why a row has no score on a data set; empty if it can have one."""
+    if target.task == "multilabel":
+        has_one_label = name in RELATING and not method_class(RELATING[name]).takes_categories
+        if has_one_label or name == ZERO_SHOT:
+            return ONE_LABEL
     if name == LEARNS_WORDS and not target.has_words:
         return NO_WORDS
     return ""
@@ -357,6 +344,9 @@ def _zero_shot(study: Study) -> TableRow:
         source = f"fitted:{teacher.folder}"
         network = "the teacher that the demo fitted, in CLIP's place"
     for target in study.targets:
+        if reason := _obstacle(ZERO_SHOT, target):
+            cells[target.name] = Cell(why=reason)
+            continue
         data = target.scored
         options = {"teacher": source, "data": data.source, "split": target.split, **data.files, "out": OUT}
         name = f"zero-shot on {target.name}"
@@ -376,8 +366,6 @@ def _zero_shot(study: Study) -> TableRow:
             scored_labels=target.labels,
         )
         cells[target.name] = Cell(None, (run,), run.missing or "", protocol)
-        if target.task == "multilabel":
-            cells[target.name] = Cell(why=ONE_LABEL)
     if teacher is not None and not study.with_emotion:
         network = ""
         reason = "the demo's teacher has read no words for emotions: --with-emotion"
@@ -385,68 +373,3 @@ def _zero_shot(study: Study) -> TableRow:
     cells = paper_only({}, columns_of(study.targets), cells)
     cells |= {target.column: Cell(why="CLIP reads the scene alone") for target in person_columns(study)}
     return TableRow(ZERO_SHOT, cells, network=network)
-
-
-# The texts of `teacher fit` end like this.
-FITTED_PROMPT = "The overall emotion is {}."
-SCENE_PX = 224
-BATCH = 64
-# CLIP's maximum of 1 / temperature.
-LOGIT_SCALE = 100.0
-
-
-def score_zero_shot(source: str, data: DataSet, out: Path, *, split: str, on_progress: Progress = silent) -> Path:
-    """Score a teacher's zero-shot predictions and write them like `uniemox evaluate`, to a folder's evaluations.
-
-    Uses the whole scene, and several prompts per class. A teacher of `teacher fit` gets the inputs that it was fitted
-    on: one sentence per class, and the mean of the features of image and person if a person is known.
-
-    Args:
-        source: Teacher as for `open_teacher`; it runs on a GPU if there is one.
-        data: Data set to score.
-        out: Folder to write to.
-        split: Split of the samples, for the file's name.
-        on_progress: Called with the number of images that are done, and of all images.
-
-    Returns:
-        The file with the scores.
-
-    Raises:
-        TeacherError: If the teacher can't be opened.
-        DataError: If no image has a label or can be read, or if the teacher was trained on some of the images.
-    """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    teacher = open_teacher(source, device)
-    is_fitted = source.startswith("fitted:")
-    samples = [sample for sample in data.samples if sample.label is not None]
-    if not samples:
-        raise DataError(f"{data.name} has no labels to compare with")
-    if training_hashes := seen_by(source):
-        refuse_seen(samples, image_hashes(samples), training_hashes, data.name)
-    prompts = (FITTED_PROMPT,) if is_fitted else PROMPTS[data.labels.kind]
-    sentences = [prompt.format(label) for label in data.labels.labels for prompt in prompts]
-    sentence_features = F.normalize(teacher.text_features(sentences).float(), dim=-1)
-    texts = F.normalize(sentence_features.unflatten(0, (-1, len(prompts))).mean(dim=1), dim=-1)  # (E, C)
-    readable = list[Sample]()
-    rows = list[torch.Tensor]()
-    for batch in load_batches(samples, WholeViews(SCENE_PX), BATCH, workers=1):
-        if batch.samples:
-            keys = [sample.key for sample in batch.samples]
-            features = teacher.image_features(batch.scene.to(device).float() / 255, keys)
-            if is_fitted:
-                # The person view of an image without a person is the whole image.
-                features = (features + teacher.image_features(batch.person.to(device).float() / 255, keys)) / 2
-            rows.append((LOGIT_SCALE * F.normalize(features, dim=-1) @ texts.to(features.device).T).cpu())
-            readable += batch.samples
-        on_progress("asking the teacher", len(readable), len(samples))
-    if not rows:
-        raise DataError(f"none of the images of {data.name} can be read")
-    labels = data.labels
-    outputs = Outputs(torch.cat(rows).numpy(), None, tuple(readable), ())
-    info = ClassifierInfo(network=NetworkSpec(labels=labels.labels), label_set=labels.name, kind=labels.kind)
-    scorer = Scorer(info, scored_labels(labels, labels), outputs, None)
-    scores = scorer.score(np.arange(len(readable)))
-    notes = (f"zero-shot answers of {source}",)
-    out.mkdir(parents=True, exist_ok=True)
-    predictions = tuple(scorer.predictions())
-    return write_evaluation(Evaluation(scores, None, notes, predictions, scored_labels=labels.labels), out, data, split)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sqlalchemy import insert, select, update
+from sqlalchemy import select, update
 
 from tests.curate.places import LABELS, PLAN, project_of, say
 from tests.curate.test_agree import plain_alpha
@@ -21,14 +21,13 @@ from uniemox_curate import tables as t
 from uniemox_curate.annotate.agree import agree
 from uniemox_curate.annotate.verdicts import verdicts
 from uniemox_curate.cli.curate import curate
-from uniemox_curate.counters import count
 from uniemox_curate.project import Change, Project, append, leave_out
 from uniemox_curate.release.config import ReleaseConfig
 from uniemox_curate.release.documents import licence_counts, render
 from uniemox_curate.release.run import release
 from uniemox_curate.release.splitting import kept_data, read_scheme, split, together
 from uniemox_curate.release.takedown import take_down
-from uniemox_curate.status import annotators, note_on_checks, status, write_status_page
+from uniemox_curate.status import status, write_status_page
 
 COUNT = 20
 RATIOS = {"train": 0.6, "val": 0.2, "test": 0.2}
@@ -87,28 +86,6 @@ def test_related_images_stay_in_one_split(project: Project, release_folder: Path
     assert scheme[3] == scheme[5] == scheme[7]
     assert set(scheme) == set(range(2, 20))
     assert together([]) == {}
-
-
-def test_annotators_without_an_attention_check_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    project = agreed(tmp_path, is_split=False)
-    note = "the plan has no attention checks: check_every is 0"
-    assert status(project)["told"]["annotate"].endswith(f"annotators; {note}")
-    curate(["agree", str(project.folder)], result_action="return_none")
-    assert note in " ".join(capsys.readouterr().err.split())
-    curate(["status", str(project.folder)], result_action="return_none")
-    assert capsys.readouterr().out.count("no checks") == 2
-    write_status_page(tmp_path / "status.html", status(project), None, None)
-    assert (tmp_path / "status.html").read_text().count("<td>no checks</td>") == 2
-    people = annotators(project, count(project.store))
-    assert note_on_checks(people, 40).startswith("no attention check was answered by Ada, Ben: on the pages of")
-    with project.store.write() as connection:
-        leave_out(connection, "Ben", actor="owner")
-    people = annotators(project, count(project.store))
-    assert note_on_checks(people, 40).startswith("no attention check was answered by Ada: ")
-    passed = [person | {"checks": 2, "checks_passed": 2} for person in people]
-    assert note_on_checks(passed, 40) == ""
-    passed[0]["checks_passed"] = 1
-    assert note_on_checks(passed, 40).startswith("attention checks passed: Ada 1 of 2 (uniemox curate leave-out")
 
 
 def test_shares_that_groups_prevent_are_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -282,22 +259,6 @@ def test_statistics_and_datasheet(release_folder: Path) -> None:
         assert part in sheet, part
     assert figures["attention checks"] == {"asked": 0, "passed": 0}
     assert "No attention check was answered." in sheet
-
-
-def test_a_datasheet_has_the_attention_checks_of_annotators_who_count(tmp_path: Path) -> None:
-    project = agreed(tmp_path, Cyd="af" * 6)
-    with project.store.write() as connection:
-        leave_out(connection, "Cyd", actor="owner")
-        people = {row.name: row.id for row in connection.execute(select(t.people))}
-        for number, (name, label) in enumerate([("Ada", "awe"), ("Ada", "fear"), ("Ben", "awe"), ("Cyd", "fear")]):
-            check = {"person_id": people[name], "check_label": "awe", "given_at": 1.0}
-            task = connection.execute(insert(t.tasks).values(**check)).inserted_primary_key[0]
-            answer = {"client_id": f"check {number}", "label": label, "seconds": 1.5, "at": 0.0}
-            connection.execute(insert(t.answers).values(person_id=people[name], task_id=task, **answer))
-    release(project, tmp_path / "out", ReleaseConfig(name="Tiny"))
-    figures = json.loads((tmp_path / "out" / "statistics.json").read_text())
-    assert figures["attention checks"] == {"asked": 3, "passed": 2}
-    assert "The annotators passed 2 of 3 attention checks" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_a_licence_is_plain_text_in_markdown() -> None:

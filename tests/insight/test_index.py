@@ -9,21 +9,12 @@ import numpy as np
 import pytest
 
 from tests.drawn import draw_image
-from tests.insight.photos import draw_photos, stored
+from tests.insight.photos import stored
 from uniemox.insight.features import pack, unpack
 from uniemox.insight.index import Index, update_index
 from uniemox.insight.index_file import CACHE, INDEX, LINES
 from uniemox.insight.survey.lines import NewAnswers
 from uniemox.predict.opening import load
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """Six images and a broken one."""
-    folder = tmp_path / "photos"
-    draw_photos(folder, 6)
-    (folder / "broken.jpg").write_bytes(b"no image")
-    return folder
 
 
 def test_a_link_that_is_not_followed_is_reported(photos: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.drawn import draw_image
-from tests.insight.photos import draw_photos, stored
+from tests.insight.photos import stored
 from tests.runs import uniemox_here
 from uniemox.errors import ConfigError, DataError
 from uniemox.insight.index import Index, update_index
@@ -18,15 +18,6 @@ from uniemox.insight.index_file import INDEX
 from uniemox.insight.mood import Condition
 from uniemox.insight.search import Query, matches_text, search, search_folder, value_text
 from uniemox.predict.opening import load
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """Six images and a broken one."""
-    folder = tmp_path / "photos"
-    draw_photos(folder, 6)
-    (folder / "broken.jpg").write_bytes(b"no image")
-    return folder
 
 
 def test_the_command_finds_an_image_by_its_copy_and_follows_the_folder(photos: Path, tmp_path: Path) -> None:

@@ -25,8 +25,8 @@ from uniemox.teacher.features import save_features
 from uniemox.training.config import HardwareConfig
 from uniemox_paper.costs import measure_run
 from uniemox_paper.figures import read_images, write_images
-from uniemox_paper.table3 import PROMPTS, score_zero_shot
 from uniemox_paper.verification import verify
+from uniemox_paper.zero_shot import PROMPTS, score_zero_shot
 
 CPU = HardwareConfig(device="cpu", workers=0)
 CLASSES = ("anger", "awe", "disgust", "fear", "sadness")

@@ -26,9 +26,9 @@ def evaluations_folder(model: Path) -> Path:
     if str(model) in IN_PACKAGE:
         return Path(EVALUATIONS) / model
     if is_hub_folder(model):
-        place = model.resolve()
-        digest = hashlib.sha256(os.fsencode(place)).hexdigest()
-        return Path(EVALUATIONS) / f"{place.name}-{digest[:PLACE_DIGITS]}"
+        hub_folder = model.resolve()
+        digest = hashlib.sha256(os.fsencode(hub_folder)).hexdigest()
+        return Path(EVALUATIONS) / f"{hub_folder.name}-{digest[:PLACE_DIGITS]}"
     return model / EVALUATIONS
 
 

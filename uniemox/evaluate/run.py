@@ -308,27 +308,15 @@ def _refuse_seen(
     return bool(model_hashes) or head is not None
 
 
-@dataclass(frozen=True, slots=True)
-class StartSettings:
-    """Setting of a run that names its initial weights."""
-
-    init: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class StartRecord:
-    """Fields of a run's config.json that name its initial weights."""
-
-    config: StartSettings
-
-
 def _start_of(folder: Path) -> str:
     """Return the initial weights of a fine-tuning run in a folder; empty if there are none, or no readable record."""
     try:
-        record = read_json(folder / CONFIG, StartRecord, remedy="")
+        # `read_run` would need torch, which evaluating an ONNX file does not.
+        settings = read_json(folder / CONFIG, dict[str, Any], remedy="").get("config")
     except DataError:
         return ""
-    return record.config.init or ""
+    init = settings.get("init") if isinstance(settings, dict) else None
+    return init if isinstance(init, str) else ""
 
 
 def write_evaluation(
