@@ -113,3 +113,5 @@ if __name__ == "__main__":
         main(sys.argv[1] if len(sys.argv) > 1 and sys.argv[1] else SCENES)
     except UniemoxError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
