@@ -127,7 +127,7 @@ class _DryRuns:
     def labelled(self, run: PlannedRun) -> str:
         """Open the data of a command that compares answers with labels."""
         data = self._part(run)
-        if all(sample.label is None for sample in data.samples):
+        if not any(sample.classes for sample in data.samples):
             raise DataError(f"{data.name}, split {run.options['split']}: nothing has a label")
         if run.folder not in self.labels:
             return counted(len(data), "image")

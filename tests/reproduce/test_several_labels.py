@@ -12,6 +12,7 @@ from sklearn.metrics import average_precision_score
 from tests import emotic
 from tests.reproduce.plans import plan
 from tests.reproduce.trees import seven
+from uniemox_paper.check import check_runs
 from uniemox_paper.execute import execute
 from uniemox_paper.page import write_page
 from uniemox_paper.plan import Plan
@@ -47,6 +48,15 @@ def test_methods_that_take_several_labels_are_trained_on_them(paper_plan: Plan) 
         cell = rows[name].cells["EMOTIC"]
         assert (cell.runs, cell.why) == ((), ONE_LABEL), name
     assert rows["dBOT"].cells["EMOTIC, scene and person"].runs
+
+
+def test_check_finds_that_images_with_several_labels_can_be_scored(release: Path, tmp_path: Path) -> None:
+    demo = plan("table3", data=(f"EMOTIC=emotic:{release}",), out=tmp_path)
+    [run] = next(row for row in demo.rows if row.name == HISTOGRAM).cells["EMOTIC"].runs
+    assert run.model is not None
+    *_, evaluation = check_runs([*run.model.needs[0].needs, *run.model.needs, run.model, run])
+    assert evaluation.missing is None
+    assert evaluation.parts == "40 images; labels emotic -> emotic: nothing is lost"
 
 
 def test_a_joint_training_has_data_of_one_task(paper_plan: Plan) -> None:
