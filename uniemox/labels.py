@@ -282,6 +282,11 @@ class ScoredLabels:
         """Scored classes that the model can predict."""
         return frozenset(map(self.of_model, range(len(self.of_model.source)))) - {None}
 
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """Scored labels that the model can predict."""
+        return tuple(label for i, label in enumerate(self.labels.labels) if i in self.predictable)
+
     def truth(self, index: int | None) -> int | None:
         """Return the scored class of a class of the data set; None if there is none, or the model can't predict it."""
         scored_class = None if index is None else self.of_data(index)

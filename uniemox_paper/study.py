@@ -355,7 +355,6 @@ class Study:
         assert isinstance(model.config, FinetuneConfig)
         config = model.config.resolved()
         scored = scored_labels(trained.labels, target.labels)
-        reachable = tuple(label for i, label in enumerate(scored.labels.labels) if i in scored.predictable)
         return Protocol(
             trained_on=trained.name,
             labels=trained.labels,
@@ -366,7 +365,7 @@ class Study:
             epoch=epoch_of(config),
             scored_on=target.scored.name,
             split=target.split,
-            scored_labels=replace(scored.labels, labels=reachable),
+            scored_labels=replace(scored.labels, labels=scored.choices),
         )
 
     def pretrained(self, name: str = MAIN, changes: Options | None = None) -> Mapping[int, PlannedRun | str]:

@@ -64,7 +64,7 @@ def _largest_difference(evaluation: Evaluation, saved: SavedEvaluation) -> float
         DataError: If a label has changed.
     """
     assert saved.predictions is not None
-    labels = [str(label) for label in saved.values["labels"]]
+    labels = saved.predictions.scored_labels
     lines = {line["key"]: line for line in evaluation.predictions}
     largest = 0.0
     for i, key in enumerate(saved.predictions.keys):

@@ -160,6 +160,34 @@ def test_images_without_a_shared_label_are_left_out() -> None:
     assert note.startswith("not scored among the same labels, but among 3 (a, f, s) and 2 (f, x)")
 
 
+def test_images_that_one_model_has_no_label_for_are_left_out(
+    runs: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The model of b0 can choose awe and fear, not boredom, so its evaluation lacks the image of boredom."""
+    for name in ("a0", "b0"):
+        add_label(runs[name], "boredom", 0.0)
+    [file] = (runs["a0"] / "evaluations").glob("*.jsonl")
+    first, *others = file.read_text().splitlines()
+    bored = json.loads(first) | {"label": "boredom"}
+    file.write_text("\n".join([json.dumps(bored), *others]) + "\n")
+    [file] = (runs["b0"] / "evaluations").glob("*.jsonl")
+    file.write_text(
+        "\n".join(line for line in file.read_text().splitlines() if json.loads(line)["key"] != bored["key"])
+    )
+    file.write_text(file.read_text() + "\n")
+    with pytest.raises(DataError, match="different images"):
+        compare([runs["a0"]], [runs["b0"]])
+    file = file.with_suffix(".json")
+    values = json.loads(file.read_text())
+    file.write_text(json.dumps(values | {"scored_labels": [name for name in values["labels"] if name != "boredom"]}))
+    [comparison] = compare([runs["a0"]], [runs["b0"]])
+    assert comparison.pictures == 15
+    assert comparison.is_fair
+    assert comparison.note == (
+        "the models have 2 and 3 labels, so all choose among the 2 that they share; 1 image with another label left out"
+    )
+
+
 def test_a_prediction_among_the_labels_stays_where_probabilities_are_equal() -> None:
     item = replace(answers("afs", "fs", [[0.4, 0.4, 0.2], [0.8, 0.1, 0.1]]), predicted=np.array([1, 0]))
     assert item.among("fas", item.keys).predicted.tolist() == [0, 1]

@@ -159,8 +159,7 @@ def test_report_shows_an_evaluation(tmp_path: Path, photos: DataSet) -> None:
     # 13 of 16.
     assert ["accuracy", "0.812", f"{low:.3f} to {high:.3f}"] in page.rows
     assert [row for row in page.rows if row[0] in ("awe", "fear")][:2] == [["awe", "7", "1"], ["fear", "2", "6"]]
-    low, high = scores["per_class_interval"]["fear"]
-    assert ["fear", "", "0.750", f"{low:.3f} to {high:.3f}", "8"] in page.rows
+    assert ["fear", "", "0.750", "–", "8"] in page.rows
     assert [row[0] for row in page.rows if row[0].startswith(("x", "y"))] == ["x", "y ◂ worst"]
     assert "Worst group: y, 0.125 from the best group, x" in page.words
     assert "a note" in page.words
@@ -175,6 +174,17 @@ def test_report_shows_an_evaluation(tmp_path: Path, photos: DataSet) -> None:
     ]
     assert examples[6] == "fear/7.jpg: true fear, predicted awe (98 %)"
     assert examples[8] == "awe/0.jpg: true awe, predicted fear (56 %)"
+
+
+def test_recalls_of_classes_with_few_images_have_no_interval(tmp_path: Path, photos: DataSet) -> None:
+    run = write_run(tmp_path / "run", "finetune")
+    file = score(run, photos, logits_for(photos, {0}))
+    scores = json.loads(file.read_text())
+    file.write_text(json.dumps(scores | {"confusion": [[18, 1], [0, 20]]}))
+    low, high = scores["per_class_interval"]["fear"]
+    rows = page_of(tmp_path, run).rows
+    assert ["awe", "", f"{scores['per_class_recall']['awe']:.3f}", "–", "19"] in rows
+    assert ["fear", "", f"{scores['per_class_recall']['fear']:.3f}", f"{low:.3f} to {high:.3f}", "20"] in rows
 
 
 def test_page_is_self_contained(tmp_path: Path, photos: DataSet) -> None:

@@ -169,6 +169,7 @@ def test_labels_of_another_set_are_mapped_and_noted() -> None:
         "2 images were left out: the model has no label for surprise",
     )
     assert set(evaluation.predictions[0]["probabilities"]) == set(EKMAN.labels)
+    assert evaluation.scored_labels == tuple(label for label in EKMAN.labels if label != "surprise")
 
 
 THREE = LabelSet("custom", ("awe", "content", "fear"), "evoked")

@@ -29,21 +29,26 @@ class Scored:
 
 
 def test_chance_and_the_most_frequent_label_are_told() -> None:
-    first, *others = _verdict(VALUES)
+    first, *others = _verdict(VALUES, 3)
     assert first == "chance 33.3%; always awe, the most frequent label: 60.0%"
     assert others == ["too few images for a recall with an interval: joy (10)"]
+
+
+def test_chance_is_among_the_labels_that_the_model_can_choose() -> None:
+    first, *_ = _verdict(VALUES, 2)
+    assert first.startswith("chance 50.0%")
 
 
 def test_labels_with_commas_are_quoted() -> None:
     scores = SimpleNamespace(scores=Scored(), trust={}, by=None, scored_labels=("cosy, warm", "grim"))
     *_, lines = [line for line in score_tables(scores) if isinstance(line, str) and "scored" in line]  # type: ignore[arg-type]
     assert lines == '54 samples, scored among 2 labels: "cosy, warm", grim'
-    first, *_ = _verdict(VALUES | {"labels": ("cosy, warm", "fear", "joy")})
+    first, *_ = _verdict(VALUES | {"labels": ("cosy, warm", "fear", "joy")}, 3)
     assert 'always "cosy, warm", the most frequent label' in first
 
 
 def test_a_class_of_few_images_has_a_recall_without_interval() -> None:
-    scores = SimpleNamespace(scores=Scored(), trust={}, by=None, scored_labels=())
+    scores = SimpleNamespace(scores=Scored(), trust={}, by=None, scored_labels=("awe", "joy"))
     table, *_ = score_tables(scores)  # type: ignore[arg-type]
     rows = dict(zip(*(list(column.cells) for column in table.columns[::2]), strict=True))  # type: ignore[union-attr]
     assert rows["recall of awe"] == "0.7000 to 0.9000"
@@ -62,16 +67,16 @@ def test_headings_of_the_confusion_matrix_tell_labels_apart() -> None:
 
 
 def test_an_accuracy_that_may_be_trivial_is_told() -> None:
-    lines = list(_verdict(VALUES | {"accuracy_interval": (0.6, 0.8)}))
+    lines = list(_verdict(VALUES | {"accuracy_interval": (0.6, 0.8)}, 3))
     assert "the accuracy may be no better than always predicting the most frequent label" in lines
 
 
 def test_a_temperature_that_hurts_is_told_with_the_remedy() -> None:
-    [*_, last] = _verdict(VALUES | {"ece": 0.05, "ece_calibrated": 0.08})
+    [*_, last] = _verdict(VALUES | {"ece": 0.05, "ece_calibrated": 0.08}, 3)
     assert "calibration error (0.050 instead of 0.080)" in last
     assert "uniemox calibrate" in last
     # Files of other programs have no temperature.
-    assert len(list(_verdict(VALUES | {"ece_calibrated": None}))) == 2
+    assert len(list(_verdict(VALUES | {"ece_calibrated": None}, 3))) == 2
 
 
 def test_several_labels_are_told_with_chance_and_labels_of_few_images() -> None:

@@ -127,8 +127,8 @@ def _confidence_words(result: "Recalibration", out: Path) -> tuple[str, list[str
     if result.flagged is not None:
         words.append(f"{result.flagged:.0%} are flagged as unlike the images that the network was trained on")
     line = (
-        f", temperature {result.temperature:.2f}, calibration error on these {result.ece_before:.3f}, now "
-        f"{result.ece_after:.3f}"
+        f", temperature {result.temperature:.2f}, calibration error among all labels of the model "
+        f"{result.ece_before:.3f}, now {result.ece_after:.3f}"
     )
     if result.is_worse:
         # The error that follows says so.

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from uniemox.evaluate.scores import GroupScores
     from uniemox.intervals import PairedDifference
 
-# Images of a class from which on its recall is reported without a warning.
-MIN_OF_CLASS = 20
 # With fewer images, only a difference of about 20 points is found.
 FEW_IMAGES = 100
 # Letters in a heading of the confusion matrix.
@@ -167,7 +165,7 @@ def score_tables(evaluation: "Evaluation") -> Iterator[Table | str]:
     restriction = f", scored among {len(labels)} labels: {', '.join(map(quoted_label, labels))}" if labels else ""
     yield f"{counted(values['n'], 'sample')}{restriction}"
     if "confusion" in values:
-        yield from _verdict(values)
+        yield from _verdict(values, len(labels))
     if "positives" in values:
         yield from _multilabel_verdict(values)
 
@@ -202,18 +200,25 @@ def short_names(labels: Sequence[str]) -> list[str]:
 
 def _small_classes(values: Mapping[str, Any]) -> dict[str, int]:
     """Return the number of images of the classes that have too few for an interval of their recall."""
+    from uniemox.evaluate.scores import MIN_OF_CLASS
+
     images = {
         label: sum(row) for label, row in zip(values.get("labels", ()), values.get("confusion", ()), strict=False)
     }
     return {label: count for label, count in images.items() if count < MIN_OF_CLASS}
 
 
-def _verdict(values: dict[str, Any]) -> Iterator[str]:
-    """Yield lines that tell what the scores of a classifier mean: trivial baselines, small classes, calibration."""
+def _verdict(values: dict[str, Any], choices: int) -> Iterator[str]:
+    """Yield lines that tell what the scores of a classifier mean: trivial baselines, small classes, calibration.
+
+    Args:
+        values: The scores.
+        choices: Number of labels among which the model chose.
+    """
     images = {label: sum(row) for label, row in zip(values["labels"], values["confusion"], strict=True)}
     commonest = max(images, key=images.__getitem__)
     share = images[commonest] / values["n"]
-    yield f"chance {1 / len(images):.1%}; always {quoted_label(commonest)}, the most frequent label: {share:.1%}"
+    yield f"chance {1 / choices:.1%}; always {quoted_label(commonest)}, the most frequent label: {share:.1%}"
     low, _ = values["accuracy_interval"]
     if low <= share:
         yield "the accuracy may be no better than always predicting the most frequent label"
@@ -231,6 +236,8 @@ def _verdict(values: dict[str, Any]) -> Iterator[str]:
 
 def _multilabel_verdict(values: dict[str, Any]) -> Iterator[str]:
     """Yield lines that tell what the scores of several labels mean: chance, and labels with few images."""
+    from uniemox.evaluate.scores import MIN_OF_CLASS
+
     present = {label: count for label, count in values["positives"].items() if count}
     chance = sum(present.values()) / len(present) / values["n"]
     yield f"chance: a mean average precision of {chance:.3f}, the mean share of images with a label"

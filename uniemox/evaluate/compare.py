@@ -29,6 +29,8 @@ from uniemox.io.weight_names import IN_PACKAGE
 from uniemox.plurals import counted
 from uniemox.predict.opening import open_network
 
+DIFFERENT_IMAGES = "the runs were scored on different images; run uniemox evaluate with all of them"
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -230,7 +232,7 @@ def among_shared_labels(predictions: Sequence[Predictions]) -> tuple[list[Predic
     compared. Images whose label is not one of the shared labels are left out.
 
     Args:
-        predictions: Answers of each model about the same images.
+        predictions: Answers of each model. A model may lack the images whose label it can't predict.
 
     Returns:
         The answers among the shared labels, and a note with their number. If all have the same labels already, or fewer
@@ -241,18 +243,19 @@ def among_shared_labels(predictions: Sequence[Predictions]) -> tuple[list[Predic
     shared = [label for label in first.scored_labels if all(label in item.scored_labels for item in predictions)]
     if not warning or len(shared) < 2:
         return list(predictions), warning
-    words_of_images = zip(*(item.words for item in predictions), strict=True)
-    keys = [
-        key
-        for key, words in zip(first.keys, words_of_images, strict=True)
-        if words[0] in shared and len(set(words)) == 1
-    ]
+    words_of = [dict(zip(item.keys, item.words, strict=True)) for item in predictions]
+    all_keys = dict.fromkeys(key for item in predictions for key in item.keys)
+    keys = []
+    for key in all_keys:
+        words = {words.get(key) for words in words_of}
+        if len(words) == 1 and words <= set(shared):
+            keys.append(key)
     if not keys:
         return list(predictions), warning
     counts = " and ".join(str(count) for count in sorted({len(item.scored_labels) for item in predictions}))
     note = f"the models have {counts} labels, so all choose among the {len(shared)} that they share"
-    if len(keys) < len(first.keys):
-        note += f"; {counted(len(first.keys) - len(keys), 'image')} with another label left out"
+    if len(keys) < len(all_keys):
+        note += f"; {counted(len(all_keys) - len(keys), 'image')} with another label left out"
     return [item.among(shared, keys) for item in predictions], note
 
 
@@ -288,14 +291,24 @@ def _no_spread(hits: Mapping[str, NDArray[np.float64]], count: int) -> str:
     return "; ".join(f"{name}: {note}" for name, note in notes.items() if note)
 
 
+def _refuse_lost_images(title: str, predictions: Sequence[Predictions]) -> None:
+    """Raise DataError if a model was not scored on an image whose label it can predict."""
+    word_of = {key: word for item in predictions for key, word in zip(item.keys, item.words, strict=True)}
+    for item in predictions:
+        scored = set(item.keys)
+        if any(word in item.scored_labels for key, word in word_of.items() if key not in scored):
+            raise DataError(f"{title}: {DIFFERENT_IMAGES}")
+
+
 def _compare(
     title: str, ours: Sequence[Predictions], theirs: Sequence[Predictions], baseline: Sequence[Predictions]
 ) -> Comparison:
     all_predictions = [*ours, *theirs, *baseline]
-    if any(predictions.keys != ours[0].keys for predictions in all_predictions):
-        raise DataError(f"{title}: the runs were scored on different images; run uniemox evaluate with all of them")
+    _refuse_lost_images(title, all_predictions)
     all_predictions, note = among_shared_labels(all_predictions)
     first = all_predictions[0]
+    if any(predictions.keys != first.keys for predictions in all_predictions):
+        raise DataError(f"{title}: {DIFFERENT_IMAGES}")
     hits = np.array([predictions.is_right for predictions in all_predictions], dtype=np.float64)  # (S, N)
     our_hits, their_hits, baseline_hits = np.split(hits, [len(ours), len(ours) + len(theirs)])
     commonest, uniform = chance_of(first)

@@ -48,6 +48,7 @@ class Recalibration:
     split: str
     temperature: float
     ece_before: float
+    """Calibration error among all labels of the model; that of `uniemox evaluate` is among scored_labels."""
     ece_after: float
     accuracy: float
     """Accuracy among scored_labels; calibration does not change the order of the labels."""
@@ -233,7 +234,7 @@ def _measure(
         ece_after=expected_calibration_error(after, truth),
         accuracy=float(is_right.mean()),
         accuracy_interval=bootstrap_interval(is_right, units),
-        chance=1 / len(scored.labels),
+        chance=1 / len(scored.choices),
         commonest=float(np.bincount(scored_truth).max() / len(truth)),
         coverage_before=coverage_before,
         coverage_after=coverage_after,
@@ -243,7 +244,7 @@ def _measure(
         set_size_after=set_size_after,
         log_loss=log_loss_change(info, outputs.values, outputs.distances, truth, units, any_of=answers.any_of),
         flagged=None if familiarity is None else float((familiarity < UNFAMILIAR).mean()),
-        scored_labels=scored.labels.labels,
+        scored_labels=scored.choices,
         unreadable=reasons_of(outputs.broken),
     )
 

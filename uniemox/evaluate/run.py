@@ -63,7 +63,7 @@ class Evaluation:
     set_size of its 90 % likely sets; coverage_unfamiliar and set_size_unfamiliar, the same for flagged images alone, if
     there are at least 10."""
     scored_labels: tuple[str, ...] = ()
-    """Labels among which the model's answers were scored; empty for valence and arousal."""
+    """Labels among which the model chose, those of the data that it can predict; empty for valence and arousal."""
     label_map: LabelPairs = field(default_factory=dict)
     """The user's map from labels of the data to those of the model, if it was used; else empty."""
 
@@ -195,7 +195,7 @@ def evaluate(
         tuple(scorer.predictions()),
         unreadable=unreadable,
         trust=trust,
-        scored_labels=() if scored is None else scored.labels.labels,
+        scored_labels=() if scored is None else scored.choices,
         label_map=label_map,
     )
 

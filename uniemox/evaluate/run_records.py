@@ -237,6 +237,9 @@ class ScoreFile:
     """Number of images."""
     split: str | None = None
     labels: list[str] = field(default_factory=list)
+    """Rows of `confusion`."""
+    scored_labels: list[str] = field(default_factory=list)
+    """Labels among which the model chose; empty in old files."""
     confusion: list[list[int]] | None = None
     """Number of images by label and predicted label."""
     label_map: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -269,7 +272,7 @@ def read_evaluation(file: Path) -> SavedEvaluation:
         if {len(scores.confusion), *map(len, scores.confusion)} != {len(scores.labels)}:
             raise DataError(f"{file}: its confusion matrix does not match its labels; {REMEDY}")
         try:
-            predictions = read_predictions(file.with_suffix(".jsonl"), scores.labels)
+            predictions = read_predictions(file.with_suffix(".jsonl"), scores.scored_labels or scores.labels)
         except DataError as error:
             missing = f"The images' predictions can't be read: {error}"
     return SavedEvaluation(scores.data, scores.split, values, predictions, missing, scores.label_map)

@@ -35,6 +35,8 @@ from uniemox.ranks import ranks
 UNKNOWN = "unknown"
 MIN_RANKED = 20
 """Minimum number of samples of a ranked group."""
+MIN_OF_CLASS = 20
+"""Minimum number of images of a class whose recall is shown with an interval."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,14 +29,12 @@ def open_samples(source: str) -> Mapping[str, Sample] | str:
         return str(error)
 
 
-def examples_of(
-    predictions: Predictions, labels: list[str], samples: Mapping[str, Sample]
-) -> list[tuple[str, list[dict[str, Any]], int]]:
+def examples_of(predictions: Predictions, samples: Mapping[str, Sample]) -> list[tuple[str, list[dict[str, Any]], int]]:
     """Return the most confident right and wrong predictions: a title, images, and the number of unreadable ones."""
     result = []
     for title, chosen in (("Surest and right", predictions.is_right), ("Surest and wrong", ~predictions.is_right)):
         rows = surest(predictions, chosen)
-        examples = [_example(int(row), predictions, labels, samples.get(predictions.keys[row])) for row in rows]
+        examples = [_example(int(row), predictions, samples.get(predictions.keys[row])) for row in rows]
         readable = [example for example in examples if example is not None]
         result.append((title, readable, len(examples) - len(readable)))
     return result
@@ -58,7 +56,7 @@ def surest(predictions: Predictions, chosen: np.ndarray) -> np.ndarray:
     return rows[np.argsort(-top, kind="stable")[:MAX_EXAMPLES]]
 
 
-def _example(row: int, predictions: Predictions, labels: list[str], sample: Sample | None) -> dict[str, Any] | None:
+def _example(row: int, predictions: Predictions, sample: Sample | None) -> dict[str, Any] | None:
     """Return an image with its label, and its most probable labels; None if it can't be read."""
     if sample is None:
         return None
@@ -66,6 +64,7 @@ def _example(row: int, predictions: Predictions, labels: list[str], sample: Samp
         sized = decode_sample(sample, lambda width, height: max(width, height) / MAX_SIDE_PX)
     except ImageError:
         return None
+    labels = predictions.scored_labels
     shares = predictions.probabilities[row]
     return {
         "key": sample.key,

@@ -11,6 +11,7 @@ from uniemox.evaluate.compare import chance_of, label_note
 from uniemox.evaluate.report.charts import reliability_bins
 from uniemox.evaluate.report.examples import examples_of
 from uniemox.evaluate.run_records import Predictions, SavedEvaluation, SavedRun
+from uniemox.evaluate.scores import MIN_OF_CLASS
 from uniemox.intervals import PairedDifference, paired_bootstrap
 from uniemox.io.html import UNKNOWN, are_known, interval, is_known, number, scale_of
 
@@ -71,6 +72,7 @@ def evaluation_view(
         "evaluation": evaluation,
         "scores": list(_scores(values)),
         "reliability": None,
+        "recalls": list(_recalls(values)),
         "groups": _groups(values["by"]) if "by" in values else None,
         "examples": (),
         "no_examples": "",
@@ -82,7 +84,7 @@ def evaluation_view(
     if isinstance(samples, str):
         view["no_examples"] = samples
     else:
-        view["examples"] = examples_of(predictions, values["labels"], samples)
+        view["examples"] = examples_of(predictions, samples)
     return view
 
 
@@ -98,6 +100,18 @@ def _scores(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
         elif value is None or isinstance(value, int | float):
             title = NAMES.get(name, name.replace("_", " "))
             yield prefix + title, number(value), interval(values.get(f"{name}_interval"))
+
+
+def _recalls(values: Mapping[str, Any]) -> Iterator[tuple[str, float | None, Any, int]]:
+    """Yield label, recall, interval and number of images of each class; few images have no interval."""
+    images = {
+        label: sum(row) for label, row in zip(values.get("labels", ()), values.get("confusion", ()), strict=False)
+    }
+    intervals = values.get("per_class_interval") or {}
+    for label, recall in (values.get("per_class_recall") or {}).items():
+        count = images.get(label, 0)
+        bounds = intervals.get(label) if count >= MIN_OF_CLASS else None
+        yield label, recall, bounds, count
 
 
 def _precisions(by_label: Mapping[str, Any], values: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
