@@ -76,7 +76,7 @@ def test_the_table_and_the_list_from_standard_input(folder: Path) -> None:
     assert done.returncode == 0
     assert "evoked (polarity)" in done.stdout
     assert done.stdout.count("negative") == 2
-    assert done.stderr == ""
+    assert done.stderr == "the model can't compare images with its training images, so it flags none as unfamiliar\n"
 
 
 @pytest.mark.parametrize(
@@ -269,6 +269,17 @@ def test_many_images_are_summarised(capsys: pytest.CaptureFixture[str]) -> None:
     ]
     Output(as_json=True).consume(drawn_answers(30), ["photos"])
     assert len(capsys.readouterr().out.splitlines()) == 30
+
+
+def test_the_summary_says_where_likely_sets_are(capsys: pytest.CaptureFixture[str]) -> None:
+    Output(as_json=False).consume(drawn_answers(21), ["photos"])
+    assert (
+        "likely sets (labels that hold the true one in the requested share of images): 2.0 labels on average; "
+        "--out and --json list them (likely)\n"
+    ) in capsys.readouterr().out
+    without = [prediction(f"{i}.jpg", likely=None) for i in range(21)]
+    Output(as_json=False).consume(without, ["photos"])
+    assert "likely" not in capsys.readouterr().out
 
 
 def test_paths_are_never_broken(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

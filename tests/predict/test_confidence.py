@@ -27,11 +27,21 @@ from uniemox.predict.confidence import (
     probabilities_of,
     score_limit,
     set_note,
+    unflagged_note,
 )
 from uniemox.predict.opening import load
 from uniemox.predict.predictor import Predictor
 
 NUMBERS = st.floats(-20, 20)
+
+
+def test_a_model_that_can_not_flag_unfamiliar_images_says_so(tmp_path: Path) -> None:
+    """Of 20 held-out images, one in twenty-one images may be as far as all of them."""
+    none, few, enough = (unflagged_note(make_network(tmp_path, distances=(1.0,) * count).info) for count in (0, 19, 20))
+    assert none == "the model can't compare images with its training images, so it flags none as unfamiliar"
+    assert few is not None
+    assert few.startswith("the model has only 19 held-out images to compare with")
+    assert enough is None
 
 
 @given(st.lists(NUMBERS, min_size=2, max_size=9), st.floats(0.1, 10), st.floats(0, 1))

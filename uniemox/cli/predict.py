@@ -131,7 +131,7 @@ def predict(
     """
     every_s = _check_options(images, files, engine, every)
     from uniemox.cli.predict_output import Output, named_images
-    from uniemox.predict.confidence import flag_note, set_note
+    from uniemox.predict.confidence import set_note, unflagged_note
     from uniemox.predict.film import read_film
     from uniemox.predict.predictor import predict_on_ray
 
@@ -139,7 +139,7 @@ def predict(
     open_predictor = models.opener(has_several=has_several)
     predictor = open_predictor()
     info = predictor.network.info
-    for note in (flag_note(info), None if coverage is None else set_note(info, coverage)):
+    for note in (unflagged_note(info), None if coverage is None else set_note(info, coverage)):
         if note:
             say(note)
     answer: Callable[..., Any] = partial(predictor.predict_each, with_embedding=files.embeddings is not None)

@@ -17,6 +17,7 @@ class PredictionSummary:
         self.images = 0
         self.with_people = 0
         self.unfamiliar = 0
+        self._likely_labels = 0
         self._first: Prediction | None = None
         self._labels: Counter[str] = Counter()
         self._sums: Counter[str] = Counter()
@@ -28,6 +29,7 @@ class PredictionSummary:
         self.images += 1
         self.with_people += bool(prediction.persons)
         self.unfamiliar += prediction.is_unfamiliar
+        self._likely_labels += len(prediction.likely or ())
         self._labels.update(_labels_of(prediction))
         for name in AFFECT:
             value = getattr(prediction, name)
@@ -49,6 +51,11 @@ class PredictionSummary:
             parts.append(f"people found in {self.with_people:,} of {counted(self.images, 'image')}")
         if self.unfamiliar:
             parts.append(f"guesses, because unlike the training images: {counted(self.unfamiliar, 'image')}")
+        if self._first.likely is not None:
+            parts.append(
+                "likely sets (labels that hold the true one in the requested share of images): "
+                f"{self._likely_labels / self.images:.1f} labels on average; --out and --json list them (likely)"
+            )
         parts.append("For one line per image, add --out answers.csv or --json.")
         return parts
 

@@ -35,6 +35,13 @@ def flag_note(info: ClassifierInfo) -> str | None:
     )
 
 
+def unflagged_note(info: ClassifierInfo) -> str | None:
+    """Return a sentence about a model that flags no unfamiliar images, or only blank ones; None for other models."""
+    if not info.distances:
+        return "the model can't compare images with its training images, so it flags none as unfamiliar"
+    return flag_note(info)
+
+
 def familiarity_of(distances: Array | None, held_out: Sequence[float]) -> NDArray[np.float64] | None:
     """Return the share of held-out images that are at least as far from the training images, for each image.
 
