@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from tests.drawn import draw_image
+from tests.predict.networks import tiny_network
 from uniemox.insight.index_file import INDEX, LINES
 
 
@@ -11,6 +12,17 @@ def draw_photos(folder: Path, count: int) -> None:
     (folder / "inner").mkdir(parents=True)
     for i in range(count):
         draw_image(i).save(folder / ("inner" if i % 2 else ".") / f"{i}.png")
+
+
+def few_images_model(folder: Path, held_out: int = 4) -> Path:
+    """Write a model of happy and sad with a few held-out images, as `uniemox finetune` does on 40 images."""
+    distances = tuple(float(distance) for distance in range(held_out))
+    return tiny_network(folder / "few.onnx", labels=("happy", "sad"), label_set="few", distances=distances)
+
+
+FLAGS_BLANK_ONLY = (
+    "the model has only 4 held-out images to compare with, so of unfamiliar images it flags only blank ones"
+)
 
 
 def stored(folder: Path, ending: str = LINES) -> Path:

@@ -9,8 +9,9 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 
+import uniemox
 from tests.drawn import draw_image
-from tests.insight.photos import stored
+from tests.insight.photos import FLAGS_BLANK_ONLY, few_images_model, stored
 from tests.runs import uniemox_here
 from uniemox.errors import ConfigError, DataError
 from uniemox.insight.index import Index, update_index
@@ -250,6 +251,47 @@ def test_an_unknown_name_lists_the_columns() -> None:
         Query()
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("valence", r"few\.onnx does not predict valence; use a model that does, such as the package's own"),
+        ("arousal", r"few\.onnx does not predict arousal; .* fit ratings of your own \(uniemox calibrate --ratings\)"),
+        ("familiarity", r"few\.onnx has no familiarity: the model can't compare images with its training images"),
+        ("people", "needs a predictor with a finder"),
+        ("faces", r'load\(faces="find"\)'),
+        ("joy", r"few\.onnx has no label 'joy'; choose one of happy, sad$"),
+    ],
+)
+def test_a_value_that_only_other_models_predict_is_refused_with_the_true_reason(
+    photos: Path, name: str, reason: str
+) -> None:
+    predictor = load(few_images_model(photos.parent, held_out=0), finder=None)
+    with pytest.raises(ConfigError, match=reason) as caught:
+        search_folder(predictor, photos, Query(mood=f"{name}>1"))
+    assert "not of the index" not in str(caught.value)
+
+
+def test_the_example_of_an_unknown_emotion_is_one_that_the_model_can_answer(photos: Path) -> None:
+    predictor = load(few_images_model(photos.parent), finder=None)
+    with pytest.raises(
+        ConfigError, match=r"no label 'joy'; choose one of happy, sad, or give a mood, such as 'happy>0.5'"
+    ):
+        search_folder(predictor, photos, Query(emotion="joy"))
+
+
+def test_a_model_that_flags_only_blank_images_says_so_in_the_terminal_and_on_the_page(
+    photos: Path, tmp_path: Path
+) -> None:
+    model = few_images_model(tmp_path)
+    words = ("search", photos, "--model", model, "--emotion", "happy", "--out", tmp_path / "found.html")
+    assert FLAGS_BLANK_ONLY in uniemox_here(*words).stderr
+    # Also if nothing has to be predicted.
+    assert FLAGS_BLANK_ONLY in uniemox_here(*words, "--json").stderr
+    assert FLAGS_BLANK_ONLY in (tmp_path / "found.html").read_text()
+    with pytest.warns(UserWarning, match=FLAGS_BLANK_ONLY):
+        uniemox.search(photos, emotion="happy", predictor=load(model))
+
+
 def test_an_overwritten_image_is_predicted_again(photos: Path) -> None:
     predictor = load("small", finder=None)
     query = Query(mood="valence>=1", unfamiliar=True)
@@ -278,8 +320,12 @@ def test_a_missing_or_empty_folder_is_refused_and_nothing_is_written(tmp_path: P
         (Query(emotion="hapiness"), None, "no label 'hapiness'"),
         (Query(emotion="valence"), None, "no label 'valence'"),
         (Query(mood="valence>12"), None, "values from 1 to 9"),
-        (Query(mood="joyful>0.5"), None, "no 'joyful'"),
-        (Query(mood="valense=7"), None, "no 'valense'; choose one of"),
+        (Query(mood="joyful>0.5"), None, "small has no label 'joyful'; choose one of amusement"),
+        (Query(mood="valense=7"), None, r"no label 'valense' \(did you mean 'valence'\?\); choose one of"),
+        (Query(mood="Awe>0.5"), None, r"no label 'Awe' \(did you mean 'awe'\?\)"),
+        (Query(mood="persons>0"), None, "the index has no 'persons'; it is called people there; choose one of"),
+        (Query(mood="people_feel=0"), None, "it is a field of predict's answers, but not of the index"),
+        (Query(mood="dominance>3"), None, "small does not predict dominance; use a model that has learned it"),
         (Query(emotion="awe"), "photos/0.png", r"ends in \.html"),
     ],
 )

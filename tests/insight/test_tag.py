@@ -14,6 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 
 import uniemox
 from tests.drawn import draw_image
+from tests.insight.photos import FLAGS_BLANK_ONLY, few_images_model
 from tests.insight.test_sidecar import SIDECARS, keywords_in
 from tests.runs import uniemox_here
 from uniemox.errors import ConfigError, DataError
@@ -387,3 +388,8 @@ def test_exiftool_reads_and_keeps_all_fields(photos: Path, predictor: Predictor)
     after = (photos / "1.xmp").read_bytes()
     assert b"uniemox:" not in after
     assert keywords_in(after, "dc:subject") == [*(keywords_in(before, "dc:subject") or []), "holiday"]
+
+
+def test_a_model_that_flags_only_blank_images_says_so(photos: Path, tmp_path: Path) -> None:
+    done = uniemox_here("tag", photos, "--dry-run", "--model", few_images_model(tmp_path))
+    assert FLAGS_BLANK_ONLY in done.stderr

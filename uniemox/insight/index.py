@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.errors import ConfigError, DataError
+from uniemox.insight.columns import COUNTS
 from uniemox.insight.features import unpack
 from uniemox.insight.index_file import CACHE, find_index, index_header, open_index, set_aside
 from uniemox.insight.survey.lines import EXHAUST, NewAnswers
@@ -27,7 +28,6 @@ from uniemox.predict.writing import AnswerHeader, was_written
 MAX_GROWTH = 4
 # Number of rows of features that are converted to float32 at once.
 SCORE_ROWS = 4096
-COUNTS = ("people", "faces")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.errors import ConfigError
-from uniemox.insight.index import COUNTS
+from uniemox.insight.columns import COUNTS, field_note
 from uniemox.labels import AXES
-from uniemox.predict.schema import FIELDS
 
 EXAMPLE = "valence>6 arousal<5"
 COMPARE = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal, "=": np.equal}
@@ -28,7 +27,8 @@ _WORDS = {
     **dict.fromkeys(("sad", "gloomy", "unpleasant", "negative", "bad"), "valence<4"),
     "arousal": "arousal<4.5",
     "familiarity": "familiarity>0.1",
-    "people": "people>0",
+    "dominance": "dominance>5",
+    **dict.fromkeys(("people", "persons"), "people>0"),
     "faces": "faces>0",
 }
 
@@ -124,10 +124,3 @@ def _no_condition(text: str, ending: str) -> ConfigError:
         "blank or one of , < > =) and familiarity (0 to 1, or 50%), people and faces (numbers), where the model "
         "predicts them"
     )
-
-
-def field_note(name: str) -> str:
-    """Return the end of an error about a name that is a field of predictions, but not of the index; else empty."""
-    if name in {field.name for field in FIELDS}:
-        return "; it is a field of predict's answers, but not of the index"
-    return ""

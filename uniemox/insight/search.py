@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.errors import ConfigError, ImageError
-from uniemox.insight.index import COUNTS, Index, refuse_missing, update_index
-from uniemox.insight.mood import EXAMPLE, Condition, field_note, parse_mood
+from uniemox.insight.columns import COUNTS, column_names, why_missing
+from uniemox.insight.index import Index, refuse_missing, update_index
+from uniemox.insight.mood import EXAMPLE, Condition, parse_mood
 from uniemox.insight.survey.lines import EXHAUST, NewAnswers
 from uniemox.insight.survey.page import row_of_images
 from uniemox.insight.survey.summary import SurveyImage
@@ -20,11 +21,11 @@ from uniemox.io.html import percent, write_html
 from uniemox.io.walking import LeftOut
 from uniemox.labels import AXES, clean
 from uniemox.plurals import counted
+from uniemox.predict.confidence import unflagged_note
 from uniemox.predict.data_urls import is_data_url
 from uniemox.predict.images import ImageLike, walk
 from uniemox.predict.prediction import Failure
 from uniemox.predict.predictor import Predictor
-from uniemox.predict.settings import axes_of
 
 PAGES = (".html", ".htm")
 # Ends of the scale of ratings: the model's value is cut off there.
@@ -132,6 +133,9 @@ class SearchResults:
     """Number of searched images that are the query, or lie in its folder."""
     unreadable: int = 0
     """Number of images of the folder that could not be read, and are not in the index."""
+    unflagged_note: str | None = None
+    """Sentence about a model that can't tell which predictions are guesses, so that none or only blank images are left
+    out; None for other models."""
     is_query_left_out: bool = True
     """False if all searched images lie in the query's folder: the results are then its most typical images."""
 
@@ -175,7 +179,8 @@ def search_folder(
         out: HTML file to write; None: no page.
         index_path: Folder for the index; None: FOLDER/.uniemox/.
         watch: Function that consumes the predictions of images that are not yet in the index.
-        report: Gets notes about folders that were skipped.
+        report: Gets notes about folders that were skipped, and about a model that can't tell which predictions are
+            guesses.
 
     Raises:
         ConfigError: For unknown names, and if another process writes the index.
@@ -187,9 +192,12 @@ def search_folder(
     refuse_missing(folder)
     query = _with_label(query, predictor)
     _check_names(query, predictor)
+    note_on_unflagged = unflagged_note(predictor.network.info)
+    if note_on_unflagged is not None:
+        report(note_on_unflagged)
     features = None if query.like is None else _mean_features(predictor, query.like, report)
     index = update_index(predictor, folder, watch, report, index_path=index_path)
-    results = search(index, query, features)
+    results = replace(search(index, query, features), unflagged_note=note_on_unflagged)
     if out is not None:
         write_page(results, query, predictor.name, folder, out)
     return results
@@ -287,33 +295,19 @@ def _with_label(query: Query, predictor: Predictor) -> Query:
 
 def _check_names(query: Query, predictor: Predictor) -> None:
     """Raise ConfigError for names that the index will not have, and for limits, before anything is predicted."""
+    names = column_names(predictor)
     if query.emotion is not None and query.emotion not in predictor.labels:
+        example = EXAMPLE
+        if any(condition.name not in names for condition in parse_mood(EXAMPLE)):
+            example = str(Condition(predictor.labels[0], ">", 0.5))
         raise ConfigError(
             f"{predictor.name} has no label {query.emotion!r}; choose one of {', '.join(predictor.labels)}, or give a "
-            f"mood, such as {EXAMPLE!r}"
+            f"mood, such as {example!r}"
         )
     for condition in query.conditions:
-        if condition.name == "people" and predictor.finder is None:
-            raise ConfigError("a condition on people needs a predictor with a finder; leave out finder=None")
-        if condition.name == "faces" and predictor.face_reader is None:
-            raise ConfigError('a condition on faces needs a predictor that reads them: load(faces="find")')
-        names = _column_names(predictor)
         if condition.name not in names:
-            raise ConfigError(
-                f"the index has no {condition.name!r}{field_note(condition.name)}; choose one of {', '.join(names)}"
-            )
+            raise ConfigError(why_missing(predictor, condition.name))
         condition.check()
-
-
-def _column_names(predictor: Predictor) -> tuple[str, ...]:
-    """Return the names of the columns that the index of a predictor has."""
-    optional = {
-        "familiarity": bool(predictor.network.info.distances),
-        "people": predictor.finder is not None,
-        "faces": predictor.face_reader is not None,
-    }
-    present = [name for name, is_present in optional.items() if is_present]
-    return tuple(dict.fromkeys((*predictor.labels, *axes_of(predictor.network), *present)))
 
 
 def write_page(results: SearchResults, query: Query, model: str, folder: Path, out: Path) -> None:

@@ -15,13 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+import uniemox
 from tests.drawn import draw_image, jpeg_of
+from tests.insight.photos import FLAGS_BLANK_ONLY, few_images_model
 from tests.insight.survey.lines import Everything, line
 from tests.runs import uniemox_here
 from uniemox.errors import DataError
 from uniemox.insight.features import pack
+from uniemox.insight.survey.charts import group_charts
 from uniemox.insight.survey.lines import date_taken
 from uniemox.insight.survey.summary import IMAGES_PER_LABEL, Tally, groupings_of, summarise, unmatched_rows
+from uniemox.predict.opening import load
 from uniemox.views.alterations import grey
 
 SMALL = ("--model", "small", "--no-persons")
@@ -74,6 +78,21 @@ def test_the_page_says_if_many_images_have_no_colour(tmp_path: Path) -> None:
     assert "have no colour" not in (tmp_path / "few.html").read_text()
 
 
+def test_a_model_that_flags_only_blank_images_says_so_in_place_of_numbers(tmp_path: Path) -> None:
+    photos = photographs(tmp_path / "photos", 6)
+    Image.new("RGB", (60, 40), "white").save(photos / "summer" / "blank.png")
+    model = few_images_model(tmp_path)
+    done = uniemox_here("survey", photos, "--model", model, "--no-persons", "--out", tmp_path / "s.html")
+    assert done.stderr.startswith(FLAGS_BLANK_ONLY)
+    words = " ".join(re.sub("<[^>]*>", " ", (tmp_path / "s.html").read_text()).split())
+    assert FLAGS_BLANK_ONLY in words
+    assert "unlike the training images not checked (1 blank)" in words
+    with pytest.warns(UserWarning, match=FLAGS_BLANK_ONLY):
+        summary = uniemox.survey(photos, out=tmp_path / "t.html", predictor=load(model, finder=None))
+    assert repr(summary).endswith("unfamiliar not checked (1 blank)>")
+    assert [row[-1] for row in group_charts(summary, {})[0].rows] == ["not checked (1 blank)", "not checked"]
+
+
 def test_the_page_is_complete_and_self_contained(surveyed: Path) -> None:
     html = (surveyed / "s.html").read_text()
     for words in (
@@ -124,6 +143,31 @@ def test_groups_are_those_of_the_images(surveyed: Path) -> None:
         assert summary.whole.means[column] == pytest.approx(np.mean(values))
         assert [image.value for image in summary.most[label]] == values[::-1][:IMAGES_PER_LABEL]
         assert [image.value for image in summary.least[label]] == values[:IMAGES_PER_LABEL]
+
+
+@pytest.mark.parametrize(
+    ("paths", "groups"),
+    [
+        (("p/1.jpg", "p/inner/2.jpg"), ["p", "inner"]),
+        # A folder in p of the same name stays apart, at any depth.
+        (("p/1.jpg", "p/p/2.jpg", "p/p/p/3.jpg", "p/q/4.jpg"), ["p", "p/p", "p/p/p", "p/q"]),
+        (("p/1.jpg", "p/p/q/2.jpg"), ["p", "p/p/q"]),
+        (("p/1.jpg", "p/q/p/2.jpg"), ["p", "q/p"]),
+        (("p/1.jpg", "q/2.jpg", "q/inner/3.jpg"), ["p", "q", "q/inner"]),
+        (("p/1.jpg", "./p/2.jpg"), ["p"]),
+        (("1.jpg", "inner/2.jpg"), ["here", "inner"]),
+        (("1.jpg",), ["here"]),
+        (("/1.jpg", "/a/2.jpg"), ["/", "a"]),
+    ],
+)
+def test_images_directly_in_the_common_folder_have_its_name_as_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, paths: tuple[str, ...], groups: list[str]
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    Path("l.jsonl").write_text("".join(line(i, path=path) for i, path in enumerate(paths)))
+    summary = summarise(Path("l.jsonl"), groupings_of(("folder",), None), Everything())
+    assert sorted(summary.groups["folder"]) == sorted(groups)
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])

@@ -142,7 +142,7 @@ def _charts_of(name: str, tallies: Mapping[str, Tally], summary: Summary, colour
         groups=len(tallies),
         shown=len(shown),
         headings=[name, "images", *summary.columns, "unfamiliar"],
-        rows=[_table_row(group, tally, summary.columns) for group, tally in in_table.items()],
+        rows=[_table_row(group, tally, summary) for group, tally in in_table.items()],
     )
 
 
@@ -230,16 +230,16 @@ def _margin_digits(margin: float, is_share: bool) -> str:
     return f"{margin:.1f}" if margin >= 0.05 else f"{margin:.2f}"
 
 
-def _table_row(group: str, tally: Tally, columns: Sequence[str]) -> list[str]:
+def _table_row(group: str, tally: Tally, summary: Summary) -> list[str]:
     """Return a group's row: name, number of images, mean and margin of each column, share of unfamiliar images."""
     cells = []
-    for name, mean, margin in zip(columns, tally.means, tally.margins, strict=True):
+    for name, mean, margin in zip(summary.columns, tally.means, tally.margins, strict=True):
         mark = _mean_mark(name, mean, margin, is_share=name not in AXES)
         cells.append(f"{mark.words} {mark.small}".strip())
     count = f"{tally.images:,}"
     if tally.images < FEW:
         count += " (few)"
-    return [group, count, *cells, percent(tally.unfamiliar / tally.images)]
+    return [group, count, *cells, summary.unfamiliar_text(tally)]
 
 
 def _share_scale(points: Sequence[Mark]) -> Scale:

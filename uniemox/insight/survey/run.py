@@ -15,6 +15,7 @@ from uniemox.insight.survey.lines import EXHAUST, NewAnswers, record_requested
 from uniemox.insight.survey.page import write_survey_page
 from uniemox.insight.survey.summary import Summary, groupings_of, summarise, unmatched_rows
 from uniemox.io.borders import shorten
+from uniemox.predict.confidence import unflagged_note
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.writing import AnswerHeader, PathSet, ResultFile, existing_files, overwritten_note, refuse_answers
 
@@ -73,7 +74,7 @@ def run_survey(
         settings: Groups to compare and files to use.
         watch: Function that consumes the new predictions.
         report: Gets lines about images that were named twice, rows of the table that match no image, groupings with one
-            group, and an index that can't be used.
+            group, an index that can't be used, and a model that can't tell which images are unfamiliar.
 
     Raises:
         ConfigError: For settings that can't be used.
@@ -86,6 +87,9 @@ def run_survey(
         refuse_answers(*existing_files(settings.out, settings.lines))
     requested = PathSet()
     predictor = open_predictor()
+    note_on_unflagged = unflagged_note(predictor.network.info)
+    if note_on_unflagged is not None:
+        report(note_on_unflagged)
     header = AnswerHeader.of_question(predictor, settings.labels, None, stored=FEATURES_FORMAT)
     with ExitStack() as stack:
         file = stack.enter_context(ResultFile(settings.lines, resume=settings.resume, answered=header))
@@ -98,7 +102,7 @@ def run_survey(
             copy_answers(index.lines, file, {os.path.abspath(path): path for path in listed if not file.has(path)})
             requested_images = iter(listed)
         watch(NewAnswers(predictor, requested_images, file, settings.labels, index))
-    summary = summarise(settings.lines, groupings, requested)
+    summary = summarise(settings.lines, groupings, requested, note_on_unflagged)
     if unmatched := unmatched_rows(groupings):
         report(unmatched)
     for note in summary.notes_on_groups:

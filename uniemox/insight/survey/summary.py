@@ -19,6 +19,7 @@ from uniemox.insight.features import unpack
 from uniemox.insight.survey.gallery import GallerySample
 from uniemox.insight.survey.moods import Moods
 from uniemox.io.borders import shorten
+from uniemox.io.html import percent
 from uniemox.io.typed import check_json
 from uniemox.labels import AFFECT, AXES
 from uniemox.plurals import counted
@@ -43,6 +44,8 @@ UNDATED = "no date"
 NO_VALUE = "no value"
 # Number of months above which images are grouped by year.
 MAX_MONTHS = 24
+# Instead of a number of unfamiliar images, for a model that can't tell.
+NOT_CHECKED = "not checked"
 # Names that people try for `DATE`.
 _PARTS_OF_DATE = ("month", "year", "day", "time", "exif")
 # Cosine of features above which two images are nearly the same. Of 250 OASIS photographs no two reach it; mirrored,
@@ -147,6 +150,7 @@ class Summary:
     Args:
         first: A prediction in JSON form, from which the labels are read.
         groupings: Groupings by name, see `groupings_of`.
+        unflagged_note: Sentence about the model of `uniemox.predict.confidence.unflagged_note`.
 
     Attributes:
         columns: Labels, and valence and arousal if the model also predicts them.
@@ -156,7 +160,7 @@ class Summary:
         failures: Number of unreadable images.
     """
 
-    def __init__(self, first: Answer, groupings: Mapping[str, Grouping]) -> None:
+    def __init__(self, first: Answer, groupings: Mapping[str, Grouping], unflagged_note: str | None = None) -> None:
         self.answered = AnswerHeader.of(check_json(first, AnswerLine, "the first line", remedy=REMEDY))
         self.kind: str = first["kind"]
         labels = self.answered.labels
@@ -171,6 +175,8 @@ class Summary:
         self.colourless = 0
         """Number of images without colour."""
         self.failures = 0
+        self.unflagged_note = unflagged_note
+        """Sentence about a model that flags no unfamiliar images, or only blank ones; None for other models."""
         self._groupings = groupings
         # Number of features, the same for every image; 0 before the first one.
         self._width = 0
@@ -187,6 +193,8 @@ class Summary:
         shares = [f"{label} {mean:.0%}" for label, mean in highest_first if label not in AXES][:NAMED_LABELS]
         axes = [f"{axis} {mean:.1f}" for axis, mean in means if axis in AXES]
         unfamiliar = f"{self.whole.unfamiliar:,} unfamiliar"
+        if self.unflagged_note is not None:
+            unfamiliar = f"unfamiliar {self.unfamiliar_text(self.whole)}"
         images = f"{counted(self.whole.images, 'image')}, {self.failures:,} unreadable"
         return f"<Summary of {images}: {', '.join([*shares, *axes, unfamiliar])}>"
 
@@ -222,6 +230,14 @@ class Summary:
             self.moods.add(mood[0], mood[1], path, top)
         self.gallery.add(value)
 
+    def unfamiliar_text(self, tally: Tally) -> str:
+        """Return the share of unfamiliar images in a group; of a model that can't tell, the number of blank ones."""
+        if self.unflagged_note is None:
+            return percent(tally.unfamiliar / tally.images)
+        if tally.unfamiliar == 0:
+            return NOT_CHECKED
+        return f"{NOT_CHECKED} ({tally.unfamiliar:,} blank)"
+
     @property
     def colourless_share(self) -> float:
         """Share of the images without colour, 0 to 1."""
@@ -245,10 +261,10 @@ class Summary:
         return self.colourless_share > MAX_COLOURLESS
 
     def shorten(self) -> None:
-        """Shorten folder names to the part below their common folder; if there are many months, group by year."""
+        """Shorten folder names to the part below their common folder, see `_below`; group many months by year."""
         for name, tallies in self.groups.items():
             names = {key: key for key in sorted(tallies)}
-            if name == FOLDER and len(tallies) > 1:
+            if name == FOLDER:
                 names = _below(names)
             elif name == DATE and len(tallies) > MAX_MONTHS:
                 names = {month: month if month == UNDATED else month[:4] for month in names}
@@ -257,13 +273,16 @@ class Summary:
                 self.groups[name].setdefault(shorter, Tally(len(self.columns))).merge(tallies[key])
 
 
-def summarise(lines: Path, groupings: Mapping[str, Grouping], requested: Container[str]) -> Summary:
+def summarise(
+    lines: Path, groupings: Mapping[str, Grouping], requested: Container[str], unflagged_note: str | None = None
+) -> Summary:
     """Return the numbers of a survey.
 
     Args:
         lines: The survey's file of predictions.
         groupings: Groupings by name, see `groupings_of`.
         requested: Paths of the images; lines about other images are passed over.
+        unflagged_note: See `Summary`.
 
     Raises:
         DataError: If no image could be read, or for a line that is no prediction.
@@ -280,7 +299,7 @@ def summarise(lines: Path, groupings: Mapping[str, Grouping], requested: Contain
                 grouping(value)
             continue
         with checking_fields(lines):
-            summary = summary or Summary(value, groupings)
+            summary = summary or Summary(value, groupings, unflagged_note)
             summary.add(value)
     if summary is None:
         raise DataError(f"no image could be read ({failures:,} tried); {lines} has the reasons")
@@ -420,11 +439,21 @@ def _why_alone(grouping: str, group: str) -> str:
 
 
 def _below(folders: Iterable[str]) -> dict[str, str]:
-    """Return the folders' paths below their common folder."""
+    """Return the folders' paths below their common folder, which has its own name if it is one of them.
+
+    If a folder directly in the common one has the same name, all paths begin with the name of the common one.
+    """
     absolute = {folder: os.path.abspath(folder) for folder in folders}
     try:
         common = os.path.commonpath(absolute.values())
     # The folders are on several drives of Windows.
     except ValueError:
         return dict(zip(absolute, absolute, strict=True))
-    return {folder: os.path.relpath(path, common) for folder, path in absolute.items()}
+    names = {folder: os.path.relpath(path, common) for folder, path in absolute.items()}
+    if os.curdir not in names.values():
+        return names
+    # The root of a disk has no name of its own.
+    own_name = os.path.basename(common) or common
+    is_ambiguous = any(name.split(os.sep)[0] == own_name for name in names.values())
+    prefix = own_name if is_ambiguous else ""
+    return {folder: own_name if name == os.curdir else os.path.join(prefix, name) for folder, name in names.items()}

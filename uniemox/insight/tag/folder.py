@@ -22,6 +22,7 @@ from uniemox.io.files import read_limited, refuse_special, replacing
 from uniemox.io.raw_preview import RAW_ENDINGS
 from uniemox.io.walking import LeftOut, walk_folder
 from uniemox.labels import AFFECT, AXES
+from uniemox.predict.confidence import unflagged_note
 from uniemox.predict.images import walk
 from uniemox.predict.predictor import Predictor
 
@@ -93,7 +94,7 @@ def tag_folder(
         settings: Names and content of the sidecars.
         index_path: Folder for the index; None: FOLDER/.uniemox/.
         watch: Function that consumes the predictions of images that are not yet in the index.
-        report: Gets notes about folders that were skipped.
+        report: Gets notes about folders that were skipped, and about a model that can't tell which answers are guesses.
 
     Raises:
         ConfigError: For a model without emotion labels, for a rating from a model without valence, and if another
@@ -103,6 +104,8 @@ def tag_folder(
     if not _labels_of(predictor):
         raise ConfigError(f"{predictor.name} predicts no emotion labels, so there is no keyword; choose another model")
     refuse_missing(folder)
+    if note_on_unflagged := unflagged_note(predictor.network.info):
+        report(note_on_unflagged)
     listed = [os.fspath(path) for path in walk(folder)]
     index = update_index(predictor, folder, watch, report, index_path=index_path)
     if settings.rating and "valence" not in index.columns:
