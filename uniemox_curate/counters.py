@@ -8,16 +8,22 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache, partial
+from hashlib import sha256
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import CompoundSelect, Connection, case, func, select, union
+from sqlalchemy import BigInteger, CompoundSelect, Connection, case, cast, func, select, union
 
 from uniemox.errors import DataError, UnavailableError
 from uniemox.io import check_json
 from uniemox_curate import tables as t
-from uniemox_curate.annotate.verdicts import LAST_ANSWERS, counted_answers
-from uniemox_curate.project import LEAVE_OUT, SKIP, current, pool, taken_down, undone
-from uniemox_curate.store import Store
+from uniemox_curate.annotate.kept_sets import KeptSet, term_of
+from uniemox_curate.annotate.verdicts import LAST_ANSWERS, WITHOUT_AGREEMENT, decide_image
+from uniemox_curate.plan import Rule
+from uniemox_curate.project import LEAVE_OUT, LEFT_OUT, SKIP, current, pool, taken_down, undone
+from uniemox_curate.store import Store, setting_of
 
 # Name of the setting with the counts.
 SETTING = "counts"
@@ -45,6 +51,16 @@ class AnswerTime:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Basis:
+    """All that decides about images beside answers and decisions; when it changes, all images are counted again."""
+
+    rule: Rule = "both"
+    """Rule of the last split or release."""
+    searched: str = ""
+    """Digest of the labels for which images were searched, if the rule depends on them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
     """Counts of a project."""
 
@@ -58,8 +74,13 @@ class Counts:
     """Number of counted batches."""
     answered_twice: int = 0
     """Number of images with answers that count of two people or more."""
+    answered_or_skipped: int = 0
+    """Number of images that two people or more, whose answers count, answered or skipped."""
     disputed: int = 0
-    """Number of images on which people disagree and the owner has not decided."""
+    """Number of images without agreement by the rule on which the owner has not decided."""
+    labelled: KeptSet = field(default_factory=KeptSet)
+    """Images that the rule keeps."""
+    basis: Basis = field(default_factory=Basis)
     kept: int = 0
     """Number of images that passed the screen and were not taken down."""
     taken_down: int = 0
@@ -100,13 +121,13 @@ def count(store: Store) -> Counts:
         has_all_answers = kept_counts.answers + new_answers == answers
         has_all_batches = kept_counts.batches + (connection.scalar(new_batches) or 0) == batches
         can_add = has_all_answers and kept_counts.answers > 0 and new_answers <= MAX_ADDED
-        counts = replace(counts, newest_answer=newest, answers=answers)
+        counts = replace(counts, newest_answer=newest, answers=answers, basis=_basis(connection))
         if not can_add:
             counts = replace(counts, times=_all_times(connection))
         elif new_answers:
             counts = replace(counts, times=_add_times(connection, counts.times, before))
         added = None
-        if can_add and has_all_batches:
+        if can_add and has_all_batches and counts.basis == kept_counts.basis:
             added = _add_images(connection, kept_counts, counts)
         counts = _count_images(connection, _count_decisions(connection, counts)) if added is None else added
     if answers >= MIN_KEPT and counts != kept_counts:
@@ -147,18 +168,108 @@ def _most_frequent_first(numbers: Mapping[str, int]) -> dict[str, int]:
     return {name: numbers[name] for name in sorted(numbers, key=lambda name: (-numbers[name], name)) if numbers[name]}
 
 
+def _basis(connection: Connection) -> Basis:
+    """Return what decides about images now."""
+    rule: Rule = setting_of(connection, "rule") or "both"
+    searched = ""
+    if rule == "both":
+        candidates = t.candidates.c
+        number = cast(candidates.picture_id, BigInteger)
+        # A label that moves from some images to others changes at least one of these sums.
+        sums = func.count(), func.sum(number), func.sum(number * number % 1_000_003)
+        query = select(candidates.label, *sums).where(candidates.picture_id.is_not(None), candidates.label.is_not(None))
+        rows = connection.execute(query.group_by(candidates.label).order_by(candidates.label))
+        searched = sha256(repr([(label, *map(int, numbers)) for label, *numbers in rows]).encode()).hexdigest()
+    return Basis(rule=rule, searched=searched)
+
+
 def _count_images(connection: Connection, counts: Counts) -> Counts:
     """Return the counts with those of answered images."""
-    judged = select(current("verdict").c.picture_id)
-    answers = counted_answers().subquery().c
-    differ = func.min(answers.label) != func.max(answers.label)
-    images = select(answers.picture_id, func.count().label("n"), differ.label("differ")).group_by(answers.picture_id)
-    image = images.subquery().c
-    twice = func.count().filter(image.n >= 2)
-    # The number of rows of `verdicts.disputed`, in the same pass over all answers.
-    disputed = func.count().filter(image.differ, image.picture_id.not_in(judged))
-    answered_twice, disputed_count = connection.execute(select(twice, disputed)).one()
-    return replace(counts, answered_twice=answered_twice, disputed=disputed_count)
+    left_out = select(t.people.c.id).where(t.people.c.name.in_(LEFT_OUT))
+    query = (
+        select(t.tasks.c.picture_id, t.answers.c.label)
+        .join(t.tasks, t.tasks.c.id == t.answers.c.task_id)
+        .where(t.tasks.c.picture_id.in_(pool()), t.answers.c.id.in_(LAST_ANSWERS))
+        .where(t.answers.c.person_id.not_in(left_out))
+    )
+    judged = {row.picture_id: row.value for row in connection.execute(select(current("verdict")))}
+    tally = _ImageTally(counts.basis.rule, _searched_labels(connection, counts.basis))
+    rows = connection.execute(query.order_by(t.tasks.c.picture_id))
+    for image, answers in groupby(rows, key=itemgetter(0)):
+        tally.add(image, [label for _, label in answers], judged.get(image))
+    return _with_images(replace(counts, **_NO_IMAGES), tally.numbers)
+
+
+def _searched_labels(connection: Connection, basis: Basis, images: Any = None) -> dict[int, frozenset[str]]:
+    """Return the labels whose keywords found each image, for a rule that depends on them.
+
+    Args:
+        images: Query for the numbers of images; None: all.
+    """
+    if basis.rule != "both":
+        return {}
+    candidates = t.candidates.c
+    query = select(candidates.picture_id, candidates.label).where(candidates.picture_id.is_not(None))
+    query = query.where(candidates.label.is_not(None)).distinct()
+    if images is not None:
+        query = query.where(candidates.picture_id.in_(images))
+    labels: dict[int, frozenset[str]] = {}
+    # Most images have the same few sets, which are stored once.
+    sets: dict[frozenset[str], frozenset[str]] = {}
+    for image, label in connection.execute(query):
+        joined = labels.get(image, frozenset()) | {label}
+        labels[image] = sets.setdefault(joined, joined)
+    return labels
+
+
+class _ImageTally:
+    """Numbers of answered images, by kind.
+
+    Args:
+        rule: Rule for keeping images.
+        searched: Labels whose keywords found each image.
+    """
+
+    def __init__(self, rule: Rule, searched: Mapping[int, frozenset[str]]) -> None:
+        self.numbers: Counter[tuple[str, str]] = Counter()
+        self.searched = searched
+        # Most images have the same few combinations of answers.
+        self._decide = cache(partial(decide_image, rule=rule))
+
+    def add(self, image: int, labels: Sequence[str], judged: str | None) -> None:
+        """Count an image of the pool.
+
+        Args:
+            image: Number of the image.
+            labels: Last answers of the people whose answers count, also the skipped ones.
+            judged: The owner's decision; None: there is no decision.
+        """
+        answers = tuple(sorted(label for label in labels if label != SKIP))
+        self.numbers["answered or skipped", ""] += len(labels) >= 2
+        if not answers:
+            return
+        self.numbers["answered twice", ""] += len(answers) >= 2
+        searched = self.searched.get(image, frozenset())
+        label, reason = self._decide(answers, searched, judged)
+        self.numbers["disputed", ""] += reason in WITHOUT_AGREEMENT
+        if label is not None:
+            self.numbers["labelled", "images"] += 1
+            self.numbers["labelled", "fingerprint"] += term_of(image, label)
+
+
+_NO_IMAGES: Mapping[str, Any] = {"answered_twice": 0, "answered_or_skipped": 0, "disputed": 0, "labelled": KeptSet()}
+"""Fields of `Counts` with the numbers of `_ImageTally`."""
+
+
+def _with_images(counts: Counts, numbers: Mapping[tuple[str, str], int]) -> Counts:
+    """Return the counts with further numbers of `_ImageTally`, which may be negative."""
+    return replace(
+        counts,
+        answered_twice=counts.answered_twice + numbers["answered twice", ""],
+        answered_or_skipped=counts.answered_or_skipped + numbers["answered or skipped", ""],
+        disputed=counts.disputed + numbers["disputed", ""],
+        labelled=counts.labelled.plus(numbers["labelled", "images"], numbers["labelled", "fingerprint"]),
+    )
 
 
 def _add_images(connection: Connection, earlier: Counts, counts: Counts) -> Counts | None:
@@ -183,17 +294,16 @@ def _add_images(connection: Connection, earlier: Counts, counts: Counts) -> Coun
     of_tasks = select(rows.id, rows.task_id, rows.person_id, rows.label, t.tasks.c.picture_id)
     of_tasks = of_tasks.join(t.tasks, t.tasks.c.id == rows.task_id).where(t.tasks.c.picture_id.in_(changed))
     answers = list(connection.execute(of_tasks.order_by(rows.id)))
-    difference = _count_at(now, decisions, answers)
-    difference.subtract(_count_at(before, decisions, answers))
+    searched = _searched_labels(connection, counts.basis, changed)
+    difference = _count_at(now, decisions, answers, _ImageTally(counts.basis.rule, searched))
+    difference.subtract(_count_at(before, decisions, answers, _ImageTally(counts.basis.rule, searched)))
 
     def add(kind: str, numbers: Mapping[str, int]) -> dict[str, int]:
         changes = {name: number for (of_kind, name), number in difference.items() if of_kind == kind}
         return {name: numbers.get(name, 0) + changes.get(name, 0) for name in numbers.keys() | changes.keys()}
 
     return replace(
-        counts,
-        answered_twice=counts.answered_twice + difference["answered twice", ""],
-        disputed=counts.disputed + difference["disputed", ""],
+        _with_images(counts, difference),
         kept=counts.kept + difference["kept", ""],
         taken_down=counts.taken_down + difference["taken down", ""],
         dropped=_most_frequent_first(add("dropped", counts.dropped)),
@@ -223,26 +333,29 @@ def _changed_images(before: _Moment, now: _Moment) -> CompoundSelect[Any]:
     return union(with_answers, of_people, decided, switched)
 
 
-def _count_at(moment: _Moment, decisions: Sequence[Any], answers: Sequence[Any]) -> Counter[tuple[str, str]]:
+def _count_at(
+    moment: _Moment, decisions: Sequence[Any], answers: Sequence[Any], tally: _ImageTally
+) -> Counter[tuple[str, str]]:
     """Count images as they were at a moment, by kind and by reason or style.
 
     Args:
         moment: Decisions and answers that count.
         decisions: Rows of the events of these images, the oldest first.
         answers: Rows of the answers to these images, the oldest first.
+        tally: Empty tally, which counts the images.
     """
     current_decisions = {
         (row.field, row.picture_id): row
         for row in decisions
         if row.batch_id <= moment.batch and row.batch_id not in moment.undone
     }
-    numbers: Counter[tuple[str, str]] = Counter()
+    numbers = tally.numbers
     taken = {image for (name, image), row in current_decisions.items() if name == "taken" and row.value == "yes"}
     kept = set()
-    judged = set()
+    judged: dict[int, str] = {}
     for (name, image), row in current_decisions.items():
         if name == "verdict":
-            judged.add(image)
+            judged[image] = row.value
         elif name == "style" and row.value:
             numbers["style", row.value] += 1
         elif name == "screen" and image not in taken:
@@ -253,14 +366,12 @@ def _count_at(moment: _Moment, decisions: Sequence[Any], answers: Sequence[Any])
     labels: dict[int, list[str]] = defaultdict(list)
     last_answers = {row.task_id: row for row in answers if row.id <= moment.answer}
     for row in last_answers.values():
-        if row.label != SKIP and row.picture_id in kept and row.person_id not in moment.left_out:
+        if row.picture_id in kept and row.person_id not in moment.left_out:
             labels[row.picture_id].append(row.label)
     numbers["taken down", ""] = len(taken)
     numbers["kept", ""] = len(kept)
-    numbers["answered twice", ""] = sum(len(image_labels) >= 2 for image_labels in labels.values())
-    numbers["disputed", ""] = sum(
-        len(set(image_labels)) > 1 and image not in judged for image, image_labels in labels.items()
-    )
+    for image, image_labels in labels.items():
+        tally.add(image, image_labels, judged.get(image))
     return numbers
 
 

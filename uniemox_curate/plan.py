@@ -18,6 +18,8 @@ from uniemox_curate.questions import STRICT, Question, known_questions
 STYLES = ("cartoon", "natural", "realistic", "science fiction", "advertising")
 Rule = Literal["both", "majority", "soft"]
 """Rule by which images are kept, see annotate.verdicts.decide."""
+# Minimum number of answers that a rule needs; a release can ask for more.
+MIN_ANSWERS = 2
 MAX_LABELS = 20
 # Answers that are not labels.
 RESERVED = ("none", "skip")

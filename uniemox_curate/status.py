@@ -1,5 +1,6 @@
 """Progress of a project, for the terminal and as a page."""
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
@@ -13,8 +14,11 @@ from uniemox.io import jpeg_url, write_html
 from uniemox.plurals import counted
 from uniemox_curate import tables as t
 from uniemox_curate.annotate.agree import AgreementStats
+from uniemox_curate.collect.run import waits_for_folder
 from uniemox_curate.counters import AnswerTime, Counts, count
-from uniemox_curate.project import LEFT_OUT, Project, current, history, last_batch
+from uniemox_curate.next_step import next_step
+from uniemox_curate.project import LEFT_OUT, Project, current, history
+from uniemox_curate.staleness import agreement_change, release_change, split_change
 
 # Maximum number of decisions in the history.
 MAX_BATCHES = 50
@@ -27,7 +31,6 @@ def status(project: Project, folder: str | None = None) -> dict[str, Any]:
     screened = _screened(project, counts)
     with project.store.read() as connection:
         batches = history(connection, MAX_BATCHES)
-    releases = select(t.releases.c.folder, t.releases.c.pictures, t.releases.c.at).order_by(t.releases.c.id)
     people = annotators(project, counts)
     judged = select(current("verdict").c.picture_id)
     steps = {
@@ -35,14 +38,17 @@ def status(project: Project, folder: str | None = None) -> dict[str, Any]:
         "screen": screened,
         "annotate": {
             "answered twice": counts.answered_twice,
+            "answered or skipped": counts.answered_or_skipped,
             "to answer": screened["kept"],
             "annotators": len(people),
+            "annotators who count": sum(not row["is_left_out"] for row in people),
             "checks": note_on_checks(people, project.plan.check_every),
         },
-        "agree": {"disputed": counts.disputed, "judged": project.count(judged)} | _figures(project),
-        "split": project.store.setting("split") or {},
-        "release": {"releases": [dict(row._mapping) for row in project.rows(releases)]},
+        "agree": _agreement(project, counts) | {"judged": project.count(judged)},
+        "split": _split_step(project, counts),
+        "release": _released(project, counts),
     }
+    step = next_step(folder or project.folder.name, steps)
     return {
         "folder": project.folder.name,
         "labels": list(project.plan.labels),
@@ -50,7 +56,8 @@ def status(project: Project, folder: str | None = None) -> dict[str, Any]:
         "told": sentences(steps),
         "people": people,
         "history": batches,
-        "next": _next(folder or project.folder.name, steps),
+        "next": step.command,
+        "why": step.reason,
     }
 
 
@@ -79,9 +86,6 @@ def write_status_page(
 def sentences(steps: Mapping[str, Any]) -> dict[str, str]:
     """Return a sentence for each step."""
     collect, screen, annotate, agree = (steps[name] for name in ("collect", "screen", "annotate", "agree"))
-    releases = [
-        f"{counted(release['pictures'], 'image')} in {release['folder']}" for release in steps["release"]["releases"]
-    ]
     return {
         "collect": f"{collect['fetched']:,} of {collect['offered']:,} fetched, {collect['failed']:,} failed, "
         f"{collect['waiting']:,} waiting; {counted(collect['different pictures'], 'different image')}; "
@@ -89,9 +93,10 @@ def sentences(steps: Mapping[str, Any]) -> dict[str, str]:
         "screen": f"{screen['looked at']:,} looked at, {screen['kept']:,} kept; dropped: {_list(screen['dropped'])}; "
         f"styles: {_list(screen['styles'])}; {screen['taken down']:,} taken down",
         "annotate": _annotated(annotate),
-        "agree": f"{_agreed(agree.get('figures'))}; {agree['disputed']:,} disputed, {agree['judged']:,} judged",
+        "agree": f"{_agreed(agree.get('figures'))}; rule {agree['rule']}: {agree['kept']:,} kept, "
+        f"{agree['disputed']:,} without agreement; {agree['judged']:,} judged",
         "split": _split(steps["split"]),
-        "release": "; ".join(releases) or "not yet",
+        "release": _releases(steps["release"]),
     }
 
 
@@ -161,7 +166,13 @@ def _collected(project: Project) -> dict[str, Any]:
         states[row.state] += row.n
         sources[row.source] += row.n
     images = project.count(select(t.images.c.id))
-    return {"offered": sources.total(), **states, "different pictures": images, "sources": dict(sources)}
+    return {
+        "offered": sources.total(),
+        **states,
+        "different pictures": images,
+        "sources": dict(sources),
+        "waits for folder": waits_for_folder(project),
+    }
 
 
 def _screened(project: Project, counts: Counts) -> dict[str, Any]:
@@ -176,20 +187,43 @@ def _screened(project: Project, counts: Counts) -> dict[str, Any]:
     }
 
 
-def _figures(project: Project) -> dict[str, Any]:
-    """Return the last computed agreement in short."""
+def _agreement(project: Project, counts: Counts) -> dict[str, Any]:
+    """Return the images that the rule keeps, those without agreement, and the last computed agreement in short."""
     saved = project.store.setting("agreement")
+    step: dict[str, Any] = {
+        "rule": counts.basis.rule,
+        "kept": counts.labelled.images,
+        "disputed": counts.disputed,
+        "change": agreement_change(saved, counts),
+    }
     if saved is None:
-        return {}
-    with project.store.read() as connection:
-        newest = connection.scalar(select(func.max(t.answers.c.id))) or 0
-        batch = last_batch(connection)
+        return step
     figures = {
         name: {key: None if value is None else round(value, 3) for key, value in saved[name].items()}
         for name in ("percent", "alpha")
     }
-    later = {"later answers": newest - saved["of_answers"], "later steps": batch - saved.get("of_batch", 0)}
-    return {"figures": {"pictures": saved["pictures"], **figures, **later}}
+    later = {
+        "later answers": counts.newest_answer - saved["of_answers"],
+        "later steps": counts.newest_batch - saved.get("of_batch", 0),
+    }
+    return step | {"figures": {"pictures": saved["pictures"], **figures, **later}}
+
+
+def _split_step(project: Project, counts: Counts) -> dict[str, Any]:
+    """Return the split with a clause about later changes, or nothing if there is none."""
+    saved = project.store.setting("split")
+    return {**saved, "change": split_change(saved, counts)} if saved else {}
+
+
+def _released(project: Project, counts: Counts) -> dict[str, Any]:
+    """Return all releases, and of the newest one the options and a clause about later changes."""
+    rows = project.rows(select(t.releases).order_by(t.releases.c.id))
+    releases = [{"folder": row.folder, "pictures": row.pictures, "at": row.at} for row in rows]
+    if not rows:
+        return {"releases": releases}
+    settings = project.store.setting("release"), project.store.setting("split")
+    change = release_change(rows[-1], *settings, counts)
+    return {"releases": releases, "options": json.loads(rows[-1].options), "change": change}
 
 
 def _agreed(figures: Mapping[str, Any] | None) -> str:
@@ -223,38 +257,20 @@ def _split(drawn: Mapping[str, Any]) -> str:
     # Splits of earlier versions have no note.
     if drawn.get("note"):
         sentence += f"; {drawn['note']}"
+    if drawn["change"]:
+        sentence += f"; stale: {drawn['change']}"
     return sentence
+
+
+def _releases(step: Mapping[str, Any]) -> str:
+    """Return the sizes and folders of releases, and why the newest one is stale."""
+    sentences = [f"{counted(release['pictures'], 'image')} in {release['folder']}" for release in step["releases"]]
+    if not sentences:
+        return "not yet"
+    if step["change"]:
+        sentences[-1] += f" (stale: {step['change']})"
+    return "; ".join(sentences)
 
 
 def _list(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in counts.items()) or "none"
-
-
-def _next(name: str, steps: dict[str, Any]) -> str:
-    """Return the command that continues the work.
-
-    Args:
-        name: Name of the project's folder.
-        steps: Progress of each step.
-    """
-    collected = steps["collect"]
-    annotated = steps["annotate"]
-    if not collected["offered"]:
-        return f"uniemox curate collect {name} --source folder:IMAGES (or openverse, commons, bing, csv:TABLE)"
-    commands = {
-        f"collect {name}": collected["waiting"],
-        f"screen {name}": steps["screen"]["to look at"],
-        f"invite {name} NAME": annotated["annotators"] < 2,
-        f"serve {name}": annotated["answered twice"] < annotated["to answer"],
-        f"agree {name}": "figures" not in steps["agree"],
-        f"split {name}": not steps["split"],
-        f"release {name} FOLDER --name NAME": not steps["release"]["releases"],
-    }
-    command = next((command for command, is_due in commands.items() if is_due), None)
-    if command is not None:
-        return f"uniemox curate {command}"
-    open_images = steps["agree"]["disputed"]
-    if open_images:
-        images = counted(open_images, "image", "images")
-        return f"nothing must be done; {images} without agreement could be judged (uniemox curate serve {name})"
-    return "nothing, all is done"

@@ -115,8 +115,7 @@ class Store:
     def setting(self, name: str) -> Any:
         """Return a setting's value; None if it was never set."""
         with self.read() as connection:
-            text = connection.scalar(select(t.settings.c.value).where(t.settings.c.name == name))
-        return None if text is None else json.loads(text)
+            return setting_of(connection, name)
 
     def set(self, name: str, value: Any) -> None:
         """Save a setting, any JSON value."""
@@ -165,6 +164,12 @@ class Store:
             except sqlite3.OperationalError as error:
                 return "locked" in str(error)
         return False
+
+
+def setting_of(connection: Connection, name: str) -> Any:
+    """Return a setting's value within a transaction; None if it was never set."""
+    text = connection.scalar(select(t.settings.c.value).where(t.settings.c.name == name))
+    return None if text is None else json.loads(text)
 
 
 def put_setting(connection: Connection, name: str, value: Any) -> None:

@@ -211,4 +211,4 @@ def test_status_counts_answers_and_their_median_time(tmp_path: Path) -> None:
     assert (bob["answered"], bob["median_s"]) == (2, 1.5)
     assert (eve["answered"], eve["median_s"]) == (0, None)
     assert state["steps"]["annotate"]["answered twice"] == 2
-    assert state["steps"]["agree"]["disputed"] == 2 == len(project.rows(disputed()))
+    assert state["steps"]["agree"]["disputed"] == 2 == len(disputed(project, "both"))

@@ -25,7 +25,7 @@ def test_images_with_most_different_answers_are_disputed_first(tmp_path: Path) -
     say(project, Ada="aaaa", Ben="affn", Cem="--n-")
     with project.store.write() as connection:
         append(connection, actor="me", step="by hand", note="", changes=[Change(4, "verdict", "awe")])
-    assert [row.picture_id for row in project.rows(disputed())] == [3, 2]
+    assert list(disputed(project, "both")) == [3, 2]
 
 
 def test_answers_per_image_are_limited(tmp_path: Path) -> None:

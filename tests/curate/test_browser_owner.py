@@ -124,11 +124,11 @@ def test_judging_wraps_around_and_a_held_key_decides_once(browser: object, tmp_p
             page.keyboard.press("s")
         page.wait_for_selector("#picture[alt='Image 2']")
         page.keyboard.down("1")
-        shows(page, "#place", "2 open")
+        shows(page, "#place", "2 without agreement by the rule both")
         for _ in range(3):
             page.keyboard.down("1")
         page.wait_for_timeout(500)
-        shows(page, "#place", "2 open")
+        shows(page, "#place", "2 without agreement by the rule both")
     with project.store.read() as connection:
         assert {image: decision.value for image, decision in decisions(connection, "verdict").items()} == {2: "awe"}
 

@@ -50,7 +50,9 @@ def test_demo_runs_all_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     )
     disputed = state["steps"]["agree"]["disputed"]
     assert 0 < disputed <= 64 - funnel["released"]
-    open_images = f"{disputed} images without agreement could be judged (uniemox curate serve {project})"
+    open_images = (
+        f"{disputed} images without agreement by the rule both could be judged (uniemox curate serve {project})"
+    )
     assert state["next"] == f"nothing must be done; {open_images}"
     assert [person["name"] for person in state["people"]] == ["Ada", "Ben"]
     assert "Ada" in run(capsys, "status", project, "--html", tmp_path / "s.html")
@@ -92,7 +94,7 @@ def test_hints_quote_folders_for_the_shell(tmp_path: Path, capsys: pytest.Captur
     curate(["init", str(folder)], exit_on_error=False, result_action="return_none")
     assert f"next: uniemox curate collect '{folder}' --source" in capsys.readouterr().err
     curate(["screen", str(folder)], exit_on_error=False, result_action="return_none")
-    assert f"invite '{folder}' NAME, then uniemox curate serve '{folder}'" in capsys.readouterr().err
+    assert f"next: uniemox curate collect '{folder}' --source" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("source", ["folder", "csv"])

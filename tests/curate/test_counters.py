@@ -10,14 +10,15 @@ from uuid import uuid4
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 
 from tests.curate.places import LABELS, project_of
 from uniemox.errors import UnavailableError
 from uniemox_curate import counters
 from uniemox_curate import tables as t
 from uniemox_curate.annotate.answers import AnswerIn, AnswerWriter, save_answers
-from uniemox_curate.annotate.verdicts import disputed, read_answers
+from uniemox_curate.annotate.kept_sets import kept_set
+from uniemox_curate.annotate.verdicts import disputed, read_answers, verdicts
 from uniemox_curate.counters import SETTING, Counts, count
 from uniemox_curate.project import NONE, SKIP, UNDONE, Change, Project, append, leave_out, open_project, pool, undo
 from uniemox_curate.status import status
@@ -79,6 +80,17 @@ def count_all(project: Project) -> Counts:
         return count(project.store)
 
 
+def choose(project: Project, rule: str) -> None:
+    """Change the rule."""
+    project.store.set("rule", rule)
+
+
+def search_again(project: Project, label: str, images: Set[int]) -> None:
+    """Change the labels of search words that found images."""
+    with project.store.write() as connection:
+        connection.execute(update(t.candidates).where(t.candidates.c.picture_id.in_(images)).values(label=label))
+
+
 # Names of functions above with their arguments, each of them one operation of annotators or of the owner.
 ANSWERS = st.lists(
     st.tuples(
@@ -99,6 +111,8 @@ OPERATIONS = st.one_of(
         DECISIONS,
         st.sets(st.integers(1, IMAGES), min_size=1, max_size=3),
     ),
+    st.tuples(st.just(choose), st.sampled_from(("both", "majority", "soft"))),
+    st.tuples(st.just(search_again), st.sampled_from(LABELS), st.sets(st.integers(1, IMAGES), min_size=1, max_size=3)),
     st.tuples(st.just(exclude), st.integers(1, PEOPLE)),
     st.tuples(st.just(undo_batch), st.integers(0, 9)),
 )
@@ -123,7 +137,8 @@ def test_kept_counts_equal_counted_ones_after_any_operations(
             assert counts == count_all(changing)
             assert count(changing.store) == counts
             assert counts.kept == changing.count(pool())
-            assert counts.disputed == len(changing.rows(disputed()))
+            assert counts.disputed == len(disputed(changing, counts.basis.rule))
+            assert counts.labelled == kept_set(verdicts(changing, rule=counts.basis.rule))
             answers = read_answers(changing).by_picture.values()
             assert counts.answered_twice == sum(len(labels) >= 2 for labels in answers)
         changing.store.close()

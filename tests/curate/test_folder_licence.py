@@ -57,7 +57,7 @@ def test_own_images_are_released_under_the_licence_of_their_folder(
     command("split", project, "--schemes", 1, "--ratio", "60/20/20")
     command(*release, "--licence", "CC-BY-4.0")
     [following] = [line for line in capsys.readouterr().err.splitlines() if "data show" in line]
-    assert following == f"next: uniemox data show 'folder:{tmp_path / 'out' / 'pictures'}?kind=felt'"
+    assert following == f"look at it: uniemox data show 'folder:{tmp_path / 'out' / 'pictures'}?kind=felt'"
     assert "| CC-BY-4.0 | 12 | yes | yes | yes |" in (tmp_path / "out" / "licences.md").read_text()
     assert 'license: "cc-by-4.0"' in (tmp_path / "out" / "README.md").read_text()
     sheet = (tmp_path / "out" / "README.md").read_text()

@@ -221,7 +221,7 @@ def test_a_takedown_deletes_files_until_it_is_undone(tmp_path: Path) -> None:
     take_back(project.store, batch.id)
     assert screen(project) == {"kept": 2, "near duplicate": 1, "can't be read now": 2}  # until collect fetches them
     assert len(project.rows(select(t.looks))) == 1
-    assert status(project)["next"] == "uniemox curate collect p"
+    assert status(project)["next"] == "uniemox curate collect p --source folder:PATH"
     assert fetch(project, QUICK, folders=[tmp_path])["fetched"] == 3
     assert len(list((tmp_path / "p" / "pictures").rglob("*.jpg"))) == 3
     assert status(project)["next"] == "uniemox curate screen p"

@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import func, select
 
 from uniemox.errors import DataError
 from uniemox.intervals import percentile_interval, resampled_means
-from uniemox_curate import tables as t
 from uniemox_curate.annotate.verdicts import LatestAnswers, read_answers
-from uniemox_curate.project import NONE, Project, last_batch
+from uniemox_curate.counters import count
+from uniemox_curate.project import NONE, Project
 from uniemox_curate.questions import scales_of
 
 RESAMPLES = 1000
@@ -92,13 +91,18 @@ def agree(project: Project) -> AgreementStats:
     Raises:
         DataError: If no image has two answers.
     """
-    with project.store.read() as connection:
-        newest = int(connection.scalar(select(func.max(t.answers.c.id))) or 0)
-        batch = last_batch(connection)
+    # Before the answers are read: those that come meanwhile are later ones.
+    counts = count(project.store)
     stats = agreement_now(project)
     if not stats.pictures:
         raise DataError(f"{project.folder}: no image has two answers yet; uniemox curate serve {project.folder}")
-    project.store.set("agreement", {**stats.anonymous(), "of_answers": newest, "of_batch": batch})
+    state = {
+        "of_answers": counts.newest_answer,
+        "of_batch": counts.newest_batch,
+        "rule": counts.basis.rule,
+        "kept": asdict(counts.labelled),
+    }
+    project.store.set("agreement", stats.anonymous() | state)
     return stats
 
 

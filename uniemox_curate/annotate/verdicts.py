@@ -2,18 +2,21 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Select, func, select
 
 from uniemox_curate import tables as t
-from uniemox_curate.plan import Rule
+from uniemox_curate.plan import MIN_ANSWERS, Rule
 from uniemox_curate.project import LEFT_OUT, NONE, SKIP, Project, current, pool, searched_labels
+from uniemox_curate.store import Store
 
 # Reason of a verdict that overrides the rule.
 OWNER_SAYS = "the owner's verdict"
+WITHOUT_AGREEMENT = ("annotators disagree", "no majority", "a tie")
+"""Reasons of each rule for images without agreement. The owner can judge these images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +78,47 @@ def read_answers(project: Project) -> LatestAnswers:
     return LatestAnswers(people, dict(by_picture), dict(details), dict(seconds))
 
 
-def disputed() -> Select[Any]:
-    """Return a query for images on which annotators disagree and the owner has not decided.
+def disputed(project: Project, rule: Rule) -> dict[int, list[str]]:
+    """Return the answers to each image without agreement by a rule on which the owner has not decided.
 
     Images with most different answers come first.
     """
     answers = counted_answers().subquery().c
-    judged = current("verdict").c
-    different = func.count(answers.label.distinct())
-    query = select(answers.picture_id).where(answers.picture_id.not_in(select(judged.picture_id)))
-    return query.group_by(answers.picture_id).having(different > 1).order_by(different.desc(), answers.picture_id)
+    judged = select(current("verdict").c.picture_id)
+    several = func.count(answers.label.distinct()) > 1
+    differing = select(answers.picture_id).where(answers.picture_id.not_in(judged)).group_by(answers.picture_id)
+    query = counted_answers().where(t.tasks.c.picture_id.in_(differing.having(several)))
+    labels: dict[int, list[str]] = defaultdict(list)
+    for row in project.rows(query.order_by(t.tasks.c.picture_id)):
+        labels[row.picture_id].append(row.label)
+    # Search words only matter where all answers are the same.
+    images = [image for image in labels if decide_image(labels[image], rule=rule)[1] in WITHOUT_AGREEMENT]
+    images.sort(key=lambda image: -len(set(labels[image])))
+    return {image: sorted(labels[image]) for image in images}
+
+
+def decide_image(
+    labels: Sequence[str],
+    searched: Set[str] = frozenset(),
+    judged: str | None = None,
+    *,
+    rule: Rule,
+    min_answers: int = MIN_ANSWERS,
+) -> tuple[str | None, str]:
+    """Return the label under which an image is kept, None if it is left out, and the reason.
+
+    Args:
+        labels: Answers to the image, in any order.
+        searched: Labels whose keywords found it.
+        judged: The owner's decision, a label or none; None: there is no decision.
+        rule: Rule for keeping images, see `decide`.
+        min_answers: Minimum number of answers that the rule needs.
+    """
+    if judged is not None:
+        return None if judged == NONE else judged, OWNER_SAYS
+    if len(labels) < min_answers:
+        return None, f"only {len(labels)} of {min_answers} answers"
+    return _apply(rule, labels, searched)
 
 
 def decide(
@@ -93,7 +127,7 @@ def decide(
     judged: Mapping[int, str],
     *,
     rule: Rule = "both",
-    min_answers: int = 2,
+    min_answers: int = MIN_ANSWERS,
 ) -> dict[int, Verdict]:
     """Return the verdict on every answered image.
 
@@ -111,26 +145,23 @@ def decide(
         labels = list(label_by_name.values())
         details = answers.details.get(image, {})
         shares = shares_of([details.get(name, {}).get("labels", (label,)) for name, label in label_by_name.items()])
-        if image in judged:
-            label = None if judged[image] == NONE else judged[image]
+        label, reason = decide_image(
+            labels, searched.get(image, set()), judged.get(image), rule=rule, min_answers=min_answers
+        )
+        if reason == OWNER_SAYS and label is not None and not shares:
             # Without a label from any annotator, the owner's is the only one.
-            owners_share = {} if label is None else {label: 1.0}
-            decided[image] = Verdict(label, shares or owners_share, OWNER_SAYS)
-        elif len(labels) < min_answers:
-            decided[image] = Verdict(None, shares, f"only {len(labels)} of {min_answers} answers")
-        else:
-            label, reason = _apply(rule, labels, searched.get(image, set()))
-            decided[image] = Verdict(label, shares, reason)
+            shares = {label: 1.0}
+        decided[image] = Verdict(label, shares, reason)
     return decided
 
 
-def remembered_rule(project: Project) -> Rule:
+def remembered_rule(store: Store) -> Rule:
     """Return the rule of the last split or release, at first both."""
-    rule: Rule = project.store.setting("rule") or "both"
+    rule: Rule = store.setting("rule") or "both"
     return rule
 
 
-def verdicts(project: Project, *, rule: Rule = "both", min_answers: int = 2) -> dict[int, Verdict]:
+def verdicts(project: Project, *, rule: Rule = "both", min_answers: int = MIN_ANSWERS) -> dict[int, Verdict]:
     """Decide about all images of a project."""
     judged = {row.picture_id: row.value for row in project.rows(select(current("verdict")))}
     return decide(read_answers(project), searched_labels(project), judged, rule=rule, min_answers=min_answers)
@@ -151,7 +182,7 @@ def shares_of(answers: Sequence[Sequence[str]]) -> dict[str, float]:
     return {label: part / total for label, part in sorted(parts.items())}
 
 
-def _apply(rule: Rule, labels: Sequence[str], searched: set[str]) -> tuple[str | None, str]:
+def _apply(rule: Rule, labels: Sequence[str], searched: Set[str]) -> tuple[str | None, str]:
     """Return the label that a rule keeps, or None, and the reason."""
     (top, times), *others = Counter(labels).most_common()
     is_tie = bool(others) and others[0][1] == times

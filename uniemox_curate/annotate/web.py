@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict
 from importlib.resources import files
+from itertools import islice
 from typing import Annotated, Any, Literal
 
 import fastapi
@@ -23,7 +24,7 @@ from uniemox_curate.annotate.access import Annotator, Anybody, Owner
 from uniemox_curate.annotate.answers import MAX_ROWS, AnswerWriter, Strict, has_id, read_answer
 from uniemox_curate.annotate.assignment import TaskAssigner
 from uniemox_curate.annotate.previews import Previews, draw_check, preview_response
-from uniemox_curate.annotate.verdicts import counted_answers, disputed
+from uniemox_curate.annotate.verdicts import disputed, remembered_rule
 from uniemox_curate.project import NONE, Change, Project, append, current, leave_out, searched_labels, taken_down, undo
 from uniemox_curate.status import status
 
@@ -243,12 +244,10 @@ def _add_owner_routes(app: FastAPI) -> None:
 
     @app.get("/api/disputed")
     def disputed_images(person: Owner) -> Response:
-        images = [row.picture_id for row in project.rows(disputed())]
-        answers: dict[int, list[str]] = {image: [] for image in images[:GRID_SIZE]}
-        for row in project.rows(counted_answers().where(t.tasks.c.picture_id.in_(answers))):
-            answers[row.picture_id].append(row.label)
-        rows = [{"picture": image, "answers": sorted(labels)} for image, labels in answers.items()]
-        return JSONResponse({"count": len(images), "pictures": rows})
+        rule = remembered_rule(project.store)
+        images = disputed(project, rule)
+        rows = [{"picture": image, "answers": labels} for image, labels in islice(images.items(), GRID_SIZE)]
+        return JSONResponse({"rule": rule, "count": len(images), "pictures": rows})
 
     @app.get("/api/originals/{image}")
     async def original(image: RowInPath, person: Owner) -> Response:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
@@ -21,8 +21,11 @@ from uniemox_curate.cli.labels import (
     split,
     suggest,
 )
-from uniemox_curate.cli.tables import PACKAGES, Folder, opened, status_tables
+from uniemox_curate.cli.tables import PACKAGES, Folder, opened, say_next, status_tables
 from uniemox_curate.collect.config import INTERNAL, CollectConfig
+
+if TYPE_CHECKING:
+    from uniemox_curate.project import Project
 
 COLLECT = options_of(CollectConfig(), without=INTERNAL)
 
@@ -57,7 +60,7 @@ def init(folder: Folder, /, *, plan: Files = None, database: str | None = None) 
     project = create_project(folder, None if plan is None else read_plan(plan), database=database)
     words = sum(map(len, project.plan.keywords.values()))
     print(f"began {folder}: {len(project.plan.labels)} labels, {counted(words, 'search word')}")
-    say(f"next: uniemox curate collect {quoted(folder)} --source openverse; for your own images, --source folder:PATH")
+    say_next(project, folder)
 
 
 @curate.command
@@ -114,7 +117,7 @@ def collect(
         say("waiting images of a folder are only read if you name it again: --source folder:PATH")
     for reason, number in list(failures(project).items())[:8]:
         say(f"{number} x {reason}")
-    _print_counts(counts, f"uniemox curate screen {quoted(folder)}", as_json, problems=problems)
+    _print_counts(project, folder, counts, as_json, problems=problems)
 
 
 @curate.command
@@ -161,16 +164,15 @@ def screen(
             model=model or "",
             progress=progress.show,
         )
-    name = quoted(folder)
-    _print_counts(counts, f"uniemox curate invite {name} NAME, then uniemox curate serve {name}", as_json)
+    _print_counts(project, folder, counts, as_json)
 
 
-def _print_counts(counts: Mapping[str, int], following: str, as_json: bool, **more: Any) -> None:
+def _print_counts(project: "Project", folder: Path, counts: Mapping[str, int], as_json: bool, **more: Any) -> None:
     if as_json:
         print(json.dumps({**counts, **more}))
         return
     print(", ".join(f"{name} {number}" for name, number in counts.items()) or "no images")
-    say(f"next: {following}")
+    say_next(project, folder)
 
 
 for command in (invite, leave_out, suggest, serve, agree, split, release):
@@ -224,6 +226,7 @@ def undo(folder: Folder, batch: Annotated[int, Parameter(help="Number of the ste
     if undeleted := count_undeleted(project):
         images = counted(undeleted, "image that is taken down still has", "images that are taken down still have")
         raise DataError(f"{images} files; repeat uniemox curate takedown for {'it' if undeleted == 1 else 'them'}")
+    say_next(project, folder)
 
 
 @curate.command

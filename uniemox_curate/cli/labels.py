@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from uniemox.cli import JsonObject, need, options_of, progress_bar, quoted, say, show_all
 from uniemox.errors import ConfigError
 from uniemox.plurals import counted
-from uniemox_curate.cli.tables import Folder, agreement_tables, opened
+from uniemox_curate.cli.tables import Folder, agreement_tables, opened, say_next
 from uniemox_curate.plan import Rule
 from uniemox_curate.release.config import IMAGES, ReleaseConfig
 
@@ -53,6 +53,7 @@ def leave_out(folder: Folder, name: Name, /) -> None:
     with project.store.write() as connection:
         number = run(connection, name, actor="owner")
     print(f"answers of {name} are left out; to count them again: uniemox curate undo {quoted(folder)} {number}")
+    say_next(project, folder)
 
 
 def suggest(folder: Folder, /, *, model: str = "embedded", off: bool = False) -> None:
@@ -119,7 +120,8 @@ def agree(folder: Folder, /, *, rule: RuleOption = None, as_json: JsonObject = F
     from uniemox_curate.counters import count
     from uniemox_curate.status import annotators, note_on_checks
 
-    rule = rule or remembered_rule(project)
+    active_rule = remembered_rule(project.store)
+    rule = rule or active_rule
     stats = run(project)
     decided = verdicts(project, rule=rule)
     if as_json:
@@ -131,7 +133,9 @@ def agree(folder: Folder, /, *, rule: RuleOption = None, as_json: JsonObject = F
     if note := note_on_checks(annotators(project, count(project.store)), project.plan.check_every):
         say(note)
     say(f"kept by the rule {rule}")
-    say(f"next: uniemox curate split {quoted(folder)}; disputed images are judged on the page of uniemox curate serve")
+    if rule != active_rule:
+        say(f"status and /judge count by the rule {active_rule}, until split or release is run with --rule {rule}")
+    say_next(project, folder)
 
 
 def split(
@@ -165,7 +169,7 @@ def split(
     from uniemox_curate.annotate.verdicts import remembered_rule, verdicts
     from uniemox_curate.release.splitting import split as run
 
-    rule = rule or remembered_rule(project)
+    rule = rule or remembered_rule(project.store)
     drawn = run(project, verdicts(project, rule=rule), parse_ratio(ratio), seed=seed, schemes=schemes)
     project.store.set("rule", rule)
     for label, names in drawn["lacking"].items():
@@ -178,7 +182,7 @@ def split(
         print(json.dumps(drawn))
         return
     print(f"{', '.join(f'{name} {size}' for name, size in sorted(drawn['sizes'].items()))} ({drawn['how']})")
-    say(f"next: uniemox curate release {quoted(folder)} FOLDER --name NAME")
+    say_next(project, folder)
 
 
 def release(
@@ -209,7 +213,7 @@ def release(
     from uniemox_curate.release.run import release as run
     from uniemox_curate.release.writing import NEW_README
 
-    config = ReleaseConfig(name=name, rule=rule or remembered_rule(project), **vars(about))
+    config = ReleaseConfig(name=name, rule=rule or remembered_rule(project.store), **vars(about))
     with progress_bar() as progress:
         result = run(project, out, config, progress.show)
     project.store.set("rule", config.rule)
@@ -233,7 +237,8 @@ def release(
         say(f"README.md was edited, so it stays; {NEW_README} has the new text")
     print(f"wrote {out}: {counted(result['pictures'], 'image')}")
     source = f"folder:{out / IMAGES}{source_options(project.plan, result['statistics'])}"
-    say(f"next: uniemox data show {quoted(Path(source))}")
+    say(f"look at it: uniemox data show {quoted(Path(source))}")
+    say_next(project, folder)
 
 
 def export_answers(
@@ -313,3 +318,4 @@ def import_answers(
         )
     elif imported.answers:
         say("uniemox curate status lists who gave them; uniemox curate leave-out stops counting a person's answers")
+        say_next(project, folder)

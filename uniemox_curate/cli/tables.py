@@ -12,8 +12,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from uniemox.cli import need
+from uniemox.cli import need, quoted, say
 from uniemox.plurals import counted
+from uniemox_curate.next_step import NextStep
 
 if TYPE_CHECKING:
     from uniemox_curate.annotate.agree import AgreementStats, Figure
@@ -37,6 +38,18 @@ def opened(folder: Path) -> "Project":
     return open_project(folder)
 
 
+def say_next(project: "Project", folder: Path) -> None:
+    """Print the next step, which is the same after all commands.
+
+    Args:
+        folder: Folder of the project as the user gave it.
+    """
+    from uniemox_curate.status import status
+
+    state = status(project, quoted(folder))
+    say(f"next: {NextStep(state['next'], state['why'])}")
+
+
 def status_tables(status: Mapping[str, Any]) -> Iterator[Table | str]:
     """Yield tables of steps, annotators and recent batches, then the next command."""
     steps = Table("step", "progress", title=_title(f"project {status['folder']}"))
@@ -58,7 +71,7 @@ def status_tables(status: Mapping[str, Any]) -> Iterator[Table | str]:
             note = f"{batch['note']} (undone)" if batch["is_undone"] else batch["note"]
             _add(batches, str(batch["id"]), when, batch["actor"], batch["step"], note, str(batch["changes"]))
         yield batches
-    yield f"next: {status['next']}"
+    yield f"next: {NextStep(status['next'], status['why'])}"
 
 
 def agreement_tables(stats: "AgreementStats", verdicts: "Mapping[int, Verdict]") -> Iterator[Table | str]:

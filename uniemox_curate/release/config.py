@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from uniemox.errors import ConfigError
-from uniemox_curate.plan import Rule
+from uniemox_curate.plan import MIN_ANSWERS, Rule
 
 if TYPE_CHECKING:
     from uniemox_curate.annotate.origins import Origin
@@ -34,7 +34,7 @@ class ReleaseConfig:
     """Text for citing the data set. Default: that of the release that is replaced."""
     rule: Rule = "both"
     """Rule for keeping images, see `decide`."""
-    min_answers: int = 2
+    min_answers: int = MIN_ANSWERS
     """Minimum number of answers that an image needs to be kept."""
     only_licensed: bool = False
     """Leave out images without a known licence."""

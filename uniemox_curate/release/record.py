@@ -19,9 +19,11 @@ from uniemox.plurals import counted
 from uniemox_curate import tables as t
 from uniemox_curate.annotate.agree import agreement_now
 from uniemox_curate.annotate.assignment import suggested_by
+from uniemox_curate.annotate.kept_sets import KeptSet, kept_set
 from uniemox_curate.annotate.origins import AnswerOrigins
 from uniemox_curate.annotate.verdicts import OWNER_SAYS, LatestAnswers, Verdict, verdicts
 from uniemox_curate.licences import FOLDER_EXAMPLE, terms_of
+from uniemox_curate.plan import MIN_ANSWERS
 from uniemox_curate.project import SUFFIXES, Project, inserted_id, utc
 from uniemox_curate.questions import published_names
 from uniemox_curate.release.config import ABOUT, IMAGES, ReleaseConfig, ReleasedAnswer, ReleasedImage, WrittenImage
@@ -70,6 +72,8 @@ class ReleaseSelection:
     images: Sequence[ReleasedImage]
     without_split: int
     unlicensed: int
+    agreed: KeptSet
+    """All images that the rule keeps, whether they are released or not; the status compares them with later ones."""
 
 
 def select_images(
@@ -80,10 +84,13 @@ def select_images(
     Raises:
         DataError: If nothing is kept, there are no splits, or a licence is given while some images have no known one.
     """
-    decided = verdicts(project, rule=config.rule, min_answers=config.min_answers)
+    agreed = verdicts(project, rule=config.rule)
+    decided = agreed
+    if config.min_answers != MIN_ANSWERS:
+        decided = verdicts(project, rule=config.rule, min_answers=config.min_answers)
     images, without_split = _images_with_split(project, decided, config, answers, origins)
     licensed = _licensed(images, config)
-    return ReleaseSelection(licensed, without_split, len(images) - len(licensed))
+    return ReleaseSelection(licensed, without_split, len(images) - len(licensed), kept_set(agreed))
 
 
 def record_now(

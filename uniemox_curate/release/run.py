@@ -2,7 +2,7 @@
 
 import os
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from uniemox.errors import DataError
 from uniemox.io import FileLock, Progress, read_limited, refuse_special, silent, write_file, writing
 from uniemox_curate.annotate.origins import read_origins
 from uniemox_curate.annotate.verdicts import read_answers
+from uniemox_curate.counters import count
 from uniemox_curate.project import Project
 from uniemox_curate.release.config import ReleaseConfig
 from uniemox_curate.release.record import record_now, released_texts, save_record, save_written, select_images
@@ -45,6 +46,7 @@ def release(project: Project, folder: Path, config: ReleaseConfig, progress: Pro
         raise DataError(f"{folder} has a release of another project; give another folder, or remove this one")
     kept_texts = _texts_to_keep(project, folder, config) if is_ours else {}
     config = replace(config, **kept_texts)
+    newest_answer = count(project.store).newest_answer
     answers = read_answers(project)
     origins = read_origins(project)
     selection = select_images(project, config, answers, origins)
@@ -59,6 +61,11 @@ def release(project: Project, folder: Path, config: ReleaseConfig, progress: Pro
         _copy_plot(project, folder)
         files = write_release(project, folder, record, written={}, progress=progress)
         save_written(project, number, record, files)
+        # By which the status tells whether the release is stale.
+        split = project.store.setting("split") or {}
+        origin = {"number": number, "kept": asdict(selection.agreed), "split": split.get("sha256")}
+        origin |= {"newest_answer": newest_answer, "min_answers": config.min_answers}
+        project.store.set("release", origin)
     return {
         "pictures": len(record.images),
         "without split": selection.without_split,

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import asdict
 from itertools import chain
 from typing import Any
 
@@ -25,6 +26,7 @@ from uniemox.data import (
 from uniemox.errors import ConfigError, DataError
 from uniemox.io import read_limited
 from uniemox_curate import tables as t
+from uniemox_curate.annotate.kept_sets import kept_set
 from uniemox_curate.annotate.verdicts import Verdict
 from uniemox_curate.project import Project, current
 
@@ -120,7 +122,9 @@ def split(
     digest = write_splits(project.folder / FILE, scheme, source=str(project.folder.name), how=how)
     note = note_on_shares(data.samples, scheme, ratios, groups_of=GROUPS)
     drawn = {"sizes": dict(Counter(scheme.values())), "how": how, "sha256": digest, "note": note}
-    project.store.set("split", drawn)
+    # By which the status tells whether other images are kept now, and how to draw the split again.
+    origin = {"kept": asdict(kept_set(verdicts)), "ratio": shares, "seed": seed, "schemes": schemes}
+    project.store.set("split", drawn | origin)
     return {**drawn, "lacking": lacking_splits(data, scheme, ratios)}
 
 

@@ -103,6 +103,7 @@ async function statusPage() {
     const found = await ask("/api/status");
     byId("name").textContent = found.folder;
     byId("next").replaceChildren(found.next.startsWith("uniemox ") ? element("code", found.next) : found.next);
+    byId("why").textContent = found.why ? `: ${found.why}` : "";
     const shares = done(found.steps);
     byId("steps").replaceChildren(...Object.entries(found.told).map(([name, sentence]) => {
       const item = element("li");
@@ -124,8 +125,8 @@ async function statusPage() {
       screen: share(screen["looked at"], screen["looked at"] + screen["to look at"]),
       annotate: share(annotate["answered twice"], annotate["to answer"]),
       agree: "figures" in agree ? (agree.disputed === 0 ? 1 : share(agree.judged, agree.judged + agree.disputed)) : 0,
-      split: Number("sizes" in split),
-      release: Number(release.releases.length > 0),
+      split: Number("sizes" in split && !split.change),
+      release: Number(release.releases.length > 0 && !release.change),
     };
   }
 
@@ -349,7 +350,7 @@ async function judgePage() {
       skipped.clear();
       open = found.pictures;
     }
-    byId("place").textContent = `${found.count} open`;
+    byId("place").textContent = `${found.count} without agreement by the rule ${found.rule}`;
     byId("skip").disabled = open.length === 0;
     byId("undo").disabled = batches.length === 0;
     const image = byId("picture");

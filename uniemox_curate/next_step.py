@@ -1,0 +1,122 @@
+"""The next step of a project: the one place that decides it, for all commands and pages."""
+
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from uniemox.plurals import counted
+
+# Minimum number of images for which a first split compares schemes: with fewer, a tenth of them is less than three.
+MIN_COMPARED = 30
+
+
+@dataclass(frozen=True, slots=True)
+class NextStep:
+    """The command that continues the work, or a sentence if no command must be run."""
+
+    command: str
+    reason: str = ""
+    """Reason for this step; empty if the command alone says it."""
+
+    def __str__(self) -> str:
+        """Return the command with its reason."""
+        return f"{self.command} ({self.reason})" if self.reason else self.command
+
+
+def next_step(name: str, steps: Mapping[str, Any]) -> NextStep:
+    """Return the first step that is due.
+
+    Args:
+        name: Folder of the project, quoted for the shell.
+        steps: Progress of each step, as `status` returns it.
+    """
+    due = next(_due(name, steps), None)
+    if due is not None:
+        return NextStep(f"uniemox curate {due.command}", due.reason)
+    agree = steps["agree"]
+    if agree["disputed"]:
+        images = counted(agree["disputed"], "image")
+        judge = f"{images} without agreement by the rule {agree['rule']} could be judged (uniemox curate serve {name})"
+        return NextStep(f"nothing must be done; {judge}")
+    return NextStep("nothing, all is done")
+
+
+def _due(name: str, steps: Mapping[str, Any]) -> Iterator[NextStep]:
+    """Yield the steps that are due in their order, without `uniemox curate`."""
+    yield from _images_due(name, steps)
+    yield from _answers_due(name, steps["annotate"], steps["agree"])
+    yield from _files_due(name, steps)
+
+
+def _images_due(name: str, steps: Mapping[str, Any]) -> Iterator[NextStep]:
+    collect = steps["collect"]
+    if not collect["offered"]:
+        yield NextStep(f"collect {name} --source folder:IMAGES", "or openverse, commons, bing, csv:TABLE")
+    if collect["waiting"]:
+        source = " --source folder:PATH" if collect["waits for folder"] else ""
+        reason = f"{counted(collect['waiting'], 'image was', 'images were')} not fetched yet"
+        yield NextStep(f"collect {name}{source}", reason)
+    if steps["screen"]["to look at"]:
+        yield NextStep(f"screen {name}")
+
+
+def _answers_due(name: str, annotate: Mapping[str, Any], agree: Mapping[str, Any]) -> Iterator[NextStep]:
+    if annotate["annotators who count"] < 2:
+        yield NextStep(f"invite {name} NAME", "an image needs the answers of two annotators")
+    waiting = annotate["to answer"] - annotate["answered or skipped"]
+    if waiting > 0:
+        images = counted(waiting, "image needs", "images need")
+        yield NextStep(f"serve {name}", f"{images} further answers; two annotators must answer each")
+    if "figures" not in agree:
+        yield NextStep(f"agree {name}")
+    elif agree["change"]:
+        yield NextStep(f"agree {name}", agree["change"])
+    if not agree["kept"]:
+        yield _more_images(name, agree)
+
+
+def _files_due(name: str, steps: Mapping[str, Any]) -> Iterator[NextStep]:
+    split = steps["split"]
+    if not split:
+        if steps["agree"]["kept"] < MIN_COMPARED:
+            yield NextStep(f"split {name} --schemes 1", "too few images to compare the colours of several schemes")
+        yield NextStep(f"split {name}")
+    elif split["change"]:
+        again = " ".join([f"split {name}", *_split_options(split)])
+        yield NextStep(again, f"the split is stale: {split['change']}")
+    release = steps["release"]
+    if not release["releases"]:
+        yield NextStep(f"release {name} FOLDER --name NAME")
+    elif release["change"]:
+        again = f"release {name} {_release_again(release)}"
+        yield NextStep(again, f"the release is stale: {release['change']}")
+
+
+def _more_images(name: str, agree: Mapping[str, Any]) -> NextStep:
+    """Return the step of a project of which no image is kept."""
+    reason = f"the rule {agree['rule']} keeps no image; --rule of uniemox curate agree shows the effect of another one"
+    if agree["disputed"]:
+        return NextStep(f"serve {name}", f"judge images on the page /judge: {reason}")
+    return NextStep(f"collect {name} --source SOURCE", reason)
+
+
+def _split_options(split: Mapping[str, Any]) -> list[str]:
+    """Return the options with which a split was drawn; older versions have not recorded them."""
+    defaults = {"ratio": "80/10/10", "schemes": 100, "seed": 0}
+    options = {name: split.get(name, default) for name, default in defaults.items()}
+    return [f"--{name} {value}" for name, value in options.items() if value != defaults[name]]
+
+
+def _release_again(release: Mapping[str, Any]) -> str:
+    """Return the arguments that write the newest release again with its options; it keeps its texts by itself."""
+    options = release["options"]
+    words = [release["releases"][-1]["folder"], "--name", options["name"]]
+    # Older versions had fewer options.
+    if options.get("version", "1.0.0") != "1.0.0":
+        words += ["--version", options["version"]]
+    if options.get("only_licensed"):
+        words += ["--only-licensed"]
+    if options.get("metadata") == "keep":
+        words += ["--metadata", "keep"]
+    return shlex.join(words)
