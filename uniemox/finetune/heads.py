@@ -53,13 +53,16 @@ def fit_head(
     if task == "affect":
         ridge = RidgeCV(alphas=[1 / penalty for penalty in PENALTIES]).fit(x, target)
         return _linear(ridge.coef_, ridge.intercept_, mean, std), float(ridge.alpha_)
-    if task == "multilabel":
-        best = _best_label_penalty(x, target, seed)
-        return _linear(*_fit_labels(x, target, best), mean, std), best
-    weights = np.ones(target.shape[1]) if class_weights is None else class_weights
-    best = _best_penalty(x, target, weights, seed)
-    coefficients, offsets = _fit(x, target, weights, best)
-    return _linear(coefficients, offsets, mean, std), best
+    # Threads wait for each other longer than they compute, and far longer on busy cores. The limit is set once for all
+    # fits, because finding the libraries that have threads takes longer than a fit of few samples.
+    with threadpool_limits(1, user_api="blas"):
+        if task == "multilabel":
+            best = _best_label_penalty(x, target, seed)
+            return _linear(*_fit_labels(x, target, best), mean, std), best
+        weights = np.ones(target.shape[1]) if class_weights is None else class_weights
+        best = _best_penalty(x, target, weights, seed)
+        coefficients, offsets = _fit(x, target, weights, best)
+        return _linear(coefficients, offsets, mean, std), best
 
 
 def _best_penalty(x: NDArray, target: NDArray, weights: NDArray, seed: int) -> float:
@@ -120,8 +123,7 @@ def _fit(x: NDArray, target: NDArray, weights: NDArray, penalty: float) -> tuple
     if len(present) < 2:
         return coefficients, offsets
     model = LogisticRegression(C=penalty, max_iter=ITERATIONS)
-    # Threads wait for each other longer than they compute, and far longer on busy cores.
-    with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
+    with warnings.catch_warnings():
         # Only weak penalties do not converge, and they are not chosen anyway.
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(x[rows], columns, sample_weight=(target * weights)[rows, columns])
