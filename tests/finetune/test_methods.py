@@ -24,6 +24,7 @@ from uniemox.export.onnx import WithFeatures, has_maps
 from uniemox.finetune import fitting
 from uniemox.finetune.config import AugmentConfig, FinetuneConfig, NetworkConfig
 from uniemox.finetune.fitting import fit_after_encoder
+from uniemox.finetune.heads import fit_head
 from uniemox.finetune.network import network_of
 from uniemox.finetune.run import finetune
 from uniemox.finetune.samples import FinetuneRun, Parts
@@ -128,7 +129,7 @@ def test_with_a_frozen_encoder_a_method_starts_as_the_linear_probe(
     with torch.no_grad():
         features = model.eval().fuse(torch.from_numpy(encoded.values))[:, : model.method.linear]
     target = run.target(outputs.samples).numpy()
-    linear, _ = fitting.fit_head(features.numpy(), target, task="label", seed=settings.seed)
+    linear, _ = fit_head(features.numpy(), target, task="label", seed=settings.seed)
     np.testing.assert_allclose(outputs.values, linear(features).detach().numpy(), atol=1e-3)
 
 

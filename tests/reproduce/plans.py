@@ -6,7 +6,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tests.runs import uniemox_here
 from uniemox_paper.config import Name, ReproduceConfig, Scale
+from uniemox_paper.execute import RunOutcome
 from uniemox_paper.plan import Cell, Plan, PlannedRun, TableRow
 from uniemox_paper.targets import plan_of
 
@@ -24,6 +26,18 @@ planned = cache(plan)
 def runs_of(plan: Plan, kind: str) -> list[PlannedRun]:
     """Return the runs of a command."""
     return [run for run in plan.runs if run.kind == kind]
+
+
+def execute_here(runs: Sequence[PlannedRun]) -> RunOutcome:
+    """Do runs in this process, which is seconds faster for each than `execute`; a failure ends the test."""
+    for run in runs:
+        run.mark.parent.mkdir(parents=True, exist_ok=True)
+        if run.makes is None and run.scores is None:
+            run.folder.mkdir(parents=True)
+        done = uniemox_here(*run.words)
+        assert done.returncode == 0, done.stderr
+        run.mark.touch()
+    return RunOutcome(done=list(runs))
 
 
 def make_run(root: Path, name: str, kind: str, *arguments: str, **fields: Any) -> PlannedRun:

@@ -24,7 +24,6 @@ from uniemox.finetune.step import AugmentedViews, FinetuneBatch, Objective, fine
 from uniemox.labels import LabelSet
 from uniemox.model.classifier import Classifier, NeighbourHead
 from uniemox.model.lora import find_layers, merge_adapters
-from uniemox.teacher.clip_encoder import open_clip_teacher
 from uniemox.teacher.prototypes import scale_of, text_prototypes
 from uniemox.training.optimization import build_optimizer, warmup_cosine
 from uniemox.views.config import ViewConfig
@@ -67,6 +66,8 @@ class Texts:
     @classmethod
     def of(cls, init: str, labels: LabelSet) -> "Texts":
         """Read the texts of the CLIP that `init` names."""
+        from uniemox.teacher.clip_encoder import open_clip_teacher  # noqa: PLC0415 - open_clip takes a second
+
         clip = open_clip_teacher(init)
         return cls(text_prototypes(clip, labels).numpy(), scale_of(clip))
 

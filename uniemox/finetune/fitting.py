@@ -15,9 +15,7 @@ from torch import Tensor, nn
 from uniemox.data.sample import Sample
 from uniemox.evaluate.calibration import fit_temperature
 from uniemox.evaluate.multilabel_fit import fit_labels
-from uniemox.finetune.heads import fit_head
 from uniemox.finetune.network import check_same_division, mean_head
-from uniemox.finetune.prototypes import fit_prototypes
 from uniemox.finetune.samples import FinetuneRun
 from uniemox.finetune.step import Objective, smooth
 from uniemox.io.progress import Progress, silent
@@ -25,7 +23,6 @@ from uniemox.io.weight_names import Init
 from uniemox.model.classifier import Classifier, NeighbourHead
 from uniemox.model.distance import MIN_IMAGES, Distance
 from uniemox.model.methods.ccim import Ccim
-from uniemox.teacher.clip_encoder import open_clip_teacher
 from uniemox.teacher.prototypes import scale_of, text_prototypes
 from uniemox.training.hardware import precision_of
 from uniemox.views.transfer import to_device
@@ -198,6 +195,9 @@ def fit_method(run: FinetuneRun, out: Path) -> ChosenWeights | None:
 @torch.no_grad()
 def _fit_prototypes(run: FinetuneRun) -> None:
     """Let the head compare features with the texts of the run's CLIP, and fit it to the training images."""
+    from uniemox.finetune.prototypes import fit_prototypes  # noqa: PLC0415 - sklearn takes a second
+    from uniemox.teacher.clip_encoder import open_clip_teacher  # noqa: PLC0415 - so does open_clip
+
     clip = open_clip_teacher(run.config.init)
     prototypes = text_prototypes(clip, run.data.labels)  # (E, C)
     scale = scale_of(clip)
@@ -239,6 +239,8 @@ def fit_after_encoder(run: FinetuneRun, selection: Sequence[Sample] = ()) -> Cho
     weights = objective.class_weights
 
     def probe(features: NDArray[np.float32]) -> nn.Linear:
+        from uniemox.finetune.heads import fit_head  # noqa: PLC0415 - sklearn takes a second
+
         by_class = None if weights is None else weights.numpy()
         return fit_head(features, target.numpy(), task=config.task, seed=config.seed, class_weights=by_class)[0]
 

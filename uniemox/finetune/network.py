@@ -34,7 +34,6 @@ from uniemox.model.fusion import build_fusion
 from uniemox.model.lora import add_adapters
 from uniemox.model.methods.relation import method_class
 from uniemox.model.regions import feature_map
-from uniemox.teacher.clip_encoder import open_clip_encoder
 from uniemox.training.run_folder import read_json
 from uniemox.views.patches import IMAGENET, PixelStats
 
@@ -204,6 +203,8 @@ def _open_encoder(source: str, pool: str, size: int, from_scratch: bool) -> tupl
     if source in IN_PACKAGE:
         return _start_of(*load_embedded(source), from_scratch)
     if source.startswith(CLIP):
+        from uniemox.teacher.clip_encoder import open_clip_encoder  # noqa: PLC0415 - open_clip takes a second
+
         clip_encoder, described = open_clip_encoder(source, size)
         mean, std = clip_encoder.report.mean_std
         spec = NetworkSpec(encoders=(described,), mean=mean, std=std)
