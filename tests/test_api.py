@@ -13,12 +13,13 @@ import pytest
 
 import uniemox
 from tests.drawn import draw_image
-from tests.runs import CPU
+from tests.runs import CPU, pretrained
 from uniemox.errors import ConfigError
 from uniemox.finetune.config import FewLabelsConfig, FinetuneConfig
 from uniemox.io import write_file
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.run_settings import FewLabelsSettings, FinetuneSettings, PretrainSettings
+from uniemox.views.config import ViewConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 PYRIGHT = ROOT / "build" / "npm" / "node_modules" / ".bin" / "pyright"
@@ -153,7 +154,8 @@ def test_a_classifier_is_trained_and_scored_and_predicts(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = f"folder:{photos}"
-    run = uniemox.finetune(source, out=tmp_path / "run", init="small", method="probe", hardware=CPU)
+    view = ViewConfig(size=32)
+    run = uniemox.finetune(source, out=tmp_path / "run", init=pretrained(), method="probe", view=view, hardware=CPU)
     assert run.model == tmp_path / "run" / "model.onnx"
     assert run.splits is not None
     data = uniemox.open_data(source, splits=run.splits).only("test")

@@ -150,6 +150,7 @@ def test_random_and_foreign_weights_have_no_hashes(name: str) -> None:
 
 
 @pytest.mark.usefixtures("without_onnx")
+@pytest.mark.usefixtures("without_onnx")
 def test_joined_runs_carry_the_hashes_of_each(tmp_path: Path) -> None:
     data = colours(splits=SPLITS)
     runs = [tmp_path / "a", tmp_path / "b"]

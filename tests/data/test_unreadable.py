@@ -199,6 +199,7 @@ def test_repaired_images_are_read_again_and_count_as_seen(tmp_path: Path) -> Non
     assert read_seen(tmp_path) == hashes_of(data.samples)
 
 
+@pytest.mark.usefixtures("without_onnx")
 def test_refused_run_starts_after_its_images_are_restored(tmp_path: Path) -> None:
     data = colours(splits=SPLITS)
     config = tiny_finetuning(pretrained(), method="knn", max_unreadable=0)

@@ -309,6 +309,7 @@ def test_copies_of_training_images_are_not_scored_and_missing_classes_are_named(
     assert "has no training image of anger, disgust, fear, sadness: heads don't learn these labels" in absent
 
 
+@pytest.mark.usefixtures("without_onnx")
 def test_images_on_which_the_encoder_was_trained_are_not_scored(tmp_path: Path) -> None:
     seen = data()
     samples = [replace(sample, split="train" if sample.split == "test" else sample.split) for sample in seen.samples]

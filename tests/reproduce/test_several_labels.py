@@ -80,6 +80,7 @@ def test_the_protocol_says_what_differs_with_several_labels(paper_plan: Plan) ->
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("without_onnx")
 def test_the_page_has_mean_average_precision_as_sklearn_computes_it(release: Path, tmp_path: Path) -> None:
     demo = plan("table3", data=(f"EMOTIC=emotic:{release}",), out=tmp_path)
     rows = [row for row in demo.rows if row.name in (HISTOGRAM, "MDAN")]
