@@ -3,6 +3,7 @@
 import math
 import operator
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 from uniemox.errors import ConfigError
@@ -28,7 +29,7 @@ def check_numbers(
         at_most: Maximum by field.
 
     Raises:
-        ConfigError: With the field's name, if a number is not finite or out of range.
+        ConfigError: With the field's name, if a value is no number, not finite or out of range.
     """
     for relation, fits, limits in (
         ("above", operator.gt, above),
@@ -38,5 +39,7 @@ def check_numbers(
     ):
         for name, limit in limits.items():
             value = getattr(config, name)
+            if value is not None and not isinstance(value, Real):
+                raise ConfigError(f"{section}{name} must be a number, got {value!r}")
             if value is not None and not (-math.inf < value < math.inf and fits(value, limit)):
                 raise ConfigError(f"{section}{name} must be {relation} {limit}, got {value}")

@@ -137,6 +137,13 @@ def test_advice_about_training_images_names_the_initial_weights(
         assert "initial weights" not in str(caught.value)
 
 
+@pytest.mark.parametrize("start", ["x" * 5000, "a\0b"])
+def test_a_record_with_an_impossible_name_of_initial_weights_gives_the_other_advice(start: str) -> None:
+    samples = [replace(sample, split="test") for sample in synthetic(2).samples]
+    with pytest.raises(DataError, match="test was not held out of its training"):
+        refuse_seen(samples, ["0", "1"], {"0"}, "mine", start=start)
+
+
 @pytest.mark.parametrize(
     "name", ["{run}", "{run}/encoder.safetensors", "timm:vit@{run}/encoder.safetensors", "a.pth,{run}"]
 )

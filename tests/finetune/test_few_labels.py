@@ -200,6 +200,11 @@ def test_a_class_with_too_few_images_is_named(tmp_path: Path) -> None:
 
 
 def test_methods_of_other_names_are_refused() -> None:
+    for images in ("4", 4, (4, "8"), (), (0, 1), (4, 4)):
+        with pytest.raises(ConfigError, match="images must be different numbers of at least 1, such as"):
+            settings(images=images)
+    with pytest.raises(ConfigError, match="seeds must be a number, got '3'"):
+        settings(seeds="3")
     with pytest.raises(ConfigError, match="methods must be some of probe, knn, prototypes, lora, got 'full'"):
         settings(methods=("knn", "full"))
 

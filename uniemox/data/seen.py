@@ -161,7 +161,7 @@ def refuse_seen(
                 f"; if these are copies of training images in another file, train again without them ({EXCLUDE_COPIES})"
             )
         remedy = _remedy(samples, overlap, splits)
-        seen_by_start = len(seen_among(samples, hashes, seen_by(start) & training_hashes)) if start else 0
+        seen_by_start = len(seen_among(samples, hashes, _seen_by_start(start) & training_hashes))
         if seen_by_start:
             other_images = "take other test images, or train again from other initial weights (--init)"
             # A split that the run held out does not help if its initial weights have seen the images.
@@ -174,6 +174,15 @@ def refuse_seen(
             "among them, itself or through its parts (pre-training, teacher, joined runs, person detector), or "
             f"calibrated on them: {remedy}{copies}{way_out}"
         )
+
+
+def _seen_by_start(start: str) -> set[str]:
+    """Return the hashes of the initial weights that a run's record names; none if there can be no such file."""
+    try:
+        return seen_by(start)
+    # ValueError: the name has a null character; OSError: it is too long.
+    except (OSError, ValueError):
+        return set()
 
 
 def _remedy(samples: Iterable[Sample], overlap: Iterable[Sample], splits_file: Path | None) -> str:

@@ -405,8 +405,12 @@ class FewLabelsConfig:
 
     def __post_init__(self) -> None:
         check_numbers(self, at_least={"seeds": 1, "size": 1, "workers": 0, "max_unreadable": 0})
-        if not self.images or min(self.images) < 1 or len(set(self.images)) < len(self.images):
-            raise ConfigError(f"images must be different numbers of at least 1, got {self.images}")
+        # A script may give a single number, or text.
+        numbers = self.images if isinstance(self.images, tuple | list) else ()
+        are_valid = all(isinstance(number, int) and number >= 1 for number in numbers)
+        if not numbers or not are_valid or len(set(numbers)) < len(numbers):
+            expected = "different numbers of at least 1, such as (1, 4, 16)"
+            raise ConfigError(f"images must be {expected}, got {self.images!r}")
         if not self.methods or len(set(self.methods)) < len(self.methods):
             raise ConfigError(f"methods must be different and at least one, got {self.methods}")
         if unknown := set(self.methods) - set(get_args(FewLabelsMethod)):
