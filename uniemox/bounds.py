@@ -39,7 +39,10 @@ def check_numbers(
     ):
         for name, limit in limits.items():
             value = getattr(config, name)
-            if value is not None and not isinstance(value, Real):
+            if value is None:
+                continue
+            if not isinstance(value, Real):
                 raise ConfigError(f"{section}{name} must be a number, got {value!r}")
-            if value is not None and not (-math.inf < value < math.inf and fits(value, limit)):
+            number = float(value)
+            if not (math.isfinite(number) and fits(number, limit)):
                 raise ConfigError(f"{section}{name} must be {relation} {limit}, got {value}")
