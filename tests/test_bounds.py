@@ -3,13 +3,14 @@
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from uniemox.bounds import check_numbers
 from uniemox.errors import ConfigError
 
 
-@pytest.mark.parametrize("value", [None, 1, 2.5, 10**400, True])
+@pytest.mark.parametrize("value", [None, 1, 2.5, 10**400, True, np.float32(1.5), np.int64(2)])
 def test_numbers_in_range(value: float | None) -> None:
     check_numbers(SimpleNamespace(one=value), at_least={"one": 1}, above={"one": 0})
 
@@ -26,3 +27,9 @@ def test_numbers_out_of_range_and_not_finite_ones(value: float) -> None:
 def test_upper_limits(limits: dict[str, dict[str, float]], words: str) -> None:
     with pytest.raises(ConfigError, match=f"must be {words}, got 1"):
         check_numbers(SimpleNamespace(one=1), **limits)
+
+
+@pytest.mark.parametrize("value", ["3", [1], (2,), 1j])
+def test_other_values_than_numbers(value: object) -> None:
+    with pytest.raises(ConfigError, match=r"^part\.one must be a number, got "):
+        check_numbers(SimpleNamespace(one=value), "part.", at_least={"one": 1})

@@ -41,8 +41,8 @@ def check_numbers(
             value = getattr(config, name)
             if value is None:
                 continue
-            if not isinstance(value, Real):
+            is_number = isinstance(value, Real)
+            if not is_number:
                 raise ConfigError(f"{section}{name} must be a number, got {value!r}")
-            number = float(value)
-            if not (math.isfinite(number) and fits(number, limit)):
+            if not (-math.inf < value < math.inf and fits(value, limit)):
                 raise ConfigError(f"{section}{name} must be {relation} {limit}, got {value}")
