@@ -42,6 +42,16 @@ def next_step(name: str, steps: Mapping[str, Any]) -> NextStep:
     return NextStep("nothing, all is done")
 
 
+def split_command(folder: str, kept: int) -> str:
+    """Return the command that draws a first split of a project, with its reason.
+
+    Args:
+        folder: Folder of the project.
+        kept: Number of kept images.
+    """
+    return f"uniemox curate {_first_split(shlex.quote(folder), kept)}"
+
+
 def _due(name: str, steps: Mapping[str, Any]) -> Iterator[NextStep]:
     """Yield the steps that are due in their order, without `uniemox curate`."""
     yield from _images_due(name, steps)
@@ -79,9 +89,7 @@ def _answers_due(name: str, annotate: Mapping[str, Any], agree: Mapping[str, Any
 def _files_due(name: str, steps: Mapping[str, Any]) -> Iterator[NextStep]:
     split = steps["split"]
     if not split:
-        if steps["agree"]["kept"] < MIN_COMPARED:
-            yield NextStep(f"split {name} --schemes 1", "too few images to compare the colours of several schemes")
-        yield NextStep(f"split {name}")
+        yield _first_split(name, steps["agree"]["kept"])
     elif split["change"]:
         again = " ".join([f"split {name}", *_split_options(split)])
         yield NextStep(again, f"the split is stale: {split['change']}")
@@ -91,6 +99,12 @@ def _files_due(name: str, steps: Mapping[str, Any]) -> Iterator[NextStep]:
     elif release["change"]:
         again = f"release {name} {_release_again(release)}"
         yield NextStep(again, f"the release is stale: {release['change']}")
+
+
+def _first_split(name: str, kept: int) -> NextStep:
+    if kept < MIN_COMPARED:
+        return NextStep(f"split {name} --schemes 1", "too few images to compare the colours of several schemes")
+    return NextStep(f"split {name}")
 
 
 def _more_images(name: str, agree: Mapping[str, Any]) -> NextStep:

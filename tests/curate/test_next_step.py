@@ -9,6 +9,8 @@ from starlette.testclient import TestClient
 
 from tests.curate.conftest import ADDRESS, Browser
 from tests.curate.places import number_of, project_of, say, take_back
+from tests.data.tree import says
+from uniemox.errors import DataError
 from uniemox_curate import tables as t
 from uniemox_curate.annotate.access import invite
 from uniemox_curate.annotate.agree import agree
@@ -223,6 +225,20 @@ def test_a_first_split_of_few_images_compares_no_schemes(project: Project, capsy
     assert following.startswith(f"uniemox curate split {project.folder} --schemes 1 (")
     arguments = following.partition(" (")[0].split()[2:]
     assert command(capsys, *arguments).startswith("uniemox curate release ")
+
+
+def test_release_before_a_split_names_the_command_that_draws_one(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    say(project, ada=ALL_RIGHT, ben=ALL_RIGHT)
+    following = command(capsys, "agree", project.folder)
+    assert "--schemes 1" in following
+    with pytest.raises(DataError, match=says(f"no splits; draw them: {following}")):
+        release(capsys, project)
+    content = {"splits": {"train": ["0" * 64]}}
+    (project.folder / "splits.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=says(f"no kept image has a split; draw them: {following}")):
+        release(capsys, project)
 
 
 @pytest.mark.parametrize(("ben", "following"), [("fa" * 10, "serve p"), ("n" * 20, "serve p"), ("", "")])

@@ -82,7 +82,7 @@ def test_related_images_stay_in_one_split(project: Project, release_folder: Path
     groups = {numbers[sample.key]: sample.group for sample in data.samples}
     assert groups[3] == groups[5] == groups[7] == "3"
     assert len(set(groups.values())) == 16
-    scheme = {numbers[key]: name for key, name in read_scheme(project).items()}
+    scheme = {numbers[key]: name for key, name in read_scheme(project, 12).items()}
     assert scheme[3] == scheme[5] == scheme[7]
     assert set(scheme) == set(range(2, 20))
     assert together([]) == {}
@@ -119,7 +119,7 @@ def test_classes_without_an_image_in_a_split_are_named(tmp_path: Path) -> None:
     say(project, Ada="a" * 30 + "ff", Ben="a" * 30 + "ff")
     for schemes in (1, 3):
         drawn = split(project, verdicts(project), RATIOS, schemes=schemes)
-        scheme = read_scheme(project)
+        scheme = read_scheme(project, 12)
         hashes = {row.sha256 for row in project.rows(select(t.images).where(t.images.c.id > 30))}
         empty = {*RATIOS} - {scheme[digest] for digest in hashes}
         assert empty

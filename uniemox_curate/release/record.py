@@ -23,6 +23,7 @@ from uniemox_curate.annotate.kept_sets import KeptSet, kept_set
 from uniemox_curate.annotate.origins import AnswerOrigins
 from uniemox_curate.annotate.verdicts import OWNER_SAYS, LatestAnswers, Verdict, verdicts
 from uniemox_curate.licences import FOLDER_EXAMPLE, terms_of
+from uniemox_curate.next_step import split_command
 from uniemox_curate.plan import MIN_ANSWERS
 from uniemox_curate.project import SUFFIXES, Project, inserted_id, utc
 from uniemox_curate.questions import published_names
@@ -236,7 +237,7 @@ def _images_with_split(
 ) -> tuple[list[ReleasedImage], int]:
     """Return the kept images that have a split in the order of their paths, and the number of the others."""
     rows = kept_images(project, decided)
-    scheme = read_scheme(project)
+    scheme = read_scheme(project, len(rows))
     about = provenance(project)
     published = published_names(project.plan.answer.known)
     numbers = annotator_numbers(answers)
@@ -272,7 +273,8 @@ def _images_with_split(
             )
         )
     if not images:
-        raise DataError(f"{project.folder}: no kept image has a split; draw them: uniemox curate split")
+        draw = split_command(str(project.folder), len(rows))
+        raise DataError(f"{project.folder}: no kept image has a split; draw them: {draw}")
     return sorted(images, key=lambda image: image.path), len(rows) - len(images)
 
 

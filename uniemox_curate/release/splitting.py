@@ -28,6 +28,7 @@ from uniemox.io import read_limited
 from uniemox_curate import tables as t
 from uniemox_curate.annotate.kept_sets import kept_set
 from uniemox_curate.annotate.verdicts import Verdict
+from uniemox_curate.next_step import split_command
 from uniemox_curate.project import Project, current
 
 FILE = "splits.json"
@@ -128,8 +129,11 @@ def split(
     return {**drawn, "lacking": lacking_splits(data, scheme, ratios)}
 
 
-def read_scheme(project: Project) -> dict[str, str]:
+def read_scheme(project: Project, kept: int) -> dict[str, str]:
     """Return the last drawn split by sha256.
+
+    Args:
+        kept: Number of kept images.
 
     Raises:
         DataError: If there is none.
@@ -139,7 +143,7 @@ def read_scheme(project: Project) -> dict[str, str]:
         content: dict[str, Any] = json.loads(read_limited(path))
         return {key: name for name, keys in content["splits"].items() for key in keys}
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise DataError(f"{path}: no splits; draw them: uniemox curate split {project.folder}") from error
+        raise DataError(f"{path}: no splits; draw them: {split_command(str(project.folder), kept)}") from error
 
 
 def together(links: Iterable[tuple[int, Hashable]]) -> dict[int, str]:
