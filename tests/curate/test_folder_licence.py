@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from tests.curate.places import LABELS, PLAN, say
+from tests.curate.places import LABELS, PLAN, project_of, say
 from tests.curate.test_release import rows_of
 from tests.data.tree import says
 from tests.drawn import class_folders
@@ -73,6 +73,23 @@ def test_own_images_are_released_under_the_licence_of_their_folder(
         command(*release, "--licence", "CC-BY-4.0")
     command("release", project, tmp_path / "new", "--name", "x")
     assert "| unknown | 12 | not known | not known | not known |" in (tmp_path / "new" / "licences.md").read_text()
+
+
+def test_a_release_of_one_class_is_read_from_its_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The folder of a single class is not recognised."""
+    project = project_of(tmp_path / "p", ["calm"] * 6, OWN_PLAN, looks=True)
+    say(project, {"c": "calm"}, Ada="c" * 6, Ben="c" * 6)
+    command("split", project.folder, "--schemes", 1, "--ratio", "60/20/20")
+    command("release", project.folder, tmp_path / "out", "--name", "x")
+    [following] = [line for line in capsys.readouterr().err.splitlines() if "data show" in line]
+    table = f"csv:{tmp_path / 'out' / 'labels.csv'}?kind=felt"
+    assert following == f"look at it: uniemox data show '{table}'"
+    for read_as in (table, table.replace("labels.csv", "soft_labels.csv")):
+        data = open_data(read_as)
+        assert [data.label_of(sample) for sample in data.samples] == ["calm"] * 6
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "reads the data set as `csv:labels.csv?kind=felt`" in text
+    assert "folder:" not in text
 
 
 @pytest.mark.parametrize(

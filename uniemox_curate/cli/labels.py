@@ -12,7 +12,7 @@ from uniemox.errors import ConfigError
 from uniemox.plurals import counted
 from uniemox_curate.cli.tables import Folder, agreement_tables, opened, say_next
 from uniemox_curate.plan import Rule
-from uniemox_curate.release.config import IMAGES, ReleaseConfig
+from uniemox_curate.release.config import ReleaseConfig
 
 RuleOption = Annotated[
     Rule | None,
@@ -209,7 +209,7 @@ def release(
     need("mlcroissant", extra="curate")
     project = opened(folder)
     from uniemox_curate.annotate.verdicts import remembered_rule
-    from uniemox_curate.release.documents import source_options
+    from uniemox_curate.release.documents import release_sources
     from uniemox_curate.release.run import release as run
     from uniemox_curate.release.writing import NEW_README
 
@@ -236,7 +236,7 @@ def release(
     if (out / NEW_README).exists():
         say(f"README.md was edited, so it stays; {NEW_README} has the new text")
     print(f"wrote {out}: {counted(result['pictures'], 'image')}")
-    source = f"folder:{out / IMAGES}{source_options(project.plan, result['statistics'])}"
+    source, *_ = release_sources(project.plan, result["statistics"], f"{out}/")
     say(f"look at it: uniemox data show {quoted(Path(source))}")
     say_next(project, folder)
 

@@ -26,6 +26,8 @@ from uniemox_curate.release.facts import AnswerFacts, SharedOrigins
 from uniemox_curate.release.hub_card import hub_header
 
 ALL_ANSWERS = "answers_all.csv"
+# Minimum number of class folders that `folder:` recognises (uniemox/data/readers/folders.py).
+MIN_CLASSES = 2
 
 
 def render(template: str, **values: Any) -> str:
@@ -127,10 +129,7 @@ def write_documents(
         "answers": answers,
         "scales": {question.name: question.scale for question in plan.answer.known},
         "shared": origins,
-        "folder_source": f"folder:{IMAGES}{source_options(plan, figures)}",
-        "table_sources": [
-            f"csv:{name}{source_options(plan, figures, root)}" for name in ("labels.csv", "soft_labels.csv")
-        ],
+        "readable_as": release_sources(plan, figures, root=root),
         "models": models,
         "agreement": read_json(folder / "agreement.json", Any, remedy="make the release again"),
         "all_answers": ALL_ANSWERS,
@@ -178,6 +177,23 @@ def _facts_of_sources(rows: Sequence[Mapping[str, str]]) -> dict[str, Any]:
     }
 
 
+def release_sources(plan: CollectionPlan, figures: Mapping[str, Any], place: str = "", root: str = "") -> list[str]:
+    """Return the sources as which uniemox reads a release, the simplest first.
+
+    Args:
+        plan: Plan of the project.
+        figures: Statistics of the release.
+        place: Folder of the release with a slash; "" if it is the current one.
+        root: Folder of the images that a table's paths lack.
+    """
+    options = source_options(plan, figures, root)
+    tables = [f"csv:{place}{name}{options}" for name in ("labels.csv", "soft_labels.csv")]
+    # The folder of a single class is not recognised as one.
+    if len(_present(figures)) < MIN_CLASSES:
+        return tables
+    return [f"folder:{place}{IMAGES}{source_options(plan, figures)}", *tables]
+
+
 def source_options(plan: CollectionPlan, figures: Mapping[str, Any], root: str = "") -> str:
     """Return the options with which uniemox reads a release, such as ?kind=felt; "" if it needs none.
 
@@ -188,10 +204,14 @@ def source_options(plan: CollectionPlan, figures: Mapping[str, Any], root: str =
     """
     options = [f"root={root}"] if root else []
     # Labels without an image are no class folders, but columns of soft_labels.csv.
-    present = [label for label, counts in figures["classes"].items() if sum(counts.values())]
-    if {recognise(plan.labels).kind, recognise(present).kind} != {plan.kind}:
+    if {recognise(plan.labels).kind, recognise(_present(figures)).kind} != {plan.kind}:
         options.append(f"kind={plan.kind}")
     return "?" + "&".join(options) if options else ""
+
+
+def _present(figures: Mapping[str, Any]) -> list[str]:
+    """Return the labels of a release that have an image."""
+    return [label for label, counts in figures["classes"].items() if sum(counts.values())]
 
 
 def _cells(table: Path) -> list[dict[str, str]]:
