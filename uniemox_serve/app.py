@@ -27,7 +27,7 @@ from uniemox_serve.answers import REFUSALS, RefusedError
 from uniemox_serve.batching import Batcher
 from uniemox_serve.bodies import FIELD, FORM, IMAGE_TYPES
 from uniemox_serve.config import ServeConfig
-from uniemox_serve.guard import Guard, as_sent, own_names
+from uniemox_serve.guard import Guard, as_sent, own_addresses, own_names
 from uniemox_serve.metrics import Metrics
 from uniemox_serve.models import Models
 from uniemox_serve.routes import EXPLAINED, Service, open_routes, routes
@@ -130,11 +130,10 @@ def serve(app: FastAPI, config: ServeConfig, *, host: str, port: int) -> None:
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     listener = listen(host, port)
-    address = f"[{host}]" if ":" in host else host
     port = listener.getsockname()[1]
-    logger.info("listening on http://%s:%d - stop with Ctrl-C", address, port)
+    logger.info("listening on %s - stop with Ctrl-C", _address_of(host, port))
     if host in EVERY_ADDRESS:
-        shared = ", ".join(f"http://{name}:{port}" for name in sorted(own_names()))
+        shared = ", ".join(addresses_to_share(host, port))
         logger.info("other machines of the network may reach it as %s; for other names give --allow-origin", shared)
     # uvicorn repeats the signal to itself after the last response; SIGTERM is not a failure then.
     before = signal.signal(signal.SIGTERM, lambda *_: None)
@@ -144,6 +143,21 @@ def serve(app: FastAPI, config: ServeConfig, *, host: str, port: int) -> None:
         server_of(app, config).run([listener])
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def addresses_to_share(host: str, port: int) -> list[str]:
+    """Return addresses under which other machines may reach this one: IP addresses first, then names.
+
+    Args:
+        host: One of EVERY_ADDRESS.
+        port: TCP port.
+    """
+    reached = [address for address in own_addresses() if ":" in host or ":" not in address]
+    return [_address_of(name, port) for name in (*reached, *sorted(own_names()))]
+
+
+def _address_of(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def server_of(app: FastAPI, config: ServeConfig) -> uvicorn.Server:

@@ -189,6 +189,18 @@ def own_names() -> frozenset[str]:
     return frozenset({name, short, f"{short}.local"} - {"", ".local"})
 
 
+def own_addresses() -> list[str]:
+    """Return the IP addresses from which this machine reaches other networks, IPv4 first; [] if it reaches none."""
+    addresses = []
+    # Far addresses for documentation (RFC 5737, 3849). To connect a UDP socket only chooses a route: nothing is sent.
+    for family, far in ((socket.AF_INET, "203.0.113.1"), (socket.AF_INET6, "2001:db8::1")):
+        with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as unsent:
+            unsent.connect((far, 9))
+            addresses.append(ipaddress.ip_address(unsent.getsockname()[0]))
+    # A link-local address of IPv6 needs the name of an interface of the client.
+    return [str(address) for address in addresses if not (address.is_loopback or address.is_link_local)]
+
+
 def is_own_name(host: str) -> bool:
     """Return True if a Host header names this machine."""
     return host.lower().partition(":")[0] in own_names()

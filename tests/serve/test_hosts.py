@@ -1,13 +1,17 @@
 """Pages of other sites can't use the server, under whatever name they reach it."""
 
+import errno
 import socket
 from collections.abc import Iterator
+from typing import ClassVar
 
 import pytest
 
 from tests.serve.serving import Running, image, predictor_of, running
 from uniemox.errors import ConfigError
+from uniemox_serve.app import addresses_to_share
 from uniemox_serve.config import ServeConfig
+from uniemox_serve.guard import own_addresses, own_names
 
 SITE = "https://example.org"
 OWN_HOST = "127.0.0.1:8000"
@@ -51,6 +55,44 @@ def test_the_names_of_this_machine_are_accepted(server: Running) -> None:
 def test_a_name_server_has_no_say_about_accepted_names(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getfqdn", lambda *_: "evil.example")
     assert server.ask("GET", "/models", Host="evil.example").code == (421, "wrong_host")
+
+
+class Routes(socket.socket):
+    """Sockets of a machine with the given address in each family; None: no route."""
+
+    addresses: ClassVar[dict[int, str | None]] = {}
+
+    def connect(self, address: object) -> None:
+        if self.addresses[self.family] is None:
+            raise OSError(errno.ENETUNREACH, "Network is unreachable")
+
+    def getsockname(self) -> tuple[str | None, int]:
+        return self.addresses[self.family], 1
+
+
+@pytest.mark.parametrize(
+    ("four", "six", "expected"),
+    [
+        ("192.0.2.2", None, ["192.0.2.2"]),
+        ("10.0.0.7", "2001:db8::7", ["10.0.0.7", "2001:db8::7"]),
+        ("127.0.0.1", "fe80::1%eth0", []),
+        (None, "::1", []),
+    ],
+)
+def test_the_ip_addresses_are_printed_to_share_and_accepted(
+    server: Running, monkeypatch: pytest.MonkeyPatch, four: str | None, six: str | None, expected: list[str]
+) -> None:
+    names = [f"http://{name}:80" for name in sorted(own_names())]
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "socket", Routes)
+        patch.setattr(Routes, "addresses", {socket.AF_INET: four, socket.AF_INET6: six})
+        assert own_addresses() == expected
+        for host in ("0.0.0.0", "::"):
+            reached = [address for address in expected if host == "::" or ":" not in address]
+            shared = [f"[{address}]" if ":" in address else address for address in reached]
+            assert addresses_to_share(host, 80) == [*(f"http://{address}:80" for address in shared), *names]
+    for name in shared:
+        assert server.ask("GET", "/models", Host=f"{name}:80").status == 200
 
 
 @pytest.mark.parametrize(
