@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from uniemox.errors import BoxError, ImageError, LabelError
+from uniemox.errors import BoxError, ImageError
 from uniemox.insight import heat_map
 from uniemox.io import DecoderPool, Decoders, MinSides, SizedImage, encode_image, image_border, is_raw, open_image
-from uniemox.labels import LABEL_SETS, LabelSet
 from uniemox.persons import Box
-from uniemox.predict import Failure, Predictor, answers_in, max_coverage
+from uniemox.predict import Failure, Predictor, max_coverage, possible_sets
 from uniemox_serve.answers import ModelAnswer, RefusedError
 
 # Slightly more than most phone photos.
@@ -91,15 +90,12 @@ class Models:
     def limits(self) -> dict[str, dict[str, Any]]:
         """Return the JSON schema of each query parameter; its value is empty or 0 if no model supports it."""
         predictors = self._predictors.values()
-        sets = [
-            label_set.name
-            for label_set in LABEL_SETS
-            if any(_can_answer_in(predictor, label_set) for predictor in predictors)
-        ]
+        infos = [predictor.network.info for predictor in predictors]
+        sets = dict.fromkeys(name for info in infos if info.has_shares for name in possible_sets(info.find_labels()))
         labels = dict.fromkeys(label for predictor in predictors for label in predictor.labels)
         return {
             "model": {"enum": self.names},
-            "labels": {"enum": sets},
+            "labels": {"enum": list(sets)},
             "label": {"enum": list(labels)},
             "coverage": {
                 "maximum": max(max_coverage(predictor.network.info.conformal_scores) for predictor in predictors)
@@ -238,17 +234,6 @@ class _PromptDecoders:
         if width * height > self._max_pixels:
             limit = f"the {self._max_pixels // 10**6} megapixels that are read"
             raise ImageError(f"{name}: {width} x {height} px is more than {limit}; scale it down")
-
-
-def _can_answer_in(predictor: Predictor, labels: LabelSet) -> bool:
-    """Return True if a predictor's labels can be mapped to the set."""
-    if not predictor.network.info.has_shares:
-        return False
-    try:
-        answers_in(predictor.network.info.find_labels(), labels.name)
-    except LabelError:
-        return False
-    return True
 
 
 def overlay_of(predictor: Predictor, data: bytes, ask: ExplainAsk, decoders: Decoders) -> Overlay | Failure:

@@ -227,7 +227,11 @@ def test_probabilities_are_converted_to_another_label_set(predictor: Predictor, 
     expected = {label: value / (1 - scene["awe"]) for label, value in {**unchanged, "joy": joy}.items()}
     assert ekman == pytest.approx(expected)
     assert as_prediction(predictor.predict(image, labels="mikels")).scene == pytest.approx(scene)
-    for labels, message in (("heco", "describes evoked"), ("nothing", "no label set"), ("ube", None)):
+    for labels, message in (
+        ("heco", "describes evoked"),
+        ("nothing", "no label set 'nothing'; .* answer in mikels, ekman, ube, polarity$"),
+        ("ube", None),
+    ):
         if message is None:
             assert sum(values(as_prediction(predictor.predict(image, labels=labels)))) == pytest.approx(1)
         else:
@@ -236,6 +240,8 @@ def test_probabilities_are_converted_to_another_label_set(predictor: Predictor, 
     words = Predictor(make_network(tmp_path, labels=("blue", "green"), label_set="custom"))
     with pytest.raises(LabelError, match="of polarity no label is reached by blue, green"):
         words.predict(image, labels="polarity")
+    with pytest.raises(LabelError, match="no label set 'nothing'; the model can answer in its own labels only"):
+        words.predict(image, labels="nothing")
     words = Predictor(make_network(tmp_path, labels=("happy", "bored", "green"), label_set="custom"))
     with pytest.raises(LabelError, match="of polarity only positive is reached by happy, bored, green"):
         words.predict(image, labels="polarity")

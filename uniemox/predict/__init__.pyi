@@ -10,4 +10,4 @@ from .schema import Field as Field
 from .schema import columns_of as columns_of
 from .schema import required_type as required_type
 from .schema import table_fields as table_fields
-from .settings import answers_in as answers_in
+from .settings import possible_sets as possible_sets

@@ -1,5 +1,6 @@
 """Settings of a prediction, checked once for all images, and the prediction built from the networks' outputs."""
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -7,7 +8,7 @@ from numpy.typing import NDArray
 
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.errors import ConfigError, LabelError
-from uniemox.labels import AFFECT, WORD_NORMS, LabelMap, LabelSet, find_label_set, in_kind_of, label_map
+from uniemox.labels import AFFECT, LABEL_SETS, WORD_NORMS, LabelMap, LabelSet, find_label_set, in_kind_of, label_map
 from uniemox.persons.box import Box
 from uniemox.predict.confidence import likely_labels, score_limit
 from uniemox.predict.film import Frame
@@ -30,18 +31,33 @@ def answers_in(source: LabelSet, target: str | None) -> LabelMap:
         target: Name of the requested label set; None: the labels of `source`.
 
     Raises:
-        LabelError: Without such a set or a map to it, if one is evoked and the other felt, or if only one label is
-            reached, which would always have probability 1.
+        LabelError: Without such a set (then with the possible ones) or a map to it, if one is evoked and the other
+            felt, or if only one label is reached, which would always have probability 1.
     """
     if target is None:
         return LabelMap(source, source, {label: label for label in source.labels})
-    mapping = label_map(source, find_label_set(target))
+    try:
+        requested = find_label_set(target)
+    except LabelError as error:
+        possible = ", ".join(possible_sets(source)) or "its own labels only"
+        raise LabelError(f"there is no label set {target!r}; the model can answer in {possible}") from error
+    mapping = label_map(source, requested)
     if len(mapping.reached) < MIN_REACHED:
         reached = f"only {mapping.reached[0]} is" if mapping.reached else "no label is"
         raise LabelError(
             f"of {target} {reached} reached by {', '.join(source.labels)}; answer in them (no other labels)"
         )
     return mapping
+
+
+def possible_sets(source: LabelSet) -> list[str]:
+    """Return the names of the published label sets to which a model with the labels of `source` can be mapped."""
+    names = []
+    for label_set in LABEL_SETS:
+        with suppress(LabelError):
+            answers_in(source, label_set.name)
+            names.append(label_set.name)
+    return names
 
 
 class PredictionSettings:
