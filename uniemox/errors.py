@@ -5,6 +5,10 @@ class UniemoxError(Exception):
     """Base class of all errors caused by bad input. The command line prints the message and exits with 1."""
 
 
+class ModelWarning(UserWarning):
+    """Issued by `uniemox.load` for a model whose answers say less than those of others."""
+
+
 class ConfigError(UniemoxError):
     """Raised when a setting is out of range, or two settings contradict each other."""
 

@@ -159,6 +159,38 @@ def bootstrap_interval(per_sample: NDArray[np.generic], groups: Groups | None = 
     return percentile_interval(resampled_means(scores[:, None], groups)[:, 0])
 
 
+def share_interval(is_right: NDArray[np.generic], groups: Groups | None = None) -> Interval:
+    """Return the 95 % interval of a share: bootstrap, or exact if all samples are right, or all wrong.
+
+    The bootstrap of equal values has no width. The exact interval (Clopper and Pearson, 1934) counts each group as one
+    sample.
+
+    Args:
+        is_right: (N,), 1 for each right sample, else 0.
+        groups: See `bootstrap_interval`.
+
+    Raises:
+        DataError: Without samples.
+        ShapeError: If the arguments do not match.
+
+    >>> low, high = share_interval(np.ones(10))
+    >>> round(low, 3), high
+    (0.692, 1.0)
+    """
+    low, high = bootstrap_interval(is_right, groups)
+    units = len(is_right) if groups is None else len(set(groups))
+    if (low, high) == (1.0, 1.0):
+        return lowest_of_all_right(units), 1.0
+    if (low, high) == (0.0, 0.0):
+        return 0.0, 1.0 - lowest_of_all_right(units)
+    return low, high
+
+
+def lowest_of_all_right(count: int) -> float:
+    """Return the lower end of the exact 95 % interval of a share of 1."""
+    return float((1 - UPPER) ** (1 / count))
+
+
 def few_groups_note(groups: int, count: int) -> str | None:
     """Return a warning if so few groups are resampled that intervals are too narrow; None for any other number.
 
@@ -177,7 +209,7 @@ def few_groups_note(groups: int, count: int) -> str | None:
     )
 
 
-def no_spread_note(share: float, count: int) -> str | None:
+def no_spread_note(share: float, count: int, units: int | None = None) -> str | None:
     """Return a warning if a share is 0 or 1, so that its bootstrap interval has no width.
 
     The interval in the warning is exact (Clopper and Pearson, 1934) for independent samples.
@@ -185,6 +217,7 @@ def no_spread_note(share: float, count: int) -> str | None:
     Args:
         share: Share of the samples that are right, 0 to 1.
         count: Number of samples.
+        units: Number of groups that are resampled together; None: each sample alone.
 
     Returns:
         The warning; None for any other share.
@@ -194,7 +227,7 @@ def no_spread_note(share: float, count: int) -> str | None:
     """
     if share not in (0.0, 1.0):
         return None
-    lowest = 100 * (1 - UPPER) ** (1 / count)
+    lowest = 100 * lowest_of_all_right(count if units is None else units)
     images = "the only image is" if count == 1 else f"all {count:,} images are"
     answers = "right"
     exact = f"{lowest:.0f} to 100"
@@ -207,10 +240,10 @@ def no_spread_note(share: float, count: int) -> str | None:
 def interval_over_runs(scores: NDArray[np.generic], groups: Groups | None = None) -> Interval | None:
     """Return the interval of the mean of scores over runs and images; None for two runs.
 
-    One run has a bootstrap interval over images; three or more have one over seeds and images, see `Spread`.
+    One run has the interval over images of `share_interval`; three or more have one over seeds and images (`Spread`).
 
     Args:
-        scores: (S, N), a row per run, each with another seed.
+        scores: (S, N), 0 or 1, a row per run, each with another seed.
         groups: Group of each sample, resampled together; None: each sample alone.
 
     Raises:
@@ -221,7 +254,7 @@ def interval_over_runs(scores: NDArray[np.generic], groups: Groups | None = None
     if by_image.ndim != 2 or not len(by_image):
         raise ShapeError(f"scores {by_image.shape} must be (S, N), one row per run")
     if len(by_image) == 1:
-        return bootstrap_interval(by_image[0], groups)
+        return share_interval(by_image[0], groups)
     by_run = by_image.mean(axis=1)
     spread = spread_over_seeds(by_run, resampled=[resampled_means(by_image.T, groups)])
     if spread is None:

@@ -122,6 +122,7 @@ class ModelAnswer(BaseModel):
     finds_persons: bool
     tells_persons_emotions: bool
     finds_faces: bool = Field(description="True if it predicts facial expressions")
+    flags_unfamiliar: bool = Field(description="False: is_unfamiliar is true only for blank images, or never")
     max_coverage: float = Field(description="Maximum coverage of its likely sets; 0: it has none")
 
 

@@ -126,6 +126,7 @@ class Models:
                 finds_persons=predictor.finder is not None,
                 tells_persons_emotions=predictor.person_network is not None,
                 finds_faces=predictor.face_reader is not None,
+                flags_unfamiliar=predictor.flags_unfamiliar,
                 max_coverage=max_coverage(predictor.network.info.conformal_scores),
             )
             for name, predictor in self._predictors.items()

@@ -31,6 +31,7 @@ from uniemox_serve.guard import client_of
 from uniemox_serve.metrics import Metrics
 from uniemox_serve.models import ExplainAsk, Models, Overlay, PredictAsk, without_folders
 
+COVERAGE = "Also give labels, one of them true in this share of images like the model's held-out ones"
 EXPLAINED = ("X-Picture-SHA256", "X-Label", "X-Method", "X-Evidence")
 """Headers of a heat map."""
 open_routes = APIRouter()
@@ -104,9 +105,7 @@ def _body(**limit: int) -> dict[str, Any]:
 async def predict(
     request: Request,
     service: Shared,
-    coverage: Annotated[
-        float | None, Query(gt=0, lt=1, description="Also give labels, one of them true in this share of images")
-    ] = None,
+    coverage: Annotated[float | None, Query(gt=0, lt=1, description=COVERAGE)] = None,
     labels: Annotated[str | None, Query(description="Label set for the predictions")] = None,
     model: ModelName = None,
 ) -> list[ImageAnswer | ImageFailure]:

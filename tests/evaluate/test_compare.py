@@ -150,7 +150,7 @@ def test_images_without_a_shared_label_are_left_out() -> None:
     first = answers("afs", "fas", [[0.5, 0.4, 0.1], [0.9, 0.1, 0.0], [0.1, 0.5, 0.4]])
     second = answers("fjs", "fjs", [[0.2, 0.7, 0.1], [0.0, 0.9, 0.1], [0.1, 0.6, 0.3]])
     among, note = among_shared_labels([first, second])
-    assert note.endswith("all choose among the 2 that they share; 1 image with another label left out")
+    assert note.endswith("all choose among the 2 that they share; 1 image of a left out")
     assert [item.keys for item in among] == [("0.jpg", "2.jpg")] * 2
     assert [item.scored_labels for item in among] == [("f", "s")] * 2
     assert [item.is_right.tolist() for item in among] == [[True, False], [True, True]]
@@ -161,7 +161,7 @@ def test_images_without_a_shared_label_are_left_out() -> None:
 
 
 def test_images_that_one_model_has_no_label_for_are_left_out(
-    runs: dict[str, Path], capsys: pytest.CaptureFixture[str]
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The model of b0 can choose awe and fear, not boredom, so its evaluation lacks the image of boredom."""
     for name in ("a0", "b0"):
@@ -183,8 +183,16 @@ def test_images_that_one_model_has_no_label_for_are_left_out(
     [comparison] = compare([runs["a0"]], [runs["b0"]])
     assert comparison.pictures == 15
     assert comparison.is_fair
+    assert comparison.left_out == 1
+    monkeypatch.chdir(tmp_path)
+    Path("evaluations").mkdir()
+    (runs["b0"] / "evaluations").rename(tmp_path / "evaluations" / "embedded")
+    cli_compare(ours=[runs["a0"]], theirs=[Path("embedded")])
+    verdict = capsys.readouterr().out.splitlines()[-1]
+    assert verdict.startswith("among the labels that both have, training gained")
+    assert "A model can't choose the labels of the 1 image left out" in verdict
     assert comparison.note == (
-        "the models have 2 and 3 labels, so all choose among the 2 that they share; 1 image with another label left out"
+        "the models have 2 and 3 labels, so all choose among the 2 that they share; 1 image of boredom left out"
     )
 
 

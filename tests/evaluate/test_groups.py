@@ -90,7 +90,7 @@ def test_group_scores_are_json_serialisable() -> None:
         "min_samples": 20,
         "worst": "unknown",
         "worst_value": 0,
-        "worst_interval": [0, 0],
+        "worst_interval": [0, pytest.approx(0.1372, abs=1e-4)],
         "best": "a",
         "gap": 1,
     }

@@ -1,6 +1,7 @@
 """Label maps that users write: which labels of a model mean a label of their data."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,6 +47,12 @@ def test_labels_with_separators_stand_in_quotes() -> None:
 def test_text_that_is_no_map_is_refused_with_an_example(text: str, message: str) -> None:
     with pytest.raises(LabelError, match=message):
         read_label_pairs(text)
+
+
+def test_a_text_in_place_of_a_tuple_is_refused_with_the_remedy() -> None:
+    pairs: dict[str, Any] = {"fun": "amusement", "meh": (), "yuck": ("disgust",)}
+    with pytest.raises(LabelError, match=r"a text for fun, not a tuple of labels; write \('amusement',\)"):
+        score_by_pairs(MIKELS, DATA, pairs)
 
 
 def test_a_file_without_pairs_is_refused(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 from scipy.special import softmax
-from scipy.stats import spearmanr
+from scipy.stats import binomtest, spearmanr
 from sklearn import metrics as sklearn_metrics
 
 from tests.evaluate.test_distributions import concordance, pearson
@@ -110,7 +110,7 @@ def test_undefined_scores_are_none() -> None:
 
 def test_scores_of_one_sample() -> None:
     scores = score_classes(np.array([[0.25, 0.75]]), np.array([1]), LabelSet("two", ("a", "b"), "felt"))
-    assert (scores.accuracy, scores.accuracy_interval) == (1, (1, 1))
+    assert (scores.accuracy, scores.accuracy_interval) == (1, (pytest.approx(0.025), 1))
     assert scores.per_class_recall == {"a": None, "b": 1}
     assert scores.per_class_interval == {"a": None, "b": (1, 1)}
     assert (scores.macro_f1, scores.macro_f1_interval, scores.top2_accuracy) == (1, (1, 1), 1)
@@ -124,8 +124,14 @@ def test_scores_of_one_sample() -> None:
 def test_all_right_and_all_wrong() -> None:
     labels = np.arange(24) % 8
     right, wrong = (score_classes(np.eye(8)[predicted], labels, MIKELS) for predicted in (labels, (labels + 1) % 8))
-    assert (right.accuracy, right.accuracy_interval, right.macro_f1_interval) == (1, (1, 1), (1, 1))
-    assert (wrong.accuracy, wrong.accuracy_interval, wrong.macro_f1_interval) == (0, (0, 0), (0, 0))
+    assert (right.accuracy, right.macro_f1_interval) == (1, (1, 1))
+    assert (wrong.accuracy, wrong.macro_f1_interval) == (0, (0, 0))
+    for scores in (right, wrong):
+        exact = binomtest(24 * int(scores.accuracy), 24).proportion_ci(method="exact")
+        assert scores.accuracy_interval == pytest.approx((exact.low, exact.high))
+    in_pairs = score_classes(np.eye(8)[labels], labels, MIKELS, groups=[i // 2 for i in range(24)])
+    exact = binomtest(12, 12).proportion_ci(method="exact")
+    assert in_pairs.accuracy_interval == pytest.approx((exact.low, exact.high))
 
 
 def test_grouped_people_of_an_image_widen_the_interval() -> None:

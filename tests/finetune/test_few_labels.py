@@ -203,6 +203,7 @@ def test_methods_of_other_names_are_refused() -> None:
     for images in ("4", 4, (4, "8"), (), (0, 1), (4, 4)):
         with pytest.raises(ConfigError, match="images must be different numbers of at least 1, such as"):
             settings(images=images)
+    assert settings(images=(np.int64(1), np.int64(4))).images == (1, 4)
     with pytest.raises(ConfigError, match="seeds must be a number, got '3'"):
         settings(seeds="3")
     with pytest.raises(ConfigError, match="methods must be some of probe, knn, prototypes, lora, got 'full'"):

@@ -271,11 +271,26 @@ def test_many_images_are_summarised(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(capsys.readouterr().out.splitlines()) == 30
 
 
+def test_guesses_in_a_file_are_counted_on_the_screen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class File:
+        """Stands for a file of results."""
+
+        def write(self, _: Prediction | Failure) -> None:
+            pass
+
+    output = Output(as_json=False)
+    output.file = File()  # type: ignore[assignment]
+    output.consume(drawn_answers(21), ["photos"])
+    printed = capsys.readouterr()
+    assert "4 of 21 images: unlike the training images, so their answers are guesses (is_unfamiliar)" in printed.err
+    assert printed.out == ""
+
+
 def test_the_summary_says_where_likely_sets_are(capsys: pytest.CaptureFixture[str]) -> None:
     Output(as_json=False).consume(drawn_answers(21), ["photos"])
     assert (
-        "likely sets (labels that hold the true one in the requested share of images): 2.0 labels on average; "
-        "--out and --json list them (likely)\n"
+        "likely sets (labels that hold the true one in the requested share of images like the held-out ones): "
+        "2.0 labels on average; --out and --json list them (likely)\n"
     ) in capsys.readouterr().out
     without = [prediction(f"{i}.jpg", likely=None) for i in range(21)]
     Output(as_json=False).consume(without, ["photos"])

@@ -17,7 +17,7 @@ from tests.drawn import draw_image
 from tests.predict.networks import as_prediction, make_network, tiny_network, values
 from tests.runs import uniemox_here
 from uniemox.classifier_info import NEW_RULES
-from uniemox.errors import ConfigError
+from uniemox.errors import ConfigError, ModelWarning
 from uniemox.evaluate.calibration import conformal_scores
 from uniemox.predict.confidence import (
     familiarity_of,
@@ -42,6 +42,15 @@ def test_a_model_that_can_not_flag_unfamiliar_images_says_so(tmp_path: Path) -> 
     assert few is not None
     assert few.startswith("the model has only 19 held-out images to compare with")
     assert enough is None
+
+
+def test_loading_a_model_that_flags_only_blank_images_warns(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    file = tiny_network(tmp_path / "enough.onnx", distances=(1.0,) * 20)
+    assert load(file, finder=None).flags_unfamiliar
+    assert not [warning for warning in recwarn if warning.category is ModelWarning]
+    file = tiny_network(tmp_path / "few.onnx", distances=(1.0,) * 19)
+    with pytest.warns(ModelWarning, match="only 19 held-out images .* flags only blank ones"):
+        assert not load(file, finder=None).flags_unfamiliar
 
 
 @given(st.lists(NUMBERS, min_size=2, max_size=9), st.floats(0.1, 10), st.floats(0, 1))

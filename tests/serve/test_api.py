@@ -238,6 +238,7 @@ def test_health_and_models(server: Running) -> None:
         "finds_persons": True,
         "tells_persons_emotions": False,
         "finds_faces": False,
+        "flags_unfamiliar": False,
         "max_coverage": 100 / 101,
     }
     assert second["name"] == "other.onnx"

@@ -345,7 +345,7 @@ def compare(
         if is_gain and not comparison.is_fair:
             print("no verdict: the models chose among different labels, or by different label maps; give --map")
         elif is_gain and comparison.difference.interval is not None:
-            print(_gain(*comparison.difference.interval, comparison.pictures))
+            print(_gain(*comparison.difference.interval, comparison))
 
 
 def _comparison_lines(comparison: "Comparison") -> Iterator[str]:
@@ -370,23 +370,28 @@ def _comparison_lines(comparison: "Comparison") -> Iterator[str]:
             yield f"{name} over baseline {_words(margin)}{verdict}"
 
 
-def _gain(low: float, high: float, images: int) -> str:
-    """Return a sentence on whether the user's model is better than those in the package.
+def _gain(low: float, high: float, comparison: "Comparison") -> str:
+    """Return sentences on whether the user's model is better than those in the package.
 
     Args:
         low: Lower end of the interval of the difference of accuracies.
         high: Its upper end.
-        images: Number of scored images.
+        comparison: The comparison.
     """
-    if low > 0:
-        return "training gained accuracy over the built-in model"
-    if high < 0:
-        return "training lost accuracy: the built-in model is better on these images"
     verdict = "training gained nothing here that these images can show: the built-in model may be as good"
-    if images < FEW_IMAGES:
+    if low > 0:
+        verdict = "training gained accuracy over the built-in model"
+    elif high < 0:
+        verdict = "training lost accuracy: the built-in model is better on these images"
+    if comparison.left_out:
+        verdict = (
+            f"among the labels that both have, {verdict}. A model can't choose the labels of the "
+            f"{counted(comparison.left_out, 'image')} left out"
+        )
+    if low <= 0 <= high and comparison.pictures < FEW_IMAGES:
         verdict += (
-            f". {counted(images, 'image')} can show only a large difference; more test images show smaller "
-            "ones: new ones, or a larger part (uniemox data split --ratio 50/10/40, before finetune)"
+            f". {counted(comparison.pictures, 'image')} can show only a large difference; more test images show "
+            "smaller ones: new ones, or a larger part (uniemox data split --ratio 50/10/40, before finetune)"
         )
     return verdict
 

@@ -109,8 +109,8 @@ def predict(
 ) -> None:
     """Predict what images make people feel, and detect the people in them.
 
-    Of more than 20 images, a summary is printed; --out and --json give each prediction. Exits with 3 if an image could
-    not be read. The others are predicted; --resume retries the unreadable ones.
+    Of more than 20 images, a summary is printed; --out and --json give each prediction instead. Exits with 3 if an
+    image could not be read. The others are predicted; --resume retries the unreadable ones.
 
     For example:
 
@@ -120,7 +120,8 @@ def predict(
 
     Args:
         images: Files, folders or patterns; - reads a list of paths from standard input. With --every: only files.
-        coverage: Also give a set of likely labels that contains the true label in this share of images, such as 0.9.
+        coverage: Also give a set of likely labels that contains the true label in this share of images like the
+            held-out ones, such as 0.9; on other images it does so less often.
         labels: Convert predictions to another label set, such as polarity.
         every: Read the files as videos (or animated images) and predict one frame per interval: 1s, 500ms or 2min.
         batch_size: Number of images that are processed at the same time; larger values count as 16, except with

@@ -59,6 +59,7 @@ class Output:
         self.embeddings: EmbeddingFile | None = None
         self.done = self.skipped = self.failures = 0
         self.unmapped = 0
+        self.guesses = 0
         self.first_failures: list[str] = []
         self._failed_again: Container[str | None] = ()
         self.total: int | None = None
@@ -113,6 +114,7 @@ class Output:
         finally:
             self._list_failures()
             self._report_unmapped()
+            self._report_guesses()
 
     def consume_new(self, answers: "NewAnswers", names: Sequence[str], lines: Path) -> None:
         """Consume the predictions of the images that a file lacks, and count the others as done before.
@@ -143,6 +145,14 @@ class Output:
             say(
                 f"{self.unmapped} of {counted(self.done, 'image')}: more than half of the probability is of labels "
                 "without a counterpart (see unmapped), so they count as none of these labels"
+            )
+
+    def _report_guesses(self) -> None:
+        """Say how many predictions in the file are guesses; rows and summaries on the screen mark them."""
+        if self.guesses and self.file is not None:
+            say(
+                f"{self.guesses:,} of {counted(self.done, 'image')}: unlike the training images, so their answers are "
+                "guesses (is_unfamiliar)"
             )
 
     def _list_failures(self) -> None:
@@ -178,6 +188,7 @@ class Output:
                 self.first_failures.append(_one_line(result.error))
         else:
             self.unmapped += result.has_no_counterpart
+            self.guesses += result.is_unfamiliar
             if self.images is not None:
                 self._draw(result, self.images)
             if self.embeddings is not None:

@@ -53,7 +53,7 @@ class PredictionSummary:
             parts.append(f"guesses, because unlike the training images: {counted(self.unfamiliar, 'image')}")
         if self._first.likely is not None:
             parts.append(
-                "likely sets (labels that hold the true one in the requested share of images): "
+                "likely sets (labels that hold the true one in the requested share of images like the held-out ones): "
                 f"{self._likely_labels / self.images:.1f} labels on average; --out and --json list them (likely)"
             )
         parts.append("For one line per image, add --out answers.csv or --json.")

@@ -18,7 +18,7 @@ from uniemox import __version__
 from uniemox.cli.console import EXIT_INTERRUPTED, UsageError, err, say
 from uniemox.cli.foreign import foreign_commands, help_of, load_command
 from uniemox.cli.settings import options_of, preset_in, takes
-from uniemox.errors import StoppedError, UniemoxError
+from uniemox.errors import ModelWarning, StoppedError, UniemoxError
 from uniemox.io.borders import shorten
 
 EXIT_ERROR = 1
@@ -120,6 +120,8 @@ def main() -> None:
         sys.stdin.reconfigure(errors="surrogateescape")
     # PIL warns of odd metadata; unreadable images raise our own errors.
     warnings.filterwarnings("ignore", module="PIL")
+    # Commands print these as lines of their own.
+    warnings.filterwarnings("ignore", category=ModelWarning)
     run_and_report_errors(_run_app)
 
 

@@ -26,6 +26,7 @@ from uniemox.intervals import (
 from uniemox.io.files import WEIGHTS
 from uniemox.io.progress import Progress, silent
 from uniemox.io.weight_names import IN_PACKAGE
+from uniemox.labels import quoted
 from uniemox.plurals import counted
 from uniemox.predict.opening import open_network
 
@@ -58,6 +59,8 @@ class Comparison:
     theirs_over_baseline: PairedDifference | None = None
     note: str = ""
     """Says if the runs were scored among different labels, or by different label maps."""
+    left_out: int = 0
+    """Number of images that are left out because a model can't choose their label."""
     is_fair: bool = True
     """False if the runs chose among different labels, or by different label maps: the difference says little."""
 
@@ -244,18 +247,21 @@ def among_shared_labels(predictions: Sequence[Predictions]) -> tuple[list[Predic
     if not warning or len(shared) < 2:
         return list(predictions), warning
     words_of = [dict(zip(item.keys, item.words, strict=True)) for item in predictions]
-    all_keys = dict.fromkeys(key for item in predictions for key in item.keys)
     keys = []
-    for key in all_keys:
-        words = {words.get(key) for words in words_of}
-        if len(words) == 1 and words <= set(shared):
+    left_out: dict[str, list[str]] = {}
+    for key in dict.fromkeys(key for item in predictions for key in item.keys):
+        words = [words[key] for words in words_of if key in words]
+        if len(words) == len(predictions) and len(set(words)) == 1 and words[0] in shared:
             keys.append(key)
+        else:
+            left_out.setdefault(words[0], []).append(key)
     if not keys:
         return list(predictions), warning
     counts = " and ".join(str(count) for count in sorted({len(item.scored_labels) for item in predictions}))
     note = f"the models have {counts} labels, so all choose among the {len(shared)} that they share"
-    if len(keys) < len(all_keys):
-        note += f"; {counted(len(all_keys) - len(keys), 'image')} with another label left out"
+    if left_out:
+        count = sum(map(len, left_out.values()))
+        note += f"; {counted(count, 'image')} of {', '.join(map(quoted, sorted(left_out)))} left out"
     return [item.among(shared, keys) for item in predictions], note
 
 
@@ -280,14 +286,15 @@ def map_note(evaluations: Mapping[Path, SavedEvaluation]) -> str:
     return f"not scored by the same label map: {maps}; score them again with one map"
 
 
-def _no_spread(hits: Mapping[str, NDArray[np.float64]], count: int) -> str:
+def _no_spread(hits: Mapping[str, NDArray[np.float64]], count: int, units: int) -> str:
     """Return a warning for each group of runs that are right on all images, or on none.
 
     Args:
         hits: (S, N) by name of the group, 1 for a right answer.
         count: N, number of images.
+        units: Number of groups of images that are resampled together.
     """
-    notes = {name: no_spread_note(float(group.mean()), count) for name, group in hits.items()}
+    notes = {name: no_spread_note(float(group.mean()), count, units) for name, group in hits.items()}
     return "; ".join(f"{name}: {note}" for name, note in notes.items() if note)
 
 
@@ -305,10 +312,11 @@ def _compare(
 ) -> Comparison:
     all_predictions = [*ours, *theirs, *baseline]
     _refuse_lost_images(title, all_predictions)
+    image_count = len({key for predictions in all_predictions for key in predictions.keys})
     all_predictions, note = among_shared_labels(all_predictions)
     first = all_predictions[0]
     if any(predictions.keys != first.keys for predictions in all_predictions):
-        raise DataError(f"{title}: {DIFFERENT_IMAGES}")
+        raise DataError(f"{title}: the models share fewer than two labels; give --map, so that more are shared")
     hits = np.array([predictions.is_right for predictions in all_predictions], dtype=np.float64)  # (S, N)
     our_hits, their_hits, baseline_hits = np.split(hits, [len(ours), len(ours) + len(theirs)])
     commonest, uniform = chance_of(first)
@@ -322,10 +330,11 @@ def _compare(
         if baseline and name != "baseline":
             compared[f"{name}_over_baseline"] = paired_bootstrap(group, baseline_hits, first.groups)
     count = len(first.keys)
-    notes = (note, _no_spread(groups, count), few_groups_note(len(set(first.groups)), count))
+    notes = (note, _no_spread(groups, count, len(set(first.groups))), few_groups_note(len(set(first.groups)), count))
     return Comparison(
         title=title,
         pictures=len(first.keys),
+        left_out=image_count - len(first.keys),
         is_fair=not label_note(all_predictions),
         commonest=commonest,
         uniform=uniform,

@@ -102,6 +102,9 @@ def score_by_pairs(model: LabelSet, data: LabelSet, pairs: LabelPairs) -> Scored
     for label, words in pairs.items():
         target = data.labels[data.index(label)]
         named.add(target)
+        # A script may give a single label.
+        if isinstance(words, str):
+            raise LabelError(f"the label map gives a text for {label}, not a tuple of labels; write ({words!r},)")
         for word in words:
             source = model.labels[model.index(word)]
             if meaning[source] is not None:

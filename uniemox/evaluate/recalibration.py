@@ -18,7 +18,7 @@ from uniemox.evaluate.label_pairs import LabelPairs, labels_by
 from uniemox.evaluate.outputs import Outputs, outputs_of_network, units_of
 from uniemox.evaluate.run import is_onnx
 from uniemox.evaluate.scorer import mapped
-from uniemox.intervals import Interval, bootstrap_interval
+from uniemox.intervals import Interval, share_interval
 from uniemox.io.files import ONNX, replacing
 from uniemox.io.onnx_external import with_metadata
 from uniemox.io.progress import Progress, silent
@@ -233,7 +233,7 @@ def _measure(
         ece_before=expected_calibration_error(before, truth),
         ece_after=expected_calibration_error(after, truth),
         accuracy=float(is_right.mean()),
-        accuracy_interval=bootstrap_interval(is_right, units),
+        accuracy_interval=share_interval(is_right, units),
         chance=1 / len(scored.choices),
         commonest=float(np.bincount(scored_truth).max() / len(truth)),
         coverage_before=coverage_before,

@@ -172,7 +172,7 @@ def evaluate(
         if needs_map(info.find_labels(), data.labels, label_pairs):
             label_map = pairs_in(scored)
         else:
-            notes.append("the label map is not used: the model has the labels of the data")
+            notes.append("the label map is not used: the model has all labels of the data that it keeps")
     if info.calibration_images == "selection":
         notes.append("the temperature was fitted on the images that chose the epoch (few images, or --select accuracy)")
     if note := flag_note(info):
@@ -208,7 +208,7 @@ def _interval_notes(scores: Scores, units: Sequence[str]) -> list[str]:
         units: (N,), see `units_of`.
     """
     notes = []
-    if isinstance(scores, ClassScores) and (note := no_spread_note(scores.accuracy, scores.n)):
+    if isinstance(scores, ClassScores) and (note := no_spread_note(scores.accuracy, scores.n, len(set(units)))):
         notes.append(note)
     if note := few_groups_note(len(set(units)), len(units)):
         notes.append(note)

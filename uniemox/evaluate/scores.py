@@ -28,7 +28,7 @@ from uniemox.evaluate.metrics import (
     top_k_accuracy,
 )
 from uniemox.evaluate.multilabel import MultilabelScores
-from uniemox.intervals import Groups, Interval, bootstrap_interval, percentile_interval, resampled_means
+from uniemox.intervals import Groups, Interval, percentile_interval, resampled_means, share_interval
 from uniemox.labels import AFFECT, AXES, DOMINANCE, LabelSet
 from uniemox.ranks import ranks
 
@@ -183,7 +183,7 @@ def score_classes(
         **_estimates({"macro_f1": macro_f1(hits, label_shares, predicted_shares)}),
         accuracy=float(is_right.mean()),
         # Draws depend on all columns that are resampled together. Alone, the accuracy has the interval of `compare`.
-        accuracy_interval=bootstrap_interval(is_right, groups),
+        accuracy_interval=share_interval(is_right, groups),
         per_class_recall={name: value for name, (value, _) in zip(names, recalls, strict=True)},
         per_class_interval={name: interval for name, (_, interval) in zip(names, recalls, strict=True)},
         top2_accuracy=top_k_accuracy(probabilities, labels, k=2),

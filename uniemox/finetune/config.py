@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from typing import Any, Literal, cast, get_args
 
 from uniemox.bounds import check_numbers
@@ -407,7 +408,7 @@ class FewLabelsConfig:
         check_numbers(self, at_least={"seeds": 1, "size": 1, "workers": 0, "max_unreadable": 0})
         # A script may give a single number, or text.
         numbers = self.images if isinstance(self.images, tuple | list) else ()
-        are_valid = all(isinstance(number, int) and number >= 1 for number in numbers)
+        are_valid = all(isinstance(number, Integral) and number >= 1 for number in numbers)
         if not numbers or not are_valid or len(set(numbers)) < len(numbers):
             expected = "different numbers of at least 1, such as (1, 4, 16)"
             raise ConfigError(f"images must be {expected}, got {self.images!r}")

@@ -29,7 +29,7 @@ from uniemox.finetune.few_labels_page import MethodAccuracy, write_page
 from uniemox.finetune.network import BuiltNetwork, build_network
 from uniemox.finetune.overlaps import find_overlaps
 from uniemox.finetune.samples import split_for_training
-from uniemox.intervals import bootstrap_interval, clip_to_share, interval_over_runs
+from uniemox.intervals import clip_to_share, interval_over_runs, share_interval
 from uniemox.io.files import replacing, write_file, write_rows
 from uniemox.io.progress import Progress
 from uniemox.io.stopping import StopRequest
@@ -314,7 +314,7 @@ def _baselines(data: DataSet, pool: Sequence[Sample], scored: Sequence[Sample]) 
     counts = Counter(sample.label for sample in pool)
     commonest = max(sorted(label for label in counts if label is not None), key=counts.__getitem__)
     hits = np.array([sample.label == commonest for sample in scored])
-    low, high = bootstrap_interval(hits, units_of(scored))
+    low, high = share_interval(hits, units_of(scored))
     always = f"always {data.labels.labels[commonest]}"
     return [
         MethodAccuracy("chance", None, 0, 1 / len(data.labels), None, None),

@@ -1,18 +1,20 @@
 """Open a predictor by the name of its model."""
 
 import os.path
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, get_args
 
-from uniemox.errors import CheckpointError, ConfigError, MissingPackageError
+from uniemox.errors import CheckpointError, ConfigError, MissingPackageError, ModelWarning
 from uniemox.io.files import ONNX
 from uniemox.io.hub import PREFIX, fetch
 from uniemox.io.weight_names import EMBEDDED, IN_PACKAGE
 from uniemox.persons.detector import Detector, DetectorConfig, load_detector
 from uniemox.persons.mirrored import MirrorDetector
+from uniemox.predict.confidence import flag_note
 from uniemox.predict.faces import FaceReader
 from uniemox.predict.network import Network
 from uniemox.predict.predictor import Predictor
@@ -63,6 +65,9 @@ def load(  # noqa: PLR0913 - one per part of a predictor
         HubError: For a file that can't be fetched.
         MissingPackageError: For clip: without torch, timm or open_clip.
         ConfigError: For settings that contradict each other.
+
+    Warns:
+        ModelWarning: If the model has so few held-out images that it flags only blank images as unfamiliar.
     """
     if threads is not None and threads < 1:
         raise ConfigError(f"threads must be at least 1, got {threads}; leave it out for one a core")
@@ -70,6 +75,8 @@ def load(  # noqa: PLR0913 - one per part of a predictor
     person_network = None
     if person_model is not None:
         person_network = open_network(person_model, threads=threads, provider=provider)
+    if note := flag_note(network.info):
+        warnings.warn(note, ModelWarning, stacklevel=2)
     reader = open_faces(faces, face_model, face_finder, threads)
     detector = None if finder is None else open_finder(finder, threads)
     return Predictor(network, detector, person_network, reader)

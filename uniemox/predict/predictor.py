@@ -24,6 +24,7 @@ from uniemox.labels import LabelMap
 from uniemox.persons.box import Detection
 from uniemox.persons.detector import Detector
 from uniemox.predict.colour import is_colourless
+from uniemox.predict.confidence import unflagged_note
 from uniemox.predict.faces import FaceReader, detect_in, owners
 from uniemox.predict.images import ImageLike, content_of, is_listed_name, map_images, name_of, path_of, read_any, walk
 from uniemox.predict.network import Network
@@ -108,6 +109,11 @@ class Predictor:
         """Name of the label set."""
         return self.network.info.label_set
 
+    @property
+    def flags_unfamiliar(self) -> bool:
+        """False if it can flag only blank images as unfamiliar, or none."""
+        return unflagged_note(self.network.info) is None
+
     def predict(self, image: ImageLike, *, coverage: float | None = None, labels: str | None = None) -> Prediction:
         """Return the prediction for one image.
 
@@ -116,7 +122,7 @@ class Predictor:
         Args:
             image: A path, a data URL, the bytes of a file, a file opened as bytes, a PIL image, or an array (H, W),
                 (H, W, 3) or (H, W, 4) of uint8 or of floats from 0 to 1.
-            coverage: Share of images, 0 to 1, whose `likely` must contain the true label.
+            coverage: Share of images like the held-out ones, 0 to 1, whose `likely` must contain the true label.
             labels: Name of the label set for the prediction, such as polarity.
 
         Raises:

@@ -106,7 +106,12 @@ FIELDS: list[Field] = [
         "ratings: learned from people's ratings of images; model: the network's only task; norms: word norms of labels",
     ),
     Field("familiarity", float | None, "Similarity to the training images, 0 to 1; null: the model can't tell"),
-    Field("is_unfamiliar", bool, "The image is so unlike the training images that the answer is a guess"),
+    Field(
+        "is_unfamiliar",
+        bool,
+        "The image is so unlike the training images that the answer is a guess; models with fewer than 20 held-out "
+        "images flag only blank ones",
+    ),
     Field("is_colourless", bool, "The image is grey, sepia or of one other tone; its answer is less reliable"),
     Field("view", Corners | None, "The part that was judged: x1, y1, x2, y2, px", digits=2),
     Field(
@@ -123,7 +128,11 @@ FIELDS: list[Field] = [
         columns=("faces", "faces_show"),
         parts=FACE,
     ),
-    Field("likely", list[str] | None, "Labels that hold the true one with the coverage asked; null if not asked"),
+    Field(
+        "likely",
+        list[str] | None,
+        "Labels that hold the true one with the coverage asked, for images like the held-out ones; null: not asked",
+    ),
     Field(
         "unmapped",
         float | None,

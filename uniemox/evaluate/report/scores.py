@@ -247,10 +247,12 @@ def _baseline_notes(evaluations: Mapping[str, SavedEvaluation], histogram: str |
     """Yield sentences about the baselines that every run should beat."""
     predictions = [evaluation.predictions for evaluation in evaluations.values() if evaluation.predictions is not None]
     if predictions:
-        commonest, uniform = chance_of(predictions[0])
+        commonest, _ = chance_of(predictions[0])
         if note := label_note(predictions):
             yield f"Runs {note}."
-        yield f"Chance: {commonest:.3f} for the commonest class, {uniform:.3f} for one class of all."
+        # Runs with more labels have a lower chance.
+        uniform = sorted({f"{chance_of(item)[1]:.3f}" for item in predictions})
+        yield f"Chance: {commonest:.3f} for the commonest class, {' or '.join(uniform)} for one class of all."
     if histogram is not None:
         yield (
             f"{BELOW}: does not beat the colour histogram {histogram}: the 95 % interval of the difference on the same "
