@@ -287,13 +287,7 @@ def _add_images(connection: Connection, earlier: Counts, counts: Counts) -> Coun
     changed = _changed_images(before, now)
     if (connection.scalar(select(func.count()).select_from(changed.subquery())) or 0) > MAX_ADDED:
         return None
-    events = t.events.c
-    of_images = select(events.id, events.batch_id, events.picture_id, events.field, events.value, events.reason)
-    decisions = list(connection.execute(of_images.where(events.picture_id.in_(changed)).order_by(events.id)))
-    rows = t.answers.c
-    of_tasks = select(rows.id, rows.task_id, rows.person_id, rows.label, t.tasks.c.picture_id)
-    of_tasks = of_tasks.join(t.tasks, t.tasks.c.id == rows.task_id).where(t.tasks.c.picture_id.in_(changed))
-    answers = list(connection.execute(of_tasks.order_by(rows.id)))
+    decisions, answers = _decisions_and_answers(connection, changed)
     searched = _searched_labels(connection, counts.basis, changed)
     difference = _count_at(now, decisions, answers, _ImageTally(counts.basis.rule, searched))
     difference.subtract(_count_at(before, decisions, answers, _ImageTally(counts.basis.rule, searched)))
@@ -309,6 +303,33 @@ def _add_images(connection: Connection, earlier: Counts, counts: Counts) -> Coun
         dropped=_most_frequent_first(add("dropped", counts.dropped)),
         styles=_most_frequent_first(add("style", counts.styles)),
     )
+
+
+def kept_at(connection: Connection, images: Any, *, rule: Rule, newest_answer: int, newest_batch: int) -> KeptSet:
+    """Return which of some images a rule kept at a moment.
+
+    Args:
+        connection: Connection to the database.
+        images: Query for the numbers of images; each is read, so that there should be few.
+        rule: Rule for keeping images.
+        newest_answer: Number of the newest answer at that moment.
+        newest_batch: Number of the newest batch of decisions at that moment.
+    """
+    moment = _moment(connection, Counts(newest_answer=newest_answer, newest_batch=newest_batch))
+    searched = _searched_labels(connection, Basis(rule=rule), images)
+    numbers = _count_at(moment, *_decisions_and_answers(connection, images), _ImageTally(rule, searched))
+    return _with_images(Counts(), numbers).labelled
+
+
+def _decisions_and_answers(connection: Connection, images: Any) -> tuple[list[Any], list[Any]]:
+    """Return the rows of all decisions about some images, and of all answers to them, the oldest first."""
+    events = t.events.c
+    of_images = select(events.id, events.batch_id, events.picture_id, events.field, events.value, events.reason)
+    decisions = list(connection.execute(of_images.where(events.picture_id.in_(images)).order_by(events.id)))
+    rows = t.answers.c
+    of_tasks = select(rows.id, rows.task_id, rows.person_id, rows.label, t.tasks.c.picture_id)
+    of_tasks = of_tasks.join(t.tasks, t.tasks.c.id == rows.task_id).where(t.tasks.c.picture_id.in_(images))
+    return decisions, list(connection.execute(of_tasks.order_by(rows.id)))
 
 
 def _moment(connection: Connection, counts: Counts) -> _Moment:

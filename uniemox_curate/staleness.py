@@ -2,18 +2,36 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
+from sqlalchemy import Connection, or_, select
+
 from uniemox.plurals import counted
+from uniemox_curate import tables as t
 from uniemox_curate.annotate.kept_sets import KeptSet
-from uniemox_curate.counters import Counts
-from uniemox_curate.plan import MIN_ANSWERS
+from uniemox_curate.counters import Counts, kept_at
+from uniemox_curate.plan import MIN_ANSWERS, Rule
+from uniemox_curate.project import taken_down
 
 
-def agreement_change(saved: Mapping[str, Any] | None, counts: Counts) -> str:
+def record_kept(kept: KeptSet, rule: Rule, counts: Counts) -> dict[str, Any]:
+    """Return what a setting keeps of the images that a rule keeps, so that later changes are noticed.
+
+    Args:
+        kept: Images that the rule keeps.
+        rule: Rule for keeping images.
+        counts: Counts of the project.
+    """
+    moment = {"newest_answer": counts.newest_answer, "newest_batch": counts.newest_batch}
+    return {**asdict(kept), "rule": rule, **moment}
+
+
+def agreement_change(connection: Connection, saved: Mapping[str, Any] | None, counts: Counts) -> str:
     """Return a clause about changes since agreement was computed; empty if it is up to date, or was never computed.
 
     Args:
+        connection: Connection to the database.
         saved: The setting "agreement".
         counts: Counts of the project.
     """
@@ -23,58 +41,85 @@ def agreement_change(saved: Mapping[str, Any] | None, counts: Counts) -> str:
     if later > 0:
         return f"{counted(later, 'answer')} came later"
     # Figures do not depend on the rule. Older versions have not recorded the images.
-    if "kept" not in saved or saved["rule"] != counts.basis.rule:
+    if not _has_images(saved) or saved["rule"] != counts.basis.rule:
         return ""
-    return _difference(saved["kept"], counts.labelled)
+    return _difference(_without(connection, saved["kept"], taken_down()), counts.labelled)
 
 
-def split_change(saved: Mapping[str, Any] | None, counts: Counts) -> str:
+def split_change(connection: Connection, saved: Mapping[str, Any] | None, counts: Counts) -> str:
     """Return a clause about changes since the split was drawn; empty if it is up to date, or was never drawn.
 
     Args:
+        connection: Connection to the database.
         saved: The setting "split".
         counts: Counts of the project.
     """
     if not saved:
         return ""
-    if "kept" in saved:
-        return _difference(saved["kept"], counts.labelled)
+    if _has_images(saved):
+        # An image whose takedown was undone still has its split.
+        return _difference(_without(connection, saved["kept"], taken_down()), counts.labelled)
     # Older versions recorded numbers alone. Fewer images may be due to a takedown, which needs no other split.
     images = sum(saved["sizes"].values())
     return _numbers(images, counts.labelled.images) if images < counts.labelled.images else ""
 
 
-def release_change(row: Any, saved: Mapping[str, Any] | None, split: Mapping[str, Any] | None, counts: Counts) -> str:
+def release_change(
+    connection: Connection, row: Any, saved: Mapping[str, Any] | None, split: Mapping[str, Any] | None, counts: Counts
+) -> str:
     """Return a clause about changes since the newest release; empty if it is up to date.
 
     Args:
+        connection: Connection to the database.
         row: Row of the newest release.
         saved: The setting "release".
         split: The setting "split".
         counts: Counts of the project.
     """
-    if saved is None or saved["number"] != row.id:
+    if saved is None or saved["number"] != row.id or not _has_images(saved):
         options = json.loads(row.options)
         # Older versions recorded numbers alone, which depend on further options.
         if options.get("only_licensed") or options.get("min_answers", MIN_ANSWERS) != MIN_ANSWERS:
             return ""
         return "" if row.pictures == counts.labelled.images else _numbers(row.pictures, counts.labelled.images)
-    if change := _difference(saved["kept"], counts.labelled):
+    # An image whose takedown was undone does not return to the release.
+    events = t.events.c
+    is_removed = or_(events.batch_id > saved["kept"]["newest_batch"], events.picture_id.in_(taken_down()))
+    removed = select(events.picture_id).where(events.field == "taken", is_removed)
+    if change := _difference(_without(connection, saved["kept"], removed), counts.labelled):
         return change
     if saved["split"] != (split or {}).get("sha256"):
         return "the split was drawn again"
     # Then more than the labels depends on the answers: the shares, or which images have enough answers.
     needs_answers = counts.basis.rule == "soft" or saved["min_answers"] != MIN_ANSWERS
-    if needs_answers and saved["newest_answer"] < counts.newest_answer:
-        return f"{counted(counts.newest_answer - saved['newest_answer'], 'answer')} came later"
+    if needs_answers and saved["kept"]["newest_answer"] < counts.newest_answer:
+        return f"{counted(counts.newest_answer - saved['kept']['newest_answer'], 'answer')} came later"
     return ""
 
 
-def _difference(saved: Mapping[str, int], now: KeptSet) -> str:
+def _has_images(saved: Mapping[str, Any]) -> bool:
+    """Return True if a setting has the result of `record_kept`; older versions have not recorded it."""
+    return "newest_batch" in saved.get("kept", {})
+
+
+def _without(connection: Connection, record: Mapping[str, Any], images: Any) -> KeptSet:
+    """Return the recorded images without some of them.
+
+    Args:
+        connection: Connection to the database.
+        record: Result of `record_kept`.
+        images: Query for the numbers of images.
+    """
+    moment = {name: record[name] for name in ("rule", "newest_answer", "newest_batch")}
+    gone = kept_at(connection, images, **moment)
+    return KeptSet(record["images"], record["fingerprint"]).plus(-gone.images, -gone.fingerprint)
+
+
+def _difference(before: KeptSet, now: KeptSet) -> str:
     """Return a clause about the images that the rule keeps now instead of others; empty if they are the same."""
-    if saved["images"] != now.images:
-        return _numbers(saved["images"], now.images)
-    if saved["fingerprint"] != now.fingerprint:
+    if before.images != now.images:
+        return _numbers(before.images, now.images)
+    if before.fingerprint != now.fingerprint:
         return f"the rule keeps {counted(now.images, 'image')} as before, but not the same images and labels"
     return ""
 

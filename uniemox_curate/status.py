@@ -190,11 +190,13 @@ def _screened(project: Project, counts: Counts) -> dict[str, Any]:
 def _agreement(project: Project, counts: Counts) -> dict[str, Any]:
     """Return the images that the rule keeps, those without agreement, and the last computed agreement in short."""
     saved = project.store.setting("agreement")
+    with project.store.read() as connection:
+        change = agreement_change(connection, saved, counts)
     step: dict[str, Any] = {
         "rule": counts.basis.rule,
         "kept": counts.labelled.images,
         "disputed": counts.disputed,
-        "change": agreement_change(saved, counts),
+        "change": change,
     }
     if saved is None:
         return step
@@ -212,7 +214,10 @@ def _agreement(project: Project, counts: Counts) -> dict[str, Any]:
 def _split_step(project: Project, counts: Counts) -> dict[str, Any]:
     """Return the split with a clause about later changes, or nothing if there is none."""
     saved = project.store.setting("split")
-    return {**saved, "change": split_change(saved, counts)} if saved else {}
+    if not saved:
+        return {}
+    with project.store.read() as connection:
+        return {**saved, "change": split_change(connection, saved, counts)}
 
 
 def _released(project: Project, counts: Counts) -> dict[str, Any]:
@@ -222,7 +227,8 @@ def _released(project: Project, counts: Counts) -> dict[str, Any]:
     if not rows:
         return {"releases": releases}
     settings = project.store.setting("release"), project.store.setting("split")
-    change = release_change(rows[-1], *settings, counts)
+    with project.store.read() as connection:
+        change = release_change(connection, rows[-1], *settings, counts)
     return {"releases": releases, "options": json.loads(rows[-1].options), "change": change}
 
 

@@ -135,6 +135,39 @@ def test_a_takedown_makes_nothing_stale(released: Project) -> None:
     assert status(released)["steps"]["split"]["change"]
 
 
+def test_a_takedown_of_images_that_were_judged_after_the_release_makes_nothing_stale(released: Project) -> None:
+    """Image 1 was not kept when the split was drawn, image 5 under another label."""
+    judge(released, {1: "awe", 5: "fear"})
+    assert status(released)["steps"]["split"]["change"] == "the rule keeps 17 images now instead of 16"
+    for image in (1, 5):
+        take_down(released, f"https://pictures.example/{image}.jpg", because="asked")
+    state = status(released)
+    assert state["steps"]["agree"]["kept"] == 15
+    assert state["next"].startswith("nothing must be done")
+    assert [state["steps"][name]["change"] for name in ("agree", "split", "release")] == ["", "", ""]
+
+
+def test_the_undo_of_a_takedown_makes_only_the_release_stale(released: Project) -> None:
+    take_down(released, "https://pictures.example/5.jpg", because="asked")
+    [batch, *_] = [row["id"] for row in status(released)["history"]]
+    undo = take_back(released.store, batch)
+    steps = status(released)["steps"]
+    assert (steps["agree"]["change"], steps["split"]["change"]) == ("", "")
+    assert steps["release"]["change"] == "the rule keeps 16 images now instead of 15"
+    take_back(released.store, undo)
+    assert status(released)["next"].startswith("nothing must be done")
+
+
+def test_a_split_without_an_image_is_stale_when_its_takedown_is_undone(
+    released: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    take_down(released, "https://pictures.example/5.jpg", because="asked")
+    [batch, *_] = [row["id"] for row in status(released)["history"]]
+    split(capsys, released)
+    take_back(released.store, batch)
+    assert status(released)["steps"]["split"]["change"] == "the rule keeps 16 images now instead of 15"
+
+
 @pytest.mark.parametrize("name", ["split", "release", "agreement"])
 def test_older_versions_recorded_no_images(released: Project, name: str) -> None:
     saved = released.store.setting(name)

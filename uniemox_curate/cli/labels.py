@@ -170,7 +170,7 @@ def split(
     from uniemox_curate.release.splitting import split as run
 
     rule = rule or remembered_rule(project.store)
-    drawn = run(project, verdicts(project, rule=rule), parse_ratio(ratio), seed=seed, schemes=schemes)
+    drawn = run(project, verdicts(project, rule=rule), parse_ratio(ratio), seed=seed, schemes=schemes, rule=rule)
     project.store.set("rule", rule)
     for label, names in drawn["lacking"].items():
         say(f"{label} has no image in {' and '.join(names)}: collect more images of it, or begin a project without it")

@@ -2,7 +2,7 @@
 
 import os
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from uniemox_curate.release.config import ReleaseConfig
 from uniemox_curate.release.record import record_now, released_texts, save_record, save_written, select_images
 from uniemox_curate.release.splitting import PLOT
 from uniemox_curate.release.writing import MARK, NAMED, check_folder, mark_of, restore_interrupted, write_release
+from uniemox_curate.staleness import record_kept
 
 
 def release(project: Project, folder: Path, config: ReleaseConfig, progress: Progress = silent) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def release(project: Project, folder: Path, config: ReleaseConfig, progress: Pro
         raise DataError(f"{folder} has a release of another project; give another folder, or remove this one")
     kept_texts = _texts_to_keep(project, folder, config) if is_ours else {}
     config = replace(config, **kept_texts)
-    newest_answer = count(project.store).newest_answer
+    counts = count(project.store)
     answers = read_answers(project)
     origins = read_origins(project)
     selection = select_images(project, config, answers, origins)
@@ -63,8 +64,8 @@ def release(project: Project, folder: Path, config: ReleaseConfig, progress: Pro
         save_written(project, number, record, files)
         # By which the status tells whether the release is stale.
         split = project.store.setting("split") or {}
-        origin = {"number": number, "kept": asdict(selection.agreed), "split": split.get("sha256")}
-        origin |= {"newest_answer": newest_answer, "min_answers": config.min_answers}
+        kept = record_kept(selection.agreed, config.rule, counts)
+        origin = {"number": number, "kept": kept, "split": split.get("sha256"), "min_answers": config.min_answers}
         project.store.set("release", origin)
     return {
         "pictures": len(record.images),

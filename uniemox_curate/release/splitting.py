@@ -3,7 +3,6 @@
 import json
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import asdict
 from itertools import chain
 from typing import Any
 
@@ -27,9 +26,12 @@ from uniemox.errors import ConfigError, DataError
 from uniemox.io import read_limited
 from uniemox_curate import tables as t
 from uniemox_curate.annotate.kept_sets import kept_set
-from uniemox_curate.annotate.verdicts import Verdict
+from uniemox_curate.annotate.verdicts import Verdict, remembered_rule
+from uniemox_curate.counters import count
 from uniemox_curate.next_step import split_command
+from uniemox_curate.plan import Rule
 from uniemox_curate.project import Project, current
+from uniemox_curate.staleness import record_kept
 
 FILE = "splits.json"
 PLOT = "splits.png"
@@ -85,7 +87,13 @@ def kept_data(project: Project, verdicts: Mapping[int, Verdict]) -> tuple[DataSe
 
 
 def split(
-    project: Project, verdicts: Mapping[int, Verdict], ratios: Mapping[str, float], *, seed: int = 0, schemes: int = 100
+    project: Project,
+    verdicts: Mapping[int, Verdict],
+    ratios: Mapping[str, float],
+    *,
+    seed: int = 0,
+    schemes: int = 100,
+    rule: Rule | None = None,
 ) -> dict[str, Any]:
     """Split all kept images and write splits.json, and for several schemes splits.png (figure 6).
 
@@ -95,6 +103,7 @@ def split(
         seed: Random seed of the first scheme.
         schemes: Number drawn; the one with the most similar colours is kept (data/splits.py). With other images another
             scheme may be the best one; its seed, with one scheme, keeps the draw.
+        rule: Rule of the verdicts; None: that of the last split or release.
 
     Returns:
         Sizes, how it was drawn, sha256, and under `note` why the shares differ from the ratios, empty if they do not;
@@ -124,7 +133,8 @@ def split(
     note = note_on_shares(data.samples, scheme, ratios, groups_of=GROUPS)
     drawn = {"sizes": dict(Counter(scheme.values())), "how": how, "sha256": digest, "note": note}
     # By which the status tells whether other images are kept now, and how to draw the split again.
-    origin = {"kept": asdict(kept_set(verdicts)), "ratio": shares, "seed": seed, "schemes": schemes}
+    kept = record_kept(kept_set(verdicts), rule or remembered_rule(project.store), count(project.store))
+    origin = {"kept": kept, "ratio": shares, "seed": seed, "schemes": schemes}
     project.store.set("split", drawn | origin)
     return {**drawn, "lacking": lacking_splits(data, scheme, ratios)}
 

@@ -5,19 +5,16 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, false, or_, select, update
+from sqlalchemy import false, or_, select, update
 
 from uniemox.data import read_text
 from uniemox.errors import ConfigError, DataError, UniemoxError
 from uniemox.io import PARTIAL, FileLock, read_limited
 from uniemox.plurals import counted
 from uniemox_curate import tables as t
-from uniemox_curate.annotate.kept_sets import KeptSet, term_of
-from uniemox_curate.annotate.verdicts import remembered_rule, verdicts
 from uniemox_curate.project import Change, Project, append, taken_down
 from uniemox_curate.release.config import IMAGES
 from uniemox_curate.release.hub_card import METADATA
@@ -35,7 +32,6 @@ from uniemox_curate.release.writing import (
     restore_interrupted,
     write_release,
 )
-from uniemox_curate.store import put_setting, setting_of
 
 MIN_HASH = 12  # digits of a sha256 that name an image
 
@@ -71,9 +67,7 @@ def take_down(project: Project, which: str, *, because: str, actor: str = "owner
     rows = _find_images(project, which)
     numbers = [row.id for row in rows]
     paths = _released_paths(project, numbers)
-    labels = _kept_labels(project, numbers)
     with project.store.write() as connection:
-        _forget_kept(connection, labels)
         changes = [Change(row.id, "taken", "yes", because) for row in rows]
         append(connection, actor=actor, step="takedown", note=f"{which}: {because}", changes=changes)
         connection.execute(t.looks.delete().where(t.looks.c.picture_id.in_(numbers)))
@@ -146,28 +140,6 @@ def _released_paths(project: Project, images: Sequence[int]) -> Mapping[int, Seq
     for row in project.rows(select(table).where(table.c.picture_id.in_(images))):
         paths.setdefault(row.release_id, []).append(json.loads(row.content)["path"])
     return paths
-
-
-def _kept_labels(project: Project, images: Sequence[int]) -> Mapping[int, str]:
-    """Return the labels under which some images are kept now, by image."""
-    verdict_of = verdicts(project, rule=remembered_rule(project.store))
-    labels = {image: verdict_of[image].label for image in images if image in verdict_of}
-    return {image: label for image, label in labels.items() if label is not None}
-
-
-def _forget_kept(connection: Connection, labels: Mapping[int, str]) -> None:
-    """Remove images from the sets that the status compares, because a takedown makes no split and no release stale.
-
-    Args:
-        labels: Labels under which they were kept, by image.
-    """
-    terms = sum(term_of(image, label) for image, label in labels.items())
-    for name in ("agreement", "split", "release"):
-        saved = setting_of(connection, name)
-        # Older versions have not recorded the images.
-        if saved and "kept" in saved:
-            left = KeptSet(**saved["kept"]).plus(-len(labels), -terms)
-            put_setting(connection, name, saved | {"kept": asdict(left)})
 
 
 def _delete_files(project: Project, row: Any) -> Iterator[str]:
