@@ -321,6 +321,18 @@ def kept_at(connection: Connection, images: Any, *, rule: Rule, newest_answer: i
     return _with_images(Counts(), numbers).labelled
 
 
+def switched_people(connection: Connection, counts: Counts, newest_batch: int) -> frozenset[int]:
+    """Return the numbers of the people whose answers count now but did not at a moment, or the reverse.
+
+    Args:
+        connection: Connection to the database.
+        counts: Counts of the project.
+        newest_batch: Number of the newest batch of decisions at that moment.
+    """
+    before = _moment(connection, replace(counts, newest_batch=newest_batch))
+    return before.left_out ^ _moment(connection, counts).left_out
+
+
 def _decisions_and_answers(connection: Connection, images: Any) -> tuple[list[Any], list[Any]]:
     """Return the rows of all decisions about some images, and of all answers to them, the oldest first."""
     events = t.events.c

@@ -10,9 +10,9 @@ from sqlalchemy import Connection, or_, select
 from uniemox.plurals import counted
 from uniemox_curate import tables as t
 from uniemox_curate.annotate.kept_sets import KeptSet
-from uniemox_curate.counters import Counts, kept_at
+from uniemox_curate.counters import Counts, kept_at, switched_people
 from uniemox_curate.plan import MIN_ANSWERS, Rule
-from uniemox_curate.project import taken_down
+from uniemox_curate.project import SKIP, taken_down
 
 
 def record_kept(kept: KeptSet, rule: Rule, counts: Counts) -> dict[str, Any]:
@@ -94,7 +94,28 @@ def release_change(
     needs_answers = counts.basis.rule == "soft" or saved["min_answers"] != MIN_ANSWERS
     if needs_answers and saved["kept"]["newest_answer"] < counts.newest_answer:
         return f"{counted(counts.newest_answer - saved['kept']['newest_answer'], 'answer')} came later"
+    if needs_answers and _has_other_people(connection, row.id, saved["kept"]["newest_batch"], counts):
+        return "the answers of other annotators count now"
     return ""
+
+
+def _has_other_people(connection: Connection, release: int, newest_batch: int, counts: Counts) -> bool:
+    """Return True if an annotator who was left out since a release, or counts again, answered one of its images.
+
+    Args:
+        connection: Connection to the database.
+        release: Number of the release.
+        newest_batch: Number of the newest batch of decisions at its time.
+        counts: Counts of the project.
+    """
+    people = switched_people(connection, counts, newest_batch)
+    if not people:
+        return False
+    tasks = t.tasks.c
+    released = select(t.released_images.c.picture_id).where(t.released_images.c.release_id == release)
+    query = select(t.answers.c.id).join(t.tasks, tasks.id == t.answers.c.task_id)
+    query = query.where(tasks.person_id.in_(people), tasks.picture_id.in_(released), t.answers.c.label != SKIP)
+    return connection.execute(query.limit(1)).first() is not None
 
 
 def _has_images(saved: Mapping[str, Any]) -> bool:

@@ -18,6 +18,8 @@ from uniemox_curate.annotate.answers import AnswerIn, save_answers
 from uniemox_curate.annotate.web import create_app
 from uniemox_curate.cli.curate import curate
 from uniemox_curate.project import SKIP, Change, Project, append, leave_out
+from uniemox_curate.release.config import ReleaseConfig
+from uniemox_curate.release.run import release as write_release
 from uniemox_curate.release.takedown import take_down
 from uniemox_curate.status import status
 
@@ -123,6 +125,30 @@ def test_later_answers_make_a_release_of_shares_stale(released: Project, capsys:
     say(released, eve="xxxxa")
     assert status(released)["steps"]["split"]["change"] == ""
     assert status(released)["steps"]["release"]["change"] == "1 answer came later"
+
+
+@pytest.mark.parametrize("min_answers", [2, 3])
+def test_leaving_an_annotator_out_makes_a_release_that_depends_on_answers_stale(
+    released: Project, capsys: pytest.CaptureFixture[str], min_answers: int
+) -> None:
+    """All labels stay the same, but the shares change, or images lack an answer."""
+    say(released, cem="xxxx" + ("fafa" if min_answers == 2 else "afaf"), eve="aaaaxxxx" + ALL_RIGHT[8:])
+    if min_answers == 2:
+        split(capsys, released, "--rule", "soft")
+        release(capsys, released)
+    else:
+        config = ReleaseConfig(name="A b", min_answers=3)
+        write_release(released, released.folder.parent / "out", config)
+    number_of(released, "Ida")
+    assert status(released)["steps"]["release"]["change"] == ""
+    left_out = []
+    for name in ("Ida", "cem"):
+        with released.store.write() as connection:
+            left_out.append(leave_out(connection, name, actor="owner"))
+        change = "the answers of other annotators count now" if name == "cem" else ""
+        assert status(released)["steps"]["release"]["change"] == change
+    take_back(released.store, left_out[-1])
+    assert status(released)["steps"]["release"]["change"] == ""
 
 
 def test_a_takedown_makes_nothing_stale(released: Project) -> None:
