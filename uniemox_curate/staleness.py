@@ -90,6 +90,9 @@ def release_change(
         return change
     if saved["split"] != (split or {}).get("sha256"):
         return "the split was drawn again"
+    # The datasheet names the rule.
+    if saved["kept"]["rule"] != counts.basis.rule:
+        return f"the split was drawn by the rule {counts.basis.rule}, and the release by {saved['kept']['rule']}"
     # Then more than the labels depends on the answers: the shares, or which images have enough answers.
     needs_answers = counts.basis.rule == "soft" or saved["min_answers"] != MIN_ANSWERS
     if needs_answers and saved["kept"]["newest_answer"] < counts.newest_answer:

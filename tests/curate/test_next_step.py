@@ -119,6 +119,18 @@ def test_another_rule_makes_the_release_stale(released: Project, capsys: pytest.
     assert "nothing, all is done" in release(capsys, released)
 
 
+def test_another_rule_that_keeps_the_same_images_makes_the_release_stale(
+    released: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The datasheet names the rule."""
+    assert release(capsys, released, "--rule", "majority").startswith("nothing must be done")
+    change = "the split was drawn by the rule soft, and the release by majority"
+    assert f"(the release is stale: {change})" in split(capsys, released, "--rule", "soft")
+    assert release(capsys, released).startswith("nothing must be done")
+    write_release(released, released.folder.parent / "out", ReleaseConfig(name="A b", rule="majority"))
+    assert status(released)["next"].startswith("nothing must be done")
+
+
 def test_later_answers_make_a_release_of_shares_stale(released: Project, capsys: pytest.CaptureFixture[str]) -> None:
     split(capsys, released, "--rule", "soft")
     release(capsys, released)

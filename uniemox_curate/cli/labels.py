@@ -216,7 +216,6 @@ def release(
     config = ReleaseConfig(name=name, rule=rule or remembered_rule(project.store), **vars(about))
     with progress_bar() as progress:
         result = run(project, out, config, progress.show)
-    project.store.set("rule", config.rule)
     for text, value in result["kept texts"].items():
         say(f"{text} of the previous release kept: {value}")
     if result["without split"]:

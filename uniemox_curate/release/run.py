@@ -67,6 +67,7 @@ def release(project: Project, folder: Path, config: ReleaseConfig, progress: Pro
         kept = record_kept(selection.agreed, config.rule, counts)
         origin = {"number": number, "kept": kept, "split": split.get("sha256"), "min_answers": config.min_answers}
         project.store.set("release", origin)
+        project.store.set("rule", config.rule)
     return {
         "pictures": len(record.images),
         "without split": selection.without_split,
