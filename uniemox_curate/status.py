@@ -140,8 +140,8 @@ def note_on_checks(people: Sequence[Mapping[str, Any]], check_every: int) -> str
         notes.append("the plan has no attention checks: check_every is 0")
     elif unchecked:
         notes.append(
-            f"no attention check was answered by {', '.join(unchecked)}: on the pages of uniemox curate serve, one "
-            f"comes about every {check_every} images"
+            f"no attention check came to {', '.join(unchecked)}: they come at random on the pages of uniemox curate "
+            f"serve, one in about {check_every} images"
         )
     return "; ".join(notes)
 

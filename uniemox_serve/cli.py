@@ -42,7 +42,8 @@ def serve(
         person_model: Model that predicts what the detected people feel; takes the same values as --model.
         faces: Also predict facial expressions, which are not felt emotions. find: detect them. whole: each
             image is one face.
-        host: Address to listen on. 0.0.0.0 accepts other machines; then use --key-from, and nginx with HTTPS.
+        host: Address to listen on. 0.0.0.0 accepts other machines; then use --key-from, and for strangers nginx with
+            HTTPS.
         port: TCP port to listen on; 0 takes any free port.
         threads: Number of CPU threads for the network. Default: one per core.
         key_from: Name of the environment variable with the key. Clients must send the header Authorization: Bearer KEY.

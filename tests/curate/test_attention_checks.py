@@ -27,11 +27,11 @@ def test_annotators_without_an_attention_check_are_named(tmp_path: Path, capsys:
     write_status_page(tmp_path / "status.html", status(project), None, None)
     assert (tmp_path / "status.html").read_text().count("<td>no checks</td>") == 2
     people = annotators(project, count(project.store))
-    assert note_on_checks(people, 40).startswith("no attention check was answered by Ada, Ben: on the pages of")
+    assert note_on_checks(people, 40).startswith("no attention check came to Ada, Ben: they come at random on")
     with project.store.write() as connection:
         leave_out(connection, "Ben", actor="owner")
     people = annotators(project, count(project.store))
-    assert note_on_checks(people, 40).startswith("no attention check was answered by Ada: ")
+    assert note_on_checks(people, 40).startswith("no attention check came to Ada: ")
     passed = [person | {"checks": 2, "checks_passed": 2} for person in people]
     assert note_on_checks(passed, 40) == ""
     passed[0]["checks_passed"] = 1

@@ -57,7 +57,7 @@ def test_images_of_the_teacher_are_refused_after_pre_training_and_fine_tuning(tm
     pretrain(config, train, tmp_path / "pre")
     assert read_seen(tmp_path / "pre") == read_seen(folder)
     finetune(tiny_finetuning(tmp_path / "pre", method="knn"), data, tmp_path / "run")
-    start = f"its initial weights, {tmp_path / 'pre'}, were trained on all of them: take other test images"
+    start = f"its initial weights, {tmp_path / 'pre'}, were trained on all 12: take other test images"
     with pytest.raises(DataError, match=says("12 of these 12 images", REFUSED, start)):
         evaluate(tmp_path / "run", data.only("test"), hardware=CPU)
     assert evaluate(tmp_path / "run", data.only("test"), allow_seen=True, hardware=CPU).scores.n == 12
@@ -116,7 +116,7 @@ def test_advice_about_training_images_fits_the_splits_of_the_data(splits: tuple[
 @pytest.mark.parametrize(
     ("seen_by_model", "remedy"),
     [
-        ({"0", "1"}, "calibrated on them: its initial weights, {start}, were trained on all of them: take other"),
+        ({"0", "1"}, "calibrated on them: its initial weights, {start}, were trained on all 2: take other"),
         (
             {"0", "1", "2"},
             "RUN/splits.json if the run made the splits); its initial weights, {start}, were trained on 2",

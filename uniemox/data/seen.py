@@ -166,7 +166,7 @@ def refuse_seen(
             other_images = "take other test images, or train again from other initial weights (--init)"
             # A split that the run held out does not help if its initial weights have seen the images.
             if seen_by_start == len(overlap):
-                remedy = f"its initial weights, {start}, were trained on all of them: {other_images}"
+                remedy = f"its initial weights, {start}, were trained on all {seen_by_start}: {other_images}"
             else:
                 remedy += f"; its initial weights, {start}, were trained on {seen_by_start} of them: {other_images}"
         raise DataError(

@@ -116,6 +116,8 @@ def test_the_page_is_complete_and_self_contained(surveyed: Path) -> None:
     assert all((surveyed / unquote(link)).is_file() for link in links)
     gallery = html[html.index('id="tiles"') :]
     assert gallery.count("<img ") == 14
+    answers = [json.loads(line) for line in (surveyed / "s.html.jsonl").read_text().splitlines()]
+    assert gallery.count("a guess") == sum(bool(answer.get("is_unfamiliar")) for answer in answers) > 0
 
 
 def test_missing_cells_are_no_group_of_their_own_name(tmp_path: Path) -> None:

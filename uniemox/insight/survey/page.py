@@ -155,10 +155,12 @@ def _gallery(
     """Return the tiles of the gallery, the values that its script needs, and its list as CSV."""
     images = [image for image in sample.images if image.path in urls]
     lines = csv_lines(sample.columns, [image.cells for image in images])
-    tiles = [
-        _shown(image.path, folder, _tile_value(image), urls[image.path]) | {"colour": colours.get(image.top, NO_COLOUR)}
-        for image in images
-    ]
+    tiles = []
+    for image in images:
+        tile = _shown(image.path, folder, _tile_value(image), urls[image.path])
+        tile["colour"] = colours.get(image.top, NO_COLOUR)
+        tile["more"] = ["a guess"] if image.is_unfamiliar else []
+        tiles.append(tile)
     return {
         "tiles": tiles,
         "total": sample.total,
