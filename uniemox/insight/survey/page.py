@@ -157,7 +157,7 @@ def _gallery(
     lines = csv_lines(sample.columns, [image.cells for image in images])
     tiles = []
     for image in images:
-        tile = _shown(image.path, folder, _tile_value(image), urls[image.path])
+        tile: dict[str, Any] = dict(_shown(image.path, folder, _tile_value(image), urls[image.path]))
         tile["colour"] = colours.get(image.top, NO_COLOUR)
         tile["more"] = ["a guess"] if image.is_unfamiliar else []
         tiles.append(tile)
