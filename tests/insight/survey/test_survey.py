@@ -23,8 +23,9 @@ from tests.runs import uniemox_here
 from uniemox.errors import DataError
 from uniemox.insight.features import pack
 from uniemox.insight.survey.charts import group_charts
+from uniemox.insight.survey.groupings import groupings_of, unmatched_rows
 from uniemox.insight.survey.lines import date_taken
-from uniemox.insight.survey.summary import IMAGES_PER_LABEL, Tally, groupings_of, summarise, unmatched_rows
+from uniemox.insight.survey.summary import IMAGES_PER_LABEL, Tally, summarise
 from uniemox.predict.opening import load
 from uniemox.views.alterations import grey
 

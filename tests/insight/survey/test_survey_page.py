@@ -17,9 +17,10 @@ from tests.serve.visits import Visit
 from uniemox.insight.search import Hit, Query, SearchResults, write_page
 from uniemox.insight.survey.charts import group_charts
 from uniemox.insight.survey.gallery import MAX_IMAGES, GallerySample, csv_lines
+from uniemox.insight.survey.groupings import groupings_of
 from uniemox.insight.survey.moods import Moods
 from uniemox.insight.survey.page import write_survey_page
-from uniemox.insight.survey.summary import Summary, groupings_of, summarise
+from uniemox.insight.survey.summary import Summary, summarise
 
 DESK = {"width": 1366, "height": 768}
 PHONE = {"width": 390, "height": 844}

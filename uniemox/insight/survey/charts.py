@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
 
-from uniemox.insight.survey.summary import DATE, FOLDER, Summary, Tally
+from uniemox.insight.survey.groupings import DATE, FOLDER
+from uniemox.insight.survey.summary import Summary, Tally
 from uniemox.io.html import is_known, number, percent
 from uniemox.labels import AXES
 

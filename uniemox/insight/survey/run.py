@@ -11,9 +11,10 @@ from pathlib import Path
 from uniemox.errors import ConfigError, DataError
 from uniemox.insight.features import FEATURES_FORMAT
 from uniemox.insight.index_file import copy_answers, find_index, index_header, open_index
+from uniemox.insight.survey.groupings import groupings_of, unmatched_rows
 from uniemox.insight.survey.lines import EXHAUST, NewAnswers, record_requested
 from uniemox.insight.survey.page import write_survey_page
-from uniemox.insight.survey.summary import Summary, groupings_of, summarise, unmatched_rows
+from uniemox.insight.survey.summary import Summary, summarise
 from uniemox.io.borders import shorten
 from uniemox.predict.confidence import unflagged_note
 from uniemox.predict.predictor import Predictor

@@ -1,24 +1,28 @@
 """Numbers of a survey, from its lines in one pass; memory does not grow with the number of images."""
 
-import os
-import unicodedata
 from bisect import insort
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from uniemox.data.readers.csv_table import read_rows
-from uniemox.data.readers.missing import is_missing
-from uniemox.errors import ConfigError, DataError
+from uniemox.errors import DataError
 from uniemox.insight.features import unpack
 from uniemox.insight.survey.gallery import GallerySample
+from uniemox.insight.survey.groupings import (
+    DATE,
+    FOLDER,
+    MAX_MONTHS,
+    UNDATED,
+    Answer,
+    Grouping,
+    below_common,
+    why_alone,
+)
 from uniemox.insight.survey.moods import Moods
-from uniemox.io.borders import shorten
 from uniemox.io.html import percent
 from uniemox.io.typed import check_json
 from uniemox.labels import AFFECT, AXES
@@ -26,7 +30,6 @@ from uniemox.plurals import counted
 from uniemox.predict.schema import top_word
 from uniemox.predict.tables import REMEDY, AnswerLine, checking_fields, read_lines
 from uniemox.predict.writing import AnswerHeader
-from uniemox.spelling import spelled
 
 # Number of images on the page with the highest, and with the lowest, value of each label.
 IMAGES_PER_LABEL = 6
@@ -36,26 +39,13 @@ NAMED_LABELS = 3
 MAX_UNFAMILIAR = 12
 # Share of images without colour above which the page warns that the means may be shifted.
 MAX_COLOURLESS = 0.1
-FOLDER = "folder"
-DATE = "date"
-NOWHERE = "not in the table"
-UNDATED = "no date"
-# Group of an empty cell, or of a word for a missing value, such as NA.
-NO_VALUE = "no value"
-# Number of months above which images are grouped by year.
-MAX_MONTHS = 24
 # Instead of a number of unfamiliar images, for a model that can't tell.
 NOT_CHECKED = "not checked"
-# Names that people try for `DATE`.
-_PARTS_OF_DATE = ("month", "year", "day", "time", "exif")
 # Cosine of features above which two images are nearly the same. Of 250 OASIS photographs no two reach it; mirrored,
 # cropped and turned copies do.
 ALIKE = 0.94
 # Half the width of a 95 % interval, in standard errors.
 Z = 1.96
-Answer = Mapping[str, Any]
-Grouping = Callable[[Answer], str]
-"""Function from a prediction in JSON form to the name of its group."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -250,7 +240,7 @@ class Summary:
         if self.whole.images == 1:
             return []
         return [
-            f"not compared by {name}: {_why_alone(name, next(iter(tallies)))}"
+            f"not compared by {name}: {why_alone(name, next(iter(tallies)))}"
             for name, tallies in self.groups.items()
             if len(tallies) == 1
         ]
@@ -261,11 +251,11 @@ class Summary:
         return self.colourless_share > MAX_COLOURLESS
 
     def shorten(self) -> None:
-        """Shorten folder names to the part below their common folder, see `_below`; group many months by year."""
+        """Shorten folder names to the part below their common folder, see `below_common`; group many months by year."""
         for name, tallies in self.groups.items():
             names = {key: key for key in sorted(tallies)}
             if name == FOLDER:
-                names = _below(names)
+                names = below_common(names)
             elif name == DATE and len(tallies) > MAX_MONTHS:
                 names = {month: month if month == UNDATED else month[:4] for month in names}
             self.groups[name] = {}
@@ -306,154 +296,3 @@ def summarise(
     summary.failures = failures
     summary.shorten()
     return summary
-
-
-def groupings_of(names: Sequence[str], table: Path | None) -> dict[str, Grouping]:
-    """Return the groupings that `--by` names.
-
-    Args:
-        names: folder, date, or columns of the table.
-        table: CSV file with the column path and further columns; None: no column is named.
-
-    Raises:
-        ConfigError: For a name that is neither folder, date nor a column.
-        DataError: For an unreadable table.
-    """
-    groupings: dict[str, Grouping] = {
-        FOLDER: lambda answer: os.path.dirname(answer["path"]) or ".",
-        DATE: lambda answer: answer["taken"][:7] if answer.get("taken") else UNDATED,
-    }
-    columns = [name for name in names if name not in groupings]
-    if bool(columns) != (table is not None):
-        problem = "no column of --table is used"
-        if columns:
-            problem = f"--by {columns[0]}: neither {FOLDER} nor {DATE}"
-            if columns[0].rstrip("s") in _PARTS_OF_DATE:
-                problem += f" ({DATE} groups by month, or by year if there are more than {MAX_MONTHS} months)"
-        raise ConfigError(f"{problem}; for a column give a CSV file, --table, and its name, --by")
-    if table is not None:
-        rows = TableRows(table, columns)
-        groupings |= {name: TableColumn(rows, name) for name in columns}
-    return {name: groupings[name] for name in names}
-
-
-def group_of_cell(text: str) -> str:
-    """Return the group that a cell of a table names, in one spelling; `NO_VALUE` for a missing value.
-
-    >>> [group_of_cell(text) for text in ("Rio  de Janeiro", "NA", "")]
-    ['Rio de Janeiro', 'no value', 'no value']
-    """
-    name = spelled(text)
-    return NO_VALUE if not name or is_missing(name) else name
-
-
-class TableRows:
-    """Rows of a table about images, found by path.
-
-    Paths match in any Unicode form (macOS writes NFD), and with the backslashes of Windows.
-
-    Args:
-        table: CSV file with the column path.
-        columns: Further columns that it must have.
-
-    Raises:
-        ConfigError: For a missing column.
-        DataError: For an unreadable table.
-    """
-
-    def __init__(self, table: Path, columns: Sequence[str]) -> None:
-        self.table = table
-        self._rows: list[dict[str, str]] = []
-        self._row_indices: dict[str, int] = {}
-        self._matched: set[int] = set()
-        for line, row in read_rows(table):
-            absent = next((name for name in ("path", *columns) if name not in row), None)
-            if absent is not None:
-                raise ConfigError(f"{table}:{line}: there is no column {absent!r}; it has {', '.join(row)}")
-            # Paths are relative to the table's folder or to the current one.
-            for path in (row["path"], row["path"].replace("\\", "/")):
-                for folder in (Path(), table.parent):
-                    self._row_indices[_same_path(folder / path)] = len(self._rows)
-            self._rows.append(row)
-
-    def find(self, path: str) -> dict[str, str] | None:
-        """Return the row of an image; None without one."""
-        index = self._row_indices.get(_same_path(path))
-        if index is None:
-            return None
-        self._matched.add(index)
-        return self._rows[index]
-
-    def unmatched(self) -> str:
-        """Describe the rows that no image has matched; "" if there are none."""
-        paths = [row["path"] for index, row in enumerate(self._rows) if index not in self._matched]
-        if not paths:
-            return ""
-        return (
-            f"{self.table}: {len(paths):,} of {len(self._rows):,} rows match no image, the first is "
-            f"{shorten(paths[0])}; paths are relative to the table's folder or the current one"
-        )
-
-
-def _same_path(path: str | Path) -> str:
-    """Return one form of a path, by which its spellings are compared."""
-    return unicodedata.normalize("NFC", os.path.abspath(path))
-
-
-@dataclass(frozen=True, slots=True)
-class TableColumn:
-    """Grouping by a column of a table."""
-
-    rows: TableRows
-    name: str
-
-    def __call__(self, answer: Answer) -> str:
-        """Return the group of an image."""
-        row = self.rows.find(answer["path"])
-        if row is None:
-            return NOWHERE
-        return group_of_cell(row[self.name])
-
-
-def unmatched_rows(groupings: Mapping[str, Grouping]) -> str:
-    """Describe the rows of the groupings' table that match no image, after `summarise`; "" if there are none."""
-    column = next((grouping for grouping in groupings.values() if isinstance(grouping, TableColumn)), None)
-    return "" if column is None else column.rows.unmatched()
-
-
-def _why_alone(grouping: str, group: str) -> str:
-    """Return the reason why a grouping has one group.
-
-    Args:
-        grouping: Name of the grouping.
-        group: Its only group.
-    """
-    if grouping == DATE and group == UNDATED:
-        return "no image has a date in its EXIF"
-    # A folder may have any name.
-    if grouping != FOLDER and group == NOWHERE:
-        return "no image is in the table"
-    if grouping != FOLDER and group == NO_VALUE:
-        return "no image has a value in the table"
-    return "all images have the same"
-
-
-def _below(folders: Iterable[str]) -> dict[str, str]:
-    """Return the folders' paths below their common folder, which has its own name if it is one of them.
-
-    If a folder directly in the common one has the same name, all paths begin with the name of the common one.
-    """
-    absolute = {folder: os.path.abspath(folder) for folder in folders}
-    try:
-        common = os.path.commonpath(absolute.values())
-    # The folders are on several drives of Windows.
-    except ValueError:
-        return dict(zip(absolute, absolute, strict=True))
-    names = {folder: os.path.relpath(path, common) for folder, path in absolute.items()}
-    if os.curdir not in names.values():
-        return names
-    # The root of a disk has no name of its own.
-    own_name = os.path.basename(common) or common
-    is_ambiguous = any(name.split(os.sep)[0] == own_name for name in names.values())
-    prefix = own_name if is_ambiguous else ""
-    return {folder: own_name if name == os.curdir else os.path.join(prefix, name) for folder, name in names.items()}
