@@ -42,14 +42,14 @@ def next_step(name: str, steps: Mapping[str, Any]) -> NextStep:
     return NextStep("nothing, all is done")
 
 
-def split_command(folder: str, kept: int) -> str:
+def split_command(folder: str, kept_images: int) -> str:
     """Return the command that draws a first split of a project, with its reason.
 
     Args:
         folder: Folder of the project.
-        kept: Number of kept images.
+        kept_images: Number of kept images.
     """
-    return f"uniemox curate {_first_split(shlex.quote(folder), kept)}"
+    return f"uniemox curate {_first_split(shlex.quote(folder), kept_images)}"
 
 
 def _due(name: str, steps: Mapping[str, Any]) -> Iterator[NextStep]:
@@ -101,8 +101,8 @@ def _files_due(name: str, steps: Mapping[str, Any]) -> Iterator[NextStep]:
         yield NextStep(again, f"the release is stale: {release['change']}")
 
 
-def _first_split(name: str, kept: int) -> NextStep:
-    if kept < MIN_COMPARED:
+def _first_split(name: str, kept_images: int) -> NextStep:
+    if kept_images < MIN_COMPARED:
         return NextStep(f"split {name} --schemes 1", "too few images to compare the colours of several schemes")
     return NextStep(f"split {name}")
 

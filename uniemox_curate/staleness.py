@@ -15,16 +15,16 @@ from uniemox_curate.plan import MIN_ANSWERS, Rule
 from uniemox_curate.project import SKIP, taken_down
 
 
-def record_kept(kept: KeptSet, rule: Rule, counts: Counts) -> dict[str, Any]:
+def record_kept(images: KeptSet, rule: Rule, counts: Counts) -> dict[str, Any]:
     """Return what a setting keeps of the images that a rule keeps, so that later changes are noticed.
 
     Args:
-        kept: Images that the rule keeps.
+        images: Images that the rule keeps.
         rule: Rule for keeping images.
         counts: Counts of the project.
     """
     moment = {"newest_answer": counts.newest_answer, "newest_batch": counts.newest_batch}
-    return {**asdict(kept), "rule": rule, **moment}
+    return {**asdict(images), "rule": rule, **moment}
 
 
 def agreement_change(connection: Connection, saved: Mapping[str, Any] | None, counts: Counts) -> str:

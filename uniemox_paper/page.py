@@ -322,7 +322,8 @@ def _chances(records: Sequence[Record]) -> Iterator[str]:
 
 
 def _percents(shares: Collection[float]) -> str:
-    low, high = min(shares), max(shares)
+    low = min(shares)
+    high = max(shares)
     if low == high:
         return f"{100 * low:.1f} %"
     return f"{100 * low:.1f} to {100 * high:.1f} %"

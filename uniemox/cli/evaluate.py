@@ -200,12 +200,9 @@ def short_names(labels: Sequence[str]) -> list[str]:
 
 def _small_classes(values: Mapping[str, Any]) -> dict[str, int]:
     """Return the number of images of the classes that have too few for an interval of their recall."""
-    from uniemox.evaluate.scores import MIN_OF_CLASS
+    from uniemox.evaluate.scores import MIN_OF_CLASS, images_by_class
 
-    images = {
-        label: sum(row) for label, row in zip(values.get("labels", ()), values.get("confusion", ()), strict=False)
-    }
-    return {label: count for label, count in images.items() if count < MIN_OF_CLASS}
+    return {label: count for label, count in images_by_class(values).items() if count < MIN_OF_CLASS}
 
 
 def _verdict(values: dict[str, Any], choices: int) -> Iterator[str]:
@@ -215,7 +212,9 @@ def _verdict(values: dict[str, Any], choices: int) -> Iterator[str]:
         values: The scores.
         choices: Number of labels among which the model chose.
     """
-    images = {label: sum(row) for label, row in zip(values["labels"], values["confusion"], strict=True)}
+    from uniemox.evaluate.scores import images_by_class
+
+    images = images_by_class(values)
     commonest = max(images, key=images.__getitem__)
     share = images[commonest] / values["n"]
     yield f"chance {1 / choices:.1%}; always {quoted_label(commonest)}, the most frequent label: {share:.1%}"

@@ -39,6 +39,19 @@ MIN_OF_CLASS = 20
 """Minimum number of images of a class whose recall is shown with an interval."""
 
 
+def images_by_class(values: Mapping[str, Any]) -> dict[str, int]:
+    """Return the number of images of each class; {} for scores without a confusion matrix.
+
+    Args:
+        values: Scores in JSON form.
+
+    >>> images_by_class({"labels": ["awe", "fear"], "confusion": [[3, 1], [0, 2]]})
+    {'awe': 4, 'fear': 2}
+    """
+    rows = zip(values.get("labels", ()), values.get("confusion", ()), strict=False)
+    return {label: sum(row) for label, row in rows}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassScores:
     """Scores of a classifier, as fractions from 0 to 1."""

@@ -64,8 +64,13 @@ def release(project: Project, folder: Path, config: ReleaseConfig, progress: Pro
         save_written(project, number, record, files)
         # By which the status tells whether the release is stale.
         split = project.store.setting("split") or {}
-        kept = record_kept(selection.agreed, config.rule, counts)
-        origin = {"number": number, "kept": kept, "split": split.get("sha256"), "min_answers": config.min_answers}
+        kept_record = record_kept(selection.agreed, config.rule, counts)
+        origin = {
+            "number": number,
+            "kept": kept_record,
+            "split": split.get("sha256"),
+            "min_answers": config.min_answers,
+        }
         project.store.set("release", origin)
         project.store.set("rule", config.rule)
     return {

@@ -133,17 +133,17 @@ def split(
     note = note_on_shares(data.samples, scheme, ratios, groups_of=GROUPS)
     drawn = {"sizes": dict(Counter(scheme.values())), "how": how, "sha256": digest, "note": note}
     # By which the status tells whether other images are kept now, and how to draw the split again.
-    kept = record_kept(kept_set(verdicts), rule or remembered_rule(project.store), count(project.store))
-    origin = {"kept": kept, "ratio": shares, "seed": seed, "schemes": schemes}
+    kept_record = record_kept(kept_set(verdicts), rule or remembered_rule(project.store), count(project.store))
+    origin = {"kept": kept_record, "ratio": shares, "seed": seed, "schemes": schemes}
     project.store.set("split", drawn | origin)
     return {**drawn, "lacking": lacking_splits(data, scheme, ratios)}
 
 
-def read_scheme(project: Project, kept: int) -> dict[str, str]:
+def read_scheme(project: Project, image_count: int) -> dict[str, str]:
     """Return the last drawn split by sha256.
 
     Args:
-        kept: Number of kept images.
+        image_count: Number of kept images.
 
     Raises:
         DataError: If there is none.
@@ -153,7 +153,7 @@ def read_scheme(project: Project, kept: int) -> dict[str, str]:
         content: dict[str, Any] = json.loads(read_limited(path))
         return {key: name for name, keys in content["splits"].items() for key in keys}
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise DataError(f"{path}: no splits; draw them: {split_command(str(project.folder), kept)}") from error
+        raise DataError(f"{path}: no splits; draw them: {split_command(str(project.folder), image_count)}") from error
 
 
 def together(links: Iterable[tuple[int, Hashable]]) -> dict[int, str]:

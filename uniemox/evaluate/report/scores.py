@@ -11,7 +11,7 @@ from uniemox.evaluate.compare import chance_of, label_note
 from uniemox.evaluate.report.charts import reliability_bins
 from uniemox.evaluate.report.examples import examples_of
 from uniemox.evaluate.run_records import Predictions, SavedEvaluation, SavedRun
-from uniemox.evaluate.scores import MIN_OF_CLASS
+from uniemox.evaluate.scores import MIN_OF_CLASS, images_by_class
 from uniemox.intervals import PairedDifference, paired_bootstrap
 from uniemox.io.html import UNKNOWN, are_known, interval, is_known, number, scale_of
 
@@ -104,9 +104,7 @@ def _scores(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 def _recalls(values: Mapping[str, Any]) -> Iterator[tuple[str, float | None, Any, int]]:
     """Yield label, recall, interval and number of images of each class; few images have no interval."""
-    images = {
-        label: sum(row) for label, row in zip(values.get("labels", ()), values.get("confusion", ()), strict=False)
-    }
+    images = images_by_class(values)
     intervals = values.get("per_class_interval") or {}
     for label, recall in (values.get("per_class_recall") or {}).items():
         count = images.get(label, 0)
