@@ -316,7 +316,7 @@ def _compare(
     all_predictions, note = among_shared_labels(all_predictions)
     first = all_predictions[0]
     if any(predictions.keys != first.keys for predictions in all_predictions):
-        raise DataError(f"{title}: the models share fewer than two labels; give --map, so that more are shared")
+        raise DataError(f"{title}: the models share fewer than two labels, or no image of these; give --map")
     hits = np.array([predictions.is_right for predictions in all_predictions], dtype=np.float64)  # (S, N)
     our_hits, their_hits, baseline_hits = np.split(hits, [len(ours), len(ours) + len(theirs)])
     commonest, uniform = chance_of(first)
@@ -330,11 +330,12 @@ def _compare(
         if baseline and name != "baseline":
             compared[f"{name}_over_baseline"] = paired_bootstrap(group, baseline_hits, first.groups)
     count = len(first.keys)
-    notes = (note, _no_spread(groups, count, len(set(first.groups))), few_groups_note(len(set(first.groups)), count))
+    units = len(set(first.groups))
+    notes = (note, _no_spread(groups, count, units), few_groups_note(units, count))
     return Comparison(
         title=title,
-        pictures=len(first.keys),
-        left_out=image_count - len(first.keys),
+        pictures=count,
+        left_out=image_count - count,
         is_fair=not label_note(all_predictions),
         commonest=commonest,
         uniform=uniform,
