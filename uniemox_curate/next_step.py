@@ -67,8 +67,13 @@ def _images_due(name: str, steps: Mapping[str, Any]) -> Iterator[NextStep]:
         source = " --source folder:PATH" if collect["waits for folder"] else ""
         reason = f"{counted(collect['waiting'], 'image was', 'images were')} not fetched yet"
         yield NextStep(f"collect {name}{source}", reason)
-    if steps["screen"]["to look at"]:
+    screen = steps["screen"]
+    if screen["to look at"]:
         yield NextStep(f"screen {name}")
+    elif screen["looked at"] and not screen["kept"]:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in screen["dropped"].items())
+        reason = f"no image is left ({reasons or 'all were taken down'}): collect others, change what screen drops"
+        yield NextStep(f"collect {name} --source SOURCE", f"{reason} (--help), or keep images on the pages of serve")
 
 
 def _answers_due(name: str, annotate: Mapping[str, Any], agree: Mapping[str, Any]) -> Iterator[NextStep]:
@@ -103,7 +108,9 @@ def _files_due(name: str, steps: Mapping[str, Any]) -> Iterator[NextStep]:
 
 def _first_split(name: str, kept_images: int) -> NextStep:
     if kept_images < MIN_COMPARED:
-        return NextStep(f"split {name} --schemes 1", "too few images to compare the colours of several schemes")
+        return NextStep(
+            f"split {name} --schemes 1", "few images: colours hardly tell which of several schemes is the best"
+        )
     return NextStep(f"split {name}")
 
 

@@ -17,9 +17,10 @@ from uniemox_curate.annotate.agree import agree
 from uniemox_curate.annotate.answers import AnswerIn, save_answers
 from uniemox_curate.annotate.web import create_app
 from uniemox_curate.cli.curate import curate
-from uniemox_curate.project import SKIP, Change, Project, append, leave_out
+from uniemox_curate.project import SKIP, Change, Project, append, create_project, leave_out
 from uniemox_curate.release.config import ReleaseConfig
 from uniemox_curate.release.run import release as write_release
+from uniemox_curate.release.splitting import split as draw_split
 from uniemox_curate.release.takedown import take_down
 from uniemox_curate.status import status
 
@@ -257,7 +258,10 @@ def test_agree_by_another_rule_says_which_one_status_uses(project: Project, caps
     say(project, ada=ALL_RIGHT, ben=ALL_RIGHT)
     curate(["agree", str(project.folder), "--rule", "soft"], exit_on_error=False, result_action="return_none")
     said = " ".join(capsys.readouterr().err.split())
-    assert "status and /judge count by the rule both, until split or release is run with --rule soft" in said
+    assert (
+        "status, /judge and the next step count by the rule both, until split or release is run with --rule soft"
+        in said
+    )
 
 
 def test_all_commands_name_the_same_next_step_after_half_of_the_answers(
@@ -339,3 +343,22 @@ def test_a_changed_search_word_is_noticed_although_counts_are_kept(
     with released.store.write() as connection:
         connection.execute(update(t.candidates).where(t.candidates.c.picture_id == 5).values(label="fear"))
     assert status(released)["steps"]["agree"]["kept"] == 15
+
+
+def test_nobody_is_invited_to_label_nothing(project: Project) -> None:
+    with project.store.write() as connection:
+        changes = [Change(image, "screen", "drop", "in a benchmark: fi") for image in range(1, len(SEARCHED) + 1)]
+        append(connection, actor="", step="screen", note="", changes=changes)
+    state = status(project)
+    assert state["next"] == "uniemox curate collect p --source SOURCE"
+    assert "no image is left (in a benchmark 20)" in state["why"]
+
+
+def test_errors_of_early_steps_lead_to_the_next_step(tmp_path: Path) -> None:
+    """A step that needs kept images or answers named another one that needs them too."""
+    project = create_project(tmp_path / "p")
+    with pytest.raises(DataError, match=says("no image has two answers yet; uniemox curate status", "next step")):
+        agree(project)
+    with pytest.raises(DataError, match=says("no image is kept; uniemox curate status", "next step")):
+        draw_split(project, {}, {"train": 0.8, "val": 0.1, "test": 0.1})
+    assert status(project)["next"] == "uniemox curate collect p --source folder:IMAGES"

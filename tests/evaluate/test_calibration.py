@@ -225,6 +225,19 @@ def test_log_loss_of_a_calibrated_model_changes_within_noise() -> None:
     assert 0 < sum(change.change > 0 for change in changes) < 20
 
 
+def test_parts_of_few_images_are_calibrated_by_the_rule_of_all() -> None:
+    """Nine tenths of 41 images are 37, with which a calibration of its own would not make the model surer."""
+    logits = np.zeros((41, 8))
+    labels = np.arange(41) % 8
+    logits[np.arange(41), labels] = 1.0
+    change = log_loss_change(mikels_info(1.0), logits, None, labels, [str(i) for i in range(41)])
+    assert change is not None
+    assert change.change < -0.5
+    few = log_loss_change(mikels_info(1.0), logits[:39], None, labels[:39], [str(i) for i in range(39)])
+    assert few is not None
+    assert few.change == 0
+
+
 def test_images_of_one_group_are_held_out_together() -> None:
     """Each group has a temperature of its own: with its images apart, the fit of the others says nothing about it."""
     logits, labels = drawn(200, seed=3)

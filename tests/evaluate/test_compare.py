@@ -1,6 +1,7 @@
 """Settings are compared over seeds, with the bootstrap of the stacked hits."""
 
 import json
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -8,12 +9,16 @@ import numpy as np
 import pytest
 
 from tests.evaluate.test_report import logits_for, photos, score, write_run  # noqa: F401 - a fixture
+from tests.evaluate.test_run import labelled_data
+from tests.runs import finetuned
 from uniemox.cli.evaluate import compare as cli_compare
 from uniemox.data.sample import DataSet
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.evaluate.compare import Scoring, among_shared_labels, compare, compare_on
 from uniemox.evaluate.run_records import Predictions
 from uniemox.intervals import bootstrap_interval, interval_over_runs, paired_bootstrap
+from uniemox.io.progress import silent
+from uniemox.labels import MIKELS
 
 NO_VERDICT = "no verdict: the models chose among different labels, or by different label maps; give --map\n"
 WRONG = {"a0": {0, 1}, "a1": {2}, "b0": {0, 1, 5, 6}, "b1": {2, 3, 4}, "b2": {9}, "least": set(range(9))}
@@ -265,6 +270,22 @@ def test_a_model_file_is_refused_before_anything_is_scored(
     (runs["a0"] / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match="there is no such file; give the folder of a run"):
         compare_on(photos, Scoring(split="all"), [Path("embedded")], [runs["a0"]], on_progress=no_progress)
+
+
+def test_a_comparison_leaves_a_whole_evaluation_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model card and the report show it. The map, which another model may need, left out the images of anger."""
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "knn"
+    shutil.copytree(finetuned("knn"), run)
+    data = labelled_data()
+    dropped = {word: () if word == "anger" else (word,) for word in MIKELS.labels}
+    said: list[str] = []
+    scoring = Scoring(split="all", label_pairs=dropped)
+    comparison = compare_on(data, scoring, [run], [run], on_progress=silent, report=said.append)
+    assert (comparison.pictures, comparison.left_out) == (len(data), 0)
+    [file] = (run / "evaluations").glob("*.json")
+    assert json.loads(file.read_text())["n"] == len(data)
+    assert f"{run}: the label map is not used: the model has all labels of the data that it keeps" in said
 
 
 def no_progress(work: str, done: int, total: int | None) -> None:

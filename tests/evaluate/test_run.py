@@ -192,7 +192,10 @@ def test_classes_that_the_data_lack_count_as_wrong_answers() -> None:
     assert evaluation.scores.top2_accuracy == pytest.approx(top_k_accuracy_score(truth, shares, k=2, labels=range(8)))
     assert evaluation.scores.confusion == confusion_matrix(truth, predicted, labels=range(8)).tolist()
     assert evaluation.as_dict()["scored_labels"] == list(MIKELS.labels)
-    assert other_notes(evaluation) == [f"scored among all 8 labels of the model; the data have no class {ABSENT}"]
+    assert other_notes(evaluation) == [
+        f"scored among all 8 labels of the model; the data have no class {ABSENT}",
+        "macro F1 counts amusement, excitement as 0: the model answers so for some images, but none has that label",
+    ]
     assert evaluation.by is not None
     assert evaluation.by.groups["awe"].accuracy == pytest.approx(3 / 5)
     assert [line["label"] for line in evaluation.predictions] == words

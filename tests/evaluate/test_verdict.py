@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from uniemox.cli.evaluate import _confusion, _multilabel_verdict, _verdict, score_tables
 
 VALUES: dict[str, Any] = {
@@ -13,6 +15,7 @@ VALUES: dict[str, Any] = {
     "accuracy_interval": (0.70, 0.86),
     "ece": 0.08,
     "ece_calibrated": 0.05,
+    "temperature": 1.5,
 }
 
 
@@ -29,13 +32,13 @@ class Scored:
 
 
 def test_chance_and_the_most_frequent_label_are_told() -> None:
-    first, *others = _verdict(VALUES, 3)
+    first, *others = _verdict(VALUES, 3, flags=False)
     assert first == "chance 33.3%; always awe, the most frequent label: 60.0%"
     assert others == ["too few images for a recall with an interval: joy (10)"]
 
 
 def test_chance_is_among_the_labels_that_the_model_can_choose() -> None:
-    first, *_ = _verdict(VALUES, 2)
+    first, *_ = _verdict(VALUES, 2, flags=False)
     assert first.startswith("chance 50.0%")
 
 
@@ -43,7 +46,7 @@ def test_labels_with_commas_are_quoted() -> None:
     scores = SimpleNamespace(scores=Scored(), trust={}, by=None, scored_labels=("cosy, warm", "grim"))
     *_, lines = [line for line in score_tables(scores) if isinstance(line, str) and "scored" in line]  # type: ignore[arg-type]
     assert lines == '54 samples, scored among 2 labels: "cosy, warm", grim'
-    first, *_ = _verdict(VALUES | {"labels": ("cosy, warm", "fear", "joy")}, 3)
+    first, *_ = _verdict(VALUES | {"labels": ("cosy, warm", "fear", "joy")}, 3, flags=False)
     assert 'always "cosy, warm", the most frequent label' in first
 
 
@@ -67,16 +70,30 @@ def test_headings_of_the_confusion_matrix_tell_labels_apart() -> None:
 
 
 def test_an_accuracy_that_may_be_trivial_is_told() -> None:
-    lines = list(_verdict(VALUES | {"accuracy_interval": (0.6, 0.8)}, 3))
+    lines = list(_verdict(VALUES | {"accuracy_interval": (0.6, 0.8)}, 3, flags=False))
     assert "the accuracy may be no better than always predicting the most frequent label" in lines
 
 
-def test_a_temperature_that_hurts_is_told_with_the_remedy() -> None:
-    [*_, last] = _verdict(VALUES | {"ece": 0.05, "ece_calibrated": 0.08}, 3)
-    assert "calibration error (0.050 instead of 0.080)" in last
-    assert "uniemox calibrate" in last
-    # Files of other programs have no temperature.
-    assert len(list(_verdict(VALUES | {"ece_calibrated": None}, 3))) == 2
+@pytest.mark.parametrize(
+    ("temperature", "flags", "cause"),
+    [
+        (1.5, False, "the temperature (1.50)"),
+        (1.5, True, "the temperature (1.50) and less certainty for unfamiliar images"),
+        # A temperature of 1 changes nothing.
+        (1.0, True, "less certainty for unfamiliar images"),
+        (1.0, False, "less certainty for unfamiliar images"),
+    ],
+)
+def test_corrections_that_hurt_are_told_with_the_remedy(temperature: float, flags: bool, cause: str) -> None:
+    hurt = {"ece": 0.05, "ece_calibrated": 0.08, "temperature": temperature}
+    [*_, last] = _verdict(VALUES | hurt, 3, flags=flags)
+    assert "smaller calibration error (0.050) than those of the model's answers (0.080)" in last
+    assert f"which differ by {cause}; uniemox calibrate" in last
+
+
+def test_files_of_other_programs_have_no_temperature() -> None:
+    values = VALUES | {"ece_calibrated": None, "temperature": None}
+    assert len(list(_verdict(values, 3, flags=False))) == 2
 
 
 def test_several_labels_are_told_with_chance_and_labels_of_few_images() -> None:

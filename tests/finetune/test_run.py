@@ -64,7 +64,7 @@ def newest(out: Path) -> dict[str, torch.Tensor]:
 def test_colours_are_learned(name: str) -> None:
     evaluation = evaluate(finetuned(name), colours(splits=SPLITS).only("test"), hardware=CPU)
     assert (evaluation.scores.accuracy, evaluation.scores.n) == (1.0, 12)
-    few = "the temperature was fitted on the images that chose the epoch (few images, or --select accuracy)"
+    few = "the images that chose the epoch also calibrated the model (few images, or --select accuracy)"
     sets, *others = [note for note in evaluation.notes if "likely sets" in note]
     assert (sets.startswith("likely sets are fitted to 12 held-out images"), others) == (True, [])
     others = tuple(note for note in evaluation.notes if note != sets)

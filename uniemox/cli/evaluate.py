@@ -165,7 +165,7 @@ def score_tables(evaluation: "Evaluation") -> Iterator[Table | str]:
     restriction = f", scored among {len(labels)} labels: {', '.join(map(quoted_label, labels))}" if labels else ""
     yield f"{counted(values['n'], 'sample')}{restriction}"
     if "confusion" in values:
-        yield from _verdict(values, len(labels))
+        yield from _verdict(values, len(labels), flags="flagged" in evaluation.trust)
     if "positives" in values:
         yield from _multilabel_verdict(values)
 
@@ -205,12 +205,13 @@ def _small_classes(values: Mapping[str, Any]) -> dict[str, int]:
     return {label: count for label, count in images_by_class(values).items() if count < MIN_OF_CLASS}
 
 
-def _verdict(values: dict[str, Any], choices: int) -> Iterator[str]:
+def _verdict(values: dict[str, Any], choices: int, *, flags: bool) -> Iterator[str]:
     """Yield lines that tell what the scores of a classifier mean: trivial baselines, small classes, calibration.
 
     Args:
         values: The scores.
         choices: Number of labels among which the model chose.
+        flags: True if the model flags unfamiliar images; its answers for them are less certain.
     """
     from uniemox.evaluate.scores import images_by_class
 
@@ -227,9 +228,16 @@ def _verdict(values: dict[str, Any], choices: int) -> Iterator[str]:
     before = values["ece"]
     after = values["ece_calibrated"]
     if after is not None and after > before + MIN_ECE_CHANGE:
+        temperature = values["temperature"]
+        corrections = []
+        if temperature != 1:
+            corrections.append(f"the temperature ({temperature:.2f})")
+        if flags or not corrections:
+            corrections.append("less certainty for unfamiliar images")
         yield (
-            f"on these images, probabilities without the model's temperature have a smaller calibration error "
-            f"({before:.3f} instead of {after:.3f}); uniemox calibrate fits it to images like yours"
+            f"on these images, the network's own probabilities have a smaller calibration error ({before:.3f}) than "
+            f"those of the model's answers ({after:.3f}), which differ by {' and '.join(corrections)}; uniemox "
+            "calibrate fits the model to images like yours"
         )
 
 

@@ -167,7 +167,6 @@ def compare_on(
             raise CheckpointError(f"{path / WEIGHTS} can't be read: there is no such file; give the folder of a run")
     pairs = scoring.label_pairs
     _check_labels(list(models), data, pairs)
-    data = _with_counterpart(data, pairs or {}, report)
     for path in models:
         evaluation = evaluate(path, data, label_pairs=pairs, allow_seen=scoring.allow_seen, on_progress=on_progress)
         for note in evaluation.notes:
@@ -176,16 +175,6 @@ def compare_on(
         report(f"{path}: scores and predictions are in {file} and beside it (.jsonl)")
     title = title_of(data.name, scoring.split, scoring.persons)
     return next(comparison for comparison in compare(ours, theirs, baseline) if comparison.title == title)
-
-
-def _with_counterpart(data: DataSet, label_pairs: LabelPairs, report: Callable[[str], None]) -> DataSet:
-    """Leave out the images of labels that have no counterpart in the map, so that all models score the same images."""
-    without = {data.labels.index(label) for label, words in label_pairs.items() if not words}
-    samples = [sample for sample in data.samples if sample.label not in without]
-    if len(samples) < len(data):
-        images = counted(len(data) - len(samples), "image was", "images were")
-        report(f"{images} left out: the label map has no counterpart for their labels")
-    return replace(data, samples=samples)
 
 
 def _check_labels(models: Sequence[Path], data: DataSet, pairs: LabelPairs | None) -> None:

@@ -27,7 +27,7 @@ from uniemox.io.files import CONFIG, ONNX, SPLITS, WEIGHTS, refuse_special, writ
 from uniemox.io.progress import Progress, silent
 from uniemox.io.typed import read_json
 from uniemox.io.weight_names import IN_PACKAGE, file_in_package
-from uniemox.labels import AFFECT, NO_LABELS, LabelSet, ScoredLabels, identity_map
+from uniemox.labels import AFFECT, NO_LABELS, LabelSet, ScoredLabels, identity_map, quoted
 from uniemox.plurals import counted
 from uniemox.predict.confidence import flag_note, set_note
 from uniemox.predict.opening import open_network
@@ -174,7 +174,7 @@ def evaluate(
         else:
             notes.append("the label map is not used: the model has all labels of the data that it keeps")
     if info.calibration_images == "selection":
-        notes.append("the temperature was fitted on the images that chose the epoch (few images, or --select accuracy)")
+        notes.append("the images that chose the epoch also calibrated the model (few images, or --select accuracy)")
     if note := flag_note(info):
         notes.append(note)
     if info.needs_person and info.person != "second_crop" and data.lacks_persons:
@@ -184,6 +184,9 @@ def evaluate(
     all_rows = np.arange(len(outputs.samples))
     scores = scorer.score(all_rows)
     notes += _interval_notes(scores, scorer.units)
+    if isinstance(scores, ClassScores) and (absent := _wrong_classes(scores)):
+        names = ", ".join(map(quoted, absent))
+        notes.append(f"macro F1 counts {names} as 0: the model answers so for some images, but none has that label")
     trust = scorer.trust()
     if "coverage" in trust and (note := set_note(info, COVERAGE)):
         notes.append(note)
@@ -213,6 +216,13 @@ def _interval_notes(scores: Scores, units: Sequence[str]) -> list[str]:
     if note := few_groups_note(len(set(units)), len(units)):
         notes.append(note)
     return notes
+
+
+def _wrong_classes(scores: ClassScores) -> list[str]:
+    """Return the labels that the model answered, and that no image has."""
+    answered = np.sum(scores.confusion, axis=0)
+    images = np.sum(scores.confusion, axis=1)
+    return [label for label, is_wrong in zip(scores.labels, (answered > 0) & (images == 0), strict=True) if is_wrong]
 
 
 def _scored_labels(info: ClassifierInfo, data: LabelSet, pairs: LabelPairs | None) -> ScoredLabels | None:

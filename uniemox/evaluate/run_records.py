@@ -171,6 +171,9 @@ def score_lines(path: Path) -> list[str]:
         line = f"- {evaluation.title}, {counted(count, 'image')}: {evaluation.measure} {value:.3f}"
         if interval := evaluation.values.get(f"{evaluation.measure}_interval"):
             line += ", 95 % interval {:.3f} to {:.3f}".format(*interval)
+        # With fewer labels, an answer is right more often.
+        if labels := evaluation.values.get("scored_labels"):
+            line += f", among {counted(len(labels), 'label')}"
         if evaluation.measure == "accuracy" and (note := no_spread_note(value, count)):
             line += f" ({note})"
         lines.append(line)

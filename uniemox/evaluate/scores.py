@@ -69,9 +69,10 @@ class ClassScores:
     polarity_accuracy: float | None
     """Accuracy of the polarity over samples whose label has one; None if the labels do not have both."""
     ece: float
-    """Calibration error of the network's uncalibrated probabilities, over 15 bins."""
+    """Calibration error of the network's own probabilities, the softmax of its logits, over 15 bins."""
     ece_calibrated: float | None = None
-    """Calibration error after division by the temperature; None without one."""
+    """Calibration error of the probabilities that prediction gives: of logits divided by the temperature, and moved
+    towards equal values for unfamiliar images. None without a temperature."""
     temperature: float | None = None
     confusion: list[list[int]]
     """Counts, one row per true class."""

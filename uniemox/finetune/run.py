@@ -264,10 +264,12 @@ def _finish(run: FinetuneRun, out: Path) -> ClassifierInfo:
         run.callback.note(
             f"only {counted(held_out, 'held-out image')}: probabilities and thresholds are rough; hold out more"
         )
-    elif held_out < MIN_SAMPLES:
+    elif held_out < MIN_SAMPLES and info.temperature is not None:
+        result = "the temperature is rough"
+        if info.temperature == 1:
+            result = f"too few to make the model surer, so the temperature stays 1 ({MIN_SAMPLES} are needed)"
         run.callback.note(
-            f"only {counted(held_out, 'held-out image')}: the temperature is rough; calibrate on more images "
-            "(uniemox calibrate)"
+            f"only {counted(held_out, 'held-out image')}: {result}; calibrate on more images (uniemox calibrate)"
         )
     for note in (set_note(info, COVERAGE), flag_note(info)):
         if note:

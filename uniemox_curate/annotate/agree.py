@@ -96,7 +96,8 @@ def agree(project: Project) -> AgreementStats:
     counts = count(project.store)
     stats = agreement_now(project)
     if not stats.pictures:
-        raise DataError(f"{project.folder}: no image has two answers yet; uniemox curate serve {project.folder}")
+        remedy = f"uniemox curate status {project.folder} shows the next step"
+        raise DataError(f"{project.folder}: no image has two answers yet; {remedy}")
     state = {
         "of_answers": counts.newest_answer,
         "of_batch": counts.newest_batch,

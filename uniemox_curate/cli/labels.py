@@ -134,7 +134,10 @@ def agree(folder: Folder, /, *, rule: RuleOption = None, as_json: JsonObject = F
         say(note)
     say(f"kept by the rule {rule}")
     if rule != active_rule:
-        say(f"status and /judge count by the rule {active_rule}, until split or release is run with --rule {rule}")
+        say(
+            f"status, /judge and the next step count by the rule {active_rule}, until split or release is run with "
+            f"--rule {rule}"
+        )
     say_next(project, folder)
 
 

@@ -57,7 +57,9 @@ def kept_images(project: Project, verdicts: Mapping[int, Verdict]) -> list[Any]:
     labelled = {image for image, verdict in verdicts.items() if verdict.label is not None}
     rows = [row for row in project.rows(query.order_by(t.images.c.sha256)) if row.id in labelled]
     if not rows:
-        raise DataError(f"{project.folder}: no image is kept; uniemox curate agree shows why")
+        raise DataError(
+            f"{project.folder}: no image is kept; uniemox curate status {project.folder} shows the next step"
+        )
     return rows
 
 
