@@ -186,8 +186,13 @@ def test_wrong_settings_are_refused_before_anything_is_written(photos: Path, tmp
         uniemox.export("small", out=tmp_path / "x.onnx", weights="int4")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="call predict for one, predict_folder for a folder"):
         uniemox.load("small").predict_many(str(photos))
-    with pytest.raises(TypeError, match="epochs"):
-        uniemox.finetune(f"folder:{photos}", out=tmp_path / "run", epochs=3)  # type: ignore[call-arg]
+    for name, hint in (
+        ("epochs", "the settings are init, method, "),
+        ("batchsize", "did you mean 'batch_size'"),
+        ("exclude", r"it is an option of the data: open_data\('KIND:PATH', exclude=FILE\)"),
+    ):
+        with pytest.raises(TypeError, match=f"there is no setting '{name}'; {hint}"):
+            uniemox.finetune(f"folder:{photos}", out=tmp_path / "run", **{name: 3})  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -3,10 +3,11 @@
 Importing this module imports neither torch nor any other large library; a function imports what it needs.
 """
 
+import difflib
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
@@ -91,7 +92,7 @@ def pretrain(
     """
     from uniemox.pretrain.presets import PRESETS  # noqa: PLC0415 - settings first, so that mistakes don't wait for torch
 
-    config = replace(_preset(PRESETS, preset), **settings)
+    config = _with_settings(_preset(PRESETS, preset), settings)
     samples = _opened(data).to_train()
     from uniemox.pretrain.run import pretrain as run  # noqa: PLC0415 - torch
 
@@ -132,7 +133,8 @@ def finetune(
     from uniemox.finetune.presets import PRESETS  # noqa: PLC0415 - settings first, as above
     from uniemox.finetune.start import needs_start, with_start  # noqa: PLC0415
 
-    config = replace(_preset(PRESETS, preset), init="" if init is None else os.fspath(init), **settings)
+    start = "" if init is None else os.fspath(init)
+    config = _with_settings(replace(_preset(PRESETS, preset), init=start), settings)
     starts_from_package = needs_start(config, preset)
     samples = _opened(data)
     if starts_from_package:
@@ -179,7 +181,7 @@ def few_labels(
     from uniemox.finetune.config import FewLabelsConfig  # noqa: PLC0415 - settings first, as above
     from uniemox.finetune.start import START  # noqa: PLC0415
 
-    config = FewLabelsConfig(init=START if init is None else os.fspath(init), **settings)
+    config = _with_settings(FewLabelsConfig(init=START if init is None else os.fspath(init)), settings)
     samples = _opened(data)
     from uniemox.finetune.few_labels import few_labels as run  # noqa: PLC0415 - torch
 
@@ -459,6 +461,27 @@ def _opened(data: "DataSet | str") -> "DataSet":
     from uniemox.data.source import open_data  # noqa: PLC0415
 
     return open_data(data) if isinstance(data, str) else data
+
+
+def _with_settings(config: Any, settings: Mapping[str, Any]) -> Any:
+    """Return a config with some of its fields replaced.
+
+    Raises:
+        TypeError: For a name that is no field.
+        ConfigError: For a value out of range.
+    """
+    from uniemox.data.source import FILES  # noqa: PLC0415 - readers of all formats
+
+    names = [field.name for field in fields(config)]
+    for name in settings:
+        if name in names:
+            continue
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"the settings are {', '.join(names)}"
+        if name in FILES:
+            hint = f"it is an option of the data: open_data('KIND:PATH', {name}=FILE)"
+        raise TypeError(f"there is no setting {name!r}; {hint}")
+    return replace(config, **settings)
 
 
 def _preset(presets: Mapping[str, Any], name: str) -> Any:

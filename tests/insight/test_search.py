@@ -155,6 +155,8 @@ def test_an_emotion_is_spelled_in_any_case_and_an_unknown_one_names_the_model(ph
     predictor = load("small")
     expected = search_folder(predictor, photos, Query(emotion="awe", unfamiliar=True))
     assert search_folder(predictor, photos, Query(emotion="Awe ", unfamiliar=True)) == expected
+    found = search_folder(predictor, photos, Query(mood="valence>1 awe>0.01", unfamiliar=True))
+    assert search_folder(predictor, photos, Query(mood="Valence > 1, AWE > 0.01", unfamiliar=True)) == found
     with pytest.raises(ConfigError, match=r"small has no label 'calm'; choose one of amusement, .*, or give a mood"):
         search_folder(predictor, photos, Query(emotion="calm"))
     with pytest.raises(DataError, match=r"0\.png is a file; give the folder of the images"):
@@ -322,7 +324,8 @@ def test_a_missing_or_empty_folder_is_refused_and_nothing_is_written(tmp_path: P
         (Query(mood="valence>12"), None, "values from 1 to 9"),
         (Query(mood="joyful>0.5"), None, "small has no label 'joyful'; choose one of amusement"),
         (Query(mood="valense=7"), None, r"no label 'valense' \(did you mean 'valence'\?\); choose one of"),
-        (Query(mood="Awe>0.5"), None, r"no label 'Awe' \(did you mean 'awe'\?\)"),
+        (Query(mood="aw>0.5"), None, r"no label 'aw' \(did you mean 'awe'\?\)"),
+        (Query(mood="Awe>50"), None, "the mood awe>50: awe has values from 0 to 1; 50 % is 0.5"),
         (Query(mood="persons>0"), None, "the index has no 'persons'; it is called people there; choose one of"),
         (Query(mood="people_feel=0"), None, "it is a field of predict's answers, but not of the index"),
         (Query(mood="dominance>3"), None, "small does not predict dominance; use a model that has learned it"),

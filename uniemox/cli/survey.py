@@ -30,8 +30,8 @@ def survey(
     """Write a self-contained HTML page about the emotions that a collection of images evokes.
 
     The page shows the share of each emotion by folder, date or any column. For each emotion it shows the images with
-    the highest and the lowest probability. A map places similar images together. Further sections show people, faces,
-    and unfamiliar images.
+    the highest and the lowest probability. A map places them by valence and arousal. Further sections
+    show people, faces, and unfamiliar images.
     Predictions are saved in OUT.jsonl as they are made. Those of one folder are shared with `uniemox search` and
     `uniemox tag`, in the index FOLDER/.uniemox/. Exits with 3 if an image could not be read.
 

@@ -409,6 +409,8 @@ def _exclude(data: DataSet, file: Path) -> DataSet:
     if not samples:
         raise DataError(f"{file} excludes all samples of {data.name}")
     note = f"{len(data) - len(samples)} of the {len(listed)} images listed in {file} were left out"
+    if absent := len(listed) - len(data) + len(samples):
+        note += f"; {absent} not among these images: not in the data, or left out by the splits before"
     return replace(data, samples=samples, notes=(*data.notes, note))
 
 

@@ -66,6 +66,8 @@ class Condition(NamedTuple):
             value_range = f"{lowest:g} or more"
             if highest < float("inf"):
                 value_range = f"{lowest:g} to {highest:g}"
+            if highest == 1 < self.limit <= 100:
+                value_range += f"; {self.limit:g} % is {self.limit / 100:g}"
             raise ConfigError(f"the mood {self}: {self.name} has values from {value_range}")
         if self.sign == "=" and self.name not in COUNTS:
             raise ConfigError(

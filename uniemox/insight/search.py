@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -190,7 +190,7 @@ def search_folder(
     if out is not None and out.suffix.lower() not in PAGES:
         raise ConfigError(f"{out}: expected a name that ends in .html")
     refuse_missing(folder)
-    query = _with_label(query, predictor)
+    query = _as_spelled(query, predictor)
     _check_names(query, predictor)
     note_on_unflagged = unflagged_note(predictor.network.info)
     if note_on_unflagged is not None:
@@ -285,12 +285,24 @@ def search(index: Index, query: Query, features: NDArray[np.float32] | None = No
     )
 
 
-def _with_label(query: Query, predictor: Predictor) -> Query:
-    """Return a query whose emotion is spelled as the label of the model, such as awe for Awe."""
-    if query.emotion is None or query.emotion in predictor.labels:
-        return query
-    label = next((label for label in predictor.labels if clean(label) == clean(query.emotion)), query.emotion)
-    return replace(query, emotion=label)
+def _as_spelled(query: Query, predictor: Predictor) -> Query:
+    """Return a query whose emotion and mood are spelled as in the index, such as awe for Awe."""
+    emotion = query.emotion
+    if emotion is not None:
+        emotion = _spelled(emotion, predictor.labels)
+    names = column_names(predictor)
+    conditions = [condition._replace(name=_spelled(condition.name, names)) for condition in query.conditions]
+    mood = query.mood
+    if conditions != list(query.conditions):
+        mood = " ".join(map(str, conditions))
+    return replace(query, emotion=emotion, mood=mood)
+
+
+def _spelled(name: str, names: Sequence[str]) -> str:
+    """Return the known name that differs from a name only in case, space and quotes; the name itself if none does."""
+    if name in names:
+        return name
+    return next((known for known in names if clean(known) == clean(name)), name)
 
 
 def _check_names(query: Query, predictor: Predictor) -> None:

@@ -1,5 +1,6 @@
 """Classifier in an ONNX file, run by onnxruntime on the CPU, and the meaning of its outputs."""
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,7 @@ from uniemox.io.files import ONNX, fingerprint_of
 from uniemox.io.onnx_external import external_files
 from uniemox.io.onnx_sessions import RUNTIME_ERRORS, InferenceSession, Session
 from uniemox.io.sized_image import SizedImage
+from uniemox.io.weight_names import IN_PACKAGE
 from uniemox.persons.box import Box, Detection, choose_person
 from uniemox.predict.confidence import answers_of, familiarity_of, set_probabilities_of
 from uniemox.predict.ratings import RatingHead
@@ -394,7 +396,9 @@ def _check_file(path: Path) -> None:
             raise CheckpointError(f"{path}: {size / 2**30:.1f} GB; expected an ONNX file of up to 2 GB, all in one")
         others = external_files(path)
     except OSError as error:
-        raise CheckpointError(f"{path} can't be read: {error.strerror or error}") from error
+        near = difflib.get_close_matches(str(path), IN_PACKAGE, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise CheckpointError(f"{path} can't be read: {error.strerror or error}{hint}") from error
     except ValueError as error:
         raise CheckpointError(f"{path}: can't read it as ONNX ({error}); export or download it again") from error
     if others:

@@ -197,7 +197,8 @@ def _begin(
     has_begun = any((run / name).exists() for name in FILES_OF_STEPS)
     is_same_job = first.job is not None and first.job == record["job"]
     if has_begun and not (resume or is_same_job or is_restart()):
-        raise ConfigError(f"{run} holds a run already; add --resume to continue it, or choose another --out")
+        remedy = "add --resume to continue it (resume=True in Python), or choose another --out"
+        raise ConfigError(f"{run} holds a run already; {remedy}")
 
     first_config = from_dict(type(config), first.config, f"{path}, config")
     base_lr = _base_lr_of(config)
