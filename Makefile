@@ -7,6 +7,9 @@ EXTRAS := train,data,hub,serve,ask,curate,video,heic,raw,track,dev,docs
 VERSION = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 OTHER = build/python$(VERSION)
 
+# The tests start hundreds of commands; without stored bytecode each of them would compile the package again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo docs embedded test pytest test-python check lint types check-python clean
 
 demo: .venv/ready
