@@ -88,8 +88,8 @@ def sentences(steps: Mapping[str, Any]) -> dict[str, str]:
     collect, screen, annotate, agree = (steps[name] for name in ("collect", "screen", "annotate", "agree"))
     return {
         "collect": f"{collect['fetched']:,} of {collect['offered']:,} fetched, {collect['failed']:,} failed, "
-        f"{collect['waiting']:,} waiting; {counted(collect['different pictures'], 'different image')}; "
-        f"from {_list(collect['sources'])}",
+        f"{collect['waiting']:,} waiting, {collect['taken down']:,} taken down; "
+        f"{counted(collect['different pictures'], 'different image')}; from {_list(collect['sources'])}",
         "screen": f"{screen['looked at']:,} looked at, {screen['kept']:,} kept; dropped: {_list(screen['dropped'])}; "
         f"styles: {_list(screen['styles'])}; {screen['taken down']:,} taken down",
         "annotate": _annotated(annotate),
@@ -159,11 +159,13 @@ def _median_s(times: Sequence[AnswerTime]) -> float | None:
 
 
 def _collected(project: Project) -> dict[str, Any]:
-    columns = t.candidates.c.source, t.candidates.c.state
-    states = dict.fromkeys(("fetched", "failed", "waiting"), 0)
+    # Candidates that were taken down have state failed, so that they are not fetched again.
+    is_taken_down = (t.candidates.c.state == "failed") & (t.candidates.c.reason == "taken down")
+    columns = (t.candidates.c.source, t.candidates.c.state, is_taken_down.label("is_taken_down"))
+    states = dict.fromkeys(("fetched", "failed", "waiting", "taken down"), 0)
     sources: Counter[str] = Counter()
     for row in project.rows(select(*columns, func.count().label("n")).group_by(*columns).order_by(*columns)):
-        states[row.state] += row.n
+        states["taken down" if row.is_taken_down else row.state] += row.n
         sources[row.source] += row.n
     images = project.count(select(t.images.c.id))
     return {

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from starlette.testclient import TestClient
 
 from tests.curate.conftest import ADDRESS, Browser
@@ -17,7 +17,7 @@ from uniemox_curate.annotate.agree import agree
 from uniemox_curate.annotate.answers import AnswerIn, save_answers
 from uniemox_curate.annotate.web import create_app
 from uniemox_curate.cli.curate import curate
-from uniemox_curate.project import SKIP, Change, Project, append, create_project, leave_out
+from uniemox_curate.project import SKIP, Change, Project, append, create_project, leave_out, undo
 from uniemox_curate.release.config import ReleaseConfig
 from uniemox_curate.release.run import release as write_release
 from uniemox_curate.release.splitting import split as draw_split
@@ -169,6 +169,7 @@ def test_a_takedown_makes_nothing_stale(released: Project) -> None:
     take_down(released, "https://pictures.example/5.jpg", because="asked again")
     state = status(released)
     assert state["steps"]["agree"]["kept"] == 15
+    assert (state["steps"]["collect"]["failed"], state["steps"]["collect"]["taken down"]) == (0, 1)
     assert state["next"].startswith("nothing must be done")
     judge(released, {6: "awe"})
     assert status(released)["steps"]["split"]["change"]
@@ -258,10 +259,8 @@ def test_agree_by_another_rule_says_which_one_status_uses(project: Project, caps
     say(project, ada=ALL_RIGHT, ben=ALL_RIGHT)
     curate(["agree", str(project.folder), "--rule", "soft"], exit_on_error=False, result_action="return_none")
     said = " ".join(capsys.readouterr().err.split())
-    assert (
-        "status, /judge and the next step count by the rule both, until split or release is run with --rule soft"
-        in said
-    )
+    assert "status, /judge and the next step count by the rule both; to use soft from now on: uniemox curate" in said
+    assert "--rule soft" in said
 
 
 def test_all_commands_name_the_same_next_step_after_half_of_the_answers(
@@ -346,6 +345,11 @@ def test_a_changed_search_word_is_noticed_although_counts_are_kept(
 
 
 def test_nobody_is_invited_to_label_nothing(project: Project) -> None:
+    with project.store.write() as connection:
+        number = connection.scalar(select(func.max(t.batches.c.id)))  # of the screen
+        undo(connection, number, actor="owner")
+    state = status(project)
+    assert (state["next"], state["why"]) == ("uniemox curate screen p", "its decisions were undone")
     with project.store.write() as connection:
         changes = [Change(image, "screen", "drop", "in a benchmark: fi") for image in range(1, len(SEARCHED) + 1)]
         append(connection, actor="", step="screen", note="", changes=changes)

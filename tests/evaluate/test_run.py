@@ -255,6 +255,7 @@ def test_labels_are_mapped_as_the_user_says() -> None:
     assert (evaluation.scores.n, evaluation.scores.accuracy) == (4, 0.75)
     assert evaluation.scored_labels == ("fun", "wow")
     assert "2 images were left out: the model has no label for meh" in evaluation.notes
+    assert "the label map: fun=amusement+contentment,meh=,wow=awe" in evaluation.notes
     # A model that has the labels needs no map.
     plain = score(labelled_data())
     again = score(labelled_data(), label_pairs=pairs)

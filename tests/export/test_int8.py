@@ -43,6 +43,13 @@ CHECK = Int8Check(
 )
 
 
+def test_images_without_labels_check_no_accuracy() -> None:
+    unlabelled = replace(CHECK, accuracy_before=None, accuracy_after=None, accuracy_error=None, training_images=3)
+    assert "its accuracy was not checked, because the images have no labels of the model" in str(unlabelled)
+    assert "training images" not in str(unlabelled)
+    assert "not checked" not in str(CHECK)
+
+
 @pytest.fixture(scope="module")
 def transformer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)

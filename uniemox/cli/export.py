@@ -47,8 +47,9 @@ def export(
         keep_float16: With --int8-weights: regular expression; weights whose name contains a match are stored in 16
             bits.
         int8: Compute in 8 bits; layers that lose too much stay float32. Writes the file only if that is faster here,
-            changes probabilities by at most 0.015 on average and costs no accuracy, else exits with 1.
-        data: With --int8: KIND:PATH of images like those the model is meant for, see `uniemox docs data`.
+            changes probabilities by at most 0.015 on average and costs no accuracy, else exits with 1. Takes minutes.
+        data: With --int8: KIND:PATH of images like those the model is meant for, see `uniemox docs data`. Accuracy is
+            only checked if they have labels of the model.
     """
     if (to == "web") != (runtime is not None):
         raise ConfigError("--to web and --runtime FOLDER need each other: see `npm pack onnxruntime-web`")

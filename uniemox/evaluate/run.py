@@ -17,7 +17,7 @@ from uniemox.data.sample import NO_PERSONS, DataSet, Sample, shares_of
 from uniemox.data.seen import SEEN, read_seen, refuse_seen
 from uniemox.data.unreadable import listing_of, lost_by_class, reasons_of
 from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
-from uniemox.evaluate.label_pairs import LabelPairs, labels_by, needs_map, pairs_in
+from uniemox.evaluate.label_pairs import LabelPairs, labels_by, needs_map, pairs_in, text_of
 from uniemox.evaluate.outputs import Outputs, outputs_of_network
 from uniemox.evaluate.places import evaluations_folder, is_hub_folder
 from uniemox.evaluate.scorer import COVERAGE, Scorer
@@ -171,6 +171,7 @@ def evaluate(
     if label_pairs is not None and scored is not None:
         if needs_map(info.find_labels(), data.labels, label_pairs):
             label_map = pairs_in(scored)
+            notes.append(f"the label map: {text_of(label_map)}")
         else:
             notes.append("the label map is not used: the model has all labels of the data that it keeps")
     if info.calibration_images == "selection":

@@ -84,10 +84,10 @@ class Int8Check:
         return asdict(self) | {"is_kept": self.is_kept}
 
     def __str__(self) -> str:
-        scores = ""
+        scores = "its accuracy was not checked, because the images have no labels of the model; "
         if self.accuracy_before is not None:
             scores = f"{self.measure} {self.accuracy_after:.1%}, before {self.accuracy_before:.1%}; "
-        if self.training_images and scores:
+        if self.training_images and self.accuracy_before is not None:
             scores += (
                 f"{self.training_images} of these images are training images, so both values are too high: give "
                 "others in --data; "

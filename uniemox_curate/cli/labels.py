@@ -135,8 +135,8 @@ def agree(folder: Folder, /, *, rule: RuleOption = None, as_json: JsonObject = F
     say(f"kept by the rule {rule}")
     if rule != active_rule:
         say(
-            f"status, /judge and the next step count by the rule {active_rule}, until split or release is run with "
-            f"--rule {rule}"
+            f"status, /judge and the next step count by the rule {active_rule}; to use {rule} from now on: uniemox "
+            f"curate split {quoted(folder)} --rule {rule}"
         )
     say_next(project, folder)
 
