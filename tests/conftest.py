@@ -24,8 +24,7 @@ if TYPE_CHECKING:  # torch is imported where it is used: the process that shares
     from uniemox.teacher.sources import ClipTeacher
 
 # Machines that run the tests are slow and shared: no test fails for taking long.
-# Each run draws other examples, so half of hypothesis's number of them finds the same faults a little later.
-settings.register_profile("shared", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared")
 # Millions of objects of libraries and tests stay until the end: the collector need not look at them again and again.
 gc.disable()

@@ -3,17 +3,17 @@
 Importing this module imports neither torch nor any other large library; a function imports what it needs.
 """
 
-import difflib
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Unpack
+from typing import TYPE_CHECKING, Literal, Unpack
 
 from uniemox.errors import ConfigError
 from uniemox.io.files import ENCODER, ONNX, SPLITS
 from uniemox.io.progress import Progress, silent
+from uniemox.run_settings import preset_of, with_settings
 
 if TYPE_CHECKING:
     from uniemox.data.sample import DataSet
@@ -92,7 +92,7 @@ def pretrain(
     """
     from uniemox.pretrain.presets import PRESETS  # noqa: PLC0415 - settings first, so that mistakes don't wait for torch
 
-    config = _with_settings(_preset(PRESETS, preset), settings)
+    config = with_settings(preset_of(PRESETS, preset), settings)
     samples = _opened(data).to_train()
     from uniemox.pretrain.run import pretrain as run  # noqa: PLC0415 - torch
 
@@ -134,7 +134,7 @@ def finetune(
     from uniemox.finetune.start import needs_start, with_start  # noqa: PLC0415
 
     start = "" if init is None else os.fspath(init)
-    config = _with_settings(replace(_preset(PRESETS, preset), init=start), settings)
+    config = with_settings(preset_of(PRESETS, preset), {"init": start, **settings})
     starts_from_package = needs_start(config, preset)
     samples = _opened(data)
     if starts_from_package:
@@ -181,7 +181,8 @@ def few_labels(
     from uniemox.finetune.config import FewLabelsConfig  # noqa: PLC0415 - settings first, as above
     from uniemox.finetune.start import START  # noqa: PLC0415
 
-    config = _with_settings(FewLabelsConfig(init=START if init is None else os.fspath(init)), settings)
+    start = START if init is None else os.fspath(init)
+    config = with_settings(FewLabelsConfig(init=start), settings)
     samples = _opened(data)
     from uniemox.finetune.few_labels import few_labels as run  # noqa: PLC0415 - torch
 
@@ -461,35 +462,3 @@ def _opened(data: "DataSet | str") -> "DataSet":
     from uniemox.data.source import open_data  # noqa: PLC0415
 
     return open_data(data) if isinstance(data, str) else data
-
-
-def _with_settings(config: Any, settings: Mapping[str, Any]) -> Any:
-    """Return a config with some of its fields replaced.
-
-    Raises:
-        TypeError: For a name that is no field.
-        ConfigError: For a value out of range.
-    """
-    from uniemox.data.source import FILES  # noqa: PLC0415 - readers of all formats
-
-    names = [field.name for field in fields(config)]
-    for name in settings:
-        if name in names:
-            continue
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"the settings are {', '.join(names)}"
-        if name in FILES:
-            hint = f"it is an option of the data: open_data('KIND:PATH', {name}=FILE)"
-        raise TypeError(f"there is no setting {name!r}; {hint}")
-    return replace(config, **settings)
-
-
-def _preset(presets: Mapping[str, Any], name: str) -> Any:
-    """Return the settings of a preset.
-
-    Raises:
-        ConfigError: If there is no such preset.
-    """
-    if name not in presets:
-        raise ConfigError(f"there is no preset {name!r}; choose one of {', '.join(presets)}")
-    return presets[name]()

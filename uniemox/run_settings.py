@@ -1,6 +1,11 @@
 """Settings that `uniemox.pretrain`, `finetune` and `few_labels` take by name, with their types for editors."""
 
-from typing import TYPE_CHECKING, Literal, TypedDict
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+from uniemox.errors import ConfigError
+from uniemox.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from uniemox.finetune.config import (
@@ -83,3 +88,37 @@ class FewLabelsSettings(TypedDict, total=False):
     device: Literal["cpu", "cuda"] | None
     workers: int | None
     max_unreadable: int
+
+
+def preset_of(presets: Mapping[str, Any], name: str) -> Any:
+    """Return the config of a preset.
+
+    Raises:
+        ConfigError: If there is no such preset.
+    """
+    if name not in presets:
+        raise ConfigError(f"there is no preset {name!r}; choose one of {', '.join(presets)}")
+    return presets[name]()
+
+
+def with_settings(config: Any, settings: Mapping[str, Any]) -> Any:
+    """Return a config with some of its fields replaced.
+
+    Raises:
+        TypeError: For a name that is no field.
+        ConfigError: For a value out of range.
+    """
+    names = [field.name for field in fields(config)]
+    for name in settings:
+        if name not in names:
+            raise TypeError(f"there is no setting {name!r}{_hint(name, names)}")
+    return replace(config, **settings)
+
+
+def _hint(name: str, names: list[str]) -> str:
+    """Return the end of an error about an unknown setting."""
+    from uniemox.data.source import FILES  # noqa: PLC0415 - readers of all formats, only after a mistake
+
+    if name in FILES:
+        return f"; it is an option of the data: open_data('KIND:PATH', {name}=FILE)"
+    return did_you_mean(name, names) or f"; the settings are {', '.join(names)}"

@@ -65,3 +65,29 @@ def match_names(names: Iterable[str], existing: Collection[str]) -> dict[str, st
         if len(others) == 1:
             matches[name] = others[0]
     return matches
+
+
+def similar_name(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """Return the known name that is most similar to an unknown one; None if none is similar.
+
+    Args:
+        name: The unknown name.
+        known: Names to choose from.
+        cutoff: Minimum similarity, 0 to 1, see `difflib.get_close_matches`.
+
+    >>> similar_name("embeded", ["small", "embedded"]), similar_name("joy", ["fear"])
+    ('embedded', None)
+    """
+    import difflib  # noqa: PLC0415 - only after a mistake
+
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)), None)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the end of an error about an unknown name; empty if no known name is similar.
+
+    >>> did_you_mean("embeded", ["small", "embedded"])
+    "; did you mean 'embedded'?"
+    """
+    similar = similar_name(name, known)
+    return "" if similar is None else f"; did you mean {similar!r}?"

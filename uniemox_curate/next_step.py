@@ -74,10 +74,11 @@ def _images_due(name: str, steps: Mapping[str, Any]) -> Iterator[NextStep]:
         reasons = [f"{reason} {count:,}" for reason, count in screen["dropped"].items()]
         if screen["taken down"]:
             reasons.append(f"taken down {screen['taken down']:,}")
-        if not reasons:
+        if reasons:
+            reason = f"no image is left ({', '.join(reasons)}): collect others, change what screen drops (--help)"
+            yield NextStep(f"collect {name} --source SOURCE", f"{reason}, or keep images on the pages of serve")
+        else:
             yield NextStep(f"screen {name}", "its decisions were undone")
-        reason = f"no image is left ({', '.join(reasons)}): collect others, change what screen drops (--help)"
-        yield NextStep(f"collect {name} --source SOURCE", f"{reason}, or keep images on the pages of serve")
 
 
 def _answers_due(name: str, annotate: Mapping[str, Any], agree: Mapping[str, Any]) -> Iterator[NextStep]:

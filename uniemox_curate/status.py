@@ -219,7 +219,10 @@ def _split_step(project: Project, counts: Counts) -> dict[str, Any]:
     if not saved:
         return {}
     with project.store.read() as connection:
-        return {**saved, "change": split_change(connection, saved, counts)}
+        change = split_change(connection, saved, counts)
+    # Without a change, only takedowns make the kept images fewer than those of the split.
+    missing = sum(saved["sizes"].values()) - counts.labelled.images
+    return {**saved, "change": change, "taken down": 0 if change else max(missing, 0)}
 
 
 def _released(project: Project, counts: Counts) -> dict[str, Any]:
@@ -267,6 +270,8 @@ def _split(drawn: Mapping[str, Any]) -> str:
         sentence += f"; {drawn['note']}"
     if drawn["change"]:
         sentence += f"; stale: {drawn['change']}"
+    if drawn["taken down"]:
+        sentence += f"; {drawn['taken down']:,} of them taken down since, and not released"
     return sentence
 
 

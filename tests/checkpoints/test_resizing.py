@@ -28,6 +28,15 @@ def test_maes_table_is_resized_by_plain_bicubic_interpolation() -> None:
     assert torch.equal(resized[:, :1], table[:, :1])
 
 
+@pytest.mark.parametrize(("extra", "grid"), [(0, (6, 6)), (1, (3, 5)), (2, (4, 4))])
+def test_a_table_without_numbers_gets_the_same_shape(extra: int, grid: tuple[int, int]) -> None:
+    """Runs are checked on torch's meta device before they start."""
+    table = torch.randn(1, extra + 16, 6, dtype=torch.float16)
+    resized = resize_position(table, grid, extra=extra)
+    drafted = resize_position(table.to("meta"), grid, extra=extra)
+    assert (drafted.shape, drafted.dtype, drafted.is_meta) == (resized.shape, resized.dtype, True)
+
+
 def test_dinos_scale_is_a_tenth_of_a_patch_too_large() -> None:
     table = torch.randn(1, 17, 6)
     grid = table[:, 1:].reshape(1, 4, 4, 6).permute(0, 3, 1, 2)

@@ -17,6 +17,7 @@ from uniemox_curate.annotate.agree import agree
 from uniemox_curate.annotate.answers import AnswerIn, save_answers
 from uniemox_curate.annotate.web import create_app
 from uniemox_curate.cli.curate import curate
+from uniemox_curate.collect.screen import screen
 from uniemox_curate.project import SKIP, Change, Project, append, create_project, leave_out, undo
 from uniemox_curate.release.config import ReleaseConfig
 from uniemox_curate.release.run import release as write_release
@@ -170,6 +171,7 @@ def test_a_takedown_makes_nothing_stale(released: Project) -> None:
     state = status(released)
     assert state["steps"]["agree"]["kept"] == 15
     assert (state["steps"]["collect"]["failed"], state["steps"]["collect"]["taken down"]) == (0, 1)
+    assert state["told"]["split"].endswith("; 1 of them taken down since, and not released")
     assert state["next"].startswith("nothing must be done")
     judge(released, {6: "awe"})
     assert status(released)["steps"]["split"]["change"]
@@ -350,6 +352,8 @@ def test_nobody_is_invited_to_label_nothing(project: Project) -> None:
         undo(connection, number, actor="owner")
     state = status(project)
     assert (state["next"], state["why"]) == ("uniemox curate screen p", "its decisions were undone")
+    screen(project)
+    assert (status(project)["steps"]["screen"]["kept"], status(project)["steps"]["screen"]["to look at"]) == (20, 0)
     with project.store.write() as connection:
         changes = [Change(image, "screen", "drop", "in a benchmark: fi") for image in range(1, len(SEARCHED) + 1)]
         append(connection, actor="", step="screen", note="", changes=changes)

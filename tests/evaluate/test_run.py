@@ -23,6 +23,7 @@ from uniemox.data.shards import ShardConfig, read_shards, write_shards
 from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
 from uniemox.evaluate.recalibration import write_model
 from uniemox.evaluate.run import UNKNOWN_TRAINING, Evaluation, column_of, evaluate, write_evaluation
+from uniemox.evaluate.run_records import score_lines
 from uniemox.evaluate.scorer import mapped
 from uniemox.io.files import ONNX
 from uniemox.io.parallel import PoolConfig
@@ -354,6 +355,15 @@ def test_scores_and_predictions_are_saved_in_the_run(tmp_path: Path) -> None:
     assert of_file.name == "known-all-small.json"
     with pytest.raises(ConfigError, match="an evaluation's name has letters"):
         write_evaluation(result, file, labelled_data(), "all", name="../mine")
+
+
+def test_the_card_says_among_how_many_labels_a_run_was_scored(tmp_path: Path) -> None:
+    run = tmp_path / "knn"
+    shutil.copytree(finetuned("knn"), run)
+    write_evaluation(score(labelled_data()), run, labelled_data(), "test")
+    [text] = score_lines(run)
+    assert text.startswith("- known, split test, 10 images: accuracy 0.600, 95 % interval ")
+    assert text.endswith(", among 8 labels")
 
 
 def test_folder_without_a_classifier_is_refused(tmp_path: Path) -> None:

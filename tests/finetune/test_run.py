@@ -37,7 +37,7 @@ from uniemox.evaluate.run import evaluate
 from uniemox.finetune import samples as samples_module
 from uniemox.finetune.config import FinetuneConfig, NetworkConfig
 from uniemox.finetune.network import build_network
-from uniemox.finetune.run import finetune
+from uniemox.finetune.run import _few_images_note, finetune
 from uniemox.finetune.samples import target_of
 from uniemox.intervals import no_spread_note
 from uniemox.io.weight_names import EMBEDDED
@@ -90,6 +90,24 @@ def test_affect_predicts_two_numbers_from_the_person() -> None:
     lines = losses(finetuned("affect"))
     assert lines[-1]["loss"] < lines[0]["loss"]
     assert evaluate(finetuned("affect"), data_of("affect").only("test"), hardware=CPU).scores.n == 6
+
+
+@pytest.mark.parametrize(
+    ("changes", "held_out", "words"),
+    [
+        ({"temperature": 1.0}, 39, "too few to make the model surer, so the temperature stays 1"),
+        ({"temperature": 1.5}, 39, "the temperature is rough"),
+        ({"temperature": 1.5}, 40, None),
+        ({"task": "affect", "temperature": None}, 5, None),
+        ({"task": "multilabel", "temperature": 1.0}, 5, "probabilities and thresholds are rough"),
+    ],
+)
+def test_few_held_out_images_are_noted_if_they_fit_something(
+    changes: dict[str, Any], held_out: int, words: str | None
+) -> None:
+    _, info = load_classifier(finetuned("both") / "model.safetensors")
+    note = _few_images_note(replace(info, **changes), held_out)
+    assert note is None if words is None else f"only {held_out} held-out images: {words}" in str(note)
 
 
 def test_metadata_describe_labels_and_calibration() -> None:

@@ -188,6 +188,21 @@ def test_resume_tries_failures_again(folder: Path, tmp_path: Path) -> None:
     assert "error" not in out.with_name("o.csv.jsonl").read_text()
 
 
+def test_resume_names_the_number_of_images_that_are_no_longer_given(folder: Path, tmp_path: Path) -> None:
+    images = [tmp_path / name for name in ("a.png", "b.png", "c.png")]
+    for image in images:
+        shutil.copy(folder / "photos" / "a.png", image)
+    out = tmp_path / "o.csv"
+    command = (tmp_path, "--model", folder / "model.onnx", "--out", out)
+    assert predict(*command).returncode == 0
+    images[0].unlink()
+    done = predict(*command, "--resume")
+    assert "2 images (2 of them already existed)" in done.stderr
+    assert f"{out} also has 1 prediction of earlier calls" in " ".join(done.stderr.split())
+    # Nothing is lost: the table keeps it.
+    assert len(out.read_text().splitlines()) == 4
+
+
 def test_resume_predicts_an_overwritten_image_again(folder: Path, tmp_path: Path) -> None:
     """As search and tag do. An image that was moved in its place has the time of its own, and counts as the old one."""
     for name in ("a.png", "b.png"):
@@ -206,7 +221,9 @@ def test_resume_predicts_an_overwritten_image_again(folder: Path, tmp_path: Path
     after = {line["path"]: line["scene"] for line in map(json.loads, lines.read_text().splitlines())}
     assert [path for path in before if before[path] != after[path]] == [str(tmp_path / "b.png")]
     assert len(out.read_text().splitlines()) == 3
-    assert "2 images (2 of them already existed)" in predict(*command, "--resume").stderr
+    done = predict(*command, "--resume")
+    assert "2 images (2 of them already existed)" in done.stderr
+    assert "of earlier calls" not in done.stderr
 
 
 def test_a_changed_model_says_what_to_do_with_the_old_file(folder: Path, tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ def test_loading_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match=r"has no model\.onnx"):
         load(tmp_path / "empty", finder=None)
-    with pytest.raises(CheckpointError, match=r"embeded can.t be read: .*; did you mean embedded\?"):
+    with pytest.raises(CheckpointError, match=r"embeded can.t be read: .*; did you mean 'embedded'\?"):
         load("embeded")
     with pytest.raises(ConfigError, match="threads must be at least 1"):
         load(path, threads=0)

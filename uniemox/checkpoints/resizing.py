@@ -29,7 +29,7 @@ def resize_position(table: Tensor, grid: Grid, *, extra: int = 1, antialias: boo
         (1, extra + rows * columns, C).
     """
     if table.is_meta:
-        # torch would take a tenth of a second for the shape.
+        # For the shape alone, torch would run its interpolation in Python, which is slow.
         return table.new_empty(1, extra + math.prod(grid), table.shape[2])
     return resample_abs_pos_embed(table, list(grid), num_prefix_tokens=extra, antialias=antialias)
 

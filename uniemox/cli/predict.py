@@ -249,6 +249,10 @@ def _finish(output: "Output", timeline: Path | None) -> None:
         output.file.finish()
         existing = f" ({output.skipped} of them already existed)" if output.skipped else ""
         say(f"wrote {output.file.path}: {counted(output.done + output.skipped, 'image')}{existing}")
+        others = output.file.existing - output.skipped
+        if others > 0:
+            predictions = counted(others, "prediction")
+            say(f"{output.file.path} also has {predictions} of earlier calls, for images that this call does not name")
     if output.embeddings is not None:
         output.embeddings.finish()
         say(f"wrote {output.embeddings.path}: {output.embeddings.count} x {output.embeddings.width}")

@@ -404,12 +404,13 @@ def _exclude(data: DataSet, file: Path) -> DataSet:
     """
     remedy = "uniemox data check --json writes such files"
     listed = {image.key for image in parse_json(read_text(file), ExclusionFile, str(file), remedy=remedy).exclude}
-    excluded = set(match_names(listed, {sample.key for sample in data.samples}).values())
+    matches = match_names(listed, {sample.key for sample in data.samples})
+    excluded = set(matches.values())
     samples = [sample for sample in data.samples if sample.key not in excluded]
     if not samples:
         raise DataError(f"{file} excludes all samples of {data.name}")
-    note = f"{len(data) - len(samples)} of the {len(listed)} images listed in {file} were left out"
-    if absent := len(listed) - len(data) + len(samples):
+    note = f"{len(matches)} of the {len(listed)} images listed in {file} were left out"
+    if absent := len(listed) - len(matches):
         note += f"; {absent} not among these images: not in the data, or left out by the splits before"
     return replace(data, samples=samples, notes=(*data.notes, note))
 

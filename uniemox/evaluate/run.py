@@ -185,7 +185,7 @@ def evaluate(
     all_rows = np.arange(len(outputs.samples))
     scores = scorer.score(all_rows)
     notes += _interval_notes(scores, scorer.units)
-    if isinstance(scores, ClassScores) and (absent := _wrong_classes(scores)):
+    if isinstance(scores, ClassScores) and (absent := _answered_without_images(scores)):
         names = ", ".join(map(quoted, absent))
         notes.append(f"macro F1 counts {names} as 0: the model answers so for some images, but none has that label")
     trust = scorer.trust()
@@ -219,7 +219,7 @@ def _interval_notes(scores: Scores, units: Sequence[str]) -> list[str]:
     return notes
 
 
-def _wrong_classes(scores: ClassScores) -> list[str]:
+def _answered_without_images(scores: ClassScores) -> list[str]:
     """Return the labels that the model answered, and that no image has."""
     answered = np.sum(scores.confusion, axis=0)
     images = np.sum(scores.confusion, axis=1)

@@ -84,14 +84,15 @@ class Int8Check:
         return asdict(self) | {"is_kept": self.is_kept}
 
     def __str__(self) -> str:
-        scores = "its accuracy was not checked, because the images have no labels of the model; "
-        if self.accuracy_before is not None:
+        if self.accuracy_before is None:
+            scores = "its accuracy was not checked, because the images have no labels of the model; "
+        else:
             scores = f"{self.measure} {self.accuracy_after:.1%}, before {self.accuracy_before:.1%}; "
-        if self.training_images and self.accuracy_before is not None:
-            scores += (
-                f"{self.training_images} of these images are training images, so both values are too high: give "
-                "others in --data; "
-            )
+            if self.training_images:
+                scores += (
+                    f"{self.training_images} of these images are training images, so both values are too high: give "
+                    "others in --data; "
+                )
         exceptions = f"; float32 stay {', '.join(self.kept_float)}" if self.kept_float else ""
         return (
             f"int8 ({self.method}): {self.int8_ms:.1f} ms an image, float32 {self.float32_ms:.1f} ms; probabilities of "

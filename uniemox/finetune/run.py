@@ -253,25 +253,29 @@ def _choose(run: FinetuneRun, trainer: Trainer, ema: Any) -> None:
         run.model.load_state_dict(ema.module.state_dict())
 
 
+def _few_images_note(info: ClassifierInfo, held_out: int) -> str | None:
+    """Return a sentence about a calibration with few held-out images; None if nothing is to be said."""
+    if held_out >= MIN_SAMPLES:
+        return None
+    images = f"only {counted(held_out, 'held-out image')}"
+    if info.task == "multilabel":
+        return f"{images}: probabilities and thresholds are rough; hold out more"
+    if info.temperature is None:
+        return None
+    result = "the temperature is rough"
+    if info.temperature == 1:
+        result = f"too few to make the model surer, so the temperature stays 1 ({MIN_SAMPLES} are needed)"
+    return f"{images}: {result}; calibrate on more images (uniemox calibrate)"
+
+
 def _finish(run: FinetuneRun, out: Path) -> ClassifierInfo:
     """Fit the temperature and write all files."""
     merge_adapters(run.model.encoder)
     adjust_logits(run)
     fit_distance(run)
     info = run.calibrate()
-    held_out = len(run.parts.calibration)
-    if held_out < MIN_SAMPLES and info.task == "multilabel":
-        run.callback.note(
-            f"only {counted(held_out, 'held-out image')}: probabilities and thresholds are rough; hold out more"
-        )
-    elif held_out < MIN_SAMPLES and info.temperature is not None:
-        result = "the temperature is rough"
-        if info.temperature == 1:
-            result = f"too few to make the model surer, so the temperature stays 1 ({MIN_SAMPLES} are needed)"
-        run.callback.note(
-            f"only {counted(held_out, 'held-out image')}: {result}; calibrate on more images (uniemox calibrate)"
-        )
-    for note in (set_note(info, COVERAGE), flag_note(info)):
+    few_images = _few_images_note(info, len(run.parts.calibration))
+    for note in (few_images, set_note(info, COVERAGE), flag_note(info)):
         if note:
             run.callback.note(note)
     save_classifier(run.model, info, out / WEIGHTS)

@@ -1,12 +1,11 @@
 """Names of the columns of a predictor's index, and why it lacks one."""
 
-import difflib
-
 from uniemox.labels import AFFECT, DOMINANCE, clean
 from uniemox.predict.confidence import unflagged_note
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.schema import FIELDS, columns_of
 from uniemox.predict.settings import axes_of
+from uniemox.spelling import similar_name
 
 FAMILIARITY = "familiarity"
 PEOPLE = "people"
@@ -69,5 +68,5 @@ def field_note(name: str) -> str:
 def _other_spelling(name: str, names: tuple[str, ...]) -> str:
     """Return the end of an error about a misspelt name; empty if no name is similar."""
     by_spelling = {clean(known): known for known in names}
-    similar = difflib.get_close_matches(clean(name), by_spelling, n=1, cutoff=0.8)
-    return f" (did you mean {by_spelling[similar[0]]!r}?)" if similar else ""
+    similar = similar_name(clean(name), by_spelling, cutoff=0.8)
+    return "" if similar is None else f" (did you mean {by_spelling[similar]!r}?)"

@@ -45,7 +45,7 @@ class Condition(NamedTuple):
         if re.search(r"[\s<>=,]", name):
             quote = "'" if '"' in name else '"'
             name = f"{quote}{name}{quote}"
-        return f"{name}{self.sign}{self.limit:g}"
+        return f"{name}{self.sign}{self.limit:.15g}"
 
     def holds(self, values: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Return True for the values that satisfy the condition, as they are shown.  values: (N,)."""

@@ -1,6 +1,5 @@
 """Classifier in an ONNX file, run by onnxruntime on the CPU, and the meaning of its outputs."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +20,7 @@ from uniemox.persons.box import Box, Detection, choose_person
 from uniemox.predict.confidence import answers_of, familiarity_of, set_probabilities_of
 from uniemox.predict.ratings import RatingHead
 from uniemox.predict.views import Pixels, crop, hide, person_view, scene_box, scene_parts, scene_view
+from uniemox.spelling import did_you_mean
 
 # Pixels per run, in all views: larger batches are no faster and need more memory.
 MAX_PX = 2 * 224 * 224
@@ -396,8 +396,7 @@ def _check_file(path: Path) -> None:
             raise CheckpointError(f"{path}: {size / 2**30:.1f} GB; expected an ONNX file of up to 2 GB, all in one")
         others = external_files(path)
     except OSError as error:
-        near = difflib.get_close_matches(str(path), IN_PACKAGE, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(str(path), IN_PACKAGE)
         raise CheckpointError(f"{path} can't be read: {error.strerror or error}{hint}") from error
     except ValueError as error:
         raise CheckpointError(f"{path}: can't read it as ONNX ({error}); export or download it again") from error

@@ -125,6 +125,9 @@ class PathSet:
         self._keys.append(_key(path))
         self._starts = []
 
+    def __len__(self) -> int:
+        return len(self._keys)
+
     def __contains__(self, path: object) -> bool:
         if not self._starts:
             self._sort()
@@ -199,6 +202,8 @@ class ResultFile:
             raise ConfigError(f"{path}: the label {min(reserved)!r} has the name of a column; write {LINES} instead")
         self._extra_fields = {} if answered.asked is None else {"asked": answered.asked}
         self._done = PathSet()
+        self.existing = 0
+        """Number of predictions that the file contained when it was opened."""
         self.overwritten = 0
         """Number of images whose lines were removed because they were written after the file."""
         self.failed = set[str]()
@@ -221,6 +226,7 @@ class ResultFile:
         refuse_special(self.lines)
         if existing:
             self._done, self.failed, self.overwritten = _repair(self.lines, self.answered)
+            self.existing = len(self._done)
         with writing(self.lines):
             self._file = open_appending(self.lines)
 

@@ -1,6 +1,5 @@
 """Folder of a run: its settings, data and versions, written and read strictly."""
 
-import difflib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +30,7 @@ from uniemox.io.files import (
     writing,
 )
 from uniemox.model.config import Precision
+from uniemox.spelling import did_you_mean
 from uniemox.training.processes import is_restart, job_of, rank, wait_for_all
 
 if TYPE_CHECKING:
@@ -69,9 +69,7 @@ def from_dict(kind: type[Config], values: Mapping[str, Any], where: str) -> Conf
     known = by_dotted_name(to_dict(config))
     for name in by_dotted_name(values):
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"{where}: unknown setting {name!r}{hint}")
+            raise ConfigError(f"{where}: unknown setting {name!r}{did_you_mean(name, known)}")
     return config
 
 

@@ -143,6 +143,17 @@ def test_pages_of_one_image_and_of_models_of_valence_and_arousal(tmp_path: Path)
     assert 'data-valence="4.5"' in html
 
 
+def test_the_page_counts_the_unfamiliar_images_that_it_leaves_out(tmp_path: Path) -> None:
+    lines = []
+    for i in range(14):
+        path = tmp_path / f"{i}.jpg"
+        draw_image(i, (90, 60)).save(path)
+        lines.append(line(i, path=str(path), familiarity=i / 1000, is_unfamiliar=True))
+    for count, text in ((12, "Least familiar first."), (14, "Least familiar first: 12 of 14.")):
+        write_survey_page(summary_of(lines[:count], tmp_path), "Survey", tmp_path / "s.html")
+        assert text in (tmp_path / "s.html").read_text()
+
+
 @pytest.fixture(scope="module")
 def page_url(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Twelve images: awe in every third one, no to three people, one unfamiliar image, dates in May and June."""
