@@ -275,15 +275,25 @@ def test_pairing_detects_a_gain_that_two_intervals_hide() -> None:
     assert bootstrap_interval(ours)[0] < bootstrap_interval(theirs)[1]
 
 
-def test_swapping_the_models_swaps_the_sign() -> None:
-    rng = np.random.default_rng(0)
-    ours = rng.random(300) + 0.01
-    theirs = rng.random(300)
-    comparison = paired_bootstrap(ours, theirs)
-    swapped = paired_bootstrap(theirs, ours)
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40), st.sampled_from([1, 2, 3]))
+def test_swapping_the_models_mirrors_the_interval(rows: list[tuple[bool, bool]], group_size: int) -> None:
+    ours, theirs = np.array(rows).T
+    groups = [i // group_size for i in range(len(rows))]
+    comparison = paired_bootstrap(ours, theirs, groups)
+    swapped = paired_bootstrap(theirs, ours, groups)
     assert swapped.difference == -comparison.difference
-    assert (swapped.low, swapped.high) == pytest.approx((-comparison.high, -comparison.low), abs=0.005)
-    assert swapped.share_above_zero == pytest.approx(1 - comparison.share_above_zero, abs=0.03)
+    assert comparison.low is not None
+    assert comparison.high is not None
+    assert (swapped.low, swapped.high) == pytest.approx((-comparison.high, -comparison.low), abs=1e-12)
+    assert swapped.share_above_zero + comparison.share_above_zero <= 1
+
+
+@pytest.mark.parametrize("least", [10**9, 100])
+def test_negated_scores_have_negated_resamples(least: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where repeated scores are drawn as a multinomial."""
+    monkeypatch.setattr(intervals, "MIN_MULTINOMIAL_UNITS", least)
+    scores = np.random.default_rng(6).integers(-2, 4, 5000)[:, None]
+    np.testing.assert_allclose(resampled_means(-scores), -resampled_means(scores), rtol=1e-12)
 
 
 @pytest.mark.parametrize("groups", [None, [i // 3 for i in range(24_000)]])

@@ -349,8 +349,7 @@ def resampled_means(
         raise DataError(f"sample {np.nonzero(~np.isfinite(values))[0][0]} has a score that is not finite")
 
     units = _unit_sums(np.hstack([values, np.ones((len(values), 1))]), groups)  # (U, K + 1), the size last
-    # Sorted, so that the draws do not depend on the order of samples.
-    units = units[np.lexsort(units.T)]
+    units = _in_order_of_draws(units)
     repetitions = np.ones(len(units), dtype=np.int64)
     if len(units) >= MIN_MULTINOMIAL_UNITS:
         repetitions = _repetitions(units)
@@ -385,6 +384,24 @@ def resampled_counts(samples: int, groups: Groups | None = None, *, resamples: i
     units = int(unit_of_sample.max()) + 1
     counts = _draw(np.random.default_rng(seed), np.ones(units, dtype=np.int64), resamples)  # (R, U)
     return counts[:, unit_of_sample]
+
+
+def _in_order_of_draws(units: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sort units, (U, K + 1), such that draws depend neither on the order of samples nor on the sign of all values.
+
+    So the resampled differences of two models are the negatives of those with the models swapped.
+    """
+    ascending = units[np.lexsort(units.T)]
+    if (units[:, :-1] >= 0).all():
+        return ascending
+    sign = np.append(np.full(units.shape[1] - 1, -1.0), 1.0)  # sizes keep theirs
+    descending = units[np.lexsort((sign * units).T)]
+    # Of the two orders, take the one whose values are the larger ones at the first place where they differ.
+    mirrored = (sign * descending).ravel()
+    differing = np.flatnonzero(ascending.ravel() != mirrored)
+    if len(differing) and mirrored[differing[0]] > ascending.ravel()[differing[0]]:
+        return descending
+    return ascending
 
 
 def _repetitions(units: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -269,9 +269,10 @@ def test_pauses_without_an_answer_raise(monkeypatch: pytest.MonkeyPatch) -> None
     """Each pause alone is short enough."""
     monkeypatch.setattr(client_module, "MAX_SILENCE_S", 0.25)
     with serving(in_turn([error(429, Retry_After="0.1")])) as endpoint:
-        with pytest.raises(ConfigError, match="has asked for pauses for 0 s without an answer"):
+        with pytest.raises(ConfigError, match=r"has asked for pauses for \d+ s without an answer"):
             client_of(endpoint, attempts=20).ask("llava", MESSAGES)
-        assert len(endpoint.requests) <= 3
+        # A slow machine leaves time for fewer requests, but the first pause is always allowed.
+        assert len(endpoint.requests) in (2, 3)
 
 
 def test_answer_resets_the_sum_of_pauses(monkeypatch: pytest.MonkeyPatch) -> None:

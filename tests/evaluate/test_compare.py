@@ -334,9 +334,17 @@ def test_baseline_and_chance_are_reported(runs: dict[str, Path], capsys: pytest.
 
 def test_runs_that_share_nothing_are_refused(runs: dict[str, Path], tmp_path: Path) -> None:
     unscored = write_run(tmp_path / "unscored", "finetune")
-    for ours, theirs in (([runs["a0"]], [unscored]), ([], [runs["a0"]]), ([runs["a0"]], [])):
-        with pytest.raises(DataError, match="not scored on the same data"):
+    with pytest.raises(DataError, match=r"unscored was not scored yet; run uniemox evaluate"):
+        compare([runs["a0"]], [unscored])
+    for ours, theirs in (([], [runs["a0"]]), ([runs["a0"]], [])):
+        with pytest.raises(DataError, match="give at least one run"):
             compare(ours, theirs)
+    other = shutil.copytree(runs["a1"], tmp_path / "other")
+    [scores] = (other / "evaluations").glob("*.json")
+    values = json.loads(scores.read_text())
+    scores.write_text(json.dumps(values | {"data": "folder:elsewhere"}))
+    with pytest.raises(DataError, match=r"not scored on the same data \(.*a0 on .*other on .*elsewhere"):
+        compare([runs["a0"]], [other])
     with pytest.raises(DataError, match="has no run"):
         compare([tmp_path], [runs["a0"]])
     [file] = (runs["a1"] / "evaluations").glob("*.jsonl")

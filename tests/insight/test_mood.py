@@ -15,6 +15,7 @@ from uniemox.insight.mood import _WORDS, EXAMPLE, parse_mood
         ("valence<>7", "'valence<>7'", ""),
         ("people>0 Calm valence>6", "'Calm'", "for 'calm' write arousal<4.5"),
         ("awe", "'awe'", "if 'awe' is an emotion of the model, write awe>0.5"),
+        ("bit gloomy >= 40%", "'bit'", """a name with a blank needs quotes: "bit gloomy">=0.5"""),
         (";", "';'", ""),
         ("is_colourless", "'is_colourless'", "it is a field of predict's answers, but not of the index"),
     ],

@@ -78,11 +78,13 @@ def compare(ours: Sequence[Path], theirs: Sequence[Path], baseline: Sequence[Pat
         ConfigError: For a file in the place of a run's folder.
         DataError: If a folder has no run, they have no evaluation in common, or predictions are for different images.
     """
+    if not ours or not theirs:
+        raise DataError("give at least one run of ours and one of theirs")
     _refuse_files((*ours, *theirs, *baseline))
     runs = {path: _by_title(path) for path in (*ours, *theirs, *baseline)}
     shared = [title for title in next(iter(runs.values()), ()) if all(title in others for others in runs.values())]
-    if not ours or not theirs or not shared:
-        raise DataError("these runs were not scored on the same data; run uniemox evaluate with each of them")
+    if not shared:
+        raise DataError(_nothing_shared(runs))
     result = []
     for title in shared:
         predictions_of = dict[Path, Predictions]()
@@ -97,6 +99,19 @@ def compare(ours: Sequence[Path], theirs: Sequence[Path], baseline: Sequence[Pat
         note = "; ".join(filter(None, (comparison.note, warning)))
         result.append(replace(comparison, note=note, is_fair=comparison.is_fair and not warning))
     return result
+
+
+def _nothing_shared(runs: Mapping[Path, Mapping[str, SavedEvaluation]]) -> str:
+    """Return the message for runs without an evaluation in common.
+
+    Args:
+        runs: Evaluations of each run by what was scored.
+    """
+    if unscored := [str(path) for path, evaluations in runs.items() if not evaluations]:
+        was_not = "was not scored yet" if len(unscored) == 1 else "were not scored yet"
+        return f"{', '.join(unscored)} {was_not}; run uniemox evaluate with each run, on the same data, or give --data"
+    scored = "; ".join(f"{path} on {', '.join(evaluations)}" for path, evaluations in runs.items())
+    return f"these runs were not scored on the same data ({scored}); run uniemox evaluate with each of them"
 
 
 def _no_predictions(path: Path, evaluation: SavedEvaluation) -> str:

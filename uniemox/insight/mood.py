@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.errors import ConfigError
-from uniemox.insight.columns import COUNTS, field_note
-from uniemox.labels import AXES
+from uniemox.insight.columns import COUNTS, FAMILIARITY, field_note
+from uniemox.labels import AXES, DOMINANCE
 
 EXAMPLE = "valence>6 arousal<5"
 COMPARE = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal, "=": np.equal}
@@ -17,6 +17,8 @@ _NAME = r"""(?P<quote>["'])(?P<quoted>.+?)(?P=quote)|(?P<name>[^\s<>=,]+)"""
 _CONDITION = re.compile(
     rf"(?:{_NAME})\s*(?P<sign><=|>=|==?|<|>)\s*(?P<limit>-?(?:\d+(?:\.\d+)?|\.\d+))\s*(?P<percent>%?)(?:\s*,\s*|\s+|$)"
 )
+# Several words before a sign, as of a name with a blank that lacks its quotes.
+_WORDS_AND_SIGN = re.compile(r"([\w'-]+(?:\s+[\w'-]+)+)\s*([<>=]=?)")
 # Name, sign and value of a part that is no condition; all three may be missing.
 _OTHER_PART = re.compile(r"[^\s<>=]*(?:\s*[<>=]+\s*\S*)?")
 # Conditions for words that people try. Of 700 photographs of Flickr8k, 9 % have an arousal below 4.5.
@@ -120,6 +122,9 @@ def _no_condition(text: str, ending: str) -> ConfigError:
         hint = note
     elif word.isalpha():
         hint = f"; if {part!r} is an emotion of the model, write {part}>0.5"
+        words = _WORDS_AND_SIGN.match(ending)
+        if words and words[1].split()[-1].lower() not in (*AXES, DOMINANCE, FAMILIARITY, *COUNTS):
+            hint += f'; a name with a blank needs quotes: "{words[1]}"{words[2]}0.5'
     return ConfigError(
         f"the mood {text!r}: {part!r} is no condition{hint}. A condition is a name, one of < <= > >= = and a number, "
         f"such as {EXAMPLE!r}. Names: valence and arousal (1 to 9), an emotion of the model (in quotes if it has a "
