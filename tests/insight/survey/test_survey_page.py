@@ -154,6 +154,20 @@ def test_the_page_counts_the_unfamiliar_images_that_it_leaves_out(tmp_path: Path
         assert text in (tmp_path / "s.html").read_text()
 
 
+@pytest.mark.parametrize(("guesses", "warns"), [(2, False), (3, True)])
+def test_the_page_warns_of_groups_whose_predictions_are_guesses(guesses: int, warns: bool, tmp_path: Path) -> None:
+    lines = []
+    for i in range(20):
+        path = tmp_path / "ab"[i // 10] / f"{i}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        draw_image(i, (90, 60)).save(path)
+        lines.append(line(i, path=str(path), familiarity=0.01, is_unfamiliar=i < guesses))
+    warning = "In some groups many images are unlike the training images"
+    for chosen, is_warned in ((lines, warns), (lines[:10], False)):
+        write_survey_page(summary_of(chosen, tmp_path), "Survey", tmp_path / "s.html")
+        assert (warning in (tmp_path / "s.html").read_text()) == is_warned
+
+
 @pytest.fixture(scope="module")
 def page_url(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Twelve images: awe in every third one, no to three people, one unfamiliar image, dates in May and June."""

@@ -39,6 +39,8 @@ NAMED_LABELS = 3
 MAX_UNFAMILIAR = 12
 # Share of images without colour above which the page warns that the means may be shifted.
 MAX_COLOURLESS = 0.1
+# Share of a group's images that are unfamiliar above which the page warns of comparing groups.
+MAX_GUESSES = 0.2
 # Instead of a number of unfamiliar images, for a model that can't tell.
 NOT_CHECKED = "not checked"
 # Cosine of features above which two images are nearly the same. Of 250 OASIS photographs no two reach it; mirrored,
@@ -244,6 +246,14 @@ class Summary:
             for name, tallies in self.groups.items()
             if len(tallies) == 1
         ]
+
+    @property
+    def has_group_of_guesses(self) -> bool:
+        """True if the predictions of one of several groups are guesses for many of its images."""
+        if self.unflagged_note is not None:
+            return False
+        compared = [tally for tallies in self.groups.values() if len(tallies) > 1 for tally in tallies.values()]
+        return any(tally.unfamiliar > MAX_GUESSES * tally.images for tally in compared)
 
     @property
     def is_often_colourless(self) -> bool:
