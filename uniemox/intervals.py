@@ -311,7 +311,12 @@ def paired_bootstrap(
     if len(first) == len(second) == 1:
         return PairedDifference(difference, *percentile_interval(means), share)
 
-    models = [first - second] if pair_seeds else [first, second]
+    models = [first, second]
+    if pair_seeds:
+        models = [first - second]
+    elif difference < 0:
+        # The draws depend on the order, so swapped models would have another interval.
+        models = [second, first]
     resampled = np.hsplit(resampled_means(np.vstack(models).T, groups), [len(models[0])])[: len(models)]
     spread = spread_over_seeds(*(scores.mean(axis=1) for scores in models), resampled=resampled)
     if spread is None:
@@ -389,7 +394,8 @@ def resampled_counts(samples: int, groups: Groups | None = None, *, resamples: i
 def _in_order_of_draws(units: NDArray[np.float64]) -> NDArray[np.float64]:
     """Sort units, (U, K + 1), such that draws depend neither on the order of samples nor on the sign of all values.
 
-    So the resampled differences of two models are the negatives of those with the models swapped.
+    So the resampled differences of two models are the negatives of those with the models swapped, except if the sorted
+    differences are the same with the other sign, such as after as many wins as losses.
     """
     ascending = units[np.lexsort(units.T)]
     if (units[:, :-1] >= 0).all():

@@ -67,7 +67,7 @@ def match_names(names: Iterable[str], existing: Collection[str]) -> dict[str, st
     return matches
 
 
-def similar_name(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+def similar_name(name: str, known: Iterable[str], cutoff: float = 0.65) -> str | None:
     """Return the known name that is most similar to an unknown one; None if none is similar.
 
     Args:

@@ -68,17 +68,18 @@ def _images_due(name: str, steps: Mapping[str, Any]) -> Iterator[NextStep]:
         reason = f"{counted(collect['waiting'], 'image was', 'images were')} not fetched yet"
         yield NextStep(f"collect {name}{source}", reason)
     screen = steps["screen"]
+    undecided = screen["looked at"] - screen["kept"] - sum(screen["dropped"].values())
     if screen["to look at"]:
         yield NextStep(f"screen {name}")
-    elif screen["looked at"] and not screen["kept"]:
+    elif undecided > 0:
+        images = counted(undecided, "image has", "images have")
+        yield NextStep(f"screen {name}", f"{images} no decision: those of a screen were undone")
+    elif not screen["kept"] and (screen["dropped"] or screen["taken down"]):
         reasons = [f"{reason} {count:,}" for reason, count in screen["dropped"].items()]
         if screen["taken down"]:
             reasons.append(f"taken down {screen['taken down']:,}")
-        if reasons:
-            reason = f"no image is left ({', '.join(reasons)}): collect others, change what screen drops (--help)"
-            yield NextStep(f"collect {name} --source SOURCE", f"{reason}, or keep images on the pages of serve")
-        else:
-            yield NextStep(f"screen {name}", "its decisions were undone")
+        reason = f"no image is left ({', '.join(reasons)}): collect others, change what screen drops (--help)"
+        yield NextStep(f"collect {name} --source SOURCE", f"{reason}, or keep images on the pages of serve")
 
 
 def _answers_due(name: str, annotate: Mapping[str, Any], agree: Mapping[str, Any]) -> Iterator[NextStep]:
@@ -101,7 +102,7 @@ def _files_due(name: str, steps: Mapping[str, Any]) -> Iterator[NextStep]:
     if not split:
         yield _first_split(name, steps["agree"]["kept"])
     elif split["change"]:
-        again = " ".join([f"split {name}", *_split_options(split)])
+        again = " ".join([f"split {name}", *split_options(split)])
         yield NextStep(again, f"the split is stale: {split['change']}")
     release = steps["release"]
     if not release["releases"]:
@@ -127,7 +128,7 @@ def _more_images(name: str, agree: Mapping[str, Any]) -> NextStep:
     return NextStep(f"collect {name} --source SOURCE", reason)
 
 
-def _split_options(split: Mapping[str, Any]) -> list[str]:
+def split_options(split: Mapping[str, Any]) -> list[str]:
     """Return the options with which a split was drawn; older versions have not recorded them."""
     defaults = {"ratio": "80/10/10", "schemes": 100, "seed": 0}
     options = {name: split.get(name, default) for name, default in defaults.items()}

@@ -351,7 +351,8 @@ def test_nobody_is_invited_to_label_nothing(project: Project) -> None:
         number = connection.scalar(select(func.max(t.batches.c.id)))  # of the screen
         undo(connection, number, actor="owner")
     state = status(project)
-    assert (state["next"], state["why"]) == ("uniemox curate screen p", "its decisions were undone")
+    assert state["next"] == "uniemox curate screen p"
+    assert state["why"] == "20 images have no decision: those of a screen were undone"
     screen(project)
     assert (status(project)["steps"]["screen"]["kept"], status(project)["steps"]["screen"]["to look at"]) == (20, 0)
     with project.store.write() as connection:
@@ -360,6 +361,33 @@ def test_nobody_is_invited_to_label_nothing(project: Project) -> None:
     state = status(project)
     assert state["next"] == "uniemox curate collect p --source SOURCE"
     assert "no image is left (in a benchmark 20)" in state["why"]
+
+
+def test_images_that_were_taken_down_need_no_decision(project: Project) -> None:
+    images = [row.sha256 for row in project.rows(select(t.images.c.sha256))]
+    take_down(project, images[0], because="asked")
+    with project.store.write() as connection:
+        undo(connection, connection.scalar(select(func.min(t.batches.c.id))), actor="owner")
+    state = status(project)
+    assert state["next"] == "uniemox curate screen p"
+    assert state["why"] == "19 images have no decision: those of a screen were undone"
+    screen(project)
+    assert status(project)["steps"]["screen"]["kept"] == 19
+    for digest in images[1:]:
+        take_down(project, digest, because="asked")
+    state = status(project)
+    assert state["next"] == "uniemox curate collect p --source SOURCE"
+    assert "no image is left (taken down 20)" in state["why"]
+
+
+def test_agree_by_another_rule_keeps_the_options_of_the_split(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    say(project, ada=ALL_RIGHT, ben=ALL_RIGHT)
+    split(capsys, project)
+    curate(["agree", str(project.folder), "--rule", "soft"], exit_on_error=False, result_action="return_none")
+    said = " ".join(capsys.readouterr().err.split())
+    assert "--ratio 60/20/20 --schemes 1 --rule soft" in said
 
 
 def test_errors_of_early_steps_lead_to_the_next_step(tmp_path: Path) -> None:

@@ -287,6 +287,23 @@ def test_a_takedown_says_that_the_folder_of_images_is_missing(tmp_path: Path, aw
     assert not image.exists()
 
 
+def test_an_image_is_named_by_its_path_in_a_release_or_in_the_folder_that_was_collected(tmp_path: Path) -> None:
+    project = agreed(tmp_path)
+    release(project, tmp_path / "a", ReleaseConfig(name="a"))
+    first, second, *_ = sorted((tmp_path / "a" / "pictures").rglob("*.jpg"))
+    done = take_down(project, str(first.relative_to(tmp_path)), because="asked")
+    assert first.stem in {digest[:20] for digest in done.sha256}
+    assert not first.exists()
+    photo = tmp_path / "photos" / "my photo.jpg"
+    [row] = project.rows(select(t.images).where(t.images.c.sha256.startswith(second.stem)))
+    with project.store.write() as connection:
+        of_image = update(t.candidates).where(t.candidates.c.picture_id == row.id)
+        connection.execute(of_image.values(source=t.FOLDER, address=photo.as_uri()))
+    assert row.sha256 in take_down(project, str(photo), because="asked").sha256
+    with pytest.raises(ConfigError, match="expected an address, the path of an image in a release"):
+        take_down(project, str(photo.with_name("other.jpg")), because="asked")
+
+
 @pytest.mark.parametrize("which", ["", " "])
 def test_a_takedown_of_nothing_is_refused(tmp_path: Path, which: str) -> None:
     """Images of folders have no page."""

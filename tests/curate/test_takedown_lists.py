@@ -61,6 +61,8 @@ def test_a_takedown_leaves_the_rest_of_a_release_as_it_was(tmp_path: Path) -> No
     assert json.loads((tmp_path / "a" / "label_studio.json").read_bytes()) == others
     figures = json.loads((tmp_path / "a" / "statistics.json").read_bytes())
     assert figures["table II"]["samples"] == figures["funnel"]["released"] == len(rows) - 1
+    assert list(figures["funnel"].items())[-2:] == [("released at first", len(rows)), ("released", len(rows) - 1)]
+    assert "After the release, 1 image was taken down." in (tmp_path / "a" / "README.md").read_text()
     assert f"\n{len(rows) - 1} images, each with" in (tmp_path / "a" / "README.md").read_text()
     tables = [path.read_text() for path in (tmp_path / "a" / "pictures").glob("*/metadata.jsonl")]
     assert sum(text.count("\n") for text in tables) == len(rows) - 1

@@ -238,6 +238,17 @@ def test_parts_of_few_images_are_calibrated_by_the_rule_of_all() -> None:
     assert few.change == 0
 
 
+def test_a_part_without_the_largest_group_is_calibrated_as_few_images_are() -> None:
+    """Eight images that are all right would give a temperature near 0."""
+    logits, labels = drawn(100, seed=4)
+    rows = np.arange(92, 100)
+    logits[rows, labels[rows]] = logits[rows].max(axis=1) + 1
+    units = ["large"] * 92 + ["small"] * 8
+    change = log_loss_change(mikels_info(1.0), logits, None, labels, units)
+    assert change is not None
+    assert change.after < 1.5 * change.before
+
+
 def test_images_of_one_group_are_held_out_together() -> None:
     """Each group has a temperature of its own: with its images apart, the fit of the others says nothing about it."""
     logits, labels = drawn(200, seed=3)

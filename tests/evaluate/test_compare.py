@@ -1,6 +1,7 @@
 """Settings are compared over seeds, with the bootstrap of the stacked hits."""
 
 import json
+import re
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from tests.evaluate.test_run import labelled_data
 from tests.runs import finetuned
 from uniemox.cli.evaluate import compare as cli_compare
 from uniemox.data.sample import DataSet
-from uniemox.errors import CheckpointError, ConfigError, DataError
+from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
 from uniemox.evaluate.compare import Scoring, among_shared_labels, compare, compare_on
 from uniemox.evaluate.run_records import Predictions
 from uniemox.intervals import bootstrap_interval, interval_over_runs, paired_bootstrap
@@ -88,7 +89,13 @@ def test_a_model_of_the_package_is_compared_by_its_evaluations(
     cli_compare(ours=[runs["b0"]], theirs=[Path("embedded")])
     printed = capsys.readouterr().out
     assert "training gained nothing here that these images can show" in printed
-    assert "16 images can show only a large difference; more test images show smaller ones: new ones, or" in printed
+    [comparison] = compare([runs["b0"]], [Path("embedded")])
+    assert comparison.difference.interval is not None
+    low, high = comparison.difference.interval
+    reach = (high - low) / 2
+    assert f"16 images can show a difference of about {100 * reach:.0f} points; one of 5 points takes" in printed
+    [needed] = re.findall(r"takes about ([\d,]+) images that are new to both", printed)
+    assert 0 <= int(needed.replace(",", "")) - 16 * (reach / 0.05) ** 2 <= 10
     # No answer of the other run is one of the labels that both have.
     [file] = (runs["b0"] / "evaluations").glob("*.json")
     file.write_text(file.read_text().replace('"fear"', '"boredom"'))
@@ -194,8 +201,8 @@ def test_images_that_one_model_has_no_label_for_are_left_out(
     (runs["b0"] / "evaluations").rename(tmp_path / "evaluations" / "embedded")
     cli_compare(ours=[runs["a0"]], theirs=[Path("embedded")])
     verdict = capsys.readouterr().out.splitlines()[-1]
-    assert verdict.startswith("among the labels that both have, training gained")
-    assert "A model can't choose the labels of the 1 image left out" in verdict
+    assert verdict.startswith("among the labels that are compared, training gained")
+    assert "Left out: 1 image whose label a model can't choose" in verdict
     assert comparison.note == (
         "the models have 2 and 3 labels, so all choose among the 2 that they share; 1 image of boredom left out"
     )
@@ -273,7 +280,7 @@ def test_a_model_file_is_refused_before_anything_is_scored(
 
 
 def test_a_comparison_leaves_a_whole_evaluation_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The model card and the report show it. The map, which another model may need, left out the images of anger."""
+    """The model card and the report show it. The comparison alone leaves out the images of anger, as the map says."""
     monkeypatch.chdir(tmp_path)
     run = tmp_path / "knn"
     shutil.copytree(finetuned("knn"), run)
@@ -282,10 +289,16 @@ def test_a_comparison_leaves_a_whole_evaluation_behind(tmp_path: Path, monkeypat
     said: list[str] = []
     scoring = Scoring(split="all", label_pairs=dropped)
     comparison = compare_on(data, scoring, [run], [run], on_progress=silent, report=said.append)
-    assert (comparison.pictures, comparison.left_out) == (len(data), 0)
+    angry = sum(sample.label == MIKELS.index("anger") for sample in data.samples)
+    assert angry > 0
+    assert (comparison.pictures, comparison.left_out) == (len(data) - angry, angry)
+    assert f"all choose among the 7 that the map keeps; {angry} image" in comparison.note
     [file] = (run / "evaluations").glob("*.json")
     assert json.loads(file.read_text())["n"] == len(data)
     assert f"{run}: the label map is not used: the model has all labels of the data that it keeps" in said
+    one = {word: (word,) if word == "awe" else () for word in MIKELS.labels}
+    with pytest.raises(LabelError, match="fewer than two labels to choose among"):
+        compare_on(data, replace(scoring, label_pairs=one), [run], [run])
 
 
 def no_progress(work: str, done: int, total: int | None) -> None:

@@ -59,3 +59,18 @@ def test_every_word_of_the_hints_leads_to_a_condition() -> None:
             parse_mood(word)
         [condition] = parse_mood(str(caught.value).split(" write ")[1].split(". A condition")[0])
         condition.check()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("People>50%", "People is not a share"), ("VALENCE>50 %", "VALENCE is not a share"), ("awe>101%", "up to 100 %")],
+)
+def test_percentages_are_of_shares(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_mood(text)
+
+
+def test_a_small_limit_is_written_as_it_is_read() -> None:
+    [condition] = parse_mood("Fear<0.005%")
+    assert str(condition) == "Fear<0.00005"
+    assert parse_mood(str(condition)) == [condition]

@@ -215,6 +215,8 @@ def test_all_values_that_a_search_asks_for_are_shown(
     best = hits[0]
     valence = f"{best['valence']:.2f}{' (a guess)' * best['is_unfamiliar']}"
     assert cells == [best["path"], valence, str(int(best["people"])), f"{best['awe']:.2f}"]
+    other = [word.replace("people", "People").replace("awe", "Awe") for word in words]
+    assert uniemox_here(*other).stdout.splitlines() == lines
     page = (photos.parent / "found.html").read_text()
     words = re.sub("<[^>]*>", "", page)
     assert f"valence {best['valence']:.2f} people {best['people']:.0f} awe {best['awe']:.2f}" in words

@@ -46,9 +46,10 @@ def calibrate(
 ) -> None:
     """Calibrate a model's probabilities and sets of likely labels on your own labelled images.
 
-    The most probable label does not change, but its probability becomes accurate for images like yours. 100 images are
-    enough. They must be new to the model; `uniemox evaluate` refuses to score the calibrated model on them. If the
-    probabilities become worse than before, nothing is written, and the command exits with 1.
+    The most probable label does not change, but its probability fits images like yours better. 100 images are enough
+    for most; a model that fits your images already may need more. They must be new to the model; `uniemox evaluate`
+    refuses to score the calibrated model on them. If the log loss of images that the fit does not use rises, nothing
+    is written, and the command exits with 1.
 
     For example:
 

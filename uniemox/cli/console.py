@@ -126,7 +126,7 @@ def say_parts(data: "DataSet", *, sees_person: bool = False) -> None:
     """
     for part in data.parts:
         say(str(part))
-    for note in _notes_of_splits(data):
+    for note in _notes_of_files(data):
         say(note)
     if sees_person and data.lacks_persons:
         from uniemox.data.sample import NO_PERSONS
@@ -134,11 +134,13 @@ def say_parts(data: "DataSet", *, sees_person: bool = False) -> None:
         say(NO_PERSONS)
 
 
-def _notes_of_splits(data: "DataSet") -> list[str]:
-    """Return the notes of `read_splits` and those after them; none for data with splits of their own."""
+def _notes_of_files(data: "DataSet") -> list[str]:
+    """Return the notes about files of splits and of images to exclude, and those after them; none without files."""
+    from uniemox.data.source import LISTED_IN
     from uniemox.data.splits import SPLITS_FROM
 
-    first = next((i for i, note in enumerate(data.notes) if SPLITS_FROM in note), len(data.notes))
+    is_of_file = [SPLITS_FROM in note or LISTED_IN in note for note in data.notes]
+    first = is_of_file.index(True) if any(is_of_file) else len(data.notes)
     # The notes of a union repeat its parts.
     parts = {str(part) for part in data.parts}
     return [note for note in data.notes[first:] if note not in parts]

@@ -1,6 +1,7 @@
 """Commands that score classifiers, compare training settings, and write a page about runs."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
     from uniemox.evaluate.scores import GroupScores
     from uniemox.intervals import PairedDifference
 
-# With fewer images, only a difference of about 20 points is found.
-FEW_IMAGES = 100
+# Half of the width of an interval of a difference up to which a comparison is fine enough for its question.
+FINE_ENOUGH = 0.05
 # Letters in a heading of the confusion matrix.
 MIN_HEADING = 4
 MAX_HEADING = 8
@@ -53,13 +54,6 @@ LabelMapText = Annotated[
     ),
 ]
 Runs = Annotated[list[Path], Parameter(consume_multiple=True, negative="")]
-TRUST_TITLES = {
-    "coverage": "90 % likely sets that contain the label",
-    "set_size": "labels per 90 % likely set",
-    "coverage_unfamiliar": "the same for unfamiliar images: sets that contain the label",
-    "set_size_unfamiliar": "the same for unfamiliar images: labels per set",
-    "flagged": "flagged as unfamiliar",
-}
 
 
 def evaluate(
@@ -147,7 +141,7 @@ def _announce_folders(models: Sequence[Path]) -> None:
 
 def score_tables(evaluation: "Evaluation") -> Iterator[Table | str]:
     """Yield a table of scores with intervals, the confusion matrix, and scores by group."""
-    from uniemox.evaluate.scores import as_values
+    from uniemox.evaluate.scores import SCORE_TITLES, as_values
 
     values = as_values(evaluation.scores)
     small = {f"recall of {label}" for label in _small_classes(values)}
@@ -155,7 +149,7 @@ def score_tables(evaluation: "Evaluation") -> Iterator[Table | str]:
     for name, value, interval in _flat(values | dict(evaluation.trust)):
         # A bootstrap of a few images that are all right has no width.
         shown_interval = None if name in small else interval
-        table.add_row(TRUST_TITLES.get(name, name.replace("_", " ")), *_cells(value, shown_interval))
+        table.add_row(SCORE_TITLES.get(name, name.replace("_", " ")), *_cells(value, shown_interval))
     yield table
     if "confusion" in values:
         yield _confusion(values["labels"], values["confusion"])
@@ -267,6 +261,9 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float
                 # Data may have only some of a model's labels.
                 if precision is not None:
                     yield f"average precision of {label}", precision, values["average_precision_interval"][label]
+        elif name == "polarity_accuracy" and value is None:
+            # Own labels are neither positive nor negative.
+            continue
         elif isinstance(value, dict) and name not in NO_SCORES:
             yield from _flat(value, f"{name} ")
         elif not (name.endswith("interval") or name in NO_SCORES):
@@ -392,13 +389,16 @@ def _gain(low: float, high: float, comparison: "Comparison") -> str:
         verdict = "training lost accuracy: the built-in model is better on these images"
     if comparison.left_out:
         verdict = (
-            f"among the labels that both have, {verdict}. A model can't choose the labels of the "
-            f"{counted(comparison.left_out, 'image')} left out"
+            f"among the labels that are compared, {verdict}. Left out: {counted(comparison.left_out, 'image')} whose "
+            "label a model can't choose, or the map leaves out"
         )
-    if low <= 0 <= high and comparison.pictures < FEW_IMAGES:
+    reach = (high - low) / 2
+    if low <= 0 <= high and reach > FINE_ENOUGH:
+        # The width falls with the root of the number of images.
+        needed = math.ceil(comparison.pictures * (reach / FINE_ENOUGH) ** 2 / 10) * 10
         verdict += (
-            f". {counted(comparison.pictures, 'image')} can show only a large difference; more test images show "
-            "smaller ones: new ones, or a larger part (uniemox data split --ratio 50/10/40, before finetune)"
+            f". {counted(comparison.pictures, 'image')} can show a difference of about {100 * reach:.0f} points; one "
+            f"of {100 * FINE_ENOUGH:.0f} points takes about {needed:,} images that are new to both"
         )
     return verdict
 

@@ -99,8 +99,14 @@ def _finetune(
         overlaps = read_overlaps(out)
         of_run = _refusal(overlaps, sources_of(config))
         of_comparison = of_run or _refusal(overlaps, [START])
-        if config.task == "label" and dataset.labels.kind == "evoked":
-            say(f"is it better than the built-in model? {_comparison(out, options, dataset.labels, of_comparison)}")
+        if config.method == "histogram":
+            baseline = shlex.join(["--baseline", str(out)])
+            say(f"a trivial baseline for other runs on these data: uniemox compare {baseline} ...")
+        elif config.task == "label" and dataset.labels.kind == "evoked":
+            question = (
+                "is it better than the built-in model (with --baseline RUN: and than a run of --method histogram)?"
+            )
+            say(f"{question} {_comparison(out, options, dataset.labels, of_comparison)}")
         words = ["uniemox", "evaluate", "--model", str(out)]
         say(f"wrote {out}/model.safetensors and model.onnx; next: {_scoring(words, options, of_run)}")
 

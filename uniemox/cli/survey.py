@@ -126,12 +126,13 @@ def search(
         raise UsageError("give a criterion: --like or --emotion (not both), or --mood")
     from uniemox.cli.predict_output import Output
     from uniemox.insight.index_file import index_folder, index_lines
-    from uniemox.insight.search import Query, search_folder
+    from uniemox.insight.search import Query, as_spelled, search_folder
     from uniemox.predict.opening import load
 
     # A mistake is reported before anything is predicted.
     query = Query(like=like, emotion=emotion, mood=mood, count=count, unfamiliar=unfamiliar)
     predictor = load(model, faces="find" if query.needs_faces else None)
+    query = as_spelled(query, predictor)
     hint = f"grep '\"error\"' {quoted(index_lines(predictor, folder, index))} lists them"
     output = Output(as_json=False, has_rows=False, failures_hint=hint)
     results = search_folder(

@@ -65,6 +65,8 @@ FOLDER_KINDS = {*READERS} - {"csv", "hf", "shards", "synthetic"}
 """Kinds whose images are found by walking a folder; the others name each image."""
 CUSTOM_READER = r"[A-Za-z_]\w*(?:\.\w+)+:[A-Za-z_]\w*"
 """Function in the user's own package that opens a path as a DataSet: mypackage.module:open_mine."""
+LISTED_IN = "images listed in"
+"""Words of the note about a file of images to exclude."""
 ADDRESS = r"[:=][/\\]{2}|::"
 """Part of a source that is the address of another machine, or a chain of fsspec."""
 
@@ -409,7 +411,7 @@ def _exclude(data: DataSet, file: Path) -> DataSet:
     samples = [sample for sample in data.samples if sample.key not in excluded]
     if not samples:
         raise DataError(f"{file} excludes all samples of {data.name}")
-    note = f"{len(matches)} of the {len(listed)} images listed in {file} were left out"
+    note = f"{len(matches)} of the {len(listed)} {LISTED_IN} {file} were left out"
     if absent := len(listed) - len(matches):
         note += f"; {absent} not among these images: not in the data, or left out by the splits before"
     return replace(data, samples=samples, notes=(*data.notes, note))

@@ -249,8 +249,9 @@ def log_loss_change(
     fold = np.array([fold_of[unit] for unit in units])
     before = _log_losses(info, logits, distances, is_right)
     after = np.empty_like(before)
-    # Nine tenths of 44 images are fewer than 40, but stand for the calibration with all 44.
-    is_rough = len(logits) < MIN_SAMPLES
+    # Nine tenths of 44 images are fewer than 40, but stand for the calibration with all 44. A part without a large
+    # group may be far smaller.
+    fewest = len(logits) if len(logits) < MIN_SAMPLES else MIN_SAMPLES * (FOLDS - 1) // FOLDS
     for i in range(min(FOLDS, len(names))):
         is_scored = fold == i
         is_fitted = ~is_scored
@@ -260,7 +261,7 @@ def log_loss_change(
             _rows(distances, is_fitted),
             target[is_fitted],
             any_of=_rows(any_of, is_fitted),
-            is_rough=is_rough,
+            is_rough=bool(is_fitted.sum() < fewest),
         )
         after[is_scored] = _log_losses(fitted, logits[is_scored], _rows(distances, is_scored), is_right[is_scored])
     change = paired_bootstrap(after, before, units)

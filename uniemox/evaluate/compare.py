@@ -1,6 +1,6 @@
 """Comparison of two training settings by runs of several seeds each, on the same images."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.data.sample import DataSet
-from uniemox.errors import CheckpointError, ConfigError, DataError
-from uniemox.evaluate.label_pairs import LabelPairs, labels_by
+from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
+from uniemox.evaluate.label_pairs import TOO_FEW_LABELS, LabelPairs, labels_by
 from uniemox.evaluate.places import evaluations_folder
 from uniemox.evaluate.run import evaluate, runs_without_torch, write_evaluation
 from uniemox.evaluate.run_records import Predictions, SavedEvaluation, read_evaluations, read_run, title_of
@@ -60,12 +60,14 @@ class Comparison:
     note: str = ""
     """Says if the runs were scored among different labels, or by different label maps."""
     left_out: int = 0
-    """Number of images that are left out because a model can't choose their label."""
+    """Number of images that are left out because a model can't choose their label, or the label map leaves it out."""
     is_fair: bool = True
     """False if the runs chose among different labels, or by different label maps: the difference says little."""
 
 
-def compare(ours: Sequence[Path], theirs: Sequence[Path], baseline: Sequence[Path] = ()) -> list[Comparison]:
+def compare(
+    ours: Sequence[Path], theirs: Sequence[Path], baseline: Sequence[Path] = (), *, without: Collection[str] = ()
+) -> list[Comparison]:
     """Compare two groups of runs on every evaluation that all runs have, as means over their seeds.
 
     Args:
@@ -73,6 +75,7 @@ def compare(ours: Sequence[Path], theirs: Sequence[Path], baseline: Sequence[Pat
             ./evaluations/embedded), at least one each.
         theirs: Folders of the other group, likewise at least one.
         baseline: Runs of a trivial baseline, such as method histogram.
+        without: Labels whose images are left out; the models don't choose these labels either.
 
     Raises:
         ConfigError: For a file in the place of a run's folder.
@@ -94,7 +97,7 @@ def compare(ours: Sequence[Path], theirs: Sequence[Path], baseline: Sequence[Pat
                 raise DataError(_no_predictions(path, evaluations[title]))
             predictions_of[path] = predictions
         groups = [[predictions_of[path] for path in group] for group in (ours, theirs, baseline)]
-        comparison = _compare(title, *groups)
+        comparison = _compare(title, *groups, without=without)
         warning = map_note({path: evaluations[title] for path, evaluations in runs.items()})
         note = "; ".join(filter(None, (comparison.note, warning)))
         result.append(replace(comparison, note=note, is_fair=comparison.is_fair and not warning))
@@ -181,6 +184,9 @@ def compare_on(
         if str(path) not in IN_PACKAGE and not (path / WEIGHTS).is_file():
             raise CheckpointError(f"{path / WEIGHTS} can't be read: there is no such file; give the folder of a run")
     pairs = scoring.label_pairs
+    without = {data.labels.labels[data.labels.index(label)] for label, words in (pairs or {}).items() if not words}
+    if without and len(data.labels) - len(without) < 2:
+        raise LabelError(TOO_FEW_LABELS)
     _check_labels(list(models), data, pairs)
     for path in models:
         evaluation = evaluate(path, data, label_pairs=pairs, allow_seen=scoring.allow_seen, on_progress=on_progress)
@@ -189,7 +195,9 @@ def compare_on(
         file = write_evaluation(evaluation, path, data, scoring.split, persons=scoring.persons)
         report(f"{path}: scores and predictions are in {file} and beside it (.jsonl)")
     title = title_of(data.name, scoring.split, scoring.persons)
-    return next(comparison for comparison in compare(ours, theirs, baseline) if comparison.title == title)
+    # Models that have all labels of the data are scored on all images.
+    comparisons = compare(ours, theirs, baseline, without=without)
+    return next(comparison for comparison in comparisons if comparison.title == title)
 
 
 def _check_labels(models: Sequence[Path], data: DataSet, pairs: LabelPairs | None) -> None:
@@ -232,7 +240,9 @@ def chance_of(predictions: Predictions) -> tuple[float, float]:
     return float(counts.max() / counts.sum()), 1 / classes
 
 
-def among_shared_labels(predictions: Sequence[Predictions]) -> tuple[list[Predictions], str]:
+def among_shared_labels(
+    predictions: Sequence[Predictions], without: Collection[str] = ()
+) -> tuple[list[Predictions], str]:
     """Let all models choose among the labels that each of them can choose.
 
     A model with fewer labels has fewer wrong answers to choose from, so accuracies among different labels can't be
@@ -240,6 +250,7 @@ def among_shared_labels(predictions: Sequence[Predictions]) -> tuple[list[Predic
 
     Args:
         predictions: Answers of each model. A model may lack the images whose label it can't predict.
+        without: Labels that the user leaves out.
 
     Returns:
         The answers among the shared labels, and a note with their number. If all have the same labels already, or fewer
@@ -247,8 +258,13 @@ def among_shared_labels(predictions: Sequence[Predictions]) -> tuple[list[Predic
     """
     warning = label_note(predictions)
     first = predictions[0]
-    shared = [label for label in first.scored_labels if all(label in item.scored_labels for item in predictions)]
-    if not warning or len(shared) < 2:
+    shared = [
+        label
+        for label in first.scored_labels
+        if label not in without and all(label in item.scored_labels for item in predictions)
+    ]
+    is_without = any(label in without for item in predictions for label in item.scored_labels)
+    if not (warning or is_without) or len(shared) < 2:
         return list(predictions), warning
     words_of = [dict(zip(item.keys, item.words, strict=True)) for item in predictions]
     keys = []
@@ -262,7 +278,8 @@ def among_shared_labels(predictions: Sequence[Predictions]) -> tuple[list[Predic
     if not keys:
         return list(predictions), warning
     counts = " and ".join(str(count) for count in sorted({len(item.scored_labels) for item in predictions}))
-    note = f"the models have {counts} labels, so all choose among the {len(shared)} that they share"
+    reason = "that they share" if warning else "that the map keeps"
+    note = f"the models have {counts} labels, so all choose among the {len(shared)} {reason}"
     if left_out:
         count = sum(map(len, left_out.values()))
         note += f"; {counted(count, 'image')} of {', '.join(map(quoted, sorted(left_out)))} left out"
@@ -312,12 +329,17 @@ def _refuse_lost_images(title: str, predictions: Sequence[Predictions]) -> None:
 
 
 def _compare(
-    title: str, ours: Sequence[Predictions], theirs: Sequence[Predictions], baseline: Sequence[Predictions]
+    title: str,
+    ours: Sequence[Predictions],
+    theirs: Sequence[Predictions],
+    baseline: Sequence[Predictions],
+    *,
+    without: Collection[str],
 ) -> Comparison:
     all_predictions = [*ours, *theirs, *baseline]
     _refuse_lost_images(title, all_predictions)
     image_count = len({key for predictions in all_predictions for key in predictions.keys})
-    all_predictions, note = among_shared_labels(all_predictions)
+    all_predictions, note = among_shared_labels(all_predictions, without)
     first = all_predictions[0]
     if any(predictions.keys != first.keys for predictions in all_predictions):
         raise DataError(f"{title}: the models share fewer than two labels, or no image of these; give --map")

@@ -12,6 +12,7 @@ from uniemox.labels import NO_LABELS, LabelMap, LabelSet, ScoredLabels, clean, q
 LabelPairs = Mapping[str, tuple[str, ...]]
 """By label of the data, the labels of the model that mean it; none: the images of this label are left out."""
 EXAMPLE = "fun=amusement+excitement,yuck=disgust"
+TOO_FEW_LABELS = "the label map leaves fewer than two labels to choose among; give labels of the model for two at least"
 
 
 def read_label_pairs(text: str) -> LabelPairs:
@@ -118,9 +119,7 @@ def score_by_pairs(model: LabelSet, data: LabelSet, pairs: LabelPairs) -> Scored
         )
     reached = tuple(label for label in data.labels if label in meaning.values())
     if len(reached) < 2:
-        raise LabelError(
-            "the label map leaves fewer than two labels to choose among; give labels of the model for two at least"
-        )
+        raise LabelError(TOO_FEW_LABELS)
     # The model can't choose the other labels, so they don't count among the scored ones.
     scored = replace(data, labels=reached)
     of_data = LabelMap(data, scored, {label: label if label in reached else None for label in data.labels})

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.near import image_hashes
@@ -17,7 +16,7 @@ from uniemox.evaluate.calibration import LogLossChange, calibrated, expected_cal
 from uniemox.evaluate.label_pairs import LabelPairs, labels_by
 from uniemox.evaluate.outputs import Outputs, outputs_of_network, units_of
 from uniemox.evaluate.run import is_onnx
-from uniemox.evaluate.scorer import mapped
+from uniemox.evaluate.scorer import RightAnswers, mapped, meanings_of
 from uniemox.intervals import Interval, share_interval
 from uniemox.io.files import ONNX, replacing
 from uniemox.io.onnx_external import with_metadata
@@ -88,7 +87,11 @@ class Recalibration:
         The lower end of the accuracy's interval is compared with guesses without an image.
         """
         if self.is_worse:
-            return "the probabilities become worse: keep the model as it is, or calibrate with more images"
+            return (
+                "the probabilities become worse: for images that the fit does not use, the log loss rises, and only "
+                "this decides, because the other numbers are of the images that were fitted. Keep the model as it is, "
+                "or calibrate with more images"
+            )
         if self.accuracy_interval[0] <= self.chance:
             return "no better than chance on these images: fine-tune instead"
         if self.accuracy_interval[0] <= self.commonest:
@@ -173,30 +176,6 @@ def recalibrate(
     return replace(result, split=split, left_out=len(data.samples) - len(samples))
 
 
-@dataclass(frozen=True, slots=True)
-class RightAnswers:
-    """Right answers of a model for N images, in the model's own labels."""
-
-    truth: NDArray[np.intp]
-    """(N,) index of the right label; if several of the model's labels mean the true one, of the most probable."""
-    any_of: NDArray[np.bool_] | None
-    """(N, E), True for each right label; None if each label of the data means one of the model."""
-
-    @classmethod
-    def of(cls, outputs: Outputs, scored: ScoredLabels) -> "RightAnswers":
-        """Return the right answers for outputs, (N, E), of images that all have a scored label."""
-        scored_truth = np.array([scored.truth(sample.label) for sample in outputs.samples])  # (N,)
-        is_right = _meanings(scored) == scored_truth[:, None]  # (N, E)
-        truth = np.where(is_right, outputs.values, -np.inf).argmax(axis=1)
-        return cls(truth, is_right if scored.of_model.merged else None)
-
-
-def _meanings(scored: ScoredLabels) -> NDArray[np.intp]:
-    """Return the index in the scored labels of each of the model's labels, (E,); -1: none."""
-    meanings = map(scored.of_model, range(len(scored.of_model.source)))
-    return np.array([-1 if index is None else index for index in meanings])
-
-
 def _measure(
     info: ClassifierInfo, fitted: ClassifierInfo, outputs: Outputs, answers: RightAnswers, scored: ScoredLabels
 ) -> Recalibration:
@@ -214,7 +193,7 @@ def _measure(
     """
     truth = answers.truth
     before, after = (answers_of(metadata, outputs.values, outputs.distances) for metadata in (info, fitted))
-    scored_truth = _meanings(scored)[truth]  # (N,)
+    scored_truth = meanings_of(scored)[truth]  # (N,)
     is_right = mapped(before, scored.of_model).argmax(axis=1) == scored_truth
     units = units_of(outputs.samples)
     familiarity = familiarity_of(outputs.distances, fitted.distances)

@@ -128,21 +128,20 @@ class Scorer:
         return replace(scores, temperature=info.temperature, ece=uncalibrated, ece_calibrated=scores.ece)
 
     def trust(self) -> dict[str, float]:
-        """Return `Evaluation.trust`. Sets are scored in the model's own labels."""
+        """Return `Evaluation.trust`. Sets consist of the model's own labels, of which several may be right."""
         measures = dict[str, float]()
         if self.familiarity is not None and len(self.info.distances) >= MIN_TO_FLAG:
             measures["flagged"] = float((self.familiarity < UNFAMILIAR).mean())
-        has_own_labels = self.scored is not None and self.scored.labels.labels == self.scored.of_model.source.labels
         scores = self.info.conformal_scores
-        has_sets = has_own_labels and max_coverage(scores) >= COVERAGE
-        if self.info.task != "label" or not has_sets:
+        if self.scored is None or self.info.task != "label" or max_coverage(scores) < COVERAGE:
             return measures
+        truth = RightAnswers.of(self.outputs, self.scored).truth
         shares = set_probabilities_of(self.info, self.outputs.values, self.outputs.distances)
         parts = {"": np.ones(len(shares), dtype=bool)}
         if self.familiarity is not None and (self.familiarity < UNFAMILIAR).sum() >= MIN_UNFAMILIAR:
             parts["_unfamiliar"] = self.familiarity < UNFAMILIAR
         for suffix, part in parts.items():
-            coverage, set_size = likely_sets(scores, COVERAGE, shares[part], self.truth[part])
+            coverage, set_size = likely_sets(scores, COVERAGE, shares[part], truth[part])
             measures |= {f"coverage{suffix}": coverage, f"set_size{suffix}": set_size}
         return measures
 
@@ -175,6 +174,30 @@ class Scorer:
             "predicted": list(self.info.assigned(probabilities)),
             "probabilities": {name: round(value, 6) for name, value in zip(names, probabilities, strict=True)},
         }
+
+
+@dataclass(frozen=True, slots=True)
+class RightAnswers:
+    """Right answers of a model for N images, in the model's own labels."""
+
+    truth: NDArray[np.intp]
+    """(N,) index of the right label; if several of the model's labels mean the true one, of the most probable."""
+    any_of: NDArray[np.bool_] | None
+    """(N, E), True for each right label; None if each label of the data means one of the model."""
+
+    @classmethod
+    def of(cls, outputs: Outputs, scored: ScoredLabels) -> "RightAnswers":
+        """Return the right answers for outputs, (N, E), of images that all have a scored label."""
+        scored_truth = np.array([scored.truth(sample.label) for sample in outputs.samples])  # (N,)
+        is_right = meanings_of(scored) == scored_truth[:, None]  # (N, E)
+        truth = np.where(is_right, outputs.values, -np.inf).argmax(axis=1)
+        return cls(truth, is_right if scored.of_model.merged else None)
+
+
+def meanings_of(scored: ScoredLabels) -> NDArray[np.intp]:
+    """Return the index in the scored labels of each of the model's labels, (E,); -1: none."""
+    meanings = map(scored.of_model, range(len(scored.of_model.source)))
+    return np.array([-1 if index is None else index for index in meanings])
 
 
 def mapped(probabilities: NDArray[np.float64], mapping: LabelMap) -> NDArray[np.float64]:

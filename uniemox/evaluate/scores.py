@@ -37,6 +37,31 @@ MIN_RANKED = 20
 """Minimum number of samples of a ranked group."""
 MIN_OF_CLASS = 20
 """Minimum number of images of a class whose recall is shown with an interval."""
+SCORE_TITLES = {
+    "macro_f1": "macro F1",
+    "top2_accuracy": "label among the two most probable answers",
+    "polarity_accuracy": "positive or negative told apart",
+    "ece": "calibration error (ECE) of the network's own probabilities",
+    "ece_calibrated": "calibration error (ECE) of the answers",
+    "temperature": "temperature in the model's file",
+    "mean_average_precision": "mean average precision (mAP)",
+    "mean_interpolated_precision": "mAP, interpolated at 11 recalls",
+    "jaccard": "Jaccard index",
+    "kl": "KL divergence",
+    "ccc": "concordance (CCC)",
+    "mae": "mean absolute error",
+    "pearson": "Pearson correlation",
+    "cosine": "cosine similarity",
+    "clark": "Clark distance",
+    "canberra": "Canberra distance",
+    "chebyshev": "Chebyshev distance",
+    "coverage": "90 % likely sets that contain the label",
+    "set_size": "labels of the model per 90 % likely set",
+    "coverage_unfamiliar": "the same for unfamiliar images: sets that contain the label",
+    "set_size_unfamiliar": "the same for unfamiliar images: labels per set",
+    "flagged": "flagged as unfamiliar",
+}
+"""Titles of scores whose names do not say what they are; others are their own titles."""
 
 
 def images_by_class(values: Mapping[str, Any]) -> dict[str, int]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from uniemox.errors import ConfigError
 from uniemox.insight.columns import COUNTS, FAMILIARITY, field_note
-from uniemox.labels import AXES, DOMINANCE
+from uniemox.labels import AXES, DOMINANCE, clean
 
 EXAMPLE = "valence>6 arousal<5"
 COMPARE = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal, "=": np.equal}
@@ -47,7 +47,9 @@ class Condition(NamedTuple):
         if re.search(r"[\s<>=,]", name):
             quote = "'" if '"' in name else '"'
             name = f"{quote}{name}{quote}"
-        return f"{name}{self.sign}{self.limit:.15g}"
+        # Without an exponent, which no condition may have.
+        limit = np.format_float_positional(self.limit, precision=15, unique=False, fractional=False, trim="-")
+        return f"{name}{self.sign}{limit}"
 
     def holds(self, values: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Return True for the values that satisfy the condition, as they are shown.  values: (N,)."""
@@ -96,9 +98,11 @@ def parse_mood(text: str) -> list[Condition]:
         percent = match["percent"]
         limit = float(match["limit"])
         if percent:
-            if name in AXES or name in COUNTS:
+            if clean(name) in (*AXES, *COUNTS):
                 raise ConfigError(f"the mood {text!r}: {name} is not a share; write {name}{sign}NUMBER without %")
             limit /= 100
+            if limit > 1:
+                raise ConfigError(f"the mood {text!r}: {name} has values up to 100 %")
         conditions.append(Condition(name, sign.replace("==", "="), limit))
         position = match.end()
     return conditions

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.errors import ConfigError, ImageError
-from uniemox.insight.columns import COUNTS, column_names, why_missing
+from uniemox.insight.columns import COUNTS, FACES, column_names, why_missing
 from uniemox.insight.index import Index, refuse_missing, update_index
 from uniemox.insight.mood import EXAMPLE, Condition, parse_mood
 from uniemox.insight.survey.lines import EXHAUST, NewAnswers
@@ -64,7 +64,7 @@ class Query:
     @property
     def needs_faces(self) -> bool:
         """True if a condition is about the number of faces."""
-        return any(condition.name == "faces" for condition in self.conditions)
+        return any(clean(condition.name) == FACES for condition in self.conditions)
 
     @property
     def score_name(self) -> str:
@@ -190,7 +190,7 @@ def search_folder(
     if out is not None and out.suffix.lower() not in PAGES:
         raise ConfigError(f"{out}: expected a name that ends in .html")
     refuse_missing(folder)
-    query = _as_spelled(query, predictor)
+    query = as_spelled(query, predictor)
     _check_names(query, predictor)
     note_on_unflagged = unflagged_note(predictor.network.info)
     if note_on_unflagged is not None:
@@ -285,7 +285,7 @@ def search(index: Index, query: Query, features: NDArray[np.float32] | None = No
     )
 
 
-def _as_spelled(query: Query, predictor: Predictor) -> Query:
+def as_spelled(query: Query, predictor: Predictor) -> Query:
     """Return a query whose emotion and mood are spelled as in the index, such as awe for Awe."""
     emotion = query.emotion
     if emotion is not None:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -96,7 +97,7 @@ def agree(project: Project) -> AgreementStats:
     counts = count(project.store)
     stats = agreement_now(project)
     if not stats.pictures:
-        remedy = f"uniemox curate status {project.folder} shows the next step"
+        remedy = f"uniemox curate status {shlex.quote(str(project.folder))} shows the next step"
         raise DataError(f"{project.folder}: no image has two answers yet; {remedy}")
     state = {
         "of_answers": counts.newest_answer,

@@ -192,9 +192,11 @@ def takedown(folder: Folder, which: str, /, *, because: str) -> None:
 
     - uniemox curate takedown mine https://example.org/photo.jpg --because "asked for by the author"
     - uniemox curate takedown mine 3f9c2a77d01b --because "shows a child"
+    - uniemox curate takedown mine pictures/train/awe/3de66629c1b99cbb2b39.jpg --because "shows a child"
 
     Args:
-        which: Address of the image or its page, or at least 12 digits of its sha256.
+        which: Address of the image or its page, path of the image in a release or in a folder that was collected, or at
+            least 12 digits of its sha256.
         because: Reason, which is recorded.
     """
     project = opened(folder)

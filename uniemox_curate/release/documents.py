@@ -164,7 +164,14 @@ def _count_images(figures: dict[str, Any], images: Sequence[Mapping[str, str]], 
     figures["table II"] |= {"samples": len(images), "styles": sorted(styles.keys() - {"not tagged"})}
     figures["classes"] = {label: {split: counts[label, split] for split in splits} for label in labels}
     figures["styles"] = dict(styles.most_common())
-    figures["funnel"]["released"] = len(images)
+    # Records of older versions lack the number at first.
+    at_first = figures.get("released at first", len(images))
+    figures["taken down"] = at_first - len(images)
+    funnel = figures["funnel"]
+    del funnel["released"]
+    if figures["taken down"]:
+        funnel["released at first"] = at_first
+    funnel["released"] = len(images)
 
 
 def _facts_of_sources(rows: Sequence[Mapping[str, str]]) -> dict[str, Any]:

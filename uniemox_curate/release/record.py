@@ -49,7 +49,7 @@ class ReleaseRecord:
     images: Sequence[ReleasedImage]
     """In the order of their paths."""
     figures: dict[str, Any]
-    """Result of `statistics`; writing the release adds the numbers of its images."""
+    """Result of `statistics`, and the number of images at first; writing the release adds the numbers of its images."""
     agreement: dict[str, Any] | None
     """Agreement of all answers; None if no image has two."""
     split_method: str
@@ -110,7 +110,7 @@ def record_now(
     return ReleaseRecord(
         config=config,
         images=images,
-        figures=statistics(config.name, status(project), project.plan),
+        figures=statistics(config.name, status(project), project.plan) | {"released at first": len(images)},
         agreement=agreement.anonymous() if agreement.pictures else None,
         split_method=str(split.get("how")),
         models=[public_name(model) for model in suggested_by(project)],

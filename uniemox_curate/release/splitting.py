@@ -1,6 +1,7 @@
 """Split: draw many schemes, keep the one with the most similar colours, and keep related images together."""
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 from itertools import chain
@@ -57,9 +58,8 @@ def kept_images(project: Project, verdicts: Mapping[int, Verdict]) -> list[Any]:
     labelled = {image for image, verdict in verdicts.items() if verdict.label is not None}
     rows = [row for row in project.rows(query.order_by(t.images.c.sha256)) if row.id in labelled]
     if not rows:
-        raise DataError(
-            f"{project.folder}: no image is kept; uniemox curate status {project.folder} shows the next step"
-        )
+        remedy = f"uniemox curate status {shlex.quote(str(project.folder))} shows the next step"
+        raise DataError(f"{project.folder}: no image is kept; {remedy}")
     return rows
 
 

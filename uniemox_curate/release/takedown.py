@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 from sqlalchemy import false, or_, select, update
@@ -57,8 +57,8 @@ def take_down(project: Project, which: str, *, because: str, actor: str = "owner
     Each release is written again from its record, next to its folder, and replaces the old one when it is complete.
 
     Args:
-        which: Address of an image or its page, path below a local folder as in provenance.csv, or at least 12 digits of
-            the sha256.
+        which: Address of an image or its page; path of a local image, also below its folder as in provenance.csv; path
+            of an image in a release; or at least 12 digits of the sha256.
 
     Raises:
         DataError: If there is no such image.
@@ -112,10 +112,11 @@ def _find_images(project: Project, which: str) -> list[Any]:
     looks = t.looks.c
     candidates = t.candidates.c
     events = t.events.c
-    is_hash = MIN_HASH <= len(which) <= 64 and not set(which.lower()) - set("0123456789abcdef")
-    has_hash = images.sha256.like(f"{which.lower()}%") if is_hash else false()
+    digits = _digits_in(which)
+    has_hash = images.sha256.like(f"{digits}%") if digits else false()
     in_folder = (candidates.source == t.FOLDER) & (candidates.title == which)
-    is_named = or_(candidates.address == which, candidates.page == which, in_folder)
+    is_file = (candidates.source == t.FOLDER) & (candidates.address == Path(which).absolute().as_uri())
+    is_named = or_(candidates.address == which, candidates.page == which, in_folder, is_file)
     is_meant = or_(images.id.in_(select(candidates.picture_id).where(is_named)), has_hash)
 
     meant = select(images.id).where(is_meant)
@@ -126,11 +127,21 @@ def _find_images(project: Project, which: str) -> list[Any]:
     earlier = select(events.picture_id).where(events.batch_id.in_(batches))
     earlier = earlier.where(events.picture_id.not_in(select(looks.picture_id)))
     rows = project.rows(select(t.images).where(or_(is_meant, images.id.in_(copies), images.id.in_(earlier))))
-    if not rows and not is_hash and not which.startswith(("http://", "https://", "file://")):
-        raise ConfigError(f"expected an address, or at least {MIN_HASH} digits of a sha256, got {which!r}")
+    if not rows and not digits and not which.startswith(("http://", "https://", "file://")):
+        raise ConfigError(
+            f"expected an address, the path of an image in a release or in a collected folder, or at least {MIN_HASH} "
+            f"digits of a sha256, got {which!r}"
+        )
     if not rows:
         raise DataError(f"no image of {project.folder} has the address, page or hash {which}")
     return rows
+
+
+def _digits_in(which: str) -> str:
+    """Return the digits of a sha256 that a text is, or that name an image in a release; empty if there are none."""
+    digits = PurePath(which).stem.lower()
+    is_hash = MIN_HASH <= len(digits) <= 64 and not set(digits) - set("0123456789abcdef")
+    return digits if is_hash and "://" not in which else ""
 
 
 def _released_paths(project: Project, images: Sequence[int]) -> Mapping[int, Sequence[str]]:

@@ -11,33 +11,10 @@ from uniemox.evaluate.compare import chance_of, label_note
 from uniemox.evaluate.report.charts import reliability_bins
 from uniemox.evaluate.report.examples import examples_of
 from uniemox.evaluate.run_records import Predictions, SavedEvaluation, SavedRun
-from uniemox.evaluate.scores import MIN_OF_CLASS, images_by_class
+from uniemox.evaluate.scores import MIN_OF_CLASS, SCORE_TITLES, images_by_class
 from uniemox.intervals import PairedDifference, paired_bootstrap
 from uniemox.io.html import UNKNOWN, are_known, interval, is_known, number, scale_of
 
-NAMES = {
-    "macro_f1": "macro F1",
-    "top2_accuracy": "top-2 accuracy",
-    "polarity_accuracy": "polarity accuracy",
-    "ece": "calibration error (ECE)",
-    "ece_calibrated": "ECE, calibrated",
-    "mean_average_precision": "mean average precision (mAP)",
-    "mean_interpolated_precision": "mAP, interpolated at 11 recalls",
-    "jaccard": "Jaccard index",
-    "kl": "KL divergence",
-    "ccc": "concordance (CCC)",
-    "mae": "mean absolute error",
-    "pearson": "Pearson correlation",
-    "cosine": "cosine similarity",
-    "clark": "Clark distance",
-    "canberra": "Canberra distance",
-    "chebyshev": "Chebyshev distance",
-    "coverage": "90 % likely sets that contain the label",
-    "set_size": "labels per 90 % likely set",
-    "coverage_unfamiliar": "the same for unfamiliar images: sets that contain the label",
-    "set_size_unfamiliar": "the same for unfamiliar images: labels per set",
-    "flagged": "flagged as unfamiliar",
-}
 # Fields of an evaluation that are no scores, or have a table of their own.
 NO_SCORES = (
     "data",
@@ -98,7 +75,7 @@ def _scores(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
         elif isinstance(value, dict):
             yield from _scores(value, f"{name}: ")
         elif value is None or isinstance(value, int | float):
-            title = NAMES.get(name, name.replace("_", " "))
+            title = SCORE_TITLES.get(name, name.replace("_", " "))
             yield prefix + title, number(value), interval(values.get(f"{name}_interval"))
 
 
