@@ -335,6 +335,8 @@ def test_report_shows_distributions_and_affect(tmp_path: Path) -> None:
     assert named["valence: concordance (CCC)"] == f"{felt.valence.ccc:.3f}"
     assert named["arousal: mean absolute error"] == f"{felt.arousal.mae:.3f}"
     assert "Scored on affect, split test" in page.words
+    assert "valence: ratings inside their 90 % intervals" in page.words
+    assert "90 % likely sets" not in page.words
     assert "Confusion" not in page.words
     assert "can't be" not in page.words
 

@@ -76,6 +76,9 @@ def _scores(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from _scores(value, f"{name}: ")
         elif value is None or isinstance(value, int | float):
             title = SCORE_TITLES.get(name, name.replace("_", " "))
+            if prefix and name == "coverage":
+                # Of an axis, such as valence.
+                title = "ratings inside their 90 % intervals"
             yield prefix + title, number(value), interval(values.get(f"{name}_interval"))
 
 
