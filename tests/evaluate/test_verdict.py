@@ -63,10 +63,12 @@ def test_headings_of_the_confusion_matrix_tell_labels_apart() -> None:
         table = _confusion(labels, [[1] * len(labels)] * len(labels))
         return [str(column.header) for column in table.columns[1:]] + list(map(str, table.columns[0].cells))
 
-    assert headings_of("contempt", "contentment") == ["contem", "conten", "contempt", "contentment"]
+    assert headings_of("contempt", "contentment") == ["contempt", "contentment"] * 2
+    many = ("contempt", "contentment", "amusement", "anger")
+    assert headings_of(*many) == ["contem", "conten", "amusem", "anger", *many]
     long_labels = ("photographs of joy", "photographs of awe")
     assert headings_of(*long_labels) == ["1", "2", f"1 {long_labels[0]}", f"2 {long_labels[1]}"]
-    assert headings_of("[red]", "2") == ["[red", "2", "[red]", "2"]
+    assert headings_of("[red]", "2") == ["[red]", "2"] * 2
 
 
 def test_an_accuracy_that_may_be_trivial_is_told() -> None:

@@ -51,6 +51,12 @@ def test_int8_is_written_or_refused_with_figures(tmp_path: Path, capsys: pytest.
     assert result["int8"]["pictures"] == 6
 
 
+def test_float16_of_embedded_would_not_be_smaller(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="already stored in 16 or 8 bits, as those of embedded are"):
+        call("small", "--out", tmp_path / "small.onnx", "--float16")
+    assert not list(tmp_path.iterdir())
+
+
 def test_keep_float16_expression_is_checked(tmp_path: Path) -> None:
     arguments = (finetuned("probe") / "model.onnx", "--out", tmp_path / "out.onnx", "--keep-float16", "no.such.name")
     with pytest.raises(ConfigError, match="matches no kernel's name"):

@@ -103,7 +103,7 @@ def calibrate(
         print(json.dumps(values))
     else:
         part = "" if result.split == "all" else f" of split {result.split}"
-        action = "calibrated" if is_worse else f"wrote {out}"
+        action = "fitted, but not written" if is_worse else f"wrote {out}"
         say(f"{action}: {result.images} images{part}{line}")
         print("\n".join(words))
     if is_worse:
@@ -117,10 +117,10 @@ def _confidence_words(result: "Recalibration", out: Path) -> tuple[str, list[str
     if result.coverage_before is not None:
         before = f"; before {result.coverage_before:.0%} with {result.set_size_before:.1f}"
     words = [
-        f"accuracy {result.accuracy:.1%} ({low:.1%} to {high:.1%}); chance {result.chance:.1%}, the commonest class "
-        f"{result.commonest:.1%}",
+        f"accuracy among {len(result.scored_labels)} labels {result.accuracy:.1%} ({low:.1%} to {high:.1%}); chance "
+        f"{result.chance:.1%}, the commonest class {result.commonest:.1%}",
         f"likely sets for 90% hold the label of {result.coverage_after:.0%}, with {result.set_size_after:.1f} labels "
-        f"in a set{before}",
+        f"of the model in a set{before}",
         _coverage_words(result),
     ]
     if result.log_loss is not None:
@@ -156,8 +156,8 @@ def _log_loss_words(change: "LogLossChange") -> str:
     else:
         meaning = "worse than before"
     return (
-        f"log loss {change.before:.3f}, now {change.after:.3f} in cross-validation; change {change.change:+.3f} "
-        f"({low:+.3f} to {high:+.3f}): {meaning}"
+        f"log loss among all labels of the model {change.before:.3f}, now {change.after:.3f} in cross-validation; "
+        f"change {change.change:+.3f} ({low:+.3f} to {high:+.3f}): {meaning}"
     )
 
 

@@ -41,6 +41,8 @@ FINE_ENOUGH = 0.05
 # Letters in a heading of the confusion matrix.
 MIN_HEADING = 4
 MAX_HEADING = 8
+# Letters in all headings up to which none is shortened.
+MAX_HEADINGS = 30
 # Difference of calibration errors that is worth a line; chance alone changes them by about 0.01.
 MIN_ECE_CHANGE = 0.02
 # Fields of scores that are no scores, or have rows of their own.
@@ -178,13 +180,16 @@ def _confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Table:
 
 
 def short_names(labels: Sequence[str]) -> list[str]:
-    """Return headings that tell labels apart: prefixes of 4 letters or more, or numbers if they would be too long.
+    """Return headings that tell labels apart: the labels if they are short, else prefixes of 4 letters or more, or
+    numbers if they would be too long.
 
-    >>> short_names(["amusement", "anger", "awe"]), short_names(["contempt", "contentment"])
-    (['amus', 'ange', 'awe'], ['contem', 'conten'])
+    >>> short_names(["fun", "calm", "scary"]), short_names(["amusement", "contempt", "contentment", "excitement"])
+    (['fun', 'calm', 'scary'], ['amusem', 'contem', 'conten', 'excite'])
     >>> short_names(["photograph of joy", "photograph of awe"])
     ['1', '2']
     """
+    if sum(map(len, labels)) <= MAX_HEADINGS:
+        return list(labels)
     for length in range(MIN_HEADING, MAX_HEADING + 1):
         prefixes = [label[:length] for label in labels]
         if len(set(prefixes)) == len(labels):
@@ -370,7 +375,11 @@ def _comparison_lines(comparison: "Comparison") -> Iterator[str]:
     yield f"difference {_words(comparison.difference)}"
     for name, margin in (("ours", comparison.ours_over_baseline), ("theirs", comparison.theirs_over_baseline)):
         if margin is not None:
-            verdict = "" if margin.is_above_zero else "; it does not beat the baseline"
+            verdict = ""
+            if not margin.is_above_zero and margin.difference > 0:
+                verdict = "; these images can't show that it beats the baseline"
+            elif not margin.is_above_zero:
+                verdict = "; it does not beat the baseline"
             yield f"{name} over baseline {_words(margin)}{verdict}"
 
 
@@ -383,6 +392,8 @@ def _gain(low: float, high: float, comparison: "Comparison") -> str:
         comparison: The comparison.
     """
     verdict = "training gained nothing here that these images can show: the built-in model may be as good"
+    if comparison.difference.difference < 0:
+        verdict += " or better"
     if low > 0:
         verdict = "training gained accuracy over the built-in model"
     elif high < 0:

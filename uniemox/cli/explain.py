@@ -194,7 +194,8 @@ def _explain_each(
     if not explained:
         raise ImageError(f"no image can be read ({len(images)} tried); nothing is written")
     if compare:
-        say(f"cam and occlusion disagree on {disagreeing} of {counted(explained, 'image')}; trust neither map there")
+        advice = "; trust neither map there" if disagreeing else ""
+        say(f"cam and occlusion disagree on {disagreeing} of {counted(explained, 'image')}{advice}")
 
 
 def _write_or_collect(
@@ -298,13 +299,18 @@ def _write(
 
 def _show_scores(map_scores: "Mapping[str, Sequence[MapScores]]", as_json: bool) -> None:
     """Print the mean scores of each column's maps."""
-    from uniemox.insight.explain.scores import summarise
+    from uniemox.insight.explain.scores import MIN_FOR_INTERVAL, summarise
 
     summaries = {name: summarise(scores) for name, scores in map_scores.items()}
     table = Table("model", "score", "mean", "95 % interval", title="Deletion: lower is better. Insertion: higher.")
     for name, summary in summaries.items():
         for key, value in summary.items():
             if key != "pictures":
-                low, high = value["interval"]
-                table.add_row(name, key, f"{value['mean']:.3f}", f"{low:.3f} to {high:.3f}")
+                ends = ""
+                if summary["pictures"] >= MIN_FOR_INTERVAL:
+                    ends = "{:.3f} to {:.3f}".format(*value["interval"])
+                table.add_row(name, key, f"{value['mean']:.3f}", ends)
+        if summary["pictures"] < MIN_FOR_INTERVAL:
+            images = counted(summary["pictures"], "image")
+            say(f"{name}: {images}, too few for an interval ({MIN_FOR_INTERVAL} are needed)")
     show_all([json.dumps(summaries) if as_json else table])

@@ -42,7 +42,7 @@ def export(
             timm and transformers; nothing is uploaded. web: a static page that predicts in the visitor's browser, also
             offline.
         runtime: With --to web: folder of the npm package onnxruntime-web, which runs the model in the browser.
-        float16: Store weights in half the space; computation stays float32.
+        float16: Store float32 weights in half the space; computation stays float32. Those of embedded have 16 bits.
         int8_weights: Store weights in a quarter of the space; computation stays float32. Probabilities change slightly.
         keep_float16: With --int8-weights: regular expression; weights whose name contains a match are stored in 16
             bits.

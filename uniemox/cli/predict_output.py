@@ -150,9 +150,12 @@ class Output:
     def _report_guesses(self) -> None:
         """Say how many predictions in the file are guesses; rows and summaries on the screen mark them."""
         if self.guesses and self.file is not None:
+            images = counted(self.done, "image")
+            if self.skipped:
+                images += " of this call"
             say(
-                f"{self.guesses:,} of {counted(self.done, 'image')}: unlike the training images, so their answers are "
-                "guesses (is_unfamiliar)"
+                f"{self.guesses:,} of {images}: unlike the training images, so their answers are guesses "
+                "(is_unfamiliar)"
             )
 
     def _list_failures(self) -> None:

@@ -82,8 +82,8 @@ def check_float32(model: onnx.ModelProto) -> None:
     """Raise CheckpointError if a model's weights are stored in fewer bits."""
     if any(tensor.data_type in (TensorProto.FLOAT16, TensorProto.INT8) for tensor in model.graph.initializer):
         raise CheckpointError(
-            "the model's weights are already stored in 16 or 8 bits; export its original run, or that run's "
-            "own model.onnx"
+            "the model's weights are already stored in 16 or 8 bits, as those of embedded are: use it as it is, or "
+            "export the run that it was made from, if you have it"
         )
 
 

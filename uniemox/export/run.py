@@ -10,7 +10,7 @@ from uniemox.checkpoints.classifier import load_classifier
 from uniemox.data.sample import DataSet
 from uniemox.data.seen import read_seen, seen_file, write_hashes
 from uniemox.errors import CheckpointError, ConfigError
-from uniemox.export.compact import store_as_float16, store_as_int8
+from uniemox.export.compact import check_float32, store_as_float16, store_as_int8
 from uniemox.export.hub_folder import write_hub_folder
 from uniemox.export.int8 import Int8Check, export_int8
 from uniemox.export.onnx import export_classifier, read_model, write_model
@@ -58,6 +58,8 @@ def export_onnx(
     training_hashes = read_seen(file_in_package(model))
     with TemporaryDirectory(prefix="uniemox-export-") as folder:
         source = _as_onnx(model, Path(folder))
+        if weights == "float16":
+            check_float32(read_model(source))
         if data is not None:
             check = export_int8(source, source, data, training_hashes=training_hashes, on_progress=on_progress)
             if not check.is_kept:

@@ -41,6 +41,8 @@ from uniemox.training.trainer import Trainer, load_batches, measure_plan
 from uniemox.views.loader import ViewDataset
 
 # Coverage of the likely sets that a run reports on.
+# With fewer images, the interval of a difference is wider than about ten points to each side.
+FEW_TEST_IMAGES = 100
 COVERAGE = 0.9
 
 
@@ -161,6 +163,15 @@ def _overlaps_of(config: FinetuneConfig, data: DataSet, out: Path, callback: Cal
     else:
         overlaps = find_overlaps(data, config, callback.progress)
         write_overlaps(out, overlaps)
+        is_drawn = all(sample.split is None for sample in data.samples)
+        test_images = overlaps.scored_images or 0
+        if is_drawn and 0 < test_images < FEW_TEST_IMAGES:
+            images = counted(test_images, "image")
+            callback.note(
+                f"this run leaves {images} for a test, on which only large differences between models are seen; for "
+                "smaller ones, first draw a larger part (uniemox data split DATA splits.json --ratio 60/10/30), and "
+                "train with --splits splits.json"
+            )
     scored = f"of the {overlaps.scored_images} images of split {overlaps.scored_split}"
     if copies := overlaps.scored_copies:
         callback.note(

@@ -157,7 +157,7 @@ def split(
 ) -> None:
     """Split the kept images into train, val and test. Of many schemes, keeps the one with the most similar colours.
 
-    Near duplicates, images of one author, and images of one page stay together. Writes splits.json to the project, and
+    Near duplicates, and images of one author or page of the web, stay together. Writes splits.json to the project, and
     with several schemes splits.png, which compares their colours (figure 6).
 
     For example:

@@ -56,6 +56,10 @@ def test_explain_writes_a_sheet_of_two_models_with_scores(
         assert 0 <= low <= scores["deletion"]["mean"] <= high <= 1
     assert "broken.jpg" in printed.err
     assert "2 images, 2 maps each" in printed.err
+    assert call(images, *models, "--out", out, "--scores") == 3
+    printed = capsys.readouterr()
+    assert "knn: 2 images, too few for an interval (20 are needed)" in printed.err
+    assert " to " not in printed.out
     assert Image.open(out).format == "PNG"
 
 

@@ -54,6 +54,10 @@ def map_scores(classify: Classify, pixels: Array, heat: Array, *, seed: int = 0)
     return MapScores(deletion=areas[0], insertion=areas[1], random_deletion=areas[2], random_insertion=areas[3])
 
 
+MIN_FOR_INTERVAL = 20
+"""Minimum number of images whose means are shown with intervals: resampling few images shows too little spread."""
+
+
 def summarise(scores: Sequence[MapScores]) -> dict[str, Any]:
     """Return means over images, with 95 % bootstrap intervals, in JSON-serialisable form.
 
