@@ -15,7 +15,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from difflib import get_close_matches
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -38,6 +37,7 @@ from uniemox.model.encoder import build_encoder
 from uniemox.model.encoders import MixMAEEncoder, build
 from uniemox.model.uniemox import UniEmoX
 from uniemox.paper import paper_tables
+from uniemox.spelling import similar_name
 from uniemox.training.counting import multiply_adds, parameter_count, timed
 
 # Mikels' emotions; the paper's counts include that head.
@@ -176,8 +176,8 @@ def measure_models(methods: tuple[str, ...] = ()) -> Iterator[ModelRow]:
     names = {name.lower(): name for name in table}
     for name in methods:
         if name.lower() not in names:
-            nearest = get_close_matches(name.lower(), names, n=1)
-            hint = f"did you mean {names[nearest[0]]!r}?" if nearest else f"it has {', '.join(table)}"
+            similar = similar_name(name.lower(), names)
+            hint = f"it has {', '.join(table)}" if similar is None else f"did you mean {names[similar]!r}?"
             raise ConfigError(f"table III has no row {name!r}; {hint}")
     chosen = dict.fromkeys(names[name.lower()] for name in methods) or table
     for name in chosen:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _MODULES = ("cli.program", "cli.callbacks", "pretrain.run", "finetune.run", "finetune.fitting", "evaluate.run")
-# Packages that a training imports only when it fits a head and writes an ONNX file, which takes 2 s.
+# Packages that a training imports only when it fits a head and writes an ONNX file, which takes more than a second.
 _LATE = ("sklearn.linear_model", "torch.export._trace", "onnxscript.function_libs.torch_lib.ops")
 _CONTEXT.set_forkserver_preload(["open_clip", *(f"uniemox.{name}" for name in _MODULES), *_LATE])
 

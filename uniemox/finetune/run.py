@@ -41,7 +41,7 @@ from uniemox.training.trainer import Trainer, load_batches, measure_plan
 from uniemox.views.loader import ViewDataset
 
 # Coverage of the likely sets that a run reports on.
-# With fewer images, the interval of a difference is wider than about ten points to each side.
+# With fewer images, two models that disagree on a quarter of them may differ by ten points by chance.
 FEW_TEST_IMAGES = 100
 COVERAGE = 0.9
 
@@ -265,7 +265,7 @@ def _choose(run: FinetuneRun, trainer: Trainer, ema: Any) -> None:
 
 
 def _few_images_note(info: ClassifierInfo, held_out: int) -> str | None:
-    """Return a sentence about a calibration with few held-out images; None if nothing is to be said."""
+    """Return a sentence about a calibration with few held-out images; None if there are enough."""
     if held_out >= MIN_SAMPLES:
         return None
     images = f"only {counted(held_out, 'held-out image')}"
