@@ -171,6 +171,9 @@ def test_labels_of_another_set_are_mapped_and_noted() -> None:
     )
     assert set(evaluation.predictions[0]["probabilities"]) == set(EKMAN.labels)
     assert evaluation.scored_labels == tuple(label for label in EKMAN.labels if label != "surprise")
+    # Sets have labels of the model: three of them mean joy, and one of these is enough.
+    assert evaluation.trust["coverage"] == 0.75
+    assert 1 <= evaluation.trust["set_size"] < 4
 
 
 THREE = LabelSet("custom", ("awe", "content", "fear"), "evoked")
