@@ -26,7 +26,7 @@ from recipes.finder.run import split_images
 from uniemox.data.sample import Sample, decode_sample
 from uniemox.data.source import open_data
 from uniemox.evaluate.calibration import expected_calibration_error
-from uniemox.intervals import percentile_interval, resampled_means
+from uniemox.intervals import percentile_interval
 from uniemox.io.sized_image import SizedImage
 from uniemox.labels import FERPLUS
 from uniemox.persons.box import Box, Detection, overlap
@@ -36,6 +36,7 @@ from uniemox.predict.faces import FaceReader
 from uniemox.predict.images import walk
 from uniemox.predict.opening import FACE_FINDER, embedded_file, load, open_embedded_faces, open_faces
 from uniemox.predict.prediction import Prediction
+from uniemox.resampling import resampled_means
 from uniemox.views.loader import BrokenCount
 
 # Boxes of the other detector count as faces to be found from this confidence and this share of the image.

@@ -23,6 +23,7 @@ TOP = (
     "spelling",
     "plurals",
     "labels",
+    "resampling",
     "intervals",
     "ranks",
     "paper",
@@ -42,6 +43,7 @@ PUBLIC_MODULES = (
     "labels",
     "paper",
     "plurals",
+    "resampling",
     "run_settings",
     "spelling",
 )

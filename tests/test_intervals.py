@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tools.coverage import coverage
-from uniemox import intervals
+from uniemox import resampling
 from uniemox.errors import DataError, ShapeError
 from uniemox.intervals import (
     bootstrap_interval,
@@ -15,9 +15,9 @@ from uniemox.intervals import (
     no_spread_note,
     paired_bootstrap,
     percentile_interval,
-    resampled_means,
     spread_over_seeds,
 )
+from uniemox.resampling import resampled_means
 
 
 def interval_of(scores: np.ndarray, groups: list | None = None, **draw: int) -> tuple[float, float]:
@@ -120,7 +120,7 @@ def test_draws_depend_on_the_seed() -> None:
 def test_blocks_do_not_repeat_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of 2 and of 7 resamples of 10 units; each must go on where the one before stopped."""
     values = np.random.default_rng(0).random((10, 2))
-    draw = intervals._draw
+    draw = resampling._draw
     blocks = []
 
     def recorded(*arguments: object) -> np.ndarray:
@@ -128,9 +128,9 @@ def test_blocks_do_not_repeat_each_other(monkeypatch: pytest.MonkeyPatch) -> Non
         blocks.append(times.sum())
         return times
 
-    monkeypatch.setattr(intervals, "_draw", recorded)
+    monkeypatch.setattr(resampling, "_draw", recorded)
     for draws, resamples in ((20, 7), (70, 8), (1, 3)):
-        monkeypatch.setattr(intervals, "MAX_DRAWS", draws)
+        monkeypatch.setattr(resampling, "MAX_DRAWS", draws)
         blocks.clear()
         means = resampled_means(values, resamples=resamples)
         assert max(blocks) <= max(draws, len(values))  # so memory is limited
@@ -300,7 +300,7 @@ def test_swapping_the_models_mirrors_the_interval(
 @pytest.mark.parametrize("least", [10**9, 100])
 def test_negated_scores_have_negated_resamples(least: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where repeated scores are drawn as a multinomial."""
-    monkeypatch.setattr(intervals, "MIN_MULTINOMIAL_UNITS", least)
+    monkeypatch.setattr(resampling, "MIN_MULTINOMIAL_UNITS", least)
     scores = np.random.default_rng(6).integers(-2, 4, 5000)[:, None]
     np.testing.assert_allclose(resampled_means(-scores), -resampled_means(scores), rtol=1e-12)
 
@@ -311,12 +311,12 @@ def test_multinomial_draws_have_the_same_distribution(
 ) -> None:
     """As a multinomial over the distinct ones: other draws, the same distribution."""
     right = np.random.default_rng(3).random((24_000, 2)) < (0.3, 0.9)
-    monkeypatch.setattr(intervals, "MIN_MULTINOMIAL_UNITS", 8_000)
+    monkeypatch.setattr(resampling, "MIN_MULTINOMIAL_UNITS", 8_000)
     fast = resampled_means(right, groups, resamples=4000)
     order = np.random.default_rng(4).permutation(24_000)
     moved = None if groups is None else [groups[i] for i in order]
     np.testing.assert_allclose(resampled_means(right[order], moved, resamples=4000), fast, rtol=1e-12)
-    monkeypatch.setattr(intervals, "MIN_MULTINOMIAL_UNITS", 10**9)
+    monkeypatch.setattr(resampling, "MIN_MULTINOMIAL_UNITS", 10**9)
     one_by_one = resampled_means(right, groups, resamples=4000)
     assert not np.array_equal(fast, one_by_one)
     deviation = one_by_one.std(axis=0)
@@ -328,7 +328,7 @@ def test_multinomial_draws_have_the_same_distribution(
 def test_distinct_units_are_not_drawn_as_multinomial(monkeypatch: pytest.MonkeyPatch) -> None:
     scores = np.random.default_rng(5).random((24_000, 1))
     means = resampled_means(scores, resamples=20)
-    monkeypatch.setattr(intervals, "MIN_MULTINOMIAL_UNITS", 10**9)
+    monkeypatch.setattr(resampling, "MIN_MULTINOMIAL_UNITS", 10**9)
     assert np.array_equal(means, resampled_means(scores, resamples=20))
 
 

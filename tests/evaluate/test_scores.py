@@ -14,8 +14,9 @@ from uniemox.errors import DataError, ShapeError
 from uniemox.evaluate import metrics
 from uniemox.evaluate.calibration import expected_calibration_error
 from uniemox.evaluate.scores import Scores, as_values, score_affect, score_classes, score_distributions
-from uniemox.intervals import percentile_interval, resampled_means
+from uniemox.intervals import percentile_interval
 from uniemox.labels import MIKELS, LabelSet
+from uniemox.resampling import resampled_means
 
 
 def classified(n: int = 240, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from uniemox.errors import ShapeError
 from uniemox.evaluate.metrics import Array, check_finite, macro_f1, ratio
-from uniemox.intervals import Groups, Interval, percentile_interval, resampled_counts
+from uniemox.intervals import Interval, percentile_interval
+from uniemox.resampling import Groups, resampled_counts
 
 RESAMPLES = 1000
 """Number of resamples of the images for an interval."""

@@ -28,9 +28,10 @@ from uniemox.evaluate.metrics import (
     top_k_accuracy,
 )
 from uniemox.evaluate.multilabel import MultilabelScores
-from uniemox.intervals import Groups, Interval, percentile_interval, resampled_means, share_interval
+from uniemox.intervals import Interval, percentile_interval, share_interval
 from uniemox.labels import AFFECT, AXES, DOMINANCE, LabelSet
 from uniemox.ranks import ranks
+from uniemox.resampling import Groups, resampled_means
 
 UNKNOWN = "unknown"
 MIN_RANKED = 20

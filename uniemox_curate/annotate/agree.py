@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.errors import DataError
-from uniemox.intervals import percentile_interval, resampled_means
+from uniemox.intervals import percentile_interval
+from uniemox.resampling import resampled_means
 from uniemox_curate.annotate.verdicts import LatestAnswers, read_answers
 from uniemox_curate.counters import count
 from uniemox_curate.project import NONE, Project
