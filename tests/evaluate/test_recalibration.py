@@ -26,7 +26,14 @@ from uniemox.evaluate.run import evaluate, write_evaluation
 from uniemox.evaluate.run_records import read_predictions
 from uniemox.io.sized_image import SizedImage
 from uniemox.labels import MIKELS
-from uniemox.predict.confidence import coverage_range, familiarity_of, likely_labels, probabilities_of, score_limit
+from uniemox.predict.confidence import (
+    coverage_range,
+    familiarity_of,
+    likely_labels,
+    probabilities_of,
+    score_limit,
+    set_probabilities_of,
+)
 from uniemox.predict.network import Network
 from uniemox.predict.opening import load
 
@@ -105,13 +112,17 @@ def test_command_prints_the_range_of_coverage_and_the_change_of_log_loss(photos:
     result = json.loads(uniemox_here(*words, tmp_path / "other.onnx", "--json").stdout)
     assert result["coverage_range"] == [low, high]
     loss = result["log_loss"]
-    change = f"{loss['before']:.3f}, now {loss['after']:.3f} in cross-validation; change"
+    change = f"{loss['before']:.3f}, with a new temperature {loss['after']:.3f} in cross-validation; change"
     assert f"log loss among all labels of the model {change}" in printed
 
 
 @pytest.mark.parametrize(
     ("interval", "words"),
-    [((-0.02, 0.01), "within noise"), ((-0.3, -0.1), "better than before"), ((0.01, 0.02), "worse than before")],
+    [
+        ((-0.02, 0.01), "within noise"),
+        ((-0.3, -0.1), "better than before"),
+        ((0.01, 0.02), "worse, so the temperature stays as it was"),
+    ],
 )
 def test_change_of_the_log_loss_has_a_meaning(interval: tuple[float, float], words: str) -> None:
     assert words in _log_loss_words(LogLossChange(before=1.0, after=1.0 + sum(interval) / 2, interval=interval))
@@ -120,11 +131,6 @@ def test_change_of_the_log_loss_has_a_meaning(interval: tuple[float, float], wor
 BETTER = LogLossChange(before=1.0, after=0.8, interval=(-0.3, -0.1))
 NOISE = LogLossChange(before=1.0, after=1.0, interval=(-0.1, 0.1))
 WORSE = LogLossChange(before=1.0, after=1.2, interval=(0.1, 0.3))
-STILL_WORSE = (
-    "the probabilities become worse: for images that the fit does not use, the log loss rises, and only this decides, "
-    "because the other numbers are of the images that were fitted. Keep the model as it is, or calibrate with more "
-    "images"
-)
 
 
 @pytest.mark.parametrize(
@@ -135,8 +141,12 @@ STILL_WORSE = (
         (0.41, BETTER, "better than chance on these images; the probabilities are better than before"),
         (0.41, NOISE, "better than chance on these images; the probabilities are about as good as before"),
         (0.41, None, "better than chance on these images; all images are one group, so no change was measured"),
-        (0.25, WORSE, STILL_WORSE),
-        (0.41, WORSE, STILL_WORSE),
+        (0.25, WORSE, "no better than chance on these images: fine-tune instead"),
+        (
+            0.41,
+            WORSE,
+            "better than chance on these images; the probabilities stay as they were, and only the likely sets are new",
+        ),
     ],
 )
 def test_there_is_one_verdict(low: float, log_loss: LogLossChange | None, verdict: str) -> None:
@@ -161,26 +171,33 @@ def test_there_is_one_verdict(low: float, log_loss: LogLossChange | None, verdic
         unreadable={},
     )
     assert result.verdict == verdict
-    assert result.is_worse == (log_loss is WORSE)
+    assert result.keeps_temperature == (log_loss is WORSE)
 
 
-def test_nothing_is_written_if_the_probabilities_become_worse(
+def test_the_temperature_stays_if_a_new_one_makes_the_probabilities_worse(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Only the likely sets are new, so that more images than those of the training still narrow their coverage."""
     monkeypatch.setattr("uniemox.evaluate.recalibration.log_loss_change", lambda *_, **__: WORSE)
     out = tmp_path / "mine.onnx"
-    source = str(tiny_network(tmp_path / "m.onnx"))
-    with pytest.raises(
-        DataError, match=r"mine\.onnx was not written: the probabilities become worse: for images that the fit"
-    ):
-        calibrate(data=f"folder:{photos}", model=source, out=out)
+    source = tiny_network(tmp_path / "m.onnx", temperature=0.7, distances=(1.0, 2.0), conformal_scores=(0.5,))
+    calibrate(data=f"folder:{photos}", model=str(source), out=out)
     printed = capsys.readouterr()
-    assert "verdict" not in printed.out
-    assert "wrote" not in printed.err
-    with pytest.raises(DataError, match="was not written"):
-        calibrate(data=f"folder:{photos}", model=source, out=out, as_json=True)
-    assert json.loads(capsys.readouterr().out)["written"] is None
-    assert {path.name for path in tmp_path.iterdir()} == {"m.onnx"}
+    assert "temperature 0.70 as before" in " ".join(printed.err.split())
+    assert "change +0.200 (+0.100 to +0.300): worse, so the temperature stays as it was" in printed.out
+    network = Network.open(out)
+    assert network.info.temperature == 0.7
+    data = open_data(f"folder:{photos}")
+    outputs = outputs_of_network(network, data.samples)
+    truth = [network.info.labels.index(data.label_of(sample) or "") for sample in outputs.samples]
+    probabilities = set_probabilities_of(network.info, outputs.values, outputs.distances)
+    expected = sorted(1 - probabilities[np.arange(COUNT), truth])
+    np.testing.assert_allclose(network.info.conformal_scores, expected, atol=1e-5)
+    assert network.info.held_out_count == COUNT
+    calibrate(data=f"folder:{photos}", model=str(source), out=tmp_path / "other.onnx", as_json=True)
+    result = json.loads(capsys.readouterr().out)
+    assert (result["temperature"], result["written"]) == (0.7, str(tmp_path / "other.onnx"))
+    assert result["ece_before"] == result["ece_after"]
 
 
 def test_existing_files_are_refused_together_before_anything_is_read(tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ from uniemox.cli.console import (
 from uniemox.cli.data_files import NO_FILES, FileOptions
 from uniemox.cli.evaluate import LabelMapText
 from uniemox.data.seen import seen_file
-from uniemox.errors import DataError
 from uniemox.evaluate.label_pairs import read_label_pairs
 from uniemox.plurals import counted
 
@@ -48,8 +47,8 @@ def calibrate(
 
     The most probable label does not change, but its probability fits images like yours better. 100 images are enough
     for most; a model that fits your images already may need more. They must be new to the model; `uniemox evaluate`
-    refuses to score the calibrated model on them. If the log loss of images that the fit does not use rises, nothing
-    is written, and the command exits with 1.
+    refuses to score the calibrated model on them. If a new temperature makes the log loss of images that the fit does
+    not use rise, the model keeps its own, and only the likely sets are new.
 
     For example:
 
@@ -80,7 +79,6 @@ def calibrate(
     dataset = files.open(data)
     say_parts(dataset)
     result: Recalibration | RatingFit
-    is_worse = False
     verdict = ""
     with progress_bar() as progress:
         if ratings:
@@ -91,23 +89,19 @@ def calibrate(
             if result.left_out:
                 images_text = counted(result.left_out, "image was", "images were")
                 say(f"{images_text} left out: no label of the model means theirs")
-            is_worse = result.is_worse
             verdict = result.verdict
             line, words = _confidence_words(result, out)
     for unreadable in describe_unreadable(result.unreadable):
         say(unreadable)
     if as_json:
-        values = asdict(result) | {"written": None if is_worse else str(out)}
+        values = asdict(result) | {"written": str(out)}
         if verdict:
             values["verdict"] = verdict
         print(json.dumps(values))
     else:
         part = "" if result.split == "all" else f" of split {result.split}"
-        action = "fitted, but not written" if is_worse else f"wrote {out}"
-        say(f"{action}: {result.images} images{part}{line}")
+        say(f"wrote {out}: {result.images} images{part}{line}")
         print("\n".join(words))
-    if is_worse:
-        raise DataError(f"{out} was not written: {verdict}")
 
 
 def _confidence_words(result: "Recalibration", out: Path) -> tuple[str, list[str]]:
@@ -127,13 +121,11 @@ def _confidence_words(result: "Recalibration", out: Path) -> tuple[str, list[str
         words.append(_log_loss_words(result.log_loss))
     if result.flagged is not None:
         words.append(f"{result.flagged:.0%} are flagged as unlike the images that the network was trained on")
+    kept = " as before" if result.keeps_temperature else ""
     line = (
-        f", temperature {result.temperature:.2f}, calibration error among all labels of the model "
+        f", temperature {result.temperature:.2f}{kept}, calibration error among all labels of the model "
         f"{result.ece_before:.3f}, now {result.ece_after:.3f}"
     )
-    if result.is_worse:
-        # The error that follows says so.
-        return line, words
     return f"{line}; score other images with uniemox evaluate --model {out}", [*words, f"verdict: {result.verdict}"]
 
 
@@ -154,9 +146,10 @@ def _log_loss_words(change: "LogLossChange") -> str:
     elif high < 0:
         meaning = "better than before"
     else:
-        meaning = "worse than before"
+        meaning = "worse, so the temperature stays as it was"
     return (
-        f"log loss among all labels of the model {change.before:.3f}, now {change.after:.3f} in cross-validation; "
+        f"log loss among all labels of the model {change.before:.3f}, with a new temperature {change.after:.3f} in "
+        "cross-validation; "
         f"change {change.change:+.3f} ({low:+.3f} to {high:+.3f}): {meaning}"
     )
 

@@ -166,7 +166,18 @@ def calibrated(
         is_rough = len(logits) < MIN_SAMPLES
     if is_rough:
         fitted = min(max(fitted, temperature), temperature * MAX_ROUGH_FACTOR)
-    info = replace(info, temperature=fitted)
+    return with_likely_sets(replace(info, temperature=fitted), logits, distances, target)
+
+
+def with_likely_sets(info: ClassifierInfo, logits: Array, distances: Array | None, target: Array) -> ClassifierInfo:
+    """Return the classifier's metadata with conformal scores of these images, for its own temperature.
+
+    Args:
+        info: Metadata with temperature and distances.
+        logits: (N, E), of held-out images.
+        distances: (N,) from the training images; None: the network has none.
+        target: (N, E) distributions.
+    """
     return replace(info, conformal_scores=conformal_scores(set_probabilities_of(info, logits, distances), target))
 
 
@@ -212,6 +223,11 @@ class LogLossChange:
         """True if the interval contains 0, so that the change may be due to chance."""
         low, high = self.interval
         return low <= 0 <= high
+
+    @property
+    def is_worse(self) -> bool:
+        """True if the loss rises, beyond chance."""
+        return self.interval[0] > 0
 
 
 def log_loss_change(

@@ -12,7 +12,13 @@ from uniemox.data.sample import DataSet
 from uniemox.data.seen import read_seen, refuse_seen, seen_file, write_hashes
 from uniemox.data.unreadable import reasons_of
 from uniemox.errors import CheckpointError, ConfigError, DataError
-from uniemox.evaluate.calibration import LogLossChange, calibrated, expected_calibration_error, log_loss_change
+from uniemox.evaluate.calibration import (
+    LogLossChange,
+    calibrated,
+    expected_calibration_error,
+    log_loss_change,
+    with_likely_sets,
+)
 from uniemox.evaluate.label_pairs import LabelPairs, labels_by
 from uniemox.evaluate.outputs import Outputs, outputs_of_network, units_of
 from uniemox.evaluate.run import is_onnx
@@ -65,7 +71,8 @@ class Recalibration:
     """Mean number of labels per set."""
     set_size_after: float
     log_loss: LogLossChange | None
-    """Change of the log loss, of images that the temperature was not fitted to; None if all images are one group."""
+    """Change of the log loss by a new temperature, of images that it was not fitted to; None if all images are one
+    group."""
     flagged: float | None
     """Share of images flagged as unlike the training images; None if the model has no distance."""
     scored_labels: tuple[str, ...]
@@ -76,28 +83,24 @@ class Recalibration:
     """Number of images that were not used, because the model has no label for theirs or the map leaves it out."""
 
     @property
-    def is_worse(self) -> bool:
-        """True if the probabilities of images that calibration did not use become worse, beyond noise."""
-        return self.log_loss is not None and self.log_loss.interval[0] > 0
+    def keeps_temperature(self) -> bool:
+        """True if the model's own temperature stays, because a new one would make other images' probabilities worse."""
+        return self.log_loss is not None and self.log_loss.is_worse
 
     @property
     def verdict(self) -> str:
-        """Sentence on what to do: about the probabilities if they become worse, else about the accuracy.
+        """Sentence on what to do.
 
         The lower end of the accuracy's interval is compared with guesses without an image.
         """
-        if self.is_worse:
-            return (
-                "the probabilities become worse: for images that the fit does not use, the log loss rises, and only "
-                "this decides, because the other numbers are of the images that were fitted. Keep the model as it is, "
-                "or calibrate with more images"
-            )
         if self.accuracy_interval[0] <= self.chance:
             return "no better than chance on these images: fine-tune instead"
         if self.accuracy_interval[0] <= self.commonest:
             return "no better than always predicting the most common class of these images: fine-tune instead"
         if self.log_loss is None:
             change = "all images are one group, so no change was measured"
+        elif self.keeps_temperature:
+            change = "the probabilities stay as they were, and only the likely sets are new"
         elif self.log_loss.is_within_noise:
             change = "the probabilities are about as good as before"
         else:
@@ -116,7 +119,8 @@ def recalibrate(
 ) -> Recalibration:
     """Write an ONNX model again with temperature and conformal scores of labelled images.
 
-    Nothing is written if the probabilities become worse (`Recalibration.is_worse`).
+    The model's own temperature stays if a new one makes the probabilities worse, of images that it is not fitted to.
+    Then only the conformal scores are new.
 
     Distances from the training images stay those of the network. The probabilities are fitted among all labels of the
     model. If several of them mean one label of the data, each is right: the temperature fits the sum of their
@@ -160,24 +164,33 @@ def recalibrate(
     answers = RightAnswers.of(outputs, scored)
     target = np.eye(len(info.labels))[answers.truth]
     fitted = calibrated(info, outputs.values, outputs.distances, target, any_of=answers.any_of)
+    units = units_of(outputs.samples)
+    change = log_loss_change(info, outputs.values, outputs.distances, answers.truth, units, any_of=answers.any_of)
+    if change is not None and change.is_worse:
+        own = replace(fitted, temperature=info.temperature or 1.0)
+        fitted = with_likely_sets(own, outputs.values, outputs.distances, target)
     fitted = replace(
         fitted,
         calibration_images="independent",
-        held_out_count=len(set(units_of(outputs.samples))),
+        held_out_count=len(set(units)),
         calibrated_on=data.name_with_split(split),
     )
-    result = _measure(info, fitted, outputs, answers, scored)
-    if not result.is_worse:
-        read = {sample.key for sample in outputs.samples}
-        used = {digest for sample, digest in zip(samples, hashes, strict=True) if sample.key in read}
-        # The hashes first: a model without them could be scored on these images.
-        write_hashes(seen_file(out), used | training_hashes)
-        write_model(source, out, fitted.to_json())
+    result = _measure(info, fitted, outputs, answers, scored, change)
+    read = {sample.key for sample in outputs.samples}
+    used = {digest for sample, digest in zip(samples, hashes, strict=True) if sample.key in read}
+    # The hashes first: a model without them could be scored on these images.
+    write_hashes(seen_file(out), used | training_hashes)
+    write_model(source, out, fitted.to_json())
     return replace(result, split=split, left_out=len(data.samples) - len(samples))
 
 
 def _measure(
-    info: ClassifierInfo, fitted: ClassifierInfo, outputs: Outputs, answers: RightAnswers, scored: ScoredLabels
+    info: ClassifierInfo,
+    fitted: ClassifierInfo,
+    outputs: Outputs,
+    answers: RightAnswers,
+    scored: ScoredLabels,
+    log_loss: LogLossChange | None,
 ) -> Recalibration:
     """Measure the change from info to fitted on the same outputs.
 
@@ -187,6 +200,7 @@ def _measure(
         outputs: Outputs for N images.
         answers: Their right answers.
         scored: Labels among which the accuracy is measured.
+        log_loss: See `Recalibration`.
 
     Returns:
         All but the split and the number of images that were left out.
@@ -221,7 +235,7 @@ def _measure(
         coverage_range=coverage_range(len(set(units)), COVERAGE),
         set_size_before=set_size_before,
         set_size_after=set_size_after,
-        log_loss=log_loss_change(info, outputs.values, outputs.distances, truth, units, any_of=answers.any_of),
+        log_loss=log_loss,
         flagged=None if familiarity is None else float((familiarity < UNFAMILIAR).mean()),
         scored_labels=scored.choices,
         unreadable=reasons_of(outputs.broken),
