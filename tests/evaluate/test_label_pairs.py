@@ -102,6 +102,11 @@ def test_a_model_needs_no_map_for_labels_that_the_map_leaves_out() -> None:
     assert not needs_map(DATA, DATA, pairs)
     assert needs_map(two, DATA, pairs | {"meh": ("anger",)})
     assert needs_map(MIKELS, DATA, pairs)
+    # Data may lack a class of the model.
+    four = LabelSet(CUSTOM, ("fun", "meh", "wow", "yuck"), "evoked")
+    assert not needs_map(four, DATA, pairs)
+    assert not needs_map(MIKELS, MIKELS, {"fear": ()})
+    assert needs_map(MIKELS, MIKELS, {"fear": (), "awe": ("awe", "fear")})
 
 
 def test_data_without_labels_have_nothing_to_map() -> None:

@@ -258,13 +258,37 @@ def test_labels_are_mapped_as_the_user_says() -> None:
     evaluation = score(data, label_pairs=pairs)
     assert (evaluation.scores.n, evaluation.scores.accuracy) == (4, 0.75)
     assert evaluation.scored_labels == ("fun", "wow")
-    assert "2 images were left out: the model has no label for meh" in evaluation.notes
+    assert "2 images were left out: the label map leaves out meh" in evaluation.notes
     assert "the label map: fun=amusement+contentment,meh=,wow=awe" in evaluation.notes
-    # A model that has the labels needs no map.
+
+
+def test_a_model_with_the_labels_of_the_data_leaves_out_what_the_map_does() -> None:
     plain = score(labelled_data())
-    again = score(labelled_data(), label_pairs=pairs)
+    whole = {label: (f"{label} of another model",) for label in MIKELS.labels}
+    again = score(labelled_data(), label_pairs=whole)
     assert again.scores == plain.scores
     assert "the label map is not used: the model has all labels of the data that it keeps" in again.notes
+    for pairs in ({"Anger": ()}, whole | {"anger": ()}):
+        evaluation = score(labelled_data(), label_pairs=pairs)
+        angry = sum(sample.label == MIKELS.index("anger") for sample in labelled_data().samples)
+        assert evaluation.scores.n == plain.scores.n - angry < plain.scores.n
+        assert evaluation.scored_labels == tuple(label for label in MIKELS.labels if label != "anger")
+        assert (
+            "the label map only leaves out anger: the model has all labels of the data that it keeps"
+            in evaluation.notes
+        )
+        assert evaluation.label_map == {}
+
+
+def test_a_map_may_merge_labels_that_model_and_data_share() -> None:
+    data = labelled_data((("excitement", "amusement", 3), ("amusement", "amusement", 1), ("awe", "awe", 2)))
+    assert score(data).scores.accuracy == 0.5
+    pairs = {"amusement": ("amusement", "excitement"), "excitement": ()}
+    evaluation = score(data, label_pairs=pairs)
+    assert evaluation.scores.accuracy == 1
+    # Labels that the map does not name mean themselves.
+    assert evaluation.label_map["awe"] == ("awe",)
+    assert evaluation.label_map["amusement"] == ("amusement", "excitement")
 
 
 def test_a_model_that_cannot_flag_says_so_instead_of_zero(tmp_path: Path) -> None:

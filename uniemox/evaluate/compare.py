@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.sample import DataSet
 from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
-from uniemox.evaluate.label_pairs import TOO_FEW_LABELS, LabelPairs, labels_by
+from uniemox.evaluate.label_pairs import TOO_FEW_LABELS, LabelPairs, labels_by, left_out_by, needs_map
 from uniemox.evaluate.places import evaluations_folder
 from uniemox.evaluate.run import evaluate, runs_without_torch, write_evaluation
 from uniemox.evaluate.run_records import Predictions, SavedEvaluation, read_evaluations, read_run, title_of
@@ -144,7 +145,8 @@ class Scoring:
     split: str
     """Name of the split that the data set is, or all."""
     label_pairs: LabelPairs | None = None
-    """Labels of a model that mean each label of the data; models that have the data's labels don't use them."""
+    """Labels of a model that mean each label of the data. Models that have the data's labels are scored without them,
+    on all images; the comparison alone leaves out the images that the map leaves out."""
     allow_seen: bool = False
     persons: Path | None = None
     """File of people that was used for the data; None: none was."""
@@ -184,30 +186,58 @@ def compare_on(
         if str(path) not in IN_PACKAGE and not (path / WEIGHTS).is_file():
             raise CheckpointError(f"{path / WEIGHTS} can't be read: there is no such file; give the folder of a run")
     pairs = scoring.label_pairs
-    without = {data.labels.labels[data.labels.index(label)] for label, words in (pairs or {}).items() if not words}
+    without = left_out_by(pairs or {}, data.labels)
     if without and len(data.labels) - len(without) < 2:
         raise LabelError(TOO_FEW_LABELS)
-    _check_labels(list(models), data, pairs)
+    pairs_of = {path: _pairs_for(path, data, pairs) for path in models}
     for path in models:
-        evaluation = evaluate(path, data, label_pairs=pairs, allow_seen=scoring.allow_seen, on_progress=on_progress)
+        evaluation = evaluate(
+            path, data, label_pairs=pairs_of[path], allow_seen=scoring.allow_seen, on_progress=on_progress
+        )
         for note in evaluation.notes:
             report(f"{path}: {note}")
         file = write_evaluation(evaluation, path, data, scoring.split, persons=scoring.persons)
         report(f"{path}: scores and predictions are in {file} and beside it (.jsonl)")
     title = title_of(data.name, scoring.split, scoring.persons)
-    # Models that have all labels of the data are scored on all images.
     comparisons = compare(ours, theirs, baseline, without=without)
-    return next(comparison for comparison in comparisons if comparison.title == title)
+    comparison = next(comparison for comparison in comparisons if comparison.title == title)
+    if None in pairs_of.values():
+        return comparison
+    # No model was scored on the images that the map leaves out.
+    left_out = sum(data.label_of(sample) in without for sample in data.samples)
+    return replace(comparison, left_out=comparison.left_out + left_out)
 
 
-def _check_labels(models: Sequence[Path], data: DataSet, pairs: LabelPairs | None) -> None:
-    """Raise LabelError for labels without a map before the first model is scored, which takes minutes."""
-    for path in models:
-        # Runs have their own labels, and opening them needs torch.
-        if runs_without_torch(path):
-            info = open_network(path).info
-            if info.task == "label":
-                labels_by(info.find_labels(), data.labels, pairs)
+def _pairs_for(model: Path, data: DataSet, pairs: LabelPairs | None) -> LabelPairs | None:
+    """Return the map by which a model is scored; None for one that has the labels of the data.
+
+    Raises:
+        LabelError: For labels without a map, before the first model is scored, which takes minutes.
+    """
+    info = _info_of(model)
+    if info.task != "label":
+        return pairs
+    labels = info.find_labels()
+    if pairs is not None and not needs_map(labels, data.labels, pairs):
+        pairs = None
+    labels_by(labels, data.labels, pairs)
+    return pairs
+
+
+def _info_of(model: Path) -> ClassifierInfo:
+    """Return the metadata of a run or model.
+
+    Raises:
+        CheckpointError: If it has none.
+    """
+    if runs_without_torch(model):
+        return open_network(model).info
+    from uniemox.checkpoints.classifier import read_classifier_info  # noqa: PLC0415 - torch
+
+    info = read_classifier_info(model / WEIGHTS)
+    if info is None:
+        raise CheckpointError(f"{model / WEIGHTS} is not a uniemox classifier; give a run of uniemox finetune")
+    return info
 
 
 def _by_title(path: Path) -> dict[str, SavedEvaluation]:

@@ -55,15 +55,23 @@ def read_label_pairs(text: str) -> LabelPairs:
 
 
 def needs_map(model: LabelSet, data: LabelSet, pairs: LabelPairs) -> bool:
-    """Return False for a model that has the labels of the data, but for those that the pairs leave out."""
-    if set(model.labels) == set(data.labels):
-        return False
-    with_counterpart = {data.labels[data.index(label)] for label, words in pairs.items() if words}
-    return not with_counterpart <= set(model.labels) <= set(data.labels)
+    """Return False for a model that has the labels of the data, but for those that the pairs leave out.
+
+    Pairs that merge or rename the labels of such a model are a map for it, too; pairs with labels that it lacks are
+    meant for another model.
+    """
+    kept = {data.labels[data.index(label)]: words for label, words in pairs.items() if words}
+    if not set(kept) <= set(model.labels):
+        return True
+    meanings = [(label, clean(word)) for label, words in kept.items() for word in words]
+    is_for_model = {word for _, word in meanings} <= set(map(clean, model.labels))
+    return is_for_model and any(clean(label) != word for label, word in meanings)
 
 
 def labels_by(labels: LabelSet, data: LabelSet, pairs: LabelPairs | None) -> ScoredLabels:
-    """Return the labels in which a model is scored: by the user's map if it needs one, else by the known map.
+    """Return the labels in which a model is scored: by the user's map, or by the known map if there is none.
+
+    Of a map that the model does not need, only the labels count that it leaves out.
 
     Args:
         labels: Labels of the model.
@@ -75,9 +83,20 @@ def labels_by(labels: LabelSet, data: LabelSet, pairs: LabelPairs | None) -> Sco
     """
     if pairs and not data.labels:
         raise LabelError(f"the label map has nothing to map: {NO_LABELS}")
-    if pairs is None or not needs_map(labels, data, pairs):
+    if pairs is None:
         return scored_labels(labels, data)
-    return score_by_pairs(labels, data, pairs)
+    if needs_map(labels, data, pairs):
+        return score_by_pairs(labels, data, pairs)
+    without = left_out_by(pairs, data)
+    if not without:
+        return scored_labels(labels, data)
+    kept = {label: (label,) for label in data.labels if label in labels.labels and label not in without}
+    return score_by_pairs(labels, data, {**dict.fromkeys(data.labels, ()), **kept})
+
+
+def left_out_by(pairs: LabelPairs, data: LabelSet) -> set[str]:
+    """Return the labels of the data whose images the pairs leave out."""
+    return {data.labels[data.index(label)] for label, words in pairs.items() if not words}
 
 
 def score_by_pairs(model: LabelSet, data: LabelSet, pairs: LabelPairs) -> ScoredLabels:
@@ -88,7 +107,8 @@ def score_by_pairs(model: LabelSet, data: LabelSet, pairs: LabelPairs) -> Scored
     Args:
         model: Labels of the model.
         data: Labels of the data set.
-        pairs: See `LabelPairs`; each label of the data set must be named.
+        pairs: See `LabelPairs`; each label of the data set must be named, or be a label of the model, which then means
+            itself.
 
     Raises:
         LabelError: For an unknown or a missing label, for a label of the model that is given twice, for fewer than two
@@ -111,6 +131,10 @@ def score_by_pairs(model: LabelSet, data: LabelSet, pairs: LabelPairs) -> Scored
             if meaning[source] is not None:
                 raise LabelError(f"{source} is given for {meaning[source]} and for {target}; it can mean only one")
             meaning[source] = target
+    for label in data.labels:
+        if label not in named and label in meaning and meaning[label] is None:
+            meaning[label] = label
+            named.add(label)
     missing = [label for label in data.labels if label not in named]
     if missing:
         raise LabelError(

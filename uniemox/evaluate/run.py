@@ -17,7 +17,7 @@ from uniemox.data.sample import NO_PERSONS, DataSet, Sample, shares_of
 from uniemox.data.seen import SEEN, read_seen, refuse_seen
 from uniemox.data.unreadable import listing_of, lost_by_class, reasons_of
 from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
-from uniemox.evaluate.label_pairs import LabelPairs, labels_by, needs_map, pairs_in, text_of
+from uniemox.evaluate.label_pairs import LabelPairs, labels_by, left_out_by, needs_map, pairs_in, text_of
 from uniemox.evaluate.outputs import Outputs, outputs_of_network
 from uniemox.evaluate.places import evaluations_folder, is_hub_folder
 from uniemox.evaluate.scorer import COVERAGE, Scorer
@@ -142,8 +142,8 @@ def evaluate(
             separately.
         task: affect: score the valence and arousal head of an ONNX classifier instead of its labels.
         allow_seen: Also score images that the model, or its parts, were trained on.
-        label_pairs: Labels of the model that mean each label of the data, see `score_by_pairs`; None: the known map. A
-            model with the labels of the data needs no map.
+        label_pairs: Labels of the model that mean each label of the data, see `score_by_pairs`; None: the known map.
+            For a model with the labels of the data, only the labels count that the map leaves out.
         hardware: Device, precision and workers of a torch model; None: the defaults.
         on_progress: Called after each batch or image.
 
@@ -155,7 +155,7 @@ def evaluate(
     """
     info, answer, head = _open_onnx(model, task) if runs_without_torch(model) else _open_run(model, task, hardware)
     scored = _scored_labels(info, data.labels, label_pairs)
-    samples, notes = _scorable(data, info, scored)
+    samples, notes = _scorable(data, info, scored, is_left_out_by_map=label_pairs is not None)
     if by is not None:
         # An unknown column is refused before the images are read.
         column_of(samples, by, data)
@@ -173,7 +173,9 @@ def evaluate(
             label_map = pairs_in(scored)
             notes.append(f"the label map: {text_of(label_map)}")
         else:
-            notes.append("the label map is not used: the model has all labels of the data that it keeps")
+            without = ", ".join(map(quoted, sorted(left_out_by(label_pairs, data.labels))))
+            use = f"only leaves out {without}" if without else "is not used"
+            notes.append(f"the label map {use}: the model has all labels of the data that it keeps")
     if info.calibration_images == "selection":
         notes.append("the images that chose the epoch also calibrated the model (few images, or --select accuracy)")
     if note := flag_note(info):
@@ -405,7 +407,9 @@ def column_of(samples: Sequence[Sample], name: str, data: DataSet) -> list[str |
     return [None if value is None else str(value) for value in values]
 
 
-def _scorable(data: DataSet, info: ClassifierInfo, scored: ScoredLabels | None) -> tuple[list[Sample], list[str]]:
+def _scorable(
+    data: DataSet, info: ClassifierInfo, scored: ScoredLabels | None, *, is_left_out_by_map: bool
+) -> tuple[list[Sample], list[str]]:
     """Return the samples with a target for the model, and messages about the labels and the other samples."""
     notes = []
     if scored is None:
@@ -422,7 +426,8 @@ def _scorable(data: DataSet, info: ClassifierInfo, scored: ScoredLabels | None) 
         if len(samples) < len(labelled):
             lost = ", ".join((*scored.of_model.unreached, *scored.of_data.dropped))
             images = counted(len(labelled) - len(samples), "image was", "images were")
-            notes.append(f"{images} left out: the model has no label for {lost}")
+            reason = "the label map leaves out" if is_left_out_by_map else "the model has no label for"
+            notes.append(f"{images} left out: {reason} {lost}")
     if len(data) > len(samples) and not notes:
         images = counted(len(data) - len(samples), "image has", "images have")
         notes.append(f"{images} no label or rating to compare with")
