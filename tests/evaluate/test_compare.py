@@ -96,6 +96,17 @@ def test_a_model_of_the_package_is_compared_by_its_evaluations(
     assert f"16 images can show a difference of about {100 * reach:.0f} points; one of 5 points takes" in printed
     [needed] = re.findall(r"takes about ([\d,]+) images that are new to both", printed)
     assert 0 <= int(needed.replace(",", "")) - 16 * (reach / 0.05) ** 2 <= 10
+    # More images don't narrow the part of the seeds.
+    cli_compare(ours=[runs["b0"], runs["b1"], runs["b2"]], theirs=[Path("embedded")])
+    printed = capsys.readouterr().out
+    assert "16 images can show a difference of about" in printed
+    assert "because the runs differ, too" in printed
+    assert "takes about" not in printed
+    # No image tells a model from itself.
+    shutil.copytree(tmp_path / "evaluations" / "embedded", runs["a1"] / "evaluations", dirs_exist_ok=True)
+    cli_compare(ours=[runs["a1"]], theirs=[Path("embedded")])
+    printed = capsys.readouterr().out
+    assert "Both are right on the same of these 16 images; of other images, up to 21% may tell them apart" in printed
     # No answer of the other run is one of the labels that both have.
     [file] = (runs["b0"] / "evaluations").glob("*.json")
     file.write_text(file.read_text().replace('"fear"', '"boredom"'))
@@ -295,6 +306,7 @@ def test_a_comparison_leaves_a_whole_evaluation_behind(tmp_path: Path, monkeypat
     assert f"all choose among the 7 that the map keeps; {angry} image" in comparison.note
     [file] = (run / "evaluations").glob("*.json")
     assert json.loads(file.read_text())["n"] == len(data)
+    assert json.loads(file.read_text())["n"] == len(data)
     assert not any("label map" in note for note in said)
     one = {word: (word,) if word == "awe" else () for word in MIKELS.labels}
     with pytest.raises(LabelError, match="fewer than two labels to choose among"):
@@ -338,9 +350,11 @@ def test_baseline_and_chance_are_reported(runs: dict[str, Path], capsys: pytest.
     cli_compare(ours=[runs["least"]], theirs=[runs["a0"]], baseline=[runs["least"]])
     printed = capsys.readouterr().out
     assert "chance 50.0% (most common class), 50.0% (1 / classes)" in printed
-    assert "ours over baseline +0.0% (+0.0% to +0.0%); it does not beat the baseline" in printed
+    assert "ours over baseline +0.0% (+0.0% to +0.0%); these images can't show that it beats the baseline" in printed
     assert "theirs over baseline +43.8% (" in printed
-    assert printed.count("does not beat") == 1
+    cli_compare(ours=[runs["least"]], theirs=[runs["a0"]], baseline=[runs["b0"]])
+    printed = capsys.readouterr().out
+    assert printed.count("it does not beat the baseline") == 1
     [without] = compare([runs["a0"]], [runs["b0"]])
     assert (without.baseline, without.baseline_interval, without.ours_over_baseline) == ((), None, None)
 

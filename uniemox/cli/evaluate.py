@@ -376,10 +376,10 @@ def _comparison_lines(comparison: "Comparison") -> Iterator[str]:
     for name, margin in (("ours", comparison.ours_over_baseline), ("theirs", comparison.theirs_over_baseline)):
         if margin is not None:
             verdict = ""
-            if not margin.is_above_zero and margin.difference > 0:
-                verdict = "; these images can't show that it beats the baseline"
-            elif not margin.is_above_zero:
-                verdict = "; it does not beat the baseline"
+            if not margin.is_above_zero:
+                is_worse = margin.difference < 0 and (margin.high is None or margin.high <= 0)
+                verdict = "it does not beat" if is_worse else "these images can't show that it beats"
+                verdict = f"; {verdict} the baseline"
             yield f"{name} over baseline {_words(margin)}{verdict}"
 
 
@@ -403,15 +403,34 @@ def _gain(low: float, high: float, comparison: "Comparison") -> str:
             f"among the labels that are compared, {verdict}. Left out: {counted(comparison.left_out, 'image')} whose "
             "label a model can't choose, or the map leaves out"
         )
-    reach = (high - low) / 2
-    if low <= 0 <= high and reach > FINE_ENOUGH:
-        # The width falls with the root of the number of images.
-        needed = math.ceil(comparison.pictures * (reach / FINE_ENOUGH) ** 2 / 10) * 10
-        verdict += (
-            f". {counted(comparison.pictures, 'image')} can show a difference of about {100 * reach:.0f} points; one "
-            f"of {100 * FINE_ENOUGH:.0f} points takes about {needed:,} images that are new to both"
-        )
+    if low <= 0 <= high:
+        verdict += _resolution((high - low) / 2, comparison)
     return verdict
+
+
+def _resolution(reach: float, comparison: "Comparison") -> str:
+    """Return a sentence on how large a difference the images can show; "" if even a small one.
+
+    Args:
+        reach: Half the width of the interval of the difference.
+        comparison: The comparison.
+    """
+    from uniemox.intervals import lowest_of_all_right
+
+    images = counted(comparison.pictures, "image")
+    if not reach:
+        # No image tells the models apart. The exact upper end of the share of such images (Clopper and Pearson, 1934).
+        share = 1 - lowest_of_all_right(comparison.pictures)
+        return f". Both are right on the same of these {images}; of other images, up to {share:.0%} may tell them apart"
+    if reach <= FINE_ENOUGH:
+        return ""
+    sentence = f". {images} can show a difference of about {100 * reach:.0f} points"
+    if len(comparison.ours) > 1 or len(comparison.theirs) > 1:
+        # More images don't narrow the part of the seeds.
+        return f"{sentence}, because the runs differ, too"
+    # The width falls with the root of the number of images.
+    needed = math.ceil(comparison.pictures * (reach / FINE_ENOUGH) ** 2 / 10) * 10
+    return f"{sentence}; one of {100 * FINE_ENOUGH:.0f} points takes about {needed:,} images that are new to both"
 
 
 NO_INTERVAL = "two runs: no interval; give three or more"
