@@ -419,7 +419,7 @@ def test_runs_are_compared_with_chance_and_a_histogram(tmp_path: Path, photos: D
     assert rows["even"][5].startswith("▼ +0.000 (")
     assert rows["colours"][5] == "–"
     assert "Chance: 0.500 for the commonest class, 0.500 for one class of all." in page.words
-    assert "▼: does not beat the colour histogram colours" in page.words
+    assert "▼: does not beat the colour histogram (run colours)" in page.words
     for file in (runs[1] / "evaluations").glob("*.jsonl"):
         # Only scores remain: 7 of 16, whose interval contains the histogram's 7 of 16.
         file.unlink()

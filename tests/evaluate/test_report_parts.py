@@ -20,7 +20,7 @@ from uniemox.evaluate.report.charts import (
 from uniemox.evaluate.report.curves import MEANINGS, OTHER_MEANING, curves_view, is_flat, meaning_of
 from uniemox.evaluate.report.examples import surest
 from uniemox.evaluate.report.page import names_of
-from uniemox.evaluate.report.scores import difference
+from uniemox.evaluate.report.scores import difference, reliability_view
 from uniemox.evaluate.run_records import Predictions, read_run
 from uniemox.intervals import paired_bootstrap
 
@@ -140,6 +140,14 @@ def test_bins_of_the_reliability_diagram_are_a_table() -> None:
         ["73 to 80 %", "1", "0.800", "1.000"],
         ["87 to 93 %", "2", "0.900", "0.500"],
     ]
+
+
+def test_a_temperature_of_1_is_not_called_a_calibration() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.2, 0.8]])
+    labels = np.array([0, 1])
+    predictions = Predictions(("a", "b"), ("a", "b"), labels, labels, probabilities, ("a", "b"))
+    said = {value: reliability_view(predictions, value)["calibration"] for value in (None, 1.0, 1.3)}
+    assert said == {None: "", 1.0: "not calibrated (temperature 1)", 1.3: "calibrated on held-out images"}
 
 
 @pytest.mark.parametrize("name", ["pretrained", "finetuned"])

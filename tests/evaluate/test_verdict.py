@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from uniemox.cli.evaluate import _confusion, _multilabel_verdict, _verdict, score_tables
+from uniemox.cli.evaluate import _confusion, score_tables
+from uniemox.evaluate.verdict import verdict_of
 
 VALUES: dict[str, Any] = {
     "labels": ("awe", "fear", "joy"),
@@ -32,26 +33,26 @@ class Scored:
 
 
 def test_chance_and_the_most_frequent_label_are_told() -> None:
-    first, *others = _verdict(VALUES, 3, flags=False)
+    first, *others = verdict_of(VALUES, 3, flags=False)
     assert first == "chance 33.3%; always awe, the most frequent label: 60.0%"
     assert others == ["too few images for a recall with an interval: joy (10)"]
 
 
 def test_chance_is_among_the_labels_that_the_model_can_choose() -> None:
-    first, *_ = _verdict(VALUES, 2, flags=False)
+    first, *_ = verdict_of(VALUES, 2, flags=False)
     assert first.startswith("chance 50.0%")
 
 
 def test_labels_with_commas_are_quoted() -> None:
-    scores = SimpleNamespace(scores=Scored(), trust={}, by=None, scored_labels=("cosy, warm", "grim"))
+    scores = SimpleNamespace(scores=Scored(), trust={}, by=None, scored_labels=("cosy, warm", "grim"), verdict=())
     *_, lines = [line for line in score_tables(scores) if isinstance(line, str) and "scored" in line]  # type: ignore[arg-type]
     assert lines == '54 samples, scored among 2 labels: "cosy, warm", grim'
-    first, *_ = _verdict(VALUES | {"labels": ("cosy, warm", "fear", "joy")}, 3, flags=False)
+    first, *_ = verdict_of(VALUES | {"labels": ("cosy, warm", "fear", "joy")}, 3, flags=False)
     assert 'always "cosy, warm", the most frequent label' in first
 
 
 def test_a_class_of_few_images_has_a_recall_without_interval() -> None:
-    scores = SimpleNamespace(scores=Scored(), trust={}, by=None, scored_labels=("awe", "joy"))
+    scores = SimpleNamespace(scores=Scored(), trust={}, by=None, scored_labels=("awe", "joy"), verdict=())
     table, *_ = score_tables(scores)  # type: ignore[arg-type]
     rows = dict(zip(*(list(column.cells) for column in table.columns[::2]), strict=True))  # type: ignore[union-attr]
     assert rows["recall of awe"] == "0.7000 to 0.9000"
@@ -72,7 +73,7 @@ def test_headings_of_the_confusion_matrix_tell_labels_apart() -> None:
 
 
 def test_an_accuracy_that_may_be_trivial_is_told() -> None:
-    lines = list(_verdict(VALUES | {"accuracy_interval": (0.6, 0.8)}, 3, flags=False))
+    lines = list(verdict_of(VALUES | {"accuracy_interval": (0.6, 0.8)}, 3, flags=False))
     assert "the accuracy may be no better than always predicting the most frequent label" in lines
 
 
@@ -88,19 +89,19 @@ def test_an_accuracy_that_may_be_trivial_is_told() -> None:
 )
 def test_corrections_that_hurt_are_told_with_the_remedy(temperature: float, flags: bool, cause: str) -> None:
     hurt = {"ece": 0.05, "ece_calibrated": 0.08, "temperature": temperature}
-    [*_, last] = _verdict(VALUES | hurt, 3, flags=flags)
+    [*_, last] = verdict_of(VALUES | hurt, 3, flags=flags)
     assert "smaller calibration error (0.050) than those of the model's answers (0.080)" in last
     assert f"which differ by {cause}; uniemox calibrate" in last
 
 
 def test_files_of_other_programs_have_no_temperature() -> None:
     values = VALUES | {"ece_calibrated": None, "temperature": None}
-    assert len(list(_verdict(values, 3, flags=False))) == 2
+    assert len(list(verdict_of(values, 3, flags=False))) == 2
 
 
 def test_several_labels_are_told_with_chance_and_labels_of_few_images() -> None:
     values = {"positives": {"fear": 5, "joy": 60, "pain": 0}, "n": 100}
-    assert list(_multilabel_verdict(values)) == [
+    assert list(verdict_of(values, 3, flags=False)) == [
         "chance: a mean average precision of 0.325, the mean share of images with a label",
         "few images, so these precisions may be far off: fear (5)",
         "no image has these labels, so the mean leaves them out: pain",

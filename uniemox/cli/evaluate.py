@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -43,8 +43,6 @@ MIN_HEADING = 4
 MAX_HEADING = 8
 # Letters in all headings up to which none is shortened.
 MAX_HEADINGS = 30
-# Difference of calibration errors that is worth a line; chance alone changes them by about 0.01.
-MIN_ECE_CHANGE = 0.02
 # Fields of scores that are no scores, or have rows of their own.
 NO_SCORES = ("n", "confusion", "labels", "positives", "per_class_interval", "average_precision_interval")
 LabelMapText = Annotated[
@@ -113,7 +111,8 @@ def evaluate(
     path = run.write_evaluation(result, model, dataset, chosen, name=name, persons=files.persons)
     for line in (f"wrote {path}, and every prediction beside it (.jsonl)", *result.notes):
         say(line)
-    show_all([json.dumps(result.as_dict())] if as_json else score_tables(result))
+    values = result.as_dict() | {"verdict": list(result.verdict)}
+    show_all([json.dumps(values)] if as_json else score_tables(result))
 
 
 def _open_split(files: DataFiles, source: str, split: str | None) -> "tuple[DataSet, str]":
@@ -143,10 +142,10 @@ def _announce_folders(models: Sequence[Path]) -> None:
 
 def score_tables(evaluation: "Evaluation") -> Iterator[Table | str]:
     """Yield a table of scores with intervals, the confusion matrix, and scores by group."""
-    from uniemox.evaluate.scores import SCORE_TITLES, as_values
+    from uniemox.evaluate.scores import SCORE_TITLES, as_values, small_classes
 
     values = as_values(evaluation.scores)
-    small = {f"recall of {label}" for label in _small_classes(values)}
+    small = {f"recall of {label}" for label in small_classes(values)}
     table = Table("score", "value", "95 % interval")
     for name, value, interval in _flat(values | dict(evaluation.trust)):
         # A bootstrap of a few images that are all right has no width.
@@ -160,10 +159,7 @@ def score_tables(evaluation: "Evaluation") -> Iterator[Table | str]:
     labels = evaluation.scored_labels
     restriction = f", scored among {len(labels)} labels: {', '.join(map(quoted_label, labels))}" if labels else ""
     yield f"{counted(values['n'], 'sample')}{restriction}"
-    if "confusion" in values:
-        yield from _verdict(values, len(labels), flags="flagged" in evaluation.trust)
-    if "positives" in values:
-        yield from _multilabel_verdict(values)
+    yield from evaluation.verdict
 
 
 def _confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Table:
@@ -195,64 +191,6 @@ def short_names(labels: Sequence[str]) -> list[str]:
         if len(set(prefixes)) == len(labels):
             return prefixes
     return [str(number) for number in range(1, len(labels) + 1)]
-
-
-def _small_classes(values: Mapping[str, Any]) -> dict[str, int]:
-    """Return the number of images of the classes that have too few for an interval of their recall."""
-    from uniemox.evaluate.scores import MIN_OF_CLASS, images_by_class
-
-    return {label: count for label, count in images_by_class(values).items() if count < MIN_OF_CLASS}
-
-
-def _verdict(values: dict[str, Any], choices: int, *, flags: bool) -> Iterator[str]:
-    """Yield lines that tell what the scores of a classifier mean: trivial baselines, small classes, calibration.
-
-    Args:
-        values: The scores.
-        choices: Number of labels among which the model chose.
-        flags: True if the model flags unfamiliar images; its answers for them are less certain.
-    """
-    from uniemox.evaluate.scores import images_by_class
-
-    images = images_by_class(values)
-    commonest = max(images, key=images.__getitem__)
-    share = images[commonest] / values["n"]
-    yield f"chance {1 / choices:.1%}; always {quoted_label(commonest)}, the most frequent label: {share:.1%}"
-    low, _ = values["accuracy_interval"]
-    if low <= share:
-        yield "the accuracy may be no better than always predicting the most frequent label"
-    small = [f"{quoted_label(label)} ({count})" for label, count in _small_classes(values).items() if count > 0]
-    if small:
-        yield f"too few images for a recall with an interval: {', '.join(small)}"
-    before = values["ece"]
-    after = values["ece_calibrated"]
-    if after is not None and after > before + MIN_ECE_CHANGE:
-        temperature = values["temperature"]
-        corrections = []
-        if temperature != 1:
-            corrections.append(f"the temperature ({temperature:.2f})")
-        if flags or not corrections:
-            corrections.append("less certainty for unfamiliar images")
-        yield (
-            f"on these images, the network's own probabilities have a smaller calibration error ({before:.3f}) than "
-            f"those of the model's answers ({after:.3f}), which differ by {' and '.join(corrections)}; uniemox "
-            "calibrate fits the model to images like yours"
-        )
-
-
-def _multilabel_verdict(values: dict[str, Any]) -> Iterator[str]:
-    """Yield lines that tell what the scores of several labels mean: chance, and labels with few images."""
-    from uniemox.evaluate.scores import MIN_OF_CLASS
-
-    present = {label: count for label, count in values["positives"].items() if count}
-    chance = sum(present.values()) / len(present) / values["n"]
-    yield f"chance: a mean average precision of {chance:.3f}, the mean share of images with a label"
-    small = [f"{quoted_label(label)} ({count})" for label, count in present.items() if count < MIN_OF_CLASS]
-    if small:
-        yield f"few images, so these precisions may be far off: {', '.join(small)}"
-    absent = [label for label, count in values["positives"].items() if not count]
-    if absent:
-        yield f"no image has these labels, so the mean leaves them out: {', '.join(map(quoted_label, absent))}"
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float | None, Any]]:

@@ -22,6 +22,7 @@ from uniemox.evaluate.outputs import Outputs, outputs_of_network
 from uniemox.evaluate.places import evaluations_folder, is_hub_folder
 from uniemox.evaluate.scorer import COVERAGE, Scorer
 from uniemox.evaluate.scores import AffectScores, ClassScores, GroupScores, Scores, as_values, headline_of, score_groups
+from uniemox.evaluate.verdict import verdict_of
 from uniemox.intervals import Interval, few_groups_note, no_spread_note
 from uniemox.io.files import CONFIG, ONNX, SPLITS, WEIGHTS, refuse_special, write_file
 from uniemox.io.progress import Progress, silent
@@ -97,6 +98,12 @@ class Evaluation:
             ConfigError: As for `accuracy`.
         """
         return self._class_scores().accuracy_interval
+
+    @property
+    def verdict(self) -> tuple[str, ...]:
+        """Sentences on what the scores mean: trivial baselines, classes with few images, calibration."""
+        values = as_values(self.scores)
+        return tuple(verdict_of(values, len(self.scored_labels), flags="flagged" in self.trust))
 
     def _class_scores(self) -> ClassScores:
         if not isinstance(self.scores, ClassScores):

@@ -78,6 +78,15 @@ def images_by_class(values: Mapping[str, Any]) -> dict[str, int]:
     return {label: sum(row) for label, row in rows}
 
 
+def small_classes(values: Mapping[str, Any]) -> dict[str, int]:
+    """Return the number of images of the classes that have too few for an interval of their recall.
+
+    Args:
+        values: Scores in JSON form.
+    """
+    return {label: count for label, count in images_by_class(values).items() if count < MIN_OF_CLASS}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassScores:
     """Scores of a classifier, as fractions from 0 to 1."""

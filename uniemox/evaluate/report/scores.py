@@ -56,7 +56,7 @@ def evaluation_view(
     }
     if predictions is None:
         return view
-    view["reliability"] = _reliability(predictions, is_known(values.get("temperature")))
+    view["reliability"] = reliability_view(predictions, values.get("temperature"))
     samples = samples_of(evaluation.data)
     if isinstance(samples, str):
         view["no_examples"] = samples
@@ -75,6 +75,9 @@ def _scores(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
         elif isinstance(value, dict):
             yield from _scores(value, f"{name}: ")
         elif value is None or isinstance(value, int | float):
+            if value is None and name == "polarity_accuracy":
+                # Own labels are neither positive nor negative.
+                continue
             title = SCORE_TITLES.get(name, name.replace("_", " "))
             if prefix and name == "coverage":
                 # Of an axis, such as valence.
@@ -118,14 +121,18 @@ def _groups(by: Mapping[str, Any]) -> dict[str, Any]:
     return {**by, "scale": (0.0, max(1.0, *values) if values else 1.0)}
 
 
-def _reliability(predictions: Predictions, has_temperature: bool) -> dict[str, Any]:
+def reliability_view(predictions: Predictions, temperature: float | None) -> dict[str, Any]:
     """Return the diagram and its numbers, for the saved probabilities."""
+    calibration = ""
+    if is_known(temperature):
+        # Too few held-out images leave it at 1.
+        calibration = "not calibrated (temperature 1)" if temperature == 1 else "calibrated on held-out images"
     return {
         "filled": reliability_bins(predictions),
         "probability": predictions.probabilities.max(axis=1).mean(),
         "accuracy": predictions.is_right.mean(),
         "error": expected_calibration_error(predictions.probabilities, predictions.labels),
-        "has_temperature": has_temperature,
+        "calibration": calibration,
         "bins": BINS,
     }
 
@@ -233,9 +240,9 @@ def _baseline_notes(evaluations: Mapping[str, SavedEvaluation], histogram: str |
         yield f"Chance: {commonest:.3f} for the commonest class, {' or '.join(uniform)} for one class of all."
     if histogram is not None:
         yield (
-            f"{BELOW}: does not beat the colour histogram {histogram}: the 95 % interval of the difference on the same "
-            "images is not above 0. Without predictions of the same images: the run's own interval contains the "
-            "histogram's value or lies below it."
+            f"{BELOW}: does not beat the colour histogram (run {histogram}): the 95 % interval of the difference on "
+            "the same images is not above 0. Without predictions of the same images: the run's own interval contains "
+            "the histogram's value or lies below it."
         )
     elif predictions:
         yield "There is no colour baseline: run uniemox finetune --method histogram to compare with colours alone."

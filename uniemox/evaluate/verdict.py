@@ -1,0 +1,65 @@
+"""Sentences on what scores mean: trivial baselines, classes with few images, calibration."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from uniemox.evaluate.scores import MIN_OF_CLASS, images_by_class, small_classes
+from uniemox.labels import quoted
+
+# Difference of calibration errors that is worth a line; chance alone changes them by about 0.01.
+MIN_ECE_CHANGE = 0.02
+
+
+def verdict_of(values: Mapping[str, Any], choices: int, *, flags: bool) -> Iterator[str]:
+    """Yield sentences on what scores mean; none for ratings.
+
+    Args:
+        values: The scores.
+        choices: Number of labels among which the model chose.
+        flags: True if the model flags unfamiliar images; its answers for them are less certain.
+    """
+    if "confusion" in values:
+        yield from _of_classes(values, choices, flags=flags)
+    if "positives" in values:
+        yield from _of_several_labels(values)
+
+
+def _of_classes(values: Mapping[str, Any], choices: int, *, flags: bool) -> Iterator[str]:
+    """Yield sentences on trivial baselines, small classes and calibration. Arguments are those of `verdict_of`."""
+    images = images_by_class(values)
+    commonest = max(images, key=images.__getitem__)
+    share = images[commonest] / values["n"]
+    yield f"chance {1 / choices:.1%}; always {quoted(commonest)}, the most frequent label: {share:.1%}"
+    low, _ = values["accuracy_interval"]
+    if low <= share:
+        yield "the accuracy may be no better than always predicting the most frequent label"
+    small = [f"{quoted(label)} ({count})" for label, count in small_classes(values).items() if count > 0]
+    if small:
+        yield f"too few images for a recall with an interval: {', '.join(small)}"
+    before = values["ece"]
+    after = values["ece_calibrated"]
+    if after is not None and after > before + MIN_ECE_CHANGE:
+        temperature = values["temperature"]
+        corrections = []
+        if temperature != 1:
+            corrections.append(f"the temperature ({temperature:.2f})")
+        if flags or not corrections:
+            corrections.append("less certainty for unfamiliar images")
+        yield (
+            f"on these images, the network's own probabilities have a smaller calibration error ({before:.3f}) than "
+            f"those of the model's answers ({after:.3f}), which differ by {' and '.join(corrections)}; uniemox "
+            "calibrate fits the model to images like yours"
+        )
+
+
+def _of_several_labels(values: Mapping[str, Any]) -> Iterator[str]:
+    """Yield sentences on chance, and on labels with few images."""
+    present = {label: count for label, count in values["positives"].items() if count}
+    chance = sum(present.values()) / len(present) / values["n"]
+    yield f"chance: a mean average precision of {chance:.3f}, the mean share of images with a label"
+    small = [f"{quoted(label)} ({count})" for label, count in present.items() if count < MIN_OF_CLASS]
+    if small:
+        yield f"few images, so these precisions may be far off: {', '.join(small)}"
+    absent = [label for label, count in values["positives"].items() if not count]
+    if absent:
+        yield f"no image has these labels, so the mean leaves them out: {', '.join(map(quoted, absent))}"
