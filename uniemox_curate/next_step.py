@@ -65,7 +65,8 @@ def _images_due(name: str, steps: Mapping[str, Any]) -> Iterator[NextStep]:
         yield NextStep(f"collect {name} --source folder:IMAGES", "or openverse, commons, bing, csv:TABLE")
     if collect["waiting"]:
         source = " --source folder:PATH" if collect["waits for folder"] else ""
-        reason = f"{counted(collect['waiting'], 'image was', 'images were')} not fetched yet"
+        # One image may have several.
+        reason = f"{counted(collect['waiting'], 'address was', 'addresses were')} not fetched yet"
         yield NextStep(f"collect {name}{source}", reason)
     screen = steps["screen"]
     undecided = screen["looked at"] - screen["kept"] - sum(screen["dropped"].values())

@@ -16,7 +16,7 @@ from uniemox_curate.release.config import ReleaseConfig
 from uniemox_curate.release.run import release
 from uniemox_curate.release.splitting import split
 from uniemox_curate.release.takedown import take_down
-from uniemox_curate.release.writing import LISTS
+from uniemox_curate.release.writing import FIGURES, LISTS
 from uniemox_curate.status import status
 
 
@@ -73,6 +73,14 @@ def test_a_takedown_leaves_the_rest_of_a_release_as_it_was(tmp_path: Path) -> No
     assert not take_down(project, rows[0]["sha256"], because="again").problems
     changing = {"croissant.json", "SHA256SUMS"}  # they have the time
     assert not [path for path, data in repeated.items() if path.read_bytes() != data and path.name not in changing]
+
+
+def test_a_release_counts_images_that_were_taken_down_before_it_as_fetched(tmp_path: Path) -> None:
+    project = agreed(tmp_path)
+    take_down(project, "https://pictures.example/4.jpg", because="asked")
+    release(project, tmp_path / "a", ReleaseConfig(name="a"))
+    funnel = json.loads((tmp_path / "a" / "statistics.json").read_bytes())["funnel"]
+    assert funnel["fetched"] == funnel["different pictures"] == project.count(select(t.images.c.id))
 
 
 def test_a_takedown_leaves_a_readme_that_was_edited(tmp_path: Path) -> None:
@@ -199,6 +207,7 @@ def test_taking_down_the_last_image_removes_all_lists(tmp_path: Path) -> None:
         done = take_down(project, row.sha256, because="asked")
         assert (done.releases, done.problems) == ((str(tmp_path / "a"),), ())
         assert named_in(tmp_path / "a", row.sha256) == []
-    assert not any((tmp_path / "a" / name).exists() for name in LISTS)
+    assert not any((tmp_path / "a" / name).exists() for name in (*LISTS, *FIGURES))
+    assert (tmp_path / "a" / "README.md").read_text() == "# a\n\nAll images of this release were taken down.\n"
     assert not [path for path in (tmp_path / "a" / "pictures").rglob("*") if path.is_file()]
     assert status(project)["steps"]["release"]["releases"][0]["pictures"] == 0

@@ -307,7 +307,7 @@ def _show_scores(map_scores: "Mapping[str, Sequence[MapScores]]", as_json: bool)
         for key, value in summary.items():
             if key != "pictures":
                 ends = ""
-                if summary["pictures"] >= MIN_FOR_INTERVAL:
+                if value["interval"] is not None:
                     ends = "{:.3f} to {:.3f}".format(*value["interval"])
                 table.add_row(name, key, f"{value['mean']:.3f}", ends)
         if summary["pictures"] < MIN_FOR_INTERVAL:

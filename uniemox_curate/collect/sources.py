@@ -2,6 +2,7 @@
 
 import html
 import json
+import os
 import re
 import time
 import warnings
@@ -164,7 +165,7 @@ def local_folder(
         words = between if is_label else [first, *between]
         keyword = "/".join(word for word in words if word)
         title = one_line(key)
-        address = path.absolute().as_uri()
+        address = Path(os.path.abspath(path)).as_uri()
         candidates.append(
             Candidate(
                 address=address, rank=rank, keyword=keyword, label=label, title=title, licence=licence, author=author

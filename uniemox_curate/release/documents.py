@@ -75,7 +75,8 @@ def statistics(name: str, status: Mapping[str, Any], plan: CollectionPlan) -> di
         "styles": {},
         "funnel": {
             "offered by the sources": steps["collect"]["offered"],
-            "fetched": steps["collect"]["fetched"],
+            # Images that were taken down later were fetched, too.
+            "fetched": steps["collect"]["fetched"] + steps["collect"]["taken down"],
             "different pictures": steps["collect"]["different pictures"],
             "passed the screen": steps["screen"]["kept"],
             "answered by two or more": steps["annotate"]["answered twice"],

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
+from urllib.request import url2pathname
 
 from sqlalchemy import false, or_, select, update
 
@@ -20,6 +21,7 @@ from uniemox_curate.release.config import IMAGES
 from uniemox_curate.release.hub_card import METADATA
 from uniemox_curate.release.record import NAME_DIGITS, forget_images, load_record, save_written
 from uniemox_curate.release.writing import (
+    FIGURES,
     FILES,
     LISTS,
     MARK,
@@ -30,6 +32,7 @@ from uniemox_curate.release.writing import (
     digest_of_file,
     mark_of,
     restore_interrupted,
+    write_readme,
     write_release,
 )
 
@@ -114,9 +117,8 @@ def _find_images(project: Project, which: str) -> list[Any]:
     events = t.events.c
     digits = _digits_in(which)
     has_hash = images.sha256.like(f"{digits}%") if digits else false()
-    in_folder = (candidates.source == t.FOLDER) & (candidates.title == which)
-    is_file = (candidates.source == t.FOLDER) & (candidates.address == Path(which).absolute().as_uri())
-    is_named = or_(candidates.address == which, candidates.page == which, in_folder, is_file)
+    in_folder = candidates.address.in_(_addresses_in_folders(project, which))
+    is_named = or_(candidates.address == which, candidates.page == which, in_folder)
     is_meant = or_(images.id.in_(select(candidates.picture_id).where(is_named)), has_hash)
 
     meant = select(images.id).where(is_meant)
@@ -135,6 +137,38 @@ def _find_images(project: Project, which: str) -> list[Any]:
     if not rows:
         raise DataError(f"no image of {project.folder} has the address, page or hash {which}")
     return rows
+
+
+def _addresses_in_folders(project: Project, which: str) -> Sequence[str]:
+    """Return the addresses of images of collected folders that a path means: as such, or below their folder.
+
+    A path of a file means this file alone, even if other folders have images of the same path below them.
+
+    Raises:
+        ConfigError: If images of several folders have the path below them.
+    """
+    name = PurePath(which).name
+    if not name or "://" in which:
+        return []
+    ending = Path("/", name).as_uri().removeprefix("file://")
+    candidates = t.candidates.c
+    columns = (candidates.address, candidates.title, candidates.picture_id)
+    is_named = (candidates.source == t.FOLDER) & candidates.address.endswith(ending, autoescape=True)
+    rows = project.rows(select(*columns).where(is_named))
+    # Both may contain links and "..".
+    file = os.path.realpath(which)
+    if of_file := [row.address for row in rows if os.path.realpath(_path_of(row.address)) == file]:
+        return of_file
+    below = [row for row in rows if row.title == which]
+    if len({row.picture_id for row in below}) > 1:
+        paths = ", ".join(_path_of(row.address) for row in below)
+        raise ConfigError(f"{len(below)} collected folders have an image {which}: give one of these paths ({paths})")
+    return [row.address for row in below]
+
+
+def _path_of(address: str) -> str:
+    """Return the path of a file: address."""
+    return url2pathname(address.removeprefix("file://"))
 
 
 def _digits_in(which: str) -> str:
@@ -236,7 +270,7 @@ def _write_again(project: Project, release: Any, folder: Path, names: Set[str], 
         if record.images:
             written = write_release(project, new, record, written=written)
         else:
-            _remove_lists(new)
+            _empty(project, new, record.config.name)
         notes += [
             f"{name} was edited; it is written without your changes" for name in sorted(_edited_files(folder, new))
         ]
@@ -294,11 +328,12 @@ def _is_named(file: str, names: Set[str]) -> bool:
     return any(digits[:NAME_DIGITS] in names for digits in hashes)
 
 
-def _remove_lists(folder: Path) -> None:
-    """Remove the images and lists of a release that has lost its last image."""
+def _empty(project: Project, folder: Path, name: str) -> None:
+    """Remove images, lists and figures of a release that has lost its last image, and say so in its README.md."""
     shutil.rmtree(folder / IMAGES, ignore_errors=True)
-    for name in LISTS:
-        (folder / name).unlink(missing_ok=True)
+    for file in (*LISTS, *FIGURES):
+        (folder / file).unlink(missing_ok=True)
+    write_readme(project, folder, f"# {name}\n\nAll images of this release were taken down.\n")
 
 
 def _edited_files(folder: Path, new: Path) -> set[str]:

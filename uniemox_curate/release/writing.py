@@ -40,8 +40,10 @@ LISTS = (
     *("labels.csv", "soft_labels.csv", "provenance.csv", "answers.csv", RATINGS, FILE),
     *("label_studio.json", "statistics.json", "agreement.json", "croissant.json", SUMS),
 )
+# Texts with numbers of images.
+FIGURES = ("licences.md", "statistics.md")
 # All files that are written beside the images and README.md.
-FILES = (*LISTS, ALL_ANSWERS, "plan.json", "licences.md", "statistics.md")
+FILES = (*LISTS, ALL_ANSWERS, "plan.json", *FIGURES)
 
 
 def mark_of(project: Project) -> str:
@@ -205,10 +207,20 @@ def _write_tables(project: Project, folder: Path, record: ReleaseRecord) -> None
     write_splits(folder / FILE, scheme, source=record.config.name, how=record.split_method)
 
 
+def write_readme(project: Project, folder: Path, text: str) -> None:
+    """Write README.md of a release; one that was edited since it was written stays, and the text is in NEW_README."""
+    readme = folder / README
+    digests = read_limited(folder / MARK).decode("utf-8", "replace").splitlines()[1:]
+    is_edited = bool(digests) and readme.is_file() and digests != [digest_of(read_limited(readme))]
+    with writing(folder):
+        (folder / NEW_README).unlink(missing_ok=True)
+    content = text.encode("utf-8", "replace")
+    write_file(folder / NEW_README if is_edited else readme, content)
+    write_file(folder / MARK, f"{mark_of(project)}{digest_of(content)}\n")
+
+
 def _write_texts(project: Project, folder: Path, record: ReleaseRecord, files: Mapping[str, WrittenImage]) -> None:
     """Write the documents and checksums of a release from its tables.
-
-    A README.md that was edited since it was written stays; then the new text is in NEW_README.
 
     Args:
         files: Image files by path.
@@ -223,14 +235,7 @@ def _write_texts(project: Project, folder: Path, record: ReleaseRecord, files: M
         models=record.models,
         image_root=record.image_root,
     )
-    readme = folder / README
-    digests = read_limited(folder / MARK).decode("utf-8", "replace").splitlines()[1:]
-    is_edited = bool(digests) and readme.is_file() and digests != [digest_of(read_limited(readme))]
-    with writing(folder):
-        (folder / NEW_README).unlink(missing_ok=True)
-    content = text.encode("utf-8", "replace")
-    write_file(folder / NEW_README if is_edited else readme, content)
-    write_file(folder / MARK, f"{mark_of(project)}{digest_of(content)}\n")
+    write_readme(project, folder, text)
     # In the form of sha256sum, for `sha256sum -c`.
     lines = [f"{file.digest}  {IMAGES}/{path}" for path, file in files.items()]
     lines += [f"{digest_of_file(folder / IMAGES / path)}  {IMAGES}/{path}" for path in metadata_tables(record.images)]

@@ -55,11 +55,11 @@ def map_scores(classify: Classify, pixels: Array, heat: Array, *, seed: int = 0)
 
 
 MIN_FOR_INTERVAL = 20
-"""Minimum number of images whose means are shown with intervals: resampling few images shows too little spread."""
+"""Minimum number of images whose means have intervals: resampling few images shows too little spread."""
 
 
 def summarise(scores: Sequence[MapScores]) -> dict[str, Any]:
-    """Return means over images, with 95 % bootstrap intervals, in JSON-serialisable form.
+    """Return means over images, in JSON-serialisable form, with 95 % bootstrap intervals from 20 images on.
 
     The gains, deletion_gain and insertion_gain, are above 0 if the map is better than a random one.
 
@@ -70,11 +70,11 @@ def summarise(scores: Sequence[MapScores]) -> dict[str, Any]:
     columns = {part.name: table[:, i] for i, part in enumerate(fields(MapScores))}
     columns["deletion_gain"] = columns["random_deletion"] - columns["deletion"]
     columns["insertion_gain"] = columns["insertion"] - columns["random_insertion"]
-    means = {
-        name: {"mean": float(column.mean()), "interval": list(bootstrap_interval(column))}
-        for name, column in columns.items()
-    }
-    return {"pictures": len(scores), **means}
+    summary: dict[str, Any] = {"pictures": len(scores)}
+    for name, column in columns.items():
+        interval = list(bootstrap_interval(column)) if len(scores) >= MIN_FOR_INTERVAL else None
+        summary[name] = {"mean": float(column.mean()), "interval": interval}
+    return summary
 
 
 def blur(pixels: Array, deviation: float) -> Array:
