@@ -142,15 +142,15 @@ def _announce_folders(models: Sequence[Path]) -> None:
 
 def score_tables(evaluation: "Evaluation") -> Iterator[Table | str]:
     """Yield a table of scores with intervals, the confusion matrix, and scores by group."""
-    from uniemox.evaluate.scores import SCORE_TITLES, as_values, small_classes
+    from uniemox.evaluate.scores import as_values, small_classes
 
     values = as_values(evaluation.scores)
     small = {f"recall of {label}" for label in small_classes(values)}
     table = Table("score", "value", "95 % interval")
-    for name, value, interval in _flat(values | dict(evaluation.trust)):
+    for title, value, interval in _flat(values | dict(evaluation.trust)):
         # A bootstrap of a few images that are all right has no width.
-        shown_interval = None if name in small else interval
-        table.add_row(SCORE_TITLES.get(name, name.replace("_", " ")), *_cells(value, shown_interval))
+        shown_interval = None if title in small else interval
+        table.add_row(title, *_cells(value, shown_interval))
     yield table
     if "confusion" in values:
         yield _confusion(values["labels"], values["confusion"])
@@ -193,8 +193,10 @@ def short_names(labels: Sequence[str]) -> list[str]:
     return [str(number) for number in range(1, len(labels) + 1)]
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float | None, Any]]:
-    """Yield name, value and interval of every number."""
+def _flat(values: dict[str, Any], axis: str = "") -> Iterator[tuple[str, float | None, Any]]:
+    """Yield title, value and interval of every number."""
+    from uniemox.evaluate.scores import title_of
+
     for name, value in values.items():
         if name == "per_class_recall":
             for label, recall in value.items():
@@ -208,9 +210,9 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float
             # Own labels are neither positive nor negative.
             continue
         elif isinstance(value, dict) and name not in NO_SCORES:
-            yield from _flat(value, f"{name} ")
+            yield from _flat(value, name)
         elif not (name.endswith("interval") or name in NO_SCORES):
-            yield f"{prefix}{name}", value, values.get(f"{name}_interval")
+            yield title_of(name, axis), value, values.get(f"{name}_interval")
 
 
 def _groups(by: "GroupScores") -> Table:

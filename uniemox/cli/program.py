@@ -140,8 +140,9 @@ def _run_app() -> None:
         app.command(command)
     else:
         add_foreign_commands(name)
-        # Importing a Markdown parser takes a fifth of the time of `uniemox --help`.
-        app.help_format = "plaintext"
+        if name not in foreign_commands(COMMANDS):
+            # Importing a Markdown parser takes a fifth of the time of `uniemox --help`.
+            app.help_format = "plaintext"
     app(arguments, exit_on_error=False)
 
 

@@ -65,6 +65,21 @@ SCORE_TITLES = {
 """Titles of scores whose names do not say what they are; others are their own titles."""
 
 
+def title_of(name: str, axis: str = "") -> str:
+    """Return the title of a score.
+
+    Args:
+        name: Name of the score.
+        axis: What alone it is of, such as valence; "": of everything.
+    """
+    title = SCORE_TITLES.get(name, name.replace("_", " "))
+    if not axis:
+        return title
+    if name == "coverage":
+        title = "ratings inside their 90 % intervals"
+    return f"{axis}: {title}"
+
+
 def images_by_class(values: Mapping[str, Any]) -> dict[str, int]:
     """Return the number of images of each class; {} for scores without a confusion matrix.
 

@@ -36,6 +36,8 @@ def why_missing(predictor: Predictor, name: str) -> str:
         name: Name that is none of `column_names`.
     """
     model = predictor.name
+    if name.lower() in _OPTIONAL or field_note(name.lower()):
+        name = name.lower()
     if name == PEOPLE:
         return "a condition on people needs a predictor with a finder; leave out finder=None"
     if name == FACES:

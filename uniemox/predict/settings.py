@@ -43,9 +43,10 @@ def answers_in(source: LabelSet, target: str | None) -> LabelMap:
         raise LabelError(f"there is no label set {target!r}; the model can answer in {possible}") from error
     mapping = label_map(source, requested)
     if len(mapping.reached) < MIN_REACHED:
-        reached = f"only {mapping.reached[0]} is" if mapping.reached else "no label is"
+        reached = f"only {mapping.reached[0]} has" if mapping.reached else "none has"
         raise LabelError(
-            f"of {target} {reached} reached by {', '.join(source.labels)}; answer in them (no other labels)"
+            f"of the labels of {target}, {reached} a counterpart among the model's ({', '.join(source.labels)}); leave "
+            "out --labels (labels=) to get the model's own"
         )
     return mapping
 

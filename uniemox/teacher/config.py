@@ -22,7 +22,7 @@ class FitConfig:
     views: int = 2
     """Random crops per image, used in turn and kept in memory (3 bytes per px). A frozen tower gets whole images."""
     epochs: int = 16
-    """Number of passes over the images."""
+    """Number of passes over the images. Images that do not fill a batch are left out of a pass."""
     batch_size: int = 64
     """Number of images per batch; each text is compared with all of them."""
     lr: float = 2.5e-3

@@ -37,7 +37,8 @@ class ScheduleConfig:
     """Length of a run and its learning-rate schedule."""
 
     epochs: float = 200.0
-    """Number of passes over the training data; may be a fraction."""
+    """Number of passes over the training data; may be a fraction. A pass has complete batches alone: images that do
+    not fill one are left out of this pass."""
     warmup_epochs: float = 40.0
     """Epochs in which the learning rate rises from 0 to its maximum. The cosine schedule starts at epoch 0, not at the
     end of warm-up, so the rate drops suddenly when warm-up ends: to about 90 % of the maximum if warm-up is a fifth of

@@ -11,7 +11,7 @@ from uniemox.evaluate.compare import chance_of, label_note
 from uniemox.evaluate.report.charts import reliability_bins
 from uniemox.evaluate.report.examples import examples_of
 from uniemox.evaluate.run_records import Predictions, SavedEvaluation, SavedRun
-from uniemox.evaluate.scores import MIN_OF_CLASS, SCORE_TITLES, images_by_class
+from uniemox.evaluate.scores import MIN_OF_CLASS, images_by_class, title_of
 from uniemox.intervals import PairedDifference, paired_bootstrap
 from uniemox.io.html import UNKNOWN, are_known, interval, is_known, number, scale_of
 
@@ -65,24 +65,20 @@ def evaluation_view(
     return view
 
 
-def _scores(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, ...]]:
-    """Yield name, value and interval of every scalar score."""
+def _scores(values: Mapping[str, Any], axis: str = "") -> Iterator[tuple[str, ...]]:
+    """Yield title, value and interval of every scalar score."""
     for name, value in values.items():
         if name in NO_SCORES or name.endswith("_interval"):
             continue
         if name == "average_precision":
             yield from _precisions(value, values)
         elif isinstance(value, dict):
-            yield from _scores(value, f"{name}: ")
+            yield from _scores(value, name)
         elif value is None or isinstance(value, int | float):
             if value is None and name == "polarity_accuracy":
                 # Own labels are neither positive nor negative.
                 continue
-            title = SCORE_TITLES.get(name, name.replace("_", " "))
-            if prefix and name == "coverage":
-                # Of an axis, such as valence.
-                title = "ratings inside their 90 % intervals"
-            yield prefix + title, number(value), interval(values.get(f"{name}_interval"))
+            yield title_of(name, axis), number(value), interval(values.get(f"{name}_interval"))
 
 
 def _recalls(values: Mapping[str, Any]) -> Iterator[tuple[str, float | None, Any, int]]:
