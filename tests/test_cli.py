@@ -38,6 +38,10 @@ def test_help_imports_no_heavy_packages() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     *pages, remainder = re.split(r"END (.*) 0 light\n", done.stdout)
     assert (pages[1::2], remainder) == (list(COMMANDS), "")
+    # Examples are a list, also of the commands of other packages.
+    examples = [page.split("For example:")[1] for page in pages[::2] if "For example:" in page]
+    assert len(examples) > 10
+    assert all(text.lstrip().startswith("•") for text in examples)
     groups = {"", "bench", "data", "teacher", "curate"}
     for page, command in zip(pages[::2], COMMANDS, strict=True):
         assert "Usage: uniemox" in page

@@ -329,6 +329,7 @@ def test_a_missing_or_empty_folder_is_refused_and_nothing_is_written(tmp_path: P
         (Query(mood="aw>0.5"), None, r"no label 'aw' \(did you mean 'awe'\?\)"),
         (Query(mood="Awe>50"), None, "the mood awe>50: awe has values from 0 to 1; 50 % is 0.5"),
         (Query(mood="persons>0"), None, "the index has no 'persons'; it is called people there; choose one of"),
+        (Query(mood="Persons>0"), None, "the index has no 'persons'; it is called people there; choose one of"),
         (Query(mood="people_feel=0"), None, "it is a field of predict's answers, but not of the index"),
         (Query(mood="dominance>3"), None, "small does not predict dominance; use a model that has learned it"),
         (Query(emotion="awe"), "photos/0.png", r"ends in \.html"),

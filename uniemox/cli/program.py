@@ -140,9 +140,9 @@ def _run_app() -> None:
         app.command(command)
     else:
         add_foreign_commands(name)
-        if name not in foreign_commands(COMMANDS):
-            # Importing a Markdown parser takes a fifth of the time of `uniemox --help`.
-            app.help_format = "plaintext"
+    # Importing a Markdown parser takes a fifth of the time of `uniemox --help`.
+    is_command = name in app and not name.startswith("-")
+    app.help_format = "markdown" if is_command else "plaintext"
     app(arguments, exit_on_error=False)
 
 
