@@ -105,6 +105,16 @@ def test_a_model_needs_no_map_for_labels_that_the_map_leaves_out() -> None:
     # Data may lack a class of the model.
     four = LabelSet(CUSTOM, ("fun", "meh", "wow", "yuck"), "evoked")
     assert not needs_map(four, DATA, pairs)
+    # This map chooses two of eight labels.
+    chosen = LabelSet(CUSTOM, ("awe", "fear", "meh"), "evoked")
+    own = {"awe": ("awe",), "fear": ("Fear",), "meh": ()}
+    assert needs_map(MIKELS, chosen, own)
+    assert labels_by(MIKELS, chosen, own).choices == ("awe", "fear")
+    # A model of other labels, of which the data lack one, and the model one of the data's.
+    other = LabelSet(CUSTOM, ("fun", "wow", "yuck"), "evoked")
+    assert not needs_map(other, DATA, pairs)
+    assert labels_by(other, DATA, pairs).choices == ("fun", "yuck")
+    assert needs_map(MIKELS, MIKELS, {"awe": ("content",)})
     assert not needs_map(MIKELS, MIKELS, {"fear": ()})
     assert needs_map(MIKELS, MIKELS, {"fear": (), "awe": ("awe", "fear")})
 

@@ -209,7 +209,7 @@ def compare_on(
 
 
 def _pairs_for(model: Path, data: DataSet, pairs: LabelPairs | None) -> LabelPairs | None:
-    """Return the map by which a model is scored; None for one that has the labels of the data.
+    """Return the map by which a model is scored; None for one that has all labels of the data.
 
     Raises:
         LabelError: For labels without a map, before the first model is scored, which takes minutes.
@@ -218,7 +218,8 @@ def _pairs_for(model: Path, data: DataSet, pairs: LabelPairs | None) -> LabelPai
     if info.task != "label":
         return pairs
     labels = info.find_labels()
-    if pairs is not None and not needs_map(labels, data.labels, pairs):
+    has_all = set(data.labels.labels) <= set(labels.labels)
+    if pairs is not None and has_all and not needs_map(labels, data.labels, pairs):
         pairs = None
     labels_by(labels, data.labels, pairs)
     return pairs

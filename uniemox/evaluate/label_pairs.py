@@ -57,15 +57,17 @@ def read_label_pairs(text: str) -> LabelPairs:
 def needs_map(model: LabelSet, data: LabelSet, pairs: LabelPairs) -> bool:
     """Return False for a model that has the labels of the data, but for those that the pairs leave out.
 
-    Pairs that merge or rename the labels of such a model are a map for it, too; pairs with labels that it lacks are
-    meant for another model.
+    Pairs that merge, rename or choose among the labels of such a model are a map for it, too; pairs with labels that it
+    lacks are meant for another model.
     """
     kept = {data.labels[data.index(label)]: words for label, words in pairs.items() if words}
     if not set(kept) <= set(model.labels):
         return True
-    meanings = [(label, clean(word)) for label, words in kept.items() for word in words]
-    is_for_model = {word for _, word in meanings} <= set(map(clean, model.labels))
-    return is_for_model and any(clean(label) != word for label, word in meanings)
+    try:
+        changes = any(label != model.labels[model.index(word)] for label, words in kept.items() for word in words)
+    except LabelError:
+        return False
+    return changes or not set(model.labels) <= set(data.labels)
 
 
 def labels_by(labels: LabelSet, data: LabelSet, pairs: LabelPairs | None) -> ScoredLabels:
