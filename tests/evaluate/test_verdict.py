@@ -57,6 +57,10 @@ def test_a_class_of_few_images_has_a_recall_without_interval() -> None:
     rows = dict(zip(*(list(column.cells) for column in table.columns[::2]), strict=True))  # type: ignore[union-attr]
     assert rows["recall of awe"] == "0.7000 to 0.9000"
     assert rows["recall of joy"] == ""
+    # The bootstrap of images that are all right has no width.
+    scores.scores.accuracy_interval = (1.0, 1.0)
+    table, *_ = score_tables(scores)  # type: ignore[arg-type]
+    assert "1.0000 to 1.0000" not in list(table.columns[2].cells)  # type: ignore[union-attr]
 
 
 def test_headings_of_the_confusion_matrix_tell_labels_apart() -> None:
@@ -88,10 +92,17 @@ def test_an_accuracy_that_may_be_trivial_is_told() -> None:
     ],
 )
 def test_corrections_that_hurt_are_told_with_the_remedy(temperature: float, flags: bool, cause: str) -> None:
-    hurt = {"ece": 0.05, "ece_calibrated": 0.08, "temperature": temperature}
+    hurt = {"ece": 0.05, "ece_calibrated": 0.08, "temperature": temperature, "n": 1200}
     [*_, last] = verdict_of(VALUES | hurt, 3, flags=flags)
     assert "smaller calibration error (0.050) than those of the model's answers (0.080)" in last
     assert f"which differ by {cause}; uniemox calibrate" in last
+
+
+def test_a_larger_calibration_error_of_few_images_is_noise() -> None:
+    hurt = {"ece": 0.05, "ece_calibrated": 0.14}
+    assert len(list(verdict_of(VALUES | hurt, 3, flags=False))) == 2
+    [*_, last] = verdict_of(VALUES | hurt | {"n": 130}, 3, flags=False)
+    assert "smaller calibration error (0.050)" in last
 
 
 def test_files_of_other_programs_have_no_temperature() -> None:

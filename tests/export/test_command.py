@@ -36,10 +36,16 @@ def test_float16_is_smaller(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_int8_is_written_or_refused_with_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Which of the two, this machine decides."""
-    data = class_folders(tmp_path / "data", each=3)
+    """Which of the two, this machine decides. With --splits, the images of the test part are compared."""
+    data = class_folders(tmp_path / "data", each=4)
+    published = tmp_path / "published"
+    published.mkdir()
+    keys = [f"{path.parent.name}/{path.name}" for path in sorted(data.rglob("*.*")) if path.is_file()]
+    (published / "train.txt").write_text("\n".join(keys[6:]))
+    (published / "test.txt").write_text("\n".join(keys[:6]))
     out = tmp_path / "int8.onnx"
     words = (finetuned("knn") / "model.onnx", "--out", out, "--int8", "--data", f"folder:{data}", "--json")
+    words = (*words, "--splits", published)
     try:
         call(*words)
     except ConfigError as error:
@@ -75,6 +81,8 @@ def test_models_that_cannot_be_exported_are_an_error(tmp_path: Path) -> None:
     out = ("--out", tmp_path / "out.onnx")
     with pytest.raises(ConfigError, match="need each other"):
         call(finetuned("knn"), *out, "--int8")
+    with pytest.raises(ConfigError, match="--splits needs --data"):
+        call(finetuned("knn"), *out, "--splits", tmp_path)
     with pytest.raises(CheckpointError, match=r"has no model\.safetensors"):
         call(tmp_path, *out)
     with pytest.raises(CheckpointError):

@@ -148,8 +148,9 @@ def score_tables(evaluation: "Evaluation") -> Iterator[Table | str]:
     small = {f"recall of {label}" for label in small_classes(values)}
     table = Table("score", "value", "95 % interval")
     for title, value, interval in _flat(values | dict(evaluation.trust)):
-        # A bootstrap of a few images that are all right has no width.
-        shown_interval = None if title in small else interval
+        # A bootstrap of images that are all right has no width.
+        has_width = interval is not None and interval[0] < interval[1]
+        shown_interval = interval if has_width and title not in small else None
         table.add_row(title, *_cells(value, shown_interval))
     yield table
     if "confusion" in values:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from uniemox.cli.console import Files, Flag, JsonObject, need, progress_bar, quoted, refuse_other, say
+from uniemox.cli.data_files import Splits
 from uniemox.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def export(
     keep_float16: str | None = None,
     int8: Flag = False,
     data: str | None = None,
+    splits: Splits = None,
     as_json: JsonObject = False,
 ) -> None:
     """Write a classifier as one ONNX file, as a folder for a model hub, or as a web page that needs no server.
@@ -49,7 +51,7 @@ def export(
         int8: Compute in 8 bits; layers that lose too much stay float32. Writes the file only if that is faster here,
             changes probabilities by at most 0.015 on average and costs no accuracy, else exits with 1. Takes minutes.
         data: With --int8: KIND:PATH of images like those the model is meant for, see `uniemox docs data`. Accuracy is
-            only checked if they have labels of the model.
+            only checked if they have labels of the model. With --splits, only the test part is used.
     """
     if (to == "web") != (runtime is not None):
         raise ConfigError("--to web and --runtime FOLDER need each other: see `npm pack onnxruntime-web`")
@@ -57,6 +59,8 @@ def export(
         raise ConfigError(f"--to {to} can't be combined with --float16, --int8-weights, --int8 or --json")
     if int8 != (data is not None):
         raise ConfigError("--int8 and --data KIND:PATH need each other: int8 is tested on images first")
+    if splits is not None and data is None:
+        raise ConfigError("--splits needs --data KIND:PATH, whose test part it names")
     if int8_weights and (float16 or int8):
         raise ConfigError("--int8-weights can't be combined with --float16 or --int8; leave one of them out")
     if keep_float16 is not None and not int8_weights:
@@ -77,7 +81,9 @@ def export(
         weights = "float16"
     elif int8_weights:
         weights = "int8"
-    dataset = None if data is None else open_data(data)
+    dataset = None if data is None else open_data(data, splits=splits)
+    if dataset is not None and splits is not None:
+        dataset = dataset.only(dataset.scored_split(None))
     with progress_bar() as progress:
         check = export_onnx(
             model, out, weights=weights, keep_float16=keep_float16, data=dataset, on_progress=progress.show

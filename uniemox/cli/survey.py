@@ -47,7 +47,7 @@ def survey(
         by: Groups to compare: folder, date (month or year in EXIF), or columns of --table.
         table: CSV file with a column named path (relative to the file's folder or the current one) and columns for
             --by. Rows that match no image are counted.
-        labels: Convert predictions to another label set, such as polarity.
+        labels: Convert predictions to another label set, such as polarity. What has no counterpart in it is `none`.
         resume: Continue OUT.jsonl: skip images that it already contains.
         index: Folder for the index instead of FOLDER/.uniemox/.
     """

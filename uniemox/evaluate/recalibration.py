@@ -36,6 +36,7 @@ from uniemox.predict.confidence import (
     coverage_range,
     familiarity_of,
     likely_sets,
+    max_coverage,
     set_probabilities_of,
 )
 from uniemox.predict.network import KEY, Network
@@ -214,7 +215,7 @@ def _measure(
 
     coverage_before: float | None = None
     set_size_before: float | None = None
-    if len(info.conformal_scores) >= MIN_IMAGES:
+    if max_coverage(info.conformal_scores) >= COVERAGE:
         shares_before = set_probabilities_of(info, outputs.values, outputs.distances)
         coverage_before, set_size_before = likely_sets(info.conformal_scores, COVERAGE, shares_before, truth)
     shares_after = set_probabilities_of(fitted, outputs.values, outputs.distances)

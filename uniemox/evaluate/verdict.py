@@ -1,5 +1,6 @@
 """Sentences on what scores mean: trivial baselines, classes with few images, calibration."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -38,7 +39,9 @@ def _of_classes(values: Mapping[str, Any], choices: int, *, flags: bool) -> Iter
         yield f"too few images for a recall with an interval: {', '.join(small)}"
     before = values["ece"]
     after = values["ece_calibrated"]
-    if after is not None and after > before + MIN_ECE_CHANGE:
+    # Chance changes the error of few images by more.
+    noise = 1 / math.sqrt(values["n"])
+    if after is not None and after > before + max(MIN_ECE_CHANGE, noise):
         temperature = values["temperature"]
         corrections = []
         if temperature != 1:

@@ -1,6 +1,6 @@
 """Tables of predictions: CSV and Parquet, made from JSON lines, and data frames; columns come from `schema`."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
@@ -136,7 +136,7 @@ def _cells(field: Field, answer: dict[str, Any], labels: tuple[str, ...]) -> lis
     value = answer.get(field.name)
     if field.name == "scene":
         scene = value or {}
-        return [*_top(answer), *(scene.get(label) for label in labels)]
+        return [*top_of(answer), *(scene.get(label) for label in labels)]
     if field.parts:
         count_and_words: list[Any] = [None, ""]
         if value is not None:
@@ -148,7 +148,26 @@ def _cells(field: Field, answer: dict[str, Any], labels: tuple[str, ...]) -> lis
     return [value]
 
 
-def _top(answer: dict[str, Any]) -> tuple[str | None, float | None]:
+def shares_of_answer(answer: Mapping[str, Any]) -> dict[str, float]:
+    """Return how the model's whole probability is divided among the labels, and `none` if the labels were requested.
+
+    The probabilities of requested labels are divided by their sum. Here they are not, and labels of the model without a
+    counterpart are `none`, so that means over images are those of what the model has answered.
+
+    Args:
+        answer: A prediction in JSON form.
+
+    >>> shares_of_answer({"scene": {"joy": 0.75, "fear": 0.25}, "unmapped": 0.5})
+    {'joy': 0.375, 'fear': 0.125, 'none': 0.5}
+    """
+    scene: dict[str, float] = answer["scene"]
+    unmapped = answer.get("unmapped")
+    if unmapped is None:
+        return scene
+    return {label: share * (1 - unmapped) for label, share in scene.items()} | {NO_LABEL: unmapped}
+
+
+def top_of(answer: Mapping[str, Any]) -> tuple[str | None, float | None]:
     """Return the most probable label and its probability; `none` if no requested label fits."""
     unmapped = answer.get("unmapped") or 0.0
     if unmapped > MAX_UNMAPPED:
@@ -214,7 +233,7 @@ def _arrow(field: Field, pa: Any) -> Any:
 
 def _as_row(value: dict[str, Any]) -> dict[str, Any]:
     """Convert a prediction to Arrow's form: text in UTF-8, mappings as pairs."""
-    row = value | value.get("scene", {}) | dict(zip(SCENE_COLUMNS, _top(value), strict=True))
+    row = value | value.get("scene", {}) | dict(zip(SCENE_COLUMNS, top_of(value), strict=True))
     for field in FIELDS:
         if field.parts and value.get(field.name) is not None:
             row[field.name] = [

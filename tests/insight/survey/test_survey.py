@@ -25,6 +25,7 @@ from uniemox.insight.features import pack
 from uniemox.insight.survey.charts import group_charts
 from uniemox.insight.survey.groupings import groupings_of, unmatched_rows
 from uniemox.insight.survey.lines import date_taken
+from uniemox.insight.survey.page import write_survey_page
 from uniemox.insight.survey.summary import IMAGES_PER_LABEL, Tally, summarise
 from uniemox.predict.opening import load
 from uniemox.views.alterations import grey
@@ -119,6 +120,24 @@ def test_the_page_is_complete_and_self_contained(surveyed: Path) -> None:
     assert gallery.count("<img ") == 14
     answers = [json.loads(line) for line in (surveyed / "s.html.jsonl").read_text().splitlines()]
     assert gallery.count("a guess") == sum(bool(answer.get("is_unfamiliar")) for answer in answers) > 0
+
+
+def test_labels_without_a_counterpart_are_none_in_means_lists_and_gallery(tmp_path: Path) -> None:
+    """Awe has no counterpart in Ekman's labels, so an image of awe must not raise the mean of joy."""
+    answers = [
+        line(0, scene={"joy": 0.9, "fear": 0.1}, unmapped=0.7, label_set="ekman"),
+        line(1, scene={"joy": 0.5, "fear": 0.5}, unmapped=0.0, label_set="ekman"),
+    ]
+    (tmp_path / "l.jsonl").write_text("".join(answers))
+    summary = summarise(tmp_path / "l.jsonl", groupings_of(("folder",), None), Everything())
+    assert summary.columns[:3] == ("joy", "fear", "none")
+    np.testing.assert_allclose(summary.whole.means[:3], [(0.27 + 0.5) / 2, (0.03 + 0.5) / 2, 0.35])
+    assert [image.value for image in summary.most["joy"]] == pytest.approx([0.5, 0.27])
+    assert [image.top for image in summary.most["none"]] == ["none", "joy"]
+    first, _ = summary.gallery.images
+    assert (first.top, first.values["joy"]) == ("none", pytest.approx(0.27))
+    write_survey_page(summary, "page", tmp_path / "s.html")
+    assert "is the share of its labels that have no counterpart among ekman" in (tmp_path / "s.html").read_text()
 
 
 def test_missing_cells_are_no_group_of_their_own_name(tmp_path: Path) -> None:

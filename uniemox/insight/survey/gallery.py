@@ -10,7 +10,7 @@ from typing import Any
 
 from uniemox.io.files import write_rows
 from uniemox.labels import AFFECT
-from uniemox.predict.tables import as_cells, as_utf8, headings
+from uniemox.predict.tables import as_cells, as_utf8, headings, shares_of_answer
 
 # A page with this number of images has about 10 MB, and opens in less than two seconds.
 MAX_IMAGES = 1000
@@ -30,7 +30,7 @@ class GalleryImage:
     top_value: float
     """Its probability."""
     values: dict[str, float]
-    """Probability of each label; valence, arousal and familiarity as far as they were predicted."""
+    """Share of each label, see `shares_of_answer`; valence, arousal and familiarity as far as they were predicted."""
     cells: list[Any]
     """Cells of the downloaded list, under `GallerySample.columns`."""
     taken: str | None
@@ -80,7 +80,7 @@ class GallerySample:
     def _image_of(self, answer: Mapping[str, Any]) -> GalleryImage:
         cells = [*next(iter(as_cells([dict(answer)], self._labels, of_film=False))), answer.get("taken")]
         row = dict(zip(self.columns, cells, strict=True))
-        values = {label: float(value) for label, value in answer["scene"].items()}
+        values = {label: float(value) for label, value in shares_of_answer(answer).items()}
         for name in (*AFFECT, "familiarity"):
             if name not in values and answer.get(name) is not None:
                 values[name] = float(answer[name])

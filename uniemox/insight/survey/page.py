@@ -45,7 +45,7 @@ def write_survey_page(summary: Summary, title: str, out: Path) -> None:
     Raises:
         DataError: If the file can't be written.
     """
-    emotion_labels = [label for label in summary.answered.labels if label not in AXES]
+    emotion_labels = [label for label in summary.columns if label not in AXES]
     colours = dict(zip(emotion_labels, cycle(LABEL_COLOURS), strict=False))
     # With few images, the rows of highest and lowest values would show the same ones.
     least = {label: images for label, images in summary.least.items() if len(images) < summary.whole.images}

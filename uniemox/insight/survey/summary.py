@@ -27,8 +27,8 @@ from uniemox.io.html import percent
 from uniemox.io.typed import check_json
 from uniemox.labels import AFFECT, AXES
 from uniemox.plurals import counted
-from uniemox.predict.schema import top_word
-from uniemox.predict.tables import REMEDY, AnswerLine, checking_fields, read_lines
+from uniemox.predict.schema import NO_LABEL, top_word
+from uniemox.predict.tables import REMEDY, AnswerLine, checking_fields, read_lines, shares_of_answer, top_of
 from uniemox.predict.writing import AnswerHeader
 
 # Number of images on the page with the highest, and with the lowest, value of each label.
@@ -145,7 +145,7 @@ class Summary:
         unflagged_note: Sentence about the model of `uniemox.predict.confidence.unflagged_note`.
 
     Attributes:
-        columns: Labels, and valence and arousal if the model also predicts them.
+        columns: Labels, `none` if they were requested, and valence and arousal if the model also predicts them.
         whole: Number of images, and means of the columns over all of them.
         groups: The same by grouping (folder, date or a column), then by group.
         people: Number of images by number of people.
@@ -155,14 +155,14 @@ class Summary:
     def __init__(self, first: Answer, groupings: Mapping[str, Grouping], unflagged_note: str | None = None) -> None:
         self.answered = AnswerHeader.of(check_json(first, AnswerLine, "the first line", remedy=REMEDY))
         self.kind: str = first["kind"]
-        labels = self.answered.labels
+        labels = tuple(shares_of_answer(first))
         self.columns = (*labels, *(name for name in AFFECT if name not in labels and first.get(name)))
         self.whole = Tally(len(self.columns))
         self.groups: dict[str, dict[str, Tally]] = {name: {} for name in groupings}
         self.people: Counter[int] = Counter()
         self.shown: Counter[str] = Counter()
         """Number of faces by most probable word; "" for faces that are too small to tell."""
-        self.gallery = GallerySample(labels)
+        self.gallery = GallerySample(self.answered.labels)
         self.moods = Moods()
         self.colourless = 0
         """Number of images without colour."""
@@ -193,9 +193,10 @@ class Summary:
     def add(self, value: Answer) -> None:
         """Count an answer in JSON form."""
         path = value["path"]
-        top = top_word(value["scene"])
+        top = str(top_of(value)[0])
+        shares = shares_of_answer(value)
         is_unfamiliar = bool(value.get("is_unfamiliar"))
-        numbers = np.array([value["scene"].get(name, value.get(name)) for name in self.columns], np.float64)
+        numbers = np.array([shares.get(name, value.get(name)) for name in self.columns], np.float64)
         groups = [self.groups[name].setdefault(of(value), Tally(len(numbers))) for name, of in self._groupings.items()]
         for tally in (self.whole, *groups):
             tally.add(numbers, is_unfamiliar=is_unfamiliar)
@@ -210,7 +211,7 @@ class Summary:
             self._width = self._width or len(features)
             if len(features) != self._width:
                 raise ValueError(f"expected {self._width} features")
-        for label, share in value["scene"].items():
+        for label, share in shares.items():
             image = SurveyImage(path, top, share, features)
             _keep_lowest(self.most[label], image, IMAGES_PER_LABEL, lambda image: -image.value)
             _keep_lowest(self.least[label], image, IMAGES_PER_LABEL, lambda image: image.value)
@@ -229,6 +230,11 @@ class Summary:
         if tally.unfamiliar == 0:
             return NOT_CHECKED
         return f"{NOT_CHECKED} ({tally.unfamiliar:,} blank)"
+
+    @property
+    def has_none(self) -> bool:
+        """True if requested labels are shown, so that a part of the answers may be `none` of them."""
+        return NO_LABEL in self.columns
 
     @property
     def colourless_share(self) -> float:
