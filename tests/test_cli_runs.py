@@ -98,7 +98,7 @@ def test_finetune_and_evaluate_from_image_folders_to_scores(tmp_path: Path) -> N
     result = json.loads(done.stdout)
     assert set(result) >= KEYS
     assert result["n"] == 5
-    assert result["verdict"][0].startswith("chance 50.0%; always awe, the most frequent label: ")
+    assert result["verdict"][0].startswith("chance 20.0%; always ")
     assert result["per_class_recall"].keys() >= {"awe", "fear"}
     assert result["accuracy_interval"][0] <= result["accuracy"] <= result["accuracy_interval"][1]
     assert sum(group["n"] for group in result["by"]["groups"].values()) == 5

@@ -34,6 +34,7 @@ FITS = {
 SCORES = {
     "evaluate": "--model m.onnx",
     "compare": "--ours small --theirs small",
+    "export": "m.onnx --int8 --out OUT.onnx",
     "ask": "--endpoint http://127.0.0.1:9/v1 --model any --out OUT",
     "reproduce zero-shot": "--teacher stored:teacher.npz --out OUT",
 }

@@ -93,6 +93,12 @@ def test_a_model_of_the_package_is_compared_by_its_evaluations(
     assert comparison.difference.interval is not None
     low, high = comparison.difference.interval
     reach = (high - low) / 2
+    apart = int((hits("b0") != hits("a0")).sum())
+    assert comparison.discordant == apart < 10
+    assert f"Only {apart} of these 16 images tell the models apart, too few to say how many images it takes" in printed
+    monkeypatch.setattr("uniemox.cli.evaluate.MIN_DISCORDANT", apart)
+    cli_compare(ours=[runs["b0"]], theirs=[Path("embedded")])
+    printed = capsys.readouterr().out
     assert f"16 images can show a difference of about {100 * reach:.0f} points; one of 5 points takes" in printed
     [needed] = re.findall(r"takes about ([\d,]+) images that are new to both", printed)
     assert 0 <= int(needed.replace(",", "")) - 16 * (reach / 0.05) ** 2 <= 10

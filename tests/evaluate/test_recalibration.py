@@ -78,7 +78,8 @@ def test_temperature_and_scores_are_those_of_the_images_and_distances_stay(photo
     assert result.set_size_after == pytest.approx(np.mean([len(likely) for likely in sets]))
     # One score is too few for 90 %.
     assert (result.coverage_before, result.set_size_before) == (None, None)
-    assert result.flagged == np.mean(familiarity < 0.05)
+    # With two distances, nothing but blank images can be flagged.
+    assert result.flagged is None
 
 
 def test_model_at_chance_is_reported(photos: Path, tmp_path: Path) -> None:

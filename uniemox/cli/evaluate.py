@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 # Half of the width of an interval of a difference up to which a comparison is fine enough for its question.
 FINE_ENOUGH = 0.05
+# Number of images that tell two models apart below which resampling shows too little of the spread of the difference.
+MIN_DISCORDANT = 10
 # Letters in a heading of the confusion matrix.
 MIN_HEADING = 4
 MAX_HEADING = 8
@@ -359,10 +361,16 @@ def _resolution(reach: float, comparison: "Comparison") -> str:
     from uniemox.intervals import lowest_of_all_right
 
     images = counted(comparison.pictures, "image")
-    if not reach:
-        # No image tells the models apart. The exact upper end of the share of such images (Clopper and Pearson, 1934).
+    if comparison.discordant == 0:
+        # The exact upper end of the share of images that tell the models apart (Clopper and Pearson, 1934).
         share = 1 - lowest_of_all_right(comparison.pictures)
         return f". Both are right on the same of these {images}; of other images, up to {share:.0%} may tell them apart"
+    if comparison.discordant is not None and comparison.discordant < MIN_DISCORDANT:
+        # Resamples of a few such images spread too little.
+        return (
+            f". Only {comparison.discordant} of these {images} tell the models apart, too few to say how many images "
+            "it takes; try a hundred that are new to both"
+        )
     if reach <= FINE_ENOUGH:
         return ""
     sentence = f". {images} can show a difference of about {100 * reach:.0f} points"

@@ -181,7 +181,10 @@ class Part:
         return f"{self.name}: {counted(self.samples, 'sample')} of {self.source}; labels {self.labels}"
 
 
-NO_PERSONS = "no image has person boxes, so every person view is the whole image; run uniemox data persons first"
+NO_PERSONS = (
+    "no image has person boxes, so every person view is the whole image; run uniemox data persons KIND:PATH --detector "
+    "embedded first (for shards: before uniemox data shard)"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,8 @@ class Comparison:
     """Says if the runs were scored among different labels, or by different label maps."""
     left_out: int = 0
     """Number of images that are left out because a model can't choose their label, or the label map leaves it out."""
+    discordant: int | None = None
+    """Number of images on which one of two runs is right and the other wrong; None for several runs."""
     is_fair: bool = True
     """False if the runs chose among different labels, or by different label maps: the difference says little."""
 
@@ -386,6 +388,8 @@ def _compare(
         compared[f"{name}_interval"] = clip_to_share(interval_over_runs(group, first.groups))
         if baseline and name != "baseline":
             compared[f"{name}_over_baseline"] = paired_bootstrap(group, baseline_hits, first.groups)
+    if len(ours) == len(theirs) == 1:
+        compared["discordant"] = int((our_hits != their_hits).sum())
     count = len(first.keys)
     units = len(set(first.groups))
     notes = (note, _no_spread(groups, count, units), few_groups_note(units, count))

@@ -31,6 +31,7 @@ from uniemox.io.weight_names import file_in_package
 from uniemox.labels import ScoredLabels
 from uniemox.plurals import counted
 from uniemox.predict.confidence import (
+    MIN_TO_FLAG,
     UNFAMILIAR,
     answers_of,
     coverage_range,
@@ -75,7 +76,7 @@ class Recalibration:
     """Change of the log loss by a new temperature, of images that it was not fitted to; None if all images are one
     group."""
     flagged: float | None
-    """Share of images flagged as unlike the training images; None if the model has no distance."""
+    """Share of images flagged as unlike the training images; None if the model can't flag them."""
     scored_labels: tuple[str, ...]
     """Labels among which the accuracy was measured, as in `uniemox evaluate`."""
     unreadable: Mapping[str, str]
@@ -212,6 +213,9 @@ def _measure(
     is_right = mapped(before, scored.of_model).argmax(axis=1) == scored_truth
     units = units_of(outputs.samples)
     familiarity = familiarity_of(outputs.distances, fitted.distances)
+    flagged: float | None = None
+    if familiarity is not None and len(fitted.distances) >= MIN_TO_FLAG:
+        flagged = float((familiarity < UNFAMILIAR).mean())
 
     coverage_before: float | None = None
     set_size_before: float | None = None
@@ -237,7 +241,7 @@ def _measure(
         set_size_before=set_size_before,
         set_size_after=set_size_after,
         log_loss=log_loss,
-        flagged=None if familiarity is None else float((familiarity < UNFAMILIAR).mean()),
+        flagged=flagged,
         scored_labels=scored.choices,
         unreadable=reasons_of(outputs.broken),
     )

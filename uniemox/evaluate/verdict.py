@@ -7,7 +7,7 @@ from typing import Any
 from uniemox.evaluate.scores import MIN_OF_CLASS, images_by_class, small_classes
 from uniemox.labels import quoted
 
-# Difference of calibration errors that is worth a line; chance alone changes them by about 0.01.
+# Difference of calibration errors that is worth a line.
 MIN_ECE_CHANGE = 0.02
 
 

@@ -31,7 +31,7 @@ def flag_note(info: ClassifierInfo) -> str | None:
         return None
     return (
         f"the model has only {counted(held_out, 'held-out image')} to compare with, so of unfamiliar images it flags "
-        f"only blank ones; {MIN_TO_FLAG} are needed: train with more images"
+        f"only blank ones; {MIN_TO_FLAG} are needed: train with more images, or with a larger val part"
     )
 
 
