@@ -86,10 +86,11 @@ def write_status_page(
 def sentences(steps: Mapping[str, Any]) -> dict[str, str]:
     """Return a sentence for each step."""
     collect, screen, annotate, agree = (steps[name] for name in ("collect", "screen", "annotate", "agree"))
+    different = collect["different pictures"] - screen["taken down"]
     return {
         "collect": f"{collect['fetched']:,} of {collect['offered']:,} fetched, {collect['failed']:,} failed, "
         f"{collect['waiting']:,} waiting, {collect['taken down']:,} taken down; "
-        f"{counted(collect['different pictures'], 'different image')}; from {_list(collect['sources'])}",
+        f"{counted(different, 'different image')}; from {_list(collect['sources'])}",
         "screen": f"{screen['looked at']:,} looked at, {screen['kept']:,} kept; dropped: {_list(screen['dropped'])}; "
         f"styles: {_list(screen['styles'])}; {screen['taken down']:,} taken down",
         "annotate": _annotated(annotate),

@@ -8,7 +8,7 @@ from sklearn import metrics as sklearn_metrics
 
 from uniemox.errors import DataError
 from uniemox.evaluate.metrics import check_finite, macro_f1, polarity_accuracy, ratio, top_k_accuracy
-from uniemox.labels import CAER, EKMAN, MIKELS, POLARITY, LabelSet
+from uniemox.labels import CAER, CUSTOM, EKMAN, MIKELS, POLARITY, LabelSet
 
 PAIRS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=60)
 
@@ -120,10 +120,13 @@ def test_polarity_leaves_labels_without_a_sign_out() -> None:
         (LabelSet("mirrored", ("positive", "negative"), "felt"), 0.5),
         (LabelSet("one sign", ("fear", "anger"), "evoked"), None),
         (LabelSet("no sign", ("b", "a"), "evoked"), None),
+        (LabelSet(CUSTOM, ("happy", "sad"), "evoked"), 0.5),
+        # Nobody knows the sign of scary, so a third of the images would be left out.
+        (LabelSet(CUSTOM, ("happy", "sad", "scary"), "evoked"), None),
     ],
 )
 def test_polarity_needs_both_signs(label_set: LabelSet, expected: float | None) -> None:
-    probabilities = np.array([[0.9, 0.1], [0.9, 0.1]])
+    probabilities = np.array([[0.9, 0.1, 0.0], [0.9, 0.1, 0.0]])[:, : len(label_set)]
     assert polarity_accuracy(probabilities, np.array([0, 1]), label_set) == expected
 
 

@@ -336,7 +336,11 @@ class DataSet:
         samples = [sample for sample in self.samples if sample.split in splits]
         if not samples:
             existing = sorted({sample.split or "none" for sample in self.samples})
-            raise DataError(f"{self.name} has no samples of split {' or '.join(splits)}; it has {', '.join(existing)}")
+            remedy = ""
+            if not any(sample.split for sample in self.samples):
+                remedy = "; run uniemox data split, and give its file as --splits (for shards: to uniemox data shard)"
+            names = " or ".join(splits)
+            raise DataError(f"{self.name} has no samples of split {names}; it has {', '.join(existing)}{remedy}")
         return replace(self, samples=samples)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.errors import DataError
-from uniemox.labels import POLARITY, LabelSet, label_map
+from uniemox.labels import CUSTOM, POLARITY, LabelSet, label_map
 
 Array = NDArray[np.floating]
 Labels = NDArray[np.integer]
@@ -62,8 +62,8 @@ def polarity_accuracy(probabilities: Array, labels: Labels, label_set: LabelSet)
     """Return the share of samples with the right polarity, by the summed probabilities of positive and negative
     classes.
 
-    Samples whose label has no polarity (surprise, neutral) are left out, and so is the probability of such classes;
-    equal sums count as negative.
+    In a published set, samples whose label has no polarity (surprise, neutral) are left out, and so is the probability
+    of such classes. Equal sums count as negative.
 
     Args:
         probabilities: (N, E), 0 to 1.
@@ -71,11 +71,14 @@ def polarity_accuracy(probabilities: Array, labels: Labels, label_set: LabelSet)
         label_set: The labels.
 
     Returns:
-        0 to 1; None if the set or the samples lack a polarity.
+        0 to 1; None if the set or the samples lack a polarity, and for own labels of which one has no polarity.
     """
     to_polarity = label_map(label_set, POLARITY)
     # -1 marks a class without polarity.
     polarity = np.array([-1 if (p := to_polarity(i)) is None else p for i in range(len(label_set))])  # (E,)
+    # Of own labels, the words alone tell the polarity of some, which would leave out whole classes.
+    if label_set.name == CUSTOM and -1 in polarity:
+        return None
     has_polarity = polarity[labels] >= 0  # (N,)
     if not {0, 1} <= set(polarity.tolist()) or not has_polarity.any():
         return None

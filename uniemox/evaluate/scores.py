@@ -41,7 +41,7 @@ MIN_OF_CLASS = 20
 SCORE_TITLES = {
     "macro_f1": "macro F1",
     "top2_accuracy": "label among the two most probable answers",
-    "polarity_accuracy": "positive or negative told apart",
+    "polarity_accuracy": "positive or negative told apart, among labels that are either",
     "ece": "calibration error (ECE) of the network's own probabilities",
     "ece_calibrated": "calibration error (ECE) of the answers",
     "temperature": "temperature in the model's file",
