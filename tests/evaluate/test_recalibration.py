@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -172,6 +173,12 @@ def test_there_is_one_verdict(low: float, log_loss: LogLossChange | None, verdic
         unreadable={},
     )
     assert result.verdict == verdict
+    if verdict.startswith("better"):
+        unchanged = LogLossChange(before=1.0, after=1.0, interval=(0.0, 0.0))
+        few = replace(result, images=39, log_loss=unchanged)
+        assert few.verdict.endswith(
+            "39 images are too few to make the model surer (40 are needed); the likely sets are new"
+        )
     assert result.keeps_temperature == (log_loss is WORSE)
 
 

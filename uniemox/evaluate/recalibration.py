@@ -13,6 +13,7 @@ from uniemox.data.seen import read_seen, refuse_seen, seen_file, write_hashes
 from uniemox.data.unreadable import reasons_of
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.evaluate.calibration import (
+    MIN_SAMPLES,
     LogLossChange,
     calibrated,
     expected_calibration_error,
@@ -101,6 +102,11 @@ class Recalibration:
             return "no better than always predicting the most common class of these images: fine-tune instead"
         if self.log_loss is None:
             change = "all images are one group, so no change was measured"
+        elif self.images < MIN_SAMPLES and self.log_loss.interval == (0, 0):
+            change = (
+                f"the probabilities stay as they were, because {self.images} images are too few to make the model "
+                f"surer ({MIN_SAMPLES} are needed); the likely sets are new"
+            )
         elif self.keeps_temperature:
             change = "the probabilities stay as they were, and only the likely sets are new"
         elif self.log_loss.is_within_noise:
