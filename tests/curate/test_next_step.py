@@ -171,6 +171,8 @@ def test_a_takedown_makes_nothing_stale(released: Project) -> None:
     state = status(released)
     assert state["steps"]["agree"]["kept"] == 15
     assert (state["steps"]["collect"]["failed"], state["steps"]["collect"]["taken down"]) == (0, 1)
+    different = state["steps"]["collect"]["different pictures"]
+    assert f"{different - 1} different images" in state["told"]["collect"]
     assert state["told"]["split"].endswith("; 1 of them taken down since, and not released")
     assert state["next"].startswith("nothing must be done")
     judge(released, {6: "awe"})

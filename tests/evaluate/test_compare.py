@@ -19,7 +19,7 @@ from uniemox.evaluate.compare import Scoring, among_shared_labels, compare, comp
 from uniemox.evaluate.run_records import Predictions
 from uniemox.intervals import bootstrap_interval, interval_over_runs, paired_bootstrap
 from uniemox.io.progress import silent
-from uniemox.labels import MIKELS
+from uniemox.labels import MIKELS, LabelSet
 
 NO_VERDICT = "no verdict: the models chose among different labels, or by different label maps; give --map\n"
 WRONG = {"a0": {0, 1}, "a1": {2}, "b0": {0, 1, 5, 6}, "b1": {2, 3, 4}, "b2": {9}, "least": set(range(9))}
@@ -317,6 +317,17 @@ def test_a_comparison_leaves_a_whole_evaluation_behind(tmp_path: Path, monkeypat
     one = {word: (word,) if word == "awe" else () for word in MIKELS.labels}
     with pytest.raises(LabelError, match="fewer than two labels to choose among"):
         compare_on(data, replace(scoring, label_pairs=one), [run], [run])
+
+
+def test_images_that_the_map_leaves_out_for_all_models_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    labels = LabelSet("custom", ("fun", "meh", "wow"), "evoked")
+    data = labelled_data((("awe", "wow", 3), ("amusement", "fun", 2), ("awe", "meh", 4)), labels)
+    scoring = Scoring(split="all", label_pairs={"fun": ("amusement",), "wow": ("awe",), "meh": ()})
+    comparison = compare_on(data, scoring, [Path("small")], [Path("small")], report=lambda _: None)
+    assert (comparison.pictures, comparison.left_out, comparison.discordant) == (5, 4, 0)
 
 
 def no_progress(work: str, done: int, total: int | None) -> None:

@@ -121,9 +121,9 @@ def _confidence_words(result: "Recalibration", out: Path) -> tuple[str, list[str
         words.append(_log_loss_words(result.log_loss))
     if result.flagged is not None:
         words.append(f"{result.flagged:.0%} are flagged as unlike the images that the network was trained on")
-    kept = " as before" if result.keeps_temperature else ""
+    as_before = " as before" if result.keeps_temperature else ""
     line = (
-        f", temperature {result.temperature:.2f}{kept}, calibration error among all labels of the model "
+        f", temperature {result.temperature:.2f}{as_before}, calibration error among all labels of the model "
         f"{result.ece_before:.3f}, now {result.ece_after:.3f}"
     )
     return f"{line}; score other images with uniemox evaluate --model {out}", [*words, f"verdict: {result.verdict}"]

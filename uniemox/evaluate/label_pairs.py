@@ -60,11 +60,11 @@ def needs_map(model: LabelSet, data: LabelSet, pairs: LabelPairs) -> bool:
     Pairs that merge, rename or choose among the labels of such a model are a map for it, too; pairs with labels that it
     lacks are meant for another model.
     """
-    kept = {data.labels[data.index(label)]: words for label, words in pairs.items() if words}
-    if not set(kept) <= set(model.labels):
+    words_of = {data.labels[data.index(label)]: words for label, words in pairs.items() if words}
+    if not set(words_of) <= set(model.labels):
         return True
     try:
-        changes = any(label != model.labels[model.index(word)] for label, words in kept.items() for word in words)
+        changes = any(label != model.labels[model.index(word)] for label, words in words_of.items() for word in words)
     except LabelError:
         return False
     return changes or not set(model.labels) <= set(data.labels)
@@ -92,8 +92,10 @@ def labels_by(labels: LabelSet, data: LabelSet, pairs: LabelPairs | None) -> Sco
     without = left_out_by(pairs, data)
     if not without:
         return scored_labels(labels, data)
-    kept = {label: (label,) for label in data.labels if label in labels.labels and label not in without}
-    return score_by_pairs(labels, data, {**dict.fromkeys(data.labels, ()), **kept})
+    shared = set(labels.labels) - without
+    # Each label that model and data share means itself.
+    identity = {label: (label,) for label in data.labels if label in shared}
+    return score_by_pairs(labels, data, {**dict.fromkeys(data.labels, ()), **identity})
 
 
 def left_out_by(pairs: LabelPairs, data: LabelSet) -> set[str]:

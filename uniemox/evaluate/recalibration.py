@@ -175,8 +175,8 @@ def recalibrate(
     units = units_of(outputs.samples)
     change = log_loss_change(info, outputs.values, outputs.distances, answers.truth, units, any_of=answers.any_of)
     if change is not None and change.is_worse:
-        own = replace(fitted, temperature=info.temperature or 1.0)
-        fitted = with_likely_sets(own, outputs.values, outputs.distances, target)
+        unchanged = replace(fitted, temperature=info.temperature or 1.0)
+        fitted = with_likely_sets(unchanged, outputs.values, outputs.distances, target)
     fitted = replace(
         fitted,
         calibration_images="independent",

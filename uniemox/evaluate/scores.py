@@ -71,6 +71,9 @@ def title_of(name: str, axis: str = "") -> str:
     Args:
         name: Name of the score.
         axis: What alone it is of, such as valence; "": of everything.
+
+    >>> title_of("ccc", "valence"), title_of("coverage", "arousal")
+    ('valence: concordance (CCC)', 'arousal: ratings inside their 90 % intervals')
     """
     title = SCORE_TITLES.get(name, name.replace("_", " "))
     if not axis:

@@ -153,7 +153,9 @@ def _addresses_in_folders(project: Project, which: str) -> Sequence[str]:
     ending = Path("/", name).as_uri().removeprefix("file://")
     candidates = t.candidates.c
     columns = (candidates.address, candidates.title, candidates.picture_id)
-    is_named = (candidates.source == t.FOLDER) & candidates.address.endswith(ending, autoescape=True)
+    # A title has no double blanks, and may be cut off.
+    is_named = or_(candidates.address.endswith(ending, autoescape=True), candidates.title == which)
+    is_named &= candidates.source == t.FOLDER
     rows = project.rows(select(*columns).where(is_named))
     # Both may contain links and "..".
     file = os.path.realpath(which)
