@@ -17,7 +17,7 @@ import uniemox
 from tests.drawn import draw_image
 from tests.runs import pretrained
 from uniemox.errors import MissingPackageError
-from uniemox.evaluate.run import Evaluation
+from uniemox.evaluate.evaluation import Evaluation
 from uniemox.evaluate.run_records import read_run
 from uniemox.evaluate.scores import score_classes
 from uniemox.labels import MIKELS

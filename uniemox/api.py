@@ -17,7 +17,7 @@ from uniemox.run_settings import preset_of, with_settings
 
 if TYPE_CHECKING:
     from uniemox.data.sample import DataSet
-    from uniemox.evaluate.run import Evaluation
+    from uniemox.evaluate.evaluation import Evaluation
     from uniemox.finetune.few_labels_page import MethodAccuracy
     from uniemox.insight.explain.explanation import Explanation
     from uniemox.insight.explain.maps import Method

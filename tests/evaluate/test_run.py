@@ -21,8 +21,9 @@ from uniemox.data.sample import NO_PERSONS, DataSet
 from uniemox.data.seen import read_seen
 from uniemox.data.shards import ShardConfig, read_shards, write_shards
 from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
+from uniemox.evaluate.evaluation import Evaluation
 from uniemox.evaluate.recalibration import write_model
-from uniemox.evaluate.run import UNKNOWN_TRAINING, Evaluation, column_of, evaluate, write_evaluation
+from uniemox.evaluate.run import UNKNOWN_TRAINING, column_of, evaluate, write_evaluation
 from uniemox.evaluate.run_records import score_lines
 from uniemox.evaluate.scorer import mapped
 from uniemox.io.files import ONNX

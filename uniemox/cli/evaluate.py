@@ -32,7 +32,7 @@ from uniemox.plurals import counted
 if TYPE_CHECKING:
     from uniemox.data.sample import DataSet
     from uniemox.evaluate.compare import Comparison
-    from uniemox.evaluate.run import Evaluation
+    from uniemox.evaluate.evaluation import Evaluation
     from uniemox.evaluate.scores import GroupScores
     from uniemox.intervals import PairedDifference
 

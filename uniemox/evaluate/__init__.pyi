@@ -1,7 +1,7 @@
 # Public names of uniemox.evaluate; clients import no others.
+from .evaluation import Evaluation as Evaluation
 from .outputs import Outputs as Outputs
 from .report.scores import BELOW as BELOW
-from .run import Evaluation as Evaluation
 from .run import evaluate as evaluate
 from .run import write_evaluation as write_evaluation
 from .run_records import Predictions as Predictions
