@@ -15,6 +15,7 @@ from uniemox.intervals import (
     no_spread_note,
     paired_bootstrap,
     percentile_interval,
+    share_interval,
     spread_over_seeds,
 )
 from uniemox.resampling import resampled_means
@@ -340,3 +341,8 @@ def test_the_note_about_samples_that_agree_has_the_exact_interval(share: float, 
     assert note is not None
     assert note.endswith(f"the exact 95 % interval is {100 * exact.low:.0f} to {100 * exact.high:.0f} %")
     assert no_spread_note((share + 0.5) / 2, count) is None
+
+
+def test_samples_without_a_group_count_one_by_one_in_the_exact_interval() -> None:
+    assert share_interval(np.ones(10), [None] * 10) == share_interval(np.ones(10))
+    assert share_interval(np.ones(4), ["a", "a", None, None]) == share_interval(np.ones(3))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from uniemox.errors import ShapeError
 from uniemox.plurals import counted
-from uniemox.resampling import Groups, resampled_means
+from uniemox.resampling import Groups, resampled_means, unit_count
 
 Interval = tuple[float, float]
 LEVEL = 0.95  # share of the resamples inside an interval
@@ -167,7 +167,7 @@ def share_interval(is_right: NDArray[np.generic], groups: Groups | None = None) 
     (0.692, 1.0)
     """
     low, high = bootstrap_interval(is_right, groups)
-    units = len(is_right) if groups is None else len(set(groups))
+    units = len(is_right) if groups is None else unit_count(groups)
     if (low, high) == (1.0, 1.0):
         return lowest_of_all_right(units), 1.0
     if (low, high) == (0.0, 0.0):

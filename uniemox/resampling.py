@@ -88,6 +88,15 @@ def resampled_counts(samples: int, groups: Groups | None = None, *, resamples: i
     return counts[:, unit_of_sample]
 
 
+def unit_count(groups: Groups) -> int:
+    """Return the number of groups; a sample without a group is its own unit.
+
+    >>> unit_count(["a", "a", None, None])
+    3
+    """
+    return int(_unit_numbers(groups).max()) + 1
+
+
 def _in_order_of_draws(units: NDArray[np.float64]) -> NDArray[np.float64]:
     """Sort units, (U, K + 1), such that draws depend neither on the order of samples nor on the sign of all values.
 

@@ -20,8 +20,20 @@ from uniemox_curate import tables as t
 from uniemox_curate.plan import CollectionPlan, paper_plan, plan_of
 from uniemox_curate.store import Store
 
-SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
-SUFFIXES |= {"AVIF": "avif", "PPM": "ppm", "HEIF": "heic"}
+SUFFIXES = {
+    "JPEG": "jpg",
+    "MPO": "jpg",
+    "PNG": "png",
+    "WEBP": "webp",
+    "GIF": "gif",
+    "BMP": "bmp",
+    "DIB": "dib",
+    "TIFF": "tif",
+    "AVIF": "avif",
+    "PPM": "ppm",
+    "HEIF": "heic",
+}
+"""Ending of a stored image file, by Pillow's name of its format."""
 # End of a journal of SQLite that names a further file.
 _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 # Step of a batch that excludes an annotator.

@@ -26,7 +26,7 @@ class ServeConfig:
     timeout_s: float = 10.0
     """Maximum seconds from the end of an upload to its answer, above 0; after that, the client gets 504."""
     decode_timeout_s: float = 4.0
-    """Seconds for decoding one image, at most half of timeout_s; then the decoder is ended and the image refused."""
+    """Maximum seconds for decoding one image, or half of timeout_s if that is less; then the image is refused."""
     read_timeout_s: float = 30.0
     """Maximum seconds for a request's body, above 0; after that, the client gets 408."""
     max_connections: int = 1000

@@ -15,6 +15,7 @@ from sqlalchemy import select
 from tests.curate.servers import JPEG, Handler, local, misbehaving, serving
 from tests.drawn import class_folders, draw_image, jpeg_of
 from uniemox.errors import ConfigError, DataError, LabelError
+from uniemox.io.images import FORMATS
 from uniemox_curate import tables as t
 from uniemox_curate.collect.config import CollectConfig
 from uniemox_curate.collect.fetch import MAX_RULES_KB, Robots
@@ -31,7 +32,7 @@ from uniemox_curate.collect.sources import (
     openverse,
 )
 from uniemox_curate.plan import CollectionPlan
-from uniemox_curate.project import Project, create_project, searched_labels
+from uniemox_curate.project import SUFFIXES, Project, create_project, searched_labels
 
 PLAN = CollectionPlan(keywords={"awe": ("Wonder",), "fear": ("Dread", "Panic")}, check_every=0)
 QUICK = CollectConfig(rate=1000)
@@ -311,6 +312,20 @@ def test_links_out_of_the_folder_are_not_collected(tmp_path: Path) -> None:
     (folder / "linked").symlink_to(tmp_path / "private")
     with pytest.raises(DataError, match=r"1 links lead out of this folder, such as awe/linked/a\.jpg"):
         local_folder(tmp_path / "pictures", PLAN)
+
+
+def test_every_format_that_is_read_is_stored(tmp_path: Path) -> None:
+    """A headerless bitmap, which Pillow calls DIB, ended every later call."""
+    assert set(FORMATS) <= SUFFIXES.keys()
+    folder = tmp_path / "pictures" / "awe"
+    folder.mkdir(parents=True)
+    draw_image(0).save(folder / "a.bmp", format="DIB")
+    draw_image(1).save(folder / "b.jpg")
+    project = create_project(tmp_path / "p", PLAN)
+    search(project, [local_folder(tmp_path / "pictures", PLAN)], QUICK)
+    counts = fetch(project, QUICK, folders=[tmp_path / "pictures"])
+    assert counts == {"fetched": 2, "failed": 0, "waiting": 0}
+    assert len(list((tmp_path / "p" / "pictures").rglob("*.dib"))) == 1
 
 
 def test_unknown_folders_are_refused_or_taken_as_keywords(tmp_path: Path) -> None:

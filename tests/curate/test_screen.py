@@ -192,6 +192,18 @@ def test_scores_of_another_model_are_replaced(tmp_path: Path) -> None:
     assert {row.score for row in project.rows(select(t.looks))} == {0.2}
 
 
+def test_a_model_is_not_asked_about_images_without_a_searched_label(tmp_path: Path) -> None:
+    class_folders(tmp_path / "in", ("holiday",), each=2)
+    project = create_project(tmp_path / "p", PLAN)
+    search(project, [local_folder(tmp_path / "in", PLAN, with_labels=False)], QUICK)
+    fetch(project, QUICK, folders=[tmp_path / "in"])
+
+    def score(samples: Sequence[Sample]) -> list[Mapping[str, float] | None]:
+        raise AssertionError(f"{len(samples)} images")
+
+    assert screen(project, score=score) == {"kept": 2}
+
+
 def test_settings_are_remembered(tmp_path: Path) -> None:
     project = create_project(tmp_path / "p", PLAN)
     assert remembered_config(project, None, None) == ScreenConfig()

@@ -195,6 +195,7 @@ def test_the_folder_of_missing_images_is_named(tmp_path: Path, monkeypatch: pyte
             "valence must lie between 1 and 9, got '10'; give another scale with ?scale",
         ),
         ("path,label,arousal\na.jpg,awe,high\n", "data.csv:2: arousal must be a number, got 'high'"),
+        ("path,label,arousal\na.jpg,awe,1_0\n", "data.csv:2: arousal must be a number, got '1_0'"),
         ("path,label,x1,y1,x2,y2\na.jpg,awe,1,2,,4\n", "data.csv:2: a box needs all of x1, y1, x2, y2"),
         ("path,label,x1,y1,x2,y2\na.jpg,awe,9,2,3,4\n", "data.csv:2: the box must have x1 < x2 and y1 < y2"),
         ("path,label,x1,y1,x2,y2\na.jpg,awe,1,2,inf,4\n", "data.csv:2: x2 must be a number, got 'inf'"),

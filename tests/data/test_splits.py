@@ -200,7 +200,7 @@ def test_shares_that_do_not_add_up_are_refused(ratios: dict[str, float]) -> None
 def test_parse_ratio() -> None:
     assert parse_ratio("80/20") == {"train": 0.8, "test": 0.2}
     assert parse_ratio("2/1/1") == {"train": 0.5, "val": 0.25, "test": 0.25}
-    for wrong in ("", "80", "80/x/10", "80/0/20", "1/2/3/4", "0/0", "nan/1", "-1/2"):
+    for wrong in ("", "80", "80/x/10", "80/0/20", "1/2/3/4", "0/0", "nan/1", "-1/2", "-80/-10/-10", "inf/1"):
         with pytest.raises(ConfigError, match=r"80/10/10|above 0"):
             parse_ratio(wrong)
 

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from collections import Counter
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -242,6 +243,16 @@ def test_images_that_share_a_sidecar_get_one_answer(photos: Path, predictor: Pre
     assert keywords_in((photos / "0.xmp").read_bytes(), "lr:hierarchicalSubject") == [keyword]
     again = list(tag_folder(predictor, photos, TagSettings(unfamiliar=True, naming="photo.xmp")))
     assert states_of(again)["0.jpg"] == "unchanged"
+
+
+def test_a_dry_run_tells_the_states_of_guesses_that_share_a_sidecar(photos: Path, predictor: Predictor) -> None:
+    for name in ("blank.jpg", "blank.png"):
+        Image.new("RGB", (300, 200)).save(photos / name)
+    list(tag_folder(predictor, photos, TagSettings(unfamiliar=True, naming="photo.xmp")))
+    settings = TagSettings(naming="photo.xmp")
+    planned = states_of(list(tag_folder(predictor, photos, replace(settings, dry_run=True))))
+    assert (planned["blank.jpg"], planned["blank.png"]) == ("deleted", "guess")
+    assert states_of(list(tag_folder(predictor, photos, settings))) == planned
 
 
 def test_one_bad_sidecar_costs_one_image(photos: Path, predictor: Predictor, tmp_path: Path) -> None:

@@ -145,9 +145,20 @@ def test_other_data_are_refused(run: Path, data: DataSet) -> None:
         [replace(first, text="a dog"), *others],
         [replace(first, persons=(Detection(Box(0, 0, 5, 5), 0.5),)), *others],
         [*others, first],
+        [replace(first, annotation={"scene": "beach"}), *others],
+        [replace(first, group="a"), *others],
     ):
         with pytest.raises(ConfigError, match=says(run, "began with other data")):
             begin(run, CONFIGURED, replace(data, samples=changed))
+
+
+def test_a_run_of_a_version_that_recorded_fewer_fields_resumes(run: Path, data: DataSet) -> None:
+    record = json.loads((run / CONFIG).read_text())
+    del record["data"]["details_sha256"]
+    (run / CONFIG).write_text(json.dumps(record))
+    assert begin(run, CONFIGURED, data) is True
+    with pytest.raises(ConfigError, match=says(run, "began with other data")):
+        begin(run, CONFIGURED, replace(data, samples=data.samples[1:]))
 
 
 def test_files_and_other_folders_are_refused(tmp_path: Path, data: DataSet) -> None:
@@ -171,7 +182,8 @@ def test_malformed_config_is_named(text: str, run: Path, data: DataSet) -> None:
 
 def test_data_hash_does_not_depend_on_the_folder(tmp_path: Path, data: DataSet) -> None:
     moved = open_data(f"folder:{class_folders(tmp_path / 'elsewhere')}")
-    assert describe_data(moved)["sha256"] == describe_data(data)["sha256"]
+    for name in ("sha256", "details_sha256"):
+        assert describe_data(moved)[name] == describe_data(data)[name]
 
 
 def test_training_hashes_are_written_once(tmp_path: Path, data: DataSet) -> None:

@@ -262,12 +262,13 @@ def parse_ratio(text: str) -> dict[str, float]:
     names = {2: ("train", "test"), 3: ("train", "val", "test")}
     try:
         parts = [float(part) for part in text.split("/")]
-        shares = dict(zip(names[len(parts)], (part / sum(parts) for part in parts), strict=True))
-    except (ValueError, KeyError, ZeroDivisionError):
+        splits = names[len(parts)]
+    except (ValueError, KeyError):
         raise ConfigError(f"expected shares of train, val and test such as 80/10/10, got {text!r}") from None
-    if not all(share > 0 and math.isfinite(share) for share in shares.values()):
+    if not all(part > 0 and math.isfinite(part) for part in parts):
         raise ConfigError(f"every share of {text!r} must be above 0")
-    return shares
+    total = sum(parts)
+    return {split: part / total for split, part in zip(splits, parts, strict=True)}
 
 
 def keep_fraction(scheme: Scheme, samples: Sequence[Sample], fraction: float, seed: int) -> Scheme:

@@ -117,6 +117,18 @@ class DataRecord:
     """Part of `describe_samples` that a resumed run compares."""
 
     sha256: str
+    details_sha256: str | None = None
+    """None: the version that began the run has not recorded it."""
+
+    def is_of(self, samples: Mapping[str, Any]) -> bool:
+        """Return True if the run began with the same samples.
+
+        Args:
+            samples: Result of `describe_samples`.
+        """
+        if self.sha256 != samples["sha256"]:
+            return False
+        return self.details_sha256 in (None, samples["details_sha256"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +216,7 @@ def _begin(
     lowers_lr = base_lr < first_base_lr
     changeable = (*CHANGEABLE, "optimizer.base_lr") if lowers_lr else CHANGEABLE
     changed = [line for line in differences(config, first_config) if not line.startswith(changeable)]
-    is_other_data = first.data.sha256 != record["data"]["sha256"]
+    is_other_data = not first.data.is_of(record["data"])
     # The run ended before its first step, perhaps because of a wrong setting that is now corrected.
     if not has_begun and (changed or is_other_data):
         for name in (SEEN, UNREADABLE, OVERLAPS, START_REPORT, TEACHER_FEATURES, TEACHER_ANSWERS):
@@ -272,7 +284,7 @@ def add_to_record(run: Path, name: str, value: Any) -> None:
 
 
 def describe_data(data: DataSet) -> dict[str, Any]:
-    """Return the identity of a data set: name, size, labels, and a hash of all sample fields."""
+    """Return the identity of a data set: its name and labels, and the result of `describe_samples`."""
     labels = {"name": data.labels.name, "labels": list(data.labels.labels), "kind": data.labels.kind}
     description: dict[str, Any] = {"source": data.name, "labels": labels, **describe_samples(data.samples)}
     if data.parts:
@@ -281,8 +293,13 @@ def describe_data(data: DataSet) -> dict[str, Any]:
 
 
 def describe_samples(samples: Sequence[Sample]) -> dict[str, Any]:
-    """Return the number of samples, and a hash over all their fields."""
+    """Return the number of samples, and two hashes over their fields.
+
+    `sha256` is over the fields that every version has recorded, and `details_sha256` over those that it added since.
+    Neither depends on where the images are stored.
+    """
     digest = hashlib.sha256()
+    details = hashlib.sha256()
     for sample in samples:
         annotations = (sample.label, sample.distribution, sample.valence, sample.arousal, sample.split)
         values: tuple[object, ...] = (sample.key, *annotations, sample.text, sample.persons, sample.target_box)
@@ -291,4 +308,6 @@ def describe_samples(samples: Sequence[Sample]) -> dict[str, Any]:
             values = (*values, sample.categories, sample.dominance)
         # Names of files that are not UTF-8 contain surrogates.
         digest.update(repr(values).encode("utf-8", "surrogatepass"))
-    return {"samples": len(samples), "sha256": digest.hexdigest()}
+        annotation = sorted((sample.annotation or {}).items())
+        details.update(repr((annotation, sample.domain, sample.group)).encode("utf-8", "surrogatepass"))
+    return {"samples": len(samples), "sha256": digest.hexdigest(), "details_sha256": details.hexdigest()}

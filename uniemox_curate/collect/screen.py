@@ -303,19 +303,19 @@ def samples_of(project: Project, rows: Sequence[Any]) -> list[Sample]:
 def _score(project: Project, score: Scorer, model: str, progress: Progress) -> None:
     """Save a model's probability of the label that an image was searched for, the largest of several.
 
-    Only readable images are scored. The first scores of a model replace those of another.
+    Only readable images with such a label are scored. The first scores of a model replace those of another.
     """
     labels = searched_labels(project)
     is_other = project.store.setting("scored by") != model
     query = select(t.images.c.id, t.images.c.sha256, t.images.c.format).join(t.looks)
     query = query.where(t.looks.c.problem == "", true() if is_other else t.looks.c.score.is_(None))
-    rows = project.rows(query.order_by(t.images.c.id))
+    rows = [row for row in project.rows(query.order_by(t.images.c.id)) if labels.get(row.id)]
     for part in in_parts(rows, IMAGES_PER_PREDICTION, "asking the model", progress):
         values = []
         for row, shares in zip(part, score(samples_of(project, part)), strict=True):
-            searched = labels.get(row.id, ())
-            if shares and searched:
-                values.append({"id": row.id, "share": float(max(shares.get(label, 0.0) for label in searched))})
+            if shares:
+                share = max(shares.get(label, 0.0) for label in labels[row.id])
+                values.append({"id": row.id, "share": float(share)})
         with project.store.write() as connection:
             # With the first scores, so that a stopped run leaves no scores of two models.
             if is_other:

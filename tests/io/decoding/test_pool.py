@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -20,7 +20,7 @@ from tests.images import draw, every_file, save, with_orientation
 from tests.processes import is_there, peak_mib, wait_until
 from uniemox.errors import ImageError
 from uniemox.io.decoding import process
-from uniemox.io.decoding.pool import DecoderPool, decode_one, look_here
+from uniemox.io.decoding.pool import Child, DecoderPool, decode_one, look_here
 from uniemox.io.images import MinSides, decode
 
 FILES = every_file()
@@ -170,6 +170,22 @@ def test_closing_ends_files_in_progress(slow_file: bytes) -> None:
     assert not is_there(pid)
     with pytest.raises(ImageError, match="the work was stopped"):
         pool.decode(FILES["png"])
+
+
+def test_closing_while_a_process_starts_is_an_image_error_and_keeps_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = DecoderPool(1)
+    monkeypatch.setattr(Child, "wait_until_ready", close_first(pool, Child.wait_until_ready))
+    with pytest.raises(ImageError, match="the work was stopped"):
+        pool.decode(FILES["png"])
+    assert pool._free.qsize() == 1
+
+
+def close_first(pool: DecoderPool, wait_until_ready: Callable[[Child], None]) -> Callable[[Child], None]:
+    def wait(child: Child) -> None:
+        pool.close()
+        wait_until_ready(child)
+
+    return wait
 
 
 def test_closing_leaves_no_thread_and_no_process() -> None:

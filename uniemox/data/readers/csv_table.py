@@ -127,7 +127,8 @@ def number(
         DataError: With file, line and field, if it is not a finite number from low to high.
     """
     try:
-        value = float(row[field])
+        # Python would read 1_0 as 10.
+        value = math.nan if "_" in row[field] else float(row[field])
     except ValueError:
         value = math.nan
     if not math.isfinite(value):

@@ -232,13 +232,15 @@ def _tag_images(
     taggable = [
         image for image in images if image in answers and (settings.unfamiliar or not answers[image].is_unfamiliar)
     ]
+    # The sidecar may have the answer of an earlier call.
+    has_old_answer = not taggable and os.path.lexists(sidecar)
     for image in images:
         tags = answers.get(image)
         if tags is None:
             yield TaggedImage(image, "unreadable")
         elif not taggable:
-            # The sidecar may have the answer of an earlier call.
-            removed = _untag(sidecar, dry_run=settings.dry_run) if os.path.lexists(sidecar) else None
+            removed = _untag(sidecar, dry_run=settings.dry_run) if has_old_answer else None
+            has_old_answer = False
             yield TaggedImage(image, "guess") if removed is None else replace(removed, path=image)
         elif image == taggable[0]:
             yield _tag(image, sidecar, tags, settings)

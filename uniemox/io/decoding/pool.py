@@ -276,7 +276,8 @@ class DecoderPool:
             child = child or self._start()
             if is_ready:
                 child.wait_until_ready()
-        except (ImageError, RuntimeError, OSError) as error:
+        # ValueError: another thread has closed the pool, and with it the process's pipes.
+        except (ImageError, RuntimeError, OSError, ValueError) as error:
             self._give_back(child)
             if self._closed.is_set():
                 raise ImageError(STOPPED) from error
