@@ -15,10 +15,9 @@ from pathlib import Path
 from subprocess import PIPE, STDOUT
 
 from tools.commands import run_command
-from uniemox.data.sample import DataSet
-from uniemox.data.source import open_data
+from uniemox.data import DataSet, open_data
 from uniemox.errors import UniemoxError
-from uniemox.io.parallel import usable_cores
+from uniemox.io import usable_cores
 
 OUT = Path("runs/demo")
 SCENES = "synthetic:4096"

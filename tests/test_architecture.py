@@ -136,6 +136,31 @@ def test_clients_import_only_public_names() -> None:
     assert imports > 100
 
 
+def test_examples_of_the_documentation_import_only_public_names() -> None:
+    """Users copy them."""
+    public = {f"uniemox.{name}" for name in PUBLIC_MODULES}
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    sources = {path: path.read_text("utf-8") for path in pages}
+    sources |= {path: path.read_text("utf-8") for path in sorted((ROOT / "docs").rglob("*.ipynb"))}
+    imports = 0
+    for path, text in sources.items():
+        for module, names in re.findall(r"from (uniemox(?:\.\w+)*) import ([\w, ]+)", text):
+            if module in public:
+                continue
+            unlisted = {name.strip() for name in names.split(",")} - public_names(module)
+            assert not unlisted, f"{path.relative_to(ROOT)} imports {unlisted} of {module}, which are not public"
+            imports += 1
+    assert imports > 20
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/extending/command.md"])
+def test_pages_list_the_public_modules(page: str) -> None:
+    [line] = re.findall(r".*`paper`.*`run_settings`.*", (ROOT / page).read_text("utf-8").replace("`uniemox.", "`"))
+    listed = set(re.findall(r"`(\w+)`", line))
+    assert set(PUBLIC_MODULES) <= listed
+    assert listed - set(PUBLIC_MODULES) <= {"uniemox"}
+
+
 def test_library_imports_no_client() -> None:
     for path in MODULES:
         assert not [name for name in imports_of(path) if name.startswith("uniemox_")], path

@@ -11,6 +11,7 @@ from .people import people_header as people_header
 from .people import read_sidecar as read_sidecar
 from .processes import THUMB as THUMB
 from .processes import scan as scan
+from .prompts import distinct_texts as distinct_texts
 from .prompts import plain as plain
 from .prompts import text_of as text_of
 from .readers.csv_table import read_rows as read_rows

@@ -1,4 +1,7 @@
 # Public names of uniemox.model; clients import no others.
+from .config import ModelConfig as ModelConfig
+from .encoder import build_encoder as build_encoder
+from .fusion import build_fusion as build_fusion
 from .methods.relation import Attention as Attention
 from .methods.relation import Embed as Embed
 from .methods.relation import GroupedRegions as GroupedRegions
@@ -11,3 +14,4 @@ from .regions import PERSON_GROUPS as PERSON_GROUPS
 from .regions import Group as Group
 from .regions import Regions as Regions
 from .regions import softmax_over_present as softmax_over_present
+from .uniemox import UniEmoX as UniEmoX

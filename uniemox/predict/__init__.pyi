@@ -7,6 +7,7 @@ from .prediction import Prediction as Prediction
 from .predictor import Predictor as Predictor
 from .schema import FIELDS as FIELDS
 from .schema import Field as Field
+from .schema import add_field as add_field
 from .schema import columns_of as columns_of
 from .schema import required_type as required_type
 from .schema import table_fields as table_fields
