@@ -16,10 +16,10 @@ from tests.runs import uniemox_here
 from uniemox.checkpoints.reading import read_weight_file
 from uniemox.data.people import Sidecar, json_line
 from uniemox.data.processes import inspect_image
-from uniemox.data.readers.csv_table import read_text
 from uniemox.data.sample import ImageFile, Sample
 from uniemox.data.shards import ShardConfig, read_shards, write_shards
 from uniemox.data.source import open_data
+from uniemox.data.text_files import read_text
 from uniemox.errors import UniemoxError
 from uniemox.insight.survey.lines import date_taken
 from uniemox.io.files import read_limited

@@ -14,7 +14,7 @@ from sqlalchemy import update
 from tests.curate.places import project_of, say
 from tests.drawn import draw_image
 from tests.images import save
-from uniemox.data.readers.csv_table import read_rows
+from uniemox.data.readers.rows import read_rows
 from uniemox.data.source import open_data
 from uniemox_curate import tables as t
 from uniemox_curate.annotate.verdicts import verdicts

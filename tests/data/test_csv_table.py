@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.data.tree import put, write
-from uniemox.data.readers.csv_table import read_csv, read_rows, read_text, top_vote
+from uniemox.data.readers.csv_table import read_csv
+from uniemox.data.readers.rows import read_rows, top_vote
 from uniemox.data.source import open_data
+from uniemox.data.text_files import read_text
 from uniemox.errors import DataError, LabelError, UniemoxError
 from uniemox.labels import EKMAN, MIKELS
 from uniemox.persons.box import Box

@@ -14,11 +14,10 @@ from .processes import scan as scan
 from .prompts import distinct_texts as distinct_texts
 from .prompts import plain as plain
 from .prompts import text_of as text_of
-from .readers.csv_table import read_rows as read_rows
-from .readers.csv_table import read_text as read_text
 from .readers.folders import checked_folder as checked_folder
 from .readers.folders import images_below as images_below
 from .readers.folders import note_left_out as note_left_out
+from .readers.rows import read_rows as read_rows
 from .sample import DataSet as DataSet
 from .sample import ImageFile as ImageFile
 from .sample import Sample as Sample
@@ -44,3 +43,4 @@ from .splits import parse_ratio as parse_ratio
 from .splits import split_samples as split_samples
 from .splits import write_splits as write_splits
 from .synthetic_scenes import synthetic as synthetic
+from .text_files import read_text as read_text

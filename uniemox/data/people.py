@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from uniemox.data.processes import map_each
-from uniemox.data.readers.csv_table import read_bytes
 from uniemox.data.sample import DataSet, Sample, decode_sample
 from uniemox.data.seen import seen_file, write_hashes
+from uniemox.data.text_files import read_bytes
 from uniemox.errors import DataError, ImageError
 from uniemox.io.files import FileLock, open_appending
 from uniemox.io.images import MinSides

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from uniemox.data.readers.csv_table import read_rows, read_text
 from uniemox.data.readers.folders import SPLITS, key_of, split_in
+from uniemox.data.readers.rows import read_rows
 from uniemox.data.sample import DataSet
 from uniemox.data.split_folders import IMAGES
+from uniemox.data.text_files import read_text
 from uniemox.errors import DataError
 from uniemox.io.images import ENDINGS
 from uniemox.io.typed import parse_json

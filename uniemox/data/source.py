@@ -13,7 +13,7 @@ from typing import Any, get_args, get_type_hints
 from uniemox.data.joining import combine
 from uniemox.data.people import PERSONS, TEXTS, people_of, read_sidecar
 from uniemox.data.prompts import describe
-from uniemox.data.readers.csv_table import read_csv, read_text
+from uniemox.data.readers.csv_table import read_csv
 from uniemox.data.readers.emoset import read_emoset
 from uniemox.data.readers.emotic import read_emotic
 from uniemox.data.readers.emotion6 import read_emotion6
@@ -28,6 +28,7 @@ from uniemox.data.seen import read_seen
 from uniemox.data.shards import read_shards
 from uniemox.data.splits import read_splits
 from uniemox.data.synthetic_scenes import synthetic
+from uniemox.data.text_files import read_text
 from uniemox.errors import AnnotationError, ConfigError, DataError
 from uniemox.io.typed import check_json, parse_json
 from uniemox.labels import CAER, MIKELS, UBE

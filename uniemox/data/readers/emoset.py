@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from uniemox.data.prompts import describe, plain
-from uniemox.data.readers.csv_table import read_text
 from uniemox.data.readers.folders import checked_folder, class_of, count_notes, path_inside
 from uniemox.data.sample import DataSet, ImageFile, Sample, make_keys_unique
+from uniemox.data.text_files import read_text
 from uniemox.errors import AnnotationError, DataError
 from uniemox.io.typed import check_json, parse_json
 from uniemox.labels import MIKELS, LabelSet

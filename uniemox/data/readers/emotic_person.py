@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from uniemox.data.readers.csv_table import on_nine_points
+from uniemox.data.readers.rows import on_nine_points
 from uniemox.data.sample import ImageFile, Sample
 from uniemox.errors import LabelError
 from uniemox.labels import EMOTIC

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from uniemox.data.readers.csv_table import read_rows
 from uniemox.data.readers.emotic_person import RATINGS, SPLITS, AnnotatedPerson
+from uniemox.data.readers.rows import read_rows
 from uniemox.errors import DataError
 
 FOLDERS = ("emotic_pre", "Annotations", ".")

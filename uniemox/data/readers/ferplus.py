@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from uniemox.data.readers.csv_table import number, read_rows
 from uniemox.data.readers.folders import SPLITS, checked_folder, count_notes, path_inside
+from uniemox.data.readers.rows import number, read_rows
 from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.errors import DataError
 from uniemox.labels import FERPLUS, clean

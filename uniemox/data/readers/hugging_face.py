@@ -18,10 +18,12 @@ from uniemox.data.readers.arrow_tables import (
     table_rows,
     text_of,
 )
-from uniemox.data.readers.csv_table import LATIN_1, is_utf8, read_rows, read_text, sample_of_row
+from uniemox.data.readers.csv_table import sample_of_row
 from uniemox.data.readers.folders import checked_folder, path_inside, walk_files
 from uniemox.data.readers.missing import remove_missing, unify_numbers
+from uniemox.data.readers.rows import read_rows
 from uniemox.data.sample import DataSet, ImageFile, make_keys_unique
+from uniemox.data.text_files import LATIN_1, is_utf8, read_text
 from uniemox.errors import DataError
 from uniemox.io.files import plain_cell
 from uniemox.io.limits import limited_memory

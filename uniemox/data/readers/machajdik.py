@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from uniemox.data.readers.csv_table import read_rows, shares, top_vote
 from uniemox.data.readers.folders import (
     TIE,
     checked_folder,
@@ -13,6 +12,7 @@ from uniemox.data.readers.folders import (
     split_of,
     walk_files,
 )
+from uniemox.data.readers.rows import read_rows, shares, top_vote
 from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.errors import DataError
 from uniemox.io.images import is_image_name

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from uniemox.data.readers.csv_table import read_rows
 from uniemox.data.readers.missing import is_missing
+from uniemox.data.readers.rows import read_rows
 from uniemox.errors import ConfigError
 from uniemox.io.borders import shorten
 from uniemox.spelling import spelled

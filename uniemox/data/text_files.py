@@ -1,0 +1,45 @@
+"""Text files: UTF-8, else Latin-1."""
+
+from pathlib import Path
+
+from uniemox.errors import DataError
+from uniemox.io.files import read_limited
+
+LATIN_1 = "is not UTF-8 and was read as Latin-1; if it is of another encoding, such as GBK, save it as UTF-8"
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read the bytes of a text file.
+
+    Raises:
+        DataError: If it is missing, too large, or binary.
+    """
+    try:
+        data = read_limited(path)
+    except OSError as error:
+        raise DataError(f"{path}: can't be read ({error.strerror or error})") from error
+    if b"\0" in data:
+        raise DataError(f"{path}: not a text file; save it as UTF-8")
+    return data
+
+
+def is_utf8(path: Path) -> bool:
+    """Return True if a text file is read as UTF-8, False if as Latin-1."""
+    try:
+        read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def read_text(path: Path) -> str:
+    """Read a text file as UTF-8, else as Latin-1.
+
+    Raises:
+        DataError: If it is missing, too large, or binary.
+    """
+    data = read_bytes(path)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
