@@ -8,7 +8,7 @@ true value. The resamples are drawn in `resampling`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import comb, sqrt
 from statistics import NormalDist
 
 import numpy as np
@@ -178,6 +178,21 @@ def share_interval(is_right: NDArray[np.generic], groups: Groups | None = None) 
 def lowest_of_all_right(count: int) -> float:
     """Return the lower end of the exact 95 % interval of a share of 1."""
     return float((1 - UPPER) ** (1 / count))
+
+
+def sign_test(wins: int, losses: int) -> float:
+    """Return the p-value of the exact sign test, two-sided: of two models that are equally good (McNemar, 1947).
+
+    Args:
+        wins: Number of images on which only the first model is right.
+        losses: Number of images on which only the second model is right.
+
+    >>> sign_test(4, 0), sign_test(6, 0), sign_test(2, 2)
+    (0.125, 0.03125, 1.0)
+    """
+    count = wins + losses
+    tail = sum(comb(count, k) for k in range(max(wins, losses), count + 1)) / 2**count
+    return min(1.0, 2 * tail)
 
 
 def few_groups_note(groups: int, count: int) -> str | None:

@@ -22,7 +22,10 @@ from uniemox.io.progress import silent
 from uniemox.labels import MIKELS, LabelSet
 
 NO_VERDICT = "no verdict: the models chose among different labels, or by different label maps; give --map\n"
-WRONG = {"a0": {0, 1}, "a1": {2}, "b0": {0, 1, 5, 6}, "b1": {2, 3, 4}, "b2": {9}, "least": set(range(9))}
+WRONG = {
+    **{"a0": {0, 1}, "a1": {2}, "b0": {0, 1, 5, 6}, "b1": {2, 3, 4}, "b2": {9}, "least": set(range(9))},
+    **{"all right": set(), "five wrong": set(range(5)), "six wrong": set(range(6))},
+}
 
 
 @pytest.fixture
@@ -120,6 +123,43 @@ def test_a_model_of_the_package_is_compared_by_its_evaluations(
     lines.write_text(lines.read_text().replace('"fear"', '"boredom"'))
     cli_compare(ours=[runs["b0"]], theirs=[Path("embedded")])
     assert capsys.readouterr().out.endswith(NO_VERDICT)
+
+
+@pytest.mark.parametrize(("other", "is_shown"), [("five wrong", False), ("six wrong", True)])
+def test_few_images_show_a_gain_only_if_chance_does_not_explain_it(
+    runs: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    other: str,
+    is_shown: bool,
+) -> None:
+    """Resamples of five images that tell the models apart never favour the other one; the exact test gives 0.06."""
+    monkeypatch.chdir(tmp_path)
+    Path("evaluations").mkdir()
+    (runs[other] / "evaluations").rename(tmp_path / "evaluations" / "embedded")
+    [comparison] = compare([runs["all right"]], [Path("embedded")])
+    assert comparison.difference.interval is not None
+    assert comparison.difference.interval[0] > 0
+    cli_compare(ours=[runs["all right"]], theirs=[Path("embedded")])
+    printed = capsys.readouterr().out
+    assert ("training gained accuracy over the built-in model" in printed) == is_shown
+    assert ("Only 5 of these 16 images tell the models apart" in printed) != is_shown
+
+
+def test_images_of_groups_bound_the_share_that_may_differ(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    [file] = (runs["b0"] / "evaluations").glob("*.jsonl")
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    grouped = [line | {"group": str(i // 2)} for i, line in enumerate(lines)]
+    file.write_text("".join(json.dumps(line) + "\n" for line in grouped))
+    Path("evaluations").mkdir()
+    shutil.copytree(runs["b0"] / "evaluations", tmp_path / "evaluations" / "embedded")
+    cli_compare(ours=[runs["b0"]], theirs=[Path("embedded")])
+    # One-sided, eight groups: 1 - 0.025 ** (1 / 8).
+    assert "up to 37% may tell them apart" in capsys.readouterr().out
 
 
 def test_the_order_of_the_images_in_a_file_changes_nothing(runs: dict[str, Path]) -> None:
@@ -314,6 +354,12 @@ def test_a_comparison_leaves_a_whole_evaluation_behind(tmp_path: Path, monkeypat
     assert json.loads(file.read_text())["n"] == len(data)
     assert json.loads(file.read_text())["n"] == len(data)
     assert not any("label map" in note for note in said)
+    # Nor does a map without pairs choose among the labels of the model.
+    comparison = compare_on(
+        data, replace(scoring, label_pairs={"anger": ()}), [run], [run], on_progress=silent, report=said.append
+    )
+    assert (comparison.pictures, comparison.left_out) == (len(data) - angry, angry)
+    assert json.loads(file.read_text())["n"] == len(data)
     one = {word: (word,) if word == "awe" else () for word in MIKELS.labels}
     with pytest.raises(LabelError, match="fewer than two labels to choose among"):
         compare_on(data, replace(scoring, label_pairs=one), [run], [run])

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from uniemox.errors import LabelError
-from uniemox.evaluate.label_pairs import labels_by, needs_map, read_label_pairs, score_by_pairs
+from uniemox.evaluate.label_pairs import labels_by, left_out_by, needs_map, read_label_pairs, score_by_pairs
 from uniemox.evaluate.scorer import mapped
-from uniemox.labels import CAER, CUSTOM, MIKELS, LabelSet, quoted
+from uniemox.labels import CAER, CUSTOM, EKMAN, MIKELS, LabelSet, quoted
 
 DATA = LabelSet(CUSTOM, ("fun", "meh", "yuck"), "evoked")
 
@@ -113,10 +113,40 @@ def test_a_model_needs_no_map_for_labels_that_the_map_leaves_out() -> None:
     # A model of other labels, of which the data lack one, and the model one of the data's.
     other = LabelSet(CUSTOM, ("fun", "wow", "yuck"), "evoked")
     assert not needs_map(other, DATA, pairs)
-    assert labels_by(other, DATA, pairs).choices == ("fun", "yuck")
+    # An image may be mistaken for a class that the data lack, as without a map.
+    assert labels_by(other, DATA, pairs).choices == ("fun", "wow", "yuck")
     assert needs_map(MIKELS, MIKELS, {"awe": ("content",)})
     assert not needs_map(MIKELS, MIKELS, {"fear": ()})
     assert needs_map(MIKELS, MIKELS, {"fear": (), "awe": ("awe", "fear")})
+
+
+def test_a_map_that_only_leaves_labels_out_keeps_all_other_choices() -> None:
+    three = LabelSet(CUSTOM, ("awe", "fear", "sadness"), "evoked")
+    assert not needs_map(MIKELS, three, {"sadness": ()})
+    scored = labels_by(MIKELS, three, {"sadness": ()})
+    assert scored.choices == tuple(label for label in MIKELS.labels if label != "sadness")
+    assert [scored.truth(i) for i in range(3)] == [scored.choices.index("awe"), scored.choices.index("fear"), None]
+    # The known map of published sets stays, too. Awe is no label of Ekman's, and nothing means surprise.
+    of_ekman = labels_by(MIKELS, EKMAN, {"happy": ()})
+    assert of_ekman.choices == ("anger", "disgust", "fear", "sadness")
+    assert of_ekman.of_model.pairs["amusement"] is None
+    with pytest.raises(LabelError, match="fewer than two labels to choose among"):
+        labels_by(three, three, {"sadness": (), "awe": ()})
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_unknown_labels_are_errors_in_any_order_of_the_pairs(order: int) -> None:
+    pairs = [("awe", ("awe", "contentment")), ("contentment", ()), ("fear", ("afraid",))]
+    with pytest.raises(LabelError, match="'afraid' is none of the 8 labels"):
+        labels_by(MIKELS, MIKELS, dict(pairs[::order]))
+
+
+def test_two_names_of_one_label_are_refused() -> None:
+    for pairs in ({"happy": (), "joy": ("amusement",)}, {"joy": ("amusement",), "happy": ()}):
+        with pytest.raises(LabelError, match="names joy twice"):
+            labels_by(MIKELS, EKMAN, pairs)
+        with pytest.raises(LabelError, match="names joy twice"):
+            left_out_by(pairs, EKMAN)
 
 
 def test_data_without_labels_have_nothing_to_map() -> None:

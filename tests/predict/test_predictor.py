@@ -77,6 +77,9 @@ def test_an_answer_is_none_of_the_labels_if_more_than_half_has_no_counterpart(
     assert converted.to_dict()["unmapped"] == unmapped
     frame = to_frame(converted)
     assert frame["top"].tolist() == [top]
+    assert converted.top(1)[0][0] == top
+    assert sum(value for _, value in converted.top(9)) == pytest.approx(1)
+    assert converted.plot().size > (0, 0)
     assert frame["unmapped"].tolist() == [pytest.approx(unmapped, nan_ok=True)] or unmapped is None
 
 

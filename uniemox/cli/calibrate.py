@@ -88,7 +88,10 @@ def calibrate(
             result = recalibrate(model, dataset, out, progress.show, split=split, label_pairs=pairs)
             if result.left_out:
                 images_text = counted(result.left_out, "image was", "images were")
-                say(f"{images_text} left out: no label of the model means theirs")
+                reason = "no label of the model means theirs"
+                if pairs is not None:
+                    reason += ", or the label map leaves it out"
+                say(f"{images_text} left out: {reason}")
             verdict = result.verdict
             line, words = _confidence_words(result, out)
     for unreadable in describe_unreadable(result.unreadable):

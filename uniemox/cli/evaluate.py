@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 FINE_ENOUGH = 0.05
 # Number of images that tell two models apart below which resampling shows too little of the spread of the difference.
 MIN_DISCORDANT = 10
+# Level of the test that decides then, that of the 95 % intervals.
+MAX_P = 0.05
 # Letters in a heading of the confusion matrix.
 MIN_HEADING = 4
 MAX_HEADING = 8
@@ -337,18 +339,33 @@ def _gain(low: float, high: float, comparison: "Comparison") -> str:
     verdict = "training gained nothing here that these images can show: the built-in model may be as good"
     if comparison.difference.difference < 0:
         verdict += " or better"
-    if low > 0:
+    is_shown = (low > 0 or high < 0) and not _may_be_chance(comparison)
+    if is_shown and low > 0:
         verdict = "training gained accuracy over the built-in model"
-    elif high < 0:
+    elif is_shown:
         verdict = "training lost accuracy: the built-in model is better on these images"
     if comparison.left_out:
         verdict = (
             f"among the labels that are compared, {verdict}. Left out: {counted(comparison.left_out, 'image')} whose "
             "label a model can't choose, or the map leaves out"
         )
-    if low <= 0 <= high:
+    if not is_shown:
         verdict += _resolution((high - low) / 2, comparison)
     return verdict
+
+
+def _may_be_chance(comparison: "Comparison") -> bool:
+    """Return True if few images tell two models apart, and two equally good ones would often differ as much.
+
+    The interval of the difference is too narrow then: resamples of a few such images spread too little.
+    """
+    from uniemox.intervals import sign_test
+
+    if comparison.discordant is None or comparison.discordant >= MIN_DISCORDANT:
+        return False
+    lead = round(comparison.difference.difference * comparison.pictures)
+    wins = (comparison.discordant + lead) // 2
+    return sign_test(wins, comparison.discordant - wins) >= MAX_P
 
 
 def _resolution(reach: float, comparison: "Comparison") -> str:
@@ -363,10 +380,9 @@ def _resolution(reach: float, comparison: "Comparison") -> str:
     images = counted(comparison.pictures, "image")
     if comparison.discordant == 0:
         # The exact upper end of the share of images that tell the models apart (Clopper and Pearson, 1934).
-        share = 1 - lowest_of_all_right(comparison.pictures)
+        share = 1 - lowest_of_all_right(comparison.units or comparison.pictures)
         return f". Both are right on the same of these {images}; of other images, up to {share:.0%} may tell them apart"
     if comparison.discordant is not None and comparison.discordant < MIN_DISCORDANT:
-        # Resamples of a few such images spread too little.
         return (
             f". Only {comparison.discordant} of these {images} tell the models apart, too few to say how many images "
             "it takes; try a hundred that are new to both"

@@ -1,6 +1,7 @@
 """Comparison of two training settings by runs of several seeds each, on the same images."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from uniemox.intervals import (
 from uniemox.io.files import WEIGHTS
 from uniemox.io.progress import Progress, silent
 from uniemox.io.weight_names import IN_PACKAGE
-from uniemox.labels import quoted
+from uniemox.labels import quoted, scored_labels
 from uniemox.plurals import counted
 from uniemox.predict.opening import open_network
 
@@ -64,6 +65,8 @@ class Comparison:
     """Number of images that are left out because a model can't choose their label, or the label map leaves it out."""
     discordant: int | None = None
     """Number of images on which one of two runs is right and the other wrong; None for several runs."""
+    units: int | None = None
+    """Number of groups of images that are resampled together; an image without a group is one of its own."""
     is_fair: bool = True
     """False if the runs chose among different labels, or by different label maps: the difference says little."""
 
@@ -91,23 +94,40 @@ def compare(
     shared = [title for title in next(iter(runs.values()), ()) if all(title in others for others in runs.values())]
     if not shared:
         raise DataError(_nothing_shared(runs))
-    result = []
-    for title in shared:
-        predictions_of = dict[Path, Predictions]()
-        for path, evaluations in runs.items():
-            predictions = evaluations[title].predictions
-            if predictions is None:
-                raise DataError(_no_predictions(path, evaluations[title]))
-            predictions_of[path] = predictions
-        groups = [[predictions_of[path] for path in group] for group in (ours, theirs, baseline)]
-        comparison = _compare(title, *groups, without=without)
-        warning = map_note({path: evaluations[title] for path, evaluations in runs.items()})
-        note = "; ".join(filter(None, (comparison.note, warning)))
-        result.append(replace(comparison, note=note, is_fair=comparison.is_fair and not warning))
-    return result
+    return [_compare_on_title(title, runs, (ours, theirs, baseline), without) for title in shared]
 
 
-def _nothing_shared(runs: Mapping[Path, Mapping[str, SavedEvaluation]]) -> str:
+def _compare_on_title(
+    title: str,
+    runs: Mapping[Path, Mapping[str, Sequence[SavedEvaluation]]],
+    groups: Sequence[Sequence[Path]],
+    without: Collection[str],
+) -> Comparison:
+    """Compare groups of runs on one evaluation.
+
+    Args:
+        title: What was scored.
+        runs: Evaluations of each run by what was scored, from `_by_title`.
+        groups: Runs of ours, of theirs, and of the baseline.
+        without: See `compare`.
+    """
+    evaluation_of = dict[Path, SavedEvaluation]()
+    predictions_of = dict[Path, Predictions]()
+    for path, evaluations in runs.items():
+        if len(evaluations[title]) > 1:
+            raise DataError(f"{path} was scored twice on {title}; remove one of the two from its evaluations")
+        [evaluation] = evaluations[title]
+        if evaluation.predictions is None:
+            raise DataError(_no_predictions(path, evaluation))
+        evaluation_of[path] = evaluation
+        predictions_of[path] = evaluation.predictions
+    comparison = _compare(title, *([predictions_of[path] for path in group] for group in groups), without=without)
+    warning = map_note(evaluation_of)
+    note = "; ".join(filter(None, (comparison.note, warning)))
+    return replace(comparison, note=note, is_fair=comparison.is_fair and not warning)
+
+
+def _nothing_shared(runs: Mapping[Path, Mapping[str, Sequence[SavedEvaluation]]]) -> str:
     """Return the message for runs without an evaluation in common.
 
     Args:
@@ -201,8 +221,8 @@ def compare_on(
         file = write_evaluation(evaluation, path, data, scoring.split, persons=scoring.persons)
         report(f"{path}: scores and predictions are in {file} and beside it (.jsonl)")
     title = title_of(data.name, scoring.split, scoring.persons)
-    comparisons = compare(ours, theirs, baseline, without=without)
-    comparison = next(comparison for comparison in comparisons if comparison.title == title)
+    runs = {path: _by_title(path) for path in models}
+    comparison = _compare_on_title(title, runs, (ours, theirs, baseline), without)
     if None in pairs_of.values():
         return comparison
     # No model was scored on the images that the map leaves out.
@@ -211,7 +231,7 @@ def compare_on(
 
 
 def _pairs_for(model: Path, data: DataSet, pairs: LabelPairs | None) -> LabelPairs | None:
-    """Return the map by which a model is scored; None for one that has all labels of the data.
+    """Return the map by which a model is scored; None for one that can be scored on all images without.
 
     Raises:
         LabelError: For labels without a map, before the first model is scored, which takes minutes.
@@ -220,9 +240,10 @@ def _pairs_for(model: Path, data: DataSet, pairs: LabelPairs | None) -> LabelPai
     if info.task != "label":
         return pairs
     labels = info.find_labels()
-    has_all = set(data.labels.labels) <= set(labels.labels)
-    if pairs is not None and has_all and not needs_map(labels, data.labels, pairs):
-        pairs = None
+    if pairs is not None and not needs_map(labels, data.labels, pairs):
+        with suppress(LabelError):
+            scored_labels(labels, data.labels)
+            return None
     labels_by(labels, data.labels, pairs)
     return pairs
 
@@ -243,9 +264,8 @@ def _info_of(model: Path) -> ClassifierInfo:
     return info
 
 
-def _by_title(path: Path) -> dict[str, SavedEvaluation]:
+def _by_title(path: Path) -> dict[str, list[SavedEvaluation]]:
     """Return a run's evaluations by scored data."""
-    by_title = dict[str, SavedEvaluation]()
     if not evaluations_folder(path).is_dir():
         if str(path) in IN_PACKAGE:
             raise DataError(
@@ -258,11 +278,9 @@ def _by_title(path: Path) -> dict[str, SavedEvaluation]:
             )
         # Raises if the folder is not a run either.
         read_run(path)
+    by_title = dict[str, list[SavedEvaluation]]()
     for evaluation in read_evaluations(path)[0]:
-        title = evaluation.title
-        if title in by_title:
-            raise DataError(f"{path} was scored twice on {title}; remove one of the two from its evaluations")
-        by_title[title] = evaluation
+        by_title.setdefault(evaluation.title, []).append(evaluation)
     return by_title
 
 
@@ -396,6 +414,7 @@ def _compare(
     return Comparison(
         title=title,
         pictures=count,
+        units=units,
         left_out=image_count - count,
         is_fair=not label_note(all_predictions),
         commonest=commonest,

@@ -1,13 +1,13 @@
 """A map from a model's labels to those of a data set, as a user writes it: fun=amusement+excitement,yuck=disgust."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import replace
 from pathlib import Path
 
 from uniemox.errors import LabelError
 from uniemox.io.files import read_limited
-from uniemox.labels import NO_LABELS, LabelMap, LabelSet, ScoredLabels, clean, quoted, scored_labels
+from uniemox.labels import CUSTOM, NO_LABELS, LabelMap, LabelSet, ScoredLabels, clean, quoted, scored_labels
 
 LabelPairs = Mapping[str, tuple[str, ...]]
 """By label of the data, the labels of the model that mean it; none: the images of this label are left out."""
@@ -54,20 +54,50 @@ def read_label_pairs(text: str) -> LabelPairs:
     return pairs
 
 
-def needs_map(model: LabelSet, data: LabelSet, pairs: LabelPairs) -> bool:
-    """Return False for a model that has the labels of the data, but for those that the pairs leave out.
+def resolve_pairs(pairs: LabelPairs, data: LabelSet) -> LabelPairs:
+    """Return the pairs with each label as the data set writes it.
 
-    Pairs that merge, rename or choose among the labels of such a model are a map for it, too; pairs with labels that it
-    lacks are meant for another model.
+    Raises:
+        LabelError: For a label that the data set lacks or that occurs twice, and for a text in place of a tuple.
     """
-    words_of = {data.labels[data.index(label)]: words for label, words in pairs.items() if words}
+    resolved: dict[str, tuple[str, ...]] = {}
+    for label, words in pairs.items():
+        # A script may give a single label.
+        if isinstance(words, str):
+            raise LabelError(f"the label map gives a text for {label}, not a tuple of labels; write ({words!r},)")
+        name = data.labels[data.index(label)]
+        if name in resolved:
+            raise LabelError(f"the label map names {name} twice, once as {label}; write its labels with +")
+        resolved[name] = words
+    return resolved
+
+
+def needs_map(model: LabelSet, data: LabelSet, pairs: LabelPairs) -> bool:
+    """Return True if a model is scored by the pairs; False if they only leave labels out, or are for another model.
+
+    They are for another model if this one has the labels of the data that they name, and lacks those that they give.
+    Pairs that merge, rename or choose among the labels of a model with the labels of the data are a map for it, too.
+
+    Raises:
+        LabelError: For pairs that map labels of the model and name others that it lacks; see also `resolve_pairs`.
+    """
+    words_of = {label: words for label, words in resolve_pairs(pairs, data).items() if words}
+    if not words_of:
+        return False
     if not set(words_of) <= set(model.labels):
         return True
-    try:
-        changes = any(label != model.labels[model.index(word)] for label, words in words_of.items() for word in words)
-    except LabelError:
-        return False
-    return changes or not set(model.labels) <= set(data.labels)
+    changes = False
+    error_of_other_model: LabelError | None = None
+    for label, words in words_of.items():
+        try:
+            changes |= {model.labels[model.index(word)] for word in words} != {label}
+        except LabelError as error:
+            error_of_other_model = error
+    if error_of_other_model is None:
+        return changes or not set(model.labels) <= set(data.labels)
+    if changes:
+        raise error_of_other_model
+    return False
 
 
 def labels_by(labels: LabelSet, data: LabelSet, pairs: LabelPairs | None) -> ScoredLabels:
@@ -92,15 +122,40 @@ def labels_by(labels: LabelSet, data: LabelSet, pairs: LabelPairs | None) -> Sco
     without = left_out_by(pairs, data)
     if not without:
         return scored_labels(labels, data)
-    shared = set(labels.labels) - without
-    # Each label that model and data share means itself.
-    identity = {label: (label,) for label in data.labels if label in shared}
-    return score_by_pairs(labels, data, {**dict.fromkeys(data.labels, ()), **identity})
+    return _scored_without(labels, data, without)
 
 
 def left_out_by(pairs: LabelPairs, data: LabelSet) -> set[str]:
     """Return the labels of the data whose images the pairs leave out."""
-    return {data.labels[data.index(label)] for label, words in pairs.items() if not words}
+    return {label for label, words in resolve_pairs(pairs, data).items() if not words}
+
+
+def _scored_without(model: LabelSet, data: LabelSet, without: Set[str]) -> ScoredLabels:
+    """Return the labels in which a model is scored on data of which some labels are left out.
+
+    The model does not choose them either: its other probabilities are divided by their sum. It chooses among all others
+    that it had without the map.
+
+    Raises:
+        LabelError: If there is no map, or for fewer than two labels to choose among.
+    """
+    kept = tuple(label for label in data.labels if label not in without)
+    try:
+        scored = scored_labels(model, data)
+    except LabelError:
+        # The model may lack just the labels that are left out.
+        scored = scored_labels(model, replace(data, name=CUSTOM, labels=kept))
+    word_of = {label: scored.of_data.pairs.get(label, label) for label in data.labels}
+    removed = {word_of[label] for label in without} - {word_of[label] for label in kept}
+    target = replace(
+        scored.labels, name=CUSTOM, labels=tuple(word for word in scored.labels.labels if word not in removed)
+    )
+    of_model = {label: None if word in removed else word for label, word in scored.of_model.pairs.items()}
+    of_data = {label: None if label in without else word_of[label] for label in data.labels}
+    result = ScoredLabels(LabelMap(model, target, of_model), LabelMap(data, target, of_data))
+    if len(result.choices) < 2:
+        raise LabelError(TOO_FEW_LABELS)
+    return result
 
 
 def score_by_pairs(model: LabelSet, data: LabelSet, pairs: LabelPairs) -> ScoredLabels:
@@ -124,12 +179,8 @@ def score_by_pairs(model: LabelSet, data: LabelSet, pairs: LabelPairs) -> Scored
         )
     meaning: dict[str, str | None] = dict.fromkeys(model.labels)
     named = set()
-    for label, words in pairs.items():
-        target = data.labels[data.index(label)]
+    for target, words in resolve_pairs(pairs, data).items():
         named.add(target)
-        # A script may give a single label.
-        if isinstance(words, str):
-            raise LabelError(f"the label map gives a text for {label}, not a tuple of labels; write ({words!r},)")
         for word in words:
             source = model.labels[model.index(word)]
             if meaning[source] is not None:

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -84,7 +85,8 @@ def evaluate(
     """
     info, answer, head = _open_onnx(model, task) if runs_without_torch(model) else _open_run(model, task, hardware)
     scored = _scored_labels(info, data.labels, label_pairs)
-    samples, notes = _scorable(data, info, scored, is_left_out_by_map=label_pairs is not None)
+    without = left_out_by(label_pairs or {}, data.labels)
+    samples, notes = _scorable(data, info, scored, without)
     if by is not None:
         # An unknown column is refused before the images are read.
         column_of(samples, by, data)
@@ -100,17 +102,8 @@ def evaluate(
     if label_pairs is not None and scored is not None:
         if needs_map(info.find_labels(), data.labels, label_pairs):
             label_map = pairs_in(scored)
-            notes.append(f"the label map: {text_of(label_map)}")
-        else:
-            without = ", ".join(map(quoted, sorted(left_out_by(label_pairs, data.labels))))
-            use = f"only leaves out {without}" if without else "is not used"
-            notes.append(f"the label map {use}: the model has all labels of the data that it keeps")
-    if info.calibration_images == "selection":
-        notes.append("the images that chose the epoch also calibrated the model (few images, or --select accuracy)")
-    if note := flag_note(info):
-        notes.append(note)
-    if info.needs_person and info.person != "second_crop" and data.lacks_persons:
-        notes.append(NO_PERSONS)
+        notes.append(_note_on_map(label_map, without))
+    notes += _notes_on_model(info, data)
 
     scorer = Scorer(info, scored, outputs, head)
     all_rows = np.arange(len(outputs.samples))
@@ -133,6 +126,33 @@ def evaluate(
         scored_labels=() if scored is None else scored.choices,
         label_map=label_map,
     )
+
+
+def _note_on_map(label_map: LabelPairs, without: Set[str]) -> str:
+    """Return a sentence about the user's label map.
+
+    Args:
+        label_map: Pairs by which the model is scored; empty: it needs none.
+        without: Labels of the data that the map leaves out.
+    """
+    if label_map:
+        return f"the label map: {text_of(label_map)}"
+    if not without:
+        return "the label map is not used: the model has the labels of the data, not those of the map"
+    names = ", ".join(map(quoted, sorted(without)))
+    return f"the label map only leaves out {names}: the model needs none for the other labels"
+
+
+def _notes_on_model(info: ClassifierInfo, data: DataSet) -> list[str]:
+    """Return warnings about what the model lacks, or the data for it."""
+    notes = []
+    if info.calibration_images == "selection":
+        notes.append("the images that chose the epoch also calibrated the model (few images, or --select accuracy)")
+    if note := flag_note(info):
+        notes.append(note)
+    if info.needs_person and info.person != "second_crop" and data.lacks_persons:
+        notes.append(NO_PERSONS)
+    return notes
 
 
 def _interval_notes(scores: Scores, units: Sequence[str]) -> list[str]:
@@ -337,9 +357,16 @@ def column_of(samples: Sequence[Sample], name: str, data: DataSet) -> list[str |
 
 
 def _scorable(
-    data: DataSet, info: ClassifierInfo, scored: ScoredLabels | None, *, is_left_out_by_map: bool
+    data: DataSet, info: ClassifierInfo, scored: ScoredLabels | None, without: Set[str]
 ) -> tuple[list[Sample], list[str]]:
-    """Return the samples with a target for the model, and messages about the labels and the other samples."""
+    """Return the samples with a target for the model, and messages about the labels and the other samples.
+
+    Args:
+        data: All samples.
+        info: Metadata of the model.
+        scored: Labels in which it is scored; None for valence and arousal.
+        without: Labels of the data that the user's map leaves out.
+    """
     notes = []
     if scored is None:
         samples = [sample for sample in data.samples if sample.valence is not None and sample.arousal is not None]
@@ -352,11 +379,15 @@ def _scorable(
         samples = [sample for sample in labelled if scored.truth(sample.label) is not None]
         if scored.of_model.source.labels != scored.labels.labels:
             notes.append(f"labels are mapped: {scored.of_model}")
-        if len(samples) < len(labelled):
-            lost = ", ".join((*scored.of_model.unreached, *scored.of_data.dropped))
-            images = counted(len(labelled) - len(samples), "image was", "images were")
-            reason = "the label map leaves out" if is_left_out_by_map else "the model has no label for"
-            notes.append(f"{images} left out: {reason} {lost}")
+        left_out = Counter(data.label_of(sample) for sample in labelled if scored.truth(sample.label) is None)
+        for reason, names in (
+            ("the label map leaves out", left_out.keys() & without),
+            ("the model has no label for", left_out.keys() - without),
+        ):
+            if names:
+                images = counted(sum(left_out[name] for name in names), "image was", "images were")
+                ordered = [name for name in data.labels.labels if name in names]
+                notes.append(f"{images} left out: {reason} {', '.join(ordered)}")
     if len(data) > len(samples) and not notes:
         images = counted(len(data) - len(samples), "image has", "images have")
         notes.append(f"{images} no label or rating to compare with")

@@ -111,7 +111,8 @@ def _bars(answer: "Prediction", width: int) -> Image.Image:
     letters = 15
     row = 26
     edge = 12
-    bars = answer.top(len(answer.scene))
+    # One more than labels, because `none` may be among them.
+    bars = answer.top(len(answer.scene) + 1)
     chosen = answer.likely if answer.assigned_labels is None else answer.assigned_labels
     is_affect = AFFECT[0] in answer.scene
     title = f"{' and '.join(answer.scene)}, 1 to 9" if is_affect else f"{answer.kind} ({answer.model})"

@@ -14,7 +14,7 @@ from uniemox.persons.box import Box
 from uniemox.plurals import counted
 from uniemox.predict.confidence import UNFAMILIAR
 from uniemox.predict.images import ImageLike
-from uniemox.predict.schema import FIELDS, MAX_UNMAPPED, values_of
+from uniemox.predict.schema import FIELDS, MAX_UNMAPPED, NO_LABEL, values_of
 
 NOTEBOOK_PX = 640
 
@@ -110,8 +110,15 @@ class Prediction:
         return self.unmapped is not None and self.unmapped > MAX_UNMAPPED
 
     def top(self, k: int = 3) -> list[tuple[str, float]]:
-        """Return the k most probable labels, or the k highest values, highest first."""
-        return sorted(self.scene.items(), key=lambda pair: -pair[1])[:k]
+        """Return the k most probable labels, or the k highest values, highest first.
+
+        If no requested label describes the image (`has_no_counterpart`), `none` comes first with its probability
+        `unmapped`, and the others have their shares of the rest.
+        """
+        values = self.scene
+        if self.unmapped is not None and self.has_no_counterpart:
+            values = {label: share * (1 - self.unmapped) for label, share in values.items()} | {NO_LABEL: self.unmapped}
+        return sorted(values.items(), key=lambda pair: -pair[1])[:k]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON-serialisable form, with the fields of `schema.FIELDS`; probabilities have 6 digits."""

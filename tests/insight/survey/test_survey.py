@@ -136,8 +136,26 @@ def test_labels_without_a_counterpart_are_none_in_means_lists_and_gallery(tmp_pa
     assert [image.top for image in summary.most["none"]] == ["none", "joy"]
     first, _ = summary.gallery.images
     assert (first.top, first.values["joy"]) == ("none", pytest.approx(0.27))
+    assert first.top_value == pytest.approx(0.7)
     write_survey_page(summary, "page", tmp_path / "s.html")
     assert "is the share of its labels that have no counterpart among ekman" in (tmp_path / "s.html").read_text()
+
+
+def test_the_gallery_shows_values_on_the_scale_by_which_it_filters(tmp_path: Path) -> None:
+    (tmp_path / "l.jsonl").write_text(line(0, scene={"joy": 0.9, "fear": 0.1}, unmapped=0.4, label_set="ekman"))
+    [image] = summarise(tmp_path / "l.jsonl", {}, Everything()).gallery.images
+    assert (image.top, image.top_value) == ("joy", pytest.approx(0.54))
+    assert image.top_value == image.values["joy"]
+
+
+def test_labels_that_all_have_a_counterpart_leave_no_row_of_none(tmp_path: Path) -> None:
+    answers = [line(i, scene={"positive": 0.9, "negative": 0.1}, unmapped=0.0, label_set="polarity") for i in range(2)]
+    (tmp_path / "l.jsonl").write_text("".join(answers))
+    summary = summarise(tmp_path / "l.jsonl", groupings_of(("folder",), None), Everything())
+    assert "none" not in (*summary.columns, *summary.most, *summary.least)
+    np.testing.assert_allclose(summary.whole.means[:2], [0.9, 0.1])
+    write_survey_page(summary, "page", tmp_path / "s.html")
+    assert "no counterpart" not in (tmp_path / "s.html").read_text()
 
 
 def test_missing_cells_are_no_group_of_their_own_name(tmp_path: Path) -> None:

@@ -87,11 +87,13 @@ class GallerySample:
         people = None
         if answer.get("persons") is not None:
             people = len(answer["persons"])
+        top = str(row["top"])
         return GalleryImage(
             number=self.total,
             path=answer["path"],
-            top=str(row["top"]),
-            top_value=float(row["top_value"]),
+            top=top,
+            # On the scale of the other values: `row` divides the probabilities of requested labels by their sum.
+            top_value=values[top],
             values=values,
             cells=cells,
             taken=answer.get("taken"),

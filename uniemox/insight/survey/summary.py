@@ -100,6 +100,12 @@ class Tally:
         self.sums += other.sums
         self.squares += other.squares
 
+    def remove(self, column: int) -> None:
+        """Forget a column."""
+        self.columns -= 1
+        self.sums = np.delete(self.sums, column)
+        self.squares = np.delete(self.squares, column)
+
     @property
     def means(self) -> NDArray[np.float64]:
         """Means, (columns,)."""
@@ -137,7 +143,7 @@ def _keep_lowest(images: list[SurveyImage], image: SurveyImage, size: int, key: 
 
 
 class Summary:
-    """Numbers of a survey. `add` counts predictions; `shorten` finally shortens the groups' names.
+    """Numbers of a survey. `add` counts predictions; `forget_unused_none` and `shorten` come after the last one.
 
     Args:
         first: A prediction in JSON form, from which the labels are read.
@@ -266,6 +272,17 @@ class Summary:
         """True if the number of images without colour may shift the means noticeably."""
         return self.colourless_share > MAX_COLOURLESS
 
+    def forget_unused_none(self) -> None:
+        """Remove the column `none` if every label of the model has a counterpart among the requested ones."""
+        if not self.has_none or self.whole.means[self.columns.index(NO_LABEL)] > 0:
+            return
+        column = self.columns.index(NO_LABEL)
+        for tally in (self.whole, *(tally for tallies in self.groups.values() for tally in tallies.values())):
+            tally.remove(column)
+        self.columns = tuple(label for label in self.columns if label != NO_LABEL)
+        del self.most[NO_LABEL]
+        del self.least[NO_LABEL]
+
     def shorten(self) -> None:
         """Shorten folder names to the part below their common folder, see `below_common`; group many months by year."""
         for name, tallies in self.groups.items():
@@ -310,5 +327,6 @@ def summarise(
     if summary is None:
         raise DataError(f"no image could be read ({failures:,} tried); {lines} has the reasons")
     summary.failures = failures
+    summary.forget_unused_none()
     summary.shorten()
     return summary
