@@ -222,7 +222,7 @@ def test_a_takedown_deletes_files_until_it_is_undone(tmp_path: Path) -> None:
     before = status(project)["next"]
     rows = {Path(row.title).name: row for row in project.rows(select(t.candidates))}
     done = take_down(project, rows["0.jpg"].address, because="asked")
-    assert len(done.sha256) == 2  # its near duplicate too
+    assert (len(done.sha256), done.near_duplicates) == (2, 1)
     assert len(list((tmp_path / "p" / "pictures").rglob("*.jpg"))) == 1
     write(tmp_path / "again" / "fear", other=(tmp_path / "in" / "awe" / "0.jpg").read_bytes())
     collect(project, tmp_path / "again")

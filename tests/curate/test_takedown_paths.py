@@ -79,3 +79,21 @@ def test_a_title_without_the_double_blank_of_its_file_is_found(tmp_path: Path) -
         address = (tmp_path / "a" / "awe" / "a  b.jpg").as_uri()
         connection.execute(of_image.values(address=address, title="awe/a b.jpg"))
     assert take_down(project, "awe/a b.jpg", because="asked").sha256 == (first.sha256,)
+
+
+def test_a_file_that_was_not_collected_is_not_taken_for_one_of_the_same_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = collected_from(tmp_path, "a")
+    (tmp_path / "mine" / "awe").mkdir(parents=True)
+    (tmp_path / "mine" / "awe" / "1.jpg").write_bytes(b"another image")
+    monkeypatch.chdir(tmp_path / "mine")
+    with pytest.raises(ConfigError, match=r"awe/1.jpg is a file that was not collected; .*\(.*/a/awe/1.jpg\)"):
+        take_down(project, "awe/1.jpg", because="asked")
+
+
+def test_a_link_of_another_name_means_the_collected_file(tmp_path: Path) -> None:
+    project = collected_from(tmp_path, "a")
+    first = project.rows(select(t.images).order_by(t.images.c.id))[0]
+    (tmp_path / "alias.jpg").symlink_to(tmp_path / "a" / "awe" / "1.jpg")
+    assert take_down(project, str(tmp_path / "alias.jpg"), because="asked").sha256 == (first.sha256,)

@@ -21,11 +21,12 @@ from uniemox.data.sample import NO_PERSONS, DataSet
 from uniemox.data.seen import read_seen
 from uniemox.data.shards import ShardConfig, read_shards, write_shards
 from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
-from uniemox.evaluate.evaluation import Evaluation
+from uniemox.evaluate.evaluation import SEEN_ALLOWED, UNKNOWN_TRAINING, Evaluation
 from uniemox.evaluate.recalibration import write_model
-from uniemox.evaluate.run import UNKNOWN_TRAINING, column_of, evaluate, write_evaluation
+from uniemox.evaluate.run import column_of, evaluate, write_evaluation
 from uniemox.evaluate.run_records import score_lines
 from uniemox.evaluate.scorer import mapped
+from uniemox.evaluate.scores import ClassScores
 from uniemox.io.files import ONNX
 from uniemox.io.parallel import PoolConfig
 from uniemox.io.weight_names import file_in_package
@@ -129,6 +130,16 @@ def test_a_model_without_a_list_of_training_images_is_marked(tmp_path: Path) -> 
     with_detector = replace(labelled_data(), detector_seen=frozenset({"0" * 64}))
     assert UNKNOWN_TRAINING in evaluate(tmp_path / ONNX, with_detector).notes
     assert UNKNOWN_TRAINING not in evaluate(run / ONNX, labelled_data()).notes
+    assert SEEN_ALLOWED in evaluate(run / ONNX, labelled_data(), allow_seen=True).notes
+
+
+@pytest.mark.parametrize("note", ["another note", UNKNOWN_TRAINING, SEEN_ALLOWED])
+def test_calibration_is_not_advised_by_scores_of_training_images(note: str) -> None:
+    evaluation = score(labelled_data())
+    assert isinstance(evaluation.scores, ClassScores)
+    surer = replace(evaluation.scores, n=10_000, ece=0.1, ece_calibrated=0.3)
+    verdict = replace(evaluation, scores=surer, notes=(note,)).verdict
+    assert any("uniemox calibrate fits the model" in sentence for sentence in verdict) == (note == "another note")
 
 
 def test_training_images_are_refused_with_their_number(tmp_path: Path) -> None:

@@ -67,6 +67,8 @@ def finetune(
     if starts_from_package:
         config, chosen = with_start(config, has_method=method is not None)
         say(chosen)
+    elif method is None and preset is None:
+        say("method full (the default): all layers are trained; --method probe fits a new head alone, in minutes")
     _finetune(config, dataset, data, out, files, resume)
 
 

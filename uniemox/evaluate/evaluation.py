@@ -4,12 +4,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from uniemox.data.seen import SEEN
 from uniemox.errors import ConfigError
 from uniemox.evaluate.label_pairs import LabelPairs
 from uniemox.evaluate.scores import ClassScores, GroupScores, Scores, as_values, headline_of
 from uniemox.evaluate.verdict import verdict_of
 from uniemox.intervals import Interval
 from uniemox.plurals import counted
+
+UNKNOWN_TRAINING = (
+    f"the model has no {SEEN} beside it: if it was trained on some of these images, the scores are too high"
+)
+SEEN_ALLOWED = "images that the model was trained on are allowed: if some of these are, the scores are too high"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +75,11 @@ class Evaluation:
     def verdict(self) -> tuple[str, ...]:
         """Sentences on what the scores mean: trivial baselines, classes with few images, calibration."""
         values = as_values(self.scores)
-        return tuple(verdict_of(values, len(self.scored_labels), flags="flagged" in self.trust))
+        may_be_seen = not {UNKNOWN_TRAINING, SEEN_ALLOWED}.isdisjoint(self.notes)
+        sentences = verdict_of(
+            values, len(self.scored_labels), flags="flagged" in self.trust, advises_calibration=not may_be_seen
+        )
+        return tuple(sentences)
 
     def _class_scores(self) -> ClassScores:
         if not isinstance(self.scores, ClassScores):

@@ -18,7 +18,7 @@ from uniemox.data.sample import NO_PERSONS, DataSet, Sample, shares_of
 from uniemox.data.seen import SEEN, read_seen, refuse_seen
 from uniemox.data.unreadable import listing_of, lost_by_class, reasons_of
 from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
-from uniemox.evaluate.evaluation import Evaluation
+from uniemox.evaluate.evaluation import SEEN_ALLOWED, UNKNOWN_TRAINING, Evaluation
 from uniemox.evaluate.label_pairs import LabelPairs, labels_by, left_out_by, needs_map, pairs_in, text_of
 from uniemox.evaluate.outputs import Outputs, outputs_of_network
 from uniemox.evaluate.places import evaluations_folder, is_hub_folder
@@ -42,9 +42,6 @@ Opened = tuple[ClassifierInfo, Callable[..., Outputs], RatingHead | None]
 COLUMNS = ("domain", "split", "label", "group")
 # Names of data sets can exceed what file systems allow.
 MAX_NAME_CHARACTERS = 120
-UNKNOWN_TRAINING = (
-    f"the model has no {SEEN} beside it: if it was trained on some of these images, the scores are too high"
-)
 
 
 def evaluate(
@@ -90,7 +87,9 @@ def evaluate(
     if by is not None:
         # An unknown column is refused before the images are read.
         column_of(samples, by, data)
-    if not allow_seen and not _refuse_seen(model, data, samples, head, on_progress):
+    if allow_seen:
+        notes.append(SEEN_ALLOWED)
+    elif not _refuse_seen(model, data, samples, head, on_progress):
         notes.append(UNKNOWN_TRAINING)
 
     outputs = answer(samples=samples, on_progress=on_progress)

@@ -11,22 +11,28 @@ from uniemox.labels import quoted
 MIN_ECE_CHANGE = 0.02
 
 
-def verdict_of(values: Mapping[str, Any], choices: int, *, flags: bool) -> Iterator[str]:
+def verdict_of(
+    values: Mapping[str, Any], choices: int, *, flags: bool, advises_calibration: bool = True
+) -> Iterator[str]:
     """Yield sentences on what scores mean; none for ratings.
 
     Args:
         values: The scores.
         choices: Number of labels among which the model chose.
         flags: True if the model flags unfamiliar images; its answers for them are less certain.
+        advises_calibration: Say if the calibration does not fit the images. It can't fit training images, whose
+            probabilities are too high.
     """
     if "confusion" in values:
-        yield from _of_classes(values, choices, flags=flags)
+        yield from _of_classes(values, choices)
+        if advises_calibration:
+            yield from _of_calibration(values, flags=flags)
     if "positives" in values:
         yield from _of_several_labels(values)
 
 
-def _of_classes(values: Mapping[str, Any], choices: int, *, flags: bool) -> Iterator[str]:
-    """Yield sentences on trivial baselines, small classes and calibration. Arguments are those of `verdict_of`."""
+def _of_classes(values: Mapping[str, Any], choices: int) -> Iterator[str]:
+    """Yield sentences on trivial baselines and small classes. Arguments are those of `verdict_of`."""
     images = images_by_class(values)
     commonest = max(images, key=images.__getitem__)
     share = images[commonest] / values["n"]
@@ -37,6 +43,10 @@ def _of_classes(values: Mapping[str, Any], choices: int, *, flags: bool) -> Iter
     small = [f"{quoted(label)} ({count})" for label, count in small_classes(values).items() if count > 0]
     if small:
         yield f"too few images for a recall with an interval: {', '.join(small)}"
+
+
+def _of_calibration(values: Mapping[str, Any], *, flags: bool) -> Iterator[str]:
+    """Yield a sentence if the network's own probabilities fit better. Arguments are those of `verdict_of`."""
     before = values["ece"]
     after = values["ece_calibrated"]
     # Chance changes the error of few images by more.

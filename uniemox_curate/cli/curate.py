@@ -203,7 +203,10 @@ def takedown(folder: Folder, which: str, /, *, because: str) -> None:
     from uniemox_curate.release.takedown import take_down
 
     done = take_down(project, which, because=because)
-    print(f"removed {counted(len(done.sha256), 'image')}: {', '.join(digest[:12] for digest in done.sha256)}")
+    images = counted(len(done.sha256), "image")
+    if done.near_duplicates:
+        images += f", {done.near_duplicates} of them nearly the same as the named one"
+    print(f"removed {images}: {', '.join(digest[:12] for digest in done.sha256)}")
     for release_folder in done.releases:
         say(f"{release_folder} is without them")
     for release_folder in done.missing:

@@ -114,4 +114,6 @@ def _title(words: str) -> Text:
 def _cells(figure: "Figure") -> tuple[str, str]:
     if math.isnan(figure.value):
         return "not defined", ""
-    return f"{figure.value:.3f}", f"{figure.low:.3f} to {figure.high:.3f}"
+    # Resamples of answers that are all equal, or of a single one, show no spread.
+    interval = "" if figure.low == figure.high else f"{figure.low:.3f} to {figure.high:.3f}"
+    return f"{figure.value:.3f}", interval

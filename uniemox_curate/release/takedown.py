@@ -50,6 +50,8 @@ class TakenDown(NamedTuple):
     """Folders of releases that are no longer there; copies may exist elsewhere."""
     problems: tuple[str, ...]
     """A sentence for each file that could not be deleted, and for whatever the owner must look at in a release."""
+    near_duplicates: int
+    """Number of the deleted images that were not named, but are nearly the same as one that was."""
 
 
 def take_down(project: Project, which: str, *, because: str, actor: str = "owner") -> TakenDown:
@@ -98,7 +100,13 @@ def take_down(project: Project, which: str, *, because: str, actor: str = "owner
         else:
             written.append(str(folder))
             problems += [f"{folder}: {note}" for note in notes]
-    return TakenDown(tuple(row.sha256 for row in rows), tuple(written), tuple(missing), tuple(problems))
+    return TakenDown(
+        sha256=tuple(row.sha256 for row in rows),
+        releases=tuple(written),
+        missing=tuple(missing),
+        problems=tuple(problems),
+        near_duplicates=sum(not row.is_named for row in rows),
+    )
 
 
 def count_undeleted(project: Project) -> int:
@@ -128,7 +136,8 @@ def _find_images(project: Project, which: str) -> list[Any]:
     batches = select(events.batch_id).where(events.field == "taken", events.picture_id.in_(meant))
     earlier = select(events.picture_id).where(events.batch_id.in_(batches))
     earlier = earlier.where(events.picture_id.not_in(select(looks.picture_id)))
-    rows = project.rows(select(t.images).where(or_(is_meant, images.id.in_(copies), images.id.in_(earlier))))
+    found = select(t.images, is_meant.label("is_named"))
+    rows = project.rows(found.where(or_(is_meant, images.id.in_(copies), images.id.in_(earlier))))
     if not rows and not digits and not which.startswith(("http://", "https://", "file://")):
         raise ConfigError(
             f"expected an address, the path of an image in a release or in a collected folder, or at least {MIN_HASH} "
@@ -145,25 +154,30 @@ def _addresses_in_folders(project: Project, which: str) -> Sequence[str]:
     A path of a file means this file alone, even if other folders have images of the same path below them.
 
     Raises:
-        ConfigError: If images of several folders have the path below them.
+        ConfigError: If images of several folders have the path below them, or if it is one of another file, too.
     """
-    name = PurePath(which).name
-    if not name or "://" in which:
+    if not PurePath(which).name or "://" in which:
         return []
-    ending = Path("/", name).as_uri().removeprefix("file://")
+    # Paths, also of collected files, may contain links and "..".
+    file = os.path.realpath(which)
+    names = {PurePath(which).name, PurePath(file).name} - {""}
+    endings = [Path("/", name).as_uri().removeprefix("file://") for name in sorted(names)]
     candidates = t.candidates.c
     columns = (candidates.address, candidates.title, candidates.picture_id)
     # A title has no double blanks, and may be cut off.
-    is_named = or_(candidates.address.endswith(ending, autoescape=True), candidates.title == which)
-    is_named &= candidates.source == t.FOLDER
+    has_name = [candidates.address.endswith(ending, autoescape=True) for ending in endings]
+    is_named = or_(*has_name, candidates.title == which) & (candidates.source == t.FOLDER)
     rows = project.rows(select(*columns).where(is_named))
-    # Both may contain links and "..".
-    file = os.path.realpath(which)
     if of_file := [row.address for row in rows if os.path.realpath(_path_of(row.address)) == file]:
         return of_file
     below = [row for row in rows if row.title == which]
+    paths = ", ".join(_path_of(row.address) for row in below)
+    if below and os.path.isfile(file):
+        raise ConfigError(
+            f"{which} is a file that was not collected; a collected folder has another image of this path: give the "
+            f"path of that one ({paths})"
+        )
     if len({row.picture_id for row in below}) > 1:
-        paths = ", ".join(_path_of(row.address) for row in below)
         raise ConfigError(f"{len(below)} collected folders have an image {which}: give one of these paths ({paths})")
     return [row.address for row in below]
 
