@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.intervals import Interval, PairedDifference, bootstrap_interval, paired_bootstrap
+from uniemox.predict import sigmoid
 from uniemox_ask.choices import ImageChoices, LabelChoice, most_probable, pooled
 from uniemox_ask.question import AskedImage
 
@@ -41,7 +42,7 @@ class Gate:
             expert: (N, E) probabilities of the expert.
         """
         weights = np.array([self.constant, self.model_confidence, self.expert_confidence])
-        return _logistic(_features(model, expert) @ weights)
+        return sigmoid(_features(model, expert) @ weights)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +84,7 @@ def fit_gate(model: NDArray[np.float64], expert: NDArray[np.float64], truth: NDA
     p_expert = expert[rows, truth]  # (N,)
     weights = np.zeros(features.shape[1])
     for _ in range(MAX_STEPS):
-        share = _logistic(features @ weights)
+        share = sigmoid(features @ weights)
         likelihood = share * p_model + (1 - share) * p_expert
         # An image whose label both models exclude says nothing about the gate.
         is_informative = likelihood > 0
@@ -177,8 +178,3 @@ def _credit(labels: Sequence[str], values: NDArray[np.float64], images: Sequence
 def _features(model: NDArray[np.float64], expert: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the (N, 3) inputs of the gate: a constant, and the confidence of each model."""
     return np.stack([np.ones(len(model)), model.max(axis=1), expert.max(axis=1)], axis=1)
-
-
-def _logistic(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    # The same as 1 / (1 + exp(-x)), which overflows for small x.
-    return 0.5 * (1 + np.tanh(values / 2))

@@ -16,10 +16,11 @@ from uniemox.data.seen import read_seen, seen_file, write_hashes
 from uniemox.data.unreadable import reasons_of
 from uniemox.errors import ConfigError, DataError
 from uniemox.evaluate.outputs import run_each, units_of
-from uniemox.evaluate.recalibration import COVERAGE, open_file, write_model
+from uniemox.evaluate.recalibration import open_file, write_model
 from uniemox.io.progress import Progress, silent
 from uniemox.labels import AFFECT
 from uniemox.plurals import counted
+from uniemox.predict.confidence import COVERAGE
 from uniemox.predict.network import FEATURES, LOGITS
 from uniemox.predict.ratings import HASH_DIGITS, HIGHEST, LOWEST, RatingHead, head_inputs
 from uniemox.ranks import rank_correlation

@@ -32,6 +32,7 @@ from uniemox.io.weight_names import file_in_package
 from uniemox.labels import ScoredLabels
 from uniemox.plurals import counted
 from uniemox.predict.confidence import (
+    COVERAGE,
     MIN_TO_FLAG,
     UNFAMILIAR,
     answers_of,
@@ -45,7 +46,6 @@ from uniemox.predict.network import KEY, Network
 from uniemox.predict.opening import open_network
 
 MIN_IMAGES = 30
-COVERAGE = 0.9
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from uniemox.evaluate.evaluation import SEEN_ALLOWED, UNKNOWN_TRAINING, Evaluati
 from uniemox.evaluate.label_pairs import LabelPairs, labels_by, left_out_by, needs_map, pairs_in, text_of
 from uniemox.evaluate.outputs import Outputs, outputs_of_network
 from uniemox.evaluate.places import evaluations_folder, is_hub_folder
-from uniemox.evaluate.scorer import COVERAGE, Scorer
+from uniemox.evaluate.scorer import Scorer
 from uniemox.evaluate.scores import AffectScores, ClassScores, Scores, score_groups
 from uniemox.intervals import few_groups_note, no_spread_note
 from uniemox.io.files import CONFIG, ONNX, SPLITS, WEIGHTS, refuse_special, write_file
@@ -31,7 +31,7 @@ from uniemox.io.typed import read_json
 from uniemox.io.weight_names import IN_PACKAGE, file_in_package
 from uniemox.labels import AFFECT, NO_LABELS, LabelSet, ScoredLabels, identity_map, quoted
 from uniemox.plurals import counted
-from uniemox.predict.confidence import flag_note, set_note
+from uniemox.predict.confidence import COVERAGE, flag_note, set_note
 from uniemox.predict.opening import open_network
 from uniemox.predict.ratings import HASH_DIGITS, RatingHead
 

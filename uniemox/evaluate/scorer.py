@@ -15,6 +15,7 @@ from uniemox.evaluate.outputs import Outputs, units_of
 from uniemox.evaluate.scores import Scores, score_affect, score_classes, score_distributions
 from uniemox.labels import AFFECT, LabelMap, ScoredLabels
 from uniemox.predict.confidence import (
+    COVERAGE,
     MIN_TO_FLAG,
     UNFAMILIAR,
     answers_of,
@@ -27,8 +28,6 @@ from uniemox.predict.confidence import (
 )
 from uniemox.predict.ratings import RatingHead
 
-COVERAGE = 0.9
-"""Probability with which a set of likely labels contains the label."""
 # With fewer unfamiliar images, their sets are not scored separately.
 MIN_UNFAMILIAR = 10
 

@@ -29,7 +29,7 @@ from uniemox.io.files import ENCODER, ONNX, WEIGHTS
 from uniemox.io.weight_names import Init
 from uniemox.model.lora import merge_adapters
 from uniemox.plurals import counted
-from uniemox.predict.confidence import flag_note, set_note
+from uniemox.predict.confidence import COVERAGE, flag_note, set_note
 from uniemox.training.hardware import precision_of, ready_to_train, setup_device, with_precision, wrap
 from uniemox.training.journal import Callback, Journal
 from uniemox.training.optimization import freeze_layers
@@ -40,10 +40,8 @@ from uniemox.training.state import Checkpoints, ResumePoint, was_finished
 from uniemox.training.trainer import Trainer, load_batches, measure_plan
 from uniemox.views.loader import ViewDataset
 
-# Coverage of the likely sets that a run reports on.
 # With fewer images, two models that disagree on a quarter of them may differ by ten points by chance.
 FEW_TEST_IMAGES = 100
-COVERAGE = 0.9
 
 
 def finetune(

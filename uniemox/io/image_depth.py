@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
+from PIL.ExifTags import Base as Tag
 
 from uniemox.errors import ImageError
 from uniemox.io.low_bytes import bytes_in_sixteen_bits
@@ -22,10 +23,7 @@ MIN_OF_SHORTS = 2**14
 """Minimum of the brightest value for 65,535 to be white. Below, white may be that of a sensor with 10 to 14 bits."""
 REMEDY = "save it again with 8 or 16 bits per channel"
 
-# Tags of TIFF.
-_BITS = 258
-_PHOTOMETRIC = 262
-_SAMPLE_FORMAT = 339
+# Value of PhotometricInterpretation in TIFF.
 _WHITE_IS_ZERO = 0
 _BYTE = 2**8 - 1
 _SHORT = 2**16 - 1
@@ -52,8 +50,8 @@ def to_eight_bits(image: Image.Image, name: str) -> Image.Image:
     alpha = None
     if isinstance(transparent, int):
         alpha = Image.fromarray(np.where(integers == transparent, 0, 255).astype(np.uint8))
-    is_unsigned_long = image.mode == "I" and _first(tags, _SAMPLE_FORMAT, 1) == 1 and _first(tags, _BITS, 0) == 32
-    if is_unsigned_long:
+    is_unsigned = _first(tags, Tag.SampleFormat, 1) == 1
+    if image.mode == "I" and is_unsigned and _first(tags, Tag.BitsPerSample, 0) == 32:
         # Pillow knows 32 bits with a sign only.
         integers = integers.view(np.uint32)
     # The values are changed in place below, because a copy takes 4 bytes per pixel.
@@ -70,7 +68,7 @@ def to_eight_bits(image: Image.Image, name: str) -> Image.Image:
         raise ImageError(f"{name}: it holds values from {low:.6g} to {high:.6g}; which one is white? {REMEDY}")
     values /= white
     values *= 255
-    if _first(tags, _PHOTOMETRIC, 1) == _WHITE_IS_ZERO:
+    if _first(tags, Tag.PhotometricInterpretation, 1) == _WHITE_IS_ZERO:
         np.subtract(255, values, out=values)
     grey = Image.fromarray(values.round(out=values).clip(0, 255, out=values).astype(np.uint8))
     if alpha is not None:
@@ -83,7 +81,7 @@ def _white_of(image: Image.Image, tags: Any, values: "NDArray[Any]") -> float | 
     """Return the value of white; None if it is not known."""
     low = float(values.min())
     high = float(values.max())
-    bits = _first(tags, _BITS, 16)
+    bits = _first(tags, Tag.BitsPerSample, 16)
     if image.mode.startswith("I;16"):
         # The brightest value of a photograph is above 1/256 of white; below, the file holds bytes or is almost black.
         if bits == 16 and 0 < high <= _BYTE:
@@ -100,7 +98,7 @@ def _white_of(image: Image.Image, tags: Any, values: "NDArray[Any]") -> float | 
     elif tags and bits == 16:
         whites = [_BYTE, 2**15 - 1]
     else:
-        is_unsigned = bool(tags) and _first(tags, _SAMPLE_FORMAT, 1) == 1
+        is_unsigned = bool(tags) and _first(tags, Tag.SampleFormat, 1) == 1
         whites = [_BYTE, _SHORT]
         if high >= _PART_OF_LONG:
             whites.append(2**32 - 1 if is_unsigned else 2**31 - 1)

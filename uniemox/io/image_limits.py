@@ -13,7 +13,10 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
+from PIL.ExifTags import Base as Tag
+
 from uniemox.errors import ImageError
+from uniemox.io.tiff_pages import SEPARATE_PLANES
 
 MAX_SCANS = 100
 """Maximum number of scans in a JPEG. Baseline has 1 to 4, progressive about 10, the best optimisers up to 64; libjpeg's
@@ -60,16 +63,7 @@ _SOI = 0xD8
 _EOI = 0xD9
 _SOS = 0xDA
 _TEM = 0x01
-# tags of TIFF
-_COMPRESSION = 259
-_STRIPS = 273
-_TILE_WIDTH = 322
-_TILE_LENGTH = 323
-_TILES = 324
-_SAMPLES = 277
-_ROWS = 278
-_PLANAR = 284
-# tags that Pillow keeps as bytes; private ones may be long
+# Tags of TIFF that Pillow keeps as bytes; private ones may be long
 _TIFF_BYTES = {270, 347, 700}
 _FIRST_PRIVATE_TAG = 32_768
 _JPEG_IN_TIFF = (6, 7)
@@ -115,22 +109,22 @@ def check_tiff(data: bytes, tags: Mapping[int, Any], size: tuple[int, int], name
         tags: Of Pillow's image.
         size: Width and height of the image, px.
     """
-    width = tags.get(_TILE_WIDTH, 0)
-    height = tags.get(_TILE_LENGTH, 0)
+    width = tags.get(Tag.TileWidth, 0)
+    height = tags.get(Tag.TileLength, 0)
     pixels = size[0] * size[1]
     if width * height > max(MIN_TILE_PIXELS, 4 * pixels):
         raise ImageError(
             f"{name}: tiles of {width} x {height} px in an image of {pixels:,} px; save it again, or remove it"
         )
-    strips = len(tags.get(_STRIPS) or tags.get(_TILES) or (0,))
-    across, down = (width, height) if _TILES in tags else (size[0], tags.get(_ROWS, size[1]))
-    if tags.get(_PLANAR) == 2:
-        planes = tags.get(_SAMPLES, 1)
+    strips = len(tags.get(Tag.StripOffsets) or tags.get(Tag.TileOffsets) or (0,))
+    across, down = (width, height) if Tag.TileOffsets in tags else (size[0], tags.get(Tag.RowsPerStrip, size[1]))
+    if tags.get(Tag.PlanarConfiguration) == SEPARATE_PLANES:
+        planes = tags.get(Tag.SamplesPerPixel, 1)
     else:
         planes = 1
     needed = planes * -(-size[0] // max(across, 1)) * -(-size[1] // max(down, 1))
     _refuse_if(strips > needed + MAX_SPARE_STRIPS, name, f"{strips:,} strips or tiles, where {needed:,} are enough")
-    if tags.get(_COMPRESSION) in _JPEG_IN_TIFF:
+    if tags.get(Tag.Compression) in _JPEG_IN_TIFF:
         scanned = data.count(b"\xff\xda") * pixels // strips  # a scan visits one strip
         excess = f"more than {MAX_SCANNED_PIXELS // 10**6:,} megapixels in all scans of its strips"
         _refuse_if(scanned > MAX_SCANNED_PIXELS, name, excess)

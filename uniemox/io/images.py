@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL.ExifTags import Base as Tag
 
 from uniemox.errors import ImageError
 from uniemox.io.borders import crosses_border
@@ -25,7 +26,7 @@ from uniemox.io.image_limits import check_bytes, check_heif, check_memory, check
 from uniemox.io.low_bytes import open_low_bytes, refuse_bytes
 from uniemox.io.raw_preview import HAS_RAWPY, RAW_ENDINGS, is_raw, preview_of
 from uniemox.io.sized_image import SizedImage
-from uniemox.io.tiff_pages import describe_layout, with_photograph_first
+from uniemox.io.tiff_pages import SEPARATE_PLANES, describe_layout, with_photograph_first
 
 MAX_BYTES = 100 * 2**20
 MAX_PIXELS = 100_000_000
@@ -56,11 +57,7 @@ _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b
 STRIP_PX = 64
 # Tag of EXIF.
 _ORIENTATION = 0x0112
-# Tags of TIFF, and values of theirs.
-_BITS = 258
-_PLANAR = 284
-_SAMPLE_FORMAT = 339
-_SEPARATE_PLANES = 2
+# Value of SampleFormat in TIFF.
 _SIGNED = 2
 # Raw modes in which libtiff gives planes of 16 bits, by Pillow's mode.
 _RAWMODES_OF_PLANES = {"RGB": "RGB;16N", "RGBA": "RGBA;16N", "CMYK": "CMYK;16N"}
@@ -194,9 +191,9 @@ def _prepare_tiff(image: Any, data: bytes, name: str) -> None:
     Raises:
         ImageError: If Pillow can't read the layout: signed values of 8 bits, or greys with alpha in planes.
     """
-    bits = image.tag_v2.get(_BITS, (1,))
-    sample_format = image.tag_v2.get(_SAMPLE_FORMAT, (1,))
-    has_planes = image.tag_v2.get(_PLANAR) == _SEPARATE_PLANES
+    bits = image.tag_v2.get(Tag.BitsPerSample, (1,))
+    sample_format = image.tag_v2.get(Tag.SampleFormat, (1,))
+    has_planes = image.tag_v2.get(Tag.PlanarConfiguration) == SEPARATE_PLANES
     if (max(bits) == 8 and _SIGNED in sample_format) or (has_planes and image.mode == "LA"):
         raise ImageError(_unreadable_tiff(data, name))
     rawmode = image.tile[0].args[0] if image.tile else ""

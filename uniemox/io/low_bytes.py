@@ -8,9 +8,11 @@ import sys
 from typing import Any
 
 from PIL import Image
+from PIL.ExifTags import Base as Tag
 
 from uniemox.errors import ImageError
 from uniemox.io.colour_spaces import srgb_of_light
+from uniemox.io.tiff_pages import SEPARATE_PLANES
 
 # Height of the strips that are converted, because values take 6 bytes per pixel.
 STRIP_PX = 64
@@ -18,9 +20,6 @@ _NATIVE = "L" if sys.byteorder == "little" else "B"
 _OTHER_BYTE = {"L": "B", "B": "L", "N": "B" if _NATIVE == "L" else "L"}
 """End of the raw mode of Pillow that reads the other byte of 16 bits."""
 _RAWMODES = ("RGB;16", "RGBX;16", "RGBA;16")
-# Tag of TIFF, and its value for images in planes.
-_PLANAR = 284
-_SEPARATE_PLANES = 2
 
 
 def open_low_bytes(image: Any) -> Image.Image | None:
@@ -34,7 +33,7 @@ def open_low_bytes(image: Any) -> Image.Image | None:
     rawmode = args[0] if isinstance(args, tuple) and args else args
     if not isinstance(rawmode, str) or not isinstance(image.fp, io.BytesIO) or rawmode[:-1] not in _RAWMODES:
         return None
-    if image.format == "TIFF" and image.tag_v2.get(_PLANAR) == _SEPARATE_PLANES:
+    if image.format == "TIFF" and image.tag_v2.get(Tag.PlanarConfiguration) == SEPARATE_PLANES:
         # libtiff reads planes without the raw mode.
         return None
     # The same file is opened again with the raw mode of the other byte order, whose high bytes are our low ones.

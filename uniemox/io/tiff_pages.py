@@ -7,23 +7,14 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from PIL.ExifTags import Base as Tag
+
 HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MAX_PAGES = 5_000
 MAX_SUB_PAGES = 100
 
-_SUBFILE = 254
-_OLD_SUBFILE = 255
-_WIDTH = 256
-_LENGTH = 257
-_BITS = 258
-_COMPRESSION = 259
-_PHOTOMETRIC = 262
-_SAMPLES = 277
-_PLANAR = 284
-_SUB_PAGES = 330
-_SAMPLE_FORMAT = 339
-_DNG_VERSION = 50706
-_SEPARATE_PLANES = 2
+SEPARATE_PLANES = 2
+"""Value of PlanarConfiguration for channels that are stored one after the other."""
 _TYPES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 """Format of `struct` of the types of values that are read: BYTE, SHORT, LONG, IFD, LONG8 and IFD8."""
 _REDUCED = 1
@@ -57,12 +48,12 @@ class Page:
     @property
     def area(self) -> int:
         """Number of pixels."""
-        return self.first(_WIDTH) * self.first(_LENGTH)
+        return self.first(Tag.ImageWidth) * self.first(Tag.ImageLength)
 
     @property
     def is_reduced(self) -> bool:
         """True if its tags call it a smaller copy of another image in the file."""
-        return bool(self.first(_SUBFILE) & _REDUCED) or self.first(_OLD_SUBFILE) == _OLD_REDUCED
+        return bool(self.first(Tag.NewSubfileType) & _REDUCED) or self.first(Tag.SubfileType) == _OLD_REDUCED
 
 
 def with_photograph_first(data: bytes) -> bytes:
@@ -76,7 +67,7 @@ def with_photograph_first(data: bytes) -> bytes:
         others = [*pages[1:], *inner]
     else:
         others = [page for page in inner if not page.is_reduced]
-    larger = [page for page in others if page.area > first.area and not page.first(_SUBFILE) & _MASK]
+    larger = [page for page in others if page.area > first.area and not page.first(Tag.NewSubfileType) & _MASK]
     if not larger:
         return data
     best = max(larger, key=lambda page: (not page.is_reduced, page.area))
@@ -94,8 +85,8 @@ def is_camera_raw(data: bytes) -> bool:
     if data.startswith(_RAW, _RAW_AT):
         return True
     pages, inner = _pages(data)
-    has_sensor = any(page.first(_PHOTOMETRIC) in _SENSOR for page in (*pages, *inner))
-    return has_sensor or (bool(pages) and _DNG_VERSION in pages[0].tags)
+    has_sensor = any(page.first(Tag.PhotometricInterpretation) in _SENSOR for page in (*pages, *inner))
+    return has_sensor or (bool(pages) and Tag.DNGVersion in pages[0].tags)
 
 
 def _pages(data: bytes) -> tuple[list[Page], list[Page]]:
@@ -106,7 +97,7 @@ def _pages(data: bytes) -> tuple[list[Page], list[Page]]:
         pages = list(_chain(data))
     except (struct.error, OverflowError):  # cut off, which the decoder reports
         return [], []
-    positions = pages[0].tags.get(_SUB_PAGES, ())[:MAX_SUB_PAGES] if pages else ()
+    positions = pages[0].tags.get(Tag.SubIFDs, ())[:MAX_SUB_PAGES] if pages else ()
     return pages, list(_pages_at(data, positions))
 
 
@@ -120,15 +111,15 @@ def describe_layout(data: bytes) -> str:
         return ""
     if page is None or not page.area:
         return ""
-    bits = page.first(_BITS, 1)
-    channels = page.first(_SAMPLES, 1)
-    kind = _KINDS.get(page.first(_SAMPLE_FORMAT, 1), "values of an unknown kind")
-    colours = _COLOURS.get(page.first(_PHOTOMETRIC, 1), "colours of an unknown kind")
+    bits = page.first(Tag.BitsPerSample, 1)
+    channels = page.first(Tag.SamplesPerPixel, 1)
+    kind = _KINDS.get(page.first(Tag.SampleFormat, 1), "values of an unknown kind")
+    colours = _COLOURS.get(page.first(Tag.PhotometricInterpretation, 1), "colours of an unknown kind")
     order = "little-endian" if data[:1] == b"I" else "big-endian"
-    planes = ", in planes" if page.first(_PLANAR) == _SEPARATE_PLANES else ""
+    planes = ", in planes" if page.first(Tag.PlanarConfiguration) == SEPARATE_PLANES else ""
     return (
         f"{colours}, {bits} bits, {kind}, channels: {channels}{planes}, {order}, "
-        f"compression: {page.first(_COMPRESSION, 1)}"
+        f"compression: {page.first(Tag.Compression, 1)}"
     )
 
 

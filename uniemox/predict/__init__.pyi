@@ -1,5 +1,6 @@
 # Public names of uniemox.predict; clients import no others.
 from .confidence import max_coverage as max_coverage
+from .confidence import sigmoid as sigmoid
 from .opening import load as load
 from .opening import open_finder as open_finder
 from .prediction import Failure as Failure

@@ -16,6 +16,8 @@ Array = NDArray[np.floating]
 UNFAMILIAR = 0.05
 # With fewer held-out images, no familiarity of an image that is not blank is that low.
 MIN_TO_FLAG = math.ceil(1 / UNFAMILIAR)
+COVERAGE = 0.9
+"""Share of images whose label is in their set of likely labels, for the sets that evaluations and runs report on."""
 # Stored conformal scores are rounded to 5 digits.
 ROUNDING = 1e-5
 # With fewer held-out images, likely sets for 90 % may hold the label of 83 % of new images, or of 95 %.
