@@ -25,7 +25,7 @@ from uniemox_curate.project import Change, Project, append, leave_out
 from uniemox_curate.release.config import ReleaseConfig
 from uniemox_curate.release.documents import licence_counts, render
 from uniemox_curate.release.run import release
-from uniemox_curate.release.splitting import kept_data, read_scheme, split, together
+from uniemox_curate.release.splitting import kept_data, read_scheme, split
 from uniemox_curate.release.takedown import take_down
 from uniemox_curate.status import status, write_status_page
 
@@ -85,7 +85,6 @@ def test_related_images_stay_in_one_split(project: Project, release_folder: Path
     scheme = {numbers[key]: name for key, name in read_scheme(project, 12).items()}
     assert scheme[3] == scheme[5] == scheme[7]
     assert set(scheme) == set(range(2, 20))
-    assert together([]) == {}
 
 
 def test_shares_that_groups_prevent_are_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 # Public names of uniemox.data; clients import no others.
 from .audit import PLACEHOLDER_LABELS as PLACEHOLDER_LABELS
 from .audit import PLACEHOLDER_TIMES as PLACEHOLDER_TIMES
+from .grouping import groups_by_traits as groups_by_traits
 from .near import image_hashes as image_hashes
 from .near import near_groups as near_groups
 from .people import PERSONS as PERSONS

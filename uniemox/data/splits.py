@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from uniemox.data.grouping import groups_by_traits
 from uniemox.data.published_splits import FORMS, is_folder_of_lists, scheme_of_lists
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.split_folders import scheme_of_folders
@@ -150,26 +151,15 @@ def join_copies(samples: Sequence[Sample], hashes: Sequence[str]) -> list[Sample
     Args:
         hashes: The sha256 of every file; empty for an unreadable one.
     """
-    parent: dict[str, str] = {}
-
-    def root(name: str) -> str:
-        parent.setdefault(name, name)
-        while parent[name] != name:
-            parent[name] = parent[parent[name]]
-            name = parent[name]
-        return name
-
     units = [f"group {sample.group}" if sample.group else f"key {sample.key}" for sample in samples]
-    first_unit: dict[str, str] = {}
-    for unit, digest in zip(units, hashes, strict=True):
-        if digest:
-            # The smaller name becomes the root, so that the order of the samples does not matter.
-            smaller, larger = sorted((root(unit), root(first_unit.setdefault(digest, unit))))
-            parent[larger] = smaller
-    sizes = Counter(map(root, units))
+    # An unreadable file is like no other.
+    traits = [digest or object() for digest in hashes]
+    group_of = groups_by_traits(zip(units, traits, strict=True))
+    groups = [group_of[unit] for unit in units]
+    sizes = Counter(groups)
     return [
-        replace(sample, group=root(unit)) if sizes[root(unit)] > 1 else sample
-        for sample, unit in zip(samples, units, strict=True)
+        replace(sample, group=group) if sizes[group] > 1 else sample
+        for sample, group in zip(samples, groups, strict=True)
     ]
 
 

@@ -4,13 +4,10 @@ import json
 import shlex
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
-from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from sqlalchemy import select
 
 from uniemox.data import (
@@ -18,6 +15,7 @@ from uniemox.data import (
     ImageFile,
     Sample,
     choose_scheme,
+    groups_by_traits,
     lacking_splits,
     note_on_shares,
     split_samples,
@@ -73,7 +71,8 @@ def kept_data(project: Project, verdicts: Mapping[int, Verdict]) -> tuple[DataSe
     """
     rows = kept_images(project, verdicts)
     labels = project.plan.label_set
-    groups = together(_shared_traits(project, rows))
+    group_of = groups_by_traits(_shared_traits(project, rows))
+    groups = {image: str(first_image) for image, first_image in group_of.items()}
     samples = [
         Sample(
             key=row.sha256,
@@ -156,30 +155,6 @@ def read_scheme(project: Project, image_count: int) -> dict[str, str]:
         return {key: name for name, keys in content["splits"].items() for key in keys}
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise DataError(f"{path}: no splits; draw them: {split_command(str(project.folder), image_count)}") from error
-
-
-def together(links: Iterable[tuple[int, Hashable]]) -> dict[int, str]:
-    """Return group names by image: images that share a trait, directly or through others, form a group.
-
-    Args:
-        links: Pairs of an image and a trait.
-
-    >>> together([(1, "a"), (2, "a"), (2, "b"), (3, "b"), (4, "c")])
-    {1: '1', 2: '1', 3: '1', 4: '4'}
-    """
-    pairs = [(("image", image), ("trait", trait)) for image, trait in links]
-    if not pairs:
-        return {}
-    nodes = {node: number for number, node in enumerate(dict.fromkeys(chain.from_iterable(pairs)))}
-    edges = [nodes[image] for image, _ in pairs], [nodes[trait] for _, trait in pairs]
-    graph = coo_array((np.ones(len(pairs)), edges), shape=(len(nodes), len(nodes)))
-    _, components = connected_components(graph, directed=False)
-    component_of = {image: int(components[nodes["image", image]]) for (_, image), _ in pairs}
-    # A group has the name of its first image.
-    first_of: dict[int, int] = {}
-    for image in sorted(component_of):
-        first_of.setdefault(component_of[image], image)
-    return {image: str(first_of[component]) for image, component in component_of.items()}
 
 
 def author_trait(source: str, author: str) -> tuple[str, str, str] | None:
