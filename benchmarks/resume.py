@@ -30,7 +30,8 @@ from uniemox.cli.console import progress_bar
 from uniemox.data.prompts import distinct_texts
 from uniemox.data.synthetic_scenes import synthetic
 from uniemox.errors import StoppedError
-from uniemox.io.files import CHECKPOINTS, ENCODER, ONNX, PARTIAL, WEIGHTS
+from uniemox.io.files import PARTIAL
+from uniemox.io.run_files import CHECKPOINTS, ENCODER, ONNX, WEIGHTS
 from uniemox.teacher.features import save_features
 
 BEFORE, BETWEEN, WRITING, AFTER = MOMENTS = (

@@ -33,7 +33,7 @@ from uniemox.data.source import open_data
 from uniemox.errors import ConfigError
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.pretrain.presets import PRESETS
-from uniemox.pretrain.run import build_model, build_trainer, plan_run, set_up
+from uniemox.pretrain.run import build_model, build_trainer, move_and_compile, plan_run
 from uniemox.pretrain.step import PretrainBatch, make_batch, pretrain_step, teacher_features
 from uniemox.teacher.features import StoredTeacher, save_features
 from uniemox.teacher.protocol import Teacher
@@ -117,7 +117,7 @@ def bench_train(
         teacher = random_teacher(config, data, out, device)
         model = build_model(config, None if teacher is None else teacher.width)
         gflop = 2 * step_multiply_adds(model, _image_tower(teacher)) / 1e9
-        set_up(config, model, teacher, device)
+        move_and_compile(config, model, teacher, device)
         peak = matmul_peak(device, dtype)
         trainer = build_trainer(config, data, out, model, clock)
         runner = wrap(model, device, compiled=config.hardware.compile)

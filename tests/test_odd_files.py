@@ -33,7 +33,7 @@ from uniemox.predict.predictor import Predictor
 from uniemox.predict.writing import AnswerHeader, ResultFile
 from uniemox.teacher.features import StoredTeacher
 from uniemox.training.journal import read_metrics
-from uniemox.training.run_folder import read_json
+from uniemox.training.run_folder import read_json_object
 
 MAX_WAIT_S = 10
 MAX_MORE_BYTES = 500 * 2**20
@@ -90,7 +90,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "safetensors": ("a.safetensors", read_weight_file),
     "model": ("model.onnx", load),
     "detector": ("finder.onnx", load_detector),
-    "settings": ("config.json", read_json),
+    "settings": ("config.json", read_json_object),
     "metrics": ("a", metrics),
     "features": ("a.npz", StoredTeacher),
 }

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Unpack
 
 from uniemox.errors import ConfigError
-from uniemox.io.files import ENCODER, ONNX, SPLITS
 from uniemox.io.progress import Progress, silent
+from uniemox.io.run_files import ENCODER, ONNX, SPLITS
 from uniemox.run_settings import preset_of, with_settings
 
 if TYPE_CHECKING:

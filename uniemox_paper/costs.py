@@ -14,7 +14,7 @@ from uniemox.checkpoints import load_classifier
 from uniemox.errors import ConfigError
 from uniemox.io import WEIGHTS, write_file
 from uniemox.plurals import counted
-from uniemox.training import multiply_adds, parameter_count, read_json, timed
+from uniemox.training import multiply_adds, parameter_count, read_json_object, timed
 from uniemox_paper.execute import gpus_of, to_do, work_ahead
 from uniemox_paper.plan import PlannedRun
 from uniemox_paper.study import BATCH, PRETRAIN_BATCH, PRETRAIN_GFLOP, STAGES
@@ -42,7 +42,7 @@ def measure_run(run: Path) -> NetworkCost:
     path = run / COST
     if path.exists():
         try:
-            return NetworkCost(**read_json(path))
+            return NetworkCost(**read_json_object(path))
         except TypeError as error:
             raise ConfigError(f"{path} is of another version ({error}); remove it") from error
     classifier, info = load_classifier(run / WEIGHTS)

@@ -13,7 +13,7 @@ from PIL import Image
 from uniemox.data import PERSONS, DataSet, Sample, decode_sample, json_line, text_of
 from uniemox.errors import ConfigError, DataError, ImageError
 from uniemox.io import SPLITS, Html, decode, jpeg_url, render, write_file
-from uniemox.training import read_json
+from uniemox.training import read_json_object
 from uniemox_paper.ablations import NO_ALIGNMENT, NO_VISUAL
 from uniemox_paper.config import Name
 from uniemox_paper.plan import OUT, Plan, PlannedRun
@@ -85,7 +85,7 @@ def read_images(folder: Path) -> list[dict[str, Any]]:
     Raises:
         ConfigError: If it is missing.
     """
-    return list(read_json(folder / LIST)["pictures"])
+    return list(read_json_object(folder / LIST)["pictures"])
 
 
 def _in_turn(data: DataSet, seed: int) -> Iterator[Sample]:

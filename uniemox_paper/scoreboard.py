@@ -17,10 +17,9 @@ from uniemox.data import FILES, parse_source, public_name
 from uniemox.errors import ConfigError, DataError
 from uniemox.evaluate import Predictions, SavedEvaluation, read_evaluation
 from uniemox.intervals import Interval, clip_to_share, interval_over_runs
-from uniemox.io import EVALUATIONS, read_json
+from uniemox.io import CONFIG, EVALUATIONS, read_json
 from uniemox_paper.row_answers import RowAnswers, difference_of, join_answers
 
-CONFIG = "config.json"
 # Settings that change no result, or only by chance.
 WITHOUT = ("seed", "hardware", "save")
 # Kinds of data whose name says nothing about the images.

@@ -10,7 +10,7 @@ from uniemox.errors import ConfigError
 from uniemox.evaluate import BELOW
 from uniemox.io import Html, render
 from uniemox.paper import paper_tables
-from uniemox.training import read_json
+from uniemox.training import read_json_object
 from uniemox_paper.ablations import cross, fig7, table4, table5, table6, table7
 from uniemox_paper.config import Name, ReproduceConfig
 from uniemox_paper.datasets import table1, table2
@@ -63,7 +63,7 @@ def multimodal(study: Study, name: Name) -> Plan:
 def _answers(run: PlannedRun, histogram: Cell) -> Html:
     if not (run.folder / RESULT).exists():
         return render("uniemox_paper/not_run.html", run=run)
-    content = read_json(run.folder / RESULT)
+    content = read_json_object(run.folder / RESULT)
     return render(
         "uniemox_paper/answers.html",
         entries=[*content["models"], *([content["ours"]] if content["ours"] else [])],

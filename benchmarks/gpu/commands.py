@@ -22,7 +22,7 @@ from benchmarks.gpu.reporting import Report, arguments
 from tools.commands import start_command
 from uniemox.data.prompts import distinct_texts
 from uniemox.data.synthetic_scenes import synthetic
-from uniemox.io.files import CONFIG
+from uniemox.io.run_files import CONFIG
 from uniemox.teacher.features import save_features
 from uniemox.training.journal import read_metrics
 

@@ -25,7 +25,7 @@ from uniemox.finetune import presets as finetuning
 from uniemox.finetune.config import NetworkConfig
 from uniemox.finetune.run import finetune
 from uniemox.finetune.step import Objective, finetune_step
-from uniemox.io.files import ONNX
+from uniemox.io.run_files import ONNX
 from uniemox.model.config import DecoderConfig, ModelConfig
 from uniemox.pretrain import presets as pretraining
 from uniemox.pretrain.config import EncoderConfig, TeacherConfig

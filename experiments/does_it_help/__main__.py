@@ -20,7 +20,7 @@ from experiments.does_it_help.plan import CONTRAST, DISTILLATION, FEW, FULL_BUDG
 from experiments.does_it_help.running import run_jobs
 from experiments.does_it_help.tables import print_tables
 from uniemox.errors import UniemoxError
-from uniemox.training.run_folder import read_json
+from uniemox.training.run_folder import read_json_object
 
 QUICK_IMAGES = 0.1
 QUICK_FEW = 200
@@ -112,8 +112,8 @@ def _prepare(args: argparse.Namespace, study: Study) -> Iterator[list[Job]]:
     if args.quick:
         options = ["--fraction", str(QUICK_IMAGES), *exclude]
         yield job("a tenth", "data", "split", source, str(root / "tenth.json"), "--hold-out", "1", *options)
-        check = read_json(root / "check.json")
-        test = read_json(root / "tenth.json")["splits"]["test"]
+        check = read_json_object(root / "check.json")
+        test = read_json_object(root / "tenth.json")["splits"]["test"]
         check["exclude"] += [{"key": key, "path": key, "reason": "there is no test split"} for key in test]
         (root / "left_out.json").write_text(json.dumps(check))
         options = ["--splits", str(root / "tenth.json"), "--exclude", str(root / "left_out.json")]

@@ -27,8 +27,8 @@ from uniemox.evaluate.run import column_of, evaluate, write_evaluation
 from uniemox.evaluate.run_records import score_lines
 from uniemox.evaluate.scorer import mapped
 from uniemox.evaluate.scores import ClassScores
-from uniemox.io.files import ONNX
 from uniemox.io.parallel import PoolConfig
+from uniemox.io.run_files import ONNX
 from uniemox.io.weight_names import file_in_package
 from uniemox.labels import CAER, EKMAN, MIKELS, POLARITY, LabelSet, label_map, scored_labels
 from uniemox.plurals import counted

@@ -28,7 +28,7 @@ from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.evaluate.places import evaluations_folder
 from uniemox.evaluate.run import evaluate
 from uniemox.export.hub_folder import _task_in_words, timm_network, write_hub_folder
-from uniemox.io.files import WEIGHTS
+from uniemox.io.run_files import WEIGHTS
 
 NPM = Path(__file__).parents[2] / "build/npm/node_modules/onnxruntime-web"
 

@@ -18,7 +18,7 @@ from uniemox.finetune.config import FinetuneConfig, NetworkConfig
 from uniemox.finetune.network import build_network
 from uniemox.finetune.overlaps import find_overlaps
 from uniemox.finetune.samples import FinetuneRun, split_for_training
-from uniemox.io.files import SPLITS
+from uniemox.io.run_files import SPLITS
 from uniemox.training.journal import Callback
 
 

@@ -21,7 +21,7 @@ from uniemox.model.config import DecoderConfig, ModelConfig
 from uniemox.model.encoder import build_encoder, sincos_position
 from uniemox.model.uniemox import UniEmoX
 from uniemox.pretrain.config import PretrainConfig
-from uniemox.pretrain.run import build_encoder_of, build_model, build_start, pretrain
+from uniemox.pretrain.run import build_encoder_of, build_model, build_model_and_report, pretrain
 from uniemox.views.config import MaskConfig
 
 SCENE_ALONE = LossWeights(person_reconstruction=0, contrastive_feature_alignment=0, semantic_visual_alignment=0)
@@ -190,7 +190,7 @@ def test_check_reports_decoder_tensors_without_weights(tmp_path: Path) -> None:
     dbot_file(file, config)
     config = replace(config, encoder=replace(config.encoder, start=str(file)))
     with torch.device("meta"):
-        _, report = build_start(config, 8, build_encoder_of(config))
+        _, report = build_model_and_report(config, 8, build_encoder_of(config))
     assert str(report) == f"17 tensors of embed and decoder from {file}; new: decoder.pred; not used: decoder_predp"
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from tests.data.tree import says
 from uniemox.errors import DataError
-from uniemox.io.files import METRICS
+from uniemox.io.run_files import METRICS
 from uniemox.training.journal import Journal, read_metrics
 
 

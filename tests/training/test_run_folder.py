@@ -14,7 +14,7 @@ from uniemox.data.sample import DataSet
 from uniemox.data.seen import SEEN, read_seen, write_seen
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError
-from uniemox.io.files import CONFIG
+from uniemox.io.run_files import CONFIG
 from uniemox.persons.box import Box, Detection
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.training.config import HardwareConfig, OptimizerConfig, SaveConfig

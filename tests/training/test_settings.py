@@ -16,7 +16,7 @@ from uniemox.finetune.presets import PRESETS as FINETUNING
 from uniemox.pretrain.config import EncoderConfig, PretrainConfig
 from uniemox.pretrain.presets import PRESETS as PRETRAINING
 from uniemox.training.config import OptimizerConfig
-from uniemox.training.run_folder import differences, from_dict, read_json, to_dict
+from uniemox.training.run_folder import differences, from_dict, read_json_object, to_dict
 
 ALL = [*PRETRAINING.values(), *FINETUNING.values()]
 BELOW_1 = st.floats(0, 1, exclude_max=True)
@@ -115,4 +115,4 @@ def test_config_file_without_an_object_is_named(text: str | None, tmp_path: Path
     if text is not None:
         path.write_text(text)
     with pytest.raises(ConfigError, match=says(path)):
-        read_json(path)
+        read_json_object(path)

@@ -11,7 +11,7 @@ import torch
 
 from tests.runs import PLAIN_OUTPUT, losses, once, pretrain_words, scenes, sha256, tiny_pretraining, uniemox
 from tools.commands import start_command
-from uniemox.io.files import METRICS
+from uniemox.io.run_files import METRICS
 from uniemox.io.stopping import SIGNALS, StopRequest
 from uniemox.pretrain.run import pretrain
 from uniemox.training.trainer import is_stop_requested

@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.processes import wait_until
 from uniemox.errors import ConfigError, MissingPackageError
-from uniemox.io.files import CONFIG
+from uniemox.io.run_files import CONFIG
 from uniemox.training.journal import Journal, read_metrics
 from uniemox.training.trackers import MLFLOW_ID, WANDB_ID, _Mlflow, open_tracker
 

@@ -20,7 +20,7 @@ from uniemox.checkpoints.classifier import load_classifier
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import DataError, UniemoxError
-from uniemox.io.files import WEIGHTS
+from uniemox.io.run_files import WEIGHTS
 from uniemox.model.classifier import Classifier
 from uniemox.predict.opening import load
 from uniemox.predict.prediction import Failure

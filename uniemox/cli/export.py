@@ -94,7 +94,7 @@ def export(
 def _write_site(model: Path, out: Path, runtime: Path) -> None:
     """Write a web page with the model of an ONNX file, of a finished run, or of the package."""
     from uniemox.insight.site.writing import write_site
-    from uniemox.io.files import ONNX
+    from uniemox.io.run_files import ONNX
     from uniemox.io.weight_names import file_in_package
     from uniemox.predict.opening import open_network
 

@@ -25,8 +25,8 @@ from uniemox.intervals import (
     no_spread_note,
     paired_bootstrap,
 )
-from uniemox.io.files import WEIGHTS
 from uniemox.io.progress import Progress, silent
+from uniemox.io.run_files import WEIGHTS
 from uniemox.io.weight_names import IN_PACKAGE
 from uniemox.labels import quoted, scored_labels
 from uniemox.plurals import counted

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from uniemox.errors import DataError
-from uniemox.io.files import CONFIG, EVALUATIONS, ONNX
+from uniemox.io.run_files import CONFIG, EVALUATIONS, ONNX
 from uniemox.io.typed import read_json
 from uniemox.io.weight_names import IN_PACKAGE
 

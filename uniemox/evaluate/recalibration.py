@@ -25,9 +25,10 @@ from uniemox.evaluate.outputs import Outputs, outputs_of_network, units_of
 from uniemox.evaluate.run import is_onnx
 from uniemox.evaluate.scorer import RightAnswers, mapped, meanings_of
 from uniemox.intervals import Interval, share_interval
-from uniemox.io.files import ONNX, replacing
+from uniemox.io.files import replacing
 from uniemox.io.onnx_external import with_metadata
 from uniemox.io.progress import Progress, silent
+from uniemox.io.run_files import ONNX
 from uniemox.io.weight_names import file_in_package
 from uniemox.labels import ScoredLabels
 from uniemox.plurals import counted

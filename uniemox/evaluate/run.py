@@ -25,8 +25,9 @@ from uniemox.evaluate.places import evaluations_folder, is_hub_folder
 from uniemox.evaluate.scorer import Scorer
 from uniemox.evaluate.scores import AffectScores, ClassScores, Scores, score_groups
 from uniemox.intervals import few_groups_note, no_spread_note
-from uniemox.io.files import CONFIG, ONNX, SPLITS, WEIGHTS, refuse_special, write_file
+from uniemox.io.files import refuse_special, write_file
 from uniemox.io.progress import Progress, silent
+from uniemox.io.run_files import CONFIG, ONNX, SPLITS, WEIGHTS
 from uniemox.io.typed import read_json
 from uniemox.io.weight_names import IN_PACKAGE, file_in_package
 from uniemox.labels import AFFECT, NO_LABELS, LabelSet, ScoredLabels, identity_map, quoted

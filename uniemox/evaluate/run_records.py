@@ -13,8 +13,8 @@ from uniemox.evaluate.label_pairs import LabelPairs, text_of
 from uniemox.evaluate.metrics import Array
 from uniemox.evaluate.places import evaluations_folder
 from uniemox.intervals import no_spread_note
-from uniemox.io.files import CONFIG, METRICS, WEIGHTS
 from uniemox.io.html import render
+from uniemox.io.run_files import CONFIG, METRICS, WEIGHTS
 from uniemox.io.typed import Count, Share, check_json, read_json, read_json_lines
 from uniemox.plurals import counted
 from uniemox.training.journal import IMAGES, read_metrics

@@ -24,7 +24,8 @@ from uniemox.data.seen import SEEN, write_hashes
 from uniemox.data.source import public_name
 from uniemox.errors import CheckpointError
 from uniemox.export.onnx import export_classifier
-from uniemox.io.files import ONNX, WEIGHTS, refuse_special, write_file, writing
+from uniemox.io.files import refuse_special, write_file, writing
+from uniemox.io.run_files import ONNX, WEIGHTS
 from uniemox.io.weight_names import IN_PACKAGE
 from uniemox.labels import quoted
 from uniemox.model.classifier import Classifier

@@ -14,10 +14,10 @@ from uniemox.export.compact import check_float32, store_as_float16, store_as_int
 from uniemox.export.hub_folder import write_hub_folder
 from uniemox.export.int8 import Int8Check, export_int8
 from uniemox.export.onnx import export_classifier, read_model, write_model
-from uniemox.io.files import CONFIG, ONNX, WEIGHTS
 from uniemox.io.progress import Progress, silent
+from uniemox.io.run_files import CONFIG, ONNX, WEIGHTS
 from uniemox.io.weight_names import file_in_package
-from uniemox.training.run_folder import read_json
+from uniemox.training.run_folder import read_json_object
 from uniemox.training.starts import STARTS_FROM, with_start
 
 Bits = Literal["float16", "int8"]
@@ -99,7 +99,7 @@ def export_hub_folder(run: Path, out: Path, read_scores: Callable[[Path], Sequen
 
 def _init_of(run: Path) -> str:
     """Return the initial weights in the record of a run; empty if it names none."""
-    config: Any = read_json(run / CONFIG).get("config")
+    config: Any = read_json_object(run / CONFIG).get("config")
     if not isinstance(config, dict):
         return ""
     return str(config.get("init") or "")

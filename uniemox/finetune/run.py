@@ -25,7 +25,7 @@ from uniemox.finetune.network import checkpoint_activations, network_of
 from uniemox.finetune.overlaps import find_overlaps, sources_of
 from uniemox.finetune.samples import FinetuneRun, Parts, split_for_training
 from uniemox.finetune.step import AugmentedViews, finetune_step, seed_step
-from uniemox.io.files import ENCODER, ONNX, WEIGHTS
+from uniemox.io.run_files import ENCODER, ONNX, WEIGHTS
 from uniemox.io.weight_names import Init
 from uniemox.model.lora import merge_adapters
 from uniemox.plurals import counted

@@ -20,7 +20,7 @@ from uniemox.finetune.config import FinetuneConfig, Task
 from uniemox.finetune.distillation import TeacherAnswers
 from uniemox.finetune.network import BuiltNetwork
 from uniemox.finetune.step import FinetuneBatch, Objective
-from uniemox.io.files import SPLITS
+from uniemox.io.run_files import SPLITS
 from uniemox.labels import AFFECT, NO_LABELS, LabelSet
 from uniemox.losses.methods import concordance, discrete_weights
 from uniemox.model.classifier import Classifier

@@ -2,12 +2,7 @@
 from .borders import image_border as image_border
 from .decoding.pool import DecoderPool as DecoderPool
 from .decoding.pool import Decoders as Decoders
-from .files import ENCODER as ENCODER
-from .files import EVALUATIONS as EVALUATIONS
-from .files import ONNX as ONNX
 from .files import PARTIAL as PARTIAL
-from .files import SPLITS as SPLITS
-from .files import WEIGHTS as WEIGHTS
 from .files import FileLock as FileLock
 from .files import is_plain_name as is_plain_name
 from .files import open_appending as open_appending
@@ -45,6 +40,12 @@ from .progress import Progress as Progress
 from .progress import in_parts as in_parts
 from .progress import silent as silent
 from .raw_preview import is_raw as is_raw
+from .run_files import CONFIG as CONFIG
+from .run_files import ENCODER as ENCODER
+from .run_files import EVALUATIONS as EVALUATIONS
+from .run_files import ONNX as ONNX
+from .run_files import SPLITS as SPLITS
+from .run_files import WEIGHTS as WEIGHTS
 from .sized_image import SizedImage as SizedImage
 from .stopping import StopRequest as StopRequest
 from .typed import check_json as check_json

@@ -23,16 +23,6 @@ except ImportError:  # Windows
 
 MAX_TEXT_BYTES = 2**30
 PARTIAL = ".partial"
-# Files of a run's folder.
-CONFIG = "config.json"
-METRICS = "metrics.jsonl"
-CHECKPOINTS = "checkpoints"
-ENCODER = "encoder.safetensors"
-WEIGHTS = "model.safetensors"
-ONNX = "model.onnx"
-# Splits that were made for data without any.
-SPLITS = "splits.json"
-EVALUATIONS = "evaluations"
 
 
 def is_plain_name(name: str) -> bool:

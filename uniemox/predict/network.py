@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from uniemox.classifier_info import ClassifierInfo, read_info
 from uniemox.errors import CheckpointError, ConfigError
-from uniemox.io.files import ONNX, fingerprint_of
+from uniemox.io.files import fingerprint_of
 from uniemox.io.onnx_external import external_files
 from uniemox.io.onnx_sessions import RUNTIME_ERRORS, InferenceSession, Session
+from uniemox.io.run_files import ONNX
 from uniemox.io.sized_image import SizedImage
 from uniemox.io.weight_names import IN_PACKAGE
 from uniemox.persons.box import Box, Detection, choose_person

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from uniemox.errors import CheckpointError, ConfigError, MissingPackageError, ModelWarning
-from uniemox.io.files import ONNX
 from uniemox.io.hub import PREFIX, fetch
+from uniemox.io.run_files import ONNX
 from uniemox.io.weight_names import EMBEDDED, IN_PACKAGE
 from uniemox.persons.detector import Detector, DetectorConfig, load_detector
 from uniemox.persons.mirrored import MirrorDetector

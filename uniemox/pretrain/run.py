@@ -7,10 +7,8 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from PIL import Image
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from torchvision.utils import make_grid
 
 from uniemox.checkpoints.published import load_start
 from uniemox.checkpoints.saving import save_encoder, write_tensors
@@ -20,11 +18,12 @@ from uniemox.data.prompts import distinct_texts
 from uniemox.data.sample import Broken, DataSet
 from uniemox.data.seen import write_seen
 from uniemox.data.unreadable import UNREADABLE, lost_by_class, read_unreadable
-from uniemox.io.files import ENCODER, WEIGHTS
+from uniemox.io.run_files import ENCODER, WEIGHTS
 from uniemox.losses.config import LossWeights
 from uniemox.model.encoder import build_encoder
-from uniemox.model.uniemox import ModelOutput, UniEmoX
+from uniemox.model.uniemox import UniEmoX
 from uniemox.pretrain.config import PretrainConfig
+from uniemox.pretrain.drawing import reconstruction_image
 from uniemox.pretrain.step import ExtraLoss, PretrainBatch, forward, loss_gradient_norms, make_batch, pretrain_step
 from uniemox.teacher.features import StoredTeacher, store_features
 from uniemox.teacher.opening import open_teacher, teacher_width
@@ -49,15 +48,12 @@ from uniemox.training.run_notes import origin_of_weights, record_start, report_u
 from uniemox.training.state import Checkpoints, ResumePoint, was_finished
 from uniemox.training.trainer import Trainer, load_batches, measure_plan
 from uniemox.views.loader import BrokenCount, ViewDataset, collate
-from uniemox.views.patches import IMAGENET_MEAN, IMAGENET_STD, patchify, unpatchify
 from uniemox.views.transforms import TrainViews
 
 DECODER = "decoder_start"
 """Field of config.json: origin of the decoder's initial weights."""
 MAX_DRAWN_SAMPLES = 8
 """Maximum number of samples in an image of reconstructions."""
-GAP_PX = 2
-"""White gap between the samples in an image of reconstructions."""
 
 
 def pretrain(
@@ -183,13 +179,13 @@ def open_networks(
         sources = [config.encoder.start or "", config.teacher.source if teacher is not None else ""]
         write_seen(out, data, sources, callback.progress, person=config.view.person)
     wait_for_all()
-    model, decoder = build_start(config, None if teacher is None else teacher.width, encoder)
+    model, decoder = build_model_and_report(config, None if teacher is None else teacher.width, encoder)
     # A resumed run has the weights of its checkpoint, not the initial ones.
     is_new = not Checkpoints(out, config.save.keep).saved()
     if rank() == 0 and is_new and config.encoder.start is not None:
         callback.note(str(decoder))
         add_to_record(out, DECODER, decoder.as_dict())
-    set_up(config, model, teacher, device)
+    move_and_compile(config, model, teacher, device)
     return model, teacher
 
 
@@ -233,11 +229,11 @@ def build_model(config: PretrainConfig, teacher_width: int | None, encoder: Visi
         teacher_width: Number of channels of the teacher's features; None without a teacher.
         encoder: Initial encoder; None: the one that config names.
     """
-    model, _ = build_start(config, teacher_width, encoder)
+    model, _ = build_model_and_report(config, teacher_width, encoder)
     return model
 
 
-def build_start(
+def build_model_and_report(
     config: PretrainConfig, teacher_width: int | None, encoder: VisionTransformer | None = None
 ) -> tuple[UniEmoX, DecoderReport]:
     """Build the model as `build_model`; also return the origin of its decoder's weights."""
@@ -256,7 +252,7 @@ def build_encoder_of(config: PretrainConfig) -> VisionTransformer:
     return load_start(start / ENCODER if start.is_dir() else config.encoder.start, image_size=size)
 
 
-def set_up(config: PretrainConfig, model: UniEmoX, teacher: Teacher | None, device: torch.device) -> None:
+def move_and_compile(config: PretrainConfig, model: UniEmoX, teacher: Teacher | None, device: torch.device) -> None:
     """Move the model to its device; with hardware.compile, also compile CLIP's image encoder, which runs in a step."""
     ready_to_train(model, device)
     model.set_grad_checkpointing(config.hardware.grad_checkpointing)
@@ -340,50 +336,6 @@ def _finish(config: PretrainConfig, trainer: Trainer, teacher: Teacher | None) -
     wait_for_all()
 
 
-def reconstruction_image(output: ModelOutput, batch: PretrainBatch, *, patch_size: int, norm_pix: bool) -> Image.Image:
-    """Draw three rows for each reconstructed stream: visible patches, reconstruction, image.
-
-    With norm_pix the model predicts standardised patches; they are shown with the true patch's mean and deviation.
-    """
-    rows: list[Tensor] = []
-    for pred, mask, pixels in (
-        (output.scene_pred, output.scene_mask, batch.scene),
-        (output.person_pred, output.person_mask, batch.person),
-    ):
-        if pred is not None and mask is not None and pixels is not None:
-            rows += _rows_of_stream(pred, mask.hidden, pixels, patch_size=patch_size, norm_pix=norm_pix)
-    sheet = make_grid(torch.cat(rows), nrow=len(rows[0]), padding=GAP_PX, pad_value=1)
-    # make_grid also pads the outside.
-    sheet = sheet[:, GAP_PX:-GAP_PX, GAP_PX:-GAP_PX]
-    return Image.fromarray((sheet * 255).round().byte().permute(1, 2, 0).numpy())
-
-
-def _rows_of_stream(
-    pred: Tensor, hidden: Tensor, pixels: Tensor, *, patch_size: int, norm_pix: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return visible patches, reconstruction and image, (N, 3, H, W) each, 0 to 1, on the CPU.
-
-    Args:
-        pred: (N, L, P) predicted patches.
-        hidden: (N, L), 1 for hidden patches.
-        pixels: (N, 3, H, W) uint8.
-        patch_size: Side of a patch, px.
-        norm_pix: The model predicts standardised patches.
-    """
-    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (IMAGENET_MEAN, IMAGENET_STD))
-    image = pixels.float() / 255  # (N, 3, H, W)
-    patches = pred.float().cpu()  # (N, L, P)
-    grid = (image.shape[2] // patch_size, image.shape[3] // patch_size)
-    is_hidden = unpatchify(hidden.cpu()[..., None].expand_as(patches).float(), patch_size, grid)  # (N, 3, H, W)
-    if norm_pix:
-        true_patches = patchify((image - mean) / std, patch_size)  # (N, L, P)
-        variance = true_patches.var(dim=-1, keepdim=True)
-        patches = patches * (variance + 1e-6).sqrt() + true_patches.mean(dim=-1, keepdim=True)
-    reconstruction = (unpatchify(patches, patch_size, grid) * std + mean).clamp(0, 1)
-    visible = image * (1 - is_hidden)
-    return visible + 0.5 * is_hidden, reconstruction * is_hidden + visible, image
-
-
 @dataclass(frozen=True, slots=True)
 class PretrainDryRun:
     """Initial state of a pre-training run."""
@@ -412,7 +364,7 @@ def dry_run(config: PretrainConfig, data: DataSet) -> PretrainDryRun:
     channels = teacher_width(config.teacher.source) if config.model.needs_image_features else None
     with torch.device("meta"):
         encoder = build_encoder_of(config)
-        _, decoder = build_start(config, channels, encoder)
+        _, decoder = build_model_and_report(config, channels, encoder)
     start = config.encoder.start
     origin = "random weights" if start is None else f"{origin_of_weights(encoder, start)}, {decoder}"
     return PretrainDryRun(len(data), steps, origin, channels)

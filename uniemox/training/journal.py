@@ -14,8 +14,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from uniemox.io.files import METRICS, write_file
+from uniemox.io.files import write_file
 from uniemox.io.images import encode_image
+from uniemox.io.run_files import METRICS
 from uniemox.io.typed import check_json, read_json_lines
 from uniemox.plurals import counted
 from uniemox.training.processes import local_parameters, rank

@@ -18,17 +18,8 @@ from uniemox.data.seen import SEEN
 from uniemox.data.unreadable import UNREADABLE
 from uniemox.errors import ConfigError
 from uniemox.io import typed
-from uniemox.io.files import (
-    CHECKPOINTS,
-    CONFIG,
-    METRICS,
-    PARTIAL,
-    WEIGHTS,
-    FileLock,
-    refuse_special,
-    write_file,
-    writing,
-)
+from uniemox.io.files import PARTIAL, FileLock, refuse_special, write_file, writing
+from uniemox.io.run_files import CHECKPOINTS, CONFIG, METRICS, WEIGHTS
 from uniemox.model.config import Precision
 from uniemox.spelling import did_you_mean
 from uniemox.training.processes import is_restart, job_of, rank, wait_for_all
@@ -95,7 +86,7 @@ def by_dotted_name(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any
     return flat
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json_object(path: Path) -> dict[str, Any]:
     """Read a JSON object from a file.
 
     Raises:
@@ -200,7 +191,7 @@ def _begin(
     for file in run.iterdir():
         refuse_special(file, ConfigError)
 
-    content = read_json(path)
+    content = read_json_object(path)
     first = typed.check_json(content, RunRecord, str(path), remedy="choose another --out", error_class=ConfigError)
     if first.kind != kind:
         raise ConfigError(f"{run} holds a run of another command ({first.kind}); choose another --out")
@@ -262,7 +253,7 @@ def stored_precision(run: Path) -> Precision | None:
     path = run / CONFIG
     if not path.is_file():
         return None
-    config = read_json(path).get("config")
+    config = read_json_object(path).get("config")
     hardware = config.get("hardware") if isinstance(config, dict) else None
     precision = hardware.get("precision") if isinstance(hardware, dict) else None
     if precision in get_args(Precision):
@@ -278,7 +269,7 @@ def add_to_record(run: Path, name: str, value: Any) -> None:
         name: Name of the field; must not be one that `begin_run` writes.
         value: JSON-serialisable value.
     """
-    record = read_json(run / CONFIG)
+    record = read_json_object(run / CONFIG)
     if record.get(name) != value:
         write_file(run / CONFIG, json.dumps(record | {name: value}, indent=2) + "\n")
 

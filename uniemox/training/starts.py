@@ -7,10 +7,10 @@ from typing import Any
 from uniemox.checkpoints.classifier import read_classifier_info
 from uniemox.data.source import public_name
 from uniemox.errors import UniemoxError
-from uniemox.io.files import CONFIG, WEIGHTS
+from uniemox.io.run_files import CONFIG, WEIGHTS
 from uniemox.io.weight_names import IN_PACKAGE, Init
 from uniemox.predict.opening import open_network
-from uniemox.training.run_folder import read_json
+from uniemox.training.run_folder import read_json_object
 
 STARTS_FROM = "; starts from "
 """Separates the name of a model's data from its initial weights, in `ClassifierInfo.trained_on`."""
@@ -62,5 +62,5 @@ def _data_of(name: str) -> str:
     if not (run / CONFIG).is_file():
         return ""
     # A pre-training run.
-    data: Any = read_json(run / CONFIG).get("data")
+    data: Any = read_json_object(run / CONFIG).get("data")
     return str(data.get("source", "")) if isinstance(data, dict) else ""

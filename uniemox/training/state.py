@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from uniemox.checkpoints.saving import write_tensors
 from uniemox.errors import CheckpointError
-from uniemox.io.files import CHECKPOINTS, PARTIAL, open_regular
+from uniemox.io.files import PARTIAL, open_regular
+from uniemox.io.run_files import CHECKPOINTS
 from uniemox.io.weight_archives import check_weight_archive
 from uniemox.training.config import SaveConfig
 from uniemox.training.processes import copy_to_host, rank, shard_like, shard_moments

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from uniemox.checkpoints.classifier import load_classifier
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.insight.explain.explanation import Array
-from uniemox.io.files import WEIGHTS
+from uniemox.io.run_files import WEIGHTS
 from uniemox.model.classifier import Classifier
 from uniemox.model.encoder import ConcatEncoder
 from uniemox.predict.network import DISTANCE, LOGITS, Network

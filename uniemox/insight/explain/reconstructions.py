@@ -18,8 +18,9 @@ from uniemox.checkpoints.reading import read_weight_file, state_of
 from uniemox.checkpoints.start_decoder import MAE_NAMES
 from uniemox.errors import CheckpointError, ConfigError, ImageError
 from uniemox.insight.explain.sheets import draw_grid
-from uniemox.io.files import CONFIG, ENCODER, WEIGHTS, open_regular
+from uniemox.io.files import open_regular
 from uniemox.io.progress import Progress, silent
+from uniemox.io.run_files import CONFIG, ENCODER, WEIGHTS
 from uniemox.losses.config import LossWeights
 from uniemox.losses.objective import reconstruction_loss
 from uniemox.model.config import DecoderConfig, ModelConfig
@@ -28,7 +29,7 @@ from uniemox.model.uniemox import UniEmoX
 from uniemox.predict.images import read_any
 from uniemox.predict.views import scene_view
 from uniemox.pretrain.config import PretrainConfig
-from uniemox.training.run_folder import from_dict, read_json
+from uniemox.training.run_folder import from_dict, read_json_object
 from uniemox.training.state import Checkpoints
 from uniemox.views.patches import IMAGENET_MEAN, IMAGENET_STD, mask_noise, normalise, patchify, unpatchify
 
@@ -80,7 +81,7 @@ def open_reconstructors(path: Path) -> list[Stage]:
     """
     if not path.is_dir():
         return [(path.stem, partial(_load_mae, path))]
-    record = read_json(path / CONFIG) if (path / CONFIG).is_file() else {}
+    record = read_json_object(path / CONFIG) if (path / CONFIG).is_file() else {}
     if record.get("kind") != "pretrain":
         raise CheckpointError(f"{path} is not a run of uniemox pretrain; give one, or a checkpoint of MAE")
     config = from_dict(PretrainConfig, record["config"], f"{path / CONFIG}, config")

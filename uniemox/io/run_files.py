@@ -1,0 +1,11 @@
+"""Names of the files and folders in a run's folder."""
+
+CONFIG = "config.json"
+METRICS = "metrics.jsonl"
+CHECKPOINTS = "checkpoints"
+ENCODER = "encoder.safetensors"
+WEIGHTS = "model.safetensors"
+ONNX = "model.onnx"
+SPLITS = "splits.json"
+"""Splits that were made for data without any."""
+EVALUATIONS = "evaluations"
