@@ -80,7 +80,7 @@ def write_status_page(
         with Image.open(plot) as image:
             url = jpeg_url(image, max_side_px=1600)
     title = f"Project {state['folder']}"
-    write_html(path, "uniemox_curate/status_page.html", title=title, found=state, agreement=agreement, plot=url)
+    write_html(path, "uniemox_curate/status_page.html", title=title, status=state, agreement=agreement, plot=url)
 
 
 def sentences(steps: Mapping[str, Any]) -> dict[str, str]:

@@ -305,7 +305,7 @@ def write_page(audit: Audit, path: Path) -> None:
         path,
         "uniemox/data/audit_page.html",
         title=audit.name,
-        found=audit,
+        audit=audit,
         splits=list(next(iter(audit.classes.values()), {})),
         classes=[(label, counts, totals[label] / largest) for label, counts in audit.classes.items()],
         sections=[_section(kind, groups) for kind, groups in audit.groups.items()],

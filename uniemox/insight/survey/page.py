@@ -67,7 +67,7 @@ def write_survey_page(summary: Summary, title: str, out: Path) -> None:
         "uniemox/insight/survey/page.html",
         title=title,
         version=__version__,
-        found=summary,
+        summary=summary,
         emotions=emotions,
         emotion_scale=emotion_scale,
         affect=affect_rows(summary),

@@ -100,12 +100,12 @@ async function joinPage() {
 
 async function statusPage() {
   async function refresh() {
-    const found = await ask("/api/status");
-    byId("name").textContent = found.folder;
-    byId("next").replaceChildren(found.next.startsWith("uniemox ") ? element("code", found.next) : found.next);
-    byId("why").textContent = found.why ? `: ${found.why}` : "";
-    const shares = done(found.steps);
-    byId("steps").replaceChildren(...Object.entries(found.told).map(([name, sentence]) => {
+    const status = await ask("/api/status");
+    byId("name").textContent = status.folder;
+    byId("next").replaceChildren(status.next.startsWith("uniemox ") ? element("code", status.next) : status.next);
+    byId("why").textContent = status.why ? `: ${status.why}` : "";
+    const shares = done(status.steps);
+    byId("steps").replaceChildren(...Object.entries(status.told).map(([name, sentence]) => {
       const item = element("li");
       const track = element("span", undefined, { class: "track", "aria-hidden": "true" });
       const bar = element("i", undefined, { class: "bar" });
@@ -114,8 +114,8 @@ async function statusPage() {
       item.append(element("b", name), " ", track, element("span", sentence));
       return item;
     }));
-    fill("people", found.people.map(personRow));
-    fill("history", found.history.map(batchRow));
+    fill("people", status.people.map(personRow));
+    fill("history", status.history.map(batchRow));
   }
 
   function done({ collect, screen, annotate, agree, split, release }) { // the share of each step, 0 to 1
