@@ -152,7 +152,9 @@ def test_jpegs_of_other_modes_keep_their_pixels(mode: str) -> None:
 
 def test_photographs_keep_their_pixels(shared: object) -> None:
     folder = shared / "data" / "coco_persons" / "images"  # type: ignore[operator]
-    for path in sorted(folder.glob("*.jpg"))[:20]:
+    paths = sorted(folder.glob("*.jpg"))[:20]
+    assert len(paths) == 20
+    for path in paths:
         data = path.read_bytes()
         assert np.array_equal(pixels_of(without_metadata(data, path.name).data), pixels_of(data))
 

@@ -1,6 +1,5 @@
 # Public names of uniemox.losses; clients import no others.
 from .config import LossWeights as LossWeights
-from .methods import hierarchical_cross_entropy as hierarchical_cross_entropy
 from .methods import images_with_words as images_with_words
 from .methods import multiplicative_label_loss as multiplicative_label_loss
 from .methods import multiplicative_loss as multiplicative_loss

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from uniemox.errors import ShapeError
-from uniemox.losses.objective import mean_over_images, soft_target_cross_entropy
+from uniemox.losses.objective import mean_over_images
 
 # Added to numerator and denominator, so that equal numbers that are predicted exactly have concordance 1.
 EPS = 1e-8
@@ -116,28 +116,6 @@ def discrete_weights(shares: Tensor) -> Tensor:
         shares: (E,), p, share of the training images that have a label, 0 to 1.
     """
     return 1 / (DISCRETE_CONSTANT + shares).log()
-
-
-def hierarchical_cross_entropy(
-    logits: Tensor, target: Tensor, polarity: Tensor, strength: float = 1.0, weight: Tensor | None = None
-) -> Tensor:
-    """Compute cross-entropy of the labels plus strength times that of their polarity.
-
-    Errors across polarity cost more, as in Stimuli-aware (Yang et al., arXiv 2109.01812). A mean over this device's N
-    images.
-
-    Args:
-        logits: (N, E), before the softmax.
-        target: (N, E), rows that sum to 1.
-        polarity: (P, E), 1 if a label has a polarity; every label has one.
-        strength: Weight of the polarity. The paper's factor is not published; 1 is our choice.
-        weight: (N,), weight of each image; None: equal weights.
-
-    Raises:
-        ShapeError: If the shapes do not match.
-    """
-    label_loss = soft_target_cross_entropy(logits, target, weight)
-    return label_loss + strength * polarity_loss(logits, target, polarity, weight)
 
 
 def polarity_loss(logits: Tensor, target: Tensor, polarity: Tensor, weight: Tensor | None = None) -> Tensor:
