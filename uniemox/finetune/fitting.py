@@ -62,6 +62,7 @@ def fit_fusion(
     classifier: Classifier,
     encoded: Tensor,
     target: Tensor,
+    *,
     objective: Objective,
     seed: int,
     method_targets: MethodTargets | None = None,
@@ -104,7 +105,17 @@ def fit_fusion(
     steps = steps_for(len(encoded))
     for number, lr in enumerate(lrs):
         _restore(start, parameters)
-        for done in _fit_steps(classifier, parameters, encoded, target, objective, seed, method_targets, lr):
+        fitting = _fit_steps(
+            classifier,
+            parameters,
+            encoded,
+            target,
+            objective=objective,
+            seed=seed,
+            method_targets=method_targets,
+            lr=lr,
+        )
+        for done in fitting:
             on_progress("fitting what follows the encoder", number * steps + done, len(lrs) * steps)
             if score is not None and done % (steps // SCORINGS) == 0 and (value := score()) > best_score:
                 best_score = value
@@ -126,6 +137,7 @@ def _fit_steps(
     parameters: list[nn.Parameter],
     encoded: Tensor,
     target: Tensor,
+    *,
     objective: Objective,
     seed: int,
     method_targets: MethodTargets | None,
@@ -267,8 +279,8 @@ def fit_after_encoder(run: FinetuneRun, selection: Sequence[Sample] = ()) -> Cho
         model,
         encoded,
         smoothed,
-        objective,
-        config.seed,
+        objective=objective,
+        seed=config.seed,
         method_targets=None if method is None else method_targets,
         score=score,
         on_progress=run.callback.progress,

@@ -173,7 +173,11 @@ def begin_run(
 def _begin(
     run: Path, kind: str, config: "DataclassInstance", data: DataSet | Sequence[Sample], *, resume: bool
 ) -> bool:
-    path = run / CONFIG
+    """Begin or continue a run in the first process; see `begin_run`.
+
+    Returns:
+        True if there is something to resume.
+    """
     record: dict[str, Any] = {
         "kind": kind,
         "config": to_dict(config),
@@ -181,38 +185,32 @@ def _begin(
         "versions": _versions(),
         "job": job_of(),
     }
+    path = run / CONFIG
     if not path.exists():
         # The lock is held now, and a killed process may have left half of config.json.
         if not all(file.match(f"{CONFIG}.*{PARTIAL}") or file.match(f"{CONFIG}.lock") for file in run.iterdir()):
             raise ConfigError(f"{run} is not empty and not a run of uniemox; choose another --out")
         write_file(path, json.dumps(record, indent=2) + "\n")
         return False
+
     # Links in a run from somebody else would make this one write to, and delete, files elsewhere.
     for file in run.iterdir():
         refuse_special(file, ConfigError)
-
     content = read_json_object(path)
     first = typed.check_json(content, RunRecord, str(path), remedy="choose another --out", error_class=ConfigError)
-    if first.kind != kind:
-        raise ConfigError(f"{run} holds a run of another command ({first.kind}); choose another --out")
     has_begun = any((run / name).exists() for name in FILES_OF_STEPS)
     is_same_job = first.job is not None and first.job == record["job"]
+    if first.kind != kind:
+        raise ConfigError(f"{run} holds a run of another command ({first.kind}); choose another --out")
     if has_begun and not (resume or is_same_job or is_restart()):
         remedy = "add --resume to continue it (resume=True in Python), or choose another --out"
         raise ConfigError(f"{run} holds a run already; {remedy}")
 
     first_config = from_dict(type(config), first.config, f"{path}, config")
-    base_lr = _base_lr_of(config)
-    first_base_lr = _base_lr_of(first_config)
-    lowers_lr = base_lr < first_base_lr
-    changeable = (*CHANGEABLE, "optimizer.base_lr") if lowers_lr else CHANGEABLE
-    changed = [line for line in differences(config, first_config) if not line.startswith(changeable)]
+    changed = _changed_settings(config, first_config)
     is_other_data = not first.data.is_of(record["data"])
-    # The run ended before its first step, perhaps because of a wrong setting that is now corrected.
     if not has_begun and (changed or is_other_data):
-        for name in (SEEN, UNREADABLE, OVERLAPS, START_REPORT, TEACHER_FEATURES, TEACHER_ANSWERS):
-            (run / name).unlink(missing_ok=True)
-        write_file(path, json.dumps(record, indent=2) + "\n")
+        _begin_again(run, record)
         return False
     if changed:
         raise ConfigError(
@@ -221,7 +219,8 @@ def _begin(
     if is_other_data:
         name = data.name if isinstance(data, DataSet) else "what is given"
         raise ConfigError(f"{run} began with other data than {name} has now; choose another --out")
-    if lowers_lr:
+    first_base_lr = _base_lr_of(first_config)
+    if _base_lr_of(config) < first_base_lr:
         rates = [*first.earlier_base_lrs, first_base_lr]
         # Fields that were added after the beginning stay, see `add_to_record`.
         write_file(path, json.dumps({**content, **record, "earlier_base_lrs": rates}, indent=2) + "\n")
@@ -229,6 +228,21 @@ def _begin(
     for partial in run.glob(f"*{PARTIAL}"):
         partial.unlink()
     return True
+
+
+def _changed_settings(config: "DataclassInstance", first_config: "DataclassInstance") -> list[str]:
+    """Describe the settings that differ from a run's first ones, but must not."""
+    changeable: tuple[str, ...] = CHANGEABLE
+    if _base_lr_of(config) < _base_lr_of(first_config):
+        changeable = (*CHANGEABLE, "optimizer.base_lr")
+    return [line for line in differences(config, first_config) if not line.startswith(changeable)]
+
+
+def _begin_again(run: Path, record: Mapping[str, Any]) -> None:
+    """Replace a run that ended before its first step, perhaps because of a wrong setting that is now corrected."""
+    for name in (SEEN, UNREADABLE, OVERLAPS, START_REPORT, TEACHER_FEATURES, TEACHER_ANSWERS):
+        (run / name).unlink(missing_ok=True)
+    write_file(run / CONFIG, json.dumps(record, indent=2) + "\n")
 
 
 def _base_lr_of(config: "DataclassInstance") -> float:

@@ -7,6 +7,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
@@ -44,6 +45,8 @@ ANSWERS_PER_COMMIT = 200
 PAUSE_S = 0.02
 # Setting with the names of imported annotators, by their id or address in Label Studio.
 PEOPLE = "label studio people"
+# What becomes of an annotation, or of a task whose image is not in the project (unknown).
+Outcome = Literal["unknown", "unanswered", "nameless", "unfit", "unchanged", "older", "candidate"]
 
 
 class Imported(NamedTuple):
@@ -124,36 +127,11 @@ def import_label_studio(project: Project, path: Path, control: str | None = None
     }
     names = {name for _, name in saved}
     people = Annotators(tasks, str(path), project.store.setting(PEOPLE) or {}, names)
-    counts: Counter[str] = Counter()
-    changed: Counter[str] = Counter()
-    candidates: list[_ExportedAnswer] = []
-    for task in tasks:
-        picture = _image_of(task["data"], images)
-        if picture is None:
-            counts["unknown"] += 1
-            continue
-        answers_written = written_answers(task)
-        for annotation in annotations_of(task):
-            written = written_answer_of(annotation, answers_written)
-            if fault := _fault_of(annotation, written, control):
-                counts[fault] += 1
-                continue
-            exported = _exported_answer(annotation, written, picture, control, people, project.plan)
-            if exported is None:
-                counts["unfit"] += 1
-                continue
-            person = email_of(annotation) if written is None else written.annotator
-            before = saved.get((picture, person))
-            outcome = _outcome(exported, before)
-            counts[outcome] += 1
-            if outcome == "candidate":
-                candidates.append(exported)
-                if before is not None and exported.name != person:
-                    changed[person] += 1
-    times = {exported.answer.id: exported.at for exported in candidates if exported.at is not None}
+    found = _sort_annotations(tasks, images, saved, people, control=control, plan=project.plan)
+    times = {exported.answer.id: exported.at for exported in found.candidates if exported.at is not None}
     answers = [
         exported
-        for exported in _newest(candidates)
+        for exported in _newest(found.candidates)
         if not _is_replaced(exported, saved.get((exported.picture, exported.name)), times)
     ]
     project.store.set(PEOPLE, people.names)
@@ -165,15 +143,72 @@ def import_label_studio(project: Project, path: Path, control: str | None = None
     count(project.store)
     return Imported(
         new=new,
-        answers=len(answers) + counts["unchanged"],
-        unknown=counts["unknown"],
-        unfit=counts["unfit"],
-        older=counts["older"] + len(candidates) - len(answers),
-        unanswered=counts["unanswered"],
-        repeated=_repeated(candidates),
-        changed=dict(changed),
-        nameless=counts["nameless"],
+        answers=len(answers) + found.counts["unchanged"],
+        unknown=found.counts["unknown"],
+        unfit=found.counts["unfit"],
+        older=found.counts["older"] + len(found.candidates) - len(answers),
+        unanswered=found.counts["unanswered"],
+        repeated=_repeated(found.candidates),
+        changed=dict(found.changed),
+        nameless=found.counts["nameless"],
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _SortedAnnotations:
+    """Annotations of an export: those that may be new answers, and the numbers of the others."""
+
+    candidates: list[_ExportedAnswer] = field(default_factory=list)
+    counts: Counter[Outcome] = field(default_factory=Counter)
+    """Number of annotations by outcome; unknown counts tasks."""
+    changed: Counter[str] = field(default_factory=Counter)
+    """See `Imported`."""
+
+
+def _sort_annotations(
+    tasks: Sequence[dict[str, Any]],
+    images: Mapping[tuple[str, str], int | None],
+    saved: Mapping[tuple[int, str], _SavedAnswer],
+    people: Annotators,
+    *,
+    control: str,
+    plan: CollectionPlan,
+) -> _SortedAnnotations:
+    """Sort the annotations of all tasks by what becomes of them.
+
+    Args:
+        tasks: Tasks of the export.
+        images: Images of the project, see `_known_images`.
+        saved: Answers of the project, by image and annotator.
+        people: Annotators of the export.
+        control: Name of the control whose choices are the answers.
+        plan: Plan of the project.
+    """
+    result = _SortedAnnotations()
+    for task in tasks:
+        picture = _image_of(task["data"], images)
+        if picture is None:
+            result.counts["unknown"] += 1
+            continue
+        answers_written = written_answers(task)
+        for annotation in annotations_of(task):
+            written = written_answer_of(annotation, answers_written)
+            if fault := _fault_of(annotation, written, control):
+                result.counts[fault] += 1
+                continue
+            exported = _exported_answer(annotation, written, picture, control, people, plan)
+            if exported is None:
+                result.counts["unfit"] += 1
+                continue
+            person = email_of(annotation) if written is None else written.annotator
+            before = saved.get((picture, person))
+            outcome = _outcome(exported, before)
+            result.counts[outcome] += 1
+            if outcome == "candidate":
+                result.candidates.append(exported)
+                if before is not None and exported.name != person:
+                    result.changed[person] += 1
+    return result
 
 
 def _read_tasks(path: Path) -> list[dict[str, Any]]:
@@ -205,7 +240,7 @@ def _fault_of(annotation: Any, written: WrittenAnswer | None, control: str) -> L
     return None
 
 
-def _outcome(exported: _ExportedAnswer, before: _SavedAnswer | None) -> Literal["unchanged", "older", "candidate"]:
+def _outcome(exported: _ExportedAnswer, before: _SavedAnswer | None) -> Outcome:
     """Return what becomes of an annotation.
 
     Args:
