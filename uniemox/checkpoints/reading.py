@@ -49,14 +49,21 @@ class LoadReport:
 
     path: str
     method: str
-    image_size: int  # side of the input in px
-    heads: int | tuple[int, ...] | None  # attention heads, per stage if they differ; None: unknown, for timm
-    mean_std: tuple[tuple[float, ...], tuple[float, ...]] | None  # of the input pixels; None: unknown
+    image_size: int
+    """Side of the input, px."""
+    heads: int | tuple[int, ...] | None
+    """Number of attention heads, per stage if they differ; None: unknown, for timm."""
+    mean_std: tuple[tuple[float, ...], tuple[float, ...]] | None
+    """Mean and deviation of the input pixels by channel; None: unknown."""
     loaded: tuple[str, ...]
-    resized: tuple[str, ...] = ()  # loaded tables that were made for another image size
-    new: tuple[str, ...] = ()  # not in the file: the method's own fine-tuning initialises them
-    dropped: tuple[str, ...] = ()  # in the file, but not in the encoder or not used by its fine-tuning
-    container: str | None = None  # key of these weights in the file, such as state_dict_ema; None: the file has none
+    resized: tuple[str, ...] = ()
+    """Names of loaded tables that were made for another image size."""
+    new: tuple[str, ...] = ()
+    """Names of weights that are not in the file: the method's own fine-tuning initialises them."""
+    dropped: tuple[str, ...] = ()
+    """Names of weights in the file that are not in the encoder or not used by its fine-tuning."""
+    container: str | None = None
+    """Key of these weights in the file, such as state_dict_ema; None: the file has none."""
 
     @property
     def is_average(self) -> bool:

@@ -33,21 +33,32 @@ BYTES_OF_A_FROZEN_PARAMETER = 4
 class RunPlan:
     """Plan of a run: its steps, batch, data and device."""
 
-    title: str  # "pre-training"
+    title: str
+    """What the run does, such as pre-training."""
     steps: int
-    done: int  # steps done by an earlier process
-    batch_size: int  # images per step, over all processes
-    accumulation: int = 1  # batches per step
-    samples: int  # training images
-    parameters: int  # trained parameters
-    memory_bytes: int  # estimate for one process: weights, gradients, optimiser, activations
+    done: int
+    """Number of steps that an earlier process did."""
+    batch_size: int
+    """Number of images per step, over all processes."""
+    accumulation: int = 1
+    """Number of batches per step."""
+    samples: int
+    """Number of training images."""
+    parameters: int
+    """Number of trained parameters."""
+    memory_bytes: int
+    """Estimate of the memory of one process, bytes: weights, gradients, optimiser, activations."""
     device: str = "cpu"
     processes: int = 1
-    disk_bytes: int = 0  # maximum size of checkpoints
-    is_sharded: bool = False  # True if the network is sharded over the processes (FSDP2)
-    workers: int = 0  # loading processes per process
+    disk_bytes: int = 0
+    """Maximum size of all checkpoints, bytes."""
+    is_sharded: bool = False
+    """True if the network is sharded over the processes (FSDP2)."""
+    workers: int = 0
+    """Number of loading processes per process."""
     stops_on_divergence: bool = False
-    cores: int = 0  # usable cores of this machine; 0: unknown
+    cores: int = 0
+    """Number of usable cores of this machine; 0: unknown."""
 
     @property
     def steps_per_epoch(self) -> int:
