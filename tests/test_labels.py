@@ -195,6 +195,9 @@ def test_sets_without_a_known_map_are_refused() -> None:
         label_map(recognise(["cosy", "eerie"]), MIKELS)
     with pytest.raises(LabelError, match="no map from polarity to mikels is known"):
         label_map(POLARITY, MIKELS)
+    four = LabelSet("custom", ("disgust", "fear", "joy", "sadness"), "evoked")
+    with pytest.raises(LabelError, match=r"are labels of ekman, .*: read the data with .*PATH\?labels=ekman"):
+        label_map(MIKELS, four)
 
 
 @pytest.mark.parametrize(("count", "listed"), [(8, "a, b, c, d, e, f, g, h"), (9, "a, b, c, d, e, f, g, h, …")])

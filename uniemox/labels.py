@@ -223,6 +223,12 @@ def label_map(source: LabelSet, target: LabelSet) -> LabelMap:
     if bridge is None:
         # A set of the user's own labels has no name that a command takes.
         known = " or ".join(labels.name for labels in (source, target) if labels.name != CUSTOM) or "one set"
+        published = _published_superset(target, source)
+        if published is not None:
+            raise LabelError(
+                f"no map from {source.name} to {target.name} is known, but {_first_labels(target)} are labels of "
+                f"{published}, to which there is one: read the data with these labels (folder:PATH?labels={published})"
+            )
         raise LabelError(
             f"no map from {source.name} to {target.name} is known: {_first_labels(source)} can't become "
             f"{_first_labels(target)}; use labels of {known}, give a map of your own to score "
@@ -230,6 +236,17 @@ def label_map(source: LabelSet, target: LabelSet) -> LabelMap:
         )
     pairs = {label: bridge.get(label, label if label in target.labels else None) for label in source.labels}
     return LabelMap(source, target, pairs)
+
+
+def _published_superset(labels: LabelSet, source: LabelSet) -> str | None:
+    """Return the name of a published set with a map from `source` that has all labels of a custom set; None: none."""
+    if labels.name != CUSTOM:
+        return None
+    for other in LABEL_SETS:
+        is_superset = labels.kind == other.kind and set(labels.labels) <= set(other.labels)
+        if is_superset and f"{source.name} -> {other.name}" in _DATA["bridges"]:
+            return other.name
+    return None
 
 
 def join_labels(sets: Sequence[LabelSet]) -> LabelSet:

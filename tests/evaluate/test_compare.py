@@ -145,6 +145,7 @@ def test_few_images_show_a_gain_only_if_chance_does_not_explain_it(
     printed = capsys.readouterr().out
     assert ("training gained accuracy over the built-in model" in printed) == is_shown
     assert ("Only 5 of these 16 images tell the models apart" in printed) != is_shown
+    assert ("equally good models differ as much with a probability of 6%" in printed) != is_shown
 
 
 def test_images_of_groups_bound_the_share_that_may_differ(

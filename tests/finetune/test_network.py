@@ -20,7 +20,7 @@ from tests.runs import BOTH, SIZE, finetuned, pretrained
 from uniemox.checkpoints import load_published
 from uniemox.checkpoints.classifier import describe_encoder, load_classifier, save_classifier
 from uniemox.classifier_info import ClassifierInfo, NetworkSpec
-from uniemox.errors import CheckpointError, ConfigError, UniemoxError
+from uniemox.errors import CheckpointError, ConfigError, ShapeError, UniemoxError
 from uniemox.finetune.config import NetworkConfig
 from uniemox.finetune.network import BuiltNetwork, build_network, restart
 from uniemox.training.optimization import parameter_groups
@@ -142,6 +142,8 @@ def test_a_fine_tuning_run_is_a_start_too() -> None:
         assert not torch.equal(again[name], value), name
     with pytest.raises(ConfigError, match=says("was fine-tuned at 32 px; give --view.size 32")):
         build_network(str(finetuned("both")), SCENE, size=64, outputs=3)
+    with pytest.raises(ShapeError, match=says("was pre-trained at 32 px, which --view.size 32 (or its preset) sets")):
+        build_network(str(pretrained()), SCENE, size=36, outputs=3)
 
 
 def test_a_run_that_claims_a_large_fusion_is_refused_without_memory(tmp_path: Path) -> None:

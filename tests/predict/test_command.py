@@ -349,9 +349,12 @@ def test_an_interrupted_job_prints_the_summary_so_far(capsys: pytest.CaptureFixt
 
 def test_answers_without_a_counterpart_are_none_and_counted(capsys: pytest.CaptureFixture[str]) -> None:
     output = Output(as_json=False)
-    output.consume([prediction("a.jpg", unmapped=0.9), prediction("b.jpg", unmapped=0.1)], ["a.jpg", "b.jpg"])
+    answers = [prediction(f"{unmapped}.jpg", unmapped=unmapped) for unmapped in (0.9, 0.44, 0.05)]
+    output.consume(answers, ["a.jpg", "b.jpg", "c.jpg"])
     printed = capsys.readouterr()
     table = " ".join(printed.out.replace("│", " ").split())
     assert "none (90% has no" in table
     assert "fear 75%" in table
-    assert "1 of 2 images: more than half of the probability is of labels without a" in printed.err.replace("\n", " ")
+    assert "(44% has no" in table
+    assert "(5% has no" not in table
+    assert "1 of 3 images: more than half of the probability is of labels without a" in printed.err.replace("\n", " ")

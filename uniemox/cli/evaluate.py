@@ -25,7 +25,7 @@ from uniemox.cli.console import (
 )
 from uniemox.cli.data_files import NO_FILES, DataFiles, FileOptions
 from uniemox.evaluate.label_pairs import read_label_pairs
-from uniemox.io.weight_names import IN_PACKAGE
+from uniemox.io.weight_names import is_in_package
 from uniemox.labels import quoted as quoted_label
 from uniemox.plurals import counted
 
@@ -289,7 +289,7 @@ def compare(
                 dataset, scoring, ours, theirs, baseline or (), on_progress=progress.show, report=say
             )
         comparisons = [comparison]
-    is_gain = all(str(model) in IN_PACKAGE for model in theirs) and not any(str(run) in IN_PACKAGE for run in ours)
+    is_gain = all(is_in_package(model) for model in theirs) and not any(is_in_package(run) for run in ours)
     for comparison in comparisons:
         if as_json:
             print(json.dumps(asdict(comparison)))
@@ -339,7 +339,9 @@ def _gain(low: float, high: float, comparison: "Comparison") -> str:
     verdict = "training gained nothing here that these images can show: the built-in model may be as good"
     if comparison.difference.difference < 0:
         verdict += " or better"
-    is_shown = (low > 0 or high < 0) and not _may_be_chance(comparison)
+    excludes_zero = low > 0 or high < 0
+    p_of_few = _p_of_few(comparison)
+    is_shown = excludes_zero and (p_of_few is None or p_of_few < MAX_P)
     if is_shown and low > 0:
         verdict = "training gained accuracy over the built-in model"
     elif is_shown:
@@ -351,21 +353,26 @@ def _gain(low: float, high: float, comparison: "Comparison") -> str:
         )
     if not is_shown:
         verdict += _resolution((high - low) / 2, comparison)
+    if excludes_zero and not is_shown:
+        verdict += (
+            ". The interval is too narrow for so few: by an exact test, equally good models differ as much with a "
+            f"probability of {p_of_few:.0%}"
+        )
     return verdict
 
 
-def _may_be_chance(comparison: "Comparison") -> bool:
-    """Return True if few images tell two models apart, and two equally good ones would often differ as much.
+def _p_of_few(comparison: "Comparison") -> float | None:
+    """Return the p-value of an exact test if few images tell two models apart; None for more images, or several runs.
 
-    The interval of the difference is too narrow then: resamples of a few such images spread too little.
+    Resamples of a few such images spread too little, so that the interval of the difference is too narrow.
     """
     from uniemox.intervals import sign_test
 
     if comparison.discordant is None or comparison.discordant >= MIN_DISCORDANT:
-        return False
+        return None
     lead = round(comparison.difference.difference * comparison.pictures)
     wins = (comparison.discordant + lead) // 2
-    return sign_test(wins, comparison.discordant - wins) >= MAX_P
+    return sign_test(wins, comparison.discordant - wins)
 
 
 def _resolution(reach: float, comparison: "Comparison") -> str:

@@ -32,6 +32,8 @@ MAX_SHOWN = 20
 MAX_ROWS = 200
 # Unreadable images that are listed by name.
 MAX_LISTED = 20
+# Probability without a counterpart from which a table shows it.
+MIN_UNMAPPED = 0.1
 # Maximum number of images that need no progress bar.
 FEW = 8
 UNFAMILIAR_NOTE = "(a guess: unlike the training images)"
@@ -282,7 +284,13 @@ def _top_labels(result: Prediction) -> str:
     if result.assigned_labels is not None:
         return "  ".join([_assigned(result)] + [UNFAMILIAR_NOTE] * result.is_unfamiliar)
     form = "{} {:.1f}" if "valence" in result.scene else "{} {:.0%}"
-    return "  ".join([form.format(*pair) for pair in result.top(3)] + [UNFAMILIAR_NOTE] * result.is_unfamiliar)
+    parts = [form.format(*pair) for pair in result.top(3)]
+    # The probabilities are shares of the rest.
+    if result.unmapped is not None and result.unmapped >= MIN_UNMAPPED:
+        parts.append(f"({result.unmapped:.0%} has no counterpart)")
+    if result.is_unfamiliar:
+        parts.append(UNFAMILIAR_NOTE)
+    return "  ".join(parts)
 
 
 def _assigned(result: Prediction) -> str:

@@ -26,8 +26,8 @@ from uniemox.intervals import (
     paired_bootstrap,
 )
 from uniemox.io.progress import Progress, silent
-from uniemox.io.run_files import WEIGHTS
-from uniemox.io.weight_names import IN_PACKAGE
+from uniemox.io.run_files import EVALUATIONS, WEIGHTS
+from uniemox.io.weight_names import IN_PACKAGE, is_in_package
 from uniemox.labels import quoted, scored_labels
 from uniemox.plurals import counted
 from uniemox.predict.opening import open_network
@@ -205,7 +205,7 @@ def compare_on(
     _refuse_files(tuple(models))
     for path in models:
         # Scoring takes minutes, so an unfinished run must not be found after it.
-        if str(path) not in IN_PACKAGE and not (path / WEIGHTS).is_file():
+        if not is_in_package(path) and not (path / WEIGHTS).is_file():
             raise CheckpointError(f"{path / WEIGHTS} can't be read: there is no such file; give the folder of a run")
     pairs = scoring.label_pairs
     without = left_out_by(pairs or {}, data.labels)
@@ -267,11 +267,11 @@ def _info_of(model: Path) -> ClassifierInfo:
 def _by_title(path: Path) -> dict[str, list[SavedEvaluation]]:
     """Return a run's evaluations by scored data."""
     if not evaluations_folder(path).is_dir():
-        if str(path) in IN_PACKAGE:
+        if is_in_package(path):
             raise DataError(
                 f"{path} was not scored in this folder; give --data, or run uniemox evaluate --model {path} first"
             )
-        if path.name in IN_PACKAGE and list(path.glob("*.json")):
+        if path.name in IN_PACKAGE and path.absolute().parent.name == EVALUATIONS:
             raise DataError(
                 f"{path} is the folder of the scores of {path.name}; give {path.name}, and run the command in "
                 f"{path.absolute().parent.parent}"

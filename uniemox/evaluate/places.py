@@ -8,7 +8,7 @@ from typing import Any
 from uniemox.errors import DataError
 from uniemox.io.run_files import CONFIG, EVALUATIONS, ONNX
 from uniemox.io.typed import read_json
-from uniemox.io.weight_names import IN_PACKAGE
+from uniemox.io.weight_names import is_in_package
 
 # Number of digits of a hash that tells hub folders of one name apart.
 PLACE_DIGITS = 8
@@ -23,7 +23,7 @@ def evaluations_folder(model: Path) -> Path:
     >>> evaluations_folder(Path("embedded")).as_posix(), evaluations_folder(Path("runs/fi")).as_posix()
     ('evaluations/embedded', 'runs/fi/evaluations')
     """
-    if str(model) in IN_PACKAGE:
+    if is_in_package(model):
         return Path(EVALUATIONS) / model
     if is_hub_folder(model):
         hub_folder = model.resolve()
@@ -37,7 +37,7 @@ def saves_scores_here(model: Path) -> bool:
 
     These are the models of the package, and hub folders: they are published, and scores have the names of images.
     """
-    return str(model) in IN_PACKAGE or is_hub_folder(model)
+    return is_in_package(model) or is_hub_folder(model)
 
 
 def is_hub_folder(folder: Path) -> bool:

@@ -29,7 +29,7 @@ from uniemox.io.files import refuse_special, write_file
 from uniemox.io.progress import Progress, silent
 from uniemox.io.run_files import CONFIG, ONNX, SPLITS, WEIGHTS
 from uniemox.io.typed import read_json
-from uniemox.io.weight_names import IN_PACKAGE, file_in_package
+from uniemox.io.weight_names import file_in_package, is_in_package
 from uniemox.labels import AFFECT, NO_LABELS, LabelSet, ScoredLabels, identity_map, quoted
 from uniemox.plurals import counted
 from uniemox.predict.confidence import COVERAGE, flag_note, set_note
@@ -208,7 +208,7 @@ def _same_labels(info: ClassifierInfo, data: LabelSet, pairs: LabelPairs | None)
 
 def is_onnx(model: Path) -> bool:
     """Return True for an ONNX file, and for a model of the package."""
-    return str(model) in IN_PACKAGE or model.suffix == ".onnx"
+    return is_in_package(model) or model.suffix == ".onnx"
 
 
 def runs_without_torch(model: Path) -> bool:
@@ -309,7 +309,7 @@ def write_evaluation(
     if name is None:
         name = _name_of(evaluation, model, data, split)
     check_name(name)
-    run = model if model.is_dir() or str(model) in IN_PACKAGE else model.parent
+    run = model if model.is_dir() or is_in_package(model) else model.parent
     path = evaluations_folder(run) / f"{name}.json"
     refuse_special(path.parent)
     about = {"data": data.name, "split": split, "persons": None if persons is None else str(persons)}

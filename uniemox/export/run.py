@@ -16,7 +16,7 @@ from uniemox.export.int8 import Int8Check, export_int8
 from uniemox.export.onnx import export_classifier, read_model, write_model
 from uniemox.io.progress import Progress, silent
 from uniemox.io.run_files import CONFIG, ONNX, WEIGHTS
-from uniemox.io.weight_names import file_in_package
+from uniemox.io.weight_names import file_in_package, refuse_name_in_package
 from uniemox.training.run_folder import read_json_object
 from uniemox.training.starts import STARTS_FROM, with_start
 
@@ -86,8 +86,10 @@ def export_hub_folder(run: Path, out: Path, read_scores: Callable[[Path], Sequen
         True if timm and transformers can open the folder.
 
     Raises:
+        ConfigError: If out has the name of a model in the package.
         CheckpointError: For an unfinished run, or a file that can't be written.
     """
+    refuse_name_in_package(out)
     classifier, info = load_classifier(_weights_of(run))
     if STARTS_FROM not in info.trained_on:
         # Written by an older version.

@@ -22,7 +22,7 @@ from uniemox.checkpoints.reading import check_shapes, is_sincos
 from uniemox.checkpoints.timm_networks import TIMM, load_timm
 from uniemox.classifier_info import ClassifierInfo, EncoderSpec, NetworkSpec, read_info
 from uniemox.data.sample import DataSet, Sample
-from uniemox.errors import CheckpointError, ConfigError
+from uniemox.errors import CheckpointError, ConfigError, ShapeError
 from uniemox.finetune.config import INIT_MISSING, FinetuneConfig, LoraConfig, NetworkConfig
 from uniemox.io.run_files import CONFIG, ENCODER, WEIGHTS
 from uniemox.io.weight_names import CLIP, IN_PACKAGE, Init
@@ -227,15 +227,31 @@ def _open_encoder(source: str, pool: str, size: int, from_scratch: bool) -> tupl
     is_random = source.startswith(TIMM) and from_scratch
     if is_random:
         encoder: Any = load_timm(source, size, pretrained=False)
-    elif pool == "token":
-        encoder = load_start(source, image_size=size)
     else:
-        encoder = load_published(source, image_size=size, pool="mean" if pool == "mean" else "own")
+        try:
+            encoder = _load_weights(source, pool, size)
+        except ShapeError as error:
+            if folder is None:
+                raise
+            raise ShapeError(f"{error}; {_size_of_run(folder)}") from error
     mean, std = encoder.report.mean_std or IMAGENET
     spec = NetworkSpec(encoders=(describe_encoder(encoder),), mean=mean, std=std)
     if from_scratch and not is_random:
         restart(encoder, spec)
     return encoder.train(), spec
+
+
+def _load_weights(source: str, pool: str, size: int) -> Any:
+    """Load an encoder from a weight file, with the pooling of a fine-tuning."""
+    if pool == "token":
+        return load_start(source, image_size=size)
+    return load_published(source, image_size=size, pool="mean" if pool == "mean" else "own")
+
+
+def _size_of_run(folder: Path) -> str:
+    """Return a clause with the size of a pre-training run's views, as advice."""
+    size = read_json_object(folder / CONFIG)["config"]["view"]["size"]
+    return f"{folder} was pre-trained at {size} px, which --view.size {size} (or its preset) sets"
 
 
 def _start_of(encoder: nn.Module, info: ClassifierInfo, from_scratch: bool) -> tuple[Any, NetworkSpec]:

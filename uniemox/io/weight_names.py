@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from uniemox.errors import ConfigError
+from uniemox.io.run_files import CONFIG, ONNX, WEIGHTS
+
 SCRATCH = "scratch:"
 CLIP = "clip:"
 EMBEDDED = Path(__file__).parents[1] / "predict" / "embedded"
@@ -10,11 +13,37 @@ EMBEDDED = Path(__file__).parents[1] / "predict" / "embedded"
 IN_PACKAGE = {"embedded": "scene.onnx", "small": "small.onnx"}
 
 
+def is_in_package(model: Path) -> bool:
+    """Return True if a path is the name of a model in the package, such as embedded.
+
+    Raises:
+        ConfigError: If the working directory has a model of this name, too; paths have no ./ that tells them apart.
+    """
+    if str(model) not in IN_PACKAGE:
+        return False
+    if any((model / name).is_file() for name in (CONFIG, WEIGHTS, ONNX)):
+        raise ConfigError(
+            f"{model} is a model in the package, and a folder with a model here; for the folder, give its path from "
+            f"the root: {model.absolute()}"
+        )
+    return True
+
+
 def file_in_package(model: Path) -> Path:
-    """Return the file of the package's model of this name, such as embedded; other paths unchanged."""
-    if str(model) in IN_PACKAGE:
+    """Return the file of the package's model of this name, such as embedded; other paths unchanged.
+
+    Raises:
+        ConfigError: See `is_in_package`.
+    """
+    if is_in_package(model):
         return EMBEDDED / IN_PACKAGE[str(model)]
     return model
+
+
+def refuse_name_in_package(out: Path) -> None:
+    """Raise ConfigError for a folder with the name of a model in the package, which commands would take for it."""
+    if str(out) in IN_PACKAGE:
+        raise ConfigError(f"--out {out} is the name of a model in the package; choose another name, such as runs/{out}")
 
 
 @dataclass(frozen=True, slots=True)

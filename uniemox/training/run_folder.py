@@ -20,6 +20,7 @@ from uniemox.errors import ConfigError
 from uniemox.io import typed
 from uniemox.io.files import PARTIAL, FileLock, refuse_special, write_file, writing
 from uniemox.io.run_files import CHECKPOINTS, CONFIG, METRICS, WEIGHTS
+from uniemox.io.weight_names import refuse_name_in_package
 from uniemox.model.config import Precision
 from uniemox.spelling import did_you_mean
 from uniemox.training.processes import is_restart, job_of, rank, wait_for_all
@@ -155,12 +156,14 @@ def begin_run(
         True in the first process if there is something to resume; else False.
 
     Raises:
-        ConfigError: If the folder holds links or another run, if it holds a run and `resume` is off, if settings or
-            data differ from the run's first ones, or if another process is training there.
+        ConfigError: If the folder has the name of a model in the package, or holds links or another run; if it holds a
+            run and `resume` is off, or settings or data differ from the run's first ones; or if another process is
+            training there.
     """
     with ExitStack() as at_end:
         is_begun = False
         if rank() == 0:
+            refuse_name_in_package(run)
             if run.exists() and not run.is_dir():
                 raise ConfigError(f"{run} is a file; --out needs a folder")
             with writing(run):

@@ -192,7 +192,7 @@ def _fetch_one(
         # A data set is published in formats that all browsers show.
         if is_raw(result):
             return FetchError("a camera raw; save it as JPEG")
-        image = open_image(result, "it")
+        image = open_image(result, "the file")
         image_format = str(image.format)
         if job.key.sha256 not in (None, hashlib.sha256(result).hexdigest()):
             return FetchError("another image than before is at its address now")
