@@ -17,7 +17,7 @@ NO_OPTIONS = ("max_files", "max_megapixels", "decode_timeout_s", "read_timeout_s
 @takes(limits=options_of(ServeConfig, without=NO_OPTIONS, names={"allow_origins": "--allow-origin"}))
 def serve(
     *,
-    model: Annotated[list[str] | None, Parameter(negative="")] = None,
+    model: Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)] = None,
     person_model: Annotated[str | None, Parameter(negative="")] = None,
     faces: Literal["find", "whole"] | None = None,
     host: str = "127.0.0.1",
@@ -34,11 +34,11 @@ def serve(
 
     For example:
 
-    - uniemox serve --model runs/fi --model runs/emoset --port 8080
+    - uniemox serve --model runs/fi runs/emoset --port 8080
     - export UNIEMOX_KEY=$(openssl rand -hex 24); uniemox serve --host 0.0.0.0 --key-from UNIEMOX_KEY
 
     Args:
-        model: A run, model.onnx, hub: or clip: name; give it twice to compare two models. Default: the package's own.
+        model: A run, model.onnx, hub: or clip: name; or two, to compare them. Default: the package's own.
         person_model: Model that predicts what the detected people feel; takes the same values as --model.
         faces: Also predict facial expressions, which are not felt emotions. find: detect them. whole: each
             image is one face.
