@@ -44,9 +44,9 @@ CLOSE = 1.5
 
 
 def png_with(values: np.ndarray, *chunks: tuple[bytes, bytes]) -> bytes:
-    """A PNG of greys or colours, 8 or 16 bits, with these chunks before its pixels."""
+    """A PNG of greys (with alpha) or colours, 8 or 16 bits, with these chunks before its pixels."""
     bits = 8 * values.dtype.itemsize
-    kind = 0 if values.ndim == 2 else 2
+    kind = 0 if values.ndim == 2 else {2: 4, 3: 2}[values.shape[2]]
     rows = b"".join(b"\0" + row.astype(row.dtype.newbyteorder(">")).tobytes() for row in values)
     header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], bits, kind, 0, 0, 0)
     return png_of([(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")])

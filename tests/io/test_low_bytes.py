@@ -80,8 +80,9 @@ def test_alpha_of_linear_light_is_kept() -> None:
 def test_only_linear_profiles_get_another_curve() -> None:
     linear = linear_profile(SRGB)
     assert with_srgb_curve(linear) is not None
+    assert with_srgb_curve(icc_profile(None, D65, 1.0, space=b"GRAY")) is not None
     for other in (
-        *(icc_profile(SRGB, D65, 2.2), icc_profile(None, D65, 1.0, space=b"GRAY"), linear.replace(b"wtpt", b"A2B0")),
+        *(icc_profile(SRGB, D65, 2.2), icc_profile(None, D65, 2.2, space=b"GRAY"), linear.replace(b"wtpt", b"A2B0")),
         *(b"", bytes(200), linear[:140]),
     ):
         assert with_srgb_curve(other) is None

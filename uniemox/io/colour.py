@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from PIL import Image, ImageChops
+from PIL import ExifTags, Image, ImageChops
 
 from uniemox.io.colour_spaces import ADOBE_RGB, HLG, PQ, PRIMARIES, SRGB, ColourSpace, profile_of, with_srgb_curve
 from uniemox.io.low_bytes import encode_light
@@ -24,6 +24,8 @@ MAX_PROFILE_BYTES = 4 * 2**20
 """Maximum size of an ICC profile that is read; those for printing have up to 3 MiB."""
 MAX_SRGB_DIFFERENCE = 2
 """Maximum change of a colour, in levels of 255, for which a profile counts as sRGB; versions of sRGB differ by 1."""
+MAX_GREY_DIFFERENCE = 4
+"""Maximum difference of the channels of a grey image that lossy WebP stores in colour, in levels of 255."""
 CACHED_CONVERSIONS = 8
 """Number of conversions in memory; one folder seldom has more kinds of profiles."""
 SRGB_GAMMA = 0.45455
@@ -34,14 +36,21 @@ GAMMA_TOLERANCE = 0.01
 _ADOBE_GAMMA = 563 / 256
 # Code points by which a file says that it does not know its colours.
 _UNSPECIFIED = (2, 2)
-_GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0}
+_GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0, 17: 2.6}
 """Transfer functions of H.273 that are powers. The others, such as that of BT.709, count as the one of sRGB."""
 CICP = "cicp"
 """Key of `Image.info` with the code points (primaries, transfer function) that the file names."""
+NARROW_RANGE = "narrow_range"
+"""Key of `Image.info` that is True if black is 16 and white 235 of 255, see `has_narrow_range`."""
+NAMES_ADOBE = "names_adobe_rgb"
+"""Key of `Image.info` that is True if the EXIF of a TIFF or camera raw, which Pillow does not keep, names Adobe RGB."""
+# ColorSpace of Adobe RGB, and what EXIF that names Adobe RGB contains: the index, or this value in either byte order.
+_EXIF_ADOBE = 2
+_ADOBE_MARKS = (b"R03", bytes.fromhex("a001 0003 00000001 0002"), bytes.fromhex("01a0 0300 01000000 0200"))
 
 _MODES = {
-    b"RGB ": {"RGB": "RGB", "RGBA": "RGBA", "P": "RGB", "PA": "RGBA", "RGBX": "RGB", "RGBa": "RGBA"},
-    b"GRAY": {"L": "L", "1": "L", "LA": "LA", "La": "LA"},
+    b"RGB ": {"RGB": "RGB", "RGBA": "RGBA", "P": "RGB", "PA": "RGBA", "RGBX": "RGB", "YCbCr": "RGB"},
+    b"GRAY": {"L": "L", "1": "L", "LA": "LA"},
     b"CMYK": {"CMYK": "CMYK"},
 }
 """Mode in which the pixels of an image are converted, by colour space of the profile and mode of the image."""
@@ -66,9 +75,11 @@ def to_srgb(image: Image.Image, low_bytes: Image.Image | None = None) -> Image.I
         The same object if it is sRGB already, or names no colour space. Otherwise an image of mode RGB, or RGBA if it
         has transparency.
     """
-    # A transparent colour would have to be converted, too.
-    if "transparency" in image.info:
+    # A transparent colour would have to be converted, too. The inks of CMYK are no light.
+    if "transparency" in image.info or image.mode == "CMYK":
         low_bytes = None
+    if image.info.get(NARROW_RANGE):
+        image = _full_range(image)
     code_points = _code_points_of(image.info)
     # In PNG, code points come before a profile; elsewhere the profile counts.
     if code_points is not None and image.format == "PNG":
@@ -76,12 +87,25 @@ def to_srgb(image: Image.Image, low_bytes: Image.Image | None = None) -> Image.I
     convert, mode = _profile_conversion(image)
     if convert is not None:
         if low_bytes is not None and (encoded := with_srgb_curve(image.info["icc_profile"])) is not None:
-            return _apply(encode_light(image, low_bytes), _conversion(encoded, "RGB"), mode)
+            return _apply(encode_light(image, low_bytes), _conversion(encoded, mode.removesuffix("A")), mode)
         return _apply(image, convert, mode)
     space = _space_without_profile(image)
     if space is None:
         return image
     return _from_space(image, space, low_bytes)
+
+
+def _full_range(image: Image.Image) -> Image.Image:
+    """Return an image with black 0 and white 255; its transparency stays."""
+    if image.mode in ("P", "PA"):
+        image = image.convert(_as_colour(image))
+    levels = [min(max(round((value - 16) * 255 / 219), 0), 255) for value in range(256)]
+    *colours, last = image.getbands()
+    table = [*(levels * len(colours)), *(range(256) if last == "A" else levels)]
+    full = image.point(table)
+    full.info = {key: value for key, value in image.info.items() if key != NARROW_RANGE}
+    full.format = image.format
+    return full
 
 
 def keeps_colours(image: Image.Image) -> bool:
@@ -119,8 +143,10 @@ def _profile_conversion(image: Image.Image) -> tuple[Convert | None, str]:
 
 
 def _is_grey(image: Image.Image) -> bool:
+    """Return True if the channels of an image in colour are equal, but for the rounding of lossy compression."""
     red, green, blue = image.split()[:3]
-    return not (ImageChops.difference(red, green).getbbox() or ImageChops.difference(green, blue).getbbox())
+    differences: list[Any] = [ImageChops.difference(green, other).getextrema() for other in (red, blue)]
+    return all(highest <= MAX_GREY_DIFFERENCE for _, highest in differences)
 
 
 def frame_to_srgb(image: Image.Image, primaries: int, transfer: int) -> Image.Image:
@@ -200,16 +226,30 @@ def _space_of_png(info: dict[Any, Any]) -> ColourSpace | None:
 
 
 def names_adobe_rgb(image: Image.Image) -> bool:
-    """Return True if EXIF names Adobe RGB, as cameras do (DCF): ColorSpace is not sRGB, the interoperability R03."""
+    """Return True if the EXIF of an image names Adobe RGB, see `is_adobe_rgb`."""
+    if image.info.get(NAMES_ADOBE):
+        return True
     exif = image.info.get("exif")
     # Parsing EXIF takes longer than reading a small image.
-    if not isinstance(exif, bytes) or b"R03" not in exif:
+    if not isinstance(exif, bytes) or not any(mark in exif for mark in _ADOBE_MARKS):
         return False
+    return is_adobe_rgb(image.getexif)
+
+
+def is_adobe_rgb(read_exif: Callable[[], Image.Exif]) -> bool:
+    """Return True if EXIF names Adobe RGB.
+
+    Cameras do so by the interoperability index R03 and a ColorSpace that is not sRGB (DCF 2.0). Some write a ColorSpace
+    of 2, which EXIF does not define.
+
+    Args:
+        read_exif: Function that returns the EXIF.
+    """
     with suppress(Exception):  # what broken EXIF raises
-        tags = image.getexif()
-        color_space = tags.get_ifd(0x8769).get(0xA001)
-        index = tags.get_ifd(0xA005).get(1, "")
-        return color_space != 1 and str(index).rstrip("\0 ") == "R03"
+        tags = read_exif()
+        color_space = tags.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.ColorSpace)
+        index = tags.get_ifd(ExifTags.IFD.Interop).get(ExifTags.Interop.InteropIndex, "")
+        return color_space == _EXIF_ADOBE or (color_space != 1 and str(index).rstrip("\0 ") == "R03")
     return False
 
 

@@ -39,6 +39,7 @@ _BRADFORD = ((0.8951, 0.2664, -0.1614), (-0.7502, 1.7135, 0.0367), (0.0389, -0.0
 MAX_TAGS = 100
 """Number of tags of a profile that are read."""
 _CURVES = (b"rTRC", b"gTRC", b"bTRC")
+_GREY_CURVES = (b"kTRC",)
 _TABLES = (b"A2B0", b"A2B1", b"A2B2", b"D2B0", b"D2B1", b"D2B2")
 """Tags that come before the curves of a profile."""
 _LINEAR_CURVES = (
@@ -92,15 +93,16 @@ def with_srgb_curve(profile: bytes) -> bytes | None:
     # The new curve is appended, and values of tags begin at multiples of 4.
     profile += bytes(-len(profile) % 4)
     curve = _curve_of(ColourSpace(SRGB))
+    curves = _GREY_CURVES if profile[16:20] == b"GRAY" else _CURVES
     replaced = 0
     for at in range(0, len(table) - 11, 12):
         name, start = struct.unpack_from(">4sI", table, at)
-        if name in _TABLES or (name in _CURVES and not profile.startswith(_LINEAR_CURVES, start)):
+        if name in _TABLES or (name in curves and not profile.startswith(_LINEAR_CURVES, start)):
             return None
-        if name in _CURVES:
+        if name in curves:
             struct.pack_into(">II", table, at + 4, len(profile), len(curve))
             replaced += 1
-    if replaced != len(_CURVES):
+    if replaced != len(curves):
         return None
     size = struct.pack(">I", len(profile) + len(curve))
     return size + profile[4:132] + bytes(table) + profile[132 + len(table) :] + curve

@@ -74,7 +74,18 @@ def to_eight_bits(image: Image.Image, name: str) -> Image.Image:
     if alpha is not None:
         grey.putalpha(alpha)
     grey.info = {key: value for key, value in image.info.items() if key != "transparency"}
+    # The format decides whether code points or a profile count.
+    grey.format = image.format
     return grey
+
+
+def greys_of_sixteen_bits(image: Image.Image) -> Image.Image | None:
+    """Return an image of WIDE_MODES if its values go from black, 0, to white, 65,535; None for others."""
+    if not image.mode.startswith("I;16"):
+        return None
+    tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    is_black_zero = _first(tags, Tag.PhotometricInterpretation, 1) != _WHITE_IS_ZERO
+    return image if is_black_zero and _first(tags, Tag.BitsPerSample, 16) == 16 else None
 
 
 def _white_of(image: Image.Image, tags: Any, values: "NDArray[Any]") -> float | None:

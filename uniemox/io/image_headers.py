@@ -32,6 +32,13 @@ def code_points_in(data: bytes) -> tuple[int, int] | None:
     return None
 
 
+def has_narrow_range(data: bytes) -> bool:
+    """Return True for a PNG with code points whose black is 16 and white 235 of 255, as in video."""
+    if not data.startswith(_PNG):
+        return False
+    return any(kind == b"cICP" and data[start:end][3:] == b"\0" for kind, start, end in _chunks(data))
+
+
 def _in_png(data: bytes) -> tuple[int, int] | None:
     """Read the chunk cICP (PNG specification, third edition, 11.3.2.6), which precedes the pixels."""
     for kind, start, end in _chunks(data):

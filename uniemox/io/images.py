@@ -19,12 +19,12 @@ from PIL.ExifTags import Base as Tag
 
 from uniemox.errors import ImageError
 from uniemox.io.borders import crosses_border
-from uniemox.io.colour import CICP, MAX_PROFILE_BYTES, to_srgb
-from uniemox.io.image_depth import WIDE_MODES, to_eight_bits
-from uniemox.io.image_headers import code_points_in, jpeg_frame, take_profile, without_metadata
+from uniemox.io.colour import CICP, MAX_PROFILE_BYTES, NAMES_ADOBE, NARROW_RANGE, is_adobe_rgb, to_srgb
+from uniemox.io.image_depth import WIDE_MODES, greys_of_sixteen_bits, to_eight_bits
+from uniemox.io.image_headers import code_points_in, has_narrow_range, jpeg_frame, take_profile, without_metadata
 from uniemox.io.image_limits import check_bytes, check_heif, check_memory, check_tiff
 from uniemox.io.low_bytes import open_low_bytes, refuse_bytes
-from uniemox.io.raw_preview import HAS_RAWPY, RAW_ENDINGS, is_raw, preview_of
+from uniemox.io.raw_preview import HAS_RAWPY, RAW_ENDINGS, exifs_of_raw, is_raw, preview_of
 from uniemox.io.sized_image import SizedImage
 from uniemox.io.tiff_pages import SEPARATE_PLANES, describe_layout, with_photograph_first
 
@@ -64,6 +64,8 @@ _RAWMODES_OF_PLANES = {"RGB": "RGB;16N", "RGBA": "RGBA;16N", "CMYK": "CMYK;16N"}
 TIFF_REMEDY = "convert it to RGB with 8 bits per channel, or save it as PNG"
 # libtiff returns values in the order of bytes of this machine, which Pillow forgets for these of big-endian files.
 _NATIVE_RAWMODES = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
+# Modes without multiplication by alpha, by those with it, which Pillow converts to few others.
+_STRAIGHT_MODES = {"La": "LA", "RGBa": "RGBA"}
 # Steps between the greys of a PNG with 2 and 4 bits, in levels of 255.
 _GREY_STEPS = {"L;2": 85, "L;4": 17}
 
@@ -99,8 +101,12 @@ def open_image(data: bytes, name: str) -> Image.Image:
     if not data:
         raise ImageError(f"{name}: the file is empty")
     # The checks follow, because a preview is an image from the same stranger.
+    names_adobe = False
     if is_raw(data):
-        data = preview_of(data, name)
+        preview = preview_of(data, name)
+        # Pillow reads the first EXIF of the preview only, which LibRaw writes.
+        names_adobe = any(is_adobe_rgb(read_exif) for read_exif in exifs_of_raw(data, preview))
+        data = preview
     check_bytes(data, name)
     load_plugins()
     if _is_heif(data):
@@ -118,13 +124,31 @@ def open_image(data: bytes, name: str) -> Image.Image:
     if fmt == "TIFF":
         check_tiff(data, getattr(image, "tag_v2", {}), image.size, name)
         _prepare_tiff(image, data, name)
+        # Pillow keeps it, and turns the image by its orientation when it reads the pixels.
+        exif = _exif_without_xmp(image)
+        if Tag.ExifOffset in exif:
+            image.info[NAMES_ADOBE] = is_adobe_rgb(lambda: exif)
     elif fmt == "PNG":
         scale_transparency(image)
     if profile is not None:
         image.info["icc_profile"] = profile
+    if names_adobe:
+        image.info[NAMES_ADOBE] = True
     if (code_points := code_points_in(data)) is not None:
         image.info[CICP] = code_points
+        image.info[NARROW_RANGE] = has_narrow_range(data)
     return image
+
+
+def _exif_without_xmp(image: Image.Image) -> Image.Exif:
+    """Return the EXIF of an image; Pillow would take a missing orientation from XMP, but other programs don't."""
+    xmp = {key: image.info.pop(key) for key in ("xmp", "XML:com.adobe.xmp") if key in image.info}
+    try:
+        return image.getexif()
+    except DECODING_ERRORS:
+        return Image.Exif()
+    finally:
+        image.info.update(xmp)
 
 
 def _open(data: bytes, name: str) -> Image.Image:
@@ -305,8 +329,7 @@ def decode_opened(image: Image.Image, name: str, *, shrink: Callable[[int, int],
         reduce_jpeg(image, factor)
     _load(image, name)
     try:
-        if low_bytes is not None:
-            refuse_bytes(image, low_bytes, name)
+        refuse_bytes(image, low_bytes, name)
         # The result has the same name, so that the decoded image is freed before the rotation.
         image = to_rgb(image, name, low_bytes)
     except DECODING_ERRORS as error:
@@ -362,8 +385,15 @@ def orientation_of(image: Image.Image) -> int:
     """Return EXIF's orientation, 1 to 8; 1 if missing or invalid, and for TIFF, which Pillow itself turns upright."""
     if image.format == "TIFF" or ("exif" not in image.info and image.format not in ("PNG", "MPO")):
         return 1
+    content = image.info.get("exif")
     try:
-        value = image.getexif().get(_ORIENTATION, 1)
+        if content:
+            # Pillow may have read it when it opened the image, together with XMP.
+            exif = Image.Exif()
+            exif.load(content)
+        else:
+            exif = _exif_without_xmp(image)
+        value = exif.get(_ORIENTATION, 1)
     except DECODING_ERRORS:
         return 1
     return int(value) if value in _TURNS else 1
@@ -378,11 +408,14 @@ def to_rgb(image: Image.Image, name: str, low_bytes: Image.Image | None = None) 
         low_bytes: Low bytes of colours with 16 bits (see low_bytes.py); None: the image has 8 bits.
     """
     if image.mode in WIDE_MODES:
+        low_bytes = greys_of_sixteen_bits(image)
         image = to_eight_bits(image, name)
+    elif image.mode in _STRAIGHT_MODES:
+        image = image.convert(_STRAIGHT_MODES[image.mode])
     image = to_srgb(image, low_bytes)
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         return on_white(image if image.mode == "RGBA" else image.convert("RGBA"))
     # Pillow has already reverted Adobe's inverted CMYK.
     return image.convert("RGB")

@@ -19,7 +19,7 @@ from PIL.JpegImagePlugin import get_sampling
 from uniemox.errors import ImageError
 from uniemox.io.borders import crosses_border
 from uniemox.io.colour import CICP, names_adobe_rgb, to_srgb
-from uniemox.io.image_depth import WIDE_MODES, to_eight_bits
+from uniemox.io.image_depth import WIDE_MODES, greys_of_sixteen_bits, to_eight_bits
 from uniemox.io.images import DECODING_ERRORS, encode_image, open_image, orientation_of
 from uniemox.io.low_bytes import open_low_bytes
 
@@ -111,7 +111,11 @@ def without_metadata(data: bytes, name: str) -> PlainImage:
     is_adobe_rgb = names_adobe_rgb(image)
     plain = image
     if not profile and not is_adobe_rgb and any(key in image.info for key in SPACE_NAMES):
-        plain = to_srgb(to_eight_bits(image, name) if image.mode in WIDE_MODES else image, low_bytes)
+        eight_bits = image
+        if image.mode in WIDE_MODES:
+            low_bytes = greys_of_sixteen_bits(image)
+            eight_bits = to_eight_bits(image, name)
+        plain = to_srgb(eight_bits, low_bytes)
 
     image_format = plain_format(str(image.format))
     exif = _plain_exif(orientation_of(image), is_adobe_rgb)

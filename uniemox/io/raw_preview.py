@@ -4,8 +4,12 @@ The preview shows the photograph as the camera developed it, mostly in full size
 """
 
 import io
+import re
 import struct
+from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.util import find_spec
+from itertools import islice
 from typing import Any
 
 from PIL import Image
@@ -23,6 +27,9 @@ LIBRARY_BYTES = 512 * 2**20
 """Address space that LibRaw and its libraries reserve."""
 MIN_PREVIEW_PX = 400
 """Minimum longer side of a preview; smaller ones are thumbnails, and the answer would differ from the photograph's."""
+MAX_EXIFS = 10
+"""Maximum number of EXIFs in a preview that are read."""
+MAX_SEGMENT_BYTES = 2**16
 
 # Olympus, Panasonic, Fujifilm, Sigma, Minolta, Canon's CRW and CR2: starts that no other file has.
 _STARTS = (b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FUJIFILMCCD-RAW", b"FOVb", b"\0MRM", b"II\x1a\0\0\0HEAPCCDR")
@@ -75,6 +82,24 @@ def exif_of_raw(data: bytes) -> Image.Exif:
     exif = Image.Exif()
     if data.startswith(TIFF_STARTS):
         exif.load(data)
+    return exif
+
+
+def exifs_of_raw(data: bytes, preview: bytes) -> Iterator[Callable[[], Image.Exif]]:
+    """Yield functions that read the EXIF of a camera raw, and each EXIF of its preview.
+
+    Args:
+        data: Bytes of the camera raw.
+        preview: Bytes of its preview.
+    """
+    yield partial(exif_of_raw, data)
+    for match in islice(re.finditer(b"Exif\0\0", preview), MAX_EXIFS):
+        yield partial(_exif_in, preview[match.start() : match.start() + MAX_SEGMENT_BYTES])
+
+
+def _exif_in(content: bytes) -> Image.Exif:
+    exif = Image.Exif()
+    exif.load(content)
     return exif
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, ImageSequence
 
-from uniemox.io.colour import CICP, frame_to_srgb
+from uniemox.io.colour import CICP, NARROW_RANGE, frame_to_srgb
 from uniemox.io.files import open_regular
-from uniemox.io.image_headers import code_points_in
+from uniemox.io.image_headers import code_points_in, has_narrow_range
 from uniemox.io.image_limits import check_memory, webp_pixels
 from uniemox.io.images import check_size, scale_transparency, to_rgb
 
@@ -347,13 +347,15 @@ def read_animation(path: Path) -> Iterator[DecodedFrame]:
         pixels = webp_pixels(content.read(WEBP_HEAD_BYTES))
         check_memory(size, "WEBP", pixels, 1, "the animation")
         content.seek(0)
-        code_points = code_points_in(content.read(HEAD_BYTES))
+        head = content.read(HEAD_BYTES)
+        code_points = code_points_in(head)
         content.seek(0)
         with Image.open(content, formats=ANIMATION_FORMATS) as file:
             if file.format == "PNG":
                 scale_transparency(file)
             if code_points is not None:
                 file.info[CICP] = code_points
+                file.info[NARROW_RANGE] = has_narrow_range(head)
             yield from _animation_frames(file, size)
 
 
