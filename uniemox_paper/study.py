@@ -251,7 +251,7 @@ class Study:
         epochs = self.epochs[1]
         if self.is_demo and method.is_random:
             # Random weights get as many more images as our pre-training uses.
-            epochs += round(self.epochs[0] * self.pretraining.train / max(1.0, target.train * fraction))
+            epochs += round(self.epochs[0] * self._pretraining_images / max(1.0, target.train * fraction))
         options: dict[str, Any] = {"preset": scale, "data": target.source, **target.files, **target.people}
         options |= {"init": str(init.folder) if isinstance(init, PlannedRun) else init, "out": OUT, "resume": True}
         options["seed"] = seed

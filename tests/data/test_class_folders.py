@@ -251,7 +251,10 @@ def test_tables_take_the_split_of_a_folder_if_they_have_none(tmp_path: Path) -> 
     write(tmp_path / "t.csv", "path,label,split\ntrain/a.jpg,x,\ntest/b.jpg,y,val\nc.jpg,y,\n")
     data = open_data(f"csv:{tmp_path / 't.csv'}")
     assert [sample.split for sample in data.samples] == ["train", "val", None]
-    assert data.notes == ("1 row without a split has that of a folder in the path",)
+    assert data.notes == (
+        "1 row without a split has that of a folder in the path",
+        "1 sample is in no split: training leaves them out, and so do the scores of a split",
+    )
     write(tmp_path / "metadata.csv", "file_name,label\ntrain/a.jpg,x\ntest/b.jpg,y\n")
     assert [sample.split for sample in open_data(f"hf:{tmp_path}").samples] == ["train", "test"]
 

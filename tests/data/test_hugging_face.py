@@ -97,7 +97,10 @@ def test_metadata_names_images_from_its_folder(ending: str, split: str | None, t
     prefix = f"{split}/" if split else ""
     rows = [(sample.key, data.label_of(sample), sample.text, sample.split) for sample in data.samples]
     assert rows == [(f"{prefix}a.png", "awe", "A hill, far away", split), (f"{prefix}sub/b.png", "fear", None, split)]
-    assert data.notes == ("columns not read: camera",)
+    assert data.notes == (
+        "1 image without a row in metadata.csv or metadata.jsonl left out",
+        "columns not read: camera",
+    )
 
 
 def test_label_column_of_texts_and_a_kind(tmp_path: Path) -> None:

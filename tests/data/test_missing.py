@@ -92,7 +92,9 @@ def test_every_column_may_have_missing_values(tmp_path: Path) -> None:
     fields = ("split", "text", "domain", "group", "valence", "arousal", "target_box")
     assert [getattr(first, name) for name in fields] == [None] * 7
     assert None not in [getattr(second, name) for name in fields]
-    assert [note.split(" is missing")[0] for note in data.notes] == [f"1 value of column {name}" for name in names]
+    *notes, split_note = data.notes
+    assert [note.split(" is missing")[0] for note in notes] == [f"1 value of column {name}" for name in names]
+    assert split_note.startswith("1 sample is in no split: training leaves them out")
 
 
 def test_images_without_a_group_are_not_one_group(tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def test_a_single_data_set_is_described_as_before(tmp_path: Path) -> None:
     data = open_data(f"fi:{tmp_path}/fi")
     assert data.parts == ()
     description = describe_data(data)
-    assert set(description) == {"source", "samples", "labels", "sha256"}
+    assert set(description) == {"source", "samples", "labels", "sha256", "details_sha256"}
     assert description["sha256"] == "0fb1b21ed865a6be503ec7da21aa2cdb3930b7b090057f84c17ae4af02bcae7f"
     several = describe_data(open_data(f"fi:{tmp_path}/fi,folder:{tmp_path}/fi"))
     assert [part["name"] for part in several["parts"]] == ["fi", "folder"]

@@ -159,6 +159,7 @@ def test_there_is_one_verdict(low: float, log_loss: LogLossChange | None, verdic
         ece_before=0.2,
         ece_after=0.1,
         accuracy=0.5,
+        accuracy_before=0.5,
         accuracy_interval=(low, 0.6),
         chance=0.25,
         commonest=0.4,
@@ -179,6 +180,8 @@ def test_there_is_one_verdict(low: float, log_loss: LogLossChange | None, verdic
         assert few.verdict.endswith(
             "39 images are too few to make the model surer (40 are needed); the likely sets are new"
         )
+        less_accurate = replace(result, accuracy_before=0.6).verdict
+        assert less_accurate.startswith(f"{verdict}, but the accuracy falls from 60.0% to 50.0%: of your labels, one")
     assert result.keeps_temperature == (log_loss is WORSE)
 
 
@@ -342,7 +345,28 @@ def test_accuracy_is_that_of_the_evaluation(photos: Path, tmp_path: Path) -> Non
     result = recalibrate(str(model), data, tmp_path / "mine.onnx")
     scores = evaluate(model, data)
     assert (result.accuracy, result.accuracy_interval) == (scores.scores.accuracy, scores.scores.accuracy_interval)
+    assert result.accuracy_before == result.accuracy
     assert result.scored_labels == scores.scored_labels
+
+
+def test_accuracy_among_sums_of_labels_is_that_of_the_written_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A higher temperature keeps the order of probabilities, but not that of their sums."""
+    pairs = {"first": ("amusement", "anger", "awe", "contentment"), "second": ("fear",), "third": ("sadness",)}
+    model = tiny_network(tmp_path / "m.onnx")
+    network = Network.open(model)
+    for i in range(60):
+        image = draw_image(i, (48, 48))
+        [answer] = network.answer([network.views_of(SizedImage.of(image), None)]).values
+        label = ("second", "third")[i % 2] if int(answer.argmax()) > 3 else "first"
+        path = tmp_path / "own" / label / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(path)
+    data = open_data(f"folder:{tmp_path / 'own'}")
+    result = recalibrate(str(model), data, tmp_path / "mine.onnx", label_pairs=pairs)
+    for file, accuracy in ((model, result.accuracy_before), (tmp_path / "mine.onnx", result.accuracy)):
+        assert evaluate(file, data, label_pairs=pairs, allow_seen=True).scores.accuracy == accuracy
 
 
 def test_models_and_data_that_cannot_calibrate_are_refused(photos: Path, tmp_path: Path) -> None:

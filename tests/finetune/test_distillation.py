@@ -13,7 +13,7 @@ from uniemox.data.seen import read_seen
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError, StoppedError
 from uniemox.finetune.config import DistillationConfig, FinetuneConfig
-from uniemox.finetune.distillation import PREFIX, TeacherAnswers, ask_teacher
+from uniemox.finetune.distillation import PREFIX, TeacherAnswers, ask_teacher, open_unlabelled
 from uniemox.finetune.run import finetune
 from uniemox.labels import EKMAN, MIKELS
 from uniemox.predict.opening import load
@@ -49,7 +49,8 @@ def test_teacher_predicts_whole_images_once(tmp_path: Path, further: str) -> Non
     train = colours(2).samples
     config = DistillationConfig(teacher=str(finetuned("both")), data=further, weight=0.5)
     callback = Told()
-    answers = ask_teacher(config, train, MIKELS, tmp_path, callback.progress)
+    images = open_unlabelled(config)
+    answers = ask_teacher(config, train, images, MIKELS, tmp_path, callback.progress)
     assert callback.last.pop("asking the teacher") == (15, 15)
     assert [sample.key for sample in answers.unlabelled] == [f"{PREFIX}{i}.png" for i in range(6)]
     assert {sample.label for sample in answers.unlabelled} == {None}
@@ -59,17 +60,24 @@ def test_teacher_predicts_whole_images_once(tmp_path: Path, further: str) -> Non
     torch.testing.assert_close(answers.shares[f"{PREFIX}3.png"], torch.tensor(list(prediction.scene.values())))
     # The predictions are saved, so the image is not read again.
     (tmp_path / "3.png").write_bytes(b"")
-    again = ask_teacher(config, train, MIKELS, tmp_path, callback.progress)
+    again = ask_teacher(config, train, images, MIKELS, tmp_path, callback.progress)
     assert callback.last == {}
     torch.testing.assert_close(again.targets(again.unlabelled), answers.targets(answers.unlabelled), rtol=0, atol=0)
     with pytest.raises(DataError, match="has predictions for other images"):
-        ask_teacher(config, train[1:], MIKELS, tmp_path)
+        ask_teacher(config, train[1:], images, MIKELS, tmp_path)
+
+
+def test_images_that_are_held_out_are_not_trained_on(tmp_path: Path, further: str) -> None:
+    config = DistillationConfig(teacher=str(finetuned("both")), data=further)
+    everything = open_unlabelled(config)
+    held_out = [replace(sample, key=f"other/{sample.key}", label=0) for sample in everything[:2]]
+    assert open_unlabelled(config, held_out) == everything[2:]
 
 
 def test_a_teacher_of_other_labels_is_refused(tmp_path: Path) -> None:
     config = DistillationConfig(teacher=str(finetuned("both")))
     with pytest.raises(ConfigError, match="the data have anger, disgust"):
-        ask_teacher(config, colours(1).samples, EKMAN, tmp_path)
+        ask_teacher(config, colours(1).samples, [], EKMAN, tmp_path)
     assert not (tmp_path / TEACHER_ANSWERS).exists()
 
 

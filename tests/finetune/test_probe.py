@@ -54,6 +54,33 @@ def test_head_is_scikit_learns_cross_validated_logistic_regression(classes: int)
     np.testing.assert_allclose(shares(logits(head, features)), search.predict_proba(scaled), atol=2e-3)
 
 
+@pytest.mark.parametrize("task", ["label", "multilabel", "affect"])
+def test_samples_of_one_group_are_fitted_or_held_out_together(task: str) -> None:
+    """Copies of a sample in both parts made the weakest penalty look best, though the features say nothing."""
+    draw = np.random.default_rng(5)
+    features = np.repeat(draw.normal(size=(60, 40)), 3, axis=0).astype(np.float32)
+    labels = np.repeat(draw.integers(2, size=60), 3)
+    target = one_hot(labels, 2)
+    groups = [str(i // 3) for i in range(len(labels))]
+    _, alone = fit_head(features, target, task=task, seed=0)
+    _, grouped = fit_head(features, target, task=task, seed=0, groups=groups)
+    is_stronger = grouped > alone if task == "affect" else grouped < alone
+    assert is_stronger
+    unique = fit_head(features[::3], target[::3], task=task, seed=0)
+    named = fit_head(features[::3], target[::3], task=task, seed=0, groups=groups[::3])
+    assert named[1] == unique[1]
+
+
+def test_folds_hold_out_whole_groups_unless_a_class_has_a_single_one() -> None:
+    target = one_hot(np.repeat([0, 1], 8), 2)
+    groups = np.arange(16) // 2
+    folds = heads.stratified_folds(target, groups, 0)
+    assert len(folds) == 4
+    for train, held_out in folds:
+        assert not set(groups[train]) & set(groups[held_out])
+    assert len(heads.stratified_folds(target, np.repeat([0, 1], 8), 0)) == FOLDS
+
+
 def test_class_without_samples_is_never_predicted() -> None:
     features, labels = cloud(10)
     head, _ = fit_head(features, one_hot(labels, 5), task="label", seed=0)

@@ -21,6 +21,7 @@ from uniemox.errors import CheckpointError, ConfigError, TeacherError
 from uniemox.evaluate.run import evaluate
 from uniemox.export.hub_folder import timm_network
 from uniemox.finetune.config import FinetuneConfig, LoraConfig, NetworkConfig
+from uniemox.finetune.network import mean_head
 from uniemox.finetune.prototypes import fit_prototypes
 from uniemox.finetune.run import divide, dry_run, finetune
 from uniemox.labels import CAER, MIKELS, POLARITY, LabelSet
@@ -91,6 +92,11 @@ def zero_shot_logits(clip: Path, images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def test_method_mean_refuses_a_head_of_features_of_length_one(fitted: Path) -> None:
+    with pytest.raises(ConfigError, match="reads features of length 1, which the concatenated ones are not"):
+        mean_head([str(fitted)], MIKELS.labels)
+
+
 def test_untrained_prototypes_are_zero_shot_clip(zero_shot: Path, clip: Path) -> None:
     classifier, info = load_classifier(zero_shot / "model.safetensors")
     expected = zero_shot_logits(clip, pixels())

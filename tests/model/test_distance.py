@@ -58,6 +58,15 @@ def test_few_images_are_refused_and_equal_ones_have_finite_distances() -> None:
     assert torch.isfinite(same(cloud(3, 12), torch.zeros(3, 4))).all()
 
 
+def test_logarithms_of_probabilities_have_no_energy() -> None:
+    """As of a k-NN head; the noise of their rounding had a weight of millions."""
+    features = torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
+    shares = torch.rand(64, 5, generator=torch.Generator().manual_seed(1)).log_softmax(dim=1)
+    distance = Distance.fit(features, shares)
+    assert distance.weights[1] == 0
+    assert torch.equal(distance(features, shares), distance(features, torch.zeros_like(shares)))
+
+
 def test_confident_logits_reduce_the_distance() -> None:
     """Both parts in units of their deviation over the training images."""
     features = cloud(300, 12)

@@ -45,10 +45,11 @@ def calibrate(
 ) -> None:
     """Calibrate a model's probabilities and sets of likely labels on your own labelled images.
 
-    The most probable label does not change, but its probability fits images like yours better. 100 images are enough
-    for most; a model that fits your images already may need more. They must be new to the model; `uniemox evaluate`
-    refuses to score the calibrated model on them. If a new temperature makes the log loss of images that the fit does
-    not use rise, the model keeps its own, and only the likely sets are new.
+    The most probable label of the model stays the same, but its probability fits images like yours better. (Where
+    several of its labels mean one of yours, your most probable label may change.) 100 images are enough for most; a
+    model that fits your images already may need more. They must be new to the model; `uniemox evaluate` refuses to
+    score the calibrated model on them. If a new temperature makes the log loss of images that the fit does not use
+    rise, the model keeps its own, and only the likely sets are new.
 
     For example:
 
@@ -113,9 +114,12 @@ def _confidence_words(result: "Recalibration", out: Path) -> tuple[str, list[str
     before = ""
     if result.coverage_before is not None:
         before = f"; before {result.coverage_before:.0%} with {result.set_size_before:.1f}"
+    accuracy = f"{result.accuracy:.1%} ({low:.1%} to {high:.1%})"
+    if result.accuracy != result.accuracy_before:
+        accuracy += f", before {result.accuracy_before:.1%}"
     words = [
-        f"accuracy among {len(result.scored_labels)} labels {result.accuracy:.1%} ({low:.1%} to {high:.1%}); chance "
-        f"{result.chance:.1%}, the commonest class {result.commonest:.1%}",
+        f"accuracy among {len(result.scored_labels)} labels {accuracy}; chance {result.chance:.1%}, the commonest "
+        f"class {result.commonest:.1%}",
         f"likely sets for 90% hold the label of {result.coverage_after:.0%}, with {result.set_size_after:.1f} labels "
         f"of the model in a set{before}",
         _coverage_words(result),

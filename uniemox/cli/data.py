@@ -365,7 +365,8 @@ def _data_tables(data: "DataSet", examples: int) -> Iterator[Table | str]:
     splits = sorted({sample.split or "" for sample in data.samples}, key=lambda split: (order.get(split, 3), split))
     counts = Counter((index, sample.split or "") for sample in data.samples for index in (sample.classes or (None,)))
     yield f"{data.name}: {counted(len(data), 'sample')}, {data.labels.name} ({data.labels.kind})"
-    table = Table("label", *(Column(split or "all", justify="right") for split in splits))
+    no_split = "all" if splits == [""] else "no split"
+    table = Table("label", *(Column(split or no_split, justify="right") for split in splits))
     for i, label in enumerate(data.labels.labels):
         table.add_row(Text(label), *(str(counts[i, split]) for split in splits))
     if any(label is None for label, _ in counts):

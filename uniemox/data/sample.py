@@ -336,7 +336,7 @@ class DataSet:
         samples = [sample for sample in self.samples if sample.split in splits]
         if not samples:
             existing = sorted({sample.split or "none" for sample in self.samples})
-            remedy = ""
+            remedy = "; --split (split= in Python), where there is one, names another"
             if not any(sample.split for sample in self.samples):
                 remedy = "; run uniemox data split, and give its file as --splits (for shards: to uniemox data shard)"
             names = " or ".join(splits)

@@ -160,7 +160,17 @@ def _open_single(source: str, files: Mapping[str, Path | None], *, with_texts: b
         if files.get(name) is None and is_wanted and (sidecar := folder_of(source) / default_name).is_file():
             files[name] = sidecar
     left_out = note_left_out(Path(path)) if kind in FOLDER_KINDS else ()
-    return _add_files(replace(data, name=source, notes=(*data.notes, *left_out)), files)
+    data = _add_files(replace(data, name=source, notes=(*data.notes, *left_out)), files)
+    return replace(data, notes=(*data.notes, *_split_notes(data)))
+
+
+def _split_notes(data: DataSet) -> list[str]:
+    """Return a note on samples without a split beside others with one."""
+    count = sum(sample.split is None for sample in data.samples)
+    if count in (0, len(data)):
+        return []
+    samples = counted(count, "sample is", "samples are")
+    return [f"{samples} in no split: training leaves them out, and so do the scores of a split"]
 
 
 def split_sources(source: str) -> list[str]:

@@ -60,7 +60,10 @@ class Recalibration:
     """Calibration error among all labels of the model; that of `uniemox evaluate` is among scored_labels."""
     ece_after: float
     accuracy: float
-    """Accuracy among scored_labels; calibration does not change the order of the labels."""
+    """Accuracy among scored_labels."""
+    accuracy_before: float
+    """The same before. It differs only where several labels of the model mean one of these: a temperature keeps the
+    order of probabilities, but not that of their sums."""
     accuracy_interval: Interval
     chance: float
     """Accuracy of guessing one of scored_labels."""
@@ -114,6 +117,11 @@ class Recalibration:
             change = "the probabilities are about as good as before"
         else:
             change = "the probabilities are better than before"
+        if self.accuracy < self.accuracy_before:
+            change += (
+                f", but the accuracy falls from {self.accuracy_before:.1%} to {self.accuracy:.1%}: of your labels, one "
+                "that several labels of the model mean gets a larger sum of less certain probabilities"
+            )
         return f"better than chance on these images; {change}"
 
 
@@ -217,7 +225,7 @@ def _measure(
     truth = answers.truth
     before, after = (answers_of(metadata, outputs.values, outputs.distances) for metadata in (info, fitted))
     scored_truth = meanings_of(scored)[truth]  # (N,)
-    is_right = mapped(before, scored.of_model).argmax(axis=1) == scored_truth
+    was_right, is_right = (mapped(shares, scored.of_model).argmax(axis=1) == scored_truth for shares in (before, after))
     units = units_of(outputs.samples)
     familiarity = familiarity_of(outputs.distances, fitted.distances)
     flagged: float | None = None
@@ -238,6 +246,7 @@ def _measure(
         ece_before=expected_calibration_error(before, truth),
         ece_after=expected_calibration_error(after, truth),
         accuracy=float(is_right.mean()),
+        accuracy_before=float(was_right.mean()),
         accuracy_interval=share_interval(is_right, units),
         chance=1 / len(scored.choices),
         commonest=float(np.bincount(scored_truth).max() / len(truth)),

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from uniemox.data.near import image_hashes
 from uniemox.data.sample import ImageFile, Sample
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError
@@ -52,18 +53,36 @@ class TeacherAnswers:
         return torch.lerp(label, prediction, self.weight)
 
 
-def open_unlabelled(config: DistillationConfig) -> list[Sample]:
-    """Open the additional images, under keys that no other data set has."""
+def open_unlabelled(
+    config: DistillationConfig, held_out: Sequence[Sample] = (), on_progress: Progress = silent
+) -> list[Sample]:
+    """Open the additional images, under keys that no other data set has.
+
+    Args:
+        config: Source of the images.
+        held_out: Samples that the run does not train on, such as those that calibrate; their images are left out.
+        on_progress: Called after each image that is compared with them.
+    """
     if not config.data:
         return []
-    samples = open_data(config.data, with_texts=False).samples
     # An image with several people counts once.
-    unique = {sample.image_key: sample for sample in samples}
-    return [replace(sample, key=PREFIX + key, label=None) for key, sample in unique.items()]
+    unique = {sample.image_key: sample for sample in open_data(config.data, with_texts=False).samples}
+    hashes = image_hashes(list(unique.values()), on_progress)
+    excluded = set(image_hashes(held_out, on_progress)) - {""}
+    return [
+        replace(sample, key=PREFIX + key, label=None)
+        for (key, sample), digest in zip(unique.items(), hashes, strict=True)
+        if digest not in excluded
+    ]
 
 
 def ask_teacher(
-    config: DistillationConfig, train: Sequence[Sample], labels: LabelSet, out: Path, on_progress: Progress = silent
+    config: DistillationConfig,
+    train: Sequence[Sample],
+    unlabelled: Sequence[Sample],
+    labels: LabelSet,
+    out: Path,
+    on_progress: Progress = silent,
 ) -> TeacherAnswers:
     """Predict every whole image with the teacher once; the predictions are saved in `out` for resuming.
 
@@ -71,8 +90,9 @@ def ask_teacher(
     can't read are left out; labelled ones keep only their label.
 
     Args:
-        config: Teacher and additional images.
+        config: Teacher.
         train: Training samples.
+        unlabelled: Additional images, from `open_unlabelled`.
         labels: Label set of the run.
         out: Folder of the run.
         on_progress: Called after each image.
@@ -82,7 +102,7 @@ def ask_teacher(
         CheckpointError: If the teacher can't be opened.
         DataError: If the saved predictions are for other images.
     """
-    samples = [*train, *open_unlabelled(config)]
+    samples = [*train, *unlabelled]
     keys = [sample.key for sample in samples]
     path = out / TEACHER_ANSWERS
     if rank() == 0 and not path.exists():
@@ -97,8 +117,8 @@ def ask_teacher(
         raise DataError(f"{path} has predictions for other images; give the same --distillation.data, or another --out")
     is_read = np.isfinite(values).all(axis=1)
     shares = {key: torch.from_numpy(row) for key, row, is_good in zip(keys, values, is_read, strict=True) if is_good}
-    unlabelled = [sample for sample in samples[len(train) :] if sample.key in shares]
-    return TeacherAnswers(unlabelled, shares, config.weight, len(labels))
+    readable = [sample for sample in unlabelled if sample.key in shares]
+    return TeacherAnswers(readable, shares, config.weight, len(labels))
 
 
 def _predict(teacher: str, samples: Sequence[Sample], labels: LabelSet, on_progress: Progress) -> np.ndarray:

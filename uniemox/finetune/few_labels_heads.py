@@ -14,6 +14,7 @@ from uniemox.data.order import RunOrder
 from uniemox.data.sample import Broken, Sample
 from uniemox.errors import DataError
 from uniemox.evaluate.classifier_outputs import outputs_of
+from uniemox.evaluate.outputs import units_of
 from uniemox.finetune.config import FewLabelsConfig
 from uniemox.finetune.heads import fit_head
 from uniemox.finetune.network import BuiltNetwork, adapt
@@ -123,9 +124,12 @@ class HeadFitter:
         if method == "knn":
             return NeighbourHead(torch.from_numpy(x), target)(torch.from_numpy(scored)).numpy()
         if method == "prototypes":
-            weight, _ = fit_prototypes(_unit(x), target.numpy(), self.texts.prototypes, self.texts.scale, seed=seed)
+            texts = self.texts
+            weight, _ = fit_prototypes(
+                _unit(x), target.numpy(), texts.prototypes, texts.scale, seed=seed, groups=units_of(train)
+            )
             return _unit(scored) @ weight.T
-        head, _ = fit_head(x, target.numpy(), task="label", seed=seed)
+        head, _ = fit_head(x, target.numpy(), task="label", seed=seed, groups=units_of(train))
         if method == LORA:
             return self._adapt(head, train, seed, on_step)
         return head(torch.from_numpy(scored)).numpy()

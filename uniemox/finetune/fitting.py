@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from uniemox.data.sample import Sample
 from uniemox.evaluate.calibration import fit_temperature
 from uniemox.evaluate.multilabel_fit import fit_labels
+from uniemox.evaluate.outputs import units_of
 from uniemox.finetune.network import check_same_division, mean_head
 from uniemox.finetune.samples import FinetuneRun
 from uniemox.finetune.step import Objective, smooth
@@ -225,6 +226,7 @@ def _fit_prototypes(run: FinetuneRun) -> None:
             scale,
             seed=run.config.seed,
             class_weights=None if class_weights is None else class_weights.numpy(),
+            groups=units_of(outputs.samples),
         )
         weight = torch.from_numpy(fitted)
     head: Any = run.model.head
@@ -254,7 +256,15 @@ def fit_after_encoder(run: FinetuneRun, selection: Sequence[Sample] = ()) -> Cho
         from uniemox.finetune.heads import fit_head  # noqa: PLC0415 - sklearn takes a second
 
         by_class = None if weights is None else weights.numpy()
-        return fit_head(features, target.numpy(), task=config.task, seed=config.seed, class_weights=by_class)[0]
+        head, _ = fit_head(
+            features,
+            target.numpy(),
+            task=config.task,
+            seed=config.seed,
+            class_weights=by_class,
+            groups=units_of(outputs.samples),
+        )
+        return head
 
     if model.fusion is None and model.method is None and isinstance(model.head, nn.Linear):
         model.head.load_state_dict(probe(outputs.values[:, 0]).state_dict())

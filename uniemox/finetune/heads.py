@@ -1,14 +1,14 @@
 """Linear heads on frozen features: logistic regression for labels, ridge regression for valence and arousal."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, RidgeCV
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, StratifiedKFold
 from threadpoolctl import threadpool_limits
 from torch import nn
 
@@ -30,6 +30,7 @@ def fit_head(
     task: Task,
     seed: int,
     class_weights: NDArray[np.float32] | None = None,
+    groups: Sequence[str] | None = None,
 ) -> tuple[nn.Linear, float]:
     """Fit a linear head on features; cross-validation on these samples chooses its penalty.
 
@@ -42,32 +43,46 @@ def fit_head(
             label.
         seed: Random seed of the folds.
         class_weights: (E,), weight of a sample of each class; None: equal weights.
+        groups: (N,), group of each sample, such as its image; the samples of one are fitted or held out together. None:
+            each sample alone.
 
     Returns:
         The head and its penalty.
     """
+    numbers = group_numbers(groups, len(features))
     mean = features.mean(axis=0)
     # A constant feature must not divide by 0.
     std = features.std(axis=0) + 1e-6
     x = (features - mean) / std
     if task == "affect":
-        ridge = RidgeCV(alphas=[1 / penalty for penalty in PENALTIES]).fit(x, target)
+        # Without folds, each sample is held out alone.
+        folds = None
+        if 1 < len(np.unique(numbers)) < len(numbers):
+            folds = list(GroupKFold(min(FOLDS, len(np.unique(numbers)))).split(x, groups=numbers))
+        ridge = RidgeCV(alphas=[1 / penalty for penalty in PENALTIES], cv=folds).fit(x, target)
         return _linear(ridge.coef_, ridge.intercept_, mean, std), float(ridge.alpha_)
     # Threads wait for each other longer than they compute, and far longer on busy cores. The limit is set once for all
     # fits, because finding the libraries that have threads takes longer than a fit of few samples.
     with threadpool_limits(1, user_api="blas"):
         if task == "multilabel":
-            best = _best_label_penalty(x, target, seed)
+            best = _best_label_penalty(x, target, numbers, seed)
             return _linear(*_fit_labels(x, target, best), mean, std), best
         weights = np.ones(target.shape[1]) if class_weights is None else class_weights
-        best = _best_penalty(x, target, weights, seed)
+        best = _best_penalty(x, target, weights, numbers, seed)
         coefficients, offsets = _fit(x, target, weights, best)
         return _linear(coefficients, offsets, mean, std), best
 
 
-def _best_penalty(x: NDArray, target: NDArray, weights: NDArray, seed: int) -> float:
+def group_numbers(groups: Sequence[str] | None, count: int) -> NDArray[np.intp]:
+    """Return the number of each sample's group, (N,); without groups, each sample is one."""
+    if groups is None:
+        return np.arange(count)
+    return np.unique(np.asarray(groups), return_inverse=True)[1]
+
+
+def _best_penalty(x: NDArray, target: NDArray, weights: NDArray, groups: NDArray[np.intp], seed: int) -> float:
     """Return the penalty with the lowest weighted cross-entropy over the folds."""
-    splits = stratified_folds(target, seed)
+    splits = stratified_folds(target, groups, seed)
     if not splits:
         return PENALTY_WITHOUT_FOLDS
 
@@ -82,18 +97,26 @@ def _best_penalty(x: NDArray, target: NDArray, weights: NDArray, seed: int) -> f
     return _lowest(loss_of)
 
 
-def stratified_folds(target: NDArray, seed: int) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+def stratified_folds(
+    target: NDArray, groups: NDArray[np.intp], seed: int
+) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
     """Return the training and held-out rows of each of at most 5 folds; none if a class has a single sample.
 
     Args:
         target: (N, E), shares of the classes; the most probable class of a sample counts.
+        groups: (N,), number of each sample's group. Samples of one are in one fold, unless all of a class are of one.
         seed: Random seed.
     """
     classes = target.argmax(axis=1)
-    folds = min(FOLDS, int(np.bincount(classes)[np.unique(classes)].min()))
+    folds = min(FOLDS, *(len(np.unique(groups[classes == label])) for label in np.unique(classes)))
+    if folds < 2:
+        groups = np.arange(len(classes))
+        folds = min(FOLDS, int(np.bincount(classes)[np.unique(classes)].min()))
     if folds < 2:
         return []
-    return list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(target, classes))
+    if len(np.unique(groups)) == len(groups):
+        return list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(target, classes))
+    return list(StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(target, classes, groups))
 
 
 def _lowest(loss_of: Callable[[float], float]) -> float:
@@ -134,17 +157,18 @@ def _fit(x: NDArray, target: NDArray, weights: NDArray, penalty: float) -> tuple
     return coefficients, offsets
 
 
-def _best_label_penalty(x: NDArray, target: NDArray, seed: int) -> float:
-    """Return the penalty with the lowest binary cross-entropy on a fifth of the samples, which are not fitted.
+def _best_label_penalty(x: NDArray, target: NDArray, groups: NDArray[np.intp], seed: int) -> float:
+    """Return the penalty with the lowest binary cross-entropy on a fifth of the groups, which are not fitted.
 
     There are no folds: every label needs its own fit.
     """
-    order = np.random.default_rng(seed).permutation(len(x))
-    count = len(x) // FOLDS
+    order = np.random.default_rng(seed).permutation(int(groups.max()) + 1)
+    count = len(order) // FOLDS
     if count == 0:
         return PENALTY_WITHOUT_FOLDS
-    held_out = order[:count]
-    train = order[count:]
+    is_held_out = np.isin(groups, order[:count])
+    held_out = np.flatnonzero(is_held_out)
+    train = np.flatnonzero(~is_held_out)
 
     def loss_of(penalty: float) -> float:
         coefficients, offsets = _fit_labels(x[train], target[train], penalty)

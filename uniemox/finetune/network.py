@@ -291,7 +291,8 @@ def mean_head(sources: Sequence[str], labels: Sequence[str]) -> nn.Linear:
 
     Raises:
         CheckpointError: If a folder is not a fine-tuning run.
-        ConfigError: If a run has other labels, reads more than the scene, or has a head that is not linear.
+        ConfigError: If a run has other labels, reads more than the scene, or has a head that is not linear in the
+            features.
     """
     weights = []
     biases = []
@@ -301,6 +302,11 @@ def mean_head(sources: Sequence[str], labels: Sequence[str]) -> nn.Linear:
         classifier, info = load_classifier(Path(source) / WEIGHTS)
         head = classifier.head
         is_alone = info.streams == "scene" and classifier.method is None
+        if info.network.unit_features:
+            raise ConfigError(
+                f"method mean can't join {source}: its head (method prototypes) reads features of length 1, which the "
+                "concatenated ones are not"
+            )
         if info.labels != tuple(labels) or not is_alone or not isinstance(head, nn.Linear):
             raise ConfigError(
                 f"method mean needs runs with a linear head on the scene and the labels {', '.join(labels)}; "
@@ -372,8 +378,8 @@ def fusion_settings(saved: SavedFusion | None, config: NetworkConfig) -> dict[st
     name = config.fusion or (saved.name if saved else None)
     if name is None:
         raise ConfigError(
-            "streams both needs a fusion, and --init has none: give --network.fusion, one of static, dynamic, "
-            "attention, scaled_attention, gated, or --network.streams scene"
+            "streams both needs a fusion, and --init has none (scratch: takes over none of a run): give "
+            "--network.fusion, one of static, dynamic, attention, scaled_attention, gated, or --network.streams scene"
         )
     if saved is not None and name == saved.name:
         heads = saved.heads

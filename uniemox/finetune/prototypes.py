@@ -5,12 +5,14 @@ temperature, and the change d are fitted together. Both have a prior: s stays ne
 few images change little, and many images outweigh the priors.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 
-from uniemox.finetune.heads import stratified_folds
+from uniemox.finetune.heads import group_numbers, stratified_folds
 from uniemox.predict.confidence import log_softmax
 
 Array = NDArray[np.float64]
@@ -29,6 +31,7 @@ def fit_prototypes(
     *,
     seed: int,
     class_weights: NDArray[np.float32] | None = None,
+    groups: Sequence[str] | None = None,
 ) -> tuple[NDArray[np.float32], float]:
     """Fit the prototypes to images; cross-validation on them chooses how much the prototypes may change.
 
@@ -39,6 +42,7 @@ def fit_prototypes(
         scale: CLIP's own factor of the cosines.
         seed: Random seed of the folds.
         class_weights: (E,), weight of a sample of each class; None: equal weights.
+        groups: (N,), group of each sample, see `fit_head`.
 
     Returns:
         Weight of the linear head, (E, C), and the chosen strength of the prior.
@@ -49,13 +53,13 @@ def fit_prototypes(
     start = scale * prototypes.astype(np.float64)
     # Threads wait for each other longer than they compute these small products.
     with threadpool_limits(1, user_api="blas"):
-        penalty = _best_penalty(x, y, start, seed)
+        penalty = _best_penalty(x, y, start, group_numbers(groups, len(x)), seed)
         return _fit(x, y, start, penalty).astype(np.float32), penalty
 
 
-def _best_penalty(x: Array, y: Array, start: Array, seed: int) -> float:
+def _best_penalty(x: Array, y: Array, start: Array, groups: NDArray[np.intp], seed: int) -> float:
     """Return the strength with the lowest cross-entropy over the folds."""
-    splits = stratified_folds(y, seed)
+    splits = stratified_folds(y, groups, seed)
     if not splits:
         return PENALTY_OF_ONE
     losses = dict.fromkeys(PENALTIES, 0.0)

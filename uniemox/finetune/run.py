@@ -136,14 +136,15 @@ def _open_run(
         network = network_of(config, data, parts.train)
     run = FinetuneRun(config=config, data=data, network=network, parts=parts, callback=callback)
     reasons: dict[str, str] = {}
+    unlabelled = open_unlabelled(config.distillation, [*parts.held_out, *parts.scored], callback.progress)
     if rank() == 0:
         if not Init.parse(config.init).from_scratch:
             record_start(out, network.classifier.encoder, callback)
-        training_data = replace(data, samples=[*parts.samples, *open_unlabelled(config.distillation)])
+        training_data = replace(data, samples=[*parts.samples, *unlabelled])
         reasons = write_seen(out, training_data, sources_of(config), callback.progress, person=config.view.person)
     run.leave_out(from_first(reasons))
     if config.distillation.teacher:
-        run.answers = ask_teacher(config.distillation, parts.train, data.labels, out, callback.progress)
+        run.answers = ask_teacher(config.distillation, parts.train, unlabelled, data.labels, out, callback.progress)
     ready_to_train(network.classifier, device)
     freeze_layers(network.classifier.encoder, config.network.frozen_layers)
     if config.hardware.grad_checkpointing:

@@ -39,7 +39,7 @@ ENDINGS = {
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG"),
     **{".png": "PNG", ".apng": "PNG", ".webp": "WEBP", ".gif": "GIF", ".bmp": "BMP", ".dib": "BMP"},
     **{".tif": "TIFF", ".tiff": "TIFF", ".avif": "AVIF", ".mpo": "MPO"},
-    **dict.fromkeys((".ppm", ".pgm", ".pbm", ".pnm"), "PPM"),
+    **dict.fromkeys((".ppm", ".pgm", ".pbm", ".pnm", ".pfm"), "PPM"),
 }
 """Format by file ending, lower-case."""
 
@@ -142,7 +142,7 @@ def open_image(data: bytes, name: str) -> Image.Image:
 
 def _exif_without_xmp(image: Image.Image) -> Image.Exif:
     """Return the EXIF of an image; Pillow would take a missing orientation from XMP, but other programs don't."""
-    xmp = {key: image.info.pop(key) for key in ("xmp", "XML:com.adobe.xmp") if key in image.info}
+    xmp: dict[Any, Any] = {key: image.info.pop(key) for key in ("xmp", "XML:com.adobe.xmp") if key in image.info}
     try:
         return image.getexif()
     except DECODING_ERRORS:

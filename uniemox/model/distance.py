@@ -9,6 +9,8 @@ from uniemox.errors import ShapeError
 # Maximum K, number of principal axes with a variance of their own.
 MAX_AXES = 64
 MIN_IMAGES = 8
+# Minimum standard deviation of the energy over the training images for which it counts.
+MIN_ENERGY_SPREAD = 1e-3
 
 
 class Distance(nn.Module):
@@ -76,7 +78,10 @@ class Distance(nn.Module):
         distances = fitted.squared_distance(features.cpu())  # (M,)
         fitted.weights[0] = 1 / distances.std().clamp(min=floor)
         if logits is not None:
-            fitted.weights[1] = 1 / logits.cpu().float().logsumexp(dim=1).std().clamp(min=floor)
+            energy_spread = logits.cpu().float().logsumexp(dim=1).std()
+            # Logarithms of probabilities, as of a k-NN head, have no energy but the noise of rounding.
+            if energy_spread > MIN_ENERGY_SPREAD:
+                fitted.weights[1] = 1 / energy_spread
         return fitted
 
     def forward(self, features: Tensor, logits: Tensor) -> Tensor:

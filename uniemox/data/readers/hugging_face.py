@@ -26,9 +26,11 @@ from uniemox.data.sample import DataSet, ImageFile, make_keys_unique
 from uniemox.data.text_files import LATIN_1, is_utf8, read_text
 from uniemox.errors import DataError
 from uniemox.io.files import plain_cell
+from uniemox.io.images import is_image_name
 from uniemox.io.limits import limited_memory
 from uniemox.io.typed import check_json, parse_json
 from uniemox.labels import Kind, recognise
+from uniemox.plurals import counted
 
 Element = TypeVar("Element")
 REMEDY = "save the data set again"
@@ -79,6 +81,9 @@ def _read_folder(root: Path, files: Sequence[Path], kind: Kind | None) -> DataSe
         rows = _number_rows(_saved_rows(root, words, unread, notes))
     elif metadata:
         rows = [row for path in metadata for row in _metadata_rows(root, path, unread)]
+        unlisted = sum(is_image_name(path) for path in files) - len({row.cells["path"] for row in rows})
+        if unlisted > 0:
+            notes.append(f"{counted(unlisted, 'image')} without a row in {' or '.join(METADATA)} left out")
     else:
         tables = ((split_of(path.relative_to(root)), path) for path in files if path.suffix == ".parquet")
         rows = _number_rows(table_rows(tables, words, unread, set()))
