@@ -222,7 +222,8 @@ def _ask_all(asker: _Asker, jobs: Sequence[Job], save: Callable[[AnswerRow], Non
                 done += 1
                 save(result)
                 on_progress("asking", done, len(jobs))
-                times = failures[result.model] = 0 if result.error is None else failures[result.model] + 1
+                failures[result.model] = 0 if result.error is None else failures[result.model] + 1
+                times = failures[result.model]
                 if times != MAX_FAILURES_IN_A_ROW:
                     continue
                 result = ConfigError(

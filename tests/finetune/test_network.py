@@ -24,6 +24,7 @@ from uniemox.errors import CheckpointError, ConfigError, ShapeError, UniemoxErro
 from uniemox.finetune.config import NetworkConfig
 from uniemox.finetune.network import BuiltNetwork, build_network, restart
 from uniemox.training.optimization import parameter_groups
+from uniemox.training.run_folder import field_of_record
 from uniemox.views.patches import IMAGENET
 
 SCENE = NetworkConfig()
@@ -128,7 +129,7 @@ def test_timm_network_brings_its_own_normalisation() -> None:
     assert build(pretrained()).stats == IMAGENET
 
 
-def test_a_fine_tuning_run_is_a_start_too() -> None:
+def test_a_fine_tuning_run_is_a_start_too(tmp_path: Path) -> None:
     """Its encoder and its fusion, and how its pixels are normalised."""
     saved = load_file(finetuned("both") / "model.safetensors")
     network = build(finetuned("both"), BOTH)
@@ -142,6 +143,9 @@ def test_a_fine_tuning_run_is_a_start_too() -> None:
         assert not torch.equal(again[name], value), name
     with pytest.raises(ConfigError, match=says("was fine-tuned at 32 px; give --view.size 32")):
         build_network(str(finetuned("both")), SCENE, size=64, outputs=3)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match=says(tmp_path / "config.json", "there is no field config.view.size")):
+        field_of_record(tmp_path, "config", "view", "size")
     with pytest.raises(ShapeError, match=says("was pre-trained at 32 px, which --view.size 32 (or its preset) sets")):
         build_network(str(pretrained()), SCENE, size=36, outputs=3)
 

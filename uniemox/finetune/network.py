@@ -24,7 +24,7 @@ from uniemox.classifier_info import ClassifierInfo, EncoderSpec, NetworkSpec, re
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import CheckpointError, ConfigError, ShapeError
 from uniemox.finetune.config import INIT_MISSING, FinetuneConfig, LoraConfig, NetworkConfig
-from uniemox.io.run_files import CONFIG, ENCODER, WEIGHTS
+from uniemox.io.run_files import ENCODER, WEIGHTS
 from uniemox.io.weight_names import CLIP, IN_PACKAGE, Init
 from uniemox.model.classifier import Classifier, set_drop_path
 from uniemox.model.config import is_foreign, refuse_foreign
@@ -34,7 +34,7 @@ from uniemox.model.fusion import build_fusion
 from uniemox.model.lora import add_adapters
 from uniemox.model.methods.relation import method_class
 from uniemox.model.regions import feature_map
-from uniemox.training.run_folder import read_json_object
+from uniemox.training.run_folder import field_of_record
 from uniemox.views.patches import IMAGENET, PixelStats
 
 # These settings determine which images train.
@@ -250,7 +250,7 @@ def _load_weights(source: str, pool: str, size: int) -> Any:
 
 def _size_of_run(folder: Path) -> str:
     """Return a clause with the size of a pre-training run's views, as advice."""
-    size = read_json_object(folder / CONFIG)["config"]["view"]["size"]
+    size = field_of_record(folder, "config", "view", "size")
     return f"{folder} was pre-trained at {size} px, which --view.size {size} (or its preset) sets"
 
 
@@ -272,11 +272,12 @@ def check_same_division(run: Path, others: Sequence[str]) -> None:
         run: Folder of the run, with a config.json.
         others: Folders of the other runs, with a config.json each.
     """
-    record = read_json_object(run / CONFIG)
-    for other in others:
-        other_record = read_json_object(Path(other) / CONFIG)
-        different = [name for name in SPLIT_SETTINGS if record["config"].get(name) != other_record["config"].get(name)]
-        if record["data"]["sha256"] != other_record["data"]["sha256"]:
+    settings = field_of_record(run, "config")
+    data = field_of_record(run, "data", "sha256")
+    for other in map(Path, others):
+        other_settings = field_of_record(other, "config")
+        different = [name for name in SPLIT_SETTINGS if settings.get(name) != other_settings.get(name)]
+        if data != field_of_record(other, "data", "sha256"):
             different.append("data")
         if different:
             raise ConfigError(f"{other} was made with a different {' and '.join(different)} than this run")
@@ -412,8 +413,9 @@ def _read_fusion(folder: Path, requested: str | None) -> SavedFusion | None:
     if header is not None:
         spec: Any = read_info(header).network
         return SavedFusion(spec.fusion, spec.fusion_heads, spec.fused_width, tensors)
-    model = read_json_object(folder / CONFIG)["config"]["model"]
-    fusion = SavedFusion(model["fusion"], model["fusion_heads"], model["decoder"]["width"], tensors)
+    fields = (("fusion",), ("fusion_heads",), ("decoder", "width"))
+    name, heads, width = (field_of_record(folder, "config", "model", *field) for field in fields)
+    fusion = SavedFusion(name, heads, width, tensors)
     if requested not in (None, fusion.name) and is_foreign(fusion.name):
         return None
     try:

@@ -96,6 +96,24 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return typed.read_json(path, dict[str, Any], remedy="copy the folder again", error_class=ConfigError)
 
 
+def field_of_record(run: Path, *names: str) -> Any:
+    """Return a field of config.json of a run, which may come from somebody else.
+
+    Args:
+        run: Folder of the run.
+        names: Names of the field and of the fields around it, from the outside.
+
+    Raises:
+        ConfigError: If the file can't be read, or lacks the field.
+    """
+    value: Any = read_json_object(run / CONFIG)
+    for name in names:
+        if not isinstance(value, dict) or name not in value:
+            raise ConfigError(f"{run / CONFIG}: there is no field {'.'.join(names)}; copy the run's folder again")
+        value = value[name]
+    return value
+
+
 # One of these exists from the first step on.
 FILES_OF_STEPS = (METRICS, CHECKPOINTS, WEIGHTS, FEATURES)
 # Settings whose names begin with these may differ when a run is resumed.

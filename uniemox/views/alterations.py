@@ -40,7 +40,7 @@ def grey(image: Image.Image, contrast: float = 1.0) -> Image.Image:
 
 
 def sepia(image: Image.Image, strength: float = 1.0, contrast: float = 1.0) -> Image.Image:
-    """Replace the colour by brown tones.  strength: 0 (grey) to 1 (sepia)."""
+    """Replace the colour by brown tones.  strength: 0 (grey) to 1 (sepia); more is browner."""
     tone = tuple(1 - strength * (1 - value) for value in SEPIA_TONE)
     return _scaled(grey(image, contrast), tone)
 

@@ -137,8 +137,8 @@ def decide(
         judged: The owner's decision, a label or none; it overrides rules.
         min_answers: Minimum number of answers that a rule needs.
         rule: `both` is the paper's. It keeps an image if all annotators name the same label and the image was searched
-            for it, or for no label. `majority` keeps the label that more than half name. `soft` keeps every image with
-            its shares, under the most frequent label, except ties.
+            for it, or for no label. `majority` keeps the label that more than half name. `soft` keeps an image with
+            its shares, under the most frequent label, except ties and images for which most answers are `none`.
     """
     decided = {}
     for image, label_by_name in answers.by_picture.items():

@@ -170,11 +170,13 @@ def _judge(
         addresses = sum(image.addresses for image in members)
         is_placeholder = addresses >= PLACEHOLDER_TIMES and len(names) >= PLACEHOLDER_LABELS
         candidates = [image for image in members if image.id not in reasons]
+        if not candidates:
+            continue
         if number in in_tests:
             reason = f"in a benchmark: {in_tests[number]}, nearly the same"
         elif is_placeholder:
             reason = f"placeholder: found under {', '.join(sorted(names))}"
-        elif candidates:
+        else:
             best = max(candidates, key=lambda image: (image.width * image.height, -image.id))
             candidates.remove(best)
             reason = f"near duplicate: of image {best.id}"

@@ -110,7 +110,6 @@ def write_release(
     is_kept = record.config.metadata == "keep"
     record.figures["metadata"] = {
         "asked": record.config.metadata,
-        "still there": 0,
         "encoded again": 0 if is_kept else sum(not file.is_exact for file in files.values()),
     }
     _write_tables(project, folder, record)

@@ -29,7 +29,7 @@ from uniemox.model.uniemox import UniEmoX
 from uniemox.predict.images import read_any
 from uniemox.predict.views import scene_view
 from uniemox.pretrain.config import PretrainConfig
-from uniemox.training.run_folder import from_dict, read_json_object
+from uniemox.training.run_folder import field_of_record, from_dict, read_json_object
 from uniemox.training.state import Checkpoints
 from uniemox.views.patches import IMAGENET_MEAN, IMAGENET_STD, mask_noise, normalise, patchify, unpatchify
 
@@ -84,7 +84,7 @@ def open_reconstructors(path: Path) -> list[Stage]:
     record = read_json_object(path / CONFIG) if (path / CONFIG).is_file() else {}
     if record.get("kind") != "pretrain":
         raise CheckpointError(f"{path} is not a run of uniemox pretrain; give one, or a checkpoint of MAE")
-    config = from_dict(PretrainConfig, record["config"], f"{path / CONFIG}, config")
+    config = from_dict(PretrainConfig, field_of_record(path, "config"), f"{path / CONFIG}, config")
     weights = config.model.losses
     if not max(weights.scene_reconstruction, weights.person_reconstruction):
         raise ConfigError(f"{path} was trained without reconstruction, so it has no decoder; leave it out")
