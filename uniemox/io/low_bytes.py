@@ -128,7 +128,8 @@ def encode_light(image: Image.Image, low: Image.Image) -> Image.Image:
 
     curve = np.frombuffer(srgb_of_light(), np.uint8)
     encoded = Image.new("L" if image.mode in ("L", "LA") else "RGB", image.size)
-    high = image.convert(encoded.mode)
+    # A conversion to the same mode would copy it.
+    high = image if image.mode == encoded.mode else image.convert(encoded.mode)
     for y in range(0, image.height, STRIP_PX):
         box = (0, y, image.width, min(y + STRIP_PX, image.height))
         values = np.asarray(low.crop(box))
