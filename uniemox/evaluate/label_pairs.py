@@ -139,14 +139,14 @@ def _scored_without(model: LabelSet, data: LabelSet, without: Set[str]) -> Score
     Raises:
         LabelError: If there is no map, or for fewer than two labels to choose among.
     """
-    kept = tuple(label for label in data.labels if label not in without)
+    scored_names = tuple(label for label in data.labels if label not in without)
     try:
         scored = scored_labels(model, data)
     except LabelError:
         # The model may lack just the labels that are left out.
-        scored = scored_labels(model, replace(data, name=CUSTOM, labels=kept))
+        scored = scored_labels(model, replace(data, name=CUSTOM, labels=scored_names))
     word_of = {label: scored.of_data.pairs.get(label, label) for label in data.labels}
-    removed = {word_of[label] for label in without} - {word_of[label] for label in kept}
+    removed = {word_of[label] for label in without} - {word_of[label] for label in scored_names}
     target = replace(
         scored.labels, name=CUSTOM, labels=tuple(word for word in scored.labels.labels if word not in removed)
     )

@@ -127,11 +127,11 @@ def import_label_studio(project: Project, path: Path, control: str | None = None
     }
     names = {name for _, name in saved}
     people = Annotators(tasks, str(path), project.store.setting(PEOPLE) or {}, names)
-    found = _sort_annotations(tasks, images, saved, people, control=control, plan=project.plan)
-    times = {exported.answer.id: exported.at for exported in found.candidates if exported.at is not None}
+    annotations = _sort_annotations(tasks, images, saved, people, control=control, plan=project.plan)
+    times = {exported.answer.id: exported.at for exported in annotations.candidates if exported.at is not None}
     answers = [
         exported
-        for exported in _newest(found.candidates)
+        for exported in _newest(annotations.candidates)
         if not _is_replaced(exported, saved.get((exported.picture, exported.name)), times)
     ]
     project.store.set(PEOPLE, people.names)
@@ -143,14 +143,14 @@ def import_label_studio(project: Project, path: Path, control: str | None = None
     count(project.store)
     return Imported(
         new=new,
-        answers=len(answers) + found.counts["unchanged"],
-        unknown=found.counts["unknown"],
-        unfit=found.counts["unfit"],
-        older=found.counts["older"] + len(found.candidates) - len(answers),
-        unanswered=found.counts["unanswered"],
-        repeated=_repeated(found.candidates),
-        changed=dict(found.changed),
-        nameless=found.counts["nameless"],
+        answers=len(answers) + annotations.counts["unchanged"],
+        unknown=annotations.counts["unknown"],
+        unfit=annotations.counts["unfit"],
+        older=annotations.counts["older"] + len(annotations.candidates) - len(answers),
+        unanswered=annotations.counts["unanswered"],
+        repeated=_repeated(annotations.candidates),
+        changed=dict(annotations.changed),
+        nameless=annotations.counts["nameless"],
     )
 
 

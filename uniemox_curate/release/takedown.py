@@ -136,8 +136,8 @@ def _find_images(project: Project, which: str) -> list[Any]:
     batches = select(events.batch_id).where(events.field == "taken", events.picture_id.in_(meant))
     earlier = select(events.picture_id).where(events.batch_id.in_(batches))
     earlier = earlier.where(events.picture_id.not_in(select(looks.picture_id)))
-    found = select(t.images, is_meant.label("is_named"))
-    rows = project.rows(found.where(or_(is_meant, images.id.in_(copies), images.id.in_(earlier))))
+    images_to_remove = select(t.images, is_meant.label("is_named"))
+    rows = project.rows(images_to_remove.where(or_(is_meant, images.id.in_(copies), images.id.in_(earlier))))
     if not rows and not digits and not which.startswith(("http://", "https://", "file://")):
         raise ConfigError(
             f"expected an address, the path of an image in a release or in a collected folder, or at least {MIN_HASH} "
