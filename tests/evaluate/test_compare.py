@@ -284,7 +284,9 @@ def test_runs_scored_by_different_label_maps_are_marked(runs: dict[str, Path]) -
 
     add_map("a0", "fear")
     add_map("a1", "fear")
-    assert [comparison.note for comparison in compare([runs["a0"]], [runs["a1"], runs["b0"]])] == [""]
+    [comparison] = compare([runs["a0"]], [runs["a1"], runs["b0"]])
+    assert comparison.is_fair
+    assert comparison.note == f'{runs["a0"]}, {runs["a1"]} scored by the label map awe=awe+"joy, love",fear=fear'
     add_map("a1", "anger")
     [comparison] = compare([runs["a0"]], [runs["a1"], runs["b0"]])
     assert comparison.note == (

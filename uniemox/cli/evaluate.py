@@ -112,8 +112,10 @@ def evaluate(
         result = run.evaluate(
             model, dataset, by=by, task=task, allow_seen=allow_seen, label_pairs=pairs, on_progress=progress.show
         )
+    is_replaced = run.evaluation_file(result, model, dataset, chosen, name).exists()
     path = run.write_evaluation(result, model, dataset, chosen, name=name, persons=files.persons)
-    for line in (f"wrote {path}, and every prediction beside it (.jsonl)", *result.notes):
+    earlier = ", in place of earlier scores (--name keeps both)" if is_replaced else ""
+    for line in (f"wrote {path}, and every prediction beside it (.jsonl){earlier}", *result.notes):
         say(line)
     values = result.as_dict() | {"verdict": list(result.verdict)}
     show_all([json.dumps(values)] if as_json else score_tables(result))

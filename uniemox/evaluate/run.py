@@ -306,16 +306,21 @@ def write_evaluation(
     Raises:
         ConfigError: If the name can't be one of a file.
     """
-    if name is None:
-        name = _name_of(evaluation, model, data, split)
-    check_name(name)
-    run = model if model.is_dir() or is_in_package(model) else model.parent
-    path = evaluations_folder(run) / f"{name}.json"
+    path = evaluation_file(evaluation, model, data, split, name)
     refuse_special(path.parent)
     about = {"data": data.name, "split": split, "persons": None if persons is None else str(persons)}
     write_file(path.with_suffix(".jsonl"), "".join(json.dumps(line) + "\n" for line in evaluation.predictions))
     write_file(path, json.dumps({**about, **evaluation.as_dict()}, indent=2) + "\n")
     return path
+
+
+def evaluation_file(evaluation: Evaluation, model: Path, data: DataSet, split: str, name: str | None) -> Path:
+    """Return the file to which `write_evaluation` writes the scores; the arguments are the same."""
+    if name is None:
+        name = _name_of(evaluation, model, data, split)
+    check_name(name)
+    run = model if model.is_dir() or is_in_package(model) else model.parent
+    return evaluations_folder(run) / f"{name}.json"
 
 
 def _name_of(evaluation: Evaluation, model: Path, data: DataSet, split: str) -> str:

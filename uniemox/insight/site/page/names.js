@@ -4,7 +4,7 @@
 // Endings that the server reads, or reports as an image of a format that it can't read; as uniemox/io/images.py.
 export const ENDINGS = new Set([
   ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif",
-  ".ppm", ".pgm", ".pbm", ".pnm", ".heic", ".heif", ".hif",
+  ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".heic", ".heif", ".hif",
   ".jxl", ".jp2", ".j2k", ".jpf", ".jpx", ".psd", ".psb",
   ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".gpr", ".iiq", ".kdc", ".mef", ".mos", ".mrw",
   ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f",
