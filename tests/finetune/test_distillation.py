@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +15,7 @@ from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError, StoppedError
 from uniemox.finetune.config import DistillationConfig, FinetuneConfig
 from uniemox.finetune.distillation import PREFIX, TeacherAnswers, ask_teacher, open_unlabelled
+from uniemox.finetune.overlaps import find_overlaps
 from uniemox.finetune.run import finetune
 from uniemox.labels import EKMAN, MIKELS
 from uniemox.predict.opening import load
@@ -67,11 +69,23 @@ def test_teacher_predicts_whole_images_once(tmp_path: Path, further: str) -> Non
         ask_teacher(config, train[1:], images, MIKELS, tmp_path)
 
 
-def test_images_that_are_held_out_are_not_trained_on(tmp_path: Path, further: str) -> None:
-    config = DistillationConfig(teacher=str(finetuned("both")), data=further)
-    everything = open_unlabelled(config)
-    held_out = [replace(sample, key=f"other/{sample.key}", label=0) for sample in everything[:2]]
-    assert open_unlabelled(config, held_out) == everything[2:]
+def test_copies_of_held_out_and_scored_images_are_not_trained_on(tmp_path: Path) -> None:
+    """The additional images are all of the run's own: those of training may stay."""
+    data = colours(splits=SPLITS)
+    folder = tmp_path / "all"
+    folder.mkdir()
+    split_of = {}
+    for i, sample in enumerate(data.samples):
+        (folder / f"{i}.jpg").write_bytes(sample.image.read())
+        split_of[f"{PREFIX}{i}.jpg"] = sample.split
+    config = distilling(f"folder:{folder}?labels=none")
+    left_out = find_overlaps(data, config).held_out_unlabelled
+    assert set(left_out) == {key for key, split in split_of.items() if split != "train"}
+    run = tmp_path / "run"
+    finetune(config, data, run)
+    with np.load(run / TEACHER_ANSWERS) as saved:
+        asked = {key for key in saved["keys"].tolist() if key.startswith(PREFIX)}
+    assert asked == {key for key, split in split_of.items() if split == "train"}
 
 
 def test_a_teacher_of_other_labels_is_refused(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from uniemox.errors import CheckpointError, ConfigError, TeacherError
 from uniemox.evaluate.run import evaluate
 from uniemox.export.hub_folder import timm_network
 from uniemox.finetune.config import FinetuneConfig, LoraConfig, NetworkConfig
-from uniemox.finetune.network import mean_head
+from uniemox.finetune.mean import mean_head
 from uniemox.finetune.prototypes import fit_prototypes
 from uniemox.finetune.run import divide, dry_run, finetune
 from uniemox.labels import CAER, MIKELS, POLARITY, LabelSet

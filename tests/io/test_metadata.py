@@ -15,7 +15,7 @@ from tests.drawn import draw_image
 from tests.images import animate, draw, png_chunks, png_of, save
 from tools.file_mutations import mutate_bytes
 from uniemox.errors import ImageError
-from uniemox.io.colour import names_adobe_rgb
+from uniemox.io.exif import names_adobe_rgb
 from uniemox.io.images import decode, open_image
 from uniemox.io.metadata import PlainImage, plain_format, without_metadata
 

@@ -199,9 +199,11 @@ def _fresh_process(model: str | None, finder: str | None, images: Sequence[bytes
             # Any image ending works for any format.
             (Path(folder) / f"{i:05}.jpg").write_bytes(image)
         if len(images) == 1:
-            path, threads = f"{folder}/00000.jpg", "0"
+            path = f"{folder}/00000.jpg"
+            threads = "0"
         else:
-            path, threads = folder, "1"
+            path = folder
+            threads = "1"
         command = [sys.executable, "-c", FRESH_PROCESS, model or "", finder or "", path, threads]
         start = time.perf_counter()
         process = subprocess.run(command, capture_output=True, text=True, check=False)

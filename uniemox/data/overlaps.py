@@ -34,6 +34,10 @@ class Overlaps:
     scored_copies: tuple[str, ...] = ()
     """Keys of its images that are also among the images that the run reads."""
 
+    held_out_unlabelled: tuple[str, ...] = ()
+    """Keys of additional images of a distillation that are copies of held-out images or of those of scored_split. The
+    run leaves them out."""
+
     def join(self, samples: Sequence[Sample]) -> list[Sample]:
         """Return the samples, with the group of their copies."""
         return [

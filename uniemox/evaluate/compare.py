@@ -123,7 +123,7 @@ def _compare_on_title(
         predictions_of[path] = evaluation.predictions
     comparison = _compare(title, *([predictions_of[path] for path in group] for group in groups), without=without)
     warning = map_note(evaluation_of)
-    note = "; ".join(filter(None, (comparison.note, warning or _map_of_one(evaluation_of))))
+    note = "; ".join(filter(None, (comparison.note, warning or _shared_map_note(evaluation_of))))
     return replace(comparison, note=note, is_fair=comparison.is_fair and not warning)
 
 
@@ -358,8 +358,8 @@ def map_note(evaluations: Mapping[Path, SavedEvaluation]) -> str:
     return f"not scored by the same label map: {maps}; score them again with one map"
 
 
-def _map_of_one(evaluations: Mapping[Path, SavedEvaluation]) -> str:
-    """Return a sentence about the label map by which runs were scored; "" if none was."""
+def _shared_map_note(evaluations: Mapping[Path, SavedEvaluation]) -> str:
+    """Return a sentence about the one label map by which runs were scored; "" if none was."""
     by_map = {path: evaluation.label_map_text for path, evaluation in evaluations.items() if evaluation.label_map}
     if not by_map:
         return ""

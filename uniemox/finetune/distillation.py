@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from uniemox.data.near import image_hashes
 from uniemox.data.sample import ImageFile, Sample
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError
@@ -53,27 +52,14 @@ class TeacherAnswers:
         return torch.lerp(label, prediction, self.weight)
 
 
-def open_unlabelled(
-    config: DistillationConfig, held_out: Sequence[Sample] = (), on_progress: Progress = silent
-) -> list[Sample]:
-    """Open the additional images, under keys that no other data set has.
-
-    Args:
-        config: Source of the images.
-        held_out: Samples that the run does not train on, such as those that calibrate; their images are left out.
-        on_progress: Called after each image that is compared with them.
-    """
+def open_unlabelled(config: DistillationConfig) -> list[Sample]:
+    """Open the additional images, under keys that no other data set has."""
     if not config.data:
         return []
+    samples = open_data(config.data, with_texts=False).samples
     # An image with several people counts once.
-    unique = {sample.image_key: sample for sample in open_data(config.data, with_texts=False).samples}
-    hashes = image_hashes(list(unique.values()), on_progress)
-    excluded = set(image_hashes(held_out, on_progress)) - {""}
-    return [
-        replace(sample, key=PREFIX + key, label=None)
-        for (key, sample), digest in zip(unique.items(), hashes, strict=True)
-        if digest not in excluded
-    ]
+    unique = {sample.image_key: sample for sample in samples}
+    return [replace(sample, key=PREFIX + key, label=None) for key, sample in unique.items()]
 
 
 def ask_teacher(
@@ -92,7 +78,7 @@ def ask_teacher(
     Args:
         config: Teacher.
         train: Training samples.
-        unlabelled: Additional images, from `open_unlabelled`.
+        unlabelled: Additional images, from `open_unlabelled`, without copies of images that the run holds out.
         labels: Label set of the run.
         out: Folder of the run.
         on_progress: Called after each image.

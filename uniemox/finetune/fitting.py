@@ -16,7 +16,7 @@ from uniemox.data.sample import Sample
 from uniemox.evaluate.calibration import fit_temperature
 from uniemox.evaluate.multilabel_fit import fit_labels
 from uniemox.evaluate.outputs import units_of
-from uniemox.finetune.network import check_same_division, mean_head
+from uniemox.finetune.mean import check_same_division, mean_head
 from uniemox.finetune.samples import FinetuneRun
 from uniemox.finetune.step import Objective, smooth
 from uniemox.io.progress import Progress, silent

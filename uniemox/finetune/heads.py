@@ -59,7 +59,8 @@ def fit_head(
         folds = None
         if 1 < len(np.unique(numbers)) < len(numbers):
             folds = list(GroupKFold(min(FOLDS, len(np.unique(numbers)))).split(x, groups=numbers))
-        ridge = RidgeCV(alphas=[1 / penalty for penalty in PENALTIES], cv=folds).fit(x, target)
+        alphas = [1 / penalty for penalty in PENALTIES]
+        ridge = RidgeCV(alphas, cv=folds, scoring="neg_mean_squared_error").fit(x, target)
         return _linear(ridge.coef_, ridge.intercept_, mean, std), float(ridge.alpha_)
     # Threads wait for each other longer than they compute, and far longer on busy cores. The limit is set once for all
     # fits, because finding the libraries that have threads takes longer than a fit of few samples.

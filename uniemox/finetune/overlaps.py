@@ -10,6 +10,7 @@ from uniemox.data.seen import EXCLUDE_COPIES, seen_among, seen_by
 from uniemox.data.synthetic_scenes import SyntheticImage
 from uniemox.errors import DataError
 from uniemox.finetune.config import FinetuneConfig
+from uniemox.finetune.distillation import open_unlabelled
 from uniemox.finetune.samples import Parts, split_for_training
 from uniemox.finetune.start import START
 from uniemox.io.progress import Progress, silent
@@ -63,7 +64,27 @@ def find_overlaps(data: DataSet, config: FinetuneConfig, on_progress: Progress =
         scored_images=len(parts.scored),
         seen_scored={name: keys for name, keys in seen_scored.items() if keys},
         scored_copies=keys_among(parts.scored, read_hashes - {""}),
+        held_out_unlabelled=_held_out_unlabelled(config, [*parts.held_out, *parts.scored], hash_of, on_progress),
     )
+
+
+def _held_out_unlabelled(
+    config: FinetuneConfig, held_out: Sequence[Sample], hash_of: Mapping[str, str], on_progress: Progress
+) -> tuple[str, ...]:
+    """Return the keys of additional images of a distillation that are copies of images that the run does not train on.
+
+    Args:
+        config: Settings of the run.
+        held_out: These images.
+        hash_of: Hash of each image file of the run, by key.
+        on_progress: Called after each image.
+    """
+    unlabelled = [
+        sample for sample in open_unlabelled(config.distillation) if not isinstance(sample.image, SyntheticImage)
+    ]
+    held_out_hashes = {hash_of.get(sample.key, "") for sample in held_out} - {""}
+    hashes = _hashes_of(unlabelled, on_progress)
+    return tuple(sample.key for sample, digest in zip(unlabelled, hashes, strict=True) if digest in held_out_hashes)
 
 
 def _split_with_copies(data: DataSet, config: FinetuneConfig, copies: Mapping[str, str]) -> Parts:

@@ -136,7 +136,9 @@ def _open_run(
         network = network_of(config, data, parts.train)
     run = FinetuneRun(config=config, data=data, network=network, parts=parts, callback=callback)
     reasons: dict[str, str] = {}
-    unlabelled = open_unlabelled(config.distillation, [*parts.held_out, *parts.scored], callback.progress)
+    unlabelled = [
+        sample for sample in open_unlabelled(config.distillation) if sample.key not in overlaps.held_out_unlabelled
+    ]
     if rank() == 0:
         if not Init.parse(config.init).from_scratch:
             record_start(out, network.classifier.encoder, callback)

@@ -10,14 +10,14 @@ values become white.
 import io
 import struct
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from PIL import ExifTags, Image, ImageChops
+from PIL import Image, ImageChops
 
 from uniemox.io.colour_spaces import ADOBE_RGB, HLG, PQ, PRIMARIES, SRGB, ColourSpace, profile_of, with_srgb_curve
+from uniemox.io.exif import names_adobe_rgb
 from uniemox.io.low_bytes import encode_light
 
 MAX_PROFILE_BYTES = 4 * 2**20
@@ -42,11 +42,6 @@ CICP = "cicp"
 """Key of `Image.info` with the code points (primaries, transfer function) that the file names."""
 NARROW_RANGE = "narrow_range"
 """Key of `Image.info` that is True if black is 16 and white 235 of 255, see `has_narrow_range`."""
-NAMES_ADOBE = "names_adobe_rgb"
-"""Key of `Image.info` that is True if the EXIF of a TIFF or camera raw, which Pillow does not keep, names Adobe RGB."""
-# ColorSpace of Adobe RGB, and what EXIF that names Adobe RGB contains: the index, or this value in either byte order.
-_EXIF_ADOBE = 2
-_ADOBE_MARKS = (b"R03", bytes.fromhex("a001 0003 00000001 0002"), bytes.fromhex("01a0 0300 01000000 0200"))
 
 _MODES = {
     b"RGB ": {"RGB": "RGB", "RGBA": "RGBA", "P": "RGB", "PA": "RGBA", "RGBX": "RGB", "YCbCr": "RGB"},
@@ -223,34 +218,6 @@ def _space_of_png(info: dict[Any, Any]) -> ColourSpace | None:
         white, red, green, blue = (tuple(values[i : i + 2]) for i in range(0, 8, 2))
         chromaticities = (red, green, blue, white)
     return ColourSpace(chromaticities, gamma=gamma)
-
-
-def names_adobe_rgb(image: Image.Image) -> bool:
-    """Return True if the EXIF of an image names Adobe RGB, see `is_adobe_rgb`."""
-    if image.info.get(NAMES_ADOBE):
-        return True
-    exif = image.info.get("exif")
-    # Parsing EXIF takes longer than reading a small image.
-    if not isinstance(exif, bytes) or not any(mark in exif for mark in _ADOBE_MARKS):
-        return False
-    return is_adobe_rgb(image.getexif)
-
-
-def is_adobe_rgb(read_exif: Callable[[], Image.Exif]) -> bool:
-    """Return True if EXIF names Adobe RGB.
-
-    Cameras do so by the interoperability index R03 and a ColorSpace that is not sRGB (DCF 2.0). Some write a ColorSpace
-    of 2, which EXIF does not define.
-
-    Args:
-        read_exif: Function that returns the EXIF.
-    """
-    with suppress(Exception):  # what broken EXIF raises
-        tags = read_exif()
-        color_space = tags.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.ColorSpace)
-        index = tags.get_ifd(ExifTags.IFD.Interop).get(ExifTags.Interop.InteropIndex, "")
-        return color_space == _EXIF_ADOBE or (color_space != 1 and str(index).rstrip("\0 ") == "R03")
-    return False
 
 
 def _code_points_in_profile(profile: bytes) -> tuple[int, int] | None:

@@ -4,7 +4,6 @@ Any file becomes an upright RGB image, or an ImageError that names the problem.
 """
 
 import io
-import struct
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,11 +18,13 @@ from PIL.ExifTags import Base as Tag
 
 from uniemox.errors import ImageError
 from uniemox.io.borders import crosses_border
-from uniemox.io.colour import CICP, MAX_PROFILE_BYTES, NAMES_ADOBE, NARROW_RANGE, is_adobe_rgb, to_srgb
+from uniemox.io.colour import CICP, MAX_PROFILE_BYTES, NARROW_RANGE, to_srgb
+from uniemox.io.exif import NAMES_ADOBE, exif_without_xmp, is_adobe_rgb, orientation_of
 from uniemox.io.image_depth import WIDE_MODES, greys_of_sixteen_bits, to_eight_bits
 from uniemox.io.image_headers import code_points_in, has_narrow_range, jpeg_frame, take_profile, without_metadata
 from uniemox.io.image_limits import check_bytes, check_heif, check_memory, check_tiff
 from uniemox.io.low_bytes import open_low_bytes, refuse_bytes
+from uniemox.io.pillow_errors import DECODING_ERRORS
 from uniemox.io.raw_preview import HAS_RAWPY, RAW_ENDINGS, exifs_of_raw, is_raw, preview_of
 from uniemox.io.sized_image import SizedImage
 from uniemox.io.tiff_pages import SEPARATE_PLANES, describe_layout, with_photograph_first
@@ -55,8 +56,6 @@ _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b
 
 # Height of the strips in which transparent images are put on white.
 STRIP_PX = 64
-# Tag of EXIF.
-_ORIENTATION = 0x0112
 # Value of SampleFormat in TIFF.
 _SIGNED = 2
 # Raw modes in which libtiff gives planes of 16 bits, by Pillow's mode.
@@ -125,7 +124,7 @@ def open_image(data: bytes, name: str) -> Image.Image:
         check_tiff(data, getattr(image, "tag_v2", {}), image.size, name)
         _prepare_tiff(image, data, name)
         # Pillow keeps it, and turns the image by its orientation when it reads the pixels.
-        exif = _exif_without_xmp(image)
+        exif = exif_without_xmp(image)
         if Tag.ExifOffset in exif:
             image.info[NAMES_ADOBE] = is_adobe_rgb(lambda: exif)
     elif fmt == "PNG":
@@ -138,17 +137,6 @@ def open_image(data: bytes, name: str) -> Image.Image:
         image.info[CICP] = code_points
         image.info[NARROW_RANGE] = has_narrow_range(data)
     return image
-
-
-def _exif_without_xmp(image: Image.Image) -> Image.Exif:
-    """Return the EXIF of an image; Pillow would take a missing orientation from XMP, but other programs don't."""
-    xmp: dict[Any, Any] = {key: image.info.pop(key) for key in ("xmp", "XML:com.adobe.xmp") if key in image.info}
-    try:
-        return image.getexif()
-    except DECODING_ERRORS:
-        return Image.Exif()
-    finally:
-        image.info.update(xmp)
 
 
 def _open(data: bytes, name: str) -> Image.Image:
@@ -381,24 +369,6 @@ def _load(image: Image.Image, name: str) -> None:
         raise ImageError(f"{name}: cut off or corrupt ({error})") from error
 
 
-def orientation_of(image: Image.Image) -> int:
-    """Return EXIF's orientation, 1 to 8; 1 if missing or invalid, and for TIFF, which Pillow itself turns upright."""
-    if image.format == "TIFF" or ("exif" not in image.info and image.format not in ("PNG", "MPO")):
-        return 1
-    content = image.info.get("exif")
-    try:
-        if content:
-            # Pillow may have read it when it opened the image, together with XMP.
-            exif = Image.Exif()
-            exif.load(content)
-        else:
-            exif = _exif_without_xmp(image)
-        value = exif.get(_ORIENTATION, 1)
-    except DECODING_ERRORS:
-        return 1
-    return int(value) if value in _TURNS else 1
-
-
 def to_rgb(image: Image.Image, name: str, low_bytes: Image.Image | None = None) -> Image.Image:
     """Return an image in RGB: with 8 bits, the colours of sRGB, and transparent pixels on white.
 
@@ -456,9 +426,3 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# Errors of Pillow's decoders for broken files.
-DECODING_ERRORS = (
-    *(OSError, ValueError, SyntaxError, EOFError, struct.error, OverflowError, IndexError, TypeError, KeyError),
-    *(ZeroDivisionError, MemoryError, AttributeError, NotImplementedError, AssertionError, RuntimeError),
-    Image.DecompressionBombError,
-)

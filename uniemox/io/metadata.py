@@ -18,10 +18,12 @@ from PIL.JpegImagePlugin import get_sampling
 
 from uniemox.errors import ImageError
 from uniemox.io.borders import crosses_border
-from uniemox.io.colour import CICP, names_adobe_rgb, to_srgb
+from uniemox.io.colour import CICP, to_srgb
+from uniemox.io.exif import names_adobe_rgb, orientation_of
 from uniemox.io.image_depth import WIDE_MODES, greys_of_sixteen_bits, to_eight_bits
-from uniemox.io.images import DECODING_ERRORS, encode_image, open_image, orientation_of
+from uniemox.io.images import encode_image, open_image
 from uniemox.io.low_bytes import open_low_bytes
+from uniemox.io.pillow_errors import DECODING_ERRORS
 
 # Formats that keep all pixels when Pillow saves them again, with the options that this needs.
 LOSSLESS: Mapping[str, Mapping[str, Any]] = MappingProxyType(

@@ -12,9 +12,10 @@ from importlib.util import find_spec
 from itertools import islice
 from typing import Any
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 from uniemox.errors import ImageError, MissingReaderError
+from uniemox.io.exif import exif_in, exif_without_xmp
 from uniemox.io.tiff_pages import is_camera_raw
 
 RAW_ENDINGS = (
@@ -34,7 +35,6 @@ MAX_SEGMENT_BYTES = 2**16
 # Olympus, Panasonic, Fujifilm, Sigma, Minolta, Canon's CRW and CR2: starts that no other file has.
 _STARTS = (b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FUJIFILMCCD-RAW", b"FOVb", b"\0MRM", b"II\x1a\0\0\0HEAPCCDR")
 TIFF_STARTS = (b"II*\0", b"MM\0*")
-_ORIENTATION = 0x0112
 # LibRaw's turns in EXIF's numbers.
 _TURNS = {0: 1, 3: 3, 5: 8, 6: 6}
 _QUARTER_TURNS = (5, 6)
@@ -79,10 +79,7 @@ def preview_of(data: bytes, name: str) -> bytes:
 
 def exif_of_raw(data: bytes) -> Image.Exif:
     """Return the EXIF of a camera raw that is a TIFF, as most are; empty for others. LibRaw is not needed."""
-    exif = Image.Exif()
-    if data.startswith(TIFF_STARTS):
-        exif.load(data)
-    return exif
+    return exif_in(data) if data.startswith(TIFF_STARTS) else Image.Exif()
 
 
 def exifs_of_raw(data: bytes, preview: bytes) -> Iterator[Callable[[], Image.Exif]]:
@@ -94,13 +91,7 @@ def exifs_of_raw(data: bytes, preview: bytes) -> Iterator[Callable[[], Image.Exi
     """
     yield partial(exif_of_raw, data)
     for match in islice(re.finditer(b"Exif\0\0", preview), MAX_EXIFS):
-        yield partial(_exif_in, preview[match.start() : match.start() + MAX_SEGMENT_BYTES])
-
-
-def _exif_in(content: bytes) -> Image.Exif:
-    exif = Image.Exif()
-    exif.load(content)
-    return exif
+        yield partial(exif_in, preview[match.start() : match.start() + MAX_SEGMENT_BYTES])
 
 
 def _turned(preview: bytes, turn: int, name: str, *, is_wide: bool) -> bytes:
@@ -117,7 +108,7 @@ def _turned(preview: bytes, turn: int, name: str, *, is_wide: bool) -> bytes:
     """
     try:
         with Image.open(io.BytesIO(preview), formats=("JPEG", "BMP")) as image:
-            stored = image.getexif().get(_ORIENTATION)
+            stored = exif_without_xmp(image).get(ExifTags.Base.Orientation)
             size = image.size
     except (OSError, SyntaxError, ValueError) as error:
         raise ImageError(f"{name}: the preview of this camera raw is damaged ({error}); save it as JPEG") from error
@@ -134,7 +125,7 @@ def _turned(preview: bytes, turn: int, name: str, *, is_wide: bool) -> bytes:
     if not preview.startswith(b"\xff\xd8"):
         preview = _jpeg(preview)
     # A directory with one entry; Pillow reads the first EXIF segment of a file.
-    entry = struct.pack("<HHIHxx", _ORIENTATION, 3, 1, orientation)
+    entry = struct.pack("<HHIHxx", ExifTags.Base.Orientation, 3, 1, orientation)
     exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(4)
     return preview[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + preview[2:]
 

@@ -174,9 +174,9 @@ def begin_run(
         True in the first process if there is something to resume; else False.
 
     Raises:
-        ConfigError: If the folder has the name of a model in the package, or holds links or another run; if it holds a
-            run and `resume` is off, or settings or data differ from the run's first ones; or if another process is
-            training there.
+        ConfigError: If the folder has the name of a model in the package, or holds links or another run. If it holds a
+            run, and `resume` is off, or settings or data differ from its first ones. If another process is training
+            there.
     """
     with ExitStack() as at_end:
         is_begun = False

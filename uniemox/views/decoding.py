@@ -14,7 +14,8 @@ from torch import Tensor
 from uniemox.data.sample import Sample, read_sample
 from uniemox.io.borders import image_border
 from uniemox.io.colour import keeps_colours
-from uniemox.io.images import decode_opened, open_image, orientation_of, reduce_jpeg
+from uniemox.io.exif import orientation_of
+from uniemox.io.images import decode_opened, open_image, reduce_jpeg
 from uniemox.io.sized_image import SizedImage
 
 JpegDecoder = Callable[[bytes, tuple[int, int]], NDArray[np.uint8]]
