@@ -15,8 +15,8 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, top_k_accuracy_score
 
 from tests.data.tree import says
-from tests.drawn import Stored
-from tests.runs import CPU, SPLITS, colour_sample, colours, data_of, finetuned
+from tests.drawn import Stored, class_folders
+from tests.runs import CPU, SPLITS, colour_sample, colours, data_of, finetuned, uniemox_here
 from uniemox.data.sample import NO_PERSONS, DataSet
 from uniemox.data.seen import read_seen
 from uniemox.data.shards import ShardConfig, read_shards, write_shards
@@ -140,6 +140,15 @@ def test_calibration_is_not_advised_by_scores_of_training_images(note: str) -> N
     surer = replace(evaluation.scores, n=10_000, ece=0.1, ece_calibrated=0.3)
     verdict = replace(evaluation, scores=surer, notes=(note,)).verdict
     assert any("uniemox calibrate fits the model" in sentence for sentence in verdict) == (note == "another note")
+
+
+def test_the_command_says_that_it_replaces_earlier_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ("evaluate", "--model", "small", "--data", f"folder:{class_folders(tmp_path / 'photos', each=2)}")
+    replaces = "in place of earlier scores (--name keeps both)"
+    assert replaces not in uniemox_here(*words).stderr.replace("\n", " ")
+    assert replaces in uniemox_here(*words).stderr.replace("\n", " ")
+    assert replaces not in uniemox_here(*words, "--name", "again").stderr.replace("\n", " ")
 
 
 def test_training_images_are_refused_with_their_number(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.images import draw
+from tests.io.test_colour import IN_ADOBE, adobe_exif, difference
 from tests.raw_files import dng, jpeg
 from uniemox.data.shards import _packed
 from uniemox.errors import ImageError, MissingPackageError, MissingReaderError, UnexpectedImageError
@@ -170,3 +171,17 @@ def test_shards_hold_the_preview() -> None:
     assert (ending, scale) == ("jpg", 1.0)
     assert data.startswith(b"\xff\xd8")
     assert decode(data)[1] == PHOTO.size
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.usefixtures("with_rawpy")
+def test_adobe_rgb_named_by_the_exif_of_the_preview_counts(orientation: int) -> None:
+    """LibRaw puts an EXIF of its own before it."""
+    photo = IN_ADOBE.resize((600, 440))
+    named = dng(jpeg(photo, exif=adobe_exif(65535, "R03"), subsampling=0), orientation=orientation)
+    plain = dng(jpeg(photo, exif=adobe_exif(1, "R98"), subsampling=0), orientation=orientation)
+    expected = decode(jpeg(photo, exif=adobe_exif(65535, "R03"), subsampling=0)).image
+    if orientation == 6:
+        expected = expected.transpose(Image.Transpose.ROTATE_270)
+    assert difference(decode(named).image, expected) == 0
+    assert difference(decode(plain).image, expected) > 4
