@@ -14,7 +14,7 @@ from uniemox.persons.box import Box
 from uniemox.plurals import counted
 from uniemox.predict.confidence import UNFAMILIAR
 from uniemox.predict.images import ImageLike
-from uniemox.predict.schema import FIELDS, MAX_UNMAPPED, NO_LABEL, values_of
+from uniemox.predict.schema import FIELDS, MAX_UNMAPPED, shares_with_none, values_of
 
 NOTEBOOK_PX = 640
 
@@ -117,7 +117,7 @@ class Prediction:
         """
         values = self.scene
         if self.unmapped is not None and self.has_no_counterpart:
-            values = {label: share * (1 - self.unmapped) for label, share in values.items()} | {NO_LABEL: self.unmapped}
+            values = shares_with_none(values, self.unmapped)
         return sorted(values.items(), key=lambda pair: -pair[1])[:k]
 
     def to_dict(self) -> dict[str, Any]:

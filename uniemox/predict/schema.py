@@ -20,6 +20,16 @@ Interval = tuple[float, float]
 Shares = dict[str, float]
 
 
+def shares_with_none(scene: Mapping[str, float], unmapped: float) -> dict[str, float]:
+    """Return how a model's whole probability is divided among requested labels and `none`.
+
+    Args:
+        scene: Probability by requested label, with sum 1.
+        unmapped: Probability of the model's labels without a counterpart, 0 to 1.
+    """
+    return {label: share * (1 - unmapped) for label, share in scene.items()} | {NO_LABEL: unmapped}
+
+
 @dataclass(frozen=True, slots=True)
 class Field:
     """One field of a prediction."""

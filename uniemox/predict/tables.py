@@ -24,6 +24,7 @@ from uniemox.predict.schema import (
     Field,
     columns_of,
     required_type,
+    shares_with_none,
     table_fields,
     words_of,
 )
@@ -164,7 +165,7 @@ def shares_of_answer(answer: Mapping[str, Any]) -> dict[str, float]:
     unmapped = answer.get("unmapped")
     if unmapped is None:
         return scene
-    return {label: share * (1 - unmapped) for label, share in scene.items()} | {NO_LABEL: unmapped}
+    return shares_with_none(scene, unmapped)
 
 
 def top_of(answer: Mapping[str, Any]) -> tuple[str | None, float | None]:
