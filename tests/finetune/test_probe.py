@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -69,6 +69,40 @@ def test_samples_of_one_group_are_fitted_or_held_out_together(task: str) -> None
     unique = fit_head(features[::3], target[::3], task=task, seed=0)
     named = fit_head(features[::3], target[::3], task=task, seed=0, groups=groups[::3])
     assert named[1] == unique[1]
+
+
+def test_groups_of_one_sample_do_not_decide_the_penalty_of_ratings() -> None:
+    """R² of a single sample is undefined: the strongest penalty was taken."""
+    random = np.random.default_rng(0)
+    features = random.normal(size=(106, 4)).astype(np.float32)
+    target = features[:, :2] @ random.normal(size=(2, 2)).astype(np.float32)
+    groups = ["large"] * 100 + [f"single {i}" for i in range(6)]
+    _, alpha = fit_head(features, target, task="affect", seed=0, groups=groups)
+    assert alpha <= 1
+
+
+def test_each_held_out_sample_counts_the_same_for_the_penalty_of_ratings() -> None:
+    """In a mean over folds, each of the last 6 samples counted as much as 25 others."""
+    random = np.random.default_rng(0)
+    features = random.normal(size=(156, 40)).astype(np.float32)
+    target = features[:, :2] + random.normal(size=(156, 2)).astype(np.float32)
+    target[150:] *= -3
+    groups = np.repeat([0, 1, 2, 3, 4], [75, 75, 2, 2, 2])
+    _, alpha = fit_head(features, target, task="affect", seed=0, groups=[str(group) for group in groups])
+
+    x = StandardScaler().fit_transform(features)
+    errors: dict[float, list[float]] = {}
+    for penalty in PENALTIES:
+        errors[1 / penalty] = []
+        for group in range(5):
+            model = Ridge(1 / penalty).fit(x[groups != group], target[groups != group])
+            errors[1 / penalty].extend(np.square(model.predict(x[groups == group]) - target[groups == group]).sum(1))
+    assert alpha == min(errors, key=lambda alpha: sum(errors[alpha]))
+    of_folds = {
+        alpha: np.mean([np.mean(part) for part in np.split(np.array(per_sample), [75, 150, 152, 154])])
+        for alpha, per_sample in errors.items()
+    }
+    assert alpha != min(of_folds, key=of_folds.__getitem__)
 
 
 def test_folds_hold_out_whole_groups_unless_a_class_has_a_single_one() -> None:

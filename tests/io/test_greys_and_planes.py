@@ -112,6 +112,19 @@ def test_a_narrow_range_of_a_png_becomes_the_full_one() -> None:
     assert np.array_equal(np.asarray(decode(png_with(narrow, (b"cICP", bytes([1, 13, 0, 1])))).image), narrow)
 
 
+def test_a_narrow_range_holds_for_a_transparent_colour_and_for_linear_greys() -> None:
+    values = np.asarray(PHOTO).copy()
+    values[:9] = 255, 0, 255
+    narrow = (16 + values * (219 / 255)).round().astype(np.uint8)
+    transparent = b"tRNS", b"".join(int(value).to_bytes(2, "big") for value in narrow[0, 0])
+    decoded = np.asarray(decode(png_with(narrow, (b"cICP", bytes([1, 13, 0, 0])), transparent)).image)
+    assert (decoded[:9] == 255).all()
+    assert np.abs(decoded[9:].astype(int) - values[9:]).max() <= 1
+
+    linear = (4096 + LIGHT_16 * (219 * 256 / 65535)).round().astype(np.uint16)
+    assert grey_error(png_with(linear, (b"cICP", bytes([1, 8, 0, 0])))) <= 1
+
+
 def test_greys_multiplied_by_alpha_are_read() -> None:
     grey = BYTES[..., 0]
     tags, pixels = page_of(np.dstack([grey // 2, np.full_like(grey, 128)]), photometric=1)

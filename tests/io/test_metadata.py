@@ -11,8 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
+from tests.colours import D65, SRGB, icc_profile
 from tests.drawn import draw_image
 from tests.images import animate, draw, png_chunks, png_of, save
+from tests.io.test_low_bytes import with_profile
+from tests.tiffs import page_of, tiff_of
 from tools.file_mutations import mutate_bytes
 from uniemox.errors import ImageError
 from uniemox.io.exif import names_adobe_rgb
@@ -245,6 +248,38 @@ def test_colours_of_16_bits_become_8_bits_and_are_counted() -> None:
     plain = without_metadata(data, "image")
     assert not plain.is_exact
     assert np.array_equal(np.asarray(decode(plain.data)[0]), np.asarray(decode(data)[0]))
+
+
+GREYS = np.random.default_rng(0).integers(0, 2**12, (8, 10), dtype=np.uint16)
+COLOURS = np.random.default_rng(0).integers(0, 2**16, (8, 10, 3), dtype=np.uint16)
+LINEAR = icc_profile(SRGB, D65, 1.0)
+UNUSUAL = {
+    "white is zero": tiff_of([page_of(GREYS * 16, photometric=0)]),
+    "12 bits": tiff_of([page_of(GREYS, bits=12)]),
+    "with a sign": tiff_of([page_of((GREYS * 8).astype(np.int16))]),
+    "32 bits": tiff_of([page_of(GREYS.astype(np.uint32) * 2**20)]),
+    "floats": tiff_of([page_of(GREYS.astype(np.float32) / 4095)]),
+    "floats, white is zero": tiff_of([page_of(GREYS.astype(np.float32) / 4095, photometric=0)]),
+    "planes": tiff_of([page_of(COLOURS, is_planar=True)]),
+    "inks": tiff_of([page_of(np.dstack([COLOURS, COLOURS[..., 0]]), photometric=5)]),
+    "ppm": b"P6 10 8 65535 " + COLOURS.astype(">u2").tobytes(),
+    "pgm of 1,023": b"P5 10 8 1023 " + (GREYS // 4).astype(">u2").tobytes(),
+    "linear light": tiff_of([with_profile(page_of(COLOURS // 16), LINEAR)]),
+}
+
+
+@pytest.mark.parametrize("kind", UNUSUAL)
+def test_unusual_depths_show_the_same_colours_and_are_counted_if_they_change(kind: str) -> None:
+    """Values without their sign, their white or their low bytes were almost black, or negative."""
+    data = UNUSUAL[kind]
+    plain = without_metadata(data, "image")
+    assert np.array_equal(np.asarray(decode(plain.data)[0]), np.asarray(decode(data)[0]))
+    assert plain.is_exact == (kind == "floats")
+
+
+def test_an_image_that_would_be_black_is_refused() -> None:
+    with pytest.raises(ImageError, match="would be black"):
+        without_metadata(tiff_of([page_of(COLOURS // 256)]), "image")
 
 
 @pytest.mark.parametrize("orientation", [1, 6])

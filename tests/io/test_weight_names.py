@@ -8,9 +8,15 @@ from tests.runs import finetuned
 from uniemox.data.synthetic_scenes import synthetic
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.evaluate.compare import compare
+from uniemox.evaluate.rating_fit import fit_ratings
+from uniemox.evaluate.recalibration import recalibrate
 from uniemox.evaluate.run import evaluate
+from uniemox.export.run import export_onnx
 from uniemox.finetune.config import FinetuneConfig
+from uniemox.finetune.network import open_start
+from uniemox.insight.site.writing import write_site
 from uniemox.io.weight_names import EMBEDDED, file_in_package, is_in_package
+from uniemox.predict.opening import open_network
 from uniemox.training.run_folder import begin_run
 
 
@@ -40,6 +46,40 @@ def test_a_run_cannot_be_begun_under_such_a_name(tmp_path: Path, monkeypatch: py
     ):
         pass
     assert not Path("embedded").exists()
+
+
+def test_other_commands_do_not_take_such_a_run_for_the_model_of_the_package_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`predict --model small` and `finetune --init small` read the model of the package without a word."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small").symlink_to(finetuned("knn"))
+    ambiguous = "small is a model in the package, and a folder with a model here"
+    with pytest.raises(ConfigError, match=ambiguous):
+        open_network("small")
+    with pytest.raises(ConfigError, match=ambiguous):
+        open_start("small", FinetuneConfig().network, size=32)
+    # A file that `export` wrote without an ending.
+    (tmp_path / "embedded").write_bytes(b"")
+    with pytest.raises(ConfigError, match="embedded is a model in the package, and a file here; for the file"):
+        open_network("embedded")
+    # Without a name, there is nothing to mistake.
+    assert open_network(None).name == "embedded"
+
+
+def test_no_model_is_written_under_such_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = Path("./small")
+    refused = pytest.raises(ConfigError, match="--out small is the name of a model in the package")
+    with refused:
+        export_onnx(Path("embedded"), out)
+    with refused:
+        recalibrate("embedded", synthetic(4), out)
+    with refused:
+        fit_ratings("embedded", synthetic(4), out)
+    with refused:
+        write_site(open_network("embedded"), EMBEDDED / "scene.onnx", out, tmp_path)
+    assert not out.exists()
 
 
 def test_a_run_without_scores_is_no_folder_of_scores(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from uniemox.errors import ConfigError, DataError
 from uniemox.evaluate.outputs import run_each, units_of
 from uniemox.evaluate.recalibration import open_file, write_model
 from uniemox.io.progress import Progress, silent
+from uniemox.io.weight_names import refuse_name_in_package
 from uniemox.labels import AFFECT
 from uniemox.plurals import counted
 from uniemox.predict.confidence import COVERAGE
@@ -78,9 +79,10 @@ def fit_ratings(
 
     Raises:
         DataError: If there are fewer than 100 rated images.
-        ConfigError: If the model has no features, or has task affect.
+        ConfigError: If the model has no features, or has task affect; or if out has the name of a model in the package.
         CheckpointError: If out can't be written.
     """
+    refuse_name_in_package(out)
     source, network = open_file(model)
     if not network.info.has_shares or FEATURES not in network.engine.outputs:
         raise ConfigError(f"{model} is not a classifier with features; give one of uniemox finetune, task label")

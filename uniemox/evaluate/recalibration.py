@@ -29,7 +29,7 @@ from uniemox.io.files import replacing
 from uniemox.io.onnx_external import with_metadata
 from uniemox.io.progress import Progress, silent
 from uniemox.io.run_files import ONNX
-from uniemox.io.weight_names import file_in_package
+from uniemox.io.weight_names import file_in_package, refuse_name_in_package
 from uniemox.labels import ScoredLabels
 from uniemox.plurals import counted
 from uniemox.predict.confidence import (
@@ -156,10 +156,11 @@ def recalibrate(
 
     Raises:
         DataError: If there are fewer than 30 labelled images, or training images of the model.
-        ConfigError: If the model has no probabilities.
+        ConfigError: If the model has no probabilities, or if out has the name of a model in the package.
         LabelError: If there is no label map, or if it does not fit.
         CheckpointError: If out can't be written.
     """
+    refuse_name_in_package(out)
     source, network = open_file(model)
     info = network.info
     if info.task != "label":

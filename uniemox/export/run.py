@@ -47,13 +47,15 @@ def export_onnx(
 
     Raises:
         CheckpointError: For an unfinished run, or a file that can't be read or written.
-        ConfigError: For an expression that matches no weight, or another data type.
+        ConfigError: For an expression that matches no weight, another data type, or an out that has the name of a model
+            in the package.
         DataError: Without readable images.
     """
     if weights not in (None, *get_args(Bits)):
         raise ConfigError(
             f"weights must be one of {', '.join(get_args(Bits))}, got {weights!r}; leave it out for float32"
         )
+    refuse_name_in_package(out)
     check = None
     training_hashes = read_seen(file_in_package(model))
     with TemporaryDirectory(prefix="uniemox-export-") as folder:

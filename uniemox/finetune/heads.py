@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression, RidgeCV
-from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, StratifiedKFold
+from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
+from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, StratifiedKFold, cross_val_predict
 from threadpoolctl import threadpool_limits
 from torch import nn
 
@@ -55,13 +55,9 @@ def fit_head(
     std = features.std(axis=0) + 1e-6
     x = (features - mean) / std
     if task == "affect":
-        # Without folds, each sample is held out alone.
-        folds = None
-        if 1 < len(np.unique(numbers)) < len(numbers):
-            folds = list(GroupKFold(min(FOLDS, len(np.unique(numbers)))).split(x, groups=numbers))
-        alphas = [1 / penalty for penalty in PENALTIES]
-        ridge = RidgeCV(alphas, cv=folds, scoring="neg_mean_squared_error").fit(x, target)
-        return _linear(ridge.coef_, ridge.intercept_, mean, std), float(ridge.alpha_)
+        best_alpha = _best_alpha(x, target, numbers)
+        ridge = Ridge(best_alpha).fit(x, target)
+        return _linear(ridge.coef_, ridge.intercept_, mean, std), best_alpha
     # Threads wait for each other longer than they compute, and far longer on busy cores. The limit is set once for all
     # fits, because finding the libraries that have threads takes longer than a fit of few samples.
     with threadpool_limits(1, user_api="blas"):
@@ -79,6 +75,25 @@ def group_numbers(groups: Sequence[str] | None, count: int) -> NDArray[np.intp]:
     if groups is None:
         return np.arange(count)
     return np.unique(np.asarray(groups), return_inverse=True)[1]
+
+
+def _best_alpha(x: NDArray, target: NDArray, groups: NDArray[np.intp]) -> float:
+    """Return the alpha of ridge regression with the lowest squared error of samples that are held out.
+
+    Groups are held out in at most 5 folds; samples without a group, or all of one group, each alone.
+    """
+    count = len(np.unique(groups))
+    alphas = [1 / penalty for penalty in PENALTIES]
+    if count in (1, len(groups)):
+        return float(RidgeCV(alphas).fit(x, target).alpha_)
+    folds = list(GroupKFold(min(FOLDS, count)).split(x, groups=groups))
+
+    def loss_of(alpha: float) -> float:
+        # The error is over all samples. A mean over folds would weight a sample by the size of its fold.
+        predicted = cross_val_predict(Ridge(alpha), x, target, cv=folds)
+        return float(np.square(predicted - target).sum())
+
+    return min(alphas, key=loss_of)
 
 
 def _best_penalty(x: NDArray, target: NDArray, weights: NDArray, groups: NDArray[np.intp], seed: int) -> float:

@@ -25,7 +25,7 @@ from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import CheckpointError, ConfigError, ShapeError
 from uniemox.finetune.config import INIT_MISSING, FinetuneConfig, LoraConfig, NetworkConfig
 from uniemox.io.run_files import ENCODER, WEIGHTS
-from uniemox.io.weight_names import CLIP, IN_PACKAGE, Init
+from uniemox.io.weight_names import CLIP, Init, is_in_package
 from uniemox.model.classifier import Classifier, set_drop_path
 from uniemox.model.config import is_foreign, refuse_foreign
 from uniemox.model.encoder import FEATURES, ConcatEncoder, start_as_mae
@@ -128,7 +128,7 @@ def build_network(
     parsed = Init.parse(init)
     first = parsed.networks[0]
     saved = None
-    if config.streams == "both" and not parsed.from_scratch and first not in IN_PACKAGE and Path(first).is_dir():
+    if config.streams == "both" and not parsed.from_scratch and not is_in_package(first) and Path(first).is_dir():
         saved = _read_fusion(Path(first), config.fusion)
     spec = replace(spec, feature_width=feature_width(encoder, size), outputs=outputs, streams=config.streams)
     spec = replace(spec, **fusion_settings(saved, config))
@@ -197,7 +197,7 @@ def _concatenate(starts: Sequence[tuple[Any, NetworkSpec]]) -> tuple[Any, Networ
 
 def _open_encoder(source: str, pool: str, size: int, from_scratch: bool) -> tuple[Any, NetworkSpec]:
     """Open the encoder of a file, of a run, of timm, or of a model in the package."""
-    if source in IN_PACKAGE:
+    if is_in_package(source):
         return _start_of(*load_embedded(source), from_scratch)
     if source.startswith(CLIP):
         from uniemox.teacher.clip_encoder import open_clip_encoder  # noqa: PLC0415 - open_clip takes a second

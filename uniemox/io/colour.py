@@ -73,12 +73,12 @@ def to_srgb(image: Image.Image, low_bytes: Image.Image | None = None) -> Image.I
     # A transparent colour would have to be converted, too. The inks of CMYK are no light.
     if "transparency" in image.info or image.mode == "CMYK":
         low_bytes = None
-    if image.info.get(NARROW_RANGE):
-        image = _full_range(image)
     code_points = _code_points_of(image.info)
     # In PNG, code points come before a profile; elsewhere the profile counts.
     if code_points is not None and image.format == "PNG":
         return _from_space(image, _space_of(*code_points), low_bytes)
+    if image.info.get(NARROW_RANGE):
+        image = _full_range(image)
     convert, mode = _profile_conversion(image)
     if convert is not None:
         if low_bytes is not None and (encoded := with_srgb_curve(image.info["icc_profile"])) is not None:
@@ -91,14 +91,14 @@ def to_srgb(image: Image.Image, low_bytes: Image.Image | None = None) -> Image.I
 
 
 def _full_range(image: Image.Image) -> Image.Image:
-    """Return an image with black 0 and white 255; its transparency stays."""
-    if image.mode in ("P", "PA"):
+    """Return an image of narrow range, 16 to 235, with black 0 and white 255; its transparency stays."""
+    if image.mode in ("P", "PA") or "transparency" in image.info:
         image = image.convert(_as_colour(image))
     levels = [min(max(round((value - 16) * 255 / 219), 0), 255) for value in range(256)]
     *colours, last = image.getbands()
     table = [*(levels * len(colours)), *(range(256) if last == "A" else levels)]
     full = image.point(table)
-    full.info = {key: value for key, value in image.info.items() if key != NARROW_RANGE}
+    full.info = {key: value for key, value in image.info.items() if key not in (NARROW_RANGE, "transparency")}
     full.format = image.format
     return full
 
@@ -113,8 +113,10 @@ def keeps_colours(image: Image.Image) -> bool:
 
 def _from_space(image: Image.Image, space: ColourSpace, low_bytes: Image.Image | None) -> Image.Image:
     if low_bytes is not None and space.gamma == 1:
-        image = encode_light(image, low_bytes)
+        image = encode_light(image, low_bytes, has_narrow_range=bool(image.info.get(NARROW_RANGE)))
         space = replace(space, gamma=None)
+    elif image.info.get(NARROW_RANGE):
+        image = _full_range(image)
     return _apply(image, _conversion_of_space(space), _as_colour(image))
 
 

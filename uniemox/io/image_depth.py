@@ -88,6 +88,22 @@ def greys_of_sixteen_bits(image: Image.Image) -> Image.Image | None:
     return image if is_black_zero and _first(tags, Tag.BitsPerSample, 16) == 16 else None
 
 
+def loses_bits(image: Any) -> bool:
+    """Return True if the channels of a file have more bits, or another white, than those that Pillow decodes.
+
+    Args:
+        image: Image of TIFF or PPM that Pillow has opened, before its pixels are decoded. False for other formats.
+    """
+    if image.format == "TIFF":
+        bits = image.tag_v2.get(Tag.BitsPerSample, (1,))
+        return image.mode not in WIDE_MODES and max(bits) > 8
+    if image.format == "PPM" and image.tile and image.tile[0].codec_name in ("ppm", "ppm_plain"):
+        args = image.tile[0].args
+        white = args[1] if isinstance(args, tuple) else _BYTE
+        return white != (_SHORT if image.mode == "I" else _BYTE)
+    return False
+
+
 def _white_of(image: Image.Image, tags: Any, values: "NDArray[Any]") -> float | None:
     """Return the value of white; None if it is not known."""
     low = float(values.min())

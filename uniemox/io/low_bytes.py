@@ -117,16 +117,20 @@ def bytes_in_sixteen_bits(name: str, brightest: int, *, is_ink: bool = False) ->
     )
 
 
-def encode_light(image: Image.Image, low: Image.Image) -> Image.Image:
+def encode_light(image: Image.Image, low: Image.Image, *, has_narrow_range: bool = False) -> Image.Image:
     """Return an image of linear light with 16 bits as 8 bits with the curve of sRGB; alpha keeps its high bytes.
 
     Args:
         image: The image with the high bytes: RGB or RGBA; or, if `low` has the values of greys, L or LA.
         low: The image of `open_low_bytes`, or the values of greys in mode I;16.
+        has_narrow_range: Black is 16 * 256 and white 235 * 256, instead of 0 and 65,535.
     """
     import numpy as np  # noqa: PLC0415 - a decoder's process starts in half the time without
 
     curve = np.frombuffer(srgb_of_light(), np.uint8)
+    if has_narrow_range:
+        light = (np.arange(len(curve)) - 16 * 256) / (219 * 256)
+        curve = curve[(light.clip(0, 1) * (len(curve) - 1)).round().astype(int)]
     encoded = Image.new("L" if image.mode in ("L", "LA") else "RGB", image.size)
     # A conversion to the same mode would copy it.
     high = image if image.mode == encoded.mode else image.convert(encoded.mode)

@@ -20,9 +20,9 @@ from uniemox.errors import ImageError
 from uniemox.io.borders import crosses_border
 from uniemox.io.colour import CICP, to_srgb
 from uniemox.io.exif import names_adobe_rgb, orientation_of
-from uniemox.io.image_depth import WIDE_MODES, greys_of_sixteen_bits, to_eight_bits
-from uniemox.io.images import encode_image, open_image
-from uniemox.io.low_bytes import open_low_bytes
+from uniemox.io.image_depth import WIDE_MODES, greys_of_sixteen_bits, loses_bits, to_eight_bits
+from uniemox.io.images import encode_image, open_image, to_rgb
+from uniemox.io.low_bytes import open_low_bytes, refuse_bytes
 from uniemox.io.pillow_errors import DECODING_ERRORS
 
 # Formats that keep all pixels when Pillow saves them again, with the options that this needs.
@@ -94,19 +94,23 @@ def without_metadata(data: bytes, name: str) -> PlainImage:
 
     JPEG, PNG, WebP, GIF, BMP, PPM and TIFF keep their pixels, with three exceptions: of several frames the first one is
     saved, colours with 16 bits become 8 bits, and a colour space that is named without an ICC profile becomes sRGB.
-    AVIF and HEIF become PNG.
+    Greys that Pillow can't write as they were, such as those of 12 bits, become 8 bits, too. AVIF and HEIF become PNG.
+    Models see the same colours in the result.
 
     Args:
         name: Name of the file, for messages.
 
     Raises:
-        ImageError: If the image can't be decoded completely, or its format can't be written.
+        ImageError: If the image can't be decoded completely, if it is not known which value is white, or if its format
+            can't be written.
     """
     image = open_image(data, name)
     low_bytes = open_low_bytes(image)
+    has_fewer_bits = low_bytes is not None or loses_bits(image)
     has_frames = _has_frames(image)
     try:
         image.load()
+        refuse_bytes(image, low_bytes, name)
     except DECODING_ERRORS as error:
         raise ImageError(f"{name}: cut off or corrupt ({error})") from error
     profile = _profile_of(image)
@@ -123,20 +127,44 @@ def without_metadata(data: bytes, name: str) -> PlainImage:
     exif = _plain_exif(orientation_of(image), is_adobe_rgb)
     if image_format == "JPEG":
         return _plain_jpeg(image, data, exif, profile, has_frames=has_frames)
-    options = dict(LOSSLESS.get(image_format, {}))
+    saved = _encode(plain, image_format, name, exif, profile)
+    colours = to_rgb(image, name, low_bytes)
+    # A file that has lost its bits per channel, sign or black, or the low bytes of linear light, shows other colours.
+    is_different = not _shows(saved, colours)
+    if is_different:
+        greys_or_colours = colours.convert("L") if image.mode in WIDE_MODES else colours
+        exif = _plain_exif(orientation_of(image), is_adobe_rgb=False)
+        saved = _encode(greys_or_colours, image_format, name, exif, b"")
+    # Of TIFF, values in YCbCr are rounded when they become RGB.
+    is_changed = is_different or plain is not image or has_fewer_bits or has_frames or image.mode == "YCbCr"
+    return PlainImage(saved, is_exact=image.format in LOSSLESS and not is_changed)
+
+
+def _encode(image: Image.Image, image_format: str, name: str, exif: bytes, profile: bytes) -> bytes:
+    """Return an image's file with EXIF and an ICC profile (b"" for none), and the image's transparent colour."""
+    options = dict(LOSSLESS[image_format])
     if profile and image_format in WITH_PROFILE:
         options["icc_profile"] = profile
-    if "transparency" in plain.info and image_format in WITH_TRANSPARENT_COLOUR:
-        options["transparency"] = plain.info["transparency"]
+    if "transparency" in image.info and image_format in WITH_TRANSPARENT_COLOUR:
+        options["transparency"] = image.info["transparency"]
     if exif and image_format in WITH_EXIF:
         options["exif"] = exif
     try:
-        saved = encode_image(plain, image_format, **options)
+        return encode_image(image, image_format, **options)
     except DECODING_ERRORS as error:
         raise ImageError(f"{name}: can't be saved as {image_format} ({error})") from error
-    # Of TIFF, values in YCbCr are rounded when they become RGB.
-    is_changed = plain is not image or low_bytes is not None or has_frames or image.mode == "YCbCr"
-    return PlainImage(saved, is_exact=image.format in LOSSLESS and not is_changed)
+
+
+def _shows(data: bytes, colours: Image.Image) -> bool:
+    """Return True if models see these colours in a file, apart from its orientation."""
+    try:
+        image = open_image(data, "image")
+        low_bytes = open_low_bytes(image)
+        image.load()
+        shown = to_rgb(image, "image", low_bytes)
+    except (ImageError, *DECODING_ERRORS):
+        return False
+    return shown.size == colours.size and shown.tobytes() == colours.tobytes()
 
 
 def _has_frames(image: Image.Image) -> bool:

@@ -13,18 +13,21 @@ EMBEDDED = Path(__file__).parents[1] / "predict" / "embedded"
 IN_PACKAGE = {"embedded": "scene.onnx", "small": "small.onnx"}
 
 
-def is_in_package(model: Path) -> bool:
-    """Return True if a path is the name of a model in the package, such as embedded.
+def is_in_package(model: str | Path) -> bool:
+    """Return True if a name or path is the name of a model in the package, such as embedded.
 
     Raises:
         ConfigError: If the working directory has a model of this name, too; paths have no ./ that tells them apart.
     """
     if str(model) not in IN_PACKAGE:
         return False
-    if any((model / name).is_file() for name in (CONFIG, WEIGHTS, ONNX)):
+    path = Path(model)
+    is_file = path.is_file()
+    if is_file or any((path / name).is_file() for name in (CONFIG, WEIGHTS, ONNX)):
+        here, short = ("a file", "file") if is_file else ("a folder with a model", "folder")
         raise ConfigError(
-            f"{model} is a model in the package, and a folder with a model here; for the folder, give its path from "
-            f"the root: {model.absolute()}"
+            f"{model} is a model in the package, and {here} here; for the {short}, give its path from the root: "
+            f"{path.absolute()}"
         )
     return True
 
@@ -41,7 +44,7 @@ def file_in_package(model: Path) -> Path:
 
 
 def refuse_name_in_package(out: Path) -> None:
-    """Raise ConfigError for a folder with the name of a model in the package, which commands would take for it."""
+    """Raise ConfigError for the name of a model in the package: commands would not open what is written there."""
     if str(out) in IN_PACKAGE:
         raise ConfigError(f"--out {out} is the name of a model in the package; choose another name, such as runs/{out}")
 

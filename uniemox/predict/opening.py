@@ -11,7 +11,7 @@ from typing import Literal, get_args
 from uniemox.errors import CheckpointError, ConfigError, MissingPackageError, ModelWarning
 from uniemox.io.hub import PREFIX, fetch
 from uniemox.io.run_files import ONNX
-from uniemox.io.weight_names import EMBEDDED, IN_PACKAGE
+from uniemox.io.weight_names import EMBEDDED, IN_PACKAGE, is_in_package
 from uniemox.persons.detector import Detector, DetectorConfig, load_detector
 from uniemox.persons.mirrored import MirrorDetector
 from uniemox.predict.confidence import flag_note
@@ -132,7 +132,7 @@ def open_network(
         return open_clip(name, words, threads=threads)
     if words is not None:
         raise ConfigError(f"only a CLIP takes words; give clip:NAME@WEIGHTS as the model, not {name or EMBEDDED_NAME}")
-    if name is None or name in IN_PACKAGE:
+    if name is None or is_in_package(name):
         name = name or EMBEDDED_NAME
         return Network.open(embedded_file(IN_PACKAGE[name]), name=name, threads=threads, provider=provider)
     path = fetch(name) if name.startswith(PREFIX) else Path(name)

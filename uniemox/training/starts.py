@@ -8,7 +8,7 @@ from uniemox.checkpoints.classifier import read_classifier_info
 from uniemox.data.source import public_name
 from uniemox.errors import UniemoxError
 from uniemox.io.run_files import CONFIG, WEIGHTS
-from uniemox.io.weight_names import IN_PACKAGE, Init
+from uniemox.io.weight_names import Init, is_in_package
 from uniemox.predict.opening import open_network
 from uniemox.training.run_folder import read_json_object
 
@@ -50,7 +50,7 @@ def _data_of(name: str) -> str:
     Raises:
         UniemoxError: If a file can't be read.
     """
-    if name in IN_PACKAGE:
+    if is_in_package(name):
         return open_network(name).info.trained_on
     # os.path, because Path.is_dir raises OSError for a name that is too long.
     if not os.path.isdir(name):

@@ -10,6 +10,7 @@ from pathlib import Path
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.io.files import write_file
 from uniemox.io.html import STYLE_SHEET
+from uniemox.io.weight_names import refuse_name_in_package
 from uniemox.predict.confidence import max_coverage
 from uniemox.predict.network import DISTANCE, FEATURES, LOGITS, MAPS, Network
 from uniemox.predict.schema import FIELDS, columns_of, table_fields
@@ -43,10 +44,12 @@ def write_site(network: Network, model: Path, out: Path, runtime: Path) -> None:
         runtime: The npm package onnxruntime-web, or its folder dist.
 
     Raises:
-        ConfigError: For a folder that is not empty or an incomplete runtime.
+        ConfigError: For a folder that is not empty, or has the name of a model in the package; for an incomplete
+            runtime.
         CheckpointError: For a model that the page can't show: one that reads the person view, or predicts valence and
             arousal.
     """
+    refuse_name_in_package(out)
     info = network.info
     if info.needs_person or info.task == "affect":
         raise CheckpointError(
