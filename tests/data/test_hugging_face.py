@@ -103,6 +103,14 @@ def test_metadata_names_images_from_its_folder(ending: str, split: str | None, t
     )
 
 
+def test_images_without_a_row_are_counted_beside_files_without_an_ending(tmp_path: Path) -> None:
+    """Listed files that are no images by their name were subtracted from the images."""
+    put(tmp_path, "a.png", "not listed.png")
+    (tmp_path / "a.png").rename(tmp_path / "4f2a")
+    (tmp_path / "metadata.csv").write_text("file_name,label\n4f2a,awe\n")
+    assert open_data(f"hf:{tmp_path}").notes == ("1 image without a row in metadata.csv or metadata.jsonl left out",)
+
+
 def test_label_column_of_texts_and_a_kind(tmp_path: Path) -> None:
     """Parquet without `datasets`' description: the image's type is known by its fields."""
     png = io.BytesIO()

@@ -322,7 +322,7 @@ def describe_samples(samples: Sequence[Sample]) -> dict[str, Any]:
     """Return the number of samples, and two hashes over their fields.
 
     `sha256` is over the fields that every version has recorded, and `details_sha256` over those that it added since.
-    Neither depends on where the images are stored.
+    Both depend on the order of the samples, which decides the batches, and neither on the folder of the images.
     """
     digest = hashlib.sha256()
     details = hashlib.sha256()

@@ -81,8 +81,9 @@ def _read_folder(root: Path, files: Sequence[Path], kind: Kind | None) -> DataSe
         rows = _number_rows(_saved_rows(root, words, unread, notes))
     elif metadata:
         rows = [row for path in metadata for row in _metadata_rows(root, path, unread)]
-        unlisted = sum(is_image_name(path) for path in files) - len({row.cells["path"] for row in rows})
-        if unlisted > 0:
+        listed = {row.cells["path"] for row in rows}
+        unlisted = sum(is_image_name(path) and path.relative_to(root).as_posix() not in listed for path in files)
+        if unlisted:
             notes.append(f"{counted(unlisted, 'image')} without a row in {' or '.join(METADATA)} left out")
     else:
         tables = ((split_of(path.relative_to(root)), path) for path in files if path.suffix == ".parquet")
