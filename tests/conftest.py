@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import uniemox.io.onnx_sessions  # noqa: F401 - without telemetry, before a test imports onnxruntime
+from tests.decoders import end_idle_decoders, keep_idle_decoders
 from uniemox.io.parallel import usable_cores
 
 if TYPE_CHECKING:  # torch is imported where it is used: the process that shares out the tests needs none
@@ -103,6 +104,22 @@ def browser() -> Iterator[object]:
         started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield started
         started.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _idle_decoders() -> Iterator[None]:
+    """Decoding processes serve one test after the other."""
+    keep_idle_decoders()
+    yield
+    end_idle_decoders()
+
+
+@pytest.fixture
+def new_decoders() -> Iterator[None]:
+    """Each pool starts its decoding processes, and ends them when it is closed."""
+    end_idle_decoders()
+    yield
+    keep_idle_decoders()
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from uniemox.io.decoding import process
 from uniemox.io.decoding.pool import Child, DecoderPool, decode_one, look_here
 from uniemox.io.images import MinSides, decode
 
+pytestmark = pytest.mark.usefixtures("new_decoders")
 FILES = every_file()
 LYING = LYING_AVIF.read_bytes()
 
