@@ -162,11 +162,14 @@ def test_a_missing_file_raises_file_not_found(predictor: Predictor, tmp_path: Pa
 def test_unsupported_formats_are_named(predictor: Predictor, tmp_path: Path) -> None:
     draw_image(1).save(tmp_path / "a.png")
     (tmp_path / "b.JXL").write_bytes(b"x")
-    (tmp_path / "c.txt").write_bytes(b"x")
-    first, second = predictor.predict_folder(tmp_path)
+    (tmp_path / "c.tga").write_bytes(b"x")
+    (tmp_path / "d.txt").write_bytes(b"x")
+    first, second, third = predictor.predict_folder(tmp_path)
     assert isinstance(first, Prediction)
     assert isinstance(second, Failure)
     assert second.error == f"{tmp_path / 'b.JXL'}: JXL is not read; save it as JPEG or PNG"
+    assert isinstance(third, Failure)
+    assert "TGA is not read" in third.error
 
 
 def test_decoding_large_jpegs_small_hardly_changes_the_answer(tmp_path: Path) -> None:

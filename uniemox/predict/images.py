@@ -35,7 +35,12 @@ from uniemox.predict.patterns import expand_pattern
 
 ImageLike = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[Any] | Frame
 Item = TypeVar("Item")
-FOREIGN = (*HEIF_ENDINGS, *RAW_ENDINGS, ".jxl", ".jp2", ".j2k", ".jpf", ".jpx", ".psd", ".psb")
+FOREIGN = (
+    *HEIF_ENDINGS,
+    *RAW_ENDINGS,
+    *(".jxl", ".jp2", ".j2k", ".jpf", ".jpx", ".jxr", ".wdp"),
+    *(".psd", ".psb", ".xcf", ".exr", ".hdr", ".tga", ".pcx"),
+)
 """Endings of image formats that can't be read; in a folder each such file becomes a failure."""
 
 
