@@ -152,7 +152,7 @@ def share_interval(is_right: NDArray[np.generic], groups: Groups | None = None) 
     """Return the 95 % interval of a share: bootstrap, or exact if all samples are right, or all wrong.
 
     The bootstrap of equal values has no width. The exact interval (Clopper and Pearson, 1934) counts each group as one
-    sample.
+    sample. A single group says nothing about others: its interval is 0 to 1, unless all of it is right, or wrong.
 
     Args:
         is_right: (N,), 1 for each right sample, else 0.
@@ -172,6 +172,8 @@ def share_interval(is_right: NDArray[np.generic], groups: Groups | None = None) 
         return lowest_of_all_right(units), 1.0
     if (low, high) == (0.0, 0.0):
         return 0.0, 1.0 - lowest_of_all_right(units)
+    if units == 1:
+        return 0.0, 1.0
     return low, high
 
 
@@ -258,6 +260,9 @@ def interval_over_runs(scores: NDArray[np.generic], groups: Groups | None = None
     if by_image.ndim != 2 or not len(by_image):
         raise ShapeError(f"scores {by_image.shape} must be (S, N), one row per run")
     if len(by_image) == 1:
+        return share_interval(by_image[0], groups)
+    if len(by_image) > 2 and len(np.unique(by_image)) == 1:
+        # All runs are right on all images, or wrong, so that neither seeds nor resamples show a spread.
         return share_interval(by_image[0], groups)
     by_run = by_image.mean(axis=1)
     spread = spread_over_seeds(by_run, resampled=[resampled_means(by_image.T, groups)])

@@ -200,7 +200,10 @@ def test_the_folder_of_missing_images_is_named(tmp_path: Path, monkeypatch: pyte
         ("path,label,arousal\na.jpg,awe,1_0\n", "data.csv:2: arousal must be a number, got '1_0'"),
         ("path,label,x1,y1,x2,y2\na.jpg,awe,1,2,,4\n", "data.csv:2: a box needs all of x1, y1, x2, y2"),
         ("path,label,x1,y1,x2,y2\na.jpg,awe,9,2,3,4\n", "data.csv:2: the box must have x1 < x2 and y1 < y2"),
-        ("path,label,x1,y1,x2,y2\na.jpg,awe,0.1,0.2,0.5,1\n", "data.csv:2: the box 0.1, 0.2, 0.5, 1 lies in the first"),
+        (
+            "path,label,x1,y1,x2,y2\na.jpg,awe,0.1,0.2,0.5,1.003\n",
+            "data.csv:2: the box 0.1, 0.2, 0.5, 1.003 lies in the first two",
+        ),
         ("path,label,x1,y1,x2,y2\na.jpg,awe,1,2,inf,4\n", "data.csv:2: x2 must be a number, got 'inf'"),
         ("path,joy,fear\na.jpg,1,-1\n", "data.csv:2: fear must lie between 0 and inf, got '-1'"),
         ("path,joy,fear\na.jpg,1,\n", "data.csv:2: fear must be a number, got ''"),

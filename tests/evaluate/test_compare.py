@@ -3,18 +3,19 @@
 import json
 import re
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.evaluate.test_report import logits_for, photos, score, write_run  # noqa: F401 - a fixture
+from uniemox.cli.evaluate import _gain
 from uniemox.cli.evaluate import compare as cli_compare
 from uniemox.data.sample import DataSet
 from uniemox.errors import CheckpointError, ConfigError, DataError
-from uniemox.evaluate.compare import Scoring, compare, compare_on
-from uniemox.intervals import bootstrap_interval, interval_over_runs, paired_bootstrap
+from uniemox.evaluate.compare import Comparison, Scoring, _wins_and_losses, compare, compare_on
+from uniemox.intervals import PairedDifference, bootstrap_interval, interval_over_runs, paired_bootstrap
 
 NO_VERDICT = "no verdict: the models chose among different labels, or by different label maps; give --map\n"
 WRONG = {
@@ -71,6 +72,31 @@ def test_two_runs_are_printed_without_an_interval(runs: dict[str, Path], capsys:
     cli_compare(ours=[runs["a0"], runs["a1"]], theirs=[runs["b0"]], as_json=True)
     printed = json.loads(capsys.readouterr().out)
     assert (printed["ours_interval"], printed["difference"]["low"]) == (None, None)
+
+
+def test_few_groups_of_images_that_tell_the_models_apart_are_counted_as_groups() -> None:
+    """Five people of one image each counted as five images, enough to claim a gain."""
+    leads = np.array([1.0, 1.0, 0.0, 1.0, -1.0, 0.0, -1.0, 0.0])
+    assert _wins_and_losses(leads, ["a", "a", "a", "b", "b", "c", "d", "e"]) == (1, 1)
+    comparison = Comparison(
+        title="people",
+        pictures=200,
+        ours=(0.55,),
+        ours_interval=(0.5, 0.6),
+        theirs=(0.5,),
+        theirs_interval=(0.45, 0.55),
+        difference=PairedDifference(0.05, 0.01, 0.09, share_above_zero=0.99),
+        commonest=0.5,
+        uniform=0.5,
+        discordant=10,
+        wins_and_losses=(5, 0),
+        units=100,
+    )
+    words = _gain(0.01, 0.09, comparison)
+    assert "training gained nothing here that these images can show" in words
+    assert "Only 5 of the 100 groups of these 200 images tell the models apart" in words
+    assert "with a probability of 6%" in words
+    assert _gain(0.01, 0.09, replace(comparison, wins_and_losses=(10, 0))).startswith("training gained accuracy")
 
 
 def test_a_model_of_the_package_is_compared_by_its_evaluations(

@@ -142,7 +142,7 @@ WORSE = LogLossChange(before=1.0, after=1.2, interval=(0.1, 0.3))
         (0.4, BETTER, "no better than always predicting the most common class of these images: fine-tune instead"),
         (0.41, BETTER, "better than chance on these images; the probabilities are better than before"),
         (0.41, NOISE, "better than chance on these images; the probabilities are about as good as before"),
-        (0.41, None, "better than chance on these images; all images are one group, so no change was measured"),
+        (0.41, None, "all images are one group, so nothing is known of other images: give images of several groups"),
         (0.25, WORSE, "no better than chance on these images: fine-tune instead"),
         (
             0.41,

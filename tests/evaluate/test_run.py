@@ -106,11 +106,21 @@ def test_an_interval_without_width_is_explained_wherever_it_is_shown() -> None:
 def test_images_of_one_group_are_resampled_together() -> None:
     data = labelled_data()
     one_group = replace(data, samples=[replace(sample, group="all") for sample in data.samples])
-    low, high = score(one_group).scores.accuracy_interval
-    assert (low, high) == pytest.approx((0.6, 0.6))
+    # One group says nothing about others.
+    assert score(one_group).scores.accuracy_interval == (0, 1)
     people = replace(data, samples=[replace(s, key=f"a.jpg#{i + 2}") for i, s in enumerate(data.samples)])
     # All samples are people of one image.
-    assert score(people).scores.accuracy_interval == pytest.approx((0.6, 0.6))
+    assert score(people).scores.accuracy_interval == (0, 1)
+
+
+def test_images_without_a_label_are_counted_beside_mapped_labels() -> None:
+    data = labelled_data()
+    unlabelled = [replace(sample, key=f"{sample.key}.png", label=None) for sample in data.samples[:2]]
+    joined = replace(data, samples=[*data.samples, *unlabelled])
+    assert "2 images have no label or rating to compare with" in score(joined).notes
+    notes = score(joined, label_pairs={"anger": ()}).notes
+    assert any("left out: the label map leaves out anger" in note for note in notes)
+    assert "2 images have no label or rating to compare with" in notes
 
 
 @pytest.mark.parametrize(("groups", "is_noted"), [(1, True), (4, True), (5, False)])

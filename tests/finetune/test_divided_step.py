@@ -121,7 +121,10 @@ def test_a_batch_without_weight_adds_nothing() -> None:
 
 
 def test_a_mixed_target_counts_with_its_own_weight() -> None:
-    """The loss of two mixed batches is the sum of w·l over both, divided by the sum of w; w is of the mixed target."""
+    """The loss of two mixed batches is the sum of w·l over both, divided by the sum of w.
+
+    w is of the mixed target before smoothing, which would give all images a part of the weights of rare classes.
+    """
     augment = replace(PLAIN, mixup=0.8, smoothing=0.1)
     joined = FinetuneBatch(scene=scenes(), person=None, target=targets("label"))
     objective = Objective(task="label", class_weights=WEIGHTS)
@@ -131,10 +134,47 @@ def test_a_mixed_target_counts_with_its_own_weight() -> None:
     total = loss = torch.zeros(())
     for scene, target in zip(scenes().split(6), joined.target.split(6), strict=True):
         pixels, _, mixed = augment_batch(scene, None, target, augment, task="label", device=torch.device("cpu"))
-        weight = mixed @ WEIGHTS
+        classes = WEIGHTS.numel()
+        weight = (mixed - 0.1 / classes) / 0.9 @ WEIGHTS
         loss = loss + (weight * F.cross_entropy(Network()(pixels)[0], mixed, reduction="none")).sum()
         total = total + weight.sum()
     assert step[0] == pytest.approx((loss / total).item(), rel=1e-5)
+
+
+class Blind(nn.Module):
+    """Answers the same for every image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(3))
+
+    def forward(self, scene: Tensor, person: None = None, *, with_features: bool = False) -> tuple[Tensor, Tensor]:
+        logits = self.bias.expand(len(scene), 3)
+        return logits, logits
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_balanced_classes_count_the_same_with_smoothed_labels(smoothing: float) -> None:
+    """Without images to see, a balanced network answers equal shares; it answered the frequent class at 0.33."""
+    counts = torch.tensor([90, 9, 3])
+    labels = torch.repeat_interleave(torch.arange(3), counts)
+    weights = counts.sum() / (3 * counts)
+    target = torch.eye(3)[labels]
+    objective = Objective(task="label", class_weights=weights)
+    network = Blind()
+    optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
+    scene = torch.zeros(len(labels), 3, 4, 4, dtype=torch.uint8)
+    batch = FinetuneBatch(scene=scene, person=None, target=target)
+    for _ in range(200):
+        finetune_step(
+            network,
+            optimizer,
+            [batch],
+            objective=objective,
+            augment=replace(PLAIN, smoothing=smoothing),
+            stats=IMAGENET,
+        )
+    torch.testing.assert_close(network.bias.softmax(0).detach(), torch.full((3,), 1 / 3), atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("method", ["mdan", "stimuli", "emoticon", "eap"])

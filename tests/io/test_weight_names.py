@@ -32,6 +32,14 @@ def test_a_run_with_the_name_of_a_model_in_the_package_is_not_taken_for_it(
     assert is_in_package(Path("embedded"))
 
 
+def test_a_folder_with_another_model_is_not_taken_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small" / "best.onnx").write_bytes(b"")
+    with pytest.raises(ConfigError, match="small is a model in the package, and a folder with a model here"):
+        file_in_package(Path("./small"))
+
+
 def test_a_folder_of_images_with_such_a_name_is_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small").mkdir()

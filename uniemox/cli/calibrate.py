@@ -20,6 +20,7 @@ from uniemox.cli.data_files import NO_FILES, FileOptions
 from uniemox.cli.evaluate import LabelMapText
 from uniemox.data.seen import seen_file
 from uniemox.evaluate.label_pairs import read_label_pairs
+from uniemox.intervals import few_groups_note
 from uniemox.plurals import counted
 
 if TYPE_CHECKING:
@@ -124,6 +125,8 @@ def _confidence_words(result: "Recalibration", out: Path) -> tuple[str, list[str
         f"of the model in a set{before}",
         _coverage_words(result),
     ]
+    if result.units is not None and (note := few_groups_note(result.units, result.images)):
+        words.append(note)
     if result.log_loss is not None:
         words.append(_log_loss_words(result.log_loss))
     if result.flagged is not None:
@@ -139,8 +142,11 @@ def _confidence_words(result: "Recalibration", out: Path) -> tuple[str, list[str
 def _coverage_words(result: "Recalibration") -> str:
     """Say how far the sets' coverage of other images may be from the one of these images."""
     low, high = result.coverage_range
+    fitted_to = f"{result.images} images"
+    if result.units not in (None, result.images):
+        fitted_to += f" of {counted(result.units, 'group')}"
     return (
-        f"of other images like these, sets fitted to {result.images} images hold the label of {low:.0%} to {high:.0%} "
+        f"of other images like these, sets fitted to {fitted_to} hold the label of {low:.0%} to {high:.0%} "
         "(with a probability of 95%); more images narrow this range"
     )
 

@@ -235,7 +235,8 @@ def _groups(by: "GroupScores") -> Table:
 def _cells(value: float | None, interval: Any) -> tuple[str, str]:
     """Return a score and its interval as text."""
     score = "-" if value is None else f"{value:.4f}"
-    ends = "{:.4f} to {:.4f}".format(*interval) if interval else ""
+    # Equal ends are those of a single group of images, or of equal values.
+    ends = "{:.4f} to {:.4f}".format(*interval) if interval and interval[0] < interval[1] else ""
     return score, ends
 
 
@@ -364,17 +365,16 @@ def _gain(low: float, high: float, comparison: "Comparison") -> str:
 
 
 def _p_of_few(comparison: "Comparison") -> float | None:
-    """Return the p-value of an exact test if few images tell two models apart; None for more images, or several runs.
+    """Return the p-value of an exact test if few groups tell two models apart; None for more, or several runs.
 
-    Resamples of a few such images spread too little, so that the interval of the difference is too narrow.
+    An image without a group is a group. Resamples of a few such groups spread too little, so that the interval of the
+    difference is too narrow.
     """
     from uniemox.intervals import sign_test
 
-    if comparison.discordant is None or comparison.discordant >= MIN_DISCORDANT:
+    if comparison.wins_and_losses is None or sum(comparison.wins_and_losses) >= MIN_DISCORDANT:
         return None
-    lead = round(comparison.difference.difference * comparison.pictures)
-    wins = (comparison.discordant + lead) // 2
-    return sign_test(wins, comparison.discordant - wins)
+    return sign_test(*comparison.wins_and_losses)
 
 
 def _resolution(reach: float, comparison: "Comparison") -> str:
@@ -391,10 +391,13 @@ def _resolution(reach: float, comparison: "Comparison") -> str:
         # The exact upper end of the share of images that tell the models apart (Clopper and Pearson, 1934).
         share = 1 - lowest_of_all_right(comparison.units or comparison.pictures)
         return f". Both are right on the same of these {images}; of other images, up to {share:.0%} may tell them apart"
-    if comparison.discordant is not None and comparison.discordant < MIN_DISCORDANT:
+    if comparison.wins_and_losses is not None and sum(comparison.wins_and_losses) < MIN_DISCORDANT:
+        few = f"{comparison.discordant} of these {images}"
+        if comparison.units != comparison.pictures:
+            few = f"{sum(comparison.wins_and_losses)} of the {comparison.units} groups of these {images}"
         return (
-            f". Only {comparison.discordant} of these {images} tell the models apart, too few to say how many images "
-            "it takes; try a hundred that are new to both"
+            f". Only {few} tell the models apart, too few to say how many images it takes; try a hundred that are new "
+            "to both"
         )
     if reach <= FINE_ENOUGH:
         return ""

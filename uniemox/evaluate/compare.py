@@ -1,6 +1,7 @@
 """Comparison of two training settings by runs of several seeds each, on the same images."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from uniemox.io.weight_names import IN_PACKAGE, is_in_package
 from uniemox.labels import quoted, scored_labels
 from uniemox.plurals import counted
 from uniemox.predict.opening import open_network
+from uniemox.resampling import Groups
 
 DIFFERENT_IMAGES = "the runs were scored on different images; run uniemox evaluate with all of them"
 
@@ -65,6 +67,8 @@ class Comparison:
     """Number of images that are left out because a model can't choose their label, or the label map leaves it out."""
     discordant: int | None = None
     """Number of images on which one of two runs is right and the other wrong; None for several runs."""
+    wins_and_losses: tuple[int, int] | None = None
+    """Numbers of groups of images (`units`) in which ours, and theirs, is right more often; None for several runs."""
     units: int | None = None
     """Number of groups of images that are resampled together; an image without a group is one of its own."""
     is_fair: bool = True
@@ -367,6 +371,14 @@ def _shared_map_note(evaluations: Mapping[Path, SavedEvaluation]) -> str:
     return f"{paths} scored by the label map {next(iter(by_map.values()))}"
 
 
+def _wins_and_losses(leads: NDArray[np.float64], groups: Groups) -> tuple[int, int]:
+    """Return how many groups have a positive, and a negative, sum of leads, (N,)."""
+    of_group: Counter[Hashable] = Counter()
+    for group, lead in zip(groups, leads.tolist(), strict=True):
+        of_group[group] += int(lead)
+    return sum(lead > 0 for lead in of_group.values()), sum(lead < 0 for lead in of_group.values())
+
+
 def _no_spread(hits: Mapping[str, NDArray[np.float64]], count: int, units: int) -> str:
     """Return a warning for each group of runs that are right on all images, or on none.
 
@@ -417,6 +429,7 @@ def _compare(
             compared[f"{name}_over_baseline"] = paired_bootstrap(group, baseline_hits, first.groups)
     if len(ours) == len(theirs) == 1:
         compared["discordant"] = int((our_hits != their_hits).sum())
+        compared["wins_and_losses"] = _wins_and_losses(our_hits[0] - their_hits[0], first.groups)
     count = len(first.keys)
     units = len(set(first.groups))
     notes = (note, _no_spread(groups, count, units), few_groups_note(units, count))

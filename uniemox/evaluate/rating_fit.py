@@ -78,7 +78,7 @@ def fit_ratings(
         Measurements of the fit on held-out groups.
 
     Raises:
-        DataError: If there are fewer than 100 rated images.
+        DataError: If there are fewer than 100 rated images, or all of them are of one group.
         ConfigError: If the model has no features, or has task affect; or if out has the name of a model in the package.
         CheckpointError: If out can't be written.
     """
@@ -104,6 +104,11 @@ def fit_ratings(
     ratings = np.array([[sample.valence, sample.arousal] for sample in samples])  # (N, 2)
     groups = units_of(samples)
     sources = [data.part_of(sample) for sample in samples]
+    if len(set(groups)) < 2:
+        raise DataError(
+            f"{data.name_with_split(split)}: all {len(samples)} rated images are of one group, so none can be held "
+            "out; give images of several groups"
+        )
     held_out, fold = cross_fitted(inputs, ratings, groups, blocks)
 
     # Grey images get intervals of their own, which are fitted on grey copies.

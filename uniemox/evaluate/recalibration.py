@@ -88,6 +88,8 @@ class Recalibration:
     """Reasons for images that can't be read, by key."""
     left_out: int = 0
     """Number of images that were not used, because the model has no label for theirs or the map leaves it out."""
+    units: int | None = None
+    """Number of groups of images that are resampled together; None: each image is one."""
 
     @property
     def keeps_temperature(self) -> bool:
@@ -100,13 +102,13 @@ class Recalibration:
 
         The lower end of the accuracy's interval is compared with guesses without an image.
         """
+        if self.log_loss is None:
+            return "all images are one group, so nothing is known of other images: give images of several groups"
         if self.accuracy_interval[0] <= self.chance:
             return "no better than chance on these images: fine-tune instead"
         if self.accuracy_interval[0] <= self.commonest:
             return "no better than always predicting the most common class of these images: fine-tune instead"
-        if self.log_loss is None:
-            change = "all images are one group, so no change was measured"
-        elif self.images < MIN_SAMPLES and self.log_loss.interval == (0, 0):
+        if self.images < MIN_SAMPLES and self.log_loss.interval == (0, 0):
             change = (
                 f"the probabilities stay as they were, because {self.images} images are too few to make the model "
                 f"surer ({MIN_SAMPLES} are needed); the likely sets are new"
@@ -261,6 +263,7 @@ def _measure(
         flagged=flagged,
         scored_labels=scored.choices,
         unreadable=reasons_of(outputs.broken),
+        units=len(set(units)),
     )
 
 

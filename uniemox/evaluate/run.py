@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from uniemox.evaluate.evaluation import SEEN_ALLOWED, UNKNOWN_TRAINING, Evaluati
 from uniemox.evaluate.label_pairs import LabelPairs, labels_by, left_out_by, needs_map, pairs_in, text_of
 from uniemox.evaluate.outputs import Outputs, outputs_of_network
 from uniemox.evaluate.places import evaluations_folder, is_hub_folder
-from uniemox.evaluate.scorer import Scorer
+from uniemox.evaluate.scorer import Scorer, target_shares
 from uniemox.evaluate.scores import AffectScores, ClassScores, Scores, score_groups
 from uniemox.intervals import few_groups_note, no_spread_note
 from uniemox.io.files import refuse_special, write_file
@@ -126,6 +126,60 @@ def evaluate(
         scored_labels=() if scored is None else scored.choices,
         label_map=label_map,
     )
+
+
+def _notes_on_labels(
+    images_of: Mapping[str | None, int], labels: LabelSet, scored: ScoredLabels, without: Set[str]
+) -> Iterator[str]:
+    """Yield messages about how labels are mapped, and which images are left out.
+
+    Args:
+        images_of: Number of images of each label of the data.
+        labels: Labels of the data.
+        scored: Labels in which the model is scored.
+        without: Labels of the data that the user's map leaves out.
+    """
+    if scored.of_model.source.labels != scored.labels.labels:
+        yield f"labels are mapped: {scored.of_model}"
+    for reason, names in _labels_left_out(labels, scored, without):
+        count = sum(images_of.get(name, 0) for name in names)
+        if count:
+            present = ", ".join(name for name in names if images_of.get(name))
+            yield f"{counted(count, 'image was', 'images were')} left out: {reason} {present}"
+
+
+def _notes_on_votes(
+    samples: Sequence[Sample], kept: int, labels: LabelSet, scored: ScoredLabels, without: Set[str]
+) -> Iterator[str]:
+    """Yield messages about how labels are mapped, and which votes are left out.
+
+    Args:
+        samples: Samples with votes.
+        kept: Number of samples with a vote that counts.
+        labels: Labels of the data.
+        scored: Labels in which the model is scored.
+        without: Labels of the data that the user's map leaves out.
+    """
+    if scored.of_model.source.labels != scored.labels.labels:
+        yield f"labels are mapped: {scored.of_model}"
+    votes = np.array([shares_of(sample, labels) for sample in samples])
+    for reason, names in _labels_left_out(labels, scored, without):
+        share = votes[:, [labels.index(name) for name in names]].sum(axis=1).mean() if len(votes) else 0.0
+        if share > 0:
+            yield f"{share:.1%} of the votes were left out: {reason} {', '.join(names)}"
+    if kept < len(samples):
+        lost = len(samples) - kept
+        have = "it has" if lost == 1 else "they have"
+        yield f"{counted(lost, 'image was', 'images were')} left out: {have} no other votes"
+
+
+def _labels_left_out(labels: LabelSet, scored: ScoredLabels, without: Set[str]) -> Iterator[tuple[str, list[str]]]:
+    """Yield the labels of the data that are not scored, by the reason."""
+    unscored = [label for i, label in enumerate(labels.labels) if scored.truth(i) is None]
+    for reason, is_chosen in (("the label map leaves out", True), ("the model has no label for", False)):
+        names = [label for label in unscored if (label in without) == is_chosen]
+        if names:
+            yield reason, names
 
 
 def _note_on_map(label_map: LabelPairs, without: Set[str]) -> str:
@@ -372,29 +426,23 @@ def _scorable(
         scored: Labels in which it is scored; None for valence and arousal.
         without: Labels of the data that the user's map leaves out.
     """
-    notes = []
+    notes: list[str] = []
     if scored is None:
-        samples = [sample for sample in data.samples if sample.valence is not None and sample.arousal is not None]
-    elif info.task == "distribution":
-        samples = [sample for sample in data.samples if shares_of(sample, data.labels)]
+        labelled = [sample for sample in data.samples if sample.valence is not None and sample.arousal is not None]
+        samples = labelled
     elif info.task == "multilabel":
-        samples = [sample for sample in data.samples if sample.classes]
+        labelled = [sample for sample in data.samples if sample.classes]
+        samples = labelled
+    elif info.task == "distribution":
+        labelled = [sample for sample in data.samples if shares_of(sample, data.labels)]
+        samples = [sample for sample in labelled if target_shares(sample, scored) is not None]
+        notes += _notes_on_votes(labelled, len(samples), data.labels, scored, without)
     else:
         labelled = [sample for sample in data.samples if sample.label is not None]
         samples = [sample for sample in labelled if scored.truth(sample.label) is not None]
-        if scored.of_model.source.labels != scored.labels.labels:
-            notes.append(f"labels are mapped: {scored.of_model}")
-        left_out = Counter(data.label_of(sample) for sample in labelled if scored.truth(sample.label) is None)
-        for reason, names in (
-            ("the label map leaves out", left_out.keys() & without),
-            ("the model has no label for", left_out.keys() - without),
-        ):
-            if names:
-                images = counted(sum(left_out[name] for name in names), "image was", "images were")
-                ordered = [name for name in data.labels.labels if name in names]
-                notes.append(f"{images} left out: {reason} {', '.join(ordered)}")
-    if len(data) > len(samples) and not notes:
-        images = counted(len(data) - len(samples), "image has", "images have")
+        notes += _notes_on_labels(Counter(map(data.label_of, labelled)), data.labels, scored, without)
+    if len(data) > len(labelled):
+        images = counted(len(data) - len(labelled), "image has", "images have")
         notes.append(f"{images} no label or rating to compare with")
     if not samples:
         has_ratings = any(sample.valence is not None and sample.arousal is not None for sample in data.samples)

@@ -169,12 +169,15 @@ def score_lines(path: Path) -> list[str]:
         value = evaluation.values[evaluation.measure]
         count = evaluation.values["n"]
         line = f"- {evaluation.title}, {counted(count, 'image')}: {evaluation.measure} {value:.3f}"
-        if interval := evaluation.values.get(f"{evaluation.measure}_interval"):
+        interval = evaluation.values.get(f"{evaluation.measure}_interval")
+        if interval:
             line += ", 95 % interval {:.3f} to {:.3f}".format(*interval)
         # With fewer labels, an answer is right more often.
         if labels := evaluation.values.get("scored_labels"):
             line += f", among {counted(len(labels), 'label')}"
-        if evaluation.measure == "accuracy" and (note := no_spread_note(value, count)):
+        # Earlier versions saved the interval of a bootstrap, which has no width if all images are right.
+        has_width = interval is not None and interval[0] < interval[1]
+        if evaluation.measure == "accuracy" and not has_width and (note := no_spread_note(value, count)):
             line += f" ({note})"
         lines.append(line)
     return lines

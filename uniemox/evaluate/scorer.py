@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.classifier_info import ClassifierInfo
-from uniemox.data.sample import shares_of
+from uniemox.data.sample import Sample, shares_of
 from uniemox.evaluate.calibration import expected_calibration_error
 from uniemox.evaluate.multilabel import MultilabelScores, label_calibration_error, score_multilabel
 from uniemox.evaluate.outputs import Outputs, units_of
@@ -98,8 +98,7 @@ class Scorer:
             return self._score_multilabel(rows, units)
         shares = self.shares[rows]
         if self.info.task == "distribution":
-            votes = np.array([shares_of(sample, self.scored.of_data.source) for sample in samples])
-            target = mapped(votes, self.scored.of_data)
+            target = np.array([target_shares(sample, self.scored) for sample in samples])
             return replace(score_distributions(shares, target, groups=units), temperature=temperature)
         truth = self.truth[rows]
         scores = score_classes(shares, truth, self.scored.labels, groups=units)
@@ -197,6 +196,23 @@ def meanings_of(scored: ScoredLabels) -> NDArray[np.intp]:
     """Return the index in the scored labels of each of the model's labels, (E,); -1: none."""
     meanings = map(scored.of_model, range(len(scored.of_model.source)))
     return np.array([-1 if index is None else index for index in meanings])
+
+
+def target_shares(sample: Sample, scored: ScoredLabels) -> NDArray[np.float64] | None:
+    """Return the shares of the votes for the scored labels that the model can predict, (E',), with sum 1.
+
+    Returns:
+        The shares; None without a vote for any of these labels.
+    """
+    votes = shares_of(sample, scored.of_data.source)
+    if votes is None:
+        return None
+    shares = mapped(np.array([votes]), scored.of_data)[0]
+    unpredictable = set(range(len(shares))) - scored.predictable
+    # With a share for them, the divergence of an answer that can't have them would be infinite.
+    shares[list(unpredictable)] = 0
+    total = shares.sum()
+    return shares / total if total > 0 else None
 
 
 def mapped(probabilities: NDArray[np.float64], mapping: LabelMap) -> NDArray[np.float64]:

@@ -246,13 +246,17 @@ def score_classes(
     hits, label_shares, predicted_shares = np.split(means, 3, axis=1)  # (1 + R, E)
     # The recall of a class without samples is nan.
     recalls = [_estimate(column) for column in ratio(hits, label_shares).T]
+    is_of_one_group = [groups is not None and _are_of_one_group(groups, labels == i) for i in range(len(names))]
     return ClassScores(
         **_estimates({"macro_f1": macro_f1(hits, label_shares, predicted_shares)}),
         accuracy=float(is_right.mean()),
         # Draws depend on all columns that are resampled together. Alone, the accuracy has the interval of `compare`.
         accuracy_interval=share_interval(is_right, groups),
         per_class_recall={name: value for name, (value, _) in zip(names, recalls, strict=True)},
-        per_class_interval={name: interval for name, (_, interval) in zip(names, recalls, strict=True)},
+        per_class_interval={
+            name: None if is_of_one else interval
+            for name, (_, interval), is_of_one in zip(names, recalls, is_of_one_group, strict=True)
+        },
         top2_accuracy=top_k_accuracy(probabilities, labels, k=2),
         polarity_accuracy=polarity_accuracy(probabilities, labels, label_set),
         ece=expected_calibration_error(probabilities, labels),
@@ -260,6 +264,12 @@ def score_classes(
         labels=names,
         n=len(labels),
     )
+
+
+def _are_of_one_group(groups: Groups, is_chosen: NDArray[np.bool_]) -> bool:
+    """Return True if several chosen samples are all of one group, whose resamples have no spread."""
+    chosen = [groups[row] for row in np.flatnonzero(is_chosen).tolist()]
+    return len(chosen) > 1 and len(set(chosen)) == 1
 
 
 def score_distributions(predicted: Array, target: Array, *, groups: Groups | None = None) -> DistributionScores:
@@ -277,7 +287,9 @@ def score_distributions(predicted: Array, target: Array, *, groups: Groups | Non
     measures = distribution_measures(target, predicted)
     measures["accuracy"] = (target.argmax(axis=1) == predicted.argmax(axis=1)).astype(np.float64)
     means = _with_resamples(np.stack(list(measures.values()), axis=1), groups)  # (1 + R, 7)
-    return DistributionScores(**_estimates(dict(zip(measures, means.T, strict=True))), n=len(target))
+    estimates = _estimates(dict(zip(measures, means.T, strict=True)))
+    estimates["accuracy_interval"] = share_interval(measures["accuracy"], groups)
+    return DistributionScores(**estimates, n=len(target))
 
 
 def score_affect(
@@ -325,7 +337,10 @@ def score_affect(
         }
         if intervals is not None:
             values["coverage"] = coverage[:, i]
-        scores.append(AxisScores(**_estimates(values)))
+        estimates = _estimates(values)
+        if intervals is not None:
+            estimates["coverage_interval"] = share_interval(inside[:, i], groups)
+        scores.append(AxisScores(**estimates))
     mean_ccc = sum(concordance(block) for block in axis_moments) / count
     by_axis: dict[str, Any] = dict(zip(AXES, scores, strict=False))
     return AffectScores(**by_axis, **_estimates({"ccc": mean_ccc}), n=len(target))

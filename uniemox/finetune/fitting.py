@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,10 +59,26 @@ class ChosenWeights(NamedTuple):
     lr: float
 
 
+@dataclass(frozen=True, slots=True)
+class EncodedImages:
+    """N images as an encoder returns them, with what the layers after it learn."""
+
+    encoded: Tensor
+    """(N, ...), output of `Classifier.encode`."""
+    target: Tensor
+    """(N, E), or (N, 2) valence and arousal."""
+    weights: Tensor | None = None
+    """(N,), see `Objective.image_weights`; None: those of the targets, which are not smoothed."""
+
+    def to(self, device: torch.device) -> "EncodedImages":
+        """Return the same on a device."""
+        weights = None if self.weights is None else self.weights.to(device)
+        return EncodedImages(self.encoded.to(device), self.target.to(device), weights)
+
+
 def fit_fusion(
     classifier: Classifier,
-    encoded: Tensor,
-    target: Tensor,
+    images: "EncodedImages",
     *,
     objective: Objective,
     seed: int,
@@ -77,8 +93,7 @@ def fit_fusion(
 
     Args:
         classifier: Classifier whose layers are trained.
-        encoded: Output of `Classifier.encode` for N images.
-        target: (N, E), or (N, 2) valence and arousal.
+        images: What the encoder returned for N images, and their targets.
         objective: Training loss.
         seed: Random seed of the batches.
         method_targets: Function for the method's own targets of some rows; None: the method has none.
@@ -95,26 +110,18 @@ def fit_fusion(
         if parameter.requires_grad and not name.startswith("encoder.")
     ]
     device = parameters[0].device
-    encoded = encoded.to(device)
-    target = target.to(device)
+    images = images.to(device)
     start = _copies(parameters)
     best_score = -math.inf if score is None else score()
     best_weights = start
     chosen = ChosenWeights(0, 0.0)
     classifier.train()
     lrs = (HIGH_LR,) if score is None else (HIGH_LR, LOW_LR)
-    steps = steps_for(len(encoded))
+    steps = steps_for(len(images.encoded))
     for number, lr in enumerate(lrs):
         _restore(start, parameters)
         fitting = _fit_steps(
-            classifier,
-            parameters,
-            encoded,
-            target,
-            objective=objective,
-            seed=seed,
-            method_targets=method_targets,
-            lr=lr,
+            classifier, parameters, images, objective=objective, seed=seed, method_targets=method_targets, lr=lr
         )
         for done in fitting:
             on_progress("fitting what follows the encoder", number * steps + done, len(lrs) * steps)
@@ -136,8 +143,7 @@ def steps_for(images: int) -> int:
 def _fit_steps(
     classifier: Classifier,
     parameters: list[nn.Parameter],
-    encoded: Tensor,
-    target: Tensor,
+    images: "EncodedImages",
     *,
     objective: Objective,
     seed: int,
@@ -145,6 +151,8 @@ def _fit_steps(
     lr: float,
 ) -> Iterator[int]:
     """Train with one learning rate; yields the number of steps done after each."""
+    encoded = images.encoded
+    weights = images.weights
     steps = steps_for(len(encoded))
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps, pct_start=0.1)
@@ -156,7 +164,8 @@ def _fit_steps(
         own_targets = None if method_targets is None else method_targets(drawn, step / steps)
         if own_targets is not None:
             own_targets = to_device(own_targets, encoded.device)
-        loss = objective(classifier.head(features), target[rows], features, own_targets)
+        weight = None if weights is None else weights[rows]
+        loss = objective(classifier.head(features), images.target[rows], features, own_targets, weight)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, MAX_GRAD_NORM)
@@ -271,6 +280,7 @@ def fit_after_encoder(run: FinetuneRun, selection: Sequence[Sample] = ()) -> Cho
         return None
     encoded = torch.from_numpy(outputs.values)
     method = model.method
+    image_weights = None if config.task == "affect" else objective.image_weights(target)
     smoothed = smooth(target, config.augment.smoothing) if config.task == "label" else target
 
     def method_targets(rows: Tensor, progress: float) -> Tensor | None:
@@ -287,8 +297,7 @@ def fit_after_encoder(run: FinetuneRun, selection: Sequence[Sample] = ()) -> Cho
             linear.bias.copy_(start.bias)
     return fit_fusion(
         model,
-        encoded,
-        smoothed,
+        EncodedImages(encoded, smoothed, weights=image_weights),
         objective=objective,
         seed=config.seed,
         method_targets=None if method is None else method_targets,

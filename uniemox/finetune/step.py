@@ -231,7 +231,12 @@ class Objective:
     """Method whose loss replaces the classification loss."""
 
     def __call__(
-        self, output: Tensor, target: Tensor, features: Tensor | None = None, method_target: Tensor | None = None
+        self,
+        output: Tensor,
+        target: Tensor,
+        features: Tensor | None = None,
+        method_target: Tensor | None = None,
+        weight: Tensor | None = None,
     ) -> Tensor:
         """Return the loss of one batch.
 
@@ -240,16 +245,23 @@ class Objective:
             target: (N, E), or (N, 2) valence and arousal.
             features: (N, C), the head's input, if there is a method.
             method_target: (N, ...), the method's own targets, if it has any.
+            weight: (N,), see `image_weights`; None: that of the targets, which are not smoothed.
         """
-        return self.terms(output, target, features, method_target).sum()
+        return self.terms(output, target, features, method_target, weight).sum()
 
     def terms(
-        self, output: Tensor, target: Tensor, features: Tensor | None = None, method_target: Tensor | None = None
+        self,
+        output: Tensor,
+        target: Tensor,
+        features: Tensor | None = None,
+        method_target: Tensor | None = None,
+        weight: Tensor | None = None,
     ) -> Tensor:
         """Return the terms of the loss of one batch, (T,); T is 1 without a method. Takes the same as a call."""
         if self.task == "affect":
             return affect_loss(output, target)[None]
-        weight = self._image_weights(target)
+        if weight is None:
+            weight = self.image_weights(target)
         loss = self._loss_of_task(output, target, weight)
         if self.method is None or features is None:
             return loss[None]
@@ -269,16 +281,26 @@ class Objective:
         return multilabel_loss(output, target, label_weights, weight)
 
     def term_weights(self, target: Tensor, method_target: Tensor | None = None) -> Tensor:
-        """Return the sum of the images' weights by which each term is divided, (T,). Takes the same as a call."""
-        weight = None if self.task == "affect" else self._image_weights(target)  # (N,)
+        """Return the sum of the images' weights by which each term is divided, (T,).
+
+        Args:
+            target: See `image_weights`.
+            method_target: As for a call.
+        """
+        weight = None if self.task == "affect" else self.image_weights(target)  # (N,)
         if weight is None:
             weight = target.new_ones(len(target))
         if self.task == "affect" or self.method is None:
             return weight.sum()[None]
         return self.method.term_weights(weight, method_target)
 
-    def _image_weights(self, target: Tensor) -> Tensor | None:
-        """Return the weight of each image, (N,), for targets (N, E); None for equal weights."""
+    def image_weights(self, target: Tensor) -> Tensor | None:
+        """Return the weight of each image, (N,); None for equal weights.
+
+        Args:
+            target: (N, E), mixed, but not smoothed. A smoothed target would give each image a part of the weights of
+                rare classes, so that frequent classes would count more than they should.
+        """
         if self.class_weights is None:
             return None
         return target @ to_device(self.class_weights, target.device)
@@ -291,6 +313,7 @@ class _PreparedBatch:
     batch: FinetuneBatch
     augment: AugmentConfig
     target: Tensor  # (N, E), smoothed and mixed, or (N, 2) mixed
+    unsmoothed: Tensor  # the same, only mixed
     mixing: Mixing | None
 
     @classmethod
@@ -300,7 +323,10 @@ class _PreparedBatch:
             # A method has no own targets for a mixture of two images.
             augment = replace(augment, mixup=0.0, cutmix=0.0)
         target, mixing = prepare_targets(batch.scene, batch.person, batch.target, augment, objective.task)
-        return cls(batch=batch, augment=augment, target=target, mixing=mixing)
+        unsmoothed = batch.target.float()
+        if mixing is not None:
+            unsmoothed = mixing.mix_targets(unsmoothed)
+        return cls(batch=batch, augment=augment, target=target, unsmoothed=unsmoothed, mixing=mixing)
 
     @property
     def method_target(self) -> Tensor | None:
@@ -364,11 +390,12 @@ def finetune_step(
     def losses_of(batch: _PreparedBatch) -> tuple[Tensor, dict[str, Tensor]]:
         output, features = forward(*batch.views(device, stats))
         method_target = None if batch.method_target is None else to_device(batch.method_target, device)
-        terms = objective.terms(output, to_device(batch.target, device), features, method_target)
+        weight = objective.image_weights(to_device(batch.unsmoothed, device))
+        terms = objective.terms(output, to_device(batch.target, device), features, method_target, weight)
         return terms, {"loss": terms}
 
     def weights_of(batch: _PreparedBatch) -> Tensor:
-        return objective.term_weights(batch.target, batch.method_target)
+        return objective.term_weights(batch.unsmoothed, batch.method_target)
 
     return train_step(model, optimizer, prepared, size_of, losses_of, max_grad_norm, weights_of=weights_of)
 

@@ -89,14 +89,15 @@ def greys_of_sixteen_bits(image: Image.Image) -> Image.Image | None:
 
 
 def loses_bits(image: Any) -> bool:
-    """Return True if the channels of a file have more bits, or another white, than those that Pillow decodes.
+    """Return True if a file has more channels, or channels of more bits or another white, than Pillow decodes.
 
     Args:
         image: Image of TIFF or PPM that Pillow has opened, before its pixels are decoded. False for other formats.
     """
     if image.format == "TIFF":
         bits = image.tag_v2.get(Tag.BitsPerSample, (1,))
-        return image.mode not in WIDE_MODES and max(bits) > 8
+        has_more_bits = image.mode not in WIDE_MODES and max(bits) > 8
+        return has_more_bits or _first(image.tag_v2, Tag.SamplesPerPixel, 1) > len(image.getbands())
     if image.format == "PPM" and image.tile and image.tile[0].codec_name in ("ppm", "ppm_plain"):
         args = image.tile[0].args
         white = args[1] if isinstance(args, tuple) else _BYTE

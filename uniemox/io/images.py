@@ -23,7 +23,7 @@ from uniemox.io.exif import NAMES_ADOBE, exif_without_xmp, is_adobe_rgb, orienta
 from uniemox.io.image_depth import WIDE_MODES, greys_of_sixteen_bits, to_eight_bits
 from uniemox.io.image_headers import code_points_in, has_narrow_range, jpeg_frame, take_profile, without_metadata
 from uniemox.io.image_limits import check_bytes, check_heif, check_memory, check_tiff
-from uniemox.io.low_bytes import open_low_bytes, refuse_bytes
+from uniemox.io.low_bytes import TRANSPARENT_LOW_BYTES, open_low_bytes, refuse_bytes, without_transparent_colour
 from uniemox.io.pillow_errors import DECODING_ERRORS
 from uniemox.io.raw_preview import HAS_RAWPY, RAW_ENDINGS, exifs_of_raw, is_raw, preview_of
 from uniemox.io.sized_image import SizedImage
@@ -64,7 +64,7 @@ TIFF_REMEDY = "convert it to RGB with 8 bits per channel, or save it as PNG"
 # libtiff returns values in the order of bytes of this machine, which Pillow forgets for these of big-endian files.
 _NATIVE_RAWMODES = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
 # Modes without multiplication by alpha, by those with it, which Pillow converts to few others.
-_STRAIGHT_MODES = {"La": "LA", "RGBa": "RGBA"}
+STRAIGHT_MODES = {"La": "LA", "RGBa": "RGBA"}
 # Steps between the greys of a PNG with 2 and 4 bits, in levels of 255.
 _GREY_STEPS = {"L;2": 85, "L;4": 17}
 
@@ -129,6 +129,9 @@ def open_image(data: bytes, name: str) -> Image.Image:
             image.info[NAMES_ADOBE] = is_adobe_rgb(lambda: exif)
     elif fmt == "PNG":
         scale_transparency(image)
+    elif fmt == "GIF" and image.mode == "L":
+        # The first frame has a grey palette of its own, but Pillow would show it by the palette of the others.
+        image.palette = None
     if profile is not None:
         image.info["icc_profile"] = profile
     if names_adobe:
@@ -237,6 +240,7 @@ def scale_transparency(image: Image.Image) -> None:
         image.info["transparency"] = colour * _GREY_STEPS[rawmode]
     elif isinstance(colour, tuple) and rawmode == "RGB;16B":
         image.info["transparency"] = tuple(value >> 8 for value in colour)
+        image.info[TRANSPARENT_LOW_BYTES] = tuple(value & 255 for value in colour)
 
 
 def check_size(width: int, height: int, name: str) -> None:
@@ -322,9 +326,19 @@ def decode_opened(image: Image.Image, name: str, *, shrink: Callable[[int, int],
         image = to_rgb(image, name, low_bytes)
     except DECODING_ERRORS as error:
         raise ImageError(f"{name}: cut off or corrupt ({error})") from error
+    return SizedImage(turned(image, orientation), full_size)
+
+
+def turned(image: Image.Image, orientation: int) -> Image.Image:
+    """Return an image upright.
+
+    Args:
+        image: The image.
+        orientation: Value of the tag in EXIF, 1 to 8.
+    """
     if orientation in _TURNS:
-        image = image.transpose(_TURNS[orientation])
-    return SizedImage(image, full_size)
+        return image.transpose(_TURNS[orientation])
+    return image
 
 
 def reduce_jpeg(image: Image.Image, factor: float) -> None:
@@ -380,8 +394,10 @@ def to_rgb(image: Image.Image, name: str, low_bytes: Image.Image | None = None) 
     if image.mode in WIDE_MODES:
         low_bytes = greys_of_sixteen_bits(image)
         image = to_eight_bits(image, name)
-    elif image.mode in _STRAIGHT_MODES:
-        image = image.convert(_STRAIGHT_MODES[image.mode])
+    elif image.mode in STRAIGHT_MODES:
+        image = image.convert(STRAIGHT_MODES[image.mode])
+    elif low_bytes is not None and TRANSPARENT_LOW_BYTES in image.info:
+        image = without_transparent_colour(image, low_bytes)
     image = to_srgb(image, low_bytes)
     if image.mode == "RGB" and "transparency" not in image.info:
         return image

@@ -6,6 +6,7 @@ Of a JPEG, the compressed image is copied: saving it again would change pixels, 
 somebody has hidden inside the compressed data stays.
 """
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -21,8 +22,8 @@ from uniemox.io.borders import crosses_border
 from uniemox.io.colour import CICP, to_srgb
 from uniemox.io.exif import names_adobe_rgb, orientation_of
 from uniemox.io.image_depth import WIDE_MODES, greys_of_sixteen_bits, loses_bits, to_eight_bits
-from uniemox.io.images import encode_image, open_image, to_rgb
-from uniemox.io.low_bytes import open_low_bytes, refuse_bytes
+from uniemox.io.images import STRAIGHT_MODES, encode_image, open_image, to_rgb
+from uniemox.io.low_bytes import STRIP_PX, open_low_bytes, refuse_bytes
 from uniemox.io.pillow_errors import DECODING_ERRORS
 
 # Formats that keep all pixels when Pillow saves them again, with the options that this needs.
@@ -115,9 +116,10 @@ def without_metadata(data: bytes, name: str) -> PlainImage:
         raise ImageError(f"{name}: cut off or corrupt ({error})") from error
     profile = _profile_of(image)
     is_adobe_rgb = names_adobe_rgb(image)
-    plain = image
+    # Channels that are multiplied by alpha can't be written.
+    plain = image.convert(STRAIGHT_MODES[image.mode]) if image.mode in STRAIGHT_MODES else image
     if not profile and not is_adobe_rgb and any(key in image.info for key in SPACE_NAMES):
-        eight_bits = image
+        eight_bits = plain
         if image.mode in WIDE_MODES:
             low_bytes = greys_of_sixteen_bits(image)
             eight_bits = to_eight_bits(image, name)
@@ -128,10 +130,10 @@ def without_metadata(data: bytes, name: str) -> PlainImage:
     if image_format == "JPEG":
         return _plain_jpeg(image, data, exif, profile, has_frames=has_frames)
     saved = _encode(plain, image_format, name, exif, profile)
-    colours = to_rgb(image, name, low_bytes)
     # A file that has lost its bits per channel, sign or black, or the low bytes of linear light, shows other colours.
-    is_different = not _shows(saved, colours)
+    is_different = _colours_in(saved) != _digest(to_rgb(image, name, low_bytes))
     if is_different:
+        colours = to_rgb(image, name, low_bytes)
         greys_or_colours = colours.convert("L") if image.mode in WIDE_MODES else colours
         exif = _plain_exif(orientation_of(image), is_adobe_rgb=False)
         saved = _encode(greys_or_colours, image_format, name, exif, b"")
@@ -155,16 +157,23 @@ def _encode(image: Image.Image, image_format: str, name: str, exif: bytes, profi
         raise ImageError(f"{name}: can't be saved as {image_format} ({error})") from error
 
 
-def _shows(data: bytes, colours: Image.Image) -> bool:
-    """Return True if models see these colours in a file, apart from its orientation."""
+def _colours_in(data: bytes) -> bytes:
+    """Return the digest of the colours that models see in a file, apart from its orientation; b"" if they see none."""
     try:
         image = open_image(data, "image")
         low_bytes = open_low_bytes(image)
         image.load()
-        shown = to_rgb(image, "image", low_bytes)
+        return _digest(to_rgb(image, "image", low_bytes))
     except (ImageError, *DECODING_ERRORS):
-        return False
-    return shown.size == colours.size and shown.tobytes() == colours.tobytes()
+        return b""
+
+
+def _digest(image: Image.Image) -> bytes:
+    """Return a hash of an image's size and pixels, without a second image in memory."""
+    digest = hashlib.sha256(repr((image.mode, image.size)).encode())
+    for y in range(0, image.height, STRIP_PX):
+        digest.update(image.crop((0, y, image.width, min(y + STRIP_PX, image.height))).tobytes())
+    return digest.digest()
 
 
 def _has_frames(image: Image.Image) -> bool:
@@ -180,7 +189,10 @@ def _profile_of(image: Image.Image) -> bytes:
     # In a PNG, code points count before a profile.
     if image.format == "PNG" and CICP in image.info:
         return b""
-    return profile if profile[36:40] == b"acsp" else b""
+    if profile[36:40] != b"acsp":
+        return b""
+    # The first field is the profile's size. Bytes after it may be anything.
+    return profile[: int.from_bytes(profile[:4], "big")]
 
 
 def _plain_jpeg(image: Any, data: bytes, exif: bytes, profile: bytes, *, has_frames: bool) -> PlainImage:

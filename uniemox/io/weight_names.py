@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from uniemox.errors import ConfigError
-from uniemox.io.run_files import CONFIG, ONNX, WEIGHTS
+from uniemox.io.run_files import CONFIG
 
 SCRATCH = "scratch:"
 CLIP = "clip:"
+ONNX_ENDING = ".onnx"
+WEIGHTS_ENDING = ".safetensors"
 EMBEDDED = Path(__file__).parents[1] / "predict" / "embedded"
 # Models that come with the package.
 IN_PACKAGE = {"embedded": "scene.onnx", "small": "small.onnx"}
@@ -23,13 +25,20 @@ def is_in_package(model: str | Path) -> bool:
         return False
     path = Path(model)
     is_file = path.is_file()
-    if is_file or any((path / name).is_file() for name in (CONFIG, WEIGHTS, ONNX)):
+    if is_file or _has_model(path):
         here, short = ("a file", "file") if is_file else ("a folder with a model", "folder")
         raise ConfigError(
             f"{model} is a model in the package, and {here} here; for the {short}, give its path from the root: "
             f"{path.absolute()}"
         )
     return True
+
+
+def _has_model(folder: Path) -> bool:
+    """Return True if a folder has a run, or a file of weights."""
+    if not folder.is_dir():
+        return False
+    return any(path.name == CONFIG or path.suffix in (ONNX_ENDING, WEIGHTS_ENDING) for path in folder.iterdir())
 
 
 def file_in_package(model: Path) -> Path:

@@ -132,7 +132,7 @@ def read_box(row: Mapping[str, str], where: str) -> Box | None:
 
     Raises:
         DataError: If only some of the fields are set, or the box is empty or left of or above the image, or inside its
-            first pixel, because its fields are shares of the width and height.
+            first two pixels, because its fields are shares of the width and height.
     """
     row = {field: "" if is_missing(row.get(field, "")) else row.get(field, "") for field in BOX_COLUMNS}
     if not all(row.get(field) for field in BOX_COLUMNS):
@@ -142,9 +142,9 @@ def read_box(row: Mapping[str, str], where: str) -> Box | None:
     box = Box(*(number(row, field, where) for field in BOX_COLUMNS))
     if not (box.x1 < box.x2 and box.y1 < box.y2 and box.x2 > 0 and box.y2 > 0):
         raise DataError(f"{where}: the box must have x1 < x2 and y1 < y2, and not lie left of or above the image")
-    if box.x2 <= 1 and box.y2 <= 1:
+    if box.x2 < 2 and box.y2 < 2:
         raise DataError(
-            f"{where}: the box {box.x1:g}, {box.y1:g}, {box.x2:g}, {box.y2:g} lies in the first pixel; give "
+            f"{where}: the box {box.x1:g}, {box.y1:g}, {box.x2:g}, {box.y2:g} lies in the first two pixels; give "
             f"{', '.join(BOX_COLUMNS)} in pixels of the image, not as shares of its width and height"
         )
     return Box(max(box.x1, 0), max(box.y1, 0), box.x2, box.y2)

@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, ImageSequence
+from PIL import GifImagePlugin, Image, ImageOps, ImageSequence
 
 from uniemox.io.colour import CICP, NARROW_RANGE, frame_to_srgb
+from uniemox.io.exif import orientation_of
 from uniemox.io.files import open_regular
 from uniemox.io.image_headers import code_points_in, has_narrow_range
 from uniemox.io.image_limits import check_memory, webp_pixels
-from uniemox.io.images import check_size, scale_transparency, to_rgb
+from uniemox.io.images import check_size, scale_transparency, to_rgb, turned
 
 ANIMATION_FORMATS = ("GIF", "WEBP", "PNG")
 MAX_ASPECT = 4.0
@@ -351,6 +352,10 @@ def read_animation(path: Path) -> Iterator[DecodedFrame]:
         code_points = code_points_in(head)
         content.seek(0)
         with Image.open(content, formats=ANIMATION_FORMATS) as file:
+            if file.format == "GIF":
+                content.seek(0)
+                yield from _animation_frames(_GifWithPalettes(content), size)
+                return
             if file.format == "PNG":
                 scale_transparency(file)
             if code_points is not None:
@@ -359,15 +364,30 @@ def read_animation(path: Path) -> Iterator[DecodedFrame]:
             yield from _animation_frames(file, size)
 
 
+class _GifWithPalettes(GifImagePlugin.GifImageFile):
+    """A GIF whose frames all have their palette.
+
+    After a first frame of greys, Pillow takes the numbers of colours for greys.
+    """
+
+    def _is_palette_needed(self, p: bytes) -> bool:
+        return True
+
+
 def _animation_frames(file: Image.Image, size: int) -> Iterator[DecodedFrame]:
     time_s = 0.0
-    for frame in ImageSequence.Iterator(file):
+    orientation = orientation_of(file)
+    for number, frame in enumerate(ImageSequence.Iterator(file)):
+        # The default image of a PNG is for programs that show no animations.
+        if number == 0 and getattr(file, "default_image", False):
+            continue
         # Checked for each frame, because one of a GIF may enlarge the canvas.
         check_size(frame.width, frame.height, "a frame")
         check_memory(size, str(file.format), frame.width, frame.height, "the animation")
         image = to_rgb(frame, "the animation")
         if image is frame:  # Pillow puts the next frame into the same object
             image = frame.copy()
+        image = turned(image, orientation)
         thumbnail = np.asarray(image.convert("L").resize(THUMBNAIL_PX), np.int16)
         # Browsers show frames of 10 ms or less for 100 ms.
         duration_ms = float(frame.info.get("duration") or 0)
