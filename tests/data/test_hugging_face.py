@@ -111,6 +111,13 @@ def test_images_without_a_row_are_counted_beside_files_without_an_ending(tmp_pat
     assert open_data(f"hf:{tmp_path}").notes == ("1 image without a row in metadata.csv or metadata.jsonl left out",)
 
 
+def test_rows_that_repeat_an_image_are_counted(tmp_path: Path) -> None:
+    put(tmp_path, "a.png")
+    (tmp_path / "metadata.csv").write_text("file_name,label\na.png,awe\n")
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "label": "fear"}\n')
+    assert open_data(f"hf:{tmp_path}").notes == ("1 row repeats an image of another row: it counts more than once",)
+
+
 def test_label_column_of_texts_and_a_kind(tmp_path: Path) -> None:
     """Parquet without `datasets`' description: the image's type is known by its fields."""
     png = io.BytesIO()

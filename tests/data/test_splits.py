@@ -25,6 +25,7 @@ from uniemox.data.splits import (
     hold_out,
     join_copies,
     keep_fraction,
+    lacking_splits,
     note_on_shares,
     parse_ratio,
     read_splits,
@@ -35,7 +36,7 @@ from uniemox.data.splits import (
 from uniemox.data.synthetic_scenes import synthetic
 from uniemox.errors import ConfigError, DataError
 from uniemox.io.parallel import PoolConfig
-from uniemox.labels import CAER, MIKELS, UBE
+from uniemox.labels import CAER, MIKELS, UBE, LabelSet
 
 RATIOS = {"train": 0.7, "val": 0.1, "test": 0.2}
 
@@ -76,6 +77,15 @@ def test_every_class_has_the_ratio_to_within_a_few_samples(count: int, classes: 
             members = [sample.key for sample in samples if sample.label == label]
             in_split = sum(scheme[key] == split for key in members)
             assert abs(in_split - share * len(members)) < 3
+
+
+def test_labels_of_data_with_several_labels_are_found_in_their_splits() -> None:
+    """All of them were reported as missing."""
+    samples = [Sample(key=str(i), image=ImageFile(Path("a.jpg")), categories=(i % 2, 2)) for i in range(4)]
+    data = DataSet("several", LabelSet("custom", ("awe", "fear", "joy"), "evoked"), samples)
+    scheme = {"0": "train", "1": "train", "2": "test", "3": "train"}
+    assert lacking_splits(data, scheme, ("train", "test")) == {"fear": ("test",)}
+    assert lacking_splits(replace(data, samples=[]), scheme, ("train", "test")) == {}
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=200), st.integers(0, 3))

@@ -299,6 +299,9 @@ def test_draws_of_unreadable_images_are_refused_and_others_are_noted(tmp_path: P
     notes = Notes()
     few_labels(config, with_broken(data(), rows[:1]), tmp_path / "run", callback=notes)
     assert [line for line in notes.lines if line.startswith("left out: ")]
+    word = data().label_of(data().samples[rows[0]])
+    note = f"1 drawn image can't be read: draws with such an image have fewer images of {word} than the table says"
+    assert any(line.startswith(note) for line in notes.lines)
 
 
 def test_copies_of_training_images_are_not_scored_and_missing_classes_are_named(tmp_path: Path) -> None:

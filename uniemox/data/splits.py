@@ -181,7 +181,10 @@ def count_copies_across_splits(samples: Sequence[Sample], hashes: Sequence[str],
 
 def lacking_splits(data: DataSet, scheme: Mapping[str, str], names: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """Return, by label, the splits (of these names) without an image of the label; complete labels are left out."""
-    filled = {(data.label_of(sample), scheme.get(sample.key)) for sample in data.samples}
+    filled = {(word, scheme.get(sample.key)) for sample in data.samples for word in data.words_of(sample)}
+    if not filled:
+        # Votes and ratings have no classes.
+        return {}
     lacking = {label: tuple(name for name in names if (label, name) not in filled) for label in data.labels.labels}
     return {label: missing for label, missing in lacking.items() if missing}
 

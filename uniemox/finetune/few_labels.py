@@ -118,6 +118,14 @@ def few_labels(
         check_adaptable(network.classifier, config)
         drawn = {sample.key: sample for draw in draws for members in draw.values() for sample in members}
         features = _encode(work, network, [*scored, *drawn.values()])
+        unreadable = {key for key in drawn if key not in features.rows}
+        if unreadable:
+            lacking = sorted({str(data.label_of(drawn[key])) for key in unreadable})
+            callback.note(
+                f"{counted(len(unreadable), 'drawn image')} can't be read: draws with such an image have fewer images "
+                f"of {', '.join(lacking)} than the table says; to draw others instead, exclude these (--exclude)"
+            )
+            pool = [sample for sample in pool if sample.key not in unreadable]
         scored = [sample for sample in scored if sample.key in features.rows]
         if not scored:
             raise DataError(f"{data.name}: no image that should be scored can be read")

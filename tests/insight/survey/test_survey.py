@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from scipy import stats
 
 import uniemox
 from tests.drawn import draw_image, jpeg_of
@@ -26,7 +27,7 @@ from uniemox.insight.survey.charts import group_charts
 from uniemox.insight.survey.groupings import groupings_of, unmatched_rows
 from uniemox.insight.survey.lines import date_taken
 from uniemox.insight.survey.page import write_survey_page
-from uniemox.insight.survey.summary import IMAGES_PER_LABEL, Tally, summarise
+from uniemox.insight.survey.summary import IMAGES_PER_LABEL, Tally, half_width, summarise
 from uniemox.predict.opening import load
 from uniemox.views.alterations import grey
 
@@ -360,6 +361,12 @@ def test_many_months_become_years(tmp_path: Path) -> None:
     assert {key: tally.images for key, tally in summary.groups["date"].items()} == {"2000": 12, "2001": 12, "2002": 12}
 
 
+@pytest.mark.parametrize("degrees_of_freedom", [1, 2, 5, 8, 9, 10, 30, 1000])
+def test_the_interval_of_few_images_is_students(degrees_of_freedom: int) -> None:
+    """With the normal distribution's width, that of two images held the mean of 70 %."""
+    assert half_width(degrees_of_freedom) == pytest.approx(stats.t.ppf(0.975, degrees_of_freedom), rel=2e-3)
+
+
 @given(st.lists(st.lists(st.floats(0, 1), min_size=2, max_size=2), min_size=2, max_size=30), st.integers(0, 30))
 def test_merged_tallies_equal_the_tally_of_all(values: list[list[float]], cut: int) -> None:
     complete = Tally(2)
@@ -371,7 +378,7 @@ def test_merged_tallies_equal_the_tally_of_all(values: list[list[float]], cut: i
     first.merge(second)
     np.testing.assert_allclose(first.means, complete.means, atol=1e-12)
     np.testing.assert_allclose(
-        complete.margins, 1.96 * np.std(values, axis=0, ddof=1) / np.sqrt(len(values)), atol=1e-6
+        complete.margins, half_width(len(values) - 1) * np.std(values, axis=0, ddof=1) / np.sqrt(len(values)), atol=1e-6
     )
     assert (first.images, first.unfamiliar) == (complete.images, complete.unfamiliar)
 

@@ -20,7 +20,7 @@ from uniemox.insight.survey.gallery import MAX_IMAGES, GallerySample, csv_lines
 from uniemox.insight.survey.groupings import groupings_of
 from uniemox.insight.survey.moods import Moods
 from uniemox.insight.survey.page import write_survey_page
-from uniemox.insight.survey.summary import Summary, summarise
+from uniemox.insight.survey.summary import Summary, half_width, summarise
 
 DESK = {"width": 1366, "height": 768}
 PHONE = {"width": 390, "height": 844}
@@ -117,7 +117,7 @@ def test_months_are_a_line_by_the_calendar_and_folders_are_bars(tmp_path: Path) 
     awe = [json.loads(text)["scene"]["awe"] for text in lines]
     first = awe[0:48:4]
     point = dates.panels[0].points[0]
-    margin = 1.96 * np.std(first, ddof=1) / np.sqrt(len(first))
+    margin = half_width(len(first) - 1) * np.std(first, ddof=1) / np.sqrt(len(first))
     assert point.value == pytest.approx(np.mean(first))
     assert point.bounds == pytest.approx((np.mean(first) - margin, np.mean(first) + margin))
     assert dates.panels[0].scale == dates.panels[1].scale

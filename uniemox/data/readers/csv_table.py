@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from uniemox.data.readers.folders import SPLITS, TIE, count_notes, key_of, path_inside, split_of
+from uniemox.data.readers.folders import REPEATED, SPLITS, TIE, count_notes, key_of, path_inside, split_of
 from uniemox.data.readers.image_root import missing_image_remedy
 from uniemox.data.readers.missing import remove_missing, unify_numbers
 from uniemox.data.readers.rows import BOX_COLUMNS, number, on_nine_points, read_box, read_rows, shares, top_vote
@@ -99,7 +99,7 @@ def read_csv(
         (absent, "row was", "rows were", "left out: no image"),
         (by_folder, "row without a split has", "rows without a split have", "that of a folder in the path"),
         (ties, *TIE),
-        (repeated, "row repeats", "rows repeat", "an image of another row: it counts more than once"),
+        (repeated, *REPEATED),
     )
     return DataSet(str(table), label_set, make_keys_unique(samples), tuple(notes))
 

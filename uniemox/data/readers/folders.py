@@ -161,6 +161,7 @@ def class_of(labels: LabelSet, word: str, where: str, remedy: str = "") -> int:
         raise DataError(f"{where}: {error}{remedy}") from error
 
 
+REPEATED = ("row repeats", "rows repeat", "an image of another row: it counts more than once")
 TIE = ("image has", "images have", "a tie of votes: a distribution, but no label")
 
 

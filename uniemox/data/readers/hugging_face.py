@@ -19,7 +19,7 @@ from uniemox.data.readers.arrow_tables import (
     text_of,
 )
 from uniemox.data.readers.csv_table import sample_of_row
-from uniemox.data.readers.folders import checked_folder, path_inside, walk_files
+from uniemox.data.readers.folders import REPEATED, checked_folder, count_notes, path_inside, walk_files
 from uniemox.data.readers.missing import remove_missing, unify_numbers
 from uniemox.data.readers.rows import read_rows
 from uniemox.data.sample import DataSet, ImageFile, make_keys_unique
@@ -103,8 +103,11 @@ def _read_folder(root: Path, files: Sequence[Path], kind: Kind | None) -> DataSe
         notes.append(f"columns not read: {', '.join(name or '(without a name)' for name in sorted(unread))}")
     notes += [f"{path.relative_to(root).as_posix()} {LATIN_1}" for path in metadata if not is_utf8(path)]
     labels = recognise(sorted(words | {row["label"] for row in cells} - {""}), kind)
-    samples = make_keys_unique([sample_of_row(row.cells, row.image, row.where, labels, []) for row in rows])
-    return DataSet(str(root), labels, samples, tuple(notes))
+    samples = [sample_of_row(row.cells, row.image, row.where, labels, []) for row in rows]
+    # An image with several boxes shows several people.
+    repeated = len(samples) - len({(sample.key, sample.target_box) for sample in samples})
+    notes += count_notes((repeated, *REPEATED))
+    return DataSet(str(root), labels, make_keys_unique(samples), tuple(notes))
 
 
 def _saved_rows(root: Path, words: set[str], unread: set[str], notes: list[str]) -> Iterator[Row]:

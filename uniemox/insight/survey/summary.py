@@ -46,8 +46,10 @@ NOT_CHECKED = "not checked"
 # Cosine of features above which two images are nearly the same. Of 250 OASIS photographs no two reach it; mirrored,
 # cropped and turned copies do.
 ALIKE = 0.94
-# Half the width of a 95 % interval, in standard errors.
-Z = 1.96
+# Half the width of a 95 % interval in standard errors: of a normal distribution, and of Student's t with 1 to 8 degrees
+# of freedom. Surveys need no scipy, which has the function.
+NORMAL = 1.959964
+STUDENT = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,11 +115,25 @@ class Tally:
 
     @property
     def margins(self) -> NDArray[np.float64]:
-        """Half of each mean's 95 % interval, (columns,); nan for fewer than two images."""
+        """Half of each mean's 95 % interval by Student's t, (columns,); nan for fewer than two images."""
         if self.images < 2:
             return np.full(self.columns, np.nan)
         variance = np.maximum(self.squares - self.images * self.means**2, 0) / (self.images - 1)
-        return np.asarray(Z * np.sqrt(variance / self.images))
+        return np.asarray(half_width(self.images - 1) * np.sqrt(variance / self.images))
+
+
+def half_width(degrees_of_freedom: int) -> float:
+    """Return half the width of the 95 % interval of a mean, in standard errors.
+
+    >>> round(half_width(1), 2), round(half_width(1000), 2)
+    (12.71, 1.96)
+    """
+    if degrees_of_freedom <= len(STUDENT):
+        return STUDENT[degrees_of_freedom - 1]
+    # The first terms of the expansion for many degrees of freedom (Abramowitz and Stegun, 26.7.5).
+    first = (NORMAL**3 + NORMAL) / 4
+    second = (5 * NORMAL**5 + 16 * NORMAL**3 + 3 * NORMAL) / 96
+    return NORMAL + first / degrees_of_freedom + second / degrees_of_freedom**2
 
 
 def _keep_lowest(images: list[SurveyImage], image: SurveyImage, size: int, key: Callable[[SurveyImage], float]) -> None:
