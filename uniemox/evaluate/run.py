@@ -131,7 +131,7 @@ def evaluate(
 def _notes_on_labels(
     images_of: Mapping[str | None, int], labels: LabelSet, scored: ScoredLabels, without: Set[str]
 ) -> Iterator[str]:
-    """Yield messages about how labels are mapped, and which images are left out.
+    """Yield messages about the images that are left out by their label.
 
     Args:
         images_of: Number of images of each label of the data.
@@ -139,8 +139,6 @@ def _notes_on_labels(
         scored: Labels in which the model is scored.
         without: Labels of the data that the user's map leaves out.
     """
-    if scored.of_model.source.labels != scored.labels.labels:
-        yield f"labels are mapped: {scored.of_model}"
     for reason, names in _labels_left_out(labels, scored, without):
         count = sum(images_of.get(name, 0) for name in names)
         if count:
@@ -151,7 +149,7 @@ def _notes_on_labels(
 def _notes_on_votes(
     samples: Sequence[Sample], kept: int, labels: LabelSet, scored: ScoredLabels, without: Set[str]
 ) -> Iterator[str]:
-    """Yield messages about how labels are mapped, and which votes are left out.
+    """Yield messages about the votes that are left out, and the images without others.
 
     Args:
         samples: Samples with votes.
@@ -160,8 +158,6 @@ def _notes_on_votes(
         scored: Labels in which the model is scored.
         without: Labels of the data that the user's map leaves out.
     """
-    if scored.of_model.source.labels != scored.labels.labels:
-        yield f"labels are mapped: {scored.of_model}"
     votes = np.array([shares_of(sample, labels) for sample in samples])
     for reason, names in _labels_left_out(labels, scored, without):
         share = votes[:, [labels.index(name) for name in names]].sum(axis=1).mean() if len(votes) else 0.0
@@ -427,6 +423,8 @@ def _scorable(
         without: Labels of the data that the user's map leaves out.
     """
     notes: list[str] = []
+    if scored is not None and scored.of_model.source.labels != scored.labels.labels:
+        notes.append(f"labels are mapped: {scored.of_model}")
     if scored is None:
         labelled = [sample for sample in data.samples if sample.valence is not None and sample.arousal is not None]
         samples = labelled

@@ -78,7 +78,7 @@ class EncodedImages:
 
 def fit_fusion(
     classifier: Classifier,
-    images: "EncodedImages",
+    images: EncodedImages,
     *,
     objective: Objective,
     seed: int,
@@ -143,7 +143,7 @@ def steps_for(images: int) -> int:
 def _fit_steps(
     classifier: Classifier,
     parameters: list[nn.Parameter],
-    images: "EncodedImages",
+    images: EncodedImages,
     *,
     objective: Objective,
     seed: int,

@@ -390,7 +390,9 @@ def finetune_step(
     def losses_of(batch: _PreparedBatch) -> tuple[Tensor, dict[str, Tensor]]:
         output, features = forward(*batch.views(device, stats))
         method_target = None if batch.method_target is None else to_device(batch.method_target, device)
-        weight = objective.image_weights(to_device(batch.unsmoothed, device))
+        weight = objective.image_weights(batch.unsmoothed)
+        if weight is not None:
+            weight = to_device(weight, device)
         terms = objective.terms(output, to_device(batch.target, device), features, method_target, weight)
         return terms, {"loss": terms}
 
