@@ -205,13 +205,14 @@ def few_groups_note(groups: int, count: int) -> str | None:
         count: Number of samples.
 
     >>> few_groups_note(1, 12)
-    'the 12 images are of 1 group, and images of a group are resampled together: all intervals are too narrow'
+    'the 12 images are of 1 group, and images of a group are resampled together: intervals say nothing about others'
     """
     if groups >= MIN_GROUPS or groups == count:
         return None
+    meaning = "intervals say nothing about others" if groups == 1 else "all intervals are too narrow"
     return (
-        f"the {count:,} images are of {counted(groups, 'group')}, and images of a group are resampled together: all "
-        "intervals are too narrow"
+        f"the {count:,} images are of {counted(groups, 'group')}, and images of a group are resampled together: "
+        f"{meaning}"
     )
 
 

@@ -50,7 +50,7 @@ def resampled_means(
     if not np.isfinite(values).all():
         raise DataError(f"sample {np.nonzero(~np.isfinite(values))[0][0]} has a score that is not finite")
 
-    units = _unit_sums(np.hstack([values, np.ones((len(values), 1))]), groups)  # (U, K + 1), the size last
+    units = unit_sums(np.hstack([values, np.ones((len(values), 1))]), groups)  # (U, K + 1), the size last
     units = _in_order_of_draws(units)
     repetitions = np.ones(len(units), dtype=np.int64)
     if len(units) >= MIN_MULTINOMIAL_UNITS:
@@ -139,7 +139,7 @@ def _draw(rng: np.random.Generator, repetitions: NDArray[np.int64], rows: int) -
     return np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
 
 
-def _unit_sums(values: NDArray[np.float64], groups: Groups | None) -> NDArray[np.float64]:
+def unit_sums(values: NDArray[np.float64], groups: Groups | None) -> NDArray[np.float64]:
     """Sum the samples of each unit: (N, K) to (U, K)."""
     if groups is None:
         return values

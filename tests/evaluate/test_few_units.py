@@ -10,10 +10,10 @@ import pytest
 from tests.evaluate.test_run import CPU, labelled_data
 from tests.runs import finetuned
 from uniemox.data.sample import ImageFile, Sample
-from uniemox.evaluate.run import _notes_on_votes, evaluate, write_evaluation
+from uniemox.evaluate.run import evaluate, write_evaluation
 from uniemox.evaluate.run_records import score_lines
-from uniemox.evaluate.scorer import target_shares
 from uniemox.evaluate.scores import score_affect, score_classes, score_distributions
+from uniemox.evaluate.targets import _notes_on_votes, target_shares
 from uniemox.intervals import interval_over_runs, share_interval
 from uniemox.labels import MIKELS, LabelSet, scored_labels
 
@@ -72,14 +72,13 @@ def voted(**shares: float) -> Sample:
 def test_votes_for_a_label_that_the_model_lacks_are_left_out() -> None:
     """They made the divergence of every image infinite, up to the smallest number."""
     scored = scored_labels(LabelSet("custom", ("awe", "fear", "sadness"), "evoked"), MIKELS)
-    shares = target_shares(voted(awe=0.4, fear=0.1, anger=0.5), scored)
-    assert shares is not None
-    assert dict(zip(MIKELS.labels, shares, strict=True))["awe"] == pytest.approx(0.8)
-    assert shares.sum() == pytest.approx(1)
-    assert target_shares(voted(anger=1.0), scored) is None
+    samples = [voted(awe=0.4, fear=0.1, anger=0.5), voted(anger=1.0), voted()]
+    shares = target_shares(samples, scored)
+    assert dict(zip(MIKELS.labels, shares[0], strict=True))["awe"] == pytest.approx(0.8)
+    assert shares.sum(axis=1).tolist() == [pytest.approx(1), 0, 0]
+    assert target_shares([], scored).shape == (0, 8)
 
-    samples = [voted(awe=0.4, fear=0.1, anger=0.5), voted(anger=1.0)]
-    notes = list(_notes_on_votes(samples, 1, MIKELS, scored, without=frozenset()))
+    notes = list(_notes_on_votes(samples[:2], 1, MIKELS, scored, without=frozenset()))
     assert notes[0].startswith("75.0% of the votes were left out: the model has no label for ")
     assert "anger" in notes[0]
     assert notes[1] == "1 image was left out: it has no other votes"

@@ -8,7 +8,7 @@ import pytest
 
 from uniemox.errors import LabelError
 from uniemox.evaluate.label_pairs import labels_by, left_out_by, needs_map, read_label_pairs, score_by_pairs
-from uniemox.evaluate.scorer import mapped
+from uniemox.evaluate.targets import mapped
 from uniemox.labels import CAER, CUSTOM, EKMAN, MIKELS, LabelSet, quoted
 
 DATA = LabelSet(CUSTOM, ("fun", "meh", "yuck"), "evoked")

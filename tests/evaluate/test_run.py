@@ -25,8 +25,8 @@ from uniemox.evaluate.evaluation import SEEN_ALLOWED, UNKNOWN_TRAINING, Evaluati
 from uniemox.evaluate.recalibration import write_model
 from uniemox.evaluate.run import column_of, evaluate, write_evaluation
 from uniemox.evaluate.run_records import score_lines
-from uniemox.evaluate.scorer import mapped
 from uniemox.evaluate.scores import ClassScores
+from uniemox.evaluate.targets import mapped
 from uniemox.io.parallel import PoolConfig
 from uniemox.io.run_files import ONNX
 from uniemox.io.weight_names import file_in_package

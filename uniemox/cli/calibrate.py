@@ -20,7 +20,6 @@ from uniemox.cli.data_files import NO_FILES, FileOptions
 from uniemox.cli.evaluate import LabelMapText
 from uniemox.data.seen import seen_file
 from uniemox.evaluate.label_pairs import read_label_pairs
-from uniemox.intervals import few_groups_note
 from uniemox.plurals import counted
 
 if TYPE_CHECKING:
@@ -111,6 +110,8 @@ def calibrate(
 
 def _confidence_words(result: "Recalibration", out: Path) -> tuple[str, list[str]]:
     """Return the end of a line for standard error, and lines for standard output."""
+    from uniemox.intervals import few_groups_note
+
     low, high = result.accuracy_interval
     before = ""
     if result.coverage_before is not None:

@@ -1,7 +1,6 @@
 """Comparison of two training settings by runs of several seeds each, on the same images."""
 
-from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,7 +31,7 @@ from uniemox.io.weight_names import IN_PACKAGE, is_in_package
 from uniemox.labels import quoted, scored_labels
 from uniemox.plurals import counted
 from uniemox.predict.opening import open_network
-from uniemox.resampling import Groups
+from uniemox.resampling import Groups, unit_sums
 
 DIFFERENT_IMAGES = "the runs were scored on different images; run uniemox evaluate with all of them"
 
@@ -373,10 +372,8 @@ def _shared_map_note(evaluations: Mapping[Path, SavedEvaluation]) -> str:
 
 def _wins_and_losses(leads: NDArray[np.float64], groups: Groups) -> tuple[int, int]:
     """Return how many groups have a positive, and a negative, sum of leads, (N,)."""
-    of_group: Counter[Hashable] = Counter()
-    for group, lead in zip(groups, leads.tolist(), strict=True):
-        of_group[group] += int(lead)
-    return sum(lead > 0 for lead in of_group.values()), sum(lead < 0 for lead in of_group.values())
+    lead_of_group = unit_sums(leads[:, None], groups)
+    return int((lead_of_group > 0).sum()), int((lead_of_group < 0).sum())
 
 
 def _no_spread(hits: Mapping[str, NDArray[np.float64]], count: int, units: int) -> str:

@@ -23,7 +23,8 @@ from uniemox.evaluate.calibration import (
 from uniemox.evaluate.label_pairs import LabelPairs, labels_by
 from uniemox.evaluate.outputs import Outputs, outputs_of_network, units_of
 from uniemox.evaluate.run import is_onnx
-from uniemox.evaluate.scorer import RightAnswers, mapped, meanings_of
+from uniemox.evaluate.scorer import RightAnswers, meanings_of
+from uniemox.evaluate.targets import mapped
 from uniemox.intervals import Interval, share_interval
 from uniemox.io.files import replacing
 from uniemox.io.onnx_external import with_metadata

@@ -3,8 +3,7 @@
 import hashlib
 import json
 import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.near import image_hashes
-from uniemox.data.sample import NO_PERSONS, DataSet, Sample, shares_of
+from uniemox.data.sample import NO_PERSONS, DataSet, Sample
 from uniemox.data.seen import SEEN, read_seen, refuse_seen
 from uniemox.data.unreadable import listing_of, lost_by_class, reasons_of
 from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
@@ -22,15 +21,16 @@ from uniemox.evaluate.evaluation import SEEN_ALLOWED, UNKNOWN_TRAINING, Evaluati
 from uniemox.evaluate.label_pairs import LabelPairs, labels_by, left_out_by, needs_map, pairs_in, text_of
 from uniemox.evaluate.outputs import Outputs, outputs_of_network
 from uniemox.evaluate.places import evaluations_folder, is_hub_folder
-from uniemox.evaluate.scorer import Scorer, target_shares
+from uniemox.evaluate.scorer import Scorer
 from uniemox.evaluate.scores import AffectScores, ClassScores, Scores, score_groups
+from uniemox.evaluate.targets import samples_to_score
 from uniemox.intervals import few_groups_note, no_spread_note
 from uniemox.io.files import refuse_special, write_file
 from uniemox.io.progress import Progress, silent
 from uniemox.io.run_files import CONFIG, ONNX, SPLITS, WEIGHTS
 from uniemox.io.typed import read_json
 from uniemox.io.weight_names import file_in_package, is_in_package
-from uniemox.labels import AFFECT, NO_LABELS, LabelSet, ScoredLabels, identity_map, quoted
+from uniemox.labels import AFFECT, LabelSet, ScoredLabels, identity_map, quoted
 from uniemox.plurals import counted
 from uniemox.predict.confidence import COVERAGE, flag_note, set_note
 from uniemox.predict.opening import open_network
@@ -84,7 +84,7 @@ def evaluate(
     info, answer, head = _open_onnx(model, task) if runs_without_torch(model) else _open_run(model, task, hardware)
     scored = _scored_labels(info, data.labels, label_pairs)
     without = left_out_by(label_pairs or {}, data.labels)
-    samples, notes = _scorable(data, info, scored, without)
+    samples, notes = samples_to_score(data, info, scored, without)
     if by is not None:
         # An unknown column is refused before the images are read.
         column_of(samples, by, data)
@@ -126,56 +126,6 @@ def evaluate(
         scored_labels=() if scored is None else scored.choices,
         label_map=label_map,
     )
-
-
-def _notes_on_labels(
-    images_of: Mapping[str | None, int], labels: LabelSet, scored: ScoredLabels, without: Set[str]
-) -> Iterator[str]:
-    """Yield messages about the images that are left out by their label.
-
-    Args:
-        images_of: Number of images of each label of the data.
-        labels: Labels of the data.
-        scored: Labels in which the model is scored.
-        without: Labels of the data that the user's map leaves out.
-    """
-    for reason, names in _labels_left_out(labels, scored, without):
-        count = sum(images_of.get(name, 0) for name in names)
-        if count:
-            present = ", ".join(name for name in names if images_of.get(name))
-            yield f"{counted(count, 'image was', 'images were')} left out: {reason} {present}"
-
-
-def _notes_on_votes(
-    samples: Sequence[Sample], kept: int, labels: LabelSet, scored: ScoredLabels, without: Set[str]
-) -> Iterator[str]:
-    """Yield messages about the votes that are left out, and the images without others.
-
-    Args:
-        samples: Samples with votes.
-        kept: Number of samples with a vote that counts.
-        labels: Labels of the data.
-        scored: Labels in which the model is scored.
-        without: Labels of the data that the user's map leaves out.
-    """
-    votes = np.array([shares_of(sample, labels) for sample in samples])
-    for reason, names in _labels_left_out(labels, scored, without):
-        share = votes[:, [labels.index(name) for name in names]].sum(axis=1).mean() if len(votes) else 0.0
-        if share > 0:
-            yield f"{share:.1%} of the votes were left out: {reason} {', '.join(names)}"
-    if kept < len(samples):
-        lost = len(samples) - kept
-        have = "it has" if lost == 1 else "they have"
-        yield f"{counted(lost, 'image was', 'images were')} left out: {have} no other votes"
-
-
-def _labels_left_out(labels: LabelSet, scored: ScoredLabels, without: Set[str]) -> Iterator[tuple[str, list[str]]]:
-    """Yield the labels of the data that are not scored, by the reason."""
-    unscored = [label for i, label in enumerate(labels.labels) if scored.truth(i) is None]
-    for reason, is_chosen in (("the label map leaves out", True), ("the model has no label for", False)):
-        names = [label for label in unscored if (label in without) == is_chosen]
-        if names:
-            yield reason, names
 
 
 def _note_on_map(label_map: LabelPairs, without: Set[str]) -> str:
@@ -409,48 +359,3 @@ def column_of(samples: Sequence[Sample], name: str, data: DataSet) -> list[str |
         fields = sorted({key for sample in samples for key in sample.annotation or {}})
         raise ConfigError(f"{data.name} has no column {name!r}; it may have {', '.join([*COLUMNS, *fields])}")
     return [None if value is None else str(value) for value in values]
-
-
-def _scorable(
-    data: DataSet, info: ClassifierInfo, scored: ScoredLabels | None, without: Set[str]
-) -> tuple[list[Sample], list[str]]:
-    """Return the samples with a target for the model, and messages about the labels and the other samples.
-
-    Args:
-        data: All samples.
-        info: Metadata of the model.
-        scored: Labels in which it is scored; None for valence and arousal.
-        without: Labels of the data that the user's map leaves out.
-    """
-    notes: list[str] = []
-    if scored is not None and scored.of_model.source.labels != scored.labels.labels:
-        notes.append(f"labels are mapped: {scored.of_model}")
-    if scored is None:
-        labelled = [sample for sample in data.samples if sample.valence is not None and sample.arousal is not None]
-        samples = labelled
-    elif info.task == "multilabel":
-        labelled = [sample for sample in data.samples if sample.classes]
-        samples = labelled
-    elif info.task == "distribution":
-        labelled = [sample for sample in data.samples if shares_of(sample, data.labels)]
-        samples = [sample for sample in labelled if target_shares(sample, scored) is not None]
-        notes += _notes_on_votes(labelled, len(samples), data.labels, scored, without)
-    else:
-        labelled = [sample for sample in data.samples if sample.label is not None]
-        samples = [sample for sample in labelled if scored.truth(sample.label) is not None]
-        notes += _notes_on_labels(Counter(map(data.label_of, labelled)), data.labels, scored, without)
-    if len(data) > len(labelled):
-        images = counted(len(data) - len(labelled), "image has", "images have")
-        notes.append(f"{images} no label or rating to compare with")
-    if not samples:
-        has_ratings = any(sample.valence is not None and sample.arousal is not None for sample in data.samples)
-        hint = ""
-        if has_ratings:
-            hint = "; score its valence and arousal with --task affect (task='affect' in Python)"
-        elif scored is not None and not data.has_labels:
-            hint = f"; {NO_LABELS}"
-        raise DataError(f"{data.name} has no image to score: none of {len(data)} has what the model predicts{hint}")
-    if scored is not None and scored.absent:
-        lacking = ", ".join(scored.absent)
-        notes.append(f"scored among all {len(scored.labels)} labels of the model; the data have no class {lacking}")
-    return samples, notes

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.classifier_info import ClassifierInfo
-from uniemox.data.sample import Sample, shares_of
 from uniemox.evaluate.calibration import expected_calibration_error
 from uniemox.evaluate.multilabel import MultilabelScores, label_calibration_error, score_multilabel
 from uniemox.evaluate.outputs import Outputs, units_of
 from uniemox.evaluate.scores import Scores, score_affect, score_classes, score_distributions
-from uniemox.labels import AFFECT, LabelMap, ScoredLabels
+from uniemox.evaluate.targets import mapped, target_shares
+from uniemox.labels import AFFECT, ScoredLabels
 from uniemox.predict.confidence import (
     COVERAGE,
     MIN_TO_FLAG,
@@ -83,6 +83,12 @@ class Scorer:
         assert self.scored is not None
         return np.array([self.scored.truth(sample.label) for sample in self.outputs.samples])
 
+    @cached_property
+    def votes(self) -> NDArray[np.float64]:
+        """(M, E') shares of the votes for the scored labels, for task distribution."""
+        assert self.scored is not None
+        return target_shares(self.outputs.samples, self.scored)
+
     def score(self, rows: NDArray[np.intp]) -> Scores:
         """Score the samples with these indices, (M',)."""
         samples = [self.outputs.samples[row] for row in rows]
@@ -98,8 +104,7 @@ class Scorer:
             return self._score_multilabel(rows, units)
         shares = self.shares[rows]
         if self.info.task == "distribution":
-            target = np.array([target_shares(sample, self.scored) for sample in samples])
-            return replace(score_distributions(shares, target, groups=units), temperature=temperature)
+            return replace(score_distributions(shares, self.votes[rows], groups=units), temperature=temperature)
         truth = self.truth[rows]
         scores = score_classes(shares, truth, self.scored.labels, groups=units)
         if temperature is None:
@@ -196,32 +201,3 @@ def meanings_of(scored: ScoredLabels) -> NDArray[np.intp]:
     """Return the index in the scored labels of each of the model's labels, (E,); -1: none."""
     meanings = map(scored.of_model, range(len(scored.of_model.source)))
     return np.array([-1 if index is None else index for index in meanings])
-
-
-def target_shares(sample: Sample, scored: ScoredLabels) -> NDArray[np.float64] | None:
-    """Return the shares of the votes for the scored labels that the model can predict, (E',), with sum 1.
-
-    Returns:
-        The shares; None without a vote for any of these labels.
-    """
-    votes = shares_of(sample, scored.of_data.source)
-    if votes is None:
-        return None
-    shares = mapped(np.array([votes]), scored.of_data)[0]
-    unpredictable = set(range(len(shares))) - scored.predictable
-    # With a share for them, the divergence of an answer that can't have them would be infinite.
-    shares[list(unpredictable)] = 0
-    total = shares.sum()
-    return shares / total if total > 0 else None
-
-
-def mapped(probabilities: NDArray[np.float64], mapping: LabelMap) -> NDArray[np.float64]:
-    """Return probabilities of the target's labels, (N, E'), from those of the source's, (N, E); rows of sum 1.
-
-    Probabilities of labels that become one are added. A label without a source has probability 0.
-    """
-    shares = np.zeros((len(probabilities), len(mapping.target)))
-    for i in range(len(mapping.source)):
-        if (label := mapping(i)) is not None:
-            shares[:, label] += probabilities[:, i]
-    return shares / np.maximum(shares.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)

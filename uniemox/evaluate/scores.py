@@ -31,7 +31,7 @@ from uniemox.evaluate.multilabel import MultilabelScores
 from uniemox.intervals import Interval, percentile_interval, share_interval
 from uniemox.labels import AFFECT, AXES, DOMINANCE, LabelSet
 from uniemox.ranks import ranks
-from uniemox.resampling import Groups, resampled_means
+from uniemox.resampling import Groups, resampled_means, unit_count
 
 UNKNOWN = "unknown"
 MIN_RANKED = 20
@@ -269,7 +269,7 @@ def score_classes(
 def _are_of_one_group(groups: Groups, is_chosen: NDArray[np.bool_]) -> bool:
     """Return True if several chosen samples are all of one group, whose resamples have no spread."""
     chosen = [groups[row] for row in np.flatnonzero(is_chosen).tolist()]
-    return len(chosen) > 1 and len(set(chosen)) == 1
+    return len(chosen) > 1 and unit_count(chosen) == 1
 
 
 def score_distributions(predicted: Array, target: Array, *, groups: Groups | None = None) -> DistributionScores:

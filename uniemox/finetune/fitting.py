@@ -165,7 +165,7 @@ def _fit_steps(
         if own_targets is not None:
             own_targets = to_device(own_targets, encoded.device)
         weight = None if weights is None else weights[rows]
-        loss = objective(classifier.head(features), images.target[rows], features, own_targets, weight)
+        loss = objective.terms(classifier.head(features), images.target[rows], features, own_targets, weight).sum()
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, MAX_GRAD_NORM)

@@ -231,12 +231,7 @@ class Objective:
     """Method whose loss replaces the classification loss."""
 
     def __call__(
-        self,
-        output: Tensor,
-        target: Tensor,
-        features: Tensor | None = None,
-        method_target: Tensor | None = None,
-        weight: Tensor | None = None,
+        self, output: Tensor, target: Tensor, features: Tensor | None = None, method_target: Tensor | None = None
     ) -> Tensor:
         """Return the loss of one batch.
 
@@ -245,9 +240,8 @@ class Objective:
             target: (N, E), or (N, 2) valence and arousal.
             features: (N, C), the head's input, if there is a method.
             method_target: (N, ...), the method's own targets, if it has any.
-            weight: (N,), see `image_weights`; None: that of the targets, which are not smoothed.
         """
-        return self.terms(output, target, features, method_target, weight).sum()
+        return self.terms(output, target, features, method_target).sum()
 
     def terms(
         self,
@@ -257,7 +251,11 @@ class Objective:
         method_target: Tensor | None = None,
         weight: Tensor | None = None,
     ) -> Tensor:
-        """Return the terms of the loss of one batch, (T,); T is 1 without a method. Takes the same as a call."""
+        """Return the terms of the loss of one batch, (T,); T is 1 without a method.
+
+        Takes the same as a call, and `weight`: (N,), see `image_weights`; None: that of the targets, which are not
+        smoothed.
+        """
         if self.task == "affect":
             return affect_loss(output, target)[None]
         if weight is None:

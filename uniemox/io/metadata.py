@@ -93,10 +93,13 @@ def plain_format(image_format: str) -> str:
 def without_metadata(data: bytes, name: str) -> PlainImage:
     """Return an image's file with the same image, colour profile and orientation, and nothing else.
 
-    JPEG, PNG, WebP, GIF, BMP, PPM and TIFF keep their pixels, with three exceptions: of several frames the first one is
-    saved, colours with 16 bits become 8 bits, and a colour space that is named without an ICC profile becomes sRGB.
-    Greys that Pillow can't write as they were, such as those of 12 bits, become 8 bits, too. AVIF and HEIF become PNG.
-    Models see the same colours in the result.
+    JPEG, PNG, WebP, GIF, BMP, PPM and TIFF keep their pixels, with exceptions:
+
+    - Of several frames, the first one is saved.
+    - Colours with 16 bits become 8 bits. So do greys that Pillow can't write as they were, such as those of 12 bits.
+    - A colour space that is named without an ICC profile becomes sRGB.
+
+    AVIF and HEIF become PNG. Models see the same colours in the result.
 
     Args:
         name: Name of the file, for messages.
@@ -133,6 +136,7 @@ def without_metadata(data: bytes, name: str) -> PlainImage:
     # A file that has lost its bits per channel, sign or black, or the low bytes of linear light, shows other colours.
     is_different = _colours_in(saved) != _digest(to_rgb(image, name, low_bytes))
     if is_different:
+        # Made again: while the file was checked, only one decoded image more was in memory.
         colours = to_rgb(image, name, low_bytes)
         greys_or_colours = colours.convert("L") if image.mode in WIDE_MODES else colours
         exif = _plain_exif(orientation_of(image), is_adobe_rgb=False)
