@@ -7,7 +7,7 @@ true value. The resamples are drawn in `resampling`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import comb, sqrt
 from statistics import NormalDist
 
@@ -265,6 +265,8 @@ def interval_over_runs(scores: NDArray[np.generic], groups: Groups | None = None
     if len(by_image) > 2 and len(np.unique(by_image)) == 1:
         # All runs are right on all images, or wrong, so that neither seeds nor resamples show a spread.
         return share_interval(by_image[0], groups)
+    if len(by_image) > 2 and _is_one_unit(by_image, groups):
+        return 0.0, 1.0
     by_run = by_image.mean(axis=1)
     spread = spread_over_seeds(by_run, resampled=[resampled_means(by_image.T, groups)])
     if spread is None:
@@ -283,6 +285,33 @@ def clip_to_share(interval: Interval | None) -> Interval | None:
     if interval is None:
         return None
     return max(0.0, interval[0]), min(1.0, interval[1])
+
+
+def share_difference(
+    ours: NDArray[np.generic], theirs: NDArray[np.generic], groups: Groups | None = None
+) -> PairedDifference:
+    """Compare two models by shares, such as their accuracies, see `paired_bootstrap`.
+
+    A single group says nothing about others: the interval is then -1 to 1.
+
+    Args:
+        ours: Our model's scores, 0 or 1: (N,), or (S, N) with one row per training seed.
+        theirs: The other model's scores, likewise.
+        groups: Group of each sample, resampled together; None: each sample alone.
+
+    Raises:
+        DataError: Without samples or for a score that is not finite.
+        ShapeError: If the arguments do not match.
+    """
+    difference = paired_bootstrap(ours, theirs, groups)
+    if difference.interval is not None and _is_one_unit(np.atleast_2d(np.asarray(ours)), groups):
+        return replace(difference, low=-1.0, high=1.0)
+    return difference
+
+
+def _is_one_unit(scores: NDArray[np.generic], groups: Groups | None) -> bool:
+    """Return True if all samples of scores, (S, N), are of one group, or there is only one."""
+    return (scores.shape[1] if groups is None else unit_count(groups)) == 1
 
 
 def paired_bootstrap(

@@ -14,7 +14,7 @@ from uniemox.evaluate.run import evaluate, write_evaluation
 from uniemox.evaluate.run_records import score_lines
 from uniemox.evaluate.scores import score_affect, score_classes, score_distributions
 from uniemox.evaluate.targets import _notes_on_votes, target_shares
-from uniemox.intervals import interval_over_runs, share_interval
+from uniemox.intervals import interval_over_runs, share_difference, share_interval
 from uniemox.labels import MIKELS, LabelSet, scored_labels
 
 TWO = LabelSet("two", ("a", "b"), "evoked")
@@ -49,6 +49,17 @@ def test_shares_of_all_right_have_the_exact_interval() -> None:
 def test_runs_that_are_all_right_have_the_exact_interval() -> None:
     assert interval_over_runs(np.ones((5, 16))) == share_interval(np.ones(16))
     assert interval_over_runs(np.zeros((5, 16))) == share_interval(np.zeros(16))
+
+
+def test_one_group_shows_no_difference_of_models() -> None:
+    ours = np.array([[1] * 15 + [0] * 5, [1] * 14 + [0] * 6, [1] * 15 + [0] * 5])
+    theirs = np.array([1] * 5 + [0] * 15)
+    groups = ["film"] * 20
+    for runs in (ours, ours[:1]):
+        assert share_difference(runs, theirs, groups).interval == (-1, 1)
+        assert share_difference(runs, theirs).interval != (-1, 1)
+    assert interval_over_runs(ours, groups) == (0, 1)
+    assert share_difference(ours[:2], theirs, groups).interval is None
 
 
 def test_the_card_has_the_interval_over_groups_alone(tmp_path: Path) -> None:

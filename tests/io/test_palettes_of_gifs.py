@@ -54,6 +54,43 @@ def test_a_grey_palette_of_the_first_frame_comes_before_that_of_all_frames(trans
     assert np.array_equal(np.asarray(decode(without_metadata(changed, "a").data).image), expected)
 
 
+def gif_frame(numbers: np.ndarray, palette: bytes = b"") -> bytes:
+    """A frame of a GIF at the upper left, with numbers below 8, and a palette of 8 colours or none of its own."""
+    # Codes of 4 bits: clear, the numbers of two pixels, and so on, so that no code grows; then the end.
+    codes = [code for pair in numbers.reshape(-1, 2).tolist() for code in (8, *pair)] + [9]
+    packed = sum(code << 4 * place for place, code in enumerate(codes))
+    block = packed.to_bytes((4 * len(codes) + 7) // 8, "little")
+    place = struct.pack("<HHHHB", 0, 0, *numbers.shape[::-1], 0x82 if palette else 0)
+    return b"," + place + palette + bytes([3, len(block)]) + block + b"\0"
+
+
+@pytest.mark.parametrize("transparent", [None, 2])
+def test_a_plain_gif_has_the_palette_of_its_first_frame(transparent: int | None) -> None:
+    """To look for a second frame and to return to the first one gave it the palette of all frames again."""
+    colours = np.random.default_rng(0).integers(0, 256, 24, dtype=np.uint8).tobytes()
+    greys = GREYS[:24]
+    control = b"" if transparent is None else bytes([0x21, 0xF9, 4, 1, 0, 0, transparent, 0])
+    numbers = np.arange(16, dtype=np.uint8).reshape(4, 4) % 8
+    first = control + gif_frame(numbers, greys)
+    data = b"GIF89a" + struct.pack("<HHBBB", 4, 4, 0xF2, 0, 0) + colours + first + gif_frame(numbers) + b";"
+    expected = np.dstack([np.where(numbers == transparent, 255, numbers)] * 3)
+    assert np.array_equal(np.asarray(decode(data).image), expected)
+    assert np.array_equal(np.asarray(decode(without_metadata(data, "a").data).image), expected)
+
+
+def test_a_frame_without_a_disposal_method_has_not_that_of_an_earlier_one(tmp_path: Path) -> None:
+    """The second frame has none, so the third one is drawn over it, and not over the first one."""
+    colours = bytes([0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255]) + bytes(12)
+    data = b"GIF89a" + struct.pack("<HHBBB", 4, 4, 0xF2, 0, 0) + colours
+    for disposal, number, side in ((2, 1, 4), (0, 2, 4), (0, 3, 2)):
+        data += bytes([0x21, 0xF9, 4, disposal << 2, 50, 0, 0, 0])
+        data += gif_frame(np.full((side, side), number, np.uint8))
+    (tmp_path / "a.gif").write_bytes(data + b";")
+    frames = [np.asarray(frame.image) for frame in read_film(str(tmp_path / "a.gif"), 0.5)]
+    assert [frame[3, 3].tolist() for frame in frames] == [[255, 0, 0], [0, 255, 0], [0, 255, 0]]
+    assert frames[2][0, 0].tolist() == [0, 0, 255]
+
+
 @pytest.mark.parametrize("fmt", ["PNG", "WEBP"])
 def test_frames_are_turned_upright(fmt: str, tmp_path: Path) -> None:
     exif = Image.Exif()

@@ -46,6 +46,17 @@ def test_a_folder_of_images_with_such_a_name_is_no_model(tmp_path: Path, monkeyp
     assert file_in_package(Path("small")) == EMBEDDED / "small.onnx"
 
 
+def test_a_folder_that_nobody_may_read_is_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small").mkdir()
+
+    def refuse(folder: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr("uniemox.io.weight_names.os.listdir", refuse)
+    assert is_in_package("small")
+
+
 def test_a_run_cannot_be_begun_under_such_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with (

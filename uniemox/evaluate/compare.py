@@ -23,7 +23,7 @@ from uniemox.intervals import (
     few_groups_note,
     interval_over_runs,
     no_spread_note,
-    paired_bootstrap,
+    share_difference,
 )
 from uniemox.io.progress import Progress, silent
 from uniemox.io.run_files import EVALUATIONS, WEIGHTS
@@ -415,7 +415,7 @@ def _compare(
     hits = np.array([predictions.is_right for predictions in all_predictions], dtype=np.float64)  # (S, N)
     our_hits, their_hits, baseline_hits = np.split(hits, [len(ours), len(ours) + len(theirs)])
     commonest, uniform = chance_of(first)
-    compared: dict[str, Any] = {"difference": paired_bootstrap(our_hits, their_hits, first.groups)}
+    compared: dict[str, Any] = {"difference": share_difference(our_hits, their_hits, first.groups)}
     groups = {"ours": our_hits, "theirs": their_hits}
     if baseline:
         groups["baseline"] = baseline_hits
@@ -423,7 +423,7 @@ def _compare(
         compared[name] = tuple(group.mean(axis=1).tolist())
         compared[f"{name}_interval"] = clip_to_share(interval_over_runs(group, first.groups))
         if baseline and name != "baseline":
-            compared[f"{name}_over_baseline"] = paired_bootstrap(group, baseline_hits, first.groups)
+            compared[f"{name}_over_baseline"] = share_difference(group, baseline_hits, first.groups)
     if len(ours) == len(theirs) == 1:
         compared["discordant"] = int((our_hits != their_hits).sum())
         compared["wins_and_losses"] = _wins_and_losses(our_hits[0] - their_hits[0], first.groups)

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import GifImagePlugin, Image, ImageFile, UnidentifiedImageError
 from PIL.ExifTags import Base as Tag
 
 from uniemox.errors import ImageError
@@ -129,9 +129,8 @@ def open_image(data: bytes, name: str) -> Image.Image:
             image.info[NAMES_ADOBE] = is_adobe_rgb(lambda: exif)
     elif fmt == "PNG":
         scale_transparency(image)
-    elif fmt == "GIF" and image.mode == "L":
-        # The first frame has a grey palette of its own, but Pillow would show it by the palette of the others.
-        image.palette = None
+    elif fmt == "GIF":
+        image = PlainGif(io.BytesIO(data))
     if profile is not None:
         image.info["icc_profile"] = profile
     if names_adobe:
@@ -140,6 +139,20 @@ def open_image(data: bytes, name: str) -> Image.Image:
         image.info[CICP] = code_points
         image.info[NARROW_RANGE] = has_narrow_range(data)
     return image
+
+
+class PlainGif(GifImagePlugin.GifImageFile):
+    """A GIF as browsers show it: each frame has its own palette and disposal method, or none."""
+
+    def _is_palette_needed(self, p: bytes) -> bool:
+        # Pillow drops palettes of greys. It then shows a frame by the palette of all frames, or shows the numbers in a
+        # later palette as greys.
+        return True
+
+    def _seek(self, frame: int, update_image: bool = True) -> None:
+        # Pillow would keep the method of an earlier frame.
+        self.disposal_method = 0
+        super()._seek(frame, update_image)
 
 
 def _open(data: bytes, name: str) -> Image.Image:

@@ -1,5 +1,6 @@
 """Names of weights, for --init, --encoder.start and --teacher.source."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,9 +37,12 @@ def is_in_package(model: str | Path) -> bool:
 
 def _has_model(folder: Path) -> bool:
     """Return True if a folder has a run, or a file of weights."""
-    if not folder.is_dir():
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        # There is no such folder, or nobody could open a model in it.
         return False
-    return any(path.name == CONFIG or path.suffix in (ONNX_ENDING, WEIGHTS_ENDING) for path in folder.iterdir())
+    return any(name == CONFIG or name.endswith((ONNX_ENDING, WEIGHTS_ENDING)) for name in names)
 
 
 def file_in_package(model: Path) -> Path:

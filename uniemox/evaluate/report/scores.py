@@ -12,7 +12,7 @@ from uniemox.evaluate.report.charts import reliability_bins
 from uniemox.evaluate.report.examples import examples_of
 from uniemox.evaluate.run_records import Predictions, SavedEvaluation, SavedRun
 from uniemox.evaluate.scores import MIN_OF_CLASS, images_by_class, title_of
-from uniemox.intervals import PairedDifference, paired_bootstrap
+from uniemox.intervals import PairedDifference, share_difference
 from uniemox.io.html import UNKNOWN, are_known, interval, is_known, number, scale_of
 
 # Fields of an evaluation that are no scores, or have a table of their own.
@@ -186,7 +186,7 @@ def difference(ours: Predictions, theirs: Predictions) -> PairedDifference | Non
     """
     if ours.keys != theirs.keys or ours.words != theirs.words:
         return None
-    return paired_bootstrap(ours.is_right, theirs.is_right, ours.groups)
+    return share_difference(ours.is_right, theirs.is_right, ours.groups)
 
 
 def _lead(ours: SavedEvaluation, best: SavedEvaluation) -> str:

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import GifImagePlugin, Image, ImageOps, ImageSequence
+from PIL import Image, ImageOps, ImageSequence
 
 from uniemox.io.colour import CICP, NARROW_RANGE, frame_to_srgb
 from uniemox.io.exif import orientation_of
 from uniemox.io.files import open_regular
 from uniemox.io.image_headers import code_points_in, has_narrow_range
 from uniemox.io.image_limits import check_memory, webp_pixels
-from uniemox.io.images import check_size, scale_transparency, to_rgb, turned
+from uniemox.io.images import PlainGif, check_size, scale_transparency, to_rgb, turned
 
 ANIMATION_FORMATS = ("GIF", "WEBP", "PNG")
 MAX_ASPECT = 4.0
@@ -354,7 +354,7 @@ def read_animation(path: Path) -> Iterator[DecodedFrame]:
         with Image.open(content, formats=ANIMATION_FORMATS) as file:
             if file.format == "GIF":
                 content.seek(0)
-                yield from _animation_frames(_GifWithPalettes(content), size)
+                yield from _animation_frames(PlainGif(content), size)
                 return
             if file.format == "PNG":
                 scale_transparency(file)
@@ -362,16 +362,6 @@ def read_animation(path: Path) -> Iterator[DecodedFrame]:
                 file.info[CICP] = code_points
                 file.info[NARROW_RANGE] = has_narrow_range(head)
             yield from _animation_frames(file, size)
-
-
-class _GifWithPalettes(GifImagePlugin.GifImageFile):
-    """A GIF whose frames all have their palette.
-
-    After a first frame of greys, Pillow takes the numbers of colours for greys.
-    """
-
-    def _is_palette_needed(self, p: bytes) -> bool:
-        return True
 
 
 def _animation_frames(file: Image.Image, size: int) -> Iterator[DecodedFrame]:
