@@ -360,6 +360,16 @@ def test_report_compares_several_runs(tmp_path: Path, photos: DataSet) -> None:
     assert gap["worst"].difference == -9 / 16
 
 
+def test_each_of_two_evaluations_of_a_run_is_compared(tmp_path: Path, photos: DataSet) -> None:
+    """A run may be scored twice on the same images: by two label maps, or also from its ONNX file."""
+    runs = [write_run(tmp_path / name, "finetune") for name in ("twice", "once")]
+    of_run, _ = (score(run, photos, logits_for(photos, {1, 2})) for run in runs)
+    of_file = score(runs[0] / "8bit.onnx", photos, logits_for(photos, set()))
+    rows = [row[:3] for row in page_of(tmp_path, *runs).rows if row[0].startswith(("twice", "once"))]
+    names = [f"twice ({of_file.stem})", f"twice ({of_run.stem})", "once"]
+    assert rows == [[name, "", accuracy] for name, accuracy in zip(names, ["1.000", "0.875", "0.875"], strict=True)]
+
+
 def test_runs_without_common_data_are_not_compared(tmp_path: Path, photos: DataSet) -> None:
     runs = [write_run(tmp_path / name, "finetune") for name in ("one", "two")]
     score(runs[0], photos, logits_for(photos, set()))

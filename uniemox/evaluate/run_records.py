@@ -86,6 +86,8 @@ def title_of(data: str, split: str | None, persons: object) -> str:
 class SavedEvaluation:
     """Evaluation as read from its file."""
 
+    name: str
+    """Name of its file, without the ending."""
     data: str
     split: str | None
     values: Mapping[str, Any]
@@ -281,7 +283,7 @@ def read_evaluation(file: Path) -> SavedEvaluation:
             predictions = read_predictions(file.with_suffix(".jsonl"), scores.scored_labels or scores.labels)
         except DataError as error:
             missing = f"The images' predictions can't be read: {error}"
-    return SavedEvaluation(scores.data, scores.split, values, predictions, missing, scores.label_map)
+    return SavedEvaluation(file.stem, scores.data, scores.split, values, predictions, missing, scores.label_map)
 
 
 def read_predictions(file: Path, labels: list[str]) -> Predictions:

@@ -1,7 +1,7 @@
 """Scores of runs and their comparison, for the report."""
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -133,50 +133,72 @@ def reliability_view(predictions: Predictions, temperature: float | None) -> dic
     }
 
 
-def comparison_view(
-    title: str, evaluations: Mapping[str, SavedEvaluation], runs: Mapping[str, SavedRun]
-) -> dict[str, Any]:
+class ScoreRow(NamedTuple):
+    """Row of a comparison."""
+
+    name: str
+    run: SavedRun
+    evaluation: SavedEvaluation
+
+
+def comparison_view(title: str, scored: Sequence[ScoreRow]) -> dict[str, Any]:
     """Return several runs' evaluations on the same data for the template, the best first.
 
     Args:
         title: Title of the comparison.
-        evaluations: Evaluations by run, from `shared_evaluations`.
-        runs: Runs by name, including those of `evaluations`.
+        scored: Evaluations, from `shared_evaluations`.
     """
-    histogram = next((name for name in evaluations if runs[name].setting("config.method") == "histogram"), None)
-    measure = _measure(next(iter(evaluations.values())))
-    values = {name: evaluation.values.get(measure) for name, evaluation in evaluations.items()}
-    intervals = {name: evaluation.values.get(f"{measure}_interval") for name, evaluation in evaluations.items()}
-    order = sorted(evaluations, key=lambda name: -value if is_known(value := values[name]) else np.inf)
+    histogram = next((row for row in scored if row.run.setting("config.method") == "histogram"), None)
+    measure = _measure(scored[0].evaluation)
+
+    def sort_key(row: ScoreRow) -> float:
+        value = row.evaluation.values.get(measure)
+        return -value if is_known(value) else np.inf
+
+    ordered = sorted(scored, key=sort_key)
+    best = ordered[0]
     rows = [
         {
-            "name": name,
-            "value": values[name],
-            "bounds": intervals[name],
-            "lead": "the best" if name == order[0] else _lead(evaluations[name], evaluations[order[0]]),
-            "over": UNKNOWN if histogram in (None, name) else _over(evaluations[name], evaluations[histogram], measure),
-            "n": evaluations[name].values["n"],
+            "name": row.name,
+            "value": row.evaluation.values.get(measure),
+            "bounds": row.evaluation.values.get(f"{measure}_interval"),
+            "lead": "the best" if row is best else _lead(row.evaluation, best.evaluation),
+            "over": UNKNOWN
+            if histogram is None or row is histogram
+            else _over(row.evaluation, histogram.evaluation, measure),
+            "n": row.evaluation.values["n"],
         }
-        for name in order
+        for row in ordered
     ]
-    chosen_weights = [f"{name} kept: {runs[name].kept}." for name in evaluations if runs[name].kept is not None]
+    drawn = [row["value"] for row in rows] + [end for row in rows for end in row["bounds"] or ()]
+    chosen_weights = [f"{row.name} kept: {row.run.kept}." for row in scored if row.run.kept is not None]
     return {
         "title": title,
         "measure": measure,
         "histogram": histogram,
-        "scale": scale_of([*values.values(), *(end for bounds in intervals.values() for end in bounds or ())]),
+        "scale": scale_of(drawn),
         "rows": rows,
-        "notes": [*chosen_weights, *_baseline_notes(evaluations, histogram)],
+        "notes": [*chosen_weights, *_baseline_notes(scored, histogram)],
     }
 
 
-def shared_evaluations(runs: Mapping[str, SavedRun]) -> dict[str, dict[str, SavedEvaluation]]:
-    """Return {title: {run: evaluation}} for the same data, split and measure, if at least two runs have it."""
-    groups: dict[tuple[str, str], dict[str, SavedEvaluation]] = {}
+def shared_evaluations(runs: Mapping[str, SavedRun]) -> dict[str, list[ScoreRow]]:
+    """Return the evaluations of the same data, split and measure, by title, if at least two runs have one.
+
+    A run may have several, such as those of two label maps, or of its ONNX file.
+    """
+    groups: dict[str, list[ScoreRow]] = {}
     for name, run in runs.items():
+        by_title: dict[str, list[SavedEvaluation]] = {}
         for evaluation in run.evaluations:
-            groups.setdefault((evaluation.title, _measure(evaluation)), {})[name] = evaluation
-    return {f"{measure} on {title}": members for (title, measure), members in groups.items() if len(members) > 1}
+            by_title.setdefault(f"{_measure(evaluation)} on {evaluation.title}", []).append(evaluation)
+        for title, evaluations in by_title.items():
+            is_alone = len(evaluations) == 1
+            groups.setdefault(title, []).extend(
+                ScoreRow(name if is_alone else f"{name} ({evaluation.name})", run, evaluation)
+                for evaluation in evaluations
+            )
+    return {title: rows for title, rows in groups.items() if len({id(row.run) for row in rows}) > 1}
 
 
 def difference(ours: Predictions, theirs: Predictions) -> PairedDifference | None:
@@ -224,9 +246,9 @@ def _measure(evaluation: SavedEvaluation) -> str:
     return evaluation.measure
 
 
-def _baseline_notes(evaluations: Mapping[str, SavedEvaluation], histogram: str | None) -> Iterator[str]:
+def _baseline_notes(scored: Sequence[ScoreRow], histogram: ScoreRow | None) -> Iterator[str]:
     """Yield sentences about the baselines that every run should beat."""
-    predictions = [evaluation.predictions for evaluation in evaluations.values() if evaluation.predictions is not None]
+    predictions = [row.evaluation.predictions for row in scored if row.evaluation.predictions is not None]
     if predictions:
         commonest, _ = chance_of(predictions[0])
         if note := label_note(predictions):
@@ -236,9 +258,9 @@ def _baseline_notes(evaluations: Mapping[str, SavedEvaluation], histogram: str |
         yield f"Chance: {commonest:.3f} for the commonest class, {' or '.join(uniform)} for one class of all."
     if histogram is not None:
         yield (
-            f"{BELOW}: does not beat the colour histogram (run {histogram}): the 95 % interval of the difference on "
-            "the same images is not above 0. Without predictions of the same images: the run's own interval contains "
-            "the histogram's value or lies below it."
+            f"{BELOW}: does not beat the colour histogram (run {histogram.name}): the 95 % interval of the difference "
+            "on the same images is not above 0. Without predictions of the same images: the run's own interval "
+            "contains the histogram's value or lies below it."
         )
     elif predictions:
         yield "There is no colour baseline: run uniemox finetune --method histogram to compare with colours alone."
