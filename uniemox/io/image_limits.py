@@ -195,12 +195,15 @@ def _check_jpeg(data: bytes, name: str) -> None:
         marker = data[match.end() - 1]
         start = match.end()
         segments += 1
-        _refuse_if(segments > MAX_SEGMENTS, name, f"more than {MAX_SEGMENTS:,} segments")
+        if segments > MAX_SEGMENTS:
+            raise _too_much(name, f"more than {MAX_SEGMENTS:,} segments")
         if not scans:
             fill += match.start() - at
             texts += marker == 0xE1 and data.startswith(b"Exif\0\0", start + 2)
-            _refuse_if(texts > MAX_TEXTS, name, f"more than {MAX_TEXTS} Exif segments")
-            _refuse_if(fill > MAX_FILL_BYTES, name, f"more than {MAX_FILL_BYTES:,} bytes between its segments")
+            if texts > MAX_TEXTS:
+                raise _too_much(name, f"more than {MAX_TEXTS} Exif segments")
+            if fill > MAX_FILL_BYTES:
+                raise _too_much(name, f"more than {MAX_FILL_BYTES:,} bytes between its segments")
         if marker == _EOI:
             return
         if marker in (_SOI, _TEM):
@@ -211,9 +214,10 @@ def _check_jpeg(data: bytes, name: str) -> None:
             height, width = struct.unpack(">HH", data[start + 3 : start + 7].ljust(4, b"\0"))
             pixels = max(pixels, width * height)
         scans += marker == _SOS
-        _refuse_if(scans > MAX_SCANS, name, f"more than {MAX_SCANS} scans")
-        excess = f"more than {MAX_SCANNED_PIXELS // 10**6:,} megapixels in all its scans"
-        _refuse_if(scans * pixels > MAX_SCANNED_PIXELS, name, excess)
+        if scans > MAX_SCANS:
+            raise _too_much(name, f"more than {MAX_SCANS} scans")
+        if scans * pixels > MAX_SCANNED_PIXELS:
+            raise _too_much(name, f"more than {MAX_SCANNED_PIXELS // 10**6:,} megapixels in all its scans")
         at = start + max(2, length)
 
 
