@@ -201,7 +201,7 @@ def _is_share(value: Any) -> bool:
 NEW_RULES = AnswerRules()
 """Rules of the files that this version writes."""
 OLD_RULES = AnswerRules(trusted_familiarity=0.2, min_weight=0.2, sets_from="answer", long_images="squares")
-"""Rules of files without the field, those of versions up to 0.2."""
+"""Rules of older files, which lack the field `rules`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,7 +15,7 @@ from uniemox.data.source import READERS, open_data
 from uniemox.errors import DataError
 from uniemox.labels import CAER, MIKELS, UBE
 
-read_fi, read_emo8, read_ube, read_caer_s = (READERS[name] for name in ("fi", "emo8", "ube", "caer-s"))
+read_fi, read_emo8, read_ube, read_caer_s = (READERS[name].read for name in ("fi", "emo8", "ube", "caer-s"))
 
 
 def test_fi_with_splits_and_without(tmp_path: Path) -> None:

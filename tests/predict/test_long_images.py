@@ -61,7 +61,7 @@ def test_squares_lie_inside_and_cover_the_image(short: int, long: int) -> None:
 
 @pytest.mark.parametrize("aspect", [1.8, 2.0, 2.4, 3.0, 4.4, 5.0])
 def test_a_px_more_hardly_changes_the_answer(tmp_path: Path, aspect: float) -> None:
-    """It changes no more than elsewhere. Files of version 0.2 jumped at 2:1."""
+    """It changes no more than elsewhere. By the older rule it jumped at 2:1."""
     image = draw_image(5, (round(SIDE * aspect) + 4, SIDE))
 
     def largest_step(predictor: Predictor, at_aspect: float) -> float:

@@ -42,28 +42,52 @@ JOINS = "joined"
 
 PathLike = str | os.PathLike[str]
 
-READERS: Mapping[str, Callable[..., DataSet]] = {
-    "emoset": read_emoset,
-    "emotion6": read_emotion6,
-    "oasis": read_oasis,
-    "abstract": read_abstract,
-    "artphoto": read_artphoto,
-    "ube": lambda root: read_class_folders(root, UBE),  # <class>/<search word>/<picture>; the word is the domain
-    "fi": lambda root: read_class_folders(root, MIKELS),  # [<split>/]<class>/<picture>
-    "emo8": lambda root: read_class_folders(root, MIKELS),  # [<split>/]<class>/[<style>/]<picture>
-    "caer-s": lambda root: read_class_folders(root, CAER),  # <split>/<class>/<picture>
-    "heco": read_heco,
-    "emotic": read_emotic,
-    "ferplus": read_ferplus,
-    "folder": read_folder,
-    "csv": read_csv,
-    "hf": read_hugging_face,
-    "shards": read_shards,
-    "synthetic": synthetic,
-}
 
-FOLDER_KINDS = {*READERS} - {"csv", "hf", "shards", "synthetic"}
-"""Kinds whose images are found by walking a folder; the others name each image."""
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """How data sets of a kind are read."""
+
+    read: Callable[..., DataSet]
+    """Returns the data set of a path; keyword arguments are the options of its name."""
+    as_argument: Callable[[str], Any] = Path
+    """Converts the path to the first argument of `read`."""
+    walks_folder: bool = True
+    """True if images are found by walking a folder; False if the data name each image."""
+    has_files_beside: bool = True
+    """True if a file of people and one of texts may be next to the data."""
+
+
+def _parse_count(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(f"expected a whole number, as in synthetic:1000, got {text!r}") from None
+
+
+READERS: Mapping[str, Reader] = {
+    "emoset": Reader(read_emoset),
+    "emotion6": Reader(read_emotion6),
+    "oasis": Reader(read_oasis),
+    "abstract": Reader(read_abstract),
+    "artphoto": Reader(read_artphoto),
+    # <class>/<search word>/<image>; the word is the domain.
+    "ube": Reader(lambda root: read_class_folders(root, UBE)),
+    # [<split>/]<class>/<image>
+    "fi": Reader(lambda root: read_class_folders(root, MIKELS)),
+    # [<split>/]<class>/[<style>/]<image>
+    "emo8": Reader(lambda root: read_class_folders(root, MIKELS)),
+    # <split>/<class>/<image>
+    "caer-s": Reader(lambda root: read_class_folders(root, CAER)),
+    "heco": Reader(read_heco),
+    "emotic": Reader(read_emotic),
+    "ferplus": Reader(read_ferplus),
+    "folder": Reader(read_folder),
+    "csv": Reader(read_csv, walks_folder=False),
+    "hf": Reader(read_hugging_face, walks_folder=False),
+    # The argument may be an address.
+    "shards": Reader(read_shards, as_argument=str, walks_folder=False, has_files_beside=False),
+    "synthetic": Reader(synthetic, as_argument=_parse_count, walks_folder=False, has_files_beside=False),
+}
 CUSTOM_READER = r"[A-Za-z_]\w*(?:\.\w+)+:[A-Za-z_]\w*"
 """Function in the user's own package that opens a path as a DataSet: mypackage.module:open_mine."""
 LISTED_IN = "images listed in"
@@ -143,23 +167,18 @@ def _open_single(source: str, files: Mapping[str, Path | None], *, with_texts: b
     # `joins_labels` has read this one.
     options.pop(UNION, None)
     files = {**files, **{name: Path(options.pop(name)) for name in FILES if name in options}}
-    reader = READERS[kind] if kind in READERS else _import_reader(kind)
-    argument: Any = Path(path)
-    if kind == "shards":
-        argument = path  # may be a URL
-    elif kind == "synthetic":
-        argument = _parse_count(path)
-    data = reader(argument, **_typed_options(kind, reader, options))
+    reader = _reader_of(kind)
+    data = reader.read(reader.as_argument(path), **_typed_options(kind, reader.read, options))
     if not isinstance(data, DataSet):
         raise ConfigError(f"{kind} must return a uniemox.DataSet, got {type(data).__name__}")
     if len({sample.key for sample in data.samples}) < len(data):
         raise DataError(f"{source}: two of its samples have the same name; give each its own row or file")
 
     for name, default_name in (("persons", PERSONS), ("texts", TEXTS)):
-        is_wanted = kind not in ("shards", "synthetic") and (name != "texts" or with_texts)
+        is_wanted = reader.has_files_beside and (name != "texts" or with_texts)
         if files.get(name) is None and is_wanted and (sidecar := folder_of(source) / default_name).is_file():
             files[name] = sidecar
-    left_out = note_left_out(Path(path)) if kind in FOLDER_KINDS else ()
+    left_out = note_left_out(Path(path)) if reader.walks_folder else ()
     data = _add_files(replace(data, name=source, notes=(*data.notes, *left_out)), files)
     return replace(data, notes=(*data.notes, *_split_notes(data)))
 
@@ -266,29 +285,24 @@ def folder_of(source: str) -> Path:
     if len(split_sources(source)) > 1:
         raise ConfigError(f"{source}: no file can be stored next to several data sets; give a file with --out")
     kind, path, _ = parse_source(source)
-    if kind in ("shards", "synthetic"):
+    if kind in READERS and not READERS[kind].has_files_beside:
         raise ConfigError(f"{source}: no file can be stored next to {kind} data; give a file with --out")
     if kind == "csv" or Path(path).is_file():
         return Path(path).parent
     return Path(path)
 
 
-def _parse_count(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise ConfigError(f"expected a whole number, as in synthetic:1000, got {text!r}") from None
-
-
-def _import_reader(kind: str) -> Callable[..., DataSet]:
-    """Import the reader mypackage.module:function.
+def _reader_of(kind: str) -> Reader:
+    """Return the reader of a kind; mypackage.module:function is imported.
 
     Raises:
         ConfigError: If there is no such module or function.
     """
+    if kind in READERS:
+        return READERS[kind]
     module, _, name = kind.partition(":")
     try:
-        return getattr(import_module(module), name)
+        return Reader(getattr(import_module(module), name), walks_folder=False)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"there is no reader {kind}: {error}; is its package installed or on PYTHONPATH?") from error
 

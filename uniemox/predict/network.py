@@ -193,7 +193,7 @@ class Network:
         Raises:
             ConfigError: If features are requested from a network that does not output them.
         """
-        # Files of version 0.2 average the probabilities of the squares, later ones the outputs of the network.
+        # By the older rule, the probabilities of the squares are averaged; by the present one, the network's outputs.
         if len(image_views.views) > 1 and self.info.rules.long_images == "squares":
             return self.answer(image_views.views, with_features=with_features).mean()
         outputs = self.run_image(image_views, self._extra_outputs(with_features=with_features))

@@ -109,7 +109,7 @@ class RatingHead:
         """
         try:
             weights = np.frombuffer(base64.b64decode(values["weights"], validate=True), "<f4").reshape(2, -1)
-            # Files of version 0.2 have one width for all images.
+            # Older files have one width for all images.
             if "half_widths" in values:
                 valence, arousal = values["half_widths"]
                 if not min(valence, arousal) >= 0:

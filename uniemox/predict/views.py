@@ -115,7 +115,7 @@ def _square_positions(aspect: float) -> list[tuple[float, float]]:
 
 
 def _old_square_positions(aspect: float) -> list[tuple[float, float]]:
-    """Return the positions and weights by the rule "squares", that of files of version 0.2."""
+    """Return the positions and weights by the older rule "squares"."""
     if aspect < OLD_LONG:
         return [(0.5, 1.0)]
     count = min(OLD_MAX_SQUARES, math.ceil(aspect))

@@ -118,7 +118,7 @@ def remembered_config(project: Project, min_side_px: int | None, min_score: floa
     Raises:
         ConfigError: For settings out of range.
     """
-    # Projects before version 0.2 have other names.
+    # Older projects have other names.
     new_names = {"least_side_px": "min_side_px", "least_score": "min_score"}
     saved = project.store.setting("screen") or {}
     values = {new_names.get(name, name): value for name, value in saved.items()}
