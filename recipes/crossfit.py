@@ -22,7 +22,7 @@ from uniemox.evaluate.calibration import calibrated, expected_calibration_error,
 from uniemox.evaluate.outputs import Outputs, outputs_of_network
 from uniemox.evaluate.recalibration import open_file
 from uniemox.finetune.config import FinetuneConfig
-from uniemox.finetune.samples import split_for_training
+from uniemox.finetune.parts import split_for_training
 from uniemox.predict.confidence import answers_of, familiarity_of, likely_sets, probabilities_of, set_probabilities_of
 
 COVERAGE = 0.9

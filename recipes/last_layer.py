@@ -21,7 +21,7 @@ from uniemox.data.source import open_data
 from uniemox.evaluate.outputs import run_each
 from uniemox.evaluate.recalibration import open_file
 from uniemox.finetune.config import FinetuneConfig
-from uniemox.finetune.samples import split_for_training
+from uniemox.finetune.parts import split_for_training
 from uniemox.io.progress import silent
 from uniemox.predict.confidence import log_softmax
 from uniemox.predict.network import FEATURES, LOGITS

@@ -39,7 +39,7 @@ from uniemox.evaluate.outputs import outputs_of_network
 from uniemox.evaluate.recalibration import write_model
 from uniemox.export.compact import BYTES, HALF, SCALES, _as_bytes
 from uniemox.finetune.config import FinetuneConfig
-from uniemox.finetune.samples import split_for_training
+from uniemox.finetune.parts import split_for_training
 from uniemox.model.encoder import ConcatEncoder
 from uniemox.predict.network import Network
 from uniemox.predict.views import scene_view

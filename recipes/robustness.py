@@ -21,7 +21,7 @@ from uniemox import load
 from uniemox.data.sample import Sample, decode_sample
 from uniemox.data.source import open_data
 from uniemox.finetune.config import FinetuneConfig
-from uniemox.finetune.samples import split_for_training
+from uniemox.finetune.parts import split_for_training
 from uniemox.predict.prediction import Prediction
 from uniemox.predict.predictor import Predictor
 from uniemox.views import alterations

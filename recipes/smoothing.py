@@ -28,7 +28,7 @@ from uniemox.evaluate.calibration import expected_calibration_error, fit_tempera
 from uniemox.evaluate.outputs import Outputs, outputs_of_network
 from uniemox.evaluate.recalibration import open_file
 from uniemox.finetune.config import FinetuneConfig
-from uniemox.finetune.samples import split_for_training
+from uniemox.finetune.parts import split_for_training
 from uniemox.predict.confidence import familiarity_of, likely_sets, log_softmax, probabilities_of
 
 ALTERED_COUNT = 300

@@ -130,15 +130,15 @@ def finetune(
         CheckpointError: For initial weights that can't be used.
         StoppedError: After SIGTERM or Ctrl-C; the run can be resumed.
     """
+    from uniemox.finetune.default_init import needs_default_init, with_default_init  # noqa: PLC0415
     from uniemox.finetune.presets import PRESETS  # noqa: PLC0415 - settings first, as above
-    from uniemox.finetune.start import needs_start, with_start  # noqa: PLC0415
 
     start = "" if init is None else os.fspath(init)
     config = with_settings(preset_of(PRESETS, preset), {"init": start, **settings})
-    starts_from_package = needs_start(config, preset)
+    starts_from_package = needs_default_init(config, preset)
     samples = _opened(data)
     if starts_from_package:
-        config, _ = with_start(config, has_method="method" in settings)
+        config, _ = with_default_init(config, has_method="method" in settings)
     from uniemox.finetune.run import finetune as run  # noqa: PLC0415 - torch
 
     run(config, samples, Path(out), resume=resume, callback=callback)
@@ -179,9 +179,9 @@ def few_labels(
         StoppedError: After SIGTERM or Ctrl-C; the work can be resumed.
     """
     from uniemox.finetune.config import FewLabelsConfig  # noqa: PLC0415 - settings first, as above
-    from uniemox.finetune.start import START  # noqa: PLC0415
+    from uniemox.finetune.default_init import DEFAULT_INIT  # noqa: PLC0415
 
-    start = START if init is None else os.fspath(init)
+    start = DEFAULT_INIT if init is None else os.fspath(init)
     config = with_settings(FewLabelsConfig(init=start), settings)
     samples = _opened(data)
     from uniemox.finetune.few_labels import few_labels as run  # noqa: PLC0415 - torch

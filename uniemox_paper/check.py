@@ -31,7 +31,7 @@ from uniemox.data import (
     write_splits,
 )
 from uniemox.errors import DataError, UniemoxError
-from uniemox.finetune import FinetuneConfig, divide
+from uniemox.finetune import FinetuneConfig, check_parts
 from uniemox.finetune import dry_run as dry_run_of_finetuning
 from uniemox.insight import check_mae_decoder
 from uniemox.io import SPLITS, Progress, silent, writing
@@ -206,7 +206,7 @@ class _DryRuns:
         assert isinstance(config, FinetuneConfig)
         config = config.resolved()
         data = self._data(run, with_texts=config.reads_texts)
-        parts = divide(config, data)
+        parts = check_parts(config, data)
         # Only region methods depend on the labels themselves.
         labels = data.labels.labels if config.region_method else len(data.labels)
         key = (config.init, config.method, config.network, config.view.size, labels)

@@ -30,7 +30,7 @@ from uniemox.evaluate.recalibration import recalibrate
 from uniemox.evaluate.run import evaluate
 from uniemox.finetune.fitting import adjust_logits
 from uniemox.finetune.run import finetune
-from uniemox.finetune.samples import FinetuneRun
+from uniemox.finetune.run_state import FinetuneRun
 from uniemox.persons.box import Box
 from uniemox.pretrain.run import pretrain
 from uniemox.training.journal import Callback

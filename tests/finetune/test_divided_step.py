@@ -72,7 +72,7 @@ def run_step(
         "scene": joined.scene,
         "person": joined.person,
         "target": joined.target,
-        "method_target": joined.method_target,
+        "batch_targets": joined.batch_targets,
     }
     parts: dict[str, Any] = {
         name: [None] * len(sizes) if value is None else value.split(sizes) for name, value in fields.items()
@@ -185,13 +185,13 @@ def test_the_losses_of_region_methods_count_over_the_whole_step(method: str) -> 
     options: dict[str, Any] = {"word_counts": [len(MIKELS), 3, 2]} if method == "eap" else {}
     relation = build_method(method, width=encoder.num_features, channels=8, labels=MIKELS.labels, **options)
     start = Classifier(encoder, feature_width=encoder.num_features, outputs=8, streams="both", method=relation)
-    method_target = None
+    batch_targets = None
     if method == "eap":
-        method_target = (torch.rand(COUNT, len(MIKELS) + 5, generator=torch.Generator().manual_seed(4)) < 0.3).float()
-        method_target[:5, 8:11] = 0
-        method_target[6:, 11:] = 0
+        batch_targets = (torch.rand(COUNT, len(MIKELS) + 5, generator=torch.Generator().manual_seed(4)) < 0.3).float()
+        batch_targets[:5, 8:11] = 0
+        batch_targets[6:, 11:] = 0
     target = torch.eye(8)[LABELS]
-    joined = FinetuneBatch(scene=scenes(32), person=scenes(32).flip(0), target=target, method_target=method_target)
+    joined = FinetuneBatch(scene=scenes(32), person=scenes(32).flip(0), target=target, batch_targets=batch_targets)
     weights = torch.cat([WEIGHTS, torch.ones(5)])
     steps = []
     for sizes in ((COUNT,), (1, 7, 4)):

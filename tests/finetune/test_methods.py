@@ -26,8 +26,9 @@ from uniemox.finetune.config import AugmentConfig, FinetuneConfig, NetworkConfig
 from uniemox.finetune.fitting import fit_after_encoder
 from uniemox.finetune.heads import fit_head
 from uniemox.finetune.network import network_of
+from uniemox.finetune.parts import Parts
 from uniemox.finetune.run import finetune
-from uniemox.finetune.samples import FinetuneRun, Parts
+from uniemox.finetune.run_state import FinetuneRun
 from uniemox.model.config import REGION_METHODS
 from uniemox.model.detectors import Candidates
 from uniemox.model.methods.ccim import Ccim

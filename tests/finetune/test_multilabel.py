@@ -28,8 +28,8 @@ from uniemox.finetune.config import NetworkConfig
 from uniemox.finetune.heads import PENALTIES, fit_head
 from uniemox.finetune.network import network_of
 from uniemox.finetune.presets import PRESETS
-from uniemox.finetune.run import divide, finetune
-from uniemox.finetune.samples import FinetuneRun
+from uniemox.finetune.run import check_parts, finetune
+from uniemox.finetune.run_state import FinetuneRun
 from uniemox.finetune.step import FinetuneBatch, Objective
 from uniemox.labels import EMOTIC
 from uniemox.losses.methods import discrete_weights, multilabel_loss, multiplicative_label_loss
@@ -134,7 +134,7 @@ def test_balanced_weighting_becomes_that_of_the_authors() -> None:
 def test_labels_of_a_run_weigh_by_their_share_of_the_training_images(weighting: str) -> None:
     data = data_of("multilabel")
     config = tiny_finetuning(pretrained(), task="multilabel", class_weighting=weighting)
-    parts = divide(config, data)
+    parts = check_parts(config, data)
     network = network_of(config, data, parts.train)
     run = FinetuneRun(config=config, data=data, network=network, parts=parts, callback=Callback())
     weights = run.objective.label_weights

@@ -17,7 +17,8 @@ from uniemox.errors import DataError
 from uniemox.finetune.config import FinetuneConfig, NetworkConfig
 from uniemox.finetune.network import build_network
 from uniemox.finetune.overlaps import find_overlaps
-from uniemox.finetune.samples import FinetuneRun, split_for_training
+from uniemox.finetune.parts import split_for_training
+from uniemox.finetune.run_state import FinetuneRun
 from uniemox.io.run_files import SPLITS
 from uniemox.training.journal import Callback
 

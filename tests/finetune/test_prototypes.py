@@ -23,7 +23,7 @@ from uniemox.export.hub_folder import timm_network
 from uniemox.finetune.config import FinetuneConfig, LoraConfig, NetworkConfig
 from uniemox.finetune.mean import mean_head
 from uniemox.finetune.prototypes import fit_prototypes
-from uniemox.finetune.run import divide, dry_run, finetune
+from uniemox.finetune.run import check_parts, dry_run, finetune
 from uniemox.labels import CAER, MIKELS, POLARITY, LabelSet
 from uniemox.teacher.clip_encoder import open_clip_encoder, open_clip_teacher
 from uniemox.teacher.prototypes import PROMPTS, text_prototypes, words_of
@@ -166,7 +166,7 @@ def test_an_image_encoder_needs_no_tokenizer_and_texts_name_what_is_missing(tmp_
 def test_a_dry_run_builds_the_network_without_weights(clip: Path) -> None:
     config = prototypes_run(clip).resolved()
     data = colours(splits=SPLITS)
-    assert dry_run(config, data, divide(config, data)) == f"clip of clip:local-dir:{clip}"
+    assert dry_run(config, data, check_parts(config, data)) == f"clip of clip:local-dir:{clip}"
 
 
 def test_a_convolutional_clip_is_refused(tmp_path: Path) -> None:

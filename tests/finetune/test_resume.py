@@ -28,8 +28,8 @@ from uniemox.data.sample import DataSet
 from uniemox.data.splits import read_splits
 from uniemox.evaluate.run import evaluate
 from uniemox.finetune import run as run_module
+from uniemox.finetune.parts import split_for_training
 from uniemox.finetune.run import finetune
-from uniemox.finetune.samples import split_for_training
 from uniemox.training.config import SaveConfig, ScheduleConfig
 
 FILES = ("model.safetensors", "encoder.safetensors", "model.onnx")

@@ -34,11 +34,11 @@ from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.evaluate.calibration import fit_temperature
 from uniemox.evaluate.classifier_outputs import outputs_of
 from uniemox.evaluate.run import evaluate
-from uniemox.finetune import samples as samples_module
+from uniemox.finetune import run_state
 from uniemox.finetune.config import FinetuneConfig, NetworkConfig
 from uniemox.finetune.network import build_network
 from uniemox.finetune.run import _few_images_note, finetune
-from uniemox.finetune.samples import target_of
+from uniemox.finetune.targets import target_of
 from uniemox.intervals import no_spread_note
 from uniemox.io.weight_names import EMBEDDED
 from uniemox.predict.confidence import familiarity_of
@@ -190,7 +190,7 @@ def test_calibration_and_distance_are_fitted_in_float32(tmp_path: Path, monkeypa
         precisions.append(options["precision"])
         return outputs_of(classifier, samples, view, **options)
 
-    monkeypatch.setattr(samples_module, "outputs_of", recorded)
+    monkeypatch.setattr(run_state, "outputs_of", recorded)
     config = tiny_finetuning(pretrained(), method="knn", hardware=replace(CPU, precision="bfloat16"))
     finetune(config, colours(splits=SPLITS), tmp_path / "run")
     # Neighbours, distance, calibration.

@@ -14,7 +14,7 @@ from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.errors import DataError
 from uniemox.finetune.config import Task
 from uniemox.finetune.presets import PRESETS
-from uniemox.finetune.samples import class_weights, has_target, target_of
+from uniemox.finetune.targets import class_weights, has_target, target_of
 from uniemox.labels import AFFECT, AXES, EKMAN, MIKELS, POLARITY
 
 

@@ -10,13 +10,13 @@ from uniemox.cli.console import Flag, need, say, say_parts, show_all
 from uniemox.cli.data_files import NO_FILES, FileOptions
 from uniemox.cli.settings import config_of, help_of, options_of, takes
 from uniemox.finetune.config import FewLabelsConfig, FewLabelsMethod
-from uniemox.finetune.start import START
+from uniemox.finetune.default_init import DEFAULT_INIT
 from uniemox.io.html import UNKNOWN
 
 if TYPE_CHECKING:
     from uniemox.finetune.few_labels_page import MethodAccuracy
 
-DEFAULTS = FewLabelsConfig(init=START)
+DEFAULTS = FewLabelsConfig(init=DEFAULT_INIT)
 Methods = Annotated[
     list[FewLabelsMethod], Parameter(consume_multiple=True, negative="", help=help_of(FewLabelsConfig, "methods"))
 ]

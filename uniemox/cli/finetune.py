@@ -10,8 +10,8 @@ from uniemox.cli.console import Flag, need, say, say_parts
 from uniemox.cli.data_files import NO_FILES, DataFiles, FileOptions
 from uniemox.cli.settings import config_of, help_of, options_of, takes
 from uniemox.finetune.config import FinetuneConfig
+from uniemox.finetune.default_init import DEFAULT_INIT, needs_default_init, with_default_init
 from uniemox.finetune.presets import PRESETS
-from uniemox.finetune.start import START, needs_start, with_start
 from uniemox.labels import quoted
 
 if TYPE_CHECKING:
@@ -62,10 +62,10 @@ def finetune(
     """
     need("torch", "timm", "open_clip", "tensorboard", "onnxscript", "sklearn", extra="train")
     config = config_of(FinetuneConfig, settings, init=init, method=method or "full")
-    starts_from_package = needs_start(config, preset)
+    starts_from_package = needs_default_init(config, preset)
     dataset = files.open(data, with_texts=config.reads_texts)
     if starts_from_package:
-        config, chosen = with_start(config, has_method=method is not None)
+        config, chosen = with_default_init(config, has_method=method is not None)
         say(chosen)
     elif method is None and preset is None:
         say("method full (the default): all layers are trained; --method probe fits a new head alone, in minutes")
@@ -100,7 +100,7 @@ def _finetune(
         options = ["--data", source, *files.words(), *splits_option]
         overlaps = read_overlaps(out)
         of_run = _refusal(overlaps, sources_of(config))
-        of_comparison = of_run or _refusal(overlaps, [START])
+        of_comparison = of_run or _refusal(overlaps, [DEFAULT_INIT])
         if config.method == "histogram":
             baseline = shlex.join(["--baseline", str(out)])
             say(f"a trivial baseline for other runs on these data: uniemox compare {baseline} ...")
@@ -143,7 +143,7 @@ def _comparison(out: Path, options: list[str], labels: "LabelSet", refusal: str 
     from uniemox.errors import LabelError
     from uniemox.labels import MIKELS, scored_labels
 
-    words = ["uniemox", "compare", "--ours", str(out), "--theirs", START]
+    words = ["uniemox", "compare", "--ours", str(out), "--theirs", DEFAULT_INIT]
     try:
         scored_labels(MIKELS, labels)
     except LabelError:

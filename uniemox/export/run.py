@@ -18,7 +18,7 @@ from uniemox.io.progress import Progress, silent
 from uniemox.io.run_files import CONFIG, ONNX, WEIGHTS
 from uniemox.io.weight_names import file_in_package, refuse_name_in_package
 from uniemox.training.run_folder import read_json_object
-from uniemox.training.starts import STARTS_FROM, with_start
+from uniemox.training.starts import STARTS_FROM, named_with_start
 
 Bits = Literal["float16", "int8"]
 
@@ -95,7 +95,7 @@ def export_hub_folder(run: Path, out: Path, read_scores: Callable[[Path], Sequen
     classifier, info = load_classifier(_weights_of(run))
     if STARTS_FROM not in info.trained_on:
         # Written by an older version.
-        info = replace(info, trained_on=with_start(info.trained_on, _init_of(run)))
+        info = replace(info, trained_on=named_with_start(info.trained_on, _init_of(run)))
     return write_hub_folder(
         classifier, info, out, name=run.resolve().name, scores=read_scores(run), training_hashes=read_seen(run)
     )

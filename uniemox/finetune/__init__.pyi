@@ -3,5 +3,5 @@ from .config import REGIONS_BY_DETECTOR as REGIONS_BY_DETECTOR
 from .config import AugmentConfig as AugmentConfig
 from .config import FinetuneConfig as FinetuneConfig
 from .presets import PRESETS as PRESETS
-from .run import divide as divide
+from .run import check_parts as check_parts
 from .run import dry_run as dry_run

@@ -28,7 +28,7 @@ from uniemox.finetune.few_labels_heads import LORA, LORA_STEPS, ZERO_SHOT, Featu
 from uniemox.finetune.few_labels_page import MethodAccuracy, write_page
 from uniemox.finetune.network import BuiltNetwork, build_network
 from uniemox.finetune.overlaps import find_overlaps
-from uniemox.finetune.samples import split_for_training
+from uniemox.finetune.parts import split_for_training
 from uniemox.intervals import clip_to_share, interval_over_runs, share_interval
 from uniemox.io.files import replacing, write_file, write_rows
 from uniemox.io.progress import Progress
@@ -109,7 +109,7 @@ def few_labels(
     device = setup_device(HardwareConfig(device=config.device))
     with begin_run(out, "few-labels", config, data, resume=resume), StopRequest() as stop:
         work = _Work(config, out, stop, callback)
-        pool, scored = _divide(work, data)
+        pool, scored = _pool_and_scored(work, data)
         draws = [draw_images(pool, max(config.images), seed, data.labels) for seed in range(config.seeds)]
         # For scratch: weights.
         torch.manual_seed(0)
@@ -172,7 +172,7 @@ def draw_images(pool: Sequence[Sample], count: int, seed: int, labels: LabelSet)
     return {label: list(classes[label].values())[:count] for label in sorted(classes)}
 
 
-def _divide(work: _Work, data: DataSet) -> tuple[list[Sample], list[Sample]]:
+def _pool_and_scored(work: _Work, data: DataSet) -> tuple[list[Sample], list[Sample]]:
     """Return the images to draw from, and the images to score.
 
     Raises:

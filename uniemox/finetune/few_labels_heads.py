@@ -20,8 +20,8 @@ from uniemox.finetune.heads import fit_head
 from uniemox.finetune.network import BuiltNetwork, adapt
 from uniemox.finetune.presets import LIGHT
 from uniemox.finetune.prototypes import fit_prototypes
-from uniemox.finetune.samples import target_of
 from uniemox.finetune.step import AugmentedViews, FinetuneBatch, Objective, finetune_step
+from uniemox.finetune.targets import target_of
 from uniemox.labels import LabelSet
 from uniemox.model.classifier import Classifier, NeighbourHead
 from uniemox.model.lora import find_layers, merge_adapters

@@ -17,7 +17,7 @@ from uniemox.evaluate.calibration import fit_temperature
 from uniemox.evaluate.multilabel_fit import fit_labels
 from uniemox.evaluate.outputs import units_of
 from uniemox.finetune.mean import check_same_division, mean_head
-from uniemox.finetune.samples import FinetuneRun
+from uniemox.finetune.run_state import FinetuneRun
 from uniemox.finetune.step import Objective, smooth
 from uniemox.io.progress import Progress, silent
 from uniemox.io.weight_names import Init
@@ -47,7 +47,7 @@ MAX_SURROUNDINGS = 20_000
 """Maximum number of training images that a dictionary of confounders is fitted on."""
 FEATURES = "features of the training images"
 
-MethodTargets = Callable[[Tensor, float], Tensor | None]
+BatchTargets = Callable[[Tensor, float], Tensor | None]
 """Function from rows, (N,), and progress, 0 to 1, to a method's targets for them."""
 
 
@@ -82,7 +82,7 @@ def fit_fusion(
     *,
     objective: Objective,
     seed: int,
-    method_targets: MethodTargets | None = None,
+    targets_of_rows: BatchTargets | None = None,
     score: Callable[[], float] | None = None,
     on_progress: Progress = silent,
 ) -> ChosenWeights | None:
@@ -96,7 +96,7 @@ def fit_fusion(
         images: What the encoder returned for N images, and their targets.
         objective: Training loss.
         seed: Random seed of the batches.
-        method_targets: Function for the method's own targets of some rows; None: the method has none.
+        targets_of_rows: Function for the method's own targets of some rows; None: the method has none.
         score: Function that scores held-out images, called before the first step and ten times with each of two
             learning rates; the weights with the highest score are used. None: the last weights of one rate.
         on_progress: Called after every step.
@@ -121,7 +121,7 @@ def fit_fusion(
     for number, lr in enumerate(lrs):
         _restore(start, parameters)
         fitting = _fit_steps(
-            classifier, parameters, images, objective=objective, seed=seed, method_targets=method_targets, lr=lr
+            classifier, parameters, images, objective=objective, seed=seed, targets_of_rows=targets_of_rows, lr=lr
         )
         for done in fitting:
             on_progress("fitting what follows the encoder", number * steps + done, len(lrs) * steps)
@@ -147,7 +147,7 @@ def _fit_steps(
     *,
     objective: Objective,
     seed: int,
-    method_targets: MethodTargets | None,
+    targets_of_rows: BatchTargets | None,
     lr: float,
 ) -> Iterator[int]:
     """Train with one learning rate; yields the number of steps done after each."""
@@ -161,11 +161,11 @@ def _fit_steps(
         drawn = torch.randint(len(encoded), (BATCH,), generator=generator)
         rows = to_device(drawn, encoded.device)
         features = classifier.fuse(encoded[rows])
-        own_targets = None if method_targets is None else method_targets(drawn, step / steps)
-        if own_targets is not None:
-            own_targets = to_device(own_targets, encoded.device)
+        batch_targets = None if targets_of_rows is None else targets_of_rows(drawn, step / steps)
+        if batch_targets is not None:
+            batch_targets = to_device(batch_targets, encoded.device)
         weight = None if weights is None else weights[rows]
-        loss = objective.terms(classifier.head(features), images.target[rows], features, own_targets, weight).sum()
+        loss = objective.terms(classifier.head(features), images.target[rows], features, batch_targets, weight).sum()
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, MAX_GRAD_NORM)
@@ -283,7 +283,7 @@ def fit_after_encoder(run: FinetuneRun, selection: Sequence[Sample] = ()) -> Cho
     image_weights = None if config.task == "affect" else objective.image_weights(target)
     smoothed = smooth(target, config.augment.smoothing) if config.task == "label" else target
 
-    def method_targets(rows: Tensor, progress: float) -> Tensor | None:
+    def targets_of_rows(rows: Tensor, progress: float) -> Tensor | None:
         assert method is not None
         return method.batch_targets([outputs.samples[row] for row in rows.tolist()], progress=progress)
 
@@ -300,7 +300,7 @@ def fit_after_encoder(run: FinetuneRun, selection: Sequence[Sample] = ()) -> Cho
         EncodedImages(encoded, smoothed, weights=image_weights),
         objective=objective,
         seed=config.seed,
-        method_targets=None if method is None else method_targets,
+        targets_of_rows=None if method is None else targets_of_rows,
         score=score,
         on_progress=run.callback.progress,
     )

@@ -10,9 +10,9 @@ from uniemox.data.seen import EXCLUDE_COPIES, seen_among, seen_by
 from uniemox.data.synthetic_scenes import SyntheticImage
 from uniemox.errors import DataError
 from uniemox.finetune.config import FinetuneConfig
+from uniemox.finetune.default_init import DEFAULT_INIT
 from uniemox.finetune.distillation import open_unlabelled
-from uniemox.finetune.samples import Parts, split_for_training
-from uniemox.finetune.start import START
+from uniemox.finetune.parts import Parts, split_for_training
 from uniemox.io.progress import Progress, silent
 from uniemox.plurals import counted
 
@@ -41,7 +41,7 @@ def find_overlaps(data: DataSet, config: FinetuneConfig, on_progress: Progress =
     parts = _split_with_copies(data, config, copies)
 
     # Users compare their run with the package's model, so its training images can't be compared on either.
-    hashes_by_model = {name: seen_by(name) for name in (*sources_of(config), START)}
+    hashes_by_model = {name: seen_by(name) for name in (*sources_of(config), DEFAULT_INIT)}
     if any(hashes_by_model[name] for name in sources_of(config)):
         scenes = [sample for sample in (*parts.held_out, *parts.scored) if sample.key not in hash_of]
         drawn = _hashes_of(scenes, on_progress)

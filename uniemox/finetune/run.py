@@ -23,7 +23,8 @@ from uniemox.finetune.distillation import ask_teacher, open_unlabelled
 from uniemox.finetune.fitting import adjust_logits, fit_after_encoder, fit_distance, fit_method, prepare_network
 from uniemox.finetune.network import checkpoint_activations, network_of
 from uniemox.finetune.overlaps import find_overlaps, sources_of
-from uniemox.finetune.samples import FinetuneRun, Parts, split_for_training
+from uniemox.finetune.parts import Parts, split_for_training
+from uniemox.finetune.run_state import FinetuneRun
 from uniemox.finetune.step import AugmentedViews, finetune_step, seed_step
 from uniemox.io.run_files import ENCODER, ONNX, WEIGHTS
 from uniemox.io.weight_names import Init
@@ -72,7 +73,7 @@ def finetune(
     device = setup_device(config.hardware)
     callback = callback or Callback()
     config = with_precision(config.resolved(), out)
-    divide(config, data)
+    check_parts(config, data)
     with process_group(device), begin_run(out, "finetune", config, data, resume=resume):
         if was_finished(out, ONNX, config.save):
             _, info = load_classifier(out / WEIGHTS, allow=config.own_packages)
@@ -91,7 +92,7 @@ def finetune(
     return info
 
 
-def divide(config: FinetuneConfig, data: DataSet) -> Parts:
+def check_parts(config: FinetuneConfig, data: DataSet) -> Parts:
     """Return the samples of a run, before anything is written.
 
     Raises:
@@ -110,7 +111,7 @@ def dry_run(config: FinetuneConfig, data: DataSet, parts: Parts) -> str:
     Args:
         config: Settings of the run, resolved.
         data: Its labelled images.
-        parts: These images as `divide` divides them.
+        parts: These images from `check_parts`.
 
     Returns:
         Description of the origin of the encoder's initial weights.

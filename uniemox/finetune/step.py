@@ -210,7 +210,7 @@ class FinetuneBatch:
     scene: Tensor | None  # (N, 3, S, S) uint8, RGB
     person: Tensor | None
     target: Tensor  # (N, E), or (N, 2) valence and arousal
-    method_target: Tensor | None = None  # (N, ...), the method's own targets, see `Relation.batch_targets`
+    batch_targets: Tensor | None = None  # (N, ...), the method's own targets, see `Relation.batch_targets`
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -231,7 +231,7 @@ class Objective:
     """Method whose loss replaces the classification loss."""
 
     def __call__(
-        self, output: Tensor, target: Tensor, features: Tensor | None = None, method_target: Tensor | None = None
+        self, output: Tensor, target: Tensor, features: Tensor | None = None, batch_targets: Tensor | None = None
     ) -> Tensor:
         """Return the loss of one batch.
 
@@ -239,16 +239,16 @@ class Objective:
             output: (N, E) logits, or (N, 2) valence and arousal.
             target: (N, E), or (N, 2) valence and arousal.
             features: (N, C), the head's input, if there is a method.
-            method_target: (N, ...), the method's own targets, if it has any.
+            batch_targets: (N, ...), the method's own targets, if it has any.
         """
-        return self.terms(output, target, features, method_target).sum()
+        return self.terms(output, target, features, batch_targets).sum()
 
     def terms(
         self,
         output: Tensor,
         target: Tensor,
         features: Tensor | None = None,
-        method_target: Tensor | None = None,
+        batch_targets: Tensor | None = None,
         weight: Tensor | None = None,
     ) -> Tensor:
         """Return the terms of the loss of one batch, (T,); T is 1 without a method.
@@ -267,7 +267,7 @@ class Objective:
         if self.task == "multilabel":
             # Only methods that take categories get here, and know this argument.
             arguments["has_categories"] = True
-        return self.method.loss_terms(loss, **arguments, batch_targets=method_target)
+        return self.method.loss_terms(loss, **arguments, batch_targets=batch_targets)
 
     def _loss_of_task(self, output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         """Return the loss of logits, (N, E), without that of a method."""
@@ -278,19 +278,19 @@ class Objective:
         label_weights = None if self.label_weights is None else to_device(self.label_weights, target.device)
         return multilabel_loss(output, target, label_weights, weight)
 
-    def term_weights(self, target: Tensor, method_target: Tensor | None = None) -> Tensor:
+    def term_weights(self, target: Tensor, batch_targets: Tensor | None = None) -> Tensor:
         """Return the sum of the images' weights by which each term is divided, (T,).
 
         Args:
             target: See `image_weights`.
-            method_target: As for a call.
+            batch_targets: As for a call.
         """
         weight = None if self.task == "affect" else self.image_weights(target)  # (N,)
         if weight is None:
             weight = target.new_ones(len(target))
         if self.task == "affect" or self.method is None:
             return weight.sum()[None]
-        return self.method.term_weights(weight, method_target)
+        return self.method.term_weights(weight, batch_targets)
 
     def image_weights(self, target: Tensor) -> Tensor | None:
         """Return the weight of each image, (N,); None for equal weights.
@@ -317,7 +317,7 @@ class _PreparedBatch:
     @classmethod
     def of(cls, batch: FinetuneBatch, objective: Objective, augment: AugmentConfig) -> "_PreparedBatch":
         """Draw the batch's mixing."""
-        if batch.method_target is not None:
+        if batch.batch_targets is not None:
             # A method has no own targets for a mixture of two images.
             augment = replace(augment, mixup=0.0, cutmix=0.0)
         target, mixing = prepare_targets(batch.scene, batch.person, batch.target, augment, objective.task)
@@ -327,9 +327,9 @@ class _PreparedBatch:
         return cls(batch=batch, augment=augment, target=target, unsmoothed=unsmoothed, mixing=mixing)
 
     @property
-    def method_target(self) -> Tensor | None:
+    def batch_targets(self) -> Tensor | None:
         """(N, ...), the method's own targets; None if it has none."""
-        return self.batch.method_target
+        return self.batch.batch_targets
 
     def views(self, device: torch.device, stats: PixelStats) -> tuple[Tensor | None, Tensor | None]:
         """Return scene and person on the device, see `augment_views`."""
@@ -387,15 +387,15 @@ def finetune_step(
 
     def losses_of(batch: _PreparedBatch) -> tuple[Tensor, dict[str, Tensor]]:
         output, features = forward(*batch.views(device, stats))
-        method_target = None if batch.method_target is None else to_device(batch.method_target, device)
+        batch_targets = None if batch.batch_targets is None else to_device(batch.batch_targets, device)
         weight = objective.image_weights(batch.unsmoothed)
         if weight is not None:
             weight = to_device(weight, device)
-        terms = objective.terms(output, to_device(batch.target, device), features, method_target, weight)
+        terms = objective.terms(output, to_device(batch.target, device), features, batch_targets, weight)
         return terms, {"loss": terms}
 
     def weights_of(batch: _PreparedBatch) -> Tensor:
-        return objective.term_weights(batch.unsmoothed, batch.method_target)
+        return objective.term_weights(batch.unsmoothed, batch.batch_targets)
 
     return train_step(model, optimizer, prepared, size_of, losses_of, max_grad_norm, weights_of=weights_of)
 

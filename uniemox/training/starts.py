@@ -16,14 +16,14 @@ STARTS_FROM = "; starts from "
 """Separates the name of a model's data from its initial weights, in `ClassifierInfo.trained_on`."""
 
 
-def with_start(data_name: str, init: str) -> str:
+def named_with_start(data_name: str, init: str) -> str:
     """Return the name of a run's data with those of its initial weights; unchanged for random weights.
 
     Args:
         data_name: Name of the data.
         init: Initial weights, see `FinetuneConfig.init`; empty if there are none.
 
-    >>> with_start("fi", "embedded")
+    >>> named_with_start("fi", "embedded")
     'fi; starts from embedded (fi, fi2)'
     """
     parsed = Init.parse(init)

@@ -5,13 +5,13 @@ from dataclasses import replace
 from uniemox.errors import ConfigError
 from uniemox.finetune.config import INIT_MISSING, FinetuneConfig
 
-START = "embedded"
+DEFAULT_INIT = "embedded"
 """Name of the package's model."""
 # The package's networks are small and know photographs' emotions, so these methods can start from them.
 METHODS = ("full", "probe", "knn")
 
 
-def needs_start(config: FinetuneConfig, preset: str) -> bool:
+def needs_default_init(config: FinetuneConfig, preset: str) -> bool:
     """Return True if a run has no initial weights and starts from the package's model.
 
     Args:
@@ -28,22 +28,22 @@ def needs_start(config: FinetuneConfig, preset: str) -> bool:
     return True
 
 
-def with_start(config: FinetuneConfig, *, has_method: bool) -> tuple[FinetuneConfig, str]:
+def with_default_init(config: FinetuneConfig, *, has_method: bool) -> tuple[FinetuneConfig, str]:
     """Let a run without initial weights start from the package's model.
 
     On the CPU, and if the user has not chosen a method, only a new head is fitted (method probe): minutes, not hours.
 
     Args:
-        config: Settings of a run that `needs_start`.
+        config: Settings of a run that `needs_default_init`.
         has_method: True if the user has chosen the method.
 
     Returns:
         The settings, and a sentence about what was chosen.
     """
-    config = replace(config, init=START)
+    config = replace(config, init=DEFAULT_INIT)
     if has_method or _has_gpu(config):
-        return config, f"no --init: starts from {START}, the model in the package"
-    chosen = f"no --init: fits a new head on {START}, the model in the package (--method full trains all layers)"
+        return config, f"no --init: starts from {DEFAULT_INIT}, the model in the package"
+    chosen = f"no --init: fits a new head on {DEFAULT_INIT}, the model in the package (--method full trains all layers)"
     return replace(config, method="probe"), chosen
 
 
