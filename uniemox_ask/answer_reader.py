@@ -11,11 +11,12 @@ from uniemox.labels import LabelSet, clean
 Outcome = Literal["label", "unlisted", "refused", "empty"]
 """label: the answer is an option; unlisted: another word, several, or sentences; refused: by the service; empty."""
 OUTCOMES: tuple[Outcome, ...] = ("label", "unlisted", "refused", "empty")
-MAX_CHARACTERS = 20_000  # maximum length of an answer; the rest is ignored
-# Fields of JSON answers that hold the label, in the order in which they are tried.
+MAX_CHARACTERS = 20_000  # maximum length of an answer without thoughts; the rest is ignored
+# Fields of JSON answers that hold the label, and so do fields such as "dominant_emotion".
 LABEL_FIELDS = (
     "answer",
     "emotion",
+    "emotions",
     "label",
     "choice",
     "selected_emotion",
@@ -27,6 +28,7 @@ LABEL_FIELDS = (
 
 # Reasoning models put their thoughts before the answer, and many models put JSON into a Markdown code block.
 _THOUGHTS = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
+_END_OF_THOUGHTS = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 _FENCED = re.compile(r"\A```\w*\s(.*)```\Z", re.DOTALL)
 
 
@@ -41,9 +43,10 @@ class AnswerReader:
         self.spellings = spellings
 
     def read(self, answer: str) -> tuple[Outcome, str | None]:
-        """Return the outcome, and the option if the answer is one, or JSON with a single field that is one.
+        """Return the outcome, and the option if the answer is one, or JSON that names a single one.
 
-        Case and punctuation are ignored.
+        Case and punctuation are ignored. JSON in which several fields name different options is no answer: one of them
+        may be an option that the model excludes.
 
         >>> from uniemox.labels import MIKELS
         >>> AnswerReader(spellings_of(MIKELS)).read("**Fear**.")
@@ -54,10 +57,39 @@ class AnswerReader:
             text = fenced.group(1).strip()
         if not re.search(r"\w", text):
             return "empty", None
-        option = self.spellings.get(normalise(_word_of_json(text)))
+        option = self._option_of(text) or self._option_of_json(text)
         if option is None:
             return "unlisted", None
         return "label", option
+
+    def _option_of(self, word: str) -> str | None:
+        return self.spellings.get(normalise(word))
+
+    def _option_of_json(self, text: str) -> str | None:
+        """Return the option that JSON gives as the answer; None for other texts and if it names none, or several."""
+        if text[0] not in "{[":
+            return None
+        try:
+            value: Any = json.loads(text, object_pairs_hook=_Fields)
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(value, _Fields):
+            value = _Fields([("answer", value)])
+        fields_of: dict[str, list[str]] = {}
+        for name, entry in value:
+            # A list of one element names its element.
+            word = entry[0] if isinstance(entry, list) and len(entry) == 1 else entry
+            if isinstance(word, str) and (option := self._option_of(word)):
+                fields_of.setdefault(option, []).append(name.lower())
+        if len(fields_of) != 1:
+            return None
+        [(option, names)] = fields_of.items()
+        is_answer = len(value) == 1 or any(name in LABEL_FIELDS or name.endswith("emotion") for name in names)
+        return option if is_answer else None
+
+
+class _Fields(list[tuple[str, Any]]):
+    """Fields of a JSON object, also if one occurs twice."""
 
 
 def spellings_of(labels: LabelSet) -> dict[str, str]:
@@ -80,7 +112,9 @@ def spellings_of(labels: LabelSet) -> dict[str, str]:
 
 def without_thoughts(answer: str) -> str:
     """Return an answer without the thoughts of a reasoning model, and without blanks around it."""
-    return _THOUGHTS.sub("", answer[:MAX_CHARACTERS]).strip()
+    # If the chat template begins the thoughts, the answer has only their end.
+    text = _END_OF_THOUGHTS.split(_THOUGHTS.sub("", answer))[-1]
+    return text[:MAX_CHARACTERS].strip()
 
 
 def normalise(word: str) -> str:
@@ -88,21 +122,3 @@ def normalise(word: str) -> str:
     plain = re.sub(r"[*`]", "", clean(word))
     # The sign of a number is part of it: -1, 0 and 1 may be three labels.
     return re.sub(r"[\s_]+", " ", re.sub(r"\A((?!-\d)[\W_])+|[\W_]+\Z", "", plain))
-
-
-def _word_of_json(text: str) -> str:
-    """Return the word that JSON gives as the answer; other texts unchanged."""
-    if text[0] not in "{[":
-        return text
-    try:
-        value: Any = json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-    if isinstance(value, dict):
-        fields = {str(key).lower(): entry for key, entry in value.items()}
-        candidates = [fields[name] for name in LABEL_FIELDS if name in fields]
-        candidates += [entry for name, entry in fields.items() if "emotion" in name]
-        value = candidates[0] if candidates else None
-    if isinstance(value, list) and len(value) == 1:
-        [value] = value
-    return value if isinstance(value, str) else text

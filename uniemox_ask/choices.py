@@ -70,6 +70,17 @@ def pooled(labels: Sequence[str], choices: Sequence[LabelChoice]) -> LabelChoice
     return LabelChoice(most_probable(labels, mean), mean)
 
 
+def probability_rows(labels: Sequence[str], choices: Sequence[LabelChoice]) -> NDArray[np.float64]:
+    """Return the (N, E) probabilities of choices; equal ones if a choice has no label.
+
+    Args:
+        labels: E labels.
+        choices: Choices about N images.
+    """
+    equal = np.full(len(labels), 1 / len(labels))
+    return np.stack([equal if choice.probabilities is None else choice.probabilities for choice in choices])
+
+
 def yes_probability(row: AnswerRow) -> float:
     """Return the probability that a statement is true, 0 to 1.
 

@@ -166,7 +166,9 @@ def _tables(results: "Results") -> Iterator[Table | str]:
             interval = "{:.3f} to {:.3f}".format(*result.accuracy_interval)
         cells = [str(result.n), _format(result.accuracy, 3), interval]
         if agreement_columns and result.agreement:
-            cells += [_format(result.agreement.percent, 1), _format(result.agreement.kappa, 2)]
+            # Other images have no label of this model.
+            of_images = f" of {result.agreement.n}" if result.agreement.n < result.n else ""
+            cells += [_format(result.agreement.percent, 1) + of_images, _format(result.agreement.kappa, 2)]
         elif agreement_columns:
             cells += ["-", "-"]
         cells += [_format(result.latency_p50_s, 1), _format(result.latency_p95_s, 1), _format(result.cost, 4)]

@@ -33,6 +33,7 @@ RETRIED_STATUSES = (408, 409, 425, 429)
 # Error codes by which services report that a filter refused the question.
 FILTER_CODES = ("content_filter", "content_policy_violation", "moderation_blocked")
 KEY_HIDDEN = "[key]"
+MIN_SECRET = 8  # characters of a key that is hidden
 # Numbers of alternatives to request for each token. OpenAI allows 20, other services only 5, and some models none.
 TOP_LOGPROBS = (20, 5)
 
@@ -110,6 +111,8 @@ class Client:
         # By model, how many numbers of `TOP_LOGPROBS` it has refused.
         self._refusals: dict[str, int] = {}
         self._key = key
+        # A short key of a local server, such as "x", is no secret, and occurs in words.
+        self._secret = key if key is not None and len(key) >= MIN_SECRET else ""
 
     def ask(self, model: str, messages: Sequence[Mapping[str, Any]], *, with_logprobs: bool = False) -> Reply | None:
         """Return the answer of a model, after up to the allowed number of attempts; None if stopped before.
@@ -183,8 +186,8 @@ class Client:
         try:
             data = asyncio.run(self._send(body))
             # Before an error cuts the response, which could leave a part of the key that no longer matches.
-            if self._key:
-                data = data.replace(self._key.encode(), KEY_HIDDEN.encode())
+            if self._secret:
+                data = data.replace(self._secret.encode(), KEY_HIDDEN.encode())
             reply = read_reply(data)
             return replace(reply, answer=self._hide_key(reply.answer or ""))
         except TimeoutError:
@@ -331,7 +334,7 @@ class Client:
         return "".join(character for character in text if character.isprintable()).strip()[:300]
 
     def _hide_key(self, text: str) -> str:
-        return text.replace(self._key, KEY_HIDDEN) if self._key else text
+        return text.replace(self._secret, KEY_HIDDEN) if self._secret else text
 
 
 class _LimitedBody(httpx2.AsyncByteStream):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from uniemox.intervals import Interval, PairedDifference, bootstrap_interval, paired_bootstrap
 from uniemox.predict import sigmoid
-from uniemox_ask.choices import ImageChoices, LabelChoice, most_probable, pooled
+from uniemox_ask.choices import ImageChoices, LabelChoice, most_probable, pooled, probability_rows
 from uniemox_ask.question import AskedImage
 
 # Fewer images say too little about three weights.
@@ -156,13 +156,7 @@ def score_gate(
 
 def _stack(labels: Sequence[str], choices: ImageChoices, images: Sequence[AskedImage]) -> NDArray[np.float64]:
     """Return the large model's (N, E) probabilities, averaged over prompts; equal ones if it named no label."""
-    rows = []
-    for image in images:
-        values = pooled(labels, choices[image.sha256]).probabilities
-        if values is None:
-            values = np.full(len(labels), 1 / len(labels))
-        rows.append(values)
-    return np.stack(rows)
+    return probability_rows(labels, [pooled(labels, choices[image.sha256]) for image in images])
 
 
 def _expert_rows(expert: Mapping[str, NDArray[np.float64]], images: Sequence[AskedImage]) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ from uniemox.intervals import Interval, bootstrap_interval
 from uniemox_ask.agreement import AgreementWithOurs, Consistency, agreement, consistency
 from uniemox_ask.answer_reader import OUTCOMES
 from uniemox_ask.answers import ModelAnswers, Source, answers_by_model, answers_to_compare
-from uniemox_ask.choices import LabelChoice, pooled, yes_probability
+from uniemox_ask.choices import LabelChoice, pooled, probability_rows, yes_probability
 from uniemox_ask.config import AskConfig
 from uniemox_ask.expert import GateResult
 from uniemox_ask.forms import YES, QuestionSet
@@ -52,8 +52,8 @@ class PooledResult:
     interval: Interval
     """95 % interval, bootstrap over images."""
     brier: float | None
-    """Mean squared error of the probabilities, summed over labels, 0 (best) to 2, over the images with a label; None if
-    there are none. Source: Brier, Monthly Weather Review 78 (1950)."""
+    """Mean squared error of the probabilities, summed over labels, 0 (best) to 2. An image without a label has equal
+    ones. None if no image has a label. Source: Brier, Monthly Weather Review 78 (1950)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,15 +265,12 @@ def _score_pooled(
 ) -> PooledResult:
     """Score the choices of all prompts together, by image."""
     hits = np.array([choices[image.sha256].credit(image.label) for image in images])  # (N,)
-    errors = []
-    for image in images:
-        probabilities = choices[image.sha256].probabilities
-        if probabilities is not None:
-            truth = np.array([label == image.label for label in questions.labels], dtype=np.float64)  # (E,)
-            errors.append(float(np.sum((probabilities - truth) ** 2)))
-    return PooledResult(
-        accuracy=float(hits.mean()), interval=bootstrap_interval(hits), brier=float(np.mean(errors)) if errors else None
-    )
+    brier = None
+    if any(choices[image.sha256].probabilities is not None for image in images):
+        probabilities = probability_rows(questions.labels, [choices[image.sha256] for image in images])  # (N, E)
+        truth = np.array([[label == image.label for label in questions.labels] for image in images])  # (N, E)
+        brier = float(((probabilities - truth) ** 2).sum(axis=1).mean())
+    return PooledResult(accuracy=float(hits.mean()), interval=bootstrap_interval(hits), brier=brier)
 
 
 def _consistency(questions: QuestionSet, answers: ModelAnswers, images: Sequence[AskedImage]) -> Consistency | None:

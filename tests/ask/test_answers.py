@@ -19,11 +19,21 @@ NAMED = [
     ('```json\n{"answer": "awe", "reason": "vast"}\n```', "awe"),
     ("```\nawe\n```", "awe"),
     ('{"most_evoked_emotion": "awe"}', "awe"),
+    ('{"dominant_emotion": "awe", "reason": "vast"}', "awe"),
+    ('{"emotions": ["awe"], "confidence": 0.9}', "awe"),
+    *(('{"mood": "awe"}', "awe"), ('{"answer": "a mountain", "emotion": "awe"}', "awe")),
+    # The template of a chat may begin the thoughts.
+    *(("not fear.</think>\n\nSadness.", "sadness"), ("<think>" + "hm " * 9_000 + "</think>fear", "fear")),
 ]
 NOT_NAMED = [
     *(("", "empty"), ("...", "empty"), ("<think>awe</think>", "empty"), ("```\n```", "empty")),
     *(("joy", "unlisted"), ("The emotion is fear.", "unlisted"), ("fear and sadness", "unlisted")),
     *(('["fear", "awe"]', "unlisted"), ('{"emotion": ["fear", "awe"]}', "unlisted"), ('{"emotion": 3}', "unlisted")),
+    # One of two labels may be an option that the model excludes.
+    ('{"excluded_emotions": ["disgust"], "dominant": "awe"}', "unlisted"),
+    ('{"answer": "fear", "emotion": "awe"}', "unlisted"),
+    ('{"least_emotion": "fear", "most_likely": "awe"}', "unlisted"),
+    *(('{"emotion": "awe", "emotion": "fear"}', "unlisted"), ('{"rejected": "awe", "reason": "dull"}', "unlisted")),
     *(("I'm sorry, I can't help.", "unlisted"), ('{"emotion": ', "unlisted"), ("[1" * 5_000, "unlisted")),
 ]
 

@@ -324,6 +324,12 @@ def test_key_is_hidden_in_every_text() -> None:
     assert KEY not in str(raised.value)
 
 
+@pytest.mark.parametrize("key", ["x", "content"])
+def test_a_short_key_is_no_secret(key: str) -> None:
+    """Local servers take any key; this one is a part of the answer, or of the response's JSON."""
+    assert ask(says("excitement"), key=key)[0].answer == "excitement"
+
+
 @pytest.mark.parametrize("status", [200, 500])
 def test_no_part_of_the_key_stays_where_a_text_is_cut(status: int) -> None:
     """Only the first 2,000 characters of a response are shown, and tags take none of a reason's 300."""

@@ -111,6 +111,19 @@ def test_scores_over_prompts_equal_those_of_the_requests(tmp_path: Path) -> None
     assert model.outcomes == {"label": 24, "unlisted": 0, "refused": 0, "empty": 0}
 
 
+def test_images_without_a_label_have_equal_probabilities(tmp_path: Path) -> None:
+    """A model that refuses is not the best: the right label of half of the images gave a Brier score of 0."""
+
+    def behave(request: Request, number: int) -> Response:
+        image = NUMBER_OF_IMAGE[request.image]
+        return says(TRUTHS[image] if image < 3 else "I can't tell.")
+
+    results, _, _ = run(behave, tmp_path, "list", 2)
+    [model] = results.models
+    assert model.pooled is not None
+    assert model.pooled.brier == pytest.approx(np.mean([0, 0, 0, *[(2 / 3) ** 2 + 2 / 9] * 3]))
+
+
 def test_probabilities_of_letters_are_averaged_over_prompts(tmp_path: Path) -> None:
     """Also the labels' order is undone: the server gives the first letter 0.6 and the last 0.3 of 0.9."""
 
