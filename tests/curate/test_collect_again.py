@@ -13,7 +13,7 @@ from tests.curate.test_collect import PLAN, QUICK, as_json, asking, offered, sta
 from tests.drawn import class_folders, draw_image, jpeg_of
 from uniemox.errors import DataError
 from uniemox_curate import tables as t
-from uniemox_curate.collect.run import fetch, search
+from uniemox_curate.collect.run import fetch, folder_changes, search
 from uniemox_curate.collect.sources import address_table, local_folder, openverse
 from uniemox_curate.project import create_project
 from uniemox_curate.release.takedown import take_down
@@ -76,6 +76,27 @@ def test_a_folder_and_resume_after_a_stop(tmp_path: Path) -> None:
     assert rows[-1].title == "awe/Wonder/<img src=x>ä.png"
     with pytest.raises(DataError, match="no such folder"):
         local_folder(tmp_path / "nowhere", PLAN)
+
+
+def test_files_that_have_changed_or_are_gone_are_named(tmp_path: Path) -> None:
+    root = class_folders(tmp_path / "photos", ("awe", "fear"), each=2)
+    project = create_project(tmp_path / "p", PLAN)
+
+    def collect() -> list[str]:
+        search(project, [local_folder(root, PLAN)], QUICK)
+        fetch(project, QUICK, folders=[root])
+        return folder_changes(project, [root])
+
+    assert collect() == []
+    first, second = sorted((root / "awe").iterdir())
+    first.write_bytes(jpeg_of(draw_image(90)))
+    second.rename(root / "fear" / "moved.jpg")
+    touched, _ = sorted((root / "fear").iterdir())[-2:]
+    touched.touch()
+    changed, gone = collect()
+    assert changed.startswith(f"1 file has changed since the first collection, such as {first}: ")
+    assert gone.startswith(f"1 collected file is gone, such as {second}: images and labels stay")
+    assert folder_changes(project, [tmp_path / "p"]) == []
 
 
 def test_finished_searches_are_not_repeated(tmp_path: Path) -> None:

@@ -241,7 +241,7 @@ def test_anybody_can_compute_the_agreement_of_a_release(release_folder: Path) ->
     assert agreement["percent"]["value"] == pytest.approx(np.mean([a == b for a, b in zip(*codes, strict=True)]))
     assert agreement["alpha"]["value"] < 1  # of the released images alone it would be
     sheet = (release_folder / "README.md").read_text()
-    assert "`answers_all.csv` has all answers, without the images" in sheet
+    assert "`answers_all.csv` has all answers that count, without the images" in sheet
     assert "answers_all.csv" in (release_folder / "SHA256SUMS").read_text()
 
 
@@ -363,6 +363,23 @@ def test_a_release_names_an_image_that_is_damaged_or_cannot_be_read(tmp_path: Pa
     image.unlink()
     with pytest.raises(DataError, match=rf"{image.name}: .*\(No such file .*; if it is missing, repeat uniemox curate"):
         release(project, tmp_path / "a", ReleaseConfig(name="a"))
+
+
+def test_the_datasheet_says_which_answers_do_not_count(tmp_path: Path) -> None:
+    """Without those who disagree, the agreement is higher."""
+    project = agreed(tmp_path, Cyd="f" * 12, Dan="sa")
+    with project.store.write() as connection:
+        for name in ("Cyd", "Dan"):
+            leave_out(connection, name, actor="owner")
+        append(connection, actor="me", step="page", note="", changes=[Change(12, "screen", "drop", "blurred")])
+    split(project, verdicts(project), RATIOS, schemes=1)
+    release(project, tmp_path / "out", ReleaseConfig(name="Tiny"))
+    datasheet = " ".join((tmp_path / "out" / "README.md").read_text("utf-8").split())
+    assert (
+        "The makers left out 2 annotators with 13 answers, which neither the agreement nor a file counts." in datasheet
+    )
+    assert "Nor do they count 2 answers to images that were removed after they were answered." in datasheet
+    assert len(rows_of(tmp_path / "out" / "answers_all.csv")) == 22
 
 
 def test_a_release_holds_the_current_agreement(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, select
 
-from tests.curate.places import take_back
+from tests.curate.places import say, take_back
 from tests.drawn import class_folders, draw_image, jpeg_of, plant
 from uniemox.data.processes import scan
 from uniemox.data.readers.folders import read_folder
@@ -134,6 +134,36 @@ def test_a_persons_decision_stays_until_it_is_undone(tmp_path: Path) -> None:
     assert screen(project, ScreenConfig(min_side_px=64)) == {"kept": 2, "mismatch": 1}
     take_back(project.store, batch)
     assert screen(project) == {"kept": 3}
+
+
+@pytest.mark.parametrize("work", ["answered", "judged", "kept", "nothing"])
+def test_of_near_duplicates_the_one_with_the_work_of_people_stays(tmp_path: Path, work: str) -> None:
+    """A larger copy that is collected later makes no answer void."""
+    image = draw_image(50)
+    project = collected(tmp_path / "p", write(tmp_path / "in" / "awe", small=jpeg_of(image.resize((200, 150)))))
+    screen(project)
+    if work == "answered":
+        say(project, Ada="a")
+    elif work != "nothing":
+        field, value = ("verdict", "awe") if work == "judged" else ("screen", "keep")
+        with project.store.write() as connection:
+            append(connection, actor="Eva", step="page", note="", changes=[Change(1, field, value)])
+    write(tmp_path / "in" / "awe", large=jpeg_of(image))
+    collect(project, tmp_path / "in")
+    assert screen(project) == {"kept": 1, "near duplicate": 1}
+    kept = [name for name, decision in decision_by_file(project).items() if decision == "keep"]
+    assert kept == ["large.jpg" if work == "nothing" else "small.jpg"]
+
+
+def test_a_copy_of_an_image_that_a_person_dropped_is_no_near_duplicate(tmp_path: Path) -> None:
+    image = draw_image(50)
+    write(tmp_path / "in" / "awe", large=jpeg_of(image), small=jpeg_of(image.resize((200, 150))))
+    project = collected(tmp_path / "p", tmp_path / "in")
+    screen(project)
+    [number] = [row.picture_id for row in project.rows(select(t.candidates)) if row.title.endswith("large.jpg")]
+    with project.store.write() as connection:
+        append(connection, actor="Eva", step="page", note="", changes=[Change(number, "screen", "drop", "watermark")])
+    assert screen(project) == {"kept": 1, "watermark": 1}
 
 
 def test_screen_without_images_and_with_later_ones(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import Select, func, select
 
 from uniemox_curate import tables as t
 from uniemox_curate.plan import MIN_ANSWERS, Rule
-from uniemox_curate.project import LEFT_OUT, NONE, SKIP, Project, current, pool, searched_labels
+from uniemox_curate.project import LEFT_OUT, NONE, SKIP, Project, current, pool, searched_labels, taken_down
 from uniemox_curate.store import Store
 
 # Reason of a verdict that overrides the rule.
@@ -62,6 +62,33 @@ def counted_answers() -> Select[Any]:
         .where(t.tasks.c.picture_id.in_(pool()), t.answers.c.id.in_(LAST_ANSWERS))
         .where(t.answers.c.label != SKIP, t.people.c.name.not_in(LEFT_OUT))
     )
+
+
+def answers_that_do_not_count(project: Project) -> dict[str, int]:
+    """Return the numbers of answers of annotators who were left out, of these annotators, and to dropped images.
+
+    Attention checks, skipped images and images that were taken down are in none of the numbers.
+    """
+    tasks = t.tasks.c
+    query = (
+        select(t.people.c.name, tasks.picture_id.in_(pool()).label("is_in_pool"), func.count().label("answers"))
+        .select_from(t.answers)
+        .join(t.tasks, tasks.id == t.answers.c.task_id)
+        .join(t.people, t.people.c.id == t.answers.c.person_id)
+        .where(t.answers.c.id.in_(LAST_ANSWERS), t.answers.c.label != SKIP)
+        .where(tasks.picture_id.is_not(None), tasks.picture_id.not_in(taken_down()))
+        .group_by(t.people.c.name, "is_in_pool")
+    )
+    rows = project.rows(query)
+    left_out = {row.note for row in project.rows(LEFT_OUT)}
+    of_left_out = [row for row in rows if row.name in left_out]
+    return {
+        "annotators left out": len({row.name for row in of_left_out}),
+        "answers of annotators left out": sum(row.answers for row in of_left_out),
+        "answers to dropped images": sum(
+            row.answers for row in rows if row.name not in left_out and not row.is_in_pool
+        ),
+    }
 
 
 def read_answers(project: Project) -> LatestAnswers:
@@ -138,7 +165,8 @@ def decide(
         min_answers: Minimum number of answers that a rule needs.
         rule: `both` is the paper's. It keeps an image if all annotators name the same label and the image was searched
             for it, or for no label. `majority` keeps the label that more than half name. `soft` keeps an image with
-            its shares, under the most frequent label, except ties and images for which most answers are `none`.
+            its shares, under the most frequent label, except ties and images for which more than half of the answers
+            are `none`.
     """
     decided = {}
     for image, label_by_name in answers.by_picture.items():
@@ -185,8 +213,7 @@ def shares_of(answers: Sequence[Sequence[str]]) -> dict[str, float]:
 def _apply(rule: Rule, labels: Sequence[str], searched: Set[str]) -> tuple[str | None, str]:
     """Return the label that a rule keeps, or None, and the reason."""
     (top, times), *others = Counter(labels).most_common()
-    is_tie = bool(others) and others[0][1] == times
-    if top == NONE and not is_tie:
+    if 2 * labels.count(NONE) > len(labels):
         return None, "no label fits"
     if rule == "both":
         if others:

@@ -93,7 +93,7 @@ def collect(
     """
     need(*PACKAGES, "icrawler", extra="curate")
     from uniemox.data import parse_source
-    from uniemox_curate.collect.run import failures, fetch, folder_licences, search, waits_for_folder
+    from uniemox_curate.collect.run import failures, fetch, folder_changes, folder_licences, search, waits_for_folder
     from uniemox_curate.collect.sources import open_source
     from uniemox_curate.plan import paper_plan
     from uniemox_curate.project import create_project, is_project
@@ -113,6 +113,8 @@ def collect(
     if folders:
         licences = ", ".join(f"{licence} {number}" for licence, number in folder_licences(project).items())
         say(f"licences of images from folders: {licences or 'no images'}")
+        for line in folder_changes(project, folders):
+            say(line)
     elif waits_for_folder(project):
         say("waiting images of a folder are only read if you name it again: --source folder:PATH")
     for reason, number in list(failures(project).items())[:8]:

@@ -17,6 +17,7 @@ from sqlalchemy import bindparam, func, insert, select, update
 
 from uniemox.errors import DataError, ImageError
 from uniemox.io import Progress, is_raw, open_image, read_limited, silent
+from uniemox.plurals import counted
 from uniemox_curate import tables as t
 from uniemox_curate.collect.config import CollectConfig
 from uniemox_curate.collect.fetch import Download, FetchError, Redirect, Robots, fetch_all, get_once
@@ -254,6 +255,50 @@ def folder_licences(project: Project) -> dict[str, int]:
     for row in rows:
         counts[row.licence or UNKNOWN_LICENCE] += row.n
     return dict(counts)
+
+
+def folder_changes(project: Project, folders: Sequence[Path]) -> list[str]:
+    """Return a line about files that have changed since they were collected, and one about files that are gone.
+
+    A file has changed if its size or its date is another one, and its content is.
+
+    Args:
+        folders: Folders that were collected again.
+    """
+    candidates = t.candidates.c
+    query = select(candidates.address, candidates.fetched_at, t.images.c.sha256, t.images.c.bytes).join(t.images)
+    rows = project.rows(query.where(candidates.source == t.FOLDER, candidates.state == "fetched"))
+    roots = [folder.resolve() for folder in folders]
+    changed = []
+    gone = []
+    for row in rows:
+        path = _path_of(row.address)
+        if not _is_below(path, roots):
+            continue
+        try:
+            details = path.stat()
+            if details.st_size == row.bytes and details.st_mtime <= row.fetched_at:
+                continue
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError:
+            gone.append(str(path))
+            continue
+        if digest != row.sha256:
+            changed.append(str(path))
+    lines = []
+    if changed:
+        lines.append(
+            f"{counted(len(changed), 'file has', 'files have')} changed since the first collection, such as "
+            f"{changed[0]}: the project keeps the first content; give the new one another name to collect it"
+        )
+    if gone:
+        lines.append(
+            f"{counted(len(gone), 'collected file is', 'collected files are')} gone, such as {gone[0]}: images and "
+            "labels stay in the project. A file that was moved has the labels of both folders; drop the image on the "
+            "page /screen, or decide about it on /judge"
+        )
+    return lines
 
 
 def failures(project: Project) -> dict[str, int]:

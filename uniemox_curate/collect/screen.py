@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -28,11 +29,12 @@ from uniemox.io import DecoderPool, Progress, in_parts, silent, usable_cores
 from uniemox.labels import LabelSet
 from uniemox.plurals import counted
 from uniemox_curate import tables as t
-from uniemox_curate.project import Change, Project, append, current, decisions, searched_labels, taken_down
+from uniemox_curate.project import SKIP, Change, Project, append, current, decisions, searched_labels, taken_down
 from uniemox_curate.store import put_setting
 
 # Author of automatic decisions. A later screen changes only these.
 ACTOR = "screen"
+AUTOMATIC = select(t.batches.c.id).where(t.batches.c.actor == ACTOR)
 UNREAD = "can't be read now"
 # Images of one transaction. A model is slower than a scan, and less is lost when it is stopped.
 IMAGES_PER_SCAN = 512
@@ -88,12 +90,12 @@ def screen(
         _score(project, score, model, progress)
     progress("comparing", 0, 1)
     images = _scanned_images(project)
-    reasons, groups = _judge(images, searched_labels(project), project.rows(select(t.benchmarks)), config)
+    benchmarks = project.rows(select(t.benchmarks))
+    reasons, groups = _judge(images, searched_labels(project), benchmarks, _work_on(project), config)
     progress("comparing", 1, 1)
     with project.store.write() as connection:
         before = decisions(connection, "screen")
-        is_ours = t.batches.c.actor == ACTOR
-        automatic = set(connection.scalars(select(t.batches.c.id).where(is_ours)))
+        automatic = set(connection.scalars(AUTOMATIC))
         changes = []
         for image in images:
             decision = before.get(image.id)
@@ -139,17 +141,46 @@ def _scanned_images(project: Project) -> list[Any]:
     return project.rows(select(t.images.c.id, t.images.c.sha256, t.looks, count).join(t.looks).order_by(t.images.c.id))
 
 
+class Work(IntEnum):
+    """What people have decided about an image, in the order in which one of several near duplicates stays."""
+
+    DROPPED = -1
+    NONE = 0
+    ANSWERED = 1
+    JUDGED = 2
+    KEPT = 3
+
+
+def _work_on(project: Project) -> dict[int, Work]:
+    """Return what people have decided, by image; images without an entry have no work."""
+    answered = select(t.tasks.c.picture_id).join(t.answers, t.answers.c.task_id == t.tasks.c.id)
+    query = answered.where(t.answers.c.label != SKIP).distinct()
+    work = {row.picture_id: Work.ANSWERED for row in project.rows(query)}
+    work |= {row.picture_id: Work.JUDGED for row in project.rows(select(current("verdict")))}
+    screened = current("screen")
+    for row in project.rows(select(screened).where(screened.c.batch_id.not_in(AUTOMATIC))):
+        work[row.picture_id] = Work.KEPT if row.value == "keep" else Work.DROPPED
+    return work
+
+
 def _judge(
-    images: Sequence[Any], labels: Mapping[int, set[str]], benchmarks: Sequence[Any], config: ScreenConfig
+    images: Sequence[Any],
+    labels: Mapping[int, set[str]],
+    benchmarks: Sequence[Any],
+    work: Mapping[int, Work],
+    config: ScreenConfig,
 ) -> tuple[dict[int, str], dict[int, int]]:
     """Return the reason for each dropped image, and the number of each image's group of near duplicates.
 
-    Of near duplicates the largest stays, or the first of several largest.
+    Of near duplicates the one with the most work of people stays, so that none is lost; else the largest, or the first
+    of several largest.
 
     Args:
         images: Rows that `_scanned_images` returns.
         labels: Searched labels by image.
         benchmarks: Rows of images that must not be in the data set.
+        work: What people have decided, from `_work_on`.
+        config: Limits.
     """
     reasons: dict[int, str] = {}
     by_hash = {benchmark.sha256: f"{benchmark.name}, {benchmark.key}" for benchmark in benchmarks}
@@ -169,7 +200,7 @@ def _judge(
         # Many addresses with one image, searched for as different labels, show "image not available".
         addresses = sum(image.addresses for image in members)
         is_placeholder = addresses >= PLACEHOLDER_TIMES and len(names) >= PLACEHOLDER_LABELS
-        candidates = [image for image in members if image.id not in reasons]
+        candidates = [image for image in members if image.id not in reasons and work.get(image.id) is not Work.DROPPED]
         if not candidates:
             continue
         if number in in_tests:
@@ -177,7 +208,9 @@ def _judge(
         elif is_placeholder:
             reason = f"placeholder: found under {', '.join(sorted(names))}"
         else:
-            best = max(candidates, key=lambda image: (image.width * image.height, -image.id))
+            best = max(
+                candidates, key=lambda image: (work.get(image.id, Work.NONE), image.width * image.height, -image.id)
+            )
             candidates.remove(best)
             reason = f"near duplicate: of image {best.id}"
         reasons |= {image.id: reason for image in candidates}

@@ -21,7 +21,7 @@ from uniemox_curate.annotate.agree import agreement_now
 from uniemox_curate.annotate.assignment import suggested_by
 from uniemox_curate.annotate.kept_sets import KeptSet, kept_set
 from uniemox_curate.annotate.origins import AnswerOrigins
-from uniemox_curate.annotate.verdicts import OWNER_SAYS, LatestAnswers, Verdict, verdicts
+from uniemox_curate.annotate.verdicts import OWNER_SAYS, LatestAnswers, Verdict, answers_that_do_not_count, verdicts
 from uniemox_curate.licences import FOLDER_EXAMPLE, terms_of
 from uniemox_curate.next_step import split_command
 from uniemox_curate.plan import MIN_ANSWERS
@@ -110,7 +110,8 @@ def record_now(
     return ReleaseRecord(
         config=config,
         images=images,
-        figures=statistics(config.name, status(project), project.plan) | {"released at first": len(images)},
+        figures=statistics(config.name, status(project), project.plan)
+        | {"released at first": len(images), "not counted": answers_that_do_not_count(project)},
         agreement=agreement.anonymous() if agreement.pictures else None,
         split_method=str(split.get("how")),
         models=[public_name(model) for model in suggested_by(project)],
