@@ -5,6 +5,7 @@ import json
 import socket
 import threading
 import time
+from collections import OrderedDict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -339,10 +340,11 @@ def test_foreign_files_are_refused(golden: Path, tmp_path: Path) -> None:
         load_published(file_of(golden, "cae"), method="moco_v3", heads=3)
 
 
-@pytest.mark.parametrize("size", [None, 48])
+@pytest.mark.parametrize("size", [None, 48, 64])
 def test_torchvisions_vits_are_loaded_under_timms_names(size: int | None, tmp_path: Path) -> None:
     """Features before the head equal those of torchvision's own network, which is not ours (float32, 1e-5)."""
     from torchvision.models.vision_transformer import VisionTransformer as Theirs
+    from torchvision.models.vision_transformer import interpolate_embeddings
 
     torch.manual_seed(0)
     options = {"patch_size": 16, "num_layers": 2, "num_heads": 3, "hidden_dim": 192, "mlp_dim": 768, "num_classes": 5}
@@ -355,15 +357,34 @@ def test_torchvisions_vits_are_loaded_under_timms_names(size: int | None, tmp_pa
     assert encoder.report.mean_std == (IMAGENET_MEAN, IMAGENET_STD)
     assert (encoder.report.new, set(encoder.report.dropped)) == ((), {"heads.head.weight", "heads.head.bias"})
     x = torch.randn(2, 3, size or 32, size or 32)
-    if size is None:
+    theirs.heads = torch.nn.Identity()
+    if size is not None:
+        state = interpolate_embeddings(size, 16, OrderedDict(theirs.state_dict()))
+        theirs = Theirs(image_size=size, **options).eval()
         theirs.heads = torch.nn.Identity()
-        torch.testing.assert_close(encoder(x), theirs(x), rtol=1e-5, atol=1e-5)
+        theirs.load_state_dict(state)
+    torch.testing.assert_close(encoder(x), theirs(x), rtol=1e-5, atol=1e-5)
     assert encoder(x).shape == (2, 192)
     start: Any = load_start(tmp_path / "vit.pth")
     torch.testing.assert_close(start.norm.weight, theirs.encoder.ln.weight)
     convert(tmp_path / "vit.pth", tmp_path / "vit.safetensors")
     again: Any = load_published(tmp_path / "vit.safetensors", image_size=size)
     torch.testing.assert_close(again(x), encoder(x))
+
+
+@pytest.mark.parametrize("size", [32, 96, 240])
+def test_a_plain_vit_of_timm_is_resized_as_timm_does(size: int, tmp_path: Path) -> None:
+    """A file alone and timm:NAME@FILE give the same features; timm filters a table that it shrinks."""
+    torch.manual_seed(0)
+    network = timm.create_model("vit_tiny_patch16_224", num_classes=0)
+    torch.nn.init.normal_(network.pos_embed)
+    path = tmp_path / "vit.safetensors"
+    save_file(network.state_dict(), path)
+    plain: Any = load_published(path, image_size=size)
+    named: Any = load_published(f"timm:vit_tiny_patch16_224@{path}", image_size=size)
+    torch.testing.assert_close(plain.pos_embed, named.pos_embed)
+    x = torch.randn(2, 3, size, size)
+    torch.testing.assert_close(plain(x), named(x), rtol=1e-4, atol=1e-5)
 
 
 def test_a_local_folder_of_the_hub_is_loaded_offline(tmp_path: Path) -> None:

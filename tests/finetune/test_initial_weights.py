@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 
 from tests.runs import colours, pretrained, tiny_finetuning
 from uniemox.finetune.run import finetune
@@ -37,6 +38,19 @@ def test_a_moving_average_is_named_and_recorded(tmp_path: Path) -> None:
     report = (tmp_path / "run" / START_REPORT).read_text()
     assert "weights of state_dict_ema, the moving average" in report
     assert "resized 1: pos_embed" in report
+
+
+@pytest.mark.usefixtures("without_onnx")
+def test_weights_of_unknown_normalisation_are_named(tmp_path: Path) -> None:
+    """A ViT of timm in a file alone may need a mean of 0.5; from ImageNet's it gets more than twice the contrast."""
+    network = timm.create_model("vit_tiny_patch16_224", num_classes=0, depth=1, img_size=32)
+    save_file(network.state_dict(), tmp_path / "vit.safetensors")
+    notes = Notes()
+    config = tiny_finetuning(str(tmp_path / "vit.safetensors"), method="knn")
+    finetune(config, colours(splits=SPLITS), tmp_path / "run", callback=notes)
+    [line] = notes.lines
+    assert "does not say how its pixels are normalised: ImageNet's mean and deviation are used" in line
+    assert f"timm:NAME@{tmp_path / 'vit.safetensors'}" in line
 
 
 @pytest.mark.usefixtures("without_onnx")

@@ -309,6 +309,8 @@ def test_the_mean_of_runs_is_the_mean_of_their_calibrated_logits(tmp_path: Path)
         (replace(both, seed=1), "a different seed"),
         (replace(both, init=f"{runs[0]},{tmp_path / 'mean'}"), "already has several encoders"),
         (replace(both, init=f"{runs[0]},{pretrained()}"), "made with a different task"),
+        # Averaged at another size or crop, two good networks are none.
+        (replace(both, view=replace(both.view, crop_fraction=0.5)), r"with view.crop_fraction \S+, not 0.5: the mean"),
     )
     for i, (other, message) in enumerate(cases):
         with pytest.raises((ConfigError, CheckpointError), match=message):

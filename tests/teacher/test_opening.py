@@ -1,5 +1,6 @@
 """Teachers and image towers by name, and features stored for many runs."""
 
+import argparse
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,6 +52,18 @@ def test_image_towers_by_name(tmp_path: Path) -> None:
         assert teacher.image_features(torch.rand(2, 3, 8, 8), ["", ""]).shape == (2, teacher.width)
         with pytest.raises(TeacherError, match="no text encoder"):
             teacher.text_features(["a"])
+
+
+def test_a_tower_has_the_pixels_of_its_training(tmp_path: Path) -> None:
+    """A checkpoint of timm's training script names them, and --init reads them."""
+    import timm
+
+    pixels = {"mean": [0.1, 0.2, 0.3], "std": [0.3, 0.4, 0.5]}
+    state = timm.create_model("test_resnet", num_classes=0).state_dict()
+    content = {"arch": "test_resnet", "state_dict": state, "args": argparse.Namespace(**pixels)}
+    torch.save(content, tmp_path / "last.pth.tar")
+    tower = open_timm_tower(f"timm:test_resnet@{tmp_path / 'last.pth.tar'}")
+    assert {"mean": list(tower.mean), "std": list(tower.std)} == pixels
 
 
 def test_several_towers_are_concatenated(tmp_path: Path) -> None:

@@ -8,9 +8,11 @@ from torch import nn
 
 from tests.networks import small_model
 from uniemox.errors import ConfigError
-from uniemox.model.classifier import Classifier
+from uniemox.model.classifier import Classifier, set_drop_path
+from uniemox.model.encoder import ConcatEncoder
 from uniemox.model.fusion import build_fusion
 from uniemox.training.optimization import build_optimizer, build_small_optimizer, freeze_layers, parameter_groups
+from uniemox.views.patches import IMAGENET
 
 VIT = {"embed_dim": 16, "depth": 3, "num_heads": 2}
 NETWORKS = {
@@ -38,6 +40,31 @@ def settings_of(model: nn.Module, groups: list[dict]) -> dict[str, tuple[float, 
     settings = [(names[id(p)], (g["lr_scale"], g["weight_decay"])) for g in groups for p in g["params"]]
     assert len(settings) == len(dict(settings))
     return dict(settings)
+
+
+def test_layers_of_each_of_several_encoders_are_counted_from_the_head() -> None:
+    """The last layer of a shallow encoder beside a deep one trains as fast as alone; its first one is frozen first."""
+    with torch.device("meta"):
+        deep, shallow = (
+            timm.create_model("vit_tiny_patch16_224", num_classes=0, **{**VIT, "depth": depth}) for depth in (6, 2)
+        )
+    encoder = ConcatEncoder([deep, shallow], [IMAGENET, IMAGENET])
+    model = Classifier(encoder, feature_width=32, outputs=3, streams="scene")
+    scales = {name: scale for name, (scale, _) in settings_of(model, parameter_groups(model, 0.05, 0.5)).items()}
+    for i, depth in enumerate((6, 2)):
+        for block in range(depth):
+            scale = scales[f"encoder.encoders.{i}.blocks.{block}.mlp.fc1.weight"]
+            assert scale == 0.5 ** (depth - block), (i, block)
+    assert scales["head.weight"] == 1
+    set_drop_path(encoder, 0.1)
+    for network in (deep, shallow):
+        assert network.blocks[-1].drop_path1.drop_prob == pytest.approx(0.1)
+    freeze_layers(encoder, 1)
+    frozen = {name for name, parameter in encoder.named_parameters() if not parameter.requires_grad}
+    assert {name.removeprefix("encoders.0.") for name in frozen if name.startswith("encoders.0.")} == {
+        name.removeprefix("encoders.1.") for name in frozen if name.startswith("encoders.1.")
+    }
+    assert "encoders.1.patch_embed.proj.weight" in frozen
 
 
 @pytest.mark.parametrize("layer_decay", [None, 0.5, 1.0])

@@ -20,6 +20,7 @@ from uniemox.checkpoints.resizing import (
     resize_bias_geometric,
     resize_position,
     resize_position_dino,
+    resize_position_torchvision,
 )
 from uniemox.checkpoints.sizes import check_size, count_of, heads_of, positive, side_of
 from uniemox.errors import CheckpointError, EncoderError, ShapeError
@@ -168,10 +169,14 @@ def _draft_plain(selected: SelectedEncoder, *, pool: str, new_norm: str | None) 
     grid = patch_grid(encoder.patch_embed.img_size, encoder.patch_embed.patch_size[0])
     resized = {}
     if encoder.pos_embed.shape[1] != tensors["pos_embed"].shape[1]:
+        table = tensors["pos_embed"]
         if selected.method == "dino" and not registers:
-            resized["pos_embed"] = resize_position_dino(tensors["pos_embed"], grid)
+            resized["pos_embed"] = resize_position_dino(table, grid)
+        elif selected.method == "torchvision":
+            resized["pos_embed"] = resize_position_torchvision(table, grid)
         else:
-            resized["pos_embed"] = resize_position(tensors["pos_embed"], grid, extra=prefix, antialias=registers > 0)
+            is_filtered = registers > 0 or selected.method == "timm"
+            resized["pos_embed"] = resize_position(table, grid, extra=prefix, antialias=is_filtered)
     new = [] if new_norm is None else [f"{new_norm}.weight", f"{new_norm}.bias"]
     return Draft(encoder=encoder, state=tensors | resized, new=new, resized=list(resized))
 

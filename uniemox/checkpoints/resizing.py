@@ -53,6 +53,24 @@ def resize_position_dino(table: Tensor, grid: Grid) -> Tensor:
     return torch.cat([table[:, :1], patches.flatten(2).transpose(1, 2)], dim=1)  # (1, 1 + rows * columns, C)
 
 
+def resize_position_torchvision(table: Tensor, grid: Grid) -> Tensor:
+    """Resize a table bicubically so that its corners stay, as torchvision does.
+
+    Source: pytorch/vision, models/vision_transformer.py, interpolate_embeddings.
+
+    Args:
+        table: (1, 1 + L, C), L a square.
+        grid: Rows and columns of the new size.
+
+    Returns:
+        (1, 1 + rows * columns, C).
+    """
+    side = math.isqrt(table.shape[1] - 1)
+    patches = table[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)  # (1, C, side, side)
+    patches = F.interpolate(patches.float(), grid, mode="bicubic", align_corners=True)  # (1, C, rows, columns)
+    return torch.cat([table[:, :1], patches.flatten(2).transpose(1, 2)], dim=1)  # (1, 1 + rows * columns, C)
+
+
 def resize_bias_bicubic(table: Tensor, rows: int) -> Tensor:
     """Resize a relative-position table by plain bicubic interpolation, as MixMAE does.
 

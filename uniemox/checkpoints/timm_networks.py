@@ -174,6 +174,8 @@ def load_timm(text: str, image_size: int | None, *, pretrained: bool = True) -> 
     # A checkpoint of timm's training script has the statistics of its training.
     if file is not None and not source.pixels:
         pixels = pixels_of(file, "timm") or pixels
+        # timm's `resolve_model_data_config` then returns them, too.
+        network.pretrained_cfg = {**config, "mean": pixels[0], "std": pixels[1]}
     network.report = LoadReport(
         path=f"{TIMM}{text.removeprefix(TIMM)}",
         method="timm",

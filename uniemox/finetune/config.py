@@ -183,7 +183,8 @@ class FinetuneConfig:
     """With methods full and lora: first fit the layers after the encoder by method probe (arXiv 2202.10054). Otherwise
     they start near zero."""
     ema_decay: float | None = None
-    """Evaluate an exponential moving average of the weights, with this decay per step, between 0 and 1. None: off."""
+    """Evaluate an exponential moving average of the weights, with this decay per step, between 0 and 1. None: off.
+    The first steps have a lower decay (timm's warm-up): 0.99 after about 1,000 steps."""
     class_weighting: Literal["none", "balanced", "discrete"] = "none"
     """balanced: every class counts the same (methods full, probe and histogram). none: every image does. discrete: for
     task multilabel, where it replaces balanced: weight 1 / ln(1.2 + share of the images) for each label (EMOTIC)."""

@@ -201,7 +201,7 @@ def fit_method(run: FinetuneRun, out: Path) -> ChosenWeights | None:
     if config.fit == "mean":
         sources = Init.parse(config.init).networks
         check_same_division(out, sources)
-        model.head.load_state_dict(mean_head(sources, run.describe().labels).state_dict())
+        model.head.load_state_dict(mean_head(sources, run.describe().labels, config.view).state_dict())
         return None
     if config.fit == "prototypes":
         _fit_prototypes(run)

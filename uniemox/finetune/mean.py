@@ -7,9 +7,11 @@ import torch
 from torch import nn
 
 from uniemox.checkpoints.classifier import load_classifier
+from uniemox.classifier_info import ClassifierInfo
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.io.run_files import WEIGHTS
 from uniemox.training.run_folder import field_of_record
+from uniemox.views.config import ViewConfig
 
 # These settings determine which images train.
 SPLIT_SETTINGS = ("seed", "task", "monitor", "holdout_fraction", "fraction", "select")
@@ -35,17 +37,18 @@ def check_same_division(run: Path, others: Sequence[str]) -> None:
             raise ConfigError(f"{other} was made with a different {' and '.join(different)} than this run")
 
 
-def mean_head(sources: Sequence[str], labels: Sequence[str]) -> nn.Linear:
+def mean_head(sources: Sequence[str], labels: Sequence[str], view: ViewConfig) -> nn.Linear:
     """Return a head over concatenated features of several fine-tuned encoders: the mean of their calibrated logits.
 
     Args:
         sources: Folders of fine-tuning runs.
         labels: Labels that all runs must have.
+        view: The views that the head will be used with; all runs must have read the same.
 
     Raises:
         CheckpointError: If a folder is not a fine-tuning run.
-        ConfigError: If a run has other labels, reads more than the scene, or has a head that is not linear in the
-            features.
+        ConfigError: If a run has other labels, read other views, reads more than the scene, or has a head that is not
+            linear in the features.
     """
     weights = []
     biases = []
@@ -65,6 +68,7 @@ def mean_head(sources: Sequence[str], labels: Sequence[str]) -> nn.Linear:
                 f"method mean needs runs with a linear head on the scene and the labels {', '.join(labels)}; "
                 f"{source} has {', '.join(info.labels)}, streams={info.streams!r}, a {type(head).__name__}"
             )
+        _check_view(source, info, view)
         # Dividing by the temperature calibrates a run's logits; dividing by the number of runs takes their mean.
         scale = len(sources) * (info.temperature or 1.0)
         weights.append(head.weight.detach() / scale)
@@ -72,3 +76,19 @@ def mean_head(sources: Sequence[str], labels: Sequence[str]) -> nn.Linear:
     head = nn.Linear(sum(weight.shape[1] for weight in weights), len(labels))
     head.load_state_dict({"weight": torch.cat(weights, dim=1), "bias": torch.stack(biases).sum(dim=0)})
     return head
+
+
+def _check_view(source: str, info: ClassifierInfo, view: ViewConfig) -> None:
+    """Raise ConfigError unless a run was fine-tuned on the views of this one."""
+    settings = {
+        "size": (info.size, view.size),
+        "crop_fraction": (info.crop_fraction, view.crop_fraction),
+        "hide_person": (info.hides_person, view.hide_person),
+    }
+    different = {name: values for name, values in settings.items() if values[0] != values[1]}
+    if different:
+        names = " and ".join(f"view.{name} {theirs}, not {ours}" for name, (theirs, ours) in different.items())
+        raise ConfigError(
+            f"{source} was fine-tuned with {names}: the mean of several runs needs the views of all of them; give this "
+            "run the same settings, and runs that have them"
+        )

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from uniemox.classifier_info import Streams, views_of
 from uniemox.errors import ConfigError, ShapeError
 from uniemox.model.distance import Distance
+from uniemox.model.encoder import ConcatEncoder
 from uniemox.model.methods.relation import Relation
 
 # Names of timm's drop paths: of attention and MLP, or of the whole block.
@@ -217,7 +218,7 @@ def set_drop_path(encoder: nn.Module, rate: float) -> None:
     """Set stochastic depth of a timm network, rising linearly from 0 in the first block to rate in the last.
 
     Args:
-        encoder: Network of timm, changed in place.
+        encoder: Network of timm, or several concatenated ones, each of which gets these rates; changed in place.
         rate: Probability of skipping the last block in training, 0 to below 1 (arXiv 1603.09382).
 
     Raises:
@@ -225,13 +226,18 @@ def set_drop_path(encoder: nn.Module, rate: float) -> None:
     """
     if not 0 <= rate < 1:
         raise ConfigError(f"drop_path must be at least 0 and below 1, got {rate}")
-    blocks = [module for module in encoder.modules() if any(hasattr(module, name) for name in DROP_PATHS)]
-    if not blocks and rate > 0:
+    networks = encoder.encoders if isinstance(encoder, ConcatEncoder) else [encoder]
+    blocks_by_network = [
+        [module for module in network.modules() if any(hasattr(module, name) for name in DROP_PATHS)]
+        for network in networks
+    ]
+    if not any(blocks_by_network) and rate > 0:
         raise ConfigError(f"{type(encoder).__name__} has no blocks with a drop path, got drop_path={rate}; set it to 0")
-    for block, block_rate in zip(blocks, calculate_drop_path_rates(rate, len(blocks)), strict=True):
-        for name in DROP_PATHS:
-            if hasattr(block, name):
-                setattr(block, name, DropPath(block_rate) if block_rate > 0 else nn.Identity())
+    for blocks in blocks_by_network:
+        for block, block_rate in zip(blocks, calculate_drop_path_rates(rate, len(blocks)), strict=True):
+            for name in DROP_PATHS:
+                if hasattr(block, name):
+                    setattr(block, name, DropPath(block_rate) if block_rate > 0 else nn.Identity())
 
 
 def _check_parts(

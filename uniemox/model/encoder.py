@@ -201,9 +201,15 @@ class ConcatEncoder(nn.Module):
         features = [encoder(x * self.scale[i] + self.shift[i]) for i, encoder in enumerate(self.encoders)]
         return torch.cat(features, dim=1)  # (N, D1 + D2 + ...)
 
-    def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
-        """Return a function from a parameter's name to its layer in its own encoder, for timm's layer-wise decay."""
-        layers: dict[str, int] = {}
+    def group_matcher(self, coarse: bool = False, *, aligned_at_end: bool = False) -> Callable[[str], int]:
+        """Return a function from a parameter's name to the number of its layer.
+
+        Args:
+            coarse: Count stages, see timm.
+            aligned_at_end: True: the last layers of all encoders have the same number, so that layer-wise decay counts
+                down from the head in each. False: their first layers have.
+        """
+        numbers: list[dict[str, int]] = []
         encoder: Any
         for i, encoder in enumerate(self.encoders):
             if not hasattr(encoder, "group_matcher"):
@@ -211,8 +217,13 @@ class ConcatEncoder(nn.Module):
             layer_of = group_with_matcher(
                 encoder.named_parameters(), encoder.group_matcher(coarse=coarse), reverse=True
             )
-            layers |= {f"encoders.{i}.{name}": layer for name, layer in layer_of.items()}
-        last = max(layers.values(), default=0)
+            numbers.append({f"encoders.{i}.{name}": layer for name, layer in layer_of.items()})
+        depths = [max(of_encoder.values(), default=0) for of_encoder in numbers]
+        last = max(depths, default=0)
+        layers: dict[str, int] = {}
+        for of_encoder, depth in zip(numbers, depths, strict=True):
+            missing = last - depth if aligned_at_end else 0
+            layers |= {name: layer + missing for name, layer in of_encoder.items()}
         return lambda name: layers.get(name, last + 1)
 
 

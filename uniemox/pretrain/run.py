@@ -44,10 +44,11 @@ from uniemox.training.processes import (
     world_size,
 )
 from uniemox.training.run_folder import TEACHER_FEATURES, add_to_record, begin_run
-from uniemox.training.run_notes import origin_of_weights, record_start, report_unreadable
+from uniemox.training.run_notes import load_reports, origin_of_weights, record_start, report_unreadable
 from uniemox.training.state import Checkpoints, ResumePoint, was_finished
 from uniemox.training.trainer import Trainer, load_batches, measure_plan
 from uniemox.views.loader import BrokenCount, ViewDataset, collate
+from uniemox.views.patches import IMAGENET
 from uniemox.views.transforms import TrainViews
 
 DECODER = "decoder_start"
@@ -176,6 +177,12 @@ def open_networks(
     teacher = prepare_teacher(config, data, out, device, callback)
     if rank() == 0:
         record_start(out, encoder, callback)
+        for report in load_reports(encoder):
+            if report.mean_std not in (None, IMAGENET):
+                callback.note(
+                    f"{report.path} was trained on pixels with another mean and deviation than ImageNet's, by which "
+                    "pre-training normalises: the first steps adapt the weights"
+                )
         sources = [config.encoder.start or "", config.teacher.source if teacher is not None else ""]
         write_seen(out, data, sources, callback.progress, person=config.view.person)
     wait_for_all()

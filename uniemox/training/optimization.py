@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from uniemox.errors import ConfigError, NonFiniteLossError, OutOfMemoryError
+from uniemox.model.encoder import ConcatEncoder
 from uniemox.plurals import counted
 from uniemox.training.config import ScheduleConfig
 from uniemox.training.processes import gather_numbers, gather_shards, sum_over_processes, world_size
@@ -85,9 +87,10 @@ def parameter_groups(
         name.removeprefix("encoder.") if name.startswith("encoder.") else f"after the encoder: {name}": parameter
         for name, parameter in model.named_parameters()
     }
-    named_model: Any = SimpleNamespace(
-        named_parameters=named.items, group_matcher=getattr(encoder, "group_matcher", None)
-    )
+    layer_of = getattr(encoder, "group_matcher", None)
+    if isinstance(encoder, ConcatEncoder):
+        layer_of = partial(encoder.group_matcher, aligned_at_end=True)
+    named_model: Any = SimpleNamespace(named_parameters=named.items, group_matcher=layer_of)
     tables = encoder.no_weight_decay() if hasattr(encoder, "no_weight_decay") else ()
     tokens = [name for name in named if name.endswith(("_token", "pos_embed"))]
     undecayed = {"no_weight_decay_list": {*tables, *tokens}}

@@ -42,13 +42,15 @@ def _origin_of(report: LoadReport) -> str:
 
 
 def record_start(run: Path, encoder: Any, callback: Callback) -> None:
-    """Write the load reports of an encoder's initial weights to the run's folder; name a moving average.
+    """Write the load reports of an encoder's initial weights to the run's folder.
+
+    Notes name a moving average, and weights of unknown normalisation.
 
     Args:
         run: Folder of the run.
         encoder: Encoder with a `report`, or several in its `encoders`. Encoders of this package's own models have no
             report and are left out.
-        callback: Receives the note.
+        callback: Receives the notes.
     """
     reports = load_reports(encoder)
     if reports:
@@ -56,6 +58,11 @@ def record_start(run: Path, encoder: Any, callback: Callback) -> None:
     for report in reports:
         if report.is_average:
             callback.note(f"{report.path}: starts from {report.container}, the moving average of its weights")
+        if report.mean_std is None:
+            callback.note(
+                f"{report.path} does not say how its pixels are normalised: ImageNet's mean and deviation are used. "
+                f"Some networks of timm need others: timm:NAME@{report.path} takes those of network NAME"
+            )
 
 
 def report_unreadable(run: Path, broken: Mapping[str, str], callback: Callback) -> None:
