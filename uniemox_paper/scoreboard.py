@@ -58,6 +58,8 @@ class RunScores:
     """Map from the model's labels to those of the data, in words; empty without one."""
     label_map: str
     """The user's label map, as --map has it; empty without one."""
+    source: str
+    """Data that were scored, with their folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +69,8 @@ class ScoredRun:
     path: Path
     settings: Mapping[str, str]
     """Settings that decide the result, by dotted name."""
+    init: str
+    """Initial weights, with their folder."""
     training: TrainingData
     seed: int
     scores: Mapping[Column, RunScores]
@@ -80,7 +84,7 @@ class ScoredRun:
     @property
     def row_key(self) -> tuple[object, ...]:
         """Identity of the run but for its seed."""
-        # Samples with the same hash are the same on every machine, in whatever folder they are.
+        # Samples with the same hash have the same names and labels, in whatever folder of whatever machine they are.
         data = self.training.sha256 or self.training.source
         return (tuple(sorted(self.settings.items())), data)
 
@@ -177,9 +181,15 @@ class _Reader:
             self.notes.append(f"left out: {path} has no predictions of labels; run uniemox evaluate --model {path}")
             return None
         settings = _flat({name: value for name, value in record.config.items() if name not in WITHOUT})
-        settings["init"] = public_name(settings.get("init", ""))
+        init = settings.get("init", "")
+        settings["init"] = public_name(init)
         return ScoredRun(
-            path=path, settings=settings, training=record.data, seed=int(record.config.get("seed", 0)), scores=scores
+            path=path,
+            settings=settings,
+            init=init,
+            training=record.data,
+            seed=int(record.config.get("seed", 0)),
+            scores=scores,
         )
 
     def _read_scores(self, path: Path) -> dict[Column, RunScores]:
@@ -197,7 +207,10 @@ class _Reader:
                 continue
             maps = [note.removeprefix(MAPPED) for note in evaluation.values.get("notes", ()) if note.startswith(MAPPED)]
             scores[column] = RunScores(
-                predictions=evaluation.predictions, mapping="; ".join(maps), label_map=evaluation.label_map_text
+                predictions=evaluation.predictions,
+                mapping="; ".join(maps),
+                label_map=evaluation.label_map_text,
+                source=evaluation.data,
             )
         return scores
 
@@ -234,13 +247,16 @@ def read_scoreboard(paths: Sequence[Path]) -> Scoreboard:
         by_seed = groups.setdefault(run.row_key, {})
         if run.seed in by_seed:
             other = by_seed[run.seed].path
-            reader.notes.append(f"left out: {run.path} has the settings, data and seed of {other}")
+            reader.notes.append(
+                f"left out: {run.path} has the settings and seed of {other}, and data of the same names and labels"
+            )
             continue
         by_seed[run.seed] = run
     members = [[by_seed[seed] for seed in sorted(by_seed)] for by_seed in groups.values()]
     names = _row_names(members)
     columns = tuple(sorted({column for run in runs for column in run.scores}))
     notes = reader.notes
+    notes += _joined_by_name(runs)
     answers = {name: _answers_by_column(name, group, notes) for name, group in zip(names, members, strict=True)}
     tests = _paired_tests(answers, columns, notes)
     rows = []
@@ -255,6 +271,27 @@ def read_scoreboard(paths: Sequence[Path]) -> Scoreboard:
         )
         rows.append(row)
     return Scoreboard(columns=columns, rows=tuple(rows), tests=tests, notes=tuple(notes))
+
+
+def _joined_by_name(runs: Sequence[ScoredRun]) -> list[str]:
+    """Return a line for data or initial weights of several folders that count as the same because of their names.
+
+    Of a run on another machine only the names are known.
+    """
+    by_name: dict[tuple[str, ...], set[str]] = {}
+    for run in runs:
+        by_name.setdefault(("initial weights", run.settings["init"]), set()).add(run.init)
+        if _is_local(run.training.source):
+            data = run.training.sha256 or run.training.source
+            by_name.setdefault(("training data", data), set()).add(run.training.source)
+        for column, scores in run.scores.items():
+            if _is_local(scores.source):
+                by_name.setdefault(("scored data", *column), set()).add(scores.source)
+    several = sorted({tuple(sorted(names)) for names in by_name.values() if len(names) > 1})
+    return [
+        f"{' and '.join(names)} count as the same, because their names are; if the images or weights differ, rename one"
+        for names in several
+    ]
 
 
 Answers = Mapping[str, Mapping[Column, RowAnswers]]
@@ -365,14 +402,20 @@ def dataset_name(source: str) -> str:
     >>> dataset_name("fi:/data/ada/FI"), dataset_name("folder:/data/ada/mine")
     ('fi', 'folder:mine')
     """
-    try:
-        kind, _, options = parse_source(source)
-    except ConfigError:
+    if _is_local(source):
         return public_name(source)
-    if kind in LOCAL_KINDS or ":" in kind:
-        return public_name(source)
+    kind, _, options = parse_source(source)
     words = "&".join(f"{name}={value}" for name, value in sorted(options.items()) if name not in FILES)
     return f"{kind}?{words}" if words else kind
+
+
+def _is_local(source: str) -> bool:
+    """Return True for data whose kind says nothing about the images."""
+    try:
+        kind, _, _ = parse_source(source)
+    except ConfigError:
+        return True
+    return kind in LOCAL_KINDS or ":" in kind
 
 
 def _row_names(members: Sequence[Sequence[ScoredRun]]) -> list[str]:

@@ -215,6 +215,21 @@ def test_equal_names_show_the_settings_that_differ(tmp_path: Path) -> None:
     ]
 
 
+def test_folders_that_count_as_the_same_by_their_names_are_listed(tmp_path: Path) -> None:
+    """Their images may differ: one may have the photographs, another the same names in black and white."""
+    runs = []
+    for number, folder in enumerate(("A", "B")):
+        data = f"folder:{folder}/photos"
+        runs.append(write_run(tmp_path / folder, data=data, seed=number, init=f"{folder}/runs/pretrain"))
+        score(runs[-1], drawn(20, 0.8, number), data=data)
+    board = read_scoreboard(runs)
+    assert [row.seeds for row in board.rows] == [(0, 1)]
+    assert [note.partition(" count")[0] for note in board.notes] == [
+        "A/runs/pretrain and B/runs/pretrain",
+        "folder:A/photos and folder:B/photos",
+    ]
+
+
 def test_what_is_left_out_is_listed(tmp_path: Path) -> None:
     """Each folder costs its own scores only."""
     good = write_run(tmp_path / "good")
@@ -241,7 +256,7 @@ def test_what_is_left_out_is_listed(tmp_path: Path) -> None:
         "cut/evaluations/scores.json: The images' predictions can't be read",
         "cut has no predictions",
         "none/config.json can't be read",
-        "copy has the settings, data and seed of",
+        "and data of the same names and labels",
     ]
     assert len(board.notes) == len(faults)
     for fault, note in zip(faults, board.notes, strict=True):
