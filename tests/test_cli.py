@@ -5,6 +5,8 @@ import os
 import re
 import subprocess
 import sys
+from importlib import import_module
+from inspect import isfunction
 from pathlib import Path
 
 import pytest
@@ -16,12 +18,22 @@ from tests.runs import uniemox_here
 from uniemox.cli import console
 from uniemox.cli.callbacks import ConsoleCallback
 from uniemox.cli.console import progress_bar
+from uniemox.cli.program import COMMANDS as LINES
+from uniemox.cli.program import MODULES
 
 COMMANDS = (
     *("", "convert", "bench", "bench step", "data", "data check", "predict", "explain", "serve", "export", "ask"),
     *("reproduce", "curate", "compare", "evaluate", "report", "teacher", "pretrain", "pretrain --preset demo"),
     *("finetune", "few-labels"),
 )
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_the_list_of_commands_has_the_first_line_of_their_help(name: str) -> None:
+    function = name.replace("-", "_")
+    command = getattr(import_module(f"uniemox.cli.{MODULES.get(name, function)}"), function)
+    if isfunction(command):
+        assert LINES[name] == (command.__doc__ or "").partition("\n")[0]
 
 
 @pytest.mark.portable

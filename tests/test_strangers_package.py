@@ -5,11 +5,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tests.drawn import class_folders
 from tests.test_docs import DOCS, ROOT, write_package
+from uniemox.cli import foreign
 
 
 @pytest.fixture
@@ -67,7 +69,22 @@ def test_a_command_that_cannot_be_imported_is_an_error_of_its_package(folder: Pa
     assert "mine" in uniemox(folder, "--help").stdout
 
 
+OURS = {"predict": "Predict what images make people feel", "reproduce": "Reproduce a table or figure of the paper"}
+"""A command of the library, and one that a program adds as the package of a stranger does."""
+
+
 def test_a_package_cannot_replace_a_command(folder: Path) -> None:
     [entry_points] = folder.glob("*.dist-info/entry_points.txt")
-    entry_points.write_text("[uniemox.commands]\npredict = mypackage.commands:mine\n")
-    assert "Predict what images make people feel" in " ".join(uniemox(folder, "predict", "--help").stdout.split())
+    entry_points.write_text("[uniemox.commands]\n" + "".join(f"{name} = mypackage.commands:mine\n" for name in OURS))
+    for name, text in OURS.items():
+        assert text in " ".join(uniemox(folder, name, "--help").stdout.split())
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_the_order_of_packages_decides_nothing(monkeypatch: pytest.MonkeyPatch, is_first: bool) -> None:
+    ours, theirs = (
+        SimpleNamespace(name="serve", value=f"{package}.cli:serve", dist=SimpleNamespace(name=package))
+        for package in ("uniemox", "mypackage")
+    )
+    monkeypatch.setattr(foreign, "entry_points", lambda **_: [theirs, ours] if is_first else [ours, theirs])
+    assert foreign.foreign_commands(()) == {"serve": ours}

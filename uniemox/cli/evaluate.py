@@ -419,7 +419,7 @@ def _words(difference: "PairedDifference") -> str:
 
 
 def report(*runs: Path, out: Path) -> None:
-    """Write one HTML page about runs: curves, reconstructions, scores, confusion, reliability, examples, comparison.
+    """Write one HTML page about runs: curves, reconstructions, scores, reliability, examples, comparison.
 
     The page is a single file that contains everything, including images of the data: check it before you publish it.
 

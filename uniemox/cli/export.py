@@ -27,7 +27,7 @@ def export(
     splits: Splits = None,
     as_json: JsonObject = False,
 ) -> None:
-    """Write a classifier as one ONNX file, as a folder for a model hub, or as a web page that needs no server.
+    """Write a classifier as one ONNX file, a folder for a model hub, or a web page that needs no server.
 
     For example:
 

@@ -18,9 +18,12 @@ def foreign_commands(reserved: Collection[str]) -> dict[str, EntryPoint]:
     Looking through the installed packages takes about 30 ms, so it is done only for names that are not reserved.
 
     Args:
-        reserved: Names of our own commands, which no other package can replace.
+        reserved: Names of commands that are no entry points. No other package can replace these, nor those of programs
+            in this package, such as `serve`.
     """
-    return {entry.name: entry for entry in entry_points(group=GROUP) if entry.name not in reserved}
+    # Of several entries with one name the last one counts: ours.
+    entries = sorted(entry_points(group=GROUP), key=lambda entry: _package_of(entry) == "uniemox")
+    return {entry.name: entry for entry in entries if entry.name not in reserved}
 
 
 def help_of(entry: EntryPoint) -> str:
