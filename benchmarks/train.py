@@ -38,10 +38,11 @@ from uniemox.pretrain.step import PretrainBatch, make_batch, pretrain_step, teac
 from uniemox.teacher.features import StoredTeacher, save_features
 from uniemox.teacher.protocol import Teacher
 from uniemox.teacher.sources import ClipTeacher
+from uniemox.training.callback import Callback
 from uniemox.training.config import SaveConfig, ScheduleConfig
 from uniemox.training.counting import device_name, matmul_peak, parameter_count, timed
 from uniemox.training.hardware import count_workers, precision_of, setup_device, wrap
-from uniemox.training.journal import Callback, Journal
+from uniemox.training.journal import Journal
 from uniemox.training.state import ResumePoint
 from uniemox.training.trainer import Trainer, load_batches
 from uniemox.views.loader import ViewBatch, ViewDataset

@@ -37,8 +37,9 @@ from uniemox.pretrain.config import EncoderConfig, PretrainConfig, TeacherConfig
 from uniemox.pretrain.presets import demo
 from uniemox.pretrain.run import pretrain
 from uniemox.teacher.features import save_features
+from uniemox.training.callback import Callback, RunPlan
 from uniemox.training.config import HardwareConfig, OptimizerConfig, SaveConfig, ScheduleConfig
-from uniemox.training.journal import Callback, RunPlan, read_metrics
+from uniemox.training.journal import read_metrics
 from uniemox.views.config import ViewConfig
 from uniemox_paper.plan import ONE_MACHINE
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from uniemox.predict.images import ImageLike
     from uniemox.predict.predictor import Predictor
     from uniemox.run_settings import FewLabelsSettings, FinetuneSettings, PretrainSettings
-    from uniemox.training.journal import Callback
+    from uniemox.training.callback import Callback
 
 PathLike = str | os.PathLike[str]
 

@@ -33,9 +33,8 @@ from uniemox.pretrain.step import PretrainBatch, forward, make_batch, pretrain_s
 from uniemox.teacher.sources import ClipTeacher
 from uniemox.training.config import HardwareConfig
 from uniemox.training.hardware import ready_to_train, setup_device
-from uniemox.training.journal import memory_estimate
+from uniemox.training.memory import activation_bytes, memory_estimate
 from uniemox.training.optimization import build_optimizer
-from uniemox.training.trainer import activation_bytes
 from uniemox.views.patches import IMAGENET
 
 # Reads of results that a step needs.

@@ -29,8 +29,8 @@ from uniemox.model.encoder import fast_precision
 from uniemox.persons.box import Detection, Thresholds, select
 from uniemox.persons.fitting import fit_images
 from uniemox.persons.layouts import CENTRES, CENTRES_NMS_OVERLAP, decode_centres_map
+from uniemox.training.callback import Callback
 from uniemox.training.hardware import ready_to_train
-from uniemox.training.journal import Callback
 from uniemox.training.optimization import build_small_optimizer, train_step
 from uniemox.training.run_folder import begin_run
 from uniemox.training.trainer import Trainer

@@ -18,7 +18,7 @@ from uniemox.evaluate.run import evaluate
 from uniemox.finetune.run import finetune
 from uniemox.io.parallel import PoolConfig
 from uniemox.training.config import HardwareConfig
-from uniemox.training.run_folder import describe_data
+from uniemox.training.data_record import describe_data
 
 CLASSES = ("anger", "awe", "disgust", "fear", "sadness")
 EKMAN_ROWS = {

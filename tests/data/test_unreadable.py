@@ -33,7 +33,7 @@ from uniemox.finetune.run import finetune
 from uniemox.finetune.run_state import FinetuneRun
 from uniemox.persons.box import Box
 from uniemox.pretrain.run import pretrain
-from uniemox.training.journal import Callback
+from uniemox.training.callback import Callback
 
 SPLITS = {"train": 6, "val": 2, "test": 3}
 

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from tests.runs import colours, pretrained, tiny_finetuning
 from uniemox.finetune.run import finetune
-from uniemox.training.journal import Callback
+from uniemox.training.callback import Callback
 from uniemox.training.run_folder import START_REPORT
 
 SPLITS = {"train": 4, "val": 2, "test": 1}

@@ -34,8 +34,9 @@ from uniemox.model.detectors import Candidates
 from uniemox.model.methods.ccim import Ccim
 from uniemox.model.regions import RegionReader
 from uniemox.predict.network import Network
+from uniemox.training.callback import Callback
 from uniemox.training.config import ScheduleConfig
-from uniemox.training.journal import Callback, read_metrics
+from uniemox.training.journal import read_metrics
 from uniemox.training.state import Checkpoints
 from uniemox.views.config import ViewConfig
 from uniemox.views.patches import PixelStats

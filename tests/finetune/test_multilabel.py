@@ -37,8 +37,8 @@ from uniemox.model.methods.relation import build_method
 from uniemox.predict.network import Network as OnnxNetwork
 from uniemox.predict.opening import load
 from uniemox.predict.tables import to_frame
+from uniemox.training.callback import Callback
 from uniemox.training.config import ScheduleConfig
-from uniemox.training.journal import Callback
 from uniemox.views.patches import normalise
 
 WORDS = (*(word.lower() for word in SHIRTS), "engagement")

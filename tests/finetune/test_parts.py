@@ -20,7 +20,7 @@ from uniemox.finetune.overlaps import find_overlaps
 from uniemox.finetune.parts import split_for_training
 from uniemox.finetune.run_state import FinetuneRun
 from uniemox.io.run_files import SPLITS
-from uniemox.training.journal import Callback
+from uniemox.training.callback import Callback
 
 
 def keys(samples: list[Sample]) -> set[str]:

@@ -45,9 +45,9 @@ from uniemox.pretrain.config import EncoderConfig, PretrainConfig, TeacherConfig
 from uniemox.pretrain.run import build_model, build_trainer, plan_run, pretrain
 from uniemox.teacher.features import StoredTeacher
 from uniemox.teacher.fitted import FittedTeacher
+from uniemox.training.callback import Callback
 from uniemox.training.config import OptimizerConfig, SaveConfig, ScheduleConfig
 from uniemox.training.counting import tensor_bytes
-from uniemox.training.journal import Callback
 from uniemox.training.state import Checkpoints
 from uniemox.views.config import MaskConfig
 

@@ -3,7 +3,7 @@
 import math
 import random
 
-from uniemox.training.journal import WINDOW, DivergenceWatch
+from uniemox.training.divergence import WINDOW, DivergenceWatch
 
 
 def warnings_of(losses: list[float], norms: list[float] | None = None) -> list[tuple[int, str]]:

@@ -15,7 +15,9 @@ from tests.data.tree import says
 from tests.drawn import Stored
 from uniemox.data.sample import Broken, Sample
 from uniemox.errors import DataError, DivergedError, StoppedError
-from uniemox.training.journal import ActivationCount, Callback, RunPlan, memory_estimate, read_metrics
+from uniemox.training.callback import Callback, RunPlan
+from uniemox.training.journal import read_metrics
+from uniemox.training.memory import ActivationCount, memory_estimate
 from uniemox.training.state import Checkpoints
 from uniemox.training.trainer import Trainer
 from uniemox.views.loader import BrokenCount, ViewBatch

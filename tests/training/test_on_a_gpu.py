@@ -24,15 +24,16 @@ from uniemox.pretrain.run import pretrain
 from uniemox.pretrain.step import PretrainBatch, forward
 from uniemox.training import hardware, run_folder
 from uniemox.training import trainer as trainer_module
+from uniemox.training.callback import Callback
 from uniemox.training.config import HardwareConfig
 from uniemox.training.counting import multiply_adds
 from uniemox.training.hardware import ready_to_train, setup_device, with_precision
-from uniemox.training.journal import ActivationCount, Callback, read_metrics
+from uniemox.training.journal import read_metrics
+from uniemox.training.memory import ActivationCount, activation_bytes
 from uniemox.training.optimization import train_step
 from uniemox.training.processes import limit_waits
 from uniemox.training.run_folder import begin_run
 from uniemox.training.state import ResumePoint
-from uniemox.training.trainer import activation_bytes
 from uniemox.views.patches import patchify, random_mask
 
 DEVICE = torch.device("cpu")

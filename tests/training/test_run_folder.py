@@ -18,7 +18,9 @@ from uniemox.io.run_files import CONFIG
 from uniemox.persons.box import Box, Detection
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.training.config import HardwareConfig, OptimizerConfig, SaveConfig
-from uniemox.training.run_folder import TEACHER_ANSWERS, TEACHER_FEATURES, begin_run, describe_data, from_dict
+from uniemox.training.data_record import describe_data
+from uniemox.training.run_folder import TEACHER_ANSWERS, TEACHER_FEATURES, begin_run
+from uniemox.training.settings_record import from_dict
 
 CONFIGURED = PretrainConfig(batch_size=4)
 

@@ -16,7 +16,8 @@ from uniemox.finetune.presets import PRESETS as FINETUNING
 from uniemox.pretrain.config import EncoderConfig, PretrainConfig
 from uniemox.pretrain.presets import PRESETS as PRETRAINING
 from uniemox.training.config import OptimizerConfig
-from uniemox.training.run_folder import differences, from_dict, read_json_object, to_dict
+from uniemox.training.run_folder import read_json_object
+from uniemox.training.settings_record import differences, from_dict, to_dict
 
 ALL = [*PRETRAINING.values(), *FINETUNING.values()]
 BELOW_1 = st.floats(0, 1, exclude_max=True)

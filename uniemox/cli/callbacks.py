@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 
 from uniemox.cli.console import progress_bar, say
 from uniemox.cli.progress import duration
-from uniemox.training.journal import Callback, RunPlan
+from uniemox.training.callback import Callback, RunPlan
 from uniemox.training.processes import rank
 
 # The remaining time is estimated after a few steps.

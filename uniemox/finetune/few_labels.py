@@ -36,9 +36,9 @@ from uniemox.io.stopping import StopRequest
 from uniemox.io.typed import read_json_lines
 from uniemox.labels import LabelSet
 from uniemox.plurals import counted
+from uniemox.training.callback import Callback
 from uniemox.training.config import HardwareConfig
 from uniemox.training.hardware import count_workers, setup_device
-from uniemox.training.journal import Callback
 from uniemox.training.run_folder import FEATURES, begin_run
 from uniemox.views.config import ViewConfig
 from uniemox.views.loader import BrokenCount

@@ -31,8 +31,9 @@ from uniemox.io.weight_names import Init
 from uniemox.model.lora import merge_adapters
 from uniemox.plurals import counted
 from uniemox.predict.confidence import COVERAGE, flag_note, set_note
+from uniemox.training.callback import Callback
 from uniemox.training.hardware import precision_of, ready_to_train, setup_device, with_precision, wrap
-from uniemox.training.journal import Callback, Journal
+from uniemox.training.journal import Journal
 from uniemox.training.optimization import freeze_layers
 from uniemox.training.processes import first_process_first, from_first, process_group, rank, wait_for_all
 from uniemox.training.run_folder import begin_run

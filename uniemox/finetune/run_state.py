@@ -24,8 +24,8 @@ from uniemox.losses.methods import concordance, discrete_weights
 from uniemox.model.classifier import Classifier
 from uniemox.model.config import Precision
 from uniemox.model.encoders import with_fitted
+from uniemox.training.callback import Callback
 from uniemox.training.hardware import count_workers, precision_of
-from uniemox.training.journal import Callback
 from uniemox.training.starts import named_with_start
 from uniemox.views.config import ViewConfig
 from uniemox.views.loader import BrokenCount, ViewBatch

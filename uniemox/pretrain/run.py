@@ -29,9 +29,10 @@ from uniemox.teacher.features import StoredTeacher, store_features
 from uniemox.teacher.opening import open_teacher, teacher_width
 from uniemox.teacher.protocol import Teacher
 from uniemox.teacher.sources import ClipTeacher
+from uniemox.training.callback import Callback, RunPlan
 from uniemox.training.counting import tensor_bytes
 from uniemox.training.hardware import precision_of, ready_to_train, setup_device, with_precision, wrap
-from uniemox.training.journal import Callback, Journal, RunPlan
+from uniemox.training.journal import Journal
 from uniemox.training.processes import (
     copy_to_host,
     first_process_first,

@@ -37,9 +37,9 @@ from uniemox.teacher.fitted import (
 from uniemox.teacher.opening import open_timm_tower, timm_name
 from uniemox.teacher.protocol import fit_pixels
 from uniemox.teacher.sources import TimmImageTower
+from uniemox.training.callback import Callback
 from uniemox.training.config import HardwareConfig
 from uniemox.training.hardware import setup_device
-from uniemox.training.journal import Callback
 from uniemox.training.optimization import build_small_optimizer, train_step
 from uniemox.training.run_folder import begin_run
 from uniemox.training.trainer import Trainer

@@ -1,13 +1,12 @@
 """Folder of a run: its settings, data and versions, written and read strictly."""
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 
@@ -22,8 +21,9 @@ from uniemox.io.files import PARTIAL, FileLock, refuse_special, write_file, writ
 from uniemox.io.run_files import CHECKPOINTS, CONFIG, METRICS, WEIGHTS
 from uniemox.io.weight_names import refuse_name_in_package
 from uniemox.model.config import Precision
-from uniemox.spelling import did_you_mean
+from uniemox.training.data_record import DataRecord, describe_data, describe_samples
 from uniemox.training.processes import is_restart, job_of, rank, wait_for_all
+from uniemox.training.settings_record import differences, from_dict, to_dict
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -37,54 +37,6 @@ FEATURES = "features"
 
 START_REPORT = "initial_weights.txt"
 """Report of the initial weights: loaded, resized, new and dropped tensors."""
-
-Config = TypeVar("Config", bound="DataclassInstance")
-
-
-def to_dict(config: "DataclassInstance") -> dict[str, Any]:
-    """Convert a config to JSON-serialisable form: tuples become lists, paths become text."""
-    return json.loads(json.dumps(asdict(config), default=str))
-
-
-def from_dict(kind: type[Config], values: Mapping[str, Any], where: str) -> Config:
-    """Build the config that `to_dict` wrote. Missing fields take their defaults.
-
-    Args:
-        kind: Class of the config.
-        values: JSON values by field.
-        where: Name of the file, for errors.
-
-    Raises:
-        ConfigError: If a name is unknown, or a value is wrong.
-    """
-    config = typed.check_json(values, kind, where, remedy="correct the setting", error_class=ConfigError)
-    known = by_dotted_name(to_dict(config))
-    for name in by_dotted_name(values):
-        if name not in known:
-            raise ConfigError(f"{where}: unknown setting {name!r}{did_you_mean(name, known)}")
-    return config
-
-
-def differences(ours: Any, theirs: Any) -> list[str]:
-    """Describe how a config differs from an earlier one of its class: "seed: 1 now, 0 at first"."""
-    now = by_dotted_name(to_dict(ours))
-    first = by_dotted_name(to_dict(theirs))
-    return [
-        f"{name}: {value!r} now, {first.get(name)!r} at first"
-        for name, value in now.items()
-        if value != first.get(name)
-    ]
-
-
-def by_dotted_name(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten nested settings to dotted names, such as optimizer.base_lr."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= by_dotted_name(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
@@ -120,25 +72,6 @@ FILES_OF_STEPS = (METRICS, CHECKPOINTS, WEIGHTS, FEATURES)
 CHANGEABLE = ("hardware.", "save.", "workers", "stop_on_divergence")
 # Versions of these are recorded with every run, besides that of uniemox.
 PACKAGES = ("torch", "timm", "numpy", "pillow")
-
-
-@dataclass(frozen=True, slots=True)
-class DataRecord:
-    """Part of `describe_samples` that a resumed run compares."""
-
-    sha256: str
-    details_sha256: str | None = None
-    """None: the version that began the run has not recorded it."""
-
-    def is_of(self, samples: Mapping[str, Any]) -> bool:
-        """Return True if the run began with the same samples.
-
-        Args:
-            samples: Result of `describe_samples`.
-        """
-        if self.sha256 != samples["sha256"]:
-            return False
-        return self.details_sha256 in (None, samples["details_sha256"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,33 +240,3 @@ def add_to_record(run: Path, name: str, value: Any) -> None:
     record = read_json_object(run / CONFIG)
     if record.get(name) != value:
         write_file(run / CONFIG, json.dumps(record | {name: value}, indent=2) + "\n")
-
-
-def describe_data(data: DataSet) -> dict[str, Any]:
-    """Return the identity of a data set: its name and labels, and the result of `describe_samples`."""
-    labels = {"name": data.labels.name, "labels": list(data.labels.labels), "kind": data.labels.kind}
-    description: dict[str, Any] = {"source": data.name, "labels": labels, **describe_samples(data.samples)}
-    if data.parts:
-        description["parts"] = [asdict(part) for part in data.parts]
-    return description
-
-
-def describe_samples(samples: Sequence[Sample]) -> dict[str, Any]:
-    """Return the number of samples, and two hashes over their fields.
-
-    `sha256` is over the fields that every version has recorded, and `details_sha256` over those that it added since.
-    Both depend on the order of the samples, which decides the batches, and neither on the folder of the images.
-    """
-    digest = hashlib.sha256()
-    details = hashlib.sha256()
-    for sample in samples:
-        annotations = (sample.label, sample.distribution, sample.valence, sample.arousal, sample.split)
-        values: tuple[object, ...] = (sample.key, *annotations, sample.text, sample.persons, sample.target_box)
-        # Other samples keep the hash that earlier versions recorded.
-        if sample.categories is not None or sample.dominance is not None:
-            values = (*values, sample.categories, sample.dominance)
-        # Names of files that are not UTF-8 contain surrogates.
-        digest.update(repr(values).encode("utf-8", "surrogatepass"))
-        annotation = sorted((sample.annotation or {}).items())
-        details.update(repr((annotation, sample.domain, sample.group)).encode("utf-8", "surrogatepass"))
-    return {"samples": len(samples), "sha256": digest.hexdigest(), "details_sha256": details.hexdigest()}

@@ -9,7 +9,7 @@ from uniemox.checkpoints.timm_networks import TIMM, TimmSource, is_cached
 from uniemox.data.unreadable import UNREADABLE, describe_unreadable, write_unreadable
 from uniemox.io.files import write_file
 from uniemox.io.weight_names import SCRATCH
-from uniemox.training.journal import Callback
+from uniemox.training.callback import Callback
 from uniemox.training.processes import gather_values, rank
 from uniemox.training.run_folder import START_REPORT
 

@@ -18,7 +18,8 @@ from uniemox.data.source import public_name
 from uniemox.errors import ConfigError, MissingPackageError
 from uniemox.io.files import write_file
 from uniemox.io.run_files import CONFIG
-from uniemox.training.run_folder import by_dotted_name, field_of_record
+from uniemox.training.run_folder import field_of_record
+from uniemox.training.settings_record import by_dotted_name
 
 # These files of a run hold the ID with which the tracker continues its own run.
 WANDB_ID = "wandb_id.txt"

@@ -16,17 +16,18 @@ from uniemox.data.order import RunOrder, steps_in_epoch
 from uniemox.errors import DivergedError, StoppedError
 from uniemox.io.parallel import usable_cores
 from uniemox.io.stopping import StopRequest
+from uniemox.training.callback import Callback, RunPlan
 from uniemox.training.config import SmallTrainConfig, TrainConfig
+from uniemox.training.divergence import DivergenceWatch
 from uniemox.training.hardware import check_shared_memory, count_workers
-from uniemox.training.journal import ActivationCount, Callback, DivergenceWatch, Journal, RunPlan, memory_estimate
+from uniemox.training.journal import Journal
+from uniemox.training.memory import activation_bytes, memory_estimate, trained_parameters, view_bytes
 from uniemox.training.optimization import build_optimizer, build_schedule, warmup_cosine
 from uniemox.training.processes import gather_numbers, is_sharded, rank, wait_for_all, world_size
 from uniemox.training.state import Checkpoints, ResumePoint, step_of
 from uniemox.views.loader import BrokenCount, ViewBatch, ViewDataset, build_loader
 
 Batch = TypeVar("Batch")
-# Sizes of the batches whose memory is measured; loss L2 compares at least two images.
-PROBED_BATCH_SIZES = (2, 4)
 # Processes exchange this number if there is no checkpoint.
 NO_CHECKPOINT = -1
 
@@ -356,39 +357,3 @@ def measure_plan(
         cores=usable_cores(),
         **more,
     )
-
-
-def activation_bytes(model: nn.Module, probe: Callable[[Tensor], object], size: int, images: float) -> int:
-    """Estimate what autograd stores for the backward pass of a batch, in bytes.
-
-    It grows linearly with the images. Its fixed part, such as copies of the weights in bfloat16, counts once.
-
-    Args:
-        model: The model, on its device.
-        probe: Function that passes (N, 3, S, S) uint8 through the model.
-        size: S, side of the views in px.
-        images: Number of images in the batch; may be a fraction.
-    """
-    few, many = PROBED_BATCH_SIZES
-    bytes_of_few = _stored_bytes(model, probe, size, few)
-    bytes_of_many = _stored_bytes(model, probe, size, many)
-    bytes_per_image = (bytes_of_many - bytes_of_few) / (many - few)
-    return int(bytes_of_few + bytes_per_image * (images - few))
-
-
-def _stored_bytes(model: nn.Module, probe: Callable[[Tensor], object], size: int, count: int) -> int:
-    """Count the bytes that autograd stores for grey images."""
-    pixels = torch.zeros(count, 3, size, size, dtype=torch.uint8)
-    with torch.compiler.set_stance("force_eager"), ActivationCount(model) as stored:
-        probe(pixels)
-    return stored.bytes
-
-
-def view_bytes(size: int) -> int:
-    """Return the bytes of one view, (3, S, S) uint8, of a side S in px."""
-    return 3 * size**2
-
-
-def trained_parameters(model: nn.Module) -> int:
-    """Return the number of weights that are trained."""
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

@@ -29,7 +29,8 @@ from uniemox.model.uniemox import UniEmoX
 from uniemox.predict.images import read_any
 from uniemox.predict.views import scene_view
 from uniemox.pretrain.config import PretrainConfig
-from uniemox.training.run_folder import field_of_record, from_dict, read_json_object
+from uniemox.training.run_folder import field_of_record, read_json_object
+from uniemox.training.settings_record import from_dict
 from uniemox.training.state import Checkpoints
 from uniemox.views.patches import IMAGENET_MEAN, IMAGENET_STD, mask_noise, normalise, patchify, unpatchify
 
