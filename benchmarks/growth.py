@@ -30,7 +30,8 @@ from uniemox.predict.prediction import Prediction
 from uniemox.predict.writing import AnswerHeader, ResultFile
 from uniemox_curate import tables as t
 from uniemox_curate.counters import KEEP_EVERY
-from uniemox_curate.project import Change, Project, append, create_project
+from uniemox_curate.decisions import Change, append
+from uniemox_curate.project import Project, create_project
 from uniemox_curate.status import status
 
 SIDE = 32

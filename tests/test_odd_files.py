@@ -14,10 +14,10 @@ from tests.drawn import draw_image, jpeg_of
 from tests.predict.networks import tiny_network
 from tests.runs import uniemox_here
 from uniemox.checkpoints.reading import read_weight_file
-from uniemox.data.people import Sidecar, json_line
-from uniemox.data.processes import inspect_image
+from uniemox.data.inspection import inspect_image
 from uniemox.data.sample import ImageFile, Sample
 from uniemox.data.shards import ShardConfig, read_shards, write_shards
+from uniemox.data.sidecar import Sidecar, json_line
 from uniemox.data.source import open_data
 from uniemox.data.text_files import read_text
 from uniemox.errors import UniemoxError

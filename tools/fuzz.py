@@ -33,8 +33,7 @@ from tests.images import FILE_STARTS, draw, every_file, save
 from tests.processes import peak_mib
 from tests.raw_files import dng, jpeg
 from tools.file_mutations import mutate_bytes, mutate_json, mutate_sizes, mutate_text, random_content
-from uniemox.data.people import Sidecar, read_sidecar
-from uniemox.data.processes import inspect_image
+from uniemox.data.inspection import inspect_image
 from uniemox.data.readers.csv_table import read_csv
 from uniemox.data.readers.emoset import read_emoset
 from uniemox.data.readers.emotion6 import read_emotion6
@@ -43,6 +42,7 @@ from uniemox.data.readers.heco import read_heco
 from uniemox.data.readers.machajdik import read_abstract
 from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.data.shards import ShardConfig, _packed, read_shards, write_shards
+from uniemox.data.sidecar import Sidecar, read_sidecar
 from uniemox.data.source import open_data
 from uniemox.data.splits import read_splits, write_splits
 from uniemox.errors import UnexpectedImageError, UniemoxError

@@ -9,7 +9,7 @@ import numpy as np
 from tests.conftest import SHARED
 from tests.data.test_audit import pairs_of
 from tests.drawn import Stored, plant
-from uniemox.data.processes import inspect_image, scan
+from uniemox.data.inspection import inspect_image, scan
 from uniemox.data.sample import ImageFile, Sample
 from uniemox.io.images import decode
 

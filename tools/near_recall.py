@@ -14,7 +14,7 @@ from tests.conftest import SHARED
 from tests.drawn import Stored, jpeg_of, plant
 from tools.near_duplicates import CHANGES
 from uniemox.data import near, near_pairs
-from uniemox.data.processes import inspect_image
+from uniemox.data.inspection import inspect_image
 from uniemox.data.sample import Sample
 from uniemox.errors import ImageError
 from uniemox.io.images import decode

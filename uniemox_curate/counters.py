@@ -21,8 +21,9 @@ from uniemox.io import check_json
 from uniemox_curate import tables as t
 from uniemox_curate.annotate.kept_sets import KeptSet, term_of
 from uniemox_curate.annotate.verdicts import LAST_ANSWERS, WITHOUT_AGREEMENT, decide_image
+from uniemox_curate.decisions import LEAVE_OUT, LEFT_OUT, current, pool, taken_down, undone
 from uniemox_curate.plan import Rule
-from uniemox_curate.project import LEAVE_OUT, LEFT_OUT, SKIP, current, pool, taken_down, undone
+from uniemox_curate.project import SKIP
 from uniemox_curate.store import Store, setting_of
 
 # Name of the setting with the counts.

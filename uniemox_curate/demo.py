@@ -29,7 +29,8 @@ from uniemox_curate.collect.config import CollectConfig
 from uniemox_curate.collect.run import fetch, search
 from uniemox_curate.collect.screen import screen
 from uniemox_curate.collect.sources import address_table
-from uniemox_curate.project import NONE, Project, create_project, is_project, person_of, pool, searched_labels
+from uniemox_curate.decisions import person_of, pool
+from uniemox_curate.project import NONE, Project, create_project, is_project, searched_labels
 from uniemox_curate.release.config import ReleaseConfig
 from uniemox_curate.release.run import release
 from uniemox_curate.release.splitting import split

@@ -11,8 +11,9 @@ from uniemox.plurals import counted
 from uniemox_curate import tables as t
 from uniemox_curate.annotate.kept_sets import KeptSet
 from uniemox_curate.counters import Counts, kept_at, switched_people
+from uniemox_curate.decisions import taken_down
 from uniemox_curate.plan import MIN_ANSWERS, Rule
-from uniemox_curate.project import SKIP, taken_down
+from uniemox_curate.project import SKIP
 
 
 def record_kept(images: KeptSet, rule: Rule, counts: Counts) -> dict[str, Any]:

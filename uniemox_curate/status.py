@@ -16,8 +16,9 @@ from uniemox_curate import tables as t
 from uniemox_curate.annotate.agree import AgreementStats
 from uniemox_curate.collect.run import waits_for_folder
 from uniemox_curate.counters import AnswerTime, Counts, count
+from uniemox_curate.decisions import LEFT_OUT, current, history
 from uniemox_curate.next_step import next_step
-from uniemox_curate.project import LEFT_OUT, Project, current, history
+from uniemox_curate.project import Project
 from uniemox_curate.staleness import agreement_change, release_change, split_change
 
 # Maximum number of decisions in the history.

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 
 from uniemox.errors import LabelError
 from uniemox.paper import paper_tables
+from uniemox_paper.baseline import HISTOGRAM_NETWORK, histogram_cell, histogram_row, with_baseline
 from uniemox_paper.plan import Cell, Plan, PlannedRun, TableRow, option_words
-from uniemox_paper.results import HISTOGRAM_NETWORK, histogram_cell, histogram_row, with_baseline
 from uniemox_paper.sources import DataSource
 from uniemox_paper.study import HISTOGRAM, MAIN, SCRATCH_EPOCHS, Method, Options, Study
 from uniemox_paper.table3 import AUTHORS, BUDGET, DETECTORS, EXTRAS, OURS, columns_of, method_of, paper_only

@@ -1,7 +1,7 @@
 """Results of a plan: scores, intervals, marks against the baseline."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -10,9 +10,7 @@ from uniemox.errors import DataError
 from uniemox.evaluate import Predictions, SavedEvaluation, read_evaluation
 from uniemox.intervals import PairedDifference, interval_over_runs, paired_bootstrap
 from uniemox.io import EVALUATIONS
-from uniemox_paper.plan import Cell, PlannedRun, TableRow
-from uniemox_paper.sources import DataSource
-from uniemox_paper.study import HISTOGRAM, Study
+from uniemox_paper.plan import Cell, PlannedRun
 
 Mark = Literal["ours", "cited", "not run", "failed"]
 Basis = Literal["seeds and pictures", "pictures", "none"]
@@ -168,25 +166,6 @@ def mark_of(cell: Cell, score: Score | None, failed: set[str]) -> Mark:
     if cell.paper is not None and not cell.runs:
         return "cited"
     return "not run"
-
-
-HISTOGRAM_NETWORK = "128 HSV bins and a 6 x 6 thumbnail of the scene, logistic regression; one run"
-
-
-def histogram_cell(study: Study, target: DataSource, *, fraction: float = 1.0) -> Cell:
-    """Return the histogram's cell for a data set, scored like every method."""
-    return study.scored([study.fit_histogram(target, fraction=fraction)], target, target)
-
-
-def histogram_row(study: Study) -> TableRow:
-    """Return the histogram's row for all data sets."""
-    cells = {target.name: histogram_cell(study, target) for target in study.targets}
-    return TableRow(HISTOGRAM, cells, network=HISTOGRAM_NETWORK)
-
-
-def with_baseline(rows: Sequence[TableRow], baseline: TableRow) -> tuple[TableRow, ...]:
-    """Return the rows with the baseline to compare with, and the baseline below them."""
-    return (*(replace(row, baseline=baseline.name) for row in rows), baseline)
 
 
 def margin_of(cell: Cell, baseline: Cell, ours: Score | None, theirs: Score | None) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from typing import Any
 from uniemox.finetune import REGIONS_BY_DETECTOR
 from uniemox.model import PERSON_GROUPS, method_class
 from uniemox.paper import paper_tables
+from uniemox_paper.baseline import histogram_row, with_baseline
 from uniemox_paper.plan import OUT, Cell, Plan, PlannedRun, TableRow
 from uniemox_paper.protocol import NONE, POOLS, Protocol
-from uniemox_paper.results import histogram_row, with_baseline
 from uniemox_paper.sources import COLUMNS, DataSource, union_of
 from uniemox_paper.study import CLIP, DBOT, OURS, SCRATCH, TRAINED, Method, Study
 

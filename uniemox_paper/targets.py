@@ -12,11 +12,12 @@ from uniemox.io import Html, render
 from uniemox.paper import paper_tables
 from uniemox.training import read_json_object
 from uniemox_paper.ablations import cross, fig7, table4, table5, table6, table7
+from uniemox_paper.baseline import histogram_cell
 from uniemox_paper.config import Name, ReproduceConfig
 from uniemox_paper.datasets import table1, table2
 from uniemox_paper.figures import fig4, fig6, fig8, fig9
 from uniemox_paper.plan import OUT, Cell, Plan, PlannedRun
-from uniemox_paper.results import histogram_cell, score_of
+from uniemox_paper.results import score_of
 from uniemox_paper.sources import PRETRAINING, parse_sources, targets_of
 from uniemox_paper.study import HISTOGRAM, Study
 from uniemox_paper.table3 import DETECTORS, EXTRAS, OURS, method_of, table3

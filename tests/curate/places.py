@@ -13,8 +13,9 @@ from uniemox_curate import tables as t
 from uniemox_curate.annotate.access import account_of, invite, join
 from uniemox_curate.annotate.serving import address_of, server
 from uniemox_curate.collect.screen import screen
+from uniemox_curate.decisions import Change, append, undo
 from uniemox_curate.plan import CollectionPlan
-from uniemox_curate.project import Change, Project, append, create_project, undo
+from uniemox_curate.project import Project, create_project
 from uniemox_curate.store import Store
 from uniemox_serve.server import listen
 

@@ -17,7 +17,8 @@ from uniemox_curate.annotate.answers import AnswerIn, AnswerWriter
 from uniemox_curate.annotate.assignment import BLOCK, TaskAssigner
 from uniemox_curate.annotate.verdicts import disputed, read_answers
 from uniemox_curate.annotate.web import create_app
-from uniemox_curate.project import Change, Project, append
+from uniemox_curate.decisions import Change, append
+from uniemox_curate.project import Project
 
 
 def test_images_with_most_different_answers_are_disputed_first(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from tests.curate.test_release import agreed
 from uniemox_curate import tables as t
 from uniemox_curate.cli.curate import curate
 from uniemox_curate.counters import count
-from uniemox_curate.project import leave_out
+from uniemox_curate.decisions import leave_out
 from uniemox_curate.release.config import ReleaseConfig
 from uniemox_curate.release.run import release
 from uniemox_curate.status import annotators, note_on_checks, status, write_status_page

@@ -8,7 +8,7 @@ from playwright import sync_api as playwright
 from tests.curate.places import project_of, say
 from tests.curate.test_browser import LABELS, PATIENCE_MS, shows, working
 from uniemox_curate.annotate.access import invite
-from uniemox_curate.project import decisions
+from uniemox_curate.decisions import decisions
 
 pytestmark = pytest.mark.browser
 # Texts of controls whose labels do not contain the text that is seen.

@@ -20,7 +20,8 @@ from uniemox_curate.annotate.answers import AnswerIn, AnswerWriter, save_answers
 from uniemox_curate.annotate.kept_sets import kept_set
 from uniemox_curate.annotate.verdicts import disputed, read_answers, verdicts
 from uniemox_curate.counters import SETTING, Counts, count
-from uniemox_curate.project import NONE, SKIP, UNDONE, Change, Project, append, leave_out, open_project, pool, undo
+from uniemox_curate.decisions import UNDONE, Change, append, leave_out, pool, undo
+from uniemox_curate.project import NONE, SKIP, Project, open_project
 from uniemox_curate.status import status
 
 IMAGES = 12

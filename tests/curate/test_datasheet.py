@@ -17,8 +17,9 @@ from uniemox_curate import tables as t
 from uniemox_curate.annotate.access import agree_to
 from uniemox_curate.annotate.answer_import import import_label_studio
 from uniemox_curate.annotate.verdicts import verdicts
+from uniemox_curate.decisions import Change, append
 from uniemox_curate.plan import AnswerForm, CollectionPlan
-from uniemox_curate.project import Change, Project, append
+from uniemox_curate.project import Project
 from uniemox_curate.release.config import ReleaseConfig
 from uniemox_curate.release.documents import source_options
 from uniemox_curate.release.run import release

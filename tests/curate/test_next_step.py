@@ -18,7 +18,8 @@ from uniemox_curate.annotate.answers import AnswerIn, save_answers
 from uniemox_curate.annotate.web import create_app
 from uniemox_curate.cli.curate import curate
 from uniemox_curate.collect.screen import screen
-from uniemox_curate.project import SKIP, Change, Project, append, create_project, leave_out, undo
+from uniemox_curate.decisions import Change, append, leave_out, undo
+from uniemox_curate.project import SKIP, Project, create_project
 from uniemox_curate.release.config import ReleaseConfig
 from uniemox_curate.release.run import release as write_release
 from uniemox_curate.release.splitting import split as draw_split

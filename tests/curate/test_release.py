@@ -21,7 +21,8 @@ from uniemox_curate import tables as t
 from uniemox_curate.annotate.agree import agree
 from uniemox_curate.annotate.verdicts import verdicts
 from uniemox_curate.cli.curate import curate
-from uniemox_curate.project import Change, Project, append, leave_out
+from uniemox_curate.decisions import Change, append, leave_out
+from uniemox_curate.project import Project
 from uniemox_curate.release.config import ReleaseConfig
 from uniemox_curate.release.documents import licence_counts, render
 from uniemox_curate.release.run import release

@@ -18,7 +18,8 @@ from uniemox.data.readers.rows import read_rows
 from uniemox.data.source import open_data
 from uniemox_curate import tables as t
 from uniemox_curate.annotate.verdicts import verdicts
-from uniemox_curate.project import Change, Project, append
+from uniemox_curate.decisions import Change, append
+from uniemox_curate.project import Project
 from uniemox_curate.release.config import ReleaseConfig
 from uniemox_curate.release.hub_card import hub_header, licence_fields
 from uniemox_curate.release.run import release

@@ -10,7 +10,7 @@ from sqlalchemy import insert, select
 
 from tests.curate.places import say, take_back
 from tests.drawn import class_folders, draw_image, jpeg_of, plant
-from uniemox.data.processes import scan
+from uniemox.data.inspection import scan
 from uniemox.data.readers.folders import read_folder
 from uniemox.data.sample import Sample
 from uniemox.errors import ConfigError, DataError
@@ -19,8 +19,9 @@ from uniemox_curate.collect.config import CollectConfig
 from uniemox_curate.collect.run import fetch, search
 from uniemox_curate.collect.screen import ScreenConfig, remembered_config, screen
 from uniemox_curate.collect.sources import local_folder
+from uniemox_curate.decisions import Change, append, decisions
 from uniemox_curate.plan import CollectionPlan
-from uniemox_curate.project import Change, Project, append, create_project, decisions
+from uniemox_curate.project import Project, create_project
 from uniemox_curate.release.takedown import take_down
 from uniemox_curate.status import status
 

@@ -18,8 +18,9 @@ from uniemox.errors import ConfigError, DataError, UnavailableError, UniemoxErro
 from uniemox.labels import EKMAN, MIKELS
 from uniemox_curate import store as store_module
 from uniemox_curate import tables as t
+from uniemox_curate.decisions import UNDONE, Change, append, decisions, history
 from uniemox_curate.plan import CollectionPlan, paper_plan, read_plan
-from uniemox_curate.project import UNDONE, Change, append, create_project, decisions, history, open_project
+from uniemox_curate.project import create_project, open_project
 from uniemox_curate.status import status
 from uniemox_curate.store import Store
 

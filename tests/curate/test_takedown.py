@@ -16,7 +16,7 @@ from uniemox.errors import ConfigError, DataError
 from uniemox.io.files import FileLock
 from uniemox_curate import tables as t
 from uniemox_curate.cli.curate import curate
-from uniemox_curate.project import last_batch, undo
+from uniemox_curate.decisions import last_batch, undo
 from uniemox_curate.release import takedown
 from uniemox_curate.release.config import ReleaseConfig
 from uniemox_curate.release.run import release

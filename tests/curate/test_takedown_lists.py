@@ -11,7 +11,7 @@ from tests.curate.test_release import agreed, named_in, rows_of, sums_match
 from uniemox.data.source import open_data
 from uniemox_curate import tables as t
 from uniemox_curate.annotate.verdicts import verdicts
-from uniemox_curate.project import Change, append, last_batch, undo
+from uniemox_curate.decisions import Change, append, last_batch, undo
 from uniemox_curate.release.config import ReleaseConfig
 from uniemox_curate.release.run import release
 from uniemox_curate.release.splitting import split

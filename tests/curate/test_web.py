@@ -20,7 +20,8 @@ from uniemox_curate.annotate.access import account_of, invite, join, revoke
 from uniemox_curate.annotate.serving import served_at, server
 from uniemox_curate.annotate.verdicts import read_answers
 from uniemox_curate.annotate.web import PAGES, create_app
-from uniemox_curate.project import Project, decisions
+from uniemox_curate.decisions import decisions
+from uniemox_curate.project import Project
 from uniemox_curate.store import Store
 from uniemox_serve.server import listen
 

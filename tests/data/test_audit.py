@@ -12,8 +12,8 @@ from PIL import Image
 
 from tests.drawn import Stored, class_folders, draw_image, jpeg_of, plant
 from uniemox.data.audit import Audit, audit, write_page
+from uniemox.data.inspection import inspect_image, scan
 from uniemox.data.near import difference, near_groups
-from uniemox.data.processes import inspect_image, scan
 from uniemox.data.sample import ImageFile, Sample
 from uniemox.data.source import open_data
 from uniemox.io.images import decode

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.data.tree import HEADER, sidecar, write
-from uniemox.data.people import Sidecar, read_sidecar
+from uniemox.data.sidecar import Sidecar, read_sidecar
 from uniemox.errors import DataError
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.images import draw, save
-from uniemox.data.people import Sidecar
 from uniemox.data.sample import DataSet
+from uniemox.data.sidecar import Sidecar
 
 JPEG = save(draw(24, 18), "JPEG")
 EMOTIONS = ("sadness", "disgust", "amusement", "awe", "excitement", "anger", "fear", "contentment")  # info.json's order

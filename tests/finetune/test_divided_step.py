@@ -24,7 +24,7 @@ from tests.runs import PLAIN
 from uniemox.finetune.config import AugmentConfig, Task
 from uniemox.finetune.step import FinetuneBatch, Objective, augment_batch, finetune_step
 from uniemox.labels import MIKELS
-from uniemox.losses.methods import affect_loss, distribution_loss
+from uniemox.losses.tasks import affect_loss, distribution_loss
 from uniemox.model.classifier import Classifier
 from uniemox.model.methods.relation import build_method
 from uniemox.views.patches import IMAGENET, normalise

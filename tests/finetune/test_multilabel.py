@@ -32,7 +32,8 @@ from uniemox.finetune.run import check_parts, finetune
 from uniemox.finetune.run_state import FinetuneRun
 from uniemox.finetune.step import FinetuneBatch, Objective
 from uniemox.labels import EMOTIC
-from uniemox.losses.methods import discrete_weights, multilabel_loss, multiplicative_label_loss
+from uniemox.losses.methods import multiplicative_label_loss
+from uniemox.losses.tasks import discrete_weights, multilabel_loss
 from uniemox.model.methods.relation import build_method
 from uniemox.predict.network import Network as OnnxNetwork
 from uniemox.predict.opening import load

@@ -14,7 +14,7 @@ from tests.drawn import draw_image, jpeg_of
 from tests.images import FILE_STARTS, HUGE
 from tests.runs import uniemox_here
 from tests.serve.serving import image, predictor_of, running
-from uniemox.data.processes import inspect_image
+from uniemox.data.inspection import inspect_image
 from uniemox.data.sample import Broken, ImageFile, Sample, decode_sample
 from uniemox.data.shards import _packed
 from uniemox.errors import BoxError, ImageError, UnexpectedImageError, UniemoxError

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.predict.answers import opened, prediction
-from uniemox.data.people import Sidecar, read_sidecar
+from uniemox.data.sidecar import Sidecar, read_sidecar
 from uniemox.errors import ConfigError, DataError
 from uniemox.io.files import FileLock
 from uniemox.predict.tables import read_lines

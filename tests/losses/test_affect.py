@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 from uniemox.errors import ShapeError
-from uniemox.losses.methods import affect_loss, concordance, distribution_loss
 from uniemox.losses.objective import mean_over_images, soft_target_cross_entropy
+from uniemox.losses.tasks import affect_loss, concordance, distribution_loss
 
 seeds = st.integers(0, 999)
 counts = st.integers(2, 20)

@@ -9,10 +9,10 @@ from .console import progress_bar as progress_bar
 from .console import quoted as quoted
 from .console import say as say
 from .console import show_all as show_all
-from .data_files import NO_FILES as NO_FILES
-from .data_files import Exclude as Exclude
-from .data_files import FileOptions as FileOptions
-from .data_files import Splits as Splits
+from .data_options import NO_FILES as NO_FILES
+from .data_options import Exclude as Exclude
+from .data_options import FileOptions as FileOptions
+from .data_options import Splits as Splits
 from .program import app as app
 from .program import main as main
 from .program import run_and_report_errors as run_and_report_errors

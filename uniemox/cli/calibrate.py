@@ -16,7 +16,7 @@ from uniemox.cli.console import (
     say,
     say_parts,
 )
-from uniemox.cli.data_files import NO_FILES, FileOptions
+from uniemox.cli.data_options import NO_FILES, FileOptions
 from uniemox.cli.evaluate import LabelMapText
 from uniemox.data.seen import seen_file
 from uniemox.evaluate.label_pairs import read_label_pairs

@@ -27,7 +27,8 @@ from uniemox.cli.console import (
     say_parts,
     show_all,
 )
-from uniemox.cli.data_files import NO_FILES, Exclude, FileOptions, Pool, Splits, Texts, describe, persons, shard
+from uniemox.cli.data_options import NO_FILES, Exclude, FileOptions, Pool, Splits, Texts
+from uniemox.cli.data_preparation import describe, persons, shard
 from uniemox.errors import ConfigError
 from uniemox.io.parallel import ONE_A_CORE
 from uniemox.plurals import counted
@@ -327,7 +328,7 @@ def _histograms(data: "DataSet") -> "NDArray[np.floating]":
     """Return colour histograms of all samples, (N, D); an unreadable image gets the mean of the others."""
     import numpy as np
 
-    from uniemox.data.processes import scan
+    from uniemox.data.inspection import scan
 
     with progress_bar() as progress:
         scans = scan(data.samples, on_progress=lambda _, done, total: progress.show("looking at colours", done, total))

@@ -23,7 +23,7 @@ from uniemox.cli.console import (
     say_parts,
     show_all,
 )
-from uniemox.cli.data_files import NO_FILES, DataFiles, FileOptions
+from uniemox.cli.data_options import NO_FILES, DataFiles, FileOptions
 from uniemox.evaluate.label_pairs import read_label_pairs
 from uniemox.io.weight_names import is_in_package
 from uniemox.labels import quoted as quoted_label

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from uniemox.cli.console import Files, Flag, JsonObject, need, progress_bar, quoted, refuse_other, say
-from uniemox.cli.data_files import Splits
+from uniemox.cli.data_options import Splits
 from uniemox.errors import ConfigError
 
 if TYPE_CHECKING:

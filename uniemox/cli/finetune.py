@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from uniemox.cli.console import Flag, need, say, say_parts
-from uniemox.cli.data_files import NO_FILES, DataFiles, FileOptions
+from uniemox.cli.data_options import NO_FILES, DataFiles, FileOptions
 from uniemox.cli.settings import config_of, help_of, options_of, takes
 from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.default_init import DEFAULT_INIT, needs_default_init, with_default_init

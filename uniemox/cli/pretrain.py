@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from uniemox.cli.console import Flag, need, quoted, say, say_parts
-from uniemox.cli.data_files import NO_FILES, FileOptions, Texts
+from uniemox.cli.data_options import NO_FILES, FileOptions, Texts
 from uniemox.cli.settings import config_of, options_of, takes
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.pretrain.presets import PRESETS

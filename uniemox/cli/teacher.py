@@ -8,7 +8,7 @@ from typing import Any
 from cyclopts import App
 
 from uniemox.cli.console import Flag, JsonObject, need, progress_bar, say, say_parts
-from uniemox.cli.data_files import Exclude, Splits, Texts
+from uniemox.cli.data_options import Exclude, Splits, Texts
 from uniemox.cli.settings import config_of, options_of, takes
 from uniemox.plurals import counted
 from uniemox.teacher.config import FitConfig

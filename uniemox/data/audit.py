@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from uniemox.data.inspection import ImageProperties, scan
 from uniemox.data.near import near_groups
-from uniemox.data.processes import ImageProperties, scan
 from uniemox.data.sample import DataSet, Sample, decode_sample
 from uniemox.errors import BoxError, ImageError
 from uniemox.io.html import jpeg_url, write_html

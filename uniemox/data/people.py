@@ -1,39 +1,29 @@
-"""Sidecar files next to the images, with people and texts."""
+"""People in the images of a data set: detection, and the file next to the data."""
 
-import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from uniemox.data.processes import map_each
 from uniemox.data.sample import DataSet, Sample, decode_sample
 from uniemox.data.seen import seen_file, write_hashes
-from uniemox.data.text_files import read_bytes
+from uniemox.data.sidecar import Sidecar, read_sidecar
 from uniemox.errors import DataError, ImageError
-from uniemox.io.files import FileLock, open_appending
 from uniemox.io.images import MinSides
 from uniemox.io.parallel import DIED, ONE_A_CORE, PoolConfig
 from uniemox.io.progress import Progress, silent
 from uniemox.io.sized_image import SizedImage
-from uniemox.io.typed import Share, check_json, parse_json
+from uniemox.io.typed import Share, check_json
 from uniemox.persons.box import Box, Detection
 from uniemox.persons.detector import Detector
 
 # Names of the files next to the data, where every command finds them.
 PERSONS = "persons.jsonl"
 TEXTS = "texts.jsonl"
-REMEDY = "remove the line"
-
-
-@dataclass(frozen=True, slots=True)
-class SidecarLine:
-    """The field that every line has except the first; the others depend on the file."""
-
-    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,106 +32,6 @@ class PeopleLine:
 
     boxes: list[tuple[float, float, float, float, Share]] | None = None
     """x1, y1, x2, y2 in px and confidence of each person; None: no detector was run."""
-
-
-class Sidecar:
-    """Sidecar file with one line per image, open for appending.
-
-    Args:
-        header: Settings that produced the lines; an existing file must have the same.
-
-    Raises:
-        DataError: If an existing file has other settings, or the file can't be written.
-        ConfigError: If another process writes it.
-    """
-
-    def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
-        self.path = path
-        self.done: set[str] = set()
-        try:
-            self._lock = FileLock(path)
-            try:
-                self._open(header)
-            except BaseException:
-                self._lock.release()
-                raise
-        except OSError as error:
-            raise DataError(f"{path} can't be written ({error.strerror}); choose another file with --out") from error
-
-    def _open(self, header: Mapping[str, Any]) -> None:
-        path = self.path
-        good_bytes = 0
-        if path.exists():
-            existing, lines, good_bytes = _parse(path)
-            # A run that was killed while it wrote the header leaves a part of it.
-            has_partial_header = good_bytes == 0 and json_line(header).startswith(read_bytes(path))
-            if existing != dict(header) and not has_partial_header:
-                raise DataError(
-                    f"{path} was made with other settings ({_short(existing)}) than now requested ({_short(header)}); "
-                    "remove it, or write to another file with --out"
-                )
-            self.done = {line["key"] for line in lines}
-        self._file = open_appending(path)
-        # Remove the line at which the last run was stopped.
-        self._file.truncate(good_bytes)
-        if not good_bytes:
-            self._write(header)
-
-    def append(self, key: str, values: Mapping[str, Any]) -> None:
-        """Append the values of one image."""
-        self._write({"key": key, **values})
-        self.done.add(key)
-
-    def _write(self, values: Mapping[str, Any]) -> None:
-        self._file.write(json_line(values))
-        self._file.flush()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        try:
-            self._file.close()
-        finally:
-            self._lock.release()
-
-
-def read_sidecar(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Read a sidecar's header, and its lines by key, without an incomplete last line.
-
-    Raises:
-        DataError: If the file can't be read, a complete line is not an object with a key, or the header is missing.
-    """
-    header, lines, _ = _parse(path)
-    return header, {line["key"]: line for line in lines}
-
-
-def _parse(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]], int]:
-    """Parse a file into header, complete lines, and their number of bytes."""
-    # Split as bytes, because the last line may end inside a character.
-    complete, newline, _ = read_bytes(path).rpartition(b"\n")
-    values = []
-    for number, line in enumerate(complete.split(b"\n") if newline else [], start=1):
-        where = f"{path}:{number}"
-        value = parse_json(line, dict[str, Any], where, remedy=REMEDY)
-        # The first line is the header.
-        if number > 1:
-            check_json(value, SidecarLine, where, remedy=REMEDY)
-        values.append(value)
-    if not values:
-        return {}, [], 0
-    if "key" in values[0]:
-        raise DataError(f"{path}:1: the header with the settings is missing; create the file again")
-    return values[0], values[1:], len(complete) + 1
-
-
-def json_line(values: Mapping[str, Any]) -> bytes:
-    """Encode a line of JSON with its end; file names that are not UTF-8 are escaped."""
-    return json.dumps(values, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
-
-
-def _short(header: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in header.items()) or "no header"
 
 
 # Minimum short side of reduced JPEGs: twice the 416 px that most detectors take.

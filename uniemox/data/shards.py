@@ -15,10 +15,10 @@ from typing import Any
 from PIL import Image
 
 from uniemox.bounds import check_numbers
-from uniemox.data.people import json_line
 from uniemox.data.processes import map_batches
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.shard_format import FORMAT, INDEX, REMEDY, ShardIndex, ShardLine
+from uniemox.data.sidecar import json_line
 from uniemox.errors import DataError, ImageError, LabelError, MissingPackageError
 from uniemox.io.borders import crosses_border
 from uniemox.io.files import MAX_TEXT_BYTES, PARTIAL, is_plain_name, open_regular, read_limited, replacing, write_file

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from uniemox.data.joining import combine
-from uniemox.data.people import PERSONS, TEXTS, people_of, read_sidecar
+from uniemox.data.people import PERSONS, TEXTS, people_of
 from uniemox.data.prompts import describe
 from uniemox.data.readers.csv_table import read_csv
 from uniemox.data.readers.emoset import read_emoset
@@ -26,6 +26,7 @@ from uniemox.data.readers.oasis import read_oasis
 from uniemox.data.sample import DataSet
 from uniemox.data.seen import read_seen
 from uniemox.data.shards import read_shards
+from uniemox.data.sidecar import read_sidecar
 from uniemox.data.splits import read_splits
 from uniemox.data.synthetic_scenes import synthetic
 from uniemox.data.text_files import read_text

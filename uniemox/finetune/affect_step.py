@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from uniemox.losses.methods import affect_loss
+from uniemox.losses.tasks import affect_loss
 from uniemox.training.processes import gather_numbers, gather_rows, rank, world_size
 
 

@@ -20,7 +20,7 @@ from uniemox.finetune.network import BuiltNetwork
 from uniemox.finetune.parts import Parts
 from uniemox.finetune.step import FinetuneBatch, Objective
 from uniemox.finetune.targets import class_weights, has_target, target_of
-from uniemox.losses.methods import concordance, discrete_weights
+from uniemox.losses.tasks import concordance, discrete_weights
 from uniemox.model.classifier import Classifier
 from uniemox.model.config import Precision
 from uniemox.model.encoders import with_fitted

@@ -19,8 +19,8 @@ from uniemox.errors import ShapeError
 from uniemox.finetune.affect_step import AffectBatch, AffectStep
 from uniemox.finetune.config import AugmentConfig, Task
 from uniemox.finetune.mixing import Mixing, draw_mixing
-from uniemox.losses.methods import affect_loss, distribution_loss, multilabel_loss
 from uniemox.losses.objective import soft_target_cross_entropy
+from uniemox.losses.tasks import affect_loss, distribution_loss, multilabel_loss
 from uniemox.model.config import Precision
 from uniemox.model.methods.relation import Relation
 from uniemox.training.optimization import train_step

@@ -22,11 +22,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from uniemox.data.colour import brightness, colorfulness
-from uniemox.data.people import Sidecar
 from uniemox.data.processes import map_each
 from uniemox.data.prompts import describe, plain
 from uniemox.data.readers.emoset import read_vocabulary
 from uniemox.data.sample import DataSet, Sample, decode_sample
+from uniemox.data.sidecar import Sidecar
 from uniemox.errors import ImageError, TeacherError
 from uniemox.io.parallel import DIED, ONE_A_CORE, PoolConfig
 from uniemox.io.progress import Progress, silent

@@ -19,7 +19,8 @@ from starlette.responses import JSONResponse, Response
 
 from uniemox.errors import ConfigError, UnavailableError
 from uniemox_curate import tables as t
-from uniemox_curate.project import Project, person_of
+from uniemox_curate.decisions import person_of
+from uniemox_curate.project import Project
 from uniemox_curate.store import Store
 from uniemox_serve import HEADERS as SERVE_HEADERS
 from uniemox_serve import MAX_QUERY_BYTES, Turns, as_sent, has_large_headers, without_cookies

@@ -14,7 +14,8 @@ from uniemox.io import write_file, write_rows
 from uniemox_curate import tables as t
 from uniemox_curate.annotate.label_studio import WrittenAnswer, add_answer
 from uniemox_curate.annotate.verdicts import LAST_ANSWERS
-from uniemox_curate.project import SUFFIXES, Project, pool, taken_down, utc
+from uniemox_curate.decisions import pool, taken_down
+from uniemox_curate.project import SUFFIXES, Project, utc
 from uniemox_curate.questions import detail_names
 
 

@@ -22,7 +22,8 @@ from starlette.types import Receive, Scope, Send
 from uniemox.errors import DataError, ImageError
 from uniemox.io import MAX_BYTES, DecoderPool, MinSides, encode_image, fitted, open_regular, read_limited, write_file
 from uniemox_curate import tables as t
-from uniemox_curate.project import Project, taken_down
+from uniemox_curate.decisions import taken_down
+from uniemox_curate.project import Project
 
 # Longest side and JPEG quality of previews.
 MAX_SIDE_PX = 1024

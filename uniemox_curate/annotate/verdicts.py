@@ -9,8 +9,9 @@ from typing import Any
 from sqlalchemy import Select, func, select
 
 from uniemox_curate import tables as t
+from uniemox_curate.decisions import LEFT_OUT, current, pool, taken_down
 from uniemox_curate.plan import MIN_ANSWERS, Rule
-from uniemox_curate.project import LEFT_OUT, NONE, SKIP, Project, current, pool, searched_labels, taken_down
+from uniemox_curate.project import NONE, SKIP, Project, searched_labels
 from uniemox_curate.store import Store
 
 # Reason of a verdict that overrides the rule.

@@ -25,7 +25,8 @@ from uniemox_curate.annotate.answers import MAX_ROWS, AnswerWriter, Strict, has_
 from uniemox_curate.annotate.assignment import TaskAssigner
 from uniemox_curate.annotate.previews import Previews, draw_check, preview_response
 from uniemox_curate.annotate.verdicts import disputed, remembered_rule
-from uniemox_curate.project import NONE, Change, Project, append, current, leave_out, searched_labels, taken_down, undo
+from uniemox_curate.decisions import Change, append, current, leave_out, taken_down, undo
+from uniemox_curate.project import NONE, Project, searched_labels
 from uniemox_curate.status import status
 
 # File and media type by path; no other files are served.

@@ -224,7 +224,7 @@ def undo(folder: Folder, batch: Annotated[int, Parameter(help="Number of the ste
     Example: uniemox curate undo mine 12
     """
     project = opened(folder)
-    from uniemox_curate.project import undo as run
+    from uniemox_curate.decisions import undo as run
     from uniemox_curate.release.takedown import count_undeleted
 
     with project.store.write() as connection:

@@ -48,7 +48,7 @@ def leave_out(folder: Folder, name: Name, /) -> None:
     Example: uniemox curate leave-out mine Ada
     """
     project = opened(folder)
-    from uniemox_curate.project import leave_out as run
+    from uniemox_curate.decisions import leave_out as run
 
     with project.store.write() as connection:
         number = run(connection, name, actor="owner")

@@ -22,8 +22,9 @@ from uniemox_curate import tables as t
 from uniemox_curate.collect.config import CollectConfig
 from uniemox_curate.collect.fetch import Download, FetchError, Redirect, Robots, fetch_all, get_once
 from uniemox_curate.collect.sources import Candidate, ImageSource
+from uniemox_curate.decisions import follow_takedowns, taken_down
 from uniemox_curate.licences import UNKNOWN_LICENCE
-from uniemox_curate.project import Project, follow_takedowns, taken_down
+from uniemox_curate.project import Project
 
 # Candidates of one transaction. Of downloads, as many may be lost if the process is killed.
 CANDIDATES_PER_SEARCH = 500

@@ -29,7 +29,8 @@ from uniemox.io import DecoderPool, Progress, in_parts, silent, usable_cores
 from uniemox.labels import LabelSet
 from uniemox.plurals import counted
 from uniemox_curate import tables as t
-from uniemox_curate.project import SKIP, Change, Project, append, current, decisions, searched_labels, taken_down
+from uniemox_curate.decisions import Change, append, current, decisions, taken_down
+from uniemox_curate.project import SKIP, Project, searched_labels
 from uniemox_curate.store import put_setting
 
 # Author of automatic decisions. A later screen changes only these.

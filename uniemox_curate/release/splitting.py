@@ -27,9 +27,10 @@ from uniemox_curate import tables as t
 from uniemox_curate.annotate.kept_sets import kept_set
 from uniemox_curate.annotate.verdicts import Verdict, remembered_rule
 from uniemox_curate.counters import count
+from uniemox_curate.decisions import current
 from uniemox_curate.next_step import split_command
 from uniemox_curate.plan import Rule
-from uniemox_curate.project import Project, current
+from uniemox_curate.project import Project
 from uniemox_curate.staleness import record_kept
 
 FILE = "splits.json"

@@ -16,7 +16,8 @@ from uniemox.errors import ConfigError, DataError, UniemoxError
 from uniemox.io import PARTIAL, FileLock, read_limited
 from uniemox.plurals import counted
 from uniemox_curate import tables as t
-from uniemox_curate.project import Change, Project, append, taken_down
+from uniemox_curate.decisions import Change, append, taken_down
+from uniemox_curate.project import Project
 from uniemox_curate.release.config import IMAGES
 from uniemox_curate.release.hub_card import METADATA
 from uniemox_curate.release.record import NAME_DIGITS, forget_images, load_record, save_written

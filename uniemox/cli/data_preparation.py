@@ -1,4 +1,4 @@
-"""Options for data, person boxes, texts and splits, and the commands persons, describe and shard."""
+"""Commands that prepare data: `uniemox data persons`, `describe` and `shard`."""
 
 import json
 from collections.abc import Callable
@@ -10,64 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from uniemox.cli.console import Files, Flag, JsonObject, need, progress_bar, say
+from uniemox.cli.data_options import NO_FILES, FileOptions, Persons, Pool, Texts
 from uniemox.errors import ConfigError
-from uniemox.io.parallel import ONE_A_CORE, PoolConfig
+from uniemox.io.parallel import ONE_A_CORE
 from uniemox.plurals import counted
 
 if TYPE_CHECKING:
-    from uniemox.data.sample import DataSet
     from uniemox.persons.detector import Detector
     from uniemox.teacher.attributes import Describer
 
-
-def _file(text: str) -> Any:
-    return Parameter(negative="", help=text)
-
-
-Persons = Annotated[Path | None, _file("File written by uniemox data persons. Default: the one next to the data.")]
-Texts = Annotated[Path | None, _file("File written by uniemox data describe. Default: the one next to the data.")]
-Splits = Annotated[
-    Path | None,
-    _file(
-        "File of uniemox data split, splits.json of a run without --splits, a folder SPLIT/CLASS/IMAGE, or published "
-        "lists: a table or JSON of names and splits, or a folder of train.txt, val.txt and test.txt."
-    ),
-]
-Exclude = Annotated[
-    Path | None, _file('File written by `data check --json`. The images in its list "exclude" are left out.')
-]
-
 # Name of the default weights of CLIP models in open_clip.
 OPENAI = "openai"
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataFiles:
-    """Files that add boxes and splits to a data set, or exclude images."""
-
-    persons: Persons = None
-    splits: Splits = None
-    exclude: Exclude = None
-
-    def open(self, source: str, **options: Any) -> "DataSet":
-        """Open the data set.
-
-        Args:
-            source: KIND:PATH.
-            options: Keyword arguments of `open_data`.
-        """
-        from uniemox.data.source import open_data
-
-        return open_data(source, **vars(self), **options)
-
-    def words(self) -> list[str]:
-        """Return these options as words of a command line."""
-        return [word for name, file in vars(self).items() if file is not None for word in (f"--{name}", str(file))]
-
-
-FileOptions = Annotated[DataFiles, Parameter(name="*")]
-Pool = Annotated[PoolConfig, Parameter(name="*")]
-NO_FILES = DataFiles()
 
 
 @dataclass(frozen=True, kw_only=True)
