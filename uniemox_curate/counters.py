@@ -1,6 +1,6 @@
-"""Counts of answers and decisions, kept in the database so that the status of a large project needs seconds.
+"""Counts of answers and decisions, stored in the database so that the status of a large project needs seconds.
 
-Answers, tasks and decisions are never changed or deleted. Kept counts therefore stay true for the answers and decisions
+Answers, tasks and decisions are never changed or deleted. Stored counts therefore stay true for the answers and decisions
 that they count. Images with newer answers or decisions are subtracted as they were, and added as they are.
 """
 
@@ -28,15 +28,15 @@ from uniemox_curate.store import Store, setting_of
 
 # Name of the setting with the counts.
 SETTING = "counts"
-# Minimum number of answers of a project whose counts are kept; fewer are counted in no time.
-MIN_KEPT = 50_000
+# Minimum number of answers of a project whose counts are stored; fewer are counted in no time.
+MIN_STORED = 50_000
 # Maximum number of new answers, and of images with new answers or decisions, that are added to the counts; more are
 # counted together with all others.
 MAX_ADDED = 100_000
 # Maximum number of batches that were undone or restored, because databases limit the values in a statement.
 MAX_SWITCHED = 1_000
-# Number of answers after which a program that saves answers keeps the counts.
-KEEP_EVERY = 20_000
+# Number of answers after which a program that saves answers stores the counts.
+STORE_EVERY = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +82,7 @@ class Counts:
     labelled: KeptSet = field(default_factory=KeptSet)
     """Images that the rule keeps."""
     basis: Basis = field(default_factory=Basis)
-    kept: int = 0
+    passed_screen: int = 0
     """Number of images that passed the screen and were not taken down."""
     taken_down: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
@@ -108,30 +108,30 @@ class _Moment:
 
 
 def count(store: Store) -> Counts:
-    """Return the counts of a project; a large project keeps them."""
-    kept_counts = _read(store)
+    """Return the counts of a project; a large project stores them."""
+    stored_counts = _read(store)
     with store.read() as connection:
         newest = connection.scalar(select(func.max(t.answers.c.id))) or 0
         answers = connection.scalar(select(func.count()).select_from(t.answers)) or 0
         newest_batch, batches = connection.execute(select(func.max(t.batches.c.id), func.count())).one()
-        counts = replace(kept_counts, newest_batch=newest_batch or 0, batches=batches)
-        before = kept_counts.newest_answer
+        counts = replace(stored_counts, newest_batch=newest_batch or 0, batches=batches)
+        before = stored_counts.newest_answer
         new_answers = connection.scalar(select(func.count()).where(t.answers.c.id > before)) or 0
-        new_batches = select(func.count()).where(t.batches.c.id > kept_counts.newest_batch)
+        new_batches = select(func.count()).where(t.batches.c.id > stored_counts.newest_batch)
         # A database that many programs write may show a row after one with a larger number.
-        has_all_answers = kept_counts.answers + new_answers == answers
-        has_all_batches = kept_counts.batches + (connection.scalar(new_batches) or 0) == batches
-        can_add = has_all_answers and kept_counts.answers > 0 and new_answers <= MAX_ADDED
+        has_all_answers = stored_counts.answers + new_answers == answers
+        has_all_batches = stored_counts.batches + (connection.scalar(new_batches) or 0) == batches
+        can_add = has_all_answers and stored_counts.answers > 0 and new_answers <= MAX_ADDED
         counts = replace(counts, newest_answer=newest, answers=answers, basis=_basis(connection))
         if not can_add:
             counts = replace(counts, times=_all_times(connection))
         elif new_answers:
             counts = replace(counts, times=_add_times(connection, counts.times, before))
         added = None
-        if can_add and has_all_batches and counts.basis == kept_counts.basis:
-            added = _add_images(connection, kept_counts, counts)
+        if can_add and has_all_batches and counts.basis == stored_counts.basis:
+            added = _add_images(connection, stored_counts, counts)
         counts = _count_images(connection, _count_decisions(connection, counts)) if added is None else added
-    if answers >= MIN_KEPT and counts != kept_counts:
+    if answers >= MIN_STORED and counts != stored_counts:
         # A database that can't be written now is counted again the next time.
         with suppress(UnavailableError):
             store.set(SETTING, asdict(counts))
@@ -139,7 +139,7 @@ def count(store: Store) -> Counts:
 
 
 def _read(store: Store) -> Counts:
-    """Return the kept counts, or counts of nothing if there are none that can be used."""
+    """Return the stored counts, or counts of nothing if there are none that can be used."""
     saved = store.setting(SETTING)
     try:
         return Counts() if saved is None else check_json(saved, Counts, "counts", remedy="they are counted again")
@@ -157,7 +157,7 @@ def _count_decisions(connection: Connection, counts: Counts) -> Counts:
     tagged = select(styles.value, func.count().label("n")).where(styles.value != "").group_by(styles.value)
     return replace(
         counts,
-        kept=connection.scalar(select(func.count()).select_from(pool().subquery())) or 0,
+        passed_screen=connection.scalar(select(func.count()).select_from(pool().subquery())) or 0,
         taken_down=connection.scalar(select(func.count()).select_from(taken_down().subquery())) or 0,
         dropped=_most_frequent_first(reasons),
         styles=_most_frequent_first({row.value: row.n for row in connection.execute(tagged)}),
@@ -278,7 +278,7 @@ def _add_images(connection: Connection, earlier: Counts, counts: Counts) -> Coun
 
     Args:
         connection: Connection to the database.
-        earlier: The kept counts.
+        earlier: The stored counts.
         counts: Counts whose images are the earlier ones.
     """
     before = _moment(connection, earlier)
@@ -299,14 +299,14 @@ def _add_images(connection: Connection, earlier: Counts, counts: Counts) -> Coun
 
     return replace(
         _with_images(counts, difference),
-        kept=counts.kept + difference["kept", ""],
+        passed_screen=counts.passed_screen + difference["passed screen", ""],
         taken_down=counts.taken_down + difference["taken down", ""],
         dropped=_most_frequent_first(add("dropped", counts.dropped)),
         styles=_most_frequent_first(add("style", counts.styles)),
     )
 
 
-def kept_at(connection: Connection, images: Any, *, rule: Rule, newest_answer: int, newest_batch: int) -> KeptSet:
+def labelled_at(connection: Connection, images: Any, *, rule: Rule, newest_answer: int, newest_batch: int) -> KeptSet:
     """Return which of some images a rule kept at a moment.
 
     Args:
@@ -385,7 +385,7 @@ def _count_at(
     }
     numbers = tally.numbers
     taken = {image for (name, image), row in current_decisions.items() if name == "taken" and row.value == "yes"}
-    kept = set()
+    passed = set()
     judged: dict[int, str] = {}
     for (name, image), row in current_decisions.items():
         if name == "verdict":
@@ -394,16 +394,16 @@ def _count_at(
             numbers["style", row.value] += 1
         elif name == "screen" and image not in taken:
             if row.value == "keep":
-                kept.add(image)
+                passed.add(image)
             elif row.value == "drop":
                 numbers["dropped", row.reason.split(":")[0]] += 1
     labels: dict[int, list[str]] = defaultdict(list)
     last_answers = {row.task_id: row for row in answers if row.id <= moment.answer}
     for row in last_answers.values():
-        if row.picture_id in kept and row.person_id not in moment.left_out:
+        if row.picture_id in passed and row.person_id not in moment.left_out:
             labels[row.picture_id].append(row.label)
     numbers["taken down", ""] = len(taken)
-    numbers["kept", ""] = len(kept)
+    numbers["passed screen", ""] = len(passed)
     for image, image_labels in labels.items():
         tally.add(image, image_labels, judged.get(image))
     return numbers

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, or_, select
 from uniemox.plurals import counted
 from uniemox_curate import tables as t
 from uniemox_curate.annotate.kept_sets import KeptSet
-from uniemox_curate.counters import Counts, kept_at, switched_people
+from uniemox_curate.counters import Counts, labelled_at, switched_people
 from uniemox_curate.decisions import taken_down
 from uniemox_curate.plan import MIN_ANSWERS, Rule
 from uniemox_curate.project import SKIP
@@ -136,7 +136,7 @@ def _without(connection: Connection, record: Mapping[str, Any], images: Any) -> 
         images: Query for the numbers of images.
     """
     moment = {name: record[name] for name in ("rule", "newest_answer", "newest_batch")}
-    gone = kept_at(connection, images, **moment)
+    gone = labelled_at(connection, images, **moment)
     return KeptSet(record["images"], record["fingerprint"]).plus(-gone.images, -gone.fingerprint)
 
 

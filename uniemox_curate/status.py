@@ -184,7 +184,7 @@ def _screened(project: Project, counts: Counts) -> dict[str, Any]:
     return {
         "looked at": project.count(select(t.looks.c.picture_id)),
         "to look at": project.count(fresh.where(t.candidates.c.picture_id.not_in(select(t.looks.c.picture_id)))),
-        "kept": counts.kept,
+        "kept": counts.passed_screen,
         "taken down": counts.taken_down,
         "dropped": counts.dropped,
         "styles": counts.styles,

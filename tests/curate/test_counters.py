@@ -31,7 +31,7 @@ PEOPLE = 4
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """Twelve images, and four people who have a task for each and two attention checks."""
-    monkeypatch.setattr(counters, "MIN_KEPT", 1)
+    monkeypatch.setattr(counters, "MIN_STORED", 1)
     project = project_of(tmp_path / "p", ["awe", "fear"] * (IMAGES // 2))
     with project.store.write() as connection:
         for i in range(1, PEOPLE + 1):
@@ -77,7 +77,7 @@ def count_all(project: Project) -> Counts:
     """Count everything from the beginning, and keep nothing."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(counters, "_read", lambda _: Counts())
-        patch.setattr(counters, "MIN_KEPT", 10**9)
+        patch.setattr(counters, "MIN_STORED", 10**9)
         return count(project.store)
 
 
@@ -121,7 +121,7 @@ OPERATIONS = st.one_of(
 
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(operations=st.lists(OPERATIONS, min_size=1, max_size=12), max_added=st.sampled_from((3, 100_000)))
-def test_kept_counts_equal_counted_ones_after_any_operations(
+def test_stored_counts_equal_counted_ones_after_any_operations(
     project: Project, operations: Sequence[tuple[Any, ...]], max_added: int
 ) -> None:
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
@@ -137,7 +137,7 @@ def test_kept_counts_equal_counted_ones_after_any_operations(
             counts = count(changing.store)
             assert counts == count_all(changing)
             assert count(changing.store) == counts
-            assert counts.kept == changing.count(pool())
+            assert counts.passed_screen == changing.count(pool())
             assert counts.disputed == len(disputed(changing, counts.basis.rule))
             assert counts.labelled == kept_set(verdicts(changing, rule=counts.basis.rule))
             answers = read_answers(changing).by_picture.values()
@@ -191,10 +191,10 @@ def test_damaged_counts_are_counted_again(project: Project, damaged: object) -> 
 
 def test_small_and_unwritable_projects_keep_no_counts(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     add_answers(project, [(task, "awe", 1.0) for task in range(1, 6)])
-    monkeypatch.setattr(counters, "MIN_KEPT", 6)
+    monkeypatch.setattr(counters, "MIN_STORED", 6)
     expected = status(project)
     assert project.store.setting(SETTING) is None
-    monkeypatch.setattr(counters, "MIN_KEPT", 5)
+    monkeypatch.setattr(counters, "MIN_STORED", 5)
 
     def refuse(*_: object) -> None:
         raise UnavailableError("read-only")

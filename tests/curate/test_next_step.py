@@ -342,7 +342,7 @@ def test_a_changed_search_word_is_noticed_although_counts_are_kept(
     released: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rule of the paper also depends on the search word, which collect may correct."""
-    monkeypatch.setattr("uniemox_curate.counters.MIN_KEPT", 1)
+    monkeypatch.setattr("uniemox_curate.counters.MIN_STORED", 1)
     status(released)
     with released.store.write() as connection:
         connection.execute(update(t.candidates).where(t.candidates.c.picture_id == 5).values(label="fear"))

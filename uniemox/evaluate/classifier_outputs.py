@@ -1,6 +1,7 @@
 """Outputs of a torch classifier over a data set."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -56,43 +57,74 @@ def outputs_of(
     Raises:
         DataError: If no image can be read.
     """
-    run = _Run(classifier, stats, encoded=encoded, precision=precision)
-    was_training = classifier.training
-    classifier.eval()
+    new_outputs = partial(_CollectedOutputs, classifier, stats, encoded=encoded, precision=precision)
+    collected = new_outputs()
     read = list[Sample]()
     crops = list[Box]()
     broken = list[Broken]()
-    for batch in load_batches(samples, EvalViews(view), BATCH, workers=workers):
-        if batch.samples:
-            run.add(batch)
-            read += batch.samples
-            crops += batch.crops
-        broken += batch.broken
-        on_progress("evaluating", len(read) + len(broken), len(samples))
-    if not read:
-        classifier.train(was_training)
-        raise nothing_read(broken)
-    outputs = run.outputs()
-    if classifier.streams == "scene" and not view.hide_person:
-        # The crop is in the middle of the image, so its ends add up to the image's size.
-        sizes = [(round(crop.x1 + crop.x2), round(crop.y1 + crop.y2)) for crop in crops]
-        weights = [[weight for _, weight in scene_parts(size)] for size in sizes]
-        long_rows = [row for row, row_weights in enumerate(weights) if len(row_weights) > 1]
-        by_square = []
-        for square in range(max((len(weights[row]) for row in long_rows), default=0)):
-            run = _Run(classifier, stats, encoded=encoded, precision=precision)
-            run.add_all([read[row] for row in long_rows], EvalViews(view, square), workers)
-            by_square.append(run.outputs())
-        for index, row in enumerate(long_rows):
-            squares = by_square[: len(weights[row])]
-            outputs_of_image = {name: np.stack([part[name][index] for part in squares]) for name in outputs}
-            for name, mean in mean_outputs(outputs_of_image, weights[row]).items():
-                outputs[name][row] = mean[0]
-    classifier.train(was_training)
+    with _in_eval_mode(classifier):
+        for batch in load_batches(samples, EvalViews(view), BATCH, workers=workers):
+            if batch.samples:
+                collected.add(batch)
+                read += batch.samples
+                crops += batch.crops
+            broken += batch.broken
+            on_progress("evaluating", len(read) + len(broken), len(samples))
+        if not read:
+            raise nothing_read(broken)
+        outputs = collected.by_name()
+        if classifier.streams == "scene" and not view.hide_person:
+
+            def outputs_of_square(square: int, long_samples: Sequence[Sample]) -> dict[str, np.ndarray]:
+                of_square = new_outputs()
+                of_square.add_all(long_samples, EvalViews(view, square), workers)
+                return of_square.by_name()
+
+            # The crop is in the middle of the image, so its ends add up to the image's size.
+            sizes = [(round(crop.x1 + crop.x2), round(crop.y1 + crop.y2)) for crop in crops]
+            _blend_long_images(outputs, read, sizes, outputs_of_square)
     return Outputs(outputs[LOGITS], outputs.get(DISTANCE), tuple(read), tuple(broken))
 
 
-class _Run:
+@contextmanager
+def _in_eval_mode(classifier: Classifier) -> Iterator[None]:
+    """Set the classifier to evaluation inside of the context, and to its mode before afterwards."""
+    was_training = classifier.training
+    classifier.eval()
+    try:
+        yield
+    finally:
+        classifier.train(was_training)
+
+
+def _blend_long_images(
+    outputs: dict[str, np.ndarray],
+    samples: Sequence[Sample],
+    sizes: Sequence[tuple[int, int]],
+    outputs_of_square: Callable[[int, Sequence[Sample]], dict[str, np.ndarray]],
+) -> None:
+    """Replace the outputs for long images by the weighted means of the outputs for the squares along them.
+
+    Args:
+        outputs: Outputs for N samples by name, changed in place.
+        samples: N.
+        sizes: (N,), width and height of their images.
+        outputs_of_square: Returns the outputs for the square of a number of each of some samples.
+    """
+    weights = [[weight for _, weight in scene_parts(size)] for size in sizes]
+    long_rows = [row for row, row_weights in enumerate(weights) if len(row_weights) > 1]
+    long_samples = [samples[row] for row in long_rows]
+    most_squares = max((len(weights[row]) for row in long_rows), default=0)
+    # An image with fewer squares repeats its last one, which is not used.
+    by_square = [outputs_of_square(square, long_samples) for square in range(most_squares)]
+    for index, row in enumerate(long_rows):
+        squares = by_square[: len(weights[row])]
+        outputs_of_image = {name: np.stack([square[name][index] for square in squares]) for name in outputs}
+        for name, mean in mean_outputs(outputs_of_image, weights[row]).items():
+            outputs[name][row] = mean[0]
+
+
+class _CollectedOutputs:
     """Outputs of a classifier for batches of views."""
 
     def __init__(self, classifier: Classifier, stats: PixelStats, *, encoded: bool, precision: Precision) -> None:
@@ -135,7 +167,7 @@ class _Run:
                 raise DataError(f"{batch.broken[0].reason}; it could be read a moment before")
             self.add(batch)
 
-    def outputs(self) -> dict[str, np.ndarray]:
+    def by_name(self) -> dict[str, np.ndarray]:
         """Return the outputs so far, by name; those of the encoder as logits."""
         outputs = {LOGITS: np.concatenate(self._values)}
         if self._distances:

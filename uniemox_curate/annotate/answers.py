@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from uniemox.errors import UnavailableError
 from uniemox_curate import tables as t
-from uniemox_curate.counters import KEEP_EVERY, count
+from uniemox_curate.counters import STORE_EVERY, count
 from uniemox_curate.plan import MAX_LABELS, CollectionPlan
 from uniemox_curate.project import NONE, SKIP
 from uniemox_curate.questions import MAX_QUESTIONS, MAX_WORDS
@@ -128,7 +128,7 @@ class AnswerWriter:
         self.store = store
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         # Earlier programs may have left answers uncounted, so the first answer is counted at once.
-        self._uncounted = KEEP_EVERY
+        self._uncounted = STORE_EVERY
         self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
         self._thread.start()
 
@@ -170,7 +170,7 @@ class AnswerWriter:
         for answers, done in jobs:
             done.set_result(frozenset(answer.id for person, answer in answers if (person, answer.id) in saved))
         self._uncounted += len(saved)
-        if self._uncounted >= KEEP_EVERY:
+        if self._uncounted >= STORE_EVERY:
             self._uncounted = 0
             # The status counts what is not counted here.
             with suppress(SQLAlchemyError, UnavailableError):
