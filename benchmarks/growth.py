@@ -29,7 +29,7 @@ from uniemox.predict.opening import load
 from uniemox.predict.prediction import Prediction
 from uniemox.predict.writing import AnswerHeader, ResultFile
 from uniemox_curate import tables as t
-from uniemox_curate.counters import KEEP_EVERY
+from uniemox_curate.counters import STORE_EVERY
 from uniemox_curate.decisions import Change, append
 from uniemox_curate.project import Project, create_project
 from uniemox_curate.status import status
@@ -104,7 +104,7 @@ def time_status(counts: list[int]) -> None:
         with TemporaryDirectory() as folder:
             project = write_project(Path(folder) / "project", count)
             seconds = [time_once(project), time_once(project)]
-            answers = [{"task_id": 2 * i, "client_id": f"again {i}", **AGAIN} for i in range(1, KEEP_EVERY + 1)]
+            answers = [{"task_id": 2 * i, "client_id": f"again {i}", **AGAIN} for i in range(1, STORE_EVERY + 1)]
             with project.store.write() as connection:
                 connection.execute(insert(t.answers), answers)
             seconds.append(time_once(project))
@@ -114,7 +114,7 @@ def time_status(counts: list[int]) -> None:
             texts = [f"{value:.1f} s" for value in seconds]
             print(
                 f"{count:,} images, {2 * count:,} answers: without kept counts {texts[0]}, with them {texts[1]}, "
-                f"after {KEEP_EVERY:,} new answers {texts[2]}, after a decision {texts[3]}"
+                f"after {STORE_EVERY:,} new answers {texts[2]}, after a decision {texts[3]}"
             )
             project.store.close()
 

@@ -217,7 +217,7 @@ class ClassifierInfo:
     label_set: str
     """Name of the label set."""
     kind: Kind
-    """evoked or felt: whose emotion the labels describe."""
+    """evoked, felt or expressed: whose emotion the labels describe."""
     task: str = "label"
     """label, distribution, affect or multilabel."""
     temperature: float | None = None

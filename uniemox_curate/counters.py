@@ -1,7 +1,7 @@
 """Counts of answers and decisions, stored in the database so that the status of a large project needs seconds.
 
-Answers, tasks and decisions are never changed or deleted. Stored counts therefore stay true for the answers and decisions
-that they count. Images with newer answers or decisions are subtracted as they were, and added as they are.
+Answers, tasks and decisions are never changed or deleted. Stored counts therefore stay true for the answers and
+decisions that they count. Images with newer answers or decisions are subtracted as they were, and added as they are.
 """
 
 from collections import Counter, defaultdict

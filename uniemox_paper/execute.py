@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -83,38 +83,96 @@ def execute(
             f"a run of this plan has {max_processes} processes, but there are {len(free)} GPUs; give fewer --gpus"
         )
     began = time.perf_counter()
-    ahead = work_ahead(runs)
-    total = sum(map(_weight, runs))
-    waiting = sorted(to_do(runs), key=lambda run: -ahead[run.key])
-    running = list[_Started]()
-    open_keys = {run.key for run in waiting}
-    outcome = RunOutcome(done=[run for run in runs if run.key not in open_keys])
+    schedule = _Schedule(runs, jobs=jobs, free_gpus=free if gpus else None)
     with StopRequest() as stop:
-        while waiting or running:
+        while not schedule.is_empty:
             if stop.signal is not None:
-                _stop(running, stop.signal)
-            for started in [entry for entry in running if entry.process.poll() is not None]:
-                running.remove(started)
-                free += started.gpus
-                _end(started, outcome)
-            finished = {run.key for run in outcome.done}
-            waiting = [run for run in waiting if not _needs_no_start(run, outcome, finished)]
-            for run in [run for run in waiting if all(needed.key in finished for needed in run.needs)]:
-                run_gpus = tuple(free[: gpus_of(run)]) if gpus else None
-                if len(running) == jobs or (run_gpus is not None and len(run_gpus) < gpus_of(run)):
-                    # The first run in line gets the next free GPUs, or runs with many GPUs would never start.
-                    break
-                if (started_run := _start(run, run_gpus)) is not None:
-                    waiting.remove(run)
-                    running.append(started_run)
-                    free = free[len(run_gpus or ()) :]
-            idle = "waiting for another process" if waiting else "no run is left"
-            names = ", ".join(entry.run.name for entry in running) or idle
-            watch(sum(map(_weight, outcome.done)) / total if total else 1.0, names)
-            if waiting or running:
+                _stop(schedule.running, stop.signal)
+            schedule.collect_ended()
+            schedule.settle_without_start()
+            schedule.start_ready()
+            watch(*schedule.progress())
+            if not schedule.is_empty:
                 time.sleep(POLL_INTERVAL_S)
-    outcome.seconds = time.perf_counter() - began
-    return outcome
+    schedule.outcome.seconds = time.perf_counter() - began
+    return schedule.outcome
+
+
+class _Schedule:
+    """Runs of a plan that wait, run or have ended.
+
+    Args:
+        runs: Runs in an order in which each follows those that it needs.
+        jobs: Maximum number of runs in parallel.
+        free_gpus: Names of the GPUs that commands get exclusively; None: all commands share those of this process.
+    """
+
+    def __init__(self, runs: Sequence[PlannedRun], *, jobs: int, free_gpus: list[str] | None) -> None:
+        ahead = work_ahead(runs)
+        self.jobs = jobs
+        self.free_gpus = free_gpus
+        self.work = sum(map(_weight, runs))
+        self.waiting = sorted(to_do(runs), key=lambda run: -ahead[run.key])
+        self.running = list[_Started]()
+        waiting_keys = {run.key for run in self.waiting}
+        self.outcome = RunOutcome(done=[run for run in runs if run.key not in waiting_keys])
+
+    @property
+    def is_empty(self) -> bool:
+        """True if no run waits or runs."""
+        return not (self.waiting or self.running)
+
+    def collect_ended(self) -> None:
+        """Record the commands that have ended, and free their GPUs."""
+        for started in [entry for entry in self.running if entry.process.poll() is not None]:
+            self.running.remove(started)
+            if self.free_gpus is not None:
+                self.free_gpus += started.gpus
+            _end(started, self.outcome)
+
+    def settle_without_start(self) -> None:
+        """Remove runs that need no start: they can't be done, need a failed run, or another process did them."""
+        still_waiting = []
+        finished = {run.key for run in self.outcome.done}
+        for run in self.waiting:
+            if run.missing is not None:
+                continue
+            failed_run = next((needed for needed in run.needs if needed.key in self.outcome.failed), None)
+            if failed_run is not None:
+                self.outcome.failed[run.key] = f"it needs a failed run: {failed_run.name}"
+            elif _can_start(run, finished) and is_done(run):
+                self.outcome.done.append(run)
+                finished.add(run.key)
+            else:
+                still_waiting.append(run)
+        self.waiting = still_waiting
+
+    def start_ready(self) -> None:
+        """Start the runs whose needs are done, in order, as long as there are jobs and GPUs left."""
+        finished = {run.key for run in self.outcome.done}
+        for run in [run for run in self.waiting if _can_start(run, finished)]:
+            run_gpus = None if self.free_gpus is None else tuple(self.free_gpus[: gpus_of(run)])
+            if len(self.running) == self.jobs or (run_gpus is not None and len(run_gpus) < gpus_of(run)):
+                # The first run in line gets the next free GPUs, or runs with many GPUs would never start.
+                return
+            started = _start(run, run_gpus)
+            if started is None:
+                continue
+            self.waiting.remove(run)
+            self.running.append(started)
+            if self.free_gpus is not None:
+                del self.free_gpus[: gpus_of(run)]
+
+    def progress(self) -> tuple[float, str]:
+        """Return the share of the work that is done, 0 to 1, and what runs now."""
+        idle = "waiting for another process" if self.waiting else "no run is left"
+        names = ", ".join(entry.run.name for entry in self.running) or idle
+        return sum(map(_weight, self.outcome.done)) / self.work if self.work else 1.0, names
+
+
+def _can_start(run: PlannedRun, finished: Collection[str]) -> bool:
+    """Return True if all runs that a run needs are finished."""
+    return all(needed.key in finished for needed in run.needs)
 
 
 def to_do(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
@@ -144,21 +202,6 @@ def work_ahead(runs: Sequence[PlannedRun]) -> dict[str, int]:
         for needed in run.needs:
             after[needed.key] = max(after.get(needed.key, 0), after[run.key])
     return after
-
-
-def _needs_no_start(run: PlannedRun, outcome: RunOutcome, finished: set[str]) -> bool:
-    """Return True if a run needs no action: it can't be done, needs a failed run, or another process did it."""
-    if run.missing is not None:
-        return True
-    failed_run = next((needed for needed in run.needs if needed.key in outcome.failed), None)
-    if failed_run is not None:
-        outcome.failed[run.key] = f"it needs a failed run: {failed_run.name}"
-    elif all(needed.key in finished for needed in run.needs) and is_done(run):
-        outcome.done.append(run)
-        finished.add(run.key)
-    else:
-        return False
-    return True
 
 
 def gpus_of(run: PlannedRun) -> int:

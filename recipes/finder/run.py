@@ -31,7 +31,7 @@ from uniemox.persons.fitting import fit_images
 from uniemox.persons.layouts import CENTRES, CENTRES_NMS_OVERLAP, decode_centres_map
 from uniemox.training.callback import Callback
 from uniemox.training.hardware import ready_to_train
-from uniemox.training.optimization import build_small_optimizer, train_step
+from uniemox.training.optimization import build_grouped_optimizer, train_step
 from uniemox.training.run_folder import begin_run
 from uniemox.training.trainer import Trainer
 from uniemox.views.loader import BrokenCount
@@ -176,11 +176,11 @@ def _train(
     body_parameters = {id(parameter) for parameter in network.body.parameters()}
     new_parameters = [parameter for parameter in network.parameters() if id(parameter) not in body_parameters]
     parts = [(network.body.parameters(), config.start_lr_scale), (new_parameters, 1.0)]
-    optimizer = build_small_optimizer(parts, weight_decay=WEIGHT_DECAY)
+    optimizer = build_grouped_optimizer(parts, weight_decay=WEIGHT_DECAY)
     batches = list(_batch_positions(len(samples), config))
     views = pack_samples(FinderViews(samples, config.seed, config.min_confidence))
-    trainer = Trainer.of_small(config, run, network, optimizer, callback, samples=len(samples), warmup=WARMUP)
-    plan = trainer.plan_small_run("training", config, samples=len(samples))
+    trainer = Trainer.of_single_process(config, run, network, optimizer, callback, samples=len(samples), warmup=WARMUP)
+    plan = trainer.resume_single_process("training", config, samples=len(samples))
     network.train()
     loader = iter(finder_loader(views, batches[plan.done :], config.workers))
 

@@ -11,7 +11,7 @@ from uniemox.errors import ConfigError
 from uniemox.model.classifier import Classifier, set_drop_path
 from uniemox.model.encoder import ConcatEncoder
 from uniemox.model.fusion import build_fusion
-from uniemox.training.optimization import build_optimizer, build_small_optimizer, freeze_layers, parameter_groups
+from uniemox.training.optimization import build_grouped_optimizer, build_optimizer, freeze_layers, parameter_groups
 from uniemox.views.patches import IMAGENET
 
 VIT = {"embed_dim": 16, "depth": 3, "num_heads": 2}
@@ -144,7 +144,7 @@ def test_parts_decay_only_matrices() -> None:
     frozen = nn.Linear(2, 2).requires_grad_(False)
     scale = nn.Parameter(torch.zeros(()))
     parts = [(layer.parameters(), 1.0), ([*frozen.parameters(), scale], 0.5)]
-    groups = build_small_optimizer(parts, weight_decay=0.05).param_groups
+    groups = build_grouped_optimizer(parts, weight_decay=0.05).param_groups
     settings = [(group["params"], group["weight_decay"], group["lr_scale"]) for group in groups]
     assert settings == [([layer.weight], 0.05, 1.0), ([layer.bias], 0.0, 1.0), ([scale], 0.0, 0.5)]
 

@@ -86,7 +86,7 @@ class Predictor:
 
     @property
     def kind(self) -> str:
-        """Kind of emotion: evoked or felt."""
+        """Kind of emotion: evoked, felt or expressed."""
         return self.network.info.kind
 
     @property

@@ -40,7 +40,7 @@ from uniemox.teacher.sources import TimmImageTower
 from uniemox.training.callback import Callback
 from uniemox.training.config import HardwareConfig
 from uniemox.training.hardware import setup_device
-from uniemox.training.optimization import build_small_optimizer, train_step
+from uniemox.training.optimization import build_grouped_optimizer, train_step
 from uniemox.training.run_folder import begin_run
 from uniemox.training.trainer import Trainer
 from uniemox.views.config import ViewConfig
@@ -297,10 +297,12 @@ def _fit(teacher: FittedTeacher, pairs: Pairs, config: FitConfig, run: Path, cal
     trained_modules: list[nn.Module] = [teacher.project, teacher.text] if is_frozen else [teacher]
     weights = [parameter for module in trained_modules for parameter in module.parameters()]
     parts = [(weights, 1.0), ([model.scale, model.bias], SCALE_LR)]
-    optimizer = build_small_optimizer(parts, weight_decay=WEIGHT_DECAY, betas=BETAS)
+    optimizer = build_grouped_optimizer(parts, weight_decay=WEIGHT_DECAY, betas=BETAS)
     sentences = [sentences_of(image_texts) for image_texts in pairs.texts]
-    trainer = Trainer.of_small(config, run, model, optimizer, callback, samples=len(sentences), warmup=WARMUP_FRACTION)
-    plan = trainer.plan_small_run("fitting", config, samples=len(sentences))
+    trainer = Trainer.of_single_process(
+        config, run, model, optimizer, callback, samples=len(sentences), warmup=WARMUP_FRACTION
+    )
+    plan = trainer.resume_single_process("fitting", config, samples=len(sentences))
     teacher.train()
     sizes = {"batch_size": plan.batch_size, "start": plan.done, "steps": plan.steps}
     order = RunOrder(plan.samples, seed=config.seed, **sizes)

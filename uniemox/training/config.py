@@ -152,7 +152,7 @@ class TrainConfig(Protocol):
         """Maximum number of unreadable images to skip."""
 
 
-class SmallTrainConfig(Protocol):
+class SingleProcessConfig(Protocol):
     """Settings of a teacher or a person detector, trained in one process on the CPU."""
 
     @property

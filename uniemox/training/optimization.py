@@ -112,7 +112,7 @@ def parameter_groups(
     return result
 
 
-def build_small_optimizer(
+def build_grouped_optimizer(
     parts: Sequence[tuple[Iterable[nn.Parameter], float]],
     *,
     weight_decay: float,

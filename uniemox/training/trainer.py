@@ -17,7 +17,7 @@ from uniemox.errors import DivergedError, StoppedError
 from uniemox.io.parallel import usable_cores
 from uniemox.io.stopping import StopRequest
 from uniemox.training.callback import Callback, RunPlan
-from uniemox.training.config import SmallTrainConfig, TrainConfig
+from uniemox.training.config import SingleProcessConfig, TrainConfig
 from uniemox.training.divergence import DivergenceWatch
 from uniemox.training.hardware import check_shared_memory, count_workers
 from uniemox.training.journal import Journal
@@ -113,9 +113,9 @@ class Trainer:
         )
 
     @classmethod
-    def of_small(
+    def of_single_process(
         cls,
-        config: SmallTrainConfig,
+        config: SingleProcessConfig,
         out: Path,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
@@ -130,7 +130,7 @@ class Trainer:
             config: Settings of the run.
             out: Folder of the run.
             model: The model.
-            optimizer: From `build_small_optimizer`.
+            optimizer: From `build_grouped_optimizer`.
             callback: Receives the progress of the run.
             samples: Number of training images.
             warmup: Share of the steps in which the learning rate rises, 0 to 1.
@@ -159,7 +159,7 @@ class Trainer:
             return ResumePoint(0)
         return self.checkpoints.load(self.checkpoints.folder_of(newest_of_first), self.model, self.optimizer)
 
-    def plan_small_run(self, title: str, config: SmallTrainConfig, *, samples: int) -> RunPlan:
+    def resume_single_process(self, title: str, config: SingleProcessConfig, *, samples: int) -> RunPlan:
         """Resume, and return the plan of a run in one process on the CPU.
 
         Args:

@@ -49,7 +49,7 @@ class Tags:
     arousal: float | None
     """1 to 9, or None if the model predicts none."""
     kind: str
-    """Kind of emotion: evoked or felt."""
+    """Kind of emotion: evoked, felt or expressed."""
     model: str
     model_hash: str
     is_unfamiliar: bool = False
