@@ -11,6 +11,7 @@ import random
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from uniemox.export.int8 import quantise
 from uniemox.export.onnx import KEY
 from uniemox.io.onnx_sessions import open_session, unpack_weights
 from uniemox.io.weight_names import EMBEDDED
+from uniemox.predict.confidence import probabilities_of
 from uniemox.views.config import ViewConfig
 from uniemox.views.loader import load_batches
 from uniemox.views.transforms import EvalViews
@@ -51,11 +53,44 @@ def views_of(samples: Sequence[Sample], info: ClassifierInfo) -> tuple[NDArray[n
     return pixels, np.array([sample.label for batch in batches for sample in batch.samples])
 
 
-def outputs_of(session: InferenceSession, pixels: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """Return logits (N, E) and features (N, D)."""
+@dataclass(frozen=True)
+class NetworkOutputs:
+    """Outputs of a network for N images."""
+
+    probabilities: NDArray[np.float64]  # (N, E)
+    features: NDArray[np.float32]  # (N, D)
+
+
+def run_network(session: InferenceSession, pixels: NDArray[np.float32], temperature: float | None) -> NetworkOutputs:
+    """Return the outputs for pixels, (N, 3, S, S)."""
     name = session.get_inputs()[0].name
     parts = [session.run(["logits", "features"], {name: pixels[i : i + 16]}) for i in range(0, len(pixels), 16)]
-    return [np.concatenate(part) for part in zip(*parts, strict=True)]
+    logits, features = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return NetworkOutputs(probabilities_of(logits, temperature), features)
+
+
+def measure_speedup(before: InferenceSession, after: InferenceSession, pixels: NDArray[np.float32]) -> float:
+    """Return how many times as fast the second network is, by the median times of single images, in turns."""
+    times: dict[InferenceSession, list[float]] = {before: [], after: []}
+    for number in range(TIMED_IMAGES):
+        for session, durations in times.items():
+            start = time.process_time()
+            run_network(session, pixels[number : number + 1], None)
+            durations.append(time.process_time() - start)
+    return float(np.median(times[before]) / np.median(times[after]))
+
+
+def row_of(name: str, speedup: float, before: NetworkOutputs, after: NetworkOutputs, labels: NDArray[np.int64]) -> str:
+    """Return a row of the table."""
+    cosine = (
+        (before.features * after.features).sum(axis=1)
+        / np.linalg.norm(before.features, axis=1)
+        / np.linalg.norm(after.features, axis=1)
+    )
+    loss = -np.log(after.probabilities[np.arange(len(labels)), labels]).mean()
+    accuracy = (after.probabilities.argmax(axis=1) == labels).mean()
+    change = np.abs(after.probabilities - before.probabilities).mean()
+    return f"| {name} | {speedup:.2f} | {accuracy:.1%} | {loss:.3f} | {change:.3f} | {cosine.mean():.3f} |"
 
 
 def main() -> None:
@@ -70,11 +105,6 @@ def main() -> None:
     ranges, _ = views_of(random.Random(0).sample(train, CALIBRATION_IMAGES), info)
     pixels, labels = views_of([sample for sample in data.samples if sample.split == "val"], info)
 
-    def shares_of(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        scaled = logits / (info.temperature or 1)
-        powers = np.exp(scaled - scaled.max(1, keepdims=True))
-        return powers / powers.sum(1, keepdims=True)
-
     print("| in 8 bits | times faster | accuracy | log loss | mean change of p | cosine of features |")
     print("| --- | --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as folder:
@@ -82,30 +112,13 @@ def main() -> None:
         small = Path(folder) / "int8.onnx"
         unpack_weights(SCENE, plain)
         before = open_session(SCENE, threads=1)
-        logits, features = outputs_of(before, pixels)
-        probabilities = shares_of(logits)
+        outputs = run_network(before, pixels, info.temperature)
         for name, part in PARTS.items():
             quantise(plain, small, [{"scene": item[None]} for item in ranges], keep=f"(?!.*(?:{part}))")
             after = open_session(small, threads=1)
-            times: list[list[float]] = [[], []]
-            for run in range(TIMED_IMAGES):
-                for i, session in enumerate((before, after)):
-                    start = time.process_time()
-                    outputs_of(session, pixels[run : run + 1])
-                    times[i].append(time.process_time() - start)
-            quantised_logits, quantised_features = outputs_of(after, pixels)
-            quantised_probabilities = shares_of(quantised_logits)
-            cosine = (
-                (features * quantised_features).sum(1)
-                / np.linalg.norm(features, axis=1)
-                / np.linalg.norm(quantised_features, axis=1)
-            )
-            loss = -np.log(quantised_probabilities[np.arange(len(labels)), labels]).mean()
-            ratio = float(np.median(times[0]) / np.median(times[1]))
-            accuracy = (quantised_probabilities.argmax(1) == labels).mean()
-            change = np.abs(quantised_probabilities - probabilities).mean()
-            scores = f"{accuracy:.1%} | {loss:.3f} | {change:.3f}"
-            print(f"| {name} | {ratio:.2f} | {scores} | {cosine.mean():.3f} |", flush=True)
+            speedup = measure_speedup(before, after, pixels)
+            quantised = run_network(after, pixels, info.temperature)
+            print(row_of(name, speedup, outputs, quantised, labels), flush=True)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ from uniemox.data.source import open_data
 from uniemox.evaluate.calibration import calibrated
 from uniemox.evaluate.outputs import outputs_of_network
 from uniemox.evaluate.recalibration import write_model
-from uniemox.export.compact import BYTES, HALF, SCALES, _as_bytes
+from uniemox.export.compact import BYTES, HALF, SCALES, as_bytes
 from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.parts import split_for_training
 from uniemox.model.encoder import ConcatEncoder
@@ -220,7 +220,7 @@ def write_weights(model: Path, trained: Sequence[dict[str, Tensor]], out: Path) 
             weight = prefix + name
             values = tensor.numpy().reshape(read_weight(stored, weight).shape)
             if weight + BYTES in stored:
-                for packed in _as_bytes(weight, values)[0]:
+                for packed in as_bytes(weight, values)[0]:
                     stored[packed.name].CopyFrom(packed)
             elif weight + HALF in stored:
                 stored[weight + HALF].CopyFrom(numpy_helper.from_array(values.astype(np.float16), weight + HALF))

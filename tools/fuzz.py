@@ -41,7 +41,7 @@ from uniemox.data.readers.folders import read_class_folders, read_folder
 from uniemox.data.readers.heco import read_heco
 from uniemox.data.readers.machajdik import read_abstract
 from uniemox.data.sample import DataSet, ImageFile, Sample
-from uniemox.data.shards import ShardConfig, _packed, read_shards, write_shards
+from uniemox.data.shards import ShardConfig, pack_image, read_shards, write_shards
 from uniemox.data.sidecar import Sidecar, read_sidecar
 from uniemox.data.source import open_data
 from uniemox.data.splits import read_splits, write_splits
@@ -203,7 +203,7 @@ def read_in_every_way(path: Path) -> None:
     readers: list[Callable[[], object]] = [
         lambda: read_any(path, decode_file=decode),
         lambda: date_taken(path),
-        lambda: _packed(data, str(path), 16),
+        lambda: pack_image(data, str(path), 16),
         lambda: without_metadata(data, str(path)),
     ]
     inspection = inspect_image(sample)

@@ -16,7 +16,7 @@ from tests.runs import uniemox_here
 from tests.serve.serving import image, predictor_of, running
 from uniemox.data.inspection import inspect_image
 from uniemox.data.sample import Broken, ImageFile, Sample, decode_sample
-from uniemox.data.shards import _packed
+from uniemox.data.shards import pack_image
 from uniemox.errors import BoxError, ImageError, UnexpectedImageError, UniemoxError
 from uniemox.evaluate.outputs import run_each
 from uniemox.insight.explain.maps import heat_map
@@ -65,7 +65,7 @@ def readers(path: Path) -> dict[str, Callable[[bytes], object]]:
         "read_any, by path": lambda _: read_any(path, decode_file=decode),
         "inspect_image": lambda _: inspect_image(sample),
         "decode_sample": lambda _: decode_sample(sample),
-        "_packed": lambda data: _packed(data, "a", 16),
+        "pack_image": lambda data: pack_image(data, "a", 16),
         "date_taken": lambda _: date_taken(path),
         "without_metadata": lambda data: without_metadata(data, "a"),
     }

@@ -14,7 +14,7 @@ from PIL import Image
 from tests.images import draw
 from tests.io.test_colour import IN_ADOBE, adobe_exif, difference
 from tests.raw_files import dng, jpeg
-from uniemox.data.shards import _packed
+from uniemox.data.shards import pack_image
 from uniemox.errors import ImageError, MissingPackageError, MissingReaderError, UnexpectedImageError
 from uniemox.insight.survey.lines import date_taken
 from uniemox.io import images, raw_preview
@@ -167,7 +167,7 @@ def test_other_endings_of_accepted_formats_are_images(tmp_path: Path, name: str,
 
 @pytest.mark.usefixtures("with_rawpy")
 def test_shards_hold_the_preview() -> None:
-    data, ending, scale = _packed(dng(jpeg(PHOTO)), "a.dng", None)
+    data, ending, scale = pack_image(dng(jpeg(PHOTO)), "a.dng", None)
     assert (ending, scale) == ("jpg", 1.0)
     assert data.startswith(b"\xff\xd8")
     assert decode(data)[1] == PHOTO.size

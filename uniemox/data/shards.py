@@ -312,7 +312,7 @@ def _write_shard(
             for number, sample in enumerate(samples):
                 try:
                     original = sample.image.read()
-                    image, ending, scale = _packed(original, sample.key, config.short_side_px)
+                    image, ending, scale = pack_image(original, sample.key, config.short_side_px)
                 except (ImageError, OSError) as error:
                     # The text of an OSError contains the path on this machine, which shards must not tell.
                     reason = error.strerror if isinstance(error, OSError) else None
@@ -336,7 +336,7 @@ def _write_shard(
 
 
 @crosses_border
-def _packed(data: bytes, name: str, short_side_px: int | None) -> tuple[bytes, str, float]:
+def pack_image(data: bytes, name: str, short_side_px: int | None) -> tuple[bytes, str, float]:
     """Return the bytes to store for an image, their ending, and the image's scale.
 
     Args:

@@ -265,12 +265,12 @@ def _refuse_seen(
             data.name,
             override="--allow-seen (allow_seen=True in Python)",
             splits=folder / SPLITS if has_splits else None,
-            start=_start_of(folder),
+            start=_init_of_run(folder),
         )
     return bool(model_hashes) or head is not None
 
 
-def _start_of(folder: Path) -> str:
+def _init_of_run(folder: Path) -> str:
     """Return the initial weights of a fine-tuning run in a folder; empty if there are none, or no readable record."""
     try:
         # `read_run` would need torch, which evaluating an ONNX file does not.

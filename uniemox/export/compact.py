@@ -64,7 +64,7 @@ def store_as_int8(src: Path, dst: Path, *, keep_float16: str | None = None) -> N
         if is_kernel and pattern and pattern.search(name):
             matches.append(name)
         elif is_kernel:
-            return _as_bytes(name, values)
+            return as_bytes(name, values)
         return _as_half(name, values)
 
     model = read_model(src)
@@ -128,7 +128,7 @@ def _as_half(name: str, values: Values) -> Packed | None:
     return [stored], [cast]
 
 
-def _as_bytes(name: str, values: Values) -> Packed:
+def as_bytes(name: str, values: Values) -> Packed:
     """Pack values as -127 to 127 times one scale per output channel, the first axis.
 
     They are rounded up or down at random, with the expectation unchanged (arXiv 1502.02551, section 3). The nearest

@@ -198,7 +198,7 @@ def _concatenate(starts: Sequence[tuple[Any, NetworkSpec]]) -> tuple[Any, Networ
 def _open_encoder(source: str, pool: str, size: int, from_scratch: bool) -> tuple[Any, NetworkSpec]:
     """Open the encoder of a file, of a run, of timm, or of a model in the package."""
     if is_in_package(source):
-        return _start_of(*load_embedded(source), from_scratch)
+        return _encoder_of_classifier(*load_embedded(source), from_scratch)
     if source.startswith(CLIP):
         from uniemox.teacher.clip_encoder import open_clip_encoder  # noqa: PLC0415 - open_clip takes a second
 
@@ -218,7 +218,7 @@ def _open_encoder(source: str, pool: str, size: int, from_scratch: bool) -> tupl
         # Such an encoder has position tables for one size only.
         if len(encoders) == 1 and "img_size" in encoders[0].options and info.size != size:
             raise ConfigError(f"{folder} was fine-tuned at {info.size} px; give --view.size {info.size}")
-        return _start_of(classifier.encoder, info, from_scratch)
+        return _encoder_of_classifier(classifier.encoder, info, from_scratch)
     if folder is not None:
         source = str(folder / ENCODER)
     is_random = source.startswith(TIMM) and from_scratch
@@ -251,7 +251,7 @@ def _size_of_run(folder: Path) -> str:
     return f"{folder} was pre-trained at {size} px, which --view.size {size} (or its preset) sets"
 
 
-def _start_of(encoder: nn.Module, info: ClassifierInfo, from_scratch: bool) -> tuple[Any, NetworkSpec]:
+def _encoder_of_classifier(encoder: nn.Module, info: ClassifierInfo, from_scratch: bool) -> tuple[Any, NetworkSpec]:
     """Take the encoder of a classifier, with its own weights or random ones."""
     if from_scratch:
         restart(encoder, info.network)
