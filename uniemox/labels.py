@@ -202,40 +202,55 @@ def label_map(source: LabelSet, target: LabelSet) -> LabelMap:
             f"{source.name} describes {source.kind} emotions, {target.name} {target.kind} ones: one kind does not "
             "determine the other, so there is no map"
         )
+    pairs = _pairs_between(source, target)
+    if pairs is None:
+        raise _no_map(source, target)
+    return LabelMap(source, target, pairs)
+
+
+def _pairs_between(source: LabelSet, target: LabelSet) -> dict[str, str | None] | None:
+    """Return the label of the target for each label of the source, by the first rule that fits; None if none does."""
+    # The same labels, perhaps in another order.
     if set(source.labels) == set(target.labels):
-        return LabelMap(source, target, {label: label for label in source.labels})
+        return {label: label for label in source.labels}
     # A person with several categories may have positive and negative ones.
     if target.name == POLARITY.name and source.name != EMOTIC.name:
-        return LabelMap(source, target, {label: _SIGN_OF.get(label) for label in source.labels})
-    # A custom set with some of a published set's labels, then the reverse.
+        return {label: _SIGN_OF.get(label) for label in source.labels}
+    # A custom set with some of a published set's labels.
     if source.name == CUSTOM:
         words = {label: target.aliases.get(label, label) for label in source.labels}
         if set(words.values()) <= set(target.labels):
-            return LabelMap(source, target, words)
+            return dict(words)
+    # A published set with all labels of a custom one.
     if target.name == CUSTOM:
         target_of = {source.aliases.get(word, word): word for word in target.labels}
         if len(target_of) == len(target) and target_of.keys() <= set(source.labels):
-            return LabelMap(source, target, {label: target_of.get(label) for label in source.labels})
-    bridge = _DATA["bridges"].get(f"{source.name} -> {target.name}")
-    if bridge is None and source.name == JOINED and set(target.labels) <= set(source.labels):
-        # A model of several data sets' labels chooses among the labels of the target alone.
-        return LabelMap(source, target, {label: label if label in target.labels else None for label in source.labels})
-    if bridge is None:
-        # A set of the user's own labels has no name that a command takes.
-        known = " or ".join(labels.name for labels in (source, target) if labels.name != CUSTOM) or "one set"
-        published = _published_superset(target, source)
-        if published is not None:
-            raise LabelError(
-                f"no map from {source.name} to {target.name} is known, but {_first_labels(target)} are labels of "
-                f"{published}, to which there is one: read the data with these labels (folder:PATH?labels={published})"
-            )
-        raise LabelError(
-            f"no map from {source.name} to {target.name} is known: {_first_labels(source)} can't become "
-            f"{_first_labels(target)}; use labels of {known}, give a map of your own to score "
-            "with (--map of uniemox evaluate, compare and calibrate; label_pairs in Python), or train a model on these"
+            return {label: target_of.get(label) for label in source.labels}
+    same = {label: label if label in target.labels else None for label in source.labels}
+    # A stored map between two published sets; labels that it does not name stay.
+    if (bridge := _DATA["bridges"].get(f"{source.name} -> {target.name}")) is not None:
+        return {label: bridge.get(label, same[label]) for label in source.labels}
+    # A model of several data sets' labels chooses among the labels of the target alone.
+    if source.name == JOINED and set(target.labels) <= set(source.labels):
+        return same
+    return None
+
+
+def _no_map(source: LabelSet, target: LabelSet) -> LabelError:
+    """Return the error for two sets without a map, with what can be done instead."""
+    published = _published_superset(target, source)
+    if published is not None:
+        return LabelError(
+            f"no map from {source.name} to {target.name} is known, but {_first_labels(target)} are labels of "
+            f"{published}, to which there is one: read the data with these labels (folder:PATH?labels={published})"
         )
-    pairs = {label: bridge.get(label, label if label in target.labels else None) for label in source.labels}
-    return LabelMap(source, target, pairs)
+    # A set of the user's own labels has no name that a command takes.
+    known = " or ".join(labels.name for labels in (source, target) if labels.name != CUSTOM) or "one set"
+    return LabelError(
+        f"no map from {source.name} to {target.name} is known: {_first_labels(source)} can't become "
+        f"{_first_labels(target)}; use labels of {known}, give a map of your own to score "
+        "with (--map of uniemox evaluate, compare and calibrate; label_pairs in Python), or train a model on these"
+    )
 
 
 def _published_superset(labels: LabelSet, source: LabelSet) -> str | None:
