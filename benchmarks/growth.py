@@ -160,7 +160,7 @@ def write_project(folder: Path, count: int) -> Project:
 def time_resume(counts: list[int]) -> None:
     """Print the processor time of opening a file of answers, and of looking its images up."""
     predictor = load()
-    answered = AnswerHeader.of_question(predictor, None, None)
+    answered = AnswerHeader.for_predictor(predictor, None, None)
     photo = np.random.default_rng(0).integers(0, 255, (240, 320, 3)).astype(np.uint8)
     prediction = predictor.predict(photo)
     assert isinstance(prediction, Prediction)

@@ -197,7 +197,7 @@ def test_nothing_is_appended_through_a_link_or_a_pipe(lock: bool, kind: str, tmp
         Sidecar(files["sidecar"], {})
     predictor = Predictor(Network.open(tiny_network(tmp_path / "m.onnx")))
     with pytest.raises(UniemoxError, match=r"answers\.jsonl(\.lock)?:? (can't be (written|read)|is a link|is a pipe)"):
-        ResultFile(files["results"], resume=True, answered=AnswerHeader.of_question(predictor, None, None))
+        ResultFile(files["results"], resume=True, answered=AnswerHeader.for_predictor(predictor, None, None))
     assert not target.exists()
 
 

@@ -21,11 +21,13 @@ from tests.predict.networks import make_network, tiny_network
 from tests.runs import uniemox_here
 from uniemox.errors import ConfigError, DataError, ImageError, ImageNotFoundError
 from uniemox.persons.box import Box
+from uniemox.predict.embedding_file import EmbeddingFile
 from uniemox.predict.images import list_images
+from uniemox.predict.path_set import PathSet
 from uniemox.predict.prediction import Face, Failure, Person, Prediction
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.schema import FIELDS
-from uniemox.predict.writing import EmbeddingFile, PathSet, ResultFile
+from uniemox.predict.writing import ResultFile
 
 # A name with a byte that is not UTF-8.
 ODD = 'a,"b"\n\udcff é.jpg'

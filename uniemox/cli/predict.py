@@ -216,25 +216,18 @@ def _open_files(
 
     Args:
         opened: Closes the files.
-        question: Keyword arguments of `AnswerHeader.of_question`.
+        question: Keyword arguments of `AnswerHeader.for_predictor`.
     """
     if files.out is None and files.embeddings is None:
         return
-    from uniemox.predict.writing import (
-        AnswerHeader,
-        EmbeddingFile,
-        ResultFile,
-        existing_files,
-        lines_of,
-        names_of,
-        overwritten_note,
-    )
+    from uniemox.predict.embedding_file import EmbeddingFile, names_of
+    from uniemox.predict.writing import AnswerHeader, ResultFile, existing_files, lines_of, overwritten_note
 
     if files.out is not None and files.embeddings is not None:
         answers = existing_files(files.out, lines_of(files.out))
         refuse_existing(*answers, files.embeddings, names_of(files.embeddings))
     if files.out is not None:
-        answered = AnswerHeader.of_question(predictor, **question)
+        answered = AnswerHeader.for_predictor(predictor, **question)
         file = ResultFile(files.out, resume=files.resume, answered=answered, with_bom=files.bom)
         output.file = opened.enter_context(file)
         if file.overwritten:

@@ -23,7 +23,8 @@ from uniemox.predict.schema import NO_LABEL, top_word
 
 if TYPE_CHECKING:
     from uniemox.insight.survey.lines import NewAnswers
-    from uniemox.predict.writing import EmbeddingFile, ResultFile
+    from uniemox.predict.embedding_file import EmbeddingFile
+    from uniemox.predict.writing import ResultFile
 
 Source = TypeVar("Source", str, Frame)
 # Images whose predictions are printed one by one; of more images, a summary is printed.

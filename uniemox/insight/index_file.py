@@ -32,7 +32,7 @@ ELSEWHERE = "name another folder for it: --index FOLDER (in Python: index=FOLDER
 
 def index_header(predictor: Predictor) -> AnswerHeader:
     """Return the header of the predictions in a predictor's index."""
-    return AnswerHeader.of_question(predictor, None, None, stored=FEATURES_FORMAT)
+    return AnswerHeader.for_predictor(predictor, None, None, stored=FEATURES_FORMAT)
 
 
 def index_folder(folder: Path, index: Path | None = None) -> Path:

@@ -1,28 +1,23 @@
-"""Files of predictions and features: JSON lines as they come, a CSV or Parquet table, an array of embeddings.
+"""Files of predictions: JSON lines as they come, and a CSV or Parquet table.
 
 Lines are only appended, so that a stopped job can resume; a table is made from the lines at the end.
 """
 
 import json
 import os
-import shutil
-from array import array
-from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any, NamedTuple, Self
 
-import numpy as np
 from msgspec import UNSET
-from numpy.typing import NDArray
 
-from uniemox.errors import ConfigError, DataError
+from uniemox.errors import ConfigError
 from uniemox.io.files import MAX_NAME, FileLock, fingerprint_of, open_appending, refuse_special, replacing, writing
 from uniemox.io.typed import parse_json, read_json_lines
 from uniemox.plurals import counted
+from uniemox.predict.path_set import PathSet
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.settings import answers_in
@@ -38,10 +33,6 @@ from uniemox.predict.tables import (
 
 LINES = ".jsonl"
 TABLES = (".csv", ".parquet")
-EMBEDDINGS = (".npy", ".parquet")
-EMBEDDING_ROWS = 1_000  # Parquet rows in memory at once
-# Keys of paths that begin with the same bits are a block, in which one is found in few steps.
-BLOCK_BITS = 14
 # Fields of the header that a prediction may have or lack, as messages name them.
 OPTIONAL = {"has_likely": "likely labels", "has_persons": "people", "has_faces": "faces", "of_film": "moments of films"}
 
@@ -77,7 +68,7 @@ class AnswerHeader(NamedTuple):
         )
 
     @classmethod
-    def of_question(
+    def for_predictor(
         cls,
         predictor: Predictor,
         labels: str | None,
@@ -96,9 +87,16 @@ class AnswerHeader(NamedTuple):
             stored: Format of the values that are stored next to the predictions, such as features.
         """
         answers = answers_in(predictor.network.info.find_labels(), labels)
-        has = coverage is not None, predictor.finder is not None, predictor.face_reader is not None
-        asked = fingerprint_of([], f"{predictor.fingerprint} {coverage} {stored}".rstrip())
-        return cls(predictor.name, answers.target.name, answers.reached, *has, of_film, asked)
+        return cls(
+            model=predictor.name,
+            label_set=answers.target.name,
+            labels=answers.reached,
+            has_likely=coverage is not None,
+            has_persons=predictor.finder is not None,
+            has_faces=predictor.face_reader is not None,
+            of_film=of_film,
+            asked=fingerprint_of([], f"{predictor.fingerprint} {coverage} {stored}".rstrip()),
+        )
 
     def difference(self, other: "AnswerHeader") -> str:
         """Describe the first property in which the predictions in a file, `other`, differ from these."""
@@ -112,47 +110,9 @@ class AnswerHeader(NamedTuple):
         return f"{name} {theirs[name]!r}, not {ours[name]!r}"
 
 
-class PathSet:
-    """Set of paths, 8 bytes each; among 10 million the odds of a collision are 1 to 370,000."""
-
-    def __init__(self) -> None:
-        self._keys = array("Q")
-        # Index of the first key of each block, and the number of keys; empty while keys are not sorted.
-        self._starts: list[int] = []
-
-    def add(self, path: str) -> None:
-        """Add a path."""
-        self._keys.append(_key(path))
-        self._starts = []
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    def __contains__(self, path: object) -> bool:
-        if not self._starts:
-            self._sort()
-        key = _key(str(path))
-        block = key >> (64 - BLOCK_BITS)
-        # Faster than numpy's search for single keys.
-        index = bisect_left(self._keys, key, self._starts[block], self._starts[block + 1])
-        return index < len(self._keys) and self._keys[index] == key
-
-    def _sort(self) -> None:
-        keys = np.frombuffer(self._keys, np.uint64)
-        # In place.
-        keys.sort()
-        first_keys = np.arange(2**BLOCK_BITS, dtype=np.uint64) << np.uint64(64 - BLOCK_BITS)
-        self._starts = [*np.searchsorted(keys, first_keys).tolist(), len(keys)]
-
-
 def _has_content(path: Path) -> bool:
     """Return True unless a path is free, or an empty file, such as a job leaves that failed before its first answer."""
     return os.path.exists(path) and not (path.is_file() and path.stat().st_size == 0)
-
-
-def _key(path: str) -> int:
-    # Python's own hash of 64 bits, without its sign; strangers can't foresee it, because it is salted.
-    return hash(path) & 0xFFFF_FFFF_FFFF_FFFF
 
 
 def existing_files(*paths: Path) -> list[Path]:
@@ -195,7 +155,7 @@ class ResultFile:
         self.path = path
         self.with_bom = with_bom
         self.answered = answered
-        _check_name(path, (LINES, *TABLES))
+        check_ending(path, (LINES, *TABLES))
         self.lines = lines_of(path)
         reserved = reserved_names().intersection(answered.labels)
         if reserved and path != self.lines:
@@ -286,7 +246,7 @@ class ResultFile:
             self._lock.release()
 
 
-def _check_name(path: Path, endings: Sequence[str]) -> None:
+def check_ending(path: Path, endings: Sequence[str]) -> None:
     """Check the ending of a file's name, and that its format can be written.
 
     Raises:
@@ -371,85 +331,3 @@ def was_written(image: str, since_ns: int, *, or_moved: bool = False) -> bool:
     if or_moved:
         return status.st_ctime_ns > since_ns
     return status.st_mtime_ns > since_ns
-
-
-def names_of(embeddings: Path) -> Path:
-    """Return the file of the paths of the images that a .npy file has features of."""
-    return embeddings.with_name(embeddings.name + ".txt")
-
-
-class EmbeddingFile:
-    """OUT.npy, (N, D) float32, with the images' paths in OUT.npy.txt, one per line; or OUT.parquet with both.
-
-    Unreadable images have no row. `finish` writes the file atomically.
-
-    Raises:
-        ConfigError: For another ending or an existing file.
-        DataError: If it can't be written.
-        MissingPackageError: For Parquet without pyarrow.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.names = names_of(path)
-        _check_name(path, EMBEDDINGS)
-        existing = [str(file) for file in (path, self.names) if os.path.exists(file)]
-        if existing:
-            verb = "is" if len(existing) == 1 else "are"
-            raise ConfigError(f"{' and '.join(existing)} {verb} there already; choose another name")
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # Both stay open until `__exit__`.
-            self._rows = TemporaryFile(dir=path.parent)  # noqa: SIM115
-            self._paths = TemporaryFile(dir=path.parent)  # noqa: SIM115
-        self.count = 0
-        self.width = 0
-
-    def write(self, prediction: Prediction) -> None:
-        """Add the features of an image."""
-        if prediction.embedding is None:
-            return
-        row = np.asarray(prediction.embedding, np.float32)
-        self.count += 1
-        self.width = len(row)
-        self._rows.write(row.tobytes())
-        self._paths.write(" ".join((prediction.path or "").splitlines()).encode("utf-8", "backslashreplace") + b"\n")
-
-    def finish(self) -> None:
-        """Write the file.
-
-        Raises:
-            DataError: If no features were added.
-        """
-        if not self.count:
-            raise DataError(f"{self.path}: no image could be read, so there are no embeddings")
-        self._rows.flush()
-        self._paths.seek(0)
-        rows = np.memmap(self._rows, np.float32, "r", shape=(self.count, self.width))
-        with replacing(self.path) as file:
-            if self.path.suffix == ".parquet":
-                self._write_parquet(rows, file)
-                return
-            with file.open("wb") as content:
-                np.save(content, rows)
-            with replacing(self.names) as names, names.open("wb") as text:
-                shutil.copyfileobj(self._paths, text)
-
-    def _write_parquet(self, rows: NDArray[np.float32], path: Path) -> None:
-        pa: Any = import_pyarrow()
-        import pyarrow.parquet  # type: ignore[import-untyped] # noqa: PLC0415 - an extra
-
-        schema = pa.schema({"path": pa.string(), "embedding": pa.list_(pa.float32(), self.width)})
-        names = [line.decode().rstrip("\n") for line in self._paths]
-        with pyarrow.parquet.ParquetWriter(path, schema) as writer:
-            for first in range(0, self.count, EMBEDDING_ROWS):
-                part = rows[first : first + EMBEDDING_ROWS]
-                values = pa.FixedSizeListArray.from_arrays(pa.array(part.ravel()), self.width)
-                writer.write_table(pa.table([pa.array(names[first : first + EMBEDDING_ROWS]), values], schema=schema))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._rows.close()
-        self._paths.close()

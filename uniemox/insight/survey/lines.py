@@ -20,9 +20,10 @@ from uniemox.io.images import MAX_BYTES, open_image
 from uniemox.io.raw_preview import exif_of_raw, is_raw
 from uniemox.plurals import counted
 from uniemox.predict.data_urls import is_data_url
+from uniemox.predict.path_set import PathSet
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
-from uniemox.predict.writing import PathSet, ResultFile
+from uniemox.predict.writing import ResultFile
 
 # Consumes an iterable without storing its elements.
 EXHAUST = partial(deque[Any], maxlen=0)

@@ -17,8 +17,9 @@ from uniemox.insight.survey.page import write_survey_page
 from uniemox.insight.survey.summary import Summary, summarise
 from uniemox.io.borders import shorten
 from uniemox.predict.confidence import unflagged_note
+from uniemox.predict.path_set import PathSet
 from uniemox.predict.predictor import Predictor
-from uniemox.predict.writing import AnswerHeader, PathSet, ResultFile, existing_files, overwritten_note, refuse_answers
+from uniemox.predict.writing import AnswerHeader, ResultFile, existing_files, overwritten_note, refuse_answers
 
 PAGES = (".html", ".htm")
 TITLE_NAMES = 3  # names of images or folders in the page's title
@@ -91,7 +92,7 @@ def run_survey(
     note_on_unflagged = unflagged_note(predictor.network.info)
     if note_on_unflagged is not None:
         report(note_on_unflagged)
-    header = AnswerHeader.of_question(predictor, settings.labels, None, stored=FEATURES_FORMAT)
+    header = AnswerHeader.for_predictor(predictor, settings.labels, None, stored=FEATURES_FORMAT)
     with ExitStack() as stack:
         file = stack.enter_context(ResultFile(settings.lines, resume=settings.resume, answered=header))
         if file.overwritten:
