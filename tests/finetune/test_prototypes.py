@@ -28,6 +28,7 @@ from uniemox.labels import CAER, MIKELS, POLARITY, LabelSet
 from uniemox.teacher.clip_encoder import open_clip_encoder, open_clip_teacher
 from uniemox.teacher.prototypes import PROMPTS, text_prototypes, words_of
 from uniemox.teacher.sources import ClipTeacher
+from uniemox.views.config import ViewConfig
 
 # Mikels' labels in order, each with the other name that its data sets use.
 MIKELS_WORDS = (
@@ -94,7 +95,7 @@ def zero_shot_logits(clip: Path, images: Tensor) -> Tensor:
 @torch.no_grad()
 def test_method_mean_refuses_a_head_of_features_of_length_one(fitted: Path) -> None:
     with pytest.raises(ConfigError, match="reads features of length 1, which the concatenated ones are not"):
-        mean_head([str(fitted)], MIKELS.labels)
+        mean_head([str(fitted)], MIKELS.labels, ViewConfig())
 
 
 def test_untrained_prototypes_are_zero_shot_clip(zero_shot: Path, clip: Path) -> None:

@@ -166,13 +166,7 @@ def normalise(images: Tensor, device: torch.device, stats: PixelStats = IMAGENET
     if images.dtype != torch.uint8:
         raise ShapeError(f"expected images as uint8, 0 to 255, got {str(images.dtype).removeprefix('torch.')}")
     mean, std = pixel_constants(stats, device, maximum=255)  # (3, 1, 1) each
-    pixels = to_device(images, device)
-    normalised = torch.empty_like(pixels, dtype=torch.float32)
-    # One image fits into the cache of a processor.
-    at_once = 1 if device.type == "cpu" else max(1, len(pixels))
-    for target, source in zip(normalised.split(at_once), pixels.split(at_once), strict=True):
-        target.copy_(source).sub_(mean).div_(std)
-    return normalised
+    return to_device(images, device).float().sub_(mean).div_(std)
 
 
 @cache
