@@ -141,10 +141,7 @@ def _begin(
     }
     path = run / CONFIG
     if not path.exists():
-        # The lock is held now, and a killed process may have left half of config.json.
-        if not all(file.match(f"{CONFIG}.*{PARTIAL}") or file.match(f"{CONFIG}.lock") for file in run.iterdir()):
-            raise ConfigError(f"{run} is not empty and not a run of uniemox; choose another --out")
-        write_file(path, json.dumps(record, indent=2) + "\n")
+        _begin_new(run, record)
         return False
 
     # Links in a run from somebody else would make this one write to, and delete, files elsewhere.
@@ -152,10 +149,10 @@ def _begin(
         refuse_special(file, ConfigError)
     content = read_json_object(path)
     first = typed.check_json(content, RunRecord, str(path), remedy="choose another --out", error_class=ConfigError)
-    has_begun = any((run / name).exists() for name in FILES_OF_STEPS)
-    is_same_job = first.job is not None and first.job == record["job"]
     if first.kind != kind:
         raise ConfigError(f"{run} holds a run of another command ({first.kind}); choose another --out")
+    has_begun = any((run / name).exists() for name in FILES_OF_STEPS)
+    is_same_job = first.job is not None and first.job == record["job"]
     if has_begun and not (resume or is_same_job or is_restart()):
         remedy = "add --resume to continue it (resume=True in Python), or choose another --out"
         raise ConfigError(f"{run} holds a run already; {remedy}")
@@ -173,15 +170,42 @@ def _begin(
     if is_other_data:
         name = data.name if isinstance(data, DataSet) else "what is given"
         raise ConfigError(f"{run} began with other data than {name} has now; choose another --out")
-    first_base_lr = _base_lr_of(first_config)
-    if _base_lr_of(config) < first_base_lr:
-        rates = [*first.earlier_base_lrs, first_base_lr]
-        # Fields that were added after the beginning stay, see `add_to_record`.
-        write_file(path, json.dumps({**content, **record, "earlier_base_lrs": rates}, indent=2) + "\n")
+    _record_lower_rate(path, content, record, first, (_base_lr_of(first_config), _base_lr_of(config)))
     # A process that was killed while writing left these.
     for partial in run.glob(f"*{PARTIAL}"):
         partial.unlink()
     return True
+
+
+def _begin_new(run: Path, record: Mapping[str, Any]) -> None:
+    """Write the record of a new run.
+
+    Raises:
+        ConfigError: If the folder holds other files.
+    """
+    # The lock is held now, and a killed process may have left half of config.json.
+    if not all(file.match(f"{CONFIG}.*{PARTIAL}") or file.match(f"{CONFIG}.lock") for file in run.iterdir()):
+        raise ConfigError(f"{run} is not empty and not a run of uniemox; choose another --out")
+    write_file(run / CONFIG, json.dumps(record, indent=2) + "\n")
+
+
+def _record_lower_rate(
+    path: Path, content: Mapping[str, Any], record: Mapping[str, Any], first: RunRecord, rates: tuple[float, float]
+) -> None:
+    """Write config.json with a lower learning rate and the earlier ones; unchanged if the rate is not lower.
+
+    Args:
+        path: config.json.
+        content: Its content.
+        record: Fields of the run as it resumes.
+        first: Fields of the run before.
+        rates: Base learning rates before and now.
+    """
+    before, now = rates
+    if now < before:
+        earlier = [*first.earlier_base_lrs, before]
+        # Fields that were added after the beginning stay, see `add_to_record`.
+        write_file(path, json.dumps({**content, **record, "earlier_base_lrs": earlier}, indent=2) + "\n")
 
 
 def _changed_settings(config: "DataclassInstance", first_config: "DataclassInstance") -> list[str]:
