@@ -388,11 +388,11 @@ def _data_tables(data: "DataSet", examples: int) -> Iterator[Table | str]:
 def _audit_tables(report: "Audit") -> Iterator[Table | str]:
     """Yield the number of problems of each kind with examples, and the drift between splits."""
     yield f"{report.name}: {counted(report.count, 'sample')}"
-    table = Table("", Column("groups", justify="right"), Column("images", justify="right"), "for example")
+    table = Table("", Column("groups", justify="right"), Column("samples", justify="right"), "for example")
     for kind, groups in report.groups.items():
         example = f"{groups[0].members[0].sample.key} {groups[0].reason}" if groups else ""
-        images = sum(len(group.members) for group in groups)
-        table.add_row(kind.replace("_", " "), str(len(groups)), str(images), Text(example))
+        samples = sum(len(group.members) for group in groups)
+        table.add_row(kind.replace("_", " "), str(len(groups)), str(samples), Text(example))
     yield table
     sizes = sorted((sum(row.values()), label) for label, row in report.classes.items())
     if sizes:
