@@ -75,6 +75,24 @@ def test_ordinary_films_are_unchanged(tmp_path: Path, primaries: int, transfer: 
     assert difference(first_frame(tmp_path / "sdr.mp4"), PHOTO) < 3
 
 
+@pytest.mark.parametrize(("size", "matrix"), [((1280, 720), 1), ((720, 576), 5)])
+def test_unmarked_films_have_the_colours_that_players_show(tmp_path: Path, size: tuple[int, int], matrix: int) -> None:
+    """Large ones those of BT.709, others those of BT.601 (5)."""
+    av = pytest.importorskip("av", reason="needs PyAV: pip install 'uniemox[video]'")
+    colours = Image.new("RGB", size, (200, 60, 30))
+    with av.open(str(tmp_path / "film.mp4"), "w") as film:
+        stream = film.add_stream("libx264", rate=1, width=size[0], height=size[1])
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"qp": "0"}
+        for number in range(2):
+            frame = av.VideoFrame.from_image(colours).reformat(format="yuv420p", dst_colorspace=matrix)
+            frame.pts = number
+            frame.colorspace = 2
+            film.mux(stream.encode(frame))
+        film.mux(stream.encode())
+    assert difference(first_frame(tmp_path / "film.mp4"), colours) < 3
+
+
 def animated(png: bytes) -> bytes:
     """Return an animated PNG that shows a PNG twice, one second each."""
     chunks = png_chunks(png)

@@ -19,6 +19,9 @@ from uniemox.io.images import PlainGif, check_size, scale_transparency, to_rgb, 
 
 ANIMATION_FORMATS = ("GIF", "WEBP", "PNG")
 MAX_ASPECT = 4.0
+# Matrices from YCbCr to RGB, by their number in ITU-T H.273.
+BT709_MATRIX = 1
+UNSPECIFIED = 2
 # Maximum size of the pixels that are sent to the parent process.
 SHORT_PX = 720
 LONG_PX = 2048
@@ -303,13 +306,20 @@ def _to_image(frame: Any, size: tuple[int, int]) -> Image.Image:
         frame: The frame.
         size: Width and height before the frame is turned, with square pixels.
     """
-    image = frame.reformat(*_sent_size(*size), format="rgb24", threads=1).to_image()
+    # FFmpeg itself would take the matrix of standard definition for all.
+    matrix = BT709_MATRIX if frame.colorspace == UNSPECIFIED and _is_high_definition(frame) else None
+    image = frame.reformat(*_sent_size(*size), format="rgb24", src_colorspace=matrix, threads=1).to_image()
     image = frame_to_srgb(image, int(frame.color_primaries), int(frame.color_trc))
     if _is_mirrored(frame):
         image = ImageOps.flip(image)
     if _turn(frame):
         return image.rotate(_turn(frame), expand=True)
     return image
+
+
+def _is_high_definition(frame: Any) -> bool:
+    """Return True for sizes at which players take the colours of an unmarked film for those of BT.709."""
+    return frame.width >= 1280 or frame.height > 576
 
 
 def _turn(frame: Any) -> int:
