@@ -1,4 +1,4 @@
-"""What is known of an image after reading it once: hash, size, faults, thumbnail."""
+"""Properties of images after one reading: hash, size, faults, thumbnail."""
 
 import hashlib
 from collections.abc import Callable, Sequence

@@ -46,7 +46,7 @@ PathLike = str | os.PathLike[str]
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """How data sets of a kind are read."""
+    """Reader of the data sets of one kind."""
 
     read: Callable[..., DataSet]
     """Returns the data set of a path; keyword arguments are the options of its name."""

@@ -1,4 +1,4 @@
-"""What a model is scored against: the samples with a target for it, and their votes as shares of the scored labels."""
+"""Targets of an evaluation: the samples that have one, and their votes as shares of the scored labels."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set

@@ -1,4 +1,4 @@
-"""What a run tells its caller: its plan, its progress, notes and warnings."""
+"""Receiver of a run's plan, progress, notes and warnings."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
