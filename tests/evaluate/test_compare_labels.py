@@ -16,8 +16,9 @@ from tests.evaluate.test_run import labelled_data
 from tests.runs import finetuned
 from uniemox.cli.evaluate import compare as cli_compare
 from uniemox.errors import DataError, LabelError
-from uniemox.evaluate.compare import Scoring, among_shared_labels, compare, compare_on
+from uniemox.evaluate.compare import Scoring, compare, compare_on
 from uniemox.evaluate.run_records import Predictions
+from uniemox.evaluate.shared_labels import among_shared_labels
 from uniemox.io.progress import silent
 from uniemox.labels import MIKELS, LabelSet
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from uniemox.evaluate.label_pairs import TOO_FEW_LABELS, LabelPairs, labels_by, 
 from uniemox.evaluate.places import evaluations_folder
 from uniemox.evaluate.run import evaluate, runs_without_torch, write_evaluation
 from uniemox.evaluate.run_records import Predictions, SavedEvaluation, read_evaluations, read_run, title_of
+from uniemox.evaluate.shared_labels import among_shared_labels, label_note, map_note, shared_map_note
 from uniemox.intervals import (
     Interval,
     PairedDifference,
@@ -28,8 +28,7 @@ from uniemox.intervals import (
 from uniemox.io.progress import Progress, silent
 from uniemox.io.run_files import EVALUATIONS, WEIGHTS
 from uniemox.io.weight_names import IN_PACKAGE, is_in_package
-from uniemox.labels import quoted, scored_labels
-from uniemox.plurals import counted
+from uniemox.labels import scored_labels
 from uniemox.predict.opening import open_network
 from uniemox.resampling import Groups, unit_sums
 
@@ -126,7 +125,7 @@ def _compare_on_title(
         predictions_of[path] = evaluation.predictions
     comparison = _compare(title, *([predictions_of[path] for path in group] for group in groups), without=without)
     warning = map_note(evaluation_of)
-    note = "; ".join(filter(None, (comparison.note, warning or _shared_map_note(evaluation_of))))
+    note = "; ".join(filter(None, (comparison.note, warning or shared_map_note(evaluation_of))))
     return replace(comparison, note=note, is_fair=comparison.is_fair and not warning)
 
 
@@ -294,82 +293,6 @@ def chance_of(predictions: Predictions) -> tuple[float, float]:
     return float(counts.max() / counts.sum()), 1 / classes
 
 
-def among_shared_labels(
-    predictions: Sequence[Predictions], without: Collection[str] = ()
-) -> tuple[list[Predictions], str]:
-    """Let all models choose among the labels that each of them can choose.
-
-    A model with fewer labels has fewer wrong answers to choose from, so accuracies among different labels can't be
-    compared. Images whose label is not one of the shared labels are left out.
-
-    Args:
-        predictions: Answers of each model. A model may lack the images whose label it can't predict.
-        without: Labels that the user leaves out.
-
-    Returns:
-        The answers among the shared labels, and a note with their number. If all have the same labels already, or fewer
-        than two of them in common, the answers are unchanged; the note is then empty, or a warning (`label_note`).
-    """
-    warning = label_note(predictions)
-    first = predictions[0]
-    shared = [
-        label
-        for label in first.scored_labels
-        if label not in without and all(label in item.scored_labels for item in predictions)
-    ]
-    is_without = any(label in without for item in predictions for label in item.scored_labels)
-    if not (warning or is_without) or len(shared) < 2:
-        return list(predictions), warning
-    words_of = [dict(zip(item.keys, item.words, strict=True)) for item in predictions]
-    keys = []
-    left_out: dict[str, list[str]] = {}
-    for key in dict.fromkeys(key for item in predictions for key in item.keys):
-        words = [words[key] for words in words_of if key in words]
-        if len(words) == len(predictions) and len(set(words)) == 1 and words[0] in shared:
-            keys.append(key)
-        else:
-            left_out.setdefault(words[0], []).append(key)
-    if not keys:
-        return list(predictions), warning
-    counts = " and ".join(str(count) for count in sorted({len(item.scored_labels) for item in predictions}))
-    reason = "that they share" if warning else "that the map keeps"
-    note = f"the models have {counts} labels, so all choose among the {len(shared)} {reason}"
-    if left_out:
-        count = sum(map(len, left_out.values()))
-        note += f"; {counted(count, 'image')} of {', '.join(map(quoted, sorted(left_out)))} left out"
-    return [item.among(shared, keys) for item in predictions], note
-
-
-def label_note(predictions: Sequence[Predictions]) -> str:
-    """Return a warning if answers were scored among different labels; fewer labels leave fewer wrong answers."""
-    label_sets = dict.fromkeys(frozenset(answers.scored_labels) for answers in predictions)
-    if len(label_sets) < 2:
-        return ""
-    lists = " and ".join(f"{len(labels)} ({', '.join(sorted(labels))})" for labels in label_sets)
-    return f"not scored among the same labels, but among {lists}: scores among fewer labels are higher"
-
-
-def map_note(evaluations: Mapping[Path, SavedEvaluation]) -> str:
-    """Return a warning if runs were scored by different label maps; those that needed none have none."""
-    first_by_map = dict[str, Path]()
-    for path, evaluation in evaluations.items():
-        if evaluation.label_map:
-            first_by_map.setdefault(evaluation.label_map_text, path)
-    if len(first_by_map) < 2:
-        return ""
-    maps = " and ".join(f"{path} by {text}" for text, path in first_by_map.items())
-    return f"not scored by the same label map: {maps}; score them again with one map"
-
-
-def _shared_map_note(evaluations: Mapping[Path, SavedEvaluation]) -> str:
-    """Return a sentence about the one label map by which runs were scored; "" if none was."""
-    by_map = {path: evaluation.label_map_text for path, evaluation in evaluations.items() if evaluation.label_map}
-    if not by_map:
-        return ""
-    paths = ", ".join(map(str, by_map))
-    return f"{paths} scored by the label map {next(iter(by_map.values()))}"
-
-
 def _wins_and_losses(leads: NDArray[np.float64], groups: Groups) -> tuple[int, int]:
     """Return how many groups have a positive, and a negative, sum of leads, (N,)."""
     lead_of_group = unit_sums(leads[:, None], groups)
@@ -405,6 +328,7 @@ def _compare(
     *,
     without: Collection[str],
 ) -> Comparison:
+    """Compare the answers of two groups of runs, and of a baseline, about the same images; see `compare`."""
     all_predictions = [*ours, *theirs, *baseline]
     _refuse_lost_images(title, all_predictions)
     image_count = len({key for predictions in all_predictions for key in predictions.keys})
@@ -415,18 +339,18 @@ def _compare(
     hits = np.array([predictions.is_right for predictions in all_predictions], dtype=np.float64)  # (S, N)
     our_hits, their_hits, baseline_hits = np.split(hits, [len(ours), len(ours) + len(theirs)])
     commonest, uniform = chance_of(first)
-    compared: dict[str, Any] = {"difference": share_difference(our_hits, their_hits, first.groups)}
-    groups = {"ours": our_hits, "theirs": their_hits}
-    if baseline:
-        groups["baseline"] = baseline_hits
-    for name, group in groups.items():
-        compared[name] = tuple(group.mean(axis=1).tolist())
-        compared[f"{name}_interval"] = clip_to_share(interval_over_runs(group, first.groups))
-        if baseline and name != "baseline":
-            compared[f"{name}_over_baseline"] = share_difference(group, baseline_hits, first.groups)
-    if len(ours) == len(theirs) == 1:
-        compared["discordant"] = int((our_hits != their_hits).sum())
-        compared["wins_and_losses"] = _wins_and_losses(our_hits[0] - their_hits[0], first.groups)
+
+    def accuracies(group: NDArray[np.float64]) -> tuple[float, ...]:
+        return tuple(group.mean(axis=1).tolist())
+
+    def interval(group: NDArray[np.float64]) -> Interval | None:
+        return clip_to_share(interval_over_runs(group, first.groups))
+
+    def over_baseline(group: NDArray[np.float64]) -> PairedDifference | None:
+        return share_difference(group, baseline_hits, first.groups) if baseline else None
+
+    is_pair = len(ours) == len(theirs) == 1
+    groups = {"ours": our_hits, "theirs": their_hits, **({"baseline": baseline_hits} if baseline else {})}
     count = len(first.keys)
     units = len(set(first.groups))
     notes = (note, _no_spread(groups, count, units), few_groups_note(units, count))
@@ -436,8 +360,18 @@ def _compare(
         units=units,
         left_out=image_count - count,
         is_fair=not label_note(all_predictions),
+        ours=accuracies(our_hits),
+        ours_interval=interval(our_hits),
+        theirs=accuracies(their_hits),
+        theirs_interval=interval(their_hits),
+        difference=share_difference(our_hits, their_hits, first.groups),
+        baseline=accuracies(baseline_hits),
+        baseline_interval=interval(baseline_hits) if baseline else None,
+        ours_over_baseline=over_baseline(our_hits),
+        theirs_over_baseline=over_baseline(their_hits),
         commonest=commonest,
         uniform=uniform,
         note="; ".join(filter(None, notes)),
-        **compared,
+        discordant=int((our_hits != their_hits).sum()) if is_pair else None,
+        wins_and_losses=_wins_and_losses(our_hits[0] - their_hits[0], first.groups) if is_pair else None,
     )

@@ -7,11 +7,12 @@ import numpy as np
 
 from uniemox.data.sample import Sample
 from uniemox.evaluate.calibration import BINS, expected_calibration_error
-from uniemox.evaluate.compare import chance_of, label_note
+from uniemox.evaluate.compare import chance_of
 from uniemox.evaluate.report.charts import reliability_bins
 from uniemox.evaluate.report.examples import examples_of
 from uniemox.evaluate.run_records import Predictions, SavedEvaluation, SavedRun
 from uniemox.evaluate.scores import MIN_OF_CLASS, images_by_class, title_of
+from uniemox.evaluate.shared_labels import label_note
 from uniemox.intervals import PairedDifference, share_difference
 from uniemox.io.html import UNKNOWN, are_known, interval, is_known, number, scale_of
 
