@@ -13,7 +13,8 @@ import pytest
 from tests.curate.servers import JPEG, local, misbehaving, serving
 from uniemox.errors import ConfigError
 from uniemox_curate.collect.config import CollectConfig
-from uniemox_curate.collect.fetch import Download, FetchError, fetch_all, get, is_public
+from uniemox_curate.collect.fetch import FetchError, get, is_public
+from uniemox_curate.collect.schedule import Download, fetch_all
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ from uniemox.io import Progress, is_raw, open_image, read_limited, silent
 from uniemox.plurals import counted
 from uniemox_curate import tables as t
 from uniemox_curate.collect.config import CollectConfig
-from uniemox_curate.collect.fetch import Download, FetchError, Redirect, Robots, fetch_all, get_once
+from uniemox_curate.collect.fetch import FetchError, Redirect, Robots, get_once
+from uniemox_curate.collect.schedule import Download, fetch_all
 from uniemox_curate.collect.sources import Candidate, ImageSource
 from uniemox_curate.decisions import follow_takedowns, taken_down
 from uniemox_curate.licences import UNKNOWN_LICENCE

@@ -19,7 +19,8 @@ from uniemox.errors import ConfigError, DataError, LabelError
 from uniemox.io import parse_json, plain_cell
 from uniemox.labels import clean
 from uniemox_curate.collect.config import CollectConfig
-from uniemox_curate.collect.fetch import Download, FetchError, fetch_all, get
+from uniemox_curate.collect.fetch import FetchError, get
+from uniemox_curate.collect.schedule import Download, fetch_all
 from uniemox_curate.licences import ENCODING, FOLDER_EXAMPLE, UNKNOWN_LICENCE, terms_of
 from uniemox_curate.plan import CollectionPlan
 from uniemox_curate.tables import FOLDER
