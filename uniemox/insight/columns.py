@@ -1,10 +1,10 @@
 """Names of the columns of a predictor's index, and why it lacks one."""
 
 from uniemox.labels import AFFECT, DOMINANCE, clean
+from uniemox.predict.building import axes_of
 from uniemox.predict.confidence import unflagged_note
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.schema import FIELDS, columns_of
-from uniemox.predict.settings import axes_of
 from uniemox.spelling import similar_name
 
 FAMILIARITY = "familiarity"

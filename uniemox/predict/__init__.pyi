@@ -1,4 +1,5 @@
 # Public names of uniemox.predict; clients import no others.
+from .answer_labels import possible_sets as possible_sets
 from .confidence import max_coverage as max_coverage
 from .confidence import sigmoid as sigmoid
 from .opening import load as load
@@ -12,4 +13,3 @@ from .schema import add_field as add_field
 from .schema import columns_of as columns_of
 from .schema import required_type as required_type
 from .schema import table_fields as table_fields
-from .settings import possible_sets as possible_sets

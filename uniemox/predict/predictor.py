@@ -23,13 +23,13 @@ from uniemox.io.walking import LeftOut
 from uniemox.labels import LabelMap
 from uniemox.persons.box import Detection
 from uniemox.persons.detector import Detector
+from uniemox.predict.building import PredictionBuilder, assigned_labels
 from uniemox.predict.colour import is_colourless
 from uniemox.predict.confidence import unflagged_note
 from uniemox.predict.faces import FaceReader, detect_in, owners
 from uniemox.predict.images import ImageLike, content_of, is_listed_name, map_images, name_of, path_of, read_any, walk
 from uniemox.predict.network import Network
 from uniemox.predict.prediction import Face, Failure, Person, Prediction
-from uniemox.predict.settings import PredictionSettings, assigned_labels
 
 ImageLikes = Sequence[ImageLike]
 # Decoded images stay this many times larger than the network's input; at 2 some probabilities change by 0.06.
@@ -138,7 +138,7 @@ class Predictor:
             _warn_about_deprecated_call("predict_folder", "a folder")
             answers = self.predict_folder(image, coverage=coverage, labels=labels)
             return answers
-        return self._answer(image, decode_one, PredictionSettings(self, coverage, labels))
+        return self._answer(image, decode_one, PredictionBuilder(self, coverage, labels))
 
     def predict_many(
         self, images: Iterable[ImageLike], *, coverage: float | None = None, labels: str | None = None
@@ -248,27 +248,27 @@ class Predictor:
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
-        settings = PredictionSettings(self, coverage, labels, with_embedding=with_embedding)
+        builder = PredictionBuilder(self, coverage, labels, with_embedding=with_embedding)
 
         def answer(source: ImageLike, decode: Decode) -> Prediction | Failure:
             try:
-                return self._answer(source, decode, settings)
+                return self._answer(source, decode, builder)
             # BoxError: a detector may return a box that is not valid.
             except (ImageError, BoxError) as error:
                 return Failure(path=path_of(source), error=str(error))
 
         return map_images(images, answer, batch_size, decoders)
 
-    def _answer(self, source: ImageLike, decode: Decode, settings: PredictionSettings) -> Prediction:
+    def _answer(self, source: ImageLike, decode: Decode, builder: PredictionBuilder) -> Prediction:
         """Decode an image and predict.
 
         Raises:
             ImageError: If the image can't be read.
         """
         with image_border(name_of(source)):
-            return self._decode_and_answer(content_of(source), decode, settings)
+            return self._decode_and_answer(content_of(source), decode, builder)
 
-    def _decode_and_answer(self, source: ImageLike, decode: Decode, settings: PredictionSettings) -> Prediction:
+    def _decode_and_answer(self, source: ImageLike, decode: Decode, builder: PredictionBuilder) -> Prediction:
         """Decode an image and predict; a malformed file may cause any error, which `image_border` converts."""
         info = self.network.info
         shrink = None
@@ -281,14 +281,14 @@ class Predictor:
         people = self.detect_persons(sized)
 
         views = self.network.image_views(sized, people)
-        answers = self.network.answer_image(views, with_features=settings.with_embedding)
+        answers = self.network.answer_image(views, with_features=builder.with_embedding)
         persons = None
         if people is not None:
-            persons = self._persons(sized, people, settings.person)
+            persons = self._persons(sized, people, builder.person)
         faces = None
         if self.face_reader is not None:
-            faces = self._faces(self.face_reader, sized, people, settings.face)
-        return settings.prediction(
+            faces = self._faces(self.face_reader, sized, people, builder.face)
+        return builder.build(
             source, sized.full_size, answers, views.box, persons, faces, is_colourless=is_colourless(sized.image)
         )
 

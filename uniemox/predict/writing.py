@@ -17,10 +17,10 @@ from uniemox.errors import ConfigError
 from uniemox.io.files import MAX_NAME, FileLock, fingerprint_of, open_appending, refuse_special, replacing, writing
 from uniemox.io.typed import parse_json, read_json_lines
 from uniemox.plurals import counted
+from uniemox.predict.answer_labels import answers_in
 from uniemox.predict.path_set import PathSet
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
-from uniemox.predict.settings import answers_in
 from uniemox.predict.tables import (
     REMEDY,
     AnswerLine,
