@@ -30,10 +30,12 @@ def dng(
     sensor: tuple[int, int] = (256, 192),
     is_dng: bool = True,
     thumbnail_px: tuple[int, int] = (160, 120),
+    xmp: bytes = b"",
 ) -> bytes:
     """A camera raw: a grey thumbnail first, then the sensor's values, then the preview, as cameras order them.
 
     preview: bytes of a JPEG; None: none.  sensor: width and height, px.
+    xmp: Packet in the first directory; empty: none.
     is_dng: False leaves out the version of DNG, as in the raws of Nikon and Sony, which LibRaw knows by their makers.
     """
     width, height = thumbnail_px
@@ -96,6 +98,7 @@ def dng(
             *((262, SHORT, [2]), (271, ASCII, b"Maker\0"), (272, ASCII, b"Model\0"), (273, LONG, [add(thumbnail)])),
             *((274, SHORT, [orientation]), (277, SHORT, [3]), (278, LONG, [height]), (279, LONG, [len(thumbnail)])),
             *((306, ASCII, b"2021:07:08 09:10:11\0"), (330, LONG, inside), *version),
+            *([(700, BYTE, xmp)] if xmp else []),
             (50721, SRATIONAL, [1, 1, 0, 1, 0, 1, 0, 1, 1, 1, 0, 1, 0, 1, 0, 1, 1, 1]),
         ]
     )

@@ -278,6 +278,15 @@ def test_one_file_listed_twice_leaks_and_contradicts(tmp_path: Path) -> None:
     assert {"b.jpg", "b.jpg#2"} in [keys - {"a.jpg", "a.jpg#2"} for keys in names(both, "leaks")]
 
 
+def test_of_copies_one_with_a_label_stays(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.jpg").write_bytes(jpeg_of(draw_image(1)))
+    (tmp_path / "c.jpg").write_bytes(jpeg_of(draw_image(2)))
+    (tmp_path / "t.csv").write_text("path,label\na.jpg,\nb.jpg,awe\nc.jpg,fear\n")
+    report = checked(f"csv:{tmp_path}/t.csv")
+    assert [(entry["key"], entry["reason"]) for entry in report.exclude] == [("a.jpg", "copy of b.jpg")]
+
+
 def test_people_of_one_image_do_not_contradict_each_other(tmp_path: Path) -> None:
     for name in ("a", "copy"):
         (tmp_path / f"{name}.jpg").write_bytes(jpeg_of(draw_image(1)))

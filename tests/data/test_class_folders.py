@@ -306,3 +306,14 @@ def test_loop_of_links_fails_only_when_it_is_read(tmp_path: Path) -> None:
     [loop] = [sample for sample in data.samples if sample.key.endswith("loop.jpg")]
     with pytest.raises(OSError, match="Too many levels"):
         loop.image.read()
+
+
+def test_a_folder_without_images_is_no_class(tmp_path: Path) -> None:
+    """Annotations beside the classes would be a ninth label, and the set no published one."""
+    root = class_folders(tmp_path / "m", MIKELS.labels, each=1)
+    (root / "annotations").mkdir()
+    (root / "annotations" / "boxes.json").write_text("{}")
+    for kind in ("folder", "fi"):
+        data = open_data(f"{kind}:{root}")
+        assert data.labels.name == "mikels"
+        assert "folders without images are no classes: annotations" in data.notes

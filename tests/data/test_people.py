@@ -1,5 +1,6 @@
 """People found once: in the right places at any decoding size, resumable, unreadable images reported."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from PIL import Image
 from tests.data.detectors import Deadly, WhiteDetector
 from tests.drawn import class_folders, draw_image, jpeg_of
 from uniemox.data.people import BATCH, detect_persons
+from uniemox.data.sidecar import changed_images
 from uniemox.data.source import open_data
 from uniemox.errors import DataError
 from uniemox.io.parallel import PoolConfig
@@ -121,3 +123,17 @@ def test_detection_stops_if_every_worker_dies(tmp_path: Path) -> None:
         (root / "awe" / f"{number}.jpg").write_bytes(jpeg_of(Image.new("RGB", (40, 40), "red")))
     with pytest.raises(DataError, match=r"died, .* with the first 3 of 40 images; --workers 1"):
         detect_persons(open_data(f"folder:{root}"), Deadly, tmp_path / "p.jsonl", pool=PoolConfig(workers=2))
+
+
+def test_images_that_have_changed_since_are_found(tmp_path: Path) -> None:
+    root = class_folders(tmp_path / "photos", each=2)
+    data = open_data(f"folder:{root}")
+    file = root / "persons.jsonl"
+    assert changed_images(file, data.samples) == []
+    detect_persons(data, WhiteDetector, file, pool=PoolConfig(workers=1))
+    assert changed_images(file, data.samples) == []
+    path = Path(str(data.samples[1].image))
+    path.write_bytes(jpeg_of(draw_image(90)))
+    later_ns = file.stat().st_mtime_ns + 10**9
+    os.utime(path, ns=(later_ns, later_ns))
+    assert changed_images(file, data.samples) == [data.samples[1].key]

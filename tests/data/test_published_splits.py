@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.data.tree import put, says, write
+from tests.drawn import draw_image, jpeg_of
 from tests.emotic import write_release
 from tests.runs import uniemox_here
 from uniemox.cli.console import say_parts
@@ -215,3 +216,21 @@ def test_the_example_of_the_documentation_runs(photos: str, tmp_path: Path, monk
     assert {row["path"]: row["split"] for row in map(json.loads, done.stdout.splitlines())} == {
         str(Path("FI") / name): split for name, split in SPLITS.items()
     }
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("12 men.jpg", "men.jpg"), ("train 1.jpg", "1.jpg"), ("Paris, 2019.jpg", "2019.jpg"), ("a; b.jpg", "b.jpg")],
+)
+def test_a_line_that_is_the_name_of_an_image_is_not_divided(tmp_path: Path, names: tuple[str, str]) -> None:
+    """The other image, whose name is the end of the line, is in another split."""
+    listed, other = names
+    for label, name in (("awe", listed), ("awe", other), ("fear", "x.jpg"), ("fear", "y.jpg")):
+        (tmp_path / "d" / label).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "d" / label / name).write_bytes(jpeg_of(draw_image(len(name))))
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "train.txt").write_text(f"{other}\nx.jpg\n")
+    (tmp_path / "lists" / "test.txt").write_text(f"{listed}\ny.jpg\n")
+    data = open_data(f"folder:{tmp_path / 'd'}", splits=tmp_path / "lists")
+    splits = {sample.key: sample.split for sample in data.samples}
+    assert splits == {f"awe/{listed}": "test", f"awe/{other}": "train", "fear/x.jpg": "train", "fear/y.jpg": "test"}

@@ -377,3 +377,20 @@ def test_invalid_report_is_not_used(data: DataSet, tmp_path: Path, report: str) 
     else:
         with pytest.raises(DataError):
             write_shards(data, tmp_path / "s", ShardConfig(pool=ALONE))
+
+
+def test_shards_of_images_that_have_changed_are_refused(tmp_path: Path) -> None:
+    """The same names with other pixels would be trained on as they were before."""
+    root = class_folders(tmp_path / "photos")
+    data = open_data(f"folder:{root}")
+    write_shards(data, tmp_path / "out", ShardConfig())
+    index = (tmp_path / "out" / "shards.json").read_text()
+    write_shards(data, tmp_path / "out", ShardConfig())
+    next(root.rglob("*.jpg")).write_bytes(jpeg_of(draw_image(90)))
+    with pytest.raises(DataError, match="holds shards of these data before their images changed"):
+        write_shards(data, tmp_path / "out", ShardConfig())
+    assert (tmp_path / "out" / "shards.json").read_text() == index
+    # As older versions wrote it.
+    content = {name: value for name, value in json.loads(index).items() if name != "files"}
+    (tmp_path / "out" / "shards.json").write_text(json.dumps(content))
+    write_shards(data, tmp_path / "out", ShardConfig())

@@ -14,9 +14,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 import uniemox
-from tests.drawn import draw_image
+from tests.drawn import draw_image, jpeg_of
 from tests.insight.photos import FLAGS_BLANK_ONLY, few_images_model
 from tests.insight.test_sidecar import SIDECARS, keywords_in
+from tests.raw_files import dng
 from tests.runs import uniemox_here
 from uniemox.errors import ConfigError, DataError
 from uniemox.insight.index_file import INDEX
@@ -177,6 +178,23 @@ def test_keywords_inside_photographs_stay_visible(tmp_path: Path, predictor: Pre
     assert keywords_in((photos / f"hostile{ending}.xmp").read_bytes(), "digiKam:TagsList") is not None
     uniemox.untag(photos)
     assert not list(photos.glob("*.xmp"))
+
+
+def test_metadata_inside_a_camera_raw_is_read(tmp_path: Path) -> None:
+    """Lightroom writes into the DNG itself, beside the preview that models see."""
+    pytest.importorskip("rawpy", reason="needs rawpy: pip install 'uniemox[raw]'")
+    packet = (
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        '<rdf:Description rdf:about="" xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmp:Rating="4" '
+        'xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:subject><rdf:Bag><rdf:li>holiday</rdf:li></rdf:Bag></dc:subject>'
+        "</rdf:Description></rdf:RDF></x:xmpmeta>"
+    )
+    preview = jpeg_of(draw_image(3, (640, 480)))
+    (tmp_path / "a.dng").write_bytes(dng(preview, xmp=packet.encode()))
+    inside = read_inside(tmp_path / "a.dng")
+    assert (inside.keywords, inside.is_rated) == ({"dc:subject": ["holiday"]}, True)
+    (tmp_path / "b.dng").write_bytes(dng(preview))
+    assert read_inside(tmp_path / "b.dng").keywords == {}
 
 
 def test_keywords_of_iptc_count_as_flat_keywords(photos: Path, predictor: Predictor) -> None:

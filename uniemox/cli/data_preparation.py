@@ -16,6 +16,7 @@ from uniemox.io.parallel import ONE_A_CORE
 from uniemox.plurals import counted
 
 if TYPE_CHECKING:
+    from uniemox.data.sample import DataSet
     from uniemox.persons.detector import Detector
     from uniemox.teacher.attributes import Describer
 
@@ -92,6 +93,7 @@ def persons(
     open_detector, on_gpu = finder.opener(on_cluster=pool.engine == "ray")
     data = open_data(source)
     training_hashes = read_seen(Path(finder.detector), in_folder=False)
+    _name_changed_images(target, data, "their people")
     with progress_bar() as progress:
         report = detect_persons(
             data, open_detector, target, progress.show, pool=pool, on_gpu=on_gpu, training_hashes=training_hashes
@@ -186,6 +188,7 @@ def describe(
     data = open_data(source, persons=persons, with_texts=False)
     header = {"with_emotion": not without_emotion, **networks.record()}
     header["people"] = any(sample.persons is not None for sample in data.samples)
+    _name_changed_images(target, data, "their texts")
     with progress_bar() as progress:
         broken = write_texts(
             data,
@@ -200,6 +203,19 @@ def describe(
     _print_result(
         f"wrote {target}", {"file": str(target), "samples": len(data) - len(broken), "broken": broken}, as_json
     )
+
+
+def _name_changed_images(target: Path, data: "DataSet", content: str) -> None:
+    """Print a line about images that are newer than a file with their people or texts."""
+    from uniemox.data.sidecar import changed_images
+
+    changed = changed_images(target, data.samples)
+    if changed:
+        images = counted(len(changed), "image is", "images are")
+        say(
+            f"{images} newer than {target}, such as {changed[0]}: {content} stay those of before; remove the file to "
+            "make all again"
+        )
 
 
 def shard(
@@ -231,15 +247,18 @@ def shard(
         samples: Number of images per shard.
         seed: Random seed for the order of images.
     """
+    from uniemox.data.shard_format import INDEX
     from uniemox.data.shards import ShardConfig, write_shards
 
     need("fsspec", extra="data")
     config = ShardConfig(samples=samples, short_side_px=short_side, seed=seed, pool=pool)
     data = files.open(source, texts=texts)
+    was_complete = (folder / INDEX).exists()
     with progress_bar() as progress:
         broken = write_shards(data, folder, config, progress.show)
     count = len(data) - len(broken)
-    words = f"wrote {folder}: {counted(count, 'sample')}; open them as shards:{folder}"
+    done = f"nothing to do, {folder} is complete" if was_complete else f"wrote {folder}"
+    words = f"{done}: {counted(count, 'sample')}; open them as shards:{folder}"
     _print_result(words, {"folder": str(folder), "samples": count, "broken": broken}, as_json)
 
 

@@ -254,17 +254,22 @@ def _distance(histograms: NDArray[np.float32], is_first: NDArray[np.bool_]) -> f
     return float(np.abs(difference).sum() / 2 / 3)
 
 
+def _order_of_copies(member: Member) -> tuple[int, bool, str]:
+    """Return the key by which copies are sorted; the first one stays."""
+    return HELD_OUT_ORDER.get(member.split or "", 2), member.label is None, member.sample.key
+
+
 def _exclusions(report: Audit, same_groups: Sequence[Group]) -> list[dict[str, str]]:
     """List unreadable files, wrong boxes, every image of a placeholder or with several labels, and all copies but one.
 
-    Of copies the scored one stays; none stays if the other data set has the image.
+    Of copies the scored one stays, then one with a label; none stays if the other data set has the image.
     """
     # Members with the first reason for each key.
     excluded: dict[str, tuple[Member, str]] = {}
     for group in (*report.groups["corrupt"], *report.groups["wrong_boxes"]):
         excluded.setdefault(group.members[0].sample.key, (group.members[0], group.reason))
     for group in same_groups:
-        ours = sorted(group.ours, key=lambda member: (HELD_OUT_ORDER.get(member.split or "", 2), member.sample.key))
+        ours = sorted(group.ours, key=_order_of_copies)
         if _is_placeholder(group):
             reason = "placeholder"
         elif _contradicts(group):

@@ -10,7 +10,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,8 @@ class ListedImage:
     split: str
     where: str
     """File, and line or record."""
+    whole_line: "ListedImage | None" = None
+    """The entry if the whole line is a name, such as `12 men.jpg` or `Rome, 2019.jpg`; None if it can't be one."""
 
 
 def is_folder_of_lists(folder: Path) -> bool:
@@ -78,11 +80,13 @@ def scheme_of_lists(path: Path, data: DataSet) -> tuple[dict[str, str], tuple[st
     entries: dict[str, list[ListedImage]] = defaultdict(list)
     absent = []
     for entry in listed:
-        key = images.find(entry, data.name)
-        if key is None:
-            absent.append(entry)
+        for reading in filter(None, (entry.whole_line, entry)):
+            key = images.find(reading, data.name)
+            if key is not None:
+                entries[key].append(reading)
+                break
         else:
-            entries[key].append(entry)
+            absent.append(entry)
     if not entries:
         raise DataError(
             f"{path}: none of its {counted(len(listed), 'image')} is in {data.name}, such as {absent[0].name} "
@@ -149,7 +153,11 @@ def _read_list(path: Path, split: str | None) -> Iterator[ListedImage]:
             cells = _cells(line, delimiter, where)
         else:
             cells = _words(line)
-        yield _of_cells(cells, split, where)
+        name = line.strip()
+        entry = _of_cells(cells, split, where)
+        if split is not None and name != entry.name and _is_image_name(name):
+            entry = replace(entry, whole_line=ListedImage(name, split, where))
+        yield entry
 
 
 def _cells(line: str, delimiter: str, where: str) -> list[str]:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from uniemox.bounds import check_numbers
 from uniemox.data.processes import map_batches
-from uniemox.data.sample import DataSet, Sample
+from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.data.shard_format import FORMAT, INDEX, REMEDY, ShardIndex, ShardLine
 from uniemox.data.sidecar import json_line
 from uniemox.errors import DataError, ImageError, LabelError, MissingPackageError
@@ -218,10 +218,11 @@ class ShardConfig:
 def write_shards(data: DataSet, out: Path, config: ShardConfig, on_progress: Progress = silent) -> list[str]:
     """Write a data set as shards; return a line for every image that was left out as unreadable.
 
-    If stopped and called again with the same data and settings, it resumes with the next shard.
+    If stopped and called again with the same data and settings, it resumes with the next shard. A folder with all
+    shards of these data stays unchanged.
 
     Raises:
-        DataError: If the folder holds other shards or can't be written.
+        DataError: If the folder holds other shards, or of images that have changed since, or can't be written.
     """
     plans = list(_plan(data, config))
     labels = {"name": data.labels.name, "labels": list(data.labels.labels), "kind": data.labels.kind}
@@ -230,6 +231,7 @@ def write_shards(data: DataSet, out: Path, config: ShardConfig, on_progress: Pro
         "short_side_px": config.short_side_px,
         "labels": labels,
         "plan": _digest(plans, data.labels),
+        "files": _digest_of_files(plans),
     }
     if data.detector_seen:
         header["detector_seen"] = sorted(data.detector_seen)
@@ -238,7 +240,13 @@ def write_shards(data: DataSet, out: Path, config: ShardConfig, on_progress: Pro
         started = out / "shards.part.json"
         for file in (out / INDEX, started):
             existing = _parse_object(read_limited(file), str(file)) if file.exists() else header
-            if {name: existing.get(name) for name in header} != header:
+            different = {name for name, value in header.items() if existing.get(name) != value}
+            # Older versions have not recorded the files.
+            if "files" not in existing:
+                different.discard("files")
+            if different == {"files"}:
+                raise DataError(f"{out} holds shards of these data before their images changed; choose another folder")
+            if different:
                 raise DataError(f"{out} holds shards of other data or settings; choose another folder")
         if (out / INDEX).exists():
             return list(_parse_object(read_limited(out / INDEX), str(out / INDEX)).get("broken", []))
@@ -392,4 +400,20 @@ def _digest(plans: Sequence[tuple[str, list[Sample]]], labels: LabelSet) -> str:
     for name, samples in plans:
         for sample in samples:
             digest.update(name.encode() + json_line(_values_of(sample, labels, 1.0)))
+    return digest.hexdigest()
+
+
+def _digest_of_files(plans: Sequence[tuple[str, list[Sample]]]) -> str:
+    """Return a hash that changes with the size or the date of an image's file."""
+    digest = hashlib.sha256()
+    for _, samples in plans:
+        for sample in samples:
+            if not isinstance(sample.image, ImageFile):
+                continue
+            try:
+                details = sample.image.path.stat()
+            # The shard that should hold it will name the fault.
+            except OSError:
+                continue
+            digest.update(f"{details.st_size} {details.st_mtime_ns}\n".encode())
     return digest.hexdigest()

@@ -1,11 +1,12 @@
 """Files of lines next to a data set, one for each image: persons.jsonl and texts.jsonl."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from uniemox.data.sample import ImageFile, Sample
 from uniemox.data.text_files import read_bytes
 from uniemox.errors import DataError
 from uniemox.io.files import FileLock, open_appending
@@ -91,6 +92,27 @@ def read_sidecar(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]
     """
     header, lines, _ = _parse(path)
     return header, {line["key"]: line for line in lines}
+
+
+def changed_images(path: Path, samples: Iterable[Sample]) -> list[str]:
+    """Return the keys of images that have a line although they are newer than the file, from its last change on.
+
+    Args:
+        path: A sidecar; it may be missing.
+        samples: Samples of the data set.
+    """
+    if not path.exists():
+        return []
+    written_ns = path.stat().st_mtime_ns
+    _, lines = read_sidecar(path)
+    return [
+        sample.key
+        for sample in samples
+        if sample.key in lines
+        and isinstance(sample.image, ImageFile)
+        and sample.image.path.is_file()
+        and sample.image.path.stat().st_mtime_ns > written_ns
+    ]
 
 
 def _parse(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]], int]:

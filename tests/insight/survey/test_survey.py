@@ -24,7 +24,7 @@ from tests.runs import uniemox_here
 from uniemox.errors import DataError
 from uniemox.insight.features import pack
 from uniemox.insight.survey.charts import group_charts
-from uniemox.insight.survey.groupings import groupings_of, unmatched_rows
+from uniemox.insight.survey.groupings import TableRows, groupings_of, unmatched_rows
 from uniemox.insight.survey.lines import date_taken
 from uniemox.insight.survey.page import write_survey_page
 from uniemox.insight.survey.summary import IMAGES_PER_LABEL, Tally, half_width, summarise
@@ -423,3 +423,18 @@ def test_a_data_url_is_refused_because_it_has_no_path(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "save the image of the data URL" in done.stderr
     assert len(done.stderr) < 500
+
+
+def test_of_several_rows_for_an_image_the_first_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row belongs to the file beside the table, not to one of the same name in the current folder."""
+    for folder in (tmp_path, tmp_path / "meta"):
+        (folder / "photos").mkdir(parents=True)
+        (folder / "photos" / "1.jpg").touch()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "meta" / "t.csv").write_text("path,city\nphotos/1.jpg,Rome\nphotos/1.jpg,Berlin\nphotos/2.jpg,Bonn\n")
+    rows = TableRows(tmp_path / "meta" / "t.csv", ["city"])
+    assert (rows.find("meta/photos/1.jpg") or {})["city"] == "Rome"
+    assert rows.find("photos/1.jpg") is None
+    told = rows.unmatched()
+    assert "1 of 3 rows match no image, the first is photos/2.jpg" in told
+    assert "1 row repeats an image, the first is photos/1.jpg: the first row of each image counts" in told

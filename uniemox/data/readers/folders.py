@@ -45,8 +45,8 @@ def read_folder(root: Path, *, labels: str | None = None, kind: Kind | None = No
     has_classes = labels != WITHOUT_LABELS
     note = "the images are read without labels"
     if has_classes:
-        folders = [folder for _, folder in _class_folders(root)]
-        if len({clean(folder.name) for folder in folders if _has_images(folder)}) > 1:
+        folders = [folder for _, folder in _class_folders(root) if _has_images(folder)]
+        if len({clean(folder.name) for folder in folders}) > 1:
             data = read_class_folders(root, recognise(sorted({folder.name for folder in folders}), kind, labels))
             return replace(data, notes=(*data.notes, *_upper_folder_notes(data)))
         note = "no folders of classes: the images have no labels"
@@ -106,8 +106,12 @@ def read_class_folders(root: Path, labels: LabelSet) -> DataSet:
 
     samples: list[Sample] = []
     ignored: Counter[str] = Counter()
+    without_images: list[str] = []
     left_out = LeftOut()
     for split, folder in class_folders:
+        if not _is_label(labels, folder.name) and not _has_images(folder):
+            without_images.append(folder.relative_to(root).as_posix())
+            continue
         remedy = f"; rename or remove the folder, or read other labels than these with folder:{root}"
         label = class_of(labels, folder.name, str(folder), remedy)
         for path in walk_files(folder, left_out):
@@ -135,6 +139,8 @@ def read_class_folders(root: Path, labels: LabelSet) -> DataSet:
             for ending, count in sorted(ignored.items())
         )
     )
+    if without_images:
+        ignored_notes = (*ignored_notes, f"folders without images are no classes: {', '.join(without_images)}")
     notes = (*_warnings(root), *left_out.link_notes(root), *ignored_notes)
     return DataSet(str(root), labels, samples, notes)
 
@@ -147,6 +153,15 @@ def split_of(key: str) -> str | None:
     """
     words = map(clean, PurePosixPath(key).parts[:-1])
     return next((SPLITS[word] for word in words if word in SPLITS), None)
+
+
+def _is_label(labels: LabelSet, word: str) -> bool:
+    """Return True if a word names a label of the set."""
+    try:
+        labels.index(word)
+    except LabelError:
+        return False
+    return True
 
 
 def class_of(labels: LabelSet, word: str, where: str, remedy: str = "") -> int:

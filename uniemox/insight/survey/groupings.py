@@ -11,6 +11,7 @@ from uniemox.data.readers.missing import is_missing
 from uniemox.data.readers.rows import read_rows
 from uniemox.errors import ConfigError
 from uniemox.io.borders import shorten
+from uniemox.plurals import counted
 from uniemox.spelling import spelled
 
 FOLDER = "folder"
@@ -86,15 +87,26 @@ class TableRows:
         self._rows: list[dict[str, str]] = []
         self._row_indices: dict[str, int] = {}
         self._matched: set[int] = set()
+        # Paths of rows for an image that has an earlier row.
+        self._repeated: list[str] = []
         for line, row in read_rows(table):
             absent = next((name for name in ("path", *columns) if name not in row), None)
             if absent is not None:
                 raise ConfigError(f"{table}:{line}: there is no column {absent!r}; it has {', '.join(row)}")
-            # Paths are relative to the table's folder or to the current one.
-            for path in (row["path"], row["path"].replace("\\", "/")):
-                for folder in (Path(), table.parent):
-                    self._row_indices[_same_path(folder / path)] = len(self._rows)
-            self._rows.append(row)
+            self._add(row)
+
+    def _add(self, row: dict[str, str]) -> None:
+        """Add a row; of several for one image, the first counts."""
+        index = len(self._rows)
+        self._rows.append(row)
+        # Paths are relative to the table's folder, or to the current one if there is no such file.
+        paths = (row["path"], row["path"].replace("\\", "/"))
+        beside_table = [path for path in paths if (self.table.parent / path).exists()]
+        folders = [self.table.parent] if beside_table else [Path(), self.table.parent]
+        places = {_same_path(folder / path) for folder in folders for path in paths}
+        if any(self._row_indices.setdefault(place, index) != index for place in places):
+            self._repeated.append(row["path"])
+            self._matched.add(index)
 
     def find(self, path: str) -> dict[str, str] | None:
         """Return the row of an image; None without one."""
@@ -105,14 +117,18 @@ class TableRows:
         return self._rows[index]
 
     def unmatched(self) -> str:
-        """Describe the rows that no image has matched; "" if there are none."""
+        """Describe the rows that no image has matched, or that repeat one; "" if there are none."""
         paths = [row["path"] for index, row in enumerate(self._rows) if index not in self._matched]
-        if not paths:
-            return ""
-        return (
-            f"{self.table}: {len(paths):,} of {len(self._rows):,} rows match no image, the first is "
-            f"{shorten(paths[0])}; paths are relative to the table's folder or the current one"
-        )
+        sentences = []
+        if paths:
+            sentences.append(
+                f"{len(paths):,} of {len(self._rows):,} rows match no image, the first is {shorten(paths[0])}; paths "
+                "are relative to the table's folder or the current one"
+            )
+        if self._repeated:
+            rows = counted(len(self._repeated), "row repeats an image", "rows repeat an image")
+            sentences.append(f"{rows}, the first is {shorten(self._repeated[0])}: the first row of each image counts")
+        return f"{self.table}: {'; '.join(sentences)}" if sentences else ""
 
 
 def _same_path(path: str | Path) -> str:

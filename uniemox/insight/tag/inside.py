@@ -3,6 +3,7 @@
 import os
 
 from PIL import ImageFile, IptcImagePlugin
+from PIL.ExifTags import Base as Tag
 
 from uniemox.errors import DataError, ImageError
 from uniemox.insight.tag.document import parse
@@ -11,6 +12,7 @@ from uniemox.insight.tag.sidecar import find_list, keywords_of, rating_in
 from uniemox.io.borders import image_border
 from uniemox.io.files import read_limited
 from uniemox.io.images import MAX_BYTES, open_image
+from uniemox.io.raw_preview import exif_of_raw, is_raw
 
 # Record 2, data set 25 of IPTC-IIM.
 _IPTC_KEYWORDS = (2, 25)
@@ -24,8 +26,11 @@ def read_inside(path: str | os.PathLike[str]) -> Inside:
     """
     try:
         with image_border(str(path)):
-            image = open_image(read_limited(path, MAX_BYTES), str(path))
-            packet = image.info.get("xmp", b"")
+            data = read_limited(path, MAX_BYTES)
+            # Of a camera raw, `open_image` opens the preview; Lightroom writes into the raw's own directory.
+            own_packet = exif_of_raw(data).get(Tag.XMLPacket) if is_raw(data) else None
+            image = open_image(data, str(path))
+            packet = own_packet if isinstance(own_packet, bytes) else image.info.get("xmp", b"")
             iptc = IptcImagePlugin.getiptcinfo(image) if isinstance(image, ImageFile.ImageFile) else None
     except (ImageError, OSError):
         return Inside({})
