@@ -12,7 +12,7 @@ Outcome = Literal["label", "unlisted", "refused", "empty"]
 """label: the answer is an option; unlisted: another word, several, or sentences; refused: by the service; empty."""
 OUTCOMES: tuple[Outcome, ...] = ("label", "unlisted", "refused", "empty")
 MAX_CHARACTERS = 20_000  # maximum length of an answer without thoughts; the rest is ignored
-# Fields of JSON answers that hold the label, and so do fields such as "dominant_emotion".
+# Fields of JSON answers that hold the label, and so do fields such as "dominant_emotion" or "emotional_state".
 LABEL_FIELDS = (
     "answer",
     "emotion",
@@ -28,6 +28,7 @@ LABEL_FIELDS = (
 
 # Reasoning models put their thoughts before the answer, and many models put JSON into a Markdown code block.
 _THOUGHTS = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
+_NO_ANSWER = re.compile(r"not|exclu|reject|least|second|other|alternative")  # in the name of a field
 _END_OF_THOUGHTS = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 _FENCED = re.compile(r"\A```\w*\s(.*)```\Z", re.DOTALL)
 
@@ -77,14 +78,19 @@ class AnswerReader:
             value = _Fields([("answer", value)])
         fields_of: dict[str, list[str]] = {}
         for name, entry in value:
+            field = name.lower()
             # A list of one element names its element.
             word = entry[0] if isinstance(entry, list) and len(entry) == 1 else entry
-            if isinstance(word, str) and (option := self._option_of(word)):
-                fields_of.setdefault(option, []).append(name.lower())
+            option = self._option_of(word) if isinstance(word, str) else None
+            if option is not None:
+                fields_of.setdefault(option, []).append(field)
+            elif field in LABEL_FIELDS:
+                return None
         if len(fields_of) != 1:
             return None
-        [(option, names)] = fields_of.items()
-        is_answer = len(value) == 1 or any(name in LABEL_FIELDS or name.endswith("emotion") for name in names)
+        [(option, fields)] = fields_of.items()
+        may_answer = [field for field in fields if not _NO_ANSWER.search(field)]
+        is_answer = any(len(value) == 1 or field in LABEL_FIELDS or "emotion" in field for field in may_answer)
         return option if is_answer else None
 
 
@@ -113,7 +119,9 @@ def spellings_of(labels: LabelSet) -> dict[str, str]:
 def without_thoughts(answer: str) -> str:
     """Return an answer without the thoughts of a reasoning model, and without blanks around it."""
     # If the chat template begins the thoughts, the answer has only their end.
-    text = _END_OF_THOUGHTS.split(_THOUGHTS.sub("", answer))[-1]
+    text = _THOUGHTS.sub("", answer).strip()
+    if not text.startswith(("{", "[", "`")):
+        text = _END_OF_THOUGHTS.split(text)[-1]
     return text[:MAX_CHARACTERS].strip()
 
 

@@ -137,6 +137,12 @@ def pool() -> Select[Any]:
     return select(screened.picture_id).where(screened.value == "keep", screened.picture_id.not_in(taken_down()))
 
 
+def dropped() -> Select[Any]:
+    """Return a query for the images that the screen, or a person, dropped."""
+    screened = current("screen").c
+    return select(screened.picture_id).where(screened.value == "drop")
+
+
 def follow_takedowns(connection: Connection) -> None:
     """Queue candidates of images whose takedown was undone, and stop candidates of images that were taken down."""
     candidates = t.candidates.c

@@ -21,7 +21,8 @@ NAMED = [
     ('{"most_evoked_emotion": "awe"}', "awe"),
     ('{"dominant_emotion": "awe", "reason": "vast"}', "awe"),
     ('{"emotions": ["awe"], "confidence": 0.9}', "awe"),
-    *(('{"mood": "awe"}', "awe"), ('{"answer": "a mountain", "emotion": "awe"}', "awe")),
+    *(('{"mood": "awe"}', "awe"), ('{"emotional_state": "awe", "why": "vast"}', "awe")),
+    ('{"emotion": "awe", "note": "</think>"}', "awe"),
     # The template of a chat may begin the thoughts.
     *(("not fear.</think>\n\nSadness.", "sadness"), ("<think>" + "hm " * 9_000 + "</think>fear", "fear")),
 ]
@@ -32,6 +33,9 @@ NOT_NAMED = [
     # One of two labels may be an option that the model excludes.
     ('{"excluded_emotions": ["disgust"], "dominant": "awe"}', "unlisted"),
     ('{"answer": "fear", "emotion": "awe"}', "unlisted"),
+    ('{"answer": "a mountain", "emotion": "awe"}', "unlisted"),
+    ('{"emotion": "happy", "excluded_emotion": "fear"}', "unlisted"),
+    *(('{"emotion": "none", "second_emotion": "fear"}', "unlisted"), ('{"excluded": "fear"}', "unlisted")),
     ('{"least_emotion": "fear", "most_likely": "awe"}', "unlisted"),
     *(('{"emotion": "awe", "emotion": "fear"}', "unlisted"), ('{"rejected": "awe", "reason": "dull"}', "unlisted")),
     *(("I'm sorry, I can't help.", "unlisted"), ('{"emotion": ', "unlisted"), ("[1" * 5_000, "unlisted")),

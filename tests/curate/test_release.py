@@ -379,8 +379,22 @@ def test_the_datasheet_says_which_answers_do_not_count(tmp_path: Path) -> None:
     assert (
         "The makers left out 2 annotators with 13 answers, which neither the agreement nor a file counts." in datasheet
     )
-    assert "Nor do they count 2 answers to images that were removed after they were answered." in datasheet
+    assert "Nor do they count 2 answers to images that were removed." in datasheet
     assert len(rows_of(tmp_path / "out" / "answers_all.csv")) == 22
+
+
+def test_a_takedown_writes_a_release_of_an_older_version_again(tmp_path: Path) -> None:
+    """Its record does not say which answers do not count."""
+    project = agreed(tmp_path)
+    release(project, tmp_path / "out", ReleaseConfig(name="Tiny"))
+    [row] = project.rows(select(t.release_records))
+    content = json.loads(row.content)
+    del content["figures"]["not counted"]
+    with project.store.write() as connection:
+        connection.execute(update(t.release_records).values(content=json.dumps(content)))
+    assert not take_down(project, "https://pictures.example/1.jpg", because="asked").problems
+    assert len(rows_of(tmp_path / "out" / "labels.csv")) == 11
+    assert "do they count" not in (tmp_path / "out" / "README.md").read_text("utf-8")
 
 
 def test_a_release_holds_the_current_agreement(tmp_path: Path) -> None:

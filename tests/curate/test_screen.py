@@ -19,7 +19,7 @@ from uniemox_curate.collect.config import CollectConfig
 from uniemox_curate.collect.run import fetch, search
 from uniemox_curate.collect.screen import ScreenConfig, remembered_config, screen
 from uniemox_curate.collect.sources import local_folder
-from uniemox_curate.decisions import Change, append, decisions
+from uniemox_curate.decisions import Change, append, decisions, leave_out
 from uniemox_curate.plan import CollectionPlan
 from uniemox_curate.project import Project, create_project
 from uniemox_curate.release.takedown import take_down
@@ -154,6 +154,35 @@ def test_of_near_duplicates_the_one_with_the_work_of_people_stays(tmp_path: Path
     assert screen(project) == {"kept": 1, "near duplicate": 1}
     kept = [name for name, decision in decision_by_file(project).items() if decision == "keep"]
     assert kept == ["large.jpg" if work == "nothing" else "small.jpg"]
+
+
+@pytest.mark.parametrize("is_left_out", [False, True])
+def test_the_image_with_most_answers_that_count_stays(tmp_path: Path, is_left_out: bool) -> None:
+    """Those of an annotator who was left out do not count."""
+    image = draw_image(50)
+    write(tmp_path / "in" / "awe", large=jpeg_of(image), small=jpeg_of(image.resize((200, 150))))
+    project = collected(tmp_path / "p", tmp_path / "in")
+    [small] = [row.picture_id for row in project.rows(select(t.candidates)) if row.title.endswith("small.jpg")]
+    of_small = "a" if small == 1 else "-a"
+    of_both = "aa"
+    say(project, Ada=of_both, Ben=of_small)
+    if is_left_out:
+        with project.store.write() as connection:
+            leave_out(connection, "Ben", actor="owner")
+    screen(project)
+    kept = [name for name, decision in decision_by_file(project).items() if decision == "keep"]
+    assert kept == ["large.jpg" if is_left_out else "small.jpg"]
+
+
+def test_what_a_person_keeps_stays_although_it_is_too_small(tmp_path: Path) -> None:
+    image = draw_image(50)
+    project = collected(tmp_path / "p", write(tmp_path / "in" / "awe", small=jpeg_of(image.resize((140, 105)))))
+    assert screen(project) == {"too small": 1}
+    with project.store.write() as connection:
+        append(connection, actor="Eva", step="page", note="", changes=[Change(1, "screen", "keep")])
+    write(tmp_path / "in" / "awe", large=jpeg_of(image))
+    collect(project, tmp_path / "in")
+    assert screen(project) == {"kept": 1, "near duplicate": 1}
 
 
 def test_a_copy_of_an_image_that_a_person_dropped_is_no_near_duplicate(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -368,6 +369,18 @@ def test_each_of_two_evaluations_of_a_run_is_compared(tmp_path: Path, photos: Da
     rows = [row[:3] for row in page_of(tmp_path, *runs).rows if row[0].startswith(("twice", "once"))]
     names = [f"twice ({of_file.stem})", f"twice ({of_run.stem})", "once"]
     assert rows == [[name, "", accuracy] for name, accuracy in zip(names, ["1.000", "0.875", "0.875"], strict=True)]
+
+
+def test_scores_on_other_images_take_no_comparison_away(tmp_path: Path, photos: DataSet) -> None:
+    """Of one run there are also scores on the half of the images that it knows best."""
+    runs = [write_run(tmp_path / name, "finetune") for name in ("twice", "once")]
+    for run, wrong in zip(runs, ({1, 2}, {1}), strict=True):
+        score(run, photos, logits_for(photos, wrong))
+    half = replace(photos, samples=photos.samples[8:])
+    score(runs[0] / "half.onnx", half, logits_for(half, set()))
+    leads = {row[0]: row[4] for row in page_of(tmp_path, *runs).rows if row[0].startswith(("twice", "once"))}
+    assert sorted(leads.values())[1:] == ["the best", "the best on its images"]
+    assert leads["once"] == "the best on its images"
 
 
 def test_runs_without_common_data_are_not_compared(tmp_path: Path, photos: DataSet) -> None:

@@ -67,6 +67,23 @@ def test_layers_of_each_of_several_encoders_are_counted_from_the_head() -> None:
     assert "encoders.1.patch_embed.proj.weight" in frozen
 
 
+@pytest.mark.parametrize("options", [{"global_pool": "avg"}, {"global_pool": "token"}])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_layers_have_the_same_rate_beside_another_encoder_as_alone(name: str, options: dict[str, str]) -> None:
+    """Also where timm does not name a tensor, such as the norm after the mean of a ViT."""
+    options = options if name == "vit_tiny_patch16_224" else {}
+    alone = classifier(name, **options)
+    beside = classifier(name, **options)
+    with torch.device("meta"):
+        other = timm.create_model("vit_tiny_patch16_224", num_classes=0, **{**VIT, "depth": 9})
+    encoder = ConcatEncoder([beside.encoder, other], [IMAGENET, IMAGENET])
+    joined = Classifier(encoder, feature_width=99, outputs=3, streams="scene")
+    settings = settings_of(joined, parameter_groups(joined, 0.05, 0.5))
+    for key, (scale, _) in settings_of(alone, parameter_groups(alone, 0.05, 0.5)).items():
+        if key.startswith("encoder."):
+            assert settings[key.replace("encoder.", "encoder.encoders.0.", 1)][0] == scale, key
+
+
 @pytest.mark.parametrize("layer_decay", [None, 0.5, 1.0])
 @pytest.mark.parametrize("both", [False, True])
 @pytest.mark.parametrize("name", NETWORKS)

@@ -40,6 +40,7 @@ from uniemox.training.callback import Callback
 from uniemox.training.config import HardwareConfig
 from uniemox.training.hardware import count_workers, setup_device
 from uniemox.training.run_folder import FEATURES, begin_run
+from uniemox.training.run_notes import name_unknown_pixels
 from uniemox.views.config import ViewConfig
 from uniemox.views.loader import BrokenCount
 
@@ -114,6 +115,7 @@ def few_labels(
         # For scratch: weights.
         torch.manual_seed(0)
         network = build_network(config.init, NetworkConfig(), size=config.size, outputs=len(data.labels))
+        name_unknown_pixels(network.classifier.encoder, callback)
         network.classifier.to(device)
         check_adaptable(network.classifier, config)
         drawn = {sample.key: sample for draw in draws for members in draw.values() for sample in members}

@@ -25,7 +25,11 @@ FUSIONS: dict[str, str] = {
     "scaled_attention": "uniemox.model.fusion:scaled_attention",
 }
 """Fusions by name: the paper's Γ4, Γ1, Γ2, Γ3, and our scaled_attention, a Γ2 that keeps the scale of its inputs."""
-REGION_METHODS: dict[str, str] = {entry.name: entry.value for entry in entry_points(group="uniemox.methods")}
+REGION_METHODS: dict[str, str] = {
+    entry.name: entry.value
+    # Of several entries with one name the last one counts: ours.
+    for entry in sorted(entry_points(group="uniemox.methods"), key=lambda entry: entry.value.startswith("uniemox"))
+}
 """Methods that relate regions of an image, of installed packages: those that the paper compares with, and others."""
 ALLOW = "UNIEMOX_ALLOW_PACKAGES"
 

@@ -174,6 +174,10 @@ def _not_plain_message(name: str, reason: str) -> str:
     )
 
 
+HEAD = "head of the encoder"
+"""Name of no parameter."""
+
+
 class ConcatEncoder(nn.Module):
     """Concatenation of several encoders: (N, 3, H, W) -> (N, D1 + D2 + ...).
 
@@ -210,21 +214,22 @@ class ConcatEncoder(nn.Module):
                 down from the head in each. False: their first layers have.
         """
         numbers: list[dict[str, int]] = []
+        heads: list[int] = []
         encoder: Any
         for i, encoder in enumerate(self.encoders):
             if not hasattr(encoder, "group_matcher"):
                 raise ConfigError(f"layer_decay needs encoders of timm; {type(encoder).__name__} is not one")
-            layer_of = group_with_matcher(
-                encoder.named_parameters(), encoder.group_matcher(coarse=coarse), reverse=True
-            )
+            # A name that no layer has counts as the head, and so do tensors that timm does not name.
+            named = [*encoder.named_parameters(), (HEAD, None)]
+            layer_of = group_with_matcher(named, encoder.group_matcher(coarse=coarse), reverse=True)
+            heads.append(layer_of.pop(HEAD))
             numbers.append({f"encoders.{i}.{name}": layer for name, layer in layer_of.items()})
-        depths = [max(of_encoder.values(), default=0) for of_encoder in numbers]
-        last = max(depths, default=0)
+        last = max(heads, default=0)
         layers: dict[str, int] = {}
-        for of_encoder, depth in zip(numbers, depths, strict=True):
-            missing = last - depth if aligned_at_end else 0
+        for of_encoder, head in zip(numbers, heads, strict=True):
+            missing = last - head if aligned_at_end else 0
             layers |= {name: layer + missing for name, layer in of_encoder.items()}
-        return lambda name: layers.get(name, last + 1)
+        return lambda name: layers.get(name, last)
 
 
 # Numbers of bins: 8 * 4 * 4 = 128 in all.

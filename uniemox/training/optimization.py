@@ -137,7 +137,7 @@ def build_grouped_optimizer(
 
 
 def freeze_layers(encoder: Any, layers: int) -> None:
-    """Freeze the first layers of a timm encoder, counted as for `layer_decay`.
+    """Freeze the first layers of a timm encoder, or of each of several concatenated ones, counted from its input.
 
     Raises:
         ConfigError: If the encoder has fewer layers, or if it is not timm's and does not name them.

@@ -58,6 +58,17 @@ def record_start(run: Path, encoder: Any, callback: Callback) -> None:
     for report in reports:
         if report.is_average:
             callback.note(f"{report.path}: starts from {report.container}, the moving average of its weights")
+    name_unknown_pixels(encoder, callback)
+
+
+def name_unknown_pixels(encoder: Any, callback: Callback) -> None:
+    """Note initial weights that don't say how their pixels are normalised.
+
+    Args:
+        encoder: Encoder, as for `record_start`.
+        callback: Receives the notes.
+    """
+    for report in load_reports(encoder):
         if report.mean_std is None:
             callback.note(
                 f"{report.path} does not say how its pixels are normalised: ImageNet's mean and deviation are used. "

@@ -41,6 +41,20 @@ class ResumePoint:
     more: Mapping[str, Any] = field(default_factory=dict)  # further state of the run, such as a moving average
 
 
+class _OtherGroupsError(CheckpointError):
+    """The optimiser groups the parameters in another way than the run did, which no earlier checkpoint changes."""
+
+
+def _refuse_other_groups(path: Path, saved: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> None:
+    """Raise CheckpointError if an optimiser's groups are not those that were saved, by their numbers of parameters."""
+    sizes = [len(group["params"]) for group in saved["param_groups"]]
+    if sizes != [len(group["params"]) for group in optimizer.param_groups]:
+        raise _OtherGroupsError(
+            f"{path}: this version of uniemox groups the weights by layers in another way than the one that began the "
+            "run; finish it with that version, or begin it again with another --out"
+        )
+
+
 class Checkpoints:
     """Checkpoints of one run, by number of steps.
 
@@ -170,8 +184,11 @@ class Checkpoints:
             read_weights(model, path / MODEL)
             state = read_state(path / STATE)
             if optimizer is not None:
+                _refuse_other_groups(path, state["optimizer"], optimizer)
                 optimizer.load_state_dict(shard_moments(state["optimizer"], optimizer))
             return ResumePoint(int(state["step"]), state["score"], state["more"])
+        except _OtherGroupsError:
+            raise
         except (*UNREADABLE, CheckpointError) as error:
             raise CheckpointError(
                 f"{path} can't be read: {error}. Delete this folder to resume from the checkpoint before it"

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Select, func, select
 
 from uniemox_curate import tables as t
-from uniemox_curate.decisions import LEFT_OUT, current, pool, taken_down
+from uniemox_curate.decisions import LEFT_OUT, current, dropped, pool, taken_down
 from uniemox_curate.plan import MIN_ANSWERS, Rule
 from uniemox_curate.project import NONE, SKIP, Project, searched_labels
 from uniemox_curate.store import Store
@@ -72,13 +72,13 @@ def answers_that_do_not_count(project: Project) -> dict[str, int]:
     """
     tasks = t.tasks.c
     query = (
-        select(t.people.c.name, tasks.picture_id.in_(pool()).label("is_in_pool"), func.count().label("answers"))
+        select(t.people.c.name, tasks.picture_id.in_(dropped()).label("is_dropped"), func.count().label("answers"))
         .select_from(t.answers)
         .join(t.tasks, tasks.id == t.answers.c.task_id)
         .join(t.people, t.people.c.id == t.answers.c.person_id)
         .where(t.answers.c.id.in_(LAST_ANSWERS), t.answers.c.label != SKIP)
         .where(tasks.picture_id.is_not(None), tasks.picture_id.not_in(taken_down()))
-        .group_by(t.people.c.name, "is_in_pool")
+        .group_by(t.people.c.name, "is_dropped")
     )
     rows = project.rows(query)
     left_out = {row.note for row in project.rows(LEFT_OUT)}
@@ -86,9 +86,7 @@ def answers_that_do_not_count(project: Project) -> dict[str, int]:
     return {
         "annotators left out": len({row.name for row in of_left_out}),
         "answers of annotators left out": sum(row.answers for row in of_left_out),
-        "answers to dropped images": sum(
-            row.answers for row in rows if row.name not in left_out and not row.is_in_pool
-        ),
+        "answers to dropped images": sum(row.answers for row in rows if row.name not in left_out and row.is_dropped),
     }
 
 

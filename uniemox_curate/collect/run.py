@@ -270,6 +270,8 @@ def folder_changes(project: Project, folders: Sequence[Path]) -> list[str]:
     candidates = t.candidates.c
     query = select(candidates.address, candidates.fetched_at, t.images.c.sha256, t.images.c.bytes).join(t.images)
     rows = project.rows(query.where(candidates.source == t.FOLDER, candidates.state == "fetched"))
+    # A file may be collected several times, with other options.
+    rows = list({row.address: row for row in rows}.values())
     roots = [folder.resolve() for folder in folders]
     changed = []
     gone = []
@@ -283,8 +285,11 @@ def folder_changes(project: Project, folders: Sequence[Path]) -> list[str]:
                 continue
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             gone.append(str(path))
+            continue
+        except OSError:
+            # It can't be read now.
             continue
         if digest != row.sha256:
             changed.append(str(path))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,8 @@ from uniemox.io import DecoderPool, Progress, in_parts, silent, usable_cores
 from uniemox.labels import LabelSet
 from uniemox.plurals import counted
 from uniemox_curate import tables as t
-from uniemox_curate.decisions import Change, append, current, decisions, taken_down
+from uniemox_curate.annotate.verdicts import LAST_ANSWERS
+from uniemox_curate.decisions import LEFT_OUT, Change, append, current, decisions, taken_down
 from uniemox_curate.project import SKIP, Project, searched_labels
 from uniemox_curate.store import put_setting
 
@@ -152,23 +153,37 @@ class Work(IntEnum):
     KEPT = 3
 
 
-def _work_on(project: Project) -> dict[int, Work]:
+class ImageWork(NamedTuple):
+    """Work of people on an image. Of several near duplicates, the one with the greatest stays."""
+
+    decided: Work = Work.NONE
+    answers: int = 0
+
+
+def _work_on(project: Project) -> dict[int, ImageWork]:
     """Return what people have decided, by image; images without an entry have no work."""
-    answered = select(t.tasks.c.picture_id).join(t.answers, t.answers.c.task_id == t.tasks.c.id)
-    query = answered.where(t.answers.c.label != SKIP).distinct()
-    work = {row.picture_id: Work.ANSWERED for row in project.rows(query)}
-    work |= {row.picture_id: Work.JUDGED for row in project.rows(select(current("verdict")))}
+    query = (
+        select(t.tasks.c.picture_id, func.count().label("answers"))
+        .join(t.answers, t.answers.c.task_id == t.tasks.c.id)
+        .join(t.people, t.people.c.id == t.answers.c.person_id)
+        .where(t.tasks.c.picture_id.is_not(None), t.answers.c.id.in_(LAST_ANSWERS), t.answers.c.label != SKIP)
+        .where(t.people.c.name.not_in(LEFT_OUT))
+        .group_by(t.tasks.c.picture_id)
+    )
+    answers = {row.picture_id: row.answers for row in project.rows(query)}
+    decided = dict.fromkeys(answers, Work.ANSWERED)
+    decided |= {row.picture_id: Work.JUDGED for row in project.rows(select(current("verdict")))}
     screened = current("screen")
     for row in project.rows(select(screened).where(screened.c.batch_id.not_in(AUTOMATIC))):
-        work[row.picture_id] = Work.KEPT if row.value == "keep" else Work.DROPPED
-    return work
+        decided[row.picture_id] = Work.KEPT if row.value == "keep" else Work.DROPPED
+    return {image: ImageWork(level, answers.get(image, 0)) for image, level in decided.items()}
 
 
 def _judge(
     images: Sequence[Any],
     labels: Mapping[int, set[str]],
     benchmarks: Sequence[Any],
-    work: Mapping[int, Work],
+    work: Mapping[int, ImageWork],
     config: ScreenConfig,
 ) -> tuple[dict[int, str], dict[int, int]]:
     """Return the reason for each dropped image, and the number of each image's group of near duplicates.
@@ -201,7 +216,14 @@ def _judge(
         # Many addresses with one image, searched for as different labels, show "image not available".
         addresses = sum(image.addresses for image in members)
         is_placeholder = addresses >= PLACEHOLDER_TIMES and len(names) >= PLACEHOLDER_LABELS
-        candidates = [image for image in members if image.id not in reasons and work.get(image.id) is not Work.DROPPED]
+        work_on = {image.id: work.get(image.id, ImageWork()) for image in members}
+        # What a person keeps stays, whatever its size; what a person has dropped is no candidate.
+        candidates = [
+            image
+            for image in members
+            if work_on[image.id].decided is Work.KEPT
+            or (image.id not in reasons and work_on[image.id].decided is not Work.DROPPED)
+        ]
         if not candidates:
             continue
         if number in in_tests:
@@ -209,9 +231,7 @@ def _judge(
         elif is_placeholder:
             reason = f"placeholder: found under {', '.join(sorted(names))}"
         else:
-            best = max(
-                candidates, key=lambda image: (work.get(image.id, Work.NONE), image.width * image.height, -image.id)
-            )
+            best = max(candidates, key=lambda image: (work_on[image.id], image.width * image.height, -image.id))
             candidates.remove(best)
             reason = f"near duplicate: of image {best.id}"
         reasons |= {image.id: reason for image in candidates}

@@ -157,13 +157,12 @@ def comparison_view(title: str, scored: Sequence[ScoreRow]) -> dict[str, Any]:
         return -value if is_known(value) else np.inf
 
     ordered = sorted(scored, key=sort_key)
-    best = ordered[0]
     rows = [
         {
             "name": row.name,
             "value": row.evaluation.values.get(measure),
             "bounds": row.evaluation.values.get(f"{measure}_interval"),
-            "lead": "the best" if row is best else _lead(row.evaluation, best.evaluation),
+            "lead": _lead(row, ordered),
             "over": UNKNOWN
             if histogram is None or row is histogram
             else _over(row.evaluation, histogram.evaluation, measure),
@@ -212,11 +211,21 @@ def difference(ours: Predictions, theirs: Predictions) -> PairedDifference | Non
     return share_difference(ours.is_right, theirs.is_right, ours.groups)
 
 
-def _lead(ours: SavedEvaluation, best: SavedEvaluation) -> str:
-    if ours.predictions is None or best.predictions is None:
-        return UNKNOWN
-    lead = difference(ours.predictions, best.predictions)
-    return "other images" if lead is None else _signed(lead)
+def _lead(ours: ScoreRow, ordered: Sequence[ScoreRow]) -> str:
+    """Return the difference to the best row that was scored on the same images and labels.
+
+    Args:
+        ours: The row.
+        ordered: All rows, the best first.
+    """
+    for row in ordered:
+        if row is ours:
+            return "the best" if row is ordered[0] else "the best on its images"
+        if ours.evaluation.predictions is None or row.evaluation.predictions is None:
+            return UNKNOWN
+        if (lead := difference(ours.evaluation.predictions, row.evaluation.predictions)) is not None:
+            return _signed(lead)
+    raise ValueError("the row is none of these")
 
 
 def _over(ours: SavedEvaluation, histogram: SavedEvaluation, measure: str) -> str:
