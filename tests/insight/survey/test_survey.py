@@ -431,10 +431,11 @@ def test_of_several_rows_for_an_image_the_first_counts(tmp_path: Path, monkeypat
         (folder / "photos").mkdir(parents=True)
         (folder / "photos" / "1.jpg").touch()
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "meta" / "t.csv").write_text("path,city\nphotos/1.jpg,Rome\nphotos/1.jpg,Berlin\nphotos/2.jpg,Bonn\n")
+    table = f"path,city\nphotos/1.jpg,Rome\nphotos/1.jpg,Berlin\n{'x' * 5_000},Bonn\n"
+    (tmp_path / "meta" / "t.csv").write_text(table)
     rows = TableRows(tmp_path / "meta" / "t.csv", ["city"])
     assert (rows.find("meta/photos/1.jpg") or {})["city"] == "Rome"
     assert rows.find("photos/1.jpg") is None
-    told = rows.unmatched()
-    assert "1 of 3 rows match no image, the first is photos/2.jpg" in told
-    assert "1 row repeats an image, the first is photos/1.jpg: the first row of each image counts" in told
+    sentences = rows.unmatched()
+    assert "1 of 3 rows match no image, the first is xxx" in sentences
+    assert "1 row repeats an image, the first is photos/1.jpg: the first row of each image counts" in sentences

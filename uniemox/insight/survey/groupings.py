@@ -101,7 +101,8 @@ class TableRows:
         self._rows.append(row)
         # Paths are relative to the table's folder, or to the current one if there is no such file.
         paths = (row["path"], row["path"].replace("\\", "/"))
-        beside_table = [path for path in paths if (self.table.parent / path).exists()]
+        # Unlike Path.exists, this raises nothing for a name that is too long.
+        beside_table = [path for path in paths if os.path.exists(self.table.parent / path)]
         folders = [self.table.parent] if beside_table else [Path(), self.table.parent]
         places = {_same_path(folder / path) for folder in folders for path in paths}
         if any(self._row_indices.setdefault(place, index) != index for place in places):
