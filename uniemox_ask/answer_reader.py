@@ -28,7 +28,11 @@ LABEL_FIELDS = (
 
 # Reasoning models put their thoughts before the answer, and many models put JSON into a Markdown code block.
 _THOUGHTS = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
-_NO_ANSWER = re.compile(r"not|exclu|reject|least|second|other|alternative")  # in the name of a field
+# Words in the names of fields whose label is not the answer.
+_NO_ANSWER = re.compile(
+    r"(?:\A|[\W_])(?:not?|non|exclud\w*|reject\w*|least|second\w*|others?|alternative\w*|ruled|absent|opposite|avoid\w*|"
+    r"unlikely|without)(?=[\W_]|\Z)"
+)
 _END_OF_THOUGHTS = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 _FENCED = re.compile(r"\A```\w*\s(.*)```\Z", re.DOTALL)
 
@@ -77,6 +81,8 @@ class AnswerReader:
         if not isinstance(value, _Fields):
             value = _Fields([("answer", value)])
         fields_of: dict[str, list[str]] = {}
+        # An answer in other words, beside which a label in another field counts for nothing.
+        has_other_answer = False
         for name, entry in value:
             field = name.lower()
             # A list of one element names its element.
@@ -84,11 +90,15 @@ class AnswerReader:
             option = self._option_of(word) if isinstance(word, str) else None
             if option is not None:
                 fields_of.setdefault(option, []).append(field)
-            elif field in LABEL_FIELDS:
+            elif field in LABEL_FIELDS and isinstance(entry, list) and len(entry) > 1:
                 return None
+            elif field in LABEL_FIELDS and isinstance(word, str):
+                has_other_answer = True
         if len(fields_of) != 1:
             return None
         [(option, fields)] = fields_of.items()
+        if has_other_answer and not any(field in LABEL_FIELDS for field in fields):
+            return None
         may_answer = [field for field in fields if not _NO_ANSWER.search(field)]
         is_answer = any(len(value) == 1 or field in LABEL_FIELDS or "emotion" in field for field in may_answer)
         return option if is_answer else None
@@ -120,9 +130,19 @@ def without_thoughts(answer: str) -> str:
     """Return an answer without the thoughts of a reasoning model, and without blanks around it."""
     # If the chat template begins the thoughts, the answer has only their end.
     text = _THOUGHTS.sub("", answer).strip()
-    if not text.startswith(("{", "[", "`")):
+    if not _is_json(text):
         text = _END_OF_THOUGHTS.split(text)[-1]
     return text[:MAX_CHARACTERS].strip()
+
+
+def _is_json(text: str) -> bool:
+    """Return True for JSON, also in a Markdown code block."""
+    fenced = _FENCED.match(text)
+    try:
+        json.loads(fenced.group(1) if fenced else text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def normalise(word: str) -> str:

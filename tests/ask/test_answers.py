@@ -23,6 +23,9 @@ NAMED = [
     ('{"emotions": ["awe"], "confidence": 0.9}', "awe"),
     *(('{"mood": "awe"}', "awe"), ('{"emotional_state": "awe", "why": "vast"}', "awe")),
     ('{"emotion": "awe", "note": "</think>"}', "awe"),
+    *(("`fear`? No.</think>\n\nawe", "awe"), ('{"emotion": "fear"}</think>{"emotion": "awe"}', "awe")),
+    *(('{"emotion": "awe", "category": "positive"}', "awe"), ('{"emotion": "awe", "class": null}', "awe")),
+    *(('{"annotation": "awe"}', "awe"), ('{"answer": "a mountain", "emotion": "awe"}', "awe")),
     # The template of a chat may begin the thoughts.
     *(("not fear.</think>\n\nSadness.", "sadness"), ("<think>" + "hm " * 9_000 + "</think>fear", "fear")),
 ]
@@ -33,7 +36,7 @@ NOT_NAMED = [
     # One of two labels may be an option that the model excludes.
     ('{"excluded_emotions": ["disgust"], "dominant": "awe"}', "unlisted"),
     ('{"answer": "fear", "emotion": "awe"}', "unlisted"),
-    ('{"answer": "a mountain", "emotion": "awe"}', "unlisted"),
+    ('{"emotions_ruled_out": ["fear"], "reason": "x"}', "unlisted"),
     ('{"emotion": "happy", "excluded_emotion": "fear"}', "unlisted"),
     *(('{"emotion": "none", "second_emotion": "fear"}', "unlisted"), ('{"excluded": "fear"}', "unlisted")),
     ('{"least_emotion": "fear", "most_likely": "awe"}', "unlisted"),

@@ -308,6 +308,14 @@ def test_loop_of_links_fails_only_when_it_is_read(tmp_path: Path) -> None:
         loop.image.read()
 
 
+def test_a_class_of_a_published_set_may_have_no_image(tmp_path: Path) -> None:
+    root = class_folders(tmp_path / "m", MIKELS.labels, each=1)
+    for path in (root / "sadness").iterdir():
+        path.unlink()
+    (root / "sadness" / "README.txt").write_text("later")
+    assert open_data(f"folder:{root}").labels.name == "mikels"
+
+
 def test_a_folder_without_images_is_no_class(tmp_path: Path) -> None:
     """Annotations beside the classes would be a ninth label, and the set no published one."""
     root = class_folders(tmp_path / "m", MIKELS.labels, each=1)

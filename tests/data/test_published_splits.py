@@ -218,6 +218,18 @@ def test_the_example_of_the_documentation_runs(photos: str, tmp_path: Path, monk
     }
 
 
+@pytest.mark.parametrize("line", ["0 awe/1.jpg", "3,awe/1.jpg", "awe/1.jpg,fear/1_face.jpg"])
+def test_the_beginning_of_a_line_is_no_folder(tmp_path: Path, line: str) -> None:
+    """Although an image at the top of the data has the name of the line's end."""
+    for name in ("1.jpg", "1_face.jpg", "awe/1.jpg", "fear/2.jpg"):
+        (tmp_path / "d" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "d" / name).write_bytes(jpeg_of(draw_image(len(name))))
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "train.txt").write_text(f"{line}\n")
+    data = open_data(f"folder:{tmp_path / 'd'}?labels=none", splits=tmp_path / "lists")
+    assert [(sample.key, sample.split) for sample in data.samples] == [("awe/1.jpg", "train")]
+
+
 @pytest.mark.parametrize(
     "names",
     [("12 men.jpg", "men.jpg"), ("train 1.jpg", "1.jpg"), ("Paris, 2019.jpg", "2019.jpg"), ("a; b.jpg", "b.jpg")],

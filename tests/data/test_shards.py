@@ -387,7 +387,7 @@ def test_shards_of_images_that_have_changed_are_refused(tmp_path: Path) -> None:
     index = (tmp_path / "out" / "shards.json").read_text()
     write_shards(data, tmp_path / "out", ShardConfig())
     next(root.rglob("*.jpg")).write_bytes(jpeg_of(draw_image(90)))
-    with pytest.raises(DataError, match="holds shards of these data before their images changed"):
+    with pytest.raises(DataError, match="holds shards of these data from when their files had other sizes"):
         write_shards(data, tmp_path / "out", ShardConfig())
     assert (tmp_path / "out" / "shards.json").read_text() == index
     # As older versions wrote it.

@@ -80,11 +80,10 @@ def scheme_of_lists(path: Path, data: DataSet) -> tuple[dict[str, str], tuple[st
     entries: dict[str, list[ListedImage]] = defaultdict(list)
     absent = []
     for entry in listed:
-        for reading in filter(None, (entry.whole_line, entry)):
-            key = images.find(reading, data.name)
-            if key is not None:
-                entries[key].append(reading)
-                break
+        if entry.whole_line is not None and (key := images.find_with_folders(entry.whole_line.name)) is not None:
+            entries[key].append(entry.whole_line)
+        elif (key := images.find(entry, data.name)) is not None:
+            entries[key].append(entry)
         else:
             absent.append(entry)
     if not entries:
@@ -311,6 +310,18 @@ class _ImageNames:
         for key, name in self.names.items():
             self.by_file[name.file].append(key)
             self.by_stem[name.stem].append(key)
+
+    def find_with_folders(self, name: str) -> str | None:
+        """Return the key of the only image with this name and all of its folders; None if there is none."""
+        wanted = _ImageName.of(key_of(name))
+        count = len(wanted.folders)
+        fitting = [
+            key
+            for key in self.by_file.get(wanted.file, [])
+            if len(self.names[key].folders) >= count
+            and self.names[key].folders[len(self.names[key].folders) - count :] == wanted.folders
+        ]
+        return fitting[0] if len(fitting) == 1 else None
 
     def find(self, entry: ListedImage, data_name: str) -> str | None:
         """Return the key of a listed image; None if the data set lacks it.

@@ -245,7 +245,9 @@ def write_shards(data: DataSet, out: Path, config: ShardConfig, on_progress: Pro
             if "files" not in existing:
                 different.discard("files")
             if different == {"files"}:
-                raise DataError(f"{out} holds shards of these data before their images changed; choose another folder")
+                raise DataError(
+                    f"{out} holds shards of these data from when their files had other sizes; choose another folder"
+                )
             if different:
                 raise DataError(f"{out} holds shards of other data or settings; choose another folder")
         if (out / INDEX).exists():
@@ -404,16 +406,16 @@ def _digest(plans: Sequence[tuple[str, list[Sample]]], labels: LabelSet) -> str:
 
 
 def _digest_of_files(plans: Sequence[tuple[str, list[Sample]]]) -> str:
-    """Return a hash that changes with the size or the date of an image's file."""
+    """Return a hash over the sizes of the images' files. Dates are left out, because a copy may have others."""
     digest = hashlib.sha256()
     for _, samples in plans:
         for sample in samples:
             if not isinstance(sample.image, ImageFile):
                 continue
             try:
-                details = sample.image.path.stat()
+                size = sample.image.path.stat().st_size
             # The shard that should hold it will name the fault.
             except OSError:
                 continue
-            digest.update(f"{details.st_size} {details.st_mtime_ns}\n".encode())
+            digest.update(f"{size}\n".encode())
     return digest.hexdigest()

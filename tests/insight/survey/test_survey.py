@@ -426,16 +426,14 @@ def test_a_data_url_is_refused_because_it_has_no_path(tmp_path: Path) -> None:
 
 
 def test_of_several_rows_for_an_image_the_first_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row belongs to the file beside the table, not to one of the same name in the current folder."""
-    for folder in (tmp_path, tmp_path / "meta"):
-        (folder / "photos").mkdir(parents=True)
-        (folder / "photos" / "1.jpg").touch()
+    """Rows with other paths stay, also if the table's folder makes one of the other."""
     monkeypatch.chdir(tmp_path)
-    table = f"path,city\nphotos/1.jpg,Rome\nphotos/1.jpg,Berlin\n{'x' * 5_000},Bonn\n"
-    (tmp_path / "meta" / "t.csv").write_text(table)
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta" / "t.csv").write_text(
+        f"path,city\n1.jpg,Rome\n1.jpg,Berlin\nmeta/1.jpg,Oslo\n{'x' * 5_000},Bonn\n"
+    )
     rows = TableRows(tmp_path / "meta" / "t.csv", ["city"])
-    assert (rows.find("meta/photos/1.jpg") or {})["city"] == "Rome"
-    assert rows.find("photos/1.jpg") is None
+    assert [(rows.find(path) or {}).get("city") for path in ("1.jpg", "meta/1.jpg", "2.jpg")] == ["Rome", "Oslo", None]
     sentences = rows.unmatched()
-    assert "1 of 3 rows match no image, the first is xxx" in sentences
-    assert "1 row repeats an image, the first is photos/1.jpg: the first row of each image counts" in sentences
+    assert "1 of 4 rows match no image, the first is xxx" in sentences
+    assert "1 row repeats an image, the first is 1.jpg: the first row of each image counts" in sentences

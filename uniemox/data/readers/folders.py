@@ -45,9 +45,14 @@ def read_folder(root: Path, *, labels: str | None = None, kind: Kind | None = No
     has_classes = labels != WITHOUT_LABELS
     note = "the images are read without labels"
     if has_classes:
-        folders = [folder for _, folder in _class_folders(root) if _has_images(folder)]
-        if len({clean(folder.name) for folder in folders}) > 1:
-            data = read_class_folders(root, recognise(sorted({folder.name for folder in folders}), kind, labels))
+        folders = [folder for _, folder in _class_folders(root)]
+        with_images = [folder for folder in folders if _has_images(folder)]
+        if len({clean(folder.name) for folder in with_images}) > 1:
+            label_set = recognise(sorted({folder.name for folder in folders}), kind, labels)
+            # A class may have no image, but a folder such as "annotations" is none.
+            if label_set.name == CUSTOM:
+                label_set = recognise(sorted({folder.name for folder in with_images}), kind, labels)
+            data = read_class_folders(root, label_set)
             return replace(data, notes=(*data.notes, *_upper_folder_notes(data)))
         note = "no folders of classes: the images have no labels"
     left_out = LeftOut()

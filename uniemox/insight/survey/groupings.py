@@ -87,27 +87,25 @@ class TableRows:
         self._rows: list[dict[str, str]] = []
         self._row_indices: dict[str, int] = {}
         self._matched: set[int] = set()
-        # Paths of rows for an image that has an earlier row.
+        # Paths of rows that have an earlier row with the same path.
         self._repeated: list[str] = []
+        seen: set[str] = set()
         for line, row in read_rows(table):
             absent = next((name for name in ("path", *columns) if name not in row), None)
             if absent is not None:
                 raise ConfigError(f"{table}:{line}: there is no column {absent!r}; it has {', '.join(row)}")
-            self._add(row)
-
-    def _add(self, row: dict[str, str]) -> None:
-        """Add a row; of several for one image, the first counts."""
-        index = len(self._rows)
-        self._rows.append(row)
-        # Paths are relative to the table's folder, or to the current one if there is no such file.
-        paths = (row["path"], row["path"].replace("\\", "/"))
-        # Unlike Path.exists, this raises nothing for a name that is too long.
-        beside_table = [path for path in paths if os.path.exists(self.table.parent / path)]
-        folders = [self.table.parent] if beside_table else [Path(), self.table.parent]
-        places = {_same_path(folder / path) for folder in folders for path in paths}
-        if any(self._row_indices.setdefault(place, index) != index for place in places):
-            self._repeated.append(row["path"])
-            self._matched.add(index)
+            index = len(self._rows)
+            self._rows.append(row)
+            own_path = _same_path(row["path"].replace("\\", "/"))
+            if own_path in seen:
+                self._repeated.append(row["path"])
+                self._matched.add(index)
+                continue
+            seen.add(own_path)
+            # Paths are relative to the table's folder or to the current one.
+            for path in (row["path"], row["path"].replace("\\", "/")):
+                for folder in (Path(), table.parent):
+                    self._row_indices[_same_path(folder / path)] = index
 
     def find(self, path: str) -> dict[str, str] | None:
         """Return the row of an image; None without one."""
