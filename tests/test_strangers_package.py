@@ -11,7 +11,9 @@ import pytest
 
 from tests.drawn import class_folders
 from tests.test_docs import DOCS, ROOT, write_package
-from uniemox.cli import foreign
+from uniemox.cli.foreign import foreign_commands
+from uniemox.io import plugins
+from uniemox.io.plugins import plugins_of
 
 
 @pytest.fixture
@@ -82,9 +84,10 @@ def test_a_package_cannot_replace_a_command(folder: Path) -> None:
 
 @pytest.mark.parametrize("is_first", [True, False])
 def test_the_order_of_packages_decides_nothing(monkeypatch: pytest.MonkeyPatch, is_first: bool) -> None:
+    """This holds for commands such as serve, and for methods such as solver."""
     ours, theirs = (
         SimpleNamespace(name="serve", value=f"{package}.cli:serve", dist=SimpleNamespace(name=package))
         for package in ("uniemox", "mypackage")
     )
-    monkeypatch.setattr(foreign, "entry_points", lambda **_: [theirs, ours] if is_first else [ours, theirs])
-    assert foreign.foreign_commands(()) == {"serve": ours}
+    monkeypatch.setattr(plugins, "entry_points", lambda **_: [theirs, ours] if is_first else [ours, theirs])
+    assert plugins_of("uniemox.methods") == foreign_commands(()) == {"serve": ours}

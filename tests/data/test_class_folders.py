@@ -8,10 +8,11 @@ from torchvision.datasets import ImageFolder
 
 from tests.data.tree import abstract, put, says, words, write
 from tests.drawn import class_folders
+from uniemox.data.kinds import READERS
 from uniemox.data.readers.folders import path_inside, read_folder, walk_files
 from uniemox.data.readers.heco import read_heco
 from uniemox.data.readers.machajdik import read_abstract, read_artphoto
-from uniemox.data.source import READERS, open_data
+from uniemox.data.source import open_data
 from uniemox.errors import DataError
 from uniemox.labels import CAER, MIKELS, UBE
 

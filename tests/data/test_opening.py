@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.data.tree import HEADER, abstract, emoset, emotion6, put, sidecar, write
+from uniemox.data.kinds import READERS
 from uniemox.data.people import PERSONS, TEXTS
 from uniemox.data.sidecar import read_sidecar
-from uniemox.data.source import READERS, folder_of, open_data, parse_source
+from uniemox.data.source import folder_of, open_data, parse_source
 from uniemox.data.splits import write_splits
 from uniemox.errors import AnnotationError, ConfigError, DataError, UniemoxError
 from uniemox.labels import MIKELS

@@ -31,6 +31,20 @@ def tiny_classifier() -> Classifier:
     return build_network("scratch:timm:test_vit", NetworkConfig(), size=32, outputs=8).classifier
 
 
+def test_the_mode_is_restored_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that goes on after the error would otherwise train with the statistics of evaluation."""
+    classifier = tiny_classifier().train()
+
+    def fail(**_: torch.Tensor) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(classifier, "answer", fail)
+    stats = PixelStats((0.5,) * 3, (0.5,) * 3)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        outputs_of(classifier, colours(1).samples, ViewConfig(size=32), stats=stats, workers=0)
+    assert classifier.training
+
+
 def test_outputs_do_not_depend_on_batches_or_workers() -> None:
     classifier = tiny_classifier()
     stats = PixelStats((0.5,) * 3, (0.5,) * 3)

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import timm
 import torch
 from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import normalize
@@ -31,6 +32,7 @@ from uniemox.finetune.run import finetune
 from uniemox.finetune.step import finetune_step
 from uniemox.intervals import clip_to_share, interval_over_runs
 from uniemox.io.html import Html
+from uniemox.training.callback import Callback
 
 SPLITS = {"train": 6, "val": 1, "test": 5}
 
@@ -351,3 +353,17 @@ def test_the_command_prints_the_table(tmp_path: Path) -> None:
     assert [row[1:3] for row in rows if row[:1] == ["knn"]] == [["1", "1"], ["2", "1"]]
     assert "chance" in done.stdout
     assert "index.html, curve.svg and curve.csv" in done.stderr
+
+
+def test_weights_of_unknown_normalisation_are_named(tmp_path: Path) -> None:
+    network = timm.create_model("vit_tiny_patch16_224", num_classes=5, depth=1, img_size=32)
+    torch.save(network.state_dict(), tmp_path / "vit.pth")
+    notes: list[str] = []
+
+    class Notes(Callback):
+        def note(self, line: str) -> None:
+            notes.append(line)
+
+    chosen = settings(init=str(tmp_path / "vit.pth"), methods=("knn",), images=(1,), seeds=1)
+    few_labels(chosen, data(), tmp_path / "run", callback=Notes())
+    assert any("does not say how its pixels are normalised" in line for line in notes)

@@ -258,6 +258,25 @@ def test_run_can_start_from_another_runs_encoder(tmp_path: Path) -> None:
     assert losses(tmp_path / "run")[0]["total"] != losses(pretrained())[0]["total"]
 
 
+@pytest.mark.parametrize(("name", "is_named"), [("vit_tiny_patch16_224", True), ("deit_tiny_patch16_224", False)])
+def test_a_start_with_another_normalisation_is_named(tmp_path: Path, name: str, is_named: bool) -> None:
+    """DeiT has ImageNet's; the other network has a mean of 0.5."""
+    torch.save(timm.create_model(name, num_classes=0).state_dict(), tmp_path / "vit.pth")
+    start = f"timm:{name}@{tmp_path / 'vit.pth'}"
+    config = tiny_pretraining()
+    config = replace(
+        config, encoder=replace(config.encoder, start=start), schedule=ScheduleConfig(epochs=1, warmup_epochs=0)
+    )
+    notes: list[str] = []
+
+    class Notes(Callback):
+        def note(self, line: str) -> None:
+            notes.append(line)
+
+    pretrain(config, scenes(), tmp_path / "run", callback=Notes())
+    assert any("another mean and deviation than ImageNet's" in line for line in notes) == is_named
+
+
 def test_missing_images_stop_the_run_and_the_checkpoint_stays(tmp_path: Path) -> None:
     """Put back, the run goes on to the bits of one that was never disturbed."""
     photos = class_folders(tmp_path / "photos", each=8)

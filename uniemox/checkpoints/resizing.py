@@ -1,6 +1,7 @@
 """Position tables of published networks at another image size, by each method's own rule."""
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,10 +48,7 @@ def resize_position_dino(table: Tensor, grid: Grid) -> Tensor:
         (1, 1 + rows * columns, C).
     """
     side = math.isqrt(table.shape[1] - 1)
-    scale = ((grid[0] + 0.1) / side, (grid[1] + 0.1) / side)
-    patches = table[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)  # (1, C, side, side)
-    patches = F.interpolate(patches.float(), scale_factor=scale, mode="bicubic")  # (1, C, rows, columns)
-    return torch.cat([table[:, :1], patches.flatten(2).transpose(1, 2)], dim=1)  # (1, 1 + rows * columns, C)
+    return _interpolate(table, scale_factor=((grid[0] + 0.1) / side, (grid[1] + 0.1) / side))
 
 
 def resize_position_torchvision(table: Tensor, grid: Grid) -> Tensor:
@@ -65,9 +63,14 @@ def resize_position_torchvision(table: Tensor, grid: Grid) -> Tensor:
     Returns:
         (1, 1 + rows * columns, C).
     """
+    return _interpolate(table, size=grid, align_corners=True)
+
+
+def _interpolate(table: Tensor, **options: Any) -> Tensor:
+    """Resize a table, (1, 1 + L, C), bicubically; the first row stays.  options: of torch's `interpolate`."""
     side = math.isqrt(table.shape[1] - 1)
     patches = table[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)  # (1, C, side, side)
-    patches = F.interpolate(patches.float(), grid, mode="bicubic", align_corners=True)  # (1, C, rows, columns)
+    patches = F.interpolate(patches.float(), mode="bicubic", **options)  # (1, C, rows, columns)
     return torch.cat([table[:, :1], patches.flatten(2).transpose(1, 2)], dim=1)  # (1, 1 + rows * columns, C)
 
 

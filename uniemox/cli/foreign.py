@@ -3,11 +3,12 @@
 import ast
 from collections.abc import Callable, Collection
 from importlib.machinery import PathFinder
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 from uniemox.errors import ConfigError
+from uniemox.io.plugins import package_of, plugins_of
 
 GROUP = "uniemox.commands"
 
@@ -15,15 +16,13 @@ GROUP = "uniemox.commands"
 def foreign_commands(reserved: Collection[str]) -> dict[str, EntryPoint]:
     """Return the commands of installed packages by name; none of their code is imported.
 
-    Looking through the installed packages takes about 30 ms, so it is done only for names that are not reserved.
+    It takes about 30 ms, so it is called only for names that are not reserved.
 
     Args:
         reserved: Names of commands that are no entry points. No other package can replace these, nor those of programs
             in this package, such as `serve`.
     """
-    # Of several entries with one name the last one counts: ours.
-    entries = sorted(entry_points(group=GROUP), key=lambda entry: _package_of(entry) == "uniemox")
-    return {entry.name: entry for entry in entries if entry.name not in reserved}
+    return {name: entry for name, entry in plugins_of(GROUP).items() if name not in reserved}
 
 
 def help_of(entry: EntryPoint) -> str:
@@ -82,4 +81,4 @@ def _source_of(module: str) -> Path:
 
 
 def _package_of(entry: EntryPoint) -> str:
-    return "an unknown package" if entry.dist is None else entry.dist.name
+    return package_of(entry) or "an unknown package"

@@ -49,7 +49,7 @@ def _unused_words(words: Sequence[str], app: App, command: str) -> str:
         app: The command, with its options.
         command: Its name.
     """
-    from uniemox.data.source import READERS
+    from uniemox.data.kinds import READERS
 
     first = shorten(words[0])
     options = {name for argument in app.assemble_argument_collection() for name in argument.names}

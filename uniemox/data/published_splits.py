@@ -314,12 +314,11 @@ class _ImageNames:
     def find_with_folders(self, name: str) -> str | None:
         """Return the key of the only image with this name and all of its folders; None if there is none."""
         wanted = _ImageName.of(key_of(name))
-        count = len(wanted.folders)
         fitting = [
             key
             for key in self.by_file.get(wanted.file, [])
-            if len(self.names[key].folders) >= count
-            and self.names[key].folders[len(self.names[key].folders) - count :] == wanted.folders
+            if len(self.names[key].folders) >= len(wanted.folders)
+            and _same_end(self.names[key].folders, wanted.folders)
         ]
         return fitting[0] if len(fitting) == 1 else None
 

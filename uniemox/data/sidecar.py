@@ -95,7 +95,7 @@ def read_sidecar(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]
 
 
 def changed_images(path: Path, samples: Iterable[Sample]) -> list[str]:
-    """Return the keys of images that have a line although they are newer than the file, from its last change on.
+    """Return the keys of images that have a line, but were written after the last line.
 
     Args:
         path: A sidecar; it may be missing.

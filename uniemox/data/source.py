@@ -1,38 +1,25 @@
 """Open a data set by KIND:PATH, or several as one."""
 
-import inspect
 import os
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 from uniemox.data.joining import combine
+from uniemox.data.kinds import CUSTOM_READER, READERS, reader_of, typed_options
 from uniemox.data.people import PERSONS, TEXTS, people_of
 from uniemox.data.prompts import describe
-from uniemox.data.readers.csv_table import read_csv
-from uniemox.data.readers.emoset import read_emoset
-from uniemox.data.readers.emotic import read_emotic
-from uniemox.data.readers.emotion6 import read_emotion6
-from uniemox.data.readers.ferplus import read_ferplus
-from uniemox.data.readers.folders import WITHOUT_LABELS, note_left_out, read_class_folders, read_folder
-from uniemox.data.readers.heco import read_heco
-from uniemox.data.readers.hugging_face import read_hugging_face
-from uniemox.data.readers.machajdik import read_abstract, read_artphoto
-from uniemox.data.readers.oasis import read_oasis
+from uniemox.data.readers.folders import WITHOUT_LABELS, note_left_out
 from uniemox.data.sample import DataSet
 from uniemox.data.seen import read_seen
-from uniemox.data.shards import read_shards
 from uniemox.data.sidecar import read_sidecar
 from uniemox.data.splits import read_splits
-from uniemox.data.synthetic_scenes import synthetic
 from uniemox.data.text_files import read_text
 from uniemox.errors import AnnotationError, ConfigError, DataError
 from uniemox.io.typed import check_json, parse_json
-from uniemox.labels import CAER, MIKELS, UBE
 from uniemox.plurals import counted
 from uniemox.spelling import match_names
 
@@ -44,53 +31,6 @@ JOINS = "joined"
 PathLike = str | os.PathLike[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Reader:
-    """Reader of the data sets of one kind."""
-
-    read: Callable[..., DataSet]
-    """Returns the data set of a path; keyword arguments are the options of its name."""
-    as_argument: Callable[[str], Any] = Path
-    """Converts the path to the first argument of `read`."""
-    walks_folder: bool = True
-    """True if images are found by walking a folder; False if the data name each image."""
-    has_files_beside: bool = True
-    """True if a file of people and one of texts may be next to the data."""
-
-
-def _parse_count(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise ConfigError(f"expected a whole number, as in synthetic:1000, got {text!r}") from None
-
-
-READERS: Mapping[str, Reader] = {
-    "emoset": Reader(read_emoset),
-    "emotion6": Reader(read_emotion6),
-    "oasis": Reader(read_oasis),
-    "abstract": Reader(read_abstract),
-    "artphoto": Reader(read_artphoto),
-    # <class>/<search word>/<image>; the word is the domain.
-    "ube": Reader(lambda root: read_class_folders(root, UBE)),
-    # [<split>/]<class>/<image>
-    "fi": Reader(lambda root: read_class_folders(root, MIKELS)),
-    # [<split>/]<class>/[<style>/]<image>
-    "emo8": Reader(lambda root: read_class_folders(root, MIKELS)),
-    # <split>/<class>/<image>
-    "caer-s": Reader(lambda root: read_class_folders(root, CAER)),
-    "heco": Reader(read_heco),
-    "emotic": Reader(read_emotic),
-    "ferplus": Reader(read_ferplus),
-    "folder": Reader(read_folder),
-    "csv": Reader(read_csv, walks_folder=False),
-    "hf": Reader(read_hugging_face, walks_folder=False),
-    # The argument may be an address.
-    "shards": Reader(read_shards, as_argument=str, walks_folder=False, has_files_beside=False),
-    "synthetic": Reader(synthetic, as_argument=_parse_count, walks_folder=False, has_files_beside=False),
-}
-CUSTOM_READER = r"[A-Za-z_]\w*(?:\.\w+)+:[A-Za-z_]\w*"
-"""Function in the user's own package that opens a path as a DataSet: mypackage.module:open_mine."""
 LISTED_IN = "images listed in"
 """Words of the note about a file of images to exclude."""
 ADDRESS = r"[:=][/\\]{2}|::"
@@ -168,8 +108,8 @@ def _open_single(source: str, files: Mapping[str, Path | None], *, with_texts: b
     # `joins_labels` has read this one.
     options.pop(UNION, None)
     files = {**files, **{name: Path(options.pop(name)) for name in FILES if name in options}}
-    reader = _reader_of(kind)
-    data = reader.read(reader.as_argument(path), **_typed_options(kind, reader.read, options))
+    reader = reader_of(kind)
+    data = reader.read(reader.as_argument(path), **typed_options(kind, reader.read, options))
     if not isinstance(data, DataSet):
         raise ConfigError(f"{kind} must return a uniemox.DataSet, got {type(data).__name__}")
     if len({sample.key for sample in data.samples}) < len(data):
@@ -291,48 +231,6 @@ def folder_of(source: str) -> Path:
     if kind == "csv" or Path(path).is_file():
         return Path(path).parent
     return Path(path)
-
-
-def _reader_of(kind: str) -> Reader:
-    """Return the reader of a kind; mypackage.module:function is imported.
-
-    Raises:
-        ConfigError: If there is no such module or function.
-    """
-    if kind in READERS:
-        return READERS[kind]
-    module, _, name = kind.partition(":")
-    try:
-        return Reader(getattr(import_module(module), name), walks_folder=False)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"there is no reader {kind}: {error}; is its package installed or on PYTHONPATH?") from error
-
-
-def _typed_options(kind: str, reader: Callable[..., DataSet], options: Mapping[str, str]) -> dict[str, Any]:
-    """Convert options to the types of the reader's keyword arguments.
-
-    Raises:
-        ConfigError: If the reader has no such option, or a value is not of its type.
-    """
-    hints = get_type_hints(reader)
-    types = {name: hints.get(name, str) for name in list(inspect.signature(reader).parameters)[1:]}
-    typed: dict[str, Any] = {}
-    for name, value in options.items():
-        if name not in types:
-            raise ConfigError(f"{kind} has no option {name!r}; it has {', '.join(types) or 'none'}")
-        # Literal["a", "b"], or a union of Literal, int, float, Path or str with None.
-        members = [member for member in (get_args(types[name]) or (types[name],)) if member is not type(None)]
-        choices = [member for member in members if isinstance(member, str)]
-        choices = choices or [choice for literal in members for choice in get_args(literal)]
-        if choices and value not in choices:
-            raise ConfigError(f"{kind}?{name} must be one of {', '.join(choices)}, got {value!r}")
-        as_type = next((member for member in members if member in (int, float, Path)), str)
-        try:
-            typed[name] = as_type(value)
-        except ValueError:
-            expected = "a whole number" if as_type is int else "a number"
-            raise ConfigError(f"{kind}?{name} must be {expected}, got {value!r}") from None
-    return typed
 
 
 def _add_persons(data: DataSet, file: Path) -> DataSet:

@@ -350,7 +350,9 @@ def _compare(
         return share_difference(group, baseline_hits, first.groups) if baseline else None
 
     is_pair = len(ours) == len(theirs) == 1
-    groups = {"ours": our_hits, "theirs": their_hits, **({"baseline": baseline_hits} if baseline else {})}
+    groups = {"ours": our_hits, "theirs": their_hits}
+    if baseline:
+        groups["baseline"] = baseline_hits
     count = len(first.keys)
     units = len(set(first.groups))
     notes = (note, _no_spread(groups, count, units), few_groups_note(units, count))

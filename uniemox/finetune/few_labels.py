@@ -110,7 +110,7 @@ def few_labels(
     device = setup_device(HardwareConfig(device=config.device))
     with begin_run(out, "few-labels", config, data, resume=resume), StopRequest() as stop:
         work = _Work(config, out, stop, callback)
-        pool, scored = _pool_and_scored(work, data)
+        pool, scored = _split_for_draws(work, data)
         draws = [draw_images(pool, max(config.images), seed, data.labels) for seed in range(config.seeds)]
         # For scratch: weights.
         torch.manual_seed(0)
@@ -174,7 +174,7 @@ def draw_images(pool: Sequence[Sample], count: int, seed: int, labels: LabelSet)
     return {label: list(classes[label].values())[:count] for label in sorted(classes)}
 
 
-def _pool_and_scored(work: _Work, data: DataSet) -> tuple[list[Sample], list[Sample]]:
+def _split_for_draws(work: _Work, data: DataSet) -> tuple[list[Sample], list[Sample]]:
     """Return the images to draw from, and the images to score.
 
     Raises:

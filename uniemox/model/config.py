@@ -5,11 +5,11 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import Any, Literal
 
 from uniemox.bounds import check_numbers
 from uniemox.errors import CheckpointError, ConfigError
+from uniemox.io.plugins import plugins_of
 from uniemox.losses.config import LossWeights
 from uniemox.views.config import MaskConfig
 
@@ -25,11 +25,7 @@ FUSIONS: dict[str, str] = {
     "scaled_attention": "uniemox.model.fusion:scaled_attention",
 }
 """Fusions by name: the paper's Γ4, Γ1, Γ2, Γ3, and our scaled_attention, a Γ2 that keeps the scale of its inputs."""
-REGION_METHODS: dict[str, str] = {
-    entry.name: entry.value
-    # Of several entries with one name the last one counts: ours.
-    for entry in sorted(entry_points(group="uniemox.methods"), key=lambda entry: entry.value.startswith("uniemox"))
-}
+REGION_METHODS: dict[str, str] = {name: entry.value for name, entry in plugins_of("uniemox.methods").items()}
 """Methods that relate regions of an image, of installed packages: those that the paper compares with, and others."""
 ALLOW = "UNIEMOX_ALLOW_PACKAGES"
 

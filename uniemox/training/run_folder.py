@@ -170,7 +170,11 @@ def _begin(
     if is_other_data:
         name = data.name if isinstance(data, DataSet) else "what is given"
         raise ConfigError(f"{run} began with other data than {name} has now; choose another --out")
-    _record_lower_rate(path, content, record, first, (_base_lr_of(first_config), _base_lr_of(config)))
+    first_base_lr = _base_lr_of(first_config)
+    if _base_lr_of(config) < first_base_lr:
+        rates = [*first.earlier_base_lrs, first_base_lr]
+        # Fields that were added after the beginning stay, see `add_to_record`.
+        write_file(path, json.dumps({**content, **record, "earlier_base_lrs": rates}, indent=2) + "\n")
     # A process that was killed while writing left these.
     for partial in run.glob(f"*{PARTIAL}"):
         partial.unlink()
@@ -187,25 +191,6 @@ def _begin_new(run: Path, record: Mapping[str, Any]) -> None:
     if not all(file.match(f"{CONFIG}.*{PARTIAL}") or file.match(f"{CONFIG}.lock") for file in run.iterdir()):
         raise ConfigError(f"{run} is not empty and not a run of uniemox; choose another --out")
     write_file(run / CONFIG, json.dumps(record, indent=2) + "\n")
-
-
-def _record_lower_rate(
-    path: Path, content: Mapping[str, Any], record: Mapping[str, Any], first: RunRecord, rates: tuple[float, float]
-) -> None:
-    """Write config.json with a lower learning rate and the earlier ones; unchanged if the rate is not lower.
-
-    Args:
-        path: config.json.
-        content: Its content.
-        record: Fields of the run as it resumes.
-        first: Fields of the run before.
-        rates: Base learning rates before and now.
-    """
-    before, now = rates
-    if now < before:
-        earlier = [*first.earlier_base_lrs, before]
-        # Fields that were added after the beginning stay, see `add_to_record`.
-        write_file(path, json.dumps({**content, **record, "earlier_base_lrs": earlier}, indent=2) + "\n")
 
 
 def _changed_settings(config: "DataclassInstance", first_config: "DataclassInstance") -> list[str]:

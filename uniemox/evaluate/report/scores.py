@@ -164,7 +164,7 @@ def comparison_view(title: str, scored: Sequence[ScoreRow]) -> dict[str, Any]:
             "bounds": row.evaluation.values.get(f"{measure}_interval"),
             "lead": _lead(row, ordered),
             "over": UNKNOWN
-            if histogram is None or row is histogram
+            if histogram is None or row.run is histogram.run
             else _over(row.evaluation, histogram.evaluation, measure),
             "n": row.evaluation.values["n"],
         }

@@ -89,7 +89,7 @@ class TableRows:
         self._matched: set[int] = set()
         # Paths of rows that have an earlier row with the same path.
         self._repeated: list[str] = []
-        seen: set[str] = set()
+        earlier_paths: set[str] = set()
         for line, row in read_rows(table):
             absent = next((name for name in ("path", *columns) if name not in row), None)
             if absent is not None:
@@ -97,11 +97,11 @@ class TableRows:
             index = len(self._rows)
             self._rows.append(row)
             own_path = _same_path(row["path"].replace("\\", "/"))
-            if own_path in seen:
+            if own_path in earlier_paths:
                 self._repeated.append(row["path"])
                 self._matched.add(index)
                 continue
-            seen.add(own_path)
+            earlier_paths.add(own_path)
             # Paths are relative to the table's folder or to the current one.
             for path in (row["path"], row["path"].replace("\\", "/")):
                 for folder in (Path(), table.parent):
