@@ -26,8 +26,8 @@ from uniemox_curate.plan import Rule
 from uniemox_curate.project import SKIP
 from uniemox_curate.store import Store, setting_of
 
-# Name of the setting with the counts.
-SETTING = "counts"
+# Name of the setting with the counts; another one than that of older versions, whose verdicts had other rules.
+SETTING = "stored counts"
 # Minimum number of answers of a project whose counts are stored; fewer are counted in no time.
 MIN_STORED = 50_000
 # Maximum number of new answers, and of images with new answers or decisions, that are added to the counts; more are

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Sequence, Set
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import insert, select, update
 
-from tests.curate.places import LABELS, project_of
+from tests.curate.places import LABELS, project_of, say
 from uniemox.errors import UnavailableError
 from uniemox_curate import counters
 from uniemox_curate import tables as t
@@ -181,7 +182,7 @@ def test_an_answer_with_a_smaller_number_is_counted(project: Project) -> None:
     assert count(project.store).answers == 2
 
 
-@pytest.mark.parametrize("damaged", ["text", {"kept": "many"}, {"times": [{"person": 1}]}, [], {}])
+@pytest.mark.parametrize("damaged", ["text", {"passed_screen": "many"}, {"times": [{"person": 1}]}, [], {}])
 def test_damaged_counts_are_counted_again(project: Project, damaged: object) -> None:
     add_answers(project, [(task, "awe", 1.0) for task in range(1, 6)])
     expected = count(project.store)
@@ -201,3 +202,16 @@ def test_small_and_unwritable_projects_keep_no_counts(project: Project, monkeypa
 
     monkeypatch.setattr(type(project.store), "set", refuse)
     assert status(project) == expected
+
+
+def test_counts_that_an_older_version_stored_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have other names of fields, and their verdicts other rules."""
+    monkeypatch.setattr(counters, "MIN_STORED", 1)
+    project = project_of(tmp_path / "p", ["awe", "fear"])
+    say(project, Ada="af", Ben="af")
+    expected = count(project.store)
+    stored = asdict(expected)
+    stored["kept"] = stored.pop("passed_screen")
+    project.store.set("counts", stored)
+    assert count(project.store) == expected
+    assert expected.passed_screen == 2

@@ -8,9 +8,12 @@ def plugins_of(group: str) -> dict[str, EntryPoint]:
 
     No other package can replace one of ours. Looking through the installed packages takes about 30 ms.
     """
-    # Of several entries with one name the last one counts.
-    entries = sorted(entry_points(group=group), key=lambda entry: package_of(entry) == "uniemox")
-    return {entry.name: entry for entry in entries}
+    by_name: dict[str, EntryPoint] = {}
+    for entry in entry_points(group=group):
+        # The package's name is looked up only where two have one name, because it is in a file of its own.
+        if entry.name not in by_name or package_of(entry) == "uniemox":
+            by_name[entry.name] = entry
+    return by_name
 
 
 def package_of(entry: EntryPoint) -> str:

@@ -1,14 +1,9 @@
 """Labels in which a model can answer."""
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from uniemox.errors import LabelError
 from uniemox.labels import LABEL_SETS, LabelMap, LabelSet, find_label_set, label_map
-
-if TYPE_CHECKING:
-    pass
-
 
 # Number of labels of the requested set that a model must be able to predict.
 MIN_REACHED = 2

@@ -154,8 +154,8 @@ def set_probabilities_of(info: ClassifierInfo, logits: Array, distances: Array |
     """Return the probabilities by which likely labels are chosen, (N, E), of a classifier of labels.
 
     They are the network's own, before the smoothing: smoothing gives every label a probability above the limit of high
-    coverages, and would make sets smaller at low ones. Files with the older rule `sets_from="answer"` use
-    those after the smoothing.
+    coverages, and would make sets smaller at low ones. Files with the older rule
+    `sets_from="answer"` use those after the smoothing.
     Takes the arguments of `answers_of`.
     """
     if info.rules.sets_from == "answer" or info.task == "multilabel":

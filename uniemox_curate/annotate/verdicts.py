@@ -50,18 +50,31 @@ LAST_ANSWERS = select(func.max(t.answers.c.id)).group_by(t.answers.c.task_id)
 """Query for the number of the last answer to every task; only this answer counts."""
 
 
+def last_answers(*columns: Any) -> Select[Any]:
+    """Return a query for the last answers of all annotators to images, without attention checks and skipped images.
+
+    Args:
+        columns: Columns of the tables tasks, answers and people.
+    """
+    return (
+        select(*columns)
+        .select_from(t.answers)
+        .join(t.tasks, t.tasks.c.id == t.answers.c.task_id)
+        .join(t.people, t.people.c.id == t.answers.c.person_id)
+        .where(t.answers.c.id.in_(LAST_ANSWERS), t.answers.c.label != SKIP, t.tasks.c.picture_id.is_not(None))
+    )
+
+
 def counted_answers() -> Select[Any]:
     """Return a query for the answers that count: picture_id, name, label, content (details) and seconds.
 
-    They are the last ones to images in the pool, without attention checks, skipped images and annotators left out.
+    They are those to images in the pool, without annotators left out.
     """
+    columns = t.tasks.c.picture_id, t.people.c.name, t.answers.c.label, t.details.c.content, t.answers.c.seconds
     return (
-        select(t.tasks.c.picture_id, t.people.c.name, t.answers.c.label, t.details.c.content, t.answers.c.seconds)
-        .join(t.tasks, t.tasks.c.id == t.answers.c.task_id)
-        .join(t.people, t.people.c.id == t.answers.c.person_id)
+        last_answers(*columns)
         .outerjoin(t.details, t.details.c.answer_id == t.answers.c.id)
-        .where(t.tasks.c.picture_id.in_(pool()), t.answers.c.id.in_(LAST_ANSWERS))
-        .where(t.answers.c.label != SKIP, t.people.c.name.not_in(LEFT_OUT))
+        .where(t.tasks.c.picture_id.in_(pool()), t.people.c.name.not_in(LEFT_OUT))
     )
 
 
@@ -70,16 +83,9 @@ def answers_that_do_not_count(project: Project) -> dict[str, int]:
 
     Attention checks, skipped images and images that were taken down are in none of the numbers.
     """
-    tasks = t.tasks.c
-    query = (
-        select(t.people.c.name, tasks.picture_id.in_(dropped()).label("is_dropped"), func.count().label("answers"))
-        .select_from(t.answers)
-        .join(t.tasks, tasks.id == t.answers.c.task_id)
-        .join(t.people, t.people.c.id == t.answers.c.person_id)
-        .where(t.answers.c.id.in_(LAST_ANSWERS), t.answers.c.label != SKIP)
-        .where(tasks.picture_id.is_not(None), tasks.picture_id.not_in(taken_down()))
-        .group_by(t.people.c.name, "is_dropped")
-    )
+    is_dropped = t.tasks.c.picture_id.in_(dropped()).label("is_dropped")
+    query = last_answers(t.people.c.name, is_dropped, func.count().label("answers"))
+    query = query.where(t.tasks.c.picture_id.not_in(taken_down())).group_by(t.people.c.name, is_dropped)
     rows = project.rows(query)
     left_out = {row.note for row in project.rows(LEFT_OUT)}
     of_left_out = [row for row in rows if row.name in left_out]

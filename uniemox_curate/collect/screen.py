@@ -29,9 +29,9 @@ from uniemox.io import DecoderPool, Progress, in_parts, silent, usable_cores
 from uniemox.labels import LabelSet
 from uniemox.plurals import counted
 from uniemox_curate import tables as t
-from uniemox_curate.annotate.verdicts import LAST_ANSWERS
+from uniemox_curate.annotate.verdicts import last_answers
 from uniemox_curate.decisions import LEFT_OUT, Change, append, current, decisions, taken_down
-from uniemox_curate.project import SKIP, Project, searched_labels
+from uniemox_curate.project import Project, searched_labels
 from uniemox_curate.store import put_setting
 
 # Author of automatic decisions. A later screen changes only these.
@@ -162,14 +162,8 @@ class ImageWork(NamedTuple):
 
 def _work_on(project: Project) -> dict[int, ImageWork]:
     """Return what people have decided, by image; images without an entry have no work."""
-    query = (
-        select(t.tasks.c.picture_id, func.count().label("answers"))
-        .join(t.answers, t.answers.c.task_id == t.tasks.c.id)
-        .join(t.people, t.people.c.id == t.answers.c.person_id)
-        .where(t.tasks.c.picture_id.is_not(None), t.answers.c.id.in_(LAST_ANSWERS), t.answers.c.label != SKIP)
-        .where(t.people.c.name.not_in(LEFT_OUT))
-        .group_by(t.tasks.c.picture_id)
-    )
+    query = last_answers(t.tasks.c.picture_id, func.count().label("answers"))
+    query = query.where(t.people.c.name.not_in(LEFT_OUT)).group_by(t.tasks.c.picture_id)
     answers = {row.picture_id: row.answers for row in project.rows(query)}
     decided = dict.fromkeys(answers, Work.ANSWERED)
     decided |= {row.picture_id: Work.JUDGED for row in project.rows(select(current("verdict")))}
