@@ -12,7 +12,7 @@ Outcome = Literal["label", "unlisted", "refused", "empty"]
 """label: the answer is an option; unlisted: another word, several, or sentences; refused: by the service; empty."""
 OUTCOMES: tuple[Outcome, ...] = ("label", "unlisted", "refused", "empty")
 MAX_CHARACTERS = 20_000  # maximum length of an answer without thoughts; the rest is ignored
-# Fields of JSON answers that hold the label, and so do fields such as "dominant_emotion" or "emotional_state".
+# Fields of JSON answers that hold the label; the first one decides.
 LABEL_FIELDS = (
     "answer",
     "emotion",
@@ -25,14 +25,13 @@ LABEL_FIELDS = (
     "class",
     "prediction",
 )
+# After these, such as "dominant_emotion". Others, such as "excluded_emotion", hold no answer.
+_FURTHER_FIELDS = re.compile(
+    r"(?:dominant|primary|main|evoked|strongest|overall|final|predicted|most_\w+)_?emotions?|emotional_state|emotion_label"
+)
 
 # Reasoning models put their thoughts before the answer, and many models put JSON into a Markdown code block.
 _THOUGHTS = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
-# Words in the names of fields whose label is not the answer.
-_NO_ANSWER = re.compile(
-    r"(?:\A|[\W_])(?:not?|non|exclud\w*|reject\w*|least|second\w*|others?|alternative\w*|ruled|absent|opposite|avoid\w*|"
-    r"unlikely|without)(?=[\W_]|\Z)"
-)
 _END_OF_THOUGHTS = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 _FENCED = re.compile(r"\A```\w*\s(.*)```\Z", re.DOTALL)
 
@@ -48,10 +47,10 @@ class AnswerReader:
         self.spellings = spellings
 
     def read(self, answer: str) -> tuple[Outcome, str | None]:
-        """Return the outcome, and the option if the answer is one, or JSON that names a single one.
+        """Return the outcome, and the option if the answer is one, or JSON with one as its answer.
 
-        Case and punctuation are ignored. JSON in which several fields name different options is no answer: one of them
-        may be an option that the model excludes.
+        Case and punctuation are ignored. Of JSON, the first of LABEL_FIELDS decides. If such fields name several
+        options, it is no answer.
 
         >>> from uniemox.labels import MIKELS
         >>> AnswerReader(spellings_of(MIKELS)).read("**Fear**.")
@@ -71,7 +70,7 @@ class AnswerReader:
         return self.spellings.get(normalise(word))
 
     def _option_of_json(self, text: str) -> str | None:
-        """Return the option that JSON gives as the answer; None for other texts and if it names none, or several."""
+        """Return the option that JSON gives as the answer; None for other texts, and if it gives none, or several."""
         if text[0] not in "{[":
             return None
         try:
@@ -80,28 +79,19 @@ class AnswerReader:
             return None
         if not isinstance(value, _Fields):
             value = _Fields([("answer", value)])
-        fields_of: dict[str, list[str]] = {}
-        # An answer in other words, beside which a label in another field counts for nothing.
-        has_other_answer = False
-        for name, entry in value:
-            field = name.lower()
-            # A list of one element names its element.
-            word = entry[0] if isinstance(entry, list) and len(entry) == 1 else entry
-            option = self._option_of(word) if isinstance(word, str) else None
-            if option is not None:
-                fields_of.setdefault(option, []).append(field)
-            elif field in LABEL_FIELDS and isinstance(entry, list) and len(entry) > 1:
-                return None
-            elif field in LABEL_FIELDS and isinstance(word, str):
-                has_other_answer = True
-        if len(fields_of) != 1:
+        fields = [(name.lower(), entry) for name, entry in value]
+        answers = [entry for wanted in LABEL_FIELDS for name, entry in fields if name == wanted]
+        answers += [entry for name, entry in fields if _FURTHER_FIELDS.fullmatch(name)]
+        options = [self._option_in(entry) for entry in answers]
+        if len(set(options) - {None}) != 1:
             return None
-        [(option, fields)] = fields_of.items()
-        if has_other_answer and not any(field in LABEL_FIELDS for field in fields):
-            return None
-        may_answer = [field for field in fields if not _NO_ANSWER.search(field)]
-        is_answer = any(len(value) == 1 or field in LABEL_FIELDS or "emotion" in field for field in may_answer)
-        return option if is_answer else None
+        return options[0]
+
+    def _option_in(self, entry: Any) -> str | None:
+        """Return the option that a JSON value names: a word, or a list of one word."""
+        if isinstance(entry, list) and len(entry) == 1:
+            [entry] = entry
+        return self._option_of(entry) if isinstance(entry, str) else None
 
 
 class _Fields(list[tuple[str, Any]]):

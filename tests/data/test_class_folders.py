@@ -14,7 +14,7 @@ from uniemox.data.readers.heco import read_heco
 from uniemox.data.readers.machajdik import read_abstract, read_artphoto
 from uniemox.data.source import open_data
 from uniemox.errors import DataError
-from uniemox.labels import CAER, MIKELS, UBE
+from uniemox.labels import CAER, EKMAN, MIKELS, UBE
 
 read_fi, read_emo8, read_ube, read_caer_s = (READERS[name].read for name in ("fi", "emo8", "ube", "caer-s"))
 
@@ -315,6 +315,14 @@ def test_a_class_of_a_published_set_may_have_no_image(tmp_path: Path) -> None:
         path.unlink()
     (root / "sadness" / "README.txt").write_text("later")
     assert open_data(f"folder:{root}").labels.name == "mikels"
+
+
+def test_a_set_that_is_complete_with_images_stays(tmp_path: Path) -> None:
+    """With the folder of notes it would be CAER's."""
+    root = class_folders(tmp_path / "m", EKMAN.labels, each=1)
+    (root / "neutral").mkdir()
+    (root / "neutral" / "notes.txt").write_text("none")
+    assert open_data(f"folder:{root}").labels.name == "ekman"
 
 
 def test_a_folder_without_images_is_no_class(tmp_path: Path) -> None:

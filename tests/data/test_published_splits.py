@@ -218,6 +218,31 @@ def test_the_example_of_the_documentation_runs(photos: str, tmp_path: Path, monk
     }
 
 
+@pytest.mark.parametrize(
+    ("names", "line", "expected"),
+    [
+        (("12 men.jpg", "x/12 men.jpg", "men.jpg"), "12 men.jpg", "12 men.jpg"),
+        (("x/Rome, 2019.jpg", "2019.jpg", "q.jpg"), "images/x/Rome, 2019.jpg", "x/Rome, 2019.jpg"),
+        (("a/12 men.jpg", "b/12 men.jpg", "men.jpg"), "12 men.jpg", "fits 2 images"),
+    ],
+)
+def test_a_whole_line_is_looked_up_as_other_names_are(
+    tmp_path: Path, names: tuple[str, ...], line: str, expected: str
+) -> None:
+    for name in names:
+        (tmp_path / "d" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "d" / name).write_bytes(jpeg_of(draw_image(len(name))))
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "train.txt").write_text(f"{line}\n")
+    source = f"folder:{tmp_path / 'd'}?labels=none"
+    if expected.startswith("fits"):
+        with pytest.raises(DataError, match=expected):
+            open_data(source, splits=tmp_path / "lists")
+    else:
+        data = open_data(source, splits=tmp_path / "lists")
+        assert [(sample.key, sample.split) for sample in data.samples] == [(expected, "train")]
+
+
 @pytest.mark.parametrize("line", ["0 awe/1.jpg", "3,awe/1.jpg", "awe/1.jpg,fear/1_face.jpg"])
 def test_the_beginning_of_a_line_is_no_folder(tmp_path: Path, line: str) -> None:
     """Although an image at the top of the data has the name of the line's end."""

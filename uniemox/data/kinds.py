@@ -83,9 +83,12 @@ def reader_of(kind: str) -> Reader:
         return READERS[kind]
     module, _, name = kind.partition(":")
     try:
-        return Reader(getattr(import_module(module), name), walks_folder=False)
+        read = getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"there is no reader {kind}: {error}; is its package installed or on PYTHONPATH?") from error
+    if not callable(read):
+        raise ConfigError(f"{kind} is no function that returns a uniemox.DataSet, but {type(read).__name__}")
+    return Reader(read, walks_folder=False)
 
 
 def typed_options(kind: str, reader: Callable[..., DataSet], options: Mapping[str, str]) -> dict[str, Any]:

@@ -36,6 +36,7 @@ FORMS = "uniemox data split writes files of splits, and uniemox docs data has th
 MAX_NAMED = 5
 # Name up to its ending, which may contain blanks, and the cells after it.
 LINE = re.compile(rf"(.+?(?:{'|'.join(map(re.escape, ENDINGS))}))(?:\s+(.*))?", re.IGNORECASE)
+DIVIDERS = re.compile(r"[\s,;]")
 FIRST_WORD = re.compile(r"(\S+)\s*")
 JSON_TEXT = re.compile(r"\s*[\[{]\s*[\"\[{]")
 
@@ -80,10 +81,11 @@ def scheme_of_lists(path: Path, data: DataSet) -> tuple[dict[str, str], tuple[st
     entries: dict[str, list[ListedImage]] = defaultdict(list)
     absent = []
     for entry in listed:
-        if entry.whole_line is not None and (key := images.find_with_folders(entry.whole_line.name)) is not None:
-            entries[key].append(entry.whole_line)
-        elif (key := images.find(entry, data.name)) is not None:
-            entries[key].append(entry)
+        for reading in filter(None, (entry.whole_line, entry)):
+            key = images.find(reading, data.name)
+            if key is not None:
+                entries[key].append(reading)
+                break
         else:
             absent.append(entry)
     if not entries:
@@ -154,7 +156,9 @@ def _read_list(path: Path, split: str | None) -> Iterator[ListedImage]:
             cells = _words(line)
         name = line.strip()
         entry = _of_cells(cells, split, where)
-        if split is not None and name != entry.name and _is_image_name(name):
+        # Folders may have blanks too, but images are looked up by the names of their files.
+        is_divided = DIVIDERS.search(name.rpartition("/")[2]) is not None
+        if split is not None and is_divided and _is_image_name(name):
             entry = replace(entry, whole_line=ListedImage(name, split, where))
         yield entry
 
@@ -310,17 +314,6 @@ class _ImageNames:
         for key, name in self.names.items():
             self.by_file[name.file].append(key)
             self.by_stem[name.stem].append(key)
-
-    def find_with_folders(self, name: str) -> str | None:
-        """Return the key of the only image with this name and all of its folders; None if there is none."""
-        wanted = _ImageName.of(key_of(name))
-        fitting = [
-            key
-            for key in self.by_file.get(wanted.file, [])
-            if len(self.names[key].folders) >= len(wanted.folders)
-            and _same_end(self.names[key].folders, wanted.folders)
-        ]
-        return fitting[0] if len(fitting) == 1 else None
 
     def find(self, entry: ListedImage, data_name: str) -> str | None:
         """Return the key of a listed image; None if the data set lacks it.

@@ -426,14 +426,14 @@ def test_a_data_url_is_refused_because_it_has_no_path(tmp_path: Path) -> None:
 
 
 def test_of_several_rows_for_an_image_the_first_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows with other paths stay, also if the table's folder makes one of the other."""
+    """A path is that of a file beside the table before that of one in the current folder, in whatever order."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "meta").mkdir()
-    (tmp_path / "meta" / "t.csv").write_text(
-        f"path,city\n1.jpg,Rome\n1.jpg,Berlin\nmeta/1.jpg,Oslo\n{'x' * 5_000},Bonn\n"
-    )
-    rows = TableRows(tmp_path / "meta" / "t.csv", ["city"])
-    assert [(rows.find(path) or {}).get("city") for path in ("1.jpg", "meta/1.jpg", "2.jpg")] == ["Rome", "Oslo", None]
+    table = tmp_path / "meta" / "t.csv"
+    table.write_text(f"path,city\nmeta/1.jpg,Oslo\n1.jpg,Rome\n1.jpg,Berlin\n{'x' * 5_000},Bonn\n")
+    rows = TableRows(table, ["city"])
+    places = ("meta/1.jpg", "meta/meta/1.jpg", "1.jpg", "2.jpg")
+    assert [(rows.find(path) or {}).get("city") for path in places] == ["Rome", "Oslo", "Rome", None]
     sentences = rows.unmatched()
     assert "1 of 4 rows match no image, the first is xxx" in sentences
     assert "1 row repeats an image, the first is 1.jpg: the first row of each image counts" in sentences

@@ -85,31 +85,31 @@ class TableRows:
     def __init__(self, table: Path, columns: Sequence[str]) -> None:
         self.table = table
         self._rows: list[dict[str, str]] = []
-        self._row_indices: dict[str, int] = {}
+        # Indices of rows by path, read as relative to the table's folder, and to the current one.
+        self._beside_table: dict[str, int] = {}
+        self._beside_program: dict[str, int] = {}
         self._matched: set[int] = set()
-        # Paths of rows that have an earlier row with the same path.
+        # Paths of rows for an image that has an earlier row.
         self._repeated: list[str] = []
-        earlier_paths: set[str] = set()
         for line, row in read_rows(table):
             absent = next((name for name in ("path", *columns) if name not in row), None)
             if absent is not None:
                 raise ConfigError(f"{table}:{line}: there is no column {absent!r}; it has {', '.join(row)}")
             index = len(self._rows)
             self._rows.append(row)
-            own_path = _same_path(row["path"].replace("\\", "/"))
-            if own_path in earlier_paths:
+            path = row["path"].replace("\\", "/")
+            if self._beside_table.setdefault(_same_path(table.parent / path), index) != index:
                 self._repeated.append(row["path"])
                 self._matched.add(index)
-                continue
-            earlier_paths.add(own_path)
-            # Paths are relative to the table's folder or to the current one.
-            for path in (row["path"], row["path"].replace("\\", "/")):
-                for folder in (Path(), table.parent):
-                    self._row_indices[_same_path(folder / path)] = index
+            self._beside_program.setdefault(_same_path(path), index)
+            # A file's name may contain a backslash.
+            self._beside_table.setdefault(_same_path(table.parent / row["path"]), index)
+            self._beside_program.setdefault(_same_path(row["path"]), index)
 
     def find(self, path: str) -> dict[str, str] | None:
         """Return the row of an image; None without one."""
-        index = self._row_indices.get(_same_path(path))
+        place = _same_path(path)
+        index = self._beside_table.get(place, self._beside_program.get(place))
         if index is None:
             return None
         self._matched.add(index)
