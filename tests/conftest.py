@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -87,10 +88,14 @@ def pytest_collection_finish() -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     import torch
 
+    if "torch.onnx._internal.exporter" in sys.modules:
+        import tools.onnx_operators  # noqa: F401
     torch.set_num_threads(1)
-    random.seed(0)  # each test draws the same, whatever ran before it
+    # Each test draws the same, whatever ran before it. `torch.manual_seed` would also remember a traceback for the GPU
+    # in every test.
+    random.seed(0)
     np.random.seed(0)
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     if CHROMIUM is None and item.config.getoption("--require-browser") and item.get_closest_marker("browser"):
         pytest.fail(NO_CHROMIUM)
 

@@ -15,7 +15,9 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _MODULES = ("cli.program", "cli.callbacks", "pretrain.run", "finetune.run", "finetune.fitting", "evaluate.run")
 # Packages that a training imports only when it fits a head and writes an ONNX file, which takes more than a second.
 _LATE = ("sklearn.linear_model", "torch.export._trace", "onnxscript.function_libs.torch_lib.ops")
-_CONTEXT.set_forkserver_preload(["open_clip", *(f"uniemox.{name}" for name in _MODULES), *_LATE])
+_CONTEXT.set_forkserver_preload(
+    ["open_clip", *(f"uniemox.{name}" for name in _MODULES), *_LATE, "tools.onnx_operators"]
+)
 
 
 def run_command(words: Sequence[str]) -> int:

@@ -2,6 +2,7 @@
 
 import argparse
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -174,8 +175,7 @@ PREFIXES = [
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("prefix", PREFIXES)
-@pytest.mark.parametrize("container", [None, "model", "state_dict"])
+@pytest.mark.parametrize(("prefix", "container"), zip(PREFIXES, cycle([None, "model", "state_dict"]), strict=False))
 @pytest.mark.parametrize("method", ["auto", "mae"])
 def test_prefixes_of_wrappers_are_removed(prefix: str, container: str | None, method: str, tmp_path: Path) -> None:
     """With --method and without; a head beside a backbone keeps its name."""

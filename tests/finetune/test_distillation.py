@@ -69,6 +69,7 @@ def test_teacher_predicts_whole_images_once(tmp_path: Path, further: str) -> Non
         ask_teacher(config, train[1:], images, MIKELS, tmp_path)
 
 
+@pytest.mark.usefixtures("without_onnx")
 def test_copies_of_held_out_and_scored_images_are_not_trained_on(tmp_path: Path) -> None:
     """The additional images are all of the run's own: those of training may stay."""
     data = colours(splits=SPLITS)

@@ -11,7 +11,7 @@ def draw_photos(folder: Path, count: int) -> None:
     """Write `0.png`, `1.png` and so on into a new folder; those with odd numbers into its folder `inner`."""
     (folder / "inner").mkdir(parents=True)
     for i in range(count):
-        draw_image(i).save(folder / ("inner" if i % 2 else ".") / f"{i}.png")
+        draw_image(i).save(folder / ("inner" if i % 2 else ".") / f"{i}.png", compress_level=1)
 
 
 def few_images_model(folder: Path, held_out: int = 4) -> Path:

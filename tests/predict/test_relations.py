@@ -39,7 +39,7 @@ def photograph() -> Image.Image:
 @pytest.fixture(scope="module")
 def photographs() -> list[Image.Image]:
     folders = ("coco_persons/images", "flickr8k/images", "oasis/images")
-    paths = [path for folder in folders for path in sorted((SHARED / "data" / folder).glob("*.jpg"))[:10]]
+    paths = [path for folder in folders for path in sorted((SHARED / "data" / folder).glob("*.jpg"))[:7]]
     return [Image.open(path).convert("RGB") for path in paths]
 
 
