@@ -66,7 +66,7 @@ def begun(settings: FinetuneConfig, data: DataSet, train: Sequence[Sample]) -> F
 @pytest.mark.parametrize("method", REGION_METHODS)
 def test_thirty_two_images_can_be_overfitted(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On what a random encoder sees of them, with nothing that holds them back."""
-    monkeypatch.setattr(fitting, "steps_for", lambda images: 200)
+    monkeypatch.setattr(fitting, "steps_for", lambda images: 150)
     data = synthetic(32)
     settings = config(method)
     torch.manual_seed(0)
