@@ -5,6 +5,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -68,6 +69,11 @@ def name_of(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
 def imports_of(path: Path, *, lazy: bool = True, types: bool = True) -> set[str]:
     """Return the dotted names that a module imports, anywhere in it.
 
@@ -90,7 +96,7 @@ def imports_of(path: Path, *, lazy: bool = True, types: bool = True) -> set[str]
             if (lazy or not is_lazy) and ((lazy and types) or not is_for_types):
                 visit(child)
 
-    visit(ast.parse(path.read_text("utf-8")))
+    visit(parsed(path))
     return names
 
 
@@ -112,7 +118,7 @@ def public_names(package: str) -> set[str]:
     stub = ROOT.joinpath(*package.split(".")) / "__init__.pyi"
     if not stub.is_file():
         return set()
-    nodes = ast.parse(stub.read_text("utf-8")).body
+    nodes = parsed(stub).body
     return {alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
 
 
@@ -122,7 +128,7 @@ def test_clients_import_only_public_names() -> None:
     imports = 0
     for path in CLIENT_MODULES:
         client = path.relative_to(ROOT).parts[0]
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.Import):
                 assert not any(alias.name.startswith("uniemox.") for alias in node.names), path
             if not isinstance(node, ast.ImportFrom) or not str(node.module).startswith("uniemox"):
@@ -257,7 +263,7 @@ def test_only_one_module_imports_onnxruntime() -> None:
 def test_no_two_classes_share_a_name() -> None:
     module_of: dict[str, Path] = {}
     for path in ALL_MODULES:
-        for node in ast.parse(path.read_text("utf-8")).body:
+        for node in parsed(path).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 assert node.name not in module_of, f"{node.name} in {module_of[node.name]} and {path}"
                 module_of[node.name] = path
@@ -269,7 +275,7 @@ def test_no_module_has_a_catch_all_name() -> None:
 
 def test_functions_have_at_most_60_lines() -> None:
     for path in ALL_MODULES:
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 statements = node.body[1:] if ast.get_docstring(node) is not None else node.body
                 lines = node.end_lineno - statements[0].lineno if statements else 0
@@ -283,7 +289,7 @@ def test_documented_calls_from_the_command_to_a_loss_exist() -> None:
     rows = [re.findall(r"`([^`]+)`", line) for line in table.splitlines() if line.startswith("| `")]
     assert len(rows) == 5
     for (module, name, *called), (_, following, *_) in pairwise(rows):
-        nodes = ast.walk(ast.parse((PACKAGE / module).read_text("utf-8")))
+        nodes = ast.walk(parsed(PACKAGE / module))
         functions = [node for node in nodes if isinstance(node, ast.FunctionDef) and node.name == name]
         calls = {
             getattr(node.func, "attr", getattr(node.func, "id", None))

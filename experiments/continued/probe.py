@@ -62,7 +62,7 @@ def standardised(features: NDArray[np.float64]) -> Callable[[NDArray[np.float64]
 def fit(features: NDArray[np.float64], labels: NDArray[np.int64], penalty: float) -> LogisticRegression:
     """Fit a logistic regression with equal class weights."""
     model = LogisticRegression(C=penalty, class_weight="balanced", max_iter=300, tol=1e-3)
-    with warnings.catch_warnings(), threadpool_limits(limits=1):
+    with warnings.catch_warnings():
         # Fits with the weakest penalties do not always converge.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return model.fit(features, labels)
@@ -100,8 +100,10 @@ def _score(
     classes = int(labels.max()) + 1
     scale = standardised(features[fit_rows])
     x = scale(features[fit_rows])
-    model = fit(x, labels[fit_rows], best_penalty(x, labels[fit_rows], classes))
-    rows = log_probabilities(model, scale(scored_features[held_out]), classes)
+    # Once for all fits: finding the libraries of a process takes as long as a small fit.
+    with threadpool_limits(limits=1):
+        model = fit(x, labels[fit_rows], best_penalty(x, labels[fit_rows], classes))
+        rows = log_probabilities(model, scale(scored_features[held_out]), classes)
     truth = labels[held_out]
     return rows[np.arange(len(held_out)), truth], rows.argmax(axis=1) == truth
 

@@ -363,7 +363,7 @@ def test_a_strip_that_would_take_gigabytes_is_refused(tmp_path: Path) -> None:
 
 def test_a_small_file_does_not_ask_for_a_million_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its frames claim eleven minutes each. The limit is the decoder's: its program runs here."""
-    frames = [draw_image(i % 2) for i in range(40)]
+    frames = [draw_image(i % 2, (32, 24)) for i in range(40)]
     frames[0].save(tmp_path / "long.gif", save_all=True, append_images=frames[1:], duration=655_000)
     code = (
         "import sys; from uniemox.io.decoding import film; film.MAX_ANSWERS = 50; "

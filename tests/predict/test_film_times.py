@@ -216,7 +216,7 @@ def test_an_empty_packet_shows_the_picture_before_it_again() -> None:
 
 
 def test_a_picture_with_long_sound_reports_progress(tmp_path: Path) -> None:
-    path = film_of(tmp_path / "song.mkv", [0], sound_s=200)
+    path = film_of(tmp_path / "song.mkv", [0], sound_s=120)
     reports = list[bool]()
     read_here(path, lambda: reports.append(True))
     assert reports
