@@ -433,6 +433,27 @@ def recognise(words: Sequence[str], kind: Kind | None = None, requested: str | N
     return LabelSet(CUSTOM, tuple(names), kind or "evoked")
 
 
+def one_label_twice(labels: LabelSet) -> tuple[LabelSet, tuple[str, ...]] | None:
+    """Return the published set of a custom set's classes if several are names of one of its labels, and these.
+
+    Because of them, `recognise` has not found the published set. None if there are none.
+
+    >>> classes = LabelSet("custom", ("awe", "content", "contentment", "disgust", "fear", "sad"), "evoked")
+    >>> one_label_twice(classes)[1]
+    ('content', 'contentment')
+    """
+    if labels.name != CUSTOM:
+        return None
+    for label_set in LABEL_SETS:
+        names_of: dict[str, list[str]] = {}
+        for name in labels.labels:
+            names_of.setdefault(label_set.aliases.get(name, name), []).append(name)
+        if set(names_of) <= set(label_set.labels) and len(names_of) * 2 > len(label_set):
+            repeated = next((names for names in names_of.values() if len(names) > 1), None)
+            return None if repeated is None else (label_set, tuple(repeated))
+    return None
+
+
 def _of_kind(label_set: LabelSet, kind: Kind | None) -> LabelSet:
     """Return a set with this kind; None: with its own."""
     if kind in (None, label_set.kind):

@@ -113,6 +113,23 @@ def test_six_class_folders_are_six_classes_unless_the_set_is_asked_for(tmp_path:
     assert len(open_data(f"fi:{tmp_path / 'six'}").labels) == 8
 
 
+def test_two_names_of_one_published_label_are_named(tmp_path: Path) -> None:
+    for word in ("amused", "anger", "awe", "content", "contentment", "sad"):
+        put(tmp_path / "six" / word, "1.jpg")
+    source = f"folder:{tmp_path / 'six'}"
+    data = open_data(source)
+    assert len(data.labels) == 6
+    [note] = data.notes
+    assert note == (
+        "the classes content and contentment are one label of mikels, and two here; with the option labels=mikels they "
+        "are one"
+    )
+    as_one = open_data(f"{source}?labels=mikels")
+    assert as_one.labels is MIKELS
+    assert as_one.notes == ()
+    assert [as_one.label_of(sample) for sample in as_one.samples].count("contentment") == 2
+
+
 def test_folder_of_sidecars() -> None:
     assert folder_of("fi:a/b") == Path("a/b")
     assert folder_of("csv:a/b/t.csv?missing=skip") == Path("a/b")

@@ -20,6 +20,7 @@ from uniemox.data.splits import read_splits
 from uniemox.data.text_files import read_text
 from uniemox.errors import AnnotationError, ConfigError, DataError
 from uniemox.io.typed import check_json, parse_json
+from uniemox.labels import LabelSet, one_label_twice
 from uniemox.plurals import counted
 from uniemox.spelling import match_names
 
@@ -121,7 +122,19 @@ def _open_single(source: str, files: Mapping[str, Path | None], *, with_texts: b
             files[name] = sidecar
     left_out = note_left_out(Path(path)) if reader.walks_folder else ()
     data = _add_files(replace(data, name=source, notes=(*data.notes, *left_out)), files)
-    return replace(data, notes=(*data.notes, *_split_notes(data)))
+    return replace(data, notes=(*data.notes, *_same_label_notes(data.labels), *_split_notes(data)))
+
+
+def _same_label_notes(labels: LabelSet) -> list[str]:
+    """Return a note if classes of your own are names of one published label."""
+    same = one_label_twice(labels)
+    if same is None:
+        return []
+    published, names = same
+    return [
+        f"the classes {' and '.join(names)} are one label of {published.name}, and two here; with the option "
+        f"labels={published.name} they are one"
+    ]
 
 
 def _split_notes(data: DataSet) -> list[str]:
