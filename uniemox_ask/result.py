@@ -58,7 +58,10 @@ class PooledResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelResult:
-    """Results of one model. Shares are 0 to 1; undefined values are None."""
+    """Results of one model. Shares are 0 to 1; undefined values are None.
+
+    Our model is not asked, so what describes questions and answers has its default there.
+    """
 
     model: str
     endpoint: str
@@ -73,31 +76,31 @@ class ModelResult:
     """Share of right answers among those with a label."""
     outcomes: Mapping[str, int]
     """Number of answers by outcome, see `AnswerReader`."""
-    failed: int
+    failed: int = 0
     """Number of questions whose last request failed."""
-    not_asked: int
+    not_asked: int = 0
     """Number of questions that were not sent."""
-    with_probabilities: int
+    with_probabilities: int = 0
     """Number of answers with log-probabilities of the options."""
-    prompts: tuple[PromptResult, ...]
+    prompts: tuple[PromptResult, ...] = ()
     """Empty without an image whose questions are all answered."""
-    accuracy_sd: float | None
+    accuracy_sd: float | None = None
     """Standard deviation of the accuracy over prompts; None for fewer than two."""
-    consistency: Consistency | None
+    consistency: Consistency | None = None
     """None for one prompt."""
-    pooled: PooledResult | None
+    pooled: PooledResult | None = None
     """None if it has nothing to add: for one prompt without log-probabilities."""
-    statements: Mapping[str, StatementResult] | None
+    statements: Mapping[str, StatementResult] | None = None
     """Scores by label; None for another form of the question."""
     per_class: Mapping[str, ClassResult]
-    agreement: AgreementWithOurs | None
+    agreement: AgreementWithOurs | None = None
     """None if there is no model of ours."""
-    tokens_in: int
-    tokens_out: int
-    cost: float | None
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cost: float | None = None
     """None if a price or a token count is unknown."""
-    latency_p50_s: float | None
-    latency_p95_s: float | None
+    latency_p50_s: float | None = None
+    latency_p95_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,11 +163,6 @@ def summarise(
     for source, model_answers in answers.items():
         cost = _total_cost(config, source, model_answers.rows)
         models.append(_score(source, model_answers, images, questions, cost=cost, ours=ours))
-    ours_result = None
-    if ours is not None:
-        choices = {image: (LabelChoice((label,), None),) for image, label in ours.items()}
-        model_answers = ModelAnswers(by_image={}, choices=choices, failed=0)
-        ours_result = _score(("", OURS), model_answers, images, questions, cost=None, ours=None)
     return Results(
         data=data,
         questions=questions,
@@ -172,7 +170,7 @@ def summarise(
         models=tuple(models),
         answers=answers,
         ours=ours,
-        ours_result=ours_result,
+        ours_result=None if ours is None else _score_ours(ours, images, questions.labels),
         notes=tuple(notes),
     )
 
@@ -186,11 +184,11 @@ def _score(
     cost: float | None,
     ours: Mapping[str, str] | None,
 ) -> ModelResult:
-    """Score a model's choices.
+    """Score the choices of a model that was asked.
 
     Args:
-        source: Endpoint and name; no endpoint for our model.
-        answers: Its answers; only choices for our model, which always names a label.
+        source: Endpoint and name.
+        answers: Its answers.
         images: All images of the comparison.
         questions: The questions about each image.
         cost: Cost of its answers.
@@ -207,16 +205,13 @@ def _score(
     named = sum(bool(choice.labels) for image in answered for choice in choices[image.sha256])
     outcomes: Counter[str | None] = Counter(row.outcome for row in rows)
     with_probabilities = sum(row.probabilities is not None for row in rows)
-    is_asked = bool(endpoint)
-    if not is_asked:
-        outcomes = Counter({"label": len(answered)})
     total = len(images) * len(questions.questions)
     latencies = [row.latency_s for row in rows]
-    prompts = _prompt_results(questions, credit) if is_asked else ()
+    prompts = _prompt_results(questions, credit)
     accuracies = [prompt.accuracy for prompt in prompts]
     accuracy, interval = _mean(hits)
     pooled_choices = {image.sha256: pooled(questions.labels, choices[image.sha256]) for image in answered}
-    has_pooled = is_asked and bool(answered) and (questions.prompts > 1 or with_probabilities > 0)
+    has_pooled = bool(answered) and (questions.prompts > 1 or with_probabilities > 0)
     return ModelResult(
         model=name,
         endpoint=endpoint,
@@ -226,13 +221,13 @@ def _score(
         accuracy_of_named=float(credit.sum() / named) if named else None,
         outcomes={outcome: outcomes[outcome] for outcome in OUTCOMES},
         failed=answers.failed,
-        not_asked=total - len(rows) - answers.failed if is_asked else 0,
+        not_asked=total - len(rows) - answers.failed,
         with_probabilities=with_probabilities,
         prompts=prompts,
         accuracy_sd=float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None,
-        consistency=_consistency(questions, answers, answered) if is_asked else None,
+        consistency=_consistency(questions, answers, answered),
         pooled=_score_pooled(questions, pooled_choices, answered) if has_pooled else None,
-        statements=_score_statements(questions, answers, answered) if is_asked else None,
+        statements=_score_statements(questions, answers, answered),
         per_class={label: _class_result(label, answered, hits) for label in questions.labels},
         agreement=None if ours is None else _agreement_with_ours(ours, pooled_choices),
         tokens_in=sum(row.tokens_in or 0 for row in rows),
@@ -240,6 +235,31 @@ def _score(
         cost=cost,
         latency_p50_s=float(np.quantile(latencies, 0.5)) if latencies else None,
         latency_p95_s=float(np.quantile(latencies, 0.95)) if latencies else None,
+    )
+
+
+def _score_ours(ours: Mapping[str, str], images: Sequence[AskedImage], labels: Sequence[str]) -> ModelResult:
+    """Score the labels of our model, which always names one.
+
+    Args:
+        ours: Labels by image.
+        images: All images of the comparison.
+        labels: Labels of the data.
+    """
+    scored = [image for image in images if image.sha256 in ours]
+    hits = np.array([ours[image.sha256] == image.label for image in scored], dtype=np.float64)  # (N,)
+    accuracy, interval = _mean(hits)
+    outcomes: dict[str, int] = dict.fromkeys(OUTCOMES, 0)
+    outcomes["label"] = len(scored)
+    return ModelResult(
+        model=OURS,
+        endpoint="",
+        n=len(scored),
+        accuracy=accuracy,
+        accuracy_interval=interval,
+        accuracy_of_named=accuracy,
+        outcomes=outcomes,
+        per_class={label: _class_result(label, scored, hits) for label in labels},
     )
 
 
