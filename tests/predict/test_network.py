@@ -157,6 +157,8 @@ def test_loading_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         load(tmp_path / "empty", finder=None)
     with pytest.raises(CheckpointError, match=r"embeded can.t be read: .*; did you mean 'embedded'\?"):
         load("embeded")
+    with pytest.raises(CheckpointError, match=r"embedded can.t be read: .*; the model in the package is embedded, wi"):
+        load("./embedded")
     with pytest.raises(ConfigError, match="threads must be at least 1"):
         load(path, threads=0)
     with pytest.raises(ConfigError, match="only a CLIP takes words"):

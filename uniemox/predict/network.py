@@ -398,6 +398,9 @@ def _check_file(path: Path) -> None:
         others = external_files(path)
     except OSError as error:
         hint = did_you_mean(str(path), IN_PACKAGE)
+        # A path such as ./embedded names a file, and has lost its ./ here.
+        if str(path) in IN_PACKAGE:
+            hint = f"; the model in the package is {path}, without ./"
         raise CheckpointError(f"{path} can't be read: {error.strerror or error}{hint}") from error
     except ValueError as error:
         raise CheckpointError(f"{path}: can't read it as ONNX ({error}); export or download it again") from error
