@@ -135,6 +135,27 @@ def test_the_newest_and_the_best_stay(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.partial"))
 
 
+def test_each_checkpoint_is_read_once_at_most_to_find_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of an earlier process, because a run reads none that it has written."""
+    for step, score in ((1, 0.9), (2, 0.1)):
+        save(tmp_path, step, score)
+    read = list[str]()
+
+    def read_state(path: Path, **options: bool) -> dict[str, object]:
+        read.append(path.parent.name)
+        return real(path, **options)
+
+    real = state_module.read_state
+    monkeypatch.setattr(state_module, "read_state", read_state)
+    checkpoints = Checkpoints(tmp_path, 2)
+    for step, score in ((3, 0.2), (4, 0.95), (5, 0.3), (5, 0.99)):
+        checkpoints.save(ResumePoint(step, score), *network(step))
+        checkpoints.wait()
+    assert sorted(read) == ["step-00000001", "step-00000002"]
+    assert steps(tmp_path) == [4, 5]
+    assert checkpoints.best() == checkpoints.folder_of(5)
+
+
 def test_newest_checkpoint_has_the_most_steps(tmp_path: Path) -> None:
     for step in (99_999_999, 100_000_000):
         save(tmp_path, step)

@@ -72,6 +72,8 @@ class Checkpoints:
         self.keep_every = keep_every
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._written: Future[None] | None = None
+        # Scores of complete checkpoints: to read one, the state of the optimiser is searched.
+        self._scores: dict[Path, float | None] = {}
 
     def save(self, point: ResumePoint, model: nn.Module, optimizer: torch.optim.Optimizer) -> Path:
         """Start writing a checkpoint; afterwards delete those that are neither recent nor the best.
@@ -126,6 +128,7 @@ class Checkpoints:
             if final.exists():
                 _discard(final)
             partial.rename(final)
+            self._scores[final] = state["score"]
             _flush(self.folder)
             self._prune()
         except (OSError, RuntimeError, CheckpointError) as error:
@@ -196,7 +199,7 @@ class Checkpoints:
 
     def best(self) -> Path | None:
         """Return the checkpoint with the highest score; the newest if several are equal."""
-        return _best(self.saved())
+        return self._best_of(self.saved())
 
     def finish(self) -> None:
         """Delete all checkpoints of the finished run except permanent ones."""
@@ -209,10 +212,20 @@ class Checkpoints:
 
     def _prune(self) -> None:
         paths = _complete_in(self.folder)
-        best = _best(paths)
+        best = self._best_of(paths)
         for path in paths[: -self.keep]:
             if path != best and not self._stays(path):
                 _discard(path)
+
+    def _best_of(self, paths: Sequence[Path]) -> Path | None:
+        for path in paths:
+            if path not in self._scores:
+                self._scores[path] = _read_score(path)
+        ranked = [(score, path) for path in paths if (score := self._scores[path]) is not None]
+        if not ranked:
+            return None
+        _, best = max(ranked, key=lambda pair: (pair[0], step_of(pair[1])))
+        return best
 
 
 def _complete_in(folder: Path) -> list[Path]:
@@ -220,15 +233,7 @@ def _complete_in(folder: Path) -> list[Path]:
     return sorted((path for path in paths if re.fullmatch(r"step-\d{8,}", path.name)), key=step_of)
 
 
-def _best(checkpoints: Sequence[Path]) -> Path | None:
-    ranked = [(score, path) for path in checkpoints if (score := _score(path)) is not None]
-    if not ranked:
-        return None
-    _, best = max(ranked, key=lambda pair: (pair[0], step_of(pair[1])))
-    return best
-
-
-def _score(path: Path) -> float | None:
+def _read_score(path: Path) -> float | None:
     try:
         return read_state(path / STATE, mmap=True)["score"]
     except (*UNREADABLE, CheckpointError) as error:
