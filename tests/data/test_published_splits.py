@@ -219,6 +219,33 @@ def test_the_example_of_the_documentation_runs(photos: str, tmp_path: Path, monk
 
 
 @pytest.mark.parametrize(
+    ("line", "other"),
+    [
+        ("awe/Rome, 2019/1.jpg", "2019/1.jpg"),
+        ("joy, love/1.jpg", "love/1.jpg"),
+        ("0 awe/1.jpg", "awe/1.jpg"),
+        ("2019 trip/1.jpg", "trip/1.jpg"),
+        ("test photos/1.jpg", "photos/1.jpg"),
+        ("awe/x.jpg files/1.jpg", "awe/x.jpg"),
+        (r"C:\my data\joy, love\1.jpg", "love/1.jpg"),
+        ("awe/Rome, 2019", "awe/2019.jpg"),
+    ],
+)
+def test_a_folder_of_a_line_is_not_divided(tmp_path: Path, line: str, other: str) -> None:
+    """The image whose name a part of the line has is in another split."""
+    listed = line.removeprefix(r"C:\my data").replace("\\", "/").lstrip("/")
+    listed = listed if listed.endswith(".jpg") else f"{listed}.jpg"
+    for name in (listed, other, "fear/9.jpg"):
+        (tmp_path / "d" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "d" / name).write_bytes(jpeg_of(draw_image(len(name))))
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "train.txt").write_text(f"{line}\n")
+    (tmp_path / "lists" / "val.txt").write_text(f"{other}\nfear/9.jpg\n")
+    data = open_data(f"folder:{tmp_path / 'd'}?labels=none", splits=tmp_path / "lists")
+    assert {sample.key: sample.split for sample in data.samples} == {listed: "train", other: "val", "fear/9.jpg": "val"}
+
+
+@pytest.mark.parametrize(
     ("names", "line", "expected"),
     [
         (("12 men.jpg", "x/12 men.jpg", "men.jpg"), "12 men.jpg", "12 men.jpg"),

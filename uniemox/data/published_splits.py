@@ -50,7 +50,9 @@ class ListedImage:
     where: str
     """File, and line or record."""
     whole_line: "ListedImage | None" = None
-    """The entry if the whole line is a name, such as `12 men.jpg` or `Rome, 2019.jpg`; None if it can't be one."""
+    """The entry if the whole line is a name, such as `12 men.jpg` or `Rome, 2019/1.jpg`; None if it can't be one."""
+    min_folders: int = 0
+    """Number of folders that the image's key must have, so that it contains all parts that could be several cells."""
 
 
 def is_folder_of_lists(folder: Path) -> bool:
@@ -156,10 +158,12 @@ def _read_list(path: Path, split: str | None) -> Iterator[ListedImage]:
             cells = _words(line)
         name = line.strip()
         entry = _of_cells(cells, split, where)
-        # Folders may have blanks too, but images are looked up by the names of their files.
-        is_divided = DIVIDERS.search(name.rpartition("/")[2]) is not None
-        if split is not None and is_divided and _is_image_name(name):
-            entry = replace(entry, whole_line=ListedImage(name, split, where))
+        parts = key_of(name).split("/")
+        divided = [number for number, part in enumerate(parts) if DIVIDERS.search(part)]
+        if split is not None and divided:
+            # Names are compared from their end on: without the last of these parts, an image fits by chance.
+            whole_line = ListedImage(name, split, where, min_folders=len(parts) - 1 - divided[-1])
+            entry = replace(entry, whole_line=whole_line)
         yield entry
 
 
@@ -324,7 +328,7 @@ class _ImageNames:
         full_name = key_of(entry.name)
         name = _ImageName.of(full_name)
         index = self.by_file if _is_image_name(name.file) else self.by_stem
-        candidates = index.get(name.file, [])
+        candidates = [key for key in index.get(name.file, []) if len(self.names[key].folders) >= entry.min_folders]
         fitting = [key for key in candidates if _same_end(self.names[key].folders, name.folders)]
         # test/awe/1.jpg is another image than train/awe/1.jpg (CAER-S).
         names_split = any(folder in SPLITS for folder in name.folders)
