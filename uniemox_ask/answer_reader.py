@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import Any, Literal
 
 from uniemox.errors import ConfigError
@@ -12,22 +13,25 @@ Outcome = Literal["label", "unlisted", "refused", "empty"]
 """label: the answer is an option; unlisted: another word, several, or sentences; refused: by the service; empty."""
 OUTCOMES: tuple[Outcome, ...] = ("label", "unlisted", "refused", "empty")
 MAX_CHARACTERS = 20_000  # maximum length of an answer without thoughts; the rest is ignored
-# Fields of JSON answers that hold the label; the first one decides.
-LABEL_FIELDS = (
+# Words of which one names a field of JSON that holds the answer; the field with the first of them decides.
+_ANSWERS = (
     "answer",
     "emotion",
-    "emotions",
     "label",
     "choice",
-    "selected_emotion",
     "selection",
     "category",
     "class",
     "prediction",
+    "response",
+    "result",
+    "state",
 )
-# After these, such as "dominant_emotion". Others, such as "excluded_emotion", hold no answer.
-_FURTHER_FIELDS = re.compile(
-    r"(?:dominant|primary|main|evoked|strongest|overall|final|predicted|most_\w+)_?emotions?|emotional_state|emotion_label"
+# Words that such a name may have besides, as in "dominant_emotion". With any other word, as in "excluded_emotion", a
+# field holds no answer.
+_BESIDE_ANSWERS = frozenset(
+    ("best", "chosen", "dominant", "emotional", "evoked", "final", "likely", "main", "most", "name", "overall")
+    + ("predicted", "primary", "probable", "prominent", "selected", "strongest", "the", "top", "your")
 )
 
 # Reasoning models put their thoughts before the answer, and many models put JSON into a Markdown code block.
@@ -49,8 +53,8 @@ class AnswerReader:
     def read(self, answer: str) -> tuple[Outcome, str | None]:
         """Return the outcome, and the option if the answer is one, or JSON with one as its answer.
 
-        Case and punctuation are ignored. Of JSON, the first of LABEL_FIELDS decides. If such fields name several
-        options, it is no answer.
+        Case and punctuation are ignored. Of JSON, one field decides, see `_rank_of`. If several fields for the answer
+        name different options, it is no answer.
 
         >>> from uniemox.labels import MIKELS
         >>> AnswerReader(spellings_of(MIKELS)).read("**Fear**.")
@@ -79,19 +83,36 @@ class AnswerReader:
             return None
         if not isinstance(value, _Fields):
             value = _Fields([("answer", value)])
-        fields = [(name.lower(), entry) for name, entry in value]
-        answers = [entry for wanted in LABEL_FIELDS for name, entry in fields if name == wanted]
-        answers += [entry for name, entry in fields if _FURTHER_FIELDS.fullmatch(name)]
-        options = [self._option_in(entry) for entry in answers]
+        ranked = [(rank, entry) for name, entry in value if (rank := _rank_of(name)) is not None]
+        options: list[str | None] = []
+        for _, entry in sorted(ranked, key=itemgetter(0)):
+            option = self._option_in(entry)
+            # Numbers that are no options are indices or shares, and empty values say nothing.
+            if option is not None or isinstance(entry, str | list):
+                options.append(option)
         if len(set(options) - {None}) != 1:
             return None
         return options[0]
 
     def _option_in(self, entry: Any) -> str | None:
-        """Return the option that a JSON value names: a word, or a list of one word."""
+        """Return the option that a JSON value names: a word, a number, or a list of one of these."""
         if isinstance(entry, list) and len(entry) == 1:
             [entry] = entry
-        return self._option_of(entry) if isinstance(entry, str) else None
+        return self._option_of(str(entry)) if isinstance(entry, str | int) else None
+
+
+def _rank_of(name: str) -> int | None:
+    """Return the rank of a field of JSON among those that hold the answer, 0 for the first; None if it holds none.
+
+    >>> _rank_of("answer"), _rank_of("Dominant Emotion"), _rank_of("mostLikelyEmotion"), _rank_of("second_choice")
+    (0, 1, 1, None)
+    """
+    words = [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[^\W_A-Z]+", name)]
+    words = [word if word == "class" else word.removesuffix("s") for word in words]
+    ranks = [_ANSWERS.index(word) for word in words if word in _ANSWERS]
+    if not ranks or not _BESIDE_ANSWERS.issuperset(set(words) - set(_ANSWERS)):
+        return None
+    return min(ranks)
 
 
 class _Fields(list[tuple[str, Any]]):
