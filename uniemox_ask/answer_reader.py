@@ -30,8 +30,28 @@ _ANSWERS = (
 # Words that such a name may have besides, as in "dominant_emotion". With any other word, as in "excluded_emotion", a
 # field holds no answer.
 _BESIDE_ANSWERS = frozenset(
-    ("best", "chosen", "dominant", "emotional", "evoked", "final", "likely", "main", "most", "name", "overall")
-    + ("predicted", "primary", "probable", "prominent", "selected", "strongest", "the", "top", "your")
+    (
+        "best",
+        "chosen",
+        "dominant",
+        "emotional",
+        "evoked",
+        "final",
+        "likely",
+        "main",
+        "most",
+        "name",
+        "overall",
+        "predicted",
+        "primary",
+        "probable",
+        "prominent",
+        "selected",
+        "strongest",
+        "the",
+        "top",
+        "your",
+    )
 )
 
 # Reasoning models put their thoughts before the answer, and many models put JSON into a Markdown code block.

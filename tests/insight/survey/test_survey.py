@@ -428,12 +428,19 @@ def test_a_data_url_is_refused_because_it_has_no_path(tmp_path: Path) -> None:
 def test_of_several_rows_for_an_image_the_first_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A path is that of a file beside the table before that of one in the current folder, in whatever order."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta" / "meta").mkdir(parents=True)
+    for name in ("meta/1.jpg", "meta/meta/1.jpg", "1.jpg", "2.jpg", "3.jpg", "meta/3.jpg"):
+        (tmp_path / name).touch()
     table = tmp_path / "meta" / "t.csv"
-    table.write_text(f"path,city\nmeta/1.jpg,Oslo\n1.jpg,Rome\n1.jpg,Berlin\n{'x' * 5_000},Bonn\n")
+    table.write_text(f"path,city\nmeta/1.jpg,Oslo\n1.jpg,Rome\n1.jpg,Berlin\n{'x' * 5_000},Bonn\n2.jpg,Bern\n")
     rows = TableRows(table, ["city"])
-    places = ("meta/1.jpg", "meta/meta/1.jpg", "1.jpg", "2.jpg")
-    assert [(rows.find(path) or {}).get("city") for path in places] == ["Rome", "Oslo", "Rome", None]
+    # The row of 1.jpg is that of a file beside the table, and of no other.
+    places = {"meta/1.jpg": "Rome", "meta/meta/1.jpg": "Oslo", "1.jpg": None, "2.jpg": "Bern"}
+    assert {path: (rows.find(path) or {}).get("city") for path in places} == places
     sentences = rows.unmatched()
-    assert "1 of 4 rows match no image, the first is xxx" in sentences
-    assert "1 row repeats an image, the first is 1.jpg: the first row of each image counts" in sentences
+    assert "1 of 5 rows match no image, the first is xxx" in sentences
+    assert "1 row repeats an image, the first is 1.jpg: one row of each image counts" in sentences
+    table.write_text("path,city\nmeta/3.jpg,Oslo\n3.jpg,Rome\n")
+    rows = TableRows(table, ["city"])
+    assert rows.find("meta/3.jpg") == {"path": "3.jpg", "city": "Rome"}
+    assert rows.unmatched() == f"{table}: 1 row repeats an image, the first is meta/3.jpg: one row of each image counts"

@@ -69,9 +69,10 @@ def group_of_cell(text: str) -> str:
 
 
 class TableRows:
-    """Rows of a table about images, found by path.
+    """Rows of a table about images, found by path; of several rows for an image, the first counts.
 
-    Paths match in any Unicode form (macOS writes NFD), and with the backslashes of Windows.
+    A path is relative to the table's folder, or to the current one if there is no such file. Paths match in any Unicode
+    form (macOS writes NFD), and with the backslashes of Windows.
 
     Args:
         table: CSV file with the column path.
@@ -89,44 +90,49 @@ class TableRows:
         self._beside_table: dict[str, int] = {}
         self._beside_program: dict[str, int] = {}
         self._matched: set[int] = set()
-        # Paths of rows for an image that has an earlier row.
-        self._repeated: list[str] = []
+        # Rows for an image that has another row, which counts.
+        self._repeated: set[int] = set()
         for line, row in read_rows(table):
             absent = next((name for name in ("path", *columns) if name not in row), None)
             if absent is not None:
                 raise ConfigError(f"{table}:{line}: there is no column {absent!r}; it has {', '.join(row)}")
             index = len(self._rows)
             self._rows.append(row)
-            path = row["path"].replace("\\", "/")
-            if self._beside_table.setdefault(_same_path(table.parent / path), index) != index:
-                self._repeated.append(row["path"])
-                self._matched.add(index)
-            self._beside_program.setdefault(_same_path(path), index)
             # A file's name may contain a backslash.
-            self._beside_table.setdefault(_same_path(table.parent / row["path"]), index)
-            self._beside_program.setdefault(_same_path(row["path"]), index)
+            paths = {row["path"], row["path"].replace("\\", "/")}
+            taken = [self._beside_table.setdefault(_same_path(table.parent / path), index) for path in paths]
+            if set(taken) != {index}:
+                self._repeated.add(index)
+            # A file in another Unicode form than its row is not found here, and found by `find`.
+            if not any(os.path.exists(table.parent / path) for path in paths):
+                for path in paths:
+                    self._beside_program.setdefault(_same_path(path), index)
 
     def find(self, path: str) -> dict[str, str] | None:
         """Return the row of an image; None without one."""
         place = _same_path(path)
-        index = self._beside_table.get(place, self._beside_program.get(place))
-        if index is None:
+        indices = [rows[place] for rows in (self._beside_table, self._beside_program) if place in rows]
+        if not indices:
             return None
-        self._matched.add(index)
-        return self._rows[index]
+        counted_row, *others = indices
+        self._matched.add(counted_row)
+        self._repeated.update(index for index in others if index != counted_row)
+        return self._rows[counted_row]
 
     def unmatched(self) -> str:
         """Describe the rows that no image has matched, or that repeat one; "" if there are none."""
-        paths = [row["path"] for index, row in enumerate(self._rows) if index not in self._matched]
+        absent = sorted(set(range(len(self._rows))) - self._matched - self._repeated)
         sentences = []
-        if paths:
+        if absent:
+            first = shorten(self._rows[absent[0]]["path"])
             sentences.append(
-                f"{len(paths):,} of {len(self._rows):,} rows match no image, the first is {shorten(paths[0])}; paths "
-                "are relative to the table's folder or the current one"
+                f"{len(absent):,} of {len(self._rows):,} rows match no image, the first is {first}; paths are relative "
+                "to the table's folder or the current one"
             )
         if self._repeated:
             rows = counted(len(self._repeated), "row repeats an image", "rows repeat an image")
-            sentences.append(f"{rows}, the first is {shorten(self._repeated[0])}: the first row of each image counts")
+            first = shorten(self._rows[min(self._repeated)]["path"])
+            sentences.append(f"{rows}, the first is {first}: one row of each image counts")
         return f"{self.table}: {'; '.join(sentences)}" if sentences else ""
 
 
