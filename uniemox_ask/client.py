@@ -1,6 +1,7 @@
 """Requests to an OpenAI-compatible endpoint, with retries and pace."""
 
 import asyncio
+import os
 import re
 import socket
 import ssl
@@ -238,8 +239,18 @@ class Client:
 
     @cached_property
     def _certificates(self) -> ssl.SSLContext:
-        """The authorities that are trusted; SSL_CERT_FILE counts for all endpoints. Reading them takes 30 to 60 ms."""
-        return httpx2.create_ssl_context()
+        """The authorities that are trusted; SSL_CERT_FILE counts for all endpoints. Reading them takes 30 to 60 ms.
+
+        Raises:
+            ConfigError: If that file can't be used.
+        """
+        try:
+            return httpx2.create_ssl_context()
+        except OSError as error:
+            # The error names no file.
+            named = {name: os.environ[name] for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if name in os.environ}
+            files = ", ".join(f"{name}={value}" for name, value in named.items()) or "the system's"
+            raise ConfigError(f"the certificates to trust can't be read ({files}): {error}") from error
 
     def _new_client(self) -> openai.AsyncOpenAI:
         """Return a client for one request; connections can't be shared by the event loops of several threads.
@@ -247,13 +258,17 @@ class Client:
         Raises:
             ConfigError: If the address, or a proxy named by the environment, can't be used.
         """
+        address = urlsplit(self.url)
+        # An endpoint on this machine is reached without the proxies that the environment names.
+        is_local = is_loopback(address.hostname or "")
+        # Also for http, because a proxy may be reached by https.
+        is_encrypted = address.scheme == "https" or not is_local
         try:
-            # Given a client of ours, openai neither follows redirects nor sets timeouts. An endpoint on this machine
-            # is reached without the proxies that the environment names.
+            # Given a client of ours, openai neither follows redirects nor sets timeouts.
             http_client = httpx2.AsyncClient(
                 timeout=None,
-                verify=self._certificates,
-                trust_env=not is_loopback(urlsplit(self.url).hostname or ""),
+                verify=self._certificates if is_encrypted else False,
+                trust_env=not is_local,
                 event_hooks={"request": [self._limit_headers], "response": [self._limit_response]},
             )
             # `ask` retries instead of openai, so that all attempts are counted and keep the rate limit. The placeholder

@@ -2,8 +2,10 @@
 
 import gzip
 import json
+import re
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -81,6 +83,18 @@ def test_unusable_proxies_and_hosts_raise(monkeypatch: pytest.MonkeyPatch, proxy
         monkeypatch.setenv("ALL_PROXY", proxy)
     with pytest.raises(ConfigError, match=r"can't be reached: .*check --endpoint, and variables such as HTTPS_PROXY"):
         client_of(Endpoint(endpoint)).ask("llava", MESSAGES)
+
+
+def test_certificates_that_cannot_be_read_raise_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An endpoint on this machine without encryption needs none."""
+    missing = tmp_path / "gone.pem"
+    monkeypatch.setenv("SSL_CERT_FILE", str(missing))
+    with pytest.raises(
+        ConfigError, match=rf"can't be read \(SSL_CERT_FILE={re.escape(str(missing))}[,)].*No such file"
+    ):
+        client_of(Endpoint("https://x.invalid")).ask("llava", MESSAGES)
+    reply, _ = ask(GOOD)
+    assert reply.answer == "Fear."
 
 
 def test_answer_in_parts_without_tokens_and_key() -> None:

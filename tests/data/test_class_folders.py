@@ -14,7 +14,7 @@ from uniemox.data.readers.heco import read_heco
 from uniemox.data.readers.machajdik import read_abstract, read_artphoto
 from uniemox.data.source import open_data
 from uniemox.errors import DataError
-from uniemox.labels import CAER, EKMAN, MIKELS, UBE
+from uniemox.labels import CAER, FERPLUS, MIKELS, UBE, LabelSet
 
 read_fi, read_emo8, read_ube, read_caer_s = (READERS[name].read for name in ("fi", "emo8", "ube", "caer-s"))
 
@@ -309,20 +309,14 @@ def test_loop_of_links_fails_only_when_it_is_read(tmp_path: Path) -> None:
         loop.image.read()
 
 
-def test_a_class_of_a_published_set_may_have_no_image(tmp_path: Path) -> None:
-    root = class_folders(tmp_path / "m", MIKELS.labels, each=1)
-    for path in (root / "sadness").iterdir():
+@pytest.mark.parametrize(("labels", "without"), [(MIKELS, "sadness"), (FERPLUS, "contempt")])
+def test_a_class_of_a_published_set_may_have_no_image(tmp_path: Path, labels: LabelSet, without: str) -> None:
+    """The other seven of FER+ are CAER's, which are felt, and not what faces express."""
+    root = class_folders(tmp_path / "m", labels.labels, each=1)
+    for path in (root / without).iterdir():
         path.unlink()
-    (root / "sadness" / "README.txt").write_text("later")
-    assert open_data(f"folder:{root}").labels.name == "mikels"
-
-
-def test_a_set_that_is_complete_with_images_stays(tmp_path: Path) -> None:
-    """With the folder of notes it would be CAER's."""
-    root = class_folders(tmp_path / "m", EKMAN.labels, each=1)
-    (root / "neutral").mkdir()
-    (root / "neutral" / "notes.txt").write_text("none")
-    assert open_data(f"folder:{root}").labels.name == "ekman"
+    (root / without / "README.txt").write_text("later")
+    assert open_data(f"folder:{root}").labels == labels
 
 
 def test_a_folder_without_images_is_no_class(tmp_path: Path) -> None:

@@ -121,8 +121,8 @@ def test_two_names_of_one_published_label_are_named(tmp_path: Path) -> None:
     assert len(data.labels) == 6
     [note] = data.notes
     assert note == (
-        "the classes content and contentment are one label of mikels, and two here; with the option labels=mikels they "
-        "are one"
+        "the classes content and contentment are one label of mikels, and two here; to make them one, give them one "
+        "name, or read a folder or a table with labels=mikels"
     )
     as_one = open_data(f"{source}?labels=mikels")
     assert as_one.labels is MIKELS
@@ -320,6 +320,10 @@ def own_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         "    return synthetic(count)\n"
         "def wrong(root: Path):\n"
         "    return []\n"
+        "def lazy(root: 'Elsewhere', *, count: int = 4):\n"
+        "    return synthetic(count)\n"
+        "from functools import partial\n"
+        "half = partial(open_mine, count=2)\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     return f"outside.readers:open_mine:{tmp_path}"
@@ -350,6 +354,15 @@ def test_options_are_converted_to_the_types_of_the_reader(own_reader: str) -> No
         open_data(f"{own_reader}?count=x")
     with pytest.raises(ConfigError, match="has no option 'seeds'; it has count"):
         open_data(f"{own_reader}?seeds=1")
+
+
+def test_readers_without_readable_types_are_called_without_options(own_reader: str) -> None:
+    """As types that are imported for a type checker alone, and functions with some arguments."""
+    lazy = own_reader.replace("open_mine", "lazy")
+    assert len(open_data(lazy)) == 4
+    with pytest.raises(ConfigError, match=r"types of its options can't be read .*Elsewhere.*; import them always"):
+        open_data(f"{lazy}?count=3")
+    assert len(open_data(own_reader.replace("open_mine", "half"))) == 2
 
 
 def test_a_data_set_named_in_a_file_imports_no_package_and_connects_nowhere(own_reader: str) -> None:

@@ -97,7 +97,15 @@ def typed_options(kind: str, reader: Callable[..., DataSet], options: Mapping[st
     Raises:
         ConfigError: If the reader has no such option, or a value is not of its type.
     """
-    hints = get_type_hints(reader)
+    if not options:
+        return {}
+    try:
+        hints = get_type_hints(reader)
+    except TypeError:
+        # A callable that is no function, such as a partial one, has no types: values are text.
+        hints = {}
+    except NameError as error:
+        raise ConfigError(f"{kind}: the types of its options can't be read ({error}); import them always") from error
     types = {name: hints.get(name, str) for name in list(inspect.signature(reader).parameters)[1:]}
     typed: dict[str, Any] = {}
     for name, value in options.items():

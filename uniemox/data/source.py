@@ -132,8 +132,8 @@ def _same_label_notes(labels: LabelSet) -> list[str]:
         return []
     published, names = same
     return [
-        f"the classes {' and '.join(names)} are one label of {published.name}, and two here; with the option "
-        f"labels={published.name} they are one"
+        f"the classes {' and '.join(names)} are one label of {published.name}, and two here; to make them one, give "
+        f"them one name, or read a folder or a table with labels={published.name}"
     ]
 
 

@@ -48,11 +48,10 @@ def read_folder(root: Path, *, labels: str | None = None, kind: Kind | None = No
         folders = [folder for _, folder in _class_folders(root)]
         with_images = [folder for folder in folders if _has_images(folder)]
         if len({clean(folder.name) for folder in with_images}) > 1:
-            label_set = recognise(sorted({folder.name for folder in with_images}), kind, labels)
             # A class of a published set may have no image, but a folder such as "annotations" is no class.
+            label_set = recognise(sorted({folder.name for folder in folders}), kind, labels)
             if label_set.name == CUSTOM:
-                with_empty = recognise(sorted({folder.name for folder in folders}), kind, labels)
-                label_set = label_set if with_empty.name == CUSTOM else with_empty
+                label_set = recognise(sorted({folder.name for folder in with_images}), kind, labels)
             data = read_class_folders(root, label_set)
             return replace(data, notes=(*data.notes, *_upper_folder_notes(data)))
         note = "no folders of classes: the images have no labels"
