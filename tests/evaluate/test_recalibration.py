@@ -262,7 +262,7 @@ def test_own_labels_calibrate_with_a_map(photos: Path, tmp_path: Path) -> None:
     source = str(tiny_network(tmp_path / "m.onnx"))
     expected = recalibrate(source, open_data(f"folder:{photos}"), tmp_path / "a.onnx")
     data = open_data(f"folder:{tmp_path / 'own'}")
-    with pytest.raises(LabelError, match="--map of uniemox evaluate, compare and calibrate"):
+    with pytest.raises(LabelError, match=r"--map blue=.* of uniemox evaluate, compare and calibrate"):
         recalibrate(source, data, tmp_path / "b.onnx")
     pairs = {new: (name,) for name, new in own.items()}
     result = recalibrate(source, data, tmp_path / "b.onnx", label_pairs=pairs)

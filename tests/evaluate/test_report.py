@@ -5,6 +5,7 @@ import io
 import json
 import math
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -450,3 +451,8 @@ def test_runs_are_compared_with_chance_and_a_histogram(tmp_path: Path, photos: D
     again = {row[0]: row for row in page_of(tmp_path, *runs).rows if row and row[0] == "even" and len(row) == 7}
     assert again["even"][5] == "▼ +0.000, not paired"
     assert "run uniemox finetune --method histogram to compare with" in page_of(tmp_path, *runs[:2]).words
+    # A baseline that was trained and not scored is named.
+    shutil.rmtree(runs[2] / "evaluations")
+    words = page_of(tmp_path, *runs).words
+    assert f"colours was not scored on this data; run uniemox evaluate --model {runs[2]}." in words
+    assert "good was not scored" not in words

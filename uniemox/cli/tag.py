@@ -121,7 +121,7 @@ def _show(results: "Iterator[TaggedImage]", *, dry_run: bool, output: "Output | 
                 say(result.error)
             is_new = result.state == "unreadable" and output is not None and not output.failures
             if is_new and counts["unreadable"] <= MAX_LISTED:
-                say(f"{result.path}: could not be read")
+                say(f"{result.path}: could not be read; uniemox predict says why")
     parts = [f"{text}: {counts[state]:,}" for state, text in SUMMARY.items() if counts[state]]
     prefix = "dry run, no sidecar was written: " if dry_run else ""
     say(prefix + ("; ".join(parts) or "no sidecar has fields of uniemox"))

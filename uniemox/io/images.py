@@ -171,8 +171,7 @@ def _open(data: bytes, name: str) -> Image.Image:
         return _open_or_mend(data, formats)
     except Image.DecompressionBombError as error:
         raise ImageError(
-            f"{name}: more than the {MAX_PIXELS // 10**6} megapixels that are decoded ({error}); "
-            "scale it down, or remove it"
+            f"{name}: more than the {MAX_PIXELS // 10**6} megapixels that are decoded; scale it down, or remove it"
         ) from error
     except UnidentifiedImageError:
         if _is_heif(data) and "HEIF" not in formats:

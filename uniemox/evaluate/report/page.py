@@ -81,7 +81,7 @@ def write_report(
         title=f"Report: {', '.join(named)}",
         runs=views,
         is_compared=len(tuned) > 1,
-        comparisons=[comparison_view(title, scored) for title, scored in shared_evaluations(tuned).items()],
+        comparisons=[comparison_view(title, scored, tuned) for title, scored in shared_evaluations(tuned).items()],
     )
     on_progress("reporting", len(named), len(named))
     evaluations = [evaluation for view in views for evaluation in view["evaluations"]]

@@ -142,12 +142,13 @@ class ScoreRow(NamedTuple):
     evaluation: SavedEvaluation
 
 
-def comparison_view(title: str, scored: Sequence[ScoreRow]) -> dict[str, Any]:
+def comparison_view(title: str, scored: Sequence[ScoreRow], runs: Mapping[str, SavedRun]) -> dict[str, Any]:
     """Return several runs' evaluations on the same data for the template, the best first.
 
     Args:
         title: Title of the comparison.
         scored: Evaluations, from `shared_evaluations`.
+        runs: All fine-tuning runs of the report; the notes name those without such an evaluation.
     """
     histogram = next((row for row in scored if row.run.setting("config.method") == "histogram"), None)
     measure = _measure(scored[0].evaluation)
@@ -178,7 +179,7 @@ def comparison_view(title: str, scored: Sequence[ScoreRow]) -> dict[str, Any]:
         "histogram": histogram,
         "scale": scale_of(drawn),
         "rows": rows,
-        "notes": [*chosen_weights, *_baseline_notes(scored, histogram)],
+        "notes": [*_unscored_notes(scored, runs), *chosen_weights, *_baseline_notes(scored, histogram)],
     }
 
 
@@ -256,6 +257,13 @@ def _measure(evaluation: SavedEvaluation) -> str:
     return evaluation.measure
 
 
+def _unscored_notes(scored: Sequence[ScoreRow], runs: Mapping[str, SavedRun]) -> Iterator[str]:
+    """Yield a sentence about each run that a comparison lacks."""
+    for name, run in runs.items():
+        if all(row.run is not run for row in scored):
+            yield f"{name} was not scored on this data; run uniemox evaluate --model {run.path}."
+
+
 def _baseline_notes(scored: Sequence[ScoreRow], histogram: ScoreRow | None) -> Iterator[str]:
     """Yield sentences about the baselines that every run should beat."""
     predictions = [row.evaluation.predictions for row in scored if row.evaluation.predictions is not None]
@@ -273,4 +281,4 @@ def _baseline_notes(scored: Sequence[ScoreRow], histogram: ScoreRow | None) -> I
             "contains the histogram's value or lies below it."
         )
     elif predictions:
-        yield "There is no colour baseline: run uniemox finetune --method histogram to compare with colours alone."
+        yield "No scored run is a colour baseline: run uniemox finetune --method histogram to compare with colours."
