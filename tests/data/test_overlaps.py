@@ -7,11 +7,13 @@ import pytest
 
 from tests.runs import colours
 from uniemox.data.near import image_hashes
-from uniemox.data.overlaps import OVERLAPS, Overlaps, copies_among, read_overlaps, write_overlaps
+from uniemox.data.overlaps import OVERLAPS, Overlaps, contradictory_among, copies_among, read_overlaps, write_overlaps
 from uniemox.data.sample import Sample
 from uniemox.data.splits import split_samples
 from uniemox.errors import DataError
+from uniemox.persons.box import Box
 
+BOX = Box(0, 0, 20, 20)
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
 
 
@@ -38,6 +40,20 @@ def test_data_without_copies_keep_their_splits() -> None:
     people = [replace(sample, image=samples[i - i % 2].image, group=f"{i // 2}") for i, sample in enumerate(samples)]
     for part in (samples, people):
         assert copies_among(part, image_hashes(part)) == {}
+
+
+def test_copies_with_another_label_are_contradictory() -> None:
+    """Copies with one label, images without copies and people of an image are not."""
+    samples = colours(2).samples
+    image = samples[0].image
+    copies = [replace(sample, image=image) for sample in samples[:3]]
+    same = [replace(samples[4], key="same.jpg", image=samples[5].image), samples[5]]
+    people = [replace(sample, key=f"{i}", image=image, target_box=BOX) for i, sample in enumerate(samples[6:])]
+    checked = [*copies, *same, *people]
+    first, second, third = (sample.key for sample in copies)
+    assert [samples[i].label == samples[0].label for i in (1, 2)] == [True, False]
+    expected = {first: third, second: third, third: second}
+    assert contradictory_among(checked, image_hashes(checked)) == expected
 
 
 def test_overlaps_are_read_as_they_were_written(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.runs import colours, pretrained
+from tests.runs import colours, pretrained, tiny_finetuning
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.seen import SEEN, hashes_of, write_hashes
 from uniemox.data.splits import read_splits
@@ -18,6 +18,7 @@ from uniemox.finetune.config import FinetuneConfig, NetworkConfig
 from uniemox.finetune.network import build_network
 from uniemox.finetune.overlaps import find_overlaps
 from uniemox.finetune.parts import split_for_training
+from uniemox.finetune.run import finetune
 from uniemox.finetune.run_state import FinetuneRun
 from uniemox.io.run_files import SPLITS
 from uniemox.training.callback import Callback
@@ -187,6 +188,21 @@ def test_scored_images_that_are_copies_of_read_ones_are_found() -> None:
     assert overlaps.scored_copies == tuple(sample.key for sample in scored[:4])
     assert overlaps.scored_images == len(scored)
     assert find_overlaps(colours(splits={"train": 5, "val": 2, "test": 3}), FinetuneConfig()).scored_copies == ()
+
+
+@pytest.mark.usefixtures("without_onnx")
+def test_copies_with_different_labels_are_named(tmp_path: Path) -> None:
+    data = colours(splits={"train": 8, "val": 3, "test": 3})
+    first, *others = data.samples
+    copy = replace(others[-1], image=first.image)
+    data = replace(data, samples=[first, *others[:-1], copy])
+    notes = list[str]()
+    callback = Callback()
+    callback.note = notes.append  # type: ignore[method-assign]
+    finetune(tiny_finetuning(pretrained(), method="knn"), data, tmp_path / "run", callback=callback)
+    assert first.label != copy.label
+    expected = f"2 images are exact copies with different labels, such as {first.key} and {copy.key}: "
+    assert [note for note in notes if note.startswith(expected)]
 
 
 def test_copies_that_leave_nothing_to_hold_out_are_named() -> None:

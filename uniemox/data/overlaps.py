@@ -37,6 +37,8 @@ class Overlaps:
     held_out_unlabelled: tuple[str, ...] = ()
     """Keys of additional images of a distillation that are copies of held-out images or of those of scored_split. The
     run leaves them out."""
+    contradictory: Mapping[str, str] = field(default_factory=dict)
+    """Key of an exact copy with another label, by key, of images that have one."""
 
     def join(self, samples: Sequence[Sample]) -> list[Sample]:
         """Return the samples, with the group of their copies."""
@@ -60,6 +62,30 @@ def copies_among(samples: Sequence[Sample], hashes: Sequence[str]) -> dict[str, 
     for sample, of_copies in zip(samples, joined, strict=True):
         units.setdefault(of_copies.group, set()).add(f"group {sample.group}" if sample.group else sample.key)
     return {sample.key: sample.group for sample in joined if sample.group and len(units[sample.group]) > 1}
+
+
+def contradictory_among(samples: Sequence[Sample], hashes: Sequence[str]) -> dict[str, str]:
+    """Return the key of an exact copy with another label, by key, of images that have one.
+
+    Samples about one person of an image are left out: the people of an image may feel differently.
+
+    Args:
+        samples: The samples.
+        hashes: The sha256 of every file; empty for an unreadable one.
+    """
+    copies: dict[str, list[Sample]] = {}
+    for sample, digest in zip(samples, hashes, strict=True):
+        if digest and sample.label is not None and sample.target_box is None:
+            copies.setdefault(digest, []).append(sample)
+    contradictory: dict[str, str] = {}
+    for group in copies.values():
+        # The last sample of each label stands for it.
+        key_of_label = {sample.label: sample.key for sample in group}
+        for sample in group:
+            other = next((key for label, key in key_of_label.items() if label != sample.label), None)
+            if other is not None:
+                contradictory[sample.key] = other
+    return contradictory
 
 
 def write_overlaps(folder: Path, overlaps: Overlaps) -> None:

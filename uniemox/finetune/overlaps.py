@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from uniemox.data.near import image_hashes
-from uniemox.data.overlaps import Overlaps, copies_among
+from uniemox.data.overlaps import Overlaps, contradictory_among, copies_among
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.seen import EXCLUDE_COPIES, seen_among, seen_by
 from uniemox.data.synthetic_scenes import SyntheticImage
@@ -64,6 +64,7 @@ def find_overlaps(data: DataSet, config: FinetuneConfig, on_progress: Progress =
         scored_images=len(parts.scored),
         seen_scored={name: keys for name, keys in seen_scored.items() if keys},
         scored_copies=keys_among(parts.scored, read_hashes - {""}),
+        contradictory=contradictory_among(files, hashes),
         held_out_unlabelled=_held_out_unlabelled(config, [*parts.held_out, *parts.scored], hash_of, on_progress),
     )
 

@@ -175,6 +175,12 @@ def _overlaps_of(config: FinetuneConfig, data: DataSet, out: Path, callback: Cal
                 "smaller ones, first draw a larger part (uniemox data split DATA splits.json --ratio 60/10/30), and "
                 "train with --splits splits.json"
             )
+    if overlaps.contradictory:
+        first, second = next(iter(overlaps.contradictory.items()))
+        callback.note(
+            f"{len(overlaps.contradictory)} images are exact copies with different labels, such as {first} and "
+            f"{second}: each is trained or scored with its own; uniemox data check lists them"
+        )
     scored = f"of the {overlaps.scored_images} images of split {overlaps.scored_split}"
     if copies := overlaps.scored_copies:
         callback.note(
