@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import uniemox
 from tests.insight.explain.spots import CELLS, LABELS, PLACES, SIZE, OnePerson, predictor, spotted
 from uniemox.classifier_info import OLD_RULES
 from uniemox.errors import ConfigError, ImageError, LabelError, ShapeError
@@ -15,6 +16,8 @@ from uniemox.insight.explain.maps import CELLS as COVER_CELLS
 from uniemox.insight.explain.maps import COARSE, COARSE_STEP, FINE, FINE_COVERS, Explainer, heat_map, occlusion_map
 from uniemox.io.sized_image import SizedImage
 from uniemox.persons.box import Box
+
+ROOT = Path(__file__).parents[3]
 
 
 def hottest(explanation: Explanation) -> tuple[int, int]:
@@ -44,6 +47,13 @@ def test_without_a_label_the_most_probable_one_is_explained(has_maps: bool) -> N
         assert explanation.method == ("cam" if has_maps else "occlusion")
         assert explanation.probability == pytest.approx(model.predict(spotted(label)).scene[label], abs=1e-12)
         assert hottest(explanation) == PLACES[label]
+
+
+def test_a_map_of_a_guess_is_marked() -> None:
+    model = uniemox.load("small", finder=None)
+    black = Image.new("RGB", (300, 200))
+    for image, is_guess in ((black, True), (Image.open(ROOT / "docs/images/cat.jpg"), False)):
+        assert heat_map(model, image).is_unfamiliar == model.predict(image).is_unfamiliar == is_guess
 
 
 def test_occlusion_costs_a_hundred_passes_in_small_batches() -> None:

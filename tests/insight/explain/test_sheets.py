@@ -114,6 +114,8 @@ def test_a_caption_is_a_share_or_a_value() -> None:
     assert caption(replace(explanation, label="valence", probability=0.8)) == "valence 0.8"
     assert caption(replace(explanation, agreement=0.5)) == caption(explanation)
     assert caption(replace(explanation, agreement=0.1)) == f"{caption(explanation)}, methods disagree"
+    guess = replace(explanation, is_unfamiliar=True)
+    assert caption(guess) == f"{caption(explanation)} (a guess)"
 
 
 def test_names_are_unique_and_drawings_stay_in_their_folder() -> None:

@@ -49,6 +49,8 @@ class Explanation:
     log-probability for occlusion. Values for several labels of one image can be compared."""
     agreement: float | None = None
     """Rank correlation with the map of another method, -1 to 1 (`map_agreement`); None: not compared."""
+    is_unfamiliar: bool = False
+    """True if the image is unlike the training images, so that the answer is a guess (`Prediction.is_unfamiliar`)."""
 
     def __repr__(self) -> str:
         width, height = self.image.size

@@ -14,7 +14,7 @@ from uniemox.insight.explain.scores import MapScores, map_scores
 from uniemox.io.borders import image_border
 from uniemox.io.sized_image import SizedImage
 from uniemox.persons.box import Detection, choose_person
-from uniemox.predict.confidence import answers_of, log_softmax
+from uniemox.predict.confidence import UNFAMILIAR, answers_of, log_softmax
 from uniemox.predict.images import ImageLike, name_of, read_any
 from uniemox.predict.network import ImageViews, Network
 from uniemox.predict.opening import open_finder, open_network
@@ -226,7 +226,8 @@ def _explain_one(
     if persons is None and info.needs_person:
         persons = predictor.detect_persons(sized)
     image_views = network.image_views(sized, persons)
-    answer = network.answer_image(image_views).values[0]  # (E,)
+    answers = network.answer_image(image_views)
+    answer = answers.values[0]  # (E,)
     index = int(answer.argmax()) if label is None else info.find_labels().index(label)
     view_name = stream or info.views[0]
     maps = []
@@ -247,6 +248,7 @@ def _explain_one(
         box=box,
         image=sized.image,
         persons=None if persons is None else tuple(persons),
+        is_unfamiliar=answers.familiarity is not None and float(answers.familiarity[0]) < UNFAMILIAR,
     )
 
 

@@ -116,10 +116,12 @@ def sheet_html(
 
 
 def caption(explanation: Explanation) -> str:
-    """Return label and probability, or value, and a note if another method's map disagrees."""
+    """Return label and probability, or value, and notes: the answer is a guess, another method's map disagrees."""
     value = explanation.probability
     digits = f"{value:.1f}" if explanation.label in AXES else f"{value:.0%}"
     text = f"{explanation.label} {digits}"
+    if explanation.is_unfamiliar:
+        text += " (a guess)"
     if explanation.is_unlike:
         return f"{text}, methods disagree"
     return text
