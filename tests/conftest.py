@@ -91,11 +91,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if "torch.onnx._internal.exporter" in sys.modules:
         import tools.onnx_operators  # noqa: F401
     torch.set_num_threads(1)
-    # Each test draws the same, whatever ran before it. `torch.manual_seed` would also remember a traceback for the GPU
-    # in every test.
+    # Each test draws the same, whatever ran before it.
     random.seed(0)
     np.random.seed(0)
-    torch.default_generator.manual_seed(0)
+    # Without a GPU, this function would only remember a traceback for one, in every test.
+    seed = torch.manual_seed if torch.cuda.is_available() else torch.default_generator.manual_seed
+    seed(0)
     if CHROMIUM is None and item.config.getoption("--require-browser") and item.get_closest_marker("browser"):
         pytest.fail(NO_CHROMIUM)
 

@@ -244,14 +244,16 @@ def _no_map(source: LabelSet, target: LabelSet) -> LabelError:
             f"no map from {source.name} to {target.name} is known, but {_first_labels(target)} are labels of "
             f"{published}, to which there is one: read the data with these labels (folder:PATH?labels={published})"
         )
-    given = "" if target.name != CUSTOM else " " + ",".join(f"{quoted(label)}=..." for label in target.labels)
+    template = ""
+    if target.name == CUSTOM:
+        template = " " + ",".join(f"{quoted(label)}=..." for label in target.labels)
     # A set of the user's own labels has no name that a command takes.
     known = " or ".join(labels.name for labels in (source, target) if labels.name != CUSTOM) or "one set"
     return LabelError(
         f"no map from {source.name} to {target.name} is known: {_first_labels(source)} can't become "
         f"{_first_labels(target)}; use labels of {known}, give a map of your own to score "
-        f"with (--map{given} of uniemox evaluate, compare and calibrate; label_pairs in Python), or train a model on "
-        "these"
+        f"with (--map{template} of uniemox evaluate, compare and calibrate; label_pairs in Python), or train a model "
+        "on these"
     )
 
 

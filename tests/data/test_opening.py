@@ -362,7 +362,9 @@ def test_readers_without_readable_types_are_called_without_options(own_reader: s
     assert len(open_data(lazy)) == 4
     with pytest.raises(ConfigError, match=r"types of its options can't be read .*Elsewhere.*; import them always"):
         open_data(f"{lazy}?count=3")
-    assert len(open_data(own_reader.replace("open_mine", "half"))) == 2
+    half = own_reader.replace("open_mine", "half")
+    assert len(open_data(half)) == 2
+    assert len(open_data(f"{half}?count=3")) == 3
 
 
 def test_a_data_set_named_in_a_file_imports_no_package_and_connects_nowhere(own_reader: str) -> None:

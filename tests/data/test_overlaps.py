@@ -13,7 +13,6 @@ from uniemox.data.splits import split_samples
 from uniemox.errors import DataError
 from uniemox.persons.box import Box
 
-BOX = Box(0, 0, 20, 20)
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
 
 
@@ -48,12 +47,18 @@ def test_copies_with_another_label_are_contradictory() -> None:
     image = samples[0].image
     copies = [replace(sample, image=image) for sample in samples[:3]]
     same = [replace(samples[4], key="same.jpg", image=samples[5].image), samples[5]]
-    people = [replace(sample, key=f"{i}", image=image, target_box=BOX) for i, sample in enumerate(samples[6:])]
+    people = [
+        replace(sample, key=f"{i}", image=image, target_box=Box(i, 0, i + 9, 9)) for i, sample in enumerate(samples[4:])
+    ]
     checked = [*copies, *same, *people]
     first, second, third = (sample.key for sample in copies)
     assert [samples[i].label == samples[0].label for i in (1, 2)] == [True, False]
     expected = {first: third, second: third, third: second}
     assert contradictory_among(checked, image_hashes(checked)) == expected
+    # One person with two labels is contradictory.
+    same_person = [replace(sample, target_box=people[0].target_box) for sample in people]
+    assert len({sample.label for sample in people}) == 2
+    assert len(contradictory_among(same_person, image_hashes(same_person))) == len(people)
 
 
 def test_overlaps_are_read_as_they_were_written(tmp_path: Path) -> None:

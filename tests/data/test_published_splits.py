@@ -273,7 +273,7 @@ def test_a_whole_line_is_looked_up_as_other_names_are(
 @pytest.mark.parametrize("line", ["0 awe/1.jpg", "3,awe/1.jpg", "awe/1.jpg,fear/1_face.jpg"])
 def test_the_beginning_of_a_line_is_no_folder(tmp_path: Path, line: str) -> None:
     """Although an image at the top of the data has the name of the line's end."""
-    for name in ("1.jpg", "1_face.jpg", "awe/1.jpg", "fear/2.jpg"):
+    for name in ("1.jpg", "1_face.jpg", "awe/1.jpg", "fear/2.jpg", "images/1.jpg", "train/1.jpg"):
         (tmp_path / "d" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "d" / name).write_bytes(jpeg_of(draw_image(len(name))))
     (tmp_path / "lists").mkdir()

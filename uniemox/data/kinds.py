@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args
 
 from uniemox.data.readers.csv_table import read_csv
 from uniemox.data.readers.emoset import read_emoset
@@ -100,13 +100,10 @@ def typed_options(kind: str, reader: Callable[..., DataSet], options: Mapping[st
     if not options:
         return {}
     try:
-        hints = get_type_hints(reader)
-    except TypeError:
-        # A callable that is no function, such as a partial one, has no types: values are text.
-        hints = {}
+        _, *parameters = inspect.signature(reader, eval_str=True).parameters.values()
     except NameError as error:
         raise ConfigError(f"{kind}: the types of its options can't be read ({error}); import them always") from error
-    types = {name: hints.get(name, str) for name in list(inspect.signature(reader).parameters)[1:]}
+    types = {parameter.name: parameter.annotation for parameter in parameters}
     typed: dict[str, Any] = {}
     for name, value in options.items():
         if name not in types:

@@ -9,6 +9,7 @@ from uniemox.data.sample import Sample
 from uniemox.data.splits import join_copies
 from uniemox.io.files import write_file
 from uniemox.io.typed import read_json
+from uniemox.persons.box import Box
 
 OVERLAPS = "overlaps.json"
 """File in a run's folder."""
@@ -67,16 +68,16 @@ def copies_among(samples: Sequence[Sample], hashes: Sequence[str]) -> dict[str, 
 def contradictory_among(samples: Sequence[Sample], hashes: Sequence[str]) -> dict[str, str]:
     """Return the key of an exact copy with another label, by key, of images that have one.
 
-    Samples about one person of an image are left out: the people of an image may feel differently.
+    The people of an image may feel differently, so a copy shows the same person, by the box.
 
     Args:
         samples: The samples.
         hashes: The sha256 of every file; empty for an unreadable one.
     """
-    copies: dict[str, list[Sample]] = {}
+    copies: dict[tuple[str, Box | None], list[Sample]] = {}
     for sample, digest in zip(samples, hashes, strict=True):
-        if digest and sample.label is not None and sample.target_box is None:
-            copies.setdefault(digest, []).append(sample)
+        if digest and sample.label is not None:
+            copies.setdefault((digest, sample.target_box), []).append(sample)
     contradictory: dict[str, str] = {}
     for group in copies.values():
         # The last sample of each label stands for it.

@@ -328,12 +328,16 @@ class _ImageNames:
         full_name = key_of(entry.name)
         name = _ImageName.of(full_name)
         index = self.by_file if _is_image_name(name.file) else self.by_stem
-        candidates = [key for key in index.get(name.file, []) if len(self.names[key].folders) >= entry.min_folders]
-        fitting = [key for key in candidates if _same_end(self.names[key].folders, name.folders)]
+        candidates = index.get(name.file, [])
+
+        def fits(folders: Sequence[str]) -> bool:
+            return len(folders) >= entry.min_folders and _same_end(folders, name.folders)
+
+        fitting = [key for key in candidates if fits(self.names[key].folders)]
         # test/awe/1.jpg is another image than train/awe/1.jpg (CAER-S).
         names_split = any(folder in SPLITS for folder in name.folders)
         if not fitting and not names_split:
-            fitting = [key for key in candidates if _same_end(self.names[key].class_folders, name.folders)]
+            fitting = [key for key in candidates if fits(self.names[key].class_folders)]
         if len(fitting) > 1:
             same_folders = [key for key in fitting if self.names[key].folders == name.folders]
             same_case = [key for key in fitting if spelled(key) == spelled(full_name)]

@@ -26,6 +26,11 @@ MIN_FOR_SETS = 100
 BISECTIONS = 60
 
 
+def is_unfamiliar(familiarity: float | None) -> bool:
+    """Return True if an image is unlike the training images, so that its answer is a guess; None: it is not known."""
+    return familiarity is not None and familiarity < UNFAMILIAR
+
+
 def flag_note(info: ClassifierInfo) -> str | None:
     """Return a sentence about a model whose few held-out images can't flag unfamiliar ones; None for other models."""
     held_out = len(info.distances)

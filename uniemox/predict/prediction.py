@@ -12,7 +12,7 @@ from uniemox.errors import ImageError
 from uniemox.labels import AXES, Kind
 from uniemox.persons.box import Box
 from uniemox.plurals import counted
-from uniemox.predict.confidence import UNFAMILIAR
+from uniemox.predict.confidence import is_unfamiliar
 from uniemox.predict.images import ImageLike
 from uniemox.predict.schema import FIELDS, MAX_UNMAPPED, shares_with_none, values_of
 
@@ -102,7 +102,7 @@ class Prediction:
     @property
     def is_unfamiliar(self) -> bool:
         """True if familiarity is below 0.05: the prediction is a guess."""
-        return self.familiarity is not None and self.familiarity < UNFAMILIAR
+        return is_unfamiliar(self.familiarity)
 
     @property
     def has_no_counterpart(self) -> bool:

@@ -258,10 +258,10 @@ def _measure(evaluation: SavedEvaluation) -> str:
 
 
 def _unscored_notes(scored: Sequence[ScoreRow], runs: Mapping[str, SavedRun]) -> Iterator[str]:
-    """Yield a sentence about each run that a comparison lacks."""
-    for name, run in runs.items():
-        if all(row.run is not run for row in scored):
-            yield f"{name} was not scored on this data; run uniemox evaluate --model {run.path}."
+    """Yield a sentence that names the runs that a comparison lacks."""
+    unscored = [name for name, run in runs.items() if all(row.run is not run for row in scored)]
+    if unscored:
+        yield f"Not scored on this data: {', '.join(unscored)}; run uniemox evaluate with each of them."
 
 
 def _baseline_notes(scored: Sequence[ScoreRow], histogram: ScoreRow | None) -> Iterator[str]:

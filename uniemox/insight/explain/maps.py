@@ -14,7 +14,7 @@ from uniemox.insight.explain.scores import MapScores, map_scores
 from uniemox.io.borders import image_border
 from uniemox.io.sized_image import SizedImage
 from uniemox.persons.box import Detection, choose_person
-from uniemox.predict.confidence import UNFAMILIAR, answers_of, log_softmax
+from uniemox.predict.confidence import answers_of, is_unfamiliar, log_softmax
 from uniemox.predict.images import ImageLike, name_of, read_any
 from uniemox.predict.network import ImageViews, Network
 from uniemox.predict.opening import open_finder, open_network
@@ -248,7 +248,7 @@ def _explain_one(
         box=box,
         image=sized.image,
         persons=None if persons is None else tuple(persons),
-        is_unfamiliar=answers.familiarity is not None and float(answers.familiarity[0]) < UNFAMILIAR,
+        is_unfamiliar=answers.familiarity is not None and is_unfamiliar(float(answers.familiarity[0])),
     )
 
 

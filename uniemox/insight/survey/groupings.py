@@ -69,10 +69,11 @@ def group_of_cell(text: str) -> str:
 
 
 class TableRows:
-    """Rows of a table about images, found by path; of several rows for an image, the first counts.
+    """Rows of a table about images, found by path; of several rows for an image, one counts.
 
-    A path is relative to the table's folder, or to the current one if there is no such file. Paths match in any Unicode
-    form (macOS writes NFD), and with the backslashes of Windows.
+    A path is relative to the table's folder, or to the current one if there is no such file. Rows of files beside the
+    table come before others, and then earlier rows before later ones. Paths match in any Unicode form (macOS writes
+    NFD), and with the backslashes of Windows.
 
     Args:
         table: CSV file with the column path.
@@ -110,8 +111,8 @@ class TableRows:
 
     def find(self, path: str) -> dict[str, str] | None:
         """Return the row of an image; None without one."""
-        place = _same_path(path)
-        indices = [rows[place] for rows in (self._beside_table, self._beside_program) if place in rows]
+        image = _same_path(path)
+        indices = [rows[image] for rows in (self._beside_table, self._beside_program) if image in rows]
         if not indices:
             return None
         counted_row, *others = indices
