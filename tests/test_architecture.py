@@ -41,7 +41,6 @@ PUBLIC_MODULES = (
     "classifier_info",
     "errors",
     "intervals",
-    "labels",
     "paper",
     "plurals",
     "resampling",

@@ -30,7 +30,7 @@ from benchmarks.gpu.networks import (
 )
 from benchmarks.gpu.reporting import Report, arguments
 from uniemox.checkpoints import load_published
-from uniemox.finetune.step import augment_batch
+from uniemox.finetune.augmentation import augment_batch
 from uniemox.losses import (
     contrastive_feature_alignment,
     reconstruction_loss,

@@ -17,8 +17,8 @@ from torch import Tensor
 from tests.drawn import draw_image, jpeg_of, sample_of
 from uniemox.data.sample import Sample
 from uniemox.errors import ConfigError, ShapeError
+from uniemox.finetune.augmentation import AugmentedViews, _randaugment, augment_batch
 from uniemox.finetune.config import AugmentConfig
-from uniemox.finetune.step import AugmentedViews, _randaugment, augment_batch
 from uniemox.persons.box import Box, Detection
 from uniemox.views.config import ViewConfig
 from uniemox.views.patches import PixelStats, normalise

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.runs import PLAIN
+from uniemox.finetune.augmentation import augment_batch
 from uniemox.finetune.config import AugmentConfig, Task
-from uniemox.finetune.step import FinetuneBatch, Objective, augment_batch, finetune_step
+from uniemox.finetune.step import FinetuneBatch, Objective, finetune_step
 from uniemox.labels import MIKELS
 from uniemox.losses.tasks import affect_loss, distribution_loss
 from uniemox.model.classifier import Classifier

@@ -114,7 +114,7 @@ def test_find_tests_lists_importing_files_first() -> None:
     imports = ["uniemox.persons.fitting" in (ROOT / name).read_text() for name in files]
     assert imports == sorted(imports, reverse=True) != imports[::-1]
     assert sorted(files) == [str(path.relative_to(ROOT)) for path in sorted((ROOT / "tests/persons").glob("test_*.py"))]
-    assert find_tests(ROOT, "uniemox/labels.py") == ["tests/test_labels.py", "uniemox/labels.py"]
+    assert find_tests(ROOT, "uniemox/intervals.py") == ["tests/test_intervals.py", "uniemox/intervals.py"]
     with pytest.raises(SystemExit, match="no tests of uniemox/nothing/here"):
         find_tests(ROOT, "uniemox/nothing/here.py")
 

@@ -15,12 +15,13 @@ from uniemox.data.sample import Broken, Sample
 from uniemox.errors import DataError
 from uniemox.evaluate.classifier_outputs import outputs_of
 from uniemox.evaluate.outputs import units_of
+from uniemox.finetune.augmentation import AugmentedViews
 from uniemox.finetune.config import FewLabelsConfig
 from uniemox.finetune.heads import fit_head
 from uniemox.finetune.network import BuiltNetwork, adapt
 from uniemox.finetune.presets import LIGHT
 from uniemox.finetune.prototypes import fit_prototypes
-from uniemox.finetune.step import AugmentedViews, FinetuneBatch, Objective, finetune_step
+from uniemox.finetune.step import FinetuneBatch, Objective, finetune_step
 from uniemox.finetune.targets import target_of
 from uniemox.labels import LabelSet
 from uniemox.model.classifier import Classifier, NeighbourHead

@@ -16,9 +16,10 @@ from uniemox.data.sample import Sample
 from uniemox.evaluate.calibration import fit_temperature
 from uniemox.evaluate.multilabel_fit import fit_labels
 from uniemox.evaluate.outputs import units_of
+from uniemox.finetune.augmentation import smooth
 from uniemox.finetune.mean import check_same_division, mean_head
 from uniemox.finetune.run_state import FinetuneRun
-from uniemox.finetune.step import Objective, smooth
+from uniemox.finetune.step import Objective
 from uniemox.io.progress import Progress, silent
 from uniemox.io.weight_names import Init
 from uniemox.model.classifier import Classifier, NeighbourHead

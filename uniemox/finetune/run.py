@@ -18,6 +18,7 @@ from uniemox.data.sample import DataSet
 from uniemox.data.seen import EXCLUDE_COPIES, SEEN, write_seen
 from uniemox.evaluate.calibration import MIN_SAMPLES
 from uniemox.export.onnx import export_classifier
+from uniemox.finetune.augmentation import AugmentedViews
 from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.distillation import ask_teacher, open_unlabelled
 from uniemox.finetune.fitting import adjust_logits, fit_after_encoder, fit_distance, fit_method, prepare_network
@@ -25,7 +26,7 @@ from uniemox.finetune.network import checkpoint_activations, network_of
 from uniemox.finetune.overlaps import find_overlaps, sources_of
 from uniemox.finetune.parts import Parts, split_for_training
 from uniemox.finetune.run_state import FinetuneRun
-from uniemox.finetune.step import AugmentedViews, finetune_step, seed_step
+from uniemox.finetune.step import finetune_step, seed_step
 from uniemox.io.run_files import ENCODER, ONNX, WEIGHTS
 from uniemox.io.weight_names import Init
 from uniemox.model.lora import merge_adapters
