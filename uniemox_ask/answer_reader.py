@@ -14,19 +14,10 @@ Outcome = Literal["label", "unlisted", "refused", "empty"]
 OUTCOMES: tuple[Outcome, ...] = ("label", "unlisted", "refused", "empty")
 MAX_CHARACTERS = 20_000  # maximum length of an answer without thoughts; the rest is ignored
 # Words of which one names a field of JSON that holds the answer; the field with the first of them decides.
-_ANSWERS = (
-    "answer",
-    "emotion",
-    "label",
-    "choice",
-    "selection",
-    "category",
-    "class",
-    "prediction",
-    "response",
-    "result",
-    "state",
-)
+_ANSWERS = ("answer", "emotion", "label", "selection", "prediction")
+# The same, in JSON without the fields above, beside which they hold something else, such as the options.
+_OTHER_ANSWERS = ("choice", "category", "class", "response", "result", "state")
+_ALL_ANSWERS = (*_ANSWERS, *_OTHER_ANSWERS)
 # Words that such a name may have besides, as in "dominant_emotion". With any other word, as in "excluded_emotion", a
 # field holds no answer.
 _BESIDE_ANSWERS = frozenset(
@@ -57,6 +48,8 @@ _BESIDE_ANSWERS = frozenset(
 # Reasoning models put their thoughts before the answer, and many models put JSON into a Markdown code block.
 _THOUGHTS = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
 _END_OF_THOUGHTS = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
+# Signs that models write instead of the ASCII minus of a number.
+_MINUS = re.compile("[\u2010-\u2013\u2212\ufe63\uff0d](?=\\d)")
 _FENCED = re.compile(r"\A```\w*\s(.*)```\Z", re.DOTALL)
 
 
@@ -98,27 +91,34 @@ class AnswerReader:
         if text[0] not in "{[":
             return None
         try:
-            value: Any = json.loads(text, object_pairs_hook=_Fields)
+            return self._option_in(json.loads(text, object_pairs_hook=_Fields))
         except (ValueError, RecursionError):
             return None
-        if not isinstance(value, _Fields):
-            value = _Fields([("answer", value)])
-        ranked = [(rank, entry) for name, entry in value if (rank := _rank_of(name)) is not None]
-        options: list[str | None] = []
-        for _, entry in sorted(ranked, key=itemgetter(0)):
-            option = self._option_in(entry)
-            # Numbers that are no options are indices or shares, and empty values say nothing.
-            if option is not None or isinstance(entry, str | list):
-                options.append(option)
-        if len(set(options) - {None}) != 1:
-            return None
-        return options[0]
 
-    def _option_in(self, entry: Any) -> str | None:
-        """Return the option that a JSON value names: a word, a number, or a list of one of these."""
-        if isinstance(entry, list) and len(entry) == 1:
-            [entry] = entry
-        return self._option_of(str(entry)) if isinstance(entry, str | int) else None
+    def _option_in(self, value: Any) -> str | None:
+        """Return the option that a JSON value names: a word, a number, an object, or a list of one of these."""
+        if isinstance(value, _Fields):
+            return self._option_of_fields(value)
+        if isinstance(value, list) and len(value) == 1:
+            return self._option_in(value[0])
+        return self._option_of(str(value)) if isinstance(value, str | int) else None
+
+    def _option_of_fields(self, fields: "_Fields") -> str | None:
+        """Return the option in the first field for the answer; None if it has none, or another field another one."""
+        ranked = [(rank, value) for name, value in fields if (rank := _rank_of(name)) is not None]
+        ranked.sort(key=itemgetter(0))
+        for is_other in (False, True):
+            values = [value for rank, value in ranked if (rank >= len(_ANSWERS)) == is_other]
+            options = [self._option_in(value) for value in values]
+            # Numbers that are no options are indices or shares, and empty values say nothing.
+            options = [
+                option
+                for option, value in zip(options, values, strict=True)
+                if option is not None or (value and isinstance(value, str | list))
+            ]
+            if options:
+                return options[0] if len(set(options) - {None}) == 1 else None
+        return None
 
 
 def _rank_of(name: str) -> int | None:
@@ -129,8 +129,8 @@ def _rank_of(name: str) -> int | None:
     """
     words = [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[^\W_A-Z]+", name)]
     words = [word if word == "class" else word.removesuffix("s") for word in words]
-    ranks = [_ANSWERS.index(word) for word in words if word in _ANSWERS]
-    if not ranks or not _BESIDE_ANSWERS.issuperset(set(words) - set(_ANSWERS)):
+    ranks = [_ALL_ANSWERS.index(word) for word in words if word in _ALL_ANSWERS]
+    if not ranks or not _BESIDE_ANSWERS.issuperset(set(words) - set(_ALL_ANSWERS)):
         return None
     return min(ranks)
 
@@ -179,5 +179,6 @@ def _is_json(text: str) -> bool:
 def normalise(word: str) -> str:
     """Return a word for comparison: lower-case, blanks for underscores, no Markdown, no punctuation around it."""
     plain = re.sub(r"[*`]", "", clean(word))
+    plain = _MINUS.sub("-", plain)
     # The sign of a number is part of it: -1, 0 and 1 may be three labels.
     return re.sub(r"[\s_]+", " ", re.sub(r"\A((?!-\d)[\W_])+|[\W_]+\Z", "", plain))

@@ -29,6 +29,13 @@ NAMED = [
     ('{"emotion": "awe", "note": "</think>"}', "awe"),
     *(("`fear`? No.</think>\n\nawe", "awe"), ('{"emotion": "fear"}</think>{"emotion": "awe"}', "awe")),
     *(('{"emotion": "awe", "category": "positive"}', "awe"), ('{"emotion": "awe", "class": null}', "awe")),
+    *(
+        ('[{"emotion": "awe"}]', "awe"),
+        ('{"result": {"label": "awe"}}', "awe"),
+        ('{"emotion": "", "label": "awe"}', "awe"),
+    ),
+    *(('{"emotions": [{"label": "awe"}]}', "awe"), ('{"choices": ["fear"], "answer": "awe"}', "awe")),
+    *(('{"response": "fear", "emotion": "awe"}', "awe"), ('{"state": "fear", "label": ["awe"]}', "awe")),
     # The template of a chat may begin the thoughts.
     *(("not fear.</think>\n\nSadness.", "sadness"), ("<think>" + "hm " * 9_000 + "</think>fear", "fear")),
 ]
@@ -49,6 +56,7 @@ NOT_NAMED = [
     *(('{"emotion": "none", "second_emotion": "fear"}', "unlisted"), ('{"excluded": "fear"}', "unlisted")),
     ('{"least_emotion": "fear", "most_likely": "awe"}', "unlisted"),
     *(('{"emotion": "awe", "emotion": "fear"}', "unlisted"), ('{"rejected": "awe", "reason": "dull"}', "unlisted")),
+    *(('[{"emotion": "awe"}, {"emotion": "fear"}]', "unlisted"), ('{"response": "fear", "state": "awe"}', "unlisted")),
     *(("I'm sorry, I can't help.", "unlisted"), ('{"emotion": ', "unlisted"), ("[1" * 5_000, "unlisted")),
 ]
 
@@ -67,6 +75,8 @@ def test_labels_that_are_one_word_in_an_answer_are_refused() -> None:
     """An answer would count for the last of them."""
     numbers = AnswerReader(spellings_of(LabelSet("custom", ("-1", "0", "1"), "evoked")))
     assert [numbers.read(answer)[1] for answer in ("-1", "**1**.", "1", '{"label": "-1"}')] == ["-1", "1", "1", "-1"]
+    assert [numbers.read(f"{minus}1")[1] for minus in "\u2212\u2013\uff0d\ufe63"] == ["-1"] * 4
+    assert numbers.read('{"answer": "1", "result": 0}') == ("label", "1")
     for labels, message in (
         (("joy", "joy!"), "'joy' and 'joy!' can't be told apart in answers"),
         (("calm_joy", "fear", "calm joy"), "'calm_joy' and 'calm joy' can't be told apart"),

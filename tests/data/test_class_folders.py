@@ -319,6 +319,50 @@ def test_a_class_of_a_published_set_may_have_no_image(tmp_path: Path, labels: La
     assert open_data(f"folder:{root}").labels == labels
 
 
+def test_an_empty_class_of_a_published_set_counts_beside_other_folders(tmp_path: Path) -> None:
+    """Annotations must not keep the eighth class from being one; the note names the set, whose kind may differ."""
+    root = class_folders(tmp_path / "m", [label for label in MIKELS.labels if label != "sadness"], each=1)
+    for name in ("sadness", "annotations"):
+        (root / name).mkdir()
+        (root / name / "README.txt").write_text("later")
+    data = open_data(f"folder:{root}")
+    assert data.labels is MIKELS
+    assert "classes without images: sadness; the labels are those of mikels" in data.notes
+    assert "folders without images are no classes: annotations" in data.notes
+
+
+@pytest.mark.parametrize("folder", ["images", "unknown", "0"])
+def test_a_part_in_one_folder_has_no_labels(tmp_path: Path, folder: str) -> None:
+    """It would be a class that no training image has."""
+    put(tmp_path, *(f"{split}/{label}/1.jpg" for split in ("train", "val") for label in ("cosy", "eerie")))
+    data = open_data(f"folder:{put(tmp_path, f'test/{folder}/1.jpg', f'test/{folder}/2.jpg')}")
+    assert data.labels.labels == ("cosy", "eerie")
+    assert len(data) == 4
+    assert [note for note in data.notes if f"test/{folder} were left out: a part with a single folder" in note]
+
+
+@pytest.mark.parametrize("label", ["cosy", "awe"])
+def test_a_part_with_one_class_keeps_its_label(tmp_path: Path, label: str) -> None:
+    put(tmp_path, *(f"train/{label}/1.jpg" for label in ("cosy", "eerie")), f"test/{label}/1.jpg")
+    data = open_data(f"folder:{tmp_path}")
+    assert [data.label_of(sample) for sample in data.samples if sample.split == "test"] == [label]
+
+
+def test_classes_below_folders_that_contain_splits_are_named(tmp_path: Path) -> None:
+    """Sites would be learned instead of emotions."""
+    names = [
+        f"{site}/{split}/{label}" for site in ("a", "b") for split in ("train", "test") for label in ("joy", "sad")
+    ]
+    [note] = open_data(f"folder:{put(tmp_path / 'sites', *(f'{name}/1.jpg' for name in names))}").notes
+    assert note == (
+        "the classes, such as a, b, all have the same folders (joy, sad); if these are the classes, move them to the "
+        "top, or directly below folders named train, val and test"
+    )
+    years = put(tmp_path / "years", *(f"{name}/{i}.jpg" for name in ("2019/train", "2020/test") for i in range(2)))
+    [note] = open_data(f"folder:{years}").notes
+    assert note.startswith("no class, such as 2019, 2020, is in two splits; if these folders are no classes, move")
+
+
 def test_a_folder_without_images_is_no_class(tmp_path: Path) -> None:
     """Annotations beside the classes would be a ninth label, and the set no published one."""
     root = class_folders(tmp_path / "m", MIKELS.labels, each=1)

@@ -28,8 +28,15 @@ def test_words_are_those_of_pandas() -> None:
     read = pd.read_csv(io.StringIO("\n".join(["a", *PANDAS, "none"])))
     assert read["a"].isna().tolist() == [True] * len(PANDAS) + [False]
     assert list(map(is_missing, [*PANDAS, "none"])) == [True] * len(PANDAS) + [False]
-    assert not any(map(is_missing, ("no", "nap", "", "nane", "?", "-")))
+    assert not any(map(is_missing, ("no", "nap", "", "nane", "!", "+", "-1")))
+    assert all(map(is_missing, ("?", "-", "--", "\u2014", "NaT")))
     assert is_missing("#NAME?")
+
+
+def test_a_minus_beside_a_plus_is_a_label(tmp_path: Path) -> None:
+    data = open_data(table(tmp_path, "path,label,split\n0.jpg,+,train\n1.jpg,-,train\n2.jpg,+,-\n"))
+    assert data.labels.labels == ("+", "-")
+    assert data.notes[0] == "1 value of column split is missing (-)"
 
 
 def table(folder: Path, text: str) -> str:

@@ -270,6 +270,51 @@ def test_a_whole_line_is_looked_up_as_other_names_are(
         assert [(sample.key, sample.split) for sample in data.samples] == [(expected, "train")]
 
 
+LISTS_OF_AUTHORS = {
+    "a folder that begins with another split": {
+        "train.txt": "train images/a/x.jpg\ntrain images/b/y.jpg\n",
+        "val.txt": "train images/a/x2.jpg\ntrain images/b/y2.jpg\n",
+    },
+    "a column of numbers beside the names": {
+        "all.csv": "image,file_name,split\n4,a/x.jpg,train\n3,b/y.jpg,train\n2,a/x2.jpg,val\n1,b/y2.jpg,val\n"
+    },
+    "blanks in names before a split": {"all.txt": "12 x.jpg train\ntest y.jpg train\na/x2.jpg val\nval b/y2.jpg\n"},
+    "tabs after commas": {"all.txt": "Rome, 2019/x.jpg\ttrain\nb/y.jpg\ttrain\na/x2.jpg\tval\nb/y2.jpg\tval\n"},
+    "a quoted name in a later line": {
+        "train.txt": 'b/y.jpg\n"Rome, 2019/x.jpg"\n',
+        "val.txt": "a/x2.jpg\nb/y2.jpg,1\n",
+    },
+    "remarks": {"all.csv": "sep=;\n# by hand\na/x.jpg;train\nb/y.jpg;train\na/x2.jpg;val\nb/y2.jpg;val\n"},
+    "marked names": {"all.csv": "path,split\n'-x.jpg,train\nb/y.jpg,train\na/x2.jpg,val\nb/y2.jpg,val\n"},
+}
+
+
+@pytest.mark.parametrize("lists", LISTS_OF_AUTHORS.values(), ids=LISTS_OF_AUTHORS.keys())
+def test_lists_name_images_as_authors_write_them(tmp_path: Path, lists: dict[str, str]) -> None:
+    """The first name with an x is in train, as is the first with a y."""
+    text = "".join(lists.values())
+    x = next((name for name in ("12 x.jpg", "Rome, 2019/x.jpg", "-x.jpg") if name in text), "a/x.jpg")
+    y = "test y.jpg" if "test y.jpg" in text else "b/y.jpg"
+    for name in (x, y, "a/x2.jpg", "b/y2.jpg"):
+        (tmp_path / "d" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "d" / name).write_bytes(jpeg_of(draw_image(len(name))))
+    (tmp_path / "lists").mkdir()
+    for name, content in lists.items():
+        (tmp_path / "lists" / name).write_text(content)
+    splits = tmp_path / "lists" if len(lists) > 1 else tmp_path / "lists" / next(iter(lists))
+    data = open_data(f"folder:{tmp_path / 'd'}?labels=none", splits=splits)
+    expected = {x: "train", y: "train", "a/x2.jpg": "val", "b/y2.jpg": "val"}
+    assert {sample.key: sample.split for sample in data.samples} == expected
+
+
+def test_a_line_with_two_splits_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "x.jpg").write_bytes(jpeg_of(draw_image(1)))
+    (tmp_path / "all.csv").write_text("x.jpg,val,train,3\n")
+    with pytest.raises(DataError, match=r"all\.csv:1: the line names two splits, train and val; remove one"):
+        open_data(f"folder:{tmp_path / 'd'}?labels=none", splits=tmp_path / "all.csv")
+
+
 @pytest.mark.parametrize("line", ["0 awe/1.jpg", "3,awe/1.jpg", "awe/1.jpg,fear/1_face.jpg"])
 def test_the_beginning_of_a_line_is_no_folder(tmp_path: Path, line: str) -> None:
     """Although an image at the top of the data has the name of the line's end."""

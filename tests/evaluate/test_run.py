@@ -62,8 +62,9 @@ def score(data: DataSet, **options: object) -> Evaluation:
 
 
 def other_notes(evaluation: Evaluation) -> list[str]:
-    """Notes apart from the one about the likely sets of the run, which 12 held-out images fit."""
-    return [note for note in evaluation.notes if not note.startswith("likely sets are fitted to 12 held-out images")]
+    """Notes apart from those of nearly all small data: about the likely sets of the run, and about absent labels."""
+    usual = ("likely sets are fitted to 12 held-out images", "no scored image has these labels")
+    return [note for note in evaluation.notes if not note.startswith(usual)]
 
 
 def test_scores_equal_those_worked_out_by_hand() -> None:
@@ -327,6 +328,16 @@ def test_a_model_that_cannot_flag_says_so_instead_of_zero(tmp_path: Path) -> Non
     evaluation = evaluate(tmp_path / "few.onnx", labelled_data())
     assert "flagged" not in evaluation.trust
     assert any("only 8 held-out images" in note and "20 are needed" in note for note in evaluation.notes)
+
+
+def test_labels_that_no_image_has_are_named() -> None:
+    """The model answers amusement for an image of anger; so amusement counts as 0, and the other six don't count."""
+    notes = score(labelled_data((("amusement", "anger", 2), ("awe", "awe", 2)))).notes
+    assert "macro F1 counts amusement as 0: the model answers so for some images, but none has that label" in notes
+    assert (
+        "no scored image has these labels, so macro F1 leaves them out: contentment, disgust, excitement, fear, sadness"
+        in notes
+    )
 
 
 def test_images_without_label_are_left_out_and_counted() -> None:

@@ -97,6 +97,15 @@ def test_a_png_with_corrupt_pixels_is_refused() -> None:
     assert refused >= 15
 
 
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.9])
+def test_zeros_instead_of_the_end_of_a_png_are_no_pixels(share: float) -> None:
+    """An interrupted download in a file of the full size: zeros decode as black rows; only the checksum is wrong."""
+    data = save(draw(), "PNG")
+    cut = int(share * len(data))
+    with pytest.raises(ImageError, match=r"b\.png: cut off or corrupt"):
+        decode(data[:cut] + bytes(len(data) - cut), "b.png")
+
+
 @pytest.mark.parametrize("size", [(50_000, 50_000), (20_000, 20_000), (10_001, 10_000), (50_001, 600)])
 def test_decompression_bombs_are_refused_from_their_header(size: tuple[int, int]) -> None:
     with pytest.raises(ImageError, match=r"bomb\.png: .*more than the 100 megapixels that are decoded.*scale it down"):

@@ -227,3 +227,20 @@ def test_encoded_images_have_no_comment_of_their_source() -> None:
     image, _ = decode(save(draw(), "JPEG", comment=b"taken at home"))
     assert b"taken at home" not in encode_image(image, "JPEG")
     assert b"taken at home" not in encode_image(image, "PNG")
+
+
+def test_an_alpha_of_zero_everywhere_in_a_bmp_does_not_count() -> None:
+    """Programs that know no alpha write zeros, and the image would be white."""
+    image = draw()
+    width, height = image.size
+    pixels = image.convert("RGBA")
+    pixels.putalpha(0)
+    rows = pixels.transpose(Image.Transpose.FLIP_TOP_BOTTOM).tobytes("raw", "BGRA")
+    masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    # BITMAPV4HEADER with bit fields.
+    header = struct.pack("<IiiHHIIiiII", 108, width, height, 1, 32, 3, len(rows), 2835, 2835, 0, 0) + masks
+    header += bytes(108 - len(header))
+    file_header = b"BM" + struct.pack("<IHHI", 14 + len(header) + len(rows), 0, 0, 14 + len(header))
+    data = file_header + header + rows
+    assert Image.open(io.BytesIO(data)).mode == "RGBA"
+    assert difference(decode(data)[0], image) == 0

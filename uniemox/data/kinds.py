@@ -1,11 +1,10 @@
 """Kinds of data sets: the reader of each, and readers of the user's own package."""
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from uniemox.data.readers.csv_table import read_csv
 from uniemox.data.readers.emoset import read_emoset
@@ -89,35 +88,3 @@ def reader_of(kind: str) -> Reader:
     if not callable(read):
         raise ConfigError(f"{kind} is no function that returns a uniemox.DataSet, but {type(read).__name__}")
     return Reader(read, walks_folder=False)
-
-
-def typed_options(kind: str, reader: Callable[..., DataSet], options: Mapping[str, str]) -> dict[str, Any]:
-    """Convert options to the types of the reader's keyword arguments.
-
-    Raises:
-        ConfigError: If the reader has no such option, or a value is not of its type.
-    """
-    if not options:
-        return {}
-    try:
-        _, *parameters = inspect.signature(reader, eval_str=True).parameters.values()
-    except NameError as error:
-        raise ConfigError(f"{kind}: the types of its options can't be read ({error}); import them always") from error
-    types = {parameter.name: parameter.annotation for parameter in parameters}
-    typed: dict[str, Any] = {}
-    for name, value in options.items():
-        if name not in types:
-            raise ConfigError(f"{kind} has no option {name!r}; it has {', '.join(types) or 'none'}")
-        # Literal["a", "b"], or a union of Literal, int, float, Path or str with None.
-        members = [member for member in (get_args(types[name]) or (types[name],)) if member is not type(None)]
-        choices = [member for member in members if isinstance(member, str)]
-        choices = choices or [choice for literal in members for choice in get_args(literal)]
-        if choices and value not in choices:
-            raise ConfigError(f"{kind}?{name} must be one of {', '.join(choices)}, got {value!r}")
-        as_type = next((member for member in members if member in (int, float, Path)), str)
-        try:
-            typed[name] = as_type(value)
-        except ValueError:
-            expected = "a whole number" if as_type is int else "a number"
-            raise ConfigError(f"{kind}?{name} must be {expected}, got {value!r}") from None
-    return typed

@@ -20,6 +20,7 @@ from uniemox.data.sample import DataSet
 from uniemox.data.split_folders import IMAGES
 from uniemox.data.text_files import read_text
 from uniemox.errors import DataError
+from uniemox.io.files import plain_cell
 from uniemox.io.images import ENDINGS
 from uniemox.io.typed import parse_json
 from uniemox.labels import clean
@@ -38,6 +39,9 @@ MAX_NAMED = 5
 LINE = re.compile(rf"(.+?(?:{'|'.join(map(re.escape, ENDINGS))}))(?:\s+(.*))?", re.IGNORECASE)
 DIVIDERS = re.compile(r"[\s,;]")
 FIRST_WORD = re.compile(r"(\S+)\s*")
+SPLIT_AT_END = re.compile(r"(?P<name>.+?)\s*[\s,;]\s*(?P<split>[^\s,;]+)")
+SPLIT_AT_START = re.compile(r"(?P<split>[^\s,;]+)\s*[\s,;]\s*(?P<name>.+)")
+REMARK = re.compile(r"#|sep=.\s*$", re.IGNORECASE)
 JSON_TEXT = re.compile(r"\s*[\[{]\s*[\"\[{]")
 
 
@@ -49,8 +53,9 @@ class ListedImage:
     split: str
     where: str
     """File, and line or record."""
-    whole_line: "ListedImage | None" = None
-    """The entry if the whole line is a name, such as `12 men.jpg` or `Rome, 2019/1.jpg`; None if it can't be one."""
+    whole_names: "tuple[ListedImage, ...]" = ()
+    """The entry if blanks, commas and the like in the line belong to the name, such as `12 men.jpg` or
+    `Rome, 2019/1.jpg train`; these readings come first."""
     min_folders: int = 0
     """Number of folders that the image's key must have, so that it contains all parts that could be several cells."""
 
@@ -83,7 +88,7 @@ def scheme_of_lists(path: Path, data: DataSet) -> tuple[dict[str, str], tuple[st
     entries: dict[str, list[ListedImage]] = defaultdict(list)
     absent = []
     for entry in listed:
-        for reading in filter(None, (entry.whole_line, entry)):
+        for reading in (*entry.whole_names, entry):
             key = images.find(reading, data.name)
             if key is not None:
                 entries[key].append(reading)
@@ -141,30 +146,70 @@ def _read_list(path: Path, split: str | None) -> Iterator[ListedImage]:
     if path.suffix.lower() == ".json" or JSON_TEXT.match(text):
         yield from _read_json(text, path, split)
         return
-    first_line = next((line for line in text.splitlines() if line.strip()), "")
-    delimiter = max(",;\t", key=first_line.count)
-    header = {clean(cell) for cell in first_line.split(delimiter)}
+    first_line = next((line for line in text.splitlines() if line.strip() and not _is_remark(line)), "")
+    header = {clean(cell) for cell in first_line.split(_delimiter_in(first_line))}
     if header.intersection(NAME_COLUMNS):
         for number, row in read_rows(path):
             yield _of_fields(row, split, f"{path}:{number}")
         return
     for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        if delimiter in first_line:
-            cells = _cells(line, delimiter, where)
-        else:
-            cells = _words(line)
-        name = line.strip()
-        entry = _of_cells(cells, split, where)
+        if line.strip() and not _is_remark(line):
+            yield _of_line(line, split, f"{path}:{number}")
+
+
+def _is_remark(line: str) -> bool:
+    """Return True for a comment, and for the line by which a table names its delimiter to a spreadsheet."""
+    return REMARK.match(line) is not None and LINE.search(line) is None
+
+
+def _delimiter_in(line: str) -> str | None:
+    """Return the delimiter of a line of a table; None if it has none, and so blanks divide it."""
+    delimiter = max("\t;,", key=line.count)
+    return delimiter if delimiter in line else None
+
+
+def _of_line(line: str, split: str | None, where: str) -> ListedImage:
+    """Return the image of a line without a header, with all ways to read the line.
+
+    Args:
+        line: The line.
+        split: Split that the name of the list tells; None: it tells none.
+        where: File and line.
+
+    Raises:
+        DataError: For a line without a name or a split, or with two splits.
+    """
+    whole_names = tuple(_whole_names(line.strip(), split, where))
+    delimiter = _delimiter_in(line)
+    cells = _words(line, split) if delimiter is None else _cells(line, delimiter, where)
+    splits = {SPLITS[clean(cell)] for cell in cells if clean(cell) in SPLITS}
+    if len(splits) > 1 and whole_names:
+        # One of these words belongs to the name.
+        return replace(whole_names[0], whole_names=whole_names[1:])
+    if len(splits) > 1:
+        raise DataError(f"{where}: the line names two splits, {' and '.join(sorted(splits))}; remove one")
+    return replace(_of_cells(cells, split, where), whole_names=whole_names)
+
+
+def _whole_names(line: str, split: str | None, where: str) -> Iterator[ListedImage]:
+    """Yield the readings of a line in which all of it is the image's name, but for a split at its end or start.
+
+    Args:
+        line: The line, without blanks around it.
+        split: Split that the name of the list tells; None: it tells none.
+        where: File and line.
+    """
+    candidates = [(line, split)]
+    for pattern in (SPLIT_AT_END, SPLIT_AT_START):
+        match = pattern.fullmatch(line)
+        if match and clean(match["split"]) in SPLITS:
+            candidates.append((match["name"], SPLITS[clean(match["split"])]))
+    for name, name_split in candidates:
         parts = key_of(name).split("/")
         divided = [number for number, part in enumerate(parts) if DIVIDERS.search(part)]
-        if split is not None and divided:
+        if name_split is not None and divided:
             # Names are compared from their end on: without the last of these parts, an image fits by chance.
-            whole_line = ListedImage(name, split, where, min_folders=len(parts) - 1 - divided[-1])
-            entry = replace(entry, whole_line=whole_line)
-        yield entry
+            yield ListedImage(name, name_split, where, min_folders=len(parts) - 1 - divided[-1])
 
 
 def _cells(line: str, delimiter: str, where: str) -> list[str]:
@@ -179,11 +224,21 @@ def _cells(line: str, delimiter: str, where: str) -> list[str]:
         raise DataError(f"{where}: not a table ({error}); {FORMS}") from error
 
 
-def _words(line: str) -> list[str]:
-    """Return the words of a line; blanks in the name of an image don't divide it."""
+def _words(line: str, split: str | None) -> list[str]:
+    """Return the words of a line; blanks in the name of an image don't divide it.
+
+    Args:
+        line: The line.
+        split: Split that the name of the list tells. Another one at the start of a line is part of a folder's name,
+            such as `train images/awe/1.jpg` in val.txt.
+    """
     remainder = line.strip()
     words = []
-    while (match := FIRST_WORD.match(remainder)) and (clean(match[1]) in SPLITS or match[1].isdigit()):
+    while match := FIRST_WORD.match(remainder):
+        word_split = SPLITS.get(clean(match[1]))
+        is_split = word_split is not None and split in (None, word_split)
+        if not is_split and not match[1].isdigit():
+            break
         words.append(match[1])
         remainder = remainder[match.end() :]
     if match := LINE.fullmatch(remainder):
@@ -210,7 +265,11 @@ def _of_fields(fields: Mapping[str, Any], split: str | None, where: str) -> List
         DataError: For fields without a name or a split.
     """
     by_name = {name.lower(): value for name, value in fields.items()}
-    name = next((by_name[column] for column in NAME_COLUMNS if column in by_name), None)
+    names = [by_name[column] for column in NAME_COLUMNS if column in by_name]
+    # Beside the names of files, a column such as image may have numbers.
+    name = next((value for value in names if isinstance(value, str) and _is_image_name(value)), None)
+    if name is None and names:
+        name = names[0]
     if FOLDER_COLUMN in by_name and isinstance(name, str):
         name = f"{by_name[FOLDER_COLUMN]}/{name}"
     word = next((by_name[column] for column in SPLIT_COLUMNS if column in by_name), None)
@@ -325,7 +384,19 @@ class _ImageNames:
         Raises:
             DataError: If several images fit.
         """
-        full_name = key_of(entry.name)
+        found = self._find(entry, key_of(entry.name), data_name)
+        plain = plain_cell(entry.name)
+        if found is None and plain != entry.name:
+            # Our own tables mark names that a spreadsheet would compute.
+            return self._find(entry, key_of(plain), data_name)
+        return found
+
+    def _find(self, entry: ListedImage, full_name: str, data_name: str) -> str | None:
+        """Return the key of the image with a name; None if the data set lacks it.
+
+        Raises:
+            DataError: If several images fit.
+        """
         name = _ImageName.of(full_name)
         index = self.by_file if _is_image_name(name.file) else self.by_stem
         candidates = index.get(name.file, [])

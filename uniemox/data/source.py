@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from uniemox.data.doubtful_labels import notes_on_labels
 from uniemox.data.joining import combine
-from uniemox.data.kinds import CUSTOM_READER, READERS, reader_of, typed_options
+from uniemox.data.kinds import CUSTOM_READER, READERS, reader_of
 from uniemox.data.people import PERSONS, TEXTS, people_of
 from uniemox.data.prompts import describe
+from uniemox.data.reader_options import typed_options
 from uniemox.data.readers.folders import WITHOUT_LABELS, note_left_out
 from uniemox.data.sample import DataSet
 from uniemox.data.seen import read_seen
@@ -20,7 +22,6 @@ from uniemox.data.splits import read_splits
 from uniemox.data.text_files import read_text
 from uniemox.errors import AnnotationError, ConfigError, DataError
 from uniemox.io.typed import check_json, parse_json
-from uniemox.labels import LabelSet, one_label_twice
 from uniemox.plurals import counted
 from uniemox.spelling import match_names
 
@@ -122,19 +123,7 @@ def _open_single(source: str, files: Mapping[str, Path | None], *, with_texts: b
             files[name] = sidecar
     left_out = note_left_out(Path(path)) if reader.walks_folder else ()
     data = _add_files(replace(data, name=source, notes=(*data.notes, *left_out)), files)
-    return replace(data, notes=(*data.notes, *_same_label_notes(data.labels), *_split_notes(data)))
-
-
-def _same_label_notes(labels: LabelSet) -> list[str]:
-    """Return a note if classes of your own are names of one published label."""
-    same = one_label_twice(labels)
-    if same is None:
-        return []
-    published, names = same
-    return [
-        f"the classes {' and '.join(names)} are one label of {published.name}, and two here; to make them one, give "
-        f"them one name, or read a folder or a table with labels={published.name}"
-    ]
+    return replace(data, notes=(*data.notes, *notes_on_labels(data.labels), *_split_notes(data)))
 
 
 def _split_notes(data: DataSet) -> list[str]:

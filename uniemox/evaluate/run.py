@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Collection, Iterator, Sequence, Set
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -109,9 +109,8 @@ def evaluate(
     all_rows = np.arange(len(outputs.samples))
     scores = scorer.score(all_rows)
     notes += _interval_notes(scores, scorer.units)
-    if isinstance(scores, ClassScores) and (absent := _answered_without_images(scores)):
-        names = ", ".join(map(quoted, absent))
-        notes.append(f"macro F1 counts {names} as 0: the model answers so for some images, but none has that label")
+    if isinstance(scores, ClassScores):
+        notes += _notes_on_absent_labels(scores, () if scored is None else scored.absent)
     trust = scorer.trust()
     if "coverage" in trust and (note := set_note(info, COVERAGE)):
         notes.append(note)
@@ -170,11 +169,23 @@ def _interval_notes(scores: Scores, units: Sequence[str]) -> list[str]:
     return notes
 
 
-def _answered_without_images(scores: ClassScores) -> list[str]:
-    """Return the labels that the model answered, and that no image has."""
-    answered = np.sum(scores.confusion, axis=0)
+def _notes_on_absent_labels(scores: ClassScores, known: Collection[str]) -> Iterator[str]:
+    """Yield how macro F1 counts the labels that no image has.
+
+    Args:
+        scores: The scores.
+        known: Labels that the data set does not have, of which another note tells.
+    """
+    answers = np.sum(scores.confusion, axis=0)
     images = np.sum(scores.confusion, axis=1)
-    return [label for label, is_wrong in zip(scores.labels, (answered > 0) & (images == 0), strict=True) if is_wrong]
+    rows = zip(scores.labels, answers, images, strict=True)
+    absent = [(label, answer_count) for label, answer_count, image_count in rows if image_count == 0]
+    if wrong := [quoted(label) for label, count in absent if count]:
+        yield (
+            f"macro F1 counts {', '.join(wrong)} as 0: the model answers so for some images, but none has that label"
+        )
+    if left_out := [quoted(label) for label, count in absent if not count and label not in known]:
+        yield f"no scored image has these labels, so macro F1 leaves them out: {', '.join(left_out)}"
 
 
 def _scored_labels(info: ClassifierInfo, data: LabelSet, pairs: LabelPairs | None) -> ScoredLabels | None:

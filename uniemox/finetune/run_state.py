@@ -80,6 +80,12 @@ class FinetuneRun:
                     f"{self.data.name} has no training image of {', '.join(absent)}: the model never learns these "
                     "classes of its label set"
                 )
+            not_held_out = [label for label in absent_classes(self.parts.held_out, labels) if label not in absent]
+            if self.parts.held_out and not_held_out:
+                self.callback.note(
+                    f"no held-out image has these classes: {', '.join(not_held_out)}; the best epoch and the "
+                    "temperature are chosen without them"
+                )
         for name, samples in (("training", self.parts.train), ("the held-out part", self.parts.held_out)):
             for line in lost_by_class(samples, broken, labels, name):
                 self.callback.note(line)

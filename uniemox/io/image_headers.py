@@ -93,6 +93,27 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         at = end + 4
 
 
+def has_intact_pixels(png: bytes) -> bool:
+    """Return False if a chunk of a PNG's pixels has another checksum than its content.
+
+    Decoders stop when all rows are full, and don't compare: zeros instead of the end of a file become black rows.
+
+    Args:
+        png: Bytes of a PNG, whose number of chunks was checked.
+    """
+    at = len(_PNG)
+    while at + 12 <= len(png):
+        kind = png[at + 4 : at + 8]
+        end = at + 8 + int.from_bytes(png[at : at + 4], "big")
+        # A file that ends inside of its pixels is reported by the decoder.
+        if kind == b"IEND" or end + 4 > len(png):
+            return True
+        if kind == b"IDAT" and zlib.crc32(memoryview(png)[at + 4 : end]).to_bytes(4, "big") != png[end : end + 4]:
+            return False
+        at = end + 4
+    return True
+
+
 def without_metadata(data: bytes) -> bytes | None:
     """Return a JPEG without the segments for which Pillow may refuse it; None for other files.
 

@@ -21,7 +21,14 @@ from uniemox.io.borders import crosses_border
 from uniemox.io.colour import CICP, MAX_PROFILE_BYTES, NARROW_RANGE, to_srgb
 from uniemox.io.exif import NAMES_ADOBE, exif_without_xmp, is_adobe_rgb, orientation_of
 from uniemox.io.image_depth import WIDE_MODES, greys_of_sixteen_bits, to_eight_bits
-from uniemox.io.image_headers import code_points_in, has_narrow_range, jpeg_frame, take_profile, without_metadata
+from uniemox.io.image_headers import (
+    code_points_in,
+    has_intact_pixels,
+    has_narrow_range,
+    jpeg_frame,
+    take_profile,
+    without_metadata,
+)
 from uniemox.io.image_limits import check_bytes, check_heif, check_memory, check_tiff
 from uniemox.io.low_bytes import TRANSPARENT_LOW_BYTES, open_low_bytes, refuse_bytes, without_transparent_colour
 from uniemox.io.pillow_errors import DECODING_ERRORS
@@ -128,6 +135,8 @@ def open_image(data: bytes, name: str) -> Image.Image:
         if Tag.ExifOffset in exif:
             image.info[NAMES_ADOBE] = is_adobe_rgb(lambda: exif)
     elif fmt == "PNG":
+        if not has_intact_pixels(data):
+            raise ImageError(f"{name}: cut off or corrupt (its pixels have another checksum)")
         scale_transparency(image)
     elif fmt == "GIF":
         image = PlainGif(io.BytesIO(data))
@@ -334,11 +343,20 @@ def decode_opened(image: Image.Image, name: str, *, shrink: Callable[[int, int],
     _load(image, name)
     try:
         refuse_bytes(image, low_bytes, name)
+        image = _without_unused_alpha(image)
         # The result has the same name, so that the decoded image is freed before the rotation.
         image = to_rgb(image, name, low_bytes)
     except DECODING_ERRORS as error:
         raise ImageError(f"{name}: cut off or corrupt ({error})") from error
     return SizedImage(turned(image, orientation), full_size)
+
+
+def _without_unused_alpha(image: Image.Image) -> Image.Image:
+    """Return a BMP without an alpha of 0 everywhere: programs that know no alpha write it, and others ignore it."""
+    is_bmp = image.format in ("BMP", "DIB")
+    if is_bmp and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
+        return image.convert("RGB")
+    return image
 
 
 def turned(image: Image.Image, orientation: int) -> Image.Image:

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -13,7 +13,7 @@ from uniemox.errors import DataError, LabelError
 from uniemox.io.images import is_image_name
 from uniemox.io.system_folders import describe_left_out, is_system_folder, system_folders_below
 from uniemox.io.walking import LeftOut, walk_folder
-from uniemox.labels import CUSTOM, Kind, LabelSet, clean, recognise
+from uniemox.labels import CUSTOM, LABEL_SETS, Kind, LabelSet, clean, recognise
 from uniemox.plurals import counted
 from uniemox.spelling import spelled, spelled_alike
 
@@ -27,6 +27,10 @@ MIN_CLASSES = 2
 # Number of names in a note.
 MAX_NAMES = 3
 
+PUBLISHED_NAMES = frozenset(
+    word for labels in LABEL_SETS for word in (*labels.labels, *labels.aliases) if not word.isdigit()
+)
+"""Labels and aliases of all published sets, by which a folder without images is recognised as a class."""
 WITHOUT_LABELS = "none"
 """Value of the option labels for a folder whose subfolders are no classes."""
 
@@ -45,14 +49,17 @@ def read_folder(root: Path, *, labels: str | None = None, kind: Kind | None = No
     has_classes = labels != WITHOUT_LABELS
     note = "the images are read without labels"
     if has_classes:
-        folders = [folder for _, folder in _class_folders(root)]
-        with_images = [folder for folder in folders if _has_images(folder)]
-        if len({clean(folder.name) for folder in with_images}) > 1:
+        folders = _class_folders(root)
+        with_images = [(split, folder) for split, folder in folders if _has_images(folder)]
+        if len({clean(folder.name) for _, folder in with_images}) > 1:
+            unlabelled = _parts_in_one_folder(with_images)
+            names = {folder.name for _, folder in with_images if folder not in unlabelled}
             # A class of a published set may have no image, but a folder such as "annotations" is no class.
-            label_set = recognise(sorted({folder.name for folder in folders}), kind, labels)
+            empty = {folder.name for _, folder in folders if clean(folder.name) in PUBLISHED_NAMES} - names
+            label_set = recognise(sorted(names | empty), kind, labels)
             if label_set.name == CUSTOM:
-                label_set = recognise(sorted({folder.name for folder in with_images}), kind, labels)
-            data = read_class_folders(root, label_set)
+                label_set = recognise(sorted(names), kind, labels)
+            data = read_class_folders(root, label_set, unlabelled)
             return replace(data, notes=(*data.notes, *_upper_folder_notes(data)))
         note = "no folders of classes: the images have no labels"
     left_out = LeftOut()
@@ -72,29 +79,67 @@ def read_folder(root: Path, *, labels: str | None = None, kind: Kind | None = No
     return DataSet(str(root), label_set, samples, tuple(notes))
 
 
-def _upper_folder_notes(data: DataSet) -> tuple[str, ...]:
-    """Return a note if the classes below folders with unknown names were probably taken for parts of classes.
+def _parts_in_one_folder(class_folders: Sequence[tuple[str | None, Path]]) -> frozenset[Path]:
+    """Return the only folder of each split whose images have no labels, such as test/images beside train/joy.
 
-    That is so if all classes of your own have the same folders, such as fold1/awe, fold1/fear, fold2/awe, fold2/fear.
+    That is so if no other split has a folder of this name, and one has several folders.
+
+    Args:
+        class_folders: Split and folder of every class with images.
     """
-    if data.labels.name != CUSTOM or any(sample.split for sample in data.samples):
-        return ()
-    folders_of: dict[str | None, set[str]] = {}
+    names_of: dict[str | None, set[str]] = {}
+    for split, folder in class_folders:
+        names_of.setdefault(split, set()).add(clean(folder.name))
+    if not any(len(names) >= MIN_CLASSES for names in names_of.values()):
+        return frozenset()
+    without_labels = set()
+    for split, names in names_of.items():
+        others = set().union(*(other for name, other in names_of.items() if name != split))
+        if len(names) == 1 and names.isdisjoint(others | PUBLISHED_NAMES):
+            without_labels.add(split)
+    return frozenset(folder for split, folder in class_folders if split in without_labels)
+
+
+def _upper_folder_notes(data: DataSet) -> Iterator[str]:
+    """Yield a note if folders with unknown names were probably taken for classes.
+
+    That is so if all classes of your own have the same folders, such as fold1/awe, fold1/fear, fold2/awe, fold2/fear,
+    or if each class is in one split, such as 2019/train and 2020/test.
+    """
+    if data.labels.name != CUSTOM:
+        return
+    folders_of: dict[str, set[str]] = {}
+    splits_of: dict[str, set[str | None]] = {}
     for sample in data.samples:
-        folders_of.setdefault(data.label_of(sample), set()).add(clean((sample.domain or "").split("/")[0]))
-    first = next(iter(folders_of.values()))
-    if len(first) < MIN_CLASSES or any(others != first for others in folders_of.values()):
-        return ()
+        label = data.label_of(sample)
+        if label is not None:
+            folders_of.setdefault(label, set()).add(clean((sample.domain or "").split("/")[0]))
+            splits_of.setdefault(label, set()).add(sample.split)
+    first = next(iter(folders_of.values()), set())
     classes = ", ".join(data.labels.labels[:MAX_NAMES])
-    folders = ", ".join(sorted(first)[:MAX_NAMES])
-    return (
-        f"the classes, such as {classes}, all have the same folders ({folders}); if these are the classes, name the "
-        "folders above them train, val or test",
-    )
+    if len(first) >= MIN_CLASSES and all(others == first for others in folders_of.values()):
+        remedy = "name the folders above them train, val or test"
+        if any(sample.split for sample in data.samples):
+            remedy = "move them to the top, or directly below folders named train, val and test"
+        yield (
+            f"the classes, such as {classes}, all have the same folders ({', '.join(sorted(first)[:MAX_NAMES])}); if "
+            f"these are the classes, {remedy}"
+        )
+    has_several_splits = len(set().union(*splits_of.values())) > 1
+    if has_several_splits and all(len(splits) == 1 for splits in splits_of.values()):
+        yield (
+            f"no class, such as {classes}, is in two splits; if these folders are no classes, move the folders of "
+            "classes directly below folders named train, val and test"
+        )
 
 
-def read_class_folders(root: Path, labels: LabelSet) -> DataSet:
+def read_class_folders(root: Path, labels: LabelSet, unlabelled: Collection[Path] = ()) -> DataSet:
     """Read every image below class folders. Class names may be in any case, quoted, or an alias of the label set.
+
+    Args:
+        root: Folder of the class folders, or of splits with them.
+        labels: Label set of the classes.
+        unlabelled: Folders whose images have no labels; they are left out, unless their names are labels.
 
     Raises:
         DataError: If there are no class folders, or one is not a label.
@@ -112,10 +157,17 @@ def read_class_folders(root: Path, labels: LabelSet) -> DataSet:
     samples: list[Sample] = []
     ignored: Counter[str] = Counter()
     without_images: list[str] = []
+    empty_classes: list[str] = []
+    without_labels: list[str] = []
     left_out = LeftOut()
     for split, folder in class_folders:
-        if not _is_label(labels, folder.name) and not _has_images(folder):
-            without_images.append(folder.relative_to(root).as_posix())
+        name = folder.relative_to(root).as_posix()
+        if not _has_images(folder):
+            is_class = _is_label(labels, folder.name)
+            (empty_classes if is_class else without_images).append(name)
+            continue
+        if folder in unlabelled and not _is_label(labels, folder.name):
+            without_labels.append(name)
             continue
         remedy = f"; rename or remove the folder, or read other labels than these with folder:{root}"
         label = class_of(labels, folder.name, str(folder), remedy)
@@ -146,7 +198,16 @@ def read_class_folders(root: Path, labels: LabelSet) -> DataSet:
     )
     if without_images:
         ignored_notes = (*ignored_notes, f"folders without images are no classes: {', '.join(without_images)}")
-    notes = (*_warnings(root), *left_out.link_notes(root), *ignored_notes)
+    if empty_classes:
+        ignored_notes = (
+            *ignored_notes,
+            f"classes without images: {', '.join(empty_classes)}; the labels are those of {labels.name}",
+        )
+    folder_notes = [
+        f"all images of {folder} were left out: a part with a single folder, unlike the others, has no labels"
+        for folder in without_labels
+    ]
+    notes = (*_warnings(root), *folder_notes, *left_out.link_notes(root), *ignored_notes)
     return DataSet(str(root), labels, samples, notes)
 
 

@@ -16,8 +16,10 @@ _OF_PANDAS = (
 # Results of formulas that failed in a spreadsheet.
 _SPREADSHEET_ERRORS = ("#ref!", "#value!", "#name?", "#div/0!", "#num!", "#null!")
 # As MySQL, other databases, SAS and Stata, and people write them.
-_OF_OTHERS = ("\\n", "(null)", ".", "n.a.")
-WORDS = frozenset((*_OF_PANDAS, *_SPREADSHEET_ERRORS, *_OF_OTHERS))
+_OF_OTHERS = ("\\n", "(null)", ".", "n.a.", "nat")
+# Dashes in a cell without a value, and question marks.
+_SIGNS = ("-", "--", "---", "\u2013", "\u2014", "?", "??", "???")
+WORDS = frozenset((*_OF_PANDAS, *_SPREADSHEET_ERRORS, *_OF_OTHERS, *_SIGNS))
 """Missing values as programs write them, in lower case (pandas' default `na_values`, and others)."""
 # Only in this case: "none" may be a class.
 PYTHON_NONE = "None"
@@ -49,10 +51,14 @@ def remove_missing(rows: Iterable[MutableMapping[str, str]], labels: LabelSet | 
         labels: A set; if such a word is one of its labels, it stays. None: there is none.
     """
     counts: dict[str, Counter[str]] = {}
+    rows = list(rows)
+    # Beside +, a minus is a polarity.
+    has_plus = any((row.get("label") or "").strip() == "+" for row in rows)
     for row in rows:
         for field in FIELDS:
             text = row.get(field)
-            if text and is_missing(text) and not (field == "label" and _is_label(text, labels)):
+            is_label = field == "label" and text and (_is_label(text, labels) or (has_plus and text.strip() == "-"))
+            if text and is_missing(text) and not is_label:
                 counts.setdefault(field, Counter())[_unquoted(text)] += 1
                 row[field] = ""
     return tuple(_note(field, words) for field, words in counts.items())

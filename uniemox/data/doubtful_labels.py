@@ -1,0 +1,68 @@
+"""Notes on classes that are probably no classes of their own: other spellings, and words for a missing label."""
+
+import html
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from uniemox.labels import LABEL_SETS, LabelSet, one_label_twice, quoted
+
+# Combining classes of the accents of Latin, Greek and Cyrillic letters. Marks of other scripts are parts of words.
+_ACCENTS = frozenset((202, 216, 220, 230))
+# Cyrillic and Greek letters that look like Latin ones.
+_LOOKALIKES = str.maketrans("аеорсухіјѕνοι", "aeopcyxijsvoi")
+_PUBLISHED = frozenset(label for labels in LABEL_SETS for label in labels.labels)
+_WORDS_FOR_MISSING = frozenset(
+    ("missing", "undefined", "unlabeled", "unlabelled", "unknown", "unspecified", "no label", "not available", "todo")
+)
+
+
+def notes_on_labels(labels: LabelSet) -> list[str]:
+    """Return notes on classes that look alike, and on those whose name says that the label is missing."""
+    notes = []
+    same = one_label_twice(labels)
+    if same is not None:
+        published, names = same
+        notes.append(
+            f"the classes {' and '.join(names)} are one label of {published.name}, and two here; to make them one, "
+            f"give them one name, or read a folder or a table with labels={published.name}"
+        )
+    notes += [
+        f"the classes {' and '.join(map(quoted, group))} look like one; if they are, give them one name"
+        for group in _alike(labels.labels)
+    ]
+    missing = [label for label in labels.labels if label in _WORDS_FOR_MISSING]
+    if missing:
+        notes.append(
+            f"{', '.join(missing)} counts as a class; if it means that the label is missing, leave these images out"
+        )
+    return notes
+
+
+def _alike(labels: Sequence[str]) -> list[list[str]]:
+    """Return groups of labels that are equal without accents, punctuation and the like; not of published labels."""
+    groups: dict[str, list[str]] = {}
+    for label in labels:
+        groups.setdefault(_skeleton(label), []).append(label)
+    return [group for key, group in groups.items() if key and len(group) > 1 and not _PUBLISHED.issuperset(group)]
+
+
+def _skeleton(label: str) -> str:
+    """Return what remains of a label without case, accents, punctuation, blanks, and zeros before numbers.
+
+    >>> _skeleton("Very_Happy!") == _skeleton("very happy"), _skeleton("SPASS") == _skeleton("spa\\u00df")
+    (True, True)
+    >>> _skeleton("-1") == _skeleton("1"), _skeleton("1.0") == _skeleton("10")
+    (False, False)
+    """
+    decomposed = unicodedata.normalize("NFKD", html.unescape(label).casefold())
+    letters = "".join(letter for letter in decomposed if unicodedata.combining(letter) not in _ACCENTS)
+    without_zeros = re.sub(r"\b0+(?=\d)", "", letters.translate(_LOOKALIKES))
+    # The sign and the point of a number are part of it.
+    is_kept = re.compile(r"-(?=\d)|(?<=\d)[.,](?=\d)")
+    kept = {match.start() for match in is_kept.finditer(without_zeros)}
+    return "".join(
+        letter
+        for index, letter in enumerate(without_zeros)
+        if index in kept or unicodedata.category(letter)[0] not in "PZ"
+    )
