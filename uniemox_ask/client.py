@@ -247,9 +247,9 @@ class Client:
         try:
             return httpx2.create_ssl_context()
         except OSError as error:
-            # The error names no file.
-            named = {name: os.environ[name] for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if name in os.environ}
-            files = ", ".join(f"{name}={value}" for name, value in named.items()) or "the system's"
+            # The error names no file. A file comes before a folder.
+            named = [f"{name}={os.environ[name]}" for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)]
+            files = named[0] if named else "the system's"
             raise ConfigError(f"the certificates to trust can't be read ({files}): {error}") from error
 
     def _new_client(self) -> openai.AsyncOpenAI:

@@ -171,6 +171,17 @@ def test_wrong_oasis_ratings_are_reported(tmp_path: Path) -> None:
         open_data(f"oasis:{root}")
 
 
+def test_dominance_is_a_rating_and_a_single_other_column_is_no_class(tmp_path: Path) -> None:
+    put(tmp_path, "a.jpg", "b.jpg")
+    rows = "path,valence,arousal,dominance,valence_std,participants\na.jpg,1,2,3,0.5,9\nb.jpg,4,5,6,0.5,9\n"
+    data = open_data(f"csv:{write(tmp_path / 't.csv', rows)}")
+    assert data.labels.labels == ()
+    assert [(sample.valence, sample.arousal, sample.dominance) for sample in data.samples] == [(1, 2, 3), (4, 5, 6)]
+    assert data.notes == ("columns left out: participants",)
+    texts = open_data(f"csv:{write(tmp_path / 'texts.csv', 'path,text,age' + chr(10) + 'a.jpg,a dog,3' + chr(10))}")
+    assert (texts.labels.labels, texts.notes) == ((), ("columns left out: age",))
+
+
 def test_a_table_of_ratings_needs_no_labels_and_any_scale_will_do(tmp_path: Path) -> None:
     put(tmp_path, "a.jpg", "b.jpg")
     table = tmp_path / "ratings.csv"

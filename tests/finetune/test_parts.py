@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.runs import colours, pretrained, tiny_finetuning
-from uniemox.data.sample import DataSet, Sample
+from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.data.seen import SEEN, hashes_of, write_hashes
 from uniemox.data.splits import read_splits
 from uniemox.errors import DataError
@@ -192,10 +192,14 @@ def test_scored_images_that_are_copies_of_read_ones_are_found() -> None:
 
 @pytest.mark.usefixtures("without_onnx")
 def test_copies_with_different_labels_are_named(tmp_path: Path) -> None:
+    """Files that can't be read are copies of each other, too, and not meant."""
     data = colours(splits={"train": 8, "val": 3, "test": 3})
-    first, *others = data.samples
-    copy = replace(others[-1], image=first.image)
-    data = replace(data, samples=[first, *others[:-1], copy])
+    first, second, *others, third, last = data.samples
+    copy = replace(last, image=first.image)
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    broken = ImageFile(tmp_path / "broken.jpg")
+    unreadable = [replace(sample, image=broken) for sample in (second, third)]
+    data = replace(data, samples=[first, *others, *unreadable, copy])
     notes = list[str]()
     callback = Callback()
     callback.note = notes.append  # type: ignore[method-assign]

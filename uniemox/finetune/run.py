@@ -147,7 +147,15 @@ def _open_run(
             record_start(out, network.classifier.encoder, callback)
         training_data = replace(data, samples=[*parts.samples, *unlabelled])
         reasons = write_seen(out, training_data, sources_of(config), callback.progress, person=config.view.person)
-    run.leave_out(from_first(reasons))
+    reasons = from_first(reasons)
+    run.leave_out(reasons)
+    contradictory = [pair for pair in overlaps.contradictory.items() if reasons.keys().isdisjoint(pair)]
+    if contradictory:
+        first, second = contradictory[0]
+        callback.note(
+            f"{len(contradictory)} images are exact copies with different labels, such as {first} and {second}: each "
+            "is trained or scored with its own; uniemox data check lists them"
+        )
     if config.distillation.teacher:
         run.answers = ask_teacher(config.distillation, parts.train, unlabelled, data.labels, out, callback.progress)
     ready_to_train(network.classifier, device)
@@ -176,12 +184,6 @@ def _overlaps_of(config: FinetuneConfig, data: DataSet, out: Path, callback: Cal
                 "smaller ones, first draw a larger part (uniemox data split DATA splits.json --ratio 60/10/30), and "
                 "train with --splits splits.json"
             )
-    if overlaps.contradictory:
-        first, second = next(iter(overlaps.contradictory.items()))
-        callback.note(
-            f"{len(overlaps.contradictory)} images are exact copies with different labels, such as {first} and "
-            f"{second}: each is trained or scored with its own; uniemox data check lists them"
-        )
     scored = f"of the {overlaps.scored_images} images of split {overlaps.scored_split}"
     if copies := overlaps.scored_copies:
         callback.note(

@@ -230,6 +230,13 @@ def test_a_table_of_another_system_matches_and_idle_rows_are_counted(tmp_path: P
     assert unmatched_rows(groupings) == ""
 
 
+def test_names_that_our_tables_mark_for_spreadsheets_match(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("path,city\n'-1.jpg,Rio\n'tis.jpg,Ulm\n")
+    groupings = groupings_of(("city",), tmp_path / "t.csv")
+    groups = [groupings["city"]({"path": str(tmp_path / name)}) for name in ("-1.jpg", "'tis.jpg")]
+    assert groups == ["Rio", "Ulm"]
+
+
 @pytest.mark.parametrize(
     ("row", "count", "notes"),
     [

@@ -15,22 +15,25 @@ from uniemox.data.sample import DataSet, ImageFile, Sample, StoredImage, make_ke
 from uniemox.data.text_files import LATIN_1, is_utf8
 from uniemox.errors import DataError, LabelError
 from uniemox.io.files import plain_cell
-from uniemox.labels import CUSTOM, LABEL_SETS, Kind, LabelSet, clean, recognise
+from uniemox.labels import AXES, CUSTOM, LABEL_SETS, Kind, LabelSet, clean, recognise
 from uniemox.spelling import spelled
 
 # Names of known columns in the tables of others.
 ALIASES = {
     **{"image": "path", "file": "path", "filename": "path", "caption": "text", "theme": "group"},
-    **{"valence_mean": "valence", "arousal_mean": "arousal"},
+    **{"valence_mean": "valence", "arousal_mean": "arousal", "dominance_mean": "dominance"},
 }
 PATH_ALIASES = tuple(alias for alias, column in ALIASES.items() if column == "path")
 _NUMBER = r"-?\d+(?:\.\d+)?"
-KNOWN_COLUMNS = ("path", "label", "split", "text", "domain", "group", "valence", "arousal", *BOX_COLUMNS)
+KNOWN_COLUMNS = ("path", "label", "split", "text", "domain", "group", *AXES, *BOX_COLUMNS)
 # Index columns, as R (no name) and pandas write them.
 UNNAMED_COLUMN = r"|unnamed: \d+"
 # Further columns of tables of ratings, which are ignored: OASIS's in the first line, those of a release of
 # `uniemox curate` in the second.
-RATING_COLUMNS = (*("category", "valence_sd", "valence_n", "arousal_sd", "arousal_n"), *("answers", "intensity"))
+RATING_COLUMNS = (
+    *("category", *(f"{axis}_{statistic}" for axis in AXES for statistic in ("sd", "std", "n"))),
+    *("answers", "intensity"),
+)
 
 
 def read_csv(
@@ -44,18 +47,18 @@ def read_csv(
 ) -> DataSet:
     """Read a table with the columns path (or image, file, filename) and label, or with one column of votes per class.
 
-    Optional columns: split, text (or caption), domain, group, valence and arousal (or valence_mean, arousal_mean), and
-    the target person's box x1, y1, x2, y2 in px. Every other column is a class with votes or shares; in a table with
-    ratings their SD, n and category are ignored, and so is a column without a name. A table of texts or ratings needs
-    no labels. Images with a tie have a distribution and no label. Without a split in the table, a folder in the path
-    may name it. NA and similar words are missing values.
+    Optional columns: split, text (or caption), domain, group, valence, arousal and dominance (or valence_mean and so
+    on), and the target person's box x1, y1, x2, y2 in px. Every other column is a class with votes or shares; in a
+    table with ratings their SD, n and category are ignored, and so is a column without a name. A table of texts or
+    ratings needs no labels, and a single other column in it is no class. Images with a tie have a distribution and no
+    label. Without a split in the table, a folder in the path may name it. NA and similar words are missing values.
 
     Args:
         labels: Name of a published label set, or classes separated by commas, and then other columns are left out;
             None: recognise the set by its classes.
         kind: Kind of the labels, if it differs from their set's.
         root: Folder of the images, relative to the table's.
-        scale: Scale of valence and arousal, LOW-HIGH as 1-7 or -1-1; ratings are converted to 1 to 9.
+        scale: Scale of the ratings, LOW-HIGH as 1-7 or -1-1; ratings are converted to 1 to 9.
         missing: "skip" leaves out rows whose image does not exist.
 
     Raises:
@@ -169,7 +172,7 @@ def _class_columns(table: Path, columns: list[str], requested: LabelSet | None) 
     Raises:
         DataError: If a required column is missing, or columns exclude each other.
     """
-    is_rated = {"valence", "arousal"} & set(columns)
+    is_rated = set(AXES) & set(columns)
     others = [
         name for name in columns if name not in KNOWN_COLUMNS and not (is_rated and name.lower() in RATING_COLUMNS)
     ]
@@ -178,6 +181,9 @@ def _class_columns(table: Path, columns: list[str], requested: LabelSet | None) 
         named = [name for name in classes if requested.aliases.get(clean(name), clean(name)) in requested.labels]
         if named or "label" in columns:
             classes = named
+    elif len(classes) == 1 and "label" not in columns and (is_rated or "text" in columns):
+        # Votes are for several classes.
+        classes = []
     if "path" not in columns:
         raise DataError(
             f"{table}:1: there is no column path (or {', '.join(PATH_ALIASES)}); found {', '.join(columns)}"
@@ -226,7 +232,7 @@ def sample_of_row(
         row: Cells by column, named as in KNOWN_COLUMNS or as a class.
         where: File and line, for messages.
         classes: Columns of votes; without any, the label is in column label.
-        scale: Both ends of the scale of valence and arousal.
+        scale: Both ends of the scale of the ratings.
 
     Raises:
         DataError: If a cell is invalid.
@@ -268,6 +274,7 @@ def sample_of_row(
         distribution=distribution,
         valence=rating("valence"),
         arousal=rating("arousal"),
+        dominance=rating("dominance"),
         split=split_of(row["path"]) if split is None else SPLITS[clean(split)],
         target_box=read_box(row, where),
         text=row.get("text") or None,

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 
 from uniemox.errors import LabelError
-from uniemox.labels import LabelSet, clean
+from uniemox.labels import AXES, LabelSet, clean
 from uniemox.plurals import counted
 from uniemox.spelling import QUOTES, spelled
 
@@ -25,7 +25,7 @@ WORDS = frozenset((*_OF_PANDAS, *_SPREADSHEET_ERRORS, *_OF_OTHERS, *_SIGNS))
 PYTHON_NONE = "None"
 # Letters of the longest word, with quotes and invisible ones; comparing long captions would take 70 us each.
 MAX_LENGTH = 40
-FIELDS = ("label", "split", "text", "domain", "group", "valence", "arousal", "x1", "y1", "x2", "y2")
+FIELDS = ("label", "split", "text", "domain", "group", *AXES, "x1", "y1", "x2", "y2")
 NUMBER = re.compile(r"(-?\d+)(\.0+)?")
 # With fewer classes, -1 may be one: -1, 0, 1 for negative, neutral, positive.
 MIN_IDS = 3

@@ -11,6 +11,7 @@ from uniemox.data.readers.missing import is_missing
 from uniemox.data.readers.rows import read_rows
 from uniemox.errors import ConfigError
 from uniemox.io.borders import shorten
+from uniemox.io.files import plain_cell
 from uniemox.plurals import counted
 from uniemox.spelling import spelled
 
@@ -99,8 +100,9 @@ class TableRows:
                 raise ConfigError(f"{table}:{line}: there is no column {absent!r}; it has {', '.join(row)}")
             index = len(self._rows)
             self._rows.append(row)
-            # A file's name may contain a backslash.
-            paths = {row["path"], row["path"].replace("\\", "/")}
+            # A file's name may contain a backslash, or a mark that our own tables add for spreadsheets.
+            plain = plain_cell(row["path"])
+            paths = {row["path"], row["path"].replace("\\", "/"), plain, plain.replace("\\", "/")}
             taken = [self._beside_table.setdefault(_same_path(table.parent / path), index) for path in paths]
             if set(taken) != {index}:
                 self._repeated.add(index)
