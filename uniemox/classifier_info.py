@@ -14,6 +14,7 @@ from uniemox.labels import KINDS, LABEL_SETS, Kind, LabelSet
 Streams = Literal["scene", "person", "both"]
 PersonPolicy = Literal["largest", "union", "persons_only", "second_crop"]
 CalibrationImages = Literal["independent", "selection", "seen", "unknown"]
+Task = Literal["label", "distribution", "affect", "multilabel"]
 HeadKind = Literal["linear", "ccim", "neighbours"]
 LongImages = Literal["squares", "blend"]
 SetsFrom = Literal["answer", "network"]
@@ -218,8 +219,7 @@ class ClassifierInfo:
     """Name of the label set."""
     kind: Kind
     """evoked, felt or expressed: whose emotion the labels describe."""
-    task: str = "label"
-    """label, distribution, affect or multilabel."""
+    task: Task = "label"
     temperature: float | None = None
     """Divisor of the logits before the softmax or sigmoid, fitted on held-out images. None: 1."""
     offsets: tuple[float, ...] = ()
@@ -260,7 +260,7 @@ class ClassifierInfo:
             "labels": bool(self.labels) and all(label and _is_text(label) for label in self.labels),
             **{name: _is_text(getattr(self, name)) for name in ("label_set", "trained_on", "calibrated_on")},
             "kind": self.kind in KINDS,
-            "task": self.task in ("label", "distribution", "affect", "multilabel"),
+            "task": self.task in get_args(Task),
             "offsets": self._fits_labels(self.offsets) and all(map(math.isfinite, self.offsets)),
             "thresholds": self._fits_labels(self.thresholds) and all(0 <= value <= 1 for value in self.thresholds),
             "temperature": self.temperature is None or MIN_DIVISOR < self.temperature < math.inf,

@@ -157,3 +157,15 @@ def _unit_numbers(groups: Groups) -> NDArray[np.int64]:
     keys = [object() if group is None else group for group in groups]
     numbers: dict[Hashable, int] = {}
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+
+
+def folds_of(units: Sequence[str], folds: int) -> NDArray[np.int64]:
+    """Return the fold of each sample, (N,), from 0 on; samples of one unit are in one fold. Order does not matter.
+
+    >>> folds_of(["a", "b", "a", "c"], 2).tolist()
+    [0, 0, 0, 1]
+    """
+    names = sorted(set(units))
+    order = np.random.default_rng(0).permutation(len(names))
+    fold_of = {names[index]: position % folds for position, index in enumerate(order)}
+    return np.array([fold_of[unit] for unit in units])

@@ -30,7 +30,7 @@ from benchmarks.gpu.networks import (
 )
 from benchmarks.gpu.reporting import Report, arguments
 from uniemox.checkpoints import load_published
-from uniemox.finetune.augmentation import augment_batch
+from uniemox.finetune.augmentation import augment_views, prepare_targets
 from uniemox.losses import (
     contrastive_feature_alignment,
     reconstruction_loss,
@@ -48,7 +48,7 @@ from uniemox.pretrain.step import forward, pretrain_step
 from uniemox.training.config import HardwareConfig
 from uniemox.training.hardware import ready_to_train, setup_device
 from uniemox.training.optimization import build_optimizer
-from uniemox.views.patches import IMAGENET, normalise
+from uniemox.views.patches import normalise
 
 # Bounds of relative errors.
 FLOAT32 = 1e-4
@@ -252,16 +252,13 @@ def check_augmentation(report: Report, device: torch.device) -> None:
     for target_device in (torch.device("cpu"), device):
         random.seed(0)
         np.random.seed(0)
-        scene, _, target = augment_batch(
-            batch.scene, batch.person, batch.target, MIXING, task="label", device=target_device, stats=IMAGENET
-        )
+        target, mixing = prepare_targets(batch.scene, batch.person, batch.target, MIXING, task="label")
+        scene, _ = augment_views(batch.scene, batch.person, MIXING, mixing, device=target_device)
         assert scene is not None
         mixed.append((scene.cpu(), target.cpu()))
         random.seed(0)
         flat = torch.zeros(IMAGES, 3, 64, 64, dtype=torch.uint8)
-        scene, _, _ = augment_batch(
-            flat, None, batch.target, ERASING, task="label", device=target_device, stats=IMAGENET
-        )
+        scene, _ = augment_views(flat, None, ERASING, None, device=target_device)
         assert scene is not None
         erased.append((scene.cpu() - scene[:, :, :1, :1].cpu() != 0).any(dim=1).float())
     report.close("mixed pixels", mixed[1][0], mixed[0][0], FLOAT32)
@@ -278,9 +275,7 @@ def check_classifier(report: Report, device: torch.device, *, tiny: bool) -> Non
     logits = []
     for target_device in (torch.device("cpu"), device):
         ready_to_train(model, target_device)
-        scene, person, _ = augment_batch(
-            batch.scene, batch.person, batch.target, PLAIN, task="label", device=target_device, stats=IMAGENET
-        )
+        scene, person = augment_views(batch.scene, batch.person, PLAIN, None, device=target_device)
         with torch.no_grad():
             logits.append(model(scene, person).cpu())
     report.close("ViT with two streams, logits", logits[1], logits[0], FEATURES)

@@ -15,9 +15,10 @@ from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 
 from tests.drawn import draw_image, jpeg_of, sample_of
+from tests.finetune.augmented import augment_batch
 from uniemox.data.sample import Sample
 from uniemox.errors import ConfigError, ShapeError
-from uniemox.finetune.augmentation import AugmentedViews, _randaugment, augment_batch
+from uniemox.finetune.augmentation import AugmentedViews, _randaugment
 from uniemox.finetune.config import AugmentConfig
 from uniemox.persons.box import Box, Detection
 from uniemox.views.config import ViewConfig
@@ -139,7 +140,7 @@ def test_all_off_only_normalises(task: str) -> None:
     scene = images(3)
     person = images(3, seed=1)
     targets = torch.rand(3, 2)
-    results = augment_batch(scene, person, targets, only(), task=task, device=CPU)
+    results = augment_batch(scene, person, targets, only(), task=task)
     for result, expected in zip(results, (normalise(scene, CPU), normalise(person, CPU), targets), strict=True):
         assert torch.equal(result, expected)
 
@@ -147,14 +148,14 @@ def test_all_off_only_normalises(task: str) -> None:
 def test_pixels_are_normalised_as_the_encoder_was_trained() -> None:
     half = ((0.5,) * 3, (0.25,) * 3)
     stack = images(2)
-    scene, _, _ = augment_batch(stack, None, torch.eye(2), only(), task="label", device=CPU, stats=PixelStats(*half))
+    scene, _, _ = augment_batch(stack, None, torch.eye(2), only(), task="label", stats=PixelStats(*half))
     torch.testing.assert_close(scene, (stack / 255 - 0.5) / 0.25)
 
 
 def test_only_labels_are_smoothed() -> None:
     one_hot = torch.eye(4)[[1, 3, 3]]
     for task, expected in (("label", 0.8 * one_hot + 0.05), ("distribution", one_hot), ("affect", one_hot)):
-        _, _, targets = augment_batch(images(3), None, one_hot, only(smoothing=0.2), task=task, device=CPU)
+        _, _, targets = augment_batch(images(3), None, one_hot, only(smoothing=0.2), task=task)
         torch.testing.assert_close(targets, expected)
 
 
@@ -167,7 +168,7 @@ def test_mixing_equals_timms(alphas: tuple[float, float], half: int, seed: int) 
     seed_all(seed)
     pixels, expected = Mixup(*alphas, label_smoothing=0.1, num_classes=3)(normalise(stack, CPU), labels)
     seed_all(seed)
-    scene, person, targets = augment_batch(stack, None, torch.eye(3)[labels], config, task="label", device=CPU)
+    scene, person, targets = augment_batch(stack, None, torch.eye(3)[labels], config, task="label")
     assert person is None
     assert torch.equal(scene, pixels)
     torch.testing.assert_close(targets, expected)
@@ -181,9 +182,7 @@ def test_both_views_and_the_targets_are_mixed_alike(count: int, seed: int) -> No
     means = normalise(plain, CPU).mean(dim=(1, 2, 3))  # (N,)
     before = torch.stack([means, -means], dim=1)
     seed_all(seed)
-    scene, person, targets = augment_batch(
-        plain, plain.clone(), before, only(mixup=0.8, cutmix=1.0), task="affect", device=CPU
-    )
+    scene, person, targets = augment_batch(plain, plain.clone(), before, only(mixup=0.8, cutmix=1.0), task="affect")
     assert torch.equal(scene, person)
     torch.testing.assert_close(scene.mean(dim=(1, 2, 3)), targets[:, 0], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(targets[:, 1], -targets[:, 0])
@@ -199,7 +198,7 @@ def test_erasing_is_timms_on_each_view_alone() -> None:
     erase = RandomErasing(0.5, mode="pixel", device="cpu")
     expected = [erase(normalise(view, CPU)) for view in (scene, person)]
     seed_all(2)
-    *views, _ = augment_batch(scene, person, torch.eye(6), only(erasing=0.5), task="label", device=CPU)
+    *views, _ = augment_batch(scene, person, torch.eye(6), only(erasing=0.5), task="label")
     for view, other in zip(views, expected, strict=True):
         assert torch.equal(view, other)
     touched = [(view != normalise(image, CPU)).any(dim=1) for view, image in zip(views, (scene, person), strict=True)]
@@ -213,7 +212,7 @@ def test_the_same_seed_gives_the_same_batch_and_the_input_is_left_alone() -> Non
     results = []
     for _ in range(2):
         seed_all(4)
-        results.append(augment_batch(scene, None, targets, AugmentConfig(), task="label", device=CPU))
+        results.append(augment_batch(scene, None, targets, AugmentConfig(), task="label"))
     assert torch.equal(results[0][0], results[1][0])
     assert torch.equal(results[0][2], results[1][2])
     assert torch.equal(scene, images(5))
@@ -230,7 +229,7 @@ def test_batches_that_do_not_fit_are_refused() -> None:
         (images(2).float(), None, torch.eye(2)),
     ]:
         with pytest.raises(ShapeError):
-            augment_batch(scene, person, targets, AugmentConfig(), task="label", device=CPU)
+            augment_batch(scene, person, targets, AugmentConfig(), task="label")
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from tests.finetune.augmented import augment_batch
 from tests.runs import PLAIN
-from uniemox.finetune.augmentation import augment_batch
 from uniemox.finetune.config import AugmentConfig, Task
 from uniemox.finetune.step import FinetuneBatch, Objective, finetune_step
 from uniemox.labels import MIKELS
@@ -134,7 +134,7 @@ def test_a_mixed_target_counts_with_its_own_weight() -> None:
     np.random.seed(3)
     total = loss = torch.zeros(())
     for scene, target in zip(scenes().split(6), joined.target.split(6), strict=True):
-        pixels, _, mixed = augment_batch(scene, None, target, augment, task="label", device=torch.device("cpu"))
+        pixels, _, mixed = augment_batch(scene, None, target, augment, task="label")
         classes = WEIGHTS.numel()
         weight = (mixed - 0.1 / classes) / 0.9 @ WEIGHTS
         loss = loss + (weight * F.cross_entropy(Network()(pixels)[0], mixed, reduction="none")).sum()

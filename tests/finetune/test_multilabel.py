@@ -216,7 +216,7 @@ def test_emoticon_trains_face_and_body_on_each_label() -> None:
     features = torch.randn(2, method.width, generator=torch.Generator().manual_seed(0))
     output = torch.zeros(2, 3)
     target = torch.tensor([[1.0, 1, 0], [0, 0, 0]])
-    loss = Objective(task="multilabel", method=method)(output, target, features)
+    loss = Objective(task="multilabel", method=method).terms(output, target, features).sum()
     modalities = features[:, -6:].unflatten(1, (2, 3))
     assert loss == pytest.approx(float(np.log(2) + multiplicative_label_loss(modalities, target)))
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from uniemox.errors import ShapeError
-from uniemox.losses.methods import multiplicative_loss, polarity_loss, word_alignment_loss
+from uniemox.losses.methods import multiplicative_loss, polarity_loss, word_alignment_terms
 from uniemox.losses.objective import soft_target_cross_entropy
 
 POLARITY = torch.tensor([[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]])  # of four labels
@@ -56,8 +56,8 @@ def test_word_alignment_by_hand() -> None:
     logits = torch.tensor([[0.5, 0.25, 0.25, 0.9, 0.1], [0.2, 0.2, 0.6, 0.3, 0.7]]).log()
     words = torch.tensor([[1.0, 1, 0, 0, 0], [0, 0, 1, 0, 1]])
     first = -((np.log(0.5) + np.log(0.25)) / 2 + np.log(0.6)) / 2
-    assert word_alignment_loss(logits, words, (3, 2)) == pytest.approx(first - np.log(0.7))
-    assert word_alignment_loss(logits, torch.zeros(2, 5), (3, 2)) == 0
+    assert word_alignment_terms(logits, words, (3, 2)).sum() == pytest.approx(first - np.log(0.7))
+    assert word_alignment_terms(logits, torch.zeros(2, 5), (3, 2)).tolist() == [0, 0]
 
 
 def test_other_shapes_are_refused() -> None:
@@ -67,7 +67,7 @@ def test_other_shapes_are_refused() -> None:
         lambda: polarity_loss(good, torch.zeros(3, 4), POLARITY),
         lambda: multiplicative_loss(torch.zeros(2, 1, 4), good),
         lambda: multiplicative_loss(torch.zeros(2, 3, 5), good),
-        lambda: word_alignment_loss(good, good, (2, 1)),
+        lambda: word_alignment_terms(good, good, (2, 1)),
     ):
         with pytest.raises(ShapeError, match="must"):
             wrong()

@@ -72,7 +72,7 @@ def test_all_parameters_and_regions_get_gradients(name: str, skip: bool, seed: i
     logits = torch.nn.Linear(method.width, len(MIKELS))(features)
     words = torch.ones(count, sum(method.kinds)) if name == "eap" else None
     base = logits.square().sum()
-    loss = base + method.loss(base, logits=logits, features=features, target=target, batch_targets=words)
+    loss = base + method.loss(base, logits=logits, features=features, target=target, batch_targets=words).sum()
     assert torch.isfinite(loss)
     loss.backward()
     for parameter in method.parameters():

@@ -13,6 +13,7 @@ from uniemox.evaluate.metrics import Array, Labels, check_finite
 from uniemox.evaluate.multilabel_fit import calibrated_labels
 from uniemox.intervals import Interval, paired_bootstrap
 from uniemox.predict.confidence import answers_of, familiarity_of, log_softmax, probabilities_of, set_probabilities_of
+from uniemox.resampling import folds_of
 
 Value = TypeVar("Value", bound=np.generic)
 BINS = 15
@@ -255,20 +256,18 @@ def log_loss_change(
     Returns:
         The change; None if there is only one unit, which can't be held out.
     """
-    names = sorted(set(units))
-    if len(names) < 2:
+    unit_count = len(set(units))
+    if unit_count < 2:
         return None
     target = np.eye(logits.shape[1])[truth]
     is_right = target if any_of is None else any_of.astype(np.float64)
-    order = np.random.default_rng(0).permutation(len(names))
-    fold_of = {names[index]: position % FOLDS for position, index in enumerate(order)}
-    fold = np.array([fold_of[unit] for unit in units])
+    fold = folds_of(units, FOLDS)
     before = _log_losses(info, logits, distances, is_right)
     after = np.empty_like(before)
     # Nine tenths of 44 images are fewer than 40, but stand for the calibration with all 44. A part without a large
     # group may be far smaller.
     fewest = len(logits) if len(logits) < MIN_SAMPLES else MIN_SAMPLES * (FOLDS - 1) // FOLDS
-    for i in range(min(FOLDS, len(names))):
+    for i in range(min(FOLDS, unit_count)):
         is_scored = fold == i
         is_fitted = ~is_scored
         fitted = calibrated(

@@ -1,7 +1,6 @@
 """Outputs of a torch classifier over a data set."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,11 +15,12 @@ from uniemox.evaluate.outputs import Outputs, nothing_read
 from uniemox.io.progress import Progress, silent
 from uniemox.model.classifier import Classifier
 from uniemox.model.config import Precision
+from uniemox.model.eval_mode import eval_mode
 from uniemox.persons.box import Box
 from uniemox.predict.network import DISTANCE, LOGITS, is_blank, mean_outputs
 from uniemox.predict.views import scene_parts
 from uniemox.training.config import HardwareConfig
-from uniemox.training.hardware import count_workers, setup_device
+from uniemox.training.hardware import autocast, count_workers, setup_device
 from uniemox.views.config import ViewConfig
 from uniemox.views.loader import ViewBatch, load_batches
 from uniemox.views.patches import PixelStats, normalise
@@ -62,7 +62,7 @@ def outputs_of(
     read = list[Sample]()
     crops = list[Box]()
     broken = list[Broken]()
-    with _in_eval_mode(classifier):
+    with eval_mode(classifier):
         for batch in load_batches(samples, EvalViews(view), BATCH, workers=workers):
             if batch.samples:
                 collected.add(batch)
@@ -84,17 +84,6 @@ def outputs_of(
             sizes = [(round(crop.x1 + crop.x2), round(crop.y1 + crop.y2)) for crop in crops]
             _blend_long_images(outputs, read, sizes, outputs_of_square)
     return Outputs(outputs[LOGITS], outputs.get(DISTANCE), tuple(read), tuple(broken))
-
-
-@contextmanager
-def _in_eval_mode(classifier: Classifier) -> Iterator[None]:
-    """Set the classifier to evaluation inside of the context, and to its mode before afterwards."""
-    was_training = classifier.training
-    classifier.eval()
-    try:
-        yield
-    finally:
-        classifier.train(was_training)
 
 
 def _blend_long_images(
@@ -139,11 +128,7 @@ class _CollectedOutputs:
     def add(self, batch: ViewBatch) -> None:
         """Compute the outputs for a batch."""
         # Batches of another size, and without gradients, would be compiled again, which takes minutes.
-        with (
-            torch.no_grad(),
-            torch.compiler.set_stance("force_eager"),
-            torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"),
-        ):
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"), autocast(self.device, self.precision):
             views = select_views(self.classifier, batch)
             pixels = {name: normalise(value, self.device, self.stats) for name, value in views.items()}
             if self.encoded:

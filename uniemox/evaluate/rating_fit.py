@@ -25,6 +25,7 @@ from uniemox.predict.confidence import COVERAGE
 from uniemox.predict.network import FEATURES, LOGITS
 from uniemox.predict.ratings import HASH_DIGITS, HIGHEST, LOWEST, RatingHead, head_inputs
 from uniemox.ranks import rank_correlation
+from uniemox.resampling import folds_of
 from uniemox.views.alterations import grey
 
 MIN_RATED = 100
@@ -201,10 +202,7 @@ def cross_fitted(
     inputs: NDArray[np.float64], ratings: NDArray[np.float64], groups: Sequence[str], blocks: Sequence[int]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return predictions (N, 2) of fits that did not use an image's group, and the fold of each image, (N,)."""
-    names = sorted(set(groups))
-    order = np.random.default_rng(0).permutation(len(names))
-    fold_of = {names[index]: position % FOLDS for position, index in enumerate(order)}
-    fold = np.array([fold_of[group] for group in groups])
+    fold = folds_of(groups, FOLDS)
     return predict_by_fold(inputs, ratings, fold, blocks, inputs), fold
 
 

@@ -29,6 +29,7 @@ from uniemox.io.run_files import ONNX, WEIGHTS
 from uniemox.io.weight_names import IN_PACKAGE
 from uniemox.labels import quoted
 from uniemox.model.classifier import Classifier
+from uniemox.model.eval_mode import eval_mode
 from uniemox.training.starts import STARTS_FROM
 
 CARD = "README.md"
@@ -174,9 +175,8 @@ def timm_network(classifier: Classifier, info: ClassifierInfo) -> nn.Module | No
 def _agrees(network: nn.Module, classifier: Classifier, info: ClassifierInfo) -> bool:
     """Return True if both have the same output for an image of noise, so no weight was left out."""
     pixels = torch.randn(2, 3, info.size, info.size, generator=torch.Generator().manual_seed(0))
-    was_training = classifier.training
-    logits = classifier.eval()(**dict.fromkeys(info.views, pixels))
-    classifier.train(was_training)
+    with eval_mode(classifier):
+        logits = classifier(**dict.fromkeys(info.views, pixels))
     expected: Tensor
     if info.task == "affect":
         expected = to_affect(logits)

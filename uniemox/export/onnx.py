@@ -19,6 +19,7 @@ from uniemox.errors import CheckpointError
 from uniemox.io.files import replacing
 from uniemox.model.classifier import Classifier
 from uniemox.model.encoder import ConcatEncoder
+from uniemox.model.eval_mode import eval_mode
 
 TOLERANCE = 1e-4
 """Maximum error of pooled features, relative to the largest one."""
@@ -145,12 +146,10 @@ def export_classifier(classifier: Classifier, info: ClassifierInfo, path: Path) 
     """
     names = list(info.views)
     device = next(classifier.parameters()).device
-    was_training = classifier.training
-    classifier.eval().cpu()
     # A classifier that was compiled for training would be compiled again, for the CPU, which needs a C++ compiler.
-    with torch.compiler.set_stance("force_eager"):
+    with eval_mode(classifier.cpu()), torch.compiler.set_stance("force_eager"):
         program = _traced(classifier, names, info.size)
-    classifier.train(was_training).to(device)
+    classifier.to(device)
     if program is None:
         raise CheckpointError(f"{path}: torch could not export this network")
     model = program.model_proto

@@ -20,7 +20,6 @@ from uniemox.finetune.mixing import Mixing, draw_mixing
 from uniemox.views.alterations import draw_alteration
 from uniemox.views.config import ViewConfig
 from uniemox.views.patches import IMAGENET, IMAGENET_MEAN, PixelStats, normalise
-from uniemox.views.transfer import to_device
 from uniemox.views.transforms import TrainViews, Views
 
 Augment = Callable[[Image.Image], Image.Image]
@@ -59,48 +58,23 @@ class AugmentedViews:
             return _change_views(views, _randaugment(self.randaugment, self.config.size))
 
 
-def augment_batch(
-    scene: Tensor | None,
-    person: Tensor | None,
-    targets: Tensor,
-    config: AugmentConfig,
-    *,
-    task: Task,
-    device: torch.device,
-    stats: PixelStats = IMAGENET,
-) -> tuple[Tensor | None, Tensor | None, Tensor]:
-    """Prepare a batch for the classifier: on the device, normalised, erased and mixed, with its targets.
-
-    Only labels are smoothed. Every view is erased separately; scene and person of an image are mixed alike. The batch
-    is mixed with itself in reverse order. One draw per batch sets how; the last image of an odd batch stays unmixed.
-    Draws come from the global generators of torch, numpy and Python.
-
-    Args:
-        scene: (N, 3, S, S) uint8, RGB, or None.
-        person: (N, 3, S, S) uint8, RGB, or None.
-        targets: (N, E), or (N, 2) for task "affect".
-        config: Settings of the augmentation.
-        task: Task of the targets.
-        device: Device of the results.
-        stats: Normalisation of the encoder's pixels.
-
-    Returns:
-        Scene, person and targets, float32 of these shapes; None for None.
-
-    Raises:
-        ShapeError: If there is no view, or views and targets do not match.
-    """
-    target, mixing = prepare_targets(scene, person, targets, config, task)
-    scene, person = augment_views(scene, person, config, mixing, device=device, stats=stats)
-    return scene, person, to_device(target, device)
-
-
 def prepare_targets(
     scene: Tensor | None, person: Tensor | None, targets: Tensor, config: AugmentConfig, task: Task
 ) -> tuple[Tensor, Mixing | None]:
     """Return smoothed and mixed targets, (N, E) float32 on their own device, and how the views must be mixed.
 
-    Needs only the shapes of the views. Takes and raises the same as `augment_batch`.
+    Only labels are smoothed. The batch is mixed with itself in reverse order. One draw per batch sets how; the last
+    image of an odd batch stays unmixed. Draws come from the global generators of numpy and Python.
+
+    Args:
+        scene: (N, 3, S, S), or None; only the shapes of the views count.
+        person: (N, 3, S, S), or None.
+        targets: (N, E), or (N, 2) for task "affect".
+        config: Settings of the augmentation.
+        task: Task of the targets.
+
+    Raises:
+        ShapeError: If there is no view, or views and targets do not match.
     """
     views = [view for view in (scene, person) if view is not None]
     if not views or targets.ndim != 2 or any(view.shape != (len(targets), *views[0].shape[1:]) for view in views):
@@ -127,7 +101,10 @@ def augment_views(
     device: torch.device,
     stats: PixelStats = IMAGENET,
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Return the views on the device, normalised, erased and mixed.
+    """Return the views on the device, normalised, erased and mixed; None for None.
+
+    Every view is erased separately; scene and person of an image are mixed alike. Draws come from the global generators
+    of torch, numpy and Python.
 
     Args:
         scene: (N, 3, S, S) uint8, RGB, or None.

@@ -6,7 +6,7 @@ from numbers import Integral
 from typing import Any, Literal, cast, get_args
 
 from uniemox.bounds import check_numbers
-from uniemox.classifier_info import Streams
+from uniemox.classifier_info import Streams, Task
 from uniemox.errors import ConfigError
 from uniemox.io.weight_names import CLIP
 from uniemox.model.config import REGION_METHODS, AdaptedLayers, check_fusion, check_name, is_foreign
@@ -14,7 +14,6 @@ from uniemox.training.config import HardwareConfig, OptimizerConfig, SaveConfig,
 from uniemox.views.config import ViewConfig
 
 Fit = Literal["full", "lora", "probe", "knn", "prototypes", "mean", "histogram"]
-Task = Literal["label", "distribution", "affect", "multilabel"]
 INIT_MISSING = (
     "--init is missing: give embedded (comes with uniemox), a run, a checkpoint, timm:NAME, or scratch:timm:NAME; only "
     "--method histogram, and preset best with method full, probe or knn, work without it"

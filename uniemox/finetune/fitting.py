@@ -24,6 +24,7 @@ from uniemox.io.progress import Progress, silent
 from uniemox.io.weight_names import Init
 from uniemox.model.classifier import Classifier, NeighbourHead
 from uniemox.model.distance import MIN_IMAGES, Distance
+from uniemox.model.eval_mode import eval_mode
 from uniemox.model.methods.ccim import Ccim
 from uniemox.teacher.prototypes import scale_of, text_prototypes
 from uniemox.training.hardware import precision_of
@@ -345,11 +346,8 @@ def fused(model: Classifier, encoded: Tensor) -> Tensor:
         encoded: Output of `Classifier.encode` for N images.
     """
     device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
-    features = torch.cat([model.fuse(part.to(device)).cpu() for part in encoded.split(BATCH)])
-    model.train(was_training)
-    return features
+    with eval_mode(model):
+        return torch.cat([model.fuse(part.to(device)).cpu() for part in encoded.split(BATCH)])
 
 
 def prepare_network(run: FinetuneRun, *, is_new: bool) -> None:

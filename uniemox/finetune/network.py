@@ -30,6 +30,7 @@ from uniemox.model.classifier import Classifier, set_drop_path
 from uniemox.model.config import is_foreign, refuse_foreign
 from uniemox.model.encoder import FEATURES, ConcatEncoder, start_as_mae
 from uniemox.model.encoders import COLOUR_HISTOGRAM, build, build_encoders
+from uniemox.model.eval_mode import eval_mode
 from uniemox.model.fusion import build_fusion
 from uniemox.model.lora import add_adapters
 from uniemox.model.methods.relation import method_class
@@ -302,9 +303,8 @@ def feature_width(encoder: nn.Module, size: int) -> int:
     Raises:
         CheckpointError: If the encoder's output is not (N, D).
     """
-    was_training = encoder.training
-    features = encoder.eval()(torch.zeros(1, 3, size, size))
-    encoder.train(was_training)
+    with eval_mode(encoder):
+        features = encoder(torch.zeros(1, 3, size, size))
     if features.ndim != 2:
         raise CheckpointError(f"expected features (N, D) of the encoder, got {tuple(features.shape)}")
     return features.shape[1]
@@ -377,10 +377,9 @@ def _freeze_unused(encoder: nn.Module, size: int) -> int:
     Returns:
         D, the number of channels of the map.
     """
-    was_training = encoder.training
-    last_map = feature_map(encoder.eval(), torch.zeros(1, 3, size, size))  # (1, D, h, w)
-    last_map.sum().backward()
-    encoder.train(was_training)
+    with eval_mode(encoder):
+        last_map = feature_map(encoder, torch.zeros(1, 3, size, size))  # (1, D, h, w)
+        last_map.sum().backward()
     for parameter in encoder.parameters():
         parameter.requires_grad_(parameter.grad is not None)
         parameter.grad = None

@@ -25,7 +25,7 @@ from uniemox.model.classifier import Classifier
 from uniemox.model.config import Precision
 from uniemox.model.encoders import with_fitted
 from uniemox.training.callback import Callback
-from uniemox.training.hardware import count_workers, precision_of
+from uniemox.training.hardware import autocast, count_workers, precision_of
 from uniemox.training.starts import named_with_start
 from uniemox.views.config import ViewConfig
 from uniemox.views.loader import BrokenCount, ViewBatch
@@ -158,7 +158,7 @@ class FinetuneRun:
         views = normalise(pixels, self.device)
         # In train mode the grey images would change batch-norm statistics at every resume.
         self.model.eval()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=precision_of(self.config.hardware) == "bfloat16"):
+        with autocast(self.device, precision_of(self.config.hardware)):
             self.model(views, views)
         self.model.train()
 

@@ -17,6 +17,7 @@ from uniemox.losses.objective import soft_target_cross_entropy
 from uniemox.losses.tasks import affect_loss, distribution_loss, multilabel_loss
 from uniemox.model.config import Precision
 from uniemox.model.methods.relation import Relation
+from uniemox.training.hardware import autocast
 from uniemox.training.optimization import train_step
 from uniemox.training.processes import rank
 from uniemox.views.patches import PixelStats
@@ -50,19 +51,6 @@ class Objective:
     method: Relation | None = None
     """Method whose loss replaces the classification loss."""
 
-    def __call__(
-        self, output: Tensor, target: Tensor, features: Tensor | None = None, batch_targets: Tensor | None = None
-    ) -> Tensor:
-        """Return the loss of one batch.
-
-        Args:
-            output: (N, E) logits, or (N, 2) valence and arousal.
-            target: (N, E), or (N, 2) valence and arousal.
-            features: (N, C), the head's input, if there is a method.
-            batch_targets: (N, ...), the method's own targets, if it has any.
-        """
-        return self.terms(output, target, features, batch_targets).sum()
-
     def terms(
         self,
         output: Tensor,
@@ -73,8 +61,12 @@ class Objective:
     ) -> Tensor:
         """Return the terms of the loss of one batch, (T,); T is 1 without a method.
 
-        Takes the same as a call, and `weight`: (N,), see `image_weights`; None: that of the targets, which are not
-        smoothed.
+        Args:
+            output: (N, E) logits, or (N, 2) valence and arousal.
+            target: (N, E), or (N, 2) valence and arousal.
+            features: (N, C), the head's input, if there is a method.
+            batch_targets: (N, ...), the method's own targets, if it has any.
+            weight: (N,), see `image_weights`; None: that of the targets, which are not smoothed.
         """
         if self.task == "affect":
             return affect_loss(output, target)[None]
@@ -87,7 +79,7 @@ class Objective:
         if self.task == "multilabel":
             # Only methods that take categories get here, and know this argument.
             arguments["has_categories"] = True
-        return self.method.loss_terms(loss, **arguments, batch_targets=batch_targets)
+        return self.method.loss(loss, **arguments, batch_targets=batch_targets).reshape(-1)
 
     def _loss_of_task(self, output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         """Return the loss of logits, (N, E), without that of a method."""
@@ -103,7 +95,7 @@ class Objective:
 
         Args:
             target: See `image_weights`.
-            batch_targets: As for a call.
+            batch_targets: (N, ...), the method's own targets, if it has any.
         """
         weight = None if self.task == "affect" else self.image_weights(target)  # (N,)
         if weight is None:
@@ -191,7 +183,7 @@ def finetune_step(
     prepared = [_PreparedBatch.of(batch, objective, augment) for batch in batches]
 
     def forward(scene: Tensor | None, person: Tensor | None) -> tuple[Tensor, Tensor]:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        with autocast(device, precision):
             output, features = model(scene=scene, person=person, with_features=True)
         return output.float(), features.float()
 

@@ -4,7 +4,6 @@ from .methods import images_with_words as images_with_words
 from .methods import multiplicative_label_loss as multiplicative_label_loss
 from .methods import multiplicative_loss as multiplicative_loss
 from .methods import polarity_loss as polarity_loss
-from .methods import word_alignment_loss as word_alignment_loss
 from .methods import word_alignment_terms as word_alignment_terms
 from .objective import contrastive_feature_alignment as contrastive_feature_alignment
 from .objective import mean_over_images as mean_over_images

@@ -94,28 +94,23 @@ def _multiplied(log_p: Tensor, beta: float) -> Tensor:
     return -(factor * log_p).sum(dim=1)
 
 
-def word_alignment_loss(logits: Tensor, words: Tensor, kinds: Sequence[int]) -> Tensor:
+def word_alignment_terms(logits: Tensor, words: Tensor, kinds: Sequence[int]) -> Tensor:
     """Compute the contrastive loss between images and the words of each kind, after Zhang et al. (IJCAI 2022).
 
     InfoNCE with several positives (arXiv 2004.11362). Per image and kind: -log softmax over all words of the kind,
-    averaged over the image's own words. Then averaged over the images that have words of the kind, and summed over
-    kinds; 0 if no image has a word.
+    averaged over the image's own words. Then averaged over the images that have words of the kind; 0 if no image has
+    one. The loss is the sum over kinds.
 
     Args:
         logits: (N, V), cosines of images and words divided by a temperature.
         words: (N, V), 1 for an image's own words.
-        kinds: Number of words of each kind; the V words are ordered by kind.
+        kinds: Number of words of each of K kinds; the V words are ordered by kind.
+
+    Returns:
+        (K,), the term of each kind.
 
     Raises:
         ShapeError: If the shapes do not match.
-    """
-    return word_alignment_terms(logits, words, kinds).sum()
-
-
-def word_alignment_terms(logits: Tensor, words: Tensor, kinds: Sequence[int]) -> Tensor:
-    """Compute the terms of `word_alignment_loss`, one for each of K kinds of words, (K,).
-
-    Takes the same arguments, and raises the same error.
     """
     if logits.ndim != 2 or logits.shape != words.shape or sum(kinds) != logits.shape[1]:
         raise ShapeError(
@@ -134,5 +129,5 @@ def word_alignment_terms(logits: Tensor, words: Tensor, kinds: Sequence[int]) ->
 
 
 def images_with_words(words: Tensor, kinds: Sequence[int]) -> Tensor:
-    """Count the images that have words of each of K kinds, (K,). Arguments as for `word_alignment_loss`."""
+    """Count the images that have words of each of K kinds, (K,). Arguments as for `word_alignment_terms`."""
     return torch.stack([(kind_words.sum(dim=1) > 0).sum() for kind_words in words.split(list(kinds), dim=1)])

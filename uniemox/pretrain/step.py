@@ -13,6 +13,7 @@ from uniemox.losses.config import LossWeights
 from uniemox.model.config import ModelConfig, Precision
 from uniemox.model.uniemox import ModelOutput, UniEmoX
 from uniemox.teacher.protocol import Teacher
+from uniemox.training.hardware import autocast
 from uniemox.training.optimization import train_step
 from uniemox.training.processes import gather_rows
 from uniemox.views.loader import ViewBatch
@@ -73,7 +74,7 @@ def pretrain_step(
     """
 
     def losses_of(batch: PretrainBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        with autocast(model, precision):
+        with autocast(next(model.parameters()).device, precision):
             output = model(**model_inputs(model, batch, teacher), weights=weights)
             extra = {name: loss(output, batch) for name, loss in extra_losses.items()}
         total = sum(extra.values(), start=output.total)
@@ -116,14 +117,8 @@ def forward(
     model: nn.Module, batch: PretrainBatch, *, teacher: Teacher | None = None, precision: Precision = "float32"
 ) -> ModelOutput:
     """Return the model's output for a batch, including every loss. Takes and raises the same as `pretrain_step`."""
-    with autocast(model, precision):
+    with autocast(next(model.parameters()).device, precision):
         return model(**model_inputs(model, batch, teacher))
-
-
-def autocast(model: nn.Module, precision: Precision) -> torch.autocast:
-    """Return the autocast context for this precision on the model's device."""
-    device = next(model.parameters()).device
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def model_inputs(model: nn.Module, batch: PretrainBatch, teacher: Teacher | None) -> dict[str, Tensor | None]:

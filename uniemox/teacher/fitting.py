@@ -39,7 +39,7 @@ from uniemox.teacher.protocol import fit_pixels
 from uniemox.teacher.sources import TimmImageTower
 from uniemox.training.callback import Callback
 from uniemox.training.config import HardwareConfig
-from uniemox.training.hardware import setup_device
+from uniemox.training.hardware import autocast, setup_device
 from uniemox.training.optimization import build_grouped_optimizer, train_step
 from uniemox.training.run_folder import begin_run
 from uniemox.training.trainer import Trainer
@@ -371,7 +371,7 @@ def _features(teacher: FittedTeacher, inputs: Tensor, is_frozen: bool) -> Tensor
         return teacher.project(inputs)
     tower = teacher.architecture
     pixels = fit_pixels(inputs.flatten(0, 1).float() / 255, tower.image_size, tower.mean, tower.std)  # (2N, 3, S, S)
-    with torch.autocast("cpu", torch.bfloat16, enabled=fast_precision("cpu") == "bfloat16"):
+    with autocast(torch.device("cpu"), fast_precision("cpu")):
         features = teacher.project(teacher.network(pixels))  # (2N, C)
     return features.float().unflatten(0, (-1, 2)).mean(dim=1)  # (N, C)
 

@@ -104,6 +104,11 @@ def precision_of(config: HardwareConfig) -> Precision:
     return config.precision or fast_precision()
 
 
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """Return the context in which matrix products and activations have a precision."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
 def with_precision(config: RunConfig, out: Path) -> RunConfig:
     """Return the settings of a run with a fixed precision, which stays the same wherever it is resumed.
 

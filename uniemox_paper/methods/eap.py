@@ -1,6 +1,6 @@
 """EAP: emotion-aware pre-training on words (Zhang et al., IJCAI 2022), then fine-tuning.
 
-In the first half of the steps each image is aligned with its words (`word_alignment_loss`): the emotion, and the
+In the first half of the steps each image is aligned with its words (`word_alignment_terms`): the emotion, and the
 objects and attributes in its annotation. In the second half it learns the label. Word vectors are random at first,
 because the paper's text encoder and its millions of tagged images are not public. If images have no words but their
 labels, this is a classifier with class prototypes, and says nothing about the paper's method.
@@ -137,12 +137,7 @@ class Eap(Relation):
             return None
         return self.word_lists.rows(samples)
 
-    def loss(self, classification: Tensor, **arguments: Any) -> Tensor:
-        """Return the alignment loss of images and words; without batch_targets, the classification loss."""
-        return self.loss_terms(classification, **arguments).sum()
-
-    # It names the arguments that it uses, and takes the others as **_.
-    def loss_terms(  # type: ignore[override]
+    def loss(
         self, classification: Tensor, *, logits: Tensor, features: Tensor, batch_targets: Tensor | None = None, **_: Any
     ) -> Tensor:
         """Return the alignment loss of each kind of words; without batch_targets, the classification loss."""

@@ -74,11 +74,11 @@ class Relation(nn.Module):
         batch_targets: Tensor | None = None,
         has_categories: bool = False,
     ) -> Tensor:
-        """Return the training loss of a batch; the base class returns the classification loss.
+        """Return the training loss of a batch, or its terms, (T,); the base class returns the classification loss.
 
         A method names the arguments that it uses, and takes the others as **_.
-        The loss must be a mean over the images with these weights, see `mean_over_images`: a step of several batches
-        counts each with its sum of weights. Another mean needs `loss_terms` and `term_weights`.
+        Each term must be a mean over the images with these weights, see `mean_over_images`: a step of several batches
+        counts each with its sum of weights. If a term is another mean, `term_weights` returns its weights.
 
         Args:
             classification: Cross-entropy of logits and target.
@@ -92,12 +92,8 @@ class Relation(nn.Module):
         del logits, features, target, weight, batch_targets, has_categories
         return classification
 
-    def loss_terms(self, classification: Tensor, **arguments: Any) -> Tensor:
-        """Return the terms that add up to the loss, (T,). Takes the arguments of `loss`, the only term here."""
-        return self.loss(classification, **arguments)[None]  # (1,)
-
     def term_weights(self, weight: Tensor, _batch_targets: Tensor | None) -> Tensor:
-        """Return the sum of the images' weights in each of `loss_terms`, (T,).
+        """Return the sum of the images' weights in each term of `loss`, (T,); one term in the base class.
 
         Args:
             weight: (N,), ones if all images count the same.
