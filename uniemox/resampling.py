@@ -163,7 +163,7 @@ def folds_of(units: Sequence[str], folds: int) -> NDArray[np.int64]:
     """Return the fold of each sample, (N,), from 0 on; samples of one unit are in one fold. Order does not matter.
 
     >>> folds_of(["a", "b", "a", "c"], 2).tolist()
-    [0, 0, 0, 1]
+    [1, 0, 1, 0]
     """
     names = sorted(set(units))
     order = np.random.default_rng(0).permutation(len(names))

@@ -197,44 +197,51 @@ def _concatenate(starts: Sequence[tuple[Any, NetworkSpec]]) -> tuple[Any, Networ
 
 
 def _open_encoder(source: str, pool: str, size: int, from_scratch: bool) -> tuple[Any, NetworkSpec]:
-    """Open the encoder of a file, of a run, of timm, or of a model in the package."""
+    """Open the encoder of a file, of a run, of timm, of a CLIP, or of a model in the package."""
     if is_in_package(source):
         return _encoder_of_classifier(*load_embedded(source), from_scratch)
     if source.startswith(CLIP):
         from uniemox.teacher.clip_encoder import open_clip_encoder  # noqa: PLC0415 - open_clip takes a second
 
-        clip_encoder, described = open_clip_encoder(source, size)
-        mean, std = clip_encoder.report.mean_std
-        spec = NetworkSpec(encoders=(described,), mean=mean, std=std)
-        if from_scratch:
-            restart(clip_encoder, spec)
-        return clip_encoder.train(), spec
-    is_folder = not source.startswith(TIMM) and Path(source).is_dir()
-    folder = Path(source) if is_folder else None
-    if folder is not None and not (folder / ENCODER).is_file():
+        encoder, described = open_clip_encoder(source, size)
+        return _described(encoder, described, from_scratch)
+    if source.startswith(TIMM) and from_scratch:
+        encoder = load_timm(source, size, pretrained=False)
+        # Its weights are random already, as timm draws them.
+        return _described(encoder, describe_encoder(encoder), from_scratch=False)
+    if not source.startswith(TIMM) and Path(source).is_dir():
+        return _open_encoder_of_run(Path(source), pool, size, from_scratch)
+    encoder = _load_weights(source, pool, size)
+    return _described(encoder, describe_encoder(encoder), from_scratch)
+
+
+def _open_encoder_of_run(folder: Path, pool: str, size: int, from_scratch: bool) -> tuple[Any, NetworkSpec]:
+    """Open the encoder of a run of pre-training or fine-tuning."""
+    if not (folder / ENCODER).is_file():
         raise CheckpointError(f"{folder} has no {ENCODER}: is it a finished run?")
-    if folder is not None and is_classifier(folder / WEIGHTS):
+    if is_classifier(folder / WEIGHTS):
         classifier, info = load_classifier(folder / WEIGHTS)
         encoders = info.network.encoders
         # Such an encoder has position tables for one size only.
         if len(encoders) == 1 and "img_size" in encoders[0].options and info.size != size:
             raise ConfigError(f"{folder} was fine-tuned at {info.size} px; give --view.size {info.size}")
         return _encoder_of_classifier(classifier.encoder, info, from_scratch)
-    if folder is not None:
-        source = str(folder / ENCODER)
-    is_random = source.startswith(TIMM) and from_scratch
-    if is_random:
-        encoder: Any = load_timm(source, size, pretrained=False)
-    else:
-        try:
-            encoder = _load_weights(source, pool, size)
-        except ShapeError as error:
-            if folder is None:
-                raise
-            raise ShapeError(f"{error}; {_size_of_run(folder)}") from error
+    try:
+        encoder = _load_weights(str(folder / ENCODER), pool, size)
+    except ShapeError as error:
+        trained_size = field_of_record(folder, "config", "view", "size")
+        raise ShapeError(
+            f"{error}; {folder} was pre-trained at {trained_size} px, which --view.size {trained_size} (or its preset) "
+            "sets"
+        ) from error
+    return _described(encoder, describe_encoder(encoder), from_scratch)
+
+
+def _described(encoder: Any, description: EncoderSpec, from_scratch: bool) -> tuple[Any, NetworkSpec]:
+    """Return an opened encoder, with its own weights or random ones, and the network that has it alone."""
     mean, std = encoder.report.mean_std or IMAGENET
-    spec = NetworkSpec(encoders=(describe_encoder(encoder),), mean=mean, std=std)
-    if from_scratch and not is_random:
+    spec = NetworkSpec(encoders=(description,), mean=mean, std=std)
+    if from_scratch:
         restart(encoder, spec)
     return encoder.train(), spec
 
@@ -244,12 +251,6 @@ def _load_weights(source: str, pool: str, size: int) -> Any:
     if pool == "token":
         return load_start(source, image_size=size)
     return load_published(source, image_size=size, pool="mean" if pool == "mean" else "own")
-
-
-def _size_of_run(folder: Path) -> str:
-    """Return a clause with the size of a pre-training run's views, as advice."""
-    size = field_of_record(folder, "config", "view", "size")
-    return f"{folder} was pre-trained at {size} px, which --view.size {size} (or its preset) sets"
 
 
 def _encoder_of_classifier(encoder: nn.Module, info: ClassifierInfo, from_scratch: bool) -> tuple[Any, NetworkSpec]:

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -147,28 +147,13 @@ def read_class_folders(root: Path, labels: LabelSet, unlabelled: Collection[Path
     class_folders = _class_folders(root)
     if not class_folders:
         raise DataError(f"{root}: no class folders with images; expected <class>/<picture> or <split>/<class>/...")
-    for parent in {folder.parent for _, folder in class_folders}:
-        if same := spelled_alike(folder.name for _, folder in class_folders if folder.parent == parent):
-            raise DataError(
-                f"{parent}: the folders {same[0]!a} and {same[1]!a} differ only in blanks, invisible "
-                "characters or the form of accents; move their images into one"
-            )
+    _refuse_similar_names(folder for _, folder in class_folders)
+    with_labels, folder_notes = _labelled_folders(root, class_folders, labels, unlabelled)
 
     samples: list[Sample] = []
     ignored: Counter[str] = Counter()
-    without_images: list[str] = []
-    empty_classes: list[str] = []
-    without_labels: list[str] = []
     left_out = LeftOut()
-    for split, folder in class_folders:
-        name = folder.relative_to(root).as_posix()
-        if not _has_images(folder):
-            is_class = _is_label(labels, folder.name)
-            (empty_classes if is_class else without_images).append(name)
-            continue
-        if folder in unlabelled and not _is_label(labels, folder.name):
-            without_labels.append(name)
-            continue
+    for split, folder in with_labels:
         remedy = f"; rename or remove the folder, or read other labels than these with folder:{root}"
         label = class_of(labels, folder.name, str(folder), remedy)
         for path in walk_files(folder, left_out):
@@ -196,19 +181,54 @@ def read_class_folders(root: Path, labels: LabelSet, unlabelled: Collection[Path
             for ending, count in sorted(ignored.items())
         )
     )
-    if without_images:
-        ignored_notes = (*ignored_notes, f"folders without images are no classes: {', '.join(without_images)}")
-    if empty_classes:
-        ignored_notes = (
-            *ignored_notes,
-            f"classes without images: {', '.join(empty_classes)}; the labels are those of {labels.name}",
-        )
-    folder_notes = [
-        f"all images of {folder} were left out: a part with a single folder, unlike the others, has no labels"
-        for folder in without_labels
-    ]
-    notes = (*_warnings(root), *folder_notes, *left_out.link_notes(root), *ignored_notes)
+    notes = (*_warnings(root), *left_out.link_notes(root), *ignored_notes, *folder_notes)
     return DataSet(str(root), labels, samples, notes)
+
+
+def _refuse_similar_names(folders: Iterable[Path]) -> None:
+    """Refuse folders in one folder whose names differ only in spelling.
+
+    Raises:
+        DataError: For the first ones.
+    """
+    by_parent: dict[Path, list[str]] = {}
+    for folder in folders:
+        by_parent.setdefault(folder.parent, []).append(folder.name)
+    for parent, names in by_parent.items():
+        if same := spelled_alike(names):
+            raise DataError(
+                f"{parent}: the folders {same[0]!a} and {same[1]!a} differ only in blanks, invisible "
+                "characters or the form of accents; move their images into one"
+            )
+
+
+def _labelled_folders(
+    root: Path, class_folders: Sequence[tuple[str | None, Path]], labels: LabelSet, unlabelled: Collection[Path]
+) -> tuple[list[tuple[str | None, Path]], list[str]]:
+    """Return the folders whose images have a label, with their splits, and notes about the others.
+
+    Arguments are those of `read_class_folders`, and the split and folder of every class.
+    """
+    with_labels: list[tuple[str | None, Path]] = []
+    empty_classes: list[str] = []
+    no_classes: list[str] = []
+    notes: list[str] = []
+    for split, folder in class_folders:
+        name = folder.relative_to(root).as_posix()
+        is_class = _is_label(labels, folder.name)
+        if not _has_images(folder):
+            (empty_classes if is_class else no_classes).append(name)
+        elif folder in unlabelled and not is_class:
+            notes.append(
+                f"all images of {name} were left out: a part with a single folder, unlike the others, has no labels"
+            )
+        else:
+            with_labels.append((split, folder))
+    if no_classes:
+        notes.append(f"folders without images are no classes: {', '.join(no_classes)}")
+    if empty_classes:
+        notes.append(f"classes without images: {', '.join(empty_classes)}; the labels are those of {labels.name}")
+    return with_labels, notes
 
 
 def split_of(key: str) -> str | None:
