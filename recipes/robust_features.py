@@ -30,7 +30,7 @@ from PIL import Image
 from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 
-from uniemox.checkpoints.classifier import load_onnx_encoder
+from uniemox.checkpoints.onnx_encoders import load_onnx_encoder
 from uniemox.data.sample import DataSet, ImageFile, Sample, decode_sample
 from uniemox.data.seen import hashes_of, read_seen, seen_file, write_hashes
 from uniemox.data.source import open_data

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from uniemox.checkpoints.classifier import load_embedded
+from uniemox.checkpoints.onnx_encoders import load_embedded
 from uniemox.predict.opening import open_network
 from uniemox.views.patches import PixelStats, normalise
 

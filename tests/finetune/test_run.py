@@ -26,7 +26,8 @@ from tests.runs import (
     pretrained,
     tiny_finetuning,
 )
-from uniemox.checkpoints.classifier import load_classifier, load_embedded
+from uniemox.checkpoints.classifier import load_classifier
+from uniemox.checkpoints.onnx_encoders import load_embedded
 from uniemox.data.sample import NO_PERSONS
 from uniemox.data.seen import read_seen
 from uniemox.data.splits import read_splits

@@ -7,7 +7,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from uniemox.checkpoints.classifier import convolutions_in_order
+from uniemox.checkpoints.detector_weights import convolutions_in_order
 from uniemox.model.detectors import YoloxNano, YuNet
 
 

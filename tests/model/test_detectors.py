@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from tests.model.detector_files import same_weights, write_detector
-from uniemox.checkpoints.classifier import load_detector_weights
+from uniemox.checkpoints.detector_weights import load_detector_weights
 from uniemox.errors import CheckpointError
 from uniemox.model.detectors import YoloxNano, YuNet
 from uniemox.persons.layouts import decode_yolox, decode_yunet

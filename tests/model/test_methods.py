@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from uniemox.checkpoints.classifier import load_classifier, load_detector_weights, save_classifier
+from uniemox.checkpoints.classifier import load_classifier, save_classifier
+from uniemox.checkpoints.detector_weights import load_detector_weights
 from uniemox.classifier_info import ClassifierInfo, EncoderSpec, NetworkSpec
 from uniemox.errors import ConfigError
 from uniemox.labels import CAER, MIKELS, LabelSet

@@ -9,14 +9,9 @@ import safetensors
 import torch
 from torch import Tensor, nn
 
-from uniemox.checkpoints.classifier import (
-    CLASSIFIER_KEY,
-    describe_encoder,
-    is_classifier,
-    load_classifier,
-    load_detector_weights,
-    load_embedded,
-)
+from uniemox.checkpoints.classifier import CLASSIFIER_KEY, describe_encoder, is_classifier, load_classifier
+from uniemox.checkpoints.detector_weights import load_detector_weights
+from uniemox.checkpoints.onnx_encoders import load_embedded
 from uniemox.checkpoints.published import load_published, load_start
 from uniemox.checkpoints.reading import check_shapes, is_sincos
 from uniemox.checkpoints.timm_networks import TIMM, load_timm
