@@ -21,7 +21,7 @@ from PIL import Image
 from tests.conftest import REFERENCE
 from tests.data.hugging_face import COLOURS, PARTS, write_all
 from tests.data.tree import put, says, write
-from uniemox.data.near import image_hashes
+from uniemox.data.hashes import image_hashes
 from uniemox.data.readers import arrow_tables
 from uniemox.data.sample import decode_sample
 from uniemox.data.source import open_data

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.runs import colours
-from uniemox.data.near import image_hashes
+from uniemox.data.hashes import image_hashes
 from uniemox.data.overlaps import OVERLAPS, Overlaps, contradictory_among, copies_among, read_overlaps, write_overlaps
 from uniemox.data.sample import Sample
 from uniemox.data.splits import split_samples

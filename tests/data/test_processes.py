@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.drawn import sample_of
-from uniemox.data.near import image_hashes
+from uniemox.data.hashes import image_hashes
 from uniemox.data.processes import CHUNK, map_batches
 from uniemox.errors import DetectorError
 from uniemox.io.parallel import PoolConfig

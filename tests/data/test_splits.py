@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from tests.drawn import class_folders, draw_image
 from uniemox.cli.data import SchemeOptions
 from uniemox.cli.data import split as split_command
-from uniemox.data.near import image_hashes, known_hashes
+from uniemox.data.hashes import image_hashes, stored_or_decoded_hashes
 from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.data.shards import ShardConfig, read_shards, write_shards
 from uniemox.data.split_choice import choose_scheme, frechet_distance, paper_split, plot_choice
@@ -186,7 +186,7 @@ def test_hashes_that_shards_store_are_not_read_again(tmp_path: Path) -> None:
     expected = image_hashes([*packed, *samples[:2]])
     for path in (tmp_path / "s").glob("*.tar"):
         path.write_bytes(b"")
-    assert known_hashes([*packed, *samples[:2]]) == expected
+    assert stored_or_decoded_hashes([*packed, *samples[:2]]) == expected
 
 
 def test_groups_that_share_a_file_are_joined() -> None:

@@ -14,7 +14,7 @@ from tests.data.tree import says
 from tests.drawn import Stored
 from tests.runs import CPU, L1, PLAIN, colours, pretrained, tiny_finetuning, tiny_pretraining
 from uniemox.classifier_info import PersonPolicy
-from uniemox.data.near import decoded_hashes, image_hashes
+from uniemox.data.hashes import decoded_hashes, image_hashes
 from uniemox.data.sample import DataSet
 from uniemox.data.seen import hashes_of, read_seen, refuse_seen, write_seen
 from uniemox.data.unreadable import (

@@ -222,14 +222,14 @@ def split(
     refuse_existing(file)
     need("sklearn", "matplotlib", extra="data")
     from uniemox.data import split_choice, splits
-    from uniemox.data.near import known_hashes
+    from uniemox.data.hashes import stored_or_decoded_hashes
     from uniemox.data.source import open_data
 
     _check_plot(plot)
     dataset = open_data(source, exclude=exclude)
     say_parts(dataset)
     with progress_bar() as progress:
-        hashes = known_hashes(dataset.samples, progress.show)
+        hashes = stored_or_decoded_hashes(dataset.samples, progress.show)
     if scheme.together:
         dataset = replace(dataset, samples=splits.join_copies(dataset.samples, hashes))
     description, assignment, choice = _draw(dataset, source, scheme)

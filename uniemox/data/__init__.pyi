@@ -2,9 +2,9 @@
 from .audit import PLACEHOLDER_LABELS as PLACEHOLDER_LABELS
 from .audit import PLACEHOLDER_TIMES as PLACEHOLDER_TIMES
 from .grouping import groups_by_traits as groups_by_traits
+from .hashes import image_hashes as image_hashes
 from .inspection import THUMB as THUMB
 from .inspection import scan as scan
-from .near import image_hashes as image_hashes
 from .near import near_groups as near_groups
 from .people import PERSONS as PERSONS
 from .people import TEXTS as TEXTS

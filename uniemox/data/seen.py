@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from uniemox.classifier_info import PersonPolicy
-from uniemox.data.near import decoded_hashes
+from uniemox.data.hashes import decoded_hashes
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.unreadable import UNREADABLE, read_unreadable, reasons_of, write_unreadable
 from uniemox.errors import DataError

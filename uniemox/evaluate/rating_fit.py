@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from uniemox.data.near import image_hashes
+from uniemox.data.hashes import image_hashes
 from uniemox.data.sample import DataSet
 from uniemox.data.seen import read_seen, seen_file, write_hashes
 from uniemox.data.unreadable import reasons_of

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from uniemox.classifier_info import ClassifierInfo
-from uniemox.data.near import image_hashes
+from uniemox.data.hashes import image_hashes
 from uniemox.data.sample import DataSet
 from uniemox.data.seen import read_seen, refuse_seen, seen_file, write_hashes
 from uniemox.data.unreadable import reasons_of

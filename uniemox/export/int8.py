@@ -17,7 +17,7 @@ import onnx
 from numpy.typing import NDArray
 
 from uniemox.classifier_info import ClassifierInfo
-from uniemox.data.near import image_hashes
+from uniemox.data.hashes import image_hashes
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.seen import seen_among
 from uniemox.errors import CheckpointError, ConfigError, DataError

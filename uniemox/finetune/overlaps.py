@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from uniemox.data.near import image_hashes
+from uniemox.data.hashes import stored_or_image_hashes
 from uniemox.data.overlaps import Overlaps, contradictory_among, copies_among
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.seen import EXCLUDE_COPIES, seen_among, seen_by
@@ -35,7 +35,7 @@ def find_overlaps(data: DataSet, config: FinetuneConfig, on_progress: Progress =
     """
     # Synthetic scenes are never copies of each other, and to draw all of them takes as long as an epoch.
     files = [sample for sample in data.samples if not isinstance(sample.image, SyntheticImage)]
-    hashes = _hashes_of(files, on_progress)
+    hashes = stored_or_image_hashes(files, on_progress)
     hash_of = {sample.key: digest for sample, digest in zip(files, hashes, strict=True)}
     copies = copies_among(files, hashes)
     parts = _split_with_copies(data, config, copies)
@@ -44,7 +44,7 @@ def find_overlaps(data: DataSet, config: FinetuneConfig, on_progress: Progress =
     hashes_by_model = {name: seen_by(name) for name in (*sources_of(config), DEFAULT_INIT)}
     if any(hashes_by_model[name] for name in sources_of(config)):
         scenes = [sample for sample in (*parts.held_out, *parts.scored) if sample.key not in hash_of]
-        drawn = _hashes_of(scenes, on_progress)
+        drawn = stored_or_image_hashes(scenes, on_progress)
         hash_of |= {sample.key: digest for sample, digest in zip(scenes, drawn, strict=True)}
 
     def keys_among(samples: list[Sample], training_hashes: set[str]) -> tuple[str, ...]:
@@ -84,7 +84,7 @@ def _held_out_unlabelled(
         sample for sample in open_unlabelled(config.distillation) if not isinstance(sample.image, SyntheticImage)
     ]
     held_out_hashes = {hash_of.get(sample.key, "") for sample in held_out} - {""}
-    hashes = _hashes_of(unlabelled, on_progress)
+    hashes = stored_or_image_hashes(unlabelled, on_progress)
     return tuple(sample.key for sample, digest in zip(unlabelled, hashes, strict=True) if digest in held_out_hashes)
 
 
@@ -105,11 +105,3 @@ def _split_with_copies(data: DataSet, config: FinetuneConfig, copies: Mapping[st
             f"such as {next(iter(copies))}, and copies stay in one part of a run: {error}; or add different images; to "
             f"leave out the copies: {EXCLUDE_COPIES}"
         ) from error
-
-
-def _hashes_of(samples: Sequence[Sample], on_progress: Progress) -> list[str]:
-    """Return the sha256 of every sample's file; an index of shards has those of its files."""
-    stored = [getattr(sample.image, "sha256", None) for sample in samples]
-    others = [sample for sample, digest in zip(samples, stored, strict=True) if digest is None]
-    computed = iter(image_hashes(others, on_progress)) if others else iter(())
-    return [next(computed) if digest is None else str(digest) for digest in stored]

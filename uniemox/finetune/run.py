@@ -224,7 +224,13 @@ def _train(run: FinetuneRun, out: Path) -> None:
             ema.set(model)
     runner = wrap(model, run.device, compiled=config.hardware.compile)
     plan = measure_plan(
-        config, trainer, run.probe, samples=len(samples), has_ema=ema is not None, title="fine-tuning", done=point.step
+        config,
+        trainer,
+        run.forward_pixels,
+        samples=len(samples),
+        has_ema=ema is not None,
+        title="fine-tuning",
+        done=point.step,
     )
     augmented = AugmentedViews(config.view, config.seed, config.augment.randaugment, config.augment.altered)
     loader = load_batches(config, ViewDataset(samples, augmented), plan, run.broken)

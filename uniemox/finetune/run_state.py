@@ -153,7 +153,7 @@ class FinetuneRun:
         self.broken.add(outputs.broken)
         return outputs
 
-    def probe(self, pixels: Tensor) -> None:
+    def forward_pixels(self, pixels: Tensor) -> None:
         """Pass pixels, (N, 3, S, S) uint8, through the network, see `measure_plan`."""
         views = normalise(pixels, self.device)
         # In train mode the grey images would change batch-norm statistics at every resume.

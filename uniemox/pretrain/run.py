@@ -288,7 +288,7 @@ def plan_run(
 ) -> RunPlan:
     """Return the plan of a run after a number of steps, including the memory of a teacher that runs in it."""
 
-    def probe(pixels: Tensor) -> None:
+    def forward_pixels(pixels: Tensor) -> None:
         features = None if teacher is None else torch.randn(len(pixels), teacher.width)
         batch = PretrainBatch(scene=pixels, person=pixels, image_features=features, text_features=features)
         forward(trainer.model, batch, precision=precision_of(config.hardware))
@@ -296,7 +296,7 @@ def plan_run(
     plan = measure_plan(
         config,
         trainer,
-        probe,
+        forward_pixels,
         samples=len(data),
         title="pre-training",
         done=done,

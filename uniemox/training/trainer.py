@@ -318,21 +318,25 @@ def load_batches(
 def measure_plan(
     config: TrainConfig,
     trainer: Trainer,
-    probe: Callable[[Tensor], object],
+    forward_pixels: Callable[[Tensor], object],
     *,
     samples: int,
+    title: str,
+    done: int,
     has_ema: bool = False,
-    **more: Any,
+    stops_on_divergence: bool = False,
 ) -> RunPlan:
     """Return the plan of a run; memory is measured on two and on four grey images.
 
     Args:
         config: Settings of the run.
         trainer: Trainer of the run.
-        probe: Function that passes (N, 3, S, S) uint8 through the model.
+        forward_pixels: Function that passes (N, 3, S, S) uint8 through the model.
         samples: Number of training images.
+        title: Name of the run's stage.
+        done: Number of steps that are done.
         has_ema: Checkpoints also store a moving average of the weights (EMA).
-        more: Further fields of the plan.
+        stops_on_divergence: The run stops when its loss diverges.
     """
     model = trainer.model
     device = next(model.parameters()).device
@@ -342,18 +346,21 @@ def measure_plan(
     batch_bytes = int(2 * images_per_batch * view_bytes(config.view.size))
     check_shared_memory(workers, batch_bytes)
     steps = config.schedule.steps(steps_in_epoch(samples, config.batch_size))
+    activations = activation_bytes(model, forward_pixels, config.view.size, images_per_batch)
     return RunPlan(
+        title=title,
+        done=done,
         steps=steps,
         batch_size=config.batch_size,
         accumulation=config.accumulation,
         samples=samples,
         parameters=trained_parameters(model),
-        memory_bytes=memory_estimate(model, activation_bytes(model, probe, config.view.size, images_per_batch)),
+        memory_bytes=memory_estimate(model, activations),
         disk_bytes=trainer.checkpoints.need_space(model, steps=steps, has_ema=has_ema),
         device=str(device),
         processes=world_size(),
         is_sharded=is_sharded(model),
         workers=workers,
         cores=usable_cores(),
-        **more,
+        stops_on_divergence=stops_on_divergence,
     )
