@@ -44,7 +44,7 @@ from uniemox.training.counting import device_name, matmul_peak, parameter_count,
 from uniemox.training.hardware import count_workers, precision_of, setup_device, wrap
 from uniemox.training.journal import Journal
 from uniemox.training.state import ResumePoint
-from uniemox.training.trainer import Trainer, load_batches
+from uniemox.training.trainer import Trainer, training_batches
 from uniemox.views.loader import ViewBatch, ViewDataset
 from uniemox.views.transforms import TrainViews
 
@@ -130,10 +130,10 @@ def bench_train(
         take_step = partial(
             pretrain_step, runner, trainer.optimizer, teacher=teacher, precision=precision, max_grad_norm=norm
         )
-        with closing(trainer.steps(plan, load_batches(config, views, plan))) as timed_steps:
+        with closing(trainer.steps(plan, training_batches(config, views, plan))) as timed_steps:
             for step in timed_steps:
                 step.report(take_step([batch_of(views_batch) for views_batch in step.batches]))
-        parts = _time_parts(config, trainer, teacher, load_batches(config, views, plan), take_step)
+        parts = _time_parts(config, trainer, teacher, training_batches(config, views, plan), take_step)
         peak = max(peak, matmul_peak(device, dtype))
     seconds = [end - start for start, end in pairwise(clock.ends[WARMUP - 1 :])]
     images_per_s = config.batch_size / median(seconds)

@@ -23,7 +23,7 @@ from uniemox.classifier_info import ClassifierInfo, read_info
 from uniemox.data.sample import Sample
 from uniemox.data.source import open_data
 from uniemox.export.int8 import quantise
-from uniemox.export.onnx import KEY
+from uniemox.export.onnx import METADATA_KEY
 from uniemox.io.onnx_sessions import open_session, unpack_weights
 from uniemox.io.weight_names import EMBEDDED
 from uniemox.predict.confidence import probabilities_of
@@ -100,7 +100,7 @@ def main() -> None:
     data = open_data(parser.parse_args().data, with_texts=False)
     # onnxruntime prints advice on the root logger.
     logging.root.setLevel(logging.ERROR)
-    info = read_info({item.key: item.value for item in onnx.load(SCENE).metadata_props}[KEY])
+    info = read_info({item.key: item.value for item in onnx.load(SCENE).metadata_props}[METADATA_KEY])
     train = [sample for sample in data.samples if sample.split == "train"]
     ranges, _ = views_of(random.Random(0).sample(train, CALIBRATION_IMAGES), info)
     pixels, labels = views_of([sample for sample in data.samples if sample.split == "val"], info)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from uniemox.bounds import check_numbers
 from uniemox.errors import ConfigError, LabelError
 from uniemox.io import read_json
-from uniemox.labels import CUSTOM, MIKELS, Kind, LabelSet, clean, recognise
+from uniemox.labels import CUSTOM, MIKELS, Kind, LabelSet, clean, recognise_labels
 from uniemox.paper import paper_tables
 from uniemox.spelling import spelled, spelled_alike
 from uniemox_curate.questions import STRICT, Question, known_questions
@@ -121,7 +121,7 @@ class CollectionPlan:
     @property
     def label_set(self) -> LabelSet:
         """Published label set with these labels, else a custom one."""
-        published = recognise(self.labels, self.kind)
+        published = recognise_labels(self.labels, self.kind)
         if set(published.labels) == set(self.labels):
             return published
         return LabelSet(CUSTOM, self.labels, self.kind)

@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from uniemox.data import PERSONS, DataSet, Sample, decode_sample, json_line, text_of
+from uniemox.data import PERSONS, DataSet, Sample, decode_sample, json_line, teacher_text
 from uniemox.errors import ConfigError, DataError, ImageError
 from uniemox.io import SPLITS, Html, decode, jpeg_url, render, write_file
 from uniemox.training import read_json_object
@@ -37,7 +37,7 @@ def write_images(data: DataSet, out: Path, *, count: int, seed: int, with_emotio
         out: Folder to write to.
         count: Number of images, at least 1; fewer are written if there are fewer.
         seed: Random seed for the selection.
-        with_emotion: End the texts with the emotion if the annotation has one, as in `text_of`.
+        with_emotion: End the texts with the emotion if the annotation has one, as in `teacher_text`.
 
     Raises:
         ConfigError: If the count is below 1.
@@ -61,7 +61,7 @@ def write_images(data: DataSet, out: Path, *, count: int, seed: int, with_emotio
         image.save(out / name)
         if (boxes := _boxes(sample, image.width / width)) is not None:
             people.append(json_line({"key": name, "boxes": boxes}))
-        text = text_of(sample, with_emotion)
+        text = teacher_text(sample, with_emotion)
         entries.append({"file": name, "key": sample.key, "label": data.label_of(sample), "text": text})
     if not entries:
         raise DataError(f"none of the images of {data.name} can be read")

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from uniemox.data.prompts import text_of
+from uniemox.data.prompts import teacher_text
 from uniemox.data.sample import Sample, decode_sample
 from uniemox.data.source import open_data
 from uniemox.persons.box import choose_person
@@ -135,7 +135,7 @@ def relative_person(sample: Sample, width: int, height: int) -> tuple[float, flo
 def texts_of(sample: Sample, classes: Sequence[str]) -> tuple[str, str]:
     """Return the text of a sample without and with its emotion word, as the paper's sentences end."""
     assert sample.label is not None
-    text = text_of(sample, with_emotion=False)
+    text = teacher_text(sample, with_emotion=False)
     return text, f"{text} The overall emotion is {classes[sample.label]}."
 
 
@@ -211,7 +211,7 @@ def build(data: str, captions: str, towers: str, minilm: Path) -> Pack:
     caption_features = (tower_features(tower, captioned) - mean) @ project
     row_of = {sample.image_key: row for row, sample in enumerate(captioned)}
     targets = caption_features[[row_of[sample.image_key] for sample in pairs]]
-    weight, offset = ridge(sentence_features([text_of(sample, False) for sample in pairs], minilm), targets)
+    weight, offset = ridge(sentence_features([teacher_text(sample, False) for sample in pairs], minilm), targets)
     classes = dataset.labels.labels
     without, with_emotion = zip(*(texts_of(sample, classes) for sample in samples), strict=True)
     decoded = [decode_sample(sample) for sample in samples]

@@ -12,7 +12,7 @@ from tests.data.tree import put, says, words, write
 from uniemox.data.source import open_data
 from uniemox.data.splits import write_splits
 from uniemox.errors import ConfigError, DataError, LabelError
-from uniemox.labels import LabelSet, clean, recognise
+from uniemox.labels import LabelSet, clean, recognise_labels
 from uniemox.spelling import match_names, spelled, spelled_alike
 from uniemox_curate.plan import plan_of
 
@@ -36,7 +36,7 @@ def test_a_spelling_is_composed_and_the_same_for_all_forms(text: str) -> None:
 def test_a_class_name_stays_one_after_cleaning(text: str) -> None:
     cleaned = clean(text)
     assert cleaned == spelled(cleaned)
-    assert recognise([text]).index(decomposed(text)) == 0
+    assert recognise_labels([text]).index(decomposed(text)) == 0
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.export.networks import SIZE, Convolutions, classify, info_of
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.export.compact import FEW_VALUES, store_as_float16, store_as_int8
-from uniemox.export.onnx import KEY, export_classifier
+from uniemox.export.onnx import METADATA_KEY, export_classifier
 
 
 def matrices(path: Path, *values: np.ndarray) -> Path:
@@ -59,7 +59,7 @@ def test_float16_halves_the_size_and_keeps_the_outputs(tmp_path: Path) -> None:
     sessions = sessions_of(before, after)
     metadata = [session.get_modelmeta().custom_metadata_map for session in sessions]
     assert metadata[0] == metadata[1]
-    assert set(metadata[0]) == {KEY}
+    assert set(metadata[0]) == {METADATA_KEY}
     for count in (1, 2, 40):
         pixels = np.random.default_rng(count).standard_normal((count, 3, SIZE, SIZE)).astype(np.float32)
         (logits, maps), (small_logits, small_maps) = [

@@ -20,7 +20,7 @@ from uniemox.evaluate.run import evaluate
 from uniemox.export import int8
 from uniemox.export.compact import store_as_float16
 from uniemox.export.int8 import Int8Check, export_int8, quantise
-from uniemox.export.onnx import KEY, export_classifier
+from uniemox.export.onnx import METADATA_KEY, export_classifier
 from uniemox.export.run import export_onnx
 from uniemox.io.onnx_sessions import open_session
 from uniemox.labels import MIKELS, LabelSet
@@ -84,7 +84,7 @@ def check_near(before: Path, after: Path) -> None:
         (expected, metadata) = run(before, views(count, 5))
         (outputs, new_metadata) = run(after, views(count, 5))
         assert {name: value for name, value in new_metadata.items() if name != ONE_BY_ONE} == metadata
-        assert KEY in new_metadata
+        assert METADATA_KEY in new_metadata
         assert np.abs(outputs - expected).max() < 0.1 * np.abs(expected).max() + 0.02
 
 

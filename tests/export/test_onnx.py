@@ -14,7 +14,7 @@ from torch import Tensor
 from tests.runs import SIZE, finetuned
 from uniemox.checkpoints.classifier import load_classifier
 from uniemox.errors import CheckpointError
-from uniemox.export.onnx import KEY, OPSET, export_classifier
+from uniemox.export.onnx import METADATA_KEY, OPSET, export_classifier
 from uniemox.predict.confidence import probabilities_of
 
 NAMES = ("both", "knn", "probe", "affect")
@@ -72,7 +72,7 @@ def test_onnx_inputs_are_the_streams() -> None:
 def test_onnx_metadata_hold_the_classifier_info(name: str) -> None:
     _, info = load_classifier(finetuned(name) / "model.safetensors")
     metadata = session(finetuned(name) / "model.onnx").get_modelmeta().custom_metadata_map
-    assert json.loads(metadata[KEY]) == json.loads(info.to_json())
+    assert json.loads(metadata[METADATA_KEY]) == json.loads(info.to_json())
 
 
 def test_onnx_file_contains_no_local_paths() -> None:

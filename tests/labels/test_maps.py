@@ -18,7 +18,7 @@ from uniemox.labels import (
     find_label_set,
     join_labels,
     label_map,
-    recognise,
+    recognise_labels,
     scored_labels,
 )
 
@@ -122,7 +122,7 @@ def test_joined_labels_contain_each_word_once_and_map_to_each_set() -> None:
 
 def test_sets_without_a_known_map_are_refused() -> None:
     with pytest.raises(LabelError, match="no map from custom to mikels is known"):
-        label_map(recognise(["cosy", "eerie"]), MIKELS)
+        label_map(recognise_labels(["cosy", "eerie"]), MIKELS)
     with pytest.raises(LabelError, match="no map from polarity to mikels is known"):
         label_map(POLARITY, MIKELS)
     four = LabelSet("custom", ("disgust", "fear", "joy", "sadness"), "evoked")
@@ -133,11 +133,11 @@ def test_sets_without_a_known_map_are_refused() -> None:
 @pytest.mark.parametrize(("count", "listed"), [(8, "a, b, c, d, e, f, g, h"), (9, "a, b, c, d, e, f, g, h, …")])
 def test_a_refusal_lists_up_to_eight_labels(count: int, listed: str) -> None:
     with pytest.raises(LabelError, match=f"{listed} can't become"):
-        label_map(recognise("abcdefghi"[:count]), EKMAN)
+        label_map(recognise_labels("abcdefghi"[:count]), EKMAN)
 
 
 def test_a_part_of_a_set_is_mapped_to_the_set() -> None:
-    part = recognise(("awe", "fear", "contentment", "disgust", "sadness"))
+    part = recognise_labels(("awe", "fear", "contentment", "disgust", "sadness"))
     assert label_map(part, MIKELS).pairs == {label: label for label in part.labels}
     assert label_map(part, POLARITY).pairs["contentment"] == "positive"
 

@@ -20,7 +20,8 @@ from uniemox.labels import (
     clean,
     find_label_set,
     polarities,
-    recognise,
+    recognise_labels,
+    requested_label_set,
 )
 
 
@@ -99,7 +100,7 @@ def test_a_set_of_too_many_classes_is_refused() -> None:
     ],
 )
 def test_recognises_published_sets(words: tuple[str, ...], expected: LabelSet) -> None:
-    assert recognise(words) is expected
+    assert recognise_labels(words) is expected
 
 
 @pytest.mark.parametrize(
@@ -113,32 +114,32 @@ def test_recognises_published_sets(words: tuple[str, ...], expected: LabelSet) -
     ],
 )
 def test_unknown_names_become_a_custom_set(words: tuple[str, ...], labels: tuple[str, ...]) -> None:
-    label_set = recognise(words)
+    label_set = recognise_labels(words)
     assert (label_set.name, label_set.labels, label_set.kind) == ("custom", labels, "evoked")
 
 
 def test_most_of_a_published_set_keeps_its_words_and_kind_but_gets_no_more_classes() -> None:
-    label_set = recognise(("Awe", "fear", "'Content'", "disgust", "Sad", "anger"))
+    label_set = recognise_labels(("Awe", "fear", "'Content'", "disgust", "Sad", "anger"))
     assert (label_set.name, label_set.kind) == ("custom", "evoked")
     assert label_set.labels == ("anger", "awe", "contentment", "disgust", "fear", "sadness")
     assert label_set.index("Sad") == 5
-    assert recognise(("angry", "happy", "sad", "neutral")).kind == "felt"  # four of CAER's seven
-    assert recognise(("awe", "fear"), None, "mikels") is MIKELS  # asked for
+    assert recognise_labels(("angry", "happy", "sad", "neutral")).kind == "felt"  # four of CAER's seven
+    assert requested_label_set("mikels") is MIKELS
     with pytest.raises(LabelError, match="there is no label set 'wheel'"):
-        recognise(("awe", "fear"), None, "wheel")
+        requested_label_set("wheel")
 
 
 def test_given_kind_overrides_the_kind_of_the_set() -> None:
-    assert recognise(("x", "y"), "felt").kind == "felt"
-    felt = recognise(MIKELS.labels, "felt")
+    assert recognise_labels(("x", "y"), "felt").kind == "felt"
+    felt = recognise_labels(MIKELS.labels, "felt")
     assert (felt.name, felt.labels, felt.kind) == ("mikels", MIKELS.labels, "felt")
     assert felt.index("content") == 3
-    assert recognise(CAER.labels, "felt") is CAER
+    assert recognise_labels(CAER.labels, "felt") is CAER
 
 
 @given(st.lists(st.text(), max_size=12))
 def test_every_recognised_name_has_an_index(words: list[str]) -> None:
-    label_set = recognise(words)
+    label_set = recognise_labels(words)
     indices = [label_set.index(word) for word in words]
     assert all(label_set.labels[index] == clean(word) or clean(word) in label_set.aliases
                for index, word in zip(indices, words, strict=True))  # fmt: skip
@@ -162,7 +163,7 @@ def test_a_label_occurs_once() -> None:
     with pytest.raises(LabelError, match="'joy' occurs twice"):
         LabelSet("custom", ("joy", "fear", "joy"), "evoked")
     with pytest.raises(LabelError, match="'joy' occurs twice"):
-        recognise((), requested="joy,Joy")
+        recognise_labels((), requested="joy,Joy")
     with pytest.raises(LabelError, match="names no class"):
-        recognise((), requested=",")
-    assert recognise((), requested='"joy, love",a=b, x + y').labels == ("joy, love", "a=b", "x + y")
+        recognise_labels((), requested=",")
+    assert recognise_labels((), requested='"joy, love",a=b, x + y').labels == ("joy, love", "a=b", "x + y")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.runs import scenes
-from uniemox.data.prompts import DEFAULT_TEXT, describe, distinct_texts, text_of
+from uniemox.data.prompts import DEFAULT_TEXT, describe, distinct_texts, teacher_text
 from uniemox.pretrain.step import PretrainBatch, make_batch
 from uniemox.views.config import ViewConfig
 from uniemox.views.loader import ViewBatch, ViewDataset, collate
@@ -58,10 +58,12 @@ def test_empty_batch_has_no_rows() -> None:
 @pytest.mark.parametrize("with_emotion", [True, False])
 def test_annotation_takes_precedence_over_text(with_emotion: bool) -> None:
     sample = scenes().samples[0]
-    assert text_of(replace(sample, text="something else"), with_emotion) == describe(sample.annotation, with_emotion)
-    assert ("The overall emotion is" in text_of(sample, with_emotion)) == with_emotion
-    assert text_of(replace(sample, annotation=None, text="a dog"), with_emotion) == "a dog"
-    assert text_of(replace(sample, annotation=None, text=None), with_emotion) == DEFAULT_TEXT == "A photo."
+    assert teacher_text(replace(sample, text="something else"), with_emotion) == describe(
+        sample.annotation, with_emotion
+    )
+    assert ("The overall emotion is" in teacher_text(sample, with_emotion)) == with_emotion
+    assert teacher_text(replace(sample, annotation=None, text="a dog"), with_emotion) == "a dog"
+    assert teacher_text(replace(sample, annotation=None, text=None), with_emotion) == DEFAULT_TEXT == "A photo."
 
 
 def test_texts_are_listed_once_in_order() -> None:

@@ -20,7 +20,7 @@ from PIL import Image
 from tests.persons.graphs import write_zoo
 from uniemox.labels import MIKELS
 from uniemox.persons.detector import load_detector
-from uniemox.predict.network import KEY, Network
+from uniemox.predict.network import METADATA_KEY, Network
 from uniemox.predict.predictor import Predictor
 from uniemox_serve.app import create_app, listen, server_of
 from uniemox_serve.config import ServeConfig
@@ -70,7 +70,7 @@ def write_model(path: Path, seed: int = 0, labels: Sequence[str] = MIKELS.labels
         "std": [0.25] * 3,
         "conformal_scores": [i / 100 for i in range(100)],
     }
-    helper.set_model_props(model, {KEY: json.dumps(metadata | info)})
+    helper.set_model_props(model, {METADATA_KEY: json.dumps(metadata | info)})
     onnx.save(model, path)
     return path
 

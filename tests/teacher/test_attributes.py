@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tests.drawn import class_folders, jpeg_of
 from uniemox.data.colour import brightness, colorfulness, colour_histogram
-from uniemox.data.prompts import text_of
+from uniemox.data.prompts import teacher_text
 from uniemox.data.source import open_data
 from uniemox.errors import TeacherError
 from uniemox.io.parallel import PoolConfig
@@ -77,7 +77,7 @@ def test_the_label_is_in_the_texts_only_with_emotion(root: Path, tmp_path: Path,
     out = tmp_path / "texts.jsonl"
     write_texts(data, out, Describer, {"with_emotion": with_emotion}, with_emotion=with_emotion)
     samples = open_data(f"folder:{root}", texts=out).samples
-    texts = [text_of(sample, with_emotion=True) for sample in samples]
+    texts = [teacher_text(sample, with_emotion=True) for sample in samples]
     assert texts == [texts_of(out)[sample.key] for sample in samples]
     assert ["emotion is" in text for text in texts] == [with_emotion] * 3
 

@@ -95,7 +95,7 @@ TORCHVISION_NAMES = {
 }
 
 
-def recognise(file: WeightFile) -> str:
+def recognise_method(file: WeightFile) -> str:
     """Return the method that wrote the file, from its container and the names of its tensors.
 
     Raises:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from uniemox.classifier_info import ClassifierInfo, read_info
 from uniemox.io.weight_names import IN_PACKAGE
 from uniemox.model.encoders import build_encoders
-from uniemox.predict.network import KEY
+from uniemox.predict.network import METADATA_KEY
 from uniemox.predict.opening import embedded_file
 
 
@@ -40,7 +40,7 @@ def load_onnx_encoder(path: Path) -> tuple[Any, ClassifierInfo]:
         path: File of `uniemox.export` or of the package, whose batch norms were folded.
     """
     model = onnx.load(path)
-    info = read_info(next(entry.value for entry in model.metadata_props if entry.key == KEY))
+    info = read_info(next(entry.value for entry in model.metadata_props if entry.key == METADATA_KEY))
     encoder = build_encoders(info.network)
     stored: dict[str, TensorProto] = {tensor.name: tensor for tensor in model.graph.initializer}
     nodes = {node.output[0]: node for node in model.graph.node if node.op_type in ("Cast", "Mul")}

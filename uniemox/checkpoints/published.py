@@ -9,7 +9,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from uniemox.checkpoints.drafts import Draft, SelectedEncoder, draft_encoder, draft_start, select_start
-from uniemox.checkpoints.methods import check_method, encoder_tensors, pixels_of, recognise
+from uniemox.checkpoints.methods import check_method, encoder_tensors, pixels_of, recognise_method
 from uniemox.checkpoints.reading import LoadReport, WeightFile, container_of, heads_in, on_meta_device, read_weight_file
 from uniemox.checkpoints.sizes import positive
 from uniemox.checkpoints.timm_networks import TIMM, load_timm
@@ -129,12 +129,15 @@ def _select(file: WeightFile, method: str, heads: int | None, image_size: int | 
     for name, value in (("heads", heads), ("image_size", image_size)):
         if value is not None and value < 1:
             raise CheckpointError(f"{name} must be at least 1, got {value}")
-    used_method = recognise(file) if method == "auto" else check_method(method)
+    used_method = recognise_method(file) if method == "auto" else check_method(method)
     if file.metadata is not None:
         header_heads = file.metadata.get("heads")
         if header_heads is not None:
             header_heads = positive(header_heads, "heads in its header")
-        for name, requested, stored in (("method", used_method, recognise(file)), ("heads", heads, header_heads)):
+        for name, requested, stored in (
+            ("method", used_method, recognise_method(file)),
+            ("heads", heads, header_heads),
+        ):
             if stored is not None and requested not in (None, stored):
                 raise CheckpointError(f"{name}={requested} contradicts the file's header: {stored}")
         heads = heads or header_heads

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from uniemox.checkpoints.methods import recognise
+from uniemox.checkpoints.methods import recognise_method
 from uniemox.checkpoints.reading import read_weight_file, state_of
 from uniemox.checkpoints.timm_networks import TIMM
 
@@ -113,7 +113,7 @@ def decoder_tensors(path: Path) -> dict[str, tuple[str, Tensor]]:
     # Our own files of this form hold an encoder alone.
     if file.metadata is not None:
         return {}
-    method = recognise(file)
+    method = recognise_method(file)
     # DINO's container has two networks, neither of which has a decoder.
     if method == "dino":
         return {}

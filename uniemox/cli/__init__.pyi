@@ -6,8 +6,8 @@ from .console import JsonFlag as JsonFlag
 from .console import JsonObject as JsonObject
 from .console import need as need
 from .console import progress_bar as progress_bar
-from .console import quoted as quoted
 from .console import say as say
+from .console import shell_quoted as shell_quoted
 from .console import show_all as show_all
 from .data_options import NO_FILES as NO_FILES
 from .data_options import Exclude as Exclude

@@ -166,7 +166,7 @@ def refuse_existing(*paths: Path, remedy: str = "") -> None:
         raise ConfigError(f"{names} {verb} there already; {remedy}delete {them}, or choose another name")
 
 
-def quoted(path: Path) -> str:
+def shell_quoted(path: Path) -> str:
     """Quote a path in a command that people copy into a shell."""
     return shlex.quote(str(path))
 

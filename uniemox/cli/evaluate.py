@@ -26,7 +26,7 @@ from uniemox.cli.console import (
 from uniemox.cli.data_options import NO_FILES, DataFiles, FileOptions
 from uniemox.evaluate.label_pairs import read_label_pairs
 from uniemox.io.weight_names import is_in_package
-from uniemox.labels import quoted as quoted_label
+from uniemox.labels import quoted
 from uniemox.plurals import counted
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def evaluate(
     if not run.runs_without_torch(model):
         need("torch", "timm", "scipy", extra="train")
     if name is not None:
-        run.check_name(name)
+        run.check_evaluation_name(name)
     pairs = None if label_map is None else read_label_pairs(label_map)
     dataset, chosen = _open_split(files, data, split)
     _announce_folders([model])
@@ -164,7 +164,7 @@ def score_tables(evaluation: "Evaluation") -> Iterator[Table | str]:
     if evaluation.by is not None:
         yield _groups(evaluation.by)
     labels = evaluation.scored_labels
-    restriction = f", scored among {len(labels)} labels: {', '.join(map(quoted_label, labels))}" if labels else ""
+    restriction = f", scored among {len(labels)} labels: {', '.join(map(quoted, labels))}" if labels else ""
     yield f"{counted(values['n'], 'sample')}{restriction}"
     yield from evaluation.verdict
 
@@ -202,7 +202,7 @@ def short_names(labels: Sequence[str]) -> list[str]:
 
 def _flat(values: dict[str, Any], axis: str = "") -> Iterator[tuple[str, float | None, Any]]:
     """Yield title, value and interval of every number."""
-    from uniemox.evaluate.scores import title_of
+    from uniemox.evaluate.scores import score_title
 
     for name, value in values.items():
         if name == "per_class_recall":
@@ -219,7 +219,7 @@ def _flat(values: dict[str, Any], axis: str = "") -> Iterator[tuple[str, float |
         elif isinstance(value, dict) and name not in NO_SCORES:
             yield from _flat(value, name)
         elif not (name.endswith("interval") or name in NO_SCORES):
-            yield title_of(name, axis), value, values.get(f"{name}_interval")
+            yield score_title(name, axis), value, values.get(f"{name}_interval")
 
 
 def _groups(by: "GroupScores") -> Table:

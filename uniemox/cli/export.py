@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from uniemox.cli.console import Files, Flag, JsonObject, need, progress_bar, quoted, refuse_other, say
+from uniemox.cli.console import Files, Flag, JsonObject, need, progress_bar, refuse_other, say, shell_quoted
 from uniemox.cli.data_options import Splits
 from uniemox.errors import ConfigError
 
@@ -110,7 +110,7 @@ def _write_hub_folder(run: Path, out: Path) -> None:
 
     is_timm = export_hub_folder(run, out, score_lines)
     readers = "timm, transformers and uniemox open it" if is_timm else "uniemox opens it; timm has no such network"
-    upload = f"hf upload OWNER/REPOSITORY {quoted(out)}"
+    upload = f"hf upload OWNER/REPOSITORY {shell_quoted(out)}"
     say(f"wrote {out}: {readers}. Finish its README.md, then upload the folder: {upload}")
 
 
@@ -133,4 +133,4 @@ def _report(out: Path, check: "Int8Check | None", *, as_json: bool) -> None:
     if not is_written:
         raise ConfigError("nothing was written: int8 is slower or changes the predictions too much; see above")
     if not as_json:
-        say(f"wrote {out}, {out.stat().st_size / 1e6:.1f} MB; next: uniemox predict IMAGE --model {quoted(out)}")
+        say(f"wrote {out}, {out.stat().st_size / 1e6:.1f} MB; next: uniemox predict IMAGE --model {shell_quoted(out)}")

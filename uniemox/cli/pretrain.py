@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from uniemox.cli.console import Flag, need, quoted, say, say_parts
+from uniemox.cli.console import Flag, need, say, say_parts, shell_quoted
 from uniemox.cli.data_options import NO_FILES, FileOptions, Texts
 from uniemox.cli.settings import config_of, options_of, takes
 from uniemox.pretrain.config import PretrainConfig
@@ -65,4 +65,4 @@ def pretrain(
         path = run(config, dataset, out, resume=resume, callback=console)
     if is_first():
         option = "--preset demo " if preset == "demo" else ""
-        say(f"wrote {path}; next: uniemox finetune {option}--init {quoted(out)} --data KIND:PATH --out RUN")
+        say(f"wrote {path}; next: uniemox finetune {option}--init {shell_quoted(out)} --data KIND:PATH --out RUN")

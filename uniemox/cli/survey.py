@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from uniemox.cli.console import EXIT_UNREADABLE, Files, Flag, IndexFolder, JsonFlag, UsageError, quoted, say, show_paths
+from uniemox.cli.console import (
+    EXIT_UNREADABLE,
+    Files,
+    Flag,
+    IndexFolder,
+    JsonFlag,
+    UsageError,
+    say,
+    shell_quoted,
+    show_paths,
+)
 from uniemox.cli.predict import NO_MODEL, ModelOptions, check_names
 from uniemox.plurals import counted
 
@@ -133,7 +143,7 @@ def search(
     query = Query(like=like, emotion=emotion, mood=mood, count=count, unfamiliar=unfamiliar)
     predictor = load(model, faces="find" if query.needs_faces else None)
     query = as_spelled(query, predictor)
-    hint = f"grep '\"error\"' {quoted(index_lines(predictor, folder, index))} lists them"
+    hint = f"grep '\"error\"' {shell_quoted(index_lines(predictor, folder, index))} lists them"
     output = Output(as_json=False, has_rows=False, failures_hint=hint)
     results = search_folder(
         predictor,

@@ -11,7 +11,7 @@ from .people import TEXTS as TEXTS
 from .people import people_header as people_header
 from .prompts import distinct_texts as distinct_texts
 from .prompts import plain as plain
-from .prompts import text_of as text_of
+from .prompts import teacher_text as teacher_text
 from .readers.folders import checked_folder as checked_folder
 from .readers.folders import images_below as images_below
 from .readers.folders import note_left_out as note_left_out

@@ -5,7 +5,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from uniemox.labels import LABEL_SETS, LabelSet, one_label_twice, quoted
+from uniemox.labels import LABEL_SETS, LabelSet, names_of_one_label, quoted
 
 # Combining classes of the accents of Latin, Greek and Cyrillic letters. Marks of other scripts are parts of words.
 _ACCENTS = frozenset((202, 216, 220, 230))
@@ -20,7 +20,7 @@ _WORDS_FOR_MISSING = frozenset(
 def notes_on_labels(labels: LabelSet) -> list[str]:
     """Return notes on classes that look alike, and on those whose name says that the label is missing."""
     notes = []
-    same = one_label_twice(labels)
+    same = names_of_one_label(labels)
     if same is not None:
         published, names = same
         notes.append(

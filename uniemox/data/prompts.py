@@ -42,7 +42,7 @@ def describe(annotation: Mapping[str, object], with_emotion: bool) -> str:
     return " ".join(filter(None, sentences)) or DEFAULT_TEXT
 
 
-def text_of(sample: Sample, with_emotion: bool) -> str:
+def teacher_text(sample: Sample, with_emotion: bool) -> str:
     """Return the teacher's text of a sample: its annotation in words, or else its own text.
 
     Args:
@@ -113,4 +113,4 @@ def _join_words(words: Sequence[str]) -> str:
 
 def distinct_texts(samples: Sequence[Sample], with_emotion: bool) -> list[str]:
     """Return all texts of a data set, each once, in the order of their first sample."""
-    return list(dict.fromkeys(text_of(sample, with_emotion) for sample in samples))
+    return list(dict.fromkeys(teacher_text(sample, with_emotion) for sample in samples))

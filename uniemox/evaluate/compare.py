@@ -14,7 +14,7 @@ from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
 from uniemox.evaluate.label_pairs import TOO_FEW_LABELS, LabelPairs, labels_by, left_out_by, needs_map
 from uniemox.evaluate.places import evaluations_folder
 from uniemox.evaluate.run import evaluate, runs_without_torch, write_evaluation
-from uniemox.evaluate.run_records import Predictions, SavedEvaluation, read_evaluations, read_run, title_of
+from uniemox.evaluate.run_records import Predictions, SavedEvaluation, evaluation_title, read_evaluations, read_run
 from uniemox.evaluate.shared_labels import among_shared_labels, label_note, map_note, shared_map_note
 from uniemox.intervals import (
     Interval,
@@ -222,7 +222,7 @@ def compare_on(
             report(f"{path}: {note}")
         file = write_evaluation(evaluation, path, data, scoring.split, persons=scoring.persons)
         report(f"{path}: scores and predictions are in {file} and beside it (.jsonl)")
-    title = title_of(data.name, scoring.split, scoring.persons)
+    title = evaluation_title(data.name, scoring.split, scoring.persons)
     runs = {path: _by_title(path) for path in models}
     comparison = _compare_on_title(title, runs, (ours, theirs, baseline), without)
     if None in pairs_of.values():

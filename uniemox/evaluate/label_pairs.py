@@ -245,6 +245,6 @@ def pairs_in(scored: ScoredLabels) -> LabelPairs:
     }
 
 
-def text_of(pairs: LabelPairs) -> str:
+def format_label_pairs(pairs: LabelPairs) -> str:
     """Return the pairs as text that `read_label_pairs` reads."""
     return ",".join(f"{quoted(label)}={'+'.join(map(quoted, words))}" for label, words in pairs.items())

@@ -44,7 +44,7 @@ from uniemox.predict.confidence import (
     max_coverage,
     set_probabilities_of,
 )
-from uniemox.predict.network import KEY, Network
+from uniemox.predict.network import METADATA_KEY, Network
 from uniemox.predict.opening import open_network
 
 MIN_IMAGES = 30
@@ -282,4 +282,4 @@ def write_model(source: Path, out: Path, info: str) -> None:
         CheckpointError: If it can't be written.
     """
     with replacing(out, CheckpointError) as partial:
-        partial.write_bytes(with_metadata(source.read_bytes(), KEY, info))
+        partial.write_bytes(with_metadata(source.read_bytes(), METADATA_KEY, info))

@@ -18,7 +18,7 @@ from uniemox.data.seen import SEEN, read_seen, refuse_seen
 from uniemox.data.unreadable import listing_of, lost_by_class, reasons_of
 from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
 from uniemox.evaluate.evaluation import SEEN_ALLOWED, UNKNOWN_TRAINING, Evaluation
-from uniemox.evaluate.label_pairs import LabelPairs, labels_by, left_out_by, needs_map, pairs_in, text_of
+from uniemox.evaluate.label_pairs import LabelPairs, format_label_pairs, labels_by, left_out_by, needs_map, pairs_in
 from uniemox.evaluate.outputs import Outputs, outputs_of_network
 from uniemox.evaluate.places import evaluations_folder, is_hub_folder
 from uniemox.evaluate.scorer import Scorer
@@ -135,7 +135,7 @@ def _note_on_map(label_map: LabelPairs, without: Set[str]) -> str:
         without: Labels of the data that the map leaves out.
     """
     if label_map:
-        return f"the label map: {text_of(label_map)}"
+        return f"the label map: {format_label_pairs(label_map)}"
     if not without:
         return "the label map is not used: the model has the labels of the data, not those of the map"
     names = ", ".join(map(quoted, sorted(without)))
@@ -329,7 +329,7 @@ def evaluation_file(evaluation: Evaluation, model: Path, data: DataSet, split: s
     """Return the file to which `write_evaluation` writes the scores; the arguments are the same."""
     if name is None:
         name = _name_of(evaluation, model, data, split)
-    check_name(name)
+    check_evaluation_name(name)
     run = model if model.is_dir() or is_in_package(model) else model.parent
     return evaluations_folder(run) / f"{name}.json"
 
@@ -349,7 +349,7 @@ def _name_of(evaluation: Evaluation, model: Path, data: DataSet, split: str) -> 
     return name
 
 
-def check_name(name: str) -> None:
+def check_evaluation_name(name: str) -> None:
     """Raise ConfigError if an evaluation's name can't be one of a file."""
     if not re.fullmatch(r"\w[\w-]*", name):
         raise ConfigError(f"an evaluation's name has letters, digits, _ and -, got {name!r}")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.errors import DataError
-from uniemox.evaluate.label_pairs import LabelPairs, text_of
+from uniemox.evaluate.label_pairs import LabelPairs, format_label_pairs
 from uniemox.evaluate.metrics import Array
 from uniemox.evaluate.places import evaluations_folder
 from uniemox.intervals import no_spread_note
@@ -72,7 +72,7 @@ class Predictions:
         )
 
 
-def title_of(data: str, split: str | None, persons: object) -> str:
+def evaluation_title(data: str, split: str | None, persons: object) -> str:
     """Return the name of scored data: the data set, its split, and the file of people, if there is one."""
     parts = [data]
     if split:
@@ -100,12 +100,12 @@ class SavedEvaluation:
     @property
     def title(self) -> str:
         """Name of the scored data."""
-        return title_of(self.data, self.split, self.values.get("persons"))
+        return evaluation_title(self.data, self.split, self.values.get("persons"))
 
     @property
     def label_map_text(self) -> str:
         """The user's label map, as --map has it; empty if none was used."""
-        return text_of(self.label_map)
+        return format_label_pairs(self.label_map)
 
     @property
     def measure(self) -> str:

@@ -65,7 +65,7 @@ SCORE_TITLES = {
 """Titles of scores whose names do not say what they are; others are their own titles."""
 
 
-def title_of(name: str, axis: str = "") -> str:
+def score_title(name: str, axis: str = "") -> str:
     """Return the title of a score.
 
     Args:

@@ -20,6 +20,7 @@ from uniemox.io.files import replacing
 from uniemox.model.classifier import Classifier
 from uniemox.model.encoder import ConcatEncoder
 from uniemox.model.eval_mode import eval_mode
+from uniemox.predict.network import METADATA_KEY
 
 TOLERANCE = 1e-4
 """Maximum error of pooled features, relative to the largest one."""
@@ -129,7 +130,6 @@ def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return large + maps.mean(dim=(2, 3), keepdim=True) - large.mean(dim=(2, 3), keepdim=True)
 
 
-KEY = "uniemox"
 OPSET = 20
 
 
@@ -154,7 +154,7 @@ def export_classifier(classifier: Classifier, info: ClassifierInfo, path: Path) 
         raise CheckpointError(f"{path}: torch could not export this network")
     model = program.model_proto
     forget_origin(model.graph)
-    onnx.helper.set_model_props(model, {KEY: info.to_json()})
+    onnx.helper.set_model_props(model, {METADATA_KEY: info.to_json()})
     write_model(model, path)
 
 

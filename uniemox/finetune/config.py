@@ -9,7 +9,7 @@ from uniemox.bounds import check_numbers
 from uniemox.classifier_info import Streams, Task
 from uniemox.errors import ConfigError
 from uniemox.io.weight_names import CLIP
-from uniemox.model.config import REGION_METHODS, AdaptedLayers, check_fusion, check_name, is_foreign
+from uniemox.model.config import REGION_METHODS, AdaptedLayers, check_fusion, check_import_name, is_foreign
 from uniemox.training.config import HardwareConfig, OptimizerConfig, SaveConfig, ScheduleConfig, check_batches
 from uniemox.views.config import ViewConfig
 
@@ -280,7 +280,7 @@ class FinetuneConfig:
         return self.select != "last" and (self.fit in ("full", "lora", "mean") or self.region_method is not None)
 
     def __post_init__(self) -> None:
-        check_name(self.method, (*get_args(Fit), *REGION_METHODS), "method")
+        check_import_name(self.method, (*get_args(Fit), *REGION_METHODS), "method")
         check_batches(self)
         check_numbers(
             self,

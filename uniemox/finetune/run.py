@@ -40,7 +40,7 @@ from uniemox.training.processes import first_process_first, from_first, process_
 from uniemox.training.run_folder import begin_run
 from uniemox.training.run_notes import origin_of_weights, record_start, report_unreadable
 from uniemox.training.state import Checkpoints, ResumePoint, was_finished
-from uniemox.training.trainer import Trainer, load_batches, measure_plan
+from uniemox.training.trainer import Trainer, measure_plan, training_batches
 from uniemox.views.loader import ViewDataset
 
 # With fewer images, two models that disagree on a quarter of them may differ by ten points by chance.
@@ -233,7 +233,7 @@ def _train(run: FinetuneRun, out: Path) -> None:
         done=point.step,
     )
     augmented = AugmentedViews(config.view, config.seed, config.augment.randaugment, config.augment.altered)
-    loader = load_batches(config, ViewDataset(samples, augmented), plan, run.broken)
+    loader = training_batches(config, ViewDataset(samples, augmented), plan, run.broken)
     save = partial(_save, run, trainer, ema, plan.steps_per_epoch)
     objective = run.objective
 

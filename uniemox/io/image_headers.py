@@ -114,7 +114,7 @@ def has_intact_pixels(png: bytes) -> bool:
     return True
 
 
-def without_metadata(data: bytes) -> bytes | None:
+def without_optional_segments(data: bytes) -> bytes | None:
     """Return a JPEG without the segments for which Pillow may refuse it; None for other files.
 
     These are APP0, APP2 and APP13, and an APP14 of Adobe that is too short. EXIF stays.

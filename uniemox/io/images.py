@@ -27,7 +27,7 @@ from uniemox.io.image_headers import (
     has_narrow_range,
     jpeg_frame,
     take_profile,
-    without_metadata,
+    without_optional_segments,
 )
 from uniemox.io.image_limits import check_bytes, check_heif, check_memory, check_tiff
 from uniemox.io.low_bytes import TRANSPARENT_LOW_BYTES, open_low_bytes, refuse_bytes, without_transparent_colour
@@ -201,7 +201,7 @@ def _open_or_mend(data: bytes, formats: list[str]) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=formats)
     except UnidentifiedImageError:
-        mended = without_metadata(data)
+        mended = without_optional_segments(data)
         if mended is None:
             raise
         return Image.open(io.BytesIO(mended), formats=formats)

@@ -30,7 +30,8 @@ from .sets import LabelSet as LabelSet
 from .sets import clean as clean
 from .sets import find_label_set as find_label_set
 from .sets import join_labels as join_labels
-from .sets import one_label_twice as one_label_twice
+from .sets import names_of_one_label as names_of_one_label
 from .sets import polarities as polarities
 from .sets import quoted as quoted
-from .sets import recognise as recognise
+from .sets import recognise_labels as recognise_labels
+from .sets import requested_label_set as requested_label_set

@@ -153,27 +153,33 @@ def find_label_set(name: str) -> LabelSet:
     return sets[name.lower()]
 
 
-def recognise(words: Sequence[str], kind: Kind | None = None, requested: str | None = None) -> LabelSet:
+def requested_label_set(text: str, kind: Kind | None = None) -> LabelSet:
+    """Return the published set of a name, or the set of your own classes.
+
+    Args:
+        text: Name of a published set, or classes separated by commas; a class that contains a comma in double quotes.
+        kind: Kind of the labels, if known. None: the published set's kind, or "evoked" for your own.
+
+    Raises:
+        LabelError: If there is no set of that name, or no class.
+    """
+    if "," not in text:
+        return _of_kind(find_label_set(text), kind)
+    names_of_classes = next(csv.reader([text], skipinitialspace=True))
+    classes = tuple(clean(word) for word in names_of_classes if clean(word))
+    if not classes:
+        raise LabelError(f"labels={text} names no class; give names, separated by commas")
+    return LabelSet(CUSTOM, classes, kind or "evoked")
+
+
+def recognise_labels(words: Sequence[str], kind: Kind | None = None) -> LabelSet:
     """Return the published set that has these class names, else a sorted set named "custom".
 
     Args:
         words: Class names of any case. A published set matches if more than half of them are its labels or aliases, and
             there are not more classes than it has names. Numbers match no set.
         kind: Kind of the labels, if known. None: the published set's kind, or "evoked" for a custom set.
-        requested: Name of a published set to use, or your own classes, separated by commas; a class that contains a
-            comma in double quotes.
-
-    Raises:
-        LabelError: If there is no set of that name.
     """
-    if requested is not None and "," in requested:
-        names_of_classes = next(csv.reader([requested], skipinitialspace=True))
-        classes = tuple(clean(word) for word in names_of_classes if clean(word))
-        if not classes:
-            raise LabelError(f"labels={requested} names no class; give names, separated by commas")
-        return LabelSet(CUSTOM, classes, kind or "evoked")
-    if requested is not None:
-        return _of_kind(find_label_set(requested), kind)
     names = sorted({clean(word) for word in words})
     for label_set in LABEL_SETS:
         labels = {label_set.aliases.get(name, name) for name in names if not name.isdigit()}
@@ -186,13 +192,13 @@ def recognise(words: Sequence[str], kind: Kind | None = None, requested: str | N
     return LabelSet(CUSTOM, tuple(names), kind or "evoked")
 
 
-def one_label_twice(labels: LabelSet) -> tuple[LabelSet, tuple[str, ...]] | None:
+def names_of_one_label(labels: LabelSet) -> tuple[LabelSet, tuple[str, ...]] | None:
     """Return the published set of a custom set's classes if several are names of one of its labels, and these.
 
-    Because of them, `recognise` has not found the published set. None if there are none.
+    Because of them, `recognise_labels` has not found the published set. None if there are none.
 
     >>> classes = LabelSet("custom", ("awe", "content", "contentment", "disgust", "fear", "sad"), "evoked")
-    >>> one_label_twice(classes)[1]
+    >>> names_of_one_label(classes)[1]
     ('content', 'contentment')
     """
     if labels.name != CUSTOM:

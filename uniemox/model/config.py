@@ -41,12 +41,12 @@ def check_fusion(name: str, channels: int, heads: int) -> None:
     Raises:
         ConfigError: For another name, or for numbers below 1.
     """
-    check_name(name, FUSIONS, "fusion")
+    check_import_name(name, FUSIONS, "fusion")
     if channels < 1 or heads < 1:
         raise ConfigError(f"fusion needs at least one channel and one head, got channels={channels}, heads={heads}")
 
 
-def check_name(name: str, table: Iterable[str], kind: str) -> None:
+def check_import_name(name: str, table: Iterable[str], kind: str) -> None:
     """Check the name of a class.
 
     Args:

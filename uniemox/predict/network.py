@@ -26,7 +26,7 @@ from uniemox.spelling import did_you_mean
 # Pixels per run, in all views: larger batches are no faster and need more memory.
 MAX_PX = 2 * 224 * 224
 Array = NDArray[np.float32]
-KEY = "uniemox"
+METADATA_KEY = "uniemox"
 ONE_BY_ONE = "uniemox_one_by_one"
 """Metadata key of files that take one image at a time. Products in 8 bits whose ranges are measured at run time
 (DynamicQuantizeLinear) have one range per batch, so predictions would depend on the other images."""
@@ -297,12 +297,12 @@ class _OnnxEngine:
             raise CheckpointError(
                 f"{path}: onnxruntime can't read it ({error}); export or download it again"
             ) from error
-        if KEY not in metadata:
+        if METADATA_KEY not in metadata:
             raise CheckpointError(
                 f"{path} is an ONNX file, but not a uniemox classifier; uniemox finetune writes one as RUN/model.onnx"
             )
         try:
-            self.info = read_info(metadata[KEY])
+            self.info = read_info(metadata[METADATA_KEY])
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}") from error
         inputs = session.get_inputs()

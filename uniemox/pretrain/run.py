@@ -47,7 +47,7 @@ from uniemox.training.processes import (
 from uniemox.training.run_folder import TEACHER_FEATURES, add_to_record, begin_run
 from uniemox.training.run_notes import load_reports, origin_of_weights, record_start, report_unreadable
 from uniemox.training.state import Checkpoints, ResumePoint, was_finished
-from uniemox.training.trainer import Trainer, load_batches, measure_plan
+from uniemox.training.trainer import Trainer, measure_plan, training_batches
 from uniemox.views.loader import BrokenCount, ViewDataset, collate
 from uniemox.views.patches import IMAGENET
 from uniemox.views.transforms import TrainViews
@@ -112,7 +112,7 @@ def pretrain(
         runner = wrap(model, device, compiled=config.hardware.compile)
         patches = model.encoder.patch_embed.num_patches
         dataset = ViewDataset(data.samples, TrainViews(config.view, config.seed, patches))
-        loader = load_batches(config, dataset, plan, broken)
+        loader = training_batches(config, dataset, plan, broken)
         save = partial(_save, config, dataset, trainer, teacher)
 
         with closing(trainer.steps(plan, loader, save)) as steps:

@@ -7,7 +7,7 @@ import torch
 from timm.utils import unwrap_model
 from torch import Tensor, nn
 
-from uniemox.data.prompts import text_of
+from uniemox.data.prompts import teacher_text
 from uniemox.errors import ConfigError, TeacherError
 from uniemox.losses.config import LossWeights
 from uniemox.model.config import ModelConfig, Precision
@@ -193,14 +193,14 @@ def make_batch(views: ViewBatch, *, with_emotion: bool) -> PretrainBatch:
 
     Args:
         views: Views from `TrainViews` with masks.
-        with_emotion: Append the emotion to texts, see `text_of`.
+        with_emotion: Append the emotion to texts, see `teacher_text`.
     """
     # Only a batch without images has no draws.
     noise = torch.empty(2, 0, 0) if views.noise is None else views.noise
     return PretrainBatch(
         scene=views.scene,
         person=views.person,
-        texts=[text_of(sample, with_emotion) for sample in views.samples],
+        texts=[teacher_text(sample, with_emotion) for sample in views.samples],
         keys=[sample.key for sample in views.samples],
         scene_noise=noise[0],
         person_noise=noise[1],

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from uniemox.data.order import RunOrder, steps_in_epoch
-from uniemox.data.prompts import text_of
+from uniemox.data.prompts import teacher_text
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.seen import SEEN, hashes_of, seen_by, write_hashes
 from uniemox.data.unreadable import UNREADABLE, describe_unreadable, lost_by_class, write_unreadable
@@ -75,7 +75,7 @@ def texts_by_image(data: DataSet, with_emotion: bool) -> tuple[list[Sample], lis
     for sample in data.samples:
         if sample.text and sample.text.strip():
             samples.setdefault(sample.image_key, sample)
-            texts.setdefault(sample.image_key, {})[text_of(sample, with_emotion)] = None
+            texts.setdefault(sample.image_key, {})[teacher_text(sample, with_emotion)] = None
     if len(samples) < MIN_IMAGES:
         raise DataError(
             f"{data.name}: {len(samples)} of its images have a text, a teacher needs at least {MIN_IMAGES}; write "

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from uniemox.classifier_info import ClassifierInfo, NetworkSpec
 from uniemox.errors import ConfigError, TeacherError
-from uniemox.labels import MIKELS, clean, recognise
+from uniemox.labels import MIKELS, clean, recognise_labels
 from uniemox.predict.network import Network
 from uniemox.teacher.opening import open_teacher
 from uniemox.teacher.sources import ClipTeacher
@@ -37,7 +37,7 @@ def open_clip(name: str, words: Sequence[str] | None, *, threads: int | None = N
     if threads is not None:
         torch.set_num_threads(threads)
     engine = ZeroShotClip(teacher, labels)
-    label_set = recognise(labels, "evoked")
+    label_set = recognise_labels(labels, "evoked")
     visual = teacher.model.visual
     info = ClassifierInfo(
         network=NetworkSpec(labels=labels, mean=tuple(visual.image_mean), std=tuple(visual.image_std)),

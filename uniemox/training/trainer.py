@@ -286,7 +286,7 @@ def _diverged(done: int, saved: int, trouble: str) -> DivergedError:
     )
 
 
-def load_batches(
+def training_batches(
     config: TrainConfig, views: ViewDataset, plan: RunPlan, broken: BrokenCount | None = None
 ) -> Iterator[ViewBatch]:
     """Load the remaining batches of the plan, for this process.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from uniemox.cli import Files, Flag, JsonObject, config_of, need, options_of, progress_bar, quoted, say, show_all
+from uniemox.cli import Files, Flag, JsonObject, config_of, need, options_of, progress_bar, say, shell_quoted, show_all
 from uniemox.errors import ConfigError, DataError
 from uniemox.plurals import counted
 from uniemox_curate.cli.labels import (
@@ -229,7 +229,7 @@ def undo(folder: Folder, batch: Annotated[int, Parameter(help="Number of the ste
 
     with project.store.write() as connection:
         number = run(connection, batch, actor="owner")
-    print(f"undone; to reverse this: uniemox curate undo {quoted(folder)} {number}")
+    print(f"undone; to reverse this: uniemox curate undo {shell_quoted(folder)} {number}")
     if undeleted := count_undeleted(project):
         images = counted(undeleted, "image that is taken down still has", "images that are taken down still have")
         raise DataError(f"{images} files; repeat uniemox curate takedown for {'it' if undeleted == 1 else 'them'}")
@@ -253,7 +253,7 @@ def status(
     project = opened(folder)
     from uniemox_curate import status as project_status
 
-    content = project_status.status(project, quoted(folder))
+    content = project_status.status(project, shell_quoted(folder))
     if html is not None:
         project_status.write_status_page(html, content, None, folder / "splits.png")
         say(f"wrote {html}")
@@ -288,4 +288,4 @@ def demo(
     for step, number in result["statistics"]["funnel"].items():
         print(f"{number:6}  {step}")
     print(f"page: {folder / 'status.html'}\nrelease: {folder / 'release'}")
-    say(f"look around: uniemox curate serve {quoted(folder / 'project')}")
+    say(f"look around: uniemox curate serve {shell_quoted(folder / 'project')}")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from uniemox.cli import JsonObject, need, options_of, progress_bar, quoted, say, show_all
+from uniemox.cli import JsonObject, need, options_of, progress_bar, say, shell_quoted, show_all
 from uniemox.errors import ConfigError
 from uniemox.plurals import counted
 from uniemox_curate.cli.tables import Folder, agreement_tables, opened, say_next
@@ -52,7 +52,7 @@ def leave_out(folder: Folder, name: Name, /) -> None:
 
     with project.store.write() as connection:
         number = run(connection, name, actor="owner")
-    print(f"answers of {name} are left out; to count them again: uniemox curate undo {quoted(folder)} {number}")
+    print(f"answers of {name} are left out; to count them again: uniemox curate undo {shell_quoted(folder)} {number}")
     say_next(project, folder)
 
 
@@ -137,7 +137,7 @@ def agree(folder: Folder, /, *, rule: RuleOption = None, as_json: JsonObject = F
     if rule != active_rule:
         drawn = project.store.setting("split")
         options = [] if drawn is None else split_options(drawn)
-        words = " ".join(["split", quoted(folder), *options, "--rule", rule])
+        words = " ".join(["split", shell_quoted(folder), *options, "--rule", rule])
         say(
             f"status, /judge and the next step count by the rule {active_rule}; to use {rule} from now on: uniemox "
             f"curate {words}"
@@ -243,7 +243,7 @@ def release(
         say(f"README.md was edited, so it stays; {NEW_README} has the new text")
     print(f"wrote {out}: {counted(result['pictures'], 'image')}")
     source, *_ = release_sources(project.plan, result["statistics"], f"{out}/")
-    say(f"look at it: uniemox data show {quoted(Path(source))}")
+    say(f"look at it: uniemox data show {shell_quoted(Path(source))}")
     say_next(project, folder)
 
 

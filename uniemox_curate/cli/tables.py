@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from uniemox.cli import need, quoted, say
+from uniemox.cli import need, say, shell_quoted
 from uniemox.plurals import counted
 from uniemox_curate.next_step import NextStep
 
@@ -46,7 +46,7 @@ def say_next(project: "Project", folder: Path) -> None:
     """
     from uniemox_curate.status import status
 
-    state = status(project, quoted(folder))
+    state = status(project, shell_quoted(folder))
     say(f"next: {NextStep(state['next'], state['why'])}")
 
 

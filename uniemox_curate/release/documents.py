@@ -13,7 +13,7 @@ from jinja2 import Environment
 
 from uniemox.data import read_rows
 from uniemox.io import environment, plain_cell, read_json, write_file
-from uniemox.labels import recognise
+from uniemox.labels import recognise_labels
 from uniemox.paper import paper_tables
 from uniemox_curate import tables as t
 from uniemox_curate.annotate.answer_files import as_csv, cells
@@ -212,7 +212,7 @@ def source_options(plan: CollectionPlan, figures: Mapping[str, Any], root: str =
     """
     options = [f"root={root}"] if root else []
     # Labels without an image are no class folders, but columns of soft_labels.csv.
-    if {recognise(plan.labels).kind, recognise(_present(figures)).kind} != {plan.kind}:
+    if {recognise_labels(plan.labels).kind, recognise_labels(_present(figures)).kind} != {plan.kind}:
         options.append(f"kind={plan.kind}")
     return "?" + "&".join(options) if options else ""
 

@@ -15,7 +15,7 @@ from uniemox.data.sample import DataSet, ImageFile, Sample, StoredImage, make_ke
 from uniemox.data.text_files import LATIN_1, is_utf8
 from uniemox.errors import DataError, LabelError
 from uniemox.io.files import plain_cell
-from uniemox.labels import AXES, CUSTOM, LABEL_SETS, Kind, LabelSet, clean, recognise
+from uniemox.labels import AXES, CUSTOM, LABEL_SETS, Kind, LabelSet, clean, recognise_labels, requested_label_set
 from uniemox.spelling import spelled
 
 # Names of known columns in the tables of others.
@@ -70,7 +70,7 @@ def read_csv(
     if not rows:
         raise DataError(f"{table}: no rows under the header")
     low, high = _parse_scale(scale, table)
-    requested = None if labels is None else recognise((), kind, labels)
+    requested = None if labels is None else requested_label_set(labels, kind)
     classes, left_out = _class_columns(table, list(rows[0][1]), requested)
     if requested is None:
         refuse_other_columns(rows, classes, table)
@@ -84,7 +84,7 @@ def read_csv(
     words = classes or sorted({row["label"] for row in cells if row.get("label")})
     if requested is None and not classes:
         notes += list_notes(words)
-    label_set = recognise(words, kind, labels)
+    label_set = recognise_labels(words, kind) if requested is None else requested
     if classes and requested is None and label_set.name == CUSTOM:
         # Any other column of the table would be a class, too: the user should see at once what was taken for one.
         notes.append(

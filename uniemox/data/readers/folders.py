@@ -13,7 +13,7 @@ from uniemox.errors import DataError, LabelError
 from uniemox.io.images import is_image_name
 from uniemox.io.system_folders import describe_left_out, is_system_folder, system_folders_below
 from uniemox.io.walking import LeftOut, walk_folder
-from uniemox.labels import CUSTOM, LABEL_SETS, Kind, LabelSet, clean, recognise
+from uniemox.labels import CUSTOM, LABEL_SETS, Kind, LabelSet, clean, recognise_labels, requested_label_set
 from uniemox.plurals import counted
 from uniemox.spelling import spelled, spelled_alike
 
@@ -56,9 +56,12 @@ def read_folder(root: Path, *, labels: str | None = None, kind: Kind | None = No
             names = {folder.name for _, folder in with_images if folder not in unlabelled}
             # A class of a published set may have no image, but a folder such as "annotations" is no class.
             empty = {folder.name for _, folder in folders if clean(folder.name) in PUBLISHED_NAMES} - names
-            label_set = recognise(sorted(names | empty), kind, labels)
-            if label_set.name == CUSTOM:
-                label_set = recognise(sorted(names), kind, labels)
+            if labels is not None:
+                label_set = requested_label_set(labels, kind)
+            else:
+                label_set = recognise_labels(sorted(names | empty), kind)
+                if label_set.name == CUSTOM:
+                    label_set = recognise_labels(sorted(names), kind)
             data = read_class_folders(root, label_set, unlabelled)
             return replace(data, notes=(*data.notes, *_upper_folder_notes(data)))
         note = "no folders of classes: the images have no labels"
@@ -75,7 +78,9 @@ def read_folder(root: Path, *, labels: str | None = None, kind: Kind | None = No
     outside = sum(sample.split is None for sample in samples)
     if 0 < outside < len(samples):
         notes.append(f"{counted(outside, 'image is', 'images are')} in no folder of a split, unlike the others")
-    label_set = recognise((), kind, labels if has_classes else None)
+    label_set = recognise_labels((), kind)
+    if has_classes and labels is not None:
+        label_set = requested_label_set(labels, kind)
     return DataSet(str(root), label_set, samples, tuple(notes))
 
 

@@ -29,7 +29,7 @@ from uniemox.io.files import plain_cell
 from uniemox.io.images import is_image_name
 from uniemox.io.limits import limited_memory
 from uniemox.io.typed import check_json, parse_json
-from uniemox.labels import Kind, recognise
+from uniemox.labels import Kind, recognise_labels
 from uniemox.plurals import counted
 
 Element = TypeVar("Element")
@@ -95,14 +95,14 @@ def _read_folder(root: Path, files: Sequence[Path], kind: Kind | None) -> DataSe
         )
 
     cells = [row.cells for row in rows]
-    class_labels = recognise(sorted(words), kind)
+    class_labels = recognise_labels(sorted(words), kind)
     notes += [*remove_missing(cells, class_labels), *unify_numbers(cells, class_labels)]
     for row in rows:
         row.cells["split"] = row.cells["split"] or row.split or ""
     if unread:
         notes.append(f"columns not read: {', '.join(name or '(without a name)' for name in sorted(unread))}")
     notes += [f"{path.relative_to(root).as_posix()} {LATIN_1}" for path in metadata if not is_utf8(path)]
-    labels = recognise(sorted(words | {row["label"] for row in cells} - {""}), kind)
+    labels = recognise_labels(sorted(words | {row["label"] for row in cells} - {""}), kind)
     samples = [sample_of_row(row.cells, row.image, row.where, labels, []) for row in rows]
     # An image with several boxes shows several people.
     repeated = len(samples) - len({(sample.key, sample.target_box) for sample in samples})

@@ -7,7 +7,7 @@ from uniemox.data.readers.folders import checked_folder, count_notes, path_insid
 from uniemox.data.readers.rows import number, on_nine_points, read_rows
 from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.errors import DataError
-from uniemox.labels import recognise
+from uniemox.labels import recognise_labels
 
 RATINGS = ("Valence_mean", "Arousal_mean")
 
@@ -37,4 +37,4 @@ def read_oasis(root: Path) -> DataSet:
     if not samples:
         raise DataError(f"{table}: none of its {absent} images exists; expected images/<Theme>.jpg")
     notes = count_notes((absent, "row was", "rows were", "left out: no image"))
-    return DataSet(str(root), recognise((), None), samples, notes)
+    return DataSet(str(root), recognise_labels((), None), samples, notes)

@@ -49,7 +49,7 @@ OTHER_MEANING = "A loss of your own: it should fall, then flatten."
 NORM_PREFIX = "grad_norm_"
 
 
-def title_of(name: str) -> str:
+def curve_title(name: str) -> str:
     """Return the title of a curve.
 
     >>> title_of("scene_reconstruction"), title_of("lr")
@@ -83,7 +83,7 @@ def curves_view(run: SavedRun) -> dict[str, Any]:
         "curves": [_curve(run, name) for name in sorted(drawn, key=_is_diagnostic)],
         # A score that never changed is what a reader must see first.
         "flat": [_flat(run, name) for name in sorted(curves, key=lambda name: name != "score") if name not in drawn],
-        "table": {"headings": ["step", *map(title_of, drawn)], "rows": curve_rows(drawn.values())},
+        "table": {"headings": ["step", *map(curve_title, drawn)], "rows": curve_rows(drawn.values())},
     }
 
 
@@ -94,7 +94,7 @@ def _is_diagnostic(name: str) -> bool:
 def _curve(run: SavedRun, name: str) -> dict[str, Any]:
     steps, values = run.curves[name]
     return {
-        "title": title_of(name),
+        "title": curve_title(name),
         "meaning": meaning_of(name),
         "span": f"{len(steps):,} steps, from {values[0]:.4g} to",
         "last": f"{values[-1]:.4g} at step {steps[-1]:,}",
@@ -105,4 +105,4 @@ def _curve(run: SavedRun, name: str) -> dict[str, Any]:
 def _flat(run: SavedRun, name: str) -> dict[str, str]:
     steps, values = run.curves[name]
     times = "once" if len(steps) == 1 else f"{len(steps):,} times"
-    return {"title": title_of(name), "value": f"{values[0]:.4g}", "times": times, "meaning": meaning_of(name)}
+    return {"title": curve_title(name), "value": f"{values[0]:.4g}", "times": times, "meaning": meaning_of(name)}

@@ -11,7 +11,7 @@ from uniemox.evaluate.compare import chance_of
 from uniemox.evaluate.report.charts import reliability_bins
 from uniemox.evaluate.report.examples import examples_of
 from uniemox.evaluate.run_records import Predictions, SavedEvaluation, SavedRun
-from uniemox.evaluate.scores import MIN_OF_CLASS, images_by_class, title_of
+from uniemox.evaluate.scores import MIN_OF_CLASS, images_by_class, score_title
 from uniemox.evaluate.shared_labels import label_note
 from uniemox.intervals import PairedDifference, share_difference
 from uniemox.io.html import UNKNOWN, are_known, interval, is_known, number, scale_of
@@ -79,7 +79,7 @@ def _scores(values: Mapping[str, Any], axis: str = "") -> Iterator[tuple[str, ..
             if value is None and name == "polarity_accuracy":
                 # Own labels are neither positive nor negative.
                 continue
-            yield title_of(name, axis), number(value), interval(values.get(f"{name}_interval"))
+            yield score_title(name, axis), number(value), interval(values.get(f"{name}_interval"))
 
 
 def _recalls(values: Mapping[str, Any]) -> Iterator[tuple[str, float | None, Any, int]]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from uniemox.data.sample import Sample
 from uniemox.errors import ConfigError
 from uniemox.labels import LabelSet, polarities
-from uniemox.model.config import REGION_METHODS, check_name, import_named
+from uniemox.model.config import REGION_METHODS, check_import_name, import_named
 from uniemox.model.regions import CLASSES, Group, RegionReader, Regions, softmax_over_present
 from uniemox.views.patches import IMAGENET, PixelStats
 
@@ -130,7 +130,7 @@ def build_method(
     Raises:
         ConfigError: For an unknown name, and for labels that the method can't use.
     """
-    check_name(name, REGION_METHODS, "method")
+    check_import_name(name, REGION_METHODS, "method")
     method: Relation = method_class(name)(width, channels, tuple(labels), skip=skip, **options)
     method.reader = RegionReader(method.groups, has_detector=has_detector, has_face_finder=has_face_finder, stats=stats)
     return method
