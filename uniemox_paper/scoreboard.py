@@ -24,7 +24,7 @@ from uniemox_paper.row_answers import RowAnswers, difference_of, join_answers
 WITHOUT = ("seed", "hardware", "save")
 # Kinds of data whose name says nothing about the images.
 LOCAL_KINDS = ("folder", "csv", "shards", "synthetic")
-# Start of a note of `evaluate` about the map from a model's labels to those of the data.
+# Start of a note about the map from a model's labels to those of the data, in evaluations without `mapped_labels`.
 MAPPED = "labels are mapped: "
 
 Column = tuple[str, str]
@@ -205,10 +205,9 @@ class _Reader:
                     f"left out: {file}: the run was scored on {title_of(column)} twice; remove one of the two"
                 )
                 continue
-            maps = [note.removeprefix(MAPPED) for note in evaluation.values.get("notes", ()) if note.startswith(MAPPED)]
             scores[column] = RunScores(
                 predictions=evaluation.predictions,
-                mapping="; ".join(maps),
+                mapping=_mapping_of(evaluation),
                 label_map=evaluation.label_map_text,
                 source=evaluation.data,
             )
@@ -226,6 +225,15 @@ class _Reader:
             self.notes.append(f"left out: {file}: {reason}")
             return None
         return evaluation
+
+
+def _mapping_of(evaluation: SavedEvaluation) -> str:
+    """Return the map from the model's labels to those of the data, in words; empty without one."""
+    mapped_labels = evaluation.values.get("mapped_labels")
+    if isinstance(mapped_labels, str):
+        return mapped_labels
+    notes = evaluation.values.get("notes", ())
+    return "; ".join(note.removeprefix(MAPPED) for note in notes if note.startswith(MAPPED))
 
 
 def read_scoreboard(paths: Sequence[Path]) -> Scoreboard:

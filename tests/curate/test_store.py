@@ -5,6 +5,7 @@ import os
 import sqlite3
 import struct
 import threading
+import tracemalloc
 from contextlib import closing
 from pathlib import Path
 
@@ -387,7 +388,13 @@ def test_a_long_journal_is_not_read(tmp_path: Path) -> None:
     create_project(tmp_path / "p", paper_plan()).store.close()
     with (tmp_path / "p" / "project.db-journal").open("wb") as file:
         file.truncate(2**31)
-    open_project(tmp_path / "p").store.close()
+    tracemalloc.start()
+    try:
+        open_project(tmp_path / "p").store.close()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2**26
 
 
 def test_a_large_database_has_no_more_rows_than_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from tests.predict.networks import as_prediction, tiny_network
 from tests.runs import uniemox_here
 from uniemox.data.source import open_data
 from uniemox.errors import CheckpointError, ConfigError, DataError
-from uniemox.evaluate.rating_fit import PENALTY, _quantile_line, cross_fitted, fit_ratings, interval_ends, ridge
+from uniemox.evaluate.rating_fit import PENALTY, HeldOutRatings, RatedImages, _quantile_line, fit_ratings, ridge
 from uniemox.predict.network import Network
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.ratings import RatingHead, head_inputs
@@ -119,11 +121,14 @@ def test_no_group_is_in_two_folds() -> None:
     inputs = DRAW.normal(size=(60, 6))
     ratings = DRAW.uniform(1, 9, (60, 2))
     groups = [str(i % 17) for i in range(60)]
-    predictions, fold = cross_fitted(inputs, ratings, groups, (4, 2))
+    images = RatedImages(samples=(), inputs=inputs, blocks=(4, 2), ratings=ratings, groups=groups, sources=[None] * 60)
+    held_out = HeldOutRatings.of(images)
+    fold = held_out.fold
     assert all(len({int(fold[i]) for i in range(60) if groups[i] == group}) == 1 for group in set(groups))
     changed = ratings.copy()
     changed[fold == 3] = 1.0
-    np.testing.assert_array_equal(cross_fitted(inputs, changed, groups, (4, 2))[0][fold == 3], predictions[fold == 3])
+    others = HeldOutRatings.of(replace(images, ratings=changed))
+    np.testing.assert_array_equal(others.predictions[fold == 3], held_out.predictions[fold == 3])
 
 
 def test_the_lines_are_scikit_learns_quantile_regression() -> None:
@@ -134,6 +139,11 @@ def test_the_lines_are_scikit_learns_quantile_regression() -> None:
         expected = QuantileRegressor(quantile=level, alpha=0, solver="highs").fit(x[:, None], y)
         line = _quantile_line(x, y, level)
         np.testing.assert_allclose(line, [expected.intercept_, expected.coef_[0]], atol=1e-8)
+
+
+def interval_ends(predictions: np.ndarray, ratings: np.ndarray, sources: Sequence[str | None]) -> np.ndarray:
+    fold = np.zeros(len(ratings), np.int64)
+    return HeldOutRatings(predictions=predictions, ratings=ratings, sources=sources, fold=fold).interval_ends()
 
 
 def test_intervals_widen_where_errors_are_larger_and_hold_every_data_set() -> None:

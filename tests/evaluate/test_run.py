@@ -141,16 +141,19 @@ def test_a_model_without_a_list_of_training_images_is_marked(tmp_path: Path) -> 
     with_detector = replace(labelled_data(), detector_seen=frozenset({"0" * 64}))
     assert UNKNOWN_TRAINING in evaluate(tmp_path / ONNX, with_detector).notes
     assert UNKNOWN_TRAINING not in evaluate(run / ONNX, labelled_data()).notes
-    assert SEEN_ALLOWED in evaluate(run / ONNX, labelled_data(), allow_seen=True).notes
+    allowed = evaluate(run / ONNX, labelled_data(), allow_seen=True)
+    assert SEEN_ALLOWED in allowed.notes
+    assert allowed.may_be_seen
+    assert not evaluate(run / ONNX, labelled_data()).may_be_seen
 
 
-@pytest.mark.parametrize("note", ["another note", UNKNOWN_TRAINING, SEEN_ALLOWED])
-def test_calibration_is_not_advised_by_scores_of_training_images(note: str) -> None:
+@pytest.mark.parametrize("may_be_seen", [False, True])
+def test_calibration_is_not_advised_by_scores_of_training_images(may_be_seen: bool) -> None:
     evaluation = score(labelled_data())
     assert isinstance(evaluation.scores, ClassScores)
     surer = replace(evaluation.scores, n=10_000, ece=0.1, ece_calibrated=0.3)
-    verdict = replace(evaluation, scores=surer, notes=(note,)).verdict
-    assert any("uniemox calibrate fits the model" in sentence for sentence in verdict) == (note == "another note")
+    verdict = replace(evaluation, scores=surer, may_be_seen=may_be_seen).verdict
+    assert any("uniemox calibrate fits the model" in sentence for sentence in verdict) == (not may_be_seen)
 
 
 def test_the_command_says_that_it_replaces_earlier_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,6 +204,8 @@ def test_labels_of_another_set_are_mapped_and_noted() -> None:
         "never reached: surprise",
         "2 images were left out: the model has no label for surprise",
     )
+    assert evaluation.as_dict()["mapped_labels"] == evaluation.mapped_labels
+    assert evaluation.mapped_labels.startswith("mikels -> ekman: amusement + contentment + excitement become joy")
     assert set(evaluation.predictions[0]["probabilities"]) == set(EKMAN.labels)
     assert evaluation.scored_labels == tuple(label for label in EKMAN.labels if label != "surprise")
     # Sets have labels of the model: three of them mean joy, and one of these is enough.

@@ -102,7 +102,14 @@ def test_a_file_that_is_refused_for_another_reason_is_not_locked(tmp_path: Path)
 def test_lock_waits_a_moment_for_the_processes_of_a_killed_run(tmp_path: Path) -> None:
     """Forked loading processes share the lock, and end shortly after the run."""
     before = FileLock(tmp_path / "file.jsonl")
-    ends = threading.Timer(0.2, before.release)
+    released = threading.Event()
+
+    def release() -> None:
+        released.set()
+        before.release()
+
+    ends = threading.Timer(0.2, release)
     ends.start()
     FileLock(tmp_path / "file.jsonl").release()
+    assert released.is_set()
     ends.join()

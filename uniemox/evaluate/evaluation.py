@@ -39,6 +39,10 @@ class Evaluation:
     """Labels among which the model chose, those of the data that it can predict; empty for valence and arousal."""
     label_map: LabelPairs = field(default_factory=dict)
     """The user's map from labels of the data to those of the model, if it was used; else empty."""
+    mapped_labels: str = ""
+    """Map from the model's labels to the scored ones, in words; empty if they are the same."""
+    may_be_seen: bool = False
+    """True if the model may have been trained on some of these images."""
 
     def __repr__(self) -> str:
         value, interval = headline_of(self.scores)
@@ -75,9 +79,8 @@ class Evaluation:
     def verdict(self) -> tuple[str, ...]:
         """Sentences on what the scores mean: trivial baselines, classes with few images, calibration."""
         values = as_values(self.scores)
-        may_be_seen = not {UNKNOWN_TRAINING, SEEN_ALLOWED}.isdisjoint(self.notes)
         sentences = verdict_of(
-            values, len(self.scored_labels), flags="flagged" in self.trust, advises_calibration=not may_be_seen
+            values, len(self.scored_labels), flags="flagged" in self.trust, advises_calibration=not self.may_be_seen
         )
         return tuple(sentences)
 
@@ -93,6 +96,8 @@ class Evaluation:
             values["scored_labels"] = list(self.scored_labels)
         if self.label_map:
             values["label_map"] = {label: list(words) for label, words in self.label_map.items()}
+        if self.mapped_labels:
+            values["mapped_labels"] = self.mapped_labels
         if self.unreadable:
             values["unreadable"] = [{"key": key, "reason": reason} for key, reason in self.unreadable.items()]
         if self.by is None:

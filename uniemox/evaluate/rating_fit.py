@@ -5,13 +5,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.data.hashes import image_hashes
-from uniemox.data.sample import DataSet
+from uniemox.data.sample import Broken, DataSet, Sample
 from uniemox.data.seen import read_seen, seen_file, write_hashes
 from uniemox.data.unreadable import reasons_of
 from uniemox.errors import ConfigError, DataError
@@ -22,7 +22,7 @@ from uniemox.io.weight_names import refuse_name_in_package
 from uniemox.labels import AFFECT
 from uniemox.plurals import counted
 from uniemox.predict.confidence import COVERAGE
-from uniemox.predict.network import FEATURES, LOGITS
+from uniemox.predict.network import FEATURES, LOGITS, Network
 from uniemox.predict.ratings import HASH_DIGITS, HIGHEST, LOWEST, RatingHead, head_inputs
 from uniemox.ranks import rank_correlation
 from uniemox.resampling import folds_of
@@ -88,109 +88,167 @@ def fit_ratings(
     if not network.info.has_shares or FEATURES not in network.engine.outputs:
         raise ConfigError(f"{model} is not a classifier with features; give one of uniemox finetune, task label")
     split, data = data.to_calibrate(split)
+    images, broken = _read_rated(network, data, split, on_progress)
+    held_out = HeldOutRatings.of(images)
+    # Grey images get intervals of their own, which are fitted on grey copies.
+    grey_outputs, _, _ = run_each(network, images.samples, [FEATURES], "encoding grey copies", on_progress, grey)
+    grey_inputs = head_inputs(grey_outputs[FEATURES], grey_outputs[LOGITS])
+    held_out_grey = replace(held_out, predictions=_predict_by_fold(images, held_out.fold, grey_inputs))
+
+    weights, bias = ridge(images.inputs, images.ratings, images.blocks)
+    hashes = image_hashes(images.samples, on_progress)
+    tail = (1 - COVERAGE) / 2
+    head = RatingHead(
+        weights=weights.T.astype(np.float32),
+        bias=bias,
+        ends=held_out.interval_ends(),
+        colourless_ends=held_out_grey.interval_ends(),
+        spread=np.quantile(images.ratings, [tail, 1 - tail], axis=0).T,
+        images=len(images.samples),
+        trained_on=data.name_with_split(split),
+        seen=frozenset(digest[:HASH_DIGITS] for digest in hashes if digest),
+    )
+    write_model(source, out, replace(network.info, ratings=head.to_dict()).to_json())
+    write_hashes(seen_file(out), read_seen(source))
+    return _measured(head, held_out, split=split, groups=len(set(images.groups)), unreadable=reasons_of(broken))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RatedImages:
+    """Images with ratings, as the head reads them."""
+
+    samples: Sequence[Sample]
+    inputs: NDArray[np.float64]
+    """(N, D + E), see `head_inputs`."""
+    blocks: tuple[int, int]
+    """D and E."""
+    ratings: NDArray[np.float64]
+    """(N, 2), valence and arousal, 1 to 9."""
+    groups: Sequence[str]
+    """N names; images of one group are held out together."""
+    sources: Sequence[str | None]
+    """N names of data sets."""
+
+
+def _read_rated(
+    network: Network, data: DataSet, split: str, on_progress: Progress
+) -> tuple[RatedImages, Sequence[Broken]]:
+    """Encode the rated images of a data set; returns them, and the unreadable ones.
+
+    Raises:
+        DataError: If there are too few, or all of them are of one group.
+    """
     rated = [sample for sample in data.samples if sample.valence is not None and sample.arousal is not None]
     if len(rated) < MIN_RATED:
         raise DataError(
             f"{data.name_with_split(split)} has {counted(len(rated), 'image')} with valence and arousal; at least "
             f"{MIN_RATED} are needed"
         )
-
-    outputs, samples, broken = run_each(network, rated, [FEATURES], "looking", on_progress)
+    outputs, samples, broken = run_each(network, rated, [FEATURES], "encoding images", on_progress)
     if len(samples) < MIN_RATED:
         raise DataError(
             f"only {len(samples)} of {len(rated)} rated images can be read; at least {MIN_RATED} are needed"
         )
-    inputs = head_inputs(outputs[FEATURES], outputs[LOGITS])
-    blocks = (outputs[FEATURES].shape[1], outputs[LOGITS].shape[1])
-    ratings = np.array([[sample.valence, sample.arousal] for sample in samples])  # (N, 2)
     groups = units_of(samples)
-    sources = [data.part_of(sample) for sample in samples]
     if len(set(groups)) < 2:
         raise DataError(
             f"{data.name_with_split(split)}: all {len(samples)} rated images are of one group, so none can be held "
             "out; give images of several groups"
         )
-    held_out, fold = cross_fitted(inputs, ratings, groups, blocks)
-
-    # Grey images get intervals of their own, which are fitted on grey copies.
-    grey_outputs, _, _ = run_each(network, samples, [FEATURES], "looking at grey copies", on_progress, grey)
-    grey_inputs = head_inputs(grey_outputs[FEATURES], grey_outputs[LOGITS])
-    held_out_grey = predict_by_fold(inputs, ratings, fold, blocks, grey_inputs)
-
-    weights, bias = ridge(inputs, ratings, blocks)
-    hashes = image_hashes(samples, on_progress)
-    tail = (1 - COVERAGE) / 2
-    head = RatingHead(
-        weights=weights.T.astype(np.float32),
-        bias=bias,
-        ends=interval_ends(held_out, ratings, sources),
-        colourless_ends=interval_ends(held_out_grey, ratings, sources),
-        spread=np.quantile(ratings, [tail, 1 - tail], axis=0).T,
-        images=len(samples),
-        trained_on=data.name_with_split(split),
-        seen=frozenset(digest[:HASH_DIGITS] for digest in hashes if digest),
+    images = RatedImages(
+        samples=samples,
+        inputs=head_inputs(outputs[FEATURES], outputs[LOGITS]),
+        blocks=(outputs[FEATURES].shape[1], outputs[LOGITS].shape[1]),
+        ratings=np.array([[sample.valence, sample.arousal] for sample in samples]),
+        groups=groups,
+        sources=[data.part_of(sample) for sample in samples],
     )
-    write_model(source, out, replace(network.info, ratings=head.to_dict()).to_json())
-    write_hashes(seen_file(out), read_seen(source))
-    inside = _are_inside(head, held_out, ratings, sources, fold)
+    return images, broken
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeldOutRatings:
+    """Predictions of fits that did not use an image's group, and the ratings."""
+
+    predictions: NDArray[np.float64]  # (N, 2)
+    ratings: NDArray[np.float64]  # (N, 2)
+    sources: Sequence[str | None]  # N names of data sets
+    fold: NDArray[np.int64]  # (N,)
+
+    @classmethod
+    def of(cls, images: RatedImages) -> Self:
+        """Fit each image without its fold."""
+        fold = folds_of(images.groups, FOLDS)
+        predictions = _predict_by_fold(images, fold, images.inputs)
+        return cls(predictions=predictions, ratings=images.ratings, sources=images.sources, fold=fold)
+
+    def part(self, is_in: NDArray[np.bool_]) -> Self:
+        """Return the images of a mask, (N,)."""
+        sources = [source for source, is_used in zip(self.sources, is_in, strict=True) if is_used]
+        return replace(
+            self,
+            predictions=self.predictions[is_in],
+            ratings=self.ratings[is_in],
+            sources=sources,
+            fold=self.fold[is_in],
+        )
+
+    def interval_ends(self) -> NDArray[np.float64]:
+        """Fit the ends of 90 % intervals, see `RatingHead.ends`.
+
+        Every data set with at least 100 images has ends of its own; the others are joined with all images.
+
+        Returns:
+            (S, 2, 2, 2) for S data sets: rating, low and high end, a and b.
+        """
+        counts = Counter(self.sources)
+        large = [source for source in counts if counts[source] >= MIN_RATED]
+        masks = [np.array([other == source for other in self.sources]) for source in large]
+        if len(large) < len(counts):
+            masks.append(np.ones(len(self.sources), dtype=bool))
+        axes = range(self.ratings.shape[1])
+        return np.array([[_ends(self.predictions[mask, i], self.ratings[mask, i]) for i in axes] for mask in masks])
+
+    def are_inside(self, head: RatingHead) -> NDArray[np.bool_]:
+        """Return True where an interval contains its rating, (N, 2), if other folds determine the interval's ends."""
+        inside = np.empty(self.ratings.shape, dtype=bool)
+        for i in range(FOLDS):
+            is_in_fold = self.fold == i
+            part = self.part(is_in_fold)
+            ends = self.part(~is_in_fold).interval_ends()
+            intervals = replace(head, ends=ends).intervals(part.predictions, None)
+            inside[is_in_fold] = (intervals[..., 0] <= part.ratings) & (part.ratings <= intervals[..., 1])
+        return inside
+
+
+def _measured(
+    head: RatingHead, held_out: HeldOutRatings, *, split: str, groups: int, unreadable: Mapping[str, str]
+) -> RatingFit:
+    """Measure a fit on held-out images."""
+    predictions = held_out.predictions
+    ratings = held_out.ratings
+    inside = held_out.are_inside(head)
+    intervals = head.intervals(predictions, None)
     return RatingFit(
-        images=len(samples),
+        images=len(ratings),
         split=split,
-        groups=len(set(groups)),
-        unreadable=reasons_of(broken),
+        groups=groups,
+        lowest=_pair(ratings.min(axis=0)),
+        highest=_pair(ratings.max(axis=0)),
+        spearman=_pair([rank_correlation(predictions[:, i], ratings[:, i]) for i in range(len(AFFECT))]),
+        mean_error=_pair(np.abs(predictions - ratings).mean(axis=0)),
+        mean_error_of_mean=_pair(np.abs(ratings - ratings.mean(axis=0)).mean(axis=0)),
+        width=_pair((intervals[..., 1] - intervals[..., 0]).mean(axis=0)),
+        coverage=_pair(inside.mean(axis=0)),
         coverage_by_fifth=(_by_fifth(inside[:, 0], ratings[:, 0]), _by_fifth(inside[:, 1], ratings[:, 1])),
-        **_measures(head, held_out, ratings, inside),
+        unreadable=unreadable,
     )
 
 
-def _measures(
-    head: RatingHead, held_out: NDArray[np.float64], ratings: NDArray[np.float64], inside: NDArray[np.bool_]
-) -> dict[str, Any]:
-    """Return the fields of a `RatingFit` that are pairs of numbers.
-
-    Args:
-        head: The fitted head.
-        held_out: (N, 2) predictions of fits without the image.
-        ratings: (N, 2).
-        inside: (N, 2), True if the interval contains the rating.
-    """
-    intervals = head.intervals(held_out, None)
-    measures = {
-        "lowest": ratings.min(axis=0),
-        "highest": ratings.max(axis=0),
-        "spearman": [rank_correlation(held_out[:, i], ratings[:, i]) for i in range(len(AFFECT))],
-        "mean_error": np.abs(held_out - ratings).mean(axis=0),
-        "mean_error_of_mean": np.abs(ratings - ratings.mean(axis=0)).mean(axis=0),
-        "width": (intervals[..., 1] - intervals[..., 0]).mean(axis=0),
-        "coverage": inside.mean(axis=0),
-    }
-    return {name: (float(valence), float(arousal)) for name, (valence, arousal) in measures.items()}
-
-
-def _are_inside(
-    head: RatingHead,
-    held_out: NDArray[np.float64],
-    ratings: NDArray[np.float64],
-    sources: Sequence[str | None],
-    fold: NDArray[np.int64],
-) -> NDArray[np.bool_]:
-    """Return True where an interval contains its rating, (N, 2), if other folds determine the interval's ends.
-
-    Args:
-        head: The fitted head.
-        held_out: (N, 2) predictions of fits without the image.
-        ratings: (N, 2).
-        sources: N names of data sets.
-        fold: (N,) numbers of the folds.
-    """
-    inside = np.empty(ratings.shape, dtype=bool)
-    for i in range(FOLDS):
-        is_other = fold != i
-        other_sources = [source for source, is_used in zip(sources, is_other, strict=True) if is_used]
-        part = replace(head, ends=interval_ends(held_out[is_other], ratings[is_other], other_sources))
-        intervals = part.intervals(held_out[~is_other], None)
-        inside[~is_other] = (intervals[..., 0] <= ratings[~is_other]) & (ratings[~is_other] <= intervals[..., 1])
-    return inside
+def _pair(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, float]:
+    """Return the values of valence and arousal."""
+    valence, arousal = values
+    return float(valence), float(arousal)
 
 
 def _by_fifth(values: NDArray[np.bool_], ratings: NDArray[np.float64]) -> tuple[float, ...]:
@@ -198,34 +256,19 @@ def _by_fifth(values: NDArray[np.bool_], ratings: NDArray[np.float64]) -> tuple[
     return tuple(float(values[part].mean()) for part in np.array_split(np.argsort(ratings, kind="stable"), 5))
 
 
-def cross_fitted(
-    inputs: NDArray[np.float64], ratings: NDArray[np.float64], groups: Sequence[str], blocks: Sequence[int]
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return predictions (N, 2) of fits that did not use an image's group, and the fold of each image, (N,)."""
-    fold = folds_of(groups, FOLDS)
-    return predict_by_fold(inputs, ratings, fold, blocks, inputs), fold
-
-
-def predict_by_fold(
-    inputs: NDArray[np.float64],
-    ratings: NDArray[np.float64],
-    fold: NDArray[np.int64],
-    blocks: Sequence[int],
-    images: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """Return predictions (N, 2) for images, each by the fit without its fold.
+def _predict_by_fold(images: RatedImages, fold: NDArray[np.int64], inputs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return predictions (N, 2), each by the fit without the image's fold.
 
     Args:
-        inputs: As for `ridge`.
-        ratings: As for `ridge`.
+        images: Images that are fitted.
         fold: (N,) numbers of the folds.
-        blocks: As for `ridge`.
-        images: (N, D + E), the inputs themselves or those of altered copies.
+        inputs: (N, D + E), those of the images or of altered copies.
     """
-    predictions = np.empty_like(ratings)
+    predictions = np.empty_like(images.ratings)
     for i in range(FOLDS):
-        weights, bias = ridge(inputs[fold != i], ratings[fold != i], blocks)
-        predictions[fold == i] = (images[fold == i] @ weights + bias).clip(LOWEST, HIGHEST)
+        is_in_fold = fold == i
+        weights, bias = ridge(images.inputs[~is_in_fold], images.ratings[~is_in_fold], images.blocks)
+        predictions[is_in_fold] = (inputs[is_in_fold] @ weights + bias).clip(LOWEST, HIGHEST)
     return predictions
 
 
@@ -249,31 +292,6 @@ def ridge(
     dual = np.linalg.solve(x @ x.T + PENALTY * np.eye(len(x)), ratings - mean_rating)  # (N, 2)
     weights = scale[:, None] * (x.T @ dual)
     return weights, mean_rating - mean @ weights
-
-
-def interval_ends(
-    predictions: NDArray[np.float64], ratings: NDArray[np.float64], sources: Sequence[str | None]
-) -> NDArray[np.float64]:
-    """Fit the ends of 90 % intervals to held-out predictions, see `RatingHead.ends`.
-
-    Every data set with at least 100 images has ends of its own; the others are joined with all images.
-
-    Args:
-        predictions: (N, 2), of fits without the image.
-        ratings: (N, 2).
-        sources: N names of data sets.
-
-    Returns:
-        (S, 2, 2, 2) for S data sets: rating, low and high end, a and b.
-    """
-    counts = Counter(sources)
-    large = [source for source in counts if counts[source] >= MIN_RATED]
-    masks = [np.array([other == source for other in sources]) for source in large]
-    if len(large) < len(counts):
-        masks.append(np.ones(len(sources), dtype=bool))
-    return np.array(
-        [[_ends(predictions[mask, i], ratings[mask, i]) for i in range(ratings.shape[1])] for mask in masks]
-    )
 
 
 def _ends(predictions: NDArray[np.float64], ratings: NDArray[np.float64]) -> list[list[float]]:

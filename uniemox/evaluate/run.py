@@ -23,7 +23,7 @@ from uniemox.evaluate.outputs import Outputs, outputs_of_network
 from uniemox.evaluate.places import evaluations_folder, is_hub_folder
 from uniemox.evaluate.scorer import Scorer
 from uniemox.evaluate.scores import AffectScores, ClassScores, Scores, score_groups
-from uniemox.evaluate.targets import samples_to_score
+from uniemox.evaluate.targets import mapped_labels, samples_to_score
 from uniemox.intervals import few_groups_note, no_spread_note
 from uniemox.io.files import refuse_special, write_file
 from uniemox.io.progress import Progress, silent
@@ -88,10 +88,9 @@ def evaluate(
     if by is not None:
         # An unknown column is refused before the images are read.
         column_of(samples, by, data)
-    if allow_seen:
-        notes.append(SEEN_ALLOWED)
-    elif not _refuse_seen(model, data, samples, head, on_progress):
-        notes.append(UNKNOWN_TRAINING)
+    may_be_seen = allow_seen or not _refuse_seen(model, data, samples, head, on_progress)
+    if may_be_seen:
+        notes.append(SEEN_ALLOWED if allow_seen else UNKNOWN_TRAINING)
 
     outputs = answer(samples=samples, on_progress=on_progress)
     unreadable = reasons_of(outputs.broken)
@@ -124,6 +123,8 @@ def evaluate(
         trust=trust,
         scored_labels=() if scored is None else scored.choices,
         label_map=label_map,
+        mapped_labels=mapped_labels(scored),
+        may_be_seen=may_be_seen,
     )
 
 

@@ -14,6 +14,13 @@ from uniemox.labels import NO_LABELS, LabelMap, LabelSet, ScoredLabels
 from uniemox.plurals import counted
 
 
+def mapped_labels(scored: ScoredLabels | None) -> str:
+    """Return the map from the model's labels to the scored ones, in words; empty if they are the same."""
+    if scored is None or scored.of_model.source.labels == scored.labels.labels:
+        return ""
+    return str(scored.of_model)
+
+
 def samples_to_score(
     data: DataSet, info: ClassifierInfo, scored: ScoredLabels | None, without: Set[str]
 ) -> tuple[list[Sample], list[str]]:
@@ -29,8 +36,8 @@ def samples_to_score(
         DataError: If no sample has a target.
     """
     notes: list[str] = []
-    if scored is not None and scored.of_model.source.labels != scored.labels.labels:
-        notes.append(f"labels are mapped: {scored.of_model}")
+    if mapped := mapped_labels(scored):
+        notes.append(f"labels are mapped: {mapped}")
     if scored is None:
         labelled = [sample for sample in data.samples if sample.valence is not None and sample.arousal is not None]
         samples = labelled

@@ -81,7 +81,11 @@ def test_the_key_is_whole_for_one_image(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_long_and_non_latin_names_are_drawn() -> None:
-    draw_sheet(rows(1, 1), ["model " * 100], ["日本語\n" * 100])
+    plain = draw_sheet(rows(1, 1), [""], [""])
+    for models, names in ((["model " * 100], [""]), ([""], ["日本語\n" * 100])):
+        sheet = draw_sheet(rows(1, 1), models, names)
+        assert sheet.size == plain.size
+        assert sheet.tobytes() != plain.tobytes()
 
 
 def test_the_html_sheet_is_complete_and_escaped() -> None:
