@@ -218,7 +218,7 @@ def evaluate(
         LabelError: If the model's labels can't be converted to those of the data.
         ConfigError: For an unknown column.
     """
-    from uniemox.evaluate import run  # noqa: PLC0415 - opened by models that need it
+    from uniemox.evaluate import evaluation_files, run  # noqa: PLC0415 - numpy
 
     samples = _opened(data)
     path = Path(model)
@@ -226,7 +226,7 @@ def evaluate(
         path, samples, by=by, task=task, allow_seen=allow_seen, label_pairs=label_pairs, on_progress=on_progress
     )
     if save_as is not None:
-        run.write_evaluation(evaluation, path, samples, "all", name=save_as)
+        evaluation_files.write_evaluation(evaluation, path, samples, "all", name=save_as)
     return evaluation
 
 

@@ -10,7 +10,8 @@ import pytest
 from tests.evaluate.test_run import CPU, labelled_data
 from tests.runs import finetuned
 from uniemox.data.sample import ImageFile, Sample
-from uniemox.evaluate.run import evaluate, write_evaluation
+from uniemox.evaluate.evaluation_files import write_evaluation
+from uniemox.evaluate.run import evaluate
 from uniemox.evaluate.run_records import score_lines
 from uniemox.evaluate.scores import score_affect, score_classes, score_distributions
 from uniemox.evaluate.targets import _notes_on_votes, target_shares

@@ -21,9 +21,10 @@ from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError, LabelError
 from uniemox.evaluate.calibration import LogLossChange, fit_temperature
 from uniemox.evaluate.compare import chance_of
+from uniemox.evaluate.evaluation_files import write_evaluation
 from uniemox.evaluate.outputs import outputs_of_network
 from uniemox.evaluate.recalibration import Recalibration, recalibrate
-from uniemox.evaluate.run import evaluate, write_evaluation
+from uniemox.evaluate.run import evaluate
 from uniemox.evaluate.run_records import read_predictions
 from uniemox.io.sized_image import SizedImage
 from uniemox.labels import MIKELS

@@ -21,8 +21,8 @@ from uniemox.data.sample import DataSet
 from uniemox.data.source import open_data
 from uniemox.errors import DataError
 from uniemox.evaluate.evaluation import Evaluation
+from uniemox.evaluate.evaluation_files import write_evaluation
 from uniemox.evaluate.report.page import write_report
-from uniemox.evaluate.run import write_evaluation
 from uniemox.evaluate.run_records import read_predictions, read_run
 from uniemox.evaluate.scores import score_affect, score_classes, score_distributions, score_groups
 from uniemox.intervals import paired_bootstrap

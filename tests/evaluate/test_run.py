@@ -22,8 +22,9 @@ from uniemox.data.seen import read_seen
 from uniemox.data.shards import ShardConfig, read_shards, write_shards
 from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
 from uniemox.evaluate.evaluation import SEEN_ALLOWED, UNKNOWN_TRAINING, Evaluation
+from uniemox.evaluate.evaluation_files import write_evaluation
 from uniemox.evaluate.recalibration import write_model
-from uniemox.evaluate.run import column_of, evaluate, write_evaluation
+from uniemox.evaluate.run import column_of, evaluate
 from uniemox.evaluate.run_records import score_lines
 from uniemox.evaluate.scores import ClassScores
 from uniemox.evaluate.targets import mapped

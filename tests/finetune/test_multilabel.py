@@ -20,9 +20,10 @@ from tests.finetune.test_divided_step import COUNT, DIVISIONS, Network, assert_s
 from tests.runs import SIZE, data_of, finetuned, losses, pretrained, tiny_finetuning, uniemox_here
 from uniemox.checkpoints.classifier import load_classifier
 from uniemox.errors import ConfigError, LabelError
+from uniemox.evaluate.evaluation_files import write_evaluation
 from uniemox.evaluate.multilabel import MultilabelScores
 from uniemox.evaluate.report.page import write_report
-from uniemox.evaluate.run import evaluate, write_evaluation
+from uniemox.evaluate.run import evaluate
 from uniemox.evaluate.run_records import read_run
 from uniemox.finetune.config import NetworkConfig
 from uniemox.finetune.heads import PENALTIES, fit_head

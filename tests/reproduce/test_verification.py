@@ -17,7 +17,8 @@ from uniemox.data.people import read_people
 from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.data.source import open_data
 from uniemox.errors import CheckpointError, ConfigError, DataError
-from uniemox.evaluate.run import evaluate, write_evaluation
+from uniemox.evaluate.evaluation_files import write_evaluation
+from uniemox.evaluate.run import evaluate
 from uniemox.finetune.run import finetune
 from uniemox.labels import MIKELS
 from uniemox.persons.box import Box, Detection

@@ -99,12 +99,13 @@ def evaluate(
         allow_seen: Also score images that the model was trained on.
         name: File name in RUN/evaluations. Default: made from data and split.
     """
-    from uniemox.evaluate import run
+    from uniemox.evaluate import evaluation_files, run
+    from uniemox.evaluate.places import runs_without_torch
 
-    if not run.runs_without_torch(model):
+    if not runs_without_torch(model):
         need("torch", "timm", "scipy", extra="train")
     if name is not None:
-        run.check_evaluation_name(name)
+        evaluation_files.check_evaluation_name(name)
     pairs = None if label_map is None else read_label_pairs(label_map)
     dataset, chosen = _open_split(files, data, split)
     _announce_folders([model])
@@ -112,8 +113,8 @@ def evaluate(
         result = run.evaluate(
             model, dataset, by=by, task=task, allow_seen=allow_seen, label_pairs=pairs, on_progress=progress.show
         )
-    is_replaced = run.evaluation_file(result, model, dataset, chosen, name).exists()
-    path = run.write_evaluation(result, model, dataset, chosen, name=name, persons=files.persons)
+    is_replaced = evaluation_files.evaluation_file(result, model, dataset, chosen, name).exists()
+    path = evaluation_files.write_evaluation(result, model, dataset, chosen, name=name, persons=files.persons)
     earlier = ", in place of earlier scores (--name keeps both)" if is_replaced else ""
     for line in (f"wrote {path}, and every prediction beside it (.jsonl){earlier}", *result.notes):
         say(line)

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.sample import DataSet
 from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
+from uniemox.evaluate.evaluation_files import write_evaluation
 from uniemox.evaluate.label_pairs import TOO_FEW_LABELS, LabelPairs, labels_by, left_out_by, needs_map
-from uniemox.evaluate.places import evaluations_folder
-from uniemox.evaluate.run import evaluate, runs_without_torch, write_evaluation
+from uniemox.evaluate.places import evaluations_folder, runs_without_torch
+from uniemox.evaluate.run import evaluate
 from uniemox.evaluate.run_records import Predictions, SavedEvaluation, evaluation_title, read_evaluations, read_run
 from uniemox.evaluate.shared_labels import among_shared_labels, label_note, map_note, shared_map_note
 from uniemox.intervals import (

@@ -50,3 +50,13 @@ def is_hub_folder(folder: Path) -> bool:
         # The weights of a run can be scored without its record.
         return False
     return "pretrained_cfg" in config or "library_name" in config
+
+
+def is_onnx(model: Path) -> bool:
+    """Return True for an ONNX file, and for a model of the package."""
+    return is_in_package(model) or model.suffix == ".onnx"
+
+
+def runs_without_torch(model: Path) -> bool:
+    """Return True if onnxruntime scores a model: an ONNX file, one of the package, or one in a hub folder."""
+    return is_onnx(model) or is_hub_folder(model)

@@ -22,7 +22,7 @@ from uniemox.evaluate.calibration import (
 )
 from uniemox.evaluate.label_pairs import LabelPairs, labels_by
 from uniemox.evaluate.outputs import Outputs, outputs_of_network, units_of
-from uniemox.evaluate.run import is_onnx
+from uniemox.evaluate.places import is_onnx
 from uniemox.evaluate.scorer import RightAnswers, meanings_of
 from uniemox.evaluate.targets import mapped
 from uniemox.intervals import Interval, share_interval

@@ -1,8 +1,5 @@
 """Scores of a fine-tuned classifier on a data set."""
 
-import hashlib
-import json
-import re
 from collections.abc import Callable, Collection, Iterator, Sequence, Set
 from dataclasses import replace
 from functools import partial
@@ -20,16 +17,15 @@ from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
 from uniemox.evaluate.evaluation import SEEN_ALLOWED, UNKNOWN_TRAINING, Evaluation
 from uniemox.evaluate.label_pairs import LabelPairs, format_label_pairs, labels_by, left_out_by, needs_map, pairs_in
 from uniemox.evaluate.outputs import Outputs, outputs_of_network
-from uniemox.evaluate.places import evaluations_folder, is_hub_folder
+from uniemox.evaluate.places import runs_without_torch
 from uniemox.evaluate.scorer import Scorer
-from uniemox.evaluate.scores import AffectScores, ClassScores, Scores, score_groups
+from uniemox.evaluate.scores import ClassScores, Scores, score_groups
 from uniemox.evaluate.targets import mapped_labels, samples_to_score
 from uniemox.intervals import few_groups_note, no_spread_note
-from uniemox.io.files import refuse_special, write_file
 from uniemox.io.progress import Progress, silent
-from uniemox.io.run_files import CONFIG, ONNX, SPLITS, WEIGHTS
+from uniemox.io.run_files import CONFIG, SPLITS, WEIGHTS
 from uniemox.io.typed import read_json
-from uniemox.io.weight_names import file_in_package, is_in_package
+from uniemox.io.weight_names import file_in_package
 from uniemox.labels import AFFECT, LabelSet, ScoredLabels, identity_map, quoted
 from uniemox.plurals import counted
 from uniemox.predict.confidence import COVERAGE, flag_note, set_note
@@ -41,8 +37,6 @@ if TYPE_CHECKING:
 
 Opened = tuple[ClassifierInfo, Callable[..., Outputs], RatingHead | None]
 COLUMNS = ("domain", "split", "label", "group")
-# Names of data sets can exceed what file systems allow.
-MAX_NAME_CHARACTERS = 120
 
 
 def evaluate(
@@ -218,16 +212,6 @@ def _same_labels(info: ClassifierInfo, data: LabelSet, pairs: LabelPairs | None)
     return ScoredLabels(identity, identity)
 
 
-def is_onnx(model: Path) -> bool:
-    """Return True for an ONNX file, and for a model of the package."""
-    return is_in_package(model) or model.suffix == ".onnx"
-
-
-def runs_without_torch(model: Path) -> bool:
-    """Return True if onnxruntime scores a model: an ONNX file, one of the package, or one in a hub folder."""
-    return is_onnx(model) or is_hub_folder(model)
-
-
 def _open_onnx(model: Path, task: str | None) -> Opened:
     network = open_network(model)
     answer = partial(outputs_of_network, network, rated=task == "affect")
@@ -291,69 +275,6 @@ def _init_of_run(folder: Path) -> str:
         return ""
     init = settings.get("init") if isinstance(settings, dict) else None
     return init if isinstance(init, str) else ""
-
-
-def write_evaluation(
-    evaluation: Evaluation,
-    model: Path,
-    data: DataSet,
-    split: str,
-    *,
-    name: str | None = None,
-    persons: Path | None = None,
-) -> Path:
-    """Save scores and every image's prediction in the run's folder; replaces files of the same name.
-
-    Args:
-        evaluation: The evaluation.
-        model: A run's folder or a file in one; or embedded, small or a hub folder, see `evaluations_folder`.
-        data: Scored data set.
-        split: Scored split, or all.
-        name: Name of the files, without its ending; None: made from data and split.
-        persons: File of people that was used; None: none was.
-
-    Returns:
-        evaluations/NAME.json; the predictions are in NAME.jsonl, one per line.
-
-    Raises:
-        ConfigError: If the name can't be one of a file.
-    """
-    path = evaluation_file(evaluation, model, data, split, name)
-    refuse_special(path.parent)
-    about = {"data": data.name, "split": split, "persons": None if persons is None else str(persons)}
-    write_file(path.with_suffix(".jsonl"), "".join(json.dumps(line) + "\n" for line in evaluation.predictions))
-    write_file(path, json.dumps({**about, **evaluation.as_dict()}, indent=2) + "\n")
-    return path
-
-
-def evaluation_file(evaluation: Evaluation, model: Path, data: DataSet, split: str, name: str | None) -> Path:
-    """Return the file to which `write_evaluation` writes the scores; the arguments are the same."""
-    if name is None:
-        name = _name_of(evaluation, model, data, split)
-    check_evaluation_name(name)
-    run = model if model.is_dir() or is_in_package(model) else model.parent
-    return evaluations_folder(run) / f"{name}.json"
-
-
-def _name_of(evaluation: Evaluation, model: Path, data: DataSet, split: str) -> str:
-    """Return a file name from the names of data and split."""
-    title = f"{data.name} {split}"
-    # A folder may contain several ONNX files.
-    if model.suffix == ".onnx" and model.name != ONNX:
-        title += f" {model.stem}"
-    # A classifier may have scores of its labels too.
-    if isinstance(evaluation.scores, AffectScores):
-        title += " affect"
-    name = re.sub(r"\W+", "-", title).strip("-")
-    if len(name) > MAX_NAME_CHARACTERS:
-        return f"{name[:MAX_NAME_CHARACTERS]}-{hashlib.sha256(title.encode()).hexdigest()[:8]}"
-    return name
-
-
-def check_evaluation_name(name: str) -> None:
-    """Raise ConfigError if an evaluation's name can't be one of a file."""
-    if not re.fullmatch(r"\w[\w-]*", name):
-        raise ConfigError(f"an evaluation's name has letters, digits, _ and -, got {name!r}")
 
 
 def column_of(samples: Sequence[Sample], name: str, data: DataSet) -> list[str | None]:
