@@ -218,7 +218,7 @@ def evaluate(
         LabelError: If the model's labels can't be converted to those of the data.
         ConfigError: For an unknown column.
     """
-    from uniemox.evaluate import evaluation_files, run  # noqa: PLC0415 - numpy
+    from uniemox.evaluate import evaluation_files, run  # noqa: PLC0415 - opened by models that need it
 
     samples = _opened(data)
     path = Path(model)

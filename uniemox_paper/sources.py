@@ -72,7 +72,7 @@ class DataSource:
     """Number of training images."""
     split: str = "test"
     """Split to score."""
-    scored_pictures: int = 0
+    scored_images: int = 0
     scored_source: "DataSource | None" = None
     """Other data to score; None: these."""
     files: Mapping[str, Path] = field(default_factory=dict)
@@ -214,7 +214,7 @@ def _packed_small(config: ReproduceConfig, name: str, source: str, exclude: Path
         scored_scenes = _scenes(config.out, f"new {name}", NEW_SCENES)
         prepared = _scenes(config.out, name, source)
         count = len(open_data(NEW_SCENES))
-        return replace(prepared, scored_source=scored_scenes, split="all", scored_pictures=count)
+        return replace(prepared, scored_source=scored_scenes, split="all", scored_images=count)
     prepared, data = _split_as_paper(config, name, source, exclude)
     if kind == "shards":
         return prepared
@@ -270,7 +270,7 @@ def _split_as_paper(
         labels=data.labels,
         train=sizes["train"],
         split=split,
-        scored_pictures=sizes[split],
+        scored_images=sizes[split],
         files=exclusion,
         digests=(_digest(data, source),),
         exclude=exclusion,
@@ -287,11 +287,11 @@ def _split_as_paper(
         config.out, f"split {name}", "data split", source, file, options={**split_options, **exclusion}, makes=SPLITS
     )
     recipe = PAPER_RECIPES[kind] if is_paper else DEFAULT_RECIPE
-    prepared = replace(prepared, split="test", scored_pictures=sizes["test"], needs=(run,))
+    prepared = replace(prepared, split="test", scored_images=sizes["test"], needs=(run,))
     # A recipe that divides one published split leaves train as published.
     if recipe is not None and recipe.of_split is None:
         train, test = (round(len(data) * recipe.ratios[part]) for part in ("train", "test"))
-        prepared = replace(prepared, train=train, scored_pictures=test)
+        prepared = replace(prepared, train=train, scored_images=test)
     return replace(prepared, files={**exclusion, "splits": run.folder / SPLITS}), data
 
 

@@ -319,7 +319,7 @@ class Study:
         options["name"] = KEY
         run = data.run(self.config.out, f"score {model.name}", "evaluate", options=options)
         scores = (data.source, target.split)
-        return replace(run, model=model, scores=scores, needs=(model, *run.needs), images=target.scored_pictures)
+        return replace(run, model=model, scores=scores, needs=(model, *run.needs), images=target.scored_images)
 
     def cell(self, method: Method, target: DataSource, *, fraction: float = 1.0, paper: float | None = None) -> Cell:
         """Return a method's cell for a data set: fine-tuned and scored once per seed."""

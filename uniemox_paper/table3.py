@@ -352,7 +352,7 @@ def _zero_shot(study: Study) -> TableRow:
         name = f"zero-shot on {target.name}"
         needs = () if teacher is None else (teacher,)
         run = data.run(study.config.out, name, "reproduce zero-shot", options=options, needs=needs)
-        run = replace(run, images=target.scored_pictures, scores=(data.source, target.split))
+        run = replace(run, images=target.scored_images, scores=(data.source, target.split))
         protocol = Protocol(
             trained_on=NONE,
             labels=target.labels,

@@ -22,7 +22,7 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
-        self.pictures = Counter("uniemox_pictures", "Images processed, by result", ("result",), registry=self.registry)
+        self.images = Counter("uniemox_pictures", "Images processed, by result", ("result",), registry=self.registry)
         self.batch_size = Histogram("uniemox_batch_size", "Images per batch", buckets=_SIZES, registry=self.registry)
         self.rejected = Counter("uniemox_rejected", "Requests refused, by reason", ("reason",), registry=self.registry)
         self.queue_length = Gauge("uniemox_queue_length", "Images that wait", registry=self.registry)

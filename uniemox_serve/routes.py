@@ -118,7 +118,7 @@ async def predict(
     uploads, answers = await _ask(request, service, ask)
     for answer in answers:
         result = "unreadable" if isinstance(answer, Failure) else "answered"
-        service.metrics.pictures.labels(result).inc()
+        service.metrics.images.labels(result).inc()
     if len(uploads) == 1:
         _readable(answers[0])
     return [_image_answer(upload, answer, ask.model) for upload, answer in zip(uploads, answers, strict=True)]

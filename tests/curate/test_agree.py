@@ -122,8 +122,8 @@ def test_edges_of_agreement() -> None:
 def answers(*texts: str) -> LatestAnswers:
     """Each text is an image's answers, a letter an annotator."""
     names = {"a": "awe", "f": "fear", "n": "none"}
-    by_picture = {i: {f"p{j}": names[letter] for j, letter in enumerate(text)} for i, text in enumerate(texts)}
-    return LatestAnswers(("p0", "p1", "p2", "p3"), by_picture)
+    by_image = {i: {f"p{j}": names[letter] for j, letter in enumerate(text)} for i, text in enumerate(texts)}
+    return LatestAnswers(("p0", "p1", "p2", "p3"), by_image)
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def test_a_clock_that_jumps_loses_no_answer_and_reserves_nothing_for_years(
             monkeypatch.setattr(time, "time", right)
     finally:
         writer.close()
-    assert read_answers(project).by_picture == {first.picture_id: {"Ada": "fear"}}
+    assert read_answers(project).by_image == {first.picture_id: {"Ada": "fear"}}
     tasks = assigner.next_tasks(number_of(project, "Ben"), 0, 10)
     assert {task.picture_id for task in tasks} == {1, 2, 3, 4, 5} - {first.picture_id}
 
@@ -125,7 +125,7 @@ def test_attention_checks_are_counted_apart(tmp_path: Path) -> None:
         owner = Browser(client, invite(project, "owner", "owner"))
         (person,) = owner.get("/api/status").json()["people"]
     assert (person["checks"], person["checks_passed"], person["answered"]) == (2, 1, 0)
-    assert read_answers(project).by_picture == {}
+    assert read_answers(project).by_image == {}
 
 
 def test_many_writers_at_once_lose_nothing(project: Project) -> None:

@@ -106,7 +106,7 @@ def test_two_annotators_by_keys_alone(browser: object, tmp_path: Path) -> None:
         ada.reload()
         shows(ada, "#progress", "6 of 6 images answered")
         assert ada.evaluate("Object.keys(localStorage).length") == 0
-    labels = read_answers(project).by_picture
+    labels = read_answers(project).by_image
     assert sorted(by_name["Ada"] for by_name in labels.values()) == ["awe"] * 5 + ["fear"]
     assert sorted(by_name["Ben"] for by_name in labels.values()) == ["awe", "awe", "fear", "fear", "none", "none"]
 

@@ -141,7 +141,7 @@ def test_stored_counts_equal_counted_ones_after_any_operations(
             assert counts.passed_screen == changing.count(pool())
             assert counts.disputed == len(disputed(changing, counts.basis.rule))
             assert counts.labelled == kept_set(verdicts(changing, rule=counts.basis.rule))
-            answers = read_answers(changing).by_picture.values()
+            answers = read_answers(changing).by_image.values()
             assert counts.answered_twice == sum(len(labels) >= 2 for labels in answers)
         changing.store.close()
 

@@ -64,7 +64,7 @@ def test_all_fields_of_an_answer_are_saved(tmp_path: Path) -> None:
         assert ada.get("/api/me").json()["answered"] == 3
     by_task = {row.id: row.picture_id for row in project.rows(select(t.tasks))}
     answers = read_answers(project)
-    assert answers.by_picture == {by_task[first]: {"Ada": "fear"}, by_task[third]: {"Ada": "none"}}
+    assert answers.by_image == {by_task[first]: {"Ada": "fear"}, by_task[third]: {"Ada": "none"}}
     assert answers.details == {by_task[first]: {"Ada": details}}
     verdict = verdicts(project, rule="soft", min_answers=1)[by_task[first]]
     assert (verdict.label, verdict.shares) == ("fear", {"awe": 0.5, "fear": 0.5})
@@ -237,8 +237,8 @@ def test_answers_go_to_label_studio_and_come_back(tmp_path: Path) -> None:
     imported = read_answers(other)
     before = read_answers(project)
     assert imported.people == ("label studio Ada", "label studio Ben")
-    assert [sorted(labels.values()) for labels in imported.by_picture.values()] == [
-        sorted(labels.values()) for labels in before.by_picture.values()
+    assert [sorted(labels.values()) for labels in imported.by_image.values()] == [
+        sorted(labels.values()) for labels in before.by_image.values()
     ]
     assert len(project.rows(select(t.answers))) == len(other.rows(select(t.answers)))
 

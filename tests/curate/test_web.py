@@ -88,7 +88,7 @@ def test_annotators_see_their_own_tasks_and_owners_everything(project: Project, 
         assert owner.get(path).status_code == 200, path
     for path, body in (("/api/changes", {}), ("/api/undo", {"batch": 1}), ("/api/people", {"name": "x"})):
         assert ada.post(path, body).status_code in (403, 422), path
-    assert read_answers(project).by_picture.keys() == {1, 2, 3, 4} & read_answers(project).by_picture.keys()
+    assert read_answers(project).by_image.keys() == {1, 2, 3, 4} & read_answers(project).by_image.keys()
     assert ada.me["answered"] == 0
     assert ada.get("/api/me").json()["answered"] == 1
 
@@ -197,7 +197,7 @@ def test_repeated_answers_count_once_and_the_last_one_holds(project: Project, cl
         assert ada.post("/api/answers", {"answers": [answer(task)]}).json()["refused"] == []
     assert len(project.rows(select(t.answers))) == 1
     ada.post("/api/answers", {"answers": [answer(task, "fear", 1)]})
-    (label_by_name,) = read_answers(project).by_picture.values()
+    (label_by_name,) = read_answers(project).by_image.values()
     assert label_by_name == {"Ada": "fear"}
     refused = ada.post("/api/answers", {"answers": [answer(task, "joy", 2)]}).json()
     assert refused == {"saved": [], "refused": [f"answer-{task}-2"]}
@@ -302,7 +302,7 @@ def test_the_owner_invites_annotators_and_judges_disputed_images(project: Projec
     assert [(annotator["name"], annotator["answered"]) for annotator in state["people"]] == [("Ada", 4), ("Ben", 4)]
     batch = owner.post("/api/people/leave-out", {"name": "Ben"}).json()["batch"]
     assert owner.get("/api/disputed").json()["count"] == 0
-    assert {tuple(names) for names in read_answers(project).by_picture.values()} == {("Ada",)}
+    assert {tuple(names) for names in read_answers(project).by_image.values()} == {("Ada",)}
     assert [annotator["is_left_out"] for annotator in owner.get("/api/status").json()["people"]] == [False, True]
     owner.post("/api/undo", {"batch": batch})
     assert owner.get("/api/disputed").json()["count"] == 3

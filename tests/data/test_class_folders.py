@@ -98,7 +98,7 @@ def test_missing_and_empty_folders_are_refused(tmp_path: Path, reader: Any) -> N
     if reader is read_folder:
         nothing = "no images"
     else:
-        nothing = "no class folders with images; expected <class>/<picture>"
+        nothing = "no class folders with images; expected <class>/<image>"
     with pytest.raises(DataError, match=says(root, nothing)):
         reader(root)
     root.joinpath("fear").mkdir()

@@ -84,7 +84,7 @@ def test_moments_and_shots(films: Path, name: str) -> None:
     assert found[3].path == f"{films / name}#t={found[3].time_s:g}"
 
 
-def test_pictures_of_an_animation_that_last_10_ms_last_100_ms_as_in_browsers(tmp_path: Path) -> None:
+def test_frames_of_an_animation_that_last_10_ms_last_100_ms_as_in_browsers(tmp_path: Path) -> None:
     pictures = [draw_image(i) for i in range(12)]
     pictures[0].save(tmp_path / "a.gif", save_all=True, append_images=pictures[1:], duration=10)
     assert [one.time_s for one in read_film(str(tmp_path / "a.gif"), 0.5)] == [0, 0.5, 1]

@@ -105,7 +105,7 @@ def test_file_that_can_not_be_read_after_half_of_it_is_an_error(tmp_path: Path, 
 
 @pytest.mark.parametrize("name", [b"free", b"uuid", b"mfra", b"moov"])
 @pytest.mark.parametrize("is_last", [True, False])
-def test_large_boxes_beside_the_pictures_of_fragments_are_no_damage(tmp_path: Path, name: bytes, is_last: bool) -> None:
+def test_large_boxes_beside_the_frames_of_fragments_are_no_damage(tmp_path: Path, name: bytes, is_last: bool) -> None:
     """The index is large if each picture is a fragment."""
     options = {"movflags": "frag_keyframe+empty_moov"}
     data = film_of(tmp_path / "film.mp4", list(range(275)), 25, options=options).read_bytes()
@@ -128,7 +128,7 @@ def test_fragments_whose_beginning_is_damaged_are_an_error(tmp_path: Path, first
     assert error
 
 
-def test_file_without_a_picture_is_an_error(tmp_path: Path) -> None:
+def test_file_without_a_frame_is_an_error(tmp_path: Path) -> None:
     path = film_of(tmp_path / "film.mp4", list(range(50)), 25, options={"movflags": "frag_keyframe+empty_moov"})
     path.write_bytes(path.read_bytes().partition(b"moof")[0][:-4])  # recording ended right after it began
     assert read_here(path) == ([], "ValueError: not one picture could be read")
@@ -149,7 +149,7 @@ def test_transparency_of_webm_is_no_damage(tmp_path: Path) -> None:
     assert read_here(tmp_path / "film.webm") == ([0, 1, 2, 3], "")
 
 
-def test_attachments_before_the_pictures_are_no_damage(tmp_path: Path) -> None:
+def test_attachments_before_the_frames_are_no_damage(tmp_path: Path) -> None:
     """A cover comes as a picture of another stream, without a position in the file."""
     av = pytest.importorskip("av", reason="needs PyAV: pip install 'uniemox[video]'")
     film_of(tmp_path / "film.mkv", list(range(6)))
@@ -170,7 +170,7 @@ def test_attachments_before_the_pictures_are_no_damage(tmp_path: Path) -> None:
     + [(ending, {}, True) for ending in ("avi", "flv")]
     + [(ending, {}, False) for ending in ("mkv", "webm", "wmv")],
 )
-def test_film_that_lacks_its_last_pictures_gives_the_others(
+def test_film_that_lacks_its_last_frames_gives_the_others(
     tmp_path: Path, ending: str, options: dict[str, str], is_reported: bool
 ) -> None:
     """Less than 5 % of it is missing. Some containers read the incomplete last packet, which FFmpeg reports."""
@@ -196,7 +196,7 @@ def test_avi_that_is_cut_off_ends_with_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stated", [0, 2**30])
-def test_avi_may_state_a_wrong_number_of_pictures(tmp_path: Path, stated: int) -> None:
+def test_avi_may_state_a_wrong_number_of_frames(tmp_path: Path, stated: int) -> None:
     """DV of type 1 states none; ffmpeg writes 2^30 if its output is a pipe, and no index."""
     path = film_of(tmp_path / "film.avi", list(range(275)), 25)
     data = path.read_bytes()
@@ -220,7 +220,7 @@ AFTER = {  # the last picture of AVI
 
 @pytest.mark.usefixtures("no_margin")
 @pytest.mark.parametrize("after", AFTER)
-def test_other_chunks_may_follow_the_pictures_of_avi(tmp_path: Path, after: str) -> None:
+def test_other_chunks_may_follow_the_frames_of_avi(tmp_path: Path, after: str) -> None:
     path = film_of(tmp_path / "film.avi", list(range(275)), 25)
     path.write_bytes(path.read_bytes().partition(b"idx1")[0] + AFTER[after])
     assert read_here(path) == (list(range(11)), "")

@@ -41,7 +41,7 @@ def test_films_joined_with_a_gap_do_not_wait_for_it(tmp_path: Path) -> None:
     assert all(one.image is not None for one in found)
 
 
-def test_the_last_picture_of_joined_films_ends_with_its_part(tmp_path: Path) -> None:
+def test_the_last_frame_of_joined_films_ends_with_its_part(tmp_path: Path) -> None:
     """The container declares the duration of the first part, which is longer."""
     parts = [film_of(tmp_path / f"{count}.mkv", list(range(count)), per_s=10) for count in (27, 5)]
     (tmp_path / "both.mkv").write_bytes(b"".join(part.read_bytes() for part in parts))
@@ -53,7 +53,7 @@ def test_the_last_picture_of_joined_films_ends_with_its_part(tmp_path: Path) -> 
     [("mp4", "mpeg4"), ("mp4", "libvpx-vp9"), ("mov", "mpeg4"), ("mkv", "mpeg4"), ("webm", "libvpx")],
 )
 @pytest.mark.parametrize("count", [1, 3])
-def test_the_last_picture_may_last_long(tmp_path: Path, ending: str, codec: str, count: int) -> None:
+def test_the_last_frame_may_last_long(tmp_path: Path, ending: str, codec: str, count: int) -> None:
     film = slides(tmp_path / f"slides.{ending}", count, 10, codec=codec, last_s=60)
     found = list(read_film(str(film), 10))
     assert [one.time_s for one in found if one.image is not None] == [10 * place for place in range(count + 5)]
@@ -61,7 +61,7 @@ def test_the_last_picture_may_last_long(tmp_path: Path, ending: str, codec: str,
 
 
 @pytest.mark.parametrize("ending", ["avi", "wmv"])
-def test_a_long_last_picture_of_avi_and_wmv_is_reported_as_a_missing_end(tmp_path: Path, ending: str) -> None:
+def test_a_long_last_frame_of_avi_and_wmv_is_reported_as_a_missing_end(tmp_path: Path, ending: str) -> None:
     """Their packets do not say how long the last picture lasts, so nothing tells it from a film that is cut off."""
     codec = "wmv2" if ending == "wmv" else "mpeg4"
     times, error = read_here(slides(tmp_path / f"slides.{ending}", 3, 10, codec=codec, last_s=60))
@@ -70,7 +70,7 @@ def test_a_long_last_picture_of_avi_and_wmv_is_reported_as_a_missing_end(tmp_pat
 
 
 @pytest.mark.parametrize("ending", ["ts", "mkv", "mp4"])
-def test_a_picture_may_last_long_while_the_sound_goes_on(tmp_path: Path, ending: str) -> None:
+def test_a_frame_may_last_long_while_the_sound_goes_on(tmp_path: Path, ending: str) -> None:
     """In a transport stream, a picture's packet is complete only when the next one begins."""
     stamps = [*range(50), *range(350, 400)]  # two seconds of film, a picture of 12 s, and two seconds of film
     found = list(read_film(str(film_of(tmp_path / f"film.{ending}", stamps, 25, sound_s=16)), 1))
@@ -78,13 +78,13 @@ def test_a_picture_may_last_long_while_the_sound_goes_on(tmp_path: Path, ending:
 
 
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
-def test_sound_may_be_longer_than_the_pictures(tmp_path: Path, ending: str) -> None:
+def test_sound_may_be_longer_than_the_frames(tmp_path: Path, ending: str) -> None:
     found = list(read_film(str(slides(tmp_path / f"song.{ending}", 1, 1, sound_s=30)), 1))
     assert found
     assert all(one.image is not None for one in found)
 
 
-def test_subtitles_may_be_longer_than_the_pictures(tmp_path: Path) -> None:
+def test_subtitles_may_be_longer_than_the_frames(tmp_path: Path) -> None:
     av = pytest.importorskip("av", reason="needs PyAV: pip install 'uniemox[video]'")
     lines = (
         f"{n + 1}\n00:00:{3 * n:02},000 --> 00:00:{3 * n + 2:02},500\n{'What is said. ' * 20}\n" for n in range(15)
@@ -143,7 +143,7 @@ def test_durations_may_count_from_0_and_stamps_begin_late(tmp_path: Path, ending
 
 
 @pytest.mark.parametrize("late", [0, 1])
-def test_sound_of_wmv_may_begin_later_than_the_pictures(tmp_path: Path, late: int) -> None:
+def test_sound_of_wmv_may_begin_later_than_the_frames(tmp_path: Path, late: int) -> None:
     """FFmpeg adds the difference to the duration of the film."""
     av = pytest.importorskip("av", reason="needs PyAV: pip install 'uniemox[video]'")
     path = film_of(tmp_path / "film.wmv", list(range(200)), 25, codec="wmv2", sound_s=8)
@@ -169,7 +169,7 @@ def test_a_film_that_is_read_without_finding_frames_reports_progress(tmp_path: P
     assert "of the file, after its last picture, can't be read" in error
 
 
-def test_pictures_with_exif_are_read(tmp_path: Path) -> None:
+def test_frames_with_exif_are_read(tmp_path: Path) -> None:
     """PyAV does not know the kind of side data that they bring."""
     av = pytest.importorskip("av", reason="needs PyAV: pip install 'uniemox[video]'")
     about = Image.Exif()
@@ -189,7 +189,7 @@ def test_pictures_with_exif_are_read(tmp_path: Path) -> None:
     assert read_here(tmp_path / "film.mov") == ([0, 1, 2], "")
 
 
-def test_pictures_are_freed_at_once(tmp_path: Path) -> None:
+def test_frames_are_freed_at_once(tmp_path: Path) -> None:
     """Each one holds threads, which would use up the process's memory before garbage is collected."""
     av = pytest.importorskip("av", reason="needs PyAV: pip install 'uniemox[video]'")
     path = film_of(tmp_path / "film.mp4", list(range(40)))
@@ -202,7 +202,7 @@ def test_pictures_are_freed_at_once(tmp_path: Path) -> None:
         gc.enable()
 
 
-def test_an_empty_packet_shows_the_picture_before_it_again() -> None:
+def test_an_empty_packet_shows_the_frame_before_it_again() -> None:
     """Theora writes one where a picture did not change; FFmpeg's decoder refuses it."""
     stream = SimpleNamespace(index=0, type="video", time_base=Fraction(1))
 
@@ -215,7 +215,7 @@ def test_an_empty_packet_shows_the_picture_before_it_again() -> None:
     assert list(PacketReader(container, stream, lambda: None).frames()) == [(9, 0), (9, 2), (0, None)]
 
 
-def test_a_picture_with_long_sound_reports_progress(tmp_path: Path) -> None:
+def test_a_frame_with_long_sound_reports_progress(tmp_path: Path) -> None:
     path = film_of(tmp_path / "song.mkv", [0], sound_s=120)
     reports = list[bool]()
     read_here(path, lambda: reports.append(True))
@@ -252,7 +252,7 @@ def with_b_frames(
     return path
 
 
-def test_one_time_stamp_far_ahead_costs_at_most_two_pictures(tmp_path: Path) -> None:
+def test_one_time_stamp_far_ahead_costs_at_most_two_frames(tmp_path: Path) -> None:
     av = pytest.importorskip("av", reason="needs PyAV: pip install 'uniemox[video]'")
     path = film_of(tmp_path / "film.ts", list(range(60)))
     with av.open(str(path)) as film, av.open(str(tmp_path / "wild.ts"), "w") as wild:
@@ -266,7 +266,7 @@ def test_one_time_stamp_far_ahead_costs_at_most_two_pictures(tmp_path: Path) -> 
     assert len(list(read_video(tmp_path / "wild.ts", lambda: None))) >= 58
 
 
-def test_films_joined_long_after_a_hole_lose_no_picture(tmp_path: Path) -> None:
+def test_films_joined_long_after_a_hole_lose_no_frame(tmp_path: Path) -> None:
     first = film_of(tmp_path / "first.ts", [0, 1, 2, *range(5, 40)])
     film_of(tmp_path / "second.ts", list(range(20, 30)))
     with first.open("ab") as film:
@@ -284,7 +284,7 @@ def test_times_go_on_after_a_hole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("per_s", "step"), [(1, 1), (25, 1), (1, 5)])
-def test_pictures_of_avi_are_in_the_order_in_which_they_are_shown(tmp_path: Path, per_s: int, step: int) -> None:
+def test_frames_of_avi_are_in_the_order_in_which_they_are_shown(tmp_path: Path, per_s: int, step: int) -> None:
     """AVI has no presentation times, and B-frames are stored after the frame that they precede."""
     path = with_b_frames(tmp_path / "film.avi", "avi", "libx264", 3, per_s, step)
     found = [frame.time_s for frame in read_video(path, lambda: None)]

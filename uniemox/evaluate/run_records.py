@@ -124,7 +124,7 @@ class SavedRun:
     """Content of config.json."""
     curves: Mapping[str, tuple[NDArray[np.int64], Array]]
     """Steps, (S,), and values at them, by name."""
-    pictures: tuple[Path, ...]
+    reconstructions: tuple[Path, ...]
     """Images of reconstructions, the earliest first."""
     evaluations: tuple[SavedEvaluation, ...]
     missing: tuple[str, ...]

@@ -115,7 +115,7 @@ def agreement_now(project: Project) -> AgreementStats:
     answers = read_answers(project)
     labels = (*project.plan.labels, NONE)
     scales = {name: _ratings_of(answers, name) for name in scales_of(project.plan.answer.known)}
-    codes = codes_of(answers.by_picture, labels, answers.people)
+    codes = codes_of(answers.by_image, labels, answers.people)
     return agreement(codes, labels, answers.people, ratings=scales)
 
 
@@ -158,23 +158,23 @@ def agreement(
 
 
 def codes_of(
-    by_picture: Mapping[int, Mapping[str, str]], labels: Sequence[str], people: Sequence[str]
+    by_image: Mapping[int, Mapping[str, str]], labels: Sequence[str], people: Sequence[str]
 ) -> NDArray[np.int64]:
     """Return answers as (images, annotators) indices into labels, -1 for no answer."""
     rows = [
         [labels.index(answers[name]) if name in answers else MISSING for name in people]
-        for answers in by_picture.values()
+        for answers in by_image.values()
     ]
-    return np.array(rows, dtype=np.int64).reshape(len(by_picture), len(people))
+    return np.array(rows, dtype=np.int64).reshape(len(by_image), len(people))
 
 
 def _ratings_of(answers: LatestAnswers, scale: str) -> NDArray[np.float64]:
     """Return the values on a scale, (images, annotators), nan for no answer."""
     rows = [
         [answers.details.get(image, {}).get(name, {}).get(scale, math.nan) for name in answers.people]
-        for image in answers.by_picture
+        for image in answers.by_image
     ]
-    return np.array(rows, dtype=np.float64).reshape(len(answers.by_picture), len(answers.people))
+    return np.array(rows, dtype=np.float64).reshape(len(answers.by_image), len(answers.people))
 
 
 def rating_alpha(values: NDArray[np.float64]) -> Figure:

@@ -38,7 +38,7 @@ class LatestAnswers:
 
     people: tuple[str, ...]
     """Names of all annotators with an answer."""
-    by_picture: Mapping[int, Mapping[str, str]]
+    by_image: Mapping[int, Mapping[str, str]]
     """Label (or none) by image and name."""
     details: Mapping[int, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     """Further fields of answers that have some, by image and name: labels (the first one is the answer), and more."""
@@ -98,16 +98,16 @@ def answers_that_do_not_count(project: Project) -> dict[str, int]:
 
 def read_answers(project: Project) -> LatestAnswers:
     """Read the answers that count."""
-    by_picture: dict[int, dict[str, str]] = defaultdict(dict)
+    by_image: dict[int, dict[str, str]] = defaultdict(dict)
     details: dict[int, dict[str, Any]] = defaultdict(dict)
     seconds: dict[int, dict[str, float]] = defaultdict(dict)
     for row in project.rows(counted_answers().order_by(t.tasks.c.picture_id, t.people.c.id)):
-        by_picture[row.picture_id][row.name] = row.label
+        by_image[row.picture_id][row.name] = row.label
         seconds[row.picture_id][row.name] = row.seconds
         if row.content:
             details[row.picture_id][row.name] = json.loads(row.content)
-    people = tuple(sorted({name for labels in by_picture.values() for name in labels}))
-    return LatestAnswers(people, dict(by_picture), dict(details), dict(seconds))
+    people = tuple(sorted({name for labels in by_image.values() for name in labels}))
+    return LatestAnswers(people, dict(by_image), dict(details), dict(seconds))
 
 
 def disputed(project: Project, rule: Rule) -> dict[int, list[str]]:
@@ -174,7 +174,7 @@ def decide(
             are `none`.
     """
     decided = {}
-    for image, label_by_name in answers.by_picture.items():
+    for image, label_by_name in answers.by_image.items():
         labels = list(label_by_name.values())
         details = answers.details.get(image, {})
         shares = shares_of([details.get(name, {}).get("labels", (label,)) for name, label in label_by_name.items()])

@@ -305,7 +305,7 @@ def all_answers_table(answers: LatestAnswers) -> str:
     numbers = annotator_numbers(answers)
     rows = [
         [f"image {number}", numbers[name], label]
-        for number, labels in enumerate(answers.by_picture.values(), start=1)
+        for number, labels in enumerate(answers.by_image.values(), start=1)
         for name, label in labels.items()
     ]
     return as_csv(["image", "annotator", "label"], rows)

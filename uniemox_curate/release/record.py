@@ -297,7 +297,7 @@ def _published_answers(
             origin=origins.by_answer.get((picture, name), ""),
             seconds=answers.seconds.get(picture, {}).get(name, 0.0),
         )
-        for name, label in answers.by_picture.get(picture, {}).items()
+        for name, label in answers.by_image.get(picture, {}).items()
     ]
 
 

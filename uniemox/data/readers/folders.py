@@ -36,7 +36,7 @@ WITHOUT_LABELS = "none"
 
 
 def read_folder(root: Path, *, labels: str | None = None, kind: Kind | None = None) -> DataSet:
-    """Read any tree `[<split>/]<class>/**/<picture>`; its classes are looked up among the published label sets.
+    """Read any tree `[<split>/]<class>/**/<image>`; its classes are looked up among the published label sets.
 
     Images that are not in at least two class folders have no labels; then everything below the folder is read, with the
     splits that folders name.
@@ -73,7 +73,7 @@ def read_folder(root: Path, *, labels: str | None = None, kind: Kind | None = No
         for key, path in images.items()
     ]
     if not samples:
-        raise DataError(f"{root}: no images; expected <class>/<picture>, <split>/<class>/<picture>, or images alone")
+        raise DataError(f"{root}: no images; expected <class>/<image>, <split>/<class>/<image>, or images alone")
     notes = [note, *left_out.link_notes(root)]
     outside = sum(sample.split is None for sample in samples)
     if 0 < outside < len(samples):
@@ -151,7 +151,7 @@ def read_class_folders(root: Path, labels: LabelSet, unlabelled: Collection[Path
     """
     class_folders = _class_folders(root)
     if not class_folders:
-        raise DataError(f"{root}: no class folders with images; expected <class>/<picture> or <split>/<class>/...")
+        raise DataError(f"{root}: no class folders with images; expected <class>/<image> or <split>/<class>/...")
     _refuse_similar_names(folder for _, folder in class_folders)
     with_labels, folder_notes = _labelled_folders(root, class_folders, labels, unlabelled)
 

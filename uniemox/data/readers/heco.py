@@ -12,7 +12,7 @@ from uniemox.labels import HECO
 
 
 def read_heco(root: Path, *, boxes: str = "boxes.csv") -> DataSet:
-    """Read `[<split>/]<class>/<picture>`, and `boxes.csv` with the target persons, if it exists.
+    """Read `[<split>/]<class>/<image>`, and `boxes.csv` with the target persons, if it exists.
 
     The table has the columns path, x1, y1, x2, y2 in px, and optionally label.
     An image with several rows becomes several samples of one group; a row's label overrides its folder's. Images

@@ -99,7 +99,7 @@ def names_of(runs: Sequence[Path]) -> list[str]:
 def _view(run: SavedRun, samples_of: Callable[[str], Mapping[str, Sample] | str]) -> dict[str, Any]:
     """Return everything about a run for the template."""
     versions = run.setting("versions")
-    first_and_last = run.pictures[:1] + run.pictures[1:][-1:]
+    first_and_last = run.reconstructions[:1] + run.reconstructions[1:][-1:]
     return {
         "facts": list(_facts(run)),
         "versions": ", ".join(f"{name} {version}" for name, version in (versions or {}).items()),
