@@ -24,12 +24,12 @@ def test_numbers_out_of_range_and_not_finite_ones(value: float) -> None:
 @pytest.mark.parametrize(
     ("limits", "words"), [({"below": {"one": 1}}, "below 1"), ({"at_most": {"one": 0}}, "at most 0")]
 )
-def test_upper_limits(limits: dict[str, dict[str, float]], words: str) -> None:
+def test_numbers_beyond_an_upper_limit_are_refused(limits: dict[str, dict[str, float]], words: str) -> None:
     with pytest.raises(ConfigError, match=f"must be {words}, got 1"):
         check_numbers(SimpleNamespace(one=1), **limits)
 
 
 @pytest.mark.parametrize("value", ["3", [1], (2,), 1j])
-def test_other_values_than_numbers(value: object) -> None:
+def test_values_that_are_no_numbers_are_refused(value: object) -> None:
     with pytest.raises(ConfigError, match=r"^part\.one must be a number, got "):
         check_numbers(SimpleNamespace(one=value), "part.", at_least={"one": 1})

@@ -148,5 +148,5 @@ def test_stopped_part_kills_its_commands(tmp_path: Path) -> None:
     assert not folder.exists()
 
 
-def test_relative_error() -> None:
+def test_relative_error_is_the_norm_of_the_difference_over_that_of_the_reference() -> None:
     assert relative_error(torch.tensor([3.0, 4.4]), torch.tensor([3.0, 4.0])) == pytest.approx(0.4 / 5)

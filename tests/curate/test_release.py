@@ -202,7 +202,7 @@ def test_formats_that_cannot_be_written_without_loss_are_released_as_png(tmp_pat
         assert len(open_data(f"emo8:{tmp_path / 'out' / 'pictures'}")) == 12
 
 
-def test_checksums_match(release_folder: Path) -> None:
+def test_checksums_of_a_release_are_those_of_its_files(release_folder: Path) -> None:
     assert sums_match(release_folder)
     listed = {line.split("  ", 1)[1] for line in (release_folder / "SHA256SUMS").read_text().splitlines()}
     there = {path.relative_to(release_folder).as_posix() for path in release_folder.rglob("*") if path.is_file()}

@@ -278,19 +278,19 @@ def test_walk_files_yields_all_files_sorted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a/b.jpg", "./a.jpg", "a/./b.jpg", "..a/b..jpg", "a\\b.jpg", " a.jpg"])
-def test_paths_inside(tmp_path: Path, name: str) -> None:
+def test_names_inside_of_the_folder_are_accepted(tmp_path: Path, name: str) -> None:
     assert path_inside(tmp_path, name, "x").resolve().is_relative_to(tmp_path.resolve())
 
 
 @pytest.mark.parametrize(
     "name", ["", ".", "./", "..", "a/../../b", "/a", "\\a", "\\\\host\\a", "C:/a", "http://a/b", "\0"]
 )
-def test_paths_outside(tmp_path: Path, name: str) -> None:
+def test_names_outside_of_the_folder_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match=says("table.csv:3, path: ", "must be a path inside", tmp_path)):
         path_inside(tmp_path, name, "table.csv:3, path")
 
 
-def test_real_fi(shared: Path) -> None:
+def test_counts_and_classes_of_the_real_fi(shared: Path) -> None:
     data = read_fi(shared / "data/fi")
     splits = {split: [s for s in data.samples if s.split == split] for split in ("train", "val")}
     assert {split: len(samples) for split, samples in splits.items()} == {"train": 3026, "val": 480}

@@ -36,11 +36,11 @@ def test_every_word_of_emosets_vocabulary_gives_a_clean_sentence(shared: Path) -
     [(0.0, "very dark"), (0.1, "very dark"), (0.2, "dark"), (0.3, "dark"), (0.4, "moderately bright"),
      (0.6, "bright"), (0.7, "bright"), (0.8, "very bright"), (1, "very bright")],
 )  # fmt: skip
-def test_brightness_levels(value: float, expected: str) -> None:
+def test_brightness_has_five_levels_at_its_limits(value: float, expected: str) -> None:
     assert describe({"brightness": value}, with_emotion=False) == f"A {expected} photo."
 
 
-def test_colorfulness_levels() -> None:
+def test_colorfulness_has_five_levels_at_its_limits() -> None:
     words = [describe({"colorfulness": i / 5}, with_emotion=False) for i in range(5)]
     assert words == [f"A {w} photo." for w in ("nearly colorless", "muted", "moderately colorful", "colorful", "vivid")]
 

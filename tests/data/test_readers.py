@@ -91,7 +91,7 @@ def test_emotion6_without_its_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("end", ["\r", "\n", "\r\n"])
-def test_abstract(tmp_path: Path, end: str) -> None:
+def test_votes_of_abstract_become_shares_and_absent_images_are_noted(tmp_path: Path, end: str) -> None:
     rows = {
         "a1.jpg": (0, 0, 0, 6, 1, 0, 0, 1),
         "a2.jpg": (2, 2, 0, 0, 0, 0, 0, 0),
@@ -178,7 +178,7 @@ def test_artphoto_in_folders_and_by_name(tmp_path: Path) -> None:
 # The real data
 
 
-def test_real_emotion6(shared: Path) -> None:
+def test_counts_of_the_real_emotion6(shared: Path) -> None:
     data = read_emotion6(shared / "data/emotion6")
     assert len(data) == 180
     assert [sum(s.label == i for s in data.samples) for i in range(6)] == [30] * 6
@@ -192,7 +192,7 @@ def test_real_emotion6(shared: Path) -> None:
     assert sum(searched[s.key] == s.label for s in voted.samples) == 89  # the folder is the search word
 
 
-def test_real_abstract(shared: Path) -> None:
+def test_counts_of_the_real_abstract(shared: Path) -> None:
     data = read_abstract(shared / "data/abstract")
     assert len(data) == 279
     assert sum(s.label is None for s in data.samples) == 51

@@ -207,7 +207,7 @@ def test_shares_that_do_not_add_up_are_refused(ratios: dict[str, float]) -> None
         split_samples(samples_of(10), ratios, 0)
 
 
-def test_parse_ratio() -> None:
+def test_ratios_are_parsed_or_refused() -> None:
     assert parse_ratio("80/20") == {"train": 0.8, "test": 0.2}
     assert parse_ratio("2/1/1") == {"train": 0.5, "val": 0.25, "test": 0.25}
     for wrong in ("", "80", "80/x/10", "80/0/20", "1/2/3/4", "0/0", "nan/1", "-1/2", "-80/-10/-10", "inf/1"):

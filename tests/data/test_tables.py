@@ -125,7 +125,7 @@ def test_wrong_ferplus_tables_are_reported_with_line_and_column(
         read_ferplus(ferplus(tmp_path, *rows))
 
 
-def test_real_ferplus(shared: Path) -> None:
+def test_counts_of_the_real_ferplus(shared: Path) -> None:
     data = open_data(f"ferplus:{shared / 'data' / 'ferplus'}")
     assert len(data) == 23_186
     of_val = [sample for sample in data.samples if sample.split == "val"]
@@ -199,7 +199,7 @@ def test_a_table_of_ratings_needs_no_labels_and_any_scale_will_do(tmp_path: Path
         open_data(f"csv:{table}?scale=7")
 
 
-def test_real_oasis(shared: Path) -> None:
+def test_ratings_of_the_real_oasis_are_on_nine_points(shared: Path) -> None:
     data = open_data(f"csv:{shared / 'data' / 'oasis' / 'ratings.csv'}?scale=1-7")
     assert len(data.samples) == 416
     assert len({sample.group for sample in data.samples}) == 124

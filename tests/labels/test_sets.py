@@ -57,7 +57,7 @@ ALIASES = [
 
 
 @pytest.mark.parametrize(("label_set", "words"), ALIASES)
-def test_aliases(label_set: LabelSet, words: dict[str, str]) -> None:
+def test_aliases_of_published_sets_lead_to_their_labels(label_set: LabelSet, words: dict[str, str]) -> None:
     assert {word: label_set.labels[label_set.index(word)] for word in words} == words
 
 

@@ -51,7 +51,7 @@ def test_gradients_match_finite_differences() -> None:
 
 
 @given(st.floats(1e-3, 1e3))
-def test_temperature_cancels(temperature: float) -> None:
+def test_feature_alignment_does_not_depend_on_the_temperature(temperature: float) -> None:
     fused, image, text = (draw(5, 7, seed=i) for i in range(3))
     expected = contrastive_feature_alignment(fused, image, text, 1.0)
     assert_close(contrastive_feature_alignment(fused, image, text, temperature), expected)

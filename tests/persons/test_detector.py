@@ -166,13 +166,13 @@ def test_other_files_are_refused(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.onnx", "a.cfg", "a.cfg+b.weights"])
-def test_missing_files(tmp_path: Path, name: str) -> None:
+def test_missing_detector_files_are_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(DetectorError, match="no such file"):
         load_detector(f"{tmp_path / name}")
 
 
 @pytest.mark.parametrize("content", [b"", b"no graph", b"\x08\x08", "cut"])
-def test_broken_files(tmp_path: Path, content: bytes | str) -> None:
+def test_broken_detector_files_are_refused_by_name(tmp_path: Path, content: bytes | str) -> None:
     path = tmp_path / "broken.onnx"
     write_constant(path, [np.zeros((1, 3549, 85))], (416, 416))
     path.write_bytes(path.read_bytes()[:-2000] if isinstance(content, str) else content)

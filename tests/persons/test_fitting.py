@@ -27,7 +27,7 @@ def test_boxes_map_back_to_the_image(width: int, height: int, fit) -> None:
 
 
 @pytest.mark.parametrize(("fit", "left", "top"), [("corner", 0, 0), ("centre", 0, 16)])
-def test_letterbox(fit, left: int, top: int) -> None:
+def test_a_letterbox_keeps_the_aspect_and_tells_its_placement(fit, left: int, top: int) -> None:
     """200 x 100 in 64 x 64: 64 x 32, in the corner or the middle."""
     _, placement = fit_image(Image.new("RGB", (200, 100)), (64, 64), Preparation(fit=fit, order="RGB"))
     assert placement == (0.32, 0.32, left, top)

@@ -1,4 +1,4 @@
-"""Layouts whose real weights were not at hand, on ONNX files that give a tensor in which the box was put by hand.
+"""Layouts whose real weights are not available, on ONNX files that give a tensor in which the box was put by hand.
 
 What a tensor means comes from the authors' own code, so a misreading of that code would not show here.
 """
@@ -61,7 +61,7 @@ def yolox_table(classes: int, *, decoded: bool) -> NDArray[np.float64]:
 
 @CLASSES
 @pytest.mark.parametrize("decoded", [False, True])
-def test_yolox(tmp_path: Path, classes: int, decoded: bool) -> None:
+def test_yolox_box_and_confidence_match_a_table_made_by_hand(tmp_path: Path, classes: int, decoded: bool) -> None:
     """Input px 52 ± 32, 24 ± 16; the image of 200 px lies in the corner, 0.8 as large. The box leaves it above."""
     path = write_constant(tmp_path / "a.onnx", [yolox_table(classes, decoded=decoded)], (160, 160))
     name = "YOLOX, decoded in the graph" if decoded else "YOLOX"
@@ -82,7 +82,7 @@ def nanodet_table(size: int, strides: Sequence[int], row: int, classes: int, bin
 
 @CLASSES
 @pytest.mark.parametrize("bins", [8, 11, 17])
-def test_nanodet_plus(tmp_path: Path, classes: int, bins: int) -> None:
+def test_nanodet_plus_box_and_confidence_match_a_table_made_by_hand(tmp_path: Path, classes: int, bins: int) -> None:
     """416 px, where 64 leaves a rest: 7 cells a side. Stride 32, column 4, row 2: its point is 128, 64; a squash."""
     row = 52 * 52 + 26 * 26 + 2 * 13 + 4
     table = nanodet_table(416, (8, 16, 32, 64), row, classes, bins)
@@ -94,7 +94,7 @@ def test_nanodet_plus(tmp_path: Path, classes: int, bins: int) -> None:
 
 
 @CLASSES
-def test_nanodet(tmp_path: Path, classes: int) -> None:
+def test_nanodet_box_and_confidence_match_a_table_made_by_hand(tmp_path: Path, classes: int) -> None:
     """320 px, in the middle: 200 x 100 becomes 320 x 160 under 80 px of black. Stride 32, column 4, row 5."""
     table = nanodet_table(320, (8, 16, 32), 1600 + 400 + 5 * 10 + 4, classes, 8)
     path = write_constant(tmp_path / "a.onnx", [table], (320, 320))
@@ -105,7 +105,7 @@ def test_nanodet(tmp_path: Path, classes: int) -> None:
 
 
 @CLASSES
-def test_fastestdet(tmp_path: Path, classes: int) -> None:
+def test_fastestdet_box_and_confidence_match_a_table_made_by_hand(tmp_path: Path, classes: int) -> None:
     """160 px, squashed. Column 3, row 2: centre 3.5, 1.5 of 10 cells, half as wide and a fifth as high as the whole."""
     maps = np.zeros((1, 5 + classes, 10, 10))
     maps[0, :6, 2, 3] = (0.9, np.arctanh(0.5), np.arctanh(-0.5), logit(0.5), logit(0.2), 0.8)
@@ -129,7 +129,7 @@ def test_yolov3_maps_in_any_order(tmp_path: Path, classes: int) -> None:
 
 
 @CLASSES
-def test_yolov3_table(tmp_path: Path, classes: int) -> None:
+def test_yolov3_box_and_confidence_match_a_table_made_by_hand(tmp_path: Path, classes: int) -> None:
     """416 px, 10647 rows, letterboxed in the middle: 200 x 100 becomes 416 x 208 under 104 px of grey."""
     table = np.zeros((1, 10647, 5 + classes))
     table[0, :, :2] = 208
@@ -156,7 +156,7 @@ def test_yolov3_keeps_the_papers_settings(tmp_path: Path) -> None:
     assert load_detector(path).layout.nms_overlap == 0.4
 
 
-def test_overlapping_people(tmp_path: Path) -> None:
+def test_of_overlapping_boxes_the_most_confident_stays(tmp_path: Path) -> None:
     """Three boxes: the second overlaps the first by 0.6, the third touches neither."""
     table = np.zeros((1, 10647, 85))
     table[0, :, :2] = 208

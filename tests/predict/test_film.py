@@ -144,7 +144,7 @@ def test_a_cut_off_film_ends_with_an_error_frame(films: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["none.mp4", "noise.mp4", "empty.mkv", "text.gif", "folder.mp4"])
-def test_what_is_no_film(tmp_path: Path, name: str) -> None:
+def test_files_that_are_no_films_give_an_error(tmp_path: Path, name: str) -> None:
     (tmp_path / "noise.mp4").write_bytes(np.random.default_rng(0).bytes(5000))
     (tmp_path / "empty.mkv").touch()
     (tmp_path / "text.gif").write_text("GIF89a and no more")
@@ -291,7 +291,7 @@ def test_what_can_t_be_asked(
 
 
 @given(st.integers(1, 10**4))
-def test_times(number: int) -> None:
+def test_times_are_parsed_in_all_units(number: int) -> None:
     assert parse_time(f"{number}") == parse_time(f"{number}s") == parse_time(f"{1000 * number}ms") == number
     assert parse_time(f" {number} min ") == 60 * number
 

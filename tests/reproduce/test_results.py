@@ -115,7 +115,7 @@ def test_gains_over_three_seeds_are_paired_by_seed(tmp_path: Path) -> None:
     assert with_two.interval is None
 
 
-def test_mark_of_a_cell(tmp_path: Path) -> None:
+def test_a_cell_is_marked_by_its_runs_and_failures(tmp_path: Path) -> None:
     done = scored(tmp_path, "x", RIGHT)
     missing = evaluation(model_run(tmp_path, "y"), "d")
 

@@ -329,7 +329,7 @@ def test_page_table_and_json_have_the_same_figures(tmp_path: Path) -> None:
     assert values["rows"][1]["cells"][0]["column"] == "fi, split test"
 
 
-def test_command(tmp_path: Path) -> None:
+def test_board_command_writes_the_page_and_names_what_it_leaves_out(tmp_path: Path) -> None:
     board_of(tmp_path)
     out = tmp_path / "board.html"
     done = uniemox_here("reproduce", "board", tmp_path / "first", tmp_path / "second", tmp_path / "none", "--out", out)

@@ -110,6 +110,8 @@ def test_extreme_logits_stay_finite() -> None:
         ((0, 0, 4, 4), (1, 1, 3, 3), 0.25),
     ],
 )
-def test_generalised_overlap(box: Sequence[float], other_box: Sequence[float], expected: float) -> None:
+def test_generalised_overlap_of_boxes_by_hand(
+    box: Sequence[float], other_box: Sequence[float], expected: float
+) -> None:
     overlap = generalised_overlap(torch.tensor([box]).float(), torch.tensor([other_box]).float())
     assert overlap.item() == pytest.approx(expected)

@@ -58,7 +58,7 @@ def write_labelled(folder: Path, *labels: str) -> Path:
     return folder
 
 
-def test_labelled_photographs(tmp_path: Path) -> None:
+def test_labels_of_photographs_are_read_as_boxes_of_people_in_px(tmp_path: Path) -> None:
     """Shares of the sides become px; other classes than persons are left out."""
     folder = write_labelled(tmp_path, "0 0.5 0.5 0.25 1\n2 0.1 0.1 0.1 0.1\n", "")
     (image, first), (_, second) = read_labelled(folder)
