@@ -14,7 +14,7 @@ from uniemox.io import jpeg_url, write_html
 from uniemox.plurals import counted
 from uniemox_curate import tables as t
 from uniemox_curate.annotate.agree import AgreementStats
-from uniemox_curate.collect.run import waits_for_folder
+from uniemox_curate.collect.folders import waits_for_folder
 from uniemox_curate.counters import AnswerTime, Counts, count
 from uniemox_curate.decisions import LEFT_OUT, current, history
 from uniemox_curate.next_step import next_step

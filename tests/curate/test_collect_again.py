@@ -13,7 +13,8 @@ from tests.curate.test_collect import PLAN, QUICK, as_json, asking, offered, sta
 from tests.drawn import class_folders, draw_image, jpeg_of
 from uniemox.errors import DataError
 from uniemox_curate import tables as t
-from uniemox_curate.collect.run import fetch, folder_changes, search
+from uniemox_curate.collect.folders import folder_changes
+from uniemox_curate.collect.run import fetch, search
 from uniemox_curate.collect.sources import address_table, local_folder, openverse
 from uniemox_curate.project import create_project
 from uniemox_curate.release.takedown import take_down

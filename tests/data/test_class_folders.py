@@ -358,6 +358,13 @@ def test_classes_below_folders_that_contain_splits_are_named(tmp_path: Path) -> 
         "the classes, such as a, b, all have the same folders (joy, sad); if these are the classes, move them to the "
         "top, or directly below folders named train, val and test"
     )
+    # Folders of search words, below splits or emotions, are as they should be.
+    for layout in ("train/{label}/{word}", "{label}/{word}"):
+        for labels in (("cosy", "eerie"), ("awe", "fear")):
+            folder = tmp_path / "words" / layout.split("/")[0] / labels[0]
+            names = [layout.format(label=label, word=word) for label in labels for word in ("cartoon", "film")]
+            notes = open_data(f"folder:{put(folder, *(f'{name}/1.jpg' for name in names))}").notes
+            assert (notes == ()) == (layout.startswith("train") or labels[0] == "awe")
     years = put(tmp_path / "years", *(f"{name}/{i}.jpg" for name in ("2019/train", "2020/test") for i in range(2)))
     [note] = open_data(f"folder:{years}").notes
     assert note.startswith("no class, such as 2019, 2020, is in two splits; if these folders are no classes, move")

@@ -13,9 +13,9 @@ from sqlalchemy import Connection, func, insert, or_, select
 
 from uniemox.io import Progress, in_parts, silent
 from uniemox_curate import tables as t
-from uniemox_curate.collect.screen import IMAGES_PER_PREDICTION, samples_of, scorer
 from uniemox_curate.decisions import LEFT_OUT, last_batch, pool
 from uniemox_curate.project import SKIP, Project
+from uniemox_curate.scoring import IMAGES_PER_PREDICTION, samples_of, scorer
 from uniemox_curate.store import put_setting
 
 # Number of tasks that are assigned at a time.

@@ -93,7 +93,8 @@ def collect(
     """
     need(*PACKAGES, "icrawler", extra="curate")
     from uniemox.data import parse_source
-    from uniemox_curate.collect.run import failures, fetch, folder_changes, folder_licences, search, waits_for_folder
+    from uniemox_curate.collect.folders import folder_changes, folder_licences, waits_for_folder
+    from uniemox_curate.collect.run import failures, fetch, search
     from uniemox_curate.collect.sources import open_source
     from uniemox_curate.plan import paper_plan
     from uniemox_curate.project import create_project, is_project
@@ -152,11 +153,12 @@ def screen(
     project = opened(folder)
     from uniemox.data import open_data
     from uniemox_curate.collect import screen as screening
+    from uniemox_curate.scoring import scorer
 
     if min_score and model is None and project.store.setting("scored by") is None:
         raise ConfigError("--min-score needs the predictions of a --model")
     config = screening.remembered_config(project, min_side, min_score)
-    score = None if model is None else screening.scorer(model, project.plan.label_set)
+    score = None if model is None else scorer(model, project.plan.label_set)
     with progress_bar() as progress:
         counts = screening.screen(
             project,

@@ -3,28 +3,24 @@
 import hashlib
 import os
 import time
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from sqlalchemy import bindparam, func, insert, select, update
 
 from uniemox.errors import DataError, ImageError
 from uniemox.io import Progress, is_raw, open_image, read_limited, silent
-from uniemox.plurals import counted
 from uniemox_curate import tables as t
 from uniemox_curate.collect.config import CollectConfig
 from uniemox_curate.collect.fetch import FetchError, Redirect, Robots, get_once
+from uniemox_curate.collect.folders import is_below, path_of
 from uniemox_curate.collect.schedule import Download, fetch_all
 from uniemox_curate.collect.sources import Candidate, ImageSource
 from uniemox_curate.decisions import follow_takedowns, taken_down
-from uniemox_curate.licences import UNKNOWN_LICENCE
 from uniemox_curate.project import Project
 
 # Candidates of one transaction. Of downloads, as many may be lost if the process is killed.
@@ -127,7 +123,7 @@ def fetch(
     query = query.outerjoin(t.images)
     rows = project.rows(query.where(t.candidates.c.state == "waiting").order_by(t.candidates.c.rank, t.candidates.c.id))
     roots = [folder.resolve() for folder in folders]
-    allowed = [row for row in rows if row.source != t.FOLDER or _is_below(_path_of(row.address), roots)]
+    allowed = [row for row in rows if row.source != t.FOLDER or is_below(path_of(row.address), roots)]
     jobs = [Download(row.address, key=row) for row in allowed]
     counts = {"fetched": 0, "failed": 0, "waiting": len(rows) - len(allowed)}
     ended: list[tuple[Download, SavedImage | FetchError]] = []
@@ -161,18 +157,6 @@ def _missing(project: Project) -> list[int]:
     return [row.id for row in rows if row.sha256[:2] not in unread_folders and row.sha256 not in present]
 
 
-def _path_of(address: str) -> Path:
-    return Path(url2pathname(urlsplit(address).path))
-
-
-def _is_below(path: Path, roots: Sequence[Path]) -> bool:
-    try:
-        return any(path.resolve().is_relative_to(root) for root in roots)
-    # The errors of a name that is too long, of a zero byte, and of a loop of links.
-    except (OSError, ValueError, RuntimeError):
-        return False
-
-
 def _fetch_one(
     project: Project, job: Download, config: CollectConfig, robots: Robots
 ) -> SavedImage | FetchError | Download:
@@ -180,7 +164,7 @@ def _fetch_one(
     result: bytes | Redirect | FetchError
     if job.key.source == t.FOLDER:
         try:
-            result = read_limited(_path_of(job.address), config.max_bytes)
+            result = read_limited(path_of(job.address), config.max_bytes)
         except OSError as error:
             return FetchError(f"can't be read ({error.strerror or error})")
     else:
@@ -239,73 +223,6 @@ def _save_results(
             counts[state] += 1
             of_candidate = update(t.candidates).where(t.candidates.c.id == job.key.id)
             connection.execute(of_candidate.values(state=state, reason=reason, fetched_at=now, **image))
-
-
-def waits_for_folder(project: Project) -> bool:
-    """Return True if images of a folder wait to be read."""
-    is_waiting = (t.candidates.c.source == t.FOLDER) & (t.candidates.c.state == "waiting")
-    return project.count(select(t.candidates.c.id).where(is_waiting)) > 0
-
-
-def folder_licences(project: Project) -> dict[str, int]:
-    """Return the number of images that were collected from folders, by their licence."""
-    candidates = t.candidates.c
-    count = func.count(candidates.picture_id.distinct()).label("n")
-    query = select(candidates.licence, count).where(candidates.source == t.FOLDER, candidates.picture_id.is_not(None))
-    rows = project.rows(query.group_by(candidates.licence).order_by(count.desc()))
-    counts: Counter[str] = Counter()
-    for row in rows:
-        counts[row.licence or UNKNOWN_LICENCE] += row.n
-    return dict(counts)
-
-
-def folder_changes(project: Project, folders: Sequence[Path]) -> list[str]:
-    """Return a line about files that have changed since they were collected, and one about files that are gone.
-
-    A file has changed if its size or its date is another one, and its content is.
-
-    Args:
-        folders: Folders that were collected again.
-    """
-    candidates = t.candidates.c
-    query = select(candidates.address, candidates.fetched_at, t.images.c.sha256, t.images.c.bytes).join(t.images)
-    rows = project.rows(query.where(candidates.source == t.FOLDER, candidates.state == "fetched"))
-    # A file may be collected several times, with other options.
-    rows = list({row.address: row for row in rows}.values())
-    roots = [folder.resolve() for folder in folders]
-    changed = []
-    gone = []
-    for row in rows:
-        path = _path_of(row.address)
-        if not _is_below(path, roots):
-            continue
-        try:
-            details = path.stat()
-            if details.st_size == row.bytes and details.st_mtime <= row.fetched_at:
-                continue
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-        except (FileNotFoundError, NotADirectoryError):
-            gone.append(str(path))
-            continue
-        except OSError:
-            # It can't be read now.
-            continue
-        if digest != row.sha256:
-            changed.append(str(path))
-    lines = []
-    if changed:
-        lines.append(
-            f"{counted(len(changed), 'file has', 'files have')} changed since the first collection, such as "
-            f"{changed[0]}: the project keeps the first content; give the new one another name to collect it"
-        )
-    if gone:
-        lines.append(
-            f"{counted(len(gone), 'collected file is', 'collected files are')} gone, such as {gone[0]}: images and "
-            "labels stay in the project. A file that was moved has the labels of both folders; drop the image on the "
-            "page /screen, or decide about it on /judge"
-        )
-    return lines
 
 
 def failures(project: Project) -> dict[str, int]:

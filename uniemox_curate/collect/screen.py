@@ -1,7 +1,7 @@
 """Screen: drop unsuitable images automatically. People drop the rest on the page."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from enum import IntEnum
@@ -11,38 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import bindparam, func, insert, select, true, update
 
-import uniemox
 from uniemox.bounds import check_numbers
-from uniemox.data import (
-    PLACEHOLDER_LABELS,
-    PLACEHOLDER_TIMES,
-    THUMB,
-    DataSet,
-    ImageFile,
-    Sample,
-    decode_sample,
-    near_groups,
-    scan,
-)
-from uniemox.errors import ConfigError, ImageError
+from uniemox.data import PLACEHOLDER_LABELS, PLACEHOLDER_TIMES, THUMB, DataSet, near_groups, scan
 from uniemox.io import DecoderPool, Progress, in_parts, silent, usable_cores
-from uniemox.labels import LabelSet
 from uniemox.plurals import counted
 from uniemox_curate import tables as t
 from uniemox_curate.annotate.verdicts import last_answers
 from uniemox_curate.decisions import LEFT_OUT, Change, append, current, decisions, taken_down
 from uniemox_curate.project import Project, searched_labels
+from uniemox_curate.scoring import IMAGES_PER_PREDICTION, Scorer, samples_of
 from uniemox_curate.store import put_setting
 
 # Author of automatic decisions. A later screen changes only these.
 ACTOR = "screen"
 AUTOMATIC = select(t.batches.c.id).where(t.batches.c.actor == ACTOR)
 UNREAD = "can't be read now"
-# Images of one transaction. A model is slower than a scan, and less is lost when it is stopped.
+# Images of one transaction.
 IMAGES_PER_SCAN = 512
-IMAGES_PER_PREDICTION = 64
-Scorer = Callable[[Sequence[Sample]], Sequence[Mapping[str, float] | None]]
-"""Function that returns a model's probabilities by label for each image, None for an unreadable one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,58 +281,6 @@ def _scan_benchmark(project: Project, data: DataSet, progress: Progress) -> int:
             with project.store.write() as connection:
                 connection.execute(insert(t.benchmarks), rows)
     return len(samples) - count
-
-
-def scorer(model: str, labels: LabelSet, *, needs_all: bool = False) -> Scorer:
-    """Return a function that gives a classifier's probabilities for images.
-
-    The returned function raises ConfigError at the first image if the model and `labels` have another kind of emotion,
-    or no label in common.
-
-    Args:
-        model: Name of the model, as `uniemox.load` takes it.
-        labels: Labels of the project.
-        needs_all: Require that the model has all labels.
-
-    Raises:
-        ConfigError: If a required label is missing.
-    """
-    predictor = uniemox.load(model)
-    missing = set(labels.labels) - set(predictor.labels)
-    if needs_all and missing:
-        raise ConfigError(
-            f"{model} does not know {', '.join(sorted(missing))}, so it would predict another label for such images; "
-            "use a model with the project's labels"
-        )
-
-    def score(samples: Sequence[Sample]) -> list[Mapping[str, float] | None]:
-        predictions: list[Mapping[str, float] | None] = []
-        for sample in samples:
-            try:
-                image, _ = decode_sample(sample)
-                prediction = predictor.predict(image)
-            except ImageError:
-                predictions.append(None)
-                continue
-            assert not isinstance(prediction, list), "of one image"
-            if prediction.kind != labels.kind or not set(prediction.scene) & set(labels.labels):
-                raise ConfigError(
-                    f"{model} predicts {prediction.kind} emotions: {', '.join(prediction.scene)}; the project has "
-                    f"{', '.join(labels.labels)} ({labels.kind})"
-                )
-            predictions.append(prediction.scene)
-        return predictions
-
-    return score
-
-
-def samples_of(project: Project, rows: Sequence[Any]) -> list[Sample]:
-    """Return samples of images, keyed by id.
-
-    Args:
-        rows: Rows with id, sha256 and format.
-    """
-    return [Sample(key=str(row.id), image=ImageFile(project.image_path(row.sha256, row.format))) for row in rows]
 
 
 def _score(project: Project, score: Scorer, model: str, progress: Progress) -> None:

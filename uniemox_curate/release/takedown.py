@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
-from urllib.request import url2pathname
 
 from sqlalchemy import false, or_, select, update
 
@@ -16,6 +15,7 @@ from uniemox.errors import ConfigError, DataError, UniemoxError
 from uniemox.io import PARTIAL, FileLock, read_limited
 from uniemox.plurals import counted
 from uniemox_curate import tables as t
+from uniemox_curate.collect.folders import path_of
 from uniemox_curate.decisions import Change, append, taken_down
 from uniemox_curate.project import Project
 from uniemox_curate.release.config import IMAGES
@@ -169,10 +169,10 @@ def _addresses_in_folders(project: Project, which: str) -> Sequence[str]:
     has_name = [candidates.address.endswith(ending, autoescape=True) for ending in endings]
     is_named = or_(*has_name, candidates.title == which) & (candidates.source == t.FOLDER)
     rows = project.rows(select(*columns).where(is_named))
-    if of_file := [row.address for row in rows if os.path.realpath(_path_of(row.address)) == file]:
+    if of_file := [row.address for row in rows if os.path.realpath(path_of(row.address)) == file]:
         return of_file
     below = [row for row in rows if row.title == which]
-    paths = ", ".join(_path_of(row.address) for row in below)
+    paths = ", ".join(str(path_of(row.address)) for row in below)
     if below and os.path.isfile(file):
         raise ConfigError(
             f"{which} is a file that was not collected; a collected folder has another image of this path: give the "
@@ -181,11 +181,6 @@ def _addresses_in_folders(project: Project, which: str) -> Sequence[str]:
     if len({row.picture_id for row in below}) > 1:
         raise ConfigError(f"{len(below)} collected folders have an image {which}: give one of these paths ({paths})")
     return [row.address for row in below]
-
-
-def _path_of(address: str) -> str:
-    """Return the path of a file: address."""
-    return url2pathname(address.removeprefix("file://"))
 
 
 def _digits_in(which: str) -> str:
@@ -206,12 +201,12 @@ def _released_paths(project: Project, images: Sequence[int]) -> Mapping[int, Seq
 
 def _delete_files(project: Project, row: Any) -> Iterator[str]:
     """Delete an image and its preview, and parts of them that a killed writer left. Yield a sentence per failure."""
-    for path_of, is_optional in (
+    for find_path, is_optional in (
         (lambda: project.image_path(row.sha256, row.format), False),
         (lambda: project.preview_path(row.sha256), True),
     ):
         try:
-            path = path_of()
+            path = find_path()
             names = os.listdir(path.parent)
         except DataError as error:  # a link that leads out of the project
             yield f"{error}; then repeat the takedown"

@@ -122,7 +122,12 @@ def _upper_folder_notes(data: DataSet) -> Iterator[str]:
             splits_of.setdefault(label, set()).add(sample.split)
     first = next(iter(folders_of.values()), set())
     classes = ", ".join(data.labels.labels[:MAX_NAMES])
-    if len(first) >= MIN_CLASSES and all(others == first for others in folders_of.values()):
+    # Classes of emotions may have the same folders of search words, as those directly below splits often have.
+    are_emotions = not PUBLISHED_NAMES.isdisjoint(folders_of)
+    are_below_splits = all(clean(sample.key.split("/")[0]) in SPLITS for sample in data.samples)
+    is_plausible = are_emotions or (are_below_splits and PUBLISHED_NAMES.isdisjoint(first))
+    has_same_folders = len(first) >= MIN_CLASSES and all(others == first for others in folders_of.values())
+    if has_same_folders and not is_plausible:
         remedy = "name the folders above them train, val or test"
         if any(sample.split for sample in data.samples):
             remedy = "move them to the top, or directly below folders named train, val and test"
