@@ -129,6 +129,10 @@ def test_docs_command_finds_the_answer_to_a_question(word: str) -> None:
     assert [line for line in lines if line.startswith("faq: ## ")], lines
 
 
+def test_docs_command_opens_a_page_without_its_folder() -> None:
+    assert uniemox_here("docs", "classifier").stdout == uniemox_here("docs", "tutorials/classifier").stdout
+
+
 def test_docs_command_shows_signatures_and_docstrings_in_the_reference(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -296,6 +296,13 @@ def test_times_are_parsed_in_all_units(number: int) -> None:
     assert parse_time(f" {number} min ") == 60 * number
 
 
+def test_a_still_image_is_named_as_one(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    Image.new("RGB", (64, 48), (200, 20, 20)).save(tmp_path / "a.jpg")
+    [only] = read_film(str(tmp_path / "a.jpg"), 1)
+    assert str(only.error).endswith("it has the name of an image, which is predicted without --every")
+
+
 @pytest.mark.parametrize("text", ["", "s", "-1s", "1h", "1e3", "0.001s", "inf", "1s1"])
 def test_invalid_times_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="expected a time"):

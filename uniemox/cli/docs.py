@@ -44,6 +44,10 @@ def docs(page: str | None = None, /) -> None:
             print(f"{name:{width}}  {title}")
         return
     name = page.removeprefix("docs/").removesuffix(".md")
+    # The folder of a page may be left out.
+    names = [other for other in pages if other == name or other.endswith(f"/{name}")]
+    if name not in pages and len(names) == 1:
+        [name] = names
     if name not in pages:
         _search(page, pages)
         return

@@ -18,6 +18,7 @@ from uniemox.errors import ConfigError, MissingPackageError
 from uniemox.io.borders import shorten
 from uniemox.io.decoding.film import ANIMATIONS
 from uniemox.io.decoding.pool import process_settings
+from uniemox.io.images import is_image_name
 
 FILMS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp", ".ogv")
 WAIT_S = 60.0  # maximum wait for the next frame of the process
@@ -96,7 +97,9 @@ def _frames(path: str, process: subprocess.Popen[bytes]) -> Iterator[Frame]:
     error = message.get("error", None if message else "its decoder died, or took too long for a frame")
     if error is not None:
         where = f"beyond {end_s:g} s" if shot else "as a film"
-        yield Frame(path, end_s, shot, None, (0, 0), f"{shorten(path)}: can't be read {where} ({error})")
+        is_still = not shot and is_image_name(Path(path)) and Path(path).suffix.lower() not in ANIMATIONS
+        remedy = "; it has the name of an image, which is predicted without --every" if is_still else ""
+        yield Frame(path, end_s, shot, None, (0, 0), f"{shorten(path)}: can't be read {where} ({error}){remedy}")
 
 
 def _next(process: subprocess.Popen[bytes]) -> dict[str, Any]:
