@@ -16,7 +16,7 @@ from .errors import ImageError as ImageError
 from .errors import UniemoxError as UniemoxError
 from .insight.explain.explanation import Explanation as Explanation
 from .insight.explain.maps import open_explainer as open_explainer
-from .labels import LabelSet as LabelSet
+from .labels.sets import LabelSet as LabelSet
 from .persons.box import Box as Box
 from .predict.film import read_film as read_film
 from .predict.opening import load as load
