@@ -12,7 +12,7 @@ from tests.runs import colours
 from uniemox.classifier_info import ClassifierInfo, NetworkSpec
 from uniemox.data.sample import ImageFile, Sample
 from uniemox.errors import DataError
-from uniemox.evaluate.classifier_outputs import outputs_of, select_views
+from uniemox.evaluate.classifier_outputs import encode_samples, outputs_of, select_views
 from uniemox.evaluate.outputs import outputs_of_network
 from uniemox.export.onnx import export_classifier
 from uniemox.finetune.config import NetworkConfig
@@ -64,7 +64,7 @@ def test_outputs_do_not_depend_on_batches_or_workers() -> None:
     assert [sample.key for sample in expected.samples] == [sample.key for sample in data.samples]
     # The mode is restored.
     assert classifier.training
-    encoded = outputs_of(classifier, data.samples[:2], ViewConfig(size=32), stats=stats, encoded=True, workers=0)
+    encoded = encode_samples(classifier, data.samples[:2], ViewConfig(size=32), stats=stats, workers=0)
     assert encoded.values.shape == (2, 1, classifier.head.in_features)
     with torch.no_grad():
         answers = classifier.eval().head(classifier.fuse(torch.from_numpy(encoded.values))).numpy()

@@ -127,7 +127,7 @@ def test_with_a_frozen_encoder_a_method_starts_as_the_linear_probe(
     monkeypatch.setattr(fitting, "_scorer", lambda *_: lambda: 0.5)
     fit_after_encoder(run, selection=data.samples[40:])
     outputs = run.outputs(data.samples[:40], "scoring")
-    encoded = run.outputs(data.samples[:40], "scoring", encoded=True)
+    encoded = run.encode(data.samples[:40], "scoring")
     with torch.no_grad():
         features = model.eval().fuse(torch.from_numpy(encoded.values))[:, : model.method.linear]
     target = run.target(outputs.samples).numpy()

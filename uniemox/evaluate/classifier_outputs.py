@@ -11,13 +11,13 @@ from uniemox.checkpoints.classifier import load_classifier
 from uniemox.classifier_info import ClassifierInfo, views_of
 from uniemox.data.sample import Broken, Sample
 from uniemox.errors import DataError
-from uniemox.evaluate.outputs import Outputs, nothing_read
+from uniemox.evaluate.outputs import EncodedSamples, Outputs, nothing_read
 from uniemox.io.progress import Progress, silent
 from uniemox.model.classifier import Classifier
 from uniemox.model.config import Precision
 from uniemox.model.eval_mode import eval_mode
 from uniemox.persons.box import Box
-from uniemox.predict.network import DISTANCE, LOGITS, is_blank, mean_outputs
+from uniemox.predict.network import DISTANCE, FEATURES, LOGITS, is_blank, mean_outputs
 from uniemox.predict.views import scene_parts
 from uniemox.training.config import HardwareConfig
 from uniemox.training.hardware import autocast, count_workers, setup_device
@@ -35,12 +35,11 @@ def outputs_of(
     view: ViewConfig,
     *,
     stats: PixelStats,
-    encoded: bool = False,
     precision: Precision = "float32",
     workers: int = 1,
     on_progress: Progress = silent,
 ) -> Outputs:
-    """Return logits, or the encoder's output for each view, of all samples, seen as in a prediction.
+    """Return the logits of all samples, seen as in a prediction.
 
     A classifier that was compiled for training runs eagerly. Its mode is restored afterwards.
 
@@ -49,7 +48,6 @@ def outputs_of(
         samples: Samples whose images the network reads.
         view: Settings of its views. A long image is seen as by rule "blend" of `AnswerRules`.
         stats: Normalisation of the encoder's pixels.
-        encoded: Return the encoder's output, not logits.
         precision: Precision of the computation.
         workers: Number of processes that decode images.
         on_progress: Called after each batch.
@@ -57,8 +55,57 @@ def outputs_of(
     Raises:
         DataError: If no image can be read.
     """
-    new_outputs = partial(_CollectedOutputs, classifier, stats, encoded=encoded, precision=precision)
+
+    def answer(**pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        logits, distances = classifier.answer(**pixels)
+        return {LOGITS: logits} if distances is None else {LOGITS: logits, DISTANCE: distances}
+
+    collected = partial(_CollectedOutputs, classifier, answer, stats, precision)
+    outputs, read, broken = _collect(collected, samples, view, workers, on_progress)
+    return Outputs(outputs[LOGITS], outputs.get(DISTANCE), read, broken)
+
+
+def encode_samples(
+    classifier: Classifier,
+    samples: Sequence[Sample],
+    view: ViewConfig,
+    *,
+    stats: PixelStats,
+    precision: Precision = "float32",
+    workers: int = 1,
+    on_progress: Progress = silent,
+) -> EncodedSamples:
+    """Return the encoder's features of all samples, of each view. Takes and raises the same as `outputs_of`."""
+
+    def encode(**pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {FEATURES: classifier.encode(**pixels)}
+
+    collected = partial(_CollectedOutputs, classifier, encode, stats, precision)
+    outputs, read, broken = _collect(collected, samples, view, workers, on_progress)
+    return EncodedSamples(outputs[FEATURES], read, broken)
+
+
+def _collect(
+    new_outputs: Callable[[], "_CollectedOutputs"],
+    samples: Sequence[Sample],
+    view: ViewConfig,
+    workers: int,
+    on_progress: Progress,
+) -> tuple[dict[str, np.ndarray], tuple[Sample, ...], tuple[Broken, ...]]:
+    """Return the outputs for the readable samples by name, these samples, and the others.
+
+    Args:
+        new_outputs: Returns an empty collection of outputs.
+        samples: As for `outputs_of`.
+        view: As for `outputs_of`.
+        workers: As for `outputs_of`.
+        on_progress: As for `outputs_of`.
+
+    Raises:
+        DataError: If no image can be read.
+    """
     collected = new_outputs()
+    classifier = collected.classifier
     read = list[Sample]()
     crops = list[Box]()
     broken = list[Broken]()
@@ -83,7 +130,7 @@ def outputs_of(
             # The crop is in the middle of the image, so its ends add up to the image's size.
             sizes = [(round(crop.x1 + crop.x2), round(crop.y1 + crop.y2)) for crop in crops]
             _blend_long_images(outputs, read, sizes, outputs_of_square)
-    return Outputs(outputs[LOGITS], outputs.get(DISTANCE), tuple(read), tuple(broken))
+    return outputs, tuple(read), tuple(broken)
 
 
 def _blend_long_images(
@@ -114,16 +161,28 @@ def _blend_long_images(
 
 
 class _CollectedOutputs:
-    """Outputs of a classifier for batches of views."""
+    """Outputs of a classifier for batches of views.
 
-    def __init__(self, classifier: Classifier, stats: PixelStats, *, encoded: bool, precision: Precision) -> None:
+    Args:
+        classifier: The network.
+        compute: Returns outputs by name for normalised views by name.
+        stats: Normalisation of the encoder's pixels.
+        precision: Precision of the computation.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        compute: Callable[..., dict[str, torch.Tensor]],
+        stats: PixelStats,
+        precision: Precision,
+    ) -> None:
         self.classifier = classifier
+        self.compute = compute
         self.stats = stats
-        self.encoded = encoded
         self.precision = precision
         self.device = next(classifier.parameters()).device
-        self._values: list[np.ndarray] = []
-        self._distances: list[np.ndarray] = []
+        self._outputs: dict[str, list[np.ndarray]] = {}
 
     def add(self, batch: ViewBatch) -> None:
         """Compute the outputs for a batch."""
@@ -131,15 +190,12 @@ class _CollectedOutputs:
         with torch.no_grad(), torch.compiler.set_stance("force_eager"), autocast(self.device, self.precision):
             views = select_views(self.classifier, batch)
             pixels = {name: normalise(value, self.device, self.stats) for name, value in views.items()}
-            if self.encoded:
-                values = self.classifier.encode(**pixels)
-                distances = None
-            else:
-                values, distances = self.classifier.answer(**pixels)
-        self._values.append(values.float().cpu().numpy())
-        if distances is not None:
+            outputs = {name: value.float().cpu().numpy() for name, value in self.compute(**pixels).items()}
+        if DISTANCE in outputs:
             are_blank = [is_blank(*(view[i].numpy() for view in views.values())) for i in range(len(batch.samples))]
-            self._distances.append(np.where(are_blank, np.float32(np.inf), distances.cpu().numpy()))
+            outputs[DISTANCE] = np.where(are_blank, np.float32(np.inf), outputs[DISTANCE])
+        for name, values in outputs.items():
+            self._outputs.setdefault(name, []).append(values)
 
     def add_all(self, samples: Sequence[Sample], views: EvalViews, workers: int) -> None:
         """Compute the outputs for samples that could be read before.
@@ -153,11 +209,8 @@ class _CollectedOutputs:
             self.add(batch)
 
     def by_name(self) -> dict[str, np.ndarray]:
-        """Return the outputs so far, by name; those of the encoder as logits."""
-        outputs = {LOGITS: np.concatenate(self._values)}
-        if self._distances:
-            outputs[DISTANCE] = np.concatenate(self._distances)
-        return outputs
+        """Return the outputs so far, by name."""
+        return {name: np.concatenate(values) for name, values in self._outputs.items()}
 
 
 def select_views(classifier: Classifier, batch: ViewBatch) -> dict[str, torch.Tensor]:

@@ -25,11 +25,20 @@ COLOURLESS = "colourless"
 class Outputs:
     """Outputs for the M readable samples."""
 
-    values: NDArray[np.float32]  # (M, E) logits, or (M, V, D) features of the encoder
+    values: NDArray[np.float32]  # (M, E) logits, or (M, 2) valence and arousal
     distances: NDArray[np.float32] | None  # (M,) from the training images; None: the classifier has no distance
     samples: tuple[Sample, ...]  # M
     broken: tuple[Broken, ...]
     is_colourless: NDArray[np.bool_] | None = None  # (M,); None: not known
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedSamples:
+    """Features of an encoder for the M readable samples."""
+
+    values: NDArray[np.float32]  # (M, V, D) for V views
+    samples: tuple[Sample, ...]  # M
+    broken: tuple[Broken, ...]
 
 
 def units_of(samples: Sequence[Sample]) -> list[str]:

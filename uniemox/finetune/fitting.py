@@ -62,7 +62,7 @@ class ChosenWeights(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class EncodedImages:
+class HeadTrainingData:
     """N images as an encoder returns them, with what the layers after it learn."""
 
     encoded: Tensor
@@ -72,15 +72,15 @@ class EncodedImages:
     weights: Tensor | None = None
     """(N,), see `Objective.image_weights`; None: those of the targets, which are not smoothed."""
 
-    def to(self, device: torch.device) -> "EncodedImages":
+    def to(self, device: torch.device) -> "HeadTrainingData":
         """Return the same on a device."""
         weights = None if self.weights is None else self.weights.to(device)
-        return EncodedImages(self.encoded.to(device), self.target.to(device), weights)
+        return HeadTrainingData(self.encoded.to(device), self.target.to(device), weights)
 
 
 def fit_fusion(
     classifier: Classifier,
-    images: EncodedImages,
+    images: HeadTrainingData,
     *,
     objective: Objective,
     seed: int,
@@ -145,7 +145,7 @@ def steps_for(images: int) -> int:
 def _fit_steps(
     classifier: Classifier,
     parameters: list[nn.Parameter],
-    images: EncodedImages,
+    images: HeadTrainingData,
     *,
     objective: Objective,
     seed: int,
@@ -209,7 +209,7 @@ def fit_method(run: FinetuneRun, out: Path) -> ChosenWeights | None:
         _fit_prototypes(run)
         return None
     if config.fit == "knn":
-        outputs = run.outputs(run.parts.train, FEATURES, encoded=True)
+        outputs = run.encode(run.parts.train, FEATURES)
         model.head = NeighbourHead(fused(model, torch.from_numpy(outputs.values)), run.target(outputs.samples))
         model.head.to(run.device)
         return None
@@ -227,7 +227,7 @@ def _fit_prototypes(run: FinetuneRun) -> None:
     scale = scale_of(clip)
     weight = scale * prototypes
     if not run.config.zero_shot:
-        outputs = run.outputs(run.parts.train, FEATURES, encoded=True)
+        outputs = run.encode(run.parts.train, FEATURES)
         run.encoded = outputs
         class_weights = run.objective.class_weights
         fitted, _ = fit_prototypes(
@@ -258,7 +258,7 @@ def fit_after_encoder(run: FinetuneRun, selection: Sequence[Sample] = ()) -> Cho
     config = run.config
     model = run.model
     objective = run.objective
-    outputs = run.outputs(run.parts.train, FEATURES, encoded=True)
+    outputs = run.encode(run.parts.train, FEATURES)
     run.encoded = None if config.trains_in_steps else outputs
     target = run.target(outputs.samples)
     weights = objective.class_weights
@@ -299,7 +299,7 @@ def fit_after_encoder(run: FinetuneRun, selection: Sequence[Sample] = ()) -> Cho
             linear.bias.copy_(start.bias)
     return fit_fusion(
         model,
-        EncodedImages(encoded, smoothed, weights=image_weights),
+        HeadTrainingData(encoded, smoothed, weights=image_weights),
         objective=objective,
         seed=config.seed,
         targets_of_rows=None if method is None else targets_of_rows,
@@ -314,7 +314,7 @@ def _scorer(run: FinetuneRun, samples: Sequence[Sample]) -> Callable[[], float]:
     The score is the mean log-likelihood at the best temperature. Accuracy on a few hundred images fluctuates by points
     between steps, so its maximum would be chosen by chance.
     """
-    held_out = run.outputs(samples, "features of held-out images", encoded=True)
+    held_out = run.encode(samples, "features of held-out images")
     encoded = torch.from_numpy(held_out.values)
     target = run.target(held_out.samples)
 
@@ -364,7 +364,7 @@ def prepare_network(run: FinetuneRun, *, is_new: bool) -> None:
         alone = Classifier(model.encoder, feature_width=head.confounders.shape[1], outputs=1, streams="scene")
         view = replace(run.config.view, hide_person=True)
         chosen = _sample_subset(train, MAX_SURROUNDINGS, run.config.seed)
-        outputs = run.outputs(chosen, "looking at surroundings", model=alone.to(run.device), view=view, encoded=True)
+        outputs = run.encode(chosen, "encoding surroundings", model=alone.to(run.device), view=view)
         head.fit_surroundings(outputs.values[:, 0], run.config.seed)
 
 
@@ -389,7 +389,7 @@ def fit_distance(run: FinetuneRun) -> None:
     if run.encoded is None or precision_of(run.config.hardware) != "float32":
         # The ONNX file computes in float32.
         work = "fitting the distance from the training images"
-        values = run.outputs(samples, work, encoded=True, precision="float32").values
+        values = run.encode(samples, work, precision="float32").values
     else:
         chosen = {sample.key for sample in samples}
         values = run.encoded.values[[sample.key in chosen for sample in run.encoded.samples]]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,9 +12,9 @@ from uniemox.data.sample import Broken, DataSet, Sample
 from uniemox.data.unreadable import absent_classes, describe_unreadable, lost_by_class, refuse_empty_classes
 from uniemox.errors import DataError
 from uniemox.evaluate.calibration import calibrated
-from uniemox.evaluate.classifier_outputs import outputs_of, select_views
+from uniemox.evaluate.classifier_outputs import encode_samples, outputs_of, select_views
 from uniemox.evaluate.multilabel import mean_average_precision
-from uniemox.evaluate.outputs import Outputs, units_of
+from uniemox.evaluate.outputs import EncodedSamples, Outputs, units_of
 from uniemox.finetune.config import FinetuneConfig, Task
 from uniemox.finetune.distillation import TeacherAnswers
 from uniemox.finetune.network import BuiltNetwork
@@ -42,7 +43,7 @@ class FinetuneRun:
     parts: Parts
     callback: Callback
     answers: TeacherAnswers | None = None
-    encoded: Outputs | None = None
+    encoded: EncodedSamples | None = None
     """Encoder outputs for the training images, if the encoder is frozen and they were computed."""
     broken: BrokenCount = field(init=False)
     """Unreadable images of all outputs so far."""
@@ -123,35 +124,50 @@ class FinetuneRun:
         work: str,
         *,
         model: Classifier | None = None,
-        view: ViewConfig | None = None,
-        encoded: bool = False,
         precision: Precision | None = None,
     ) -> Outputs:
-        """Return logits, or the encoder's output for each view.
+        """Return the logits of samples.
 
         Args:
             samples: Samples whose images the network reads.
             work: Name of the work, for the progress bar.
             model: Network to use instead of the run's own.
-            view: Settings of the views to use instead of the run's own.
-            encoded: Return the encoder's output, not logits.
             precision: Precision to use instead of the run's own.
 
         Raises:
             DataError: If there are more unreadable images than allowed.
         """
-        outputs = outputs_of(
-            model or self.model,
-            samples,
-            view or self.config.view,
-            stats=self.network.stats,
-            encoded=encoded,
-            precision=precision or precision_of(self.config.hardware),
-            workers=count_workers(self.config.hardware, self.device),
-            on_progress=lambda _work, done, _total: self.callback.progress(work, done, len(samples)),
-        )
+        options = self._reading_options(samples, work, precision)
+        outputs = outputs_of(model or self.model, samples, self.config.view, **options)
         self.broken.add(outputs.broken)
         return outputs
+
+    def encode(
+        self,
+        samples: Sequence[Sample],
+        work: str,
+        *,
+        model: Classifier | None = None,
+        view: ViewConfig | None = None,
+        precision: Precision | None = None,
+    ) -> EncodedSamples:
+        """Return the encoder's features of samples, for each view.
+
+        Takes and raises the same as `outputs`, and `view`: settings of the views to use instead of the run's own.
+        """
+        options = self._reading_options(samples, work, precision)
+        encoded = encode_samples(model or self.model, samples, view or self.config.view, **options)
+        self.broken.add(encoded.broken)
+        return encoded
+
+    def _reading_options(self, samples: Sequence[Sample], work: str, precision: Precision | None) -> dict[str, Any]:
+        """Return the options that `outputs_of` and `encode_samples` share."""
+        return {
+            "stats": self.network.stats,
+            "precision": precision or precision_of(self.config.hardware),
+            "workers": count_workers(self.config.hardware, self.device),
+            "on_progress": lambda _work, done, _total: self.callback.progress(work, done, len(samples)),
+        }
 
     def forward_pixels(self, pixels: Tensor) -> None:
         """Pass pixels, (N, 3, S, S) uint8, through the network, see `measure_plan`."""
@@ -184,7 +200,7 @@ class FinetuneRun:
 
     def score(self, model: Classifier) -> float:
         """Return the score on the selection images, see `score_of`."""
-        outputs = self.outputs(self.parts.selection, "watching", model=model)
+        outputs = self.outputs(self.parts.selection, "scoring the epoch", model=model)
         return self.score_of(torch.from_numpy(outputs.values), self.target(outputs.samples))
 
     def score_of(self, values: Tensor, target: Tensor) -> float:
