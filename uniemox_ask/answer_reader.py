@@ -114,7 +114,7 @@ class AnswerReader:
             options = [
                 option
                 for option, value in zip(options, values, strict=True)
-                if option is not None or (value and isinstance(value, str | list))
+                if option is not None or (value and isinstance(value, str | list) and not isinstance(value, _Fields))
             ]
             if options:
                 return options[0] if len(set(options) - {None}) == 1 else None

@@ -35,6 +35,8 @@ NAMED = [
         ('{"emotion": "", "label": "awe"}', "awe"),
     ),
     *(('{"emotions": [{"label": "awe"}]}', "awe"), ('{"choices": ["fear"], "answer": "awe"}', "awe")),
+    *(('{"prediction": {"awe": 0.8, "fear": 0.2}, "class": "awe"}', "awe"), ('{"label": {}, "class": "awe"}', "awe")),
+    ('{"emotions": {"awe": 0.8, "fear": 0.1}, "dominant_emotion": "awe"}', "awe"),
     *(('{"response": "fear", "emotion": "awe"}', "awe"), ('{"state": "fear", "label": ["awe"]}', "awe")),
     # The template of a chat may begin the thoughts.
     *(("not fear.</think>\n\nSadness.", "sadness"), ("<think>" + "hm " * 9_000 + "</think>fear", "fear")),

@@ -327,7 +327,7 @@ def test_an_empty_class_of_a_published_set_counts_beside_other_folders(tmp_path:
         (root / name / "README.txt").write_text("later")
     data = open_data(f"folder:{root}")
     assert data.labels is MIKELS
-    assert "classes without images: sadness; the labels are those of mikels" in data.notes
+    assert "folders of classes without images: sadness; the labels are those of mikels" in data.notes
     assert "folders without images are no classes: annotations" in data.notes
 
 
@@ -339,6 +339,15 @@ def test_a_part_in_one_folder_has_no_labels(tmp_path: Path, folder: str) -> None
     assert data.labels.labels == ("cosy", "eerie")
     assert len(data) == 4
     assert [note for note in data.notes if f"test/{folder} were left out: a part with a single folder" in note]
+
+
+def test_two_parts_in_folders_of_images_have_no_labels(tmp_path: Path) -> None:
+    names = [f"train/{label}/1.jpg" for label in CAER.labels] + ["val/images/1.jpg", "test/images/1.jpg"]
+    data = open_data(f"folder:{put(tmp_path / 'caer', *names)}")
+    assert (data.labels, len(data)) == (CAER, 7)
+    # Two parts with one class that says something keep it.
+    names = ["train/cosy/1.jpg", "train/eerie/1.jpg", "val/calm/1.jpg", "test/calm/1.jpg"]
+    assert open_data(f"folder:{put(tmp_path / 'own', *names)}").labels.labels == ("calm", "cosy", "eerie")
 
 
 @pytest.mark.parametrize("label", ["cosy", "awe"])

@@ -31,7 +31,16 @@ def test_labels_that_look_alike_are_named(labels: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    "labels", [("-1", "0", "1"), ("1.0", "10"), ("+", "-"), ("\u0915\u093f", "\u0915\u0941"), ("like", "dislike")]
+    "labels",
+    [
+        ("-1", "0", "1"),
+        ("1.0", "10"),
+        ("0.5", "0.05"),
+        ("v1.1", "v1.01"),
+        ("+", "-"),
+        ("\u0915\u093f", "\u0915\u0941"),
+        ("like", "dislike"),
+    ],
 )
 def test_different_labels_are_not_named(labels: tuple[str, ...]) -> None:
     assert notes_of(*labels) == []

@@ -39,6 +39,12 @@ def test_a_minus_beside_a_plus_is_a_label(tmp_path: Path) -> None:
     assert data.notes[0] == "1 value of column split is missing (-)"
 
 
+@pytest.mark.parametrize("labels", [("+", "\u2013"), ("++", "--"), ("'+'", "'-'")])
+def test_other_signs_of_polarity_are_labels(tmp_path: Path, labels: tuple[str, str]) -> None:
+    data = open_data(table(tmp_path, f"path,label\n0.jpg,{labels[0]}\n1.jpg,{labels[1]}\n"))
+    assert [sample.label is None for sample in data.samples] == [False, False]
+
+
 def table(folder: Path, text: str) -> str:
     put(folder, *(f"{i}.jpg" for i in range(9)))
     return f"csv:{write(folder / 't.csv', text)}"

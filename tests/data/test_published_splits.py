@@ -13,6 +13,7 @@ from tests.drawn import draw_image, jpeg_of
 from tests.emotic import write_release
 from tests.runs import uniemox_here
 from uniemox.cli.console import say_parts
+from uniemox.data.published_splits import _of_line
 from uniemox.data.sample import DataSet
 from uniemox.data.source import open_data
 from uniemox.data.splits import read_splits
@@ -279,6 +280,17 @@ LISTS_OF_AUTHORS = {
         "all.csv": "image,file_name,split\n4,a/x.jpg,train\n3,b/y.jpg,train\n2,a/x2.jpg,val\n1,b/y2.jpg,val\n"
     },
     "blanks in names before a split": {"all.txt": "12 x.jpg train\ntest y.jpg train\na/x2.jpg val\nval b/y2.jpg\n"},
+    "columns of another number": {"all.txt": "a/x.jpg 3 train\nb/y.jpg 4,5 train\na/x2.jpg 3 val\t\nb/y2.jpg;val;1\n"},
+    "commas in names of a table with semicolons": {
+        "all.csv": 'b/y.jpg;train;3\n"Rome, 2019/x.jpg";train;3\na/x2.jpg;val;3\nb/y2.jpg;val;"a, b, c, d"\n'
+    },
+    "a comma in a name before a blank and a split": {
+        "all.txt": "Rome, 2019/x.jpg train\nb/y.jpg train\na/x2.jpg val\nb/y2.jpg val\n"
+    },
+    "comments": {"all.txt": "# of 2019\n#a/gone.jpg train\na/x.jpg train\nb/y.jpg train\na/x2.jpg val\nb/y2.jpg val\n"},
+    "a path without an ending beside a name": {
+        "all.csv": "path,name,split\na/x,y.jpg,train\nb/y,x.jpg,train\na/x2,y2.jpg,val\nb/y2,x2.jpg,val\n"
+    },
     "tabs after commas": {"all.txt": "Rome, 2019/x.jpg\ttrain\nb/y.jpg\ttrain\na/x2.jpg\tval\nb/y2.jpg\tval\n"},
     "a quoted name in a later line": {
         "train.txt": 'b/y.jpg\n"Rome, 2019/x.jpg"\n',
@@ -305,14 +317,35 @@ def test_lists_name_images_as_authors_write_them(tmp_path: Path, lists: dict[str
     data = open_data(f"folder:{tmp_path / 'd'}?labels=none", splits=splits)
     expected = {x: "train", y: "train", "a/x2.jpg": "val", "b/y2.jpg": "val"}
     assert {sample.key: sample.split for sample in data.samples} == expected
+    assert not [note for note in data.notes if "not in the data" in note]
 
 
-def test_a_line_with_two_splits_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("line", ["x.jpg,val,train,3", "x.jpg,train,val", "x.jpg train val"])
+def test_a_line_with_two_splits_is_refused(tmp_path: Path, line: str) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "x.jpg").write_bytes(jpeg_of(draw_image(1)))
-    (tmp_path / "all.csv").write_text("x.jpg,val,train,3\n")
-    with pytest.raises(DataError, match=r"all\.csv:1: the line names two splits, train and val; remove one"):
+    (tmp_path / "all.csv").write_text(f"{line}\n")
+    with pytest.raises(DataError, match=r"all\.csv:1: x\.jpg has two splits, train and val; remove one"):
         open_data(f"folder:{tmp_path / 'd'}?labels=none", splits=tmp_path / "all.csv")
+
+
+def test_names_that_begin_like_comments_are_read(tmp_path: Path) -> None:
+    for name in ("#happy/1.jpg", "#happy/2.jpg", "sad/1.jpg"):
+        (tmp_path / "d" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "d" / name).write_bytes(jpeg_of(draw_image(len(name))))
+    (tmp_path / "all.txt").write_text("#happy/1 train\nsad/1 test\n#happy/2 test\n")
+    data = open_data(f"folder:{tmp_path / 'd'}?labels=none", splits=tmp_path / "all.txt")
+    assert [(sample.key, sample.split) for sample in data.samples] == [
+        ("#happy/1.jpg", "train"),
+        ("#happy/2.jpg", "test"),
+        ("sad/1.jpg", "test"),
+    ]
+
+
+def test_blanks_in_a_long_line_take_no_time() -> None:
+    """Runs of blanks once took a time with the third power of their length."""
+    line = "a/1.jpg" + " " * 2_000 + "5" + " " * 2_000 + "train"
+    assert _of_line(line, None, "list", None).split == "train"
 
 
 @pytest.mark.parametrize("line", ["0 awe/1.jpg", "3,awe/1.jpg", "awe/1.jpg,fear/1_face.jpg"])

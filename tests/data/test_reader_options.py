@@ -19,6 +19,7 @@ def read(
     flag: bool = False,
     folder: Path | None = None,
     either: int | str = 1,
+    anywhere: str | list[str] | None = None,
     level: Literal[1, 2] = 1,
     quoted: "int" = 1,
     unknown: "Elsewhere" = None,  # type: ignore[name-defined] # noqa: F821
@@ -33,7 +34,7 @@ def read(
     [
         *(("count", "3", 3), ("share", "0.5", 0.5), ("folder", "a/b", Path("a/b")), ("free", "3", "3")),
         *(("flag", "no", False), ("flag", "0", False), ("flag", "True", True), ("flag", "yes", True)),
-        *(("either", "3", 3), ("either", "x", "x"), ("level", "2", 2), ("quoted", "3", 3)),
+        *(("either", "3", 3), ("either", "x", "x"), ("anywhere", "x", "x"), ("level", "2", 2), ("quoted", "3", 3)),
     ],
 )
 def test_text_becomes_the_type_of_the_argument(name: str, text: str, value: object) -> None:

@@ -180,6 +180,9 @@ def test_dominance_is_a_rating_and_a_single_other_column_is_no_class(tmp_path: P
     assert data.notes == ("columns left out: participants",)
     texts = open_data(f"csv:{write(tmp_path / 'texts.csv', 'path,text,age' + chr(10) + 'a.jpg,a dog,3' + chr(10))}")
     assert (texts.labels.labels, texts.notes) == ((), ("columns left out: age",))
+    words = write(tmp_path / "words.csv", "path,text,emotion\na.jpg,a dog,awe\nb.jpg,a cat,fear\n")
+    with pytest.raises(DataError, match="the column of the images' labels must be called label"):
+        open_data(f"csv:{words}")
 
 
 def test_a_table_of_ratings_needs_no_labels_and_any_scale_will_do(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Complete tiny runs of fine-tuning: they learn, save the right epoch, and are calibrated."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ from uniemox.data.seen import read_seen
 from uniemox.data.splits import read_splits
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.evaluate.calibration import fit_temperature
-from uniemox.evaluate.classifier_outputs import outputs_of
+from uniemox.evaluate.classifier_outputs import encode_samples, outputs_of
 from uniemox.evaluate.run import evaluate
 from uniemox.finetune import run_state
 from uniemox.finetune.config import FinetuneConfig, NetworkConfig
@@ -188,11 +190,12 @@ def test_calibration_and_distance_are_fitted_in_float32(tmp_path: Path, monkeypa
     """A run in bfloat16 fits temperature, conformal scores and distances to outputs in float32, as ONNX computes."""
     precisions = []
 
-    def recorded(classifier: Any, samples: Any, view: Any, **options: Any) -> Any:
+    def recorded(compute: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         precisions.append(options["precision"])
-        return outputs_of(classifier, samples, view, **options)
+        return compute(*arguments, **options)
 
-    monkeypatch.setattr(run_state, "outputs_of", recorded)
+    monkeypatch.setattr(run_state, "outputs_of", partial(recorded, outputs_of))
+    monkeypatch.setattr(run_state, "encode_samples", partial(recorded, encode_samples))
     config = tiny_finetuning(pretrained(), method="knn", hardware=replace(CPU, precision="bfloat16"))
     finetune(config, colours(splits=SPLITS), tmp_path / "run")
     # Neighbours, distance, calibration.

@@ -163,7 +163,7 @@ def test_a_label_occurs_once() -> None:
     with pytest.raises(LabelError, match="'joy' occurs twice"):
         LabelSet("custom", ("joy", "fear", "joy"), "evoked")
     with pytest.raises(LabelError, match="'joy' occurs twice"):
-        recognise_labels((), requested="joy,Joy")
+        requested_label_set("joy,Joy")
     with pytest.raises(LabelError, match="names no class"):
-        recognise_labels((), requested=",")
-    assert recognise_labels((), requested='"joy, love",a=b, x + y').labels == ("joy, love", "a=b", "x + y")
+        requested_label_set(",")
+    assert requested_label_set('"joy, love",a=b, x + y').labels == ("joy, love", "a=b", "x + y")

@@ -57,7 +57,7 @@ def _skeleton(label: str) -> str:
     """
     decomposed = unicodedata.normalize("NFKD", html.unescape(label).casefold())
     letters = "".join(letter for letter in decomposed if unicodedata.combining(letter) not in _ACCENTS)
-    without_zeros = re.sub(r"\b0+(?=\d)", "", letters.translate(_LOOKALIKES))
+    without_zeros = re.sub(r"(?<![\w.,])0+(?=\d)", "", letters.translate(_LOOKALIKES))
     # The sign and the point of a number are part of it.
     is_kept = re.compile(r"-(?=\d)|(?<=\d)[.,](?=\d)")
     kept = {match.start() for match in is_kept.finditer(without_zeros)}

@@ -39,9 +39,9 @@ MAX_NAMED = 5
 LINE = re.compile(rf"(.+?(?:{'|'.join(map(re.escape, ENDINGS))}))(?:\s+(.*))?", re.IGNORECASE)
 DIVIDERS = re.compile(r"[\s,;]")
 FIRST_WORD = re.compile(r"(\S+)\s*")
-SPLIT_AT_END = re.compile(r"(?P<name>.+?)\s*[\s,;]\s*(?P<split>[^\s,;]+)")
-SPLIT_AT_START = re.compile(r"(?P<split>[^\s,;]+)\s*[\s,;]\s*(?P<name>.+)")
-REMARK = re.compile(r"#|sep=.\s*$", re.IGNORECASE)
+SPLIT_AT_END = re.compile(r"(?P<name>.*[^\s,;])[\s,;]+(?P<split>[^\s,;]+)")
+SPLIT_AT_START = re.compile(r"(?P<split>[^\s,;]+)[\s,;]+(?P<name>.+)")
+DECLARED_DELIMITER = re.compile(r"\s*sep=.\s*", re.IGNORECASE)
 JSON_TEXT = re.compile(r"\s*[\[{]\s*[\"\[{]")
 
 
@@ -56,6 +56,10 @@ class ListedImage:
     whole_names: "tuple[ListedImage, ...]" = ()
     """The entry if blanks, commas and the like in the line belong to the name, such as `12 men.jpg` or
     `Rome, 2019/1.jpg train`; these readings come first."""
+    problem: str = ""
+    """Error if none of `whole_names` is an image of the data; empty: this reading is valid."""
+    is_remark: bool = False
+    """True if the line may be a comment, which names no image."""
     min_folders: int = 0
     """Number of folders that the image's key must have, so that it contains all parts that could be several cells."""
 
@@ -89,12 +93,15 @@ def scheme_of_lists(path: Path, data: DataSet) -> tuple[dict[str, str], tuple[st
     absent = []
     for entry in listed:
         for reading in (*entry.whole_names, entry):
+            if reading.problem:
+                raise DataError(reading.problem)
             key = images.find(reading, data.name)
             if key is not None:
                 entries[key].append(reading)
                 break
         else:
-            absent.append(entry)
+            if not entry.is_remark:
+                absent.append(entry)
     if not entries:
         raise DataError(
             f"{path}: none of its {counted(len(listed), 'image')} is in {data.name}, such as {absent[0].name} "
@@ -146,49 +153,68 @@ def _read_list(path: Path, split: str | None) -> Iterator[ListedImage]:
     if path.suffix.lower() == ".json" or JSON_TEXT.match(text):
         yield from _read_json(text, path, split)
         return
-    first_line = next((line for line in text.splitlines() if line.strip() and not _is_remark(line)), "")
-    header = {clean(cell) for cell in first_line.split(_delimiter_in(first_line))}
+    lines = [(f"{path}:{number}", line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    if lines and DECLARED_DELIMITER.fullmatch(lines[0][1]):
+        del lines[0]
+    first_delimiter = _delimiter_in(lines[0][1]) if lines else None
+    header = {clean(cell) for _, line in lines[:1] for cell in line.split(first_delimiter)}
     if header.intersection(NAME_COLUMNS):
         for number, row in read_rows(path):
             yield _of_fields(row, split, f"{path}:{number}")
         return
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line.strip() and not _is_remark(line):
-            yield _of_line(line, split, f"{path}:{number}")
-
-
-def _is_remark(line: str) -> bool:
-    """Return True for a comment, and for the line by which a table names its delimiter to a spreadsheet."""
-    return REMARK.match(line) is not None and LINE.search(line) is None
+    for where, line in lines:
+        is_remark = line.lstrip().startswith("#")
+        try:
+            entry = _of_line(line, split, where, first_delimiter)
+        except DataError:
+            if is_remark:
+                continue
+            raise
+        yield replace(entry, is_remark=is_remark)
 
 
 def _delimiter_in(line: str) -> str | None:
     """Return the delimiter of a line of a table; None if it has none, and so blanks divide it."""
-    delimiter = max("\t;,", key=line.count)
-    return delimiter if delimiter in line else None
+    delimiter = max("\t;,", key=line.strip().count)
+    return delimiter if delimiter in line.strip() else None
 
 
-def _of_line(line: str, split: str | None, where: str) -> ListedImage:
+def _of_line(line: str, split: str | None, where: str, first_delimiter: str | None) -> ListedImage:
     """Return the image of a line without a header, with all ways to read the line.
 
     Args:
         line: The line.
         split: Split that the name of the list tells; None: it tells none.
         where: File and line.
+        first_delimiter: Delimiter of the list's first line; None: blanks.
 
     Raises:
         DataError: For a line without a name or a split, or with two splits.
     """
-    whole_names = tuple(_whole_names(line.strip(), split, where))
-    delimiter = _delimiter_in(line)
-    cells = _words(line, split) if delimiter is None else _cells(line, delimiter, where)
-    splits = {SPLITS[clean(cell)] for cell in cells if clean(cell) in SPLITS}
-    if len(splits) > 1 and whole_names:
-        # One of these words belongs to the name.
+    line = line.strip()
+    whole_names = tuple(_whole_names(line, split, where))
+    entry = None
+    error = None
+    others = (delimiter for delimiter in ("\t", ";", ",", None) if delimiter != first_delimiter)
+    for delimiter in (first_delimiter, *others):
+        if delimiter is not None and delimiter not in line:
+            continue
+        try:
+            cells = _words(line, split) if delimiter is None else _cells(line, delimiter, where)
+            reading = _of_cells(cells, split, where)
+        except DataError as reading_error:
+            error = error or reading_error
+            continue
+        entry = entry or reading
+        if _is_image_name(reading.name):
+            entry = reading
+            break
+    if entry is not None:
+        return replace(entry, whole_names=whole_names)
+    if whole_names:
         return replace(whole_names[0], whole_names=whole_names[1:])
-    if len(splits) > 1:
-        raise DataError(f"{where}: the line names two splits, {' and '.join(sorted(splits))}; remove one")
-    return replace(_of_cells(cells, split, where), whole_names=whole_names)
+    assert error is not None, "blanks divide every line"
+    raise error
 
 
 def _whole_names(line: str, split: str | None, where: str) -> Iterator[ListedImage]:
@@ -255,7 +281,13 @@ def _of_cells(cells: Sequence[str], split: str | None, where: str) -> ListedImag
     names = [cell for cell in cells if cell and clean(cell) not in SPLITS]
     name = next((cell for cell in names if _is_image_name(cell)), names[0] if names else "")
     words = [cell for cell in cells if clean(cell) in SPLITS]
-    return _entry(name, words[0] if words else None, split, where)
+    entry = _entry(name, words[0] if words else None, split, where)
+    splits = sorted({SPLITS[clean(word)] for word in words})
+    if len(splits) > 1:
+        # One of these words may belong to the name.
+        problem = f"{where}: {name} has two splits, {' and '.join(splits)}; remove one"
+        return replace(entry, problem=problem)
+    return entry
 
 
 def _of_fields(fields: Mapping[str, Any], split: str | None, where: str) -> ListedImage:
@@ -267,9 +299,8 @@ def _of_fields(fields: Mapping[str, Any], split: str | None, where: str) -> List
     by_name = {name.lower(): value for name, value in fields.items()}
     names = [by_name[column] for column in NAME_COLUMNS if column in by_name]
     # Beside the names of files, a column such as image may have numbers.
-    name = next((value for value in names if isinstance(value, str) and _is_image_name(value)), None)
-    if name is None and names:
-        name = names[0]
+    texts = [value for value in names if isinstance(value, str) and not value.strip().isdigit()]
+    name = next((value for value in (*texts, *names)), None)
     if FOLDER_COLUMN in by_name and isinstance(name, str):
         name = f"{by_name[FOLDER_COLUMN]}/{name}"
     word = next((by_name[column] for column in SPLIT_COLUMNS if column in by_name), None)

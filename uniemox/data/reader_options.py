@@ -78,13 +78,13 @@ def _typed_value(text: str, annotation: Any, option: str) -> Any:
     if text in choices:
         return choices[text]
     plain = [member for member in members if get_origin(member) is not Literal]
-    for member in sorted(plain, key=lambda member: member is str):
-        convert = _CONVERSIONS.get(member)
-        if convert is None:
-            raise ConfigError(f"{option}: its type {member} can't be given as text; use str, int, float, bool or Path")
+    convertible = [member for member in plain if member in _CONVERSIONS]
+    if plain and not convertible and not choices:
+        raise ConfigError(f"{option}: its type {plain[0]} can't be given as text; use str, int, float, bool or Path")
+    for member in sorted(convertible, key=lambda member: member is str):
         with suppress(ValueError, KeyError):
-            return convert(text)
+            return _CONVERSIONS[member](text)
     if choices:
         raise ConfigError(f"{option} must be one of {', '.join(choices)}, got {text!r}")
-    expected = " or ".join(_EXPECTED[member] for member in plain)
+    expected = " or ".join(_EXPECTED[member] for member in convertible)
     raise ConfigError(f"{option} must be {expected}, got {text!r}")

@@ -72,7 +72,7 @@ def score_title(name: str, axis: str = "") -> str:
         name: Name of the score.
         axis: What alone it is of, such as valence; "": of everything.
 
-    >>> title_of("ccc", "valence"), title_of("coverage", "arousal")
+    >>> score_title("ccc", "valence"), score_title("coverage", "arousal")
     ('valence: concordance (CCC)', 'arousal: ratings inside their 90 % intervals')
     """
     title = SCORE_TITLES.get(name, name.replace("_", " "))

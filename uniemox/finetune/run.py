@@ -12,6 +12,7 @@ from timm.utils import ModelEmaV3
 from uniemox.checkpoints.classifier import load_classifier, save_classifier
 from uniemox.checkpoints.saving import write_tensors
 from uniemox.classifier_info import ClassifierInfo
+from uniemox.data.hashes import decoded_hashes
 from uniemox.data.order import steps_in_epoch
 from uniemox.data.overlaps import Overlaps, read_overlaps, write_overlaps
 from uniemox.data.sample import DataSet
@@ -147,15 +148,9 @@ def _open_run(
             record_start(out, network.classifier.encoder, callback)
         training_data = replace(data, samples=[*parts.samples, *unlabelled])
         reasons = write_seen(out, training_data, sources_of(config), callback.progress, person=config.view.person)
-    reasons = from_first(reasons)
-    run.leave_out(reasons)
-    contradictory = [pair for pair in overlaps.contradictory.items() if reasons.keys().isdisjoint(pair)]
-    if contradictory:
-        first, second = contradictory[0]
-        callback.note(
-            f"{len(contradictory)} images are exact copies with different labels, such as {first} and {second}: each "
-            "is trained or scored with its own; uniemox data check lists them"
-        )
+    run.leave_out(from_first(reasons))
+    if rank() == 0:
+        _note_contradictory(overlaps, data, callback)
     if config.distillation.teacher:
         run.answers = ask_teacher(config.distillation, parts.train, unlabelled, data.labels, out, callback.progress)
     ready_to_train(network.classifier, device)
@@ -197,6 +192,20 @@ def _overlaps_of(config: FinetuneConfig, data: DataSet, out: Path, callback: Cal
                 "take other test images, or other initial weights (--init)"
             )
     return overlaps
+
+
+def _note_contradictory(overlaps: Overlaps, data: DataSet, callback: Callback) -> None:
+    """Name exact copies with different labels. Files that can't be read are no images, and so no copies."""
+    samples = [sample for sample in data.samples if sample.key in overlaps.contradictory]
+    _, broken = decoded_hashes(samples)
+    unreadable = {sample.key for sample in broken}
+    contradictory = [(key, other) for key, other in overlaps.contradictory.items() if key not in unreadable]
+    if contradictory:
+        first, second = contradictory[0]
+        callback.note(
+            f"{len(contradictory)} images are exact copies with different labels, such as {first} and {second}: each "
+            "is trained or scored with its own; uniemox data check lists them"
+        )
 
 
 def _train(run: FinetuneRun, out: Path) -> None:

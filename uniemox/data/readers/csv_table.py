@@ -8,7 +8,7 @@ from typing import Literal
 
 from uniemox.data.readers.folders import REPEATED, SPLITS, TIE, count_notes, key_of, path_inside, split_of
 from uniemox.data.readers.image_root import missing_image_remedy
-from uniemox.data.readers.missing import remove_missing, unify_numbers
+from uniemox.data.readers.missing import is_missing, remove_missing, unify_numbers
 from uniemox.data.readers.rows import BOX_COLUMNS, number, on_nine_points, read_box, read_rows, shares, top_vote
 from uniemox.data.readers.votes import list_notes, refuse_other_columns
 from uniemox.data.sample import DataSet, ImageFile, Sample, StoredImage, make_keys_unique
@@ -71,7 +71,7 @@ def read_csv(
         raise DataError(f"{table}: no rows under the header")
     low, high = _parse_scale(scale, table)
     requested = None if labels is None else requested_label_set(labels, kind)
-    classes, left_out = _class_columns(table, list(rows[0][1]), requested)
+    classes, left_out = _class_columns(table, [row for _, row in rows], requested)
     if requested is None:
         refuse_other_columns(rows, classes, table)
 
@@ -162,16 +162,25 @@ def _rename_columns(row: Mapping[str, str], table: Path) -> dict[str, str]:
     return renamed
 
 
-def _class_columns(table: Path, columns: list[str], requested: LabelSet | None) -> tuple[list[str], list[str]]:
+def _are_numbers(rows: Sequence[Mapping[str, str]], columns: Sequence[str]) -> bool:
+    """Return True if the cells of these columns are numbers, or missing."""
+    cells = [row[column] for row in rows for column in columns if row.get(column) and not is_missing(row[column])]
+    return all(re.fullmatch(_NUMBER, cell) for cell in cells)
+
+
+def _class_columns(
+    table: Path, rows: Sequence[Mapping[str, str]], requested: LabelSet | None
+) -> tuple[list[str], list[str]]:
     """Return the columns that are classes, and those that are left out.
 
     Args:
-        columns: Names of all columns, renamed.
+        rows: Cells by column, renamed; at least one row.
         requested: Set whose labels alone can be classes; None: every other column is a class.
 
     Raises:
         DataError: If a required column is missing, or columns exclude each other.
     """
+    columns = list(rows[0])
     is_rated = set(AXES) & set(columns)
     others = [
         name for name in columns if name not in KNOWN_COLUMNS and not (is_rated and name.lower() in RATING_COLUMNS)
@@ -181,8 +190,10 @@ def _class_columns(table: Path, columns: list[str], requested: LabelSet | None) 
         named = [name for name in classes if requested.aliases.get(clean(name), clean(name)) in requested.labels]
         if named or "label" in columns:
             classes = named
-    elif len(classes) == 1 and "label" not in columns and (is_rated or "text" in columns):
-        # Votes are for several classes.
+    elif (
+        (is_rated or "text" in columns) and "label" not in columns and len(classes) == 1 and _are_numbers(rows, classes)
+    ):
+        # Votes are for several classes. A column of words is refused later, because it may be that of the labels.
         classes = []
     if "path" not in columns:
         raise DataError(

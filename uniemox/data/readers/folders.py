@@ -31,6 +31,10 @@ PUBLISHED_NAMES = frozenset(
     word for labels in LABEL_SETS for word in (*labels.labels, *labels.aliases) if not word.isdigit()
 )
 """Labels and aliases of all published sets, by which a folder without images is recognised as a class."""
+NAMES_OF_CONTENT = frozenset(
+    ("images", "image", "img", "imgs", "pictures", "photos", "jpg", "jpeg", "png", "data", "files", "all", "unknown")
+)
+"""Names of folders that say nothing about a class."""
 WITHOUT_LABELS = "none"
 """Value of the option labels for a folder whose subfolders are no classes."""
 
@@ -87,7 +91,8 @@ def read_folder(root: Path, *, labels: str | None = None, kind: Kind | None = No
 def _parts_in_one_folder(class_folders: Sequence[tuple[str | None, Path]]) -> frozenset[Path]:
     """Return the only folder of each split whose images have no labels, such as test/images beside train/joy.
 
-    That is so if no other split has a folder of this name, and one has several folders.
+    That is so if no split with several folders has one of this name, and it is no emotion. Several parts may have one,
+    such as test/images and val/images, if its name says what is in it.
 
     Args:
         class_folders: Split and folder of every class with images.
@@ -97,11 +102,14 @@ def _parts_in_one_folder(class_folders: Sequence[tuple[str | None, Path]]) -> fr
         names_of.setdefault(split, set()).add(clean(folder.name))
     if not any(len(names) >= MIN_CLASSES for names in names_of.values()):
         return frozenset()
-    without_labels = set()
-    for split, names in names_of.items():
-        others = set().union(*(other for name, other in names_of.items() if name != split))
-        if len(names) == 1 and names.isdisjoint(others | PUBLISHED_NAMES):
-            without_labels.add(split)
+    classes = set().union(*(names for names in names_of.values() if len(names) >= MIN_CLASSES))
+    singles = Counter(name for names in names_of.values() if len(names) == 1 for name in names)
+    placeholders = {
+        name
+        for name, count in singles.items()
+        if name not in classes | PUBLISHED_NAMES and (count == 1 or name in NAMES_OF_CONTENT)
+    }
+    without_labels = {split for split, names in names_of.items() if len(names) == 1 and names <= placeholders}
     return frozenset(folder for split, folder in class_folders if split in without_labels)
 
 
@@ -237,7 +245,8 @@ def _labelled_folders(
     if no_classes:
         notes.append(f"folders without images are no classes: {', '.join(no_classes)}")
     if empty_classes:
-        notes.append(f"classes without images: {', '.join(empty_classes)}; the labels are those of {labels.name}")
+        note = f"folders of classes without images: {', '.join(empty_classes)}"
+        notes.append(note if labels.name == CUSTOM else f"{note}; the labels are those of {labels.name}")
     return with_labels, notes
 
 

@@ -18,6 +18,7 @@ _SPREADSHEET_ERRORS = ("#ref!", "#value!", "#name?", "#div/0!", "#num!", "#null!
 # As MySQL, other databases, SAS and Stata, and people write them.
 _OF_OTHERS = ("\\n", "(null)", ".", "n.a.", "nat")
 # Dashes in a cell without a value, and question marks.
+_DASHES = frozenset("-\u2013\u2014\u2212")
 _SIGNS = ("-", "--", "---", "\u2013", "\u2014", "?", "??", "???")
 WORDS = frozenset((*_OF_PANDAS, *_SPREADSHEET_ERRORS, *_OF_OTHERS, *_SIGNS))
 """Missing values as programs write them, in lower case (pandas' default `na_values`, and others)."""
@@ -53,12 +54,16 @@ def remove_missing(rows: Iterable[MutableMapping[str, str]], labels: LabelSet | 
     counts: dict[str, Counter[str]] = {}
     rows = list(rows)
     # Beside +, a minus is a polarity.
-    has_plus = any((row.get("label") or "").strip() == "+" for row in rows)
+    has_plus = any(set(_unquoted(row.get("label") or "")) == {"+"} for row in rows)
     for row in rows:
         for field in FIELDS:
             text = row.get(field)
-            is_label = field == "label" and text and (_is_label(text, labels) or (has_plus and text.strip() == "-"))
-            if text and is_missing(text) and not is_label:
+            if not text or not is_missing(text):
+                continue
+            is_label = field == "label" and (
+                _is_label(text, labels) or (has_plus and _DASHES.issuperset(_unquoted(text)))
+            )
+            if not is_label:
                 counts.setdefault(field, Counter())[_unquoted(text)] += 1
                 row[field] = ""
     return tuple(_note(field, words) for field, words in counts.items())

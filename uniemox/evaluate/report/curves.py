@@ -52,7 +52,7 @@ NORM_PREFIX = "grad_norm_"
 def curve_title(name: str) -> str:
     """Return the title of a curve.
 
-    >>> title_of("scene_reconstruction"), title_of("lr")
+    >>> curve_title("scene_reconstruction"), curve_title("lr")
     ('scene reconstruction', 'learning rate')
     """
     return TITLES.get(name, name.replace("_", " "))
