@@ -287,6 +287,7 @@ LISTS_OF_AUTHORS = {
     "a comma in a name before a blank and a split": {
         "all.txt": "Rome, 2019/x.jpg train\nb/y.jpg train\na/x2.jpg val\nb/y2.jpg val\n"
     },
+    "a name that begins like a header": {"all.txt": "image y.jpg train\na/x.jpg train\na/x2.jpg val\nb/y2.jpg val\n"},
     "comments": {"all.txt": "# of 2019\n#a/gone.jpg train\na/x.jpg train\nb/y.jpg train\na/x2.jpg val\nb/y2.jpg val\n"},
     "a path without an ending beside a name": {
         "all.csv": "path,name,split\na/x,y.jpg,train\nb/y,x.jpg,train\na/x2,y2.jpg,val\nb/y2,x2.jpg,val\n"
@@ -306,7 +307,7 @@ def test_lists_name_images_as_authors_write_them(tmp_path: Path, lists: dict[str
     """The first name with an x is in train, as is the first with a y."""
     text = "".join(lists.values())
     x = next((name for name in ("12 x.jpg", "Rome, 2019/x.jpg", "-x.jpg") if name in text), "a/x.jpg")
-    y = "test y.jpg" if "test y.jpg" in text else "b/y.jpg"
+    y = next((name for name in ("test y.jpg", "image y.jpg") if name in text), "b/y.jpg")
     for name in (x, y, "a/x2.jpg", "b/y2.jpg"):
         (tmp_path / "d" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "d" / name).write_bytes(jpeg_of(draw_image(len(name))))

@@ -103,9 +103,10 @@ def scheme_of_lists(path: Path, data: DataSet) -> tuple[dict[str, str], tuple[st
             if not entry.is_remark:
                 absent.append(entry)
     if not entries:
+        first = listed[0]
         raise DataError(
-            f"{path}: none of its {counted(len(listed), 'image')} is in {data.name}, such as {absent[0].name} "
-            f"({absent[0].where}); give the lists of this data set"
+            f"{path}: none of its {counted(len(listed), 'image')} is in {data.name}, such as {first.name} "
+            f"({first.where}); give the lists of this data set"
         )
     _refuse_repeated(entries, people)
     scheme = {sample.key: entries[sample.image_key][0].split for sample in data.samples if sample.image_key in entries}
@@ -157,7 +158,8 @@ def _read_list(path: Path, split: str | None) -> Iterator[ListedImage]:
     if lines and DECLARED_DELIMITER.fullmatch(lines[0][1]):
         del lines[0]
     first_delimiter = _delimiter_in(lines[0][1]) if lines else None
-    header = {clean(cell) for _, line in lines[:1] for cell in line.split(first_delimiter)}
+    # Blanks divide no header: `image 1.jpg` is a name.
+    header = {clean(cell) for _, line in lines[:1] for cell in line.split(first_delimiter or ",")}
     if header.intersection(NAME_COLUMNS):
         for number, row in read_rows(path):
             yield _of_fields(row, split, f"{path}:{number}")
@@ -193,28 +195,34 @@ def _of_line(line: str, split: str | None, where: str, first_delimiter: str | No
     """
     line = line.strip()
     whole_names = tuple(_whole_names(line, split, where))
-    entry = None
-    error = None
-    others = (delimiter for delimiter in ("\t", ";", ",", None) if delimiter != first_delimiter)
+    try:
+        return replace(_divided(line, split, where, first_delimiter), whole_names=whole_names)
+    except DataError:
+        if not whole_names:
+            raise
+        return replace(whole_names[0], whole_names=whole_names[1:])
+
+
+def _divided(line: str, split: str | None, where: str, first_delimiter: str | None) -> ListedImage:
+    """Return the image of a line, divided by the first delimiter that leaves the name of a file, or else of anything.
+
+    Takes and raises the same as `_of_line`.
+    """
+    others = [delimiter for delimiter in ("\t", ";", ",", None) if delimiter != first_delimiter]
+    readings: list[ListedImage] = []
+    errors: list[DataError] = []
     for delimiter in (first_delimiter, *others):
         if delimiter is not None and delimiter not in line:
             continue
         try:
             cells = _words(line, split) if delimiter is None else _cells(line, delimiter, where)
-            reading = _of_cells(cells, split, where)
-        except DataError as reading_error:
-            error = error or reading_error
-            continue
-        entry = entry or reading
-        if _is_image_name(reading.name):
-            entry = reading
-            break
-    if entry is not None:
-        return replace(entry, whole_names=whole_names)
-    if whole_names:
-        return replace(whole_names[0], whole_names=whole_names[1:])
-    assert error is not None, "blanks divide every line"
-    raise error
+            readings.append(_of_cells(cells, split, where))
+        except DataError as error:
+            errors.append(error)
+    if not readings:
+        # Blanks divide every line, so there is an error.
+        raise errors[0]
+    return next((reading for reading in readings if _is_image_name(reading.name)), readings[0])
 
 
 def _whole_names(line: str, split: str | None, where: str) -> Iterator[ListedImage]:
@@ -300,7 +308,7 @@ def _of_fields(fields: Mapping[str, Any], split: str | None, where: str) -> List
     names = [by_name[column] for column in NAME_COLUMNS if column in by_name]
     # Beside the names of files, a column such as image may have numbers.
     texts = [value for value in names if isinstance(value, str) and not value.strip().isdigit()]
-    name = next((value for value in (*texts, *names)), None)
+    name = next(iter((*texts, *names)), None)
     if FOLDER_COLUMN in by_name and isinstance(name, str):
         name = f"{by_name[FOLDER_COLUMN]}/{name}"
     word = next((by_name[column] for column in SPLIT_COLUMNS if column in by_name), None)
