@@ -250,8 +250,8 @@ def named_images(names: Sequence[str]) -> Iterator[str]:
     for note in skipped.notes(is_listed_name):
         say(note)
     if name is None:
-        places = ", ".join("the list on standard input" if name == "-" else shorten(name) for name in names)
-        raise ImageError(f"there is no image in {places}")
+        sources = ", ".join("the list on standard input" if name == "-" else shorten(name) for name in names)
+        raise ImageError(f"there is no image in {sources}")
 
 
 def _columns(first: Prediction) -> dict[str, Callable[[Prediction], str]]:

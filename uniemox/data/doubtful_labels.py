@@ -11,6 +11,9 @@ from uniemox.labels import LABEL_SETS, LabelSet, names_of_one_label, quoted
 _ACCENTS = frozenset((202, 216, 220, 230))
 # Cyrillic and Greek letters that look like Latin ones.
 _LOOKALIKES = str.maketrans("аеорсухіјѕνοι", "aeopcyxijsvoi")
+_NUMBER_SIGNS = re.compile(r"-(?=\d)|(?<=\d)[.,](?=\d)")
+# First letters of the Unicode categories of punctuation and blanks.
+_SEPARATING = "PZ"
 _PUBLISHED = frozenset(label for labels in LABEL_SETS for label in labels.labels)
 _WORDS_FOR_MISSING = frozenset(
     ("missing", "undefined", "unlabeled", "unlabelled", "unknown", "unspecified", "no label", "not available", "todo")
@@ -59,10 +62,9 @@ def _skeleton(label: str) -> str:
     letters = "".join(letter for letter in decomposed if unicodedata.combining(letter) not in _ACCENTS)
     without_zeros = re.sub(r"(?<![\w.,])0+(?=\d)", "", letters.translate(_LOOKALIKES))
     # The sign and the point of a number are part of it.
-    is_kept = re.compile(r"-(?=\d)|(?<=\d)[.,](?=\d)")
-    kept = {match.start() for match in is_kept.finditer(without_zeros)}
+    number_signs = {match.start() for match in _NUMBER_SIGNS.finditer(without_zeros)}
     return "".join(
         letter
         for index, letter in enumerate(without_zeros)
-        if index in kept or unicodedata.category(letter)[0] not in "PZ"
+        if index in number_signs or unicodedata.category(letter)[0] not in _SEPARATING
     )

@@ -423,12 +423,12 @@ class _ImageNames:
         Raises:
             DataError: If several images fit.
         """
-        found = self._find(entry, key_of(entry.name), data_name)
-        plain = plain_cell(entry.name)
-        if found is None and plain != entry.name:
+        key = self._find(entry, key_of(entry.name), data_name)
+        plain_name = plain_cell(entry.name)
+        if key is None and plain_name != entry.name:
             # Our own tables mark names that a spreadsheet would compute.
-            return self._find(entry, key_of(plain), data_name)
-        return found
+            return self._find(entry, key_of(plain_name), data_name)
+        return key
 
     def _find(self, entry: ListedImage, full_name: str, data_name: str) -> str | None:
         """Return the key of the image with a name; None if the data set lacks it.
