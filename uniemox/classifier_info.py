@@ -15,6 +15,8 @@ Streams = Literal["scene", "person", "both"]
 PersonPolicy = Literal["largest", "union", "persons_only", "second_crop"]
 CalibrationImages = Literal["independent", "selection", "seen", "unknown"]
 Task = Literal["label", "distribution", "affect", "multilabel"]
+TASKS_WITH_SHARES: tuple[Task, ...] = ("label", "distribution")
+"""Tasks whose answers are probabilities with sum 1: one of the labels is the right one."""
 HeadKind = Literal["linear", "ccim", "neighbours"]
 LongImages = Literal["squares", "blend"]
 SetsFrom = Literal["answer", "network"]
@@ -287,7 +289,7 @@ class ClassifierInfo:
     @property
     def has_shares(self) -> bool:
         """True if the answers are probabilities with sum 1: one of the labels is the right one."""
-        return self.task in ("label", "distribution")
+        return self.task in TASKS_WITH_SHARES
 
     @property
     def label_thresholds(self) -> tuple[float, ...]:

@@ -57,6 +57,18 @@ HISTOGRAM = "colour histogram"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunPart:
+    """A part of a planned run, such as its teacher: what it adds to the command, and what it needs."""
+
+    options: Options = field(default_factory=dict)
+    needs: tuple[PlannedRun, ...] = ()
+    digests: tuple[str, ...] = ()
+    """Hashes of the weights that it reads."""
+    lacks: str | None = None
+    """What is missing to run it; None: nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
     """A method's initial weights and its options for fine-tuning."""
 
@@ -188,42 +200,57 @@ class Study:
         config = self.config
         data = self.pretraining.with_people()
         changes = changes or {}
+        teacher = self._teacher_part(changes)
+        start = self._start_part(changes)
+        epochs = changes.get("schedule.epochs", self.epochs[0])
+        images = self._pretraining_images
+        # The order of the options is part of a run's key: another one would repeat every finished run.
         options: dict[str, Any] = {"preset": config.scale, "data": data.source, **data.files, **data.people}
         options |= {"split": config.pretrain_split, "out": OUT, "resume": True}
-        needs = tuple[PlannedRun, ...]()
-        digests = tuple[str, ...]()
-        lacks = data.missing
-        epochs = self.epochs[0]
-        if changed(PRETRAININGS[config.scale](), changes).model.needs_image_features:
-            fitted = self.fit_teacher()
-            if fitted is None:
-                options["teacher.source"] = config.teacher or CLIP
-            else:
-                needs += (fitted,)
-                options["teacher.source"] = f"fitted:{fitted.folder}"
-            options["teacher.with_emotion"] = self.with_emotion
-            if config.teacher:
-                digests += digest_of_weights(config.teacher)
-        if self.is_demo:
-            options["schedule.epochs"] = epochs
-        elif "encoder.start" not in changes:
-            start = self.weights.get("dBOT")
-            options["encoder.start"] = start or "dBOT.pth"
-            if start:
-                digests += digest_of_weights(start)
-            else:
-                lacks = lacks or "the weights that it starts from: --weights dBOT=FILE"
-        epochs = changes.get("schedule.epochs", epochs)
-        images = self._pretraining_images
+        options |= {**teacher.options, **start.options}
         options |= {**_smaller_batch(images, PRETRAIN_BATCH[config.scale]), **self._disk, **changes}
         if not changes:
             options["save.keep_every"] = max(1, epochs * images // PRETRAIN_BATCH[config.scale] // STAGES)
         if seed:
             options["seed"] = seed
         name = f"pretrain {name}" + (f", seed {seed}" if config.pretrain_seeds > 1 else "")
-        arguments = {"needs": needs, "digests": digests, "images": epochs * images}
-        run = data.run(config.out, name, "pretrain", options=options, makes=ENCODER, **arguments)
-        return self._trained(replace(run, lacks=lacks), images, PRETRAIN_GFLOP, PRETRAIN_PARAMETERS_M)
+        run = data.run(
+            config.out,
+            name,
+            "pretrain",
+            options=options,
+            makes=ENCODER,
+            needs=teacher.needs,
+            digests=(*teacher.digests, *start.digests),
+            images=epochs * images,
+        )
+        run = replace(run, lacks=data.missing or start.lacks)
+        return self._trained(run, images, PRETRAIN_GFLOP, PRETRAIN_PARAMETERS_M)
+
+    def _teacher_part(self, changes: Options) -> "RunPart":
+        """Return the teacher of a pre-training, if its losses need one."""
+        config = self.config
+        if not changed(PRETRAININGS[config.scale](), changes).model.needs_image_features:
+            return RunPart()
+        fitted = self.fit_teacher()
+        source = f"fitted:{fitted.folder}" if fitted else config.teacher or CLIP
+        return RunPart(
+            options={"teacher.source": source, "teacher.with_emotion": self.with_emotion},
+            needs=(fitted,) if fitted else (),
+            digests=digest_of_weights(config.teacher) if config.teacher else (),
+        )
+
+    def _start_part(self, changes: Options) -> "RunPart":
+        """Return the initial weights of a pre-training; a demo starts from random ones, and has its own length."""
+        if self.is_demo:
+            return RunPart(options={"schedule.epochs": self.epochs[0]})
+        if "encoder.start" in changes:
+            return RunPart()
+        start = self.weights.get("dBOT")
+        if start is None:
+            missing = "the weights that it starts from: --weights dBOT=FILE"
+            return RunPart(options={"encoder.start": "dBOT.pth"}, lacks=missing)
+        return RunPart(options={"encoder.start": start}, digests=digest_of_weights(start))
 
     def _trained(self, run: PlannedRun, images: int, gflop: float, parameters_m: float) -> PlannedRun:
         """Return the training run with its number of images and its cost at the paper's scale."""

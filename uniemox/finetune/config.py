@@ -6,7 +6,7 @@ from numbers import Integral
 from typing import Any, Literal, cast, get_args
 
 from uniemox.bounds import check_numbers
-from uniemox.classifier_info import Streams, Task
+from uniemox.classifier_info import TASKS_WITH_SHARES, Streams, Task
 from uniemox.errors import ConfigError
 from uniemox.io.weight_names import CLIP
 from uniemox.model.config import REGION_METHODS, AdaptedLayers, check_fusion, check_import_name, is_foreign
@@ -321,7 +321,7 @@ class FinetuneConfig:
             )
         if self.network.streams == "both":
             return "method prototypes reads one view: give --network.streams scene or person, got 'both'"
-        if self.task not in ("label", "distribution"):
+        if self.task not in TASKS_WITH_SHARES:
             return f"method prototypes predicts labels: give task label or distribution, got {self.task!r}"
         return None
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from uniemox.classifier_info import TASKS_WITH_SHARES
 from uniemox.data.sample import Sample
 from uniemox.evaluate.calibration import fit_temperature
 from uniemox.evaluate.multilabel_fit import fit_labels
@@ -398,7 +399,7 @@ def fit_distance(run: FinetuneRun) -> None:
     if len(features) >= MIN_IMAGES:
         logits = None
         # Of several labels, the sum of their odds says nothing.
-        if run.config.task in ("label", "distribution"):
+        if run.config.task in TASKS_WITH_SHARES:
             with torch.no_grad():
                 logits = model.head(features.to(run.device))
         model.distance = Distance.fit(features, logits).to(run.device)
