@@ -18,8 +18,9 @@ from PIL import Image
 from torchvision import transforms
 
 from uniemox.bench.data import SHORT_SIDE_PX, load_views, with_person
+from uniemox.data.readers.shards import read_shards
 from uniemox.data.sample import Sample
-from uniemox.data.shards import ShardConfig, read_shards, write_shards
+from uniemox.data.shard_writing import ShardConfig, write_shards
 from uniemox.data.source import open_data
 from uniemox.training.hardware import keep_freed_memory
 from uniemox.views import decoding

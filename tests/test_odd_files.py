@@ -15,8 +15,9 @@ from tests.predict.networks import tiny_network
 from tests.runs import uniemox_here
 from uniemox.checkpoints.reading import read_weight_file
 from uniemox.data.inspection import inspect_image
+from uniemox.data.readers.shards import read_shards
 from uniemox.data.sample import ImageFile, Sample
-from uniemox.data.shards import ShardConfig, read_shards, write_shards
+from uniemox.data.shard_writing import ShardConfig, write_shards
 from uniemox.data.sidecar import Sidecar, json_line
 from uniemox.data.source import open_data
 from uniemox.data.text_files import read_text

@@ -40,8 +40,9 @@ from uniemox.data.readers.emotion6 import read_emotion6
 from uniemox.data.readers.folders import read_class_folders, read_folder
 from uniemox.data.readers.heco import read_heco
 from uniemox.data.readers.machajdik import read_abstract
+from uniemox.data.readers.shards import read_shards
 from uniemox.data.sample import DataSet, ImageFile, Sample
-from uniemox.data.shards import ShardConfig, pack_image, read_shards, write_shards
+from uniemox.data.shard_writing import ShardConfig, pack_image, write_shards
 from uniemox.data.sidecar import Sidecar, read_sidecar
 from uniemox.data.source import open_data
 from uniemox.data.splits import read_splits, write_splits

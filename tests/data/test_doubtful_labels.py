@@ -53,4 +53,4 @@ def test_published_sets_have_no_notes(labels: LabelSet) -> None:
 
 def test_words_for_a_missing_label_are_named() -> None:
     [note] = notes_of("cosy", "eerie", "unknown")
-    assert note.startswith("unknown counts as a class; if it means that the label is missing, leave these images out")
+    assert note.startswith("unknown counts as a class; if it means that the label is missing, leave its images out")

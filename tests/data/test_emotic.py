@@ -8,8 +8,9 @@ import pytest
 from tests.data.tree import says
 from tests.drawn import draw_image
 from tests.emotic import SIZE, convert_to_tables, image, person, write_annotations, write_release
+from uniemox.data.readers.shards import read_shards
 from uniemox.data.sample import DataSet
-from uniemox.data.shards import ShardConfig, read_shards, write_shards
+from uniemox.data.shard_writing import ShardConfig, write_shards
 from uniemox.data.source import open_data
 from uniemox.errors import DataError
 from uniemox.labels import EMOTIC

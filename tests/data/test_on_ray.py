@@ -11,7 +11,7 @@ from tests.drawn import class_folders, jpeg_of
 from uniemox.data.audit import audit
 from uniemox.data.people import BATCH, detect_persons
 from uniemox.data.processes import map_batches
-from uniemox.data.shards import ShardConfig, write_shards
+from uniemox.data.shard_writing import ShardConfig, write_shards
 from uniemox.data.source import open_data
 from uniemox.errors import DetectorError
 from uniemox.io.parallel import PoolConfig

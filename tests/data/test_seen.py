@@ -16,7 +16,7 @@ from uniemox.checkpoints.saving import convert
 from uniemox.data.people import detect_persons
 from uniemox.data.sample import DataSet
 from uniemox.data.seen import SEEN, hashes_of, read_seen, refuse_seen, seen_by, seen_file, write_hashes
-from uniemox.data.shards import ShardConfig, write_shards
+from uniemox.data.shard_writing import ShardConfig, write_shards
 from uniemox.data.source import open_data
 from uniemox.data.synthetic_scenes import synthetic
 from uniemox.errors import DataError

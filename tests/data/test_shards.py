@@ -18,8 +18,9 @@ import webdataset
 
 from tests.drawn import class_folders, draw_image, jpeg_of
 from uniemox.data.order import RunOrder
+from uniemox.data.readers.shards import read_shards
 from uniemox.data.sample import DataSet, Sample
-from uniemox.data.shards import ShardConfig, read_shards, write_shards
+from uniemox.data.shard_writing import ShardConfig, write_shards
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError
 from uniemox.io.images import decode

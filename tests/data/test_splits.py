@@ -16,8 +16,9 @@ from tests.drawn import class_folders, draw_image
 from uniemox.cli.data import SchemeOptions
 from uniemox.cli.data import split as split_command
 from uniemox.data.hashes import image_hashes, stored_or_decoded_hashes
+from uniemox.data.readers.shards import read_shards
 from uniemox.data.sample import DataSet, ImageFile, Sample
-from uniemox.data.shards import ShardConfig, read_shards, write_shards
+from uniemox.data.shard_writing import ShardConfig, write_shards
 from uniemox.data.split_choice import choose_scheme, frechet_distance, paper_split, plot_choice
 from uniemox.data.splits import (
     PAPER_RECIPES,

@@ -11,7 +11,7 @@ from tests.drawn import class_folders, draw_image, jpeg_of
 from tests.runs import pretrained, tiny_finetuning
 from uniemox.cli.data import SchemeOptions, check, show, split
 from uniemox.data.sample import Sample
-from uniemox.data.shards import ShardConfig, write_shards
+from uniemox.data.shard_writing import ShardConfig, write_shards
 from uniemox.data.source import folder_of, open_data, parse_source, split_sources
 from uniemox.errors import ConfigError, DataError, LabelError
 from uniemox.evaluate.run import evaluate

@@ -17,9 +17,10 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, top_k_ac
 from tests.data.tree import says
 from tests.drawn import Stored, class_folders
 from tests.runs import CPU, SPLITS, colour_sample, colours, data_of, finetuned, uniemox_here
+from uniemox.data.readers.shards import read_shards
 from uniemox.data.sample import NO_PERSONS, DataSet
 from uniemox.data.seen import read_seen
-from uniemox.data.shards import ShardConfig, read_shards, write_shards
+from uniemox.data.shard_writing import ShardConfig, write_shards
 from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
 from uniemox.evaluate.evaluation import SEEN_ALLOWED, UNKNOWN_TRAINING, Evaluation
 from uniemox.evaluate.evaluation_files import write_evaluation

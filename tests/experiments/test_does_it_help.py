@@ -40,7 +40,7 @@ from experiments.does_it_help.tables import tables
 from tests.runs import tiny_pretraining
 from uniemox.cli import app
 from uniemox.data.sample import Sample
-from uniemox.data.shards import ShardConfig, write_shards
+from uniemox.data.shard_writing import ShardConfig, write_shards
 from uniemox.data.synthetic_scenes import synthetic
 from uniemox.errors import DataError, ShapeError, UniemoxError
 from uniemox.model.classifier import Classifier

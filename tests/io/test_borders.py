@@ -16,7 +16,7 @@ from tests.runs import uniemox_here
 from tests.serve.serving import image, predictor_of, running
 from uniemox.data.inspection import inspect_image
 from uniemox.data.sample import Broken, ImageFile, Sample, decode_sample
-from uniemox.data.shards import pack_image
+from uniemox.data.shard_writing import pack_image
 from uniemox.errors import BoxError, ImageError, UnexpectedImageError, UniemoxError
 from uniemox.evaluate.outputs import run_each
 from uniemox.insight.explain.maps import heat_map

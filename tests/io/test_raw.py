@@ -14,7 +14,7 @@ from PIL import Image
 from tests.images import draw
 from tests.io.test_colour import IN_ADOBE, adobe_exif, difference
 from tests.raw_files import dng, jpeg
-from uniemox.data.shards import pack_image
+from uniemox.data.shard_writing import pack_image
 from uniemox.errors import ImageError, MissingPackageError, MissingReaderError, UnexpectedImageError
 from uniemox.insight.survey.lines import date_taken
 from uniemox.io import images, raw_preview

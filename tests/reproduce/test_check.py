@@ -20,7 +20,7 @@ from uniemox.cli import finetune, pretrain
 from uniemox.cli.data import SchemeOptions
 from uniemox.cli.data import split as data_split
 from uniemox.cli.settings import config_of, options_of, takes
-from uniemox.data.shards import ShardConfig, write_shards
+from uniemox.data.shard_writing import ShardConfig, write_shards
 from uniemox.data.source import open_data
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.finetune.config import FinetuneConfig

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import torch
 
+from uniemox.data.readers.shards import read_shards
 from uniemox.data.sample import DataSet, Sample
-from uniemox.data.shards import ShardConfig, read_shards, write_shards
+from uniemox.data.shard_writing import ShardConfig, write_shards
 from uniemox.errors import DataError, ImageError
 from uniemox.io.images import open_image, upright_size
 from uniemox.persons.box import Box, Detection

@@ -248,7 +248,7 @@ def shard(
         seed: Random seed for the order of images.
     """
     from uniemox.data.shard_format import INDEX
-    from uniemox.data.shards import ShardConfig, write_shards
+    from uniemox.data.shard_writing import ShardConfig, write_shards
 
     need("fsspec", extra="data")
     config = ShardConfig(samples=samples, short_side_px=short_side, seed=seed, pool=pool)

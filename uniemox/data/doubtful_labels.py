@@ -34,11 +34,11 @@ def notes_on_labels(labels: LabelSet) -> list[str]:
         f"the classes {' and '.join(map(quoted, group))} look like one; if they are, give them one name"
         for group in _alike(labels.labels)
     ]
-    missing = [label for label in labels.labels if label in _WORDS_FOR_MISSING]
-    if missing:
-        notes.append(
-            f"{', '.join(missing)} counts as a class; if it means that the label is missing, leave these images out"
-        )
+    notes += [
+        f"{label} counts as a class; if it means that the label is missing, leave its images out"
+        for label in labels.labels
+        if label in _WORDS_FOR_MISSING
+    ]
     return notes
 
 

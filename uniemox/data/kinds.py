@@ -16,8 +16,8 @@ from uniemox.data.readers.heco import read_heco
 from uniemox.data.readers.hugging_face import read_hugging_face
 from uniemox.data.readers.machajdik import read_abstract, read_artphoto
 from uniemox.data.readers.oasis import read_oasis
+from uniemox.data.readers.shards import read_shards
 from uniemox.data.sample import DataSet
-from uniemox.data.shards import read_shards
 from uniemox.data.synthetic_scenes import synthetic
 from uniemox.errors import ConfigError
 from uniemox.labels import CAER, MIKELS, UBE

@@ -14,6 +14,8 @@ from uniemox.persons.box import Box
 FORMAT: Literal["uniemox-shards-1"] = "uniemox-shards-1"
 INDEX = "shards.json"
 REMEDY = "write the shards again"
+PLAIN_FIELDS = ("valence", "arousal", "dominance", "split", "text", "domain", "group", "source_sha256")
+"""Fields of a sample that lines have unchanged."""
 
 
 @dataclass(frozen=True, slots=True)

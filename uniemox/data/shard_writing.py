@@ -1,4 +1,4 @@
-"""Shards: tar files with an index, readable at any position, written by many processes."""
+"""Writing of shards: tar files with an index, by many processes, and resumed where it was stopped."""
 
 import hashlib
 import io
@@ -6,7 +6,6 @@ import json
 import random
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,180 +16,17 @@ from PIL import Image
 from uniemox.bounds import check_numbers
 from uniemox.data.processes import map_batches
 from uniemox.data.sample import DataSet, ImageFile, Sample
-from uniemox.data.shard_format import FORMAT, INDEX, REMEDY, ShardIndex, ShardLine
+from uniemox.data.shard_format import FORMAT, INDEX, PLAIN_FIELDS, REMEDY
 from uniemox.data.sidecar import json_line
-from uniemox.errors import DataError, ImageError, LabelError, MissingPackageError
+from uniemox.errors import DataError, ImageError
 from uniemox.io.borders import crosses_border
-from uniemox.io.files import MAX_TEXT_BYTES, PARTIAL, is_plain_name, open_regular, read_limited, replacing, write_file
+from uniemox.io.files import PARTIAL, is_plain_name, read_limited, replacing, write_file
 from uniemox.io.images import MinSides, decode, encode_image, open_image
 from uniemox.io.parallel import DIED, ONE_A_CORE, PoolConfig
 from uniemox.io.progress import Progress, silent
 from uniemox.io.raw_preview import is_raw, preview_of
 from uniemox.io.typed import parse_json
 from uniemox.labels import LabelSet
-from uniemox.persons.box import Box, Detection
-from uniemox.plurals import counted
-
-PLAIN_FIELDS = ("valence", "arousal", "dominance", "split", "text", "domain", "group", "source_sha256")
-
-
-@dataclass(frozen=True, slots=True)
-class ShardedImage:
-    """An image inside a tar file."""
-
-    address: str
-    offset: int
-    size: int
-    sha256: str
-
-    def read(self) -> bytes:
-        """Read the bytes of the image.
-
-        Raises:
-            OSError: If the file can't be read, is cut off, or has other bytes than when the index was written.
-        """
-        if "://" in self.address:
-            system, path = open_address(self.address)
-            data = system.cat_file(path, start=self.offset, end=self.offset + self.size)
-        else:
-            with open_regular(self.address) as file:
-                file.seek(self.offset)
-                data = file.read(self.size)
-        if len(data) != self.size:
-            raise OSError(f"{self.address} is cut off: {len(data)} of {self.size} bytes at {self.offset}")
-        if hashlib.sha256(data).hexdigest() != self.sha256:
-            raise OSError(f"{self.address} was changed: the hash of the image at {self.offset} differs")
-        return data
-
-    def __str__(self) -> str:
-        return f"{self.address}@{self.offset}"
-
-
-def read_shards(address: str) -> DataSet:
-    """Read the samples of a folder of shards.
-
-    Args:
-        address: A folder, or a URL that fsspec opens (s3://, gs://, http://, memory://).
-
-    Raises:
-        DataError: With the shard's name, if one is missing, cut off, or has another length than in the index.
-    """
-    system, root = open_address(address.rstrip("/"))
-    content = parse_json(
-        _read_index(system, f"{root}/{INDEX}", address), ShardIndex, f"{address}/{INDEX}", remedy=REMEDY
-    )
-    try:
-        labels = LabelSet(content.labels.name, content.labels.labels, content.labels.kind)
-    except LabelError as error:
-        raise DataError(f"{address}/{INDEX}: {error}") from error
-    if len({shard.name for shard in content.shards}) < len(content.shards):
-        raise DataError(f"{address}/{INDEX}: a shard occurs twice; {REMEDY}")
-
-    samples: list[Sample] = []
-    for shard in content.shards:
-        name = shard.name
-        if not is_plain_name(name):
-            raise DataError(f"{address}/{INDEX}: {name!r} is not the name of a shard; {REMEDY}")
-        tar = f"{address.rstrip('/')}/{name}.tar"
-        found_size: int | None = None
-        with suppress(OSError):
-            found_size = system.size(f"{root}/{name}.tar")
-        if found_size != shard.bytes:
-            fault = "missing" if found_size is None else "cut off or changed"
-            raise DataError(
-                f"{tar} is {fault}: {shard.bytes} bytes expected, {found_size or 0} found; copy it again, or write it "
-                "again with uniemox data shard"
-            )
-        lines = _read_index(system, f"{root}/{name}.jsonl", address).removesuffix(b"\n").split(b"\n")
-        # An empty file is one empty line.
-        if len(lines) != max(shard.samples, 1):
-            raise DataError(f"{address}/{name}.jsonl is cut off: {shard.samples} lines expected, {len(lines)} found")
-        for number, line in enumerate(lines[: shard.samples], start=1):
-            where = f"{address}/{name}.jsonl:{number}"
-            described = parse_json(line, ShardLine, where, remedy=REMEDY)
-            for field, words in (("label", (described.label,)), ("categories", described.categories or ())):
-                unknown = [word for word in words if word is not None and word not in labels.labels]
-                if unknown:
-                    raise DataError(
-                        f"{where}: field {field}: expected a label of {INDEX}, got {unknown[0]!a}; {REMEDY}"
-                    )
-            samples.append(_sample_of(described, tar, labels))
-
-    notes: tuple[str, ...] = ()
-    if content.broken:
-        images = counted(len(content.broken), "image")
-        notes = (f"{images} could not be read when these shards were written: {INDEX} lists them",)
-    return DataSet(
-        address,
-        labels,
-        samples,
-        notes=notes,
-        short_side_px=content.short_side_px,
-        detector_seen=frozenset(content.detector_seen),
-    )
-
-
-def open_address(address: str) -> tuple[Any, str]:
-    """Return fsspec's file system of an address, and the path in it.
-
-    Raises:
-        MissingPackageError: If a package for it is missing.
-        DataError: If there is no such kind of address.
-    """
-    try:
-        import fsspec  # noqa: PLC0415 - an extra
-
-        return fsspec.core.url_to_fs(address)
-    except ImportError as error:
-        raise MissingPackageError(f"{address}: {error}; run: pip install 'uniemox[data]', then this package") from error
-    except (ValueError, TypeError) as error:
-        # TypeError: a protocol that needs settings, such as reference://.
-        raise DataError(f"{address}: {error}") from error
-
-
-def _sample_of(line: ShardLine, tar: str, labels: LabelSet) -> Sample:
-    """Return the sample of one line of a shard's index."""
-    persons = None
-    if line.boxes is not None:
-        persons = tuple(Detection(Box(*row[:4]), row[4]) for row in line.boxes)
-    return Sample(
-        key=line.key,
-        image=ShardedImage(tar, line.offset, line.size, line.sha256),
-        label=None if line.label is None else labels.labels.index(line.label),
-        categories=None if line.categories is None else tuple(map(labels.labels.index, line.categories)),
-        distribution=line.distribution,
-        annotation=line.annotation,
-        persons=persons,
-        target_box=line.target_box,
-        **{name: getattr(line, name) for name in PLAIN_FIELDS},
-    )
-
-
-def _read_index(system: Any, path: str, address: str) -> bytes:
-    """Read a text file of the shards, of limited size.  system: fsspec's.
-
-    Raises:
-        DataError: If it can't be read or is too large.
-    """
-    try:
-        if getattr(system, "local_file", False):
-            return read_limited(path)
-        size = system.size(path)
-        if size is not None and size > MAX_TEXT_BYTES:
-            raise OSError(f"{size >> 20:,} MiB, more than the {MAX_TEXT_BYTES >> 20:,} MiB that are read")
-        return system.cat_file(path)
-    except OSError as error:
-        raise DataError(f"{address}: {path.rsplit('/', 1)[-1]} can't be read ({error}); are these shards?") from error
-
-
-def _parse_object(text: bytes | str, where: str) -> dict[str, Any]:
-    """Parse an object of a shard's index.
-
-    Raises:
-        DataError: With file and line, for anything but a JSON object.
-    """
-    return parse_json(text, dict[str, Any], where, remedy=REMEDY)
-
 
 # Keys of a shard's report; a report with others was written by another version.
 REPORT = {"name", "samples", "bytes", "sha256", "broken"}
@@ -419,3 +255,12 @@ def _digest_of_files(plans: Sequence[tuple[str, list[Sample]]]) -> str:
                 continue
             digest.update(f"{size}\n".encode())
     return digest.hexdigest()
+
+
+def _parse_object(text: bytes | str, where: str) -> dict[str, Any]:
+    """Parse an object of a shard's index.
+
+    Raises:
+        DataError: With file and line, for anything but a JSON object.
+    """
+    return parse_json(text, dict[str, Any], where, remedy=REMEDY)
