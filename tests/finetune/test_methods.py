@@ -177,7 +177,7 @@ def test_a_run_records_what_held_out_images_chose(tmp_path: Path, monkeypatch: p
         assert read_run(tmp_path / name).kept == expected
         write_report([tmp_path / name], tmp_path / "report.html")
         assert expected in (tmp_path / "report.html").read_text("utf-8")
-    steps = [report[1:] for report in progress if report[0] == "fitting what follows the encoder"]
+    steps = [report[1:] for report in progress if report[0] == "training the head"]
     assert steps[:40] == [(done, 40) for done in range(1, 41)]
 
 

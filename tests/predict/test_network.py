@@ -61,7 +61,7 @@ def test_pixels_are_normalised(tmp_path: Path) -> None:
 INVALID_INFO = (
     ({"kind": "liked"}, 'field kind: expected a known value, got "liked"'),
     ({"labels": ()}, r"labels \(\)"),
-    ({"task": "ranking"}, "task 'ranking'"),
+    ({"task": "ranking"}, 'field task: expected a known value, got "ranking"'),
     ({"temperature": 0}, "temperature 0"),
     ({"streams": "sound"}, "field streams: expected a known value"),
     ({"person": "smallest"}, "field person: expected a known value"),

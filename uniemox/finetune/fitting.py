@@ -127,7 +127,7 @@ def fit_fusion(
             classifier, parameters, images, objective=objective, seed=seed, targets_of_rows=targets_of_rows, lr=lr
         )
         for done in fitting:
-            on_progress("fitting what follows the encoder", number * steps + done, len(lrs) * steps)
+            on_progress("training the head", number * steps + done, len(lrs) * steps)
             if score is not None and done % (steps // SCORINGS) == 0 and (value := score()) > best_score:
                 best_score = value
                 best_weights = _copies(parameters)
