@@ -209,20 +209,25 @@ def _divided(line: str, split: str | None, where: str, first_delimiter: str | No
     Takes and raises the same as `_of_line`.
     """
     others = [delimiter for delimiter in ("\t", ";", ",", None) if delimiter != first_delimiter]
-    readings: list[ListedImage] = []
-    errors: list[DataError] = []
+    first_reading: ListedImage | None = None
+    first_error: DataError | None = None
     for delimiter in (first_delimiter, *others):
         if delimiter is not None and delimiter not in line:
             continue
         try:
             cells = _words(line, split) if delimiter is None else _cells(line, delimiter, where)
-            readings.append(_of_cells(cells, split, where))
+            reading = _of_cells(cells, split, where)
         except DataError as error:
-            errors.append(error)
-    if not readings:
+            first_error = first_error or error
+            continue
+        if _is_image_name(reading.name):
+            return reading
+        first_reading = first_reading or reading
+    if first_reading is None:
         # Blanks divide every line, so there is an error.
-        raise errors[0]
-    return next((reading for reading in readings if _is_image_name(reading.name)), readings[0])
+        assert first_error is not None
+        raise first_error
+    return first_reading
 
 
 def _whole_names(line: str, split: str | None, where: str) -> Iterator[ListedImage]:
@@ -239,11 +244,12 @@ def _whole_names(line: str, split: str | None, where: str) -> Iterator[ListedIma
         if match and clean(match["split"]) in SPLITS:
             candidates.append((match["name"], SPLITS[clean(match["split"])]))
     for name, name_split in candidates:
+        if name_split is None or DIVIDERS.search(name) is None:
+            continue
         parts = key_of(name).split("/")
         divided = [number for number, part in enumerate(parts) if DIVIDERS.search(part)]
-        if name_split is not None and divided:
-            # Names are compared from their end on: without the last of these parts, an image fits by chance.
-            yield ListedImage(name, name_split, where, min_folders=len(parts) - 1 - divided[-1])
+        # Names are compared from their end on: without the last of these parts, an image fits by chance.
+        yield ListedImage(name, name_split, where, min_folders=len(parts) - 1 - divided[-1])
 
 
 def _cells(line: str, delimiter: str, where: str) -> list[str]:
