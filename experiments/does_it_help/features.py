@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from experiments.does_it_help.plan import HISTOGRAM, SHAPE, UNTRAINED
 from uniemox.data.sample import Sample
-from uniemox.evaluate.classifier_outputs import encode_samples
+from uniemox.evaluate.classifier_outputs import Reading, encode_samples
 from uniemox.finetune.config import NetworkConfig
 from uniemox.finetune.network import feature_width, open_start
 from uniemox.model.classifier import Classifier
@@ -58,7 +58,7 @@ def features_of(init: str, samples: Sequence[Sample], size: int) -> tuple[list[S
     network = Classifier(encoder, feature_width=width, outputs=1, streams="scene")
     # This sets the fastest memory layout.
     ready_to_train(network, torch.device("cpu"))
-    outputs = encode_samples(network, samples, ViewConfig(size=size, crop_fraction=1.0), stats=stats)
+    outputs = encode_samples(network, samples, ViewConfig(size=size, crop_fraction=1.0), Reading(stats=stats))
     return list(outputs.samples), outputs.values[:, 0]
 
 

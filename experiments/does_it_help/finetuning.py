@@ -24,7 +24,7 @@ from experiments.does_it_help.probe import balanced, true_of
 from uniemox.data.sample import Sample
 from uniemox.data.source import open_data
 from uniemox.data.splits import hold_out, take_fraction
-from uniemox.evaluate.classifier_outputs import encode_samples, outputs_of
+from uniemox.evaluate.classifier_outputs import Reading, encode_samples, outputs_of
 from uniemox.finetune.network import feature_width
 from uniemox.model.classifier import Classifier
 from uniemox.model.encoder import fast_precision
@@ -90,7 +90,7 @@ def fine_tune(init: str, data: str, tuning: Tuning) -> tuple[dict[str, Any], np.
         _train(network, training, stats, tuning)
 
     def answers(part: Sequence[Sample]) -> tuple[list[Sample], np.ndarray]:
-        outputs = outputs_of(network, part, EVAL_VIEW, stats=stats)
+        outputs = outputs_of(network, part, EVAL_VIEW, Reading(stats=stats))
         return list(outputs.samples), F.log_softmax(torch.from_numpy(outputs.values), dim=1).numpy()
 
     val_outputs = answers(parts["val"])
@@ -108,7 +108,7 @@ def fine_tune(init: str, data: str, tuning: Tuning) -> tuple[dict[str, Any], np.
 
 def _fit_head(network: Classifier, samples: Sequence[Sample], stats: PixelStats) -> None:
     """Set the head to a logistic regression on the encoder's features, with equal class weights."""
-    outputs = encode_samples(network, samples, EVAL_VIEW, stats=stats)
+    outputs = encode_samples(network, samples, EVAL_VIEW, Reading(stats=stats))
     features = outputs.values[:, 0].astype(np.float64)
     mean = features.mean(axis=0)
     std = features.std(axis=0) + 1e-6

@@ -15,7 +15,7 @@ from uniemox.checkpoints.classifier import load_classifier
 from uniemox.data.readers.folders import read_folder
 from uniemox.data.sample import ImageFile, Sample, decode_sample
 from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
-from uniemox.evaluate.classifier_outputs import outputs_of
+from uniemox.evaluate.classifier_outputs import Reading, outputs_of
 from uniemox.labels import CAER, CUSTOM, EKMAN, LabelSet
 from uniemox.persons.box import Box, Detection
 from uniemox.persons.detector import Detector
@@ -37,7 +37,7 @@ def test_labels_are_those_of_torch(images: tuple[AskedImage, ...]) -> None:
     classifier, info = load_classifier(run / "model.safetensors")
     view = ViewConfig(size=info.size, crop_fraction=info.crop_fraction)
     samples = [image.sample for image in images]
-    logits = outputs_of(classifier, samples, view, stats=PixelStats(info.mean, info.std), workers=0).values
+    logits = outputs_of(classifier, samples, view, Reading(stats=PixelStats(info.mean, info.std), workers=0)).values
     expected = [info.labels[i] for i in np.argmax(logits, axis=1)]
     for model in (run, run / "model.onnx"):
         labels = labels_of_ours(model, images, info.find_labels())
@@ -67,7 +67,7 @@ def test_two_stream_model_uses_person_boxes_of_the_data(
     view = ViewConfig(size=info.size, crop_fraction=info.crop_fraction)
     stats = PixelStats(info.mean, info.std)
     samples = [image.sample for image in annotated]
-    outputs = outputs_of(classifier, samples, view, stats=stats, workers=0)
+    outputs = outputs_of(classifier, samples, view, Reading(stats=stats, workers=0))
     logits = outputs.values
     network = load(run, finder=None).network
     for sample, expected in zip(samples, answers_of(info, logits, outputs.distances), strict=True):

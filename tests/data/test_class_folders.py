@@ -9,9 +9,10 @@ from torchvision.datasets import ImageFolder
 from tests.data.tree import abstract, put, says, words, write
 from tests.drawn import class_folders
 from uniemox.data.kinds import READERS
-from uniemox.data.readers.folders import path_inside, read_folder, walk_files
+from uniemox.data.readers.folders import read_folder
 from uniemox.data.readers.heco import read_heco
 from uniemox.data.readers.machajdik import read_abstract, read_artphoto
+from uniemox.data.readers.paths import path_inside, walk_files
 from uniemox.data.source import open_data
 from uniemox.errors import DataError
 from uniemox.labels import CAER, FERPLUS, MIKELS, UBE, LabelSet

@@ -13,9 +13,9 @@ from tests.drawn import draw_image, jpeg_of
 from tests.emotic import write_release
 from tests.runs import uniemox_here
 from uniemox.cli.console import say_parts
-from uniemox.data.published_splits import _of_line
 from uniemox.data.sample import DataSet
 from uniemox.data.source import open_data
+from uniemox.data.split_lists import _of_line
 from uniemox.data.splits import read_splits
 from uniemox.errors import DataError
 
@@ -346,7 +346,7 @@ def test_names_that_begin_like_comments_are_read(tmp_path: Path) -> None:
 def test_blanks_in_a_long_line_take_no_time() -> None:
     """Runs of blanks once took a time with the third power of their length."""
     line = "a/1.jpg" + " " * 2_000 + "5" + " " * 2_000 + "train"
-    assert _of_line(line, None, "list", None).split == "train"
+    assert _of_line(line, None, "list", None).readings[-1].split == "train"
 
 
 @pytest.mark.parametrize("line", ["0 awe/1.jpg", "3,awe/1.jpg", "awe/1.jpg,fear/1_face.jpg"])

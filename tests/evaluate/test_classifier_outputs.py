@@ -12,7 +12,7 @@ from tests.runs import colours
 from uniemox.classifier_info import ClassifierInfo, NetworkSpec
 from uniemox.data.sample import ImageFile, Sample
 from uniemox.errors import DataError
-from uniemox.evaluate.classifier_outputs import encode_samples, outputs_of, select_views
+from uniemox.evaluate.classifier_outputs import Reading, encode_samples, outputs_of, select_views
 from uniemox.evaluate.outputs import outputs_of_network
 from uniemox.export.onnx import export_classifier
 from uniemox.finetune.config import NetworkConfig
@@ -41,7 +41,7 @@ def test_the_mode_is_restored_after_an_error(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(classifier, "answer", fail)
     stats = PixelStats((0.5,) * 3, (0.5,) * 3)
     with pytest.raises(RuntimeError, match="out of memory"):
-        outputs_of(classifier, colours(1).samples, ViewConfig(size=32), stats=stats, workers=0)
+        outputs_of(classifier, colours(1).samples, ViewConfig(size=32), Reading(stats=stats, workers=0))
     assert classifier.training
 
 
@@ -55,22 +55,23 @@ def test_outputs_do_not_depend_on_batches_or_workers() -> None:
     def tell(*report: Any) -> None:
         progress.append(report)
 
-    expected = outputs_of(classifier, data.samples, ViewConfig(size=32), stats=stats, workers=0, on_progress=tell)
-    again = outputs_of(classifier, data.samples, ViewConfig(size=32), stats=stats, workers=2)
+    reading = Reading(stats=stats, workers=0, on_progress=tell)
+    expected = outputs_of(classifier, data.samples, ViewConfig(size=32), reading)
+    again = outputs_of(classifier, data.samples, ViewConfig(size=32), Reading(stats=stats, workers=2))
     assert np.array_equal(expected.values, again.values)
-    last = outputs_of(classifier, data.samples[-1:], ViewConfig(size=32), stats=stats, workers=0)
+    last = outputs_of(classifier, data.samples[-1:], ViewConfig(size=32), Reading(stats=stats, workers=0))
     np.testing.assert_allclose(last.values[0], expected.values[-1], rtol=1e-4, atol=1e-6)
     assert progress == [("evaluating", 64, 68), ("evaluating", 68, 68)]
     assert [sample.key for sample in expected.samples] == [sample.key for sample in data.samples]
     # The mode is restored.
     assert classifier.training
-    encoded = encode_samples(classifier, data.samples[:2], ViewConfig(size=32), stats=stats, workers=0)
+    encoded = encode_samples(classifier, data.samples[:2], ViewConfig(size=32), Reading(stats=stats, workers=0))
     assert encoded.values.shape == (2, 1, classifier.head.in_features)
     with torch.no_grad():
         answers = classifier.eval().head(classifier.fuse(torch.from_numpy(encoded.values))).numpy()
     np.testing.assert_allclose(answers, expected.values[:2], rtol=1e-4, atol=1e-6)
     with pytest.raises(DataError, match="there is none"):
-        outputs_of(classifier, [], ViewConfig(size=32), stats=stats, workers=0)
+        outputs_of(classifier, [], ViewConfig(size=32), Reading(stats=stats, workers=0))
 
 
 def test_long_images_are_seen_as_in_a_prediction(tmp_path: Path) -> None:
@@ -88,7 +89,7 @@ def test_long_images_are_seen_as_in_a_prediction(tmp_path: Path) -> None:
         draw_image(i, size).save(tmp_path / f"{i}.png")
         samples.append(Sample(key=str(i), image=ImageFile(tmp_path / f"{i}.png")))
     stats = PixelStats(info.mean, info.std)
-    outputs = outputs_of(classifier, samples, ViewConfig.of(info), stats=stats, workers=0)
+    outputs = outputs_of(classifier, samples, ViewConfig.of(info), Reading(stats=stats, workers=0))
     expected = outputs_of_network(Network.open(tmp_path / "model.onnx"), samples)
     np.testing.assert_allclose(outputs.values, expected.values, atol=2e-3)
     middle = [EvalViews(ViewConfig.of(info))(sample).scene for sample in samples]
@@ -103,7 +104,7 @@ def test_a_classifier_compiled_for_training_is_scored_eagerly() -> None:
     classifier = tiny_classifier()
     stats = PixelStats((0.5,) * 3, (0.5,) * 3)
     samples = colours(1).samples
-    expected = outputs_of(classifier, samples, ViewConfig(size=32), stats=stats, workers=0)
+    expected = outputs_of(classifier, samples, ViewConfig(size=32), Reading(stats=stats, workers=0))
 
     def no_compiler(graph: torch.fx.GraphModule, examples: list[torch.Tensor]) -> None:
         raise RuntimeError("there is no compiler")
@@ -111,7 +112,7 @@ def test_a_classifier_compiled_for_training_is_scored_eagerly() -> None:
     torch._dynamo.reset()
     for block in classifier.encoder.blocks:  # type: ignore[union-attr]
         block.compile(backend=no_compiler)
-    outputs = outputs_of(classifier, samples, ViewConfig(size=32), stats=stats, workers=0)
+    outputs = outputs_of(classifier, samples, ViewConfig(size=32), Reading(stats=stats, workers=0))
     assert np.array_equal(outputs.values, expected.values)
 
 

@@ -17,7 +17,7 @@ from uniemox.data.sample import DataSet, Sample, decode_sample
 from uniemox.data.source import open_data
 from uniemox.data.synthetic_scenes import synthetic
 from uniemox.errors import ConfigError, StoppedError
-from uniemox.evaluate.classifier_outputs import outputs_of
+from uniemox.evaluate.classifier_outputs import Reading, outputs_of
 from uniemox.evaluate.report.page import write_report
 from uniemox.evaluate.run_records import read_run
 from uniemox.export.onnx import WithFeatures, has_maps
@@ -88,7 +88,7 @@ def test_torch_and_onnx_files_give_the_same_outputs(tmp_path: Path) -> None:
     assert (classifier.head.confounders.abs().sum(dim=1) > 0).all()
 
     samples = data.only("test").samples
-    outputs = outputs_of(classifier, samples, ViewConfig.of(info), stats=PixelStats(info.mean, info.std))
+    outputs = outputs_of(classifier, samples, ViewConfig.of(info), Reading(stats=PixelStats(info.mean, info.std)))
     network_file = Network.open(tmp_path / "model.onnx")
     views = [network_file.views_of(decode_sample(sample), sample.persons, sample.target_box) for sample in samples]
     file_outputs = network_file.run(views)

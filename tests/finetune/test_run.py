@@ -35,7 +35,7 @@ from uniemox.data.seen import read_seen
 from uniemox.data.splits import read_splits
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.evaluate.calibration import fit_temperature
-from uniemox.evaluate.classifier_outputs import encode_samples, outputs_of
+from uniemox.evaluate.classifier_outputs import Reading, encode_samples, outputs_of
 from uniemox.evaluate.run import evaluate
 from uniemox.finetune import run_state
 from uniemox.finetune.config import FinetuneConfig, NetworkConfig
@@ -190,9 +190,9 @@ def test_calibration_and_distance_are_fitted_in_float32(tmp_path: Path, monkeypa
     """A run in bfloat16 fits temperature, conformal scores and distances to outputs in float32, as ONNX computes."""
     precisions = []
 
-    def recorded(compute: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        precisions.append(options["precision"])
-        return compute(*arguments, **options)
+    def recorded(compute: Callable[..., Any], classifier: Any, samples: Any, view: Any, reading: Reading) -> Any:
+        precisions.append(reading.precision)
+        return compute(classifier, samples, view, reading)
 
     monkeypatch.setattr(run_state, "outputs_of", partial(recorded, outputs_of))
     monkeypatch.setattr(run_state, "encode_samples", partial(recorded, encode_samples))
@@ -213,9 +213,8 @@ def test_temperature_is_fitted_on_held_out_images(mistakes: int, tmp_path: Path)
     finetune(tiny_finetuning(pretrained(), method="knn"), data, tmp_path / "run")
     classifier, info = load_classifier(tmp_path / "run" / "model.safetensors")
     watched = data.only("val")
-    outputs = outputs_of(
-        classifier, watched.samples, ViewConfig(size=32), stats=PixelStats(info.mean, info.std), workers=0
-    )
+    reading = Reading(stats=PixelStats(info.mean, info.std), workers=0)
+    outputs = outputs_of(classifier, watched.samples, ViewConfig(size=32), reading)
     target = target_of(watched.samples, "label", watched.labels).numpy()
     assert outputs.distances is not None
     familiarity = familiarity_of(outputs.distances, info.distances)

@@ -13,8 +13,8 @@ from .prompts import distinct_texts as distinct_texts
 from .prompts import plain as plain
 from .prompts import teacher_text as teacher_text
 from .readers.folders import checked_folder as checked_folder
-from .readers.folders import images_below as images_below
-from .readers.folders import note_left_out as note_left_out
+from .readers.paths import images_below as images_below
+from .readers.paths import note_left_out as note_left_out
 from .readers.rows import read_rows as read_rows
 from .sample import DataSet as DataSet
 from .sample import ImageFile as ImageFile

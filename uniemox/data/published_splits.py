@@ -1,73 +1,26 @@
-"""Published splits: lists that name the images of train, val and test, as authors publish them beside a data set.
+"""Published splits: which images of a data set the lists of its authors name.
 
-A list is plain text, a table or JSON. Either it names the split of each image, or the name of its file does, such as
-train.txt. Names are compared with the images' keys from their end on, because lists begin with folders of other
-machines, or leave folders out.
+Names are compared with the images' keys from their end on, because lists begin with folders of other machines, or leave
+folders out.
 """
 
-import csv
-import os
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from uniemox.data.readers.folders import SPLITS, key_of, split_in
-from uniemox.data.readers.rows import read_rows
+from uniemox.data.readers.folders import SPLITS
+from uniemox.data.readers.paths import key_of
 from uniemox.data.sample import DataSet
 from uniemox.data.split_folders import IMAGES
-from uniemox.data.text_files import read_text
+from uniemox.data.split_lists import FORMS, ListedImage, is_named_as_image, read_lists
 from uniemox.errors import DataError
 from uniemox.io.files import plain_cell
-from uniemox.io.images import ENDINGS
-from uniemox.io.typed import parse_json
-from uniemox.labels import clean
 from uniemox.plurals import counted
 from uniemox.spelling import spelled
 
-LIST_ENDINGS = (".txt", ".csv", ".tsv", ".json", ".lst")
-NAME_COLUMNS = ("path", "image", "file", "filename", "file_name", "image_path", "image_name", "img", "name", "key")
-SPLIT_COLUMNS = ("split", "part", "set", "subset", "partition", "phase", "usage")
-# Column of the folder of an image, beside a column of its name (EMOTIC).
-FOLDER_COLUMN = "folder"
-FORMS = "uniemox data split writes files of splits, and uniemox docs data has the forms of published lists"
 # Maximum number of repeated images that an error names.
 MAX_NAMED = 5
-# Name up to its ending, which may contain blanks, and the cells after it.
-LINE = re.compile(rf"(.+?(?:{'|'.join(map(re.escape, ENDINGS))}))(?:\s+(.*))?", re.IGNORECASE)
-DIVIDERS = re.compile(r"[\s,;]")
-FIRST_WORD = re.compile(r"(\S+)\s*")
-SPLIT_AT_END = re.compile(r"(?P<name>.*[^\s,;])[\s,;]+(?P<split>[^\s,;]+)")
-SPLIT_AT_START = re.compile(r"(?P<split>[^\s,;]+)[\s,;]+(?P<name>.+)")
-DECLARED_DELIMITER = re.compile(r"\s*sep=.\s*", re.IGNORECASE)
-JSON_TEXT = re.compile(r"\s*[\[{]\s*[\"\[{]")
-
-
-@dataclass(frozen=True, slots=True)
-class ListedImage:
-    """An image in a list."""
-
-    name: str
-    split: str
-    where: str
-    """File, and line or record."""
-    whole_names: "tuple[ListedImage, ...]" = ()
-    """The entry if blanks, commas and the like in the line belong to the name, such as `12 men.jpg` or
-    `Rome, 2019/1.jpg train`; these readings come first."""
-    problem: str = ""
-    """Error if none of `whole_names` is an image of the data; empty: this reading is valid."""
-    is_remark: bool = False
-    """True if the line may be a comment, which names no image."""
-    min_folders: int = 0
-    """Number of folders that the image's key must have, so that it contains all parts that could be several cells."""
-
-
-def is_folder_of_lists(folder: Path) -> bool:
-    """Return True if a folder has lists such as train.txt, and no folders of splits."""
-    has_split_folders = any(clean(path.name) in SPLITS for path in _children(folder) if path.is_dir())
-    return bool(_lists_in(folder)) and not has_split_folders
 
 
 def scheme_of_lists(path: Path, data: DataSet) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -91,19 +44,17 @@ def scheme_of_lists(path: Path, data: DataSet) -> tuple[dict[str, str], tuple[st
     images = _ImageNames(people)
     entries: dict[str, list[ListedImage]] = defaultdict(list)
     absent = []
-    for entry in listed:
-        for reading in (*entry.whole_names, entry):
-            if reading.problem:
-                raise DataError(reading.problem)
-            key = images.find(reading, data.name)
-            if key is not None:
-                entries[key].append(reading)
-                break
-        else:
-            if not entry.is_remark:
-                absent.append(entry)
+    for line in listed:
+        match = images.find_first(line.readings, data.name)
+        if match is not None:
+            key, reading = match
+            entries[key].append(reading)
+        elif line.problem:
+            raise DataError(line.problem)
+        elif not line.is_remark:
+            absent.append(line.readings[-1])
     if not entries:
-        first = listed[0]
+        first = listed[0].readings[-1]
         raise DataError(
             f"{path}: none of its {counted(len(listed), 'image')} is in {data.name}, such as {first.name} "
             f"({first.where}); give the lists of this data set"
@@ -111,274 +62,6 @@ def scheme_of_lists(path: Path, data: DataSet) -> tuple[dict[str, str], tuple[st
     _refuse_repeated(entries, people)
     scheme = {sample.key: entries[sample.image_key][0].split for sample in data.samples if sample.image_key in entries}
     return scheme, tuple(_notes(absent, sorted(people.keys() - entries.keys())))
-
-
-def read_lists(path: Path) -> list[ListedImage]:
-    """Read a list, or all lists in a folder.
-
-    Raises:
-        DataError: With file and line, for a list of another form, or an image without a split.
-    """
-    lists = {path: split_in(path.stem)}
-    if os.path.isdir(path):
-        lists = _lists_in(path)
-    return [entry for file, split in lists.items() for entry in _read_list(file, split)]
-
-
-def _lists_in(folder: Path) -> dict[Path, str | None]:
-    """Return the lists in a folder whose names tell a split, with this split."""
-    files = [path for path in _children(folder) if path.suffix.lower() in LIST_ENDINGS and path.is_file()]
-    return {path: split for path in files if (split := split_in(path.stem))}
-
-
-def _children(folder: Path) -> list[Path]:
-    """Return the files and folders in a folder, sorted.
-
-    Raises:
-        DataError: If it can't be listed.
-    """
-    try:
-        return sorted(folder.iterdir())
-    except OSError as error:
-        raise DataError(f"{folder}: can't be listed ({error.strerror})") from error
-
-
-def _read_list(path: Path, split: str | None) -> Iterator[ListedImage]:
-    """Yield the images of a list.
-
-    Args:
-        path: The list.
-        split: Split of images for which the list has none.
-    """
-    text = read_text(path)
-    if path.suffix.lower() == ".json" or JSON_TEXT.match(text):
-        yield from _read_json(text, path, split)
-        return
-    lines = [(f"{path}:{number}", line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
-    if lines and DECLARED_DELIMITER.fullmatch(lines[0][1]):
-        del lines[0]
-    first_delimiter = _delimiter_in(lines[0][1]) if lines else None
-    # Blanks divide no header: `image 1.jpg` is a name.
-    header = {clean(cell) for _, line in lines[:1] for cell in line.split(first_delimiter or ",")}
-    if header.intersection(NAME_COLUMNS):
-        for number, row in read_rows(path):
-            yield _of_fields(row, split, f"{path}:{number}")
-        return
-    for where, line in lines:
-        is_remark = line.lstrip().startswith("#")
-        try:
-            entry = _of_line(line, split, where, first_delimiter)
-        except DataError:
-            if is_remark:
-                continue
-            raise
-        yield replace(entry, is_remark=is_remark)
-
-
-def _delimiter_in(line: str) -> str | None:
-    """Return the delimiter of a line of a table; None if it has none, and so blanks divide it."""
-    delimiter = max("\t;,", key=line.strip().count)
-    return delimiter if delimiter in line.strip() else None
-
-
-def _of_line(line: str, split: str | None, where: str, first_delimiter: str | None) -> ListedImage:
-    """Return the image of a line without a header, with all ways to read the line.
-
-    Args:
-        line: The line.
-        split: Split that the name of the list tells; None: it tells none.
-        where: File and line.
-        first_delimiter: Delimiter of the list's first line; None: blanks.
-
-    Raises:
-        DataError: For a line without a name or a split, or with two splits.
-    """
-    line = line.strip()
-    whole_names = tuple(_whole_names(line, split, where))
-    try:
-        return replace(_divided(line, split, where, first_delimiter), whole_names=whole_names)
-    except DataError:
-        if not whole_names:
-            raise
-        return replace(whole_names[0], whole_names=whole_names[1:])
-
-
-def _divided(line: str, split: str | None, where: str, first_delimiter: str | None) -> ListedImage:
-    """Return the image of a line, divided by the first delimiter that leaves the name of a file, or else of anything.
-
-    Takes and raises the same as `_of_line`.
-    """
-    others = [delimiter for delimiter in ("\t", ";", ",", None) if delimiter != first_delimiter]
-    first_reading: ListedImage | None = None
-    first_error: DataError | None = None
-    for delimiter in (first_delimiter, *others):
-        if delimiter is not None and delimiter not in line:
-            continue
-        try:
-            cells = _words(line, split) if delimiter is None else _cells(line, delimiter, where)
-            reading = _of_cells(cells, split, where)
-        except DataError as error:
-            first_error = first_error or error
-            continue
-        if _is_image_name(reading.name):
-            return reading
-        first_reading = first_reading or reading
-    if first_reading is None:
-        # Blanks divide every line, so there is an error.
-        assert first_error is not None
-        raise first_error
-    return first_reading
-
-
-def _whole_names(line: str, split: str | None, where: str) -> Iterator[ListedImage]:
-    """Yield the readings of a line in which all of it is the image's name, but for a split at its end or start.
-
-    Args:
-        line: The line, without blanks around it.
-        split: Split that the name of the list tells; None: it tells none.
-        where: File and line.
-    """
-    candidates = [(line, split)]
-    for pattern in (SPLIT_AT_END, SPLIT_AT_START):
-        match = pattern.fullmatch(line)
-        if match and clean(match["split"]) in SPLITS:
-            candidates.append((match["name"], SPLITS[clean(match["split"])]))
-    for name, name_split in candidates:
-        if name_split is None or DIVIDERS.search(name) is None:
-            continue
-        parts = key_of(name).split("/")
-        divided = [number for number, part in enumerate(parts) if DIVIDERS.search(part)]
-        # Names are compared from their end on: without the last of these parts, an image fits by chance.
-        yield ListedImage(name, name_split, where, min_folders=len(parts) - 1 - divided[-1])
-
-
-def _cells(line: str, delimiter: str, where: str) -> list[str]:
-    """Return the cells of a line of a table.
-
-    Raises:
-        DataError: If it is not a line of a table.
-    """
-    try:
-        return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter))]
-    except csv.Error as error:
-        raise DataError(f"{where}: not a table ({error}); {FORMS}") from error
-
-
-def _words(line: str, split: str | None) -> list[str]:
-    """Return the words of a line; blanks in the name of an image don't divide it.
-
-    Args:
-        line: The line.
-        split: Split that the name of the list tells. Another one at the start of a line is part of a folder's name,
-            such as `train images/awe/1.jpg` in val.txt.
-    """
-    remainder = line.strip()
-    words = []
-    while match := FIRST_WORD.match(remainder):
-        word_split = SPLITS.get(clean(match[1]))
-        is_split = word_split is not None and split in (None, word_split)
-        if not is_split and not match[1].isdigit():
-            break
-        words.append(match[1])
-        remainder = remainder[match.end() :]
-    if match := LINE.fullmatch(remainder):
-        return [*words, match[1], *(match[2] or "").split()]
-    return [*words, *remainder.split()]
-
-
-def _of_cells(cells: Sequence[str], split: str | None, where: str) -> ListedImage:
-    """Return the image of a row without a header: the cell with the ending of an image, or the first that is no split.
-
-    Raises:
-        DataError: For a row without a name or a split.
-    """
-    names = [cell for cell in cells if cell and clean(cell) not in SPLITS]
-    name = next((cell for cell in names if _is_image_name(cell)), names[0] if names else "")
-    words = [cell for cell in cells if clean(cell) in SPLITS]
-    entry = _entry(name, words[0] if words else None, split, where)
-    splits = sorted({SPLITS[clean(word)] for word in words})
-    if len(splits) > 1:
-        # One of these words may belong to the name.
-        problem = f"{where}: {name} has two splits, {' and '.join(splits)}; remove one"
-        return replace(entry, problem=problem)
-    return entry
-
-
-def _of_fields(fields: Mapping[str, Any], split: str | None, where: str) -> ListedImage:
-    """Return the image of a row with a header, or of a JSON object.
-
-    Raises:
-        DataError: For fields without a name or a split.
-    """
-    by_name = {name.lower(): value for name, value in fields.items()}
-    names = [by_name[column] for column in NAME_COLUMNS if column in by_name]
-    # Beside the names of files, a column such as image may have numbers.
-    texts = [value for value in names if isinstance(value, str) and not value.strip().isdigit()]
-    name = next(iter((*texts, *names)), None)
-    if FOLDER_COLUMN in by_name and isinstance(name, str):
-        name = f"{by_name[FOLDER_COLUMN]}/{name}"
-    word = next((by_name[column] for column in SPLIT_COLUMNS if column in by_name), None)
-    return _entry(name, word, split, where)
-
-
-def _entry(name: Any, word: Any, split: str | None, where: str) -> ListedImage:
-    """Return an image of a list.
-
-    Args:
-        name: Name of the image.
-        word: Its split as the list has it; None: the list has none.
-        split: Split that the name of the list tells; None: it tells none.
-        where: File and line.
-
-    Raises:
-        DataError: Without a name or a split, or for an unknown split.
-    """
-    if not isinstance(name, str) or not name:
-        raise DataError(f"{where}: expected the name of an image, got {str(name)[:100]!r}; {FORMS}")
-    if word is not None:
-        if not isinstance(word, str) or clean(word) not in SPLITS:
-            raise DataError(f"{where}: the split {str(word)[:100]!r} is none of train, val, test; remove or rename it")
-        split = SPLITS[clean(word)]
-    if split is None:
-        raise DataError(
-            f"{where}: {name} has no split; give the table a header with path and split, or give a folder of lists "
-            f"train.txt, val.txt and test.txt; {FORMS}"
-        )
-    return ListedImage(name, split, where)
-
-
-def _read_json(text: str, path: Path, split: str | None) -> Iterator[ListedImage]:
-    """Yield the images of a JSON list: records, lists of records by split, or splits by name.
-
-    Raises:
-        DataError: If it has another form.
-    """
-    if not text.lstrip().startswith("{"):
-        records = parse_json(text, list[Any], str(path), remedy=FORMS)
-        yield from _of_records(records, split, str(path))
-        return
-    for name, value in parse_json(text, dict[str, Any], str(path), remedy=FORMS).items():
-        where = f"{path}: field {name}"
-        named_split = split_in(name)
-        if isinstance(value, list) and named_split:
-            yield from _of_records(value, named_split, where)
-        elif isinstance(value, str):
-            yield _entry(name, value, None, where)
-        else:
-            raise DataError(f"{where}: expected a list of images for train, val or test, or a split; {FORMS}")
-
-
-def _of_records(records: Iterable[Any], split: str | None, where: str) -> Iterator[ListedImage]:
-    """Yield the images of names, objects, or lists such as EmoSet's [emotion, id, image, annotation]."""
-    for number, record in enumerate(records):
-        location = f"{where}: record {number}"
-        if isinstance(record, Mapping):
-            yield _of_fields(record, split, location)
-        elif isinstance(record, list):
-            texts = [value for value in record if isinstance(value, str)]
-            yield _of_cells(texts, split, location)
-        else:
-            yield _entry(record, None, split, location)
 
 
 @dataclass(frozen=True, slots=True)
@@ -423,6 +106,18 @@ class _ImageNames:
             self.by_file[name.file].append(key)
             self.by_stem[name.stem].append(key)
 
+    def find_first(self, readings: Sequence[ListedImage], data_name: str) -> tuple[str, ListedImage] | None:
+        """Return the key of the first reading of a line that is an image of the data set, and the reading.
+
+        Raises:
+            DataError: If several images fit.
+        """
+        for reading in readings:
+            key = self.find(reading, data_name)
+            if key is not None:
+                return key, reading
+        return None
+
     def find(self, entry: ListedImage, data_name: str) -> str | None:
         """Return the key of a listed image; None if the data set lacks it.
 
@@ -443,7 +138,7 @@ class _ImageNames:
             DataError: If several images fit.
         """
         name = _ImageName.of(full_name)
-        index = self.by_file if _is_image_name(name.file) else self.by_stem
+        index = self.by_file if is_named_as_image(name.file) else self.by_stem
         candidates = index.get(name.file, [])
 
         def fits(folders: Sequence[str]) -> bool:
@@ -464,11 +159,6 @@ class _ImageNames:
                 f"{fitting[1]}; write it with its folders"
             )
         return fitting[0] if fitting else None
-
-
-def _is_image_name(name: str) -> bool:
-    """Return True if a name has the ending of an image; faster than with a path, for lists of many images."""
-    return os.path.splitext(name)[1].lower() in ENDINGS
 
 
 def _same_end(first: Sequence[str], second: Sequence[str]) -> bool:

@@ -14,7 +14,8 @@ from uniemox.data.kinds import CUSTOM_READER, READERS, reader_of
 from uniemox.data.people import PERSONS, TEXTS, people_of
 from uniemox.data.prompts import describe
 from uniemox.data.reader_options import typed_options
-from uniemox.data.readers.folders import WITHOUT_LABELS, note_left_out
+from uniemox.data.readers.folders import WITHOUT_LABELS
+from uniemox.data.readers.paths import note_left_out
 from uniemox.data.sample import DataSet
 from uniemox.data.seen import read_seen
 from uniemox.data.sidecar import read_sidecar
@@ -61,9 +62,9 @@ def open_data(
         from_file: The source is from a file, not typed by the user: other packages' readers and addresses are refused.
         persons: File of `uniemox data persons`; None: persons.jsonl next to the data, if it exists.
         texts: File of `uniemox data describe`; None: texts.jsonl next to the data, if it exists.
-        splits: File of `uniemox data split`, folder `<split>/<class>/<image>` of copies, or published lists (a table or
-            JSON of names and splits, or a folder of train.txt, val.txt, test.txt); its splits replace the data set's,
-            and samples that it lacks are left out.
+        splits: File of `uniemox data split`, folder `<split>/<class>/<image>` of copies, or published lists: a table or
+            JSON of names and splits, or a folder of train.txt, val.txt and test.txt. Its splits replace the data set's.
+            Samples that it lacks are left out.
         exclude: File of `uniemox data check --json`; the images in its list "exclude" are left out.
         with_texts: False ignores a file of texts next to the data.
 

@@ -10,7 +10,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from uniemox.data.readers.folders import SPLITS, images_below
+from uniemox.data.readers.folders import SPLITS
+from uniemox.data.readers.paths import images_below
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import DataError
 from uniemox.spelling import spelled

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from uniemox.data.grouping import groups_by_traits
-from uniemox.data.published_splits import FORMS, is_folder_of_lists, scheme_of_lists
+from uniemox.data.published_splits import scheme_of_lists
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.split_folders import scheme_of_folders
+from uniemox.data.split_lists import FORMS, is_folder_of_lists
 from uniemox.data.text_files import read_text
 from uniemox.errors import ConfigError, DataError
 from uniemox.io.files import write_file

@@ -1,6 +1,7 @@
 """Outputs of a torch classifier over a data set."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -29,16 +30,21 @@ from uniemox.views.transforms import EvalViews
 BATCH = 64
 
 
-def outputs_of(
-    classifier: Classifier,
-    samples: Sequence[Sample],
-    view: ViewConfig,
-    *,
-    stats: PixelStats,
-    precision: Precision = "float32",
-    workers: int = 1,
-    on_progress: Progress = silent,
-) -> Outputs:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How a network reads images, apart from its views."""
+
+    stats: PixelStats
+    """Normalisation of the encoder's pixels."""
+    precision: Precision = "float32"
+    """Precision of the computation."""
+    workers: int = 1
+    """Number of processes that decode images."""
+    on_progress: Progress = silent
+    """Called after each batch."""
+
+
+def outputs_of(classifier: Classifier, samples: Sequence[Sample], view: ViewConfig, reading: Reading) -> Outputs:
     """Return the logits of all samples, seen as in a prediction.
 
     A classifier that was compiled for training runs eagerly. Its mode is restored afterwards.
@@ -47,10 +53,7 @@ def outputs_of(
         classifier: The network.
         samples: Samples whose images the network reads.
         view: Settings of its views. A long image is seen as by rule "blend" of `AnswerRules`.
-        stats: Normalisation of the encoder's pixels.
-        precision: Precision of the computation.
-        workers: Number of processes that decode images.
-        on_progress: Called after each batch.
+        reading: How it reads them.
 
     Raises:
         DataError: If no image can be read.
@@ -60,37 +63,24 @@ def outputs_of(
         logits, distances = classifier.answer(**pixels)
         return {LOGITS: logits} if distances is None else {LOGITS: logits, DISTANCE: distances}
 
-    collected = partial(_CollectedOutputs, classifier, answer, stats, precision)
-    outputs, read, broken = _collect(collected, samples, view, workers, on_progress)
+    outputs, read, broken = _collect(partial(_CollectedOutputs, classifier, answer, reading), samples, view)
     return Outputs(outputs[LOGITS], outputs.get(DISTANCE), read, broken)
 
 
 def encode_samples(
-    classifier: Classifier,
-    samples: Sequence[Sample],
-    view: ViewConfig,
-    *,
-    stats: PixelStats,
-    precision: Precision = "float32",
-    workers: int = 1,
-    on_progress: Progress = silent,
+    classifier: Classifier, samples: Sequence[Sample], view: ViewConfig, reading: Reading
 ) -> EncodedSamples:
     """Return the encoder's features of all samples, of each view. Takes and raises the same as `outputs_of`."""
 
     def encode(**pixels: torch.Tensor) -> dict[str, torch.Tensor]:
         return {FEATURES: classifier.encode(**pixels)}
 
-    collected = partial(_CollectedOutputs, classifier, encode, stats, precision)
-    outputs, read, broken = _collect(collected, samples, view, workers, on_progress)
+    outputs, read, broken = _collect(partial(_CollectedOutputs, classifier, encode, reading), samples, view)
     return EncodedSamples(outputs[FEATURES], read, broken)
 
 
 def _collect(
-    new_outputs: Callable[[], "_CollectedOutputs"],
-    samples: Sequence[Sample],
-    view: ViewConfig,
-    workers: int,
-    on_progress: Progress,
+    new_outputs: Callable[[], "_CollectedOutputs"], samples: Sequence[Sample], view: ViewConfig
 ) -> tuple[dict[str, np.ndarray], tuple[Sample, ...], tuple[Broken, ...]]:
     """Return the outputs for the readable samples by name, these samples, and the others.
 
@@ -98,25 +88,24 @@ def _collect(
         new_outputs: Returns an empty collection of outputs.
         samples: As for `outputs_of`.
         view: As for `outputs_of`.
-        workers: As for `outputs_of`.
-        on_progress: As for `outputs_of`.
 
     Raises:
         DataError: If no image can be read.
     """
     collected = new_outputs()
     classifier = collected.classifier
+    reading = collected.reading
     read = list[Sample]()
     crops = list[Box]()
     broken = list[Broken]()
     with eval_mode(classifier):
-        for batch in load_batches(samples, EvalViews(view), BATCH, workers=workers):
+        for batch in load_batches(samples, EvalViews(view), BATCH, workers=reading.workers):
             if batch.samples:
                 collected.add(batch)
                 read += batch.samples
                 crops += batch.crops
             broken += batch.broken
-            on_progress("evaluating", len(read) + len(broken), len(samples))
+            reading.on_progress("evaluating", len(read) + len(broken), len(samples))
         if not read:
             raise nothing_read(broken)
         outputs = collected.by_name()
@@ -124,7 +113,7 @@ def _collect(
 
             def outputs_of_square(square: int, long_samples: Sequence[Sample]) -> dict[str, np.ndarray]:
                 of_square = new_outputs()
-                of_square.add_all(long_samples, EvalViews(view, square), workers)
+                of_square.add_all(long_samples, EvalViews(view, square))
                 return of_square.by_name()
 
             # The crop is in the middle of the image, so its ends add up to the image's size.
@@ -166,30 +155,24 @@ class _CollectedOutputs:
     Args:
         classifier: The network.
         compute: Returns outputs by name for normalised views by name.
-        stats: Normalisation of the encoder's pixels.
-        precision: Precision of the computation.
+        reading: How the network reads images.
     """
 
     def __init__(
-        self,
-        classifier: Classifier,
-        compute: Callable[..., dict[str, torch.Tensor]],
-        stats: PixelStats,
-        precision: Precision,
+        self, classifier: Classifier, compute: Callable[..., dict[str, torch.Tensor]], reading: Reading
     ) -> None:
         self.classifier = classifier
         self.compute = compute
-        self.stats = stats
-        self.precision = precision
+        self.reading = reading
         self.device = next(classifier.parameters()).device
         self._outputs: dict[str, list[np.ndarray]] = {}
 
     def add(self, batch: ViewBatch) -> None:
         """Compute the outputs for a batch."""
         # Batches of another size, and without gradients, would be compiled again, which takes minutes.
-        with torch.no_grad(), torch.compiler.set_stance("force_eager"), autocast(self.device, self.precision):
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"), autocast(self.device, self.reading.precision):
             views = select_views(self.classifier, batch)
-            pixels = {name: normalise(value, self.device, self.stats) for name, value in views.items()}
+            pixels = {name: normalise(value, self.device, self.reading.stats) for name, value in views.items()}
             outputs = {name: value.float().cpu().numpy() for name, value in self.compute(**pixels).items()}
         if DISTANCE in outputs:
             are_blank = [is_blank(*(view[i].numpy() for view in views.values())) for i in range(len(batch.samples))]
@@ -197,13 +180,13 @@ class _CollectedOutputs:
         for name, values in outputs.items():
             self._outputs.setdefault(name, []).append(values)
 
-    def add_all(self, samples: Sequence[Sample], views: EvalViews, workers: int) -> None:
+    def add_all(self, samples: Sequence[Sample], views: EvalViews) -> None:
         """Compute the outputs for samples that could be read before.
 
         Raises:
             DataError: If one of them can't be read any more.
         """
-        for batch in load_batches(samples, views, BATCH, workers=workers):
+        for batch in load_batches(samples, views, BATCH, workers=self.reading.workers):
             if batch.broken:
                 raise DataError(f"{batch.broken[0].reason}; it could be read a moment before")
             self.add(batch)
@@ -232,6 +215,11 @@ def open_classifier(weights: Path, hardware: HardwareConfig | None) -> tuple[Cla
     classifier, info = load_classifier(weights)
     hardware = hardware or HardwareConfig()
     device = setup_device(hardware)
-    stats = PixelStats(info.mean, info.std)
-    workers = count_workers(hardware, device)
-    return info, partial(outputs_of, classifier.to(device), view=ViewConfig.of(info), stats=stats, workers=workers)
+    classifier.to(device)
+    view = ViewConfig.of(info)
+    reading = Reading(stats=PixelStats(info.mean, info.std), workers=count_workers(hardware, device))
+
+    def answer(*, samples: Sequence[Sample], on_progress: Progress) -> Outputs:
+        return outputs_of(classifier, samples, view, replace(reading, on_progress=on_progress))
+
+    return info, answer

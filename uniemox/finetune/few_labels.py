@@ -21,7 +21,7 @@ from uniemox.data.sample import Broken, DataSet, Sample
 from uniemox.data.splits import hash_of
 from uniemox.data.unreadable import absent_classes
 from uniemox.errors import DataError, StoppedError
-from uniemox.evaluate.classifier_outputs import encode_samples
+from uniemox.evaluate.classifier_outputs import Reading, encode_samples
 from uniemox.evaluate.outputs import units_of
 from uniemox.finetune.config import FewLabelsConfig, FinetuneConfig, NetworkConfig
 from uniemox.finetune.few_labels_heads import LORA, LORA_STEPS, ZERO_SHOT, Features, HeadFitter, check_adaptable
@@ -223,14 +223,8 @@ def _encode(work: _Work, network: BuiltNetwork, samples: Sequence[Sample]) -> Fe
         chunk = samples[start : start + CHUNK]
         path = work.out / FEATURES / f"{start // CHUNK:05d}.npz"
         if not path.exists():
-            outputs = encode_samples(
-                network.classifier,
-                chunk,
-                ViewConfig(size=config.size),
-                stats=network.stats,
-                workers=workers,
-                on_progress=work.progress_from(start, len(samples)),
-            )
+            reading = Reading(stats=network.stats, workers=workers, on_progress=work.progress_from(start, len(samples)))
+            outputs = encode_samples(network.classifier, chunk, ViewConfig(size=config.size), reading)
             path.parent.mkdir(exist_ok=True)
             with replacing(path) as partial, partial.open("wb") as file:
                 np.savez(

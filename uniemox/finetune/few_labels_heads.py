@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 from uniemox.data.order import RunOrder
 from uniemox.data.sample import Broken, Sample
 from uniemox.errors import DataError
-from uniemox.evaluate.classifier_outputs import outputs_of
+from uniemox.evaluate.classifier_outputs import Reading, outputs_of
 from uniemox.evaluate.outputs import units_of
 from uniemox.finetune.augmentation import AugmentedViews
 from uniemox.finetune.config import FewLabelsConfig
@@ -177,9 +177,8 @@ class HeadFitter:
             )
             on_step(step + 1)
         merge_adapters(classifier.encoder)
-        outputs = outputs_of(
-            classifier, self.scored, ViewConfig(size=self.config.size), stats=self.network.stats, workers=self.workers
-        )
+        reading = Reading(stats=self.network.stats, workers=self.workers)
+        outputs = outputs_of(classifier, self.scored, ViewConfig(size=self.config.size), reading)
         _refuse_broken(outputs.broken)
         return outputs.values
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from uniemox.data.hashes import stored_or_image_hashes
+from uniemox.data.hashes import decoded_hashes, stored_or_image_hashes
 from uniemox.data.overlaps import Overlaps, contradictory_among, copies_among
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.seen import EXCLUDE_COPIES, seen_among, seen_by
@@ -64,9 +64,17 @@ def find_overlaps(data: DataSet, config: FinetuneConfig, on_progress: Progress =
         scored_images=len(parts.scored),
         seen_scored={name: keys for name, keys in seen_scored.items() if keys},
         scored_copies=keys_among(parts.scored, read_hashes - {""}),
-        contradictory=contradictory_among(files, hashes),
+        contradictory=_readable_contradictions(files, hashes),
         held_out_unlabelled=_held_out_unlabelled(config, [*parts.held_out, *parts.scored], hash_of, on_progress),
     )
+
+
+def _readable_contradictions(samples: Sequence[Sample], hashes: Sequence[str]) -> dict[str, str]:
+    """Return `contradictory_among` the images that can be read: equal files that can't be are no copies of an image."""
+    contradictory = contradictory_among(samples, hashes)
+    _, broken = decoded_hashes([sample for sample in samples if sample.key in contradictory])
+    unreadable = {sample.key for sample in broken}
+    return {key: other for key, other in contradictory.items() if key not in unreadable}
 
 
 def _held_out_unlabelled(

@@ -12,7 +12,6 @@ from timm.utils import ModelEmaV3
 from uniemox.checkpoints.classifier import load_classifier, save_classifier
 from uniemox.checkpoints.saving import write_tensors
 from uniemox.classifier_info import ClassifierInfo
-from uniemox.data.hashes import decoded_hashes
 from uniemox.data.order import steps_in_epoch
 from uniemox.data.overlaps import Overlaps, read_overlaps, write_overlaps
 from uniemox.data.sample import DataSet
@@ -149,8 +148,6 @@ def _open_run(
         training_data = replace(data, samples=[*parts.samples, *unlabelled])
         reasons = write_seen(out, training_data, sources_of(config), callback.progress, person=config.view.person)
     run.leave_out(from_first(reasons))
-    if rank() == 0:
-        _note_contradictory(overlaps, data, callback)
     if config.distillation.teacher:
         run.answers = ask_teacher(config.distillation, parts.train, unlabelled, data.labels, out, callback.progress)
     ready_to_train(network.classifier, device)
@@ -179,6 +176,12 @@ def _overlaps_of(config: FinetuneConfig, data: DataSet, out: Path, callback: Cal
                 "smaller ones, first draw a larger part (uniemox data split DATA splits.json --ratio 60/10/30), and "
                 "train with --splits splits.json"
             )
+    if overlaps.contradictory:
+        first, second = next(iter(overlaps.contradictory.items()))
+        callback.note(
+            f"{len(overlaps.contradictory)} images are exact copies with different labels, such as {first} and "
+            f"{second}: each is trained or scored with its own; uniemox data check lists them"
+        )
     scored = f"of the {overlaps.scored_images} images of split {overlaps.scored_split}"
     if copies := overlaps.scored_copies:
         callback.note(
@@ -192,20 +195,6 @@ def _overlaps_of(config: FinetuneConfig, data: DataSet, out: Path, callback: Cal
                 "take other test images, or other initial weights (--init)"
             )
     return overlaps
-
-
-def _note_contradictory(overlaps: Overlaps, data: DataSet, callback: Callback) -> None:
-    """Name exact copies with different labels. Files that can't be read are no images, and so no copies."""
-    samples = [sample for sample in data.samples if sample.key in overlaps.contradictory]
-    _, broken = decoded_hashes(samples)
-    unreadable = {sample.key for sample in broken}
-    contradictory = [(key, other) for key, other in overlaps.contradictory.items() if key not in unreadable]
-    if contradictory:
-        first, second = contradictory[0]
-        callback.note(
-            f"{len(contradictory)} images are exact copies with different labels, such as {first} and {second}: each "
-            "is trained or scored with its own; uniemox data check lists them"
-        )
 
 
 def _train(run: FinetuneRun, out: Path) -> None:

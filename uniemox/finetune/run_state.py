@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +11,7 @@ from uniemox.data.sample import Broken, DataSet, Sample
 from uniemox.data.unreadable import absent_classes, describe_unreadable, lost_by_class, refuse_empty_classes
 from uniemox.errors import DataError
 from uniemox.evaluate.calibration import calibrated
-from uniemox.evaluate.classifier_outputs import encode_samples, outputs_of, select_views
+from uniemox.evaluate.classifier_outputs import Reading, encode_samples, outputs_of, select_views
 from uniemox.evaluate.multilabel import mean_average_precision
 from uniemox.evaluate.outputs import EncodedSamples, Outputs, units_of
 from uniemox.finetune.config import FinetuneConfig, Task
@@ -137,8 +136,8 @@ class FinetuneRun:
         Raises:
             DataError: If there are more unreadable images than allowed.
         """
-        options = self._reading_options(samples, work, precision)
-        outputs = outputs_of(model or self.model, samples, self.config.view, **options)
+        reading = self._reading(samples, work, precision)
+        outputs = outputs_of(model or self.model, samples, self.config.view, reading)
         self.broken.add(outputs.broken)
         return outputs
 
@@ -155,19 +154,19 @@ class FinetuneRun:
 
         Takes and raises the same as `outputs`, and `view`: settings of the views to use instead of the run's own.
         """
-        options = self._reading_options(samples, work, precision)
-        encoded = encode_samples(model or self.model, samples, view or self.config.view, **options)
+        reading = self._reading(samples, work, precision)
+        encoded = encode_samples(model or self.model, samples, view or self.config.view, reading)
         self.broken.add(encoded.broken)
         return encoded
 
-    def _reading_options(self, samples: Sequence[Sample], work: str, precision: Precision | None) -> dict[str, Any]:
-        """Return the options that `outputs_of` and `encode_samples` share."""
-        return {
-            "stats": self.network.stats,
-            "precision": precision or precision_of(self.config.hardware),
-            "workers": count_workers(self.config.hardware, self.device),
-            "on_progress": lambda _work, done, _total: self.callback.progress(work, done, len(samples)),
-        }
+    def _reading(self, samples: Sequence[Sample], work: str, precision: Precision | None) -> Reading:
+        """Return how the run reads samples; see `outputs`."""
+        return Reading(
+            stats=self.network.stats,
+            precision=precision or precision_of(self.config.hardware),
+            workers=count_workers(self.config.hardware, self.device),
+            on_progress=lambda _work, done, _total: self.callback.progress(work, done, len(samples)),
+        )
 
     def forward_pixels(self, pixels: Tensor) -> None:
         """Pass pixels, (N, 3, S, S) uint8, through the network, see `measure_plan`."""

@@ -7,7 +7,6 @@ from .maps import label_map as label_map
 from .maps import scored_labels as scored_labels
 from .sets import AFFECT as AFFECT
 from .sets import AXES as AXES
-from .sets import BRIDGES as BRIDGES
 from .sets import CAER as CAER
 from .sets import CUSTOM as CUSTOM
 from .sets import DOMINANCE as DOMINANCE
@@ -22,7 +21,6 @@ from .sets import MAX_LABELS as MAX_LABELS
 from .sets import MIKELS as MIKELS
 from .sets import NO_LABELS as NO_LABELS
 from .sets import POLARITY as POLARITY
-from .sets import SIGN_OF as SIGN_OF
 from .sets import UBE as UBE
 from .sets import WORD_NORMS as WORD_NORMS
 from .sets import Kind as Kind

@@ -185,21 +185,21 @@ def _facts_of_sources(rows: Sequence[Mapping[str, str]]) -> dict[str, Any]:
     }
 
 
-def release_sources(plan: CollectionPlan, figures: Mapping[str, Any], place: str = "", root: str = "") -> list[str]:
+def release_sources(plan: CollectionPlan, figures: Mapping[str, Any], prefix: str = "", root: str = "") -> list[str]:
     """Return the sources as which uniemox reads a release, the simplest first.
 
     Args:
         plan: Plan of the project.
         figures: Statistics of the release.
-        place: Folder of the release with a slash; "" if it is the current one.
+        prefix: Folder of the release with a slash; "" if it is the current one.
         root: Folder of the images that a table's paths lack.
     """
     options = source_options(plan, figures, root)
-    tables = [f"csv:{place}{name}{options}" for name in ("labels.csv", "soft_labels.csv")]
+    tables = [f"csv:{prefix}{name}{options}" for name in ("labels.csv", "soft_labels.csv")]
     # The folder of a single class is not recognised as one.
     if len(_present(figures)) < MIN_CLASSES:
         return tables
-    return [f"folder:{place}{IMAGES}{source_options(plan, figures)}", *tables]
+    return [f"folder:{prefix}{IMAGES}{source_options(plan, figures)}", *tables]
 
 
 def source_options(plan: CollectionPlan, figures: Mapping[str, Any], root: str = "") -> str:

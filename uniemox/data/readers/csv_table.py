@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from uniemox.data.readers.folders import REPEATED, SPLITS, TIE, count_notes, key_of, path_inside, split_of
+from uniemox.data.readers.folders import REPEATED, SPLITS, TIE, count_notes, split_of
 from uniemox.data.readers.image_root import missing_image_remedy
 from uniemox.data.readers.missing import is_missing, remove_missing, unify_numbers
+from uniemox.data.readers.paths import key_of, path_inside
 from uniemox.data.readers.rows import BOX_COLUMNS, number, on_nine_points, read_box, read_rows, shares, top_vote
 from uniemox.data.readers.votes import list_notes, refuse_other_columns
 from uniemox.data.sample import DataSet, ImageFile, Sample, StoredImage, make_keys_unique

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from uniemox.data.prompts import describe, plain
-from uniemox.data.readers.folders import checked_folder, class_of, count_notes, path_inside
+from uniemox.data.readers.folders import class_of, count_notes
+from uniemox.data.readers.paths import checked_folder, path_inside
 from uniemox.data.sample import DataSet, ImageFile, Sample, make_keys_unique
 from uniemox.data.text_files import read_text
 from uniemox.errors import AnnotationError, DataError

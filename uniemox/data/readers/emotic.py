@@ -7,7 +7,7 @@ from pathlib import Path
 from uniemox.data.readers.emotic_matlab import TABLES, find_matlab_file, read_matlab_file
 from uniemox.data.readers.emotic_person import SPLITS, AnnotatedPerson, Omissions, UnusablePersonError, sample_of_person
 from uniemox.data.readers.emotic_tables import find_tables, read_tables
-from uniemox.data.readers.folders import checked_folder, path_inside
+from uniemox.data.readers.paths import checked_folder, path_inside
 from uniemox.data.sample import DataSet, Sample, make_keys_unique
 from uniemox.errors import DataError
 from uniemox.labels import EMOTIC

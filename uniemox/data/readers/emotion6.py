@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from uniemox.data.readers.folders import checked_folder, class_of, count_notes, images_below
+from uniemox.data.readers.folders import class_of, count_notes
+from uniemox.data.readers.paths import checked_folder, images_below
 from uniemox.data.readers.rows import number, read_rows, shares, top_vote
 from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.errors import DataError

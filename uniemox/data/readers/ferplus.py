@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from uniemox.data.readers.folders import SPLITS, checked_folder, count_notes, path_inside
+from uniemox.data.readers.folders import SPLITS, count_notes
+from uniemox.data.readers.paths import checked_folder, path_inside
 from uniemox.data.readers.rows import number, read_rows
 from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.errors import DataError

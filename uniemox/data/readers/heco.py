@@ -3,8 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-from uniemox.data.readers.folders import class_of, path_inside, read_class_folders
+from uniemox.data.readers.folders import class_of, read_class_folders
 from uniemox.data.readers.missing import is_missing
+from uniemox.data.readers.paths import path_inside
 from uniemox.data.readers.rows import BOX_COLUMNS, read_box, read_rows
 from uniemox.data.sample import DataSet, Sample, make_keys_unique
 from uniemox.errors import DataError

@@ -19,8 +19,9 @@ from uniemox.data.readers.arrow_tables import (
     text_of,
 )
 from uniemox.data.readers.csv_table import sample_of_row
-from uniemox.data.readers.folders import REPEATED, checked_folder, count_notes, path_inside, walk_files
+from uniemox.data.readers.folders import REPEATED, count_notes
 from uniemox.data.readers.missing import remove_missing, unify_numbers
+from uniemox.data.readers.paths import checked_folder, path_inside, walk_files
 from uniemox.data.readers.rows import read_rows
 from uniemox.data.sample import DataSet, ImageFile, make_keys_unique
 from uniemox.data.text_files import LATIN_1, is_utf8, read_text

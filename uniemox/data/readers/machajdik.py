@@ -2,16 +2,8 @@
 
 from pathlib import Path
 
-from uniemox.data.readers.folders import (
-    TIE,
-    checked_folder,
-    class_of,
-    count_notes,
-    images_below,
-    read_class_folders,
-    split_of,
-    walk_files,
-)
+from uniemox.data.readers.folders import TIE, class_of, count_notes, read_class_folders, split_of
+from uniemox.data.readers.paths import checked_folder, images_below, walk_files
 from uniemox.data.readers.rows import read_rows, shares, top_vote
 from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.errors import DataError

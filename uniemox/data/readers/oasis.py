@@ -3,7 +3,8 @@
 import re
 from pathlib import Path
 
-from uniemox.data.readers.folders import checked_folder, count_notes, path_inside
+from uniemox.data.readers.folders import count_notes
+from uniemox.data.readers.paths import checked_folder, path_inside
 from uniemox.data.readers.rows import number, on_nine_points, read_rows
 from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.errors import DataError
