@@ -8,6 +8,7 @@ import csv
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -120,12 +121,11 @@ def _read_list(path: Path, split: str | None) -> Iterator[ListedLine]:
             yield _of_fields(row, split, f"{path}:{number}")
         return
     for where, line in lines:
-        is_remark = line.lstrip().startswith("#")
-        try:
-            yield replace(_of_line(line, split, where, first_delimiter), is_remark=is_remark)
-        except DataError:
-            if not is_remark:
-                raise
+        if not line.lstrip().startswith("#"):
+            yield _of_line(line, split, where, first_delimiter)
+            continue
+        with suppress(DataError):
+            yield replace(_of_line(line, split, where, first_delimiter), is_remark=True)
 
 
 def _delimiter_in(line: str) -> str | None:
@@ -156,6 +156,8 @@ def _of_line(line: str, split: str | None, where: str, first_delimiter: str | No
         return ListedLine(whole_names)
     if divided.problem and not whole_names:
         raise DataError(divided.problem)
+    if not whole_names:
+        return divided
     return replace(divided, readings=(*whole_names, *divided.readings))
 
 
