@@ -269,3 +269,21 @@ def test_a_class_without_training_images_is_named(tmp_path: Path) -> None:
     lines = [line for line in notes.lines if "has no training image of" in line]
     assert len(lines) == 1
     assert data.labels.labels[label or 0] in lines[0]
+    # That it is not held out either, or is, says nothing more.
+    assert not [
+        line for line in notes.lines if "no held-out image has" in line and data.labels.labels[label or 0] in line
+    ]
+
+
+@pytest.mark.usefixtures("without_onnx")
+def test_a_class_without_held_out_images_is_named(tmp_path: Path) -> None:
+    data = colours(splits=SPLITS)
+    label = data.samples[rows_of(data, "val", 1)[0]].label
+    remaining = replace(
+        data, samples=[sample for sample in data.samples if (sample.label, sample.split) != (label, "val")]
+    )
+    notes = Notes()
+    finetune(tiny_finetuning(pretrained(), method="probe", batch_size=8), remaining, tmp_path / "run", callback=notes)
+    [line] = [line for line in notes.lines if "no held-out image has these classes" in line]
+    absent = line.removeprefix("no held-out image has these classes: ").partition(";")[0]
+    assert absent == data.labels.labels[label or 0]

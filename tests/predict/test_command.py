@@ -130,6 +130,8 @@ def test_images_are_drawn_and_a_folder_without_any_is_an_error(folder: Path, tmp
     (tmp_path / "none").mkdir()
     done = predict(tmp_path / "none", "--model", folder / "model.onnx")
     assert (done.returncode, "there is no image in" in done.stderr) == (1, True)
+    done = predict_apart("-", "--model", folder / "model.onnx", input_text="")
+    assert (done.returncode, "there is no image in the list on standard input" in done.stderr) == (1, True)
 
 
 @pytest.mark.usefixtures("interruptible")
