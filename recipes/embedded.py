@@ -115,14 +115,14 @@ def classifiers(fi: str, ratings: str, unlabelled: str, starts: Path) -> None:
         uniemox("evaluate", *words, makes=folder / "evaluations" / f"{name}.json")
 
     for name, start in STARTS.items():
-        words = ("--init", start.format(starts), "--out", OUT / name, *data, *TUNING)
-        uniemox("finetune", *words, "--optimizer.base-lr", BASE_LR[name], "--resume", makes=OUT / name / "model.onnx")
+        tuning = ("--init", start.format(starts), "--out", OUT / name, *data, *TUNING)
+        uniemox("finetune", *tuning, "--optimizer.base-lr", BASE_LR[name], "--resume", makes=OUT / name / "model.onnx")
         evaluate(OUT / name, "val")
     parts_of = {"scene": ",".join(str(OUT / name) for name in STARTS), "small": str(OUT / SMALL)}
     for name, parts in parts_of.items():
         run = OUT / name
-        words = ("--method", "mean", "--init", parts, "--out", run, *data, *JUDGING, *BALANCE)
-        uniemox("finetune", *words, "--resume", makes=run / "model.onnx")
+        judging = ("--method", "mean", "--init", parts, "--out", run, *data, *JUDGING, *BALANCE)
+        uniemox("finetune", *judging, "--resume", makes=run / "model.onnx")
         # The exported files have the training images of the run, which evaluations refuse.
         shutil.copyfile(run / SEEN, OUT / SEEN)
         plain = OUT / f"{name}-plain.onnx"
@@ -134,12 +134,12 @@ def classifiers(fi: str, ratings: str, unlabelled: str, starts: Path) -> None:
             # Its network is one of the three, which was trained as a part of `scene`.
             networks.mkdir(exist_ok=True)
             shutil.copyfile(OUT / "scene-networks" / SMALL_WEIGHTS, networks / "network-0.safetensors")
-        words = (plain, *data, "--unlabelled", unlabelled, "--networks", networks, "--out", robust)
-        uniemox(*words, "--lr", *ROBUST_LR, makes=robust, program="recipes.robust_features")
+        training = (plain, *data, "--unlabelled", unlabelled, "--networks", networks, "--out", robust)
+        uniemox(*training, "--lr", *ROBUST_LR, makes=robust, program="recipes.robust_features")
         # The further photographs count as training images, too.
         shutil.copyfile(seen_file(robust), OUT / SEEN)
-        words = ("--ratings", "--json", "--model", robust, "--data", ratings, "--out", model)
-        uniemox("calibrate", *words, makes=model, into=OUT / f"{name}-ratings.json")
+        calibration = ("--ratings", "--json", "--model", robust, "--data", ratings, "--out", model)
+        uniemox("calibrate", *calibration, makes=model, into=OUT / f"{name}-ratings.json")
         evaluate(model, name)
 
 
@@ -154,14 +154,22 @@ def finder(name: str, sources: list[str], starts: Path, detector: str, confidenc
         confidence: Minimum confidence of its boxes.
         options: Further options of the training.
     """
-    files = []
+    files: list[Path] = []
     check = OUT / f"{name}-check.json"
     uniemox("data", "check", sources[0], "--json", makes=check, into=check)
     for i, source in enumerate(sources):
         files.append(OUT / f"{name}-{i}.jsonl")
-        words = (source, "--detector", starts / detector, "--confidence", confidence, "--out", files[-1])
-        uniemox("data", "persons", *words, makes=None)
-    training_data = ("--data", ",".join(sources), "--persons", *files, "--exclude", check, *options)
+        detection = ("--detector", starts / detector, "--confidence", confidence, "--out", files[-1])
+        uniemox("data", "persons", source, *detection, makes=None)
+    training_data: tuple[str | Path, ...] = (
+        "--data",
+        ",".join(sources),
+        "--persons",
+        *files,
+        "--exclude",
+        check,
+        *options,
+    )
     plain = OUT / f"{name}-float.onnx"
     model = OUT / f"{name}.onnx"
     start = ("--start", FINDER_START.format(starts), "--out", plain)

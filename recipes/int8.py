@@ -25,8 +25,9 @@ from uniemox.data.source import open_data
 from uniemox.export.onnx import forget_origin, write_model
 from uniemox.io.onnx_sessions import quantization_tools, unpack_weights
 from uniemox.persons.box import Detection, overlap
-from uniemox.persons.detector import load_detector
+from uniemox.persons.detector import DetectorConfig, load_detector
 from uniemox.persons.fitting import fit_images
+from uniemox.persons.onnx_file import OnnxDetector
 
 # Pattern of the weights whose convolutions stay float32.
 FLOAT_LAYERS = r"conv_stem|blocks\.0\.|(heat|box)\.2\."
@@ -46,7 +47,7 @@ def quantise(source: Path, target: Path, images: Sequence[Image.Image]) -> None:
         images: Images that the ranges of the activations are measured on.
     """
     tools = quantization_tools()
-    detector = load_detector(source)
+    preparation = OnnxDetector(source, DetectorConfig()).layout.preparation
     metadata = onnx.load(source).metadata_props
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder) / "plain.onnx"
@@ -57,7 +58,7 @@ def quantise(source: Path, target: Path, images: Sequence[Image.Image]) -> None:
         del model.graph.value_info[:]
         [pixels] = model.graph.input
         size = tuple(side.dim_value for side in pixels.type.tensor_type.shape.dim[2:])
-        feeds = [{pixels.name: fit_images([image], size, detector.layout.preparation)[0]} for image in images]
+        feeds = [{pixels.name: fit_images([image], size, preparation)[0]} for image in images]
         reader = SimpleNamespace(get_next=functools.partial(next, iter(feeds), None))
         float_layers = [
             item.name for item in model.graph.node if item.op_type == "Conv" and re.search(FLOAT_LAYERS, item.input[1])

@@ -201,7 +201,7 @@ def train(network: NormalisedEncoder, head: Tensor, views: Pixels, *, steps: int
         optimizer.step()
         decay = min(EMA_DECAY, (step + 1) / (step + 10))
         with torch.no_grad():
-            torch._foreach_lerp_(average, parameters, 1 - decay)
+            torch._foreach_lerp_(average, [*parameters], 1 - decay)
         done = step + 1
         if done % 20 == 0 or done == steps:
             speed = done * BATCH_SIZE / (time.perf_counter() - started)
@@ -233,7 +233,8 @@ def calibrate(model: Path, samples: Sequence[Sample]) -> None:
     """Fit temperature, likely sets and distances of a file to held-out images, in place."""
     network = Network.open(model)
     outputs = outputs_of_network(network, samples)
-    target = np.eye(len(network.info.labels))[[sample.label for sample in outputs.samples]]
+    labels = np.array([sample.label for sample in outputs.samples])
+    target = np.eye(len(network.info.labels))[labels]
     info = calibrated(replace(network.info, distances=()), outputs.values, outputs.distances, target)
     write_model(model, model, info.to_json())
 

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,7 +54,7 @@ def equations() -> Iterator[Row]:
                 EXACT,
             )
         cfa = contrastive_feature_alignment(arrays["fused"], arrays["image"], arrays["text"], float(arrays["tau"]))
-        for description, value, expected in (
+        for description, value, stored in (
             ("L1, eq 1", reconstruction_loss(arrays["pred"], arrays["target"], arrays["mask"]), "reconstruction_loss"),
             (
                 "L1, norm_pix",
@@ -64,7 +65,7 @@ def equations() -> Iterator[Row]:
             ("L3, eq 10", semantic_visual_alignment(arrays["fused"], arrays["image"]), "sva_loss"),
             ("soft targets, eq 12", soft_target_cross_entropy(arrays["logits"], arrays["soft_target"]), "soft_loss"),
         ):
-            yield f"equations/{path.stem}", description, largest_difference(value, arrays[expected]), EXACT
+            yield f"equations/{path.stem}", description, largest_difference(value, arrays[stored]), EXACT
 
 
 def mae() -> Iterator[Row]:
@@ -76,17 +77,19 @@ def mae() -> Iterator[Row]:
             model = mae_model(GOLDEN, percent, norm_pix=norm_pix)
             output = model(reference["x"], scene_noise=reference[f"noise_{percent}"])
             output.total.backward()
+            decoder = model.decoder
+            assert decoder is not None
+            assert output.scene_mask is not None
+            assert output.scene_pred is not None
+            assert isinstance(decoder.mask_token.grad, Tensor)
+            patch_embedding: Any = model.encoder.patch_embed
             tag = f"{percent}_npl{int(norm_pix)}"
             for quantity, value, name in (
                 ("mask", output.scene_mask.hidden, f"mask_{percent}"),
                 ("prediction", output.scene_pred, f"pred_{percent}"),
                 ("loss", output.total, f"loss_{tag}"),
-                (
-                    "gradient of the patch embedding",
-                    model.encoder.patch_embed.proj.weight.grad,
-                    f"grad_patch_embed_{tag}",
-                ),
-                ("gradient of the mask token", model.decoder.mask_token.grad, f"grad_mask_token_{tag}"),
+                ("gradient of the patch embedding", patch_embedding.proj.weight.grad, f"grad_patch_embed_{tag}"),
+                ("gradient of the mask token", decoder.mask_token.grad, f"grad_mask_token_{tag}"),
             ):
                 largest[quantity] = max(largest.get(quantity, 0), largest_difference(value, reference[name]))
     for quantity, difference in largest.items():
@@ -100,7 +103,8 @@ def methods() -> Iterator[Row]:
         encoder = load_published(GOLDEN / method / "checkpoint.pth", heads=HEADS.get(method))
         yield method, "features", largest_difference(encoder(reference["x"]), reference["features"]), SINGLE
     reference = load_npz(GOLDEN / "simmim_swin" / "expected.npz")
-    table = load_published(GOLDEN / "simmim_swin" / "checkpoint.pth", image_size=160).layers[0].blocks[0].attn
+    swin: Any = load_published(GOLDEN / "simmim_swin" / "checkpoint.pth", image_size=160)
+    table = swin.layers[0].blocks[0].attn
     yield (
         "simmim_swin",
         "table of window 5",

@@ -93,6 +93,11 @@ def read_images(data: DataSet) -> None:
             sample.image.read()
 
 
+def reads(read: Callable[[Path], object], path: Path) -> Callable[[Path], object]:
+    """Return a call that reads a data set at `path`, whichever of its files was changed."""
+    return lambda _: read(path)
+
+
 def annotation_targets(root: Path) -> list[Target]:
     """Write a small data set of each kind with the files next to it, and return the targets."""
     annotation = {"emotion": "awe", "brightness": 0.7, "scene": "beach", "object": ["Dog", "Ferris wheel"]}
@@ -116,12 +121,8 @@ def annotation_targets(root: Path) -> list[Target]:
     write(root / "csv/votes.csv", "path;anger;joy;fear;sadness;valence\na.jpg;1;2;0;0;3.5\nb/c.jpg;0;0;0;7;9\n")
     kinds.append(("csv of votes", root / "csv", ["votes.csv"], lambda p: read_csv(p / "votes.csv")))
     put(root / "fi", "train/awe/1.jpg", "val/fear/é.jpg")
-    return [
-        *(Target(name, [path / file for file in files], lambda _, path=path, read=read: read(path))
-          for name, path, files, read in kinds),
-        *sidecar_targets(root),
-        *shard_targets(root),
-    ]  # fmt: skip
+    targets = [Target(name, [path / file for file in files], reads(read, path)) for name, path, files, read in kinds]
+    return [*targets, *sidecar_targets(root), *shard_targets(root)]
 
 
 def sidecar_targets(root: Path) -> list[Target]:
@@ -260,6 +261,7 @@ def run_one(target: Target, others: list[bytes], rng: random.Random) -> tuple[by
     path.write_bytes(data)
     start = time.perf_counter()
     trace = ""
+    assert sys.__stdout__ is not None
     faulthandler.dump_traceback_later(120, exit=True, file=sys.__stdout__)
     try:
         target.read(path)

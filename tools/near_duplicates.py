@@ -1,10 +1,10 @@
 """Measure how well near duplicates are found: the table of docs/data.md. `python -m tools.near_duplicates`."""
 
 import random
-import sys
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tests.conftest import SHARED
 from tests.data.test_audit import pairs_of
@@ -17,12 +17,21 @@ FOLDERS = ("fi", "flickr8k/images", "coco_persons/images", "emotion6/images", "a
 CHANGES = ("encoded", "scaled", "mirrored", "cropped", "all")
 
 
+def thumb_of(image: Stored) -> NDArray[np.uint8]:
+    """Return the small copy of an image by which near duplicates are found."""
+    thumb = inspect_image(Sample(key="", image=image)).thumb
+    assert thumb is not None
+    return thumb
+
+
 def main() -> None:
     """Add one changed copy of every image of five data sets for each kind of change, and count the found pairs."""
     paths = [path for folder in FOLDERS for path in sorted((SHARED / "data" / folder).rglob("*.jpg"))]
     inspections = scan([Sample(key=path.name, image=ImageFile(path)) for path in paths])
-    first: dict[str, tuple[Path, np.ndarray]] = {}
+    first: dict[str, tuple[Path, NDArray[np.uint8]]] = {}
     for path, inspection in zip(paths, inspections, strict=True):
+        if inspection.thumb is None:
+            raise SystemExit(f"{path} cannot be read")
         first.setdefault(inspection.sha256, (path, inspection.thumb))
     distinct = list(first.values())
     thumbs = np.stack([thumb for _, thumb in distinct])
@@ -32,11 +41,11 @@ def main() -> None:
     for change in CHANGES:
         rng = random.Random(change)
         copies = [plant(decode(path.read_bytes())[0], change, rng) for path, _ in distinct]
-        planted = np.stack([inspect_image(Sample(key="", image=Stored(data))).thumb for data in copies])
+        planted = np.stack([thumb_of(Stored(data)) for data in copies])
         pairs = pairs_of(np.concatenate([thumbs, planted]))
         expected = {(i, i + len(distinct)) for i in range(len(distinct))}
         print(f"| {change} | {len(pairs & expected) / len(expected):.2%} | {len(pairs - expected)} |", flush=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -5,4 +5,4 @@ import functools
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 # Nothing changes the list: exports of this project have no operators of their own.
-ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))
+ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))  # type: ignore[method-assign]

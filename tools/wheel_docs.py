@@ -6,7 +6,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
-class WheelDocs(BuildHookInterface):  # type: ignore[type-arg]
+class WheelDocs(BuildHookInterface):
     """Build hook for wheels; clones are installed without a copy of the pages."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from benchmarks.gpu.networks import PLAIN, classifier, finetuning_batch, pretrai
 from benchmarks.gpu.reporting import Report, arguments
 from uniemox.data.sample import DataSet, ImageFile
 from uniemox.data.synthetic_scenes import synthetic
-from uniemox.evaluate.classifier_outputs import outputs_of
+from uniemox.evaluate.classifier_outputs import Reading, outputs_of
 from uniemox.finetune import presets as finetuning
 from uniemox.finetune.config import NetworkConfig
 from uniemox.finetune.run import finetune
@@ -98,7 +98,8 @@ def check_scoring(report: Report, device: torch.device, *, tiny: bool) -> None:
     )
     step_graphs = graphs() - before
     report.note("graphs of a fine-tuning step", float(step_graphs))
-    outputs_of(model, synthetic(SCENES).samples, ViewConfig(size=side), stats=IMAGENET, workers=0)
+    reading = Reading(stats=IMAGENET, workers=0)
+    outputs_of(model, synthetic(SCENES).samples, ViewConfig(size=side), reading)
     report.at_most("graphs compiled by scoring", graphs() - before - step_graphs, 0)
 
 

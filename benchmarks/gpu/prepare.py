@@ -97,7 +97,7 @@ def pinned(names: Iterable[str]) -> list[str]:
     """Return NAME==VERSION from constraints.txt."""
     versions = dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "constraints.txt").read_text("utf-8"), re.MULTILINE))
     by_name = {canonicalize_name(name): version for name, version in versions.items()}
-    return [f"{name}=={by_name[name]}" for name in names]
+    return [f"{name}=={by_name[canonicalize_name(name)]}" for name in names]
 
 
 def download(packages: Iterable[str], folder: Path) -> None:

@@ -17,7 +17,7 @@ def draw_contrasts(outcomes: Path, profile: Profile, file: Path) -> None:
     axes = figure.add_subplot()
     axes.axvspan(-SMALLEST_EFFECT, SMALLEST_EFFECT, color="grey", alpha=0.15, linewidth=0, label="less than ±1 point")
     axes.axvline(0, color="grey", linewidth=0.8)
-    names = []
+    names: list[str] = []
     for name, difference in found.items():
         if difference is None:
             continue

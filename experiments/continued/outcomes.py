@@ -28,14 +28,15 @@ def write(path: Path, scores: Mapping[str, Scores], figures: Mapping[str, float]
     arrays |= {f"{name}.hit": value.hit.astype(np.float16) for name, value in scores.items()}
     arrays |= {f"about.{name}": np.array(value) for name, value in figures.items()}
     partial = path.with_suffix(".tmp.npz")
-    np.savez_compressed(partial, **arrays)
+    np.savez_compressed(partial, allow_pickle=False, **arrays)
     partial.replace(path)
 
 
 def write_labels(outcomes: Path, labels: Mapping[str, NDArray[np.int64]]) -> None:
     """Write the labels of the scored images, by the half on which their encoders were trained."""
     outcomes.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(outcomes / LABELS, **{half: value.astype(np.uint8) for half, value in labels.items()})
+    arrays = {half: value.astype(np.uint8) for half, value in labels.items()}
+    np.savez_compressed(outcomes / LABELS, allow_pickle=False, **arrays)
 
 
 def read_labels(outcomes: Path) -> dict[str, NDArray[np.int64]]:

@@ -90,8 +90,7 @@ def pretraining_model(laboratory: Laboratory, encoder: nn.Module, losses: LossWe
     decoder = DecoderConfig(width=profile.decoder_width, depth=profile.decoder_depth, heads=profile.decoder_heads)
     width = laboratory.images.image_features.shape[1]
     config = ModelConfig(losses=losses, fusion=fusion, decoder=decoder, teacher_width=width)
-    # The encoder is a VisionTransformer.
-    return UniEmoX(encoder, config).train()  # type: ignore[arg-type]
+    return UniEmoX(encoder, config).train()
 
 
 def train(laboratory: Laboratory, model: nn.Module, images: Images, path: Path, course: Course) -> None:

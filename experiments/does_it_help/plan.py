@@ -246,11 +246,11 @@ class Study:
 
     def _probe(self, path: Path, init: str) -> Job:
         out = self.outcomes / path
-        words = ("-m", "experiments.does_it_help.probe", "--init", init, "--data", self.shards)
-        words += ("--teacher", str(self.teacher), "--out", str(out), "--labels", str(self.outcomes / LABELS))
+        words = ["-m", "experiments.does_it_help.probe", "--init", init, "--data", self.shards]
+        words += ["--teacher", str(self.teacher), "--out", str(out), "--labels", str(self.outcomes / LABELS)]
         if path.parts[0] == "grid":
-            words += ("--validation-only",)
-        return Job(f"probe {path.with_suffix('')}", words, out)
+            words += ["--validation-only"]
+        return Job(f"probe {path.with_suffix('')}", tuple(words), out)
 
 
 def outcome_path(stage: str, row: str, suffix: str | int = "") -> Path:

@@ -147,8 +147,8 @@ def verdict_of(recall: Estimate, likelihood: Estimate) -> str:
 
 def _main(stored: Outcomes, stage: str) -> Iterator[str]:
     """Yield all rows, with their differences from distillation."""
-    rows = list(ROWS) if stage == "main" else list(CONTRAST)
-    rows = [row for row in rows if stored.row(stage, row) is not None]
+    names = list(ROWS) if stage == "main" else list(CONTRAST)
+    rows = {name: values for name in names if (values := stored.row(stage, name)) is not None}
     if not rows:
         return
     has_two_seeds = any(ROWS[row].seeds == 2 for row in rows)
@@ -159,8 +159,7 @@ def _main(stored: Outcomes, stage: str) -> Iterator[str]:
     yield "| --- | --- | --- | --- | --- | --- |"
     baseline = stored.values(outcome_path("baseline", HISTOGRAM))
     any_marked = False
-    for row in rows:
-        hits, likelihoods = stored.row(stage, row) or ((), ())
+    for row, (hits, likelihoods) in rows.items():
         differences = [stored.contrast(stage, row, base, 0) for base in BASES]
         cells = ["" if difference is None else points(difference) for difference in differences]
         mark = "" if baseline is None or _beats(hits, baseline[0], stored.labels) else "▼ "
@@ -245,9 +244,16 @@ def _control(stored: Outcomes) -> Iterator[str]:
 
 def _logs(stored: Outcomes) -> Iterator[str]:
     """Yield gradient norms at the encoder, clipping, and the figures that show a collapse of Υ."""
-    columns = ("grad_norm_scene_reconstruction", "grad_norm_person_reconstruction")
-    columns += ("grad_norm_contrastive_feature_alignment", "grad_norm_semantic_visual_alignment")
-    columns += ("clipped", "offset_share", "fused_cosine", "r2")
+    columns = (
+        "grad_norm_scene_reconstruction",
+        "grad_norm_person_reconstruction",
+        "grad_norm_contrastive_feature_alignment",
+        "grad_norm_semantic_visual_alignment",
+        "clipped",
+        "offset_share",
+        "fused_cosine",
+        "r2",
+    )
     yield "**Logged** (seed 0, all images):"
     yield ""
     yield "- L1 to L3: weighted gradient norm of each loss at the encoder, mean over the run."
