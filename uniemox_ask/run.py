@@ -176,6 +176,28 @@ class _Asker:
         return replace(row, time=datetime.now(UTC).isoformat(timespec="seconds"))
 
 
+class _Failures:
+    """Consecutive failures of each model."""
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+        self.in_a_row: Counter[str] = Counter()
+
+    def error_after(self, row: AnswerRow) -> Exception | None:
+        """Count an answer or a failure; return the error that ends the run if its model failed too often in a row."""
+        if row.error is None:
+            self.in_a_row[row.model] = 0
+            return None
+        self.in_a_row[row.model] += 1
+        times = self.in_a_row[row.model]
+        if times != MAX_FAILURES_IN_A_ROW:
+            return None
+        return ConfigError(
+            f"{row.model} at {self.host} failed {times} times in a row, the last time with: {row.error}. "
+            "Answers so far are saved; repeat the command to retry the others"
+        )
+
+
 def _ask_all(asker: _Asker, jobs: Sequence[Job], save: Callable[[AnswerRow], None], on_progress: Progress) -> None:
     """Run all jobs in several threads and save the results; only this thread writes.
 
@@ -209,7 +231,7 @@ def _ask_all(asker: _Asker, jobs: Sequence[Job], save: Callable[[AnswerRow], Non
     for _ in range(running):
         # Daemons, so that a second Ctrl-C ends the process at once.
         threading.Thread(target=work, daemon=True).start()
-    failures: Counter[str] = Counter()
+    failures = _Failures(asker.client.host)
     error: Exception | None = None
     done = 0
     try:
@@ -222,17 +244,13 @@ def _ask_all(asker: _Asker, jobs: Sequence[Job], save: Callable[[AnswerRow], Non
                 done += 1
                 save(result)
                 on_progress("asking", done, len(jobs))
-                failures[result.model] = 0 if result.error is None else failures[result.model] + 1
-                times = failures[result.model]
-                if times != MAX_FAILURES_IN_A_ROW:
-                    continue
-                result = ConfigError(
-                    f"{result.model} at {asker.client.host} failed {times} times in a row, the last time with: "
-                    f"{result.error}. Answers so far are saved; repeat the command to retry the others"
-                )
-            error = error or result
-            # The other threads end after the answer that they wait for, which is saved.
-            stop.set()
+                failure = failures.error_after(result)
+            else:
+                failure = result
+            if failure is not None:
+                error = error or failure
+                # The other threads end after the answer that they wait for, which is saved.
+                stop.set()
     finally:
         stop.set()
     if error is not None:

@@ -3,6 +3,7 @@
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,18 @@ from uniemox_curate.annotate.agree import AgreementStats
 from uniemox_curate.collect.folders import waits_for_folder
 from uniemox_curate.counters import AnswerTime, Counts, count
 from uniemox_curate.decisions import LEFT_OUT, current, history
-from uniemox_curate.next_step import next_step
+from uniemox_curate.next_step import NextStep, next_step
+from uniemox_curate.progress import (
+    Agreed,
+    AgreementFigures,
+    Annotated,
+    Collected,
+    Progress,
+    Released,
+    Screened,
+    SplitDrawn,
+    WrittenRelease,
+)
 from uniemox_curate.project import Project
 from uniemox_curate.staleness import agreement_change, release_change, split_change
 
@@ -25,51 +37,101 @@ from uniemox_curate.staleness import agreement_change, release_change, split_cha
 MAX_BATCHES = 50
 
 
-def status(project: Project, folder: str | None = None) -> dict[str, Any]:
-    """Return a project's state as JSON: counts of each step, annotators, recent decisions, and the next command."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnnotatorProgress:
+    """What one annotator has done."""
+
+    name: str
+    answered: int
+    skipped: int
+    checks: int
+    """Number of answered attention checks."""
+    checks_passed: int
+    median_s: float | None
+    """Median time of an answer, s, to 0.1 s; None if no time was recorded."""
+    is_revoked: bool
+    """True if the annotator has no access any more."""
+    is_left_out: bool
+    """True if the answers do not count."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectStatus:
+    """State of a project."""
+
+    folder: str
+    """Name of the project's folder."""
+    labels: Sequence[str]
+    progress: Progress
+    annotators: Sequence[AnnotatorProgress]
+    history: Sequence[Mapping[str, Any]]
+    """The newest batches of decisions first, as `decisions.history` returns them."""
+    next: NextStep
+
+    @property
+    def sentences(self) -> dict[str, str]:
+        """A sentence for each step."""
+        return sentences(self.progress)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the state as JSON."""
+        return {
+            "folder": self.folder,
+            "labels": list(self.labels),
+            "steps": self.progress.to_json(),
+            "told": self.sentences,
+            "people": [asdict(annotator) for annotator in self.annotators],
+            "history": list(self.history),
+            "next": self.next.command,
+            "why": self.next.reason,
+        }
+
+
+def status(project: Project, folder: str | None = None) -> ProjectStatus:
+    """Return a project's state.
+
+    Args:
+        project: The project.
+        folder: Its folder for the next command, quoted for the shell; None: its name.
+    """
     counts = count(project.store)
-    collected = _collected(project)
+    people = annotators(project, counts)
     screened = _screened(project, counts)
+    progress = Progress(
+        collect=_collected(project),
+        screen=screened,
+        annotate=Annotated(
+            answered_twice=counts.answered_twice,
+            answered_or_skipped=counts.answered_or_skipped,
+            to_answer=screened.kept,
+            annotators=len(people),
+            annotators_who_count=sum(not person.is_left_out for person in people),
+            checks=note_on_checks(people, project.plan.check_every),
+        ),
+        agree=_agreement(project, counts),
+        split=_split(project, counts),
+        release=_released(project, counts),
+    )
     with project.store.read() as connection:
         batches = history(connection, MAX_BATCHES)
-    people = annotators(project, counts)
-    judged = select(current("verdict").c.picture_id)
-    steps = {
-        "collect": collected,
-        "screen": screened,
-        "annotate": {
-            "answered twice": counts.answered_twice,
-            "answered or skipped": counts.answered_or_skipped,
-            "to answer": screened["kept"],
-            "annotators": len(people),
-            "annotators who count": sum(not row["is_left_out"] for row in people),
-            "checks": note_on_checks(people, project.plan.check_every),
-        },
-        "agree": _agreement(project, counts) | {"judged": project.count(judged)},
-        "split": _split_step(project, counts),
-        "release": _released(project, counts),
-    }
-    step = next_step(folder or project.folder.name, steps)
-    return {
-        "folder": project.folder.name,
-        "labels": list(project.plan.labels),
-        "steps": steps,
-        "told": sentences(steps),
-        "people": people,
-        "history": batches,
-        "next": step.command,
-        "why": step.reason,
-    }
+    return ProjectStatus(
+        folder=project.folder.name,
+        labels=project.plan.labels,
+        progress=progress,
+        annotators=people,
+        history=batches,
+        next=next_step(folder or project.folder.name, progress),
+    )
 
 
 def write_status_page(
-    path: Path, state: Mapping[str, Any], agreement: AgreementStats | None, plot: Path | None
+    path: Path, project_status: ProjectStatus, agreement: AgreementStats | None, plot: Path | None
 ) -> None:
     """Write the page.
 
     Args:
         path: File to write.
-        state: Result of `status`.
+        project_status: The state to show.
         agreement: Statistics to show; None shows none.
         plot: Image of the split; None shows none.
 
@@ -80,64 +142,70 @@ def write_status_page(
     if plot is not None and plot.exists():
         with Image.open(plot) as image:
             url = jpeg_url(image, max_side_px=1600)
-    title = f"Project {state['folder']}"
-    write_html(path, "uniemox_curate/status_page.html", title=title, status=state, agreement=agreement, plot=url)
+    write_html(
+        path,
+        "uniemox_curate/status_page.html",
+        title=f"Project {project_status.folder}",
+        status=project_status,
+        agreement=agreement,
+        plot=url,
+    )
 
 
-def sentences(steps: Mapping[str, Any]) -> dict[str, str]:
+def sentences(progress: Progress) -> dict[str, str]:
     """Return a sentence for each step."""
-    collect, screen, annotate, agree = (steps[name] for name in ("collect", "screen", "annotate", "agree"))
-    different = collect["different pictures"] - screen["taken down"]
+    collect, screen, agree = progress.collect, progress.screen, progress.agree
+    different_images = counted(collect.different_images - screen.taken_down, "different image")
     return {
-        "collect": f"{collect['fetched']:,} of {collect['offered']:,} fetched, {collect['failed']:,} failed, "
-        f"{collect['waiting']:,} waiting, {collect['taken down']:,} taken down; "
-        f"{counted(different, 'different image')}; from {_list(collect['sources'])}",
-        "screen": f"{screen['looked at']:,} looked at, {screen['kept']:,} kept; dropped: {_list(screen['dropped'])}; "
-        f"styles: {_list(screen['styles'])}; {screen['taken down']:,} taken down",
-        "annotate": _annotated(annotate),
-        "agree": f"{_agreed(agree.get('figures'))}; rule {agree['rule']}: {agree['kept']:,} kept, "
-        f"{agree['disputed']:,} without agreement; {agree['judged']:,} judged",
-        "split": _split(steps["split"]),
-        "release": _releases(steps["release"]),
+        "collect": f"{collect.fetched:,} of {collect.offered:,} fetched, {collect.failed:,} failed, "
+        f"{collect.waiting:,} waiting, {collect.taken_down:,} taken down; "
+        f"{different_images}; from {_list(collect.sources)}",
+        "screen": f"{screen.looked_at:,} looked at, {screen.kept:,} kept; dropped: {_list(screen.dropped)}; "
+        f"styles: {_list(screen.styles)}; {screen.taken_down:,} taken down",
+        "annotate": _annotation_sentence(progress.annotate),
+        "agree": f"{_agreement_sentence(agree.figures)}; rule {agree.rule}: {agree.kept:,} kept, "
+        f"{agree.disputed:,} without agreement; {agree.judged:,} judged",
+        "split": _split_sentence(progress.split),
+        "release": _release_sentence(progress.release),
     }
 
 
-def annotators(project: Project, counts: Counts) -> list[dict[str, Any]]:
-    """Return all people but the owner: answers, attention checks passed, median time to 0.1 s, access."""
+def annotators(project: Project, counts: Counts) -> list[AnnotatorProgress]:
+    """Return all people but the owner, in the order of their invitations."""
     times: dict[tuple[int, str], list[AnswerTime]] = defaultdict(list)
     for answer_time in counts.times:
         times[answer_time.person, answer_time.kind].append(answer_time)
     numbers = Counter({key: sum(part.count for part in parts) for key, parts in times.items()})
     people = select(t.people, t.people.c.name.in_(LEFT_OUT).label("is_left_out"))
     return [
-        {
-            "name": row.name,
-            "answered": numbers[row.id, "answered"],
-            "skipped": numbers[row.id, "skipped"],
-            "checks": numbers[row.id, "passed"] + numbers[row.id, "missed"],
-            "checks_passed": numbers[row.id, "passed"],
-            "median_s": _median_s(times[row.id, "answered"]),
-            "is_revoked": row.revoked_at is not None or row.role != "annotator",
-            "is_left_out": row.is_left_out,
-        }
+        AnnotatorProgress(
+            name=row.name,
+            answered=numbers[row.id, "answered"],
+            skipped=numbers[row.id, "skipped"],
+            checks=numbers[row.id, "passed"] + numbers[row.id, "missed"],
+            checks_passed=numbers[row.id, "passed"],
+            median_s=_median_s(times[row.id, "answered"]),
+            is_revoked=row.revoked_at is not None or row.role != "annotator",
+            is_left_out=row.is_left_out,
+        )
         for row in project.rows(people.where(t.people.c.name != "owner").order_by(t.people.c.id))
     ]
 
 
-def note_on_checks(people: Sequence[Mapping[str, Any]], check_every: int) -> str:
+def note_on_checks(people: Sequence[AnnotatorProgress], check_every: int) -> str:
     """Return a clause about annotators who missed attention checks, or have answered none; empty if there are none.
 
     Args:
-        people: Result of `annotators`.
+        people: All annotators.
         check_every: Number of images from one attention check to the next; 0: there are none.
     """
-    people = [row for row in people if row["answered"] and not row["is_left_out"]]
+    people = [person for person in people if person.answered and not person.is_left_out]
     notes = []
-    missed = [row for row in people if row["checks_passed"] < row["checks"]]
+    missed = [person for person in people if person.checks_passed < person.checks]
     if missed:
-        passed = ", ".join(f"{row['name']} {row['checks_passed']} of {row['checks']}" for row in missed)
+        passed = ", ".join(f"{person.name} {person.checks_passed} of {person.checks}" for person in missed)
         notes.append(f"attention checks passed: {passed} (uniemox curate leave-out stops counting an annotator)")
-    unchecked = [row["name"] for row in people if not row["checks"]]
+    unchecked = [person.name for person in people if not person.checks]
     if unchecked and check_every == 0:
         notes.append("the plan has no attention checks: check_every is 0")
     elif unchecked:
@@ -160,130 +228,144 @@ def _median_s(times: Sequence[AnswerTime]) -> float | None:
     return None
 
 
-def _collected(project: Project) -> dict[str, Any]:
+def _collected(project: Project) -> Collected:
     # Candidates that were taken down have state failed, so that they are not fetched again.
     is_taken_down = (t.candidates.c.state == "failed") & (t.candidates.c.reason == "taken down")
     columns = (t.candidates.c.source, t.candidates.c.state, is_taken_down.label("is_taken_down"))
-    states = dict.fromkeys(("fetched", "failed", "waiting", "taken down"), 0)
+    states: Counter[str] = Counter()
     sources: Counter[str] = Counter()
     for row in project.rows(select(*columns, func.count().label("n")).group_by(*columns).order_by(*columns)):
         states["taken down" if row.is_taken_down else row.state] += row.n
         sources[row.source] += row.n
-    images = project.count(select(t.images.c.id))
-    return {
-        "offered": sources.total(),
-        **states,
-        "different pictures": images,
-        "sources": dict(sources),
-        "waits for folder": waits_for_folder(project),
-    }
+    return Collected(
+        offered=sources.total(),
+        fetched=states["fetched"],
+        failed=states["failed"],
+        waiting=states["waiting"],
+        taken_down=states["taken down"],
+        different_images=project.count(select(t.images.c.id)),
+        sources=dict(sources),
+        waits_for_folder=waits_for_folder(project),
+    )
 
 
-def _screened(project: Project, counts: Counts) -> dict[str, Any]:
-    fresh = select(t.candidates.c.picture_id).where(t.candidates.c.state == "fetched").distinct()
-    return {
-        "looked at": project.count(select(t.looks.c.picture_id)),
-        "to look at": project.count(fresh.where(t.candidates.c.picture_id.not_in(select(t.looks.c.picture_id)))),
-        "kept": counts.passed_screen,
-        "taken down": counts.taken_down,
-        "dropped": counts.dropped,
-        "styles": counts.styles,
-    }
+def _screened(project: Project, counts: Counts) -> Screened:
+    fetched = select(t.candidates.c.picture_id).where(t.candidates.c.state == "fetched").distinct()
+    looks = select(t.looks.c.picture_id)
+    return Screened(
+        looked_at=project.count(looks),
+        to_look_at=project.count(fetched.where(t.candidates.c.picture_id.not_in(looks))),
+        kept=counts.passed_screen,
+        taken_down=counts.taken_down,
+        dropped=counts.dropped,
+        styles=counts.styles,
+    )
 
 
-def _agreement(project: Project, counts: Counts) -> dict[str, Any]:
+def _agreement(project: Project, counts: Counts) -> Agreed:
     """Return the images that the rule keeps, those without agreement, and the last computed agreement in short."""
     saved = project.store.setting("agreement")
     with project.store.read() as connection:
         change = agreement_change(connection, saved, counts)
-    step: dict[str, Any] = {
-        "rule": counts.basis.rule,
-        "kept": counts.labelled.images,
-        "disputed": counts.disputed,
-        "change": change,
-    }
-    if saved is None:
-        return step
-    figures = {
-        name: {key: None if value is None else round(value, 3) for key, value in saved[name].items()}
-        for name in ("percent", "alpha")
-    }
-    later = {
-        "later answers": counts.newest_answer - saved["of_answers"],
-        "later steps": counts.newest_batch - saved.get("of_batch", 0),
-    }
-    return step | {"figures": {"pictures": saved["pictures"], **figures, **later}}
+    figures = None
+    if saved is not None:
+        figures = AgreementFigures(
+            images=saved["pictures"],
+            percent=_rounded(saved["percent"]),
+            alpha=_rounded(saved["alpha"]),
+            later_answers=counts.newest_answer - saved["of_answers"],
+            # Older versions have not recorded it.
+            later_steps=counts.newest_batch - saved.get("of_batch", 0),
+        )
+    return Agreed(
+        rule=counts.basis.rule,
+        kept=counts.labelled.images,
+        disputed=counts.disputed,
+        judged=project.count(select(current("verdict").c.picture_id)),
+        change=change,
+        figures=figures,
+    )
 
 
-def _split_step(project: Project, counts: Counts) -> dict[str, Any]:
-    """Return the split with a clause about later changes, or nothing if there is none."""
+def _rounded(figure: Mapping[str, float | None]) -> dict[str, float | None]:
+    return {name: None if value is None else round(value, 3) for name, value in figure.items()}
+
+
+def _split(project: Project, counts: Counts) -> SplitDrawn | None:
+    """Return the split with a clause about later changes; None if there is none."""
     saved = project.store.setting("split")
     if not saved:
-        return {}
+        return None
     with project.store.read() as connection:
         change = split_change(connection, saved, counts)
     # Without a change, only takedowns make the kept images fewer than those of the split.
     missing = sum(saved["sizes"].values()) - counts.labelled.images
-    return {**saved, "change": change, "taken down": 0 if change else max(missing, 0)}
+    return SplitDrawn.of(saved, change=change, taken_down=0 if change else max(missing, 0))
 
 
-def _released(project: Project, counts: Counts) -> dict[str, Any]:
+def _released(project: Project, counts: Counts) -> Released:
     """Return all releases, and of the newest one the options and a clause about later changes."""
     rows = project.rows(select(t.releases).order_by(t.releases.c.id))
-    releases = [{"folder": row.folder, "pictures": row.pictures, "at": row.at} for row in rows]
     if not rows:
-        return {"releases": releases}
+        return Released()
     settings = project.store.setting("release"), project.store.setting("split")
     with project.store.read() as connection:
         change = release_change(connection, rows[-1], *settings, counts)
-    return {"releases": releases, "options": json.loads(rows[-1].options), "change": change}
+    return Released(
+        releases=[WrittenRelease(folder=row.folder, images=row.pictures, at=row.at) for row in rows],
+        options=json.loads(rows[-1].options),
+        change=change,
+    )
 
 
-def _agreed(figures: Mapping[str, Any] | None) -> str:
+def _annotation_sentence(annotate: Annotated) -> str:
+    """Return the progress of the annotation, and what is wrong with the attention checks."""
+    sentence = (
+        f"{annotate.answered_twice:,} of {counted(annotate.to_answer, 'image')} answered by two or more of "
+        f"{counted(annotate.annotators, 'annotator')}"
+    )
+    if annotate.checks:
+        sentence += f"; {annotate.checks}"
+    return sentence
+
+
+def _agreement_sentence(figures: AgreementFigures | None) -> str:
     if figures is None:
         return "not computed yet"
     parts = [
         f"{name} {figure['value']} ({figure['low']} to {figure['high']})"
-        for name, figure in (("same answer", figures["percent"]), ("Krippendorff's α", figures["alpha"]))
+        for name, figure in (("same answer", figures.percent), ("Krippendorff's α", figures.alpha))
     ]
-    later = [counted(figures[f"later {noun}s"], noun) for noun in ("answer", "step") if figures[f"later {noun}s"]]
+    later = []
+    if figures.later_answers:
+        later.append(counted(figures.later_answers, "answer"))
+    if figures.later_steps:
+        later.append(counted(figures.later_steps, "step"))
     before = f", before the last {' and '.join(later)}" if later else ""
-    return f"{', '.join(parts)} on {counted(figures['pictures'], 'image')}{before}"
+    return f"{', '.join(parts)} on {counted(figures.images, 'image')}{before}"
 
 
-def _annotated(step: Mapping[str, Any]) -> str:
-    """Return the progress of the annotation, and what is wrong with the attention checks."""
-    sentence = (
-        f"{step['answered twice']:,} of {counted(step['to answer'], 'image')} answered by two or more of "
-        f"{counted(step['annotators'], 'annotator')}"
-    )
-    if step["checks"]:
-        sentence += f"; {step['checks']}"
-    return sentence
-
-
-def _split(drawn: Mapping[str, Any]) -> str:
+def _split_sentence(split: SplitDrawn | None) -> str:
     """Return the sizes of the splits, how they were drawn, and why their shares differ from the requested ones."""
-    if not drawn:
+    if split is None:
         return "not yet"
-    sentence = f"{_list(drawn['sizes'])} ({drawn['how']})"
-    # Splits of earlier versions have no note.
-    if drawn.get("note"):
-        sentence += f"; {drawn['note']}"
-    if drawn["change"]:
-        sentence += f"; stale: {drawn['change']}"
-    if drawn["taken down"]:
-        sentence += f"; {drawn['taken down']:,} of them taken down since, and not released"
+    sentence = f"{_list(split.sizes)} ({split.how})"
+    if split.note:
+        sentence += f"; {split.note}"
+    if split.change:
+        sentence += f"; stale: {split.change}"
+    if split.taken_down:
+        sentence += f"; {split.taken_down:,} of them taken down since, and not released"
     return sentence
 
 
-def _releases(step: Mapping[str, Any]) -> str:
+def _release_sentence(step: Released) -> str:
     """Return the sizes and folders of releases, and why the newest one is stale."""
-    sentences = [f"{counted(release['pictures'], 'image')} in {release['folder']}" for release in step["releases"]]
+    sentences = [f"{counted(release.images, 'image')} in {release.folder}" for release in step.releases]
     if not sentences:
         return "not yet"
-    if step["change"]:
-        sentences[-1] += f" (stale: {step['change']})"
+    if step.change:
+        sentences[-1] += f" (stale: {step.change})"
     return "; ".join(sentences)
 
 

@@ -206,9 +206,9 @@ def test_status_counts_answers_and_their_median_time(tmp_path: Path) -> None:
         again = {"person_id": 1, "task_id": 1, "client_id": "again", "label": "fear", "seconds": 9.0, "at": 0.0}
         connection.execute(insert(t.answers).values(**again))
     state = status(project)
-    ada, bob, eve = state["people"]
-    assert (ada["answered"], ada["median_s"]) == (5, 4.0)  # of 2, 3, 4, 5 and 9
-    assert (bob["answered"], bob["median_s"]) == (2, 1.5)
-    assert (eve["answered"], eve["median_s"]) == (0, None)
-    assert state["steps"]["annotate"]["answered twice"] == 2
-    assert state["steps"]["agree"]["disputed"] == 2 == len(disputed(project, "both"))
+    ada, bob, eve = state.annotators
+    assert (ada.answered, ada.median_s) == (5, 4.0)  # of 2, 3, 4, 5 and 9
+    assert (bob.answered, bob.median_s) == (2, 1.5)
+    assert (eve.answered, eve.median_s) == (0, None)
+    assert state.progress.annotate.answered_twice == 2
+    assert state.progress.agree.disputed == 2 == len(disputed(project, "both"))

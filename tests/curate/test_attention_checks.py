@@ -1,6 +1,7 @@
 """Attention checks in the status, in the agreement and in the datasheet of a release."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from uniemox_curate.status import annotators, note_on_checks, status, write_stat
 def test_annotators_without_an_attention_check_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     project = agreed(tmp_path, is_split=False)
     note = "the plan has no attention checks: check_every is 0"
-    assert status(project)["told"]["annotate"].endswith(f"annotators; {note}")
+    assert status(project).sentences["annotate"].endswith(f"annotators; {note}")
     curate(["agree", str(project.folder)], result_action="return_none")
     assert note in " ".join(capsys.readouterr().err.split())
     curate(["status", str(project.folder)], result_action="return_none")
@@ -32,10 +33,10 @@ def test_annotators_without_an_attention_check_are_named(tmp_path: Path, capsys:
         leave_out(connection, "Ben", actor="owner")
     people = annotators(project, count(project.store))
     assert note_on_checks(people, 40).startswith("no attention check came to Ada: ")
-    passed = [person | {"checks": 2, "checks_passed": 2} for person in people]
+    passed = [replace(person, checks=2, checks_passed=2) for person in people]
     assert note_on_checks(passed, 40) == ""
-    passed[0]["checks_passed"] = 1
-    assert note_on_checks(passed, 40).startswith("attention checks passed: Ada 1 of 2 (uniemox curate leave-out")
+    missed = [replace(person, checks_passed=1) for person in passed]
+    assert note_on_checks(missed, 40).startswith("attention checks passed: Ada 1 of 2 (uniemox curate leave-out")
 
 
 def test_a_datasheet_has_the_attention_checks_of_annotators_who_count(tmp_path: Path) -> None:

@@ -298,8 +298,8 @@ def test_answers_without_a_time_have_none_in_status_and_exports(tmp_path: Path) 
     task = {"data": {"image": "1.jpg"}, "annotations": [{"completed_by": 7, "result": result}]}
     (tmp_path / "t.json").write_text(json.dumps([task]))
     assert import_label_studio(project, tmp_path / "t.json")[0] == 1
-    [person] = status(project)["people"]
-    assert (person["answered"], person["median_s"]) == (1, None)
+    [person] = status(project).annotators
+    assert (person.answered, person.median_s) == (1, None)
     write_csv(project, tmp_path / "a.csv")
     [row] = csv.DictReader((tmp_path / "a.csv").read_text("utf-8-sig").splitlines())
     assert row["seconds"] == ""

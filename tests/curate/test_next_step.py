@@ -87,14 +87,14 @@ def test_after_new_answers_agree_then_split_then_release_is_next(
     answer_again(released, "ben", {1: "awe", 2: "fear"})
     now_kept = "the rule keeps 18 images now instead of 16"
     state = status(released, str(folder))
-    assert (state["next"], state["why"]) == (f"uniemox curate agree {folder}", "2 answers came later")
-    assert state["told"]["split"].endswith(f"; stale: {now_kept}")
-    assert state["told"]["release"].endswith(f"/out (stale: {now_kept})")
+    assert (state.next.command, state.next.reason) == (f"uniemox curate agree {folder}", "2 answers came later")
+    assert state.sentences["split"].endswith(f"; stale: {now_kept}")
+    assert state.sentences["release"].endswith(f"/out (stale: {now_kept})")
     again = f"uniemox curate split {folder} --ratio 60/20/20 --schemes 1"
     assert command(capsys, "agree", folder) == f"{again} (the split is stale: {now_kept})"
     again = f"uniemox curate release {folder} {folder.parent / 'out'} --name 'A b' (the release is stale: {now_kept})"
     assert split(capsys, released) == again
-    assert "stale" not in status(released)["told"]["split"]
+    assert "stale" not in status(released).sentences["split"]
     assert release(capsys, released).startswith("nothing must be done; 2 images")
 
 
@@ -102,11 +102,11 @@ def test_the_same_number_of_images_with_other_labels_is_stale(released: Project)
     batch = judge(released, {5: "fear"})
     assert batch is not None
     state = status(released)
-    assert state["steps"]["agree"]["kept"] == 16
-    assert "not the same images and labels" in state["steps"]["split"]["change"]
-    assert "not the same images and labels" in state["steps"]["release"]["change"]
+    assert state.progress.agree.kept == 16
+    assert "not the same images and labels" in state.progress.split.change
+    assert "not the same images and labels" in state.progress.release.change
     take_back(released.store, batch)
-    assert status(released)["next"].startswith("nothing must be done")
+    assert status(released).next.command.startswith("nothing must be done")
 
 
 def test_another_split_makes_the_release_stale(released: Project, capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,15 +131,15 @@ def test_another_rule_that_keeps_the_same_images_makes_the_release_stale(
     assert f"(the release is stale: {change})" in split(capsys, released, "--rule", "soft")
     assert release(capsys, released).startswith("nothing must be done")
     write_release(released, released.folder.parent / "out", ReleaseConfig(name="A b", rule="majority"))
-    assert status(released)["next"].startswith("nothing must be done")
+    assert status(released).next.command.startswith("nothing must be done")
 
 
 def test_later_answers_make_a_release_of_shares_stale(released: Project, capsys: pytest.CaptureFixture[str]) -> None:
     split(capsys, released, "--rule", "soft")
     release(capsys, released)
     say(released, eve="xxxxa")
-    assert status(released)["steps"]["split"]["change"] == ""
-    assert status(released)["steps"]["release"]["change"] == "1 answer came later"
+    assert status(released).progress.split.change == ""
+    assert status(released).progress.release.change == "1 answer came later"
 
 
 @pytest.mark.parametrize("min_answers", [2, 3])
@@ -155,62 +155,63 @@ def test_leaving_an_annotator_out_makes_a_release_that_depends_on_answers_stale(
         config = ReleaseConfig(name="A b", min_answers=3)
         write_release(released, released.folder.parent / "out", config)
     number_of(released, "Ida")
-    assert status(released)["steps"]["release"]["change"] == ""
+    assert status(released).progress.release.change == ""
     left_out = []
     for name in ("Ida", "cem"):
         with released.store.write() as connection:
             left_out.append(leave_out(connection, name, actor="owner"))
         change = "the answers of other annotators count now" if name == "cem" else ""
-        assert status(released)["steps"]["release"]["change"] == change
+        assert status(released).progress.release.change == change
     take_back(released.store, left_out[-1])
-    assert status(released)["steps"]["release"]["change"] == ""
+    assert status(released).progress.release.change == ""
 
 
 def test_a_takedown_makes_nothing_stale(released: Project) -> None:
     take_down(released, "https://pictures.example/5.jpg", because="asked")
     take_down(released, "https://pictures.example/5.jpg", because="asked again")
     state = status(released)
-    assert state["steps"]["agree"]["kept"] == 15
-    assert (state["steps"]["collect"]["failed"], state["steps"]["collect"]["taken down"]) == (0, 1)
-    different = state["steps"]["collect"]["different pictures"]
-    assert f"{different - 1} different images" in state["told"]["collect"]
-    assert state["told"]["split"].endswith("; 1 of them taken down since, and not released")
-    assert state["next"].startswith("nothing must be done")
+    assert state.progress.agree.kept == 15
+    assert (state.progress.collect.failed, state.progress.collect.taken_down) == (0, 1)
+    different = state.progress.collect.different_images
+    assert f"{different - 1} different images" in state.sentences["collect"]
+    assert state.sentences["split"].endswith("; 1 of them taken down since, and not released")
+    assert state.next.command.startswith("nothing must be done")
     judge(released, {6: "awe"})
-    assert status(released)["steps"]["split"]["change"]
+    assert status(released).progress.split.change
 
 
 def test_a_takedown_of_images_that_were_judged_after_the_release_makes_nothing_stale(released: Project) -> None:
     """Image 1 was not kept when the split was drawn, image 5 under another label."""
     judge(released, {1: "awe", 5: "fear"})
-    assert status(released)["steps"]["split"]["change"] == "the rule keeps 17 images now instead of 16"
+    assert status(released).progress.split.change == "the rule keeps 17 images now instead of 16"
     for image in (1, 5):
         take_down(released, f"https://pictures.example/{image}.jpg", because="asked")
     state = status(released)
-    assert state["steps"]["agree"]["kept"] == 15
-    assert state["next"].startswith("nothing must be done")
-    assert [state["steps"][name]["change"] for name in ("agree", "split", "release")] == ["", "", ""]
+    assert state.progress.agree.kept == 15
+    assert state.next.command.startswith("nothing must be done")
+    progress = state.progress
+    assert (progress.agree.change, progress.split.change, progress.release.change) == ("", "", "")
 
 
 def test_the_undo_of_a_takedown_makes_only_the_release_stale(released: Project) -> None:
     take_down(released, "https://pictures.example/5.jpg", because="asked")
-    [batch, *_] = [row["id"] for row in status(released)["history"]]
+    [batch, *_] = [row["id"] for row in status(released).history]
     undo = take_back(released.store, batch)
-    steps = status(released)["steps"]
-    assert (steps["agree"]["change"], steps["split"]["change"]) == ("", "")
-    assert steps["release"]["change"] == "the rule keeps 16 images now instead of 15"
+    progress = status(released).progress
+    assert (progress.agree.change, progress.split.change) == ("", "")
+    assert progress.release.change == "the rule keeps 16 images now instead of 15"
     take_back(released.store, undo)
-    assert status(released)["next"].startswith("nothing must be done")
+    assert status(released).next.command.startswith("nothing must be done")
 
 
 def test_a_split_without_an_image_is_stale_when_its_takedown_is_undone(
     released: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     take_down(released, "https://pictures.example/5.jpg", because="asked")
-    [batch, *_] = [row["id"] for row in status(released)["history"]]
+    [batch, *_] = [row["id"] for row in status(released).history]
     split(capsys, released)
     take_back(released.store, batch)
-    assert status(released)["steps"]["split"]["change"] == "the rule keeps 16 images now instead of 15"
+    assert status(released).progress.split.change == "the rule keeps 16 images now instead of 15"
 
 
 @pytest.mark.parametrize("name", ["split", "release", "agreement"])
@@ -218,13 +219,13 @@ def test_older_versions_recorded_no_images(released: Project, name: str) -> None
     saved = released.store.setting(name)
     older = {key: value for key, value in saved.items() if key not in ("kept", "rule", "newest_answer")}
     released.store.set(name, None if name == "release" else older)
-    assert status(released)["next"].startswith("nothing must be done")
+    assert status(released).next.command.startswith("nothing must be done")
     take_down(released, "https://pictures.example/5.jpg", because="asked")
-    assert status(released)["next"].startswith("nothing must be done")
+    assert status(released).next.command.startswith("nothing must be done")
     judge(released, {1: "awe", 2: "fear"})
     state = status(released)
-    assert state["steps"]["split"]["change"].startswith("the rule keeps 17 images now instead of")
-    assert state["steps"]["release"]["change"].startswith("the rule keeps 17 images now instead of 15")
+    assert state.progress.split.change.startswith("the rule keeps 17 images now instead of")
+    assert state.progress.release.change.startswith("the rule keeps 17 images now instead of 15")
 
 
 def test_a_release_of_an_older_version_without_a_record_opens(released: Project) -> None:
@@ -235,9 +236,9 @@ def test_a_release_of_an_older_version_without_a_record_opens(released: Project)
     released.store.set("release", None)
     answer_again(released, "ben", {1: "awe"})
     state = status(released)
-    assert state["steps"]["release"]["change"] == "the rule keeps 17 images now instead of 16"
+    assert state.progress.release.change == "the rule keeps 17 images now instead of 16"
     judge(released, {2: "fear"})
-    assert status(released)["next"] == "uniemox curate agree p"
+    assert status(released).next.command == "uniemox curate agree p"
 
 
 @pytest.mark.parametrize(("rule", "reason"), [("both", "annotators disagree"), ("majority", "no majority")])
@@ -285,16 +286,16 @@ def test_all_commands_name_the_same_next_step_after_half_of_the_answers(
 
 def test_skipped_images_do_not_wait_for_the_same_annotators(project: Project) -> None:
     say(project, {"a": "awe", "f": "fear", "s": SKIP}, ada=ALL_RIGHT, ben="s" + ALL_RIGHT[1:])
-    assert status(project)["next"] == "uniemox curate agree p"
+    assert status(project).next.command == "uniemox curate agree p"
 
 
 def test_leaving_an_annotator_out_asks_for_another_one(project: Project) -> None:
     say(project, ada=ALL_RIGHT, ben=ALL_RIGHT)
     with project.store.write() as connection:
         leave_out(connection, "ben", actor="owner")
-    assert status(project)["next"] == "uniemox curate invite p NAME"
+    assert status(project).next.command == "uniemox curate invite p NAME"
     number_of(project, "Eve")
-    assert status(project)["next"] == "uniemox curate serve p"
+    assert status(project).next.command == "uniemox curate serve p"
 
 
 def test_a_first_split_of_few_images_compares_no_schemes(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
@@ -325,8 +326,8 @@ def test_a_project_without_kept_images_is_not_sent_to_split(project: Project, be
     say(project, ada=ALL_RIGHT if ben else "n" * 20, ben=ben or "n" * 20)
     agree(project)
     state = status(project)
-    assert state["next"] == f"uniemox curate {following or 'collect p --source SOURCE'}"
-    assert "the rule both keeps no image" in state["why"]
+    assert state.next.command == f"uniemox curate {following or 'collect p --source SOURCE'}"
+    assert "the rule both keeps no image" in state.next.reason
 
 
 def test_an_imported_label_makes_agree_the_next_step(released: Project, capsys: pytest.CaptureFixture[str]) -> None:
@@ -346,7 +347,7 @@ def test_a_changed_search_word_is_noticed_although_counts_are_kept(
     status(released)
     with released.store.write() as connection:
         connection.execute(update(t.candidates).where(t.candidates.c.picture_id == 5).values(label="fear"))
-    assert status(released)["steps"]["agree"]["kept"] == 15
+    assert status(released).progress.agree.kept == 15
 
 
 def test_nobody_is_invited_to_label_nothing(project: Project) -> None:
@@ -354,16 +355,16 @@ def test_nobody_is_invited_to_label_nothing(project: Project) -> None:
         number = connection.scalar(select(func.max(t.batches.c.id)))  # of the screen
         undo(connection, number, actor="owner")
     state = status(project)
-    assert state["next"] == "uniemox curate screen p"
-    assert state["why"] == "20 images have no decision: those of a screen were undone"
+    assert state.next.command == "uniemox curate screen p"
+    assert state.next.reason == "20 images have no decision: those of a screen were undone"
     screen(project)
-    assert (status(project)["steps"]["screen"]["kept"], status(project)["steps"]["screen"]["to look at"]) == (20, 0)
+    assert (status(project).progress.screen.kept, status(project).progress.screen.to_look_at) == (20, 0)
     with project.store.write() as connection:
         changes = [Change(image, "screen", "drop", "in a benchmark: fi") for image in range(1, len(SEARCHED) + 1)]
         append(connection, actor="", step="screen", note="", changes=changes)
     state = status(project)
-    assert state["next"] == "uniemox curate collect p --source SOURCE"
-    assert "no image is left (in a benchmark 20)" in state["why"]
+    assert state.next.command == "uniemox curate collect p --source SOURCE"
+    assert "no image is left (in a benchmark 20)" in state.next.reason
 
 
 def test_images_that_were_taken_down_need_no_decision(project: Project) -> None:
@@ -372,15 +373,15 @@ def test_images_that_were_taken_down_need_no_decision(project: Project) -> None:
     with project.store.write() as connection:
         undo(connection, connection.scalar(select(func.min(t.batches.c.id))), actor="owner")
     state = status(project)
-    assert state["next"] == "uniemox curate screen p"
-    assert state["why"] == "19 images have no decision: those of a screen were undone"
+    assert state.next.command == "uniemox curate screen p"
+    assert state.next.reason == "19 images have no decision: those of a screen were undone"
     screen(project)
-    assert status(project)["steps"]["screen"]["kept"] == 19
+    assert status(project).progress.screen.kept == 19
     for digest in images[1:]:
         take_down(project, digest, because="asked")
     state = status(project)
-    assert state["next"] == "uniemox curate collect p --source SOURCE"
-    assert "no image is left (taken down 20)" in state["why"]
+    assert state.next.command == "uniemox curate collect p --source SOURCE"
+    assert "no image is left (taken down 20)" in state.next.reason
 
 
 def test_agree_by_another_rule_keeps_the_options_of_the_split(
@@ -400,4 +401,4 @@ def test_errors_of_early_steps_lead_to_the_next_step(tmp_path: Path) -> None:
         agree(project)
     with pytest.raises(DataError, match=says("no image is kept; uniemox curate status", "next step")):
         draw_split(project, {}, {"train": 0.8, "val": 0.1, "test": 0.1})
-    assert status(project)["next"] == "uniemox curate collect p --source folder:IMAGES"
+    assert status(project).next.command == "uniemox curate collect p --source folder:IMAGES"

@@ -96,7 +96,7 @@ def test_shares_that_groups_prevent_are_explained(tmp_path: Path, capsys: pytest
     message = " ".join(capsys.readouterr().err.split())
     reason = "10 images are in 1 group of near duplicates, or of images of one author or page, which are not divided"
     assert f"% of the images instead of 60/20/20 %: {reason}" in message
-    assert reason in status(project)["told"]["split"]
+    assert reason in status(project).sentences["split"]
 
 
 def test_a_release_is_read_by_our_readers(release_folder: Path) -> None:
@@ -400,10 +400,10 @@ def test_a_takedown_writes_a_release_of_an_older_version_again(tmp_path: Path) -
 def test_a_release_holds_the_current_agreement(tmp_path: Path) -> None:
     project = agreed(tmp_path, is_split=False, Zoe="fa" * 6)
     agree(project)
-    assert "before the last" not in status(project)["told"]["agree"]
+    assert "before the last" not in status(project).sentences["agree"]
     with project.store.write() as connection:
         leave_out(connection, "Zoe", actor="me")
-    assert "on 12 images, before the last 1 step;" in status(project)["told"]["agree"]
+    assert "on 12 images, before the last 1 step;" in status(project).sentences["agree"]
     split(project, verdicts(project), RATIOS, schemes=1)
     release(project, tmp_path / "out", ReleaseConfig(name="x"))
     agreement = json.loads((tmp_path / "out" / "agreement.json").read_text())

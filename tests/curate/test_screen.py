@@ -279,7 +279,7 @@ def test_a_takedown_deletes_files_until_it_is_undone(tmp_path: Path) -> None:
     write(tmp_path / "in" / "awe", copy=plant(draw_image(0), "scaled", random.Random(3)))
     project = collected(tmp_path / "p", tmp_path / "in")
     screen(project)
-    before = status(project)["next"]
+    before = status(project).next.command
     rows = {Path(row.title).name: row for row in project.rows(select(t.candidates))}
     done = take_down(project, rows["0.jpg"].address, because="asked")
     assert (len(done.sha256), done.near_duplicates) == (2, 1)
@@ -293,13 +293,13 @@ def test_a_takedown_deletes_files_until_it_is_undone(tmp_path: Path) -> None:
     take_back(project.store, batch.id)
     assert screen(project) == {"kept": 2, "near duplicate": 1, "can't be read now": 2}  # until collect fetches them
     assert len(project.rows(select(t.looks))) == 1
-    assert status(project)["next"] == "uniemox curate collect p --source folder:PATH"
+    assert status(project).next.command == "uniemox curate collect p --source folder:PATH"
     assert fetch(project, QUICK, folders=[tmp_path])["fetched"] == 3
     assert len(list((tmp_path / "p" / "pictures").rglob("*.jpg"))) == 3
-    assert status(project)["next"] == "uniemox curate screen p"
+    assert status(project).next.command == "uniemox curate screen p"
     assert screen(project) == {"kept": 2, "near duplicate": 1}
     assert [row.problem for row in project.rows(select(t.looks))] == [""] * 3
-    assert status(project)["next"] == before
+    assert status(project).next.command == before
     for which, error in (("http://nowhere.example/", DataError), ("abc", ConfigError), ("0" * 12, DataError)):
         with pytest.raises(error):
             take_down(project, which, because="x")

@@ -67,7 +67,7 @@ def test_a_takedown_leaves_the_rest_of_a_release_as_it_was(tmp_path: Path) -> No
     tables = [path.read_text() for path in (tmp_path / "a" / "pictures").glob("*/metadata.jsonl")]
     assert sum(text.count("\n") for text in tables) == len(rows) - 1
     assert not any(rows[0]["sha256"][:20] in text for text in tables)
-    assert status(project)["steps"]["release"]["releases"][0]["pictures"] == len(rows) - 1
+    assert status(project).progress.release.releases[0].images == len(rows) - 1
     assert len(open_data(f"emo8:{tmp_path / 'a' / 'pictures'}")) == len(rows) - 1
     repeated = {path: path.read_bytes() for path in (tmp_path / "a").iterdir() if path.is_file()}
     assert not take_down(project, rows[0]["sha256"], because="again").problems
@@ -210,4 +210,4 @@ def test_taking_down_the_last_image_removes_all_lists(tmp_path: Path) -> None:
     assert not any((tmp_path / "a" / name).exists() for name in (*LISTS, *FIGURES))
     assert (tmp_path / "a" / "README.md").read_text() == "# a\n\nAll images of this release were taken down.\n"
     assert not [path for path in (tmp_path / "a" / "pictures").rglob("*") if path.is_file()]
-    assert status(project)["steps"]["release"]["releases"][0]["pictures"] == 0
+    assert status(project).progress.release.releases[0].images == 0

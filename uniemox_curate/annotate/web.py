@@ -237,7 +237,7 @@ def _add_owner_routes(app: FastAPI) -> None:
 
     @app.get("/api/status")
     def progress(person: Owner) -> Response:
-        return JSONResponse(status(project))
+        return JSONResponse(status(project).to_json())
 
     @app.get("/api/grid")
     def grid(person: Owner, shown: Literal["keep", "drop"] = "keep", label: str = "", page: int = 0) -> Response:

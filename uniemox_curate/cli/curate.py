@@ -260,7 +260,7 @@ def status(
         project_status.write_status_page(html, content, None, folder / "splits.png")
         say(f"wrote {html}")
     if as_json:
-        print(json.dumps(content))
+        print(json.dumps(content.to_json()))
     else:
         show_all(status_tables(content))
 

@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.markup import escape
@@ -14,12 +14,12 @@ from rich.text import Text
 
 from uniemox.cli import need, say, shell_quoted
 from uniemox.plurals import counted
-from uniemox_curate.next_step import NextStep
 
 if TYPE_CHECKING:
     from uniemox_curate.annotate.agree import AgreementStats, Figure
     from uniemox_curate.annotate.verdicts import Verdict
     from uniemox_curate.project import Project
+    from uniemox_curate.status import ProjectStatus
 
 PACKAGES = ("sqlalchemy", "fastapi", "uvicorn", "sklearn", "scipy", "matplotlib")
 Folder = Annotated[Path, Parameter(help="Folder of the project.")]
@@ -46,32 +46,33 @@ def say_next(project: "Project", folder: Path) -> None:
     """
     from uniemox_curate.status import status
 
-    state = status(project, shell_quoted(folder))
-    say(f"next: {NextStep(state['next'], state['why'])}")
+    say(f"next: {status(project, shell_quoted(folder)).next}")
 
 
-def status_tables(status: Mapping[str, Any]) -> Iterator[Table | str]:
+def status_tables(status: "ProjectStatus") -> Iterator[Table | str]:
     """Yield tables of steps, annotators and recent batches, then the next command."""
-    steps = Table("step", "progress", title=_title(f"project {status['folder']}"))
-    for name, sentence in status["told"].items():
+    steps = Table("step", "progress", title=_title(f"project {status.folder}"))
+    for name, sentence in status.sentences.items():
         _add(steps, name, sentence)
     yield steps
-    if status["people"]:
-        people = Table("annotator", "answered", "checks passed", "median s", "access")
-        for person in status["people"]:
-            time_s = "" if person["median_s"] is None else f"{person['median_s']:.1f}"
-            access = ("ended" if person["is_revoked"] else "yes") + (", left out" if person["is_left_out"] else "")
-            checks = f"{person['checks_passed']}/{person['checks']}" if person["checks"] else "no checks"
-            _add(people, person["name"], str(person["answered"]), checks, time_s, access)
-        yield people
-    if status["history"]:
+    if status.annotators:
+        annotators = Table("annotator", "answered", "checks passed", "median s", "access")
+        for person in status.annotators:
+            time_s = "" if person.median_s is None else f"{person.median_s:.1f}"
+            access = "ended" if person.is_revoked else "yes"
+            if person.is_left_out:
+                access += ", left out"
+            checks = f"{person.checks_passed}/{person.checks}" if person.checks else "no checks"
+            _add(annotators, person.name, str(person.answered), checks, time_s, access)
+        yield annotators
+    if status.history:
         batches = Table("number", "when", "who", "step", "what", "images")
-        for batch in status["history"][:10]:
+        for batch in status.history[:10]:
             when = time.strftime("%Y-%m-%d %H:%M", time.localtime(batch["at"]))
             note = f"{batch['note']} (undone)" if batch["is_undone"] else batch["note"]
             _add(batches, str(batch["id"]), when, batch["actor"], batch["step"], note, str(batch["changes"]))
         yield batches
-    yield f"next: {NextStep(status['next'], status['why'])}"
+    yield f"next: {status.next}"
 
 
 def agreement_tables(stats: "AgreementStats", verdicts: "Mapping[int, Verdict]") -> Iterator[Table | str]:

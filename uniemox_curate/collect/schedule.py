@@ -6,7 +6,7 @@ A host gets one request at a time, with pauses between requests and retries afte
 import heapq
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,55 +43,88 @@ def fetch_all(
             later, while other hosts continue. If it returns another job, that job joins the end of its host's queue.
         config: Limits of rate, workers and tries.
     """
-    hosts: dict[str, _Host] = defaultdict(_Host)
-    # Heap of hosts without a running request: the time from which each may be asked, and its name.
-    idle: list[tuple[float, str]] = []
-
-    def add(job: Download) -> None:
-        name = host_of(job.address)
-        hosts[name].queue.append((job, 0))
-        if not hosts[name].is_listed:
-            hosts[name].is_listed = True
-            heapq.heappush(idle, (hosts[name].next_at, name))
-
+    hosts = _Hosts(config)
     for job in jobs:
-        add(job)
-    running: dict[Future[Any], tuple[str, Download, int]] = {}
+        hosts.add(job)
+    running: dict[Future[Any], _Turn] = {}
     pool = ThreadPoolExecutor(config.workers, thread_name_prefix="fetch")
     try:
-        while idle or running:
-            now = time.monotonic()
-            while idle and len(running) < config.workers and idle[0][0] <= now:
-                name = heapq.heappop(idle)[1]
-                job, failures = hosts[name].queue.popleft()
-                # Local files have no host.
-                hosts[name].next_at = now + (1 / config.rate if name else 0)
-                running[pool.submit(work, job)] = name, job, failures
-            can_start = bool(idle) and len(running) < config.workers
-            pause = max(0.0, idle[0][0] - now) if can_start else None
+        while hosts.idle or running:
+            while len(running) < config.workers and (turn := hosts.next_turn()) is not None:
+                running[pool.submit(work, turn.job)] = turn
+            has_free_worker = len(running) < config.workers
+            pause_s = hosts.pause_s() if has_free_worker else None
             if not running:
-                time.sleep(pause or 0.0)
+                time.sleep(pause_s or 0.0)
                 continue
-            for future in wait(running, timeout=pause, return_when=FIRST_COMPLETED).done:
-                name, job, failures = running.pop(future)
-                host = hosts[name]
-                result = future.result()
-                if isinstance(result, FetchError) and result.may_pass:
-                    given_up = host.record_failure(job, failures + 1, result, config)
-                    yield from ((failed_job, result) for failed_job in given_up)
-                else:
-                    host.failed_addresses = 0
-                    if isinstance(result, Download) and (reason := hosts[host_of(result.address)].given_up):
-                        yield result, reason
-                    elif isinstance(result, Download):
-                        add(result)
-                    else:
-                        yield job, result
-                host.is_listed = bool(host.queue)
-                if host.is_listed:
-                    heapq.heappush(idle, (host.next_at, name))
+            for future in wait(running, timeout=pause_s, return_when=FIRST_COMPLETED).done:
+                yield from hosts.finish(running.pop(future), future.result())
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """A request that a host gets now."""
+
+    host: str
+    """Name of the host; empty for local files."""
+    job: Download
+    failures: int
+    """Number of earlier tries."""
+
+
+class _Hosts:
+    """All hosts of a run, and the order in which they are asked."""
+
+    def __init__(self, config: CollectConfig) -> None:
+        self.config = config
+        self.by_name: dict[str, _Host] = defaultdict(_Host)
+        # Heap of hosts without a running request: the time from which each may be asked, and its name.
+        self.idle: list[tuple[float, str]] = []
+
+    def add(self, job: Download) -> None:
+        """Put a job at the end of its host's queue."""
+        name = host_of(job.address)
+        host = self.by_name[name]
+        host.queue.append((job, 0))
+        if not host.is_listed:
+            host.is_listed = True
+            heapq.heappush(self.idle, (host.next_at, name))
+
+    def next_turn(self) -> _Turn | None:
+        """Return the next request; None if no host may be asked now."""
+        now = time.monotonic()
+        if not self.idle or self.idle[0][0] > now:
+            return None
+        _, name = heapq.heappop(self.idle)
+        host = self.by_name[name]
+        job, failures = host.queue.popleft()
+        # Local files have no host.
+        host.next_at = now + (1 / self.config.rate if name else 0)
+        return _Turn(name, job, failures)
+
+    def pause_s(self) -> float | None:
+        """Return the time until a host may be asked, s; None if none is idle."""
+        return max(0.0, self.idle[0][0] - time.monotonic()) if self.idle else None
+
+    def finish(self, turn: _Turn, result: Any) -> Iterator[tuple[Download, Any]]:
+        """Yield the jobs that a result ends, with their results, and let the host wait for its next turn."""
+        host = self.by_name[turn.host]
+        if isinstance(result, FetchError) and result.may_pass:
+            given_up = host.record_failure(turn.job, turn.failures + 1, result, self.config)
+            yield from ((job, result) for job in given_up)
+        else:
+            host.failed_addresses = 0
+            if not isinstance(result, Download):
+                yield turn.job, result
+            elif (reason := self.by_name[host_of(result.address)].given_up) is not None:
+                yield result, reason
+            else:
+                self.add(result)
+        host.is_listed = bool(host.queue)
+        if host.is_listed:
+            heapq.heappush(self.idle, (host.next_at, turn.host))
 
 
 @dataclass(slots=True)

@@ -24,6 +24,7 @@ from uniemox_curate.release.config import IMAGES, ReleaseConfig, ReleasedImage
 from uniemox_curate.release.croissant import write_croissant
 from uniemox_curate.release.facts import AnswerFacts, SharedOrigins
 from uniemox_curate.release.hub_card import hub_header
+from uniemox_curate.status import ProjectStatus
 
 ALL_ANSWERS = "answers_all.csv"
 # Minimum number of class folders that `folder:` recognises (uniemox/data/readers/folders.py).
@@ -53,18 +54,19 @@ def _as_plain_text(value: Any) -> Any:
     return value
 
 
-def statistics(name: str, status: Mapping[str, Any], plan: CollectionPlan) -> dict[str, Any]:
+def statistics(name: str, status: ProjectStatus, plan: CollectionPlan) -> dict[str, Any]:
     """Return the statistics of a release: a row of table II, classes by split, styles, images after each step.
 
     `write_documents` adds the numbers of released images.
 
     Args:
         name: Name of the data set.
-        status: State of the project, as `uniemox_curate.status.status` returns it.
+        status: State of the project.
         plan: Plan of the project.
     """
-    steps = status["steps"]
-    people = [person for person in status["people"] if not person["is_left_out"]]
+    collect = status.progress.collect
+    screen = status.progress.screen
+    people = [person for person in status.annotators if not person.is_left_out]
     label_set = plan.label_set
     annotation = str(len(plan.labels))
     if label_set.name != "custom":
@@ -74,18 +76,18 @@ def statistics(name: str, status: Mapping[str, Any], plan: CollectionPlan) -> di
         "classes": {label: {} for label in plan.labels},
         "styles": {},
         "funnel": {
-            "offered by the sources": steps["collect"]["offered"],
+            "offered by the sources": collect.offered,
             # Images that were taken down later were fetched, too.
-            "fetched": steps["collect"]["fetched"] + steps["collect"]["taken down"],
-            "different pictures": steps["collect"]["different pictures"],
-            "passed the screen": steps["screen"]["kept"],
-            "answered by two or more": steps["annotate"]["answered twice"],
+            "fetched": collect.fetched + collect.taken_down,
+            "different pictures": collect.different_images,
+            "passed the screen": screen.kept,
+            "answered by two or more": status.progress.annotate.answered_twice,
             "released": 0,
         },
-        "dropped": steps["screen"]["dropped"],
+        "dropped": screen.dropped,
         "attention checks": {
-            "asked": sum(person["checks"] for person in people),
-            "passed": sum(person["checks_passed"] for person in people),
+            "asked": sum(person.checks for person in people),
+            "passed": sum(person.checks_passed for person in people),
         },
     }
 
