@@ -27,7 +27,6 @@ from rich.table import Table
 from torch import nn
 
 from benchmarks import containers
-from uniemox.classifier_info import NetworkSpec
 from uniemox.cli import run_and_report_errors
 from uniemox.cli.console import out, progress_bar
 from uniemox.errors import ConfigError, UniemoxError
@@ -36,6 +35,7 @@ from uniemox.model.config import ModelConfig
 from uniemox.model.encoder import build_encoder
 from uniemox.model.encoders import MixMAEEncoder, build
 from uniemox.model.uniemox import UniEmoX
+from uniemox.network_spec import NetworkSpec
 from uniemox.paper import paper_tables
 from uniemox.spelling import similar_name
 from uniemox.training.counting import multiply_adds, parameter_count, timed

@@ -28,6 +28,7 @@ TOP = (
     "intervals",
     "ranks",
     "paper",
+    "network_spec",
     "classifier_info",
     "io",
 )
@@ -41,6 +42,7 @@ PUBLIC_MODULES = (
     "classifier_info",
     "errors",
     "intervals",
+    "network_spec",
     "paper",
     "plurals",
     "resampling",

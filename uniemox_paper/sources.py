@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from uniemox.classifier_info import Streams
 from uniemox.data import (
     INDEX,
     JOINS,
@@ -26,6 +25,7 @@ from uniemox.data import (
 from uniemox.errors import ConfigError
 from uniemox.io import SPLITS, weight_paths
 from uniemox.labels import CAER, EKMAN, HECO, MIKELS, UBE, LabelSet, join_labels
+from uniemox.network_spec import Streams
 from uniemox.training import describe_data
 from uniemox_paper.config import ReproduceConfig
 from uniemox_paper.methods.eap import has_words

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from uniemox.classifier_info import Streams
 from uniemox.finetune import FinetuneConfig
 from uniemox.io import ENCODER, ONNX
 from uniemox.labels import scored_labels
+from uniemox.network_spec import Streams
 from uniemox_paper.config import ReproduceConfig, Scale
 from uniemox_paper.plan import KEY, OUT, PRETRAININGS, Cell, PlannedRun, changed
 from uniemox_paper.protocol import Protocol, augmentation_of, epoch_of, head_of, pooling_of, views_of_method

@@ -7,12 +7,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from uniemox.classifier_info import ClassifierInfo, NetworkSpec
+from uniemox.classifier_info import ClassifierInfo
 from uniemox.data import DataSet, Sample, image_hashes, refuse_seen, seen_by
 from uniemox.errors import DataError
 from uniemox.evaluate import Evaluation, Outputs, Scorer, write_evaluation
 from uniemox.io import Progress, silent
 from uniemox.labels import scored_labels
+from uniemox.network_spec import NetworkSpec
 from uniemox.teacher import open_teacher
 from uniemox.views import WholeViews, load_batches
 from uniemox_paper.table3 import DATA

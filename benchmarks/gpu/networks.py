@@ -7,7 +7,6 @@ import timm
 import torch
 from torch import Tensor
 
-from uniemox.classifier_info import NetworkSpec
 from uniemox.data.synthetic_scenes import synthetic
 from uniemox.finetune.config import AugmentConfig
 from uniemox.finetune.step import FinetuneBatch
@@ -18,6 +17,7 @@ from uniemox.model.encoder import build_encoder
 from uniemox.model.encoders import build
 from uniemox.model.fusion import build_fusion
 from uniemox.model.uniemox import UniEmoX
+from uniemox.network_spec import NetworkSpec
 from uniemox.pretrain.step import PretrainBatch
 from uniemox.views.loader import ViewBatch
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import softmax
 
-from uniemox.classifier_info import ClassifierInfo, NetworkSpec
+from uniemox.classifier_info import ClassifierInfo
 from uniemox.errors import DataError
 from uniemox.evaluate.calibration import (
     calibrated,
@@ -18,6 +18,7 @@ from uniemox.evaluate.calibration import (
     reliability,
 )
 from uniemox.labels import MIKELS
+from uniemox.network_spec import NetworkSpec
 from uniemox.predict.confidence import coverage_range, probabilities_of, score_limit
 
 SEEDS = st.integers(0, 2**32 - 1)

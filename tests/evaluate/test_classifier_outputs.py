@@ -9,7 +9,7 @@ import torch
 
 from tests.drawn import draw_image
 from tests.runs import colours
-from uniemox.classifier_info import ClassifierInfo, NetworkSpec
+from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.sample import ImageFile, Sample
 from uniemox.errors import DataError
 from uniemox.evaluate.classifier_outputs import Reading, encode_samples, outputs_of, select_views
@@ -19,6 +19,7 @@ from uniemox.finetune.config import NetworkConfig
 from uniemox.finetune.network import build_network
 from uniemox.labels import MIKELS
 from uniemox.model.classifier import Classifier
+from uniemox.network_spec import NetworkSpec
 from uniemox.predict.network import Network
 from uniemox.views.config import ViewConfig
 from uniemox.views.loader import ViewDataset, collate

@@ -7,9 +7,10 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from uniemox.classifier_info import TOP_LEVEL, ClassifierInfo, NetworkSpec
+from uniemox.classifier_info import TOP_LEVEL, ClassifierInfo
 from uniemox.labels import MIKELS
 from uniemox.model.classifier import Classifier
+from uniemox.network_spec import NetworkSpec
 
 SIZE = 32
 

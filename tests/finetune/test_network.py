@@ -19,10 +19,11 @@ from tests.export.networks import info_of
 from tests.runs import BOTH, SIZE, finetuned, pretrained
 from uniemox.checkpoints import load_published
 from uniemox.checkpoints.classifier import describe_encoder, load_classifier, save_classifier
-from uniemox.classifier_info import ClassifierInfo, NetworkSpec
+from uniemox.classifier_info import ClassifierInfo
 from uniemox.errors import CheckpointError, ConfigError, ShapeError, UniemoxError
 from uniemox.finetune.config import NetworkConfig
 from uniemox.finetune.network import BuiltNetwork, build_network, restart
+from uniemox.network_spec import NetworkSpec
 from uniemox.training.optimization import parameter_groups
 from uniemox.training.run_folder import field_of_record
 from uniemox.views.patches import IMAGENET

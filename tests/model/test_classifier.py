@@ -11,12 +11,12 @@ from timm.layers import DropPath
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from uniemox.classifier_info import NetworkSpec
 from uniemox.errors import ConfigError, ShapeError
 from uniemox.model.classifier import Classifier, NeighbourHead, Streams, set_drop_path
 from uniemox.model.encoder import build_encoder, encode_visible
 from uniemox.model.encoders import build, with_fitted
 from uniemox.model.fusion import build_fusion
+from uniemox.network_spec import NetworkSpec
 from uniemox.views.patches import patchify
 
 

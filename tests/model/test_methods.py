@@ -12,7 +12,7 @@ from PIL import Image
 
 from uniemox.checkpoints.classifier import load_classifier, save_classifier
 from uniemox.checkpoints.detector_weights import load_detector_weights
-from uniemox.classifier_info import ClassifierInfo, EncoderSpec, NetworkSpec
+from uniemox.classifier_info import ClassifierInfo
 from uniemox.errors import ConfigError
 from uniemox.labels import CAER, MIKELS, LabelSet
 from uniemox.losses.methods import multiplicative_loss
@@ -22,6 +22,7 @@ from uniemox.model.encoders import build
 from uniemox.model.methods.ccim import Ccim
 from uniemox.model.methods.relation import Relation, build_method
 from uniemox.model.regions import GRID, MAX_DETECTIONS, Regions
+from uniemox.network_spec import EncoderSpec, NetworkSpec
 from uniemox.views.patches import normalise
 from uniemox_paper.methods.eap import TEMPERATURE, Eap
 from uniemox_paper.methods.emoticon import proximity

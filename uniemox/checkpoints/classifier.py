@@ -11,12 +11,13 @@ import torch
 from uniemox.checkpoints.reading import MAX_ENCODERS, check_file
 from uniemox.checkpoints.saving import timm_model, write_tensors
 from uniemox.checkpoints.timm_networks import TIMM, TimmSource
-from uniemox.classifier_info import ClassifierInfo, EncoderSpec, NetworkSpec, read_info
+from uniemox.classifier_info import ClassifierInfo, read_info
 from uniemox.errors import CheckpointError, UniemoxError
 from uniemox.io.files import open_regular
 from uniemox.model.classifier import Classifier
 from uniemox.model.config import refuse_foreign
 from uniemox.model.encoders import MIXMAE, MixMAEEncoder, build
+from uniemox.network_spec import EncoderSpec, NetworkSpec
 
 CLASSIFIER_KEY = "uniemox_classifier"
 # Maximum number of blocks in all encoders of a file.

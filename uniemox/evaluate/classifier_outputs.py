@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from uniemox.checkpoints.classifier import load_classifier
-from uniemox.classifier_info import ClassifierInfo, views_of
+from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.sample import Broken, Sample
 from uniemox.errors import DataError
 from uniemox.evaluate.outputs import EncodedSamples, Outputs, nothing_read
@@ -17,6 +17,7 @@ from uniemox.io.progress import Progress, silent
 from uniemox.model.classifier import Classifier
 from uniemox.model.config import Precision
 from uniemox.model.eval_mode import eval_mode
+from uniemox.network_spec import views_of
 from uniemox.persons.box import Box
 from uniemox.predict.network import DISTANCE, FEATURES, LOGITS, is_blank, mean_outputs
 from uniemox.predict.views import scene_parts

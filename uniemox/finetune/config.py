@@ -6,10 +6,11 @@ from numbers import Integral
 from typing import Any, Literal, cast, get_args
 
 from uniemox.bounds import check_numbers
-from uniemox.classifier_info import TASKS_WITH_SHARES, Streams, Task
+from uniemox.classifier_info import TASKS_WITH_SHARES, Task
 from uniemox.errors import ConfigError
 from uniemox.io.weight_names import CLIP
 from uniemox.model.config import REGION_METHODS, AdaptedLayers, check_fusion, check_import_name, is_foreign
+from uniemox.network_spec import Streams
 from uniemox.training.config import HardwareConfig, OptimizerConfig, SaveConfig, ScheduleConfig, check_batches
 from uniemox.views.config import ViewConfig
 

@@ -15,7 +15,7 @@ from uniemox.checkpoints.onnx_encoders import load_embedded
 from uniemox.checkpoints.published import load_published, load_start
 from uniemox.checkpoints.reading import check_shapes, is_sincos
 from uniemox.checkpoints.timm_networks import TIMM, load_timm
-from uniemox.classifier_info import ClassifierInfo, EncoderSpec, NetworkSpec, read_info
+from uniemox.classifier_info import ClassifierInfo, read_info
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import CheckpointError, ConfigError, ShapeError
 from uniemox.finetune.config import INIT_MISSING, FinetuneConfig, LoraConfig, NetworkConfig
@@ -30,6 +30,7 @@ from uniemox.model.fusion import build_fusion
 from uniemox.model.lora import add_adapters
 from uniemox.model.methods.relation import method_class
 from uniemox.model.regions import feature_map
+from uniemox.network_spec import EncoderSpec, NetworkSpec
 from uniemox.training.run_folder import field_of_record
 from uniemox.views.patches import IMAGENET, PixelStats
 

@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from timm.layers import DropPath, calculate_drop_path_rates
 from torch import Tensor, nn
 
-from uniemox.classifier_info import Streams, views_of
 from uniemox.errors import ConfigError, ShapeError
 from uniemox.model.distance import Distance
 from uniemox.model.encoder import ConcatEncoder
 from uniemox.model.methods.relation import Relation
+from uniemox.network_spec import Streams, views_of
 
 # Names of timm's drop paths: of attention and MLP, or of the whole block.
 DROP_PATHS = ("drop_path1", "drop_path2", "drop_path")

@@ -11,7 +11,6 @@ import torch
 from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 
-from uniemox.classifier_info import EncoderSpec, NetworkSpec
 from uniemox.errors import CheckpointError
 from uniemox.model.classifier import Classifier, NeighbourHead, UnitLength
 from uniemox.model.distance import Distance
@@ -19,6 +18,7 @@ from uniemox.model.encoder import ColourHistogram, ConcatEncoder
 from uniemox.model.fusion import build_fusion
 from uniemox.model.methods.ccim import Ccim
 from uniemox.model.methods.relation import build_method
+from uniemox.network_spec import EncoderSpec, NetworkSpec
 from uniemox.views.patches import PixelStats
 
 # Names of the encoders that timm does not have.

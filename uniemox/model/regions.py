@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from uniemox.classifier_info import Streams
 from uniemox.errors import ConfigError
 from uniemox.model.detectors import CLASSES, Candidates, YoloxNano, YuNet
+from uniemox.network_spec import Streams
 from uniemox.views.patches import IMAGENET, PixelStats
 
 Group = Literal["scene", "cells", "objects", "people", "person", "body", "face"]

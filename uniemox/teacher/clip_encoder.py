@@ -10,10 +10,10 @@ from timm.models.vision_transformer import _convert_openai_clip
 from torch import Tensor, nn
 
 from uniemox.checkpoints.reading import LoadReport, on_meta_device
-from uniemox.classifier_info import EncoderSpec
 from uniemox.errors import CheckpointError, TeacherError
 from uniemox.io.weight_names import CLIP
 from uniemox.model.encoders import build_timm
+from uniemox.network_spec import EncoderSpec
 from uniemox.teacher.opening import clip_parts, open_teacher
 from uniemox.teacher.sources import ClipTeacher, load_clip
 

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from uniemox.classifier_info import ClassifierInfo, NetworkSpec
+from uniemox.classifier_info import ClassifierInfo
 from uniemox.errors import ConfigError, TeacherError
 from uniemox.labels import MIKELS, clean, recognise_labels
+from uniemox.network_spec import NetworkSpec
 from uniemox.predict.network import Network
 from uniemox.teacher.opening import open_teacher
 from uniemox.teacher.sources import ClipTeacher

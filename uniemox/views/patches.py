@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from uniemox.classifier_info import IMAGENET_MEAN, IMAGENET_STD
 from uniemox.errors import ConfigError, ShapeError
+from uniemox.network_spec import IMAGENET_MEAN, IMAGENET_STD
 from uniemox.views.transfer import to_device
 
 

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from uniemox.classifier_info import ClassifierInfo, NetworkSpec
+from uniemox.classifier_info import ClassifierInfo
+from uniemox.network_spec import NetworkSpec
 from uniemox.persons.box import Box, Detection
 from uniemox.predict.network import Array, Network
 from uniemox.predict.predictor import Predictor
