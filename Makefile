@@ -2,6 +2,7 @@
 # `make demo DATA=KIND:PATH` does the demo's work on your own pictures.
 PYTHON ?= python3
 BIN := .venv/bin
+PARALLEL_TESTS = $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 EXTRAS := train,data,hub,serve,ask,curate,video,heic,raw,track,dev,docs
 
 VERSION = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
@@ -10,7 +11,7 @@ OTHER = build/python$(VERSION)
 # The tests start hundreds of commands; without stored bytecode each of them would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo docs embedded test pytest test-python check lint types check-python clean
+.PHONY: demo docs embedded test pytest test-thorough test-python check lint types check-python clean
 
 demo: .venv/ready
 	$(BIN)/python examples/demo.py '$(DATA)'
@@ -31,7 +32,11 @@ test: lint
 	$(MAKE) --no-print-directory --jobs 2 types pytest
 
 pytest: .venv/ready
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m 'not types' $(PYTEST)
+	$(PARALLEL_TESTS) -m 'not types and not thorough' $(PYTEST)
+
+# The tests that `make test` leaves out: see the marker `thorough` in pyproject.toml.
+test-thorough: .venv/ready
+	$(PARALLEL_TESTS) -m thorough $(PYTEST)
 
 # make test-python PYTHON=python3.13: a short selection on another Python, in an environment of its own (7 GB).
 test-python: $(OTHER)/ready

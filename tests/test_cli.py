@@ -160,6 +160,7 @@ def test_long_argument_is_shortened_in_the_error(words: str, tmp_path: Path, mon
     assert len(done.stderr) < 600
 
 
+@pytest.mark.thorough
 def test_bench_step_measures_a_whole_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("uniemox.training.counting.PEAK_SIZES", (256,))
     done = uniemox_here("bench", "step", "--model", "vit_tiny_patch16_224", "--batch-size", 2, "--steps", 2, "--json")

@@ -139,6 +139,7 @@ def test_split_explains_shares_that_groups_prevent(tmp_path: Path) -> None:
     assert reason in " ".join(done.stderr.split())
 
 
+@pytest.mark.thorough
 def test_split_plots_the_choice_among_schemes(tmp_path: Path) -> None:
     plot = tmp_path / "choice.png"
     arguments = ("synthetic:96", tmp_path / "s.json", "--schemes", 5, "--plot", plot, "--fraction", 0.5, "--json")

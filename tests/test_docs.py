@@ -70,6 +70,7 @@ class LinksAndAnchors(HTMLParser):
         self.links += [values[name] or "" for name in ("href", "src") if name in values]
 
 
+@pytest.mark.thorough
 def test_every_link_of_the_site_leads_to_a_file_and_a_heading(site: Path) -> None:
     pages = {path: LinksAndAnchors(path.read_text("utf-8")) for path in site.rglob("*.html") if path.name != "404.html"}
     for page, content in pages.items():
@@ -337,6 +338,7 @@ def write_package(page: str, folder: Path) -> None:
         (installed / "entry_points.txt").write_text("\n".join(lines) + "\n")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("page", EXTENSIONS, ids=lambda page: page.stem)
 def test_page_about_extending_runs(page: Path, tmp_path: Path) -> None:
     """Blocks with a title are files of a package outside ours; the other Python blocks run in a process of their own,

@@ -50,6 +50,7 @@ def test_missing_resources_are_warnings_with_a_remedy(tmp_path: Path, monkeypatc
     assert "RuntimeError: no C++ compiler" in findings["torch.compile"].found
 
 
+@pytest.mark.thorough
 def test_all_reduce_measures_its_bandwidth() -> None:
     """The test uses gloo; between GPUs the check uses NCCL."""
     assert 0.01 < all_reduce_gb_s(2, "gloo") < 1000

@@ -40,6 +40,7 @@ def page(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
         sys.modules.pop(name, None)
 
 
+@pytest.mark.thorough
 def test_custom_class_trains_saves_and_loads_only_if_allowed(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

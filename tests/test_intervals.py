@@ -247,6 +247,7 @@ def test_more_images_do_not_hide_the_seeds() -> None:
     assert spread.reach(0.975, 0.8) > spread.reach(0.975) == pytest.approx(widths[1] / 2)
 
 
+@pytest.mark.thorough
 def test_simulated_intervals_contain_new_seeds_where_images_alone_do_not() -> None:
     """`python -m tools.coverage` on few images, whose seeds differ by 5 points."""
     assert coverage(2, 50, 5.0, trials=2)[:2] == [None, None]
@@ -306,6 +307,7 @@ def test_negated_scores_have_negated_resamples(least: int, monkeypatch: pytest.M
     np.testing.assert_allclose(resampled_means(-scores), -resampled_means(scores), rtol=1e-12)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("groups", [None, [i // 3 for i in range(24_000)]])
 def test_multinomial_draws_have_the_same_distribution(
     groups: list[int] | None, monkeypatch: pytest.MonkeyPatch

@@ -137,6 +137,7 @@ def test_lines_of_strace_are_parsed(lines: str, path: str, elsewhere: bool) -> N
     assert is_elsewhere(lines) == elsewhere
 
 
+@pytest.mark.thorough
 @pytest.mark.portable
 @pytest.mark.parametrize("name", ["predict", "library", "explain", "serve", "curate", "pretrain", "finetune"])
 def test_commands_leave_no_files_and_open_no_connections(name: str, tmp_path: Path) -> None:

@@ -212,6 +212,7 @@ def test_a_file_behind_a_link_is_not_cut_off(tmp_path: Path) -> None:
     assert target.read_bytes().endswith(b"and more")
 
 
+@pytest.mark.thorough
 def test_prediction_over_ten_thousand_mostly_broken_files(tmp_path: Path) -> None:
     intact = jpeg_of(draw_image(1, (40, 40)))
     for i in range(10_000):

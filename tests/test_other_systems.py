@@ -31,6 +31,7 @@ builtins.open = open_without_proc
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("words", "written"),
     [

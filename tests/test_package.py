@@ -36,6 +36,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return wheel, sdist
 
 
+@pytest.mark.thorough
 def test_distributions_pass_twine_check(built: tuple[Path, Path]) -> None:
     check = pytest.importorskip("twine.commands.check")
     assert not check.check([str(path) for path in built], strict=True)
@@ -72,6 +73,7 @@ def test_model_card_has_the_hash_of_every_model() -> None:
     assert dict(re.findall(r"^\| `(\w+\.onnx)` \| `([0-9a-f]{64})` \|$", card, re.MULTILINE)) == rows
 
 
+@pytest.mark.thorough
 @pytest.mark.long
 def test_installed_wheel_runs_the_first_page_of_the_docs(built: tuple[Path, Path], tmp_path: Path) -> None:
     """The wheel is installed in its own environment, with the dependencies of this one; extras can be added."""

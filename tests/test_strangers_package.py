@@ -40,6 +40,7 @@ def uniemox(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.thorough
 @pytest.mark.long
 def test_the_package_adds_a_command_a_reader_and_a_method(folder: Path) -> None:
     done = uniemox(folder, "--help")

@@ -40,6 +40,7 @@ def answer_of(request: Request, truth: str) -> Response:
     return says_with_probabilities((letter, probabilities))
 
 
+@pytest.mark.thorough
 def test_output_on_the_page_is_that_of_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     label_of = draw_photos(tmp_path / "photos")
     monkeypatch.chdir(tmp_path)

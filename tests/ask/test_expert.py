@@ -166,6 +166,7 @@ def comparison_of(url: str, expert: Path, val: DataSet, test: DataSet, images: i
     return ModelComparison(config=config, questions=questions, data=test, split="test", expert=expert, val=val)
 
 
+@pytest.mark.thorough
 def test_models_are_asked_about_val_and_test_images(tmp_path: Path) -> None:
     val = data_of(MIKELS, n=24, split="val")
     # Image 23 is in both splits; it is scored, and the gate is not fitted to it.
@@ -205,6 +206,7 @@ def test_too_many_questions_are_refused_before_the_expert_predicts(
         compare(comparison, tmp_path)
 
 
+@pytest.mark.thorough
 def test_failed_questions_about_val_images_count(tmp_path: Path) -> None:
     val = data_of(MIKELS, n=20, split="val")
     test = data_of(MIKELS, n=20, split="test", first=100)
@@ -263,6 +265,7 @@ def test_command_needs_both_splits(tmp_path: Path) -> None:
     assert "--expert fits a gate to images of split val and scores it on split test, not val" in err
 
 
+@pytest.mark.thorough
 def test_command_shows_the_gain(tmp_path: Path) -> None:
     root = tmp_path / "set"
     draw_splits(root, ("val", "test"), 3)

@@ -47,6 +47,7 @@ def skip_initialisation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("uniemox.training.counting.FakeTensorMode", lambda **_: nullcontext())
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("skip_initialisation")
 @pytest.mark.parametrize("method", SIZES)
 def test_containers_have_the_published_sizes(method: str) -> None:
@@ -73,6 +74,7 @@ def test_layers_have_the_expected_multiply_adds() -> None:
     assert multiply_adds(lambda: conv(image)) == 8 * 8 * 4 * 2 * 9
 
 
+@pytest.mark.thorough
 def test_step_has_the_multiply_adds_of_the_reference() -> None:
     """78.1 GFLOP an image in the plain form, which embeds the hidden patches too."""
     network = UniEmoX(build_encoder("vit_small_patch16_224"), ModelConfig())
@@ -106,6 +108,7 @@ def test_models_benchmark_has_all_rows_of_table_three() -> None:
     assert set(ROWS) == set(table)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("skip_initialisation")
 @pytest.mark.parametrize("method", ["SOLVER", "Stimuli-aware", "MDAN", "EAP", "RRLA", "EmotiCon + CCIM"])
 def test_region_methods_have_the_same_backbone(method: str) -> None:
@@ -129,6 +132,7 @@ def test_unknown_row_is_refused_with_a_suggestion() -> None:
         next(measure_models(("DIN0",)))
 
 
+@pytest.mark.thorough
 @pytest.mark.long
 def test_models_prints_a_row_with_the_papers_figures() -> None:
     command = [sys.executable, "-m", "benchmarks.models", "tinymim", "TinyMIM", "--json"]

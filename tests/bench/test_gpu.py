@@ -130,6 +130,7 @@ def test_steps_that_cannot_fit_are_not_tried() -> None:
     assert fits(Case(VIT_L, 256, is_compiled=False), {small: None}, 80_000)
 
 
+@pytest.mark.thorough
 def test_stopped_part_kills_its_commands(tmp_path: Path) -> None:
     """They run in sessions of their own, which the signal of `timeout` does not reach."""
     folder = tmp_path / "work"

@@ -9,6 +9,7 @@ from uniemox.cli.bench import _growth
 from uniemox.data.source import open_data
 
 
+@pytest.mark.thorough
 def test_bench_predict_measures_both_networks_and_imports_no_torch() -> None:
     done: list[tuple[int, int]] = []
     result = bench_predict(

@@ -11,6 +11,7 @@ from uniemox.pretrain.config import TeacherConfig
 from uniemox.pretrain.presets import best, paper
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("source", "view"), [("clip:ViT-B-32@openai", "augmented"), ("fitted:nowhere", "whole_and_person")]
 )

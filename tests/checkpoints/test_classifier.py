@@ -174,6 +174,7 @@ for path in sys.argv[1:]:
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of memory need Linux")
 def test_a_small_file_that_describes_a_large_network_takes_no_memory(tmp_path: Path) -> None:
     paths = []

@@ -178,6 +178,7 @@ METHODS = ("mae", "dino", "moco_v3", "beit", "simmim", "simmim_swin", "cae", "si
 CONFIGS = ({"DATA": {"IMG_SIZE": "128"}}, {"DATA": {"IMG_SIZE": -1}}, {"DATA": 3}, None)
 
 
+@pytest.mark.thorough
 @settings(max_examples=60)
 @given(data=st.data())
 def test_odd_tensors_give_an_encoder_or_our_error(data: st.DataObject, golden: Path, small_files: tuple) -> None:

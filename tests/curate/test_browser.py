@@ -355,6 +355,7 @@ def test_roles_and_names_for_screen_readers(browser: object, tmp_path: Path) -> 
         assert page.evaluate("document.documentElement.lang") == "en"
 
 
+@pytest.mark.thorough
 @needs_axe
 def test_axe_finds_nothing(browser: object, tmp_path: Path) -> None:
     form = AnswerForm(several=True, intensity=True, affect=True, comment=True)

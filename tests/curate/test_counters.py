@@ -120,6 +120,7 @@ OPERATIONS = st.one_of(
 )
 
 
+@pytest.mark.thorough
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(operations=st.lists(OPERATIONS, min_size=1, max_size=12), max_added=st.sampled_from((3, 100_000)))
 def test_stored_counts_equal_counted_ones_after_any_operations(

@@ -99,6 +99,7 @@ def test_a_query_over_4_kib_is_refused(project: Project, client: TestClient) -> 
     assert statuses == [200, 414]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("role", ["annotator", "owner"])
 def test_hostile_json_and_queries_break_no_route(project: Project, client: TestClient, role: Role) -> None:
     """The client raises what the application raises: a traceback fails here."""

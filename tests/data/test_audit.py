@@ -31,6 +31,7 @@ def thumbs_of(files: list[bytes]) -> np.ndarray:
     return np.stack([image.thumb for image in properties])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("how", ["encoded", "scaled", "mirrored", "cropped", "all"])
 def test_planted_near_duplicates_of_photographs_are_found(shared: Path, how: str) -> None:
     """At least 95 of 100, and no pair of different images among 600: false ones none at all."""
@@ -44,6 +45,7 @@ def test_planted_near_duplicates_of_photographs_are_found(shared: Path, how: str
     assert not pairs - expected
 
 
+@pytest.mark.thorough
 def test_no_false_pair_among_three_thousand_photographs(shared: Path) -> None:
     """Of five data sets; looked at by eye, they hold no near duplicate."""
     folders = ("fi/val", "flickr8k/images", "coco_persons/images", "emotion6/images", "abstract/images")
@@ -219,6 +221,7 @@ def test_colour_drift_exceeds_chance_only_for_different_splits(tmp_path: Path) -
     assert drift["test", "train"].distance > 3 * drift["test", "train"].by_chance
 
 
+@pytest.mark.thorough
 def test_all_placeholders_of_fi_are_found(shared: Path) -> None:
     report = audit(open_data(f"fi:{shared}/data/fi"))
     (group,) = report.groups["placeholders"]
@@ -228,6 +231,7 @@ def test_all_placeholders_of_fi_are_found(shared: Path) -> None:
     assert not report.groups["corrupt"]
 
 
+@pytest.mark.thorough
 def test_page_shows_every_listed_image(dirty: Path, tmp_path: Path) -> None:
     report = checked(f"folder:{dirty}")
     page = tmp_path / "out" / "page.html"

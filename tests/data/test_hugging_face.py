@@ -275,6 +275,7 @@ def open_in_new_process(folder: Path, settings: str) -> subprocess.CompletedProc
     return subprocess.run([sys.executable, "-c", code, f"hf:{folder}"], capture_output=True, text=True, check=False)
 
 
+@pytest.mark.thorough
 @needs_limits
 @pytest.mark.parametrize(("image", "ending"), [(bytes(2**26), "has no image"), (os.urandom(2**20), "1048576")])
 def test_a_row_group_that_fills_the_memory_is_refused(tmp_path: Path, image: bytes, ending: str) -> None:

@@ -69,6 +69,7 @@ def test_a_stopped_run_resumes(tmp_path: Path) -> None:
     assert out.read_text() == at_once.read_text()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("in_batches", [False, True])
 def test_image_that_kills_its_worker_is_the_only_one_lost(tmp_path: Path, in_batches: bool) -> None:
     """The file is that of one process without that image, and the next run tries it again."""

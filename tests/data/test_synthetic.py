@@ -240,6 +240,7 @@ def test_every_object_that_is_listed_can_be_seen() -> None:
             assert (everything != without).any(axis=2).sum() > 100, (index, thing.name)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("field", ["brightness", "colorfulness"])
 def test_pixels_follow_the_stated_level(field: str) -> None:
     """Means over the same 16 scenes at each level: luma, and the spread of the channels."""

@@ -163,6 +163,7 @@ def test_runs_scored_by_different_label_maps_get_no_verdict(
         compare([Path("evaluations/embedded")], [runs["b0"]])
 
 
+@pytest.mark.thorough
 def test_a_comparison_leaves_a_whole_evaluation_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The model card and the report show it. The comparison alone leaves out the images of anger, as the map says."""
     monkeypatch.chdir(tmp_path)

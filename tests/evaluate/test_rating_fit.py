@@ -59,6 +59,7 @@ def test_ratings_are_predicted_on_held_out_groups(fitted: tuple[Path, dict]) -> 
     assert all(0.83 <= share <= 0.96 for share in result["coverage"])
 
 
+@pytest.mark.thorough
 def test_ratings_on_a_forgotten_scale_are_noticed(table: Path, tmp_path: Path) -> None:
     """Ratings of 1 to 7, given as if they were of 1 to 9."""
     lines = [line.split(",") for line in table.read_text().splitlines()]

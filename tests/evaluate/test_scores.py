@@ -80,6 +80,7 @@ def test_class_scores_equal_the_single_metrics() -> None:
     assert_json(scores)
 
 
+@pytest.mark.thorough
 def test_intervals_agree_with_a_plain_bootstrap() -> None:
     probabilities, labels = classified()
     predicted = probabilities.argmax(axis=1)

@@ -35,6 +35,8 @@ from experiments.continued.training import (
 from experiments.continued.transfer import OtherData, score_all
 from uniemox.losses.config import LossWeights
 
+pytestmark = pytest.mark.thorough
+
 CPU = torch.device("cpu")
 OUTCOMES = HERE / "outcomes"
 ROOT = HERE.parents[1]

@@ -48,6 +48,8 @@ from uniemox.pretrain.run import pretrain
 from uniemox.teacher.features import save_features
 from uniemox.views.patches import PixelStats
 
+pytestmark = pytest.mark.thorough
+
 ROOT = Path(__file__).parents[2]
 CLASSES = np.repeat(np.arange(4), 50)
 

@@ -137,6 +137,7 @@ def test_the_card_tells_how_the_middle_of_an_image_is_cut_out() -> None:
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not NPM.exists(), reason="npm install --prefix build/npm onnxruntime-web@1.30.0")
 @pytest.mark.browser
 @pytest.mark.parametrize("run", ["probe", "affect"])
@@ -213,6 +214,7 @@ def test_valence_and_arousal_come_out_as_1_to_9() -> None:
         assert torch.allclose(network(pixels), to_affect(classifier(person=pixels)), atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_other_networks_are_written_as_onnx_with_a_card(
     images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -313,6 +315,7 @@ def test_conflicting_options_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.thorough
 def test_a_model_of_several_labels_gives_their_probabilities_in_timm_and_in_the_card(
     images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

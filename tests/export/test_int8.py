@@ -225,6 +225,7 @@ def scored(model: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return probabilities, probabilities > Network.open(model).info.thresholds, truth
 
 
+@pytest.mark.thorough
 def test_a_classifier_of_several_labels_keeps_its_calibration_and_thresholds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

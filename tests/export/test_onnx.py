@@ -46,6 +46,7 @@ def test_onnxruntime_answers_as_torch(name: str, count: int) -> None:
     np.testing.assert_allclose(answers, expected, atol=1e-4)
 
 
+@pytest.mark.thorough
 def test_a_classifier_that_was_compiled_for_training_is_exported_without_a_compiler(tmp_path: Path) -> None:
     """It used to be compiled again for the CPU, which fails after all the training if there is no C++ compiler."""
     classifier, info = load_classifier(finetuned("probe") / "model.safetensors")

@@ -230,6 +230,7 @@ def adapted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], 
     return out, notes.lines, losses
 
 
+@pytest.mark.thorough
 def test_lora_is_trained_for_every_draw_and_leaves_the_encoder_of_other_heads(
     finished: Path, adapted: tuple[Path, list[str], list[float]]
 ) -> None:
@@ -262,6 +263,7 @@ def test_lora_begins_as_the_probe(
     assert {key[1:]: value for key, value in answers_of(tmp_path / "run").items()} == probe
 
 
+@pytest.mark.thorough
 def test_lora_stops_within_a_training_and_continues_to_the_same_curve(
     adapted: tuple[Path, list[str], list[float]], tmp_path: Path, interruptible: Function[..., object]
 ) -> None:

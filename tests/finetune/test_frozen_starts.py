@@ -79,6 +79,7 @@ def test_features_are_those_of_the_original_network(form: str, tmp_path: Path) -
     torch.testing.assert_close(built.classifier.eval().encoder(images), original(images), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("without_onnx")
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("method", ["probe", "lora"])

@@ -128,6 +128,7 @@ def test_the_finished_run_is_a_plain_classifier_that_has_learned(finished: Path)
     torch.testing.assert_close(by_file["model.onnx"], by_file["model.safetensors"], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("at", [5, None])
 def test_killed_run_resumes_to_the_same_bits(
     at: int | None, finished: Path, tmp_path: Path, request: pytest.FixtureRequest

@@ -63,6 +63,7 @@ def begun(settings: FinetuneConfig, data: DataSet, train: Sequence[Sample]) -> F
     return FinetuneRun(config=settings, data=data, network=network, parts=parts, callback=Callback())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("method", REGION_METHODS)
 def test_thirty_two_images_can_be_overfitted(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On what a random encoder sees of them, with nothing that holds them back."""
@@ -77,6 +78,7 @@ def test_thirty_two_images_can_be_overfitted(method: str, monkeypatch: pytest.Mo
     assert (outputs.values.argmax(axis=1) == run.target(outputs.samples).argmax(dim=1).numpy()).mean() >= 31 / 32
 
 
+@pytest.mark.thorough
 def test_torch_and_onnx_files_give_the_same_outputs(tmp_path: Path) -> None:
     """The network has an LSTM, and CCIM's head."""
     data = synthetic(80)
@@ -98,6 +100,7 @@ def test_torch_and_onnx_files_give_the_same_outputs(tmp_path: Path) -> None:
     np.testing.assert_allclose(distances, outputs.distances, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.thorough
 def test_stopped_run_resumes_to_the_same_bits(tmp_path: Path) -> None:
     """Its surroundings are clustered once, before the first step; the person is hidden in both parts alike."""
     for name, callbacks in (("whole", [Dies(None)]), ("stopped", [Told(stop_after=2), Dies(None)])):
@@ -111,6 +114,7 @@ def test_stopped_run_resumes_to_the_same_bits(tmp_path: Path) -> None:
     assert all(torch.equal(value, stopped[key]) for key, value in uninterrupted.items())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("method", ["solver", "emoticon"])
 def test_with_a_frozen_encoder_a_method_starts_as_the_linear_probe(
     method: str, monkeypatch: pytest.MonkeyPatch
@@ -135,6 +139,7 @@ def test_with_a_frozen_encoder_a_method_starts_as_the_linear_probe(
     np.testing.assert_allclose(outputs.values, linear(features).detach().numpy(), atol=1e-3)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("without_onnx")
 def test_boxes_do_not_depend_on_augmentation(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Detectors look at clean images, in training as in testing: what moves, mixes or erases pixels is off."""
@@ -161,6 +166,7 @@ def test_boxes_do_not_depend_on_augmentation(shared: Path, tmp_path: Path, monke
     assert (run.setting("config.augment.mixup"), run.setting("config.augment.randaugment")) == (0.0, None)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("without_onnx")
 def test_a_run_records_what_held_out_images_chose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On its page too, so that a start that nothing improved on is not taken for what was fitted."""

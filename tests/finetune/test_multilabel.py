@@ -222,6 +222,7 @@ def test_emoticon_trains_face_and_body_on_each_label() -> None:
     assert loss == pytest.approx(float(np.log(2) + multiplicative_label_loss(modalities, target)))
 
 
+@pytest.mark.thorough
 def test_commands_of_the_documentation_run_on_a_drawn_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The head is fitted on a small network instead of the embedded model, which takes an eighth of the time."""
     text = (Path(__file__).parents[2] / "docs" / "training.md").read_text("utf-8")
@@ -258,6 +259,7 @@ def test_command_and_report_show_the_precision_of_each_label(tmp_path: Path) -> 
         assert text in html
 
 
+@pytest.mark.thorough
 def test_dominance_is_learned_beside_valence_and_arousal(tmp_path: Path) -> None:
     data = data_of("multilabel")
     config = tiny_finetuning(pretrained(), method="probe", task="affect", network=NetworkConfig(streams="person"))

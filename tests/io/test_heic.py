@@ -42,6 +42,7 @@ def test_a_heic_is_decoded_in_a_process_of_its_own(heic: bytes) -> None:
     assert image.tobytes() == decode(heic)[0].tobytes()
 
 
+@pytest.mark.thorough
 def test_a_large_heic_has_the_memory_that_it_needs(heic: bytes) -> None:
     file = io.BytesIO()
     Image.new("RGB", (4032, 3024), "teal").save(file, "HEIF", quality=50, tile_size=512)
@@ -62,6 +63,7 @@ def test_a_turned_heic_comes_upright_once(heic: bytes) -> None:
     assert np.abs(np.asarray(image, float) - np.asarray(expected, float)).mean() < 8
 
 
+@pytest.mark.thorough
 def test_heics_with_damage_or_false_sizes_are_refused_by_name(heic: bytes) -> None:
     for data in (heic[: len(heic) // 2], heic[:-1], heic[:64]):
         with pytest.raises(ImageError, match=r"^cut\.heic: "):

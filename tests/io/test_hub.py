@@ -126,6 +126,7 @@ def test_a_missing_file_is_reported(address: str, tmp_path: Path) -> None:
     assert output.startswith("HubError hub:team/finder/none.onnx can't be downloaded: ")
 
 
+@pytest.mark.thorough
 @pytest.mark.long
 def test_the_weights_of_a_preset_are_fetched_once_and_then_read_without_network(
     address: str, golden: Path, tmp_path: Path

@@ -117,6 +117,7 @@ def test_the_wrong_images_worsen_both_alignments(
     assert changed[L3] > 1.02 * after[L3]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("on", [(L1_SCENE, L1_PERSON), (L2, L3), (L3,)])
 def test_the_losses_that_an_ablation_keeps_fall(
     on: tuple[str, ...], batch: PretrainBatch, tiny_clip: ClipTeacher

@@ -153,6 +153,7 @@ class Selection(nn.Module):
         }
 
 
+@pytest.mark.thorough
 @torch.no_grad()
 def test_selection_in_onnx_equals_torch(tmp_path: Path) -> None:
     """For one image, and for several of which one has no confident box."""

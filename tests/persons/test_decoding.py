@@ -38,6 +38,7 @@ def random_outputs(name: str, seed: int, spread: float, holes: float) -> list[ND
     return outputs
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
 @given(seed=st.integers(0, 2**32 - 1), spread=SPREADS, holes=st.sampled_from([0.0, 0.01, 1.0]))
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning", "ignore:overflow:RuntimeWarning")

@@ -55,6 +55,7 @@ def test_people_in_photographs(
     assert scores.precision >= precision, scores
 
 
+@pytest.mark.thorough
 def test_reference_figures_of_yolox_nano(models: Path, shared: Path) -> None:
     """All 128 photographs at 0.35, as the models' README has it: recall 0.57, 0.80 of large people, precision 0.77.
 

@@ -40,6 +40,7 @@ def test_box_and_confidence_are_means_and_weak_ones_are_confirmed() -> None:
     assert detect([Detection(left, 0.99)], [Detection(left, 0.99)], 0.5) == []  # elsewhere in the mirror image
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared, with real photographs")
 def test_the_embedded_detector_counts_the_same_people_in_a_mirror_image() -> None:
     """Without the mirror image, it counts others in a fifth of the photographs."""

@@ -216,6 +216,7 @@ def test_the_view_is_the_middle_square_or_all_of_a_long_image(tmp_path: Path) ->
     assert as_prediction(predictor.predict(draw_image(1, (50, 91)))).view == (0, 0, 50, 91)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("coverage", [0.5, 0.8, 0.9, 0.95])
 @pytest.mark.parametrize("held_out", [40, 480, 5000])
 def test_likely_labels_reach_the_asked_coverage(coverage: float, held_out: int) -> None:

@@ -84,6 +84,7 @@ def test_moments_and_shots(films: Path, name: str) -> None:
     assert found[3].path == f"{films / name}#t={found[3].time_s:g}"
 
 
+@pytest.mark.thorough
 def test_frames_of_an_animation_that_last_10_ms_last_100_ms_as_in_browsers(tmp_path: Path) -> None:
     pictures = [draw_image(i) for i in range(12)]
     pictures[0].save(tmp_path / "a.gif", save_all=True, append_images=pictures[1:], duration=10)
@@ -156,6 +157,7 @@ def test_files_that_are_no_films_give_an_error(tmp_path: Path, name: str) -> Non
     assert name in only.error
 
 
+@pytest.mark.thorough
 @settings(max_examples=12)
 @given(st.binary(max_size=64), st.integers(0, 10**6))
 def test_damaged_films_fail_alone(films: Path, junk: bytes, place: int) -> None:

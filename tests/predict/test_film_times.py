@@ -274,6 +274,7 @@ def test_films_joined_long_after_a_hole_lose_no_frame(tmp_path: Path) -> None:
     assert len(list(read_video(first, lambda: None))) == 48
 
 
+@pytest.mark.thorough
 def test_times_go_on_after_a_hole(tmp_path: Path) -> None:
     """A decoder gives a picture that it had held before, later than those after the hole."""
     path = with_b_frames(tmp_path / "film.ts", "mpegts", "mpeg2video", 2, 25, pictures=750)

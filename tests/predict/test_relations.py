@@ -93,6 +93,7 @@ def test_the_answer_does_not_depend_on_the_exif_orientation(
     assert answer == as_prediction(predictor.predict(photograph)).to_dict()
 
 
+@pytest.mark.thorough
 @needs_photographs
 def test_small_crops_change_little(
     scene_predictor: Predictor, photographs: list[Image.Image], answers: list[uniemox.Prediction]
@@ -103,6 +104,7 @@ def test_small_crops_change_little(
     assert change.max() < 0.25
 
 
+@pytest.mark.thorough
 @needs_photographs
 def test_a_mirror_image_has_the_same_people_and_a_similar_answer(
     predictor: Predictor, photographs: list[Image.Image]

@@ -171,6 +171,7 @@ def test_accumulated_batches_see_the_same_images_and_masks(tmp_path: Path) -> No
             assert line == pytest.approx(expected, rel=1e-5, abs=1e-7)
 
 
+@pytest.mark.thorough
 @pytest.mark.long
 def test_two_processes_give_the_losses_of_one(tmp_path: Path) -> None:
     """All four losses, texts gathered over both processes, two parts a step. Float32, 1e-5.

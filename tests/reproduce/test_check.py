@@ -84,6 +84,7 @@ def checked(plans: dict[str, Plan]) -> dict[str, Checked]:
         return {entry.run.key: entry for entry in check_runs(list(runs.values()))}
 
 
+@pytest.mark.thorough
 @pytest.mark.long
 def test_all_runs_with_given_files_can_start(plans: dict[str, Plan], checked: dict[str, Checked]) -> None:
     """All runs can start but those of the two rows without checkpoints, which report them.
@@ -231,6 +232,7 @@ def caught(kind: type, settings: object, **more: object) -> None:
     raise CaughtError(config_of(kind, settings, **more))
 
 
+@pytest.mark.thorough
 def test_config_of_a_run_equals_the_parsed_command_line(
     plans: dict[str, Plan], monkeypatch: pytest.MonkeyPatch
 ) -> None:

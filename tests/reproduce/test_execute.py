@@ -74,6 +74,7 @@ def test_runs_execute_once_in_order_and_continue_after_a_failure(tmp_path: Path)
     assert len(journal(tmp_path)) == 3
 
 
+@pytest.mark.thorough
 def test_run_with_the_longest_chain_starts_first(tmp_path: Path) -> None:
     alone = split(tmp_path, "alone", 0)
     first = split(tmp_path, "first", 1)
@@ -125,6 +126,7 @@ def execute_planned(root: Path) -> None:
     execute(planned(root))
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])

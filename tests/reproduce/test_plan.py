@@ -122,6 +122,7 @@ def test_table7_has_teachers_and_pretrainings_with_and_without_emotion() -> None
     assert len({run.options["teacher.source"] for run in pretrainings}) == 2
 
 
+@pytest.mark.thorough
 def test_command_line_accepts_every_planned_command() -> None:
     """One command is tested of those that differ only in values."""
     scales: tuple[Scale, ...] = ("demo", "paper")

@@ -79,6 +79,7 @@ def test_the_protocol_says_what_differs_with_several_labels(paper_plan: Plan) ->
     assert histogram.head == "a logistic regression for each label"
 
 
+@pytest.mark.thorough
 @pytest.mark.long
 @pytest.mark.usefixtures("without_onnx")
 def test_the_page_has_mean_average_precision_as_sklearn_computes_it(release: Path, tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
+@pytest.mark.thorough
 def test_verify_reproduces_the_saved_accuracy(tuned: Path) -> None:
     [verified] = verify(tuned)
     saved = json.loads(next((tuned / "evaluations").glob("*.json")).read_text())

@@ -13,6 +13,7 @@ from tools.serve_fuzz import fuzz
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 
 
+@pytest.mark.thorough
 def test_no_answer_is_lost_or_mixed_up_with_a_short_queue() -> None:
     tally = run(clients=16, seconds=2, model=None, queue=8)
     assert tally.lost == []
@@ -20,11 +21,13 @@ def test_no_answer_is_lost_or_mixed_up_with_a_short_queue() -> None:
     assert len(tally.seconds) > 16
 
 
+@pytest.mark.thorough
 @pytest.mark.long
 def test_the_server_survives_mutated_images_and_hostile_http() -> None:
     assert fuzz(images=120, hostiles=60, seed=1, model=None) == 0
 
 
+@pytest.mark.thorough
 def test_responses_match_the_schema(tmp_path: Path) -> None:
     if not SCHEMATHESIS.is_file():
         pytest.skip("needs schemathesis, of the extra dev")

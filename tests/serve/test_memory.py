@@ -42,6 +42,7 @@ def draw(mode: str, side: int) -> Image.Image:
     return Image.fromarray(np.stack([(ramp // (1 + i)) % 256 for i in range(bands)], axis=2).astype(np.uint8))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("mode", "fmt", "max_bytes"),
     [("RGB", "JPEG", 4.5), ("RGB", "PNG", 4.5), ("RGBA", "PNG", 9), ("I;16", "PNG", 12), ("RGBA", "WEBP", 17)],

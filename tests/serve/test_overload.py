@@ -123,6 +123,7 @@ def slow_file() -> bytes:
     return progressive_jpeg(90, 4000, 4000)
 
 
+@pytest.mark.thorough
 def test_an_image_that_takes_too_long_is_refused_and_others_are_answered(tmp_path: Path, slow_file: bytes) -> None:
     config = ServeConfig(timeout_s=60, decode_timeout_s=0.3, max_files=16)
     with running([predictor_of(tmp_path)], config) as server, ThreadPoolExecutor(12) as pool:

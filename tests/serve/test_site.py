@@ -99,6 +99,7 @@ def photographs() -> list[tuple[str, bytes]]:
     return photos
 
 
+@pytest.mark.thorough
 @needs_runtime
 @pytest.mark.browser
 @pytest.mark.long

@@ -319,6 +319,7 @@ def run(*arguments: object) -> None:
     teacher_command([str(argument) for argument in arguments], exit_on_error=False, result_action="return_none")
 
 
+@pytest.mark.thorough
 def test_the_command_uses_the_training_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small = ("--epochs", 1, "--image-size", 36, "--batch-size", 8, "--width", 12)
     run("fit", "--data", "synthetic:160", "--out", tmp_path / "t", *small, "--json")

@@ -47,6 +47,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
+@pytest.mark.thorough
 def test_faults_count_as_noticed_if_a_test_or_doctest_fails(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Only equal numbers show that <= became <, and no test compares them."""
     assert main(["uniemox/tiny.py"], tree) == 0

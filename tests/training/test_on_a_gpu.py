@@ -216,6 +216,7 @@ def test_the_loader_is_closed_with_the_run(tmp_path: Path) -> None:
     assert is_closed == [True]
 
 
+@pytest.mark.thorough
 def test_compiled_runs_measure_gradient_norms(tmp_path: Path, no_compiler: None) -> None:
     """A compiled backward pass frees its buffers, so it can't run once for each loss."""
     config = tiny_pretraining(hardware=replace(CPU, compile=True), diagnose_every=2)

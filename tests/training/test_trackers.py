@@ -80,6 +80,7 @@ def test_missing_server_is_reported_before_the_run(run: Path, monkeypatch: pytes
         open_tracker(run, "mlflow")
 
 
+@pytest.mark.thorough
 def test_wandb_writes_offline_files_in_the_run_folder(run: Path) -> None:
     pytest.importorskip("wandb", reason="needs Weights & Biases: pip install 'uniemox[track]'")
     train(run, "wandb", 1, 2)

@@ -24,6 +24,7 @@ def dataset(tmp_path: Path) -> ViewDataset:
     return ViewDataset(data.samples, TrainViews(ViewConfig(size=32), seed=0))
 
 
+@pytest.mark.thorough
 @pytest.mark.portable
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
 def test_batches_do_not_depend_on_workers_or_processes(

@@ -188,6 +188,7 @@ def test_unsuitable_options_and_files_are_refused(images: Path, tmp_path: Path) 
     assert not (tmp_path / "sheet.png").exists()
 
 
+@pytest.mark.thorough
 def test_faces_are_drawn_in_the_first_column(
     shared: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -211,6 +212,7 @@ def test_faces_are_drawn_in_the_first_column(
     capsys.readouterr()
 
 
+@pytest.mark.thorough
 def test_two_methods_are_compared(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = ("--model", "small", "--method", "both")
     assert call(images, *model, "--out", tmp_path / "sheet.html") == 3

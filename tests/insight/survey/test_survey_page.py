@@ -318,6 +318,7 @@ def test_without_a_script_all_images_and_their_list_are_there(browser: object, p
     visit.context.close()
 
 
+@pytest.mark.thorough
 @needs_axe
 @pytest.mark.browser
 def test_axe_finds_nothing_on_the_pages_of_survey_and_search(visit: Visit, page_url: str, tmp_path: Path) -> None:

@@ -126,6 +126,7 @@ def test_a_file_that_takes_more_memory_than_its_header_explains_is_refused() -> 
         decode_one(LYING)
 
 
+@pytest.mark.thorough
 def test_large_images_have_the_memory_that_they_need(pool: DecoderPool) -> None:
     """A WebP takes 17 bytes a pixel, some before its size is known to Pillow."""
     rgba = draw(3000, 2500).convert("RGBA")

@@ -34,6 +34,8 @@ from uniemox.persons.layouts import decode_centres_map
 from uniemox.training.journal import read_metrics
 from uniemox.views.patches import normalise
 
+pytestmark = pytest.mark.thorough
+
 BODY = "test_efficientnet"
 
 
