@@ -177,6 +177,7 @@ def test_bench_step_measures_a_whole_step(monkeypatch: pytest.MonkeyPatch) -> No
 NEEDED = r"error: .* torch; run: pip install 'uniemox\[train\]'\s"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [

@@ -115,6 +115,7 @@ def test_finetune_and_evaluate_from_image_folders_to_scores(tmp_path: Path) -> N
     assert "began with other settings: view.size: 64 now, 32 at first" in err
 
 
+@pytest.mark.thorough
 def test_own_labels_are_compared_with_the_built_in_model(tmp_path: Path) -> None:
     """docs/tutorials/classifier.md, whose commands run as a test, fits a head without --init."""
     photos = class_folders(tmp_path / "my photos", ("fun", "yuck", "zest"), 12)
@@ -153,6 +154,7 @@ def test_own_labels_are_compared_with_the_built_in_model(tmp_path: Path) -> None
     assert (status, "need --data" in err) == (2, True)
 
 
+@pytest.mark.thorough
 def test_images_that_initial_weights_know_are_named_before_training(tmp_path: Path) -> None:
     photos = class_folders(tmp_path / "photos", ("awe", "fear"), 10)
     first = tmp_path / "first"
@@ -172,6 +174,7 @@ def test_images_that_initial_weights_know_are_named_before_training(tmp_path: Pa
     assert re.search(r"--theirs embedded --data KIND:PATH \(images that are new", err)
 
 
+@pytest.mark.thorough
 def test_test_images_among_the_training_images_are_named_with_a_remedy_that_works(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     class_folders(photos / "train", ("awe", "fear"), 12)
@@ -199,6 +202,7 @@ def test_test_images_among_the_training_images_are_named_with_a_remedy_that_work
     assert json.loads(out)["n"] == 6
 
 
+@pytest.mark.thorough
 @pytest.mark.long
 @pytest.mark.portable
 def test_killed_runs_resume_to_the_same_bytes(tmp_path: Path) -> None:

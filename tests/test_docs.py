@@ -121,6 +121,7 @@ def test_make_docs_installs_only_the_extra_docs() -> None:
     assert not [line for line in lines if ".venv/" in line]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "word",
     ["GPU", "offline", "commercial", "windows", "macOS", "docker", "cite", "delete", "label", "accuracy", "exciting"],
@@ -281,6 +282,7 @@ def test_search_finds_pages(site: Path) -> None:
         server.shutdown()
 
 
+@pytest.mark.thorough
 @pytest.mark.long
 @pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
 def test_tutorial_runs_from_top_to_bottom(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

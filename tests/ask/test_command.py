@@ -120,6 +120,7 @@ def test_ctrl_c_saves_answers_under_way(photos: Path, tmp_path: Path) -> None:
         assert f"{len(lines(tmp_path))} answers are saved" in err
 
 
+@pytest.mark.thorough
 def test_key_is_in_no_output(photos: Path, tmp_path: Path) -> None:
     """The server repeats the key in every kind of response, and then says that it is wrong."""
     echo = f"you sent {KEY}"

@@ -63,6 +63,7 @@ def test_an_older_file_without_norm_eps_gets_the_eps_of_its_training(tmp_path: P
     assert older.norm.eps == 1e-6
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["mixmae", "test_resnet", "test_vit", "vit_tiny_patch16_224", "test_efficientnet"])
 def test_loaded_networks_equal_the_saved_ones(name: str, golden: Path, tmp_path: Path) -> None:
     """Networks of timm, and MixMAE: a Swin without shifts and with a position table, which timm does not have."""

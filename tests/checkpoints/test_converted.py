@@ -17,6 +17,7 @@ from uniemox.checkpoints.saving import convert
 from uniemox.errors import CheckpointError
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("size", [None, 160])
 @pytest.mark.parametrize("method", METHODS)
 def test_converted_files_load_in_timm_and_here(method: str, size: int | None, golden: Path, tmp_path: Path) -> None:

@@ -279,6 +279,7 @@ def test_answers_over_the_limit_of_a_body_are_sent_in_parts(browser: object, tmp
         assert count(project) == 60
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("status", [401, 500, 0])
 def test_missing_images_are_requested_again_after_a_pause(browser: object, tmp_path: Path, status: int) -> None:
     project = project_of(tmp_path / "p", LABELS)

@@ -18,6 +18,7 @@ MISLABELLED = """[...document.querySelectorAll("[aria-label]")]
     .map((node) => node.innerText)"""
 
 
+@pytest.mark.thorough
 def test_a_refresh_of_the_status_page_keeps_focus_and_messages(browser: object, tmp_path: Path) -> None:
     project = project_of(tmp_path / "p", LABELS[:4])
     focused = "document.activeElement.getAttribute('aria-label')"

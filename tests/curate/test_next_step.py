@@ -214,6 +214,7 @@ def test_a_split_without_an_image_is_stale_when_its_takedown_is_undone(
     assert status(released).progress.split.change == "the rule keeps 16 images now instead of 15"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["split", "release", "agreement"])
 def test_older_versions_recorded_no_images(released: Project, name: str) -> None:
     saved = released.store.setting(name)

@@ -181,6 +181,7 @@ def test_a_full_disk_spoils_no_release(tmp_path: Path, monkeypatch: pytest.Monke
     assert sums_match(tmp_path / "a")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("step", ["copy", "write", "record", "first renaming", "second renaming", "deletion"])
 def test_an_interrupted_takedown_leaves_the_old_or_the_new_release(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str

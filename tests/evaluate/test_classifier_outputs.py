@@ -75,6 +75,7 @@ def test_outputs_do_not_depend_on_batches_or_workers() -> None:
         outputs_of(classifier, [], ViewConfig(size=32), Reading(stats=stats, workers=0))
 
 
+@pytest.mark.thorough
 def test_long_images_are_seen_as_in_a_prediction(tmp_path: Path) -> None:
     """The run in torch and its ONNX file average the outputs of several squares."""
     classifier = tiny_classifier().eval()

@@ -398,6 +398,7 @@ def test_evaluation_measures_likely_sets_and_flags(photos: Path, tmp_path: Path)
     assert evaluate(plain, data).trust == {}
 
 
+@pytest.mark.thorough
 def test_an_onnx_file_has_the_scores_of_its_run() -> None:
     for name in ("both", "knn"):
         run = finetuned(name)

@@ -208,6 +208,7 @@ def test_page_is_self_contained(tmp_path: Path, photos: DataSet) -> None:
     assert (tmp_path / "again.html").read_text() == text
 
 
+@pytest.mark.thorough
 @needs_axe
 @pytest.mark.browser
 def test_axe_finds_nothing_on_the_page(browser: object, tmp_path: Path, photos: DataSet) -> None:

@@ -83,6 +83,7 @@ def test_map_value_is_the_heads_output_at_that_position() -> None:
         torch.testing.assert_close(maps[:, :, row, column], expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("is_several", [False, True])
 def test_onnx_has_maps_for_any_batch_and_logits_alone(tmp_path: Path, is_several: bool) -> None:
     if is_several:

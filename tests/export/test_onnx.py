@@ -92,6 +92,7 @@ def test_export_is_deterministic_and_keeps_the_classifier_unchanged(tmp_path: Pa
     assert (tmp_path / "model.onnx").read_bytes() == (finetuned("both") / "model.onnx").read_bytes()
 
 
+@pytest.mark.thorough
 def test_a_path_that_can_not_be_written_is_an_error(tmp_path: Path) -> None:
     classifier, info = load_classifier(finetuned("knn") / "model.safetensors")
     (tmp_path / "model.onnx").mkdir()

@@ -252,6 +252,7 @@ def _process(rank: int, folder: Path) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.thorough
 def test_two_processes_give_the_step_of_one(tmp_path: Path) -> None:
     mp.start_processes(_process, (tmp_path,), nprocs=2, start_method="forkserver")
     steps = iter(torch.load(tmp_path / "steps"))

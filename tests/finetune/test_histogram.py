@@ -26,6 +26,7 @@ def run() -> Path:
     return once("histogram", lambda out: finetune(config, colours(splits=SPLITS), out))
 
 
+@pytest.mark.thorough
 def test_colours_are_told_apart_with_calibrated_probabilities() -> None:
     scores = evaluate(run(), colours(splits=SPLITS).only("test"), hardware=CPU).scores
     assert (scores.accuracy, scores.n) == (1.0, 12)

@@ -107,6 +107,7 @@ def test_the_changes_have_a_learning_rate_of_their_own() -> None:
             assert scales[id(parameter)] == expected[name], name
 
 
+@pytest.mark.thorough
 def test_only_the_adapted_weights_change_and_by_no_more_than_the_rank(finished: Path) -> None:
     start = load_file(pretrained() / "encoder.safetensors")
     end = load_file(finished / "encoder.safetensors")

@@ -35,6 +35,7 @@ def heic() -> bytes:
     return file.getvalue()
 
 
+@pytest.mark.thorough
 def test_a_heic_is_decoded_in_a_process_of_its_own(heic: bytes) -> None:
     image, full = decode_one(heic, "photo.heic")
     assert (image.mode, image.size, full) == ("RGB", (1000, 700), (1000, 700))

@@ -28,6 +28,7 @@ PLAIN = [
 ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("name", "size"), PLAIN)
 def test_with_all_patches_visible_the_tokens_equal_timms(name: str, size: int) -> None:
     """Float32, 2e-5: the patch embedding is a matrix product here and a convolution there."""

@@ -187,6 +187,7 @@ def test_decoding_large_jpegs_small_hardly_changes_the_answer(tmp_path: Path) ->
         assert (reduced_prediction.width_px, reduced_prediction.height_px) == (900 + 10 * seed, 700)
 
 
+@pytest.mark.thorough
 def test_decoding_small_hardly_changes_the_embedded_model(shared: Path) -> None:
     predictor = load(finder=None, threads=1)
     changes = []

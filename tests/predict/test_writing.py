@@ -49,6 +49,7 @@ def test_resume_refuses_another_model_of_the_same_name(tmp_path: Path) -> None:
         assert again.has("a.jpg")
 
 
+@pytest.mark.thorough
 @given(st.sets(st.text()), st.sets(st.text()), st.sets(st.text()))
 def test_a_set_of_paths_has_those_that_were_added(first: set[str], second: set[str], others: set[str]) -> None:
     paths = PathSet()

@@ -54,6 +54,7 @@ def start_both(words: list[str], folder: Path) -> list[BaseProcess]:
     return started
 
 
+@pytest.mark.thorough
 def test_preset_paper_runs_on_two_processes_and_resumes(golden: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     clip = tmp_path / "clip"

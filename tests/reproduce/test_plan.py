@@ -58,6 +58,7 @@ def test_key_depends_on_needed_runs(tmp_path: Path) -> None:
     assert trainings[0].needs[0].folder.name in trainings[0].command
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("scale", ["demo", "paper"])
 def test_runs_are_listed_once_after_those_they_need(name: Name, scale: Scale) -> None:

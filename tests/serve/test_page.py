@@ -190,6 +190,7 @@ def test_screen_readers_get_names_and_roles(visit: Visit) -> None:
     assert visit.page.locator("html").get_attribute("lang") == "en"
 
 
+@pytest.mark.thorough
 @needs_axe
 def test_axe_finds_nothing(open_page: Callable[..., Visit], server: Running) -> None:
     """With the example, and with an answer and its heat maps."""

@@ -118,6 +118,7 @@ def test_a_map_for_each_label(visit: Visit) -> None:
         assert drawn.size == (200, 100)
 
 
+@pytest.mark.thorough
 def test_a_large_image_is_scaled_down_upright_before_it_is_sent(visit: Visit) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (1500, 3000, 3), np.uint8)
     data = io.BytesIO()

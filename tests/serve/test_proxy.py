@@ -35,6 +35,7 @@ def test_every_address_on_a_page_stays_under_the_prefix(page: str, proxy: Runnin
         assert proxy.ask("GET", path).status == 200, path
 
 
+@pytest.mark.thorough
 @pytest.mark.browser
 def test_page_predicts_and_explains_behind_the_prefix(open_page: Callable[..., Visit], proxy: Running) -> None:
     visit = open_page(proxy, f"{PREFIX}/", viewport=DESK)

@@ -128,6 +128,7 @@ def test_answers_in_the_browser_equal_pythons(browser: object, site: tuple[str, 
     visit.context.close()
 
 
+@pytest.mark.thorough
 @needs_runtime
 @pytest.mark.browser
 @pytest.mark.parametrize("is_calibrated", [True, False])
@@ -160,6 +161,7 @@ def test_each_of_several_labels_has_its_calibrated_probability_and_threshold(
     assert len(set(given)) > 1
 
 
+@pytest.mark.thorough
 @needs_runtime
 @pytest.mark.browser
 def test_the_page_works_offline_and_sends_nothing(browser: object, site: tuple[str, object]) -> None:

@@ -67,6 +67,7 @@ def test_layers_of_each_of_several_encoders_are_counted_from_the_head() -> None:
     assert "encoders.1.patch_embed.proj.weight" in frozen
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("options", [{"global_pool": "avg"}, {"global_pool": "token"}])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_layers_have_the_same_rate_beside_another_encoder_as_alone(name: str, options: dict[str, str]) -> None:

@@ -67,6 +67,7 @@ def stopped(out: Path, number: int) -> tuple[int | None, str]:
     return running.exitcode, log.read_text()
 
 
+@pytest.mark.thorough
 @pytest.mark.long
 @pytest.mark.portable
 @pytest.mark.usefixtures("interruptible")

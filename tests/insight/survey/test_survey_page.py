@@ -210,6 +210,7 @@ def shown(page: sync_api.Page) -> list[int]:
     return [int(name.removesuffix(".jpg")) for name in names]
 
 
+@pytest.mark.thorough
 @pytest.mark.browser
 def test_each_filter_narrows_the_gallery(visit: Visit) -> None:
     page = visit.page
