@@ -71,7 +71,7 @@ class ProjectStatus:
     @property
     def sentences(self) -> dict[str, str]:
         """A sentence for each step."""
-        return sentences(self.progress)
+        return _sentences(self.progress)
 
     def to_json(self) -> dict[str, Any]:
         """Return the state as JSON."""
@@ -152,7 +152,7 @@ def write_status_page(
     )
 
 
-def sentences(progress: Progress) -> dict[str, str]:
+def _sentences(progress: Progress) -> dict[str, str]:
     """Return a sentence for each step."""
     collect, screen, agree = progress.collect, progress.screen, progress.agree
     different_images = counted(collect.different_images - screen.taken_down, "different image")
