@@ -32,11 +32,11 @@ test: lint
 	$(MAKE) --no-print-directory --jobs 2 types pytest
 
 pytest: .venv/ready
-	$(PARALLEL_TESTS) -m 'not types and not thorough' $(PYTEST)
+	$(PARALLEL_TESTS) -m 'not types and not thorough and not browser' $(PYTEST)
 
-# The tests that `make test` leaves out: see the marker `thorough` in pyproject.toml.
+# The tests that `make test` leaves out: those of web pages, and those marked `thorough` (pyproject.toml).
 test-thorough: .venv/ready
-	$(PARALLEL_TESTS) -m thorough $(PYTEST)
+	$(PARALLEL_TESTS) -m 'thorough or browser' $(PYTEST)
 
 # make test-python PYTHON=python3.13: a short selection on another Python, in an environment of its own (7 GB).
 test-python: $(OTHER)/ready

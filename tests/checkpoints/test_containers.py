@@ -68,6 +68,7 @@ def dinov2_tokens(state: dict[str, Tensor], network: VisionTransformer, x: Tenso
     return network.norm(network.blocks(tokens))
 
 
+@pytest.mark.thorough
 @torch.no_grad()
 @pytest.mark.parametrize("layout", ["official.pth", "official.safetensors", "timm.safetensors", "timm.pth", "timm.tar"])
 def test_registers_are_encoded(layout: str, tmp_path: Path) -> None:
@@ -257,6 +258,7 @@ def moving_averages() -> dict[str, Any]:
     return contents
 
 
+@pytest.mark.thorough
 @torch.no_grad()
 @pytest.mark.parametrize("name", sorted(moving_averages()))
 @pytest.mark.parametrize("raw", ["model", "state_dict"])

@@ -325,6 +325,7 @@ def test_a_task_of_another_image_is_unknown(tmp_path: Path) -> None:
     assert import_label_studio(project, tmp_path / "t.json")[:6] == (0, 0, len(images), 0, 0, 0)
 
 
+@pytest.mark.thorough
 @settings(max_examples=60)
 @given(
     st.recursive(

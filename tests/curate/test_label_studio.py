@@ -105,6 +105,7 @@ def test_times_are_kept_and_exported(project: Project, tmp_path: Path) -> None:
     assert task["data"]["answers"][0]["at"] == "2024-05-02T08:00:00Z"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "people",
     [

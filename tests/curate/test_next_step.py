@@ -142,6 +142,7 @@ def test_later_answers_make_a_release_of_shares_stale(released: Project, capsys:
     assert status(released).progress.release.change == "1 answer came later"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("min_answers", [2, 3])
 def test_leaving_an_annotator_out_makes_a_release_that_depends_on_answers_stale(
     released: Project, capsys: pytest.CaptureFixture[str], min_answers: int

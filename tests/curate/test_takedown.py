@@ -241,6 +241,7 @@ def test_a_takedown_killed_between_its_renamings_is_repeated_from_the_old_releas
     assert beside(tmp_path / "a") == []
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", ["mark", "folder", "class"])
 def test_a_release_that_cannot_be_read_is_named_and_others_lose_the_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str

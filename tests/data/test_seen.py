@@ -46,6 +46,7 @@ def fitted(folder: Path, data: DataSet, **config: Any) -> Path:
     return folder
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("without_onnx")
 def test_images_of_the_teacher_are_refused_after_pre_training_and_fine_tuning(tmp_path: Path) -> None:
     """As with `teacher fit` without --splits: it read all images, their labels in words among them."""

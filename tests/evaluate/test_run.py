@@ -245,6 +245,7 @@ def test_classes_that_the_data_lack_count_as_wrong_answers() -> None:
     assert set(evaluation.predictions[0]["probabilities"]) == set(MIKELS.labels)
 
 
+@pytest.mark.thorough
 def test_votes_for_some_labels_are_compared_among_all() -> None:
     votes = LabelSet("custom", ("anger", "fear", "joy"), "evoked")
     data = data_of("probe").only("test")

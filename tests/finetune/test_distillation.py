@@ -96,6 +96,7 @@ def test_a_teacher_of_other_labels_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / TEACHER_ANSWERS).exists()
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("without_onnx")
 def test_killed_at_any_step_it_continues_to_the_same_bytes(tmp_path: Path, further: str) -> None:
     data = colours(splits=SPLITS)

@@ -92,12 +92,14 @@ def zero_shot_logits(clip: Path, images: Tensor) -> Tensor:
     return model.logit_scale.exp() * model.encode_image(images, normalize=True) @ torch.stack(rows).T
 
 
+@pytest.mark.thorough
 @torch.no_grad()
 def test_method_mean_refuses_a_head_of_features_of_length_one(fitted: Path) -> None:
     with pytest.raises(ConfigError, match="reads features of length 1, which the concatenated ones are not"):
         mean_head([str(fitted)], MIKELS.labels, ViewConfig())
 
 
+@pytest.mark.thorough
 def test_untrained_prototypes_are_zero_shot_clip(zero_shot: Path, clip: Path) -> None:
     classifier, info = load_classifier(zero_shot / "model.safetensors")
     expected = zero_shot_logits(clip, pixels())

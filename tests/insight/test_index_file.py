@@ -148,6 +148,7 @@ def test_an_index_that_is_a_link_is_refused(photos: Path, predictor: Predictor, 
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
+@pytest.mark.thorough
 def test_an_index_in_use_is_no_obstacle_for_a_survey(photos: Path, predictor: Predictor, tmp_path: Path) -> None:
     lines = find_index(predictor, photos, None, pytest.fail)
     with open_index(lines, index_header(predictor), pytest.fail):

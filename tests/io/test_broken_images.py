@@ -119,6 +119,7 @@ def test_decompression_bombs_are_refused_from_their_header(size: tuple[int, int]
         decode(png_header(*size), "bomb.png")
 
 
+@pytest.mark.thorough
 def test_a_real_bomb_is_refused_without_its_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     """12,000 x 12,000 px in a file of 0.4 MB; Pillow's own limit lies above it."""
     row = bytes(1 + 3 * 12_000)

@@ -95,6 +95,7 @@ def test_moments_beyond_the_end_are_left_out(films: Path) -> None:
     assert [one.time_s for one in read_film(str(films / "f.mkv"), 100)] == [0]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("matrix", "turn"),
     [
@@ -235,6 +236,7 @@ def test_moments_long_after_the_start_have_paths_of_their_own() -> None:
     assert paths == {"a.mp4#t=0.5", "a.mp4#t=1000000", "a.mp4#t=1000001"}
 
 
+@pytest.mark.thorough
 def test_the_command_gives_a_table_and_a_timeline_and_resumes(films: Path, tmp_path: Path) -> None:
     out = tmp_path / "c.csv"
     words = ("predict", films / "f.mkv", films / "f.gif", *SMALL, "--every", "1s", "--out", out)

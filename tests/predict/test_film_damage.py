@@ -68,6 +68,7 @@ def undamaged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     return film_of(tmp_path_factory.mktemp("undamaged") / name, list(range(275)), 25, codec, options)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("no_margin")
 def test_undamaged_film_gives_no_error(undamaged: Path) -> None:
     assert read_here(undamaged) == (list(range(11)), "")

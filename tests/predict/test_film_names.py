@@ -64,6 +64,7 @@ def test_a_name_that_is_an_address_is_read_as_a_file(ok: Path, listener: socket.
     assert not was_called(listener)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["concat:ok.mp4|ok.mp4.mp4", "subfile,,start,0,end,9,,:ok.mp4", "fd:0.mp4", "-i.mp4"])
 def test_a_name_that_is_a_protocol_is_read_as_a_file(ok: Path, name: str) -> None:
     (ok.parent / name).write_bytes(np.random.default_rng(0).bytes(3000))

@@ -77,6 +77,7 @@ def test_a_frame_may_last_long_while_the_sound_goes_on(tmp_path: Path, ending: s
     assert [one.time_s for one in found] == list(range(16))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
 def test_sound_may_be_longer_than_the_frames(tmp_path: Path, ending: str) -> None:
     found = list(read_film(str(slides(tmp_path / f"song.{ending}", 1, 1, sound_s=30)), 1))
@@ -215,6 +216,7 @@ def test_an_empty_packet_shows_the_frame_before_it_again() -> None:
     assert list(PacketReader(container, stream, lambda: None).frames()) == [(9, 0), (9, 2), (0, None)]
 
 
+@pytest.mark.thorough
 def test_a_frame_with_long_sound_reports_progress(tmp_path: Path) -> None:
     path = film_of(tmp_path / "song.mkv", [0], sound_s=120)
     reports = list[bool]()

@@ -259,6 +259,7 @@ def test_run_can_start_from_another_runs_encoder(tmp_path: Path) -> None:
     assert losses(tmp_path / "run")[0]["total"] != losses(pretrained())[0]["total"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("name", "is_named"), [("vit_tiny_patch16_224", True), ("deit_tiny_patch16_224", False)])
 def test_a_start_with_another_normalisation_is_named(tmp_path: Path, name: str, is_named: bool) -> None:
     """DeiT has ImageNet's; the other network has a mean of 0.5."""

@@ -285,6 +285,7 @@ def keys_of(name: Name, **options: object) -> set[str]:
     return {run.key for run in plan(name, **options).runs}
 
 
+@pytest.mark.thorough
 def test_changed_weights_and_teachers_change_the_keys(tmp_path: Path) -> None:
     file = tmp_path / "mae.pth"
     teacher = tmp_path / "teacher.json"

@@ -56,6 +56,7 @@ def test_a_full_queue_is_503_with_retry_after(slow: tuple[Running, Gated, Thread
     assert server.post("/predict", image(3)).status == 200
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("slow", [3.0], indirect=True)
 def test_a_late_answer_is_504_and_its_work_is_dropped(
     slow: tuple[Running, Gated, ThreadPoolExecutor], caplog: pytest.LogCaptureFixture

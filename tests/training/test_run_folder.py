@@ -43,6 +43,7 @@ def begin(run: Path, config: PretrainConfig, data: DataSet, kind: str = "pretrai
         return is_begun
 
 
+@pytest.mark.thorough
 def test_a_second_training_in_one_folder_is_refused(tmp_path: Path, data: DataSet) -> None:
     """This also holds before the first step, when a run with other settings would replace the record."""
     with begin_run(tmp_path / "run", "pretrain", CONFIGURED, data, resume=False):
