@@ -26,7 +26,7 @@ docs: build/docs-venv/ready
 embedded: .venv/ready
 	$(BIN)/python -m recipes.embedded --fi '$(FI)' --ratings '$(RATINGS)' --unlabelled '$(UNLABELLED)' --people $(foreach one,$(PEOPLE),'$(one)') --faces $(foreach one,$(FACES),'$(one)') --ferplus '$(FERPLUS)' --starts '$(STARTS)' --test-people '$(TEST_PEOPLE)'
 
-# PYTEST='--random-order-bucket=module --random-order-seed=1' shuffles; --require-browser fails without Chromium.
+# All checks, and the tests that are quick: a few minutes. PYTEST='--random-order-bucket=module --random-order-seed=1' shuffles.
 # mypy and the tests run at the same time. Scripts of users are checked after mypy, because they read its cache.
 test: lint
 	$(MAKE) --no-print-directory --jobs 2 types pytest
@@ -35,6 +35,7 @@ pytest: .venv/ready
 	$(PARALLEL_TESTS) -m 'not types and not thorough and not browser' $(PYTEST)
 
 # The tests that `make test` leaves out: those of web pages, and those marked `thorough` (pyproject.toml).
+# PYTEST=--require-browser fails without Chromium.
 test-thorough: .venv/ready
 	$(PARALLEL_TESTS) -m 'thorough or browser' $(PYTEST)
 
