@@ -3,26 +3,20 @@
 import struct
 import zlib
 from collections.abc import Iterator
+from itertools import islice
 
-# Limits of loops over parts of a header, which a hostile file may make very small.
-MAX_CHUNKS = 50_000
-MAX_BOXES = 1_000
-MAX_SEGMENTS = 1_000
-_PNG = b"\x89PNG\r\n\x1a\n"
-_JPEG = b"\xff\xd8\xff"
+from uniemox.io.image_parts import JPEG, JPEG_FRAMES, MAX_BOXES, MAX_CHUNKS, PNG, iso_boxes, jpeg_segments, png_chunks
+
 # Markers of JPEG: APP0, APP2 and APP13, with JFIF, a colour profile, and Photoshop's data.
 _OPTIONAL_SEGMENTS = (0xE0, 0xE2, 0xED)
 # APP14, by which Adobe names the colour transform.
 _ADOBE = 0xEE
 _ADOBE_BYTES = 12
-_SCAN = 0xDA
-# Start of a frame (SOF); the others of this range are Huffman tables, reserved, and arithmetic conditioning.
-_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 
 
 def code_points_in(data: bytes) -> tuple[int, int] | None:
     """Return the code points of primaries and transfer function in a PNG or AVIF; None if the file names none."""
-    if data.startswith(_PNG):
+    if data.startswith(PNG):
         return _in_png(data)
     if data[4:8] == b"ftyp":
         try:
@@ -34,14 +28,14 @@ def code_points_in(data: bytes) -> tuple[int, int] | None:
 
 def has_narrow_range(data: bytes) -> bool:
     """Return True for a PNG with code points whose black is 16 and white 235 of 255, as in video."""
-    if not data.startswith(_PNG):
+    if not data.startswith(PNG):
         return False
-    return any(kind == b"cICP" and data[start:end][3:] == b"\0" for kind, start, end in _chunks(data))
+    return any(kind == b"cICP" and data[start:end][3:] == b"\0" for kind, start, end in _chunks_before_pixels(data))
 
 
 def _in_png(data: bytes) -> tuple[int, int] | None:
     """Read the chunk cICP (PNG specification, third edition, 11.3.2.6), which precedes the pixels."""
-    for kind, start, end in _chunks(data):
+    for kind, start, end in _chunks_before_pixels(data):
         if kind == b"cICP" and end - start == 4:
             primaries, transfer = data[start : start + 2]
             return primaries, transfer
@@ -58,9 +52,9 @@ def take_profile(data: bytes, max_bytes: int) -> tuple[bytes, bytes | None]:
     Returns:
         The PNG without its profile, and the profile, None if it is larger or broken; other files unchanged, and None.
     """
-    if not data.startswith(_PNG):
+    if not data.startswith(PNG):
         return data, None
-    for kind, start, end in _chunks(data):
+    for kind, start, end in _chunks_before_pixels(data):
         if kind == b"iCCP":
             is_intact = zlib.crc32(data[start - 4 : end]).to_bytes(4, "big") == data[end : end + 4]
             profile = _unpacked(data[start:end], max_bytes) if is_intact else None
@@ -81,16 +75,12 @@ def _unpacked(content: bytes, max_bytes: int) -> bytes | None:
     return profile if unpacker.eof else None
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yield name, start and end of the content of the chunks of a PNG before its pixels."""
-    at = len(_PNG)
-    for _ in range(MAX_CHUNKS):
-        kind = data[at + 4 : at + 8]
-        end = at + 8 + int.from_bytes(data[at : at + 4], "big")
-        if kind in (b"IDAT", b"IEND", b"") or end + 4 > len(data):
+def _chunks_before_pixels(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield name, start and end of the content of the complete chunks of a PNG before its pixels."""
+    for kind, start, end in islice(png_chunks(data), MAX_CHUNKS):
+        if kind in (b"IDAT", b"IEND") or end + 4 > len(data):
             return
-        yield kind, at + 8, end
-        at = end + 4
+        yield kind, start, end
 
 
 def has_intact_pixels(png: bytes) -> bool:
@@ -101,16 +91,14 @@ def has_intact_pixels(png: bytes) -> bool:
     Args:
         png: Bytes of a PNG, whose number of chunks was checked.
     """
-    at = len(_PNG)
-    while at + 12 <= len(png):
-        kind = png[at + 4 : at + 8]
-        end = at + 8 + int.from_bytes(png[at : at + 4], "big")
+    content = memoryview(png)
+    for kind, start, end in png_chunks(png):
         # A file that ends inside of its pixels is reported by the decoder.
-        if kind == b"IEND" or end + 4 > len(png):
+        if end + 4 > len(png):
             return True
-        if kind == b"IDAT" and zlib.crc32(memoryview(png)[at + 4 : end]).to_bytes(4, "big") != png[end : end + 4]:
+        # The checksum is that of name and content.
+        if kind == b"IDAT" and zlib.crc32(content[start - 4 : end]).to_bytes(4, "big") != png[end : end + 4]:
             return False
-        at = end + 4
     return True
 
 
@@ -119,41 +107,33 @@ def without_optional_segments(data: bytes) -> bytes | None:
 
     These are APP0, APP2 and APP13, and an APP14 of Adobe that is too short. EXIF stays.
     """
-    if not data.startswith(_JPEG):
+    if not data.startswith(JPEG):
         return None
     parts = [data[:2]]
-    at = 2
-    for _ in range(MAX_SEGMENTS):
-        if data[at : at + 1] != b"\xff" or at + 4 > len(data) or data[at + 1] == _SCAN:
-            break
-        size = int.from_bytes(data[at + 2 : at + 4], "big")
-        end = at + 2 + size
-        is_short_adobe = data[at + 1] == _ADOBE and size - 2 < _ADOBE_BYTES
-        if data[at + 1] not in _OPTIONAL_SEGMENTS and not is_short_adobe:
-            parts.append(data[at:end])
-        at = end
-    return b"".join((*parts, data[at:]))
+    rest = 2
+    for marker, start, end in jpeg_segments(data):
+        # Marker and size take four bytes.
+        is_short_adobe = marker == _ADOBE and end - start - 4 < _ADOBE_BYTES
+        if marker not in _OPTIONAL_SEGMENTS and not is_short_adobe:
+            parts.append(data[start:end])
+        rest = end
+    return b"".join((*parts, data[rest:]))
 
 
 def jpeg_frame(data: bytes) -> str:
     """Describe the frame of a JPEG, such as 12 bits, 640 x 480 px; empty for other files, and without a frame."""
-    if not data.startswith(_JPEG):
+    if not data.startswith(JPEG):
         return ""
-    at = 2
-    for _ in range(MAX_SEGMENTS):
-        if data[at : at + 1] != b"\xff" or at + 9 > len(data):
-            return ""
-        marker = data[at + 1]
-        if marker in _FRAMES:
-            height, width = struct.unpack_from(">HH", data, at + 5)
-            return f"{data[at + 4]} bits, {width} x {height} px"
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    for marker, start, _ in jpeg_segments(data):
+        if marker in JPEG_FRAMES and start + 9 <= len(data):
+            height, width = struct.unpack_from(">HH", data, start + 5)
+            return f"{data[start + 4]} bits, {width} x {height} px"
     return ""
 
 
 def _in_heif(data: bytes) -> tuple[int, int] | None:
     """Read the colour property of the primary image. Raises struct.error or IndexError for a damaged file."""
-    for kind, start, end in _boxes(data, 0, len(data)):
+    for kind, start, end in iso_boxes(data, 0, len(data)):
         if kind == b"meta":
             # The boxes follow a version and flags of 4 bytes.
             return _in_meta(data, start + 4, end)
@@ -164,14 +144,14 @@ def _in_heif(data: bytes) -> tuple[int, int] | None:
 
 
 def _in_meta(data: bytes, start: int, end: int) -> tuple[int, int] | None:
-    boxes = {kind: (first, last) for kind, first, last in _boxes(data, start, end)}
+    boxes = {kind: (first, last) for kind, first, last in iso_boxes(data, start, end)}
     if b"iprp" not in boxes:
         return None
     primary = _primary_item(data, *boxes[b"pitm"]) if b"pitm" in boxes else None
-    inner = {kind: (first, last) for kind, first, last in _boxes(data, *boxes[b"iprp"])}
+    inner = {kind: (first, last) for kind, first, last in iso_boxes(data, *boxes[b"iprp"])}
     if b"ipco" not in inner:
         return None
-    properties = list(_boxes(data, *inner[b"ipco"]))
+    properties = list(iso_boxes(data, *inner[b"ipco"]))
     if b"ipma" in inner and primary is not None:
         numbers = _properties_of(data, inner[b"ipma"][0], primary)
         properties = [properties[number - 1] for number in numbers if 0 < number <= len(properties)]
@@ -215,22 +195,3 @@ def _first_colour(moov: bytes) -> tuple[int, int] | None:
         return None
     primaries, transfer = struct.unpack_from(">HH", moov, at + 8)
     return primaries, transfer
-
-
-def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Yield name, start and end of the content of boxes (ISO 14496-12, 4.2)."""
-    at = start
-    for _ in range(MAX_BOXES):
-        if at + 8 > end:
-            return
-        size = int.from_bytes(data[at : at + 4], "big")
-        first = at + 8
-        # 1: the size follows in 8 bytes; 0: the box ends with the file.
-        if size == 1:
-            size = int.from_bytes(data[at + 8 : at + 16], "big")
-            first = at + 16
-        last = end if size == 0 else min(at + size, end)
-        if last < first:
-            return
-        yield data[at + 4 : at + 8], first, last
-        at = last

@@ -16,6 +16,7 @@ from typing import Any
 from PIL.ExifTags import Base as Tag
 
 from uniemox.errors import ImageError
+from uniemox.io.image_parts import JPEG_FRAMES, JPEG_SCAN, MAX_CHUNKS, MAX_SEGMENTS, png_chunks
 from uniemox.io.tiff_pages import SEPARATE_PLANES
 
 MAX_SCANS = 100
@@ -23,12 +24,8 @@ MAX_SCANS = 100
 fuzzers and libtiff stop at 100 too."""
 MAX_SCANNED_PIXELS = 1_600_000_000
 """Maximum of scans times pixels in a JPEG: 16 scans of 100 megapixels. A scan takes about 2 ns per pixel."""
-MAX_SEGMENTS = 10_000
-"""Maximum number of segments in a JPEG, enough for 600 MiB of metadata."""
 MAX_FILL_BYTES = 65_536
 """Maximum number of fill bytes between the segments of a JPEG."""
-MAX_CHUNKS = 50_000
-"""Maximum number of chunks in a PNG; libpng writes 8 KiB into each."""
 MAX_TEXTS = 100
 """Maximum number of chunks that Pillow unpacks in a PNG, to 1 MiB each, and of Exif segments in a JPEG."""
 MAX_BLOCKS = 50_000
@@ -45,7 +42,7 @@ BYTES_A_PIXEL = {
     **{"HEIF": 10, "TIFF": 12, "GIF": 8, "BMP": 8, "DIB": 8},
 }
 """Maximum bytes per pixel for decoding, by format; MPO counts as JPEG."""
-MAX_BOXES = 100
+MAX_CHECKED_BOXES = 100
 """Number of a HEIC's boxes that are checked; cameras write about five."""
 MAX_DIRECTORIES = 5_000
 MAX_ENTRIES = 100_000
@@ -58,10 +55,8 @@ MIN_TILE_PIXELS = 4_194_304
 
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # of a segment; 00 and D0 to D7 occur inside scans
 _PPM_HEADER = re.compile(rb"P[0-6Ffy][A-Z]*(?:(?:\s|#[^\r\n]*[\r\n])+[^\s#]+){2}\s")
-_SOF = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # start of frame; the others define tables
 _SOI = 0xD8
 _EOI = 0xD9
-_SOS = 0xDA
 _TEM = 0x01
 # Tags of TIFF that Pillow keeps as bytes; private ones may be long
 _TIFF_BYTES = {270, 347, 700}
@@ -136,7 +131,7 @@ def check_heif(data: bytes, name: str) -> None:
     Data after the known boxes are ignored; phones append videos and notes.
     """
     at = 0
-    for _ in range(MAX_BOXES):
+    for _ in range(MAX_CHECKED_BOXES):
         if data[at + 4 : at + 8] not in (b"ftyp", b"meta", b"mdat", b"moov", b"free"):
             return
         size = int.from_bytes(data[at : at + 4], "big")
@@ -210,10 +205,10 @@ def _check_jpeg(data: bytes, name: str) -> None:
             at = start
             continue
         length = int.from_bytes(data[start : start + 2], "big")
-        if marker in _SOF:
+        if marker in JPEG_FRAMES:
             height, width = struct.unpack(">HH", data[start + 3 : start + 7].ljust(4, b"\0"))
             pixels = max(pixels, width * height)
-        scans += marker == _SOS
+        scans += marker == JPEG_SCAN
         if scans > MAX_SCANS:
             raise _too_much(name, f"more than {MAX_SCANS} scans")
         if scans * pixels > MAX_SCANNED_PIXELS:
@@ -222,16 +217,11 @@ def _check_jpeg(data: bytes, name: str) -> None:
 
 
 def _check_png(data: bytes, name: str) -> None:
-    at = 8
     texts = 0
-    for _ in range(MAX_CHUNKS):
-        kind = data[at + 4 : at + 8]
-        if at >= len(data) or kind == b"IEND":
-            return
+    for number, (kind, _, _) in enumerate(png_chunks(data), start=1):
+        _refuse_if(number > MAX_CHUNKS, name, f"more than {MAX_CHUNKS:,} chunks")
         texts += kind in (b"iCCP", b"zTXt", b"iTXt")
         _refuse_if(texts > MAX_TEXTS, name, f"more than {MAX_TEXTS} iCCP, zTXt and iTXt chunks")
-        at += 12 + int.from_bytes(data[at : at + 4], "big")
-    raise _too_much(name, f"more than {MAX_CHUNKS:,} chunks")
 
 
 def _check_gif(data: bytes, name: str) -> None:
