@@ -233,7 +233,7 @@ def calibrate(model: Path, samples: Sequence[Sample]) -> None:
     """Fit temperature, likely sets and distances of a file to held-out images, in place."""
     network = Network.open(model)
     outputs = outputs_of_network(network, samples)
-    labels = np.array([sample.label for sample in outputs.samples])
+    labels = np.array([sample.label for sample in outputs.samples], dtype=np.intp)
     target = np.eye(len(network.info.labels))[labels]
     info = calibrated(replace(network.info, distances=()), outputs.values, outputs.distances, target)
     write_model(model, model, info.to_json())

@@ -10,7 +10,9 @@ from typing import Any, Literal, TypeVar, get_args
 from uniemox.errors import CheckpointError
 from uniemox.io.typed import check_json, parse_json
 from uniemox.labels import KINDS, LABEL_SETS, Kind, LabelSet
-from uniemox.network_spec import IMAGENET_MEAN, IMAGENET_STD, NetworkSpec, Streams, views_of
+
+# Older programs import all of these from here.
+from uniemox.network_spec import IMAGENET_MEAN, IMAGENET_STD, EncoderSpec, HeadKind, NetworkSpec, Streams, views_of  # noqa: F401
 
 PersonPolicy = Literal["largest", "union", "persons_only", "second_crop"]
 CalibrationImages = Literal["independent", "selection", "seen", "unknown"]

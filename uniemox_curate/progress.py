@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-# Names in JSON that are not those of the fields with blanks.
+# Names in JSON of fields whose name there is not their own with blanks for underscores.
 JSON_NAMES = {"different_images": "different pictures", "images": "pictures"}
 
 
@@ -89,12 +89,12 @@ class Agreed:
     kept: int
     disputed: int
     """Number of images without agreement on which the owner has not decided."""
-    judged: int
-    """Number of images on which the owner has decided."""
     change: str
     """A clause about what changed since the agreement was computed; empty if nothing did."""
     figures: AgreementFigures | None
     """None: the agreement was never computed."""
+    judged: int
+    """Number of images on which the owner has decided."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,9 +167,10 @@ class Progress:
     def to_json(self) -> dict[str, Any]:
         """Return the steps as JSON."""
         agree = _named(self.agree)
-        figures = agree.pop("figures")
-        if figures is not None:
-            agree["figures"] = _named(figures)
+        if self.agree.figures is None:
+            del agree["figures"]
+        else:
+            agree["figures"] = _named(self.agree.figures)
         split: dict[str, Any] = {}
         if self.split is not None:
             split = {**self.split.stored, "change": self.split.change, "taken down": self.split.taken_down}

@@ -50,7 +50,7 @@ class AnnotatorProgress:
     median_s: float | None
     """Median time of an answer, s, to 0.1 s; None if no time was recorded."""
     is_revoked: bool
-    """True if the annotator has no access any more."""
+    """True if the annotator has no access: it was revoked, or the answers come from a file."""
     is_left_out: bool
     """True if the answers do not count."""
 
@@ -171,7 +171,7 @@ def _sentences(progress: Progress) -> dict[str, str]:
 
 
 def annotators(project: Project, counts: Counts) -> list[AnnotatorProgress]:
-    """Return all people but the owner, in the order of their invitations."""
+    """Return all people but the owner, in the order in which they were added."""
     times: dict[tuple[int, str], list[AnswerTime]] = defaultdict(list)
     for answer_time in counts.times:
         times[answer_time.person, answer_time.kind].append(answer_time)
@@ -281,9 +281,9 @@ def _agreement(project: Project, counts: Counts) -> Agreed:
         rule=counts.basis.rule,
         kept=counts.labelled.images,
         disputed=counts.disputed,
-        judged=project.count(select(current("verdict").c.picture_id)),
         change=change,
         figures=figures,
+        judged=project.count(select(current("verdict").c.picture_id)),
     )
 
 

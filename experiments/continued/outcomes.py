@@ -24,19 +24,21 @@ Baselines = Mapping[str, Mapping[str, Mapping[str, tuple[float, float]]]]
 def write(path: Path, scores: Mapping[str, Scores], figures: Mapping[str, float]) -> None:
     """Write the scores of a job by budget, and further figures of the job."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    arrays = {f"{name}.log_likelihood": value.log_likelihood.astype(np.float16) for name, value in scores.items()}
+    arrays: dict[str, Any] = {
+        f"{name}.log_likelihood": value.log_likelihood.astype(np.float16) for name, value in scores.items()
+    }
     arrays |= {f"{name}.hit": value.hit.astype(np.float16) for name, value in scores.items()}
     arrays |= {f"about.{name}": np.array(value) for name, value in figures.items()}
     partial = path.with_suffix(".tmp.npz")
-    np.savez_compressed(partial, allow_pickle=False, **arrays)
+    np.savez_compressed(partial, **arrays)
     partial.replace(path)
 
 
 def write_labels(outcomes: Path, labels: Mapping[str, NDArray[np.int64]]) -> None:
     """Write the labels of the scored images, by the half on which their encoders were trained."""
     outcomes.mkdir(parents=True, exist_ok=True)
-    arrays = {half: value.astype(np.uint8) for half, value in labels.items()}
-    np.savez_compressed(outcomes / LABELS, allow_pickle=False, **arrays)
+    arrays: dict[str, Any] = {half: value.astype(np.uint8) for half, value in labels.items()}
+    np.savez_compressed(outcomes / LABELS, **arrays)
 
 
 def read_labels(outcomes: Path) -> dict[str, NDArray[np.int64]]:

@@ -148,6 +148,20 @@ def test_hosts_are_retried_independently() -> None:
     assert second - start >= 1 / 50  # the first is due at once; on a busy machine it may begin just before the second
 
 
+def test_a_failure_does_not_shorten_the_pause_between_requests() -> None:
+    """Two requests a second: the next try is due after half a second, not after its own pause."""
+    starts: list[float] = []
+
+    def work(job: Download) -> str | FetchError:
+        starts.append(time.monotonic())
+        return FetchError("busy", may_pass=True) if len(starts) == 1 else "done"
+
+    config = CollectConfig(rate=2, tries=2, first_wait_s=0.01)
+    assert [result for _, result in fetch_all([Download("http://a.example/")], work, config)] == ["done"]
+    # The second is due half a second after the first was handed to a thread, which may begin late.
+    assert starts[1] - starts[0] > 0.4
+
+
 def test_redirected_jobs_queue_at_the_new_host_once() -> None:
     """a0 ... a3 go on at b, which is asked for b0 and tries it again; c goes from host to host and back."""
     began: dict[str, list[str]] = {}

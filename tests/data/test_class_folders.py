@@ -389,3 +389,59 @@ def test_a_folder_without_images_is_no_class(tmp_path: Path) -> None:
         data = open_data(f"{kind}:{root}")
         assert data.labels.name == "mikels"
         assert "folders without images are no classes: annotations" in data.notes
+
+
+@pytest.mark.parametrize(
+    "parts", [("train_images", "test_images"), ("Train_set", "Test_set"), ("training_set", "val2")]
+)
+def test_compound_names_count_beside_a_folder_without_classes(parts: tuple[str, str], tmp_path: Path) -> None:
+    keys = [f"{part}/{emotion}/1.jpg" for part in parts for emotion in ("awe", "fear")]
+    data = open_data(f"folder:{put(tmp_path, *keys, 'assets/logo.png')}")
+    assert {data.label_of(sample) for sample in data.samples} == {"awe", "fear"}
+    assert {sample.split for sample in data.samples} == {"train", "val" if "val2" in parts else "test"}
+    assert "folders next to the split folders were left out: assets" in data.notes
+
+
+def test_classes_with_names_like_splits_stay_classes_beside_others(tmp_path: Path) -> None:
+    data = open_data(f"folder:{put(tmp_path, 'train_station/1.jpg', 'test_tube/2.jpg', 'beach/3.jpg')}")
+    assert len(data.labels.labels) == 3
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("data/awe/1.jpg", "data/fear/2.jpg", "samples/x.jpg"),
+        ("ds/train/awe/1.jpg", "ds/test/fear/2.jpg", "assets/logo.png"),
+        ("2019/awe/1.jpg", "2019/fear/2.jpg", "2020/awe/3.jpg", "2020/joy/4.jpg"),
+        ("fold1/awe/1.jpg", "fold1/fear/2.jpg", "fold1/joy/3.jpg", "fold2/awe/4.jpg", "fold2/fear/5.jpg"),
+    ],
+)
+def test_a_note_names_classes_whose_folders_are_emotions(keys: tuple[str, ...], tmp_path: Path) -> None:
+    data = open_data(f"folder:{put(tmp_path, *keys)}")
+    assert any("have folders named as emotions (awe, fear" in note for note in data.notes)
+
+
+def test_no_note_where_emotions_have_folders_of_emotions(tmp_path: Path) -> None:
+    data = open_data(f"folder:{put(tmp_path, 'joy/awe/1.jpg', 'joy/fear/2.jpg', 'sadness/3.jpg')}")
+    assert not any("named as emotions" in note for note in data.notes)
+
+
+@pytest.mark.parametrize(
+    ("link", "target", "other"), [("joy", "awe", "awe"), ("latest", ".", "awe"), ("val", "test", None)]
+)
+def test_a_note_names_links_to_images_of_others(link: str, target: str, other: str | None, tmp_path: Path) -> None:
+    keys = ["awe/1.jpg", "fear/2.jpg"]
+    if other is None:
+        keys = [f"{part}/{key}" for part in ("train", "test") for key in keys]
+    root = put(tmp_path / "data", *keys)
+    (root / link).symlink_to(target)
+    data = open_data(f"folder:{root}")
+    names = [note for note in data.notes if note.endswith("which are read twice; remove the link")]
+    expected = f"{link} is a link to the images of {other}" if other else "val/awe is a link to the images of test/awe"
+    assert names[0].startswith(expected)
+
+
+def test_a_link_to_a_folder_elsewhere_has_no_note(tmp_path: Path) -> None:
+    root = put(tmp_path / "data", "awe/1.jpg")
+    (root / "fear").symlink_to(put(tmp_path / "elsewhere", "2.jpg"))
+    assert open_data(f"folder:{root}").notes == ()

@@ -13,11 +13,13 @@ from tests.drawn import draw_image, jpeg_of
 from tests.emotic import write_release
 from tests.runs import uniemox_here
 from uniemox.cli.console import say_parts
-from uniemox.data.sample import DataSet
+from uniemox.data import published_splits
+from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.data.source import open_data
 from uniemox.data.split_lists import _of_line
 from uniemox.data.splits import read_splits
 from uniemox.errors import DataError
+from uniemox.labels import recognise_labels
 
 SPLITS = {
     "amusement/amusement_1.jpg": "train",
@@ -377,3 +379,94 @@ def test_a_line_that_is_the_name_of_an_image_is_not_divided(tmp_path: Path, name
     data = open_data(f"folder:{tmp_path / 'd'}", splits=tmp_path / "lists")
     splits = {sample.key: sample.split for sample in data.samples}
     assert splits == {f"awe/{listed}": "test", f"awe/{other}": "train", "fear/x.jpg": "train", "fear/y.jpg": "test"}
+
+
+NUMBERED = {
+    **{"awe/0.jpg": "train", "awe/1.jpg": "train", "awe/2.jpg": "test", "awe/3.jpg": "train"},
+    **{"fear/4.jpg": "train", "fear/5.jpg": "train", "fear/6.jpg": "train", "fear/7.jpg": "test"},
+}
+"""Splits of images whose names are numbers; a list has them in another order, beside numbers of lines and classes."""
+STEMS = [(name.removesuffix(".jpg"), NUMBERED[name]) for name in reversed(NUMBERED)]
+IDS = [(stem.partition("/")[2], split) for stem, split in STEMS]
+ROWS_WITH_NUMBERS = [[str(i), stem] for i, (stem, _) in enumerate(STEMS)]
+SPLIT_NAMES = ("train", "test")
+RECORDS = [{"key": str(i), "filepath": f"{stem}.jpg", "split": split} for i, (stem, split) in enumerate(STEMS)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", "".join(f"{i},{stem},{split}\n" for i, (stem, split) in enumerate(STEMS))),
+        ("a.txt", "".join(f"{i} {stem} {split}\n" for i, (stem, split) in enumerate(STEMS))),
+        ("a.csv", ",image_id,split\n" + "".join(f"{i},{number},{split}\n" for i, (number, split) in enumerate(IDS))),
+        ("a.csv", "label,id,split\n" + "".join(f"{i % 2},{number},{split}\n" for i, (number, split) in enumerate(IDS))),
+        ("a.csv", "name,filepath,split\n" + "".join(f"{i},{s}.jpg,{split}\n" for i, (s, split) in enumerate(STEMS))),
+        ("a.json", RECORDS),
+        ("a.json", {
+            split: [row for row in ROWS_WITH_NUMBERS if NUMBERED[f"{row[1]}.jpg"] == split] for split in SPLIT_NAMES
+        }),
+    ],
+)  # fmt: skip
+def test_numbers_of_lines_and_classes_are_no_names(name: str, content: Any, tmp_path: Path) -> None:
+    root = put(tmp_path / "data", *NUMBERED)
+    assert splits_of(open_data(f"folder:{root}", splits=write(tmp_path / name, content))) == NUMBERED
+
+
+@pytest.mark.parametrize("line", ["0,6,train", "0 6 train", "train;0;6"])
+def test_two_numbers_that_are_both_images_are_refused(line: str, tmp_path: Path) -> None:
+    root = put(tmp_path / "data", *NUMBERED)
+    listed = write(tmp_path / "a.csv", f"{line}\n")
+    with pytest.raises(DataError, match=says(f"{listed}:1: 0 and 6 are both images of ", "give the table a header")):
+        open_data(f"folder:{root}", splits=listed)
+
+
+def test_a_number_beside_the_only_image_is_a_class(tmp_path: Path) -> None:
+    """As in the lists of PASCAL VOC."""
+    root = put(tmp_path / "data", "awe/000012.jpg", "fear/000021.jpg")
+    lists = {"train.txt": "000012 1\n", "test.txt": "000021 -1\n"}
+    for name, content in lists.items():
+        write(tmp_path / "lists" / name, content)
+    data = open_data(f"folder:{root}", splits=tmp_path / "lists")
+    assert splits_of(data) == {"awe/000012.jpg": "train", "fear/000021.jpg": "test"}
+
+
+@pytest.mark.parametrize("ending", [" 0", " train", " train 3", ",0"])
+def test_a_name_that_begins_with_a_number_may_be_followed_by_a_class(ending: str, tmp_path: Path) -> None:
+    """Windows names copies `1 (1).jpg`."""
+    names = ["awe/1 (1).jpg", "awe/(1).jpg", "awe/12 men.jpg", "fear/men.jpg", "fear/cat.jpg", "fear/cat.jpg (1).jpg"]
+    root = put(tmp_path / "data", *names)
+    listed = ["1 (1).jpg", "12 men.jpg", "cat.jpg (1).jpg"]
+    data = open_data(f"folder:{root}", splits=write(tmp_path / "train.txt", "".join(f"{n}{ending}\n" for n in listed)))
+    assert [sample.key.partition("/")[2] for sample in data.samples] == listed
+
+
+@pytest.mark.parametrize("prefix", ["", "/home/ada/", "C:\\x\\"])
+def test_the_case_of_a_name_decides_between_images_that_differ_in_it(prefix: str, tmp_path: Path) -> None:
+    root = put(tmp_path / "data", "awe/A.jpg", "awe/a.jpg", "fear/b.jpg")
+    data = open_data(f"folder:{root}", splits=write(tmp_path / "train.txt", f"{prefix}awe/A.jpg\n"))
+    assert [sample.key for sample in data.samples] == ["awe/A.jpg"]
+
+
+def test_images_of_one_name_are_found_by_their_folder_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each line is compared with the images in its folder: 4,000 such lines took 25 s."""
+    keys = [f"clip{i}/image.jpg" for i in range(300)]
+    samples = [Sample(key=key, image=ImageFile(tmp_path / key)) for key in keys]
+    data = DataSet("clips", recognise_labels(()), samples)
+    listed = write(tmp_path / "train.txt", "".join(f"/x/{key}\n" for key in keys))
+    comparisons = 0
+
+    def count(*arguments: Any) -> bool:
+        nonlocal comparisons
+        comparisons += 1
+        return same_end(*arguments)
+
+    same_end = published_splits._same_end
+    monkeypatch.setattr(published_splits, "_same_end", count)
+    assert len(read_splits(listed, data)) == len(keys)
+    assert comparisons <= 2 * len(keys)
+
+
+def test_records_with_hashes_are_a_list(photos: str, tmp_path: Path) -> None:
+    """Only files of `write_splits` have splits and a hash of them."""
+    content = {split: [{"path": name, "sha256": "ab"} for name in names] for split, names in by_split().items()}
+    assert splits_of(open_data(photos, splits=write(tmp_path / "a.json", content))) == SPLITS

@@ -87,3 +87,13 @@ def test_a_copy_that_fits_not_exactly_one_image_is_an_error(copies: list[str], m
     ube = draw(tmp_path / "UBE", ["joy/beach/1.jpg", "joy/love/1.jpg", "love/cat/1.jpg"])
     with pytest.raises(DataError, match=message.replace("|", r"\|")):
         open_data(f"ube:{ube}", splits=draw(tmp_path / "authors", copies))
+
+
+@pytest.mark.parametrize("parts", [("train", "test_images"), ("Train ", "test"), ("train_images", "test_images")])
+def test_folders_of_copies_may_have_compound_names(parts: tuple[str, str], tmp_path: Path) -> None:
+    root = draw(tmp_path / "data", ["awe/1.jpg", "awe/2.jpg", "fear/3.jpg", "fear/4.jpg"])
+    copies = draw(tmp_path / "copies", [f"{parts[0]}/awe/1.jpg", f"{parts[0]}/fear/3.jpg", f"{parts[1]}/awe/2.jpg",
+                                        f"{parts[1]}/fear/4.jpg"])  # fmt: skip
+    assert splits_of(f"folder:{root}", copies) == {
+        "awe/1.jpg": "train", "fear/3.jpg": "train", "awe/2.jpg": "test", "fear/4.jpg": "test",
+    }  # fmt: skip

@@ -66,6 +66,18 @@ def test_a_profile_with_a_wrong_checksum_counts_as_none() -> None:
     assert difference(decode(with_wrong_checksum(data, b"iCCP"))[0], PHOTO) == 0
 
 
+@pytest.mark.parametrize("kind", [b"tEXt", b"zTXt", b"iTXt", b"tIME", b"pHYs"])
+def test_notes_of_a_png_with_a_wrong_checksum_are_left_out(kind: bytes) -> None:
+    """Pillow refuses the image; its pixels and its profile are whole."""
+    data = with_wrong_checksum(png_with(VALUES, (kind, b"Title\0text"), profile_chunk(P3_PROFILE)), kind)
+    assert difference(decode(data)[0], PHOTO) < CLOSE
+
+
+def test_a_chunk_of_colours_with_a_wrong_checksum_is_refused() -> None:
+    with pytest.raises(ImageError):
+        decode(with_wrong_checksum(png_with(PIXELS, GAMMA_1), b"gAMA"))
+
+
 def test_the_first_of_two_profiles_counts() -> None:
     data = png_with(VALUES, profile_chunk(P3_PROFILE), profile_chunk(SRGB_PROFILE))
     assert difference(decode(data)[0], PHOTO) < CLOSE

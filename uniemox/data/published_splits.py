@@ -13,7 +13,7 @@ from uniemox.data.readers.folders import SPLITS
 from uniemox.data.readers.paths import key_of
 from uniemox.data.sample import DataSet
 from uniemox.data.split_folders import IMAGES
-from uniemox.data.split_lists import FORMS, ListedImage, is_named_as_image, read_lists
+from uniemox.data.split_lists import FORMS, ListedImage, ListedLine, is_named_as_image, read_lists
 from uniemox.errors import DataError
 from uniemox.io.files import plain_cell
 from uniemox.plurals import counted
@@ -45,16 +45,16 @@ def scheme_of_lists(path: Path, data: DataSet) -> tuple[dict[str, str], tuple[st
     entries: dict[str, list[ListedImage]] = defaultdict(list)
     absent = []
     for line in listed:
-        match = images.find_first(line.readings, data.name)
+        match = images.find_first(line, data.name)
         if match is not None:
             key, reading = match
             entries[key].append(reading)
         elif line.problem:
             raise DataError(line.problem)
         elif not line.is_remark:
-            absent.append(line.readings[-1])
+            absent.append(_shown(line))
     if not entries:
-        first = listed[0].readings[-1]
+        first = _shown(listed[0])
         raise DataError(
             f"{path}: none of its {counted(len(listed), 'image')} is in {data.name}, such as {first.name} "
             f"({first.where}); give the lists of this data set"
@@ -90,6 +90,12 @@ class _ImageName:
             folders = folders[1:]
         return folders
 
+    @property
+    def last_folders(self) -> set[str]:
+        """Last folder, and "" if a name with any folders may mean this image."""
+        folders = set(self.folders[-1:])
+        return folders if self.class_folders else folders | {""}
+
 
 class _ImageNames:
     """Images of a data set, looked up by the ends of their keys.
@@ -100,23 +106,33 @@ class _ImageNames:
 
     def __init__(self, keys: Iterable[str]) -> None:
         self.names = {key: _ImageName.of(key) for key in keys}
-        self.by_file: dict[str, list[str]] = defaultdict(list)
-        self.by_stem: dict[str, list[str]] = defaultdict(list)
+        # By file or stem, all keys, and by the folder of the file, too: thousands of images may have one name.
+        self.by_name: dict[str, list[str]] = defaultdict(list)
+        self.by_folder: dict[tuple[str, str], list[str]] = defaultdict(list)
         for key, name in self.names.items():
-            self.by_file[name.file].append(key)
-            self.by_stem[name.stem].append(key)
+            for file in {name.file, name.stem}:
+                self.by_name[file].append(key)
+                for folder in name.last_folders:
+                    self.by_folder[folder, file].append(key)
 
-    def find_first(self, readings: Sequence[ListedImage], data_name: str) -> tuple[str, ListedImage] | None:
+    def find_first(self, line: ListedLine, data_name: str) -> tuple[str, ListedImage] | None:
         """Return the key of the first reading of a line that is an image of the data set, and the reading.
 
         Raises:
             DataError: If several images fit.
         """
-        for reading in readings:
+        for reading in line.readings:
             key = self.find(reading, data_name)
             if key is not None:
                 return key, reading
-        return None
+        found = {key: cell for cell in line.alternatives if (key := self.find(cell, data_name)) is not None}
+        if len(found) > 1:
+            first, second, *_ = found
+            raise DataError(
+                f"{line.alternatives[0].where}: {found[first].name} and {found[second].name} are both images of "
+                f"{data_name}, {first} and {second}; give the table a header with path and split"
+            )
+        return next(iter(found.items()), None)
 
     def find(self, entry: ListedImage, data_name: str) -> str | None:
         """Return the key of a listed image; None if the data set lacks it.
@@ -131,15 +147,27 @@ class _ImageNames:
             return self._find(entry, key_of(plain_name), data_name)
         return key
 
+    def _candidates(self, name: _ImageName) -> list[str]:
+        """Return the keys with the file of a name, or the stem if it has no ending, that may also have its folders."""
+        if not name.folders:
+            keys = self.by_name.get(name.file, [])
+        else:
+            with_folder = self.by_folder.get((name.folders[-1], name.file), [])
+            keys = list(dict.fromkeys((*with_folder, *self.by_folder.get(("", name.file), []))))
+        if not is_named_as_image(name.file):
+            return keys
+        return [key for key in keys if self.names[key].file == name.file]
+
     def _find(self, entry: ListedImage, full_name: str, data_name: str) -> str | None:
         """Return the key of the image with a name; None if the data set lacks it.
 
         Raises:
             DataError: If several images fit.
         """
+        if full_name in self.names:
+            return full_name
         name = _ImageName.of(full_name)
-        index = self.by_file if is_named_as_image(name.file) else self.by_stem
-        candidates = index.get(name.file, [])
+        candidates = self._candidates(name)
 
         def fits(folders: Sequence[str]) -> bool:
             return len(folders) >= entry.min_folders and _same_end(folders, name.folders)
@@ -151,7 +179,8 @@ class _ImageNames:
             fitting = [key for key in candidates if fits(self.names[key].class_folders)]
         if len(fitting) > 1:
             same_folders = [key for key in fitting if self.names[key].folders == name.folders]
-            same_case = [key for key in fitting if spelled(key) == spelled(full_name)]
+            cased = spelled(full_name).split("/")
+            same_case = [key for key in fitting if _same_end(spelled(key).split("/"), cased)]
             fitting = same_case or same_folders or fitting
         if len(fitting) > 1:
             raise DataError(
@@ -159,6 +188,11 @@ class _ImageNames:
                 f"{fitting[1]}; write it with its folders"
             )
         return fitting[0] if fitting else None
+
+
+def _shown(line: ListedLine) -> ListedImage:
+    """Return the reading of a line that messages name."""
+    return line.alternatives[0] if line.alternatives else line.readings[-1]
 
 
 def _same_end(first: Sequence[str], second: Sequence[str]) -> bool:

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from uniemox.data.readers.folders import SPLITS
+from uniemox.data.readers.folders import SPLITS, split_folders
 from uniemox.data.readers.paths import images_below
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import DataError
@@ -67,10 +67,11 @@ def scheme_of_folders(root: Path, data: DataSet) -> dict[str, str]:
 
 def _copies(root: Path) -> Iterator[tuple[str, str, str]]:
     """Yield split, name and relative path of each copy.  name: `<class>/<image>`, the class in lower case."""
+    splits = {folder.name: split for split, folder in split_folders(root) if split is not None}
     for key in images_below(root):
         split_folder, *below = PurePosixPath(key).parts
-        if split_folder.lower() in SPLITS and len(below) > 1:
-            yield SPLITS[split_folder.lower()], _name(below[0], below[-1]), key
+        if split_folder in splits and len(below) > 1:
+            yield splits[split_folder], _name(below[0], below[-1]), key
 
 
 def _names(key: str) -> set[str]:

@@ -23,11 +23,27 @@ from uniemox.io.typed import parse_json
 from uniemox.labels import clean
 
 LIST_ENDINGS = (".txt", ".csv", ".tsv", ".json", ".lst")
-NAME_COLUMNS = ("path", "image", "file", "filename", "file_name", "image_path", "image_name", "img", "name", "key")
+NAME_COLUMNS = (
+    *(
+        "path",
+        "image",
+        "file",
+        "filename",
+        "file_name",
+        "filepath",
+        "file_path",
+        "image_path",
+        "image_name",
+        "image_file",
+    ),
+    *("image_id", "img", "img_path", "img_name", "img_id", "name", "key", "id"),
+)
 SPLIT_COLUMNS = ("split", "part", "set", "subset", "partition", "phase", "usage")
 # Column of the folder of an image, beside a column of its name (EMOTIC).
 FOLDER_COLUMN = "folder"
 FORMS = "uniemox data split writes files of splits, and uniemox docs data has the forms of published lists"
+# Name up to the last ending, and what follows it.
+NAME_AND_REST = re.compile(rf"(?P<name>.+(?:{'|'.join(map(re.escape, ENDINGS))}))[\s,;]+(?P<rest>.*)", re.IGNORECASE)
 # Name up to its ending, which may contain blanks, and the cells after it.
 LINE = re.compile(rf"(.+?(?:{'|'.join(map(re.escape, ENDINGS))}))(?:\s+(.*))?", re.IGNORECASE)
 DIVIDERS = re.compile(r"[\s,;]")
@@ -57,8 +73,10 @@ class ListedLine:
     readings: tuple[ListedImage, ...]
     """Possible images; the first that the data set has counts. Readings come first in which blanks, commas and the like
     belong to the name, such as `12 men.jpg` or `Rome, 2019/1.jpg train`."""
+    alternatives: tuple[ListedImage, ...] = ()
+    """Cells that look alike, such as two numbers, if one of them is the name; the data set must have only one."""
     problem: str = ""
-    """Error if the data set has none of them; empty: the image is then absent."""
+    """Error if the data set has none of all these; empty: the image is then absent."""
     is_remark: bool = False
     """True if the line may be a comment, which names no image."""
 
@@ -201,6 +219,10 @@ def _whole_names(line: str, split: str | None, where: str) -> Iterator[ListedIma
         match = pattern.fullmatch(line)
         if match and clean(match["split"]) in SPLITS:
             candidates.append((match["name"], SPLITS[clean(match["split"])]))
+    if match := NAME_AND_REST.fullmatch(line):
+        rest_splits = {SPLITS[clean(word)] for word in DIVIDERS.split(match["rest"]) if clean(word) in SPLITS}
+        if len(rest_splits) < 2:
+            candidates.append((match["name"], next(iter(rest_splits), split)))
     for name, name_split in candidates:
         if name_split is None or DIVIDERS.search(name) is None:
             continue
@@ -245,19 +267,40 @@ def _words(line: str, split: str | None) -> list[str]:
 
 
 def _of_cells(cells: Sequence[str], split: str | None, where: str) -> ListedLine:
-    """Return the image of a row without a header: the cell with the ending of an image, or the first that is no split.
+    """Return the image of a row without a header: the cell with the ending of an image, or with a folder.
+
+    Without such a cell, each that is no split may be the name.
 
     Raises:
         DataError: For a row without a name or a split.
     """
     names = [cell for cell in cells if cell and clean(cell) not in SPLITS]
-    name = next((cell for cell in names if is_named_as_image(cell)), names[0] if names else "")
+    name = _most_like_a_name(names)
     words = [cell for cell in cells if clean(cell) in SPLITS]
     splits = sorted({SPLITS[clean(word)] for word in words})
     if len(splits) > 1:
         # One of these words may belong to the name.
         return ListedLine((), problem=f"{where}: {name} has two splits, {' and '.join(splits)}; remove one")
-    return _entry(name, words[0] if words else None, split, where)
+    line = _entry(name, words[0] if words else None, split, where)
+    if len(names) < 2 or is_named_as_image(name) or _has_folder(name):
+        return line
+    [reading] = line.readings
+    return ListedLine((), alternatives=tuple(replace(reading, name=cell) for cell in dict.fromkeys(names)))
+
+
+def _most_like_a_name(values: Sequence[Any]) -> Any:
+    """Return the first value with the ending of an image, or else with a folder, or that is no number; "" for none."""
+    texts = [value for value in values if isinstance(value, str)]
+    conditions = (is_named_as_image, _has_folder, lambda text: not text.strip().isdigit())
+    for is_name in conditions:
+        for text in texts:
+            if is_name(text):
+                return text
+    return next(iter(values), "")
+
+
+def _has_folder(name: str) -> bool:
+    return "/" in name or "\\" in name
 
 
 def _of_fields(fields: Mapping[str, Any], split: str | None, where: str) -> ListedLine:
@@ -269,8 +312,7 @@ def _of_fields(fields: Mapping[str, Any], split: str | None, where: str) -> List
     by_name = {name.lower(): value for name, value in fields.items()}
     names = [by_name[column] for column in NAME_COLUMNS if column in by_name]
     # Beside the names of files, a column such as image may have numbers.
-    texts = [value for value in names if isinstance(value, str) and not value.strip().isdigit()]
-    name = next(iter((*texts, *names)), None)
+    name = _most_like_a_name(names)
     if FOLDER_COLUMN in by_name and isinstance(name, str):
         name = f"{by_name[FOLDER_COLUMN]}/{name}"
     word = next((by_name[column] for column in SPLIT_COLUMNS if column in by_name), None)

@@ -361,8 +361,8 @@ def read_splits(path: Path, data: DataSet) -> DataSet:
 
 
 def _is_index_file(text: str) -> bool:
-    """Return True for the text of a file of `write_splits`; it alone has a hash."""
-    return text.lstrip().startswith("{") and '"sha256"' in text
+    """Return True for the text of a file of `write_splits`; it alone has splits and a hash."""
+    return text.lstrip().startswith("{") and '"sha256"' in text and '"splits"' in text
 
 
 def _read_scheme(text: str, path: Path) -> tuple[Scheme, str]:

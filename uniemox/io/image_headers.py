@@ -7,6 +7,8 @@ from itertools import islice
 
 from uniemox.io.image_parts import JPEG, JPEG_FRAMES, MAX_BOXES, MAX_CHUNKS, PNG, iso_boxes, jpeg_segments, png_chunks
 
+# Chunks of PNG that change no pixel: texts, time, and size in print.
+_NOTES = (b"tEXt", b"zTXt", b"iTXt", b"tIME", b"pHYs")
 # Markers of JPEG: APP0, APP2 and APP13, with JFIF, a colour profile, and Photoshop's data.
 _OPTIONAL_SEGMENTS = (0xE0, 0xE2, 0xED)
 # APP14, by which Adobe names the colour transform.
@@ -43,23 +45,34 @@ def _in_png(data: bytes) -> tuple[int, int] | None:
 
 
 def take_profile(data: bytes, max_bytes: int) -> tuple[bytes, bytes | None]:
-    """Separate a PNG from its colour profile, because Pillow refuses one whose profile is broken or over 1 MiB.
+    """Separate a PNG from its colour profile, and from damaged notes.
+
+    Pillow refuses a PNG whose profile is broken or over 1 MiB, and one whose texts have another checksum.
 
     Args:
         data: Bytes of any file.
         max_bytes: Maximum size of the unpacked profile.
 
     Returns:
-        The PNG without its profile, and the profile, None if it is larger or broken; other files unchanged, and None.
+        The PNG without these chunks, and the profile, None if it is larger or broken; other files unchanged, and None.
     """
     if not data.startswith(PNG):
         return data, None
+    has_profile = False
+    profile: bytes | None = None
+    parts = [data[: len(PNG)]]
+    rest = len(PNG)
     for kind, start, end in _chunks_before_pixels(data):
-        if kind == b"iCCP":
-            is_intact = zlib.crc32(data[start - 4 : end]).to_bytes(4, "big") == data[end : end + 4]
+        is_intact = zlib.crc32(data[start - 4 : end]).to_bytes(4, "big") == data[end : end + 4]
+        if kind == b"iCCP" and not has_profile:
+            has_profile = True
             profile = _unpacked(data[start:end], max_bytes) if is_intact else None
-            return data[: start - 8] + data[end + 4 :], profile
-    return data, None
+        elif is_intact or kind not in _NOTES:
+            continue
+        # Between two chunks that are taken out, all others stay as they are.
+        parts.append(data[rest : start - 8])
+        rest = end + 4
+    return b"".join((*parts, data[rest:])) if len(parts) > 1 else data, profile
 
 
 def _unpacked(content: bytes, max_bytes: int) -> bytes | None:

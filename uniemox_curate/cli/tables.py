@@ -57,13 +57,13 @@ def status_tables(status: "ProjectStatus") -> Iterator[Table | str]:
     yield steps
     if status.annotators:
         annotators = Table("annotator", "answered", "checks passed", "median s", "access")
-        for person in status.annotators:
-            time_s = "" if person.median_s is None else f"{person.median_s:.1f}"
-            access = "ended" if person.is_revoked else "yes"
-            if person.is_left_out:
+        for annotator in status.annotators:
+            time_s = "" if annotator.median_s is None else f"{annotator.median_s:.1f}"
+            access = "ended" if annotator.is_revoked else "yes"
+            if annotator.is_left_out:
                 access += ", left out"
-            checks = f"{person.checks_passed}/{person.checks}" if person.checks else "no checks"
-            _add(annotators, person.name, str(person.answered), checks, time_s, access)
+            checks = f"{annotator.checks_passed}/{annotator.checks}" if annotator.checks else "no checks"
+            _add(annotators, annotator.name, str(annotator.answered), checks, time_s, access)
         yield annotators
     if status.history:
         batches = Table("number", "when", "who", "step", "what", "images")

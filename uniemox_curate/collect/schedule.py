@@ -71,7 +71,7 @@ class _Turn:
     """Name of the host; empty for local files."""
     job: Download
     failures: int
-    """Number of earlier tries."""
+    """Number of earlier tries of the job, which all failed."""
 
 
 class _Hosts:
@@ -147,7 +147,7 @@ class _Host:
     ) -> list[Download]:
         """Return the jobs that are given up: none if this one is tried again, all if the host is given up."""
         pause_s = max(back_off(failures, config.first_wait_s), failure.wait_s or 0.0)
-        self.next_at = time.monotonic() + pause_s
+        self.next_at = max(self.next_at, time.monotonic() + pause_s)
         too_long = pause_s > config.max_wait_s
         if failures < config.tries and not too_long:
             self.queue.append((job, failures))

@@ -1,5 +1,6 @@
 """Trees of class folders, optionally in folders of splits, and with folders of search words."""
 
+import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -70,7 +71,7 @@ def read_folder(root: Path, *, labels: str | None = None, kind: Kind | None = No
         note = "no folders of classes: the images have no labels"
     left_out = LeftOut()
     images = images_below(root, left_out)
-    splits = {folder.name: split for split, folder in _split_folders(root)}
+    splits = {folder.name: split for split, folder in split_folders(root)}
     samples = [
         Sample(key=key, image=ImageFile(path), split=splits.get(PurePosixPath(key).parts[0]) or split_of(key))
         for key, path in images.items()
@@ -116,7 +117,7 @@ def _upper_folder_notes(data: DataSet) -> Iterator[str]:
     """Yield a note if folders with unknown names were probably taken for classes.
 
     That is so if all classes of your own have the same folders, such as fold1/awe, fold1/fear, fold2/awe, fold2/fear,
-    or if each class is in one split, such as 2019/train and 2020/test.
+    if one of them has several folders of emotions, or if each class is in one split, such as 2019/train and 2020/test.
     """
     if data.labels.name != CUSTOM:
         return
@@ -134,6 +135,12 @@ def _upper_folder_notes(data: DataSet) -> Iterator[str]:
     are_below_splits = all(clean(sample.key.split("/")[0]) in SPLITS for sample in data.samples)
     is_plausible = are_emotions or (are_below_splits and PUBLISHED_NAMES.isdisjoint(first))
     has_same_folders = len(first) >= MIN_CLASSES and all(others == first for others in folders_of.values())
+    emotions = max((PUBLISHED_NAMES & folders for folders in folders_of.values()), key=len, default=set[str]())
+    if len(emotions) >= MIN_CLASSES and not has_same_folders and not are_emotions:
+        yield (
+            f"the classes, such as {classes}, have folders named as emotions ({', '.join(sorted(emotions)[:MAX_NAMES])}"
+            "); if these are the classes, read the folder that holds them"
+        )
     if has_same_folders and not is_plausible:
         remedy = "name the folders above them train, val or test"
         if any(sample.split for sample in data.samples):
@@ -198,8 +205,22 @@ def read_class_folders(root: Path, labels: LabelSet, unlabelled: Collection[Path
             for ending, count in sorted(ignored.items())
         )
     )
-    notes = (*_warnings(root), *left_out.link_notes(root), *ignored_notes, *folder_notes)
+    folders_read_twice = _linked_folder_notes(root, [folder for _, folder in with_labels])
+    notes = (*_warnings(root), *left_out.link_notes(root), *folders_read_twice, *ignored_notes, *folder_notes)
     return DataSet(str(root), labels, samples, notes)
+
+
+def _linked_folder_notes(root: Path, folders: Sequence[Path]) -> Iterator[str]:
+    """Yield a note for each link to a folder of another class or split, or around it: its images are read twice."""
+    places = {folder: Path(os.path.realpath(folder)) for folder in folders}
+    for folder, place in places.items():
+        is_link = folder.is_symlink() or folder.parent.is_symlink()
+        if not is_link:
+            continue
+        other = next((other for other, at in places.items() if other != folder and at.is_relative_to(place)), None)
+        if other is not None:
+            name, other_name = (path.relative_to(root).as_posix() for path in (folder, other))
+            yield f"{name} is a link to the images of {other_name}, which are read twice; remove the link"
 
 
 def _refuse_similar_names(folders: Iterable[Path]) -> None:
@@ -303,7 +324,7 @@ def split_in(name: str) -> str | None:
     return splits.pop() if len(splits) == 1 else None
 
 
-def _split_folders(root: Path) -> list[tuple[str | None, Path]]:
+def split_folders(root: Path) -> list[tuple[str | None, Path]]:
     """Return the split folders below root; root itself, without a split, if there are none.
 
     A name like train_images counts only if every folder with images names a split so: among others, it may be a class.
@@ -317,9 +338,22 @@ def _split_folders(root: Path) -> list[tuple[str | None, Path]]:
     # A single folder, such as test-images, says nothing about a split unless that is its whole name.
     if len(compound) > max(len(exact), 1):
         others = set(folders) - {path for _, path in compound}
-        if not any(map(_has_images, others)):
+        if not any(map(_has_images, others)) or _have_the_classes(compound, others):
             return compound
     return exact or [(None, root)]
+
+
+def _have_the_classes(parts: Sequence[tuple[str | None, Path]], others: Iterable[Path]) -> bool:
+    """Return True if several splits have the same folders with images, and other folders such as assets have none."""
+    if len({split for split, _ in parts}) < 2 or any(_class_names(folder) for folder in others):
+        return False
+    shared = set.intersection(*(_class_names(folder) for _, folder in parts))
+    return len(shared) >= MIN_CLASSES
+
+
+def _class_names(folder: Path) -> set[str]:
+    """Return the names of the folders with images in a folder, in the form that is compared."""
+    return {clean(path.name) for path in _folders(folder) if _has_images(path)}
 
 
 def _has_images(folder: Path) -> bool:
@@ -328,7 +362,7 @@ def _has_images(folder: Path) -> bool:
 
 def _warnings(root: Path) -> Iterator[str]:
     """Yield a warning for images outside class folders, and one for folders next to the split folders."""
-    splits = _split_folders(root)
+    splits = split_folders(root)
     folders = {path for _, path in splits}
     other_folders = list[str]()
     if root not in folders:
@@ -362,7 +396,7 @@ def _lost_split_warnings(splits: list[tuple[str | None, Path]], loose: list[str]
 def _class_folders(root: Path) -> list[tuple[str | None, Path]]:
     """Return split and folder of every class that contains files."""
     return [
-        (split, path) for split, parent in _split_folders(root) for path in _folders(parent) if any(walk_files(path))
+        (split, path) for split, parent in split_folders(root) for path in _folders(parent) if any(walk_files(path))
     ]
 
 
