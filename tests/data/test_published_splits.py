@@ -420,6 +420,15 @@ def test_two_numbers_that_are_both_images_are_refused(line: str, tmp_path: Path)
         open_data(f"folder:{root}", splits=listed)
 
 
+def test_a_remark_with_a_slash_is_no_name(tmp_path: Path) -> None:
+    root = put(tmp_path / "data", "awe/000012.jpg", "fear/000021.jpg")
+    listed = write(tmp_path / "a.csv", "000012,n/a,train\n000021,n/a,test\n")
+    assert splits_of(open_data(f"folder:{root}", splits=listed)) == {
+        "awe/000012.jpg": "train",
+        "fear/000021.jpg": "test",
+    }
+
+
 def test_a_number_beside_the_only_image_is_a_class(tmp_path: Path) -> None:
     """As in the lists of PASCAL VOC."""
     root = put(tmp_path / "data", "awe/000012.jpg", "fear/000021.jpg")

@@ -191,8 +191,8 @@ class _ImageNames:
 
 
 def _shown(line: ListedLine) -> ListedImage:
-    """Return the reading of a line that messages name."""
-    return line.alternatives[0] if line.alternatives else line.readings[-1]
+    """Return the reading of a line that messages name: the last ones divide the line into cells."""
+    return (*line.alternatives[:1], *line.readings)[-1]
 
 
 def _same_end(first: Sequence[str], second: Sequence[str]) -> bool:

@@ -24,19 +24,9 @@ from uniemox.labels import clean
 
 LIST_ENDINGS = (".txt", ".csv", ".tsv", ".json", ".lst")
 NAME_COLUMNS = (
-    *(
-        "path",
-        "image",
-        "file",
-        "filename",
-        "file_name",
-        "filepath",
-        "file_path",
-        "image_path",
-        "image_name",
-        "image_file",
-    ),
-    *("image_id", "img", "img_path", "img_name", "img_id", "name", "key", "id"),
+    *("path", "image", "file", "filename", "file_name", "filepath", "file_path"),
+    *("image_path", "image_name", "image_file", "image_id", "img", "img_path", "img_name", "img_id"),
+    *("name", "key", "id"),
 )
 SPLIT_COLUMNS = ("split", "part", "set", "subset", "partition", "phase", "usage")
 # Column of the folder of an image, beside a column of its name (EMOTIC).
@@ -267,9 +257,9 @@ def _words(line: str, split: str | None) -> list[str]:
 
 
 def _of_cells(cells: Sequence[str], split: str | None, where: str) -> ListedLine:
-    """Return the image of a row without a header: the cell with the ending of an image, or with a folder.
+    """Return the image of a row without a header: the cell with the ending of an image.
 
-    Without such a cell, each that is no split may be the name.
+    Without such a cell, each that is no split may be the name; one with a folder comes first.
 
     Raises:
         DataError: For a row without a name or a split.
@@ -282,10 +272,13 @@ def _of_cells(cells: Sequence[str], split: str | None, where: str) -> ListedLine
         # One of these words may belong to the name.
         return ListedLine((), problem=f"{where}: {name} has two splits, {' and '.join(splits)}; remove one")
     line = _entry(name, words[0] if words else None, split, where)
-    if len(names) < 2 or is_named_as_image(name) or _has_folder(name):
+    if len(names) < 2 or is_named_as_image(name):
         return line
     [reading] = line.readings
-    return ListedLine((), alternatives=tuple(replace(reading, name=cell) for cell in dict.fromkeys(names)))
+    cells_as_names = [replace(reading, name=cell) for cell in dict.fromkeys(names)]
+    with_folders = tuple(entry for entry in cells_as_names if _has_folder(entry.name))
+    others = tuple(entry for entry in cells_as_names if not _has_folder(entry.name))
+    return ListedLine(with_folders, others)
 
 
 def _most_like_a_name(values: Sequence[Any]) -> Any:
