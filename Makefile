@@ -26,8 +26,8 @@ docs: build/docs-venv/ready
 embedded: .venv/ready
 	$(BIN)/python -m recipes.embedded --fi '$(FI)' --ratings '$(RATINGS)' --unlabelled '$(UNLABELLED)' --people $(foreach one,$(PEOPLE),'$(one)') --faces $(foreach one,$(FACES),'$(one)') --ferplus '$(FERPLUS)' --starts '$(STARTS)' --test-people '$(TEST_PEOPLE)'
 
-# All checks, and the tests that are quick: a few minutes. PYTEST='--random-order-bucket=module --random-order-seed=1' shuffles.
-# mypy and the tests run at the same time. Scripts of users are checked after mypy, because they read its cache.
+# All checks, and the tests that are quick. PYTEST='--random-order-bucket=module --random-order-seed=1' shuffles.
+# mypy and the tests run at the same time.
 test: lint
 	$(MAKE) --no-print-directory --jobs 2 types pytest
 
@@ -37,7 +37,7 @@ pytest: .venv/ready
 # The tests that `make test` leaves out: those of web pages, and those marked `thorough` (pyproject.toml).
 # PYTEST=--require-browser fails without Chromium.
 test-thorough: .venv/ready
-	$(PARALLEL_TESTS) -m 'thorough or browser' $(PYTEST)
+	$(PARALLEL_TESTS) -m 'thorough or browser or types' $(PYTEST)
 
 # make test-python PYTHON=python3.13: a short selection on another Python, in an environment of its own (7 GB).
 test-python: $(OTHER)/ready
@@ -51,7 +51,6 @@ lint: .venv/ready
 
 types: .venv/ready
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --quiet -p no:cacheprovider -m types tests/test_api.py
 
 check-python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

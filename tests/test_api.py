@@ -149,6 +149,7 @@ def test_settings_are_the_fields_of_the_config(settings: type, config: type, wit
     assert set(get_type_hints(config)) >= names
 
 
+@pytest.mark.thorough
 @pytest.mark.long
 def test_a_classifier_is_trained_and_scored_and_predicts(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

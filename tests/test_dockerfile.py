@@ -48,6 +48,7 @@ def context(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.thorough
 def test_docker_context_is_enough_to_build_the_wheel(tmp_path: Path) -> None:
     pytest.importorskip("hatchling")
     source = context(tmp_path / "src")
@@ -72,6 +73,7 @@ def test_container_does_not_run_as_root() -> None:
     assert steps("FROM")[0].endswith("-slim")
 
 
+@pytest.mark.thorough
 def test_entry_point_serves_and_health_check_detects_a_running_server(tmp_path: Path) -> None:
     [entry] = steps("ENTRYPOINT")
     name, *words = json.loads(entry)

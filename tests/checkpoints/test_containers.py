@@ -175,6 +175,7 @@ PREFIXES = [
 ]
 
 
+@pytest.mark.thorough
 @torch.no_grad()
 @pytest.mark.parametrize(("prefix", "container"), zip(PREFIXES, cycle([None, "model", "state_dict"]), strict=False))
 @pytest.mark.parametrize("method", ["auto", "mae"])

@@ -193,6 +193,7 @@ def test_published_widths_determine_the_heads(width: int, expected: int, tmp_pat
     assert load_published(tmp_path / "moco.pth").report.heads == expected
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("method", METHODS)
 def test_fitting_image_sizes_run_and_others_are_refused(method: str, golden: Path) -> None:
     path = file_of(golden, method)

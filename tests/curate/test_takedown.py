@@ -300,6 +300,7 @@ def test_a_takedown_of_nothing_is_refused(tmp_path: Path, which: str) -> None:
     assert list((tmp_path / "p" / "pictures").rglob("*.jpg"))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("is_mounted", [True, False])
 def test_a_takedown_reports_that_the_images_of_a_release_were_missing(tmp_path: Path, is_mounted: bool) -> None:
     """The release is written again with the project's images. Where the missing ones are is not known."""

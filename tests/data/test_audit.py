@@ -155,6 +155,7 @@ def test_every_fault_is_found_and_nothing_else(dirty: Path) -> None:
     assert excluded["train/awe/1.jpg"] == "under several labels: awe, fear"
 
 
+@pytest.mark.thorough
 def test_excluding_listed_images_leaves_no_duplicates_or_leaks(dirty: Path, tmp_path: Path) -> None:
     source = f"folder:{dirty}"
     report = tmp_path / "check.json"
@@ -167,6 +168,7 @@ def test_excluding_listed_images_leaves_no_duplicates_or_leaks(dirty: Path, tmp_
     assert not again.exclude
 
 
+@pytest.mark.thorough
 def test_scan_gives_the_same_result_with_any_number_of_processes(dirty: Path) -> None:
     data = open_data(f"folder:{dirty}")
     data = replace(data, samples=[*data.samples] * 4)
@@ -318,6 +320,7 @@ def test_truncated_second_frame_is_reported(tmp_path: Path) -> None:
     assert failed > 10
 
 
+@pytest.mark.thorough
 def test_thousands_of_copies_become_one_group() -> None:
     thumbs = thumbs_of([jpeg_of(draw_image(1), 60 + i % 30) for i in range(30)] + [jpeg_of(draw_image(2))])
     many = np.concatenate([np.repeat(thumbs[:30], 60, axis=0), thumbs[30:]])

@@ -33,6 +33,7 @@ def output_of(code: str) -> list[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
 
 
+@pytest.mark.thorough
 @pytest.mark.portable
 def test_workers_start_by_fork_on_linux_unless_the_program_says_how() -> None:
     code = "import multiprocessing; {}; from uniemox.data.processes import worker_context as w, worker_pool; "

@@ -209,6 +209,7 @@ def _pixels(planned: ScenePlan, has_person: bool = True) -> NDArray[np.float64]:
     return np.asarray(draw(planned, has_person), dtype=np.float64)
 
 
+@pytest.mark.thorough
 def test_the_box_is_the_persons_to_one_px() -> None:
     for index in range(192):
         planned = plan(0, index)
@@ -231,6 +232,7 @@ def test_the_person_is_small_and_inside(samples: Sequence[Sample]) -> None:
     assert boxes[:, 2].max() > WIDTH - 10, "to the right"
 
 
+@pytest.mark.thorough
 def test_every_object_that_is_listed_can_be_seen() -> None:
     for index in range(64):
         planned = plan(0, index)

@@ -125,6 +125,7 @@ def test_wrong_ferplus_tables_are_reported_with_line_and_column(
         read_ferplus(ferplus(tmp_path, *rows))
 
 
+@pytest.mark.thorough
 def test_counts_of_the_real_ferplus(shared: Path) -> None:
     data = open_data(f"ferplus:{shared / 'data' / 'ferplus'}")
     assert len(data) == 23_186

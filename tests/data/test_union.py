@@ -201,6 +201,7 @@ def test_shards_of_a_union_contain_all_samples(both: str, tmp_path: Path, capsys
     assert [line["key"] for line in lines] == [sample.key for sample in data.samples]
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("without_onnx")
 def test_a_joined_classifier_is_scored_in_the_full_label_set_of_each_data_set(tmp_path: Path) -> None:
     """No image is left out, and no answer lies outside of the scored set's labels."""

@@ -22,6 +22,7 @@ def call(*words: object) -> None:
         assert not stop.code
 
 
+@pytest.mark.thorough
 def test_export_of_a_run_equals_its_own_file(tmp_path: Path) -> None:
     call(finetuned("knn"), "--out", tmp_path / "new" / "knn.onnx")
     assert (tmp_path / "new" / "knn.onnx").read_bytes() == (finetuned("knn") / "model.onnx").read_bytes()

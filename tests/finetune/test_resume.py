@@ -97,6 +97,7 @@ def test_run_of_an_older_version_resumes_with_its_own_parts(tmp_path: Path) -> N
     assert sha256(out / "splits.json") == sha256(tmp_path / "splits.json")
 
 
+@pytest.mark.thorough
 def test_batch_norm_run_resumes_to_the_same_bits(tmp_path: Path) -> None:
     """The plan's memory is measured on grey images, which must not change a network's statistics."""
     config = tiny_finetuning("scratch:timm:test_resnet", save=SaveConfig(every_steps=1), batch_size=16)

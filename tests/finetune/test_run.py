@@ -321,6 +321,7 @@ def test_the_mean_of_runs_is_the_mean_of_their_calibrated_logits(tmp_path: Path)
             finetune(other, colours(splits=SPLITS), tmp_path / f"refused{i}")
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("without_onnx")
 @pytest.mark.parametrize("method", ["probe", "full"])
 def test_init_small_counts_what_the_package_model_has_seen(method: str, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from uniemox.insight.search import Query, matches_text, search, search_folder, v
 from uniemox.predict.opening import load
 
 
+@pytest.mark.thorough
 def test_the_command_finds_an_image_by_its_copy_and_follows_the_folder(photos: Path, tmp_path: Path) -> None:
     draw_image(3).save(tmp_path / "copy.png")
     words = ("search", photos, "--model", "small", "--like", tmp_path / "copy.png", "--unfamiliar", "--json")
@@ -54,6 +55,7 @@ def test_paths_begin_with_the_folder_as_it_was_given(photos: Path, monkeypatch: 
     assert {hit.path for hit in results.hits} == {f"photos/{'inner/' * (i % 2)}{i}.png" for i in range(6)}
 
 
+@pytest.mark.thorough
 def test_unreadable_images_are_named_as_the_folder_once_and_then_counted(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,6 +85,7 @@ def test_the_image_that_is_searched_for_is_no_hit(photos: Path) -> None:
     assert {Path(hit.path).name for hit in results.hits} == {"0.png", "1.png", "2.png", "4.png", "5.png"}
 
 
+@pytest.mark.thorough
 def test_the_searched_folder_is_a_query_and_its_only_image_finds_nothing(photos: Path) -> None:
     predictor = load("small")
     results = search_folder(predictor, photos, Query(like=photos, unfamiliar=True), report=list[str]().append)

@@ -317,6 +317,7 @@ def test_invalid_profiles_are_dropped(name: str) -> None:
     assert not open_image(plain.data, "image").info.get("icc_profile")
 
 
+@pytest.mark.thorough
 @settings(max_examples=100)
 @given(st.sampled_from(sorted(FORMATS)), st.integers(0, 2000), st.binary(min_size=1, max_size=4))
 def test_damaged_files_give_a_plain_file_or_an_error(name: str, start: int, junk: bytes) -> None:
@@ -327,6 +328,7 @@ def test_damaged_files_give_a_plain_file_or_an_error(name: str, start: int, junk
             assert SECRET.encode() not in without_metadata(changed, "image").data
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", FORMATS)
 def test_mutated_files_give_a_plain_file_or_an_error(name: str) -> None:
     rng = random.Random(0)

@@ -74,6 +74,7 @@ def test_hidden_patches_have_no_influence() -> None:
     assert not torch.equal(encode_visible(vit, patches, visible), encode_visible(vit, changed, visible))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("name", "reason"),
     [

@@ -58,6 +58,7 @@ def built(name: str, labels: LabelSet = MIKELS, skip: bool = True) -> Relation:
     return build_method(name, width=WIDTH, channels=CHANNELS, labels=labels.labels, skip=skip, **options)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("skip", [True, False])
 @pytest.mark.parametrize("name", NAMES)
 @given(seed=st.integers(0, 2**16), count=st.integers(1, 4))
@@ -227,6 +228,7 @@ def test_methods_that_separate_polarities_need_two() -> None:
     assert isinstance(build_method("solver", width=4, channels=4, labels=("a", "b")), Solver)
 
 
+@pytest.mark.thorough
 @torch.no_grad()
 def test_a_classifiers_file_contains_its_detectors(shared: Path, tmp_path: Path) -> None:
     """On photographs with faces and without; test_regions.py tests the regions in ONNX."""

@@ -71,6 +71,7 @@ def test_a_small_animation_may_not_take_much_memory(fmt: str, tmp_path: Path) ->
     assert "may take 600" in str(only.error)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["f.mkv", "f.mp4", "f.gif", "f.webp"])
 def test_moments_and_shots(films: Path, name: str) -> None:
     found = list(read_film(str(films / name), 0.5))
@@ -320,6 +321,7 @@ def test_without_pyav_it_says_what_to_install(films: Path, monkeypatch: pytest.M
     assert isinstance(next(read_film(str(films / "f.gif"), 1)), Frame)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("ratio", "width"), [((4, 3), 128), ((1, 2), 48), ((1, 1), 96), ((50, 1), 96)])
 def test_pixels_that_are_not_square_are_stretched(tmp_path: Path, ratio: tuple[int, int], width: int) -> None:
     av = pytest.importorskip("av", reason="needs PyAV: pip install 'uniemox[video]'")
@@ -360,6 +362,7 @@ def test_a_decoder_that_dies_is_a_failure(films: Path, monkeypatch: pytest.Monke
     assert "died" in last.error
 
 
+@pytest.mark.thorough
 def test_a_strip_that_would_take_gigabytes_is_refused(tmp_path: Path) -> None:
     rows = zlib.compress(bytes(138_001) * 720)
     header = struct.pack(">IIBBBBB", 138_000, 720, 8, 0, 0, 0, 0)

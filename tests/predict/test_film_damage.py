@@ -34,6 +34,7 @@ def test_slide_show_that_is_cut_off_ends_with_an_error(tmp_path: Path) -> None:
     assert len(frames) < 9  # the last picture does not stand for those that are lost
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("filler", FILLERS, ids=FILLER_NAMES)
 @pytest.mark.parametrize("ending", ["mkv", "webm", "avi"])
 def test_film_whose_second_half_was_overwritten_gives_the_first_half_and_an_error(
@@ -165,6 +166,7 @@ def test_attachments_before_the_frames_are_no_damage(tmp_path: Path) -> None:
     assert read_here(tmp_path / "more.mkv") == (list(range(6)), "")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("ending", "options", "is_reported"),
     [("mp4", {"movflags": "faststart"}, True), ("mp4", {"movflags": "frag_keyframe+empty_moov"}, True)]

@@ -74,6 +74,7 @@ def test_a_name_that_is_a_protocol_is_read_as_a_file(ok: Path, name: str) -> Non
     assert [frame.error for frame in frames_of(name)] == ["", ""]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("name", "text"),
     [

@@ -48,6 +48,7 @@ def test_the_last_frame_of_joined_films_ends_with_its_part(tmp_path: Path) -> No
     assert [one.time_s for one in read_film(str(tmp_path / "both.mkv"), 0.5)][-1] == 3
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("ending", "codec"),
     [("mp4", "mpeg4"), ("mp4", "libvpx-vp9"), ("mov", "mpeg4"), ("mkv", "mpeg4"), ("webm", "libvpx")],

@@ -117,6 +117,7 @@ def test_a_mirror_image_has_the_same_people_and_a_similar_answer(
     assert np.mean(same) >= 0.75
 
 
+@pytest.mark.thorough
 @needs_photographs
 def test_a_photograph_without_its_colour_keeps_most_of_its_answer(
     scene_predictor: Predictor, photographs: list[Image.Image], answers: list[uniemox.Prediction]

@@ -132,6 +132,7 @@ def test_killed_run_resumes_to_the_same_bits(at: int, tmp_path: Path) -> None:
     assert sha256(out / ENCODER) == sha256(pretrained() / ENCODER)
 
 
+@pytest.mark.thorough
 def test_killed_run_with_teacher_in_every_step_resumes_to_the_same_bits(golden: Path, tmp_path: Path) -> None:
     """A run of an earlier version, which kept the features of its texts in a folder, resumes too."""
     source = f"clip:local-dir:{clip_folder(golden, tmp_path)}"

@@ -190,6 +190,7 @@ def test_each_run_gets_its_own_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         execute(runs, jobs=4, gpus=3)
 
 
+@pytest.mark.thorough
 def test_data_preparation_gets_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     environments: list[dict[str, str]] = []
     popen = subprocess.Popen

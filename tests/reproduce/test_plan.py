@@ -78,6 +78,7 @@ def test_runs_are_listed_once_after_those_they_need(name: Name, scale: Scale) ->
         assert planned(name, scale).parts
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["table3", "table4", "fig7", "cross"])
 @pytest.mark.parametrize("with_emotion", [False, True])
 def test_with_emotion_changes_the_texts_and_the_note(name: Name, with_emotion: bool) -> None:
@@ -261,6 +262,7 @@ def test_authors_weights_have_their_own_row() -> None:
     assert "UniEmoX (authors' weights)" not in {row.name for row in planned("table3").rows}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("name", "scale", "options", "message"),
     [

@@ -142,6 +142,7 @@ def test_image_features_resize_and_normalise() -> None:
         teacher.image_features(torch.zeros(1, 3, 36, 36, dtype=torch.uint8))
 
 
+@pytest.mark.thorough
 def test_a_fitted_teacher_matches_images_and_texts_and_is_loaded_unchanged(tmp_path: Path) -> None:
     data = colours(tmp_path)
     config = replace(QUICK, epochs=12, lr=5e-3)

@@ -36,6 +36,7 @@ def train(run: Path, tracker: str, first: int, last: int) -> None:
         journal.image(last, "reconstruction", Image.new("RGB", (8, 8)))
 
 
+@pytest.mark.thorough
 def test_mlflow_has_every_step_of_a_run_that_resumed(run: Path) -> None:
     pytest.importorskip("mlflow", reason="needs MLflow: pip install 'uniemox[track]'")
     train(run, "mlflow", 1, 3)
