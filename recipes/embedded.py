@@ -161,19 +161,11 @@ def finder(name: str, sources: list[str], starts: Path, detector: str, confidenc
         files.append(OUT / f"{name}-{i}.jsonl")
         detection = ("--detector", starts / detector, "--confidence", confidence, "--out", files[-1])
         uniemox("data", "persons", source, *detection, makes=None)
-    training_data: tuple[str | Path, ...] = (
-        "--data",
-        ",".join(sources),
-        "--persons",
-        *files,
-        "--exclude",
-        check,
-        *options,
-    )
+    training_data: tuple[str | Path, ...] = ("--data", ",".join(sources), "--persons", *files, "--exclude", check)
     plain = OUT / f"{name}-float.onnx"
     model = OUT / f"{name}.onnx"
     start = ("--start", FINDER_START.format(starts), "--out", plain)
-    uniemox("fit", *training_data, *start, "--resume", makes=plain, program="recipes.finder")
+    uniemox("fit", *training_data, *options, *start, "--resume", makes=plain, program="recipes.finder")
     uniemox(plain, "--data", ",".join(sources), "--out", model, makes=model, program="recipes.int8")
 
 

@@ -154,7 +154,9 @@ def write_status_page(
 
 def _sentences(progress: Progress) -> dict[str, str]:
     """Return a sentence for each step."""
-    collect, screen, agree = progress.collect, progress.screen, progress.agree
+    collect = progress.collect
+    screen = progress.screen
+    agree = progress.agree
     different_images = counted(collect.different_images - screen.taken_down, "different image")
     return {
         "collect": f"{collect.fetched:,} of {collect.offered:,} fetched, {collect.failed:,} failed, "

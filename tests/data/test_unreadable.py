@@ -257,33 +257,29 @@ def test_a_target_outside_of_the_image_is_unreadable_where_the_view_needs_it(
     assert not read_seen(tmp_path / "run") & hashes_of([data.samples[row] for row in rows])
 
 
+def notes_without(split: str, tmp_path: Path) -> tuple[str, list[str]]:
+    """Train without the images of one class in a split; return the class and all notes."""
+    data = colours(splits=SPLITS)
+    first = data.samples[rows_of(data, split, 1)[0]]
+    remaining = [sample for sample in data.samples if (sample.label, sample.split) != (first.label, split)]
+    notes = Notes()
+    config = tiny_finetuning(pretrained(), method="probe", batch_size=8)
+    finetune(config, replace(data, samples=remaining), tmp_path / "run", callback=notes)
+    return str(data.label_of(first)), notes.lines
+
+
 @pytest.mark.usefixtures("without_onnx")
 def test_a_class_without_training_images_is_named(tmp_path: Path) -> None:
-    data = colours(splits=SPLITS)
-    label = data.samples[rows_of(data, "train", 2)[0]].label
-    remaining = replace(
-        data, samples=[sample for sample in data.samples if (sample.label, sample.split) != (label, "train")]
-    )
-    notes = Notes()
-    finetune(tiny_finetuning(pretrained(), method="probe", batch_size=8), remaining, tmp_path / "run", callback=notes)
-    lines = [line for line in notes.lines if "has no training image of" in line]
-    assert len(lines) == 1
-    assert data.labels.labels[label or 0] in lines[0]
+    name, notes = notes_without("train", tmp_path)
+    [line] = [line for line in notes if "has no training image of" in line]
+    assert name in line
     # That it is not held out either, or is, says nothing more.
-    assert not [
-        line for line in notes.lines if "no held-out image has" in line and data.labels.labels[label or 0] in line
-    ]
+    assert not [line for line in notes if "no held-out image has" in line and name in line]
 
 
 @pytest.mark.usefixtures("without_onnx")
 def test_a_class_without_held_out_images_is_named(tmp_path: Path) -> None:
-    data = colours(splits=SPLITS)
-    label = data.samples[rows_of(data, "val", 1)[0]].label
-    remaining = replace(
-        data, samples=[sample for sample in data.samples if (sample.label, sample.split) != (label, "val")]
-    )
-    notes = Notes()
-    finetune(tiny_finetuning(pretrained(), method="probe", batch_size=8), remaining, tmp_path / "run", callback=notes)
-    [line] = [line for line in notes.lines if "no held-out image has these classes" in line]
+    name, notes = notes_without("val", tmp_path)
+    [line] = [line for line in notes if "no held-out image has these classes" in line]
     absent = line.removeprefix("no held-out image has these classes: ").partition(";")[0]
-    assert absent == data.labels.labels[label or 0]
+    assert absent == name

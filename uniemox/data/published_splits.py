@@ -125,14 +125,14 @@ class _ImageNames:
             key = self.find(reading, data_name)
             if key is not None:
                 return key, reading
-        found = {key: cell for cell in line.alternatives if (key := self.find(cell, data_name)) is not None}
-        if len(found) > 1:
-            first, second, *_ = found
+        matches = {key: cell for cell in line.alternatives if (key := self.find(cell, data_name)) is not None}
+        if len(matches) > 1:
+            (first, cell), (second, other_cell), *_ = matches.items()
             raise DataError(
-                f"{line.alternatives[0].where}: {found[first].name} and {found[second].name} are both images of "
-                f"{data_name}, {first} and {second}; give the table a header with path and split"
+                f"{cell.where}: {cell.name} and {other_cell.name} are both images of {data_name}, {first} and "
+                f"{second}; give the table a header with path and split"
             )
-        return next(iter(found.items()), None)
+        return next(iter(matches.items()), None)
 
     def find(self, entry: ListedImage, data_name: str) -> str | None:
         """Return the key of a listed image; None if the data set lacks it.

@@ -26,9 +26,9 @@ def scheme_of_folders(root: Path, data: DataSet) -> dict[str, str]:
 
     Args:
         root: Folder that holds the folders train, val and test.
-        data: The data set as published; its keys are compared with the names of the copies. If a name occurs more than
-            once in the data set, as in the official train and test of CAER-S, a copy is first compared with the images
-            of its own official split, then with the images that are left.
+        data: The data set as published; its keys are compared with the names of the copies. A name may occur more than
+            once, as in the official train and test of CAER-S. A copy is then first compared with the images of its own
+            official split, and after that with the images that are left.
 
     Returns:
         The split by key; images without a copy are not in it.

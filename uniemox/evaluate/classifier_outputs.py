@@ -33,7 +33,7 @@ BATCH = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """How a network reads images, apart from its views."""
+    """Settings by which a network reads images, apart from its views."""
 
     stats: PixelStats
     """Normalisation of the encoder's pixels."""

@@ -60,19 +60,24 @@ def take_profile(data: bytes, max_bytes: int) -> tuple[bytes, bytes | None]:
         return data, None
     has_profile = False
     profile: bytes | None = None
-    parts = [data[: len(PNG)]]
-    rest = len(PNG)
+    parts: list[bytes] = []
+    copied_to = 0
     for kind, start, end in _chunks_before_pixels(data):
+        is_first_profile = kind == b"iCCP" and not has_profile
+        if not is_first_profile and kind not in _NOTES:
+            continue
         is_intact = zlib.crc32(data[start - 4 : end]).to_bytes(4, "big") == data[end : end + 4]
-        if kind == b"iCCP" and not has_profile:
+        if is_first_profile:
             has_profile = True
             profile = _unpacked(data[start:end], max_bytes) if is_intact else None
-        elif is_intact or kind not in _NOTES:
+        elif is_intact:
             continue
         # Between two chunks that are taken out, all others stay as they are.
-        parts.append(data[rest : start - 8])
-        rest = end + 4
-    return b"".join((*parts, data[rest:])) if len(parts) > 1 else data, profile
+        parts.append(data[copied_to : start - 8])
+        copied_to = end + 4
+    if not parts:
+        return data, None
+    return b"".join((*parts, data[copied_to:])), profile
 
 
 def _unpacked(content: bytes, max_bytes: int) -> bytes | None:
@@ -123,14 +128,14 @@ def without_optional_segments(data: bytes) -> bytes | None:
     if not data.startswith(JPEG):
         return None
     parts = [data[:2]]
-    rest = 2
+    copied_to = 2
     for marker, start, end in jpeg_segments(data):
         # Marker and size take four bytes.
         is_short_adobe = marker == _ADOBE and end - start - 4 < _ADOBE_BYTES
         if marker not in _OPTIONAL_SEGMENTS and not is_short_adobe:
             parts.append(data[start:end])
-        rest = end
-    return b"".join((*parts, data[rest:]))
+        copied_to = end
+    return b"".join((*parts, data[copied_to:]))
 
 
 def jpeg_frame(data: bytes) -> str:

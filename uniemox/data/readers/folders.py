@@ -116,8 +116,8 @@ def _parts_in_one_folder(class_folders: Sequence[tuple[str | None, Path]]) -> fr
 def _upper_folder_notes(data: DataSet) -> Iterator[str]:
     """Yield a note if folders with unknown names were probably taken for classes.
 
-    That is so if all classes of your own have the same folders, such as fold1/awe, fold1/fear, fold2/awe, fold2/fear,
-    if one of them has several folders of emotions, or if each class is in one split, such as 2019/train and 2020/test.
+    Classes of your own are doubtful in three cases: all have the same folders (fold1/awe, fold1/fear, fold2/awe,
+    fold2/fear); one has several folders of emotions; or each is in one split (2019/train, 2020/test).
     """
     if data.labels.name != CUSTOM:
         return
@@ -212,15 +212,17 @@ def read_class_folders(root: Path, labels: LabelSet, unlabelled: Collection[Path
 
 def _linked_folder_notes(root: Path, folders: Sequence[Path]) -> Iterator[str]:
     """Yield a note for each link to a folder of another class or split, or around it: its images are read twice."""
-    places = {folder: Path(os.path.realpath(folder)) for folder in folders}
-    for folder, place in places.items():
-        is_link = folder.is_symlink() or folder.parent.is_symlink()
-        if not is_link:
+    targets = {folder: Path(os.path.realpath(folder)) for folder in folders}
+    for folder, target in targets.items():
+        # The link may be the folder of a split.
+        if not folder.is_symlink() and not folder.parent.is_symlink():
             continue
-        other = next((other for other, at in places.items() if other != folder and at.is_relative_to(place)), None)
+        others = (other for other in folders if other != folder and targets[other].is_relative_to(target))
+        other = next(others, None)
         if other is not None:
-            name, other_name = (path.relative_to(root).as_posix() for path in (folder, other))
-            yield f"{name} is a link to the images of {other_name}, which are read twice; remove the link"
+            link_name = folder.relative_to(root).as_posix()
+            other_name = other.relative_to(root).as_posix()
+            yield f"{link_name} is a link to the images of {other_name}, which are read twice; remove the link"
 
 
 def _refuse_similar_names(folders: Iterable[Path]) -> None:
