@@ -402,9 +402,23 @@ def test_compound_names_count_beside_a_folder_without_classes(parts: tuple[str, 
     assert "folders next to the split folders were left out: assets" in data.notes
 
 
-def test_classes_with_names_like_splits_stay_classes_beside_others(tmp_path: Path) -> None:
-    data = open_data(f"folder:{put(tmp_path, 'train_station/1.jpg', 'test_tube/2.jpg', 'beach/3.jpg')}")
-    assert len(data.labels.labels) == 3
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("train_station/1.jpg", "test_tube/2.jpg", "beach/3.jpg"),
+        ("train_ride/day/1.jpg", "train_ride/night/2.jpg", "test_tube/day/3.jpg", "test_tube/night/4.jpg", "sea/5.jpg"),
+        ("train ride/joy/1.jpg", "train ride/awe/2.jpg", "test exam/joy/3.jpg", "test exam/awe/4.jpg", "fear/5.jpg"),
+    ],
+)  # fmt: skip
+def test_classes_with_names_like_splits_stay_classes(keys: tuple[str, ...], tmp_path: Path) -> None:
+    assert len(open_data(f"folder:{put(tmp_path, *keys)}").labels.labels) == 3
+
+
+def test_parts_by_their_whole_names_exclude_others(tmp_path: Path) -> None:
+    """Masks are no training images, whatever else is in the folder."""
+    keys = [f"{part}/{emotion}/1.png" for part in ("train", "test", "train_masks") for emotion in ("joy", "fear")]
+    data = open_data(f"folder:{put(tmp_path, *keys, 'docs/logo.png')}")
+    assert {sample.key.split("/")[0] for sample in data.samples} == {"train", "test"}
 
 
 @pytest.mark.parametrize(
@@ -427,10 +441,11 @@ def test_no_note_where_emotions_have_folders_of_emotions(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("link", "target", "other"), [("joy", "awe", "awe"), ("latest", ".", "awe"), ("val", "test", None)]
+    ("link", "target", "other"),
+    [("joy", "awe", "awe"), ("joy", "awe/sub", "awe"), ("latest", ".", "awe"), ("val", "test", None)],
 )
 def test_a_note_names_links_to_images_of_others(link: str, target: str, other: str | None, tmp_path: Path) -> None:
-    keys = ["awe/1.jpg", "fear/2.jpg"]
+    keys = ["awe/1.jpg", "awe/sub/3.jpg", "fear/2.jpg"]
     if other is None:
         keys = [f"{part}/{key}" for part in ("train", "test") for key in keys]
     root = put(tmp_path / "data", *keys)

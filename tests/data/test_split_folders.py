@@ -97,3 +97,10 @@ def test_folders_of_copies_may_have_compound_names(parts: tuple[str, str], tmp_p
     assert splits_of(f"folder:{root}", copies) == {
         "awe/1.jpg": "train", "fear/3.jpg": "train", "awe/2.jpg": "test", "fear/4.jpg": "test",
     }  # fmt: skip
+
+
+def test_a_folder_beside_the_split_that_it_names_is_no_copy(tmp_path: Path) -> None:
+    root = draw(tmp_path / "data", ["joy/1.jpg", "joy/2.jpg", "fear/1.jpg"])
+    names = ["train/joy/1.jpg", "val/fear/1.jpg", "test/joy/2.jpg", "test-original/joy/2.jpg", "train_small/joy/1.jpg"]
+    copies = draw(tmp_path / "copies", names)
+    assert splits_of(f"folder:{root}", copies) == {"joy/1.jpg": "train", "fear/1.jpg": "val", "joy/2.jpg": "test"}

@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from uniemox.data.readers.folders import SPLITS
 from uniemox.data.readers.paths import key_of
@@ -21,6 +22,8 @@ from uniemox.spelling import spelled
 
 # Maximum number of repeated images that an error names.
 MAX_NAMED = 5
+# Number of lines, evenly spaced, by which the column of names is found.
+COMPARED_LINES = 2_000
 
 
 def scheme_of_lists(path: Path, data: DataSet) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -44,8 +47,9 @@ def scheme_of_lists(path: Path, data: DataSet) -> tuple[dict[str, str], tuple[st
     images = _ImageNames(people)
     entries: dict[str, list[ListedImage]] = defaultdict(list)
     absent = []
+    column = images.name_column([line for line in listed if line.cells], data.name)
     for line in listed:
-        match = images.find_first(line, data.name)
+        match = images.find_first(line, column, data.name)
         if match is not None:
             key, reading = match
             entries[key].append(reading)
@@ -115,24 +119,63 @@ class _ImageNames:
                 for folder in name.last_folders:
                     self.by_folder[folder, file].append(key)
 
-    def find_first(self, line: ListedLine, data_name: str) -> tuple[str, ListedImage] | None:
+    def name_column(self, lines: Sequence[ListedLine], data_name: str) -> int | None:
+        """Return the column of `ListedLine.cells` that has the names of images; None if none has any.
+
+        The columns with the most images are compared. First come names with a folder of the image, then other words.
+
+        Raises:
+            DataError: If two columns of numbers may be the names, such as one of rows and one of images.
+        """
+        lines = lines[:: max(1, len(lines) // COMPARED_LINES)]
+        columns = _columns(lines, self, data_name)
+        most = max((len(column.images) for column in columns), default=0)
+        likely = [column for column in columns if 2 * len(column.images) >= most > 0]
+        for kind in ("folder", "word"):
+            for column in likely:
+                if column.kind == kind:
+                    return column.number
+        numbers = [column.number for column in likely if column.kind == "number"]
+        if len(numbers) > 1:
+            self._refuse_two_names(lines, numbers[0], numbers[1], data_name)
+        return likely[0].number if likely else None
+
+    def _refuse_two_names(self, lines: Sequence[ListedLine], first: int, second: int, data_name: str) -> None:
+        """Refuse lines in which the cells of two columns are different images.
+
+        Raises:
+            DataError: For the first such line.
+        """
+        for line in lines:
+            if max(first, second) >= len(line.cells):
+                continue
+            cell = line.cells[first]
+            other_cell = line.cells[second]
+            key = self._only_match(cell, data_name)
+            other_key = self._only_match(other_cell, data_name)
+            if key is not None and other_key is not None and key != other_key:
+                raise DataError(
+                    f"{cell.where}: {cell.name} and {other_cell.name} are both images of {data_name}, {key} and "
+                    f"{other_key}; give the table a header with path and split"
+                )
+
+    def find_first(self, line: ListedLine, column: int | None, data_name: str) -> tuple[str, ListedImage] | None:
         """Return the key of the first reading of a line that is an image of the data set, and the reading.
+
+        Args:
+            line: The line.
+            column: Result of `name_column`.
+            data_name: Name of the data set in messages.
 
         Raises:
             DataError: If several images fit.
         """
-        for reading in line.readings:
+        cells = () if column is None else line.cells[column : column + 1]
+        for reading in (*line.readings, *cells):
             key = self.find(reading, data_name)
             if key is not None:
                 return key, reading
-        matches = {key: cell for cell in line.alternatives if (key := self.find(cell, data_name)) is not None}
-        if len(matches) > 1:
-            (first, cell), (second, other_cell), *_ = matches.items()
-            raise DataError(
-                f"{cell.where}: {cell.name} and {other_cell.name} are both images of {data_name}, {first} and "
-                f"{second}; give the table a header with path and split"
-            )
-        return next(iter(matches.items()), None)
+        return None
 
     def find(self, entry: ListedImage, data_name: str) -> str | None:
         """Return the key of a listed image; None if the data set lacks it.
@@ -146,6 +189,13 @@ class _ImageNames:
             # Our own tables mark names that a spreadsheet would compute.
             return self._find(entry, key_of(plain_name), data_name)
         return key
+
+    def _only_match(self, cell: ListedImage, data_name: str) -> str | None:
+        """Return the key of the only image that a cell fits; None if it fits none or several."""
+        try:
+            return self.find(cell, data_name) if cell.name else None
+        except DataError:
+            return None
 
     def _candidates(self, name: _ImageName) -> list[str]:
         """Return the keys with the file of a name, or the stem if it has no ending, that may also have its folders."""
@@ -179,9 +229,11 @@ class _ImageNames:
             fitting = [key for key in candidates if fits(self.names[key].class_folders)]
         if len(fitting) > 1:
             same_folders = [key for key in fitting if self.names[key].folders == name.folders]
-            cased = spelled(full_name).split("/")
-            same_case = [key for key in fitting if _same_end(spelled(key).split("/"), cased)]
-            fitting = same_case or same_folders or fitting
+            cased_name = spelled(full_name)
+            same_name = [key for key in fitting if spelled(key) == cased_name]
+            cased_parts = cased_name.split("/")
+            same_case = [key for key in fitting if _same_end(spelled(key).split("/"), cased_parts)]
+            fitting = same_name or same_folders or same_case or fitting
         if len(fitting) > 1:
             raise DataError(
                 f"{entry.where}: {entry.name} fits {len(fitting)} images of {data_name}, {fitting[0]} and "
@@ -191,8 +243,42 @@ class _ImageNames:
 
 
 def _shown(line: ListedLine) -> ListedImage:
-    """Return the reading of a line that messages name: the last ones divide the line into cells."""
-    return (*line.alternatives[:1], *line.readings)[-1]
+    """Return the reading of a line that messages name: the first cell, or the last reading."""
+    return next((cell for cell in line.cells if cell.name), None) or line.readings[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A column of lists without a header."""
+
+    number: int
+    images: frozenset[str]
+    """Images that its cells name."""
+    kind: Literal["folder", "word", "number", "other"]
+    """folder: names with a folder of the image. other: words with a slash that agree with the images by chance."""
+
+
+def _columns(lines: Sequence[ListedLine], images: _ImageNames, data_name: str) -> list[_Column]:
+    """Return all columns of lines, with the images that they name."""
+    columns = []
+    for number in range(max((len(line.cells) for line in lines), default=0)):
+        cells = [line.cells[number] for line in lines if number < len(line.cells)]
+        keys = {cell.name: key for cell in cells if (key := images._only_match(cell, data_name)) is not None}
+        columns.append(_Column(number, frozenset(keys.values()), _kind_of(keys, images)))
+    return columns
+
+
+def _kind_of(keys: Mapping[str, str], images: _ImageNames) -> Literal["folder", "word", "number", "other"]:
+    """Return the kind of a column whose cells name images.  keys: image by cell."""
+    if all(name.isdigit() for name in keys):
+        return "number"
+    with_slash = [name for name in keys if "/" in name or "\\" in name]
+    if 2 * len(with_slash) <= len(keys):
+        return "word"
+    same_folder = [
+        name for name in with_slash if _ImageName.of(key_of(name)).folders[-1:] == images.names[keys[name]].folders[-1:]
+    ]
+    return "folder" if 2 * len(same_folder) > len(with_slash) else "other"
 
 
 def _same_end(first: Sequence[str], second: Sequence[str]) -> bool:

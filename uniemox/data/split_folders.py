@@ -10,10 +10,11 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from uniemox.data.readers.folders import SPLITS, split_folders
+from uniemox.data.readers.folders import SPLITS, split_in
 from uniemox.data.readers.paths import images_below
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import DataError
+from uniemox.labels import clean
 from uniemox.spelling import spelled
 
 # Emotion6's folder above the classes.
@@ -67,8 +68,13 @@ def scheme_of_folders(root: Path, data: DataSet) -> dict[str, str]:
 
 def _copies(root: Path) -> Iterator[tuple[str, str, str]]:
     """Yield split, name and relative path of each copy.  name: `<class>/<image>`, the class in lower case."""
-    splits = {folder.name: split for split, folder in split_folders(root) if split is not None}
-    for key in images_below(root):
+    keys = list(images_below(root))
+    folders = {key.partition("/")[0] for key in keys}
+    splits = {folder: SPLITS[clean(folder)] for folder in folders if clean(folder) in SPLITS}
+    # A folder such as test_images counts if there is no test.
+    missing = {*SPLITS.values()} - {*splits.values()}
+    splits |= {folder: split for folder in folders if (split := split_in(folder)) in missing and split is not None}
+    for key in keys:
         split_folder, *below = PurePosixPath(key).parts
         if split_folder in splits and len(below) > 1:
             yield splits[split_folder], _name(below[0], below[-1]), key

@@ -24,16 +24,15 @@ from uniemox.labels import clean
 
 LIST_ENDINGS = (".txt", ".csv", ".tsv", ".json", ".lst")
 NAME_COLUMNS = (
-    *("path", "image", "file", "filename", "file_name", "filepath", "file_path"),
-    *("image_path", "image_name", "image_file", "image_id", "img", "img_path", "img_name", "img_id"),
-    *("name", "key", "id"),
+    *("path", "image", "file", "filename", "file_name", "image_path", "image_name", "img", "name", "key"),
+    *("filepath", "file_path", "image_file", "image_id", "img_path", "img_name", "img_id", "id"),
 )
 SPLIT_COLUMNS = ("split", "part", "set", "subset", "partition", "phase", "usage")
 # Column of the folder of an image, beside a column of its name (EMOTIC).
 FOLDER_COLUMN = "folder"
 FORMS = "uniemox data split writes files of splits, and uniemox docs data has the forms of published lists"
-# Name up to the last ending, and what follows it.
-NAME_AND_REST = re.compile(rf"(?P<name>.+(?:{'|'.join(map(re.escape, ENDINGS))}))[\s,;]+(?P<rest>.*)", re.IGNORECASE)
+# Name up to the last ending, without delimiters but blanks, and a label or the like.
+NAME_AND_LABEL = re.compile(rf"(?P<name>[^\t;,]+(?:{'|'.join(map(re.escape, ENDINGS))}))[\s,;]+(?P<label>.*)", re.I)
 # Name up to its ending, which may contain blanks, and the cells after it.
 LINE = re.compile(rf"(.+?(?:{'|'.join(map(re.escape, ENDINGS))}))(?:\s+(.*))?", re.IGNORECASE)
 DIVIDERS = re.compile(r"[\s,;]")
@@ -63,8 +62,9 @@ class ListedLine:
     readings: tuple[ListedImage, ...]
     """Possible images; the first that the data set has counts. Readings come first in which blanks, commas and the like
     belong to the name, such as `12 men.jpg` or `Rome, 2019/1.jpg train`."""
-    alternatives: tuple[ListedImage, ...] = ()
-    """Cells that look alike, such as two numbers, if one of them is the name; the data set must have only one."""
+    cells: tuple[ListedImage, ...] = ()
+    """All cells, if none has the ending of an image, so that the data set must tell which column has the names. Cells
+    that are no names are empty."""
     problem: str = ""
     """Error if the data set has none of all these; empty: the image is then absent."""
     is_remark: bool = False
@@ -124,6 +124,9 @@ def _read_list(path: Path, split: str | None) -> Iterator[ListedLine]:
     first_delimiter = _delimiter_in(lines[0][1]) if lines else None
     # Blanks divide no header: `image 1.jpg` is a name.
     header = {clean(cell) for _, line in lines[:1] for cell in line.split(first_delimiter or ",")}
+    if not header.intersection(SPLIT_COLUMNS):
+        # Alone, it may be the name of an image.
+        header -= {"id"}
     if header.intersection(NAME_COLUMNS):
         for number, row in read_rows(path):
             yield _of_fields(row, split, f"{path}:{number}")
@@ -209,10 +212,10 @@ def _whole_names(line: str, split: str | None, where: str) -> Iterator[ListedIma
         match = pattern.fullmatch(line)
         if match and clean(match["split"]) in SPLITS:
             candidates.append((match["name"], SPLITS[clean(match["split"])]))
-    if match := NAME_AND_REST.fullmatch(line):
-        rest_splits = {SPLITS[clean(word)] for word in DIVIDERS.split(match["rest"]) if clean(word) in SPLITS}
-        if len(rest_splits) < 2:
-            candidates.append((match["name"], next(iter(rest_splits), split)))
+    if match := NAME_AND_LABEL.fullmatch(line):
+        # The label may also be a split and further words, but no caption that contains one.
+        first_word = clean(match["label"].split(maxsplit=1)[0]) if match["label"] else ""
+        candidates.append((match["name"], split or SPLITS.get(first_word)))
     for name, name_split in candidates:
         if name_split is None or DIVIDERS.search(name) is None:
             continue
@@ -259,13 +262,13 @@ def _words(line: str, split: str | None) -> list[str]:
 def _of_cells(cells: Sequence[str], split: str | None, where: str) -> ListedLine:
     """Return the image of a row without a header: the cell with the ending of an image.
 
-    Without such a cell, each that is no split may be the name; one with a folder comes first.
+    Without such a cell, each that is no split may be the name.
 
     Raises:
         DataError: For a row without a name or a split.
     """
     names = [cell for cell in cells if cell and clean(cell) not in SPLITS]
-    name = _most_like_a_name(names)
+    name = next((cell for cell in names if is_named_as_image(cell)), names[0] if names else "")
     words = [cell for cell in cells if clean(cell) in SPLITS]
     splits = sorted({SPLITS[clean(word)] for word in words})
     if len(splits) > 1:
@@ -275,25 +278,7 @@ def _of_cells(cells: Sequence[str], split: str | None, where: str) -> ListedLine
     if len(names) < 2 or is_named_as_image(name):
         return line
     [reading] = line.readings
-    cells_as_names = [replace(reading, name=cell) for cell in dict.fromkeys(names)]
-    with_folders = tuple(entry for entry in cells_as_names if _has_folder(entry.name))
-    others = tuple(entry for entry in cells_as_names if not _has_folder(entry.name))
-    return ListedLine(with_folders, others)
-
-
-def _most_like_a_name(values: Sequence[Any]) -> Any:
-    """Return the first value with the ending of an image, or else with a folder, or that is no number; "" for none."""
-    texts = [value for value in values if isinstance(value, str)]
-    conditions = (is_named_as_image, _has_folder, lambda text: not text.strip().isdigit())
-    for is_name in conditions:
-        for text in texts:
-            if is_name(text):
-                return text
-    return next(iter(values), "")
-
-
-def _has_folder(name: str) -> bool:
-    return "/" in name or "\\" in name
+    return ListedLine((), tuple(replace(reading, name=cell if cell in names else "") for cell in cells))
 
 
 def _of_fields(fields: Mapping[str, Any], split: str | None, where: str) -> ListedLine:
@@ -305,7 +290,8 @@ def _of_fields(fields: Mapping[str, Any], split: str | None, where: str) -> List
     by_name = {name.lower(): value for name, value in fields.items()}
     names = [by_name[column] for column in NAME_COLUMNS if column in by_name]
     # Beside the names of files, a column such as image may have numbers.
-    name = _most_like_a_name(names)
+    texts = [value for value in names if isinstance(value, str) and not value.strip().isdigit()]
+    name = next(iter((*texts, *names)), None)
     if FOLDER_COLUMN in by_name and isinstance(name, str):
         name = f"{by_name[FOLDER_COLUMN]}/{name}"
     word = next((by_name[column] for column in SPLIT_COLUMNS if column in by_name), None)

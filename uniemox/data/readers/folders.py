@@ -71,7 +71,7 @@ def read_folder(root: Path, *, labels: str | None = None, kind: Kind | None = No
         note = "no folders of classes: the images have no labels"
     left_out = LeftOut()
     images = images_below(root, left_out)
-    splits = {folder.name: split for split, folder in split_folders(root)}
+    splits = {folder.name: split for split, folder in _split_folders(root)}
     samples = [
         Sample(key=key, image=ImageFile(path), split=splits.get(PurePosixPath(key).parts[0]) or split_of(key))
         for key, path in images.items()
@@ -217,7 +217,11 @@ def _linked_folder_notes(root: Path, folders: Sequence[Path]) -> Iterator[str]:
         # The link may be the folder of a split.
         if not folder.is_symlink() and not folder.parent.is_symlink():
             continue
-        others = (other for other in folders if other != folder and targets[other].is_relative_to(target))
+        others = (
+            other
+            for other in folders
+            if other != folder and (targets[other].is_relative_to(target) or target.is_relative_to(targets[other]))
+        )
         other = next(others, None)
         if other is not None:
             link_name = folder.relative_to(root).as_posix()
@@ -326,7 +330,7 @@ def split_in(name: str) -> str | None:
     return splits.pop() if len(splits) == 1 else None
 
 
-def split_folders(root: Path) -> list[tuple[str | None, Path]]:
+def _split_folders(root: Path) -> list[tuple[str | None, Path]]:
     """Return the split folders below root; root itself, without a split, if there are none.
 
     A name like train_images counts only if every folder with images names a split so: among others, it may be a class.
@@ -340,17 +344,19 @@ def split_folders(root: Path) -> list[tuple[str | None, Path]]:
     # A single folder, such as test-images, says nothing about a split unless that is its whole name.
     if len(compound) > max(len(exact), 1):
         others = set(folders) - {path for _, path in compound}
-        if not any(map(_has_images, others)) or _have_the_classes(compound, others):
+        if not any(map(_has_images, others)) or (not exact and _have_the_emotions(compound, others)):
             return compound
     return exact or [(None, root)]
 
 
-def _have_the_classes(parts: Sequence[tuple[str | None, Path]], others: Iterable[Path]) -> bool:
-    """Return True if several splits have the same folders with images, and other folders such as assets have none."""
-    if len({split for split, _ in parts}) < 2 or any(_class_names(folder) for folder in others):
+def _have_the_emotions(parts: Sequence[tuple[str | None, Path]], others: Iterable[Path]) -> bool:
+    """Return True if several splits have the same folders of emotions, and other folders such as assets have none."""
+    if len({split for split, _ in parts}) < 2:
+        return False
+    if any(clean(folder.name) in PUBLISHED_NAMES or _class_names(folder) for folder in others):
         return False
     shared = set.intersection(*(_class_names(folder) for _, folder in parts))
-    return len(shared) >= MIN_CLASSES
+    return len(shared & PUBLISHED_NAMES) >= MIN_CLASSES
 
 
 def _class_names(folder: Path) -> set[str]:
@@ -364,7 +370,7 @@ def _has_images(folder: Path) -> bool:
 
 def _warnings(root: Path) -> Iterator[str]:
     """Yield a warning for images outside class folders, and one for folders next to the split folders."""
-    splits = split_folders(root)
+    splits = _split_folders(root)
     folders = {path for _, path in splits}
     other_folders = list[str]()
     if root not in folders:
@@ -398,7 +404,7 @@ def _lost_split_warnings(splits: list[tuple[str | None, Path]], loose: list[str]
 def _class_folders(root: Path) -> list[tuple[str | None, Path]]:
     """Return split and folder of every class that contains files."""
     return [
-        (split, path) for split, parent in split_folders(root) for path in _folders(parent) if any(walk_files(path))
+        (split, path) for split, parent in _split_folders(root) for path in _folders(parent) if any(walk_files(path))
     ]
 
 
