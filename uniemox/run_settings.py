@@ -1,13 +1,15 @@
 """Settings that `uniemox.pretrain`, `finetune` and `few_labels` take by name, with their types for editors."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 from uniemox.errors import ConfigError
 from uniemox.spelling import did_you_mean
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
     from uniemox.finetune.config import (
         AugmentConfig,
         DistillationConfig,
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from uniemox.pretrain.config import EncoderConfig, TeacherConfig
     from uniemox.training.config import HardwareConfig, OptimizerConfig, SaveConfig, ScheduleConfig
     from uniemox.views.config import ViewConfig
+
+Config = TypeVar("Config", bound="DataclassInstance")
 
 
 class PretrainSettings(TypedDict, total=False):
@@ -90,7 +94,7 @@ class FewLabelsSettings(TypedDict, total=False):
     max_unreadable: int
 
 
-def preset_of(presets: Mapping[str, Any], name: str) -> Any:
+def preset_of(presets: Mapping[str, Callable[[], Config]], name: str) -> Config:
     """Return the config of a preset.
 
     Raises:
@@ -101,7 +105,7 @@ def preset_of(presets: Mapping[str, Any], name: str) -> Any:
     return presets[name]()
 
 
-def with_settings(config: Any, settings: Mapping[str, Any]) -> Any:
+def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
     """Return a config with some of its fields replaced.
 
     Raises:

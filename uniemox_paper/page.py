@@ -243,7 +243,7 @@ def write_page(plan: Plan, outcome: RunOutcome, root: Path) -> Path:
         failure_of=lambda row, name: next(
             filter(None, (outcome.failed.get(run.key) for run in _cell(row, name).runs)), None
         ),
-        classes_of={name: len(labels) for name, (*_, labels) in PAPER_SETS.items()},
+        classes_of={name: len(paper_set.labels) for name, paper_set in PAPER_SETS.items()},
         near_percent=PAPER_NEAR_PERCENT,
         points=_points,
         below=BELOW,

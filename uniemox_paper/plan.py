@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from uniemox.finetune import PRESETS as FINETUNINGS
 from uniemox.finetune import FinetuneConfig
@@ -23,6 +23,10 @@ from uniemox.training import PACKAGES
 from uniemox_paper.config import Scale
 from uniemox_paper.protocol import Protocol
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Config = TypeVar("Config", bound="DataclassInstance")
 # Placeholders in a run's arguments and options: its folder, and its hash.
 OUT = "{out}"
 KEY = "{key}"
@@ -152,7 +156,7 @@ def option_words(name: str, value: Any) -> Iterator[str]:
             yield str(single)
 
 
-def changed(config: Any, options: Mapping[str, Any]) -> Any:
+def changed(config: Config, options: Mapping[str, Any]) -> Config:
     """Return a config with other values, by dotted names.
 
     Raises:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from uniemox.data import (
     INDEX,
@@ -31,17 +31,29 @@ from uniemox_paper.config import ReproduceConfig
 from uniemox_paper.methods.eap import has_words
 from uniemox_paper.plan import OUT, PlannedRun
 
-# By column of table III: kind of source; images, from table II and section III-A; share of them that trains; labels.
-PAPER_SETS: Mapping[str, tuple[str, int, float, LabelSet]] = {
-    "UBE": ("ube", 3046, 0.7, UBE),
-    "FI": ("fi", 23308, 0.8, MIKELS),
-    "Emotion6": ("emotion6", 1980, 0.7, EKMAN),
-    "EmoSet": ("emoset", 118000, 0.8, MIKELS),
-    "Emo8": ("emo8", 8930, 0.8, MIKELS),
-    "CAER-S": ("caer-s", 70000, 0.7, CAER),
-    "HECO": ("heco", 9385, 0.7, HECO),
+
+class PaperSet(NamedTuple):
+    """Data set of the paper, as table II and section III-A describe it."""
+
+    kind: str
+    """Kind of its data source."""
+    images: int
+    train_fraction: float
+    """Share of the images that trains, 0 to 1."""
+    labels: LabelSet
+
+
+# By column of table III.
+PAPER_SETS: Mapping[str, PaperSet] = {
+    "UBE": PaperSet("ube", 3046, 0.7, UBE),
+    "FI": PaperSet("fi", 23308, 0.8, MIKELS),
+    "Emotion6": PaperSet("emotion6", 1980, 0.7, EKMAN),
+    "EmoSet": PaperSet("emoset", 118000, 0.8, MIKELS),
+    "Emo8": PaperSet("emo8", 8930, 0.8, MIKELS),
+    "CAER-S": PaperSet("caer-s", 70000, 0.7, CAER),
+    "HECO": PaperSet("heco", 9385, 0.7, HECO),
 }
-COLUMNS: Mapping[str, str] = {kind: column for column, (kind, *_) in PAPER_SETS.items()}
+COLUMNS: Mapping[str, str] = {paper_set.kind: column for column, paper_set in PAPER_SETS.items()}
 SCENES = "synthetic:3072"
 NEW_SCENES = "synthetic:512?seed=1"
 SCENES_NAME = "Scenes"
@@ -308,19 +320,19 @@ def _find_missing_people(config: ReproduceConfig, data: DataSource) -> DataSourc
 
 def _missing_data(name: str) -> DataSource:
     """Return one of the paper's data sets that was not given, with its published size."""
-    kind, images, share, labels = PAPER_SETS[name]
+    published = PAPER_SETS[name]
     sizes = {}
     if name == PRETRAINING:
-        sizes = {split: round(images * fraction) for split, fraction in EMOSET_SHARES.items()}
+        sizes = {split: round(published.images * fraction) for split, fraction in EMOSET_SHARES.items()}
     return DataSource(
         name=name,
-        source=f"{kind}:{name}",
-        origin=f"{kind}:{name}",
-        labels=labels,
-        train=round(images * share),
+        source=f"{published.kind}:{name}",
+        origin=f"{published.kind}:{name}",
+        labels=published.labels,
+        train=round(published.images * published.train_fraction),
         has_people=True,
         sizes=sizes,
-        missing=f"the data: --data {name}={kind}:PATH",
+        missing=f"the data: --data {name}={published.kind}:PATH",
     )
 
 

@@ -6,8 +6,7 @@ from dataclasses import replace
 from importlib.resources import files
 from typing import Any
 
-from uniemox.finetune import REGIONS_BY_DETECTOR
-from uniemox.model import PERSON_GROUPS, method_class
+from uniemox.model import PERSON_GROUPS, REGIONS_BY_DETECTOR, method_class
 from uniemox.paper import paper_tables
 from uniemox_paper.baseline import histogram_row, with_baseline
 from uniemox_paper.plan import OUT, Cell, Plan, PlannedRun, TableRow

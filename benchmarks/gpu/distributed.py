@@ -18,7 +18,8 @@ from uniemox.pretrain.step import pretrain_step
 from uniemox.training.config import HardwareConfig
 from uniemox.training.hardware import ready_to_train, setup_device
 from uniemox.training.optimization import build_optimizer
-from uniemox.training.processes import copy_to_host, process_group, shard, wait_for_all
+from uniemox.training.processes import process_group, wait_for_all
+from uniemox.training.sharding import copy_to_host, shard
 from uniemox.training.state import Checkpoints, ResumePoint
 
 STEPS = 3

@@ -22,7 +22,7 @@ from recipes.finder.views import FinderBatch, FinderViews, finder_loader, pack_s
 from uniemox.data.order import RunOrder, steps_in_epoch
 from uniemox.data.sample import Broken, Sample, decode_sample
 from uniemox.data.seen import hashes_of, seen_file, write_hashes
-from uniemox.data.unreadable import UNREADABLE, describe_unreadable, write_unreadable
+from uniemox.data.unreadable import UNREADABLE_FILE, describe_unreadable, write_unreadable
 from uniemox.errors import DataError, ImageError
 from uniemox.io.progress import Progress, silent
 from uniemox.model.encoder import fast_precision
@@ -120,7 +120,7 @@ def fit_finder(
     about = {"config": asdict(config) | {"start": start}, "layout": "uniemox finder", **report_values(report)}
     export_finder(FinderGraph(network, mean, std, threshold), config.size, about, out)
     write_hashes(seen_file(out), hashes_of([*held_out, *training]))
-    listing = out.with_name(f"{out.name}.{UNREADABLE}")
+    listing = out.with_name(f"{out.name}.{UNREADABLE_FILE}")
     write_unreadable(listing, broken.reasons)
     for line in describe_unreadable(broken.reasons, listing):
         callback.note(line)

@@ -18,7 +18,7 @@ from uniemox.data.hashes import decoded_hashes, image_hashes
 from uniemox.data.sample import DataSet
 from uniemox.data.seen import hashes_of, read_seen, refuse_seen, write_seen
 from uniemox.data.unreadable import (
-    UNREADABLE,
+    UNREADABLE_FILE,
     describe_unreadable,
     lost_by_class,
     read_unreadable,
@@ -85,7 +85,7 @@ def test_identical_unreadable_files_are_not_seen_images() -> None:
 
 
 def test_list_survives_writing_and_damaged_list_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / UNREADABLE
+    path = tmp_path / UNREADABLE_FILE
     broken = {"ä/1.jpg": "cut\noff", "2\u2028.jpg": "empty", "caf\udce9.jpg": "no image"}
     write_unreadable(path, broken)
     assert read_unreadable(path) == broken
@@ -132,7 +132,7 @@ def test_fine_tuning_lists_unreadable_images(method: str, tmp_path: Path) -> Non
     notes = Notes()
     init = "" if method == "histogram" else pretrained()
     finetune(tiny_finetuning(init, method=method, batch_size=8), broken, tmp_path / "run", callback=notes)
-    listed = read_unreadable(tmp_path / "run" / UNREADABLE)
+    listed = read_unreadable(tmp_path / "run" / UNREADABLE_FILE)
     assert set(listed) == {data.samples[row].key for row in rows}
     for key, reason in listed.items():
         assert f"  {key}: {reason}" in notes.lines
@@ -152,7 +152,7 @@ def test_a_class_without_readable_training_images_is_refused(method: str, tmp_pa
     label = data.labels.labels[data.samples[rows[0]].label or 0]
     with pytest.raises(DataError, match=f"no readable training image of {label}"):
         finetune(config, with_broken(data, rows), tmp_path / "run", callback=notes)
-    assert set(read_unreadable(tmp_path / "run" / UNREADABLE)) == {data.samples[row].key for row in rows}
+    assert set(read_unreadable(tmp_path / "run" / UNREADABLE_FILE)) == {data.samples[row].key for row in rows}
     assert len(notes.lines) == 1 + len(rows)
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
@@ -163,7 +163,7 @@ def test_pre_training_lists_unreadable_images(tmp_path: Path) -> None:
     config = tiny_pretraining(max_unreadable=1)
     config = replace(config, model=replace(config.model, losses=L1, fusion=None))
     pretrain(config, with_broken(data, [3]), tmp_path / "run", callback=notes)
-    assert list(read_unreadable(tmp_path / "run" / UNREADABLE)) == [data.samples[3].key]
+    assert list(read_unreadable(tmp_path / "run" / UNREADABLE_FILE)) == [data.samples[3].key]
     assert notes.lines[-1].startswith(f"  {data.samples[3].key}: ")
     assert len(read_seen(tmp_path / "run")) == len(data) - 1
 
@@ -192,10 +192,10 @@ def test_repaired_images_are_read_again_and_count_as_seen(tmp_path: Path) -> Non
     before = read_seen(tmp_path)
     half_repaired = with_broken(data, [3], b"no image")
     assert set(write_seen(tmp_path, half_repaired, [])) == {data.samples[3].key}
-    assert set(read_unreadable(tmp_path / UNREADABLE)) == {data.samples[3].key}
+    assert set(read_unreadable(tmp_path / UNREADABLE_FILE)) == {data.samples[3].key}
     assert read_seen(tmp_path) - before == hashes_of([data.samples[2]])
     assert write_seen(tmp_path, data, []) == {}
-    assert not (tmp_path / UNREADABLE).exists()
+    assert not (tmp_path / UNREADABLE_FILE).exists()
     assert read_seen(tmp_path) == hashes_of(data.samples)
 
 
@@ -206,7 +206,7 @@ def test_refused_run_starts_after_its_images_are_restored(tmp_path: Path) -> Non
     with pytest.raises(DataError, match="can't be read"):
         finetune(config, with_broken(data, [0]), tmp_path / "run")
     finetune(config, data, tmp_path / "run")
-    assert not (tmp_path / "run" / UNREADABLE).exists()
+    assert not (tmp_path / "run" / UNREADABLE_FILE).exists()
 
 
 @pytest.mark.usefixtures("without_onnx")
@@ -253,7 +253,7 @@ def test_a_target_outside_of_the_image_is_unreadable_where_the_view_needs_it(
         return
     with pytest.raises(DataError, match=f"no readable training image of {label}"):
         finetune(config, outside, tmp_path / "run")
-    assert set(read_unreadable(tmp_path / "run" / UNREADABLE)) == {data.samples[row].key for row in rows}
+    assert set(read_unreadable(tmp_path / "run" / UNREADABLE_FILE)) == {data.samples[row].key for row in rows}
     assert not read_seen(tmp_path / "run") & hashes_of([data.samples[row] for row in rows])
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from uniemox.model.encoder import FEATURES, ColourHistogram, hsv_bins
+from uniemox.model.encoder import HISTOGRAM_WIDTH, ColourHistogram, hsv_bins
 from uniemox.views.patches import normalise
 
 CPU = torch.device("cpu")
@@ -46,7 +46,7 @@ def test_every_pixel_falls_into_the_bin_of_its_hsv() -> None:
 def test_plain_image_fills_the_bin_of_its_colour(colour: tuple[int, int, int], bin_index: int) -> None:
     image = torch.tensor(colour, dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, 7, 9)
     features = ColourHistogram()(normalise(image, CPU))[0]
-    assert features.shape == (FEATURES,)
+    assert features.shape == (HISTOGRAM_WIDTH,)
     assert features[:128].nonzero().flatten().tolist() == [bin_index]
     assert features[bin_index] == 1
     cells = features[128:].view(3, 6, 6)

@@ -10,7 +10,7 @@ import torch
 
 from uniemox.errors import ConfigError
 from uniemox.training import processes as distributed
-from uniemox.training.processes import (
+from uniemox.training.launch import (
     Launch,
     cores_of_process,
     find_launch,
@@ -21,11 +21,8 @@ from uniemox.training.processes import (
     job_of,
     local_processes,
     local_rank,
-    process_group,
-    rank,
-    sum_over_processes,
-    world_size,
 )
+from uniemox.training.processes import process_group, rank, sum_over_processes, world_size
 
 SLURM = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3"}
 SLURM |= {"SLURM_LOCALID": "1", "SLURM_STEP_NODELIST": "gpu[03-04]"}

@@ -22,7 +22,15 @@ from uniemox.network_spec import EncoderSpec, NetworkSpec
 CLASSIFIER_KEY = "uniemox_classifier"
 # Maximum number of blocks in all encoders of a file.
 MAX_BLOCKS = 256
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, safetensors.SafetensorError)
+CLASSIFIER_ERRORS = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    RuntimeError,
+    AttributeError,
+    safetensors.SafetensorError,
+)
 
 
 def describe_encoder(encoder: Any) -> EncoderSpec:
@@ -80,7 +88,7 @@ def load_classifier(path: Path, allow: Collection[str] = ()) -> tuple[Classifier
         check_file(draft, path)
         classifier = build(spec)
         classifier.load_state_dict(safetensors.torch.load_file(path))
-    except (*UNREADABLE, AssertionError, UniemoxError) as error:
+    except (*CLASSIFIER_ERRORS, AssertionError, UniemoxError) as error:
         raise CheckpointError(f"{path} can't be loaded: {error}") from error
     return classifier.eval(), info
 
@@ -129,5 +137,5 @@ def _header(path: Path) -> str | None:
     try:
         with open_regular(path), safetensors.safe_open(str(path), "pt") as file:
             return (file.metadata() or {}).get(CLASSIFIER_KEY)
-    except UNREADABLE as error:
+    except CLASSIFIER_ERRORS as error:
         raise CheckpointError(f"{path} can't be read: {error}") from error

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from uniemox.errors import CheckpointError
 from uniemox.io.files import open_regular
 from uniemox.io.typed import parse_json
-from uniemox.io.weight_archives import UNREADABLE, check_weight_archive, refusal
+from uniemox.io.weight_archives import ARCHIVE_ERRORS, check_weight_archive, refusal
 from uniemox.model.encoder import sincos_position
 
 # First bytes of the newer of torch.save's two formats.
@@ -162,7 +162,7 @@ def _read_pickle(path: Path, start: bytes, mapped: bool) -> dict[str, Any]:
         check_weight_archive(path)
         with torch.serialization.safe_globals(ALLOWED_TYPES):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except UNREADABLE as error:
+    except ARCHIVE_ERRORS as error:
         reason = str(error) if isinstance(error, pickle.UnpicklingError) else ""
         # These are torch's messages for a file that would run code.
         if "GLOBAL" in reason or "Unsupported class" in reason or "instruction" in reason:

@@ -67,7 +67,7 @@ def finetune(
     if starts_from_package:
         config, chosen = with_default_init(config, has_method=method is not None)
         say(chosen)
-    elif method is None and preset is None:
+    elif method is None:
         say("method full (the default): all layers are trained; --method probe fits a new head alone, in minutes")
     _finetune(config, dataset, data, out, files, resume)
 
@@ -81,7 +81,7 @@ def _finetune(
     from uniemox.evaluate.run_records import read_run
     from uniemox.finetune.overlaps import sources_of
     from uniemox.finetune.run import finetune as run
-    from uniemox.training.processes import is_first
+    from uniemox.training.launch import is_first
 
     if is_first():
         say_parts(dataset, sees_person=config.sees_person and config.view.person != "second_crop")

@@ -57,7 +57,7 @@ def pretrain(
 
     from uniemox.cli.callbacks import ConsoleCallback
     from uniemox.pretrain.run import pretrain as run
-    from uniemox.training.processes import is_first
+    from uniemox.training.launch import is_first
 
     if is_first():
         say_parts(dataset, sees_person=config.model.needs_person and config.view.person != "second_crop")

@@ -13,7 +13,7 @@ import numpy as np
 from uniemox.classifier_info import PersonPolicy
 from uniemox.data.hashes import decoded_hashes
 from uniemox.data.sample import DataSet, Sample
-from uniemox.data.unreadable import UNREADABLE, read_unreadable, reasons_of, write_unreadable
+from uniemox.data.unreadable import UNREADABLE_FILE, read_unreadable, reasons_of, write_unreadable
 from uniemox.errors import DataError
 from uniemox.io.files import open_regular, read_limited, write_file
 from uniemox.io.progress import Progress, silent
@@ -50,7 +50,7 @@ def write_seen(
     if (folder / SEEN).exists():
         return _retry_unreadable(folder, data.samples, person)
     hashes, broken = check_images(data.samples, on_progress, person)
-    write_unreadable(folder / UNREADABLE, broken)
+    write_unreadable(folder / UNREADABLE_FILE, broken)
     write_hashes(folder / SEEN, hashes.union(*map(seen_by, sources)))
     return broken
 
@@ -61,13 +61,13 @@ def _retry_unreadable(folder: Path, samples: Collection[Sample], person: PersonP
     Returns:
         The remaining reasons, by key.
     """
-    previous = read_unreadable(folder / UNREADABLE)
+    previous = read_unreadable(folder / UNREADABLE_FILE)
     if not previous:
         return {}
     hashes, broken = check_images([sample for sample in samples if sample.key in previous], person=person)
     if hashes:
         write_hashes(folder / SEEN, hashes | _read(folder / SEEN))
-        write_unreadable(folder / UNREADABLE, broken)
+        write_unreadable(folder / UNREADABLE_FILE, broken)
     return broken
 
 

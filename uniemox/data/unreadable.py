@@ -13,7 +13,7 @@ from uniemox.io.typed import read_json_lines
 from uniemox.labels import LabelSet
 from uniemox.plurals import counted
 
-UNREADABLE = "unreadable.jsonl"
+UNREADABLE_FILE = "unreadable.jsonl"
 # If a class loses a larger share of its images, its share of the data has changed noticeably.
 MAX_LOST_FRACTION = 0.05
 # The default of max_unreadable, so that runs list all of theirs.
@@ -32,7 +32,7 @@ def write_unreadable(path: Path, broken: Mapping[str, str]) -> None:
     """Write one line for each image, {"key", "reason"}. Without images, remove the file of an earlier run.
 
     Args:
-        path: UNREADABLE in the folder of a run.
+        path: UNREADABLE_FILE in the folder of a run.
         broken: Reasons by key.
     """
     if broken:

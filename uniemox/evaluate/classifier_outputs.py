@@ -203,7 +203,9 @@ def select_views(classifier: Classifier, batch: ViewBatch) -> dict[str, torch.Te
     return {name: view for name, view in views.items() if name in views_of(classifier.streams)}
 
 
-def open_classifier(weights: Path, hardware: HardwareConfig | None) -> tuple[ClassifierInfo, Callable[..., Outputs]]:
+def open_classifier(
+    weights: Path, hardware: HardwareConfig | None
+) -> tuple[ClassifierInfo, Callable[[Sequence[Sample], Progress], Outputs]]:
     """Open a classifier: its metadata, and a function that returns its outputs for samples.
 
     Args:
@@ -220,7 +222,7 @@ def open_classifier(weights: Path, hardware: HardwareConfig | None) -> tuple[Cla
     view = ViewConfig.of(info)
     reading = Reading(stats=PixelStats(info.mean, info.std), workers=count_workers(hardware, device))
 
-    def answer(*, samples: Sequence[Sample], on_progress: Progress) -> Outputs:
+    def outputs_of_samples(samples: Sequence[Sample], on_progress: Progress) -> Outputs:
         return outputs_of(classifier, samples, view, replace(reading, on_progress=on_progress))
 
-    return info, answer
+    return info, outputs_of_samples

@@ -20,10 +20,11 @@ from uniemox.evaluate.recalibration import open_file, write_model
 from uniemox.io.progress import Progress, silent
 from uniemox.io.weight_names import refuse_name_in_package
 from uniemox.labels import AFFECT
+from uniemox.labels.rating_scale import HIGHEST_RATING, LOWEST_RATING
 from uniemox.plurals import counted
 from uniemox.predict.confidence import COVERAGE
 from uniemox.predict.network import FEATURES, LOGITS, Network
-from uniemox.predict.ratings import HASH_DIGITS, HIGHEST, LOWEST, RatingHead, head_inputs
+from uniemox.predict.ratings import HASH_DIGITS, RatingHead, head_inputs
 from uniemox.ranks import rank_correlation
 from uniemox.resampling import folds_of
 from uniemox.views.alterations import grey
@@ -268,7 +269,7 @@ def _predict_by_fold(images: RatedImages, fold: NDArray[np.int64], inputs: NDArr
     for i in range(FOLDS):
         is_in_fold = fold == i
         weights, bias = ridge(images.inputs[~is_in_fold], images.ratings[~is_in_fold], images.blocks)
-        predictions[is_in_fold] = (inputs[is_in_fold] @ weights + bias).clip(LOWEST, HIGHEST)
+        predictions[is_in_fold] = (inputs[is_in_fold] @ weights + bias).clip(LOWEST_RATING, HIGHEST_RATING)
     return predictions
 
 

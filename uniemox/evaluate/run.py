@@ -1,8 +1,7 @@
 """Scores of a fine-tuned classifier on a data set."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence, Set
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -35,8 +34,18 @@ from uniemox.predict.ratings import HASH_DIGITS, RatingHead
 if TYPE_CHECKING:
     from uniemox.training.config import HardwareConfig
 
-Opened = tuple[ClassifierInfo, Callable[..., Outputs], RatingHead | None]
 COLUMNS = ("domain", "split", "label", "group")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _OpenedModel:
+    """A model that is ready to be scored."""
+
+    info: ClassifierInfo
+    """With a rating head, the info of a model of valence and arousal."""
+    outputs_of: Callable[[Sequence[Sample], Progress], Outputs]
+    rating_head: RatingHead | None = None
+    """Head whose ratings are scored instead of the classifier's labels."""
 
 
 def evaluate(
@@ -75,18 +84,22 @@ def evaluate(
         ConfigError: If no sample has the column, or if the model does not fit the task.
         CheckpointError: If the model can't be opened.
     """
-    info, answer, head = _open_onnx(model, task) if runs_without_torch(model) else _open_run(model, task, hardware)
+    if runs_without_torch(model):
+        opened = _open_onnx(model, task)
+    else:
+        opened = _open_run(model, task, hardware)
+    info = opened.info
     scored = _scored_labels(info, data.labels, label_pairs)
     without = left_out_by(label_pairs or {}, data.labels)
     samples, notes = samples_to_score(data, info, scored, without)
     if by is not None:
         # An unknown column is refused before the images are read.
         column_of(samples, by, data)
-    may_be_seen = allow_seen or not _refuse_seen(model, data, samples, head, on_progress)
+    may_be_seen = allow_seen or not _refuse_seen(model, data, samples, opened.rating_head, on_progress)
     if may_be_seen:
         notes.append(SEEN_ALLOWED if allow_seen else UNKNOWN_TRAINING)
 
-    outputs = answer(samples=samples, on_progress=on_progress)
+    outputs = opened.outputs_of(samples, on_progress)
     unreadable = reasons_of(outputs.broken)
     if unreadable:
         notes.append(f"{counted(len(unreadable), 'image')} can't be read: {listing_of(unreadable)}")
@@ -98,7 +111,7 @@ def evaluate(
         notes.append(_note_on_map(label_map, without))
     notes += _notes_on_model(info, data)
 
-    scorer = Scorer(info, scored, outputs, head)
+    scorer = Scorer(info, scored, outputs, opened.rating_head)
     all_rows = np.arange(len(outputs.samples))
     scores = scorer.score(all_rows)
     notes += _interval_notes(scores, scorer.units)
@@ -212,28 +225,32 @@ def _same_labels(info: ClassifierInfo, data: LabelSet, pairs: LabelPairs | None)
     return ScoredLabels(identity, identity)
 
 
-def _open_onnx(model: Path, task: str | None) -> Opened:
+def _open_onnx(model: Path, task: str | None) -> _OpenedModel:
     network = open_network(model)
-    answer = partial(outputs_of_network, network, rated=task == "affect")
+
+    def outputs_of(samples: Sequence[Sample], on_progress: Progress) -> Outputs:
+        return outputs_of_network(network, samples, on_progress, rated=task == "affect")
+
     if task is None or network.info.task == "affect":
-        return network.info, answer, None
+        return _OpenedModel(info=network.info, outputs_of=outputs_of)
     if network.rating_head is None:
         raise ConfigError(f"{model} has no head for valence and arousal; uniemox calibrate --ratings fits one")
     rated_network = replace(network.info.network, labels=AFFECT)
-    return replace(network.info, task="affect", network=rated_network), answer, network.rating_head
+    rated_info = replace(network.info, task="affect", network=rated_network)
+    return _OpenedModel(info=rated_info, outputs_of=outputs_of, rating_head=network.rating_head)
 
 
-def _open_run(model: Path, task: str | None, hardware: "HardwareConfig | None") -> Opened:
+def _open_run(model: Path, task: str | None, hardware: "HardwareConfig | None") -> _OpenedModel:
     weights = model / WEIGHTS if model.is_dir() else model
     # A missing file is reported before torch is imported, which takes seconds.
     if not weights.is_file():
         raise CheckpointError(f"{weights} can't be read: there is no such file")
     from uniemox.evaluate.classifier_outputs import open_classifier  # noqa: PLC0415 - torch
 
-    info, answer = open_classifier(weights, hardware)
+    info, outputs_of = open_classifier(weights, hardware)
     if task == "affect" and info.task != "affect":
         raise ConfigError(f"{model} predicts labels; make a model for ratings with uniemox calibrate --ratings")
-    return info, answer, None
+    return _OpenedModel(info=info, outputs_of=outputs_of)
 
 
 def _refuse_seen(

@@ -112,6 +112,11 @@ class SavedEvaluation:
         """Score that is compared first: accuracy, kl, ccc or mean_average_precision."""
         return next(measure for name, measure in MEASURES.items() if name in self.values)
 
+    @property
+    def measure_of_report(self) -> str:
+        """Score of a report's tables: accuracy where there is one, because it can be compared with chance."""
+        return "accuracy" if "accuracy" in self.values else self.measure
+
 
 @dataclass(frozen=True, slots=True)
 class SavedRun:

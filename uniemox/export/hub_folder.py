@@ -156,9 +156,8 @@ def timm_network(classifier: Classifier, info: ClassifierInfo) -> nn.Module | No
         return None
     network.load_state_dict(classifier.encoder.state_dict(), strict=False)
     if info.task == "affect":
-        # From -1 to 1 to the scale of 1 to 9.
-        scale = 4.0
-        shift = torch.tensor(5.0)
+        shift = torch.tensor(to_affect(0.0))
+        scale = to_affect(1.0) - to_affect(0.0)
     else:
         scale = 1 / (info.temperature or 1.0)
         shift = torch.tensor(info.offsets or 0.0)

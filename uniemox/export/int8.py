@@ -25,7 +25,7 @@ from uniemox.export.compact import check_float32
 from uniemox.export.onnx import read_model, write_model
 from uniemox.io.onnx_sessions import RUNTIME_ERRORS, InferenceSession, open_session, quantization_tools, unpack_weights
 from uniemox.predict.confidence import answers_of
-from uniemox.predict.network import ONE_BY_ONE, Network, is_one_by_one, run_views
+from uniemox.predict.network import LOGITS, ONE_BY_ONE, Network, is_one_by_one, run_views
 from uniemox.views.config import ViewConfig
 from uniemox.views.loader import load_batches
 from uniemox.views.transforms import EvalViews
@@ -269,7 +269,7 @@ def _search(
 
 def _shares(session: InferenceSession, images: Sequence[Pixels], info: ClassifierInfo) -> NDArray[np.float64]:
     """Return the probabilities of images, (N, E)."""
-    logits = np.concatenate([session.run(["logits"], dict(views))[0] for views in images])
+    logits = np.concatenate([session.run([LOGITS], dict(views))[0] for views in images])
     return answers_of(info, logits, None)
 
 
@@ -277,7 +277,7 @@ def _behind_logits(graph: onnx.GraphProto) -> list[str]:
     """Return the nodes that the logits don't need: distances in 8 bits could not be compared with the stored ones."""
     makers = {output: node for node in graph.node for output in node.output}
     needed = set[str]()
-    waiting = ["logits"]
+    waiting = [LOGITS]
     while waiting:
         node = makers.get(waiting.pop())
         if node is not None and node.name not in needed:
@@ -319,9 +319,9 @@ def _compare(
         for index in (0, 1) if number % 2 else (1, 0):
             if number == 0:
                 # The first run allocates memory and is not measured.
-                run_views(sessions[index], ["logits"], batch, one_by_one=takes_one[index])
+                run_views(sessions[index], [LOGITS], batch, one_by_one=takes_one[index])
             start = time.perf_counter()
-            [logits] = run_views(sessions[index], ["logits"], batch, one_by_one=takes_one[index])
+            [logits] = run_views(sessions[index], [LOGITS], batch, one_by_one=takes_one[index])
             times_ms[index].append((time.perf_counter() - start) / len(batch_truth) * 1000)
             answers[index].append(answers_of(info, logits, None))
         truth += batch_truth

@@ -20,7 +20,7 @@ from uniemox.io.files import replacing
 from uniemox.model.classifier import Classifier
 from uniemox.model.encoder import ConcatEncoder
 from uniemox.model.eval_mode import eval_mode
-from uniemox.predict.network import METADATA_KEY
+from uniemox.predict.network import DISTANCE, FEATURES, LOGITS, MAPS, METADATA_KEY
 
 TOLERANCE = 1e-4
 """Maximum error of pooled features, relative to the largest one."""
@@ -61,7 +61,7 @@ class WithMaps(nn.Module):
         total = _resized(maps[0], size)
         for class_map in maps[1:]:
             total = total + _resized(class_map, size)
-        return named_outputs(self.classifier, pooled) | {"maps": total}
+        return named_outputs(self.classifier, pooled) | {MAPS: total}
 
 
 class WithFeatures(nn.Module):
@@ -79,10 +79,10 @@ class WithFeatures(nn.Module):
 def named_outputs(classifier: Classifier, features: Tensor) -> dict[str, Tensor]:
     """Return logits (N, E), the given features (N, D) and, if the classifier has one, distance (N,)."""
     logits = classifier.head(features)
-    outputs = {"logits": logits, "features": features}
+    outputs = {LOGITS: logits, FEATURES: features}
     if classifier.distance is None:
         return outputs
-    return outputs | {"distance": classifier.distance(features, logits)}
+    return outputs | {DISTANCE: classifier.distance(features, logits)}
 
 
 @torch.no_grad()
@@ -116,7 +116,7 @@ def _features(encoder: Any, scene: Tensor) -> list[tuple[Tensor, Tensor]]:
         feature_map = encoder.forward_features(scene)
         return [(feature_map, encoder.forward_head(feature_map))]
     parts: Any = encoder.encoders
-    feature_maps = [part.forward_features(scene * encoder.scale[i] + encoder.shift[i]) for i, part in enumerate(parts)]
+    feature_maps = [part.forward_features(x) for part, x in zip(parts, encoder.inputs(scene), strict=True)]
     return [
         (feature_map, part.forward_head(feature_map)) for part, feature_map in zip(parts, feature_maps, strict=True)
     ]

@@ -1,5 +1,4 @@
 # Public names of uniemox.finetune; clients import no others.
-from .config import REGIONS_BY_DETECTOR as REGIONS_BY_DETECTOR
 from .config import AugmentConfig as AugmentConfig
 from .config import FinetuneConfig as FinetuneConfig
 from .presets import PRESETS as PRESETS

@@ -30,7 +30,7 @@ class AugmentedViews:
     """Views for fine-tuning: those of `TrainViews`, then altered, then with RandAugment applied to each.
 
     The draw depends only on seed, epoch and the sample's key. Scene and person are altered alike; RandAugment draws
-    separately for each. `geometry` ignores its shifts and rotations.
+    separately for each.
     """
 
     config: ViewConfig

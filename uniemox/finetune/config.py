@@ -10,6 +10,7 @@ from uniemox.classifier_info import TASKS_WITH_SHARES, Task
 from uniemox.errors import ConfigError
 from uniemox.io.weight_names import CLIP
 from uniemox.model.config import REGION_METHODS, AdaptedLayers, check_fusion, check_import_name, is_foreign
+from uniemox.model.region_groups import PERSON_GROUPS, REGIONS_BY_DETECTOR, Group
 from uniemox.network_spec import Streams
 from uniemox.training.config import HardwareConfig, OptimizerConfig, SaveConfig, ScheduleConfig, check_batches
 from uniemox.views.config import ViewConfig
@@ -19,8 +20,6 @@ INIT_MISSING = (
     "--init is missing: give embedded (comes with uniemox), a run, a checkpoint, timm:NAME, or scratch:timm:NAME; only "
     "--method histogram, and preset best with method full, probe or knn, work without it"
 )
-REGIONS_BY_DETECTOR = {"objects": {"objects", "people"}, "faces": {"face"}}
-"""Groups of regions by the option whose detector finds them."""
 # timm silently ignores some invalid parts.
 RANDAUGMENT = r"rand(-(m|n|mmax|inc)\d+|-(p|mstd)\d+(\.\d+)?)*"
 
@@ -263,7 +262,7 @@ class FinetuneConfig:
         if self.region_method is None:
             return self.network.streams != "scene"
         method = _class_of(self.region_method)
-        return method.hides_person or not {"person", "body", "face"}.isdisjoint(method.groups)
+        return method.hides_person or not set(PERSON_GROUPS).isdisjoint(method.groups)
 
     @property
     def reads_texts(self) -> bool:
@@ -357,7 +356,7 @@ class FinetuneConfig:
             hint = "; method probe always freezes the encoder" if options[0] == "frozen_encoder" else ""
             methods = ", ".join(REGION_METHODS)
             return f"network.{options[0]} needs a method of {methods}, got method {self.method!r}{hint}"
-        groups = set[str]()
+        groups = set[Group]()
         # The method's class needs torch, which is imported only if one of these options is set.
         if self.region_method is not None and options:
             groups.update(_class_of(self.region_method).groups)

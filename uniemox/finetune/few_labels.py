@@ -39,7 +39,7 @@ from uniemox.plurals import counted
 from uniemox.training.callback import Callback
 from uniemox.training.config import HardwareConfig
 from uniemox.training.hardware import count_workers, setup_device
-from uniemox.training.run_folder import FEATURES, begin_run
+from uniemox.training.run_folder import FEATURES_FOLDER, begin_run
 from uniemox.training.run_notes import name_unknown_pixels
 from uniemox.views.config import ViewConfig
 from uniemox.views.loader import BrokenCount
@@ -221,7 +221,7 @@ def _encode(work: _Work, network: BuiltNetwork, samples: Sequence[Sample]) -> Fe
     rows: dict[str, NDArray[np.float32]] = {}
     for start in range(0, len(samples), CHUNK):
         chunk = samples[start : start + CHUNK]
-        path = work.out / FEATURES / f"{start // CHUNK:05d}.npz"
+        path = work.out / FEATURES_FOLDER / f"{start // CHUNK:05d}.npz"
         if not path.exists():
             reading = Reading(stats=network.stats, workers=workers, on_progress=work.progress_from(start, len(samples)))
             outputs = encode_samples(network.classifier, chunk, ViewConfig(size=config.size), reading)

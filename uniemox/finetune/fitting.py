@@ -48,7 +48,7 @@ MAX_DISTANCE_IMAGES = 4_000
 """Maximum number of training images that the distance is fitted on."""
 MAX_SURROUNDINGS = 20_000
 """Maximum number of training images that a dictionary of confounders is fitted on."""
-FEATURES = "features of the training images"
+ENCODING_TRAIN = "features of the training images"
 
 BatchTargets = Callable[[Tensor, float], Tensor | None]
 """Function from rows, (N,), and progress, 0 to 1, to a method's targets for them."""
@@ -210,7 +210,7 @@ def fit_method(run: FinetuneRun, out: Path) -> ChosenWeights | None:
         _fit_prototypes(run)
         return None
     if config.fit == "knn":
-        outputs = run.encode(run.parts.train, FEATURES)
+        outputs = run.encode(run.parts.train, ENCODING_TRAIN)
         model.head = NeighbourHead(fused(model, torch.from_numpy(outputs.values)), run.target(outputs.samples))
         model.head.to(run.device)
         return None
@@ -228,7 +228,7 @@ def _fit_prototypes(run: FinetuneRun) -> None:
     scale = scale_of(clip)
     weight = scale * prototypes
     if not run.config.zero_shot:
-        outputs = run.encode(run.parts.train, FEATURES)
+        outputs = run.encode(run.parts.train, ENCODING_TRAIN)
         run.encoded = outputs
         class_weights = run.objective.class_weights
         fitted, _ = fit_prototypes(
@@ -259,7 +259,7 @@ def fit_after_encoder(run: FinetuneRun, selection: Sequence[Sample] = ()) -> Cho
     config = run.config
     model = run.model
     objective = run.objective
-    outputs = run.encode(run.parts.train, FEATURES)
+    outputs = run.encode(run.parts.train, ENCODING_TRAIN)
     run.encoded = None if config.trains_in_steps else outputs
     target = run.target(outputs.samples)
     weights = objective.class_weights

@@ -23,7 +23,7 @@ from uniemox.io.run_files import ENCODER, WEIGHTS
 from uniemox.io.weight_names import CLIP, Init, is_in_package
 from uniemox.model.classifier import Classifier, set_drop_path
 from uniemox.model.config import is_foreign, refuse_foreign
-from uniemox.model.encoder import FEATURES, ConcatEncoder, start_as_mae
+from uniemox.model.encoder import HISTOGRAM_WIDTH, ConcatEncoder, start_as_mae
 from uniemox.model.encoders import COLOUR_HISTOGRAM, build, build_encoders
 from uniemox.model.eval_mode import eval_mode
 from uniemox.model.fusion import build_fusion
@@ -76,7 +76,7 @@ def network_of(config: FinetuneConfig, data: DataSet, train: Sequence[Sample]) -
     if config.fit == "histogram":
         spec = NetworkSpec(
             encoders=(EncoderSpec(name=COLOUR_HISTOGRAM),),
-            feature_width=FEATURES,
+            feature_width=HISTOGRAM_WIDTH,
             outputs=outputs,
             streams=config.network.streams,
         )

@@ -20,6 +20,7 @@ from uniemox.insight.survey.summary import SurveyImage
 from uniemox.io.html import percent, write_html
 from uniemox.io.walking import LeftOut
 from uniemox.labels import AXES, clean
+from uniemox.labels.rating_scale import HIGHEST_RATING, LOWEST_RATING
 from uniemox.plurals import counted
 from uniemox.predict.confidence import unflagged_note
 from uniemox.predict.data_urls import is_data_url
@@ -28,8 +29,6 @@ from uniemox.predict.prediction import Failure
 from uniemox.predict.predictor import Predictor
 
 PAGES = (".html", ".htm")
-# Ends of the scale of ratings: the model's value is cut off there.
-SCALE_ENDS = (1.0, 9.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -393,7 +392,8 @@ def value_text(name: str, value: float) -> str:
     if name in COUNTS:
         return f"{value:.0f}"
     text = f"{value:.2f}"
-    if name in AXES and value in SCALE_ENDS:
+    # The model's ratings are cut off at the ends of the scale.
+    if name in AXES and value in (LOWEST_RATING, HIGHEST_RATING):
         return f"{text} (end of the scale)"
     return text
 

@@ -19,7 +19,7 @@ from typing import IO, Any
 from uniemox.errors import CheckpointError
 from uniemox.io.files import open_regular
 
-UNREADABLE = (
+ARCHIVE_ERRORS = (
     *(OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError, MemoryError, OverflowError),
     *(AssertionError, StopIteration, pickle.UnpicklingError, struct.error, zipfile.BadZipFile, zlib.error),
 )

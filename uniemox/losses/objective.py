@@ -42,9 +42,28 @@ def standardise(patches: Tensor) -> Tensor:
     Returns:
         (N, L, P).
     """
+    mean, deviation = _patch_statistics(patches)
+    return (patches - mean) / deviation
+
+
+def undo_standardise(pred: Tensor, patches: Tensor) -> Tensor:
+    """Return predictions of standardised patches as pixels; the inverse of `standardise`.
+
+    Args:
+        pred: (N, L, P), predicted standardised patches.
+        patches: (N, L, P), the true patches, whose means and deviations are used.
+
+    Returns:
+        (N, L, P).
+    """
+    mean, deviation = _patch_statistics(patches)
+    return pred * deviation + mean
+
+
+def _patch_statistics(patches: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of each patch, (N, L, 1) each."""
     variance = patches.var(dim=-1, keepdim=True)  # (N, L, 1)
-    mean = patches.mean(dim=-1, keepdim=True)  # (N, L, 1)
-    return (patches - mean) / (variance + 1e-6).sqrt()
+    return patches.mean(dim=-1, keepdim=True), (variance + 1e-6).sqrt()
 
 
 def contrastive_feature_alignment(fused: Tensor, image: Tensor, text: Tensor, temperature: float | Tensor) -> Tensor:

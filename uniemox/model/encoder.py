@@ -202,8 +202,12 @@ class ConcatEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features (N, D1 + D2 + ...).  x: (N, 3, H, W), ImageNet-normalised."""
-        features = [encoder(x * self.scale[i] + self.shift[i]) for i, encoder in enumerate(self.encoders)]
+        features = [encoder(pixels) for encoder, pixels in zip(self.encoders, self.inputs(x), strict=True)]
         return torch.cat(features, dim=1)  # (N, D1 + D2 + ...)
+
+    def inputs(self, x: Tensor) -> list[Tensor]:
+        """Return the pixels as each encoder expects them, (N, 3, H, W) each.  x: (N, 3, H, W), ImageNet-normalised."""
+        return [x * self.scale[i] + self.shift[i] for i in range(len(self.encoders))]
 
     def group_matcher(self, coarse: bool = False, *, aligned_at_end: bool = False) -> Callable[[str], int]:
         """Return a function from a parameter's name to the number of its layer.
@@ -218,7 +222,10 @@ class ConcatEncoder(nn.Module):
         encoder: Any
         for i, encoder in enumerate(self.encoders):
             if not hasattr(encoder, "group_matcher"):
-                raise ConfigError(f"layer_decay needs encoders of timm; {type(encoder).__name__} is not one")
+                raise ConfigError(
+                    f"layer_decay and frozen_layers need encoders of timm, which name their layers; "
+                    f"{type(encoder).__name__} doesn't"
+                )
             # A name that no layer has counts as the head, and so do tensors that timm does not name.
             named = [*encoder.named_parameters(), (HEAD, None)]
             layer_of = group_with_matcher(named, encoder.group_matcher(coarse=coarse), reverse=True)
@@ -238,7 +245,7 @@ SATURATIONS = 4
 VALUES = 4
 # Cells per side, of which the mean colours are features.
 THUMBNAIL = 6
-FEATURES = HUES * SATURATIONS * VALUES + 3 * THUMBNAIL**2
+HISTOGRAM_WIDTH = HUES * SATURATIONS * VALUES + 3 * THUMBNAIL**2
 
 
 class ColourHistogram(nn.Module):

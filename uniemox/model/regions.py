@@ -6,7 +6,7 @@ the cells of a grid replace objects and people, and the upper half of the person
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,14 +14,10 @@ from torch import Tensor, nn
 
 from uniemox.errors import ConfigError
 from uniemox.model.detectors import CLASSES, Candidates, YoloxNano, YuNet
+from uniemox.model.region_groups import DETECTED_GROUPS, PERSON_GROUPS, Group
 from uniemox.network_spec import Streams
 from uniemox.views.patches import IMAGENET, PixelStats
 
-Group = Literal["scene", "cells", "objects", "people", "person", "body", "face"]
-# Groups of the person view.
-PERSON_GROUPS: tuple[Group, ...] = ("person", "body", "face")
-# Groups whose boxes a detector finds, if there is one.
-DETECTED_GROUPS: tuple[Group, ...] = ("objects", "people")
 # Maximum number of objects or people per image.
 MAX_DETECTIONS = 8
 # Cells per side of a grid.

@@ -117,6 +117,16 @@ class PersonCrop(NamedTuple):
     keep: tuple[Box, ...] = ()
     """Boxes that are not blacked out; (): nothing is blacked out."""
 
+    @property
+    def shows_person(self) -> bool:
+        """True if a person was found or given; False for the whole image."""
+        return is_of_person(self.source)
+
+
+def is_of_person(source: str) -> bool:
+    """Return True if a person view with this source shows a person."""
+    return not source.startswith("whole_image")
+
 
 def choose_person(
     persons: Sequence[Detection] | None, target: Box | None, size: tuple[int, int], policy: PersonPolicy = "largest"

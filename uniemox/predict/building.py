@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.errors import ConfigError
 from uniemox.labels import AFFECT, WORD_NORMS, LabelMap, find_label_set, in_kind_of
+from uniemox.labels.rating_scale import rating_of
 from uniemox.persons.box import Box
 from uniemox.predict.answer_labels import answers_in
 from uniemox.predict.confidence import likely_labels, score_limit
@@ -171,5 +172,5 @@ def _valence_norms(info: ClassifierInfo) -> NDArray[np.float64] | None:
     is_most = set(info.labels) <= norms.keys() and 2 * len(info.labels) > len(norms)
     if info.kind != "evoked" or not info.has_shares or not is_most:
         return None
-    # Word norms go from 0 to 1, ratings from 1 to 9.
-    return 1 + 8 * np.array([norms[label][0] for label in info.labels])
+    # Word norms go from 0 to 1.
+    return rating_of(np.array([norms[label][0] for label in info.labels]))

@@ -11,6 +11,7 @@ from uniemox.io.files import write_file
 from uniemox.io.fonts import fitted, font_of
 from uniemox.io.images import encode_image
 from uniemox.labels import AFFECT
+from uniemox.labels.rating_scale import share_of_scale
 from uniemox.persons.box import Box
 from uniemox.predict.images import ImageLike, read_any
 
@@ -128,8 +129,7 @@ def _bars(answer: "Prediction", width: int) -> Image.Image:
     last = width - edge - digits.getlength("100%") - 8
     for i, ((label, value), (name, font)) in enumerate(zip(bars, names, strict=True), 1):
         y = edge + i * row
-        # Valence and arousal go from 1 to 9.
-        share = (value - 1) / 8 if is_affect else value
+        share = share_of_scale(value) if is_affect else value
         draw.text((edge, y), name, fill=INK, font=font)
         draw.rectangle((first, y + 3, last, y + row - 8), fill=QUIET)
         fill = BAR if chosen is None or label in chosen else PALE

@@ -10,11 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.errors import CheckpointError
+from uniemox.labels.rating_scale import HIGHEST_RATING, LOWEST_RATING
 from uniemox.predict.confidence import UNFAMILIAR, log_softmax
 
-# Ends of the rating scale.
-LOWEST = 1.0
-HIGHEST = 9.0
 # Shapes of the arrays in a head's JSON form.
 SHAPES = {"bias": (2,), "spread": (2, 2), "ends": (-1, 2, 2, 2), "colourless_ends": (-1, 2, 2, 2)}
 # Number of first digits of an image's SHA-256, which identify the image.
@@ -64,7 +62,7 @@ class RatingHead:
                 f"{inputs.shape[1]}; fit it again"
             )
         ratings = inputs @ self.weights.T.astype(np.float64) + self.bias
-        return ratings.clip(LOWEST, HIGHEST)
+        return ratings.clip(LOWEST_RATING, HIGHEST_RATING)
 
     def intervals(
         self, ratings: Array, familiarity: Array | None, is_colourless: NDArray[np.bool_] | None = None
@@ -87,12 +85,12 @@ class RatingHead:
             low_of_grey, high_of_grey = _outermost(self.colourless_ends, ratings)
             low[is_colourless] = np.minimum(low, low_of_grey)[is_colourless]
             high[is_colourless] = np.maximum(high, high_of_grey)[is_colourless]
-        is_widened = (ratings <= LOWEST) | (ratings >= HIGHEST)  # (N, 2)
+        is_widened = (ratings <= LOWEST_RATING) | (ratings >= HIGHEST_RATING)  # (N, 2)
         if familiarity is not None:
             is_widened |= np.asarray(familiarity)[:, None] < UNFAMILIAR
         low = np.where(is_widened, np.minimum(low, self.spread[:, 0]), low)
         high = np.where(is_widened, np.maximum(high, self.spread[:, 1]), high)
-        return np.stack([low, high], axis=2).clip(LOWEST, HIGHEST)
+        return np.stack([low, high], axis=2).clip(LOWEST_RATING, HIGHEST_RATING)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form for a model's metadata."""

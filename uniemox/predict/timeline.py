@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 
 from uniemox.io.fonts import fitted, font_of
 from uniemox.labels import AXES
+from uniemox.labels.rating_scale import share_of_scale
 from uniemox.predict.plot import INK, LABEL_COLOURS, PAPER, QUIET, stacked
 from uniemox.predict.tables import checking_fields, read_lines
 
@@ -75,7 +76,7 @@ def _draw_panel(film: str, answers: Sequence[Answer], colours: Mapping[str, str]
             draw.line((x, TOP, x, BOTTOM), fill=PAPER, width=2)
     values = [answer.get("valence", answer["scene"].get("valence")) for answer in answers]
     valences = [(time, value) for time, value in zip(times, values, strict=True) if value is not None]
-    points = [(across(time + step / 2), BOTTOM - HEIGHT_PX * (value - 1) / 8) for time, value in valences]
+    points = [(across(time + step / 2), BOTTOM - HEIGHT_PX * share_of_scale(value)) for time, value in valences]
     if len(points) > 1:
         draw.line(points, fill=PAPER, width=5)
         draw.line(points, fill=INK, width=2)

@@ -28,7 +28,7 @@ def hide(sized: SizedImage, person: PersonCrop) -> Image.Image:
         sized: The image.
         person: The person, px of the full size.
     """
-    if person.source.startswith("whole_image"):
+    if not person.shows_person:
         return sized.image
     pixels = np.array(sized.image)
     for box in person.keep or (person.box,):

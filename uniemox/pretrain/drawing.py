@@ -5,6 +5,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
+from uniemox.losses.objective import undo_standardise
 from uniemox.model.uniemox import ModelOutput
 from uniemox.pretrain.step import PretrainBatch
 from uniemox.views.patches import IMAGENET_MEAN, IMAGENET_STD, patchify, unpatchify
@@ -50,8 +51,7 @@ def _rows_of_stream(
     is_hidden = unpatchify(hidden.cpu()[..., None].expand_as(patches).float(), patch_size, grid)  # (N, 3, H, W)
     if norm_pix:
         true_patches = patchify((image - mean) / std, patch_size)  # (N, L, P)
-        variance = true_patches.var(dim=-1, keepdim=True)
-        patches = patches * (variance + 1e-6).sqrt() + true_patches.mean(dim=-1, keepdim=True)
+        patches = undo_standardise(patches, true_patches)
     reconstruction = (unpatchify(patches, patch_size, grid) * std + mean).clamp(0, 1)
     visible = image * (1 - is_hidden)
     return visible + 0.5 * is_hidden, reconstruction * is_hidden + visible, image

@@ -17,7 +17,7 @@ from uniemox.data.order import steps_in_epoch
 from uniemox.data.prompts import distinct_texts
 from uniemox.data.sample import Broken, DataSet
 from uniemox.data.seen import write_seen
-from uniemox.data.unreadable import UNREADABLE, lost_by_class, read_unreadable
+from uniemox.data.unreadable import UNREADABLE_FILE, lost_by_class, read_unreadable
 from uniemox.io.run_files import ENCODER, WEIGHTS
 from uniemox.losses.config import LossWeights
 from uniemox.model.encoder import build_encoder
@@ -33,19 +33,10 @@ from uniemox.training.callback import Callback, RunPlan
 from uniemox.training.counting import tensor_bytes
 from uniemox.training.hardware import precision_of, ready_to_train, setup_device, with_precision, wrap
 from uniemox.training.journal import Journal
-from uniemox.training.processes import (
-    copy_to_host,
-    first_process_first,
-    from_first,
-    is_sharded,
-    process_group,
-    rank,
-    shard,
-    wait_for_all,
-    world_size,
-)
+from uniemox.training.processes import first_process_first, from_first, process_group, rank, wait_for_all, world_size
 from uniemox.training.run_folder import TEACHER_FEATURES, add_to_record, begin_run
 from uniemox.training.run_notes import load_reports, origin_of_weights, record_start, report_unreadable
+from uniemox.training.sharding import copy_to_host, is_sharded, shard
 from uniemox.training.state import Checkpoints, ResumePoint, was_finished
 from uniemox.training.trainer import Trainer, measure_plan, training_batches
 from uniemox.views.loader import BrokenCount, ViewDataset, collate
@@ -157,7 +148,7 @@ def _diagnose(
 def _count_unreadable(config: PretrainConfig, data: DataSet, out: Path, callback: Callback) -> BrokenCount:
     """Count the images that `write_seen` could not read, and warn of classes that lose many."""
     broken = BrokenCount(config.max_unreadable)
-    reasons = from_first(read_unreadable(out / UNREADABLE) if rank() == 0 else {})
+    reasons = from_first(read_unreadable(out / UNREADABLE_FILE) if rank() == 0 else {})
     broken.add([Broken(key, reason) for key, reason in reasons.items()])
     for line in lost_by_class(data.samples, reasons, data.labels, "training"):
         callback.note(line)

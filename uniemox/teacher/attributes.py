@@ -30,7 +30,7 @@ from uniemox.data.sidecar import Sidecar
 from uniemox.errors import ImageError, TeacherError
 from uniemox.io.parallel import DIED, ONE_A_CORE, PoolConfig
 from uniemox.io.progress import Progress, silent
-from uniemox.io.weight_archives import UNREADABLE
+from uniemox.io.weight_archives import ARCHIVE_ERRORS
 from uniemox.teacher.protocol import Teacher, fit_pixels
 
 QUESTIONS = {
@@ -109,7 +109,7 @@ class ObjectClassifier:
             raise TeacherError(f"timm has no model {name!r}; timm.list_models('*') lists what it has")
         try:
             self.model, self.first = _classifier(name, weights)
-        except UNREADABLE as error:
+        except ARCHIVE_ERRORS as error:
             raise TeacherError(
                 f"{name} could not be loaded with weights {weights or 'from the hub'}: {error}"
             ) from error

@@ -10,12 +10,11 @@ from torch import Tensor
 
 from uniemox.data.sample import Sample
 from uniemox.data.seen import STORED, seen_by
-from uniemox.data.unreadable import UNREADABLE as UNREADABLE_IMAGES
-from uniemox.data.unreadable import reasons_of, write_unreadable
+from uniemox.data.unreadable import UNREADABLE_FILE, reasons_of, write_unreadable
 from uniemox.errors import TeacherError
 from uniemox.io.files import open_regular, replacing
 from uniemox.io.progress import Progress, silent
-from uniemox.io.weight_archives import UNREADABLE
+from uniemox.io.weight_archives import ARCHIVE_ERRORS
 from uniemox.teacher.protocol import Teacher
 from uniemox.training.config import HardwareConfig
 from uniemox.training.hardware import count_workers, setup_device
@@ -45,7 +44,7 @@ class StoredTeacher:
         try:
             with open_regular(self.path) as content, np.load(content, allow_pickle=False) as file:
                 image_keys, images, texts, text_features = (file[field] for field in FIELDS)
-        except UNREADABLE as error:
+        except ARCHIVE_ERRORS as error:
             raise TeacherError(
                 f"{path} is not a file of stored features ({error}); write one with uniemox teacher store"
             ) from error
@@ -227,4 +226,4 @@ def store_features(
 
 def unreadable_file(path: Path) -> Path:
     """Return the file that lists unreadable images, next to a file of features."""
-    return path.with_name(f"{path.name}.{UNREADABLE_IMAGES}")
+    return path.with_name(f"{path.name}.{UNREADABLE_FILE}")

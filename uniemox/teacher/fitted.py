@@ -18,7 +18,7 @@ from uniemox.classifier_info import MAX_SIZE_PX
 from uniemox.errors import CheckpointError, TeacherError, UniemoxError
 from uniemox.io.files import open_regular, replacing
 from uniemox.io.typed import read_json
-from uniemox.io.weight_archives import UNREADABLE
+from uniemox.io.weight_archives import ARCHIVE_ERRORS
 from uniemox.model.encoder import build_encoder
 from uniemox.teacher.config import SMALL_PATCH_PX
 from uniemox.teacher.sources import join_networks, network_features
@@ -148,7 +148,7 @@ class FittedTeacher(nn.Module):
             check_file(draft, folder / WEIGHTS)
             teacher = cls(architecture, description.about)
             teacher.load_state_dict(load_file(folder / WEIGHTS))
-        except (*UNREADABLE, SafetensorError, UniemoxError) as error:
+        except (*ARCHIVE_ERRORS, SafetensorError, UniemoxError) as error:
             raise TeacherError(f"{folder / WEIGHTS} has no weights of this teacher: {error}; fit it again") from error
         return teacher.eval().requires_grad_(False).to(device)
 

@@ -20,7 +20,7 @@ from uniemox.data.order import RunOrder, steps_in_epoch
 from uniemox.data.prompts import teacher_text
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.seen import SEEN, hashes_of, seen_by, write_hashes
-from uniemox.data.unreadable import UNREADABLE, describe_unreadable, lost_by_class, write_unreadable
+from uniemox.data.unreadable import UNREADABLE_FILE, describe_unreadable, lost_by_class, write_unreadable
 from uniemox.errors import DataError
 from uniemox.model.encoder import fast_precision
 from uniemox.teacher.config import FitConfig
@@ -229,10 +229,10 @@ def fit_teacher(
     teacher.save(out)
     hashes = hashes_of(samples, lambda stage, done, _: callback.progress(stage, done, len(samples)))
     write_hashes(out / SEEN, hashes | seen_by(config.image_tower or ""))
-    write_unreadable(out / UNREADABLE, broken.reasons)
+    write_unreadable(out / UNREADABLE_FILE, broken.reasons)
     for line in lost_by_class(samples, broken.reasons, data.labels, "the data"):
         callback.note(line)
-    for line in describe_unreadable(broken.reasons, out / UNREADABLE):
+    for line in describe_unreadable(broken.reasons, out / UNREADABLE_FILE):
         callback.note(line)
     return teacher
 

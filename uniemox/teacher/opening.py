@@ -6,7 +6,7 @@ import torch
 
 from uniemox.checkpoints.timm_networks import load_timm
 from uniemox.errors import CheckpointError, TeacherError
-from uniemox.io.weight_archives import UNREADABLE
+from uniemox.io.weight_archives import ARCHIVE_ERRORS
 from uniemox.teacher.features import StoredTeacher
 from uniemox.teacher.fitted import FittedTeacher
 from uniemox.teacher.protocol import Teacher
@@ -68,7 +68,7 @@ def open_timm_tower(source: str, device: str | torch.device = "cpu") -> TimmImag
         raise TeacherError(f"expected an image tower as timm:NAME or timm:NAME@FILE, got {source!r}")
     try:
         return TimmImageTower(join_networks([load_timm(name, None) for name in sources]).to(device))
-    except (CheckpointError, *UNREADABLE) as error:
+    except (CheckpointError, *ARCHIVE_ERRORS) as error:
         raise TeacherError(f"the image tower {source!r} can't be loaded: {error}") from error
 
 

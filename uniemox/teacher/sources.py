@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from uniemox.errors import TeacherError
 from uniemox.io.onnx_external import weights_beside
 from uniemox.io.onnx_sessions import RUNTIME_ERRORS, Session, pick_provider
-from uniemox.io.weight_archives import UNREADABLE
+from uniemox.io.weight_archives import ARCHIVE_ERRORS
 from uniemox.model.encoder import ConcatEncoder
 from uniemox.teacher.protocol import fit_pixels, refuse_texts
 from uniemox.views.patches import IMAGENET_MEAN, IMAGENET_STD, PixelStats
@@ -57,7 +57,7 @@ class ClipTeacher:
         model = load_clip(name, weights)
         try:
             tokenizer = open_clip.get_tokenizer(name)
-        except (ImportError, NameError, *UNREADABLE) as error:
+        except (ImportError, NameError, *ARCHIVE_ERRORS) as error:
             # Messages of transformers have several lines.
             reason = str(error).partition("\n")[0]
             raise TeacherError(
@@ -106,7 +106,7 @@ def load_clip(name: str, weights: str = OPENAI) -> Any:
         clip_width(name, weights)
     try:
         return open_clip.create_model(name, pretrained=None if is_folder else weights, require_pretrained=True)
-    except UNREADABLE as error:
+    except ARCHIVE_ERRORS as error:
         raise TeacherError(
             f"the CLIP model {name} could not be loaded with weights {weights}: {error}. Give a local file, or a "
             f"name that open_clip.list_pretrained_tags_by_model({name!r}) lists, with network"

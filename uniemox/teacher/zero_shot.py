@@ -12,7 +12,7 @@ from uniemox.classifier_info import ClassifierInfo
 from uniemox.errors import ConfigError, TeacherError
 from uniemox.labels import MIKELS, clean, recognise_labels
 from uniemox.network_spec import NetworkSpec
-from uniemox.predict.network import Network
+from uniemox.predict.network import FEATURES, LOGITS, Network
 from uniemox.teacher.opening import open_teacher
 from uniemox.teacher.sources import ClipTeacher
 
@@ -61,7 +61,7 @@ class ZeroShotClip:
         ConfigError: For fewer than two words, and for repeated or empty ones.
     """
 
-    outputs = frozenset({"logits", "features"})
+    outputs = frozenset({LOGITS, FEATURES})
 
     def __init__(self, clip: ClipTeacher, words: Sequence[str]) -> None:
         if len(set(words)) < max(2, len(words)) or not all(words):
@@ -104,5 +104,5 @@ class ZeroShotClip:
         pixels = torch.from_numpy(views["scene"]).to(self._texts.device)
         images = torch.nn.functional.normalize(self.clip.model.encode_image(pixels).float(), dim=-1)  # (N, C)
         logits = self.clip.model.logit_scale.exp().float() * images @ self._texts.T  # (N, E)
-        results = {"logits": logits, "features": images}
+        results = {LOGITS: logits, FEATURES: images}
         return [results[name].cpu().numpy() for name in outputs]

@@ -21,8 +21,10 @@ from uniemox.io.parallel import usable_cores
 from uniemox.model.config import Precision
 from uniemox.model.encoder import fast_precision
 from uniemox.training.config import HardwareConfig
-from uniemox.training.processes import cores_of_process, is_bound, is_sharded, local_processes, local_rank, world_size
+from uniemox.training.launch import cores_of_process, is_bound, local_processes, local_rank
+from uniemox.training.processes import world_size
 from uniemox.training.run_folder import stored_precision
+from uniemox.training.sharding import is_sharded
 from uniemox.views.loader import PREFETCH
 
 RunConfig = TypeVar("RunConfig", bound=Any)

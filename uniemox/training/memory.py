@@ -6,7 +6,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from uniemox.training.processes import local_parameters
+from uniemox.training.sharding import local_parameters
 
 # Weight, gradient, and AdamW's two running means, in float32.
 BYTES_OF_A_PARAMETER = 16

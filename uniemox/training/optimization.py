@@ -19,7 +19,8 @@ from uniemox.errors import ConfigError, NonFiniteLossError, OutOfMemoryError
 from uniemox.model.encoder import ConcatEncoder
 from uniemox.plurals import counted
 from uniemox.training.config import ScheduleConfig
-from uniemox.training.processes import gather_numbers, gather_shards, sum_over_processes, world_size
+from uniemox.training.processes import gather_numbers, sum_over_processes, world_size
+from uniemox.training.sharding import gather_shards
 
 Batch = TypeVar("Batch")
 

@@ -14,7 +14,7 @@ from uniemox import __version__
 from uniemox.data.overlaps import OVERLAPS
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.seen import SEEN
-from uniemox.data.unreadable import UNREADABLE
+from uniemox.data.unreadable import UNREADABLE_FILE
 from uniemox.errors import ConfigError
 from uniemox.io import typed
 from uniemox.io.files import PARTIAL, FileLock, refuse_special, write_file, writing
@@ -22,7 +22,8 @@ from uniemox.io.run_files import CHECKPOINTS, CONFIG, METRICS, WEIGHTS
 from uniemox.io.weight_names import refuse_name_in_package
 from uniemox.model.config import Precision
 from uniemox.training.data_record import DataRecord, describe_data, describe_samples
-from uniemox.training.processes import is_restart, job_of, rank, wait_for_all
+from uniemox.training.launch import is_restart, job_of
+from uniemox.training.processes import rank, wait_for_all
 from uniemox.training.settings_record import differences, from_dict, to_dict
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ TEACHER_FEATURES = "teacher_features.npz"
 TEACHER_ANSWERS = "teacher_answers.npz"
 """What a run computes from its teacher before the first step."""
 
-FEATURES = "features"
+FEATURES_FOLDER = "features"
 """Folder of features that a curve over few labelled images computes first."""
 
 START_REPORT = "initial_weights.txt"
@@ -67,7 +68,7 @@ def field_of_record(run: Path, *names: str) -> Any:
 
 
 # One of these exists from the first step on.
-FILES_OF_STEPS = (METRICS, CHECKPOINTS, WEIGHTS, FEATURES)
+FILES_OF_STEPS = (METRICS, CHECKPOINTS, WEIGHTS, FEATURES_FOLDER)
 # Settings whose names begin with these may differ when a run is resumed.
 CHANGEABLE = ("hardware.", "save.", "workers", "stop_on_divergence")
 # Versions of these are recorded with every run, besides that of uniemox.
@@ -203,7 +204,7 @@ def _changed_settings(config: "DataclassInstance", first_config: "DataclassInsta
 
 def _begin_again(run: Path, record: Mapping[str, Any]) -> None:
     """Replace a run that ended before its first step, perhaps because of a wrong setting that is now corrected."""
-    for name in (SEEN, UNREADABLE, OVERLAPS, START_REPORT, TEACHER_FEATURES, TEACHER_ANSWERS):
+    for name in (SEEN, UNREADABLE_FILE, OVERLAPS, START_REPORT, TEACHER_FEATURES, TEACHER_ANSWERS):
         (run / name).unlink(missing_ok=True)
     write_file(run / CONFIG, json.dumps(record, indent=2) + "\n")
 

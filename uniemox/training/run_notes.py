@@ -6,7 +6,7 @@ from typing import Any
 
 from uniemox.checkpoints.reading import LoadReport
 from uniemox.checkpoints.timm_networks import TIMM, TimmSource, is_cached
-from uniemox.data.unreadable import UNREADABLE, describe_unreadable, write_unreadable
+from uniemox.data.unreadable import UNREADABLE_FILE, describe_unreadable, write_unreadable
 from uniemox.io.files import write_file
 from uniemox.io.weight_names import SCRATCH
 from uniemox.training.callback import Callback
@@ -88,7 +88,7 @@ def report_unreadable(run: Path, broken: Mapping[str, str], callback: Callback) 
     for part in gather_values(dict(broken)):
         merged |= part
     if rank() == 0:
-        path = run / UNREADABLE
+        path = run / UNREADABLE_FILE
         write_unreadable(path, merged)
         for line in describe_unreadable(merged, path):
             callback.note(line)

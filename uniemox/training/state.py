@@ -25,11 +25,12 @@ from uniemox.io.files import PARTIAL, open_regular
 from uniemox.io.run_files import CHECKPOINTS
 from uniemox.io.weight_archives import check_weight_archive
 from uniemox.training.config import SaveConfig
-from uniemox.training.processes import copy_to_host, rank, shard_like, shard_moments
+from uniemox.training.processes import rank
+from uniemox.training.sharding import copy_to_host, shard_like, shard_moments
 
 MODEL = "model.safetensors"
 STATE = "state.pt"
-UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, safetensors.SafetensorError)
+STATE_ERRORS = (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, safetensors.SafetensorError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +193,7 @@ class Checkpoints:
             return ResumePoint(int(state["step"]), state["score"], state["more"])
         except _OtherGroupsError:
             raise
-        except (*UNREADABLE, CheckpointError) as error:
+        except (*STATE_ERRORS, CheckpointError) as error:
             raise CheckpointError(
                 f"{path} can't be read: {error}. Delete this folder to resume from the checkpoint before it"
             ) from error
@@ -236,7 +237,7 @@ def _complete_in(folder: Path) -> list[Path]:
 def _read_score(path: Path) -> float | None:
     try:
         return read_state(path / STATE, mmap=True)["score"]
-    except (*UNREADABLE, CheckpointError) as error:
+    except (*STATE_ERRORS, CheckpointError) as error:
         raise CheckpointError(f"{path} can't be read: {error}; delete this folder") from error
 
 
@@ -273,7 +274,7 @@ def read_state(path: Path, *, mmap: bool = False) -> dict[str, Any]:
     """Read a state that `Checkpoints.save` wrote.
 
     Raises:
-        CheckpointError: If the file has other content; one of the errors in UNREADABLE if it can't be read.
+        CheckpointError: If the file has other content; one of the errors in STATE_ERRORS if it can't be read.
     """
     check_weight_archive(path)
     try:

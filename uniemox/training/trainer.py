@@ -16,6 +16,7 @@ from uniemox.data.order import RunOrder, steps_in_epoch
 from uniemox.errors import DivergedError, StoppedError
 from uniemox.io.parallel import usable_cores
 from uniemox.io.stopping import StopRequest
+from uniemox.persons.box import is_of_person
 from uniemox.training.callback import Callback, RunPlan
 from uniemox.training.config import SingleProcessConfig, TrainConfig
 from uniemox.training.divergence import DivergenceWatch
@@ -23,7 +24,8 @@ from uniemox.training.hardware import check_shared_memory, count_workers
 from uniemox.training.journal import Journal
 from uniemox.training.memory import activation_bytes, memory_estimate, trained_parameters, view_bytes
 from uniemox.training.optimization import build_optimizer, build_schedule, warmup_cosine
-from uniemox.training.processes import gather_numbers, is_sharded, rank, wait_for_all, world_size
+from uniemox.training.processes import gather_numbers, rank, wait_for_all, world_size
+from uniemox.training.sharding import is_sharded
 from uniemox.training.state import Checkpoints, ResumePoint, step_of
 from uniemox.views.loader import BrokenCount, ViewBatch, ViewDataset, build_loader
 
@@ -275,7 +277,7 @@ def _person_share(batches: Sequence[object]) -> dict[str, float]:
     sources = [source for batch in batches if isinstance(batch, ViewBatch) for source in batch.person_sources]
     if not sources:
         return {}
-    persons = sum(not source.startswith("whole_image") for source in sources)
+    persons = sum(is_of_person(source) for source in sources)
     return {"with_person": persons / len(sources)}
 
 

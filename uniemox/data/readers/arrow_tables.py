@@ -169,7 +169,7 @@ def _check_rows(count: int, path: Path) -> None:
         raise DataError(f"{path}: {count:,} rows in {path.stat().st_size:,} bytes can't hold images")
 
 
-def _istext_of(kind: Any) -> bool:
+def _is_text(kind: Any) -> bool:
     pa = import_pyarrow()
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
@@ -178,8 +178,8 @@ def _is_plain(kind: Any) -> bool:
     """Return True for texts, numbers and missing values; other types, such as views, could repeat a large value."""
     types = import_pyarrow().types
     if types.is_dictionary(kind):
-        return _istext_of(kind.value_type)
-    return _istext_of(kind) or any(
+        return _is_text(kind.value_type)
+    return _is_text(kind) or any(
         check(kind) for check in (types.is_integer, types.is_floating, types.is_boolean, types.is_null)
     )
 

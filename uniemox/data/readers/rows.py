@@ -11,6 +11,7 @@ from pathlib import Path
 from uniemox.data.readers.missing import is_missing
 from uniemox.data.text_files import read_text
 from uniemox.errors import DataError
+from uniemox.labels.rating_scale import rating_of
 from uniemox.persons.box import Box
 from uniemox.spelling import spelled
 
@@ -124,7 +125,7 @@ def on_nine_points(value: float, low: float, high: float) -> float:
     >>> on_nine_points(4.0, 1, 7)
     5.0
     """
-    return 1 + 8 * (value - low) / (high - low)
+    return rating_of((value - low) / (high - low))
 
 
 def read_box(row: Mapping[str, str], where: str) -> Box | None:

@@ -151,7 +151,7 @@ def comparison_view(title: str, scored: Sequence[ScoreRow], runs: Mapping[str, S
         runs: All fine-tuning runs of the report; the notes name those without such an evaluation.
     """
     histogram = next((row for row in scored if row.run.setting("config.method") == "histogram"), None)
-    measure = _measure(scored[0].evaluation)
+    measure = scored[0].evaluation.measure_of_report
 
     def sort_key(row: ScoreRow) -> float:
         value = row.evaluation.values.get(measure)
@@ -192,7 +192,7 @@ def shared_evaluations(runs: Mapping[str, SavedRun]) -> dict[str, list[ScoreRow]
     for name, run in runs.items():
         by_title: dict[str, list[SavedEvaluation]] = {}
         for evaluation in run.evaluations:
-            by_title.setdefault(f"{_measure(evaluation)} on {evaluation.title}", []).append(evaluation)
+            by_title.setdefault(f"{evaluation.measure_of_report} on {evaluation.title}", []).append(evaluation)
         for title, evaluations in by_title.items():
             is_alone = len(evaluations) == 1
             groups.setdefault(title, []).extend(
@@ -248,13 +248,6 @@ def _over(ours: SavedEvaluation, histogram: SavedEvaluation, measure: str) -> st
 
 def _signed(lead: PairedDifference) -> str:
     return f"{lead.difference:+.3f} ({lead.low:+.3f} to {lead.high:+.3f})"
-
-
-def _measure(evaluation: SavedEvaluation) -> str:
-    """Return the measure: accuracy for classifiers and distributions, else concordance."""
-    if "accuracy" in evaluation.values:
-        return "accuracy"
-    return evaluation.measure
 
 
 def _unscored_notes(scored: Sequence[ScoreRow], runs: Mapping[str, SavedRun]) -> Iterator[str]:

@@ -22,7 +22,7 @@ from uniemox.io.files import open_regular
 from uniemox.io.progress import Progress, silent
 from uniemox.io.run_files import CONFIG, ENCODER, WEIGHTS
 from uniemox.losses.config import LossWeights
-from uniemox.losses.objective import reconstruction_loss
+from uniemox.losses.objective import reconstruction_loss, undo_standardise
 from uniemox.model.config import DecoderConfig, ModelConfig
 from uniemox.model.encoder import build_encoder
 from uniemox.model.uniemox import UniEmoX
@@ -185,9 +185,7 @@ def _reconstruct(model: UniEmoX, truth: Tensor, noise: Tensor) -> tuple[Tensor, 
         assert output.scene_pred is not None
         pred = output.scene_pred.float()
         if model.config.norm_pix:
-            variance = patches.var(dim=-1, keepdim=True)
-            mean = patches.mean(dim=-1, keepdim=True)
-            pred = pred * (variance + 1e-6).sqrt() + mean
+            pred = undo_standardise(pred, patches)
         mask = output.scene_mask.hidden
         errors.append(float(reconstruction_loss(pred, patches, mask)))
         reconstructed.append(unpatchify(pred, patch, grid))

@@ -4,10 +4,10 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
+from uniemox.labels.rating_scale import HIGHEST_RATING, LOWEST_RATING
+
 # Side of the finest cell, in points of the scales from 1 to 9.
 STEP = 0.25
-LOWEST = 1.0
-HIGHEST = 9.0
 MIDDLE = 5.0
 # Number of columns above which four cells become one.
 MAX_COLUMNS = 16
@@ -82,7 +82,7 @@ class Moods:
             top: Its most probable label.
         """
         cell = _cell_of(valence), _cell_of(arousal)
-        distance = math.dist((valence, arousal), [LOWEST + (index + 0.5) * STEP for index in cell])
+        distance = math.dist((valence, arousal), [LOWEST_RATING + (index + 0.5) * STEP for index in cell])
         self.images += 1
         self._counts[cell] += 1
         self._quadrants[valence >= MIDDLE, arousal >= MIDDLE] += 1
@@ -112,8 +112,8 @@ class Moods:
             MapCell(
                 column=column - first_column,
                 row=last_row - row,
-                valence=LOWEST + column * step,
-                arousal=LOWEST + row * step,
+                valence=LOWEST_RATING + column * step,
+                arousal=LOWEST_RATING + row * step,
                 images=count,
                 side=0.65 + 0.35 * math.sqrt(count / most),
                 example=examples[column, row],
@@ -125,7 +125,7 @@ class Moods:
             columns=last_column - first_column + 1,
             rows=last_row - first_row + 1,
             step=step,
-            lowest=(LOWEST + first_column * step, LOWEST + first_row * step),
+            lowest=(LOWEST_RATING + first_column * step, LOWEST_RATING + first_row * step),
             quadrants=self._quadrant_counts(),
         )
 
@@ -141,8 +141,8 @@ class Moods:
 
 def _cell_of(value: float) -> int:
     """Return the index of the finest cell that contains a value; values outside of the scale are at its ends."""
-    last = round((HIGHEST - LOWEST) / STEP) - 1
-    return min(max(int((value - LOWEST) / STEP), 0), last)
+    last = round((HIGHEST_RATING - LOWEST_RATING) / STEP) - 1
+    return min(max(int((value - LOWEST_RATING) / STEP), 0), last)
 
 
 def _ends(indices: list[int], step: float) -> tuple[int, int]:
@@ -155,7 +155,7 @@ def _ends(indices: list[int], step: float) -> tuple[int, int]:
     >>> _ends([3, 12], 0.25), _ends([16], 0.25), _ends([15], 0.5)
     ((3, 12), (13, 19), (9, 15))
     """
-    count = round((HIGHEST - LOWEST) / step)
+    count = round((HIGHEST_RATING - LOWEST_RATING) / step)
     first = min(indices)
     last = max(indices)
     missing = MIN_CELLS - (last - first + 1)

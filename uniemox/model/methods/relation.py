@@ -15,7 +15,8 @@ from uniemox.data.sample import Sample
 from uniemox.errors import ConfigError
 from uniemox.labels import LabelSet, polarities
 from uniemox.model.config import REGION_METHODS, check_import_name, import_named
-from uniemox.model.regions import CLASSES, Group, RegionReader, Regions, softmax_over_present
+from uniemox.model.region_groups import Group
+from uniemox.model.regions import CLASSES, RegionReader, Regions, softmax_over_present
 from uniemox.views.patches import IMAGENET, PixelStats
 
 GroupedRegions = Mapping[Group, Regions]
