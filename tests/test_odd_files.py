@@ -26,6 +26,7 @@ from uniemox.insight.survey.lines import date_taken
 from uniemox.io.files import read_limited
 from uniemox.io.limits import limit_memory
 from uniemox.io.onnx_sessions import RUNTIME_ERRORS, open_session
+from uniemox.io.run_record import read_json_object
 from uniemox.persons.detector import load_detector
 from uniemox.predict.images import read_any
 from uniemox.predict.network import Network
@@ -34,7 +35,6 @@ from uniemox.predict.predictor import Predictor
 from uniemox.predict.writing import AnswerHeader, ResultFile
 from uniemox.teacher.features import StoredTeacher
 from uniemox.training.journal import read_metrics
-from uniemox.training.run_folder import read_json_object
 
 MAX_WAIT_S = 10
 MAX_MORE_BYTES = 500 * 2**20

@@ -12,9 +12,9 @@ import torch
 
 from uniemox.checkpoints import load_classifier
 from uniemox.errors import ConfigError
-from uniemox.io import WEIGHTS, write_file
+from uniemox.io import WEIGHTS, read_json_object, write_file
 from uniemox.plurals import counted
-from uniemox.training import multiply_adds, parameter_count, read_json_object, timed
+from uniemox.training import multiply_adds, parameter_count, timed
 from uniemox_paper.execute import gpus_of, to_do, work_ahead
 from uniemox_paper.plan import PlannedRun
 from uniemox_paper.study import BATCH, PRETRAIN_BATCH, PRETRAIN_GFLOP, STAGES

@@ -12,8 +12,7 @@ from PIL import Image
 
 from uniemox.data import PERSONS, DataSet, Sample, decode_sample, json_line, teacher_text
 from uniemox.errors import ConfigError, DataError, ImageError
-from uniemox.io import SPLITS, Html, decode, jpeg_url, render, write_file
-from uniemox.training import read_json_object
+from uniemox.io import SPLITS, Html, decode, jpeg_url, read_json_object, render, write_file
 from uniemox_paper.ablations import NO_ALIGNMENT, NO_VISUAL
 from uniemox_paper.config import Name
 from uniemox_paper.plan import OUT, Plan, PlannedRun

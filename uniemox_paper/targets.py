@@ -8,9 +8,8 @@ from pathlib import Path
 
 from uniemox.errors import ConfigError
 from uniemox.evaluate import BELOW
-from uniemox.io import Html, render
+from uniemox.io import Html, read_json_object, render
 from uniemox.paper import paper_tables
-from uniemox.training import read_json_object
 from uniemox_paper.ablations import cross, fig7, table4, table5, table6, table7
 from uniemox_paper.baseline import histogram_cell
 from uniemox_paper.config import Name, ReproduceConfig

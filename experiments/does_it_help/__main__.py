@@ -20,7 +20,7 @@ from experiments.does_it_help.plan import CONTRAST, DISTILLATION, FEW, FULL_BUDG
 from experiments.does_it_help.running import run_jobs
 from experiments.does_it_help.tables import print_tables
 from uniemox.errors import UniemoxError
-from uniemox.training.run_folder import read_json_object
+from uniemox.io.run_record import read_json_object
 
 QUICK_IMAGES = 0.1
 QUICK_FEW = 200

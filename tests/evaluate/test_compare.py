@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from tests.evaluate.test_report import logits_for, photos, score, write_run  # noqa: F401 - a fixture
-from uniemox.cli.evaluate import _gain
 from uniemox.cli.evaluate import compare as cli_compare
 from uniemox.data.sample import DataSet
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.evaluate.compare import Comparison, Scoring, _wins_and_losses, compare, compare_on
+from uniemox.evaluate.comparison_verdict import gain_over_built_in
 from uniemox.intervals import PairedDifference, bootstrap_interval, interval_over_runs, paired_bootstrap
 
 NO_VERDICT = "no verdict: the models chose among different labels, or by different label maps; give --map\n"
@@ -92,11 +92,14 @@ def test_few_groups_of_images_that_tell_the_models_apart_are_counted_as_groups()
         wins_and_losses=(5, 0),
         units=100,
     )
-    words = _gain(0.01, 0.09, comparison)
+    words = gain_over_built_in(comparison)
+    assert words is not None
     assert "training gained nothing here that these images can show" in words
     assert "Only 5 of the 100 groups of these 200 images tell the models apart" in words
     assert "with a probability of 6%" in words
-    assert _gain(0.01, 0.09, replace(comparison, wins_and_losses=(10, 0))).startswith("training gained accuracy")
+    gain = gain_over_built_in(replace(comparison, wins_and_losses=(10, 0)))
+    assert gain is not None
+    assert gain.startswith("training gained accuracy")
 
 
 def test_a_model_of_the_package_is_compared_by_its_evaluations(
@@ -120,7 +123,7 @@ def test_a_model_of_the_package_is_compared_by_its_evaluations(
     apart = int((hits("b0") != hits("a0")).sum())
     assert comparison.discordant == apart < 10
     assert f"Only {apart} of these 16 images tell the models apart, too few to say how many images it takes" in printed
-    monkeypatch.setattr("uniemox.cli.evaluate.MIN_DISCORDANT", apart)
+    monkeypatch.setattr("uniemox.evaluate.comparison_verdict.MIN_DISCORDANT", apart)
     cli_compare(ours=[runs["b0"]], theirs=[Path("embedded")])
     printed = capsys.readouterr().out
     assert f"16 images can show a difference of about {100 * reach:.0f} points; one of 5 points takes" in printed

@@ -23,9 +23,9 @@ from uniemox.classifier_info import ClassifierInfo
 from uniemox.errors import CheckpointError, ConfigError, ShapeError, UniemoxError
 from uniemox.finetune.config import NetworkConfig
 from uniemox.finetune.network import BuiltNetwork, build_network, restart
+from uniemox.io.run_record import required_field
 from uniemox.network_spec import NetworkSpec
 from uniemox.training.optimization import parameter_groups
-from uniemox.training.run_folder import field_of_record
 from uniemox.views.patches import IMAGENET
 
 SCENE = NetworkConfig()
@@ -146,7 +146,7 @@ def test_a_fine_tuning_run_is_a_start_too(tmp_path: Path) -> None:
         build_network(str(finetuned("both")), SCENE, size=64, outputs=3)
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ConfigError, match=says(tmp_path / "config.json", "there is no field config.view.size")):
-        field_of_record(tmp_path, "config", "view", "size")
+        required_field(tmp_path, "config", "view", "size")
     with pytest.raises(ShapeError, match=says("was pre-trained at 32 px, which --view.size 32 (or its preset) sets")):
         build_network(str(pretrained()), SCENE, size=36, outputs=3)
 

@@ -13,10 +13,10 @@ from tests.data.tree import says
 from uniemox.errors import ConfigError
 from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.presets import PRESETS as FINETUNING
+from uniemox.io.run_record import read_json_object
 from uniemox.pretrain.config import EncoderConfig, PretrainConfig
 from uniemox.pretrain.presets import PRESETS as PRETRAINING
 from uniemox.training.config import OptimizerConfig
-from uniemox.training.run_folder import read_json_object
 from uniemox.training.settings_record import differences, from_dict, to_dict
 
 ALL = [*PRETRAINING.values(), *FINETUNING.values()]

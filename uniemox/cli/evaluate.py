@@ -1,7 +1,6 @@
 """Commands that score classifiers, compare training settings, and write a page about runs."""
 
 import json
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -36,12 +35,6 @@ if TYPE_CHECKING:
     from uniemox.evaluate.scores import GroupScores
     from uniemox.intervals import PairedDifference
 
-# Half of the width of an interval of a difference up to which a comparison is fine enough for its question.
-FINE_ENOUGH = 0.05
-# Number of images that tell two models apart below which resampling shows too little of the spread of the difference.
-MIN_DISCORDANT = 10
-# Level of the test that decides then, that of the 95 % intervals.
-MAX_P = 0.05
 # Letters in a heading of the confusion matrix.
 MIN_HEADING = 4
 MAX_HEADING = 8
@@ -278,6 +271,7 @@ def compare(
     need("scipy", extra="data")
     from uniemox.evaluate.compare import Scoring, compare_on
     from uniemox.evaluate.compare import compare as compare_saved
+    from uniemox.evaluate.comparison_verdict import gain_over_built_in
 
     if data is None:
         if split is not None or label_map is not None or allow_seen or files != NO_FILES:
@@ -300,10 +294,8 @@ def compare(
             continue
         for line in _comparison_lines(comparison):
             print(line)
-        if is_gain and not comparison.is_fair:
-            print("no verdict: the models chose among different labels, or by different label maps; give --map")
-        elif is_gain and comparison.difference.interval is not None:
-            print(_gain(*comparison.difference.interval, comparison))
+        if is_gain and (verdict := gain_over_built_in(comparison)):
+            print(verdict)
 
 
 def _comparison_lines(comparison: "Comparison") -> Iterator[str]:
@@ -330,85 +322,6 @@ def _comparison_lines(comparison: "Comparison") -> Iterator[str]:
                 verdict = "it does not beat" if is_worse else "these images can't show that it beats"
                 verdict = f"; {verdict} the baseline"
             yield f"{name} over baseline {_words(margin)}{verdict}"
-
-
-def _gain(low: float, high: float, comparison: "Comparison") -> str:
-    """Return sentences on whether the user's model is better than those in the package.
-
-    Args:
-        low: Lower end of the interval of the difference of accuracies.
-        high: Its upper end.
-        comparison: The comparison.
-    """
-    verdict = "training gained nothing here that these images can show: the built-in model may be as good"
-    if comparison.difference.difference < 0:
-        verdict += " or better"
-    excludes_zero = low > 0 or high < 0
-    p_of_few = _p_of_few(comparison)
-    is_shown = excludes_zero and (p_of_few is None or p_of_few < MAX_P)
-    if is_shown and low > 0:
-        verdict = "training gained accuracy over the built-in model"
-    elif is_shown:
-        verdict = "training lost accuracy: the built-in model is better on these images"
-    if comparison.left_out:
-        verdict = (
-            f"among the labels that are compared, {verdict}. Left out: {counted(comparison.left_out, 'image')} whose "
-            "label a model can't choose, or the map leaves out"
-        )
-    if not is_shown:
-        verdict += _resolution((high - low) / 2, comparison)
-    if excludes_zero and not is_shown:
-        verdict += (
-            ". The interval is too narrow for so few: by an exact test, equally good models differ as much with a "
-            f"probability of {p_of_few:.0%}"
-        )
-    return verdict
-
-
-def _p_of_few(comparison: "Comparison") -> float | None:
-    """Return the p-value of an exact test if few groups tell two models apart; None for more, or several runs.
-
-    An image without a group is a group. Resamples of a few such groups spread too little, so that the interval of the
-    difference is too narrow.
-    """
-    from uniemox.intervals import sign_test
-
-    if comparison.wins_and_losses is None or sum(comparison.wins_and_losses) >= MIN_DISCORDANT:
-        return None
-    return sign_test(*comparison.wins_and_losses)
-
-
-def _resolution(reach: float, comparison: "Comparison") -> str:
-    """Return a sentence on how large a difference the images can show; "" if even a small one.
-
-    Args:
-        reach: Half the width of the interval of the difference.
-        comparison: The comparison.
-    """
-    from uniemox.intervals import lowest_of_all_right
-
-    images = counted(comparison.pictures, "image")
-    if comparison.discordant == 0:
-        # The exact upper end of the share of images that tell the models apart (Clopper and Pearson, 1934).
-        share = 1 - lowest_of_all_right(comparison.units or comparison.pictures)
-        return f". Both are right on the same of these {images}; of other images, up to {share:.0%} may tell them apart"
-    if comparison.wins_and_losses is not None and sum(comparison.wins_and_losses) < MIN_DISCORDANT:
-        few = f"{comparison.discordant} of these {images}"
-        if comparison.units != comparison.pictures:
-            few = f"{sum(comparison.wins_and_losses)} of the {comparison.units} groups of these {images}"
-        return (
-            f". Only {few} tell the models apart, too few to say how many images it takes; try a hundred that are new "
-            "to both"
-        )
-    if reach <= FINE_ENOUGH:
-        return ""
-    sentence = f". {images} can show a difference of about {100 * reach:.0f} points"
-    if len(comparison.ours) > 1 or len(comparison.theirs) > 1:
-        # More images don't narrow the part of the seeds.
-        return f"{sentence}, because the runs differ, too"
-    # The width falls with the root of the number of images.
-    needed = math.ceil(comparison.pictures * (reach / FINE_ENOUGH) ** 2 / 10) * 10
-    return f"{sentence}; one of {100 * FINE_ENOUGH:.0f} points takes about {needed:,} images that are new to both"
 
 
 NO_INTERVAL = "two runs: no interval; give three or more"

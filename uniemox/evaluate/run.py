@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from uniemox.data.hashes import image_hashes
 from uniemox.data.sample import NO_PERSONS, DataSet, Sample
 from uniemox.data.seen import SEEN, read_seen, refuse_seen
 from uniemox.data.unreadable import listing_of, lost_by_class, reasons_of
-from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
+from uniemox.errors import CheckpointError, ConfigError, LabelError
 from uniemox.evaluate.evaluation import SEEN_ALLOWED, UNKNOWN_TRAINING, Evaluation
 from uniemox.evaluate.label_pairs import LabelPairs, format_label_pairs, labels_by, left_out_by, needs_map, pairs_in
 from uniemox.evaluate.outputs import Outputs, outputs_of_network
@@ -22,8 +22,8 @@ from uniemox.evaluate.scores import ClassScores, Scores, score_groups
 from uniemox.evaluate.targets import mapped_labels, samples_to_score
 from uniemox.intervals import few_groups_note, no_spread_note
 from uniemox.io.progress import Progress, silent
-from uniemox.io.run_files import CONFIG, SPLITS, WEIGHTS
-from uniemox.io.typed import read_json
+from uniemox.io.run_files import SPLITS, WEIGHTS
+from uniemox.io.run_record import find_field
 from uniemox.io.weight_names import file_in_package
 from uniemox.labels import AFFECT, LabelSet, ScoredLabels, identity_map, quoted
 from uniemox.plurals import counted
@@ -286,11 +286,9 @@ def _refuse_seen(
 def _init_of_run(folder: Path) -> str:
     """Return the initial weights of a fine-tuning run in a folder; empty if there are none, or no readable record."""
     try:
-        # `read_run` would need torch, which evaluating an ONNX file does not.
-        settings = read_json(folder / CONFIG, dict[str, Any], remedy="").get("config")
-    except DataError:
+        init = find_field(folder, "config", "init")
+    except ConfigError:
         return ""
-    init = settings.get("init") if isinstance(settings, dict) else None
     return init if isinstance(init, str) else ""
 
 

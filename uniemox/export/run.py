@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from uniemox.checkpoints.classifier import load_classifier
 from uniemox.data.sample import DataSet
@@ -15,9 +15,9 @@ from uniemox.export.hub_folder import write_hub_folder
 from uniemox.export.int8 import Int8Check, export_int8
 from uniemox.export.onnx import export_classifier, read_model, write_model
 from uniemox.io.progress import Progress, silent
-from uniemox.io.run_files import CONFIG, ONNX, WEIGHTS
+from uniemox.io.run_files import ONNX, WEIGHTS
+from uniemox.io.run_record import find_field
 from uniemox.io.weight_names import file_in_package, refuse_name_in_package
-from uniemox.training.run_folder import read_json_object
 from uniemox.training.starts import STARTS_FROM, named_with_start
 
 Bits = Literal["float16", "int8"]
@@ -95,18 +95,11 @@ def export_hub_folder(run: Path, out: Path, read_scores: Callable[[Path], Sequen
     classifier, info = load_classifier(_weights_of(run))
     if STARTS_FROM not in info.trained_on:
         # Written by an older version.
-        info = replace(info, trained_on=named_with_start(info.trained_on, _init_of(run)))
+        start = str(find_field(run, "config", "init") or "")
+        info = replace(info, trained_on=named_with_start(info.trained_on, start))
     return write_hub_folder(
         classifier, info, out, name=run.resolve().name, scores=read_scores(run), training_hashes=read_seen(run)
     )
-
-
-def _init_of(run: Path) -> str:
-    """Return the initial weights in the record of a run; empty if it names none."""
-    config: Any = read_json_object(run / CONFIG).get("config")
-    if not isinstance(config, dict):
-        return ""
-    return str(config.get("init") or "")
 
 
 def _as_onnx(model: Path, folder: Path) -> Path:

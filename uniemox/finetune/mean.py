@@ -10,7 +10,7 @@ from uniemox.checkpoints.classifier import load_classifier
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.io.run_files import WEIGHTS
-from uniemox.training.run_folder import field_of_record
+from uniemox.io.run_record import required_field
 from uniemox.views.config import ViewConfig
 
 # These settings determine which images train.
@@ -26,12 +26,12 @@ def check_same_division(run: Path, others: Sequence[str]) -> None:
         run: Folder of the run, with a config.json.
         others: Folders of the other runs, with a config.json each.
     """
-    settings = field_of_record(run, "config")
-    data = field_of_record(run, "data", "sha256")
+    settings = required_field(run, "config")
+    data = required_field(run, "data", "sha256")
     for other in map(Path, others):
-        other_settings = field_of_record(other, "config")
+        other_settings = required_field(other, "config")
         different = [name for name in SPLIT_SETTINGS if settings.get(name) != other_settings.get(name)]
-        if data != field_of_record(other, "data", "sha256"):
+        if data != required_field(other, "data", "sha256"):
             different.append("data")
         if different:
             raise ConfigError(f"{other} was made with a different {' and '.join(different)} than this run")

@@ -20,6 +20,7 @@ from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import CheckpointError, ConfigError, ShapeError
 from uniemox.finetune.config import INIT_MISSING, FinetuneConfig, LoraConfig, NetworkConfig
 from uniemox.io.run_files import ENCODER, WEIGHTS
+from uniemox.io.run_record import required_field
 from uniemox.io.weight_names import CLIP, Init, is_in_package
 from uniemox.model.classifier import Classifier, set_drop_path
 from uniemox.model.config import is_foreign, refuse_foreign
@@ -31,7 +32,6 @@ from uniemox.model.lora import add_adapters
 from uniemox.model.methods.relation import method_class
 from uniemox.model.regions import feature_map
 from uniemox.network_spec import EncoderSpec, NetworkSpec
-from uniemox.training.run_folder import field_of_record
 from uniemox.views.patches import IMAGENET, PixelStats
 
 
@@ -225,7 +225,7 @@ def _open_encoder_of_run(folder: Path, pool: str, size: int, from_scratch: bool)
     try:
         encoder = _load_weights(str(folder / ENCODER), pool, size)
     except ShapeError as error:
-        trained_size = field_of_record(folder, "config", "view", "size")
+        trained_size = required_field(folder, "config", "view", "size")
         raise ShapeError(
             f"{error}; {folder} was pre-trained at {trained_size} px, which --view.size {trained_size} (or its preset) "
             "sets"
@@ -349,7 +349,7 @@ def _read_fusion(folder: Path, requested: str | None) -> SavedFusion | None:
         spec: Any = read_info(header).network
         return SavedFusion(spec.fusion, spec.fusion_heads, spec.fused_width, tensors)
     fields = (("fusion",), ("fusion_heads",), ("decoder", "width"))
-    name, heads, width = (field_of_record(folder, "config", "model", *field) for field in fields)
+    name, heads, width = (required_field(folder, "config", "model", *field) for field in fields)
     fusion = SavedFusion(name, heads, width, tensors)
     if requested not in (None, fusion.name) and is_foreign(fusion.name):
         return None

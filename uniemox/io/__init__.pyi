@@ -46,6 +46,7 @@ from .run_files import EVALUATIONS as EVALUATIONS
 from .run_files import ONNX as ONNX
 from .run_files import SPLITS as SPLITS
 from .run_files import WEIGHTS as WEIGHTS
+from .run_record import read_json_object as read_json_object
 from .sized_image import SizedImage as SizedImage
 from .stopping import StopRequest as StopRequest
 from .typed import check_json as check_json

@@ -147,7 +147,8 @@ class UniEmoX(nn.Module):
         count = len(scene)
         has_person = len(views) == 2
         patches = patchify(torch.cat(views), self.patch_size)  # (2N, L, P), or (N, L, P) without person
-        mask = self._draw_mask(patches, [scene_noise, person_noise][: len(views)])
+        noises = [scene_noise, person_noise] if has_person else [scene_noise]
+        mask = self._draw_mask(patches, noises)
         tokens = encode_visible(self.encoder, patches, mask.visible)  # (2N, 1 + K, C2)
         # Without a decoder only the CLS token is read.
         tokens = self.embed(tokens if self.decoder else tokens[:, :1])  # (2N, 1 + K, C3), or (2N, 1, C3)
@@ -237,24 +238,26 @@ class UniEmoX(nn.Module):
         Returns:
             Predicted patches (N, L, P) by stream, and losses by the names of LossWeights' fields.
         """
-        weights = self.config.losses
-        rows_of = dict[str, slice]()
-        if weights.scene_reconstruction > 0:
-            rows_of["scene"] = slice(None, count)
-        if weights.person_reconstruction > 0:
-            rows_of["person"] = slice(count, None)
         if self.decoder is None:
             return {}, {}
+        weights = self.config.losses
+        streams = []
+        if weights.scene_reconstruction > 0:
+            streams.append("scene")
+        if weights.person_reconstruction > 0:
+            streams.append("person")
 
-        decoded = slice(None) if len(rows_of) == 2 else next(iter(rows_of.values()))
-        pred = self.decoder(
-            tokens[decoded], Mask(mask.visible[decoded], mask.hidden[decoded])
-        )  # (2N, L, P) or (N, L, P)
-        preds = dict(zip(rows_of, pred.split(count), strict=True))  # (N, L, P) each
+        # The rows of the scenes come first.
+        rows_of = {"scene": slice(None, count), "person": slice(count, None)}
+        decoded = rows_of[streams[0]] if len(streams) == 1 else slice(None)
+        mask_of_decoded = Mask(mask.visible[decoded], mask.hidden[decoded])
+        pred = self.decoder(tokens[decoded], mask_of_decoded)  # (2N, L, P) or (N, L, P)
+        preds = dict(zip(streams, pred.split(count), strict=True))  # (N, L, P) each
         losses = {}
-        for name, rows in rows_of.items():
-            loss = reconstruction_loss(preds[name], patches[rows], mask.hidden[rows], self.config.norm_pix)  # eq 1
-            losses[f"{name}_reconstruction"] = loss
+        for stream in streams:
+            rows = rows_of[stream]
+            loss = reconstruction_loss(preds[stream], patches[rows], mask.hidden[rows], self.config.norm_pix)  # eq 1
+            losses[f"{stream}_reconstruction"] = loss
         return preds, losses
 
     def _alignment_inputs(

@@ -7,4 +7,3 @@ from .data_record import describe_data as describe_data
 from .hardware import ready_to_train as ready_to_train
 from .optimization import build_optimizer as build_optimizer
 from .run_folder import PACKAGES as PACKAGES
-from .run_folder import read_json_object as read_json_object

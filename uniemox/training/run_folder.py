@@ -19,6 +19,7 @@ from uniemox.errors import ConfigError
 from uniemox.io import typed
 from uniemox.io.files import PARTIAL, FileLock, refuse_special, write_file, writing
 from uniemox.io.run_files import CHECKPOINTS, CONFIG, METRICS, WEIGHTS
+from uniemox.io.run_record import find_field, read_json_object
 from uniemox.io.weight_names import refuse_name_in_package
 from uniemox.model.config import Precision
 from uniemox.training.data_record import DataRecord, describe_data, describe_samples
@@ -38,34 +39,6 @@ FEATURES_FOLDER = "features"
 
 START_REPORT = "initial_weights.txt"
 """Report of the initial weights: loaded, resized, new and dropped tensors."""
-
-
-def read_json_object(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a file.
-
-    Raises:
-        ConfigError: If the file can't be read, or holds no JSON object; names the file.
-    """
-    return typed.read_json(path, dict[str, Any], remedy="copy the folder again", error_class=ConfigError)
-
-
-def field_of_record(run: Path, *names: str) -> Any:
-    """Return a field of config.json of a run, which may come from somebody else.
-
-    Args:
-        run: Folder of the run.
-        names: Names of the field and of the fields around it, from the outside.
-
-    Raises:
-        ConfigError: If the file can't be read, or lacks the field.
-    """
-    value: Any = read_json_object(run / CONFIG)
-    for name in names:
-        if not isinstance(value, dict) or name not in value:
-            raise ConfigError(f"{run / CONFIG}: there is no field {'.'.join(names)}; copy the run's folder again")
-        value = value[name]
-    return value
-
 
 # One of these exists from the first step on.
 FILES_OF_STEPS = (METRICS, CHECKPOINTS, WEIGHTS, FEATURES_FOLDER)
@@ -228,12 +201,9 @@ def stored_precision(run: Path) -> Precision | None:
     Raises:
         ConfigError: If config.json can't be read.
     """
-    path = run / CONFIG
-    if not path.is_file():
+    if not (run / CONFIG).is_file():
         return None
-    config = read_json_object(path).get("config")
-    hardware = config.get("hardware") if isinstance(config, dict) else None
-    precision = hardware.get("precision") if isinstance(hardware, dict) else None
+    precision = find_field(run, "config", "hardware", "precision")
     if precision in get_args(Precision):
         return precision
     return None

@@ -2,15 +2,14 @@
 
 import os.path
 from pathlib import Path
-from typing import Any
 
 from uniemox.checkpoints.classifier import read_classifier_info
 from uniemox.data.source import public_name
 from uniemox.errors import UniemoxError
 from uniemox.io.run_files import CONFIG, WEIGHTS
+from uniemox.io.run_record import find_field
 from uniemox.io.weight_names import Init, is_in_package
 from uniemox.predict.opening import open_network
-from uniemox.training.run_folder import read_json_object
 
 STARTS_FROM = "; starts from "
 """Separates the name of a model's data from its initial weights, in `ClassifierInfo.trained_on`."""
@@ -62,5 +61,4 @@ def _data_of(name: str) -> str:
     if not (run / CONFIG).is_file():
         return ""
     # A pre-training run.
-    data: Any = read_json_object(run / CONFIG).get("data")
-    return str(data.get("source", "")) if isinstance(data, dict) else ""
+    return str(find_field(run, "data", "source") or "")

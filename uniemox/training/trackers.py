@@ -18,7 +18,7 @@ from uniemox.data.source import public_name
 from uniemox.errors import ConfigError, MissingPackageError
 from uniemox.io.files import write_file
 from uniemox.io.run_files import CONFIG
-from uniemox.training.run_folder import field_of_record
+from uniemox.io.run_record import required_field
 from uniemox.training.settings_record import by_dotted_name
 
 # These files of a run hold the ID with which the tracker continues its own run.
@@ -157,7 +157,7 @@ def _name_of(run: Path) -> str:
 def _settings_of(run: Path) -> dict[str, Any]:
     """Return the settings in the run's config.json, without this machine's folders."""
     if (run / CONFIG).exists():
-        return _public(field_of_record(run, "config"))
+        return _public(required_field(run, "config"))
     return {}
 
 

@@ -57,39 +57,53 @@ class TrainViews:
         Raises:
             ImageError or BoxError: With the image's name.
         """
-        draw = random.Random(f"{self.seed}/{epoch}/{sample.key}".encode("utf-8", "surrogatepass"))
+        generator = random.Random(f"{self.seed}/{epoch}/{sample.key}".encode("utf-8", "surrogatepass"))
         size = self.config.size
-        drawn: list[tuple[Box, bool, PersonCrop]] = []
-
-        # The decoder calls this as soon as the header tells the size. Crops are drawn first, because an image may be
-        # decoded as small as the smaller of them allows.
-        def shrink(width: int, height: int) -> float:
-            crop = random_crop(width, height, self.config.min_area, draw)
-            flip = draw.random() < 0.5
-            person_crop = _choose_person(sample, (width, height), self.config.person)
-            if self.config.person == "second_crop":
-                person_crop = person_crop._replace(box=random_crop(width, height, self.config.min_area, draw))
-            drawn.append((crop, flip, person_crop))
-            return min(side for x1, y1, x2, y2 in (crop, person_crop.box) for side in (x2 - x1, y2 - y1)) / size
-
+        crops = _RandomCrops(sample, self.config, generator)
         if self.config.hide_person or self.config.person == "persons_only":
-            sized = decode_sample(sample, shrink)
+            sized = decode_sample(sample, crops.draw)
             pixels = to_tensor(sized.image)  # (1, 3, H, W)
         else:
-            pixels, sized = decode_tensor(sample, shrink)
-        scene_crop, flip, person_crop = drawn[0]
-        scene_pixels = to_tensor(hide(sized, person_crop)) if self.config.hide_person else pixels
-        person_pixels = to_tensor(black_outside(sized, person_crop.keep)) if person_crop.keep else pixels
-        scene = _resize(scene_pixels, pixels_of(scene_crop, sized), size)  # (3, S, S)
-        person = _resize(person_pixels, pixels_of(person_crop.box, sized), size)  # (3, S, S)
-        if flip:
+            pixels, sized = decode_tensor(sample, crops.draw)
+        scene_pixels = to_tensor(hide(sized, crops.person)) if self.config.hide_person else pixels
+        person_pixels = to_tensor(black_outside(sized, crops.person.keep)) if crops.person.keep else pixels
+        scene = _resize(scene_pixels, pixels_of(crops.scene, sized), size)  # (3, S, S)
+        person = _resize(person_pixels, pixels_of(crops.person.box, sized), size)  # (3, S, S)
+        if crops.is_flipped:
             scene = scene.flip(-1)
             person = person.flip(-1)
         noise = None
         if self.patches:
             draw_noise = partial(mask_noise, [sample.key], self.patches, seed=self.seed, epoch=epoch)
             noise = torch.cat([draw_noise(stream="scene"), draw_noise(stream="person")])  # (2, L)
-        return Views(scene, person, person_crop.source, scene_crop, flip, noise)
+        return Views(scene, person, crops.person.source, crops.scene, crops.is_flipped, noise)
+
+
+class _RandomCrops:
+    """Random crops of a sample's image. The decoder draws them as soon as the file's header tells the image's size.
+
+    They are drawn before the pixels are decoded, because these may then be as small as the smaller crop allows.
+    """
+
+    scene: Box
+    person: PersonCrop
+    is_flipped: bool
+
+    def __init__(self, sample: Sample, config: ViewConfig, generator: random.Random) -> None:
+        self._sample = sample
+        self._config = config
+        self._generator = generator
+
+    def draw(self, width: int, height: int) -> float:
+        """Draw the crops of an image, px, and return how many times smaller it may be decoded."""
+        config = self._config
+        self.scene = random_crop(width, height, config.min_area, self._generator)
+        self.is_flipped = self._generator.random() < 0.5
+        self.person = _choose_person(self._sample, (width, height), config.person)
+        if config.person == "second_crop":
+            self.person = self.person._replace(box=random_crop(width, height, config.min_area, self._generator))
+        sides = [side for x1, y1, x2, y2 in (self.scene, self.person.box) for side in (x2 - x1, y2 - y1)]
+        return min(sides) / config.size
 
 
 @dataclass(frozen=True, slots=True)

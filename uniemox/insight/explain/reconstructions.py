@@ -21,6 +21,7 @@ from uniemox.insight.explain.sheets import draw_grid
 from uniemox.io.files import open_regular
 from uniemox.io.progress import Progress, silent
 from uniemox.io.run_files import CONFIG, ENCODER, WEIGHTS
+from uniemox.io.run_record import find_field, required_field
 from uniemox.losses.config import LossWeights
 from uniemox.losses.objective import reconstruction_loss, undo_standardise
 from uniemox.model.config import DecoderConfig, ModelConfig
@@ -29,7 +30,6 @@ from uniemox.model.uniemox import UniEmoX
 from uniemox.predict.images import read_any
 from uniemox.predict.views import scene_view
 from uniemox.pretrain.config import PretrainConfig
-from uniemox.training.run_folder import field_of_record, read_json_object
 from uniemox.training.settings_record import from_dict
 from uniemox.training.state import Checkpoints
 from uniemox.views.patches import IMAGENET_MEAN, IMAGENET_STD, mask_noise, normalise, patchify, unpatchify
@@ -82,10 +82,10 @@ def open_reconstructors(path: Path) -> list[Stage]:
     """
     if not path.is_dir():
         return [(path.stem, partial(_load_mae, path))]
-    record = read_json_object(path / CONFIG) if (path / CONFIG).is_file() else {}
-    if record.get("kind") != "pretrain":
+    kind = find_field(path, "kind") if (path / CONFIG).is_file() else None
+    if kind != "pretrain":
         raise CheckpointError(f"{path} is not a run of uniemox pretrain; give one, or a checkpoint of MAE")
-    config = from_dict(PretrainConfig, field_of_record(path, "config"), f"{path / CONFIG}, config")
+    config = from_dict(PretrainConfig, required_field(path, "config"), f"{path / CONFIG}, config")
     weights = config.model.losses
     if not max(weights.scene_reconstruction, weights.person_reconstruction):
         raise ConfigError(f"{path} was trained without reconstruction, so it has no decoder; leave it out")
