@@ -12,7 +12,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_MODULES = ("cli.program", "cli.callbacks", "pretrain.run", "finetune.run", "finetune.fitting", "evaluate.run")
+_MODULES = ("cli.program", "cli.callbacks", "pretrain.run", "finetune.run", "finetune.fit_methods", "evaluate.run")
 # Packages that a training imports only when it fits a head and writes an ONNX file, which takes more than a second.
 _LATE = ("sklearn.linear_model", "torch.export._trace", "onnxscript.function_libs.torch_lib.ops")
 _CONTEXT.set_forkserver_preload(

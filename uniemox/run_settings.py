@@ -121,7 +121,7 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
 
 def _hint(name: str, names: list[str]) -> str:
     """Return the end of an error about an unknown setting."""
-    from uniemox.data.source import FILES  # noqa: PLC0415 - readers of all formats, only after a mistake
+    from uniemox.data.added_files import FILES  # noqa: PLC0415 - readers of all formats, only after a mistake
 
     if name in FILES:
         return f"; it is an option of the data: open_data('KIND:PATH', {name}=FILE)"

@@ -28,7 +28,7 @@ from uniemox.data.unreadable import (
 from uniemox.errors import DataError
 from uniemox.evaluate.recalibration import recalibrate
 from uniemox.evaluate.run import evaluate
-from uniemox.finetune.fitting import adjust_logits
+from uniemox.finetune.fitted_parts import adjust_logits
 from uniemox.finetune.run import finetune
 from uniemox.finetune.run_state import FinetuneRun
 from uniemox.persons.box import Box

@@ -23,7 +23,7 @@ from uniemox.evaluate.run_records import read_run
 from uniemox.export.onnx import WithFeatures, has_maps
 from uniemox.finetune import fitting
 from uniemox.finetune.config import AugmentConfig, FinetuneConfig, NetworkConfig
-from uniemox.finetune.fitting import fit_after_encoder
+from uniemox.finetune.fit_methods import fit_after_encoder
 from uniemox.finetune.heads import fit_head
 from uniemox.finetune.network import network_of
 from uniemox.finetune.parts import Parts

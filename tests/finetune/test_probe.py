@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from uniemox.finetune import heads
-from uniemox.finetune.fitting import HeadTrainingData, fit_fusion
+from uniemox.finetune.head_training import HeadTrainingData, train_after_encoder
 from uniemox.finetune.heads import FOLDS, PENALTIES, fit_head
 from uniemox.finetune.step import Objective
 from uniemox.model.classifier import Classifier, NeighbourHead
@@ -217,7 +217,9 @@ def test_fusion_and_head_learn_combinations_of_both_streams() -> None:
     train = slice(0, 500)
     held_out = slice(500, 600)
     classifier = fused_classifier()
-    fit_fusion(classifier, HeadTrainingData(encoded[train], target[train]), objective=Objective(task="label"), seed=0)
+    train_after_encoder(
+        classifier, HeadTrainingData(encoded[train], target[train]), objective=Objective(task="label"), seed=0
+    )
     with torch.no_grad():
         right = classifier.head(classifier.fuse(encoded[held_out])).argmax(dim=1) == labels[held_out].long()
     assert right.float().mean() > 0.85
@@ -233,7 +235,7 @@ def test_fusion_and_head_are_the_same_for_the_same_seed() -> None:
     fitted = []
     for seed in (1, 1, 2):
         classifier = fused_classifier()
-        fit_fusion(classifier, HeadTrainingData(encoded, target), objective=Objective(task="label"), seed=seed)
+        train_after_encoder(classifier, HeadTrainingData(encoded, target), objective=Objective(task="label"), seed=seed)
         fitted.append(classifier.head.weight.detach())
     assert torch.equal(fitted[0], fitted[1])
     assert not torch.equal(fitted[0], fitted[2])

@@ -21,7 +21,8 @@ from uniemox.export.onnx import export_classifier
 from uniemox.finetune.augmentation import AugmentedViews
 from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.distillation import ask_teacher, open_unlabelled
-from uniemox.finetune.fitting import adjust_logits, fit_after_encoder, fit_distance, fit_method, prepare_network
+from uniemox.finetune.fit_methods import fit_after_encoder, fit_method
+from uniemox.finetune.fitted_parts import adjust_logits, fit_distance, prepare_network
 from uniemox.finetune.network import checkpoint_activations, network_of
 from uniemox.finetune.overlaps import find_overlaps, sources_of
 from uniemox.finetune.parts import Parts, split_for_training
