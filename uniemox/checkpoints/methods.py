@@ -4,7 +4,7 @@ import argparse
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,14 +15,39 @@ from uniemox.checkpoints.reading import STEM, WeightFile, container_of, is_sinco
 from uniemox.errors import CheckpointError
 from uniemox.views.patches import IMAGENET
 
+# Parts of torchvision's names, and timm's parts that replace them.
+TORCHVISION_NAMES = {
+    "class_token": "cls_token",
+    "conv_proj.": "patch_embed.proj.",
+    "encoder.pos_embedding": "pos_embed",
+    "encoder.layers.encoder_layer_": "blocks.",
+    "encoder.ln.": "norm.",
+    "heads.head.": "head.",
+    ".ln_1.": ".norm1.",
+    ".ln_2.": ".norm2.",
+    ".self_attention.in_proj_": ".attn.qkv.",
+    ".self_attention.out_proj.": ".attn.proj.",
+    ".mlp.linear_1.": ".mlp.fc1.",
+    ".mlp.linear_2.": ".mlp.fc2.",
+    # Newer versions of torchvision number the layers of the MLP.
+    ".mlp.0.": ".mlp.fc1.",
+    ".mlp.3.": ".mlp.fc2.",
+}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PublishedMethod:
     """Method with published weights: the marks of its files, and the network of its own fine-tuning."""
 
     network: Literal["vit", "beit", "swin"] = "vit"
+    container: str | None = None
+    """Key of the file's content that holds the weights; None: `state_of` finds it."""
     prefixes: tuple[str, ...] = ()
     """Prefixes of the encoder tensors' names, after those of wrappers, see `unwrapped`."""
+    stem: str = STEM
+    """Name of the first layer's weight in the file, without a prefix."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Parts of the names in the file, and timm's parts that replace them in this order."""
     droppable: tuple[str, ...] = ()
     """Beginnings of the names of tensors that only the method's own training needs, besides `DROPPABLE`."""
     reads_token: bool = False
@@ -35,7 +60,9 @@ class PublishedMethod:
 
 METHODS: dict[str, PublishedMethod] = {
     "moco_v3": PublishedMethod(prefixes=("base_encoder.",), droppable=("momentum_encoder.",), reads_token=True),
-    "dino": PublishedMethod(droppable=("dino_head.", "ibot_head.", "prototypes"), reads_token=True),
+    "dino": PublishedMethod(
+        container="teacher", droppable=("dino_head.", "ibot_head.", "prototypes"), reads_token=True
+    ),
     "beit": PublishedMethod(
         network="beit", droppable=("cls_pt_layers.",), is_start=False, mean_std=((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     ),
@@ -51,7 +78,7 @@ METHODS: dict[str, PublishedMethod] = {
         prefixes=("encoder.",), droppable=("embed.", "fusion.", "project.", "norm.", "method.", "distance.")
     ),
     "timm": PublishedMethod(reads_token=True, mean_std=None),
-    "torchvision": PublishedMethod(reads_token=True),
+    "torchvision": PublishedMethod(stem="conv_proj.weight", names=TORCHVISION_NAMES, reads_token=True),
 }
 DROPPABLE = (
     "head",
@@ -75,24 +102,6 @@ CAE_MARK = "encoder.blocks.0.attn.q_bias"
 TABLE = "relative_position_bias_table"
 # Buffers that the architecture determines.
 REBUILT = re.compile(r"(relative_position_index|attn_mask)$")
-# Parts of torchvision's names, and timm's parts that replace them.
-TORCHVISION_NAMES = {
-    "class_token": "cls_token",
-    "conv_proj.": "patch_embed.proj.",
-    "encoder.pos_embedding": "pos_embed",
-    "encoder.layers.encoder_layer_": "blocks.",
-    "encoder.ln.": "norm.",
-    "heads.head.": "head.",
-    ".ln_1.": ".norm1.",
-    ".ln_2.": ".norm2.",
-    ".self_attention.in_proj_": ".attn.qkv.",
-    ".self_attention.out_proj.": ".attn.proj.",
-    ".mlp.linear_1.": ".mlp.fc1.",
-    ".mlp.linear_2.": ".mlp.fc2.",
-    # Newer versions of torchvision number the layers of the MLP.
-    ".mlp.0.": ".mlp.fc1.",
-    ".mlp.3.": ".mlp.fc2.",
-}
 
 
 def recognise_method(file: WeightFile) -> str:
@@ -196,15 +205,14 @@ def encoder_tensors(file: WeightFile, method: str) -> tuple[dict[str, Tensor], l
         state = tensors_only(file.content, file.path)
         prefix = ""
     else:
-        state = state_of(file, "teacher" if method == "dino" else None)
+        state = state_of(file, METHODS[method].container)
         prefix = _prefix(state, method)
     # Names in the file, by the encoder's names.
     sources = {}
     for name in state:
         short = name.removeprefix(prefix)
-        if method == "torchvision":
-            for theirs, ours in TORCHVISION_NAMES.items():
-                short = short.replace(theirs, ours)
+        for theirs, ours in METHODS[method].names.items():
+            short = short.replace(theirs, ours)
         if name.startswith(prefix) and ENCODER_NAMES.match(short):
             sources[short] = name
     tensors = {short: state[name].float() for short, name in sources.items() if not REBUILT.search(short)}
@@ -223,11 +231,10 @@ def encoder_tensors(file: WeightFile, method: str) -> tuple[dict[str, Tensor], l
 
 def _prefix(state: Mapping[str, Tensor], method: str) -> str:
     """Return the prefix of the encoder's names: the method's own, none, or encoder. if nothing else is in the file."""
-    stem = "conv_proj.weight" if method == "torchvision" else STEM
     prefixes = [*METHODS[method].prefixes, ""]
     if not _foreign(state, method, "encoder."):
         prefixes.append("encoder.")
-    return next((prefix for prefix in prefixes if f"{prefix}{stem}" in state), "")
+    return next((prefix for prefix in prefixes if f"{prefix}{METHODS[method].stem}" in state), "")
 
 
 def _foreign(names: Iterable[str], method: str, prefix: str) -> list[str]:

@@ -9,7 +9,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from uniemox.checkpoints.drafts import Draft, SelectedEncoder, draft_encoder, draft_start, select_start
-from uniemox.checkpoints.methods import check_method, encoder_tensors, pixels_of, recognise_method
+from uniemox.checkpoints.methods import METHODS, check_method, encoder_tensors, pixels_of, recognise_method
 from uniemox.checkpoints.reading import LoadReport, WeightFile, container_of, heads_in, on_meta_device, read_weight_file
 from uniemox.checkpoints.sizes import positive
 from uniemox.checkpoints.timm_networks import TIMM, load_timm
@@ -186,6 +186,6 @@ def _load_draft(selected: SelectedEncoder, draft: Draft) -> Any:
         resized=tuple(draft.resized),
         new=(*draft.new, *(name for name in new_when_written if name in loaded)),
         dropped=(*selected.dropped, *unused),
-        container=container_of(selected.file, "teacher" if method == "dino" else None),
+        container=container_of(selected.file, METHODS[method].container),
     )
     return encoder.eval()
