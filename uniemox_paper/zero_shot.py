@@ -77,7 +77,7 @@ def score_zero_shot(source: str, data: DataSet, out: Path, *, split: str, on_pro
     labels = data.labels
     outputs = Outputs(torch.cat(rows).numpy(), None, tuple(readable), ())
     info = ClassifierInfo(network=NetworkSpec(labels=labels.labels), label_set=labels.name, kind=labels.kind)
-    scorer = Scorer(info, scored_labels(labels, labels), outputs, None)
+    scorer = Scorer.of(info, scored_labels(labels, labels), outputs, None)
     scores = scorer.score(np.arange(len(readable)))
     notes = (f"zero-shot answers of {source}",)
     out.mkdir(parents=True, exist_ok=True)

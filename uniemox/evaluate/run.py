@@ -111,10 +111,10 @@ def evaluate(
         notes.append(_note_on_map(label_map, without))
     notes += _notes_on_model(info, data)
 
-    scorer = Scorer(info, scored, outputs, opened.rating_head)
+    scorer = Scorer.of(info, scored, outputs, opened.rating_head)
     all_rows = np.arange(len(outputs.samples))
     scores = scorer.score(all_rows)
-    notes += _interval_notes(scores, scorer.units)
+    notes += _interval_notes(scores, scorer.answered.units)
     if isinstance(scores, ClassScores):
         notes += _notes_on_absent_labels(scores, () if scored is None else scored.absent)
     trust = scorer.trust()

@@ -1,30 +1,30 @@
 """Scores from a classifier's outputs, in the labels of the data."""
 
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.classifier_info import ClassifierInfo
-from uniemox.evaluate.calibration import expected_calibration_error
-from uniemox.evaluate.multilabel import MultilabelScores, label_calibration_error, score_multilabel
-from uniemox.evaluate.outputs import Outputs, units_of
-from uniemox.evaluate.scores import Scores, score_affect, score_classes, score_distributions
-from uniemox.evaluate.targets import mapped, target_shares
-from uniemox.labels import AFFECT, ScoredLabels
+from uniemox.evaluate.outputs import Outputs
+from uniemox.evaluate.scores import Scores
+from uniemox.evaluate.task_scorers import (
+    AffectScorer,
+    AnsweredSamples,
+    ClassScorer,
+    DistributionScorer,
+    MultilabelScorer,
+    TaskScorer,
+)
+from uniemox.labels import ScoredLabels
 from uniemox.predict.confidence import (
     COVERAGE,
     MIN_TO_FLAG,
     UNFAMILIAR,
-    answers_of,
-    familiarity_of,
     likely_sets,
     max_coverage,
-    probabilities_of,
     set_probabilities_of,
-    sigmoid,
 )
 from uniemox.predict.ratings import RatingHead
 
@@ -36,113 +36,55 @@ MIN_UNFAMILIAR = 10
 class Scorer:
     """Converts outputs of all or some samples to scores."""
 
-    info: ClassifierInfo
+    answered: AnsweredSamples
     scored: ScoredLabels | None
     """None for valence and arousal."""
-    outputs: Outputs
-    head: RatingHead | None
+    of_task: TaskScorer
 
-    @cached_property
-    def units(self) -> list[str]:
-        """(M,), names of images that are resampled together."""
-        return units_of(self.outputs.samples)
+    @classmethod
+    def of(
+        cls, info: ClassifierInfo, scored: ScoredLabels | None, outputs: Outputs, head: RatingHead | None
+    ) -> "Scorer":
+        """Return the scorer of a classifier's task.
 
-    @cached_property
-    def familiarity(self) -> NDArray[np.float64] | None:
-        """(M,); None if the classifier has no distance."""
-        return familiarity_of(self.outputs.distances, self.info.distances)
-
-    @cached_property
-    def answers(self) -> NDArray[np.float64]:
-        """(M, E) probabilities in the classifier's labels, or valence and arousal, as in prediction."""
-        return answers_of(self.info, self.outputs.values, self.outputs.distances)
-
-    @cached_property
-    def axes(self) -> tuple[str, ...]:
-        """Ratings that are scored: those of the network, without dominance if a sample lacks it."""
-        if all(sample.dominance is not None for sample in self.outputs.samples):
-            return self.info.labels
-        return AFFECT
-
-    @cached_property
-    def shares(self) -> NDArray[np.float64]:
-        """(M, E') probabilities of the scored labels, for tasks label and distribution."""
-        assert self.scored is not None
-        return mapped(self.answers, self.scored.of_model)
-
-    @cached_property
-    def intervals(self) -> NDArray[np.float64] | None:
-        """(M, 2, 2) for valence and arousal; None without a rating head."""
-        if self.head is None:
-            return None
-        return self.head.intervals(self.answers, self.familiarity, self.outputs.is_colourless)
-
-    @cached_property
-    def truth(self) -> NDArray[np.int64]:
-        """(M,) indices in the scored labels, for task label."""
-        assert self.scored is not None
-        return np.array([self.scored.truth(sample.label) for sample in self.outputs.samples])
-
-    @cached_property
-    def votes(self) -> NDArray[np.float64]:
-        """(M, E') shares of the votes for the scored labels, for task distribution."""
-        assert self.scored is not None
-        return target_shares(self.outputs.samples, self.scored)
+        Args:
+            info: Metadata of the classifier.
+            scored: Labels that are scored; None for valence and arousal.
+            outputs: Outputs of the classifier for M samples.
+            head: Head whose ratings are scored instead of the classifier's labels.
+        """
+        answered = AnsweredSamples(info, outputs)
+        of_task: TaskScorer
+        if scored is None:
+            of_task = AffectScorer(answered, head)
+        elif info.task == "multilabel":
+            of_task = MultilabelScorer(answered)
+        elif info.task == "distribution":
+            of_task = DistributionScorer(answered, scored)
+        else:
+            of_task = ClassScorer(answered, scored)
+        return cls(answered, scored, of_task)
 
     def score(self, rows: NDArray[np.intp]) -> Scores:
         """Score the samples with these indices, (M',)."""
-        samples = [self.outputs.samples[row] for row in rows]
-        units = [self.units[row] for row in rows]
-        values = self.outputs.values[rows]
-        answers = self.answers[rows]
-        temperature = self.info.temperature
-        if self.scored is None:
-            target = np.array([[getattr(sample, axis) for axis in self.axes] for sample in samples], dtype=np.float64)
-            intervals = None if self.intervals is None else self.intervals[rows]
-            return score_affect(answers[:, : len(self.axes)], target, groups=units, intervals=intervals)
-        if self.info.task == "multilabel":
-            return self._score_multilabel(rows, units)
-        shares = self.shares[rows]
-        if self.info.task == "distribution":
-            return replace(score_distributions(shares, self.votes[rows], groups=units), temperature=temperature)
-        truth = self.truth[rows]
-        scores = score_classes(shares, truth, self.scored.labels, groups=units)
-        if temperature is None:
-            return scores
-        uncalibrated = mapped(probabilities_of(values, None), self.scored.of_model)
-        ece = expected_calibration_error(uncalibrated, truth)
-        return replace(scores, temperature=temperature, ece=ece, ece_calibrated=scores.ece)
-
-    @cached_property
-    def is_present(self) -> NDArray[np.bool_]:
-        """(M, E), True for the labels that an image has, for task multilabel."""
-        labels = range(len(self.info.labels))
-        return np.array([[index in sample.classes for index in labels] for sample in self.outputs.samples])
-
-    def _score_multilabel(self, rows: NDArray[np.intp], units: list[str]) -> MultilabelScores:
-        """Score several labels of the samples with these indices, (M',)."""
-        is_present = self.is_present[rows]
-        info = self.info
-        thresholds = np.array(info.label_thresholds)
-        scores = score_multilabel(self.answers[rows], is_present, info.labels, thresholds, groups=units)
-        if info.temperature is None:
-            return scores
-        uncalibrated = label_calibration_error(sigmoid(self.outputs.values[rows]), is_present)
-        return replace(scores, temperature=info.temperature, ece=uncalibrated, ece_calibrated=scores.ece)
+        return self.of_task.score(rows)
 
     def trust(self) -> dict[str, float]:
         """Return `Evaluation.trust`. Sets consist of the model's own labels, of which several may be right."""
         measures = dict[str, float]()
-        if self.familiarity is not None and len(self.info.distances) >= MIN_TO_FLAG:
-            measures["flagged"] = float((self.familiarity < UNFAMILIAR).mean())
-        scores = self.info.conformal_scores
-        if self.scored is None or self.info.task != "label" or max_coverage(scores) < COVERAGE:
+        info = self.answered.info
+        outputs = self.answered.outputs
+        familiarity = self.answered.familiarity
+        if familiarity is not None and len(info.distances) >= MIN_TO_FLAG:
+            measures["flagged"] = float((familiarity < UNFAMILIAR).mean())
+        scores = info.conformal_scores
+        if self.scored is None or info.task != "label" or max_coverage(scores) < COVERAGE:
             return measures
-        truth = RightAnswers.of(self.outputs, self.scored).truth
-        shares = set_probabilities_of(self.info, self.outputs.values, self.outputs.distances)
+        truth = RightAnswers.of(outputs, self.scored).truth
+        shares = set_probabilities_of(info, outputs.values, outputs.distances)
         parts = {"": np.ones(len(shares), dtype=bool)}
-        if self.familiarity is not None and (self.familiarity < UNFAMILIAR).sum() >= MIN_UNFAMILIAR:
-            parts["_unfamiliar"] = self.familiarity < UNFAMILIAR
+        if familiarity is not None and (familiarity < UNFAMILIAR).sum() >= MIN_UNFAMILIAR:
+            parts["_unfamiliar"] = familiarity < UNFAMILIAR
         for suffix, part in parts.items():
             coverage, set_size = likely_sets(scores, COVERAGE, shares[part], truth[part])
             measures |= {f"coverage{suffix}": coverage, f"set_size{suffix}": set_size}
@@ -150,33 +92,11 @@ class Scorer:
 
     def predictions(self) -> list[dict[str, Any]]:
         """Return a line for every image."""
-        lines = []
-        for i, (sample, unit) in enumerate(zip(self.outputs.samples, self.units, strict=True)):
-            line: dict[str, Any] = {"key": sample.key, "path": str(sample.image), "group": unit}
-            if self.scored is None:
-                line |= dict(zip(self.info.labels, self.answers[i].tolist(), strict=True))
-            elif self.info.task == "multilabel":
-                line |= self._multilabel_line(i)
-            else:
-                names = self.scored.labels.labels
-                truth = self.scored.truth(sample.label)
-                line["label"] = None if truth is None else names[truth]
-                line["predicted"] = names[int(self.shares[i].argmax())]
-                line["probabilities"] = {
-                    name: round(float(share), 6) for name, share in zip(names, self.shares[i], strict=True)
-                }
-            lines.append(line)
-        return lines
-
-    def _multilabel_line(self, row: int) -> dict[str, Any]:
-        """Return the labels of an image, true and given, and the probability of each."""
-        names = self.info.labels
-        probabilities = self.answers[row].tolist()
-        return {
-            "labels": [names[index] for index in self.outputs.samples[row].classes],
-            "predicted": list(self.info.assigned(probabilities)),
-            "probabilities": {name: round(value, 6) for name, value in zip(names, probabilities, strict=True)},
-        }
+        samples = zip(self.answered.outputs.samples, self.answered.units, strict=True)
+        return [
+            {"key": sample.key, "path": str(sample.image), "group": unit} | self.of_task.line(row)
+            for row, (sample, unit) in enumerate(samples)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
