@@ -31,9 +31,10 @@ from uniemox.cli import run_and_report_errors
 from uniemox.cli.console import out, progress_bar
 from uniemox.errors import ConfigError, UniemoxError
 from uniemox.labels import MIKELS
+from uniemox.model.building import build_classifier
 from uniemox.model.config import ModelConfig
 from uniemox.model.encoder import build_encoder
-from uniemox.model.encoders import MixMAEEncoder, build
+from uniemox.model.encoders import MixMAEEncoder
 from uniemox.model.uniemox import UniEmoX
 from uniemox.network_spec import NetworkSpec
 from uniemox.paper import paper_tables
@@ -127,7 +128,7 @@ class RegionPass(nn.Module):
             has_face_finder=True,
             confounders=(CONFOUNDERS, encoder.embed_dim) if name == "emoticon" else None,
         )
-        self.classifier = build(spec, encoder)
+        self.classifier = build_classifier(spec, encoder)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return logits (N, 8) of images (N, 3, 224, 224)."""

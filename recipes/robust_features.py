@@ -40,7 +40,7 @@ from uniemox.evaluate.recalibration import write_model
 from uniemox.export.compact import BYTES, HALF, SCALES, as_bytes
 from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.parts import split_for_training
-from uniemox.model.encoder import ConcatEncoder
+from uniemox.model.concat_encoder import ConcatEncoder
 from uniemox.predict.network import Network
 from uniemox.predict.views import scene_view
 from uniemox.views.alterations import draw_alteration

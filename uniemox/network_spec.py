@@ -28,7 +28,7 @@ class EncoderSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NetworkSpec:
-    """A classifier's network without its weights; `uniemox.model.encoders.build` makes the module."""
+    """A classifier's network without its weights; `uniemox.model.building.build_classifier` makes the module."""
 
     encoders: tuple[EncoderSpec, ...] = ()
     """One encoder, or several whose features are concatenated."""

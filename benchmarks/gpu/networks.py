@@ -11,10 +11,10 @@ from uniemox.data.synthetic_scenes import synthetic
 from uniemox.finetune.config import AugmentConfig
 from uniemox.finetune.step import FinetuneBatch
 from uniemox.labels import MIKELS
+from uniemox.model.building import build_classifier
 from uniemox.model.classifier import Classifier
 from uniemox.model.config import DecoderConfig, ModelConfig
 from uniemox.model.encoder import build_encoder
-from uniemox.model.encoders import build
 from uniemox.model.fusion import build_fusion
 from uniemox.model.uniemox import UniEmoX
 from uniemox.network_spec import NetworkSpec
@@ -122,7 +122,7 @@ def region_method(name: str, *, tiny: bool, has_detectors: bool = True) -> Class
         has_face_finder=has_detectors,
         confounders=(16, encoder.embed_dim) if name == "emoticon" else None,
     )
-    return build(spec, encoder)
+    return build_classifier(spec, encoder)
 
 
 def finetuning_batch(count: int, side: int) -> FinetuneBatch:

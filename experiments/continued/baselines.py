@@ -21,7 +21,7 @@ from experiments.continued.probe import BATCH, balanced, features_of, score
 from experiments.continued.tensors import Images, resize_whole
 from experiments.continued.training import new_encoder
 from uniemox.io.parallel import usable_cores
-from uniemox.model.encoder import ColourHistogram
+from uniemox.model.colour_histogram import ColourHistogram
 from uniemox.views.patches import normalise
 
 

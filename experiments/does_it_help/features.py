@@ -15,7 +15,8 @@ from uniemox.evaluate.classifier_outputs import Reading, encode_samples
 from uniemox.finetune.config import NetworkConfig
 from uniemox.finetune.network import feature_width, open_start
 from uniemox.model.classifier import Classifier
-from uniemox.model.encoder import ColourHistogram, build_encoder
+from uniemox.model.colour_histogram import ColourHistogram
+from uniemox.model.encoder import build_encoder
 from uniemox.pretrain.presets import demo
 from uniemox.teacher.features import StoredTeacher
 from uniemox.training.hardware import ready_to_train

@@ -27,8 +27,7 @@ from uniemox.data.splits import hold_out, take_fraction
 from uniemox.evaluate.classifier_outputs import Reading, encode_samples, outputs_of
 from uniemox.finetune.network import feature_width
 from uniemox.model.classifier import Classifier
-from uniemox.model.encoder import fast_precision
-from uniemox.training.hardware import keep_freed_memory, ready_to_train
+from uniemox.training.hardware import fast_precision, keep_freed_memory, ready_to_train
 from uniemox.training.optimization import build_optimizer, train_step, warmup_cosine
 from uniemox.views.config import ViewConfig
 from uniemox.views.loader import ViewBatch, ViewDataset, build_loader

@@ -25,12 +25,11 @@ from uniemox.data.seen import hashes_of, seen_file, write_hashes
 from uniemox.data.unreadable import UNREADABLE_FILE, describe_unreadable, write_unreadable
 from uniemox.errors import DataError, ImageError
 from uniemox.io.progress import Progress, silent
-from uniemox.model.encoder import fast_precision
 from uniemox.persons.box import Detection, Thresholds, select
 from uniemox.persons.fitting import fit_images
 from uniemox.persons.layouts import CENTRES, CENTRES_NMS_OVERLAP, decode_centres_map
 from uniemox.training.callback import Callback
-from uniemox.training.hardware import ready_to_train
+from uniemox.training.hardware import fast_precision, ready_to_train
 from uniemox.training.optimization import build_grouped_optimizer, train_step
 from uniemox.training.run_folder import begin_run
 from uniemox.training.trainer import Trainer

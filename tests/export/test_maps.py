@@ -11,7 +11,7 @@ from torch import nn
 from tests.export.networks import SIZE, Convolutions, classify, info_of, timm_encoder
 from uniemox.export.onnx import WithMaps, export_classifier, has_maps
 from uniemox.model.classifier import Classifier, NeighbourHead
-from uniemox.model.encoder import ConcatEncoder
+from uniemox.model.concat_encoder import ConcatEncoder
 from uniemox.model.fusion import build_fusion
 from uniemox.views.patches import IMAGENET, PixelStats
 

@@ -12,9 +12,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from uniemox.errors import ConfigError, ShapeError
+from uniemox.model.building import build_classifier, with_fitted
 from uniemox.model.classifier import Classifier, NeighbourHead, Streams, set_drop_path
 from uniemox.model.encoder import build_encoder, encode_visible
-from uniemox.model.encoders import build, with_fitted
 from uniemox.model.fusion import build_fusion
 from uniemox.network_spec import NetworkSpec
 from uniemox.views.patches import patchify
@@ -242,7 +242,7 @@ def test_spec_with_fitted_neighbours_rebuilds_the_head() -> None:
     model.head = NeighbourHead(torch.randn(12, 16), torch.eye(4).repeat(3, 1), temperature=0.1)
     fitted = with_fitted(spec, model)
     assert (fitted.head, fitted.bank, fitted.neighbours, fitted.vote_temperature) == ("neighbours", 12, 12, 0.1)
-    assert build(fitted, nn.Identity()).head.state_dict().keys() == model.head.state_dict().keys()
+    assert build_classifier(fitted, nn.Identity()).head.state_dict().keys() == model.head.state_dict().keys()
 
 
 @pytest.mark.parametrize(

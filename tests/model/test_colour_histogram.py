@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from uniemox.model.encoder import HISTOGRAM_WIDTH, ColourHistogram, hsv_bins
+from uniemox.model.colour_histogram import HISTOGRAM_WIDTH, ColourHistogram, hsv_bins
 from uniemox.views.patches import normalise
 
 CPU = torch.device("cpu")

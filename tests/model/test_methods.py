@@ -16,9 +16,9 @@ from uniemox.classifier_info import ClassifierInfo
 from uniemox.errors import ConfigError
 from uniemox.labels import CAER, MIKELS, LabelSet
 from uniemox.losses.methods import multiplicative_loss
+from uniemox.model.building import build_classifier
 from uniemox.model.config import REGION_METHODS
 from uniemox.model.detectors import CLASSES
-from uniemox.model.encoders import build
 from uniemox.model.methods.ccim import Ccim
 from uniemox.model.methods.relation import Relation, build_method
 from uniemox.model.regions import GRID, MAX_DETECTIONS, Regions
@@ -250,7 +250,7 @@ def test_a_classifiers_file_contains_its_detectors(shared: Path, tmp_path: Path)
         skip=False,
     )
     info = ClassifierInfo(label_set="mikels", kind="evoked", size=SIZE, network=spec)
-    model = build(spec, encoder).eval()
+    model = build_classifier(spec, encoder).eval()
     method = model.method
     for detector, name in ((method.reader.detector, "yolox_nano"), (method.reader.face_finder, "yunet_n")):
         assert detector is not None

@@ -9,7 +9,7 @@ from torch import nn
 from tests.networks import small_model
 from uniemox.errors import ConfigError
 from uniemox.model.classifier import Classifier, set_drop_path
-from uniemox.model.encoder import ConcatEncoder
+from uniemox.model.concat_encoder import ConcatEncoder
 from uniemox.model.fusion import build_fusion
 from uniemox.training.optimization import build_grouped_optimizer, build_optimizer, freeze_layers, parameter_groups
 from uniemox.views.patches import IMAGENET

@@ -17,9 +17,8 @@ from uniemox.bench.all_reduce import all_reduce_gb_s
 from uniemox.bench.data import bench_data
 from uniemox.data.synthetic_scenes import synthetic
 from uniemox.io.parallel import usable_cores
-from uniemox.model.encoder import fast_precision
 from uniemox.pretrain.presets import paper
-from uniemox.training.hardware import MAX_WORKERS, SHARED_MEMORY
+from uniemox.training.hardware import MAX_WORKERS, SHARED_MEMORY, fast_precision
 from uniemox.views.loader import PREFETCH
 
 State = Literal["ok", "warning", "not checked"]

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from uniemox.errors import ConfigError
 from uniemox.model.config import ModelConfig
-from uniemox.model.encoder import build_encoder, fast_precision
+from uniemox.model.encoder import build_encoder
 from uniemox.model.uniemox import UniEmoX
 from uniemox.pretrain.step import PretrainBatch, pretrain_step
 from uniemox.teacher.sources import ClipTeacher
 from uniemox.training.counting import device_name, matmul_peak, multiply_adds, parameter_count, timed
-from uniemox.training.hardware import ready_to_train, wrap
+from uniemox.training.hardware import fast_precision, ready_to_train, wrap
 from uniemox.training.optimization import build_optimizer
 
 # A training step costs three forward passes, because the backward pass does twice the work of one.

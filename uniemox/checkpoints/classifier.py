@@ -14,9 +14,10 @@ from uniemox.checkpoints.timm_networks import TIMM, TimmSource
 from uniemox.classifier_info import ClassifierInfo, read_info
 from uniemox.errors import CheckpointError, UniemoxError
 from uniemox.io.files import open_regular
+from uniemox.model.building import build_classifier
 from uniemox.model.classifier import Classifier
 from uniemox.model.config import refuse_foreign
-from uniemox.model.encoders import MIXMAE, MixMAEEncoder, build
+from uniemox.model.encoders import MIXMAE, MixMAEEncoder
 from uniemox.network_spec import EncoderSpec, NetworkSpec
 
 CLASSIFIER_KEY = "uniemox_classifier"
@@ -84,9 +85,9 @@ def load_classifier(path: Path, allow: Collection[str] = ()) -> tuple[Classifier
         _check_blocks(spec)
         # A header may claim any size: compare shapes on the meta device before memory is allocated.
         with torch.device("meta"):
-            draft = build(spec)
+            draft = build_classifier(spec)
         check_file(draft, path)
-        classifier = build(spec)
+        classifier = build_classifier(spec)
         classifier.load_state_dict(safetensors.torch.load_file(path))
     except (*CLASSIFIER_ERRORS, AssertionError, UniemoxError) as error:
         raise CheckpointError(f"{path} can't be loaded: {error}") from error

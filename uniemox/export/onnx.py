@@ -18,7 +18,7 @@ from uniemox.classifier_info import ClassifierInfo
 from uniemox.errors import CheckpointError
 from uniemox.io.files import replacing
 from uniemox.model.classifier import Classifier
-from uniemox.model.encoder import ConcatEncoder
+from uniemox.model.concat_encoder import ConcatEncoder
 from uniemox.model.eval_mode import eval_mode
 from uniemox.predict.network import DISTANCE, FEATURES, LOGITS, MAPS, METADATA_KEY
 

@@ -22,10 +22,13 @@ from uniemox.finetune.config import INIT_MISSING, FinetuneConfig, LoraConfig, Ne
 from uniemox.io.run_files import ENCODER, WEIGHTS
 from uniemox.io.run_record import required_field
 from uniemox.io.weight_names import CLIP, Init, is_in_package
+from uniemox.model.building import build_classifier
 from uniemox.model.classifier import Classifier, set_drop_path
+from uniemox.model.colour_histogram import HISTOGRAM_WIDTH
+from uniemox.model.concat_encoder import ConcatEncoder
 from uniemox.model.config import is_foreign, refuse_foreign
-from uniemox.model.encoder import HISTOGRAM_WIDTH, ConcatEncoder, start_as_mae
-from uniemox.model.encoders import COLOUR_HISTOGRAM, build, build_encoders
+from uniemox.model.encoder import start_as_mae
+from uniemox.model.encoders import COLOUR_HISTOGRAM, build_encoders
 from uniemox.model.eval_mode import eval_mode
 from uniemox.model.fusion import build_fusion
 from uniemox.model.lora import add_adapters
@@ -80,7 +83,7 @@ def network_of(config: FinetuneConfig, data: DataSet, train: Sequence[Sample]) -
             outputs=outputs,
             streams=config.network.streams,
         )
-        return BuiltNetwork(build(spec).train(), spec)
+        return BuiltNetwork(build_classifier(spec).train(), spec)
     if config.region_method is not None:
         return _build_region_network(config, config.region_method, data, train)
     network = build_network(
@@ -129,7 +132,7 @@ def build_network(
         saved = _read_fusion(Path(first), config.fusion)
     spec = replace(spec, feature_width=feature_width(encoder, size), outputs=outputs, streams=config.streams)
     spec = replace(spec, **fusion_settings(saved, config))
-    classifier = build(spec, encoder)
+    classifier = build_classifier(spec, encoder)
     if saved is not None and spec.fusion == saved.name:
         classifier.embed.load_state_dict(_under(saved.tensors, "embed."))
         assert classifier.fusion is not None
@@ -156,7 +159,7 @@ def _build_region_network(config: FinetuneConfig, method: str, data: DataSet, tr
         has_face_finder=bool(settings.faces),
         method_options=method_class(method).options_for(train, labels),
     )
-    classifier = build(spec, encoder)
+    classifier = build_classifier(spec, encoder)
     assert classifier.method is not None
     reader = classifier.method.reader
     reader.dropout = settings.dropout

@@ -21,9 +21,9 @@ from uniemox.finetune.parts import Parts
 from uniemox.finetune.step import FinetuneBatch, Objective
 from uniemox.finetune.targets import class_weights, has_target, target_of
 from uniemox.losses.tasks import concordance, discrete_weights
+from uniemox.model.building import with_fitted
 from uniemox.model.classifier import Classifier
 from uniemox.model.config import Precision
-from uniemox.model.encoders import with_fitted
 from uniemox.training.callback import Callback
 from uniemox.training.hardware import autocast, count_workers, precision_of
 from uniemox.training.starts import named_with_start

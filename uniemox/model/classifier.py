@@ -8,8 +8,8 @@ from timm.layers import DropPath, calculate_drop_path_rates
 from torch import Tensor, nn
 
 from uniemox.errors import ConfigError, ShapeError
+from uniemox.model.concat_encoder import ConcatEncoder
 from uniemox.model.distance import Distance
-from uniemox.model.encoder import ConcatEncoder
 from uniemox.model.methods.relation import Relation
 from uniemox.network_spec import Streams, views_of
 

@@ -1,6 +1,5 @@
 """Vision transformers as encoders: position tables, visible tokens, concatenation; and the colour histogram."""
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import timm
@@ -8,13 +7,11 @@ import torch
 import torch.nn.functional as F
 from timm.layers import PatchEmbed
 from timm.models import checkpoint_seq
-from timm.models._manipulate import group_with_matcher
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from uniemox.errors import ConfigError, EncoderError, ShapeError
-from uniemox.model.config import Precision
-from uniemox.views.patches import IMAGENET, PixelStats, patch_grid
+from uniemox.errors import EncoderError, ShapeError
+from uniemox.views.patches import patch_grid
 
 
 def sincos_position(channels: int, grid: tuple[int, int], *, rows_first: bool = False) -> Tensor:
@@ -172,160 +169,3 @@ def _not_plain_message(name: str, reason: str) -> str:
         f"{name!r} cannot be the encoder of the pre-training: {reason}. It takes plain ViTs of timm with a CLS token "
         "and an absolute position table, such as vit_tiny_patch16_224 to vit_huge_patch14_224"
     )
-
-
-HEAD = "head of the encoder"
-"""Name of no parameter."""
-
-
-class ConcatEncoder(nn.Module):
-    """Concatenation of several encoders: (N, 3, H, W) -> (N, D1 + D2 + ...).
-
-    Args:
-        encoders: Networks of timm, with features (N, D).
-        stats: Pixel normalisation that each encoder expects. The input has ImageNet's, and is converted.
-    """
-
-    scale: Tensor
-    shift: Tensor
-
-    def __init__(self, encoders: Sequence[nn.Module], stats: Sequence[PixelStats]) -> None:
-        super().__init__()
-        self.encoders = nn.ModuleList(encoders)
-        mean = torch.tensor([pixels.mean for pixels in stats])  # (K, 3) of K encoders
-        std = torch.tensor([pixels.std for pixels in stats])  # (K, 3)
-        input_mean = torch.tensor(IMAGENET.mean)
-        input_std = torch.tensor(IMAGENET.std)
-        # (x * input_std + input_mean - mean) / std = x * scale + shift
-        self.register_buffer("scale", (input_std / std)[..., None, None], persistent=False)  # (K, 3, 1, 1)
-        self.register_buffer("shift", ((input_mean - mean) / std)[..., None, None], persistent=False)  # (K, 3, 1, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return features (N, D1 + D2 + ...).  x: (N, 3, H, W), ImageNet-normalised."""
-        features = [encoder(pixels) for encoder, pixels in zip(self.encoders, self.inputs(x), strict=True)]
-        return torch.cat(features, dim=1)  # (N, D1 + D2 + ...)
-
-    def inputs(self, x: Tensor) -> list[Tensor]:
-        """Return the pixels as each encoder expects them, (N, 3, H, W) each.  x: (N, 3, H, W), ImageNet-normalised."""
-        return [x * self.scale[i] + self.shift[i] for i in range(len(self.encoders))]
-
-    def group_matcher(self, coarse: bool = False, *, aligned_at_end: bool = False) -> Callable[[str], int]:
-        """Return a function from a parameter's name to the number of its layer.
-
-        Args:
-            coarse: Count stages, see timm.
-            aligned_at_end: True: the last layers of all encoders have the same number, so that layer-wise decay counts
-                down from the head in each. False: their first layers have.
-        """
-        numbers: list[dict[str, int]] = []
-        heads: list[int] = []
-        encoder: Any
-        for i, encoder in enumerate(self.encoders):
-            if not hasattr(encoder, "group_matcher"):
-                raise ConfigError(
-                    f"layer_decay and frozen_layers need encoders of timm, which name their layers; "
-                    f"{type(encoder).__name__} doesn't"
-                )
-            # A name that no layer has counts as the head, and so do tensors that timm does not name.
-            named = [*encoder.named_parameters(), (HEAD, None)]
-            layer_of = group_with_matcher(named, encoder.group_matcher(coarse=coarse), reverse=True)
-            heads.append(layer_of.pop(HEAD))
-            numbers.append({f"encoders.{i}.{name}": layer for name, layer in layer_of.items()})
-        last = max(heads, default=0)
-        layers: dict[str, int] = {}
-        for of_encoder, head in zip(numbers, heads, strict=True):
-            missing = last - head if aligned_at_end else 0
-            layers |= {name: layer + missing for name, layer in of_encoder.items()}
-        return lambda name: layers.get(name, last)
-
-
-# Numbers of bins: 8 * 4 * 4 = 128 in all.
-HUES = 8
-SATURATIONS = 4
-VALUES = 4
-# Cells per side, of which the mean colours are features.
-THUMBNAIL = 6
-HISTOGRAM_WIDTH = HUES * SATURATIONS * VALUES + 3 * THUMBNAIL**2
-
-
-class ColourHistogram(nn.Module):
-    """Encoder without weights: roots of 128 HSV bin shares, then mean colours of 6 x 6 cells; (N, 3, H, W) -> (N, 236).
-
-    The root balances rare and frequent colours (Hellinger kernel); the squares of the roots sum to 1.
-    Mean colours are 0 to 1, channel by channel, row by row. Always computed in float32.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(IMAGENET.mean)[:, None, None], persistent=False)  # (3, 1, 1)
-        self.register_buffer("std", torch.tensor(IMAGENET.std)[:, None, None], persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return features (N, 236).  x: (N, 3, H, W), ImageNet-normalised."""
-        with torch.autocast(x.device.type, enabled=False):
-            # Whole numbers, so that rounding errors of the normalisation do not move a pixel to another bin.
-            rgb = ((x.float() * self.std + self.mean) * 255).round().clamp(0, 255)  # (N, 3, H, W)
-            bins = hsv_bins(rgb).flatten(1)  # (N, HW)
-            counts = rgb.new_zeros(rgb.shape[0], HUES * SATURATIONS * VALUES)  # (N, 128)
-            counts = counts.scatter_add(1, bins, torch.ones_like(bins, dtype=counts.dtype))
-            rows, columns = (cell_weights(side, x.device) for side in rgb.shape[-2:])  # (6, H), (6, W)
-            cells = rows @ rgb @ columns.T / 255  # (N, 3, 6, 6)
-            return torch.cat([(counts / bins.shape[1]).sqrt(), cells.flatten(1)], dim=1)  # (N, 236)
-
-
-def hsv_bins(rgb: Tensor) -> Tensor:
-    """Return the bin of every pixel, 0 to 127, in equal steps of hue, saturation and value.
-
-    Grey has hue 0, black saturation 0.
-
-    Args:
-        rgb: (N, 3, H, W), whole numbers 0 to 255.
-
-    Returns:
-        (N, H, W) int64.
-    """
-    red, green, blue = rgb.unbind(dim=1)  # (N, H, W) each
-    value = rgb.amax(dim=1)
-    minimum = rgb.amin(dim=1)
-    spread = value - minimum
-    # A pixel that is not grey has a spread of at least 1, so this changes grey ones only.
-    divisor = spread.clamp(min=1)
-    if_red = (green - blue) / divisor
-    if_green = 2 + (blue - red) / divisor
-    if_blue = 4 + (red - green) / divisor
-    hue = torch.where(value == red, if_red, torch.where(value == green, if_green, if_blue))
-    hue = torch.where(hue < 0, hue + 6, hue)  # 0 to below 6
-    hues = (hue * (HUES / 6)).floor().clamp(max=HUES - 1)
-    saturations = (SATURATIONS * spread / value.clamp(min=1)).floor().clamp(max=SATURATIONS - 1)
-    values = (VALUES * value / 256).floor()
-    return ((hues * SATURATIONS + saturations) * VALUES + values).long()  # (N, H, W)
-
-
-def cell_weights(side: int, device: torch.device) -> Tensor:
-    """Return the weight of each of `side` pixels in the means of 6 cells of equal width: (6, side)."""
-    edges = torch.arange(THUMBNAIL + 1, device=device) * (side / THUMBNAIL)  # (7,)
-    pixels = torch.arange(side, device=device)
-    start = torch.maximum(edges[:-1, None], pixels)  # (6, side)
-    end = torch.minimum(edges[1:, None], pixels + 1)  # (6, side)
-    overlap = (end - start).clamp(min=0)
-    return overlap * (THUMBNAIL / side)
-
-
-def fast_precision(device: str | None = None) -> Precision:
-    """Return bfloat16 on a GPU or a processor with instructions for it (AVX-512, AMX, newer Arm), else float32.
-
-    Without such instructions bfloat16 works too, but 60 times slower than float32 (an AMD EPYC with AVX2).
-
-    Args:
-        device: "cpu" or "cuda"; None: a GPU if there is one.
-    """
-    if device is None:
-        is_gpu = torch.cuda.is_available()
-    else:
-        is_gpu = device == "cuda"
-    # This function is private, but nothing else in torch tells which instructions its CPU kernels use.
-    is_fast = is_gpu or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return "bfloat16" if is_fast else "float32"

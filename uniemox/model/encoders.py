@@ -1,9 +1,5 @@
-"""Builds classifiers from the description of their network.
+"""Encoders of classifiers: networks of timm, MixMAE's, a colour histogram, or a concatenation of several."""
 
-The encoder is a network of timm, MixMAE's, a colour histogram, or a concatenation of several.
-"""
-
-from dataclasses import replace
 from typing import Any
 
 import timm
@@ -12,12 +8,8 @@ from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 
 from uniemox.errors import CheckpointError
-from uniemox.model.classifier import Classifier, NeighbourHead, UnitLength
-from uniemox.model.distance import Distance
-from uniemox.model.encoder import ColourHistogram, ConcatEncoder
-from uniemox.model.fusion import build_fusion
-from uniemox.model.methods.ccim import Ccim
-from uniemox.model.methods.relation import build_method
+from uniemox.model.colour_histogram import ColourHistogram
+from uniemox.model.concat_encoder import ConcatEncoder
 from uniemox.network_spec import EncoderSpec, NetworkSpec
 from uniemox.views.patches import PixelStats
 
@@ -110,71 +102,3 @@ class MixMAEEncoder(SwinTransformer):
         x = self.patch_embed(x)  # (N, H / 4, W / 4, C / 8)
         x = x + self.absolute_pos_embed.view(1, *x.shape[1:])
         return self.norm(self.layers(x))
-
-
-def build(spec: NetworkSpec, encoder: nn.Module | None = None) -> Classifier:
-    """Build a classifier with random weights, drawn from torch's generator.
-
-    A spec from a foreign file may name a class of a foreign package: call `refuse_foreign` first.
-
-    Args:
-        spec: Description of the network.
-        encoder: (N, 3, H, W) -> (N, D), used unchanged; None: built from the spec.
-
-    Raises:
-        CheckpointError or ConfigError: For a spec from which no network can be built.
-    """
-    if encoder is None:
-        encoder = build_encoders(spec)
-    method = None
-    if spec.method is not None:
-        method = build_method(
-            spec.method,
-            width=spec.feature_width,
-            channels=spec.fused_width,
-            labels=spec.labels,
-            skip=spec.skip,
-            stats=PixelStats(spec.mean, spec.std),
-            has_detector=spec.has_detector,
-            has_face_finder=spec.has_face_finder,
-            **spec.method_options,
-        )
-    embed = None
-    fusion = None
-    if spec.fusion is not None:
-        embed = nn.Linear(spec.feature_width, spec.fused_width)
-        fusion = build_fusion(spec.fusion, spec.fused_width, spec.fusion_heads)
-        nn.init.xavier_uniform_(embed.weight)
-        nn.init.zeros_(embed.bias)
-    classifier = Classifier(
-        encoder,
-        feature_width=spec.feature_width,
-        outputs=spec.outputs,
-        streams=spec.streams if method is None else method.reader.streams,
-        embed=embed,
-        fusion=fusion,
-        norm_eps=spec.norm_eps,
-        method=method,
-    )
-    if spec.unit_features:
-        classifier.norm = UnitLength()
-    if spec.confounders is not None:
-        classifier.head = Ccim(classifier.width, spec.outputs, *spec.confounders)
-    elif spec.head == "neighbours":
-        bank = torch.ones(spec.bank, classifier.width)  # (M, C)
-        targets = torch.ones(spec.bank, spec.outputs)  # (M, E)
-        classifier.head = NeighbourHead(bank, targets, spec.neighbours, spec.vote_temperature)
-    if spec.distance_axes is not None:
-        classifier.distance = Distance(classifier.width, spec.distance_axes)
-    return classifier
-
-
-def with_fitted(spec: NetworkSpec, classifier: Classifier) -> NetworkSpec:
-    """Return the spec with the parts that were fitted after the network was built: neighbours and distance."""
-    head = classifier.head
-    if isinstance(head, NeighbourHead):
-        spec = replace(
-            spec, head="neighbours", bank=len(head.bank), neighbours=head.neighbours, vote_temperature=head.temperature
-        )
-    axes = None if classifier.distance is None else len(classifier.distance.axes)
-    return replace(spec, distance_axes=axes)

@@ -22,7 +22,6 @@ from uniemox.data.sample import DataSet, Sample
 from uniemox.data.seen import SEEN, hashes_of, seen_by, write_hashes
 from uniemox.data.unreadable import UNREADABLE_FILE, describe_unreadable, lost_by_class, write_unreadable
 from uniemox.errors import DataError
-from uniemox.model.encoder import fast_precision
 from uniemox.teacher.config import FitConfig
 from uniemox.teacher.fitted import (
     DESCRIPTION,
@@ -39,7 +38,7 @@ from uniemox.teacher.protocol import fit_pixels
 from uniemox.teacher.sources import TimmImageTower
 from uniemox.training.callback import Callback
 from uniemox.training.config import HardwareConfig
-from uniemox.training.hardware import autocast, setup_device
+from uniemox.training.hardware import autocast, fast_precision, setup_device
 from uniemox.training.optimization import build_grouped_optimizer, train_step
 from uniemox.training.run_folder import begin_run
 from uniemox.training.trainer import Trainer

@@ -16,7 +16,7 @@ from uniemox.errors import TeacherError
 from uniemox.io.onnx_external import weights_beside
 from uniemox.io.onnx_sessions import RUNTIME_ERRORS, Session, pick_provider
 from uniemox.io.weight_archives import ARCHIVE_ERRORS
-from uniemox.model.encoder import ConcatEncoder
+from uniemox.model.concat_encoder import ConcatEncoder
 from uniemox.teacher.protocol import fit_pixels, refuse_texts
 from uniemox.views.patches import IMAGENET_MEAN, IMAGENET_STD, PixelStats
 from uniemox.views.transfer import to_device

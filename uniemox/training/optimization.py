@@ -16,7 +16,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from uniemox.errors import ConfigError, NonFiniteLossError, OutOfMemoryError
-from uniemox.model.encoder import ConcatEncoder
+from uniemox.model.concat_encoder import ConcatEncoder
 from uniemox.plurals import counted
 from uniemox.training.config import ScheduleConfig
 from uniemox.training.processes import gather_numbers, sum_over_processes, world_size

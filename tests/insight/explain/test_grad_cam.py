@@ -17,7 +17,7 @@ from uniemox.errors import CheckpointError, ConfigError, LabelError
 from uniemox.export.onnx import WithMaps
 from uniemox.insight.explain.grad_cam import TorchEngine, grad_cam_maps
 from uniemox.insight.explain.maps import heat_map, open_explainer
-from uniemox.model.encoder import ConcatEncoder
+from uniemox.model.concat_encoder import ConcatEncoder
 from uniemox.persons.box import Box, Detection
 from uniemox.predict.network import Network
 from uniemox.predict.predictor import Predictor

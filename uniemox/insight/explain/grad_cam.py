@@ -14,7 +14,7 @@ from uniemox.errors import CheckpointError, ConfigError
 from uniemox.insight.explain.explanation import Array
 from uniemox.io.run_files import WEIGHTS
 from uniemox.model.classifier import Classifier
-from uniemox.model.encoder import ConcatEncoder
+from uniemox.model.concat_encoder import ConcatEncoder
 from uniemox.predict.network import DISTANCE, LOGITS, Network
 from uniemox.predict.opening import open_finder
 from uniemox.predict.predictor import Predictor
