@@ -108,7 +108,7 @@ def _split_due(name: str, progress: Progress) -> Iterator[NextStep]:
     if split is None:
         yield _first_split(name, progress.agree.kept)
     elif split.change:
-        again = " ".join([f"split {name}", *split.options])
+        again = " ".join([f"split {name}", *split.saved.options])
         yield NextStep(again, f"the split is stale: {split.change}")
 
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from uniemox_curate.saved_results import SavedSplit
+
 # Names in JSON of fields whose name there is not their own with blanks for underscores.
 JSON_NAMES = {"different_images": "different pictures", "images": "pictures"}
 
@@ -99,36 +101,15 @@ class Agreed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitDrawn:
-    """The last drawn split. Older versions recorded neither its note nor its options."""
+    """The last drawn split."""
 
-    sizes: Mapping[str, int]
-    how: str
-    note: str = ""
-    """Why the shares differ from the requested ones; empty if they do not."""
-    ratio: str = "80/10/10"
-    schemes: int = 100
-    seed: int = 0
+    saved: SavedSplit
+    stored: Mapping[str, Any]
+    """The same as the project stores it, for JSON."""
     change: str
     """A clause about other images that the rule keeps now; empty if there are none."""
     taken_down: int
     """Number of its images that were taken down since."""
-    stored: Mapping[str, Any]
-    """What the project stores of the split."""
-
-    @classmethod
-    def of(cls, stored: Mapping[str, Any], *, change: str = "", taken_down: int = 0) -> "SplitDrawn":
-        """Return the split that a project has stored."""
-        recorded = {
-            name: stored[name] for name in ("sizes", "how", "note", "ratio", "schemes", "seed") if name in stored
-        }
-        return cls(**recorded, change=change, taken_down=taken_down, stored=stored)
-
-    @property
-    def options(self) -> list[str]:
-        """Options of `uniemox curate split` that draw it again; those with their default are left out."""
-        defaults = {item.name: item.default for item in fields(self)}
-        values = {"ratio": self.ratio, "schemes": self.schemes, "seed": self.seed}
-        return [f"--{name} {value}" for name, value in values.items() if value != defaults[name]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,7 @@ from uniemox_curate.progress import (
     WrittenRelease,
 )
 from uniemox_curate.project import Project
+from uniemox_curate.saved_results import SPLIT, saved_agreement, saved_release, saved_split
 from uniemox_curate.staleness import agreement_change, release_change, split_change
 
 # Maximum number of decisions in the history.
@@ -266,18 +267,17 @@ def _screened(project: Project, counts: Counts) -> Screened:
 
 def _agreement(project: Project, counts: Counts) -> Agreed:
     """Return the images that the rule keeps, those without agreement, and the last computed agreement in short."""
-    saved = project.store.setting("agreement")
+    saved = saved_agreement(project.store)
     with project.store.read() as connection:
         change = agreement_change(connection, saved, counts)
     figures = None
     if saved is not None:
         figures = AgreementFigures(
-            images=saved["pictures"],
-            percent=_rounded(saved["percent"]),
-            alpha=_rounded(saved["alpha"]),
-            later_answers=counts.newest_answer - saved["of_answers"],
-            # Older versions have not recorded it.
-            later_steps=counts.newest_batch - saved.get("of_batch", 0),
+            images=saved.pictures,
+            percent=_rounded(saved.percent),
+            alpha=_rounded(saved.alpha),
+            later_answers=counts.newest_answer - saved.of_answers,
+            later_steps=counts.newest_batch - saved.of_batch,
         )
     return Agreed(
         rule=counts.basis.rule,
@@ -295,14 +295,16 @@ def _rounded(figure: Mapping[str, float | None]) -> dict[str, float | None]:
 
 def _split(project: Project, counts: Counts) -> SplitDrawn | None:
     """Return the split with a clause about later changes; None if there is none."""
-    saved = project.store.setting("split")
-    if not saved:
+    saved = saved_split(project.store)
+    if saved is None:
         return None
     with project.store.read() as connection:
         change = split_change(connection, saved, counts)
     # Without a change, only takedowns make the kept images fewer than those of the split.
-    missing = sum(saved["sizes"].values()) - counts.labelled.images
-    return SplitDrawn.of(saved, change=change, taken_down=0 if change else max(missing, 0))
+    missing = saved.images - counts.labelled.images
+    return SplitDrawn(
+        saved=saved, stored=project.store.setting(SPLIT), change=change, taken_down=0 if change else max(missing, 0)
+    )
 
 
 def _released(project: Project, counts: Counts) -> Released:
@@ -310,9 +312,10 @@ def _released(project: Project, counts: Counts) -> Released:
     rows = project.rows(select(t.releases).order_by(t.releases.c.id))
     if not rows:
         return Released()
-    settings = project.store.setting("release"), project.store.setting("split")
+    saved = saved_release(project.store)
+    split = saved_split(project.store)
     with project.store.read() as connection:
-        change = release_change(connection, rows[-1], *settings, counts)
+        change = release_change(connection, rows[-1], saved, split, counts)
     return Released(
         releases=[WrittenRelease(folder=row.folder, images=row.pictures, at=row.at) for row in rows],
         options=json.loads(rows[-1].options),
@@ -351,9 +354,9 @@ def _split_sentence(split: SplitDrawn | None) -> str:
     """Return the sizes of the splits, how they were drawn, and why their shares differ from the requested ones."""
     if split is None:
         return "not yet"
-    sentence = f"{_list(split.sizes)} ({split.how})"
-    if split.note:
-        sentence += f"; {split.note}"
+    sentence = f"{_list(split.saved.sizes)} ({split.saved.how})"
+    if split.saved.note:
+        sentence += f"; {split.saved.note}"
     if split.change:
         sentence += f"; stale: {split.change}"
     if split.taken_down:

@@ -17,7 +17,7 @@ from uniemox_curate.annotate.verdicts import LatestAnswers, read_answers
 from uniemox_curate.counters import count
 from uniemox_curate.project import NONE, Project
 from uniemox_curate.questions import scales_of
-from uniemox_curate.staleness import record_kept
+from uniemox_curate.saved_results import AGREEMENT, KeptRecord
 
 RESAMPLES = 1000
 # Code in place of an answer that an annotator did not give.
@@ -104,9 +104,9 @@ def agree(project: Project) -> AgreementStats:
         "of_answers": counts.newest_answer,
         "of_batch": counts.newest_batch,
         "rule": counts.basis.rule,
-        "kept": record_kept(counts.labelled, counts.basis.rule, counts),
+        "kept": asdict(KeptRecord.of(counts.labelled, counts.basis.rule, counts)),
     }
-    project.store.set("agreement", stats.anonymous() | state)
+    project.store.set(AGREEMENT, stats.anonymous() | state)
     return stats
 
 

@@ -118,7 +118,7 @@ def agree(folder: Folder, /, *, rule: RuleOption = None, as_json: JsonObject = F
     from uniemox_curate.annotate.agree import agree as run
     from uniemox_curate.annotate.verdicts import remembered_rule, verdicts
     from uniemox_curate.counters import count
-    from uniemox_curate.progress import SplitDrawn
+    from uniemox_curate.saved_results import saved_split
     from uniemox_curate.status import annotators, note_on_checks
 
     active_rule = remembered_rule(project.store)
@@ -135,8 +135,8 @@ def agree(folder: Folder, /, *, rule: RuleOption = None, as_json: JsonObject = F
         say(note)
     say(f"kept by the rule {rule}")
     if rule != active_rule:
-        drawn = project.store.setting("split")
-        options = SplitDrawn.of(drawn).options if drawn else []
+        drawn = saved_split(project.store)
+        options = [] if drawn is None else drawn.options
         words = " ".join(["split", shell_quoted(folder), *options, "--rule", rule])
         say(
             f"status, /judge and the next step count by the rule {active_rule}; to use {rule} from now on: uniemox "

@@ -30,6 +30,7 @@ from uniemox_curate.questions import published_names
 from uniemox_curate.release.config import ABOUT, IMAGES, ReleaseConfig, ReleasedAnswer, ReleasedImage, WrittenImage
 from uniemox_curate.release.documents import all_answers_table, annotator_numbers, statistics
 from uniemox_curate.release.splitting import kept_images, read_scheme
+from uniemox_curate.saved_results import saved_split
 from uniemox_curate.status import status
 
 MAX_LISTED = 20  # images in an error, so that its advice stays visible
@@ -105,7 +106,7 @@ def record_now(
     numbers = annotator_numbers(answers)
     agreement = agreement_now(project)
     details = [fields for by_name in answers.details.values() for fields in by_name.values()]
-    split = project.store.setting("split") or {}
+    split = saved_split(project.store)
     published = published_names(project.plan.answer.known)
     return ReleaseRecord(
         config=config,
@@ -113,7 +114,7 @@ def record_now(
         figures=statistics(config.name, status(project), project.plan)
         | {"released at first": len(images), "not counted": answers_that_do_not_count(project)},
         agreement=agreement.anonymous() if agreement.pictures else None,
-        split_method=str(split.get("how")),
+        split_method=str(None if split is None else split.how),
         models=[public_name(model) for model in suggested_by(project)],
         answer_columns=[name for name in published if any(name in fields for fields in details)],
         all_answers=all_answers_table(answers),

@@ -2,7 +2,7 @@
 
 import os
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from uniemox_curate.release.config import ReleaseConfig
 from uniemox_curate.release.record import record_now, released_texts, save_record, save_written, select_images
 from uniemox_curate.release.splitting import PLOT
 from uniemox_curate.release.writing import MARK, NAMED, check_folder, mark_of, restore_interrupted, write_release
-from uniemox_curate.staleness import record_kept
+from uniemox_curate.saved_results import RELEASE, KeptRecord, SavedRelease, saved_split
 
 
 def release(project: Project, folder: Path, config: ReleaseConfig, progress: Progress = silent) -> dict[str, Any]:
@@ -63,15 +63,14 @@ def release(project: Project, folder: Path, config: ReleaseConfig, progress: Pro
         files = write_release(project, folder, record, written={}, progress=progress)
         save_written(project, number, record, files)
         # By which the status tells whether the release is stale.
-        split = project.store.setting("split") or {}
-        kept_record = record_kept(selection.agreed, config.rule, counts)
-        origin = {
-            "number": number,
-            "kept": kept_record,
-            "split": split.get("sha256"),
-            "min_answers": config.min_answers,
-        }
-        project.store.set("release", origin)
+        split = saved_split(project.store)
+        saved = SavedRelease(
+            number=number,
+            kept=KeptRecord.of(selection.agreed, config.rule, counts),
+            split=None if split is None else split.sha256,
+            min_answers=config.min_answers,
+        )
+        project.store.set(RELEASE, asdict(saved))
         project.store.set("rule", config.rule)
     return {
         "pictures": len(record.images),

@@ -4,6 +4,7 @@ import json
 import shlex
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ from uniemox_curate.decisions import current
 from uniemox_curate.next_step import split_command
 from uniemox_curate.plan import Rule
 from uniemox_curate.project import Project
-from uniemox_curate.staleness import record_kept
+from uniemox_curate.saved_results import SPLIT, KeptRecord
 
 FILE = "splits.json"
 PLOT = "splits.png"
@@ -135,9 +136,9 @@ def split(
     note = note_on_shares(data.samples, scheme, ratios, groups_of=GROUPS)
     drawn = {"sizes": dict(Counter(scheme.values())), "how": how, "sha256": digest, "note": note}
     # By which the status tells whether other images are kept now, and how to draw the split again.
-    kept_record = record_kept(kept_set(verdicts), rule or remembered_rule(project.store), count(project.store))
-    origin = {"kept": kept_record, "ratio": shares, "seed": seed, "schemes": schemes}
-    project.store.set("split", drawn | origin)
+    kept = KeptRecord.of(kept_set(verdicts), rule or remembered_rule(project.store), count(project.store))
+    origin = {"kept": asdict(kept), "ratio": shares, "seed": seed, "schemes": schemes}
+    project.store.set(SPLIT, drawn | origin)
     return {**drawn, "lacking": lacking_splits(data, scheme, ratios)}
 
 
