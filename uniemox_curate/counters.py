@@ -7,7 +7,7 @@ decisions that they count. Images with newer answers or decisions are subtracted
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache, partial
 from hashlib import sha256
 from itertools import groupby
@@ -198,7 +198,8 @@ def _count_images(connection: Connection, counts: Counts) -> Counts:
     rows = connection.execute(query.order_by(t.tasks.c.picture_id))
     for image, answers in groupby(rows, key=itemgetter(0)):
         tally.add(image, [label for _, label in answers], judged.get(image))
-    return _with_images(replace(counts, **_NO_IMAGES), tally.numbers)
+    without_answers = replace(counts, answered_twice=0, answered_or_skipped=0, disputed=0, labelled=KeptSet())
+    return _plus(without_answers, tally.numbers)
 
 
 def _searched_labels(connection: Connection, basis: Basis, images: Any = None) -> dict[int, frozenset[str]]:
@@ -223,8 +224,38 @@ def _searched_labels(connection: Connection, basis: Basis, images: Any = None) -
     return labels
 
 
+@dataclass(slots=True)
+class _ImageNumbers:
+    """Numbers of images, as `Counts` has them. Those of a difference may be negative."""
+
+    answered_twice: int = 0
+    answered_or_skipped: int = 0
+    disputed: int = 0
+    labelled: int = 0
+    """Number of images that the rule keeps."""
+    fingerprint: int = 0
+    """Sum of their terms, see `term_of`."""
+    passed_screen: int = 0
+    taken_down: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    styles: Counter[str] = field(default_factory=Counter)
+
+    def minus(self, other: "_ImageNumbers") -> "_ImageNumbers":
+        """Return the difference."""
+        values: dict[str, Any] = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, Counter):
+                value = Counter(value)
+                value.subtract(getattr(other, item.name))
+            else:
+                value -= getattr(other, item.name)
+            values[item.name] = value
+        return _ImageNumbers(**values)
+
+
 class _ImageTally:
-    """Numbers of answered images, by kind.
+    """Counts answered images.
 
     Args:
         rule: Rule for keeping images.
@@ -232,7 +263,7 @@ class _ImageTally:
     """
 
     def __init__(self, rule: Rule, searched: Mapping[int, frozenset[str]]) -> None:
-        self.numbers: Counter[tuple[str, str]] = Counter()
+        self.numbers = _ImageNumbers()
         self.searched = searched
         # Most images have the same few combinations of answers.
         self._decide = cache(partial(decide_image, rule=rule))
@@ -245,32 +276,37 @@ class _ImageTally:
             labels: Last answers of the people whose answers count, also the skipped ones.
             judged: The owner's decision; None: there is no decision.
         """
+        numbers = self.numbers
         answers = tuple(sorted(label for label in labels if label != SKIP))
-        self.numbers["answered or skipped", ""] += len(labels) >= 2
+        numbers.answered_or_skipped += len(labels) >= 2
         if not answers:
             return
-        self.numbers["answered twice", ""] += len(answers) >= 2
+        numbers.answered_twice += len(answers) >= 2
         searched = self.searched.get(image, frozenset())
         label, reason = self._decide(answers, searched, judged)
-        self.numbers["disputed", ""] += reason in WITHOUT_AGREEMENT
+        numbers.disputed += reason in WITHOUT_AGREEMENT
         if label is not None:
-            self.numbers["labelled", "images"] += 1
-            self.numbers["labelled", "fingerprint"] += term_of(image, label)
+            numbers.labelled += 1
+            numbers.fingerprint += term_of(image, label)
 
 
-_NO_IMAGES: Mapping[str, Any] = {"answered_twice": 0, "answered_or_skipped": 0, "disputed": 0, "labelled": KeptSet()}
-"""Fields of `Counts` with the numbers of `_ImageTally`."""
-
-
-def _with_images(counts: Counts, numbers: Mapping[tuple[str, str], int]) -> Counts:
-    """Return the counts with further numbers of `_ImageTally`, which may be negative."""
+def _plus(counts: Counts, numbers: _ImageNumbers) -> Counts:
+    """Return the counts with further images."""
     return replace(
         counts,
-        answered_twice=counts.answered_twice + numbers["answered twice", ""],
-        answered_or_skipped=counts.answered_or_skipped + numbers["answered or skipped", ""],
-        disputed=counts.disputed + numbers["disputed", ""],
-        labelled=counts.labelled.plus(numbers["labelled", "images"], numbers["labelled", "fingerprint"]),
+        answered_twice=counts.answered_twice + numbers.answered_twice,
+        answered_or_skipped=counts.answered_or_skipped + numbers.answered_or_skipped,
+        disputed=counts.disputed + numbers.disputed,
+        labelled=counts.labelled.plus(numbers.labelled, numbers.fingerprint),
+        passed_screen=counts.passed_screen + numbers.passed_screen,
+        taken_down=counts.taken_down + numbers.taken_down,
+        dropped=_most_frequent_first(_sum_by_name(counts.dropped, numbers.dropped)),
+        styles=_most_frequent_first(_sum_by_name(counts.styles, numbers.styles)),
     )
+
+
+def _sum_by_name(numbers: Mapping[str, int], changes: Mapping[str, int]) -> dict[str, int]:
+    return {name: numbers.get(name, 0) + changes.get(name, 0) for name in numbers.keys() | changes.keys()}
 
 
 def _add_images(connection: Connection, earlier: Counts, counts: Counts) -> Counts | None:
@@ -290,20 +326,9 @@ def _add_images(connection: Connection, earlier: Counts, counts: Counts) -> Coun
         return None
     decisions, answers = _decisions_and_answers(connection, changed)
     searched = _searched_labels(connection, counts.basis, changed)
-    difference = _count_at(now, decisions, answers, _ImageTally(counts.basis.rule, searched))
-    difference.subtract(_count_at(before, decisions, answers, _ImageTally(counts.basis.rule, searched)))
-
-    def add(kind: str, numbers: Mapping[str, int]) -> dict[str, int]:
-        changes = {name: number for (of_kind, name), number in difference.items() if of_kind == kind}
-        return {name: numbers.get(name, 0) + changes.get(name, 0) for name in numbers.keys() | changes.keys()}
-
-    return replace(
-        _with_images(counts, difference),
-        passed_screen=counts.passed_screen + difference["passed screen", ""],
-        taken_down=counts.taken_down + difference["taken down", ""],
-        dropped=_most_frequent_first(add("dropped", counts.dropped)),
-        styles=_most_frequent_first(add("style", counts.styles)),
-    )
+    numbers_before = _count_at(before, decisions, answers, _ImageTally(counts.basis.rule, searched))
+    numbers_now = _count_at(now, decisions, answers, _ImageTally(counts.basis.rule, searched))
+    return _plus(counts, numbers_now.minus(numbers_before))
 
 
 def labelled_at(connection: Connection, images: Any, *, rule: Rule, newest_answer: int, newest_batch: int) -> KeptSet:
@@ -319,7 +344,7 @@ def labelled_at(connection: Connection, images: Any, *, rule: Rule, newest_answe
     moment = _moment(connection, Counts(newest_answer=newest_answer, newest_batch=newest_batch))
     searched = _searched_labels(connection, Basis(rule=rule), images)
     numbers = _count_at(moment, *_decisions_and_answers(connection, images), _ImageTally(rule, searched))
-    return _with_images(Counts(), numbers).labelled
+    return KeptSet().plus(numbers.labelled, numbers.fingerprint)
 
 
 def switched_people(connection: Connection, counts: Counts, newest_batch: int) -> frozenset[int]:
@@ -367,10 +392,8 @@ def _changed_images(before: _Moment, now: _Moment) -> CompoundSelect[Any]:
     return union(with_answers, of_people, decided, switched)
 
 
-def _count_at(
-    moment: _Moment, decisions: Sequence[Any], answers: Sequence[Any], tally: _ImageTally
-) -> Counter[tuple[str, str]]:
-    """Count images as they were at a moment, by kind and by reason or style.
+def _count_at(moment: _Moment, decisions: Sequence[Any], answers: Sequence[Any], tally: _ImageTally) -> _ImageNumbers:
+    """Count images as they were at a moment.
 
     Args:
         moment: Decisions and answers that count.
@@ -391,19 +414,19 @@ def _count_at(
         if name == "verdict":
             judged[image] = row.value
         elif name == "style" and row.value:
-            numbers["style", row.value] += 1
+            numbers.styles[row.value] += 1
         elif name == "screen" and image not in taken:
             if row.value == "keep":
                 passed.add(image)
             elif row.value == "drop":
-                numbers["dropped", row.reason.split(":")[0]] += 1
+                numbers.dropped[row.reason.split(":")[0]] += 1
     labels: dict[int, list[str]] = defaultdict(list)
     last_answers = {row.task_id: row for row in answers if row.id <= moment.answer}
     for row in last_answers.values():
         if row.picture_id in passed and row.person_id not in moment.left_out:
             labels[row.picture_id].append(row.label)
-    numbers["taken down", ""] = len(taken)
-    numbers["passed screen", ""] = len(passed)
+    numbers.taken_down = len(taken)
+    numbers.passed_screen = len(passed)
     for image, image_labels in labels.items():
         tally.add(image, image_labels, judged.get(image))
     return numbers
