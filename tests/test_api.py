@@ -15,7 +15,8 @@ import uniemox
 from tests.drawn import draw_image
 from tests.runs import CPU, pretrained
 from uniemox.errors import ConfigError
-from uniemox.finetune.config import FewLabelsConfig, FinetuneConfig
+from uniemox.finetune.config import FinetuneConfig
+from uniemox.finetune.few_labels_config import FewLabelsConfig
 from uniemox.io import write_file
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.run_settings import FewLabelsSettings, FinetuneSettings, PretrainSettings

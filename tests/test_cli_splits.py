@@ -14,7 +14,7 @@ from tests.predict.networks import tiny_network
 from tests.runs import uniemox_here
 from uniemox.cli.program import add_foreign_commands, app
 from uniemox.data.source import open_data
-from uniemox.data.splits import write_splits
+from uniemox.data.split_files import write_splits
 from uniemox.predict.opening import load
 from uniemox.teacher.features import save_features
 from uniemox_paper.zero_shot import PROMPTS

@@ -45,7 +45,7 @@ from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.data.shard_writing import ShardConfig, pack_image, write_shards
 from uniemox.data.sidecar import Sidecar, read_sidecar
 from uniemox.data.source import open_data
-from uniemox.data.splits import read_splits, write_splits
+from uniemox.data.split_files import read_splits, write_splits
 from uniemox.errors import UnexpectedImageError, UniemoxError
 from uniemox.insight.survey.lines import date_taken
 from uniemox.io.decoding.pool import DecoderPool

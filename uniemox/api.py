@@ -178,8 +178,8 @@ def few_labels(
         CheckpointError: For an encoder that can't be used.
         StoppedError: After SIGTERM or Ctrl-C; the work can be resumed.
     """
-    from uniemox.finetune.config import FewLabelsConfig  # noqa: PLC0415 - settings first, as above
     from uniemox.finetune.default_init import DEFAULT_INIT  # noqa: PLC0415
+    from uniemox.finetune.few_labels_config import FewLabelsConfig  # noqa: PLC0415 - settings first, as above
 
     start = DEFAULT_INIT if init is None else os.fspath(init)
     config = with_settings(FewLabelsConfig(init=start), settings)

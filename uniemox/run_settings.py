@@ -10,14 +10,8 @@ from uniemox.spelling import did_you_mean
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-    from uniemox.finetune.config import (
-        AugmentConfig,
-        DistillationConfig,
-        FewLabelsMethod,
-        LoraConfig,
-        NetworkConfig,
-        Task,
-    )
+    from uniemox.finetune.config import AugmentConfig, DistillationConfig, LoraConfig, NetworkConfig, Task
+    from uniemox.finetune.few_labels_config import FewLabelsMethod
     from uniemox.model.config import ModelConfig
     from uniemox.pretrain.config import EncoderConfig, TeacherConfig
     from uniemox.training.config import HardwareConfig, OptimizerConfig, SaveConfig, ScheduleConfig
@@ -82,7 +76,7 @@ class FinetuneSettings(TypedDict, total=False):
 
 
 class FewLabelsSettings(TypedDict, total=False):
-    """Fields of `FewLabelsConfig` that replace its defaults; see `uniemox.finetune.config`."""
+    """Fields of `FewLabelsConfig` that replace its defaults; see `uniemox.finetune.few_labels_config`."""
 
     methods: "tuple[FewLabelsMethod, ...]"
     images: tuple[int, ...]

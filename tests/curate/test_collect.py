@@ -17,20 +17,12 @@ from tests.drawn import class_folders, draw_image, jpeg_of
 from uniemox.errors import ConfigError, DataError, LabelError
 from uniemox.io.images import FORMATS
 from uniemox_curate import tables as t
+from uniemox_curate.collect.candidates import Candidate, list_source
 from uniemox_curate.collect.config import CollectConfig
 from uniemox_curate.collect.fetch import MAX_RULES_KB, Robots
 from uniemox_curate.collect.run import failures, fetch, search
-from uniemox_curate.collect.sources import (
-    Candidate,
-    PagedSearch,
-    address_table,
-    bing,
-    bing_pages,
-    commons,
-    list_source,
-    local_folder,
-    openverse,
-)
+from uniemox_curate.collect.services import PagedSearch, bing, bing_pages, commons, openverse
+from uniemox_curate.collect.sources import address_table, local_folder
 from uniemox_curate.plan import CollectionPlan
 from uniemox_curate.project import SUFFIXES, Project, create_project, searched_labels
 

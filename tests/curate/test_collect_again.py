@@ -15,7 +15,8 @@ from uniemox.errors import DataError
 from uniemox_curate import tables as t
 from uniemox_curate.collect.folders import folder_changes
 from uniemox_curate.collect.run import fetch, search
-from uniemox_curate.collect.sources import address_table, local_folder, openverse
+from uniemox_curate.collect.services import openverse
+from uniemox_curate.collect.sources import address_table, local_folder
 from uniemox_curate.project import create_project
 from uniemox_curate.release.takedown import take_down
 

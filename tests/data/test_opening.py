@@ -13,7 +13,7 @@ from uniemox.data.kinds import READERS
 from uniemox.data.people import PERSONS, TEXTS
 from uniemox.data.sidecar import read_sidecar
 from uniemox.data.source import folder_of, open_data, parse_source
-from uniemox.data.splits import write_splits
+from uniemox.data.split_files import write_splits
 from uniemox.errors import AnnotationError, ConfigError, DataError, UniemoxError
 from uniemox.labels import MIKELS
 from uniemox.persons.box import Box, Detection

@@ -16,8 +16,8 @@ from uniemox.cli.console import say_parts
 from uniemox.data import published_splits
 from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.data.source import open_data
+from uniemox.data.split_files import read_splits
 from uniemox.data.split_lists import _of_line
-from uniemox.data.splits import read_splits
 from uniemox.errors import DataError
 from uniemox.labels import recognise_labels
 

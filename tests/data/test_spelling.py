@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.data.tree import put, says, words, write
 from uniemox.data.source import open_data
-from uniemox.data.splits import write_splits
+from uniemox.data.split_files import write_splits
 from uniemox.errors import ConfigError, DataError, LabelError
 from uniemox.labels import LabelSet, clean, recognise_labels
 from uniemox.spelling import match_names, spelled, spelled_alike

@@ -20,6 +20,7 @@ from uniemox.data.readers.shards import read_shards
 from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.data.shard_writing import ShardConfig, write_shards
 from uniemox.data.split_choice import choose_scheme, frechet_distance, paper_split, plot_choice
+from uniemox.data.split_files import read_splits, write_splits
 from uniemox.data.splits import (
     PAPER_RECIPES,
     count_copies_across_splits,
@@ -29,10 +30,8 @@ from uniemox.data.splits import (
     lacking_splits,
     note_on_shares,
     parse_ratio,
-    read_splits,
     split_samples,
     take_fraction,
-    write_splits,
 )
 from uniemox.data.synthetic_scenes import synthetic
 from uniemox.errors import ConfigError, DataError

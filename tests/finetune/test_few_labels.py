@@ -26,8 +26,9 @@ from uniemox.data.sample import DataSet
 from uniemox.errors import ConfigError, DataError, StoppedError
 from uniemox.finetune import few_labels as module
 from uniemox.finetune import few_labels_heads
-from uniemox.finetune.config import FewLabelsConfig, LoraConfig
+from uniemox.finetune.config import LoraConfig
 from uniemox.finetune.few_labels import FittedHead, draw_images, few_labels
+from uniemox.finetune.few_labels_config import FewLabelsConfig
 from uniemox.finetune.run import finetune
 from uniemox.finetune.step import finetune_step
 from uniemox.intervals import clip_to_share, interval_over_runs

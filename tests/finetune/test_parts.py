@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.runs import colours, pretrained, tiny_finetuning
 from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.data.seen import SEEN, hashes_of, write_hashes
-from uniemox.data.splits import read_splits
+from uniemox.data.split_files import read_splits
 from uniemox.errors import DataError
 from uniemox.finetune.config import FinetuneConfig, NetworkConfig
 from uniemox.finetune.network import build_network

@@ -25,7 +25,7 @@ from tests.runs import (
     tiny_finetuning,
 )
 from uniemox.data.sample import DataSet
-from uniemox.data.splits import read_splits
+from uniemox.data.split_files import read_splits
 from uniemox.evaluate.run import evaluate
 from uniemox.finetune import run as run_module
 from uniemox.finetune.parts import split_for_training

@@ -32,7 +32,7 @@ from uniemox.checkpoints.classifier import load_classifier
 from uniemox.checkpoints.onnx_encoders import load_embedded
 from uniemox.data.sample import NO_PERSONS
 from uniemox.data.seen import read_seen
-from uniemox.data.splits import read_splits
+from uniemox.data.split_files import read_splits
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.evaluate.calibration import fit_temperature
 from uniemox.evaluate.classifier_outputs import Reading, encode_samples, outputs_of

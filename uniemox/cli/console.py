@@ -137,7 +137,7 @@ def say_parts(data: "DataSet", *, sees_person: bool = False) -> None:
 def _notes_of_files(data: "DataSet") -> list[str]:
     """Return the notes about files of splits and of images to exclude, and those after them; none without files."""
     from uniemox.data.added_files import LISTED_IN
-    from uniemox.data.splits import SPLITS_FROM
+    from uniemox.data.split_files import SPLITS_FROM
 
     is_of_file = [SPLITS_FROM in note or LISTED_IN in note for note in data.notes]
     first = is_of_file.index(True) if any(is_of_file) else len(data.notes)

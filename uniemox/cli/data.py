@@ -224,6 +224,7 @@ def split(
     from uniemox.data import split_choice, splits
     from uniemox.data.hashes import stored_or_decoded_hashes
     from uniemox.data.source import open_data
+    from uniemox.data.split_files import write_splits
 
     _check_plot(plot)
     dataset = open_data(source, exclude=exclude)
@@ -241,7 +242,7 @@ def split(
     if fraction is not None:
         description += f", {fraction:g} of train"
         assignment = splits.keep_fraction(assignment, dataset.samples, fraction, scheme.seed)
-    digest = splits.write_splits(file, assignment, source=source, how=description)
+    digest = write_splits(file, assignment, source=source, how=description)
     copies = splits.count_copies_across_splits(dataset.samples, hashes, assignment)
     if copies:
         remedy = "exclude them (uniemox data check --json, --exclude)"

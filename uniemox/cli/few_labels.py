@@ -9,8 +9,8 @@ from rich.table import Table
 from uniemox.cli.console import Flag, need, say, say_parts, show_all
 from uniemox.cli.data_options import NO_FILES, FileOptions
 from uniemox.cli.settings import config_of, help_of, options_of, takes
-from uniemox.finetune.config import FewLabelsConfig, FewLabelsMethod
 from uniemox.finetune.default_init import DEFAULT_INIT
+from uniemox.finetune.few_labels_config import FewLabelsConfig, FewLabelsMethod
 from uniemox.io.html import UNKNOWN
 
 if TYPE_CHECKING:

@@ -36,12 +36,12 @@ from .source import public_name as public_name
 from .split_choice import choose_scheme as choose_scheme
 from .split_choice import paper_split as paper_split
 from .split_choice import plot_choice as plot_choice
+from .split_files import write_splits as write_splits
 from .splits import PAPER_RECIPES as PAPER_RECIPES
 from .splits import Recipe as Recipe
 from .splits import lacking_splits as lacking_splits
 from .splits import note_on_shares as note_on_shares
 from .splits import parse_ratio as parse_ratio
 from .splits import split_samples as split_samples
-from .splits import write_splits as write_splits
 from .synthetic_scenes import synthetic as synthetic
 from .text_files import read_text as read_text

@@ -10,7 +10,7 @@ from uniemox.data.prompts import describe
 from uniemox.data.sample import DataSet
 from uniemox.data.seen import read_seen
 from uniemox.data.sidecar import read_sidecar
-from uniemox.data.splits import read_splits
+from uniemox.data.split_files import read_splits
 from uniemox.data.text_files import read_text
 from uniemox.errors import AnnotationError, DataError
 from uniemox.io.typed import check_json, parse_json

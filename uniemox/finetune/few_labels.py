@@ -23,7 +23,8 @@ from uniemox.data.unreadable import absent_classes
 from uniemox.errors import DataError, StoppedError
 from uniemox.evaluate.classifier_outputs import Reading, encode_samples
 from uniemox.evaluate.outputs import units_of
-from uniemox.finetune.config import FewLabelsConfig, FinetuneConfig, NetworkConfig
+from uniemox.finetune.config import FinetuneConfig, NetworkConfig
+from uniemox.finetune.few_labels_config import FewLabelsConfig
 from uniemox.finetune.few_labels_heads import LORA, LORA_STEPS, ZERO_SHOT, Features, HeadFitter, check_adaptable
 from uniemox.finetune.few_labels_page import MethodAccuracy, write_page
 from uniemox.finetune.network import BuiltNetwork, build_network

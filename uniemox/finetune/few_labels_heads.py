@@ -16,7 +16,7 @@ from uniemox.errors import DataError
 from uniemox.evaluate.classifier_outputs import Reading, outputs_of
 from uniemox.evaluate.outputs import units_of
 from uniemox.finetune.augmentation import AugmentedViews
-from uniemox.finetune.config import FewLabelsConfig
+from uniemox.finetune.few_labels_config import FewLabelsConfig
 from uniemox.finetune.heads import fit_head
 from uniemox.finetune.network import BuiltNetwork, adapt
 from uniemox.finetune.presets import LIGHT

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
-from uniemox.finetune.config import FewLabelsConfig
+from uniemox.finetune.few_labels_config import FewLabelsConfig
 from uniemox.io.files import write_file
 from uniemox.io.html import UNKNOWN, Html, percent, render, write_html
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from uniemox.classifier_info import CalibrationImages
 from uniemox.data.sample import DataSet, Sample
-from uniemox.data.splits import split_samples, take_fraction, write_splits
+from uniemox.data.split_files import write_splits
+from uniemox.data.splits import split_samples, take_fraction
 from uniemox.errors import DataError
 from uniemox.evaluate.calibration import MIN_SAMPLES
 from uniemox.finetune.config import FinetuneConfig

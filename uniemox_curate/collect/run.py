@@ -15,11 +15,11 @@ from sqlalchemy import bindparam, func, insert, select, update
 from uniemox.errors import DataError, ImageError
 from uniemox.io import Progress, is_raw, open_image, read_limited, silent
 from uniemox_curate import tables as t
+from uniemox_curate.collect.candidates import Candidate, ImageSource
 from uniemox_curate.collect.config import CollectConfig
 from uniemox_curate.collect.fetch import FetchError, Redirect, Robots, get_once
 from uniemox_curate.collect.folders import is_below, path_of
 from uniemox_curate.collect.schedule import Download, fetch_all
-from uniemox_curate.collect.sources import Candidate, ImageSource
 from uniemox_curate.decisions import follow_takedowns, taken_down
 from uniemox_curate.project import Project
 
