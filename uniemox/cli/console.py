@@ -51,6 +51,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" or 0xD800 <= ord(c) < 0xE000 else "\ufffd" for c in text)
 
 
+def one_line(text: str) -> str:
+    """Escape line breaks and terminal control characters in a name."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+
+
 # A name such as [red].jpg or :smile:.jpg is printed literally.
 PLAIN: dict[str, Any] = {"markup": False, "emoji": False}
 out = SafeConsole(**PLAIN)

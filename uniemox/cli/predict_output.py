@@ -3,23 +3,21 @@
 import json
 import os.path
 import sys
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, TypeVar
 
-from uniemox.cli.console import EXIT_INTERRUPTED, progress_bar, say, show_all, show_paths
-from uniemox.cli.predict_summary import PredictionSummary
+from uniemox.cli.console import EXIT_INTERRUPTED, one_line, progress_bar, say
+from uniemox.cli.prediction_rows import PredictionRows
 from uniemox.errors import ImageError, StoppedError
 from uniemox.io.borders import shorten
 from uniemox.io.walking import LeftOut
 from uniemox.plurals import counted
-from uniemox.predict.faces import summarise_faces
 from uniemox.predict.film import Frame
 from uniemox.predict.images import is_listed_name, list_images
-from uniemox.predict.prediction import Failure, Person, Prediction
-from uniemox.predict.schema import NO_LABEL, top_word
+from uniemox.predict.prediction import Failure, Prediction
 
 if TYPE_CHECKING:
     from uniemox.insight.survey.lines import NewAnswers
@@ -27,17 +25,10 @@ if TYPE_CHECKING:
     from uniemox.predict.writing import ResultFile
 
 Source = TypeVar("Source", str, Frame)
-# Images whose predictions are printed one by one; of more images, a summary is printed.
-MAX_SHOWN = 20
-# Frames of videos per printed table; more become several tables, to limit memory.
-MAX_ROWS = 200
 # Unreadable images that are listed by name.
 MAX_LISTED = 20
-# Probability without a counterpart from which a table shows it.
-MIN_UNMAPPED = 0.1
 # Maximum number of images that need no progress bar.
 FEW = 8
-UNFAMILIAR_NOTE = "(a guess: unlike the training images)"
 
 
 class Output:
@@ -66,9 +57,7 @@ class Output:
         self.first_failures: list[str] = []
         self._failed_again: Container[str | None] = ()
         self.total: int | None = None
-        self._is_film = False
-        self._rows: list[Prediction] = []
-        self._summary = PredictionSummary()
+        self._rows = PredictionRows()
 
     def unanswered(self, sources: Iterable[Source]) -> Iterator[Source]:
         """Yield the images and frames that are not yet in the output file."""
@@ -93,9 +82,10 @@ class Output:
         are_few = (
             names is not None and len(names) <= FEW and not any(name == "-" or os.path.isdir(name) for name in names)
         )
-        self._is_film = names is None
-        # Rows of a video appear while it is read.
-        is_quiet = are_few or (self._is_film and sys.stdout.isatty() and self.has_rows and self.file is None)
+        self._rows = PredictionRows(is_film=names is None)
+        # A progress bar would stand between the rows of a video.
+        has_rows_of_film = names is None and sys.stdout.isatty() and self.has_rows and self.file is None
+        is_quiet = are_few or has_rows_of_film
         try:
             with nullcontext() if is_quiet else progress_bar() as progress:
                 # The paths on standard input can't be counted.
@@ -105,9 +95,9 @@ class Output:
                     self._add(result)
                     if progress is not None:
                         progress.show("images", self.done + self.skipped, self.total)
-            self._print_predictions()
+            self._rows.print_rest(self.done)
         except KeyboardInterrupt:
-            self._print_predictions()
+            self._rows.print_rest(self.done)
             if self.file is not None:
                 lines = self.file.lines
             hint = ""
@@ -191,7 +181,7 @@ class Output:
         if isinstance(result, Failure):
             self.failures += 1
             if len(self.first_failures) < MAX_LISTED and result.path not in self._failed_again:
-                self.first_failures.append(_one_line(result.error))
+                self.first_failures.append(one_line(result.error))
         else:
             self.unmapped += result.has_no_counterpart
             self.guesses += result.is_unfamiliar
@@ -204,11 +194,7 @@ class Output:
         if self.as_json:
             print(json.dumps(result.to_dict()))
         elif self.has_rows and self.file is None and isinstance(result, Prediction):
-            self._summary.add(result)
-            if self._is_film or len(self._rows) < MAX_SHOWN:
-                self._rows.append(result)
-            if len(self._rows) == MAX_ROWS:
-                self._print_rows()
+            self._rows.add(result)
 
     def _draw(self, prediction: Prediction, folder: Path) -> None:
         """Write a copy of an image with its answer; report an image that has changed and can't be read again."""
@@ -217,22 +203,9 @@ class Output:
         try:
             drawing = prediction.plot()
         except ImageError as error:
-            say(_one_line(f"not drawn: {error}"))
+            say(one_line(f"not drawn: {error}"))
             return
         write_drawing(drawing_path(folder, Path(prediction.path or "image"), ".png"), drawing)
-
-    def _print_predictions(self) -> None:
-        """Print the rows, or the summary of many images."""
-        if self._summary.images and self.done > MAX_SHOWN and not self._is_film:
-            show_all(self._summary.parts())
-        else:
-            self._print_rows()
-
-    def _print_rows(self) -> None:
-        if self._rows:
-            columns = _columns(self._rows[0])
-            show_paths(list(columns), [[cell(result) for cell in columns.values()] for result in self._rows])
-        self._rows = []
 
 
 def named_images(names: Sequence[str]) -> Iterator[str]:
@@ -252,71 +225,3 @@ def named_images(names: Sequence[str]) -> Iterator[str]:
     if name is None:
         sources = ", ".join("the list on standard input" if name == "-" else shorten(name) for name in names)
         raise ImageError(f"there is no image in {sources}")
-
-
-def _columns(first: Prediction) -> dict[str, Callable[[Prediction], str]]:
-    """Return the columns of the table of predictions, by heading: most probable labels, likely set, people.
-
-    Args:
-        first: First prediction; the others have the same fields.
-    """
-    columns: dict[str, Callable[[Prediction], str]] = {
-        "image": lambda prediction: _one_line(prediction.path or ""),
-        f"{first.kind} ({first.label_set})": _top_labels,
-    }
-    if first.affect_from in ("ratings", "norms"):
-        heading = "valence" if first.arousal is None else "valence, arousal"
-        columns[heading] = lambda prediction: ", ".join(
-            f"{value:.1f}" for value in (prediction.valence, prediction.arousal) if value is not None
-        )
-    if first.likely is not None:
-        columns["likely"] = lambda prediction: ", ".join(prediction.likely or ())
-    if first.persons is not None:
-        columns["people"] = _people
-    if first.faces is not None:
-        columns["faces show"] = lambda prediction: summarise_faces(
-            [face.expressions for face in prediction.faces or ()]
-        )
-    return columns
-
-
-def _top_labels(result: Prediction) -> str:
-    if result.has_no_counterpart:
-        return f"{NO_LABEL} ({result.unmapped:.0%} has no counterpart)"
-    if result.assigned_labels is not None:
-        return "  ".join([_assigned(result)] + [UNFAMILIAR_NOTE] * result.is_unfamiliar)
-    form = "{} {:.1f}" if "valence" in result.scene else "{} {:.0%}"
-    parts = [form.format(*pair) for pair in result.top(3)]
-    # The probabilities are shares of the rest.
-    if result.unmapped is not None and result.unmapped >= MIN_UNMAPPED:
-        parts.append(f"({result.unmapped:.0%} has no counterpart)")
-    if result.is_unfamiliar:
-        parts.append(UNFAMILIAR_NOTE)
-    return "  ".join(parts)
-
-
-def _assigned(result: Prediction) -> str:
-    """Return the labels above their thresholds, with probabilities, of a model that gives several."""
-    labels = result.assigned_labels or ()
-    return "  ".join(f"{label} {result.scene[label]:.0%}" for label in labels) or f"{NO_LABEL} above its threshold"
-
-
-def _people(result: Prediction) -> str:
-    """Return the number of people and their felt emotions as text."""
-    persons = result.persons or []
-    felt = [_felt(person) for person in persons if person.emotions]
-    if felt:
-        return f"{len(persons)}: {', '.join(felt)}"
-    return str(len(persons))
-
-
-def _felt(person: Person) -> str:
-    """Return a person's most probable emotion, or all that are above their thresholds."""
-    if person.assigned_labels is None:
-        return top_word(person.emotions)
-    return "+".join(person.assigned_labels) or NO_LABEL
-
-
-def _one_line(text: str) -> str:
-    """Escape line breaks and terminal control characters in a name."""
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
