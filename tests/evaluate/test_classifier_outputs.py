@@ -18,7 +18,9 @@ from uniemox.export.onnx import export_classifier
 from uniemox.finetune.config import NetworkConfig
 from uniemox.finetune.network import build_network
 from uniemox.labels import MIKELS
+from uniemox.model.building import with_fitted
 from uniemox.model.classifier import Classifier
+from uniemox.model.distance import Distance
 from uniemox.network_spec import NetworkSpec
 from uniemox.predict.network import Network
 from uniemox.views.config import ViewConfig
@@ -99,6 +101,27 @@ def test_long_images_are_seen_as_in_a_prediction(tmp_path: Path) -> None:
         of_middle = classifier(scene=normalise(torch.stack(middle), torch.device("cpu"), stats)).numpy()
     differs = np.abs(of_middle - outputs.values).max(axis=1) > 1e-3
     assert differs.tolist() == [False, False, True, True, True, True]
+
+
+def test_tiny_images_are_infinitely_far_as_in_a_prediction(tmp_path: Path) -> None:
+    classifier = tiny_classifier().eval()
+    features = torch.randn(64, classifier.width, generator=torch.Generator().manual_seed(0))
+    classifier.distance = Distance.fit(features, None)
+    half = (0.5,) * 3
+    spec = with_fitted(NetworkSpec(labels=MIKELS.labels, mean=half, std=half), classifier)
+    info = ClassifierInfo(network=spec, label_set="mikels", kind="evoked", size=32, distances=(1.0,) * 20)
+    export_classifier(classifier, info, tmp_path / "model.onnx")
+    samples = []
+    for i, size in enumerate(((40, 40), (15, 40), (16, 40), (300, 15))):
+        draw_image(i).resize(size).save(tmp_path / f"{i}.png")
+        samples.append(Sample(key=str(i), image=ImageFile(tmp_path / f"{i}.png")))
+    reading = Reading(stats=PixelStats(info.mean, info.std), workers=0)
+    outputs = outputs_of(classifier, samples, ViewConfig.of(info), reading)
+    expected = outputs_of_network(Network.open(tmp_path / "model.onnx"), samples)
+    assert outputs.distances is not None
+    assert expected.distances is not None
+    assert np.isinf(outputs.distances).tolist() == [False, True, False, True]
+    assert np.isinf(expected.distances).tolist() == [False, True, False, True]
 
 
 def test_a_classifier_compiled_for_training_is_scored_eagerly() -> None:

@@ -21,7 +21,7 @@ from uniemox.evaluate.classifier_outputs import Reading, outputs_of
 from uniemox.evaluate.report.page import write_report
 from uniemox.evaluate.run_records import read_run
 from uniemox.export.onnx import WithFeatures, has_maps
-from uniemox.finetune import fitting
+from uniemox.finetune import fit_methods, head_training
 from uniemox.finetune.config import AugmentConfig, FinetuneConfig, NetworkConfig
 from uniemox.finetune.fit_methods import fit_after_encoder
 from uniemox.finetune.heads import fit_head
@@ -67,7 +67,7 @@ def begun(settings: FinetuneConfig, data: DataSet, train: Sequence[Sample]) -> F
 @pytest.mark.parametrize("method", REGION_METHODS)
 def test_thirty_two_images_can_be_overfitted(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On what a random encoder sees of them, with nothing that holds them back."""
-    monkeypatch.setattr(fitting, "steps_for", lambda images: 150)
+    monkeypatch.setattr(head_training, "steps_for", lambda images: 150)
     data = synthetic(32)
     settings = config(method)
     torch.manual_seed(0)
@@ -127,8 +127,8 @@ def test_with_a_frozen_encoder_a_method_starts_as_the_linear_probe(
     model = run.model
     if isinstance(model.head, Ccim):
         model.head.of_confounders.weight.data.zero_()
-    monkeypatch.setattr(fitting, "steps_for", lambda images: 20)
-    monkeypatch.setattr(fitting, "_scorer", lambda *_: lambda: 0.5)
+    monkeypatch.setattr(head_training, "steps_for", lambda images: 20)
+    monkeypatch.setattr(fit_methods, "_scorer", lambda *_: lambda: 0.5)
     fit_after_encoder(run, selection=data.samples[40:])
     outputs = run.outputs(data.samples[:40], "scoring")
     encoded = run.encode(data.samples[:40], "scoring")
@@ -171,14 +171,14 @@ def test_boxes_do_not_depend_on_augmentation(shared: Path, tmp_path: Path, monke
 def test_a_run_records_what_held_out_images_chose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On its page too, so that a start that nothing improved on is not taken for what was fitted."""
     settings = config("solver", replace(SMALL, frozen_encoder=True))
-    monkeypatch.setattr(fitting, "steps_for", lambda images: 20)
+    monkeypatch.setattr(head_training, "steps_for", lambda images: 20)
     progress = []
     monkeypatch.setattr(Callback, "progress", lambda _, work, done, total: progress.append((work, done, total)))
     for name, scores, expected in (
         ("start", repeat(0.5), "start, no step was better"),
         ("later", count(), "step 20, rate 0.001"),
     ):
-        monkeypatch.setattr(fitting, "_scorer", lambda *_, scores=scores: lambda: float(next(scores)))
+        monkeypatch.setattr(fit_methods, "_scorer", lambda *_, scores=scores: lambda: float(next(scores)))
         finetune(settings, synthetic(64), tmp_path / name)
         assert read_run(tmp_path / name).kept == expected
         write_report([tmp_path / name], tmp_path / "report.html")
@@ -188,7 +188,7 @@ def test_a_run_records_what_held_out_images_chose(tmp_path: Path, monkeypatch: p
 
 
 def test_fewer_images_are_fitted_in_fewer_steps() -> None:
-    step_counts = [fitting.steps_for(images) for images in (10, 128, 500, 5_000, 50_000)]
+    step_counts = [head_training.steps_for(images) for images in (10, 128, 500, 5_000, 50_000)]
     assert step_counts == [100, 100, 250, 1000, 1000]
 
 

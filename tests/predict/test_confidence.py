@@ -182,6 +182,17 @@ def test_blank_images_are_flagged_as_unfamiliar(tmp_path: Path) -> None:
     assert not as_prediction(predictor.predict(half)).is_unfamiliar
 
 
+@pytest.mark.parametrize(
+    ("size", "is_tiny"), [((15, 15), True), ((15, 400), True), ((16, 16), False), ((16, 99), False)]
+)
+def test_tiny_images_are_flagged_as_unfamiliar(tmp_path: Path, size: tuple[int, int], is_tiny: bool) -> None:
+    """Enlarged, they look like a smooth sky: `embedded` saw awe in the 4 x 4 px of a cup, at 0.76."""
+    predictor = Predictor(make_network(tmp_path, distances=(1e6,) * 99))
+    prediction = as_prediction(predictor.predict(draw_image(1).resize(size)))
+    assert prediction.is_unfamiliar == is_tiny
+    assert (prediction.familiarity == 0) == is_tiny
+
+
 def test_valence_falls_back_to_word_norms(tmp_path: Path) -> None:
     prediction = as_prediction(Predictor(make_network(tmp_path)).predict(draw_image(1)))
     assert prediction.valence is not None

@@ -124,6 +124,10 @@ def test_answers_in_the_browser_equal_pythons(browser: object, site: tuple[str, 
     red = io.BytesIO()
     Image.new("RGB", (300, 200), "red").save(red, "PNG")
     assert visit.page.evaluate(PREDICT, ["red.png", base64.b64encode(red.getvalue()).decode()])["is_unfamiliar"]
+    tiny = io.BytesIO()
+    draw_image(3).resize((15, 40)).save(tiny, "PNG")
+    assert predictor.predict(tiny.getvalue()).familiarity == 0
+    assert visit.page.evaluate(PREDICT, ["tiny.png", base64.b64encode(tiny.getvalue()).decode()])["familiarity"] == 0
     assert not visit.wrong
     visit.context.close()
 

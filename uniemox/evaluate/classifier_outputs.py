@@ -19,7 +19,7 @@ from uniemox.model.config import Precision
 from uniemox.model.eval_mode import eval_mode
 from uniemox.network_spec import views_of
 from uniemox.persons.box import Box
-from uniemox.predict.network import DISTANCE, FEATURES, LOGITS, is_blank, mean_outputs
+from uniemox.predict.network import DISTANCE, FEATURES, LOGITS, is_blank, is_tiny, mean_outputs
 from uniemox.predict.views import scene_parts
 from uniemox.training.config import HardwareConfig
 from uniemox.training.hardware import autocast, count_workers, setup_device
@@ -118,7 +118,7 @@ def _collect(
                 return of_square.by_name()
 
             # The crop is in the middle of the image, so its ends add up to the image's size.
-            sizes = [(round(crop.x1 + crop.x2), round(crop.y1 + crop.y2)) for crop in crops]
+            sizes = [_size_of_image(crop) for crop in crops]
             _blend_long_images(outputs, read, sizes, outputs_of_square)
     return outputs, tuple(read), tuple(broken)
 
@@ -176,7 +176,10 @@ class _CollectedOutputs:
             pixels = {name: normalise(value, self.device, self.reading.stats) for name, value in views.items()}
             outputs = {name: value.float().cpu().numpy() for name, value in self.compute(**pixels).items()}
         if DISTANCE in outputs:
-            are_blank = [is_blank(*(view[i].numpy() for view in views.values())) for i in range(len(batch.samples))]
+            are_blank = [
+                is_blank(*(view[i].numpy() for view in views.values())) or is_tiny(_size_of_image(batch.crops[i]))
+                for i in range(len(batch.samples))
+            ]
             outputs[DISTANCE] = np.where(are_blank, np.float32(np.inf), outputs[DISTANCE])
         for name, values in outputs.items():
             self._outputs.setdefault(name, []).append(values)
@@ -195,6 +198,11 @@ class _CollectedOutputs:
     def by_name(self) -> dict[str, np.ndarray]:
         """Return the outputs so far, by name."""
         return {name: np.concatenate(values) for name, values in self._outputs.items()}
+
+
+def _size_of_image(crop: Box) -> tuple[int, int]:
+    """Return width and height of an image, px, from the part that its scene view shows, which is in its middle."""
+    return round(crop.x1 + crop.x2), round(crop.y1 + crop.y2)
 
 
 def select_views(classifier: Classifier, batch: ViewBatch) -> dict[str, torch.Tensor]:

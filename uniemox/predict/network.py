@@ -32,6 +32,8 @@ ONE_BY_ONE = "uniemox_one_by_one"
 (DynamicQuantizeLinear) have one range per batch, so predictions would depend on the other images."""
 MAX_BYTES = 2 * 2**30
 BLANK_STD = 4.0  # levels of 255, above the noise of a camera or of JPEG
+# Enlarged, a smaller image looks like a smooth sky, which networks know well.
+MIN_SIDE_PX = 16
 LOGITS = "logits"
 MAPS = "maps"
 FEATURES = "features"
@@ -63,6 +65,8 @@ class ImageViews:
     """Weight of each view, (K,), with sum 1."""
     parts: tuple[Box, ...]
     """Part of the image that each view shows, px."""
+    is_tiny: bool = False
+    """True if the image is too small to be recognised, see `is_tiny`."""
 
     @property
     def box(self) -> Box:
@@ -165,18 +169,21 @@ class Network:
         full_size = sized.full_size
         if "scene" not in info.views:
             person = choose_person(persons, target, full_size, info.person)
-            return ImageViews((self.views_of(sized, persons, target),), (1.0,), (person.box,))
+            views = (self.views_of(sized, persons, target),)
+            return ImageViews(views, (1.0,), (person.box,), is_tiny=is_tiny(full_size))
         parts = [(Box(0, 0, *full_size), 1.0)] if info.needs_person else scene_parts(full_size, info.rules.long_images)
         if len(parts) == 1:
             centre = scene_box(full_size, info.size, info.crop_fraction)
-            return ImageViews((self.views_of(sized, persons, target),), (1.0,), (centre,))
-        views = []
+            views = (self.views_of(sized, persons, target),)
+            return ImageViews(views, (1.0,), (centre,), is_tiny=is_tiny(full_size))
+        squares = []
         boxes = []
         for part, _ in parts:
-            views.append(self.views_of(SizedImage.of(crop(sized, part)), None))
+            squares.append(self.views_of(SizedImage.of(crop(sized, part)), None))
             centre = scene_box((min(full_size), min(full_size)), info.size, info.crop_fraction)
             boxes.append(Box(centre.x1 + part.x1, centre.y1 + part.y1, centre.x2 + part.x1, centre.y2 + part.y1))
-        return ImageViews(tuple(views), tuple(weight for _, weight in parts), tuple(boxes))
+        weights = tuple(weight for _, weight in parts)
+        return ImageViews(tuple(squares), weights, tuple(boxes), is_tiny=is_tiny(full_size))
 
     def answer(self, views: Sequence[Mapping[str, Pixels]], *, with_features: bool = False) -> Answers:
         """Return the answers for N images' views, see `views_of`.
@@ -193,11 +200,11 @@ class Network:
         Raises:
             ConfigError: If features are requested from a network that does not output them.
         """
+        outputs = self._run_views(image_views, self._extra_outputs(with_features=with_features))
         # By the older rule, the probabilities of the squares are averaged; by the present one, the network's outputs.
         if len(image_views.views) > 1 and self.info.rules.long_images == "squares":
-            return self.answer(image_views.views, with_features=with_features).mean()
-        outputs = self.run_image(image_views, self._extra_outputs(with_features=with_features))
-        return self._answers(outputs, with_features=with_features)
+            return self._answers(outputs, with_features=with_features).mean()
+        return self._answers(mean_outputs(outputs, image_views.weights), with_features=with_features)
 
     def run_image(self, image_views: ImageViews, extra_outputs: Sequence[str] = ()) -> dict[str, Array]:
         """Return the outputs for one image by name, one row each: the weighted mean over its views.
@@ -206,7 +213,14 @@ class Network:
             image_views: Views of the image, from `image_views`.
             extra_outputs: Names of further outputs, see `run`. The distance is the mean over views that are not blank.
         """
-        return mean_outputs(self.run(image_views.views, extra_outputs), image_views.weights)
+        return mean_outputs(self._run_views(image_views, extra_outputs), image_views.weights)
+
+    def _run_views(self, image_views: ImageViews, extra_outputs: Sequence[str]) -> dict[str, Array]:
+        """Return the outputs for the K views of an image by name, (K, ...) each; a tiny image counts as blank."""
+        outputs = self.run(image_views.views, extra_outputs)
+        if image_views.is_tiny and DISTANCE in outputs:
+            outputs[DISTANCE] = np.full_like(outputs[DISTANCE], np.inf)
+        return outputs
 
     def _extra_outputs(self, *, with_features: bool) -> list[str]:
         """Return the names of the outputs that answers need besides logits and distance."""
@@ -380,6 +394,11 @@ def mean_outputs(outputs: Mapping[str, Array], weights: Sequence[float]) -> dict
             shares = shares[np.isfinite(values)]
         means[name] = np.average(rows, axis=0, weights=shares)[None].astype(np.float32)
     return means
+
+
+def is_tiny(full_size: tuple[int, int]) -> bool:
+    """Return True if an image is too small to be recognised.  full_size: width and height, px."""
+    return min(full_size) < MIN_SIDE_PX
 
 
 def is_blank(*views: Pixels) -> bool:

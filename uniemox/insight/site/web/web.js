@@ -6,7 +6,7 @@ import { boxMeans, resize, sceneBox, sceneParts, sceneView } from "./resize.js";
 const SITE = new URL("..", import.meta.url);
 const MAX_MEGAPIXELS = 100;
 const MAX_MAP_PX = 1024; // of the longer side
-const BLANK_STD = 4; // of 255
+const [BLANK_STD, MIN_SIDE_PX] = [4, 16]; // of 255; as uniemox/predict/network.py
 const [GRID, MAX_SPREAD] = [16, 1.6]; // as uniemox/predict/colour.py
 const [UNFAMILIAR, ROUNDING] = [0.05, 1e-5]; // as uniemox/predict/confidence.py
 const COLOURS = [[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]];
@@ -124,11 +124,11 @@ function familiarityOf(info, distance) {
   return distance === Infinity ? 0 : (info.distances.length - nearer + 1) / (info.distances.length + 1);
 }
 
-// The outputs of one view, as arrays of numbers by name; the distance of a blank view is infinite.
-async function outputsOf(network, view) {
+// The outputs of one view, as arrays of numbers by name; the distance of a blank view, or of a tiny image, is infinite.
+async function outputsOf(network, view, isTiny) {
   const found = await run(network, view, network.info.outputs.filter((name) => name !== "maps"));
   const outputs = Object.fromEntries(Object.entries(found).map(([name, { values }]) => [name, values]));
-  if (outputs.distance && spread(view) < BLANK_STD) outputs.distance = [Infinity];
+  if (outputs.distance && (isTiny || spread(view) < BLANK_STD)) outputs.distance = [Infinity];
   return outputs;
 }
 
@@ -223,8 +223,11 @@ export async function predict(model, item, share) {
   const { info } = network;
   const image = await decode(item.file);
   const parts = sceneParts(image, info.rules.long_images);
+  const isTiny = Math.min(image.width, image.height) < MIN_SIDE_PX;
   const several = [];
-  for (const part of parts) several.push(await outputsOf(network, sceneView(part.image, info.size, info.crop_fraction)));
+  for (const part of parts) {
+    several.push(await outputsOf(network, sceneView(part.image, info.size, info.crop_fraction), isTiny));
+  }
   const { probabilities, ofSets, familiarity, rated } = judgeAll(info, several, parts.map(({ weight }) => weight));
   const [valence, arousal] = rated || [null, null];
   const colourless = isColourless(image);
