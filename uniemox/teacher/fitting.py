@@ -4,10 +4,9 @@ import math
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from uniemox.data.order import RunOrder, steps_in_epoch
-from uniemox.data.prompts import teacher_text
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.seen import SEEN, hashes_of, seen_by, write_hashes
 from uniemox.data.unreadable import UNREADABLE_FILE, describe_unreadable, lost_by_class, write_unreadable
-from uniemox.errors import DataError
 from uniemox.teacher.config import FitConfig
 from uniemox.teacher.fitted import (
     DESCRIPTION,
@@ -34,6 +31,7 @@ from uniemox.teacher.fitted import (
     words_of,
 )
 from uniemox.teacher.opening import open_timm_tower, timm_name
+from uniemox.teacher.pairs import ENCODE_BATCH_SIZE, SMALL_PX, PairReader, Pairs, texts_by_image
 from uniemox.teacher.protocol import fit_pixels
 from uniemox.teacher.sources import TimmImageTower
 from uniemox.training.callback import Callback
@@ -42,99 +40,9 @@ from uniemox.training.hardware import autocast, fast_precision, setup_device
 from uniemox.training.optimization import build_grouped_optimizer, train_step
 from uniemox.training.run_folder import begin_run
 from uniemox.training.trainer import Trainer
-from uniemox.views.config import ViewConfig
-from uniemox.views.loader import BrokenCount, ViewBatch, ViewDataset, build_loader
 from uniemox.views.patches import IMAGENET_MEAN, IMAGENET_STD
-from uniemox.views.transfer import to_device
-from uniemox.views.transforms import TrainViews, WholeViews
 
-# Minimum number of images, of which two are held out.
-MIN_IMAGES = 20
-# Images per batch when encoding.
-ENCODE_BATCH_SIZE = 64
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
-
-
-@dataclass(frozen=True, slots=True)
-class Pairs:
-    """P images with their texts."""
-
-    inputs: Tensor  # (V, P, 2, 3, S, S) uint8, V views of scene and person, or (1, P, D) features of a frozen tower
-    texts: Sequence[tuple[str, ...]]  # P; distinct, at least one each
-
-
-def texts_by_image(data: DataSet, with_emotion: bool) -> tuple[list[Sample], list[tuple[str, ...]]]:
-    """Return the images that have texts, once each, and their distinct texts.
-
-    Raises:
-        DataError: If there are fewer than 20.
-    """
-    samples: dict[str, Sample] = {}
-    texts: dict[str, dict[str, None]] = {}
-    for sample in data.samples:
-        if sample.text and sample.text.strip():
-            samples.setdefault(sample.image_key, sample)
-            texts.setdefault(sample.image_key, {})[teacher_text(sample, with_emotion)] = None
-    if len(samples) < MIN_IMAGES:
-        raise DataError(
-            f"{data.name}: {len(samples)} of its images have a text, a teacher needs at least {MIN_IMAGES}; write "
-            f"texts with: uniemox data describe {data.name}"
-        )
-    return list(samples.values()), [tuple(image_texts) for image_texts in texts.values()]
-
-
-def read_pairs(
-    dataset: ViewDataset,
-    texts: Sequence[tuple[str, ...]],
-    views: int,
-    encode: Callable[[ViewBatch], Tensor],
-    workers: int,
-    broken: BrokenCount,
-    on_progress: Callable[[int, int], None],
-) -> Pairs:
-    """Read all views of all readable images into memory.
-
-    Args:
-        dataset: P images.
-        texts: P, the texts of each image.
-        views: V, number of views per image; view v is that of epoch v.
-        encode: Converts a batch of n images to (n, ...).
-        workers: Number of processes that decode.
-        broken: Counter of unreadable images, which are left out.
-        on_progress: Called with the number of views done and their total.
-
-    Raises:
-        DataError: If no image can be read, or too many can't.
-    """
-    images = len(dataset)
-    order = [
-        [(view, i) for i in range(start, min(start + ENCODE_BATCH_SIZE, images))]
-        for view in range(views)
-        for start in range(0, images, ENCODE_BATCH_SIZE)
-    ]
-    row_of = {sample.key: i for i, sample in enumerate(dataset.samples)}
-    inputs = torch.empty(0)
-    is_read = torch.zeros(images, dtype=torch.bool)
-    done = 0
-    for keys, batch in zip(order, build_loader(dataset, order, workers), strict=True):
-        broken.add(batch.broken)
-        if batch.samples:
-            encoded = encode(batch)  # (n, ...)
-            # The first batch tells the shape.
-            if not is_read.any():
-                inputs = encoded.new_zeros(views, images, *encoded.shape[1:])  # (V, P, ...)
-            rows = torch.tensor([row_of[sample.key] for sample in batch.samples])
-            view = keys[0][0]
-            inputs[view, rows] = encoded
-            is_read[rows] = True
-        done += len(keys)
-        on_progress(done, views * images)
-    if not is_read.any():
-        raise DataError(f"none of {images} images can be read: {next(iter(broken.reasons.values()))}")
-    # Nothing to leave out: no copy.
-    if is_read.all():
-        return Pairs(inputs, texts)
-    return Pairs(inputs[:, is_read], [texts[i] for i in is_read.nonzero().flatten().tolist()])
 
 
 def sentences_of(texts: Sequence[str]) -> frozenset[str]:
@@ -144,10 +52,6 @@ def sentences_of(texts: Sequence[str]) -> frozenset[str]:
 
 # Share of the images that are held out.
 HELD_OUT_FRACTION = 0.1
-# Side of the small tower's input.
-SMALL_PX = 96
-# Minimum area of a crop as a share of the image; a smaller crop may not match its text.
-MIN_AREA = 0.6
 # Initial 1 / temperature and offset of the cosines.
 SCALE = 10.0
 BIAS = -3.0
@@ -194,23 +98,9 @@ def fit_teacher(
     # A frozen tower does nearly all the work, so only this runs on a GPU.
     device = setup_device(HardwareConfig())
     tower = None if config.image_tower is None else open_timm_tower(config.image_tower, device)
-    broken = BrokenCount(config.max_unreadable)
-
-    def encode(batch: ViewBatch) -> Tensor:
-        if tower is None:
-            return torch.stack([batch.scene, batch.person], dim=1)  # (n, 2, 3, S, S)
-        return tower.image_features(to_device(batch.scene, device).float() / 255).cpu()  # (n, D)
-
-    def read(rows: list[int], crops: int, stage: str) -> Pairs:
-        """Read pairs, as `crops` random crops per image, or as the whole image for 0."""
-        size = (config.image_size or SMALL_PX) if tower is None else max(tower.size)
-        make_views = TrainViews(ViewConfig(size=size, min_area=MIN_AREA), config.seed) if crops else WholeViews(size)
-        dataset = ViewDataset([samples[i] for i in rows], make_views)
-        progress = partial(callback.progress, stage)
-        return read_pairs(dataset, [texts[i] for i in rows], max(crops, 1), encode, config.workers, broken, progress)
-
-    held_out_pairs = read(order[:held_out], 0, "reading held-out images")
-    training_pairs = read(order[held_out:], config.views if tower is None else 0, "reading images")
+    reader = PairReader(samples, texts, config, tower=tower, device=device, callback=callback)
+    held_out_pairs = reader.read(order[:held_out], 0, "reading held-out images")
+    training_pairs = reader.read(order[held_out:], config.views if tower is None else 0, "reading images")
     teacher = initial_teacher(config, tower, training_pairs.texts)
     # The folder has a finished teacher, which the new one replaces.
     if (out / DESCRIPTION).is_file() and not resume:
@@ -221,19 +111,34 @@ def fit_teacher(
         "data": data.name,
         "pictures": len(training_pairs.texts),
         "texts": len({text for image_texts in training_pairs.texts for text in image_texts}),
-        "broken": len(broken.reasons),
+        "broken": len(reader.broken.reasons),
         "config": asdict(config),
         "figures": _retrieval_scores(teacher, held_out_pairs, is_frozen=tower is not None),
     }
     teacher.save(out)
-    hashes = hashes_of(samples, lambda stage, done, _: callback.progress(stage, done, len(samples)))
-    write_hashes(out / SEEN, hashes | seen_by(config.image_tower or ""))
-    write_unreadable(out / UNREADABLE_FILE, broken.reasons)
-    for line in lost_by_class(samples, broken.reasons, data.labels, "the data"):
-        callback.note(line)
-    for line in describe_unreadable(broken.reasons, out / UNREADABLE_FILE):
-        callback.note(line)
+    _write_notes(
+        out, data, samples, image_tower=config.image_tower or "", unreadable=reader.broken.reasons, callback=callback
+    )
     return teacher
+
+
+def _write_notes(
+    out: Path,
+    data: DataSet,
+    samples: Sequence[Sample],
+    *,
+    image_tower: str,
+    unreadable: Mapping[str, str],
+    callback: Callback,
+) -> None:
+    """Write the hashes of all images and the list of unreadable ones to a teacher's folder, and report these."""
+    hashes = hashes_of(samples, lambda stage, done, _: callback.progress(stage, done, len(samples)))
+    write_hashes(out / SEEN, hashes | seen_by(image_tower))
+    write_unreadable(out / UNREADABLE_FILE, unreadable)
+    for line in lost_by_class(samples, unreadable, data.labels, "the data"):
+        callback.note(line)
+    for line in describe_unreadable(unreadable, out / UNREADABLE_FILE):
+        callback.note(line)
 
 
 def pairs_to_fit(data: DataSet, config: FitConfig) -> tuple[list[Sample], list[tuple[str, ...]]]:
