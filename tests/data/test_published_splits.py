@@ -44,6 +44,18 @@ def splits_of(data: DataSet) -> dict[str, str | None]:
     return {sample.key: sample.split for sample in data.samples}
 
 
+def test_files_of_a_folder_of_lists_that_are_not_read_are_named(photos: str, tmp_path: Path) -> None:
+    lists = tmp_path / "lists"
+    for split, names in by_split().items():
+        write(lists / f"{split}.txt", "\n".join(names))
+    for name in ("trainval.txt", "eval.csv", "test.list", "classes.txt", "interval.txt", "README.md"):
+        write(lists / name, "x")
+    data = open_data(photos, splits=lists)
+    assert splits_of(data) == SPLITS
+    [note] = [note for note in data.notes if "not read" in note]
+    assert note.startswith(f"{lists} also has eval.csv, test.list, trainval.txt: not read")
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [

@@ -14,7 +14,7 @@ from uniemox.data.readers.folders import SPLITS
 from uniemox.data.readers.paths import key_of
 from uniemox.data.sample import DataSet
 from uniemox.data.split_folders import IMAGES
-from uniemox.data.split_lists import FORMS, ListedImage, ListedLine, is_named_as_image, read_lists
+from uniemox.data.split_lists import FORMS, ListedImage, ListedLine, is_named_as_image, read_lists, unread_lists
 from uniemox.errors import DataError
 from uniemox.io.files import plain_cell
 from uniemox.plurals import counted
@@ -65,7 +65,12 @@ def scheme_of_lists(path: Path, data: DataSet) -> tuple[dict[str, str], tuple[st
         )
     _refuse_repeated(entries, people)
     scheme = {sample.key: entries[sample.image_key][0].split for sample in data.samples if sample.image_key in entries}
-    return scheme, tuple(_notes(absent, sorted(people.keys() - entries.keys())))
+    notes = list(_notes(absent, sorted(people.keys() - entries.keys())))
+    if path.is_dir() and (unread := unread_lists(path)):
+        notes.append(
+            f"{path} also has {', '.join(unread)}: not read, because the name tells none of train, val and test"
+        )
+    return scheme, tuple(notes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,9 @@ from uniemox.io.typed import parse_json
 from uniemox.labels import clean
 
 LIST_ENDINGS = (".txt", ".csv", ".tsv", ".json", ".lst")
+# Endings and names of files in a folder of lists that are not read, but may be lists.
+POSSIBLE_ENDINGS = (*LIST_ENDINGS, ".list", "")
+MAY_BE_LIST = re.compile(r"(?<![a-z])(train|val|test|eval|dev)", re.IGNORECASE)
 NAME_COLUMNS = (
     *("path", "image", "file", "filename", "file_name", "image_path", "image_name", "img", "name", "key"),
     *("filepath", "file_path", "image_file", "image_id", "img_path", "img_name", "img_id", "id"),
@@ -87,6 +90,13 @@ def read_lists(path: Path) -> list[ListedLine]:
     if os.path.isdir(path):
         lists = _lists_in(path)
     return [entry for file, split in lists.items() for entry in _read_list(file, split)]
+
+
+def unread_lists(folder: Path) -> list[str]:
+    """Return the names of files in a folder of lists that may be lists, too, but are not read, such as trainval.txt."""
+    lists = _lists_in(folder)
+    files = [path for path in _children(folder) if path not in lists and path.is_file()]
+    return [path.name for path in files if path.suffix.lower() in POSSIBLE_ENDINGS and MAY_BE_LIST.search(path.stem)]
 
 
 def _lists_in(folder: Path) -> dict[Path, str | None]:
