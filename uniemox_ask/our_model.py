@@ -84,8 +84,8 @@ def probabilities_of_ours(
             without_boxes.append(image)
             continue
         # The network's input is that of its evaluation.
-        views = network.views_of(decode_sample(sample), sample.persons, sample.target_box)
-        save(image, network.answer([views]).values[0].tolist())
+        views = network.image_views(decode_sample(sample), sample.persons, sample.target_box)
+        save(image, network.answer_image(views).values[0].tolist())
     if without_boxes and network.info.needs_person:
         predictor = Predictor(network, open_finder("embedded"))
     answers = predictor.predict_each(image.sample.image.read() for image in without_boxes)

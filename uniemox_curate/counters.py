@@ -7,7 +7,7 @@ decisions that they count. Images with newer answers or decisions are subtracted
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
 from hashlib import sha256
 from itertools import groupby
@@ -242,16 +242,21 @@ class _ImageNumbers:
 
     def minus(self, other: "_ImageNumbers") -> "_ImageNumbers":
         """Return the difference."""
-        values: dict[str, Any] = {}
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if isinstance(value, Counter):
-                value = Counter(value)
-                value.subtract(getattr(other, item.name))
-            else:
-                value -= getattr(other, item.name)
-            values[item.name] = value
-        return _ImageNumbers(**values)
+        dropped = Counter(self.dropped)
+        dropped.subtract(other.dropped)
+        styles = Counter(self.styles)
+        styles.subtract(other.styles)
+        return _ImageNumbers(
+            answered_twice=self.answered_twice - other.answered_twice,
+            answered_or_skipped=self.answered_or_skipped - other.answered_or_skipped,
+            disputed=self.disputed - other.disputed,
+            labelled=self.labelled - other.labelled,
+            fingerprint=self.fingerprint - other.fingerprint,
+            passed_screen=self.passed_screen - other.passed_screen,
+            taken_down=self.taken_down - other.taken_down,
+            dropped=dropped,
+            styles=styles,
+        )
 
 
 class _ImageTally:

@@ -5,6 +5,7 @@ Older versions recorded less. Fields that they lack have a default here.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 from uniemox.io import check_json
 from uniemox_curate.annotate.kept_sets import KeptSet
@@ -114,16 +115,30 @@ class SavedRelease:
 def saved_agreement(store: Store) -> SavedAgreement | None:
     """Return the last computed agreement; None if there is none."""
     content = store.setting(AGREEMENT)
-    return None if not content else check_json(content, SavedAgreement, AGREEMENT, remedy="compute it again")
+    if not content:
+        return None
+    return check_json(content, SavedAgreement, _place(store, AGREEMENT), remedy="run uniemox curate agree again")
 
 
 def saved_split(store: Store) -> SavedSplit | None:
     """Return the last drawn split; None if there is none."""
     content = store.setting(SPLIT)
-    return None if not content else check_json(content, SavedSplit, SPLIT, remedy="draw it again")
+    return parse_split(content, store) if content else None
+
+
+def parse_split(content: Any, store: Store) -> SavedSplit:
+    """Return a split as a project has stored it."""
+    return check_json(content, SavedSplit, _place(store, SPLIT), remedy="run uniemox curate split again")
 
 
 def saved_release(store: Store) -> SavedRelease | None:
     """Return the newest release; None if there is none, or only ones of older versions."""
     content = store.setting(RELEASE)
-    return None if not content else check_json(content, SavedRelease, RELEASE, remedy="make the release again")
+    if not content:
+        return None
+    return check_json(content, SavedRelease, _place(store, RELEASE), remedy="restore a copy of the database")
+
+
+def _place(store: Store, name: str) -> str:
+    """Return the words for a setting in a message."""
+    return f"{store.engine.url}, setting {name}"

@@ -31,7 +31,7 @@ from uniemox_curate.progress import (
     WrittenRelease,
 )
 from uniemox_curate.project import Project
-from uniemox_curate.saved_results import SPLIT, saved_agreement, saved_release, saved_split
+from uniemox_curate.saved_results import SPLIT, parse_split, saved_agreement, saved_release, saved_split
 from uniemox_curate.staleness import agreement_change, release_change, split_change
 
 # Maximum number of decisions in the history.
@@ -295,16 +295,15 @@ def _rounded(figure: Mapping[str, float | None]) -> dict[str, float | None]:
 
 def _split(project: Project, counts: Counts) -> SplitDrawn | None:
     """Return the split with a clause about later changes; None if there is none."""
-    saved = saved_split(project.store)
-    if saved is None:
+    stored = project.store.setting(SPLIT)
+    if not stored:
         return None
+    saved = parse_split(stored, project.store)
     with project.store.read() as connection:
         change = split_change(connection, saved, counts)
     # Without a change, only takedowns make the kept images fewer than those of the split.
     missing = saved.images - counts.labelled.images
-    return SplitDrawn(
-        saved=saved, stored=project.store.setting(SPLIT), change=change, taken_down=0 if change else max(missing, 0)
-    )
+    return SplitDrawn(saved=saved, stored=stored, change=change, taken_down=0 if change else max(missing, 0))
 
 
 def _released(project: Project, counts: Counts) -> Released:

@@ -61,14 +61,18 @@ def finetune(
         resume: Continue the run in --out, if there is one.
     """
     need("torch", "timm", "open_clip", "tensorboard", "onnxscript", "sklearn", extra="train")
+    from uniemox.training.launch import is_first
+
     config = config_of(FinetuneConfig, settings, init=init, method=method or "full")
     starts_from_package = needs_default_init(config, preset)
+    note = ""
     dataset = files.open(data, with_texts=config.reads_texts)
     if starts_from_package:
-        config, chosen = with_default_init(config, has_method=method is not None)
-        say(chosen)
+        config, note = with_default_init(config, has_method=method is not None)
     elif method is None:
-        say("method full (the default): all layers are trained; --method probe fits a new head alone, in minutes")
+        note = "method full (the default) also trains the encoder; --method probe fits a new head alone, in minutes"
+    if note and is_first():
+        say(note)
     _finetune(config, dataset, data, out, files, resume)
 
 

@@ -152,7 +152,7 @@ def calibrated(
     """
     train_distances = info.distances
     if distances is not None and not train_distances:
-        # The distance of a blank image is infinite.
+        # The distance of a blank or tiny image is infinite.
         finite = distances[np.isfinite(distances)]
         train_distances = tuple(round(float(value), 3) for value in quantiles(finite))
     info = replace(info, distances=train_distances)

@@ -39,7 +39,7 @@ class Scorer:
     answered: AnsweredSamples
     scored: ScoredLabels | None
     """None for valence and arousal."""
-    of_task: TaskScorer
+    task_scorer: TaskScorer
 
     @classmethod
     def of(
@@ -54,20 +54,20 @@ class Scorer:
             head: Head whose ratings are scored instead of the classifier's labels.
         """
         answered = AnsweredSamples(info, outputs)
-        of_task: TaskScorer
+        task_scorer: TaskScorer
         if scored is None:
-            of_task = AffectScorer(answered, head)
+            task_scorer = AffectScorer(answered, head)
         elif info.task == "multilabel":
-            of_task = MultilabelScorer(answered)
+            task_scorer = MultilabelScorer(answered)
         elif info.task == "distribution":
-            of_task = DistributionScorer(answered, scored)
+            task_scorer = DistributionScorer(answered, scored)
         else:
-            of_task = ClassScorer(answered, scored)
-        return cls(answered, scored, of_task)
+            task_scorer = ClassScorer(answered, scored)
+        return cls(answered, scored, task_scorer)
 
     def score(self, rows: NDArray[np.intp]) -> Scores:
         """Score the samples with these indices, (M',)."""
-        return self.of_task.score(rows)
+        return self.task_scorer.score(rows)
 
     def trust(self) -> dict[str, float]:
         """Return `Evaluation.trust`. Sets consist of the model's own labels, of which several may be right."""
@@ -94,7 +94,7 @@ class Scorer:
         """Return a line for every image."""
         samples = zip(self.answered.outputs.samples, self.answered.units, strict=True)
         return [
-            {"key": sample.key, "path": str(sample.image), "group": unit} | self.of_task.line(row)
+            {"key": sample.key, "path": str(sample.image), "group": unit} | self.task_scorer.line(row)
             for row, (sample, unit) in enumerate(samples)
         ]
 

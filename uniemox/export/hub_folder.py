@@ -156,6 +156,7 @@ def timm_network(classifier: Classifier, info: ClassifierInfo) -> nn.Module | No
         return None
     network.load_state_dict(classifier.encoder.state_dict(), strict=False)
     if info.task == "affect":
+        # `to_affect` is linear.
         shift = torch.tensor(to_affect(0.0))
         scale = to_affect(1.0) - to_affect(0.0)
     else:

@@ -1,4 +1,4 @@
-"""Vision transformers as encoders: position tables, visible tokens, concatenation; and the colour histogram."""
+"""Vision transformers as encoders: position tables and visible tokens."""
 
 from typing import Any
 

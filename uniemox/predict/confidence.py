@@ -43,7 +43,7 @@ def flag_note(info: ClassifierInfo) -> str | None:
 
 
 def unflagged_note(info: ClassifierInfo) -> str | None:
-    """Return a sentence about a model that flags no unfamiliar images, or only blank ones; None for other models."""
+    """Return a sentence about a model that flags no unfamiliar images, or only blank and tiny ones; else None."""
     if not info.distances:
         return "the model can't compare images with its training images, so it flags none as unfamiliar"
     return flag_note(info)
@@ -60,7 +60,8 @@ def familiarity_of(distances: Array | None, held_out: Sequence[float]) -> NDArra
         held_out: Sorted distances of held-out images.
 
     Returns:
-        Shares, (N,), 0 to 1; 0 for an infinite distance, that of blank images. None without distances or held_out.
+        Shares, (N,), 0 to 1; 0 for an infinite distance, as blank and tiny images have. None without distances or
+        held_out.
 
     >>> familiarity_of(np.array([1.0, 2.0, 9.0]), (1.0, 2.0, 3.0, 4.0)).tolist()
     [1.0, 0.8, 0.2]

@@ -65,7 +65,7 @@ class ImageViews:
     """Weight of each view, (K,), with sum 1."""
     parts: tuple[Box, ...]
     """Part of the image that each view shows, px."""
-    is_tiny: bool = False
+    is_tiny: bool
     """True if the image is too small to be recognised, see `is_tiny`."""
 
     @property
@@ -211,7 +211,8 @@ class Network:
 
         Args:
             image_views: Views of the image, from `image_views`.
-            extra_outputs: Names of further outputs, see `run`. The distance is the mean over views that are not blank.
+            extra_outputs: Names of further outputs, see `run`. The distance is the mean over views that are not blank;
+                that of a tiny image is infinite.
         """
         return mean_outputs(self._run_views(image_views, extra_outputs), image_views.weights)
 

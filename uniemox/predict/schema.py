@@ -120,7 +120,7 @@ FIELDS: list[Field] = [
         "is_unfamiliar",
         bool,
         "The image is so unlike the training images that the answer is a guess; models with fewer than 20 held-out "
-        "images flag only blank ones",
+        "images flag only blank ones, of one colour or with less than 16 px on a side",
     ),
     Field("is_colourless", bool, "The image is grey, sepia or of one other tone; its answer is less reliable"),
     Field("view", Corners | None, "The part that was judged: x1, y1, x2, y2, px", digits=2),

@@ -116,13 +116,13 @@ def fit_teacher(
         "figures": _retrieval_scores(teacher, held_out_pairs, is_frozen=tower is not None),
     }
     teacher.save(out)
-    _write_notes(
+    _record_images(
         out, data, samples, image_tower=config.image_tower or "", unreadable=reader.broken.reasons, callback=callback
     )
     return teacher
 
 
-def _write_notes(
+def _record_images(
     out: Path,
     data: DataSet,
     samples: Sequence[Sample],

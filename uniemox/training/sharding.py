@@ -1,4 +1,4 @@
-"""Sharding of a model that is too large for one device over all processes."""
+"""Sharding, over all processes, of a model that is too large for one device."""
 
 import warnings
 from collections.abc import Mapping

@@ -83,6 +83,7 @@ class _RandomCrops:
     """Random crops of a sample's image. The decoder draws them as soon as the file's header tells the image's size.
 
     They are drawn before the pixels are decoded, because these may then be as small as the smaller crop allows.
+    The attributes exist from then on.
     """
 
     scene: Box

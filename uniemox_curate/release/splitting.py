@@ -104,8 +104,8 @@ def split(
         verdicts: Verdicts on all images; those with a label are split.
         ratios: Share of each split.
         seed: Random seed of the first scheme.
-        schemes: Number drawn; the one with the most similar colours is kept (data/splits.py). With other images another
-            scheme may be the best one; its seed, with one scheme, keeps the draw.
+        schemes: Number drawn; the one with the most similar colours is kept (data/split_choice.py). With other images
+            another scheme may be the best one; its seed, with one scheme, keeps the draw.
         rule: Rule of the verdicts; None: that of the last split or release.
 
     Returns:

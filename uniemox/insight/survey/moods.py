@@ -4,11 +4,11 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
-from uniemox.labels.rating_scale import HIGHEST_RATING, LOWEST_RATING
+from uniemox.labels.rating_scale import HIGHEST_RATING, LOWEST_RATING, rating_of
 
 # Side of the finest cell, in points of the scales from 1 to 9.
 STEP = 0.25
-MIDDLE = 5.0
+MIDDLE = rating_of(0.5)
 # Number of columns above which four cells become one.
 MAX_COLUMNS = 16
 # Number of rows and columns below which the words beside the axes would overlap.

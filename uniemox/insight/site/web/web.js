@@ -6,7 +6,8 @@ import { boxMeans, resize, sceneBox, sceneParts, sceneView } from "./resize.js";
 const SITE = new URL("..", import.meta.url);
 const MAX_MEGAPIXELS = 100;
 const MAX_MAP_PX = 1024; // of the longer side
-const [BLANK_STD, MIN_SIDE_PX] = [4, 16]; // of 255; as uniemox/predict/network.py
+const BLANK_STD = 4; // of 255
+const MIN_SIDE_PX = 16; // as uniemox/predict/network.py
 const [GRID, MAX_SPREAD] = [16, 1.6]; // as uniemox/predict/colour.py
 const [UNFAMILIAR, ROUNDING] = [0.05, 1e-5]; // as uniemox/predict/confidence.py
 const COLOURS = [[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]];
