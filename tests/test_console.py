@@ -10,7 +10,7 @@ from rich.table import Table
 
 from tests.runs import colours, uniemox_here
 from uniemox.cli import console
-from uniemox.cli.console import SafeConsole, printable, refuse_other, say_parts
+from uniemox.cli.console import SafeConsole, printable, refuse_other, say_notes
 from uniemox.cli.progress import ProgressBar
 from uniemox.data.sample import NO_PERSONS
 
@@ -70,10 +70,10 @@ def test_printable_keeps_letters_of_all_scripts() -> None:
 def test_a_network_that_reads_the_person_warns_of_missing_boxes(capsys: pytest.CaptureFixture[str]) -> None:
     data = colours(1)
     searched = replace(data, samples=[replace(data.samples[0], persons=()), *data.samples[1:]])
-    say_parts(data)
-    say_parts(searched, sees_person=True)
+    say_notes(data)
+    say_notes(searched, sees_person=True)
     assert capsys.readouterr().err == ""
-    say_parts(data, sees_person=True)
+    say_notes(data, sees_person=True)
     assert " ".join(capsys.readouterr().err.split()) == NO_PERSONS
 
 

@@ -14,10 +14,12 @@ from tests.drawn import Stored, class_folders, draw_image, jpeg_of, plant
 from uniemox.data.audit import Audit, audit, write_page
 from uniemox.data.inspection import inspect_image, scan
 from uniemox.data.near import difference, near_groups
-from uniemox.data.sample import ImageFile, Sample
+from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.data.source import open_data
 from uniemox.io.images import decode
 from uniemox.io.parallel import PoolConfig
+from uniemox.labels import MIKELS
+from uniemox.persons.box import Box, Detection
 
 
 def pairs_of(thumbs: np.ndarray) -> set[tuple[int, int]]:
@@ -291,6 +293,20 @@ def test_of_copies_one_with_a_label_stays(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("path,label\na.jpg,\nb.jpg,awe\nc.jpg,fear\n")
     report = checked(f"csv:{tmp_path}/t.csv")
     assert [(entry["key"], entry["reason"]) for entry in report.exclude] == [("a.jpg", "copy of b.jpg")]
+
+
+def test_people_of_a_larger_version_of_an_image_are_reported(tmp_path: Path) -> None:
+    """The images were scaled after their people had been found: training took the whole image instead."""
+    boxes = {"a": Box(10, 10, 60, 60), "b": Box(239, 114, 408, 312), "c": Box(-2, -2, 66, 40)}
+    samples = []
+    for i, (name, box) in enumerate(boxes.items()):
+        draw_image(i, (64, 64)).save(tmp_path / f"{name}.png")
+        image = ImageFile(tmp_path / f"{name}.png")
+        samples.append(Sample(key=f"{name}.png", image=image, persons=(Detection(box, 0.9),)))
+    report = audit(DataSet("photos", MIKELS, samples), pool=PoolConfig(workers=1))
+    assert names(report, "wrong_boxes") == [{"b.png"}]
+    [group] = report.groups["wrong_boxes"]
+    assert "(239, 114, 408, 312) is outside of the image of 64 x 64 px" in group.reason
 
 
 def test_people_of_one_image_do_not_contradict_each_other(tmp_path: Path) -> None:

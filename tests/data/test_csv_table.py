@@ -53,6 +53,24 @@ def test_every_optional_column_is_read(tmp_path: Path) -> None:
     assert optional_values == (None,) * 7
 
 
+def test_marks_under_several_classes_are_categories(tmp_path: Path) -> None:
+    """They were a tie of votes, so that task multilabel left all images with two labels out, without a word."""
+    text = "path,anger,awe,fear\na.jpg,1,1,0\nb.jpg,0,1,0\nc.jpg,1,1,1\n"
+    data = read_csv(table_of(tmp_path, text, "a.jpg", "b.jpg", "c.jpg"))
+    assert [data.words_of(sample) for sample in data.samples] == [("anger", "awe"), ("awe",), ("anger", "awe", "fear")]
+    assert [sample.label is None for sample in data.samples] == [True, False, True]
+    assert data.samples[0].distribution == {"anger": 0.5, "awe": 0.5, "fear": 0}
+    assert "2 rows have 1 under several classes: these images have a target in task multilabel only" in data.notes
+    data.check_categories()
+
+
+def test_votes_are_no_categories(tmp_path: Path) -> None:
+    data = read_csv(table_of(tmp_path, "path,anger,awe\na.jpg,1,1\nb.jpg,3,1\n", "a.jpg", "b.jpg"))
+    assert [sample.categories for sample in data.samples] == [None, None]
+    with pytest.raises(DataError, match=r"2 images have votes for several labels, such as a\.jpg"):
+        data.check_categories()
+
+
 @pytest.mark.parametrize(
     "text",
     [

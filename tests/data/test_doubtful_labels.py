@@ -2,7 +2,7 @@
 
 import pytest
 
-from uniemox.data.doubtful_labels import notes_on_labels
+from uniemox.data.doubtful_labels import notes_on_labels, notes_on_rare_labels
 from uniemox.labels import LABEL_SETS, LabelSet
 
 
@@ -54,3 +54,19 @@ def test_published_sets_have_no_notes(labels: LabelSet) -> None:
 def test_words_for_a_missing_label_are_named() -> None:
     [note] = notes_of("cosy", "eerie", "unknown")
     assert note.startswith("unknown counts as a class; if it means that the label is missing, leave its images out")
+
+
+@pytest.mark.parametrize(
+    ("counts", "note"),
+    [
+        ({"scary": 30, "scarry": 1, "calm": 9}, "the class scarry has 1 image and resembles scary (30)"),
+        ({"content": 10, "contentt": 2}, "the class contentt has 2 images and resembles content (10)"),
+        ({"scary": 4, "scarry": 1}, ""),
+        ({"happy": 100, "sappy": 3}, ""),
+        ({"calm": 100, "fun": 1}, ""),
+        ({"disgust": 100, "disgusted": 0}, ""),
+    ],
+)
+def test_rare_classes_with_the_name_of_a_large_one_are_named(counts: dict[str, int], note: str) -> None:
+    notes = notes_on_rare_labels(LabelSet("custom", tuple(counts), "evoked"), counts)
+    assert [text.partition(";")[0] for text in notes] == ([note] if note else [])

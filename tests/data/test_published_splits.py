@@ -12,7 +12,7 @@ from tests.data.tree import put, says, write
 from tests.drawn import draw_image, jpeg_of
 from tests.emotic import write_release
 from tests.runs import uniemox_here
-from uniemox.cli.console import say_parts
+from uniemox.cli.console import say_notes
 from uniemox.data import published_splits
 from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.data.source import open_data
@@ -118,18 +118,18 @@ def test_commands_that_train_or_score_print_what_lists_lack(
 ) -> None:
     lists = write(tmp_path / "lists.txt", "awe/none.jpg train\nfear/fear_1.jpg test\n")
     data = open_data(photos, splits=lists)
-    say_parts(data)
+    say_notes(data)
     printed = " ".join(capsys.readouterr().err.split())
     assert printed == " ".join(" ".join(data.notes).split())
     assert "1 listed image is not in the data (train 1)" in printed
     assert "3 images are in no list and were left out" in printed
     union = f"{photos}?splits={lists},emo8:{put(tmp_path / 'Emo8', *NAMES)}?splits={lists}"
-    say_parts(open_data(union))
+    say_notes(open_data(union))
     printed = " ".join(capsys.readouterr().err.split())
     for text in ("fi: 3 images are in no list and were left out", "emo8: 3 images are in no list and were left out"):
         assert printed.count(text) == 1
     assert printed.count("1 sample of fi:") == 1
-    say_parts(open_data(photos))
+    say_notes(open_data(photos))
     assert capsys.readouterr().err == ""
 
 

@@ -195,6 +195,19 @@ def test_the_order_of_the_images_in_a_file_changes_nothing(runs: dict[str, Path]
     assert compare([runs["a0"]], [runs["b0"]]) == before
 
 
+def test_runs_that_were_scored_against_other_labels_are_refused(runs: dict[str, Path]) -> None:
+    """After a correction of the data, equal models differed by 44 points."""
+    [file] = (runs["b0"] / "evaluations").glob("*.jsonl")
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    other = next(line["label"] for line in lines if line["label"] != lines[0]["label"])
+    before = lines[0]["label"]
+    lines[0]["label"] = other
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    said = rf"different labels of 1 image, such as {lines[0]['key']} \({before} and {other}\), so the data have changed"
+    with pytest.raises(DataError, match=said):
+        compare([runs["a0"]], [runs["b0"]])
+
+
 def test_runs_with_other_scores_than_labels_are_refused_with_the_reason(runs: dict[str, Path]) -> None:
     [file] = (runs["a0"] / "evaluations").glob("*.json")
     values = json.loads(file.read_text())

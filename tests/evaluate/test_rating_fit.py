@@ -15,9 +15,18 @@ from tests.data.tree import says
 from tests.drawn import draw_image
 from tests.predict.networks import as_prediction, tiny_network
 from tests.runs import uniemox_here
+from uniemox.data.sample import ImageFile, Sample
 from uniemox.data.source import open_data
 from uniemox.errors import CheckpointError, ConfigError, DataError
-from uniemox.evaluate.rating_fit import PENALTY, HeldOutRatings, RatedImages, _quantile_line, fit_ratings, ridge
+from uniemox.evaluate.rating_fit import (
+    PENALTY,
+    HeldOutRatings,
+    RatedImages,
+    _quantile_line,
+    fit_ratings,
+    mean_ratings,
+    ridge,
+)
 from uniemox.predict.network import Network
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.ratings import RatingHead, head_inputs
@@ -49,6 +58,19 @@ def fitted(table: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
         "calibrate", "--ratings", "--model", source, "--data", f"csv:{table}", "--out", folder / "rated.onnx", "--json"
     )
     return folder / "rated.onnx", json.loads(done.stdout)
+
+
+def test_several_ratings_of_an_image_are_averaged(tmp_path: Path) -> None:
+    """40 photographs with three raters each counted as 120 images, enough for a fit."""
+    paths = [tmp_path / f"{i}.png" for i in range(40)]
+    samples = [
+        Sample(key=f"{i}#{j}", image=ImageFile(path), valence=float(j), arousal=5.0)
+        for i, path in enumerate(paths)
+        for j in (2, 3, 7)
+    ]
+    means = mean_ratings(samples)
+    assert [str(sample.image) for sample in means] == [str(path) for path in paths]
+    assert {(sample.valence, sample.arousal) for sample in means} == {(4.0, 5.0)}
 
 
 def test_ratings_are_predicted_on_held_out_groups(fitted: tuple[Path, dict]) -> None:

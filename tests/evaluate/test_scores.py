@@ -14,6 +14,7 @@ from uniemox.errors import DataError, ShapeError
 from uniemox.evaluate import metrics
 from uniemox.evaluate.calibration import expected_calibration_error
 from uniemox.evaluate.scores import Scores, as_values, score_affect, score_classes, score_distributions
+from uniemox.evaluate.verdict import verdict_of
 from uniemox.intervals import percentile_interval
 from uniemox.labels import MIKELS, LabelSet
 from uniemox.resampling import resampled_means
@@ -199,6 +200,7 @@ def test_affect_scores_equal_the_single_measures() -> None:
         assert axis.ccc == pytest.approx(concordance(t, p))
         assert axis.spearman == pytest.approx(spearmanr(t, p).statistic)
         assert axis.coverage is None
+        assert axis.mae_of_mean == pytest.approx(np.abs(t - t.mean()).mean())
         for value, (low, high) in (
             (axis.mae, axis.mae_interval),
             (axis.pearson, axis.pearson_interval),
@@ -210,6 +212,12 @@ def test_affect_scores_equal_the_single_measures() -> None:
     assert scores.ccc_interval[0] < scores.ccc < scores.ccc_interval[1]
     assert scores.n == 120
     assert_json(scores)
+    [sentence] = verdict_of(as_values(scores), 0, flags=False)
+    errors = [f"{axis} {getattr(scores, axis).mae_of_mean:.3f}" for axis in ("valence", "arousal")]
+    assert (
+        sentence
+        == f"always the mean rating of these images: mean absolute error {', '.join(errors)}, and no correlation"
+    )
 
 
 def test_dominance_is_a_third_axis() -> None:

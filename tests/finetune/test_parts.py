@@ -17,7 +17,7 @@ from uniemox.errors import DataError
 from uniemox.finetune.config import FinetuneConfig, NetworkConfig
 from uniemox.finetune.network import build_network
 from uniemox.finetune.overlaps import find_overlaps
-from uniemox.finetune.parts import split_for_training
+from uniemox.finetune.parts import note_without_target, split_for_training
 from uniemox.finetune.run import finetune
 from uniemox.finetune.run_state import FinetuneRun
 from uniemox.io.run_files import SPLITS
@@ -38,6 +38,15 @@ def of(data: DataSet, **config: Any) -> tuple[set[str], set[str]]:
 
 def named(data: DataSet, split: str) -> set[str]:
     return keys([sample for sample in data.samples if sample.split == split])
+
+
+def test_images_without_a_target_are_counted() -> None:
+    data = colours(splits={"train": 5, "val": 2, "test": 2})
+    assert note_without_target(data, FinetuneConfig()) is None
+    samples = [replace(sample, label=None) if i in (3, 5) else sample for i, sample in enumerate(data.samples)]
+    said = note_without_target(replace(data, samples=samples), FinetuneConfig())
+    assert said is not None
+    assert said.startswith(f"2 of {len(samples)} images are not used, such as {samples[3].key}: no label of the set")
 
 
 def test_val_is_held_out_if_there_is_a_test_split() -> None:

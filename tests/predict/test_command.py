@@ -20,7 +20,9 @@ from tests.runs import uniemox_here
 from uniemox.cli import console
 from uniemox.cli.predict_output import Output
 from uniemox.errors import StoppedError
+from uniemox.predict.opening import load
 from uniemox.predict.prediction import Failure, Prediction
+from uniemox.predict.writing import AnswerHeader, ResultFile
 
 COMMAND = [sys.executable, "-c", "from uniemox.cli import main; main()", "predict"]
 
@@ -226,6 +228,27 @@ def test_resume_predicts_an_overwritten_image_again(folder: Path, tmp_path: Path
     done = predict(*command, "--resume")
     assert "2 images (2 of them already existed)" in done.stderr
     assert "of earlier calls" not in done.stderr
+
+
+def test_an_image_that_is_overwritten_while_others_are_predicted_is_predicted_again(tmp_path: Path) -> None:
+    """Its line was older, but the file had the time of its last line. A killed process leaves the file so, too."""
+    predictor = load(tiny_network(tmp_path / "m.onnx"), finder=None)
+    answered = AnswerHeader.for_predictor(predictor, None, None)
+    images = [tmp_path / "a.png", tmp_path / "b.png"]
+    for image in images:
+        draw_image(1).save(image)
+        os.utime(image, (0, 0))
+    results = list(predictor.predict_many(images))
+    out = ResultFile(tmp_path / "o.jsonl", resume=False, answered=answered)
+    out.write(results[0])
+    draw_image(2).save(images[0])
+    later_ns = time.time_ns() + 1_000_000
+    os.utime(images[0], ns=(later_ns, later_ns))
+    out.write(results[1])
+    # Without `__exit__`, as after a kill.
+    out._lock.release()
+    with ResultFile(tmp_path / "o.jsonl", resume=True, answered=answered) as again:
+        assert (again.has(str(images[0])), again.has(str(images[1])), again.overwritten) == (False, True, 1)
 
 
 def test_a_changed_model_says_what_to_do_with_the_old_file(folder: Path, tmp_path: Path) -> None:

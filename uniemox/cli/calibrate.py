@@ -14,12 +14,13 @@ from uniemox.cli.console import (
     refuse_existing,
     refuse_other,
     say,
-    say_parts,
+    say_notes,
 )
 from uniemox.cli.data_options import NO_FILES, FileOptions
 from uniemox.cli.evaluate import LabelMapText
 from uniemox.data.seen import seen_file
 from uniemox.evaluate.label_pairs import read_label_pairs
+from uniemox.labels import AFFECT
 from uniemox.plurals import counted
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def calibrate(
     from uniemox.evaluate.recalibration import Recalibration, recalibrate
 
     dataset = files.open(data)
-    say_parts(dataset)
+    say_notes(dataset)
     result: Recalibration | RatingFit
     verdict = ""
     with progress_bar() as progress:
@@ -173,10 +174,14 @@ def _rating_words(fit: "RatingFit") -> tuple[str, list[str]]:
     line = f" of {fit.groups} groups, rated {min(fit.lowest):.1f} to {max(fit.highest):.1f} of 1 to 9"
     if max(fit.highest) <= NARROW_SCALE_MAX:
         line += " (if people rated on another scale, name it: csv:TABLE?scale=1-7)"
-    return f"{line}; ten-fold cross-validation over groups:", [
+    lines = [
         f"{name}: rank correlation {fit.spearman[i]:.2f}, error {fit.mean_error[i]:.2f} of 8 (the mean rating "
         f"for all images: {fit.mean_error_of_mean[i]:.2f}); intervals, {fit.width[i]:.1f} wide on average, hold "
         f"{fit.coverage[i]:.0%} of the ratings (lowest fifth {fit.coverage_by_fifth[i][0]:.0%}, highest fifth "
         f"{fit.coverage_by_fifth[i][-1]:.0%})"
-        for i, name in enumerate(("valence", "arousal"))
+        for i, name in enumerate(AFFECT)
     ]
+    useless = [name for i, name in enumerate(AFFECT) if fit.mean_error[i] >= fit.mean_error_of_mean[i]]
+    if useless:
+        lines.append(f"verdict: {' and '.join(useless)} predicted no better than by the mean rating for all images")
+    return f"{line}; ten-fold cross-validation over groups:", lines

@@ -122,33 +122,20 @@ def say(line: str) -> None:
     err.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
-def say_parts(data: "DataSet", *, sees_person: bool = False) -> None:
-    """Print the parts of a union, how each one's labels were mapped, and what a file of splits left out.
+def say_notes(data: "DataSet", *, sees_person: bool = False) -> None:
+    """Print the parts of a union, how each one's labels were mapped, and the notes about the data.
 
     Args:
         data: The data set.
         sees_person: A network reads the person view; print a warning if the data have no person boxes.
     """
-    for part in data.parts:
-        say(str(part))
-    for note in _notes_of_files(data):
-        say(note)
+    # The notes of a union repeat its parts.
+    for line in dict.fromkeys((*map(str, data.parts), *data.notes)):
+        say(line)
     if sees_person and data.lacks_persons:
         from uniemox.data.sample import NO_PERSONS
 
         say(NO_PERSONS)
-
-
-def _notes_of_files(data: "DataSet") -> list[str]:
-    """Return the notes about files of splits and of images to exclude, and those after them; none without files."""
-    from uniemox.data.added_files import LISTED_IN
-    from uniemox.data.split_files import SPLITS_FROM
-
-    is_of_file = [SPLITS_FROM in note or LISTED_IN in note for note in data.notes]
-    first = is_of_file.index(True) if any(is_of_file) else len(data.notes)
-    # The notes of a union repeat its parts.
-    parts = {str(part) for part in data.parts}
-    return [note for note in data.notes[first:] if note not in parts]
 
 
 def refuse_other(path: Path | None, ending: str) -> None:

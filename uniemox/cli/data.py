@@ -24,7 +24,7 @@ from uniemox.cli.console import (
     refuse_existing,
     refuse_other,
     say,
-    say_parts,
+    say_notes,
     show_all,
 )
 from uniemox.cli.data_options import NO_FILES, Exclude, FileOptions, Pool, Splits, Texts
@@ -228,7 +228,7 @@ def split(
 
     _check_plot(plot)
     dataset = open_data(source, exclude=exclude)
-    say_parts(dataset)
+    say_notes(dataset)
     with progress_bar() as progress:
         hashes = stored_or_decoded_hashes(dataset.samples, progress.show)
     if scheme.together:

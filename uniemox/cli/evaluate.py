@@ -19,7 +19,7 @@ from uniemox.cli.console import (
     progress_bar,
     refuse_other,
     say,
-    say_parts,
+    say_notes,
     show_all,
 )
 from uniemox.cli.data_options import NO_FILES, DataFiles, FileOptions
@@ -41,7 +41,7 @@ MAX_HEADING = 8
 # Letters in all headings up to which none is shortened.
 MAX_HEADINGS = 30
 # Fields of scores that are no scores, or have rows of their own.
-NO_SCORES = ("n", "confusion", "labels", "positives", "per_class_interval", "average_precision_interval")
+NO_SCORES = ("n", "confusion", "labels", "positives", "per_class_interval", "average_precision_interval", "mae_of_mean")
 LabelMapText = Annotated[
     str | None,
     Parameter(
@@ -118,7 +118,7 @@ def evaluate(
 def _open_split(files: DataFiles, source: str, split: str | None) -> "tuple[DataSet, str]":
     """Open the samples to score, and return the name of their split, or all."""
     dataset = files.open(source)
-    say_parts(dataset)
+    say_notes(dataset)
     chosen = dataset.scored_split(split)
     if chosen != "all":
         dataset = dataset.only(chosen)

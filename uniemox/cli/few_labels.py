@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from rich.table import Table
 
-from uniemox.cli.console import Flag, need, say, say_parts, show_all
+from uniemox.cli.console import Flag, need, say, say_notes, show_all
 from uniemox.cli.data_options import NO_FILES, FileOptions
 from uniemox.cli.settings import config_of, help_of, options_of, takes
 from uniemox.finetune.default_init import DEFAULT_INIT
@@ -57,7 +57,7 @@ def few_labels(
     from uniemox.cli.callbacks import ConsoleCallback
     from uniemox.finetune.few_labels import few_labels as run
 
-    say_parts(dataset)
+    say_notes(dataset)
     with ConsoleCallback() as console:
         points = run(config, dataset, out, resume=resume, callback=console)
     show_all([_table(points)])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from uniemox.cli.console import Flag, need, say, say_parts
+from uniemox.cli.console import Flag, need, say, say_notes
 from uniemox.cli.data_options import NO_FILES, DataFiles, FileOptions
 from uniemox.cli.settings import config_of, help_of, options_of, takes
 from uniemox.finetune.config import FinetuneConfig
@@ -88,7 +88,7 @@ def _finetune(
     from uniemox.training.launch import is_first
 
     if is_first():
-        say_parts(dataset, sees_person=config.sees_person and config.view.person != "second_crop")
+        say_notes(dataset, sees_person=config.sees_person and config.view.person != "second_crop")
         if config.resolved().augment != config.augment:
             say("detectors need clean images: RandAugment, mixup, CutMix and erasing are off")
     with ConsoleCallback() as console:

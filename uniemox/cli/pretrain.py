@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from uniemox.cli.console import Flag, need, say, say_parts, shell_quoted
+from uniemox.cli.console import Flag, need, say, say_notes, shell_quoted
 from uniemox.cli.data_options import NO_FILES, FileOptions, Texts
 from uniemox.cli.settings import config_of, options_of, takes
 from uniemox.pretrain.config import PretrainConfig
@@ -60,7 +60,7 @@ def pretrain(
     from uniemox.training.launch import is_first
 
     if is_first():
-        say_parts(dataset, sees_person=config.model.needs_person and config.view.person != "second_crop")
+        say_notes(dataset, sees_person=config.model.needs_person and config.view.person != "second_crop")
     with ConsoleCallback() as console:
         path = run(config, dataset, out, resume=resume, callback=console)
     if is_first():

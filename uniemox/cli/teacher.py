@@ -7,7 +7,7 @@ from typing import Any
 
 from cyclopts import App
 
-from uniemox.cli.console import Flag, JsonObject, need, progress_bar, say, say_parts
+from uniemox.cli.console import Flag, JsonObject, need, progress_bar, say, say_notes
 from uniemox.cli.data_options import Exclude, Splits, Texts
 from uniemox.cli.settings import config_of, options_of, takes
 from uniemox.plurals import counted
@@ -56,7 +56,7 @@ def fit(
     config = config_of(FitConfig, settings, with_emotion=not without_emotion)
     dataset = open_data(data, texts=texts, splits=splits, exclude=exclude)
     dataset = dataset.to_describe() if split is None else dataset.to_train(split)
-    say_parts(dataset)
+    say_notes(dataset)
     keep_freed_memory()
     with ConsoleCallback() as console:
         about = fit_teacher(dataset, config, out, resume=resume, callback=console).about
@@ -99,7 +99,7 @@ def store(
     from uniemox.training.hardware import keep_freed_memory, setup_device
 
     dataset = open_data(data, texts=texts, exclude=exclude)
-    say_parts(dataset)
+    say_notes(dataset)
     hardware = HardwareConfig()
     device = setup_device(hardware)
     keep_freed_memory()

@@ -33,6 +33,10 @@ KINDS = (
 SHUFFLES = 200
 
 
+# Detectors place boxes up to this share of the image's side outside of it.
+MAX_OUTSIDE = 0.1
+
+
 @dataclass(frozen=True, slots=True)
 class Member:
     """An image in a group."""
@@ -162,12 +166,24 @@ def audit(
 
 
 def _wrong_box(member: Member) -> str:
-    if member.sample.target_box is None or member.properties.problem:
+    """Return why a box of an image is wrong; empty if none is."""
+    if member.properties.problem:
         return ""
-    try:
-        touched_box(member.sample.target_box, *member.properties.size)
-    except BoxError as error:
-        return str(error)
+    width, height = member.properties.size
+    if member.sample.target_box is not None:
+        try:
+            touched_box(member.sample.target_box, width, height)
+        except BoxError as error:
+            return str(error)
+    for person in member.sample.persons or ():
+        x1, y1, x2, y2 = person.box
+        outside = max(-x1 / width, -y1 / height, x2 / width - 1, y2 / height - 1)
+        if outside > MAX_OUTSIDE:
+            box = ", ".join(f"{value:.0f}" for value in person.box)
+            return (
+                f"the detected person ({box}) is outside of the image of {width} x {height} px, so the people may be "
+                "those of another file: find them again with uniemox data persons"
+            )
     return ""
 
 

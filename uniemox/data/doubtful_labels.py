@@ -3,9 +3,11 @@
 import html
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from uniemox.labels import LABEL_SETS, LabelSet, names_of_one_label, quoted
+from uniemox.plurals import counted
+from uniemox.spelling import similar_name
 
 # Combining classes of the accents of Latin, Greek and Cyrillic letters. Marks of other scripts are parts of words.
 _ACCENTS = frozenset((202, 216, 220, 230))
@@ -14,6 +16,10 @@ _LOOKALIKES = str.maketrans("аеорсухіјѕνοι", "aeopcyxijsvoi")
 _NUMBER_SIGNS = re.compile(r"-(?=\d)|(?<=\d)[.,](?=\d)")
 # First letters of the Unicode categories of punctuation and blanks.
 _SEPARATING = "PZ"
+# A class of so few images may be a misspelt one, if the class of a similar name has so many times more.
+MAX_OF_RARE = 2
+MIN_TIMES_LARGER = 5
+SIMILARITY = 0.8
 _PUBLISHED = frozenset(label for labels in LABEL_SETS for label in labels.labels)
 _WORDS_FOR_MISSING = frozenset(
     ("missing", "undefined", "unlabeled", "unlabelled", "unknown", "unspecified", "no label", "not available", "todo")
@@ -39,6 +45,28 @@ def notes_on_labels(labels: LabelSet) -> list[str]:
         for label in labels.labels
         if label in _WORDS_FOR_MISSING
     ]
+    return notes
+
+
+def notes_on_rare_labels(labels: LabelSet, counts: Mapping[str, int]) -> list[str]:
+    """Return notes on classes of one or two images whose name resembles that of a large class.
+
+    Args:
+        labels: The classes.
+        counts: Number of images by class.
+    """
+    notes = []
+    for label in labels.labels:
+        count = counts.get(label, 0)
+        large = [other for other in labels.labels if counts.get(other, 0) >= MIN_TIMES_LARGER * count]
+        if not 0 < count <= MAX_OF_RARE or _PUBLISHED.issuperset((label, *large)):
+            continue
+        similar = similar_name(label, [other for other in large if other != label], cutoff=SIMILARITY)
+        if similar is not None:
+            notes.append(
+                f"the class {quoted(label)} has {counted(count, 'image')} and resembles {quoted(similar)} "
+                f"({counts[similar]:,}); if it is misspelt, correct it"
+            )
     return notes
 
 

@@ -274,6 +274,20 @@ class DataSet:
         """True if a sample has a label or votes; images of a single folder have none, whatever its name is."""
         return any(sample.classes or sample.distribution for sample in self.samples)
 
+    def check_categories(self) -> None:
+        """Raise DataError if samples have votes, which don't say which labels an image has (task multilabel)."""
+        voted = [
+            sample
+            for sample in self.samples
+            if sample.categories is None and sum(share > 0 for share in (sample.distribution or {}).values()) > 1
+        ]
+        if voted:
+            raise DataError(
+                f"{self.name}: {counted(len(voted), 'image has', 'images have')} votes for several labels, such as "
+                f"{voted[0].key}; task multilabel needs a table with 0 or 1 under each label, or EMOTIC; votes are for "
+                "task distribution"
+            )
+
     def scored_split(self, split: str | None) -> str:
         """Return the split to score: the given one, or test if there is one, else val, else all."""
         existing = {sample.split for sample in self.samples}

@@ -3,12 +3,13 @@
 import os
 import re
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from uniemox.data.added_files import FILES, add_files
-from uniemox.data.doubtful_labels import notes_on_labels
+from uniemox.data.doubtful_labels import notes_on_labels, notes_on_rare_labels
 from uniemox.data.joining import combine
 from uniemox.data.kinds import CUSTOM_READER, READERS, reader_of
 from uniemox.data.people import PERSONS, TEXTS
@@ -105,7 +106,9 @@ def _open_single(source: str, files: Mapping[str, Path | None], *, with_texts: b
             files[name] = sidecar
     left_out = note_left_out(Path(path)) if reader.walks_folder else ()
     data = add_files(replace(data, name=source, notes=(*data.notes, *left_out)), files)
-    return replace(data, notes=(*data.notes, *notes_on_labels(data.labels), *_split_notes(data)))
+    counts = Counter(word for sample in data.samples for word in data.words_of(sample))
+    notes_of_labels = [*notes_on_labels(data.labels), *notes_on_rare_labels(data.labels, counts)]
+    return replace(data, notes=(*data.notes, *notes_of_labels, *_split_notes(data)))
 
 
 def _split_notes(data: DataSet) -> list[str]:

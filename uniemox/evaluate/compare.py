@@ -30,6 +30,7 @@ from uniemox.io.progress import Progress, silent
 from uniemox.io.run_files import EVALUATIONS, WEIGHTS
 from uniemox.io.weight_names import IN_PACKAGE, is_in_package
 from uniemox.labels import scored_labels
+from uniemox.plurals import counted
 from uniemox.predict.opening import open_network
 from uniemox.resampling import Groups, unit_sums
 
@@ -321,6 +322,25 @@ def _refuse_lost_images(title: str, predictions: Sequence[Predictions]) -> None:
             raise DataError(f"{title}: {DIFFERENT_IMAGES}")
 
 
+def _refuse_other_labels(title: str, predictions: Sequence[Predictions]) -> None:
+    """Raise DataError if models were scored against different labels of an image, as after a correction of the data.
+
+    A label that the other model can't be scored on is no contradiction: it may have another name there.
+    """
+    first = predictions[0]
+    word_of = dict(zip(first.keys, first.words, strict=True))
+    for other in predictions[1:]:
+        shared = set(first.scored_labels) & set(other.scored_labels)
+        pairs = [(key, word_of.get(key), word) for key, word in zip(other.keys, other.words, strict=True)]
+        changed = [pair for pair in pairs if pair[1] != pair[2] and {pair[1], pair[2]} <= shared]
+        if changed:
+            key, before, now = changed[0]
+            raise DataError(
+                f"{title}: the runs were scored against different labels of {counted(len(changed), 'image')}, such as "
+                f"{key} ({before} and {now}), so the data have changed meanwhile; run uniemox evaluate with all of them"
+            )
+
+
 def _compare(
     title: str,
     ours: Sequence[Predictions],
@@ -331,6 +351,7 @@ def _compare(
 ) -> Comparison:
     """Compare the answers of two groups of runs, and of a baseline, about the same images; see `compare`."""
     all_predictions = [*ours, *theirs, *baseline]
+    _refuse_other_labels(title, all_predictions)
     _refuse_lost_images(title, all_predictions)
     image_count = len({key for predictions in all_predictions for key in predictions.keys})
     all_predictions, note = among_shared_labels(all_predictions, without)

@@ -21,6 +21,7 @@ from uniemox.io.progress import Progress, silent
 from uniemox.io.weight_names import refuse_name_in_package
 from uniemox.labels import AFFECT
 from uniemox.labels.rating_scale import HIGHEST_RATING, LOWEST_RATING
+from uniemox.persons.box import Box
 from uniemox.plurals import counted
 from uniemox.predict.confidence import COVERAGE
 from uniemox.predict.network import FEATURES, LOGITS, Network
@@ -139,11 +140,16 @@ def _read_rated(
     Raises:
         DataError: If there are too few, or all of them are of one group.
     """
-    rated = [sample for sample in data.samples if sample.valence is not None and sample.arousal is not None]
+    rated = mean_ratings(
+        [sample for sample in data.samples if sample.valence is not None and sample.arousal is not None]
+    )
     if len(rated) < MIN_RATED:
+        reason = ""
+        if not rated and any(sample.valence is not None or sample.arousal is not None for sample in data.samples):
+            reason = ": each image has only one of the two"
         raise DataError(
-            f"{data.name_with_split(split)} has {counted(len(rated), 'image')} with valence and arousal; at least "
-            f"{MIN_RATED} are needed"
+            f"{data.name_with_split(split)} has {counted(len(rated), 'image')} with valence and arousal{reason}; at "
+            f"least {MIN_RATED} are needed"
         )
     outputs, samples, broken = run_each(network, rated, [FEATURES], "encoding images", on_progress)
     if len(samples) < MIN_RATED:
@@ -165,6 +171,19 @@ def _read_rated(
         sources=[data.part_of(sample) for sample in samples],
     )
     return images, broken
+
+
+def mean_ratings(samples: Sequence[Sample]) -> list[Sample]:
+    """Return one sample for each image, or person in it, with the means of all ratings of valence and arousal."""
+    by_image: dict[tuple[str, Box | None], list[Sample]] = {}
+    for sample in samples:
+        by_image.setdefault((str(sample.image), sample.target_box), []).append(sample)
+    means = []
+    for repeated in by_image.values():
+        ratings = np.array([[sample.valence, sample.arousal] for sample in repeated], dtype=np.float64)
+        valence, arousal = ratings.mean(axis=0).tolist()
+        means.append(replace(repeated[0], valence=valence, arousal=arousal) if len(repeated) > 1 else repeated[0])
+    return means
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -166,6 +166,8 @@ class AxisScores:
     mae: float
     """Mean absolute error in the axis's unit."""
     mae_interval: Interval
+    mae_of_mean: float | None = None
+    """The same if every prediction was the mean of these ratings, a trivial baseline; None in older files."""
     pearson: float | None
     pearson_interval: Interval | None
     ccc: float | None
@@ -340,7 +342,8 @@ def score_affect(
         estimates = _estimates(values)
         if intervals is not None:
             estimates["coverage_interval"] = share_interval(inside[:, i], groups)
-        scores.append(AxisScores(**estimates))
+        mae_of_mean = float(np.abs(target[:, i] - target[:, i].mean()).mean())
+        scores.append(AxisScores(**estimates, mae_of_mean=mae_of_mean))
     mean_ccc = sum(concordance(block) for block in axis_moments) / count
     by_axis: dict[str, Any] = dict(zip(AXES, scores, strict=False))
     return AffectScores(**by_axis, **_estimates({"ccc": mean_ccc}), n=len(target))

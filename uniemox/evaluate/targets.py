@@ -42,6 +42,7 @@ def samples_to_score(
         labelled = [sample for sample in data.samples if sample.valence is not None and sample.arousal is not None]
         samples = labelled
     elif info.task == "multilabel":
+        data.check_categories()
         labelled = [sample for sample in data.samples if sample.classes]
         samples = labelled
     elif info.task == "distribution":

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from uniemox.evaluate.scores import MIN_OF_CLASS, images_by_class, small_classes
-from uniemox.labels import quoted
+from uniemox.labels import AXES, quoted
 
 # Difference of calibration errors that is worth a line.
 MIN_ECE_CHANGE = 0.02
@@ -14,7 +14,7 @@ MIN_ECE_CHANGE = 0.02
 def verdict_of(
     values: Mapping[str, Any], choices: int, *, flags: bool, advises_calibration: bool = True
 ) -> Iterator[str]:
-    """Yield sentences on what scores mean; none for ratings.
+    """Yield sentences on what scores mean; none for distributions.
 
     Args:
         values: The scores.
@@ -29,6 +29,8 @@ def verdict_of(
             yield from _of_calibration(values, flags=flags)
     if "positives" in values:
         yield from _of_several_labels(values)
+    if "ccc" in values:
+        yield from _of_ratings(values)
 
 
 def _of_classes(values: Mapping[str, Any], choices: int) -> Iterator[str]:
@@ -63,6 +65,14 @@ def _of_calibration(values: Mapping[str, Any], *, flags: bool) -> Iterator[str]:
             f"those of the model's answers ({after:.3f}), which differ by {' and '.join(corrections)}; uniemox "
             "calibrate fits the model to images like yours"
         )
+
+
+def _of_ratings(values: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a sentence on the trivial baseline."""
+    baselines = {axis: (values[axis] or {}).get("mae_of_mean") for axis in AXES if axis in values}
+    errors = [f"{axis} {value:.3f}" for axis, value in baselines.items() if value is not None]
+    if errors:
+        yield f"always the mean rating of these images: mean absolute error {', '.join(errors)}, and no correlation"
 
 
 def _of_several_labels(values: Mapping[str, Any]) -> Iterator[str]:

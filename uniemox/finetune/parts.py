@@ -105,6 +105,8 @@ def split_for_training(data: DataSet, config: FinetuneConfig, out: Path | None) 
 def _with_splits(data: DataSet, config: FinetuneConfig, out: Path | None) -> list[Sample]:
     """Return the samples that have a target, each with a split."""
     data.check_splits()
+    if config.task == "multilabel":
+        data.check_categories()
     samples = list(data.samples)
     if all(sample.split is None for sample in samples):
         scheme = split_samples(samples, SHARES, config.seed)
@@ -127,6 +129,17 @@ def _with_splits(data: DataSet, config: FinetuneConfig, out: Path | None) -> lis
             "images of another class (folder:PATH names the folder that contains the folders of all classes)"
         )
     return usable
+
+
+def note_without_target(data: DataSet, config: FinetuneConfig) -> str | None:
+    """Return a sentence about the images that a run does not use, because its task has no target for them."""
+    without = [sample for sample in data.samples if not has_target(sample, config.task, data.labels)]
+    if not without:
+        return None
+    return (
+        f"{len(without):,} of {counted(len(data), 'image')} are not used, such as {without[0].key}: "
+        f"{MISSING[config.task]}, which task {config.task} needs"
+    )
 
 
 def _other_tasks(samples: Sequence[Sample], labels: LabelSet) -> str:

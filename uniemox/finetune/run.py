@@ -25,7 +25,7 @@ from uniemox.finetune.fit_methods import fit_after_encoder, fit_method
 from uniemox.finetune.fitted_parts import adjust_logits, fit_distance, prepare_network
 from uniemox.finetune.network import checkpoint_activations, network_of
 from uniemox.finetune.overlaps import find_overlaps, sources_of
-from uniemox.finetune.parts import Parts, split_for_training
+from uniemox.finetune.parts import Parts, note_without_target, split_for_training
 from uniemox.finetune.run_state import FinetuneRun
 from uniemox.finetune.step import finetune_step, seed_step
 from uniemox.io.run_files import ENCODER, ONNX, WEIGHTS
@@ -134,6 +134,8 @@ def _open_run(
     overlaps = from_first(_overlaps_of(config, data, out, callback) if rank() == 0 else Overlaps())
     data = replace(data, samples=overlaps.join(data.samples))
     parts = split_for_training(data, config, out if rank() == 0 else None).without_seen(overlaps.seen_held_out)
+    if rank() == 0 and (note := note_without_target(data, config)):
+        callback.note(note)
     torch.manual_seed(config.seed)
     # The first process may have to download the initial weights.
     with first_process_first():

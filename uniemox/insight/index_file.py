@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -113,7 +112,6 @@ def _move_old(folder: Path, lines: Path, header: AnswerHeader, report: Callable[
 def open_index(lines: Path, header: AnswerHeader, report: Callable[[str], object]) -> Iterator[ResultFile]:
     """Open an index to append predictions; lines of unreadable and of overwritten images are removed.
 
-    The file then has the time at which it was opened, so that images that are overwritten meanwhile count as changed.
     A damaged index is moved aside, and a new one begins.
 
     Args:
@@ -126,7 +124,6 @@ def open_index(lines: Path, header: AnswerHeader, report: Callable[[str], object
         DataError: If it can't be written.
     """
     _make_folder(lines.parent)
-    began_ns = time.time_ns()
     try:
         opened = ResultFile(lines, resume=True, answered=header)
     except InUseError:
@@ -138,12 +135,7 @@ def open_index(lines: Path, header: AnswerHeader, report: Callable[[str], object
         set_aside(lines, report)
         opened = ResultFile(lines, resume=True, answered=header)
     with opened as file:
-        try:
-            yield file
-        finally:
-            # The file may have been deleted meanwhile.
-            with suppress(OSError):
-                os.utime(lines, ns=(began_ns, began_ns))
+        yield file
 
 
 def _is_damaged(lines: Path, header: AnswerHeader) -> bool:

@@ -5,6 +5,7 @@ Lines are only appended, so that a stopped job can resume; a table is made from 
 
 import json
 import os
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
@@ -139,8 +140,8 @@ class ResultFile:
 
     Args:
         path: File of the results, .jsonl, .csv or .parquet.
-        resume: Continue an existing file. Lines of unreadable images, and of images that were written after the file,
-            are removed, so that these images are predicted again.
+        resume: Continue an existing file. Lines of unreadable images, and of images that were written after the file
+            was last opened, are removed, so that these images are predicted again.
         answered: Header of the predictions; a file must not mix several.
         with_bom: Begin a CSV table with a byte-order mark, so that Excel reads it as UTF-8.
 
@@ -170,6 +171,7 @@ class ResultFile:
         """Paths of the images whose lines were removed because they could not be read."""
         with writing(self.lines):
             self._lock = FileLock(self.lines)
+        self._opened_ns = time.time_ns()
         try:
             self._open(resume=resume)
         except BaseException:
@@ -189,6 +191,16 @@ class ResultFile:
             self.existing = len(self._done)
         with writing(self.lines):
             self._file = open_appending(self.lines)
+        self._keep_time()
+
+    def _keep_time(self) -> None:
+        """Give the file the time at which it was opened.
+
+        Images that are overwritten while it is written then count as changed, also after the process was killed.
+        """
+        # The file may have been deleted meanwhile.
+        with suppress(OSError):
+            os.utime(self.lines, ns=(self._opened_ns, self._opened_ns))
 
     def has(self, path: str) -> bool:
         """Return True if the file contained the image when it was opened, or if its line was copied."""
@@ -216,6 +228,7 @@ class ResultFile:
         with writing(self.lines):
             self._file.write(json.dumps(value).encode() + b"\n")
             self._file.flush()
+        self._keep_time()
 
     def finish(self) -> None:
         """Make the table from the lines, atomically.

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -98,14 +99,32 @@ def read_csv(
     by_folder = sum(not row.get("split") and split_of(row["path"]) is not None for _, row, _ in images)
     # An image with several boxes shows several people.
     repeated = len(samples) - len({(sample.key, sample.target_box) for sample in samples})
-    ties = sum(sample.label is None and sample.distribution is not None for sample in samples)
+    are_marks = all(float(row[name]) in (0, 1) for _, row, _ in images for name in classes)
+    if are_marks:
+        samples = [_with_categories(sample, label_set) for sample in samples]
+    several = sum(sample.categories is not None for sample in samples)
+    ties = sum(sample.label is None and sample.distribution is not None for sample in samples) - several
     notes += count_notes(
         (absent, "row was", "rows were", "left out: no image"),
         (by_folder, "row without a split has", "rows without a split have", "that of a folder in the path"),
+        (
+            several,
+            "row has",
+            "rows have",
+            "1 under several classes: these images have a target in task multilabel only",
+        ),
         (ties, *TIE),
         (repeated, *REPEATED),
     )
     return DataSet(str(table), label_set, make_keys_unique(samples), tuple(notes))
+
+
+def _with_categories(sample: Sample, labels: LabelSet) -> Sample:
+    """Return a sample of a table that marks labels by 1; one with several marks has categories, and no label."""
+    marked = [word for word, share in (sample.distribution or {}).items() if share > 0]
+    if len(marked) < 2:
+        return sample
+    return replace(sample, categories=tuple(sorted(map(labels.index, marked))))
 
 
 def _find_images(

@@ -30,6 +30,7 @@ NO_SCORES = (
     "per_class_recall",
     "per_class_interval",
     "positives",
+    "mae_of_mean",
 )
 BELOW = "▼"
 """Mark of scores that do not beat the histogram."""
