@@ -63,10 +63,10 @@ Shared = Annotated[Service, Depends(find_service)]
 
 
 async def only_known(request: Request) -> None:
-    """Refuse unknown query parameters, so that a misspelt name is reported.
+    """Refuse unknown query parameters, so that a misspelt name is reported, and those that are given twice.
 
     Raises:
-        RefusedError: For an unknown name (422).
+        RefusedError: For such a name (422).
     """
     names = [parameter.alias for parameter in request.scope["route"].dependant.query_params]
     for name in request.query_params:
@@ -74,6 +74,8 @@ async def only_known(request: Request) -> None:
             raise RefusedError(
                 422, "bad_parameter", f"there is no parameter {name[:40]!r}; there are {', '.join(names)}"
             )
+        if len(request.query_params.getlist(name)) > 1:
+            raise RefusedError(422, "bad_parameter", f"the parameter {name} is given twice; give it once")
 
 
 ModelName = Annotated[str | None, Query(description="Name from GET /models. Default: the first")]

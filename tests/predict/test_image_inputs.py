@@ -96,6 +96,10 @@ def test_the_smallest_images_match_a_plain_computation(predictor: Predictor, siz
         (np.array([[object()]]), "got object"),
         (np.zeros((4, 4), np.int64), "got int64"),
         (np.zeros((4, 4), bool), "got bool"),
+        (
+            np.ma.masked_array(np.zeros((4, 4, 3), np.uint8), mask=np.eye(4, dtype=bool)[..., None].repeat(3, 2)),
+            "masked",
+        ),
         (np.zeros((4, 4, 2), np.uint8), r"got \(4, 4, 2\)"),
         (np.zeros((0, 4, 3), np.uint8), r"got \(0, 4, 3\)"),
         (np.zeros((1, 4, 4, 3), np.uint8), r"got \(1, 4, 4, 3\)"),

@@ -144,6 +144,7 @@ def test_a_single_unreadable_image_is_422(server: Running, path: str) -> None:
         ("coverage=x", "bad_parameter", "coverage: Input should be a valid number"),
         ("coverage=0.999", "bad_parameter", "is impossible with 100 held-out images"),
         ("coverge=0.9", "bad_parameter", "there is no parameter 'coverge'; there are coverage, labels, model"),
+        ("labels=polarity&labels=ekman", "bad_parameter", "the parameter labels is given twice; give it once"),
         ("labels=nope", "bad_parameter", "no label set 'nope'; the model can answer in mikels, ekman, ube, polarity"),
         ("labels=caer", "bad_parameter", "evoked"),
         ("model=nope", "unknown_model", "there are colours.onnx, other.onnx"),

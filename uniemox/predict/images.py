@@ -39,7 +39,7 @@ FOREIGN = (
     *HEIF_ENDINGS,
     *RAW_ENDINGS,
     *(".jxl", ".jp2", ".j2k", ".jpf", ".jpx", ".jxr", ".wdp"),
-    *(".psd", ".psb", ".xcf", ".exr", ".hdr", ".tga", ".pcx"),
+    *(".psd", ".psb", ".xcf", ".exr", ".hdr", ".tga", ".pcx", ".ico"),
 )
 """Endings of image formats that can't be read; in a folder each such file becomes a failure."""
 
@@ -189,6 +189,8 @@ def name_of(image: ImageLike) -> str:
 
 
 def _from_array(values: NDArray[Any]) -> Image.Image:
+    if np.ma.is_masked(values):
+        raise ImageError("the array has masked pixels, which have no colour; fill them, as with values.filled(0)")
     shape = values.shape
     if not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4))) or 0 in shape:
         raise ImageError(f"expected an array (H, W), (H, W, 3) or (H, W, 4), got {shape}")
