@@ -304,9 +304,11 @@ def test_people_of_a_larger_version_of_an_image_are_reported(tmp_path: Path) -> 
         image = ImageFile(tmp_path / f"{name}.png")
         samples.append(Sample(key=f"{name}.png", image=image, persons=(Detection(box, 0.9),)))
     report = audit(DataSet("photos", MIKELS, samples), pool=PoolConfig(workers=1))
-    assert names(report, "wrong_boxes") == [{"b.png"}]
-    [group] = report.groups["wrong_boxes"]
+    assert names(report, "wrong_persons") == [{"b.png"}]
+    [group] = report.groups["wrong_persons"]
     assert "(239, 114, 408, 312) is outside of the image of 64 x 64 px" in group.reason
+    # The image is right, and the boxes can be found again.
+    assert report.exclude == []
 
 
 def test_people_of_one_image_do_not_contradict_each_other(tmp_path: Path) -> None:

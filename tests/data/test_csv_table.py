@@ -60,7 +60,10 @@ def test_marks_under_several_classes_are_categories(tmp_path: Path) -> None:
     assert [data.words_of(sample) for sample in data.samples] == [("anger", "awe"), ("awe",), ("anger", "awe", "fear")]
     assert [sample.label is None for sample in data.samples] == [True, False, True]
     assert data.samples[0].distribution == {"anger": 0.5, "awe": 0.5, "fear": 0}
-    assert "2 rows have 1 under several classes: these images have a target in task multilabel only" in data.notes
+    assert (
+        "2 rows have 1 under several classes: several labels for task multilabel, and no single one for task label"
+        in data.notes
+    )
     data.check_categories()
 
 

@@ -60,7 +60,9 @@ def test_words_for_a_missing_label_are_named() -> None:
     ("counts", "note"),
     [
         ({"scary": 30, "scarry": 1, "calm": 9}, "the class scarry has 1 image and resembles scary (30)"),
-        ({"content": 10, "contentt": 2}, "the class contentt has 2 images and resembles content (10)"),
+        ({"contentment": 10, "contentmnt": 2}, "the class contentmnt has 2 images and resembles contentment (10)"),
+        ({"happy": 30, "unhappy": 1}, ""),
+        ({"2019-01": 30, "2019-02": 1}, ""),
         ({"scary": 4, "scarry": 1}, ""),
         ({"happy": 100, "sappy": 3}, ""),
         ({"calm": 100, "fun": 1}, ""),

@@ -64,7 +64,7 @@ def test_several_ratings_of_an_image_are_averaged(tmp_path: Path) -> None:
     """40 photographs with three raters each counted as 120 images, enough for a fit."""
     paths = [tmp_path / f"{i}.png" for i in range(40)]
     samples = [
-        Sample(key=f"{i}#{j}", image=ImageFile(path), valence=float(j), arousal=5.0)
+        Sample(key=f"{i}.png" if j == 2 else f"{i}.png#{j}", image=ImageFile(path), valence=float(j), arousal=5.0)
         for i, path in enumerate(paths)
         for j in (2, 3, 7)
     ]

@@ -242,8 +242,11 @@ def test_an_image_that_is_overwritten_while_others_are_predicted_is_predicted_ag
     out = ResultFile(tmp_path / "o.jsonl", resume=False, answered=answered)
     out.write(results[0])
     draw_image(2).save(images[0])
-    later_ns = time.time_ns() + 1_000_000
+    later_ns = out._opened_ns + 1_000_000
     os.utime(images[0], ns=(later_ns, later_ns))
+    # The next line is written later than the image.
+    while time.time_ns() < later_ns + 50_000_000:
+        time.sleep(0.01)
     out.write(results[1])
     # Without `__exit__`, as after a kill.
     out._lock.release()

@@ -86,6 +86,7 @@ def calibrate(
         if ratings:
             result = fit_ratings(model, dataset, out, progress.show, split=split)
             line, words = _rating_words(result)
+            verdict = result.verdict
         else:
             result = recalibrate(model, dataset, out, progress.show, split=split, label_pairs=pairs)
             if result.left_out:
@@ -181,7 +182,6 @@ def _rating_words(fit: "RatingFit") -> tuple[str, list[str]]:
         f"{fit.coverage_by_fifth[i][-1]:.0%})"
         for i, name in enumerate(AFFECT)
     ]
-    useless = [name for i, name in enumerate(AFFECT) if fit.mean_error[i] >= fit.mean_error_of_mean[i]]
-    if useless:
-        lines.append(f"verdict: {' and '.join(useless)} predicted no better than by the mean rating for all images")
+    if fit.verdict:
+        lines.append(f"verdict: {fit.verdict}")
     return f"{line}; ten-fold cross-validation over groups:", lines

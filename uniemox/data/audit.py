@@ -25,7 +25,7 @@ PLACEHOLDER_LABELS = 3
 # Order of copies by split: the first stays, so that test and val keep their images and only train loses some.
 HELD_OUT_ORDER = {"test": 0, "val": 1}
 KINDS = (
-    *("corrupt", "wrong_endings", "odd_modes", "wrong_boxes", "exact_duplicates", "near_duplicates"),
+    *("corrupt", "wrong_endings", "odd_modes", "wrong_boxes", "wrong_persons", "exact_duplicates", "near_duplicates"),
     *("placeholders", "label_conflicts", "leaks"),
 )
 """Kinds of problems, in the order of the report. `audit_page.html` describes each."""
@@ -143,6 +143,7 @@ def audit(
             (f"is {properties.wrong_ending}" if properties.wrong_ending else "", report.groups["wrong_endings"]),
             (properties.odd_mode, report.groups["odd_modes"]),
             (_wrong_box(member), report.groups["wrong_boxes"]),
+            (_wrong_person(member), report.groups["wrong_persons"]),
         ):
             if reason:
                 groups.append(Group((member,), reason))
@@ -166,24 +167,27 @@ def audit(
 
 
 def _wrong_box(member: Member) -> str:
-    """Return why a box of an image is wrong; empty if none is."""
+    """Return why the box of an image's target person is wrong; empty if it is not."""
+    if member.sample.target_box is None or member.properties.problem:
+        return ""
+    try:
+        touched_box(member.sample.target_box, *member.properties.size)
+    except BoxError as error:
+        return str(error)
+    return ""
+
+
+def _wrong_person(member: Member) -> str:
+    """Return why the detected people of an image may be those of another file; empty if all are inside of it."""
     if member.properties.problem:
         return ""
     width, height = member.properties.size
-    if member.sample.target_box is not None:
-        try:
-            touched_box(member.sample.target_box, width, height)
-        except BoxError as error:
-            return str(error)
     for person in member.sample.persons or ():
         x1, y1, x2, y2 = person.box
         outside = max(-x1 / width, -y1 / height, x2 / width - 1, y2 / height - 1)
         if outside > MAX_OUTSIDE:
             box = ", ".join(f"{value:.0f}" for value in person.box)
-            return (
-                f"the detected person ({box}) is outside of the image of {width} x {height} px, so the people may be "
-                "those of another file: find them again with uniemox data persons"
-            )
+            return f"the detected person ({box}) is outside of the image of {width} x {height} px"
     return ""
 
 

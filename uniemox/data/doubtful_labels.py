@@ -20,6 +20,7 @@ _SEPARATING = "PZ"
 MAX_OF_RARE = 2
 MIN_TIMES_LARGER = 5
 SIMILARITY = 0.8
+MAX_NOTES = 5
 _PUBLISHED = frozenset(label for labels in LABEL_SETS for label in labels.labels)
 _WORDS_FOR_MISSING = frozenset(
     ("missing", "undefined", "unlabeled", "unlabelled", "unknown", "unspecified", "no label", "not available", "todo")
@@ -58,15 +59,20 @@ def notes_on_rare_labels(labels: LabelSet, counts: Mapping[str, int]) -> list[st
     notes = []
     for label in labels.labels:
         count = counts.get(label, 0)
-        large = [other for other in labels.labels if counts.get(other, 0) >= MIN_TIMES_LARGER * count]
-        if not 0 < count <= MAX_OF_RARE or _PUBLISHED.issuperset((label, *large)):
+        # Numbers resemble each other.
+        if not 0 < count <= MAX_OF_RARE or re.search(r"\d", label):
             continue
-        similar = similar_name(label, [other for other in large if other != label], cutoff=SIMILARITY)
-        if similar is not None:
+        large = [other for other in labels.labels if counts.get(other, 0) >= MIN_TIMES_LARGER * count]
+        # A name that contains the other one, such as unhappy, has another meaning.
+        large = [other for other in large if other not in label and label not in other]
+        similar = similar_name(label, large, cutoff=SIMILARITY)
+        if similar is not None and not _PUBLISHED.issuperset((label, similar)):
             notes.append(
                 f"the class {quoted(label)} has {counted(count, 'image')} and resembles {quoted(similar)} "
                 f"({counts[similar]:,}); if it is misspelt, correct it"
             )
+    if len(notes) > MAX_NOTES:
+        notes[MAX_NOTES:] = [f"{len(notes) - MAX_NOTES} more classes of one or two images resemble large ones"]
     return notes
 
 

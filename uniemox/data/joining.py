@@ -93,7 +93,8 @@ def _as_part(sample: Sample, name: str, mapping: LabelMap | None) -> Sample:
     if mapping is not None and label is not None:
         label = mapping(label)
     if mapping is not None and categories is not None:
-        categories = tuple(target for category in categories if (target := mapping(category)) is not None)
+        targets = {target for category in categories if (target := mapping(category)) is not None}
+        categories = tuple(sorted(targets)) or None
     if mapping is not None and distribution is not None:
         # Words without a counterpart stay, like words outside the labels.
         votes: Counter[str] = Counter()

@@ -284,8 +284,8 @@ class DataSet:
         if voted:
             raise DataError(
                 f"{self.name}: {counted(len(voted), 'image has', 'images have')} votes for several labels, such as "
-                f"{voted[0].key}; task multilabel needs a table with 0 or 1 under each label, or EMOTIC; votes are for "
-                "task distribution"
+                f"{voted[0].key}; task multilabel needs a table with 0 or 1 under each label (pack shards of older "
+                "versions again), or EMOTIC; votes are for task distribution"
             )
 
     def scored_split(self, split: str | None) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -327,9 +328,8 @@ def _refuse_other_labels(title: str, predictions: Sequence[Predictions]) -> None
 
     A label that the other model can't be scored on is no contradiction: it may have another name there.
     """
-    first = predictions[0]
-    word_of = dict(zip(first.keys, first.words, strict=True))
-    for other in predictions[1:]:
+    for first, other in combinations(predictions, 2):
+        word_of = dict(zip(first.keys, first.words, strict=True))
         shared = set(first.scored_labels) & set(other.scored_labels)
         pairs = [(key, word_of.get(key), word) for key, word in zip(other.keys, other.words, strict=True)]
         changed = [pair for pair in pairs if pair[1] != pair[2] and {pair[1], pair[2]} <= shared]

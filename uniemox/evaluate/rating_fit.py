@@ -61,6 +61,12 @@ class RatingFit:
     unreadable: Mapping[str, str]
     """Reasons for images that can't be read, by key."""
 
+    @property
+    def verdict(self) -> str:
+        """Sentence on ratings that are predicted no better than by a constant; empty if there are none."""
+        useless = [name for i, name in enumerate(AFFECT) if self.mean_error[i] >= self.mean_error_of_mean[i]]
+        return f"{' and '.join(useless)} predicted no better than by the mean rating for all images" if useless else ""
+
 
 def fit_ratings(
     model: str, data: DataSet, out: Path, on_progress: Progress = silent, *, split: str | None = None
@@ -175,9 +181,10 @@ def _read_rated(
 
 def mean_ratings(samples: Sequence[Sample]) -> list[Sample]:
     """Return one sample for each image, or person in it, with the means of all ratings of valence and arousal."""
+    # Samples of one image have its key, also in shards.
     by_image: dict[tuple[str, Box | None], list[Sample]] = {}
     for sample in samples:
-        by_image.setdefault((str(sample.image), sample.target_box), []).append(sample)
+        by_image.setdefault((sample.image_key, sample.target_box), []).append(sample)
     means = []
     for repeated in by_image.values():
         ratings = np.array([[sample.valence, sample.arousal] for sample in repeated], dtype=np.float64)

@@ -39,7 +39,7 @@ FOREIGN = (
     *HEIF_ENDINGS,
     *RAW_ENDINGS,
     *(".jxl", ".jp2", ".j2k", ".jpf", ".jpx", ".jxr", ".wdp"),
-    *(".psd", ".psb", ".xcf", ".exr", ".hdr", ".tga", ".pcx", ".ico"),
+    *(".psd", ".psb", ".xcf", ".exr", ".hdr", ".tga", ".pcx"),
 )
 """Endings of image formats that can't be read; in a folder each such file becomes a failure."""
 

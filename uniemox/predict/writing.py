@@ -252,6 +252,8 @@ class ResultFile:
             # On a full disk, closing fails too; the first error is the one to report.
             with suppress(OSError) if kind else nullcontext():
                 self._file.close()
+            # Windows sets the time again when a file is closed.
+            self._keep_time()
             # Without the empty file, the same command can be repeated.
             if kind is not None and self.lines.stat().st_size == 0:
                 self.lines.unlink()

@@ -111,7 +111,7 @@ def read_csv(
             several,
             "row has",
             "rows have",
-            "1 under several classes: these images have a target in task multilabel only",
+            "1 under several classes: several labels for task multilabel, and no single one for task label",
         ),
         (ties, *TIE),
         (repeated, *REPEATED),
