@@ -23,8 +23,8 @@ OUT = Path("runs/demo")
 SCENES = "synthetic:4096"
 TEST = "synthetic:512?seed=1"
 SHORT_SIDE_PX = 144
-# Classifiers are trained at the same time, so each has one core. Networks this small are no faster on more.
-ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+# More threads are no faster for networks this small, and wait for each other on a busy machine.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def uniemox(*words: str | Path) -> None:
@@ -70,7 +70,7 @@ def classify(streams: str, packed: str, scored: list[str]) -> Path:
     for words in (finetune, ["evaluate", "--model", str(run), *scored]):
         started = time.perf_counter()
         command = [sys.executable, "-m", "uniemox", *words]
-        done = subprocess.run(command, check=False, stdout=PIPE, stderr=STDOUT, text=True, env=os.environ | ONE_THREAD)
+        done = subprocess.run(command, check=False, stdout=PIPE, stderr=STDOUT, text=True)
         seconds = time.perf_counter() - started
         print(f"\n$ {shlex.join(['uniemox', *words])}\n{done.stdout}  ({seconds:.0f} s)", flush=True)
         if done.returncode:
