@@ -12,7 +12,7 @@ from tests.runs import colours, uniemox_here
 from uniemox.cli import console
 from uniemox.cli.console import SafeConsole, printable, refuse_other, say_notes
 from uniemox.cli.progress import ProgressBar
-from uniemox.data.sample import NO_PERSONS
+from uniemox.data.sample import NO_PERSONS, Part
 
 HOSTILE = "[red]:smile:\x1b[2J\x1b]0;title\x07\x9b31m\u202egpj.exe"
 PRINTABLE = "[red]:smile:�[2J�]0;title��31m�gpj.exe"
@@ -75,6 +75,14 @@ def test_a_network_that_reads_the_person_warns_of_missing_boxes(capsys: pytest.C
     assert capsys.readouterr().err == ""
     say_notes(data, sees_person=True)
     assert " ".join(capsys.readouterr().err.split()) == NO_PERSONS
+
+
+def test_notes_of_the_reader_are_printed_and_parts_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """Commands that train or score printed only those about files of splits and of images to exclude."""
+    part = Part("a", "folder:a", 3, "the same")
+    data = replace(colours(1), parts=(part,), notes=(str(part), "2 rows were left out: no image", "classes: a, b"))
+    say_notes(data)
+    assert capsys.readouterr().err.splitlines() == [str(part), "2 rows were left out: no image", "classes: a, b"]
 
 
 def test_output_does_not_replace_a_file_of_another_kind(tmp_path: Path) -> None:

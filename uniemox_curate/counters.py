@@ -8,7 +8,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache, partial
 from hashlib import sha256
 from itertools import groupby
 from operator import itemgetter
@@ -19,9 +18,10 @@ from sqlalchemy import BigInteger, CompoundSelect, Connection, case, cast, func,
 from uniemox.errors import DataError, UnavailableError
 from uniemox.io import check_json
 from uniemox_curate import tables as t
-from uniemox_curate.annotate.kept_sets import KeptSet, term_of
-from uniemox_curate.annotate.verdicts import LAST_ANSWERS, WITHOUT_AGREEMENT, decide_image
+from uniemox_curate.annotate.kept_sets import KeptSet
+from uniemox_curate.annotate.verdicts import LAST_ANSWERS
 from uniemox_curate.decisions import LEAVE_OUT, LEFT_OUT, current, pool, taken_down, undone
+from uniemox_curate.image_numbers import ImageNumbers, ImageTally
 from uniemox_curate.plan import Rule
 from uniemox_curate.project import SKIP
 from uniemox_curate.store import Store, setting_of
@@ -194,7 +194,7 @@ def _count_images(connection: Connection, counts: Counts) -> Counts:
         .where(t.answers.c.person_id.not_in(left_out))
     )
     judged = {row.picture_id: row.value for row in connection.execute(select(current("verdict")))}
-    tally = _ImageTally(counts.basis.rule, _searched_labels(connection, counts.basis))
+    tally = ImageTally(counts.basis.rule, _searched_labels(connection, counts.basis))
     rows = connection.execute(query.order_by(t.tasks.c.picture_id))
     for image, answers in groupby(rows, key=itemgetter(0)):
         tally.add(image, [label for _, label in answers], judged.get(image))
@@ -224,78 +224,7 @@ def _searched_labels(connection: Connection, basis: Basis, images: Any = None) -
     return labels
 
 
-@dataclass(slots=True)
-class _ImageNumbers:
-    """Numbers of images, as `Counts` has them. Those of a difference may be negative."""
-
-    answered_twice: int = 0
-    answered_or_skipped: int = 0
-    disputed: int = 0
-    labelled: int = 0
-    """Number of images that the rule keeps."""
-    fingerprint: int = 0
-    """Sum of their terms, see `term_of`."""
-    passed_screen: int = 0
-    taken_down: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    styles: Counter[str] = field(default_factory=Counter)
-
-    def minus(self, other: "_ImageNumbers") -> "_ImageNumbers":
-        """Return the difference."""
-        dropped = Counter(self.dropped)
-        dropped.subtract(other.dropped)
-        styles = Counter(self.styles)
-        styles.subtract(other.styles)
-        return _ImageNumbers(
-            answered_twice=self.answered_twice - other.answered_twice,
-            answered_or_skipped=self.answered_or_skipped - other.answered_or_skipped,
-            disputed=self.disputed - other.disputed,
-            labelled=self.labelled - other.labelled,
-            fingerprint=self.fingerprint - other.fingerprint,
-            passed_screen=self.passed_screen - other.passed_screen,
-            taken_down=self.taken_down - other.taken_down,
-            dropped=dropped,
-            styles=styles,
-        )
-
-
-class _ImageTally:
-    """Counts answered images.
-
-    Args:
-        rule: Rule for keeping images.
-        searched: Labels whose keywords found each image.
-    """
-
-    def __init__(self, rule: Rule, searched: Mapping[int, frozenset[str]]) -> None:
-        self.numbers = _ImageNumbers()
-        self.searched = searched
-        # Most images have the same few combinations of answers.
-        self._decide = cache(partial(decide_image, rule=rule))
-
-    def add(self, image: int, labels: Sequence[str], judged: str | None) -> None:
-        """Count an image of the pool.
-
-        Args:
-            image: Number of the image.
-            labels: Last answers of the people whose answers count, also the skipped ones.
-            judged: The owner's decision; None: there is no decision.
-        """
-        numbers = self.numbers
-        answers = tuple(sorted(label for label in labels if label != SKIP))
-        numbers.answered_or_skipped += len(labels) >= 2
-        if not answers:
-            return
-        numbers.answered_twice += len(answers) >= 2
-        searched = self.searched.get(image, frozenset())
-        label, reason = self._decide(answers, searched, judged)
-        numbers.disputed += reason in WITHOUT_AGREEMENT
-        if label is not None:
-            numbers.labelled += 1
-            numbers.fingerprint += term_of(image, label)
-
-
-def _plus(counts: Counts, numbers: _ImageNumbers) -> Counts:
+def _plus(counts: Counts, numbers: ImageNumbers) -> Counts:
     """Return the counts with further images."""
     return replace(
         counts,
@@ -331,8 +260,8 @@ def _add_images(connection: Connection, earlier: Counts, counts: Counts) -> Coun
         return None
     decisions, answers = _decisions_and_answers(connection, changed)
     searched = _searched_labels(connection, counts.basis, changed)
-    numbers_before = _count_at(before, decisions, answers, _ImageTally(counts.basis.rule, searched))
-    numbers_now = _count_at(now, decisions, answers, _ImageTally(counts.basis.rule, searched))
+    numbers_before = _count_at(before, decisions, answers, ImageTally(counts.basis.rule, searched))
+    numbers_now = _count_at(now, decisions, answers, ImageTally(counts.basis.rule, searched))
     return _plus(counts, numbers_now.minus(numbers_before))
 
 
@@ -348,7 +277,7 @@ def labelled_at(connection: Connection, images: Any, *, rule: Rule, newest_answe
     """
     moment = _moment(connection, Counts(newest_answer=newest_answer, newest_batch=newest_batch))
     searched = _searched_labels(connection, Basis(rule=rule), images)
-    numbers = _count_at(moment, *_decisions_and_answers(connection, images), _ImageTally(rule, searched))
+    numbers = _count_at(moment, *_decisions_and_answers(connection, images), ImageTally(rule, searched))
     return KeptSet().plus(numbers.labelled, numbers.fingerprint)
 
 
@@ -397,7 +326,7 @@ def _changed_images(before: _Moment, now: _Moment) -> CompoundSelect[Any]:
     return union(with_answers, of_people, decided, switched)
 
 
-def _count_at(moment: _Moment, decisions: Sequence[Any], answers: Sequence[Any], tally: _ImageTally) -> _ImageNumbers:
+def _count_at(moment: _Moment, decisions: Sequence[Any], answers: Sequence[Any], tally: ImageTally) -> ImageNumbers:
     """Count images as they were at a moment.
 
     Args:

@@ -71,21 +71,21 @@ def release_change(
             return ""
         return "" if row.pictures == counts.labelled.images else _numbers(row.pictures, counts.labelled.images)
     # An image whose takedown was undone does not return to the release.
-    kept = saved.kept
+    record = saved.kept
     events = t.events.c
     is_removed = or_(events.batch_id > newest_batch, events.picture_id.in_(taken_down()))
     removed = select(events.picture_id).where(events.field == "taken", is_removed)
-    if change := _difference(_without(connection, kept, removed), counts.labelled):
+    if change := _difference(_without(connection, record, removed), counts.labelled):
         return change
     if saved.split != (None if split is None else split.sha256):
         return "the split was drawn again"
     # The datasheet names the rule.
-    if kept.rule != counts.basis.rule:
-        return f"the split was drawn by the rule {counts.basis.rule}, and the release by {kept.rule}"
+    if record.rule != counts.basis.rule:
+        return f"the split was drawn by the rule {counts.basis.rule}, and the release by {record.rule}"
     # Then more than the labels depends on the answers: the shares, or which images have enough answers.
     needs_answers = counts.basis.rule == "soft" or saved.min_answers != MIN_ANSWERS
-    if needs_answers and kept.newest_answer < counts.newest_answer:
-        return f"{counted(counts.newest_answer - kept.newest_answer, 'answer')} came later"
+    if needs_answers and record.newest_answer < counts.newest_answer:
+        return f"{counted(counts.newest_answer - record.newest_answer, 'answer')} came later"
     if needs_answers and _has_other_people(connection, row.id, newest_batch, counts):
         return "the answers of other annotators count now"
     return ""

@@ -61,6 +61,7 @@ def test_words_for_a_missing_label_are_named() -> None:
     [
         ({"scary": 30, "scarry": 1, "calm": 9}, "the class scarry has 1 image and resembles scary (30)"),
         ({"contentment": 10, "contentmnt": 2}, "the class contentmnt has 2 images and resembles contentment (10)"),
+        ({"sadness": 100, "sadnes": 1}, "the class sadnes has 1 image and resembles sadness (100)"),
         ({"happy": 30, "unhappy": 1}, ""),
         ({"2019-01": 30, "2019-02": 1}, ""),
         ({"scary": 4, "scarry": 1}, ""),

@@ -103,6 +103,20 @@ def test_labels_that_become_one_share_their_votes(tmp_path: Path) -> None:
     assert votes(data.samples[1]) == {"joy": 1.0}
 
 
+def test_several_labels_are_mapped_once_each(tmp_path: Path) -> None:
+    """Two labels may become one, and an image may lose all; it then has no label, and no votes either."""
+    first = write(tmp_path / "a.csv", "path,anger,fear,disgust,sadness,joy,surprise\n1.jpg,1,0,0,1,0,0\n")
+    rows = "1.jpg,1,0,0,1,0,0,0,0\n2.jpg,0,1,0,0,0,0,0,1\n"
+    second = write(tmp_path / "b.csv", f"path,amusement,anger,awe,contentment,disgust,excitement,fear,sadness\n{rows}")
+    put(tmp_path, "1.jpg", "2.jpg")
+    data = open_data(f"csv:{first},csv:{second}")
+    data.check_categories()
+    of_both = {sample.key: data.words_of(sample) for sample in data.samples}
+    assert of_both == {"csv/1.jpg": ("anger", "sadness"), "csv2/1.jpg": ("joy",), "csv2/2.jpg": ("anger", "sadness")}
+    data = open_data(f"csv:{second},csv:{first}")
+    data.check_categories()
+
+
 def test_a_second_of_a_kind_has_a_number_and_groups_stay_apart(tmp_path: Path) -> None:
     for name in "ab":
         put(tmp_path / name, "awe/1.jpg")

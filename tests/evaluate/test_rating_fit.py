@@ -22,6 +22,7 @@ from uniemox.evaluate.rating_fit import (
     PENALTY,
     HeldOutRatings,
     RatedImages,
+    RatingFit,
     _quantile_line,
     fit_ratings,
     mean_ratings,
@@ -71,6 +72,19 @@ def test_several_ratings_of_an_image_are_averaged(tmp_path: Path) -> None:
     means = mean_ratings(samples)
     assert [str(sample.image) for sample in means] == [str(path) for path in paths]
     assert {(sample.valence, sample.arousal) for sample in means} == {(4.0, 5.0)}
+    named = [replace(samples[0], key=f"pic#{i}", valence=float(i)) for i in (1, 9)]
+    assert mean_ratings(named) == named
+
+
+def test_a_rating_no_better_than_the_mean_has_a_verdict(fitted: tuple[Path, dict]) -> None:
+    """The command wrote a head with an error of 1.25, where the mean had 1.15, without a word."""
+    _, result = fitted
+    assert "verdict" not in result
+    values = {name: value for name, value in result.items() if name != "written"}
+    fit = RatingFit(**values)
+    assert fit.verdict == ""
+    useless = replace(fit, mean_error=(0.5, 1.25), mean_error_of_mean=(1.0, 1.15))
+    assert useless.verdict == "arousal predicted no better than by the mean rating for all images"
 
 
 def test_ratings_are_predicted_on_held_out_groups(fitted: tuple[Path, dict]) -> None:

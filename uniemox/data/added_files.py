@@ -17,9 +17,6 @@ from uniemox.io.typed import check_json, parse_json
 from uniemox.plurals import counted
 from uniemox.spelling import match_names
 
-LISTED_IN = "images listed in"
-"""Words of the note about a file of images to exclude."""
-
 
 def add_files(data: DataSet, files: Mapping[str, Path | None]) -> DataSet:
     """Add people, texts, splits and exclusions from files, in the order of FILES."""
@@ -131,7 +128,7 @@ def _exclude(data: DataSet, file: Path) -> DataSet:
     samples = [sample for sample in data.samples if sample.key not in excluded]
     if not samples:
         raise DataError(f"{file} excludes all samples of {data.name}")
-    note = f"{len(matches)} of the {len(listed)} {LISTED_IN} {file} were left out"
+    note = f"{len(matches)} of the {len(listed)} images listed in {file} were left out"
     if absent := len(listed) - len(matches):
         note += f"; {absent} not among these images: not in the data, or left out by the splits before"
     return replace(data, samples=samples, notes=(*data.notes, note))

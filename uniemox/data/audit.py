@@ -187,7 +187,10 @@ def _wrong_person(member: Member) -> str:
         outside = max(-x1 / width, -y1 / height, x2 / width - 1, y2 / height - 1)
         if outside > MAX_OUTSIDE:
             box = ", ".join(f"{value:.0f}" for value in person.box)
-            return f"the detected person ({box}) is outside of the image of {width} x {height} px"
+            return (
+                f"the detected person ({box}) is outside of the image of {width} x {height} px; find the people again "
+                "with uniemox data persons"
+            )
     return ""
 
 

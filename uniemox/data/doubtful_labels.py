@@ -63,8 +63,7 @@ def notes_on_rare_labels(labels: LabelSet, counts: Mapping[str, int]) -> list[st
         if not 0 < count <= MAX_OF_RARE or re.search(r"\d", label):
             continue
         large = [other for other in labels.labels if counts.get(other, 0) >= MIN_TIMES_LARGER * count]
-        # A name that contains the other one, such as unhappy, has another meaning.
-        large = [other for other in large if other not in label and label not in other]
+        large = [other for other in large if not _is_derived(label, other)]
         similar = similar_name(label, large, cutoff=SIMILARITY)
         if similar is not None and not _PUBLISHED.issuperset((label, similar)):
             notes.append(
@@ -72,8 +71,14 @@ def notes_on_rare_labels(labels: LabelSet, counts: Mapping[str, int]) -> list[st
                 f"({counts[similar]:,}); if it is misspelt, correct it"
             )
     if len(notes) > MAX_NOTES:
-        notes[MAX_NOTES:] = [f"{len(notes) - MAX_NOTES} more classes of one or two images resemble large ones"]
+        more = counted(len(notes) - MAX_NOTES, "more class resembles", "more classes resemble")
+        notes[MAX_NOTES:] = [f"{more} a large one by name"]
     return notes
+
+
+def _is_derived(label: str, other: str) -> bool:
+    """Return True if one word contains the other and more than a letter besides, such as unhappy."""
+    return abs(len(label) - len(other)) > 1 and (label in other or other in label)
 
 
 def _alike(labels: Sequence[str]) -> list[list[str]]:

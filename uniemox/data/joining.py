@@ -94,7 +94,7 @@ def _as_part(sample: Sample, name: str, mapping: LabelMap | None) -> Sample:
         label = mapping(label)
     if mapping is not None and categories is not None:
         targets = {target for category in categories if (target := mapping(category)) is not None}
-        categories = tuple(sorted(targets)) or None
+        categories = tuple(sorted(targets))
     if mapping is not None and distribution is not None:
         # Words without a counterpart stay, like words outside the labels.
         votes: Counter[str] = Counter()

@@ -106,7 +106,8 @@ def _open_single(source: str, files: Mapping[str, Path | None], *, with_texts: b
             files[name] = sidecar
     left_out = note_left_out(Path(path)) if reader.walks_folder else ()
     data = add_files(replace(data, name=source, notes=(*data.notes, *left_out)), files)
-    counts = Counter(word for sample in data.samples for word in data.words_of(sample))
+    images_of_class = Counter(sample.label for sample in data.samples)
+    counts = {label: images_of_class[i] for i, label in enumerate(data.labels.labels)}
     notes_of_labels = [*notes_on_labels(data.labels), *notes_on_rare_labels(data.labels, counts)]
     return replace(data, notes=(*data.notes, *notes_of_labels, *_split_notes(data)))
 

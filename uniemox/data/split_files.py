@@ -21,8 +21,6 @@ from uniemox.plurals import counted
 from uniemox.spelling import match_names
 
 FORMAT = "uniemox-splits-1"
-SPLITS_FROM = "splits from"
-"""Beginning of the first note of `read_splits`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +60,8 @@ def read_splits(path: Path, data: DataSet) -> DataSet:
             publish them, in a file or a folder, see `scheme_of_lists`.
 
     Raises:
-        DataError: If the file was changed after it was written; if a file of `write_splits` or a folder of copies names
-            images that the data set does not have; or if a list has another form or names an image twice.
+        DataError: If a file of `write_splits` was changed later. If it, or a folder of copies, names images that the
+            data set does not have. If a list has another form, or names an image twice.
     """
     # Path.is_dir raises OSError for a name that is too long.
     is_folder = os.path.isdir(path)
@@ -83,7 +81,7 @@ def read_splits(path: Path, data: DataSet) -> DataSet:
         raise DataError(f"{path}: {len(absent)} of its images are not in {data.name}, such as {min(absent)}")
     scheme = {key_of[key]: split for key, split in scheme.items()}
     samples = [replace(sample, split=scheme[sample.key]) for sample in data.samples if sample.key in scheme]
-    notes = [f"{SPLITS_FROM} {path} (sha256 {digest[:12]})"]
+    notes = [f"splits from {path} (sha256 {digest[:12]})"]
     if list_notes is not None:
         notes += list_notes
     elif len(samples) < len(data):

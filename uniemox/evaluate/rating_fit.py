@@ -181,10 +181,12 @@ def _read_rated(
 
 def mean_ratings(samples: Sequence[Sample]) -> list[Sample]:
     """Return one sample for each image, or person in it, with the means of all ratings of valence and arousal."""
-    # Samples of one image have its key, also in shards.
+    keys = {sample.key for sample in samples}
     by_image: dict[tuple[str, Box | None], list[Sample]] = {}
     for sample in samples:
-        by_image.setdefault((sample.image_key, sample.target_box), []).append(sample)
+        # A repeated image has the first one's key with a number, also in shards. A file may have such a name, too.
+        key = sample.image_key if sample.image_key in keys else sample.key
+        by_image.setdefault((key, sample.target_box), []).append(sample)
     means = []
     for repeated in by_image.values():
         ratings = np.array([[sample.valence, sample.arousal] for sample in repeated], dtype=np.float64)

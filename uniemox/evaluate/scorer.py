@@ -14,6 +14,7 @@ from uniemox.evaluate.task_scorers import (
     AnsweredSamples,
     ClassScorer,
     DistributionScorer,
+    LabelShares,
     MultilabelScorer,
     TaskScorer,
 )
@@ -60,9 +61,9 @@ class Scorer:
         elif info.task == "multilabel":
             task_scorer = MultilabelScorer(answered)
         elif info.task == "distribution":
-            task_scorer = DistributionScorer(answered, scored)
+            task_scorer = DistributionScorer(LabelShares(answered, scored))
         else:
-            task_scorer = ClassScorer(answered, scored)
+            task_scorer = ClassScorer(LabelShares(answered, scored))
         return cls(answered, scored, task_scorer)
 
     def score(self, rows: NDArray[np.intp]) -> Scores:

@@ -64,75 +64,79 @@ class TaskScorer(Protocol):
 
 
 @dataclass(frozen=True)
-class ClassScorer:
-    """Scorer of one label per image."""
+class LabelShares:
+    """Probabilities of the scored labels for M samples."""
 
     answered: AnsweredSamples
     scored: ScoredLabels
 
     @cached_property
-    def shares(self) -> NDArray[np.float64]:
-        """(M, E') probabilities of the scored labels."""
+    def values(self) -> NDArray[np.float64]:
+        """(M, E') probabilities."""
         return mapped(self.answered.answers, self.scored.of_model)
+
+    def line(self, row: int) -> dict[str, Any]:
+        """Return the line of a sample, see `TaskScorer`."""
+        names = self.scored.labels.labels
+        shares = self.values[row]
+        truth = self.scored.truth(self.answered.outputs.samples[row].label)
+        return {
+            "label": None if truth is None else names[truth],
+            "predicted": names[int(shares.argmax())],
+            "probabilities": {name: round(float(share), 6) for name, share in zip(names, shares, strict=True)},
+        }
+
+
+@dataclass(frozen=True)
+class ClassScorer:
+    """Scorer of one label per image."""
+
+    shares: LabelShares
 
     @cached_property
     def truth(self) -> NDArray[np.int64]:
         """(M,) indices in the scored labels."""
-        return np.array([self.scored.truth(sample.label) for sample in self.answered.outputs.samples])
+        scored = self.shares.scored
+        return np.array([scored.truth(sample.label) for sample in self.shares.answered.outputs.samples])
 
     def score(self, rows: NDArray[np.intp]) -> ClassScores:
         """Score samples, see `TaskScorer`."""
+        answered = self.shares.answered
+        scored = self.shares.scored
         truth = self.truth[rows]
-        scores = score_classes(self.shares[rows], truth, self.scored.labels, groups=self.answered.units_at(rows))
-        temperature = self.answered.info.temperature
+        scores = score_classes(self.shares.values[rows], truth, scored.labels, groups=answered.units_at(rows))
+        temperature = answered.info.temperature
         if temperature is None:
             return scores
-        uncalibrated = mapped(probabilities_of(self.answered.outputs.values[rows], None), self.scored.of_model)
+        uncalibrated = mapped(probabilities_of(answered.outputs.values[rows], None), scored.of_model)
         ece = expected_calibration_error(uncalibrated, truth)
         return replace(scores, temperature=temperature, ece=ece, ece_calibrated=scores.ece)
 
     def line(self, row: int) -> dict[str, Any]:
         """Return the line of a sample, see `TaskScorer`."""
-        return _line_of_shares(self.answered, self.scored, self.shares, row)
+        return self.shares.line(row)
 
 
 @dataclass(frozen=True)
 class DistributionScorer:
     """Scorer of the shares of people's votes."""
 
-    answered: AnsweredSamples
-    scored: ScoredLabels
-
-    @cached_property
-    def shares(self) -> NDArray[np.float64]:
-        """(M, E') probabilities of the scored labels."""
-        return mapped(self.answered.answers, self.scored.of_model)
+    shares: LabelShares
 
     @cached_property
     def votes(self) -> NDArray[np.float64]:
         """(M, E') shares of the votes for the scored labels."""
-        return target_shares(self.answered.outputs.samples, self.scored)
+        return target_shares(self.shares.answered.outputs.samples, self.shares.scored)
 
     def score(self, rows: NDArray[np.intp]) -> DistributionScores:
         """Score samples, see `TaskScorer`."""
-        scores = score_distributions(self.shares[rows], self.votes[rows], groups=self.answered.units_at(rows))
-        return replace(scores, temperature=self.answered.info.temperature)
+        answered = self.shares.answered
+        scores = score_distributions(self.shares.values[rows], self.votes[rows], groups=answered.units_at(rows))
+        return replace(scores, temperature=answered.info.temperature)
 
     def line(self, row: int) -> dict[str, Any]:
         """Return the line of a sample, see `TaskScorer`."""
-        return _line_of_shares(self.answered, self.scored, self.shares, row)
-
-
-def _line_of_shares(
-    answered: AnsweredSamples, scored: ScoredLabels, shares: NDArray[np.float64], row: int
-) -> dict[str, Any]:
-    names = scored.labels.labels
-    truth = scored.truth(answered.outputs.samples[row].label)
-    return {
-        "label": None if truth is None else names[truth],
-        "predicted": names[int(shares[row].argmax())],
-        "probabilities": {name: round(float(share), 6) for name, share in zip(names, shares[row], strict=True)},
-    }
+        return self.shares.line(row)
 
 
 @dataclass(frozen=True)

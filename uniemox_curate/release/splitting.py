@@ -136,8 +136,8 @@ def split(
     note = note_on_shares(data.samples, scheme, ratios, groups_of=GROUPS)
     drawn = {"sizes": dict(Counter(scheme.values())), "how": how, "sha256": digest, "note": note}
     # By which the status tells whether other images are kept now, and how to draw the split again.
-    kept = KeptRecord.of(kept_set(verdicts), rule or remembered_rule(project.store), count(project.store))
-    origin = {"kept": asdict(kept), "ratio": shares, "seed": seed, "schemes": schemes}
+    record = KeptRecord.of(kept_set(verdicts), rule or remembered_rule(project.store), count(project.store))
+    origin = {"kept": asdict(record), "ratio": shares, "seed": seed, "schemes": schemes}
     project.store.set(SPLIT, drawn | origin)
     return {**drawn, "lacking": lacking_splits(data, scheme, ratios)}
 
