@@ -7,12 +7,10 @@ import json
 import os
 import shlex
 import shutil
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from subprocess import PIPE, STDOUT
 
 from tools.commands import run_command
 from uniemox.data import DataSet, open_data
@@ -23,8 +21,10 @@ OUT = Path("runs/demo")
 SCENES = "synthetic:4096"
 TEST = "synthetic:512?seed=1"
 SHORT_SIDE_PX = 144
-# More threads are no faster for networks this small, and wait for each other on a busy machine.
-os.environ["OMP_NUM_THREADS"] = "1"
+# Fixed, because the number of threads changes results by rounding.
+os.environ["OMP_NUM_THREADS"] = "2"
+# As the command line sets it, but before the process that commands are forked from imports torch.
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 
 def uniemox(*words: str | Path) -> None:
@@ -65,16 +65,16 @@ def classify(streams: str, packed: str, scored: list[str]) -> Path:
     """
     run = OUT / f"finetuned_{streams}"
     options = ["--network.streams", streams, "--init", str(OUT / "pretrained"), "--out", str(run)]
-    finetune = ["finetune", "--preset", "demo", "--data", packed, *options]
+    finetune = ["finetune", "--preset", "demo", "--schedule.epochs", "3", "--data", packed, *options]
     print(f"\nFine-tuning on {streams} begins.", flush=True)
     for words in (finetune, ["evaluate", "--model", str(run), *scored]):
         started = time.perf_counter()
-        command = [sys.executable, "-m", "uniemox", *words]
-        done = subprocess.run(command, check=False, stdout=PIPE, stderr=STDOUT, text=True)
+        output = OUT / f"{words[0]}_{streams}.log"
+        code = run_command(words, output)
         seconds = time.perf_counter() - started
-        print(f"\n$ {shlex.join(['uniemox', *words])}\n{done.stdout}  ({seconds:.0f} s)", flush=True)
-        if done.returncode:
-            raise SystemExit(done.returncode)
+        print(f"\n$ {shlex.join(['uniemox', *words])}\n{output.read_text('utf-8')}  ({seconds:.0f} s)", flush=True)
+        if code:
+            raise SystemExit(code)
     return run
 
 
@@ -87,9 +87,10 @@ def main(source: str) -> None:
     OUT.mkdir(parents=True)
     data = pack(source)
     packed = f"shards:{OUT / 'pictures'}"
-    uniemox("teacher", "fit", "--data", packed, "--image-size", "72", "--out", OUT / "teacher")
-    pretraining = ["--teacher.source", f"fitted:{OUT / 'teacher'}", "--out", OUT / "pretrained"]
-    uniemox("pretrain", "--preset", "demo", "--data", packed, "--split", "train", *pretraining)
+    uniemox("teacher", "fit", "--data", packed, "--image-size", "72", "--epochs", "12", "--out", OUT / "teacher")
+    settings = ["--schedule.epochs", "12", "--hardware.threads", "2", "--teacher.source", f"fitted:{OUT / 'teacher'}"]
+    folders = ["--data", packed, "--split", "train", "--out", OUT / "pretrained"]
+    uniemox("pretrain", "--preset", "demo", *settings, *folders)
     has_people = any(sample.persons or sample.target_box for sample in data.samples)
     # Synthetic scenes are scored on new ones with another seed.
     scored = ["--data", TEST, "--split", "all"] if source == SCENES else ["--data", packed]

@@ -15,7 +15,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from tests.runs import uniemox_here
-from uniemox.cli import console
+from uniemox.cli import console, program
 from uniemox.cli.callbacks import ConsoleCallback
 from uniemox.cli.console import progress_bar
 from uniemox.cli.program import COMMANDS as LINES
@@ -191,13 +191,13 @@ NEEDED = r"error: .* torch; run: pip install 'uniemox\[train\]'\s"
     ],
 )
 def test_missing_extra_is_reported_with_its_install_command(words: str, code: int, message: str) -> None:
-    program = (
+    script = (
         "import sys, importlib.util as util\nfind = util.find_spec\n"
         "util.find_spec = lambda name, *a: None if name == 'torch' else find(name, *a)\n"
         "sys.modules['torch'] = None\n"
         f"from uniemox.cli import main; sys.argv = ['uniemox', *{words.split()}]; main()"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == code
     assert re.fullmatch(message, done.stderr, re.DOTALL)
 
@@ -251,6 +251,24 @@ def test_unusable_path_is_a_one_line_error(tmp_path: Path, out: str) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"), [({}, "3000"), ({"GOMP_SPINCOUNT": "5"}, "5"), ({"OMP_WAIT_POLICY": "active"}, None)]
+)
+def test_waiting_threads_share_busy_cores_unless_the_user_decides(
+    given: dict[str, str], expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        # Set first, so that what the command sets is undone too.
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    in_commands = list[str | None]()
+    monkeypatch.setattr(program, "_run_app", lambda: in_commands.append(os.environ.get("GOMP_SPINCOUNT")))
+    program.main()
+    assert in_commands == [expected]
+
+
 def test_refusals_do_not_import_torch(tmp_path: Path) -> None:
     refused = (
         "pretrain --data nothing --out run",
@@ -260,13 +278,13 @@ def test_refusals_do_not_import_torch(tmp_path: Path) -> None:
         "finetune --data nothing --out run",
         "evaluate --model none --data synthetic:8",
     )
-    program = (
+    script = (
         "import sys; from uniemox.cli import main\n"
         f"for words in {refused}:\n"
         "    sys.argv = ['uniemox', *words.split()]\n"
         "    try: main()\n"
         "    except SystemExit as end: print(end.code, 'torch' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert re.fullmatch(r"([12] False\n){6}", done.stdout), done.stderr
     assert not list(tmp_path.iterdir())

@@ -20,9 +20,14 @@ _CONTEXT.set_forkserver_preload(
 )
 
 
-def run_command(words: Sequence[str]) -> int:
-    """Run `python -m uniemox WORDS` to its end, at the same terminal, and return its exit code."""
-    process = _CONTEXT.Process(target=_run, args=(list(words), Path.cwd(), dict(os.environ)))
+def run_command(words: Sequence[str], output: Path | None = None) -> int:
+    """Run `python -m uniemox WORDS` to its end, and return its exit code.
+
+    Args:
+        words: Arguments of the command.
+        output: File for standard output and standard error; None: this process's own.
+    """
+    process = _CONTEXT.Process(target=_run, args=(list(words), Path.cwd(), dict(os.environ), output, output))
     process.start()
     process.join()
     assert process.exitcode is not None
@@ -51,14 +56,15 @@ def start_command(
 
 def _run_apart(words: list[str], folder: Path, environment: Mapping[str, str], out: Path, err: Path) -> None:
     os.setsid()
-    for path, descriptor in ((out, 1), (err, 2)):
-        with path.open("ab") as file:
-            os.dup2(file.fileno(), descriptor)
-    _run(words, folder, environment)
+    _run(words, folder, environment, out, err)
 
 
-def _run(words: list[str], folder: Path, environment: Mapping[str, str]) -> None:
+def _run(words: list[str], folder: Path, environment: Mapping[str, str], out: Path | None, err: Path | None) -> None:
     os.chdir(folder)
+    for path, descriptor in ((out, 1), (err, 2)):
+        if path is not None:
+            with path.open("ab") as file:
+                os.dup2(file.fileno(), descriptor)
     os.environ.clear()
     os.environ.update(environment)
     # The command's own processes must not be forked from the server that this process comes from.

@@ -24,6 +24,8 @@ from uniemox.io.borders import shorten
 EXIT_ERROR = 1
 EXIT_USAGE = 2
 EXIT_BROKEN_PIPE = 141
+# About a tenth of a millisecond.
+SPIN_COUNT = "3000"
 
 
 def _format_mistake(error: CycloptsError) -> RenderableType:
@@ -122,7 +124,18 @@ def main() -> None:
     warnings.filterwarnings("ignore", module="PIL")
     # Commands print these as lines of their own.
     warnings.filterwarnings("ignore", category=ModelWarning)
+    _share_busy_cores()
     run_and_report_errors(_run_app)
+
+
+def _share_busy_cores() -> None:
+    """Let threads that wait for each other give up their cores sooner than GNU OpenMP's default, some milliseconds.
+
+    A thread that waits for one whose core another process uses would otherwise use its own core up: training becomes
+    several times slower (docs/performance.md). torch reads the variable when it is imported. Settings of the user stay.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
 
 
 def _run_app() -> None:
