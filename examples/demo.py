@@ -87,10 +87,10 @@ def main(source: str) -> None:
     OUT.mkdir(parents=True)
     data = pack(source)
     packed = f"shards:{OUT / 'pictures'}"
-    uniemox("teacher", "fit", "--data", packed, "--image-size", "72", "--epochs", "12", "--out", OUT / "teacher")
-    settings = ["--schedule.epochs", "12", "--hardware.threads", "2", "--teacher.source", f"fitted:{OUT / 'teacher'}"]
-    folders = ["--data", packed, "--split", "train", "--out", OUT / "pretrained"]
-    uniemox("pretrain", "--preset", "demo", *settings, *folders)
+    uniemox("teacher", "fit", "--data", packed, "--image-size", "72", "--out", OUT / "teacher")
+    pretraining = ["--teacher.source", f"fitted:{OUT / 'teacher'}", "--hardware.threads", "2"]
+    pretraining += ["--out", OUT / "pretrained"]
+    uniemox("pretrain", "--preset", "demo", "--data", packed, "--split", "train", *pretraining)
     has_people = any(sample.persons or sample.target_box for sample in data.samples)
     # Synthetic scenes are scored on new ones with another seed.
     scored = ["--data", TEST, "--split", "all"] if source == SCENES else ["--data", packed]
