@@ -23,8 +23,6 @@ TEST = "synthetic:512?seed=1"
 SHORT_SIDE_PX = 144
 # Fixed, because the number of threads changes results by rounding.
 os.environ["OMP_NUM_THREADS"] = "2"
-# As the command line sets it, but before the process that commands are forked from imports torch.
-os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 
 def uniemox(*words: str | Path) -> None:
@@ -72,7 +70,8 @@ def classify(streams: str, packed: str, scored: list[str]) -> Path:
         output = OUT / f"{words[0]}_{streams}.log"
         code = run_command(words, output)
         seconds = time.perf_counter() - started
-        print(f"\n$ {shlex.join(['uniemox', *words])}\n{output.read_text('utf-8')}  ({seconds:.0f} s)", flush=True)
+        printed = output.read_text("utf-8", "replace")
+        print(f"\n$ {shlex.join(['uniemox', *words])}\n{printed}  ({seconds:.0f} s)", flush=True)
         if code:
             raise SystemExit(code)
     return run
@@ -88,8 +87,9 @@ def main(source: str) -> None:
     data = pack(source)
     packed = f"shards:{OUT / 'pictures'}"
     uniemox("teacher", "fit", "--data", packed, "--image-size", "72", "--out", OUT / "teacher")
-    pretraining = ["--teacher.source", f"fitted:{OUT / 'teacher'}", "--hardware.threads", "2"]
-    pretraining += ["--out", OUT / "pretrained"]
+    pretraining = ["--teacher.source", f"fitted:{OUT / 'teacher'}", "--out", OUT / "pretrained"]
+    # The preset has one thread, for several runs side by side.
+    pretraining += ["--hardware.threads", os.environ["OMP_NUM_THREADS"]]
     uniemox("pretrain", "--preset", "demo", "--data", packed, "--split", "train", *pretraining)
     has_people = any(sample.persons or sample.target_box for sample in data.samples)
     # Synthetic scenes are scored on new ones with another seed.

@@ -7,10 +7,18 @@ import multiprocessing
 import os
 import runpy
 import sys
+import threading
 from collections.abc import Mapping, Sequence
+from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from uniemox.cli.program import share_busy_cores
+
+# A command does this before it imports torch; here the server imports it.
+share_busy_cores()
+# Starting a process also asks the others for their exit codes. Two threads that ask at once can get a wrong one.
+_LOCK = threading.Lock()
 _CONTEXT = multiprocessing.get_context("forkserver")
 _MODULES = ("cli.program", "cli.callbacks", "pretrain.run", "finetune.run", "finetune.fit_methods", "evaluate.run")
 # Packages that a training imports only when it fits a head and writes an ONNX file, which takes more than a second.
@@ -21,15 +29,18 @@ _CONTEXT.set_forkserver_preload(
 
 
 def run_command(words: Sequence[str], output: Path | None = None) -> int:
-    """Run `python -m uniemox WORDS` to its end, and return its exit code.
+    """Run `python -m uniemox WORDS` to its end, and return its exit code. Several threads may call it.
 
     Args:
         words: Arguments of the command.
         output: File for standard output and standard error; None: this process's own.
     """
     process = _CONTEXT.Process(target=_run, args=(list(words), Path.cwd(), dict(os.environ), output, output))
-    process.start()
-    process.join()
+    with _LOCK:
+        process.start()
+    wait([process.sentinel])
+    with _LOCK:
+        process.join()
     assert process.exitcode is not None
     return process.exitcode
 

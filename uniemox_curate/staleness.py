@@ -110,18 +110,18 @@ def _has_other_people(connection: Connection, release: int, newest_batch: int, c
     return connection.execute(query.limit(1)).first() is not None
 
 
-def _without(connection: Connection, kept: KeptRecord, images: Any) -> KeptSet:
+def _without(connection: Connection, record: KeptRecord, images: Any) -> KeptSet:
     """Return the recorded images without some of them.
 
     Args:
         connection: Connection to the database.
-        kept: Record with its images.
+        record: Record with its images.
         images: Query for the numbers of images.
     """
     gone = labelled_at(
-        connection, images, rule=kept.rule, newest_answer=kept.newest_answer, newest_batch=kept.newest_batch or 0
+        connection, images, rule=record.rule, newest_answer=record.newest_answer, newest_batch=record.newest_batch or 0
     )
-    return kept.as_set.plus(-gone.images, -gone.fingerprint)
+    return record.as_set.plus(-gone.images, -gone.fingerprint)
 
 
 def _difference(before: KeptSet, now: KeptSet) -> str:

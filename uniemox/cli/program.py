@@ -124,15 +124,15 @@ def main() -> None:
     warnings.filterwarnings("ignore", module="PIL")
     # Commands print these as lines of their own.
     warnings.filterwarnings("ignore", category=ModelWarning)
-    _share_busy_cores()
+    share_busy_cores()
     run_and_report_errors(_run_app)
 
 
-def _share_busy_cores() -> None:
-    """Let threads that wait for each other give up their cores sooner than GNU OpenMP's default, some milliseconds.
+def share_busy_cores() -> None:
+    """Let torch's threads give up their cores soon while they wait for each other, unless the user has decided.
 
-    A thread that waits for one whose core another process uses would otherwise use its own core up: training becomes
-    several times slower (docs/performance.md). torch reads the variable when it is imported. Settings of the user stay.
+    By default they wait for milliseconds with busy cores. Beside another process, a training step then takes nearly
+    three times as long (docs/performance.md). torch reads the variable when it is imported, so call this before.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)

@@ -73,7 +73,7 @@ class HardwareConfig:
     grad_checkpointing: bool = False
     """Recompute activations in the backward pass instead of storing them: less memory, a third slower."""
     threads: int | None = None
-    """CPU threads per process. None: all cores. Use 1 if the network is small and another process loads the images."""
+    """CPU threads per process. None: all cores. Use 1 if other processes keep the cores busy."""
     workers: int | None = None
     """Image-loading processes per training process. None: 1 on the CPU; with GPUs an equal share of the cores, at most
     8."""
