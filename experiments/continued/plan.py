@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from uniemox.losses.config import LossWeights
+from uniemox.model.config import Precision
 
 HALVES = ("A", "B")
 START = "start"
@@ -14,7 +15,7 @@ L2_L3 = "L2 + L3"
 FULL = "full"
 FULL_EMOTION = "full, emotion word"
 SUPERVISED = "supervised"
-# Smallest effect of interest, in points of recall; the paper's gain over dBOT is 1.01.
+# Smallest effect of interest, in points of recall: our choice (PLAN.md, changes of 1 December).
 SMALLEST_EFFECT = 1.0
 DISTILLATION = LossWeights(scene_reconstruction=0.0, person_reconstruction=0.0, contrastive_feature_alignment=0.0)
 BUDGETS = ("tenth", "all", "grey")
@@ -61,6 +62,10 @@ class Profile:
     name: str
     side_px: int
     """Side of the views."""
+    patch_px: int = 16
+    """Side of the encoder's patches."""
+    precision: Precision = "bfloat16"
+    """Precision of training."""
     encoder: Mapping[str, Any] = field(default_factory=dict)
     """Options of timm's ViT."""
     decoder_width: int = 192

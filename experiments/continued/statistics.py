@@ -1,4 +1,4 @@
-"""Differences of arms over seeds and halves: t intervals and tests of equivalence."""
+"""Differences of arms over starts or seeds: t intervals and tests of equivalence."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-Verdict = Literal["helps", "harms", "no effect of the paper's size", "undecided"]
+Verdict = Literal["helps", "harms", "no effect above the bound", "undecided"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +32,12 @@ class Difference:
         if self.is_effect:
             verdicts.append("helps" if self.mean > 0 else "harms")
         if self.equivalence < level:
-            verdicts.append("no effect of the paper's size")
+            verdicts.append("no effect above the bound")
         return verdicts or ["undecided"]
 
 
 def difference(values: Sequence[float], smallest_effect: float) -> Difference:
-    """Test paired differences, one per seed and half.
+    """Test paired differences, one per independent repetition.
 
     Args:
         values: At least two differences.

@@ -26,8 +26,8 @@ def seeds_of(arm: str, profile: Profile) -> range:
     return range(1 if arm == START else profile.seeds)
 
 
-def paired(results: Results, first: str, second: str, budget: str, figure: int) -> list[float]:
-    """Return the differences of two arms by seed and half; a start is compared with every seed.
+def paired(results: Results, first: str, second: str, budget: str, figure: int) -> dict[Job, float]:
+    """Return the differences of two arms by job of the first; a start is compared with every seed.
 
     Args:
         results: Recall and log-likelihood of all finished jobs.
@@ -36,17 +36,33 @@ def paired(results: Results, first: str, second: str, budget: str, figure: int) 
         budget: Outcome to compare.
         figure: Figure to compare: 0 recall, 1 log-likelihood in nats.
     """
-    values = []
+    values = {}
     for job, scores in results.items():
         other = Job(second, job.half, 0 if second == START else job.seed)
         if job.arm == first and other in results:
-            values.append(scores[budget][figure] - results[other][budget][figure])
+            values[job] = scores[budget][figure] - results[other][budget][figure]
     return values
 
 
+def means_by_start(values: Mapping[Job, float]) -> list[float]:
+    """Return the mean over the seeds of each half. The seeds of a half continue one start, so they are one unit."""
+    by_half = {half: [value for job, value in values.items() if job.half == half] for half in HALVES}
+    return [mean(of_half) for of_half in by_half.values() if of_half]
+
+
 def contrast(results: Results, name: str, budget: str, figure: int = 0) -> Difference | None:
-    """Return one of the plan's contrasts; None before two values exist."""
-    values = paired(results, *CONTRASTS[name], budget, figure)
+    """Return one of the plan's contrasts with the start as the unit; None before both halves have a value."""
+    values = means_by_start(paired(results, *CONTRASTS[name], budget, figure))
+    return _difference(values, figure)
+
+
+def contrast_given_starts(results: Results, name: str, budget: str, figure: int = 0) -> Difference | None:
+    """Return a contrast with the seed as the unit, which holds for these two starts only; None before two values."""
+    values = list(paired(results, *CONTRASTS[name], budget, figure).values())
+    return _difference(values, figure)
+
+
+def _difference(values: Sequence[float], figure: int) -> Difference | None:
     if len(values) > 1:
         return difference(values, NATS if figure else SMALLEST_EFFECT)
     return None
@@ -67,25 +83,32 @@ def print_tables(outcomes: Path, profile: Profile) -> None:
             _print_scores(arm, scores)
         for name, halves in read_baselines(outcomes).items():
             _print_scores(f"*{name}*", [scores[budget] for scores in halves.values() if budget in scores])
-        print("\n| contrast | difference | values | recall, points | p of equivalence | nats | verdict |")
-        print("| --- | --- | --- | --- | --- | --- | --- |")
+        print("\n| contrast | difference | halves A, B | over starts, points | p of equivalence | verdict |")
+        print("| --- | --- | --- | --- | --- | --- |")
         for name, (first, second) in CONTRASTS.items():
-            recall_difference = contrast(results, name, budget)
-            nats_difference = contrast(results, name, budget, figure=1)
-            if recall_difference is None or nats_difference is None:
+            over_starts = contrast(results, name, budget)
+            if over_starts is None:
                 continue
             # The plan's rule concerns the primary outcome alone, and only if the control has passed.
-            verdict = "; ".join(recall_difference.verdicts()) if budget == "tenth" and has_control else ""
+            verdict = "; ".join(over_starts.verdicts()) if budget == "tenth" and has_control else ""
             cells = (
                 name,
                 f"{first} − {second}",
-                str(len(recall_difference.values)),
-                _in_words(recall_difference, 1),
-                f"{recall_difference.equivalence:.3f}",
-                _in_words(nats_difference, 3),
+                ", ".join(f"{value:+.2f}" for value in over_starts.values),
+                _in_words(over_starts, 1),
+                f"{over_starts.equivalence:.3f}",
                 verdict,
             )
             print(f"| {' | '.join(cells)} |")
+        print("\n| contrast, given these two starts | values | recall, points | log-likelihood, nats |")
+        print("| --- | --- | --- | --- |")
+        for name in CONTRASTS:
+            recall_difference = contrast_given_starts(results, name, budget)
+            nats_difference = contrast_given_starts(results, name, budget, figure=1)
+            if recall_difference is None or nats_difference is None:
+                continue
+            words = (_in_words(recall_difference, 1), _in_words(nats_difference, 3))
+            print(f"| {name} | {len(recall_difference.values)} | {' | '.join(words)} |")
         print()
     print_transfer(outcomes, profile)
     print("**Starts**: recall on the own half after each stage, %\n")
@@ -124,10 +147,10 @@ def print_transfer(outcomes: Path, profile: Profile) -> None:
         if rows:
             cells = [f"{mean(row[name][0] for row in rows):.1f}" for name in names]
             print(f"| {arm} | {len(rows)} | {' | '.join(cells)} |")
-    print(f"\n| contrast | difference | {' | '.join(names)} |")
+    print(f"\n| contrast, given these two starts | difference | {' | '.join(names)} |")
     print(f"| --- | --- |{' --- |' * len(names)}")
     for contrast_name, (first, second) in CONTRASTS.items():
-        differences = [contrast(results, contrast_name, name) for name in names]
+        differences = [contrast_given_starts(results, contrast_name, name) for name in names]
         cells = ["–" if found is None else _in_words(found, 1) for found in differences]
         print(f"| {contrast_name} | {first} − {second} | {' | '.join(cells)} |")
     print()

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from experiments.continued.pack import Pack
+from experiments.continued.plan import Profile
 from uniemox.pretrain.step import PretrainBatch
 from uniemox.views.transfer import to_device
 
@@ -135,10 +136,9 @@ class Batch:
 
 def batches(
     images: Images,
+    profile: Profile,
     *,
     steps: int,
-    batch_size: int,
-    side: int,
     seed: int,
     done: int = 0,
     with_persons: bool = True,
@@ -149,9 +149,11 @@ def batches(
     The order, crops, flips and masks of a step depend only on the seed and the step, so that a resumed run continues
     unchanged, and on the CPU's generator, so that they are the same on every device.
     """
+    side = profile.side_px
+    batch_size = profile.batch_size
     device = images.pixels.device
     steps_per_epoch = max(1, len(images) // batch_size)
-    patches = (side // 16) ** 2
+    patches = (side // profile.patch_px) ** 2
     texts = images.emotion_features if reads_emotion else images.text_features
     for step in range(done, steps):
         epoch, step_in_epoch = divmod(step, steps_per_epoch)

@@ -16,14 +16,12 @@ from uniemox.model.config import DecoderConfig, ModelConfig, Precision
 from uniemox.model.encoder import build_encoder
 from uniemox.model.uniemox import UniEmoX
 from uniemox.pretrain.step import pretrain_step
-from uniemox.training.hardware import ready_to_train
+from uniemox.training.hardware import autocast, ready_to_train
 from uniemox.training.optimization import build_optimizer, train_step
 from uniemox.views.patches import normalise
 
 # Steps between saved states of an unfinished run.
-SAVE_EVERY = 100
-# Precision of all runs, on every device.
-PRECISION: Precision = "bfloat16"
+SAVE_EVERY = 25
 MAX_GRAD_NORM = 1.0
 Step = Callable[[Batch], dict[str, float]]
 
@@ -116,12 +114,11 @@ def train(laboratory: Laboratory, model: nn.Module, images: Images, path: Path, 
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         done = state["step"]
-    step = step_of(model, optimizer)
+    step = step_of(model, optimizer, laboratory.profile.precision)
     loader = batches(
         images,
+        laboratory.profile,
         steps=course.steps,
-        batch_size=laboratory.profile.batch_size,
-        side=laboratory.profile.side_px,
         seed=course.seed,
         done=done,
         with_persons=isinstance(model, UniEmoX) and model.config.fusion is not None,
@@ -157,16 +154,16 @@ def scheduled(step: int, steps: int, warm_up: int) -> float:
     return (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up))) / 2
 
 
-def step_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> Step:
+def step_of(model: nn.Module, optimizer: torch.optim.Optimizer, precision: Precision) -> Step:
     """Return the function that takes one step."""
     if isinstance(model, UniEmoX):
         return lambda batch: pretrain_step(
-            model, optimizer, [batch.views], precision=PRECISION, max_grad_norm=MAX_GRAD_NORM
+            model, optimizer, [batch.views], precision=precision, max_grad_norm=MAX_GRAD_NORM
         )
     device = next(model.parameters()).device
 
     def losses_of(batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        with torch.autocast(device.type, torch.bfloat16):
+        with autocast(device, precision):
             logits = model(normalise(batch.views.scene, device))
         loss = nn.functional.cross_entropy(logits.float(), batch.labels)
         return loss, {"loss": loss}

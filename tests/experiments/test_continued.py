@@ -123,15 +123,15 @@ def test_crops_lie_inside_the_image() -> None:
 
 
 def test_batches_have_every_image_once_per_epoch_and_resume_unchanged(images: Images) -> None:
-    options = {"steps": 12, "batch_size": 16, "side": 32, "seed": 3}
-    complete = list(batches(images, **options))
+    options = {"steps": 12, "seed": 3}
+    complete = list(batches(images, PROFILE, **options))
     labels = torch.cat([batch.labels for batch in complete[:6]])
     assert torch.equal(labels.bincount(), images.labels.bincount())
-    resumed = list(batches(images, **options, done=9))
+    resumed = list(batches(images, PROFILE, **options, done=9))
     for batch, resumed_batch in zip(complete[9:], resumed, strict=True):
         assert torch.equal(batch.views.scene, resumed_batch.views.scene)
         assert torch.equal(batch.views.scene_noise, resumed_batch.views.scene_noise)
-    with_emotion = next(iter(batches(images, **options, reads_emotion=True)))
+    with_emotion = next(iter(batches(images, PROFILE, **options, reads_emotion=True)))
     assert not torch.equal(with_emotion.views.text_features, complete[0].views.text_features)
 
 

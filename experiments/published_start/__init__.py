@@ -1,0 +1,1 @@
+"""Experiment: does a strong published start gain from the full objective, and more than from distillation alone?"""
