@@ -39,7 +39,7 @@ class ReproduceConfig:
     pretrain_seeds: int = 1
     """Number of pre-training runs of each kind, 1 to --seeds. Fine-tuning seeds use them in turn."""
     teacher: str | None = None
-    """Teacher to distil, as for --teacher.source of pretrain. Default: a demo fits one; the paper has CLIP ViT-B/16."""
+    """Teacher to distil, as for --teacher.source of pretrain. Default: a demo fits one; else CLIP ViT-B/16."""
     with_emotion: bool | None = None
     """End the texts for teachers and pre-training with the emotion, the label in words. Default: as in the paper's
     tables at scale paper; off in a demo."""

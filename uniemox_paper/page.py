@@ -20,7 +20,7 @@ from uniemox_paper.study import HISTOGRAM
 CSV_FIELDS = (
     *("method", "network", "data", "mark", *MEASURES),
     *(score_field.name for score_field in fields(Score) if score_field.name not in ("measure", "value")),
-    *("paper_percent", "gain", "gain_low", "gain_high"),
+    *("paper_percent", "paper_from", "gain", "gain_low", "gain_high"),
     *("over_histogram", "over_histogram_low", "over_histogram_high", "beats_histogram", "why"),
 )
 Record = Mapping[str, Any]
@@ -96,7 +96,12 @@ def records_of(plan: Plan, failed: set[str]) -> dict[tuple[str, str], dict[str, 
         cell = rows[method].cells[name]
         other = reference.get(name)
         record: dict[str, Any] = {"method": method, "network": row.network, "data": name}
-        record |= {"mark": mark_of(cell, score, failed), "paper_percent": cell.paper, "why": cell.why}
+        record |= {
+            "mark": mark_of(cell, score, failed),
+            "paper_percent": cell.paper,
+            "paper_from": cell.paper_from,
+            "why": cell.why,
+        }
         if score is not None:
             values = asdict(score)
             record |= {values.pop("measure"): values.pop("value"), **values}

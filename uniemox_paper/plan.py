@@ -191,6 +191,16 @@ class Cell:
     """Reason why there are no runs."""
     protocol: Protocol | None = None
     """Description of what the runs compute; None without runs."""
+    paper_from: str = ""
+    """Table of the paper that its figure is taken from, if it is another one."""
+
+    @property
+    def citation(self) -> str:
+        """The paper's figure in words; an empty text without one."""
+        if self.paper is None:
+            return ""
+        source = f"the paper's {self.paper_from}" if self.paper_from else "the paper"
+        return f"{source} has {self.paper:.2f} %"
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,11 +245,11 @@ class Plan:
     def runs(self) -> list[PlannedRun]:
         """Every run once, each after the runs that it needs."""
         wanted = [run for row in self.rows for cell in row.cells.values() for run in cell.runs]
-        return list({run.key: run for last in [*wanted, *self.more] for run in _with_needs(last)}.values())
+        return list({run.key: run for last in [*wanted, *self.more] for run in with_needs(last)}.values())
 
 
-def _with_needs(run: PlannedRun) -> Iterator[PlannedRun]:
+def with_needs(run: PlannedRun) -> Iterator[PlannedRun]:
     """Yield everything that a run needs, then the run; some may repeat."""
     for needed in run.needs:
-        yield from _with_needs(needed)
+        yield from with_needs(needed)
     yield run

@@ -29,10 +29,13 @@ def check_plan(plan: "Plan", *, as_json: bool) -> None:
         ConfigError: If a run can't start.
     """
     from uniemox_paper.check import check_runs
+    from uniemox_paper.pretraining_words import describe_pretraining
 
     with progress_bar() as progress:
         checks = check_runs(plan.runs, progress.show)
     missing_count = sum(entry.missing is not None for entry in checks)
+    described = [(row, describe_pretraining(row)) for row in plan.rows]
+    pretrained_rows = [(row, words) for row, words in described if words]
     if as_json:
         runs = [
             {name: getattr(entry.run, name) for name in ("name", "key", "command")}
@@ -40,20 +43,24 @@ def check_plan(plan: "Plan", *, as_json: bool) -> None:
             for entry in checks
         ]
         cells = [
-            {"method": row.name, "data": column, "paper_percent": cell.paper, "computes": str(cell.protocol)}
+            {"method": row.name, "data": column, "paper_percent": cell.paper, "paper_from": cell.paper_from}
+            | {"computes": str(cell.protocol)}
             for row, column, cell in _cells_with_runs(plan)
         ]
         summary = {
             "target": plan.name,
             "scale": plan.scale,
             "can_start": not missing_count,
+            "rows": [{"method": row.name, "pretraining": words} for row, words in pretrained_rows],
             "cells": cells,
             "runs": runs,
         }
         print(json.dumps(summary))
     else:
+        for row, words in pretrained_rows:
+            print(f"row      {row.name}: {words}")
         for row, column, cell in _cells_with_runs(plan):
-            cited = "" if cell.paper is None else f" (the paper has {cell.paper:.2f} %)"
+            cited = f" ({cell.citation})" if cell.citation else ""
             print(f"cell     {row.name} on {column}{cited}: {cell.protocol}")
         for entry in checks:
             ready = f"ok       {entry.run.name}: {entry.parts}"

@@ -114,7 +114,9 @@ def join_equal_rows(rows: Sequence[TableRow]) -> tuple[list[TableRow], dict[str,
         methods = ", ".join(row.name for row in group)
         joined_rows.append(TableRow(first.network, _without_paper(first), network=f"stands for {methods}"))
         for row in group:
-            empty = {column: Cell(cell.paper, why=reason) for column, cell in row.cells.items()}
+            empty = {
+                column: Cell(cell.paper, why=reason, paper_from=cell.paper_from) for column, cell in row.cells.items()
+            }
             if row.name != START:
                 cited.append(replace(row, cells=empty, network=reason, is_cited=True))
     return joined_rows + cited, names
@@ -155,7 +157,10 @@ def _row(study: Study, entry: Mapping[str, Any], *, name: str | None = None) -> 
         else:
             data = target.with_people() if _reads_felt_person(method, target) else target
             cells[target.name] = _cell(study, method, data, paper)
-    cells = paper_only(entry, columns_of(study.targets), cells) | _person_cells(study, method)
+    cells = paper_only(entry, columns_of(study.targets), cells)
+    if "taken_from" in entry:
+        cells = {column: replace(cell, paper_from=entry["taken_from"]) for column, cell in cells.items()}
+    cells |= _person_cells(study, method)
     return TableRow(name, cells, network=network, paper_costs=(entry.get("params_m"), entry.get("flops_g")))
 
 

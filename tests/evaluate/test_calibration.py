@@ -62,6 +62,23 @@ def test_temperature_accounts_for_unfamiliar_images() -> None:
     assert loss(temperature) <= min(loss(t) for t in np.geomspace(0.2, 10, 200)) + 1e-6
 
 
+def test_with_smoothing_the_best_of_several_minima_is_taken() -> None:
+    """A search over the whole range ends at 1.092 nats for these samples; the best temperature of a grid has 0.989."""
+    draw = np.random.default_rng(727)
+    count = int(draw.integers(5, 40))
+    classes = int(draw.integers(2, 6))
+    logits = draw.normal(size=(count, classes)) * draw.choice([0.3, 1, 3, 8])
+    familiarity = draw.uniform(0, 0.3, count)
+    truth = draw.integers(0, classes, count)
+
+    def loss(temperature: float) -> float:
+        probabilities = probabilities_of(logits, temperature, familiarity)
+        return float(-np.log(probabilities[np.arange(count), truth]).mean())
+
+    temperature = fit_temperature(logits, np.eye(classes)[truth], familiarity)
+    assert loss(temperature) <= min(loss(candidate) for candidate in np.geomspace(0.01, 100, 300)) + 1e-6
+
+
 @pytest.mark.parametrize(
     ("logits", "message"), [(np.zeros((0, 2)), "no sample to score"), (np.array([[np.nan, 0]]), "are not finite")]
 )

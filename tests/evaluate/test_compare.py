@@ -119,20 +119,21 @@ def test_a_model_of_the_package_is_compared_by_its_evaluations(
     [comparison] = compare([runs["b0"]], [Path("embedded")])
     assert comparison.difference.interval is not None
     low, high = comparison.difference.interval
-    reach = (high - low) / 2
+    # 2.80 standard errors; half the width of a 95 % interval is 1.96 of them.
+    detectable = 2.8016 / 1.95996 * (high - low) / 2
     apart = int((hits("b0") != hits("a0")).sum())
     assert comparison.discordant == apart < 10
     assert f"Only {apart} of these 16 images tell the models apart, too few to say how many images it takes" in printed
     monkeypatch.setattr("uniemox.evaluate.comparison_verdict.MIN_DISCORDANT", apart)
     cli_compare(ours=[runs["b0"]], theirs=[Path("embedded")])
     printed = capsys.readouterr().out
-    assert f"16 images can show a difference of about {100 * reach:.0f} points; one of 5 points takes" in printed
+    assert f"16 images show a difference of about {100 * detectable:.0f} points with 80% power" in printed
     [needed] = re.findall(r"takes about ([\d,]+) images that are new to both", printed)
-    assert 0 <= int(needed.replace(",", "")) - 16 * (reach / 0.05) ** 2 <= 10
+    assert 0 <= int(needed.replace(",", "")) - 16 * (detectable / 0.05) ** 2 <= 10
     # More images don't narrow the part of the seeds.
     cli_compare(ours=[runs["b0"], runs["b1"], runs["b2"]], theirs=[Path("embedded")])
     printed = capsys.readouterr().out
-    assert "16 images can show a difference of about" in printed
+    assert "16 images show a difference of about" in printed
     assert "because the runs differ, too" in printed
     assert "takes about" not in printed
     # No image tells a model from itself.

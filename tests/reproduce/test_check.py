@@ -1,6 +1,7 @@
 """`uniemox reproduce --check`: every run of every target resolved, on tiny data and files of the paper's formats."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -30,10 +31,10 @@ from uniemox.model.detectors import YoloxNano, YuNet
 from uniemox.pretrain.config import PretrainConfig
 from uniemox_paper.check import Checked, check_runs
 from uniemox_paper.cli import PlanOptions, table_or_figure
-from uniemox_paper.config import NAMES, Name, ReproduceConfig
-from uniemox_paper.plan import OUT, Plan, PlannedRun
+from uniemox_paper.config import NAMES, Name, ReproduceConfig, Scale
+from uniemox_paper.plan import OUT, Plan, PlannedRun, with_needs
 from uniemox_paper.plan_console import check_plan
-from uniemox_paper.table3 import EXTRAS, SCRATCH
+from uniemox_paper.table3 import AUTHORS, EXTRAS, SCRATCH
 from uniemox_paper.targets import plan_of
 
 # Rows whose files are not given.
@@ -285,7 +286,7 @@ def test_check_prints_what_every_cell_computes(
     check_plan(plan, as_json=False)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("cell ")]
     assert len(lines) == sum(bool(cell.runs) for row in plan.rows for cell in row.cells.values())
-    [line] = [line for line in lines if line.startswith("cell     UniEmoX on FI (the paper has 69.33 %): ")]
+    [line] = [line for line in lines if line.startswith("cell     UniEmoX on FI (the paper's table IV has 69.33 %): ")]
     assert line.partition(": ")[2] == (
         "trained on FI, 8 labels (mikels); reads the scene; pooling: mean of the patch tokens; head: linear; "
         "augmentation: crops, flips, RandAugment, mixup, CutMix, erasing, label smoothing 0.1; epoch: highest accuracy "
@@ -295,7 +296,47 @@ def test_check_prints_what_every_cell_computes(
     check_plan(plan, as_json=True)
     cells = json.loads(capsys.readouterr().out)["cells"]
     assert len(cells) == len(lines)
-    assert cells[0].keys() == {"method", "data", "paper_percent", "computes"}
+    assert cells[0].keys() == {"method", "data", "paper_percent", "paper_from", "computes"}
+    assert {cell["method"] for cell in cells if cell["paper_from"] == "table IV"} == {"UniEmoX", AUTHORS}
+
+
+def test_check_prints_what_distinguishes_pretrainings(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uniemox_paper.check.check_runs", lambda *_: [])
+
+    def rows_of(name: Name) -> dict[str, str]:
+        check_plan(plan_of(name, ReproduceConfig(scale="paper")), as_json=True)
+        return {row["method"]: row["pretraining"] for row in json.loads(capsys.readouterr().out)["rows"]}
+
+    of_table4 = rows_of("table4")
+    assert of_table4["all of it"] == (
+        "L1 of the scene × 1, L1 of the person × 1, L2 × 1, L3 × 1; Γ2 (attention), κ = 3; 75% of the patches hidden; "
+        "texts with the emotion; start: dBOT.pth; 200 epochs; fine-tuned on 100% of the labels"
+    )
+    assert "L1 of the scene × 0, L1 of the person × 0" in of_table4["without L1 (reconstruction)"]
+    assert "L2 × 0" in of_table4["without L2 (CFA)"]
+    assert "no texts" in of_table4["without L2 (CFA)"]
+    assert "no fusion" in of_table4["without fusion"]
+    of_table5 = rows_of("table5")
+    assert [re.search(r"\d+% of the patches", row)[0] for row in of_table5.values()] == [  # type: ignore[index]
+        f"{share}% of the patches" for share in (25, 50, 75, 85)
+    ]
+    assert of_table5["0.75 hidden"] == rows_of("table6")["static (Γ4)"]
+    assert "texts without the emotion" in rows_of("table7")["no emotion in the text"]
+    assert "10%, 20%, 40%, 60%, 80%, 100% of the labels" in rows_of("fig7")["UniEmoX, FI"]
+
+
+@pytest.mark.parametrize("scale", ["demo", "paper"])
+def test_table_v_at_the_usual_ratio_and_table_vi_with_fixed_weights_are_one_run(scale: Scale) -> None:
+    pretrainings = []
+    for name, row_name in (("table5", "0.75 hidden"), ("table6", "static (Γ4)")):
+        plan = plan_of(name, ReproduceConfig(scale=scale))  # type: ignore[arg-type]
+        [row] = [row for row in plan.rows if row.name == row_name]
+        runs = [run for cell in row.cells.values() for last in cell.runs for run in with_needs(last)]
+        pretrainings.append({run.key for run in runs if run.kind == "pretrain"})
+    assert len(pretrainings[0]) == 1
+    assert pretrainings[0] == pretrainings[1]
 
 
 def test_check_as_json_prints_only_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -183,7 +183,7 @@ class SchemeOptions:
     seed: int = 0
     """Random seed; the same seed gives the same splits wherever the data are stored."""
     paper: Flag = False
-    """Split as in arXiv 2409.18877, with its official splits, ratios, strata and schemes, instead of --ratio."""
+    """Split as the authors of arXiv 2409.18877, with official splits, and ratios of their code, instead of --ratio."""
     schemes: int = 1
     """Number of random splits (schemes) to try; the one with the most similar colours is used (figure 6)."""
     hold_out: int | None = None

@@ -32,7 +32,7 @@ class FinderOptions:
     """ONNX file of YOLOX, NanoDet, FastestDet or YOLOv3; Darknet's yolov3.cfg with yolov3.weights next to it;
     hub:owner/repository/file.onnx; or embedded, the small detector in this package."""
     confidence: float | None = None
-    """Minimum confidence of a box, 0 to 1. Default: the detector's own (0.8 for YOLOv3, as in the paper)."""
+    """Minimum confidence of a box, 0 to 1. Default: the detector's own (0.8 for YOLOv3, as in the authors' code)."""
     overlap: float | None = None
     """Non-maximum suppression: drop the weaker of two boxes whose IoU is above this. Default: the detector's own."""
     provider: Literal["cpu", "cuda", "tensorrt", "coreml", "openvino"] | None = None

@@ -15,6 +15,7 @@ OPENINGS = {
     "human_action": "The action is",
     "emotion": "The overall emotion is",
 }
+# Our choice (docs/paper-vs-code.md).
 MAX_OBJECTS = 8
 # Text of an image without any annotation.
 DEFAULT_TEXT = "A photo."

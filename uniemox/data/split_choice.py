@@ -32,7 +32,7 @@ class Choice:
 def choose_scheme(
     samples: Sequence[Sample], ratios: Mapping[str, float], histograms: NDArray[np.floating], seeds: Sequence[int]
 ) -> Choice:
-    """Draw a scheme for each seed and keep the one whose splits are most similar (section III-B, figure 6).
+    """Draw a scheme for each seed and keep the one whose splits are most similar (section IV, figure 6).
 
     Args:
         histograms: (N, D), one row per sample. They are projected to two principal components. The distance of a scheme
@@ -87,7 +87,7 @@ def frechet_distance(first: NDArray[np.floating], second: NDArray[np.floating]) 
 def paper_split(
     kind: str, data: DataSet, seed: int, histograms: Callable[[], NDArray[np.floating]] | None = None
 ) -> tuple[Scheme, Choice | None]:
-    """Draw a split as the paper describes it.
+    """Draw the split of one of the paper's data sets (docs/paper-vs-code.md has the source of its ratios).
 
     The authors' own draws are linked in their README; `read_splits` reads their folders.
 

@@ -22,7 +22,10 @@ MAX_SHARE_ERROR = 0.02
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """Split of a data set in the paper (section IV-A)."""
+    """Split of a data set.
+
+    Only Emo8's ratios are in the paper (section IV); the others are our choices (docs/paper-vs-code.md).
+    """
 
     ratios: Mapping[str, float]
     """Share of train, val and test."""
@@ -31,7 +34,7 @@ class Recipe:
     of_split: str | None = None
     """Only this official split is divided; the others stay unchanged."""
     schemes: int = 1
-    """Number of schemes to draw; the one with the most similar colours is used (figure 6). The paper says "many"."""
+    """Number of schemes to draw; the one with the most similar colours is used (figure 6; the paper has no number)."""
 
 
 PAPER_RECIPES: Mapping[str, Recipe | None] = {
@@ -43,7 +46,7 @@ PAPER_RECIPES: Mapping[str, Recipe | None] = {
     "caer-s": Recipe(ratios={"test": 0.66, "val": 0.34}, of_split="test"),
     "emo8": Recipe(ratios={"train": 0.8, "val": 0.1, "test": 0.1}, schemes=100),
 }
-"""The paper's split of each of its seven data sets; None: the official one."""
+"""Split of each of the paper's seven data sets in our reproduction; None: the official one."""
 
 
 def split_samples(

@@ -112,10 +112,10 @@ def fit_temperature(
             return float(-np.logaddexp.reduce(np.where(any_of, log_p, -np.inf), axis=1).mean())
         return float(-(target * log_p).sum(axis=1).mean())
 
-    # The loss is convex in 1 / T, so it also has a single minimum in log T.
     bounds = (math.log(TEMPERATURES[0]), math.log(TEMPERATURES[1]))
-    if any_of is not None:
-        # The loss of a sum may have several minima: search around the lowest point of a grid.
+    # The plain loss is convex in 1 / T, so it has a single minimum in log T. With smoothing, or for a sum of
+    # probabilities, it may have several: search around the lowest point of a grid.
+    if any_of is not None or familiarity is not None:
         grid = np.linspace(*bounds, GRID)
         lowest = int(np.argmin([loss(float(point)) for point in grid]))
         bounds = (float(grid[max(lowest - 1, 0)]), float(grid[min(lowest + 1, GRID - 1)]))

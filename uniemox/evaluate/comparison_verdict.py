@@ -1,13 +1,19 @@
 """Verdict on whether a user's model is better than one in the package, as far as the compared images can show it."""
 
 import math
+from statistics import NormalDist
 
 from uniemox.evaluate.compare import Comparison
-from uniemox.intervals import lowest_of_all_right, sign_test
+from uniemox.intervals import UPPER, lowest_of_all_right, sign_test
 from uniemox.plurals import counted
 
-# Half of the width of an interval of a difference up to which a comparison is fine enough for its question.
+# Detectable difference up to which a comparison is fine enough for its question.
 FINE_ENOUGH = 0.05
+# Share of such comparisons whose 95 % interval excludes 0 if the models differ by the detectable difference. Half of
+# the interval's width is detected in every second one only.
+POWER = 0.8
+# 2.80 standard errors instead of 1.96.
+DETECTABLE_PER_HALF_WIDTH = 1 + NormalDist().inv_cdf(POWER) / NormalDist().inv_cdf(UPPER)
 # Number of images that tell two models apart below which resampling shows too little of the spread of the difference.
 MIN_DISCORDANT = 10
 # Level of the test that decides then, that of the 95 % intervals.
@@ -37,7 +43,7 @@ def gain_over_built_in(comparison: Comparison) -> str | None:
             "label a model can't choose, or the map leaves out"
         )
     if not is_shown:
-        verdict += _resolution((high - low) / 2, comparison)
+        verdict += _resolution(DETECTABLE_PER_HALF_WIDTH * (high - low) / 2, comparison)
     if excludes_zero and not is_shown:
         verdict += (
             ". The interval is too narrow for so few: by an exact test, equally good models differ as much with a "
@@ -57,11 +63,11 @@ def _p_of_few(comparison: Comparison) -> float | None:
     return sign_test(*comparison.wins_and_losses)
 
 
-def _resolution(reach: float, comparison: Comparison) -> str:
+def _resolution(detectable: float, comparison: Comparison) -> str:
     """Return a sentence on how large a difference the images can show; "" if even a small one.
 
     Args:
-        reach: Half the width of the interval of the difference.
+        detectable: Difference that is detected with a probability of `POWER`.
         comparison: The comparison.
     """
     images = counted(comparison.pictures, "image")
@@ -77,12 +83,12 @@ def _resolution(reach: float, comparison: Comparison) -> str:
             f". Only {few} tell the models apart, too few to say how many images it takes; try a hundred that are new "
             "to both"
         )
-    if reach <= FINE_ENOUGH:
+    if detectable <= FINE_ENOUGH:
         return ""
-    sentence = f". {images} can show a difference of about {100 * reach:.0f} points"
+    sentence = f". {images} show a difference of about {100 * detectable:.0f} points with {POWER:.0%} power"
     if len(comparison.ours) > 1 or len(comparison.theirs) > 1:
         # More images don't narrow the part of the seeds.
         return f"{sentence}, because the runs differ, too"
     # The width falls with the root of the number of images.
-    needed = math.ceil(comparison.pictures * (reach / FINE_ENOUGH) ** 2 / 10) * 10
+    needed = math.ceil(comparison.pictures * (detectable / FINE_ENOUGH) ** 2 / 10) * 10
     return f"{sentence}; one of {100 * FINE_ENOUGH:.0f} points takes about {needed:,} images that are new to both"

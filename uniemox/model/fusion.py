@@ -22,7 +22,8 @@ def build_fusion(name: str, channels: int, heads: int = 3) -> nn.Module:
         name: "static" (Γ4), "dynamic" (Γ1), "attention" (Γ2), "gated" (Γ3), "scaled_attention" (ours), or
             "mypackage.module:MyFusion", a module whose constructor takes channels and heads.
         channels: C.
-        heads: κ, number of sets of fusion weights, 3 in the paper; the static fusion has none.
+        heads: κ, number of sets of fusion weights; the paper does not say how many (docs/paper-vs-code.md). The static
+            fusion has none.
 
     Raises:
         ConfigError: For another name or numbers below 1. The module raises ShapeError for features of other shapes.

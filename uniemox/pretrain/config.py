@@ -44,8 +44,9 @@ class TeacherConfig:
     source: str = "clip:ViT-B-16-quickgelu@openai"
     """clip:NAME@WEIGHTS, fitted:FOLDER, stored:FILE, timm:NAME@FILE or onnx:FILE; the last two have no text encoder."""
     view: Literal["augmented", "whole", "whole_and_person"] = "augmented"
-    """Teacher's input. augmented: the scene view of each step, as in the paper. whole: the whole image, computed once.
-    whole_and_person: mean of the features of whole image and person, computed once, as in `uniemox teacher fit`."""
+    """Teacher's input. augmented: the scene view of each step, the student's own; the paper does not say
+    (docs/paper-vs-code.md). whole: the whole image, computed once. whole_and_person: mean
+    of the features of whole image and person, computed once, as in `uniemox teacher fit`."""
     with_emotion: bool = True
     """Append the emotion to texts that are made from annotations (table VII of the paper compares both)."""
 
