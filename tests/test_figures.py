@@ -40,6 +40,7 @@ SLOW = {
     "benchmarks.train",
     "benchmarks.two_nodes",
     "experiments.does_it_help.probe",
+    "recipes.copies",
     "recipes.crossfit",
     "recipes.detectors",
     "recipes.efficientnet_lite",
@@ -243,7 +244,8 @@ def on_fi(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, E
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         data = uniemox.open_data(f"fi:{shared / 'data' / 'fi'}").only("val")
-        return {name: uniemox.evaluate(name, data) for name in ("embedded", "small")}
+        # One image shows a training image in other colours (docs/results.md).
+        return {name: uniemox.evaluate(name, data, allow_seen=True) for name in ("embedded", "small")}
 
 
 @pytest.mark.thorough
@@ -284,7 +286,7 @@ def test_difference_of_the_built_in_models(shared: Path, tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     data = f"fi:{shared / 'data' / 'fi'}"
     for name in ("embedded", "small"):
-        uniemox_here("evaluate", "--model", name, "--data", data, "--split", "val", "--json")
+        uniemox_here("evaluate", "--model", name, "--data", data, "--split", "val", "--allow-seen", "--json")
     [comparison] = compare([Path("embedded")], [Path("small")])
     difference = comparison.difference
     assert difference.interval is not None

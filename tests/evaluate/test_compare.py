@@ -27,9 +27,17 @@ WRONG = {
 @pytest.fixture
 def runs(tmp_path: Path, photos: DataSet) -> dict[str, Path]:  # noqa: F811
     runs_by_name = {name: write_run(tmp_path / name, "finetune") for name in WRONG}
-    for name, run in runs_by_name.items():
+    for seed, (name, run) in enumerate(runs_by_name.items()):
         score(run, photos, logits_for(photos, WRONG[name]))
+        change_settings(run, seed=seed, batch_size=64)
     return runs_by_name
+
+
+def change_settings(run: Path, **settings: object) -> None:
+    """Change settings in the record of a run."""
+    record = json.loads((run / "config.json").read_text())
+    record["config"] |= settings
+    (run / "config.json").write_text(json.dumps(record))
 
 
 def hits(*names: str) -> np.ndarray:
@@ -52,6 +60,45 @@ def test_seeds_are_pooled(runs: dict[str, Path]) -> None:
     # The interval of an accuracy ends at 1.
     assert comparison.ours_interval == (low, 1)
     assert json.loads(json.dumps(asdict(comparison)))["theirs"] == list(comparison.theirs)
+
+
+def test_runs_of_one_side_are_seeds_of_one_setting(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours = [runs["a0"], runs["a1"]]
+    theirs = [runs["b0"]]
+    with pytest.raises(ConfigError, match="a0 twice"):
+        compare([runs["a0"], runs["a0"]], theirs)
+    with pytest.raises(ConfigError, match="a0 twice"):
+        compare([runs["a0"], tmp_path / "b0" / ".." / "a0"], theirs)
+    shutil.copytree(runs["a0"], tmp_path / "copy")
+    with pytest.raises(ConfigError, match=r"theirs: .*copies of one run"):
+        compare(ours, [runs["a0"], tmp_path / "copy"])
+    change_settings(runs["a1"], batch_size=7)
+    with pytest.raises(ConfigError, match=r"batch_size 64 and 7.*--mixed"):
+        compare(ours, theirs)
+    [comparison] = compare(ours, theirs, allow_mixed=True)
+    assert comparison.settings == ()
+    # Settings that change what is stored, or where it is computed, are no other settings.
+    change_settings(runs["a1"], batch_size=64, hardware={"device": "cuda"}, save={"keep": 9})
+    assert compare(ours, theirs)
+    change_settings(runs["b0"], schedule={"epochs": 99.0})
+    cli_compare(ours=ours, theirs=theirs, mixed=False)
+    printed = capsys.readouterr().out
+    assert "schedule.epochs" in printed
+    assert "and 99.0" in printed
+
+
+def test_runs_may_start_from_seeds_of_one_pretraining(runs: dict[str, Path], tmp_path: Path) -> None:
+    """Each run starts from another pre-training, as in the plans of `uniemox reproduce`."""
+    for number, name in enumerate(("a0", "a1")):
+        start = write_run(tmp_path / f"pre{number}", "pretrain")
+        change_settings(start, seed=number, batch_size=64)
+        change_settings(runs[name], init=str(start))
+    assert compare([runs["a0"], runs["a1"]], [runs["b0"]])
+    change_settings(tmp_path / "pre1", batch_size=7)
+    with pytest.raises(ConfigError, match="init: batch_size"):
+        compare([runs["a0"], runs["a1"]], [runs["b0"]])
 
 
 def test_interval_of_one_run_is_that_of_its_evaluation(runs: dict[str, Path]) -> None:

@@ -158,11 +158,11 @@ def _log_loss_words(change: "LogLossChange") -> str:
     """Say if the probabilities became better, by images that the temperature was not fitted to."""
     low, high = change.interval
     if change.is_within_noise:
-        meaning = "within noise"
+        meaning = "within noise, so the temperature stays unchanged"
     elif high < 0:
         meaning = "better than before"
     else:
-        meaning = "worse, so the temperature stays as it was"
+        meaning = "worse, so the temperature stays unchanged"
     return (
         f"log loss among all labels of the model {change.before:.3f}, with a new temperature {change.after:.3f} in "
         "cross-validation; "

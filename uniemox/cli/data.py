@@ -29,7 +29,7 @@ from uniemox.cli.console import (
 )
 from uniemox.cli.data_options import NO_FILES, Exclude, FileOptions, Pool, Splits, Texts
 from uniemox.cli.data_preparation import describe, persons, shard
-from uniemox.errors import ConfigError
+from uniemox.errors import ConfigError, DataError
 from uniemox.io.parallel import ONE_A_CORE
 from uniemox.plurals import counted
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from uniemox.data.audit import Audit
+    from uniemox.data.audit import Audit, TrainingImages
     from uniemox.data.sample import DataSet, Sample
     from uniemox.data.split_choice import Choice
 
@@ -124,11 +124,13 @@ def check(
     - uniemox data check fi:photos/fi --html fi.html
     - uniemox data check 'folder:archive?labels=none'
     - uniemox data check emoset:EmoSet,fi:FI --json > check.json
+    - uniemox data check fi:photos/fi --against embedded
     - uniemox data check fi:photos/fi --json > check.json; uniemox data show fi:photos/fi --exclude check.json
 
     Args:
         source: KIND:PATH.
-        against: A second data set that must not share an image with this one, such as a test set.
+        against: A second data set, KIND:PATH, that must not share an image with this one, such as a test set; or a
+            model (embedded, small, a run or a model file), on whose training images it must not be scored.
         html: HTML file to write: a page that shows the images with problems.
         as_json: Print the result as JSON. Save it to a file and give that file to --exclude of other commands.
     """
@@ -138,7 +140,7 @@ def check(
     from uniemox.data.source import open_data
 
     ours = open_data(source, exclude=exclude, splits=splits)
-    theirs = None if against is None else open_data(against)
+    theirs = None if against is None else _open_against(against)
     if folder_labels := _note_on_folders(source, ours):
         say(folder_labels)
     # Those of several data sets name the parts, too.
@@ -150,6 +152,29 @@ def check(
         write_page(report, html)
         say(f"wrote {html}")
     show_all([json.dumps(report.as_dict())] if as_json else _audit_tables(report))
+
+
+def _open_against(name: str) -> "DataSet | TrainingImages":
+    """Open a data set, or the hashes of a model's training images.
+
+    Raises:
+        DataError: For a model whose training images are not known.
+    """
+    from uniemox.data.audit import TrainingImages
+    from uniemox.data.seen import SEEN, read_seen
+    from uniemox.data.source import open_data
+    from uniemox.io.weight_names import file_in_package
+
+    path = file_in_package(Path(name))
+    if not path.exists():
+        return open_data(name)
+    hashes = read_seen(path)
+    if not hashes:
+        raise DataError(
+            f"--against {name}: its training images are not known, because there is no {SEEN} next to it; give the "
+            "data set that it was trained on, KIND:PATH"
+        )
+    return TrainingImages(name, frozenset(hashes))
 
 
 def _note_on_folders(source: str, data: "DataSet") -> str:
@@ -222,7 +247,7 @@ def split(
     refuse_existing(file)
     need("sklearn", "matplotlib", extra="data")
     from uniemox.data import split_choice, splits
-    from uniemox.data.hashes import stored_or_decoded_hashes
+    from uniemox.data.hashes import fingerprints, hashes_of_copies
     from uniemox.data.source import open_data
     from uniemox.data.split_files import write_splits
 
@@ -230,9 +255,10 @@ def split(
     dataset = open_data(source, exclude=exclude)
     say_notes(dataset)
     with progress_bar() as progress:
-        hashes = stored_or_decoded_hashes(dataset.samples, progress.show)
+        found, _ = fingerprints(dataset.samples, progress.show)
+    hashes = [fingerprint.sha256 for fingerprint in found]
     if scheme.together:
-        dataset = replace(dataset, samples=splits.join_copies(dataset.samples, hashes))
+        dataset = replace(dataset, samples=splits.join_copies(dataset.samples, hashes_of_copies(found)))
     description, assignment, choice = _draw(dataset, source, scheme)
     if plot is not None:
         if choice is None:

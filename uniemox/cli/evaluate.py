@@ -243,6 +243,7 @@ def compare(
     split: str | None = None,
     label_map: LabelMapText = None,
     allow_seen: Flag = False,
+    mixed: Flag = False,
     as_json: JsonFlag = False,
     files: FileOptions = NO_FILES,
 ) -> None:
@@ -266,6 +267,7 @@ def compare(
         data: KIND:PATH. Score all models on these images first, as uniemox evaluate does.
         split: Split to score, or all. Default: test if there is one, else val, else all.
         allow_seen: Also score images that a model was trained on.
+        mixed: Accept runs of one side that differ in more than the seed.
         as_json: Print one JSON object per evaluation that all runs have.
     """
     need("scipy", extra="data")
@@ -276,11 +278,13 @@ def compare(
     if data is None:
         if split is not None or label_map is not None or allow_seen or files != NO_FILES:
             raise UsageError("--split, --map, --allow-seen, --splits, --persons and --exclude need --data")
-        comparisons = compare_saved(ours, theirs, baseline or ())
+        comparisons = compare_saved(ours, theirs, baseline or (), allow_mixed=mixed)
     else:
         pairs = None if label_map is None else read_label_pairs(label_map)
         dataset, chosen = _open_split(files, data, split)
-        scoring = Scoring(split=chosen, label_pairs=pairs, allow_seen=allow_seen, persons=files.persons)
+        scoring = Scoring(
+            split=chosen, label_pairs=pairs, allow_seen=allow_seen, allow_mixed=mixed, persons=files.persons
+        )
         _announce_folders([*ours, *theirs, *(baseline or ())])
         with progress_bar() as progress:
             comparison = compare_on(
@@ -303,6 +307,8 @@ def _comparison_lines(comparison: "Comparison") -> Iterator[str]:
     yield f"{comparison.title}, {counted(comparison.pictures, 'image')}"
     if comparison.note:
         yield comparison.note
+    if comparison.settings:
+        yield f"settings of ours and theirs that differ: {'; '.join(comparison.settings)}"
     for name, values, interval in (
         ("ours", comparison.ours, comparison.ours_interval),
         ("theirs", comparison.theirs, comparison.theirs_interval),

@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from uniemox.data.inspection import ImageProperties, scan
 from uniemox.data.near import near_groups
+from uniemox.data.perceptual import grey_of
 from uniemox.data.sample import DataSet, Sample, decode_sample
+from uniemox.data.seen import SeenSearch
 from uniemox.errors import BoxError, ImageError
 from uniemox.io.html import jpeg_url, write_html
 from uniemox.io.parallel import ONE_A_CORE, PoolConfig
@@ -115,16 +117,33 @@ class Audit:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class TrainingImages:
+    """Images on which a model was trained."""
+
+    model: str
+    """Name of the model."""
+    hashes: frozenset[str]
+    """Their hashes, see data/seen.py."""
+
+
 def audit(
-    data: DataSet, against: DataSet | None = None, *, pool: PoolConfig = ONE_A_CORE, on_progress: Progress = silent
+    data: DataSet,
+    against: DataSet | TrainingImages | None = None,
+    *,
+    pool: PoolConfig = ONE_A_CORE,
+    on_progress: Progress = silent,
 ) -> Audit:
-    """Check every image of a data set, and its overlap with another.
+    """Check every image of a data set, and its overlap with another, or with the training images of a model.
 
     Args:
         data: The data set to check.
-        against: Another data set that must not share an image with it; None: there is none.
+        against: Another data set, or training images, that must not share an image with it; None: there are none.
         pool: Worker processes.
     """
+    training = against if isinstance(against, TrainingImages) else None
+    if isinstance(against, TrainingImages):
+        against = None
     owned_samples = [(owner, sample) for owner in (data, against) if owner is not None for sample in owner.samples]
     scanned = scan([sample for _, sample in owned_samples], pool, on_progress)
     members = [
@@ -160,10 +179,28 @@ def audit(
         if len({"the other data set" if member.is_other else (member.split,) for member in group.members}) > 1:
             report.groups["leaks"].append(group)
 
+    if training is not None:
+        report.groups["leaks"].extend(_trained_on(ours, training))
     report.classes.update(_class_counts(data))
     report.drift.extend(_drift(ours))
     report.exclude.extend(_exclusions(report, same_groups))
     return report
+
+
+def _trained_on(members: Sequence[Member], training: TrainingImages) -> Iterator[Group]:
+    """Yield every image that a model was trained on, in the same or another file."""
+    readable = [member for member in members if member.properties.thumb is not None]
+    thumbs = [grey_of(member.properties.thumb) for member in readable if member.properties.thumb is not None]
+    search = SeenSearch(
+        [member.sample for member in readable], [member.properties.sha256 for member in readable], thumbs=thumbs
+    )
+    same = {sample.key for sample in search.same_files(training.hashes)}
+    copies = {sample.key for sample in search.copies(training.hashes)}
+    for member in readable:
+        if member.sample.key in same:
+            yield Group((member,), f"training image of {training.model}")
+        elif member.sample.key in copies:
+            yield Group((member,), f"training image of {training.model}, in another file")
 
 
 def _wrong_box(member: Member) -> str:
@@ -289,7 +326,8 @@ def _exclusions(report: Audit, same_groups: Sequence[Group]) -> list[dict[str, s
     """
     # Members with the first reason for each key.
     excluded: dict[str, tuple[Member, str]] = {}
-    for group in (*report.groups["corrupt"], *report.groups["wrong_boxes"]):
+    trained_on = [group for group in report.groups["leaks"] if group.reason]
+    for group in (*report.groups["corrupt"], *report.groups["wrong_boxes"], *trained_on):
         excluded.setdefault(group.members[0].sample.key, (group.members[0], group.reason))
     for group in same_groups:
         ours = sorted(group.ours, key=_order_of_copies)

@@ -1,12 +1,15 @@
-"""Hashes of image files, by which exact copies and training images are found."""
+"""Hashes of image files, and of what they show, by which copies and training images are found."""
 
 import hashlib
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 from uniemox.classifier_info import PersonPolicy
+from uniemox.data.perceptual import Thumbs, groups_of_copies, perceptual_hashes, small_grey
 from uniemox.data.processes import map_samples
 from uniemox.data.sample import Broken, Sample, decode_sample
+from uniemox.data.synthetic_scenes import SyntheticImage
 from uniemox.errors import BoxError, ImageError
 from uniemox.io.images import MinSides
 from uniemox.io.progress import Progress, silent
@@ -49,32 +52,67 @@ def _hash(sample: Sample) -> str:
         return ""
 
 
+class Fingerprint(NamedTuple):
+    """What identifies an image."""
+
+    sha256: str
+    """Hash of its file; empty for an unreadable image."""
+    thumb: Thumbs | None
+    """Its small grey copy, (32, 32), see data/perceptual.py; None for an unreadable or drawn image."""
+
+    @property
+    def hashes(self) -> set[str]:
+        """Hash of the file, and perceptual hash."""
+        perceptual = [] if self.thumb is None else perceptual_hashes(self.thumb[None])
+        return {self.sha256, *perceptual} - {""}
+
+
 def decoded_hashes(
     samples: Sequence[Sample], on_progress: Progress = silent, person: PersonPolicy | None = None
 ) -> tuple[list[str], list[Broken]]:
-    """Hash the file of every sample that is a readable image. JPEGs are decoded at a reduced size.
+    """Return the sha256 of every image file, and the unreadable samples; see `fingerprints`."""
+    found, broken = fingerprints(samples, on_progress, person)
+    return [fingerprint.sha256 for fingerprint in found], broken
+
+
+def fingerprints(
+    samples: Sequence[Sample], on_progress: Progress = silent, person: PersonPolicy | None = None
+) -> tuple[list[Fingerprint], list[Broken]]:
+    """Hash every sample that is a readable image. JPEGs are decoded at a reduced size.
 
     Args:
         person: Policy of the person view; a target box outside of the image then counts as unreadable, if the view
             needs it. None: no person view.
 
     Returns:
-        The sha256 of every sample's file, in order, an empty text for one that is no readable image; and the unreadable
-        samples with their reasons.
+        The fingerprint of every sample, in order, and the unreadable samples with their reasons.
     """
-    results = map_samples(partial(_decoded_hash, person), samples, "hashing images", on_progress=on_progress)
+    results = map_samples(partial(_fingerprint, person), samples, "hashing images", on_progress=on_progress)
     broken = [Broken(sample.key, reason) for sample, (_, reason) in zip(samples, results, strict=True) if reason]
-    return [digest for digest, _ in results], broken
+    return [fingerprint for fingerprint, _ in results], broken
 
 
-def _decoded_hash(person: PersonPolicy | None, sample: Sample) -> tuple[str, str]:
-    """Return the hash of a sample's file and no reason, or no hash and the reason why it can't be read."""
+def hashes_of_copies(found: Sequence[Fingerprint]) -> list[str]:
+    """Return the sha256 of every image, and for a copy in another file that of the first image of its group."""
+    first = groups_of_copies([fingerprint.thumb for fingerprint in found])
+    return [found[first.get(number, number)].sha256 for number in range(len(found))]
+
+
+def small_images(samples: Sequence[Sample], on_progress: Progress = silent) -> list[Thumbs | None]:
+    """Return the small grey copy of every sample's image, see `Fingerprint.thumb`."""
+    return [fingerprint.thumb for fingerprint in fingerprints(samples, on_progress)[0]]
+
+
+def _fingerprint(person: PersonPolicy | None, sample: Sample) -> tuple[Fingerprint, str]:
+    """Return the fingerprint of a sample and no reason, or an empty one and the reason why it can't be read."""
     try:
-        _, size = decode_sample(sample, MinSides(short_px=CHECKED_PX))
+        image, size = decode_sample(sample, MinSides(short_px=CHECKED_PX))
         if person is not None:
             choose_person(sample.persons, sample.target_box, size, person)
     except ImageError as error:
-        return "", str(error)
+        return Fingerprint("", None), str(error)
     except BoxError as error:
-        return "", f"{sample.image}: {error}"
-    return _hash(sample), ""
+        return Fingerprint("", None), f"{sample.image}: {error}"
+    # Drawn scenes are never copies of each other, however much they resemble each other.
+    thumb = None if isinstance(sample.image, SyntheticImage) else small_grey(image)
+    return Fingerprint(_hash(sample), thumb), ""

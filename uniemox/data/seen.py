@@ -1,17 +1,20 @@
 """Hashes of the images used to train a model or its parts, so that nobody evaluates on them.
 
+An image has two: that of its file, and a perceptual one, by which copies in another file are recognised.
+
 A run and a fitted teacher store a file of hashes in their folder; a person detector, and a sidecar of its boxes, next
 to their own file. Each includes its sources' hashes: teacher -> pre-training -> fine-tuning -> evaluation.
 """
 
 import zipfile
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from uniemox.classifier_info import PersonPolicy
-from uniemox.data.hashes import decoded_hashes
+from uniemox.data.hashes import decoded_hashes, fingerprints, small_images
+from uniemox.data.perceptual import PerceptualIndex, Thumbs
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.unreadable import UNREADABLE_FILE, read_unreadable, reasons_of, write_unreadable
 from uniemox.errors import DataError
@@ -72,7 +75,7 @@ def _retry_unreadable(folder: Path, samples: Collection[Sample], person: PersonP
 
 
 def hashes_of(samples: Collection[Sample], on_progress: Progress = silent) -> set[str]:
-    """Return the sha256 of every readable sample's file, and of the original file of a packed image."""
+    """Return both hashes of every readable image, and the sha256 of the original file of a packed image."""
     return check_images(samples, on_progress)[0]
 
 
@@ -84,10 +87,10 @@ def check_images(
     Args:
         person: Policy of the person view, see `decoded_hashes`.
     """
-    digests, broken = decoded_hashes(list(samples), on_progress, person)
+    found, broken = fingerprints(list(samples), on_progress, person)
     reasons = reasons_of(broken)
     originals = {sample.source_sha256 for sample in samples if sample.source_sha256 and sample.key not in reasons}
-    return {digest for digest in digests if digest} | originals, reasons
+    return originals.union(*(fingerprint.hashes for fingerprint in found)), reasons
 
 
 def seen_by(name: str) -> set[str]:
@@ -129,6 +132,82 @@ def write_hashes(path: Path, hashes: Iterable[str]) -> None:
     write_file(path, "".join(f"{digest}\n" for digest in sorted(hashes)))
 
 
+class SeenSearch:
+    """Looks training images up among samples; reads the samples' images once, for any number of models.
+
+    Args:
+        samples: The samples.
+        hashes: The sha256 of every sample's file; empty for an unreadable one.
+        thumbs: Small grey copy of every sample's image; None: read when they are needed.
+        on_progress: Called after each image.
+    """
+
+    def __init__(
+        self,
+        samples: Collection[Sample],
+        hashes: Collection[str],
+        *,
+        thumbs: Sequence[Thumbs | None] | None = None,
+        on_progress: Progress = silent,
+    ) -> None:
+        self.samples = list(samples)
+        self.hashes = list(hashes)
+        self.on_progress = on_progress
+        self._thumbs = thumbs
+
+    @property
+    def thumbs(self) -> Sequence[Thumbs | None]:
+        """Small grey copy of every sample's image; None for an unreadable one."""
+        if self._thumbs is None:
+            self._thumbs = small_images(self.samples, self.on_progress)
+        return self._thumbs
+
+    def same_files(self, training_hashes: Collection[str]) -> list[Sample]:
+        """Return the readable samples whose files, or their originals, are training images."""
+        training_hashes = frozenset(training_hashes)
+        pairs = zip(self.samples, self.hashes, strict=True)
+        overlap = [sample for sample, digest in pairs if {digest, sample.source_sha256} & training_hashes]
+        # Empty or damaged files are equal to each other, and no model was trained on them.
+        _, broken = decoded_hashes(overlap)
+        reasons = reasons_of(broken)
+        return [sample for sample in overlap if sample.key not in reasons]
+
+    def copies(self, training_hashes: Collection[str]) -> list[Sample]:
+        """Return the samples that show a training image, but are other files: saved again, resized, cropped a little.
+
+        None if the training images resemble each other too much, see `PerceptualIndex.are_alike`.
+        """
+        index = PerceptualIndex.of(training_hashes)
+        if not len(index) or index.are_alike():
+            return []
+        same = {sample.key for sample in self.same_files(training_hashes)}
+        others = [
+            (sample, thumb)
+            for sample, thumb in zip(self.samples, self.thumbs, strict=True)
+            if thumb is not None and sample.key not in same
+        ]
+        if not others:
+            return []
+        found = index.found(np.stack([thumb for _, thumb in others]))
+        return [others[query][0] for query in sorted(found)]
+
+    def among(self, training_hashes: Collection[str]) -> list[Sample]:
+        """Return the samples that are training images, in the same or another file."""
+        found = {sample.key for sample in (*self.same_files(training_hashes), *self.copies(training_hashes))}
+        return [sample for sample in self.samples if sample.key in found]
+
+
+def seen_among(samples: Collection[Sample], hashes: Collection[str], training_hashes: Collection[str]) -> list[Sample]:
+    """Return the readable samples that are training images.
+
+    Args:
+        samples: The samples.
+        hashes: The sha256 of every sample's file.
+        training_hashes: Hashes of the training images, see `seen_by`.
+    """
+    return SeenSearch(samples, hashes).among(training_hashes)
+
+
 def refuse_seen(
     samples: Collection[Sample],
     hashes: Collection[str],
@@ -150,30 +229,39 @@ def refuse_seen(
         start: Initial weights of the training, for the message, see `seen_by`; empty if they are not known.
 
     Raises:
-        DataError: If a readable sample is a training image.
+        DataError: If a readable sample is a training image, in the same file or another one.
     """
-    overlap = seen_among(samples, hashes, training_hashes)
-    if overlap:
-        way_out = f", or give {override}" if override else ""
-        copies = ""
-        if len(overlap) < len(samples):
-            copies = (
-                f"; if these are copies of training images in another file, train again without them ({EXCLUDE_COPIES})"
-            )
-        remedy = _remedy(samples, overlap, splits)
-        seen_by_start = len(seen_among(samples, hashes, _seen_by_start(start) & training_hashes))
-        if seen_by_start:
-            other_images = "take other test images, or train again from other initial weights (--init)"
-            # A split that the run held out does not help if its initial weights have seen the images.
-            if seen_by_start == len(overlap):
-                remedy = f"its initial weights, {start}, were trained on all {seen_by_start}: {other_images}"
-            else:
-                remedy += f"; its initial weights, {start}, were trained on {seen_by_start} of them: {other_images}"
-        raise DataError(
-            f"the model was trained on {len(overlap)} of these {len(samples)} images of {data_name}, {overlap[0].key} "
-            "among them, itself or through its parts (pre-training, teacher, joined runs, person detector), or "
-            f"calibrated on them: {remedy}{copies}{way_out}"
+    search = SeenSearch(samples, hashes)
+    copies = search.copies(training_hashes)
+    overlap = search.among(training_hashes)
+    if not overlap:
+        return
+    way_out = f", or give {override}" if override else ""
+    other_files = ""
+    if copies:
+        other_files = (
+            f" ({len(copies)} of them in another file: saved again, resized or slightly cropped, such as "
+            f"{copies[0].key})"
         )
+    left_out = ""
+    if len(overlap) < len(samples):
+        left_out = (
+            f"; if these are copies of training images in another file, train again without them ({EXCLUDE_COPIES})"
+        )
+    remedy = _remedy(samples, overlap, splits)
+    seen_by_start = len(search.among(_seen_by_start(start) & training_hashes))
+    if seen_by_start:
+        other_images = "take other test images, or train again from other initial weights (--init)"
+        # A split that the run held out does not help if its initial weights have seen the images.
+        if seen_by_start == len(overlap):
+            remedy = f"its initial weights, {start}, were trained on all {seen_by_start}: {other_images}"
+        else:
+            remedy += f"; its initial weights, {start}, were trained on {seen_by_start} of them: {other_images}"
+    raise DataError(
+        f"the model was trained on {len(overlap)} of these {len(samples)} images of {data_name}, {overlap[0].key} "
+        f"among them{other_files}, itself or through its parts (pre-training, teacher, joined runs, person detector), "
+        f"or calibrated on them: {remedy}{left_out}{way_out}"
+    )
 
 
 def _seen_by_start(start: str) -> set[str]:
@@ -204,23 +292,6 @@ def _remedy(samples: Iterable[Sample], overlap: Iterable[Sample], splits_file: P
         names = " and ".join(splits)
         return f"{names} was not held out of its training; use another split (--split), or the right splits ({files})"
     return f"use images of a split that was held out ({files})"
-
-
-def seen_among(samples: Collection[Sample], hashes: Collection[str], training_hashes: Collection[str]) -> list[Sample]:
-    """Return the readable samples that are training images.
-
-    Args:
-        samples: The samples.
-        hashes: The sha256 of every sample's file.
-        training_hashes: Hashes of the training images, see `seen_by`.
-    """
-    training_hashes = frozenset(training_hashes)
-    pairs = zip(samples, hashes, strict=True)
-    overlap = [sample for sample, digest in pairs if {digest, sample.source_sha256} & training_hashes]
-    # Empty or damaged files are equal to each other, and no model was trained on them.
-    _, broken = decoded_hashes(overlap)
-    reasons = reasons_of(broken)
-    return [sample for sample in overlap if sample.key not in reasons]
 
 
 def _read(path: Path) -> set[str]:

@@ -226,9 +226,9 @@ class LogLossChange:
         return low <= 0 <= high
 
     @property
-    def is_worse(self) -> bool:
-        """True if the loss rises, beyond chance."""
-        return self.interval[0] > 0
+    def is_gain(self) -> bool:
+        """True if the loss falls, beyond chance."""
+        return self.interval[1] < 0
 
 
 def log_loss_change(

@@ -17,6 +17,7 @@ from uniemox.evaluate.label_pairs import TOO_FEW_LABELS, LabelPairs, labels_by, 
 from uniemox.evaluate.places import evaluations_folder, runs_without_torch
 from uniemox.evaluate.run import evaluate
 from uniemox.evaluate.run_records import Predictions, SavedEvaluation, evaluation_title, read_evaluations, read_run
+from uniemox.evaluate.run_settings import check_seeds, differing_settings
 from uniemox.evaluate.shared_labels import among_shared_labels, label_note, map_note, shared_map_note
 from uniemox.intervals import (
     Interval,
@@ -72,12 +73,19 @@ class Comparison:
     """Numbers of groups of images (`units`) in which ours, and theirs, is right more often; None for several runs."""
     units: int | None = None
     """Number of groups of images that are resampled together; an image without a group is one of its own."""
+    settings: tuple[str, ...] = ()
+    """Settings in which the sides differ, but the seed; empty also for models without a record of a run."""
     is_fair: bool = True
     """False if the runs chose among different labels, or by different label maps: the difference says little."""
 
 
 def compare(
-    ours: Sequence[Path], theirs: Sequence[Path], baseline: Sequence[Path] = (), *, without: Collection[str] = ()
+    ours: Sequence[Path],
+    theirs: Sequence[Path],
+    baseline: Sequence[Path] = (),
+    *,
+    without: Collection[str] = (),
+    allow_mixed: bool = False,
 ) -> list[Comparison]:
     """Compare two groups of runs on every evaluation that all runs have, as means over their seeds.
 
@@ -87,14 +95,16 @@ def compare(
         theirs: Folders of the other group, likewise at least one.
         baseline: Runs of a trivial baseline, such as method histogram.
         without: Labels whose images are left out; the models don't choose these labels either.
+        allow_mixed: Runs of one side may differ in more than the seed.
 
     Raises:
-        ConfigError: For a file in the place of a run's folder.
+        ConfigError: For a file in the place of a run's folder, or runs of one side that are not seeds of one setting.
         DataError: If a folder has no run, they have no evaluation in common, or predictions are for different images.
     """
     if not ours or not theirs:
         raise DataError("give at least one run of ours and one of theirs")
     _refuse_files((*ours, *theirs, *baseline))
+    _check_sides(ours, theirs, baseline, allow_mixed=allow_mixed)
     runs = {path: _by_title(path) for path in (*ours, *theirs, *baseline)}
     shared = [title for title in next(iter(runs.values()), ()) if all(title in others for others in runs.values())]
     if not shared:
@@ -129,7 +139,15 @@ def _compare_on_title(
     comparison = _compare(title, *([predictions_of[path] for path in group] for group in groups), without=without)
     warning = map_note(evaluation_of)
     note = "; ".join(filter(None, (comparison.note, warning or shared_map_note(evaluation_of))))
-    return replace(comparison, note=note, is_fair=comparison.is_fair and not warning)
+    ours, theirs, *_ = groups
+    settings = differing_settings(ours, theirs)
+    return replace(comparison, note=note, settings=settings, is_fair=comparison.is_fair and not warning)
+
+
+def _check_sides(ours: Sequence[Path], theirs: Sequence[Path], baseline: Sequence[Path], *, allow_mixed: bool) -> None:
+    """Raise ConfigError for a side whose runs are not seeds of one setting."""
+    for side, runs in (("ours", ours), ("theirs", theirs), ("baseline", baseline)):
+        check_seeds(side, runs, allow_mixed=allow_mixed)
 
 
 def _nothing_shared(runs: Mapping[Path, Mapping[str, Sequence[SavedEvaluation]]]) -> str:
@@ -175,6 +193,8 @@ class Scoring:
     """Labels of a model that mean each label of the data. Models that have the data's labels are scored without them,
     on all images; the comparison alone leaves out the images that the map leaves out."""
     allow_seen: bool = False
+    allow_mixed: bool = False
+    """Runs of one side may differ in more than the seed."""
     persons: Path | None = None
     """File of people that was used for the data; None: none was."""
 
@@ -208,6 +228,7 @@ def compare_on(
     """
     models = dict.fromkeys((*ours, *theirs, *baseline))
     _refuse_files(tuple(models))
+    _check_sides(ours, theirs, baseline, allow_mixed=scoring.allow_mixed)
     for path in models:
         # Scoring takes minutes, so an unfinished run must not be found after it.
         if not is_in_package(path) and not (path / WEIGHTS).is_file():

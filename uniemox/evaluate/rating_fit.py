@@ -10,7 +10,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from uniemox.data.hashes import image_hashes
+from uniemox.data.hashes import fingerprints
+from uniemox.data.perceptual import PREFIX
 from uniemox.data.sample import Broken, DataSet, Sample
 from uniemox.data.seen import read_seen, seen_file, write_hashes
 from uniemox.data.unreadable import reasons_of
@@ -104,7 +105,8 @@ def fit_ratings(
     held_out_grey = replace(held_out, predictions=_predict_by_fold(images, held_out.fold, grey_inputs))
 
     weights, bias = ridge(images.inputs, images.ratings, images.blocks)
-    hashes = image_hashes(images.samples, on_progress)
+    found, _ = fingerprints(images.samples, on_progress)
+    hashes = set[str]().union(*(fingerprint.hashes for fingerprint in found))
     tail = (1 - COVERAGE) / 2
     head = RatingHead(
         weights=weights.T.astype(np.float32),
@@ -114,7 +116,8 @@ def fit_ratings(
         spread=np.quantile(images.ratings, [tail, 1 - tail], axis=0).T,
         images=len(images.samples),
         trained_on=data.name_with_split(split),
-        seen=frozenset(digest[:HASH_DIGITS] for digest in hashes if digest),
+        seen=frozenset(digest[:HASH_DIGITS] for digest in hashes if not digest.startswith(PREFIX)),
+        perceptual=frozenset(digest.removeprefix(PREFIX) for digest in hashes if digest.startswith(PREFIX)),
     )
     write_model(source, out, replace(network.info, ratings=head.to_dict()).to_json())
     write_hashes(seen_file(out), read_seen(source))

@@ -94,8 +94,8 @@ class Recalibration:
 
     @property
     def keeps_temperature(self) -> bool:
-        """True if the model's own temperature stays, because a new one would make other images' probabilities worse."""
-        return self.log_loss is not None and self.log_loss.is_worse
+        """True if the model's own temperature stays: a new one is no clear gain for images that it is not fitted to."""
+        return self.log_loss is None or not self.log_loss.is_gain
 
     @property
     def verdict(self) -> str:
@@ -115,9 +115,10 @@ class Recalibration:
                 f"surer ({MIN_SAMPLES} are needed); the likely sets are new"
             )
         elif self.keeps_temperature:
-            change = "the probabilities stay as they were, and only the likely sets are new"
-        elif self.log_loss.is_within_noise:
-            change = "the probabilities are about as good as before"
+            change = (
+                "the probabilities stay unchanged, because a new temperature is no clear gain for other images; only "
+                "the likely sets are new"
+            )
         else:
             change = "the probabilities are better than before"
         if self.accuracy < self.accuracy_before:
@@ -139,8 +140,8 @@ def recalibrate(
 ) -> Recalibration:
     """Write an ONNX model again with temperature and conformal scores of labelled images.
 
-    The model's own temperature stays if a new one makes the probabilities worse, of images that it is not fitted to.
-    Then only the conformal scores are new.
+    The model's own temperature stays unless a new one is a clear gain for images that it is not fitted to. Then only
+    the conformal scores are new.
 
     Distances from the training images stay those of the network. The probabilities are fitted among all labels of the
     model. If several of them mean one label of the data, each is right: the temperature fits the sum of their
@@ -187,7 +188,7 @@ def recalibrate(
     fitted = calibrated(info, outputs.values, outputs.distances, target, any_of=answers.any_of)
     units = units_of(outputs.samples)
     change = log_loss_change(info, outputs.values, outputs.distances, answers.truth, units, any_of=answers.any_of)
-    if change is not None and change.is_worse:
+    if change is None or not change.is_gain:
         unchanged = replace(fitted, temperature=info.temperature or 1.0)
         fitted = with_likely_sets(unchanged, outputs.values, outputs.distances, target)
     fitted = replace(

@@ -9,6 +9,7 @@ import numpy as np
 
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.hashes import image_hashes
+from uniemox.data.perceptual import PREFIX
 from uniemox.data.sample import NO_PERSONS, DataSet, Sample
 from uniemox.data.seen import SEEN, read_seen, refuse_seen
 from uniemox.data.unreadable import listing_of, lost_by_class, reasons_of
@@ -268,6 +269,7 @@ def _refuse_seen(
         hashes = image_hashes(samples, on_progress)
         if head is not None:
             training_hashes |= {digest for digest in hashes if digest[:HASH_DIGITS] in head.seen}
+            training_hashes |= {PREFIX + digits for digits in head.perceptual}
         folder = model if model.is_dir() else model.parent
         # Beside another file, splits.json may be of something else.
         has_splits = (folder / SEEN).is_file() and (folder / SPLITS).is_file()

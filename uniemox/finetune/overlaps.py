@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from uniemox.data.hashes import decoded_hashes, stored_or_image_hashes
+from uniemox.data.hashes import Fingerprint, decoded_hashes, fingerprints, hashes_of_copies
 from uniemox.data.overlaps import Overlaps, contradictory_among, copies_among
 from uniemox.data.sample import DataSet, Sample
-from uniemox.data.seen import EXCLUDE_COPIES, seen_among, seen_by
+from uniemox.data.seen import EXCLUDE_COPIES, SeenSearch, seen_by
 from uniemox.data.synthetic_scenes import SyntheticImage
 from uniemox.errors import DataError
 from uniemox.finetune.config import FinetuneConfig
@@ -35,37 +35,48 @@ def find_overlaps(data: DataSet, config: FinetuneConfig, on_progress: Progress =
     """
     # Synthetic scenes are never copies of each other, and to draw all of them takes as long as an epoch.
     files = [sample for sample in data.samples if not isinstance(sample.image, SyntheticImage)]
-    hashes = stored_or_image_hashes(files, on_progress)
-    hash_of = {sample.key: digest for sample, digest in zip(files, hashes, strict=True)}
-    copies = copies_among(files, hashes)
+    found, _ = fingerprints(files, on_progress)
+    found_of = {sample.key: fingerprint for sample, fingerprint in zip(files, found, strict=True)}
+    copies = copies_among(files, hashes_of_copies(found))
     parts = _split_with_copies(data, config, copies)
 
     # Users compare their run with the package's model, so its training images can't be compared on either.
     hashes_by_model = {name: seen_by(name) for name in (*sources_of(config), DEFAULT_INIT)}
     if any(hashes_by_model[name] for name in sources_of(config)):
-        scenes = [sample for sample in (*parts.held_out, *parts.scored) if sample.key not in hash_of]
-        drawn = stored_or_image_hashes(scenes, on_progress)
-        hash_of |= {sample.key: digest for sample, digest in zip(scenes, drawn, strict=True)}
+        scenes = [sample for sample in (*parts.held_out, *parts.scored) if sample.key not in found_of]
+        drawn, _ = fingerprints(scenes, on_progress)
+        found_of |= {sample.key: fingerprint for sample, fingerprint in zip(scenes, drawn, strict=True)}
 
-    def keys_among(samples: list[Sample], training_hashes: set[str]) -> tuple[str, ...]:
-        digests = [hash_of.get(sample.key, "") for sample in samples]
-        return tuple(sample.key for sample in seen_among(samples, digests, training_hashes))
+    def search(samples: list[Sample]) -> SeenSearch:
+        of_samples = [found_of.get(sample.key, Fingerprint("", None)) for sample in samples]
+        return SeenSearch(
+            samples,
+            [fingerprint.sha256 for fingerprint in of_samples],
+            thumbs=[fingerprint.thumb for fingerprint in of_samples],
+        )
 
+    held_out = search(parts.held_out)
+    scored = search(parts.scored)
     seen_held_out = {
-        key: None for name in sources_of(config) for key in keys_among(parts.held_out, hashes_by_model[name])
+        sample.key: None for name in sources_of(config) for sample in held_out.among(hashes_by_model[name])
     }
-    seen_scored = {name: keys_among(parts.scored, hashes) for name, hashes in hashes_by_model.items()}
-    read_hashes = {hash_of.get(sample.key, "") for sample in parts.samples}
-    read_hashes |= {sample.source_sha256 or "" for sample in parts.samples}
+    seen_scored = {
+        name: tuple(sample.key for sample in scored.among(hashes)) for name, hashes in hashes_by_model.items()
+    }
+    read_hashes = {sample.source_sha256 for sample in parts.samples if sample.source_sha256}
+    for sample in parts.samples:
+        if sample.key in found_of:
+            read_hashes |= found_of[sample.key].hashes
+    hashes = [fingerprint.sha256 for fingerprint in found]
     return Overlaps(
         copies=copies,
         seen_held_out=tuple(seen_held_out),
         scored_split=parts.scored[0].split if parts.scored else None,
         scored_images=len(parts.scored),
         seen_scored={name: keys for name, keys in seen_scored.items() if keys},
-        scored_copies=keys_among(parts.scored, read_hashes - {""}),
+        scored_copies=tuple(sample.key for sample in scored.among(read_hashes)),
         contradictory=_readable_contradictions(files, hashes),
-        held_out_unlabelled=_held_out_unlabelled(config, [*parts.held_out, *parts.scored], hash_of, on_progress),
+        held_out_unlabelled=_held_out_unlabelled(config, [*parts.held_out, *parts.scored], found_of, on_progress),
     )
 
 
@@ -78,22 +89,27 @@ def _readable_contradictions(samples: Sequence[Sample], hashes: Sequence[str]) -
 
 
 def _held_out_unlabelled(
-    config: FinetuneConfig, held_out: Sequence[Sample], hash_of: Mapping[str, str], on_progress: Progress
+    config: FinetuneConfig, held_out: Sequence[Sample], found_of: Mapping[str, Fingerprint], on_progress: Progress
 ) -> tuple[str, ...]:
     """Return the keys of additional images of a distillation that are copies of images that the run does not train on.
 
     Args:
         config: Settings of the run.
         held_out: These images.
-        hash_of: Hash of each image file of the run, by key.
+        found_of: Fingerprint of each image of the run, by key.
         on_progress: Called after each image.
     """
     unlabelled = [
         sample for sample in open_unlabelled(config.distillation) if not isinstance(sample.image, SyntheticImage)
     ]
-    held_out_hashes = {hash_of.get(sample.key, "") for sample in held_out} - {""}
-    hashes = stored_or_image_hashes(unlabelled, on_progress)
-    return tuple(sample.key for sample, digest in zip(unlabelled, hashes, strict=True) if digest in held_out_hashes)
+    if not unlabelled:
+        return ()
+    held_out_hashes = set[str]().union(*(found_of[sample.key].hashes for sample in held_out if sample.key in found_of))
+    found, _ = fingerprints(unlabelled, on_progress)
+    search = SeenSearch(
+        unlabelled, [fingerprint.sha256 for fingerprint in found], thumbs=[fingerprint.thumb for fingerprint in found]
+    )
+    return tuple(sample.key for sample in search.among(held_out_hashes))
 
 
 def _split_with_copies(data: DataSet, config: FinetuneConfig, copies: Mapping[str, str]) -> Parts:

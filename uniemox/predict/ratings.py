@@ -17,6 +17,8 @@ from uniemox.predict.confidence import UNFAMILIAR, log_softmax
 SHAPES = {"bias": (2,), "spread": (2, 2), "ends": (-1, 2, 2, 2), "colourless_ends": (-1, 2, 2, 2)}
 # Number of first digits of an image's SHA-256, which identify the image.
 HASH_DIGITS = 16
+# Digits of a perceptual hash, see data/perceptual.py.
+PERCEPTUAL_DIGITS = 32
 Array = NDArray[np.floating]
 
 
@@ -41,6 +43,8 @@ class RatingHead:
     """Name of the data set, or the kinds of several."""
     seen: frozenset[str] = frozenset()
     """First 16 digits of the SHA-256 of the images on which the head was fitted."""
+    perceptual: frozenset[str] = frozenset()
+    """Perceptual hashes of these images, 32 digits each."""
 
     def rate(self, features: Array, logits: Array) -> NDArray[np.float64]:
         """Return valence and arousal, (N, 2), 1 to 9.
@@ -96,7 +100,8 @@ class RatingHead:
         """Return the JSON form for a model's metadata."""
         weights = base64.b64encode(self.weights.astype("<f4").tobytes()).decode()
         arrays = {name: getattr(self, name).tolist() for name in SHAPES}
-        return asdict(self) | arrays | {"weights": weights, "seen": "".join(sorted(self.seen))}
+        hashes = {name: "".join(sorted(getattr(self, name))) for name in ("seen", "perceptual")}
+        return asdict(self) | arrays | hashes | {"weights": weights}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RatingHead":
@@ -117,6 +122,11 @@ class RatingHead:
             arrays = {name: np.array(values[name], float).reshape(shape) for name, shape in SHAPES.items()}
             digits = str(values["seen"])
             seen = frozenset(digits[i : i + HASH_DIGITS] for i in range(0, len(digits), HASH_DIGITS))
+            digits = str(values.get("perceptual", ""))
+            bytes.fromhex(digits)
+            perceptual = frozenset(digits[i : i + PERCEPTUAL_DIGITS] for i in range(0, len(digits), PERCEPTUAL_DIGITS))
+            if len(digits) % PERCEPTUAL_DIGITS:
+                raise ValueError(f"{len(digits)} digits of perceptual hashes")
             images = int(values["images"])
             trained_on = str(values["trained_on"])
         except (KeyError, TypeError, ValueError, OverflowError, binascii.Error) as error:
@@ -124,7 +134,7 @@ class RatingHead:
         has_ends = arrays["ends"].size and arrays["colourless_ends"].size
         if not has_ends or not all(np.isfinite(part).all() for part in (weights, *arrays.values())):
             raise CheckpointError("its head for valence and arousal has numbers that are not finite; fit it again")
-        return cls(weights, **arrays, images=images, trained_on=trained_on, seen=seen)
+        return cls(weights, **arrays, images=images, trained_on=trained_on, seen=seen, perceptual=perceptual)
 
 
 def _outermost(ends: NDArray[np.float64], ratings: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -1,0 +1,116 @@
+"""Settings of runs: runs that are taken for seeds of one setting must differ in nothing else."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from uniemox.errors import ConfigError
+from uniemox.io.run_files import CONFIG
+from uniemox.io.run_record import read_json_object
+
+# Settings that change where and how a run is computed and stored, not what it learns.
+NO_SETTINGS = ("hardware", "save", "max_unreadable")
+SEED = "seed"
+# Initial weights of initial weights, and so on, that are followed.
+MAX_DEPTH = 4
+Settings = Mapping[str, str]
+"""Values by dotted name."""
+
+
+def settings_of(run: Path, depth: int = MAX_DEPTH) -> dict[str, str] | None:
+    """Return the settings of a run, its training data, and those of the runs that it started from; seeds included.
+
+    Returns:
+        The settings; None for a folder without a record of settings, such as that of the scores of a model in the
+        package.
+
+    Raises:
+        ConfigError: If the record can't be read.
+    """
+    if not (run / CONFIG).is_file():
+        return None
+    record = read_json_object(run / CONFIG)
+    config = record.get("config")
+    data = record.get("data")
+    if not isinstance(config, dict):
+        return None
+    settings = _flat(config)
+    if isinstance(data, dict):
+        settings["training data"] = f"{data.get('source')} ({str(data.get('sha256'))[:8]})"
+    for name in ("init", "encoder.start"):
+        start = settings.get(name)
+        if start and depth and (of_start := settings_of(Path(start), depth - 1)) is not None:
+            del settings[name]
+            settings |= {f"{name}: {setting}": value for setting, value in of_start.items()}
+    return settings
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return the values of a nested configuration as text, by dotted name."""
+    values: dict[str, str] = {}
+    for name, value in config.items():
+        if not prefix and name in NO_SETTINGS:
+            continue
+        if isinstance(value, dict):
+            values |= _flat(value, f"{prefix}{name}.")
+        else:
+            values[f"{prefix}{name}"] = "none" if value is None else str(value)
+    return values
+
+
+def _is_seed(name: str) -> bool:
+    return name == SEED or name.endswith(f": {SEED}")
+
+
+def check_seeds(side: str, runs: Sequence[Path], *, allow_mixed: bool = False) -> None:
+    """Refuse runs of one side of a comparison that are not several seeds of one setting.
+
+    Args:
+        side: Name of the side, for messages.
+        runs: Folders of its runs. Folders without a record are only compared by their path.
+        allow_mixed: Other settings than the seed may differ, too.
+
+    Raises:
+        ConfigError: If a run is given twice, also as a copy, or if settings differ.
+    """
+    resolved = [run.resolve() for run in runs]
+    for number, run in enumerate(resolved):
+        if run in resolved[:number]:
+            raise ConfigError(f"{side} names {runs[number]} twice; a run counts once: give runs of several seeds")
+    records = [(run, settings) for run in runs if (settings := settings_of(run)) is not None]
+    for number, (run, settings) in enumerate(records):
+        for other, other_settings in records[:number]:
+            if settings == other_settings:
+                raise ConfigError(
+                    f"{side}: {other} and {run} have the same settings and the same seed, so they are copies of one "
+                    "run; give runs of several seeds"
+                )
+            differing = [words for name, words in differences(other_settings, settings) if not _is_seed(name)]
+            if differing and not allow_mixed:
+                raise ConfigError(
+                    f"{side}: {other} and {run} differ in more than the seed ({'; '.join(differing)}), so they are not "
+                    "seeds of one setting; compare them with each other, or give --mixed (allow_mixed=True in Python)"
+                )
+
+
+def differences(first: Settings, second: Settings) -> list[tuple[str, str]]:
+    """Return the names of the settings that differ, and their values in words.
+
+    >>> differences({"epochs": "3", "seed": "0"}, {"epochs": "5", "seed": "0"})
+    [('epochs', 'epochs 3 and 5')]
+    """
+    names = dict.fromkeys((*first, *second))
+    return [
+        (name, f"{name} {first.get(name, 'none')} and {second.get(name, 'none')}")
+        for name in names
+        if first.get(name, "none") != second.get(name, "none")
+    ]
+
+
+def differing_settings(ours: Sequence[Path], theirs: Sequence[Path]) -> tuple[str, ...]:
+    """Return the settings in which the first runs of two sides differ, in words; without seeds."""
+    sides = [next((found for run in side if (found := settings_of(run)) is not None), None) for side in (ours, theirs)]
+    first, second = sides
+    if first is None or second is None:
+        return ()
+    return tuple(words for name, words in differences(first, second) if not _is_seed(name))
