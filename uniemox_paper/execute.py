@@ -1,6 +1,5 @@
 """Executes the missing runs of a plan: in order, some in parallel, each once, even if stopped and repeated."""
 
-import fcntl
 import json
 import os
 import signal
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from uniemox.errors import ConfigError, DataError, StoppedError
-from uniemox.io import StopRequest, open_appending, parse_json, read_limited, refuse_special, write_file
+from uniemox.io import StopRequest, open_appending, parse_json, read_limited, refuse_special, try_lock, write_file
 from uniemox_paper.plan import ONE_MACHINE, PlannedRun
 from uniemox_paper.results import is_done
 
@@ -223,7 +222,7 @@ def _start(run: PlannedRun, gpus: tuple[str, ...] | None = None) -> _Started | N
         folder.mkdir(parents=True, exist_ok=True)
     lock_file = open_appending(lock)
     try:
-        fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try_lock(lock_file, lock)
     except BlockingIOError:
         lock_file.close()
         return None

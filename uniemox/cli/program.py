@@ -6,8 +6,10 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from cyclopts import App, CycloptsError, MissingArgumentError, UnusedCliTokensError
 from cyclopts.panel import CycloptsPanel
@@ -20,6 +22,7 @@ from uniemox.cli.foreign import foreign_commands, help_of, load_command
 from uniemox.cli.settings import options_of, preset_in, takes
 from uniemox.errors import ModelWarning, StoppedError, UniemoxError
 from uniemox.io.borders import shorten
+from uniemox.io.drive import DriveWarning, open_standard_streams
 
 EXIT_ERROR = 1
 EXIT_USAGE = 2
@@ -114,6 +117,7 @@ def main() -> None:
 
     Exit codes: 1 for such an error, 2 for a command that can't be parsed, 3 if some images could not be read.
     """
+    open_standard_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # The terminal's encoding may lack characters of a file name.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -124,8 +128,17 @@ def main() -> None:
     warnings.filterwarnings("ignore", module="PIL")
     # Commands print these as lines of their own.
     warnings.filterwarnings("ignore", category=ModelWarning)
+    warnings.showwarning = partial(_show_warning, warnings.showwarning)
     share_busy_cores()
     run_and_report_errors(_run_app)
+
+
+def _show_warning(show: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any) -> None:
+    """Print a warning about a drive as a note; show others as before."""
+    if issubclass(category, DriveWarning):
+        say(str(message))
+    else:
+        show(message, category, *where)
 
 
 def share_busy_cores() -> None:

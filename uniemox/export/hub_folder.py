@@ -6,7 +6,7 @@ The layout is that of timm.models.push_to_hf_hub; nothing is uploaded.
 import json
 import math
 import re
-import shutil
+import stat
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
 from importlib.resources import files
@@ -24,6 +24,7 @@ from uniemox.data.seen import SEEN, write_hashes
 from uniemox.data.source import public_name
 from uniemox.errors import CheckpointError
 from uniemox.export.onnx import export_classifier
+from uniemox.io.drive import set_permissions
 from uniemox.io.files import refuse_special, write_file, writing
 from uniemox.io.run_files import ONNX, WEIGHTS
 from uniemox.io.weight_names import IN_PACKAGE
@@ -131,7 +132,7 @@ def _save_for_timm(network: nn.Module, info: ClassifierInfo, folder: Path) -> No
         config["pretrained_cfg"].pop(name, None)
     write_file(folder / CONFIG, json.dumps(config, indent=2) + "\n")
     # safetensors makes the file unreadable for other users.
-    shutil.copymode(folder / CONFIG, folder / WEIGHTS)
+    set_permissions(folder / WEIGHTS, stat.S_IMODE((folder / CONFIG).stat().st_mode))
 
 
 def timm_network(classifier: Classifier, info: ClassifierInfo) -> nn.Module | None:

@@ -1,7 +1,6 @@
 """Files of a folder's index, which `search`, `tag` and `survey` share: one for each model, in FOLDER/.uniemox/."""
 
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -11,6 +10,7 @@ from msgspec import UNSET
 
 from uniemox.errors import ConfigError, DataError, InUseError
 from uniemox.insight.features import FEATURES_FORMAT
+from uniemox.io.drive import copy_file
 from uniemox.io.files import fingerprint_of, refuse_special, replacing, writing
 from uniemox.io.typed import read_json_lines
 from uniemox.predict.predictor import Predictor
@@ -101,7 +101,7 @@ def _move_old(folder: Path, lines: Path, header: AnswerHeader, report: Callable[
     _make_folder(lines.parent)
     # The time of the file tells which images have changed since, so it stays. The folder may be on another disk.
     with replacing(lines) as partial:
-        shutil.copy2(old, partial)
+        copy_file(old, partial)
     with suppress(OSError):
         old.with_name(name + OLD_CACHE).unlink(missing_ok=True)
         old.unlink()

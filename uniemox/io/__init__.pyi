@@ -2,6 +2,8 @@
 from .borders import image_border as image_border
 from .decoding.pool import DecoderPool as DecoderPool
 from .decoding.pool import Decoders as Decoders
+from .drive import copy_file as copy_file
+from .drive import try_lock as try_lock
 from .files import PARTIAL as PARTIAL
 from .files import FileLock as FileLock
 from .files import is_plain_name as is_plain_name

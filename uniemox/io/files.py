@@ -15,11 +15,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from uniemox.errors import DataError, InUseError, UniemoxError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from uniemox.io.drive import set_permissions, try_lock
 
 MAX_TEXT_BYTES = 2**30
 PARTIAL = ".partial"
@@ -155,7 +151,7 @@ def replacing(
             if keep_permissions and path.exists():
                 permissions = path.stat().st_mode
             yield partial
-            partial.chmod(permissions)
+            set_permissions(partial, permissions)
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
@@ -164,10 +160,13 @@ def replacing(
 # The loading processes of a killed run share its lock and end a moment later.
 WAIT_S = 2.0
 RETRY_S = 0.05
+CAN_REMOVE_OPEN_FILES = os.name != "nt"
 
 
 class FileLock:
-    """Advisory lock in the file PATH.lock, released when its process ends. On Windows, nothing is locked.
+    """Advisory lock in the file PATH.lock, released when its process ends.
+
+    Nothing is locked on Windows, and on drives without locks, see `try_lock`.
 
     Raises:
         InUseError: If another process holds it for two seconds.
@@ -183,8 +182,7 @@ class FileLock:
         while not is_ours:
             self._file = open_appending(self._path)
             try:
-                if fcntl is not None:
-                    fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                try_lock(self._file, path)
             except BlockingIOError:
                 self._file.close()
                 if time.monotonic() < deadline:
@@ -198,7 +196,7 @@ class FileLock:
 
     def release(self) -> None:
         """Remove the lock."""
-        if fcntl is not None:
+        if CAN_REMOVE_OPEN_FILES:
             self._path.unlink(missing_ok=True)
         self._file.close()
 

@@ -4,7 +4,6 @@ RUN/checkpoints/step-00000500/model.safetensors    the weights
                               state.pt             optimiser, step, and what else the run needs to resume
 """
 
-import os
 import pickle
 import re
 import shutil
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from uniemox.checkpoints.saving import write_tensors
 from uniemox.errors import CheckpointError
+from uniemox.io.drive import flush
 from uniemox.io.files import PARTIAL, open_regular
 from uniemox.io.run_files import CHECKPOINTS
 from uniemox.io.weight_archives import check_weight_archive
@@ -125,12 +125,12 @@ class Checkpoints:
             torch.save(state, partial / STATE)
             # After a power failure, a renamed folder could otherwise hold empty files.
             for path in (partial / MODEL, partial / STATE, partial):
-                _flush(path)
+                flush(path)
             if final.exists():
                 _discard(final)
             partial.rename(final)
             self._scores[final] = state["score"]
-            _flush(self.folder)
+            flush(self.folder)
             self._prune()
         except (OSError, RuntimeError, CheckpointError) as error:
             shutil.rmtree(partial, ignore_errors=True)
@@ -294,12 +294,3 @@ def _discard(path: Path) -> None:
     doomed = path.with_name(f"{path.name}.old{PARTIAL}")
     path.rename(doomed)
     shutil.rmtree(doomed)
-
-
-def _flush(path: Path) -> None:
-    """Wait until a file or folder is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

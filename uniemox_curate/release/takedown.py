@@ -12,7 +12,7 @@ from sqlalchemy import false, or_, select, update
 
 from uniemox.data import read_text
 from uniemox.errors import ConfigError, DataError, UniemoxError
-from uniemox.io import PARTIAL, FileLock, read_limited
+from uniemox.io import PARTIAL, FileLock, copy_file, read_limited
 from uniemox.plurals import counted
 from uniemox_curate import tables as t
 from uniemox_curate.collect.folders import path_of
@@ -331,7 +331,7 @@ def _link(source: str, target: str) -> None:
     try:
         os.link(source, target)
     except OSError:  # a file system without hard links
-        shutil.copy2(source, target)
+        copy_file(Path(source), Path(target))
 
 
 def _is_named(file: str, names: Set[str]) -> bool:

@@ -7,7 +7,6 @@ has `end_s` and `error`, null if the video could be read to its end. An empty li
 
 import json
 import math
-import os
 import sys
 import time
 from collections import deque
@@ -19,6 +18,7 @@ from statistics import median
 import numpy as np
 
 from uniemox.io.decoding.film_frames import DecodedFrame, read_animation, read_video
+from uniemox.io.drive import take_standard_output
 from uniemox.io.limits import limit_cpu, limit_memory
 
 ANIMATIONS = (".gif", ".webp", ".png", ".apng")  # decoded by Pillow
@@ -47,11 +47,7 @@ def main() -> None:
     """Write the frames at the requested times."""
     path = Path(sys.argv[1])
     every_s = float(sys.argv[2])
-    answers = os.fdopen(os.dup(1), "wb")
-    # Libraries print messages about broken files, which would mix with the answers.
-    silent = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silent, 1)
-    os.dup2(silent, 2)
+    answers = take_standard_output()
     cpu_s = CPU_S + math.ceil(CPU_PER_S * every_s)
     limit_memory(MEMORY_BYTES)
     limit_cpu(cpu_s)

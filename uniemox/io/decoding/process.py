@@ -19,6 +19,7 @@ from typing import BinaryIO
 
 from uniemox.errors import ImageError, UnexpectedImageError
 from uniemox.io.borders import image_border
+from uniemox.io.drive import open_standard_streams
 from uniemox.io.image_limits import webp_pixels
 from uniemox.io.images import MAX_PIXELS, MinSides, count_frames, decode_opened, load_plugins, open_image
 from uniemox.io.limits import limit_cpu, limit_memory
@@ -39,6 +40,8 @@ BYTES_A_PIXEL = 20
 
 def main() -> None:
     """Decode files until standard input ends. Argument: processor time per file, s."""
+    # A copy of stream 0 or 1 must not get the number of a closed stream, which is replaced below.
+    open_standard_streams()
     cpu_s = int(sys.argv[1])
     # A service manager's SIGTERM reaches all processes. Accepted files are still decoded; the end of input ends this.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
