@@ -53,6 +53,24 @@ _MINUS = re.compile("[\u2010-\u2013\u2212\ufe63\uff0d](?=\\d)")
 _FENCED = re.compile(r"\A```\w*\s(.*)```\Z", re.DOTALL)
 
 
+# The final message of models that write to several channels; what they think is in the others.
+_FINAL_CHANNEL = re.compile(r".*<\|channel\|>final[^<]*<\|message\|>", re.DOTALL)
+# Special tokens that some endpoints pass on, such as <|im_end|>.
+_TOKEN = re.compile(r"<\|/?[A-Za-z_]{1,30}\|>")
+# Marks around an answer: special tokens, tags, and LaTeX.
+_MARKED = (
+    re.compile(r"<\|begin_of_box\|>(.*?)(?:<\|end_of_box\|>|\Z)", re.DOTALL),
+    re.compile(r"<(?:final_)?answer>(.*?)(?:</(?:final_)?answer>|\Z)", re.DOTALL | re.IGNORECASE),
+    re.compile(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}"),
+)
+_LATEX_TEXT = re.compile(r"\\text(?:bf|it|rm|tt)?\{([^{}]*)\}")
+# The only or last line of an answer, after its colon.
+_ANNOUNCED = re.compile(
+    r"^\W*(?:the\s+|my\s+)?(?:final\s+)?answer\W*(?:is\W+)?[:：]\W*(.+)$", re.MULTILINE | re.IGNORECASE
+)
+_NUMBERED = re.compile(r"\A\W*\d{1,2}[.)]\s+(.+)\Z", re.DOTALL)
+
+
 class AnswerReader:
     """Parses answers to a question.
 
@@ -66,8 +84,8 @@ class AnswerReader:
     def read(self, answer: str) -> tuple[Outcome, str | None]:
         """Return the outcome, and the option if the answer is one, or JSON with one as its answer.
 
-        Case and punctuation are ignored. Of JSON, one field decides, see `_rank_of`. If several fields for the answer
-        name different options, it is no answer.
+        Case, punctuation and marks around the answer, such as <answer>, are ignored. Of JSON, one field decides, see
+        `_rank_of`. If several fields for the answer, or several marks, name different options, it is no answer.
 
         >>> from uniemox.labels import MIKELS
         >>> AnswerReader(spellings_of(MIKELS)).read("**Fear**.")
@@ -78,7 +96,7 @@ class AnswerReader:
             text = fenced.group(1).strip()
         if not re.search(r"\w", text):
             return "empty", None
-        option = self._option_of(text) or self._option_of_json(text)
+        option = self._option_of(text) or self._option_of_json(text) or self._option_in_marks(text)
         if option is None:
             return "unlisted", None
         return "label", option
@@ -94,6 +112,17 @@ class AnswerReader:
             return self._option_in(json.loads(text, object_pairs_hook=_Fields))
         except (ValueError, RecursionError):
             return None
+
+    def _option_in_marks(self, text: str) -> str | None:
+        """Return the option that stands in marks; None for other texts, and if several options are marked."""
+        marked = [match for pattern in _MARKED for match in pattern.findall(text)] or _ANNOUNCED.findall(text)
+        if not marked and (numbered := _NUMBERED.match(text)):
+            marked = [numbered.group(1)]
+        if not marked and _TOKEN.search(text):
+            marked = [text]
+        words = [_LATEX_TEXT.sub(r"\1", _TOKEN.sub(" ", words)) for words in marked]
+        options = {self._option_of(word) or self._option_of_json(word.strip() or " ") for word in words}
+        return options.pop() if len(options) == 1 else None
 
     def _option_in(self, value: Any) -> str | None:
         """Return the option that a JSON value names: a word, a number, an object, or a list of one of these."""
@@ -160,7 +189,7 @@ def spellings_of(labels: LabelSet) -> dict[str, str]:
 def without_thoughts(answer: str) -> str:
     """Return an answer without the thoughts of a reasoning model, and without blanks around it."""
     # If the chat template begins the thoughts, the answer has only their end.
-    text = _THOUGHTS.sub("", answer).strip()
+    text = _THOUGHTS.sub("", _FINAL_CHANNEL.sub("", answer)).strip()
     if not _is_json(text):
         text = _END_OF_THOUGHTS.split(text)[-1]
     return text[:MAX_CHARACTERS].strip()

@@ -45,6 +45,9 @@ REQUESTS_AT_ONCE = 8
 """Requests of one client that are worked on at a time."""
 
 
+HEALTH = "/health"
+
+
 class Turns:
     """Turns of the clients, REQUESTS_AT_ONCE for each: one that has a thousand connections delays mainly itself."""
 
@@ -143,6 +146,9 @@ class Guard:
         if len(scope["query_string"]) > MAX_QUERY_BYTES:
             return 414
         headers = Headers(scope=scope)
+        # Health checks of load balancers send HTTP/1.0, which needs no Host; the answer tells nothing private.
+        if "host" not in headers and scope["path"] == HEALTH and scope["method"] in ("GET", "HEAD"):
+            return None
         host = headers.get("host", "")
         origin = headers.get("origin")
         schemes = {allowed.partition("://")[0] for allowed in self._origins}

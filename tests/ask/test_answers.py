@@ -38,6 +38,11 @@ NAMED = [
     *(('{"prediction": {"awe": 0.8, "fear": 0.2}, "class": "awe"}', "awe"), ('{"label": {}, "class": "awe"}', "awe")),
     ('{"emotions": {"awe": 0.8, "fear": 0.1}, "dominant_emotion": "awe"}', "awe"),
     *(('{"response": "fear", "emotion": "awe"}', "awe"), ('{"state": "fear", "label": ["awe"]}', "awe")),
+    # Marks around the answer.
+    *(("<|begin_of_box|>awe<|end_of_box|>", "awe"), ("awe<|im_end|>", "awe"), ("<answer>Awe</answer>", "awe")),
+    *((r"\boxed{awe}", "awe"), (r"The answer is $\boxed{\text{awe}}$.", "awe"), ("2. awe", "awe")),
+    *(("Final answer: awe", "awe"), ("**Final Answer:** Awe.", "awe"), ("Perhaps fear.\n\nAnswer: awe", "awe")),
+    ("<|channel|>analysis<|message|>fear?<|end|><|start|>assistant<|channel|>final<|message|>awe<|return|>", "awe"),
     # The template of a chat may begin the thoughts.
     *(("not fear.</think>\n\nSadness.", "sadness"), ("<think>" + "hm " * 9_000 + "</think>fear", "fear")),
 ]
@@ -45,6 +50,10 @@ NOT_NAMED = [
     *(("", "empty"), ("...", "empty"), ("<think>awe</think>", "empty"), ("```\n```", "empty")),
     *(("joy", "unlisted"), ("The emotion is fear.", "unlisted"), ("fear and sadness", "unlisted")),
     *(('["fear", "awe"]', "unlisted"), ('{"emotion": ["fear", "awe"]}', "unlisted"), ('{"emotion": 3}', "unlisted")),
+    # Several marks, or negations in them.
+    *((r"\boxed{fear} or \boxed{awe}", "unlisted"), ("<answer>not fear</answer>", "unlisted")),
+    *(("<|begin_of_box|>fear, awe<|end_of_box|>", "unlisted"), ("Answer: fear\nAnswer: awe", "unlisted")),
+    *(("The answer is not: fear", "unlisted"), ("1. fear\n2. awe", "unlisted"), ("answer isn't: fear", "unlisted")),
     # One of two labels may be an option that the model excludes.
     ('{"excluded_emotions": ["disgust"], "dominant": "awe"}', "unlisted"),
     ('{"answer": "fear", "emotion": "awe"}', "unlisted"),

@@ -44,7 +44,7 @@ def test_folders_of_thumbnails_and_deleted_files_are_left_out_and_counted(tmp_pa
     expected = [str(tmp_path / "a.jpg"), str(tmp_path / "summer/b.jpg")]
     assert list(map(str, walk(tmp_path, skipped))) == expected
     (note,) = skipped.notes(is_listed_name)
-    assert note.startswith(f"left out: 2 images in 2 folders of thumbnails or deleted files ({name})")
+    assert note.startswith(f"left out: 2 images in 2 folders of thumbnails, deleted files or photo libraries ({name})")
     for pattern in (str(tmp_path), f"{tmp_path}/**/*.jpg"):
         skipped = LeftOut()
         assert listed(pattern, skipped) == expected
@@ -59,7 +59,7 @@ def test_predict_embed_and_data_sets_report_skipped_folders(tmp_path: Path) -> N
     for name in ("awe/a.jpg", "fear/b.jpg", "awe/@eaDir/a.jpg", "#recycle/c.jpg"):
         path = put(tmp_path, name) / name
         draw_image(1).save(path)
-    message = r"left out: 2 images in 2 folders of thumbnails or deleted files \(#recycle, @eaDir\)"
+    message = r"left out: 2 images in 2 folders of thumbnails, deleted files or photo libraries \(#recycle, @eaDir\)"
     with pytest.warns(UserWarning, match=message):
         assert len(predictor.predict_folder(tmp_path)) == 2
     with pytest.warns(UserWarning, match=message):
@@ -74,7 +74,7 @@ def test_the_command_reports_the_number_of_skipped_images(tmp_path: Path) -> Non
     draw_image(1).save(tmp_path / "a.jpg")
     done = uniemox_here("predict", tmp_path, "--model", "small", "--no-persons", "--json")
     assert done.returncode == 0, done.stderr
-    assert "left out: 1 image in 1 folder of thumbnails or deleted files (@eaDir)" in done.stderr
+    assert "left out: 1 image in 1 folder of thumbnails, deleted files or photo libraries (@eaDir)" in done.stderr
     assert done.stdout.count("\n") == 1
 
 
@@ -119,3 +119,22 @@ def test_a_folder_without_images_is_still_an_error(predictor: Predictor, tmp_pat
         pytest.raises(ImageError, match="no image in this folder"),
     ):
         predictor.predict_folder(tmp_path)
+
+
+def test_libraries_of_photo_programs_are_skipped_and_never_written_to(tmp_path: Path) -> None:
+    library = tmp_path / "Photos Library.photoslibrary"
+    put(tmp_path, f"{library.name}/resources/derivatives/a.jpg")
+    draw_image(1).save(library / "resources/derivatives/a.jpg")
+    draw_image(2).save(tmp_path / "b.jpg")
+    skipped = LeftOut()
+    assert list(map(str, walk(tmp_path, skipped))) == [str(tmp_path / "b.jpg")]
+    before = sorted(library.rglob("*"))
+    # A library that is named itself is read, but nothing is written into it.
+    assert listed(str(library)) == [str(library / "resources/derivatives/a.jpg")]
+    for words in (("tag", library), ("search", library, "--emotion", "awe"), ("tag", library / "resources")):
+        done = uniemox_here(*words, "--model", "small")
+        assert done.returncode == 1
+        assert library.name in done.stderr
+    done = uniemox_here("predict", library, "--model", "small", "--no-persons", "--out", library / "a.csv")
+    assert done.returncode == 1
+    assert sorted(library.rglob("*")) == before

@@ -37,6 +37,18 @@ def test_foreign_host_names_are_421(server: Running, path: str, host: str) -> No
     assert answer.code == (421, "wrong_host")
 
 
+def test_health_checks_need_no_host(server: Running) -> None:
+    """Load balancers send HTTP/1.0 without a Host."""
+
+    def status_of(request: str) -> int:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+            connection.sendall(f"{request} HTTP/1.0\r\n\r\n".encode())
+            return int(connection.recv(4096).split()[1])
+
+    assert [status_of("GET /health"), status_of("HEAD /health")] == [200, 200]
+    assert [status_of("GET /models"), status_of("GET /"), status_of("POST /health")] == [421, 421, 421]
+
+
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:9000", OWN_HOST, "[::1]:8000", "192.168.0.4"])
 def test_localhost_and_addresses_are_accepted_with_any_port(server: Running, host: str) -> None:
     assert server.ask("GET", "/models", Host=host).status == 200

@@ -10,6 +10,7 @@ import pytest
 
 from tests.data.tree import says
 from tests.drawn import class_folders
+from uniemox.data.perceptual import PREFIX
 from uniemox.data.sample import DataSet
 from uniemox.data.seen import SEEN, read_seen, write_seen
 from uniemox.data.source import open_data
@@ -196,7 +197,10 @@ def test_training_hashes_are_written_once(tmp_path: Path, data: DataSet) -> None
     with_duplicate = replace(data, samples=[*data.samples[:3], data.samples[0]])
     write_seen(out, with_duplicate, [], lambda *now: progress.append(now))
     expected = {hashlib.sha256(sample.image.read()).hexdigest() for sample in data.samples[:3]}
-    assert read_seen(out) == expected
+    hashes = read_seen(out)
+    # Each image has a perceptual hash, too.
+    assert {digest for digest in hashes if not digest.startswith(PREFIX)} == expected
+    assert len(hashes) == 6
     assert progress[-1] == ("hashing images", 4, 4)
     before = (out / SEEN).read_bytes()
     write_seen(out, data, [], lambda *now: progress.append(now))

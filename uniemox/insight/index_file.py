@@ -12,6 +12,7 @@ from uniemox.errors import ConfigError, DataError, InUseError
 from uniemox.insight.features import FEATURES_FORMAT
 from uniemox.io.drive import copy_file
 from uniemox.io.files import fingerprint_of, refuse_special, replacing, writing
+from uniemox.io.system_folders import refuse_library
 from uniemox.io.typed import read_json_lines
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.tables import REMEDY, AnswerLine, read_lines
@@ -174,6 +175,7 @@ def _make_folder(index_path: Path) -> None:
     Raises:
         DataError: If it can't be written.
     """
+    refuse_library(index_path)
     reason = "no permission"
     try:
         index_path.mkdir(parents=True, exist_ok=True)

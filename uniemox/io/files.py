@@ -16,6 +16,7 @@ from typing import IO, Any, BinaryIO
 
 from uniemox.errors import DataError, InUseError, UniemoxError
 from uniemox.io.drive import set_permissions, try_lock
+from uniemox.io.system_folders import refuse_library
 
 MAX_TEXT_BYTES = 2**30
 PARTIAL = ".partial"
@@ -142,6 +143,7 @@ def replacing(
         keep_permissions: Give the new file the permissions of the replaced one, as for a file of another program.
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}{PARTIAL}")
+    refuse_library(path)
     with writing(path, error_class):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -174,6 +176,7 @@ class FileLock:
     """
 
     def __init__(self, path: Path) -> None:
+        refuse_library(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path.with_name(path.name + ".lock")
         is_ours = False

@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
+from uniemox.errors import DataError
 from uniemox.io.borders import shorten
 
 SYSTEM_FOLDERS = frozenset(
@@ -20,16 +22,41 @@ SYSTEM_FOLDERS = frozenset(
     }
 )
 """Names, lower-case."""
+# Libraries of Apple's Photos, iPhoto and Aperture, of Lightroom and Capture One: folders that look like one file. They
+# hold several copies of each photograph, and their programs take files of others for damage.
+LIBRARIES = (
+    *(".photoslibrary", ".photolibrary", ".migratedphotolibrary", ".aplibrary", ".migratedaplibrary"),
+    *(".lrdata", ".lrlibrary", ".cocatalog"),
+)
 MAX_NAMED = 5
 
 
 def is_system_folder(name: str) -> bool:
-    """Return True if a folder of this name holds thumbnails or deleted files.
+    """Return True if a folder of this name holds thumbnails or deleted files, or is a photo library.
 
     >>> is_system_folder("@eaDir"), is_system_folder(".Trash-1000"), is_system_folder("summer")
     (True, True, False)
     """
-    return name.lower() in SYSTEM_FOLDERS or name.lower().startswith(".trash-")
+    return name.lower() in SYSTEM_FOLDERS or name.lower().startswith(".trash-") or is_library(name)
+
+
+def is_library(name: str) -> bool:
+    """Return True if a folder of this name is the library of a photo program.
+
+    >>> is_library("Photos Library.photoslibrary"), is_library("summer")
+    (True, False)
+    """
+    return name.lower().endswith(LIBRARIES)
+
+
+def refuse_library(path: Path) -> None:
+    """Raise DataError for a path in the library of a photo program, where nothing may be written."""
+    for part in path.absolute().parts:
+        if is_library(part):
+            raise DataError(
+                f"{path} is inside of {part}, the library of a photo program, which takes files of others for damage: "
+                "write elsewhere, or export the photographs from that program first"
+            )
 
 
 def system_folders_below(root: str | os.PathLike[str]) -> list[str]:
@@ -66,6 +93,6 @@ def describe_left_out(folders: Iterable[str], is_image: Callable[[str], bool]) -
         listed_names += ", ..."
     return (
         f"left out: {image_count:,} image{'s' * (image_count != 1)} in {folder_count:,} "
-        f"folder{'s' * (folder_count != 1)} of thumbnails or deleted files ({listed_names}); "
+        f"folder{'s' * (folder_count != 1)} of thumbnails, deleted files or photo libraries ({listed_names}); "
         "to read such a folder, name it"
     )

@@ -240,14 +240,14 @@ def list_images(names: Sequence[str], listed: Iterable[str] = (), skipped: LeftO
         names: Files; folders, for all images below them; patterns such as photos/*.jpg if no file has that name (**
             also for subfolders); "-" for `listed`, one path per line. Other names are yielded unchanged, so that
             reading them fails.
-        listed: Lines of the standard input.
+        listed: Paths of the standard input, see `listed_paths`.
         skipped: Gets the folders that were skipped.
     """
     skipped = LeftOut() if skipped is None else skipped
     for name in names:
         # os.path, because Path.is_dir and exists raise OSError for a name that is too long.
         if name == "-":
-            yield from (line.rstrip("\r\n") for line in listed if line.strip())
+            yield from listed
         elif is_data_url(name):
             yield name
         elif os.path.isdir(name):

@@ -11,7 +11,16 @@ from uniemox.data.readers.folders import REPEATED, SPLITS, TIE, count_notes, spl
 from uniemox.data.readers.image_root import missing_image_remedy
 from uniemox.data.readers.missing import is_missing, remove_missing, unify_numbers
 from uniemox.data.readers.paths import key_of, path_inside
-from uniemox.data.readers.rows import BOX_COLUMNS, number, on_nine_points, read_box, read_rows, shares, top_vote
+from uniemox.data.readers.rows import (
+    BOX_COLUMNS,
+    number,
+    on_nine_points,
+    read_box,
+    read_rows,
+    shares,
+    top_vote,
+    votes_in,
+)
 from uniemox.data.readers.votes import list_notes, refuse_other_columns
 from uniemox.data.sample import DataSet, ImageFile, Sample, StoredImage, make_keys_unique
 from uniemox.data.text_files import LATIN_1, is_utf8
@@ -99,7 +108,7 @@ def read_csv(
     by_folder = sum(not row.get("split") and split_of(row["path"]) is not None for _, row, _ in images)
     # An image with several boxes shows several people.
     repeated = len(samples) - len({(sample.key, sample.target_box) for sample in samples})
-    are_marks = all(float(row[name]) in (0, 1) for _, row, _ in images for name in classes)
+    are_marks = all(float(votes_in(row[name])) in (0, 1) for _, row, _ in images for name in classes)
     if are_marks:
         samples = [_with_categories(sample, label_set) for sample in samples]
     several = sum(sample.categories is not None for sample in samples)

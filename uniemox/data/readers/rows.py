@@ -19,6 +19,9 @@ from uniemox.spelling import spelled
 MAX_CELL_BYTES = 2**20
 BOX_COLUMNS = ("x1", "y1", "x2", "y2")
 
+DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
+THOUSANDS = re.compile(r"[+-]?\d{1,3}(?:[,.' ]\d{3})+(?:[.,]\d+)?")
+
 
 def read_rows(
     path: Path, quote: str = '"', *, columns: tuple[str, ...] = (), prose: tuple[str, ...] = ()
@@ -66,7 +69,11 @@ def read_rows(
                 row[len(header) - 1 :] = [f"{delimiter} ".join(value.strip() for value in row[len(header) - 1 :])]
             if len(row) != len(header):
                 raise DataError(f"{path}:{rows.line_num}: {len(row)} values under {len(header)} columns")
-            yield rows.line_num, {name: value.strip() for name, value in zip(header, row, strict=True)}
+            cells = [value.strip() for value in row]
+            # Where a semicolon divides the columns, a comma divides the decimals.
+            if delimiter == ";":
+                cells = [cell.replace(",", ".") if DECIMAL_COMMA.fullmatch(cell) else cell for cell in cells]
+            yield rows.line_num, dict(zip(header, cells, strict=True))
     except csv.Error as error:
         raise DataError(f"{path}:{rows.line_num}: not a table ({error})") from error
 
@@ -88,14 +95,37 @@ def number(
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise DataError(f"{where}: {field} must be a number, got {row[field]!r}{remedy}")
+        raise DataError(f"{where}: {field} must be a number, got {row[field]!r}{_remedy_of(row[field]) or remedy}")
     if not low <= value <= high:
         raise DataError(f"{where}: {field} must lie between {low:g} and {high:g}, got {row[field]!r}")
     return value
 
 
+def _remedy_of(cell: str) -> str:
+    """Return the end of the message about a cell that spreadsheets write for a number; empty for other cells."""
+    if not cell:
+        return ", an empty cell; write the number, or leave the row out"
+    if DECIMAL_COMMA.fullmatch(cell):
+        return (
+            "; write a point before the decimals and no separator of thousands, or divide the columns with semicolons"
+        )
+    if cell.endswith("%") or THOUSANDS.fullmatch(cell):
+        return "; write it without a percent sign or a separator of thousands"
+    return ""
+
+
+def votes_in(cell: str) -> str:
+    """Return a cell of votes as a number, as pandas and spreadsheets write it: True, an empty cell, 50%.
+
+    >>> votes_in("True"), votes_in("FALSE"), votes_in(""), votes_in("50%"), votes_in("2")
+    ('1', '0', '0', '50', '2')
+    """
+    words = {"true": "1", "false": "0", "": "0"}
+    return words.get(cell.lower(), cell.removesuffix("%").rstrip() or cell)
+
+
 def shares(row: Mapping[str, str], fields: Mapping[str, str], where: str, *, remedy: str = "") -> dict[str, float]:
-    """Return votes as shares with sum 1, by emotion.
+    """Return votes as shares with sum 1, by emotion. They may be numbers, percentages, True and False, or empty for 0.
 
     Args:
         fields: Emotion of each column.
@@ -104,7 +134,8 @@ def shares(row: Mapping[str, str], fields: Mapping[str, str], where: str, *, rem
     Raises:
         DataError: For negative votes, values that are no numbers, or rows without votes.
     """
-    votes = {emotion: number(row, field, where, low=0, remedy=remedy) for field, emotion in fields.items()}
+    cells = {field: votes_in(row[field]) for field in fields}
+    votes = {emotion: number(cells, field, where, low=0, remedy=remedy) for field, emotion in fields.items()}
     total = sum(votes.values())
     if not total > 0:
         raise DataError(f"{where}: no votes at all for {', '.join(fields)}")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from uniemox.data.readers.rows import votes_in
 from uniemox.errors import DataError
 from uniemox.labels import EMOTIC, LABEL_SETS, clean
 
@@ -151,7 +152,7 @@ def _has_several_winners(votes: NDArray[np.float64]) -> bool:
 def _numbers(rows: Sequence[tuple[str, Mapping[str, str]]], classes: Sequence[str]) -> NDArray[np.float64] | None:
     """Return the values of all rows, (N, E); None if one is no finite number, which is reported with its line later."""
     try:
-        values = np.array([[float(row[name]) for name in classes] for _, row in rows])
+        values = np.array([[float(votes_in(row[name])) for name in classes] for _, row in rows])
     except ValueError:
         return None
     return values if np.isfinite(values).all() else None

@@ -1,0 +1,52 @@
+"""Lists of paths on the standard input: byte-order marks, UTF-16, NUL, and names that are not UTF-8."""
+
+import io
+import os
+
+import pytest
+
+from uniemox.io.path_lists import listed_paths
+
+PATHS = ["a b.jpg", "ü/c.jpg"]
+
+
+def stream(content: bytes) -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(content), "utf-8", errors="surrogateescape")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "\n".join(PATHS).encode(),
+        "\r\n".join([*PATHS, "", " "]).encode(),
+        "\r\n".join(PATHS).encode("utf-8-sig"),
+        "\r\n".join(PATHS).encode("utf-16"),
+        b"\xfe\xff" + "\n".join([*PATHS, ""]).encode("utf-16-be"),
+        "\0".join(PATHS).encode() + b"\0",
+    ],
+)
+def test_lists_of_all_systems_name_the_same_paths(content: bytes) -> None:
+    assert list(listed_paths(stream(content))) == PATHS
+
+
+def test_other_streams_and_names() -> None:
+    assert list(listed_paths(stream(b""))) == []
+    assert list(listed_paths(stream(b"\xff.jpg\n"))) == [os.fsdecode(b"\xff.jpg")]
+    assert list(listed_paths(["\ufeffa.jpg\n", "\n", "b.jpg"])) == ["a.jpg", "b.jpg"]
+    # A mark in the middle is part of a name.
+    assert list(listed_paths(stream("a\n\ufeffb\n".encode()))) == ["a", "\ufeffb"]
+
+
+def test_paths_are_yielded_as_they_arrive() -> None:
+    """`find ... | uniemox predict -` begins before find has ended."""
+
+    class Endless(io.RawIOBase):
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: bytearray) -> int:
+            buffer[:6] = b"a.jpg\n"
+            return 6
+
+    paths = listed_paths(io.TextIOWrapper(io.BufferedReader(Endless(), 6)))
+    assert [next(paths) for _ in range(3)] == ["a.jpg"] * 3
