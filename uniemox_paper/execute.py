@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import BinaryIO
 
 from uniemox.errors import ConfigError, DataError, StoppedError
-from uniemox.io import StopRequest, open_appending, parse_json, read_limited, refuse_special, try_lock, write_file
+from uniemox.io import (
+    StopRequest,
+    open_appending,
+    parse_json,
+    read_limited,
+    refuse_special,
+    safe_environment,
+    try_lock,
+    write_file,
+)
 from uniemox_paper.plan import ONE_MACHINE, PlannedRun
 from uniemox_paper.results import is_done
 
@@ -246,7 +255,7 @@ def _start(run: PlannedRun, gpus: tuple[str, ...] | None = None) -> _Started | N
             stdout=log,
             stderr=log,
             # Waiting threads leave the core to other commands.
-            env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "NO_COLOR": "1", **gpu_variables},
+            env={"OMP_WAIT_POLICY": "PASSIVE", **safe_environment(), "NO_COLOR": "1", **gpu_variables},
             # The command inherits the lock, which stays locked if this process is killed.
             pass_fds=(lock_file.fileno(),),
             # In its own session the command gets no Ctrl-C from the terminal; this process forwards it, once.

@@ -276,6 +276,12 @@ def test_only_the_first_500_kib_of_robots_txt_count() -> None:
         assert rules.problem(f"{server.address}/all.jpg") is None
 
 
+@pytest.mark.parametrize("rule", ["Disallow: //[", "Crawl-delay: ²", "Request-rate: ²/1"])
+def test_a_host_whose_rules_cant_be_read_refuses(rule: str) -> None:
+    with serving(lambda handler: handler.send(f"User-agent: *\n{rule}\n".encode())) as server:
+        assert Robots(local(server)).problem(f"{server.address}/1.jpg") is not None
+
+
 def test_a_stranger_s_project_does_not_choose_files_of_this_machine(tmp_path: Path) -> None:
     (tmp_path / "private.jpg").write_bytes(jpeg_of(draw_image(1)))
     class_folders(tmp_path / "in", ("awe",), each=1)

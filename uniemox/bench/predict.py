@@ -20,6 +20,7 @@ from uniemox.checkpoints.classifier import load_classifier
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import DataError, UniemoxError
+from uniemox.io.child_python import safe_environment
 from uniemox.io.run_files import WEIGHTS
 from uniemox.model.classifier import Classifier
 from uniemox.predict.opening import load
@@ -206,7 +207,7 @@ def _fresh_process(model: str | None, finder: str | None, images: Sequence[bytes
             threads = "1"
         command = [sys.executable, "-c", FRESH_PROCESS, model or "", finder or "", path, threads]
         start = time.perf_counter()
-        process = subprocess.run(command, capture_output=True, text=True, check=False)
+        process = subprocess.run(command, capture_output=True, text=True, check=False, env=safe_environment())
         seconds = time.perf_counter() - start
     if process.returncode:
         raise UniemoxError(f"a fresh process failed: {process.stderr.strip().splitlines()[-1]}")

@@ -1,5 +1,6 @@
 # Public names of uniemox.io; clients import no others.
 from .borders import image_border as image_border
+from .child_python import safe_environment as safe_environment
 from .decoding.pool import DecoderPool as DecoderPool
 from .decoding.pool import Decoders as Decoders
 from .drive import copy_file as copy_file

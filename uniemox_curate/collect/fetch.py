@@ -86,6 +86,10 @@ def get_once(address: str, config: CollectConfig, deadline: float | None = None)
         return FetchError(f"no connection, or cut off: {_reason(error)}", may_pass=True)
 
 
+# Rules of a host whose own ones can't be read.
+REFUSES_ALL = ("User-agent: *", "Disallow: /")
+
+
 class Robots:
     """The robots.txt of every host (RFC 9309), read once a run."""
 
@@ -116,7 +120,12 @@ class Robots:
             if len(data) == self.config.max_bytes:
                 # The last line is cut; its shorter path would forbid more.
                 data = data.rpartition(b"\n")[0]
-            rules.parse(data.decode("utf-8", "ignore").splitlines())
+            try:
+                rules.parse(data.decode("utf-8", "ignore").splitlines())
+            # Python's parser fails on some values, such as the path //[ and the number ².
+            except ValueError:
+                rules = RobotFileParser()
+                rules.parse(REFUSES_ALL)
             with self._lock:
                 self._rules[host] = rules
         if rules.can_fetch(AGENT, address):
