@@ -1,6 +1,7 @@
 """Folders and patterns: what is found, what is left out, and that nothing is left out in silence."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -138,3 +139,29 @@ def test_libraries_of_photo_programs_are_skipped_and_never_written_to(tmp_path: 
     done = uniemox_here("predict", library, "--model", "small", "--no-persons", "--out", library / "a.csv")
     assert done.returncode == 1
     assert sorted(library.rglob("*")) == before
+
+
+@pytest.mark.parametrize("depth", [1100, 3000])
+def test_folders_may_be_nested_deeper_than_pythons_calls(
+    depth: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1,100 folders ended with RecursionError and no answer. The paths of the deepest of 3,000 are too long to open."""
+    root = tmp_path / "photos"
+    root.mkdir()
+    for name in ("a.jpg", "z.jpg"):
+        draw_image(1).save(root / name)
+    monkeypatch.chdir(root)
+    for _ in range(depth):
+        os.mkdir("d")
+        os.chdir("d")
+    monkeypatch.chdir(tmp_path)
+    try:
+        paths = list(list_images(["photos"]))
+        assert [path for path in paths if path.endswith(".jpg")] == ["photos/a.jpg", "photos/z.jpg"]
+        # A branch that can't be read is one failure.
+        assert len(paths) == (2 if depth == 1100 else 3)
+        if depth == 1100:
+            assert [sample.key for sample in open_data("folder:photos?labels=none").samples] == ["a.jpg", "z.jpg"]
+    finally:
+        # pytest would remove the folders one in another.
+        subprocess.run(["rm", "-rf", root], check=True)

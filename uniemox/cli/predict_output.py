@@ -13,7 +13,6 @@ from uniemox.cli.console import EXIT_INTERRUPTED, one_line, progress_bar, say
 from uniemox.cli.prediction_rows import PredictionRows
 from uniemox.errors import ImageError, StoppedError
 from uniemox.io.borders import shorten
-from uniemox.io.path_lists import listed_paths
 from uniemox.io.walking import LeftOut
 from uniemox.plurals import counted
 from uniemox.predict.film import Frame
@@ -219,7 +218,7 @@ def named_images(names: Sequence[str]) -> Iterator[str]:
     """
     name = None
     skipped = LeftOut()
-    for name in list_images(names, listed_paths(sys.stdin), skipped):
+    for name in list_images(names, sys.stdin, skipped):
         yield name
     for note in skipped.notes(is_listed_name):
         say(note)

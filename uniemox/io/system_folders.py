@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from uniemox.errors import DataError
@@ -62,11 +63,41 @@ def refuse_library(path: Path) -> None:
 def system_folders_below(root: str | os.PathLike[str]) -> list[str]:
     """Return the folders of a system below a folder; those inside them are not listed."""
     paths = []
-    for parent, folders, _ in os.walk(root):
-        paths += [os.path.join(parent, name) for name in folders if is_system_folder(name)]
-        # os.walk descends only into the folders that stay in this list.
-        folders[:] = [name for name in folders if name[0] != "." and not is_system_folder(name)]
-    return paths
+    remaining = [os.fspath(root)]
+    while remaining:
+        for name, path in _folders_in(remaining.pop()):
+            if is_system_folder(name):
+                paths.append(path)
+            elif name[0] != ".":
+                remaining.append(path)
+    return sorted(paths)
+
+
+def _folders_in(folder: str) -> list[tuple[str, str]]:
+    """Return names and paths of the folders in a folder; none if it can't be listed.
+
+    `os.walk` of Python 3.11 calls itself for each folder, and ends with RecursionError in a thousand nested ones.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return [(entry.name, entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []
+
+
+def _count_images(folder: str, is_image: Callable[[str], bool]) -> int:
+    """Return the number of images in a folder and those in it, without hidden ones."""
+    count = 0
+    remaining = [folder]
+    while remaining:
+        path = remaining.pop()
+        with suppress(OSError), os.scandir(path) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    remaining.append(entry.path)
+                elif entry.name[0] != "." and is_image(entry.name):
+                    count += 1
+    return count
 
 
 def describe_left_out(folders: Iterable[str], is_image: Callable[[str], bool]) -> str:
@@ -81,7 +112,7 @@ def describe_left_out(folders: Iterable[str], is_image: Callable[[str], bool]) -
     # A dictionary keeps each name once, in their order.
     names: dict[str, None] = {}
     for folder in dict.fromkeys(folders):
-        images_inside = sum(name[0] != "." and is_image(name) for _, _, files in os.walk(folder) for name in files)
+        images_inside = _count_images(folder, is_image)
         if images_inside:
             image_count += images_inside
             folder_count += 1

@@ -9,6 +9,8 @@ from uniemox.io.system_folders import describe_left_out, is_system_folder
 
 # Beginnings of the names of files that archives and systems put beside a user's own.
 HIDDEN = (".", "__MACOSX")
+Identity = tuple[int, int] | str
+"""Device and inode of a folder; a path, if they are not known."""
 
 
 @dataclass(slots=True)
@@ -60,41 +62,53 @@ def walk_folder(
         unlisted: Function that raises an error for a folder that can't be listed, or returns a path to yield instead.
         skipped: Filled with the folders that were left out; None: they are not recorded.
     """
-    visited: set[str] = set()
+    visited = set[Identity]()
     links = list[Path]()
     skipped = LeftOut() if skipped is None else skipped
     yield from _walk_unlinked(folder, unlisted, visited, links, skipped)
     while links:
         link = links.pop(0)
-        target = os.path.realpath(link)
-        if Path(os.path.realpath(link.parent)).is_relative_to(target):
+        if Path(os.path.realpath(link.parent)).is_relative_to(os.path.realpath(link)):
             skipped.circles.append(link)
-        elif target in visited:
+        elif _identity(link) in visited:
             skipped.repeated.append(link)
         else:
             yield from _walk_unlinked(link, unlisted, visited, links, skipped)
 
 
 def _walk_unlinked(
-    folder: Path, unlisted: Callable[[Path, OSError], Path], visited: set[str], links: list[Path], skipped: LeftOut
+    folder: Path, unlisted: Callable[[Path, OSError], Path], visited: set[Identity], links: list[Path], skipped: LeftOut
 ) -> Iterator[Path]:
     """Yield files below a folder in sorted order, without those behind links.
 
     Args:
         folder: The folder.
         unlisted: See `walk_folder`.
-        visited: Extended by the real paths of the folders that are read.
+        visited: Extended by the folders that are read.
         links: Extended by links to folders.
         skipped: Extended by the folders that are left out.
     """
-    visited.add(os.path.realpath(folder))
-    try:
-        with os.scandir(folder) as scan:
-            entries = sorted(scan, key=lambda entry: entry.name)
-    except OSError as error:
-        yield unlisted(folder, error)
-        return
-    for entry in entries:
+    # The entries of each open folder that are not read yet, the deepest folder last: folders may be nested deeper than
+    # Python's calls.
+    open_folders: list[Iterator[os.DirEntry[str]]] = []
+
+    def open_folder(path: Path) -> Path | None:
+        """Open a folder; return what to yield instead if it can't be listed."""
+        visited.add(_identity(path))
+        try:
+            with os.scandir(path) as scan:
+                open_folders.append(iter(sorted(scan, key=lambda entry: entry.name)))
+        except OSError as error:
+            return unlisted(path, error)
+        return None
+
+    if (failed := open_folder(folder)) is not None:
+        yield failed
+    while open_folders:
+        entry = next(open_folders[-1], None)
+        if entry is None:
+            open_folders.pop()
+            continue
         path = Path(entry.path)
         is_folder = entry.is_dir(follow_symlinks=False)
         if is_folder and is_system_folder(entry.name):
@@ -104,14 +118,26 @@ def _walk_unlinked(
             continue
         if is_folder:
             # The target of a link may contain a folder that was already read.
-            if os.path.realpath(path) in visited:
+            if _identity(path) in visited:
                 skipped.repeated.append(path)
-            else:
-                yield from _walk_unlinked(path, unlisted, visited, links, skipped)
+            elif (failed := open_folder(path)) is not None:
+                yield failed
         elif entry.is_symlink() and os.path.isdir(path):
             links.append(path)
         else:
             yield path
+
+
+def _identity(folder: Path) -> Identity:
+    """Return device and inode of a folder, or of the folder that a link leads to; its path if there is no such folder.
+
+    To resolve the path of every folder would take time that grows with the square of the depth.
+    """
+    try:
+        state = os.stat(folder)
+    except OSError:
+        return str(folder)
+    return state.st_dev, state.st_ino
 
 
 def _below(root: Path, path: Path) -> str:

@@ -26,6 +26,7 @@ from uniemox.io.images import (
     is_image_name,
 )
 from uniemox.io.parallel import count_cores, parallel_map
+from uniemox.io.path_lists import listed_paths
 from uniemox.io.raw_preview import RAW_ENDINGS, RAW_NEEDS, TIFF_STARTS, is_raw
 from uniemox.io.sized_image import SizedImage
 from uniemox.io.walking import LeftOut, walk_folder
@@ -240,14 +241,14 @@ def list_images(names: Sequence[str], listed: Iterable[str] = (), skipped: LeftO
         names: Files; folders, for all images below them; patterns such as photos/*.jpg if no file has that name (**
             also for subfolders); "-" for `listed`, one path per line. Other names are yielded unchanged, so that
             reading them fails.
-        listed: Paths of the standard input, see `listed_paths`.
+        listed: Standard input, or its lines, see `listed_paths`.
         skipped: Gets the folders that were skipped.
     """
     skipped = LeftOut() if skipped is None else skipped
     for name in names:
         # os.path, because Path.is_dir and exists raise OSError for a name that is too long.
         if name == "-":
-            yield from listed
+            yield from listed_paths(listed)
         elif is_data_url(name):
             yield name
         elif os.path.isdir(name):
