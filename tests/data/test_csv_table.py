@@ -73,6 +73,34 @@ def test_votes_are_read_as_pandas_and_spreadsheets_write_them(text: str, tmp_pat
     ]
 
 
+def test_time_for_a_header_grows_with_its_length(tmp_path: Path) -> None:
+    """It grew with the square: 21 s for 500,000 commas. Comparisons of names are counted."""
+    calls = []
+
+    class Name(str):
+        def __eq__(self, other: object) -> bool:
+            calls.append(1)
+            return str.__eq__(self, other)
+
+        __hash__ = str.__hash__
+
+    def count(columns: int) -> int:
+        calls.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("uniemox.data.readers.rows.spelled", Name)
+            list(read_rows(table_of(tmp_path, "path,label" + "," * columns + "\n")))
+        return len(calls)
+
+    assert count(2000) < 2.5 * count(1000)
+
+
+def test_a_note_names_the_first_columns_that_are_left_out(tmp_path: Path) -> None:
+    text = "path,label" + "," * 50 + "\na.jpg,awe" + ",word" * 50 + "\n"
+    [note] = [note for note in read_csv(table_of(tmp_path, text, "a.jpg")).notes if "left out" in note]
+    assert note.startswith("columns left out: (without a name), Unnamed: 3, ")
+    assert note.endswith("Unnamed: 21 and 30 more")
+
+
 def test_marks_may_be_true_and_false(tmp_path: Path) -> None:
     text = "path,awe,fear,joy\na.jpg,True,False,False\nb.jpg,FALSE,TRUE,true\n"
     data = read_csv(table_of(tmp_path, text, "a.jpg", "b.jpg"))

@@ -46,6 +46,9 @@ RATING_COLUMNS = (
     *("answers", "intensity"),
 )
 
+# Columns that a note names.
+MAX_NAMED = 20
+
 
 def read_csv(
     table: Path,
@@ -89,7 +92,9 @@ def read_csv(
     cells = [row for _, row in rows]
     notes = [*remove_missing(cells, requested), *unify_numbers(cells, requested)]
     if left_out:
-        notes.append(f"columns left out: {', '.join(name or '(without a name)' for name in left_out)}")
+        named = ", ".join(name or "(without a name)" for name in left_out[:MAX_NAMED])
+        more = f" and {len(left_out) - MAX_NAMED:,} more" if len(left_out) > MAX_NAMED else ""
+        notes.append(f"columns left out: {named}{more}")
     if not is_utf8(table):
         notes.append(f"{table.name} {LATIN_1}")
     words = classes or sorted({row["label"] for row in cells if row.get("label")})

@@ -55,7 +55,8 @@ def read_rows(
     except csv.Error as error:
         raise DataError(f"{path}:1: not a table ({error})") from error
     # pandas names further columns without a name so, too; callers leave them out.
-    header = [f"Unnamed: {i}" if name == "" and "" in header[:i] else name for i, name in enumerate(header)]
+    first_empty = header.index("") if "" in header else len(header)
+    header = [f"Unnamed: {i}" if name == "" and i > first_empty else name for i, name in enumerate(header)]
     repeated = [name for name, count in Counter(header).items() if count > 1]
     if repeated:
         raise DataError(f"{path}:1: column {min(repeated)!r} appears twice")
