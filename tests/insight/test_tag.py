@@ -219,6 +219,31 @@ def test_a_rating_inside_a_photograph_is_found(tmp_path: Path, rating: str, is_r
     assert read_inside(tmp_path / "a.jpg").is_rated == is_rated
 
 
+@pytest.mark.parametrize(("tag", "value"), [(0x4746, 5), (0x4749, 99)])
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tiff"])
+def test_stars_of_exif_are_a_rating(ending: str, tag: int, value: int, tmp_path: Path) -> None:
+    """RawTherapee and cameras write them; other programs show them."""
+    for name, stars in (("rated", value), ("not_rated", 0)):
+        exif = Image.Exif()
+        exif[tag] = stars
+        draw_image(1).save(tmp_path / f"{name}.{ending}", exif=exif)
+    assert read_inside(tmp_path / f"rated.{ending}").is_rated
+    assert not read_inside(tmp_path / f"not_rated.{ending}").is_rated
+
+
+@pytest.mark.parametrize("name", ["iptc", "APP13"])
+def test_keywords_of_iptc_in_a_png_are_read(name: str, tmp_path: Path) -> None:
+    words = (b"Oma", "Müller".encode())
+    sets = b"".join(b"\x1c\x02\x19" + len(word).to_bytes(2, "big") + word for word in words)
+    block = (b"Photoshop 3.0\0" if name == "APP13" else b"") + sets + b"\x1c\x02\x05\x00\x01x"
+    for key, digits in (("a", block.hex()), ("damaged", block.hex()[:-1])):
+        texts = PngInfo()
+        texts.add_text(f"Raw profile type {name}", f"\n{name}\n{len(block):8}\n{digits}\n", zip=True)
+        draw_image(1).save(tmp_path / f"{key}.png", pnginfo=texts)
+    assert read_inside(tmp_path / "a.png").keywords == {"dc:subject": ["Oma", "Müller"]}
+    assert read_inside(tmp_path / "damaged.png").keywords == {}
+
+
 def plan(folder: Path, images: str, naming: str) -> dict[str, str]:
     """The sidecar of each image by the plan, as names."""
     paths = [str(folder / name) for name in images.split()]

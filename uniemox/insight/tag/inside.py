@@ -1,6 +1,8 @@
-"""Metadata inside a photograph that its sidecar must not hide: keywords of XMP and of IPTC, and a rating."""
+"""Metadata inside a photograph that its sidecar must not hide: keywords of XMP and IPTC, a rating of XMP or EXIF."""
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 from PIL import ImageFile, IptcImagePlugin
 from PIL.ExifTags import Base as Tag
@@ -10,12 +12,17 @@ from uniemox.insight.tag.document import parse
 from uniemox.insight.tag.fields import LISTS, Inside, printable
 from uniemox.insight.tag.sidecar import find_list, keywords_of, rating_in
 from uniemox.io.borders import image_border
+from uniemox.io.exif import exif_without_xmp
 from uniemox.io.files import read_limited
 from uniemox.io.images import MAX_BYTES, open_image
 from uniemox.io.raw_preview import exif_of_raw, is_raw
 
 # Record 2, data set 25 of IPTC-IIM.
 _IPTC_KEYWORDS = (2, 25)
+# Texts of a PNG in which ImageMagick, digiKam and Shotwell store IPTC, in hexadecimal digits after three lines.
+_IPTC_OF_PNG = ("Raw profile type iptc", "Raw profile type APP13")
+# Rating, which RawTherapee, exiftool and cameras write: stars, and per cent.
+_EXIF_RATINGS = (0x4746, 0x4749)
 
 
 def read_inside(path: str | os.PathLike[str]) -> Inside:
@@ -28,18 +35,42 @@ def read_inside(path: str | os.PathLike[str]) -> Inside:
         with image_border(str(path)):
             data = read_limited(path, MAX_BYTES)
             # Of a camera raw, `open_image` opens the preview; Lightroom writes into the raw's own directory.
-            own_packet = exif_of_raw(data).get(Tag.XMLPacket) if is_raw(data) else None
+            raw_exif = exif_of_raw(data) if is_raw(data) else None
+            own_packet = None if raw_exif is None else raw_exif.get(Tag.XMLPacket)
             image = open_image(data, str(path))
+            exif = exif_without_xmp(image) if raw_exif is None else raw_exif
             packet = own_packet if isinstance(own_packet, bytes) else image.info.get("xmp", b"")
             iptc = IptcImagePlugin.getiptcinfo(image) if isinstance(image, ImageFile.ImageFile) else None
     except (ImageError, OSError):
         return Inside({})
     inside = _read_xmp(packet)
+    if any(exif.get(tag) for tag in _EXIF_RATINGS):
+        inside = inside._replace(is_rated=True)
     values = (iptc or {}).get(_IPTC_KEYWORDS, [])
     words = values if isinstance(values, list) else [values]
+    words = words or _iptc_words_of_png(image.info)
     if words and "dc:subject" not in inside.keywords:
         inside.keywords["dc:subject"] = [_decode(word) for word in words]
     return inside
+
+
+def _iptc_words_of_png(texts: Mapping[Any, Any]) -> list[bytes]:
+    """Return the keywords in the IPTC of a PNG's texts; none if they can't be read."""
+    profile = next((texts[name] for name in _IPTC_OF_PNG if isinstance(texts.get(name), str)), "")
+    # A blank line, the name of the profile, its length, and the digits.
+    try:
+        block = bytes.fromhex("".join(profile.split()[2:]))
+    except ValueError:
+        return []
+    start = block.find(b"\x1c\x02")
+    words = []
+    # Each data set: 0x1c, record, number, size in two bytes, value.
+    while 0 <= start <= len(block) - 5 and block[start] == 0x1C:
+        size = int.from_bytes(block[start + 3 : start + 5], "big")
+        if (block[start + 1], block[start + 2]) == _IPTC_KEYWORDS:
+            words.append(block[start + 5 : start + 5 + size])
+        start += 5 + size
+    return words
 
 
 def _read_xmp(packet: bytes) -> Inside:
