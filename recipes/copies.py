@@ -1,15 +1,16 @@
 """Measure how many training images of the embedded model are recognised in another file, and how many others are.
 
 Run: python -m recipes.copies fi:../shared/data/fi,fi:../shared/data/fi_more --exclude check.json \
-    --others ../shared/data/flickr8k/images ../shared/data/coco_persons/images ... (folders of photographs)
+    --others ../shared/data/flickr8k/images ../shared/data/coco_persons/images ... \
+    --halves ferplus:../shared/data/ferplus
 
-Prints the tables of docs/results.md: the share of altered training images that are recognised, and the share of other
-photographs that are taken for training images. Half of the data's training images count as other photographs, too, and
-are compared with the other half.
+Prints the tables of docs/results.md: the share of altered training images that are recognised, and the number of other
+photographs that are taken for training images. Half of the training images count as other photographs, too, and are
+compared with the other half; so is half of the data of --halves.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,7 @@ def main() -> None:
     parser.add_argument("data", help="training images of the model, KIND:PATH")
     parser.add_argument("--exclude", type=Path, help="result of uniemox data check")
     parser.add_argument("--others", nargs="+", type=Path, default=[], help="folders with other photographs")
+    parser.add_argument("--halves", nargs="+", default=[], help="other data, KIND:PATH, half of which is looked up")
     args = parser.parse_args()
     training = open_data(args.data, exclude=args.exclude).only("train").samples
     rng = np.random.default_rng(0)
@@ -109,11 +111,18 @@ def main() -> None:
         paths = sorted(path for path in folder.rglob("*.jpg"))
         thumbs = thumbs_of([Sample(key=str(path), image=ImageFile(path)) for path in paths])
         print(f"| {folder.parts[-2]}/{folder.parts[-1]} | {len(thumbs):,} | {len(index.found(thumbs))} |", flush=True)
-    rows = rng.permutation(len(training))
-    thumbs = thumbs_of([training[row] for row in rows])
+    print_half("the training images", training, rng)
+    for source in args.halves:
+        print_half(source, open_data(source).samples, rng)
+
+
+def print_half(name: str, samples: Sequence[Sample], rng: np.random.Generator) -> None:
+    """Print how many images of one random half show an image of the other half."""
+    thumbs = thumbs_of([samples[row] for row in rng.permutation(len(samples))])
     half = len(thumbs) // 2
-    of_half = PerceptualIndex.of(perceptual_hashes(thumbs[:half]))
-    print(f"| the other half of the training images | {len(thumbs) - half:,} | {len(of_half.found(thumbs[half:]))} |")
+    index = PerceptualIndex.of(perceptual_hashes(thumbs[:half]))
+    matches = len(index.found(thumbs[half:]))
+    print(f"| one half of {name} in the other | {len(thumbs) - half:,} | {matches} |", flush=True)
 
 
 if __name__ == "__main__":

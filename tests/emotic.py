@@ -84,9 +84,12 @@ def write_annotations(root: Path, **splits: Sequence[Mapping[str, object]]) -> P
 
 
 def draw_scene(root: Path, name: str, scene: tuple[int, int, int], shirt: tuple[int, int, int], seed: int) -> None:
-    """Draw one person in front of a scene, with some noise."""
-    noise = np.random.default_rng(seed).integers(-12, 13, (SIZE[1], SIZE[0], 3))
-    drawn = Image.new("RGB", SIZE, scene)
+    """Draw one person in front of a scene, with noise, and shadows by which images do not pass for copies."""
+    rng = np.random.default_rng(seed)
+    noise = rng.integers(-12, 13, (SIZE[1], SIZE[0], 3))
+    shadows = Image.fromarray(rng.integers(0, 256, (6, 9), np.uint8)).resize(SIZE, Image.Resampling.BICUBIC)
+    light = shadows.point(lambda level: 127 + level // 2)
+    drawn = Image.composite(Image.new("RGB", SIZE, scene), Image.new("RGB", SIZE), light)
     ImageDraw.Draw(drawn).rectangle(BOX, fill=shirt)
     pixels = np.clip(np.asarray(drawn, dtype=int) + noise, 0, 255).astype(np.uint8)
     path = root / "emotic" / name

@@ -13,6 +13,8 @@ from recipes.copies import CHANGES
 from uniemox.data.hashes import fingerprints, hashes_of_copies
 from uniemox.data.perceptual import (
     BITS,
+    COPY_DISTANCE,
+    MAX_DISTANCE,
     PREFIX,
     PerceptualIndex,
     bits_of,
@@ -108,9 +110,43 @@ def test_images_that_are_alike_are_not_taken_for_copies() -> None:
         for _ in range(60)
     ]
     index = PerceptualIndex.of(perceptual_hashes(thumbs_of(alike[:40])))
-    assert index.are_alike()
+    assert not index.are_distinctive(np.arange(40)).any()
     assert not index.found(thumbs_of(alike[40:]))
     assert not groups_of_copies(list(thumbs_of(alike)))
+    # Equal ones are still copies, in another file, too.
+    larger = thumbs_of([image.resize((128, 128)) for image in alike[:40]])
+    assert len(index.found(thumbs_of(alike[:40]))) == 40
+    assert groups_of_copies([*thumbs_of(alike), larger[3], thumbs_of(alike[4:5])[0]])[61] == 4
+
+
+def test_images_that_are_alike_do_not_hide_others(images: list[Image.Image]) -> None:
+    """As the frames of a film beside the photographs of the initial weights."""
+    wide = images[0].resize((600, 600))
+    frames = [wide.crop((2 * step, step, 2 * step + 400, step + 400)) for step in range(60)]
+    index = PerceptualIndex.of(perceptual_hashes(thumbs_of([*images[1:], *frames])))
+    copies = thumbs_of([image.resize((99, 200)) for image in images[1:]])
+    assert index.found(copies) == set(range(39))
+
+
+def test_crops_among_few_images_are_copies(images: list[Image.Image]) -> None:
+    """They are no sign that the images resemble each other."""
+    rng = np.random.default_rng(0)
+    crops = [CHANGES["cropped by up to 5 % at each edge"](image, rng) for image in images[:20]]
+    thumbs = thumbs_of([*images, *crops])
+    apart = distances(bits_of(thumbs[:20]), bits_of(thumbs[40:])).diagonal()
+    assert ((apart > COPY_DISTANCE) & (apart <= MAX_DISTANCE)).sum() >= 3
+    group_of = groups_of_copies(list(thumbs))
+    assert sum(group_of.get(40 + number) == number for number in range(20)) >= 19
+    index = PerceptualIndex.of(perceptual_hashes(thumbs))
+    assert index.found(thumbs_of([image.resize((99, 200)) for image in images])) == set(range(40))
+
+
+def test_many_equal_images_are_one_group(images: list[Image.Image]) -> None:
+    """Placeholders; each pair of 30,000 of them would take hours and 100 GB."""
+    thumbs = thumbs_of(images[:2])
+    group_of = groups_of_copies([thumbs[1], *[thumbs[0]] * 30_000])
+    assert set(group_of.values()) == {1}
+    assert len(group_of) == 30_000
 
 
 def test_copies_form_groups(images: list[Image.Image]) -> None:
@@ -135,9 +171,10 @@ def test_samples_in_another_file_are_found_among_training_images(images: list[Im
     samples = [*others, originals[3], originals[5]]
     found, _ = fingerprints(samples)
     search = SeenSearch(samples, [fingerprint.sha256 for fingerprint in found])
-    assert [sample.key for sample in search.same_files(training_hashes)] == ["3.jpg"]
-    assert [sample.key for sample in search.copies(training_hashes)] == ["a.png", "b.jpg", "c.webp"]
-    assert [sample.key for sample in search.among(training_hashes)] == ["a.png", "b.jpg", "c.webp", "3.jpg"]
+    seen = search.look_up(training_hashes)
+    assert [sample.key for sample in seen.same_files] == ["3.jpg"]
+    assert [sample.key for sample in seen.copies] == ["a.png", "b.jpg", "c.webp"]
+    assert [sample.key for sample in seen.samples] == ["a.png", "b.jpg", "c.webp", "3.jpg"]
     both, _ = fingerprints([originals[0], others[0], originals[1]])
     assert hashes_of_copies(both) == [both[0].sha256, both[0].sha256, both[2].sha256]
     scenes = open_data("synthetic:4").samples

@@ -40,6 +40,13 @@ def change_settings(run: Path, **settings: object) -> None:
     (run / "config.json").write_text(json.dumps(record))
 
 
+def change_data(run: Path, **values: str) -> None:
+    """Change the record of a run's training data."""
+    record = json.loads((run / "config.json").read_text())
+    record["data"] = {**(record.get("data") or {}), **values}
+    (run / "config.json").write_text(json.dumps(record))
+
+
 def hits(*names: str) -> np.ndarray:
     return np.array([[i not in WRONG[name] for i in range(16)] for name in names], dtype=float)
 
@@ -79,6 +86,21 @@ def test_runs_of_one_side_are_seeds_of_one_setting(
         compare(ours, theirs)
     [comparison] = compare(ours, theirs, allow_mixed=True)
     assert comparison.settings == ()
+    # Two spellings of one folder are one data set.
+    change_settings(runs["a1"], batch_size=64)
+    for run, source in ((runs["a0"], "folder:photos"), (runs["a1"], "folder:./photos")):
+        change_data(run, source=source, sha256="1234567890")
+    assert compare(ours, theirs)
+    change_data(runs["a1"], sha256="abcdefghij")
+    with pytest.raises(ConfigError, match=r"training data 12345678 and abcdefgh"):
+        compare(ours, theirs)
+    change_data(runs["a1"], sha256="1234567890")
+    # A method without a draw gives one model for all seeds.
+    for name in ("a0", "a1"):
+        (runs[name] / "model.onnx").write_bytes(b"one model")
+    with pytest.raises(ConfigError, match=r"ours: .*same model"):
+        compare(ours, theirs, allow_mixed=True)
+    (runs["a1"] / "model.onnx").write_bytes(b"another one")
     # Settings that change what is stored, or where it is computed, are no other settings.
     change_settings(runs["a1"], batch_size=64, hardware={"device": "cuda"}, save={"keep": 9})
     assert compare(ours, theirs)

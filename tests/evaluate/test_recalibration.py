@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.data.tree import put, says
 from tests.drawn import draw_image
@@ -321,11 +322,26 @@ def test_calibration_images_are_recorded_as_training_images(photos: Path, tmp_pa
     source = tiny_network(tmp_path / "m.onnx")
     data = open_data(f"folder:{photos}")
     recalibrate(str(source), data, tmp_path / "mine.onnx")
-    assert len(read_seen(tmp_path / "mine.onnx")) == COUNT
+    assert len(read_seen(tmp_path / "mine.onnx")) == 2 * COUNT
     with pytest.raises(DataError, match=says(f"trained on {COUNT} of these {COUNT}")):
         evaluate(tmp_path / "mine.onnx", data)
     with pytest.raises(DataError, match="trained on"):
         recalibrate(str(tmp_path / "mine.onnx"), data, tmp_path / "again.onnx")
+
+
+def test_calibration_images_are_recognised_in_another_file(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(COUNT):
+        coarse = Image.fromarray(rng.integers(0, 255, (9, 12, 3), np.uint8))
+        image = coarse.resize((160, 120), Image.Resampling.BICUBIC)
+        for folder, size in (("first", image.size), ("again", (100, 100))):
+            path = tmp_path / folder / ("awe", "fear")[number % 2] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image.resize(size).save(path)
+    source = tiny_network(tmp_path / "m.onnx")
+    recalibrate(str(source), open_data(f"folder:{tmp_path / 'first'}"), tmp_path / "mine.onnx")
+    with pytest.raises(DataError, match=f"trained on {COUNT} of these {COUNT}.*in another file"):
+        evaluate(tmp_path / "mine.onnx", open_data(f"folder:{tmp_path / 'again'}"))
 
 
 def test_chance_is_that_of_the_scored_classes(photos: Path, tmp_path: Path) -> None:

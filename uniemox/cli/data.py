@@ -255,10 +255,10 @@ def split(
     dataset = open_data(source, exclude=exclude)
     say_notes(dataset)
     with progress_bar() as progress:
-        found, _ = fingerprints(dataset.samples, progress.show)
-    hashes = [fingerprint.sha256 for fingerprint in found]
+        hashed, _ = fingerprints(dataset.samples, progress.show)
+    hashes = [fingerprint.sha256 for fingerprint in hashed]
     if scheme.together:
-        dataset = replace(dataset, samples=splits.join_copies(dataset.samples, hashes_of_copies(found)))
+        dataset = replace(dataset, samples=splits.join_copies(dataset.samples, hashes_of_copies(hashed)))
     description, assignment, choice = _draw(dataset, source, scheme)
     if plot is not None:
         if choice is None:

@@ -194,8 +194,9 @@ def _trained_on(members: Sequence[Member], training: TrainingImages) -> Iterator
     search = SeenSearch(
         [member.sample for member in readable], [member.properties.sha256 for member in readable], thumbs=thumbs
     )
-    same = {sample.key for sample in search.same_files(training.hashes)}
-    copies = {sample.key for sample in search.copies(training.hashes)}
+    seen = search.look_up(training.hashes)
+    same = {sample.key for sample in seen.same_files}
+    copies = {sample.key for sample in seen.copies}
     for member in readable:
         if member.sample.key in same:
             yield Group((member,), f"training image of {training.model}")

@@ -53,7 +53,7 @@ def _hash(sample: Sample) -> str:
 
 
 class Fingerprint(NamedTuple):
-    """What identifies an image."""
+    """Hash of an image file, and a small copy of the image, by which copies in another file are recognised."""
 
     sha256: str
     """Hash of its file; empty for an unreadable image."""
@@ -71,8 +71,8 @@ def decoded_hashes(
     samples: Sequence[Sample], on_progress: Progress = silent, person: PersonPolicy | None = None
 ) -> tuple[list[str], list[Broken]]:
     """Return the sha256 of every image file, and the unreadable samples; see `fingerprints`."""
-    found, broken = fingerprints(samples, on_progress, person)
-    return [fingerprint.sha256 for fingerprint in found], broken
+    hashed, broken = fingerprints(samples, on_progress, person)
+    return [fingerprint.sha256 for fingerprint in hashed], broken
 
 
 def fingerprints(
@@ -92,10 +92,10 @@ def fingerprints(
     return [fingerprint for fingerprint, _ in results], broken
 
 
-def hashes_of_copies(found: Sequence[Fingerprint]) -> list[str]:
+def hashes_of_copies(images: Sequence[Fingerprint]) -> list[str]:
     """Return the sha256 of every image, and for a copy in another file that of the first image of its group."""
-    first = groups_of_copies([fingerprint.thumb for fingerprint in found])
-    return [found[first.get(number, number)].sha256 for number in range(len(found))]
+    first = groups_of_copies([image.thumb for image in images])
+    return [images[first.get(number, number)].sha256 for number in range(len(images))]
 
 
 def small_images(samples: Sequence[Sample], on_progress: Progress = silent) -> list[Thumbs | None]:

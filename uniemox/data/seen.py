@@ -9,6 +9,7 @@ to their own file. Each includes its sources' hashes: teacher -> pre-training ->
 import zipfile
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -87,10 +88,10 @@ def check_images(
     Args:
         person: Policy of the person view, see `decoded_hashes`.
     """
-    found, broken = fingerprints(list(samples), on_progress, person)
+    hashed, broken = fingerprints(list(samples), on_progress, person)
     reasons = reasons_of(broken)
     originals = {sample.source_sha256 for sample in samples if sample.source_sha256 and sample.key not in reasons}
-    return originals.union(*(fingerprint.hashes for fingerprint in found)), reasons
+    return originals.union(*(fingerprint.hashes for fingerprint in hashed)), reasons
 
 
 def seen_by(name: str) -> set[str]:
@@ -130,6 +131,17 @@ def seen_file(path: Path) -> Path:
 def write_hashes(path: Path, hashes: Iterable[str]) -> None:
     """Write hashes, one per line."""
     write_file(path, "".join(f"{digest}\n" for digest in sorted(hashes)))
+
+
+class SeenSamples(NamedTuple):
+    """Samples that a model was trained on."""
+
+    same_files: list[Sample]
+    """Those whose files, or their originals, are training images."""
+    copies: list[Sample]
+    """Those that show a training image, but are other files: saved again, resized, cropped a little."""
+    samples: list[Sample]
+    """Both, in the order of the search."""
 
 
 class SeenSearch:
@@ -172,29 +184,24 @@ class SeenSearch:
         reasons = reasons_of(broken)
         return [sample for sample in overlap if sample.key not in reasons]
 
-    def copies(self, training_hashes: Collection[str]) -> list[Sample]:
-        """Return the samples that show a training image, but are other files: saved again, resized, cropped a little.
-
-        None if the training images resemble each other too much, see `PerceptualIndex.are_alike`.
-        """
+    def look_up(self, training_hashes: Collection[str]) -> SeenSamples:
+        """Return the samples that are training images, in the same or another file."""
+        same = self.same_files(training_hashes)
         index = PerceptualIndex.of(training_hashes)
-        if not len(index) or index.are_alike():
-            return []
-        same = {sample.key for sample in self.same_files(training_hashes)}
+        if not len(index):
+            return SeenSamples(same, [], same)
+        same_keys = {sample.key for sample in same}
         others = [
             (sample, thumb)
             for sample, thumb in zip(self.samples, self.thumbs, strict=True)
-            if thumb is not None and sample.key not in same
+            if thumb is not None and sample.key not in same_keys
         ]
         if not others:
-            return []
-        found = index.found(np.stack([thumb for _, thumb in others]))
-        return [others[query][0] for query in sorted(found)]
-
-    def among(self, training_hashes: Collection[str]) -> list[Sample]:
-        """Return the samples that are training images, in the same or another file."""
-        found = {sample.key for sample in (*self.same_files(training_hashes), *self.copies(training_hashes))}
-        return [sample for sample in self.samples if sample.key in found]
+            return SeenSamples(same, [], same)
+        rows = index.found(np.stack([thumb for _, thumb in others]))
+        copies = [others[row][0] for row in sorted(rows)]
+        keys = same_keys | {sample.key for sample in copies}
+        return SeenSamples(same, copies, [sample for sample in self.samples if sample.key in keys])
 
 
 def seen_among(samples: Collection[Sample], hashes: Collection[str], training_hashes: Collection[str]) -> list[Sample]:
@@ -205,7 +212,7 @@ def seen_among(samples: Collection[Sample], hashes: Collection[str], training_ha
         hashes: The sha256 of every sample's file.
         training_hashes: Hashes of the training images, see `seen_by`.
     """
-    return SeenSearch(samples, hashes).among(training_hashes)
+    return SeenSearch(samples, hashes).look_up(training_hashes).samples
 
 
 def refuse_seen(
@@ -232,8 +239,7 @@ def refuse_seen(
         DataError: If a readable sample is a training image, in the same file or another one.
     """
     search = SeenSearch(samples, hashes)
-    copies = search.copies(training_hashes)
-    overlap = search.among(training_hashes)
+    _, copies, overlap = search.look_up(training_hashes)
     if not overlap:
         return
     way_out = f", or give {override}" if override else ""
@@ -249,7 +255,7 @@ def refuse_seen(
             f"; if these are copies of training images in another file, train again without them ({EXCLUDE_COPIES})"
         )
     remedy = _remedy(samples, overlap, splits)
-    seen_by_start = len(search.among(_seen_by_start(start) & training_hashes))
+    seen_by_start = len(search.look_up(_seen_by_start(start) & training_hashes).samples)
     if seen_by_start:
         other_images = "take other test images, or train again from other initial weights (--init)"
         # A split that the run held out does not help if its initial weights have seen the images.

@@ -10,10 +10,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from uniemox.data.hashes import fingerprints
 from uniemox.data.perceptual import PREFIX
 from uniemox.data.sample import Broken, DataSet, Sample
-from uniemox.data.seen import read_seen, seen_file, write_hashes
+from uniemox.data.seen import hashes_of, read_seen, seen_file, write_hashes
 from uniemox.data.unreadable import reasons_of
 from uniemox.errors import ConfigError, DataError
 from uniemox.evaluate.outputs import run_each, units_of
@@ -105,8 +104,7 @@ def fit_ratings(
     held_out_grey = replace(held_out, predictions=_predict_by_fold(images, held_out.fold, grey_inputs))
 
     weights, bias = ridge(images.inputs, images.ratings, images.blocks)
-    found, _ = fingerprints(images.samples, on_progress)
-    hashes = set[str]().union(*(fingerprint.hashes for fingerprint in found))
+    hashes = hashes_of(images.samples, on_progress)
     tail = (1 - COVERAGE) / 2
     head = RatingHead(
         weights=weights.T.astype(np.float32),

@@ -9,7 +9,7 @@ import numpy as np
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.hashes import image_hashes
 from uniemox.data.sample import DataSet
-from uniemox.data.seen import read_seen, refuse_seen, seen_file, write_hashes
+from uniemox.data.seen import hashes_of, read_seen, refuse_seen, seen_file, write_hashes
 from uniemox.data.unreadable import reasons_of
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.evaluate.calibration import (
@@ -95,7 +95,7 @@ class Recalibration:
     @property
     def keeps_temperature(self) -> bool:
         """True if the model's own temperature stays: a new one is no clear gain for images that it is not fitted to."""
-        return self.log_loss is None or not self.log_loss.is_gain
+        return not _is_gain(self.log_loss)
 
     @property
     def verdict(self) -> str:
@@ -177,9 +177,8 @@ def recalibrate(
             f"{data.name_with_split(split)} has {counted(len(samples), 'image')} with a label of {model}; at least "
             f"{MIN_IMAGES} are needed, and a hundred are better: add images, or give a larger split with --split"
         )
-    hashes = image_hashes(samples, on_progress)
     training_hashes = read_seen(source)
-    refuse_seen(samples, hashes, training_hashes, data.name)
+    refuse_seen(samples, image_hashes(samples, on_progress), training_hashes, data.name)
     outputs = outputs_of_network(network, samples, on_progress, work="calibrating")
     if len(outputs.samples) < MIN_IMAGES:
         raise DataError(f"only {len(outputs.samples)} of {len(samples)} images can be read; {MIN_IMAGES} are needed")
@@ -188,7 +187,7 @@ def recalibrate(
     fitted = calibrated(info, outputs.values, outputs.distances, target, any_of=answers.any_of)
     units = units_of(outputs.samples)
     change = log_loss_change(info, outputs.values, outputs.distances, answers.truth, units, any_of=answers.any_of)
-    if change is None or not change.is_gain:
+    if not _is_gain(change):
         unchanged = replace(fitted, temperature=info.temperature or 1.0)
         fitted = with_likely_sets(unchanged, outputs.values, outputs.distances, target)
     fitted = replace(
@@ -198,12 +197,15 @@ def recalibrate(
         calibrated_on=data.name_with_split(split),
     )
     result = _measure(info, fitted, outputs, answers, scored, change)
-    read = {sample.key for sample in outputs.samples}
-    used = {digest for sample, digest in zip(samples, hashes, strict=True) if sample.key in read}
     # The hashes first: a model without them could be scored on these images.
-    write_hashes(seen_file(out), used | training_hashes)
+    write_hashes(seen_file(out), hashes_of(outputs.samples, on_progress) | training_hashes)
     write_model(source, out, fitted.to_json())
     return replace(result, split=split, left_out=len(data.samples) - len(samples))
+
+
+def _is_gain(change: LogLossChange | None) -> bool:
+    """Return True if a new temperature is a clear gain; None: too few groups of images to know."""
+    return change is not None and change.is_gain
 
 
 def _measure(

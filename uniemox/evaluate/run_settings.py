@@ -1,11 +1,12 @@
 """Settings of runs: runs that are taken for seeds of one setting must differ in nothing else."""
 
+import filecmp
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from uniemox.errors import ConfigError
-from uniemox.io.run_files import CONFIG
+from uniemox.io.run_files import CONFIG, ONNX
 from uniemox.io.run_record import read_json_object
 
 # Settings that change where and how a run is computed and stored, not what it learns.
@@ -36,7 +37,8 @@ def settings_of(run: Path, depth: int = MAX_DEPTH) -> dict[str, str] | None:
         return None
     settings = _flat(config)
     if isinstance(data, dict):
-        settings["training data"] = f"{data.get('source')} ({str(data.get('sha256'))[:8]})"
+        # One folder has several spellings, so its content counts.
+        settings["hash of the training data"] = str(data.get("sha256"))[:8]
     for name in ("init", "encoder.start"):
         start = settings.get(name)
         if start and depth and (of_start := settings_of(Path(start), depth - 1)) is not None:
@@ -71,7 +73,7 @@ def check_seeds(side: str, runs: Sequence[Path], *, allow_mixed: bool = False) -
         allow_mixed: Other settings than the seed may differ, too.
 
     Raises:
-        ConfigError: If a run is given twice, also as a copy, or if settings differ.
+        ConfigError: If a run is given twice, also as a copy; if two seeds give the same model; or if settings differ.
     """
     resolved = [run.resolve() for run in runs]
     for number, run in enumerate(resolved):
@@ -85,12 +87,22 @@ def check_seeds(side: str, runs: Sequence[Path], *, allow_mixed: bool = False) -
                     f"{side}: {other} and {run} have the same settings and the same seed, so they are copies of one "
                     "run; give runs of several seeds"
                 )
+            if _is_same_model(run, other):
+                raise ConfigError(
+                    f"{side}: {other} and {run} are the same model, although their seeds differ, and it counts once: "
+                    "give one of them"
+                )
             differing = [words for name, words in differences(other_settings, settings) if not _is_seed(name)]
             if differing and not allow_mixed:
                 raise ConfigError(
                     f"{side}: {other} and {run} differ in more than the seed ({'; '.join(differing)}), so they are not "
                     "seeds of one setting; compare them with each other, or give --mixed (allow_mixed=True in Python)"
                 )
+
+
+def _is_same_model(first: Path, second: Path) -> bool:
+    models = (first / ONNX, second / ONNX)
+    return all(model.is_file() for model in models) and filecmp.cmp(*models, shallow=False)
 
 
 def differences(first: Settings, second: Settings) -> list[tuple[str, str]]:
@@ -109,8 +121,17 @@ def differences(first: Settings, second: Settings) -> list[tuple[str, str]]:
 
 def differing_settings(ours: Sequence[Path], theirs: Sequence[Path]) -> tuple[str, ...]:
     """Return the settings in which the first runs of two sides differ, in words; without seeds."""
-    sides = [next((found for run in side if (found := settings_of(run)) is not None), None) for side in (ours, theirs)]
-    first, second = sides
+    first = _first_settings(ours)
+    second = _first_settings(theirs)
     if first is None or second is None:
         return ()
     return tuple(words for name, words in differences(first, second) if not _is_seed(name))
+
+
+def _first_settings(runs: Sequence[Path]) -> Settings | None:
+    """Return the settings of the first run that has a record of them; None if no run has."""
+    for run in runs:
+        settings = settings_of(run)
+        if settings is not None:
+            return settings
+    return None

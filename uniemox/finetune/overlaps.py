@@ -35,20 +35,20 @@ def find_overlaps(data: DataSet, config: FinetuneConfig, on_progress: Progress =
     """
     # Synthetic scenes are never copies of each other, and to draw all of them takes as long as an epoch.
     files = [sample for sample in data.samples if not isinstance(sample.image, SyntheticImage)]
-    found, _ = fingerprints(files, on_progress)
-    found_of = {sample.key: fingerprint for sample, fingerprint in zip(files, found, strict=True)}
-    copies = copies_among(files, hashes_of_copies(found))
+    hashed, _ = fingerprints(files, on_progress)
+    fingerprint_of = {sample.key: fingerprint for sample, fingerprint in zip(files, hashed, strict=True)}
+    copies = copies_among(files, hashes_of_copies(hashed))
     parts = _split_with_copies(data, config, copies)
 
     # Users compare their run with the package's model, so its training images can't be compared on either.
     hashes_by_model = {name: seen_by(name) for name in (*sources_of(config), DEFAULT_INIT)}
     if any(hashes_by_model[name] for name in sources_of(config)):
-        scenes = [sample for sample in (*parts.held_out, *parts.scored) if sample.key not in found_of]
+        scenes = [sample for sample in (*parts.held_out, *parts.scored) if sample.key not in fingerprint_of]
         drawn, _ = fingerprints(scenes, on_progress)
-        found_of |= {sample.key: fingerprint for sample, fingerprint in zip(scenes, drawn, strict=True)}
+        fingerprint_of |= {sample.key: fingerprint for sample, fingerprint in zip(scenes, drawn, strict=True)}
 
     def search(samples: list[Sample]) -> SeenSearch:
-        of_samples = [found_of.get(sample.key, Fingerprint("", None)) for sample in samples]
+        of_samples = [fingerprint_of.get(sample.key, Fingerprint("", None)) for sample in samples]
         return SeenSearch(
             samples,
             [fingerprint.sha256 for fingerprint in of_samples],
@@ -58,25 +58,25 @@ def find_overlaps(data: DataSet, config: FinetuneConfig, on_progress: Progress =
     held_out = search(parts.held_out)
     scored = search(parts.scored)
     seen_held_out = {
-        sample.key: None for name in sources_of(config) for sample in held_out.among(hashes_by_model[name])
+        sample.key: None for name in sources_of(config) for sample in held_out.look_up(hashes_by_model[name]).samples
     }
     seen_scored = {
-        name: tuple(sample.key for sample in scored.among(hashes)) for name, hashes in hashes_by_model.items()
+        name: tuple(sample.key for sample in scored.look_up(hashes).samples) for name, hashes in hashes_by_model.items()
     }
     read_hashes = {sample.source_sha256 for sample in parts.samples if sample.source_sha256}
     for sample in parts.samples:
-        if sample.key in found_of:
-            read_hashes |= found_of[sample.key].hashes
-    hashes = [fingerprint.sha256 for fingerprint in found]
+        if sample.key in fingerprint_of:
+            read_hashes |= fingerprint_of[sample.key].hashes
+    hashes = [fingerprint.sha256 for fingerprint in hashed]
     return Overlaps(
         copies=copies,
         seen_held_out=tuple(seen_held_out),
         scored_split=parts.scored[0].split if parts.scored else None,
         scored_images=len(parts.scored),
         seen_scored={name: keys for name, keys in seen_scored.items() if keys},
-        scored_copies=tuple(sample.key for sample in scored.among(read_hashes)),
+        scored_copies=tuple(sample.key for sample in scored.look_up(read_hashes).samples),
         contradictory=_readable_contradictions(files, hashes),
-        held_out_unlabelled=_held_out_unlabelled(config, [*parts.held_out, *parts.scored], found_of, on_progress),
+        held_out_unlabelled=_held_out_unlabelled(config, [*parts.held_out, *parts.scored], fingerprint_of, on_progress),
     )
 
 
@@ -89,14 +89,14 @@ def _readable_contradictions(samples: Sequence[Sample], hashes: Sequence[str]) -
 
 
 def _held_out_unlabelled(
-    config: FinetuneConfig, held_out: Sequence[Sample], found_of: Mapping[str, Fingerprint], on_progress: Progress
+    config: FinetuneConfig, held_out: Sequence[Sample], fingerprint_of: Mapping[str, Fingerprint], on_progress: Progress
 ) -> tuple[str, ...]:
     """Return the keys of additional images of a distillation that are copies of images that the run does not train on.
 
     Args:
         config: Settings of the run.
         held_out: These images.
-        found_of: Fingerprint of each image of the run, by key.
+        fingerprint_of: Fingerprint of each image of the run, by key.
         on_progress: Called after each image.
     """
     unlabelled = [
@@ -104,12 +104,15 @@ def _held_out_unlabelled(
     ]
     if not unlabelled:
         return ()
-    held_out_hashes = set[str]().union(*(found_of[sample.key].hashes for sample in held_out if sample.key in found_of))
-    found, _ = fingerprints(unlabelled, on_progress)
+    held_out_hashes: set[str] = set()
+    for sample in held_out:
+        if sample.key in fingerprint_of:
+            held_out_hashes |= fingerprint_of[sample.key].hashes
+    hashed, _ = fingerprints(unlabelled, on_progress)
     search = SeenSearch(
-        unlabelled, [fingerprint.sha256 for fingerprint in found], thumbs=[fingerprint.thumb for fingerprint in found]
+        unlabelled, [fingerprint.sha256 for fingerprint in hashed], thumbs=[fingerprint.thumb for fingerprint in hashed]
     )
-    return tuple(sample.key for sample in search.among(held_out_hashes))
+    return tuple(sample.key for sample in search.look_up(held_out_hashes).samples)
 
 
 def _split_with_copies(data: DataSet, config: FinetuneConfig, copies: Mapping[str, str]) -> Parts:
