@@ -1,8 +1,10 @@
 """Content of sidecar files: merging, replacing and removing our fields, without a change of others'."""
 
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from xml.sax.saxutils import escape, quoteattr, unescape
 
 import pytest
 from hypothesis import example, given
@@ -169,6 +171,82 @@ def test_fields_are_found_after_another_program_has_written_the_file(program: st
     assert removed is not None
     assert NAMESPACE.encode() not in removed
     assert canonical(removed) == canonical(merged(before, as_elements=as_elements))
+
+
+MIRRORS = {
+    "xmlns:MicrosoftPhoto": "http://ns.microsoft.com/photo/1.0/",
+    "xmlns:mediapro": "http://ns.iview-multimedia.com/mediapro/1.0/",
+    "xmlns:acdsee": "http://ns.acdsee.com/iptc/1.0/",
+    "xmlns:Iptc4xmpExt": "http://iptc.org/std/Iptc4xmpExt/2008-02-29/",
+}
+
+
+def bag_of(name: str, *words: str) -> str:
+    return f"<{name}><rdf:Bag>{''.join(f'<rdf:li>{word}</rdf:li>' for word in words)}</rdf:Bag></{name}>"
+
+
+def category_of(root: str, *words: str) -> str:
+    inner = "".join(f'<Category Assigned="1">{word}</Category>' for word in words)
+    return f'<Category Assigned="0">{root}{inner}</Category>'
+
+
+def copied_by_others(data: bytes, *, user: Sequence[str] = ()) -> bytes:
+    """What digiKam and darktable make of a sidecar with emotion|awe, and the user's keywords beside it."""
+    words = [*user, "awe"]
+    tree = category_of("emotion", *words)
+    properties = [
+        bag_of("MicrosoftPhoto:LastKeywordXMP", *(f"emotion/{word}" for word in words)),
+        bag_of("mediapro:CatalogSets", *(f"emotion|{word}" for word in words), "emotion"),
+        bag_of("Iptc4xmpExt:PersonInImage", "awe", "emotion"),
+    ]
+    spaces = " ".join(f'{name}="{uri}"' for name, uri in MIRRORS.items())
+    attribute = f"acdsee:categories={quoteattr(f'<Categories>{tree}</Categories>')}"
+    description = f'<rdf:Description rdf:about="" {spaces} {attribute}>{"".join(properties)}</rdf:Description>'
+    flat = "".join(f"<rdf:li>{word}</rdf:li>" for word in ("emotion", *user))
+    paths = "".join(f"<rdf:li>emotion|{word}</rdf:li>" for word in user)
+    data = data.replace(b"<rdf:li>awe</rdf:li>", f"{flat}<rdf:li>awe</rdf:li>".encode())
+    data = data.replace(b"<rdf:li>emotion|awe</rdf:li>", f"{paths}<rdf:li>emotion|awe</rdf:li>".encode())
+    return data.replace(b" </rdf:RDF>", description.encode() + b"</rdf:RDF>")
+
+
+def words_of(data: bytes) -> set[str]:
+    """Return the texts of all lists, but that of people."""
+    root = ET.fromstring(data)
+    people = {item for each in root.iter(f"{{{MIRRORS['xmlns:Iptc4xmpExt']}}}PersonInImage") for item in each.iter()}
+    return {item.text or "" for item in root.iter(f"{{{RDF}}}li") if item not in people}
+
+
+def test_copies_of_our_keyword_in_lists_of_others_are_removed() -> None:
+    copied = copied_by_others(write_tags(None, TAGS))
+    left = remove_tags(copied)
+    assert left is not None
+    assert words_of(left) == set()
+    assert b"categories=" not in left
+    assert left.count(b"awe") == 1  # the person of this name
+    # After another answer, only that one is there.
+    again = write_tags(copied, OTHER)
+    assert words_of(again) == {"fear", "emotion|fear", "emotion/fear"}
+
+
+def test_keywords_of_the_user_stay_in_lists_of_others() -> None:
+    left = remove_tags(copied_by_others(write_tags(None, TAGS), user=["joy"]))
+    assert left is not None
+    # Joy needs the level.
+    assert words_of(left) == {"joy", "emotion", "emotion|joy", "emotion/joy"}
+    assert category_of("emotion", "joy") in unescape(left.decode(), {"&quot;": '"'})
+    assert words_of(write_tags(left, OTHER)) == words_of(left) | {"fear", "emotion|fear"}
+
+
+@pytest.mark.parametrize("words", [["emotion"], ["awe"], ["emotion", "awe"]])
+def test_levels_that_the_user_had_stay(words: list[str]) -> None:
+    before = document_of(bag_of("dc:subject", *words))
+    left = remove_tags(copied_by_others(write_tags(before, TAGS)))
+    assert left is not None
+    assert words_of(left) == set(words)
+    tree = f"<Categories>{category_of('emotion', 'awe')}</Categories>"
+    space = f' xmlns:acdsee="{MIRRORS["xmlns:acdsee"]}"'
+    had = document_of(f"<acdsee:categories>{escape(tree)}</acdsee:categories>", space)
+    assert remove_tags(write_tags(had, TAGS)) == had
 
 
 INSIDE = Inside({"dc:subject": ["Ann", "sea & sand"], "lr:hierarchicalSubject": ["People|Ann"]})

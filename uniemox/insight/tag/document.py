@@ -47,8 +47,6 @@ class XmlElement:
     name: Name
     raw_name: str
     attributes: list[XmlAttribute]
-    namespaces: dict[str, str]
-    """Namespaces in scope, by prefix."""
     start: int
     content_start: int
     """First byte after the start tag."""
@@ -102,7 +100,9 @@ class XmpDocument:
 
     def space_before(self, position: int) -> int:
         """Return the position of the first of the whitespace before a position."""
-        return len(self.data[:position].rstrip(_SPACE))
+        while position and self.data[position - 1] in _SPACE:
+            position -= 1
+        return position
 
 
 class Edits:
@@ -119,6 +119,10 @@ class Edits:
     def delete(self, start: int, end: int) -> None:
         """Delete the bytes from `start` to `end`. Changes inside a larger deleted part have no effect."""
         self._changes.append((start, end, b""))
+
+    def replace(self, start: int, end: int, text: bytes) -> None:
+        """Replace the bytes from `start` to `end`."""
+        self._changes.append((start, end, text))
 
     def delete_element(self, element: XmlElement) -> None:
         """Delete an element and the whitespace before it."""
@@ -147,11 +151,20 @@ def parse(data: bytes) -> XmpDocument:
     if len(data) > MAX_SIDECAR_BYTES:
         raise DataError(f"{len(data) / 2**20:.0f} MiB, more than the {MAX_SIDECAR_BYTES // 2**20} MiB that are read")
     _check_encoding(data)
-    root = _Parser(data).parse()
+    root = parse_xml(data)
     roots = [root] if root.name == (RDF, "RDF") else root.named((RDF, "RDF"))
     if len(roots) != 1:
         raise DataError(f"expected XMP with one element rdf:RDF, found {len(roots)}")
     return XmpDocument(data, root, roots[0])
+
+
+def parse_xml(data: bytes) -> XmlElement:
+    """Parse XML, and return its root.
+
+    Raises:
+        DataError: With the reason, for text that is no well-formed XML, has a document type or too many parts.
+    """
+    return _Parser(data).parse()
 
 
 def _check_encoding(data: bytes) -> None:
@@ -172,6 +185,9 @@ class _Parser:
         self._open: list[XmlElement] = []
         self._root: XmlElement | None = None
         self._parts = 0
+        # Namespaces in scope by prefix, the innermost last; and the prefixes that each open element declares.
+        self._namespaces = {"": [""], "xml": [_XML]}
+        self._declared: list[list[str]] = []
         # The encoding replaces a declared one, which `_declare` checks.
         self._parser = expat.ParserCreate("utf-8")
         self._parser.ordered_attributes = True
@@ -205,29 +221,27 @@ class _Parser:
             raise DataError(f"more than {MAX_PARTS:,} elements and attributes")
         start = self._parser.CurrentByteIndex
         parent = self._open[-1] if self._open else None
-        namespaces = {"": "", "xml": _XML} if parent is None else parent.namespaces
-        declared = {
-            name.partition(":")[2]: value
-            for name, value in zip(pairs[::2], pairs[1::2], strict=True)
-            if name == "xmlns" or name.startswith("xmlns:")
-        }
-        if declared:
-            namespaces = namespaces | declared
+        declared = []
+        for name, value in zip(pairs[::2], pairs[1::2], strict=True):
+            if name == "xmlns" or name.startswith("xmlns:"):
+                prefix = name.partition(":")[2]
+                self._namespaces.setdefault(prefix, []).append(value)
+                declared.append(prefix)
+        self._declared.append(declared)
         position = start + 1 + len(raw_name.encode())
-        attributes = self._attributes(position, pairs[1::2], namespaces)
+        attributes = self._attributes(position, pairs[1::2])
         if attributes:
             position = attributes[-1].end
         tag_end = _TAG_END.match(self._data, position)
         assert tag_end is not None
-        name = self._resolve(raw_name, namespaces)
-        element = XmlElement(name, raw_name, attributes, namespaces, start, tag_end.end())
+        element = XmlElement(self._resolve(raw_name), raw_name, attributes, start, tag_end.end())
         if parent is None:
             self._root = element
         else:
             parent.children.append(element)
         self._open.append(element)
 
-    def _attributes(self, position: int, values: list[str], namespaces: dict[str, str]) -> list[XmlAttribute]:
+    def _attributes(self, position: int, values: list[str]) -> list[XmlAttribute]:
         """Return the attributes of the start tag in which `position` follows the name."""
         attributes = []
         for value in values:
@@ -235,13 +249,15 @@ class _Parser:
             assert match is not None
             raw_name = match[2].decode()
             # Without a prefix, an attribute has no namespace, unlike an element.
-            name = self._resolve(raw_name, namespaces) if ":" in raw_name else ("", raw_name)
+            name = self._resolve(raw_name) if ":" in raw_name else ("", raw_name)
             attributes.append(XmlAttribute(name, raw_name, value, match.start(), match.end(), match[3].decode()))
             position = match.end()
         return attributes
 
     def _end(self, _raw_name: str) -> None:
         element = self._open.pop()
+        for prefix in self._declared.pop():
+            self._namespaces[prefix].pop()
         # After an empty-element tag, expat reports the position behind it.
         element.content_end = self._parser.CurrentByteIndex
         element.end = element.content_end
@@ -251,10 +267,10 @@ class _Parser:
     def _add_text(self, text: str) -> None:
         self._open[-1].texts.append(text)
 
-    def _resolve(self, raw_name: str, namespaces: dict[str, str]) -> Name:
+    def _resolve(self, raw_name: str) -> Name:
         prefix, _, local = raw_name.rpartition(":")
         if prefix == "xmlns":
             return ("xmlns", local)
-        if prefix not in namespaces:
+        if not self._namespaces.get(prefix):
             raise DataError(f"line {self._parser.CurrentLineNumber}: the prefix {prefix!r} has no namespace")
-        return (namespaces[prefix], local)
+        return (self._namespaces[prefix][-1], local)

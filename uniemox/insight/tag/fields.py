@@ -36,6 +36,10 @@ LISTS = {
 """Lists in the order in which programs look for keywords; many read only the first that a file has."""
 
 
+# Fields of `Record` besides the answer, in its order.
+_SETS = ("AddedTo", "Created", "Copied", "Opened", "Had")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tags:
     """Answer about an image, as a sidecar has it."""
@@ -89,6 +93,8 @@ class Record:
     """Digests, from `digest_of`, of the keywords that such lists have from inside the photograph."""
     opened: frozenset[str] = frozenset()
     """Lists, or rdf:RDF, that were empty-element tags before."""
+    had: frozenset[str] = frozenset()
+    """Forms of our keyword that some list had before, see `mirrors.Forms`: path, root, leaf."""
 
     @classmethod
     def of(cls, document: XmpDocument) -> Self:
@@ -96,8 +102,8 @@ class Record:
         fields: dict[str, str] = {}
         for description in document.descriptions:
             fields |= {name: value for (space, name), value in simple_values(description) if space == NAMESPACE}
-        sets = {name: frozenset(fields.pop(name, "").split()) for name in ("AddedTo", "Created", "Copied", "Opened")}
-        return cls(fields, sets["AddedTo"], sets["Created"], sets["Copied"], sets["Opened"])
+        sets = {name: frozenset(fields.pop(name, "").split()) for name in _SETS}
+        return cls(fields, *(sets[name] for name in _SETS))
 
     def __bool__(self) -> bool:
         """Return True if the file has a field of ours."""
@@ -106,8 +112,8 @@ class Record:
     @property
     def bookkeeping(self) -> dict[str, str]:
         """Fields that say how to undo the changes."""
-        sets = {"AddedTo": self.added_to, "Created": self.created, "Copied": self.copied, "Opened": self.opened}
-        return {name: " ".join(sorted(words)) for name, words in sets.items() if words}
+        sets = (self.added_to, self.created, self.copied, self.opened, self.had)
+        return {name: " ".join(sorted(words)) for name, words in zip(_SETS, sets, strict=True) if words}
 
 
 class Inside(NamedTuple):

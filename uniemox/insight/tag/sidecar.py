@@ -8,6 +8,14 @@ from xml.sax.saxutils import escape, quoteattr
 from uniemox.errors import DataError
 from uniemox.insight.tag.document import RDF, Edits, Name, XmlAttribute, XmlElement, XmpDocument, parse
 from uniemox.insight.tag.fields import LISTS, NAMESPACE, Inside, KeywordList, Record, Tags, digest_of, simple_values
+from uniemox.insight.tag.mirrors import (
+    Forms,
+    ListProperty,
+    copies_of_keyword,
+    forms_in,
+    list_properties,
+    remove_category,
+)
 
 _RATING = ("http://ns.adobe.com/xap/1.0/", "Rating")
 _CONTAINERS = [(RDF, "Bag"), (RDF, "Seq"), (RDF, "Alt")]
@@ -92,7 +100,7 @@ def _insert(data: bytes, tags: Tags, created: frozenset[str], inside: dict[str, 
     new_lists = dict[str, list[str]]()
     has_keywords = False
     for name, keyword_list in reversed(LISTS.items()):
-        keyword = keyword_list.keyword(tags.fields["Keyword"])
+        own_form = keyword_list.keyword(tags.fields["Keyword"])
         container = find_list(document, keyword_list)
         keywords = inside.get(name, []) if container is None else keywords_of(container)
         # A new list would hide the others from programs that read only the first list they find.
@@ -101,19 +109,22 @@ def _insert(data: bytes, tags: Tags, created: frozenset[str], inside: dict[str, 
         if is_hiding:
             continue
         # Lightroom takes Awe and awe for the same keyword.
-        is_new = keyword.casefold() not in (each.casefold() for each in keywords)
+        is_new = own_form.casefold() not in (each.casefold() for each in keywords)
         if is_new:
             added.add(name)
         if container is None:
-            new_lists[name] = [*keywords, keyword] if is_new else keywords
+            new_lists[name] = [*keywords, own_form] if is_new else keywords
         elif is_new:
             if container.is_empty_tag:
                 opened.add(name)
-            _add_item(document, edits, container, keyword)
+            _add_item(document, edits, container, own_form)
     if document.rdf.is_empty_tag:
         opened.add(_RDF)
     copied = frozenset(digest_of(name, inside[name]) for name in new_lists if name in inside)
-    record = Record(tags.fields, frozenset(added), created | new_lists.keys(), copied, frozenset(opened))
+    keyword = tags.fields["Keyword"]
+    inner_texts = {text for texts in inside.values() for text in texts}
+    had = forms_in(document, keyword) | Forms.of(keyword).among(inner_texts)
+    record = Record(tags.fields, frozenset(added), created | new_lists.keys(), copied, frozenset(opened), had)
     description = _description_of(document, record, new_lists).encode()
     if document.rdf.children:
         edits.insert(document.rdf.children[-1].end, description)
@@ -198,9 +209,15 @@ def _line_start(document: XmpDocument) -> str:
 def _remove(document: XmpDocument, record: Record) -> bytes:
     """Remove our fields from a file, wherever another program has put them."""
     edits = Edits(document)
-    deleted = set[int]()
-    for name in (record.added_to | record.created) & LISTS.keys():
-        deleted |= _remove_keyword(document, edits, name, record)
+    copies = copies_of_keyword(document, record)
+    deleted = remove_category(document, edits, record)
+    written = (record.added_to | record.created) & LISTS.keys()
+    for name in written:
+        deleted |= _remove_keyword(document, edits, name, record, copies)
+    names = [LISTS[name].name for name in written]
+    for each in list_properties(document):
+        if each.element.name not in names:
+            deleted |= _remove_copies(edits, each, copies)
     for description in document.descriptions:
         _remove_fields(document, edits, description, record, deleted)
     data = edits.apply()
@@ -227,8 +244,30 @@ def _without_declaration(document: XmpDocument) -> bytes:
     return edits.apply()
 
 
-def _remove_keyword(document: XmpDocument, edits: Edits, name: str, record: Record) -> set[int]:
+def _remove_copies(edits: Edits, each: ListProperty, copies: set[int]) -> set[int]:
+    """Remove our keyword from a list that another program has written, and the list if it has no other keyword.
+
+    Returns:
+        Starts of the deleted properties.
+    """
+    ours = [item for item in each.items if item.start in copies]
+    if ours and len(ours) == len(each.items):
+        edits.delete_element(each.element)
+        return {each.element.start}
+    for item in ours:
+        edits.delete_element(item)
+    return set()
+
+
+def _remove_keyword(document: XmpDocument, edits: Edits, name: str, record: Record, copies: set[int]) -> set[int]:
     """Remove our keyword from a list, and a list that we have made and that has no keyword of the user then.
+
+    Args:
+        document: The file.
+        edits: Changes to extend.
+        name: Name of the list in `LISTS`.
+        record: What we have written.
+        copies: Starts of items, see `copies_of_keyword`.
 
     Returns:
         Starts of the deleted properties.
@@ -239,8 +278,11 @@ def _remove_keyword(document: XmpDocument, edits: Edits, name: str, record: Reco
         return set()
     keyword = keyword_list.keyword(record.fields.get("Keyword", ""))
     items = container.named((RDF, "li"))
-    ours = [item for item in items if item.text == keyword][-1:] if name in record.added_to else []
-    others = [item.text for item in items if item not in ours]
+    starts = {item.start for item in items if item.start in copies}
+    if name in record.added_to:
+        starts.update([item.start for item in items if item.text == keyword][-1:])
+    ours = [item for item in items if item.start in starts]
+    others = [item.text for item in items if item.start not in starts]
     is_copied = digest_of(name, others) in record.copied
     if name in record.created and (not others or is_copied):
         [element] = _properties(document, keyword_list.name)
@@ -271,23 +313,22 @@ def _remove_fields(
         edits: Changes to extend.
         description: The rdf:Description.
         record: What we have written.
-        deleted: Starts of properties that are deleted already.
+        deleted: Starts of properties, attributes and elements, in which only our keyword was.
     """
     rating = record.fields.get("Rating")
 
-    def is_ours(name: Name, value: str) -> bool:
-        return name[0] == NAMESPACE or (name == _RATING and value.strip() == rating)
+    def is_ours(start: int, name: Name, value: str) -> bool:
+        return start in deleted or name[0] == NAMESPACE or (name == _RATING and value.strip() == rating)
 
-    attributes = [each for each in description.attributes if is_ours(each.name, each.value)]
-    children = [child for child in description.children if child.start in deleted or is_ours(child.name, child.text)]
+    attributes = [each for each in description.attributes if is_ours(each.start, each.name, each.value)]
+    children = [child for child in description.children if is_ours(child.start, child.name, child.text)]
     if not attributes and not children:
         return
-    remaining = [each for each in description.attributes if each not in attributes and not _is_structure(each.name)]
-    between = document.data[description.content_start : description.content_end]
-    for child in reversed(children):
-        first = child.start - description.content_start
-        between = between[:first] + between[first + child.end - child.start :]
-    if not remaining and not between.strip():
+    properties = sum(not _is_structure(each.name) for each in description.attributes)
+    ends = [description.content_start, *(child.end for child in children)]
+    starts = [*(child.start for child in children), description.content_end]
+    between = [document.data[end:start] for end, start in zip(ends, starts, strict=True)]
+    if properties == len(attributes) and not any(part.strip() for part in between):
         edits.delete_element(description)
         return
     for attribute in attributes:
