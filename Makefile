@@ -5,6 +5,8 @@ BIN := .venv/bin
 PARALLEL_TESTS = $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 EXTRAS := train,data,hub,serve,ask,curate,video,heic,raw,track,dev,docs
 
+PACKAGES = -p uniemox -p uniemox_serve -p uniemox_ask -p uniemox_curate -p uniemox_paper
+
 VERSION = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 OTHER = build/python$(VERSION)
 
@@ -49,8 +51,11 @@ lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# Also as for Windows and macOS: which parts of the standard library and of the system are there.
 types: .venv/ready
 	$(BIN)/mypy
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 $(PACKAGES)
+	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin $(PACKAGES)
 
 check-python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

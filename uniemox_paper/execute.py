@@ -257,7 +257,7 @@ def _start(run: PlannedRun, gpus: tuple[str, ...] | None = None) -> _Started | N
             # Waiting threads leave the core to other commands.
             env={"OMP_WAIT_POLICY": "PASSIVE", **safe_environment(), "NO_COLOR": "1", **gpu_variables},
             # The command inherits the lock, which stays locked if this process is killed.
-            pass_fds=(lock_file.fileno(),),
+            pass_fds=() if sys.platform == "win32" else (lock_file.fileno(),),
             # In its own session the command gets no Ctrl-C from the terminal; this process forwards it, once.
             start_new_session=True,
         )
@@ -283,8 +283,9 @@ def _end(started: _Started, outcome: RunOutcome) -> None:
 
 def _clear(started: _Started) -> None:
     """Record a command that has ended, and keep its leftovers from holding the lock forever."""
-    with suppress(ProcessLookupError):
-        os.killpg(started.process.pid, signal.SIGKILL)
+    if sys.platform != "win32":
+        with suppress(ProcessLookupError):
+            os.killpg(started.process.pid, signal.SIGKILL)
     started.lock.close()
     run = started.run
     line = {

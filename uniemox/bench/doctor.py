@@ -6,6 +6,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,6 +21,9 @@ from uniemox.io.parallel import usable_cores
 from uniemox.pretrain.presets import paper
 from uniemox.training.hardware import MAX_WORKERS, SHARED_MEMORY, fast_precision
 from uniemox.views.loader import PREFETCH
+
+with suppress(ImportError):  # Windows
+    import resource
 
 State = Literal["ok", "warning", "not checked"]
 Result = tuple[State, str, str]  # state, finding, advice
@@ -130,10 +134,8 @@ def _shared_memory(gpus: int) -> Result:
 
 
 def _open_files() -> Result:
-    if os.name != "posix":
+    if sys.platform == "win32":
         return "not checked", "this system has no such limit", ""
-    import resource  # noqa: PLC0415 - not on Windows
-
     # A limit of -1 means that there is none.
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     facts = f"{limit} at most" if limit >= 0 else "no limit"

@@ -1,4 +1,4 @@
-"""What a drive may refuse: locks, permissions, flushing of folders.
+"""Locks, permissions and flushing of folders, on drives that may refuse each of them.
 
 Network drives, FUSE file systems and memory cards lack some operations of a local disk. Each function here does what
 the drive allows; files are written whole either way.
@@ -8,15 +8,14 @@ import errno
 import os
 import shutil
 import stat
+import sys
 import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
-try:
+with suppress(ImportError):  # Windows
     import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 # NFS without a lock service: ENOLCK. SMB on macOS: ENOTSUP. FUSE: ENOSYS. Some drives call the operation invalid.
 NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
@@ -43,7 +42,7 @@ def try_lock(file: IO[Any], path: Path) -> bool:
     Raises:
         BlockingIOError: If another process holds the lock.
     """
-    if fcntl is None:
+    if sys.platform == "win32":
         return False
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

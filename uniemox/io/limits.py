@@ -1,13 +1,12 @@
 """Limits of this process's memory and processor time."""
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-try:
+if sys.platform != "win32":
     import resource
-except ImportError:  # Windows
-    resource = None  # type: ignore[assignment]
 
 _ONE_AT_A_TIME = threading.Lock()
 
@@ -18,7 +17,7 @@ def limit_memory(more: int) -> None:
     Args:
         more: Number of bytes in addition to those that it has now.
     """
-    if used := _used(0):
+    if sys.platform == "linux" and (used := _used(0)):
         _lower(resource.RLIMIT_AS, used + more)
 
 
@@ -31,17 +30,17 @@ def limited_memory(more: int) -> Iterator[None]:
     Args:
         more: Number of bytes in addition to those that it has now.
     """
-    if not (used := _used(5)):
+    if sys.platform == "linux" and (used := _used(5)):
+        # The limit is the process's, and two threads would restore each other's.
+        with _ONE_AT_A_TIME:
+            before = resource.getrlimit(resource.RLIMIT_DATA)
+            _lower(resource.RLIMIT_DATA, used + more)
+            try:
+                yield
+            finally:
+                resource.setrlimit(resource.RLIMIT_DATA, before)
+    else:
         yield
-        return
-    # The limit is the process's, and two threads would restore each other's.
-    with _ONE_AT_A_TIME:
-        before = resource.getrlimit(resource.RLIMIT_DATA)
-        _lower(resource.RLIMIT_DATA, used + more)
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
 def limit_cpu(seconds: int) -> None:
@@ -50,20 +49,22 @@ def limit_cpu(seconds: int) -> None:
     Args:
         seconds: Processor time from now.
     """
-    if resource is not None:
-        _lower(resource.RLIMIT_CPU, int(sum(resource.getrusage(resource.RUSAGE_SELF)[:2])) + seconds + 1)
+    if sys.platform != "win32":
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        _lower(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + seconds + 1)
 
 
-def _used(field: int) -> int:
-    """Return the bytes in a field of Linux's statm: 0 all addresses, 5 data and stack; 0 on other systems."""
-    try:
-        with open("/proc/self/statm", encoding="ascii") as file:
-            return int(file.read().split()[field]) * resource.getpagesize()
-    except FileNotFoundError:
-        return 0
+if sys.platform != "win32":
 
+    def _used(field: int) -> int:
+        """Return the bytes in a field of Linux's statm: 0 all addresses, 5 data and stack; 0 without /proc."""
+        try:
+            with open("/proc/self/statm", encoding="ascii") as file:
+                return int(file.read().split()[field]) * resource.getpagesize()
+        except FileNotFoundError:
+            return 0
 
-def _lower(kind: int, limit: int) -> None:
-    """Set a limit of the system, at most to the one that can't be raised."""
-    _, hard = resource.getrlimit(kind)
-    resource.setrlimit(kind, (limit if hard < 0 else min(limit, hard), hard))
+    def _lower(kind: int, limit: int) -> None:
+        """Set a limit of the system, at most to the one that can't be raised."""
+        _, hard = resource.getrlimit(kind)
+        resource.setrlimit(kind, (limit if hard < 0 else min(limit, hard), hard))

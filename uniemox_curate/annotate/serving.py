@@ -3,6 +3,8 @@
 import gc
 import re
 import socket
+import sys
+from contextlib import suppress
 
 import uvicorn
 
@@ -12,6 +14,9 @@ from uniemox_curate.annotate import access
 from uniemox_curate.annotate.web import create_app
 from uniemox_curate.project import Project
 from uniemox_serve import ServeConfig, create_server
+
+with suppress(ImportError):  # Windows
+    import resource
 
 MAX_CONNECTIONS = 4000
 """Maximum number of open connections; more get status 503. Two hundred browsers keep up to six each."""
@@ -108,9 +113,8 @@ def _file_limit(*, raise_it: bool = False) -> int:
     Args:
         raise_it: First raise the number to MAX_FILES if that is allowed.
     """
-    try:
-        import resource  # noqa: PLC0415 - Windows has neither the module nor such a limit
-    except ImportError:
+    # Windows has no such limit.
+    if sys.platform == "win32":
         return MAX_FILES
     limit, hard_limit = (
         MAX_FILES if value == resource.RLIM_INFINITY else value for value in resource.getrlimit(resource.RLIMIT_NOFILE)
