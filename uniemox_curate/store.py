@@ -36,6 +36,8 @@ ROW_BYTES = 8
 MAX_VALUE_BYTES = 2**26
 # Maximum wait of a writer for another one.
 BUSY_S = 30
+# Time that a writer waits after another one has waited in vain.
+SHORT_WAIT_S = 0.1
 
 
 class Store:
@@ -62,7 +64,7 @@ class Store:
             _tune_sqlite(self.engine, is_new=is_new, deadline=deadline)
         # Our own lock, because a writer that finds SQLite locked sleeps up to 100 ms at a time.
         self._turn = threading.Lock()
-        self._writing = self.engine.execution_options(writes=True)
+        self._patience_s = float(BUSY_S)
         try:
             self._create_tables(is_new=is_new)
         except (DBAPIError, sqlite3.Error) as error:
@@ -89,11 +91,37 @@ class Store:
     def write(self) -> Iterator[Connection]:
         """Open a transaction: all or nothing. Only one writer runs at a time, so keep it short.
 
+        While another program has locked the database, the first writers wait for BUSY_S in all, and later ones fail at
+        once.
+
         Raises:
             UnavailableError: If the database is read-only, locked or damaged, or the disk is full.
         """
-        with self._used("written"), self._turn, self._writing.begin() as connection:
-            yield connection
+        deadline = time.monotonic() + self._patience_s
+        with self._used("written"):
+            if not self._turn.acquire(timeout=self._patience_s):
+                raise UnavailableError(f"{self.engine.url}: can't be written: other writers took too long")
+            try:
+                with self._begun(deadline) as connection:
+                    yield connection
+            finally:
+                self._turn.release()
+
+    @contextmanager
+    def _begun(self, deadline: float) -> Iterator[Connection]:
+        """Open a transaction, waiting until `deadline`, a time by time.monotonic(), for other programs."""
+        wait_ms = max(0, round(1000 * (deadline - time.monotonic())))
+        with self.engine.connect() as connection:
+            connection.execution_options(writes=True, wait_ms=wait_ms)
+            try:
+                transaction = connection.begin()
+            except OperationalError as error:
+                if "locked" in str(error.orig):
+                    self._patience_s = SHORT_WAIT_S
+                raise
+            self._patience_s = float(BUSY_S)
+            with transaction:
+                yield connection
 
     @contextmanager
     def _used(self, how: str) -> Iterator[None]:
@@ -248,5 +276,6 @@ def _tune_sqlite(engine: Engine, *, is_new: bool, deadline: Sequence[float]) -> 
 
     @event.listens_for(engine, "begin")
     def began(connection: Connection) -> None:
-        writes = connection.get_execution_options().get("writes", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        options = connection.get_execution_options()
+        connection.exec_driver_sql(f"PRAGMA busy_timeout={options.get('wait_ms', BUSY_S * 1000)}")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("writes", False) else "BEGIN")

@@ -5,6 +5,7 @@ import os
 import sqlite3
 import struct
 import threading
+import time
 import tracemalloc
 from contextlib import closing
 from pathlib import Path
@@ -128,6 +129,33 @@ def test_a_locked_database_is_not_a_wrong_one(tmp_path: Path, monkeypatch: pytes
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(UnavailableError, match="another program uses it"):
             open_project(tmp_path / "p")
+
+
+def test_writers_wait_together_for_a_locked_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after the other, twenty of them would wait for 20 s."""
+    monkeypatch.setattr(store_module, "BUSY_S", 1)
+    store = create_project(tmp_path / "p").store
+    failures: list[Exception] = []
+
+    def write() -> None:
+        try:
+            store.set("written", value=True)
+        except UnavailableError as error:
+            failures.append(error)
+
+    with closing(sqlite3.connect(tmp_path / "p" / "project.db")) as other:
+        other.execute("BEGIN IMMEDIATE")
+        start = time.monotonic()
+        writers = [threading.Thread(target=write) for _ in range(20)]
+        for writer in writers:
+            writer.start()
+        for writer in writers:
+            writer.join()
+        assert time.monotonic() - start < 10
+        assert len(failures) == 20
+        other.rollback()
+    store.set("written", value=True)
+    assert store.setting("written")
 
 
 def test_texts_that_are_not_utf_8_are_refused(tmp_path: Path) -> None:

@@ -132,8 +132,9 @@ def page_of(tmp_path: Path, *runs: Path) -> Read:
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> DataSet:
-    """Sixteen images of two classes."""
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataSet:
+    """Sixteen images of two classes, in the working folder."""
+    monkeypatch.chdir(tmp_path)
     return open_data(f"folder:{class_folders(tmp_path / 'photos', each=8)}")
 
 
@@ -224,7 +225,8 @@ def test_axe_finds_nothing_on_the_page(browser: object, tmp_path: Path, photos: 
     page.close()
 
 
-def test_text_of_the_data_is_escaped(tmp_path: Path) -> None:
+def test_text_of_the_data_is_escaped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     evil_file = EVIL.replace("/", "_")
     root = class_folders(tmp_path / evil_file, ("awe", evil_file), each=2)
     (root / "awe" / "0.jpg").rename(root / "awe" / f"{evil_file}.jpg")
@@ -240,7 +242,8 @@ def test_text_of_the_data_is_escaped(tmp_path: Path) -> None:
     assert any(alt.startswith(f"awe/{evil_file}.jpg: true awe") for alt in page.alts)
 
 
-def test_target_person_is_framed(tmp_path: Path) -> None:
+def test_target_person_is_framed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     """Two people of one large grey image: each example has its own frame, where the box is."""
     Image.new("RGB", (1280, 960), (128, 128, 128)).save(tmp_path / "a.png")
     rows = ("a.png,awe,128,96,384,480", "a.png,fear,768,480,1152,864")
@@ -255,6 +258,43 @@ def test_target_person_is_framed(tmp_path: Path) -> None:
         is_yellow = (pixels[..., 0] - pixels[..., 2] > 100).nonzero()
         frame = (is_yellow[1].min(), is_yellow[0].min(), is_yellow[1].max(), is_yellow[0].max())
         assert np.abs(np.subtract(frame, corners)).max() <= 2
+
+
+def test_images_elsewhere_are_shown_if_the_user_names_the_data(
+    tmp_path: Path, photos: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stranger's run may name private images."""
+    run = write_run(tmp_path / "run", "finetune")
+    score(run, photos, logits_for(photos, {15}))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    page = page_of(tmp_path, run)
+    assert page.alts == []
+    assert f"--data {photos.name}" in page.words
+    report(run, out=tmp_path / "named.html", data=[photos.name])
+    assert len(Read(tmp_path / "named.html").alts) > 1
+
+
+def test_links_in_a_run_bring_no_image_into_the_page(tmp_path: Path, photos: DataSet) -> None:
+    """They are the stranger's; links in the working folder are the user's."""
+    linked = write_run(tmp_path / "linked", "finetune")
+    (linked / "data").symlink_to(tmp_path / "photos")
+    score(linked, open_data(f"folder:{linked / 'data'}"), logits_for(photos, {15}))
+    assert page_of(tmp_path, linked).alts == []
+
+    copied = write_run(tmp_path / "copied", "finetune")
+    shutil.copytree(tmp_path / "photos", copied / "data")
+    score(copied, open_data(f"folder:{copied / 'data'}"), logits_for(photos, {15}))
+    assert len(page_of(tmp_path, copied).alts) > 1
+    for image in (copied / "data").rglob("*.jpg"):
+        image.unlink()
+        image.symlink_to(tmp_path / "photos" / image.parent.name / image.name)
+    assert page_of(tmp_path, copied).alts == []
+
+    (tmp_path / "mine").symlink_to(tmp_path / "photos")
+    mine = write_run(tmp_path / "run", "finetune")
+    score(mine, open_data("folder:mine"), logits_for(photos, {15}))
+    assert len(page_of(tmp_path, mine).alts) > 1
 
 
 def test_missing_data_set_is_reported(tmp_path: Path, photos: DataSet) -> None:

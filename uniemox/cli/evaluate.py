@@ -338,7 +338,7 @@ def _words(difference: "PairedDifference") -> str:
     return f"{difference.difference:+.1%} ({ends})"
 
 
-def report(*runs: Path, out: Path) -> None:
+def report(*runs: Path, out: Path, data: Annotated[list[str] | None, Parameter(negative="")] = None) -> None:
     """Write one HTML page about runs: curves, reconstructions, scores, reliability, examples, comparison.
 
     The page is a single file that contains everything, including images of the data: check it before you publish it.
@@ -351,11 +351,13 @@ def report(*runs: Path, out: Path) -> None:
     Args:
         runs: Folders of pre-training and fine-tuning runs. Fine-tuning runs scored on the same data are compared.
         out: HTML file to write.
+        data: Scored data, KIND:PATH as evaluate had them, whose images are shown wherever they are; repeatable. Without
+            it, images are shown if they are in the run's folder or the working folder.
     """
     refuse_other(out, ".html")
     need("torch", "timm", "tensorboard", extra="train")
     from uniemox.evaluate.report.page import write_report
 
     with progress_bar() as progress:
-        sources = write_report(runs, out, on_progress=progress.show)
+        sources = write_report(runs, out, data=data or (), on_progress=progress.show)
     say("\n".join([f"wrote {out}", *(f"{out} contains images of {source}" for source in sources)]))

@@ -205,6 +205,15 @@ def public_name(source: str) -> str:
     return re.sub(r"[^\s:,=?]*[/\\]+([^\s/\\,?]*)", r"\1", source)
 
 
+def paths_of(source: str) -> list[Path]:
+    """Return the paths that a source names: of its data, and of the files in its options."""
+    paths = []
+    for part in split_sources(source):
+        _, path, options = parse_source(part)
+        paths += [Path(path), *(Path(options[name]) for name in FILES if name in options)]
+    return paths
+
+
 def folder_of(source: str) -> Path:
     """Return the folder for people and texts of a data set.
 

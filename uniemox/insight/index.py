@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -123,6 +123,9 @@ def update_index(
     lines = find_index(predictor, folder, index_path, report)
     cache = lines.with_suffix(CACHE)
     index, failed = _load(cache, lines, header) or (None, frozenset[str]())
+    # A stranger's folder may come with an index of long paths, which NumPy stores with the length of the longest. An
+    # index that the user names may serve several folders.
+    among = frozenset(images) if index_path is None else None
 
     def as_given(path: str) -> str:
         # The file has absolute paths, so that it serves callers in any working directory.
@@ -136,12 +139,12 @@ def update_index(
 
         predict_missing()
         try:
-            index, failed = _read(lines)
+            index, failed = _read(lines, among)
         except DataError:
             # A field that only an index needs, such as the features, is damaged.
             set_aside(lines, report)
             predict_missing()
-            index, failed = _read(lines)
+            index, failed = _read(lines, among)
         if index is None:
             raise DataError(f"{folder}: no image could be read ({len(failed):,} tried); {lines} has the reasons")
         if cache.is_dir():
@@ -171,8 +174,12 @@ def _is_outdated(index: Index, failed: frozenset[str], images: list[str], lines:
     return any(was_written(image, since_ns) for image in images)
 
 
-def _read(lines: Path) -> tuple[Index | None, frozenset[str]]:
+def _read(lines: Path, among: Collection[str] | None) -> tuple[Index | None, frozenset[str]]:
     """Read the predictions of an index.
+
+    Args:
+        lines: File of the index.
+        among: Paths of the images to read; None: all.
 
     Returns:
         Index of the images, None if there is no prediction; and the paths of the unreadable images.
@@ -187,6 +194,8 @@ def _read(lines: Path) -> tuple[Index | None, frozenset[str]]:
     with checking_fields(lines):
         for answer in read_lines(lines):
             path = str(answer["path"])
+            if among is not None and path not in among:
+                continue
             if "scene" not in answer:
                 rows.pop(path, None)
                 failed.add(path)

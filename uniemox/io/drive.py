@@ -14,8 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
-with suppress(ImportError):  # Windows
+try:
     import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 # NFS without a lock service: ENOLCK. SMB on macOS: ENOTSUP. FUSE: ENOSYS. Some drives call the operation invalid.
 NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
@@ -42,7 +44,7 @@ def try_lock(file: IO[Any], path: Path) -> bool:
     Raises:
         BlockingIOError: If another process holds the lock.
     """
-    if sys.platform == "win32":
+    if sys.platform == "win32" or fcntl is None:
         return False
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

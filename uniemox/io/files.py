@@ -4,6 +4,7 @@ import csv
 import errno
 import os
 import re
+import shutil
 import stat
 import threading
 import time
@@ -157,6 +158,28 @@ def replacing(
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path, error_class: type[UniemoxError] = DataError) -> Iterator[Path]:
+    """Yield a new folder to write to; it becomes `path` if all went well, and is removed otherwise.
+
+    Args:
+        path: The folder to write; it may exist if it is empty.
+        error_class: Raised if the folder can't be written.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}{PARTIAL}")
+    refuse_library(path)
+    with writing(path, error_class):
+        partial.mkdir(parents=True)
+        try:
+            yield partial
+            # Windows replaces no folder.
+            if path.exists():
+                path.rmdir()
+            partial.rename(path)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 # The loading processes of a killed run share its lock and end a moment later.

@@ -5,8 +5,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-if sys.platform != "win32":
+try:
     import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 _ONE_AT_A_TIME = threading.Lock()
 
@@ -49,7 +51,7 @@ def limit_cpu(seconds: int) -> None:
     Args:
         seconds: Processor time from now.
     """
-    if sys.platform != "win32":
+    if sys.platform != "win32" and resource is not None:
         used = resource.getrusage(resource.RUSAGE_SELF)
         _lower(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + seconds + 1)
 

@@ -1,7 +1,7 @@
 """Reads and changes ONNX files without the package onnx: their external weight files, their metadata.
 
-onnxruntime opens external files without asking. A classifier must not name any, a person detector only files in its own
-folder.
+onnxruntime opens external files without asking, and reads sparse ones into memory. Classifiers and person detectors
+must not name any, a teacher only files in its own folder.
 """
 
 import mmap
@@ -35,6 +35,8 @@ _KEY = 1
 _VALUE = 2
 # Field of ModelProto: metadata_props.
 _METADATA = 14
+# Unit of st_blocks.
+BLOCK_BYTES = 512
 # Kinds of fields: a number, and values of 8, any number of, and 4 bytes.
 _VARINT = 0
 _EIGHT = 1
@@ -73,23 +75,46 @@ def external_files(path: Path) -> list[str]:
     return sorted(names)
 
 
-def weights_beside(path: Path, error_class: type[UniemoxError]) -> list[Path]:
-    """Return the paths of the files with an ONNX file's weights.
+def refuse_external_files(path: Path, error_class: type[UniemoxError]) -> None:
+    """Refuse a file that has its weights in other files.
 
     Args:
         path: The ONNX file.
-        error_class: Raised if the file can't be read, or a file with weights is missing or outside of its folder.
+        error_class: Raised for such a file, and for one that can't be read.
     """
-    try:
-        names = external_files(path)
-    except (OSError, ValueError) as error:
-        raise error_class(f"{path}: can't read it as ONNX ({error}); export or download it again") from error
-    for name in names:
-        if leaves_folder(name) or not (path.parent / name).is_file():
+    names = _external_files(path, error_class)
+    if names:
+        raise error_class(
+            f"{path} keeps weights in other files ({names[0][:80]!r}); save it as one file "
+            "(onnx.save without save_as_external_data)"
+        )
+
+
+def check_external_files(path: Path, error_class: type[UniemoxError]) -> None:
+    """Check the files with an ONNX file's weights.
+
+    Args:
+        path: The ONNX file.
+        error_class: Raised if the file can't be read, or a file with weights is missing, sparse or outside of its
+            folder.
+    """
+    for name in _external_files(path, error_class):
+        weights = path.parent / name
+        if leaves_folder(name) or not weights.is_file():
             raise error_class(
                 f"{path} reads weights from {name[:80]!r}, not in its folder; put them there or into one file"
             )
-    return [path.parent / name for name in names]
+        state = weights.stat()
+        blocks = getattr(state, "st_blocks", None)  # not on Windows
+        if blocks is not None and blocks * BLOCK_BYTES < state.st_size // 2:
+            raise error_class(f"{path} reads weights from {name[:80]!r}, a sparse file; copy it again")
+
+
+def _external_files(path: Path, error_class: type[UniemoxError]) -> list[str]:
+    try:
+        return external_files(path)
+    except (OSError, ValueError) as error:
+        raise error_class(f"{path}: can't read it as ONNX ({error}); export or download it again") from error
 
 
 def leaves_folder(name: str) -> bool:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from uniemox.errors import DetectorError
 from uniemox.io.files import fingerprint_of
-from uniemox.io.onnx_external import weights_beside
+from uniemox.io.onnx_external import refuse_external_files
 from uniemox.io.onnx_sessions import RUNTIME_ERRORS, InferenceSession, Session
 from uniemox.persons.box import Detection, DetectorConfig, select
 from uniemox.persons.fitting import Size, fit_images
@@ -33,7 +33,7 @@ class OnnxDetector:
         self, path: Path, config: DetectorConfig, *, threads: int | None = None, provider: str = "cpu"
     ) -> None:
         self.name = path.name
-        external_files = weights_beside(path, DetectorError)
+        refuse_external_files(path, DetectorError)
         self._session = _start_session(path, threads, provider)
         self._size = _input_size(path, self._session.wide)
         self._inputs = {node.name: _TYPES[node.type] for node in self._session.wide.get_inputs()}
@@ -50,7 +50,7 @@ class OnnxDetector:
             self._batch = 1
         self._thresholds = config.thresholds(layout.confidence, layout.nms_overlap)
         settings = " ".join(map(str, (layout.name, REVISION, self._size, *self._thresholds)))
-        self.fingerprint = fingerprint_of([path, *external_files], settings)
+        self.fingerprint = fingerprint_of([path], settings)
 
     def detect(self, images: Sequence[Image.Image]) -> list[tuple[Detection, ...]]:
         """Detect people in upright RGB images of any size; boxes in px of each, clipped to it, most confident first."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from uniemox.classifier_info import ClassifierInfo, read_info
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.io.files import fingerprint_of
-from uniemox.io.onnx_external import external_files
+from uniemox.io.onnx_external import refuse_external_files
 from uniemox.io.onnx_sessions import RUNTIME_ERRORS, InferenceSession, Session
 from uniemox.io.run_files import ONNX
 from uniemox.io.sized_image import SizedImage
@@ -415,16 +415,10 @@ def _check_file(path: Path) -> None:
             raise CheckpointError(f"{path} is not a file; expected an ONNX file of uniemox finetune")
         if not 0 < size <= MAX_BYTES:
             raise CheckpointError(f"{path}: {size / 2**30:.1f} GB; expected an ONNX file of up to 2 GB, all in one")
-        others = external_files(path)
     except OSError as error:
         hint = did_you_mean(str(path), IN_PACKAGE)
         # A path such as ./embedded names a file, and has lost its ./ here.
         if str(path) in IN_PACKAGE:
             hint = f"; the model in the package is {path}, without ./"
         raise CheckpointError(f"{path} can't be read: {error.strerror or error}{hint}") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path}: can't read it as ONNX ({error}); export or download it again") from error
-    if others:
-        raise CheckpointError(
-            f"{path} keeps weights in other files ({others[0][:80]!r}); save it as one file (onnx.save without them)"
-        )
+    refuse_external_files(path, CheckpointError)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from uniemox.errors import TeacherError
-from uniemox.io.onnx_external import weights_beside
+from uniemox.io.onnx_external import check_external_files
 from uniemox.io.onnx_sessions import RUNTIME_ERRORS, Session, pick_provider
 from uniemox.io.weight_archives import ARCHIVE_ERRORS
 from uniemox.model.concat_encoder import ConcatEncoder
@@ -233,7 +233,7 @@ class OnnxImageTower:
         self.std = std
         if not Path(path).is_file():
             raise TeacherError(f"there is no file {path}")
-        weights_beside(Path(path), TeacherError)
+        check_external_files(Path(path), TeacherError)
         try:
             self.session = Session(Path(path), provider=pick_provider(None))
         except RUNTIME_ERRORS as error:

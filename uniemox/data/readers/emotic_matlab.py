@@ -9,6 +9,7 @@ import numpy as np
 
 from uniemox.data.readers.emotic_person import RATINGS, SPLITS, AnnotatedPerson
 from uniemox.errors import DataError, MissingPackageError
+from uniemox.io.limits import limited_memory
 
 TABLES = (
     "Annotations.mat",
@@ -17,6 +18,9 @@ TABLES = (
     "Annotations/CVPR17_Annotations.mat",
 )
 """Locations of the annotations below the folder; the first that exists is read."""
+
+# Memory in bytes for reading them. The 34,320 people of the release need about a third.
+MAX_MEMORY = 3 * 2**29
 
 
 def find_matlab_file(root: Path) -> Path | None:
@@ -104,7 +108,13 @@ def _load(table: Path) -> dict[str, Any]:
     except ImportError:
         raise MissingPackageError("the annotations of EMOTIC need scipy; run: pip install 'uniemox[data]'") from None
     try:
-        content = loadmat(table, variable_names=SPLITS)
+        with limited_memory(MAX_MEMORY):
+            content = loadmat(table, variable_names=SPLITS)
+    except MemoryError as error:
+        raise DataError(
+            f"{table}: needs more than {MAX_MEMORY / 2**30:.1f} GiB of memory, three times as much as the published "
+            "file; download it again"
+        ) from error
     # scipy raises errors of any class for a damaged file.
     except Exception as error:
         raise DataError(f"{table}: not a MATLAB file up to version 7 ({error}); download it again") from error

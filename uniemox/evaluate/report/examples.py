@@ -1,15 +1,19 @@
 """Example images of the report."""
 
-from collections.abc import Mapping
+import os
+import shlex
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from uniemox.data.sample import Sample, decode_sample
-from uniemox.data.source import open_data
+from uniemox.data.sample import ImageFile, Sample, decode_sample
+from uniemox.data.source import open_data, paths_of
 from uniemox.errors import ImageError, UniemoxError
 from uniemox.evaluate.run_records import Predictions
+from uniemox.io.borders import shorten
 from uniemox.io.html import jpeg_url
 from uniemox.io.sized_image import SizedImage
 
@@ -21,12 +25,49 @@ TOP_LABELS = 3
 """Number of probabilities under an image."""
 
 
-def open_samples(source: str) -> Mapping[str, Sample] | str:
-    """Return the samples of a scored data set by key; if it can't be opened any more, the reason."""
+def open_samples(source: str, run: Path, named: Collection[str] = ()) -> Mapping[str, Sample] | str:
+    """Return the samples of a scored data set by key, or the reason why they are not shown.
+
+    A run from a stranger must not bring private images into the page. So the data have to be in the folder of the run
+    or in the working folder, unless the user has named them.
+
+    Args:
+        source: Name of the data in the run.
+        run: Folder of the run.
+        named: Names of data from the user.
+    """
     try:
-        return {sample.key: sample for sample in open_data(source, with_texts=False, from_file=True).samples}
+        if source not in named:
+            outside = next((path for path in paths_of(source) if not _is_inside(path, run)), None)
+            if outside is not None:
+                return (
+                    f"{shorten(str(outside))} is neither in the run's folder nor in the working folder; if you trust "
+                    f"the run, name the data: --data {shlex.quote(source)} (data=[...] in Python)"
+                )
+        samples = open_data(source, with_texts=False, from_file=True).samples
+        return {sample.key: sample for sample in samples if source in named or not _leaves_run(sample, run)}
     except (UniemoxError, OSError) as error:
         return str(error)
+
+
+def _is_inside(path: Path, run: Path) -> bool:
+    """Return True for a path in the run's folder or the working folder.
+
+    Links of the user lead out of the working folder, but those in the run's folder are the stranger's.
+    """
+    if path.resolve().is_relative_to(run.resolve()):
+        return True
+    absolute = Path(os.path.abspath(path))
+    return absolute.is_relative_to(Path.cwd()) and not absolute.is_relative_to(Path(os.path.abspath(run)))
+
+
+def _leaves_run(sample: Sample, run: Path) -> bool:
+    """Return True for an image in the run's folder that is a link to a file elsewhere."""
+    if not isinstance(sample.image, ImageFile):
+        return False
+    path = sample.image.path
+    folder = os.path.abspath(run)
+    return os.path.abspath(path).startswith(f"{folder}{os.sep}") and not path.resolve().is_relative_to(run.resolve())
 
 
 def examples_of(predictions: Predictions, samples: Mapping[str, Sample]) -> list[tuple[str, list[dict[str, Any]], int]]:

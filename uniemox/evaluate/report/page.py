@@ -1,8 +1,8 @@
 """A self-contained HTML page about runs: settings, curves, scores and limits."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +54,19 @@ FACTS = {
 
 
 def write_report(
-    runs: Sequence[Path], path: Path, *, on_progress: Callable[[str, int, int], None] = lambda work, done, total: None
+    runs: Sequence[Path],
+    path: Path,
+    *,
+    data: Collection[str] = (),
+    on_progress: Callable[[str, int, int], None] = lambda work, done, total: None,
 ) -> list[str]:
     """Write the page of these runs; return the data sets whose images it contains: those that can still be opened.
 
     Args:
         runs: Folders of pre-training and fine-tuning runs, at least one. The page lists what a run lacks.
         path: HTML file to write.
+        data: Names of scored data, KIND:PATH as in the runs, whose images are shown wherever they are. Others are shown
+            if they are in the run's folder or the working folder.
         on_progress: Called with the name of the work, the number of finished runs, and the number of all.
 
     Raises:
@@ -71,10 +77,12 @@ def write_report(
     named = dict(zip(names_of(runs), [read_run(run) for run in runs], strict=True))
     tuned = {name: run for name, run in named.items() if run.kind == "finetune"}
     views = []
-    samples_of = cache(open_samples)
+    samples_of = cache(partial(open_samples, named=data))
     for done, (name, run) in enumerate(named.items()):
         on_progress("reporting", done, len(named))
-        views.append({"name": name, "kind": KINDS[run.kind], "run": run, **_view(run, samples_of)})
+        views.append(
+            {"name": name, "kind": KINDS[run.kind], "run": run, **_view(run, partial(samples_of, run=run.path))}
+        )
     write_html(
         path,
         "uniemox/evaluate/report/page.html",

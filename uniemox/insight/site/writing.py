@@ -2,13 +2,14 @@
 
 import hashlib
 import json
+import os
 import shutil
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 
 from uniemox.errors import CheckpointError, ConfigError
-from uniemox.io.files import write_file
+from uniemox.io.files import replacing_folder, write_file
 from uniemox.io.html import STYLE_SHEET
 from uniemox.io.weight_names import refuse_name_in_package
 from uniemox.predict.confidence import max_coverage
@@ -65,7 +66,22 @@ def write_site(network: Network, model: Path, out: Path, runtime: Path) -> None:
             f"{runtime} has no {missing[0]}; download the npm package (npm pack onnxruntime-web), unpack it, and "
             "give its folder as --runtime"
         )
-    (out / "runtime").mkdir(parents=True)
+    # The name of a folder such as `site/.` has no last part.
+    with replacing_folder(Path(os.path.abspath(out)), ConfigError) as partial:
+        _write_files(network, model, partial, dist)
+
+
+def _write_files(network: Network, model: Path, out: Path, dist: Path) -> None:
+    """Write all files of the page.
+
+    Args:
+        network: The content of `model`.
+        model: An ONNX file.
+        out: An empty folder.
+        dist: Folder with the files of the runtime.
+    """
+    info = network.info
+    (out / "runtime").mkdir()
     (out / "page").mkdir()
     for name in {name for names in RUNTIME.values() for name in names}:
         shutil.copyfile(dist / name, out / "runtime" / name)
