@@ -2,9 +2,12 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote
 
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
@@ -39,6 +42,8 @@ MAX_FALSE_BOUNDARIES = 1000
 """Maximum number of lines in files that begin like the boundary; correct forms have none, and each costs 1 µs."""
 MAX_PARAMETERS = 100
 """Maximum number of parameters in a content type or in a header of a part; each costs 1 µs."""
+# Character set and name (RFC 8187). Headers are at most 16 KiB long.
+_EXTENDED_NAME = re.compile(r";\s*filename\*\s*=\s*([\w.+-]{1,40})'[^';\s]{0,40}'([^;\s]+)", re.IGNORECASE)
 CLOSE = {"Connection": "close"}
 GRACE_S = 5.0
 """Seconds after which a body must have arrived at the minimum rate."""
@@ -199,9 +204,8 @@ class _Form:
             _, options = _parse_header(part.headers.get(b"content-disposition", b""))
             if options.get(b"name") != FIELD.encode():
                 raise RefusedError(422, "unknown_field", f"expected only files in the field {FIELD!r}")
-            raw_name = options.get(b"filename")
-            name = None if raw_name is None else raw_name.decode("utf-8", "replace")[:MAX_NAME_LENGTH]
-            uploads.append(Upload(b"".join(part.content), name))
+            name = _name_of(part.headers[b"content-disposition"], options)
+            uploads.append(Upload(b"".join(part.content), None if name is None else name[:MAX_NAME_LENGTH]))
         if not uploads:
             raise RefusedError(422, "no_picture", f"no image was sent; put one or more files in the field {FIELD!r}")
         return uploads
@@ -228,3 +232,18 @@ class _Form:
 
     def on_end(self) -> None:
         self.is_complete = True
+
+
+def _name_of(header: bytes, options: Mapping[bytes, bytes]) -> str | None:
+    """Return the name of a file; None without one.
+
+    Args:
+        header: Value of Content-Disposition. Clients in .NET write the name as filename*=utf-8''caf%C3%A9.jpg, too.
+        options: Its other options.
+    """
+    match = _EXTENDED_NAME.search(header.decode("latin-1"))
+    if match:
+        with suppress(LookupError):
+            return unquote(match[2], match[1], "replace")
+    name = options.get(b"filename")
+    return None if name is None else name.decode("utf-8", "replace")

@@ -1,6 +1,5 @@
 """Models on the server, and the work of the worker thread."""
 
-import os
 import re
 import time
 from collections import Counter
@@ -13,7 +12,17 @@ from PIL import Image
 
 from uniemox.errors import BoxError, ImageError
 from uniemox.insight import heat_map
-from uniemox.io import DecoderPool, Decoders, MinSides, SizedImage, encode_image, image_border, is_raw, open_image
+from uniemox.io import (
+    DecoderPool,
+    Decoders,
+    MinSides,
+    SizedImage,
+    encode_image,
+    image_border,
+    is_raw,
+    open_image,
+    usable_cores,
+)
 from uniemox.persons import Box
 from uniemox.predict import Failure, Predictor, max_coverage, possible_sets
 from uniemox_serve.answers import ModelAnswer, RefusedError
@@ -76,7 +85,7 @@ class Models:
 
     def __init__(self, predictors: Sequence[Predictor], *, max_megapixels: int, decode_s: float) -> None:
         self._max_megapixels = max_megapixels
-        self._decoders = DecoderPool(min(MAX_DECODERS, max(MIN_DECODERS, os.cpu_count() or 1)), wait_s=decode_s)
+        self._decoders = DecoderPool(min(MAX_DECODERS, max(MIN_DECODERS, usable_cores())), wait_s=decode_s)
         counts: Counter[str] = Counter()
         self._predictors: dict[str, Predictor] = {}
         for predictor in predictors:

@@ -119,6 +119,21 @@ def test_images_that_are_alike_are_not_taken_for_copies() -> None:
     assert groups_of_copies([*thumbs_of(alike), larger[3], thumbs_of(alike[4:5])[0]])[61] == 4
 
 
+def test_photographs_beside_their_stored_variants_are_recognised(images: list[Image.Image]) -> None:
+    """As augmentation tools write them: each is a neighbour of the others."""
+    rng = np.random.default_rng(0)
+    variants = []
+    for image in images:
+        for _ in range(12):
+            left, top, right, bottom = rng.uniform(0, 0.05, 4)
+            w, h = image.size
+            cut = image.crop((int(left * w), int(top * h), int(w - right * w), int(h - bottom * h)))
+            variants.append(cut.rotate(rng.uniform(-2, 2), Image.Resampling.BICUBIC).resize((w, h)))
+    index = PerceptualIndex.of(perceptual_hashes(thumbs_of([*images, *variants])))
+    assert index.are_distinctive(np.arange(len(index))).mean() < 0.5
+    assert len(index.found(thumbs_of([image.resize((99, 200)) for image in images]))) >= 39
+
+
 def test_images_that_are_alike_do_not_hide_others(images: list[Image.Image]) -> None:
     """As the frames of a film beside the photographs of the initial weights."""
     wide = images[0].resize((600, 600))

@@ -69,6 +69,14 @@ def test_seeds_are_pooled(runs: dict[str, Path]) -> None:
     assert json.loads(json.dumps(asdict(comparison)))["theirs"] == list(comparison.theirs)
 
 
+def test_scores_on_images_that_a_run_may_have_seen_are_named(runs: dict[str, Path]) -> None:
+    [file] = (runs["a0"] / "evaluations").glob("*.json")
+    file.write_text(json.dumps({**json.loads(file.read_text()), "may_be_seen": True}))
+    [comparison] = compare([runs["a0"]], [runs["b0"]])
+    assert f"{runs['a0']} may have been trained on some of these images" in comparison.note
+    assert str(runs["b0"]) not in comparison.note
+
+
 def test_runs_of_one_side_are_seeds_of_one_setting(
     runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -95,6 +103,12 @@ def test_runs_of_one_side_are_seeds_of_one_setting(
     with pytest.raises(ConfigError, match=r"training data 12345678 and abcdefgh"):
         compare(ours, theirs)
     change_data(runs["a1"], sha256="1234567890")
+    # Teachers and starts count by their settings, not by their folders.
+    for name, start in (("a0", "b0"), ("a1", "b1")):
+        change_settings(runs[name], init=f"{runs[start]},{runs[start]}", distillation={"teacher": str(runs[start])})
+    assert compare(ours, theirs)
+    for name in ("a0", "a1"):
+        change_settings(runs[name], init="timm:a", distillation={"teacher": "none"})
     # A method without a draw gives one model for all seeds.
     for name in ("a0", "a1"):
         (runs[name] / "model.onnx").write_bytes(b"one model")

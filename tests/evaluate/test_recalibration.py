@@ -17,11 +17,12 @@ from tests.evaluate.test_run import labelled_data
 from tests.predict.networks import tiny_network
 from tests.runs import finetuned, uniemox_here
 from uniemox.cli.calibrate import _log_loss_words, calibrate
-from uniemox.data.seen import read_seen, seen_file
+from uniemox.data.seen import OTHERS, read_seen, seen_file
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError, LabelError
 from uniemox.evaluate.calibration import LogLossChange, fit_temperature
 from uniemox.evaluate.compare import chance_of
+from uniemox.evaluate.evaluation import UNKNOWN_TRAINING
 from uniemox.evaluate.evaluation_files import write_evaluation
 from uniemox.evaluate.outputs import outputs_of_network
 from uniemox.evaluate.recalibration import Recalibration, recalibrate
@@ -322,11 +323,24 @@ def test_calibration_images_are_recorded_as_training_images(photos: Path, tmp_pa
     source = tiny_network(tmp_path / "m.onnx")
     data = open_data(f"folder:{photos}")
     recalibrate(str(source), data, tmp_path / "mine.onnx")
-    assert len(read_seen(tmp_path / "mine.onnx")) == 2 * COUNT
+    assert len(read_seen(tmp_path / "mine.onnx") - {OTHERS}) == 2 * COUNT
     with pytest.raises(DataError, match=says(f"trained on {COUNT} of these {COUNT}")):
         evaluate(tmp_path / "mine.onnx", data)
     with pytest.raises(DataError, match="trained on"):
         recalibrate(str(tmp_path / "mine.onnx"), data, tmp_path / "again.onnx")
+
+
+def test_a_model_with_unknown_training_images_stays_one(photos: Path, tmp_path: Path) -> None:
+    """Its calibration images are known afterwards, and nothing else."""
+    source = tiny_network(tmp_path / "m.onnx")
+    assert recalibrate(str(source), open_data(f"folder:{photos}"), tmp_path / "mine.onnx").may_be_seen
+    others = tmp_path / "others"
+    for number, name in enumerate(("awe", "fear", "awe", "fear")):
+        (others / name).mkdir(parents=True, exist_ok=True)
+        draw_image(900 + number).save(others / name / f"{number}.jpg")
+    result = evaluate(tmp_path / "mine.onnx", open_data(f"folder:{others}"))
+    assert UNKNOWN_TRAINING in result.notes
+    assert result.may_be_seen
 
 
 def test_calibration_images_are_recognised_in_another_file(tmp_path: Path) -> None:

@@ -243,8 +243,8 @@ def test_text_of_the_data_is_escaped(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_target_person_is_framed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
     """Two people of one large grey image: each example has its own frame, where the box is."""
+    monkeypatch.chdir(tmp_path)
     Image.new("RGB", (1280, 960), (128, 128, 128)).save(tmp_path / "a.png")
     rows = ("a.png,awe,128,96,384,480", "a.png,fear,768,480,1152,864")
     (tmp_path / "people.csv").write_text("\n".join(["path,label,x1,y1,x2,y2", *rows]))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.predict.networks import tiny_network
 from uniemox.io import onnx_sessions
 from uniemox.io.onnx_sessions import Session
-from uniemox.io.parallel import MAX_AHEAD, is_parallel_worker, parallel_map
+from uniemox.io.parallel import MAX_AHEAD, _cpu_quota, is_parallel_worker, parallel_map
 
 
 @given(st.lists(st.integers(0, 3), max_size=40), st.integers(1, 50))
@@ -24,6 +24,30 @@ def test_results_come_in_the_order_of_the_items(millis: list[int], ahead: int) -
         return item[0]
 
     assert list(parallel_map(enumerate(millis), work, ahead=ahead)) == list(range(len(millis)))
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "quota"),
+    [
+        ("0::/", {"cpu.max": "150000 100000"}, 1.5),
+        ("0::/", {"cpu.max": "max 100000"}, None),
+        # A group around this one has the smaller quota.
+        ("0::/a/b", {"a/b/cpu.max": "max 100000", "a/cpu.max": "200000 100000"}, 2),
+        ("3:cpu:/docker/x", {"cpu/cpu.cfs_quota_us": "50000", "cpu/cpu.cfs_period_us": "100000"}, 0.5),
+        ("3:cpu:/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ("0::/", {"cpu.max": "a"}, None),
+    ],
+)
+def test_the_quota_of_a_container_limits_the_cores(
+    groups: str, files: dict[str, str], quota: float | None, tmp_path: Path
+) -> None:
+    for name, text in files.items():
+        path = tmp_path / "cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    (tmp_path / "groups").write_text(groups + "\n")
+    assert _cpu_quota(tmp_path / "cgroup", tmp_path / "groups") == quota
+    assert _cpu_quota(tmp_path / "cgroup", tmp_path / "none") is None
 
 
 def test_an_error_is_raised_at_its_item_and_ends_the_map() -> None:

@@ -37,6 +37,14 @@ def test_other_streams_and_names() -> None:
     assert list(listed_paths(stream("a\n\ufeffb\n".encode()))) == ["a", "\ufeffb"]
 
 
+def test_addresses_of_files_are_paths() -> None:
+    """As file managers copy them; a relative path, or another machine's, is a name like any other."""
+    lines = ["file:///a%20b/%C3%BC.jpg\r\n", "file://localhost/c.jpg\n", "FILE:/d.jpg\n", "file:///%FF.jpg\n"]
+    assert list(listed_paths(lines)) == ["/a b/ü.jpg", "/c.jpg", "/d.jpg", os.fsdecode(b"/\xff.jpg")]
+    others = ["file:a.jpg", "file://server/a.jpg", "profile:///a%20b.jpg", "a%20b.jpg"]
+    assert list(listed_paths(others)) == others
+
+
 def test_paths_are_yielded_as_they_arrive() -> None:
     """`find ... | uniemox predict -` begins before find has ended."""
 

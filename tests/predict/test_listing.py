@@ -79,6 +79,17 @@ def test_the_command_reports_the_number_of_skipped_images(tmp_path: Path) -> Non
     assert done.stdout.count("\n") == 1
 
 
+def test_icons_and_drawings_are_left_out_with_a_note(tmp_path: Path) -> None:
+    for name in ("a.jpg", "favicon.ico", "b/logo.SVG", "b/other.svg", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    skipped = LeftOut()
+    assert list(list_images([str(tmp_path)], skipped=skipped)) == [str(tmp_path / "a.jpg")]
+    [note] = skipped.notes(is_listed_name)
+    assert "2 .svg, 1 .ico" in note
+    assert str(tmp_path / "b" / "logo.SVG") in note
+
+
 @pytest.mark.parametrize(
     ("pattern", "names"),
     [

@@ -219,6 +219,21 @@ def test_file_names_are_only_repeated_as_text(server: Running, name: bytes, expe
     assert answer["name"] == expected
 
 
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (b"filename=\"=?utf-8?B?Y2Fmw6k=?=\"; filename*=utf-8''caf%C3%A9.jpg", "café.jpg"),
+        (b"filename*=UTF-8'en'a%2Fb.jpg", "a/b.jpg"),
+        (b"filename=\"0.jpg\"; filename*=klingon''%41.jpg", "0.jpg"),
+    ],
+)
+def test_extended_file_names_are_read(server: Running, header: bytes, expected: str) -> None:
+    """As HttpClient of .NET sends them."""
+    body, kind = form([image()])
+    [answer] = server.ask("POST", "/predict", body.replace(b'filename="0.jpg"', header), Content_Type=kind).json
+    assert answer["name"] == expected
+
+
 @pytest.mark.portable
 def test_health_and_models(server: Running) -> None:
     assert server.ask("GET", "/health").json == {

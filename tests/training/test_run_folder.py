@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.data.tree import says
-from tests.drawn import class_folders
+from tests.drawn import class_folders, draw_image
 from uniemox.data.perceptual import PREFIX
-from uniemox.data.sample import DataSet
-from uniemox.data.seen import SEEN, read_seen, write_seen
+from uniemox.data.sample import DataSet, ImageFile
+from uniemox.data.seen import OTHERS, SEEN, read_seen, write_seen
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError
 from uniemox.io.run_files import CONFIG
@@ -212,6 +212,21 @@ def test_training_hashes_are_written_once(tmp_path: Path, data: DataSet) -> None
     assert read_seen(after) > expected
     write_seen(tmp_path / "third", other, [str(out / "encoder.safetensors")], lambda *now: progress.append(now))
     assert read_seen(tmp_path / "third") == read_seen(after)
+    # A file that somebody has put into the folder may be of another model.
+    assert OTHERS not in read_seen(out / "encoder.safetensors")
+    assert read_seen(out / "copied.safetensors") == read_seen(out) | {OTHERS}
+
+
+def test_images_that_were_replaced_before_a_resume_count_as_seen(tmp_path: Path, data: DataSet) -> None:
+    out = tmp_path / "seen"
+    write_seen(out, data, [])
+    before = read_seen(out)
+    replaced = data.samples[0].image
+    assert isinstance(replaced, ImageFile)
+    draw_image(77).save(replaced.path)
+    write_seen(out, data, [])
+    assert hashlib.sha256(replaced.read()).hexdigest() in read_seen(out)
+    assert read_seen(out) > before
 
 
 def test_torchrun_restart_resumes_without_option(

@@ -75,6 +75,7 @@ def calibrate(
         refuse_existing(out, seen_file(out))
     pairs = None if label_map is None else read_label_pairs(label_map)
     from uniemox.data.unreadable import describe_unreadable
+    from uniemox.evaluate.evaluation import UNKNOWN_TRAINING
     from uniemox.evaluate.rating_fit import fit_ratings
     from uniemox.evaluate.recalibration import Recalibration, recalibrate
 
@@ -95,6 +96,8 @@ def calibrate(
                 if pairs is not None:
                     reason += ", or the label map leaves it out"
                 say(f"{images_text} left out: {reason}")
+            if result.may_be_seen:
+                say(UNKNOWN_TRAINING)
             verdict = result.verdict
             line, words = _confidence_words(result, out)
     for unreadable in describe_unreadable(result.unreadable):

@@ -16,16 +16,21 @@ import numpy as np
 from uniemox.classifier_info import PersonPolicy
 from uniemox.data.hashes import decoded_hashes, fingerprints, small_images
 from uniemox.data.perceptual import PerceptualIndex, Thumbs
-from uniemox.data.sample import DataSet, Sample
+from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.data.unreadable import UNREADABLE_FILE, read_unreadable, reasons_of, write_unreadable
 from uniemox.errors import DataError
-from uniemox.io.files import open_regular, read_limited, write_file
+from uniemox.io.arrays import load_arrays
+from uniemox.io.files import read_limited, write_file
 from uniemox.io.progress import Progress, silent
 from uniemox.io.weight_names import Init, weight_paths
 
 SEEN = "training_pictures.txt"
 # How to leave copies out, for messages.
 EXCLUDE_COPIES = "uniemox data check KIND:PATH --json > check.json, then --exclude check.json"
+OTHERS = "others"
+"""Line of a file of hashes, or item of a set of hashes: the model was also trained on images that are not known."""
+# Names, without endings, of a run's own files: the hashes of the folder are theirs.
+_OWN_FILES = ("model", "encoder")
 # Name of the array of hashes in a file of stored features.
 STORED = "seen"
 
@@ -41,7 +46,7 @@ def write_seen(
     """Write the hashes of all readable images of a data set and of the training images of its sources.
 
     The reasons for unreadable images are written next to the hashes. If the file exists, only images that could not be
-    read then are tried again: a repaired one is trained on, and counts as seen.
+    read then, or were written since, are read again: they are trained on, and count as seen.
 
     Args:
         folder: Folder of the run or teacher.
@@ -52,27 +57,40 @@ def write_seen(
         The reasons for unreadable images, by key.
     """
     if (folder / SEEN).exists():
-        return _retry_unreadable(folder, data.samples, person)
+        return _read_again(folder, data.samples, person)
     hashes, broken = check_images(data.samples, on_progress, person)
     write_unreadable(folder / UNREADABLE_FILE, broken)
     write_hashes(folder / SEEN, hashes.union(*map(seen_by, sources)))
     return broken
 
 
-def _retry_unreadable(folder: Path, samples: Collection[Sample], person: PersonPolicy | None) -> dict[str, str]:
-    """Read the images again that could not be read, and add repaired ones to the hashes.
+def _read_again(folder: Path, samples: Collection[Sample], person: PersonPolicy | None) -> dict[str, str]:
+    """Read the images again that could not be read or were written since, and add their hashes.
 
     Returns:
         The remaining reasons, by key.
     """
     previous = read_unreadable(folder / UNREADABLE_FILE)
-    if not previous:
+    since_ns = (folder / SEEN).stat().st_mtime_ns
+    again = [sample for sample in samples if sample.key in previous or _is_newer(sample, since_ns)]
+    if not again:
         return {}
-    hashes, broken = check_images([sample for sample in samples if sample.key in previous], person=person)
+    hashes, broken = check_images(again, person=person)
     if hashes:
         write_hashes(folder / SEEN, hashes | _read(folder / SEEN))
         write_unreadable(folder / UNREADABLE_FILE, broken)
     return broken
+
+
+def _is_newer(sample: Sample, since_ns: int) -> bool:
+    """Return True for an image file that was written or moved to its place after a time, in ns since 1970."""
+    if not isinstance(sample.image, ImageFile):
+        return False
+    try:
+        return sample.image.path.stat().st_ctime_ns > since_ns
+    # Reading the image gives the reason.
+    except OSError:
+        return True
 
 
 def hashes_of(samples: Collection[Sample], on_progress: Progress = silent) -> set[str]:
@@ -109,15 +127,21 @@ def seen_by(name: str) -> set[str]:
 def read_seen(path: Path, *, in_folder: bool = True) -> set[str]:
     """Read the hashes of a folder or file: next to the file, in it (stored features), or in its folder.
 
+    The set contains OTHERS if the model was also trained on images that are not known. A file that was copied into a
+    run's folder is such a model.
+
     Args:
         in_folder: False: do not read the hashes of the file's folder, which is a folder of images and not a run.
     """
     if path.is_dir():
         return _read(path / SEEN)
     file = seen_file(path)
-    if in_folder and not file.is_file():
+    is_own = file.is_file()
+    if in_folder and not is_own:
         file = path.parent / SEEN
     hashes = _read(file)
+    if hashes and not is_own and path.name.partition(".")[0] not in _OWN_FILES:
+        hashes.add(OTHERS)
     if path.suffix == ".npz":
         return hashes | _stored(path)
     return hashes
@@ -313,10 +337,7 @@ def _read(path: Path) -> set[str]:
 def _stored(path: Path) -> set[str]:
     """Return the hashes in a file of stored features."""
     try:
-        with open_regular(path) as content, np.load(content, allow_pickle=False) as file:
-            if STORED in file:
-                return set(map(str, file[STORED]))
-            return set()
+        return set(map(str, load_arrays(path, [STORED]).get(STORED, ())))
     except (OSError, ValueError, zipfile.BadZipFile):
         # The reader of the features reports the fault.
         return set()

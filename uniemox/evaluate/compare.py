@@ -138,10 +138,22 @@ def _compare_on_title(
         predictions_of[path] = evaluation.predictions
     comparison = _compare(title, *([predictions_of[path] for path in group] for group in groups), without=without)
     warning = map_note(evaluation_of)
-    note = "; ".join(filter(None, (comparison.note, warning or shared_map_note(evaluation_of))))
+    notes = (comparison.note, warning or shared_map_note(evaluation_of), _seen_note(evaluation_of))
+    note = "; ".join(filter(None, notes))
     ours, theirs, *_ = groups
     settings = differing_settings(ours, theirs)
     return replace(comparison, note=note, settings=settings, is_fair=comparison.is_fair and not warning)
+
+
+def _seen_note(evaluation_of: Mapping[Path, SavedEvaluation]) -> str:
+    """Return a note on runs that may have been trained on some of the images; empty without one."""
+    paths = [str(path) for path, evaluation in evaluation_of.items() if evaluation.values.get("may_be_seen")]
+    if not paths:
+        return ""
+    return (
+        f"{', '.join(paths)} may have been trained on some of these images (evaluate says why): if so, the scores are "
+        "too high"
+    )
 
 
 def _check_sides(ours: Sequence[Path], theirs: Sequence[Path], baseline: Sequence[Path], *, allow_mixed: bool) -> None:

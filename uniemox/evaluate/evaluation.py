@@ -13,7 +13,8 @@ from uniemox.intervals import Interval
 from uniemox.plurals import counted
 
 UNKNOWN_TRAINING = (
-    f"the model has no {SEEN} beside it: if it was trained on some of these images, the scores are too high"
+    f"the model's training images are not completely known, because it had no {SEEN} beside it: if it was trained on "
+    "some of these images, the scores are too high"
 )
 SEEN_ALLOWED = "images that the model was trained on are allowed: if some of these are, the scores are too high"
 
@@ -92,6 +93,8 @@ class Evaluation:
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON-serialisable form, without the predictions."""
         values = as_values(self.scores) | dict(self.trust) | {"notes": list(self.notes)}
+        if self.may_be_seen:
+            values["may_be_seen"] = True
         if self.scored_labels:
             values["scored_labels"] = list(self.scored_labels)
         if self.label_map:

@@ -9,7 +9,7 @@ import numpy as np
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.hashes import image_hashes
 from uniemox.data.sample import DataSet
-from uniemox.data.seen import hashes_of, read_seen, refuse_seen, seen_file, write_hashes
+from uniemox.data.seen import OTHERS, hashes_of, read_seen, refuse_seen, seen_file, write_hashes
 from uniemox.data.unreadable import reasons_of
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.evaluate.calibration import (
@@ -91,6 +91,8 @@ class Recalibration:
     """Number of images that were not used, because the model has no label for theirs or the map leaves it out."""
     units: int | None = None
     """Number of groups of images that are resampled together; None: each image is one."""
+    may_be_seen: bool = False
+    """True if the model may have been trained on some of these images."""
 
     @property
     def keeps_temperature(self) -> bool:
@@ -198,9 +200,10 @@ def recalibrate(
     )
     result = _measure(info, fitted, outputs, answers, scored, change)
     # The hashes first: a model without them could be scored on these images.
-    write_hashes(seen_file(out), hashes_of(outputs.samples, on_progress) | training_hashes)
+    hashes = hashes_of(outputs.samples, on_progress) | (training_hashes or {OTHERS})
+    write_hashes(seen_file(out), hashes)
     write_model(source, out, fitted.to_json())
-    return replace(result, split=split, left_out=len(data.samples) - len(samples))
+    return replace(result, split=split, left_out=len(data.samples) - len(samples), may_be_seen=OTHERS in hashes)
 
 
 def _is_gain(change: LogLossChange | None) -> bool:

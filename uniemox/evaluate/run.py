@@ -11,7 +11,7 @@ from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.hashes import image_hashes
 from uniemox.data.perceptual import PREFIX
 from uniemox.data.sample import NO_PERSONS, DataSet, Sample
-from uniemox.data.seen import SEEN, read_seen, refuse_seen
+from uniemox.data.seen import OTHERS, SEEN, read_seen, refuse_seen
 from uniemox.data.unreadable import listing_of, lost_by_class, reasons_of
 from uniemox.errors import CheckpointError, ConfigError, LabelError
 from uniemox.evaluate.evaluation import SEEN_ALLOWED, UNKNOWN_TRAINING, Evaluation
@@ -260,7 +260,7 @@ def _refuse_seen(
     """Raise DataError for samples that the model, its rating head or the person detector was trained on.
 
     Returns:
-        False if the model's training images are not known.
+        False if not all of the model's training images are known.
     """
     model_hashes = read_seen(file_in_package(model))
     training_hashes = model_hashes | data.detector_seen
@@ -282,7 +282,7 @@ def _refuse_seen(
             splits=folder / SPLITS if has_splits else None,
             start=_init_of_run(folder),
         )
-    return bool(model_hashes) or head is not None
+    return OTHERS not in model_hashes and (bool(model_hashes) or head is not None)
 
 
 def _init_of_run(folder: Path) -> str:

@@ -9,6 +9,8 @@ from uniemox.errors import ConfigError
 from uniemox.io.run_files import CONFIG, ONNX
 from uniemox.io.run_record import read_json_object
 
+# Settings that name runs, whose own settings count instead of their folders.
+RUNS_IN_SETTINGS = ("init", "encoder.start", "distillation.teacher")
 # Settings that change where and how a run is computed and stored, not what it learns.
 NO_SETTINGS = ("hardware", "save", "max_unreadable")
 SEED = "seed"
@@ -37,14 +39,29 @@ def settings_of(run: Path, depth: int = MAX_DEPTH) -> dict[str, str] | None:
         return None
     settings = _flat(config)
     if isinstance(data, dict):
-        # One folder has several spellings, so its content counts.
-        settings["hash of the training data"] = str(data.get("sha256"))[:8]
-    for name in ("init", "encoder.start"):
-        start = settings.get(name)
-        if start and depth and (of_start := settings_of(Path(start), depth - 1)) is not None:
-            del settings[name]
-            settings |= {f"{name}: {setting}": value for setting, value in of_start.items()}
+        # One folder has several spellings, so its content counts; that of the images is not in the record.
+        settings["names and labels of the training data"] = str(data.get("sha256"))[:8]
+    for name in RUNS_IN_SETTINGS:
+        runs = settings.get(name, "").split(",")
+        of_runs = [_settings_of_start(run, depth) for run in runs]
+        if None in of_runs:
+            continue
+        del settings[name]
+        for number, of_run in enumerate(of_runs, start=1):
+            part = name if len(runs) == 1 else f"{name} {number}"
+            settings |= {f"{part}: {setting}": value for setting, value in (of_run or {}).items()}
     return settings
+
+
+def _settings_of_start(name: str, depth: int) -> dict[str, str] | None:
+    """Return the settings of a run, or of the one with a file of weights; None if the name is none of a run."""
+    path = Path(name)
+    if not name or not depth:
+        return None
+    if not path.is_file():
+        return settings_of(path, depth - 1)
+    settings = settings_of(path.parent, depth - 1)
+    return None if settings is None else settings | {"file": path.name}
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

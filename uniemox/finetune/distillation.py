@@ -12,6 +12,7 @@ from uniemox.data.sample import ImageFile, Sample
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError
 from uniemox.finetune.config import DistillationConfig
+from uniemox.io.arrays import load_arrays
 from uniemox.io.files import replacing
 from uniemox.io.progress import Progress, silent
 from uniemox.labels import LabelSet
@@ -96,10 +97,9 @@ def ask_teacher(
         with replacing(path) as partial, partial.open("wb") as file:
             np.savez(file, keys=np.array(keys), shares=predictions)
     wait_for_all()
-    with np.load(path, allow_pickle=False) as saved:
-        saved_keys = saved["keys"].tolist()
-        values = saved["shares"]
-    if saved_keys != keys:
+    saved = load_arrays(path)
+    values = saved["shares"]
+    if saved["keys"].tolist() != keys:
         raise DataError(f"{path} has predictions for other images; give the same --distillation.data, or another --out")
     is_read = np.isfinite(values).all(axis=1)
     shares = {key: torch.from_numpy(row) for key, row, is_good in zip(keys, values, is_read, strict=True) if is_good}

@@ -31,6 +31,7 @@ from uniemox.finetune.network import BuiltNetwork, build_network
 from uniemox.finetune.overlaps import find_overlaps
 from uniemox.finetune.parts import split_for_training
 from uniemox.intervals import clip_to_share, interval_over_runs, share_interval
+from uniemox.io.arrays import load_arrays
 from uniemox.io.files import replacing, write_file, write_rows
 from uniemox.io.progress import Progress
 from uniemox.io.stopping import StopRequest
@@ -235,10 +236,10 @@ def _encode(work: _Work, network: BuiltNetwork, samples: Sequence[Sample]) -> Fe
                     unreadable=np.array([image.key for image in outputs.broken], dtype=str),
                     reasons=np.array([image.reason for image in outputs.broken], dtype=str),
                 )
-        with np.load(path, allow_pickle=False) as saved:
-            rows |= dict(zip(saved["keys"].tolist(), saved["values"], strict=True))
-            pairs = zip(saved["unreadable"].tolist(), saved["reasons"].tolist(), strict=True)
-            unreadable = [Broken(key, reason) for key, reason in pairs]
+        saved = load_arrays(path)
+        rows |= dict(zip(saved["keys"].tolist(), saved["values"], strict=True))
+        pairs = zip(saved["unreadable"].tolist(), saved["reasons"].tolist(), strict=True)
+        unreadable = [Broken(key, reason) for key, reason in pairs]
         broken.add(unreadable)
         for image in unreadable:
             work.callback.note(f"left out: {image.reason}")

@@ -15,7 +15,8 @@ from uniemox.insight.columns import COUNTS
 from uniemox.insight.features import unpack
 from uniemox.insight.index_file import CACHE, find_index, index_header, open_index, set_aside
 from uniemox.insight.survey.lines import EXHAUST, NewAnswers
-from uniemox.io.files import open_regular, replacing
+from uniemox.io.arrays import load_arrays
+from uniemox.io.files import replacing
 from uniemox.io.walking import LeftOut
 from uniemox.labels import AFFECT
 from uniemox.predict.images import is_listed_name, walk
@@ -251,17 +252,14 @@ def _load(cache: Path, lines: Path, header: AnswerHeader) -> tuple[Index, frozen
         original = os.stat(lines)
         if copy.st_mtime_ns < original.st_mtime_ns or copy.st_size > MAX_GROWTH * original.st_size:
             return None
-        with open_regular(cache) as file, np.load(file, allow_pickle=False) as arrays:
-            # A compressed copy is not ours, and may be much larger than its file.
-            if any(part.compress_type for part in arrays.zip.infolist()):
-                return None
-            if str(arrays["asked"]) != header.asked:
-                return None
-            texts = [arrays[name] for name in ("paths", "columns", "failed")]
-            if any(text.dtype.kind != "U" or not text.dtype.itemsize or text.ndim != 1 for text in texts):
-                return None
-            paths, columns, failed = texts
-            numbers = (arrays["values"], arrays["is_unfamiliar"], arrays["features"])
+        arrays = load_arrays(cache)
+        if str(arrays["asked"]) != header.asked:
+            return None
+        texts = [arrays[name] for name in ("paths", "columns", "failed")]
+        if any(text.dtype.kind != "U" or not text.dtype.itemsize or text.ndim != 1 for text in texts):
+            return None
+        paths, columns, failed = texts
+        numbers = (arrays["values"], arrays["is_unfamiliar"], arrays["features"])
         index = Index(paths, tuple(columns.tolist()), *numbers)
         return (index, frozenset(failed.tolist())) if _is_whole(index) else None
     except Exception:  # noqa: BLE001 - whatever is wrong with a copy that may be a stranger's, it is made again

@@ -1,5 +1,6 @@
 """Parallel maps: threads for images, machines of a Ray cluster."""
 
+import math
 import os
 import pickle
 import threading
@@ -10,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from uniemox.bounds import check_numbers
@@ -55,10 +57,39 @@ def parallel_map(
 
 
 def usable_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Return the number of cores that this process may use: its own, at most the quota of its container."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _cpu_quota()
+    return cores if quota is None else max(1, min(cores, math.ceil(quota)))
+
+
+@cache
+def _cpu_quota(root: Path = Path("/sys/fs/cgroup"), process: Path = Path("/proc/self/cgroup")) -> float | None:
+    """Return the number of cores whose time the process may use, such as 1.5 of `docker run --cpus 1.5`; None: all.
+
+    Args:
+        root: Folder of control groups, of version 2 or 1.
+        process: File with the groups of the process.
+    """
+    quotas = []
+    try:
+        lines = process.read_text("ascii").splitlines()
+        group = next((line.removeprefix("0::").lstrip("/") for line in lines if line.startswith("0::")), "")
+        folder = root / group
+        # Each group around this one may have a smaller quota.
+        for limits in (folder, *folder.parents):
+            if limits.is_relative_to(root) and (limits / "cpu.max").is_file():
+                quota, period = (limits / "cpu.max").read_text("ascii").split()
+                quotas += [] if quota == "max" else [int(quota) / int(period)]
+        first_version = root / "cpu"
+        if (first_version / "cpu.cfs_quota_us").is_file():
+            quota, period = ((first_version / f"cpu.cfs_{name}_us").read_text("ascii") for name in ("quota", "period"))
+            quotas += [int(quota) / int(period)]
+    # Other systems, and files that a sandbox hides.
+    except (OSError, ValueError):
+        return None
+    # -1: no quota.
+    return min((quota for quota in quotas if quota > 0), default=None)
 
 
 def count_cores() -> int:

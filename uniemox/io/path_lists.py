@@ -2,9 +2,13 @@
 
 import codecs
 import os
+import re
 from collections.abc import Iterable, Iterator
 from typing import IO, Any
+from urllib.parse import unquote
 
+# The path follows, without its host: this machine.
+_LOCAL = re.compile(r"file:(?://(?:localhost)?)?(?=/(?!/))", re.IGNORECASE)
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -37,7 +41,10 @@ def listed_paths(stream: Iterable[Any]) -> Iterator[str]:
 
 
 def _paths_of(line: str) -> Iterator[str]:
-    """Yield the paths in a line, without blank ones."""
-    for path in line.split("\0"):
-        if path.strip():
-            yield path.rstrip("\r\n")
+    """Yield the paths in a line, without blank ones; an address file:///a%20b.jpg (file managers) is the path."""
+    for entry in line.split("\0"):
+        if not entry.strip():
+            continue
+        path = entry.rstrip("\r\n")
+        match = _LOCAL.match(path)
+        yield unquote(path[match.end() :], errors="surrogateescape") if match else path

@@ -1,6 +1,7 @@
 """Files below a folder, in the order of their names, also behind links to folders."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ class LeftOut:
     """Links to a folder that was already read, and such folders behind a link."""
     system: list[str] = field(default_factory=list)
     """Folders of thumbnails and deleted files, see `is_system_folder`."""
+    files: list[Path] = field(default_factory=list)
+    """Icons, drawings and other images that are no photographs."""
 
     def notes(self, is_image: Callable[[str], bool]) -> list[str]:
         """Return notes for people about everything left out.
@@ -31,7 +34,15 @@ class LeftOut:
             is_image: Function that returns True for the name of an image.
         """
         note = describe_left_out(self.system, is_image)
-        return ([note] if note else []) + list(self.link_notes(Path()))
+        return ([note] if note else []) + self._file_notes() + list(self.link_notes(Path()))
+
+    def _file_notes(self) -> list[str]:
+        """Return a note on images that are no photographs; an empty list without any."""
+        if not self.files:
+            return []
+        endings = Counter(path.suffix.lower() for path in self.files)
+        counts = ", ".join(f"{count} {ending}" for ending, count in endings.most_common())
+        return [f"left out, because such files are no photographs: {counts} (the first is {min(self.files)})"]
 
     def link_notes(self, root: Path) -> tuple[str, ...]:
         """Return notes for people about links: the number of each kind, and its first path below `root`."""

@@ -43,6 +43,8 @@ FOREIGN = (
     *(".psd", ".psb", ".xcf", ".exr", ".hdr", ".tga", ".pcx"),
 )
 """Endings of image formats that can't be read; in a folder each such file becomes a failure."""
+NO_PHOTOGRAPHS = (".ico", ".cur", ".icns", ".svg", ".svgz", ".eps", ".ai", ".wmf", ".emf", ".dds")
+"""Endings of icons, drawings and textures; in a folder they are left out, with a note."""
 
 
 def read_any(source: ImageLike, shrink: MinSides | None = None, *, decode_file: Decode = decode_one) -> SizedImage:
@@ -216,7 +218,7 @@ def walk(folder: Path, skipped: LeftOut | None = None) -> Iterator[Path]:
 
     Args:
         folder: Folder to read.
-        skipped: Gets the folders that were skipped.
+        skipped: Gets the folders that were skipped, and images that are no photographs.
     """
     unlisted = set[Path]()
 
@@ -227,6 +229,8 @@ def walk(folder: Path, skipped: LeftOut | None = None) -> Iterator[Path]:
     for path in walk_folder(folder, note_unlisted, skipped):
         if path in unlisted or is_listed_name(path):
             yield path
+        elif skipped is not None and path.suffix.lower() in NO_PHOTOGRAPHS:
+            skipped.files.append(path)
 
 
 def is_listed_name(path: str | os.PathLike[str]) -> bool:

@@ -12,7 +12,8 @@ from uniemox.data.sample import Sample
 from uniemox.data.seen import STORED, seen_by
 from uniemox.data.unreadable import UNREADABLE_FILE, reasons_of, write_unreadable
 from uniemox.errors import TeacherError
-from uniemox.io.files import open_regular, replacing
+from uniemox.io.arrays import load_arrays
+from uniemox.io.files import replacing
 from uniemox.io.progress import Progress, silent
 from uniemox.io.weight_archives import ARCHIVE_ERRORS
 from uniemox.teacher.protocol import Teacher
@@ -42,8 +43,8 @@ class StoredTeacher:
         self.path = Path(path)
         self.of_images = of_images
         try:
-            with open_regular(self.path) as content, np.load(content, allow_pickle=False) as file:
-                image_keys, images, texts, text_features = (file[field] for field in FIELDS)
+            arrays = load_arrays(self.path, FIELDS)
+            image_keys, images, texts, text_features = (arrays[field] for field in FIELDS)
         except ARCHIVE_ERRORS as error:
             raise TeacherError(
                 f"{path} is not a file of stored features ({error}); write one with uniemox teacher store"

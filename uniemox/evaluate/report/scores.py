@@ -22,6 +22,7 @@ NO_SCORES = (
     "split",
     "n",
     "notes",
+    "may_be_seen",
     "persons",
     "by",
     "labels",

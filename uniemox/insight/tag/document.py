@@ -204,6 +204,9 @@ class _Parser:
         except expat.ExpatError as error:
             reason = expat.errors.messages.get(error.code, str(error))
             raise DataError(f"line {error.lineno}: no XML in UTF-8 ({reason})") from error
+        finally:
+            # Its handlers refer to this object, which would live until the garbage collector runs.
+            del self._parser
         # Expat accepts no file without a root.
         assert self._root is not None
         return self._root
