@@ -164,20 +164,18 @@ REFUSALS = {
     403: ("foreign_origin", "pages of other sites may not use this server; see --allow-origin"),
     408: ("too_slow", "the body came too slowly; send it within 30 s and at least 10 KiB/s, or a smaller image"),
     413: ("too_large", "the body is larger than 10 MiB; send fewer or smaller images"),
-    414: ("query_too_long", "the query has more than 4096 bytes"),
     415: ("unsupported_type", "expected multipart/form-data or an image's own type"),
     421: (
         "wrong_host",
         "this server does not answer under that name; see --allow-origin, or use the machine's address",
     ),
     422: ("unreadable_picture", "image: not an image of a known format"),
-    431: ("headers_too_large", "the headers are too large"),
     503: ("queue_full", "too many images are waiting; try again in 2 s"),
     504: ("timed_out", "no answer within 10 s; try again, with fewer images"),
     500: ("internal", "something is wrong in the server; its log says what"),
 }
 """Code by status, and a sentence; those with numbers are examples."""
-FOR_ALL = (403, 414, 421, 431, 500)
+FOR_ALL = (403, 421, 500)
 """Statuses that any request may get."""
 
 _DESCRIPTIONS = {
@@ -186,11 +184,9 @@ _DESCRIPTIONS = {
     403: "The request comes from a page of another site",
     408: "The body came too slowly",
     413: "The body is too large, or has too many files",
-    414: "The query is too long",
     415: "The body has an unsupported type",
     421: "The server does not answer under this host name",
     422: "A parameter is out of range, no image was sent, or the only one can't be read",
-    431: "The headers are too large",
     503: "The queue is full; Retry-After says when to try again",
     504: "No answer in time; the work was dropped",
     500: "An internal error",

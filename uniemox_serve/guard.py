@@ -37,10 +37,6 @@ HEADERS = {
 CLIENT_GONE = 499
 """Status of a request whose client has gone; only for log and metrics, as in nginx."""
 INTERNAL = 500
-MAX_HEADER_BYTES = 32 * 2**10
-"""Maximum size of a request's line and headers: h11 enforces it only while they are incomplete."""
-MAX_QUERY_BYTES = 4 * 2**10
-"""Maximum size of a query, because each parameter takes 1 µs."""
 REQUESTS_AT_ONCE = 8
 """Requests of one client that are worked on at a time."""
 
@@ -141,10 +137,6 @@ class Guard:
 
     def _refusal_status(self, scope: Scope) -> int | None:
         """Return the status of REFUSALS for headers that are refused; None if they are accepted."""
-        if has_large_headers(scope):
-            return 431
-        if len(scope["query_string"]) > MAX_QUERY_BYTES:
-            return 414
         headers = Headers(scope=scope)
         # Health checks of load balancers send HTTP/1.0, which needs no Host; the answer tells nothing private.
         if "host" not in headers and scope["path"] == HEALTH and scope["method"] in ("GET", "HEAD"):
@@ -170,12 +162,6 @@ class Guard:
         client = scope.get("client")
         method = scope["method"] if scope["method"].isalpha() else "?"
         logger.info("%s %.20s %s %d %.0f ms", client[0] if client else "-", method, path, status, 1000 * seconds)
-
-
-def has_large_headers(scope: Scope) -> bool:
-    """Return True if a request's line and headers take more than MAX_HEADER_BYTES."""
-    line = len(scope.get("raw_path") or b"") + len(scope["query_string"])
-    return line + sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > MAX_HEADER_BYTES
 
 
 def without_cookies(scope: Scope) -> bytes:

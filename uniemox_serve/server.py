@@ -10,8 +10,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from uniemox.errors import ConfigError
 from uniemox_serve.config import ServeConfig
-from uniemox_serve.guard import MAX_HEADER_BYTES
 
+MAX_HEADER_BYTES = 32 * 2**10
+"""Maximum size of a request's line and headers while they are incomplete."""
 BACKLOG = 2048
 """Maximum number of connections that wait in the kernel to be accepted."""
 DRAIN_S = 5.0

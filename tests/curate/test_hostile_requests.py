@@ -36,12 +36,11 @@ QUERIES = (
 )
 
 
-def test_a_body_without_a_limit_and_large_headers_are_refused(client: TestClient) -> None:
+def test_a_body_without_a_limit_is_refused(client: TestClient) -> None:
     """With both headers, the body could be far longer than its Content-Length says."""
     headers = {"Origin": ADDRESS, "Content-Type": "application/json"}
     both = {"Content-Length": "2", "Transfer-Encoding": "chunked"}
     assert client.post("/api/join", content="{}", headers=headers | both).status_code == 411
-    assert client.post("/api/join", content="{}", headers=headers | {"X": "x" * 40_000}).status_code == 431
 
 
 def test_cookies_of_others_are_not_parsed(
@@ -91,12 +90,6 @@ def test_at_most_ten_errors_are_named(project: Project, client: TestClient) -> N
 
     assert sent(15).count("; ") == 9
     assert "more than 20 fields" in sent(20_000)
-
-
-def test_a_query_over_4_kib_is_refused(project: Project, client: TestClient) -> None:
-    ada = Browser(client, invite(project, "Ada"))
-    statuses = [ada.get(f"/api/tasks?after={'0' * 10}{'&a' * count}").status_code for count in (1000, 2100)]
-    assert statuses == [200, 414]
 
 
 @pytest.mark.thorough

@@ -23,7 +23,7 @@ from uniemox_curate.decisions import person_of
 from uniemox_curate.project import Project
 from uniemox_curate.store import Store
 from uniemox_serve import HEADERS as SERVE_HEADERS
-from uniemox_serve import MAX_QUERY_BYTES, Turns, as_sent, has_large_headers, without_cookies
+from uniemox_serve import Turns, as_sent, without_cookies
 
 Role = Literal["annotator", "owner"]
 # Name of the person who serves the project.
@@ -226,12 +226,8 @@ def request_guard(addresses: Iterable[str]) -> Callable[[Request, RequestRespons
     def problem_of(request: Request) -> tuple[int, str] | None:
         # Not request.headers, which would keep the cookies.
         headers = Headers(scope=request.scope)
-        if has_large_headers(request.scope):
-            return 431, "the headers are too large"
         if headers.get("host", "").lower() not in hosts:
             return 421, "this server does not accept that host name"
-        if len(request.scope["query_string"]) > MAX_QUERY_BYTES:
-            return 414, f"the query has more than {MAX_QUERY_BYTES} bytes"
         if request.method in SAFE_METHODS:
             return None
         if headers.get("origin", "none sent") not in origins:
