@@ -69,7 +69,10 @@ def test_files_of_a_folder_of_lists_that_are_not_read_are_named(photos: str, tmp
         ("a.json", by_split()),
         ("a.json", {"training": by_split()["train"], "dev": by_split()["val"], "testing": by_split()["test"]}),
         ("a.json", SPLITS),
-        ("a.json", [{"image_path": f"/x/{name}", "split": split, "label": "awe"} for name, split, _ in ROWS]),
+        (
+            "a.json",
+            [{"image_path": f"/x/{name}", "split": split, "label": name.partition("/")[0]} for name, split, _ in ROWS],
+        ),
         ("a.json", {part: [{"img": name} for name in names] for part, names in by_split().items()}),
         # Without endings, and without folders.
         ("a.txt", "".join(f"{name.removesuffix('.jpg').replace('my photo', 'MY PHOTO')},{s}\n" for name, s, _ in ROWS)),
@@ -423,3 +426,25 @@ def test_records_with_hashes_are_a_list(photos: str, tmp_path: Path) -> None:
     """Only files of `write_splits` have splits and a hash of them."""
     content = {split: [{"path": name, "sha256": "ab"} for name in names] for split, names in by_split().items()}
     assert splits_of(open_data(photos, splits=write(tmp_path / "a.json", content))) == SPLITS
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [("a.csv", "{name},{label},{split}"), ("a.txt", "{name} {split} {label}"), ("a.csv", '"{name}";{split};"{label}"')],
+)
+def test_labels_of_a_list_that_differ_from_those_of_the_data_are_counted(
+    name: str, line: str, photos: str, tmp_path: Path
+) -> None:
+    header = "path,emotion,split\n" if line == "{name},{label},{split}" else ""
+
+    def notes_with(label_of: Mapping[str, str]) -> list[str]:
+        rows = [line.format(name=key, split=split, label=label_of[key]) for key, split in SPLITS.items()]
+        data = open_data(photos, splits=write(tmp_path / name, header + "\n".join(rows)))
+        assert splits_of(data) == SPLITS
+        return [note for note in data.notes if "another label" in note]
+
+    right = {key: key.partition("/")[0].title() for key in SPLITS}
+    assert notes_with(right) == []
+    [note] = notes_with(right | {"fear/fear_1.jpg": "amusement"})
+    assert note.startswith("1 image has another label in the lists than in the data, such as fear/fear_1.jpg (")
+    assert "amusement; data: fear)" in note

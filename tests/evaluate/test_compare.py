@@ -77,6 +77,25 @@ def test_scores_on_images_that_a_run_may_have_seen_are_named(runs: dict[str, Pat
     assert str(runs["b0"]) not in comparison.note
 
 
+def change_hashes(run: Path, hash_of: dict[str, str]) -> None:
+    """Change the hash of images in a run's only evaluation; other images have none."""
+    [file] = (run / "evaluations").glob("*.jsonl")
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    file.write_text("".join(json.dumps(line | {"sha256": hash_of.get(line["key"], "")}) + "\n" for line in lines))
+
+
+def test_other_images_of_the_same_names_are_refused(runs: dict[str, Path], photos: DataSet) -> None:  # noqa: F811
+    key, other = (photos.samples[0].key, photos.samples[1].key)
+    for name in ("a0", "b0"):
+        change_hashes(runs[name], {key: "12", other: "34"})
+    assert compare([runs["a0"]], [runs["b0"]])
+    change_hashes(runs["b0"], {key: "12"})
+    assert compare([runs["a0"]], [runs["b0"]])
+    change_hashes(runs["b0"], {key: "12", other: "56"})
+    with pytest.raises(DataError, match=f"1 image has another content in one of the runs' data, such as {other}"):
+        compare([runs["a0"]], [runs["b0"]])
+
+
 def test_runs_of_one_side_are_seeds_of_one_setting(
     runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,5 +1,6 @@
 """Complete evaluations of a classifier whose every answer is known beforehand."""
 
+import hashlib
 import io
 import json
 import random
@@ -95,6 +96,14 @@ def test_every_image_gets_its_line() -> None:
         ("1.jpg", "amusement", "amusement"),
     ]
     assert sum(lines[0]["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_lines_have_the_hash_of_the_file(tmp_path: Path) -> None:
+    data = labelled_data((("awe", "fear", 1), ("amusement", "amusement", 1)))
+    first, second = data.samples
+    samples = (first, replace(second, source_sha256="ab" * 32))
+    lines = score(replace(data, samples=samples)).predictions
+    assert [line["sha256"] for line in lines] == [hashlib.sha256(first.image.read()).hexdigest(), "ab" * 32]
 
 
 def test_an_interval_without_width_is_explained_wherever_it_is_shown() -> None:

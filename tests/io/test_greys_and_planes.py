@@ -70,6 +70,17 @@ def test_bytes_in_sixteen_bits_are_refused_in_every_layout(layout: str) -> None:
     assert ("would be white" in str(error.value)) == (layout == "inks")
 
 
+def test_greys_with_twelve_of_sixteen_bits_are_refused() -> None:
+    """A confident answer to an almost black image would be wrong without a word."""
+    values = BYTES[..., 0].astype(np.uint16) * 16
+    for data in (png_with(values), tiff_of([page_of(values)])):
+        with pytest.raises(
+            ImageError, match=r"no value above [34],\d+ of 65,535, and would be black; multiply them by 16"
+        ):
+            decode(data, "a.x")
+    decode(png_with(values * 2))
+
+
 def test_sixteen_bits_of_every_layout_are_read() -> None:
     wide = BYTES.astype(np.uint16) * 257
     greys = np.dstack([wide[..., 0], np.full_like(wide[..., 0], 65535)])

@@ -185,7 +185,7 @@ def test_values_without_a_known_white_are_refused(values: np.ndarray) -> None:
     ("values", "expected"),
     [
         pytest.param(np.array([[0, 0]], "u2"), [0, 0], id="black"),
-        pytest.param(np.array([[0, 256]], "u2"), [0, 1], id="16 bits, almost black"),
+        pytest.param(np.array([[0, 4112]], "u2"), [0, 16], id="16 bits, dark"),
         pytest.param(np.array([[0.0, 100.0]], "f4"), [0, 100], id="whole floats"),
         pytest.param(np.array([[0.5, 128.5]], "f4"), [0, 128], id="floats up to 255"),
         pytest.param(np.array([[0, 2**14]], "u4"), [0, 64], id="16 bits in 32"),

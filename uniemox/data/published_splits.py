@@ -17,6 +17,7 @@ from uniemox.data.split_folders import IMAGES
 from uniemox.data.split_lists import FORMS, ListedImage, ListedLine, is_named_as_image, read_lists, unread_lists
 from uniemox.errors import DataError
 from uniemox.io.files import plain_cell
+from uniemox.labels import clean
 from uniemox.plurals import counted
 from uniemox.spelling import spelled
 
@@ -65,7 +66,7 @@ def scheme_of_lists(path: Path, data: DataSet) -> tuple[dict[str, str], tuple[st
         )
     _refuse_repeated(entries, people)
     scheme = {sample.key: entries[sample.image_key][0].split for sample in data.samples if sample.image_key in entries}
-    notes = list(_notes(absent, sorted(people.keys() - entries.keys())))
+    notes = [*_notes(absent, sorted(people.keys() - entries.keys())), *_other_labels(entries, data)]
     if path.is_dir() and (unread := unread_lists(path)):
         notes.append(
             f"{path} also has {', '.join(unread)}: not read, because the name tells none of train, val and test"
@@ -319,6 +320,25 @@ def _refuse_repeated(entries: Mapping[str, Sequence[ListedImage]], people: Mappi
         f"{counted(len(repeated), 'image is', 'images are')} listed twice: {'; '.join(names)}{more}; keep one entry of "
         "each, or ask the authors which of them is right"
     )
+
+
+def _other_labels(entries: Mapping[str, Sequence[ListedImage]], data: DataSet) -> Iterator[str]:
+    """Yield a note about images whose label in the lists is another one than in the data set."""
+    labels_of: dict[str, set[str]] = defaultdict(set)
+    for sample in data.samples:
+        labels_of[sample.image_key].update(data.words_of(sample))
+    index_of = {clean(label): index for index, label in enumerate(data.labels.labels)}
+    index_of |= {alias: index_of[label] for alias, label in data.labels.aliases.items() if label in index_of}
+    differences = []
+    for key, (entry, *_) in entries.items():
+        listed = {data.labels.labels[index_of[word]] for word in map(clean, entry.words) if word in index_of}
+        if listed and labels_of[key] and not listed & labels_of[key]:
+            differences.append(
+                f"{key} ({entry.where}: {' or '.join(sorted(listed))}; data: {' or '.join(sorted(labels_of[key]))})"
+            )
+    if differences:
+        count = counted(len(differences), "image has", "images have")
+        yield f"{count} another label in the lists than in the data, such as {differences[0]}; the data's labels count"
 
 
 def _notes(absent: Sequence[ListedImage], unlisted: Sequence[str]) -> Iterator[str]:

@@ -56,6 +56,8 @@ class ListedImage:
     """File, and line or record."""
     min_folders: int = 0
     """Number of folders that the image's key must have, so that it contains all parts that could be several cells."""
+    words: tuple[str, ...] = ()
+    """The other cells, one of which may be a label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +234,8 @@ def _whole_names(line: str, split: str | None, where: str) -> Iterator[ListedIma
         parts = key_of(name).split("/")
         divided = [number for number, part in enumerate(parts) if DIVIDERS.search(part)]
         # Names are compared from their end on: without the last of these parts, an image fits by chance.
-        yield ListedImage(name, name_split, where, min_folders=len(parts) - 1 - divided[-1])
+        words = (match["label"],) if match else ()
+        yield ListedImage(name, name_split, where, min_folders=len(parts) - 1 - divided[-1], words=words)
 
 
 def _cells(line: str, delimiter: str, where: str) -> list[str]:
@@ -284,7 +287,8 @@ def _of_cells(cells: Sequence[str], split: str | None, where: str) -> ListedLine
     if len(splits) > 1:
         # One of these words may belong to the name.
         return ListedLine((), problem=f"{where}: {name} has two splits, {' and '.join(splits)}; remove one")
-    line = _entry(name, words[0] if words else None, split, where)
+    others = tuple(cell for cell in names if cell != name)
+    line = _entry(name, words[0] if words else None, split, where, others)
     if len(names) < 2 or is_named_as_image(name):
         return line
     [reading] = line.readings
@@ -305,10 +309,12 @@ def _of_fields(fields: Mapping[str, Any], split: str | None, where: str) -> List
     if FOLDER_COLUMN in by_name and isinstance(name, str):
         name = f"{by_name[FOLDER_COLUMN]}/{name}"
     word = next((by_name[column] for column in SPLIT_COLUMNS if column in by_name), None)
-    return _entry(name, word, split, where)
+    others = (*NAME_COLUMNS, *SPLIT_COLUMNS, FOLDER_COLUMN)
+    words = tuple(value for column, value in by_name.items() if column not in others and isinstance(value, str))
+    return _entry(name, word, split, where, words)
 
 
-def _entry(name: Any, word: Any, split: str | None, where: str) -> ListedLine:
+def _entry(name: Any, word: Any, split: str | None, where: str, words: tuple[str, ...] = ()) -> ListedLine:
     """Return an image of a list.
 
     Args:
@@ -316,6 +322,7 @@ def _entry(name: Any, word: Any, split: str | None, where: str) -> ListedLine:
         word: Its split as the list has it; None: the list has none.
         split: Split that the name of the list tells; None: it tells none.
         where: File and line.
+        words: Other cells.
 
     Raises:
         DataError: Without a name or a split, or for an unknown split.
@@ -331,7 +338,7 @@ def _entry(name: Any, word: Any, split: str | None, where: str) -> ListedLine:
             f"{where}: {name} has no split; give the table a header with path and split, or give a folder of lists "
             f"train.txt, val.txt and test.txt; {FORMS}"
         )
-    return ListedLine((ListedImage(name, split, where),))
+    return ListedLine((ListedImage(name, split, where, words=words),))
 
 
 def _read_json(text: str, path: Path, split: str | None) -> Iterator[ListedLine]:

@@ -356,6 +356,23 @@ def _refuse_lost_images(title: str, predictions: Sequence[Predictions]) -> None:
             raise DataError(f"{title}: {DIFFERENT_IMAGES}")
 
 
+def _refuse_other_images(title: str, predictions: Sequence[Predictions]) -> None:
+    """Raise DataError if models were scored on different images of one name, as in two folders of one name."""
+    hash_of = dict[str, str]()
+    others = set[str]()
+    for item in predictions:
+        for key, digest in zip(item.keys, item.hashes or [""] * len(item.keys), strict=True):
+            # Without a hash, nothing is known.
+            if digest and hash_of.setdefault(key, digest) != digest:
+                others.add(key)
+    if others:
+        raise DataError(
+            f"{title}: {counted(len(others), 'image has', 'images have')} another content in one of the runs' data, "
+            f"such as {min(others)}: two data sets have these names, or files were replaced; run uniemox evaluate with "
+            "all runs on the same data"
+        )
+
+
 def _refuse_other_labels(title: str, predictions: Sequence[Predictions]) -> None:
     """Raise DataError if models were scored against different labels of an image, as after a correction of the data.
 
@@ -384,6 +401,7 @@ def _compare(
 ) -> Comparison:
     """Compare the answers of two groups of runs, and of a baseline, about the same images; see `compare`."""
     all_predictions = [*ours, *theirs, *baseline]
+    _refuse_other_images(title, all_predictions)
     _refuse_other_labels(title, all_predictions)
     _refuse_lost_images(title, all_predictions)
     image_count = len({key for predictions in all_predictions for key in predictions.keys})

@@ -35,6 +35,7 @@ class Predictions:
     predicted: NDArray[np.int64]  # (N,)
     probabilities: Array  # (N, E), 0 to 1
     scored_labels: tuple[str, ...]  # E, the labels among which the answers were scored
+    hashes: tuple[str, ...] = ()  # N, sha256 of the images' files; empty if they are not known
 
     @property
     def words(self) -> list[str]:
@@ -69,6 +70,7 @@ class Predictions:
             predicted=np.where(predicted >= 0, predicted, probabilities.argmax(axis=1)),
             probabilities=probabilities,
             scored_labels=tuple(labels),
+            hashes=tuple(self.hashes[row] for row in rows) if self.hashes else (),
         )
 
 
@@ -267,6 +269,8 @@ class PredictionLine:
     label: str
     predicted: str
     probabilities: dict[str, Share]
+    sha256: str = ""
+    """Hash of the image's file; empty if it is not known."""
 
 
 def read_evaluation(file: Path) -> SavedEvaluation:
@@ -302,12 +306,21 @@ def read_predictions(file: Path, labels: list[str]) -> Predictions:
     for where, line in read_json_lines(file, PredictionLine, remedy=REMEDY):
         try:
             shares = np.array([line.probabilities[label] for label in labels], dtype=np.float64)
-            rows.append((line.key, line.group, index_of[line.label], index_of[line.predicted], shares))
+            answer = (index_of[line.label], index_of[line.predicted], shares)
+            rows.append((line.key, line.group, line.sha256, *answer))
         except KeyError as error:
             raise DataError(
                 f"{where}: label {error} is not one of the evaluation's, or has no probability; {REMEDY}"
             ) from error
     if not rows:
         raise DataError(f"{file} is empty; {REMEDY}")
-    keys, groups, truths, predictions, probabilities = zip(*sorted(rows, key=lambda row: row[0]), strict=True)
-    return Predictions(keys, groups, np.array(truths), np.array(predictions), np.stack(probabilities), tuple(labels))
+    keys, groups, hashes, truths, predictions, probabilities = zip(*sorted(rows, key=lambda row: row[0]), strict=True)
+    return Predictions(
+        keys=keys,
+        groups=groups,
+        labels=np.array(truths),
+        predicted=np.array(predictions),
+        probabilities=np.stack(probabilities),
+        scored_labels=tuple(labels),
+        hashes=hashes,
+    )

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.classifier_info import ClassifierInfo
+from uniemox.data.hashes import stored_or_image_hashes
 from uniemox.evaluate.outputs import Outputs
 from uniemox.evaluate.scores import Scores
 from uniemox.evaluate.task_scorers import (
@@ -92,11 +93,19 @@ class Scorer:
         return measures
 
     def predictions(self) -> list[dict[str, Any]]:
-        """Return a line for every image."""
-        samples = zip(self.answered.outputs.samples, self.answered.units, strict=True)
+        """Return a line for every image, with the hash of its file, or of the file that a shard was made of."""
+        samples = self.answered.outputs.samples
+        hashes = stored_or_image_hashes(samples)
+        rows = zip(samples, self.answered.units, hashes, strict=True)
         return [
-            {"key": sample.key, "path": str(sample.image), "group": unit} | self.task_scorer.line(row)
-            for row, (sample, unit) in enumerate(samples)
+            {
+                "key": sample.key,
+                "path": str(sample.image),
+                "sha256": sample.source_sha256 or digest,
+                "group": unit,
+                **self.task_scorer.line(row),
+            }
+            for row, (sample, unit, digest) in enumerate(rows)
         ]
 
 

@@ -6,6 +6,7 @@ from PIL import Image
 from PIL.ExifTags import Base as Tag
 
 from uniemox.errors import ImageError
+from uniemox.io.colour import CICP
 from uniemox.io.low_bytes import bytes_in_sixteen_bits
 
 if TYPE_CHECKING:
@@ -23,9 +24,12 @@ MIN_OF_SHORTS = 2**14
 """Minimum of the brightest value for 65,535 to be white. Below, white may be that of a sensor with 10 to 14 bits."""
 REMEDY = "save it again with 8 or 16 bits per channel"
 
+# Keys of `Image.info` with a profile or another name of the colour space.
+_NAMES_OF_COLOURS = {"icc_profile", "gamma", CICP, "nclx_profile"}
 # Value of PhotometricInterpretation in TIFF.
 _WHITE_IS_ZERO = 0
 _BYTE = 2**8 - 1
+_TWELVE_BITS = 2**12 - 1
 _SHORT = 2**16 - 1
 _PART_OF_LONG = 2**24
 
@@ -111,8 +115,10 @@ def _white_of(image: Image.Image, tags: Any, values: "NDArray[Any]") -> float | 
     high = float(values.max())
     bits = _first(tags, Tag.BitsPerSample, 16)
     if image.mode.startswith("I;16"):
-        # The brightest value of a photograph is above 1/256 of white; below, the file holds bytes or is almost black.
-        if bits == 16 and 0 < high <= _BYTE:
+        # The brightest value of a photograph is above 1/16 of white; of linear light, which a profile names, above
+        # 1/256. Below, the file holds the 12 bits of a sensor or bytes, or is almost black.
+        darkest = _BYTE if _NAMES_OF_COLOURS & image.info.keys() else _TWELVE_BITS
+        if bits == 16 and 0 < high <= darkest:
             return None
         return float(2**bits - 1)
     # Pillow scales the greys of PPM.

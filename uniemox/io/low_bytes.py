@@ -112,10 +112,17 @@ def _has_planes_of_sixteen_bits(image: Any) -> bool:
 
 
 def bytes_in_sixteen_bits(name: str, brightest: int, *, is_ink: bool = False) -> str:
-    """Return the message for an image with 16 bits per channel that is almost black; of inks, almost white."""
+    """Return the message for an image with 16 bits per channel that is almost black; of inks, almost white.
+
+    Args:
+        brightest: Largest value of a channel: up to 255 if the file has bytes, up to 4,095 if it has 12 bits.
+    """
+    remedy = "save these values with 8 bits per channel, or multiply them by 257"
+    if brightest > _BYTE:
+        remedy = "multiply them by 16, if white is 4,095"
     return (
-        f"{name}: it has 16 bits per channel, but no value above {brightest} of 65,535, and would be "
-        f"{'white' if is_ink else 'black'}; save these values with 8 bits per channel, or multiply them by 257"
+        f"{name}: it has 16 bits per channel, but no value above {brightest:,} of 65,535, and would be "
+        f"{'white' if is_ink else 'black'}; {remedy}"
     )
 
 

@@ -205,11 +205,13 @@ def shared_evaluations(runs: Mapping[str, SavedRun]) -> dict[str, list[ScoreRow]
 
 
 def difference(ours: Predictions, theirs: Predictions) -> PairedDifference | None:
-    """Return the difference of accuracies; None unless both have the same images and labels.
+    """Return the difference of accuracies; None unless both have the same images and labels, as far as known.
 
     Samples of one image or group are resampled together.
     """
     if ours.keys != theirs.keys or ours.words != theirs.words:
+        return None
+    if ours.hashes and theirs.hashes and ours.hashes != theirs.hashes:
         return None
     return share_difference(ours.is_right, theirs.is_right, ours.groups)
 
