@@ -37,7 +37,7 @@ def draw(mode: str, side: int) -> Image.Image:
     """Draw colours and alphas that change everywhere, and compress well."""
     ramp = np.add.outer(np.arange(side), np.arange(side))
     if mode == "I;16":
-        return Image.fromarray((16 * ramp % 65536).astype(np.uint16))
+        return Image.fromarray((64 * ramp % 65536).astype(np.uint16))
     bands = len(mode)
     return Image.fromarray(np.stack([(ramp // (1 + i)) % 256 for i in range(bands)], axis=2).astype(np.uint8))
 
