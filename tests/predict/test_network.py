@@ -18,7 +18,7 @@ from uniemox.io.sized_image import SizedImage
 from uniemox.labels import MIKELS
 from uniemox.persons.box import Box, Detection
 from uniemox.predict import opening
-from uniemox.predict.network import Network
+from uniemox.predict.network import BLANK_STD, Network, is_blank
 from uniemox.predict.opening import load
 from uniemox.predict.predictor import Predictor
 from uniemox_serve.app import create_app
@@ -207,3 +207,14 @@ def test_openvino_predicts_as_the_cpu_does() -> None:
     assert after.scene == pytest.approx(before.scene, abs=0.1)
     # --resume must not mix predictions of different precision.
     assert ours.network.engine.fingerprint != theirs.network.engine.fingerprint
+
+
+@pytest.mark.parametrize("spread", [0, 1, 3.9, 4.1, 9, 60])
+@pytest.mark.parametrize("blank_columns", [0, 40, 63])
+def test_blank_views_are_those_without_a_channel_that_varies(spread: float, blank_columns: int) -> None:
+    """Some pixels may be enough to tell, but the answer is that of all."""
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        view = (128 + rng.normal(0, spread, (3, 64, 64))).clip(0, 255).astype(np.uint8)
+        view[:, :, :blank_columns] = 120
+        assert is_blank(view) == (view.reshape(3, -1).std(axis=1).max() < BLANK_STD)
