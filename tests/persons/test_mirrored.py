@@ -1,16 +1,19 @@
 """Detection in an image and its mirror image."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
 from tests.conftest import SHARED
 from uniemox.persons.box import Box, Detection
-from uniemox.persons.detector import DetectorConfig, load_detector
+from uniemox.persons.detector import DetectorConfig, MirroringDetector, load_detector
 from uniemox.persons.mirrored import MirrorDetector
 from uniemox.predict.opening import EMBEDDED, FINDER_CONFIDENCE, open_finder
 
 WIDTH = 100
+PHOTOS = Path(__file__).resolve().parents[2] / "docs" / "images"
 
 
 class StatedDetector:
@@ -79,3 +82,25 @@ def test_min_confidence_applies_to_the_mean() -> None:
     assert detector.detector._thresholds.confidence == 0.4
     assert detector.fingerprint != open_finder("embedded").fingerprint
     assert open_finder("embedded").min_confidence == FINDER_CONFIDENCE
+
+
+@pytest.mark.parametrize("name", ["embedded", "yolox_nano.onnx"])
+def test_both_ways_are_those_of_two_calls(name: str) -> None:
+    """The first network squashes images, the second puts them into a corner."""
+    path = EMBEDDED / "finder.onnx" if name == "embedded" else SHARED / "models" / name
+    if not path.exists():
+        pytest.skip("needs ../shared, with a detector")
+    detector = load_detector(path, DetectorConfig(confidence=0.01))
+    photos = [Image.open(photo).convert("RGB") for photo in sorted(PHOTOS.glob("*.jpg"))]
+    images = [*photos, Image.new("RGB", (90, 60), "grey"), photos[0].crop((3, 5, 200, 158))]
+    assert isinstance(detector, MirroringDetector)
+    plain, mirrored = detector.detect_both(images)
+    assert plain == detector.detect(images)
+    expected = [
+        detector.detect([ImageOps.mirror(image)])[0] if found else ()
+        for image, found in zip(images, plain, strict=True)
+    ]
+    assert sum(map(len, expected)) > 0
+    for boxes, expected_boxes in zip(mirrored, expected, strict=True):
+        np.testing.assert_allclose([box for box, _ in boxes], [box for box, _ in expected_boxes], atol=1e-3)
+        np.testing.assert_allclose([score for _, score in boxes], [score for _, score in expected_boxes], atol=1e-5)

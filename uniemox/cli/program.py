@@ -18,7 +18,6 @@ from rich.text import Text
 
 from uniemox import __version__
 from uniemox.cli.console import EXIT_INTERRUPTED, UsageError, err, say
-from uniemox.cli.foreign import foreign_commands, help_of, load_command
 from uniemox.cli.settings import options_of, preset_in, takes
 from uniemox.errors import ModelWarning, StoppedError, UniemoxError
 from uniemox.io.borders import shorten
@@ -178,6 +177,9 @@ def add_foreign_commands(name: str) -> None:
     Args:
         name: Name of the command that is called; empty if it is none of these.
     """
+    # Reading the metadata of packages takes 40 ms, which our own commands don't need.
+    from uniemox.cli.foreign import foreign_commands, help_of, load_command
+
     for entry in foreign_commands(COMMANDS).values():
         if entry.name in app:
             # A second call of `main` in the same process.

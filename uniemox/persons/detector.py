@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from PIL import Image
 
 from uniemox.errors import ConfigError, DetectorError
 from uniemox.persons.box import Detection, DetectorConfig
 
-__all__ = ["Detector", "DetectorConfig", "load_detector"]
+__all__ = ["Detector", "DetectorConfig", "MirroringDetector", "load_detector"]
 
 
 class Detector(Protocol):
@@ -22,6 +22,16 @@ class Detector(Protocol):
 
     def detect(self, images: Sequence[Image.Image]) -> list[tuple[Detection, ...]]:
         """Detect people in upright RGB images of any size; boxes in px of each, clipped to it, most confident first."""
+
+
+@runtime_checkable
+class MirroringDetector(Detector, Protocol):
+    """Detector that also detects in mirror images, without resizing an image twice."""
+
+    def detect_both(
+        self, images: Sequence[Image.Image]
+    ) -> tuple[list[tuple[Detection, ...]], list[tuple[Detection, ...]]]:
+        """Detect in images, and in the mirror images of those in which something is found; () for the others."""
 
 
 def load_detector(

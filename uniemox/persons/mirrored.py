@@ -7,7 +7,7 @@ from PIL import Image, ImageOps
 
 from uniemox.io.files import fingerprint_of
 from uniemox.persons.box import Box, Detection, overlap
-from uniemox.persons.detector import Detector
+from uniemox.persons.detector import Detector, MirroringDetector
 
 # Minimum intersection over union of the boxes of one object in an image and in its mirror image.
 MIN_OVERLAP = 0.5
@@ -34,17 +34,26 @@ class MirrorDetector:
 
     def detect(self, images: Sequence[Image.Image]) -> list[tuple[Detection, ...]]:
         """Detect in images, see `Detector`."""
-        detections = self.detector.detect(images)
-        # Images in which nothing is found need no mirror image.
-        indices = [i for i, of_image in enumerate(detections) if of_image]
-        mirrored = self.detector.detect([ImageOps.mirror(images[i]) for i in indices])
-        for i, in_mirror in zip(indices, mirrored, strict=True):
-            width = images[i].width
-            others = [detection._replace(box=_mirror_box(detection.box, width)) for detection in in_mirror]
-            means = _mean_detections(detections[i], others)
+        detections = []
+        for image, in_image, in_mirror in zip(images, *_detect_both(self.detector, images), strict=True):
+            others = [detection._replace(box=_mirror_box(detection.box, image.width)) for detection in in_mirror]
+            means = _mean_detections(in_image, others)
             confident = [mean for mean in means if mean.confidence >= self.min_confidence]
-            detections[i] = tuple(confident[: self.max_detections])
+            detections.append(tuple(confident[: self.max_detections]))
         return detections
+
+
+def _detect_both(
+    detector: Detector, images: Sequence[Image.Image]
+) -> tuple[list[tuple[Detection, ...]], list[tuple[Detection, ...]]]:
+    """Detect in images, and in the mirror images of those in which something is found; () for the others."""
+    if isinstance(detector, MirroringDetector):
+        return detector.detect_both(images)
+    detections = detector.detect(images)
+    rows = [row for row, of_image in enumerate(detections) if of_image]
+    mirrored = detector.detect([ImageOps.mirror(images[row]) for row in rows])
+    by_row = dict(zip(rows, mirrored, strict=True))
+    return detections, [by_row.get(row, ()) for row in range(len(images))]
 
 
 def _mirror_box(box: Box, width: int) -> Box:
@@ -56,10 +65,10 @@ def _mean_detections(detections: Sequence[Detection], others: Sequence[Detection
     """Return the means of pairs of detections that overlap by half, most confident first.
 
     Args:
-        detections: Detections in the image, at least one.
+        detections: Detections in the image.
         others: Detections in the mirror image, mirrored back.
     """
-    if not others:
+    if not detections or not others:
         return ()
     boxes = np.array([detection.box for detection in detections])
     other_boxes = np.array([detection.box for detection in others])
