@@ -36,6 +36,7 @@ SLOW = {
     "benchmarks.load",
     "benchmarks.loading",
     "benchmarks.models",
+    "benchmarks.peers",
     "benchmarks.resume",
     "benchmarks.train",
     "benchmarks.two_nodes",

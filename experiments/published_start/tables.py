@@ -46,7 +46,7 @@ def read(outcomes: Path, study: Study) -> dict[Job, dict[str, Mean]]:
 
 def at(results: Results, job: Job, budget: str) -> Mean | None:
     """Return a job's means; the frozen start is the same for every seed."""
-    if budget not in results.get(job, {}) and job.arm == START:
+    if job.arm == START and not is_tuned(budget):
         job = Job(START, 0)
     return results.get(job, {}).get(budget)
 
@@ -96,8 +96,12 @@ def print_tables(outcomes: Path, study: Study) -> None:
 
 def seeds_of(arm: str, budget: str, study: Study) -> range:
     """Return the seeds of an arm; the frozen start has one."""
-    is_tuned = budget.startswith("fine-tuning")
-    return range(1 if arm == START and not is_tuned else study.profile.seeds)
+    return range(1 if arm == START and not is_tuned(budget) else study.profile.seeds)
+
+
+def is_tuned(budget: str) -> bool:
+    """Return True for a budget in which the encoder is fine-tuned, so that the start has seeds, too."""
+    return budget.startswith("fine-tuning")
 
 
 def means(values: Sequence[Mean]) -> str:

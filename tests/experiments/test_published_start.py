@@ -24,6 +24,7 @@ from experiments.published_start.outcomes import (
 )
 from experiments.published_start.pack import NO_LABEL, Pack, parts_of
 from experiments.published_start.plan import (
+    ALL,
     ARMS,
     CHOICE,
     CPU,
@@ -47,7 +48,7 @@ from experiments.published_start.running import choose_rates, run_arms
 from experiments.published_start.scoring import Mean, probe_elsewhere, tuning_rows
 from experiments.published_start.start import build
 from experiments.published_start.statistics import holm, smallest_detectable, verdict
-from experiments.published_start.tables import print_tables
+from experiments.published_start.tables import at, print_tables
 from experiments.published_start.training import Workshop, start_head
 
 pytestmark = pytest.mark.thorough
@@ -220,3 +221,9 @@ def test_stored_outcomes_are_those_of_planned_jobs(capsys: pytest.CaptureFixture
     assert stored_files <= planned
     print_tables(outcomes, CPU)
     assert "encoders are scored" in capsys.readouterr().out
+
+
+def test_the_frozen_start_alone_is_the_same_for_every_seed() -> None:
+    results = {Job(START, 0): {ALL: Mean(1.0, -1.0), TUNED: Mean(2.0, -1.0)}}
+    assert at(results, Job(START, 3), ALL) == Mean(1.0, -1.0)
+    assert at(results, Job(START, 3), TUNED) is None
