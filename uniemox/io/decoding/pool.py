@@ -25,8 +25,6 @@ from uniemox.io.sized_image import SizedImage
 
 CPU_S = 5
 """Maximum processor time for one file, s. 100 megapixels take 1 to 3 s in every format."""
-PIPE_BYTES = 2**20
-"""Size of the pipes; the maximum of a user without privileges."""
 START_S = 60.0
 """Maximum time for a process to start, s."""
 # In a process group of its own, a decoder does not get the parent's Ctrl-C.
@@ -64,19 +62,6 @@ def process_settings() -> dict[str, Any]:
     return {"env": os.environ | _MALLOC | {"PYTHONPATH": path}, **_OWN_GROUP}
 
 
-def _widen(pipe: BinaryIO) -> None:
-    """Let a pipe hold the strips of an image, where the system can (Linux): by default it holds 64 KiB.
-
-    Each time it is full, both processes wait for each other, twelve times for an image of 640 x 480 px.
-    """
-    if sys.platform == "linux":
-        import fcntl  # noqa: PLC0415 - not on Windows
-
-        # The system limits the sum of all pipes of a user.
-        with suppress(OSError):
-            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-
-
 class Child:
     """One decoding process."""
 
@@ -88,8 +73,6 @@ class Child:
         assert self.process.stdout is not None
         self._questions: BinaryIO = self.process.stdin  # type: ignore[assignment]
         self._answers: BinaryIO = self.process.stdout  # type: ignore[assignment]
-        for pipe in (self._questions, self._answers):
-            _widen(pipe)
         self.deadline = time.monotonic() + START_S
         self.is_ready = False
         self.is_idle = False
