@@ -15,7 +15,7 @@ from tests.runs import CPU, SPLITS, colours, finetuned, pretrained, teacher, tin
 from uniemox.checkpoints.saving import convert
 from uniemox.data.people import detect_persons
 from uniemox.data.sample import DataSet
-from uniemox.data.seen import SEEN, hashes_of, read_seen, refuse_seen, seen_by, seen_file, write_hashes
+from uniemox.data.seen import OTHERS, SEEN, hashes_of, read_seen, refuse_seen, seen_by, seen_file, write_hashes
 from uniemox.data.shard_writing import ShardConfig, write_shards
 from uniemox.data.source import open_data
 from uniemox.data.synthetic_scenes import synthetic
@@ -23,6 +23,7 @@ from uniemox.errors import DataError
 from uniemox.evaluate.run import evaluate
 from uniemox.finetune.run import finetune
 from uniemox.io.parallel import PoolConfig
+from uniemox.io.weight_names import file_in_package
 from uniemox.persons.box import Box, Detection
 from uniemox.pretrain.config import TeacherConfig
 from uniemox.pretrain.run import pretrain
@@ -236,3 +237,10 @@ def test_teacher_fitted_without_the_emotion_has_no_label_words(tmp_path: Path) -
     assert not {"amusement", "emotion"} & set(without.architecture.words)
     assert without.about["config"]["with_emotion"] is False
     assert np.isfinite(without.text_features(["A moderately bright photo."]).numpy()).all()
+
+
+@pytest.mark.parametrize("name", ["embedded", "small"])
+def test_training_images_of_the_packages_models_are_known(name: str) -> None:
+    hashes = read_seen(file_in_package(Path(name)))
+    assert len(hashes) > 10_000
+    assert OTHERS not in hashes

@@ -29,8 +29,8 @@ SEEN = "training_pictures.txt"
 EXCLUDE_COPIES = "uniemox data check KIND:PATH --json > check.json, then --exclude check.json"
 OTHERS = "others"
 """Line of a file of hashes, or item of a set of hashes: the model was also trained on images that are not known."""
-# Names, without endings, of a run's own files: the hashes of the folder are theirs.
-_OWN_FILES = ("model", "encoder")
+# Names, without endings, of the own files of a run and of the package's models: the hashes of the folder are theirs.
+_OWN_FILES = ("model", "encoder", "scene", "small")
 # Name of the array of hashes in a file of stored features.
 STORED = "seen"
 
