@@ -1,9 +1,9 @@
 """Compare commands with plain scripts: `python -m benchmarks.peers FOLDER --rounds 5`, with a folder of photographs.
 
-The plain scripts are what an engineer writes in thirty lines with onnxruntime and Pillow: the same networks and views,
-two threads that take one photograph each, no checks. Commands and scripts run in turns, each as a process of its own,
-because other processes may share the cores. Printed are the medians of time and of processor time, and how many times
-as fast the command is.
+The plain scripts are what an engineer writes in thirty lines with onnxruntime and Pillow: the same networks, one view
+of each photograph, two threads that take one photograph each, no checks. Commands and scripts run in turns, each as a
+process of its own, because other processes may share the cores. Printed are the medians of time and of processor time,
+and how many times as fast the command is.
 """
 
 import argparse
@@ -15,11 +15,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -34,6 +33,11 @@ SIZE = 224
 SHORT_PX = 248
 THREADS = 2
 GRAPHS = {"embedded": "scene.onnx", "small": "small.onnx"}
+MAX_PHOTOS = 400
+# Folders of the photographs, and of the first one alone.
+PHOTOS = "photos"
+ONE = "one"
+# Work of a plain script.
 PREDICT = "predict"
 INDEX = "index"
 
@@ -44,7 +48,8 @@ def plain_view(path: Path) -> NDArray[np.float32]:
     scale = SHORT_PX / min(image.size)
     width, height = (max(SHORT_PX, int(side * scale)) for side in image.size)
     image = image.resize((width, height), Image.Resampling.BICUBIC)
-    x, y = round((width - SIZE) / 2), round((height - SIZE) / 2)
+    x = round((width - SIZE) / 2)
+    y = round((height - SIZE) / 2)
     pixels = np.asarray(image.crop((x, y, x + SIZE, y + SIZE)), np.float32) / 255
     view: NDArray[np.float32] = np.ascontiguousarray(((pixels - MEAN) / STD).transpose(2, 0, 1)[None])
     return view
@@ -66,33 +71,94 @@ def run_plain(work: str, graph: Path, folder: Path, out: Path) -> None:
         csv.writer(file).writerows([path, *row] for path, row in zip(paths, rows, strict=True))
 
 
-def cost_of(command: Sequence[str]) -> tuple[float, float]:
-    """Return the time and the processor time of a command and its children, s."""
+class Cost(NamedTuple):
+    """Cost of a command and its children, s."""
+
+    seconds: float
+    processor_s: float
+
+
+def cost_of(command: Sequence[str]) -> Cost:
+    """Run a command."""
     before = os.times()
     start = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     seconds = time.perf_counter() - start
     after = os.times()
-    used = after.children_user + after.children_system - before.children_user - before.children_system
-    return seconds, used
+    user_s = after.children_user - before.children_user
+    system_s = after.children_system - before.children_system
+    return Cost(seconds, user_s + system_s)
 
 
-def compare(name: str, ours: Callable[[], Sequence[str]], plain: Sequence[str], rounds: int) -> None:
-    """Run a command and a plain script in turns, and print a line."""
-    costs = [(cost_of(ours()), cost_of(plain)) for _ in range(rounds)]
-    (seconds, used), (plain_seconds, plain_used) = (
-        [statistics.median(round_costs[side][i] for round_costs in costs) for i in (0, 1)] for side in (0, 1)
+def median_of(costs: Sequence[Cost]) -> Cost:
+    """Return the medians of costs."""
+    return Cost(
+        statistics.median(cost.seconds for cost in costs), statistics.median(cost.processor_s for cost in costs)
     )
-    print(
-        f"{name}: {seconds:.2f} s against {plain_seconds:.2f} s, {plain_seconds / seconds:.2f} times as fast; "
-        f"processor time {used:.2f} s against {plain_used:.2f} s, {plain_used / used:.2f} times"
-    )
+
+
+class Comparison:
+    """Comparisons of one model.
+
+    Args:
+        model: Name of the model.
+        folder: Folder with PHOTOS, and with ONE, which has a single photograph; files are written there.
+        rounds: How often each command and each script runs.
+    """
+
+    def __init__(self, model: str, folder: Path, rounds: int) -> None:
+        self.model = model
+        self.folder = folder
+        self.rounds = rounds
+        self.photo = next((folder / ONE).iterdir())
+
+    def run(self) -> None:
+        """Compare prediction, the first answer and the first search, and print a line for each."""
+        photos = str(self.folder / PHOTOS)
+        table = self.folder / "table.csv"
+        predict = ("predict", photos, "--no-persons", "--out", str(table))
+        answer = ("predict", str(self.photo), "--no-persons", "--json")
+        search = ("search", photos, "--like", str(self.photo))
+        self._compare("predict", predict, (PREDICT, PHOTOS))
+        self._compare("first answer", answer, (PREDICT, ONE))
+        self._compare("first search (finds people, too)", search, (INDEX, PHOTOS))
+
+    def _compare(self, name: str, command: Sequence[str], plain: tuple[str, str]) -> None:
+        """Run a command and a plain script in turns, and print a line.
+
+        Args:
+            name: What is compared.
+            command: Arguments of uniemox.
+            plain: Work of the script, and the name of its folder.
+        """
+        work, source = plain
+        graph = EMBEDDED / GRAPHS[self.model]
+        script = ("benchmarks.peers", str(self.folder / source), "--plain", work, str(graph), str(self.folder / "out"))
+        costs = []
+        plain_costs = []
+        for _ in range(self.rounds):
+            self._forget()
+            costs.append(cost_of([sys.executable, "-m", "uniemox", *command, "--model", self.model]))
+            plain_costs.append(cost_of([sys.executable, "-m", *script]))
+        ours = median_of(costs)
+        theirs = median_of(plain_costs)
+        print(
+            f"{name}, {self.model}: {ours.seconds:.2f} s against {theirs.seconds:.2f} s, "
+            f"{theirs.seconds / ours.seconds:.2f} times as fast; processor time {ours.processor_s:.2f} s against "
+            f"{theirs.processor_s:.2f} s, {theirs.processor_s / ours.processor_s:.2f} times"
+        )
+
+    def _forget(self) -> None:
+        """Remove answers that a command would continue or read."""
+        for stale in self.folder.glob("table.csv*"):
+            stale.unlink()
+        shutil.rmtree(self.folder / PHOTOS / ".uniemox", ignore_errors=True)
 
 
 def main() -> None:
-    """Compare prediction, the first answer and the first search of a folder, with both models."""
+    """Compare both models of the package."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="folder of JPEGs; the first 400 are used")
+    parser.add_argument("folder", type=Path, help=f"folder of JPEGs; the first {MAX_PHOTOS} are used")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--plain", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -102,36 +168,15 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        photos = folder / "photos"
-        one = folder / "one"
-        for target in (photos, one):
-            target.mkdir()
-        for number, path in enumerate(sorted(args.folder.rglob("*.jpg"))[:400]):
-            shutil.copy(path, photos / f"{number:03d}.jpg")
-        first = shutil.copy(photos / "000.jpg", one)
-        uniemox = (sys.executable, "-m", "uniemox")
-        for model, graph in GRAPHS.items():
-            out = folder / "out"
-
-            def plain(work: str, source: Path, *, graph: str = graph, out: Path = out) -> list[str]:
-                module = (sys.executable, "-m", "benchmarks.peers")
-                return [*module, str(source), "--plain", work, str(EMBEDDED / graph), str(out)]
-
-            def predict(*, model: str = model) -> list[str]:
-                table = folder / "table.csv"
-                for stale in folder.glob("table.csv*"):
-                    stale.unlink()
-                return [*uniemox, "predict", str(photos), "--model", model, "--no-persons", "--out", str(table)]
-
-            def search(*, model: str = model) -> list[str]:
-                shutil.rmtree(photos / ".uniemox", ignore_errors=True)
-                return [*uniemox, "search", str(photos), "--model", model, "--like", str(first)]
-
-            answer = [*uniemox, "predict", str(first), "--model", model, "--no-persons", "--json"]
-            count = len(list(photos.glob("*.jpg")))
-            compare(f"predict {count} photographs, {model}", predict, plain(PREDICT, photos), args.rounds)
-            compare(f"first answer, {model}", partial(list, answer), plain(PREDICT, one), args.rounds)
-            compare(f"first search (finds people, too), {model}", search, plain(INDEX, photos), args.rounds)
+        for part in (PHOTOS, ONE):
+            (folder / part).mkdir()
+        paths = sorted(args.folder.rglob("*.jpg"))[:MAX_PHOTOS]
+        for number, path in enumerate(paths):
+            shutil.copy(path, folder / PHOTOS / f"{number:03d}.jpg")
+        shutil.copy(paths[0], folder / ONE)
+        print(f"{len(paths)} photographs")
+        for model in GRAPHS:
+            Comparison(model, folder, args.rounds).run()
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from uniemox.insight.tag.document import RDF
 from uniemox.insight.tag.fields import NAMESPACE, Tags
 from uniemox.insight.tag.sidecar import remove_tags, write_tags
 from uniemox.io.arrays import load_arrays
+from uniemox_ask.answer_reader import without_thoughts
 from uniemox_curate.collect.candidates import text_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,6 +71,10 @@ def open_tags(size: int, _folder: Path) -> Callable[[], object]:
     return lambda: text_of("<" * size)
 
 
+def long_answer(size: int, _folder: Path) -> Callable[[], object]:
+    return lambda: without_thoughts("The picture shows a dog. " * size)
+
+
 def equal_images(size: int, _folder: Path) -> Callable[[], object]:
     rng = np.random.default_rng(0)
     thumb = small_grey(Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)))
@@ -82,6 +87,7 @@ SHAPES = {
     many_properties: 4000,
     wide_header: 8000,
     open_tags: 200_000,
+    long_answer: 4000,
     equal_images: 3000,
 }
 

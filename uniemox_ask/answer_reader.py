@@ -54,7 +54,7 @@ _FENCED = re.compile(r"\A```\w*\s(.*)```\Z", re.DOTALL)
 
 
 # The final message of models that write to several channels; what they think is in the others.
-_FINAL_CHANNEL = re.compile(r".*<\|channel\|>final[^<]*<\|message\|>", re.DOTALL)
+_FINAL_CHANNEL = re.compile(r"<\|channel\|>final[^<]*<\|message\|>")
 # Special tokens that some endpoints pass on, such as <|im_end|>.
 _TOKEN = re.compile(r"<\|/?[A-Za-z_]{1,30}\|>")
 # Marks around an answer: special tokens, tags, and LaTeX.
@@ -189,7 +189,7 @@ def spellings_of(labels: LabelSet) -> dict[str, str]:
 def without_thoughts(answer: str) -> str:
     """Return an answer without the thoughts of a reasoning model, and without blanks around it."""
     # If the chat template begins the thoughts, the answer has only their end.
-    text = _THOUGHTS.sub("", _FINAL_CHANNEL.sub("", answer)).strip()
+    text = _THOUGHTS.sub("", _FINAL_CHANNEL.split(answer)[-1]).strip()
     if not _is_json(text):
         text = _END_OF_THOUGHTS.split(text)[-1]
     return text[:MAX_CHARACTERS].strip()

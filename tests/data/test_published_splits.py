@@ -429,14 +429,16 @@ def test_records_with_hashes_are_a_list(photos: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "line"),
-    [("a.csv", "{name},{label},{split}"), ("a.txt", "{name} {split} {label}"), ("a.csv", '"{name}";{split};"{label}"')],
+    ("name", "header", "line"),
+    [
+        ("a.csv", "path,emotion,split\n", "{name},{label},{split}"),
+        ("a.txt", "", "{name} {split} {label}"),
+        ("a.csv", "", '"{name}";{split};"{label}"'),
+    ],
 )
 def test_labels_of_a_list_that_differ_from_those_of_the_data_are_counted(
-    name: str, line: str, photos: str, tmp_path: Path
+    name: str, header: str, line: str, photos: str, tmp_path: Path
 ) -> None:
-    header = "path,emotion,split\n" if line == "{name},{label},{split}" else ""
-
     def notes_with(label_of: Mapping[str, str]) -> list[str]:
         rows = [line.format(name=key, split=split, label=label_of[key]) for key, split in SPLITS.items()]
         data = open_data(photos, splits=write(tmp_path / name, header + "\n".join(rows)))
@@ -448,3 +450,10 @@ def test_labels_of_a_list_that_differ_from_those_of_the_data_are_counted(
     [note] = notes_with(right | {"fear/fear_1.jpg": "amusement"})
     assert note.startswith("1 image has another label in the lists than in the data, such as fear/fear_1.jpg (")
     assert "amusement; data: fear)" in note
+
+
+def test_words_of_a_caption_are_no_labels(photos: str, tmp_path: Path) -> None:
+    lines = "".join(f"{name} {split} a man in awe\n" for name, split in SPLITS.items() if " " not in name)
+    data = open_data(photos, splits=write(tmp_path / "a.txt", lines))
+    assert len(splits_of(data)) == 3
+    assert not [note for note in data.notes if "another label" in note]

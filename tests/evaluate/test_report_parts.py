@@ -1,5 +1,6 @@
 """Parts of the report: differences between runs, chosen examples, curves."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,10 @@ def test_a_difference_needs_the_same_images() -> None:
     assert result.difference == 0.25
     assert difference(ours, answers("a b c", [0, 1, 0], [0, 1, 0])) is None
     assert difference(ours, answers("a b c e", [0, 1, 0, 1], [0, 1, 0, 0])) is None
+    # Two folders may have files of the same names.
+    with_hashes = [replace(item, hashes=("1", "2", "3", "4")) for item in (ours, theirs)]
+    assert difference(*with_hashes) == expected
+    assert difference(with_hashes[0], replace(theirs, hashes=("1", "2", "3", "5"))) is None
     # Other labels can't be compared.
     assert difference(ours, answers("a b c d", [0, 1, 0, 0], [0, 1, 0, 0])) is None
 

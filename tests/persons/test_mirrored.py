@@ -8,7 +8,7 @@ from PIL import Image, ImageOps
 
 from tests.conftest import SHARED
 from uniemox.persons.box import Box, Detection
-from uniemox.persons.detector import DetectorConfig, MirroringDetector, load_detector
+from uniemox.persons.detector import Detector, DetectorConfig, SquashingDetector, load_detector
 from uniemox.persons.mirrored import MirrorDetector
 from uniemox.predict.opening import EMBEDDED, FINDER_CONFIDENCE, open_finder
 
@@ -84,8 +84,17 @@ def test_min_confidence_applies_to_the_mean() -> None:
     assert open_finder("embedded").min_confidence == FINDER_CONFIDENCE
 
 
+class TwoCalls:
+    """Detector of a file without `squash`: images are resized in each pass."""
+
+    def __init__(self, detector: Detector) -> None:
+        self.name = detector.name
+        self.fingerprint = detector.fingerprint
+        self.detect = detector.detect
+
+
 @pytest.mark.parametrize("name", ["embedded", "yolox_nano.onnx"])
-def test_both_ways_are_those_of_two_calls(name: str) -> None:
+def test_images_that_are_squashed_once_have_the_same_people(name: str) -> None:
     """The first network squashes images, the second puts them into a corner."""
     path = EMBEDDED / "finder.onnx" if name == "embedded" else SHARED / "models" / name
     if not path.exists():
@@ -93,14 +102,12 @@ def test_both_ways_are_those_of_two_calls(name: str) -> None:
     detector = load_detector(path, DetectorConfig(confidence=0.01))
     photos = [Image.open(photo).convert("RGB") for photo in sorted(PHOTOS.glob("*.jpg"))]
     images = [*photos, Image.new("RGB", (90, 60), "grey"), photos[0].crop((3, 5, 200, 158))]
-    assert isinstance(detector, MirroringDetector)
-    plain, mirrored = detector.detect_both(images)
-    assert plain == detector.detect(images)
-    expected = [
-        detector.detect([ImageOps.mirror(image)])[0] if found else ()
-        for image, found in zip(images, plain, strict=True)
-    ]
-    assert sum(map(len, expected)) > 0
-    for boxes, expected_boxes in zip(mirrored, expected, strict=True):
-        np.testing.assert_allclose([box for box, _ in boxes], [box for box, _ in expected_boxes], atol=1e-3)
-        np.testing.assert_allclose([score for _, score in boxes], [score for _, score in expected_boxes], atol=1e-5)
+    assert isinstance(detector, SquashingDetector)
+    assert not isinstance(TwoCalls(detector), SquashingDetector)
+    assert (detector.squash(photos[0]).size == photos[0].size) == (name != "embedded")
+    once = MirrorDetector(detector).detect(images)
+    twice = MirrorDetector(TwoCalls(detector)).detect(images)
+    assert sum(map(len, twice)) > 0
+    for boxes, expected in zip(once, twice, strict=True):
+        np.testing.assert_allclose([box for box, _ in boxes], [box for box, _ in expected], atol=1e-3)
+        np.testing.assert_allclose([score for _, score in boxes], [score for _, score in expected], atol=1e-5)

@@ -6,6 +6,7 @@ folders out.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,9 +16,9 @@ from uniemox.data.readers.paths import key_of
 from uniemox.data.sample import DataSet
 from uniemox.data.split_folders import IMAGES
 from uniemox.data.split_lists import FORMS, ListedImage, ListedLine, is_named_as_image, read_lists, unread_lists
-from uniemox.errors import DataError
+from uniemox.errors import DataError, LabelError
 from uniemox.io.files import plain_cell
-from uniemox.labels import clean
+from uniemox.labels import LabelSet
 from uniemox.plurals import counted
 from uniemox.spelling import spelled
 
@@ -327,11 +328,9 @@ def _other_labels(entries: Mapping[str, Sequence[ListedImage]], data: DataSet) -
     labels_of: dict[str, set[str]] = defaultdict(set)
     for sample in data.samples:
         labels_of[sample.image_key].update(data.words_of(sample))
-    index_of = {clean(label): index for index, label in enumerate(data.labels.labels)}
-    index_of |= {alias: index_of[label] for alias, label in data.labels.aliases.items() if label in index_of}
     differences = []
     for key, (entry, *_) in entries.items():
-        listed = {data.labels.labels[index_of[word]] for word in map(clean, entry.words) if word in index_of}
+        listed = set(_labels_among(entry.words, data.labels))
         if listed and labels_of[key] and not listed & labels_of[key]:
             differences.append(
                 f"{key} ({entry.where}: {' or '.join(sorted(listed))}; data: {' or '.join(sorted(labels_of[key]))})"
@@ -339,6 +338,13 @@ def _other_labels(entries: Mapping[str, Sequence[ListedImage]], data: DataSet) -
     if differences:
         count = counted(len(differences), "image has", "images have")
         yield f"{count} another label in the lists than in the data, such as {differences[0]}; the data's labels count"
+
+
+def _labels_among(words: Iterable[str], labels: LabelSet) -> Iterator[str]:
+    """Yield the labels that words name."""
+    for word in words:
+        with suppress(LabelError):
+            yield labels.labels[labels.index(word)]
 
 
 def _notes(absent: Sequence[ListedImage], unlisted: Sequence[str]) -> Iterator[str]:

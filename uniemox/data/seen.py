@@ -22,15 +22,15 @@ from uniemox.errors import DataError
 from uniemox.io.arrays import load_arrays
 from uniemox.io.files import read_limited, write_file
 from uniemox.io.progress import Progress, silent
-from uniemox.io.weight_names import Init, weight_paths
+from uniemox.io.weight_names import EMBEDDED, Init, weight_paths
 
 SEEN = "training_pictures.txt"
 # How to leave copies out, for messages.
 EXCLUDE_COPIES = "uniemox data check KIND:PATH --json > check.json, then --exclude check.json"
 OTHERS = "others"
 """Line of a file of hashes, or item of a set of hashes: the model was also trained on images that are not known."""
-# Names, without endings, of the own files of a run and of the package's models: the hashes of the folder are theirs.
-_OWN_FILES = ("model", "encoder", "scene", "small")
+# Names, without endings, of a run's own files: the hashes of the folder are theirs.
+_OWN_FILES = ("model", "encoder")
 # Name of the array of hashes in a file of stored features.
 STORED = "seen"
 
@@ -136,11 +136,12 @@ def read_seen(path: Path, *, in_folder: bool = True) -> set[str]:
     if path.is_dir():
         return _read(path / SEEN)
     file = seen_file(path)
-    is_own = file.is_file()
-    if in_folder and not is_own:
+    has_file = file.is_file()
+    if in_folder and not has_file:
         file = path.parent / SEEN
     hashes = _read(file)
-    if hashes and not is_own and path.name.partition(".")[0] not in _OWN_FILES:
+    is_known = has_file or path.parent == EMBEDDED or path.name.partition(".")[0] in _OWN_FILES
+    if hashes and not is_known:
         hashes.add(OTHERS)
     if path.suffix == ".npz":
         return hashes | _stored(path)

@@ -40,6 +40,8 @@ NAME_AND_LABEL = re.compile(rf"(?P<name>[^\t;,]+(?:{'|'.join(map(re.escape, ENDI
 LINE = re.compile(rf"(.+?(?:{'|'.join(map(re.escape, ENDINGS))}))(?:\s+(.*))?", re.IGNORECASE)
 DIVIDERS = re.compile(r"[\s,;]")
 FIRST_WORD = re.compile(r"(\S+)\s*")
+# Maximum number of words in a line that blanks divide, beyond which it has a caption: name, split, label.
+MAX_WORDS = 3
 SPLIT_AT_END = re.compile(r"(?P<name>.*[^\s,;])[\s,;]+(?P<split>[^\s,;]+)")
 SPLIT_AT_START = re.compile(r"(?P<split>[^\s,;]+)[\s,;]+(?P<name>.+)")
 DECLARED_DELIMITER = re.compile(r"\s*sep=.\s*", re.IGNORECASE)
@@ -198,6 +200,9 @@ def _divided(line: str, split: str | None, where: str, first_delimiter: str | No
         try:
             cells = _words(line, split) if delimiter is None else _cells(line, delimiter, where)
             divided = _of_cells(cells, split, where)
+            if delimiter is None and len(cells) > MAX_WORDS:
+                # A word of a caption is no label.
+                divided = replace(divided, readings=tuple(replace(image, words=()) for image in divided.readings))
         except DataError as error:
             first_error = first_error or error
             continue

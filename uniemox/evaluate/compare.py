@@ -3,7 +3,6 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from uniemox.evaluate.places import evaluations_folder, runs_without_torch
 from uniemox.evaluate.run import evaluate
 from uniemox.evaluate.run_records import Predictions, SavedEvaluation, evaluation_title, read_evaluations, read_run
 from uniemox.evaluate.run_settings import check_seeds, differing_settings
+from uniemox.evaluate.same_images import check_same_images
 from uniemox.evaluate.shared_labels import among_shared_labels, label_note, map_note, shared_map_note
 from uniemox.intervals import (
     Interval,
@@ -32,11 +32,8 @@ from uniemox.io.progress import Progress, silent
 from uniemox.io.run_files import EVALUATIONS, WEIGHTS
 from uniemox.io.weight_names import IN_PACKAGE, is_in_package
 from uniemox.labels import scored_labels
-from uniemox.plurals import counted
 from uniemox.predict.opening import open_network
 from uniemox.resampling import Groups, unit_sums
-
-DIFFERENT_IMAGES = "the runs were scored on different images; run uniemox evaluate with all of them"
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,50 +344,6 @@ def _no_spread(hits: Mapping[str, NDArray[np.float64]], count: int, units: int) 
     return "; ".join(f"{name}: {note}" for name, note in notes.items() if note)
 
 
-def _refuse_lost_images(title: str, predictions: Sequence[Predictions]) -> None:
-    """Raise DataError if a model was not scored on an image whose label it can predict."""
-    word_of = {key: word for item in predictions for key, word in zip(item.keys, item.words, strict=True)}
-    for item in predictions:
-        scored = set(item.keys)
-        if any(word in item.scored_labels for key, word in word_of.items() if key not in scored):
-            raise DataError(f"{title}: {DIFFERENT_IMAGES}")
-
-
-def _refuse_other_images(title: str, predictions: Sequence[Predictions]) -> None:
-    """Raise DataError if models were scored on different images of one name, as in two folders of one name."""
-    hash_of = dict[str, str]()
-    others = set[str]()
-    for item in predictions:
-        for key, digest in zip(item.keys, item.hashes or [""] * len(item.keys), strict=True):
-            # Without a hash, nothing is known.
-            if digest and hash_of.setdefault(key, digest) != digest:
-                others.add(key)
-    if others:
-        raise DataError(
-            f"{title}: {counted(len(others), 'image has', 'images have')} another content in one of the runs' data, "
-            f"such as {min(others)}: two data sets have these names, or files were replaced; run uniemox evaluate with "
-            "all runs on the same data"
-        )
-
-
-def _refuse_other_labels(title: str, predictions: Sequence[Predictions]) -> None:
-    """Raise DataError if models were scored against different labels of an image, as after a correction of the data.
-
-    A label that the other model can't be scored on is no contradiction: it may have another name there.
-    """
-    for first, other in combinations(predictions, 2):
-        word_of = dict(zip(first.keys, first.words, strict=True))
-        shared = set(first.scored_labels) & set(other.scored_labels)
-        pairs = [(key, word_of.get(key), word) for key, word in zip(other.keys, other.words, strict=True)]
-        changed = [pair for pair in pairs if pair[1] != pair[2] and {pair[1], pair[2]} <= shared]
-        if changed:
-            key, before, now = changed[0]
-            raise DataError(
-                f"{title}: the runs were scored against different labels of {counted(len(changed), 'image')}, such as "
-                f"{key} ({before} and {now}), so the data have changed meanwhile; run uniemox evaluate with all of them"
-            )
-
-
 def _compare(
     title: str,
     ours: Sequence[Predictions],
@@ -401,9 +354,7 @@ def _compare(
 ) -> Comparison:
     """Compare the answers of two groups of runs, and of a baseline, about the same images; see `compare`."""
     all_predictions = [*ours, *theirs, *baseline]
-    _refuse_other_images(title, all_predictions)
-    _refuse_other_labels(title, all_predictions)
-    _refuse_lost_images(title, all_predictions)
+    check_same_images(title, all_predictions)
     image_count = len({key for predictions in all_predictions for key in predictions.keys})
     all_predictions, note = among_shared_labels(all_predictions, without)
     first = all_predictions[0]

@@ -9,7 +9,7 @@ from PIL import Image
 from uniemox.errors import ConfigError, DetectorError
 from uniemox.persons.box import Detection, DetectorConfig
 
-__all__ = ["Detector", "DetectorConfig", "MirroringDetector", "load_detector"]
+__all__ = ["Detector", "DetectorConfig", "SquashingDetector", "load_detector"]
 
 
 class Detector(Protocol):
@@ -25,13 +25,11 @@ class Detector(Protocol):
 
 
 @runtime_checkable
-class MirroringDetector(Detector, Protocol):
-    """Detector that also detects in mirror images, without resizing an image twice."""
+class SquashingDetector(Detector, Protocol):
+    """Detector whose network reads images squashed to one size, so that they may be squashed before."""
 
-    def detect_both(
-        self, images: Sequence[Image.Image]
-    ) -> tuple[list[tuple[Detection, ...]], list[tuple[Detection, ...]]]:
-        """Detect in images, and in the mirror images of those in which something is found; () for the others."""
+    def squash(self, image: Image.Image) -> Image.Image:
+        """Return an image in the size in which the network reads it; unchanged if the network does not squash it."""
 
 
 def load_detector(

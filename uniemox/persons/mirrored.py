@@ -7,7 +7,7 @@ from PIL import Image, ImageOps
 
 from uniemox.io.files import fingerprint_of
 from uniemox.persons.box import Box, Detection, overlap
-from uniemox.persons.detector import Detector, MirroringDetector
+from uniemox.persons.detector import Detector, SquashingDetector
 
 # Minimum intersection over union of the boxes of one object in an image and in its mirror image.
 MIN_OVERLAP = 0.5
@@ -34,26 +34,29 @@ class MirrorDetector:
 
     def detect(self, images: Sequence[Image.Image]) -> list[tuple[Detection, ...]]:
         """Detect in images, see `Detector`."""
-        detections = []
-        for image, in_image, in_mirror in zip(images, *_detect_both(self.detector, images), strict=True):
-            others = [detection._replace(box=_mirror_box(detection.box, image.width)) for detection in in_mirror]
-            means = _mean_detections(in_image, others)
+        small = list(images)
+        if isinstance(self.detector, SquashingDetector):
+            # To resize a photograph takes half as long as the network, so it is done once for both passes.
+            small = [self.detector.squash(image) for image in images]
+        detections = self.detector.detect(small)
+        # Images in which nothing is found need no mirror image.
+        indices = [i for i, of_image in enumerate(detections) if of_image]
+        mirrored = self.detector.detect([ImageOps.mirror(small[i]) for i in indices])
+        for i, in_mirror in zip(indices, mirrored, strict=True):
+            width = small[i].width
+            others = [detection._replace(box=_mirror_box(detection.box, width)) for detection in in_mirror]
+            means = _mean_detections(detections[i], others)
             confident = [mean for mean in means if mean.confidence >= self.min_confidence]
-            detections.append(tuple(confident[: self.max_detections]))
+            scale_x = images[i].width / width
+            scale_y = images[i].height / small[i].height
+            detections[i] = tuple(_scaled(mean, scale_x, scale_y) for mean in confident[: self.max_detections])
         return detections
 
 
-def _detect_both(
-    detector: Detector, images: Sequence[Image.Image]
-) -> tuple[list[tuple[Detection, ...]], list[tuple[Detection, ...]]]:
-    """Detect in images, and in the mirror images of those in which something is found; () for the others."""
-    if isinstance(detector, MirroringDetector):
-        return detector.detect_both(images)
-    detections = detector.detect(images)
-    rows = [row for row, of_image in enumerate(detections) if of_image]
-    mirrored = detector.detect([ImageOps.mirror(images[row]) for row in rows])
-    by_row = dict(zip(rows, mirrored, strict=True))
-    return detections, [by_row.get(row, ()) for row in range(len(images))]
+def _scaled(detection: Detection, scale_x: float, scale_y: float) -> Detection:
+    """Return a detection in px of an image that is larger by these factors."""
+    box = detection.box
+    return detection._replace(box=Box(box.x1 * scale_x, box.y1 * scale_y, box.x2 * scale_x, box.y2 * scale_y))
 
 
 def _mirror_box(box: Box, width: int) -> Box:
@@ -65,10 +68,10 @@ def _mean_detections(detections: Sequence[Detection], others: Sequence[Detection
     """Return the means of pairs of detections that overlap by half, most confident first.
 
     Args:
-        detections: Detections in the image.
+        detections: Detections in the image, at least one.
         others: Detections in the mirror image, mirrored back.
     """
-    if not detections or not others:
+    if not others:
         return ()
     boxes = np.array([detection.box for detection in detections])
     other_boxes = np.array([detection.box for detection in others])

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from uniemox.errors import DetectorError
 from uniemox.io.files import fingerprint_of
 from uniemox.io.onnx_external import refuse_external_files
 from uniemox.io.onnx_sessions import RUNTIME_ERRORS, InferenceSession, Session
 from uniemox.persons.box import Detection, DetectorConfig, select
-from uniemox.persons.fitting import Placement, Size, fit_images
+from uniemox.persons.fitting import Size, fit_image, fit_images
 from uniemox.persons.layouts import LAYOUTS, Array
 
 # Side of the first input to a graph that accepts any size, until its layout is known.
@@ -57,44 +57,15 @@ class OnnxDetector:
         step = self._batch or MAX_CONCURRENT
         return [boxes for i in range(0, len(images), step) for boxes in self._detect_batch(images[i : i + step])]
 
-    def detect_both(
-        self, images: Sequence[Image.Image]
-    ) -> tuple[list[tuple[Detection, ...]], list[tuple[Detection, ...]]]:
-        """Detect in images, and in the mirror images of those in which something is found; () for the others.
-
-        Where the input is the squashed image, that of the mirror image is its mirror image, so each image is resized
-        only once.
-
-        Returns:
-            Detections in the images, and in their mirror images, in px of each.
-        """
-        detections = []
-        in_mirrors = []
-        step = self._batch or MAX_CONCURRENT
-        for i in range(0, len(images), step):
-            batch = images[i : i + step]
-            pixels, placements = fit_images(batch, self._size, self.layout.preparation)
-            found = self._detect_fitted(batch, pixels, placements)
-            rows = [row for row, of_image in enumerate(found) if of_image]
-            some = [batch[row] for row in rows]
-            mirrored: Sequence[tuple[Detection, ...]] = ()
-            if some and self.layout.preparation.fit == "squash":
-                mirrored = self._detect_fitted(some, pixels[rows, ..., ::-1], [placements[row] for row in rows])
-            elif some:
-                mirrored = self.detect([ImageOps.mirror(image) for image in some])
-            by_row = dict(zip(rows, mirrored, strict=True))
-            detections += found
-            in_mirrors += [by_row.get(row, ()) for row in range(len(batch))]
-        return detections, in_mirrors
+    def squash(self, image: Image.Image) -> Image.Image:
+        """Return an image in the size in which the network reads it; unchanged if the network does not squash it."""
+        if self.layout.preparation.fit != "squash":
+            return image
+        squashed, _ = fit_image(image, self._size, self.layout.preparation)
+        return squashed
 
     def _detect_batch(self, images: Sequence[Image.Image]) -> list[tuple[Detection, ...]]:
         pixels, placements = fit_images(images, self._size, self.layout.preparation)
-        return self._detect_fitted(images, pixels, placements)
-
-    def _detect_fitted(
-        self, images: Sequence[Image.Image], pixels: Array, placements: Sequence[Placement]
-    ) -> list[tuple[Detection, ...]]:
-        """Detect in images by their inputs, (N, 3, H, W), and placements in these."""
         # A graph with a fixed batch gets copies of the first image as filling.
         missing = (self._batch or len(images)) - len(images)
         pixels = np.concatenate([pixels, pixels[:1].repeat(missing, axis=0)])
