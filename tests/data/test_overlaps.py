@@ -62,7 +62,13 @@ def test_copies_with_another_label_are_contradictory() -> None:
 
 
 def test_overlaps_are_read_as_they_were_written(tmp_path: Path) -> None:
-    overlaps = Overlaps({"a\udcff.jpg": "key a.jpg"}, ("b.jpg",), "test", 3, {"embedded": ("c.jpg",)})
+    overlaps = Overlaps(
+        copies={"a\udcff.jpg": "key a.jpg"},
+        seen_held_out=("b.jpg",),
+        scored_split="test",
+        scored_images=3,
+        seen_scored={"embedded": ("c.jpg",)},
+    )
     write_overlaps(tmp_path, overlaps)
     assert read_overlaps(tmp_path) == overlaps
     assert read_overlaps(tmp_path / "older") == Overlaps()

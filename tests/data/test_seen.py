@@ -1,6 +1,7 @@
 """What anything on the way to a classifier has seen is not scored: each chain, from its first link to `evaluate`."""
 
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,22 @@ import torch
 from PIL import Image
 
 from tests.data.tree import says
+from tests.drawn import class_folders
 from tests.runs import CPU, SPLITS, colours, finetuned, pretrained, teacher, tiny_finetuning, tiny_pretraining
 from uniemox.checkpoints.saving import convert
 from uniemox.data.people import detect_persons
 from uniemox.data.sample import DataSet
-from uniemox.data.seen import OTHERS, SEEN, hashes_of, read_seen, refuse_seen, seen_by, seen_file, write_hashes
+from uniemox.data.seen import (
+    OTHERS,
+    SEEN,
+    hashes_of,
+    read_seen,
+    refuse_seen,
+    seen_by,
+    seen_file,
+    write_hashes,
+    write_seen,
+)
 from uniemox.data.shard_writing import ShardConfig, write_shards
 from uniemox.data.source import open_data
 from uniemox.data.synthetic_scenes import synthetic
@@ -169,6 +181,40 @@ def test_joined_runs_carry_the_hashes_of_each(tmp_path: Path) -> None:
     finetune(tiny_finetuning(",".join(map(str, runs)), method="mean"), data, tmp_path / "mean")
     with pytest.raises(DataError, match=says("12 of these 12 images")):
         evaluate(tmp_path / "mean", data.only("test"), hardware=CPU)
+
+
+def test_a_model_of_ours_without_hashes_has_unknown_training_images(tmp_path: Path) -> None:
+    """Whatever starts from it, or learns from it, has so, too."""
+    run = tmp_path / "run"
+    shutil.copytree(pretrained(), run)
+    (run / SEEN).unlink()
+    assert seen_by(str(run)) == seen_by(f"timm:vit@{run}/encoder.safetensors") == {OTHERS}
+    convert(run / "encoder.safetensors", tmp_path / "alone.safetensors")
+    assert seen_by(str(tmp_path / "alone.safetensors")) == {OTHERS}
+    finetune(tiny_finetuning(run, method="knn"), colours(splits=SPLITS), tmp_path / "tuned")
+    assert OTHERS in read_seen(tmp_path / "tuned")
+
+
+def test_hashes_beside_the_model_of_a_folder_are_read(tmp_path: Path) -> None:
+    write_hashes(seen_file(tmp_path / "model.onnx"), ["ab"])
+    assert read_seen(tmp_path) == seen_by(f"timm:local-dir:{tmp_path}") == {"ab"}
+
+
+def test_images_of_a_folder_that_took_the_place_of_another_one_count_as_seen(tmp_path: Path) -> None:
+    """Moving a folder leaves the times of its files unchanged."""
+    first = class_folders(tmp_path / "a")
+    class_folders(tmp_path / "b", ("fear", "awe"))
+    for path in (tmp_path / "b").rglob("*.jpg"):
+        path.write_bytes(path.read_bytes() + b"other")
+    later = hashes_of(open_data(f"folder:{tmp_path / 'b'}").samples)
+    run = tmp_path / "run"
+    run.mkdir()
+    write_seen(run, open_data(f"folder:{first}"), [])
+    before = read_seen(run)
+    first.rename(tmp_path / "gone")
+    (tmp_path / "b").rename(first)
+    write_seen(run, open_data(f"folder:{first}"), [])
+    assert read_seen(run) == before | later
 
 
 def test_converted_weights_carry_their_hashes(tmp_path: Path) -> None:

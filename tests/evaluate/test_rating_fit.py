@@ -18,6 +18,7 @@ from tests.runs import uniemox_here
 from uniemox.data.sample import ImageFile, Sample
 from uniemox.data.source import open_data
 from uniemox.errors import CheckpointError, ConfigError, DataError
+from uniemox.evaluate.evaluation import UNKNOWN_TRAINING
 from uniemox.evaluate.rating_fit import (
     PENALTY,
     HeldOutRatings,
@@ -283,6 +284,8 @@ def test_ratings_of_other_images_are_scored_and_those_it_was_fitted_on_refused(
     assert valence["spearman"] > 0.95
     assert valence["coverage"] > 0.8
     assert valence["mae"] < 0.5
+    # The classifier itself has no list of training images.
+    assert UNKNOWN_TRAINING in " ".join(done.stderr.split())
     for words in ((fitted[0], f"csv:{table}"), (fitted[0].parent / "m.onnx", f"csv:{tmp_path / 'new.csv'}")):
         refused = uniemox_here("evaluate", "--model", words[0], "--data", words[1], "--task", "affect")
         assert refused.returncode == 1

@@ -186,6 +186,19 @@ def test_training_images_of_the_start_are_found_among_held_out_and_scored_images
     assert overlaps.seen_scored == {str(tmp_path): tuple(sample.key for sample in scored)}
 
 
+def test_held_out_images_that_are_copies_of_training_images_are_found() -> None:
+    data = colours(splits={"train": 5, "val": 12, "test": 3})
+    val = data.only("val").samples
+    copy = replace(val[0], image=data.only("train").samples[0].image)
+    packed = replace(val[1], source_sha256=next(iter(hashes_of(data.only("train").samples[1:2]))))
+    others = [sample for sample in data.samples if sample.key not in (copy.key, packed.key)]
+    overlaps = find_overlaps(
+        replace(data, samples=[copy, packed, *others]), FinetuneConfig(init="scratch:timm:test_vit")
+    )
+    assert set(overlaps.held_out_copies) == {copy.key, packed.key}
+    assert find_overlaps(data, FinetuneConfig(init="scratch:timm:test_vit")).held_out_copies == ()
+
+
 def test_scored_images_that_are_copies_of_read_ones_are_found() -> None:
     data = colours(splits={"train": 5, "val": 2, "test": 3})
     read = [*data.only("train").samples[:2], data.only("val").samples[0]]

@@ -16,7 +16,7 @@ from uniemox.checkpoints.methods import METHODS
 from uniemox.checkpoints.published import load_published, load_start
 from uniemox.checkpoints.reading import METADATA_KEY, LoadReport, heads_in
 from uniemox.checkpoints.timm_networks import TIMM
-from uniemox.data.seen import read_seen, seen_file, write_hashes
+from uniemox.data.seen import seen_by, seen_file, write_hashes
 from uniemox.errors import CheckpointError
 from uniemox.io.files import replacing
 from uniemox.model.encoders import MixMAEEncoder
@@ -110,7 +110,7 @@ def convert(
     if isinstance(encoder, VisionTransformer) and "fc_norm.weight" in encoder.report.new:
         encoder = load_start(source, method=method, heads=heads, image_size=image_size)
     save_encoder(encoder, target, method=encoder.report.method)
-    if hashes := read_seen(Path(source)):
+    if hashes := seen_by(str(source)):
         write_hashes(seen_file(Path(target)), hashes)
     return encoder.report, loading_line(encoder, target)
 

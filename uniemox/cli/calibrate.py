@@ -102,6 +102,8 @@ def calibrate(
             line, words = _confidence_words(result, out)
     for unreadable in describe_unreadable(result.unreadable):
         say(unreadable)
+    if result.note:
+        say(result.note)
     if as_json:
         values = asdict(result) | {"written": str(out)}
         if verdict:

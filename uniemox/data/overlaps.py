@@ -4,12 +4,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
-from uniemox.data.sample import Sample
+from uniemox.data.hashes import Fingerprint, hashes_of_copies
+from uniemox.data.sample import Sample, units_of
 from uniemox.data.splits import join_copies
 from uniemox.io.files import write_file
 from uniemox.io.typed import read_json
 from uniemox.persons.box import Box
+from uniemox.plurals import counted
 
 OVERLAPS = "overlaps.json"
 """File in a run's folder."""
@@ -26,6 +29,8 @@ class Overlaps:
     """Group by key, of images that have an exact copy under another key; a group stays in one part of the run."""
     seen_held_out: tuple[str, ...] = ()
     """Keys of held-out images on which the initial weights or the teacher were trained."""
+    held_out_copies: tuple[str, ...] = ()
+    """Keys of held-out images that are copies of images on which the run itself is trained."""
     scored_split: str | None = None
     """Split that the run does not read and `uniemox evaluate` scores; None: there is none."""
     scored_images: int | None = None
@@ -63,6 +68,46 @@ def copies_among(samples: Sequence[Sample], hashes: Sequence[str]) -> dict[str, 
     for sample, of_copies in zip(samples, joined, strict=True):
         units.setdefault(of_copies.group, set()).add(f"group {sample.group}" if sample.group else sample.key)
     return {sample.key: sample.group for sample in joined if sample.group and len(units[sample.group]) > 1}
+
+
+@dataclass(frozen=True, slots=True)
+class JoinedCopies:
+    """Samples to score or to fit, among which copies of one image are one group."""
+
+    samples: list[Sample]
+    """N samples; the group of a copy is that of all its copies."""
+    surplus: tuple[str, ...]
+    """Keys of images that show what an image before them shows."""
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample], images: Sequence[Fingerprint]) -> Self:
+        """Join the copies, also those in another file.
+
+        Args:
+            samples: N samples.
+            images: Fingerprint of each sample's image.
+        """
+        units = [replace(sample, group=unit) for sample, unit in zip(samples, units_of(samples), strict=True)]
+        hashes = hashes_of_copies(images)
+        group_of_copies = copies_among(units, hashes)
+        first_of = dict[str, str]()
+        surplus = dict[str, None]()
+        for sample, digest in zip(samples, hashes, strict=True):
+            # All people of an image share its hash.
+            if digest and first_of.setdefault(digest, sample.image_key) != sample.image_key:
+                surplus[sample.image_key] = None
+        joined = [replace(sample, group=group_of_copies.get(sample.key, sample.group)) for sample in samples]
+        return cls(joined, tuple(surplus))
+
+    @property
+    def note(self) -> str:
+        """Sentence about the copies; empty if there are none."""
+        if not self.surplus:
+            return ""
+        return (
+            f"{counted(len(self.surplus), 'image is a copy', 'images are copies')} of another one, such as "
+            f"{self.surplus[0]}: copies count as one image in intervals; uniemox data check lists them"
+        )
 
 
 def contradictory_among(samples: Sequence[Sample], hashes: Sequence[str]) -> dict[str, str]:

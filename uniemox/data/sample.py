@@ -98,6 +98,11 @@ class Sample:
         return self.categories or ()
 
 
+def units_of(samples: Sequence[Sample]) -> list[str]:
+    """Return the name of each sample's group, or of its image; samples of one unit are not independent."""
+    return [sample.group or sample.image_key for sample in samples]
+
+
 class Broken(NamedTuple):
     """A sample that could not be read."""
 

@@ -14,15 +14,17 @@ from typing import NamedTuple
 import numpy as np
 
 from uniemox.classifier_info import PersonPolicy
-from uniemox.data.hashes import decoded_hashes, fingerprints, small_images
+from uniemox.data.hashes import decoded_hashes, fingerprints, small_images, stored_or_image_hashes
 from uniemox.data.perceptual import PerceptualIndex, Thumbs
-from uniemox.data.sample import DataSet, ImageFile, Sample
-from uniemox.data.unreadable import UNREADABLE_FILE, read_unreadable, reasons_of, write_unreadable
+from uniemox.data.sample import DataSet, Sample
+from uniemox.data.synthetic_scenes import SyntheticImage
+from uniemox.data.unreadable import UNREADABLE_FILE, reasons_of, write_unreadable
 from uniemox.errors import DataError
 from uniemox.io.arrays import load_arrays
 from uniemox.io.files import read_limited, write_file
 from uniemox.io.progress import Progress, silent
-from uniemox.io.weight_names import EMBEDDED, Init, weight_paths
+from uniemox.io.run_files import ENCODER, FITTED_TEACHER, METRICS, ONNX
+from uniemox.io.weight_names import EMBEDDED, ONNX_ENDING, Init, weight_paths
 
 SEEN = "training_pictures.txt"
 # How to leave copies out, for messages.
@@ -31,6 +33,8 @@ OTHERS = "others"
 """Line of a file of hashes, or item of a set of hashes: the model was also trained on images that are not known."""
 # Names, without endings, of a run's own files: the hashes of the folder are theirs.
 _OWN_FILES = ("model", "encoder")
+# A folder with one of these is a run, its export for a hub, or a fitted teacher.
+_OWN_FILES_IN_FOLDER = (METRICS, ENCODER, ONNX, FITTED_TEACHER)
 # Name of the array of hashes in a file of stored features.
 STORED = "seen"
 
@@ -45,8 +49,8 @@ def write_seen(
 ) -> dict[str, str]:
     """Write the hashes of all readable images of a data set and of the training images of its sources.
 
-    The reasons for unreadable images are written next to the hashes. If the file exists, only images that could not be
-    read then, or were written since, are read again: they are trained on, and count as seen.
+    The reasons for unreadable images are written next to the hashes. If the file exists, only the images are added that
+    it does not have: they could not be read then, or the data were replaced since.
 
     Args:
         folder: Folder of the run or teacher.
@@ -57,40 +61,33 @@ def write_seen(
         The reasons for unreadable images, by key.
     """
     if (folder / SEEN).exists():
-        return _read_again(folder, data.samples, person)
+        return _add_new(folder, data.samples, on_progress, person)
     hashes, broken = check_images(data.samples, on_progress, person)
     write_unreadable(folder / UNREADABLE_FILE, broken)
     write_hashes(folder / SEEN, hashes.union(*map(seen_by, sources)))
     return broken
 
 
-def _read_again(folder: Path, samples: Collection[Sample], person: PersonPolicy | None) -> dict[str, str]:
-    """Read the images again that could not be read or were written since, and add their hashes.
+def _add_new(
+    folder: Path, samples: Collection[Sample], on_progress: Progress, person: PersonPolicy | None
+) -> dict[str, str]:
+    """Add the hashes of images whose content is not yet among the hashes of a run, and check if they can be read.
 
     Returns:
-        The remaining reasons, by key.
+        The reasons for unreadable images, by key.
     """
-    previous = read_unreadable(folder / UNREADABLE_FILE)
-    since_ns = (folder / SEEN).stat().st_mtime_ns
-    again = [sample for sample in samples if sample.key in previous or _is_newer(sample, since_ns)]
-    if not again:
+    known = _read(folder / SEEN)
+    # Drawn scenes are the same in every run.
+    files = [sample for sample in samples if not isinstance(sample.image, SyntheticImage)]
+    digests = stored_or_image_hashes(files, on_progress)
+    new = [sample for sample, digest in zip(files, digests, strict=True) if digest not in known]
+    if not new:
         return {}
-    hashes, broken = check_images(again, person=person)
+    hashes, broken = check_images(new, person=person)
     if hashes:
-        write_hashes(folder / SEEN, hashes | _read(folder / SEEN))
+        write_hashes(folder / SEEN, hashes | known)
         write_unreadable(folder / UNREADABLE_FILE, broken)
     return broken
-
-
-def _is_newer(sample: Sample, since_ns: int) -> bool:
-    """Return True for an image file that was written or moved to its place after a time, in ns since 1970."""
-    if not isinstance(sample.image, ImageFile):
-        return False
-    try:
-        return sample.image.path.stat().st_ctime_ns > since_ns
-    # Reading the image gives the reason.
-    except OSError:
-        return True
 
 
 def hashes_of(samples: Collection[Sample], on_progress: Progress = silent) -> set[str]:
@@ -115,13 +112,32 @@ def check_images(
 def seen_by(name: str) -> set[str]:
     """Return the hashes of the images used to train weights or a teacher, as far as known.
 
+    The set contains OTHERS for a model of uniemox that has no hashes beside it.
+
     Args:
         name: As for --init, --encoder.start and --teacher.source: a run, a file in one, fitted:FOLDER, stored:FILE,
             timm:NAME@FILE, several with commas. Random weights (scratch:) have none.
     """
     if Init.parse(name).from_scratch:
         return set()
-    return set().union(*map(read_seen, weight_paths(name)))
+    hashes = set[str]()
+    for path in weight_paths(name):
+        of_path = read_seen(path)
+        if not of_path and _is_own_model(path):
+            of_path = {OTHERS}
+        hashes |= of_path
+    return hashes
+
+
+def _is_own_model(path: Path) -> bool:
+    """Return True for a run, a fitted teacher, or a file with the name or ending of a run's model."""
+    if path.is_dir():
+        return any((path / name).is_file() for name in _OWN_FILES_IN_FOLDER)
+    return path.is_file() and (_has_own_name(path) or path.suffix == ONNX_ENDING)
+
+
+def _has_own_name(path: Path) -> bool:
+    return path.name.partition(".")[0] in _OWN_FILES
 
 
 def read_seen(path: Path, *, in_folder: bool = True) -> set[str]:
@@ -134,13 +150,15 @@ def read_seen(path: Path, *, in_folder: bool = True) -> set[str]:
         in_folder: False: do not read the hashes of the file's folder, which is a folder of images and not a run.
     """
     if path.is_dir():
-        return _read(path / SEEN)
+        # Models of other programs' folders have their hashes beside the file.
+        beside_models = sorted(path.glob(f"*.{SEEN}"))
+        return set().union(*map(_read, [path / SEEN, *beside_models]))
     file = seen_file(path)
     has_file = file.is_file()
     if in_folder and not has_file:
         file = path.parent / SEEN
     hashes = _read(file)
-    is_known = has_file or path.parent == EMBEDDED or path.name.partition(".")[0] in _OWN_FILES
+    is_known = has_file or path.parent == EMBEDDED or _has_own_name(path)
     if hashes and not is_known:
         hashes.add(OTHERS)
     if path.suffix == ".npz":
@@ -246,6 +264,7 @@ def refuse_seen(
     training_hashes: set[str],
     data_name: str,
     *,
+    thumbs: Sequence[Thumbs | None] | None = None,
     override: str = "",
     splits: Path | None = None,
     start: str = "",
@@ -256,6 +275,7 @@ def refuse_seen(
         hashes: The sha256 of every sample's file.
         training_hashes: Hashes of the training images, see `read_seen`.
         data_name: Name of the data, for the message.
+        thumbs: See `SeenSearch`.
         override: Option that scores the samples anyway, for the message; empty if there is none.
         splits: File of the splits that the training made, for the message; None: it made none, or they are not known.
         start: Initial weights of the training, for the message, see `seen_by`; empty if they are not known.
@@ -263,7 +283,7 @@ def refuse_seen(
     Raises:
         DataError: If a readable sample is a training image, in the same file or another one.
     """
-    search = SeenSearch(samples, hashes)
+    search = SeenSearch(samples, hashes, thumbs=thumbs)
     _, copies, overlap = search.look_up(training_hashes)
     if not overlap:
         return

@@ -17,7 +17,7 @@ from uniemox.evaluate.places import evaluations_folder, runs_without_torch
 from uniemox.evaluate.run import evaluate
 from uniemox.evaluate.run_records import Predictions, SavedEvaluation, evaluation_title, read_evaluations, read_run
 from uniemox.evaluate.run_settings import check_seeds, differing_settings
-from uniemox.evaluate.same_images import check_same_images
+from uniemox.evaluate.same_images import check_same_images, refuse_equal_answers
 from uniemox.evaluate.shared_labels import among_shared_labels, label_note, map_note, shared_map_note
 from uniemox.intervals import (
     Interval,
@@ -106,7 +106,8 @@ def compare(
     shared = [title for title in next(iter(runs.values()), ()) if all(title in others for others in runs.values())]
     if not shared:
         raise DataError(_nothing_shared(runs))
-    return [_compare_on_title(title, runs, (ours, theirs, baseline), without) for title in shared]
+    groups = (ours, theirs, baseline)
+    return [_compare_on_title(title, runs, groups, without, allow_mixed=allow_mixed) for title in shared]
 
 
 def _compare_on_title(
@@ -114,6 +115,8 @@ def _compare_on_title(
     runs: Mapping[Path, Mapping[str, Sequence[SavedEvaluation]]],
     groups: Sequence[Sequence[Path]],
     without: Collection[str],
+    *,
+    allow_mixed: bool,
 ) -> Comparison:
     """Compare groups of runs on one evaluation.
 
@@ -122,6 +125,7 @@ def _compare_on_title(
         runs: Evaluations of each run by what was scored, from `_by_title`.
         groups: Runs of ours, of theirs, and of the baseline.
         without: See `compare`.
+        allow_mixed: See `compare`.
     """
     evaluation_of = dict[Path, SavedEvaluation]()
     predictions_of = dict[Path, Predictions]()
@@ -133,7 +137,11 @@ def _compare_on_title(
             raise DataError(_no_predictions(path, evaluation))
         evaluation_of[path] = evaluation
         predictions_of[path] = evaluation.predictions
-    comparison = _compare(title, *([predictions_of[path] for path in group] for group in groups), without=without)
+    sides = [[predictions_of[path] for path in group] for group in groups]
+    if not allow_mixed:
+        for side, group, predictions in zip(("ours", "theirs", "baseline"), groups, sides, strict=True):
+            refuse_equal_answers(side, group, predictions)
+    comparison = _compare(title, *sides, without=without)
     warning = map_note(evaluation_of)
     notes = (comparison.note, warning or shared_map_note(evaluation_of), _seen_note(evaluation_of))
     note = "; ".join(filter(None, notes))
@@ -257,7 +265,8 @@ def compare_on(
         report(f"{path}: scores and predictions are in {file} and beside it (.jsonl)")
     title = evaluation_title(data.name, scoring.split, scoring.persons)
     runs = {path: _by_title(path) for path in models}
-    comparison = _compare_on_title(title, runs, (ours, theirs, baseline), without)
+    groups = (ours, theirs, baseline)
+    comparison = _compare_on_title(title, runs, groups, without, allow_mixed=scoring.allow_mixed)
     if None in pairs_of.values():
         return comparison
     # No model was scored on the images that the map leaves out.

@@ -41,11 +41,6 @@ class EncodedSamples:
     broken: tuple[Broken, ...]
 
 
-def units_of(samples: Sequence[Sample]) -> list[str]:
-    """Return the name of each sample's group, or of its image; samples of one unit are not independent."""
-    return [sample.group or sample.image_key for sample in samples]
-
-
 def outputs_of_network(
     network: Network,
     samples: Sequence[Sample],

@@ -10,12 +10,14 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from uniemox.data.hashes import fingerprints
+from uniemox.data.overlaps import JoinedCopies
 from uniemox.data.perceptual import PREFIX
-from uniemox.data.sample import Broken, DataSet, Sample
-from uniemox.data.seen import hashes_of, read_seen, seen_file, write_hashes
+from uniemox.data.sample import Broken, DataSet, Sample, units_of
+from uniemox.data.seen import OTHERS, hashes_of, read_seen, seen_file, write_hashes
 from uniemox.data.unreadable import reasons_of
 from uniemox.errors import ConfigError, DataError
-from uniemox.evaluate.outputs import run_each, units_of
+from uniemox.evaluate.outputs import run_each
 from uniemox.evaluate.recalibration import open_file, write_model
 from uniemox.io.progress import Progress, silent
 from uniemox.io.weight_names import refuse_name_in_package
@@ -60,6 +62,8 @@ class RatingFit:
     """The same for the fifth of the images with the lowest ratings, the next fifth, and so on."""
     unreadable: Mapping[str, str]
     """Reasons for images that can't be read, by key."""
+    note: str = ""
+    """Sentence about copies of one image under several names; empty if there are none."""
 
     @property
     def verdict(self) -> str:
@@ -118,8 +122,9 @@ def fit_ratings(
         perceptual=frozenset(digest.removeprefix(PREFIX) for digest in hashes if digest.startswith(PREFIX)),
     )
     write_model(source, out, replace(network.info, ratings=head.to_dict()).to_json())
-    write_hashes(seen_file(out), read_seen(source))
-    return _measured(head, held_out, split=split, groups=len(set(images.groups)), unreadable=reasons_of(broken))
+    write_hashes(seen_file(out), read_seen(source) or {OTHERS})
+    fit = _measured(head, held_out, split=split, groups=len(set(images.groups)), unreadable=reasons_of(broken))
+    return replace(fit, note=images.note)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,6 +142,8 @@ class RatedImages:
     """N names; images of one group are held out together."""
     sources: Sequence[str | None]
     """N names of data sets."""
+    note: str = ""
+    """Sentence about copies among them; empty if there are none."""
 
 
 def _read_rated(
@@ -158,11 +165,15 @@ def _read_rated(
             f"{data.name_with_split(split)} has {counted(len(rated), 'image')} with valence and arousal{reason}; at "
             f"least {MIN_RATED} are needed"
         )
-    outputs, samples, broken = run_each(network, rated, [FEATURES], "encoding images", on_progress)
-    if len(samples) < MIN_RATED:
+    hashed, unreadable = fingerprints(rated, on_progress)
+    joined = JoinedCopies.of(rated, hashed)
+    count = len(rated) - len(unreadable) - len(joined.surplus)
+    if count < MIN_RATED:
         raise DataError(
-            f"only {len(samples)} of {len(rated)} rated images can be read; at least {MIN_RATED} are needed"
+            f"only {count} of {len(rated)} rated images can be read and are no copy of another one; at least "
+            f"{MIN_RATED} are needed"
         )
+    outputs, samples, broken = run_each(network, joined.samples, [FEATURES], "encoding images", on_progress)
     groups = units_of(samples)
     if len(set(groups)) < 2:
         raise DataError(
@@ -176,6 +187,7 @@ def _read_rated(
         ratings=np.array([[sample.valence, sample.arousal] for sample in samples]),
         groups=groups,
         sources=[data.part_of(sample) for sample in samples],
+        note=joined.note,
     )
     return images, broken
 

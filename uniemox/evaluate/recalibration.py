@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from uniemox.classifier_info import ClassifierInfo
-from uniemox.data.hashes import image_hashes
-from uniemox.data.sample import DataSet
+from uniemox.data.hashes import fingerprints
+from uniemox.data.overlaps import JoinedCopies
+from uniemox.data.sample import DataSet, units_of
 from uniemox.data.seen import OTHERS, hashes_of, read_seen, refuse_seen, seen_file, write_hashes
 from uniemox.data.unreadable import reasons_of
 from uniemox.errors import CheckpointError, ConfigError, DataError
@@ -21,7 +22,7 @@ from uniemox.evaluate.calibration import (
     with_likely_sets,
 )
 from uniemox.evaluate.label_pairs import LabelPairs, labels_by
-from uniemox.evaluate.outputs import Outputs, outputs_of_network, units_of
+from uniemox.evaluate.outputs import Outputs, outputs_of_network
 from uniemox.evaluate.places import is_onnx
 from uniemox.evaluate.scorer import RightAnswers, meanings_of
 from uniemox.evaluate.targets import mapped
@@ -93,6 +94,8 @@ class Recalibration:
     """Number of groups of images that are resampled together; None: each image is one."""
     may_be_seen: bool = False
     """True if the model may have been trained on some of these images."""
+    note: str = ""
+    """Sentence about copies of one image under several names; empty if there are none."""
 
     @property
     def keeps_temperature(self) -> bool:
@@ -180,10 +183,16 @@ def recalibrate(
             f"{MIN_IMAGES} are needed, and a hundred are better: add images, or give a larger split with --split"
         )
     training_hashes = read_seen(source)
-    refuse_seen(samples, image_hashes(samples, on_progress), training_hashes, data.name)
-    outputs = outputs_of_network(network, samples, on_progress, work="calibrating")
-    if len(outputs.samples) < MIN_IMAGES:
-        raise DataError(f"only {len(outputs.samples)} of {len(samples)} images can be read; {MIN_IMAGES} are needed")
+    images, broken = fingerprints(samples, on_progress)
+    hashes = [image.sha256 for image in images]
+    refuse_seen(samples, hashes, training_hashes, data.name, thumbs=[image.thumb for image in images])
+    joined = JoinedCopies.of(samples, images)
+    count = len(samples) - len(broken) - len(joined.surplus)
+    if count < MIN_IMAGES:
+        raise DataError(
+            f"only {count} of {len(samples)} images can be read and are no copy of another one; {MIN_IMAGES} are needed"
+        )
+    outputs = outputs_of_network(network, joined.samples, on_progress, work="calibrating")
     answers = RightAnswers.of(outputs, scored)
     target = np.eye(len(info.labels))[answers.truth]
     fitted = calibrated(info, outputs.values, outputs.distances, target, any_of=answers.any_of)
@@ -200,10 +209,12 @@ def recalibrate(
     )
     result = _measure(info, fitted, outputs, answers, scored, change)
     # The hashes first: a model without them could be scored on these images.
-    hashes = hashes_of(outputs.samples, on_progress) | (training_hashes or {OTHERS})
-    write_hashes(seen_file(out), hashes)
+    seen = hashes_of(outputs.samples, on_progress) | (training_hashes or {OTHERS})
+    write_hashes(seen_file(out), seen)
     write_model(source, out, fitted.to_json())
-    return replace(result, split=split, left_out=len(data.samples) - len(samples), may_be_seen=OTHERS in hashes)
+    return replace(
+        result, split=split, left_out=len(data.samples) - len(samples), may_be_seen=OTHERS in seen, note=joined.note
+    )
 
 
 def _is_gain(change: LogLossChange | None) -> bool:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from uniemox.classifier_info import ClassifierInfo
-from uniemox.data.hashes import image_hashes
+from uniemox.data.hashes import Fingerprint, fingerprints
+from uniemox.data.overlaps import JoinedCopies
 from uniemox.data.perceptual import PREFIX
 from uniemox.data.sample import NO_PERSONS, DataSet, Sample
 from uniemox.data.seen import OTHERS, SEEN, read_seen, refuse_seen
@@ -96,11 +97,15 @@ def evaluate(
     if by is not None:
         # An unknown column is refused before the images are read.
         column_of(samples, by, data)
-    may_be_seen = allow_seen or not _refuse_seen(model, data, samples, opened.rating_head, on_progress)
+    images, _ = fingerprints(samples, on_progress)
+    may_be_seen = allow_seen or not _refuse_seen(model, data, samples, images, opened.rating_head)
     if may_be_seen:
         notes.append(SEEN_ALLOWED if allow_seen else UNKNOWN_TRAINING)
+    joined = JoinedCopies.of(samples, images)
+    if joined.note:
+        notes.append(joined.note)
 
-    outputs = opened.outputs_of(samples, on_progress)
+    outputs = opened.outputs_of(joined.samples, on_progress)
     unreadable = reasons_of(outputs.broken)
     if unreadable:
         notes.append(f"{counted(len(unreadable), 'image')} can't be read: {listing_of(unreadable)}")
@@ -121,7 +126,11 @@ def evaluate(
     trust = scorer.trust()
     if "coverage" in trust and (note := set_note(info, COVERAGE)):
         notes.append(note)
-    groups = None if by is None else score_groups(column_of(outputs.samples, by, data), scorer.score)
+    groups = None
+    if by is not None:
+        sample_of = {sample.key: sample for sample in samples}
+        values = column_of([sample_of[sample.key] for sample in outputs.samples], by, data)
+        groups = score_groups(values, scorer.score)
     return Evaluation(
         scores,
         groups,
@@ -255,18 +264,24 @@ def _open_run(model: Path, task: str | None, hardware: "HardwareConfig | None") 
 
 
 def _refuse_seen(
-    model: Path, data: DataSet, samples: Sequence[Sample], head: RatingHead | None, on_progress: Progress
+    model: Path, data: DataSet, samples: Sequence[Sample], images: Sequence[Fingerprint], head: RatingHead | None
 ) -> bool:
     """Raise DataError for samples that the model, its rating head or the person detector was trained on.
+
+    Args:
+        model: See `evaluate`.
+        data: The data set.
+        samples: N samples to score.
+        images: Fingerprint of each sample's image.
+        head: Rating head that is scored.
 
     Returns:
         False if not all of the model's training images are known.
     """
     model_hashes = read_seen(file_in_package(model))
     training_hashes = model_hashes | data.detector_seen
-    # Hashing reads every image, so it is skipped if there is nothing to compare with.
     if training_hashes or head is not None:
-        hashes = image_hashes(samples, on_progress)
+        hashes = [image.sha256 for image in images]
         if head is not None:
             training_hashes |= {digest for digest in hashes if digest[:HASH_DIGITS] in head.seen}
             training_hashes |= {PREFIX + digits for digits in head.perceptual}
@@ -278,11 +293,12 @@ def _refuse_seen(
             hashes,
             training_hashes,
             data.name,
+            thumbs=[image.thumb for image in images],
             override="--allow-seen (allow_seen=True in Python)",
             splits=folder / SPLITS if has_splits else None,
             start=_init_of_run(folder),
         )
-    return OTHERS not in model_hashes and (bool(model_hashes) or head is not None)
+    return bool(model_hashes) and OTHERS not in model_hashes
 
 
 def _init_of_run(folder: Path) -> str:

@@ -1,12 +1,18 @@
-"""Checks that models were scored on the same images with the same labels."""
+"""Checks that a comparison is of different models, scored on the same images with the same labels."""
 
 from collections.abc import Sequence
 from itertools import combinations
+from pathlib import Path
 
-from uniemox.errors import DataError
+import numpy as np
+
+from uniemox.errors import ConfigError, DataError
 from uniemox.evaluate.run_records import Predictions
 from uniemox.plurals import counted
 
+# Largest difference between two models' probabilities that counts as none. Those of two seeds differ by more for some
+# image.
+EQUAL_ANSWERS = 0.01
 DIFFERENT_IMAGES = "the runs were scored on different images; run uniemox evaluate with all of them"
 
 
@@ -20,6 +26,24 @@ def check_same_images(title: str, predictions: Sequence[Predictions]) -> None:
     _refuse_other_images(title, predictions)
     _refuse_other_labels(title, predictions)
     _refuse_lost_images(title, predictions)
+
+
+def refuse_equal_answers(side: str, runs: Sequence[Path], predictions: Sequence[Predictions]) -> None:
+    """Raise ConfigError if two runs of one side answer alike: copies of one model, also exported or in 8 bits.
+
+    Args:
+        side: Name of the side, for the message.
+        runs: Its runs or models.
+        predictions: Predictions of each.
+    """
+    for (run, first), (other, second) in combinations(zip(runs, predictions, strict=True), 2):
+        if first.keys != second.keys or first.scored_labels != second.scored_labels:
+            continue
+        if np.abs(first.probabilities - second.probabilities).max() <= EQUAL_ANSWERS:
+            raise ConfigError(
+                f"{side}: {run} and {other} give the same probabilities for all {len(first.keys)} images, so they are "
+                "one model, which counts once: give one of them, or --mixed (allow_mixed=True in Python)"
+            )
 
 
 def _refuse_lost_images(title: str, predictions: Sequence[Predictions]) -> None:

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.classifier_info import ClassifierInfo
+from uniemox.data.sample import units_of
 from uniemox.evaluate.calibration import expected_calibration_error
 from uniemox.evaluate.multilabel import MultilabelScores, label_calibration_error, score_multilabel
-from uniemox.evaluate.outputs import Outputs, units_of
+from uniemox.evaluate.outputs import Outputs
 from uniemox.evaluate.scores import (
     AffectScores,
     ClassScores,

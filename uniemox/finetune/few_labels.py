@@ -17,12 +17,11 @@ import torch
 from numpy.typing import NDArray
 
 from uniemox.data.overlaps import OVERLAPS, read_overlaps, write_overlaps
-from uniemox.data.sample import Broken, DataSet, Sample
+from uniemox.data.sample import Broken, DataSet, Sample, units_of
 from uniemox.data.splits import hash_of
 from uniemox.data.unreadable import absent_classes
 from uniemox.errors import DataError, StoppedError
 from uniemox.evaluate.classifier_outputs import Reading, encode_samples
-from uniemox.evaluate.outputs import units_of
 from uniemox.finetune.config import FinetuneConfig, NetworkConfig
 from uniemox.finetune.few_labels_config import FewLabelsConfig
 from uniemox.finetune.few_labels_heads import LORA, LORA_STEPS, ZERO_SHOT, Features, HeadFitter, check_adaptable

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from torch.nn.functional import normalize
 
 from uniemox.data.order import RunOrder
-from uniemox.data.sample import Broken, Sample
+from uniemox.data.sample import Broken, Sample, units_of
 from uniemox.errors import DataError
 from uniemox.evaluate.classifier_outputs import Reading, outputs_of
-from uniemox.evaluate.outputs import units_of
 from uniemox.finetune.augmentation import AugmentedViews
 from uniemox.finetune.few_labels_config import FewLabelsConfig
 from uniemox.finetune.heads import fit_head

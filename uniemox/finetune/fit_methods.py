@@ -11,10 +11,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from uniemox.data.sample import Sample
+from uniemox.data.sample import Sample, units_of
 from uniemox.evaluate.calibration import fit_temperature
 from uniemox.evaluate.multilabel_fit import fit_labels
-from uniemox.evaluate.outputs import units_of
 from uniemox.finetune.augmentation import smooth
 from uniemox.finetune.head_training import ChosenWeights, HeadTrainingData, fused, train_after_encoder
 from uniemox.finetune.mean import check_same_division, mean_head

@@ -47,7 +47,7 @@ def find_overlaps(data: DataSet, config: FinetuneConfig, on_progress: Progress =
         drawn, _ = fingerprints(scenes, on_progress)
         fingerprint_of |= {sample.key: fingerprint for sample, fingerprint in zip(scenes, drawn, strict=True)}
 
-    def search(samples: list[Sample]) -> SeenSearch:
+    def search(samples: Sequence[Sample]) -> SeenSearch:
         of_samples = [fingerprint_of.get(sample.key, Fingerprint("", None)) for sample in samples]
         return SeenSearch(
             samples,
@@ -63,21 +63,34 @@ def find_overlaps(data: DataSet, config: FinetuneConfig, on_progress: Progress =
     seen_scored = {
         name: tuple(sample.key for sample in scored.look_up(hashes).samples) for name, hashes in hashes_by_model.items()
     }
-    read_hashes = {sample.source_sha256 for sample in parts.samples if sample.source_sha256}
-    for sample in parts.samples:
-        if sample.key in fingerprint_of:
-            read_hashes |= fingerprint_of[sample.key].hashes
+    of_training = held_out.look_up(_hashes_of(parts.train, fingerprint_of)).samples
+    of_read = scored.look_up(_hashes_of(parts.samples, fingerprint_of)).samples
     hashes = [fingerprint.sha256 for fingerprint in hashed]
     return Overlaps(
         copies=copies,
         seen_held_out=tuple(seen_held_out),
+        held_out_copies=tuple(sample.key for sample in of_training),
         scored_split=parts.scored[0].split if parts.scored else None,
         scored_images=len(parts.scored),
         seen_scored={name: keys for name, keys in seen_scored.items() if keys},
-        scored_copies=tuple(sample.key for sample in scored.look_up(read_hashes).samples),
+        scored_copies=tuple(sample.key for sample in of_read),
         contradictory=_readable_contradictions(files, hashes),
         held_out_unlabelled=_held_out_unlabelled(config, [*parts.held_out, *parts.scored], fingerprint_of, on_progress),
     )
+
+
+def _hashes_of(samples: Sequence[Sample], fingerprint_of: Mapping[str, Fingerprint]) -> set[str]:
+    """Return the hashes of samples and of the originals of packed ones.
+
+    Args:
+        samples: The samples.
+        fingerprint_of: Fingerprint of each image of the run, by key.
+    """
+    hashes = {sample.source_sha256 for sample in samples if sample.source_sha256}
+    for sample in samples:
+        if sample.key in fingerprint_of:
+            hashes |= fingerprint_of[sample.key].hashes
+    return hashes
 
 
 def _readable_contradictions(samples: Sequence[Sample], hashes: Sequence[str]) -> dict[str, str]:
@@ -104,15 +117,11 @@ def _held_out_unlabelled(
     ]
     if not unlabelled:
         return ()
-    held_out_hashes: set[str] = set()
-    for sample in held_out:
-        if sample.key in fingerprint_of:
-            held_out_hashes |= fingerprint_of[sample.key].hashes
     hashed, _ = fingerprints(unlabelled, on_progress)
     search = SeenSearch(
         unlabelled, [fingerprint.sha256 for fingerprint in hashed], thumbs=[fingerprint.thumb for fingerprint in hashed]
     )
-    return tuple(sample.key for sample in search.look_up(held_out_hashes).samples)
+    return tuple(sample.key for sample in search.look_up(_hashes_of(held_out, fingerprint_of)).samples)
 
 
 def _split_with_copies(data: DataSet, config: FinetuneConfig, copies: Mapping[str, str]) -> Parts:

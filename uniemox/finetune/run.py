@@ -133,7 +133,8 @@ def _open_run(
     """Build the initial network, open the teacher, and record the training images in the run's folder."""
     overlaps = from_first(_overlaps_of(config, data, out, callback) if rank() == 0 else Overlaps())
     data = replace(data, samples=overlaps.join(data.samples))
-    parts = split_for_training(data, config, out if rank() == 0 else None).without_seen(overlaps.seen_held_out)
+    seen_keys = {*overlaps.seen_held_out, *overlaps.held_out_copies}
+    parts = split_for_training(data, config, out if rank() == 0 else None).without_seen(seen_keys)
     if rank() == 0 and (note := note_without_target(data, config)):
         callback.note(note)
     torch.manual_seed(config.seed)
@@ -184,6 +185,12 @@ def _overlaps_of(config: FinetuneConfig, data: DataSet, out: Path, callback: Cal
         callback.note(
             f"{len(overlaps.contradictory)} images are exact copies with different labels, such as {first} and "
             f"{second}: each is trained or scored with its own; uniemox data check lists them"
+        )
+    if copies := overlaps.held_out_copies:
+        callback.note(
+            f"{counted(len(copies), 'held-out image is a copy', 'held-out images are copies')} of training images, "
+            f"such as {copies[0]}: the chosen epoch may be too late, and only the others calibrate if they are enough; "
+            f"to leave the copies out: {EXCLUDE_COPIES}"
         )
     scored = f"of the {overlaps.scored_images} images of split {overlaps.scored_split}"
     if copies := overlaps.scored_copies:

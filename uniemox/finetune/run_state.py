@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from uniemox.classifier_info import ClassifierInfo
-from uniemox.data.sample import Broken, DataSet, Sample
+from uniemox.data.sample import Broken, DataSet, Sample, units_of
 from uniemox.data.unreadable import absent_classes, describe_unreadable, lost_by_class, refuse_empty_classes
 from uniemox.errors import DataError
 from uniemox.evaluate.calibration import calibrated
 from uniemox.evaluate.classifier_outputs import Reading, encode_samples, outputs_of, select_views
 from uniemox.evaluate.multilabel import mean_average_precision
-from uniemox.evaluate.outputs import EncodedSamples, Outputs, units_of
+from uniemox.evaluate.outputs import EncodedSamples, Outputs
 from uniemox.finetune.config import FinetuneConfig, Task
 from uniemox.finetune.distillation import TeacherAnswers
 from uniemox.finetune.network import BuiltNetwork

@@ -17,6 +17,7 @@ from uniemox.checkpoints.timm_networks import load_timm
 from uniemox.classifier_info import MAX_SIZE_PX
 from uniemox.errors import CheckpointError, TeacherError, UniemoxError
 from uniemox.io.files import open_regular, replacing
+from uniemox.io.run_files import FITTED_TEACHER
 from uniemox.io.typed import read_json
 from uniemox.io.weight_archives import ARCHIVE_ERRORS
 from uniemox.model.encoder import build_encoder
@@ -24,7 +25,6 @@ from uniemox.teacher.config import SMALL_PATCH_PX
 from uniemox.teacher.sources import join_networks, network_features
 
 DESCRIPTION = "teacher.json"
-WEIGHTS = "teacher.safetensors"
 RUN = "fit"
 FORMAT: Literal[1] = 1
 # Name of the image tower that is fitted from random weights.
@@ -139,17 +139,19 @@ class FittedTeacher(nn.Module):
         )
         architecture = description.architecture
         try:
-            open_regular(folder / WEIGHTS).close()
+            open_regular(folder / FITTED_TEACHER).close()
             if architecture.network.count(",") >= MAX_ENCODERS or max(architecture.image_size) > MAX_SIZE_PX:
                 raise CheckpointError(f"more than {MAX_ENCODERS} networks, or images over {MAX_SIZE_PX} px")
             # A description may claim any size: compare shapes on the meta device before memory is allocated.
             with torch.device("meta"):
                 draft = cls(architecture, description.about)
-            check_file(draft, folder / WEIGHTS)
+            check_file(draft, folder / FITTED_TEACHER)
             teacher = cls(architecture, description.about)
-            teacher.load_state_dict(load_file(folder / WEIGHTS))
+            teacher.load_state_dict(load_file(folder / FITTED_TEACHER))
         except (*ARCHIVE_ERRORS, SafetensorError, UniemoxError) as error:
-            raise TeacherError(f"{folder / WEIGHTS} has no weights of this teacher: {error}; fit it again") from error
+            raise TeacherError(
+                f"{folder / FITTED_TEACHER} has no weights of this teacher: {error}; fit it again"
+            ) from error
         return teacher.eval().requires_grad_(False).to(device)
 
     def save(self, folder: str | Path) -> None:
@@ -162,7 +164,7 @@ class FittedTeacher(nn.Module):
         check_folder(folder)
         parts = {"format": FORMAT, "architecture": asdict(self.architecture), "about": dict(self.about)}
         state = {name: value.cpu().contiguous() for name, value in self.state_dict().items()}
-        with replacing(folder / WEIGHTS) as weights, replacing(folder / DESCRIPTION) as description:
+        with replacing(folder / FITTED_TEACHER) as weights, replacing(folder / DESCRIPTION) as description:
             save_file(state, weights)
             description.write_text(json.dumps(parts, indent=1) + "\n", "utf-8")
 
