@@ -29,6 +29,10 @@ class DataError(UniemoxError):
     """Raised when a data set has an unexpected layout, or too many unreadable files; the message names the file."""
 
 
+class ShortageError(UniemoxError):
+    """Raised when the machine allows no more processes, threads or open files; the message names the limit."""
+
+
 class UnavailableError(DataError):
     """Raised when a database can't be used now; trying again later may help."""
 

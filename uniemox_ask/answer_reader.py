@@ -46,8 +46,11 @@ _BESIDE_ANSWERS = frozenset(
 )
 
 # Reasoning models put their thoughts before the answer, and many models put JSON into a Markdown code block.
-_THOUGHTS = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
-_END_OF_THOUGHTS = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
+_THOUGHT = r"(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|scratchpad)"
+_END_OF_THOUGHTS = re.compile(rf"</{_THOUGHT}>|\[/{_THOUGHT}\]|◁/{_THOUGHT}▷", re.IGNORECASE)
+_THOUGHTS = re.compile(
+    rf"(?:<{_THOUGHT}>|\[{_THOUGHT}\]|◁{_THOUGHT}▷).*?(?:{_END_OF_THOUGHTS.pattern}|\Z)", re.DOTALL | re.IGNORECASE
+)
 # Signs that models write instead of the ASCII minus of a number.
 _MINUS = re.compile("[\u2010-\u2013\u2212\ufe63\uff0d](?=\\d)")
 _FENCED = re.compile(r"\A```\w*\s(.*)```\Z", re.DOTALL)
@@ -56,17 +59,17 @@ _FENCED = re.compile(r"\A```\w*\s(.*)```\Z", re.DOTALL)
 # The final message of models that write to several channels; what they think is in the others.
 _FINAL_CHANNEL = re.compile(r"<\|channel\|>final[^<]*<\|message\|>")
 # Special tokens that some endpoints pass on, such as <|im_end|>.
-_TOKEN = re.compile(r"<\|/?[A-Za-z_]{1,30}\|>")
+_TOKEN = re.compile(r"<\|/?[A-Za-z_]{1,30}\|>|</?s>|<(?:bos|eos|pad|unk|(?:start|end)_of_turn)>|\[/?INST\]")
 # Marks around an answer: special tokens, tags, and LaTeX.
 _MARKED = (
     re.compile(r"<\|begin_of_box\|>(.*?)(?:<\|end_of_box\|>|\Z)", re.DOTALL),
     re.compile(r"<(?:final_)?answer>(.*?)(?:</(?:final_)?answer>|\Z)", re.DOTALL | re.IGNORECASE),
     re.compile(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}"),
 )
-_LATEX_TEXT = re.compile(r"\\text(?:bf|it|rm|tt)?\{([^{}]*)\}")
-# The only or last line of an answer, after its colon.
+_LATEX_TEXT = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt)?|math(?:bf|it|rm|sf|tt)|operatorname)\{([^{}]*)\}")
+# The only or last line of an answer, after its colon, or under its heading.
 _ANNOUNCED = re.compile(
-    r"^\W*(?:the\s+|my\s+)?(?:final\s+)?answer\W*(?:is\W+)?[:：]\W*(.+)$", re.MULTILINE | re.IGNORECASE
+    r"^[^\w\n]*(?:the\s+|my\s+)?(?:final\s+)?answer[^\w\n]*(?:(?:is\W*)?[:：]\W*|\n\W*)(.+)$", re.MULTILINE | re.IGNORECASE
 )
 _NUMBERED = re.compile(r"\A\W*\d{1,2}[.)]\s+(.+)\Z", re.DOTALL)
 
@@ -94,7 +97,7 @@ class AnswerReader:
         text = without_thoughts(answer)
         if fenced := _FENCED.match(text):
             text = fenced.group(1).strip()
-        if not re.search(r"\w", text):
+        if not re.search(r"\w", _TOKEN.sub("", text)):
             return "empty", None
         option = self._option_of(text) or self._option_of_json(text) or self._option_in_marks(text)
         if option is None:

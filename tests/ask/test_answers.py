@@ -43,10 +43,26 @@ NAMED = [
     *((r"\boxed{awe}", "awe"), (r"The answer is $\boxed{\text{awe}}$.", "awe"), ("2. awe", "awe")),
     *(("Final answer: awe", "awe"), ("**Final Answer:** Awe.", "awe"), ("Perhaps fear.\n\nAnswer: awe", "awe")),
     ("<|channel|>analysis<|message|>fear?<|end|><|start|>assistant<|channel|>final<|message|>awe<|return|>", "awe"),
+    *((r"$\boxed{\mathrm{awe}}$", "awe"), ("The answer is: awe", "awe"), ("### Answer\nawe", "awe")),
+    *(
+        ("awe</s>", "awe"),
+        ("<s>awe", "awe"),
+        ("awe<end_of_turn>", "awe"),
+        ("awe<eos>", "awe"),
+        ("answer:\n\nawe", "awe"),
+    ),
+    *(("◁think▷fear?◁/think▷awe", "awe"), ("[THINK]fear?[/THINK]awe", "awe"), ("<thought>fear</thought>awe", "awe")),
+    *(("<reasoning>fear</reasoning>\nawe", "awe"), ("fear?</reasoning>awe", "awe"), ("fear[/THINK]awe", "awe")),
     # The template of a chat may begin the thoughts.
     *(("not fear.</think>\n\nSadness.", "sadness"), ("<think>" + "hm " * 9_000 + "</think>fear", "fear")),
 ]
 NOT_NAMED = [
+    *(
+        ("</s>", "empty"),
+        ("[THINK]awe", "empty"),
+        ("Answer\nis hard", "unlisted"),
+        ("### Answer\nawe, fear", "unlisted"),
+    ),
     *(("", "empty"), ("...", "empty"), ("<think>awe</think>", "empty"), ("```\n```", "empty")),
     *(("joy", "unlisted"), ("The emotion is fear.", "unlisted"), ("fear and sadness", "unlisted")),
     *(('["fear", "awe"]', "unlisted"), ('{"emotion": ["fear", "awe"]}', "unlisted"), ('{"emotion": 3}', "unlisted")),

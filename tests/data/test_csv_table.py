@@ -4,6 +4,7 @@ import csv
 import io
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,47 @@ def test_ratings_and_boxes_may_have_decimal_commas_between_semicolons(tmp_path: 
     text = "path;label;valence;arousal;x1;y1;x2;y2\na.jpg;awe;6,25;1,5;0,5;1;10;20,25\n"
     [sample] = read_csv(table_of(tmp_path, text, "a.jpg")).samples
     assert (sample.valence, sample.arousal, sample.target_box) == (6.25, 1.5, Box(0.5, 1, 10, 20.25))
+
+
+@pytest.mark.parametrize(
+    ("header", "cells", "votes"),
+    [
+        ("path,awe,fear,joy", ("T,F,F", "F,T,T"), [(1, 0, 0), (0, 0.5, 0.5)]),
+        ("path;awe;fear;joy", ("WAHR;FALSCH;FALSCH", "FALSCH;WAHR;WAHR"), [(1, 0, 0), (0, 0.5, 0.5)]),
+        ("path,awe,fear,joy", ("NA,1,3", "2,NaN,"), [(0, 0.25, 0.75), (1, 0, 0)]),
+        ("path;awe;fear;joy", ("25,0%;75,0 %;0", "0,5;2,5e-1;,25"), [(0.25, 0.75, 0), (0.5, 0.25, 0.25)]),
+    ],
+)
+def test_votes_as_programs_write_them(header: str, cells: Sequence[str], votes: object, tmp_path: Path) -> None:
+    rows = [f"{name}{header[4]}{row}" for name, row in zip(("a.jpg", "b.jpg"), cells, strict=True)]
+    data = read_csv(table_of(tmp_path, "\n".join([header, *rows]) + "\n", "a.jpg", "b.jpg"))
+    assert [tuple((sample.distribution or {}).values()) for sample in data.samples] == votes
+    missing = [note for note in data.notes if "missing" in note]
+    assert [note.partition(" ")[0] for note in missing] == (["1", "1"] if "NA" in cells[0] else [])
+
+
+@pytest.mark.parametrize(
+    ("cell", "remedy"),
+    [("#NV", "mend its formula"), ("1e400", "too large"), ("#DIV/0!", "mend its formula"), ("many", "called label")],
+)
+def test_votes_that_are_no_numbers_are_refused_with_a_remedy(cell: str, remedy: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=rf"data\.csv:2: awe must be a number, got '{cell}'.*{remedy}"):
+        read_csv(table_of(tmp_path, f"path,awe,fear,joy\na.jpg,{cell},1,2\n", "a.jpg"))
+    with pytest.raises(DataError, match="infinite sum"):
+        read_csv(table_of(tmp_path, "path,awe,fear,joy\na.jpg,1e308,1e308,2\n", "a.jpg"))
+
+
+def test_commas_in_words_stay_between_semicolons(tmp_path: Path) -> None:
+    text = "path;label;text;group\n1,5.jpg;2,5;1,25;3,75\n"
+    [sample] = read_csv(table_of(tmp_path, text, "1,5.jpg")).samples
+    assert (sample.key, sample.text, sample.group) == ("1,5.jpg", "1,25", "3,75")
+
+
+def test_emotions_of_a_small_table_are_classes_whatever_their_sums(tmp_path: Path) -> None:
+    """Without fear, the marks of each row add up to 1."""
+    text = "path,awe,fear,joy\na.jpg,False,False,True\nb.jpg,True,False,False\nc.jpg,True,True,False\n"
+    data = read_csv(table_of(tmp_path, text, "a.jpg", "b.jpg", "c.jpg"))
+    assert [data.words_of(sample) for sample in data.samples] == [("joy",), ("awe",), ("awe", "fear")]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from uniemox.evaluate.rating_fit import fit_ratings
 from uniemox.evaluate.recalibration import recalibrate
 from uniemox.evaluate.run_records import Predictions
 from uniemox.evaluate.same_images import refuse_equal_answers
+from uniemox.evaluate.scores import ClassScores
 
 
 def copied(data: DataSet, times: int) -> DataSet:
@@ -33,6 +34,8 @@ def test_scores_of_copies_have_the_interval_of_the_images() -> None:
     data = labelled_data()
     once = score(data)
     five_times = score(copied(data, 5))
+    assert isinstance(once.scores, ClassScores)
+    assert isinstance(five_times.scores, ClassScores)
     assert five_times.scores.accuracy == once.scores.accuracy
     assert five_times.scores.accuracy_interval == pytest.approx(once.scores.accuracy_interval, abs=0.02)
     assert len({line["group"] for line in five_times.predictions}) == len(data)
@@ -45,6 +48,7 @@ def test_groups_that_share_an_image_are_one_but_keep_their_names_in_tables() -> 
     first, second, *others = data.samples
     samples = [replace(first, group="a"), replace(second, group="b", image=first.image), *others]
     evaluation = score(replace(data, samples=samples), by="group")
+    assert evaluation.by is not None
     assert {"a", "b"} <= set(evaluation.by.groups)
     lines = {line["key"]: line["group"] for line in evaluation.predictions}
     assert lines[first.key] == lines[second.key]

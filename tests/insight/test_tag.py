@@ -244,6 +244,57 @@ def test_keywords_of_iptc_in_a_png_are_read(name: str, tmp_path: Path) -> None:
     assert read_inside(tmp_path / "damaged.png").keywords == {}
 
 
+WINDOWS_PACKET = (
+    '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    '<rdf:Description rdf:about="" xmlns:MicrosoftPhoto="http://ns.microsoft.com/photo/1.0/">'
+    "<MicrosoftPhoto:Rating>75</MicrosoftPhoto:Rating><MicrosoftPhoto:LastKeywordXMP><rdf:Bag><rdf:li>Oma</rdf:li>"
+    "</rdf:Bag></MicrosoftPhoto:LastKeywordXMP></rdf:Description></rdf:RDF></x:xmpmeta>"
+)
+
+
+def test_keywords_and_rating_of_windows_count(tmp_path: Path, predictor: Predictor) -> None:
+    save_with_xmp(tmp_path / "a.jpg", WINDOWS_PACKET.encode())
+    assert read_inside(tmp_path / "a.jpg") == ({"dc:subject": ["Oma"]}, True)
+    # A sidecar of Windows' programs has them, too: our rating does not take its place.
+    (tmp_path / "b").mkdir()
+    draw_image(2).save(tmp_path / "b" / "a.jpg")
+    (tmp_path / "b" / "a.jpg.xmp").write_text(WINDOWS_PACKET)
+    list(tag_folder(predictor, tmp_path / "b", replace(ALL, rating=True)))
+    assert "xmp:Rating" not in (tmp_path / "b" / "a.jpg.xmp").read_text()
+
+
+@pytest.mark.parametrize("name", ["xmp", "APP1"])
+def test_xmp_in_the_texts_of_a_png_is_read(name: str, tmp_path: Path) -> None:
+    """ImageMagick stores it so."""
+    block = (b"http://ns.adobe.com/xap/1.0/\0" if name == "APP1" else b"") + WINDOWS_PACKET.encode()
+    texts = PngInfo()
+    texts.add_text(f"Raw profile type {name}", f"\n{name}\n{len(block):8}\n{block.hex()}\n", zip=True)
+    draw_image(1).save(tmp_path / "a.png", pnginfo=texts)
+    assert read_inside(tmp_path / "a.png") == ({"dc:subject": ["Oma"]}, True)
+
+
+def test_iptc_in_photoshops_resources_of_a_tiff_is_read(tmp_path: Path) -> None:
+    sets = b"\x1c\x02\x19\x00\x03Oma"
+    # A resource before it, with a name and an odd size, that looks like a keyword.
+    other = b"8BIM\x04\x0b\x02ab\0" + (7).to_bytes(4, "big") + b"\x1c\x02\x19\0\x01xy" + b"\0"
+    block = other + b"8BIM\x04\x04\x00\x00" + len(sets).to_bytes(4, "big") + sets
+    for name, content in (("a", block), ("cut", block[:14]), ("other", other), ("none", b"")):
+        draw_image(1).save(tmp_path / f"{name}.tif", tiffinfo={34377: content})
+    assert read_inside(tmp_path / "a.tif").keywords == {"dc:subject": ["Oma"]}
+    for name in ("cut", "other", "none"):
+        assert read_inside(tmp_path / f"{name}.tif").keywords == {}
+
+
+def test_long_names_cost_one_answer_each(tmp_path: Path, predictor: Predictor) -> None:
+    for length in (100, 251, 255):
+        draw_image(length).save(tmp_path / f"{length}{'x' * (length - 7)}.jpg")
+    for dry_run in (True, False):
+        results = list(tag_folder(predictor, tmp_path, replace(ALL, dry_run=dry_run)))
+        assert [result.state for result in results] == ["created", "created", "failed"]
+    assert "too long" in results[-1].error
+    assert len(list(tmp_path.glob("*.xmp"))) == 2
+
+
 def plan(folder: Path, images: str, naming: str) -> dict[str, str]:
     """The sidecar of each image by the plan, as names."""
     paths = [str(folder / name) for name in images.split()]

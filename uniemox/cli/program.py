@@ -22,6 +22,7 @@ from uniemox.cli.settings import options_of, preset_in, takes
 from uniemox.errors import ModelWarning, StoppedError, UniemoxError
 from uniemox.io.borders import shorten
 from uniemox.io.drive import DriveWarning, open_standard_streams
+from uniemox.io.shortage import shortage_of
 
 EXIT_ERROR = 1
 EXIT_USAGE = 2
@@ -220,8 +221,12 @@ def run_and_report_errors(program: Callable[[], None]) -> None:
         # The reader of standard output has closed it, as `head` does.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_BROKEN_PIPE)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
+    except (OSError, RuntimeError) as error:
+        if shortage := shortage_of(error):
+            say(f"error: {shortage}")
+        elif not isinstance(error, OSError):
+            raise
+        elif error.errno in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
             say(f"error: writing failed: {error.strerror}; finished files are kept")
         elif isinstance(error.filename, str | Path):
             # The command line named a path that can't be used.

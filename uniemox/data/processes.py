@@ -20,6 +20,7 @@ from uniemox.data.sample import Sample
 from uniemox.errors import ConfigError, DataError
 from uniemox.io.parallel import DIED, ONE_A_CORE, PoolConfig, map_on_ray, usable_cores
 from uniemox.io.progress import Progress, silent
+from uniemox.io.shortage import refuse_shortage
 
 CHUNK = 32  # images per task of a process
 # Maximum length of the folder for temporary files: a socket's address has up to 103 characters (macOS; Linux has 107).
@@ -174,6 +175,7 @@ def _in_processes(
     make_pool: Callable[[int], ProcessPoolExecutor], workers: int, batches: Sequence[Any]
 ) -> Iterator[Any]:
     """Yield the results of processes. If one dies, all end; their unfinished batches are done again, each alone."""
+    others = set(multiprocessing.active_children())
     pool = make_pool(workers)
     waiting: deque[tuple[Any, Future[Any]]] = deque()
 
@@ -186,14 +188,24 @@ def _in_processes(
             return alone.submit(_answer, batch).result()
         return None
 
+    def submit(batch: Any) -> Future[Any]:
+        try:
+            return pool.submit(_answer, batch)
+        except (OSError, RuntimeError) as error:
+            # The processes that did start would wait for the others forever.
+            for process in set(multiprocessing.active_children()) - others:
+                process.kill()
+            refuse_shortage(error)
+            raise
+
     try:
         for batch in batches:
             try:
-                future = pool.submit(_answer, batch)
+                future = submit(batch)
             except BrokenProcessPool:
                 pool.shutdown()
                 pool = make_pool(workers)
-                future = pool.submit(_answer, batch)
+                future = submit(batch)
             waiting.append((batch, future))
             # A bounded queue: results wait in memory until the caller takes them.
             if len(waiting) > 2 * workers:
@@ -224,4 +236,6 @@ def _init_worker(open_work: Callable[[], Callable[[Any], Any]] | None) -> None:
         parent.join()
         os._exit(1)
 
-    Thread(target=exit_with_parent, name="parent", daemon=True).start()
+    # Where no thread can be started, only a killed parent leaves this process behind.
+    with suppress(RuntimeError):
+        Thread(target=exit_with_parent, name="parent", daemon=True).start()

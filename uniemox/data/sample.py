@@ -14,6 +14,7 @@ from uniemox.io.borders import image_border
 from uniemox.io.files import read_limited
 from uniemox.io.html import jpeg_url, render
 from uniemox.io.images import MAX_BYTES, MinSides, decode
+from uniemox.io.shortage import refuse_shortage
 from uniemox.io.sized_image import SizedImage
 from uniemox.labels import AFFECT, AXES, LabelSet
 from uniemox.persons.box import Box, Detection
@@ -136,6 +137,7 @@ def read_sample(sample: Sample) -> bytes:
         try:
             return sample.image.read()
         except OSError as error:
+            refuse_shortage(error)
             raise ImageError(f"{name}: can't be read ({error.strerror or error})") from error
 
 

@@ -12,6 +12,7 @@ from functools import wraps
 from typing import ParamSpec, TypeVar
 
 from uniemox.errors import ImageError, UnexpectedImageError, UniemoxError
+from uniemox.io.shortage import refuse_shortage
 
 MAX_SHOWN = 200
 """Maximum number of characters of an input, such as a path, that a message repeats."""
@@ -48,6 +49,7 @@ def image_border(name: str) -> Iterator[None]:
     Raises:
         UnexpectedImageError: If any other error occurs; it has the error's type and text and the request to report it.
         ImageError: If the memory is too small.
+        ShortageError: If the machine allows no more processes, threads or open files.
     """
     try:
         yield
@@ -58,6 +60,7 @@ def image_border(name: str) -> Iterator[None]:
             f"{shorten(name)}: reading it takes more memory than there is; scale it down, or free memory"
         ) from error
     except Exception as error:
+        refuse_shortage(error)
         # Servers log this level; commands show the one line of the message only.
         logger.info("an unexpected error while reading an image", exc_info=True)
         raise UnexpectedImageError(f"{shorten(name)}: {unexpected(error)}") from error

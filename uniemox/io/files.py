@@ -21,6 +21,8 @@ from uniemox.io.system_folders import refuse_library
 
 MAX_TEXT_BYTES = 2**30
 PARTIAL = ".partial"
+MAX_NAME_BYTES = 255
+"""Maximum length of a file's name on nearly all file systems, bytes."""
 
 
 def is_plain_name(name: str) -> bool:
@@ -117,10 +119,25 @@ MAX_NAME = 4_096
 
 def refuse_special(path: Path, error_class: type[UniemoxError] = DataError) -> None:
     """Raise `error_class` for a link, which may lead out of a stranger's folder, and for a pipe or a device."""
-    if path.is_symlink():
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError) as error:
+        raise error_class(f"{path} can't be used ({getattr(error, 'strerror', None) or error})") from error
+    if stat.S_ISLNK(mode):
         raise error_class(f"{path} is a link, which may lead elsewhere; put what it leads to in its place")
-    if path.exists() and not path.is_file() and not path.is_dir():
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise error_class(f"{path} is a pipe or a device, not a file; remove it")
+
+
+def _partial_of(path: Path) -> Path:
+    """Return the path of an unfinished file or folder; the name is shortened where the drive would refuse it."""
+    ending = f".{os.getpid()}-{threading.get_ident()}{PARTIAL}"
+    start = path.name
+    while len(os.fsencode(start + ending)) > MAX_NAME_BYTES:
+        start = start[:-1]
+    return path.with_name(start + ending)
 
 
 @contextmanager
@@ -143,7 +160,7 @@ def replacing(
         error_class: Raised if the file can't be written.
         keep_permissions: Give the new file the permissions of the replaced one, as for a file of another program.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}{PARTIAL}")
+    partial = _partial_of(path)
     refuse_library(path)
     with writing(path, error_class):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -168,7 +185,7 @@ def replacing_folder(path: Path, error_class: type[UniemoxError] = DataError) ->
         path: The folder to write; it may exist if it is empty.
         error_class: Raised if the folder can't be written.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}{PARTIAL}")
+    partial = _partial_of(path)
     refuse_library(path)
     with writing(path, error_class):
         partial.mkdir(parents=True)

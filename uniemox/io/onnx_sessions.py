@@ -23,6 +23,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 from uniemox.errors import ConfigError
 from uniemox.io.files import open_regular
 from uniemox.io.parallel import is_parallel_worker
+from uniemox.io.shortage import naming_shortage
 
 # Freeing a session waits for its threads. A forked process has the session but not the threads, so its garbage
 # collector would block forever on one that its parent has dropped.
@@ -64,10 +65,12 @@ def open_session(path: Path, *, threads: int | None = None, provider: str = "cpu
 
     Raises:
         ConfigError: If the installed onnxruntime lacks the provider, or it does not start on this machine.
+        ShortageError: If the machine allows no more threads or open files.
     """
     execution_providers = PROVIDERS[pick_provider(provider)]
     # onnxruntime would wait forever for a pipe, which open_regular refuses.
-    open_regular(path).close()
+    with naming_shortage():
+        open_regular(path).close()
     options = SessionOptions()
     # Errors reach the user as exceptions, not as lines of a log.
     options.log_severity_level = 4
@@ -79,7 +82,8 @@ def open_session(path: Path, *, threads: int | None = None, provider: str = "cpu
     provider_options = _openvino_options(threads) if provider == "openvino" else {}
     available = get_available_providers()
     usable = [(name, provider_options) for name in execution_providers if name in available]
-    session = InferenceSession(path, options, providers=[*usable, CPU])
+    with naming_shortage():
+        session = InferenceSession(path, options, providers=[*usable, CPU])
     # onnxruntime falls back to the CPU in silence.
     if execution_providers and execution_providers[0] not in session.get_providers():
         raise ConfigError(
@@ -143,7 +147,8 @@ def _watch() -> None:
     if _watchers and _watchers[-1].is_alive():
         return
     _watchers[:] = [threading.Thread(target=_stop_overdue, name="uniemox-watch", daemon=True)]
-    _watchers[-1].start()
+    with naming_shortage():
+        _watchers[-1].start()
 
 
 def _stop_overdue() -> None:

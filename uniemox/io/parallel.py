@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 
 from uniemox.bounds import check_numbers
 from uniemox.errors import MissingPackageError
+from uniemox.io.shortage import naming_shortage
 
 MAX_CORES = 8
 # Maximum number of items in progress, or whose results wait.
@@ -46,7 +47,9 @@ def parallel_map(
     pool = ThreadPoolExecutor(threads or count_cores(), thread_name_prefix="parallel", initializer=_mark_worker)
     try:
         for item in items:
-            waiting.append(pool.submit(work, item))
+            with naming_shortage():
+                future = pool.submit(work, item)
+            waiting.append(future)
             if len(waiting) > min(ahead, MAX_AHEAD):
                 yield waiting.popleft().result()
         while waiting:

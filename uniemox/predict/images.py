@@ -28,6 +28,7 @@ from uniemox.io.images import (
 from uniemox.io.parallel import count_cores, parallel_map
 from uniemox.io.path_lists import listed_paths
 from uniemox.io.raw_preview import RAW_ENDINGS, RAW_NEEDS, TIFF_STARTS, is_raw
+from uniemox.io.shortage import refuse_shortage
 from uniemox.io.sized_image import SizedImage
 from uniemox.io.walking import LeftOut, walk_folder
 from uniemox.predict.data_urls import is_bare_base64, is_data_url, read_data_url
@@ -147,6 +148,7 @@ def _read_file(source: str | os.PathLike[str]) -> bytes:
         raise ImageNotFoundError(f"{name}: can't be read ({error.strerror})") from None
     # ValueError: the name has a null character.
     except (OSError, ValueError) as error:
+        refuse_shortage(error)
         reason = getattr(error, "strerror", None) or shorten(str(error))
         raise ImageError(f"{name}: can't be read ({reason})") from None
 

@@ -13,7 +13,9 @@ from uniemox.data.readers.missing import is_missing, remove_missing, unify_numbe
 from uniemox.data.readers.paths import key_of, path_inside
 from uniemox.data.readers.rows import (
     BOX_COLUMNS,
+    Row,
     number,
+    number_in,
     on_nine_points,
     read_box,
     read_rows,
@@ -90,7 +92,7 @@ def read_csv(
         refuse_other_columns(rows, classes, table)
 
     cells = [row for _, row in rows]
-    notes = [*remove_missing(cells, requested), *unify_numbers(cells, requested)]
+    notes = [*remove_missing(cells, requested, votes=classes), *unify_numbers(cells, requested)]
     if left_out:
         named = ", ".join(name or "(without a name)" for name in left_out[:MAX_NAMED])
         more = f" and {len(left_out) - MAX_NAMED:,} more" if len(left_out) > MAX_NAMED else ""
@@ -113,7 +115,7 @@ def read_csv(
     by_folder = sum(not row.get("split") and split_of(row["path"]) is not None for _, row, _ in images)
     # An image with several boxes shows several people.
     repeated = len(samples) - len({(sample.key, sample.target_box) for sample in samples})
-    are_marks = all(float(votes_in(row[name])) in (0, 1) for _, row, _ in images for name in classes)
+    are_marks = all(float(votes_in(row, name)) in (0, 1) for _, row, _ in images for name in classes)
     if are_marks:
         samples = [_with_categories(sample, label_set) for sample in samples]
     several = sum(sample.categories is not None for sample in samples)
@@ -142,8 +144,8 @@ def _with_categories(sample: Sample, labels: LabelSet) -> Sample:
 
 
 def _find_images(
-    rows: Sequence[tuple[str, dict[str, str]]], table: Path, root: str, *, is_complete: bool
-) -> list[tuple[str, dict[str, str], ImageFile]]:
+    rows: Sequence[tuple[str, Row]], table: Path, root: str, *, is_complete: bool
+) -> list[tuple[str, Row, ImageFile]]:
     """Return the rows whose image exists, with the image; their path becomes the one that is spelled as on disk.
 
     Args:
@@ -166,7 +168,8 @@ def _find_images(
             raise
         # Path.is_file raises OSError for a long name.
         if os.path.isfile(path):
-            images.append((where, {**row, "path": path.relative_to(folder).as_posix()}, ImageFile(path)))
+            named = row.with_cells({**row, "path": path.relative_to(folder).as_posix()})
+            images.append((where, named, ImageFile(path)))
         else:
             absent.append((where, path))
     if absent and (is_complete or not images):
@@ -179,13 +182,13 @@ def _find_images(
     return images
 
 
-def _rename_columns(row: Mapping[str, str], table: Path) -> dict[str, str]:
+def _rename_columns(row: Row, table: Path) -> Row:
     """Rename a row's known columns to their names here, ignoring case; undo `safe_cell` in texts.
 
     Raises:
         DataError: If two columns have the same meaning.
     """
-    renamed: dict[str, str] = {}
+    renamed = row.with_cells({})
     for name, value in row.items():
         column = ALIASES.get(name.lower(), name.lower())
         if column not in KNOWN_COLUMNS:
@@ -198,7 +201,9 @@ def _rename_columns(row: Mapping[str, str], table: Path) -> dict[str, str]:
 
 def _are_numbers(rows: Sequence[Mapping[str, str]], columns: Sequence[str]) -> bool:
     """Return True if the cells of these columns are numbers, or missing."""
-    cells = [row[column] for row in rows for column in columns if row.get(column) and not is_missing(row[column])]
+    cells = [
+        number_in(row, column) for row in rows for column in columns if row.get(column) and not is_missing(row[column])
+    ]
     return all(re.fullmatch(_NUMBER, cell) for cell in cells)
 
 

@@ -44,21 +44,24 @@ def _unquoted(text: str) -> str:
     return spelled(text).strip(QUOTES).strip()
 
 
-def remove_missing(rows: Iterable[MutableMapping[str, str]], labels: LabelSet | None = None) -> tuple[str, ...]:
+def remove_missing(
+    rows: Iterable[MutableMapping[str, str]], labels: LabelSet | None = None, *, votes: Sequence[str] = ()
+) -> tuple[str, ...]:
     """Empty the cells that hold a word for a missing value; return notes with their numbers by column.
 
     Args:
         rows: Cells by column of FIELDS; other columns stay.
         labels: A set; if such a word is one of its labels, it stays. None: there is none.
+        votes: Columns of votes. An empty one counts as 0; the errors of a spreadsheet stay, and are refused later.
     """
     counts: dict[str, Counter[str]] = {}
     rows = list(rows)
     # Beside +, a minus is a polarity.
     has_plus = any(set(_unquoted(row.get("label") or "")) == {"+"} for row in rows)
     for row in rows:
-        for field in FIELDS:
+        for field in (*FIELDS, *votes):
             text = row.get(field)
-            if not text or not is_missing(text):
+            if not text or not is_missing(text) or (field in votes and text.startswith("#")):
                 continue
             is_label = field == "label" and (
                 _is_label(text, labels) or (has_plus and _DASHES.issuperset(_unquoted(text)))

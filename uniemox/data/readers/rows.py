@@ -19,13 +19,36 @@ from uniemox.spelling import spelled
 MAX_CELL_BYTES = 2**20
 BOX_COLUMNS = ("x1", "y1", "x2", "y2")
 
-DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
+DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?")
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?inf(?:inity)?", re.IGNORECASE)
 THOUSANDS = re.compile(r"[+-]?\d{1,3}(?:[,.' ]\d{3})+(?:[.,]\d+)?")
+
+
+# Words of R and of spreadsheets in other languages, in lower case.
+_TRUE = frozenset(("true", "t", "yes", "wahr", "vrai", "verdadero", "verdadeiro", "vero", "waar"))
+_FALSE = frozenset(("false", "f", "no", "falsch", "faux", "falso", "onwaar"))
+
+
+class Row(dict[str, str]):
+    """Cells of a table's row by column.
+
+    Args:
+        cells: The cells.
+        has_decimal_commas: A comma divides the decimals of numbers, because a semicolon divides the columns.
+    """
+
+    def __init__(self, cells: Mapping[str, str], *, has_decimal_commas: bool = False) -> None:
+        super().__init__(cells)
+        self.has_decimal_commas = has_decimal_commas
+
+    def with_cells(self, cells: Mapping[str, str]) -> "Row":
+        """Return a row of the same table with other cells."""
+        return Row(cells, has_decimal_commas=self.has_decimal_commas)
 
 
 def read_rows(
     path: Path, quote: str = '"', *, columns: tuple[str, ...] = (), prose: tuple[str, ...] = ()
-) -> Iterator[tuple[int, dict[str, str]]]:
+) -> Iterator[tuple[int, Row]]:
     """Yield the rows of a table with a header by column, each with its line number; commas, semicolons or tabs.
 
     Outer blanks of header and values are removed. A first line such as sep=; names the delimiter, as Excel reads it.
@@ -71,10 +94,7 @@ def read_rows(
             if len(row) != len(header):
                 raise DataError(f"{path}:{rows.line_num}: {len(row)} values under {len(header)} columns")
             cells = [value.strip() for value in row]
-            # Where a semicolon divides the columns, a comma divides the decimals.
-            if delimiter == ";":
-                cells = [cell.replace(",", ".") if DECIMAL_COMMA.fullmatch(cell) else cell for cell in cells]
-            yield rows.line_num, dict(zip(header, cells, strict=True))
+            yield rows.line_num, Row(dict(zip(header, cells, strict=True)), has_decimal_commas=delimiter == ";")
     except csv.Error as error:
         raise DataError(f"{path}:{rows.line_num}: not a table ({error})") from error
 
@@ -90,9 +110,10 @@ def number(
     Raises:
         DataError: With file, line and field, if it is not a finite number from low to high.
     """
+    cell = number_in(row, field)
     try:
         # Python would read 1_0 as 10.
-        value = math.nan if "_" in row[field] else float(row[field])
+        value = math.nan if "_" in cell else float(cell)
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
@@ -102,10 +123,26 @@ def number(
     return value
 
 
+def number_in(row: Mapping[str, str], field: str) -> str:
+    """Return a cell with a point before its decimals.
+
+    >>> number_in(Row({"joy": "0,25"}, has_decimal_commas=True), "joy"), number_in({"joy": "0,25"}, "joy")
+    ('0.25', '0,25')
+    """
+    cell = row[field]
+    if isinstance(row, Row) and row.has_decimal_commas and DECIMAL_COMMA.fullmatch(cell.removesuffix("%").rstrip()):
+        return cell.replace(",", ".")
+    return cell
+
+
 def _remedy_of(cell: str) -> str:
     """Return the end of the message about a cell that spreadsheets write for a number; empty for other cells."""
     if not cell:
         return ", an empty cell; write the number, or leave the row out"
+    if cell.startswith("#"):
+        return ", a spreadsheet's error; mend its formula, or empty the cell"
+    if _NUMBER.fullmatch(cell):
+        return ", which is too large"
     if DECIMAL_COMMA.fullmatch(cell):
         return (
             "; write a point before the decimals and no separator of thousands, or divide the columns with semicolons"
@@ -115,14 +152,19 @@ def _remedy_of(cell: str) -> str:
     return ""
 
 
-def votes_in(cell: str) -> str:
-    """Return a cell of votes as a number, as pandas and spreadsheets write it: True, an empty cell, 50%.
+def votes_in(row: Mapping[str, str], field: str) -> str:
+    """Return a cell of votes as a number, as pandas, R and spreadsheets write it: True, an empty cell, NA, 50%.
 
-    >>> votes_in("True"), votes_in("FALSE"), votes_in(""), votes_in("50%"), votes_in("2")
-    ('1', '0', '0', '50', '2')
+    >>> [votes_in({"joy": cell}, "joy") for cell in ("True", "FALSCH", "", "NA", "50%", "2")]
+    ['1', '0', '0', '0', '50', '2']
     """
-    words = {"true": "1", "false": "0", "": "0"}
-    return words.get(cell.lower(), cell.removesuffix("%").rstrip() or cell)
+    cell = number_in(row, field)
+    word = cell.lower()
+    if word in _TRUE:
+        return "1"
+    if word in _FALSE or not cell or (is_missing(cell) and not cell.startswith("#")):
+        return "0"
+    return cell.removesuffix("%").rstrip() or cell
 
 
 def shares(row: Mapping[str, str], fields: Mapping[str, str], where: str, *, remedy: str = "") -> dict[str, float]:
@@ -135,9 +177,11 @@ def shares(row: Mapping[str, str], fields: Mapping[str, str], where: str, *, rem
     Raises:
         DataError: For negative votes, values that are no numbers, or rows without votes.
     """
-    cells = {field: votes_in(row[field]) for field in fields}
+    cells = {field: votes_in(row, field) for field in fields}
     votes = {emotion: number(cells, field, where, low=0, remedy=remedy) for field, emotion in fields.items()}
     total = sum(votes.values())
+    if total == math.inf:
+        raise DataError(f"{where}: the votes for {', '.join(fields)} have an infinite sum; write smaller numbers")
     if not total > 0:
         raise DataError(f"{where}: no votes at all for {', '.join(fields)}")
     return {emotion: vote / total for emotion, vote in votes.items()}
@@ -167,7 +211,8 @@ def read_box(row: Mapping[str, str], where: str) -> Box | None:
         DataError: If only some of the fields are set, or the box is empty or left of or above the image, or inside its
             first two pixels, because its fields are shares of the width and height.
     """
-    row = {field: "" if is_missing(row.get(field, "")) else row.get(field, "") for field in BOX_COLUMNS}
+    fields = {field: "" if is_missing(row.get(field, "")) else row.get(field, "") for field in BOX_COLUMNS}
+    row = row.with_cells(fields) if isinstance(row, Row) else fields
     if not all(row.get(field) for field in BOX_COLUMNS):
         if any(row.get(field) for field in BOX_COLUMNS):
             raise DataError(f"{where}: a box needs all of {', '.join(BOX_COLUMNS)}")

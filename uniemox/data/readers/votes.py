@@ -82,7 +82,7 @@ def refuse_other_columns(rows: Sequence[tuple[str, Mapping[str, str]]], classes:
         others = np.delete(votes, i, axis=1)
         reason = _why_computed(column, others)
         if reason is None and clean(name) not in EMOTIONS:
-            reason = _why_measured(column, others)
+            reason = _why_apart(column, others) or _why_measured(column, others)
         if reason is not None:
             raise DataError(f"{table}:1: column {name!r} {reason}, so it is not a class; {remedy}")
 
@@ -90,9 +90,7 @@ def refuse_other_columns(rows: Sequence[tuple[str, Mapping[str, str]]], classes:
 def _why_computed(column: NDArray[np.float64], others: NDArray[np.float64]) -> str | None:
     """Return why a column is computed from the others, or from the order of the rows; None if it isn't.
 
-    A total equals the sum of the other columns. A flag or a second total varies, or is there for all images, while the
-    sum of the others stays the same: of a fixed number of votes, a class takes its votes from the others. An index
-    counts the rows, in any order.
+    A total equals the sum of the other columns. An index counts the rows, in any order.
 
     Args:
         column: Values of all rows, (N,).
@@ -111,7 +109,24 @@ def _why_computed(column: NDArray[np.float64], others: NDArray[np.float64]) -> s
         return "is the largest of the others"
     if is_large and varies and np.allclose(column, others.mean(axis=1), rtol=TOLERANCE):
         return "is the mean of the others"
-    if (is_large or varies) and sums[0] > 0 and np.allclose(sums, sums[0], rtol=TOLERANCE):
+    return None
+
+
+def _why_apart(column: NDArray[np.float64], others: NDArray[np.float64]) -> str | None:
+    """Return why a column is none of the votes: the others have the same sum without it; None if they don't.
+
+    A flag or a second total varies, or is there for all images, while the sum of the others stays the same: of a fixed
+    number of votes, a class takes its votes from the others.
+
+    Args:
+        column: Values of all rows, (N,).
+        others: Values of the other columns, (N, E - 1).
+    """
+    if others.shape[1] + 1 < MIN_CLASSES or not column.any():
+        return None
+    sums = others.sum(axis=1)
+    is_flag = len(column) >= MIN_ROWS_OF_PATTERNS or (column != column[0]).any()
+    if is_flag and sums[0] > 0 and np.allclose(sums, sums[0], rtol=TOLERANCE):
         return f"is not among the votes, which add up to {sums[0]:g} in all other columns of every row"
     return None
 
@@ -152,7 +167,7 @@ def _has_several_winners(votes: NDArray[np.float64]) -> bool:
 def _numbers(rows: Sequence[tuple[str, Mapping[str, str]]], classes: Sequence[str]) -> NDArray[np.float64] | None:
     """Return the values of all rows, (N, E); None if one is no finite number, which is reported with its line later."""
     try:
-        values = np.array([[float(votes_in(row[name])) for name in classes] for _, row in rows])
+        values = np.array([[float(votes_in(row, name)) for name in classes] for _, row in rows])
     except ValueError:
         return None
     return values if np.isfinite(values).all() else None

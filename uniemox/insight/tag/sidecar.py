@@ -18,6 +18,10 @@ from uniemox.insight.tag.mirrors import (
 )
 
 _RATING = ("http://ns.adobe.com/xap/1.0/", "Rating")
+WINDOWS_RATING = ("http://ns.microsoft.com/photo/1.0/", "Rating")
+"""Rating of Windows, in per cent."""
+NOT_RATED = (None, "", "0")
+"""Values of a rating that say that there is none; cameras write 0."""
 _CONTAINERS = [(RDF, "Bag"), (RDF, "Seq"), (RDF, "Alt")]
 _EMPTY = (
     '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n'
@@ -376,11 +380,11 @@ def _properties(document: XmpDocument, name: Name) -> list[XmlElement]:
     return [child for description in document.descriptions for child in description.named(name)]
 
 
-def rating_in(document: XmpDocument) -> str | None:
-    """Return the xmp:Rating of a file."""
+def rating_in(document: XmpDocument, property_name: Name = _RATING) -> str | None:
+    """Return the xmp:Rating of a file, or another property."""
     for description in document.descriptions:
         for name, value in simple_values(description):
-            if name == _RATING:
+            if name == property_name:
                 return value.strip()
     return None
 
@@ -389,7 +393,8 @@ def _is_rated(document: XmpDocument, record: Record, inside: Callable[[], Inside
     """Return True if the sidecar or the photograph has a rating that is not ours."""
     rating = rating_in(document)
     if rating is None:
-        return "Rating" not in record.fields and inside().is_rated
+        is_rated_by_windows = rating_in(document, WINDOWS_RATING) not in NOT_RATED
+        return "Rating" not in record.fields and (is_rated_by_windows or inside().is_rated)
     return rating != record.fields.get("Rating")
 
 

@@ -14,13 +14,14 @@ from typing import Any, BinaryIO, Protocol
 
 from PIL import Image
 
-from uniemox.errors import ImageError, UnexpectedImageError
+from uniemox.errors import ImageError, ShortageError, UnexpectedImageError
 from uniemox.io.borders import logger, shorten
 from uniemox.io.decoding import process as decoder_process
 from uniemox.io.decoding.process import ANSWER, BUG, DONE, IMAGE, QUESTION, READY, REFUSED
 from uniemox.io.images import MinSides, count_frames, open_image
 from uniemox.io.images import decode as decode_here
 from uniemox.io.raw_preview import is_raw
+from uniemox.io.shortage import refuse_shortage
 from uniemox.io.sized_image import SizedImage
 
 CPU_S = 5
@@ -82,14 +83,17 @@ class Child:
         """Wait until it has started.
 
         Raises:
-            RuntimeError: If it does not start.
+            ShortageError: If it does not start.
         """
         if self.is_ready:
             return
         try:
             status, _ = ANSWER.unpack(self._read(ANSWER.size))
         except EOFError:
-            raise RuntimeError(f"{sys.executable} -m {decoder_process.__name__} does not start") from None
+            raise ShortageError(
+                f"the process that decodes images ({sys.executable} -m {decoder_process.__name__}) does not start: it "
+                "has too little memory, or may start no threads (ulimit -v, ulimit -u, a container's limits)"
+            ) from None
         assert status == READY
         self.is_ready = True
         self._is_done()
@@ -266,6 +270,7 @@ class DecoderPool:
 
         Raises:
             ImageError: If the pool is closed.
+            ShortageError: If the machine allows no more processes or threads.
         """
         child = self._free.get()
         # Another program may have ended an idle process.
@@ -277,10 +282,11 @@ class DecoderPool:
             if is_ready:
                 child.wait_until_ready()
         # ValueError: another thread has closed the pool, and with it the process's pipes.
-        except (ImageError, RuntimeError, OSError, ValueError) as error:
+        except (ImageError, ShortageError, RuntimeError, OSError, ValueError) as error:
             self._give_back(child)
             if self._closed.is_set():
                 raise ImageError(STOPPED) from error
+            refuse_shortage(error)
             raise
         return child
 
@@ -296,9 +302,10 @@ class DecoderPool:
             if self._closed.is_set():
                 raise ImageError(STOPPED)
             child = Child()
-            if not self._children:
-                threading.Thread(target=self._watch, name="decode-deadlines", daemon=True).start()
+            is_first = not self._children
             self._children.add(child)
+            if is_first:
+                threading.Thread(target=self._watch, name="decode-deadlines", daemon=True).start()
         return child
 
     def _end(self, child: Child) -> None:
