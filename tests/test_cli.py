@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+from tests.drawn import draw_image
 from tests.runs import uniemox_here
 from uniemox.cli import console, program
 from uniemox.cli.callbacks import ConsoleCallback
@@ -37,6 +38,32 @@ def test_the_list_of_commands_has_the_first_line_of_their_help(name: str) -> Non
 
 
 @pytest.mark.portable
+def test_a_terminal_that_does_not_know_its_width_gets_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "0")
+    assert "predict" in uniemox_here("--help").stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full: /dev/full")
+def test_messages_that_can_not_be_written_do_not_end_the_work(tmp_path: Path) -> None:
+    draw_image(1).save(tmp_path / "a.png")
+    code = "from uniemox.cli.program import main; main()"
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "predict",
+        str(tmp_path),
+        "--model",
+        "small",
+        "--out",
+        str(tmp_path / "o.jsonl"),
+    ]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, stderr=full, stdout=subprocess.PIPE, check=False)
+    assert done.returncode == 0
+    assert len((tmp_path / "o.jsonl").read_text().splitlines()) == 1
+
+
 def test_help_imports_no_heavy_packages() -> None:
     """The help of all commands is printed in one process."""
     code = (

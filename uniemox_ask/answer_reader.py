@@ -69,7 +69,8 @@ _MARKED = (
 _LATEX_TEXT = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt)?|math(?:bf|it|rm|sf|tt)|operatorname)\{([^{}]*)\}")
 # The only or last line of an answer, after its colon, or under its heading.
 _ANNOUNCED = re.compile(
-    r"^[^\w\n]*(?:the\s+|my\s+)?(?:final\s+)?answer[^\w\n]*(?:(?:is\W*)?[:：]\W*|\n\W*)(.+)$", re.MULTILINE | re.IGNORECASE
+    r"^[^\w\n]*(?:the\s+|my\s+)?(?:final\s+)?answer[^\w\n]*(?:(?:is\W*)?[:：]\W*|\n\W*)(.+)$",
+    re.MULTILINE | re.IGNORECASE,
 )
 _NUMBERED = re.compile(r"\A\W*\d{1,2}[.)]\s+(.+)\Z", re.DOTALL)
 

@@ -117,6 +117,7 @@ class Guard:
             await send(message)
 
         try:
+            scope["path"] = _plain_path(scope["path"])
             refusal = self._refusal_status(scope)
             without_cookies(scope)
             # The turn ends before images are received and predicted; the queue has turns of its own.
@@ -164,6 +165,18 @@ class Guard:
         logger.info("%s %.20s %s %d %.0f ms", client[0] if client else "-", method, path, status, 1000 * seconds)
 
 
+def _plain_path(path: str) -> str:
+    """Return the path of a request: of an absolute address, which servers must take (RFC 9112), and of /health/.
+
+    >>> _plain_path("http://127.0.0.1:8000/health"), _plain_path("/health/"), _plain_path("/predict")
+    ('/health', '/health', '/predict')
+    """
+    if not path.startswith("/"):
+        _, separator, rest = path.partition("://")
+        path = f"/{rest.partition('/')[2]}" if separator else path
+    return HEALTH if path == f"{HEALTH}/" else path
+
+
 def without_cookies(scope: Scope) -> bytes:
     """Remove the cookies of a request and return them.
 
@@ -205,7 +218,8 @@ def is_numeric(host: str) -> bool:
     [True, True, True, False, False, False]
     """
     try:
-        name = urlsplit(f"//{host}").hostname or ""
+        # A dot at the end marks a complete name.
+        name = (urlsplit(f"//{host}").hostname or "").removesuffix(".")
         return "@" not in host and (name == "localhost" or bool(ipaddress.ip_address(name)))
     except ValueError:
         return False

@@ -12,8 +12,16 @@ from sklearn.metrics import cohen_kappa_score
 from sqlalchemy import insert, update
 
 from tests.curate.places import project_of, say
+from uniemox.errors import DataError
 from uniemox_curate import tables as t
-from uniemox_curate.annotate.agree import _alpha_from, _alpha_terms, agreement, label_counts, rating_alpha
+from uniemox_curate.annotate.agree import (
+    _alpha_from,
+    _alpha_terms,
+    agreement,
+    agreement_now,
+    label_counts,
+    rating_alpha,
+)
 from uniemox_curate.annotate.verdicts import LatestAnswers, decide, disputed
 from uniemox_curate.release.documents import licence_counts, render, terms_of
 from uniemox_curate.status import status
@@ -104,6 +112,13 @@ def test_the_interval_of_alpha_equals_a_plain_bootstrap() -> None:
     terms = _alpha_terms(label_counts(codes, 3))
     plain = _alpha_from(np.stack([terms[rng.integers(60, size=60)].sum(axis=0) for _ in range(1000)]))
     assert [stats.alpha.low, stats.alpha.high] == pytest.approx(np.quantile(plain, [0.025, 0.975]), abs=0.03)
+
+
+def test_an_answer_that_the_plan_lacks_is_named(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", ["awe"])
+    say(project, {"d": "delight"}, ann="d", bob="d")
+    with pytest.raises(DataError, match="answers have the label 'delight', which the plan does not have"):
+        agreement_now(project)
 
 
 def test_edges_of_agreement() -> None:

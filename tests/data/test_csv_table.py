@@ -142,6 +142,20 @@ def test_votes_that_are_no_numbers_are_refused_with_a_remedy(cell: str, remedy: 
         read_csv(table_of(tmp_path, "path,awe,fear,joy\na.jpg,1e308,1e308,2\n", "a.jpg"))
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
+def test_tables_of_windows_programs_are_read(encoding: str, tmp_path: Path) -> None:
+    """Excel saves "Unicode text" so."""
+    text = "path\tlabel\r\na.jpg\tawe\r\n"
+    table = table_of(tmp_path, text, "a.jpg")
+    table.write_bytes(text.encode(encoding))
+    data = read_csv(table)
+    assert [data.label_of(sample) for sample in data.samples] == ["awe"]
+    assert not data.notes
+    table.write_bytes(text.encode(encoding)[:-1])
+    with pytest.raises(DataError, match="not complete UTF-"):
+        read_csv(table)
+
+
 def test_commas_in_words_stay_between_semicolons(tmp_path: Path) -> None:
     text = "path;label;text;group\n1,5.jpg;2,5;1,25;3,75\n"
     [sample] = read_csv(table_of(tmp_path, text, "1,5.jpg")).samples

@@ -2,6 +2,7 @@
 
 import io
 import os
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,7 @@ PATHS = ["a b.jpg", "ü/c.jpg"]
 
 
 def stream(content: bytes) -> io.TextIOWrapper:
-    return io.TextIOWrapper(io.BytesIO(content), "utf-8", errors="surrogateescape")
+    return io.TextIOWrapper(io.BufferedReader(io.BytesIO(content)), "utf-8", errors="surrogateescape")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -22,7 +23,12 @@ def stream(content: bytes) -> io.TextIOWrapper:
         "\r\n".join(PATHS).encode("utf-8-sig"),
         "\r\n".join(PATHS).encode("utf-16"),
         b"\xfe\xff" + "\n".join([*PATHS, ""]).encode("utf-16-be"),
+        "\r\n".join(PATHS).encode("utf-16-le"),
+        "\r\n".join(PATHS).encode("utf-16-be"),
+        "\r\n".join(PATHS).encode("utf-32"),
         "\0".join(PATHS).encode() + b"\0",
+        "\r\n".join(f'"{path}"' for path in PATHS).encode(),
+        "\n".join(f"'{path}'" for path in PATHS).encode(),
     ],
 )
 def test_lists_of_all_systems_name_the_same_paths(content: bytes) -> None:
@@ -35,6 +41,26 @@ def test_other_streams_and_names() -> None:
     assert list(listed_paths(["\ufeffa.jpg\n", "\n", "b.jpg"])) == ["a.jpg", "b.jpg"]
     # A mark in the middle is part of a name.
     assert list(listed_paths(stream("a\n\ufeffb\n".encode()))) == ["a", "\ufeffb"]
+
+
+def test_names_that_nul_separates_may_have_line_feeds() -> None:
+    names = ["a\nb.jpg", "\n.jpg", "c.jpg"]
+    assert list(listed_paths(stream("\0".join(names).encode()))) == names
+    # Longer than what is read at a time.
+    names = [f"{'x' * 200}{number}\n.jpg" for number in range(1_000)]
+    assert list(listed_paths(stream("\0".join(names).encode() + b"\0"))) == names
+
+
+def test_a_list_that_is_cut_off_names_the_others() -> None:
+    cut = "a.jpg\nb.jpg".encode("utf-16")[:-1]
+    assert list(listed_paths(stream(cut))) == ["a.jpg", "b.jp\ufffd"]
+
+
+def test_quotes_of_a_file_name_stay(tmp_path: Path) -> None:
+    name = tmp_path / '"a"'
+    name.write_bytes(b"")
+    chdir = f'"{tmp_path}"'
+    assert list(listed_paths([str(name), chdir, '"', "\"a'"])) == [str(name), str(tmp_path), '"', "\"a'"]
 
 
 def test_addresses_of_files_are_paths() -> None:

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.decoders import Child
 from tests.drawn import draw_image, jpeg_of
 from tests.predict.networks import tiny_network
 from tests.runs import uniemox_here
@@ -61,7 +61,7 @@ def test_no_image_is_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
         raise NO_FILE
     with pytest.raises(ImageError), image_border("a.jpg"):
         raise OSError(errno.EIO, "Input/output error")
-    monkeypatch.setattr(subprocess, "Popen", fails(NO_PROCESS))
+    monkeypatch.setattr("uniemox.io.decoding.pool.Child", fails(NO_PROCESS))
     pool = DecoderPool(1)
     for _ in range(2):
         with pytest.raises(ShortageError, match="ulimit -u"):
@@ -71,6 +71,8 @@ def test_no_image_is_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_process_that_does_not_start_is_no_fault_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("uniemox.io.decoding.process.__name__", "uniemox.no_such_module")
+    # A process of its own, and none that an earlier test has left.
+    monkeypatch.setattr("uniemox.io.decoding.pool.Child", Child)
     pool = DecoderPool(1)
     with pytest.raises(ShortageError, match="does not start"):
         pool.decode(jpeg_of(draw_image(0)), "a.jpg")

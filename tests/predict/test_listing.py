@@ -133,8 +133,17 @@ def test_a_folder_without_images_is_still_an_error(predictor: Predictor, tmp_pat
         predictor.predict_folder(tmp_path)
 
 
-def test_libraries_of_photo_programs_are_skipped_and_never_written_to(tmp_path: Path) -> None:
-    library = tmp_path / "Photos Library.photoslibrary"
+def test_previews_of_nextcloud_are_skipped(tmp_path: Path) -> None:
+    put(tmp_path, "appdata_ocmw1x2/preview/a/1/64-64.jpg", "files/b.jpg", "appdata/c.jpg")
+    skipped = LeftOut()
+    found = sorted(path.name for path in walk(tmp_path, skipped))
+    assert found == ["b.jpg", "c.jpg"]
+    assert "appdata_ocmw1x2" in " ".join(skipped.notes(is_listed_name))
+
+
+@pytest.mark.parametrize("name", ["Photos Library.photoslibrary", "iPhoto Library", "Trip.fcpbundle"])
+def test_libraries_of_photo_programs_are_skipped_and_never_written_to(name: str, tmp_path: Path) -> None:
+    library = tmp_path / name
     put(tmp_path, f"{library.name}/resources/derivatives/a.jpg")
     draw_image(1).save(library / "resources/derivatives/a.jpg")
     draw_image(2).save(tmp_path / "b.jpg")

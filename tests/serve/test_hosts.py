@@ -45,11 +45,15 @@ def test_health_checks_need_no_host(server: Running) -> None:
             connection.sendall(f"{request} HTTP/1.0\r\n\r\n".encode())
             return int(connection.recv(4096).split()[1])
 
-    assert [status_of("GET /health"), status_of("HEAD /health")] == [200, 200]
+    assert [status_of("GET /health"), status_of("HEAD /health"), status_of("GET /health/")] == [200, 200, 200]
+    # Proxies may send the whole address, which names a host but is no Host header.
+    assert [status_of("GET http://127.0.0.1/health"), status_of("GET http://127.0.0.1/models")] == [200, 421]
     assert [status_of("GET /models"), status_of("GET /"), status_of("POST /health")] == [421, 421, 421]
 
 
-@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:9000", OWN_HOST, "[::1]:8000", "192.168.0.4"])
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:9000", "localhost.:9000", OWN_HOST, "[::1]:8000", "192.168.0.4"]
+)
 def test_localhost_and_addresses_are_accepted_with_any_port(server: Running, host: str) -> None:
     assert server.ask("GET", "/models", Host=host).status == 200
     assert post(server, Host=host, Origin=f"http://{host}") == (200, None)

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,6 +42,15 @@ class SafeConsole(Console):
             yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
 
+class Messages(SafeConsole):
+    """Standard error. Messages that can't be written, as to a log on a full disk, are lost; the work goes on."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print objects, see `Console.print`."""
+        with suppress(OSError):
+            super().print(*objects, **options)
+
+
 def printable(text: str) -> str:
     """Return the text without characters that control a terminal or change the writing direction; line breaks stay.
 
@@ -59,7 +69,7 @@ def one_line(text: str) -> str:
 # A name such as [red].jpg or :smile:.jpg is printed literally.
 PLAIN: dict[str, Any] = {"markup": False, "emoji": False}
 out = SafeConsole(**PLAIN)
-err = SafeConsole(stderr=True, **PLAIN)
+err = Messages(stderr=True, **PLAIN)
 
 
 def _named_folder(_: Any, tokens: Sequence[Token]) -> Path:

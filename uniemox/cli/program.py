@@ -118,6 +118,9 @@ def main() -> None:
     Exit codes: 1 for such an error, 2 for a command that can't be parsed, 3 if some images could not be read.
     """
     open_standard_streams()
+    # Terminals that do not know their width report 0 columns.
+    if os.environ.get("COLUMNS") == "0":
+        del os.environ["COLUMNS"]
     if isinstance(sys.stdout, io.TextIOWrapper):
         # The terminal's encoding may lack characters of a file name.
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -5,8 +5,10 @@ of an image may be known only with the data set, so a line may have several read
 """
 
 import csv
+import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -356,6 +358,7 @@ def _read_json(text: str, path: Path, split: str | None) -> Iterator[ListedLine]
         records = parse_json(text, list[Any], str(path), remedy=FORMS)
         yield from _of_records(records, split, str(path))
         return
+    _refuse_repeated_fields(text, path)
     for name, value in parse_json(text, dict[str, Any], str(path), remedy=FORMS).items():
         where = f"{path}: field {name}"
         named_split = split_in(name)
@@ -365,6 +368,20 @@ def _read_json(text: str, path: Path, split: str | None) -> Iterator[ListedLine]
             yield _entry(name, value, None, where)
         else:
             raise DataError(f"{where}: expected a list of images for train, val or test, or a split; {FORMS}")
+
+
+def _refuse_repeated_fields(text: str, path: Path) -> None:
+    """Raise DataError for a JSON object that has a field twice, of which readers would drop the first."""
+
+    def refuse(pairs: list[tuple[str, Any]]) -> None:
+        counts = Counter(name for name, _ in pairs)
+        repeated = [name for name, count in counts.items() if count > 1]
+        if repeated:
+            raise DataError(f"{path}: the field {repeated[0]!r} stands twice in one object; join the two")
+
+    # Other faults are reported when the text is read.
+    with suppress(ValueError, RecursionError):
+        json.loads(text, object_pairs_hook=refuse)
 
 
 def _of_records(records: Iterable[Any], split: str | None, where: str) -> Iterator[ListedLine]:

@@ -1,15 +1,16 @@
-"""Text files: UTF-8, else Latin-1."""
+"""Text files: UTF-8, UTF-16 or UTF-32, else Latin-1."""
 
 from pathlib import Path
 
 from uniemox.errors import DataError
 from uniemox.io.files import read_limited
+from uniemox.io.text_encodings import wide_encoding
 
 LATIN_1 = "is not UTF-8 and was read as Latin-1; if it is of another encoding, such as GBK, save it as UTF-8"
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read the bytes of a text file.
+    """Read the bytes of a text file, as UTF-8 if it is UTF-16 or UTF-32.
 
     Raises:
         DataError: If it is missing, too large, or binary.
@@ -18,13 +19,19 @@ def read_bytes(path: Path) -> bytes:
         data = read_limited(path)
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error.strerror or error})") from error
+    encoding = wide_encoding(data)
+    if encoding is not None:
+        try:
+            data = data.decode(encoding).encode()
+        except UnicodeError as error:
+            raise DataError(f"{path}: not complete {encoding.upper()} ({error}); save it as UTF-8") from error
     if b"\0" in data:
         raise DataError(f"{path}: not a text file; save it as UTF-8")
     return data
 
 
 def is_utf8(path: Path) -> bool:
-    """Return True if a text file is read as UTF-8, False if as Latin-1."""
+    """Return False if a text file is read as Latin-1."""
     try:
         read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -33,7 +40,7 @@ def is_utf8(path: Path) -> bool:
 
 
 def read_text(path: Path) -> str:
-    """Read a text file as UTF-8, else as Latin-1.
+    """Read a text file as UTF-8, UTF-16 or UTF-32, else as Latin-1.
 
     Raises:
         DataError: If it is missing, too large, or binary.

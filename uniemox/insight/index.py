@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from uniemox.errors import ConfigError, DataError
 from uniemox.insight.columns import COUNTS
 from uniemox.insight.features import unpack
-from uniemox.insight.index_file import CACHE, find_index, index_header, open_index, set_aside
+from uniemox.insight.index_file import CACHE, ELSEWHERE, find_index, index_header, open_index, set_aside
 from uniemox.insight.survey.lines import EXHAUST, NewAnswers
 from uniemox.io.arrays import load_arrays
 from uniemox.io.files import replacing
@@ -232,7 +232,7 @@ def _numbers_of(answer: dict[str, Any]) -> dict[str, float]:
 
 def _save(cache: Path, index: Index, failed: Iterable[str], header: AnswerHeader) -> None:
     """Write the copy of an index that loads fast."""
-    with replacing(cache) as partial, partial.open("wb") as file:
+    with replacing(cache, remedy=ELSEWHERE) as partial, partial.open("wb") as file:
         np.savez(
             file,
             paths=index.paths,

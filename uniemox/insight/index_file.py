@@ -101,7 +101,7 @@ def _move_old(folder: Path, lines: Path, header: AnswerHeader, report: Callable[
         return
     _make_folder(lines.parent)
     # The time of the file tells which images have changed since, so it stays. The folder may be on another disk.
-    with replacing(lines) as partial:
+    with replacing(lines, remedy=ELSEWHERE) as partial:
         copy_file(old, partial)
     with suppress(OSError):
         old.with_name(name + OLD_CACHE).unlink(missing_ok=True)
@@ -126,7 +126,7 @@ def open_index(lines: Path, header: AnswerHeader, report: Callable[[str], object
     """
     _make_folder(lines.parent)
     try:
-        opened = ResultFile(lines, resume=True, answered=header)
+        opened = ResultFile(lines, resume=True, answered=header, remedy=ELSEWHERE)
     except InUseError:
         raise InUseError(f"another process is writing the index {lines}; wait until it ends, or {ELSEWHERE}") from None
     except (ConfigError, DataError):
@@ -134,7 +134,7 @@ def open_index(lines: Path, header: AnswerHeader, report: Callable[[str], object
         if not _is_damaged(lines, header):
             raise
         set_aside(lines, report)
-        opened = ResultFile(lines, resume=True, answered=header)
+        opened = ResultFile(lines, resume=True, answered=header, remedy=ELSEWHERE)
     with opened as file:
         yield file
 
@@ -162,7 +162,7 @@ def set_aside(file: Path, report: Callable[[str], object]) -> None:
     """
     names = (file.with_name(f"{file.name}.damaged{number}") for number in count(1))
     spare = next(name for name in names if not os.path.lexists(name))
-    with writing(file):
+    with writing(file, remedy=ELSEWHERE):
         file.rename(spare)
     report(
         f"the index {file} is damaged, so it is built again; the damaged one is now {spare.name}, and may be deleted"

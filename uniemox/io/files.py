@@ -21,6 +21,8 @@ from uniemox.io.system_folders import refuse_library
 
 MAX_TEXT_BYTES = 2**30
 PARTIAL = ".partial"
+FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+"""Numbers of the errors of a full disk, or of a user's full share of it."""
 MAX_NAME_BYTES = 255
 """Maximum length of a file's name on nearly all file systems, bytes."""
 
@@ -141,17 +143,25 @@ def _partial_of(path: Path) -> Path:
 
 
 @contextmanager
-def writing(path: Path, error_class: type[UniemoxError] = DataError) -> Iterator[None]:
-    """Convert an OSError inside the context to `error_class` with the path."""
+def writing(
+    path: Path, error_class: type[UniemoxError] = DataError, *, remedy: str = "choose another name"
+) -> Iterator[None]:
+    """Convert an OSError inside the context to `error_class` with the path and what to do; a full disk has its own."""
     try:
         yield
     except OSError as error:
-        raise error_class(f"{path} can't be written ({error.strerror or error}); choose another name") from error
+        if error.errno in FULL:
+            remedy = "make room, or choose another disk"
+        raise error_class(f"{path} can't be written ({error.strerror or error}); {remedy}") from error
 
 
 @contextmanager
 def replacing(
-    path: Path, error_class: type[UniemoxError] = DataError, *, keep_permissions: bool = False
+    path: Path,
+    error_class: type[UniemoxError] = DataError,
+    *,
+    keep_permissions: bool = False,
+    remedy: str = "choose another name",
 ) -> Iterator[Path]:
     """Yield a path to write to; it replaces `path` if all went well and is removed otherwise.
 
@@ -159,10 +169,11 @@ def replacing(
         path: The file to replace; its folder is created if it is missing.
         error_class: Raised if the file can't be written.
         keep_permissions: Give the new file the permissions of the replaced one, as for a file of another program.
+        remedy: See `writing`.
     """
     partial = _partial_of(path)
     refuse_library(path)
-    with writing(path, error_class):
+    with writing(path, error_class, remedy=remedy):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             partial.touch()

@@ -18,13 +18,20 @@ def shortage_of(error: BaseException | None) -> str:
         code = cause.errno if isinstance(cause, OSError) else None
         if code in _FILES:
             return "this process may open no more files: raise the limit (ulimit -n 4096), or use fewer workers"
-        if code == errno.EAGAIN or any(words in str(cause) for words in _NO_THREAD):
+        if code == errno.EAGAIN or any(words in _text_of(cause) for words in _NO_THREAD):
             return (
                 "the machine allows no more processes or threads: raise the limit (ulimit -u; a container's "
                 "--pids-limit or pids.max), end other programs, or use fewer workers"
             )
         cause = cause.__cause__
     return ""
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - an error whose text can't be made
+        return ""
 
 
 def refuse_shortage(error: BaseException) -> None:
@@ -38,6 +45,7 @@ def naming_shortage() -> Iterator[None]:
     """Convert an error whose cause is a shortage to ShortageError; others pass unchanged."""
     try:
         yield
-    except (OSError, RuntimeError) as error:
+    # onnxruntime's errors have no base in common but Exception.
+    except Exception as error:
         refuse_shortage(error)
         raise

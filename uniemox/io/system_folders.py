@@ -23,12 +23,16 @@ SYSTEM_FOLDERS = frozenset(
     }
 )
 """Names, lower-case."""
-# Libraries of Apple's Photos, iPhoto and Aperture, of Lightroom and Capture One: folders that look like one file. They
-# hold several copies of each photograph, and their programs take files of others for damage.
+# Libraries of Apple's Photos, iPhoto, Aperture and iMovie, of Lightroom, Capture One and Final Cut: folders that look
+# like one file. They hold several copies of each photograph, and their programs take files of others for damage.
 LIBRARIES = (
     *(".photoslibrary", ".photolibrary", ".migratedphotolibrary", ".aplibrary", ".migratedaplibrary"),
-    *(".lrdata", ".lrlibrary", ".cocatalog"),
+    *(".lrdata", ".lrlibrary", ".cocatalog", ".fcpbundle", ".imovielibrary"),
 )
+# Names of such libraries from before they had an ending, lower-case.
+_OLD_LIBRARIES = ("iphoto library", "aperture library")
+# Deleted files of a drive, by the number of the user; previews of Nextcloud and ownCloud, with a random ending.
+_BEGINNINGS = (".trash-", "appdata_oc")
 MAX_NAMED = 5
 
 
@@ -38,7 +42,7 @@ def is_system_folder(name: str) -> bool:
     >>> is_system_folder("@eaDir"), is_system_folder(".Trash-1000"), is_system_folder("summer")
     (True, True, False)
     """
-    return name.lower() in SYSTEM_FOLDERS or name.lower().startswith(".trash-") or is_library(name)
+    return name.lower() in SYSTEM_FOLDERS or name.lower().startswith(_BEGINNINGS) or is_library(name)
 
 
 def is_library(name: str) -> bool:
@@ -47,7 +51,7 @@ def is_library(name: str) -> bool:
     >>> is_library("Photos Library.photoslibrary"), is_library("summer")
     (True, False)
     """
-    return name.lower().endswith(LIBRARIES)
+    return name.lower().endswith(LIBRARIES) or name.lower() in _OLD_LIBRARIES
 
 
 def refuse_library(path: Path) -> None:

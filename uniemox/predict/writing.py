@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -152,8 +152,17 @@ class ResultFile:
         MissingPackageError: For Parquet without pyarrow.
     """
 
-    def __init__(self, path: Path, *, resume: bool, answered: AnswerHeader, with_bom: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        resume: bool,
+        answered: AnswerHeader,
+        with_bom: bool = False,
+        remedy: str = "choose another name",
+    ) -> None:
         self.path = path
+        self._remedy = remedy
         self.with_bom = with_bom
         self.answered = answered
         check_ending(path, (LINES, *TABLES))
@@ -169,7 +178,7 @@ class ResultFile:
         """Number of images whose lines were removed because they were written after the file."""
         self.failed = set[str]()
         """Paths of the images whose lines were removed because they could not be read."""
-        with writing(self.lines):
+        with self._writing():
             self._lock = FileLock(self.lines)
         self._opened_ns = time.time_ns()
         try:
@@ -177,6 +186,9 @@ class ResultFile:
         except BaseException:
             self._lock.release()
             raise
+
+    def _writing(self) -> AbstractContextManager[None]:
+        return writing(self.lines, remedy=self._remedy)
 
     def _open(self, *, resume: bool) -> None:
         existing = existing_files(self.path, self.lines)
@@ -189,7 +201,7 @@ class ResultFile:
         if existing:
             self._done, self.failed, self.overwritten = _repair(self.lines, self.answered)
             self.existing = len(self._done)
-        with writing(self.lines):
+        with self._writing():
             self._file = open_appending(self.lines)
         self._keep_time()
 
@@ -225,7 +237,7 @@ class ResultFile:
         self._done.add(path)
 
     def _append(self, value: Mapping[str, Any]) -> None:
-        with writing(self.lines):
+        with self._writing():
             self._file.write(json.dumps(value).encode() + b"\n")
             self._file.flush()
         self._keep_time()
@@ -250,7 +262,7 @@ class ResultFile:
     def __exit__(self, kind: type | None, *error: object) -> None:
         try:
             # On a full disk, closing fails too; the first error is the one to report.
-            with suppress(OSError) if kind else nullcontext():
+            with suppress(OSError) if kind else self._writing():
                 self._file.close()
             # Windows sets the time again when a file is closed.
             self._keep_time()

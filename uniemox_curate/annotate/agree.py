@@ -111,10 +111,20 @@ def agree(project: Project) -> AgreementStats:
 
 
 def agreement_now(project: Project) -> AgreementStats:
-    """Compute the agreement of all current answers; nan if no image has two."""
+    """Compute the agreement of all current answers; nan if no image has two.
+
+    Raises:
+        DataError: If an answer has a label that the plan does not have.
+    """
     answers = read_answers(project)
     labels = (*project.plan.labels, NONE)
     scales = {name: _ratings_of(answers, name) for name in scales_of(project.plan.answer.known)}
+    others = {label for of_image in answers.by_image.values() for label in of_image.values()} - set(labels)
+    if others:
+        raise DataError(
+            f"{project.folder}: answers have the label {min(others)!r}, which the plan does not have: add it to the "
+            "labels of the plan, as they were when people answered"
+        )
     codes = codes_of(answers.by_image, labels, answers.people)
     return agreement(codes, labels, answers.people, ratings=scales)
 
