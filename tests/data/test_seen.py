@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from tests.data.tree import says
 from tests.drawn import class_folders
@@ -196,8 +197,41 @@ def test_a_model_of_ours_without_hashes_has_unknown_training_images(tmp_path: Pa
 
 
 def test_hashes_beside_the_model_of_a_folder_are_read(tmp_path: Path) -> None:
-    write_hashes(seen_file(tmp_path / "model.onnx"), ["ab"])
+    (tmp_path / "other.safetensors").write_bytes(b"")
+    write_hashes(seen_file(tmp_path / "other.safetensors"), ["ab"])
     assert read_seen(tmp_path) == seen_by(f"timm:local-dir:{tmp_path}") == {"ab"}
+    # Of a folder of ours, the hashes of its own model count, and those of other files there do not.
+    (tmp_path / "model.onnx").write_bytes(b"")
+    assert read_seen(tmp_path) == set()
+    write_hashes(seen_file(tmp_path / "model.onnx"), ["cd"])
+    assert read_seen(tmp_path) == {"cd"}
+
+
+def test_a_model_in_the_folder_of_another_one_has_unknown_training_images(tmp_path: Path) -> None:
+    write_hashes(tmp_path / SEEN, ["ab"])
+    for name in ("b.onnx", "model.b.onnx", "encoder.2.safetensors"):
+        assert read_seen(tmp_path / name) == {"ab", OTHERS}
+    for name in ("model.onnx", "model.safetensors", "encoder.safetensors"):
+        assert read_seen(tmp_path / name) == {"ab"}
+
+
+def test_an_encoder_of_ours_is_recognised_by_its_metadata(tmp_path: Path) -> None:
+    shutil.copy(pretrained() / "encoder.safetensors", tmp_path / "mine.safetensors")
+    assert seen_by(f"timm:vit@{tmp_path}/mine.safetensors") == {OTHERS}
+    save_file({"a": torch.ones(1)}, tmp_path / "published.safetensors", {"format": "pt"})
+    assert seen_by(str(tmp_path / "published.safetensors")) == set()
+
+
+def test_a_source_that_was_trained_anew_counts_in_a_restarted_run(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    start = tmp_path / "start"
+    for folder in (run, start):
+        folder.mkdir()
+    data = open_data(f"folder:{class_folders(tmp_path / 'a')}")
+    for digest in ("ab", "cd"):
+        write_hashes(start / SEEN, [digest])
+        write_seen(run, data, [str(start)])
+    assert read_seen(run) == hashes_of(data.samples) | {"ab", "cd"}
 
 
 def test_images_of_a_folder_that_took_the_place_of_another_one_count_as_seen(tmp_path: Path) -> None:

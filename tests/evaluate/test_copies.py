@@ -13,6 +13,7 @@ from tests.predict.networks import tiny_network
 from uniemox.data.hashes import fingerprints
 from uniemox.data.overlaps import JoinedCopies
 from uniemox.data.sample import DataSet, ImageFile, Sample
+from uniemox.data.seen import hashes_of, seen_file, write_hashes
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError
 from uniemox.evaluate.rating_fit import fit_ratings
@@ -81,6 +82,35 @@ def test_copies_are_not_enough_images_to_calibrate(tmp_path: Path) -> None:
     many = copied(replace(data, samples=rated), 120 // len(rated) + 1)
     with pytest.raises(DataError, match=f"only {len(images)} of {len(many)} rated images"):
         fit_ratings(model, many, tmp_path / "rated.onnx")
+
+
+def test_images_that_differ_in_a_detail_are_no_copies(tmp_path: Path) -> None:
+    """Their hashes differ by few bits, like those of drawn faces with several expressions."""
+    image = draw_image(1, (224, 224))
+    image.save(tmp_path / "a.png")
+    mouth = image.copy()
+    mouth.paste((255, 255, 255), (90, 150, 130, 170))
+    mouth.save(tmp_path / "b.png")
+    image.resize((300, 200), Image.Resampling.BICUBIC).save(tmp_path / "c.jpg", quality=60)
+    samples = [Sample(key=name, image=ImageFile(tmp_path / name)) for name in ("a.png", "b.png", "c.jpg")]
+    joined = JoinedCopies.of(samples, fingerprints(samples)[0])
+    assert joined.surplus == ("c.jpg",)
+    assert joined.samples[1].group is None
+
+
+def test_ratings_are_not_fitted_to_training_images_of_the_classifier(tmp_path: Path) -> None:
+    data = open_data(f"folder:{class_folders(tmp_path / 'photos', each=60)}?labels=mikels")
+    rated = [replace(sample, valence=1.0 + i % 8, arousal=2.0 + i % 5) for i, sample in enumerate(data.samples)]
+    model = tiny_network(tmp_path / "m.onnx", distances=(5.0, 200.0), conformal_scores=(0.5,))
+    assert fit_ratings(str(model), replace(data, samples=rated), tmp_path / "a.onnx").may_be_seen
+    write_hashes(seen_file(model), hashes_of(rated[:15]))
+    fit = fit_ratings(str(model), replace(data, samples=rated), tmp_path / "b.onnx")
+    assert (fit.images, fit.may_be_seen) == (105, False)
+    [note] = fit.notes
+    assert note.startswith(f"15 images were left out, such as {min(sample.key for sample in rated[:15])}: the classifier")
+    write_hashes(seen_file(model), hashes_of(rated[:30]))
+    with pytest.raises(DataError, match=r"only 90 of 120 rated images .* are new to the classifier"):
+        fit_ratings(str(model), replace(data, samples=rated), tmp_path / "c.onnx")
 
 
 def predictions(shares: np.ndarray) -> Predictions:

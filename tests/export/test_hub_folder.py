@@ -23,7 +23,7 @@ from tests.runs import data_of, finetuned, once
 from uniemox.checkpoints.classifier import load_classifier, save_classifier
 from uniemox.classifier_info import to_affect
 from uniemox.cli import app
-from uniemox.data.seen import SEEN, read_seen
+from uniemox.data.seen import OTHERS, SEEN, read_seen
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.evaluate.places import evaluations_folder
 from uniemox.evaluate.run import evaluate
@@ -224,7 +224,9 @@ def test_other_networks_are_written_as_onnx_with_a_card(
     assert timm_network(alone, replace(info, network=replace(info.network, encoders=2 * info.network.encoders))) is None
     classifier, info = load_classifier(finetuned("knn") / WEIGHTS)
     assert not write_hub_folder(classifier, info, tmp_path, name="mine")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "config.json", "model.onnx"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "config.json", "model.onnx", SEEN]
+    # The model's own images are not known, and another model may have been in the folder.
+    assert read_seen(tmp_path) == {OTHERS}
     assert json.loads((tmp_path / "config.json").read_text())["library_name"] == "uniemox"
     assert uniemox.load(tmp_path).predict(images[0]).scene.keys() == set(info.labels)
     run_python(tmp_path, "With uniemox", images[0], monkeypatch)

@@ -135,7 +135,7 @@ def test_sets_that_few_or_known_images_fit_are_marked(tmp_path: Path) -> None:
     many = replace(few, conformal_scores=tuple(i / 100 for i in range(100)))
     assert set_note(many, 0.9) is None
     known = set_note(replace(many, calibration_images="seen"), 0.9)
-    assert str(known).startswith("likely sets may be too small: the initial weights of the model were trained on")
+    assert str(known).startswith("likely sets may be too small: they are fitted to images that the model")
     assert set_note(replace(few, conformal_scores=()), 0.9) is None
 
 

@@ -96,14 +96,14 @@ def calibrate(
                 if pairs is not None:
                     reason += ", or the label map leaves it out"
                 say(f"{images_text} left out: {reason}")
-            if result.may_be_seen:
-                say(UNKNOWN_TRAINING)
             verdict = result.verdict
             line, words = _confidence_words(result, out)
     for unreadable in describe_unreadable(result.unreadable):
         say(unreadable)
-    if result.note:
-        say(result.note)
+    for note in result.notes:
+        say(note)
+    if result.may_be_seen:
+        say(UNKNOWN_TRAINING)
     if as_json:
         values = asdict(result) | {"written": str(out)}
         if verdict:

@@ -6,7 +6,7 @@ from functools import partial
 from typing import NamedTuple
 
 from uniemox.classifier_info import PersonPolicy
-from uniemox.data.perceptual import Thumbs, groups_of_copies, perceptual_hashes, small_grey
+from uniemox.data.perceptual import Thumbs, groups_of_copies, groups_of_equal_images, perceptual_hashes, small_grey
 from uniemox.data.processes import map_samples
 from uniemox.data.sample import Broken, Sample, decode_sample
 from uniemox.data.synthetic_scenes import SyntheticImage
@@ -95,6 +95,12 @@ def fingerprints(
 def hashes_of_copies(images: Sequence[Fingerprint]) -> list[str]:
     """Return the sha256 of every image, and for a copy in another file that of the first image of its group."""
     first = groups_of_copies([image.thumb for image in images])
+    return [images[first.get(number, number)].sha256 for number in range(len(images))]
+
+
+def hashes_of_equal_images(images: Sequence[Fingerprint]) -> list[str]:
+    """Return the sha256 of every image, and for an equal one in another file that of the first image of its group."""
+    first = groups_of_equal_images([image.thumb for image in images])
     return [images[first.get(number, number)].sha256 for number in range(len(images))]
 
 

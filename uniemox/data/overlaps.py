@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
-from uniemox.data.hashes import Fingerprint, hashes_of_copies
+from uniemox.data.hashes import Fingerprint, hashes_of_equal_images
 from uniemox.data.sample import Sample, units_of
 from uniemox.data.splits import join_copies
 from uniemox.io.files import write_file
@@ -81,14 +81,14 @@ class JoinedCopies:
 
     @classmethod
     def of(cls, samples: Sequence[Sample], images: Sequence[Fingerprint]) -> Self:
-        """Join the copies, also those in another file.
+        """Join the copies, also those in another file, size or shape.
 
         Args:
             samples: N samples.
             images: Fingerprint of each sample's image.
         """
         units = [replace(sample, group=unit) for sample, unit in zip(samples, units_of(samples), strict=True)]
-        hashes = hashes_of_copies(images)
+        hashes = hashes_of_equal_images(images)
         group_of_copies = copies_among(units, hashes)
         first_of = dict[str, str]()
         surplus = dict[str, None]()

@@ -6,6 +6,7 @@ A run and a fitted teacher store a file of hashes in their folder; a person dete
 to their own file. Each includes its sources' hashes: teacher -> pre-training -> fine-tuning -> evaluation.
 """
 
+import json
 import zipfile
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
@@ -21,9 +22,9 @@ from uniemox.data.synthetic_scenes import SyntheticImage
 from uniemox.data.unreadable import UNREADABLE_FILE, reasons_of, write_unreadable
 from uniemox.errors import DataError
 from uniemox.io.arrays import load_arrays
-from uniemox.io.files import read_limited, write_file
+from uniemox.io.files import open_regular, read_limited, write_file
 from uniemox.io.progress import Progress, silent
-from uniemox.io.run_files import ENCODER, FITTED_TEACHER, METRICS, ONNX
+from uniemox.io.run_files import ENCODER, FITTED_TEACHER, ONNX, WEIGHTS
 from uniemox.io.weight_names import EMBEDDED, ONNX_ENDING, Init, weight_paths
 
 SEEN = "training_pictures.txt"
@@ -31,10 +32,11 @@ SEEN = "training_pictures.txt"
 EXCLUDE_COPIES = "uniemox data check KIND:PATH --json > check.json, then --exclude check.json"
 OTHERS = "others"
 """Line of a file of hashes, or item of a set of hashes: the model was also trained on images that are not known."""
-# Names, without endings, of a run's own files: the hashes of the folder are theirs.
-_OWN_FILES = ("model", "encoder")
-# A folder with one of these is a run, its export for a hub, or a fitted teacher.
-_OWN_FILES_IN_FOLDER = (METRICS, ENCODER, ONNX, FITTED_TEACHER)
+# Names of the models of a run, its export for a hub, or a teacher: the hashes of their folder are theirs.
+_OWN_FILES = (WEIGHTS, ONNX, ENCODER, FITTED_TEACHER)
+# Key of the metadata of a safetensors file, see checkpoints/saving.py; headers of large networks have 1 MB.
+METADATA_KEY = "uniemox"
+MAX_HEADER_BYTES = 2**26
 # Name of the array of hashes in a file of stored features.
 STORED = "seen"
 
@@ -61,7 +63,7 @@ def write_seen(
         The reasons for unreadable images, by key.
     """
     if (folder / SEEN).exists():
-        return _add_new(folder, data.samples, on_progress, person)
+        return _add_new(folder, data.samples, sources, on_progress, person)
     hashes, broken = check_images(data.samples, on_progress, person)
     write_unreadable(folder / UNREADABLE_FILE, broken)
     write_hashes(folder / SEEN, hashes.union(*map(seen_by, sources)))
@@ -69,9 +71,15 @@ def write_seen(
 
 
 def _add_new(
-    folder: Path, samples: Collection[Sample], on_progress: Progress, person: PersonPolicy | None
+    folder: Path,
+    samples: Collection[Sample],
+    sources: Iterable[str],
+    on_progress: Progress,
+    person: PersonPolicy | None,
 ) -> dict[str, str]:
     """Add the hashes of images whose content is not yet among the hashes of a run, and check if they can be read.
+
+    The hashes of the sources are added again: a source may have been trained anew since.
 
     Returns:
         The reasons for unreadable images, by key.
@@ -81,11 +89,11 @@ def _add_new(
     files = [sample for sample in samples if not isinstance(sample.image, SyntheticImage)]
     digests = stored_or_image_hashes(files, on_progress)
     new = [sample for sample, digest in zip(files, digests, strict=True) if digest not in known]
-    if not new:
-        return {}
-    hashes, broken = check_images(new, person=person)
+    hashes, broken = check_images(new, person=person) if new else (set[str](), {})
+    all_hashes = known.union(hashes, *map(seen_by, sources))
+    if all_hashes != known:
+        write_hashes(folder / SEEN, all_hashes)
     if hashes:
-        write_hashes(folder / SEEN, hashes | known)
         write_unreadable(folder / UNREADABLE_FILE, broken)
     return broken
 
@@ -130,14 +138,22 @@ def seen_by(name: str) -> set[str]:
 
 
 def _is_own_model(path: Path) -> bool:
-    """Return True for a run, a fitted teacher, or a file with the name or ending of a run's model."""
+    """Return True for a run, its export, a fitted teacher, or a file of one, also under another name."""
     if path.is_dir():
-        return any((path / name).is_file() for name in _OWN_FILES_IN_FOLDER)
-    return path.is_file() and (_has_own_name(path) or path.suffix == ONNX_ENDING)
+        return any((path / name).is_file() for name in _OWN_FILES)
+    return path.is_file() and (path.name in _OWN_FILES or path.suffix == ONNX_ENDING or _is_own_encoder(path))
 
 
-def _has_own_name(path: Path) -> bool:
-    return path.name.partition(".")[0] in _OWN_FILES
+def _is_own_encoder(path: Path) -> bool:
+    """Return True for a safetensors file with an encoder that uniemox has trained; converted ones name their method."""
+    try:
+        with open_regular(path) as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(size, MAX_HEADER_BYTES)))
+            return bool(json.loads(header["__metadata__"][METADATA_KEY])["method"] == METADATA_KEY)
+    # Another file, or one without this entry.
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def read_seen(path: Path, *, in_folder: bool = True) -> set[str]:
@@ -150,15 +166,17 @@ def read_seen(path: Path, *, in_folder: bool = True) -> set[str]:
         in_folder: False: do not read the hashes of the file's folder, which is a folder of images and not a run.
     """
     if path.is_dir():
-        # Models of other programs' folders have their hashes beside the file.
-        beside_models = sorted(path.glob(f"*.{SEEN}"))
-        return set().union(*map(_read, [path / SEEN, *beside_models]))
+        models = [path / name for name in _OWN_FILES]
+        if not any(model.is_file() for model in models):
+            # The folder of another program.
+            models = sorted(path.iterdir())
+        return set().union(_read(path / SEEN), *(_read(seen_file(model)) for model in models))
     file = seen_file(path)
     has_file = file.is_file()
     if in_folder and not has_file:
         file = path.parent / SEEN
     hashes = _read(file)
-    is_known = has_file or path.parent == EMBEDDED or _has_own_name(path)
+    is_known = has_file or path.parent == EMBEDDED or path.name in _OWN_FILES
     if hashes and not is_known:
         hashes.add(OTHERS)
     if path.suffix == ".npz":

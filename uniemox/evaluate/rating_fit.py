@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -14,7 +14,7 @@ from uniemox.data.hashes import fingerprints
 from uniemox.data.overlaps import JoinedCopies
 from uniemox.data.perceptual import PREFIX
 from uniemox.data.sample import Broken, DataSet, Sample, units_of
-from uniemox.data.seen import OTHERS, hashes_of, read_seen, seen_file, write_hashes
+from uniemox.data.seen import OTHERS, SeenSearch, hashes_of, read_seen, seen_file, write_hashes
 from uniemox.data.unreadable import reasons_of
 from uniemox.errors import ConfigError, DataError
 from uniemox.evaluate.outputs import run_each
@@ -62,8 +62,10 @@ class RatingFit:
     """The same for the fifth of the images with the lowest ratings, the next fifth, and so on."""
     unreadable: Mapping[str, str]
     """Reasons for images that can't be read, by key."""
-    note: str = ""
-    """Sentence about copies of one image under several names; empty if there are none."""
+    notes: tuple[str, ...] = ()
+    """Sentences about images that were left out, and about copies of one image under several names."""
+    may_be_seen: bool = False
+    """True if the classifier may have been trained on some of these images; the fit is then measured too well."""
 
     @property
     def verdict(self) -> str:
@@ -100,7 +102,8 @@ def fit_ratings(
     if not network.info.has_shares or FEATURES not in network.engine.outputs:
         raise ConfigError(f"{model} is not a classifier with features; give one of uniemox finetune, task label")
     split, data = data.to_calibrate(split)
-    images, broken = _read_rated(network, data, split, on_progress)
+    seen = read_seen(source)
+    images, broken = _read_rated(network, data, split, seen, on_progress)
     held_out = HeldOutRatings.of(images)
     # Grey images get intervals of their own, which are fitted on grey copies.
     grey_outputs, _, _ = run_each(network, images.samples, [FEATURES], "encoding grey copies", on_progress, grey)
@@ -122,9 +125,9 @@ def fit_ratings(
         perceptual=frozenset(digest.removeprefix(PREFIX) for digest in hashes if digest.startswith(PREFIX)),
     )
     write_model(source, out, replace(network.info, ratings=head.to_dict()).to_json())
-    write_hashes(seen_file(out), read_seen(source) or {OTHERS})
+    write_hashes(seen_file(out), seen or {OTHERS})
     fit = _measured(head, held_out, split=split, groups=len(set(images.groups)), unreadable=reasons_of(broken))
-    return replace(fit, note=images.note)
+    return replace(fit, notes=images.notes, may_be_seen=not seen or OTHERS in seen)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -142,14 +145,23 @@ class RatedImages:
     """N names; images of one group are held out together."""
     sources: Sequence[str | None]
     """N names of data sets."""
-    note: str = ""
-    """Sentence about copies among them; empty if there are none."""
+    notes: tuple[str, ...] = ()
+    """See `RatingFit`."""
 
 
 def _read_rated(
-    network: Network, data: DataSet, split: str, on_progress: Progress
+    network: Network, data: DataSet, split: str, seen: Set[str], on_progress: Progress
 ) -> tuple[RatedImages, Sequence[Broken]]:
     """Encode the rated images of a data set; returns them, and the unreadable ones.
+
+    Training images of the classifier are left out: their features fit them better than those of other images.
+
+    Args:
+        network: The classifier.
+        data: The data set.
+        split: Name of the split that it is.
+        seen: Hashes of the classifier's training images.
+        on_progress: Called after each image.
 
     Raises:
         DataError: If there are too few, or all of them are of one group.
@@ -166,12 +178,21 @@ def _read_rated(
             f"least {MIN_RATED} are needed"
         )
     hashed, unreadable = fingerprints(rated, on_progress)
-    joined = JoinedCopies.of(rated, hashed)
-    count = len(rated) - len(unreadable) - len(joined.surplus)
+    search = SeenSearch(rated, [image.sha256 for image in hashed], thumbs=[image.thumb for image in hashed])
+    seen_keys = {sample.key for sample in search.look_up(seen).samples}
+    new = [(sample, image) for sample, image in zip(rated, hashed, strict=True) if sample.key not in seen_keys]
+    joined = JoinedCopies.of([sample for sample, _ in new], [image for _, image in new])
+    notes = [joined.note] if joined.note else []
+    if seen_keys:
+        notes.append(
+            f"{counted(len(seen_keys), 'image was', 'images were')} left out, such as {min(seen_keys)}: the classifier "
+            "was trained on them"
+        )
+    count = len(new) - len(unreadable) - len(joined.surplus)
     if count < MIN_RATED:
         raise DataError(
-            f"only {count} of {len(rated)} rated images can be read and are no copy of another one; at least "
-            f"{MIN_RATED} are needed"
+            f"only {count} of {len(rated)} rated images can be read, are no copy of another one and are new to the "
+            f"classifier; at least {MIN_RATED} are needed"
         )
     outputs, samples, broken = run_each(network, joined.samples, [FEATURES], "encoding images", on_progress)
     groups = units_of(samples)
@@ -187,7 +208,7 @@ def _read_rated(
         ratings=np.array([[sample.valence, sample.arousal] for sample in samples]),
         groups=groups,
         sources=[data.part_of(sample) for sample in samples],
-        note=joined.note,
+        notes=tuple(notes),
     )
     return images, broken
 

@@ -94,8 +94,8 @@ class Recalibration:
     """Number of groups of images that are resampled together; None: each image is one."""
     may_be_seen: bool = False
     """True if the model may have been trained on some of these images."""
-    note: str = ""
-    """Sentence about copies of one image under several names; empty if there are none."""
+    notes: tuple[str, ...] = ()
+    """Sentences about copies of one image under several names."""
 
     @property
     def keeps_temperature(self) -> bool:
@@ -213,7 +213,11 @@ def recalibrate(
     write_hashes(seen_file(out), seen)
     write_model(source, out, fitted.to_json())
     return replace(
-        result, split=split, left_out=len(data.samples) - len(samples), may_be_seen=OTHERS in seen, note=joined.note
+        result,
+        split=split,
+        left_out=len(data.samples) - len(samples),
+        may_be_seen=OTHERS in seen,
+        notes=(joined.note,) if joined.note else (),
     )
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from uniemox import __version__
 from uniemox.classifier_info import ClassifierInfo, to_affect
-from uniemox.data.seen import SEEN, write_hashes
+from uniemox.data.seen import OTHERS, SEEN, write_hashes
 from uniemox.data.source import public_name
 from uniemox.errors import CheckpointError
 from uniemox.export.onnx import export_classifier
@@ -105,8 +105,8 @@ def write_hub_folder(
             write_file(folder / CONFIG, json.dumps({"library_name": "uniemox", **about}, indent=2) + "\n")
         else:
             _save_for_timm(network, info, folder)
-    if training_hashes:
-        write_hashes(folder / SEEN, training_hashes)
+    # Also for an unknown model: the folder may have the hashes of another one.
+    write_hashes(folder / SEEN, training_hashes or {OTHERS})
     card = _card(info, name, scores, is_timm=network is not None, has_hashes=bool(training_hashes))
     write_file(folder / CARD, card)
     return network is not None

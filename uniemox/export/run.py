@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from uniemox.checkpoints.classifier import load_classifier
 from uniemox.data.sample import DataSet
-from uniemox.data.seen import read_seen, seen_file, write_hashes
+from uniemox.data.seen import OTHERS, read_seen, seen_file, write_hashes
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.export.compact import check_float32, store_as_float16, store_as_int8
 from uniemox.export.hub_folder import write_hub_folder
@@ -71,8 +71,8 @@ def export_onnx(
         elif weights == "int8":
             store_as_int8(source, source, keep_float16=keep_float16)
         write_model(read_model(source), out)
-    if training_hashes:
-        write_hashes(seen_file(out), training_hashes)
+    # Also for an unknown model: another one may have been written there.
+    write_hashes(seen_file(out), training_hashes or {OTHERS})
     return check
 
 

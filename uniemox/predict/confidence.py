@@ -84,8 +84,8 @@ def set_note(info: ClassifierInfo, coverage: float) -> str | None:
         return None
     if info.calibration_images == "seen":
         return (
-            "likely sets may be too small: the initial weights of the model were trained on the held-out images that "
-            "the sets are fitted to; fit them to images that are new to it (uniemox calibrate)"
+            "likely sets may be too small: they are fitted to images that the model, or its initial weights, were "
+            "trained on, or to copies of these; fit them to images that are new to it (uniemox calibrate)"
         )
     count = info.held_out_count or len(scores)
     if count >= MIN_FOR_SETS:
