@@ -107,7 +107,8 @@ def test_ratings_are_not_fitted_to_training_images_of_the_classifier(tmp_path: P
     fit = fit_ratings(str(model), replace(data, samples=rated), tmp_path / "b.onnx")
     assert (fit.images, fit.may_be_seen) == (105, False)
     [note] = fit.notes
-    assert note.startswith(f"15 images were left out, such as {min(sample.key for sample in rated[:15])}: the classifier")
+    first = min(sample.key for sample in rated[:15])
+    assert note.startswith(f"15 images were left out, such as {first}: the classifier")
     write_hashes(seen_file(model), hashes_of(rated[:30]))
     with pytest.raises(DataError, match=r"only 90 of 120 rated images .* are new to the classifier"):
         fit_ratings(str(model), replace(data, samples=rated), tmp_path / "c.onnx")
