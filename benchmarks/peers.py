@@ -121,7 +121,7 @@ class Comparison:
         search = ("search", photos, "--like", str(self.photo))
         self._compare("predict", predict, (PREDICT, PHOTOS))
         self._compare("first answer", answer, (PREDICT, ONE))
-        self._compare("first search (finds people, too)", search, (INDEX, PHOTOS))
+        self._compare("first search", search, (INDEX, PHOTOS))
 
     def _compare(self, name: str, command: Sequence[str], plain: tuple[str, str]) -> None:
         """Run a command and a plain script in turns, and print a line.

@@ -369,10 +369,13 @@ def search(  # noqa: PLR0913 - each is a part of the query, or a place
         DataError: If there is no such folder, the index can't be read or written, or no image can be read.
         ImageError: If `like` can't be read.
     """
+    from uniemox.insight.index_file import open_for_index  # noqa: PLC0415
     from uniemox.insight.search import Query, search_folder  # noqa: PLC0415
 
     query = Query(like=like, emotion=emotion, mood=mood, count=count, unfamiliar=unfamiliar)
-    opened = _predictor(predictor, has_faces=query.needs_faces)
+    opened = predictor or open_for_index(
+        Path(folder), _path(index), needs_people=query.needs_people, needs_faces=query.needs_faces
+    )
     results = search_folder(opened, Path(folder), query, out=_path(out), index_path=_path(index))
     if results.guesses_note:
         warnings.warn(f"{results.guesses_note}; unfamiliar=True returns them", stacklevel=2)
@@ -411,10 +414,12 @@ def tag(
         ConfigError: For an unknown naming, a model without emotion labels, or an index that another process writes.
         DataError: If there is no such folder, the index can't be read or written, or no image can be read.
     """
+    from uniemox.insight.index_file import open_for_index  # noqa: PLC0415
     from uniemox.insight.tag.folder import TagSettings, tag_folder  # noqa: PLC0415
 
+    opened = predictor or open_for_index(Path(folder), _path(index))
     settings = TagSettings(naming=naming, rating=rating, unfamiliar=unfamiliar, dry_run=dry_run)
-    return list(tag_folder(_predictor(predictor), Path(folder), settings, index_path=_path(index)))
+    return list(tag_folder(opened, Path(folder), settings, index_path=_path(index)))
 
 
 def untag(folder: PathLike, *, dry_run: bool = False) -> "list[TaggedImage]":
@@ -437,12 +442,10 @@ def untag(folder: PathLike, *, dry_run: bool = False) -> "list[TaggedImage]":
     return list(untag_folder(Path(folder), dry_run=dry_run))
 
 
-def _predictor(predictor: "Predictor | None", *, has_faces: bool = False) -> "Predictor":
+def _predictor(predictor: "Predictor | None") -> "Predictor":
     from uniemox.predict.opening import load  # noqa: PLC0415
 
-    if predictor is not None:
-        return predictor
-    return load(faces="find" if has_faces else None)
+    return predictor or load()
 
 
 def _path(path: PathLike | None) -> Path | None:

@@ -118,7 +118,8 @@ def search(
         emotion: Label of the model; images with the highest probability come first.
         mood: Conditions on valence, arousal (1 to 9), labels, familiarity (0 to 1), people or faces (numbers), such as
             "valence>6 arousal<5" or "awe>50% people=0". Without --like and --emotion, the first condition sorts the
-            images: > puts the highest value first, < the lowest. For faces, another index is made.
+            images: > puts the highest value first, < the lowest. The first condition on people, or on faces, makes
+            another index.
         count: Maximum number of results, at least 1.
         unfamiliar: Also show images whose predictions are guesses, marked as such.
         out: Also write an .html page of the results.
@@ -135,13 +136,12 @@ def search(
     if (like and emotion) or not (like or emotion or mood.strip()):
         raise UsageError("give a criterion: --like or --emotion (not both), or --mood")
     from uniemox.cli.predict_output import Output
-    from uniemox.insight.index_file import index_folder, index_lines
+    from uniemox.insight.index_file import index_folder, index_lines, open_for_index
     from uniemox.insight.search import Query, as_spelled, search_folder
-    from uniemox.predict.opening import load
 
     # A mistake is reported before anything is predicted.
     query = Query(like=like, emotion=emotion, mood=mood, count=count, unfamiliar=unfamiliar)
-    predictor = load(model, faces="find" if query.needs_faces else None)
+    predictor = open_for_index(folder, index, model, needs_people=query.needs_people, needs_faces=query.needs_faces)
     query = as_spelled(query, predictor)
     hint = f"grep '\"error\"' {shell_quoted(index_lines(predictor, folder, index))} lists them"
     output = Output(as_json=False, has_rows=False, failures_hint=hint)

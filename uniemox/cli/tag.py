@@ -81,14 +81,13 @@ def tag(
         _show(untag_folder(folder, dry_run=dry_run), dry_run=dry_run)
         return
     from uniemox.cli.predict_output import Output
-    from uniemox.insight.index_file import index_folder
+    from uniemox.insight.index_file import index_folder, open_for_index
     from uniemox.insight.tag.folder import TagSettings, tag_folder
-    from uniemox.predict.opening import load
 
     settings = TagSettings(naming=naming or "photo.jpg.xmp", rating=rating, unfamiliar=unfamiliar, dry_run=dry_run)
     output = Output(as_json=False, has_rows=False)
     results = tag_folder(
-        load(model),
+        open_for_index(folder, index, model),
         folder,
         settings,
         index_path=index,

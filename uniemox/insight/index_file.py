@@ -14,6 +14,7 @@ from uniemox.io.drive import copy_file
 from uniemox.io.files import fingerprint_of, refuse_special, replacing, writing
 from uniemox.io.system_folders import refuse_library
 from uniemox.io.typed import read_json_lines
+from uniemox.predict.opening import EMBEDDED_NAME, load, open_finder
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.tables import REMEDY, AnswerLine, read_lines
 from uniemox.predict.writing import AnswerHeader, ResultFile
@@ -55,6 +56,37 @@ def index_lines(predictor: Predictor, folder: Path, index: Path | None = None) -
         index: See `index_folder`.
     """
     return index_folder(folder, index) / f"{fingerprint_of([], repr(index_header(predictor)))}{LINES}"
+
+
+def open_for_index(
+    folder: Path,
+    index: Path | None,
+    model: str | Path | None = None,
+    *,
+    needs_people: bool = False,
+    needs_faces: bool = False,
+) -> Predictor:
+    """Open the predictor of a folder's index.
+
+    People take half of the time of a first index, so they are looked for only if they are needed, or if the index of an
+    earlier call has them.
+
+    Args:
+        folder: Folder of images.
+        index: See `index_folder`.
+        model: See `load`.
+        needs_people: The index must have the number of people.
+        needs_faces: The index must have the number of faces.
+
+    Raises:
+        UniemoxError: As `load`.
+    """
+    predictor = load(model, finder=None, faces="find" if needs_faces else None)
+    if not needs_people and index_lines(predictor, folder, index).exists():
+        return predictor
+    with_people = Predictor(predictor.network, open_finder(EMBEDDED_NAME), face_reader=predictor.face_reader)
+    has_people = needs_people or index_lines(with_people, folder, index).exists()
+    return with_people if has_people else predictor
 
 
 def find_index(predictor: Predictor, folder: Path, index: Path | None, report: Callable[[str], object]) -> Path:

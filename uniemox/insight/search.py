@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.errors import ConfigError, ImageError
-from uniemox.insight.columns import COUNTS, FACES, column_names, why_missing
+from uniemox.insight.columns import COUNTS, FACES, PEOPLE, column_names, why_missing
 from uniemox.insight.index import Index, refuse_missing, update_index
 from uniemox.insight.mood import EXAMPLE, Condition, parse_mood
 from uniemox.insight.survey.lines import EXHAUST, NewAnswers
@@ -64,6 +64,11 @@ class Query:
     def needs_faces(self) -> bool:
         """True if a condition is about the number of faces."""
         return any(clean(condition.name) == FACES for condition in self.conditions)
+
+    @property
+    def needs_people(self) -> bool:
+        """True if a condition is about the number of people."""
+        return any(clean(condition.name) == PEOPLE for condition in self.conditions)
 
     @property
     def score_name(self) -> str:

@@ -1,6 +1,7 @@
 """Decoding in other processes: the same pixels, and an end to what takes too long or too much memory."""
 
 import io
+import mmap
 import os
 import signal
 import subprocess
@@ -15,12 +16,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.decoders import Child as NewChild
 from tests.hostile_images import LYING_AVIF, progressive_jpeg
 from tests.images import draw, every_file, save, with_orientation
 from tests.processes import is_there, peak_mib, wait_until
 from uniemox.errors import ImageError
 from uniemox.io.decoding import process
 from uniemox.io.decoding.pool import Child, DecoderPool, decode_one, look_here
+from uniemox.io.decoding.shared import NONE, SHARED_BYTES, make_shared, map_shared
 from uniemox.io.images import MinSides, decode
 
 pytestmark = pytest.mark.usefixtures("new_decoders")
@@ -258,4 +261,60 @@ def test_a_process_that_fails_within_an_answer_ends(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(process, "decode_opened", lambda *_, **__: (Full(), (4, 4)))
     monkeypatch.setattr("os._exit", end)
     with pytest.raises(EndedHereError):
-        process._answer(io.BytesIO(), save(draw(), "PNG"), None, counts_frames=False)
+        process._answer(io.BytesIO(), save(draw(), "PNG"), None, None, counts_frames=False)
+
+
+@pytest.mark.parametrize("shared_bytes", [3 * 40 * 30, 3 * 40 * 30 - 1, 0])
+def test_pixels_are_the_same_in_shared_memory_and_through_the_pipe(
+    shared_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image that just fits, one that does not, and no shared memory."""
+    image = draw().resize((40, 30))
+    shared = mmap.mmap(-1, shared_bytes) if shared_bytes else None
+    # Strips of two rows, and of a last one.
+    monkeypatch.setattr(process, "STRIP_BYTES", 3 * 40 * 7)
+    monkeypatch.setattr(process, "limit_memory", lambda more: None)
+    answers = io.BytesIO()
+    process._answer(answers, save(image, "PNG"), None, shared, counts_frames=False)
+    answers.seek(0)
+    status, size = process.ANSWER.unpack(answers.read(process.ANSWER.size))
+    answers.seek(process.IMAGE.size, io.SEEK_CUR)
+    fits = shared_bytes == 3 * 40 * 30
+    assert status == (process.SHARED if fits else process.DONE)
+    assert size == process.IMAGE.size + (0 if fits else 3 * 40 * 30)
+    pixels = bytes(shared or b"") if fits else answers.read()
+    assert pixels == image.tobytes()
+
+
+@pytest.mark.skipif(make_shared() == NONE, reason="needs memory that can be sealed: Linux")
+def test_shared_memory_can_not_be_cut_off() -> None:
+    """Reading it would otherwise end the parent."""
+    handle = make_shared()
+    for size in (0, SHARED_BYTES - 1, SHARED_BYTES + 1):
+        with pytest.raises(PermissionError):
+            os.ftruncate(handle, size)
+    memory = map_shared(handle, is_writer=False)
+    assert memory is not None
+    assert len(memory) == SHARED_BYTES
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(handle)
+
+
+def test_a_process_that_names_more_pixels_than_are_shared_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = DecoderPool(1)
+    pool.start_all()
+    [child] = pool._children
+    for shared in (child._shared, None):
+        monkeypatch.setattr(child, "_shared", shared)
+        with pytest.raises(EOFError):
+            child._shared_image(2**20, 2**20)
+    pool.close()
+
+
+def test_images_are_the_same_without_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uniemox.io.decoding.pool.Child", NewChild)
+    monkeypatch.setattr("uniemox.io.decoding.pool.make_shared", lambda: NONE)
+    data = save(draw(), "PNG")
+    with closing(DecoderPool(1)) as pool:
+        assert pool.decode(data).image.tobytes() == decode(data)[0].tobytes()
+        assert next(iter(pool._children))._shared is None

@@ -17,7 +17,8 @@ from PIL import Image
 from uniemox.errors import ImageError, ShortageError, UnexpectedImageError
 from uniemox.io.borders import logger, shorten
 from uniemox.io.decoding import process as decoder_process
-from uniemox.io.decoding.process import ANSWER, BUG, DONE, IMAGE, QUESTION, READY, REFUSED
+from uniemox.io.decoding.process import ANSWER, BUG, DONE, IMAGE, QUESTION, READY, REFUSED, SHARED
+from uniemox.io.decoding.shared import NONE, make_shared, map_shared
 from uniemox.io.images import MinSides, count_frames, open_image
 from uniemox.io.images import decode as decode_here
 from uniemox.io.raw_preview import is_raw
@@ -68,8 +69,18 @@ class Child:
 
     def __init__(self) -> None:
         # With -P, Python imports nothing from the working folder.
-        command = [sys.executable, "-P", "-m", decoder_process.__name__, str(CPU_S)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **process_settings())
+        shared = make_shared()
+        command = [sys.executable, "-P", "-m", decoder_process.__name__, str(CPU_S), str(shared)]
+        handles = () if shared == NONE else (shared,)
+        try:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=handles, **process_settings()
+            )
+        except BaseException:
+            for handle in handles:
+                os.close(handle)
+            raise
+        self._shared = map_shared(shared, is_writer=False)
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self._questions: BinaryIO = self.process.stdin  # type: ignore[assignment]
@@ -121,8 +132,8 @@ class Child:
             self._questions.write(data)
             self._questions.flush()
             status, size = ANSWER.unpack(self._read(ANSWER.size))
-            if status == DONE:
-                decoded = self._read_image()
+            if status in (DONE, SHARED):
+                decoded = self._read_image(is_shared=status == SHARED)
                 self._is_done()
                 return decoded
             text = self._read(size).decode()
@@ -144,6 +155,10 @@ class Child:
             # OSError: unwritten data is lost. ValueError: the thread that closes the pool has closed it meanwhile.
             with suppress(OSError, ValueError):
                 pipe.close()
+        if self._shared is not None:
+            # BufferError: another thread copies pixels; the memory is freed after that.
+            with suppress(BufferError):
+                self._shared.close()
 
     def _is_done(self) -> None:
         self.is_idle = True
@@ -155,15 +170,26 @@ class Child:
             raise EOFError
         return data
 
-    def _read_image(self) -> Decoded:
+    def _read_image(self, *, is_shared: bool) -> Decoded:
         width, height, full_width, full_height, frames, fmt, mode = IMAGE.unpack(self._read(IMAGE.size))
-        image = Image.new("RGB", (width, height))
-        rows = max(1, decoder_process.STRIP_BYTES // (3 * width))
-        for y in range(0, height, rows):
-            strip = width, min(rows, height - y)
-            image.paste(Image.frombuffer("RGB", strip, self._read(3 * strip[0] * strip[1])), (0, y))
+        if is_shared:
+            image = self._shared_image(width, height)
+        else:
+            image = Image.new("RGB", (width, height))
+            rows = max(1, decoder_process.STRIP_BYTES // (3 * width))
+            for y in range(0, height, rows):
+                strip = width, min(rows, height - y)
+                image.paste(Image.frombuffer("RGB", strip, self._read(3 * strip[0] * strip[1])), (0, y))
         texts = [text.rstrip(b"\0").decode() for text in (fmt, mode)]
         return Decoded(image, (full_width, full_height), format=texts[0], mode=texts[1], frames=frames)
+
+    def _shared_image(self, width: int, height: int) -> Image.Image:
+        """Return a copy of the pixels in shared memory, which the next image overwrites."""
+        size = 3 * width * height
+        if self._shared is None or size > len(self._shared):
+            raise EOFError
+        with memoryview(self._shared)[:size] as pixels:
+            return Image.frombytes("RGB", (width, height), pixels)
 
     def _ended_error(self, wait_s: float) -> EndedError:
         """Wait for the end of the process, and return an error with its reason."""
