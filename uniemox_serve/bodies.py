@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import re
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
@@ -242,8 +241,8 @@ def _name_of(header: bytes, options: Mapping[bytes, bytes]) -> str | None:
         options: Its other options.
     """
     match = _EXTENDED_NAME.search(header.decode("latin-1"))
-    if match:
-        with suppress(LookupError):
-            return unquote(match[2], match[1], "replace")
+    # The two encodings of RFC 8187; Python's other codecs may fail.
+    if match and match[1].lower() in ("utf-8", "iso-8859-1"):
+        return unquote(match[2], match[1], "replace")
     name = options.get(b"filename")
     return None if name is None else name.decode("utf-8", "replace")

@@ -129,7 +129,8 @@ async def predict(
 FullScale = Annotated[
     float | None,
     Query(
-        gt=0,
+        ge=1e-30,
+        le=1e30,
         allow_inf_nan=False,
         description="Evidence with the brightest colour, so that several maps share a scale. Default: the map's most",
     ),

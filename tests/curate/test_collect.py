@@ -276,6 +276,20 @@ def test_only_the_first_500_kib_of_robots_txt_count() -> None:
         assert rules.problem(f"{server.address}/all.jpg") is None
 
 
+def test_a_service_that_counts_pages_without_results_ends() -> None:
+    asked: list[str] = []
+
+    def fetch_page(address: str) -> bytes:
+        asked.append(address)
+        rows = [{"url": "http://h/\ud800.jpg"}, {"url": "http://h/a.jpg"}] if len(asked) == 1 else []
+        return json.dumps({"results": rows, "page_count": 10**9}).encode()
+
+    # An address that is no text is left out.
+    found = list(openverse(fetch_page).offers("awe", "Wonder", 100))
+    assert [candidate.address for candidate in found] == ["http://h/a.jpg"]
+    assert len(asked) == 2
+
+
 @pytest.mark.parametrize("rule", ["Disallow: //[", "Crawl-delay: ²", "Request-rate: ²/1"])
 def test_a_host_whose_rules_cant_be_read_refuses(rule: str) -> None:
     with serving(lambda handler: handler.send(f"User-agent: *\n{rule}\n".encode())) as server:

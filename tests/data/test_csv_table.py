@@ -17,6 +17,7 @@ from uniemox.data.readers.rows import read_rows, top_vote
 from uniemox.data.source import open_data
 from uniemox.data.text_files import read_text
 from uniemox.errors import DataError, LabelError, UniemoxError
+from uniemox.io.text_encodings import wide_encoding
 from uniemox.labels import EKMAN, MIKELS
 from uniemox.persons.box import Box
 
@@ -357,7 +358,7 @@ def test_the_folder_of_missing_images_is_named(tmp_path: Path, monkeypatch: pyte
         ("path,Joy,joy\na.jpg,1,2\n", "data.csv:2, header: two of the columns Joy, joy are one class"),
         ('path,label,text\na.jpg,awe,"cut off\na.jpg,fear,x\n', "data.csv:3: not a table (unexpected end of data)"),
         ('path,label\n"a.jpg"x,awe\n', "data.csv:2: not a table"),
-        ("path,label\na.jpg,awe\0\n", "data.csv: not a text file; save it as UTF-8"),
+        ("path,label\na.jpg,awe\0\n", "data.csv:2: not a text file, it has a null character"),
         ("path,label\na.jpg," + "x" * (2**20 + 1), "data.csv:2: not a table (field larger than field limit"),
         ("path," + "x" * (2**20 + 1), "data.csv:1: not a table (field larger than field limit"),
     ],
@@ -455,9 +456,11 @@ def test_any_bytes_are_text_or_raise_data_error(tmp_path_factory: pytest.TempPat
     try:
         text = read_text(path)
     except DataError as error:
-        assert b"\0" in data
-        assert str(error).startswith(f"{path}: ")
+        assert b"\0" in data or data.startswith(b"PK\x03\x04")
+        assert str(error).startswith(f"{path}:")
     else:
+        if encoding := wide_encoding(data):
+            data = data.decode(encoding).encode()
         assert text.encode("utf-8") == data.removeprefix(b"\xef\xbb\xbf") or text.encode("latin-1") == data
 
 
@@ -511,3 +514,18 @@ def test_columns_in_any_case_and_more_than_the_classes(tmp_path: Path) -> None:
     votes = "path,anger,disgust,fear,joy,sadness,surprise,foo\na.jpg,1,0,0,0,0,0,9\n"
     with pytest.raises(DataError, match=r"csv:1: foo are not classes of ekman; remove these columns"):
         read_csv(table_of(tmp_path / "more", votes, "a.jpg"))
+
+
+def test_a_spreadsheet_is_no_table(tmp_path: Path) -> None:
+    table = table_of(tmp_path, "", "a.jpg")
+    table.write_bytes(b"PK\x03\x04\x14\x00\x06\x00")
+    with pytest.raises(DataError, match="a spreadsheet or an archive, not a text file; save it as CSV in UTF-8"):
+        read_csv(table)
+
+
+def test_many_columns_are_counted_in_a_short_message(tmp_path: Path) -> None:
+    names = [f"c{number}" for number in range(100_000)]
+    text = f"path,{','.join(names)}\na.jpg{',1' * len(names)}\n"
+    with pytest.raises(DataError, match="100,000 columns would be classes, at most 1,000 can be: c0, c1") as caught:
+        read_csv(table_of(tmp_path, text, "a.jpg"))
+    assert len(str(caught.value)) < 1_000

@@ -1,5 +1,7 @@
 """EMOTIC's published form, on drawn releases: persons, categories, ratings, boxes, notes and errors."""
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -251,3 +253,30 @@ def test_shards_keep_categories_and_dominance(tmp_path: Path) -> None:
     assert words(packed) == words(data)
     dominance = {sample.key: sample.dominance for sample in data.samples}
     assert {sample.key: sample.dominance for sample in packed.samples} == dominance
+
+
+def matlab_element(kind: int, content: bytes) -> bytes:
+    return struct.pack("<II", kind, len(content)) + content + b"\0" * (-len(content) % 8)
+
+
+def matlab_cell(name: bytes, inner: bytes) -> bytes:
+    """A cell array with one cell, in MATLAB's format of version 5."""
+    flags = matlab_element(6, struct.pack("<II", 1, 0))
+    return matlab_element(14, flags + matlab_element(5, struct.pack("<2i", 1, 1)) + matlab_element(1, name) + inner)
+
+
+@pytest.mark.parametrize("is_compressed", [False, True])
+def test_nested_cells_of_a_matlab_file_are_refused(is_compressed: bool, tmp_path: Path) -> None:
+    """scipy would read them by recursion, until the process ends."""
+    content = matlab_element(
+        14, matlab_element(6, struct.pack("<II", 6, 0)) + matlab_element(5, struct.pack("<2i", 0, 0))
+    )
+    for _ in range(20_000):
+        content = matlab_cell(b"", content)
+    variable = matlab_cell(b"train", content)
+    if is_compressed:
+        packed = zlib.compress(variable)
+        variable = struct.pack("<II", 15, len(packed)) + packed
+    (tmp_path / "Annotations.mat").write_bytes(b"MATLAB 5.0".ljust(124) + b"\0\1IM" + variable)
+    with pytest.raises(DataError, match=r"Annotations\.mat: cells or structures in more than 32 levels"):
+        open_data(f"emotic:{tmp_path}")

@@ -225,6 +225,10 @@ def test_file_names_are_only_repeated_as_text(server: Running, name: bytes, expe
         (b"filename=\"=?utf-8?B?Y2Fmw6k=?=\"; filename*=utf-8''caf%C3%A9.jpg", "café.jpg"),
         (b"filename*=UTF-8'en'a%2Fb.jpg", "a/b.jpg"),
         (b"filename=\"0.jpg\"; filename*=klingon''%41.jpg", "0.jpg"),
+        # Codecs of Python that fail, or give what is no text.
+        (b"filename=\"0.jpg\"; filename*=idna''%80%ff.jpg", "0.jpg"),
+        (b"filename=\"0.jpg\"; filename*=unicode_escape''%5Cud800.jpg", "0.jpg"),
+        (b"filename*=iso-8859-1''caf%e9.jpg", "café.jpg"),
     ],
 )
 def test_extended_file_names_are_read(server: Running, header: bytes, expected: str) -> None:

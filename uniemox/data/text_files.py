@@ -6,6 +6,8 @@ from uniemox.errors import DataError
 from uniemox.io.files import read_limited
 from uniemox.io.text_encodings import wide_encoding
 
+# Beginning of a ZIP archive, which a spreadsheet (XLSX, ODS) is.
+_ZIP = b"PK\x03\x04"
 LATIN_1 = "is not UTF-8 and was read as Latin-1; if it is of another encoding, such as GBK, save it as UTF-8"
 
 
@@ -25,8 +27,12 @@ def read_bytes(path: Path) -> bytes:
             data = data.decode(encoding).encode()
         except UnicodeError as error:
             raise DataError(f"{path}: not complete {encoding.upper()} ({error}); save it as UTF-8") from error
-    if b"\0" in data:
-        raise DataError(f"{path}: not a text file; save it as UTF-8")
+    if data.startswith(_ZIP):
+        raise DataError(f"{path}: a spreadsheet or an archive, not a text file; save it as CSV in UTF-8")
+    position = data.find(b"\0")
+    if position >= 0:
+        line = data.count(b"\n", 0, position) + 1
+        raise DataError(f"{path}:{line}: not a text file, it has a null character; save it as UTF-8")
     return data
 
 

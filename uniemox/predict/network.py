@@ -347,14 +347,27 @@ class _OnnxEngine:
             arrays = run_views(self._session, outputs, views, one_by_one=self._is_one_by_one)
         except RUNTIME_ERRORS as error:
             raise CheckpointError(f"{self._path}: does not run on an image ({error}); export it again") from error
+        count = len(next(iter(views.values())))
         for name, values in zip(outputs, arrays, strict=True):
-            if name == LOGITS and values.shape[1:] != (len(self.info.labels),):
-                raise CheckpointError(
-                    f"{self._path}: has {len(self.info.labels)} labels, but gives {values.shape}; export it again"
-                )
+            self._check_shape(name, values, count)
             if not np.isfinite(values).all():
                 raise CheckpointError(f"{self._path}: {name} is not finite; download it again, or train it anew")
         return [np.asarray(values, np.float32) for values in arrays]
+
+    def _check_shape(self, name: str, values: Any, count: int) -> None:
+        """Raise CheckpointError for an output that is none of N images: (N, E), (N,), (N, D) or (N, E, h, w)."""
+        labels = len(self.info.labels)
+        ranks = {DISTANCE: 1, MAPS: 4}
+        is_array = isinstance(values, np.ndarray) and values.dtype.kind in "fiub"
+        shape = values.shape if is_array else ()
+        is_right = is_array and shape[:1] == (count,) and len(shape) == ranks.get(name, 2) and 0 not in shape
+        if is_right and name in (LOGITS, MAPS):
+            is_right = list(shape)[1] == labels
+        if not is_right:
+            form = shape if is_array else "no numbers"
+            raise CheckpointError(
+                f"{self._path}: has {labels} labels, but gives {form} as {name} of {count} views; export it again"
+            )
 
 
 def is_one_by_one(session: InferenceSession) -> bool:

@@ -82,6 +82,8 @@ def one_line(text: str, limit: int = MAX_TEXT) -> str:
 def address_of(value: Any) -> str:
     """Return an http address; empty for anything else, such as javascript:."""
     text = value.strip() if isinstance(value, str) else ""
-    if re.match(r"https?://", text) and len(text) <= MAX_ADDRESS:
+    # Half a surrogate pair is no text, and can't be saved.
+    is_text = not re.search("[\ud800-\udfff]", text)
+    if re.match(r"https?://", text) and len(text) <= MAX_ADDRESS and is_text:
         return text
     return ""

@@ -9,10 +9,10 @@ import threading
 import time
 from dataclasses import dataclass, replace
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
-from urllib.robotparser import RobotFileParser
 
 from uniemox.io import retry_after, timed_response
 from uniemox_curate.collect.config import AGENT, CollectConfig
+from uniemox_curate.collect.robots import Rules
 
 # Part of a larger robots.txt that the standard requires to read (RFC 9309, 2.5).
 MAX_RULES_KB = 500
@@ -86,16 +86,12 @@ def get_once(address: str, config: CollectConfig, deadline: float | None = None)
         return FetchError(f"no connection, or cut off: {_reason(error)}", may_pass=True)
 
 
-# Rules of a host whose own ones can't be read.
-REFUSES_ALL = ("User-agent: *", "Disallow: /")
-
-
 class Robots:
     """The robots.txt of every host (RFC 9309), read once a run."""
 
     def __init__(self, config: CollectConfig) -> None:
         self.config = replace(config, max_kb=MAX_RULES_KB, takes_part=True)
-        self._rules: dict[tuple[str, str], RobotFileParser] = {}
+        self._rules: dict[tuple[str, str], Rules] = {}
         self._lock = threading.Lock()
 
     def problem(self, address: str) -> FetchError | None:
@@ -115,20 +111,14 @@ class Robots:
             result = get(urlunsplit((*host, "/robots.txt", "", "")), self.config)
             if isinstance(result, FetchError) and result.may_pass:
                 return replace(result, reason=f"robots.txt: {result.reason}")
-            rules = RobotFileParser()
             data = result if isinstance(result, bytes) else b""
             if len(data) == self.config.max_bytes:
                 # The last line is cut; its shorter path would forbid more.
                 data = data.rpartition(b"\n")[0]
-            try:
-                rules.parse(data.decode("utf-8", "ignore").splitlines())
-            # Python's parser fails on some values, such as the path //[ and the number ².
-            except ValueError:
-                rules = RobotFileParser()
-                rules.parse(REFUSES_ALL)
+            rules = Rules.parse(data, AGENT)
             with self._lock:
                 self._rules[host] = rules
-        if rules.can_fetch(AGENT, address):
+        if rules.allow(address):
             return None
         return FetchError("robots.txt of its host forbids it")
 

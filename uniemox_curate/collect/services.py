@@ -110,7 +110,8 @@ def openverse(fetch_page: PagedSearch, api: str = OPENVERSE) -> ImageSource:
                 fields["licence"] = f"{fields['licence']} {text_of(row.get('license_version'))}".strip()
                 yield fields
             page_count = content.get("page_count")
-            pages = page_count if isinstance(page_count, int) else 0
+            # A service may count pages that it does not have.
+            pages = page_count if isinstance(page_count, int) and rows else 0
             page += 1
 
     return search_service("openverse", results)

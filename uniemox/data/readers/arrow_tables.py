@@ -14,6 +14,7 @@ from uniemox.data.readers.csv_table import KNOWN_COLUMNS
 from uniemox.data.readers.folders import SPLITS
 from uniemox.data.sample import StoredImage
 from uniemox.errors import DataError, MissingPackageError
+from uniemox.io.files import open_regular
 from uniemox.io.images import MAX_BYTES
 from uniemox.io.limits import limited_memory
 from uniemox.spelling import spelled, spelled_alike
@@ -22,6 +23,8 @@ from uniemox.spelling import spelled, spelled_alike
 MAX_GROUP_MEMORY = 2**28
 # Bytes in addition for each byte of the files.
 MEMORY_A_BYTE = 4
+# Of the footer of a Parquet file. Reading 10 MiB of names ends the process where memory is limited.
+MAX_METADATA_BYTES = 6 * 2**20
 # Letters per cell.
 MAX_TEXT = 2**20
 COLUMNS = {
@@ -157,7 +160,7 @@ def _open_table(path: Path) -> tuple[Any, list[int], Any]:
         _check_rows(table.num_rows, path)
         return table.schema, [table.num_rows], table
     pa = import_pyarrow()
-    file = pa.parquet.ParquetFile(path)
+    file = pa.parquet.ParquetFile(path, metadata=_metadata(path, path.stat().st_mtime_ns))
     groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
     _check_rows(file.metadata.num_rows, path)
     return file.schema_arrow, [group.num_rows for group in groups], file
@@ -271,12 +274,37 @@ def text_of(value: Any, where: str) -> str:
 
 
 @lru_cache(maxsize=4)
+def _metadata(path: Path, written_ns: int) -> Any:
+    """Read the metadata of a Parquet file once: they describe all row groups.
+
+    Args:
+        path: The file.
+        written_ns: Time at which it was written; later metadata are others.
+
+    Raises:
+        DataError: If they are too large: reading them would end the process where memory is short.
+    """
+    with open_regular(path) as file:
+        # The last bytes: the length of the metadata, and PAR1.
+        file.seek(-min(8, path.stat().st_size), os.SEEK_END)
+        size = int.from_bytes(file.read(4), "little")
+        is_whole = file.read() == b"PAR1"
+    if is_whole and size > MAX_METADATA_BYTES:
+        raise DataError(
+            f"{path}: {size / 2**20:,.0f} MiB of metadata, more than the {MAX_METADATA_BYTES / 2**20:g} MiB that are "
+            "read; write it again with larger row groups, and fewer columns and names"
+        )
+    return import_pyarrow().parquet.read_metadata(path)
+
+
+@lru_cache(maxsize=4)
 def _images(path: Path, column: str, group: int) -> Any:
     """Read the bytes of the images of a Parquet row group, or of an Arrow file."""
     pa = import_pyarrow()
     with limited_memory(MAX_GROUP_MEMORY + MEMORY_A_BYTE * path.stat().st_size):
         if path.suffix == ".parquet":
-            images = pa.parquet.ParquetFile(path).read_row_group(group, columns=[f"{column}.bytes"], use_threads=False)
+            file = pa.parquet.ParquetFile(path, metadata=_metadata(path, path.stat().st_mtime_ns))
+            images = file.read_row_group(group, columns=[f"{column}.bytes"], use_threads=False)
         else:
             images = map_table(path)
     return pa.compute.struct_field(images.column(column), "bytes").cast(pa.large_binary())

@@ -27,8 +27,19 @@ from uniemox.data.readers.votes import list_notes, refuse_other_columns
 from uniemox.data.sample import DataSet, ImageFile, Sample, StoredImage, make_keys_unique
 from uniemox.data.text_files import LATIN_1, is_utf8
 from uniemox.errors import DataError, LabelError
+from uniemox.io.borders import shorten
 from uniemox.io.files import plain_cell
-from uniemox.labels import AXES, CUSTOM, LABEL_SETS, Kind, LabelSet, clean, recognise_labels, requested_label_set
+from uniemox.labels import (
+    AXES,
+    CUSTOM,
+    LABEL_SETS,
+    MAX_LABELS,
+    Kind,
+    LabelSet,
+    clean,
+    recognise_labels,
+    requested_label_set,
+)
 from uniemox.spelling import spelled
 
 # Names of known columns in the tables of others.
@@ -94,9 +105,7 @@ def read_csv(
     cells = [row for _, row in rows]
     notes = [*remove_missing(cells, requested, votes=classes), *unify_numbers(cells, requested)]
     if left_out:
-        named = ", ".join(name or "(without a name)" for name in left_out[:MAX_NAMED])
-        more = f" and {len(left_out) - MAX_NAMED:,} more" if len(left_out) > MAX_NAMED else ""
-        notes.append(f"columns left out: {named}{more}")
+        notes.append(f"columns left out: {_some(left_out)}")
     if not is_utf8(table):
         notes.append(f"{table.name} {LATIN_1}")
     words = classes or sorted({row["label"] for row in cells if row.get("label")})
@@ -133,6 +142,13 @@ def read_csv(
         (repeated, *REPEATED),
     )
     return DataSet(str(table), label_set, make_keys_unique(samples), tuple(notes))
+
+
+def _some(columns: Sequence[str]) -> str:
+    """Return the names of the first columns, and the number of the others."""
+    named = ", ".join(shorten(name) or "(without a name)" for name in columns[:MAX_NAMED])
+    more = f" and {len(columns) - MAX_NAMED:,} more" if len(columns) > MAX_NAMED else ""
+    return f"{named}{more}"
 
 
 def _with_categories(sample: Sample, labels: LabelSet) -> Sample:
@@ -235,24 +251,28 @@ def _class_columns(
         # Votes are for several classes. A column of words is refused later, because it may be that of the labels.
         classes = []
     if "path" not in columns:
-        raise DataError(
-            f"{table}:1: there is no column path (or {', '.join(PATH_ALIASES)}); found {', '.join(columns)}"
-        )
+        raise DataError(f"{table}:1: there is no column path (or {', '.join(PATH_ALIASES)}); found {_some(columns)}")
     if 0 < len(set(BOX_COLUMNS) & set(columns)) < len(BOX_COLUMNS):
         raise DataError(f"{table}:1: a box needs all of the columns {', '.join(BOX_COLUMNS)}")
     if ("label" in columns and classes) or not ("label" in columns or classes or "text" in columns or is_rated):
         raise DataError(
             f"{table}:1: expected a column label or one column for each class, and not both; beside the known columns "
-            f"({', '.join(KNOWN_COLUMNS)}) there are: {', '.join(classes) or 'none'}"
+            f"({', '.join(KNOWN_COLUMNS)}) there are: {_some(classes) or 'none'}"
         )
     # All classes of a published set and some more: the others are probably no classes.
     for label_set in LABEL_SETS:
         others_than_set = [name for name in classes if clean(name) not in label_set.labels]
         if requested is None and others_than_set and len(classes) - len(others_than_set) == len(label_set):
             raise DataError(
-                f"{table}:1: {', '.join(others_than_set)} are not classes of {label_set.name}; remove these columns"
+                f"{table}:1: {_some(others_than_set)} are not classes of {label_set.name}; remove these columns"
             )
-    return classes, [name for name in others if name not in classes]
+    if len(classes) > MAX_LABELS:
+        raise DataError(
+            f"{table}:1: {len(classes):,} columns would be classes, at most {MAX_LABELS:,} can be: "
+            f"{_some(classes)}; name the classes, as in ?labels=a,b"
+        )
+    taken = set(classes)
+    return classes, [name for name in others if name not in taken]
 
 
 def _parse_scale(scale: str, table: Path) -> tuple[float, float]:

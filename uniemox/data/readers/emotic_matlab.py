@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from uniemox.data.readers.emotic_person import RATINGS, SPLITS, AnnotatedPerson
+from uniemox.data.readers.matlab_nesting import check_nesting
 from uniemox.errors import DataError, MissingPackageError
 from uniemox.io.limits import limited_memory
 
@@ -109,12 +110,15 @@ def _load(table: Path) -> dict[str, Any]:
         raise MissingPackageError("the annotations of EMOTIC need scipy; run: pip install 'uniemox[data]'") from None
     try:
         with limited_memory(MAX_MEMORY):
+            check_nesting(table)
             content = loadmat(table, variable_names=SPLITS)
     except MemoryError as error:
         raise DataError(
             f"{table}: needs more than {MAX_MEMORY / 2**30:.1f} GiB of memory, three times as much as the published "
             "file; download it again"
         ) from error
+    except DataError:
+        raise
     # scipy raises errors of any class for a damaged file.
     except Exception as error:
         raise DataError(f"{table}: not a MATLAB file up to version 7 ({error}); download it again") from error
