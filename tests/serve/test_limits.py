@@ -114,7 +114,7 @@ def test_any_image_type_is_accepted_because_the_bytes_decide(server: Running, ki
     assert server.ask("POST", "/predict", b"<svg/>", **headers).code == (422, "unreadable_picture")
 
 
-@pytest.mark.parametrize("path", ["/predict/", "/explain/", "/models/", "/health/", "/docs/", "/page/style.css/"])
+@pytest.mark.parametrize("path", ["/predict/", "/explain/", "/models/", "/docs/", "/page/style.css/"])
 def test_a_trailing_slash_is_404_and_not_redirected(server: Running, path: str) -> None:
     """Behind a proxy that speaks https, it would lead to plain http, and clients would send their images there."""
     for method in ("GET", "POST"):

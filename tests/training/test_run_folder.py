@@ -203,7 +203,7 @@ def test_training_hashes_are_written_once(tmp_path: Path, data: DataSet) -> None
     assert len(hashes) == 6
     assert progress[-1] == ("hashing images", 4, 4)
     before = (out / SEEN).read_bytes()
-    write_seen(out, data, [], lambda *now: progress.append(now))
+    write_seen(out, with_duplicate, [], lambda *now: progress.append(now))
     assert (out / SEEN).read_bytes() == before
     after = tmp_path / "after"
     other = replace(data, samples=data.samples[4:5])

@@ -13,7 +13,7 @@ from uniemox.data.readers.missing import is_missing, remove_missing, unify_numbe
 from uniemox.data.readers.paths import key_of, path_inside
 from uniemox.data.readers.rows import (
     BOX_COLUMNS,
-    Row,
+    Cells,
     number,
     number_in,
     on_nine_points,
@@ -160,8 +160,8 @@ def _with_categories(sample: Sample, labels: LabelSet) -> Sample:
 
 
 def _find_images(
-    rows: Sequence[tuple[str, Row]], table: Path, root: str, *, is_complete: bool
-) -> list[tuple[str, Row, ImageFile]]:
+    rows: Sequence[tuple[str, Cells]], table: Path, root: str, *, is_complete: bool
+) -> list[tuple[str, Cells, ImageFile]]:
     """Return the rows whose image exists, with the image; their path becomes the one that is spelled as on disk.
 
     Args:
@@ -198,7 +198,7 @@ def _find_images(
     return images
 
 
-def _rename_columns(row: Row, table: Path) -> Row:
+def _rename_columns(row: Cells, table: Path) -> Cells:
     """Rename a row's known columns to their names here, ignoring case; undo `safe_cell` in texts.
 
     Raises:

@@ -29,7 +29,7 @@ _TRUE = frozenset(("true", "t", "yes", "wahr", "vrai", "verdadero", "verdadeiro"
 _FALSE = frozenset(("false", "f", "no", "falsch", "faux", "falso", "onwaar"))
 
 
-class Row(dict[str, str]):
+class Cells(dict[str, str]):
     """Cells of a table's row by column.
 
     Args:
@@ -41,14 +41,14 @@ class Row(dict[str, str]):
         super().__init__(cells)
         self.has_decimal_commas = has_decimal_commas
 
-    def with_cells(self, cells: Mapping[str, str]) -> "Row":
+    def with_cells(self, cells: Mapping[str, str]) -> "Cells":
         """Return a row of the same table with other cells."""
-        return Row(cells, has_decimal_commas=self.has_decimal_commas)
+        return Cells(cells, has_decimal_commas=self.has_decimal_commas)
 
 
 def read_rows(
     path: Path, quote: str = '"', *, columns: tuple[str, ...] = (), prose: tuple[str, ...] = ()
-) -> Iterator[tuple[int, Row]]:
+) -> Iterator[tuple[int, Cells]]:
     """Yield the rows of a table with a header by column, each with its line number; commas, semicolons or tabs.
 
     Outer blanks of header and values are removed. A first line such as sep=; names the delimiter, as Excel reads it.
@@ -94,7 +94,7 @@ def read_rows(
             if len(row) != len(header):
                 raise DataError(f"{path}:{rows.line_num}: {len(row)} values under {len(header)} columns")
             cells = [value.strip() for value in row]
-            yield rows.line_num, Row(dict(zip(header, cells, strict=True)), has_decimal_commas=delimiter == ";")
+            yield rows.line_num, Cells(dict(zip(header, cells, strict=True)), has_decimal_commas=delimiter == ";")
     except csv.Error as error:
         raise DataError(f"{path}:{rows.line_num}: not a table ({error})") from error
 
@@ -126,11 +126,11 @@ def number(
 def number_in(row: Mapping[str, str], field: str) -> str:
     """Return a cell with a point before its decimals.
 
-    >>> number_in(Row({"joy": "0,25"}, has_decimal_commas=True), "joy"), number_in({"joy": "0,25"}, "joy")
+    >>> number_in(Cells({"joy": "0,25"}, has_decimal_commas=True), "joy"), number_in({"joy": "0,25"}, "joy")
     ('0.25', '0,25')
     """
     cell = row[field]
-    if isinstance(row, Row) and row.has_decimal_commas and DECIMAL_COMMA.fullmatch(cell.removesuffix("%").rstrip()):
+    if isinstance(row, Cells) and row.has_decimal_commas and DECIMAL_COMMA.fullmatch(cell.removesuffix("%").rstrip()):
         return cell.replace(",", ".")
     return cell
 
@@ -212,7 +212,7 @@ def read_box(row: Mapping[str, str], where: str) -> Box | None:
             first two pixels, because its fields are shares of the width and height.
     """
     fields = {field: "" if is_missing(row.get(field, "")) else row.get(field, "") for field in BOX_COLUMNS}
-    row = row.with_cells(fields) if isinstance(row, Row) else fields
+    row = row.with_cells(fields) if isinstance(row, Cells) else fields
     if not all(row.get(field) for field in BOX_COLUMNS):
         if any(row.get(field) for field in BOX_COLUMNS):
             raise DataError(f"{where}: a box needs all of {', '.join(BOX_COLUMNS)}")
