@@ -25,8 +25,10 @@ def check_nesting(path: Path) -> None:
         OSError: If it can't be read.
     """
     data = read_limited(path)
-    if data[:6] != b"MATLAB" or data[126:128] not in (b"IM", b"MI"):
+    # Version 4 has no text at the beginning, and no cells.
+    if b"\0" in data[:4]:
         return
+    # As scipy reads it, whatever else the header says.
     order = "<" if data[126:128] == b"IM" else ">"
     position = HEADER_BYTES
     while position + 8 <= len(data):

@@ -56,12 +56,13 @@ def remove_missing(
     """
     counts: dict[str, Counter[str]] = {}
     rows = list(rows)
+    vote_columns = frozenset(votes)
     # Beside +, a minus is a polarity.
     has_plus = any(set(_unquoted(row.get("label") or "")) == {"+"} for row in rows)
     for row in rows:
         for field in (*FIELDS, *votes):
             text = row.get(field)
-            if not text or not is_missing(text) or (field in votes and text.startswith("#")):
+            if not text or not is_missing(text) or (field in vote_columns and text.startswith("#")):
                 continue
             is_label = field == "label" and (
                 _is_label(text, labels) or (has_plus and _DASHES.issuperset(_unquoted(text)))
