@@ -5,6 +5,7 @@ Linux only; elsewhere, and for larger images, pixels go through the pipe.
 
 import mmap
 import os
+import sys
 from contextlib import suppress
 
 try:
@@ -24,7 +25,7 @@ def make_shared() -> int:
     Returns:
         Number of its file, to be closed by the caller; NONE if the system can't share it safely.
     """
-    if fcntl is None or not hasattr(os, "memfd_create") or not hasattr(fcntl, "F_ADD_SEALS"):
+    if sys.platform != "linux" or fcntl is None or not hasattr(os, "memfd_create"):
         return NONE
     handle = NONE
     try:
