@@ -229,6 +229,14 @@ def _crops() -> list[tuple[tuple[float, float], tuple[float, float]]]:
     return [(rows, columns) for rows in ends for columns in ends if any(rows) or any(columns)]
 
 
+def _with_structure(thumbs: Sequence[Thumbs | None]) -> tuple[NDArray[np.intp], Thumbs]:
+    """Return the numbers of the images that have structure, (N,), and their thumbs, (N, 32, 32)."""
+    numbers = np.array([number for number, thumb in enumerate(thumbs) if thumb is not None], np.intp)
+    stack = np.array([thumb for thumb in thumbs if thumb is not None], np.uint8).reshape(-1, SIDE, SIDE)
+    structured = has_structure(stack)
+    return numbers[structured], stack[structured]
+
+
 def groups_of_equal_images(thumbs: Sequence[Thumbs | None]) -> dict[int, int]:
     """Return the first image of the group of equal images of every image that has an equal one.
 
@@ -238,13 +246,7 @@ def groups_of_equal_images(thumbs: Sequence[Thumbs | None]) -> dict[int, int]:
     Args:
         thumbs: (32, 32) of each image; None for an image that can't be read.
     """
-    numbers = np.array([number for number, thumb in enumerate(thumbs) if thumb is not None], np.intp)
-    if not len(numbers):
-        return {}
-    stack = np.stack([thumb for thumb in thumbs if thumb is not None])
-    structured = has_structure(stack)
-    numbers = numbers[structured]
-    stack = stack[structured]
+    numbers, stack = _with_structure(thumbs)
     bits = bits_of(stack)
     # Means of 4 x 4 px, (N, 8, 8).
     blocks = stack.reshape(-1, SIDE // BLOCK, BLOCK, SIDE // BLOCK, BLOCK).astype(np.float32).mean(axis=(2, 4))
@@ -270,13 +272,7 @@ def groups_of_copies(thumbs: Sequence[Thumbs | None]) -> dict[int, int]:
     Args:
         thumbs: (32, 32) of each image; None for an image that can't be read.
     """
-    numbers = np.array([number for number, thumb in enumerate(thumbs) if thumb is not None], np.intp)
-    if not len(numbers):
-        return {}
-    stack = np.stack([thumb for thumb in thumbs if thumb is not None])
-    structured = has_structure(stack)
-    numbers = numbers[structured]
-    stack = stack[structured]
+    numbers, stack = _with_structure(thumbs)
     # Images with an equal hash are compared with the others once.
     hashes, first, hash_of_each = np.unique(bits_of(stack), axis=0, return_index=True, return_inverse=True)
     same_hash = zip(numbers.tolist(), hash_of_each.ravel().tolist(), strict=True)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from uniemox.classifier_info import PersonPolicy
-from uniemox.data.hashes import decoded_hashes, fingerprints, small_images, stored_or_image_hashes
+from uniemox.data.hashes import Fingerprint, decoded_hashes, fingerprints, small_images, stored_or_image_hashes
 from uniemox.data.perceptual import PerceptualIndex, Thumbs
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.synthetic_scenes import SyntheticImage
@@ -111,10 +111,25 @@ def check_images(
     Args:
         person: Policy of the person view, see `decoded_hashes`.
     """
-    hashed, broken = fingerprints(list(samples), on_progress, person)
-    reasons = reasons_of(broken)
-    originals = {sample.source_sha256 for sample in samples if sample.source_sha256 and sample.key not in reasons}
-    return originals.union(*(fingerprint.hashes for fingerprint in hashed)), reasons
+    images, broken = fingerprints(list(samples), on_progress, person)
+    return hashes_in(samples, images), reasons_of(broken)
+
+
+def hashes_in(samples: Iterable[Sample], images: Iterable[Fingerprint]) -> set[str]:
+    """Return both hashes of every readable image, and the sha256 of the original file of a packed image.
+
+    Args:
+        samples: N samples.
+        images: Fingerprint of each sample's image.
+    """
+    hashes = set[str]()
+    for sample, image in zip(samples, images, strict=True):
+        # An unreadable image has no hash, and nothing is trained on it.
+        if image.sha256:
+            hashes |= image.hashes
+            if sample.source_sha256:
+                hashes.add(sample.source_sha256)
+    return hashes
 
 
 def seen_by(name: str) -> set[str]:

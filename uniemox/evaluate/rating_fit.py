@@ -14,7 +14,7 @@ from uniemox.data.hashes import fingerprints
 from uniemox.data.overlaps import JoinedCopies
 from uniemox.data.perceptual import PREFIX
 from uniemox.data.sample import Broken, DataSet, Sample, units_of
-from uniemox.data.seen import OTHERS, SeenSearch, hashes_of, read_seen, seen_file, write_hashes
+from uniemox.data.seen import OTHERS, SeenSearch, hashes_in, read_seen, seen_file, write_hashes
 from uniemox.data.unreadable import reasons_of
 from uniemox.errors import ConfigError, DataError
 from uniemox.evaluate.outputs import run_each
@@ -102,8 +102,8 @@ def fit_ratings(
     if not network.info.has_shares or FEATURES not in network.engine.outputs:
         raise ConfigError(f"{model} is not a classifier with features; give one of uniemox finetune, task label")
     split, data = data.to_calibrate(split)
-    seen = read_seen(source)
-    images, broken = _read_rated(network, data, split, seen, on_progress)
+    training_hashes = read_seen(source)
+    images, broken = _read_rated(network, data, split, training_hashes, on_progress)
     held_out = HeldOutRatings.of(images)
     # Grey images get intervals of their own, which are fitted on grey copies.
     grey_outputs, _, _ = run_each(network, images.samples, [FEATURES], "encoding grey copies", on_progress, grey)
@@ -111,7 +111,6 @@ def fit_ratings(
     held_out_grey = replace(held_out, predictions=_predict_by_fold(images, held_out.fold, grey_inputs))
 
     weights, bias = ridge(images.inputs, images.ratings, images.blocks)
-    hashes = hashes_of(images.samples, on_progress)
     tail = (1 - COVERAGE) / 2
     head = RatingHead(
         weights=weights.T.astype(np.float32),
@@ -121,13 +120,13 @@ def fit_ratings(
         spread=np.quantile(images.ratings, [tail, 1 - tail], axis=0).T,
         images=len(images.samples),
         trained_on=data.name_with_split(split),
-        seen=frozenset(digest[:HASH_DIGITS] for digest in hashes if not digest.startswith(PREFIX)),
-        perceptual=frozenset(digest.removeprefix(PREFIX) for digest in hashes if digest.startswith(PREFIX)),
+        seen=frozenset(digest[:HASH_DIGITS] for digest in images.hashes if not digest.startswith(PREFIX)),
+        perceptual=frozenset(digest.removeprefix(PREFIX) for digest in images.hashes if digest.startswith(PREFIX)),
     )
     write_model(source, out, replace(network.info, ratings=head.to_dict()).to_json())
-    write_hashes(seen_file(out), seen or {OTHERS})
+    write_hashes(seen_file(out), training_hashes or {OTHERS})
     fit = _measured(head, held_out, split=split, groups=len(set(images.groups)), unreadable=reasons_of(broken))
-    return replace(fit, notes=images.notes, may_be_seen=not seen or OTHERS in seen)
+    return replace(fit, notes=images.notes, may_be_seen=not training_hashes or OTHERS in training_hashes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,12 +144,14 @@ class RatedImages:
     """N names; images of one group are held out together."""
     sources: Sequence[str | None]
     """N names of data sets."""
+    hashes: Set[str] = frozenset()
+    """See `hashes_in`."""
     notes: tuple[str, ...] = ()
     """See `RatingFit`."""
 
 
 def _read_rated(
-    network: Network, data: DataSet, split: str, seen: Set[str], on_progress: Progress
+    network: Network, data: DataSet, split: str, training_hashes: Set[str], on_progress: Progress
 ) -> tuple[RatedImages, Sequence[Broken]]:
     """Encode the rated images of a data set; returns them, and the unreadable ones.
 
@@ -160,7 +161,7 @@ def _read_rated(
         network: The classifier.
         data: The data set.
         split: Name of the split that it is.
-        seen: Hashes of the classifier's training images.
+        training_hashes: Hashes of the classifier's training images.
         on_progress: Called after each image.
 
     Raises:
@@ -179,7 +180,7 @@ def _read_rated(
         )
     hashed, unreadable = fingerprints(rated, on_progress)
     search = SeenSearch(rated, [image.sha256 for image in hashed], thumbs=[image.thumb for image in hashed])
-    seen_keys = {sample.key for sample in search.look_up(seen).samples}
+    seen_keys = {sample.key for sample in search.look_up(training_hashes).samples}
     new = [(sample, image) for sample, image in zip(rated, hashed, strict=True) if sample.key not in seen_keys]
     joined = JoinedCopies.of([sample for sample, _ in new], [image for _, image in new])
     notes = [joined.note] if joined.note else []
@@ -208,6 +209,7 @@ def _read_rated(
         ratings=np.array([[sample.valence, sample.arousal] for sample in samples]),
         groups=groups,
         sources=[data.part_of(sample) for sample in samples],
+        hashes=hashes_in([sample for sample, _ in new], [image for _, image in new]),
         notes=tuple(notes),
     )
     return images, broken

@@ -10,7 +10,7 @@ from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.hashes import fingerprints
 from uniemox.data.overlaps import JoinedCopies
 from uniemox.data.sample import DataSet, units_of
-from uniemox.data.seen import OTHERS, hashes_of, read_seen, refuse_seen, seen_file, write_hashes
+from uniemox.data.seen import OTHERS, hashes_in, read_seen, refuse_seen, seen_file, write_hashes
 from uniemox.data.unreadable import reasons_of
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.evaluate.calibration import (
@@ -209,14 +209,14 @@ def recalibrate(
     )
     result = _measure(info, fitted, outputs, answers, scored, change)
     # The hashes first: a model without them could be scored on these images.
-    seen = hashes_of(outputs.samples, on_progress) | (training_hashes or {OTHERS})
-    write_hashes(seen_file(out), seen)
+    all_hashes = hashes_in(samples, images) | (training_hashes or {OTHERS})
+    write_hashes(seen_file(out), all_hashes)
     write_model(source, out, fitted.to_json())
     return replace(
         result,
         split=split,
         left_out=len(data.samples) - len(samples),
-        may_be_seen=OTHERS in seen,
+        may_be_seen=OTHERS in all_hashes,
         notes=(joined.note,) if joined.note else (),
     )
 

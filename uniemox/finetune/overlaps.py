@@ -6,7 +6,7 @@ from dataclasses import replace
 from uniemox.data.hashes import Fingerprint, decoded_hashes, fingerprints, hashes_of_copies
 from uniemox.data.overlaps import Overlaps, contradictory_among, copies_among
 from uniemox.data.sample import DataSet, Sample
-from uniemox.data.seen import EXCLUDE_COPIES, SeenSearch, seen_by
+from uniemox.data.seen import EXCLUDE_COPIES, SeenSearch, hashes_in, seen_by
 from uniemox.data.synthetic_scenes import SyntheticImage
 from uniemox.errors import DataError
 from uniemox.finetune.config import FinetuneConfig
@@ -86,11 +86,8 @@ def _hashes_of(samples: Sequence[Sample], fingerprint_of: Mapping[str, Fingerpri
         samples: The samples.
         fingerprint_of: Fingerprint of each image of the run, by key.
     """
-    hashes = {sample.source_sha256 for sample in samples if sample.source_sha256}
-    for sample in samples:
-        if sample.key in fingerprint_of:
-            hashes |= fingerprint_of[sample.key].hashes
-    return hashes
+    known = [sample for sample in samples if sample.key in fingerprint_of]
+    return hashes_in(known, [fingerprint_of[sample.key] for sample in known])
 
 
 def _readable_contradictions(samples: Sequence[Sample], hashes: Sequence[str]) -> dict[str, str]:

@@ -55,15 +55,15 @@ def _paths_of_lines(binary: IO[bytes]) -> Iterator[str]:
 def _split_at_nul(binary: IO[bytes]) -> Iterator[bytes]:
     """Yield the names that NUL separates, which may contain line feeds."""
     read = getattr(binary, "read1", binary.read)
-    rest: list[bytes] = []
+    unfinished: list[bytes] = []
     while block := read(_BLOCK_BYTES):
         *names, last = block.split(b"\0")
         if names:
-            yield b"".join((*rest, names[0]))
+            yield b"".join((*unfinished, names[0]))
             yield from names[1:]
-            rest = []
-        rest.append(last)
-    yield b"".join(rest)
+            unfinished = []
+        unfinished.append(last)
+    yield b"".join(unfinished)
 
 
 def _path_of(entry: str, *, has_lines: bool = True) -> Iterator[str]:

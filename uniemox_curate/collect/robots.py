@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Self
 from urllib.parse import quote, urlsplit
 
-# Characters that mean the same with and without %.
-_UNRESERVED = re.compile(rb"%([0-9A-Fa-f]{2})")
+# A character by its code; letters, digits and -._~ mean the same without.
+_CODE = re.compile(rb"%([0-9A-Fa-f]{2})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Rules:
         forbids_all = cls((Rule(b"/", is_allowed=False),))
         if b"\0" in data:
             return forbids_all
-        own: list[Rule] = []
+        of_agent: list[Rule] = []
         of_all: list[Rule] = []
         is_named = False
         names: set[str] = set()
@@ -82,10 +82,10 @@ class Rules:
                 if not rule.pattern:
                     continue
                 if agent.lower() in names:
-                    own.append(rule)
+                    of_agent.append(rule)
                 if "*" in names:
                     of_all.append(rule)
-        return cls(tuple(own if is_named else of_all))
+        return cls(tuple(of_agent if is_named else of_all))
 
     def allow(self, address: str) -> bool:
         """Return True if an address may be fetched: the longest rule decides, and the one that allows of two equals."""
@@ -128,4 +128,4 @@ def _comparable(path: str) -> bytes:
         character = bytes.fromhex(match[1].decode())
         return character if re.fullmatch(rb"[A-Za-z0-9\-._~]", character) else match[0].upper()
 
-    return _UNRESERVED.sub(plain, encoded)
+    return _CODE.sub(plain, encoded)
